@@ -1,0 +1,113 @@
+"""What can go wrong, as one tree. Each class carries the `code`, `status` and `retryable` that customers see.
+
+ChatError
+├── BadRequest            400 bad_request         the request cannot be understood
+│   └── ForeignEventId    400 foreign_event_id    Last-Event-ID belongs to another answer
+├── Unauthenticated       401 unauthenticated     no token, an expired one, a wrong signature
+├── Forbidden             403 forbidden           authenticated, but this role may not do that
+├── NotFound              404 not_found           not there, or somebody else's
+├── LogLost               409 log_lost            the answer log no longer reaches back that far
+├── TooLarge              413 too_large           larger than the limit will ever allow
+├── Unprocessable         422 invalid_request     a field is missing or out of range
+│   └── KeyReused         422 idempotency_key_reused  the same Idempotency-Key with another body
+├── RateLimited           429 rate_limited        the caller's own limit; Retry-After is the true wait
+└── Unavailable           503 unavailable         ours, try later
+    ├── Overloaded        503 overloaded          no capacity left; Retry-After says when
+    ├── IndexUnavailable  503 index_unavailable   the passage index cannot be asked
+    ├── ModelUnavailable  503 model_unavailable   no model endpoint answers
+    ├── StoreUnavailable  503 store_unavailable   Redis cannot be asked
+    ├── AuditUnavailable  503 audit_unavailable   no answer goes unaudited
+    └── Draining          503 draining            this replica is shutting down
+Anything else is `internal` (500): a bug, logged with its trace id.
+"""
+
+from typing import ClassVar
+
+
+class ChatError(Exception):
+    """Something a customer is told about, before the first byte as a status, after it as an `error` event."""
+
+    code: ClassVar[str] = "internal"
+    status: ClassVar[int] = 500
+    title: ClassVar[str] = "Something went wrong on our side"
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, detail: str = "", *, retry_after: float | None = None) -> None:
+        super().__init__(detail or self.title)
+        self.detail = detail or self.title
+        self.retry_after = retry_after
+
+
+class BadRequest(ChatError):
+    code, status, title = "bad_request", 400, "The request cannot be understood"
+
+
+class ForeignEventId(BadRequest):
+    code, title = "foreign_event_id", "Last-Event-ID belongs to another answer"
+
+
+class Unauthenticated(ChatError):
+    code, status, title = "unauthenticated", 401, "Sign in to go on"
+
+
+class Forbidden(ChatError):
+    code, status, title = "forbidden", 403, "This is not allowed for your role"
+
+
+class NotFound(ChatError):
+    code, status, title = "not_found", 404, "Not found"
+
+
+class LogLost(ChatError):
+    code, status, title = "log_lost", 409, "The answer's log no longer reaches back that far"
+
+
+class TooLarge(ChatError):
+    code, status, title = "too_large", 413, "Larger than the limit"
+
+
+class Unprocessable(ChatError):
+    code, status, title = "invalid_request", 422, "A field is missing or out of range"
+
+
+class KeyReused(Unprocessable):
+    code, title = "idempotency_key_reused", "This Idempotency-Key was used with another request"
+
+
+class RateLimited(ChatError):
+    """The caller's own limit; `scope` and `dimension` name which, `retry_after` is the true wait in seconds."""
+
+    code, status, title, retryable = "rate_limited", 429, "Too many requests or tokens", True
+
+    def __init__(self, *, scope: str, dimension: str, retry_after: float) -> None:
+        super().__init__(f"The {scope}'s limit of {dimension} is used up", retry_after=retry_after)
+        self.scope = scope
+        self.dimension = dimension
+
+
+class Unavailable(ChatError):
+    code, status, title, retryable = "unavailable", 503, "Not available right now", True
+
+
+class Overloaded(Unavailable):
+    code, title = "overloaded", "Too many customers at once"
+
+
+class IndexUnavailable(Unavailable):
+    code, title = "index_unavailable", "The documents cannot be searched right now"
+
+
+class ModelUnavailable(Unavailable):
+    code, title = "model_unavailable", "No model can answer right now"
+
+
+class StoreUnavailable(Unavailable):
+    code, title = "store_unavailable", "Conversations cannot be reached right now"
+
+
+class AuditUnavailable(Unavailable):
+    code, title = "audit_unavailable", "Answers cannot be recorded right now"
+
+
+class Draining(Unavailable):
+    code, title = "draining", "This server is shutting down; another one answers"

@@ -1,0 +1,153 @@
+"""The vocabulary of an answer's stream: what the answer log keeps and the customer reads (design section 3).
+
+`token* citation*` flow between `accepted` and exactly one `done` or `error`; offsets are Unicode code points of the
+answer, which is the concatenation of all `token` texts.
+"""
+
+from datetime import date
+from enum import StrEnum
+from typing import ClassVar
+
+import msgspec
+
+
+class NoticeCode(StrEnum):
+    DEGRADED = "degraded"
+    MASKED = "masked"
+    WITHHELD = "withheld"
+    HISTORY_UNAVAILABLE = "history_unavailable"
+    BUDGET_LOW = "budget_low"
+    MODEL_SWITCHED = "model_switched"
+
+
+class FinishReason(StrEnum):
+    STOP = "stop"
+    LENGTH = "length"
+    BUDGET = "budget"
+    REFUSED = "refused"
+    WITHHELD = "withheld"
+    CANCELLED = "cancelled"
+    HANDOFF = "handoff"
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True):
+    """Anything that may stand in a stream; `name` is the SSE event name and the fields are its JSON data."""
+
+    name: ClassVar[str]
+
+
+class Accepted(Event, frozen=True, kw_only=True):
+    name: ClassVar[str] = "accepted"
+    answer_id: str
+    conversation_id: str
+    question_id: str
+    model: str
+    prompt_version: str
+    trace_id: str
+
+
+class Queued(Event, frozen=True, kw_only=True):
+    name: ClassVar[str] = "queued"
+    position: int
+    estimated_wait_ms: int
+
+
+class Source(msgspec.Struct, frozen=True, kw_only=True):
+    n: int
+    document_id: str
+    version: int
+    title: str
+    section: str
+    page: int | None
+    effective_from: date | None
+    score: float
+
+
+class Sources(Event, frozen=True, kw_only=True):
+    """Sent as a bare JSON list of its `items`."""
+
+    name: ClassVar[str] = "sources"
+    items: tuple[Source, ...]
+
+
+class Token(Event, frozen=True, kw_only=True):
+    name: ClassVar[str] = "token"
+    text: str
+
+
+class Citation(Event, frozen=True, kw_only=True):
+    name: ClassVar[str] = "citation"
+    n: int
+    start: int
+    end: int
+    document_id: str
+    version: int
+    page: int | None
+    quote: str
+
+
+class Notice(Event, frozen=True, kw_only=True):
+    name: ClassVar[str] = "notice"
+    code: NoticeCode
+    text: str
+
+
+class Usage(msgspec.Struct, frozen=True, kw_only=True):
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    answer_tokens: int = 0
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """What the caller has left: tokens and requests in the sliding minute, slots, and tokens today."""
+
+    limit_tokens: int
+    remaining_tokens: int
+    reset_tokens: float
+    limit_requests: int
+    remaining_requests: int
+    reset_requests: float
+    remaining_slots: int
+    remaining_today: int
+
+
+class Done(Event, frozen=True, kw_only=True):
+    name: ClassVar[str] = "done"
+    finish_reason: FinishReason
+    usage: Usage
+    grounded: bool
+    limits: Limits | None
+
+
+class Failed(Event, frozen=True, kw_only=True):
+    name: ClassVar[str] = "error"
+    code: str
+    status: int
+    title: str
+    retryable: bool
+    retry_after_ms: int | None
+    trace_id: str
+    handoff: str
+
+
+EVENTS: dict[str, type[Event]] = {
+    kind.name: kind for kind in (Accepted, Queued, Sources, Token, Citation, Notice, Done, Failed)
+}
+LAST = (Done, Failed)
+
+
+def to_json(event: Event) -> bytes:
+    """Return the event's `data:` line."""
+    return msgspec.json.encode(event.items if isinstance(event, Sources) else event)
+
+
+def from_json(name: str, data: bytes) -> Event:
+    """Return the event that `to_json` wrote.
+
+    Raises:
+        KeyError: `name` is not of the vocabulary.
+        msgspec.ValidationError: `data` is not that event's JSON.
+    """
+    if name == Sources.name:
+        return Sources(items=msgspec.json.decode(data, type=tuple[Source, ...]))
+    return msgspec.json.decode(data, type=EVENTS[name])

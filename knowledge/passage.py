@@ -1,0 +1,60 @@
+"""A passage: the piece of a document that is embedded, retrieved, shown to the model and quoted to the customer."""
+
+from dataclasses import dataclass
+from datetime import date
+from typing import Literal
+from uuid import UUID, uuid5
+
+Language = Literal["ko", "en"]
+
+_POINTS = UUID("6f1de44b-9a0e-5c57-8a6b-0e2c5f0f7a11")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Passage:
+    """One passage of one version of a document.
+
+    `visible_from` and `visible_until` are Unix seconds and form a half-open interval; without `visible_from` the
+    version is a draft and nobody sees it. `readers` are group names and an empty tuple matches nobody.
+    """
+
+    tenant: str
+    document_id: str
+    version: int
+    n: int
+    title: str
+    section: str
+    page: int | None
+    text: str
+    language: Language
+    product: str | None
+    readers: tuple[str, ...]
+    effective_from: date | None
+    visible_from: float | None = None
+    visible_until: float | None = None
+
+    @property
+    def point_id(self) -> str:
+        """Return the UUIDv5 of (tenant, document, version, n): writing a passage twice changes nothing."""
+        return str(uuid5(_POINTS, f"{self.tenant}/{self.document_id}/{self.version}/{self.n}"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hit:
+    """A passage found for a question.
+
+    `score` is the fused score that orders hits; `dense` is the cosine similarity in [-1, 1] and `terms` the
+    BM25 score (0 where no term matched): answerability is judged from the two halves.
+    """
+
+    passage: Passage
+    score: float
+    dense: float
+    terms: float
+
+
+def language_of(text: str) -> Language:
+    """Return "ko" when at least a fifth of the letters are Hangul, else "en"."""
+    letters = [c for c in text if c.isalpha()]
+    hangul = sum("가" <= c <= "힣" or "ㄱ" <= c <= "ㆎ" for c in letters)
+    return "ko" if letters and hangul * 5 >= len(letters) else "en"

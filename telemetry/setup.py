@@ -1,0 +1,45 @@
+"""Traces: one tracer provider a process, exporting over OTLP/HTTP when an endpoint is set; plumbing only."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from opentelemetry import propagate, trace
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
+from pydantic import BaseModel
+
+
+class TraceSettings(BaseModel, frozen=True):
+    """Where spans go; without an endpoint they are made (so that logs carry trace ids) and dropped."""
+
+    otlp_endpoint: str | None = None
+    export_timeout: float = 5.0
+
+
+@contextmanager
+def tracing(service: str, settings: TraceSettings, *, exporter: SpanExporter | None = None) -> Iterator[TracerProvider]:
+    """Install the process's tracer provider for the duration; `exporter` takes the place of OTLP (tests)."""
+    provider = TracerProvider(resource=Resource.create({"service.name": service}))
+    if exporter is None and settings.otlp_endpoint:
+        exporter = OTLPSpanExporter(endpoint=f"{settings.otlp_endpoint}/v1/traces", timeout=settings.export_timeout)
+    if exporter is not None:
+        provider.add_span_processor(BatchSpanProcessor(exporter))
+    trace.set_tracer_provider(provider)
+    try:
+        yield provider
+    finally:
+        provider.shutdown()
+
+
+def current_trace_id() -> str:
+    """Return the 32 hex digits of the current trace, all zeros outside one."""
+    return f"{trace.get_current_span().get_span_context().trace_id:032x}"
+
+
+def trace_headers() -> dict[str, str]:
+    """Return the W3C `traceparent` (and `tracestate`) headers of the current span, for an outgoing request."""
+    carrier: dict[str, str] = {}
+    propagate.inject(carrier)
+    return carrier
