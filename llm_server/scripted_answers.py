@@ -1,0 +1,101 @@
+"""What the scripted model says: a quotation of the passage in its prompt that shares most with the question. Pure.
+
+It reads any ChatML prompt: the question is what follows the last `질문:`/`Question:` (or stands in `<question>`), else
+the last line of the last user turn; everything else in the system and user turns is passages.
+"""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+YES = ("예", "Yes")
+NO = ("아니오", "No")
+REFUSALS = {"ko": "제공된 문서에서 확인할 수 없습니다.", "en": "The documents do not say."}
+
+_TURN = re.compile(r"<\|im_start\|>(\w+)\n(.*?)(?:<\|im_end\|>|\Z)", re.DOTALL)
+_TAGGED = re.compile(r"<question[^>]*>\s*(.+?)\s*</question>", re.DOTALL | re.IGNORECASE)
+_LABELLED = re.compile(r"(?:질문|question)\s*[:：]\s*(\S[^\n]*)", re.IGNORECASE)
+_LABEL = re.compile(r"(?:질문|문의|question|customer)\s*[:：]?|</?question[^>]*>", re.IGNORECASE)
+_MARKUP = re.compile(r"^\s*(?:<[^>\n]*>\s*)*(?:\[\d+\]|\d+[.)]\s|[-*•]\s|#{1,6}\s)?\s*|\s*(?:<[^>\n]*>\s*)*$")
+_SENTENCE = re.compile(r"(?<=[.!?。])\s+|(?<=다\.)(?=\S)|\n+")
+_WORD = re.compile(r"[0-9A-Za-z]+|[가-힣]+")
+_ENDING = re.compile(r"(?:입니다|습니다|합니다|됩니다|니다|까|나요|어요|해요|요|은|는|이|가|을|를|의|에|로|으로)$")
+_STOP = frozenset(
+    re.findall(
+        r"\w+",
+        "a an and are as at be by can do does for from how i in is it may me my of on or that the this to was what "
+        "when where which who why will with you your",
+    )
+)
+_KOREAN_STOP = ("얼마", "무엇", "어떻게", "어디", "언제", "있", "되", "수", "알려", "주세", "궁금")
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A prompt taken apart: the question and the text of its passages."""
+
+    question: str
+    passages: str
+
+
+def read_prompt(prompt: str) -> Asked:
+    """Return what is asked in `prompt`, which may be ChatML or bare text."""
+    turns = _TURN.findall(prompt) or [("user", prompt)]
+    users = [text for role, text in turns if role == "user"]
+    asking = users[-1] if users else prompt
+    found = (
+        _TAGGED.findall(asking) or _LABELLED.findall(asking) or [line for line in asking.splitlines() if line.strip()]
+    )
+    question = found[-1].strip() if found else ""
+    others = [text for role, text in turns if role == "system"]
+    return Asked(question=question, passages="\n".join([asking.replace(question, ""), *others]))
+
+
+def quote(prompt: str, *, sentences: int = 2) -> str:
+    """Return the sentences of the prompt's passages that best match its question, or a refusal when none does."""
+    asked = read_prompt(prompt)
+    terms = _terms(asked.question)
+    ranked = sorted(
+        (
+            # A heading repeats the question's words and answers nothing.
+            (_overlap(terms, sentence) * (1.0 if sentence.endswith((".", "!", "|", "。")) else 0.6), -n, sentence)
+            for n, sentence in enumerate(_sentences(asked.passages))
+        ),
+        reverse=True,
+    )
+    chosen = [(-n, sentence) for score, n, sentence in ranked[:sentences] if score >= 0.3]
+    if not chosen:
+        return REFUSALS["ko" if re.search(r"[가-힣]", asked.question) else "en"]
+    return " ".join(sentence for _, sentence in sorted(chosen))
+
+
+def answerable(prompt: str) -> float:
+    """Return the probability that the passages answer the question: the best share of its terms in one passage line."""
+    asked = read_prompt(prompt)
+    terms = _terms(asked.question)
+    best = max((_overlap(terms, sentence) for sentence in _sentences(asked.passages)), default=0.0)
+    return 0.02 + 0.96 * min(1.0, max(0.0, (best - 0.15) / 0.5))
+
+
+def _sentences(text: str) -> Iterator[str]:
+    for piece in _SENTENCE.split(text):
+        sentence = _MARKUP.sub("", piece).strip()
+        if len(sentence) >= 10 and not _LABEL.match(sentence) and not sentence.endswith((":", "?")):
+            yield sentence
+
+
+def _overlap(terms: frozenset[str], sentence: str) -> float:
+    return len(terms & _terms(sentence)) / len(terms) if terms else 0.0
+
+
+def _terms(text: str) -> frozenset[str]:
+    """Return English words cut to five letters and pairs of Korean syllables: stems good enough for a script."""
+    found: set[str] = set()
+    for word in _WORD.findall(text.lower()):
+        if "가" <= word[0] <= "힣":
+            stem = _ENDING.sub("", word) or word
+            if not stem.startswith(_KOREAN_STOP):
+                found.update(stem[n : n + 2] for n in range(max(1, len(stem) - 1)))
+        elif word not in _STOP:
+            found.add(word[:5])
+    return frozenset(found)
