@@ -1,0 +1,60 @@
+.DEFAULT_GOAL := help
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+PY := .venv/bin/python
+N ?= 50
+PYTEST_ARGS ?=
+
+.PHONY: help setup run test check fix faults evals bench charts lock samples clean
+help: ## Show the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+setup: ## Install everything into .venv and .venv-llm (every other target does it by itself)
+	@scripts/setup
+
+run: setup ## Start everything, load the sample documents, ask one question in each language, serve until Ctrl-C (ONCE=1: stop then)
+	@exec $(PY) run.py $(if $(ONCE),--once)
+
+test: setup ## Run every test that this machine can run (CI=true: a skipped test fails)
+	@scripts/test_parts
+	@.venv/bin/llm-server fetch e5-small cpu-small
+	@$(PY) -m pytest $(PYTEST_ARGS)
+
+check: ## Format, lint, types, import contracts, house rules
+	@scripts/setup --no-llm
+	@.venv/bin/ruff format --check -q .
+	@.venv/bin/ruff check -q .
+	@.venv/bin/typos
+	@.venv/bin/lint-imports --no-cache | tail -n 3
+	@.venv/bin/mypy
+	@$(PY) -m pytest -q tests/test_architecture.py tests/test_docs.py
+	@$(PY) scripts/house_numbers
+
+fix: ## Format, and fix what lint can fix
+	@.venv/bin/ruff format -q .
+	@.venv/bin/ruff check -q --fix .
+
+faults: setup ## Inject every fault that can be survived, N times each (N=50)
+	@scripts/test_parts
+	@.venv/bin/llm-server fetch e5-small
+	@$(PY) -m pytest -q -m faults --faults $(N) tests
+
+evals: setup ## Score retrieval and answers on the golden set with the cpu profile; fails below the gates
+	@.venv/bin/llm-server fetch e5-small cpu
+	@.venv/bin/evals report --dataset evals/datasets/hanbit --profile cpu
+
+bench: setup ## Measure first token, throughput and memory against vLLM asked directly
+	@.venv/bin/llm-server fetch e5-small cpu-small
+	@$(PY) -m evals.bench
+
+charts: ## Check the Helm chart (not built yet)
+	@echo "charts/bank-chatbot is not built yet: it comes with the Kubernetes issue." >&2; exit 1
+
+lock: ## Compile requirements/*.lock from requirements/*.in
+	@scripts/lock
+
+samples: setup ## Build the sample PDF and DOCX files from their sources
+	@$(PY) scripts/samples/build.py
+
+clean: ## Remove environments and local data (weights in the cache stay)
+	@rm -rf .venv .venv-llm .data

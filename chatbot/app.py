@@ -1,0 +1,95 @@
+"""The chat API as an ASGI application over services that somebody else opened."""
+
+import asyncio
+from importlib.resources import files
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import FileResponse
+from fastapi.staticfiles import StaticFiles
+from opentelemetry.sdk.trace import TracerProvider
+from starlette.middleware import Middleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from chatbot.local_identity import LocalSigner
+from chatbot.problems import install_problems
+from chatbot.routes import chat, conversations, probes
+from chatbot.routes.demo import demo_router
+from chatbot.services import Services
+
+_BODY_LIMIT = 64 * 1024
+_CSP = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+_HEADERS = (
+    (b"content-security-policy", _CSP.encode()),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"permissions-policy", b"camera=(), microphone=(), geolocation=()"),
+)
+
+
+class SecurityHeaders:
+    """Adds the security headers to every response (pure ASGI: streams pass untouched)."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], *_HEADERS]
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers if scope["type"] == "http" else send)
+
+
+def create_app(
+    services: Services,
+    *,
+    tracer_provider: TracerProvider | None = None,
+    demo: LocalSigner | None = None,
+    demo_tenant: str = "hanbit",
+) -> FastAPI:
+    """Return the application; `demo` adds the demo login."""
+    app = FastAPI(
+        title="Bank chatbot",
+        version="1",
+        docs_url=None,
+        redoc_url=None,
+        max_body_size=_BODY_LIMIT,
+        middleware=[Middleware(SecurityHeaders)],
+        # One span a request and none an event: the answer's own spans are made in turn.py and models.py.
+        telemetry={"logs": False, "operation_spans": False, "tracer_provider": tracer_provider},
+    )
+    app.state.services = services
+    app.state.draining = False
+    install_problems(app)
+    for routes in (chat.router, conversations.router, probes.router):
+        app.include_router(routes)
+    if demo is not None:
+        app.include_router(demo_router(demo, tenant=demo_tenant))
+    _serve_page(app)
+    return app
+
+
+def _serve_page(app: FastAPI) -> None:
+    web = str(files("chatbot") / "web")
+    app.mount("/web", StaticFiles(directory=web), name="web")
+
+    @app.get("/", include_in_schema=False)
+    async def page(_request: Request) -> Response:
+        return FileResponse(f"{web}/index.html", headers={"cache-control": "no-cache"})
+
+
+async def drain(app: FastAPI, *, seconds: float) -> None:
+    """Take no new questions, let running answers end for `seconds`, then stop the rest."""
+    app.state.draining = True
+    services: Services = app.state.services
+    try:
+        async with asyncio.timeout(seconds):
+            await services.answers.drained()
+    except TimeoutError:
+        services.answers.cancel_all()
+        async with asyncio.timeout(services.settings.finish_timeout + 1):
+            await services.answers.drained()

@@ -1,0 +1,42 @@
+"""The bearer token of a request as a `Principal`: annotate a route's parameter with `Caller` and it is authenticated."""
+
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from chatbot.errors import Forbidden, Unauthenticated, Unavailable
+from chatbot.services import TheServices
+from knowledge.identity import KeysUnavailable, Principal, TokenRefused
+
+
+async def authenticate(request: Request, services: TheServices) -> Principal:
+    """Return who calls.
+
+    Raises:
+        Unauthenticated: no token, or one that is not accepted.
+        Unavailable: the identity provider's keys cannot be had.
+    """
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not token:
+        raise Unauthenticated("send a token in the header 'Authorization: Bearer …'")
+    try:
+        principal = await services.authenticator.verify(token.strip())
+    except TokenRefused as exc:
+        raise Unauthenticated(str(exc)) from exc
+    except KeysUnavailable as exc:
+        raise Unavailable(str(exc), retry_after=5) from exc
+    return principal
+
+
+async def require_chat(principal: Annotated[Principal, Depends(authenticate)]) -> Principal:
+    """Return who calls, if their role may chat.
+
+    Raises:
+        Forbidden: none of the caller's roles may.
+    """
+    if not principal.roles & {"customer", "staff", "service", "admin"}:
+        raise Forbidden("this token carries no role that may chat")
+    return principal
+
+
+TheCaller = Annotated[Principal, Depends(require_chat)]

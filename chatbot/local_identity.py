@@ -1,0 +1,51 @@
+"""Tokens signed on this machine: the demo login of `make run`, `chatbot token`, and the tests. Never in production."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import jwt
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+
+from knowledge.identity import Principal
+
+ISSUER = "http://localhost/demo"
+AUDIENCE = "bank-chatbot"
+
+
+@dataclass(frozen=True, slots=True)
+class LocalSigner:
+    """Signs tokens (ES256) with the private key in a file."""
+
+    key: str
+    issuer: str = ISSUER
+    audience: str = AUDIENCE
+
+    def token(self, who: Principal, *, hours: float = 12) -> tuple[str, int]:
+        """Return a token for `who` and when it ends, in Unix seconds."""
+        now = int(time.time())
+        ends = now + int(hours * 3600)
+        claims = {
+            "iss": self.issuer,
+            "aud": self.audience,
+            "sub": who.sub,
+            "tenant": who.tenant,
+            "roles": sorted(who.roles),
+            "groups": sorted(who.groups),
+            "iat": now,
+            "exp": ends,
+        }
+        return jwt.encode(claims, self.key, algorithm="ES256"), ends
+
+
+def key_pair(folder: Path) -> tuple[Path, Path]:
+    """Return the private and public key files of a folder, made on the first call (readable by their owner only)."""
+    private, public = folder / "demo-key.pem", folder / "demo-key.pub"
+    if not (private.exists() and public.exists()):
+        folder.mkdir(parents=True, exist_ok=True)
+        key = generate_private_key(SECP256R1())
+        private.touch(mode=0o600)
+        private.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        public.write_bytes(key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
+    return private, public

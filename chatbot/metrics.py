@@ -1,0 +1,74 @@
+"""Every instrument of the chat API, in one table; the core hands over frozen records and knows no Prometheus.
+
+Labels are closed sets: finish reasons and error codes, languages, scopes.  `docs/metrics.md` lists them all.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from chatbot.events import Usage
+from knowledge.passage import Language
+
+_SECONDS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 40, 80)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TurnFinished:
+    """An answer has ended; seconds count from the moment its turn was opened."""
+
+    outcome: str
+    language: Language
+    grounded: bool
+    seconds: float
+    first_token_seconds: float | None
+    usage: Usage
+    withheld: int
+    citations: int
+
+
+class Metrics:
+    """The instruments, on a registry of their own, so that two applications in one process do not mix."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        counter, gauge, histogram = self._makers()
+        self.answers = counter("chatbot_answers", "Answers that ended", ["outcome", "language", "grounded"])
+        self.first_token = histogram("chatbot_first_token_seconds", "Turn opened to first text shown", ["language"])
+        self.answer = histogram("chatbot_answer_seconds", "Turn opened to settled", ["language"])
+        self.tokens = counter("chatbot_tokens", "Tokens charged", ["kind"])
+        self.withheld = counter("chatbot_withheld_sentences", "Sentences that failed the checks", ["language"])
+        self.citations = counter("chatbot_citations", "Citations shown", ["language"])
+        self.refused = counter("chatbot_refused_requests", "Requests refused before the first byte", ["code"])
+        self.active = gauge("chatbot_active_answers", "Answers that run in this process")
+        self.busy = gauge("chatbot_busy_slots", "Model slots taken")
+        self.queued = gauge("chatbot_queued_answers", "Answers that wait for a model slot")
+        self.model_seconds = histogram(
+            "chatbot_model_first_token_seconds", "Model called to its first token", ["outcome"]
+        )
+        self.extra_prompt_tokens = counter("chatbot_failover_prompt_tokens", "Prompt tokens computed again by failover")
+
+    def _makers(self) -> tuple[Callable[..., Counter], Callable[..., Gauge], Callable[..., Histogram]]:
+        def counter(name: str, text: str, labels: tuple[str, ...] = ()) -> Counter:
+            return Counter(name, text, labels, registry=self.registry)
+
+        def gauge(name: str, text: str, labels: tuple[str, ...] = ()) -> Gauge:
+            return Gauge(name, text, labels, registry=self.registry)
+
+        def histogram(name: str, text: str, labels: tuple[str, ...] = ()) -> Histogram:
+            return Histogram(name, text, labels, registry=self.registry, buckets=_SECONDS)
+
+        return counter, gauge, histogram
+
+    def turn_finished(self, turn: TurnFinished) -> None:
+        """Observe the end of an answer (a hook)."""
+        self.answers.labels(turn.outcome, turn.language, str(turn.grounded).lower()).inc()
+        self.answer.labels(turn.language).observe(turn.seconds)
+        if turn.first_token_seconds is not None:
+            self.first_token.labels(turn.language).observe(turn.first_token_seconds)
+        self.tokens.labels("prompt").inc(turn.usage.prompt_tokens)
+        self.tokens.labels("cached").inc(turn.usage.cached_tokens)
+        self.tokens.labels("answer").inc(turn.usage.answer_tokens)
+        self.withheld.labels(turn.language).inc(turn.withheld)
+        self.citations.labels(turn.language).inc(turn.citations)

@@ -1,0 +1,95 @@
+"""The prompt of a turn, built from the files in `prompts/`: system, history, passages, question, in that order.
+
+The order keeps prefixes stable for vLLM's prefix cache, and the probe ("is the answer in these passages?") differs
+from the answer's prompt only in its last line, so it costs one token and the answer's prefill is then already cached.
+Passages are data: they stand between markers that their own text cannot forge.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.resources import files
+
+from chatbot.tokenizer import Message, Tokenizer
+from knowledge.passage import Language, Passage
+
+_MARKS: Mapping[Language, str] = {"ko": "문서", "en": "document"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompt:
+    """Token ids for the answer and for the probe, and how many of the passages found room."""
+
+    answer_ids: tuple[int, ...]
+    probe_ids: tuple[int, ...]
+    passages: int
+
+
+@dataclass(frozen=True, slots=True)
+class Templates:
+    """The texts of `prompts/`, by file name without its ending; `version` changes when any of them does."""
+
+    texts: Mapping[str, str]
+    version: str
+
+
+def load_templates() -> Templates:
+    """Read `prompts/*.md` of this package."""
+    folder = files("chatbot") / "prompts"
+    texts = {
+        p.name.removesuffix(".md"): p.read_text("utf-8").strip() for p in folder.iterdir() if p.name.endswith(".md")
+    }
+    digest = hashlib.sha256("\0".join(f"{name}\0{texts[name]}" for name in sorted(texts)).encode())
+    return Templates(texts, digest.hexdigest()[:12])
+
+
+class PromptBuilder:
+    """Builds prompts that fit: passages are taken in order while they fit `passage_tokens`, at least one always."""
+
+    def __init__(self, templates: Templates, tokenizer: Tokenizer, *, bank: str, passage_tokens: int) -> None:
+        self._templates = templates
+        self._tokenizer = tokenizer
+        self._bank = bank
+        self._passage_tokens = passage_tokens
+
+    @property
+    def version(self) -> str:
+        """The version of the templates."""
+        return self._templates.version
+
+    def build(
+        self, question: str, *, history: Sequence[Message], passages: Sequence[Passage], language: Language
+    ) -> Prompt:
+        """Return the prompt of a question, its history (oldest first) and its passages (best first)."""
+        marked = self._that_fit([mark(passage, n, language) for n, passage in enumerate(passages, 1)])
+        before = [Message("system", self._text("system", language).format(bank=self._bank)), *history]
+
+        def ids(task: str) -> tuple[int, ...]:
+            content = self._text("question", language).format(
+                passages="\n".join(marked), question=question, task=self._text(task, language)
+            )
+            return tuple(self._tokenizer.render([*before, Message("user", content)]))
+
+        return Prompt(answer_ids=ids("answer"), probe_ids=ids("probe"), passages=len(marked))
+
+    def _text(self, name: str, language: Language) -> str:
+        return self._templates.texts[f"{name}.{language}"]
+
+    def _that_fit(self, marked: Sequence[str]) -> list[str]:
+        fitting: list[str] = []
+        left = self._passage_tokens
+        for text in marked:
+            left -= self._tokenizer.count(text)
+            if left < 0 and fitting:
+                break
+            fitting.append(text)
+        return fitting
+
+
+def mark(passage: Passage, n: int, language: Language) -> str:
+    """Return the passage as the model sees it: numbered, titled, dated, and unable to close its own marker."""
+    name = _MARKS[language]
+    heading = " > ".join(part for part in (passage.title, passage.section) if part)
+    dated = f" ({passage.effective_from.isoformat()})" if passage.effective_from else ""
+    body = passage.text.replace("<", "‹").replace(">", "›")
+    return f"<{name} {n}> {heading}{dated}\n{body}\n</{name} {n}>"

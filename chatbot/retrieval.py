@@ -1,0 +1,81 @@
+"""From a question in a conversation to passages: condensed without a model call, searched with the caller's access."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from knowledge.index import Index
+from opentelemetry import trace
+from pydantic import BaseModel
+
+from chatbot.errors import IndexUnavailable
+from knowledge import index
+from knowledge.access import Access
+from knowledge.passage import Hit
+
+tracer = trace.get_tracer(__name__)
+
+
+class RetrievalSettings(BaseModel, frozen=True):
+    """How many passages an answer may draw from, and how many earlier questions a follow-up is read with."""
+
+    passages: int = 5
+    earlier_questions: int = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Found:
+    """The passages for a question, best first, and the instant of the search in Unix seconds."""
+
+    hits: tuple[Hit, ...]
+    as_of: float
+
+
+class Retrieval:
+    """Searches the index for a question in its conversation."""
+
+    def __init__(self, passages: Index, settings: RetrievalSettings) -> None:
+        self._index = passages
+        self._settings = settings
+
+    async def find(self, question: str, *, earlier: Sequence[str], access: Access) -> Found:
+        """Return what the caller may read about the question; `earlier` are the customer's questions, oldest first.
+
+        Raises:
+            IndexUnavailable: the index cannot be asked.
+        """
+        query = condense(question, earlier[-self._settings.earlier_questions :])
+        with tracer.start_as_current_span("retrieve") as span:
+            try:
+                hits = await self._index.search(query, access=access, limit=self._settings.passages)
+            except index.IndexUnavailable as exc:
+                raise IndexUnavailable from exc
+            span.set_attribute("retrieval.hits", len(hits))
+        return Found(hits=tuple(hits), as_of=access.as_of)
+
+
+_FOLLOW_UP_KO = re.compile(
+    r"^(그|그럼|그러면|그렇다면|그건|그거|그것|이건|이거|거기|저기|그리고|근데|그런데|또|아니|만약|혹시 그)"
+    r"|(는요|은요|도요|면요|로는요|에서는요)\s*\?*$|(그 |그건|그거|그것|그럼|거기서|위에|방금|말씀하신|해당)"
+)
+_FOLLOW_UP_EN = re.compile(
+    r"^(and|but|so|then|what about|how about|what if|or)\b|\b(it|its|they|them|their|that|those|this|these|there|one|ones)\b",
+    re.IGNORECASE,
+)
+
+
+def condense(question: str, earlier: Sequence[str]) -> str:
+    """Return the question, read together with the earlier ones where it leans on them.
+
+    A question leans on what was said when it points back (it, that, 그건, …는요?) or is very short. The earlier
+    questions come first, so that the newest words weigh the same in the embedding and all words count as terms.
+    """
+    if not earlier or not leans(question):
+        return question
+    return " ".join([*earlier[-1:], question])
+
+
+def leans(question: str) -> bool:
+    """Return whether the question cannot be understood alone."""
+    words = question.split()
+    return len(words) <= 4 or bool(_FOLLOW_UP_KO.search(question) or _FOLLOW_UP_EN.search(question))

@@ -1,0 +1,236 @@
+"""Ask, follow, cancel: the answer runs in the application, a connection only reads it."""
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from datetime import date
+from functools import partial
+from typing import Annotated, cast
+
+import anyio
+import msgspec
+from fastapi import APIRouter, Depends, Header, Path, Request, Response
+from pydantic import BaseModel, Field, StringConstraints
+from sse_starlette import EventSourceResponse, ServerSentEvent
+from starlette.types import Receive, Scope, Send
+
+from chatbot.answer_log import AnswerId, PassageRef
+from chatbot.answers import Running
+from chatbot.auth import TheCaller
+from chatbot.errors import Draining, NotFound
+from chatbot.events import Citation, Done, Failed, Limits, Notice, Source, Sources, Token, Usage, to_json
+from chatbot.routes.headers import rate_limit_headers
+from chatbot.services import Services, TheServices
+from chatbot.turn import Question, answer, open_turn
+from knowledge.access import Access
+from knowledge.identity import Principal
+
+router = APIRouter(prefix="/v1", tags=["chat"])
+
+_PING_SECONDS = 10
+_SEND_TIMEOUT = 30.0
+_NO_CONTROL = r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f]*$"
+
+Message = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=4000, pattern=_NO_CONTROL)]
+Id = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
+
+
+class Ask(BaseModel):
+    """A customer's question."""
+
+    message: Message
+    conversation_id: Id | None = None
+    parent_id: Id | None = None
+    max_answer_tokens: Annotated[int, Field(ge=1, le=2000)] | None = None
+    stream: bool = True
+
+
+class Cancelled(BaseModel):
+    """Whether this call stopped the answer; false where it had ended already."""
+
+    stopped: bool
+
+
+class SourceText(BaseModel):
+    """The passage behind a source's number."""
+
+    n: int
+    document_id: str
+    version: int
+    title: str
+    section: str
+    page: int | None
+    effective_from: date | None
+    text: str
+
+
+async def started(ask: Ask, who: TheCaller, services: TheServices, request: Request) -> Running:
+    """Open the turn and start its answer: whatever may refuse has refused when this returns."""
+    if request.app.state.draining:
+        raise Draining(retry_after=1)
+    question = Question(
+        text=ask.message,
+        conversation_id=ask.conversation_id,
+        parent_id=ask.parent_id,
+        max_answer_tokens=ask.max_answer_tokens or services.settings.max_answer_tokens,
+    )
+    turn = await open_turn(question, who, services)
+    running = Running(turn.answer_id, who, conversation_id=turn.conversation.id)
+    refs = [
+        PassageRef(document_id=h.passage.document_id, version=h.passage.version, n=h.passage.n)
+        for h in turn.found.hits[: turn.prompt.passages]
+    ]
+    with anyio.CancelScope(shield=True):  # a reserved turn is always answered or settled
+        await services.answers.start(running, partial(answer, turn, services=services), passages=refs)
+    request.state.limits = turn.reservation.limits
+    return running
+
+
+TheAnswer = Annotated[Running, Depends(started)]
+
+
+class AnswerStream(EventSourceResponse):
+    """The entries of an answer as SSE; counts as a reader until the connection is gone, whatever the generator does."""
+
+    def __init__(self, services: Services, who: Principal, answer_id: AnswerId, *, after: int) -> None:
+        super().__init__(
+            encode(services, who, answer_id, after=after),
+            ping=_PING_SECONDS,
+            send_timeout=_SEND_TIMEOUT,
+            shutdown_grace_period=services.settings.longest_answer,
+        )
+        self._services = services
+        self._answer_id = answer_id
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._services.answers.read(self._answer_id):
+            await super().__call__(scope, receive, send)
+
+
+async def encode(
+    services: Services, who: Principal, answer_id: AnswerId, *, after: int
+) -> AsyncGenerator[ServerSentEvent]:
+    """Yield the answer's entries after number `after` as server-sent events."""
+    async with aclosing(services.answers.follow(who, answer_id, after=after)) as entries:
+        async for entry in entries:
+            yield ServerSentEvent(
+                data=to_json(entry.event).decode(), event=entry.event.name, id=f"{answer_id}.{entry.n}"
+            )
+
+
+@router.post("/chat", response_model=None, responses={200: {"content": {"text/event-stream": {}}}})
+async def chat(ask: Ask, running: TheAnswer, who: TheCaller, services: TheServices, request: Request) -> Response:
+    """Answer a question: a stream of events, or one JSON document with `stream=false`."""
+    # 401 403 404 413 422 429 503 came before this line; from here on: token* citation* (done | error)
+    headers = rate_limit_headers(request.state.limits)
+    if ask.stream:
+        response: Response = AnswerStream(services, who, running.answer_id, after=0)
+    else:
+        response = await whole(running, services, request)
+    response.headers.update(headers)
+    return response
+
+
+async def whole(running: Running, services: Services, request: Request) -> Response:
+    """Return the whole answer as one document; a customer who leaves before it is there stops it at once."""
+
+    async def watch(scope: anyio.CancelScope) -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        scope.cancel()
+
+    with services.answers.read(running.answer_id, resumable=False):
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(watch, tasks.cancel_scope)
+            async with aclosing(running.follow(0)) as entries:
+                async for _ in entries:
+                    pass
+            tasks.cancel_scope.cancel()
+    if not running.ended:
+        return Response(status_code=499)
+    return document(running)
+
+
+class AnswerDocument(msgspec.Struct, frozen=True, kw_only=True):
+    """A whole answer in one document: what the events say, put together."""
+
+    answer_id: str
+    conversation_id: str
+    text: str
+    finish_reason: str
+    grounded: bool
+    usage: Usage
+    limits: Limits | None
+    sources: tuple[Source, ...]
+    citations: tuple[Citation, ...]
+    notices: tuple[Notice, ...]
+
+
+def document(running: Running) -> Response:
+    """Return the finished answer as JSON, or the problem that it ended in."""
+    events, last = running.published, running.published[-1]
+    if isinstance(last, Failed):
+        return Response(to_json(last), status_code=last.status, media_type="application/problem+json")
+    done = cast("Done", last)
+    whole_answer = AnswerDocument(
+        answer_id=running.answer_id,
+        conversation_id=running.conversation_id,
+        text="".join(event.text for event in events if isinstance(event, Token)),
+        finish_reason=done.finish_reason,
+        grounded=done.grounded,
+        usage=done.usage,
+        limits=done.limits,
+        sources=tuple(source for event in events if isinstance(event, Sources) for source in event.items),
+        citations=tuple(event for event in events if isinstance(event, Citation)),
+        notices=tuple(event for event in events if isinstance(event, Notice)),
+    )
+    return Response(msgspec.json.encode(whole_answer), media_type="application/json")
+
+
+@router.get(
+    "/answers/{answer_id}/events", response_model=None, responses={204: {}, 200: {"content": {"text/event-stream": {}}}}
+)
+async def events(
+    answer_id: Id,
+    who: TheCaller,
+    services: TheServices,
+    last_event_id: Annotated[str | None, Header()] = None,
+) -> Response:
+    """Send the answer's stream again, from the event after `Last-Event-ID` on."""
+    after, finished = await services.answers.reach(who, AnswerId(answer_id), last_event_id)
+    if finished:
+        return Response(status_code=204)
+    return AnswerStream(services, who, AnswerId(answer_id), after=after)
+
+
+@router.post("/answers/{answer_id}/cancel", status_code=202)
+async def cancel(answer_id: Id, who: TheCaller, services: TheServices) -> Cancelled:
+    """Stop an answer; what was shown stays, as cancelled."""
+    stopped = services.answers.cancel(who, AnswerId(answer_id))
+    if not stopped:
+        await services.answers.reach(who, AnswerId(answer_id), None)  # 404 where there is no such answer
+    return Cancelled(stopped=stopped)
+
+
+@router.get("/answers/{answer_id}/sources/{n}")
+async def source(
+    answer_id: Id, n: Annotated[int, Path(ge=1, le=100)], who: TheCaller, services: TheServices
+) -> SourceText:
+    """Return the passage behind a source's number, if the caller may still read it."""
+    refs = await services.answer_log.passages(who, AnswerId(answer_id))
+    if n > len(refs):
+        raise NotFound("the answer has no such source")
+    ref = refs[n - 1]
+    access = Access(tenant=who.tenant, groups=who.groups, as_of=services.now())
+    passage = await services.index.passage(document_id=ref.document_id, version=ref.version, n=ref.n, access=access)
+    if passage is None:
+        raise NotFound("the bank has withdrawn this document")
+    return SourceText(
+        n=n,
+        document_id=passage.document_id,
+        version=passage.version,
+        title=passage.title,
+        section=passage.section,
+        page=passage.page,
+        effective_from=passage.effective_from,
+        text=passage.text,
+    )

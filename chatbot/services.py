@@ -1,0 +1,81 @@
+"""What an answer may use, opened once by `wiring.py`: a frozen list, so that `turn.py` sees no driver."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, cast
+
+from fastapi import Depends, Request
+from knowledge.index import Index
+from knowledge.withdrawals import Withdrawals
+from pydantic import BaseModel
+
+from chatbot.admission import Admission
+from chatbot.answer_log import AnswerLog
+from chatbot.answerability import AnswerabilitySettings
+from chatbot.answers import Answers
+from chatbot.audit import Audit
+from chatbot.citations import Grounding
+from chatbot.guard import Guard
+from chatbot.history import History
+from chatbot.ledger import Ledger
+from chatbot.metrics import Metrics, TurnFinished
+from chatbot.models import Models
+from chatbot.prompt import PromptBuilder
+from chatbot.retrieval import Retrieval
+from knowledge.identity import Authenticator
+
+
+class TurnSettings(BaseModel, frozen=True):
+    """How answers are made: what is checked, how long they may be, how long their end may take."""
+
+    grounding: Grounding = Grounding.STRICT
+    answerability: AnswerabilitySettings = AnswerabilitySettings()
+    temperature: float = 0.0
+    max_answer_tokens: int = 400
+    most_answer_tokens: int = 2000
+    extension_tokens: int = 128
+    history_tokens: int = 500
+    longest_answer: float = 600.0
+    finish_timeout: float = 5.0
+
+    @property
+    def probes(self) -> bool:
+        """Whether the model is asked first if the passages hold the answer; `off` asks nothing and checks nothing."""
+        return self.grounding is not Grounding.OFF
+
+    @property
+    def sampling_text(self) -> str:
+        """The sampling parameters as the audit row keeps them."""
+        return f"temperature={self.temperature}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """Everything a turn, a route or a probe may use."""
+
+    settings: TurnSettings
+    authenticator: Authenticator
+    admission: Admission
+    answers: Answers
+    answer_log: AnswerLog
+    audit: Audit
+    guard: Guard
+    history: History
+    index: Index
+    index_version: str
+    ledger: Ledger
+    metrics: Metrics
+    models: Models
+    prompts: PromptBuilder
+    retrieval: Retrieval
+    withdrawals: Withdrawals
+    now: Callable[[], float]
+    on_turn_finished: tuple[Callable[[TurnFinished], None], ...]
+
+
+def services_of(request: Request) -> Services:
+    """Return the services that the application was started with."""
+    return cast("Services", request.app.state.services)
+
+
+TheServices = Annotated[Services, Depends(services_of)]

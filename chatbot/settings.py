@@ -1,0 +1,98 @@
+"""The chat API's settings: each part's own model, composed; read from the environment once, in `__main__`.
+
+Nested values use two underscores: `TURN__GROUNDING=numbers`, `LIMITS__USER__TOKENS_PER_MINUTE=20000`.
+"""
+
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, SecretStr, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from chatbot.admission import AdmissionSettings
+from chatbot.answer_log import AnswerLogSettings
+from chatbot.answers import AnswersSettings
+from chatbot.history import HistorySettings
+from chatbot.ledger import LimitSettings
+from chatbot.retrieval import RetrievalSettings
+from chatbot.services import TurnSettings
+from knowledge.embedding import EmbedderSettings
+from knowledge.identity import AuthSettings
+from knowledge.index import IndexSettings
+from telemetry.setup import TraceSettings
+
+LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+
+
+class Settings(BaseSettings):
+    """Everything an operator may decide; what has no default must be set."""
+
+    model_config = SettingsConfigDict(env_nested_delimiter="__", frozen=True, extra="ignore")
+
+    host: str = "127.0.0.1"
+    port: int = Field(8000, ge=1, le=65535)
+    data_dir: Path = Path(".data")
+    weights_dir: Path = Path("~/.cache/bank-chatbot/weights")
+    bank_name_ko: str = "한빛은행"
+    bank_name_en: str = "Hanbit Bank"
+    handoff_contact: str = "1599-0000"
+    redis_url: SecretStr
+    qdrant_url: str | None = None
+    qdrant_api_key: SecretStr | None = None
+    database_url: SecretStr | None = None
+    models_file: Path | None = None
+    llm_urls: str | None = None
+    llm_tokenizer: Path | None = None
+    llm_profile: str = "cpu"
+    audit_key: SecretStr
+    auth: AuthSettings
+    demo_key_file: Path | None = None
+    demo_tenant: str = "hanbit"
+    drain_seconds: float = 120.0
+    log_level: str = "INFO"
+    log_format: Literal["json", "console"] = "json"
+    turn: TurnSettings = TurnSettings()
+    admission: AdmissionSettings = AdmissionSettings()
+    answers: AnswersSettings = AnswersSettings()
+    answer_log: AnswerLogSettings = AnswerLogSettings()
+    history: HistorySettings = HistorySettings()
+    limits: LimitSettings = LimitSettings()
+    retrieval: RetrievalSettings = RetrievalSettings()
+    traces: TraceSettings = TraceSettings()
+    passage_tokens: int = Field(1400, ge=200, description="prompt tokens that passages may take")
+
+    @model_validator(mode="after")
+    def _demo_only_on_loopback(self) -> Self:
+        if self.demo_key_file is not None and self.host not in LOOPBACK:
+            raise ValueError(
+                f"DEMO_KEY_FILE lets anybody sign in as anybody, so it is allowed only while bound to loopback, "
+                f"and HOST is {self.host}: unset DEMO_KEY_FILE or set HOST=127.0.0.1"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _some_model(self) -> Self:
+        if (self.models_file is None) == (self.llm_urls is None):
+            raise ValueError("set MODELS_FILE, or LLM_URLS with LLM_TOKENIZER (one of them): which models answer?")
+        if self.llm_urls is not None and self.llm_tokenizer is None:
+            raise ValueError("set LLM_TOKENIZER to the folder of the served model's tokenizer.json")
+        return self
+
+    @property
+    def database(self) -> str:
+        """The SQL database: SQLite in the data folder unless DATABASE_URL is set."""
+        if self.database_url is not None:
+            return self.database_url.get_secret_value()
+        return f"sqlite+aiosqlite:///{self.data_dir.resolve() / 'bank.db'}"
+
+    @property
+    def index(self) -> IndexSettings:
+        """The passage index: embedded in the data folder unless QDRANT_URL is set."""
+        if self.qdrant_url is not None:
+            return IndexSettings(url=self.qdrant_url, api_key=self.qdrant_api_key)
+        return IndexSettings(path=self.data_dir / "qdrant")
+
+    @property
+    def embedder(self) -> EmbedderSettings:
+        """The embedding model in the weights folder."""
+        return EmbedderSettings(folder=self.weights_dir.expanduser() / "e5-small")

@@ -1,0 +1,205 @@
+"""A turn as values, and what they become: events, history, audit rows, a record for the metrics (pure)."""
+
+from dataclasses import dataclass, field
+
+from chatbot.answer_log import AnswerId
+from chatbot.audit import AuditClosed, AuditOpened
+from chatbot.errors import ChatError
+from chatbot.events import (
+    Accepted,
+    Citation,
+    Done,
+    Event,
+    Failed,
+    FinishReason,
+    Limits,
+    Notice,
+    Source,
+    Sources,
+    Token,
+    Usage,
+)
+from chatbot.guard import Reply, Screened
+from chatbot.history import Conversation, StoredMessage
+from chatbot.ledger import Reservation
+from chatbot.metrics import TurnFinished
+from chatbot.models import Delta
+from chatbot.prompt import Prompt
+from chatbot.retrieval import Found
+from chatbot.services import Services
+from knowledge.identity import Principal
+from knowledge.passage import Language
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """What the customer asked, and where in which conversation."""
+
+    text: str
+    conversation_id: str | None = None
+    parent_id: str | None = None
+    max_answer_tokens: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Turn:
+    """An opened turn: all that was decided before the first byte. `reply` is said instead of asking the model."""
+
+    answer_id: AnswerId
+    question_id: str
+    conversation: Conversation
+    parent_id: str | None
+    who: Principal
+    screened: Screened
+    language: Language
+    found: Found
+    prompt: Prompt
+    reply: Reply | None
+    reservation: Reservation
+    max_answer_tokens: int
+    notices: tuple[Notice, ...]
+    trace_id: str
+    opened_at: float
+
+
+@dataclass(slots=True)
+class Draft:
+    """What an answer has come to so far; `finish` writes it down."""
+
+    finish_reason: FinishReason = FinishReason.CANCELLED
+    usage: Usage = field(default_factory=Usage)
+    grounded: bool = False
+    error: ChatError | None = None
+    withheld: int = 0
+    first_token_at: float | None = None
+    shown: list[Event] = field(default_factory=list)
+
+    def count(self, delta: Delta) -> None:
+        """Count tokens as they come: what is charged when the model cannot report any more."""
+        self.usage = Usage(
+            prompt_tokens=self.usage.prompt_tokens,
+            cached_tokens=self.usage.cached_tokens,
+            answer_tokens=self.usage.answer_tokens + len(delta.token_ids),
+        )
+
+    @property
+    def text(self) -> str:
+        """The answer as the customer saw it."""
+        return "".join(event.text for event in self.shown if isinstance(event, Token))
+
+
+def audit_opened(turn: Turn, services: Services) -> AuditOpened:
+    """Return the row that is written before any model is called."""
+    return AuditOpened(
+        answer_id=turn.answer_id,
+        tenant=turn.who.tenant,
+        sub=turn.who.sub,
+        conversation_id=turn.conversation.id,
+        question=turn.screened.text,
+        passages=tuple((h.passage.document_id, h.passage.version, h.passage.n) for h in turn.found.hits),
+        groups=tuple(sorted(turn.who.groups)),
+        as_of=turn.found.as_of,
+        model=services.models.model,
+        prompt_version=services.prompts.version,
+        index_version=services.index_version,
+        sampling=services.settings.sampling_text,
+        grounding=services.settings.grounding.value,
+        at=services.now(),
+    )
+
+
+def audit_closed(turn: Turn, draft: Draft, services: Services) -> AuditClosed:
+    """Return the row that is written when the answer has ended."""
+    return AuditClosed(
+        answer_id=turn.answer_id,
+        tenant=turn.who.tenant,
+        usage=draft.usage,
+        finish_reason=None if draft.error else draft.finish_reason,
+        error=draft.error.code if draft.error else None,
+        grounded=draft.grounded,
+        at=services.now(),
+    )
+
+
+def accepted(turn: Turn, services: Services) -> Accepted:
+    """Return the first event."""
+    return Accepted(
+        answer_id=turn.answer_id,
+        conversation_id=turn.conversation.id,
+        question_id=turn.question_id,
+        model=services.models.model,
+        prompt_version=services.prompts.version,
+        trace_id=turn.trace_id,
+    )
+
+
+def sources(turn: Turn) -> Sources:
+    """Return the passages that the model is shown, numbered as it sees them; none where nothing is answered."""
+    hits = turn.found.hits[: turn.prompt.passages] if turn.reply is None else ()
+    return Sources(
+        items=tuple(
+            Source(
+                n=n,
+                document_id=hit.passage.document_id,
+                version=hit.passage.version,
+                title=hit.passage.title,
+                section=hit.passage.section,
+                page=hit.passage.page,
+                effective_from=hit.passage.effective_from,
+                score=round(hit.score, 4),
+            )
+            for n, hit in enumerate(hits, 1)
+        )
+    )
+
+
+def asked(turn: Turn, services: Services) -> StoredMessage:
+    """Return the question as the history keeps it: masked."""
+    return StoredMessage(
+        id=turn.question_id, parent_id=turn.parent_id, role="user", text=turn.screened.text, at=services.now()
+    )
+
+
+def answered(turn: Turn, draft: Draft, services: Services) -> StoredMessage:
+    """Return the answer as the history keeps it."""
+    return StoredMessage(
+        id=turn.answer_id,
+        parent_id=turn.question_id,
+        role="assistant",
+        text=draft.text,
+        at=services.now(),
+        answer_id=turn.answer_id,
+        sources=sources(turn).items,
+        citations=tuple(event for event in draft.shown if isinstance(event, Citation)),
+        finish_reason="error" if draft.error else draft.finish_reason,
+    )
+
+
+def last_event(turn: Turn, draft: Draft, limits: Limits | None, services: Services) -> Event:
+    """Return the one event that ends the stream."""
+    if draft.error is None:
+        return Done(finish_reason=draft.finish_reason, usage=draft.usage, grounded=draft.grounded, limits=limits)
+    exc = draft.error
+    return Failed(
+        code=exc.code,
+        status=exc.status,
+        title=exc.title,
+        retryable=exc.retryable,
+        retry_after_ms=None if exc.retry_after is None else round(exc.retry_after * 1000),
+        trace_id=turn.trace_id,
+        handoff=services.guard.text("handoff", turn.language),
+    )
+
+
+def record(turn: Turn, draft: Draft, *, now: float) -> TurnFinished:
+    """Return what the metrics hear of the turn; `now` is monotonic, in seconds."""
+    return TurnFinished(
+        outcome=f"error_{draft.error.code}" if draft.error else draft.finish_reason.value,
+        language=turn.language,
+        grounded=draft.grounded,
+        seconds=now - turn.opened_at,
+        first_token_seconds=None if draft.first_token_at is None else draft.first_token_at - turn.opened_at,
+        usage=draft.usage,
+        withheld=draft.withheld,
+        citations=sum(isinstance(event, Citation) for event in draft.shown),
+    )

@@ -1,0 +1,371 @@
+"""One turn of a conversation, top to bottom: `open_turn` may still refuse, `answer` speaks, `finish` settles.
+
+`open_turn` runs before the first byte; whatever it raises becomes a status. `answer` runs in the application's task
+group and only puts events; connections read them. `finish` runs once, shielded, however the answer ended, and the last
+event is put after everything is settled, so that a quick customer finds the history written.
+"""
+
+import time
+from collections.abc import Sequence
+from contextlib import aclosing
+from dataclasses import replace
+from uuid import uuid4
+
+import anyio
+import structlog
+from opentelemetry import trace
+
+from chatbot import answerability
+from chatbot.answer_log import AnswerId
+from chatbot.answers import Running
+from chatbot.citations import CitationStream, quote_passages
+from chatbot.errors import AuditUnavailable, ChatError, IndexUnavailable, ModelUnavailable, StoreUnavailable
+from chatbot.events import (
+    Event,
+    FinishReason,
+    Limits,
+    Notice,
+    NoticeCode,
+    Queued,
+    Token,
+    Usage,
+)
+from chatbot.guard import Reply, Screened
+from chatbot.history import Conversation, Owner, StoredMessage, window
+from chatbot.ledger import Caller, Reservation
+from chatbot.models import Delta, ModelDone, Sampling, Switched
+from chatbot.prompt import Prompt
+from chatbot.retrieval import Found
+from chatbot.services import Services
+from chatbot.tokenizer import Message
+from chatbot.transcript import (
+    Draft,
+    Question,
+    Turn,
+    accepted,
+    answered,
+    asked,
+    audit_closed,
+    audit_opened,
+    last_event,
+    record,
+    sources,
+)
+from knowledge.access import Access
+from knowledge.identity import Principal
+from knowledge.passage import Language, language_of
+from telemetry.setup import current_trace_id
+
+log = structlog.get_logger(__name__)
+tracer = trace.get_tracer(__name__)
+
+
+# --- before the first byte -------------------------------------------------------------------------------------------
+
+
+async def open_turn(question: Question, who: Principal, services: Services) -> Turn:
+    """Decide everything that may still refuse, reserve its tokens and record that it begins.
+
+    Raises:
+        ChatError: whatever the status should be; nothing is reserved or recorded then.
+    """
+    services.admission.check()
+    conversation = await load_conversation(question, who, services)
+    screened = services.guard.screen(question.text)
+    language = language_of(screened.text)
+    found, reply = await retrieve(screened, conversation, who, services)
+    prompt = build_prompt(screened.text, conversation, found, language, services)
+    answer_tokens = await services.ledger.expected_answer_tokens(who.tenant, question.max_answer_tokens)
+    reservation = await services.ledger.reserve(
+        Caller(tenant=who.tenant, sub=who.sub, model=services.models.model),
+        prompt_tokens=0 if reply else len(prompt.answer_ids),
+        answer_tokens=answer_tokens,
+        lease_seconds=services.settings.longest_answer,
+    )
+    turn = Turn(
+        answer_id=AnswerId(uuid4().hex),
+        question_id=uuid4().hex,
+        conversation=conversation,
+        parent_id=question.parent_id or (conversation.messages[-1].id if conversation.messages else None),
+        who=who,
+        screened=screened,
+        language=language,
+        found=found,
+        prompt=prompt,
+        reply=reply,
+        reservation=reservation,
+        max_answer_tokens=question.max_answer_tokens,
+        notices=masked_notice(screened, services, language),
+        trace_id=current_trace_id(),
+        opened_at=time.monotonic(),
+    )
+    try:
+        recorded = await record_opening(turn, services)
+    except BaseException:
+        with anyio.move_on_after(1, shield=True):
+            await services.ledger.settle(reservation, 0)
+        raise
+    return turn if recorded else replace(turn, notices=(*turn.notices, no_history(language, services)))
+
+
+async def load_conversation(question: Question, who: Principal, services: Services) -> Conversation:
+    """Return the conversation that the question goes on with, or a new one; without Redis an empty one."""
+    new = Conversation.new(question.conversation_id or uuid4().hex, now=services.now())
+    if question.conversation_id is None:
+        return new
+    try:
+        return await services.history.load(Owner(who.tenant, who.sub), question.conversation_id)
+    except StoreUnavailable:
+        return new
+
+
+async def retrieve(
+    screened: Screened, conversation: Conversation, who: Principal, services: Services
+) -> tuple[Found, Reply | None]:
+    """Return the passages that the caller may read, or what to say where no answer should be tried."""
+    as_of = services.now()
+    nothing = Found(hits=(), as_of=as_of)
+    if services.withdrawals.stopped() or not services.withdrawals.readable():
+        return nothing, Reply.EMERGENCY
+    if screened.reply is not None:
+        return nothing, screened.reply
+    earlier = [message.text for message in conversation.messages if message.role == "user"]
+    try:
+        found = await services.retrieval.find(
+            screened.text, earlier=earlier, access=Access(tenant=who.tenant, groups=who.groups, as_of=as_of)
+        )
+    except IndexUnavailable:
+        log.warning("index_unavailable")
+        return nothing, Reply.CANNOT_VERIFY_NOW
+    if answerability.nothing_near(found.hits, services.settings.answerability):
+        return found, Reply.NOT_IN_DOCUMENTS
+    return found, None
+
+
+def build_prompt(
+    question: str, conversation: Conversation, found: Found, language: Language, services: Services
+) -> Prompt:
+    """Return the prompt, with as much of the history as its budget allows, newest first."""
+    recent = window(conversation.messages, services.models.tokenizer.count, services.settings.history_tokens)
+    return services.prompts.build(
+        question,
+        history=[Message(message.role, message.text) for message in recent],
+        passages=[hit.passage for hit in found.hits],
+        language=language,
+    )
+
+
+def masked_notice(screened: Screened, services: Services, language: Language) -> tuple[Notice, ...]:
+    """Tell the customer that personal data in the question was masked."""
+    if not screened.masked:
+        return ()
+    return (Notice(code=NoticeCode.MASKED, text=services.guard.text("masked", language)),)
+
+
+async def record_opening(turn: Turn, services: Services) -> bool:
+    """Make the audit row and the question durable before any model is called; return whether the history has it.
+
+    Raises:
+        AuditUnavailable: no answer goes unaudited.
+    """
+    await services.audit.open(audit_opened(turn, services))
+    return await remember(turn, asked(turn, services), services)
+
+
+async def remember(turn: Turn, message: StoredMessage, services: Services) -> bool:
+    """Append a message to the history; return whether it is there: without Redis the answer goes on."""
+    owner = Owner(turn.who.tenant, turn.who.sub)
+    try:
+        await services.history.append(owner, turn.conversation.id, [message], now=services.now())
+    except StoreUnavailable:
+        log.warning("history_unavailable", answer_id=turn.answer_id)
+        return False
+    return True
+
+
+def no_history(language: Language, services: Services) -> Notice:
+    """Tell the customer that this turn is not kept and earlier ones were not read."""
+    text = services.guard.text("history_unavailable", language)
+    return Notice(code=NoticeCode.HISTORY_UNAVAILABLE, text=text)
+
+
+# --- the answer ------------------------------------------------------------------------------------------------------
+
+
+async def answer(turn: Turn, running: Running, services: Services) -> None:
+    """Answer the turn; every way out leads through `finish`."""
+    draft = Draft()
+    try:
+        running.put(accepted(turn, services), *turn.notices, sources(turn))
+        if turn.reply is not None:
+            say(turn.reply, turn, running, draft, services)
+        else:
+            await ask_the_model(turn, running, draft, services)
+    except ModelUnavailable as exc:
+        fall_back_on_quotes(exc, turn, running, draft, services)
+    except ChatError as exc:
+        draft.error = exc
+    except Exception:
+        log.exception("answer_failed", answer_id=turn.answer_id)
+        draft.error = ChatError()
+    finally:
+        await finish(turn, running, draft, services)
+
+
+async def ask_the_model(turn: Turn, running: Running, draft: Draft, services: Services) -> None:
+    """Wait for a slot, ask whether the passages hold the answer, and if so stream it through the checks."""
+
+    def show_place(position: int, seconds: float) -> None:
+        running.put(Queued(position=position, estimated_wait_ms=round(seconds * 1000)))
+
+    async with services.admission.slot(show_place):
+        if await answerable(turn, services):
+            await stream_answer(turn, running, draft, services)
+        else:
+            say(Reply.NOT_IN_DOCUMENTS, turn, running, draft, services)
+
+
+async def answerable(turn: Turn, services: Services) -> bool:
+    """Return whether the passages hold the answer, by retrieval and one token of the model (never asked in mode `off`)."""
+    if not services.settings.probes:
+        return True
+    with tracer.start_as_current_span("probe"):
+        probability = await services.models.probability(
+            turn.prompt.probe_ids,
+            of=("예", "Yes"),
+            against=("아니오", "No"),
+            conversation_id=turn.conversation.id,
+            cache_salt=turn.who.tenant,
+        )
+    judged = answerability.score(turn.found.hits, probability, services.settings.answerability)
+    log.debug("probed", answer_id=turn.answer_id, probability=round(probability, 4), judged=round(judged, 4))
+    return judged >= services.settings.answerability.threshold
+
+
+async def stream_answer(turn: Turn, running: Running, draft: Draft, services: Services) -> None:
+    """Stream the model's tokens through the citation checks into the log, never past what is reserved."""
+    passages = [hit.passage for hit in turn.found.hits[: turn.prompt.passages]]
+    checks = CitationStream(
+        passages, grounding=services.settings.grounding, language=turn.language, question=turn.screened.text
+    )
+    draft.usage = Usage(prompt_tokens=len(turn.prompt.answer_ids))
+    reservation: Reservation | None = turn.reservation
+    stream = services.models.stream(
+        turn.prompt.answer_ids,
+        sampling=Sampling(max_tokens=turn.max_answer_tokens, temperature=services.settings.temperature),
+        conversation_id=turn.conversation.id,
+        cache_salt=turn.who.tenant,
+    )
+    async with aclosing(stream) as deltas:
+        async for delta in deltas:
+            match delta:
+                case Delta():
+                    draft.count(delta)
+                    show(checks.feed(delta.text), running, draft)
+                    reservation = await within_reservation(reservation, draft, services)
+                case Switched():
+                    text = services.guard.text("model_switched", turn.language)
+                    running.put(Notice(code=NoticeCode.MODEL_SWITCHED, text=text))
+                case ModelDone():
+                    draft.usage, draft.finish_reason = delta.usage, FinishReason(delta.finish_reason)
+            if reservation is None:
+                draft.finish_reason = FinishReason.BUDGET
+                break
+            if revoked(turn, services):
+                draft.finish_reason = FinishReason.HANDOFF
+                break
+    show(checks.close(), running, draft)
+    conclude(checks, turn, running, draft, services)
+
+
+async def within_reservation(reservation: Reservation | None, draft: Draft, services: Services) -> Reservation | None:
+    """Return the reservation, extended once the answer has reached it, or nothing when the ledger refuses."""
+    if reservation is None or draft.usage.answer_tokens < reservation.answer_tokens:
+        return reservation
+    return await services.ledger.extend(reservation, more_tokens=services.settings.extension_tokens)
+
+
+def show(events: Sequence[Event], running: Running, draft: Draft) -> None:
+    """Put events on the answer and keep them for the history."""
+    if not events:
+        return
+    if draft.first_token_at is None and any(isinstance(event, Token) for event in events):
+        draft.first_token_at = time.monotonic()
+    draft.shown.extend(events)
+    running.put(*events)
+
+
+def revoked(turn: Turn, services: Services) -> bool:
+    """Return whether the bank has taken back, while the answer ran, what it stands on."""
+    gone = services.withdrawals
+    return (
+        gone.stopped()
+        or not gone.readable()
+        or any(gone.withdrawn(turn.who.tenant, h.passage.document_id, h.passage.version) for h in turn.found.hits)
+    )
+
+
+def conclude(checks: CitationStream, turn: Turn, running: Running, draft: Draft, services: Services) -> None:
+    """Decide what the answer was: grounded, refused by the model itself, or withheld by the checks."""
+    draft.withheld = checks.withheld
+    draft.grounded = checks.grounded
+    if draft.finish_reason is FinishReason.HANDOFF:
+        say(Reply.EMERGENCY, turn, running, draft, services)
+    elif not checks.text.strip():
+        say(Reply.WITHHELD if checks.withheld else Reply.NOT_IN_DOCUMENTS, turn, running, draft, services)
+    elif not checks.cited and services.settings.probes:
+        draft.finish_reason = FinishReason.REFUSED
+
+
+def say(reply: Reply, turn: Turn, running: Running, draft: Draft, services: Services) -> None:
+    """Say one of the bank's own texts; it claims nothing, so it is neither cited nor called grounded."""
+    text = services.guard.reply(reply, turn.language)
+    show([Token(text=f"\n\n{text}" if draft.text else text)], running, draft)
+    draft.finish_reason = reply.finish_reason
+    draft.grounded = False
+
+
+def fall_back_on_quotes(exc: ModelUnavailable, turn: Turn, running: Running, draft: Draft, services: Services) -> None:
+    """With every model away: the passages themselves, quoted and cited, and a person to talk to."""
+    if draft.shown:
+        draft.error = exc
+        return
+    quoted = quote_passages(turn.screened.text, [hit.passage for hit in turn.found.hits], turn.language)
+    running.put(Notice(code=NoticeCode.DEGRADED, text=services.guard.text("degraded", turn.language)))
+    show(quoted, running, draft)
+    say(Reply.MODELS_AWAY, turn, running, draft, services)
+    draft.grounded = bool(quoted)
+
+
+# --- the end ---------------------------------------------------------------------------------------------------------
+
+
+async def finish(turn: Turn, running: Running, draft: Draft, services: Services) -> None:
+    """Settle, write the history, close the audit row, observe, and only then put the last event."""
+    limits: Limits | None = None
+    with anyio.move_on_after(services.settings.finish_timeout, shield=True) as scope:
+        limits = await settle(turn, draft, services)
+        await remember(turn, answered(turn, draft, services), services)
+        await close_audit(turn, draft, services)
+    if scope.cancelled_caught:
+        log.error("finish_timed_out", answer_id=turn.answer_id)
+    for hook in services.on_turn_finished:
+        hook(record(turn, draft, now=time.monotonic()))
+    running.put(last_event(turn, draft, limits, services))
+
+
+async def settle(turn: Turn, draft: Draft, services: Services) -> Limits | None:
+    """Charge what was used, once."""
+    try:
+        return await services.ledger.settle(turn.reservation, draft.usage.prompt_tokens + draft.usage.answer_tokens)
+    except StoreUnavailable:
+        log.warning("settle_failed", answer_id=turn.answer_id)  # it stays charged until its window passes
+        return None
+
+
+async def close_audit(turn: Turn, draft: Draft, services: Services) -> None:
+    """Close the audit row; one that stays open is found by `chatbot audit verify`."""
+    try:
+        await services.audit.close(audit_closed(turn, draft, services))
+    except AuditUnavailable:
+        log.exception("audit_not_closed", answer_id=turn.answer_id)
