@@ -1,0 +1,231 @@
+import uuid
+from collections.abc import AsyncGenerator
+from datetime import date
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from redis.asyncio import Redis
+
+from chatbot.errors import BadRequest, NotFound, StoreUnavailable
+from chatbot.events import Citation, FinishReason, Source
+from chatbot.history import Conversation, History, HistorySettings, Owner, StoredMessage, path_to, window
+from chatbot.redis_breaker import RedisBreaker, RedisBreakerSettings
+
+PATIENT = RedisBreakerSettings(slow_after=20, probe_timeout=20)
+
+
+def history_of(redis: Redis, **bounds: int) -> History:
+    return History(redis, RedisBreaker(PATIENT), HistorySettings(**bounds))
+
+
+@pytest.fixture
+def history(redis: Redis) -> History:
+    return history_of(redis)
+
+
+@pytest.fixture
+def lee() -> Owner:
+    return Owner(uuid.uuid4().hex, "lee")
+
+
+def question(text: str = "예금 금리는?", *, parent: str | None = None, name: str = "q1") -> StoredMessage:
+    return StoredMessage(id=name, parent_id=parent, role="user", text=text, at=100.0)
+
+
+ANSWER = StoredMessage(
+    id="a1",
+    parent_id="q1",
+    role="assistant",
+    text="연 3.1%입니다.",
+    at=101.5,
+    answer_id="a1",
+    sources=(
+        Source(
+            n=1,
+            document_id="d",
+            version=2,
+            title="정기예금",
+            section="금리",
+            page=None,
+            effective_from=date(2026, 1, 1),
+            score=0.5,
+        ),
+    ),
+    citations=(Citation(n=1, start=0, end=9, document_id="d", version=2, page=None, quote="연 3.1%"),),
+    finish_reason=FinishReason.STOP,
+)
+
+
+async def keys_of(redis: Redis, owner: Owner) -> set[bytes]:
+    return {key async for key in redis.scan_iter(match=f"*{owner.tenant}*")}
+
+
+@pytest.mark.anyio
+class TestHistory:
+    async def test_what_is_appended_is_loaded(self, history: History, lee: Owner) -> None:
+        assert await history.append(lee, "c1", [question()], now=100.25)
+        assert await history.append(lee, "c1", [ANSWER], now=101.5)
+        assert await history.load(lee, "c1") == Conversation("c1", "예금 금리는?", 100.25, 101.5, (question(), ANSWER))
+
+    @pytest.mark.parametrize("other", ["sub", "tenant"])
+    async def test_somebody_elses_conversation_is_not_found(self, history: History, lee: Owner, other: str) -> None:
+        await history.append(lee, "c1", [question()], now=1)
+        kim = Owner(lee.tenant, "kim") if other == "sub" else Owner(uuid.uuid4().hex, "lee")
+        for call in (history.load, history.delete):
+            with pytest.raises(NotFound):
+                await call(kim, "c1")
+        assert (await history.list(kim, limit=10)).conversations == ()
+        assert (await history.load(lee, "c1")).messages == (question(),)
+
+    async def test_names_cannot_imitate_another_owners_keys(self, history: History, lee: Owner) -> None:
+        await history.append(lee, "c1", [question()], now=1)
+        for sub, name in (("lee:conversation", "c1"), ("lee}", "c1"), ("*", "c1"), ("lee", "c1:messages")):
+            with pytest.raises(NotFound):
+                await history.load(Owner(lee.tenant, sub), name)
+
+    async def test_deleting_removes_every_trace(self, history: History, redis: Redis, lee: Owner) -> None:
+        await history.append(lee, "c1", [question(), ANSWER], now=1)
+        assert await keys_of(redis, lee)
+        await history.delete(lee, "c1")
+        assert await keys_of(redis, lee) == set()
+        with pytest.raises(NotFound):
+            await history.delete(lee, "c1")
+
+    async def test_an_answer_to_a_deleted_conversation_does_not_bring_it_back(
+        self, history: History, redis: Redis, lee: Owner
+    ) -> None:
+        await history.append(lee, "c1", [question()], now=1)
+        await history.delete(lee, "c1")
+        assert not await history.append(lee, "c1", [ANSWER], now=2)
+        assert await keys_of(redis, lee) == set()
+
+    async def test_a_message_that_was_written_twice_is_read_once(self, history: History, lee: Owner) -> None:
+        await history.append(lee, "c1", [question()], now=1)
+        await history.append(lee, "c1", [question()], now=1)
+        assert (await history.load(lee, "c1")).messages == (question(),)
+
+    async def test_the_list_has_the_last_changed_first_and_pages(self, history: History, lee: Owner) -> None:
+        for n in range(7):
+            await history.append(lee, f"c{n}", [question(f"질문 {n}")], now=n + 0.1)
+        await history.append(lee, "c2", [question("이어서", parent="q1", name="q2")], now=10)
+        listed, cursor = [], None
+        for size in (3, 3, 1):
+            page = await history.list(lee, limit=3, cursor=cursor)
+            assert len(page.conversations) == size
+            listed += [summary.id for summary in page.conversations]
+            cursor = page.next_cursor
+        assert cursor is None
+        assert listed == ["c2", "c6", "c5", "c4", "c3", "c1", "c0"]
+        first = (await history.list(lee, limit=1)).conversations[0]
+        assert (first.title, first.created_at, first.updated_at) == ("질문 2", 2.1, 10)
+
+    async def test_a_page_goes_on_where_it_was_though_its_last_entry_changed_or_went(
+        self, history: History, lee: Owner
+    ) -> None:
+        for n in range(6):
+            await history.append(lee, f"c{n}", [question()], now=n)
+        cursor = (await history.list(lee, limit=2)).next_cursor
+        await history.append(lee, "c4", [question(parent="q1", name="q2")], now=50)
+        after_change = await history.list(lee, limit=2, cursor=cursor)
+        await history.delete(lee, "c4")
+        after_delete = await history.list(lee, limit=2, cursor=cursor)
+        assert [s.id for s in after_change.conversations] == [s.id for s in after_delete.conversations] == ["c3", "c2"]
+
+    @pytest.mark.parametrize("cursor", ["", "%%", "bm9uZQ==", "bmFuIGM=", "MV8wIGM=", "é", "AA"])
+    async def test_a_cursor_that_no_list_gave_is_a_bad_request(self, history: History, lee: Owner, cursor: str) -> None:
+        with pytest.raises(BadRequest):
+            await history.list(lee, limit=3, cursor=cursor)
+
+    async def test_the_newest_messages_are_kept(self, redis: Redis, lee: Owner) -> None:
+        history = history_of(redis, most_messages=3)
+        await history.append(lee, "c1", [question(name=f"q{n}") for n in range(5)], now=1)
+        assert [m.id for m in (await history.load(lee, "c1")).messages] == ["q2", "q3", "q4"]
+
+    async def test_the_last_changed_conversations_are_kept(self, redis: Redis, lee: Owner) -> None:
+        history = history_of(redis, most_conversations=2)
+        for n in range(4):
+            await history.append(lee, f"c{n}", [question()], now=n)
+        assert [s.id for s in (await history.list(lee, limit=10)).conversations] == ["c3", "c2"]
+        assert len(await keys_of(redis, lee)) == 5
+
+    async def test_everything_is_forgotten_after_a_while(self, redis: Redis, lee: Owner) -> None:
+        history = history_of(redis, keep_seconds=500)
+        await history.append(lee, "c1", [question()], now=1)
+        assert {await redis.ttl(key) for key in await keys_of(redis, lee)} <= {499, 500}
+
+    async def test_an_expired_conversation_is_not_listed(self, redis: Redis, lee: Owner) -> None:
+        history = history_of(redis)
+        for n in range(3):
+            await history.append(lee, f"c{n}", [question()], now=n)
+        for key in await keys_of(redis, lee):
+            if key.endswith(b":c2"):
+                await redis.delete(key)
+        page = await history.list(lee, limit=1)
+        assert [s.id for s in page.conversations] == ["c1"]
+        assert [s.id for s in (await history.list(lee, limit=1, cursor=page.next_cursor)).conversations] == ["c0"]
+
+    async def test_titles_are_one_short_line(self, history: History, lee: Owner) -> None:
+        await history.append(lee, "c1", [question("한 줄\n두 줄 " + "가" * 100)], now=1)
+        title = (await history.load(lee, "c1")).title
+        assert title.startswith("한 줄 두 줄 가")
+        assert len(title) == 60
+
+    async def test_without_redis_it_is_unavailable(self, nowhere: Redis, lee: Owner) -> None:
+        history = History(nowhere, RedisBreaker(RedisBreakerSettings()), HistorySettings())
+        with pytest.raises(StoreUnavailable):
+            await history.load(lee, "c1")
+        with pytest.raises(StoreUnavailable):
+            await history.append(lee, "c1", [question()], now=1)
+        with pytest.raises(StoreUnavailable):
+            await history.list(lee, limit=1)
+        with pytest.raises(StoreUnavailable):
+            await history.delete(lee, "c1")
+
+
+@pytest.fixture
+async def nowhere() -> AsyncGenerator[Redis]:
+    client = Redis(host="127.0.0.1", port=1, socket_connect_timeout=1)
+    yield client
+    await client.aclose()
+
+
+MESSAGES = st.lists(
+    st.builds(
+        lambda name, role, text: StoredMessage(id=name, parent_id=None, role=role, text=text, at=0.0),
+        st.uuids().map(str),
+        st.sampled_from(["user", "assistant"]),
+        st.text(max_size=20),
+    ),
+    max_size=12,
+)
+
+
+@given(messages=MESSAGES, budget=st.integers(0, 100))
+def test_a_window_is_the_newest_that_fits_and_begins_with_a_question(
+    messages: list[StoredMessage], budget: int
+) -> None:
+    kept = window(messages, len, budget)
+    assert sum(len(m.text) for m in kept) <= budget
+    assert list(kept) == (messages[-len(kept) :] if kept else [])
+    assert not kept or kept[0].role == "user"
+    longer = messages[-len(kept) - 1 :]
+    assert len(longer) == len(kept) or sum(len(m.text) for m in longer) > budget or longer[0].role == "assistant"
+
+
+def test_a_window_of_nothing_is_empty() -> None:
+    assert window((), len, 100) == ()
+
+
+def test_a_branch_is_the_way_from_its_first_question() -> None:
+    tree = [
+        question(name="q1"),
+        question(name="a1", parent="q1"),
+        question(name="q2", parent="a1"),
+        question(name="q2b", parent="a1"),
+        question(name="a2b", parent="q2b"),
+    ]
+    assert [m.id for m in path_to(tree, "a2b")] == ["q1", "a1", "q2b", "a2b"]
+    assert path_to(tree, None) == ()
+    assert [m.id for m in path_to(tree[2:], "q2")] == ["q2"]
+    assert [m.id for m in path_to([question(name="x", parent="x")], "x")] == ["x"]
