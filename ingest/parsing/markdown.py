@@ -1,0 +1,38 @@
+"""Markdown: front matter is read for its title and taken off, HTML comments go, the rest is the text itself."""
+
+import re
+
+import yaml
+
+from ingest.parsing.parsed import Format, Page, Parsed
+
+_FRONT_MATTER = re.compile(r"\A---\n(.{0,20000}?)\n(?:---|\.\.\.)\n", re.DOTALL)
+_COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
+_FIRST_HEADING = re.compile(r"^ {0,3}#{1,2}\s+(.+?)\s*#*\s*$", re.MULTILINE)
+
+
+def parse_markdown(text: str) -> Parsed:
+    """Return Markdown without its front matter; the title is the front matter's, else the first heading."""
+    found = _FRONT_MATTER.match(text)
+    title = _front_title(found.group(1)) if found else None
+    body = _COMMENT.sub("", text[found.end() :] if found else text)
+    return Parsed(
+        format=Format.MARKDOWN,
+        title=title or first_heading(body),
+        pages=(Page(number=None, markdown=body.strip()),),
+    )
+
+
+def first_heading(markdown: str) -> str | None:
+    """Return the text of the first heading of level 1 or 2."""
+    found = _FIRST_HEADING.search(markdown)
+    return found.group(1).strip(" *_`") if found else None
+
+
+def _front_title(block: str) -> str | None:
+    try:
+        fields = yaml.safe_load(block)
+    except yaml.YAMLError:  # a rule line that only looks like front matter
+        return None
+    title = fields.get("title") if isinstance(fields, dict) else None
+    return str(title) if title else None

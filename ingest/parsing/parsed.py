@@ -1,0 +1,57 @@
+"""What a parser hands over, and the closed set of reasons why it could not."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Format(StrEnum):
+    """What a file is, judged by its bytes."""
+
+    MARKDOWN = "markdown"
+    TEXT = "text"
+    HTML = "html"
+    PDF = "pdf"
+    DOCX = "docx"
+
+
+class Reason(StrEnum):
+    """Why a file was refused; staff read it, metrics are labelled with it."""
+
+    EMPTY_TEXT = "empty_text"  # nothing to read came out: a blank file, a scan without a text layer
+    UNREADABLE_TEXT = "unreadable_text"  # text came out, but as symbols that no font maps to characters
+    UNKNOWN_TYPE = "unknown_type"
+    ENCRYPTED = "encrypted"
+    MALFORMED = "malformed"
+    HOSTILE = "hostile"  # macros, document type declarations, archives that unpack to more than they say
+    TOO_LARGE = "too_large"  # bytes, pages, or the memory that reading takes
+    TOO_SLOW = "too_slow"
+
+
+class Unreadable(Exception):
+    """A file that cannot become passages, with the reason and a sentence for the person who uploaded it."""
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+        self.detail = detail
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """A page's text as Markdown; `number` counts from 1 and is None where a format has no pages."""
+
+    number: int | None
+    markdown: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parsed:
+    """A document's text with its headings, tables and pages kept."""
+
+    format: Format
+    title: str | None
+    pages: tuple[Page, ...]
+
+    @property
+    def characters(self) -> int:
+        return sum(len(page.markdown) for page in self.pages)

@@ -1,0 +1,161 @@
+"""From lines with places and sizes to Markdown: which are headings, which repeat on pages, which belong together."""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+_DIGITS = re.compile(r"\d+")
+_BULLET = re.compile(r"^([-•·●○◦▪■□◆◇▶▷※☞*]|\(?\d{1,2}[.)]|[①-⑳가-하][.)]?)\s")
+_NUMBERED = re.compile(r"^\(?\d{1,2}[.)]\s")
+_SENTENCE_END = re.compile(r"[.!?。:;,]$")
+_MARKUP = re.compile(r"^(#{1,6}\s|\|)")
+LARGER = 1.2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """A line of text: `size_step` is its height in points, rounded to halves; the box is in PDF points from below."""
+
+    text: str
+    size_step: float
+    left: float
+    bottom: float
+    right: float
+    top: float
+    spaced_end: bool = False
+
+    @property
+    def key(self) -> str:
+        """The text without its digits, by which a line that repeats on every page is recognised."""
+        return _DIGITS.sub("0", self.text)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Box:
+    """A rectangle in PDF points, counted from below."""
+
+    left: float
+    bottom: float
+    right: float
+    top: float
+
+    @property
+    def area(self) -> float:
+        return (self.right - self.left) * (self.top - self.bottom)
+
+    def holds(self, x: float, y: float) -> bool:
+        return self.left - 1 <= x <= self.right + 1 and self.bottom - 1 <= y <= self.top + 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table:
+    """A table as Markdown, with the boxes of its cells."""
+
+    markdown: str
+    cells: tuple[Box, ...]
+
+    @property
+    def key(self) -> str:
+        return self.markdown
+
+    def holds(self, line: Line) -> bool:
+        """Tell whether the line's middle lies in a cell: a hole in a table belongs to the text around it."""
+        x, y = (line.left + line.right) / 2, (line.bottom + line.top) / 2
+        return any(cell.holds(x, y) for cell in self.cells)
+
+
+Block = Line | Table
+
+
+def arrange(lines: Sequence[Line], tables: Sequence[Table]) -> list[Block]:
+    """Put each table where its first line stood, and take its lines out."""
+    blocks: list[Block] = []
+    placed: set[int] = set()
+    for line in lines:
+        inside = next((i for i, table in enumerate(tables) if table.holds(line)), None)
+        if inside is None:
+            blocks.append(line)
+        elif inside not in placed:
+            placed.add(inside)
+            blocks.append(tables[inside])
+    return blocks
+
+
+def running_lines(pages: Sequence[Sequence[Block]]) -> frozenset[str]:
+    """Return the keys of headers and footers: first or last lines that stand on most of at least three pages."""
+    if len(pages) < 3:
+        return frozenset()
+    edges: Counter[str] = Counter()
+    for page in pages:
+        lines = sorted((b for b in page if isinstance(b, Line)), key=lambda b: b.top)
+        edges.update({line.key for line in (*lines[:2], *lines[-2:])})
+    return frozenset(key for key, count in edges.items() if count * 2 > len(pages))
+
+
+def heading_sizes(lines: Sequence[Line]) -> tuple[float, ...]:
+    """Return the line heights that mark headings, largest first (at most three levels)."""
+    letters: Counter[float] = Counter()
+    for line in lines:
+        letters[line.size_step] += len(line.text)
+    if not letters:
+        return ()
+    body = letters.most_common(1)[0][0]
+    sizes = sorted({line.size_step for line in lines if line.size_step >= body * LARGER and _short(line)}, reverse=True)
+    marked = sum(letters[size] for size in sizes)
+    return tuple(sizes) if marked * 3 <= letters.total() else ()
+
+
+def _short(line: Line) -> bool:
+    has_letters = sum(c.isalpha() for c in line.text) >= 2
+    is_listed = _BULLET.match(line.text) is not None and _NUMBERED.match(line.text) is None
+    return len(line.text) <= 80 and has_letters and not is_listed and _SENTENCE_END.search(line.text) is None
+
+
+def to_page(blocks: Sequence[Block], sizes: Sequence[float]) -> str:
+    """Return a page's blocks as Markdown."""
+    parts: list[str] = []
+    paragraph: list[Line] = []
+    spaces_kept = any(isinstance(b, Line) and b.spaced_end for b in blocks)
+    for block in blocks:
+        level = _level(block, sizes) if isinstance(block, Line) else 0
+        goes_on = isinstance(block, Line) and not level and paragraph and _follows(paragraph[-1], block)
+        if paragraph and not goes_on:
+            parts.append(_joined(paragraph, spaces_kept=spaces_kept))
+            paragraph = []
+        if isinstance(block, Table):
+            parts.append(block.markdown)
+        elif level:
+            parts.append(f"{'#' * level} {block.text}")
+        else:
+            paragraph.append(block)
+    if paragraph:
+        parts.append(_joined(paragraph, spaces_kept=spaces_kept))
+    return "\n\n".join(parts)
+
+
+def _level(line: Line, sizes: Sequence[float]) -> int:
+    return min(sizes.index(line.size_step) + 1, 3) if line.size_step in sizes and _short(line) else 0
+
+
+def _follows(before: Line, line: Line) -> bool:
+    """Tell whether a line goes on with the paragraph of the line before."""
+    height = max(before.top - before.bottom, 1.0)
+    gap = before.bottom - line.top
+    same_size = abs(before.size_step - line.size_step) <= 1.0
+    return same_size and -height * 1.5 < gap < height * 0.8 and _BULLET.match(line.text) is None
+
+
+def _joined(lines: Sequence[Line], *, spaces_kept: bool) -> str:
+    text = lines[0].text
+    for before, line in pairwise(lines):
+        text += _between(before, line, spaces_kept=spaces_kept) + line.text
+    return "\\" + text if _MARKUP.match(text) else text
+
+
+def _between(before: Line, line: Line, *, spaces_kept: bool) -> str:
+    # Korean is set breaking words anywhere; where the page keeps the spaces at line ends, none means a broken word.
+    hangul = "가" <= before.text[-1] <= "힣" and "가" <= line.text[0] <= "힣"
+    broken = spaces_kept and not before.spaced_end and hangul and len(before.text) >= 20
+    return "" if broken else " "

@@ -1,0 +1,132 @@
+"""Ruled tables of a PDF page by pdfplumber, merged cells filled in, with the place they take on the page."""
+
+import struct
+from bisect import bisect_left
+from pathlib import Path
+from types import TracebackType
+
+import pdfplumber
+from pdfminer.pdfexceptions import PDFException
+from pdfminer.psexceptions import PSException
+from pdfplumber.table import Table as FoundTable
+from pdfplumber.utils.exceptions import PdfminerException
+
+from ingest.parsing.pdf_layout import Box, Table
+from ingest.parsing.tables import to_markdown
+
+MOST_CELLS = 5000
+WHOLE = 0.8  # of its frame that a table's cells must cover
+_SAME_EDGE = 2.0  # points: rules drawn twice
+
+
+class PageTables:
+    """Opens the file with pdfplumber only when a page is asked for."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._pdf: pdfplumber.pdf.PDF | None = None
+
+    def __enter__(self) -> "PageTables":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._pdf is not None:
+            self._pdf.close()
+
+    def on_page(self, index: int) -> list[Table]:
+        """Return the page's tables of at least two rows and two columns; none where pdfplumber cannot read the page.
+
+        pdfium reads pages that pdfplumber cannot (bad colour spaces, odd streams): their text is worth more than none.
+        """
+        try:
+            if self._pdf is None:
+                self._pdf = pdfplumber.open(self._path)
+            return _tables(self._pdf.pages[index])
+        except (
+            PDFException,
+            PdfminerException,
+            PSException,
+            ValueError,
+            TypeError,
+            KeyError,
+            IndexError,
+            struct.error,
+        ):
+            return []
+
+
+def _tables(page: pdfplumber.page.Page) -> list[Table]:
+    try:
+        floor = float(page.height) + float(page.mediabox[1])
+        found = [_table(table, floor) for table in page.find_tables() if len(table.cells) <= MOST_CELLS]
+    finally:
+        page.close()
+    return _innermost([table for table in found if table is not None])
+
+
+def _innermost(tables: list[Table]) -> list[Table]:
+    """Leave out tables that only frame others: flattened into a cell, the inner table would lose its columns."""
+    return [outer for outer in tables if not any(_frames(outer, inner) for inner in tables if inner is not outer)]
+
+
+def _frames(outer: Table, inner: Table) -> bool:
+    return all(
+        any(frame.holds(cell.left, cell.bottom) and frame.holds(cell.right, cell.top) for frame in outer.cells)
+        for cell in inner.cells
+    )
+
+
+def _table(found: FoundTable, floor: float) -> Table | None:
+    columns = _edges([cell[0] for cell in found.cells])
+    rows = _edges([cell[1] for cell in found.cells])
+    if len(columns) < 2 or len(rows) < 2:
+        return None
+    cells = tuple(Box(left=c[0], bottom=floor - c[3], right=c[2], top=floor - c[1]) for c in found.cells)
+    left, top, right, bottom = found.bbox
+    if sum(cell.area for cell in cells) < WHOLE * (right - left) * (bottom - top):
+        return None  # a frame whose right half is open: as text, its labels still stand before what they label
+    grid, head_spans = _filled(found, columns, rows)
+    if sum(bool(text) for line in grid for text in line) < 2:
+        return None
+    return Table(markdown=to_markdown(grid, header_rows=_header_rows(head_spans, len(rows))), cells=cells)
+
+
+def _filled(
+    found: FoundTable, columns: list[float], rows: list[float]
+) -> tuple[list[list[str]], list[tuple[int, int]]]:
+    """Return the grid with merged cells filled in, and (rows, columns) that each cell of the first row spans."""
+    grid = [[""] * len(columns) for _ in rows]
+    head_spans: list[tuple[int, int]] = []
+    for row, texts in zip(found.rows, found.extract(), strict=True):
+        for cell, text in zip(row.cells, texts, strict=True):
+            if cell is None:
+                continue
+            r0, r1 = _covered(rows, cell[1], cell[3])
+            c0, c1 = _covered(columns, cell[0], cell[2])
+            if r0 == 0:
+                head_spans.append((r1 - r0, c1 - c0))
+            for r in range(r0, r1):
+                grid[r][c0:c1] = [(text or "").replace("\x00", "")] * (c1 - c0)
+    return grid, head_spans
+
+
+def _header_rows(spans: list[tuple[int, int]], rows: int) -> int:
+    """Return how deep the header is: where a head spans columns, as deep as its tallest neighbour."""
+    tallest = max((down for down, _ in spans), default=1)
+    spanning = any(across > 1 for _, across in spans)
+    return tallest if spanning and tallest <= 3 and tallest < rows else 1
+
+
+def _edges(values: list[float]) -> list[float]:
+    edges: list[float] = []
+    for value in sorted(values):
+        if not edges or value - edges[-1] > _SAME_EDGE:
+            edges.append(value)
+    return edges
+
+
+def _covered(edges: list[float], start: float, end: float) -> tuple[int, int]:
+    first = bisect_left(edges, start - _SAME_EDGE)
+    return first, max(bisect_left(edges, end - _SAME_EDGE), first + 1)

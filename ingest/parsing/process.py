@@ -1,0 +1,206 @@
+"""Reads files in a process of its own with limits, so that no file can take the service down.
+
+`python -m ingest.parsing.process` is a template: it loads the parsers once, and forks for every file it is told on
+stdin. The fork sets its limits (memory, CPU seconds, no files written), reads the file and is gone, so one file can
+leave nothing behind for the next. `Parser` is the side that asks: it keeps the wall clock, and kills the whole process
+group when a file takes too long or the asker is cancelled.
+
+Frames on the template's stdout: eight hexadecimal digits of length, a newline, that many bytes of JSON.
+"""
+
+import logging
+import os
+import resource
+import signal
+import sys
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio
+import msgspec
+from anyio.abc import Process
+from anyio.streams.buffered import BufferedByteReceiveStream
+from pydantic import BaseModel, PositiveFloat, PositiveInt
+
+from ingest.parsing.parsed import Parsed, Reason, Unreadable
+from ingest.parsing.read import read_document
+
+MOST_OUTPUT = 64 * 1024 * 1024
+_OWN_RESERVE = 2 * 1024 * 1024  # the file is there, but the answer about it still needs memory
+
+
+class ParserSettings(BaseModel, frozen=True):
+    """What reading one file may cost."""
+
+    memory_bytes: PositiveInt = 1024 * 1024 * 1024
+    cpu_seconds: PositiveInt = 28
+    wall_seconds: PositiveFloat = 30.0
+
+
+class Refused(msgspec.Struct, frozen=True, tag="refused"):
+    """A file that could not be read."""
+
+    reason: Reason
+    detail: str
+
+
+class Read(msgspec.Struct, frozen=True, tag="read"):
+    """A file that was read."""
+
+    parsed: Parsed
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """What the template is told: a file and its limits."""
+
+    path: str
+    memory_bytes: int
+    cpu_seconds: int
+
+
+Outcome = Read | Refused
+
+
+class Parser:
+    """Reads one file at a time; a second asker waits."""
+
+    def __init__(self, settings: ParserSettings) -> None:
+        self._settings = settings
+        self._one_at_a_time = anyio.Lock()
+        self._template: Process | None = None
+
+    async def parse(self, path: Path) -> Parsed:
+        """Return what stands in a file.
+
+        Raises:
+            Unreadable: with the reason.
+        """
+        async with self._one_at_a_time:
+            try:
+                with anyio.fail_after(self._settings.wall_seconds):
+                    outcome = await self._ask(path)
+            except TimeoutError as exc:
+                await self.stop()
+                raise Unreadable(Reason.TOO_SLOW, f"reading it took over {self._settings.wall_seconds:.0f} s") from exc
+            except (anyio.EndOfStream, anyio.IncompleteRead, anyio.BrokenResourceError, msgspec.DecodeError) as exc:
+                await self.stop()
+                raise Unreadable(Reason.MALFORMED, "the program that reads it crashed") from exc
+            except BaseException:  # cancelled between question and answer: the next asker must not get this answer
+                await self.stop()
+                raise
+        if isinstance(outcome, Refused):
+            raise Unreadable(outcome.reason, outcome.detail)
+        return outcome.parsed
+
+    async def _ask(self, path: Path) -> Outcome:
+        template = await self._started()
+        if template.stdin is None or template.stdout is None:
+            raise anyio.BrokenResourceError
+        limits = self._settings
+        asked = Asked(str(path), limits.memory_bytes, limits.cpu_seconds)
+        await template.stdin.send(msgspec.json.encode(asked) + b"\n")
+        frames = BufferedByteReceiveStream(template.stdout)
+        length = int(await frames.receive_until(b"\n", 16), 16)
+        outcome: Outcome = msgspec.json.decode(await frames.receive_exactly(length), type=Outcome)
+        return outcome
+
+    async def _started(self) -> Process:
+        if self._template is None or self._template.returncode is not None:
+            self._template = await anyio.open_process(
+                [sys.executable, "-m", "ingest.parsing.process"], stderr=None, start_new_session=True
+            )
+        return self._template
+
+    async def stop(self) -> None:
+        """Kill the template and whatever it is reading."""
+        template, self._template = self._template, None
+        if template is None:
+            return
+        with anyio.CancelScope(shield=True):
+            if template.returncode is None:
+                os.killpg(template.pid, signal.SIGKILL)
+            await template.aclose()
+
+
+@asynccontextmanager
+async def open_parser(settings: ParserSettings) -> AsyncGenerator[Parser]:
+    """Open a parser; its process starts with the first file."""
+    parser = Parser(settings)
+    try:
+        yield parser
+    finally:
+        await parser.stop()
+
+
+def _serve() -> None:
+    """Answer questions until stdin ends (the asker is gone)."""
+    out = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what a parser prints must not end up between the frames
+    # pdfminer warns about every odd font, with pieces of the text: nothing of a document belongs in a log.
+    logging.disable(logging.CRITICAL)
+    for line in sys.stdin.buffer:
+        answer = _forked(msgspec.json.decode(line, type=Asked))
+        out.write(b"%08x\n" % len(answer) + answer)
+        out.flush()
+
+
+def _forked(asked: Asked) -> bytes:
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(reader)
+        _read_and_exit(asked, writer)
+    os.close(writer)
+    with os.fdopen(reader, "rb") as pipe:
+        answer = pipe.read(MOST_OUTPUT + 1)
+    if len(answer) > MOST_OUTPUT:
+        os.kill(child, signal.SIGKILL)
+    _, status = os.waitpid(child, 0)
+    if len(answer) > MOST_OUTPUT:
+        return _encoded(Refused(Reason.TOO_LARGE, "it holds more text than a document does"))
+    return answer if status == 0 and answer else _encoded(_of_status(status))
+
+
+def _of_status(status: int) -> Refused:
+    ended_by = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
+    if ended_by == signal.SIGXCPU:
+        return Refused(Reason.TOO_SLOW, "reading it took too much computing time")
+    if ended_by == signal.SIGKILL:
+        return Refused(Reason.TOO_LARGE, "reading it took more memory than a file may")
+    return Refused(Reason.MALFORMED, "the program that reads it crashed")
+
+
+def _read_and_exit(asked: Asked, writer: int) -> None:
+    reserve = bytearray(_OWN_RESERVE)
+    try:
+        _limit(asked)
+        outcome: Outcome = Read(read_document(Path(asked.path)))
+        answer = _encoded(outcome)
+    except Unreadable as exc:
+        answer = _encoded(Refused(exc.reason, exc.detail))
+    except MemoryError:
+        del reserve
+        answer = _encoded(Refused(Reason.TOO_LARGE, "reading it took more memory than a file may"))
+    except RecursionError:
+        answer = _encoded(Refused(Reason.HOSTILE, "it is nested deeper than any document"))
+    except Exception as exc:  # noqa: BLE001 - the edge of the process: whatever a hostile file raises is its reason
+        answer = _encoded(Refused(Reason.MALFORMED, f"it could not be read ({type(exc).__name__})"))
+    with os.fdopen(writer, "wb") as pipe:
+        pipe.write(answer)
+    os._exit(0)
+
+
+def _limit(asked: Asked) -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (asked.memory_bytes, asked.memory_bytes))
+    resource.setrlimit(resource.RLIMIT_CPU, (asked.cpu_seconds, asked.cpu_seconds + 1))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _encoded(outcome: Outcome) -> bytes:
+    return msgspec.json.encode(outcome)
+
+
+if __name__ == "__main__":
+    _serve()

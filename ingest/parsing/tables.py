@@ -1,0 +1,33 @@
+"""Tables as Markdown (pipe tables): one header row, one line a row, whatever the source's spans and line breaks."""
+
+from collections.abc import Sequence
+
+Row = Sequence[str]
+
+
+def to_markdown(rows: Sequence[Row], *, header_rows: int = 1) -> str:
+    """Return the rows as a pipe table, several header rows joined cell by cell into one; "" without any content."""
+    cells = [[_cell(text) for text in row] for row in rows]
+    cells = [row for row in cells if any(row)]
+    if not cells:
+        return ""
+    width = max(len(row) for row in cells)
+    padded = [row + [""] * (width - len(row)) for row in cells]
+    kept = [i for i in range(width) if any(row[i] for row in padded)]
+    padded = [[row[i] for i in kept] for row in padded]
+    count = min(max(header_rows, 1), len(padded))
+    head = [_joined([row[i] for row in padded[:count]]) for i in range(len(kept))]
+    lines = [_line(head), _line(["---"] * len(kept)), *(_line(row) for row in padded[count:])]
+    return "\n".join(lines)
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|")
+
+
+def _joined(parts: Sequence[str]) -> str:
+    return " / ".join(dict.fromkeys(part for part in parts if part))
+
+
+def _line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"

@@ -1,0 +1,61 @@
+"""Bytes to text: byte order marks, UTF-8, UTF-16 without a mark, Korean code pages, Western Windows; and plain text."""
+
+import re
+
+from ingest.parsing.parsed import Format, Page, Parsed, Reason, Unreadable
+
+_MARKS = ((b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be"))
+_CONTROL = re.compile(r"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
+_META_CHARSET = re.compile(rb"<meta[^>]{0,200}?charset\s*=\s*[\"']?\s*([a-zA-Z0-9_.:-]{2,40})", re.IGNORECASE)
+_MARKDOWN = re.compile(r"^(#{1,6} \S|\|?[ :]*-{3,}[ :|-]*\|[ :|-]*$|(```|~~~))", re.MULTILINE)
+
+
+def decode(data: bytes) -> str:
+    """Return the text of bytes in any encoding that Korean and English offices write.
+
+    Raises:
+        Unreadable: no encoding gives text.
+    """
+    for encoding in _candidates(data):
+        try:
+            text = data.decode(encoding)
+        except (UnicodeDecodeError, LookupError):
+            continue
+        if _is_text(text):
+            return text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+    raise Unreadable(Reason.UNKNOWN_TYPE, "the bytes are neither a supported format nor text in a known encoding")
+
+
+def _candidates(data: bytes) -> list[str]:
+    for mark, encoding in _MARKS:
+        if data.startswith(mark):
+            return [encoding]
+    head = data[:4096]
+    if b"\x00" in head:  # UTF-16 without its mark: half of Latin text is zeros, on one side
+        return ["utf-16-le", "utf-16-be"] if head[1::2].count(0) >= head[0::2].count(0) else ["utf-16-be", "utf-16-le"]
+    declared = _META_CHARSET.search(head)
+    named = [declared.group(1).decode("ascii")] if declared else []
+    korean = ["euc-kr", "cp949"] if _mostly_hangul(data) else []
+    # What a page declares comes after UTF-8, because valid UTF-8 with Hangul is never anything else by accident.
+    return ["utf-8", *named, *korean, "cp1252"]
+
+
+def _mostly_hangul(data: bytes) -> bool:
+    foreign = [c for c in data.decode("cp949", errors="replace") if ord(c) > 127]
+    return sum("가" <= c <= "힣" for c in foreign) * 2 > len(foreign)
+
+
+def _is_text(text: str) -> bool:
+    sample = text[:65536]
+    return len(_CONTROL.findall(sample)) * 100 <= len(sample)
+
+
+def parse_text(text: str) -> Parsed:
+    """Return plain text as one page, or as Markdown where it is written as Markdown."""
+    is_markdown = _MARKDOWN.search(text) is not None
+    plain = _CONTROL.sub("", text).replace("\f", "\n\n")
+    return Parsed(
+        format=Format.MARKDOWN if is_markdown else Format.TEXT,
+        title=None,
+        pages=(Page(number=None, markdown=plain.strip()),),
+    )
