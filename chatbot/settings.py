@@ -1,11 +1,13 @@
 """The chat API's settings: each part's own model, composed; read from the environment once, in `__main__`.
 
-Nested values use two underscores: `TURN__GROUNDING=numbers`, `LIMITS__USER__TOKENS_PER_MINUTE=20000`.
+Nested values use two underscores: `TURN__GROUNDING=numbers`, `LEDGER__LIMITS__USER__TOKENS_PER_MINUTE=20000`.
 """
 
 from pathlib import Path
 from typing import Literal, Self
 
+from knowledge.embedding import EmbedderSettings
+from knowledge.index import IndexSettings
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -13,12 +15,12 @@ from chatbot.admission import AdmissionSettings
 from chatbot.answer_log import AnswerLogSettings
 from chatbot.answers import AnswersSettings
 from chatbot.history import HistorySettings
-from chatbot.ledger import LimitSettings
+from chatbot.ledger import LedgerSettings
+from chatbot.pool import ModelSettings, ProfileName
+from chatbot.redis_breaker import RedisSettings
 from chatbot.retrieval import RetrievalSettings
 from chatbot.services import TurnSettings
-from knowledge.embedding import EmbedderSettings
 from knowledge.identity import AuthSettings
-from knowledge.index import IndexSettings
 from telemetry.setup import TraceSettings
 
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
@@ -27,7 +29,7 @@ LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 class Settings(BaseSettings):
     """Everything an operator may decide; what has no default must be set."""
 
-    model_config = SettingsConfigDict(env_nested_delimiter="__", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_nested_delimiter="__", nested_model_default_partial_update=True, frozen=True, extra="ignore")
 
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=1, le=65535)
@@ -43,7 +45,8 @@ class Settings(BaseSettings):
     models_file: Path | None = None
     llm_urls: str | None = None
     llm_tokenizer: Path | None = None
-    llm_profile: str = "cpu"
+    llm_profile: ProfileName = "cpu"
+    llm_api_key: SecretStr | None = None
     audit_key: SecretStr
     auth: AuthSettings
     demo_key_file: Path | None = None
@@ -56,7 +59,8 @@ class Settings(BaseSettings):
     answers: AnswersSettings = AnswersSettings()
     answer_log: AnswerLogSettings = AnswerLogSettings()
     history: HistorySettings = HistorySettings()
-    limits: LimitSettings = LimitSettings()
+    ledger: LedgerSettings = LedgerSettings()
+    redis: RedisSettings = RedisSettings()
     retrieval: RetrievalSettings = RetrievalSettings()
     traces: TraceSettings = TraceSettings()
     passage_tokens: int = Field(1400, ge=200, description="prompt tokens that passages may take")
@@ -70,13 +74,19 @@ class Settings(BaseSettings):
             )
         return self
 
-    @model_validator(mode="after")
-    def _some_model(self) -> Self:
-        if (self.models_file is None) == (self.llm_urls is None):
-            raise ValueError("set MODELS_FILE, or LLM_URLS with LLM_TOKENIZER (one of them): which models answer?")
-        if self.llm_urls is not None and self.llm_tokenizer is None:
-            raise ValueError("set LLM_TOKENIZER to the folder of the served model's tokenizer.json")
-        return self
+    @property
+    def models(self) -> ModelSettings:
+        """The endpoints: MODELS_FILE, or LLM_URLS with LLM_TOKENIZER and LLM_PROFILE."""
+        if self.models_file is not None:
+            return ModelSettings(models_file=self.models_file)
+        return ModelSettings.model_validate(
+            {
+                "llm_urls": self.llm_urls or (),
+                "llm_tokenizer": self.llm_tokenizer,
+                "llm_profile": self.llm_profile,
+                "llm_api_key": self.llm_api_key,
+            }
+        )
 
     @property
     def database(self) -> str:

@@ -19,7 +19,7 @@ from chatbot import answerability
 from chatbot.answer_log import AnswerId
 from chatbot.answers import Running
 from chatbot.citations import CitationStream, quote_passages
-from chatbot.errors import AuditUnavailable, ChatError, IndexUnavailable, ModelUnavailable, StoreUnavailable
+from chatbot.errors import AuditUnavailable, ChatError, IndexUnavailable, ModelUnavailable, NotFound, StoreUnavailable
 from chatbot.events import (
     Event,
     FinishReason,
@@ -31,7 +31,7 @@ from chatbot.events import (
     Usage,
 )
 from chatbot.guard import Reply, Screened
-from chatbot.history import Conversation, Owner, StoredMessage, window
+from chatbot.history import Conversation, Owner, StoredMessage, path_to, window
 from chatbot.ledger import Caller, Reservation
 from chatbot.models import Delta, ModelDone, Sampling, Switched
 from chatbot.prompt import Prompt
@@ -73,8 +73,9 @@ async def open_turn(question: Question, who: Principal, services: Services) -> T
     conversation = await load_conversation(question, who, services)
     screened = services.guard.screen(question.text)
     language = language_of(screened.text)
-    found, reply = await retrieve(screened, conversation, who, services)
-    prompt = build_prompt(screened.text, conversation, found, language, services)
+    branch = branch_of(conversation, question.parent_id)
+    found, reply = await retrieve(screened, branch, who, services)
+    prompt = build_prompt(screened.text, branch, found, language, services)
     answer_tokens = await services.ledger.expected_answer_tokens(who.tenant, question.max_answer_tokens)
     reservation = await services.ledger.reserve(
         Caller(tenant=who.tenant, sub=who.sub, model=services.models.model),
@@ -86,7 +87,7 @@ async def open_turn(question: Question, who: Principal, services: Services) -> T
         answer_id=AnswerId(uuid4().hex),
         question_id=uuid4().hex,
         conversation=conversation,
-        parent_id=question.parent_id or (conversation.messages[-1].id if conversation.messages else None),
+        parent_id=branch[-1].id if branch else None,
         who=who,
         screened=screened,
         language=language,
@@ -119,8 +120,21 @@ async def load_conversation(question: Question, who: Principal, services: Servic
         return new
 
 
+def branch_of(conversation: Conversation, parent_id: str | None) -> tuple[StoredMessage, ...]:
+    """Return the messages that lead to the question: up to `parent_id`, or to the newest one.
+
+    Raises:
+        NotFound: the conversation has no such message.
+    """
+    newest = conversation.messages[-1].id if conversation.messages else None
+    branch = path_to(conversation.messages, parent_id or newest)
+    if parent_id is not None and not branch:
+        raise NotFound("the conversation has no such message")
+    return branch
+
+
 async def retrieve(
-    screened: Screened, conversation: Conversation, who: Principal, services: Services
+    screened: Screened, branch: Sequence[StoredMessage], who: Principal, services: Services
 ) -> tuple[Found, Reply | None]:
     """Return the passages that the caller may read, or what to say where no answer should be tried."""
     as_of = services.now()
@@ -129,7 +143,7 @@ async def retrieve(
         return nothing, Reply.EMERGENCY
     if screened.reply is not None:
         return nothing, screened.reply
-    earlier = [message.text for message in conversation.messages if message.role == "user"]
+    earlier = [message.text for message in branch if message.role == "user"]
     try:
         found = await services.retrieval.find(
             screened.text, earlier=earlier, access=Access(tenant=who.tenant, groups=who.groups, as_of=as_of)
@@ -143,10 +157,10 @@ async def retrieve(
 
 
 def build_prompt(
-    question: str, conversation: Conversation, found: Found, language: Language, services: Services
+    question: str, branch: Sequence[StoredMessage], found: Found, language: Language, services: Services
 ) -> Prompt:
     """Return the prompt, with as much of the history as its budget allows, newest first."""
-    recent = window(conversation.messages, services.models.tokenizer.count, services.settings.history_tokens)
+    recent = window(branch, services.models.tokenizer.count, services.settings.history_tokens)
     return services.prompts.build(
         question,
         history=[Message(message.role, message.text) for message in recent],
@@ -226,7 +240,7 @@ async def ask_the_model(turn: Turn, running: Running, draft: Draft, services: Se
 
 
 async def answerable(turn: Turn, services: Services) -> bool:
-    """Return whether the passages hold the answer, by retrieval and one token of the model (never asked in mode `off`)."""
+    """Return whether the passages hold the answer, by retrieval and one token of the model."""
     if not services.settings.probes:
         return True
     with tracer.start_as_current_span("probe"):

@@ -24,7 +24,7 @@ async def conversations(
 ) -> Response:
     """List conversations, the newest first."""
     page = await services.history.list(Owner(who.tenant, who.sub), limit=limit, cursor=cursor)
-    return _json(page)
+    return _json({"items": page.conversations, "next_cursor": page.next_cursor})
 
 
 @router.get("/conversations/{conversation_id}", response_model=None)

@@ -1,0 +1,81 @@
+"""The `chatbot` command: serve the chat API, make a demo token, replay an answer, verify the audit trail."""
+
+import asyncio
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from pydantic import ValidationError
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from chatbot.app import create_app
+from chatbot.audit import Audit
+from chatbot.local_identity import LocalSigner, key_pair
+from chatbot.serving import PortTaken, bind, listening, until_told
+from chatbot.settings import Settings
+from chatbot.wiring import open_services
+from knowledge.identity import Principal
+from telemetry.logs import configure_logs
+from telemetry.setup import tracing
+
+app = typer.Typer(no_args_is_help=True, help=__doc__, pretty_exceptions_enable=False)
+audit_app = typer.Typer(no_args_is_help=True, help="Check the audit trail.")
+app.add_typer(audit_app, name="audit")
+
+
+def settings_or_exit() -> Settings:
+    """Return the settings, or end with one line a missing value that says what to set."""
+    try:
+        return Settings()
+    except ValidationError as exc:
+        for error in exc.errors():
+            name = "__".join(str(part) for part in error["loc"]).upper()
+            typer.echo(f"chatbot: {name + ': ' if name else ''}{error['msg'].removeprefix('Value error, ')}", err=True)
+        typer.echo("chatbot: the README lists every environment variable.", err=True)
+        raise typer.Exit(2) from exc
+
+
+@app.command()
+def serve() -> None:
+    """Serve the chat API (settings come from the environment; see the README)."""
+    settings = settings_or_exit()
+    configure_logs(level=settings.log_level, log_format=settings.log_format)
+    try:
+        asyncio.run(_serve(settings))
+    except PortTaken as exc:
+        typer.echo(f"chatbot: {exc}", err=True)
+        raise typer.Exit(1) from exc
+
+
+async def _serve(settings: Settings) -> None:
+    bound = bind(settings.host, settings.port)
+    async with AsyncExitStack() as stack:
+        provider = stack.enter_context(tracing("chatbot", settings.traces))
+        engine = create_async_engine(settings.database)
+        stack.push_async_callback(engine.dispose)
+        services = await stack.enter_async_context(open_services(settings, engine=engine))
+        demo = LocalSigner(settings.demo_key_file.read_text("ascii")) if settings.demo_key_file else None
+        chat = create_app(services, tracer_provider=provider, demo=demo, demo_tenant=settings.demo_tenant)
+        await stack.enter_async_context(listening(chat, bound))
+        typer.echo(f"chatbot listens on http://{settings.host}:{settings.port}", err=True)
+        await until_told(chat, drain_seconds=settings.drain_seconds)
+
+
+@app.command()
+def token(
+    name: Annotated[str, typer.Argument(help="The customer or staff member to be.")] = "guest",
+    role: Annotated[list[str], typer.Option(help="A role: customer, staff, approver, admin, service.")] = ["customer"],
+    tenant: Annotated[str, typer.Option(help="The bank.")] = "hanbit",
+    group: Annotated[list[str], typer.Option(help="A reader group beside every customer's.")] = [],
+    hours: Annotated[float, typer.Option(help="How long it is good for.")] = 12,
+    data_dir: Annotated[Path, typer.Option(help="Where `make run` keeps its data.")] = Path(".data"),
+) -> None:
+    """Print a token signed with the demo key of `make run`: curl -H "Authorization: Bearer $(chatbot token)" …"""
+    private, _ = key_pair(data_dir)
+    who = Principal(tenant=tenant, sub=name, roles=frozenset(role), groups=frozenset(group))
+    typer.echo(LocalSigner(private.read_text("ascii")).token(who, hours=hours)[0])
+
+
+if __name__ == "__main__":
+    app()
