@@ -13,7 +13,9 @@ def to_markdown(rows: Sequence[Row], *, header_rows: int = 1) -> str:
         return ""
     width = max(len(row) for row in cells)
     padded = [row + [""] * (width - len(row)) for row in cells]
-    kept = [i for i in range(width) if any(row[i] for row in padded)]
+    # A merged cell filled in gives columns that say the same twice: one of them is enough.
+    columns = [[row[i] for row in padded] for i in range(width)]
+    kept = [i for i, column in enumerate(columns) if any(column) and (i == 0 or column != columns[i - 1])]
     padded = [[row[i] for i in kept] for row in padded]
     count = min(max(header_rows, 1), len(padded))
     head = [_joined([row[i] for row in padded[:count]]) for i in range(len(kept))]
