@@ -1,0 +1,242 @@
+"""A parsed document into passages of about 300 tokens: sections stay together, tables keep their header, pages known.
+
+Pure: the splitter counts with the embedder's own tokenizer, which is handed in.
+"""
+
+import re
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from markdown_it import MarkdownIt
+from pydantic import BaseModel, PositiveInt
+from semantic_text_splitter import MarkdownSplitter
+from tokenizers import Tokenizer
+
+from ingest.parsing.parsed import Parsed
+
+_LETTER = re.compile(r"\w")
+_MARKUP = re.compile(r"[*_`]+(?=\S)|(?<=\S)[*_`]+")
+_CELL = re.compile(r"(?<!\\)\|")
+
+
+class ChunkSettings(BaseModel, frozen=True):
+    """How long passages are, in tokens of the embedder; a section shorter than `enough` takes the next one in."""
+
+    tokens: PositiveInt = 300
+    enough: PositiveInt = 40
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Chunk:
+    """A piece of the text with the headings it stands under ("Fees > Transfers") and the page where it begins."""
+
+    text: str
+    section: str
+    page: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Section:
+    """A heading with what follows it up to the next heading, or several of them."""
+
+    start: int
+    end: int
+    level: int
+    path: tuple[str, ...]
+    tokens: int
+    has_body: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Span:
+    start: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Heading:
+    start: int
+    body: int
+    level: int
+    title: str
+
+
+class Chunker:
+    """Cuts documents; one instance may be used by several threads."""
+
+    def __init__(self, tokenizer: Tokenizer, settings: ChunkSettings) -> None:
+        # A copy without truncation: with it, nothing would ever count as longer than the model takes.
+        self._tokenizer = Tokenizer.from_str(tokenizer.to_str())
+        self._tokenizer.no_truncation()
+        self._tokenizer.no_padding()
+        self._settings = settings
+        self._most = settings.tokens
+        self._splitter = MarkdownSplitter.from_huggingface_tokenizer(self._tokenizer, settings.tokens)
+        self._labelled_splitter = MarkdownSplitter.from_huggingface_tokenizer(self._tokenizer, self._most * 3 // 4 or 1)
+        self._markdown = MarkdownIt("commonmark").enable("table")
+
+    def count(self, text: str) -> int:
+        """Return the text's tokens without the two that mark its ends."""
+        return len(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def split(self, parsed: Parsed) -> list[Chunk]:
+        """Return the document's passages in order; none is empty."""
+        text, page_starts = _joined(parsed)
+        headings, tables = self._outline(text)
+        chunks = []
+        for section in self._sections(text, headings):
+            for start, piece in self._pieces(text, section, tables):
+                if _LETTER.search(piece):
+                    page = parsed.pages[max(bisect_right(page_starts, start) - 1, 0)].number
+                    chunks.append(Chunk(text=piece, section=" > ".join(section.path), page=page))
+        return _without_lone_headings(chunks)
+
+    def _outline(self, text: str) -> tuple[list[_Heading], list[_Span]]:
+        starts = [0]
+        for line in text.split("\n"):
+            starts.append(starts[-1] + len(line) + 1)
+        headings: list[_Heading] = []
+        tables: list[_Span] = []
+        tokens = self._markdown.parse(text)
+        for i, token in enumerate(tokens):
+            if token.map is None or token.level > 0:  # a heading inside a quotation or a list starts no section
+                continue
+            first, after = starts[token.map[0]], min(starts[token.map[1]], len(text))
+            if token.type == "heading_open":
+                title = " ".join(_MARKUP.sub("", tokens[i + 1].content).split())
+                headings.append(_Heading(first, after, int(token.tag[1]), title))
+            elif token.type == "table_open":
+                tables.append(_Span(first, after))
+        return headings, tables
+
+    def _sections(self, text: str, headings: Sequence[_Heading]) -> list[_Section]:
+        """Return the sections in order, small ones joined with the next as long as it does not stand above them."""
+        merged: list[_Section] = []
+        for section in self._single_sections(text, headings):
+            before = merged[-1] if merged else None
+            if before is not None and self._takes_in(before, section):
+                merged[-1] = _both(before, section)
+            else:
+                merged.append(section)
+        return merged
+
+    def _single_sections(self, text: str, headings: Sequence[_Heading]) -> Iterator[_Section]:
+        path: list[_Heading] = []
+        begin = [_Heading(0, 0, 0, "")] if not headings or headings[0].start > 0 else []
+        outline = [*begin, *headings]
+        for i, heading in enumerate(outline):
+            end = outline[i + 1].start if i + 1 < len(outline) else len(text)
+            path = [*(above for above in path if above.level < heading.level), heading]
+            yield _Section(
+                start=heading.start,
+                end=end,
+                level=heading.level,
+                path=tuple(above.title for above in path if above.title),
+                tokens=self.count(text[heading.start : end]),
+                has_body=_LETTER.search(text, heading.body, end) is not None,
+            )
+
+    def _takes_in(self, before: _Section, section: _Section) -> bool:
+        small = before.tokens < self._settings.enough or not before.has_body
+        return small and section.level >= before.level and before.tokens + section.tokens <= self._most
+
+    def _pieces(self, text: str, section: _Section, tables: Sequence[_Span]) -> Iterator[tuple[int, str]]:
+        """Yield (offset, piece): long tables are cut between rows by us, everything else by the splitter."""
+        done = section.start
+        for table in tables:
+            rows = text[table.start : table.end].rstrip("\n")
+            if not (section.start <= table.start < section.end) or self.count(rows) <= self._most:
+                continue
+            yield from self._prose(text, done, table.start)
+            yield from self._rows(rows, table.start)
+            done = table.end
+        yield from self._prose(text, done, section.end)
+
+    def _prose(self, text: str, start: int, end: int) -> Iterator[tuple[int, str]]:
+        for offset, piece in self._splitter.chunk_indices(text[start:end]):
+            yield start + offset, piece
+
+    def _rows(self, table: str, start: int) -> Iterator[tuple[int, str]]:
+        """Yield groups of rows, each under the table's header."""
+        header, rule, *rows = table.split("\n")
+        head = f"{header}\n{rule}"
+        head_tokens = self.count(head)
+        group: list[str] = []
+        used = head_tokens
+        offset = group_start = start + len(head) + 1
+        for row in rows:
+            tokens = self.count(row) + 1
+            if group and used + tokens > self._most:
+                yield group_start, "\n".join([head, *group])
+                group, used, group_start = [], head_tokens, offset
+            if head_tokens + tokens > self._most:
+                yield from ((offset, piece) for piece in self._long_row(header, row))
+                group_start = offset + len(row) + 1
+            else:
+                group.append(row)
+                used += tokens
+            offset += len(row) + 1
+        if group:
+            yield group_start, "\n".join([head, *group])
+
+    def _long_row(self, header: str, row: str) -> list[str]:
+        """Return a row that is too long for a passage as "column: cell", cut like prose, each piece under its label."""
+        names, cells = _cells(header), _cells(row)
+        said = [f"{name}: {cell}" if name else cell for name, cell in zip(names, cells, strict=False) if cell]
+        if not said:
+            return []
+        has_label = len(said) > 1 and bool(cells[0]) and self.count(said[0]) <= self._most // 4
+        label = f"{said[0]}\n\n" if has_label else ""
+        # A splitter copies the vocabulary (0.3 s), so two serve all rows: a label takes a quarter at most.
+        splitter = self._labelled_splitter if has_label else self._splitter
+        return [label + piece for piece in splitter.chunks("\n\n".join(said[1:] if has_label else said))]
+
+
+def _both(before: _Section, section: _Section) -> _Section:
+    """Return two sections as one; it is named by what they have in common, where both say something."""
+    if not before.has_body:
+        path = section.path
+    else:
+        alike = (one for one, other in zip(before.path, section.path, strict=False) if one == other)
+        path = tuple(alike) or before.path[:1]
+    return _Section(
+        start=before.start,
+        end=section.end,
+        level=before.level,
+        path=path,
+        tokens=before.tokens + section.tokens,
+        has_body=before.has_body or section.has_body,
+    )
+
+
+def _joined(parsed: Parsed) -> tuple[str, list[int]]:
+    """Return all pages as one text, so that a section may run over a page's end, and where each page begins."""
+    starts: list[int] = []
+    parts: list[str] = []
+    length = 0
+    for page in parsed.pages:
+        starts.append(length)
+        parts.append(page.markdown + "\n\n")
+        length += len(parts[-1])
+    return "".join(parts), starts
+
+
+def _without_lone_headings(chunks: Sequence[Chunk]) -> list[Chunk]:
+    """Put a passage that is only headings in front of the next one: alone it would be found and say nothing."""
+    kept: list[Chunk] = []
+    waiting = ""
+    for chunk in chunks:
+        if all(line.startswith("#") or not line.strip() for line in chunk.text.split("\n")):
+            waiting += chunk.text + "\n\n"
+            continue
+        kept.append(Chunk(text=waiting + chunk.text, section=chunk.section, page=chunk.page))
+        waiting = ""
+    if waiting and kept:
+        last = kept.pop()
+        kept.append(Chunk(text=f"{last.text}\n\n{waiting.strip()}", section=last.section, page=last.page))
+    return kept or list(chunks)
+
+
+def _cells(row: str) -> list[str]:
+    return [cell.strip().replace("\\|", "|") for cell in _CELL.split(row.strip())[1:-1]]
