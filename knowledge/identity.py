@@ -18,7 +18,10 @@ from typing import Literal, Protocol
 import aiohttp
 import jwt
 from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
+from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 from jwt.types import Options
 from pydantic import BaseModel, model_validator
 
@@ -89,9 +92,12 @@ class KeyFile:
 
     def __init__(self, pem: bytes) -> None:
         public = load_pem_public_key(pem)
-        algorithm = "ES256" if "EllipticCurve" in type(public).__name__ else "RS256"
-        made = jwt.get_algorithm_by_name(algorithm).to_jwk(public, as_dict=True)
-        self._key = jwt.PyJWK(made, algorithm)
+        if isinstance(public, EllipticCurvePublicKey):
+            self._key = jwt.PyJWK(ECAlgorithm.to_jwk(public, as_dict=True), "ES256")
+        elif isinstance(public, RSAPublicKey):
+            self._key = jwt.PyJWK(RSAAlgorithm.to_jwk(public, as_dict=True), "RS256")
+        else:
+            raise TypeError("AUTH__PUBLIC_KEY_FILE must hold an RSA or a P-256 public key")
 
     async def key(self, key_id: str | None) -> jwt.PyJWK:  # noqa: ARG002 - one key, whatever its name
         return self._key

@@ -1,0 +1,49 @@
+"""Logs are JSON with trace ids, and never a customer's words."""
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+import structlog
+from opentelemetry.sdk.trace import TracerProvider
+
+from telemetry.logs import configure_logs
+
+CANARY = "계좌 110-123-456789 잔액"
+
+
+@pytest.fixture
+def lines() -> Iterator[io.StringIO]:
+    configure_logs(level="DEBUG")
+    written = io.StringIO()
+    handler = logging.getLogger().handlers[0]
+    assert isinstance(handler, logging.StreamHandler)
+    handler.setStream(written)
+    yield written
+    logging.basicConfig(handlers=[], force=True)
+    structlog.reset_defaults()
+
+
+def test_a_line_carries_the_trace_of_its_span(lines: io.StringIO) -> None:
+    tracer = TracerProvider().get_tracer("test")
+    with tracer.start_as_current_span("turn") as span:
+        structlog.get_logger("chatbot.turn").info("answered", answer_id="a1")
+    line = json.loads(lines.getvalue())
+    assert line["event"] == "answered"
+    assert line["answer_id"] == "a1"
+    assert line["trace_id"] == f"{span.get_span_context().trace_id:032x}"
+    assert line["level"] == "info"
+
+
+def test_content_is_replaced_by_its_length(lines: io.StringIO) -> None:
+    structlog.get_logger("x").warning("odd", message=CANARY, question=CANARY, answer=CANARY, token=CANARY)
+    assert CANARY not in lines.getvalue()
+    assert json.loads(lines.getvalue())["question"] == f"<{len(CANARY)} characters>"
+
+
+def test_the_standard_library_goes_the_same_way(lines: io.StringIO) -> None:
+    logging.getLogger("somebody.else").error("disk %s", "full")
+    line = json.loads(lines.getvalue())
+    assert (line["event"], line["level"], line["logger"]) == ("disk full", "error", "somebody.else")
