@@ -46,10 +46,12 @@ def load_templates() -> Templates:
 class PromptBuilder:
     """Builds prompts that fit: passages are taken in order while they fit `passage_tokens`, at least one always."""
 
-    def __init__(self, templates: Templates, tokenizer: Tokenizer, *, bank: str, passage_tokens: int) -> None:
+    def __init__(
+        self, templates: Templates, tokenizer: Tokenizer, *, banks: Mapping[Language, str], passage_tokens: int
+    ) -> None:
         self._templates = templates
         self._tokenizer = tokenizer
-        self._bank = bank
+        self._banks = banks
         self._passage_tokens = passage_tokens
 
     @property
@@ -62,7 +64,7 @@ class PromptBuilder:
     ) -> Prompt:
         """Return the prompt of a question, its history (oldest first) and its passages (best first)."""
         marked = self._that_fit([mark(passage, n, language) for n, passage in enumerate(passages, 1)])
-        before = [Message("system", self._text("system", language).format(bank=self._bank)), *history]
+        before = [Message("system", self._text("system", language).format(bank=self._banks[language])), *history]
 
         def ids(task: str) -> tuple[int, ...]:
             content = self._text("question", language).format(
