@@ -1,0 +1,304 @@
+"""Ties each sentence of an answer to the passages that say it, while the answer streams; what nobody says is withheld.
+
+Nothing here trusts the model: its own markers are taken out, and a sentence is cited because comparison finds it in a
+passage and every number of it stands there too. Three modes, one per tenant:
+
+- strict: a sentence is held back until it is complete and shown only when the passages support it.
+- numbers: text flows; from the first number on it is held until the number is complete and some source holds it,
+  otherwise the rest of the sentence is withheld. Sentences are cited once they are complete.
+- off: everything flows and is cited afterwards where comparison supports it.
+
+Greetings, "please call us" and "the documents do not say" claim nothing and pass without a citation. A refusal may
+repeat the numbers of the question; in any other sentence a number that stands only in the question is unsupported.
+Pure: events out, no input or output. The same text gives the same answer and citations however it is cut into feeds.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from chatbot.comparison import Comparison, ComparisonSettings, Quote
+from chatbot.events import Citation, Event, Notice, NoticeCode, Token
+from chatbot.markers import Markers
+from chatbot.numbers import quantities
+from chatbot.sentences import Sentences
+from knowledge.passage import Language, Passage
+
+
+class Grounding(StrEnum):
+    STRICT = "strict"
+    NUMBERS = "numbers"
+    OFF = "off"
+
+
+WITHHELD: Final[dict[Language, str]] = {
+    "ko": "문서에서 확인되지 않은 내용은 표시하지 않았습니다.",
+    "en": "Statements that our documents do not confirm were left out.",
+}
+ELLIPSIS: Final = "…"
+
+
+class CitationStream:
+    """Feed the model's text in, get what the customer may see, with citations; `sources` are numbered from 1.
+
+    `allowed_numbers_from` is the question: a refusal may repeat its numbers. `contact` is the bank's own telephone
+    number, which "please call us" may name.
+    """
+
+    def __init__(
+        self,
+        sources: Sequence[Passage],
+        *,
+        grounding: Grounding,
+        language: Language,
+        allowed_numbers_from: str = "",
+        contact: str = "",
+        settings: ComparisonSettings | None = None,
+    ) -> None:
+        self._sources = tuple(sources)
+        self._comparison = Comparison(sources, question=allowed_numbers_from, contact=contact, settings=settings)
+        self._language = language
+        self._grounding = grounding
+        self._markers = Markers()
+        self._sentences = Sentences()
+        self._checker = _NumberCheck(self._comparison)
+        self._shown: list[str] = []
+        self._length = 0
+        self._start = 0
+        self._in_sentence = 0
+        self._yes_or_no = ""
+        self._cited: list[int] = []
+        self._claims = 0
+        self._unsupported = 0
+        self.withheld = 0
+
+    @property
+    def text(self) -> str:
+        """The answer as shown so far: the concatenation of all `token` texts."""
+        return "".join(self._shown)
+
+    @property
+    def grounded(self) -> bool:
+        """Whether at least one claim is cited and nothing was shown that the passages do not support."""
+        return self._claims > 0 and self._unsupported == 0
+
+    @property
+    def cited(self) -> tuple[int, ...]:
+        """The numbers of the sources cited so far, in order of first use."""
+        return tuple(self._cited)
+
+    def feed(self, text: str) -> list[Event]:
+        """Return what is now certain."""
+        return self._advance(self._sentences.feed(self._markers.feed(text)))
+
+    def close(self) -> list[Event]:
+        """Return whatever was kept back."""
+        pieces = self._sentences.feed(self._markers.close())
+        events = self._advance([*pieces, *self._sentences.close()])
+        # A yes or no that nothing followed: there is no claim it could belong to.
+        return [*events, *self._withhold()] if self._yes_or_no else events
+
+    def _advance(self, complete: Sequence[str]) -> list[Event]:
+        events: list[Event] = []
+        for piece in complete:
+            events += self._finish(piece)
+        if self._grounding is Grounding.OFF:
+            events += self._flow(self._sentences.pending, self._sentences.settled)
+        elif self._grounding is Grounding.NUMBERS:
+            pending = self._sentences.pending[: self._sentences.settled]
+            events += self._flow(pending, self._checker.safe(pending, complete=False))
+        return events
+
+    def _finish(self, piece: str) -> list[Event]:
+        if self._grounding is Grounding.STRICT:
+            return self._finish_strictly(piece)
+        events: list[Event] = []
+        cut = False
+        if self._grounding is Grounding.NUMBERS:
+            safe = self._checker.safe(piece, complete=True)
+            cut = safe < len(piece)
+            events += self._flow(piece, safe)
+            events += self._withhold(after=piece[:safe]) if cut else []
+            self._checker = _NumberCheck(self._comparison)
+            piece = piece[:safe]
+        else:
+            events += self._flow(piece, len(piece))
+        events += self._mark(piece)
+        self._in_sentence = 0
+        self._start = self._length
+        return events
+
+    def _finish_strictly(self, piece: str) -> list[Event]:
+        judgement = self._comparison.judge(piece)
+        if judgement.waits:
+            self._yes_or_no += piece
+            return []
+        waiting, self._yes_or_no = self._yes_or_no, ""
+        if not judgement.supported:
+            return self._withhold()
+        events = self._show(waiting)
+        self._start = self._length
+        events += self._flow(piece, len(piece))
+        events += self._cite(judgement.quotes)
+        self._claims += judgement.claims
+        self._in_sentence = 0
+        self._start = self._length
+        return events
+
+    def _mark(self, piece: str) -> list[Event]:
+        """Cite a sentence that is already shown, or remember that the passages do not support it."""
+        if not piece.strip():
+            return []
+        judgement = self._comparison.judge(piece)
+        self._claims += judgement.claims and judgement.supported
+        self._unsupported += not judgement.supported
+        return self._cite(judgement.quotes) if judgement.supported else []
+
+    def _flow(self, sentence: str, upto: int) -> list[Event]:
+        """Show the sentence up to there, as far as it is not shown yet; an answer begins with no blank."""
+        fresh = sentence[self._in_sentence : upto]
+        self._in_sentence = max(self._in_sentence, upto)
+        return self._show(fresh)
+
+    def _show(self, text: str) -> list[Event]:
+        if self._length == 0:
+            text = text.lstrip()
+        if not text:
+            return []
+        self._shown.append(text)
+        self._length += len(text)
+        return [Token(text=text)]
+
+    def _withhold(self, *, after: str = "") -> list[Event]:
+        self.withheld += 1
+        events = self._show(ELLIPSIS) if after.strip() else []
+        if self.withheld == 1:
+            events.append(Notice(code=NoticeCode.WITHHELD, text=WITHHELD[self._language]))
+        return events
+
+    def _cite(self, quotes: Sequence[Quote]) -> list[Event]:
+        shown = self.text[self._start :]
+        start = self._start + len(shown) - len(shown.lstrip())
+        end = self._start + len(shown.rstrip())
+        for quote in quotes:
+            if quote.n not in self._cited:
+                self._cited.append(quote.n)
+        return [_citation(self._sources, quote, start, end) for quote in quotes]
+
+
+def _citation(sources: Sequence[Passage], quote: Quote, start: int, end: int) -> Citation:
+    passage = sources[quote.n - 1]
+    return Citation(
+        n=quote.n,
+        start=start,
+        end=end,
+        document_id=passage.document_id,
+        version=passage.version,
+        page=passage.page,
+        quote=quote.text,
+    )
+
+
+# A word with a digit, or one that says or joins numbers, keeps what follows back: the number may still grow.
+_NUMERIC_WORD: Final = re.compile(
+    r"\d|[０-９]|^[\W_]*(?:[한두세네](?:$|번|가지|개|명|분|달|시|살|곳|군데|건|장|배|종|단계|주|사람|자리)|다섯|여섯|일곱|여덟|아홉|열|스무|하루|이틀|사흘|나흘|열흘|보름|일주일|정오|자정"
+    r"|[일이삼사오육칠팔구십백천만억조]{2,}|[천백만십](?=\s?원)|zero|one|two|three|four|five|six|seven|eight|nine|ten"
+    r"|eleven|twelve|\w+teen|twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety|hundred|thousand|million|billion|trillion"
+    r"|noon|midnight|krw|usd|eur|won|jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)|[$₩￦€¥£]",
+    re.IGNORECASE,
+)
+_JOINING_WORD: Final = re.compile(r"[\W_]*(?:and|or|to|및|또는|내지|오전|오후|매월|매달|은행)?[\W_]*", re.IGNORECASE)
+_WORDS: Final = re.compile(r"\S+(?=\s)")
+_WORDS_OR_LAST: Final = re.compile(r"\S+")
+# This many plain words behind a number end it: no unit, scale or second half of a range is further away.
+_CLOSING_WORDS: Final = 3
+
+
+class _NumberCheck:
+    """How much of one sentence may be shown: up to the first number that is not complete, or that no source holds."""
+
+    def __init__(self, comparison: Comparison) -> None:
+        self._comparison = comparison
+        self._checked = 0
+        self._cut: int | None = None
+
+    def safe(self, sentence: str, *, complete: bool) -> int:
+        while self._cut is None:
+            begin = self._numeric_from(sentence, self._checked, complete=complete)
+            if begin is None:
+                return len(sentence) if complete else _whole_words(sentence)
+            end = self._closed_at(sentence, begin) or (len(sentence) if complete else None)
+            if end is None or not self._check(sentence, begin, end, complete=complete):
+                return len(sentence[:begin].rstrip())
+        return self._cut
+
+    def _check(self, sentence: str, begin: int, end: int, *, complete: bool) -> bool:
+        """Decide the numbers up to `end`; False when only the whole sentence can tell (it may be a refusal)."""
+        claimed = [quantity for quantity in quantities(sentence[:end]) if quantity.end > begin]
+        unknown = self._comparison.unknown(claimed)
+        if unknown and not complete and self._comparison.asked(unknown):
+            return False
+        refusal = complete and self._comparison.asked(unknown) and not self._comparison.judge(sentence).claims
+        if unknown and not refusal:
+            self._cut = len(sentence[: unknown[0].start].rstrip())
+        self._checked = end
+        return True
+
+    def _numeric_from(self, sentence: str, start: int, *, complete: bool) -> int | None:
+        pattern = _WORDS_OR_LAST if complete else _WORDS
+        found = (word for word in pattern.finditer(sentence, start) if _NUMERIC_WORD.search(word.group()))
+        return next((word.start() for word in found), None)
+
+    def _closed_at(self, sentence: str, begin: int) -> int | None:
+        plain = 0
+        for word in _WORDS.finditer(sentence, begin):
+            if _NUMERIC_WORD.search(word.group()):
+                plain = 0
+            elif not _JOINING_WORD.fullmatch(word.group()):
+                plain += 1
+            if plain == _CLOSING_WORDS:
+                return word.end()
+        return None
+
+
+def _whole_words(sentence: str) -> int:
+    """Return where the last, perhaps unfinished word and the blanks before it begin."""
+    return len(sentence[: len(sentence) - len(re.split(r"\s", sentence)[-1])].rstrip())
+
+
+@dataclass(frozen=True, slots=True)
+class QuotedAnswer:
+    """An answer that consists of verbatim sentences of the passages, so it is grounded by construction."""
+
+    text: str
+    citations: tuple[Citation, ...]
+
+
+_INTRODUCTION: Final[dict[Language, str]] = {
+    "ko": "관련 문서의 내용을 그대로 안내해 드립니다.",
+    "en": "Here is what our documents say, word for word.",
+}
+_QUOTED: Final = 3
+# Against the best sentence: one that shares little with the question is no help to a customer.
+_NEAR_ENOUGH: Final = 0.6
+
+
+def quote_passages(question: str, sources: Sequence[Passage], language: Language) -> QuotedAnswer:
+    """Return the at most three sentences of the passages nearest to the question, for when no model can answer."""
+    nearest = Comparison(sources).nearest(question)
+    best = nearest[0][0] if nearest else 0.0
+    chosen: list[Quote] = []
+    for score, quote in nearest:
+        if len(chosen) == _QUOTED or score < best * _NEAR_ENOUGH or score == 0.0:
+            break
+        if len(quote.text) >= 8 and quote not in chosen:
+            chosen.append(quote)
+    text = _INTRODUCTION[language] if chosen else ""
+    citations: list[Citation] = []
+    for quote in chosen:
+        text += "\n\n> "
+        citations.append(_citation(sources, quote, len(text), len(text) + len(quote.text)))
+        text += quote.text
+    return QuotedAnswer(text, tuple(citations))

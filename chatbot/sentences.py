@@ -1,0 +1,195 @@
+"""Where a sentence ends, in Korean and English, in a stream (`feed`, `close`) and in a passage.
+
+The pieces concatenate to the input: what separates two sentences leads the second, so leaving a sentence out leaves
+no hole. A boundary is decided only when the text seen so far decides it, so chunking never changes the pieces. Where
+a full stop is ambiguous (an ordinal, a date) the sentence goes on: two sentences judged as one are judged more
+strictly, half a number is not.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+_UNDECIDED: Final = -1
+_NONE: Final = 0
+
+_CANDIDATE = re.compile(r"[.!?…。！？\n]")
+_RUN = re.compile(r"[.!?…。！？]+")
+_CLOSERS = re.compile(r"[\"'”’)\]}」』》〉】*_`]*")
+_OPENERS = "\"'“‘([{「『《〈【*-•"
+# Syllables that end a Korean sentence: only after these a full stop ends one without a space.
+_ENDINGS = frozenset("다요까죠음함됨임오네라")
+_OUTLINE = re.compile(r"\s*[가나다라마바사아자차카타파하]")
+_DATE = re.compile(r"(?:(?<!\d)\d{4}|['’]\d{2})\.\s?\d{1,2}(?:\.\s?\d{1,2})?")
+_DATE_END = re.compile(_DATE.pattern + r"\Z")
+_SHORT = re.compile(r"(?<![\d.,%-])\d{1,2}\Z")
+_WHOLE = re.compile(r"(?<![\d.,-])\d{3,4}\Z")
+_WORD = re.compile(r"[A-Za-z][A-Za-z.]*\Z")
+_NEVER_LAST = frozenset(["mr", "mrs", "ms", "dr", "prof", "vs", "e.g", "i.e", "cf", "st"])
+_MAY_BE_LAST = frozenset(
+    """etc inc ltd co corp approx est max min incl excl a.m p.m u.s u.k p.a tel dept al no nos fig sec art
+    jan feb mar apr jun jul aug sep sept oct nov dec""".split()  # noqa: SIM905  # a word list reads best as prose
+)
+
+
+class Sentences:
+    """Cut a stream into sentences; `feed` returns those now certainly complete, `close` the rest."""
+
+    def __init__(self) -> None:
+        self._text = ""
+        self._scan = 0
+        self._settled = 0
+
+    @property
+    def pending(self) -> str:
+        """The beginning of the sentence that is not complete yet."""
+        return self._text
+
+    @property
+    def settled(self) -> int:
+        """How much of `pending` belongs to that sentence however the stream goes on."""
+        return self._settled
+
+    def feed(self, text: str) -> list[str]:
+        self._text += text
+        return self._cut(final=False)
+
+    def close(self) -> list[str]:
+        pieces = self._cut(final=True)
+        rest, self._text, self._scan, self._settled = self._text, "", 0, 0
+        return [*pieces, rest] if rest else pieces
+
+    def _cut(self, *, final: bool) -> list[str]:
+        pieces: list[str] = []
+        while (found := _CANDIDATE.search(self._text, self._scan)) is not None:
+            at = found.start()
+            end = _boundary(self._text, at, final=final)
+            if end == _UNDECIDED:
+                self._scan, self._settled = at, at + 1
+                return pieces
+            if end == _NONE:
+                self._scan = _past(self._text, at)
+                continue
+            pieces.append(self._text[:end])
+            self._text, self._scan = self._text[end:], 0
+        # No mark is left to decide, so nothing before this point needs to be looked at again.
+        self._scan = self._settled = len(self._text)
+        return pieces
+
+
+def split_sentences(text: str) -> list[str]:
+    """Return the sentences of a whole text; together they are the text."""
+    sentences = Sentences()
+    return [*sentences.feed(text), *sentences.close()]
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A sentence of a passage: `text` is the passage's own characters from `start` on, without outer blanks."""
+
+    text: str
+    start: int
+
+
+def passage_sentences(text: str) -> list[Span]:
+    """Return the sentences of a passage; a line that a PDF wrapped in mid-sentence goes on in the next."""
+    spans: list[Span] = []
+    at = 0
+    for piece in split_sentences(_unwrap(text)):
+        own = text[at : at + len(piece)]
+        if stripped := own.strip():
+            spans.append(Span(stripped, at + own.index(stripped)))
+        at += len(piece)
+    return spans
+
+
+_WRAP = re.compile(r"(?<=[^\s|:.!?…。])[ \t]*(\n)(?=[^\s|#>*\-•·○●◦▪∙※→①-⑳\d<\[])")
+
+
+def _unwrap(text: str) -> str:
+    """Return `text` of the same length, with a blank for each line break inside a paragraph."""
+    kept = list(text)
+    for wrap in _WRAP.finditer(text):
+        line = text[text.rfind("\n", 0, wrap.start(1)) + 1 : wrap.start(1)].lstrip()
+        # A short line is a heading or a label, a line of a table or a heading is never prose.
+        if len(line) >= 25 and not line.startswith(("#", "|")):
+            kept[wrap.start(1)] = " "
+    return "".join(kept)
+
+
+def _past(text: str, at: int) -> int:
+    run = _RUN.match(text, at)
+    return run.end() if run else at + 1
+
+
+def _boundary(text: str, at: int, *, final: bool) -> int:
+    """Return where the sentence with the mark at `at` ends, or that it does not end there or is undecided."""
+    if text[at] == "\n":
+        return at if text[:at].strip() else _NONE
+    after_run = _past(text, at)
+    closers = _CLOSERS.match(text, after_run)
+    end = closers.end() if closers else after_run
+    if end == len(text):
+        return end if final else _UNDECIDED
+    if text[end] == "\n":
+        return end
+    if text[at:after_run] == ".":
+        return _after_stop(text, at, end, final=final)
+    return _by_what_follows(text, at, end)
+
+
+def _after_stop(text: str, at: int, end: int, *, final: bool) -> int:
+    before = text[at - 1] if at else " "
+    if before.isdigit():
+        return _after_number(text, at, end, final=final)
+    if before.isascii() and before.isalpha():
+        return _after_latin(text, at, end, final=final)
+    return _NONE if _OUTLINE.fullmatch(text[:at]) else _by_what_follows(text, at, end)
+
+
+def _by_what_follows(text: str, at: int, end: int) -> int:
+    following = text[end]
+    if following.isspace():
+        return end
+    starts = "가" <= following <= "힣" or following.isdigit() or following.isupper() or following in _OPENERS
+    return end if starts and at and text[at - 1] in _ENDINGS else _NONE
+
+
+def _next_mark(text: str, end: int) -> str:
+    """Return the next character that is no blank, a line break for the end of the line, nothing when not seen yet."""
+    for char in text[end:]:
+        if char == "\n" or not char.isspace():
+            return char
+    return ""
+
+
+def _after_number(text: str, at: int, end: int, *, final: bool) -> int:
+    if not text[end].isspace():
+        return _NONE
+    following = _next_mark(text, end) or ("\n" if final else "")
+    if not following:
+        return _UNDECIDED
+    if following == "\n":
+        return end
+    if _DATE_END.search(text, max(0, at - 16), at):
+        return end if following.isascii() and following.isupper() else _NONE
+    if _SHORT.search(text, max(0, at - 4), at):
+        return _NONE
+    if following.isdigit() and _WHOLE.search(text, max(0, at - 6), at):
+        return _NONE
+    return end
+
+
+def _after_latin(text: str, at: int, end: int, *, final: bool) -> int:
+    if not text[end].isspace():
+        return _NONE
+    found = _WORD.search(text, max(0, at - 12), at)
+    word = found.group().lower() if found else ""
+    if word in _NEVER_LAST or (len(word) == 1 and word != "i"):
+        return _NONE
+    if word not in _MAY_BE_LAST:
+        return end
+    following = _next_mark(text, end) or ("\n" if final else "")
+    if not following:
+        return _UNDECIDED
+    return end if following == "\n" or not (following.islower() or following.isdigit()) else _NONE
