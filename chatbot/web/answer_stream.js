@@ -1,0 +1,89 @@
+// One answer as a stream of events that survives a lost connection: it goes on behind the last event that was seen.
+
+import { ConnectionLost, Problem } from "./api.js";
+import { SseParser } from "./sse.js";
+
+const TRIES = 5;
+// The server sends at least a comment every 15 s, so twice that without a byte means that nobody is there.
+const SILENCE_MS = 30_000;
+
+/**
+ * Yield `{type, ...data}` for every event, and `{type: "reconnecting", attempt}` while the connection is lost.
+ * Ends after `done` or `error`; throws Problem when refused, ConnectionLost after five tries in a row.
+ */
+export async function* followAnswer({ ask, resume, wait = reconnectDelay, silence = SILENCE_MS }) {
+  let answerId = null;
+  let lastId = "";
+  let lost = 0;
+  for (;;) {
+    try {
+      const response = answerId ? await resume(answerId, lastId) : await ask();
+      if (response.status === 204) return;
+      for await (const { event, data, id } of eventsOf(response.body, silence)) {
+        if (numberOf(id) <= numberOf(lastId)) continue;
+        lastId = id;
+        lost = 0;
+        const payload = JSON.parse(data);
+        answerId = payload.answer_id ?? answerId;
+        yield event === "sources" ? { type: event, items: payload } : { type: event, ...payload };
+        if (event === "done" || event === "error") return;
+      }
+      throw new ConnectionLost("the stream ended in the middle");
+    } catch (error) {
+      if (!mayRecover(error, answerId) || lost >= TRIES) throw error;
+      lost += 1;
+      yield { type: "reconnecting", attempt: lost };
+      await wait(lost);
+    }
+  }
+}
+
+const numberOf = (id) => Number(id.slice(id.lastIndexOf(".") + 1)) || 0;
+
+// Refusing a question is final; refusing to go on with a running answer (a proxy, a restarting server) is not.
+const mayRecover = (error, answerId) =>
+  error instanceof ConnectionLost || (answerId !== null && error instanceof Problem && error.status >= 500);
+
+async function* eventsOf(body, silence) {
+  const parser = new SseParser();
+  const decoder = new TextDecoder();
+  const reader = body.getReader();
+  try {
+    for (;;) {
+      const { done, value } = await readWithin(reader, silence);
+      if (done) return;
+      yield* parser.feed(decoder.decode(value, { stream: true }));
+    }
+  } finally {
+    reader.cancel().catch(() => {}); // already broken: nothing is left to close
+  }
+}
+
+async function readWithin(reader, silence) {
+  let timer;
+  const silent = new Promise((_, reject) => {
+    timer = setTimeout(() => reject(new ConnectionLost("silence")), silence);
+  });
+  try {
+    return await Promise.race([reader.read(), silent]);
+  } catch (error) {
+    if (error.name === "AbortError" || error instanceof ConnectionLost) throw error;
+    throw new ConnectionLost("the connection broke", { cause: error });
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
+/** Wait 0.5, 1, 2, 4, 8 s, a little less for some so that not everybody comes back at once, or until the network is back. */
+function reconnectDelay(attempt) {
+  const milliseconds = 500 * 2 ** (attempt - 1) * (0.8 + Math.random() * 0.2);
+  return new Promise((resolve) => {
+    const go = () => {
+      clearTimeout(timer);
+      removeEventListener("online", go);
+      resolve();
+    };
+    const timer = setTimeout(go, milliseconds);
+    addEventListener("online", go);
+  });
+}

@@ -1,0 +1,167 @@
+// One answer on the page: its status while it is awaited, its growing text with markers, and how it ended.
+
+import { el, icon } from "./dom.js";
+import { say, sayMoment } from "./i18n.js";
+import { renderAnswer } from "./render.js";
+import { languageOf } from "./text.js";
+
+const CHECK = "M5 12.5l4.5 4.5L19 7.5";
+const INFO = "M12 11v6M12 7.5v.5M12 3a9 9 0 1 0 0 18 9 9 0 0 0 0-18z";
+
+export class AnswerView {
+  #openPassage;
+  #text = "";
+  #sources = [];
+  #citations = [];
+  #frame = 0;
+  #body = el("div", { class: "body" });
+  #status = el("p", { class: "status" }, el("span", { class: "dots", "aria-hidden": "true" }), el("span"));
+  #notices = el("div");
+  #end = el("div");
+  #sourceList = el("div");
+
+  /** `openPassage({answerId, source, quotes, marker})` is called for a marker or a source that was chosen. */
+  constructor(openPassage) {
+    this.#openPassage = openPassage;
+    this.answerId = null;
+    const who = say(el("h2", { class: "who" }), "assistant");
+    this.element = el("article", { class: "answer" }, who, this.#notices, this.#body, this.#status, this.#end, this.#sourceList);
+  }
+
+  get text() {
+    return this.#text;
+  }
+
+  /** Say what is being waited for; without a key nothing is. */
+  wait(key, values = {}) {
+    this.#status.hidden = !key;
+    this.element.setAttribute("aria-busy", String(Boolean(key)));
+    if (key) say(this.#status.lastElementChild, key, values);
+  }
+
+  sources(items) {
+    this.#sources = items;
+  }
+
+  append(text) {
+    this.#text += text;
+    this.#paintSoon();
+  }
+
+  cite(citation) {
+    this.#citations.push(citation);
+    this.#paintSoon();
+  }
+
+  notice({ code, text }) {
+    const said = el("span", {}, say(el("strong"), "notice"), " ", el("span", { lang: languageOf(text) }, text));
+    this.#notices.append(el("p", { class: "notice", "data-code": code }, icon(INFO), said));
+  }
+
+  /** The answer ended with `reason` (of a `done` event, or kept in the history). */
+  finish(reason, { grounded } = {}) {
+    this.wait(null);
+    this.paint();
+    this.#showSources();
+    if (reason === "stop") this.#stamp(grounded);
+    else this.#end.append(el("p", { class: "ending", "data-reason": reason }, icon(INFO), say(el("span"), `end_${reason}`)));
+  }
+
+  /** The answer failed; `box` says so and offers what can be done. */
+  fail(box) {
+    this.wait(null);
+    this.paint();
+    this.#showSources();
+    this.#end.replaceChildren(box);
+  }
+
+  get citedCount() {
+    return new Set(this.#citations.map(({ n }) => n)).size;
+  }
+
+  #stamp(grounded) {
+    if (grounded === true && this.citedCount) this.#end.append(el("p", { class: "stamp" }, icon(CHECK), say(el("span"), "grounded")));
+    if (grounded === false) this.#end.append(el("p", { class: "ending" }, icon(INFO), say(el("span"), "not_grounded")));
+  }
+
+  #paintSoon() {
+    // One paint a frame, however fast the tokens come.
+    this.#frame ||= requestAnimationFrame(() => this.paint());
+  }
+
+  paint() {
+    cancelAnimationFrame(this.#frame);
+    this.#frame = 0;
+    this.#body.lang = languageOf(this.#text);
+    renderAnswer(this.#body, this.#text, this.#markers(), (marker) => this.#marker(marker));
+  }
+
+  /** One marker a source and place, however many quotes stand behind it. */
+  #markers() {
+    const markers = new Map();
+    for (const { n, end, quote } of this.#citations) {
+      const key = `${n}@${end}`;
+      const marker = markers.get(key) ?? { key, n, end, quotes: [] };
+      marker.quotes.push(quote);
+      markers.set(key, marker);
+    }
+    return [...markers.values()];
+  }
+
+  #marker({ key, n, quotes }) {
+    const source = this.#source(n);
+    const button = el("button", { type: "button", class: "cite", "data-cite": key, "aria-haspopup": "dialog" }, String(n));
+    button.addEventListener("click", () => this.#open(source, quotes, button));
+    return say(button, "cite", { n, title: source.title }, "i18nLabel");
+  }
+
+  #source(n) {
+    const known = this.#sources.find((source) => source.n === n);
+    return known ?? { section: "", ...this.#citations.find((citation) => citation.n === n), title: "" };
+  }
+
+  #open(source, quotes, marker) {
+    this.#openPassage({ answerId: this.answerId, source, quotes, marker });
+  }
+
+  #showSources() {
+    this.#sourceList.replaceChildren();
+    const cited = [...new Set(this.#citations.map(({ n }) => n))].sort((a, b) => a - b).map((n) => this.#source(n));
+    const others = this.#sources.filter((source) => !cited.some(({ n }) => n === source.n));
+    if (cited.length) this.#sourceList.append(say(el("h3"), "sources"), this.#list(cited));
+    if (others.length) {
+      const summary = say(el("summary"), "sources_other", { count: others.length });
+      this.#sourceList.append(el("details", {}, summary, this.#list(others)));
+    }
+  }
+
+  #list(sources) {
+    const quotesOf = (n) => this.#citations.filter((citation) => citation.n === n).map(({ quote }) => quote);
+    const items = sources.map((source) => {
+      const button = el("button", { type: "button", class: "source", "aria-haspopup": "dialog" });
+      button.append(el("span", { class: "n" }, String(source.n)), el("span", { class: "what" }, ...describe(source)));
+      button.addEventListener("click", () => this.#open(source, quotesOf(source.n), button));
+      return el("li", {}, button);
+    });
+    return el("ul", { class: "sources" }, ...items);
+  }
+}
+
+function describe(source) {
+  const details = el("span", { class: "muted" });
+  const parts = [
+    source.section && source.section !== source.title ? el("span", { lang: languageOf(source.section) }, source.section) : null,
+    source.page ? say(el("span"), "source_page", { page: source.page }) : null,
+    source.effective_from ? say(el("span"), "source_from", { date: { date: source.effective_from } }) : null,
+  ];
+  details.append(...parts.filter(Boolean).flatMap((part, n) => (n ? [" · ", part] : [part])));
+  const title = source.title || source.document_id;
+  return [el("span", { class: "title", lang: languageOf(title) }, title), details];
+}
+
+/** Return a question as the customer wrote it. */
+export function questionView(text, at) {
+  const who = say(el("h2", { class: "who visually-hidden" }), "you");
+  const time = at ? sayMoment(el("span", { class: "at muted" }), { at }) : null;
+  return el("article", { class: "asked" }, who, el("p", { lang: languageOf(text) }, text), time);
+}

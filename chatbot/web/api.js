@@ -1,0 +1,108 @@
+// The chat API as this page uses it: signs in, turns problem documents into errors, never retries by itself but a lost login.
+
+/** A refusal that the server put into words: `code` is stable, `retryAfter` is in seconds or null. */
+export class Problem extends Error {
+  constructor({ code = "internal", status = 500, detail = "", trace_id: traceId = "" }, retryAfter = null) {
+    super(detail || code);
+    Object.assign(this, { code, status, detail, traceId, retryAfter });
+  }
+}
+
+/** The network did not carry the request or its answer. */
+export class ConnectionLost extends Error {}
+
+/** There is no demo login here: the customer must bring a token. */
+export class TokenNeeded extends Error {}
+
+export class Api {
+  #token = null;
+  #name;
+  #demo = true;
+
+  constructor(name) {
+    this.#name = name;
+  }
+
+  /** Sign in to the demo bank, where there is one. */
+  async signIn() {
+    const headers = { "content-type": "application/json" };
+    const response = await send("/demo/login", { method: "POST", headers, body: JSON.stringify({ name: this.#name }) });
+    if (response.status === 404 || response.status === 405) {
+      this.#demo = false;
+      throw new TokenNeeded();
+    }
+    if (!response.ok) throw await problemOf(response);
+    this.#token = (await response.json()).token;
+  }
+
+  /** Use a token that the customer brought; it is kept in memory only. */
+  useToken(token) {
+    this.#token = token;
+  }
+
+  ask(question, key, signal) {
+    const headers = { "content-type": "application/json", accept: "text/event-stream", "idempotency-key": key };
+    return this.#request("/v1/chat", { method: "POST", headers, body: JSON.stringify(question), signal });
+  }
+
+  resume(answerId, lastEventId, signal) {
+    const headers = { accept: "text/event-stream", "last-event-id": lastEventId };
+    return this.#request(`/v1/answers/${answerId}/events`, { headers, signal });
+  }
+
+  cancel(answerId) {
+    return this.#request(`/v1/answers/${answerId}/cancel`, { method: "POST" });
+  }
+
+  async source(answerId, n) {
+    return (await this.#request(`/v1/answers/${answerId}/sources/${n}`)).json();
+  }
+
+  async conversations(cursor) {
+    const query = cursor ? `?cursor=${encodeURIComponent(cursor)}` : "";
+    const page = await (await this.#request(`/v1/conversations${query}`)).json();
+    return { items: page.conversations, next: page.next_cursor };
+  }
+
+  async conversation(id) {
+    return (await this.#request(`/v1/conversations/${encodeURIComponent(id)}`)).json();
+  }
+
+  async deleteConversation(id) {
+    await this.#request(`/v1/conversations/${encodeURIComponent(id)}`, { method: "DELETE" });
+  }
+
+  async #request(path, options = {}) {
+    let response = await this.#authorized(path, options);
+    if (response.status === 401 && this.#demo) {
+      await this.signIn(); // the demo's tokens end after some hours; one new one is tried
+      response = await this.#authorized(path, options);
+    }
+    if (response.status === 401) throw new TokenNeeded();
+    if (!response.ok) throw await problemOf(response);
+    return response;
+  }
+
+  #authorized(path, options) {
+    return send(path, { ...options, headers: { ...options.headers, authorization: `Bearer ${this.#token}` } });
+  }
+}
+
+async function send(path, options) {
+  try {
+    return await fetch(path, { cache: "no-store", ...options });
+  } catch (error) {
+    if (options.signal?.aborted) throw error;
+    throw new ConnectionLost(path, { cause: error });
+  }
+}
+
+async function problemOf(response) {
+  const wait = Number.parseInt(response.headers.get("retry-after") ?? "", 10);
+  const retryAfter = Number.isNaN(wait) ? null : wait;
+  try {
+    return new Problem({ status: response.status, ...(await response.json()) }, retryAfter);
+  } catch {
+    return new Problem({ status: response.status, code: `http_${response.status}` }, retryAfter); // a proxy's own page
+  }
+}

@@ -1,0 +1,177 @@
+// The customers' page: puts its parts together, signs in, and opens the conversation that the address names.
+
+import { Announcer } from "./announcer.js";
+import { Api, Problem, TokenNeeded } from "./api.js";
+import { Chat } from "./chat.js";
+import { Composer } from "./composer.js";
+import { ConversationList } from "./conversation_list.js";
+import { byId } from "./dom.js";
+import { preferredLanguage, remember, remembered, say, setLanguage, t } from "./i18n.js";
+import { PassagePanel } from "./passage_panel.js";
+import { LogScroll } from "./scroll.js";
+import { troubleOf, troubleView } from "./trouble.js";
+
+const CUSTOMER = "hanbit.customer";
+
+let signedIn = false;
+
+const api = new Api(customerName());
+const announcer = new Announcer(byId("announcements"));
+const scroll = new LogScroll(byId("log"), byId("latest"));
+const panel = new PassagePanel(byId("passage"), (answerId, n) => api.source(answerId, n));
+
+const chat = new Chat({
+  api,
+  announcer,
+  messages: byId("messages"),
+  openPassage: (what) => panel.open(what),
+  hooks: {
+    busy: (busy) => (composer.busy = busy),
+    began: (id) => named(id),
+    ended: () => list.refresh(chat.conversationId),
+    asked: () => {
+      byId("examples").hidden = true;
+      scroll.toEnd();
+    },
+    startOver: (text) => {
+      startNew();
+      composer.fill(text);
+    },
+    tokenNeeded: (text) => {
+      askForToken();
+      composer.fill(text);
+    },
+  },
+});
+
+const composer = new Composer({ send: (text) => chat.ask(text), stop: () => chat.stop() });
+const list = new ConversationList(api, {
+  open: (id) => open(id),
+  startNew: () => startNew(),
+  deleted: (id) => {
+    announcer.announce(t("deleted"));
+    if (id === chat.conversationId) startNew();
+  },
+});
+
+chooseLanguage(preferredLanguage());
+for (const button of document.querySelectorAll("[data-language]")) {
+  button.addEventListener("click", () => chooseLanguage(button.dataset.language));
+}
+for (const button of document.querySelectorAll("#examples button")) {
+  button.addEventListener("click", () => {
+    composer.focus();
+    if (signedIn) chat.ask(button.textContent);
+    else composer.fill(button.textContent);
+  });
+}
+byId("sign-in").addEventListener("submit", (event) => {
+  event.preventDefault();
+  enterToken(byId("token").value.trim());
+});
+addEventListener("hashchange", () => {
+  const id = addressed();
+  if (id !== chat.conversationId) void (id ? open(id) : startNew());
+});
+
+await begin();
+
+/** Sign in and show what the address names. */
+async function begin() {
+  byId("messages").replaceChildren();
+  try {
+    await api.signIn();
+  } catch (error) {
+    if (error instanceof TokenNeeded) askForToken();
+    else showTrouble(error, begin);
+    return;
+  }
+  await enter();
+}
+
+async function enter() {
+  signedIn = true;
+  byId("ask").hidden = false;
+  byId("sign-in").hidden = true;
+  if (matchMedia("(hover: hover)").matches) composer.focus(); // on a phone the keyboard would cover what is said first
+  await list.refresh(null);
+  if (addressed()) await open(addressed());
+}
+
+function askForToken() {
+  signedIn = false;
+  byId("ask").hidden = true;
+  byId("sign-in").hidden = false;
+  byId("token").focus();
+}
+
+async function enterToken(token) {
+  byId("token-problem").textContent = "";
+  api.useToken(token);
+  try {
+    await api.conversations(null);
+  } catch (error) {
+    say(byId("token-problem"), error instanceof TokenNeeded || error instanceof Problem ? "token_refused" : "sign_in_failed");
+    byId("token").select();
+    return;
+  }
+  byId("token").value = "";
+  await enter();
+}
+
+async function open(id) {
+  panel.close();
+  try {
+    chat.show(await api.conversation(id));
+  } catch (error) {
+    if (error instanceof TokenNeeded) return askForToken();
+    chat.clear();
+    showTrouble(error, () => open(id));
+  }
+  byId("examples").hidden = true;
+  named(chat.conversationId);
+  scroll.toEnd();
+  byId("conversation-title").focus({ preventScroll: true });
+}
+
+function startNew() {
+  panel.close();
+  chat.clear();
+  byId("examples").hidden = false;
+  named(null);
+  scroll.toStart();
+  composer.focus();
+}
+
+/** The conversation shown is `id`: mark it and put it into the address, so that a reload finds it again. */
+function named(id) {
+  list.mark(id);
+  history.replaceState(null, "", id ? `#${id}` : location.pathname);
+}
+
+/** Return the conversation that the address names, if it does. */
+function addressed() {
+  return /^#[0-9a-f]{32}$/.test(location.hash) ? location.hash.slice(1) : null;
+}
+
+function showTrouble(error, retry) {
+  const box = troubleView(troubleOf(error), { retry, startOver: startNew });
+  box.setAttribute("role", "alert");
+  byId("messages").replaceChildren(box);
+}
+
+function chooseLanguage(language) {
+  setLanguage(language);
+  for (const button of document.querySelectorAll("[data-language]")) {
+    button.setAttribute("aria-pressed", String(button.dataset.language === language));
+  }
+}
+
+/** Return this browser's customer of the demo bank, so that everybody has a history of their own. */
+function customerName() {
+  const known = remembered(CUSTOMER);
+  if (known) return known;
+  const fresh = `guest-${crypto.getRandomValues(new Uint32Array(1))[0].toString(16)}`;
+  remember(CUSTOMER, fresh);
+  return fresh;
+}

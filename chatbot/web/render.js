@@ -1,0 +1,136 @@
+// Answers and passages as DOM nodes: blocks of the small Markdown, citation markers behind what they prove, highlights.
+
+import { el } from "./dom.js";
+import { parseBlocks, parseInline } from "./markdown.js";
+import { utf16Offset } from "./text.js";
+
+/**
+ * Show `text` in `container`, touching only blocks that changed, so that selection and focus survive a growing answer.
+ * `markers` are `{end, ...}` with `end` in code points, each made into a node by `makeMarker`.
+ */
+export function renderAnswer(container, text, markers, makeMarker) {
+  const placed = placeMarkers(text, markers);
+  const blocks = parseBlocks(text).map((block, n, all) => {
+    const from = n === 0 ? -1 : block.start;
+    const to = n === all.length - 1 ? Infinity : all[n + 1].start;
+    return { block, markers: placed.filter(({ at }) => at > from && at <= to) };
+  });
+  const focused = container.contains(document.activeElement) ? document.activeElement.dataset.cite : undefined;
+  blocks.forEach(({ block, markers: own }, n) => {
+    const key = JSON.stringify([block.type, text.slice(block.start, block.end), own.map((m) => [m.at - block.start, m.key])]);
+    const old = container.children[n];
+    if (old?.dataset.key === key) return;
+    const fresh = new Painter(text, own, [], makeMarker).paint(block);
+    fresh.dataset.key = key;
+    if (old) old.replaceWith(fresh);
+    else container.append(fresh);
+  });
+  while (container.children.length > blocks.length) container.lastElementChild.remove();
+  if (focused && !container.contains(document.activeElement)) {
+    container.querySelector(`[data-cite="${CSS.escape(focused)}"]`)?.focus({ preventScroll: true });
+  }
+}
+
+/** Return nodes for a passage with the UTF-16 ranges `marks` highlighted. */
+export function renderPassage(text, marks) {
+  return parseBlocks(text).map((block) => new Painter(text, [], marks, null).paint(block));
+}
+
+function placeMarkers(text, markers) {
+  const placed = markers.map((marker) => {
+    let at = utf16Offset(text, marker.end);
+    while (at > 0 && /\s/.test(text[at - 1])) at -= 1; // the marker stands at the word, not behind the line break
+    return { ...marker, at };
+  });
+  return placed.sort((a, b) => a.at - b.at || a.n - b.n);
+}
+
+class Painter {
+  constructor(text, markers, marks, makeMarker) {
+    this.text = text;
+    this.pending = [...markers];
+    this.marks = marks;
+    this.makeMarker = makeMarker;
+  }
+
+  paint(block) {
+    const node = this[block.type](block);
+    let last = node;
+    while (last.matches("ul, ol, table, tbody, thead, tr, .scroll") && last.lastElementChild) last = last.lastElementChild;
+    this.#markersUpTo(Infinity, last);
+    return node;
+  }
+
+  paragraph({ lines }) {
+    const node = el("p");
+    this.#lines(node, lines);
+    return node;
+  }
+
+  heading({ lines }) {
+    const node = el("p", { class: "heading" });
+    this.#lines(node, lines);
+    return node;
+  }
+
+  list({ ordered, first, items }) {
+    const node = el(ordered ? "ol" : "ul", ordered && first !== 1 ? { start: first } : {});
+    for (const lines of items) {
+      const item = el("li");
+      this.#lines(item, lines);
+      node.append(item);
+    }
+    return node;
+  }
+
+  table({ header, rows }) {
+    const table = el("table");
+    if (header) table.append(el("thead", {}, this.#row(header, "th")));
+    table.append(el("tbody", {}, ...rows.map((cells) => this.#row(cells, "td"))));
+    // Wide tables scroll by themselves, also by keyboard, instead of widening the page.
+    return el("div", { class: "scroll", tabindex: "0" }, table);
+  }
+
+  #row(cells, tag) {
+    const row = el("tr");
+    for (const cell of cells) {
+      const node = el(tag, tag === "th" ? { scope: "col" } : {});
+      this.#run(node, cell);
+      row.append(node);
+    }
+    return row;
+  }
+
+  #lines(node, lines) {
+    lines.forEach((line, n) => {
+      if (n > 0) node.append(el("br"));
+      this.#run(node, line);
+    });
+  }
+
+  #run(node, { start, end }) {
+    for (const run of parseInline(this.text, start, end)) {
+      this.#markersUpTo(run.start, node);
+      if (run.br) node.append(el("br"));
+      else this.#text(run.bold ? node.appendChild(el("strong")) : node, run);
+    }
+    this.#markersUpTo(end, node);
+  }
+
+  #text(node, { start, end }) {
+    const inside = (at) => at > start && at < end;
+    const cuts = [...this.pending.map((m) => m.at), ...this.marks.flatMap((m) => [m.start, m.end])].filter(inside);
+    let from = start;
+    for (const to of [...new Set(cuts)].sort((a, b) => a - b).concat(end)) {
+      const piece = this.text.slice(from, to);
+      const marked = this.marks.some((mark) => mark.start <= from && to <= mark.end);
+      node.append(marked ? el("mark", {}, piece) : piece);
+      this.#markersUpTo(to, node);
+      from = to;
+    }
+  }
+
+  #markersUpTo(limit, node) {
+    while (this.pending.length && this.pending[0].at <= limit) node.append(this.makeMarker(this.pending.shift()));
+  }
+}
