@@ -1,7 +1,7 @@
 """One endpoint's circuit breaker: closed, open, half open with exactly one probe. Own code, since the libraries that we
 tried let 50 of 50 concurrent calls through when half open (facts.md section 1).
 
-Every call takes a `Permit` and gives it back with its outcome. An outcome counts only for the state it was permitted in:
+Every call takes a `Permit` and gives it back with its outcome, which counts only for the state it was permitted in:
 a call that began before the breaker opened cannot close it.
 """
 

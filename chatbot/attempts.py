@@ -1,0 +1,97 @@
+"""One request's way through the pool: who is called next, and when to give up.
+
+Before the first token: one retry among the primaries, then the fallback group. After it: another endpoint of the same
+group goes on with the answer. An endpoint that only cut the connection may be called again when it is the only one.
+"""
+
+import logging
+
+import anyio
+
+from chatbot.endpoint import Broken, Busy, Call, EndpointFailed, Refused, TooSlow, Unreachable
+from chatbot.errors import ModelUnavailable, Overloaded, Unavailable
+from chatbot.pool import GROUPS, Group, Leg, Member, Pool
+
+log = logging.getLogger(__name__)
+
+# Two primaries and a fallback; connecting takes at most 0.6 s each, so that a hand-off comes within 2 s.
+_MOST_BEFORE_FIRST_TOKEN = 3
+_MOST_FAILOVERS = 3
+
+
+class Attempts:
+    """The legs of one request."""
+
+    def __init__(self, pool: Pool, conversation_id: str) -> None:
+        self._pool = pool
+        self._conversation_id = conversation_id
+        self._failed: list[Member] = []
+        self._last: EndpointFailed | None = None
+        self._group: Group = "primary"
+        self._begun = False
+        self._until: float | None = None
+        pool.retries.asked()
+
+    def next(self) -> tuple[Leg, bool]:
+        """Return the next leg, and whether the customer is told of it.
+
+        Raises:
+            Overloaded: everybody who could be asked has a full queue.
+            ModelUnavailable: nobody can be asked.
+        """
+        for group in self._groups():
+            leg = self._pick(group)
+            if leg is not None:
+                told = self._begun or group != self._group
+                self._group = group
+                if self._until is None:
+                    self._until = anyio.current_time() + leg.member.endpoint.speeds.whole
+                return leg, told
+        raise self._nobody() from self._last
+
+    def failed(self, leg: Leg, exc: EndpointFailed, *, begun: bool) -> None:
+        """Take note that a leg failed, `begun` telling whether anything was shown.
+
+        Raises:
+            Overloaded, ModelUnavailable: no further leg is to be taken.
+        """
+        self._failed.append(leg.member)
+        self._last = exc
+        self._begun = begun
+        log.warning("model call failed: %s (%s)", exc, exc.outcome)
+        if isinstance(exc, Refused) or (isinstance(exc, TooSlow) and exc.phase == "whole answer"):
+            raise ModelUnavailable(retry_after=self._pool.retry_after()) from exc
+        if not self._may_go_on(exc):
+            raise self._nobody() from exc
+
+    def until(self) -> float:
+        """Return the loop's time at which the whole answer must be there, counted from the first leg."""
+        return anyio.current_time() if self._until is None else self._until
+
+    def again(self, call: Call) -> int:
+        """Return how many prompt tokens the call has that an earlier leg had already."""
+        return len(call.prompt_ids) if self._failed else 0
+
+    def _may_go_on(self, exc: EndpointFailed) -> bool:
+        if self._begun:
+            return len(self._failed) <= _MOST_FAILOVERS
+        # Whoever does not listen does no work that a retry would double; all other retries have a budget.
+        free = isinstance(exc, Unreachable)
+        return len(self._failed) < _MOST_BEFORE_FIRST_TOKEN and (free or self._pool.retries.take())
+
+    def _groups(self) -> tuple[Group, ...]:
+        if self._begun:
+            return (self._group,)
+        primaries = sum(member.group == "primary" for member in self._failed)
+        return GROUPS if primaries < 2 else ("fallback",)
+
+    def _pick(self, group: Group) -> Leg | None:
+        leg = self._pool.pick(self._conversation_id, group=group, avoid=self._failed)
+        if leg is None and isinstance(self._last, Broken) and self._failed[-1].group == group:
+            leg = self._pool.pick(self._conversation_id, group=group, avoid=self._failed[:-1])
+        return leg
+
+    def _nobody(self) -> Unavailable:
+        if isinstance(self._last, Busy):
+            return Overloaded(retry_after=1.0)
+        return ModelUnavailable(retry_after=self._pool.retry_after())

@@ -1,0 +1,312 @@
+"""The models behind the chat: picks the endpoint, retries once before the first token, goes on elsewhere after it.
+
+Prompts are token ids, so an answer that breaks off after k tokens is continued on another endpoint of the group from
+token k + 1 (`continuation.py`), and the customer sees one unbroken stream. When no primary endpoint can be called, the
+fallback group answers. Both are told by a `Switched`; a retry before the first token is not.
+
+An endpoint that is down at boot does not stop it: its breaker starts open, and the check of its tokenizer is made by
+the first call that finds it up (a probe, so one at a time). `ping` probes as well, so that a replica without traffic
+becomes ready.
+"""
+
+import logging
+import time
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from contextlib import aclosing, asynccontextmanager, contextmanager
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import anyio
+
+from chatbot.attempts import Attempts
+from chatbot.breaker import Breaker, State
+from chatbot.completion import TopTokens
+from chatbot.continuation import Continuation
+from chatbot.endpoint import (
+    Call,
+    Delta,
+    Ended,
+    Endpoint,
+    EndpointFailed,
+    Sampling,
+    Speeds,
+    Unfit,
+    open_session,
+)
+from chatbot.errors import ModelUnavailable, TooLarge
+from chatbot.events import Usage
+from chatbot.model_call import Hook, Kind, ModelCall, ModelCallFinished
+from chatbot.odds import share
+from chatbot.pool import PROFILES, Group, Leg, Member, ModelSettings, ModelsMisconfigured, Pool, ProfileName
+from chatbot.tokenizer import Message, Tokenizer, UnknownTokenizer
+
+__all__ = [
+    "PROFILES", "Delta", "Group", "ModelCallFinished", "ModelDone", "ModelSettings", "Models", "ModelsMisconfigured",
+    "ProfileName", "Sampling", "Speeds", "Switched", "open_models",
+]  # fmt: skip
+
+log = logging.getLogger(__name__)
+
+# vLLM gives at most this many (its `--max-logprobs` default).
+_TOP = 20
+# A readiness probe waits for it.
+_PING_SECONDS = 1.5
+_SAMPLES = (
+    "정기예금을 중도해지하면 기본이율의 50%만 적용됩니다. 예금자보호 한도는 1억원입니다.",
+    "Early withdrawal costs 1,000,000 won (0.5%);\n\n  see  section 3.2 -- it's final. 谢谢 🙂 e\u0301",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Switched:
+    """Another endpoint answers from here on: the same model elsewhere, or the smaller one when `group` is fallback."""
+
+    endpoint: str
+    group: Group = "primary"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelDone:
+    """The answer is whole. `usage` counts the prompt once, however many endpoints saw it, and all answer tokens."""
+
+    finish_reason: Literal["stop", "length"]
+    usage: Usage
+
+
+class Models:
+    """The pool of endpoints behind one tokenizer."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        tokenizer: Tokenizer,
+        *,
+        hooks: Sequence[Hook] = (),
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.tokenizer = tokenizer
+        self.pool = pool
+        self.context_tokens: int | None = None  # the least that an endpoint told: prompt and answer together
+        self._hooks = tuple(hooks)
+        self._clock = clock
+
+    @property
+    def model(self) -> str:
+        """The primary model's name; "unknown" until an endpoint without a set name has been asked."""
+        return next(
+            (m.endpoint.model for m in self.pool.members if m.group == "primary" and m.endpoint.model), "unknown"
+        )
+
+    async def stream(
+        self, prompt_ids: Sequence[int], *, sampling: Sampling, conversation_id: str, cache_salt: str
+    ) -> AsyncGenerator[Delta | Switched | ModelDone]:
+        """Generate an answer; closing the generator closes the socket to the endpoint at once.
+
+        Raises:
+            TooLarge: prompt and answer cannot fit into the model.
+            Overloaded: every endpoint's queue is full.
+            ModelUnavailable: no endpoint can answer, or none could finish in time.
+        """
+        answer = Continuation(prompt_ids, self._fitting(len(prompt_ids), sampling))
+        attempts = Attempts(self.pool, conversation_id)
+        while not answer.spent:
+            leg, told = attempts.next()
+            call = self._call(answer.prompt_ids, answer.sampling, cache_salt, until=attempts.until())
+            try:
+                with self._counted(leg, "answer", call, again=attempts.again(call)) as running:
+                    if told:
+                        yield Switched(leg.member.endpoint.name, leg.member.group)
+                    async with aclosing(self._answer(leg.member, call, answer, running)) as parts:
+                        async for part in parts:
+                            yield part
+            except EndpointFailed as exc:
+                attempts.failed(leg, exc, begun=answer.begun)
+                answer.resume(self.tokenizer.decode)
+            else:
+                return
+        yield ModelDone("length", Usage(prompt_tokens=answer.prompt_tokens, answer_tokens=answer.kept))
+
+    async def probability(
+        self,
+        prompt_ids: Sequence[int],
+        *,
+        of: Sequence[str],
+        against: Sequence[str],
+        conversation_id: str,
+        cache_salt: str,
+    ) -> float:
+        """Return P(of) / (P(of) + P(against)) for the next token; 0.5 when neither is among the 20 likeliest.
+
+        Raises:
+            TooLarge, Overloaded, ModelUnavailable: as `stream`.
+        """
+        sampling = self._fitting(len(prompt_ids), Sampling(max_tokens=1))
+        attempts = Attempts(self.pool, conversation_id)
+        while True:
+            leg, _ = attempts.next()
+            call = self._call(prompt_ids, sampling, cache_salt, until=attempts.until())
+            try:
+                found = await self._top_tokens(leg, call, "probability", again=attempts.again(call))
+            except EndpointFailed as exc:
+                attempts.failed(leg, exc, begun=False)
+            else:
+                return share(found.logprobs, of, against, token_bytes=self.tokenizer.token_bytes)
+
+    async def ping(self) -> None:
+        """Return when an endpoint is ready, after trying those whose time has come to be tried.
+
+        Raises:
+            ModelUnavailable: none is.
+        """
+        if any(m.checked and m.breaker.state is State.CLOSED for m in self.pool.members):
+            return
+        for member in self.pool.members:
+            permit = member.breaker.admit()
+            if permit is not None and await self._answers(Leg(member, permit)):
+                return
+        raise ModelUnavailable(retry_after=self.pool.retry_after())
+
+    async def check(self) -> None:
+        """Compare every endpoint's tokenizer with ours; one that is down starts with an open breaker.
+
+        Raises:
+            ModelsMisconfigured: an endpoint serves another model or tokenizer.
+        """
+        wrong: list[str] = []
+
+        async def ask(member: Member) -> None:
+            try:
+                await self._check(member)
+            except Unfit as exc:
+                wrong.append(str(exc))
+            except EndpointFailed as exc:
+                log.warning("model endpoint %s is not there yet: %s", member.endpoint.name, exc)
+                member.breaker.trip()
+
+        async with anyio.create_task_group() as group:
+            for member in self.pool.members:
+                group.start_soon(ask, member)
+        if wrong:
+            raise ModelsMisconfigured("; ".join(wrong))
+
+    async def _answer(
+        self, member: Member, call: Call, answer: Continuation, running: ModelCall
+    ) -> AsyncGenerator[Delta | ModelDone]:
+        """Yield what one endpoint contributes to the answer."""
+        await self._check(member)
+        async with aclosing(member.endpoint.stream(call)) as parts:
+            async for part in parts:
+                if isinstance(part, Ended):
+                    running.outcome = "ok"
+                    yield ModelDone(part.finish_reason, _usage(part, answer))
+                else:
+                    running.arrived(len(part.token_ids))
+                    if (shown := answer.feed(part)) is not None:
+                        yield shown
+
+    async def _top_tokens(self, leg: Leg, call: Call, kind: Literal["probability", "ping"], *, again: int) -> TopTokens:
+        with self._counted(leg, kind, call, again=again) as running:
+            await self._check(leg.member)
+            found = await leg.member.endpoint.top_tokens(call, top=_TOP)
+            running.arrived(1)
+            running.outcome = "ok"
+            return found
+
+    async def _answers(self, leg: Leg) -> bool:
+        """Return whether the endpoint generates a token: a hung engine still answers its health check."""
+        ids = self.tokenizer.render([Message("user", "ping")])
+        call = self._call(ids, Sampling(max_tokens=1), "", until=anyio.current_time() + _PING_SECONDS)
+        try:
+            await self._top_tokens(leg, call, "ping", again=0)
+        except EndpointFailed:
+            return False
+        return True
+
+    async def _check(self, member: Member) -> None:
+        """Make sure, once and after every absence, that the endpoint's token ids are ours."""
+        if member.checked:
+            return
+        endpoint = member.endpoint
+        card = await endpoint.card()
+        chat = [Message("system", _SAMPLES[0]), Message("user", _SAMPLES[1])]
+        messages = [{"role": message.role, "content": message.content} for message in chat]
+        asked: list[tuple[dict[str, object], list[int]]] = [
+            *(({"prompt": text, "add_special_tokens": False}, self.tokenizer.encode(text)) for text in _SAMPLES),
+            ({"messages": messages, "add_generation_prompt": True}, self.tokenizer.render(chat)),
+        ]
+        for body, ours in asked:
+            if await endpoint.tokenize(body) != ours:
+                what = "chat template" if "messages" in body else "tokenizer"
+                raise Unfit(
+                    f"the {what} of {card.id} at {endpoint.name} is not the one in the tokenizer's folder: "
+                    "set LLM_TOKENIZER (or `tokenizer` in MODELS_FILE) to the folder of the served model"
+                )
+        if card.max_model_len is not None:
+            self.context_tokens = min(card.max_model_len, self.context_tokens or card.max_model_len)
+        member.checked = True
+
+    def _fitting(self, prompt_tokens: int, sampling: Sampling) -> Sampling:
+        """Return the sampling with no more answer tokens than the model has room for."""
+        if self.context_tokens is None:
+            return sampling
+        room = self.context_tokens - prompt_tokens
+        if room < 1:
+            raise TooLarge(f"The question and its documents take {prompt_tokens} of {self.context_tokens} tokens")
+        return sampling if sampling.max_tokens <= room else replace(sampling, max_tokens=room)
+
+    def _call(self, prompt_ids: Sequence[int], sampling: Sampling, cache_salt: str, *, until: float) -> Call:
+        ends = self.tokenizer.end_ids
+        return Call(prompt_ids=prompt_ids, sampling=sampling, cache_salt=cache_salt, end_ids=ends, until=until)
+
+    @contextmanager
+    def _counted(self, leg: Leg, kind: Kind, call: Call, *, again: int) -> Iterator[ModelCall]:
+        """Count a call in flight; whatever its end, tell the breaker and the hooks."""
+        late = leg.member.endpoint.speeds.late(len(call.prompt_ids))
+        running = ModelCall(leg, late=late, clock=self._clock)
+        try:
+            yield running
+        except EndpointFailed as exc:
+            running.outcome = exc.outcome
+            raise
+        finally:
+            running.settle(alternatives=self.pool.alternatives(leg.member))
+            finished = running.finished(kind=kind, prompt_tokens=len(call.prompt_ids), again=again)
+            for hook in self._hooks:
+                hook(finished)
+
+
+def _usage(ended: Ended, answer: Continuation) -> Usage:
+    """Return what the customer pays: the prompt once, every token of the answer."""
+    counted = ended.usage
+    return Usage(
+        prompt_tokens=answer.prompt_tokens,
+        # What a continuation found cached is the answer itself, mostly.
+        cached_tokens=counted.cached_tokens if counted and not answer.kept else 0,
+        answer_tokens=answer.kept + counted.completion_tokens if counted else answer.tokens,
+    )
+
+
+@asynccontextmanager
+async def open_models(settings: ModelSettings, *, on_call: Hook | None = None) -> AsyncGenerator[Models]:
+    """Open the endpoints that the settings name and compare their tokenizers with ours.
+
+    Raises:
+        ModelsMisconfigured: a sentence that says what to set.
+    """
+    file = await anyio.to_thread.run_sync(settings.read)
+    try:
+        tokenizer = await anyio.to_thread.run_sync(Tokenizer.load, file.tokenizer)
+    except UnknownTokenizer as exc:
+        raise ModelsMisconfigured(f"LLM_TOKENIZER (or `tokenizer` in MODELS_FILE): {exc}") from exc
+    key = settings.llm_api_key.get_secret_value() if settings.llm_api_key else None
+    async with open_session(api_key=key) as http:
+        members = [
+            Member(
+                Endpoint(http, str(url), PROFILES[group.profile], model=group.model), name, Breaker(settings.breaker)
+            )
+            for name, group in file.groups.items()
+            for url in group.urls
+        ]
+        models = Models(Pool(members), tokenizer, hooks=[on_call] if on_call else [])
+        await models.check()
+        yield models

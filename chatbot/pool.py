@@ -1,0 +1,194 @@
+"""Which endpoint answers: groups of endpoints, the conversation's home, and whether each may be called.
+
+A conversation stays with its home (rendezvous hashing: its prefix is cached there) until the home has more than its
+share of the calls; then the idler of two others, chosen at random, takes the call. An endpoint whose breaker is open
+does not count; its conversations spread over the rest and come home afterwards.
+"""
+
+import math
+import random
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Annotated, Literal, Protocol
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, Field, HttpUrl, SecretStr, ValidationError, model_validator
+
+from chatbot.breaker import Breaker, BreakerSettings, Permit, State
+from chatbot.endpoint import Endpoint, Speeds
+
+Group = Literal["primary", "fallback"]
+GROUPS: tuple[Group, ...] = ("primary", "fallback")
+ProfileName = Literal["cpu", "cpu-small", "cpu-tiny", "l4", "a100", "h100", "scripted"]
+
+# Prefill in tokens a second of one cold prompt. CPU: measured on two cores (facts.md section 2), the answer's time from
+# its tokens a second with a few streams at once. GPU: low estimates, so that deadlines are late rather than early.
+PROFILES: Mapping[ProfileName, Speeds] = {
+    "cpu": Speeds(prefill=160, whole=300),
+    "cpu-small": Speeds(prefill=600, whole=180),
+    "cpu-tiny": Speeds(prefill=1_000, whole=120),
+    "l4": Speeds(prefill=2_500, whole=60),
+    "a100": Speeds(prefill=8_000, whole=60),
+    "h100": Speeds(prefill=15_000, whole=60),
+    # 8 / 10 / 60 s whatever the prompt: the scripted server's first token has no prefill (reliability.md).
+    "scripted": Speeds(prefill=math.inf, at_once=8, whole=60),
+}
+
+# An endpoint may carry a quarter more than the mean before conversations leave their home.
+_BOUND = 1.25
+
+
+class ModelsMisconfigured(Exception):
+    """The boot stops: what is set cannot serve; the message says what to set."""
+
+
+def _split(value: object) -> object:
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+_Urls = Annotated[tuple[HttpUrl, ...], BeforeValidator(_split)]
+
+
+class GroupSettings(BaseModel, frozen=True, extra="forbid"):
+    """Endpoints of one model and one machine profile."""
+
+    urls: _Urls = Field(min_length=1)
+    profile: ProfileName
+    model: str | None = Field(None, description="name to ask for; otherwise the first that /v1/models tells")
+
+
+class ModelsFile(BaseModel, frozen=True, extra="forbid"):
+    """The YAML behind MODELS_FILE. Every group must use the one tokenizer: an answer may move between endpoints."""
+
+    tokenizer: Path
+    groups: Mapping[Group, GroupSettings]
+
+    @model_validator(mode="after")
+    def _has_a_primary(self) -> "ModelsFile":
+        if "primary" not in self.groups:
+            raise ValueError("groups must hold `primary`")
+        return self
+
+
+class ModelSettings(BaseModel, frozen=True):
+    """Where models are served: a MODELS_FILE, or LLM_URLS + LLM_TOKENIZER + LLM_PROFILE for one group."""
+
+    models_file: Path | None = None
+    llm_urls: _Urls = ()
+    llm_tokenizer: Path | None = None
+    llm_profile: ProfileName | None = None
+    llm_model: str | None = None
+    llm_api_key: SecretStr | None = None
+    breaker: BreakerSettings = BreakerSettings()
+
+    @model_validator(mode="after")
+    def _one_way(self) -> "ModelSettings":
+        single = (bool(self.llm_urls), self.llm_tokenizer is not None, self.llm_profile is not None)
+        if self.models_file is None and not all(single):
+            raise ValueError("set MODELS_FILE, or LLM_URLS and LLM_TOKENIZER (a folder) and LLM_PROFILE")
+        if self.models_file is not None and self.llm_urls:
+            raise ValueError("set MODELS_FILE or LLM_URLS, not both")
+        return self
+
+    def read(self) -> ModelsFile:
+        """Return the groups, from the file or from the LLM_ settings (blocking; at boot).
+
+        Raises:
+            ModelsMisconfigured: the file cannot be read or names what we do not know.
+        """
+        if self.models_file is None:
+            single = {"urls": self.llm_urls, "profile": self.llm_profile, "model": self.llm_model}
+            return ModelsFile.model_validate({"tokenizer": self.llm_tokenizer, "groups": {"primary": single}})
+        try:
+            return ModelsFile.model_validate(yaml.safe_load(self.models_file.read_text("utf-8")))
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as exc:
+            raise ModelsMisconfigured(f"MODELS_FILE {self.models_file} cannot be read: {exc}") from exc
+        except ValidationError as exc:
+            wrong = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'the file'}: {e['msg']}" for e in exc.errors())
+            raise ModelsMisconfigured(
+                f"MODELS_FILE {self.models_file}: {wrong} (known groups: {', '.join(GROUPS)})"
+            ) from exc
+
+
+class Member:
+    """An endpoint in its group, with its breaker and the calls it is answering now."""
+
+    def __init__(self, endpoint: Endpoint, group: Group, breaker: Breaker) -> None:
+        self.endpoint = endpoint
+        self.group = group
+        self.breaker = breaker
+        self.in_flight = 0
+        self.checked = False  # its tokenizer was compared with ours since it was last away
+
+
+@dataclass(frozen=True, slots=True)
+class Leg:
+    """One call on its way: who answers it, by whose leave."""
+
+    member: Member
+    permit: Permit
+
+
+class RetryBudget:
+    """Keeps retries under a tenth of the requests (reliability.md), with a few saved up for a bad moment."""
+
+    def __init__(self, *, share: float = 0.1, most: float = 10.0) -> None:
+        self._share = share
+        self._most = most
+        self._saved = most
+
+    def asked(self) -> None:
+        """Count a request."""
+        self._saved = min(self._most, self._saved + self._share)
+
+    def take(self) -> bool:
+        """Return whether a retry may be made, and count it."""
+        if self._saved < 1:
+            return False
+        self._saved -= 1
+        return True
+
+
+class Chance(Protocol):
+    """The part of `random.Random` that picking needs."""
+
+    def sample(self, population: Sequence[Member], k: int) -> list[Member]: ...
+
+
+class Pool:
+    """The members of all groups."""
+
+    def __init__(self, members: Sequence[Member], *, chance: Chance | None = None) -> None:
+        self.members = tuple(members)
+        self.retries = RetryBudget()
+        self._chance = chance or random.SystemRandom()
+
+    def pick(self, conversation_id: str, *, group: Group, avoid: Collection[Member] = ()) -> Leg | None:
+        """Return the leg to take, or None when nobody of the group may be called."""
+        able = [m for m in self._of(group) if m.breaker.willing and m not in avoid]
+        if not able:
+            return None
+        member = max(able, key=lambda m: _affinity(conversation_id, m.endpoint.name))
+        share = math.ceil(_BOUND * (sum(m.in_flight for m in able) + 1) / len(able))
+        if member.in_flight + 1 > share:
+            others = [m for m in able if m is not member]
+            member = min(self._chance.sample(others, min(2, len(others))), key=lambda m: m.in_flight)
+        permit = member.breaker.admit()
+        return None if permit is None else Leg(member, permit)
+
+    def alternatives(self, member: Member) -> bool:
+        """Return whether somebody else of the member's group could be called."""
+        return any(m is not member and m.breaker.state is State.CLOSED for m in self._of(member.group))
+
+    def retry_after(self) -> float:
+        """Return in how many seconds an endpoint may be called again."""
+        return min((m.breaker.retry_after for m in self.members), default=0.0)
+
+    def _of(self, group: Group) -> Iterator[Member]:
+        return (member for member in self.members if member.group == group)
+
+
+def _affinity(conversation_id: str, name: str) -> bytes:
+    return blake2b(f"{conversation_id}\0{name}".encode(), digest_size=8).digest()
