@@ -4,16 +4,13 @@ All 256 bytes, every Hangul syllable, pairs of small letters and the four words 
 so that prompts cost about what they cost with a real model and rarer characters still arrive byte by byte.
 """
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from string import ascii_lowercase
 
+from llm_server.bpe import QWEN_SPLIT, AddedToken, Bpe
+
 SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
-# Qwen2's own split; `Tokenizer` readers that understand this one understand the served models' too.
-SPLIT = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
 CHAT_TEMPLATE = (
     "{%- for message in messages %}"
     "{{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>' + '\\n' }}"
@@ -22,73 +19,30 @@ CHAT_TEMPLATE = (
 )
 
 
-def write_tokenizer(folder: Path, *, max_length: int = 32_768) -> Path:
-    """Write `tokenizer.json`, `tokenizer_config.json` and `chat_template.jinja` into `folder` and return it."""
+def write_tokenizer(folder: Path) -> Path:
+    """Write the tokenizer's files into `folder` and return it."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "tokenizer.json").write_text(tokenizer_json(), encoding="utf-8")
-    (folder / "tokenizer_config.json").write_text(
-        json.dumps(
-            {
-                "tokenizer_class": "PreTrainedTokenizerFast",
-                "chat_template": CHAT_TEMPLATE,
-                "eos_token": "<|im_end|>",
-                "pad_token": "<|endoftext|>",
-                "model_max_length": max_length,
-                "clean_up_tokenization_spaces": False,
-            },
-            indent=2,
-        ),
-        encoding="utf-8",
-    )
-    (folder / "chat_template.jinja").write_text(CHAT_TEMPLATE, encoding="utf-8")
+    byte_tokenizer().write(folder)
     return folder
 
 
-def tokenizer_json() -> str:
-    """Return the tokenizer in the `tokenizers` library's format; ids grow in the order of merges, as BPE ranks do."""
+def byte_tokenizer() -> Bpe:
+    """Return the tokenizer; ids grow in the order of merges, as BPE ranks do."""
     letters = byte_letters()
     vocabulary = {letters[byte]: n for n, byte in enumerate(sorted(range(256), key=lambda b: ord(letters[b])))}
     merges = [("".join(letters[b] for b in left), "".join(letters[b] for b in right)) for left, right in _merges()]
     for left, right in merges:
         vocabulary[left + right] = len(vocabulary)
-    specials = [
-        {
-            "id": len(vocabulary) + n,
-            "content": content,
-            "single_word": False,
-            "lstrip": False,
-            "rstrip": False,
-            "normalized": False,
-            "special": True,
-        }
-        for n, content in enumerate(SPECIALS)
-    ]
-    byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}
-    split = {"type": "Split", "pattern": {"Regex": SPLIT}, "behavior": "Isolated", "invert": False}
-    model = {
-        "type": "BPE",
-        "dropout": None,
-        "unk_token": None,
-        "continuing_subword_prefix": "",
-        "end_of_word_suffix": "",
-        "fuse_unk": False,
-        "byte_fallback": False,
-        "vocab": vocabulary,
-        "merges": merges,
-    }
-    return json.dumps(
-        {
-            "version": "1.0",
-            "truncation": None,
-            "padding": None,
-            "added_tokens": specials,
-            "normalizer": {"type": "NFC"},
-            "pre_tokenizer": {"type": "Sequence", "pretokenizers": [split, byte_level]},
-            "post_processor": byte_level,
-            "decoder": byte_level,
-            "model": model,
-        },
-        ensure_ascii=False,
+    return Bpe(
+        vocabulary=vocabulary,
+        merges=merges,
+        added=[AddedToken(len(vocabulary) + n, content, special=True) for n, content in enumerate(SPECIALS)],
+        split=QWEN_SPLIT,
+        nfc=True,
+        chat_template=CHAT_TEMPLATE,
+        eos="<|im_end|>",
+        pad="<|endoftext|>",
+        max_length=32_768,
     )
 
 

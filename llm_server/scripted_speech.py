@@ -8,7 +8,7 @@ from functools import cache
 import msgspec
 from tokenizers import Tokenizer
 
-from llm_server.byte_tokenizer import tokenizer_json
+from llm_server.byte_tokenizer import byte_tokenizer
 from llm_server.scripted_answers import NO, YES, answerable, quote, read_prompt
 from llm_server.scripted_wire import Turn, probe_candidates
 
@@ -68,7 +68,7 @@ class Step:
 @cache
 def tokenizer() -> Tokenizer:
     """Return the scripted model's tokenizer, which `write_tokenizer` also writes to a folder."""
-    return Tokenizer.from_str(tokenizer_json())
+    return Tokenizer.from_str(byte_tokenizer().to_json())
 
 
 def encode(text: str) -> list[int]:

@@ -1,0 +1,86 @@
+"""Writes a byte-level BPE tokenizer as the files that vLLM, transformers and a tiktoken reader all understand. Pure but
+for the writing.
+
+Always the same shape, Qwen's: an optional NFC normalizer, one Split by a regular expression, ByteLevel without its own.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+# Qwen2's split.
+QWEN_SPLIT = (
+    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+)
+# SmolLM takes digits apart first and splits the rest as GPT-2 does; this is both in one expression.
+SMOLLM_SPLIT = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+(?=\p{N})|\s+(?!\S)|\s+"
+
+
+@dataclass(frozen=True, slots=True)
+class AddedToken:
+    """A token that is never built by merges; `special` ones are left out of decoded answers."""
+
+    id: int
+    content: str
+    special: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bpe:
+    """A byte-level BPE tokenizer and the chat template that goes with it."""
+
+    vocabulary: Mapping[str, int]
+    merges: Sequence[tuple[str, str]]
+    added: Sequence[AddedToken]
+    split: str
+    nfc: bool
+    chat_template: str
+    eos: str
+    pad: str
+    max_length: int
+
+    def to_json(self) -> str:
+        """Return `tokenizer.json`."""
+        byte_level = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": False}
+        split = {"type": "Split", "pattern": {"Regex": self.split}, "behavior": "Isolated", "invert": False}
+        plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+        model = {
+            "type": "BPE",
+            "dropout": None,
+            "unk_token": None,
+            "continuing_subword_prefix": "",
+            "end_of_word_suffix": "",
+            "fuse_unk": False,
+            "byte_fallback": False,
+            "vocab": self.vocabulary,
+            "merges": self.merges,
+        }
+        return json.dumps(
+            {
+                "version": "1.0",
+                "truncation": None,
+                "padding": None,
+                "added_tokens": [{"id": t.id, "content": t.content, "special": t.special} | plain for t in self.added],
+                "normalizer": {"type": "NFC"} if self.nfc else None,
+                "pre_tokenizer": {"type": "Sequence", "pretokenizers": [split, byte_level]},
+                "post_processor": byte_level,
+                "decoder": byte_level,
+                "model": model,
+            },
+            ensure_ascii=False,
+        )
+
+    def write(self, folder: Path) -> None:
+        """Write `tokenizer.json`, `tokenizer_config.json` and `chat_template.jinja` into `folder`."""
+        config = {
+            "tokenizer_class": "PreTrainedTokenizerFast",
+            "chat_template": self.chat_template,
+            "eos_token": self.eos,
+            "pad_token": self.pad,
+            "model_max_length": self.max_length,
+            "clean_up_tokenization_spaces": False,
+        }
+        (folder / "tokenizer.json").write_text(self.to_json(), encoding="utf-8")
+        (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2), encoding="utf-8")
+        (folder / "chat_template.jinja").write_text(self.chat_template, encoding="utf-8")

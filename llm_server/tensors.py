@@ -1,0 +1,86 @@
+"""Writes a safetensors file in place, block by block, so that no weight is ever held in memory twice."""
+
+import json
+import mmap
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+Kind = Literal["I8", "BF16", "F32"]
+# numpy has no bfloat16: its bits travel as uint16.
+_TYPES: dict[Kind, np.dtype[Any]] = {
+    "I8": np.dtype(np.int8),
+    "BF16": np.dtype(np.uint16),
+    "F32": np.dtype(np.float32),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A tensor's place in the file."""
+
+    name: str
+    kind: Kind
+    shape: tuple[int, ...]
+
+    @property
+    def bytes(self) -> int:
+        """Return the tensor's size."""
+        return prod(self.shape) * _TYPES[self.kind].itemsize
+
+
+# Each array has its entry's type; who fills it knows which.
+Arrays = dict[str, NDArray[Any]]
+
+
+@contextmanager
+def tensor_file(path: Path, entries: Sequence[Entry]) -> Iterator[Arrays]:
+    """Lay out `path` for `entries` and give their arrays to fill; the file is on disk when the context ends."""
+    header: dict[str, object] = {"__metadata__": {"format": "pt"}}
+    at = 0
+    for entry in entries:
+        header[entry.name] = {"dtype": entry.kind, "shape": entry.shape, "data_offsets": [at, at + entry.bytes]}
+        at += entry.bytes
+    head = json.dumps(header).encode()
+    head += b" " * (-len(head) % 64)
+    start = 8 + len(head)
+    with path.open("w+b") as file:
+        file.write(len(head).to_bytes(8, "little") + head)
+        # Reserving the space fails here, with a plain "no space left", and not later as a bus error in the mapping.
+        _reserve(file.fileno(), start + at)
+        mapped = mmap.mmap(file.fileno(), start + at)
+        arrays: Arrays = {}
+        for entry in entries:
+            flat = np.frombuffer(mapped, dtype=_TYPES[entry.kind], count=prod(entry.shape), offset=start)
+            arrays[entry.name] = flat.reshape(entry.shape)
+            start += entry.bytes
+        yield arrays
+        mapped.flush()
+
+
+def _reserve(descriptor: int, size: int) -> None:
+    os.posix_fallocate(descriptor, 0, size)
+
+
+def to_bf16(values: Floats) -> NDArray[np.uint16]:
+    """Return the bits of `values` as bfloat16, rounded to nearest even."""
+    bits = np.ascontiguousarray(values).view(np.uint32)
+    rounded: NDArray[np.uint16] = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+    return rounded
+
+
+def to_int8(values: Floats) -> tuple[NDArray[np.int8], Floats]:
+    """Return each row rounded to 8 bits and the row's scale: symmetric, plain round-to-nearest."""
+    # A row of zeros would otherwise divide by zero.
+    scale = np.maximum(np.maximum(values.max(axis=1), -values.min(axis=1)), 1e-12)[:, None] / np.float32(127)
+    # The scale is stored as bfloat16, so the rows are rounded with what will be multiplied back.
+    stored = (to_bf16(scale).astype(np.uint32) << 16).view(np.float32)
+    return np.clip(np.rint(values / stored), -127, 127).astype(np.int8), stored
