@@ -15,6 +15,7 @@ from pydantic import BaseModel
 
 from chatbot.courtesy import answers, claim_features, is_courtesy, is_refusal
 from chatbot.numbers import Evidence, Quantity, missing, quantities
+from chatbot.polarity import Polarity
 from chatbot.sentences import passage_sentences
 from chatbot.words import features
 from knowledge.passage import Passage
@@ -29,6 +30,8 @@ class ComparisonSettings(BaseModel, frozen=True):
     """What a second passage must add before it is cited too."""
     beside: float = 0.8
     elsewhere: float = 0.5
+    contradicted: float = 0.6
+    """Factor on a sentence that says no where the claim says yes, or the other way round."""
     number: float = 2.0
     """Weight of a number against the rarest word, when choosing which sentence to quote."""
 
@@ -63,6 +66,7 @@ class _Window:
     beside: frozenset[str]
     elsewhere: frozenset[str]
     evidence: Evidence
+    polarity: Polarity
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +102,7 @@ class Comparison:
         if not missing(claimed, self._echo) and is_refusal(sentence, self._question):
             return Judgement(claims=False, supported=True)
         wanted = claim_features(sentence)
-        matches = self._matches(wanted, claimed)
+        matches = self._matches(wanted, claimed, Polarity.of(sentence))
         cited, score = self._cited(wanted, matches)
         cited = self._with_numbers(cited, matches, claimed)
         absent = missing(claimed, [self._evidence[match.window.n - 1] for match in cited])
@@ -145,11 +149,13 @@ class Comparison:
                 found += rarest * settings.elsewhere
         return found / total if total else 0.0
 
-    def _matches(self, wanted: frozenset[str], claimed: Sequence[Quantity]) -> list[_Match]:
+    def _matches(self, wanted: frozenset[str], claimed: Sequence[Quantity], says: Polarity) -> list[_Match]:
         """Return the best sentence of each passage, the best passage first."""
         best: dict[int, _Match] = {}
         for window in self._windows:
             score = self._score(wanted, claimed, window)
+            if says.contradicts(window.polarity):
+                score *= self._settings.contradicted
             if window.n not in best or score > best[window.n].score:
                 best[window.n] = _Match(score, window)
         return sorted(best.values(), key=lambda match: -match.score)
@@ -209,5 +215,6 @@ def _windows(n: int, passage: Passage) -> list[_Window]:
         head = (head if head >= 0 else at) if row else -1
         near = own[max(0, at - 1)] | own[min(len(own) - 1, at + 1)] | (own[head] if row else frozenset())
         inside = [q for q in evidence.quantities if span.start <= q.start < span.start + len(span.text)]
-        windows.append(_Window(n, span.text, own[at], near | context, everything, Evidence(span.text, tuple(inside))))
+        said = Evidence(span.text, tuple(inside))
+        windows.append(_Window(n, span.text, own[at], near | context, everything, said, Polarity.of(span.text)))
     return windows

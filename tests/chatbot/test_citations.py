@@ -192,6 +192,24 @@ def test_a_yes_is_shown_with_the_claim_it_belongs_to() -> None:
     assert answer(f"네. {INVENTED} {GOOD}").text == GOOD
 
 
+@pytest.mark.parametrize(
+    ("source", "claim"),
+    [
+        ("모바일에서는 정기예금을 해지할 수 없습니다.", "모바일에서 정기예금을 해지할 수 있습니다."),
+        ("외국인은 이 적금에 가입이 불가합니다.", "외국인은 이 적금에 가입이 가능합니다."),
+        ("비대면으로 계좌를 만들 수 있습니다.", "비대면으로 계좌를 만들 수 없습니다."),
+        ("You cannot close the account online.", "You can close the account online."),
+    ],
+)
+def test_the_opposite_of_a_passage_is_withheld(source: str, claim: str) -> None:
+    citations = CitationStream((passage("x", "안내", source),), grounding=Grounding.STRICT, language="ko")
+    events_of(citations, [claim])
+    assert citations.text == ""
+    citations = CitationStream((passage("x", "안내", source),), grounding=Grounding.STRICT, language="ko")
+    events_of(citations, [source])
+    assert citations.text == source
+
+
 def test_two_passages_may_support_one_sentence() -> None:
     citations = stream(Grounding.STRICT)
     events = events_of(citations, ["정기예금 최소 가입금액은 1백만원이고 타행 이체 수수료는 건당 500원입니다."])
