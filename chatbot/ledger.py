@@ -9,6 +9,7 @@ import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from importlib.resources import files
 from urllib.parse import quote
 
@@ -208,7 +209,8 @@ class Ledger:
     ) -> list[int]:
         now = "" if self._clock is None else str(round(self._clock() * MICRO))
         keys = keys_of(caller, reservation)
-        reply: list[int] = await self._breaker.call(lambda: script(keys=keys, args=[now, *arguments]))
+        line: bytes = await self._breaker.call(lambda: script(keys=keys, args=[now, *arguments]))
+        reply = [int(number) for number in line.split()]
         self._share.redis_answered()
         if len(reply) > 1:
             self._offset = reply[1] - round(self._monotonic() * MICRO)
@@ -217,7 +219,7 @@ class Ledger:
     def _learn(self, caller: Caller, reply: Sequence[int]) -> Limits:
         """Keep what a success tells (percentile, the day's remainder) and return it as `Limits`."""
         self._percentiles[caller.tenant] = reply[2]
-        uses = [Use(*reply[at : at + NUMBERS_A_SCOPE]) for at in range(4, len(reply), NUMBERS_A_SCOPE)]
+        uses = [Use(*reply[at : at + NUMBERS_A_SCOPE]) for at in range(3, len(reply), NUMBERS_A_SCOPE)]
         now = self._monotonic()
         for holder, use in zip(self._holders(caller), uses, strict=True):
             self._share.saw_remainder(holder, max(0, holder.limit.tokens_per_day - use.today), now=now)
@@ -271,6 +273,7 @@ def keep_seconds(lease_seconds: float) -> int:
     return math.ceil(lease_seconds) + KEEP_UNSETTLED
 
 
+@lru_cache(maxsize=4096)
 def tenant_key(tenant: str) -> str:
     """Return the prefix of a tenant's keys; quoted, so that no name can leave its braces or imitate another's."""
     return f"ledger:{{{quote(tenant, safe='')}}}"
@@ -280,17 +283,21 @@ def percentile_key(tenant: str) -> str:
     return f"{tenant_key(tenant)}:answers:p95"
 
 
+@lru_cache(maxsize=4096)
 def scope_keys(caller: Caller) -> tuple[str, str, str]:
-    tenant = tenant_key(caller.tenant)
-    return (
-        f"{tenant}:all",
-        f"{tenant}:user:{quote(caller.sub, safe='')}",
-        f"{tenant}:model:{quote(caller.model, safe='')}",
-    )
+    """Return what the keys of the caller's three scopes begin with."""
+    tenant, sub, model = tenant_key(caller.tenant), quote(caller.sub, safe=""), quote(caller.model, safe="")
+    return f"{tenant}:all", f"{tenant}:user:{sub}", f"{tenant}:model:{model}"
+
+
+@lru_cache(maxsize=4096)
+def scoped_keys(caller: Caller) -> tuple[str, ...]:
+    """Return the caller's part of KEYS."""
+    return tuple(f"{key}:{part}" for key in scope_keys(caller) for part in ("window", "days", "leases"))
 
 
 def keys_of(caller: Caller, reservation: str) -> list[str]:
     """Return KEYS as `lua/window.lua` numbers them."""
-    scoped = [f"{key}:{part}" for key in scope_keys(caller) for part in ("tokens", "requests", "days", "leases")]
     tenant = tenant_key(caller.tenant)
-    return [*scoped, f"{tenant}:reservation:{reservation}", f"{tenant}:answers", percentile_key(caller.tenant)]
+    percentile = percentile_key(caller.tenant)
+    return [*scoped_keys(caller), f"{tenant}:reservation:{reservation}", f"{tenant}:answers", percentile]

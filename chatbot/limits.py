@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from datetime import time as time_of_day
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pydantic import BaseModel, PositiveFloat, PositiveInt, field_validator
+from pydantic import BaseModel, Field, PositiveFloat, PositiveInt, field_validator
 
 from chatbot.events import Limits
 
@@ -20,13 +20,17 @@ SCOPES: tuple[Scope, ...] = get_args(Scope)
 DIMENSIONS = ("tokens_per_minute", "requests_per_minute", "concurrent", "tokens_per_day")
 
 
+Amount = Annotated[int, Field(ge=1, le=10**12)]
+"""What Lua's numbers carry exactly, with room for what is used beyond a limit."""
+
+
 class Limit(BaseModel, frozen=True):
     """What one scope may spend."""
 
-    tokens_per_minute: PositiveInt
-    requests_per_minute: PositiveInt
-    concurrent: PositiveInt
-    tokens_per_day: PositiveInt
+    tokens_per_minute: Amount
+    requests_per_minute: Amount
+    concurrent: Amount
+    tokens_per_day: Amount
 
     def share(self, replicas: int) -> "Limit":
         """Return one replica's part of the rates and slots, at least one of each."""

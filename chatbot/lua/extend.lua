@@ -5,7 +5,7 @@
 local id, total, lease = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local stored = redis.call("GET", RESERVATION)
 if not stored then
-  return { 0 }
+  return "0"
 end
 local record = cjson.decode(stored)
 local more = total - record.tokens
@@ -15,25 +15,22 @@ for n = 1, SCOPES do
   local limit = 5 + (n - 1) * 2
   scopes[n] = read_scope(n, record.day)
   local rate, today = tonumber(ARGV[limit + 1]), tonumber(ARGV[limit + 2])
-  if more > 0 and (scopes[n].tokens.used + more > rate or scopes[n].spent + more > today) then
-    return { 0 }
+  if more > 0 and (scopes[n].window.tokens + more > rate or scopes[n].spent + more > today) then
+    return "0"
   end
 end
 if more <= 0 then
-  return report(scopes, record.day)
+  return report(scopes)
 end
 
 for n = 1, SCOPES do
   local scope = scopes[n]
-  charge(scope.tokens, more)
+  charge(scope.window, more, 0)
   spend_day(scope, record.day, more)
   redis.call("ZADD", scope.leases_key, "XX", "GT", now + lease, id)
-  local keep = math.ceil(lease / MICRO) + SPAN
-  if redis.call("TTL", scope.leases_key) < keep then
-    redis.call("EXPIRE", scope.leases_key, keep)
-  end
+  keep_leases(scope.leases_key, lease)
 end
 record.tokens = total
 record.parts[#record.parts + 1] = { second, more }
 redis.call("SET", RESERVATION, cjson.encode(record), "EX", ARGV[5])
-return report(scopes, record.day)
+return report(scopes)

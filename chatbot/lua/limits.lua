@@ -8,4 +8,4 @@ local scopes = {}
 for n = 1, SCOPES do
   scopes[n] = read_scope(n, day)
 end
-return report(scopes, day)
+return report(scopes)

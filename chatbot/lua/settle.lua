@@ -4,7 +4,7 @@
 local id, used, sample = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local stored = redis.call("GETDEL", RESERVATION)
 if not stored then
-  return { 0 }
+  return "0"
 end
 local record = cjson.decode(stored)
 
@@ -25,14 +25,15 @@ end
 
 local scopes = {}
 for n = 1, SCOPES do
-  local first = (n - 1) * 4
+  local first = (n - 1) * 3
   for i = 1, #corrections do
     local at, amount = corrections[i][1], corrections[i][2]
     if at + SPAN > second then -- an older bucket has left the window already
-      redis.call("HINCRBY", KEYS[first + 1], at, amount)
+      redis.call("HINCRBY", KEYS[first + 1], "t" .. at, amount)
+      redis.call("HINCRBY", KEYS[first + 1], "T", amount)
     end
   end
-  redis.call("ZREM", KEYS[first + 4], id)
+  redis.call("ZREM", KEYS[first + 3], id)
   scopes[n] = read_scope(n, record.day)
   spend_day(scopes[n], record.day, used - record.tokens)
 end
@@ -51,4 +52,4 @@ if sample > 0 then
     redis.call("SET", PERCENTILE, answers[math.ceil(0.95 * #answers)], "EX", 30 * 86400)
   end
 end
-return report(scopes, record.day)
+return report(scopes)

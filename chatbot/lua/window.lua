@@ -1,16 +1,18 @@
 -- Shared by the ledger's scripts (prepended to each of them).
 --
--- A window is a hash of one-second buckets, field = Unix second, value = tokens or requests. What was charged in
--- second s may have been charged at its very end, so it counts until s + 61: never more than the limit in any 60 s.
--- Times are whole microseconds (exact in a double until the year 2255): a wait that is told is a wait that is true.
+-- A window is a hash of one-second buckets, t<second> and r<second>, beside their running sums T and R, the oldest
+-- second that may be there (o) and the newest of each (nt, nr): a reservation touches only what has left since the last
+-- one, and only a refusal reads all buckets. What was charged in second s may have been charged at its very end, so it
+-- counts until s + 61: never more than the limit in any 60 s. Times are whole microseconds (exact in a double until the
+-- year 2255): a wait that is told is a wait that is true.
 --
--- KEYS 1..12: for tenant, user, model in turn: tokens window, requests window, spent a day, leases.
--- KEYS 13: the reservation.  14: the tenant's last answers.  15: their 95th percentile.
+-- KEYS 1..9: for tenant, user, model in turn: window, spent a day, leases.
+-- KEYS 10: the reservation.  11: the tenant's last answers.  12: their 95th percentile.
 -- ARGV 1: the time, empty for the server's.
 
 local SPAN, MICRO, SCOPES = 61, 1000000, 3
 local TOKENS, REQUESTS, SLOTS, DAY = 1, 2, 3, 4 -- dimensions, as they are told to the caller
-local RESERVATION, ANSWERS, PERCENTILE = KEYS[13], KEYS[14], KEYS[15]
+local RESERVATION, ANSWERS, PERCENTILE = KEYS[10], KEYS[11], KEYS[12]
 
 local function current_time()
   if ARGV[1] ~= "" then
@@ -24,56 +26,98 @@ local now = current_time()
 local second = math.floor(now / MICRO)
 
 local function read_window(key)
-  local window = { key = key, used = 0, newest = 0, buckets = {}, stale = {} }
-  local flat = redis.call("HGETALL", key)
-  for i = 1, #flat, 2 do
-    local at, amount = tonumber(flat[i]), tonumber(flat[i + 1])
-    if at + SPAN <= second then
-      window.stale[#window.stale + 1] = flat[i]
-    elseif amount ~= 0 then
-      window.buckets[at] = amount
-      window.used = window.used + amount
-      window.newest = math.max(window.newest, at)
+  local now_tokens, now_requests = "t" .. second, "r" .. second
+  local stored = redis.call("HMGET", key, "T", "R", "o", "nt", "nr", now_tokens, now_requests)
+  local window = {
+    key = key,
+    tokens = tonumber(stored[1] or 0),
+    requests = tonumber(stored[2] or 0),
+    oldest = tonumber(stored[3] or second),
+    newest_tokens = tonumber(stored[4] or 0),
+    newest_requests = tonumber(stored[5] or 0),
+    bucket_tokens = tonumber(stored[6] or 0),
+    bucket_requests = tonumber(stored[7] or 0),
+    stale = {},
+  }
+  local last_stale = second - SPAN
+  if math.max(window.newest_tokens, window.newest_requests) <= last_stale then
+    window.tokens, window.requests, window.newest_tokens, window.newest_requests = 0, 0, 0, 0
+    window.oldest, window.all_stale = second, stored[3] and true
+  elseif window.oldest <= last_stale then
+    for at = window.oldest, last_stale do
+      window.stale[#window.stale + 1] = "t" .. at
+      window.stale[#window.stale + 1] = "r" .. at
     end
+    local gone = redis.call("HMGET", key, unpack(window.stale))
+    for i = 1, #gone, 2 do
+      window.tokens = window.tokens - (gone[i] or 0)
+      window.requests = window.requests - (gone[i + 1] or 0)
+    end
+    window.oldest = last_stale + 1
   end
   return window
 end
 
--- Microseconds until `amount` fits: when enough of the oldest buckets have left. Nothing larger than the limit comes here.
-local function window_wait(window, amount, limit)
-  local excess = window.used + amount - limit
+-- Microseconds until `amount` fits under `limit`: when enough of the oldest buckets (fields `letter`<second>) have left.
+-- Nothing larger than the limit comes here.
+local function window_wait(window, letter, used, amount, limit)
+  local excess = used + amount - limit
   if excess <= 0 then
     return 0
   end
-  for at = second - SPAN + 1, window.newest do
-    excess = excess - (window.buckets[at] or 0)
+  local newest = math.max(window.newest_tokens, window.newest_requests)
+  local fields = {}
+  for at = window.oldest, newest do
+    fields[#fields + 1] = letter .. at
+  end
+  local buckets = redis.call("HMGET", window.key, unpack(fields))
+  for i = 1, #buckets do
+    excess = excess - (buckets[i] or 0)
     if excess <= 0 then
-      return (at + SPAN) * MICRO - now
+      return (window.oldest + i - 1 + SPAN) * MICRO - now
     end
   end
   return SPAN * MICRO
 end
 
-local function charge(window, amount)
-  redis.call("HINCRBY", window.key, second, amount)
-  if #window.stale > 0 then
+local function charge(window, tokens, requests)
+  if window.all_stale then
+    redis.call("DEL", window.key)
+  elseif #window.stale > 0 then
     redis.call("HDEL", window.key, unpack(window.stale))
   end
-  redis.call("EXPIRE", window.key, 2 * SPAN)
-  window.used = window.used + amount
-  window.newest = second
+  window.tokens, window.newest_tokens = window.tokens + tokens, second
+  window.requests = window.requests + requests
+  if requests > 0 then
+    window.newest_requests = second
+  end
+  redis.call(
+    "HSET", window.key, "T", window.tokens, "R", window.requests, "o", math.min(window.oldest, second),
+    "nt", window.newest_tokens, "nr", window.newest_requests,
+    "t" .. second, window.bucket_tokens + tokens, "r" .. second, window.bucket_requests + requests
+  )
+  if window.bucket_requests == 0 then -- the first of this second: the others need not say it again
+    redis.call("EXPIRE", window.key, 2 * SPAN)
+  end
+end
+
+-- Let the leases live as long as the longest of them, and somewhat longer, so that few reservations need say it.
+local function keep_leases(key, lease)
+  local keep = math.ceil(lease / MICRO) + SPAN
+  if redis.call("TTL", key) < keep then
+    redis.call("EXPIRE", key, keep + 600)
+  end
 end
 
 -- Everything there is to know of one scope; `day` is the field of today.
 local function read_scope(n, day)
-  local first = (n - 1) * 4
+  local first = (n - 1) * 3
   return {
-    tokens = read_window(KEYS[first + 1]),
-    requests = read_window(KEYS[first + 2]),
-    day_key = KEYS[first + 3],
-    spent = tonumber(redis.call("HGET", KEYS[first + 3], day) or "0"),
-    leases_key = KEYS[first + 4],
-    leases = redis.call("ZCOUNT", KEYS[first + 4], "(" .. string.format("%.0f", now), "+inf"),
+    window = read_window(KEYS[first + 1]),
+    day_key = KEYS[first + 2],
+    spent = tonumber(redis.call("HGET", KEYS[first + 2], day) or 0),
+    leases_key = KEYS[first + 3],
+    leases = redis.call("ZCOUNT", KEYS[first + 3], "(" .. string.format("%.0f", now), "+inf"),
   }
 end
 
@@ -89,21 +133,27 @@ end
 
 local function spend_day(scope, day, amount)
   redis.call("HINCRBY", scope.day_key, day, amount)
-  redis.call("EXPIRE", scope.day_key, 3 * 86400)
+  if scope.spent == 0 then -- a new day's first, or one that was given back whole
+    redis.call("EXPIRE", scope.day_key, 3 * 86400)
+  end
   scope.spent = scope.spent + amount
 end
 
--- The reply of a success: time, percentile, day, then six numbers a scope.
-local function report(scopes, day)
-  local reply = { 1, now, tonumber(redis.call("GET", PERCENTILE) or "0"), day }
+-- Replies are one line of numbers: redis-py parses an array element by element, which took longer than the script.
+-- (%.14g, as Lua writes numbers, is exact for all of them but the time.)
+local function reply(status, numbers)
+  return status .. " " .. string.format("%.0f", now) .. " " .. table.concat(numbers, " ")
+end
+
+-- The reply of a success: 1, time, percentile, then six numbers a scope.
+local function report(scopes)
+  local numbers = { redis.call("GET", PERCENTILE) or 0 }
   for n = 1, SCOPES do
-    local scope = scopes[n]
-    local numbers = {
-      scope.tokens.used, scope.tokens.newest, scope.requests.used, scope.requests.newest, scope.leases, scope.spent,
-    }
-    for i = 1, #numbers do
-      reply[#reply + 1] = numbers[i]
-    end
+    local scope, window = scopes[n], scopes[n].window
+    local at = #numbers
+    numbers[at + 1], numbers[at + 2] = window.tokens, window.newest_tokens
+    numbers[at + 3], numbers[at + 4] = window.requests, window.newest_requests
+    numbers[at + 5], numbers[at + 6] = scope.leases, scope.spent
   end
-  return reply
+  return reply(1, numbers)
 end
