@@ -1,0 +1,294 @@
+"""The index: passages in Qdrant, on a server or embedded in this process, found by meaning and by terms at once.
+
+IndexUnavailable    (knowledge.driver) the index, or the embedder it needs, cannot be asked now
+EmbedderMismatch    (knowledge.collection) stops the boot: the collection was filled by another embedder
+"""
+
+import asyncio
+import math
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import msgspec
+from pydantic import AnyHttpUrl, BaseModel, PositiveFloat, PositiveInt, SecretStr, model_validator
+from qdrant_client import models
+
+from knowledge.access import Access
+from knowledge.collection import DENSE, TERMS, EmbedderMismatch, ensure_collection
+from knowledge.driver import Driver, IndexUnavailable, Operation, ask, open_driver
+from knowledge.embedding import Embedder, EmbeddingUnavailable
+from knowledge.fusion import Fused, FusionSettings, fuse
+from knowledge.passage import Hit, Passage, language_of
+from knowledge.sparse import SparseTerms, Terms
+
+__all__ = [
+    "EmbedderMismatch",
+    "Index",
+    "IndexSettings",
+    "IndexUnavailable",
+    "indexed_text",
+    "open_index",
+    "visible_filter",
+]
+
+T = TypeVar("T")
+
+
+class IndexSettings(BaseModel, frozen=True):
+    """Either the `url` of a Qdrant server or the `path` of an embedded one, which only one process may open."""
+
+    url: AnyHttpUrl | None = None
+    path: Path | None = None
+    api_key: SecretStr | None = None
+    alias: str = "kb"
+    read_timeout: PositiveFloat = 2.0
+    write_timeout: PositiveFloat = 30.0
+    # The embedded index writes 64 points in 0.1 s; searches wait that long at most.
+    write_batch: PositiveInt = 64
+    fusion: FusionSettings = FusionSettings()
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if (self.url is None) == (self.path is None):
+            raise ValueError("set either the index's url or its path")
+        return self
+
+
+def visible_filter(access: Access) -> models.Filter:
+    """Return the one filter of the tree: what `access` may read at its instant, and nothing else.
+
+    A draft has no `visible_from` and matches no range; without groups nothing matches.
+    """
+    tenant = models.FieldCondition(key="tenant", match=models.MatchValue(value=access.tenant))
+    if not access.groups:
+        # A condition and its opposite: engines differ in what an empty list of alternatives means.
+        return models.Filter(must=[tenant], must_not=[tenant])
+    return models.Filter(
+        must=[
+            tenant,
+            models.FieldCondition(key="readers", match=models.MatchAny(any=sorted(access.groups))),
+            models.FieldCondition(key="visible_from", range=models.Range(lte=access.as_of)),
+        ],
+        should=[
+            models.IsEmptyCondition(is_empty=models.PayloadField(key="visible_until")),
+            models.FieldCondition(key="visible_until", range=models.Range(gt=access.as_of)),
+        ],
+    )
+
+
+def indexed_text(passage: Passage) -> str:
+    """Return what is embedded and what terms are read from: title and section name what the text is about."""
+    return "\n".join(part for part in (passage.title, passage.section, passage.text) if part)
+
+
+class Index:
+    """Reads and writes passages; every search is seen through an `Access`."""
+
+    def __init__(
+        self, driver: Driver, embedder: Embedder, terms: Terms, settings: IndexSettings, *, collection: str
+    ) -> None:
+        self.collection = collection
+        self._driver = driver
+        self._embedder = embedder
+        self._terms = terms
+        self._settings = settings
+
+    async def search(self, question: str, *, access: Access, limit: int, boost_terms: str = "") -> list[Hit]:
+        """Return at most `limit` passages that `access` may read, best first.
+
+        `boost_terms` are words that count too, half, among the terms. A hit's `terms` is 0 if it is no candidate there.
+
+        Raises:
+            IndexUnavailable: the index or the embedder cannot be asked.
+        """
+        visible = visible_filter(access)
+        candidates = max(limit, self._settings.fusion.candidates)
+        try:
+            # Two requests instead of one batch: the terms are looked up while the question is embedded.
+            async with asyncio.TaskGroup() as halves:
+                terms = halves.create_task(self._by_terms(question, boost_terms, visible=visible, limit=candidates))
+                dense = halves.create_task(self._by_meaning(question, visible=visible, limit=candidates))
+        except ExceptionGroup as failed:
+            raise failed.exceptions[0] from None
+        vector, by_meaning = dense.result()
+        weight = self._settings.fusion.dense_weight(language_of(question))
+        best = fuse(by_meaning, terms.result(), weight=weight, candidates=candidates)[:limit]
+        return await self._hits(best, vector)
+
+    async def passage(self, *, document_id: str, version: int, n: int, access: Access) -> Passage | None:
+        """Return one passage if `access` may read it."""
+        only = _of_version(access.tenant, document_id, version)
+        number = models.FieldCondition(key="n", match=models.MatchValue(value=n))
+        wanted = models.Filter(must=[visible_filter(access), only, number])
+        alias = self._settings.alias
+        records, _ = await self._read(lambda client: client.scroll(alias, scroll_filter=wanted, limit=1))
+        return _passage(records[0].payload) if records else None
+
+    async def passages(self, *, tenant: str, document_id: str, version: int) -> list[Passage]:
+        """Return all passages of a version in order, drafts too: the view of the bank's staff, never a customer's."""
+        wanted = _of_version(tenant, document_id, version)
+        found: list[Passage] = []
+        offset: Any = None
+        while True:
+            page = _page(self._settings.alias, wanted, offset)
+            records, offset = await self._read(page)
+            found.extend(_passage(record.payload) for record in records)
+            if offset is None:
+                return sorted(found, key=lambda passage: passage.n)
+
+    async def count(self, *, tenant: str, document_id: str, version: int) -> int:
+        """Return how many points a version has."""
+        wanted = _of_version(tenant, document_id, version)
+        return (await self._read(lambda client: client.count(self._settings.alias, wanted, exact=True))).count
+
+    async def embed(self, passages: Sequence[Passage]) -> list[list[float]]:
+        """Return the dense vectors that `upsert` takes: the slow step, for a pipeline that times it by itself."""
+        try:
+            return await self._embedder.embed_passages([indexed_text(passage) for passage in passages])
+        except EmbeddingUnavailable as exc:
+            raise IndexUnavailable("passages cannot be embedded") from exc
+
+    async def upsert(self, passages: Sequence[Passage], vectors: Sequence[Sequence[float]] | None = None) -> None:
+        """Write passages, durable on return; written twice they change nothing. Without `vectors` it embeds them."""
+        if vectors is not None and len(vectors) != len(passages):
+            raise ValueError(f"{len(passages)} passages came with {len(vectors)} vectors")
+        step = self._settings.write_batch
+        for start in range(0, len(passages), step):
+            batch = passages[start : start + step]
+            ready = await self.embed(batch) if vectors is None else vectors[start : start + step]
+            points = await asyncio.to_thread(self._points, batch, ready)
+            await self._write(_upsert(self._settings.alias, points))
+
+    async def set_visibility(
+        self, *, tenant: str, document_id: str, version: int, visible_from: float | None, visible_until: float | None
+    ) -> None:
+        """Set the interval in which all points of a version are seen; it holds for every search after the return."""
+        wanted = _of_version(tenant, document_id, version)
+        interval = {"visible_from": visible_from, "visible_until": visible_until}
+        await self._write(lambda client: client.set_payload(self._settings.alias, interval, points=wanted, wait=True))
+
+    async def delete(self, *, tenant: str, document_id: str, version: int) -> None:
+        """Remove all points of a version."""
+        wanted = models.FilterSelector(filter=_of_version(tenant, document_id, version))
+        await self._write(lambda client: client.delete(self._settings.alias, wanted, wait=True))
+
+    async def ping(self) -> None:
+        """Raise IndexUnavailable unless the collection can be read."""
+        await self._read(lambda client: client.get_collection(self._settings.alias))
+
+    async def _by_meaning(
+        self, question: str, *, visible: models.Filter, limit: int
+    ) -> tuple[list[float], dict[str, float]]:
+        try:
+            (vector,) = await self._embedder.embed_queries([question])
+        except EmbeddingUnavailable as exc:
+            raise IndexUnavailable("the question cannot be embedded") from exc
+        return vector, await self._scores(models.QueryRequest(query=vector, using=DENSE, filter=visible, limit=limit))
+
+    async def _by_terms(self, question: str, boost: str, *, visible: models.Filter, limit: int) -> dict[str, float]:
+        terms = await asyncio.to_thread(self._terms.query, question, boost)
+        if not terms.indices:
+            return {}
+        request = models.QueryRequest(query=_sparse(terms), using=TERMS, filter=visible, limit=limit)
+        return await self._scores(request)
+
+    async def _scores(self, request: models.QueryRequest) -> dict[str, float]:
+        alias = self._settings.alias
+        (found,) = await self._read(lambda client: client.query_batch_points(alias, [request]))
+        return {str(point.id): point.score for point in found.points}
+
+    async def _hits(self, best: Sequence[Fused], vector: Sequence[float]) -> list[Hit]:
+        """Fetch what is shown; a point deleted since the search is left out."""
+        unscored = any(one.dense is None for one in best)
+        ids = [one.point_id for one in best]
+        alias = self._settings.alias
+        fetch: Operation[list[models.Record]] = lambda client: client.retrieve(  # noqa: E731  typed for the driver
+            alias, ids, with_payload=True, with_vectors=[DENSE] if unscored else False
+        )
+        found = {str(record.id): record for record in await self._read(fetch)} if ids else {}
+        return [_hit(one, found[one.point_id], vector) for one in best if one.point_id in found]
+
+    def _points(self, passages: Sequence[Passage], vectors: Sequence[Sequence[float]]) -> list[models.PointStruct]:
+        return [
+            models.PointStruct(
+                id=passage.point_id,
+                vector={DENSE: list(vector), TERMS: _sparse(self._terms.passage(indexed_text(passage)))},
+                payload=msgspec.to_builtins(passage),
+            )
+            for passage, vector in zip(passages, vectors, strict=True)
+        ]
+
+    async def _read(self, operation: Operation[T]) -> T:
+        return await ask(self._driver, operation, timeout=self._settings.read_timeout)
+
+    async def _write(self, operation: Operation[T]) -> T:
+        return await ask(self._driver, operation, timeout=self._settings.write_timeout)
+
+
+@asynccontextmanager
+async def open_index(settings: IndexSettings, embedder: Embedder, terms: Terms) -> AsyncGenerator[Index]:
+    """Open the index and make sure that its collection is there and was filled by this embedder.
+
+    Raises:
+        EmbedderMismatch: it was filled by another.
+        IndexUnavailable: the server does not answer, or the folder cannot be opened.
+    """
+    key = None if settings.api_key is None else settings.api_key.get_secret_value()
+    place = settings.path if settings.path is not None else str(settings.url)
+    async with open_driver(place, api_key=key, timeout=settings.write_timeout) as driver:
+        collection = await ask(
+            driver,
+            lambda client: ensure_collection(
+                client,
+                alias=settings.alias,
+                embedder=embedder.name,
+                dimensions=embedder.dimensions,
+                payload_indexes=settings.url is not None,
+            ),
+            timeout=settings.write_timeout,
+        )
+        yield Index(driver, embedder, terms, settings, collection=collection)
+
+
+def _of_version(tenant: str, document_id: str, version: int) -> models.Filter:
+    return models.Filter(
+        must=[
+            models.FieldCondition(key="tenant", match=models.MatchValue(value=tenant)),
+            models.FieldCondition(key="document_id", match=models.MatchValue(value=document_id)),
+            models.FieldCondition(key="version", match=models.MatchValue(value=version)),
+        ]
+    )
+
+
+def _page(alias: str, wanted: models.Filter, offset: Any) -> Operation[tuple[list[models.Record], Any]]:
+    return lambda client: client.scroll(alias, scroll_filter=wanted, limit=256, offset=offset)
+
+
+def _upsert(alias: str, points: list[models.PointStruct]) -> Operation[models.UpdateResult]:
+    return lambda client: client.upsert(alias, points, wait=True)
+
+
+def _sparse(terms: SparseTerms) -> models.SparseVector:
+    return models.SparseVector(indices=list(terms.indices), values=list(terms.values))
+
+
+def _hit(fused: Fused, record: models.Record, vector: Sequence[float]) -> Hit:
+    dense = fused.dense
+    if dense is None:
+        stored = record.vector if isinstance(record.vector, dict) else {}
+        dense = _cosine(vector, stored.get(DENSE, ()))
+    return Hit(passage=_passage(record.payload), score=fused.score, dense=dense, terms=fused.terms or 0.0)
+
+
+def _cosine(one: Sequence[float], other: Any) -> float:
+    dot = sum(a * b for a, b in zip(one, other, strict=True))
+    return float(dot / (math.hypot(*one) * math.hypot(*other)))
+
+
+def _passage(payload: Mapping[str, Any] | None) -> Passage:
+    try:
+        return msgspec.convert(payload, Passage)
+    except msgspec.ValidationError as exc:
+        raise IndexUnavailable("a point of the collection holds no passage") from exc

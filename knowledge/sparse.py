@@ -1,0 +1,112 @@
+"""Sparse terms: what a text says word for word, as the half of the search that knows names, numbers and product terms.
+
+Korean terms are Kiwi morphemes (a particle never hides a noun, a compound is found by its parts), English terms are
+Snowball stems, numbers are kept whole without their thousands separators. A term's index is a hash of its text, so
+that no vocabulary has to be stored or shared. Passages carry BM25 term frequencies; the collection multiplies by IDF.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from hashlib import blake2b
+from threading import Lock
+from unicodedata import normalize
+
+from kiwipiepy import Kiwi
+from pydantic import BaseModel, PositiveFloat
+from snowballstemmer import stemmer
+
+# Nouns, verbs, adjectives, roots, adverbs and Hanja. Kiwi's suffixes such as "VV-R" (regular conjugation) are cut
+# off first; particles, endings and punctuation carry no topic; letters and digits are read by `_WORD` in any language.
+_TOPICAL = frozenset({"NNG", "NNP", "NNB", "NR", "NP", "VV", "VA", "XR", "MAG", "XPN", "SH"})
+
+_HANGUL = re.compile(r"[\u1100-\u11ff\u3131-\u318e\uac00-\ud7a3\u3400-\u9fff]")
+_WORD = re.compile(r"\d+(?:[.,]\d+)*|[a-z\u00c0-\u024f]+(?:'[a-z]+)?")
+_DIGITS = re.compile(r"\d")
+
+# Words that stand in most English sentences: left in, they only lengthen a passage.
+_STOPPED = (
+    "a an the and or of to in on at by for from with as is are was were be been being am do does did done has have had "
+    "having i me my we us our you your he him his she her it its they them their this that these those there here what "
+    "which who whom when where why how if then than so not no nor can could will would shall should may might must "
+    "about into over under up down out off again further once s t d ll m re ve"
+)
+_STOPWORDS = frozenset(_STOPPED.split())
+
+
+class TermSettings(BaseModel, frozen=True):
+    """BM25's two constants, and the length in terms of a typical passage (a corpus that grows has no fixed mean)."""
+
+    k1: PositiveFloat = 1.2
+    b: PositiveFloat = 0.75
+    typical_terms: PositiveFloat = 150.0
+
+
+@dataclass(frozen=True, slots=True)
+class SparseTerms:
+    """A sparse vector: distinct term hashes in rising order, each with its weight."""
+
+    indices: tuple[int, ...]
+    values: tuple[float, ...]
+
+
+class Terms:
+    """Turns text into sparse vectors; one instance serves every thread."""
+
+    def __init__(self, settings: TermSettings | None = None) -> None:
+        self._settings = settings or TermSettings()
+        # One worker: Kiwi's own pool would compete with the embedder for the same cores. Without its dictionaries of
+        # names Kiwi takes 250 MB less, loads in 0.9 instead of 3 s, and cuts compounds, which finds them by their
+        # parts: nDCG of the terms alone is .939 either way on ko_autorag_docs, .976 against .973 on the other set.
+        self._kiwi = Kiwi(num_workers=1, load_default_dict=False, load_typo_dict=False, load_multi_dict=False)
+        # Snowball's stemmer keeps the word it works on in itself, and Kiwi promises nothing about two threads at once.
+        self._lock = Lock()
+        self._stem = lru_cache(maxsize=50_000)(stemmer("english").stemWord)
+
+    def words(self, text: str) -> list[str]:
+        """Return the terms of a text in order, repeated as often as they occur."""
+        plain = normalize("NFKC", text).lower()
+        with self._lock:
+            terms = [self._word(found.group()) for found in _WORD.finditer(plain) if found.group() not in _STOPWORDS]
+            if _HANGUL.search(plain):
+                terms.extend(self._morphemes(plain))
+        return terms
+
+    def passage(self, text: str) -> SparseTerms:
+        """Return BM25's term frequencies: saturated, and lower in a passage that is longer than typical."""
+        counts = Counter(self.words(text))
+        s = self._settings
+        length = s.k1 * (1 - s.b + s.b * counts.total() / s.typical_terms)
+        return _vector((term, n * (s.k1 + 1) / (n + length)) for term, n in counts.items())
+
+    def query(self, text: str, boost: str = "") -> SparseTerms:
+        """Return a question's terms, each weighing 1, and half that for terms that stand only in `boost`."""
+        asked = dict.fromkeys(self.words(text), 1.0)
+        return _vector((dict.fromkeys(self.words(boost), 0.5) | asked).items())
+
+    def _word(self, word: str) -> str:
+        if _DIGITS.match(word):
+            return word.replace(",", "")
+        return str(self._stem(word))
+
+    def _morphemes(self, text: str) -> Iterator[str]:
+        for token in self._kiwi.tokenize(text):
+            if token.tag.partition("-")[0] in _TOPICAL and _HANGUL.search(token.form):
+                yield token.form
+
+
+def _vector(weights: Iterable[tuple[str, float]]) -> SparseTerms:
+    hashed: dict[int, float] = {}
+    for term, weight in weights:
+        index = _index(term)
+        hashed[index] = max(hashed.get(index, 0.0), weight)
+    indices: Sequence[int] = sorted(hashed)
+    return SparseTerms(tuple(indices), tuple(hashed[i] for i in indices))
+
+
+@lru_cache(maxsize=100_000)
+def _index(term: str) -> int:
+    """Return 32 bits of a keyless hash: the same in every process and release, unlike `hash()`."""
+    return int.from_bytes(blake2b(term.encode(), digest_size=4).digest(), "big")
