@@ -39,8 +39,10 @@ local function read_window(key)
     bucket_requests = tonumber(stored[7] or 0),
     stale = {},
   }
-  local last_stale = second - SPAN
-  if math.max(window.newest_tokens, window.newest_requests) <= last_stale then
+  local last_stale, newest = second - SPAN, math.max(window.newest_tokens, window.newest_requests)
+  -- Nothing of it counts any more; nor does what was charged more than a window ahead of a clock that was set back:
+  -- it would be held against its owner until the clock has caught up.
+  if newest <= last_stale or newest > second + SPAN then
     window.tokens, window.requests, window.newest_tokens, window.newest_requests = 0, 0, 0, 0
     window.oldest, window.all_stale = second, stored[3] and true
   elseif window.oldest <= last_stale then

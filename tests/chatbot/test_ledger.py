@@ -238,6 +238,19 @@ async def test_the_day_ends_at_midnight_in_the_tenants_zone(redis: Redis) -> Non
     assert (await ledger.limits(who)).remaining_today == 0
 
 
+@pytest.mark.parametrize("seconds", [-200_000, -600, -30, 600, 200_000])
+async def test_a_clock_of_redis_that_is_set_locks_nobody_out_for_long(
+    redis: Redis, clock: Clock, seconds: float
+) -> None:
+    ledger, who = ledger_of(redis, limited(tokens_per_minute=100), clock), someone()
+    await reserve(ledger, who, 100)
+    clock.pass_seconds(seconds)
+    if seconds == -30:
+        assert wait_of(await refused(ledger, who, 100)) == 61 + 30 - 0.25
+    else:
+        await reserve(ledger, who, 100)
+
+
 async def test_the_longest_of_several_waits_is_told(redis: Redis, clock: Clock) -> None:
     ledger, who = ledger_of(redis, limited(tokens_per_minute=100, requests_per_minute=2), clock), someone()
     await reserve(ledger, who, 10)
@@ -414,7 +427,9 @@ async def test_without_redis_a_replica_spends_its_share_for_a_minute(nowhere: Re
     assert settled.remaining_tokens == 40
     assert (await outage.ledger.extend(await reserve(outage.ledger, who, 20), more_tokens=21)) is None
     outage.clock.pass_seconds(59)
-    await reserve(outage.ledger, who, 20)
+    longer = await outage.ledger.extend(await reserve(outage.ledger, who, 15), more_tokens=5)
+    assert longer is not None
+    assert (longer.tokens, longer.limits.remaining_tokens) == (20, 0)
     outage.clock.pass_seconds(1)
     with pytest.raises(StoreUnavailable):
         await reserve(outage.ledger, who, 1)
@@ -456,6 +471,24 @@ async def test_an_outage_opens_no_second_window_beside_the_first(redis: Redis, n
     lost._share = ledger._share
     assert (await refused(lost, who, 21)).retry_after == 60
     await reserve(lost, who, 20)
+
+
+async def test_while_redis_is_away_an_answer_it_knows_goes_on_from_the_share(redis: Redis, nowhere: Redis) -> None:
+    clock, who = Clock(1000), someone()
+    limits = limited(tokens_per_minute=100)
+    ledger = Ledger(redis, RedisBreaker(PATIENT, clock=clock), LedgerSettings(limits=limits), monotonic=clock)
+    reservation = await reserve(ledger, who, 80)
+    lost = Ledger(nowhere, RedisBreaker(PATIENT, clock=clock), LedgerSettings(limits=limits), monotonic=clock)
+    lost._share = ledger._share
+    longer = await lost.extend(reservation, more_tokens=20)
+    assert longer is not None
+    assert await lost.extend(longer, more_tokens=1) is None
+    with pytest.raises(StoreUnavailable):
+        await lost.settle(longer, 95)
+    # Redis is back, and whoever settles then charges what was used.
+    limits_left = await ledger.settle(longer, 95)
+    assert limits_left is not None
+    assert limits_left.remaining_tokens == 5
 
 
 # --- the breaker -----------------------------------------------------------------------------------------------------
