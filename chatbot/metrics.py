@@ -3,12 +3,13 @@
 Labels are closed sets: finish reasons and error codes, languages, scopes.  `docs/metrics.md` lists them all.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from chatbot.events import Usage
+from chatbot.model_call import ModelCallFinished
 from knowledge.passage import Language
 
 _SECONDS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 40, 80)
@@ -44,19 +45,20 @@ class Metrics:
         self.active = gauge("chatbot_active_answers", "Answers that run in this process")
         self.busy = gauge("chatbot_busy_slots", "Model slots taken")
         self.queued = gauge("chatbot_queued_answers", "Answers that wait for a model slot")
-        self.model_seconds = histogram(
-            "chatbot_model_first_token_seconds", "Model called to its first token", ["outcome"]
+        self.model_calls = counter("chatbot_model_calls", "Calls to model endpoints", ["group", "kind", "outcome"])
+        self.model_first_token = histogram(
+            "chatbot_model_first_token_seconds", "Endpoint called to its first token", ["group", "kind"]
         )
-        self.extra_prompt_tokens = counter("chatbot_failover_prompt_tokens", "Prompt tokens computed again by failover")
+        self.failover_tokens = counter("chatbot_failover_prompt_tokens", "Prompt tokens computed again by failover")
 
     def _makers(self) -> tuple[Callable[..., Counter], Callable[..., Gauge], Callable[..., Histogram]]:
-        def counter(name: str, text: str, labels: tuple[str, ...] = ()) -> Counter:
+        def counter(name: str, text: str, labels: Sequence[str] = ()) -> Counter:
             return Counter(name, text, labels, registry=self.registry)
 
-        def gauge(name: str, text: str, labels: tuple[str, ...] = ()) -> Gauge:
+        def gauge(name: str, text: str, labels: Sequence[str] = ()) -> Gauge:
             return Gauge(name, text, labels, registry=self.registry)
 
-        def histogram(name: str, text: str, labels: tuple[str, ...] = ()) -> Histogram:
+        def histogram(name: str, text: str, labels: Sequence[str] = ()) -> Histogram:
             return Histogram(name, text, labels, registry=self.registry, buckets=_SECONDS)
 
         return counter, gauge, histogram
@@ -72,3 +74,10 @@ class Metrics:
         self.tokens.labels("answer").inc(turn.usage.answer_tokens)
         self.withheld.labels(turn.language).inc(turn.withheld)
         self.citations.labels(turn.language).inc(turn.citations)
+
+    def model_called(self, call: ModelCallFinished) -> None:
+        """Observe the end of one call to one endpoint (a hook)."""
+        self.model_calls.labels(call.group, call.kind, call.outcome).inc()
+        self.failover_tokens.inc(call.extra_prompt_tokens)
+        if call.first_token_seconds is not None:
+            self.model_first_token.labels(call.group, call.kind).observe(call.first_token_seconds)

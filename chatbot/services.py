@@ -1,6 +1,6 @@
 """What an answer may use, opened once by `wiring.py`: a frozen list, so that `turn.py` sees no driver."""
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, cast
 
@@ -70,6 +70,7 @@ class Services:
     retrieval: Retrieval
     withdrawals: Withdrawals
     now: Callable[[], float]
+    pings: Mapping[str, Callable[[], Awaitable[None]]]
     on_turn_finished: tuple[Callable[[TurnFinished], None], ...]
 
 

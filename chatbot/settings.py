@@ -6,7 +6,6 @@ Nested values use two underscores: `TURN__GROUNDING=numbers`, `LEDGER__LIMITS__U
 from pathlib import Path
 from typing import Literal, Self
 
-from knowledge.embedding import EmbedderSettings
 from knowledge.index import IndexSettings
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -14,12 +13,14 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from chatbot.admission import AdmissionSettings
 from chatbot.answer_log import AnswerLogSettings
 from chatbot.answers import AnswersSettings
+from chatbot.audit import AuditSettings
 from chatbot.history import HistorySettings
 from chatbot.ledger import LedgerSettings
 from chatbot.pool import ModelSettings, ProfileName
 from chatbot.redis_breaker import RedisSettings
 from chatbot.retrieval import RetrievalSettings
 from chatbot.services import TurnSettings
+from knowledge.embedding import EmbedderSettings
 from knowledge.identity import AuthSettings
 from telemetry.setup import TraceSettings
 
@@ -29,7 +30,9 @@ LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 class Settings(BaseSettings):
     """Everything an operator may decide; what has no default must be set."""
 
-    model_config = SettingsConfigDict(env_nested_delimiter="__", nested_model_default_partial_update=True, frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(
+        env_nested_delimiter="__", nested_model_default_partial_update=True, frozen=True, extra="ignore"
+    )
 
     host: str = "127.0.0.1"
     port: int = Field(8000, ge=1, le=65535)
@@ -87,6 +90,11 @@ class Settings(BaseSettings):
                 "llm_api_key": self.llm_api_key,
             }
         )
+
+    @property
+    def audit(self) -> AuditSettings:
+        """The audit trail's secret."""
+        return AuditSettings(key=self.audit_key)
 
     @property
     def database(self) -> str:

@@ -260,7 +260,11 @@ async def stream_answer(turn: Turn, running: Running, draft: Draft, services: Se
     """Stream the model's tokens through the citation checks into the log, never past what is reserved."""
     passages = [hit.passage for hit in turn.found.hits[: turn.prompt.passages]]
     checks = CitationStream(
-        passages, grounding=services.settings.grounding, language=turn.language, question=turn.screened.text
+        passages,
+        grounding=services.settings.grounding,
+        language=turn.language,
+        allowed_numbers_from=turn.screened.text,
+        contact=services.guard.contact,
     )
     draft.usage = Usage(prompt_tokens=len(turn.prompt.answer_ids))
     reservation: Reservation | None = turn.reservation
@@ -346,9 +350,10 @@ def fall_back_on_quotes(exc: ModelUnavailable, turn: Turn, running: Running, dra
         return
     quoted = quote_passages(turn.screened.text, [hit.passage for hit in turn.found.hits], turn.language)
     running.put(Notice(code=NoticeCode.DEGRADED, text=services.guard.text("degraded", turn.language)))
-    show(quoted, running, draft)
+    if quoted.text:
+        show([Token(text=quoted.text), *quoted.citations], running, draft)
     say(Reply.MODELS_AWAY, turn, running, draft, services)
-    draft.grounded = bool(quoted)
+    draft.grounded = bool(quoted.citations)
 
 
 # --- the end ---------------------------------------------------------------------------------------------------------

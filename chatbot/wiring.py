@@ -3,14 +3,21 @@
 import time
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 
 import anyio
+import knowledge.index
+from knowledge.index import Index, open_index
+from knowledge.withdrawals import open_withdrawals
+from redis.asyncio import Redis
+from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from chatbot.admission import Admission
 from chatbot.answer_log import AnswerLog
 from chatbot.answers import Answers
-from chatbot.audit import Audit
+from chatbot.audit import UNAVAILABLE, open_audit
+from chatbot.errors import AuditUnavailable, IndexUnavailable
 from chatbot.guard import Guard
 from chatbot.history import History
 from chatbot.ledger import Ledger
@@ -23,9 +30,16 @@ from chatbot.services import Services
 from chatbot.settings import Settings
 from knowledge.embedding import open_embedder
 from knowledge.identity import open_authenticator
-from knowledge.index import Index, open_index
+from knowledge.passage import Language
 from knowledge.sparse import Terms
-from knowledge.withdrawals import Withdrawals
+
+
+@asynccontextmanager
+async def open_passages(settings: Settings) -> AsyncGenerator[Index]:
+    """Open the passage index with its embedder and its terms."""
+    terms = await anyio.to_thread.run_sync(Terms)
+    async with open_embedder(settings.embedder) as embedder, open_index(settings.index, embedder, terms) as index:
+        yield index
 
 
 @asynccontextmanager
@@ -42,11 +56,12 @@ async def open_services(
         breaker = RedisBreaker(settings.redis.breaker)
         models = await stack.enter_async_context(open_models(settings.models, on_call=metrics.model_called))
         audit = await stack.enter_async_context(open_audit(engine, settings.audit))
-        withdrawals = await open_withdrawals(engine)
+        withdrawals = await stack.enter_async_context(open_withdrawals(engine))
         # Entered last, so left first: no answer outlives what it uses.
         tasks = await stack.enter_async_context(anyio.create_task_group())
-        tasks.start_soon(withdrawals.watch)
+        stack.callback(tasks.cancel_scope.cancel)
         answer_log = AnswerLog(redis, breaker, settings.answer_log)
+        banks: dict[Language, str] = {"ko": settings.bank_name_ko, "en": settings.bank_name_en}
         yield Services(
             settings=settings.turn,
             authenticator=authenticator,
@@ -54,18 +69,58 @@ async def open_services(
             answers=Answers(answer_log, tasks, settings.answers),
             answer_log=answer_log,
             audit=audit,
-            guard=Guard(...),
+            guard=Guard(contact=settings.handoff_contact),
             history=History(redis, breaker, settings.history),
             index=index,
+            index_version=index.collection,
             ledger=Ledger(redis, breaker, settings.ledger),
             metrics=metrics,
             models=models,
             prompts=PromptBuilder(
-                load_templates(), models.tokenizer, bank=settings.bank_name, passage_tokens=settings.passage_tokens
+                load_templates(), models.tokenizer, banks=banks, passage_tokens=settings.passage_tokens
             ),
             retrieval=Retrieval(index, settings.retrieval),
             withdrawals=withdrawals,
             now=time.time,
+            pings={
+                "index": partial(ping_index, index),
+                "sql": partial(ping_sql, engine),
+                "redis": partial(ping_redis, redis, breaker),
+                "models": models.ping,
+            },
             on_turn_finished=(metrics.turn_finished,),
         )
-        tasks.cancel_scope.cancel()
+
+
+async def ping_index(index: Index) -> None:
+    """Ask the index for nothing.
+
+    Raises:
+        IndexUnavailable: it does not answer.
+    """
+    try:
+        await index.ping()
+    except knowledge.index.IndexUnavailable as exc:
+        raise IndexUnavailable from exc
+
+
+async def ping_sql(engine: AsyncEngine) -> None:
+    """Ask the database for nothing.
+
+    Raises:
+        AuditUnavailable: it does not answer.
+    """
+    try:
+        async with engine.connect() as connection:
+            await connection.execute(text("SELECT 1"))
+    except UNAVAILABLE as exc:
+        raise AuditUnavailable from exc
+
+
+async def ping_redis(redis: Redis, breaker: RedisBreaker) -> None:
+    """Ask Redis for nothing.
+
+    Raises:
+        StoreUnavailable: it does not answer.
+    """
+    await breaker.call(redis.ping)

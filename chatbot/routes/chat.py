@@ -20,7 +20,8 @@ from chatbot.errors import Draining, NotFound
 from chatbot.events import Citation, Done, Failed, Limits, Notice, Source, Sources, Token, Usage, to_json
 from chatbot.routes.headers import rate_limit_headers
 from chatbot.services import Services, TheServices
-from chatbot.turn import Question, answer, open_turn
+from chatbot.transcript import Question
+from chatbot.turn import answer, open_turn
 from knowledge.access import Access
 from knowledge.identity import Principal
 

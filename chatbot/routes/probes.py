@@ -1,15 +1,14 @@
 """Probes and metrics: liveness depends on nothing, readiness on what an answer needs, and on not draining."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 
 import anyio
 from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
-from knowledge.index import IndexError_ as IndexFailure
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from chatbot.errors import ChatError
-from chatbot.services import Services, TheServices
+from chatbot.services import TheServices
 
 router = APIRouter(tags=["probes"])
 
@@ -27,26 +26,16 @@ async def readyz(request: Request, services: TheServices) -> JSONResponse:
     """Say whether questions can be answered here, and what is missing; a missing Redis or model only degrades."""
     if request.app.state.draining:
         return JSONResponse({"status": "draining"}, status_code=503)
-    parts = {name: await _state(ping) for name, ping in pings(services).items()}
-    ready = parts["index"] == parts["audit"] == "ok"
+    parts = {name: await _state(ping) for name, ping in services.pings.items()}
+    ready = parts["index"] == parts["sql"] == "ok"
     return JSONResponse({"status": "ready" if ready else "not ready", **parts}, status_code=200 if ready else 503)
-
-
-def pings(services: Services) -> Mapping[str, Callable[[], Awaitable[None]]]:
-    """Return one check a part."""
-    return {
-        "index": services.index.ping,
-        "audit": services.audit.ping,
-        "redis": services.ledger.ping,
-        "models": services.models.ping,
-    }
 
 
 async def _state(ping: Callable[[], Awaitable[None]]) -> str:
     try:
         with anyio.fail_after(_DEADLINE):
             await ping()
-    except (ChatError, IndexFailure, TimeoutError):
+    except (ChatError, TimeoutError):
         return "unavailable"
     return "ok"
 

