@@ -131,6 +131,17 @@ class Painter {
   }
 
   #markersUpTo(limit, node) {
-    while (this.pending.length && this.pending[0].at <= limit) node.append(this.makeMarker(this.pending.shift()));
+    while (this.pending.length && this.pending[0].at <= limit) groupAt(node).append(this.makeMarker(this.pending.shift()));
   }
+}
+
+/** Return the group of markers at the end of `node`; it holds the last word too, so that no line begins with a marker. */
+function groupAt(node) {
+  const last = node.lastChild;
+  if (last?.className === "cites") return last;
+  const word = last?.nodeType === Node.TEXT_NODE ? (/\S{1,16}$/u.exec(last.data)?.[0] ?? "") : "";
+  if (word) last.deleteData(last.length - word.length, word.length);
+  const group = el("span", { class: "cites" }, word);
+  node.append(group);
+  return group;
 }

@@ -35,6 +35,7 @@ export function speakable(text) {
     .replace(/\*\*/g, "")
     .replace(/\s*\|\s*/g, ", ")
     .replace(/\s+/g, " ")
+    .replace(/(?:, ){2,}/g, ", ")
     .replace(/^[,\s]+|[,\s]+$/g, "");
 }
 

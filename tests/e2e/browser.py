@@ -1,0 +1,194 @@
+"""The customers' page opened in Chromium, with what every look at it wants to know: words, focus, sizes, complaints."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+import anyio
+import httpx2
+import pytest
+from anyio.abc import TaskStatus
+from playwright.async_api import Browser, ConsoleMessage, Locator, Page, Request, expect
+
+from tests.e2e.conftest import read_events
+
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+QUESTION = "샘물 정기예금의 기본 금리와 중도해지 금리를 알려 주세요."
+SENTENCES = (
+    "샘물 정기예금의 기본 금리는 연 3.1%이며 가입 기간은 12개월입니다.",
+    "최소 가입 금액은 100만원입니다.",
+    "만기 전에 해지하면 중도해지 금리 연 0.5%를 적용합니다.",
+    "가입 후 1개월이 지나지 않으면 이자를 지급하지 않습니다.",
+)
+ANSWER = " ".join(SENTENCES)
+# The tokens of the scripted model are bytes: at this pace a sentence takes about half a second.
+SECONDS_A_TOKEN = 0.005
+SLOTS_OF_A_CUSTOMER = 4
+WAIT = 20_000
+
+# Runs before the page's own scripts: what grows, what a screen reader is told, and what the policy refused.
+WATCH = """
+window.seen = { lengths: [], spoken: [], violations: [] };
+document.addEventListener("securitypolicyviolation", (event) => window.seen.violations.push(event.violatedDirective));
+addEventListener("DOMContentLoaded", () => {
+  new MutationObserver(() => {
+    const bodies = document.querySelectorAll(".answer .body");
+    const length = bodies.length ? bodies[bodies.length - 1].textContent.length : 0;
+    if (length && length !== window.seen.lengths.at(-1)) window.seen.lengths.push(length);
+  }).observe(document.getElementById("messages"), { childList: true, subtree: true, characterData: true });
+  new MutationObserver((records) => {
+    for (const record of records) for (const node of record.addedNodes) window.seen.spoken.push(node.textContent);
+  }).observe(document.getElementById("announcements"), { childList: true });
+});
+"""
+
+
+class Trouble:
+    """What went wrong on a page that should have gone right; a test names what it provokes."""
+
+    def __init__(self, page: Page) -> None:
+        self.found: list[str] = []
+        self.expected: tuple[str, ...] = ()
+        page.on("console", self._console)
+        page.on("pageerror", lambda error: self.found.append(f"uncaught {error}"))
+        page.on("request", self._request)
+
+    def _console(self, message: ConsoleMessage) -> None:
+        if message.type in ("error", "warning"):
+            self.found.append(message.text)
+
+    def _request(self, request: Request) -> None:
+        if not request.url.startswith(("http://127.0.0.1:", "data:")):
+            self.found.append(f"asked {request.url}")
+
+    def unexpected(self) -> list[str]:
+        return [text for text in self.found if not any(part in text for part in self.expected)]
+
+
+@asynccontextmanager
+async def opened(
+    browser: Browser, url: str, *, width: int = 1280, height: int = 800, language: str = "ko-KR", dark: bool = False
+) -> AsyncGenerator[tuple[Page, Trouble]]:
+    """Open the page as a new customer; afterwards nothing unexpected may have been in the console."""
+    phone = width < 500
+    context = await browser.new_context(
+        viewport={"width": width, "height": height},
+        locale=language,
+        has_touch=phone,
+        is_mobile=phone,
+        color_scheme="dark" if dark else "light",
+        reduced_motion="reduce",
+    )
+    context.set_default_timeout(WAIT)
+    await context.add_init_script(WATCH)
+    page = await context.new_page()
+    trouble = Trouble(page)
+    await page.goto(url)
+    await expect(page.locator("#history-note")).to_have_attribute("data-i18n", "history_empty")
+    yield page, trouble
+    assert trouble.unexpected() == []
+    assert await page.evaluate("window.seen.violations") == []
+    await context.close()
+
+
+async def ask(page: Page, question: str = QUESTION) -> Locator:
+    """Type a question, send it, and return its answer, which has only begun."""
+    await page.locator("#question").fill(question)
+    await page.keyboard.press("Enter")
+    answer = page.locator(".answer").last
+    await expect(answer).to_be_visible()
+    return answer
+
+
+async def finished(answer: Locator) -> None:
+    await expect(answer).to_have_attribute("aria-busy", "false")
+
+
+async def words(answer: Locator) -> str:
+    """Return the answer's text without its citation markers."""
+    text: str = await answer.locator(".body").evaluate(
+        "(body) => { const copy = body.cloneNode(true);"
+        " copy.querySelectorAll('.cite').forEach((marker) => marker.remove()); return copy.textContent; }"
+    )
+    return text
+
+
+async def focus_backwards(page: Page, selector: str) -> str:
+    """Press Shift+Tab until something that matches is focused; return its citation key."""
+    for _ in range(30):
+        await page.keyboard.press("Shift+Tab")
+        if await page.evaluate("(selector) => document.activeElement.matches(selector)", selector):
+            key: str = await page.evaluate("document.activeElement.dataset.cite")
+            return key
+    pytest.fail(f"{selector} cannot be reached by keyboard")
+
+
+async def assert_fits(page: Page) -> None:
+    """Nothing is wider than the window, and what is to be touched is at least 44 px high and wide."""
+    assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert await page.evaluate("document.getElementById('log').scrollWidth <= innerWidth")
+    too_small = await page.evaluate(
+        """() => [...document.querySelectorAll("button, a[href], summary, textarea, input")]
+          .filter((control) => control.checkVisibility() && !control.matches(".skip"))
+          .map((control) => ({ what: control.outerHTML.slice(0, 80), touch: touched(control) }))
+          .filter(({ touch }) => touch.width < 44 || touch.height < 44);
+        function touched(control) {
+          const around = getComputedStyle(control, "::after");
+          if (control.matches(".cite")) return { width: parseFloat(around.width), height: parseFloat(around.height) };
+          return control.getBoundingClientRect();
+        }"""
+    )
+    assert too_small == []
+
+
+async def hold_a_slot(http: httpx2.AsyncClient, *, task_status: TaskStatus[None]) -> None:
+    """Ask as the same customer from elsewhere, and stop that answer when cancelled."""
+    async with http.stream("POST", "/v1/chat", json={"message": QUESTION}) as response:
+        events = read_events(response)
+        answer_id = (await anext(events)).field("answer_id")
+        task_status.started()
+        try:
+            await anyio.sleep_forever()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await events.aclose()
+                await http.post(f"/v1/answers/{answer_id}/cancel")
+
+
+# For every visible text: how far its colour is from the nearest opaque ground behind it (WCAG 2.2).
+CONTRASTS = """() => {
+  const numbers = (colour) => colour.match(/[\\d.]+/g).map(Number);
+  const light = (c) => c.slice(0, 3).map((v) => v / 255)
+    .map((v) => (v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4))
+    .reduce((sum, v, n) => sum + v * [0.2126, 0.7152, 0.0722][n], 0);
+  const ground = (node) => {
+    for (let at = node; at; at = at.parentElement) {
+      const colour = numbers(getComputedStyle(at).backgroundColor);
+      if (colour.length === 3 || colour[3] === 1) return colour;
+    }
+    return [255, 255, 255];
+  };
+  const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  const found = [];
+  while (texts.nextNode()) {
+    const node = texts.currentNode.parentElement;
+    if (!texts.currentNode.data.trim() || !node.checkVisibility() || node.closest("script, :disabled, .skip")) continue;
+    const [a, b] = [light(numbers(getComputedStyle(node).color)), light(ground(node))].sort((x, y) => y - x);
+    found.push({ text: texts.currentNode.data.trim().slice(0, 40), ratio: (a + 0.05) / (b + 0.05) });
+  }
+  return found;
+}"""
+
+
+async def assert_readable(page: Page) -> None:
+    """Every visible text stands out from its ground by 4.5 : 1 at least."""
+    found = await page.evaluate(CONTRASTS)
+    assert len(found) > 10
+    assert [text for text in found if text["ratio"] < 4.5] == []

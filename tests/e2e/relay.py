@@ -1,0 +1,65 @@
+"""A wire between a browser and a server that a test may cut: plain TCP, whatever flows over it."""
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager, suppress
+from urllib.parse import urlsplit
+
+
+class Wire:
+    """Carries every connection to one server, until it is cut."""
+
+    def __init__(self, server_url: str) -> None:
+        self._host, self._port = urlsplit(server_url).hostname, urlsplit(server_url).port
+        self._carried: set[asyncio.StreamWriter] = set()
+        self._whole = True
+        self.url = ""
+
+    def cut(self) -> None:
+        """Break every connection and refuse new ones until `mend`."""
+        self._whole = False
+        for end in self._carried:
+            end.transport.abort()
+
+    def mend(self) -> None:
+        """Carry connections again."""
+        self._whole = True
+
+    async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Carry one connection both ways until either end closes it."""
+        if not self._whole:
+            writer.transport.abort()
+            return
+        there, back = await asyncio.open_connection(self._host, self._port)
+        ends = {writer, back}
+        self._carried |= ends
+        try:
+            async with asyncio.TaskGroup() as ways:
+                ways.create_task(_pour(reader, back))
+                ways.create_task(_pour(there, writer))
+        finally:
+            self._carried -= ends
+            for end in ends:
+                end.transport.abort()
+
+
+async def _pour(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    with suppress(ConnectionError):
+        while piece := await source.read(65536):
+            sink.write(piece)
+            await sink.drain()
+        sink.write_eof()
+
+
+@asynccontextmanager
+async def wired(server_url: str) -> AsyncGenerator[Wire]:
+    """Serve a wire to `server_url` on a free port."""
+    wire = Wire(server_url)
+    listener = await asyncio.start_server(wire.carry, "127.0.0.1", 0)
+    wire.url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
+    try:
+        yield wire
+    finally:
+        listener.close()
+        wire.cut()
+        await listener.wait_closed()

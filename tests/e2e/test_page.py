@@ -1,0 +1,352 @@
+"""The customers' page in Chromium, against the served product: what a customer sees, hears and can reach."""
+
+import shutil
+from collections.abc import AsyncGenerator
+
+import anyio
+import pytest
+from playwright.async_api import Browser, Page, async_playwright, expect
+
+from tests.e2e.browser import (
+    ANSWER,
+    ARGUMENTS,
+    QUESTION,
+    SECONDS_A_TOKEN,
+    SENTENCES,
+    SLOTS_OF_A_CUSTOMER,
+    WAIT,
+    ask,
+    assert_fits,
+    assert_readable,
+    finished,
+    focus_backwards,
+    hold_a_slot,
+    opened,
+    words,
+)
+from tests.e2e.conftest import Product, until
+from tests.e2e.relay import wired
+
+CHROMIUM = shutil.which("chromium")
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.e2e,
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed"),
+]
+
+
+@pytest.fixture(scope="module")
+async def browser() -> AsyncGenerator[Browser]:
+    expect.set_options(timeout=WAIT)
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield browser
+        await browser.close()
+
+
+@pytest.fixture
+async def scripted(product: Product) -> AsyncGenerator[Product]:
+    """The product, whose model says four sentences that the documents hold, slowly enough to be watched."""
+    await product.tell(answer=ANSWER, probe=0.99, token_seconds=SECONDS_A_TOKEN)
+    yield product
+    await product.restore()
+
+
+@pytest.fixture
+async def desk(browser: Browser, scripted: Product) -> AsyncGenerator[Page]:
+    async with opened(browser, scripted.url) as (page, _):
+        yield page
+
+
+async def test_an_answer_grows_before_the_eyes_and_its_citation_opens_the_passage(desk: Page) -> None:
+    answer = await ask(desk)
+    await finished(answer)
+
+    lengths = await desk.evaluate("window.seen.lengths")
+    assert len(lengths) >= 3
+    assert lengths == sorted(lengths)
+    assert await words(answer) == ANSWER
+    await expect(answer.locator(".stamp")).to_have_text("은행 문서에서 확인한 답변입니다.")
+
+    marker = answer.locator(".cite").first
+    before = await marker.evaluate("(marker) => marker.parentElement.textContent")
+    assert before.startswith("12개월입니다.")
+    await marker.click()
+    panel = desk.locator("#passage")
+    await expect(panel).to_be_visible()
+    await expect(panel.locator("h2")).to_contain_text("샘물 정기예금")
+    await expect(panel.locator("dl")).to_contain_text("금리와 기간")
+    await expect(panel.locator(".passage-text")).to_contain_text(SENTENCES[0])
+    await expect(panel.locator("mark").first).to_be_visible()
+    assert "3.1%" in "".join(await panel.locator("mark").all_text_contents())
+    await expect(answer.locator(".source").first).to_contain_text("샘물 정기예금")
+
+
+async def test_before_the_first_answer_the_page_says_that_an_ai_answers_and_how_to_reach_a_person(desk: Page) -> None:
+    welcome = desk.locator("#welcome")
+    await expect(welcome).to_contain_text("사람이 아닌 AI가 답합니다")
+    await expect(welcome).to_contain_text("1599-0000")
+    await expect(desk.locator("a[href='tel:15990000']")).to_be_visible()
+
+
+async def test_stop_ends_the_answer_and_the_models_work(desk: Page, scripted: Product) -> None:
+    answer = await ask(desk)
+    await expect(answer.locator(".body")).to_contain_text(SENTENCES[0])
+    await desk.locator("#stop").click()
+    await finished(answer)
+    await expect(answer.locator(".ending[data-reason=cancelled]")).to_be_visible()
+    assert not (await words(answer)).endswith(SENTENCES[-1])
+    await until(lambda: is_idle(scripted))
+    await expect(desk.locator("#send")).to_be_visible()
+    await finished(await ask(desk))  # and the conversation goes on
+
+
+async def is_idle(product: Product) -> bool:
+    return await product.running() == 0
+
+
+async def test_the_history_lists_a_conversation_reopens_it_with_its_citations_and_deletes_it(desk: Page) -> None:
+    await finished(await ask(desk))
+    row = desk.locator("#history-list li")
+    await expect(row).to_have_count(1)
+    await expect(row).to_contain_text("샘물 정기예금")
+
+    await desk.locator("#new-chat").click()
+    await expect(desk.locator("#messages")).to_be_empty()
+    await row.locator("[data-conversation]").click()
+    await expect(desk.locator(".asked")).to_contain_text(QUESTION)
+    answer = desk.locator(".answer")
+    assert await words(answer) == ANSWER
+    await answer.locator(".cite").first.click()
+    await expect(desk.locator("#passage mark").first).to_be_visible()
+
+    await desk.reload()
+    await expect(desk.locator(".answer .cite").first).to_be_visible()
+
+    await row.locator(".bin").click()
+    await desk.keyboard.press("Escape")  # no
+    await expect(row).to_have_count(1)
+    await row.locator(".bin").click()
+    await desk.locator("#confirm-yes").click()
+    await expect(row).to_have_count(0)
+    await expect(desk.locator("#messages")).to_be_empty()
+
+
+async def test_the_language_is_switched_everywhere_and_remembered(desk: Page) -> None:
+    await finished(await ask(desk))
+    await desk.locator("[data-language=en]").click()
+    await expect(desk.locator("html")).to_have_attribute("lang", "en")
+    await expect(desk.locator("#welcome")).to_contain_text("An AI answers here, not a person.")
+    await expect(desk.locator(".stamp")).to_have_text("Checked against the bank’s documents.")
+    await expect(desk.locator("#question")).to_have_attribute("placeholder", "Type your question")
+    assert await desk.locator("body").evaluate("(body) => body.innerText.includes('{')") is False
+    await desk.reload()
+    await expect(desk.locator("#welcome h2")).to_have_text("How can we help you?")
+
+
+async def test_a_browser_that_speaks_english_gets_english(browser: Browser, scripted: Product) -> None:
+    async with opened(browser, scripted.url, language="en-GB") as (page, _):
+        await expect(page.locator("#welcome h2")).to_have_text("How can we help you?")
+
+
+async def test_a_phone_shows_everything_without_scrolling_sideways(browser: Browser, scripted: Product) -> None:
+    async with opened(browser, scripted.url, width=360, height=740) as (page, _):
+        await assert_fits(page)
+        answer = await ask(page)
+        await finished(answer)
+        await assert_fits(page)
+
+        await answer.locator(".cite").first.tap()
+        sheet = page.locator("#passage")
+        await expect(sheet.locator("mark").first).to_be_visible()
+        assert await sheet.evaluate("(sheet) => sheet.matches(':modal')")
+        await assert_fits(page)
+        await sheet.locator("[data-close]").tap()
+        await expect(sheet).to_be_hidden()
+
+        await page.locator("#history-open").tap()
+        await expect(page.locator("#drawer #history-list li")).to_have_count(1)
+        await assert_fits(page)
+        await page.locator("#drawer [data-conversation]").tap()
+        await expect(page.locator("#drawer")).to_be_hidden()
+        await expect(page.locator(".answer .cite").first).to_be_visible()
+
+
+async def test_the_keyboard_alone_is_enough(desk: Page) -> None:
+    await desk.locator(".brand").click()
+    await desk.keyboard.press("Shift+Tab")
+    await expect(desk.locator(".skip")).to_be_focused()
+    await desk.keyboard.press("Enter")
+    await expect(desk.locator("#question")).to_be_focused()
+
+    await desk.keyboard.type("샘물 정기예금 금리")
+    await desk.keyboard.press("Shift+Enter")
+    await desk.keyboard.type("알려 주세요")
+    await expect(desk.locator("#question")).to_have_value("샘물 정기예금 금리\n알려 주세요")
+    await desk.keyboard.press("Enter")
+    answer = desk.locator(".answer")
+    await finished(answer)
+    await expect(desk.locator("#question")).to_be_focused()
+
+    marker = await focus_backwards(desk, ".cite")
+    await desk.keyboard.press("Enter")
+    panel = desk.locator("#passage")
+    await expect(panel.locator("mark").first).to_be_visible()
+    assert await desk.evaluate("document.getElementById('passage').contains(document.activeElement)")
+    await desk.keyboard.press("Escape")
+    await expect(panel).to_be_hidden()
+    assert await desk.evaluate("document.activeElement.dataset.cite") == marker
+    outline = await desk.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+    assert outline == "solid"
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+async def test_every_text_is_readable_by_day_and_by_night(browser: Browser, scripted: Product, *, dark: bool) -> None:
+    async with opened(browser, scripted.url, dark=dark) as (page, _):
+        await assert_readable(page)
+        answer = await ask(page, "제 번호는 010-1234-5678입니다. 샘물 정기예금 금리는 얼마인가요?")
+        await finished(answer)
+        await answer.locator(".cite").first.click()
+        await expect(page.locator("#passage mark").first).to_be_visible()
+        await assert_readable(page)
+
+
+async def test_the_sheet_of_a_phone_keeps_the_focus_inside(browser: Browser, scripted: Product) -> None:
+    async with opened(browser, scripted.url, width=360, height=740) as (page, _):
+        await finished(await ask(page))
+        await focus_backwards(page, ".cite")
+        await page.keyboard.press("Enter")
+        await expect(page.locator("#passage mark").first).to_be_visible()
+        for _ in range(8):
+            await page.keyboard.press("Tab")
+            assert await page.evaluate(
+                "document.activeElement === document.body || "
+                "document.getElementById('passage').contains(document.activeElement)"
+            )
+        await page.keyboard.press("Escape")
+        await expect(page.locator("#passage")).to_be_hidden()
+        assert await page.evaluate("document.activeElement.matches('.cite')")
+
+
+async def test_enter_in_the_middle_of_a_korean_syllable_does_not_send(desk: Page) -> None:
+    await desk.locator("#question").focus()
+    session = await desk.context.new_cdp_session(desk)
+    await session.send("Input.imeSetComposition", {"text": "금ㄹ", "selectionStart": 2, "selectionEnd": 2})
+    await session.send("Input.dispatchKeyEvent", {"type": "rawKeyDown", "key": "Enter", "windowsVirtualKeyCode": 229})
+    await desk.locator("#question").evaluate(
+        "(field) => field.dispatchEvent(new KeyboardEvent('keydown',"
+        " { key: 'Enter', isComposing: true, bubbles: true, cancelable: true }))"
+    )
+    await expect(desk.locator(".asked")).to_have_count(0)
+    await session.send("Input.insertText", {"text": "금리"})
+    await expect(desk.locator("#question")).to_have_value("금리")
+    await desk.keyboard.press("Enter")
+    await expect(desk.locator(".asked")).to_contain_text("금리")
+    await finished(desk.locator(".answer"))
+
+
+async def test_a_screen_reader_hears_whole_sentences_and_the_end(desk: Page) -> None:
+    await finished(await ask(desk))
+    spoken = await desk.evaluate("window.seen.spoken")
+    said = [line for line in spoken if any(sentence in line for sentence in SENTENCES)]
+    assert " ".join(said) == ANSWER
+    assert len(said) <= len(SENTENCES)
+    assert spoken[-1].startswith("답변이 끝났습니다.")
+
+
+async def test_a_lost_connection_is_resumed_and_no_word_is_missing_or_twice(
+    browser: Browser, scripted: Product
+) -> None:
+    async with wired(scripted.url) as wire, opened(browser, wire.url) as (page, trouble):
+        trouble.expected = ("net::ERR_",)
+        answer = await ask(page)
+        await expect(answer.locator(".body")).to_contain_text(SENTENCES[0])
+        wire.cut()
+        await expect(answer.locator(".status")).to_contain_text("연결이 끊겨")
+        wire.mend()
+        await finished(answer)
+        assert await words(answer) == ANSWER
+        await expect(answer.locator(".stamp")).to_be_visible()
+
+
+async def test_a_network_that_stays_away_ends_in_a_sentence_and_a_button(browser: Browser, scripted: Product) -> None:
+    async with wired(scripted.url) as wire, opened(browser, wire.url) as (page, trouble):
+        trouble.expected = ("net::ERR_",)
+        wire.cut()
+        answer = await ask(page)
+        box = answer.locator(".trouble[data-code=network]")
+        await expect(box).to_contain_text("인터넷 연결이 끊겼습니다", timeout=2 * WAIT)
+        wire.mend()
+        await box.get_by_role("button", name="다시 시도").click()
+        await expect(page.locator(".answer .stamp")).to_be_visible()
+
+
+async def test_a_model_that_dies_is_told_plainly_and_asked_again_on_request(
+    browser: Browser, scripted: Product
+) -> None:
+    async with opened(browser, scripted.url) as (page, _):
+        await scripted.tell(die_after=len(SENTENCES[0].encode()) + 20, times=None)
+        answer = await ask(page)
+        box = answer.locator(".trouble")
+        await expect(box).to_contain_text("1599-0000")
+        await scripted.restore()
+        await scripted.tell(answer=ANSWER, probe=0.99)
+        await box.get_by_role("button", name="다시 시도").click()
+        again = page.locator(".answer")
+        await expect(again.locator(".stamp")).to_be_visible(timeout=WAIT)
+        assert await words(again) == ANSWER
+        await expect(page.locator(".asked")).to_have_count(1)
+
+
+async def test_the_limit_is_told_with_its_wait_and_the_question_is_sent_again_on_request(
+    browser: Browser, scripted: Product
+) -> None:
+    async with opened(browser, scripted.url) as (page, trouble):
+        trouble.expected = ("429",)
+        name = await page.evaluate("localStorage.getItem('hanbit.customer')")
+        await scripted.tell(token_seconds=0.05)
+        async with scripted.client(name) as http, anyio.create_task_group() as elsewhere:
+            for _ in range(SLOTS_OF_A_CUSTOMER):
+                await elsewhere.start(hold_a_slot, http)
+            box = (await ask(page)).locator(".trouble[data-code=rate_limited]")
+            await expect(box).to_contain_text("질문이 많았습니다")
+            elsewhere.cancel_scope.cancel()
+        await scripted.tell(token_seconds=0)
+        retry = box.get_by_role("button", name="다시 시도")
+        await expect(retry).to_be_enabled(timeout=WAIT)
+        await retry.click()
+        await expect(page.locator(".answer .stamp")).to_be_visible()
+
+
+async def test_markup_in_a_question_is_only_text(desk: Page) -> None:
+    await finished(await ask(desk, "<img src=x onerror='window.hacked=1'><b>금리</b>는 얼마인가요?"))
+    await expect(desk.locator(".asked p")).to_contain_text("<img src=x onerror='window.hacked=1'><b>금리</b>")
+    assert await desk.locator("#messages img, #messages b").count() == 0
+    assert await desk.evaluate("window.hacked") is None
+
+
+async def test_the_counter_counts_as_the_server_does_and_keeps_a_question_that_is_too_long(desk: Page) -> None:
+    field = desk.locator("#question")
+    await field.fill("💰" * 4000)
+    await expect(desk.locator("#counter")).to_have_text("4,000 / 4,000자")
+    await field.fill("가" * 4012)
+    await expect(desk.locator("#ask-problem")).to_have_text("4,000자까지 보낼 수 있습니다. 12자를 줄여 주세요.")
+    await desk.keyboard.press("Enter")
+    await expect(desk.locator(".asked")).to_have_count(0)
+    assert len(await field.input_value()) == 4012
+
+
+async def test_who_reads_further_up_is_left_there_while_the_answer_grows(browser: Browser, scripted: Product) -> None:
+    async with opened(browser, scripted.url, height=480) as (page, _):
+        await finished(await ask(page))
+        answer = await ask(page)
+        await expect(answer.locator(".body")).to_contain_text(SENTENCES[0])
+        await page.locator("#log").hover()
+        await page.mouse.wheel(0, -2000)
+        await expect(page.locator("#welcome h2")).to_be_in_viewport()
+        await finished(answer)
+        assert await page.locator("#log").evaluate("(log) => log.scrollTop") == 0
+        await page.locator("#latest").click()
+        await expect(page.locator("#latest")).to_be_hidden()
+        await expect(answer.locator(".sources")).to_be_in_viewport()
