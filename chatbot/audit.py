@@ -388,14 +388,4 @@ def exists_other(kind: str) -> Exists:
 
 
 def row_of(found: SqlRow[Any]) -> Row:
-    return Row(
-        writer=found.writer,
-        sequence=found.sequence,
-        kind=found.kind,
-        answer_id=found.answer_id,
-        tenant=found.tenant,
-        at=found.at,
-        body=found.body,
-        prev_hmac=found.prev_hmac,
-        hmac=found.hmac,
-    )
+    return Row(**{column: getattr(found, column) for column in AUDIT.columns.keys()})  # noqa: SIM118  no mapping
