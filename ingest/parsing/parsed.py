@@ -25,10 +25,11 @@ class Reason(StrEnum):
     HOSTILE = "hostile"  # macros, document type declarations, archives that unpack to more than they say
     TOO_LARGE = "too_large"  # bytes, pages, or the memory that reading takes
     TOO_SLOW = "too_slow"
+    NOT_INDEXED = "not_indexed"  # read well, but the index does not hold or find what was written
 
 
 class Unreadable(Exception):
-    """A file that cannot become passages, with the reason and a sentence for the person who uploaded it."""
+    """A file that cannot become passages that are found: the reason, and a sentence for whoever uploaded it."""
 
     def __init__(self, reason: Reason, detail: str) -> None:
         super().__init__(detail)

@@ -1,0 +1,68 @@
+"""The staff API as an ASGI application over services that somebody else opened."""
+
+from importlib.resources import files
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import FileResponse
+from fastapi.staticfiles import StaticFiles
+from opentelemetry.sdk.trace import TracerProvider
+from starlette.middleware import Middleware
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ingest.problems import install_problems
+from ingest.routes import documents, jobs, probes, search
+from ingest.services import Services
+
+_FORM_BYTES = 1024 * 1024  # what a form may add to its file
+_CSP = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+_HEADERS = (
+    (b"content-security-policy", _CSP.encode()),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"no-referrer"),
+)
+
+
+class SecurityHeaders:
+    """Adds the security headers to every response."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*message["headers"], *_HEADERS]
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers if scope["type"] == "http" else send)
+
+
+def create_app(services: Services, *, tracer_provider: TracerProvider | None = None) -> FastAPI:
+    """Return the application; jobs are worked off by whoever opened the services (`ingest.wiring`)."""
+    app = FastAPI(
+        title="Bank documents",
+        version="1",
+        docs_url=None,
+        redoc_url=None,
+        max_body_size=services.blobs.most_bytes + _FORM_BYTES,
+        middleware=[Middleware(SecurityHeaders)],
+        telemetry={"logs": False, "operation_spans": False, "tracer_provider": tracer_provider},
+    )
+    app.state.services = services
+    install_problems(app)
+    for routes in (documents.router, jobs.router, search.router, probes.router):
+        app.include_router(routes)
+    _serve_page(app)
+    return app
+
+
+def _serve_page(app: FastAPI) -> None:
+    web = str(files("ingest") / "web")
+    app.mount("/web", StaticFiles(directory=web), name="web")
+
+    @app.get("/", include_in_schema=False)
+    async def page(_request: Request) -> Response:
+        return FileResponse(f"{web}/index.html", headers={"cache-control": "no-cache"})

@@ -1,0 +1,55 @@
+"""Who calls the staff API: annotate a route's parameter with `Staff` or `Approver` and it is authenticated."""
+
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from ingest.errors import Forbidden, Unauthenticated, Unavailable
+from ingest.services import TheServices
+from knowledge.identity import KeysUnavailable, Principal, TokenRefused
+
+
+async def authenticate(request: Request, services: TheServices) -> Principal:
+    """Return who calls.
+
+    Raises:
+        Unauthenticated: no token, or one that is not accepted.
+        Unavailable: the identity provider's keys cannot be had.
+    """
+    scheme, _, token = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not token:
+        raise Unauthenticated("send a token in the header 'Authorization: Bearer …'")
+    if services.authenticator is None:
+        raise Unavailable("no identity provider is set")
+    try:
+        return await services.authenticator.verify(token.strip())
+    except TokenRefused as exc:
+        raise Unauthenticated(str(exc)) from exc
+    except KeysUnavailable as exc:
+        raise Unavailable(str(exc)) from exc
+
+
+async def require_staff(principal: Annotated[Principal, Depends(authenticate)]) -> Principal:
+    """Return who calls, if they work with documents.
+
+    Raises:
+        Forbidden: neither staff nor approver.
+    """
+    if not principal.roles & {"staff", "approver", "admin"}:
+        raise Forbidden("only staff work with documents")
+    return principal
+
+
+async def require_approver(principal: Annotated[Principal, Depends(authenticate)]) -> Principal:
+    """Return who calls, if they may approve documents.
+
+    Raises:
+        Forbidden: not an approver.
+    """
+    if not principal.roles & {"approver", "admin"}:
+        raise Forbidden("only approvers may approve a version")
+    return principal
+
+
+Staff = Annotated[Principal, Depends(require_staff)]
+Approver = Annotated[Principal, Depends(require_approver)]

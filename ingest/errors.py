@@ -1,0 +1,92 @@
+"""What can go wrong on the staff side, as one tree; each class carries the `code`, `status` and `retryable` staff see.
+
+IngestError
+├── BadRequest             400 bad_request          the request cannot be understood
+├── Unauthenticated        401 unauthenticated      no token, or one that is not accepted
+├── Forbidden              403 forbidden            this role, or this person, may not do that
+├── NotFound               404 not_found            not there, or another tenant's
+├── DuplicateContent       409 duplicate_content    the same bytes are there with other metadata; names the document
+├── WrongState             409 wrong_state          the version is not in a state that allows it
+├── TooLarge               413 too_large            the upload is larger than the limit
+├── Unprocessable          422 invalid_request      a field is missing or out of range
+├── StorageFull            507 storage_full         no room for the original's bytes
+└── Unavailable            503 unavailable          ours, try later
+    ├── CatalogueUnavailable   503 catalogue_unavailable    SQL cannot be asked
+    ├── IndexUnavailable       503 index_unavailable        the passage index cannot be asked
+    └── StorageUnavailable     503 storage_unavailable      the folder of originals cannot be used
+A file that cannot be read is no error of the API: `ingest.parsing.parsed.Unreadable` ends in the version's state.
+"""
+
+from typing import ClassVar
+
+
+class IngestError(Exception):
+    """Something a member of staff is told about."""
+
+    code: ClassVar[str] = "internal"
+    status: ClassVar[int] = 500
+    title: ClassVar[str] = "Something went wrong on our side"
+    retryable: ClassVar[bool] = False
+
+    def __init__(self, detail: str = "") -> None:
+        super().__init__(detail or self.title)
+        self.detail = detail or self.title
+
+
+class BadRequest(IngestError):
+    code, status, title = "bad_request", 400, "The request cannot be understood"
+
+
+class Unauthenticated(IngestError):
+    code, status, title = "unauthenticated", 401, "Sign in to go on"
+
+
+class Forbidden(IngestError):
+    code, status, title = "forbidden", 403, "This is not allowed for your role"
+
+
+class NotFound(IngestError):
+    code, status, title = "not_found", 404, "Not found"
+
+
+class DuplicateContent(IngestError):
+    """The same bytes are there already with other metadata, as `document_id`, `version`."""
+
+    code, status, title = "duplicate_content", 409, "These bytes are already there with other metadata"
+
+    def __init__(self, document_id: str, version: int) -> None:
+        super().__init__(f"the same bytes are already version {version} of {document_id!r}, with other metadata")
+        self.document_id = document_id
+        self.version = version
+
+
+class WrongState(IngestError):
+    code, status, title = "wrong_state", 409, "Not possible in this state"
+
+
+class TooLarge(IngestError):
+    code, status, title = "too_large", 413, "Larger than the limit"
+
+
+class Unprocessable(IngestError):
+    code, status, title = "invalid_request", 422, "A field is missing or out of range"
+
+
+class StorageFull(IngestError):
+    code, status, title, retryable = "storage_full", 507, "No room left for documents", True
+
+
+class Unavailable(IngestError):
+    code, status, title, retryable = "unavailable", 503, "Not available right now", True
+
+
+class CatalogueUnavailable(Unavailable):
+    code, title = "catalogue_unavailable", "The catalogue cannot be reached right now"
+
+
+class IndexUnavailable(Unavailable):
+    code, title = "index_unavailable", "The passage index cannot be reached right now"
+
+
+class StorageUnavailable(Unavailable):
+    code, title = "storage_unavailable", "The documents' folder cannot be used right now"

@@ -1,0 +1,172 @@
+"""`ingest load` in this process: receive every file, index them side by side, approve them, wait until they answer.
+
+Whatever was done before is found done: started again after Ctrl-C or kill -9, it goes on with what is missing.
+"""
+
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+from pathlib import Path
+from typing import Protocol
+
+import anyio
+
+from ingest.errors import IngestError
+from ingest.indexing import run_job
+from ingest.offerings import Offering
+from ingest.parsing.parsed import Unreadable
+from ingest.pipeline import activate
+from ingest.receive import Offer, receive
+from ingest.services import Services
+from ingest.versions import Job, JobState, Stage, State, Version, VersionKey
+
+_CHUNK = 1024 * 1024
+_SOON = 10.0
+_PAUSE = 0.2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadOrder:
+    """For whom files are loaded, by whom, and who approves them (nobody: they stay drafts)."""
+
+    tenant: str
+    uploaded_by: str
+    approver: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What became of a file; `reason` says why it is not as wished."""
+
+    offering: Offering
+    key: VersionKey | None = None
+    state: State | None = None
+    passages: int = 0
+    was_there: bool = False
+    reason: str | None = None
+    detail: str | None = None
+    visible_from: float | None = None
+
+
+class Show(Protocol):
+    """Is told how loading goes."""
+
+    def begin(self, documents: int) -> None:
+        """Take note of how many files there are."""
+        ...
+
+    def part(self, name: str, stage: Stage, done: int, total: int) -> None:
+        """Show how far one file is."""
+        ...
+
+    def end(self, outcome: Outcome) -> None:
+        """Show what became of one file."""
+        ...
+
+
+async def load(offerings: Sequence[Offering], order: LoadOrder, services: Services, show: Show) -> list[Outcome]:
+    """Load files and return what became of each, in their order; a file that fails stops no other."""
+    show.begin(len(offerings))
+    received = [await _receive(offering, order, services) for offering in offerings]
+    outcomes: dict[int, Outcome] = {}
+    at_once = anyio.CapacityLimiter(services.settings.at_once)
+    async with anyio.create_task_group() as group:
+
+        async def one(position: int, outcome: Outcome, job: Job | None) -> None:
+            async with at_once:
+                outcomes[position] = await _index(outcome, job, services, show) if job else outcome
+                show.end(outcomes[position])
+
+        for position, (outcome, job) in enumerate(received):
+            group.start_soon(one, position, outcome, job)
+    indexed = [outcomes[position] for position in range(len(received))]
+    if order.approver is None:
+        return indexed
+    return await wait_until_active(await _approve(indexed, order.approver, services), services)
+
+
+async def wait_until_active(outcomes: Sequence[Outcome], services: Services) -> list[Outcome]:
+    """Return when what was approved to show within seconds does show; later dates are not waited for."""
+    now = services.now()
+    soon = [o.visible_from for o in outcomes if o.visible_from is not None and o.visible_from - now < _SOON]
+    if soon:
+        await anyio.sleep(max(max(soon) - now, 0.0))
+    checked = []
+    for outcome in outcomes:
+        version = await services.catalogue.version(outcome.key) if outcome.key else None
+        checked.append(replace(outcome, state=version.state_at(services.now())) if version else outcome)
+    return checked
+
+
+async def _receive(offering: Offering, order: LoadOrder, services: Services) -> tuple[Outcome, Job | None]:
+    offer = Offer(
+        tenant=order.tenant,
+        file_name=offering.path.name,
+        metadata=offering.metadata,
+        uploaded_by=order.uploaded_by,
+        document_id=offering.document_id,
+    )
+    try:
+        received = await receive(offer, _chunks(offering.path), services)
+    except IngestError as exc:
+        return Outcome(offering=offering, reason=exc.code, detail=exc.detail), None
+    except OSError as exc:
+        return Outcome(offering=offering, reason="unreadable_file", detail=exc.strerror), None
+    outcome = _outcome(offering, received.version, services, was_there=received.job.state is JobState.DONE)
+    return outcome, None if received.job.state is JobState.DONE else received.job
+
+
+async def _index(outcome: Outcome, job: Job, services: Services, show: Show) -> Outcome:
+    """Do the job here, or wait for whoever has it, until the version is a draft or has failed."""
+
+    def watch(stage: Stage, done: int, total: int) -> None:
+        show.part(outcome.offering.name, stage, done, total)
+
+    while True:
+        claimed = await services.queue.claim(job.id, now=services.now())
+        if claimed is not None:
+            await run_job(claimed, services, watch)
+        version = await services.catalogue.version(job.key)
+        if version.state is not State.RECEIVED:
+            return _outcome(outcome.offering, version, services, was_there=False)
+        await anyio.sleep(_PAUSE)
+
+
+async def _approve(outcomes: Sequence[Outcome], approver: str, services: Services) -> list[Outcome]:
+    """Approve version by version; those of one document at one instant, so that an outdated one never answers."""
+    approved: list[Outcome] = []
+    for _, of_document in groupby(outcomes, key=lambda o: o.key.document_id if o.key else o.offering.name):
+        now = services.now()
+        approved.extend([await _approve_one(outcome, approver, services, now=now) for outcome in of_document])
+    return approved
+
+
+async def _approve_one(outcome: Outcome, approver: str, services: Services, *, now: float) -> Outcome:
+    if outcome.key is None or outcome.state is not State.INDEXED:
+        return outcome
+    try:
+        version = await activate(outcome.key, approver, services, now=now)
+    except IngestError as exc:
+        return replace(outcome, reason=exc.code, detail=exc.detail)
+    except Unreadable as exc:
+        return replace(outcome, reason=exc.reason.value, detail=exc.detail)
+    return _outcome(outcome.offering, version, services, was_there=outcome.was_there)
+
+
+def _outcome(offering: Offering, version: Version, services: Services, *, was_there: bool) -> Outcome:
+    return Outcome(
+        offering=offering,
+        key=version.key,
+        state=version.state_at(services.now()),
+        passages=version.passages,
+        was_there=was_there,
+        reason=version.reason,
+        detail=version.detail,
+        visible_from=version.visible_from,
+    )
+
+
+async def _chunks(path: Path) -> AsyncIterator[bytes]:
+    async with await anyio.open_file(path, "rb") as file:
+        while chunk := await file.read(_CHUNK):
+            yield chunk

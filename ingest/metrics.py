@@ -1,0 +1,34 @@
+"""Every instrument of the staff side, in one table; label values are closed sets."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from ingest.versions import Stage
+
+_SECONDS = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
+
+
+class Metrics:
+    """Instruments in a registry of their own, so that two services can live in one process."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.documents = Counter(
+            "ingest_documents_total",
+            "Versions that came to an end of the pipeline",
+            ["outcome"],
+            registry=self.registry,
+        )
+        self.passages = Counter("ingest_passages_total", "Passages written to the index", registry=self.registry)
+        self.stage_seconds = Histogram(
+            "ingest_stage_seconds",
+            "How long a step of the pipeline took",
+            ["stage"],
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self.jobs = Gauge("ingest_jobs_waiting", "Jobs that are not finished", registry=self.registry)
+        self.refusals = Counter(
+            "ingest_requests_refused_total", "Requests answered with an error", ["code"], registry=self.registry
+        )
+        for stage in Stage:
+            self.stage_seconds.labels(stage=stage.value)

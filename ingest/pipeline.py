@@ -1,0 +1,204 @@
+"""From bytes to answers, read top to bottom: receive → parse → chunk → embed → upsert → verify → activate.
+
+`receive` (its own file) leaves a stored original and a job. `take_in` is the job: it ends with a draft in the index,
+which nobody but staff sees. `activate` is a second person's decision. Every step may be repeated after a crash: ids
+follow from the document, and a version that was half written is written again as a whole.
+"""
+
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import PurePath
+
+import anyio
+
+from ingest.chunking import Chunk
+from ingest.parsing.parsed import Parsed, Reason, Unreadable
+from ingest.services import Services
+from ingest.timeline import Window
+from ingest.versions import Indexed, Stage, Version, VersionKey
+from knowledge.access import Access
+from knowledge.passage import Passage, language_of
+
+Report = Callable[[Stage, int, int], Awaitable[None]]
+"""Told at each step: the stage, how much of it is done, of how much."""
+
+FOUND_AMONG = 50
+
+
+async def take_in(key: VersionKey, services: Services, report: Report) -> Version:
+    """Bring a received version into the index as a draft.
+
+    Raises:
+        Unreadable: the file cannot become passages, or the index does not hold what was written.
+        IndexUnavailable, CatalogueUnavailable: try again later.
+    """
+    version = await services.catalogue.version(key)
+    return await services.catalogue.indexed(key, await write_draft(version, services, report))
+
+
+async def write_draft(version: Version, services: Services, report: Report) -> Indexed:
+    """Go from the stored bytes to verified points in the index that nobody sees yet."""
+    parsed = await parse(version, services, report)
+    passages = await chunk(version, parsed, services, report)
+    await embed_and_upsert(version.key, passages, services, report)
+    await verify(version.key, passages, services, report)
+    first = passages[0]
+    return Indexed(format=parsed.format, title=first.title, language=first.language, passages=len(passages))
+
+
+async def activate(key: VersionKey, approver: str, services: Services, *, now: float) -> Version:
+    """Approve a draft: from its instant on it answers, and its predecessor no longer does.
+
+    Raises:
+        Forbidden: the approver is the uploader.
+        WrongState: see `ingest.timeline.activate`.
+    """
+    async with _measured(Stage.ACTIVATE, services):
+        windows = await services.catalogue.approve(key, approver=approver, now=now, zone=services.zone)
+        await write_windows(key, windows, services)
+        version = await services.catalogue.version(key)
+        await _require_found(version, services)
+    services.metrics.documents.labels(outcome="approved").inc()
+    return version
+
+
+async def parse(version: Version, services: Services, report: Report) -> Parsed:
+    """Read the original in the limited process."""
+    async with _measured(Stage.PARSE, services):
+        await report(Stage.PARSE, 0, 1)
+        return await services.parser.parse(services.blobs.path(version.sha256))
+
+
+async def chunk(version: Version, parsed: Parsed, services: Services, report: Report) -> list[Passage]:
+    """Cut the document into passages that carry all that a search or a citation needs."""
+    async with _measured(Stage.CHUNK, services):
+        await report(Stage.CHUNK, 0, 1)
+        chunks = await anyio.to_thread.run_sync(services.chunker.split, parsed)
+        if not chunks:
+            raise Unreadable(Reason.EMPTY_TEXT, "no text could be read from it")
+        return _passages(version, parsed, chunks)
+
+
+async def embed_and_upsert(key: VersionKey, passages: Sequence[Passage], services: Services, report: Report) -> None:
+    """Write all points of a version, as a draft; what an interrupted run left is cleared first."""
+    if await services.index.count(tenant=key.tenant, document_id=key.document_id, version=key.version):
+        await services.index.delete(tenant=key.tenant, document_id=key.document_id, version=key.version)
+    done = 0
+    for batch in _batches(passages, services.settings.batch):
+        async with _measured(Stage.EMBED, services):
+            await report(Stage.EMBED, done, len(passages))
+            vectors = await services.index.embed(batch)
+        async with _measured(Stage.UPSERT, services):
+            await services.index.upsert(batch, vectors)
+        done += len(batch)
+        services.metrics.passages.inc(len(batch))
+    await report(Stage.UPSERT, done, len(passages))
+
+
+async def verify(key: VersionKey, passages: Sequence[Passage], services: Services, report: Report) -> None:
+    """Read the index back: as many points as passages, and the first and the last say what was written."""
+    async with _measured(Stage.VERIFY, services):
+        await report(Stage.VERIFY, 0, 1)
+        count = await services.index.count(tenant=key.tenant, document_id=key.document_id, version=key.version)
+        if count != len(passages):
+            raise Unreadable(Reason.NOT_INDEXED, f"the index holds {count} of {len(passages)} passages")
+        stored = await services.index.passages(tenant=key.tenant, document_id=key.document_id, version=key.version)
+        if [p.text for p in (stored[0], stored[-1])] != [p.text for p in (passages[0], passages[-1])]:
+            raise Unreadable(Reason.NOT_INDEXED, "the index gives another text back than was written")
+
+
+async def write_windows(key: VersionKey, windows: Sequence[Window], services: Services) -> None:
+    """Tell the index from when until when each version may be read, predecessors first.
+
+    Both are written within the notice that an approval has, so a reader sees one version or the other.
+    """
+    for window in windows:
+        await services.index.set_visibility(
+            tenant=key.tenant,
+            document_id=key.document_id,
+            version=window.version,
+            visible_from=window.visible_from,
+            visible_until=window.visible_until,
+        )
+    keys = [VersionKey(tenant=key.tenant, document_id=key.document_id, version=w.version) for w in windows]
+    await services.catalogue.windows_written(keys)
+
+
+async def finish_windows(services: Services) -> int:
+    """Write the windows that a crash kept from the index; return how many there were."""
+    unwritten = await services.catalogue.unwritten_windows()
+    for version in unwritten:
+        if version.visible_from is not None:
+            window = Window(
+                version=version.key.version,
+                visible_from=version.visible_from,
+                visible_until=version.visible_until,
+            )
+            await write_windows(version.key, [window], services)
+    return len(unwritten)
+
+
+async def restore(key: VersionKey, services: Services, report: Report) -> bool:
+    """Bring an indexed or approved version back into an index that lost it; return whether it had to be written.
+
+    Raises:
+        Unreadable: its original is gone, or can no longer be read.
+    """
+    version = await services.catalogue.version(key)
+    count = await services.index.count(tenant=key.tenant, document_id=key.document_id, version=key.version)
+    if count != version.passages or count == 0:
+        await write_draft(version, services, report)
+    if version.visible_from is not None:
+        begin, end = version.visible_from, version.visible_until
+        await write_windows(key, [Window(version=key.version, visible_from=begin, visible_until=end)], services)
+    return count != version.passages
+
+
+async def _require_found(version: Version, services: Services) -> None:
+    """Search for the version's first passage as a customer would at the version's first instant."""
+    at = version.visible_from
+    if at is None or (version.visible_until is not None and version.visible_until <= at):
+        return  # replaced before it ever showed
+    key = version.key
+    stored = await services.index.passages(tenant=key.tenant, document_id=key.document_id, version=key.version)
+    access = Access(tenant=key.tenant, groups=frozenset(version.metadata.readers), as_of=at)
+    hits = await services.index.search(stored[0].text, access=access, limit=FOUND_AMONG)
+    if version.metadata.readers and not any(hit.passage.point_id == stored[0].point_id for hit in hits):
+        raise Unreadable(Reason.NOT_INDEXED, "a search for its first passage does not find it")
+
+
+def _passages(version: Version, parsed: Parsed, chunks: Sequence[Chunk]) -> list[Passage]:
+    said = version.metadata
+    language = said.language or language_of("\n".join(chunk.text for chunk in chunks))
+    return [
+        Passage(
+            tenant=version.key.tenant,
+            document_id=version.key.document_id,
+            version=version.key.version,
+            n=n,
+            title=said.title or parsed.title or PurePath(version.file_name).stem,
+            section=chunk.section,
+            page=chunk.page,
+            text=chunk.text,
+            language=language,
+            product=said.product,
+            readers=said.readers,
+            effective_from=said.effective_from,
+        )
+        for n, chunk in enumerate(chunks, start=1)
+    ]
+
+
+def _batches(passages: Sequence[Passage], size: int) -> Iterator[Sequence[Passage]]:
+    for start in range(0, len(passages), size):
+        yield passages[start : start + size]
+
+
+@asynccontextmanager
+async def _measured(stage: Stage, services: Services) -> AsyncGenerator[None]:
+    begun = time.perf_counter()
+    try:
+        yield
+    finally:
+        services.metrics.stage_seconds.labels(stage=stage.value).observe(time.perf_counter() - begun)

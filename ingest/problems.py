@@ -1,0 +1,82 @@
+"""Refusals as RFC 9457 problem documents with a stable `code`."""
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from ingest.errors import BadRequest, DuplicateContent, IndexUnavailable, IngestError, NotFound, TooLarge, Unprocessable
+from ingest.parsing.parsed import Unreadable
+from ingest.services import Services
+from knowledge.embedding import EmbeddingUnavailable
+from knowledge.index import IndexUnavailable as IndexAway
+from telemetry.setup import current_trace_id
+
+RETRY_AFTER_SECONDS = 5
+
+log = structlog.get_logger(__name__)
+
+
+def problem(exc: IngestError) -> JSONResponse:
+    """Return the error as `application/problem+json`."""
+    body: dict[str, str | int | bool] = {
+        "type": "about:blank",
+        "title": exc.title,
+        "status": exc.status,
+        "code": exc.code,
+        "detail": exc.detail,
+        "retryable": exc.retryable,
+        "trace_id": current_trace_id(),
+    }
+    if isinstance(exc, DuplicateContent):
+        body |= {"document_id": exc.document_id, "version": exc.version}
+    headers = {"retry-after": str(RETRY_AFTER_SECONDS)} if exc.retryable else {}
+    if exc.status == 401:
+        headers["www-authenticate"] = "Bearer"
+    return JSONResponse(body, status_code=exc.status, headers=headers, media_type="application/problem+json")
+
+
+def install_problems(app: FastAPI) -> None:
+    """Make every refusal of the application a problem document."""
+
+    @app.exception_handler(IngestError)
+    async def refused(request: Request, exc: IngestError) -> JSONResponse:
+        services: Services = request.app.state.services
+        services.metrics.refusals.labels(code=exc.code).inc()
+        return problem(exc)
+
+    @app.exception_handler(IndexAway)
+    @app.exception_handler(EmbeddingUnavailable)
+    async def index_away(request: Request, _exc: Exception) -> JSONResponse:
+        return await refused(request, IndexUnavailable())
+
+    @app.exception_handler(Unreadable)
+    async def not_found_after_approval(request: Request, exc: Unreadable) -> JSONResponse:
+        return await refused(request, IndexUnavailable(exc.detail))
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, exc: RequestValidationError) -> JSONResponse:
+        what = "; ".join(f"{'.'.join(map(str, e['loc'][1:])) or 'body'}: {e['msg']}" for e in exc.errors()[:5])
+        return await refused(request, Unprocessable(what))
+
+    @app.exception_handler(HTTPException)
+    async def http(_request: Request, exc: HTTPException) -> JSONResponse:
+        return _plain_problem(exc)
+
+    @app.exception_handler(Exception)
+    async def bug(_request: Request, exc: Exception) -> JSONResponse:
+        log.error("request_failed", exc_info=exc)
+        return problem(IngestError())
+
+
+def _plain_problem(exc: HTTPException) -> JSONResponse:
+    """Return what the framework refuses by itself: unknown addresses, methods, bodies that are too large or broken."""
+    ours = {400: BadRequest, 404: NotFound, 413: TooLarge}.get(exc.status_code)
+    if ours is not None:
+        return problem(ours())
+    title = str(exc.detail)
+    body = {"type": "about:blank", "title": title, "status": exc.status_code, "code": f"http_{exc.status_code}"}
+    body |= {"detail": title, "trace_id": current_trace_id()}
+    headers = dict(exc.headers or {})
+    return JSONResponse(body, status_code=exc.status_code, headers=headers, media_type="application/problem+json")

@@ -1,0 +1,60 @@
+"""The first step: an upload's bytes into the blob store, its row and its job into the catalogue."""
+
+import re
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import PurePath
+
+from ingest.errors import Unprocessable
+from ingest.services import Services
+from ingest.versions import Metadata, Received, Upload
+
+_NAME = re.compile(r"^\w[\w.\-]{0,99}$")
+_GROUP = re.compile(r"^[^\s{}/]{1,100}$")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Offer:
+    """What somebody hands in, apart from the bytes."""
+
+    tenant: str
+    file_name: str
+    metadata: Metadata
+    uploaded_by: str
+    document_id: str | None = None
+
+
+async def receive(offer: Offer, chunks: AsyncIterator[bytes], services: Services) -> Received:
+    """Take a document in; when this returns, the bytes and the job outlive any crash.
+
+    Raises:
+        Unprocessable: a name, a group or the dates cannot be.
+        DuplicateContent: the same bytes are there with other metadata.
+        TooLarge, StorageFull, StorageUnavailable, CatalogueUnavailable: see there.
+    """
+    _check(offer)
+    blob = await services.blobs.write(chunks)
+    upload = Upload(
+        tenant=offer.tenant,
+        document_id=offer.document_id,
+        file_name=_CONTROL.sub("", PurePath(offer.file_name.replace("\\", "/")).name)[:255] or "unnamed",
+        sha256=blob.sha256,
+        size=blob.size,
+        metadata=offer.metadata,
+        uploaded_by=offer.uploaded_by,
+    )
+    return await services.catalogue.receive(upload, now=services.now())
+
+
+def _check(offer: Offer) -> None:
+    if offer.document_id is not None and not _NAME.match(offer.document_id):
+        raise Unprocessable("document_id: letters, digits, '.', '-' and '_', at most 100")
+    if not all(_GROUP.match(reader) for reader in offer.metadata.readers):
+        raise Unprocessable("readers: names of groups without spaces")
+    for name, value in (("title", offer.metadata.title), ("product", offer.metadata.product)):
+        if value is not None and (not value.strip() or len(value) > 300 or _CONTROL.search(value)):
+            raise Unprocessable(f"{name}: 1 to 300 characters on one line")
+    begin, end = offer.metadata.effective_from, offer.metadata.effective_until
+    if begin is not None and end is not None and end < begin:
+        raise Unprocessable("effective_until lies before effective_from")

@@ -1,0 +1,47 @@
+"""Probes and metrics: liveness depends on nothing, readiness on the catalogue and the index."""
+
+from collections.abc import Awaitable, Callable
+
+import anyio
+from fastapi import APIRouter, Response
+from fastapi.responses import JSONResponse
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from ingest.errors import IngestError
+from ingest.services import TheServices
+from knowledge.index import IndexUnavailable as IndexAway
+
+router = APIRouter(tags=["probes"])
+
+_DEADLINE = 2.0
+
+
+@router.get("/livez")
+async def livez() -> dict[str, str]:
+    """Say that the event loop turns."""
+    return {"status": "alive"}
+
+
+@router.get("/readyz", response_model=None)
+async def readyz(services: TheServices) -> JSONResponse:
+    """Say whether documents can be taken in here, and what is missing."""
+    pings = {"catalogue": services.catalogue.ping, "index": services.index.ping}
+    parts = {name: await _state(ping) for name, ping in pings.items()}
+    ready = all(state == "ok" for state in parts.values())
+    return JSONResponse({"status": "ready" if ready else "not ready", **parts}, status_code=200 if ready else 503)
+
+
+async def _state(ping: Callable[[], Awaitable[None]]) -> str:
+    try:
+        with anyio.fail_after(_DEADLINE):
+            await ping()
+    except (IngestError, IndexAway, TimeoutError):
+        return "unavailable"
+    return "ok"
+
+
+@router.get("/metrics")
+async def metrics(services: TheServices) -> Response:
+    """Return Prometheus' text format."""
+    services.metrics.jobs.set(await services.queue.waiting())
+    return Response(generate_latest(services.metrics.registry), media_type=CONTENT_TYPE_LATEST)

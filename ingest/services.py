@@ -1,0 +1,54 @@
+"""What the staff side may use, opened once by `wiring.py`."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated, cast
+from zoneinfo import ZoneInfo
+
+from fastapi import Depends, Request
+from pydantic import BaseModel, PositiveInt
+
+from ingest.blobs import Blobs
+from ingest.catalogue import Catalogue
+from ingest.chunking import Chunker
+from ingest.metrics import Metrics
+from ingest.parsing.process import Parser
+from ingest.queue import Queue
+from knowledge.identity import Authenticator
+from knowledge.index import Index
+
+
+class PipelineSettings(BaseModel, frozen=True):
+    """How documents go through the pipeline; `zone` is where the bank's days begin."""
+
+    zone: str = "Asia/Seoul"
+    batch: PositiveInt = 32
+    at_once: PositiveInt = 2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """Everything a step of the pipeline, a route or a probe may use; only the API needs an authenticator."""
+
+    settings: PipelineSettings
+    authenticator: Authenticator | None
+    blobs: Blobs
+    catalogue: Catalogue
+    chunker: Chunker
+    index: Index
+    metrics: Metrics
+    parser: Parser
+    queue: Queue
+    now: Callable[[], float]
+
+    @property
+    def zone(self) -> ZoneInfo:
+        return ZoneInfo(self.settings.zone)
+
+
+def services_of(request: Request) -> Services:
+    """Return the services that the application was started with."""
+    return cast("Services", request.app.state.services)
+
+
+TheServices = Annotated[Services, Depends(services_of)]

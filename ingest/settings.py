@@ -1,0 +1,77 @@
+"""The staff side's settings: each part's own model, composed; read from the environment once, in `__main__`."""
+
+from pathlib import Path
+from typing import Literal, Self
+from urllib.parse import unquote, urlsplit
+
+from pydantic import AnyHttpUrl, Field, PositiveInt, SecretStr, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from ingest.blobs import BlobSettings
+from ingest.chunking import ChunkSettings
+from ingest.parsing.process import ParserSettings
+from ingest.services import PipelineSettings
+from knowledge.embedding import EmbedderSettings
+from knowledge.identity import AuthSettings
+from knowledge.index import IndexSettings
+from telemetry.setup import TraceSettings
+
+
+class Settings(BaseSettings):
+    """Everything an operator may decide; the API also needs AUTH__ISSUER and AUTH__JWKS_URL (or a key file)."""
+
+    model_config = SettingsConfigDict(
+        env_nested_delimiter="__", nested_model_default_partial_update=True, frozen=True, extra="ignore"
+    )
+
+    ingest_host: str = "127.0.0.1"
+    ingest_port: int = Field(8001, ge=1, le=65535)
+    data_dir: Path = Path(".data")
+    weights_dir: Path = Path("~/.cache/bank-chatbot/weights")
+    database_url: SecretStr | None = None
+    qdrant_url: AnyHttpUrl | None = None
+    qdrant_api_key: SecretStr | None = None
+    blob_url: str | None = None
+    most_upload_bytes: PositiveInt = 100 * 1024 * 1024
+    auth: AuthSettings | None = None
+    log_level: str = "INFO"
+    log_format: Literal["json", "console"] = "json"
+    chunks: ChunkSettings = ChunkSettings()
+    parser: ParserSettings = ParserSettings()
+    pipeline: PipelineSettings = PipelineSettings()
+    traces: TraceSettings = TraceSettings()
+
+    @model_validator(mode="after")
+    def _blobs_in_a_folder(self) -> Self:
+        if self.blob_url is not None and urlsplit(self.blob_url).scheme not in ("", "file"):
+            raise ValueError("BLOB_URL: only folders yet (file:///path); S3-compatible stores come with issue 5")
+        return self
+
+    @property
+    def database(self) -> str:
+        """The SQL database: SQLite in the data folder unless DATABASE_URL is set."""
+        if self.database_url is not None:
+            return self.database_url.get_secret_value()
+        return f"sqlite+aiosqlite:///{self.data_dir.resolve() / 'bank.db'}"
+
+    @property
+    def blobs(self) -> BlobSettings:
+        """Where originals are kept: BLOB_URL, else a folder in the data folder."""
+        folder = Path(unquote(urlsplit(self.blob_url).path)) if self.blob_url else self.data_dir / "blobs"
+        return BlobSettings(folder=folder, most_bytes=self.most_upload_bytes)
+
+    @property
+    def index(self) -> IndexSettings:
+        """The passage index: embedded in the data folder unless QDRANT_URL is set."""
+        if self.qdrant_url is not None:
+            return IndexSettings(url=self.qdrant_url, api_key=self.qdrant_api_key)
+        return IndexSettings(path=self.data_dir / "qdrant")
+
+    @property
+    def embedder_folder(self) -> Path:
+        return self.weights_dir.expanduser() / "e5-small"
+
+    @property
+    def embedder(self) -> EmbedderSettings:
+        """The embedding model in the weights folder; the chunker counts with the same folder's tokenizer."""
+        return EmbedderSettings(folder=self.embedder_folder)

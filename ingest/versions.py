@@ -1,0 +1,165 @@
+"""The catalogue's values: a document's metadata, its versions, and in which state each is at an instant."""
+
+import json
+from dataclasses import dataclass
+from datetime import date
+from enum import StrEnum
+from hashlib import sha256
+
+from knowledge.access import EVERY_CUSTOMER
+from knowledge.passage import Language
+
+
+class State(StrEnum):
+    """Where a version stands; `active` and `expired` follow from the clock and are never stored."""
+
+    RECEIVED = "received"
+    INDEXED = "indexed"
+    APPROVED = "approved"
+    ACTIVE = "active"
+    EXPIRED = "expired"
+    FAILED = "failed"
+
+
+class JobState(StrEnum):
+    """Where a job stands."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    FAILED = "failed"
+
+
+class Stage(StrEnum):
+    """The steps of the pipeline, as a job reports them."""
+
+    RECEIVE = "receive"
+    PARSE = "parse"
+    CHUNK = "chunk"
+    EMBED = "embed"
+    UPSERT = "upsert"
+    VERIFY = "verify"
+    ACTIVATE = "activate"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metadata:
+    """What staff say about a document; both dates are whole days in the tenant's zone, `effective_until` included."""
+
+    title: str | None = None
+    product: str | None = None
+    language: Language | None = None
+    readers: tuple[str, ...] = (EVERY_CUSTOMER,)
+    effective_from: date | None = None
+    effective_until: date | None = None
+
+    @property
+    def fingerprint(self) -> str:
+        """The same for the same metadata, whatever the order of the readers."""
+        fields = [
+            self.title,
+            self.product,
+            self.language,
+            sorted(self.readers),
+            self.effective_from.isoformat() if self.effective_from else None,
+            self.effective_until.isoformat() if self.effective_until else None,
+        ]
+        return sha256(json.dumps(fields, ensure_ascii=False).encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VersionKey:
+    """Names one version of one document of one tenant."""
+
+    tenant: str
+    document_id: str
+    version: int
+
+    def __str__(self) -> str:
+        return f"{self.document_id} v{self.version}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Upload:
+    """An original that is in the blob store, and what was said about it; without `document_id` one is made."""
+
+    tenant: str
+    document_id: str | None
+    file_name: str
+    sha256: str
+    size: int
+    metadata: Metadata
+    uploaded_by: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Version:
+    """One version as the catalogue knows it."""
+
+    key: VersionKey
+    file_name: str
+    sha256: str
+    size: int
+    metadata: Metadata
+    fingerprint: str
+    uploaded_by: str
+    uploaded_at: float
+    state: State
+    format: str | None = None
+    reason: str | None = None
+    detail: str | None = None
+    passages: int = 0
+    approved_by: str | None = None
+    approved_at: float | None = None
+    visible_from: float | None = None
+    visible_until: float | None = None
+
+    def state_at(self, now: float) -> State:
+        """Return the state with the clock taken into account."""
+        if self.state is not State.APPROVED or self.visible_from is None:
+            return self.state
+        if self.visible_until is not None and self.visible_until <= max(now, self.visible_from):
+            return State.EXPIRED
+        return State.ACTIVE if self.visible_from <= now else State.APPROVED
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Indexed:
+    """What indexing a version found out about it."""
+
+    format: str
+    title: str
+    language: Language
+    passages: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """The work of bringing one version into the index."""
+
+    id: str
+    key: VersionKey
+    state: JobState
+    stage: Stage
+    done: int
+    total: int
+    attempts: int
+    created_at: float
+    updated_at: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Received:
+    """What receiving an upload came to; `is_new` is False where the same upload was there already."""
+
+    version: Version
+    job: Job
+    is_new: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DocumentSummary:
+    """A document in a list: its latest version and how many there are."""
+
+    latest: Version
+    versions: int

@@ -1,0 +1,106 @@
+"""Opens everything the staff side uses, in order, in one exit stack, and hands over the frozen `Services`."""
+
+import time
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+
+import anyio
+from sqlalchemy import event
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry
+from tokenizers import Tokenizer
+
+from ingest.blobs import Blobs
+from ingest.catalogue import Catalogue
+from ingest.chunking import Chunker
+from ingest.indexing import Indexing
+from ingest.metrics import Metrics
+from ingest.parsing.process import open_parser
+from ingest.queue import Queue, this_process
+from ingest.services import Services
+from ingest.settings import Settings
+from knowledge.embedding import open_embedder
+from knowledge.identity import open_authenticator
+from knowledge.index import Index, open_index
+from knowledge.sparse import Terms
+
+
+class WeightsMissing(Exception):
+    """The embedder's folder is not there; the message says how to get it."""
+
+
+@asynccontextmanager
+async def open_services(
+    settings: Settings,
+    *,
+    index: Index | None = None,
+    engine: AsyncEngine | None = None,
+    works_jobs: bool = True,
+) -> AsyncGenerator[Services]:
+    """Open what the staff side uses; `index` and `engine` are given where another service of this process shares them.
+
+    With `works_jobs` uploads are indexed by this process as long as the block runs; `ingest load` does it itself.
+    """
+    async with AsyncExitStack() as stack:
+        tokenizer = await anyio.to_thread.run_sync(_tokenizer, settings.embedder_folder)
+        if engine is None:
+            engine = open_engine(settings.database)
+            stack.push_async_callback(engine.dispose)
+        if index is None:
+            index = await stack.enter_async_context(_open_passages(settings))
+        authenticator = None
+        if settings.auth is not None:
+            authenticator = await stack.enter_async_context(open_authenticator(settings.auth))
+        parser = await stack.enter_async_context(open_parser(settings.parser))
+        catalogue = Catalogue(engine)
+        await catalogue.create_tables()
+        services = Services(
+            settings=settings.pipeline,
+            authenticator=authenticator,
+            blobs=Blobs(settings.blobs),
+            catalogue=catalogue,
+            chunker=Chunker(tokenizer, settings.chunks),
+            index=index,
+            metrics=Metrics(),
+            parser=parser,
+            queue=Queue(catalogue, this_process()),
+            now=time.time,
+        )
+        # Entered last, so left first: no job outlives what it uses.
+        tasks = await stack.enter_async_context(anyio.create_task_group())
+        if works_jobs:
+            tasks.start_soon(Indexing(services).run)
+        yield services
+        tasks.cancel_scope.cancel()
+
+
+def open_engine(url: str) -> AsyncEngine:
+    """Return an engine; a SQLite file is put in WAL mode, so that readers and one writer do not wait for each other."""
+    engine = create_async_engine(url)
+    if engine.dialect.name == "sqlite":
+        if engine.url.database:
+            Path(engine.url.database).parent.mkdir(parents=True, exist_ok=True)
+        event.listen(engine.sync_engine, "connect", _write_ahead)
+    return engine
+
+
+def _write_ahead(connection: object, _entry: ConnectionPoolEntry) -> None:
+    cursor = connection.cursor()  # type: ignore[attr-defined]  # a DBAPI connection, which SQLAlchemy gives no type
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA busy_timeout=5000")
+    cursor.close()
+
+
+@asynccontextmanager
+async def _open_passages(settings: Settings) -> AsyncGenerator[Index]:
+    terms = await anyio.to_thread.run_sync(Terms)
+    async with open_embedder(settings.embedder) as embedder, open_index(settings.index, embedder, terms) as index:
+        yield index
+
+
+def _tokenizer(folder: Path) -> Tokenizer:
+    file = folder / "tokenizer.json"
+    if not file.exists():
+        raise WeightsMissing(f"the embedding model is missing in {folder}: run `llm-server fetch e5-small`")
+    return Tokenizer.from_file(str(file))
