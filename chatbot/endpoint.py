@@ -53,7 +53,6 @@ KEEP_ALIVE_SECONDS = 4.0
 _BUSY_ADVICE = b"on a different instance"
 
 _T = TypeVar("_T", bound=msgspec.Struct)
-_tracer = trace.get_tracer("chatbot.endpoint")
 
 
 class EndpointFailed(Exception):
@@ -149,13 +148,22 @@ class Call:
 class Endpoint:
     """An endpoint over a shared session; it keeps no state but the model's name."""
 
-    def __init__(self, http: aiohttp.ClientSession, url: str, speeds: Speeds, *, model: str | None = None) -> None:
+    def __init__(
+        self,
+        http: aiohttp.ClientSession,
+        url: str,
+        speeds: Speeds,
+        *,
+        model: str | None = None,
+        tracer: trace.Tracer | None = None,
+    ) -> None:
         self.url = URL(url)
         self.name = f"{self.url.host}:{self.url.port}{self.url.path.rstrip('/')}"
         self.speeds = speeds
         self.model = model or ""
         self._fixed_model = model
         self._http = http
+        self._tracer = tracer or trace.get_tracer("chatbot.endpoint")
 
     async def stream(self, call: Call) -> AsyncGenerator[Delta | Ended]:
         """Generate: deltas, then exactly one `Ended`.
@@ -290,6 +298,7 @@ class Endpoint:
         return self._http.post(
             self.url.joinpath(path.removeprefix("/")),
             data=content,
+            allow_redirects=False,  # a prompt goes where the bank said and nowhere else
             headers={"Content-Type": "application/json", **headers},
         )
 
@@ -322,8 +331,11 @@ class Endpoint:
             raise Unreachable(f"{self.name}: no connection") from exc
         except TimeoutError as exc:
             raise TooSlow(phase, self.name) from exc
-        except (aiohttp.ClientError, OSError, CompletionBroken) as exc:
+        except CompletionBroken as exc:
             raise Broken(f"{self.name}: {exc}") from exc
+        except (aiohttp.ClientError, OSError) as exc:
+            # Only its kind: a parser's message quotes what it could not parse, which may be somebody's answer.
+            raise Broken(f"{self.name}: {type(exc).__name__}") from exc
 
     @contextmanager
     def _span(self, call: Call) -> Iterator[Span]:
@@ -337,7 +349,7 @@ class Endpoint:
             "server.address": self.url.host or "",
             "server.port": self.url.port or 0,
         }
-        span = _tracer.start_span("model.generate", kind=SpanKind.CLIENT, attributes=attributes)
+        span = self._tracer.start_span("model.generate", kind=SpanKind.CLIENT, attributes=attributes)
         try:
             yield span
         except EndpointFailed as exc:

@@ -1,0 +1,48 @@
+"""Yes against no, read from the likeliest tokens."""
+
+from math import log
+
+import pytest
+
+from chatbot.odds import UNDECIDED, share
+
+OF, AGAINST = ("예", "Yes"), ("아니오", "아니", "No")
+
+
+def odds(**chances: float) -> float:
+    return of_tokens({token.encode(): chance for token, chance in chances.items()})
+
+
+def of_tokens(chances: dict[bytes, float]) -> float:
+    tokens = list(chances)
+    logprobs = {n: log(chances[token]) for n, token in enumerate(tokens)}
+    return share(logprobs, OF, AGAINST, token_bytes=lambda token: tokens[token])
+
+
+@pytest.mark.parametrize("yes", ["예", " 예", "Yes", " yes", "YES", "Y", "예.", "예,", "Yes!"])
+@pytest.mark.parametrize("no", ["아니오", "아니", "아", " 아니요", "아니라", "No", "no.", "N"])
+def test_words_are_matched_by_their_beginning_whatever_stands_around(yes: str, no: str) -> None:
+    assert of_tokens({yes.encode(): 0.6, no.encode(): 0.2}) == pytest.approx(0.75)
+
+
+@pytest.mark.parametrize("other", ["예금", "예를", "Not", "Note", "Yesterday", "Now", "은행", "", " ", "\n", "."])
+def test_longer_words_of_another_meaning_count_for_neither(other: str) -> None:
+    assert of_tokens({other.encode(): 0.9, "예".encode(): 0.03, "아니오".encode(): 0.01}) == pytest.approx(0.75)
+
+
+def test_a_byte_that_begins_both_words_counts_for_neither() -> None:
+    assert of_tokens({b"\xec": 0.9, b"\xec\x98": 0.06, b"\xec\x95\x84": 0.02}) == pytest.approx(0.75)
+
+
+def test_a_word_cut_within_its_next_letter_is_not_that_word() -> None:
+    assert of_tokens({"예".encode() + b"\xea\xb8": 0.9, "아니오".encode(): 0.1}) == 0
+
+
+def test_one_side_alone_is_certain() -> None:
+    assert odds(예=0.4) == 1
+    assert odds(아니오=0.4) == 0
+
+
+def test_neither_word_is_undecided() -> None:
+    assert odds(은행=0.9) == UNDECIDED == 0.5
+    assert of_tokens({}) == UNDECIDED
