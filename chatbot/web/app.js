@@ -93,6 +93,7 @@ async function enter() {
   signedIn = true;
   byId("ask").hidden = false;
   byId("sign-in").hidden = true;
+  byId("examples").hidden = byId("messages").hasChildNodes();
   if (matchMedia("(hover: hover)").matches) composer.focus(); // on a phone the keyboard would cover what is said first
   await list.refresh(null);
   if (addressed()) await open(addressed());
@@ -102,6 +103,7 @@ function askForToken() {
   signedIn = false;
   byId("ask").hidden = true;
   byId("sign-in").hidden = false;
+  byId("examples").hidden = true;
   byId("token").focus();
 }
 

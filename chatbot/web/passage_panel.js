@@ -85,6 +85,7 @@ export class PassagePanel {
     if (BESIDE.matches) this.#dialog.show();
     else this.#dialog.showModal();
     document.body.classList.toggle("beside", BESIDE.matches);
+    this.#origin?.scrollIntoView({ block: "nearest" }); // the conversation has become narrower and longer
   }
 
   #closed() {
