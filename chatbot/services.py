@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Annotated, cast
 
 from fastapi import Depends, Request
-from knowledge.index import Index
 from knowledge.withdrawals import Withdrawals
 from pydantic import BaseModel
 
@@ -15,7 +14,6 @@ from chatbot.answerability import AnswerabilitySettings
 from chatbot.answers import Answers
 from chatbot.audit import Audit
 from chatbot.citations import Grounding
-from chatbot.guard import Guard
 from chatbot.history import History
 from chatbot.ledger import Ledger
 from chatbot.metrics import Metrics, TurnFinished
@@ -23,6 +21,7 @@ from chatbot.models import Models
 from chatbot.prompt import PromptBuilder
 from chatbot.retrieval import Retrieval
 from knowledge.identity import Authenticator
+from knowledge.index import Index
 
 
 class TurnSettings(BaseModel, frozen=True):
@@ -30,6 +29,7 @@ class TurnSettings(BaseModel, frozen=True):
 
     grounding: Grounding = Grounding.STRICT
     answerability: AnswerabilitySettings = AnswerabilitySettings()
+    contact: str = "1599-0000"
     temperature: float = 0.0
     max_answer_tokens: int = 400
     most_answer_tokens: int = 2000
@@ -59,7 +59,6 @@ class Services:
     answers: Answers
     answer_log: AnswerLog
     audit: Audit
-    guard: Guard
     history: History
     index: Index
     index_version: str

@@ -6,7 +6,6 @@ Nested values use two underscores: `TURN__GROUNDING=numbers`, `LEDGER__LIMITS__U
 from pathlib import Path
 from typing import Literal, Self
 
-from knowledge.index import IndexSettings
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -22,6 +21,7 @@ from chatbot.retrieval import RetrievalSettings
 from chatbot.services import TurnSettings
 from knowledge.embedding import EmbedderSettings
 from knowledge.identity import AuthSettings
+from knowledge.index import IndexSettings
 from telemetry.setup import TraceSettings
 
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
@@ -40,7 +40,6 @@ class Settings(BaseSettings):
     weights_dir: Path = Path("~/.cache/bank-chatbot/weights")
     bank_name_ko: str = "한빛은행"
     bank_name_en: str = "Hanbit Bank"
-    handoff_contact: str = "1599-0000"
     redis_url: SecretStr
     qdrant_url: str | None = None
     qdrant_api_key: SecretStr | None = None

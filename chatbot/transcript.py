@@ -1,5 +1,6 @@
 """A turn as values, and what they become: events, history, audit rows, a record for the metrics (pure)."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from chatbot.answer_log import AnswerId
@@ -19,7 +20,7 @@ from chatbot.events import (
     Token,
     Usage,
 )
-from chatbot.guard import Reply, Screened
+from chatbot.guard import Reply, Screened, handoff
 from chatbot.history import Conversation, StoredMessage
 from chatbot.ledger import Reservation
 from chatbot.metrics import TurnFinished
@@ -29,6 +30,16 @@ from chatbot.retrieval import Found
 from chatbot.services import Services
 from knowledge.identity import Principal
 from knowledge.passage import Language
+
+FINISH: Mapping[Reply, FinishReason] = {
+    Reply.INJECTION: FinishReason.REFUSED,
+    Reply.OUT_OF_SCOPE: FinishReason.REFUSED,
+    Reply.CANNOT_VERIFY: FinishReason.REFUSED,
+    Reply.DISTRESS: FinishReason.HANDOFF,
+    Reply.UNAVAILABLE: FinishReason.HANDOFF,
+    Reply.EMERGENCY: FinishReason.HANDOFF,
+}
+"""How an answer ends in which one of the bank's own texts was said."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -187,7 +198,7 @@ def last_event(turn: Turn, draft: Draft, limits: Limits | None, services: Servic
         retryable=exc.retryable,
         retry_after_ms=None if exc.retry_after is None else round(exc.retry_after * 1000),
         trace_id=turn.trace_id,
-        handoff=services.guard.text("handoff", turn.language),
+        handoff=handoff(turn.language, contact=services.settings.contact),
     )
 
 

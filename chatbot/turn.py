@@ -15,7 +15,7 @@ import anyio
 import structlog
 from opentelemetry import trace
 
-from chatbot import answerability
+from chatbot import answerability, guard
 from chatbot.answer_log import AnswerId
 from chatbot.answers import Running
 from chatbot.citations import CitationStream, quote_passages
@@ -24,21 +24,22 @@ from chatbot.events import (
     Event,
     FinishReason,
     Limits,
-    Notice,
     NoticeCode,
     Queued,
     Token,
     Usage,
 )
-from chatbot.guard import Reply, Screened
+from chatbot.guard import Reply, Screened, Verdict, screen
 from chatbot.history import Conversation, Owner, StoredMessage, path_to, window
 from chatbot.ledger import Caller, Reservation
 from chatbot.models import Delta, ModelDone, Sampling, Switched
+from chatbot.notices import notice
 from chatbot.prompt import Prompt
 from chatbot.retrieval import Found
 from chatbot.services import Services
 from chatbot.tokenizer import Message
 from chatbot.transcript import (
+    FINISH,
     Draft,
     Question,
     Turn,
@@ -71,7 +72,7 @@ async def open_turn(question: Question, who: Principal, services: Services) -> T
     """
     services.admission.check()
     conversation = await load_conversation(question, who, services)
-    screened = services.guard.screen(question.text)
+    screened = screen(question.text)
     language = language_of(screened.text)
     branch = branch_of(conversation, question.parent_id)
     found, reply = await retrieve(screened, branch, who, services)
@@ -96,7 +97,7 @@ async def open_turn(question: Question, who: Principal, services: Services) -> T
         reply=reply,
         reservation=reservation,
         max_answer_tokens=question.max_answer_tokens,
-        notices=masked_notice(screened, services, language),
+        notices=(notice(NoticeCode.MASKED, language),) if screened.masked else (),
         trace_id=current_trace_id(),
         opened_at=time.monotonic(),
     )
@@ -106,7 +107,9 @@ async def open_turn(question: Question, who: Principal, services: Services) -> T
         with anyio.move_on_after(1, shield=True):
             await services.ledger.settle(reservation, 0)
         raise
-    return turn if recorded else replace(turn, notices=(*turn.notices, no_history(language, services)))
+    return (
+        turn if recorded else replace(turn, notices=(*turn.notices, notice(NoticeCode.HISTORY_UNAVAILABLE, language)))
+    )
 
 
 async def load_conversation(question: Question, who: Principal, services: Services) -> Conversation:
@@ -141,8 +144,8 @@ async def retrieve(
     nothing = Found(hits=(), as_of=as_of)
     if services.withdrawals.stopped() or not services.withdrawals.readable():
         return nothing, Reply.EMERGENCY
-    if screened.reply is not None:
-        return nothing, screened.reply
+    if screened.verdict is not Verdict.OK:
+        return nothing, Reply(screened.verdict)
     earlier = [message.text for message in branch if message.role == "user"]
     try:
         found = await services.retrieval.find(
@@ -150,9 +153,9 @@ async def retrieve(
         )
     except IndexUnavailable:
         log.warning("index_unavailable")
-        return nothing, Reply.CANNOT_VERIFY_NOW
+        return nothing, Reply.UNAVAILABLE
     if answerability.nothing_near(found.hits, services.settings.answerability):
-        return found, Reply.NOT_IN_DOCUMENTS
+        return found, Reply.CANNOT_VERIFY
     return found, None
 
 
@@ -167,13 +170,6 @@ def build_prompt(
         passages=[hit.passage for hit in found.hits],
         language=language,
     )
-
-
-def masked_notice(screened: Screened, services: Services, language: Language) -> tuple[Notice, ...]:
-    """Tell the customer that personal data in the question was masked."""
-    if not screened.masked:
-        return ()
-    return (Notice(code=NoticeCode.MASKED, text=services.guard.text("masked", language)),)
 
 
 async def record_opening(turn: Turn, services: Services) -> bool:
@@ -195,12 +191,6 @@ async def remember(turn: Turn, message: StoredMessage, services: Services) -> bo
         log.warning("history_unavailable", answer_id=turn.answer_id)
         return False
     return True
-
-
-def no_history(language: Language, services: Services) -> Notice:
-    """Tell the customer that this turn is not kept and earlier ones were not read."""
-    text = services.guard.text("history_unavailable", language)
-    return Notice(code=NoticeCode.HISTORY_UNAVAILABLE, text=text)
 
 
 # --- the answer ------------------------------------------------------------------------------------------------------
@@ -236,7 +226,7 @@ async def ask_the_model(turn: Turn, running: Running, draft: Draft, services: Se
         if await answerable(turn, services):
             await stream_answer(turn, running, draft, services)
         else:
-            say(Reply.NOT_IN_DOCUMENTS, turn, running, draft, services)
+            say(Reply.CANNOT_VERIFY, turn, running, draft, services)
 
 
 async def answerable(turn: Turn, services: Services) -> bool:
@@ -264,7 +254,7 @@ async def stream_answer(turn: Turn, running: Running, draft: Draft, services: Se
         grounding=services.settings.grounding,
         language=turn.language,
         allowed_numbers_from=turn.screened.text,
-        contact=services.guard.contact,
+        contact=services.settings.contact,
     )
     draft.usage = Usage(prompt_tokens=len(turn.prompt.answer_ids))
     reservation: Reservation | None = turn.reservation
@@ -282,8 +272,7 @@ async def stream_answer(turn: Turn, running: Running, draft: Draft, services: Se
                     show(checks.feed(delta.text), running, draft)
                     reservation = await within_reservation(reservation, draft, services)
                 case Switched():
-                    text = services.guard.text("model_switched", turn.language)
-                    running.put(Notice(code=NoticeCode.MODEL_SWITCHED, text=text))
+                    running.put(notice(NoticeCode.MODEL_SWITCHED, turn.language))
                 case ModelDone():
                     draft.usage, draft.finish_reason = delta.usage, FinishReason(delta.finish_reason)
             if reservation is None:
@@ -330,16 +319,18 @@ def conclude(checks: CitationStream, turn: Turn, running: Running, draft: Draft,
     if draft.finish_reason is FinishReason.HANDOFF:
         say(Reply.EMERGENCY, turn, running, draft, services)
     elif not checks.text.strip():
-        say(Reply.WITHHELD if checks.withheld else Reply.NOT_IN_DOCUMENTS, turn, running, draft, services)
+        say(Reply.CANNOT_VERIFY, turn, running, draft, services)
+        if checks.withheld:
+            draft.finish_reason = FinishReason.WITHHELD
     elif not checks.cited and services.settings.probes:
         draft.finish_reason = FinishReason.REFUSED
 
 
 def say(reply: Reply, turn: Turn, running: Running, draft: Draft, services: Services) -> None:
     """Say one of the bank's own texts; it claims nothing, so it is neither cited nor called grounded."""
-    text = services.guard.reply(reply, turn.language)
+    text = guard.reply(reply, turn.language, contact=services.settings.contact)
     show([Token(text=f"\n\n{text}" if draft.text else text)], running, draft)
-    draft.finish_reason = reply.finish_reason
+    draft.finish_reason = FINISH[reply]
     draft.grounded = False
 
 
@@ -349,10 +340,10 @@ def fall_back_on_quotes(exc: ModelUnavailable, turn: Turn, running: Running, dra
         draft.error = exc
         return
     quoted = quote_passages(turn.screened.text, [hit.passage for hit in turn.found.hits], turn.language)
-    running.put(Notice(code=NoticeCode.DEGRADED, text=services.guard.text("degraded", turn.language)))
+    running.put(notice(NoticeCode.DEGRADED, turn.language))
     if quoted.text:
         show([Token(text=quoted.text), *quoted.citations], running, draft)
-    say(Reply.MODELS_AWAY, turn, running, draft, services)
+    say(Reply.UNAVAILABLE, turn, running, draft, services)
     draft.grounded = bool(quoted.citations)
 
 

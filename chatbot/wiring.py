@@ -6,19 +6,17 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 
 import anyio
-import knowledge.index
-from knowledge.index import Index, open_index
 from knowledge.withdrawals import open_withdrawals
 from redis.asyncio import Redis
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+import knowledge.index
 from chatbot.admission import Admission
 from chatbot.answer_log import AnswerLog
 from chatbot.answers import Answers
 from chatbot.audit import UNAVAILABLE, open_audit
 from chatbot.errors import AuditUnavailable, IndexUnavailable
-from chatbot.guard import Guard
 from chatbot.history import History
 from chatbot.ledger import Ledger
 from chatbot.metrics import Metrics
@@ -30,6 +28,7 @@ from chatbot.services import Services
 from chatbot.settings import Settings
 from knowledge.embedding import open_embedder
 from knowledge.identity import open_authenticator
+from knowledge.index import Index, open_index
 from knowledge.passage import Language
 from knowledge.sparse import Terms
 
@@ -69,7 +68,6 @@ async def open_services(
             answers=Answers(answer_log, tasks, settings.answers),
             answer_log=answer_log,
             audit=audit,
-            guard=Guard(contact=settings.handoff_contact),
             history=History(redis, breaker, settings.history),
             index=index,
             index_version=index.collection,
