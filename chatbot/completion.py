@@ -5,7 +5,7 @@ Only the fields we need are decoded, typed by msgspec: JSON models per chunk are
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from dataclasses import dataclass
 
 import msgspec
 
@@ -15,6 +15,25 @@ LONGEST_FRAME = 4 * 2**20
 
 class CompletionBroken(Exception):
     """What came is not a completion, or the server reports that it gave up."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How the answer's tokens are chosen."""
+
+    max_tokens: int
+    temperature: float = 0.0
+    top_p: float = 1.0
+    seed: int | None = 0
+    stop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """A piece of the answer: text, and the ids of the tokens that it is."""
+
+    text: str
+    token_ids: tuple[int, ...]
 
 
 class StreamOptions(msgspec.Struct, frozen=True):
@@ -112,8 +131,6 @@ class Cards(msgspec.Struct, frozen=True):
 class Tokens(msgspec.Struct, frozen=True):
     tokens: tuple[int, ...]
 
-
-Role = Literal["system", "user", "assistant"]
 
 _FRAMES = msgspec.json.Decoder(Frame)
 _PROBED = msgspec.json.Decoder(_Probed)

@@ -8,7 +8,7 @@ and what of them was shown already is left out. Nothing is lost and nothing come
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from chatbot.endpoint import Delta, Sampling
+from chatbot.completion import Delta, Sampling
 
 Decode = Callable[[Sequence[int]], str]
 

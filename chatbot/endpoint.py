@@ -32,7 +32,9 @@ from chatbot.completion import (
     CompletionBroken,
     CompletionDecoder,
     Counted,
+    Delta,
     Frame,
+    Sampling,
     StreamOptions,
     Tokens,
     TopTokens,
@@ -105,25 +107,6 @@ class Speeds:
     def late(self, prompt_tokens: int) -> float:
         """Return after how many seconds a first token counts as slow: three quarters of the deadline."""
         return 0.75 * self.first_token(prompt_tokens)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Sampling:
-    """How the answer's tokens are chosen."""
-
-    max_tokens: int
-    temperature: float = 0.0
-    top_p: float = 1.0
-    seed: int | None = 0
-    stop: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Delta:
-    """A piece of the answer: text, and the ids of the tokens that it is."""
-
-    text: str
-    token_ids: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,16 +265,21 @@ class Endpoint:
         decoder = CompletionDecoder()
         phase: Phase = "first token"
         limit = first
-        while not decoder.done:
-            async with self._translated(*_sooner(phase, limit, call.until)):
-                # `content.iter_any()` without a generator around it: whatever is there, as it comes.
-                frames = decoder.feed(data := await response.content.readany())
-                if not data:
+        with self._named():
+            while not decoder.done:
+                try:
+                    async with asyncio.timeout_at(min(limit, call.until)):
+                        # `content.iter_any()` without a generator around it: whatever is there, as it comes.
+                        data = await response.content.readany()
+                except TimeoutError as exc:
+                    raise TooSlow(_sooner(phase, limit, call.until)[0], self.name) from exc
+                frames = decoder.feed(data)
+                for frame in frames:
+                    yield frame
+                if any(frame.choices for frame in frames):  # a keep-alive is no sign of progress
+                    phase, limit = "between tokens", _now() + self.speeds.between
+                elif not data:
                     raise Broken(f"{self.name}: the stream ended without its end mark")
-            for frame in frames:
-                yield frame
-            if any(frame.choices for frame in frames):  # a keep-alive is no sign of progress
-                phase, limit = "between tokens", _now() + self.speeds.between
 
     def _post(self, path: str, body: object, headers: Mapping[str, str]) -> "aiohttp.client._RequestContextManager":
         content = msgspec.json.encode(body)
@@ -323,14 +311,23 @@ class Endpoint:
 
     @asynccontextmanager
     async def _translated(self, phase: Phase, limit: float) -> AsyncGenerator[None]:
-        """Set a deadline (the loop's time) and turn the driver's exceptions into ours."""
+        """Set a deadline (the loop's time) and name the driver's exceptions."""
+        with self._named():
+            try:
+                async with asyncio.timeout_at(limit):
+                    yield
+            except aiohttp.ServerTimeoutError:
+                raise
+            except TimeoutError as exc:
+                raise TooSlow(phase, self.name) from exc
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Turn the driver's exceptions into ours."""
         try:
-            async with asyncio.timeout_at(limit):
-                yield
+            yield
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as exc:
             raise Unreachable(f"{self.name}: no connection") from exc
-        except TimeoutError as exc:
-            raise TooSlow(phase, self.name) from exc
         except CompletionBroken as exc:
             raise Broken(f"{self.name}: {exc}") from exc
         except (aiohttp.ClientError, OSError) as exc:

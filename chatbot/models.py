@@ -20,15 +20,13 @@ import anyio
 
 from chatbot.attempts import Attempts
 from chatbot.breaker import Breaker, State
-from chatbot.completion import TopTokens
+from chatbot.completion import Delta, Sampling, TopTokens
 from chatbot.continuation import Continuation
 from chatbot.endpoint import (
     Call,
-    Delta,
     Ended,
     Endpoint,
     EndpointFailed,
-    Sampling,
     Speeds,
     Unfit,
     open_session,

@@ -5,8 +5,8 @@ from collections.abc import Iterator, Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
+from chatbot.completion import Delta, Sampling
 from chatbot.continuation import Continuation
-from chatbot.endpoint import Delta, Sampling
 
 # A token is a byte or two, so characters and stop strings break anywhere.
 PROMPT = [900, 901]

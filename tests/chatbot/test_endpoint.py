@@ -16,17 +16,15 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from chatbot.completion import CompletionBroken, CompletionDecoder, Frame, read_top_tokens
+from chatbot.completion import CompletionBroken, CompletionDecoder, Delta, Frame, Sampling, read_top_tokens
 from chatbot.endpoint import (
     Broken,
     Busy,
     Call,
-    Delta,
     Ended,
     Endpoint,
     EndpointFailed,
     Refused,
-    Sampling,
     Speeds,
     TooSlow,
     Unfit,
@@ -36,7 +34,8 @@ from chatbot.endpoint import (
 from chatbot.pool import PROFILES
 from llm_server.scripted import Behaviour, scripted_server
 
-QUICK = Speeds(prefill=1e6, whole=2, between=0.3, at_once=0.3)
+QUICK = Speeds(prefill=1e6, whole=2, between=0.3, at_once=0.3)  # where a deadline is to pass
+PATIENT = Speeds(prefill=1e6, whole=60, between=30, at_once=30)  # where none is, however busy the machine
 STREAM = (
     b'data: {"id":"cmpl-1","object":"text_completion","created":1,"choices":[{"index":0,"text":"\xec\x98\x88'
     b'","logprobs":null,"finish_reason":null,"stop_reason":null,"prompt_token_ids":[1,2],"token_ids":[7,8]}]}\n\n'
@@ -114,7 +113,7 @@ Handler = Callable[[web.Request], AsyncGenerator[bytes]]
 
 
 @asynccontextmanager
-async def replying(handler: Handler, *, status: int = 200) -> AsyncGenerator[Endpoint]:
+async def replying(handler: Handler, *, status: int = 200, speeds: Speeds = PATIENT) -> AsyncGenerator[Endpoint]:
     """Serve one reply, byte for byte, and give an endpoint that asks for it."""
 
     async def reply(request: web.Request) -> web.StreamResponse:
@@ -132,7 +131,7 @@ async def replying(handler: Handler, *, status: int = 200) -> AsyncGenerator[End
     try:
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         async with open_session() as http:
-            yield Endpoint(http, f"http://127.0.0.1:{runner.addresses[0][1]}", QUICK)
+            yield Endpoint(http, f"http://127.0.0.1:{runner.addresses[0][1]}", speeds)
     finally:
         await runner.cleanup()
 
@@ -224,7 +223,7 @@ async def test_every_status_has_a_meaning(status: int, said: bytes, kind: type[E
     ],
 )
 async def test_every_deadline_is_kept(handler: Handler, phase: str, until: float) -> None:
-    async with replying(handler) as endpoint:
+    async with replying(handler, speeds=QUICK) as endpoint:
         begun = perf_counter()
         with pytest.raises(TooSlow) as late:
             await listen(endpoint, call(until=anyio.current_time() + until))
@@ -240,7 +239,7 @@ async def test_keep_alives_are_no_progress() -> None:
             yield b": ping\n\n"
             await anyio.sleep(0.05)
 
-    async with replying(only_comments) as endpoint:
+    async with replying(only_comments, speeds=QUICK) as endpoint:
         with pytest.raises(TooSlow, match="between tokens"):
             await listen(endpoint)
 
@@ -248,7 +247,7 @@ async def test_keep_alives_are_no_progress() -> None:
 @pytest.mark.anyio
 async def test_nobody_there_is_unreachable() -> None:
     async with open_session() as http:
-        endpoint = Endpoint(http, "http://127.0.0.1:1", QUICK)
+        endpoint = Endpoint(http, "http://127.0.0.1:1", PATIENT)
         for asking in (listen(endpoint), endpoint.top_tokens(call(), top=1), endpoint.card(), endpoint.tokenize({})):
             with pytest.raises(Unreachable):
                 await asking
@@ -264,7 +263,7 @@ def every_kind_of(error: type[Exception]) -> list[type[Exception]]:
 )
 async def test_no_exception_of_the_driver_gets_through(error: type[Exception]) -> None:
     async with open_session() as http:
-        endpoint = Endpoint(http, "http://127.0.0.1:1", QUICK)
+        endpoint = Endpoint(http, "http://127.0.0.1:1", PATIENT)
         raised = error.__new__(error)  # their constructors differ; only the class decides
         with pytest.raises(EndpointFailed):
             async with endpoint._translated("first token", math.inf):
@@ -275,13 +274,13 @@ async def test_no_exception_of_the_driver_gets_through(error: type[Exception]) -
 async def test_another_model_than_the_one_set_is_unfit() -> None:
     async with scripted_server(name="small") as server, open_session() as http:
         with pytest.raises(Unfit, match=r"serves \['small'\], not big"):
-            await Endpoint(http, server.url, QUICK, model="big").card()
+            await Endpoint(http, server.url, PATIENT, model="big").card()
 
 
 @pytest.mark.anyio
 async def test_connections_are_used_again_after_a_whole_answer() -> None:
     async with scripted_server(Behaviour(answer="a")) as server, open_session() as http:
-        endpoint = Endpoint(http, server.url, QUICK)
+        endpoint = Endpoint(http, server.url, PATIENT)
         for _ in range(5):
             await listen(endpoint)
         assert http.connector is not None
@@ -294,7 +293,7 @@ async def test_the_span_says_what_was_asked_and_used_but_no_content() -> None:
     provider = TracerProvider()
     provider.add_span_processor(SimpleSpanProcessor(exporter))
     async with scripted_server(Behaviour(answer="비밀 0123")) as server, open_session() as http:
-        endpoint = Endpoint(http, server.url, QUICK, model="scripted", tracer=provider.get_tracer("test"))
+        endpoint = Endpoint(http, server.url, PATIENT, model="scripted", tracer=provider.get_tracer("test"))
         await listen(endpoint)
         server.tell(fail_status=500)
         with pytest.raises(Broken):

@@ -38,7 +38,8 @@ pytestmark = pytest.mark.anyio
 
 # Characters of one to eleven tokens, so that an answer may break off within one.
 ANSWER = "정기예금을 중도해지하면 기본이율의 50%입니다. Ünïcode ‘quotes’ 谢谢 👩‍👩‍👧 끝. The fee is ₩1,000 — final."
-QUICK = Speeds(prefill=1e6, whole=5, between=0.4, at_once=0.4)
+QUICK = Speeds(prefill=1e6, whole=30, between=0.4, at_once=0.4)  # where a deadline is to pass
+PATIENT = Speeds(prefill=1e6, whole=60, between=30, at_once=30)  # where none is, however busy the machine
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +79,7 @@ async def serve(
     primaries: Sequence[Behaviour],
     fallbacks: Sequence[Behaviour] = (),
     *,
-    speeds: Speeds = QUICK,
+    speeds: Speeds = PATIENT,
     open_seconds: float = 60.0,
 ) -> AsyncGenerator[Served]:
     groups: list[Group] = []
@@ -212,7 +213,7 @@ async def test_an_endpoint_that_sends_garbage_is_left(tokenizer: Tokenizer) -> N
 
 
 async def test_a_stall_in_mid_answer_moves_it_after_the_profiles_pause(tokenizer: Tokenizer) -> None:
-    async with serve(tokenizer, [Behaviour(answer=ANSWER)] * 2) as served:
+    async with serve(tokenizer, [Behaviour(answer=ANSWER)] * 2, speeds=QUICK) as served:
         served.servers[served.home("c-1")].tell(stall_after=12)
         begun = perf_counter()
         heard = await ask(served)
@@ -233,7 +234,7 @@ async def test_the_token_allowance_spans_endpoints(tokenizer: Tokenizer) -> None
 
 
 async def test_a_slow_first_token_is_retried_elsewhere_without_a_word(tokenizer: Tokenizer) -> None:
-    async with serve(tokenizer, [Behaviour(answer=ANSWER)] * 2) as served:
+    async with serve(tokenizer, [Behaviour(answer=ANSWER)] * 2, speeds=QUICK) as served:
         served.servers[served.home("c-1")].tell(first_token_seconds=30)
         heard = await ask(served)
         assert heard.text == ANSWER
@@ -270,7 +271,7 @@ async def test_with_every_model_down_customers_know_within_two_seconds_and_then_
 async def test_nobody_listening_is_known_at_once(tokenizer: Tokenizer) -> None:
     async with open_session() as http:
         members = [
-            Member(Endpoint(http, f"http://127.0.0.1:{port}", QUICK), "primary", Breaker(BreakerSettings()))
+            Member(Endpoint(http, f"http://127.0.0.1:{port}", PATIENT), "primary", Breaker(BreakerSettings()))
             for port in (1, 2)
         ]
         calls: list[ModelCallFinished] = []
