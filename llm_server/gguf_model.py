@@ -167,7 +167,7 @@ def _write_weights(
         rounded = target == "int8" and source.matrix
         entries.append(Entry(source.name, "I8" if rounded else "BF16", source.shape))
         if rounded:
-            entries.append(Entry(f"{source.name}_scale", "BF16", (source.shape[0], 1)))
+            entries.append(Entry(f"{source.name}_scale", "F32", (source.shape[0], 1)))
     total = sum(entry.bytes for entry in entries)
     done = 0
     with tensor_file(path, entries) as arrays, ThreadPoolExecutor(threads) as pool:
@@ -183,8 +183,7 @@ def _write_tensor(source: Source, arrays: Arrays) -> int:
         if scales is None:
             out[rows] = to_bf16(values)
         else:
-            out[rows], scale = to_int8(values)
-            scales[rows] = to_bf16(scale)
+            out[rows], scales[rows] = to_int8(values)
     return out.nbytes + (0 if scales is None else scales.nbytes)
 
 
@@ -208,6 +207,8 @@ def _config(facts: Facts, sources: list[Source], target: Target) -> dict[str, ob
         "bos_token_id": facts.number("tokenizer.ggml.bos_token_id"),
         "eos_token_id": facts.number("tokenizer.ggml.eos_token_id"),
         "dtype": "bfloat16",
+        # The layout of that release; a folder without a version is warned about as if it were a broken Mistral.
+        "transformers_version": "4.57.0",
     }
     return config | ({"quantization_config": _quantization()} if target == "int8" else {})
 

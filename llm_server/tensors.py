@@ -81,6 +81,4 @@ def to_int8(values: Floats) -> tuple[NDArray[np.int8], Floats]:
     """Return each row rounded to 8 bits and the row's scale: symmetric, plain round-to-nearest."""
     # A row of zeros would otherwise divide by zero.
     scale = np.maximum(np.maximum(values.max(axis=1), -values.min(axis=1)), 1e-12)[:, None] / np.float32(127)
-    # The scale is stored as bfloat16, so the rows are rounded with what will be multiplied back.
-    stored = (to_bf16(scale).astype(np.uint32) << 16).view(np.float32)
-    return np.clip(np.rint(values / stored), -127, 127).astype(np.int8), stored
+    return np.rint(values / scale).astype(np.int8), scale

