@@ -1,4 +1,4 @@
-"""Whether a sentence says that something is so or that it is not: 가능합니다 and 불가합니다 share nearly all their words."""
+"""Whether a sentence says that something is so or is not: 가능합니다 and 불가합니다 share nearly all words."""
 
 import re
 from dataclasses import dataclass

@@ -1,0 +1,34 @@
+"""Whether a question is written in a language the bank's chatbot does not serve (it serves Korean and English)."""
+
+import re
+import unicodedata
+from typing import Final
+
+# Everyday words that English does not share; two of them, and more than English ones, make the text foreign.
+_FOREIGN: Final = frozenset(
+    """el los las del una uno unos que por para con como cual cuál donde dónde está es son esta este sus pero
+    muy más porque cuando le les des du est sont dans sur avec pour pas une qui quoi quel quelle mot de où je
+    vous nous mais très ici der die das und ist sind nicht mit für auf wie wo ich sie wir was ein eine den
+    dem von zu kann os uma não em no na onde usuário quem como por seu sua foi ele ela isso anteriores você
+    meu yang di dan itu ini dengan untuk dari tidak bagaimana apa cara adalah saya anda membuat il lo gli
+    della che non sono dove come perché chi mio questo het een van niet voor met wat waar nie ik jij""".split()  # noqa: SIM905  # a word list reads best as prose
+)
+_ENGLISH: Final = frozenset(
+    """the a an is are was were to of in for on and or i my me you your it this that can could do does did
+    how what why when where which who with have has had not be been will would should if from at as by please
+    there""".split()  # noqa: SIM905  # a word list reads best as prose
+)
+_SERVED: Final = ("LATIN", "HANGUL", "CJK")
+
+
+def is_unserved_language(text: str) -> bool:
+    """Whether a good part of the text is in a script or a language that is not served."""
+    letters = [char for char in text if char.isalpha()]
+    other = [char for char in letters if not char.isascii() and not unicodedata.name(char, "").startswith(_SERVED)]
+    if len(letters) >= 4 and len(other) * 4 > len(letters):
+        return True
+    words = re.findall(r"[^\W\d_]+", text.lower())
+    latin = [word for word in words if word[0] < "가"]
+    foreign = sum(word in _FOREIGN and word not in _ENGLISH for word in latin)
+    english = sum(word in _ENGLISH for word in latin)
+    return foreign >= 2 and foreign > english

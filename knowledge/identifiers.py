@@ -1,0 +1,180 @@
+"""Finds what identifies a person in Korean or English text, however it is spelled: full-width digits, blanks around the
+hyphen, zero-width characters, an attached particle, digits written as words.
+
+A checksum never decides that something is harmless: newer resident numbers have random last digits. Amounts, dates,
+rates, product codes and the bank's own 1588-0000 numbers are left alone.
+"""
+
+import re
+import unicodedata
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+
+class Kind(StrEnum):
+    RESIDENT_NUMBER = "resident_number"
+    CARD = "card"
+    ACCOUNT = "account"
+    PHONE = "phone"
+    PASSPORT = "passport"
+    DRIVER_LICENCE = "driver_licence"
+    BUSINESS_NUMBER = "business_number"
+    EMAIL = "email"
+    SECRET = "secret"  # noqa: S105  # the name of a kind, not one
+
+
+@dataclass(frozen=True, slots=True)
+class Identifier:
+    """Something to mask: `start` and `end` are offsets in the text that was searched."""
+
+    kind: Kind
+    start: int
+    end: int
+
+
+_ZERO_WIDTH: Final = frozenset("\u200b\u200c\u200d\u2060\ufeff\u00ad\u180e\u200e\u200f")
+_DASHES: Final = frozenset("‐‑‒–—―−﹣ㅡ⁃∼〜")
+_DIGIT_WORDS: Final = "공영일이삼사오육륙칠팔구"
+# What may stand between two groups of digits.
+_GAP: Final = r"[ \t]{0,2}[-._·/~)]?[ \t]{0,2}"
+_HYPHEN: Final = r"[ \t]{0,2}-[ \t]{0,2}"
+_NOT_BEFORE: Final = r"(?<![\d,])(?<!\d[.-])"
+_NOT_AFTER: Final = r"(?!\d|,\d)"
+_ACCOUNT_WORD: Final = r"(?:계좌|통장|입금|송금|이체|예금주|가상계좌|account|acct|a/c|iban)"
+_NO_AMOUNT: Final = r"(?![ \t]?(?:원|달러|만|억|천|%|퍼센트|won|usd|krw|dollars?))"
+
+
+def _is_no_year_list(found: re.Match[str]) -> bool:
+    groups = re.findall(r"\d{4}", found.group())
+    spaced = not re.search(r"\d[-._·/~]\d|-", found.group())
+    plain = all(group.startswith(("19", "20")) for group in groups) or all(group.endswith("00") for group in groups)
+    return not (spaced and " " in found.group() and plain)
+
+
+def _is_card(found: re.Match[str]) -> bool:
+    """Whether an ungrouped number passes the card checksum."""
+    doubled = [int(digit) * (1 + at % 2) for at, digit in enumerate(reversed(found.group()))]
+    return sum(value // 10 + value % 10 for value in doubled) % 10 == 0
+
+
+def _has_account_length(found: re.Match[str]) -> bool:
+    digits = re.sub(r"\D", "", found.group())
+    return 10 <= len(digits) <= 16
+
+
+def _has_ten_digits(found: re.Match[str]) -> bool:
+    """Whether what looks like an IBAN holds digits enough to be one; capitals alone may spell a word."""
+    return len(re.sub(r"\D", "", found.group())) >= 10
+
+
+def _is_account(found: re.Match[str]) -> bool:
+    # 제2026-1234-5678호 is the number of an approval, not of an account.
+    around = found.string[max(0, found.start() - 2) : found.start()], found.string[found.end() : found.end() + 2]
+    approval = (
+        around[0].endswith(("제", "제 ")) or around[1].lstrip().startswith("호") or found.group()[:2] in ("19", "20")
+    )
+    toll_free = re.match(r"0\d{1,3}-\d{3,4}-\d{3,4}\Z|1[5-9]\d\d-|0?80\d?-", found.group().replace(" ", "")) is not None
+    return _has_account_length(found) and not approval and not toll_free
+
+
+def _always(_: re.Match[str]) -> bool:
+    return True
+
+
+_Check = Callable[[re.Match[str]], bool]
+_PATTERNS: Final[tuple[tuple[Kind, re.Pattern[str], _Check], ...]] = tuple(
+    (kind, re.compile(pattern, re.IGNORECASE), check)
+    for kind, pattern, check in (
+        (Kind.EMAIL, r"[A-Za-z0-9._%+\-]+[ \t]?@[ \t]?"
+         r"[A-Za-z0-9\-]+(?:[ \t]?\.[ \t]?[A-Za-z0-9\-]+)*\.[A-Za-z]{2,}", _always),
+        (Kind.RESIDENT_NUMBER, rf"{_NOT_BEFORE}\d{{2}}(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d"
+         rf"|3[01]){_GAP}\d\d{{6}}{_NOT_AFTER}", _always),
+        (Kind.RESIDENT_NUMBER, rf"{_NOT_BEFORE}\d{{6}}{_HYPHEN}\d(?:\d{{6}}|[*xX●○#]{{6}})(?!\d)", _always),
+        (Kind.RESIDENT_NUMBER, r"(?<!\d)\d(?:[ \t]\d){5}[ \t]?-?[ \t]?\d(?:[ \t]\d){6}(?![ \t]?\d)", _always),
+        (Kind.RESIDENT_NUMBER, r"번호[^\d\n]{0,6}(?P<hit>\d{6}[^\d\n가-힣A-Za-z]{0,6}\d{7})(?!\d)", _always),
+        (Kind.RESIDENT_NUMBER, r"(?<![\d-])\d{3}-\d{2}-\d{4}(?![\d-])", _always),
+        (Kind.CARD, rf"{_NOT_BEFORE}\d{{4}}(?:{_GAP}\d{{4}}){{3}}(?!\d)", _is_no_year_list),
+        (Kind.CARD, rf"{_NOT_BEFORE}3[47]\d{{2}}[ -]\d{{6}}[ -]\d{{5}}(?!\d)", _always),
+        (Kind.CARD, rf"{_NOT_BEFORE}(?:3[47]\d{{13}}|[2-69]\d{{15}})(?!\d)", _is_card),
+        (Kind.DRIVER_LICENCE, rf"(?<![\d-])(?:[1-2]\d|서울|부산|경기|강원|충북|충남|전북|전남|경북|경남|제주|대구"
+         rf"|인천|광주|대전|울산)"
+         rf"(?:{_HYPHEN}|[ \t]?)\d{{2}}{_HYPHEN}\d{{6}}{_HYPHEN}\d{{2}}(?![\d-])", _always),
+        (Kind.PHONE, rf"(?<!\d)(?<!\d[.,])(?:\(?(?:\+|00)[ \t]?82\)?{_GAP}\(?0?\)?"
+         rf"|\(?0)1[016-9]\)?{_GAP}\d{{3,4}}{_GAP}\d{{4}}(?!\d)", _always),
+        (Kind.PHONE, r"(?<!\d)0[ \t]1[ \t][016-9](?:[ \t]?-?[ \t]?\d){7,8}(?!\d)", _always),
+        (Kind.PHONE, rf"(?<![\d-])(?<!\d[.,])\(?0(?:2|[3-6][1-5]|70"
+         rf"|50\d)(?:\)[ ]?|{_HYPHEN})\d{{3,4}}{_HYPHEN}\d{{4}}(?![\d-])", _always),
+        (Kind.PHONE, r"(?<![\d+])\+[1-9]\d{0,2}(?:[-. ()]{0,2}\d){8,12}(?!\d)", _always),
+        (Kind.PHONE, rf"(?<![가-힣])[공영]일[공영일육륙칠팔구](?:[ \t-]{{0,2}}[{_DIGIT_WORDS}]){{7,8}}", _always),
+        (Kind.BUSINESS_NUMBER, rf"(?<![\d-])\d{{3}}{_HYPHEN}\d{{2}}{_HYPHEN}\d{{5}}(?![\d-])", _always),
+        (Kind.PASSPORT, r"(?<![A-Za-z0-9])[MSRODG][ \t-]?(?:\d{8}|\d{3}[A-Z]\d{4})(?![A-Za-z0-9])", _always),
+        (Kind.PASSPORT, r"(?:여권|passport)[^\d\n]{0,20}?(?P<hit>(?<![A-Za-z0-9])[A-Z]{0,2}\d{6,9}"
+         r"(?![\dA-Za-z]))", _always),
+        (Kind.DRIVER_LICENCE, r"(?:면허|licen[cs]e)[^\d\n]{0,20}?"
+         r"(?P<hit>\d{2}[ -]?\d{2}[ -]?\d{6}[ -]?\d{2})(?!\d)", _always),
+        (Kind.ACCOUNT, r"(?<![A-Za-z0-9])[A-Z]{2}\d{2}(?:[ ]?[A-Z0-9]{4}){3,7}"
+         r"(?:[ ]?[A-Z0-9]{1,3})?(?![A-Za-z0-9])", _has_ten_digits),
+        (Kind.ACCOUNT, rf"(?<![\d-])\d{{3,6}}{_HYPHEN}\d{{2,6}}{_HYPHEN}\d{{3,8}}"
+         rf"(?:{_HYPHEN}\d{{1,3}})?(?![\d-])", _is_account),
+        (Kind.ACCOUNT, rf"{_ACCOUNT_WORD}[^\d\n]{{0,20}}?"
+         rf"(?P<hit>(?<![\d,.])\d(?:[ -]{{0,2}}\d){{9,15}}){_NOT_AFTER}{_NO_AMOUNT}", _always),
+        (Kind.ACCOUNT, rf"(?P<hit>(?<![\d,.-])\d(?:[ -]?\d){{9,15}}){_NOT_AFTER}{_NO_AMOUNT}"
+         rf"(?=[^\d\n]{{0,12}}{_ACCOUNT_WORD})", _always),
+        (Kind.SECRET, r"(?:cvc|cvv|보안[ ]?코드|pin|비밀[ ]?번호|비번|passcode|password)(?:[ ]?(?:번호|number"
+         r"|code))?"
+         r"[ \t]{0,2}(?:는|은|가|이|:|=|is|was)?[ \t]{0,2}(?P<hit>(?<!\d)\d{3,8})(?!\d|[ ]?(?:자리|회|번|일|년|월"
+         r"|digit|원|개))", _always),
+    )
+)  # fmt: skip
+
+
+def find_identifiers(text: str) -> tuple[Identifier, ...]:
+    """Return what must be masked, from left to right, without overlaps."""
+    plain, offsets = _plain(text)
+    taken: list[Identifier] = []
+    for kind, start, end in _matches(plain):
+        if not any(start < other.end and other.start < end for other in taken):
+            taken.append(Identifier(kind, start, end))
+    taken.sort(key=lambda identifier: identifier.start)
+    return tuple(Identifier(one.kind, offsets[one.start], offsets[one.end - 1] + 1) for one in taken)
+
+
+def _matches(plain: str) -> Iterator[tuple[Kind, int, int]]:
+    if not any(char.isdigit() or char == "@" or char in "공영" for char in plain):
+        return
+    for kind, pattern, check in _PATTERNS:
+        for found in pattern.finditer(plain):
+            if check(found):
+                start, end = found.span("hit" if "hit" in pattern.groupindex else 0)
+                # (02-123-4567) keeps its brackets, 02)123-4567 has none to keep.
+                unclosed = plain[start] == "(" and ")" not in plain[start:end]
+                yield kind, start + unclosed, end
+
+
+def _plain(text: str) -> tuple[str, list[int]]:
+    """Return the text with one spelling for every digit, hyphen and blank, and where each character came from."""
+    plain: list[str] = []
+    offsets: list[int] = []
+    for at, char in enumerate(text):
+        for folded in _fold(char):
+            plain.append(folded)
+            offsets.append(at)
+    return "".join(plain), offsets
+
+
+def _fold(char: str) -> str:
+    if char in _ZERO_WIDTH:
+        return ""
+    if char.isascii():
+        return char
+    if char in _DASHES:
+        return "-"
+    if char.isdecimal():
+        return str(unicodedata.decimal(char))
+    if char.isspace():
+        return "\n" if char in "\u2028\u2029\x85" else " "
+    folded = unicodedata.normalize("NFKC", char)
+    # ½, ㎡ and the like are no digits of an identifier; enclosed digits (①) are.
+    return "-" if folded in _DASHES else folded
