@@ -59,6 +59,13 @@ def _is_card(found: re.Match[str]) -> bool:
     return sum(value // 10 + value % 10 for value in doubled) % 10 == 0
 
 
+def _is_private(found: re.Match[str]) -> bool:
+    """Whether a telephone number is not one that a bank publishes."""
+    return re.match(r"1[5-9]\d\d-?\d{4}\Z|\(?0?80", found["hit"]) is None and not re.match(
+        r"(?:19|20)\d\d[-.]", found["hit"]
+    )
+
+
 def _has_account_length(found: re.Match[str]) -> bool:
     digits = re.sub(r"\D", "", found.group())
     return 10 <= len(digits) <= 16
@@ -89,6 +96,8 @@ _PATTERNS: Final[tuple[tuple[Kind, re.Pattern[str], _Check], ...]] = tuple(
     for kind, pattern, check in (
         (Kind.EMAIL, r"[A-Za-z0-9._%+\-]+[ \t]?@[ \t]?"
          r"[A-Za-z0-9\-]+(?:[ \t]?\.[ \t]?[A-Za-z0-9\-]+)*\.[A-Za-z]{2,}", _always),
+        (Kind.ACCOUNT, r"(?<![A-Za-z0-9])[A-Z]{2}\d{2}(?:[ ]?[A-Z0-9]{4}){3,7}"
+         r"(?:[ ]?[A-Z0-9]{1,3})?(?![A-Za-z0-9])", _has_ten_digits),
         (Kind.RESIDENT_NUMBER, rf"{_NOT_BEFORE}\d{{2}}(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d"
          rf"|3[01]){_GAP}\d\d{{6}}{_NOT_AFTER}", _always),
         (Kind.RESIDENT_NUMBER, rf"{_NOT_BEFORE}\d{{6}}{_HYPHEN}\d(?:\d{{6}}|[*xX●○#]{{6}})(?!\d)", _always),
@@ -97,7 +106,7 @@ _PATTERNS: Final[tuple[tuple[Kind, re.Pattern[str], _Check], ...]] = tuple(
         (Kind.RESIDENT_NUMBER, r"(?<![\d-])\d{3}-\d{2}-\d{4}(?![\d-])", _always),
         (Kind.CARD, rf"{_NOT_BEFORE}\d{{4}}(?:{_GAP}\d{{4}}){{3}}(?!\d)", _is_no_year_list),
         (Kind.CARD, rf"{_NOT_BEFORE}3[47]\d{{2}}[ -]\d{{6}}[ -]\d{{5}}(?!\d)", _always),
-        (Kind.CARD, rf"{_NOT_BEFORE}(?:3[47]\d{{13}}|[2-69]\d{{15}})(?!\d)", _is_card),
+        (Kind.CARD, rf"{_NOT_BEFORE}\d{{12,19}}(?!\d){_NO_AMOUNT}", _is_card),
         (Kind.DRIVER_LICENCE, rf"(?<![\d-])(?:[1-2]\d|서울|부산|경기|강원|충북|충남|전북|전남|경북|경남|제주|대구"
          rf"|인천|광주|대전|울산)"
          rf"(?:{_HYPHEN}|[ \t]?)\d{{2}}{_HYPHEN}\d{{6}}{_HYPHEN}\d{{2}}(?![\d-])", _always),
@@ -108,20 +117,23 @@ _PATTERNS: Final[tuple[tuple[Kind, re.Pattern[str], _Check], ...]] = tuple(
          rf"|50\d)(?:\)[ ]?|{_HYPHEN})\d{{3,4}}{_HYPHEN}\d{{4}}(?![\d-])", _always),
         (Kind.PHONE, r"(?<![\d+])\+[1-9]\d{0,2}(?:[-. ()]{0,2}\d){8,12}(?!\d)", _always),
         (Kind.PHONE, rf"(?<![가-힣])[공영]일[공영일육륙칠팔구](?:[ \t-]{{0,2}}[{_DIGIT_WORDS}]){{7,8}}", _always),
+        (Kind.PHONE, r"(?<![\d-])(?<!\d[.,])0(?!80)\d{2,4}[ -]\d{3,4}[ -]\d{3,4}(?![\d-])", _always),
+        (Kind.PHONE, r"(?:phone|mobile|cell|telephone|휴대폰|핸드폰|휴대전화|전화번호|연락처)[^\d\n+(]{0,20}"
+         rf"(?P<hit>\+?\(?\d(?:[-. ()]{{0,2}}\d){{6,11}})(?![\d-]){_NO_AMOUNT}", _is_private),
         (Kind.BUSINESS_NUMBER, rf"(?<![\d-])\d{{3}}{_HYPHEN}\d{{2}}{_HYPHEN}\d{{5}}(?![\d-])", _always),
         (Kind.PASSPORT, r"(?<![A-Za-z0-9])[MSRODG][ \t-]?(?:\d{8}|\d{3}[A-Z]\d{4})(?![A-Za-z0-9])", _always),
         (Kind.PASSPORT, r"(?:여권|passport)[^\d\n]{0,20}?(?P<hit>(?<![A-Za-z0-9])[A-Z]{0,2}\d{6,9}"
          r"(?![\dA-Za-z]))", _always),
         (Kind.DRIVER_LICENCE, r"(?:면허|licen[cs]e)[^\d\n]{0,20}?"
          r"(?P<hit>\d{2}[ -]?\d{2}[ -]?\d{6}[ -]?\d{2})(?!\d)", _always),
-        (Kind.ACCOUNT, r"(?<![A-Za-z0-9])[A-Z]{2}\d{2}(?:[ ]?[A-Z0-9]{4}){3,7}"
-         r"(?:[ ]?[A-Z0-9]{1,3})?(?![A-Za-z0-9])", _has_ten_digits),
         (Kind.ACCOUNT, rf"(?<![\d-])\d{{3,6}}{_HYPHEN}\d{{2,6}}{_HYPHEN}\d{{3,8}}"
          rf"(?:{_HYPHEN}\d{{1,3}})?(?![\d-])", _is_account),
         (Kind.ACCOUNT, rf"{_ACCOUNT_WORD}[^\d\n]{{0,20}}?"
          rf"(?P<hit>(?<![\d,.])\d(?:[ -]{{0,2}}\d){{9,15}}){_NOT_AFTER}{_NO_AMOUNT}", _always),
         (Kind.ACCOUNT, rf"(?P<hit>(?<![\d,.-])\d(?:[ -]?\d){{9,15}}){_NOT_AFTER}{_NO_AMOUNT}"
          rf"(?=[^\d\n]{{0,12}}{_ACCOUNT_WORD})", _always),
+        # So long a run of digits names something, whatever it is called.
+        (Kind.ACCOUNT, rf"{_NOT_BEFORE}\d{{11,19}}{_NOT_AFTER}{_NO_AMOUNT}", _always),
         (Kind.SECRET, r"(?:cvc|cvv|보안[ ]?코드|pin|비밀[ ]?번호|비번|passcode|password)(?:[ ]?(?:번호|number"
          r"|code))?"
          r"[ \t]{0,2}(?:는|은|가|이|:|=|is|was)?[ \t]{0,2}(?P<hit>(?<!\d)\d{3,8})(?!\d|[ ]?(?:자리|회|번|일|년|월"
