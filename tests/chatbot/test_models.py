@@ -1,12 +1,13 @@
 """Answers go on when endpoints die, stall, refuse or are away; nothing is lost, doubled or left running."""
 
 import logging
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from random import Random
-from time import perf_counter
+from time import monotonic, perf_counter
 
 import anyio
 import pytest
@@ -81,6 +82,7 @@ async def serve(
     *,
     speeds: Speeds = PATIENT,
     open_seconds: float = 60.0,
+    clock: Callable[[], float] = monotonic,
 ) -> AsyncGenerator[Served]:
     groups: list[Group] = []
     groups += ("primary" for _ in primaries)
@@ -98,7 +100,7 @@ async def serve(
         ]
         calls: list[ModelCallFinished] = []
         chance = Random(1)  # noqa: S311 - it spreads load
-        models = Models(Pool(members, chance=chance), tokenizer, hooks=[calls.append])
+        models = Models(Pool(members, chance=chance), tokenizer, hooks=[calls.append], clock=clock)
         await models.check()
         yield Served(models, servers, calls)
 
@@ -326,6 +328,30 @@ async def test_of_fifty_customers_one_probes_and_the_others_are_refused(tokenize
         assert served.started() == 1
 
 
+async def test_a_model_that_is_up_but_hangs_is_not_ready(tokenizer: Tokenizer) -> None:
+    async with serve(tokenizer, [Behaviour(dead=True)], open_seconds=0.01) as served:
+        served.servers[0].tell(dead=False, stall_after=0)
+        await anyio.sleep(0.02)  # the breaker's own time
+        begun = perf_counter()
+        with pytest.raises(ModelUnavailable):
+            await served.models.ping()
+        assert perf_counter() - begun < 3
+        assert [(call.kind, call.outcome) for call in served.calls] == [("ping", "slow")]
+
+
+@pytest.mark.parametrize(("endpoints", "state"), [(1, State.CLOSED), (2, State.OPEN)])
+async def test_late_first_tokens_open_a_breaker_only_where_another_could_do_better(
+    tokenizer: Tokenizer, endpoints: int, state: State
+) -> None:
+    each = count(step=25)  # every look at the clock is 25 s later, and late is 22.5 s
+    async with serve(tokenizer, [Behaviour(answer="a")] * endpoints, clock=lambda: next(each)) as served:
+        home = served.home("c-1")
+        for _ in range(5):
+            await ask(served)
+        assert served.members[home].breaker.state is state
+        assert {call.outcome for call in served.calls} == {"ok"}
+
+
 async def test_a_full_queue_is_overload_and_opens_no_breaker(tokenizer: Tokenizer) -> None:
     async with serve(tokenizer, [Behaviour(fail_status=429)] * 2) as served:
         for _ in range(12):
@@ -525,6 +551,15 @@ async def test_another_tokenizer_stops_the_boot_with_a_sentence(tmp_path: Path) 
         with pytest.raises(ModelsMisconfigured, match=r"chat template of scripted .* set LLM_TOKENIZER"):
             async with open_models(settings):
                 pass
+
+
+async def test_a_missing_tokenizer_stops_the_boot_with_a_sentence(tmp_path: Path) -> None:
+    settings = ModelSettings.model_validate(
+        {"llm_urls": "http://127.0.0.1:1", "llm_tokenizer": tmp_path, "llm_profile": "scripted"}
+    )
+    with pytest.raises(ModelsMisconfigured, match=r"LLM_TOKENIZER .* cannot be read"):
+        async with open_models(settings):
+            pass
 
 
 async def test_a_file_names_groups(tmp_path: Path) -> None:
