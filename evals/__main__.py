@@ -1,0 +1,171 @@
+"""The `evals` command: score retrieval and answers on a data set, compare two runs, report against gates."""
+
+import json
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import anyio
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from chatbot.local_identity import LocalSigner, key_pair
+from evals import report as reports
+from evals.calibrate import fitted, probe, read_probes, write_probes
+from evals.compare import NotComparable, compare
+from evals.corpus import CorpusNotLoaded
+from evals.product import ProductNotStarted, Wanted
+from evals.run import Against, Errand, run_errand
+from evals.sample import DatasetBroken, read_dataset
+from evals.summary import Run, RunBroken, read_run, write_run
+from ingest.errors import IngestError
+from ingest.settings import Settings
+from ingest.wiring import WeightsMissing
+from telemetry.logs import configure_logs
+
+app = typer.Typer(no_args_is_help=True, help=__doc__, pretty_exceptions_enable=False)
+TASK = Path(__file__).parent / "tasks" / "hanbit.yaml"
+SAID = (
+    DatasetBroken,
+    CorpusNotLoaded,
+    ProductNotStarted,
+    RunBroken,
+    NotComparable,
+    WeightsMissing,
+    IngestError,
+    reports.TaskBroken,
+)
+
+DatasetOption = Annotated[Path, typer.Option("--dataset", help="A folder with queries.jsonl, qrels.tsv and a corpus.")]
+LimitOption = Annotated[int | None, typer.Option(min=1, help="Only the first so many questions.")]
+ProfileOption = Annotated[str, typer.Option(help="The llm-server profile that answers.")]
+
+
+@contextmanager
+def one_sentence() -> Iterator[None]:
+    """Turn what stands in the way into one line and exit code 2."""
+    try:
+        yield
+    except* SAID as stopped:
+        for exc in stopped.exceptions:
+            typer.echo(f"evals: {exc}", err=True)
+        raise typer.Exit(2) from stopped
+
+
+def errand(dataset: Path, *, limit: int | None, answers: bool, profile: str, data: Path) -> Errand:
+    """Return what is to be done, with what the environment says."""
+    configure_logs(level="WARNING", log_format="console")
+    settings = Settings()
+    wanted = Wanted(
+        profile=profile, data=data, weights=settings.weights_dir.expanduser().resolve(), environment=dict(os.environ)
+    )
+    return Errand(dataset=read_dataset(dataset, limit=limit), settings=settings, wanted=wanted, answers=answers)
+
+
+def do(what: Errand, against: Against | None = None) -> Run:
+    """Run with a progress bar on stderr."""
+    began = time.monotonic()
+    done = anyio.run(run_errand, what, against, Console(stderr=True))
+    done.measures["seconds"] = round(time.monotonic() - began, 1)
+    return done
+
+
+@app.command()
+def run(  # noqa: PLR0917  a command takes its options
+    dataset: DatasetOption,
+    against: Annotated[str | None, typer.Option(help="With --answers: URL of a running chatbot to ask.")] = None,
+    answers: Annotated[bool, typer.Option("--answers", help="Ask the product, not its retrieval alone.")] = False,
+    limit: LimitOption = None,
+    output: Annotated[Path | None, typer.Option(help="Where to write every question's result as JSON.")] = None,
+    profile: ProfileOption = "cpu",
+    contact: Annotated[str, typer.Option(help="The bank's telephone number, which needs no citation.")] = "1599-0000",
+    data_dir: Annotated[Path, typer.Option(help="With --against: whose demo key signs our tokens.")] = Path(".data"),
+) -> None:
+    """Score a data set and print one JSON line."""
+    with one_sentence(), tempfile.TemporaryDirectory(prefix="evals-") as folder:
+        there = None
+        if against is not None:
+            signer = LocalSigner(key_pair(data_dir)[0].read_text("ascii"))
+            there = Against(url=against, signer=signer)
+        what = errand(dataset, limit=limit, answers=answers, profile=profile, data=Path(folder))
+        done = do(what.told(contact), there)
+    if output is not None:
+        write_run(done, output)
+    typer.echo(json.dumps(done.measures, ensure_ascii=False))
+
+
+@app.command("compare")
+def compare_runs(
+    a: Annotated[Path, typer.Argument(help="A run written by `evals run --output`.")],
+    b: Annotated[Path, typer.Argument(help="Another run over the same questions.")],
+) -> None:
+    """Say for each measure whether run B differs from run A, by paired bootstrap over the questions."""
+    with one_sentence():
+        differences = compare(read_run(a), read_run(b))
+    table = Table("measure", "A", "B", "finding")
+    for one in differences:
+        table.add_row(one.measure, f"{one.a:.4f}", f"{one.b:.4f}", one.sentence)
+    Console(width=None if sys.stdout.isatty() else 140).print(table)
+
+
+@app.command()
+def report(
+    dataset: Annotated[Path | None, typer.Option(help="Another folder than the task's.")] = None,
+    profile: Annotated[str | None, typer.Option(help="Another profile than the task's.")] = None,
+    task: Annotated[Path, typer.Option(help="Data set, profile and gates.")] = TASK,
+    limit: LimitOption = None,
+    output: Annotated[Path, typer.Option(help="Where the run and the page go.")] = Path(".data/evals"),
+) -> None:
+    """Run a task with answers, print its table, write a page of the worst cases; exit 1 below a gate."""
+    with one_sentence(), tempfile.TemporaryDirectory(prefix="evals-") as folder:
+        wanted = reports.read_task(task)
+        what = errand(
+            dataset or wanted.dataset,
+            limit=limit,
+            answers=True,
+            profile=profile or wanted.profile,
+            data=Path(folder),
+        )
+        done = do(what.told(wanted.contact))
+    stem = output / f"{done.dataset}-{what.wanted.profile}"
+    write_run(done, stem.with_suffix(".json"))
+    stem.with_suffix(".html").write_text(reports.page(done, wanted.gates), "utf-8")
+    if not show(done, wanted.gates):
+        raise typer.Exit(1)
+
+
+def show(done: Run, gates: tuple[reports.Gate, ...]) -> bool:
+    """Print the table; return whether every gate holds."""
+    table = Table("measure", "value", "gate", "")
+    lines = reports.lines(done, gates)
+    for line in lines:
+        table.add_row(line.measure, line.value, line.bound, {None: "", True: "holds", False: "MISSED"}[line.holds])
+    Console(width=None if sys.stdout.isatty() else 100).print(table)
+    return all(line.holds is not False for line in lines)
+
+
+@app.command()
+def calibrate(
+    dataset: DatasetOption = Path("evals/datasets/hanbit"),
+    probes: Annotated[Path | None, typer.Option(help="Fit these probes again instead of asking the model.")] = None,
+    output: Annotated[Path, typer.Option(help="Where the probes go.")] = Path(".data/evals/probes.json"),
+    limit: LimitOption = None,
+    profile: ProfileOption = "cpu",
+) -> None:
+    """Ask the probe of chatbot/answerability.py for every question, fit its weights on one half, check the other."""
+    with one_sentence(), tempfile.TemporaryDirectory(prefix="evals-") as folder:
+        if probes is None:
+            what = errand(dataset, limit=limit, answers=False, profile=profile, data=Path(folder))
+            probes = output
+            write_probes(anyio.run(probe, what, Console(stderr=True)), probes)
+        typer.echo(fitted(read_probes(probes)))
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,210 @@
+"""Do the passages hold the answer? Records the evidence for every question and fits chatbot/answerability.py.
+
+The probe is asked exactly as a turn asks it: same retrieval, same prompt, same words. Fitted on every second question
+of each kind, checked on the others, so that what is reported was not seen by the fit.
+"""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from uuid import uuid4
+
+import anyio
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+from rich.console import Console
+
+from chatbot.answerability import AnswerabilitySettings
+from chatbot.models import Models, open_models
+from chatbot.pool import ModelSettings
+from chatbot.prompt import PromptBuilder, load_templates
+from chatbot.retrieval import Retrieval, RetrievalSettings
+from chatbot.settings import Settings
+from chatbot.tokenizer import Message
+from evals.corpus import TENANT
+from evals.product import model
+from evals.run import Errand, bar, loaded
+from evals.sample import Sample
+from evals.scorers.answers import holds_answer
+from knowledge.access import EVERY_CUSTOMER, Access
+from knowledge.passage import language_of
+
+_RIDGE = 0.1
+"""Pulls weights towards 0: thirty-odd questions a side would otherwise be separated by huge ones."""
+
+Floats = NDArray[np.float64]
+
+
+class Probe(msgspec.Struct, frozen=True, kw_only=True):
+    """The evidence for one question; `held` tells whether a passage that the model saw states a known answer."""
+
+    id: str
+    kind: str
+    question: str
+    language: str
+    unanswerable: bool
+    held: bool
+    probability: float
+    dense: tuple[float, ...]
+    terms: tuple[float, ...]
+    scores: tuple[float, ...]
+    seconds: float
+
+
+async def probe(errand: Errand, console: Console) -> list[Probe]:
+    """Load the corpus, start the model and probe every question."""
+    errands = loaded(errand.dataset, errand.settings, errand.wanted.data, console)
+    async with errands as (services, _):
+        console.print(f"starting the model (profile {errand.wanted.profile})", highlight=False)
+        starting = model(errand.wanted)
+        served = await anyio.to_thread.run_sync(starting.__enter__)
+        try:
+            endpoints = ModelSettings.model_validate(
+                {
+                    "llm_urls": served.url,
+                    "llm_tokenizer": errand.wanted.weights / errand.wanted.profile,
+                    "llm_profile": errand.wanted.profile,
+                }
+            )
+            async with open_models(endpoints) as models:
+                prober = Prober(models, Retrieval(services.index, RetrievalSettings()))
+                with bar(console) as progress:
+                    return [
+                        await prober.probe(one) for one in progress.track(errand.dataset.samples, description="probes")
+                    ]
+        finally:
+            starting.__exit__(None, None, None)
+
+
+class Prober:
+    """Asks the probe of a turn without the rest of it."""
+
+    def __init__(self, models: Models, retrieval: Retrieval) -> None:
+        fields = Settings.model_fields
+        self._models = models
+        self._retrieval = retrieval
+        self._prompts = PromptBuilder(
+            load_templates(),
+            models.tokenizer,
+            banks={"ko": fields["bank_name_ko"].default, "en": fields["bank_name_en"].default},
+            passage_tokens=fields["passage_tokens"].default,
+        )
+
+    async def probe(self, sample: Sample) -> Probe:
+        """Return the evidence for one question."""
+        now = anyio.current_time()
+        access = Access(tenant=TENANT, groups=frozenset({EVERY_CUSTOMER}), as_of=2**33)
+        found = await self._retrieval.find(sample.text, earlier=sample.earlier, access=access)
+        language = language_of(sample.text)
+        prompt = self._prompts.build(
+            sample.text,
+            history=[Message(said.role, said.text) for said in sample.history],
+            passages=[hit.passage for hit in found.hits],
+            language=language,
+        )
+        probability = await self._models.probability(
+            prompt.probe_ids,
+            of=("예", "Yes"),
+            against=("아니오", "No"),
+            conversation_id=uuid4().hex,
+            cache_salt=TENANT,
+        )
+        shown = found.hits[: prompt.passages]
+        return Probe(
+            id=sample.id,
+            kind=sample.kind,
+            question=sample.text,
+            language=language,
+            unanswerable=sample.unanswerable,
+            held=any(holds_answer(hit.passage.text, sample.answers) for hit in shown),
+            probability=probability,
+            dense=tuple(hit.dense for hit in found.hits),
+            terms=tuple(hit.terms for hit in found.hits),
+            scores=tuple(hit.score for hit in found.hits),
+            seconds=anyio.current_time() - now,
+        )
+
+
+def evidence(probe: Probe) -> list[float]:
+    """Return what chatbot/answerability.py weighs: a constant, the probe's log-odds, best cosine and best terms."""
+    p = min(max(probe.probability, 1e-4), 1 - 1e-4)
+    dense, terms = max(probe.dense, default=0.0), max(probe.terms, default=0.0)
+    return [1.0, math.log(p / (1 - p)), (dense - 0.85) * 10, math.log1p(terms)]
+
+
+def fit(probes: Sequence[Probe]) -> AnswerabilitySettings:
+    """Return logistic weights: each side counts the same, however many questions it has."""
+    x = np.array([evidence(probe) for probe in probes])
+    y = np.array([0.0 if probe.unanswerable else 1.0 for probe in probes])
+    balance = np.where(y == 1, 0.5 / max(y.sum(), 1), 0.5 / max((1 - y).sum(), 1)) * len(y)
+    ridge = np.diag([0.0, *[_RIDGE] * (x.shape[1] - 1)])
+    weights: Floats = np.zeros(x.shape[1])
+    for _ in range(50):  # Newton's steps; it converges in about eight
+        p = 1 / (1 + np.exp(-x @ weights))
+        gradient = x.T @ (balance * (p - y)) + ridge @ weights
+        curvature = (x * (balance * p * (1 - p))[:, None]).T @ x + ridge
+        weights = weights - np.linalg.solve(curvature + 1e-9 * np.eye(len(weights)), gradient)
+    bias, log_odds, dense, terms = (round(float(weight), 3) for weight in weights)
+    return AnswerabilitySettings(bias=bias, probe=log_odds, dense=dense, terms=terms)
+
+
+def halves(probes: Sequence[Probe]) -> tuple[list[Probe], list[Probe]]:
+    """Return every second question of each kind, and the others."""
+    ordered = sorted(probes, key=lambda probe: (probe.unanswerable, probe.kind, probe.id))
+    return ordered[::2], ordered[1::2]
+
+
+def judged(probe: Probe, settings: AnswerabilitySettings) -> float:
+    """Return the fitted probability that the passages hold the answer."""
+    bias, log_odds, dense, terms = evidence(probe)
+    z = settings.bias * bias + settings.probe * log_odds + settings.dense * dense + settings.terms * terms
+    return 1 / (1 + math.exp(-z))
+
+
+def auroc(pairs: Sequence[tuple[bool, float]]) -> float:
+    """Return how often an answerable question scores above an unanswerable one."""
+    yes = [score for answerable, score in pairs if answerable]
+    no = [score for answerable, score in pairs if not answerable]
+    wins = sum((a > b) + (a == b) / 2 for a in yes for b in no)
+    return wins / (len(yes) * len(no)) if yes and no else math.nan
+
+
+def outcome(probes: Sequence[Probe], settings: AnswerabilitySettings, name: str) -> str:
+    """Return a line on how these questions would have been told apart."""
+    pairs = [(not probe.unanswerable, judged(probe, settings)) for probe in probes]
+    answered = [score >= settings.threshold for answerable, score in pairs if answerable]
+    refused = [score < settings.threshold for answerable, score in pairs if not answerable]
+    shares = f"answered {sum(answered)}/{len(answered)}, refused {sum(refused)}/{len(refused)}"
+    return f"{name}: {shares}, AUROC {auroc(pairs):.3f}"
+
+
+def fitted(probes: Sequence[Probe]) -> str:
+    """Return the fit in words: by itself, on the half it has seen, on the half it has not, and on all."""
+    seen, unseen = halves(probes)
+    half, whole = fit(seen), fit(probes)
+    alone = AnswerabilitySettings()
+    return "\n".join(
+        [
+            outcome(probes, alone, f"the present settings {described(alone)}"),
+            outcome(seen, half, f"fitted on one half {described(half)}, on it"),
+            outcome(unseen, half, "the same on the other half"),
+            outcome(probes, whole, f"fitted on all {described(whole)}"),
+        ]
+    )
+
+
+def described(settings: AnswerabilitySettings) -> str:
+    """Return the weights as they are set."""
+    return f"bias={settings.bias} probe={settings.probe} dense={settings.dense} terms={settings.terms}"
+
+
+def write_probes(probes: Sequence[Probe], path: Path) -> None:
+    """Write the evidence as JSON."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(probes), indent=1))
+
+
+def read_probes(path: Path) -> list[Probe]:
+    """Read what `write_probes` wrote."""
+    return msgspec.json.decode(path.read_bytes(), type=list[Probe])

@@ -1,0 +1,96 @@
+"""A data set's corpus in a throw-away index, brought there by the product's own `ingest load`."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from evals.sample import Dataset, DatasetBroken, Entry, read_lines
+from ingest.loading import LoadOrder, Outcome, Show, load
+from ingest.offerings import Offering, gather
+from ingest.services import Services
+from ingest.settings import Settings
+from ingest.versions import Metadata
+
+TENANT = "hanbit"
+_DOCUMENT_ID = re.compile(r"\w[\w.\-]{0,99}")
+
+
+class CorpusNotLoaded(Exception):
+    """Some entries did not come through the pipeline; the message names the first of them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Corpus:
+    """What was loaded: `entries` maps a document's id in the index to the entry that it is."""
+
+    entries: Mapping[str, str]
+    passages: int
+
+
+def throw_away(settings: Settings, folder: Path) -> Settings:
+    """Return the settings with every store embedded in a folder, whatever the environment names."""
+    elsewhere = {"database_url": None, "qdrant_url": None, "blob_url": None, "auth": None}
+    return settings.model_copy(update={**elsewhere, "data_dir": folder})
+
+
+async def load_corpus(
+    dataset: Dataset, folder: Path, services: Services, show: Show, *, tenant: str = TENANT
+) -> Corpus:
+    """Load the data set's documents, or its corpus as one text file an entry (written to `folder`), and activate them.
+
+    Raises:
+        DatasetBroken: there is neither.
+        CorpusNotLoaded: an entry did not come through.
+    """
+    if (dataset.folder / "documents").is_dir():
+        offerings = gather([dataset.folder / "documents"])
+        entries = {str(offering.document_id): str(offering.document_id) for offering in offerings}
+    else:
+        corpus = list(read_lines(dataset.folder / "corpus.jsonl", Entry))
+        entries = document_ids(corpus)
+        offerings = as_files(corpus, entries, folder)
+    order = LoadOrder(tenant=tenant, uploaded_by="evals", approver="evals-approver")
+    outcomes = await load(offerings, order, services, show)
+    require_loaded(outcomes)
+    return Corpus(entries=entries, passages=sum(outcome.passages for outcome in outcomes))
+
+
+def document_ids(corpus: Sequence[Entry]) -> dict[str, str]:
+    """Return a document id for every entry: its own where ingest takes it, else a made one."""
+    return {
+        entry.id if _DOCUMENT_ID.fullmatch(entry.id) else f"entry-{n:06d}": entry.id for n, entry in enumerate(corpus)
+    }
+
+
+def as_files(corpus: Sequence[Entry], entries: Mapping[str, str], folder: Path) -> list[Offering]:
+    """Write every entry as a text file and return them as `ingest load` takes them."""
+    folder.mkdir(parents=True, exist_ok=True)
+    seen: dict[str, int] = {}
+    offerings = []
+    for document_id, entry in zip(entries, corpus, strict=True):
+        repeats = seen[entry.text] = seen.get(entry.text, -1) + 1
+        path = folder / f"{document_id}.txt"
+        # The catalogue takes the same bytes only once: blank lines at the end tell repeated entries apart.
+        path.write_text(entry.text + "\n" * repeats, "utf-8")
+        title = " ".join(entry.title.split())[:300] or None
+        offerings.append(Offering(path=path, name=path.name, document_id=document_id, metadata=Metadata(title=title)))
+    return offerings
+
+
+def require_loaded(outcomes: Sequence[Outcome]) -> None:
+    """Return if everything was loaded; an entry that is no text at all (a bare number) is left out like in production.
+
+    Raises:
+        CorpusNotLoaded: another entry did not come through.
+    """
+    failed = [outcome for outcome in outcomes if outcome.reason is not None and outcome.reason != "empty_text"]
+    if failed:
+        first = failed[0]
+        raise CorpusNotLoaded(
+            f"{len(failed)} of {len(outcomes)} entries were not loaded, first {first.offering.name}: "
+            f"{first.reason} ({first.detail})"
+        )
+
+
+__all__ = ["Corpus", "CorpusNotLoaded", "DatasetBroken", "load_corpus", "throw_away"]

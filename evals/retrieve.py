@@ -1,0 +1,58 @@
+"""Asks the product's own retrieval every question of a data set and ranks the corpus entries it finds."""
+
+import time
+from collections.abc import AsyncGenerator, Mapping, Sequence
+
+import msgspec
+
+from chatbot.retrieval import Retrieval, RetrievalSettings
+from evals.corpus import TENANT
+from evals.sample import Sample
+from evals.scorers.answers import holds_answer
+from knowledge.access import EVERY_CUSTOMER, Access
+from knowledge.index import Index
+from knowledge.passage import Hit
+
+DEPTH = 50
+"""Passages asked for, so that ten different documents are among them."""
+
+
+class Ranked(msgspec.Struct, frozen=True, kw_only=True):
+    """What retrieval found: entries best first, and whether the five best passages say an answer (None: unknown)."""
+
+    id: str
+    documents: tuple[str, ...]
+    answer_in_top: bool | None
+    best_dense: float
+    best_terms: float
+    margin: float
+    seconds: float
+
+
+async def rank(
+    samples: Sequence[Sample], index: Index, entries: Mapping[str, str], *, tenant: str = TENANT
+) -> AsyncGenerator[Ranked]:
+    """Yield what is found for each question, in order; follow-ups are read with their history as customers' are."""
+    retrieval = Retrieval(index, RetrievalSettings(passages=DEPTH))
+    shown = RetrievalSettings().passages
+    access = Access(tenant=tenant, groups=frozenset({EVERY_CUSTOMER}), as_of=time.time())
+    for sample in samples:
+        began = time.perf_counter()
+        found = await retrieval.find(sample.text, earlier=sample.earlier, access=access)
+        seconds = time.perf_counter() - began
+        yield ranked(sample, found.hits, entries, shown=shown, seconds=seconds)
+
+
+def ranked(sample: Sample, hits: Sequence[Hit], entries: Mapping[str, str], *, shown: int, seconds: float) -> Ranked:
+    """Return the ranking of entries: each stands where its best passage does."""
+    top = [hit.passage.text for hit in hits[:shown]]
+    scores = [hit.score for hit in hits]
+    return Ranked(
+        id=sample.id,
+        documents=tuple(dict.fromkeys(entries.get(hit.passage.document_id, "") for hit in hits)),
+        answer_in_top=any(holds_answer(text, sample.answers) for text in top) if sample.answers else None,
+        best_dense=max((hit.dense for hit in hits), default=0.0),
+        best_terms=max((hit.terms for hit in hits), default=0.0),
+        margin=scores[0] - scores[shown] if len(scores) > shown else 0.0,
+        seconds=seconds,
+    )

@@ -1,0 +1,117 @@
+"""A data set as its folder holds it: questions, what answers them, and which corpus entries hold it.
+
+A folder has `queries.jsonl`, `qrels.tsv` (query-id, corpus-id, score, with a header) and either `corpus.jsonl` or, like
+our own set, `documents/` with the manifest that `ingest load` reads.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import msgspec
+
+T = TypeVar("T")
+
+
+class DatasetBroken(Exception):
+    """The folder is no data set; the message names the file and the line."""
+
+
+class Said(msgspec.Struct, frozen=True):
+    """A message of the conversation before the question."""
+
+    role: Literal["user", "assistant"]
+    text: str
+
+
+class Sample(msgspec.Struct, frozen=True, kw_only=True):
+    """A question; a right answer contains one of `answers`, and citing an entry of `also_in` is right too."""
+
+    id: str
+    text: str
+    answers: tuple[str, ...] = ()
+    unanswerable: bool = False
+    kind: str = ""
+    history: tuple[Said, ...] = ()
+    also_in: tuple[str, ...] = ()
+
+    @property
+    def earlier(self) -> tuple[str, ...]:
+        """The customer's earlier questions, oldest first."""
+        return tuple(said.text for said in self.history if said.role == "user")
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """One text of a corpus."""
+
+    id: str
+    title: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dataset:
+    """Questions in order, and for each the entries that answer it with how well they do."""
+
+    folder: Path
+    samples: tuple[Sample, ...]
+    relevant: Mapping[str, Mapping[str, int]]
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    def right_documents(self, sample: Sample) -> frozenset[str]:
+        """Return the documents that an answer may rightly cite."""
+        return frozenset(self.relevant.get(sample.id, {})) | frozenset(sample.also_in)
+
+
+def read_dataset(folder: Path, *, limit: int | None = None) -> Dataset:
+    """Return the data set in a folder, its first `limit` questions only where one is given.
+
+    Raises:
+        DatasetBroken: a file is missing or a line is not what it should be.
+    """
+    folder = folder.resolve()
+    if not folder.is_dir():
+        raise DatasetBroken(f"{folder} is no folder")
+    samples = tuple(read_lines(folder / "queries.jsonl", Sample))
+    return Dataset(folder=folder, samples=samples[:limit], relevant=_qrels(folder / "qrels.tsv"))
+
+
+def read_lines(path: Path, of: type[T]) -> Iterator[T]:
+    """Yield one value a line.
+
+    Raises:
+        DatasetBroken: the file is missing or a line is no `of`.
+    """
+    decoder = msgspec.json.Decoder(of)
+    for n, line in enumerate(_text(path).split("\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            yield decoder.decode(line)
+        except msgspec.DecodeError as exc:
+            raise DatasetBroken(f"{path.name}, line {n}: {exc}") from exc
+
+
+def _qrels(path: Path) -> dict[str, dict[str, int]]:
+    relevant: dict[str, dict[str, int]] = {}
+    for n, line in enumerate(_text(path).split("\n"), 1):
+        fields = line.split("\t")
+        if n == 1 or not line.strip():
+            continue
+        try:
+            query, entry, score = fields
+            relevant.setdefault(query, {})[entry] = int(score)
+        except ValueError as exc:
+            raise DatasetBroken(f"{path.name}, line {n}: not query-id, corpus-id and a whole score") from exc
+    return relevant
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as exc:
+        raise DatasetBroken(f"{path} cannot be read: {exc}") from exc

@@ -1,0 +1,64 @@
+"""Whether an answer says what it should: a known answer occurs in it, and how many words both share (pure)."""
+
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+from chatbot.numbers import quantities, unsupported
+
+_THOUSANDS = re.compile(r"(?<=\d),(?=\d{3})")
+_TOKEN = re.compile(r"[a-z]+|\d+(?:\.\d+)*|[가-힣]")
+_ONLY_QUANTITY = re.compile(
+    r"[-\d.,%$₩\s]|krw|usd|won|원|만|억|천|백|년|월|일|개월|회|영업일|days?|months?|years?", re.IGNORECASE
+)
+
+
+def holds_answer(text: str, answers: Sequence[str]) -> bool:
+    """Return whether the text says one of the answers: its words, or its quantities where it is nothing else."""
+    plain = normalised(text)
+    return any(_stands_in(plain, normalised(answer)) or _says_quantity(text, answer) for answer in answers)
+
+
+def normalised(text: str) -> str:
+    """Return the text in one spelling: NFKC, lower case, no thousands separators."""
+    return _THOUSANDS.sub("", unicodedata.normalize("NFKC", text).lower()).strip()
+
+
+def _stands_in(text: str, answer: str) -> bool:
+    """Return whether the answer occurs whatever the spaces, and not as the middle of a longer number."""
+    spelled = r"\s*".join(re.escape(character) for character in answer if not character.isspace())
+    before = r"(?<![\d.])" if answer[:1].isdigit() else ""
+    after = r"(?![\d]|\.\d)" if answer[-1:].isdigit() else ""
+    return bool(spelled) and re.search(before + spelled + after, text) is not None
+
+
+def _says_quantity(text: str, answer: str) -> bool:
+    """Return whether the answer is but a quantity (100만원) that the text states in any spelling (1,000,000원)."""
+    if _ONLY_QUANTITY.sub("", answer) or not quantities(answer):
+        return False
+    return not unsupported(answer, [text])
+
+
+def answer_f1(text: str, answers: Sequence[str]) -> float:
+    """Return the best F1 of shared tokens over the answers; Korean is compared by syllables, like KorQuAD does."""
+    return max((_f1(tokens(text), tokens(answer)) for answer in answers), default=0.0)
+
+
+def tokens(text: str) -> Counter[str]:
+    """Return the words, numbers and Korean syllables of a text with their counts."""
+    return Counter(_TOKEN.findall(normalised(text)))
+
+
+def _f1(said: Counter[str], wanted: Counter[str]) -> float:
+    shared = (said & wanted).total()
+    if not shared:
+        return 0.0
+    precision, recall = shared / said.total(), shared / wanted.total()
+    return 2 * precision * recall / (precision + recall)
+
+
+def mean(values: Iterable[float]) -> float | None:
+    """Return the mean, or None where there is nothing to take it of."""
+    taken = list(values)
+    return sum(taken) / len(taken) if taken else None
