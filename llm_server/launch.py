@@ -87,7 +87,8 @@ async def serve(settings: ServeSettings, tell: Callable[[Warmth], None]) -> None
         async with _vllm(settings) as process:
             warm, stopping = anyio.Event(), anyio.Event()
             async with anyio.create_task_group() as group:
-                group.start_soon(_forward, signals, process, warm, stopping)
+                grace = settings.profile.engine.shutdown_timeout + 10
+                group.start_soon(_forward, signals, process, warm, stopping, grace)
                 group.start_soon(_warm, settings, began, warm, tell)
                 await process.wait()
                 group.cancel_scope.cancel()
@@ -173,15 +174,18 @@ async def _forward(
     process: asyncio.subprocess.Process,
     warm: anyio.Event,
     stopping: anyio.Event,
+    grace: float,
 ) -> None:
-    async for _ in signals:
-        # While it loads, vLLM swallows SIGTERM, and there is nothing to finish.
-        if stopping.is_set() or not warm.is_set():
-            _signal(process, signal.SIGKILL)
-        else:
-            # Only vLLM's front end is told: it lets its engine finish what is streaming, as --shutdown-timeout says.
-            process.terminate()
-        stopping.set()
+    """Pass the first signal on; kill at the second, after the grace, and at once where nothing runs yet."""
+    await anext(signals)
+    stopping.set()
+    # While it loads, vLLM swallows SIGTERM, and there is nothing to finish.
+    if warm.is_set():
+        # Only vLLM's front end is told: it lets its engine finish what is streaming, as --shutdown-timeout says.
+        process.terminate()
+        with anyio.move_on_after(grace):
+            await anext(signals)
+    _signal(process, signal.SIGKILL)
 
 
 async def _warm(settings: ServeSettings, began: float, warm: anyio.Event, tell: Callable[[Warmth], None]) -> None:

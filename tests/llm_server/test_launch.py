@@ -1,0 +1,163 @@
+"""`llm-server serve` is ready only after a generation, ends what it started, and says in one sentence what is wrong.
+
+In vLLM's place runs the scripted server, behind a program that takes vLLM's command line: these tests are about the
+launcher. That vLLM itself starts with these arguments is shown by the tests marked `vllm`.
+"""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+# Takes the place of `python -m vllm.entrypoints.cli.main serve MODEL … --port N …`, with an engine process as vLLM has.
+STAND_IN = """#!/bin/sh
+while [ "$1" != "--port" ]; do shift; done
+echo "engine of its own"
+sleep 600 &
+exec {python} -m llm_server.scripted --port "$2" --name smollm2-135m {more}
+"""
+
+
+@pytest.fixture
+def port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        found: int = probe.getsockname()[1]
+        return found
+
+
+@contextmanager
+def serving(python: Path, port: int, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """Run the command with the given interpreter in vLLM's place."""
+    known = {**os.environ, "LLM_PYTHON": str(python), "DATA_DIR": str(tmp_path), "PYTHONPATH": str(ROOT)}  # noqa: TID251
+    asked = ["--profile", "cpu-tiny", "--model", str(tmp_path), "--port", str(port)]
+    with subprocess.Popen(  # noqa: S603
+        [sys.executable, "-m", "llm_server", "serve", *asked],
+        env=known,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def descendants(pid: int) -> list[int]:
+    """Return the ids of a process's children and theirs."""
+    mine = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()]
+    return [*mine, *(pid for child in mine for pid in descendants(child))]
+
+
+def all_gone(pids: list[int]) -> bool:
+    """Return whether the processes ended within ten seconds; one that nobody has waited for has ended too."""
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        alive = [path for pid in pids if (path := Path(f"/proc/{pid}/stat")).exists()]
+        if not [path for path in alive if path.read_text(encoding="utf-8").rpartition(")")[2].split()[0] != "Z"]:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def stand_in(tmp_path: Path, more: str = "") -> Path:
+    path = tmp_path / "python"
+    path.write_text(STAND_IN.format(python=sys.executable, more=more), encoding="utf-8")
+    path.chmod(0o755)
+    return path
+
+
+def sentence(process: subprocess.Popen[str]) -> str:
+    """Return what a failed run says, which is one line, after nothing on its standard output."""
+    said, complaint = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert said == ""
+    assert complaint.count("\n") == 1
+    return complaint
+
+
+def test_ready_is_printed_after_a_generation_and_a_signal_ends_the_whole_group(tmp_path: Path, port: int) -> None:
+    with serving(stand_in(tmp_path), port, tmp_path) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == f"ready http://127.0.0.1:{port}\n"
+        children = descendants(process.pid)
+        assert len(children) >= 2, "the stand-in and its engine"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+        assert all_gone(children)
+    assert "engine of its own" in (tmp_path / "logs" / "vllm-cpu-tiny.log").read_text(encoding="utf-8")
+
+
+def test_a_signal_while_it_loads_ends_it_at_once(tmp_path: Path, port: int) -> None:
+    behaviour = tmp_path / "script.json"
+    behaviour.write_text('{"hung": true}', encoding="utf-8")
+    with serving(stand_in(tmp_path, f"--script {behaviour}"), port, tmp_path) as process:
+        started = tmp_path / "logs" / "vllm-cpu-tiny.log"
+        wait_for_line(started, process)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 0
+
+
+def wait_for_line(path: Path, process: subprocess.Popen[str]) -> None:
+    """Return when the log has `ready`, which the scripted server writes when it listens."""
+    while process.poll() is None:
+        if path.exists() and "ready" in path.read_text(encoding="utf-8"):
+            return
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.05)
+    pytest.fail("the command ended")
+
+
+def test_its_own_death_does_not_leave_vllm_behind(tmp_path: Path, port: int) -> None:
+    with serving(stand_in(tmp_path), port, tmp_path) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        server = descendants(process.pid)[:1]
+        process.kill()
+        assert all_gone(server)
+
+
+def test_a_taken_port_is_said_before_anything_is_loaded(tmp_path: Path, port: int) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", port))
+        other.listen()
+        with serving(stand_in(tmp_path), port, tmp_path) as process:
+            assert f"Port {port} on 127.0.0.1 cannot be used" in sentence(process)
+
+
+def test_an_interpreter_without_vllm_is_named(tmp_path: Path, port: int) -> None:
+    with serving(Path(sys.executable), port, tmp_path) as process:
+        assert "has no vLLM: run scripts/setup, or set LLM_PYTHON" in sentence(process)
+
+
+def test_vllms_last_words_and_its_log_are_named_when_it_ends(tmp_path: Path, port: int) -> None:
+    path = tmp_path / "python"
+    path.write_text("#!/bin/sh\necho loading\necho 'ValueError: no room for the cache'\nexit 3\n", encoding="utf-8")
+    path.chmod(0o755)
+    with serving(path, port, tmp_path) as process:
+        said = sentence(process)
+    assert "vLLM ended with status 3 after saying: ValueError: no room for the cache" in said
+    assert "logs/vllm-cpu-tiny.log" in said
+
+
+def test_weights_that_are_not_there_are_named(tmp_path: Path) -> None:
+    known = {**os.environ, "WEIGHTS_DIR": str(tmp_path)}  # noqa: TID251
+    done = subprocess.run(
+        [sys.executable, "-m", "llm_server", "serve", "--profile", "cpu-tiny"],
+        env=known,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 1
+    assert "run `llm-server fetch cpu-tiny` first" in done.stderr
