@@ -260,6 +260,8 @@ def start_parts(profile: str, data: Path, stack: AsyncExitStack) -> subprocess.P
     url, process = stack.enter_context(model_server(profile, data))
     weights = Path(os.environ.get("WEIGHTS_DIR", "~/.cache/bank-chatbot/weights")).expanduser()
     os.environ |= {"LLM_URLS": url, "LLM_TOKENIZER": str(weights / profile), "LLM_PROFILE": profile}
+    # Two cores prefill slowly: more at once would only make all of them late.
+    os.environ.setdefault("ADMISSION__SLOTS", "4")
     return process
 
 

@@ -300,10 +300,12 @@ async def open_models(settings: ModelSettings, *, on_call: Hook | None = None) -
     async with open_session(api_key=key) as http:
         members = [
             Member(
-                Endpoint(http, str(url), PROFILES[group.profile], model=group.model), name, Breaker(settings.breaker)
+                Endpoint(http, str(url), PROFILES[entry.profile], model=entry.model),
+                entry.group,
+                Breaker(settings.breaker),
             )
-            for name, group in file.groups.items()
-            for url in group.urls
+            for entry in file.root
+            for url in entry.urls
         ]
         models = Models(Pool(members), tokenizer, hooks=[on_call] if on_call else [])
         await models.check()

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Literal, Protocol
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, Field, HttpUrl, SecretStr, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, HttpUrl, RootModel, SecretStr, ValidationError, model_validator
 
 from chatbot.breaker import Breaker, BreakerSettings, Permit, State
 from chatbot.endpoint import Endpoint, Speeds
@@ -51,25 +51,33 @@ def _split(value: object) -> object:
 _Urls = Annotated[tuple[HttpUrl, ...], BeforeValidator(_split)]
 
 
-class GroupSettings(BaseModel, frozen=True, extra="forbid"):
-    """Endpoints of one model and one machine profile."""
+class EndpointGroup(BaseModel, frozen=True, extra="forbid"):
+    """One entry of the MODELS_FILE: endpoints of one model on machines of one profile."""
 
+    name: str
     urls: _Urls = Field(min_length=1)
+    group: Group = "primary"
+    weight: float = Field(1.0, ge=0, le=1, description="the share of conversations; for canaries, which come later")
+    tokenizer: Path
     profile: ProfileName
     model: str | None = Field(None, description="name to ask for; otherwise the first that /v1/models tells")
 
 
-class ModelsFile(BaseModel, frozen=True, extra="forbid"):
-    """The YAML behind MODELS_FILE. Every group must use the one tokenizer: an answer may move between endpoints."""
-
-    tokenizer: Path
-    groups: Mapping[Group, GroupSettings]
+class ModelsFile(RootModel[tuple[EndpointGroup, ...]], frozen=True):
+    """The YAML behind MODELS_FILE. All entries must use the one tokenizer: an answer may move between endpoints."""
 
     @model_validator(mode="after")
-    def _has_a_primary(self) -> "ModelsFile":
-        if "primary" not in self.groups:
-            raise ValueError("groups must hold `primary`")
+    def _one_tokenizer_and_a_primary(self) -> "ModelsFile":
+        if all(entry.group != "primary" for entry in self.root):
+            raise ValueError("one entry must be of the group `primary`")
+        if len({entry.tokenizer for entry in self.root}) > 1:
+            raise ValueError("all entries must name the same tokenizer")
         return self
+
+    @property
+    def tokenizer(self) -> Path:
+        """The folder of the tokenizer that all entries share."""
+        return self.root[0].tokenizer
 
 
 class ModelSettings(BaseModel, frozen=True):
@@ -100,7 +108,7 @@ class ModelSettings(BaseModel, frozen=True):
         """
         if self.models_file is None:
             single = {"urls": self.llm_urls, "profile": self.llm_profile, "model": self.llm_model}
-            return ModelsFile.model_validate({"tokenizer": self.llm_tokenizer, "groups": {"primary": single}})
+            return ModelsFile.model_validate([single | {"name": "primary", "tokenizer": self.llm_tokenizer}])
         try:
             return ModelsFile.model_validate(yaml.safe_load(self.models_file.read_text("utf-8")))
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as exc:

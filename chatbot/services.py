@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Annotated, cast
 
 from fastapi import Depends, Request
-from knowledge.withdrawals import Withdrawals
 from pydantic import BaseModel
 
 from chatbot.admission import Admission
@@ -22,6 +21,7 @@ from chatbot.prompt import PromptBuilder
 from chatbot.retrieval import Retrieval
 from knowledge.identity import Authenticator
 from knowledge.index import Index
+from knowledge.withdrawals import Withdrawals
 
 
 class TurnSettings(BaseModel, frozen=True):
@@ -68,6 +68,8 @@ class Services:
     prompts: PromptBuilder
     retrieval: Retrieval
     withdrawals: Withdrawals
+    cache_salt: Callable[[str], str]
+    """A tenant's salt of vLLM's prefix cache: unguessable, so that no tenant can probe what another has asked."""
     now: Callable[[], float]
     pings: Mapping[str, Callable[[], Awaitable[None]]]
     on_turn_finished: tuple[Callable[[TurnFinished], None], ...]

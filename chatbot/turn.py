@@ -19,7 +19,15 @@ from chatbot import answerability, guard
 from chatbot.answer_log import AnswerId
 from chatbot.answers import Running
 from chatbot.citations import CitationStream, quote_passages
-from chatbot.errors import AuditUnavailable, ChatError, IndexUnavailable, ModelUnavailable, NotFound, StoreUnavailable
+from chatbot.errors import (
+    AuditUnavailable,
+    ChatError,
+    IndexUnavailable,
+    ModelUnavailable,
+    NotFound,
+    Overloaded,
+    StoreUnavailable,
+)
 from chatbot.events import (
     Event,
     FinishReason,
@@ -205,7 +213,7 @@ async def answer(turn: Turn, running: Running, services: Services) -> None:
             say(turn.reply, turn, running, draft, services)
         else:
             await ask_the_model(turn, running, draft, services)
-    except ModelUnavailable as exc:
+    except (ModelUnavailable, Overloaded) as exc:
         fall_back_on_quotes(exc, turn, running, draft, services)
     except ChatError as exc:
         draft.error = exc
@@ -239,7 +247,7 @@ async def answerable(turn: Turn, services: Services) -> bool:
             of=("예", "Yes"),
             against=("아니오", "No"),
             conversation_id=turn.conversation.id,
-            cache_salt=turn.who.tenant,
+            cache_salt=services.cache_salt(turn.who.tenant),
         )
     judged = answerability.score(turn.found.hits, probability, services.settings.answerability)
     log.debug("probed", answer_id=turn.answer_id, probability=round(probability, 4), judged=round(judged, 4))
@@ -262,7 +270,7 @@ async def stream_answer(turn: Turn, running: Running, draft: Draft, services: Se
         turn.prompt.answer_ids,
         sampling=Sampling(max_tokens=turn.max_answer_tokens, temperature=services.settings.temperature),
         conversation_id=turn.conversation.id,
-        cache_salt=turn.who.tenant,
+        cache_salt=services.cache_salt(turn.who.tenant),
     )
     async with aclosing(stream) as deltas:
         async for delta in deltas:
@@ -334,7 +342,7 @@ def say(reply: Reply, turn: Turn, running: Running, draft: Draft, services: Serv
     draft.grounded = False
 
 
-def fall_back_on_quotes(exc: ModelUnavailable, turn: Turn, running: Running, draft: Draft, services: Services) -> None:
+def fall_back_on_quotes(exc: ChatError, turn: Turn, running: Running, draft: Draft, services: Services) -> None:
     """With every model away: the passages themselves, quoted and cited, and a person to talk to."""
     if draft.shown:
         draft.error = exc

@@ -1,12 +1,13 @@
 """Opens everything the chat API uses, in order, in one exit stack, and hands over the frozen `Services`."""
 
+import hashlib
+import hmac
 import time
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 
 import anyio
-from knowledge.withdrawals import open_withdrawals
 from redis.asyncio import Redis
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -31,6 +32,7 @@ from knowledge.identity import open_authenticator
 from knowledge.index import Index, open_index
 from knowledge.passage import Language
 from knowledge.sparse import Terms
+from knowledge.withdrawals import open_withdrawals
 
 
 @asynccontextmanager
@@ -79,6 +81,7 @@ async def open_services(
             ),
             retrieval=Retrieval(index, settings.retrieval),
             withdrawals=withdrawals,
+            cache_salt=partial(salt_of, settings.audit_key.get_secret_value()),
             now=time.time,
             pings={
                 "index": partial(ping_index, index),
@@ -88,6 +91,11 @@ async def open_services(
             },
             on_turn_finished=(metrics.turn_finished,),
         )
+
+
+def salt_of(key: str, tenant: str) -> str:
+    """Return the tenant's salt of the prefix cache."""
+    return hmac.new(key.encode(), f"prefix cache of {tenant}".encode(), hashlib.sha256).hexdigest()
 
 
 async def ping_index(index: Index) -> None:

@@ -567,8 +567,8 @@ async def test_a_file_names_groups(tmp_path: Path) -> None:
     file = tmp_path / "models.yaml"
     async with scripted_server(Behaviour(dead=True)) as first, scripted_server(Behaviour(answer="small")) as second:
         file.write_text(
-            f"tokenizer: {folder}\ngroups:\n  primary: {{profile: scripted, urls: ['{first.url}']}}\n"
-            f"  fallback: {{profile: scripted, urls: ['{second.url}']}}\n",
+            f"- {{name: big, urls: ['{first.url}'], tokenizer: {folder}, profile: scripted}}\n"
+            f"- {{name: small, group: fallback, urls: ['{second.url}'], tokenizer: {folder}, profile: scripted}}\n",
             encoding="utf-8",
         )
         async with open_models(ModelSettings(models_file=file)) as models:
@@ -578,10 +578,15 @@ async def test_a_file_names_groups(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("groups: {canary: {profile: l4, urls: [http://a]}}\ntokenizer: x", "known groups: primary, fallback"),
-        ("groups: {fallback: {profile: l4, urls: [http://a]}}\ntokenizer: x", "groups must hold `primary`"),
-        ("groups: {primary: {profile: tpu, urls: [http://a]}}\ntokenizer: x", "profile"),
-        ("groups: {primary: {profile: l4, urls: []}}\ntokenizer: x", "urls"),
+        ("[{name: a, group: canary, profile: l4, urls: [http://a], tokenizer: x}]", "known groups: primary, fallback"),
+        ("[{name: a, group: fallback, profile: l4, urls: [http://a], tokenizer: x}]", "must be of the group `primary`"),
+        ("[{name: a, profile: tpu, urls: [http://a], tokenizer: x}]", "profile"),
+        ("[{name: a, profile: l4, urls: [], tokenizer: x}]", "urls"),
+        (
+            "[{name: a, profile: l4, urls: [http://a], tokenizer: x},"
+            " {name: b, group: fallback, profile: l4, urls: [http://b], tokenizer: y}]",
+            "the same tokenizer",
+        ),
         ("{", "cannot be read"),
     ],
 )

@@ -125,7 +125,7 @@ def process(*command: str, environment: dict[str, str], log: Path) -> Iterator[s
                 started.kill()
 
 
-def wait_for(url: str, started: subprocess.Popen[bytes], log: Path, seconds: float = 60) -> None:
+def wait_for(url: str, started: subprocess.Popen[bytes], log: Path, seconds: float = 180) -> None:
     """Wait until an address answers 200."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
