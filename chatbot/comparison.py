@@ -8,7 +8,8 @@ elsewhere in the passage half. Numbers are all or nothing: each must stand in a 
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import combinations
 
 from pydantic import BaseModel
@@ -32,6 +33,8 @@ class ComparisonSettings(BaseModel, frozen=True):
     elsewhere: float = 0.5
     contradicted: float = 0.6
     """Factor on a sentence that says no where the claim says yes, or the other way round."""
+    repeated: float = 0.7
+    """Share of the content from which on a sentence counts as said again, so that its numbers must be the same."""
     number: float = 2.0
     """Weight of a number against the rarest word, when choosing which sentence to quote."""
 
@@ -70,6 +73,23 @@ class _Window:
 
 
 @dataclass(frozen=True, slots=True)
+class _Claim:
+    """A sentence to be judged: its content with weights, its numbers, and which source holds which number anywhere."""
+
+    wanted: frozenset[str]
+    claimed: tuple[Quantity, ...]
+    says: Polarity | None
+    weights: dict[str, float]
+    total: float
+    rarest: float
+    anywhere: list[tuple[bool, ...]]
+
+    def times(self, quantity: Quantity) -> int:
+        """Return how often the claim states this value."""
+        return sum(other.readings == quantity.readings and other.numbers == quantity.numbers for other in self.claimed)
+
+
+@dataclass(frozen=True, slots=True)
 class _Match:
     score: float
     window: _Window
@@ -87,8 +107,10 @@ class Comparison:
         settings: ComparisonSettings | None = None,
     ) -> None:
         self._settings = settings or ComparisonSettings()
-        self._evidence = [Evidence.read(_said(passage)) for passage in sources]
-        self._windows = [window for n, passage in enumerate(sources, start=1) for window in _windows(n, passage)]
+        read = [_read(passage) for passage in sources]
+        self._heads = [one.head for one in read]
+        self._evidence = [one.whole for one in read]
+        self._windows = [replace(window, n=n) for n, one in enumerate(read, start=1) for window in one.windows]
         self._seen = Counter(feature for window in self._windows for feature in window.own)
         self._question = question
         self._contact = contact
@@ -101,11 +123,10 @@ class Comparison:
         # A refusal may repeat what was asked, numbers included: it says that the documents do not say it.
         if not missing(claimed, self._echo) and is_refusal(sentence, self._question):
             return Judgement(claims=False, supported=True)
-        wanted = claim_features(sentence)
-        matches = self._matches(wanted, claimed, Polarity.of(sentence))
-        cited, score = self._cited(wanted, matches)
-        cited = self._with_numbers(cited, matches, claimed)
+        claim = self._claim(claim_features(sentence), claimed, Polarity.of(sentence))
+        cited, score = self._cited(claim)
         absent = missing(claimed, [self._evidence[match.window.n - 1] for match in cited])
+        absent = absent or self._misplaced(claim, cited)
         enough = bool(cited) and score >= self._settings.supported
         quotes = tuple(Quote(match.window.n, match.window.text) for match in cited)
         return Judgement(claims=True, supported=enough and not absent, quotes=quotes if enough else (), missing=absent)
@@ -120,67 +141,66 @@ class Comparison:
 
     def nearest(self, text: str) -> list[tuple[float, Quote]]:
         """Return every sentence of the sources, the one most like `text` first."""
-        wanted, claimed = features(text), quantities(text)
-        scored = [(self._score(wanted, claimed, window), window) for window in self._windows]
-        scored.sort(key=lambda pair: -pair[0])
-        return [(score, Quote(window.n, window.text)) for score, window in scored]
+        claim = self._claim(features(text), quantities(text), None)
+        scored = sorted((self._match(claim, window) for window in self._windows), key=lambda match: -match.score)
+        return [(match.score, Quote(match.window.n, match.window.text)) for match in scored]
 
-    def _weight(self, feature: str) -> float:
-        return math.log(1 + len(self._windows) / max(1, self._seen[feature]))
+    def _claim(self, wanted: frozenset[str], claimed: Sequence[Quantity], says: Polarity | None) -> _Claim:
+        count = len(self._windows)
+        weights = {feature: math.log(1 + count / max(1, self._seen[feature])) for feature in wanted}
+        anywhere = [tuple(evidence.supports(quantity) for quantity in claimed) for evidence in self._evidence]
+        rarest = math.log(1 + count) * self._settings.number
+        return _Claim(wanted, tuple(claimed), says, weights, sum(weights.values()), rarest, anywhere)
 
-    def _score(self, wanted: frozenset[str], claimed: Sequence[Quantity], window: _Window) -> float:
-        settings = self._settings
-        total = found = 0.0
-        for feature in wanted:
-            weight = self._weight(feature)
-            total += weight
-            if feature in window.own:
-                found += weight
-            elif feature in window.beside:
-                found += weight * settings.beside
-            elif feature in window.elsewhere:
-                found += weight * settings.elsewhere
-        rarest = math.log(1 + len(self._windows)) * settings.number
-        for quantity in claimed:
-            total += rarest
-            if window.evidence.supports(quantity):
-                found += rarest
-            elif self._evidence[window.n - 1].supports(quantity):
-                found += rarest * settings.elsewhere
-        return found / total if total else 0.0
+    def _match(self, claim: _Claim, window: _Window) -> _Match:
+        words = self._words_held(claim, [window])
+        numbers = 0.0
+        for quantity, anywhere in zip(claim.claimed, claim.anywhere[window.n - 1], strict=True):
+            if anywhere:
+                numbers += 1.0 if window.evidence.supports(quantity) else self._settings.elsewhere
+        total = claim.total + claim.rarest * len(claim.claimed)
+        score = (words + claim.rarest * numbers) / total if total else 0.0
+        if claim.says is not None and claim.says.contradicts(window.polarity):
+            score *= self._settings.contradicted
+        return _Match(score, window)
 
-    def _matches(self, wanted: frozenset[str], claimed: Sequence[Quantity], says: Polarity) -> list[_Match]:
+    def _words_held(self, claim: _Claim, windows: Sequence[_Window]) -> float:
+        """Return the weight of the claim's content that the windows hold together."""
+        held = 0.0
+        rest = claim.wanted
+        for share, where in (
+            (1.0, [window.own for window in windows]),
+            (self._settings.beside, [window.beside for window in windows]),
+            (self._settings.elsewhere, [window.elsewhere for window in windows]),
+        ):
+            for features_there in where:
+                found = rest & features_there
+                rest -= found
+                held += share * sum(map(claim.weights.__getitem__, found))
+        return held
+
+    def _matches(self, claim: _Claim) -> list[_Match]:
         """Return the best sentence of each passage, the best passage first."""
         best: dict[int, _Match] = {}
         for window in self._windows:
-            score = self._score(wanted, claimed, window)
-            if says.contradicts(window.polarity):
-                score *= self._settings.contradicted
-            if window.n not in best or score > best[window.n].score:
-                best[window.n] = _Match(score, window)
+            match = self._match(claim, window)
+            if window.n not in best or match.score > best[window.n].score:
+                best[window.n] = match
         return sorted(best.values(), key=lambda match: -match.score)
 
-    def _cited(self, wanted: frozenset[str], matches: Sequence[_Match]) -> tuple[list[_Match], float]:
+    def _cited(self, claim: _Claim) -> tuple[list[_Match], float]:
+        """Return what to cite, most alike first, and how alike it is."""
+        matches = self._matches(claim)
         if not matches:
             return [], 0.0
         first = matches[0]
-        if first.score >= self._settings.supported or len(matches) == 1:
-            return [first], first.score
-        scored = [(self._together(wanted, pair), list(pair)) for pair in combinations(matches[:3], 2)]
-        score, pair = max(scored, key=lambda entry: entry[0])
-        return (pair, score) if score >= first.score + self._settings.second_passage else ([first], first.score)
-
-    def _together(self, wanted: frozenset[str], pair: Sequence[_Match]) -> float:
-        total = sum(self._weight(feature) for feature in wanted)
-        held = sum(self._weight(f) * max(self._held(f, match.window) for match in pair) for f in wanted)
-        return held / total if total else 0.0
-
-    def _held(self, feature: str, window: _Window) -> float:
-        if feature in window.own:
-            return 1.0
-        if feature in window.beside:
-            return self._settings.beside
-        return self._settings.elsewhere if feature in window.elsewhere else 0.0
+        cited, score = [first], first.score
+        if score < self._settings.supported and len(matches) > 1 and claim.total:
+            pairs = [list(pair) for pair in combinations(matches[:3], 2)]
+            shares = [self._words_held(claim, [match.window for match in pair]) / claim.total for pair in pairs]
+            share, pair = max(zip(shares, pairs, strict=True), key=lambda entry: entry[0])
+            cited, score = (pair, share) if share >= score + self._settings.second_passage else (cited, score)
+        return self._with_numbers(cited, matches, claim.claimed), score
 
     def _with_numbers(
         self, cited: list[_Match], matches: Sequence[_Match], claimed: Sequence[Quantity]
@@ -195,14 +215,46 @@ class Comparison:
                 cited = [*cited, match]
         return cited
 
+    def _misplaced(self, claim: _Claim, cited: Sequence[_Match]) -> tuple[Quantity, ...]:
+        """Return numbers that stand elsewhere in a passage while the sentence the claim repeats has another there.
 
-def _said(passage: Passage) -> str:
-    """Return everything a customer can read of a passage, its heading lines first."""
+        "6개월 이상" is no claim of a passage that says "3개월 이상" and, in another sentence, "6개월".
+        """
+        windows = [match.window for match in cited]
+        if not claim.total or self._words_held(claim, windows) < self._settings.repeated * claim.total:
+            return ()
+        quoted = [quantity for window in windows for quantity in window.evidence.quantities]
+        unclaimed = [own for own in quoted if not any(own.supports(quantity) for quantity in claim.claimed)]
+        heads = [self._heads[window.n - 1] for window in windows]
+        return tuple(
+            quantity
+            for quantity in missing(claim.claimed, heads)
+            if sum(own.supports(quantity) for own in quoted) < claim.times(quantity)
+            and any(own.is_counted_like(quantity) for own in unclaimed)
+        )
+
+
+def _head(passage: Passage) -> str:
+    """Return what a customer can read of a passage beside its text."""
     since = passage.effective_from.isoformat() if passage.effective_from else ""
-    return "\n".join(part for part in (passage.title, passage.section, since, passage.text) if part)
+    return "\n".join(part for part in (passage.title, passage.section, since) if part)
 
 
-def _windows(n: int, passage: Passage) -> list[_Window]:
+@dataclass(frozen=True, slots=True)
+class _Read:
+    head: Evidence
+    whole: Evidence
+    windows: tuple[_Window, ...]
+
+
+@lru_cache(maxsize=1024)
+def _read(passage: Passage) -> _Read:
+    """Read a passage; the same few answer most questions, so what was read is kept (some 20 KiB each)."""
+    head = _head(passage)
+    return _Read(Evidence.read(head), Evidence.read(f"{head}\n{passage.text}"), tuple(_windows(passage)))
+
+
+def _windows(passage: Passage) -> list[_Window]:
     spans = passage_sentences(passage.text)
     own = [features(span.text) for span in spans]
     context = features(" ".join((passage.title, passage.section, passage.product or "")))
@@ -216,5 +268,5 @@ def _windows(n: int, passage: Passage) -> list[_Window]:
         near = own[max(0, at - 1)] | own[min(len(own) - 1, at + 1)] | (own[head] if row else frozenset())
         inside = [q for q in evidence.quantities if span.start <= q.start < span.start + len(span.text)]
         said = Evidence(span.text, tuple(inside))
-        windows.append(_Window(n, span.text, own[at], near | context, everything, said, Polarity.of(span.text)))
+        windows.append(_Window(0, span.text, own[at], near | context, everything, said, Polarity.of(span.text)))
     return windows

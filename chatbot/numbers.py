@@ -35,13 +35,18 @@ _MEASURES: Final = frozenset({KRW, "USD", "EUR", "JPY", "CNY", "GBP", PERCENT, P
 _ONE_IN_WORDS: Final = {
     DAYS: re.compile(r"하루|일일|매일|일\s?(?:한도|최대|최고)|daily|(?:per|a|each|every) day", re.IGNORECASE),
     MONTHS: re.compile(
-        r"연간|매년|매월|매달|월간|월\s?\d|연\s?\d|annual|monthly|yearly|(?:per|a|each|every) (?:year|month)", re.I
+        r"연간|매년|매월|매달|월간|월\s?\d|연\s?\d|annual|monthly|yearly|(?:per|a|each|every) (?:year|month)",
+        re.IGNORECASE,
     ),
     "회": re.compile(r"회당|건당|건별|매회|(?:per|each) (?:transaction|transfer|time)|once", re.IGNORECASE),
     "건": re.compile(r"회당|건당|건별|(?:per|each) (?:transaction|transfer|case)", re.IGNORECASE),
     "명": re.compile(r"인당|(?:per|each) (?:person|customer)", re.IGNORECASE),
     SECONDS: re.compile(r"시간당|hourly|(?:per|an) hour", re.IGNORECASE),
 }
+_ZERO_IN_WORDS: Final = re.compile(
+    r"무료|면제|없(?:음|이|습|는|으며|고)|\b(?:free|waived|no (?:\w+ )?(?:fee|charge|cost|interest)s?|without)\b",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +63,10 @@ class Evidence:
     def supports(self, claimed: Quantity) -> bool:
         if any(own.supports(claimed) for own in self.quantities):
             return True
-        words = _ONE_IN_WORDS.get(claimed.readings[0].unit) if claimed.readings else None
-        return words is not None and claimed.numbers == (Decimal(1),) and words.search(self.text) is not None
+        if not claimed.readings or len(claimed.numbers) != 1 or claimed.numbers[0] > 1:
+            return False
+        words = _ONE_IN_WORDS.get(claimed.readings[0].unit) if claimed.numbers[0] else _ZERO_IN_WORDS
+        return words is not None and words.search(self.text) is not None
 
 
 def unsupported(claim: str, supports: Sequence[str]) -> tuple[Quantity, ...]:

@@ -63,6 +63,11 @@ class Quantity:
     readings: tuple[Reading, ...]
     numbers: tuple[Decimal, ...]
 
+    def is_counted_like(self, other: "Quantity") -> bool:
+        """Whether both are of one kind: amounts of one currency, periods, bare numbers."""
+        own = {reading.unit for reading in self.readings}
+        return bool(own & {reading.unit for reading in other.readings}) or not (own or other.readings)
+
     def supports(self, claimed: "Quantity") -> bool:
         """Whether a source that says this quantity supports the claimed one."""
         if not claimed.readings:

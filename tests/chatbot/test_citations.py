@@ -332,6 +332,7 @@ MARKER_PARTS = [
 ]
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from(MARKER_PARTS), max_size=20).map("".join), st.lists(st.integers(1, 4), max_size=40))
 def test_markers_cut_across_feeds_are_taken_out_alike(text: str, sizes: list[int]) -> None:
     whole, parts = Markers(), Markers()

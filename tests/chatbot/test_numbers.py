@@ -3,7 +3,7 @@ from datetime import date
 from decimal import Decimal
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chatbot.numbers import quantities, unsupported
@@ -91,6 +91,7 @@ PERCENT = st.decimals("0.01", "99.99", places=2)
 DAYS = st.dates(date(2000, 1, 1), date(2099, 12, 31))
 
 
+@settings(deadline=None)
 @given(AMOUNTS, st.sampled_from(WON), st.sampled_from(WON), AROUND, AROUND)
 def test_an_amount_is_found_equal_in_any_spelling(
     amount: int, one: Callable[[int], str], other: Callable[[int], str], here: str, there: str
@@ -100,11 +101,13 @@ def test_an_amount_is_found_equal_in_any_spelling(
     assert len(quantities(here.format(one(amount)))) == 1
 
 
+@settings(deadline=None)
 @given(st.integers(1, 9_999), st.sampled_from(WON))
 def test_thousands_of_ten_thousands_are_read(tens: int, other: Callable[[int], str]) -> None:
     assert not unsupported(f"{in_thousands(tens * 10**4)}원", [other(tens * 10**4)])
 
 
+@settings(deadline=None)
 @given(PERCENT, st.sampled_from(RATES), st.sampled_from(RATES), AROUND, AROUND)
 def test_a_rate_is_found_equal_in_any_spelling(
     rate: Decimal, one: Callable[[Decimal], str], other: Callable[[Decimal], str], here: str, there: str
@@ -113,6 +116,7 @@ def test_a_rate_is_found_equal_in_any_spelling(
     assert unsupported(here.format(one(rate)), [there.format(other(rate + Decimal("0.01")))])
 
 
+@settings(deadline=None)
 @given(PERCENT, st.sampled_from(RATES), st.sampled_from(POINTS), st.sampled_from(POINTS))
 def test_percentage_points_are_no_percent(
     rate: Decimal, percent: Callable[[Decimal], str], one: Callable[[Decimal], str], other: Callable[[Decimal], str]
@@ -122,6 +126,7 @@ def test_percentage_points_are_no_percent(
     assert unsupported(one(rate), [percent(rate)])
 
 
+@settings(deadline=None)
 @given(DAYS, st.sampled_from(DATES), st.sampled_from(DATES), AROUND, AROUND)
 def test_a_date_is_found_equal_in_any_spelling(
     day: date, one: Callable[[date], str], other: Callable[[date], str], here: str, there: str
@@ -131,6 +136,7 @@ def test_a_date_is_found_equal_in_any_spelling(
     assert unsupported(here.format(one(day)), [there.format(other(tomorrow))])
 
 
+@settings(deadline=None)
 @given(st.integers(1, 480), st.sampled_from(PERIODS), st.sampled_from(PERIODS), AROUND, AROUND)
 def test_a_period_is_found_equal_in_any_spelling(
     months: int, one: Callable[[int], str], other: Callable[[int], str], here: str, there: str
@@ -191,6 +197,9 @@ def test_a_period_is_found_equal_in_any_spelling(
         ("1일 한도", "하루 한도"),
         ("1회", "건당 500원"),
         ("1 transaction", "건당 500원"),
+        ("0원", "수수료 무료"),
+        ("0%", "이자가 없습니다"),
+        ("KRW 0", "no transfer fee"),
         ("12", "12개월"),
         ("2.50", "연 2.5%"),
         ("가능합니다", ""),
@@ -302,6 +311,7 @@ def test_offsets_are_those_of_the_text() -> None:
     assert [text[q.start : q.end] for q in quantities(text)] == ["５００만원", "2.5%"]
 
 
+@settings(deadline=None)
 @given(st.text(max_size=80))
 def test_any_text_can_be_read(text: str) -> None:
     for quantity in quantities(text):

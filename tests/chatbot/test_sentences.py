@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chatbot.sentences import Sentences, passage_sentences, split_sentences
@@ -50,16 +50,19 @@ def in_feeds(text: str, sizes: list[int]) -> list[str]:
     return [*pieces, *sentences.close()]
 
 
+@settings(deadline=None)
 @given(TEXTS)
 def test_the_pieces_are_the_text(text: str) -> None:
     assert "".join(split_sentences(text)) == text
 
 
+@settings(deadline=None)
 @given(TEXTS, st.lists(st.integers(1, 6), max_size=40))
 def test_the_cut_into_feeds_changes_nothing(text: str, sizes: list[int]) -> None:
     assert in_feeds(text, sizes) == split_sentences(text)
 
 
+@settings(deadline=None)
 @given(TEXTS)
 def test_settled_text_stays_in_its_sentence(text: str) -> None:
     sentences, settled = Sentences(), ""
@@ -106,6 +109,7 @@ def test_a_sentence_is_complete_as_soon_as_the_next_blank_is_seen() -> None:
     assert sentences.feed(" ") == ["됩니다."]
 
 
+@settings(deadline=None)
 @given(TEXTS)
 def test_passage_sentences_are_verbatim(text: str) -> None:
     for span in passage_sentences(text):

@@ -3,7 +3,7 @@ import codecs
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from knowledge.screening import Kind, Trick, find_identifiers, find_injection, mask
@@ -44,6 +44,7 @@ def digits(count: int) -> st.SearchStrategy[str]:
     return st.lists(DIGIT, min_size=count, max_size=count).map(lambda many: "".join(map(str, many)))
 
 
+@settings(deadline=None)
 @given(st.dates(), st.integers(0, 9), digits(6), SPELLINGS, AROUND)
 def test_a_resident_number_is_masked_in_any_spelling_whatever_its_checksum(born, sex, rest, spelled, around) -> None:  # type: ignore[no-untyped-def]  # strategies name the types
     front, back = born.strftime("%y%m%d"), f"{sex}{rest}"
@@ -53,6 +54,7 @@ def test_a_resident_number_is_masked_in_any_spelling_whatever_its_checksum(born,
     assert masked.found == (Kind.RESIDENT_NUMBER,)
 
 
+@settings(deadline=None)
 @given(digits(4), digits(4), digits(4), st.sampled_from([" ", "-", " - ", ".", "－", "  "]), AROUND)
 def test_a_grouped_card_number_is_masked_without_a_checksum(b: str, c: str, d: str, gap: str, around: str) -> None:
     text = around.format(gap.join(["5412", b, c, d]))
@@ -60,6 +62,7 @@ def test_a_grouped_card_number_is_masked_without_a_checksum(b: str, c: str, d: s
     assert d not in mask(text).text or d in around
 
 
+@settings(deadline=None)
 @given(
     st.sampled_from(["010", "011", "016", "019"]),
     digits(4),
@@ -159,6 +162,7 @@ def test_the_language_can_be_named() -> None:
     assert mask("010-1234-5678", "ko").text == "[전화번호]"
 
 
+@settings(deadline=None)
 @given(st.text(alphabet=st.characters(codec="utf-8"), max_size=80))
 def test_identifiers_lie_in_the_text_without_overlap(text: str) -> None:
     end = 0
@@ -167,6 +171,7 @@ def test_identifiers_lie_in_the_text_without_overlap(text: str) -> None:
         end = identifier.end
 
 
+@settings(deadline=None)
 @given(st.text(alphabet="0123456789- ()가번@.a", max_size=60))
 def test_masking_twice_finds_nothing_more(text: str) -> None:
     once = mask(text, "ko").text
