@@ -44,8 +44,6 @@ class Engine(_Strict):
     kv_cache_dtype: Literal["auto", "fp8"] = "auto"
     kv_cache_memory_bytes: Positive | None = None
     enforce_eager: bool = False
-    # `uni` runs the model inside the engine's process: on a CPU one process less, and half a gigabyte of memory.
-    distributed_executor_backend: Literal["uni", "mp"] | None = None
     enable_prefix_caching: bool = True
     scheduling_policy: Literal["fcfs", "priority"] = "priority"
     # vLLM's default of 0 aborts every stream on SIGTERM.

@@ -1,7 +1,7 @@
 """What the scripted model says: a quotation of the passage in its prompt that shares most with the question. Pure.
 
 It reads any ChatML prompt: the question is what follows the last `질문:`/`Question:` (or stands in `<question>`), else
-the last line of the last user turn; everything else in the system and user turns is passages.
+the last line of the last user turn; what stands before it in that turn is passages, or else the system turn.
 """
 
 import re
@@ -47,8 +47,9 @@ def read_prompt(prompt: str) -> Asked:
         _TAGGED.findall(asking) or _LABELLED.findall(asking) or [line for line in asking.splitlines() if line.strip()]
     )
     question = found[-1].strip() if found else ""
-    others = [text for role, text in turns if role == "system"]
-    return Asked(question=question, passages="\n".join([asking.replace(question, ""), *others]))
+    before = asking[: asking.rfind(question)]
+    system = "\n".join(text for role, text in turns if role == "system")
+    return Asked(question=question, passages=before if len(before.split()) > 3 else system)
 
 
 def quote(prompt: str, *, sentences: int = 2) -> str:
@@ -57,8 +58,8 @@ def quote(prompt: str, *, sentences: int = 2) -> str:
     terms = _terms(asked.question)
     ranked = sorted(
         (
-            # A heading repeats the question's words and answers nothing.
-            (_overlap(terms, sentence) * (1.0 if sentence.endswith((".", "!", "|", "。")) else 0.6), -n, sentence)
+            # A heading or a row of a table repeats the words of the question and seldom answers alone.
+            (_overlap(terms, sentence) * (1.0 if sentence.endswith((".", "!", "。")) else 0.6), -n, sentence)
             for n, sentence in enumerate(_sentences(asked.passages))
         ),
         reverse=True,
@@ -79,6 +80,9 @@ def answerable(prompt: str) -> float:
 
 def _sentences(text: str) -> Iterator[str]:
     for piece in _SENTENCE.split(text):
+        # Markers and headings are no part of what a passage says.
+        if piece.lstrip().startswith(("<", "#")) and not piece.endswith((".", "!", "|", ">")):
+            continue
         sentence = _MARKUP.sub("", piece).strip()
         if len(sentence) >= 10 and not _LABEL.match(sentence) and not sentence.endswith((":", "?")):
             yield sentence
