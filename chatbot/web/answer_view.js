@@ -3,7 +3,7 @@
 import { el, icon } from "./dom.js";
 import { say, sayMoment } from "./i18n.js";
 import { renderAnswer } from "./render.js";
-import { languageOf } from "./text.js";
+import { languageOf, sectionWithin } from "./text.js";
 
 const CHECK = "M5 12.5l4.5 4.5L19 7.5";
 const INFO = "M12 11v6M12 7.5v.5M12 3a9 9 0 1 0 0 18 9 9 0 0 0 0-18z";
@@ -149,8 +149,9 @@ export class AnswerView {
 
 function describe(source) {
   const details = el("span", { class: "muted" });
+  const section = sectionWithin(source.section, source.title);
   const parts = [
-    source.section && source.section !== source.title ? el("span", { lang: languageOf(source.section) }, source.section) : null,
+    section ? el("span", { lang: languageOf(section) }, section) : null,
     source.page ? say(el("span"), "source_page", { page: source.page }) : null,
     source.effective_from ? say(el("span"), "source_from", { date: { date: source.effective_from } }) : null,
   ];

@@ -1,10 +1,10 @@
 // The chat API as this page uses it: signs in, turns problem documents into errors, never retries by itself but a lost login.
 
-/** A refusal that the server put into words: `code` is stable, `retryAfter` is in seconds or null. */
+/** A refusal that the server put into words: `code` is stable, `dimension` names a limit, `retryAfter` is in seconds or null. */
 export class Problem extends Error {
-  constructor({ code = "internal", status = 500, detail = "", trace_id: traceId = "" }, retryAfter = null) {
+  constructor({ code = "internal", status = 500, detail = "", trace_id: traceId = "", dimension = "" }, retryAfter = null) {
     super(detail || code);
-    Object.assign(this, { code, status, detail, traceId, retryAfter });
+    Object.assign(this, { code, status, detail, traceId, dimension, retryAfter });
   }
 }
 
@@ -60,8 +60,7 @@ export class Api {
 
   async conversations(cursor) {
     const query = cursor ? `?cursor=${encodeURIComponent(cursor)}` : "";
-    const page = await (await this.#request(`/v1/conversations${query}`)).json();
-    return { items: page.conversations, next: page.next_cursor };
+    return (await this.#request(`/v1/conversations${query}`)).json();
   }
 
   async conversation(id) {

@@ -183,7 +183,7 @@ export class Chat {
       startOver: () => this.#hooks.startOver(turn.text),
     });
     view.fail(box);
-    this.#announcer.announce(t(`error_${trouble.code}`));
+    this.#announcer.announce(t(trouble.said));
   }
 
   /** Ask the same again. A refusal does not bind the key and a lost request may be joined; a failed answer needs a new key. */

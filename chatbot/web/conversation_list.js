@@ -55,8 +55,8 @@ export class ConversationList {
     const rows = page.items.map((item) => this.#row(item));
     if (cursor) this.#list.append(...rows);
     else this.#list.replaceChildren(...rows);
-    this.#cursor = page.next;
-    this.#more.hidden = !page.next;
+    this.#cursor = page.next_cursor;
+    this.#more.hidden = !page.next_cursor;
     this.#tell(this.#list.children.length ? null : "history_empty");
     this.mark(this.#current);
     if (cursor) rows[0]?.querySelector("button").focus();

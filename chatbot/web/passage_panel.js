@@ -4,7 +4,7 @@ import { Problem } from "./api.js";
 import { el } from "./dom.js";
 import { say, sayMoment } from "./i18n.js";
 import { renderPassage } from "./render.js";
-import { languageOf, locate } from "./text.js";
+import { languageOf, locate, sectionWithin } from "./text.js";
 
 const BESIDE = matchMedia("(min-width: 64rem)");
 
@@ -109,7 +109,8 @@ export class PassagePanel {
 function facts(passage) {
   const list = el("dl");
   const add = (key, value) => list.append(el("div", {}, say(el("dt"), key), value));
-  if (passage.section) add("passage_section", el("dd", { lang: languageOf(passage.section) }, passage.section));
+  const section = sectionWithin(passage.section, passage.title);
+  if (section) add("passage_section", el("dd", { lang: languageOf(section) }, section));
   if (passage.page) add("passage_page", el("dd", {}, String(passage.page)));
   if (passage.effective_from) add("passage_from", sayMoment(el("dd"), { date: passage.effective_from }));
   add("passage_version", say(el("dd"), "passage_version_n", { n: passage.version }));

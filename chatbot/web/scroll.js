@@ -43,7 +43,7 @@ export class LogScroll {
     if (this.#isNearEnd()) this.#following = true;
     else if (top < this.#top) this.#following = false; // upwards: only the customer does that
     this.#top = top;
-    if (this.#following) this.#button.hidden = true;
+    this.#button.hidden = this.#following || this.#isNearEnd();
   }
 
   #isNearEnd() {

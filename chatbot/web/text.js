@@ -39,6 +39,12 @@ export function speakable(text) {
     .replace(/^[,\s]+|[,\s]+$/g, "");
 }
 
+/** Return the path of headings `section` without the document's own `title` at its beginning. */
+export function sectionWithin(section, title) {
+  const path = (section ?? "").split(" > ");
+  return (path[0] === title ? path.slice(1) : path).join(" > ");
+}
+
 /** Return where `quote` stands in `text` as UTF-16 `{start, end}`, ignoring white space, case and signs; else null. */
 export function locate(text, quote) {
   const exact = text.indexOf(quote);

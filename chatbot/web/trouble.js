@@ -7,19 +7,33 @@ import { has, say } from "./i18n.js";
 const TRY_ELSEWHERE = new Set(["not_found", "too_large"]);
 const FINAL = new Set(["forbidden", "invalid_request"]);
 
-/** Return `{code, wait, trace, retryable}` of anything that was thrown or sent as an `error` event. */
+/** Return `{code, said, wait, trace, retryable}` of anything that was thrown or sent as an `error` event. */
 export function troubleOf(error) {
-  if (error instanceof ConnectionLost) return { code: "network", wait: null, trace: "", retryable: true };
-  if (error instanceof Problem) {
-    return { code: known(error.code, error.status), wait: error.retryAfter, trace: error.traceId, retryable: !FINAL.has(error.code) };
-  }
+  if (error instanceof ConnectionLost) return trouble("network");
+  if (error instanceof Problem) return refusal(error);
   if (error?.type === "error") {
-    const wait = error.retry_after_ms === null || error.retry_after_ms === undefined ? null : error.retry_after_ms / 1000;
-    return { code: known(error.code, error.status), wait, trace: error.trace_id, retryable: true };
+    const wait = error.retry_after_ms ? error.retry_after_ms / 1000 : null;
+    return trouble(known(error.code, error.status), { wait, trace: error.trace_id });
   }
   console.error(error);
-  return { code: "internal", wait: null, trace: "", retryable: true };
+  return trouble("internal");
 }
+
+function refusal({ code, status, dimension, retryAfter, traceId }) {
+  const name = known(code, status);
+  const said = has(`error_${name}_${dimension}`) ? `error_${name}_${dimension}` : `error_${name}`;
+  // Another answer of the same customer may end at any moment: what the server names is only the latest time.
+  const wait = dimension === "concurrent" ? null : retryAfter;
+  return trouble(name, { said, wait, trace: traceId, retryable: !FINAL.has(code) });
+}
+
+const trouble = (code, { said = `error_${code}`, wait = null, trace = "", retryable = true } = {}) => ({
+  code,
+  said,
+  wait,
+  trace,
+  retryable,
+});
 
 function known(code, status) {
   if (has(`error_${code}`)) return code;
@@ -30,8 +44,8 @@ function known(code, status) {
 }
 
 /** Return a box that says what happened and calls `retry` or `startOver` when the customer wants that. */
-export function troubleView({ code, wait, trace, retryable }, { retry, startOver }) {
-  const box = el("div", { class: "trouble", "data-code": code }, say(el("p", { class: "said" }), `error_${code}`));
+export function troubleView({ code, said, wait, trace, retryable }, { retry, startOver }) {
+  const box = el("div", { class: "trouble", "data-code": code }, say(el("p", { class: "said" }), said));
   box.append(say(el("p"), "person"));
   if (TRY_ELSEWHERE.has(code)) box.append(say(el("button", { type: "button", class: "secondary", onclick: startOver }), "start_over"));
   else if (retryable) box.append(...retryAfter(wait, retry));

@@ -98,6 +98,12 @@ async def opened(
     await context.close()
 
 
+async def customer(page: Page) -> str:
+    """Return who the demo bank takes this browser for."""
+    name: str = await page.evaluate("localStorage.getItem('hanbit.customer')")
+    return name
+
+
 async def ask(page: Page, question: str = QUESTION) -> Locator:
     """Type a question, send it, and return its answer, which has only begun."""
     await page.locator("#question").fill(question)

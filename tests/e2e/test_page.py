@@ -1,5 +1,6 @@
 """The customers' page in Chromium, against the served product: what a customer sees, hears and can reach."""
 
+import re
 import shutil
 from collections.abc import AsyncGenerator
 
@@ -18,6 +19,7 @@ from tests.e2e.browser import (
     ask,
     assert_fits,
     assert_readable,
+    customer,
     finished,
     focus_backwards,
     hold_a_slot,
@@ -81,6 +83,20 @@ async def test_an_answer_grows_before_the_eyes_and_its_citation_opens_the_passag
     await expect(panel.locator("mark").first).to_be_visible()
     assert "3.1%" in "".join(await panel.locator("mark").all_text_contents())
     await expect(answer.locator(".source").first).to_contain_text("샘물 정기예금")
+
+
+async def test_a_marker_stands_where_the_server_counted_it_however_wide_the_characters_are(
+    desk: Page, scripted: Product
+) -> None:
+    await scripted.tell(answer=f"💰🏦👍🏽 {SENTENCES[0]} {SENTENCES[1]}")
+    answer = await ask(desk)
+    await finished(answer)
+    assert "💰🏦👍🏽" in await words(answer)
+    behind = await answer.locator(".cite").first.evaluate(
+        "(marker) => { const range = document.createRange();"
+        " range.setStart(marker.closest('.body'), 0); range.setEndBefore(marker); return range.toString(); }"
+    )
+    assert behind.endswith(SENTENCES[0])
 
 
 async def test_before_the_first_answer_the_page_says_that_an_ai_answers_and_how_to_reach_a_person(desk: Page) -> None:
@@ -299,24 +315,37 @@ async def test_a_model_that_dies_is_told_plainly_and_asked_again_on_request(
         await expect(page.locator(".asked")).to_have_count(1)
 
 
-async def test_the_limit_is_told_with_its_wait_and_the_question_is_sent_again_on_request(
+async def test_too_many_answers_at_once_are_told_and_the_question_is_sent_again_on_request(
     browser: Browser, scripted: Product
 ) -> None:
     async with opened(browser, scripted.url) as (page, trouble):
         trouble.expected = ("429",)
-        name = await page.evaluate("localStorage.getItem('hanbit.customer')")
-        await scripted.tell(token_seconds=0.05)
-        async with scripted.client(name) as http, anyio.create_task_group() as elsewhere:
+        await scripted.tell(token_seconds=1)
+        async with scripted.client(await customer(page)) as http, anyio.create_task_group() as elsewhere:
             for _ in range(SLOTS_OF_A_CUSTOMER):
                 await elsewhere.start(hold_a_slot, http)
             box = (await ask(page)).locator(".trouble[data-code=rate_limited]")
-            await expect(box).to_contain_text("질문이 많았습니다")
+            await expect(box).to_contain_text("아직 끝나지 않았습니다")
             elsewhere.cancel_scope.cancel()
         await scripted.tell(token_seconds=0)
-        retry = box.get_by_role("button", name="다시 시도")
-        await expect(retry).to_be_enabled(timeout=WAIT)
-        await retry.click()
+        await until(lambda: is_idle(scripted))
+        await box.get_by_role("button", name="다시 시도").click()
         await expect(page.locator(".answer .stamp")).to_be_visible()
+
+
+async def test_a_limit_of_the_minute_counts_down_to_the_next_try(browser: Browser, scripted: Product) -> None:
+    async with opened(browser, scripted.url) as (page, trouble):
+        trouble.expected = ("429",)
+        await scripted.tell(token_seconds=0)
+        async with scripted.client(await customer(page)) as http:
+            while (await http.post("/v1/chat", json={"message": QUESTION, "stream": False})).status_code == 200:
+                pass
+        box = (await ask(page)).locator(".trouble[data-code=rate_limited]")
+        await expect(box).to_contain_text("짧은 시간에 질문이 많았습니다")
+        await expect(box.get_by_role("button", name="다시 시도")).to_be_disabled()
+        left = await box.locator(".countdown").inner_text()
+        assert re.fullmatch(r"\d+초 뒤에 다시 시도할 수 있습니다\.", left)
+        await expect(box.locator(".countdown")).not_to_have_text(left)
 
 
 async def test_markup_in_a_question_is_only_text(desk: Page) -> None:
@@ -349,4 +378,4 @@ async def test_who_reads_further_up_is_left_there_while_the_answer_grows(browser
         assert await page.locator("#log").evaluate("(log) => log.scrollTop") == 0
         await page.locator("#latest").click()
         await expect(page.locator("#latest")).to_be_hidden()
-        await expect(answer.locator(".sources")).to_be_in_viewport()
+        await expect(answer.locator("summary")).to_be_in_viewport()

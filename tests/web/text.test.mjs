@@ -2,7 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { newestBranch } from "../../chatbot/web/branch.js";
-import { completeUpTo, countCodePoints, languageOf, locate, speakable, utf16Offset } from "../../chatbot/web/text.js";
+import { completeUpTo, countCodePoints, languageOf, locate, sectionWithin, speakable, utf16Offset } from "../../chatbot/web/text.js";
 
 test("offsets are counted in code points, as the server counts them", () => {
   const text = "💰금리 👍🏽.";
@@ -46,4 +46,10 @@ test("only the newest branch of a conversation is shown", () => {
   const messages = [message("q1", null), message("a1", "q1"), message("q2", "a1"), message("q3", "a1"), message("a3", "q3")];
   assert.deepEqual(newestBranch(messages).map(({ id }) => id), ["q1", "a1", "q3", "a3"]);
   assert.deepEqual(newestBranch([]), []);
+});
+
+test("a section is named without the title that stands above it anyway", () => {
+  assert.equal(sectionWithin("정기예금 안내 > 금리", "정기예금 안내"), "금리");
+  assert.equal(sectionWithin("정기예금 안내", "정기예금 안내"), "");
+  assert.equal(sectionWithin("금리", "정기예금 안내"), "금리");
 });
