@@ -41,8 +41,8 @@ from ingest.offerings import gather
 from ingest.screen import showing
 from ingest.services import Services as StaffServices
 from ingest.settings import Settings as StaffSettings
-from ingest.wiring import open_engine
 from ingest.wiring import open_services as open_staff
+from knowledge.database import open_engine
 from knowledge.identity import Principal
 from telemetry.logs import configure_logs
 from telemetry.setup import tracing

@@ -1,20 +1,22 @@
-"""The `chatbot` command: serve the chat API, make a demo token, replay an answer, verify the audit trail."""
+"""The `chatbot` command: serve the chat API, make a demo token, verify the audit trail."""
 
 import asyncio
+import time
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from pydantic import ValidationError
-from sqlalchemy.ext.asyncio import create_async_engine
 
 from chatbot.app import create_app
 from chatbot.audit import Audit
+from chatbot.audit_chain import Problem
 from chatbot.local_identity import LocalSigner, key_pair
 from chatbot.serving import PortTaken, bind, listening, until_told
 from chatbot.settings import Settings
 from chatbot.wiring import open_services
+from knowledge.database import open_engine
 from knowledge.identity import Principal
 from telemetry.logs import configure_logs
 from telemetry.setup import tracing
@@ -52,7 +54,7 @@ async def _serve(settings: Settings) -> None:
     bound = bind(settings.host, settings.port)
     async with AsyncExitStack() as stack:
         provider = stack.enter_context(tracing("chatbot", settings.traces))
-        engine = create_async_engine(settings.database)
+        engine = open_engine(settings.database)
         stack.push_async_callback(engine.dispose)
         services = await stack.enter_async_context(open_services(settings, engine=engine))
         demo = LocalSigner(settings.demo_key_file.read_text("ascii")) if settings.demo_key_file else None
@@ -75,6 +77,26 @@ def token(
     private, _ = key_pair(data_dir)
     who = Principal(tenant=tenant, sub=name, roles=frozenset(role), groups=frozenset(group))
     typer.echo(LocalSigner(private.read_text("ascii")).token(who, hours=hours)[0])
+
+
+@audit_app.command()
+def verify(
+    open_minutes: Annotated[float, typer.Option(help="An answer that is open for longer than this is a problem.")] = 15,
+) -> None:
+    """Look for edited, missing, reordered and unclosed audit rows; exit 1 if there are any."""
+    problems = asyncio.run(_verify(settings_or_exit(), time.time() - open_minutes * 60))
+    for found in problems:
+        typer.echo(str(found))
+    typer.echo(f"{len(problems)} problems" if problems else "every row is in its place", err=True)
+    raise typer.Exit(1 if problems else 0)
+
+
+async def _verify(settings: Settings, unclosed_before: float) -> list[Problem]:
+    engine = open_engine(settings.database)
+    try:
+        return await Audit(engine, settings.audit).verify(unclosed_before=unclosed_before)
+    finally:
+        await engine.dispose()
 
 
 if __name__ == "__main__":

@@ -28,7 +28,8 @@ from ingest.pipeline import restore
 from ingest.screen import print_summary, showing
 from ingest.settings import Settings
 from ingest.versions import Stage, State
-from ingest.wiring import WeightsMissing, open_engine, open_services
+from ingest.wiring import WeightsMissing, open_services
+from knowledge.database import open_engine
 from knowledge.index import EmbedderMismatch, IndexUnavailable
 from telemetry.logs import configure_logs
 from telemetry.setup import tracing

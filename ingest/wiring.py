@@ -6,9 +6,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import anyio
-from sqlalchemy import event
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
-from sqlalchemy.pool import ConnectionPoolEntry
+from sqlalchemy.ext.asyncio import AsyncEngine
 from tokenizers import Tokenizer
 
 from ingest.blobs import Blobs
@@ -20,6 +18,7 @@ from ingest.parsing.process import open_parser
 from ingest.queue import Queue, this_process
 from ingest.services import Services
 from ingest.settings import Settings
+from knowledge.database import open_engine
 from knowledge.embedding import open_embedder
 from knowledge.identity import open_authenticator
 from knowledge.index import Index, open_index
@@ -73,23 +72,6 @@ async def open_services(
             tasks.start_soon(Indexing(services).run)
         yield services
         tasks.cancel_scope.cancel()
-
-
-def open_engine(url: str) -> AsyncEngine:
-    """Return an engine; a SQLite file is put in WAL mode, so that readers and one writer do not wait for each other."""
-    engine = create_async_engine(url)
-    if engine.dialect.name == "sqlite":
-        if engine.url.database:
-            Path(engine.url.database).parent.mkdir(parents=True, exist_ok=True)
-        event.listen(engine.sync_engine, "connect", _write_ahead)
-    return engine
-
-
-def _write_ahead(connection: object, _entry: ConnectionPoolEntry) -> None:
-    cursor = connection.cursor()  # type: ignore[attr-defined]  # a DBAPI connection, which SQLAlchemy gives no type
-    cursor.execute("PRAGMA journal_mode=WAL")
-    cursor.execute("PRAGMA busy_timeout=5000")
-    cursor.close()
 
 
 @asynccontextmanager
