@@ -286,7 +286,7 @@ _NEAR_ENOUGH: Final = 0.6
 
 
 def quote_passages(question: str, sources: Sequence[Passage], language: Language) -> QuotedAnswer:
-    """Return the at most three sentences of the passages nearest to the question, for when no model can answer."""
+    """Return the at most three sentences or tables nearest to the question, for when no model can answer."""
     nearest = Comparison(sources).nearest(question)
     best = nearest[0][0] if nearest else 0.0
     chosen: list[Quote] = []
@@ -298,7 +298,7 @@ def quote_passages(question: str, sources: Sequence[Passage], language: Language
     text = _INTRODUCTION[language] if chosen else ""
     citations: list[Citation] = []
     for quote in chosen:
-        text += "\n\n> "
+        text += "\n\n" if quote.text.startswith(("|", "-", "*")) else "\n\n> "
         citations.append(_citation(sources, quote, len(text), len(text) + len(quote.text)))
         text += quote.text
     return QuotedAnswer(text, tuple(citations))

@@ -6,11 +6,13 @@ elsewhere in the passage half. Numbers are all or nothing: each must stand in a 
 """
 
 import math
+import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from itertools import combinations
+from itertools import combinations, groupby
+from typing import Final
 
 from pydantic import BaseModel
 
@@ -35,8 +37,22 @@ class ComparisonSettings(BaseModel, frozen=True):
     """Factor on a sentence that says no where the claim says yes, or the other way round."""
     repeated: float = 0.7
     """Share of the content from which on a sentence counts as said again, so that its numbers must be the same."""
+    rank: float = 0.9
+    """What a sentence of the next passage is worth when passages are quoted for want of a model."""
+    asked_number: float = 1.4
+    """What a sentence with a number is worth more when the question asks how much, how long or when."""
+    clearly: float = 0.15
+    """Share of the content by which another sentence must be nearer before it counts as the one repeated."""
     number: float = 2.0
     """Weight of a number against the rarest word, when choosing which sentence to quote."""
+
+
+_LONGEST_TABLE: Final = 1500
+_ASKS_FOR_A_NUMBER: Final = re.compile(
+    r"얼마|몇|언제|며칠|금리|이율|한도|수수료|\bhow (?:much|many|long|often|old|soon)\b|\bwhen\b"
+    r"|\brates?\b|\bfees?\b|\blimits?\b",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +104,10 @@ class _Claim:
         """Return how often the claim states this value."""
         return sum(other.readings == quantity.readings and other.numbers == quantity.numbers for other in self.claimed)
 
+    def is_counted_like(self, evidence: Evidence) -> bool:
+        """Whether the evidence holds numbers of the claim's kinds."""
+        return any(own.is_counted_like(quantity) for own in evidence.quantities for quantity in self.claimed)
+
 
 @dataclass(frozen=True, slots=True)
 class _Match:
@@ -107,7 +127,7 @@ class Comparison:
         settings: ComparisonSettings | None = None,
     ) -> None:
         self._settings = settings or ComparisonSettings()
-        read = [_read(passage) for passage in sources]
+        self._read = read = [_read(passage) for passage in sources]
         self._heads = [one.head for one in read]
         self._evidence = [one.whole for one in read]
         self._windows = [replace(window, n=n) for n, one in enumerate(read, start=1) for window in one.windows]
@@ -139,11 +159,25 @@ class Comparison:
         """Whether the question itself holds all these quantities, so that a refusal may repeat them."""
         return not missing(claimed, self._echo[:1])
 
-    def nearest(self, text: str) -> list[tuple[float, Quote]]:
-        """Return every sentence of the sources, the one most like `text` first."""
-        claim = self._claim(features(text), quantities(text), None)
-        scored = sorted((self._match(claim, window) for window in self._windows), key=lambda match: -match.score)
-        return [(match.score, Quote(match.window.n, match.window.text)) for match in scored]
+    def nearest(self, question: str) -> list[tuple[float, Quote]]:
+        """Return the sentences and whole tables of the sources, the one most about the question first.
+
+        The question's own numbers are conditions, not what is asked for, so they do not count; the order in which
+        retrieval found the passages does.
+        """
+        claim = self._claim(features(question), (), None)
+        bonus = self._settings.asked_number if _ASKS_FOR_A_NUMBER.search(question) else 1.0
+        scored = [
+            (
+                self._match(claim, unit).score
+                * self._settings.rank ** (n - 1)
+                * (bonus if unit.evidence.quantities else 1.0),
+                Quote(n, unit.text),
+            )
+            for n, one in enumerate(self._read, start=1)
+            for unit in one.units
+        ]
+        return sorted(scored, key=lambda pair: -pair[0])
 
     def _claim(self, wanted: frozenset[str], claimed: Sequence[Quantity], says: Polarity | None) -> _Claim:
         count = len(self._windows)
@@ -220,8 +254,8 @@ class Comparison:
 
         "6개월 이상" is no claim of a passage that says "3개월 이상" and, in another sentence, "6개월".
         """
-        windows = [match.window for match in cited]
-        if not claim.total or self._words_held(claim, windows) < self._settings.repeated * claim.total:
+        windows = self._repeated(claim, [match.window for match in cited])
+        if not windows or self._words_held(claim, windows) < self._settings.repeated * claim.total:
             return ()
         quoted = [quantity for window in windows for quantity in window.evidence.quantities]
         unclaimed = [own for own in quoted if not any(own.supports(quantity) for quantity in claim.claimed)]
@@ -232,6 +266,24 @@ class Comparison:
             if sum(own.supports(quantity) for own in quoted) < claim.times(quantity)
             and any(own.is_counted_like(quantity) for own in unclaimed)
         )
+
+    def _repeated(self, claim: _Claim, cited: Sequence[_Window]) -> Sequence[_Window]:
+        """Return the sentence of the cited passages whose words the claim repeats, if that is not the one cited."""
+
+        def own(windows: Sequence[_Window]) -> float:
+            return sum(claim.weights[f] for f in claim.wanted & frozenset().union(*(w.own for w in windows)))
+
+        def numbers(window: _Window) -> int:
+            return sum(window.evidence.supports(quantity) for quantity in claim.claimed)
+
+        passages = {window.n for window in cited}
+        alike = [window for window in self._windows if window.n in passages and claim.is_counted_like(window.evidence)]
+        closest = max(alike, key=lambda window: (own([window]), numbers(window)), default=None)
+        if closest is None:
+            return cited
+        clearly = self._settings.clearly * claim.total
+        # Nearly word for word it is repeated even where a second passage was cited for the number.
+        return [closest] if own([closest]) > min(own(cited) + clearly, claim.total - clearly) else cited
 
 
 def _head(passage: Passage) -> str:
@@ -245,13 +297,16 @@ class _Read:
     head: Evidence
     whole: Evidence
     windows: tuple[_Window, ...]
+    units: tuple[_Window, ...]
 
 
 @lru_cache(maxsize=1024)
 def _read(passage: Passage) -> _Read:
     """Read a passage; the same few answer most questions, so what was read is kept (some 20 KiB each)."""
     head = _head(passage)
-    return _Read(Evidence.read(head), Evidence.read(f"{head}\n{passage.text}"), tuple(_windows(passage)))
+    windows = _windows(passage)
+    units = tuple(_units(passage.text, windows))
+    return _Read(Evidence.read(head), Evidence.read(f"{head}\n{passage.text}"), tuple(windows), units)
 
 
 def _windows(passage: Passage) -> list[_Window]:
@@ -270,3 +325,19 @@ def _windows(passage: Passage) -> list[_Window]:
         said = Evidence(span.text, tuple(inside))
         windows.append(_Window(0, span.text, own[at], near | context, everything, said, Polarity.of(span.text)))
     return windows
+
+
+def _units(text: str, windows: Sequence[_Window]) -> Iterator[_Window]:
+    """Yield what can be read by itself: sentences, and the rows of a table together; a heading alone says nothing."""
+    at = 0
+    for table, group in groupby(windows, key=lambda window: window.text.startswith("|")):
+        rows = list(group)
+        start = text.index(rows[0].text, at)
+        for row in rows:
+            at = text.index(row.text, at) + len(row.text)
+        if table and at - start <= _LONGEST_TABLE:
+            own = frozenset().union(*(row.own for row in rows))
+            said = tuple(quantity for row in rows for quantity in row.evidence.quantities)
+            yield replace(rows[0], text=text[start:at], own=own, evidence=Evidence(text[start:at], said))
+        else:
+            yield from (row for row in rows if not row.text.startswith("#"))

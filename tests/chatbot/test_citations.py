@@ -405,6 +405,30 @@ def test_quoted_passages_answer_when_no_model_can() -> None:
         assert citation.quote in SOURCES[citation.n - 1].text
 
 
+def test_a_table_is_quoted_whole_and_a_heading_never() -> None:
+    source = passage(
+        "rates",
+        "금리 안내",
+        "## 정기예금 금리\n\n| 기간 | 금리 |\n|---|---|\n| 6개월 | 2.5% |\n| 12개월 | 3.0% |\n\n끝.",
+    )
+    quoted = quote_passages("정기예금 금리는 몇 %인가요?", (source,), "ko")
+    assert quoted.citations[0].quote == "| 기간 | 금리 |\n|---|---|\n| 6개월 | 2.5% |\n| 12개월 | 3.0% |"
+    assert all("##" not in citation.quote for citation in quoted.citations)
+
+
+def test_a_number_of_another_sentence_is_no_support_for_the_one_repeated() -> None:
+    source = passage("loan", "대출", "신청은 3개월 이내에 해야 합니다. 연장은 만기 6개월 전부터 할 수 있습니다.")
+    for claim, shown in (("신청은 3개월 이내에 해야 합니다.", True), ("신청은 6개월 이내에 해야 합니다.", False)):
+        citations = CitationStream((source,), grounding=Grounding.STRICT, language="ko")
+        events_of(citations, [claim])
+        assert bool(citations.text) is shown
+
+
+def test_a_wrong_row_of_a_table_is_no_support() -> None:
+    assert answer("한빛 정기예금의 12개월 금리는 연 2.5%입니다.").text == ""
+    assert answer("한빛 정기예금의 금리는 6개월 2.5%, 12개월 3%입니다.").grounded
+
+
 def test_without_passages_nothing_is_quoted() -> None:
     assert quote_passages("정기예금", (), "ko").text == ""
     assert quote_passages("zzz qqq", SOURCES, "en").citations == ()
