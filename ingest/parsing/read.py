@@ -11,6 +11,8 @@ from ingest.parsing.parsed import Format, Parsed, Reason, Unreadable
 from ingest.parsing.pdf import parse_pdf
 from ingest.parsing.text import decode, parse_text
 
+MOST_CHARACTERS = 10_000_000  # ten long novels
+
 _OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 _HTML = re.compile(r"<(!doctype\s+html|html|head|body|article|section|main|div|table|h[1-6]|p|ul|ol)\b", re.IGNORECASE)
 _TAGS = re.compile(r"</?[a-zA-Z][^<>]{0,200}>")
@@ -24,7 +26,10 @@ def read_document(path: Path) -> Parsed:
     Raises:
         Unreadable: with the reason.
     """
-    parsed = _parse(path, path.read_bytes()[:1024])
+    with path.open("rb") as file:
+        parsed = _parse(path, file.read(1024))
+    if parsed.characters > MOST_CHARACTERS:
+        raise Unreadable(Reason.TOO_LARGE, f"more than {MOST_CHARACTERS // 1_000_000} million characters")
     letters = [
         c for page in parsed.pages for c in page.markdown if c.isalnum() or c == "\ufffd" or "\ue000" <= c <= "\uf8ff"
     ]

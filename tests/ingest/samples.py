@@ -1,0 +1,105 @@
+"""Small documents of every format, made here: a heading or two, a paragraph, a table; and broken ones of each kind."""
+
+import zipfile
+from io import BytesIO
+
+from docx import Document
+from reportlab.lib import pagesizes
+from reportlab.lib.pdfencrypt import StandardEncryption
+from reportlab.pdfbase import pdfmetrics
+from reportlab.pdfbase.cidfonts import UnicodeCIDFont
+from reportlab.pdfgen.canvas import Canvas
+
+MARKDOWN = """---
+title: 정기예금 안내
+---
+# 한빛 정기예금
+
+목돈을 한 번에 맡기는 예금입니다.
+
+## 금리
+
+| 기간 | 금리 |
+| --- | --- |
+| 6개월 | 연 2.10% |
+| 12개월 | 연 2.35% |
+"""
+
+HTML = """<!doctype html><html><head><meta charset="{charset}"><title>수수료 안내</title>
+<style>p {{ color: red }}</style></head><body><nav>메뉴 홈</nav><h1>수수료</h1><script>var 비밀 = 1</script>
+<p>창구와 모바일의 수수료가 다릅니다.</p><table><thead><tr><th rowspan="2">구분</th><th colspan="2">금액</th></tr>
+<tr><th>창구</th><th>모바일</th></tr></thead><tbody><tr><td>타행 이체</td><td>1,000원</td><td>면제</td></tr></tbody>
+</table></body></html>"""
+
+
+def pdf(*, password: str | None = None, pages: int = 2) -> bytes:
+    """Return a Korean PDF: a large title, a paragraph and a ruled table on page 1, text on the pages after it."""
+    pdfmetrics.registerFont(UnicodeCIDFont("HYSMyeongJo-Medium"))
+    buffer = BytesIO()
+    lock = StandardEncryption(password) if password else None
+    canvas = Canvas(buffer, pagesize=pagesizes.A4, encrypt=lock)
+    _first_page(canvas)
+    for number in range(2, pages + 1):
+        canvas.setFont("HYSMyeongJo-Medium", 11)
+        canvas.drawString(72, 760, f"{number}쪽에는 만기 후 이율과 중도해지에 관한 설명이 있습니다.")
+        canvas.showPage()
+    canvas.save()
+    return buffer.getvalue()
+
+
+def _first_page(canvas: Canvas) -> None:
+    canvas.setFont("HYSMyeongJo-Medium", 20)
+    canvas.drawString(72, 760, "정기예금 상품설명서")
+    canvas.setFont("HYSMyeongJo-Medium", 11)
+    canvas.drawString(72, 730, "이 상품은 예금자보호법에 따라 보호됩니다.")
+    for row, cells in enumerate([("기간", "금리"), ("6개월", "연 2.10%"), ("12개월", "연 2.35%")]):
+        for column, text in enumerate(cells):
+            canvas.rect(72 + column * 120, 660 - row * 24, 120, 24)
+            canvas.drawString(78 + column * 120, 668 - row * 24, text)
+    canvas.showPage()
+
+
+def pdf_without_text() -> bytes:
+    """Return a PDF that is a picture of nothing: what a scan looks like to a reader of text."""
+    buffer = BytesIO()
+    canvas = Canvas(buffer, pagesize=pagesizes.A4)
+    canvas.rect(72, 72, 300, 300, fill=1)
+    canvas.showPage()
+    canvas.save()
+    return buffer.getvalue()
+
+
+def docx() -> bytes:
+    """Return a Word document with a title, headings and a table."""
+    document = Document()
+    document.core_properties.title = "민원 처리 안내"
+    document.add_heading("민원 처리", level=1)
+    document.add_paragraph("민원은 접수한 날부터 14일 안에 답합니다.")
+    document.add_heading("접수 방법", level=2)
+    table = document.add_table(rows=2, cols=2)
+    for cell, text in zip(table.rows[0].cells, ("방법", "시간"), strict=True):
+        cell.text = text
+    for cell, text in zip(table.rows[1].cells, ("전화", "평일 9시부터 18시"), strict=True):
+        cell.text = text
+    buffer = BytesIO()
+    document.save(buffer)
+    return buffer.getvalue()
+
+
+def docx_with(name: str, data: bytes) -> bytes:
+    """Return the Word document with a part replaced or added."""
+    buffer = BytesIO()
+    with zipfile.ZipFile(BytesIO(docx())) as source, zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as target:
+        for part in source.namelist():
+            if part != name:
+                target.writestr(part, source.read(part))
+        target.writestr(name, data)
+    return buffer.getvalue()
+
+
+def xlsx_like() -> bytes:
+    """Return an archive that is some other office format."""
+    buffer = BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("xl/workbook.xml", "<workbook/>")
+    return buffer.getvalue()

@@ -1,0 +1,215 @@
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import date
+
+import anyio
+import pytest
+from sqlalchemy import select
+
+from ingest.errors import DuplicateContent, Forbidden, TooLarge, Unprocessable, WrongState
+from ingest.indexing import run_job
+from ingest.pipeline import activate, finish_windows, restore
+from ingest.receive import Offer, receive
+from ingest.schema import DECISIONS
+from ingest.services import Services
+from ingest.versions import JobState, Metadata, Received, Stage, State, Version
+from knowledge.access import Access
+from knowledge.passage import Passage
+from tests.ingest import samples
+from tests.ingest.conftest import NOON, Clock
+
+pytestmark = pytest.mark.anyio
+
+OFFER = Offer(tenant="hanbit", file_name="정기예금.md", metadata=Metadata(), uploaded_by="kim")
+
+
+async def bytes_of(data: bytes) -> AsyncIterator[bytes]:
+    yield data
+
+
+async def hand_in(services: Services, data: bytes = samples.MARKDOWN.encode(), offer: Offer = OFFER) -> Received:
+    return await receive(offer, bytes_of(data), services)
+
+
+async def take_in(services: Services, received: Received) -> Version:
+    job = await services.queue.claim(received.job.id, now=services.now())
+    assert job is not None
+    version = await run_job(job, services)
+    assert version is not None
+    return version
+
+
+async def found(services: Services, *, at: float, group: str = "customers", tenant: str = "hanbit") -> set[int]:
+    access = Access(tenant=tenant, groups=frozenset((group,)), as_of=at)
+    hits = await services.index.search("정기예금 금리 12개월", access=access, limit=20)
+    return {hit.passage.version for hit in hits}
+
+
+async def test_a_document_becomes_passages_that_carry_what_a_citation_needs(services: Services) -> None:
+    version = await take_in(services, await hand_in(services))
+    assert (version.state, version.metadata.title, version.metadata.language) == (State.INDEXED, "정기예금 안내", "ko")
+    key = version.key
+    passages = await services.index.passages(tenant="hanbit", document_id=key.document_id, version=1)
+    assert len(passages) == version.passages
+    assert [p.n for p in passages] == list(range(1, len(passages) + 1))
+    assert {(p.title, p.readers, p.visible_from) for p in passages} == {("정기예금 안내", ("customers",), None)}
+    assert any("연 2.35%" in p.text for p in passages)
+
+
+async def test_a_draft_never_answers_and_an_approved_version_does_two_seconds_later(services: Services) -> None:
+    version = await take_in(services, await hand_in(services))
+    assert await found(services, at=NOON + 10**8) == set()
+    shown = await activate(version.key, "lee", services, now=NOON)
+    assert (shown.state_at(NOON), shown.state_at(NOON + 2)) == (State.APPROVED, State.ACTIVE)
+    assert await found(services, at=NOON + 1.9) == set()
+    assert await found(services, at=NOON + 2) == {1}
+
+
+async def test_the_next_version_replaces_its_predecessor_at_one_instant(services: Services, clock: Clock) -> None:
+    offer = replace(OFFER, document_id="term-deposit")
+    first = await take_in(services, await hand_in(services, offer=offer))
+    await activate(first.key, "lee", services, now=NOON)
+    later = replace(offer, metadata=Metadata(effective_from=date(2026, 6, 1)))
+    second = await take_in(services, await hand_in(services, samples.MARKDOWN.replace("2.35", "2.75").encode(), later))
+    assert second.key.version == 2
+    clock.now = NOON + 60
+    shown = await activate(second.key, "lee", services, now=clock.now)
+    assert shown.visible_from is not None
+    assert await found(services, at=shown.visible_from - 0.001) == {1}
+    assert await found(services, at=shown.visible_from) == {2}
+
+
+async def test_effective_until_ends_a_version_by_the_clock(services: Services) -> None:
+    offer = replace(OFFER, metadata=Metadata(effective_until=date(2026, 5, 31)))
+    version = await take_in(services, await hand_in(services, offer=offer))
+    shown = await activate(version.key, "lee", services, now=NOON)
+    assert shown.visible_until is not None
+    assert shown.state_at(shown.visible_until) is State.EXPIRED
+    assert await found(services, at=shown.visible_until) == set()
+
+
+async def test_readers_and_tenants_are_kept_apart(services: Services) -> None:
+    offer = replace(OFFER, metadata=Metadata(readers=("private",)))
+    version = await take_in(services, await hand_in(services, offer=offer))
+    await activate(version.key, "lee", services, now=NOON)
+    assert await found(services, at=NOON + 5, group="private") == {1}
+    assert await found(services, at=NOON + 5) == set()
+    assert await found(services, at=NOON + 5, group="private", tenant="other") == set()
+
+
+async def test_the_uploader_cannot_approve_and_the_approver_is_recorded(services: Services) -> None:
+    version = await take_in(services, await hand_in(services))
+    with pytest.raises(Forbidden):
+        await activate(version.key, " KIM ", services, now=NOON)
+    await activate(version.key, "lee", services, now=NOON)
+    await activate(version.key, "park", services, now=NOON + 1)  # again: nothing changes
+    async with services.catalogue.begin() as connection:
+        decided = (await connection.execute(select(DECISIONS.c.decided_by, DECISIONS.c.decided_at))).all()
+    assert [tuple(row) for row in decided] == [("lee", NOON)]
+
+
+async def test_only_a_draft_can_be_approved(services: Services) -> None:
+    received = await hand_in(services)
+    with pytest.raises(WrongState):
+        await activate(received.version.key, "lee", services, now=NOON)
+
+
+async def test_fifty_identical_uploads_are_one_document_and_one_job(services: Services) -> None:
+    received: list[Received] = []
+
+    async def upload() -> None:
+        received.append(await hand_in(services))
+
+    async with anyio.create_task_group() as group:
+        for _ in range(50):
+            group.start_soon(upload)
+    assert len({(r.version.key, r.job.id) for r in received}) == 1
+    assert sum(r.is_new for r in received) == 1
+    assert await services.queue.waiting() == 1
+
+
+async def test_an_indexed_document_handed_in_again_is_not_indexed_again(services: Services) -> None:
+    version = await take_in(services, await hand_in(services))
+    again = await hand_in(services)
+    assert (again.version.key, again.is_new, again.job.state) == (version.key, False, JobState.DONE)
+    assert await services.queue.claim(again.job.id, now=services.now()) is None
+
+
+async def test_the_same_bytes_with_other_metadata_are_refused_by_name(services: Services) -> None:
+    received = await hand_in(services)
+    with pytest.raises(DuplicateContent) as refused:
+        await hand_in(services, offer=replace(OFFER, metadata=Metadata(product="예금")))
+    assert refused.value.document_id == received.version.key.document_id
+    other_bank = await hand_in(services, offer=replace(OFFER, tenant="other"))
+    assert other_bank.is_new
+
+
+async def test_a_broken_file_fails_with_its_reason_and_is_tried_again_when_handed_in_again(services: Services) -> None:
+    locked = samples.pdf(password="1234")
+    failed = await take_in(services, await hand_in(services, locked))
+    assert (failed.state, failed.reason, failed.passages) == (State.FAILED, "encrypted", 0)
+    again = await hand_in(services, locked)
+    assert (again.version.key, again.version.state, again.job.state) == (failed.key, State.RECEIVED, JobState.QUEUED)
+
+
+async def test_an_upload_over_the_limit_leaves_nothing_behind(services: Services) -> None:
+    services.blobs.most_bytes = 10
+    with pytest.raises(TooLarge):
+        await hand_in(services)
+    assert [path async for path in anyio.Path(services.blobs.path("0" * 64).parent.parent).glob("*/*")] == []
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        replace(OFFER, document_id="../x"),
+        replace(OFFER, metadata=Metadata(title="")),
+        replace(OFFER, metadata=Metadata(readers=("a b",))),
+        replace(OFFER, metadata=Metadata(effective_from=date(2026, 2, 1), effective_until=date(2026, 1, 1))),
+    ],
+)
+async def test_what_cannot_be_is_refused_before_anything_is_stored(services: Services, wrong: Offer) -> None:
+    with pytest.raises(Unprocessable):
+        await hand_in(services, offer=wrong)
+    assert await services.queue.waiting() == 0
+
+
+async def test_a_job_whose_owner_lapsed_is_taken_up_and_its_half_written_points_are_replaced(
+    services: Services, clock: Clock
+) -> None:
+    received = await hand_in(services)
+    assert await services.queue.claim(received.job.id, now=clock.now) is not None
+    assert await services.queue.claim(received.job.id, now=clock.now) is None
+    left = Passage(
+        tenant="hanbit", document_id=received.version.key.document_id, version=1, n=99, title="", section="", page=None,
+        text="what an earlier run left", language="en", product=None, readers=("customers",), effective_from=None,
+    )  # fmt: skip
+    await services.index.upsert([left])
+    clock.now += 3600
+    version = await take_in(services, received)
+    stored = await services.index.passages(tenant="hanbit", document_id=version.key.document_id, version=1)
+    assert len(stored) == version.passages
+    assert left.text not in {passage.text for passage in stored}
+
+
+async def test_windows_that_a_crash_kept_from_the_index_are_written_at_the_next_start(services: Services) -> None:
+    version = await take_in(services, await hand_in(services))
+    await services.catalogue.approve(version.key, approver="lee", now=NOON, zone=services.zone)
+    assert await found(services, at=NOON + 5) == set()
+    assert await finish_windows(services) == 1
+    assert await found(services, at=NOON + 5) == {1}
+    assert await finish_windows(services) == 0
+
+
+async def test_a_lost_index_is_restored_from_the_catalogue_and_the_originals(services: Services) -> None:
+    async def ignore(_stage: Stage, _done: int, _total: int) -> None:
+        return
+
+    version = await take_in(services, await hand_in(services))
+    await activate(version.key, "lee", services, now=NOON)
+    key = version.key
+    before = await services.index.passages(tenant="hanbit", document_id=key.document_id, version=1)
+    await services.index.delete(tenant="hanbit", document_id=key.document_id, version=1)
+    assert await restore(key, services, ignore) is True
+    assert await services.index.passages(tenant="hanbit", document_id=key.document_id, version=1) == before
+    assert await restore(key, services, ignore) is False

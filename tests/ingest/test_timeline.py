@@ -1,0 +1,117 @@
+from datetime import date
+from itertools import pairwise
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ingest.errors import WrongState
+from ingest.timeline import NOTICE_SECONDS, activate, midnight
+from ingest.versions import Metadata, State, Version, VersionKey
+
+SEOUL = ZoneInfo("Asia/Seoul")
+NOON = 1_780_023_600.0
+
+
+def version(number: int, *, begins: date | None = None, ends: date | None = None) -> Version:
+    return Version(
+        key=VersionKey(tenant="t", document_id="d", version=number),
+        file_name="d.md",
+        sha256="0" * 64,
+        size=1,
+        metadata=Metadata(effective_from=begins, effective_until=ends),
+        fingerprint="0" * 64,
+        uploaded_by="kim",
+        uploaded_at=0.0,
+        state=State.INDEXED,
+    )
+
+
+def approved(versions: dict[int, Version], number: int, *, now: float) -> dict[int, Version]:
+    """Return the versions as they are after one of them is approved."""
+    others = [v for v in versions.values() if v.key.version != number]
+    changed = dict(versions)
+    for window in activate(versions[number], others, now=now, zone=SEOUL):
+        changed[window.version] = with_window(versions[window.version], window.visible_from, window.visible_until)
+    return changed
+
+
+def with_window(of: Version, begin: float, end: float | None) -> Version:
+    return Version(
+        key=of.key,
+        file_name=of.file_name,
+        sha256=of.sha256,
+        size=of.size,
+        metadata=of.metadata,
+        fingerprint=of.fingerprint,
+        uploaded_by=of.uploaded_by,
+        uploaded_at=of.uploaded_at,
+        state=State.APPROVED,
+        visible_from=begin,
+        visible_until=end,
+    )
+
+
+def test_a_version_without_dates_shows_two_seconds_after_its_approval() -> None:
+    after = approved({1: version(1)}, 1, now=NOON)
+    assert (after[1].visible_from, after[1].visible_until) == (NOON + NOTICE_SECONDS, None)
+
+
+def test_a_later_date_begins_at_midnight_in_the_banks_zone_and_the_last_day_counts() -> None:
+    after = approved({1: version(1, begins=date(2026, 6, 1), ends=date(2026, 6, 30))}, 1, now=NOON)
+    assert after[1].visible_from == midnight(date(2026, 6, 1), SEOUL) == 1_780_239_600.0
+    assert after[1].visible_until == midnight(date(2026, 7, 1), SEOUL)
+
+
+def test_a_date_in_the_past_does_not_rewrite_what_customers_could_read() -> None:
+    after = approved({1: version(1, begins=date(2020, 1, 1))}, 1, now=NOON)
+    assert after[1].visible_from == NOON + NOTICE_SECONDS
+
+
+def test_the_next_version_ends_its_predecessor_at_the_same_instant() -> None:
+    versions = approved({1: version(1), 2: version(2, begins=date(2026, 6, 1))}, 1, now=NOON)
+    after = approved(versions, 2, now=NOON + 60)
+    assert after[1].visible_until == after[2].visible_from == midnight(date(2026, 6, 1), SEOUL)
+
+
+def test_an_old_version_cannot_replace_a_newer_one_that_is_in_force() -> None:
+    versions = approved({1: version(1), 2: version(2)}, 2, now=NOON)
+    with pytest.raises(WrongState):
+        approved(versions, 1, now=NOON + 60)
+
+
+def test_a_version_whose_last_day_is_over_cannot_be_approved() -> None:
+    with pytest.raises(WrongState):
+        approved({1: version(1, ends=date(2026, 5, 28))}, 1, now=NOON)
+
+
+days = st.one_of(st.none(), st.dates(date(2026, 5, 1), date(2026, 8, 1)))
+
+
+@given(
+    begins=st.lists(days, min_size=2, max_size=6),
+    order=st.permutations(range(6)),
+    waits=st.lists(st.floats(0, 40 * 86400), min_size=6, max_size=6),
+)
+def test_whatever_is_approved_when_no_two_versions_show_at_once_and_no_gap_opens(
+    begins: list[date | None], order: list[int], waits: list[float]
+) -> None:
+    versions = {n: version(n, begins=begin) for n, begin in enumerate(begins, start=1)}
+    now = NOON
+    for step in order:
+        now += waits[step]
+        if step + 1 in versions:
+            try:
+                versions = approved(versions, step + 1, now=now)
+            except WrongState:
+                continue
+    windows = sorted(
+        (v.visible_from, v.visible_until or float("inf"))
+        for v in versions.values()
+        if v.visible_from is not None and v.visible_from < (v.visible_until or float("inf"))
+    )
+    assert windows, "at least one was approved"
+    for (_, end), (begin, _) in pairwise(windows):
+        assert end == begin
+    assert windows[-1][1] == float("inf")
