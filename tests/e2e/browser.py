@@ -30,6 +30,7 @@ SENTENCES = (
 ANSWER = " ".join(SENTENCES)
 # The tokens of the scripted model are bytes: at this pace a sentence takes about half a second.
 SECONDS_A_TOKEN = 0.005
+SLOWLY = 0.02  # so that a busy machine still finds the answer unfinished
 SLOTS_OF_A_CUSTOMER = 4
 WAIT = 20_000
 

@@ -15,6 +15,7 @@ from tests.e2e.browser import (
     SECONDS_A_TOKEN,
     SENTENCES,
     SLOTS_OF_A_CUSTOMER,
+    SLOWLY,
     WAIT,
     ask,
     assert_fits,
@@ -34,6 +35,7 @@ pytestmark = [
     pytest.mark.anyio,
     pytest.mark.e2e,
     pytest.mark.browser,
+    pytest.mark.timeout(300),  # the first test also waits for the whole product to start
     pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed"),
 ]
 
@@ -107,6 +109,7 @@ async def test_before_the_first_answer_the_page_says_that_an_ai_answers_and_how_
 
 
 async def test_stop_ends_the_answer_and_the_models_work(desk: Page, scripted: Product) -> None:
+    await scripted.tell(token_seconds=SLOWLY)
     answer = await ask(desk)
     await expect(answer.locator(".body")).to_contain_text(SENTENCES[0])
     await desk.locator("#stop").click()
@@ -115,6 +118,7 @@ async def test_stop_ends_the_answer_and_the_models_work(desk: Page, scripted: Pr
     assert not (await words(answer)).endswith(SENTENCES[-1])
     await until(lambda: is_idle(scripted))
     await expect(desk.locator("#send")).to_be_visible()
+    await scripted.tell(token_seconds=0)
     await finished(await ask(desk))  # and the conversation goes on
 
 
@@ -276,6 +280,7 @@ async def test_a_lost_connection_is_resumed_and_no_word_is_missing_or_twice(
 ) -> None:
     async with wired(scripted.url) as wire, opened(browser, wire.url) as (page, trouble):
         trouble.expected = ("net::ERR_",)
+        await scripted.tell(token_seconds=SLOWLY)
         answer = await ask(page)
         await expect(answer.locator(".body")).to_contain_text(SENTENCES[0])
         wire.cut()
@@ -338,8 +343,9 @@ async def test_a_limit_of_the_minute_counts_down_to_the_next_try(browser: Browse
         trouble.expected = ("429",)
         await scripted.tell(token_seconds=0)
         async with scripted.client(await customer(page)) as http:
-            while (await http.post("/v1/chat", json={"message": QUESTION, "stream": False})).status_code == 200:
-                pass
+            for question in (QUESTION * 100, QUESTION):  # long ones first: the limit is of tokens
+                while (await http.post("/v1/chat", json={"message": question, "stream": False})).status_code == 200:
+                    pass
         box = (await ask(page)).locator(".trouble[data-code=rate_limited]")
         await expect(box).to_contain_text("짧은 시간에 질문이 많았습니다")
         await expect(box.get_by_role("button", name="다시 시도")).to_be_disabled()
@@ -369,6 +375,7 @@ async def test_the_counter_counts_as_the_server_does_and_keeps_a_question_that_i
 async def test_who_reads_further_up_is_left_there_while_the_answer_grows(browser: Browser, scripted: Product) -> None:
     async with opened(browser, scripted.url, height=480) as (page, _):
         await finished(await ask(page))
+        await scripted.tell(token_seconds=SLOWLY)
         answer = await ask(page)
         await expect(answer.locator(".body")).to_contain_text(SENTENCES[0])
         await page.locator("#log").hover()
