@@ -4,6 +4,7 @@ IndexUnavailable    the index, or the embedder it needs, cannot be asked now
 """
 
 import asyncio
+import json
 import math
 import sqlite3
 from collections.abc import AsyncGenerator, Callable, Coroutine
@@ -20,8 +21,9 @@ T = TypeVar("T")
 Operation = Callable[[AsyncQdrantClient], Coroutine[Any, Any, T]]
 
 # Everything the client raises when the index cannot be asked: its own two trees for a server (httpx is wrapped in
-# them), SQLite's and the file system's for the embedded one. TimeoutError is an OSError.
-DRIVER_ERRORS = (ApiException, QdrantException, sqlite3.Error, OSError)
+# them; a proxy's page instead of JSON is not), SQLite's and the file system's for the embedded one. TimeoutError is an
+# OSError.
+DRIVER_ERRORS = (ApiException, QdrantException, json.JSONDecodeError, sqlite3.Error, OSError)
 
 
 class IndexUnavailable(Exception):

@@ -131,7 +131,11 @@ class LocalEmbedder:
         """Load the model in the worker's thread; return when it has encoded a first text."""
         if not (self._folder / "modules.json").is_file():
             raise EmbedderMissing(f"no embedding model in {self._folder}: run `llm-server fetch {self._folder.name}`")
-        self.dimensions = await asyncio.wrap_future(self._worker.start(lambda: _load(self._folder, self._settings)))
+        loaded = self._worker.start(lambda: _load(self._folder, self._settings))
+        try:
+            self.dimensions = await asyncio.wrap_future(loaded)
+        except (OSError, ValueError, KeyError, IndexError, RuntimeError) as exc:
+            raise EmbedderMissing(f"the model in {self._folder} cannot be loaded: {exc}") from exc
 
     async def embed_queries(self, texts: Sequence[str]) -> Vectors:
         """Return one vector a question, in order."""
@@ -253,9 +257,11 @@ class _Worker:
             return
         try:
             vectors = iter(encode([text for job in jobs for text in job.texts]))
-        except Exception as exc:  # noqa: BLE001  the worker's loop: the error goes to those who wait, the thread lives on
+        except Exception as exc:  # noqa: BLE001  the worker's loop: those who wait are told, the thread lives on
             for job in jobs:
-                job.result.set_exception(exc)
+                failure = EmbeddingUnavailable(f"the embedder failed: {type(exc).__name__}")
+                failure.__cause__ = exc
+                job.result.set_exception(failure)
             return
         for job in jobs:
             job.result.set_result([next(vectors) for _ in job.texts])

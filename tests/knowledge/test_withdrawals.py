@@ -1,0 +1,93 @@
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from pathlib import Path
+
+import anyio
+import pytest
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from knowledge.withdrawals import WITHDRAWN, Withdrawals, WithdrawalsSettings, open_withdrawals
+
+pytestmark = pytest.mark.anyio
+
+
+@dataclass
+class Clock:
+    now: float = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+async def withdrawals(engine: AsyncEngine) -> AsyncGenerator[Withdrawals]:
+    async with open_withdrawals(engine, WithdrawalsSettings(every=0.01)) as withdrawals:
+        yield withdrawals
+
+
+async def until(what: object) -> None:
+    """Return when the condition holds."""
+    with anyio.fail_after(10):
+        while not what():  # type: ignore[operator]  # a function without arguments
+            await anyio.sleep(0.01)
+
+
+async def test_a_withdrawn_version_is_known_at_once_and_only_it(withdrawals: Withdrawals) -> None:
+    await withdrawals.withdraw("hanbit", "rates", 2, reason="wrong rate", at=1.0)
+    assert withdrawals.withdrawn("hanbit", "rates", 2)
+    for other in (("hanbit", "rates", 1), ("hanbit", "other", 2), ("other", "rates", 2)):
+        assert not withdrawals.withdrawn(*other)
+
+
+async def test_withdrawing_twice_changes_nothing(withdrawals: Withdrawals) -> None:
+    for at in (1.0, 2.0):
+        await withdrawals.withdraw("hanbit", "rates", 2, reason="wrong rate", at=at)
+    assert withdrawals.withdrawn("hanbit", "rates", 2)
+
+
+async def test_what_another_process_withdraws_or_stops_is_seen_by_the_watch(
+    withdrawals: Withdrawals, tmp_path: Path
+) -> None:
+    engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path / 'test.sqlite3'}")
+    other = Withdrawals(engine, WithdrawalsSettings())
+    await other.withdraw("hanbit", "rates", 2, reason="wrong rate", at=1.0)
+    await other.stop("model misbehaves", at=1.0)
+    await until(lambda: withdrawals.withdrawn("hanbit", "rates", 2) and withdrawals.stopped())
+    await other.resume()
+    await until(lambda: not withdrawals.stopped())
+    assert withdrawals.withdrawn("hanbit", "rates", 2)
+    await engine.dispose()
+
+
+async def test_the_flag_is_set_and_cleared(withdrawals: Withdrawals) -> None:
+    assert not withdrawals.stopped()
+    await withdrawals.stop("model misbehaves", at=1.0)
+    assert withdrawals.stopped()
+    await withdrawals.resume()
+    assert not withdrawals.stopped()
+
+
+async def test_nothing_is_known_before_the_first_reading_nor_5_seconds_after_the_last(engine: AsyncEngine) -> None:
+    clock = Clock()
+    async with open_withdrawals(engine):
+        pass
+    withdrawals = Withdrawals(engine, WithdrawalsSettings(), clock=clock)
+    assert not withdrawals.readable()
+    await withdrawals.read()
+    clock.now += 5
+    assert withdrawals.readable()
+    clock.now += 0.01
+    assert not withdrawals.readable()
+
+
+async def test_a_table_that_is_away_is_survived_and_found_again(withdrawals: Withdrawals, engine: AsyncEngine) -> None:
+    async with engine.begin() as connection:
+        await connection.run_sync(WITHDRAWN.drop)
+    with pytest.raises(SQLAlchemyError):
+        await withdrawals.read()
+    seen = withdrawals._read_at
+    async with engine.begin() as connection:
+        await connection.run_sync(WITHDRAWN.create)
+    await until(lambda: withdrawals._read_at > seen)
+    assert withdrawals.readable()
