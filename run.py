@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import os
 import secrets
+import signal
 import socket
 import subprocess
 import sys
@@ -55,6 +56,7 @@ QUESTIONS = (
     "What does Hanbit Bank charge for an overseas remittance?",
 )
 MODEL_STARTS_WITHIN = 300.0
+CHILD_STOPS_WITHIN = 60.0
 
 
 class CannotRun(Exception):
@@ -86,7 +88,7 @@ def child(*command: str, log: Path) -> Iterator[subprocess.Popen[str]]:
         finally:
             process.terminate()
             try:
-                process.wait(20)
+                process.wait(CHILD_STOPS_WITHIN)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
@@ -276,7 +278,9 @@ async def model_ready(process: subprocess.Popen[str], data: Path) -> None:
 
 async def run(profile: str, data: Path, *, once: bool) -> int:
     """Start everything, ask, serve; return the exit status."""
-    host = os.environ.get("HOST", "127.0.0.1")
+    host, this = os.environ.get("HOST", "127.0.0.1"), asyncio.current_task()
+    # SIGTERM while things start takes the way of Ctrl-C: every child is stopped.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this.cancel if this else sys.exit)
     async with AsyncExitStack() as stack:
         chat_socket = bind(host, int(os.environ.get("PORT", "8000")))
         staff_socket = bind(host, int(os.environ.get("INGEST_PORT", "8001")), setting="INGEST_PORT")
@@ -337,7 +341,7 @@ def main() -> None:
     except* (CannotRun, PortTaken, ModelsMisconfigured) as stopped:
         for reason in stopped.exceptions:
             print(f"make run: {reason}", file=sys.stderr)
-    except* KeyboardInterrupt:
+    except* (KeyboardInterrupt, asyncio.CancelledError):
         status = 130
     sys.exit(status)
 

@@ -1,6 +1,7 @@
 """The chat API as an ASGI application over services that somebody else opened."""
 
 import asyncio
+import os
 from importlib.resources import files
 
 from fastapi import FastAPI, Request, Response
@@ -44,6 +45,17 @@ class SecurityHeaders:
         await self._app(scope, receive, send_with_headers if scope["type"] == "http" else send)
 
 
+class FreshFiles(StaticFiles):
+    """The page's files, asked for anew each time, so that no browser mixes modules of two releases."""
+
+    def file_response(
+        self, full_path: str | os.PathLike[str], stat_result: os.stat_result, scope: Scope, status_code: int = 200
+    ) -> Response:
+        response = super().file_response(full_path, stat_result, scope, status_code)
+        response.headers["cache-control"] = "no-cache"
+        return response
+
+
 def create_app(
     services: Services,
     *,
@@ -75,7 +87,7 @@ def create_app(
 
 def _serve_page(app: FastAPI) -> None:
     web = str(files("chatbot") / "web")
-    app.mount("/web", StaticFiles(directory=web), name="web")
+    app.mount("/web", FreshFiles(directory=web), name="web")
 
     @app.get("/", include_in_schema=False)
     async def page(_request: Request) -> Response:

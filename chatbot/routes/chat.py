@@ -1,7 +1,9 @@
 """Ask, follow, cancel: the answer runs in the application, a connection only reads it."""
 
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+import hashlib
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing, suppress
+from dataclasses import dataclass
 from datetime import date
 from functools import partial
 from typing import Annotated, cast
@@ -16,8 +18,22 @@ from starlette.types import Receive, Scope, Send
 from chatbot.answer_log import AnswerId, PassageRef
 from chatbot.answers import Running
 from chatbot.auth import TheCaller
-from chatbot.errors import Draining, NotFound
-from chatbot.events import Citation, Done, Failed, Limits, Notice, Source, Sources, Token, Usage, to_json
+from chatbot.errors import Draining, NotFound, StoreUnavailable
+from chatbot.events import (
+    LAST,
+    Accepted,
+    Citation,
+    Done,
+    Event,
+    Failed,
+    Limits,
+    Notice,
+    Source,
+    Sources,
+    Token,
+    Usage,
+    to_json,
+)
 from chatbot.routes.headers import rate_limit_headers
 from chatbot.services import Services, TheServices
 from chatbot.transcript import Question
@@ -64,10 +80,28 @@ class SourceText(BaseModel):
     text: str
 
 
-async def started(ask: Ask, who: TheCaller, services: TheServices, request: Request) -> Running:
-    """Open the turn and start its answer: whatever may refuse has refused when this returns."""
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """An answer that runs or has run, and what its caller has left where that is known."""
+
+    answer_id: AnswerId
+    limits: Limits | None
+
+
+async def begun(
+    ask: Ask,
+    who: TheCaller,
+    services: TheServices,
+    request: Request,
+    idempotency_key: Annotated[str | None, Header(min_length=1, max_length=200)] = None,
+) -> Begun:
+    """Begin an answer, or join the one that the Idempotency-Key began; whatever may refuse has refused on return."""
     if request.app.state.draining:
         raise Draining(retry_after=1)
+    digest = hashlib.sha256(ask.model_dump_json(exclude={"stream"}).encode()).hexdigest()
+    joined = await joined_by(idempotency_key, digest, who, services)
+    if joined is not None:
+        return Begun(joined, None)
     question = Question(
         text=ask.message,
         conversation_id=ask.conversation_id,
@@ -82,11 +116,27 @@ async def started(ask: Ask, who: TheCaller, services: TheServices, request: Requ
     ]
     with anyio.CancelScope(shield=True):  # a reserved turn is always answered or settled
         await services.answers.start(running, partial(answer, turn, services=services), passages=refs)
-    request.state.limits = turn.reservation.limits
-    return running
+    if idempotency_key is not None:
+        with suppress(StoreUnavailable):
+            await services.answer_log.bind(who, idempotency_key, digest, turn.answer_id)
+    return Begun(turn.answer_id, turn.reservation.limits)
 
 
-TheAnswer = Annotated[Running, Depends(started)]
+async def joined_by(key: str | None, digest: str, who: Principal, services: Services) -> AnswerId | None:
+    """Return the answer that the key began; without Redis keys join nothing and the chat goes on.
+
+    Raises:
+        KeyReused: it began with another body.
+    """
+    if key is None:
+        return None
+    try:
+        return await services.answer_log.joined(who, key, digest)
+    except StoreUnavailable:
+        return None
+
+
+TheAnswer = Annotated[Begun, Depends(begun)]
 
 
 class AnswerStream(EventSourceResponse):
@@ -119,36 +169,34 @@ async def encode(
 
 
 @router.post("/chat", response_model=None, responses={200: {"content": {"text/event-stream": {}}}})
-async def chat(ask: Ask, running: TheAnswer, who: TheCaller, services: TheServices, request: Request) -> Response:
+async def chat(ask: Ask, begun: TheAnswer, who: TheCaller, services: TheServices, request: Request) -> Response:
     """Answer a question: a stream of events, or one JSON document with `stream=false`."""
     # 401 403 404 413 422 429 503 came before this line; from here on: token* citation* (done | error)
-    headers = rate_limit_headers(request.state.limits)
     if ask.stream:
-        response: Response = AnswerStream(services, who, running.answer_id, after=0)
+        response: Response = AnswerStream(services, who, begun.answer_id, after=0)
     else:
-        response = await whole(running, services, request)
-    response.headers.update(headers)
+        response = await whole(services, who, begun.answer_id, request)
+    if begun.limits is not None:
+        response.headers.update(rate_limit_headers(begun.limits))
     return response
 
 
-async def whole(running: Running, services: Services, request: Request) -> Response:
+async def whole(services: Services, who: Principal, answer_id: AnswerId, request: Request) -> Response:
     """Return the whole answer as one document; a customer who leaves before it is there stops it at once."""
+    events: list[Event] = []
 
     async def watch(scope: anyio.CancelScope) -> None:
         while (await request.receive())["type"] != "http.disconnect":
             pass
         scope.cancel()
 
-    with services.answers.read(running.answer_id, resumable=False):
+    with services.answers.read(answer_id, resumable=False):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(watch, tasks.cancel_scope)
-            async with aclosing(running.follow(0)) as entries:
-                async for _ in entries:
-                    pass
+            async with aclosing(services.answers.follow(who, answer_id, after=0)) as entries:
+                events.extend([entry.event async for entry in entries])
             tasks.cancel_scope.cancel()
-    if not running.ended:
-        return Response(status_code=499)
-    return document(running)
+    return document(events) if events and isinstance(events[-1], LAST) else Response(status_code=499)
 
 
 class AnswerDocument(msgspec.Struct, frozen=True, kw_only=True):
@@ -166,15 +214,15 @@ class AnswerDocument(msgspec.Struct, frozen=True, kw_only=True):
     notices: tuple[Notice, ...]
 
 
-def document(running: Running) -> Response:
+def document(events: Sequence[Event]) -> Response:
     """Return the finished answer as JSON, or the problem that it ended in."""
-    events, last = running.published, running.published[-1]
+    accepted, last = next(e for e in events if isinstance(e, Accepted)), events[-1]
     if isinstance(last, Failed):
         return Response(to_json(last), status_code=last.status, media_type="application/problem+json")
     done = cast("Done", last)
     whole_answer = AnswerDocument(
-        answer_id=running.answer_id,
-        conversation_id=running.conversation_id,
+        answer_id=accepted.answer_id,
+        conversation_id=accepted.conversation_id,
         text="".join(event.text for event in events if isinstance(event, Token)),
         finish_reason=done.finish_reason,
         grounded=done.grounded,

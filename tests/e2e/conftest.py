@@ -128,12 +128,13 @@ def process(*command: str, environment: dict[str, str], log: Path) -> Iterator[s
 def wait_for(url: str, started: subprocess.Popen[bytes], log: Path, seconds: float = 180) -> None:
     """Wait until an address answers 200."""
     deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        assert started.poll() is None, log.read_text("utf-8")[-3000:]
-        with contextlib.suppress(httpx2.TransportError):
-            if httpx2.get(url).status_code == 200:
-                return
-        time.sleep(0.1)
+    with httpx2.Client() as http:
+        while time.monotonic() < deadline:
+            assert started.poll() is None, log.read_text("utf-8")[-3000:]
+            with contextlib.suppress(httpx2.TransportError):
+                if http.get(url).status_code == 200:
+                    return
+            time.sleep(0.1)
     pytest.fail(f"{url} never became ready: {log.read_text('utf-8')[-3000:]}")
 
 

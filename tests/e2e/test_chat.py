@@ -158,6 +158,19 @@ async def _idle(product: Product) -> bool:
     return await product.running() == 0
 
 
+async def test_the_same_key_joins_the_same_answer(product: Product) -> None:
+    key = {"idempotency-key": "a1"}
+    body = {"message": ENGLISH, "stream": False}
+    async with product.client("twice") as http:
+        first, second = [(await http.post("/v1/chat", json=body, headers=key)).json() for _ in range(2)]
+        other = await http.post("/v1/chat", json=body | {"message": KOREAN}, headers=key)
+        conversations = (await http.get("/v1/conversations")).json()["items"]
+    assert second["answer_id"] == first["answer_id"]
+    assert second["text"] == first["text"]
+    assert (other.status_code, other.json()["code"]) == (422, "idempotency_key_reused")
+    assert len(conversations) == 1
+
+
 @pytest.mark.parametrize(
     ("body", "status", "code"),
     [
