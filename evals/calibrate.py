@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from rich.console import Console
 
 from chatbot.answerability import AnswerabilitySettings
+from chatbot.errors import ModelUnavailable
 from chatbot.models import Models, open_models
 from chatbot.pool import ModelSettings
 from chatbot.prompt import PromptBuilder, load_templates
@@ -23,7 +24,7 @@ from chatbot.retrieval import Retrieval, RetrievalSettings
 from chatbot.settings import Settings
 from chatbot.tokenizer import Message
 from evals.corpus import TENANT
-from evals.product import model
+from evals.product import ProductNotStarted, model
 from evals.run import Errand, bar, loaded
 from evals.sample import Sample
 from evals.scorers.answers import holds_answer
@@ -32,6 +33,8 @@ from knowledge.passage import language_of
 
 _RIDGE = 0.1
 """Pulls weights towards 0: thirty-odd questions a side would otherwise be separated by huge ones."""
+
+_TRIES, _PAUSE = 20, 5.0
 
 Floats = NDArray[np.float64]
 
@@ -103,13 +106,7 @@ class Prober:
             passages=[hit.passage for hit in found.hits],
             language=language,
         )
-        probability = await self._models.probability(
-            prompt.probe_ids,
-            of=("예", "Yes"),
-            against=("아니오", "No"),
-            conversation_id=uuid4().hex,
-            cache_salt=TENANT,
-        )
+        probability = await self._probability(prompt.probe_ids)
         shown = found.hits[: prompt.passages]
         return Probe(
             id=sample.id,
@@ -124,6 +121,21 @@ class Prober:
             scores=tuple(hit.score for hit in found.hits),
             seconds=anyio.current_time() - now,
         )
+
+    async def _probability(self, prompt_ids: Sequence[int]) -> float:
+        """Ask until the model answers: here nobody waits, so a machine that is busy with other things is no fault."""
+        for _ in range(_TRIES):
+            try:
+                return await self._models.probability(
+                    prompt_ids,
+                    of=("예", "Yes"),
+                    against=("아니오", "No"),
+                    conversation_id=uuid4().hex,
+                    cache_salt=TENANT,
+                )
+            except ModelUnavailable:
+                await anyio.sleep(_PAUSE)
+        raise ProductNotStarted("the model does not answer the probe")
 
 
 def evidence(probe: Probe) -> list[float]:

@@ -1,0 +1,259 @@
+"""Data sets are read, runs are summed up, compared and reported; a corpus goes through the product's own pipeline."""
+
+import json
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from chatbot.events import Accepted, Citation, Done, Event, Failed, FinishReason, Token, Usage
+from evals.answer import Answered, answered
+from evals.calibrate import Probe, auroc, fit, halves, judged
+from evals.compare import NotComparable, compare
+from evals.corpus import as_files, document_ids
+from evals.report import Gate, TaskBroken, faults, lines, page, read_task
+from evals.retrieve import Ranked, ranked
+from evals.sample import Dataset, DatasetBroken, Entry, Sample, read_dataset
+from evals.summary import Row, Run, RunBroken, read_run, summarise, write_run
+from knowledge.passage import Hit, Passage
+
+TASK = Path(__file__).parents[2] / "evals" / "tasks" / "hanbit.yaml"
+
+
+def written(folder: Path, queries: str, qrels: str) -> Path:
+    (folder / "queries.jsonl").write_text(queries, "utf-8")
+    (folder / "qrels.tsv").write_text(qrels, "utf-8")
+    return folder
+
+
+def test_a_folder_is_read_as_a_data_set(tmp_path: Path) -> None:
+    history = [{"role": "user", "text": "one"}, {"role": "assistant", "text": "two"}, {"role": "user", "text": "three"}]
+    # A line separator within a text ends no line of the file.
+    lines_ = [{"id": "a", "text": "그럼?\u2028", "history": history, "unknown": 1}, {"id": "b", "text": "?"}]
+    queries = "\n".join(json.dumps(line, ensure_ascii=False) for line in lines_) + "\n\n"
+    dataset = read_dataset(written(tmp_path, queries, "query-id\tcorpus-id\tscore\na\td1\t1\na\td2\t2\n"))
+    assert [sample.id for sample in dataset.samples] == ["a", "b"]
+    assert dataset.samples[0].earlier == ("one", "three")
+    assert dataset.relevant == {"a": {"d1": 1, "d2": 2}}
+    assert [sample.id for sample in read_dataset(tmp_path, limit=1).samples] == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("queries", "qrels", "says"),
+    [
+        ('{"id": "a"}', "h\n", "queries.jsonl, line 1"),
+        ('{"id": "a", "text": "?"}', "h\na\td1\n", "qrels.tsv, line 2"),
+        ('{"id": "a", "text": "?"}', "h\na\td1\tmuch\n", "qrels.tsv, line 2"),
+    ],
+)
+def test_a_broken_line_is_named(tmp_path: Path, queries: str, qrels: str, says: str) -> None:
+    with pytest.raises(DatasetBroken, match=says):
+        read_dataset(written(tmp_path, queries, qrels))
+
+
+def test_a_folder_without_files_is_no_data_set(tmp_path: Path) -> None:
+    with pytest.raises(DatasetBroken, match=r"queries\.jsonl"):
+        read_dataset(tmp_path)
+
+
+def test_corpus_entries_become_files_that_the_catalogue_tells_apart(tmp_path: Path) -> None:
+    corpus = [Entry("a-1", "Title\nin two lines", "same"), Entry("b/2 with blanks", "", "same")]
+    entries = document_ids(corpus)
+    offerings = as_files(corpus, entries, tmp_path)
+    assert entries == {"a-1": "a-1", "entry-000001": "b/2 with blanks"}
+    assert [offering.metadata.title for offering in offerings] == ["Title in two lines", None]
+    assert len({offering.path.read_bytes() for offering in offerings}) == 2
+
+
+def hit(document: str, text: str, score: float) -> Hit:
+    passage = Passage(
+        tenant="t",
+        document_id=document,
+        version=1,
+        n=1,
+        title="",
+        section="",
+        page=None,
+        text=text,
+        language="en",
+        product=None,
+        readers=(),
+        effective_from=None,
+    )
+    return Hit(passage=passage, score=score, dense=0.8, terms=score)
+
+
+def test_an_entry_stands_where_its_best_passage_does() -> None:
+    hits = [hit("d1", "no", 3.0), hit("d2", "a fee of 5 won", 2.0), hit("d1", "no", 1.0), hit("d3", "7 won", 0.5)]
+    sample = Sample(id="q", text="?", answers=("7 won",))
+    found = ranked(sample, hits, {"d1": "one", "d2": "two", "d3": "three"}, shown=3, seconds=0.1)
+    assert found.documents == ("one", "two", "three")
+    assert found.answer_in_top is False
+    assert found.margin == 2.5
+
+
+CITATION = Citation(n=1, start=0, end=9, document_id="d1", version=1, page=None, quote="It costs 5 won.")
+
+
+def said(*events: Event) -> list[Event]:
+    first = Accepted(answer_id="x", conversation_id="c", question_id="q", model="m", prompt_version="p", trace_id="t")
+    return [first, *events]
+
+
+def done(reason: FinishReason, *, grounded: bool = True) -> Done:
+    return Done(finish_reason=reason, usage=Usage(prompt_tokens=9, answer_tokens=3), grounded=grounded, limits=None)
+
+
+def test_the_events_of_a_stream_become_an_answer() -> None:
+    events = said(Token(text="It costs "), Token(text="5 won."), CITATION, done(FinishReason.STOP))
+    answer = answered("q", events, {1: "It costs 5 won."}, 0.5, 1.0)
+    assert (answer.text, answer.refused, answer.grounded, answer.prompt_tokens) == ("It costs 5 won.", False, True, 9)
+
+
+def test_a_failed_a_cut_and_a_refused_answer_are_none() -> None:
+    failed = Failed(
+        code="model_unavailable", status=503, title="", retryable=True, retry_after_ms=None, trace_id="", handoff=""
+    )
+    assert answered("q", said(failed), {}, None, 1.0).finish_reason == "error_model_unavailable"
+    assert answered("q", said(Token(text="It")), {}, None, 1.0).finish_reason == "cut"
+    assert answered("q", said(done(FinishReason.REFUSED, grounded=False)), {}, None, 1.0).refused
+
+
+def run_of(tmp_path: Path, *, text: str = "It costs 5 won.") -> Run:
+    samples = (
+        Sample(id="q1", text="How much?", answers=("5 won",), kind="fact"),
+        Sample(id="q2", text="The other bank?", unanswerable=True, kind="other_bank"),
+    )
+    dataset = Dataset(folder=tmp_path, samples=samples, relevant={"q1": {"d1": 1}})
+    found = [
+        Ranked(id="q1", documents=("d2", "d1"), answer_in_top=True, best_dense=1, best_terms=1, margin=0, seconds=1)
+    ]
+    answers = [
+        answered("q1", said(Token(text=text), CITATION, done(FinishReason.STOP)), {1: "It costs 5 won."}, 0.5, 1.0),
+        answered("q2", said(Token(text="No."), done(FinishReason.REFUSED, grounded=False)), {}, 0.1, 0.2),
+    ]
+    return summarise(dataset, found, answers)
+
+
+def test_a_run_is_summed_up(tmp_path: Path) -> None:
+    measures = run_of(tmp_path).measures
+    assert measures["mrr"] == 0.5
+    assert {
+        measures[name] for name in ("recall@5", "answered", "correct", "citation_precision", "citation_recall")
+    } == {1.0}
+    assert {measures[name] for name in ("refusal_precision", "refusal_recall", "grounded")} == {1.0}
+    assert (measures["numbers_not_in_cited"], measures["errors"], measures["queries"], measures["judged"]) == (
+        0,
+        0,
+        2,
+        1,
+    )
+
+
+def test_a_number_without_a_source_is_counted(tmp_path: Path) -> None:
+    run = run_of(tmp_path, text="It costs 5 won and 9 dollars.")
+    assert run.measures["numbers_not_in_cited"] == 1
+    assert "shows numbers that no cited passage holds: 9 dollars" in faults(run.rows[0])
+
+
+def test_a_run_is_written_and_read_again(tmp_path: Path) -> None:
+    run = run_of(tmp_path)
+    write_run(run, tmp_path / "new" / "run.json")
+    assert read_run(tmp_path / "new" / "run.json") == run
+    (tmp_path / "other.json").write_text("{}")
+    with pytest.raises(RunBroken):
+        read_run(tmp_path / "other.json")
+
+
+def rows(values: dict[str, float]) -> Run:
+    listed = tuple(
+        Row(id=name, kind="", question="", unanswerable=False, measures={"mrr": value})
+        for name, value in values.items()
+    )
+    return Run(dataset="d", measures={}, rows=listed)
+
+
+def test_two_runs_are_compared_over_the_questions_they_share() -> None:
+    a = rows({f"q{n}": 0.0 for n in range(30)})
+    b = rows({f"q{n}": 1.0 if n % 3 else 0.0 for n in range(30)} | {"new": 1.0})
+    (found,) = compare(a, b)
+    assert found.questions == 30
+    assert found.b - found.a == pytest.approx(2 / 3)
+    assert found.is_significant
+    assert found.sentence.startswith("B is higher than A: +0.6667")
+
+
+def test_a_small_difference_is_not_called_one() -> None:
+    (found,) = compare(rows({"a": 0.0, "b": 1.0, "c": 0.5}), rows({"a": 1.0, "b": 0.0, "c": 0.6}))
+    assert not found.is_significant
+    assert found.sentence.startswith("no difference shown")
+
+
+def test_runs_over_other_questions_cannot_be_compared() -> None:
+    with pytest.raises(NotComparable):
+        compare(rows({"a": 1.0}), rows({"b": 1.0}))
+
+
+def test_gates_hold_at_their_bound_and_a_missing_measure_fails(tmp_path: Path) -> None:
+    gates = [
+        Gate(measure="recall@5", least=1.0),
+        Gate(measure="mrr", least=0.6),
+        Gate(measure="errors", most=0),
+        Gate(measure="unheard_of", least=0),
+    ]
+    shown = {line.measure: line.holds for line in lines(run_of(tmp_path), gates)}
+    assert [shown[gate.measure] for gate in gates] == [True, False, True, False]
+    assert shown["queries"] is None
+
+
+def test_the_page_lists_questions_with_faults_and_escapes_what_was_said(tmp_path: Path) -> None:
+    run = run_of(tmp_path, text="It costs <b>9</b> dollars.")
+    written_page = page(run, [])
+    assert "1 of 2 questions with a fault" in written_page
+    assert "&lt;b&gt;9&lt;/b&gt; dollars" in written_page
+
+
+def test_the_task_of_make_evals_is_one() -> None:
+    task = read_task(TASK)
+    assert {gate.measure for gate in task.gates} >= {"recall@5", "answered", "refusal_recall", "citation_recall"}
+
+
+def test_a_gate_with_two_bounds_is_refused(tmp_path: Path) -> None:
+    broken = "dataset: x\nprofile: cpu\ngates: [{measure: a, least: 0, most: 1}]\n"
+    (tmp_path / "task.yaml").write_text(broken)
+    with pytest.raises(TaskBroken, match="least"):
+        read_task(tmp_path / "task.yaml")
+
+
+def probe_of(n: int, *, unanswerable: bool, probability: float) -> Probe:
+    return Probe(
+        id=f"{unanswerable}-{n:02}",
+        kind="fact",
+        question="?",
+        language="en",
+        unanswerable=unanswerable,
+        held=not unanswerable,
+        probability=probability,
+        dense=(0.85,),
+        terms=(3.0,),
+        scores=(1.0,),
+        seconds=0.0,
+    )
+
+
+def test_the_fit_tells_likely_from_unlikely_and_counts_both_sides_alike() -> None:
+    yes = [probe_of(n, unanswerable=False, probability=0.6 + n / 100) for n in range(30)]
+    no = [probe_of(n, unanswerable=True, probability=0.2 + n / 100) for n in range(6)]
+    seen, unseen = halves([*yes, *no])
+    assert {len(seen), len(unseen)} == {18}
+    settings = fit(seen)
+    assert all((judged(probe, settings) >= settings.threshold) is not probe.unanswerable for probe in unseen)
+
+
+def test_auroc_counts_ties_half() -> None:
+    assert auroc([(True, 0.9), (True, 0.5), (False, 0.5), (False, 0.1)]) == pytest.approx(3.5 / 4)
+
+
+def test_answers_survive_being_written() -> None:
+    answer = answered("q", said(Token(text="5"), CITATION, done(FinishReason.STOP)), {1: "5"}, None, 1.0)
+    assert msgspec.json.decode(msgspec.json.encode(answer), type=Answered) == answer
