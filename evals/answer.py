@@ -72,12 +72,19 @@ class Customer:
     """Asks with a token of its own a question, so that no limit of one user is ever near."""
 
     def __init__(
-        self, http: aiohttp.ClientSession, signer: LocalSigner, *, tenant: str, seed: Seed | None = None
+        self,
+        http: aiohttp.ClientSession,
+        signer: LocalSigner,
+        *,
+        tenant: str,
+        seed: Seed | None = None,
+        max_answer_tokens: int | None = None,
     ) -> None:
         self._http = http
         self._signer = signer
         self._tenant = tenant
         self._seed = seed
+        self._max_answer_tokens = max_answer_tokens
 
     async def ask(self, sample: Sample) -> Answered:
         """Ask a question in its conversation: the history is written where `seed` can, else it is asked for real."""
@@ -100,7 +107,12 @@ class Customer:
 
     async def _hear(self, question: str, conversation: str | None, headers: Mapping[str, str]) -> _Heard:
         heard = _Heard()
-        body = {"message": question} | ({"conversation_id": conversation} if conversation else {})
+        said = {
+            "message": question,
+            "conversation_id": conversation,
+            "max_answer_tokens": self._max_answer_tokens,
+        }
+        body = {name: value for name, value in said.items() if value is not None}
         async with self._http.post("/v1/chat", json=body, headers=headers) as response:
             if response.status != 200:
                 heard.hear(await refusal(response))

@@ -1,0 +1,310 @@
+"""`make bench`: what our API costs on top of vLLM, on this machine, with the real product; exit 1 over a bound.
+
+The first token through the API (retrieval included, grounding off) is compared with vLLM asked directly with the same
+prompt ids. Every call has its own `cache_salt`, so that none profits from another's prefix; through the API the salt
+is the tenant's, so every call comes from a tenant of its own that has the documents.
+"""
+
+import os
+import sys
+import tempfile
+import time
+from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+from typing import TypeVar
+from uuid import uuid4
+
+import aiohttp
+import anyio
+import msgspec
+from redis.asyncio import Redis
+from rich.console import Console
+from rich.table import Table
+
+from chatbot.completion import Asking, CompletionDecoder
+from chatbot.ledger import Caller, Ledger, LedgerSettings, Limit, LimitSettings
+from chatbot.prompt import PromptBuilder, load_templates
+from chatbot.redis_breaker import RedisBreaker, RedisSettings
+from chatbot.retrieval import Retrieval, RetrievalSettings
+from chatbot.settings import Settings as ChatSettings
+from chatbot.tokenizer import Tokenizer
+from evals.answer import LONGEST_ANSWER, Customer
+from evals.corpus import TENANT
+from evals.product import Model, Product, ProductNotStarted, Wanted, model, product, resident_bytes
+from evals.run import loaded
+from evals.sample import Sample, read_dataset
+from ingest.settings import Settings
+from knowledge.access import EVERY_CUSTOMER, Access
+from knowledge.index import Index
+from telemetry.logs import configure_logs
+
+DATASET = Path(__file__).parent / "datasets" / "hanbit"
+QUESTION = "한빛 정기예금을 중간에 해지하면 이자는 어떻게 되나요?"
+ANSWER_TOKENS = 16
+GIB = 2**30
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """How often to measure."""
+
+    calls: int = 20
+    warm_up: int = 2
+    strict_calls: int = 5
+    ledger_calls: int = 300
+    documents: int = 12
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One line of the report; without a bound it only informs."""
+
+    name: str
+    value: float
+    unit: str
+    most: float | None = None
+
+    @property
+    def holds(self) -> bool:
+        return self.most is None or self.value <= self.most
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ground:
+    """What was prepared: tenants that have the documents, none asked before, and the prompt they all get."""
+
+    tenants: Iterator[str]
+    prompt_ids: tuple[int, ...]
+
+
+async def bench(wanted: Wanted, settings: Settings, plan: Plan, console: Console) -> list[Finding]:
+    """Measure everything, one product after the other on the same vLLM."""
+    ground = await prepare(wanted, settings, plan, console)
+    async with started(model(wanted)) as served:
+        console.print("measuring with grounding off", highlight=False)
+        async with started(product(wanted, served, TURN__GROUNDING="off")) as running:
+            findings = [*await first_tokens(running, served, ground, plan), *memory(running)]
+            findings += await ledger_trips(running.redis_url, plan)
+        console.print("measuring with grounding strict", highlight=False)
+        async with started(product(wanted, served, TURN__GROUNDING="strict")) as running:
+            findings += await first_sentences(running, ground, plan)
+    return findings
+
+
+async def prepare(wanted: Wanted, settings: Settings, plan: Plan, console: Console) -> Ground:
+    """Load the sample documents, and the passages nearest to the question for every tenant that will ask."""
+    names = [f"bench-{n:03}" for n in range(plan.warm_up + plan.calls + plan.strict_calls)]
+    async with loaded(read_dataset(DATASET), settings, wanted.data, console) as (services, _):
+        await give(services.index, names, plan.documents)
+        ids = await prompt(services.index, names[0], wanted.weights / wanted.profile)
+    return Ground(tenants=iter(names), prompt_ids=ids)
+
+
+async def give(index: Index, tenants: Sequence[str], documents: int) -> None:
+    """Copy what the sample bank has on the question to other tenants; embedded once."""
+    hits = await index.search(QUESTION, access=access(TENANT), limit=documents)
+    passages = [hit.passage for hit in hits]
+    vectors = await index.embed(passages)
+    for tenant in tenants:
+        await index.upsert([replace(passage, tenant=tenant) for passage in passages], vectors)
+
+
+async def prompt(index: Index, tenant: str, tokenizer: Path) -> tuple[int, ...]:
+    """Return the prompt that the product will build for any of the tenants."""
+    found = await Retrieval(index, RetrievalSettings()).find(QUESTION, earlier=(), access=access(tenant))
+    fields = ChatSettings.model_fields
+    builder = PromptBuilder(
+        load_templates(),
+        Tokenizer.load(tokenizer),
+        banks={"ko": fields["bank_name_ko"].default, "en": fields["bank_name_en"].default},
+        passage_tokens=fields["passage_tokens"].default,
+    )
+    built = builder.build(QUESTION, history=(), passages=[hit.passage for hit in found.hits], language="ko")
+    return built.answer_ids
+
+
+def access(tenant: str) -> Access:
+    """Return what any customer of a bank may read from now on."""
+    return Access(tenant=tenant, groups=frozenset({EVERY_CUSTOMER}), as_of=time.time())
+
+
+async def first_tokens(running: Product, served: Model, ground: Ground, plan: Plan) -> list[Finding]:
+    """Ask through the API and directly in turn, each first every other time; return both medians and their ratio."""
+    api: list[float] = []
+    direct: list[float] = []
+    async with session(running.url) as http, session(served.url) as vllm:
+        name = await served_name(vllm)
+        for n in range(plan.warm_up + plan.calls):
+            through = await first_token(http, running, next(ground.tenants), ground) if n % 2 else None
+            alone = await first_token_alone(vllm, name, ground.prompt_ids)
+            through = through or await first_token(http, running, next(ground.tenants), ground)
+            if n >= plan.warm_up:
+                api.append(through)
+                direct.append(alone)
+    return [
+        Finding(name=f"prompt, median of {plan.calls} calls", value=len(ground.prompt_ids), unit="tokens"),
+        Finding(name="first token, vLLM alone", value=median(direct), unit="s"),
+        Finding(name="first token through the API, grounding off", value=median(api), unit="s"),
+        Finding(name="ratio of the two", value=median(api) / median(direct), unit="×", most=1.15),
+    ]
+
+
+async def first_token(http: aiohttp.ClientSession, running: Product, tenant: str, ground: Ground) -> float:
+    """Return the seconds until the customer's first token.
+
+    Raises:
+        ProductNotStarted: the product answers otherwise than it should here.
+    """
+    customer = Customer(http, running.signer, tenant=tenant, max_answer_tokens=ANSWER_TOKENS)
+    answer = await customer.ask(Sample(id=tenant, text=QUESTION))
+    if answer.first_token_seconds is None or answer.prompt_tokens != len(ground.prompt_ids):
+        raise ProductNotStarted(
+            f"the API ended in {answer.finish_reason} with a prompt of {answer.prompt_tokens} tokens, "
+            f"not {len(ground.prompt_ids)}: the two sides would not be comparable"
+        )
+    return answer.first_token_seconds
+
+
+async def first_token_alone(vllm: aiohttp.ClientSession, name: str, prompt_ids: Sequence[int]) -> float:
+    """Return the seconds until vLLM's first text for the same prompt, under a salt of its own."""
+    asking = Asking(
+        model=name,
+        prompt=prompt_ids,
+        max_tokens=ANSWER_TOKENS,
+        temperature=0.0,
+        seed=0,
+        stream=True,
+        return_token_ids=True,
+        cache_salt=uuid4().hex,
+    )
+    decoder = CompletionDecoder()
+    first = 0.0
+    began = time.perf_counter()
+    async with vllm.post(
+        "/v1/completions", data=msgspec.json.encode(asking), headers={"content-type": "application/json"}
+    ) as said:
+        said.raise_for_status()
+        async for data in said.content.iter_any():
+            if not first and any(choice.text for frame in decoder.feed(data) for choice in frame.choices):
+                first = time.perf_counter() - began
+    return first
+
+
+async def first_sentences(running: Product, ground: Ground, plan: Plan) -> list[Finding]:
+    """Ask a product that checks every sentence; return the median wait for the first one that was shown."""
+    waits: list[float] = []
+    async with session(running.url) as http:
+        for _ in range(plan.strict_calls):
+            customer = Customer(http, running.signer, tenant=next(ground.tenants))
+            answer = await customer.ask(Sample(id="strict", text=QUESTION))
+            if answer.first_token_seconds is not None:
+                waits.append(answer.first_token_seconds)
+    return [Finding(name="first sentence, strict (probe and checks included)", value=median(waits), unit="s")]
+
+
+@asynccontextmanager
+async def started(part: AbstractContextManager[T]) -> AsyncGenerator[T]:
+    """Run a part while the block runs; starting and ending it waits in a thread."""
+    there = await anyio.to_thread.run_sync(part.__enter__)
+    try:
+        yield there
+    finally:
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(part.__exit__, None, None, None)
+
+
+def session(url: str) -> aiohttp.ClientSession:
+    """Return a connection pool to one of our own servers."""
+    return aiohttp.ClientSession(url, timeout=aiohttp.ClientTimeout(total=LONGEST_ANSWER))
+
+
+class _Card(msgspec.Struct):
+    id: str
+
+
+class _Cards(msgspec.Struct):
+    data: list[_Card]
+
+
+async def served_name(vllm: aiohttp.ClientSession) -> str:
+    """Return the name under which vLLM serves its model."""
+    async with vllm.get("/v1/models") as response:
+        return msgspec.json.decode(await response.read(), type=_Cards).data[0].id
+
+
+def memory(running: Product) -> list[Finding]:
+    """Return what is resident now, after the calls."""
+    each = {name: resident_bytes(pid) / GIB for name, pid in running.pids.items()}
+    parts = [Finding(name=f"memory of {name}", value=value, unit="GiB") for name, value in each.items()]
+    bounded = [replace(part, most=1.5) if part.name == "memory of chatbot" else part for part in parts]
+    return [*bounded, Finding(name="memory of everything", value=sum(each.values()), unit="GiB", most=8.0)]
+
+
+async def ledger_trips(redis_url: str, plan: Plan) -> list[Finding]:
+    """Return the median of a reservation against that of a plain GET on the same connection, in turn."""
+    plenty = Limit(tokens_per_minute=10**9, requests_per_minute=10**6, concurrent=10**6, tokens_per_day=10**12)
+    limits = LedgerSettings(limits=LimitSettings(tenant=plenty, user=plenty, model=plenty))
+    caller = Caller(tenant="ledger", sub="bench", model="none")
+    gets: list[float] = []
+    reserves: list[float] = []
+    async with Redis.from_url(redis_url) as redis:
+        ledger = Ledger(redis, RedisBreaker(RedisSettings().breaker), limits)
+        for _ in range(plan.ledger_calls):
+            began = time.perf_counter()
+            await redis.get("bench")
+            between = time.perf_counter()
+            reservation = await ledger.reserve(caller, prompt_tokens=1200, answer_tokens=200, lease_seconds=60)
+            reserves.append(time.perf_counter() - between)
+            gets.append(between - began)
+            await ledger.settle(reservation, 1300)
+    return [
+        Finding(name="plain GET", value=median(gets) * 1e3, unit="ms"),
+        Finding(name="reservation of the ledger", value=median(reserves) * 1e3, unit="ms"),
+        Finding(name="reservation in plain GETs", value=median(reserves) / median(gets), unit="×"),
+    ]
+
+
+def report(findings: Sequence[Finding], console: Console) -> bool:
+    """Print the table; return whether every bound holds."""
+    table = Table("", "measured", "bound", "")
+    for one in findings:
+        bound = "" if one.most is None else f"≤ {one.most:g} {one.unit}"
+        verdict = "" if one.most is None else "holds" if one.holds else "MISSED"
+        table.add_row(
+            one.name,
+            f"{one.value:.3g} {one.unit}" if one.value < 1000 else f"{one.value:.0f} {one.unit}",
+            bound,
+            verdict,
+        )
+    console.print(table)
+    return all(one.holds for one in findings)
+
+
+def main(environment: Mapping[str, str], profile: str = "cpu-small") -> int:
+    """Measure, print, and return the exit status."""
+    configure_logs(level="WARNING", log_format="console")
+    settings = Settings()
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        wanted = Wanted(
+            profile=profile,
+            data=Path(folder),
+            weights=settings.weights_dir.expanduser().resolve(),
+            environment=environment,
+        )
+        findings: list[Finding] = []
+        try:
+            findings = anyio.run(bench, wanted, settings, Plan(), Console(stderr=True))
+        except* ProductNotStarted as stopped:
+            Console(stderr=True).print(f"bench: {stopped.exceptions[0]}", highlight=False, soft_wrap=True)
+    if not findings:
+        return 2
+    return 0 if report(findings, Console(width=None if sys.stdout.isatty() else 100)) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main(dict(os.environ)))  # noqa: TID251  the command line's own edge: what the parts are started with
