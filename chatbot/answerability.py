@@ -1,4 +1,4 @@
-"""Is the answer in these passages? Judged from the two halves of retrieval and one token of the model (facts, not feel).
+"""Is the answer in these passages? Judged from the two halves of retrieval and one token of the model.
 
 `score` is a logistic model over the best cosine similarity, the best term score and the model's own odds of "yes";
 its weights were fitted on half of the golden set (docs/decisions/0002-answerability.md).

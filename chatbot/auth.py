@@ -1,4 +1,4 @@
-"""The bearer token of a request as a `Principal`: annotate a route's parameter with `Caller` and it is authenticated."""
+"""The bearer token of a request as a `Principal`: a parameter annotated with `TheCaller` is authenticated."""
 
 from typing import Annotated
 

@@ -62,6 +62,6 @@ def install_problems(app: FastAPI) -> None:
         return JSONResponse(body, status_code=exc.status_code, headers=headers, media_type="application/problem+json")
 
     @app.exception_handler(Exception)
-    async def bug(_request: Request, _exc: Exception) -> JSONResponse:
-        log.exception("request_failed")
+    async def bug(_request: Request, exc: Exception) -> JSONResponse:
+        log.error("request_failed", exc_info=exc)
         return problem(ChatError())

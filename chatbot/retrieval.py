@@ -4,13 +4,13 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from knowledge.index import Index
 from opentelemetry import trace
 from pydantic import BaseModel
 
 from chatbot.errors import IndexUnavailable
 from knowledge import index
 from knowledge.access import Access
+from knowledge.index import Index
 from knowledge.passage import Hit
 
 tracer = trace.get_tracer(__name__)
@@ -59,7 +59,8 @@ _FOLLOW_UP_KO = re.compile(
     r"|(는요|은요|도요|면요|로는요|에서는요)\s*\?*$|(그 |그건|그거|그것|그럼|거기서|위에|방금|말씀하신|해당)"
 )
 _FOLLOW_UP_EN = re.compile(
-    r"^(and|but|so|then|what about|how about|what if|or)\b|\b(it|its|they|them|their|that|those|this|these|there|one|ones)\b",
+    r"^(and|but|so|then|what about|how about|what if|or)\b"
+    r"|\b(it|its|they|them|their|that|those|this|these|there|one|ones)\b",
     re.IGNORECASE,
 )
 
