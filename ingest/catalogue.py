@@ -10,6 +10,7 @@ from hashlib import sha256
 from uuid import uuid4
 from zoneinfo import ZoneInfo
 
+import anyio
 from sqlalchemy import Connection, Update, insert, select, update
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -20,6 +21,8 @@ from ingest.errors import CatalogueUnavailable, DuplicateContent, Forbidden, Not
 from ingest.schema import CONTENTS, DECISIONS, DOCUMENTS, JOBS, METADATA, VERSIONS
 from ingest.timeline import Window, activate
 from ingest.versions import DocumentSummary, Indexed, Job, Received, State, Upload, Version, VersionKey
+
+TRANSACTION_SECONDS = 10.0
 
 
 class Catalogue:
@@ -32,14 +35,19 @@ class Catalogue:
 
     @asynccontextmanager
     async def begin(self) -> AsyncGenerator[AsyncConnection]:
-        """Open a transaction.
+        """Open a transaction that comes to its end even where its task is cancelled (after 10 s it gives up).
+
+        Cancelled inside a call, SQLAlchemy drops an aiosqlite connection half closed: its thread keeps the write lock,
+        and disposing of the engine waits for ever. That is worth a cancel scope across a yield: every use is one
+        `async with` in one task.
 
         Raises:
             CatalogueUnavailable: the database cannot be asked, or its disk is full.
         """
         try:
-            async with self._engine.begin() as connection:
-                yield connection
+            with anyio.fail_after(TRANSACTION_SECONDS, shield=True):
+                async with self._engine.begin() as connection:
+                    yield connection
         except IntegrityError:
             raise
         except (SQLAlchemyError, OSError) as exc:

@@ -1,0 +1,161 @@
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.ingest import samples
+
+WAIT_SECONDS = 60.0
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Forty documents and a manifest that knows two of them as versions of one."""
+    folder = tmp_path / "documents"
+    folder.mkdir()
+    entries = []
+    for n in range(40):
+        (folder / f"{n}.md").write_text(samples.MARKDOWN.replace("2.35", f"3.{n:02}"), "utf-8")
+        entries.append(f"  - {{file: {n}.md, document_id: d{max(n, 1)}, effective_from: 20{n + 10}-01-01}}")
+    (folder / "documents.yaml").write_text("documents:\n" + "\n".join(entries[:10]), "utf-8")
+    return folder
+
+
+def command(weights: Path, data: Path, *arguments: str) -> subprocess.Popen[str]:
+    environment = {"PATH": "/usr/bin:/bin", "WEIGHTS_DIR": str(weights), "DATA_DIR": str(data), "COLUMNS": "200"}
+    return subprocess.Popen(  # noqa: S603 - our own arguments
+        [sys.executable, "-m", "ingest", *arguments],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def run(weights: Path, data: Path, *arguments: str) -> tuple[int, str]:
+    process = command(weights, data, *arguments)
+    said, _ = process.communicate(timeout=WAIT_SECONDS)
+    return process.returncode, said
+
+
+def states(data: Path) -> dict[str, int]:
+    with sqlite3.connect(data / "bank.db") as database:
+        return dict(database.execute("SELECT state, count(*) FROM document_versions GROUP BY state"))
+
+
+def wait_for(data: Path, *, indexed: int) -> None:
+    deadline = time.monotonic() + WAIT_SECONDS
+    while time.monotonic() < deadline:
+        if (data / "bank.db").exists():
+            try:
+                if states(data).get("indexed", 0) >= indexed:
+                    return
+            except sqlite3.OperationalError:  # the tables are not there yet
+                pass
+        time.sleep(0.01)
+    pytest.fail("nothing was indexed")
+
+
+def test_load_approves_shows_the_newest_version_and_says_what_it_did(
+    weights: Path, folder: Path, tmp_path: Path
+) -> None:
+    code, said = run(weights, tmp_path / "data", "load", str(folder), "--uploaded-by", "kim", "--approved-by", "lee")
+    assert code == 0, said
+    assert "[10/10]" in said
+    assert "passages/s" in said
+    assert "active" in said
+    assert "expired" in said
+    with sqlite3.connect(tmp_path / "data" / "bank.db") as database:
+        windows = database.execute(
+            "SELECT version, visible_from, visible_until FROM document_versions WHERE document_id = 'd1' ORDER BY version"
+        ).fetchall()
+    assert windows[0][2] == windows[1][1]
+    assert windows[1][2] is None
+
+
+def test_a_broken_file_is_named_with_its_reason_and_the_rest_goes_on(weights: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "some"
+    folder.mkdir()
+    (folder / "good.md").write_text(samples.MARKDOWN, "utf-8")
+    (folder / "locked.pdf").write_bytes(samples.pdf(password="1234"))
+    (folder / "empty.txt").write_bytes(b"")
+    code, said = run(weights, tmp_path / "data", "load", str(folder))
+    assert code == 1
+    assert "locked.pdf: encrypted" in said
+    assert "empty.txt: empty_text" in said
+    assert states(tmp_path / "data") == {"indexed": 1, "failed": 2}
+    code, said = run(weights, tmp_path / "data", "status")
+    assert code == 0
+    assert "locked.pdf: encrypted" in said
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
+def test_an_interrupted_load_goes_on_where_it_stopped(
+    weights: Path, folder: Path, tmp_path: Path, how: signal.Signals
+) -> None:
+    (folder / "documents.yaml").unlink()
+    data = tmp_path / "data"
+    process = command(weights, data, "load", str(folder))
+    wait_for(data, indexed=3)
+    os.kill(process.pid, how)
+    said, _ = process.communicate(timeout=WAIT_SECONDS)
+    if how is signal.SIGINT:
+        assert process.returncode == 130, said
+        assert "goes on where it stopped" in said
+    before = states(data).get("indexed", 0)
+    assert 3 <= before < 40
+    code, said = run(weights, data, "load", str(folder))
+    assert code == 0, said
+    assert said.count("was there") >= before
+    assert states(data) == {"indexed": 40}
+    code, said = run(weights, data, "rebuild")
+    assert code == 0, said
+    assert "0 of 40 versions written again" in said
+
+
+def test_while_a_process_holds_the_index_the_command_says_how_to_load_through_it(
+    weights: Path, folder: Path, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    (folder / "documents.yaml").unlink()
+    first = command(weights, data, "load", str(folder))
+    wait_for(data, indexed=1)
+    os.kill(first.pid, signal.SIGSTOP)
+    try:
+        code, said = run(weights, data, "load", str(folder))
+    finally:
+        os.kill(first.pid, signal.SIGKILL)
+        first.communicate(timeout=WAIT_SECONDS)
+    assert code == 1
+    assert "--url http://127.0.0.1:8001" in said
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["load", "nowhere"], "there is no such file or folder"),
+        (["load", ".", "--uploaded-by", "lee", "--approved-by", "Lee"], "somebody else has to approve"),
+        (["load", ".", "--url", "http://127.0.0.1:9"], "--url needs --token"),
+        (["serve"], "set AUTH__ISSUER"),
+    ],
+)
+def test_a_wrong_command_ends_with_one_sentence(
+    weights: Path, tmp_path: Path, arguments: list[str], sentence: str
+) -> None:
+    code, said = run(weights, tmp_path / "data", *arguments)
+    assert code == 2
+    assert sentence in said
+    assert "Traceback" not in said
+
+
+def test_an_api_that_does_not_answer_is_one_sentence(weights: Path, folder: Path, tmp_path: Path) -> None:
+    code, said = run(weights, tmp_path, "load", str(folder), "--url", "http://127.0.0.1:9", "--token", "x")
+    assert code == 1
+    assert "does not answer" in said
+    assert "Traceback" not in said
