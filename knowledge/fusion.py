@@ -1,6 +1,6 @@
 """Fusion: two ranked lists of different nature, made into one by adding their z-scores.
 
-Reciprocal ranks threw away how far apart the scores are and fell below the better half on four of five sets; why
+Reciprocal ranks throw away how far apart the scores are: .859 on ko_autorag_docs, where the terms alone reach .939. Why
 z-scores, and where the weights come from, is in docs/decisions/0001-fusion-of-scores.md.
 """
 
