@@ -1,12 +1,8 @@
-import time
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, replace
 
 import anyio
-import jwt
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 from httpx2 import ASGITransport, AsyncClient, Response
 
 from ingest.app import create_app
@@ -15,10 +11,10 @@ from ingest.services import Services
 from knowledge.identity import Authenticator, AuthSettings, KeyFile
 from tests.ingest import samples
 from tests.ingest.conftest import NOON, Clock
+from tests.ingest.keys import ISSUER, key_and_token
 
 pytestmark = pytest.mark.anyio
 
-ISSUER = "http://localhost/test"
 Token = Callable[..., str]
 
 
@@ -48,19 +44,9 @@ class Staff:
 
 @pytest.fixture
 async def staff(services: Services, tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Staff]:
-    key = generate_private_key(SECP256R1())
-    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
-    public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
-    file = tmp_path_factory.mktemp("keys") / "key.pub"
-    file.write_bytes(public)
+    token, file = key_and_token(tmp_path_factory.mktemp("keys"))
     settings = AuthSettings(issuer=ISSUER, public_key_file=file)
-    services = replace(services, authenticator=Authenticator(KeyFile(public), settings))
-
-    def token(sub: str, *roles: str, tenant: str = "hanbit") -> str:
-        now = int(time.time())
-        claims = {"iss": ISSUER, "aud": "bank-chatbot", "sub": sub, "tenant": tenant, "iat": now, "exp": now + 600}
-        return jwt.encode(claims | {"roles": list(roles), "groups": []}, private, algorithm="ES256")
-
+    services = replace(services, authenticator=Authenticator(KeyFile(file.read_bytes()), settings))
     transport = ASGITransport(app=create_app(services))
     async with AsyncClient(transport=transport, base_url="http://staff") as http, anyio.create_task_group() as group:
         group.start_soon(Indexing(services).run)

@@ -5,10 +5,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from urllib.request import urlopen
 
 import pytest
 
+from tests.conftest import free_port
 from tests.ingest import samples
+from tests.ingest.keys import ISSUER, key_and_token
 
 WAIT_SECONDS = 60.0
 
@@ -26,8 +29,8 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
-def command(weights: Path, data: Path, *arguments: str) -> subprocess.Popen[str]:
-    environment = {"PATH": "/usr/bin:/bin", "WEIGHTS_DIR": str(weights), "DATA_DIR": str(data), "COLUMNS": "200"}
+def command(weights: Path, data: Path, *arguments: str, **more: str) -> subprocess.Popen[str]:
+    environment = {"PATH": "/usr/bin:/bin", "WEIGHTS_DIR": str(weights), "DATA_DIR": str(data), "COLUMNS": "200"} | more
     return subprocess.Popen(  # noqa: S603 - our own arguments
         [sys.executable, "-m", "ingest", *arguments],
         env=environment,
@@ -72,7 +75,8 @@ def test_load_approves_shows_the_newest_version_and_says_what_it_did(
     assert "expired" in said
     with sqlite3.connect(tmp_path / "data" / "bank.db") as database:
         windows = database.execute(
-            "SELECT version, visible_from, visible_until FROM document_versions WHERE document_id = 'd1' ORDER BY version"
+            "SELECT version, visible_from, visible_until FROM document_versions"
+            " WHERE document_id = 'd1' ORDER BY version"
         ).fetchall()
     assert windows[0][2] == windows[1][1]
     assert windows[1][2] is None
@@ -159,3 +163,36 @@ def test_an_api_that_does_not_answer_is_one_sentence(weights: Path, folder: Path
     assert code == 1
     assert "does not answer" in said
     assert "Traceback" not in said
+
+
+def test_load_goes_through_the_api_of_a_running_process(weights: Path, folder: Path, tmp_path: Path) -> None:
+    tokens, public = key_and_token(tmp_path)
+    port = str(free_port())
+    auth = {"AUTH__ISSUER": ISSUER, "AUTH__PUBLIC_KEY_FILE": str(public), "INGEST_PORT": port}
+    server = command(weights, tmp_path / "data", "serve", **auth)
+    try:
+        wait_for_port(int(port))
+        through = ["--url", f"http://127.0.0.1:{port}", "--token", tokens("kim", "staff")]
+        approver = ["--approved-by", "lee", "--approver-token", tokens("lee", "approver")]
+        code, said = run(weights, tmp_path / "elsewhere", "load", str(folder), *through, *approver)
+        assert code == 0, said
+        assert "[10/10]" in said
+        assert "active" in said
+        code, said = run(weights, tmp_path / "elsewhere", "load", str(folder), *through, *approver)
+        assert (code, said.count("was there")) == (0, 10), said
+    finally:
+        server.send_signal(signal.SIGTERM)
+        server.communicate(timeout=WAIT_SECONDS)
+    assert server.returncode in (0, -signal.SIGTERM)
+    assert states(tmp_path / "data") == {"approved": 10}
+
+
+def wait_for_port(port: int) -> None:
+    deadline = time.monotonic() + WAIT_SECONDS
+    while time.monotonic() < deadline:
+        try:
+            with urlopen(f"http://127.0.0.1:{port}/readyz", timeout=5):
+                return
+        except OSError:
+            time.sleep(0.05)
+    pytest.fail("the server did not answer")
