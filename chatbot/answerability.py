@@ -1,7 +1,7 @@
 """Is the answer in these passages? Judged from the two halves of retrieval and one token of the model.
 
-`score` is a logistic model over the best cosine similarity, the best term score and the model's own odds of "yes";
-its weights were fitted on half of the golden set (docs/decisions/0002-answerability.md).
+`score` is a logistic model over the best term score, the share of the question's topics that no passage names, and the
+model's own odds of "yes"; how its weights were fitted stands in docs/decisions/0002-answerability.md.
 """
 
 import math
@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from pydantic import BaseModel
 
+from chatbot.retrieval import Found
 from knowledge.passage import Hit
 
 _CLOSE = 1e-4
@@ -17,12 +18,12 @@ _CLOSE = 1e-4
 class AnswerabilitySettings(BaseModel, frozen=True):
     """Weights and threshold; `least_dense` refuses without asking the model: nothing near was found."""
 
-    threshold: float = 0.5
+    threshold: float = 0.3
     least_dense: float = 0.78
-    bias: float = 0.0
-    dense: float = 0.0
-    terms: float = 0.0
-    probe: float = 1.0
+    bias: float = -4.98
+    probe: float = 0.53
+    terms: float = 1.70
+    unknown: float = -0.75
 
 
 def nothing_near(hits: Sequence[Hit], settings: AnswerabilitySettings) -> bool:
@@ -30,10 +31,10 @@ def nothing_near(hits: Sequence[Hit], settings: AnswerabilitySettings) -> bool:
     return not hits or max(hit.dense for hit in hits) < settings.least_dense
 
 
-def score(hits: Sequence[Hit], probability: float, settings: AnswerabilitySettings) -> float:
+def score(found: Found, probability: float, settings: AnswerabilitySettings) -> float:
     """Return the probability in [0, 1] that the passages hold the answer; `probability` is the model's for "yes"."""
     p = min(max(probability, _CLOSE), 1 - _CLOSE)
     z = settings.bias + settings.probe * math.log(p / (1 - p))
-    z += settings.dense * (max(hit.dense for hit in hits) - 0.85) * 10
-    z += settings.terms * math.log1p(max(hit.terms for hit in hits))
+    z += settings.terms * math.log1p(max(hit.terms for hit in found.hits))
+    z += settings.unknown * found.unknown
     return 1 / (1 + math.exp(-z))

@@ -4,14 +4,16 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from anyio import to_thread
 from opentelemetry import trace
 from pydantic import BaseModel
 
 from chatbot.errors import IndexUnavailable
 from knowledge import index
 from knowledge.access import Access
+from knowledge.glossary import Glossary
 from knowledge.index import Index
-from knowledge.passage import Hit
+from knowledge.passage import Hit, language_of
 
 tracer = trace.get_tracer(__name__)
 
@@ -25,17 +27,22 @@ class RetrievalSettings(BaseModel, frozen=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """The passages for a question, best first, and the instant of the search in Unix seconds."""
+    """The passages for a question, best first, at an instant in Unix seconds.
+
+    `unknown` is the share in [0, 1] of what the question names that not even twice as many passages say.
+    """
 
     hits: tuple[Hit, ...]
     as_of: float
+    unknown: float = 0.0
 
 
 class Retrieval:
     """Searches the index for a question in its conversation."""
 
-    def __init__(self, passages: Index, settings: RetrievalSettings) -> None:
+    def __init__(self, passages: Index, settings: RetrievalSettings, glossary: Glossary) -> None:
         self._index = passages
+        self._glossary = glossary
         self._settings = settings
 
     async def find(self, question: str, *, earlier: Sequence[str], access: Access) -> Found:
@@ -47,11 +54,14 @@ class Retrieval:
         query = condense(question, earlier[-self._settings.earlier_questions :])
         with tracer.start_as_current_span("retrieve") as span:
             try:
-                hits = await self._index.search(query, access=access, limit=self._settings.passages)
+                hits = await self._index.search(
+                    query, access=access, limit=2 * self._settings.passages, boost_terms=self._glossary.others(query)
+                )
             except index.IndexUnavailable as exc:
                 raise IndexUnavailable from exc
             span.set_attribute("retrieval.hits", len(hits))
-        return Found(hits=tuple(hits), as_of=access.as_of)
+        unknown = await to_thread.run_sync(self._index.unknown, question, hits)
+        return Found(hits=tuple(hits[: self._settings.passages]), as_of=access.as_of, unknown=unknown)
 
 
 _FOLLOW_UP_KO = re.compile(
@@ -79,4 +89,5 @@ def condense(question: str, earlier: Sequence[str]) -> str:
 def leans(question: str) -> bool:
     """Return whether the question cannot be understood alone."""
     words = question.split()
-    return len(words) <= 4 or bool(_FOLLOW_UP_KO.search(question) or _FOLLOW_UP_EN.search(question))
+    few = 6 if language_of(question) == "ko" else 4  # Korean leaves out what was named before
+    return len(words) <= few or bool(_FOLLOW_UP_KO.search(question) or _FOLLOW_UP_EN.search(question))

@@ -54,6 +54,7 @@ class Services:
     """Everything a turn, a route or a probe may use."""
 
     settings: TurnSettings
+    bank_names: tuple[str, ...]
     authenticator: Authenticator
     admission: Admission
     answers: Answers

@@ -44,6 +44,7 @@ from chatbot.models import Delta, ModelDone, Sampling, Switched
 from chatbot.notices import notice
 from chatbot.prompt import Prompt
 from chatbot.retrieval import Found
+from chatbot.scope import outside
 from chatbot.services import Services
 from chatbot.tokenizer import Message
 from chatbot.transcript import (
@@ -154,6 +155,8 @@ async def retrieve(
         return nothing, Reply.EMERGENCY
     if screened.verdict is not Verdict.OK:
         return nothing, Reply(screened.verdict)
+    if outside(screened.text, services.bank_names) is not None:
+        return nothing, Reply.CANNOT_VERIFY
     earlier = [message.text for message in branch if message.role == "user"]
     try:
         found = await services.retrieval.find(
@@ -249,7 +252,7 @@ async def answerable(turn: Turn, services: Services) -> bool:
             conversation_id=turn.conversation.id,
             cache_salt=services.cache_salt(turn.who.tenant),
         )
-    judged = answerability.score(turn.found.hits, probability, services.settings.answerability)
+    judged = answerability.score(turn.found, probability, services.settings.answerability)
     log.debug("probed", answer_id=turn.answer_id, probability=round(probability, 4), judged=round(judged, 4))
     return judged >= services.settings.answerability.threshold
 

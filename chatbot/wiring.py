@@ -28,6 +28,7 @@ from chatbot.retrieval import Retrieval
 from chatbot.services import Services
 from chatbot.settings import Settings
 from knowledge.embedding import open_embedder
+from knowledge.glossary import load_glossary
 from knowledge.identity import open_authenticator
 from knowledge.index import Index, open_index
 from knowledge.passage import Language
@@ -65,6 +66,7 @@ async def open_services(
         banks: dict[Language, str] = {"ko": settings.bank_name_ko, "en": settings.bank_name_en}
         yield Services(
             settings=settings.turn,
+            bank_names=tuple(banks.values()),
             authenticator=authenticator,
             admission=Admission(settings.admission),
             answers=Answers(answer_log, tasks, settings.answers),
@@ -79,7 +81,7 @@ async def open_services(
             prompts=PromptBuilder(
                 load_templates(), models.tokenizer, banks=banks, passage_tokens=settings.passage_tokens
             ),
-            retrieval=Retrieval(index, settings.retrieval),
+            retrieval=Retrieval(index, settings.retrieval, load_glossary()),
             withdrawals=withdrawals,
             cache_salt=partial(salt_of, settings.audit_key.get_secret_value()),
             now=time.time,

@@ -38,6 +38,7 @@ from evals.run import loaded
 from evals.sample import Sample, read_dataset
 from ingest.settings import Settings
 from knowledge.access import EVERY_CUSTOMER, Access
+from knowledge.glossary import load_glossary
 from knowledge.index import Index
 from telemetry.logs import configure_logs
 
@@ -116,7 +117,9 @@ async def give(index: Index, tenants: Sequence[str], documents: int) -> None:
 
 async def prompt(index: Index, tenant: str, tokenizer: Path) -> tuple[int, ...]:
     """Return the prompt that the product will build for any of the tenants."""
-    found = await Retrieval(index, RetrievalSettings()).find(QUESTION, earlier=(), access=access(tenant))
+    found = await Retrieval(index, RetrievalSettings(), load_glossary()).find(
+        QUESTION, earlier=(), access=access(tenant)
+    )
     fields = ChatSettings.model_fields
     builder = PromptBuilder(
         load_templates(),

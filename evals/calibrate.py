@@ -21,6 +21,7 @@ from chatbot.models import Models, open_models
 from chatbot.pool import ModelSettings
 from chatbot.prompt import PromptBuilder, load_templates
 from chatbot.retrieval import Retrieval, RetrievalSettings
+from chatbot.scope import outside
 from chatbot.settings import Settings
 from chatbot.tokenizer import Message
 from evals.corpus import TENANT
@@ -29,6 +30,7 @@ from evals.run import Errand, bar, loaded
 from evals.sample import Sample
 from evals.scorers.answers import holds_answer
 from knowledge.access import EVERY_CUSTOMER, Access
+from knowledge.glossary import load_glossary
 from knowledge.passage import language_of
 
 _RIDGE = 0.1
@@ -52,6 +54,8 @@ class Probe(msgspec.Struct, frozen=True, kw_only=True):
     dense: tuple[float, ...]
     terms: tuple[float, ...]
     scores: tuple[float, ...]
+    unknown: float = 0.0
+    outside: bool = False
     seconds: float
 
 
@@ -71,7 +75,7 @@ async def probe(errand: Errand, console: Console) -> list[Probe]:
                 }
             )
             async with open_models(endpoints) as models:
-                prober = Prober(models, Retrieval(services.index, RetrievalSettings()))
+                prober = Prober(models, Retrieval(services.index, RetrievalSettings(), load_glossary()))
                 with bar(console) as progress:
                     return [
                         await prober.probe(one) for one in progress.track(errand.dataset.samples, description="probes")
@@ -85,12 +89,14 @@ class Prober:
 
     def __init__(self, models: Models, retrieval: Retrieval) -> None:
         fields = Settings.model_fields
+        banks = {"ko": fields["bank_name_ko"].default, "en": fields["bank_name_en"].default}
+        self._banks = tuple(banks.values())
         self._models = models
         self._retrieval = retrieval
         self._prompts = PromptBuilder(
             load_templates(),
             models.tokenizer,
-            banks={"ko": fields["bank_name_ko"].default, "en": fields["bank_name_en"].default},
+            banks=banks,
             passage_tokens=fields["passage_tokens"].default,
         )
 
@@ -119,6 +125,8 @@ class Prober:
             dense=tuple(hit.dense for hit in found.hits),
             terms=tuple(hit.terms for hit in found.hits),
             scores=tuple(hit.score for hit in found.hits),
+            unknown=found.unknown,
+            outside=outside(sample.text, self._banks) is not None,
             seconds=anyio.current_time() - now,
         )
 
@@ -139,14 +147,14 @@ class Prober:
 
 
 def evidence(probe: Probe) -> list[float]:
-    """Return what chatbot/answerability.py weighs: a constant, the probe's log-odds, best cosine and best terms."""
+    """Return what chatbot/answerability.py weighs: a constant, the probe's log-odds, terms and unknown topics."""
     p = min(max(probe.probability, 1e-4), 1 - 1e-4)
-    dense, terms = max(probe.dense, default=0.0), max(probe.terms, default=0.0)
-    return [1.0, math.log(p / (1 - p)), (dense - 0.85) * 10, math.log1p(terms)]
+    return [1.0, math.log(p / (1 - p)), math.log1p(max(probe.terms, default=0.0)), probe.unknown]
 
 
 def fit(probes: Sequence[Probe]) -> AnswerabilitySettings:
     """Return logistic weights: each side counts the same, however many questions it has."""
+    probes = [probe for probe in probes if not probe.outside]  # chatbot/scope.py has refused the others
     x = np.array([evidence(probe) for probe in probes])
     y = np.array([0.0 if probe.unanswerable else 1.0 for probe in probes])
     balance = np.where(y == 1, 0.5 / max(y.sum(), 1), 0.5 / max((1 - y).sum(), 1)) * len(y)
@@ -157,8 +165,8 @@ def fit(probes: Sequence[Probe]) -> AnswerabilitySettings:
         gradient = x.T @ (balance * (p - y)) + ridge @ weights
         curvature = (x * (balance * p * (1 - p))[:, None]).T @ x + ridge
         weights = weights - np.linalg.solve(curvature + 1e-9 * np.eye(len(weights)), gradient)
-    bias, log_odds, dense, terms = (round(float(weight), 3) for weight in weights)
-    return AnswerabilitySettings(bias=bias, probe=log_odds, dense=dense, terms=terms)
+    bias, log_odds, terms, unknown = (round(float(weight), 3) for weight in weights)
+    return AnswerabilitySettings(bias=bias, probe=log_odds, terms=terms, unknown=unknown)
 
 
 def halves(probes: Sequence[Probe]) -> tuple[list[Probe], list[Probe]]:
@@ -169,8 +177,10 @@ def halves(probes: Sequence[Probe]) -> tuple[list[Probe], list[Probe]]:
 
 def judged(probe: Probe, settings: AnswerabilitySettings) -> float:
     """Return the fitted probability that the passages hold the answer."""
-    bias, log_odds, dense, terms = evidence(probe)
-    z = settings.bias * bias + settings.probe * log_odds + settings.dense * dense + settings.terms * terms
+    if probe.outside:
+        return 0.0
+    bias, log_odds, terms, unknown = evidence(probe)
+    z = settings.bias * bias + settings.probe * log_odds + settings.terms * terms + settings.unknown * unknown
     return 1 / (1 + math.exp(-z))
 
 
@@ -208,7 +218,7 @@ def fitted(probes: Sequence[Probe]) -> str:
 
 def described(settings: AnswerabilitySettings) -> str:
     """Return the weights as they are set."""
-    return f"bias={settings.bias} probe={settings.probe} dense={settings.dense} terms={settings.terms}"
+    return f"bias={settings.bias} probe={settings.probe} terms={settings.terms} unknown={settings.unknown}"
 
 
 def write_probes(probes: Sequence[Probe], path: Path) -> None:

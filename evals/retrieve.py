@@ -10,6 +10,7 @@ from evals.corpus import TENANT
 from evals.sample import Sample
 from evals.scorers.answers import holds_answer
 from knowledge.access import EVERY_CUSTOMER, Access
+from knowledge.glossary import load_glossary
 from knowledge.index import Index
 from knowledge.passage import Hit
 
@@ -33,7 +34,7 @@ async def rank(
     samples: Sequence[Sample], index: Index, entries: Mapping[str, str], *, tenant: str = TENANT
 ) -> AsyncGenerator[Ranked]:
     """Yield what is found for each question, in order; follow-ups are read with their history as customers' are."""
-    retrieval = Retrieval(index, RetrievalSettings(passages=DEPTH))
+    retrieval = Retrieval(index, RetrievalSettings(passages=DEPTH), load_glossary())
     shown = RetrievalSettings().passages
     access = Access(tenant=tenant, groups=frozenset({EVERY_CUSTOMER}), as_of=time.time())
     for sample in samples:

@@ -95,6 +95,15 @@ class Index:
         self._terms = terms
         self._settings = settings
 
+    def unknown(self, question: str, hits: Sequence[Hit]) -> float:
+        """Return the share in [0, 1] of what the question names that none of the passages says."""
+        topics = self._terms.topics(question)
+        if not topics:
+            return 0.0
+        texts = [indexed_text(hit.passage) for hit in hits]
+        said, raw = {word for text in texts for word in self._terms.words(text)}, "\n".join(texts).lower()
+        return sum(topic not in said and topic not in raw for topic in topics) / len(topics)
+
     async def search(self, question: str, *, access: Access, limit: int, boost_terms: str = "") -> list[Hit]:
         """Return at most `limit` passages that `access` may read, best first.
 

@@ -36,6 +36,12 @@ _STOPPED = (
 _STOPWORDS = frozenset(_STOPPED.split())
 
 
+_NAMES = frozenset({"NNG", "NNP"})
+# Asks, and names nothing.
+_GENERIC_WORDS = "얼마 며칠 경우 정도 무엇 가능 방법 질문 안내 much mani long get got want need tell know pleas"
+_GENERIC = frozenset(_GENERIC_WORDS.split())
+
+
 class TermSettings(BaseModel, frozen=True):
     """BM25's two constants, and the length in terms of a typical passage (a corpus that grows has no fixed mean)."""
 
@@ -73,6 +79,17 @@ class Terms:
             if _HANGUL.search(plain):
                 terms.extend(self._morphemes(plain))
         return terms
+
+    def topics(self, text: str) -> list[str]:
+        """Return what a text names, once each: Korean nouns, and English words of three letters and more."""
+        plain = normalize("NFKC", text).lower()
+        with self._lock:
+            words = (found.group() for found in _WORD.finditer(plain))
+            named = [self._word(word) for word in words if len(word) > 2 and word not in _STOPWORDS and word.isalpha()]
+            if _HANGUL.search(plain):
+                tokens = self._kiwi.tokenize(plain)
+                named += [token.form for token in tokens if token.tag in _NAMES and len(token.form) > 1]
+        return [word for word in dict.fromkeys(named) if word not in _GENERIC]
 
     def passage(self, text: str) -> SparseTerms:
         """Return BM25's term frequencies: saturated, and lower in a passage that is longer than typical."""

@@ -59,13 +59,19 @@ def test_the_environment_is_read_only_at_the_edge() -> None:
     for path in modules():
         lines = path.read_text("utf-8").splitlines()
         for node in ast.walk(parsed(path)):
-            reads = isinstance(node, ast.Attribute) and node.attr in {"environ", "getenv"}
-            at_the_edge = path.name == "__main__.py" or (reads and "TID251" in lines[node.lineno - 1])
-            assert not reads or at_the_edge, f"{path} reads the environment (house rule 9)"
+            if not (isinstance(node, ast.Attribute) and node.attr in {"environ", "getenv"}):
+                continue
+            at_the_edge = path.name == "__main__.py" or "TID251" in lines[node.lineno - 1]
+            assert at_the_edge, f"{path} reads the environment (house rule 9)"
 
 
 def test_broad_excepts_stand_only_at_the_edges() -> None:
-    edges = {"chatbot/turn.py", "chatbot/problems.py", "ingest/pipeline.py", "ingest/problems.py", "ingest/indexing.py"}
+    edges = {
+        "chatbot/turn.py",  # an answer's end
+        "ingest/indexing.py",  # a job's end
+        "ingest/parsing/process.py",  # the parsing child's only loop
+        "knowledge/embedding.py",  # the embedding thread's loop
+    }
     for path in modules():
         broad = [
             node.lineno

@@ -1,0 +1,25 @@
+"""A question is also searched by the other words for what it names."""
+
+from knowledge.glossary import Glossary, load_glossary
+
+GLOSSARY = Glossary((("해외송금", "overseas remittance"), ("송금", "transfer"), ("수수료", "fee")))
+
+
+def test_both_languages_find_each_other() -> None:
+    assert GLOSSARY.others("수수료가 얼마예요?") == "fee"
+    assert GLOSSARY.others("What is the fee?") == "수수료"
+
+
+def test_a_longer_term_hides_the_shorter_one_inside_it() -> None:
+    assert GLOSSARY.others("해외송금 하려고요") == "overseas remittance"
+
+
+def test_english_words_match_from_their_beginning_only() -> None:
+    assert GLOSSARY.others("a coffee, please") == ""
+    assert GLOSSARY.others("which fees?") == "수수료"
+
+
+def test_the_shipped_glossary_reads_and_names_nothing_twice_in_a_line() -> None:
+    for line in load_glossary().lines:
+        assert len(line) >= 2
+        assert len(set(line)) == len(line)
