@@ -207,7 +207,8 @@ class Printed:
 def titled(source: Told) -> str:
     """Return a source as one line."""
     dated = f" ({source.effective_from})" if source.effective_from else ""
-    return " › ".join(filter(None, (source.title, source.section))) + dated
+    below = source.section.removeprefix(source.title).removeprefix(" > ")
+    return " › ".join(filter(None, (source.title, below))) + dated
 
 
 async def ask(http: aiohttp.ClientSession, question: str) -> bool:

@@ -91,7 +91,6 @@ class PromptBuilder:
 def mark(passage: Passage, n: int, language: Language) -> str:
     """Return the passage as the model sees it: numbered, titled, dated, and unable to close its own marker."""
     name = _MARKS[language]
-    heading = " > ".join(part for part in (passage.title, passage.section) if part)
     dated = f" ({passage.effective_from.isoformat()})" if passage.effective_from else ""
     body = passage.text.replace("<", "‹").replace(">", "›")
-    return f"<{name} {n}> {heading}{dated}\n{body}\n</{name} {n}>"
+    return f"<{name} {n}> {passage.heading}{dated}\n{body}\n</{name} {n}>"

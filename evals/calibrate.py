@@ -31,7 +31,7 @@ from evals.sample import Sample
 from evals.scorers.answers import holds_answer
 from knowledge.access import EVERY_CUSTOMER, Access
 from knowledge.glossary import load_glossary
-from knowledge.passage import language_of
+from knowledge.passage import Language, language_of
 
 _RIDGE = 0.1
 """Pulls weights towards 0: thirty-odd questions a side would otherwise be separated by huge ones."""
@@ -89,7 +89,7 @@ class Prober:
 
     def __init__(self, models: Models, retrieval: Retrieval) -> None:
         fields = Settings.model_fields
-        banks = {"ko": fields["bank_name_ko"].default, "en": fields["bank_name_en"].default}
+        banks: dict[Language, str] = {"ko": fields["bank_name_ko"].default, "en": fields["bank_name_en"].default}
         self._banks = tuple(banks.values())
         self._models = models
         self._retrieval = retrieval

@@ -34,6 +34,12 @@ class Passage:
     visible_until: float | None = None
 
     @property
+    def heading(self) -> str:
+        """Return title and section, without a section's own repetition of the title."""
+        below = self.section.removeprefix(self.title).removeprefix(" > ")
+        return f"{self.title} > {below}" if below else self.title
+
+    @property
     def point_id(self) -> str:
         """Return the UUIDv5 of (tenant, document, version, n): writing a passage twice changes nothing."""
         return str(uuid5(_POINTS, f"{self.tenant}/{self.document_id}/{self.version}/{self.n}"))
