@@ -6,37 +6,30 @@ an English document and the other way round. Matching is by the beginning of wor
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from importlib.resources import files
 
 import yaml
 
 
-@dataclass(frozen=True, slots=True)
 class Glossary:
     """Lines of words that mean nearly the same."""
 
-    lines: tuple[tuple[str, ...], ...]
+    def __init__(self, lines: Sequence[Sequence[str]]) -> None:
+        self.lines = tuple(tuple(line) for line in lines)
+        self._line_of = {word.casefold(): line for line in self.lines for word in line}
+        # The longest word of a place is taken: 정기예금 is no 예금. One pass, however long the question is.
+        longest_first = sorted(self._line_of, key=len, reverse=True)
+        self._words = re.compile("|".join(rf"(?<![a-z]){re.escape(word)}" for word in longest_first) or r"(?!)")
 
     def others(self, question: str) -> str:
-        """Return the other words of every line that the question touches, the longest match of a place deciding."""
-        text, found = question.casefold(), list[str]()
-        for start, end, line in self._matches(text):
-            if any(s <= start and end <= e and (s, e) != (start, end) for s, e, _ in self._matches(text)):
-                continue  # part of a longer term: 정기예금 is no 예금
-            found += [word for word in line if word.casefold() not in text]
-        return " ".join(dict.fromkeys(found))
-
-    def _matches(self, text: str) -> list[tuple[int, int, tuple[str, ...]]]:
-        return [
-            (match.start(), match.end(), line)
-            for line in self.lines
-            for word in line
-            for match in re.finditer(rf"(?<![a-z]){re.escape(word.casefold())}", text)
-        ]
+        """Return the other words of every line that the question touches."""
+        text = question.casefold()
+        touched = dict.fromkeys(self._line_of[match.group()] for match in self._words.finditer(text))
+        others = (word for line in touched for word in line if word.casefold() not in text)
+        return " ".join(dict.fromkeys(others))
 
 
 def load_glossary() -> Glossary:
     """Read `glossary.yaml` of this package."""
     lines: Sequence[Sequence[str]] = yaml.safe_load((files("knowledge") / "glossary.yaml").read_text("utf-8"))
-    return Glossary(tuple(tuple(line) for line in lines))
+    return Glossary(lines)

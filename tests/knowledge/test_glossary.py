@@ -23,3 +23,8 @@ def test_the_shipped_glossary_reads_and_names_nothing_twice_in_a_line() -> None:
     for line in load_glossary().lines:
         assert len(line) >= 2
         assert len(set(line)) == len(line)
+
+
+def test_a_long_question_is_read_in_one_pass() -> None:
+    question = "수수료 송금 해외송금 " * 20_000
+    assert GLOSSARY.others(question) == "fee transfer overseas remittance"
