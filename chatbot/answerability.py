@@ -9,7 +9,6 @@ from collections.abc import Sequence
 
 from pydantic import BaseModel
 
-from chatbot.retrieval import Found
 from knowledge.passage import Hit
 
 _CLOSE = 1e-4
@@ -31,10 +30,13 @@ def nothing_near(hits: Sequence[Hit], settings: AnswerabilitySettings) -> bool:
     return not hits or max(hit.dense for hit in hits) < settings.least_dense
 
 
-def score(found: Found, probability: float, settings: AnswerabilitySettings) -> float:
-    """Return the probability in [0, 1] that the passages hold the answer; `probability` is the model's for "yes"."""
+def score(hits: Sequence[Hit], probability: float, unknown: float, settings: AnswerabilitySettings) -> float:
+    """Return the probability in [0, 1] that the passages hold the answer.
+
+    `probability` is the model's for "yes", `unknown` the share of the question's topics that no passage names.
+    """
     p = min(max(probability, _CLOSE), 1 - _CLOSE)
     z = settings.bias + settings.probe * math.log(p / (1 - p))
-    z += settings.terms * math.log1p(max(hit.terms for hit in found.hits))
-    z += settings.unknown * found.unknown
+    z += settings.terms * math.log1p(max(hit.terms for hit in hits))
+    z += settings.unknown * unknown
     return 1 / (1 + math.exp(-z))

@@ -29,12 +29,12 @@ class RetrievalSettings(BaseModel, frozen=True):
 class Found:
     """The passages for a question, best first, at an instant in Unix seconds.
 
-    `unknown` is the share in [0, 1] of what the question names that not even twice as many passages say.
+    `near` are twice as many, `hits` among them: whether what the question names stands anywhere is asked of them all.
     """
 
     hits: tuple[Hit, ...]
     as_of: float
-    unknown: float = 0.0
+    near: tuple[Hit, ...] = ()
 
 
 class Retrieval:
@@ -60,8 +60,11 @@ class Retrieval:
             except index.IndexUnavailable as exc:
                 raise IndexUnavailable from exc
             span.set_attribute("retrieval.hits", len(hits))
-        unknown = await to_thread.run_sync(self._index.unknown, question, hits)
-        return Found(hits=tuple(hits[: self._settings.passages]), as_of=access.as_of, unknown=unknown)
+        return Found(hits=tuple(hits[: self._settings.passages]), as_of=access.as_of, near=tuple(hits))
+
+    async def unknown(self, question: str, found: Found) -> float:
+        """Return the share in [0, 1] of what the question names that no passage near it says."""
+        return await to_thread.run_sync(self._index.unknown, question, found.near)
 
 
 _FOLLOW_UP_KO = re.compile(

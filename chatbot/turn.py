@@ -252,7 +252,8 @@ async def answerable(turn: Turn, services: Services) -> bool:
             conversation_id=turn.conversation.id,
             cache_salt=services.cache_salt(turn.who.tenant),
         )
-    judged = answerability.score(turn.found, probability, services.settings.answerability)
+    unknown = await services.retrieval.unknown(turn.screened.text, turn.found)
+    judged = answerability.score(turn.found.hits, probability, unknown, services.settings.answerability)
     log.debug("probed", answer_id=turn.answer_id, probability=round(probability, 4), judged=round(judged, 4))
     return judged >= services.settings.answerability.threshold
 

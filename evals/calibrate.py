@@ -125,7 +125,7 @@ class Prober:
             dense=tuple(hit.dense for hit in found.hits),
             terms=tuple(hit.terms for hit in found.hits),
             scores=tuple(hit.score for hit in found.hits),
-            unknown=found.unknown,
+            unknown=await self._retrieval.unknown(sample.text, found),
             outside=outside(sample.text, self._banks) is not None,
             seconds=anyio.current_time() - now,
         )
