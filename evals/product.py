@@ -187,19 +187,19 @@ def free_port() -> int:
 
 
 def resident_bytes(pid: int) -> int:
-    """Return the memory of a process and all others of its session, shared pages counted once."""
-    total = 0
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit() and session_of(folder) == pid:
-            total += _proportional_bytes(folder)
-    return total
+    """Return the memory of a process and all that it started, shared pages counted once."""
+    parents = {int(folder.name): _parent(folder) for folder in Path("/proc").iterdir() if folder.name.isdigit()}
+    tree = {pid}
+    while grown := {child for child, parent in parents.items() if parent in tree} - tree:
+        tree |= grown
+    return sum(_proportional_bytes(Path("/proc", str(member))) for member in tree)
 
 
-def session_of(folder: Path) -> int:
-    """Return the session of a process, 0 where it has gone."""
+def _parent(folder: Path) -> int:
+    """Return a process's parent, 0 where it has gone."""
     try:
-        # The name in parentheses may hold blanks; the session is the fourth field behind it.
-        return int((folder / "stat").read_text().rpartition(")")[2].split()[3])
+        # The name in parentheses may hold blanks; the parent is the second field behind it.
+        return int((folder / "stat").read_text().rpartition(")")[2].split()[1])
     except (OSError, IndexError):
         return 0
 
