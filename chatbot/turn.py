@@ -7,7 +7,7 @@ event is put after everything is settled, so that a quick customer finds the his
 
 import time
 from collections.abc import Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import replace
 from uuid import uuid4
 
@@ -113,7 +113,7 @@ async def open_turn(question: Question, who: Principal, services: Services) -> T
     try:
         recorded = await record_opening(turn, services)
     except BaseException:
-        with anyio.move_on_after(1, shield=True):
+        with anyio.move_on_after(1, shield=True), suppress(StoreUnavailable):  # what failed first is what is told
             await services.ledger.settle(reservation, 0)
         raise
     return (
