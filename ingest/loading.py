@@ -112,7 +112,8 @@ async def _receive(offering: Offering, order: LoadOrder, services: Services) -> 
         return Outcome(offering=offering, reason=exc.code, detail=exc.detail), None
     except OSError as exc:
         return Outcome(offering=offering, reason="unreadable_file", detail=exc.strerror), None
-    outcome = _outcome(offering, received.version, services, was_there=received.job.state is JobState.DONE)
+    indexed = received.version.state in (State.INDEXED, State.APPROVED)
+    outcome = _outcome(offering, received.version, services, was_there=indexed)
     return outcome, None if received.job.state is JobState.DONE else received.job
 
 
@@ -128,7 +129,7 @@ async def _index(outcome: Outcome, job: Job, services: Services, show: Show) -> 
             await run_job(claimed, services, watch)
         version = await services.catalogue.version(job.key)
         if version.state is not State.RECEIVED:
-            return _outcome(outcome.offering, version, services, was_there=False)
+            return _outcome(outcome.offering, version, services, was_there=outcome.was_there)
         await anyio.sleep(_PAUSE)
 
 

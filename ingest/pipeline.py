@@ -16,7 +16,7 @@ from ingest.chunking import Chunk
 from ingest.parsing.parsed import Parsed, Reason, Unreadable
 from ingest.services import Services
 from ingest.timeline import Window
-from ingest.versions import Indexed, Stage, Version, VersionKey
+from ingest.versions import Indexed, Stage, State, Version, VersionKey
 from knowledge.access import Access
 from knowledge.passage import Passage, language_of
 
@@ -35,6 +35,8 @@ async def take_in(key: VersionKey, services: Services, report: Report) -> Versio
         IndexUnavailable, CatalogueUnavailable: try again later.
     """
     version = await services.catalogue.version(key)
+    if version.state in (State.INDEXED, State.APPROVED):
+        return version  # a crash came between this and the end of its job
     return await services.catalogue.indexed(key, await write_draft(version, services, report))
 
 

@@ -6,6 +6,7 @@ import anyio
 import pytest
 from sqlalchemy import select
 
+from ingest import pipeline
 from ingest.errors import DuplicateContent, Forbidden, TooLarge, Unprocessable, WrongState
 from ingest.indexing import run_job
 from ingest.pipeline import activate, finish_windows, restore
@@ -37,6 +38,10 @@ async def take_in(services: Services, received: Received) -> Version:
     version = await run_job(job, services)
     assert version is not None
     return version
+
+
+async def silent(_stage: Stage, _done: int, _total: int) -> None:
+    pass
 
 
 async def found(services: Services, *, at: float, group: str = "customers", tenant: str = "hanbit") -> set[int]:
@@ -133,6 +138,17 @@ async def test_an_indexed_document_handed_in_again_is_not_indexed_again(services
     again = await hand_in(services)
     assert (again.version.key, again.is_new, again.job.state) == (version.key, False, JobState.DONE)
     assert await services.queue.claim(again.job.id, now=services.now()) is None
+
+
+async def test_a_job_left_open_by_a_crash_takes_no_approval_back(services: Services, clock: Clock) -> None:
+    received = await hand_in(services)
+    await pipeline.take_in(received.version.key, services, silent)  # and the crash comes before the job's end
+    await activate(received.version.key, "lee", services, now=NOON)
+    clock.now = NOON + 60
+    version = await take_in(services, received)
+    assert version.state is State.APPROVED
+    assert await found(services, at=NOON + 60) == {1}
+    assert await services.queue.waiting() == 0
 
 
 async def test_the_same_bytes_with_other_metadata_are_refused_by_name(services: Services) -> None:
