@@ -8,12 +8,13 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
 from opentelemetry.sdk.trace import TracerProvider
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from chatbot.local_identity import LocalSigner
 from chatbot.problems import install_problems
-from chatbot.routes import chat, conversations, probes
+from chatbot.routes import chat, conversations, openai, probes
 from chatbot.routes.demo import demo_router
 from chatbot.services import Services
 
@@ -45,6 +46,27 @@ class SecurityHeaders:
         await self._app(scope, receive, send_with_headers if scope["type"] == "http" else send)
 
 
+class BodyLimit:
+    """Refuses a larger body as any other request is refused; Starlette's own limit would answer in plain text."""
+
+    def __init__(self, app: ASGIApp, *, most_bytes: int) -> None:
+        self._app = app
+        self._most_bytes = most_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        received = 0
+
+        async def receive_within_limit() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > self._most_bytes:
+                raise HTTPException(413)
+            return message
+
+        await self._app(scope, receive_within_limit, send)
+
+
 class FreshFiles(StaticFiles):
     """The page's files, asked for anew each time, so that no browser mixes modules of two releases."""
 
@@ -69,15 +91,14 @@ def create_app(
         version="1",
         docs_url=None,
         redoc_url=None,
-        max_body_size=_BODY_LIMIT,
-        middleware=[Middleware(SecurityHeaders)],
+        middleware=[Middleware(SecurityHeaders), Middleware(BodyLimit, most_bytes=_BODY_LIMIT)],
         # One span a request and none an event: the answer's own spans are made in turn.py and models.py.
         telemetry={"logs": False, "operation_spans": False, "tracer_provider": tracer_provider},
     )
     app.state.services = services
     app.state.draining = False
-    install_problems(app)
-    for routes in (chat.router, conversations.router, probes.router):
+    install_problems(app, openai.FORMATS)
+    for routes in (chat.router, conversations.router, openai.router, probes.router):
         app.include_router(routes)
     if demo is not None:
         app.include_router(demo_router(demo, tenant=demo_tenant))

@@ -2,10 +2,12 @@
 
 ChatError
 ├── BadRequest            400 bad_request         the request cannot be understood
-│   └── ForeignEventId    400 foreign_event_id    Last-Event-ID belongs to another answer
+│   ├── ForeignEventId    400 foreign_event_id    Last-Event-ID belongs to another answer
+│   └── Unsupported       400 unsupported         an OpenAI request for what this API does not give
 ├── Unauthenticated       401 unauthenticated     no token, an expired one, a wrong signature
 ├── Forbidden             403 forbidden           authenticated, but this role may not do that
 ├── NotFound              404 not_found           not there, or somebody else's
+│   └── ModelNotFound     404 model_not_found     no model of that name answers here
 ├── LogLost               409 log_lost            the answer log no longer reaches back that far
 ├── TooLarge              413 too_large           larger than the limit will ever allow
 ├── Unprocessable         422 invalid_request     a field is missing or out of range
@@ -31,6 +33,8 @@ class ChatError(Exception):
     status: ClassVar[int] = 500
     title: ClassVar[str] = "Something went wrong on our side"
     retryable: ClassVar[bool] = False
+    param: str | None = None
+    """The field of the request that is at fault, where one is."""
 
     def __init__(self, detail: str = "", *, retry_after: float | None = None) -> None:
         super().__init__(detail or self.title)
@@ -46,6 +50,16 @@ class ForeignEventId(BadRequest):
     code, title = "foreign_event_id", "Last-Event-ID belongs to another answer"
 
 
+class Unsupported(BadRequest):
+    """An OpenAI request asks for what this API does not give; `param` names the field."""
+
+    code, title = "unsupported", "This is not served here"
+
+    def __init__(self, detail: str, *, param: str) -> None:
+        super().__init__(detail)
+        self.param = param
+
+
 class Unauthenticated(ChatError):
     code, status, title = "unauthenticated", 401, "Sign in to go on"
 
@@ -56,6 +70,11 @@ class Forbidden(ChatError):
 
 class NotFound(ChatError):
     code, status, title = "not_found", 404, "Not found"
+
+
+class ModelNotFound(NotFound):
+    code, title = "model_not_found", "No such model"
+    param = "model"
 
 
 class LogLost(ChatError):

@@ -10,7 +10,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import Literal
+from typing import Literal, Protocol, TypeVar
 from urllib.parse import quote
 
 import msgspec
@@ -31,6 +31,19 @@ class HistorySettings(BaseModel, frozen=True):
     keep_seconds: PositiveInt = 30 * 86400
     most_messages: PositiveInt = 400
     most_conversations: PositiveInt = 1000
+
+
+class Said(Protocol):
+    """A message of a conversation, whoever vouches for it."""
+
+    @property
+    def role(self) -> Literal["user", "assistant"]: ...
+
+    @property
+    def text(self) -> str: ...
+
+
+SaidT = TypeVar("SaidT", bound=Said)
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,11 +231,9 @@ def path_to(messages: Sequence[StoredMessage], message_id: str | None) -> tuple[
     return tuple(reversed(branch))
 
 
-def window(
-    messages: Sequence[StoredMessage], tokens_of: Callable[[str], int], budget: int
-) -> tuple[StoredMessage, ...]:
+def window(messages: Sequence[SaidT], tokens_of: Callable[[str], int], budget: int) -> tuple[SaidT, ...]:
     """Return the newest messages that fit `budget` tokens together, in order, beginning with a question."""
-    kept: list[StoredMessage] = []
+    kept: list[SaidT] = []
     for message in reversed(messages):
         budget -= tokens_of(message.text)
         if budget < 0:

@@ -39,12 +39,13 @@ from chatbot.pool import PROFILES, Group, Leg, Member, ModelSettings, ModelsMisc
 from chatbot.tokenizer import Message, Tokenizer, UnknownTokenizer
 
 __all__ = [
-    "PROFILES", "Delta", "Group", "ModelCallFinished", "ModelDone", "ModelSettings", "Models", "ModelsMisconfigured",
-    "ProfileName", "Sampling", "Speeds", "Switched", "open_models",
+    "PROFILES", "UNKNOWN_MODEL", "Delta", "Group", "ModelCallFinished", "ModelDone", "ModelSettings", "Models",
+    "ModelsMisconfigured", "ProfileName", "Sampling", "Speeds", "Switched", "open_models",
 ]  # fmt: skip
 
 log = logging.getLogger(__name__)
 
+UNKNOWN_MODEL = "unknown"
 # vLLM gives at most this many (its `--max-logprobs` default).
 _TOP = 20
 # A readiness probe waits for it.
@@ -90,9 +91,9 @@ class Models:
 
     @property
     def model(self) -> str:
-        """The primary model's name; "unknown" until an endpoint without a set name has been asked."""
+        """The primary model's name; `UNKNOWN_MODEL` until an endpoint without a set name has been asked."""
         return next(
-            (m.endpoint.model for m in self.pool.members if m.group == "primary" and m.endpoint.model), "unknown"
+            (m.endpoint.model for m in self.pool.members if m.group == "primary" and m.endpoint.model), UNKNOWN_MODEL
         )
 
     async def stream(

@@ -1,67 +1,103 @@
-"""Errors before the first byte, as RFC 9457 problem documents with a stable `code`."""
+"""Errors before the first byte: RFC 9457 problem documents with a stable `code`; some addresses have another format."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
+import msgspec
 import structlog
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from msgspec import UNSET, UnsetType
 from starlette.exceptions import HTTPException
 
-from chatbot.errors import ChatError, NotFound, RateLimited, Unprocessable
+from chatbot.errors import BadRequest, ChatError, NotFound, RateLimited, TooLarge, Unprocessable
 from chatbot.services import Services
 from telemetry.setup import current_trace_id
 
 log = structlog.get_logger(__name__)
 
-_TITLES: Mapping[int, str] = {404: NotFound.title, 405: "This address does not take that method"}
+_KNOWN: Mapping[int, type[ChatError]] = {404: NotFound, 413: TooLarge}
+_TITLES: Mapping[int, str] = {405: "This address does not take that method"}
 
 
-def problem(exc: ChatError) -> JSONResponse:
-    """Return the error as `application/problem+json`, with a true `Retry-After` where waiting helps."""
-    body: dict[str, str | int | float | bool] = {
-        "type": "about:blank",
-        "title": exc.title,
-        "status": exc.status,
-        "code": exc.code,
-        "detail": exc.detail,
-        "retryable": exc.retryable,
-        "trace_id": current_trace_id(),
-    }
-    if isinstance(exc, RateLimited):
-        body |= {"scope": exc.scope, "dimension": exc.dimension}
+class Problem(msgspec.Struct, frozen=True, kw_only=True):
+    """A problem document (RFC 9457); `param` is the field at fault, `scope` and `dimension` the limit used up."""
+
+    type: str = "about:blank"
+    title: str
+    status: int
+    code: str
+    detail: str
+    retryable: bool = False
+    trace_id: str
+    param: str | UnsetType = UNSET
+    scope: str | UnsetType = UNSET
+    dimension: str | UnsetType = UNSET
+
+
+Format = Callable[[Problem, Mapping[str, str]], Response]
+"""How a problem goes over the wire, with these headers."""
+
+
+def problem_json(problem: Problem, headers: Mapping[str, str]) -> Response:
+    """Return the problem as `application/problem+json`."""
+    return Response(
+        msgspec.json.encode(problem), problem.status, headers=headers, media_type="application/problem+json"
+    )
+
+
+def problem_of(exc: ChatError) -> Problem:
+    """Return what the caller is told."""
+    limit = exc if isinstance(exc, RateLimited) else None
+    return Problem(
+        title=exc.title,
+        status=exc.status,
+        code=exc.code,
+        detail=exc.detail,
+        retryable=exc.retryable,
+        trace_id=current_trace_id(),
+        param=exc.param or UNSET,
+        scope=limit.scope if limit else UNSET,
+        dimension=limit.dimension if limit else UNSET,
+    )
+
+
+def headers_of(exc: ChatError) -> dict[str, str]:
+    """Return a true `Retry-After` where waiting helps, and how to sign in where that is what is missing."""
     headers = {} if exc.retry_after is None else {"retry-after": str(math.ceil(exc.retry_after))}
     if exc.status == 401:
         headers["www-authenticate"] = "Bearer"
-    return JSONResponse(body, status_code=exc.status, headers=headers, media_type="application/problem+json")
+    return headers
 
 
-def install_problems(app: FastAPI) -> None:
-    """Make every refusal of the application a problem document."""
+def install_problems(app: FastAPI, formats: Mapping[str, Format]) -> None:
+    """Make every refusal of the application a problem document; `formats` are the addresses with another format."""
+
+    def refusal(request: Request, problem: Problem, headers: Mapping[str, str]) -> Response:
+        return formats.get(request.scope["path"], problem_json)(problem, headers)
 
     @app.exception_handler(ChatError)
-    async def refused(request: Request, exc: ChatError) -> JSONResponse:
+    async def refused(request: Request, exc: ChatError) -> Response:
         services: Services = request.app.state.services
         services.metrics.refused.labels(exc.code).inc()
-        return problem(exc)
+        return refusal(request, problem_of(exc), headers_of(exc))
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(request: Request, exc: RequestValidationError) -> JSONResponse:
+    async def invalid(request: Request, exc: RequestValidationError) -> Response:
         # Never the input itself: it may be a customer's words.
         what = "; ".join(f"{'.'.join(map(str, e['loc'][1:])) or 'body'}: {e['msg']}" for e in exc.errors()[:5])
-        return await refused(request, Unprocessable(what))
+        malformed = any(e["type"] == "json_invalid" for e in exc.errors())
+        return await refused(request, BadRequest(what) if malformed else Unprocessable(what))
 
     @app.exception_handler(HTTPException)
-    async def http(_request: Request, exc: HTTPException) -> JSONResponse:
-        title = _TITLES.get(exc.status_code, str(exc.detail))
-        code = NotFound.code if exc.status_code == 404 else f"http_{exc.status_code}"
-        body = {"type": "about:blank", "title": title, "status": exc.status_code, "code": code, "detail": title}
-        body["trace_id"] = current_trace_id()
-        headers = dict(exc.headers or {})
-        return JSONResponse(body, status_code=exc.status_code, headers=headers, media_type="application/problem+json")
+    async def http(request: Request, exc: HTTPException) -> Response:
+        known = _KNOWN.get(exc.status_code)
+        title = known.title if known else _TITLES.get(exc.status_code, str(exc.detail))
+        code = known.code if known else f"http_{exc.status_code}"
+        problem = Problem(title=title, status=exc.status_code, code=code, detail=title, trace_id=current_trace_id())
+        return refusal(request, problem, exc.headers or {})
 
     @app.exception_handler(Exception)
-    async def bug(_request: Request, exc: Exception) -> JSONResponse:
+    async def bug(request: Request, exc: Exception) -> Response:
         log.error("request_failed", exc_info=exc)
-        return problem(ChatError())
+        return refusal(request, problem_of(ChatError()), {})

@@ -21,6 +21,7 @@ from chatbot.events import (
     Usage,
 )
 from chatbot.guard import Reply, Screened, handoff
+from chatbot.hearsay import Earlier
 from chatbot.history import Conversation, StoredMessage
 from chatbot.ledger import Reservation
 from chatbot.metrics import TurnFinished
@@ -44,11 +45,12 @@ FINISH: Mapping[Reply, FinishReason] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """What the customer asked, and where in which conversation."""
+    """What the customer asked, and where in which conversation; `earlier` is what the caller says was said before."""
 
     text: str
     conversation_id: str | None = None
     parent_id: str | None = None
+    earlier: tuple[Earlier, ...] = ()
     max_answer_tokens: int
 
 

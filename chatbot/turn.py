@@ -38,7 +38,8 @@ from chatbot.events import (
     Usage,
 )
 from chatbot.guard import Reply, Screened, Verdict, screen
-from chatbot.history import Conversation, Owner, StoredMessage, path_to, window
+from chatbot.hearsay import admitted
+from chatbot.history import Conversation, Owner, Said, StoredMessage, path_to, window
 from chatbot.ledger import Caller, Reservation
 from chatbot.models import Delta, ModelDone, Sampling, Switched
 from chatbot.notices import notice
@@ -84,8 +85,9 @@ async def open_turn(question: Question, who: Principal, services: Services) -> T
     screened = screen(question.text)
     language = language_of(screened.text)
     branch = branch_of(conversation, question.parent_id)
-    found, reply = await retrieve(screened, branch, who, services)
-    prompt = build_prompt(screened.text, branch, found, language, services)
+    said: list[Said] = [*branch, *admitted(question.earlier)]
+    found, reply = await retrieve(screened, said, who, services)
+    prompt = build_prompt(screened.text, said, found, language, services)
     answer_tokens = await services.ledger.expected_answer_tokens(who.tenant, question.max_answer_tokens)
     reservation = await services.ledger.reserve(
         Caller(tenant=who.tenant, sub=who.sub, model=services.models.model),
@@ -146,7 +148,7 @@ def branch_of(conversation: Conversation, parent_id: str | None) -> tuple[Stored
 
 
 async def retrieve(
-    screened: Screened, branch: Sequence[StoredMessage], who: Principal, services: Services
+    screened: Screened, said: Sequence[Said], who: Principal, services: Services
 ) -> tuple[Found, Reply | None]:
     """Return the passages that the caller may read, or what to say where no answer should be tried."""
     as_of = services.now()
@@ -157,7 +159,7 @@ async def retrieve(
         return nothing, Reply(screened.verdict)
     if outside(screened.text, services.bank_names) is not None:
         return nothing, Reply.CANNOT_VERIFY
-    earlier = [message.text for message in branch if message.role == "user"]
+    earlier = [message.text for message in said if message.role == "user"]
     try:
         found = await services.retrieval.find(
             screened.text, earlier=earlier, access=Access(tenant=who.tenant, groups=who.groups, as_of=as_of)
@@ -170,11 +172,9 @@ async def retrieve(
     return found, None
 
 
-def build_prompt(
-    question: str, branch: Sequence[StoredMessage], found: Found, language: Language, services: Services
-) -> Prompt:
+def build_prompt(question: str, said: Sequence[Said], found: Found, language: Language, services: Services) -> Prompt:
     """Return the prompt, with as much of the history as its budget allows, newest first."""
-    recent = window(branch, services.models.tokenizer.count, services.settings.history_tokens)
+    recent = window(said, services.models.tokenizer.count, services.settings.history_tokens)
     return services.prompts.build(
         question,
         history=[Message(message.role, message.text) for message in recent],

@@ -96,8 +96,7 @@ async def begun(
     idempotency_key: Annotated[str | None, Header(min_length=1, max_length=200)] = None,
 ) -> Begun:
     """Begin an answer, or join the one that the Idempotency-Key began; whatever may refuse has refused on return."""
-    if request.app.state.draining:
-        raise Draining(retry_after=1)
+    refuse_while_draining(request)
     digest = hashlib.sha256(ask.model_dump_json(exclude={"stream"}).encode()).hexdigest()
     joined = await joined_by(idempotency_key, digest, who, services)
     if joined is not None:
@@ -108,6 +107,29 @@ async def begun(
         parent_id=ask.parent_id,
         max_answer_tokens=ask.max_answer_tokens or services.settings.max_answer_tokens,
     )
+    begun = await begin(question, who, services)
+    if idempotency_key is not None:
+        with suppress(StoreUnavailable):
+            await services.answer_log.bind(who, idempotency_key, digest, begun.answer_id)
+    return begun
+
+
+def refuse_while_draining(request: Request) -> None:
+    """Begin nothing in a process that is about to end.
+
+    Raises:
+        Draining: it is.
+    """
+    if request.app.state.draining:
+        raise Draining(retry_after=1)
+
+
+async def begin(question: Question, who: Principal, services: Services) -> Begun:
+    """Open the turn and set its answer going.
+
+    Raises:
+        ChatError: whatever refuses it.
+    """
     turn = await open_turn(question, who, services)
     running = Running(turn.answer_id, who, conversation_id=turn.conversation.id)
     refs = [
@@ -116,9 +138,6 @@ async def begun(
     ]
     with anyio.CancelScope(shield=True):  # a reserved turn is always answered or settled
         await services.answers.start(running, partial(answer, turn, services=services), passages=refs)
-    if idempotency_key is not None:
-        with suppress(StoreUnavailable):
-            await services.answer_log.bind(who, idempotency_key, digest, turn.answer_id)
     return Begun(turn.answer_id, turn.reservation.limits)
 
 
@@ -140,20 +159,28 @@ TheAnswer = Annotated[Begun, Depends(begun)]
 
 
 class AnswerStream(EventSourceResponse):
-    """The entries of an answer as SSE; counts as a reader until the connection is gone, whatever the generator does."""
+    """An answer as SSE; counts as a reader until the connection is gone, whatever the generator does."""
 
-    def __init__(self, services: Services, who: Principal, answer_id: AnswerId, *, after: int) -> None:
+    def __init__(
+        self,
+        services: Services,
+        answer_id: AnswerId,
+        events: AsyncGenerator[ServerSentEvent],
+        *,
+        resumable: bool = True,
+    ) -> None:
         super().__init__(
-            encode(services, who, answer_id, after=after),
+            events,
             ping=_PING_SECONDS,
             send_timeout=_SEND_TIMEOUT,
             shutdown_grace_period=services.settings.longest_answer,
         )
         self._services = services
         self._answer_id = answer_id
+        self._resumable = resumable
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with self._services.answers.read(self._answer_id):
+        with self._services.answers.read(self._answer_id, resumable=self._resumable):
             await super().__call__(scope, receive, send)
 
 
@@ -173,16 +200,22 @@ async def chat(ask: Ask, begun: TheAnswer, who: TheCaller, services: TheServices
     """Answer a question: a stream of events, or one JSON document with `stream=false`."""
     # 401 403 404 413 422 429 503 came before this line; from here on: token* citation* (done | error)
     if ask.stream:
-        response: Response = AnswerStream(services, who, begun.answer_id, after=0)
+        entries = encode(services, who, begun.answer_id, after=0)
+        response: Response = AnswerStream(services, begun.answer_id, entries)
     else:
-        response = await whole(services, who, begun.answer_id, request)
+        whole = await collect(services, who, begun.answer_id, request)
+        response = document(whole) if whole else Response(status_code=499)
     if begun.limits is not None:
         response.headers.update(rate_limit_headers(begun.limits))
     return response
 
 
-async def whole(services: Services, who: Principal, answer_id: AnswerId, request: Request) -> Response:
-    """Return the whole answer as one document; a customer who leaves before it is there stops it at once."""
+async def collect(services: Services, who: Principal, answer_id: AnswerId, request: Request) -> list[Event]:
+    """Return all events of an answer, or none: a customer who leaves before the last one stops it at once.
+
+    Raises:
+        Draining: the answer goes on elsewhere.
+    """
     events: list[Event] = []
 
     async def watch(scope: anyio.CancelScope) -> None:
@@ -196,7 +229,9 @@ async def whole(services: Services, who: Principal, answer_id: AnswerId, request
             async with aclosing(services.answers.follow(who, answer_id, after=0)) as entries:
                 events.extend([entry.event async for entry in entries])
             tasks.cancel_scope.cancel()
-    return document(events) if events and isinstance(events[-1], LAST) else Response(status_code=499)
+    if events and not isinstance(events[-1], LAST):
+        raise Draining(retry_after=1)
+    return events
 
 
 class AnswerDocument(msgspec.Struct, frozen=True, kw_only=True):
@@ -248,7 +283,7 @@ async def events(
     after, finished = await services.answers.reach(who, AnswerId(answer_id), last_event_id)
     if finished:
         return Response(status_code=204)
-    return AnswerStream(services, who, AnswerId(answer_id), after=after)
+    return AnswerStream(services, AnswerId(answer_id), encode(services, who, AnswerId(answer_id), after=after))
 
 
 @router.post("/answers/{answer_id}/cancel", status_code=202)
