@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from chatbot.errors import KeyReused, NotFound, StoreUnavailable
+from chatbot.errors import NotFound, StoreUnavailable
 from chatbot.events import LAST, Event, from_json, to_json
 from chatbot.redis_breaker import RedisBreaker
 from knowledge.identity import Principal
@@ -138,31 +138,6 @@ class AnswerLog:
         entry = _entry(*cast("_Entries", newest)[0])
         return entry.n, isinstance(entry.event, LAST)
 
-    async def joined(self, who: Principal, key: str, digest: str) -> AnswerId | None:
-        """Return the answer that this Idempotency-Key began, as long as its log lives.
-
-        Raises:
-            KeyReused: it began with another body.
-            StoreUnavailable: Redis cannot be asked.
-        """
-        name = _key(who, key)
-        bound = cast("bytes | None", await self._breaker.call(lambda: self._redis.get(name)))
-        if bound is None:
-            return None
-        answer_id, _, begun_with = bound.decode().partition(" ")
-        if begun_with != digest:
-            raise KeyReused
-        return AnswerId(answer_id)
-
-    async def bind(self, who: Principal, key: str, digest: str, answer_id: AnswerId) -> None:
-        """Let an Idempotency-Key stand for an answer.
-
-        Raises:
-            StoreUnavailable: Redis cannot be asked.
-        """
-        name, value = _key(who, key), f"{answer_id} {digest}"
-        await self._breaker.call(lambda: self._redis.set(name, value, nx=True, ex=self._settings.keep))
-
     async def forget(self, tenant: str, answer_ids: Sequence[str]) -> None:
         """Remove the logs of a conversation that its customer deletes.
 
@@ -174,17 +149,17 @@ class AnswerLog:
             await self._breaker.call(lambda: self._redis.delete(*keys))
 
 
+def answer_key(tenant: str, answer_id: AnswerId) -> str:
+    """Return the key that exists for as long as the answer's log does."""
+    return _hash(tenant, answer_id)
+
+
 def _hash(tenant: str, answer_id: AnswerId) -> str:
     return f"{{{tenant}}}:answer:{answer_id}"
 
 
 def _stream(tenant: str, answer_id: AnswerId) -> str:
     return f"{{{tenant}}}:answer:{answer_id}:events"
-
-
-def _key(who: Principal, key: str) -> str:
-    # Length first: no choice of sub and key can name another customer's.
-    return f"{{{who.tenant}}}:idempotency:{len(who.sub)}:{who.sub}:{key}"
 
 
 def _entry(entry_id: bytes, fields: dict[bytes, bytes]) -> Entry:

@@ -9,6 +9,7 @@ ChatError
 ├── NotFound              404 not_found           not there, or somebody else's
 │   └── ModelNotFound     404 model_not_found     no model of that name answers here
 ├── LogLost               409 log_lost            the answer log no longer reaches back that far
+├── StillRunning          409 still_running       the answer has not ended yet
 ├── TooLarge              413 too_large           larger than the limit will ever allow
 ├── Unprocessable         422 invalid_request     a field is missing or out of range
 │   └── KeyReused         422 idempotency_key_reused  the same Idempotency-Key with another body
@@ -79,6 +80,10 @@ class ModelNotFound(NotFound):
 
 class LogLost(ChatError):
     code, status, title = "log_lost", 409, "The answer's log no longer reaches back that far"
+
+
+class StillRunning(ChatError):
+    code, status, title, retryable = "still_running", 409, "The answer has not ended yet", True
 
 
 class TooLarge(ChatError):

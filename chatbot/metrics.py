@@ -42,6 +42,7 @@ class Metrics:
         self.withheld = counter("chatbot_withheld_sentences", "Sentences that failed the checks", ["language"])
         self.citations = counter("chatbot_citations", "Citations shown", ["language"])
         self.refused = counter("chatbot_refused_requests", "Requests refused before the first byte", ["code"])
+        self.feedback = counter("chatbot_feedback", "Ratings given to answers", ["rating"])
         self.active = gauge("chatbot_active_answers", "Answers that run in this process")
         self.busy = gauge("chatbot_busy_slots", "Model slots taken")
         self.queued = gauge("chatbot_queued_answers", "Answers that wait for a model slot")

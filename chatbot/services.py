@@ -13,11 +13,13 @@ from chatbot.answerability import AnswerabilitySettings
 from chatbot.answers import Answers
 from chatbot.audit import Audit
 from chatbot.citations import Grounding
-from chatbot.history import History
+from chatbot.history import ConversationIds, History
+from chatbot.idempotency import IdempotencyKeys
 from chatbot.ledger import Ledger
 from chatbot.metrics import Metrics, TurnFinished
 from chatbot.models import Models
 from chatbot.prompt import PromptBuilder
+from chatbot.ratings import Ratings
 from chatbot.retrieval import Retrieval
 from knowledge.identity import Authenticator
 from knowledge.index import Index
@@ -31,6 +33,8 @@ class TurnSettings(BaseModel, frozen=True):
     answerability: AnswerabilitySettings = AnswerabilitySettings()
     contact: str = "1599-0000"
     temperature: float = 0.0
+    again_temperature: float = 0.4
+    """Of an answer that is asked for again: at the first one's 0 it would say the same again."""
     max_answer_tokens: int = 400
     most_answer_tokens: int = 2000
     extension_tokens: int = 128
@@ -42,11 +46,6 @@ class TurnSettings(BaseModel, frozen=True):
     def probes(self) -> bool:
         """Whether the model is asked first if the passages hold the answer; `off` asks nothing and checks nothing."""
         return self.grounding is not Grounding.OFF
-
-    @property
-    def sampling_text(self) -> str:
-        """The sampling parameters as the audit row keeps them."""
-        return f"temperature={self.temperature}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,13 +59,16 @@ class Services:
     answers: Answers
     answer_log: AnswerLog
     audit: Audit
+    conversation_ids: ConversationIds
     history: History
+    idempotency: IdempotencyKeys
     index: Index
     index_version: str
     ledger: Ledger
     metrics: Metrics
     models: Models
     prompts: PromptBuilder
+    ratings: Ratings
     retrieval: Retrieval
     withdrawals: Withdrawals
     cache_salt: Callable[[str], str]

@@ -14,6 +14,7 @@ from chatbot.answer_log import AnswerLogSettings
 from chatbot.answers import AnswersSettings
 from chatbot.audit import AuditSettings
 from chatbot.history import HistorySettings
+from chatbot.idempotency import IdempotencySettings
 from chatbot.ledger import LedgerSettings
 from chatbot.pool import ModelSettings, ProfileName
 from chatbot.redis_breaker import RedisSettings
@@ -61,6 +62,7 @@ class Settings(BaseSettings):
     answers: AnswersSettings = AnswersSettings()
     answer_log: AnswerLogSettings = AnswerLogSettings()
     history: HistorySettings = HistorySettings()
+    idempotency: IdempotencySettings = IdempotencySettings()
     ledger: LedgerSettings = LedgerSettings()
     redis: RedisSettings = RedisSettings()
     retrieval: RetrievalSettings = RetrievalSettings()

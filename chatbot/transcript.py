@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from chatbot.answer_log import AnswerId
+from chatbot.answer_log import AnswerId, PassageRef
 from chatbot.audit import AuditClosed, AuditOpened
 from chatbot.errors import ChatError
 from chatbot.events import (
@@ -45,9 +45,13 @@ FINISH: Mapping[Reply, FinishReason] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """What the customer asked, and where in which conversation; `earlier` is what the caller says was said before."""
+    """What the customer asked, and where in which conversation; `id` names a question that is answered again.
+
+    `earlier` is what the caller says was said before; no conversation keeps it.
+    """
 
     text: str
+    id: str | None = None
     conversation_id: str | None = None
     parent_id: str | None = None
     earlier: tuple[Earlier, ...] = ()
@@ -70,6 +74,7 @@ class Turn:
     reply: Reply | None
     reservation: Reservation
     max_answer_tokens: int
+    temperature: float
     notices: tuple[Notice, ...]
     trace_id: str
     opened_at: float
@@ -115,7 +120,7 @@ def audit_opened(turn: Turn, services: Services) -> AuditOpened:
         model=services.models.model,
         prompt_version=services.prompts.version,
         index_version=services.index_version,
-        sampling=services.settings.sampling_text,
+        sampling=f"temperature={turn.temperature}",
         grounding=services.settings.grounding.value,
         at=services.now(),
     )
@@ -166,6 +171,12 @@ def sources(turn: Turn) -> Sources:
     )
 
 
+def passage_refs(turn: Turn) -> tuple[PassageRef, ...]:
+    """Return which passages stand behind the sources, in their order."""
+    shown = [hit.passage for hit in turn.found.hits[: turn.prompt.passages]] if turn.reply is None else []
+    return tuple(PassageRef(document_id=p.document_id, version=p.version, n=p.n) for p in shown)
+
+
 def asked(turn: Turn, services: Services) -> StoredMessage:
     """Return the question as the history keeps it: masked."""
     return StoredMessage(
@@ -183,8 +194,11 @@ def answered(turn: Turn, draft: Draft, services: Services) -> StoredMessage:
         at=services.now(),
         answer_id=turn.answer_id,
         sources=sources(turn).items,
+        passages=passage_refs(turn),
         citations=tuple(event for event in draft.shown if isinstance(event, Citation)),
+        notices=(*turn.notices, *(event for event in draft.shown if isinstance(event, Notice))),
         finish_reason="error" if draft.error else draft.finish_reason,
+        grounded=draft.grounded,
     )
 
 

@@ -84,7 +84,7 @@ async def open_turn(question: Question, who: Principal, services: Services) -> T
     conversation = await load_conversation(question, who, services)
     screened = screen(question.text)
     language = language_of(screened.text)
-    branch = branch_of(conversation, question.parent_id)
+    branch = branch_of(conversation, question)
     said: list[Said] = [*branch, *admitted(question.earlier)]
     found, reply = await retrieve(screened, said, who, services)
     prompt = build_prompt(screened.text, said, found, language, services)
@@ -97,7 +97,7 @@ async def open_turn(question: Question, who: Principal, services: Services) -> T
     )
     turn = Turn(
         answer_id=AnswerId(uuid4().hex),
-        question_id=uuid4().hex,
+        question_id=question.id or uuid4().hex,
         conversation=conversation,
         parent_id=branch[-1].id if branch else None,
         who=who,
@@ -108,12 +108,13 @@ async def open_turn(question: Question, who: Principal, services: Services) -> T
         reply=reply,
         reservation=reservation,
         max_answer_tokens=question.max_answer_tokens,
+        temperature=services.settings.again_temperature if question.id else services.settings.temperature,
         notices=(notice(NoticeCode.MASKED, language),) if screened.masked else (),
         trace_id=current_trace_id(),
         opened_at=time.monotonic(),
     )
     try:
-        recorded = await record_opening(turn, services)
+        recorded = await record_opening(turn, services, is_kept=question.id is not None)
     except BaseException:
         with anyio.move_on_after(1, shield=True), suppress(StoreUnavailable):  # what failed first is what is told
             await services.ledger.settle(reservation, 0)
@@ -124,25 +125,35 @@ async def open_turn(question: Question, who: Principal, services: Services) -> T
 
 
 async def load_conversation(question: Question, who: Principal, services: Services) -> Conversation:
-    """Return the conversation that the question goes on with, or a new one; without Redis an empty one."""
-    new = Conversation.new(question.conversation_id or uuid4().hex, now=services.now())
-    if question.conversation_id is None:
-        return new
-    try:
-        return await services.history.load(Owner(who.tenant, who.sub), question.conversation_id)
-    except StoreUnavailable:
-        return new
-
-
-def branch_of(conversation: Conversation, parent_id: str | None) -> tuple[StoredMessage, ...]:
-    """Return the messages that lead to the question: up to `parent_id`, or to the newest one.
+    """Return the conversation that the question goes on with, or a new one; without Redis an empty one.
 
     Raises:
-        NotFound: the conversation has no such message.
+        NotFound: there is no such conversation, or it is somebody else's.
     """
-    newest = conversation.messages[-1].id if conversation.messages else None
-    branch = path_to(conversation.messages, parent_id or newest)
-    if parent_id is not None and not branch:
+    owner, asked_for, now = Owner(who.tenant, who.sub), question.conversation_id, services.now()
+    if asked_for is None:
+        return Conversation.new(services.conversation_ids.new(owner, now=now), now=now)
+    try:
+        if services.conversation_ids.may_begin(owner, asked_for, now=now):  # its first question was not kept
+            return await services.history.load_or_begin(owner, asked_for, now=now)
+        return await services.history.load(owner, asked_for)
+    except StoreUnavailable:
+        return Conversation.new(asked_for, now=now)
+
+
+def branch_of(conversation: Conversation, question: Question) -> tuple[StoredMessage, ...]:
+    """Return the messages that lead to the question: up to its parent, or to the newest answer.
+
+    A question that is still being answered is nobody's parent: one asked meanwhile begins a branch beside it.
+
+    Raises:
+        NotFound: the conversation has no such parent.
+    """
+    answers = [message.id for message in conversation.messages if message.role == "assistant"]
+    newest = answers[-1] if answers and question.id is None else None
+    branch = path_to(conversation.messages, question.parent_id or newest)
+    asked_before = question.id is not None or not conversation.messages  # then nothing older need be kept
+    if question.parent_id is not None and not branch and not asked_before:
         raise NotFound("the conversation has no such message")
     return branch
 
@@ -183,14 +194,16 @@ def build_prompt(question: str, said: Sequence[Said], found: Found, language: La
     )
 
 
-async def record_opening(turn: Turn, services: Services) -> bool:
+async def record_opening(turn: Turn, services: Services, *, is_kept: bool) -> bool:
     """Make the audit row and the question durable before any model is called; return whether the history has it.
+
+    `is_kept` says of a question that is answered again that the history has it already.
 
     Raises:
         AuditUnavailable: no answer goes unaudited.
     """
     await services.audit.open(audit_opened(turn, services))
-    return await remember(turn, asked(turn, services), services)
+    return is_kept or await remember(turn, asked(turn, services), services)
 
 
 async def remember(turn: Turn, message: StoredMessage, services: Services) -> bool:
@@ -272,7 +285,7 @@ async def stream_answer(turn: Turn, running: Running, draft: Draft, services: Se
     reservation: Reservation | None = turn.reservation
     stream = services.models.stream(
         turn.prompt.answer_ids,
-        sampling=Sampling(max_tokens=turn.max_answer_tokens, temperature=services.settings.temperature),
+        sampling=Sampling(max_tokens=turn.max_answer_tokens, temperature=turn.temperature),
         conversation_id=turn.conversation.id,
         cache_salt=services.cache_salt(turn.who.tenant),
     )
@@ -284,7 +297,7 @@ async def stream_answer(turn: Turn, running: Running, draft: Draft, services: Se
                     show(checks.feed(delta.text), running, draft)
                     reservation = await within_reservation(reservation, draft, services)
                 case Switched():
-                    running.put(notice(NoticeCode.MODEL_SWITCHED, turn.language))
+                    show([notice(NoticeCode.MODEL_SWITCHED, turn.language)], running, draft)
                 case ModelDone():
                     draft.usage, draft.finish_reason = delta.usage, FinishReason(delta.finish_reason)
             if reservation is None:
@@ -348,11 +361,11 @@ def say(reply: Reply, turn: Turn, running: Running, draft: Draft, services: Serv
 
 def fall_back_on_quotes(exc: ChatError, turn: Turn, running: Running, draft: Draft, services: Services) -> None:
     """With every model away: the passages themselves, quoted and cited, and a person to talk to."""
-    if draft.shown:
+    if draft.text:
         draft.error = exc
         return
     quoted = quote_passages(turn.screened.text, [hit.passage for hit in turn.found.hits], turn.language)
-    running.put(notice(NoticeCode.DEGRADED, turn.language))
+    show([notice(NoticeCode.DEGRADED, turn.language)], running, draft)
     if quoted.text:
         show([Token(text=quoted.text), *quoted.citations], running, draft)
     say(Reply.UNAVAILABLE, turn, running, draft, services)

@@ -18,11 +18,13 @@ from chatbot.answer_log import AnswerLog
 from chatbot.answers import Answers
 from chatbot.audit import UNAVAILABLE, open_audit
 from chatbot.errors import AuditUnavailable, IndexUnavailable
-from chatbot.history import History
+from chatbot.history import ConversationIds, History
+from chatbot.idempotency import IdempotencyKeys
 from chatbot.ledger import Ledger
 from chatbot.metrics import Metrics
 from chatbot.models import open_models
 from chatbot.prompt import PromptBuilder, load_templates
+from chatbot.ratings import Ratings
 from chatbot.redis_breaker import RedisBreaker, open_redis
 from chatbot.retrieval import Retrieval
 from chatbot.services import Services
@@ -58,6 +60,8 @@ async def open_services(
         breaker = RedisBreaker(settings.redis.breaker)
         models = await stack.enter_async_context(open_models(settings.models, on_call=metrics.model_called))
         audit = await stack.enter_async_context(open_audit(engine, settings.audit))
+        ratings = Ratings(engine)
+        await ratings.prepare()
         withdrawals = await stack.enter_async_context(open_withdrawals(engine))
         # Entered last, so left first: no answer outlives what it uses.
         tasks = await stack.enter_async_context(anyio.create_task_group())
@@ -72,7 +76,11 @@ async def open_services(
             answers=Answers(answer_log, tasks, settings.answers),
             answer_log=answer_log,
             audit=audit,
+            conversation_ids=ConversationIds(
+                settings.audit_key.get_secret_value(), begin_within=settings.history.begin_within
+            ),
             history=History(redis, breaker, settings.history),
+            idempotency=IdempotencyKeys(redis, breaker, settings.idempotency),
             index=index,
             index_version=index.collection,
             ledger=Ledger(redis, breaker, settings.ledger),
@@ -81,6 +89,7 @@ async def open_services(
             prompts=PromptBuilder(
                 load_templates(), models.tokenizer, banks=banks, passage_tokens=settings.passage_tokens
             ),
+            ratings=ratings,
             retrieval=Retrieval(index, settings.retrieval, load_glossary()),
             withdrawals=withdrawals,
             cache_salt=partial(salt_of, settings.audit_key.get_secret_value()),

@@ -1,9 +1,21 @@
--- KEYS 1 conversation (hash), 2 its messages (list), 3 the owner's conversations (sorted set by last change)
+-- KEYS 1 conversation (hash), 2 its messages (list), 3 the owner's conversations (sorted set by last change),
+-- 4 its answers (hash: answer id to feedback, empty without), 5 whether it was deleted
 -- ARGV 1 conversation id, 2 may create, 3 title, 4 now, 5 seconds to keep, 6 most messages, 7 most conversations,
 -- 8 what the owner's keys begin with, 9.. messages.
--- A conversation that its customer deleted meanwhile stays deleted: only a first question may create one.
+-- A conversation that its customer deleted meanwhile stays deleted: only a question may create one, and none that was.
 
-if ARGV[2] == "0" and redis.call("EXISTS", KEYS[1]) == 0 then
+local base = ARGV[8]
+
+local function forget(id)
+  local answers = base .. ":answers:" .. id
+  for _, answer in ipairs(redis.call("HKEYS", answers)) do
+    redis.call("DEL", base .. ":answer:" .. answer)
+  end
+  redis.call("DEL", base .. ":conversation:" .. id, base .. ":messages:" .. id, answers)
+  redis.call("ZREM", KEYS[3], id)
+end
+
+if redis.call("EXISTS", KEYS[1]) == 0 and (ARGV[2] == "0" or redis.call("EXISTS", KEYS[5]) == 1) then
   return 0
 end
 redis.call("HSETNX", KEYS[1], "title", ARGV[3])
@@ -11,17 +23,30 @@ redis.call("HSETNX", KEYS[1], "created_at", ARGV[4])
 redis.call("HSET", KEYS[1], "updated_at", ARGV[4])
 for i = 9, #ARGV do
   redis.call("RPUSH", KEYS[2], ARGV[i])
+  local answer = cjson.decode(ARGV[i]).answer_id
+  if answer then
+    redis.call("HSETNX", KEYS[4], answer, "")
+    redis.call("SET", base .. ":answer:" .. answer, ARGV[1])
+  end
 end
-redis.call("LTRIM", KEYS[2], -tonumber(ARGV[6]), -1)
+while redis.call("LLEN", KEYS[2]) > tonumber(ARGV[6]) do
+  local answer = cjson.decode(redis.call("LPOP", KEYS[2])).answer_id
+  if answer then
+    redis.call("HDEL", KEYS[4], answer)
+    redis.call("DEL", base .. ":answer:" .. answer)
+  end
+end
 redis.call("ZADD", KEYS[3], ARGV[4], ARGV[1])
 local surplus = redis.call("ZCARD", KEYS[3]) - tonumber(ARGV[7])
 if surplus > 0 then
   for _, id in ipairs(redis.call("ZRANGE", KEYS[3], 0, surplus - 1)) do
-    redis.call("DEL", ARGV[8] .. ":conversation:" .. id, ARGV[8] .. ":messages:" .. id)
-    redis.call("ZREM", KEYS[3], id)
+    forget(id)
   end
 end
-for i = 1, 3 do
+for i = 1, 4 do
   redis.call("EXPIRE", KEYS[i], ARGV[5])
+end
+for _, answer in ipairs(redis.call("HKEYS", KEYS[4])) do
+  redis.call("EXPIRE", base .. ":answer:" .. answer, ARGV[5])
 end
 return 1

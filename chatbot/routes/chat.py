@@ -2,23 +2,21 @@
 
 import hashlib
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing, suppress
-from dataclasses import dataclass
-from datetime import date
+from contextlib import aclosing
 from functools import partial
 from typing import Annotated, cast
 
 import anyio
 import msgspec
-from fastapi import APIRouter, Depends, Header, Path, Request, Response
+from fastapi import APIRouter, Depends, Header, Request, Response
 from pydantic import BaseModel, Field, StringConstraints
 from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.types import Receive, Scope, Send
 
-from chatbot.answer_log import AnswerId, PassageRef
+from chatbot.answer_log import AnswerId
 from chatbot.answers import Running
 from chatbot.auth import TheCaller
-from chatbot.errors import Draining, NotFound, StoreUnavailable
+from chatbot.errors import Draining
 from chatbot.events import (
     LAST,
     Accepted,
@@ -34,11 +32,11 @@ from chatbot.events import (
     Usage,
     to_json,
 )
+from chatbot.idempotency import Begun
 from chatbot.routes.headers import rate_limit_headers
 from chatbot.services import Services, TheServices
-from chatbot.transcript import Question
+from chatbot.transcript import Question, passage_refs
 from chatbot.turn import answer, open_turn
-from knowledge.access import Access
 from knowledge.identity import Principal
 
 router = APIRouter(prefix="/v1", tags=["chat"])
@@ -47,7 +45,8 @@ _PING_SECONDS = 10
 _SEND_TIMEOUT = 30.0
 _NO_CONTROL = r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f]*$"
 
-Message = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=4000, pattern=_NO_CONTROL)]
+Text = Annotated[str, StringConstraints(strip_whitespace=True, pattern=_NO_CONTROL)]
+Message = Annotated[Text, StringConstraints(min_length=1, max_length=4000)]
 Id = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{32}$")]
 
 
@@ -67,51 +66,22 @@ class Cancelled(BaseModel):
     stopped: bool
 
 
-class SourceText(BaseModel):
-    """The passage behind a source's number."""
-
-    n: int
-    document_id: str
-    version: int
-    title: str
-    section: str
-    page: int | None
-    effective_from: date | None
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Begun:
-    """An answer that runs or has run, and what its caller has left where that is known."""
-
-    answer_id: AnswerId
-    limits: Limits | None
+IdempotencyKey = Annotated[str | None, Header(min_length=1, max_length=200)]
 
 
 async def begun(
-    ask: Ask,
-    who: TheCaller,
-    services: TheServices,
-    request: Request,
-    idempotency_key: Annotated[str | None, Header(min_length=1, max_length=200)] = None,
+    ask: Ask, who: TheCaller, services: TheServices, request: Request, idempotency_key: IdempotencyKey = None
 ) -> Begun:
     """Begin an answer, or join the one that the Idempotency-Key began; whatever may refuse has refused on return."""
     refuse_while_draining(request)
-    digest = hashlib.sha256(ask.model_dump_json(exclude={"stream"}).encode()).hexdigest()
-    joined = await joined_by(idempotency_key, digest, who, services)
-    if joined is not None:
-        return Begun(joined, None)
     question = Question(
         text=ask.message,
         conversation_id=ask.conversation_id,
         parent_id=ask.parent_id,
         max_answer_tokens=ask.max_answer_tokens or services.settings.max_answer_tokens,
     )
-    begun = await begin(question, who, services)
-    if idempotency_key is not None:
-        with suppress(StoreUnavailable):
-            await services.answer_log.bind(who, idempotency_key, digest, begun.answer_id)
-    return begun
+    digest = digest_of(ask.model_dump_json(exclude={"stream"}))
+    return await services.idempotency.begin_once(who, idempotency_key, digest, partial(begin, question, who, services))
 
 
 def refuse_while_draining(request: Request) -> None:
@@ -124,6 +94,11 @@ def refuse_while_draining(request: Request) -> None:
         raise Draining(retry_after=1)
 
 
+def digest_of(body: str) -> str:
+    """Return what two requests must share to be the same request."""
+    return hashlib.sha256(body.encode()).hexdigest()
+
+
 async def begin(question: Question, who: Principal, services: Services) -> Begun:
     """Open the turn and set its answer going.
 
@@ -132,27 +107,9 @@ async def begin(question: Question, who: Principal, services: Services) -> Begun
     """
     turn = await open_turn(question, who, services)
     running = Running(turn.answer_id, who, conversation_id=turn.conversation.id)
-    refs = [
-        PassageRef(document_id=h.passage.document_id, version=h.passage.version, n=h.passage.n)
-        for h in turn.found.hits[: turn.prompt.passages]
-    ]
     with anyio.CancelScope(shield=True):  # a reserved turn is always answered or settled
-        await services.answers.start(running, partial(answer, turn, services=services), passages=refs)
+        await services.answers.start(running, partial(answer, turn, services=services), passages=passage_refs(turn))
     return Begun(turn.answer_id, turn.reservation.limits)
-
-
-async def joined_by(key: str | None, digest: str, who: Principal, services: Services) -> AnswerId | None:
-    """Return the answer that the key began; without Redis keys join nothing and the chat goes on.
-
-    Raises:
-        KeyReused: it began with another body.
-    """
-    if key is None:
-        return None
-    try:
-        return await services.answer_log.joined(who, key, digest)
-    except StoreUnavailable:
-        return None
 
 
 TheAnswer = Annotated[Begun, Depends(begun)]
@@ -199,7 +156,12 @@ async def encode(
 async def chat(ask: Ask, begun: TheAnswer, who: TheCaller, services: TheServices, request: Request) -> Response:
     """Answer a question: a stream of events, or one JSON document with `stream=false`."""
     # 401 403 404 413 422 429 503 came before this line; from here on: token* citation* (done | error)
-    if ask.stream:
+    return await told(begun, who, services, request, stream=ask.stream)
+
+
+async def told(begun: Begun, who: Principal, services: Services, request: Request, *, stream: bool) -> Response:
+    """Return the answer as a stream or as one document, with what its caller has left."""
+    if stream:
         entries = encode(services, who, begun.answer_id, after=0)
         response: Response = AnswerStream(services, begun.answer_id, entries)
     else:
@@ -293,28 +255,3 @@ async def cancel(answer_id: Id, who: TheCaller, services: TheServices) -> Cancel
     if not stopped:
         await services.answers.reach(who, AnswerId(answer_id), None)  # 404 where there is no such answer
     return Cancelled(stopped=stopped)
-
-
-@router.get("/answers/{answer_id}/sources/{n}")
-async def source(
-    answer_id: Id, n: Annotated[int, Path(ge=1, le=100)], who: TheCaller, services: TheServices
-) -> SourceText:
-    """Return the passage behind a source's number, if the caller may still read it."""
-    refs = await services.answer_log.passages(who, AnswerId(answer_id))
-    if n > len(refs):
-        raise NotFound("the answer has no such source")
-    ref = refs[n - 1]
-    access = Access(tenant=who.tenant, groups=who.groups, as_of=services.now())
-    passage = await services.index.passage(document_id=ref.document_id, version=ref.version, n=ref.n, access=access)
-    if passage is None:
-        raise NotFound("the bank has withdrawn this document")
-    return SourceText(
-        n=n,
-        document_id=passage.document_id,
-        version=passage.version,
-        title=passage.title,
-        section=passage.section,
-        page=passage.page,
-        effective_from=passage.effective_from,
-        text=passage.text,
-    )

@@ -46,7 +46,9 @@ async def delete(conversation_id: Id, who: TheCaller, services: TheServices) -> 
     """Remove every trace of a conversation but its audit records."""
     owner = Owner(who.tenant, who.sub)
     found = await services.history.load(owner, conversation_id)
-    await services.answer_log.forget(who.tenant, [m.answer_id for m in found.messages if m.answer_id])
+    answers = [m.answer_id for m in found.messages if m.answer_id]
+    await services.answer_log.forget(who.tenant, answers)
+    await services.ratings.forget(answers)
     await services.history.delete(owner, conversation_id)
 
 

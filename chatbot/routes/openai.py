@@ -19,11 +19,12 @@ from chatbot.answer_log import AnswerId
 from chatbot.auth import TheCaller
 from chatbot.errors import Draining, ModelNotFound
 from chatbot.events import LAST, Event, Failed
+from chatbot.idempotency import Begun
 from chatbot.models import UNKNOWN_MODEL
 from chatbot.openai_reply import Chunks, Model, ModelList, completion, error_reply
 from chatbot.openai_request import AskedQuestion, CompletionRequest, read_request
 from chatbot.problems import Format, Problem
-from chatbot.routes.chat import AnswerStream, Ask, Begun, begin, collect, refuse_while_draining
+from chatbot.routes.chat import AnswerStream, Ask, begin, collect, refuse_while_draining
 from chatbot.routes.headers import rate_limit_headers
 from chatbot.services import Services, TheServices
 from chatbot.transcript import Question

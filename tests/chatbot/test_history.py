@@ -7,9 +7,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
+from chatbot.answer_log import PassageRef
 from chatbot.errors import BadRequest, NotFound, StoreUnavailable
-from chatbot.events import Citation, FinishReason, Source
-from chatbot.history import Conversation, History, HistorySettings, Owner, StoredMessage, path_to, window
+from chatbot.events import Citation, FinishReason, Notice, NoticeCode, Source
+from chatbot.history import (
+    Conversation,
+    ConversationIds,
+    Feedback,
+    History,
+    HistorySettings,
+    Owner,
+    StoredMessage,
+    path_to,
+    window,
+)
 from chatbot.redis_breaker import RedisBreaker, RedisBreakerSettings
 
 PATIENT = RedisBreakerSettings(slow_after=20, probe_timeout=20)
@@ -53,8 +64,17 @@ ANSWER = StoredMessage(
         ),
     ),
     citations=(Citation(n=1, start=0, end=9, document_id="d", version=2, page=None, quote="연 3.1%"),),
+    passages=(PassageRef(document_id="d", version=2, n=7),),
+    notices=(Notice(code=NoticeCode.WITHHELD, text="한 문장을 뺐습니다."),),
     finish_reason=FinishReason.STOP,
+    grounded=True,
 )
+UP = Feedback(rating="up", reasons=("clear",), comment="고마워요", at=102.0)
+DOWN = Feedback(rating="down", reasons=(), comment="", at=103.0)
+
+
+def answer(name: str, *, to: str) -> StoredMessage:
+    return StoredMessage(id=name, parent_id=to, role="assistant", text="…", at=101.0, answer_id=name)
 
 
 async def keys_of(redis: Redis, owner: Owner) -> set[bytes]:
@@ -84,11 +104,15 @@ class TestHistory:
             with pytest.raises(NotFound):
                 await history.load(Owner(lee.tenant, sub), name)
 
-    async def test_deleting_removes_every_trace(self, history: History, redis: Redis, lee: Owner) -> None:
+    async def test_deleting_leaves_only_that_the_id_was_deleted(self, redis: Redis, lee: Owner) -> None:
+        history = history_of(redis, begin_within=500)
         await history.append(lee, "c1", [question(), ANSWER], now=1)
-        assert await keys_of(redis, lee)
+        await history.rate(lee, "c1", "a1", UP)
         await history.delete(lee, "c1")
-        assert await keys_of(redis, lee) == set()
+        [left] = await keys_of(redis, lee)
+        assert left.endswith(b":deleted:c1")
+        assert await redis.get(left) == b""
+        assert await redis.ttl(left) in {499, 500}
         with pytest.raises(NotFound):
             await history.delete(lee, "c1")
 
@@ -98,12 +122,70 @@ class TestHistory:
         await history.append(lee, "c1", [question()], now=1)
         await history.delete(lee, "c1")
         assert not await history.append(lee, "c1", [ANSWER], now=2)
-        assert await keys_of(redis, lee) == set()
+        assert not await history.append(lee, "c1", [question(name="q2")], now=2)
+        assert not [key for key in await keys_of(redis, lee) if b":deleted:" not in key]
+        with pytest.raises(NotFound):
+            await history.load_or_begin(lee, "c1", now=3)
+
+    async def test_a_question_begins_a_conversation_that_redis_never_heard_of(
+        self, history: History, lee: Owner
+    ) -> None:
+        assert (await history.load_or_begin(lee, "c1", now=1)).messages == ()
+        assert not await history.append(lee, "c1", [ANSWER], now=1)
+        assert await history.append(lee, "c1", [question(parent="an answer that was not kept")], now=2)
+        assert [m.id for m in (await history.load_or_begin(lee, "c1", now=3)).messages] == ["q1"]
 
     async def test_a_message_that_was_written_twice_is_read_once(self, history: History, lee: Owner) -> None:
         await history.append(lee, "c1", [question()], now=1)
         await history.append(lee, "c1", [question()], now=1)
         assert (await history.load(lee, "c1")).messages == (question(),)
+
+    async def test_the_latest_feedback_stands_with_its_answer(self, history: History, lee: Owner) -> None:
+        await history.append(lee, "c1", [question(), ANSWER], now=1)
+        for latest in (UP, DOWN):
+            await history.rate(lee, "c1", "a1", latest)
+            asked, answered = (await history.load(lee, "c1")).messages
+            assert asked.feedback is None
+            assert answered.feedback == latest
+
+    async def test_feedback_needs_an_answer_of_ones_own(self, history: History, redis: Redis, lee: Owner) -> None:
+        await history.append(lee, "c1", [question(), ANSWER], now=1)
+        before = await keys_of(redis, lee)
+        for owner, conversation, name in (
+            (Owner(lee.tenant, "kim"), "c1", "a1"),
+            (lee, "c2", "a1"),
+            (lee, "c1", "a2"),
+            (lee, "c1", "q1"),
+        ):
+            with pytest.raises(NotFound):
+                await history.rate(owner, conversation, name, UP)
+        assert await keys_of(redis, lee) == before
+
+    async def test_an_answer_leads_to_its_conversation(self, history: History, lee: Owner) -> None:
+        await history.append(lee, "c1", [question(), ANSWER], now=1)
+        assert (await history.containing(lee, "a1")).message("a1") == ANSWER
+        for owner, name in ((Owner(lee.tenant, "kim"), "a1"), (lee, "a2"), (lee, "q1")):
+            with pytest.raises(NotFound):
+                await history.containing(owner, name)
+        await history.delete(lee, "c1")
+        with pytest.raises(NotFound):
+            await history.containing(lee, "a1")
+
+    async def test_an_answer_is_found_for_as_long_as_its_conversation_goes_on(self, redis: Redis, lee: Owner) -> None:
+        history = history_of(redis, keep_seconds=500)
+        await history.append(lee, "c1", [question(), ANSWER], now=1)
+        for key in await keys_of(redis, lee):
+            await redis.expire(key, 100)
+        await history.append(lee, "c1", [question(name="q2", parent="a1")], now=2)
+        assert {await redis.ttl(key) for key in await keys_of(redis, lee)} <= {499, 500}
+
+    async def test_answers_that_are_no_longer_kept_leave_nothing_behind(self, redis: Redis, lee: Owner) -> None:
+        history = history_of(redis, most_messages=2, most_conversations=1)
+        for n in range(3):
+            await history.append(lee, "c1", [question(name=f"q{n}"), answer(f"a{n}", to=f"q{n}")], now=n)
+        assert len([key for key in await keys_of(redis, lee) if b":answer:" in key]) == 1
+        await history.append(lee, "c2", [question()], now=9)
+        assert not [key for key in await keys_of(redis, lee) if b":answer" in key]
 
     async def test_the_list_has_the_last_changed_first_and_pages(self, history: History, lee: Owner) -> None:
         for n in range(7):
@@ -188,6 +270,22 @@ async def nowhere() -> AsyncGenerator[Redis]:
     client = Redis(host="127.0.0.1", port=1, socket_connect_timeout=1)
     yield client
     await client.aclose()
+
+
+def test_an_id_may_begin_a_conversation_lately_and_for_its_owner_only() -> None:
+    ids, lee = ConversationIds("a key", begin_within=100), Owner("bank", "lee")
+    given = ids.new(lee, now=1000.9)
+    assert len(given) == 32
+    assert int(given, 16)
+    assert given != ids.new(lee, now=1000.9)
+    assert ids.may_begin(lee, given, now=1099)
+    assert not ids.may_begin(lee, given, now=1100)
+    for other in (Owner("bank", "kim"), Owner("bank2", "lee"), Owner("bank2lee", ""), Owner("", "bank2lee")):
+        assert not ids.may_begin(other, given, now=1001)
+    later = f"{2000:08x}{given[8:]}"
+    for forged in (later, uuid.uuid4().hex, "0" * 32, "", given[:-1], "é" * 32):
+        assert not ids.may_begin(lee, forged, now=2000)
+    assert not ConversationIds("another key", begin_within=100).may_begin(lee, given, now=1001)
 
 
 MESSAGES = st.lists(
