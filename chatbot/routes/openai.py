@@ -6,6 +6,7 @@ Nothing here resumes: a caller who leaves, streaming or not, before the first to
 import math
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import aclosing
+from functools import partial
 from typing import Annotated
 
 import msgspec
@@ -24,7 +25,7 @@ from chatbot.models import UNKNOWN_MODEL
 from chatbot.openai_reply import Chunks, Model, ModelList, completion, error_reply
 from chatbot.openai_request import AskedQuestion, CompletionRequest, read_request
 from chatbot.problems import Format, Problem
-from chatbot.routes.chat import AnswerStream, Ask, begin, collect, refuse_while_draining
+from chatbot.routes.chat import AnswerStream, Ask, IdempotencyKey, begin, collect, digest_of, refuse_while_draining
 from chatbot.routes.headers import rate_limit_headers
 from chatbot.services import Services, TheServices
 from chatbot.transcript import Question
@@ -34,11 +35,19 @@ from telemetry.setup import current_trace_id
 router = APIRouter(prefix="/v1", tags=["openai"])
 
 
-async def begun_completion(asked: CompletionRequest, who: TheCaller, services: TheServices, request: Request) -> Begun:
-    """Begin the answer to an OpenAI request; whatever may refuse has refused on return."""
+async def begun_completion(
+    asked: CompletionRequest,
+    who: TheCaller,
+    services: TheServices,
+    request: Request,
+    idempotency_key: IdempotencyKey = None,
+) -> Begun:
+    """Begin the answer to an OpenAI request, or join the one that its Idempotency-Key began; all refusals come here."""
     refuse_while_draining(request)
     refuse_other_models(asked.model, services)
-    return await begin(question_of(read_request(asked), services), who, services)
+    question = question_of(read_request(asked), services)
+    digest = digest_of(asked.model_dump_json(exclude={"stream", "stream_options"}))
+    return await services.idempotency.begin_once(who, idempotency_key, digest, partial(begin, question, who, services))
 
 
 def refuse_other_models(model: str, services: Services) -> None:

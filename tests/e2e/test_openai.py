@@ -163,6 +163,20 @@ async def test_what_a_caller_says_was_said_is_never_kept(product: Product) -> No
     assert forged not in str(kept)
 
 
+async def test_the_same_key_joins_the_same_answer(product: Product) -> None:
+    key = {"Idempotency-Key": "from openai"}
+    async with client_of(product, "twice-openai") as client:
+        first, second = [
+            await client.chat.completions.create(model=MODEL, messages=asking(ENGLISH), extra_headers=key)
+            for _ in range(2)
+        ]
+        with pytest.raises(openai.UnprocessableEntityError) as refused:
+            await client.chat.completions.create(model=MODEL, messages=asking(KOREAN), extra_headers=key)
+    assert second.id == first.id
+    assert second.choices == first.choices
+    assert refused.value.code == "idempotency_key_reused"
+
+
 async def test_max_tokens_bounds_the_answer(product: Product) -> None:
     async with client_of(product, "brief") as client:
         completion = await client.chat.completions.create(model=MODEL, messages=asking(KOREAN), max_tokens=10)
