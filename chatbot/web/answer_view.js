@@ -19,13 +19,14 @@ export class AnswerView {
   #notices = el("div");
   #end = el("div");
   #sourceList = el("div");
+  #actions = el("div");
 
   /** `openPassage({answerId, source, quotes, marker})` is called for a marker or a source that was chosen. */
   constructor(openPassage) {
     this.#openPassage = openPassage;
     this.answerId = null;
     const who = say(el("h2", { class: "who" }), "assistant");
-    this.element = el("article", { class: "answer" }, who, this.#notices, this.#body, this.#status, this.#end, this.#sourceList);
+    this.element = el("article", { class: "answer" }, who, this.#notices, this.#body, this.#status, this.#end, this.#sourceList, this.#actions);
   }
 
   get text() {
@@ -73,6 +74,17 @@ export class AnswerView {
     this.paint();
     this.#showSources();
     this.#end.replaceChildren(box);
+  }
+
+  /** Go on from here with the keyboard. */
+  focus() {
+    this.element.tabIndex = -1;
+    this.element.focus({ preventScroll: true });
+  }
+
+  /** Offer what can be done with the answer, below it. */
+  offer(actions) {
+    this.#actions.replaceChildren(actions);
   }
 
   get citedCount() {
@@ -160,9 +172,9 @@ function describe(source) {
   return [el("span", { class: "title", lang: languageOf(title) }, title), details];
 }
 
-/** Return a question as the customer wrote it. */
-export function questionView(text, at) {
+/** Return a question as the customer wrote it; `turns` is the way to what was asked in its place. */
+export function questionView(text, at, turns = null) {
   const who = say(el("h2", { class: "who visually-hidden" }), "you");
   const time = at ? sayMoment(el("span", { class: "at muted" }), { at }) : null;
-  return el("article", { class: "asked" }, who, el("p", { lang: languageOf(text) }, text), time);
+  return el("article", { class: "asked" }, who, el("p", { lang: languageOf(text) }, text), time, turns);
 }

@@ -45,6 +45,16 @@ export class Api {
     return this.#request("/v1/chat", { method: "POST", headers, body: JSON.stringify(question), signal });
   }
 
+  regenerate(answerId, key, signal) {
+    const headers = { accept: "text/event-stream", "idempotency-key": key };
+    return this.#request(`/v1/answers/${answerId}/regenerate`, { method: "POST", headers, signal });
+  }
+
+  async rate(answerId, feedback) {
+    const headers = { "content-type": "application/json" };
+    await this.#request(`/v1/answers/${answerId}/feedback`, { method: "POST", headers, body: JSON.stringify(feedback) });
+  }
+
   resume(answerId, lastEventId, signal) {
     const headers = { accept: "text/event-stream", "last-event-id": lastEventId };
     return this.#request(`/v1/answers/${answerId}/events`, { headers, signal });

@@ -1,12 +1,30 @@
-// A conversation is a tree: a question asked again stands beside the first one. Pure.
+// A conversation is a tree: another answer stands beside the first, a question asked elsewhere beside its sibling. Pure.
 
-/** Return the messages that lead to the newest one, oldest first. */
-export function newestBranch(messages) {
+/** Return the messages that lead to `leaf`, oldest first. */
+function branchTo(messages, leaf) {
   const byId = new Map(messages.map((message) => [message.id, message]));
   const branch = [];
-  for (let message = messages.at(-1); message; message = byId.get(message.parent_id)) {
+  for (let message = leaf; message; message = byId.get(message.parent_id)) {
     branch.unshift(message);
     byId.delete(message.id); // a circle would never end
   }
   return branch;
+}
+
+/** Return the messages that lead to the newest one, oldest first. */
+export const newestBranch = (messages) => branchTo(messages, messages.at(-1));
+
+/** Return the newest branch that holds the message `id`, or the newest of all where none does. */
+export function branchThrough(messages, id) {
+  for (let n = messages.length - 1; n >= 0; n -= 1) {
+    const branch = branchTo(messages, messages[n]);
+    if (branch.some((message) => message.id === id)) return branch;
+  }
+  return newestBranch(messages);
+}
+
+/** Return the ids of what stands beside `message`, itself among them, oldest first. */
+export function siblingsOf(messages, message) {
+  const beside = messages.filter(({ parent_id: parent, role }) => parent === message.parent_id && role === message.role);
+  return beside.map(({ id }) => id);
 }

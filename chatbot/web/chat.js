@@ -2,8 +2,9 @@
 
 import { ConnectionLost, TokenNeeded } from "./api.js";
 import { followAnswer } from "./answer_stream.js";
+import { actionsView, turnsView } from "./answer_actions.js";
 import { AnswerView, questionView } from "./answer_view.js";
-import { newestBranch } from "./branch.js";
+import { branchThrough, newestBranch, siblingsOf } from "./branch.js";
 import { t } from "./i18n.js";
 import { troubleOf, troubleView } from "./trouble.js";
 
@@ -32,7 +33,16 @@ export class Chat {
     const question = questionView(text);
     this.#messages.append(question);
     this.#hooks.asked();
-    await this.#answer({ text, question, parentId: null, before: this.#lastId, key: randomKey() });
+    await this.#answer({ text, question, parentId: this.#lastId, again: null, siblings: [], key: randomKey() });
+  }
+
+  /** Answer the question before `view` once more, in its place; what was said after it belongs to the other branch. */
+  async #regenerate({ view, text, siblings }) {
+    if (this.#running) return;
+    const question = view.element.previousElementSibling;
+    while (question.nextElementSibling) question.nextElementSibling.remove();
+    this.#hooks.asked();
+    await this.#answer({ text, question, parentId: null, again: view.answerId, siblings, key: randomKey() });
   }
 
   /** Stop the running answer; what was shown stays. */
@@ -59,26 +69,75 @@ export class Chat {
     this.#messages.replaceChildren();
   }
 
-  /** Show an earlier conversation. */
-  show({ id, messages }) {
+  /** Show an earlier conversation: the newest branch, or the newest one that holds the message `through`. */
+  show({ id, messages }, through = null) {
     this.clear();
     this.conversationId = id;
-    const branch = newestBranch(messages);
-    this.#lastId = branch.at(-1)?.id ?? null;
+    const branch = through ? branchThrough(messages, through) : newestBranch(messages);
+    this.#lastId = branch.findLast(({ role }) => role === "assistant")?.id ?? null;
     branch.forEach((message, n) => {
-      this.#messages.append(message.role === "user" ? questionView(message.text, message.at) : this.#past(message));
+      const siblings = siblingsOf(messages, message);
+      const asked = branch[n - 1]?.text ?? "";
+      this.#messages.append(message.role === "user" ? this.#asked(message, siblings) : this.#past(message, asked, siblings));
       if (message.role === "user" && branch[n + 1]?.role !== "assistant") this.#messages.append(this.#unanswered());
     });
   }
 
-  #past({ answer_id: answerId, text, sources = [], citations = [], finish_reason: reason }) {
+  #asked({ id, text, at }, siblings) {
+    return questionView(text, at, this.#turns(siblings, id));
+  }
+
+  #past(message, asked, siblings) {
+    const { answer_id: answerId, text, sources = [], citations = [], notices = [], grounded, feedback } = message;
     const view = new AnswerView(this.#openPassage);
     view.answerId = answerId;
+    notices.forEach((notice) => view.notice(notice));
     view.sources(sources);
     view.append(text);
     citations.forEach((citation) => view.cite(citation));
-    view.finish(reason ?? "stop");
+    view.finish(message.finish_reason ?? "stop", { grounded });
+    this.#offer(view, asked, siblings, feedback);
     return view.element;
+  }
+
+  #offer(view, text, siblings, feedback = null) {
+    const regenerate = () => this.#regenerate({ view, text, siblings });
+    const rate = (said) => this.#rate(view.answerId, said);
+    view.offer(actionsView({ feedback, regenerate, rate, turns: this.#turns(siblings, view.answerId) }));
+  }
+
+  #turns(siblings, id) {
+    return turnsView(siblings, id, (to, step) => this.#turnTo(to, step));
+  }
+
+  /** Show the branch of the message `id`, and leave the focus on the switch. */
+  async #turnTo(id, step) {
+    if (this.#running) return;
+    const from = this.conversationId;
+    try {
+      const conversation = await this.#api.conversation(from);
+      if (this.#running || this.conversationId !== from) return; // the customer went on meanwhile
+      this.show(conversation, id);
+    } catch (error) {
+      this.#announcer.announce(t(troubleOf(error).said));
+      return;
+    }
+    const steps = [...this.#messages.querySelectorAll(`[data-step="${step}"]`)];
+    const target = steps.find((button) => button.closest(".turns").dataset.shown === id) ?? steps.at(-1);
+    const enabled = target?.disabled ? target.parentElement.querySelector("button:enabled") : target;
+    enabled?.focus();
+  }
+
+  /** Keep what the customer thinks of an answer; return whether it is kept. */
+  async #rate(answerId, said) {
+    try {
+      await this.#api.rate(answerId, said);
+    } catch {
+      this.#announcer.announce(t("rate_failed"));
+      return false;
+    }
+    this.#announcer.announce(t("rated"));
+    return true;
   }
 
   #unanswered() {
@@ -90,6 +149,7 @@ export class Chat {
   async #answer(turn) {
     const view = new AnswerView(this.#openPassage);
     turn.question.after(view.element);
+    if (turn.again) view.focus(); // the button that was pressed is gone
     const running = { view, turn, abort: new AbortController(), stopping: false, ended: false };
     this.#running = running;
     this.#hooks.busy(true);
@@ -113,7 +173,10 @@ export class Chat {
     if (this.conversationId) question.conversation_id = this.conversationId;
     if (turn.parentId) question.parent_id = turn.parentId;
     return followAnswer({
-      ask: () => this.#api.ask(question, turn.key, abort.signal),
+      ask: () =>
+        turn.again
+          ? this.#api.regenerate(turn.again, turn.key, abort.signal)
+          : this.#api.ask(question, turn.key, abort.signal),
       resume: (answerId, lastId) => this.#api.resume(answerId, lastId, abort.signal),
       signal: abort.signal,
     });
@@ -127,7 +190,7 @@ export class Chat {
       sources: () => view.sources(event.items),
       token: () => this.#grew(event.text, running),
       citation: () => view.cite(event),
-      notice: () => this.#noticed(event, view),
+      notice: () => this.#noticed(event, running),
       done: () => this.#done(event, running),
       error: () => this.#failed(event, running),
       reconnecting: () => view.wait("reconnecting", { attempt: event.attempt }),
@@ -154,8 +217,9 @@ export class Chat {
     this.#announcer.follow(view.text);
   }
 
-  #noticed(notice, view) {
+  #noticed(notice, { view, turn }) {
     view.notice(notice);
+    if (notice.code === "history_unavailable") this.#lastId = turn.parentId; // nothing can be asked behind this answer
     this.#announcer.announce(`${t("notice")}: ${notice.text}`);
   }
 
@@ -163,6 +227,8 @@ export class Chat {
     running.ended = true;
     this.#announcer.follow(running.view.text, { ended: true });
     running.view.finish(reason, { grounded });
+    const { answerId } = running.view;
+    if (answerId && answerId === this.#lastId) this.#offer(running.view, running.turn.text, [...running.turn.siblings, answerId]);
     const count = running.view.citedCount;
     const said = { stop: count ? "done_read_cited" : "done_read" }[reason] ?? `end_${reason}`;
     this.#announcer.announce(t(said, { count }));
@@ -172,7 +238,7 @@ export class Chat {
     running.ended = true;
     const { view, turn } = running;
     if (error instanceof TokenNeeded) {
-      turn.question.remove();
+      if (!turn.again) turn.question.remove();
       view.element.remove();
       this.#hooks.tokenNeeded(turn.text);
       return;
@@ -186,12 +252,14 @@ export class Chat {
     this.#announcer.announce(t(trouble.said));
   }
 
-  /** Ask the same again. A refusal does not bind the key and a lost request may be joined; a failed answer needs a new key. */
+  /** Ask the same again: a refusal does not bind the key and a lost request may be joined; beside a failed answer comes another. */
   #again({ view, turn }, error) {
     if (this.#running) return;
-    const begun = error?.type === "error";
     view.element.remove();
-    this.#answer({ ...turn, parentId: begun ? turn.before : turn.parentId, key: begun ? randomKey() : turn.key });
+    if (error?.type !== "error") return void this.#answer(turn);
+    const kept = view.answerId === this.#lastId;
+    const beside = kept ? { again: view.answerId, siblings: [...turn.siblings, view.answerId] } : {};
+    this.#answer({ ...turn, ...beside, key: randomKey() });
   }
 
   async #cancel(running) {

@@ -153,6 +153,56 @@ async def test_the_history_lists_a_conversation_reopens_it_with_its_citations_an
     await expect(desk.locator("#messages")).to_be_empty()
 
 
+async def test_another_answer_is_asked_for_and_the_first_is_found_again_by_keyboard(
+    desk: Page, scripted: Product
+) -> None:
+    await finished(await ask(desk))
+    await scripted.tell(answer=SENTENCES[2])
+    await desk.get_by_role("button", name="다시 답변받기").focus()
+    await desk.keyboard.press("Enter")
+    answer, place = desk.locator(".answer"), desk.locator(".answer .place")
+    await expect(place).to_have_text("2/2")
+    assert await words(answer) == SENTENCES[2]
+    assert await desk.evaluate("document.activeElement.matches('.answer')")
+
+    await desk.get_by_role("button", name="앞의 것 보기").focus()
+    await desk.keyboard.press("Enter")
+    await expect(place).to_have_text("1/2")
+    assert await words(answer) == ANSWER
+    await expect(desk.get_by_role("button", name="다음 것 보기")).to_be_focused()
+
+    await scripted.tell(answer=SENTENCES[1])
+    await finished(await ask(desk, "그럼 최소 가입 금액은요?"))  # behind the first answer, which is the one shown
+    await expect(desk.locator(".answer")).to_have_count(2)
+    await desk.reload()
+    await expect(desk.locator(".answer")).to_have_count(2)
+    await expect(place).to_have_text("1/2")
+    await desk.get_by_role("button", name="다음 것 보기").click()
+    await expect(desk.locator(".answer")).to_have_count(1)
+    assert await words(answer) == SENTENCES[2]
+
+
+async def test_a_thumb_and_its_reasons_are_kept_by_keyboard_in_both_languages(desk: Page) -> None:
+    await finished(await ask(desk))
+    await expect(desk.locator(".reasons")).to_be_hidden()
+    await desk.get_by_role("button", name="도움이 안 됐어요").focus()
+    await desk.keyboard.press("Enter")
+    for _ in range(3):  # past "again" to the second reason
+        await desk.keyboard.press("Tab")
+    await expect(desk.get_by_role("button", name="내용이 부족해요")).to_be_focused()
+    await desk.keyboard.press("Space")
+    await expect(desk.locator("#announcements")).to_contain_text("의견을 남겼습니다")
+
+    await desk.locator("[data-language=en]").click()
+    await desk.reload()
+    down, reason = (desk.get_by_role("button", name=name) for name in ("This did not help", "It leaves things out"))
+    await expect(down).to_have_attribute("aria-pressed", "true")
+    await expect(reason).to_have_attribute("aria-pressed", "true")
+    await desk.get_by_role("button", name="This helped").click()
+    await expect(reason).to_be_hidden()
+    await expect(down).to_have_attribute("aria-pressed", "false")
+
+
 async def test_the_language_is_switched_everywhere_and_remembered(desk: Page) -> None:
     await finished(await ask(desk))
     await desk.locator("[data-language=en]").click()
