@@ -28,11 +28,12 @@ _KEPT = 86_400  # longer than any log; a key whose answer's log is gone is free
 
 
 class IdempotencySettings(BaseModel, frozen=True):
-    """Seconds that beginning an answer may take under a key, that others wait for it, and between their looks."""
+    """Seconds: a claim holds, others wait for it, they look again; and a Redis that was slow is tried again."""
 
-    lease: PositiveFloat = 10.0
-    patience: PositiveFloat = 25.0
+    lease: PositiveFloat = 15.0
+    patience: PositiveFloat = 30.0
     look_every: PositiveFloat = 0.05
+    insist: PositiveFloat = 1.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,25 +103,41 @@ class IdempotencyKeys:
         except TimeoutError as exc:
             raise Overloaded(_STILL, retry_after=1) from exc
         try:
-            found = here.bound or await self._claimed(who, key, mine)
+            found, insist = here.bound, self._settings.insist
+            try:
+                found = found or await self._claimed(who, key, mine)
+            except StoreUnavailable:
+                # The claim may stand all the same, its reply only late: what becomes of it is said once.
+                found, insist = mine, 0
             if found.digest != mine.digest:
                 raise KeyReused
             if found.answer_id is not None:
                 return Begun(found.answer_id, None)
-            begun = await self._begin(who, key, mine, begin)
+            begun = await self._begin(who, key, mine, begin, insist=insist)
             here.bound = msgspec.structs.replace(mine, answer_id=begun.answer_id)
             return begun
         finally:
             here.turn.release()
 
     async def _claimed(self, who: Principal, key: str, mine: Claim) -> Claim:
-        """Return `mine` once it stands (or Redis is away), or the claim that has become an answer."""
+        """Return `mine` once it stands, or the claim that has become an answer.
+
+        Raises:
+            StoreUnavailable: Redis cannot be asked, so nobody is known to have begun.
+            Overloaded: somebody has, and it takes too long, or Redis went away meanwhile.
+        """
         deadline = time.monotonic() + self._settings.patience
+        someone_began = False
         while time.monotonic() < deadline:
             try:
                 found = await self._try(who, key, mine)
             except StoreUnavailable:
-                return mine
+                if not someone_began:
+                    raise
+                deadline = min(deadline, time.monotonic() + self._settings.insist)
+                await anyio.sleep(self._settings.look_every)
+                continue
+            someone_began = True
             if found.digest != mine.digest or found.answer_id is not None or found.token == mine.token:
                 return found
             await anyio.sleep(self._settings.look_every)
@@ -132,7 +149,9 @@ class IdempotencyKeys:
         found = await self._breaker.call(lambda: self._claim(keys=[_name(who, key)], args=[encoded, lease, answers]))
         return mine if found is None else msgspec.json.decode(found, type=Claim)
 
-    async def _begin(self, who: Principal, key: str, mine: Claim, begin: Callable[[], Awaitable[Begun]]) -> Begun:
+    async def _begin(
+        self, who: Principal, key: str, mine: Claim, begin: Callable[[], Awaitable[Begun]], *, insist: float
+    ) -> Begun:
         bound: Claim | None = None
         try:
             # A claim that lapsed may be somebody else's: half the lease is left for what cannot be interrupted.
@@ -142,14 +161,22 @@ class IdempotencyKeys:
         except TimeoutError as exc:
             raise Overloaded(retry_after=1) from exc
         finally:
-            with anyio.CancelScope(shield=True), suppress(StoreUnavailable):
-                await self._replace(who, key, mine, bound)
+            with anyio.CancelScope(shield=True):
+                await self._replace(who, key, mine, bound, insist=insist)
         return begun
 
-    async def _replace(self, who: Principal, key: str, mine: Claim, bound: Claim | None) -> None:
+    async def _replace(self, who: Principal, key: str, mine: Claim, bound: Claim | None, *, insist: float) -> None:
+        """Put the answer in the claim's place, or nothing; a claim that stays lapses, and another would begin again."""
+        deadline = time.monotonic() + insist
         replacement = b"" if bound is None else msgspec.json.encode(bound)
         arguments: list[bytes | int] = [msgspec.json.encode(mine), replacement, _KEPT]
-        await self._breaker.call(lambda: self._end(keys=[_name(who, key)], args=arguments))
+        while True:
+            with suppress(StoreUnavailable):
+                await self._breaker.call(lambda: self._end(keys=[_name(who, key)], args=arguments))
+                return
+            if time.monotonic() >= deadline:
+                return
+            await anyio.sleep(self._settings.look_every)
 
 
 def _name(who: Principal, key: str) -> str:

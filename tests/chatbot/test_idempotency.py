@@ -1,5 +1,6 @@
 """Idempotency-Keys on a real Redis: however many ask, on however many replicas, one begins and the others join."""
 
+import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from uuid import uuid4
 
@@ -8,7 +9,7 @@ import pytest
 from redis.asyncio import Redis
 
 from chatbot.answer_log import AnswerId, AnswerLog, AnswerLogSettings
-from chatbot.errors import KeyReused, Overloaded, RateLimited
+from chatbot.errors import KeyReused, Overloaded, RateLimited, StoreUnavailable
 from chatbot.idempotency import Begun, IdempotencyKeys, IdempotencySettings
 from chatbot.redis_breaker import RedisBreaker, RedisBreakerSettings
 from knowledge.identity import Principal
@@ -204,6 +205,53 @@ async def test_without_a_key_every_request_begins_an_answer(redis: Redis) -> Non
     for _ in range(2):
         await keys.begin_once(begin.who, None, "d", begin)
     assert len(begin.begun) == 2
+
+
+async def trip(breaker: RedisBreaker) -> None:
+    with contextlib.suppress(StoreUnavailable):
+        await breaker.call(anyio.sleep_forever)
+    assert breaker.is_open
+
+
+async def test_a_redis_that_is_slow_for_a_moment_does_not_lose_what_was_begun(redis: Redis) -> None:
+    breaker = RedisBreaker(RedisBreakerSettings(slow_after=0.2, probe_every=0.1, probe_timeout=1))
+    begin = Beginner(redis, customer())
+
+    async def slow_moment() -> Begun:
+        begun = await begin()
+        await trip(breaker)
+        return begun
+
+    await IdempotencyKeys(redis, breaker, IdempotencySettings()).begin_once(begin.who, "k", "d", slow_moment)
+    joined = await replica(redis).begin_once(begin.who, "k", "d", begin)
+    assert begin.begun == [joined.answer_id]
+
+
+async def test_who_waits_for_another_replica_does_not_begin_when_redis_is_slow_for_a_moment(redis: Redis) -> None:
+    breaker = RedisBreaker(RedisBreakerSettings(slow_after=0.2, probe_every=0.1, probe_timeout=1))
+    waiting, begin, go_on = (
+        IdempotencyKeys(redis, breaker, IdempotencySettings()),
+        Beginner(redis, customer()),
+        anyio.Event(),
+    )
+
+    async def slow() -> Begun:
+        await go_on.wait()
+        return await begin()
+
+    joined: list[Begun] = []
+
+    async def wait() -> None:
+        joined.append(await waiting.begin_once(begin.who, "k", "d", begin))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(replica(redis).begin_once, begin.who, "k", "d", slow)
+        await claimed(redis, begin.who)
+        tasks.start_soon(wait)
+        await anyio.sleep(0.2)  # it has seen the claim
+        await trip(breaker)
+        go_on.set()
+    assert [result.answer_id for result in joined] == begin.begun
 
 
 @pytest.fixture
