@@ -1,124 +1,91 @@
-"""The answers that run in this process: owned by the application's task group, only read by connections.
+"""The answers of this process: owned by the application's task group, only read by connections.
 
 An event is appended to the answer log before any connection sees it (group commit: while one append is in flight the
 next ones gather). With Redis away the stream goes on from this process's memory, with a notice, and cannot be resumed
 elsewhere. An answer that nobody reads is abandoned after a grace: its scope is cancelled, which closes the model's
 socket, and it then ends like any cancelled one.
+
+Every writer holds a lease, renewed by a heartbeat that also hears of cancels and of readers on other replicas. Who
+reads an answer whose writer's lease has lapsed takes it over and goes on with it here; what nobody asks for any more
+is ended by a sweep. `docs/decisions/0005-leases-and-epochs.md` says what a successor may assume.
 """
 
-import asyncio
-from collections import OrderedDict
+from collections import Counter, OrderedDict, defaultdict
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
-from contextlib import aclosing, contextmanager
+from contextlib import aclosing, contextmanager, suppress
+from dataclasses import replace
+from typing import Literal
 
 import anyio
 import structlog
 from anyio.abc import TaskGroup
 from pydantic import BaseModel
 
-from chatbot.answer_log import AnswerId, AnswerLog, Entry, PassageRef, WriterReplaced
-from chatbot.errors import ForeignEventId, LogLost, NotFound, StoreUnavailable
+from chatbot.answer_log import (
+    AnswerId,
+    AnswerLog,
+    Entry,
+    PassageRef,
+    Standing,
+    Taken,
+    WriterReplaced,
+    Written,
+)
+from chatbot.errors import Draining, ForeignEventId, LogLost, NotFound, StoreUnavailable
 from chatbot.events import LAST, Event, Notice, NoticeCode
+from chatbot.running import Running
 from knowledge.identity import Principal
 
 log = structlog.get_logger(__name__)
-
-_EPOCH = 1  # taking over another replica's answer, with the next epoch, is a later step
-
 
 _NOT_RESUMABLE = "연결이 끊기면 이 답변은 이어볼 수 없습니다. If the connection drops, this answer cannot be resumed."
 
 
 class AnswersSettings(BaseModel, frozen=True):
-    """Seconds until an unread stream is abandoned, and how many unlogged answers stay in memory after their end."""
+    """Seconds until an unread stream is abandoned, and how many unlogged answers stay in memory after their end.
+
+    Also in seconds: between two heartbeats (a cancel on another replica is heard within one), between two looks for
+    answers whose writer is dead, and how long such a one waits for its customer before it is ended.
+    """
 
     grace: float = 10.0
     kept: int = 200
-
-
-class Running:
-    """One answer: what was put, what is published, who reads. Only the answer itself puts."""
-
-    def __init__(self, answer_id: AnswerId, who: Principal, *, conversation_id: str) -> None:
-        self.answer_id = answer_id
-        self.who = who
-        self.conversation_id = conversation_id
-        self.scope = anyio.CancelScope()
-        self.durable = True
-        self.warned = False
-        self.published: list[Event] = []
-        self.ended = False
-        self._pending: list[Event] = []
-        self._put = anyio.Event()
-        self._grown = anyio.Event()
-        self._readers = 0
-        self._abandon: asyncio.TimerHandle | None = None
-
-    def put(self, *events: Event) -> None:
-        """Add events to the answer; they are on the wire once the log has them."""
-        self._pending.extend(events)
-        self._put.set()
-
-    async def gathered(self) -> list[Event]:
-        """Wait for events that were put and return all of them."""
-        await self._put.wait()
-        self._put = anyio.Event()
-        batch, self._pending = self._pending, []
-        return batch
-
-    def publish(self, events: Sequence[Event]) -> None:
-        """Show events to every connection."""
-        self.published.extend(events)
-        self.ended = self.ended or any(isinstance(e, LAST) for e in events)
-        grown, self._grown = self._grown, anyio.Event()
-        grown.set()
-
-    async def follow(self, after: int) -> AsyncGenerator[Entry]:
-        """Yield the entries after number `after` until the last one."""
-        n = after
-        while True:
-            while n < len(self.published):
-                n += 1
-                yield Entry(n=n, event=self.published[n - 1])
-            if self.ended:
-                return
-            await self._grown.wait()
-
-    @contextmanager
-    def read(self, *, grace: float) -> Iterator[None]:
-        """Count a reader for as long as it reads; `grace` seconds after the last one left, the answer is cancelled."""
-        self._readers += 1
-        if self._abandon is not None:
-            self._abandon.cancel()
-        try:
-            yield
-        finally:
-            self._readers -= 1
-            self.abandon_after(grace)
-
-    def abandon_after(self, grace: float) -> None:
-        """Cancel the answer in `grace` seconds unless somebody reads it then."""
-        if self._readers == 0 and not self.ended:
-            self._abandon = asyncio.get_running_loop().call_later(grace, self.scope.cancel)
-
-    def settle(self) -> None:
-        """Stop the abandonment clock."""
-        if self._abandon is not None:
-            self._abandon.cancel()
+    heartbeat: float = 0.25
+    sweep_every: float = 5.0
+    orphaned_after: float = 10.0
 
 
 Work = Callable[[Running], Awaitable[None]]
+Resume = Callable[[Running, Taken], Awaitable[None]]
+"""Goes on with an answer that was taken over; where it is marked cancelled, only ends it."""
+Why = Literal["reader", "cancel", "orphan"]
+
+
+def _unheard(_: Why) -> None:
+    """Nobody counts."""
 
 
 class Answers:
-    """Starts answers, finds them, cancels them."""
+    """Starts answers, finds them, cancels them, takes over those of dead replicas, hands over its own."""
 
-    def __init__(self, answer_log: AnswerLog, tasks: TaskGroup, settings: AnswersSettings) -> None:
+    def __init__(
+        self,
+        answer_log: AnswerLog,
+        tasks: TaskGroup,
+        settings: AnswersSettings,
+        *,
+        on_taken: Callable[[Why], None] = _unheard,
+    ) -> None:
         self._log = answer_log
         self._tasks = tasks
         self._settings = settings
+        self._on_taken = on_taken
         self._running: dict[AnswerId, Running] = {}
         self._kept: OrderedDict[AnswerId, Running] = OrderedDict()
+        self._reading: Counter[AnswerId] = Counter()
+        self._resume: Resume | None = None
+        self._leaving = False
+        self._left = False
         self._idle = anyio.Event()
         self._idle.set()
 
@@ -127,22 +94,26 @@ class Answers:
         """How many answers run here now."""
         return len(self._running)
 
-    async def start(self, running: Running, work: Work, *, passages: Sequence[PassageRef]) -> None:
-        """Open the answer's log and run `work` in the application's task group."""
-        if not self._running:
-            self._idle = anyio.Event()
-        self._running[running.answer_id] = running
+    async def start(self, running: Running, work: Work, *, passages: Sequence[PassageRef], frame: bytes = b"") -> None:
+        """Open the answer's log and run `work` in the application's task group; `frame` is what a successor needs."""
         try:
             await self._log.open(
                 running.who,
                 running.answer_id,
-                epoch=_EPOCH,
                 conversation_id=running.conversation_id,
                 passages=passages,
+                frame=frame,
             )
         except StoreUnavailable:
-            running.durable = False
-        running.abandon_after(self._settings.grace)
+            running.opened = running.durable = False
+        self._begin(running, work)
+
+    def _begin(self, running: Running, work: Work) -> None:
+        if not self._running:
+            self._idle = anyio.Event()
+        self._running[running.answer_id] = running
+        if not self._reading[running.answer_id]:
+            running.abandon_after(self._settings.grace)
         self._tasks.start_soon(self._run, running, work)
         self._tasks.start_soon(self._write, running)
 
@@ -151,33 +122,55 @@ class Answers:
             await work(running)
 
     async def _write(self, running: Running) -> None:
-        while not running.ended:
-            batch = await running.gathered()
-            if running.durable:
-                await self._append(running, batch)
+        while not (running.ended or running.gone):
+            batch, written = await running.gathered()
+            if running.opened:
+                await self._append(running, written)
+            if running.gone:
+                break
             if not (running.durable or running.warned):
                 batch = _warned(running, batch)
             running.publish(batch)
-        running.settle()
+        running.attended()
         del self._running[running.answer_id]
-        if not running.durable:
+        if not (running.durable or running.gone):
             self._keep(running)
         if not self._running:
             self._idle.set()
 
-    async def _append(self, running: Running, batch: list[Event]) -> None:
-        first = len(running.published) + 1
+    async def _append(self, running: Running, written: Written) -> None:
         try:
-            await self._log.append(running.who.tenant, running.answer_id, epoch=_EPOCH, first=first, events=batch)
+            standing = await self._log.append(running.who.tenant, running.answer_id, written, epoch=running.epoch)
         except StoreUnavailable:
-            running.durable = False
+            running.durable = False  # what is missing goes with the next append
         except WriterReplaced:
-            running.scope.cancel()
+            self._heed(running, Standing.REPLACED)
+        else:
+            if standing is not Standing.FORGOTTEN:
+                running.written(written)
+            self._heed(running, standing)
+
+    def _heed(self, running: Running, standing: Standing) -> None:
+        """Do as the log says."""
+        match standing:
+            case Standing.REPLACED:
+                log.warning("writer_replaced", answer_id=running.answer_id)
+                running.leave()
+            case Standing.CANCELLED:
+                running.scope.cancel()
+            case Standing.FORGOTTEN:
+                running.opened = running.durable = False
+                running.warned = True  # its customer has deleted it and need not be told
+                running.scope.cancel()
+            case Standing.READ_ELSEWHERE if not self._reading[running.answer_id]:
+                running.abandon_after(self._settings.grace)
 
     def _keep(self, running: Running) -> None:
         self._kept[running.answer_id] = running
         while len(self._kept) > self._settings.kept:
             self._kept.popitem(last=False)
+
+    # --- readers -----------------------------------------------------------------------------------------------------
 
     def find(self, who: Principal, answer_id: AnswerId) -> Running | None:
         """Return the answer if this process holds it and it is the caller's.
@@ -188,7 +181,7 @@ class Answers:
         running = self._running.get(answer_id) or self._kept.get(answer_id)
         if running is not None and (running.who.tenant, running.who.sub) != (who.tenant, who.sub):
             raise NotFound("there is no such answer")
-        return running
+        return None if running is None or running.gone else running
 
     async def reach(self, who: Principal, answer_id: AnswerId, last_event_id: str | None) -> tuple[int, bool]:
         """Return the number after which to go on, and whether nothing is left to send.
@@ -197,11 +190,14 @@ class Answers:
             NotFound: no such answer, or somebody else's.
             ForeignEventId: `last_event_id` is another answer's.
             LogLost: it lies beyond the log.
+            Draining: this process ends soon and does not run the answer.
         """
         after = _number_of(last_event_id, answer_id)
         running = self.find(who, answer_id)
         if running is not None:
             length, ended = len(running.published), running.ended
+        elif self._leaving:
+            raise Draining(retry_after=1)
         else:
             length, ended = await self._log.length(who, answer_id)
         if after > length:
@@ -209,50 +205,157 @@ class Answers:
         return after, ended and after == length
 
     async def follow(self, who: Principal, answer_id: AnswerId, *, after: int) -> AsyncGenerator[Entry]:
-        """Yield the entries after number `after`: from memory while the answer runs here, else from the log."""
-        running = self.find(who, answer_id)
-        if running is not None:
-            async with aclosing(running.follow(after)) as entries:
+        """Yield the entries after number `after`: from memory while the answer runs here, else from the log.
+
+        An answer whose writer is dead is taken over. Ends without a last event only where this process is about to
+        end and has handed the answer over: the customer goes on elsewhere.
+        """
+        while not self._left:
+            running = self.find(who, answer_id)
+            entries = self._logged(who, answer_id, after) if running is None else running.follow(after)
+            async with aclosing(entries):
                 async for entry in entries:
+                    after = entry.n
                     yield entry
+                    if isinstance(entry.event, LAST):
+                        return
+            if running is not None and running.ended:
+                return
+
+    async def _logged(self, who: Principal, answer_id: AnswerId, after: int) -> AsyncGenerator[Entry]:
+        """Yield what the log has or gets until its writer's lease ends, then take the answer over if that has lapsed.
+
+        Raises:
+            LogLost: the answer has ended, and not with a last event after `after`.
+        """
+        progress = await self._log.touch(who, answer_id, "read")
+        left = progress.lease_left
+        if left is not None and left <= 0 and await self._take_over(who.tenant, answer_id, "reader"):
             return
-        while True:
-            for entry in await self._log.read(who, answer_id, after=after):
-                after = entry.n
-                yield entry
-                if isinstance(entry.event, LAST):
-                    return
+        entries = await self._log.read(who.tenant, answer_id, after=after, wait=left if left and left > 0 else 0.1)
+        for entry in entries:
+            yield entry
+        if left is None and not entries:
+            raise LogLost(f"the log ends at event {progress.events}")
 
     @contextmanager
     def read(self, answer_id: AnswerId, *, resumable: bool = True) -> Iterator[None]:
         """Count a connection that reads the answer; one that cannot resume is given no grace."""
-        running = self._running.get(answer_id)
-        if running is None:
+        self._reading[answer_id] += 1
+        if (running := self._running.get(answer_id)) is not None:
+            running.attended()
+        try:
             yield
-            return
-        with running.read(grace=self._settings.grace if resumable else 0):
-            yield
+        finally:
+            self._reading[answer_id] -= 1
+            if self._reading[answer_id] == 0:
+                del self._reading[answer_id]
+                if (running := self._running.get(answer_id)) is not None:
+                    running.abandon_after(self._settings.grace if resumable else 0)
 
-    def cancel(self, who: Principal, answer_id: AnswerId) -> bool:
-        """Stop the answer if it runs here; return whether it did.
+    async def cancel(self, who: Principal, answer_id: AnswerId) -> bool:
+        """Stop the answer wherever it runs; return whether it had not ended yet.
 
         Raises:
-            NotFound: it is somebody else's.
+            NotFound: no such answer, or somebody else's.
+            StoreUnavailable: it does not run here and Redis cannot be asked.
         """
         running = self.find(who, answer_id)
-        if running is None or running.ended:
+        if running is not None:
+            running.scope.cancel()
+            return not running.ended
+        left = (await self._log.touch(who, answer_id, "cancelled")).lease_left
+        if left is not None:
+            self._tasks.start_soon(self._end_if_lapsed, who.tenant, answer_id, left)
+        return left is not None
+
+    # --- other replicas ----------------------------------------------------------------------------------------------
+
+    async def look_after(self, resume: Resume) -> None:
+        """Keep the leases of this process's answers, and end those of dead replicas that nobody asks for; for ever."""
+        self._resume = resume
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._keep_leases)
+            tasks.start_soon(self._end_orphans)
+
+    async def _keep_leases(self) -> None:
+        while True:
+            await anyio.sleep(self._settings.heartbeat)
+            by_tenant: defaultdict[str, dict[AnswerId, int]] = defaultdict(dict)
+            for running in self._running.values():
+                if running.opened and not running.gone:
+                    by_tenant[running.who.tenant][running.answer_id] = running.epoch
+            for tenant, epochs in by_tenant.items():
+                with suppress(StoreUnavailable):
+                    for answer_id, standing in (await self._log.renew(tenant, epochs)).items():
+                        if (running_now := self._running.get(answer_id)) is not None and not running_now.gone:
+                            self._heed(running_now, standing)
+
+    async def _end_orphans(self) -> None:
+        while True:
+            await anyio.sleep(self._settings.sweep_every)
+            with suppress(StoreUnavailable):
+                for tenant, answer_id in await self._log.orphans(lapsed_for=self._settings.orphaned_after):
+                    await self._take_over(tenant, answer_id, "orphan")
+
+    async def _end_if_lapsed(self, tenant: str, answer_id: AnswerId, left: float) -> None:
+        """End an answer that its customer has cancelled, should its writer be dead."""
+        await anyio.sleep(max(0.0, left))
+        with suppress(StoreUnavailable):
+            await self._take_over(tenant, answer_id, "cancel")
+
+    async def _take_over(self, tenant: str, answer_id: AnswerId, why: Why) -> bool:
+        """Go on with an answer whose writer's lease has lapsed; return whether it runs here now."""
+        resume = self._resume
+        if resume is None or self._leaving:
             return False
-        running.scope.cancel()
+        with anyio.CancelScope(shield=True):  # what was taken is run
+            found = await self._log.take(tenant, answer_id)
+            if found is None:
+                return False
+            log.warning("answer_taken_over", answer_id=answer_id, why=why, epoch=found.epoch)
+            self._on_taken(why)
+            running = Running(
+                answer_id,
+                Principal(tenant=tenant, sub=found.sub, roles=frozenset(), groups=frozenset()),
+                conversation_id=found.conversation_id,
+                epoch=found.epoch,
+                logged=found.events,
+                token_ids=found.token_ids,
+            )
+            taken = replace(found, cancelled=found.cancelled or why == "orphan")
+            self._begin(running, lambda running: resume(running, taken))
         return True
+
+    # --- the end of the process --------------------------------------------------------------------------------------
+
+    def take_no_more(self) -> None:
+        """Take nothing over any more: this process ends soon."""
+        self._leaving = True
 
     async def drained(self) -> None:
         """Wait until no answer runs here."""
         await self._idle.wait()
 
-    def cancel_all(self) -> None:
-        """Stop every answer (emergency stop, end of the grace of a shutdown)."""
+    async def hand_over(self) -> None:
+        """Stop writing every answer and let another replica go on at once; one that only this process has is cancelled.
+
+        Raises:
+            StoreUnavailable: the leases could not be given up; they lapse by themselves.
+        """
+        self._left = True
+        epochs: defaultdict[str, dict[AnswerId, int]] = defaultdict(dict)
         for running in self._running.values():
-            running.scope.cancel()
+            if running.finishing:
+                continue
+            if running.opened and running.durable:
+                epochs[running.who.tenant][running.answer_id] = running.epoch
+                running.leave()
+            else:
+                running.scope.cancel()
+        await self.drained()  # an append that is still in flight would renew the lease
+        for tenant, answers in epochs.items():
+            await self._log.give_up(tenant, answers)
 
 
 def _warned(running: Running, batch: list[Event]) -> list[Event]:

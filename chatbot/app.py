@@ -1,9 +1,10 @@
 """The chat API as an ASGI application over services that somebody else opened."""
 
-import asyncio
 import os
+from contextlib import suppress
 from importlib.resources import files
 
+import anyio
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
@@ -12,6 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from chatbot.errors import StoreUnavailable
 from chatbot.local_identity import LocalSigner
 from chatbot.problems import install_problems
 from chatbot.routes import answers, chat, conversations, openai, probes
@@ -116,13 +118,16 @@ def _serve_page(app: FastAPI) -> None:
 
 
 async def drain(app: FastAPI, *, seconds: float) -> None:
-    """Take no new questions, let running answers end for `seconds`, then stop the rest."""
+    """Take no new questions, let running answers end for `seconds`, then hand the rest over to other replicas.
+
+    Cancelled, it does not wait any longer, and hands over.
+    """
     app.state.draining = True
     services: Services = app.state.services
+    services.answers.take_no_more()
     try:
-        async with asyncio.timeout(seconds):
+        with anyio.move_on_after(seconds):
             await services.answers.drained()
-    except TimeoutError:
-        services.answers.cancel_all()
-        async with asyncio.timeout(services.settings.finish_timeout + 1):
-            await services.answers.drained()
+    finally:
+        with anyio.move_on_after(services.settings.finish_timeout + 1, shield=True), suppress(StoreUnavailable):
+            await services.answers.hand_over()

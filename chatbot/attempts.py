@@ -20,11 +20,12 @@ _MOST_FAILOVERS = 3
 
 
 class Attempts:
-    """The legs of one request."""
+    """The legs of one request; `resumed` says that another process had a leg before."""
 
-    def __init__(self, pool: Pool, conversation_id: str) -> None:
+    def __init__(self, pool: Pool, conversation_id: str, *, resumed: bool = False) -> None:
         self._pool = pool
         self._conversation_id = conversation_id
+        self._resumed = resumed
         self._failed: list[Member] = []
         self._last: EndpointFailed | None = None
         self._group: Group = "primary"
@@ -70,7 +71,7 @@ class Attempts:
 
     def again(self, call: Call) -> int:
         """Return how many prompt tokens the call has that an earlier leg had already."""
-        return len(call.prompt_ids) if self._failed else 0
+        return len(call.prompt_ids) if self._failed or self._resumed else 0
 
     def _may_go_on(self, exc: EndpointFailed) -> bool:
         if self._begun:

@@ -14,22 +14,24 @@ Decode = Callable[[Sequence[int]], str]
 
 
 class Continuation:
-    """The answer so far."""
+    """The answer so far; `said` are the tokens (and their text) that another process has shown of it before."""
 
-    def __init__(self, prompt_ids: Sequence[int], sampling: Sampling) -> None:
+    def __init__(
+        self, prompt_ids: Sequence[int], sampling: Sampling, *, said: Sequence[int] = (), said_text: str = ""
+    ) -> None:
         self._prompt_ids = list(prompt_ids)
         self._sampling = sampling
-        self._text: list[str] = []
-        self._ids: list[int] = []  # given out, with the text that they are
+        self._text: list[str] = [said_text]
+        self._ids: list[int] = list(said)  # given out, with the text that they are
         self._held: list[int] = []  # came, but their text did not yet
-        self._kept = 0  # of the answer's tokens, those that the present endpoint got as prompt
+        self._kept = len(said)  # of the answer's tokens, those that the present endpoint got as prompt
         self._skip_text = 0
         self._skip_ids = 0
 
     @property
     def begun(self) -> bool:
         """Whether anything was shown."""
-        return bool(self._ids or self._text)
+        return bool(self._ids) or any(self._text)
 
     @property
     def kept(self) -> int:

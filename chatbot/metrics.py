@@ -5,6 +5,7 @@ Labels are closed sets: finish reasons and error codes, languages, scopes.  `doc
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -51,6 +52,7 @@ class Metrics:
             "chatbot_model_first_token_seconds", "Endpoint called to its first token", ["group", "kind"]
         )
         self.failover_tokens = counter("chatbot_failover_prompt_tokens", "Prompt tokens computed again by failover")
+        self.takeovers = counter("chatbot_takeovers", "Answers taken over from a dead replica", ["why"])
 
     def _makers(self) -> tuple[Callable[..., Counter], Callable[..., Gauge], Callable[..., Histogram]]:
         def counter(name: str, text: str, labels: Sequence[str] = ()) -> Counter:
@@ -75,6 +77,10 @@ class Metrics:
         self.tokens.labels("answer").inc(turn.usage.answer_tokens)
         self.withheld.labels(turn.language).inc(turn.withheld)
         self.citations.labels(turn.language).inc(turn.citations)
+
+    def answer_taken(self, why: Literal["reader", "cancel", "orphan"]) -> None:
+        """Count an answer that was taken over from a dead replica (a hook)."""
+        self.takeovers.labels(why).inc()
 
     def model_called(self, call: ModelCallFinished) -> None:
         """Observe the end of one call to one endpoint (a hook)."""

@@ -97,17 +97,24 @@ class Models:
         )
 
     async def stream(
-        self, prompt_ids: Sequence[int], *, sampling: Sampling, conversation_id: str, cache_salt: str
+        self,
+        prompt_ids: Sequence[int],
+        *,
+        sampling: Sampling,
+        conversation_id: str,
+        cache_salt: str,
+        said: Sequence[int] = (),
     ) -> AsyncGenerator[Delta | Switched | ModelDone]:
-        """Generate an answer; closing the generator closes the socket to the endpoint at once.
+        """Generate an answer, or what follows `said` of it; closing the generator closes the socket at once.
 
         Raises:
             TooLarge: prompt and answer cannot fit into the model.
             Overloaded: every endpoint's queue is full.
             ModelUnavailable: no endpoint can answer, or none could finish in time.
         """
-        answer = Continuation(prompt_ids, self._fitting(len(prompt_ids), sampling))
-        attempts = Attempts(self.pool, conversation_id)
+        fitting = self._fitting(len(prompt_ids), sampling)
+        answer = Continuation(prompt_ids, fitting, said=said, said_text=self.tokenizer.decode(said))
+        attempts = Attempts(self.pool, conversation_id, resumed=bool(said))
         while not answer.spent:
             leg, told = attempts.next()
             call = self._call(answer.prompt_ids, answer.sampling, cache_salt, until=attempts.until())

@@ -118,7 +118,13 @@ class RedisSettings(BaseModel, frozen=True):
     """How a process talks to Redis; the deadline of a command is the breaker's."""
 
     max_connections: PositiveInt = 64
+    max_readers: PositiveInt = 1000
+    """Connections beside those for customers who follow an answer that another replica writes; each waits in Redis."""
     breaker: RedisBreakerSettings = RedisBreakerSettings()
+
+    def for_readers(self) -> "RedisSettings":
+        """Return the settings of the client with which they wait."""
+        return self.model_copy(update={"max_connections": self.max_readers})
 
 
 @asynccontextmanager

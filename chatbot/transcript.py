@@ -1,7 +1,9 @@
 """A turn as values, and what they become: events, history, audit rows, a record for the metrics (pure)."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+
+import msgspec
 
 from chatbot.answer_log import AnswerId, PassageRef
 from chatbot.audit import AuditClosed, AuditOpened
@@ -28,6 +30,7 @@ from chatbot.metrics import TurnFinished
 from chatbot.models import Delta
 from chatbot.prompt import Prompt
 from chatbot.retrieval import Found
+from chatbot.running import Running
 from chatbot.services import Services
 from knowledge.identity import Principal
 from knowledge.passage import Language
@@ -92,6 +95,14 @@ class Draft:
     first_token_at: float | None = None
     shown: list[Event] = field(default_factory=list)
 
+    @classmethod
+    def of(cls, turn: Turn, running: Running) -> "Draft":
+        """Return an empty draft, or what the writer before this one has come to."""
+        content = [event for event in running.published if isinstance(event, Token | Citation | Notice)]
+        said = len(running.token_ids)
+        usage = Usage(prompt_tokens=len(turn.prompt.answer_ids), answer_tokens=said) if said else Usage()
+        return cls(usage=usage, shown=[event for event in content if event not in turn.notices])
+
     def count(self, delta: Delta) -> None:
         """Count tokens as they come: what is charged when the model cannot report any more."""
         self.usage = Usage(
@@ -104,6 +115,21 @@ class Draft:
     def text(self) -> str:
         """The answer as the customer saw it."""
         return "".join(event.text for event in self.shown if isinstance(event, Token))
+
+
+def frame(turn: Turn) -> bytes:
+    """Return the turn as a successor needs it; of its conversation only the id."""
+    known = Conversation.new(turn.conversation.id, now=turn.conversation.created_at)
+    return msgspec.msgpack.encode(replace(turn, conversation=known))
+
+
+def turn_of(framed: bytes) -> Turn:
+    """Return the turn that `frame` wrote; its `opened_at` is on its writer's clock.
+
+    Raises:
+        msgspec.MsgspecError: another release of this product wrote it, and this one cannot read it.
+    """
+    return msgspec.msgpack.decode(framed, type=Turn)
 
 
 def audit_opened(turn: Turn, services: Services) -> AuditOpened:

@@ -17,7 +17,6 @@ from opentelemetry import trace
 
 from chatbot import answerability, guard
 from chatbot.answer_log import AnswerId
-from chatbot.answers import Running
 from chatbot.citations import CitationStream, quote_passages
 from chatbot.errors import (
     AuditUnavailable,
@@ -45,6 +44,7 @@ from chatbot.models import Delta, ModelDone, Sampling, Switched
 from chatbot.notices import notice
 from chatbot.prompt import Prompt
 from chatbot.retrieval import Found
+from chatbot.running import Running
 from chatbot.scope import outside
 from chatbot.services import Services
 from chatbot.tokenizer import Message
@@ -221,14 +221,19 @@ async def remember(turn: Turn, message: StoredMessage, services: Services) -> bo
 
 
 async def answer(turn: Turn, running: Running, services: Services) -> None:
-    """Answer the turn; every way out leads through `finish`."""
-    draft = Draft()
+    """Answer the turn; every way out leads through `finish`.
+
+    A successor goes the same way once more, after the tokens that are in the log: what `running` has already is not
+    put again.
+    """
+    draft = Draft.of(turn, running)
     try:
         running.put(accepted(turn, services), *turn.notices, sources(turn))
         if turn.reply is not None:
             say(turn.reply, turn, running, draft, services)
         else:
             await ask_the_model(turn, running, draft, services)
+        running.check_repeated()
     except (ModelUnavailable, Overloaded) as exc:
         fall_back_on_quotes(exc, turn, running, draft, services)
     except ChatError as exc:
@@ -247,7 +252,7 @@ async def ask_the_model(turn: Turn, running: Running, draft: Draft, services: Se
         running.put(Queued(position=position, estimated_wait_ms=round(seconds * 1000)))
 
     async with services.admission.slot(show_place):
-        if await answerable(turn, services):
+        if running.token_ids or await answerable(turn, services):
             await stream_answer(turn, running, draft, services)
         else:
             say(Reply.CANNOT_VERIFY, turn, running, draft, services)
@@ -281,19 +286,23 @@ async def stream_answer(turn: Turn, running: Running, draft: Draft, services: Se
         allowed_numbers_from=turn.screened.text,
         contact=services.settings.contact,
     )
-    draft.usage = Usage(prompt_tokens=len(turn.prompt.answer_ids))
+    said = tuple(running.token_ids)
+    show(checks.feed(services.models.tokenizer.decode(said)), running, draft)
+    draft.usage = Usage(prompt_tokens=len(turn.prompt.answer_ids), answer_tokens=len(said))
     reservation: Reservation | None = turn.reservation
     stream = services.models.stream(
         turn.prompt.answer_ids,
         sampling=Sampling(max_tokens=turn.max_answer_tokens, temperature=turn.temperature),
         conversation_id=turn.conversation.id,
         cache_salt=services.cache_salt(turn.who.tenant),
+        said=said,
     )
     async with aclosing(stream) as deltas:
         async for delta in deltas:
             match delta:
                 case Delta():
                     draft.count(delta)
+                    running.note(delta.token_ids)
                     show(checks.feed(delta.text), running, draft)
                     reservation = await within_reservation(reservation, draft, services)
                 case Switched():
@@ -318,13 +327,13 @@ async def within_reservation(reservation: Reservation | None, draft: Draft, serv
 
 
 def show(events: Sequence[Event], running: Running, draft: Draft) -> None:
-    """Put events on the answer and keep them for the history."""
+    """Put events on the answer and keep those that are new for the history."""
     if not events:
         return
-    if draft.first_token_at is None and any(isinstance(event, Token) for event in events):
+    fresh = running.put(*events)
+    if draft.first_token_at is None and any(isinstance(event, Token) for event in fresh):
         draft.first_token_at = time.monotonic()
-    draft.shown.extend(events)
-    running.put(*events)
+    draft.shown.extend(fresh)
 
 
 def revoked(turn: Turn, services: Services) -> bool:
@@ -376,9 +385,14 @@ def fall_back_on_quotes(exc: ChatError, turn: Turn, running: Running, draft: Dra
 
 
 async def finish(turn: Turn, running: Running, draft: Draft, services: Services) -> None:
-    """Settle, write the history, close the audit row, observe, and only then put the last event."""
+    """Settle, write the history, close the audit row, observe, and only then put the last event.
+
+    Nothing of it where another replica writes the answer by now.
+    """
     limits: Limits | None = None
     with anyio.move_on_after(services.settings.finish_timeout, shield=True) as scope:
+        if not await running.owned():
+            return
         limits = await settle(turn, draft, services)
         await remember(turn, answered(turn, draft, services), services)
         await close_audit(turn, draft, services)

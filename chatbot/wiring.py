@@ -29,6 +29,7 @@ from chatbot.redis_breaker import RedisBreaker, open_redis
 from chatbot.retrieval import Retrieval
 from chatbot.services import Services
 from chatbot.settings import Settings
+from chatbot.takeover import resume
 from knowledge.embedding import open_embedder
 from knowledge.glossary import load_glossary
 from knowledge.identity import open_authenticator
@@ -56,7 +57,8 @@ async def open_services(
         authenticator = await stack.enter_async_context(open_authenticator(settings.auth))
         if index is None:
             index = await stack.enter_async_context(open_passages(settings))
-        redis = await stack.enter_async_context(open_redis(settings.redis_url.get_secret_value(), settings.redis))
+        redis_url = settings.redis_url.get_secret_value()
+        redis = await stack.enter_async_context(open_redis(redis_url, settings.redis))
         breaker = RedisBreaker(settings.redis.breaker)
         models = await stack.enter_async_context(open_models(settings.models, on_call=metrics.model_called))
         audit = await stack.enter_async_context(open_audit(engine, settings.audit))
@@ -66,14 +68,15 @@ async def open_services(
         # Entered last, so left first: no answer outlives what it uses.
         tasks = await stack.enter_async_context(anyio.create_task_group())
         stack.callback(tasks.cancel_scope.cancel)
-        answer_log = AnswerLog(redis, breaker, settings.answer_log)
+        readers = await stack.enter_async_context(open_redis(redis_url, settings.redis.for_readers()))
+        answer_log = AnswerLog(redis, breaker, settings.answer_log, readers=readers)
         banks: dict[Language, str] = {"ko": settings.bank_name_ko, "en": settings.bank_name_en}
-        yield Services(
+        services = Services(
             settings=settings.turn,
             bank_names=tuple(banks.values()),
             authenticator=authenticator,
             admission=Admission(settings.admission),
-            answers=Answers(answer_log, tasks, settings.answers),
+            answers=Answers(answer_log, tasks, settings.answers, on_taken=metrics.answer_taken),
             answer_log=answer_log,
             audit=audit,
             conversation_ids=ConversationIds(
@@ -102,6 +105,8 @@ async def open_services(
             },
             on_turn_finished=(metrics.turn_finished,),
         )
+        tasks.start_soon(services.answers.look_after, partial(resume, services=services))
+        yield services
 
 
 def salt_of(key: str, tenant: str) -> str:

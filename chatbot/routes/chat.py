@@ -14,7 +14,6 @@ from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.types import Receive, Scope, Send
 
 from chatbot.answer_log import AnswerId
-from chatbot.answers import Running
 from chatbot.auth import TheCaller
 from chatbot.errors import Draining
 from chatbot.events import (
@@ -34,8 +33,9 @@ from chatbot.events import (
 )
 from chatbot.idempotency import Begun
 from chatbot.routes.headers import rate_limit_headers
+from chatbot.running import Running
 from chatbot.services import Services, TheServices
-from chatbot.transcript import Question, passage_refs
+from chatbot.transcript import Question, frame, passage_refs
 from chatbot.turn import answer, open_turn
 from knowledge.identity import Principal
 
@@ -108,7 +108,8 @@ async def begin(question: Question, who: Principal, services: Services) -> Begun
     turn = await open_turn(question, who, services)
     running = Running(turn.answer_id, who, conversation_id=turn.conversation.id)
     with anyio.CancelScope(shield=True):  # a reserved turn is always answered or settled
-        await services.answers.start(running, partial(answer, turn, services=services), passages=passage_refs(turn))
+        work = partial(answer, turn, services=services)
+        await services.answers.start(running, work, passages=passage_refs(turn), frame=frame(turn))
     return Begun(turn.answer_id, turn.reservation.limits)
 
 
@@ -251,7 +252,4 @@ async def events(
 @router.post("/answers/{answer_id}/cancel", status_code=202)
 async def cancel(answer_id: Id, who: TheCaller, services: TheServices) -> Cancelled:
     """Stop an answer; what was shown stays, as cancelled."""
-    stopped = services.answers.cancel(who, AnswerId(answer_id))
-    if not stopped:
-        await services.answers.reach(who, AnswerId(answer_id), None)  # 404 where there is no such answer
-    return Cancelled(stopped=stopped)
+    return Cancelled(stopped=await services.answers.cancel(who, AnswerId(answer_id)))

@@ -10,11 +10,12 @@ import pytest
 from anyio.abc import TaskGroup
 from redis.asyncio import Redis
 
-from chatbot.answer_log import AnswerId, AnswerLog, AnswerLogSettings, Entry, WriterReplaced
-from chatbot.answers import Answers, AnswersSettings, Running
+from chatbot.answer_log import AnswerId, AnswerLog, AnswerLogSettings, Entry, WriterReplaced, Written
+from chatbot.answers import Answers, AnswersSettings
 from chatbot.errors import ForeignEventId, LogLost, NotFound
 from chatbot.events import Done, Event, FinishReason, Notice, Token, Usage
 from chatbot.redis_breaker import RedisBreaker, RedisBreakerSettings
+from chatbot.running import Running
 from knowledge.identity import Principal
 
 pytestmark = [pytest.mark.anyio, pytest.mark.services]
@@ -102,7 +103,7 @@ async def test_somebody_elses_answer_is_not_found(answer_log: AnswerLog, tasks: 
     with pytest.raises(NotFound):
         await answers.reach(thief, running.answer_id, None)
     with pytest.raises(NotFound):
-        answers.cancel(thief, running.answer_id)
+        await answers.cancel(thief, running.answer_id)
     await answers.drained()
     with pytest.raises(NotFound):
         await answers.reach(thief, running.answer_id, None)
@@ -203,11 +204,11 @@ async def test_without_redis_the_stream_goes_on_with_a_notice(tasks: TaskGroup) 
 
 async def test_a_writer_with_an_old_epoch_may_not_append(answer_log: AnswerLog, redis: Redis) -> None:
     who, answer_id = customer(), AnswerId(uuid4().hex)
-    await answer_log.open(who, answer_id, epoch=1, conversation_id="c", passages=[])
-    await answer_log.append(who.tenant, answer_id, epoch=1, first=1, events=[Token(text="mine")])
+    await answer_log.open(who, answer_id, conversation_id="c", passages=[])
+    await answer_log.append(who.tenant, answer_id, Written(first=1, events=[Token(text="mine")]), epoch=1)
     await redis.hset(f"{{{who.tenant}}}:answer:{answer_id}", "epoch", "2")
     with pytest.raises(WriterReplaced):
-        await answer_log.append(who.tenant, answer_id, epoch=1, first=2, events=[Token(text="late")])
+        await answer_log.append(who.tenant, answer_id, Written(first=2, events=[Token(text="late")]), epoch=1)
     assert await answer_log.length(who, answer_id) == (1, False)
 
 

@@ -39,7 +39,7 @@ class Beginner:
     async def __call__(self) -> Begun:
         answer_id = AnswerId(uuid4().hex)
         self.begun.append(answer_id)
-        await self.log.open(self.who, answer_id, epoch=1, conversation_id="c", passages=[])
+        await self.log.open(self.who, answer_id, conversation_id="c", passages=[])
         return Begun(answer_id, None)
 
 
