@@ -19,10 +19,9 @@ tracer = trace.get_tracer(__name__)
 
 
 class RetrievalSettings(BaseModel, frozen=True):
-    """How many passages an answer may draw from, and how many earlier questions a follow-up is read with."""
+    """How many passages an answer may draw from."""
 
     passages: int = 5
-    earlier_questions: int = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,11 +50,15 @@ class Retrieval:
         Raises:
             IndexUnavailable: the index cannot be asked.
         """
-        query = condense(question, earlier[-self._settings.earlier_questions :])
+        before = earlier[-1] if earlier and leans(question) else ""
         with tracer.start_as_current_span("retrieve") as span:
             try:
                 hits = await self._index.search(
-                    query, access=access, limit=2 * self._settings.passages, boost_terms=self._glossary.others(query)
+                    question,
+                    access=access,
+                    limit=2 * self._settings.passages,
+                    before=before,
+                    others=self._glossary.others(f"{before} {question}"),
                 )
             except index.IndexUnavailable as exc:
                 raise IndexUnavailable from exc
@@ -78,19 +81,8 @@ _FOLLOW_UP_EN = re.compile(
 )
 
 
-def condense(question: str, earlier: Sequence[str]) -> str:
-    """Return the question, read together with the earlier ones where it leans on them.
-
-    A question leans on what was said when it points back (it, that, 그건, …는요?) or is very short. The earlier
-    questions come first, so that the newest words weigh the same in the embedding and all words count as terms.
-    """
-    if not earlier or not leans(question):
-        return question
-    return " ".join([*earlier[-1:], question])
-
-
 def leans(question: str) -> bool:
-    """Return whether the question cannot be understood alone."""
+    """Return whether the question cannot be understood alone: it points back (it, that, 그건, …는요?) or is very short."""
     words = question.split()
     few = 6 if language_of(question) == "ko" else 4  # Korean leaves out what was named before
     return len(words) <= few or bool(_FOLLOW_UP_KO.search(question) or _FOLLOW_UP_EN.search(question))

@@ -4,7 +4,7 @@ Reciprocal ranks throw away how far apart the scores are: .859 on ko_autorag_doc
 z-scores, and where the weights come from, is in docs/decisions/0001-fusion-of-scores.md.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, pstdev
 
@@ -13,12 +13,18 @@ from pydantic import BaseModel, Field
 from knowledge.passage import Language
 
 
+_LANGUAGE_LEVEL = 20
+"""Of so many best passages the mean is how near a language comes to a question."""
+
+
 class FusionSettings(BaseModel, frozen=True):
     """How many candidates each half names, and how much the dense half counts in each language (the rest is terms)."""
 
     candidates: int = Field(default=100, ge=1, le=1000)
-    dense_weight_ko: float = Field(default=0.3, ge=0, le=1)
+    dense_weight_ko: float = Field(default=0.4, ge=0, le=1)
     dense_weight_en: float = Field(default=0.55, ge=0, le=1)
+    language_balance: float = Field(default=0.5, ge=0, le=1)
+    """How much of the lead that an embedder gives to passages in the question's own language is taken away."""
 
     def dense_weight(self, language: Language) -> float:
         return self.dense_weight_ko if language == "ko" else self.dense_weight_en
@@ -26,11 +32,10 @@ class FusionSettings(BaseModel, frozen=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fused:
-    """One candidate: its fused score, and what each half said of it (`None`: below that half's candidates)."""
+    """One candidate: its fused score, and its terms' score (`None`: below their candidates)."""
 
     point_id: str
     score: float
-    dense: float | None
     terms: float | None
 
 
@@ -47,12 +52,29 @@ def fuse(dense: Mapping[str, float], terms: Mapping[str, float], *, weight: floa
         Fused(
             point_id=point,
             score=weight * by_dense[point] + (1 - weight) * by_terms[point],
-            dense=dense.get(point),
             terms=terms.get(point, 0.0 if len(terms) < candidates else None),
         )
         for point in everything
     ]
     return sorted(fused, key=lambda one: -one.score)
+
+
+def balanced(by_language: Sequence[Mapping[str, float]], *, share: float, candidates: int) -> dict[str, float]:
+    """Return the best of several languages' cosines in one scale, less `share` of what sets a language off as a whole.
+
+    A multilingual embedder puts a question nearer to everything in its own language: .02 of .85, more than lies between
+    the right passage in the other language and the twentieth in its own.
+    """
+    levels = [
+        fmean(sorted(scores.values(), reverse=True)[:_LANGUAGE_LEVEL]) if scores else 0.0 for scores in by_language
+    ]
+    highest = max(levels, default=0.0)
+    lifted = {
+        point: score + share * (highest - level)
+        for scores, level in zip(by_language, levels, strict=True)
+        for point, score in scores.items()
+    }
+    return dict(sorted(lifted.items(), key=lambda one: (-one[1], one[0]))[:candidates])
 
 
 def _standardised(scores: Mapping[str, float], everything: list[str], *, exhausted: bool) -> dict[str, float]:

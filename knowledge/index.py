@@ -6,8 +6,9 @@ EmbedderMismatch    (knowledge.collection) stops the boot: the collection was fi
 
 import asyncio
 import math
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -19,8 +20,8 @@ from knowledge.access import Access
 from knowledge.collection import DENSE, TERMS, EmbedderMismatch, ensure_collection
 from knowledge.driver import Driver, IndexUnavailable, Operation, ask, open_driver
 from knowledge.embedding import Embedder, EmbeddingUnavailable
-from knowledge.fusion import Fused, FusionSettings, fuse
-from knowledge.passage import Hit, Passage, language_of
+from knowledge.fusion import Fused, FusionSettings, balanced, fuse
+from knowledge.passage import LANGUAGES, Hit, Language, Passage, language_of
 from knowledge.sparse import SparseTerms, Terms
 
 __all__ = [
@@ -34,6 +35,8 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+
+_BEFORE = 0.5
 
 
 class IndexSettings(BaseModel, frozen=True):
@@ -104,10 +107,13 @@ class Index:
         said, raw = {word for text in texts for word in self._terms.words(text)}, "\n".join(texts).lower()
         return sum(topic not in said and topic not in raw for topic in topics) / len(topics)
 
-    async def search(self, question: str, *, access: Access, limit: int, boost_terms: str = "") -> list[Hit]:
+    async def search(
+        self, question: str, *, access: Access, limit: int, before: str = "", others: str = ""
+    ) -> list[Hit]:
         """Return at most `limit` passages that `access` may read, best first.
 
-        `boost_terms` are words that count too, half, among the terms. A hit's `terms` is 0 if it is no candidate there.
+        `before` is what the question goes on from, and counts less; `others` are other words for what it names.
+        A hit's `dense` is the cosine, its `terms` 0 if it is no candidate there.
 
         Raises:
             IndexUnavailable: the index or the embedder cannot be asked.
@@ -117,8 +123,11 @@ class Index:
         try:
             # Two requests instead of one batch: the terms are looked up while the question is embedded.
             async with asyncio.TaskGroup() as halves:
-                terms = halves.create_task(self._by_terms(question, boost_terms, visible=visible, limit=candidates))
-                dense = halves.create_task(self._by_meaning(question, visible=visible, limit=candidates))
+                query = self._terms.query
+                terms = halves.create_task(
+                    self._by_terms(partial(query, question, before=before, others=others), visible, limit=candidates)
+                )
+                dense = halves.create_task(self._by_meaning(question, before, visible=visible, limit=candidates))
         except ExceptionGroup as failed:
             raise failed.exceptions[0] from None
         vector, by_meaning = dense.result()
@@ -188,33 +197,40 @@ class Index:
         await self._read(lambda client: client.get_collection(self._settings.alias))
 
     async def _by_meaning(
-        self, question: str, *, visible: models.Filter, limit: int
+        self, question: str, before: str, *, visible: models.Filter, limit: int
     ) -> tuple[list[float], dict[str, float]]:
         try:
-            (vector,) = await self._embedder.embed_queries([question])
+            vectors = await self._embedder.embed_queries([question, before] if before else [question])
         except EmbeddingUnavailable as exc:
             raise IndexUnavailable("the question cannot be embedded") from exc
-        return vector, await self._scores(models.QueryRequest(query=vector, using=DENSE, filter=visible, limit=limit))
+        vector = _leaning(*vectors)
+        requests = [
+            models.QueryRequest(query=vector, using=DENSE, filter=_in_language(visible, language), limit=limit)
+            for language in LANGUAGES
+        ]
+        share = self._settings.fusion.language_balance
+        return vector, balanced(await self._scores(requests), share=share, candidates=limit)
 
-    async def _by_terms(self, question: str, boost: str, *, visible: models.Filter, limit: int) -> dict[str, float]:
-        terms = await asyncio.to_thread(self._terms.query, question, boost)
+    async def _by_terms(
+        self, query: Callable[[], SparseTerms], visible: models.Filter, *, limit: int
+    ) -> dict[str, float]:
+        terms = await asyncio.to_thread(query)
         if not terms.indices:
             return {}
         request = models.QueryRequest(query=_sparse(terms), using=TERMS, filter=visible, limit=limit)
-        return await self._scores(request)
+        return (await self._scores([request]))[0]
 
-    async def _scores(self, request: models.QueryRequest) -> dict[str, float]:
+    async def _scores(self, requests: Sequence[models.QueryRequest]) -> list[dict[str, float]]:
         alias = self._settings.alias
-        (found,) = await self._read(lambda client: client.query_batch_points(alias, [request]))
-        return {str(point.id): point.score for point in found.points}
+        found = await self._read(lambda client: client.query_batch_points(alias, requests))
+        return [{str(point.id): point.score for point in one.points} for one in found]
 
     async def _hits(self, best: Sequence[Fused], vector: Sequence[float]) -> list[Hit]:
         """Fetch what is shown; a point deleted since the search is left out."""
-        unscored = any(one.dense is None for one in best)
         ids = [one.point_id for one in best]
         alias = self._settings.alias
         fetch: Operation[list[models.Record]] = lambda client: client.retrieve(  # noqa: E731  typed for the driver
-            alias, ids, with_payload=True, with_vectors=[DENSE] if unscored else False
+            alias, ids, with_payload=True, with_vectors=[DENSE]
         )
         found = {str(record.id): record for record in await self._read(fetch)} if ids else {}
         return [_hit(one, found[one.point_id], vector) for one in best if one.point_id in found]
@@ -271,6 +287,19 @@ def _of_version(tenant: str, document_id: str, version: int) -> models.Filter:
     )
 
 
+def _in_language(visible: models.Filter, language: Language) -> models.Filter:
+    return models.Filter(must=[visible, models.FieldCondition(key="language", match=models.MatchValue(value=language))])
+
+
+def _leaning(question: Sequence[float], before: Sequence[float] | None = None) -> list[float]:
+    """Return the direction of a question that goes on from another one: the other counts half."""
+    if before is None:
+        return list(question)
+    both = [own + _BEFORE * other for own, other in zip(question, before, strict=True)]
+    length = math.hypot(*both)
+    return [value / length for value in both] if length else list(question)
+
+
 def _page(alias: str, wanted: models.Filter, offset: Any) -> Operation[tuple[list[models.Record], Any]]:
     return lambda client: client.scroll(alias, scroll_filter=wanted, limit=256, offset=offset)
 
@@ -284,10 +313,8 @@ def _sparse(terms: SparseTerms) -> models.SparseVector:
 
 
 def _hit(fused: Fused, record: models.Record, vector: Sequence[float]) -> Hit:
-    dense = fused.dense
-    if dense is None:
-        stored = record.vector if isinstance(record.vector, dict) else {}
-        dense = _cosine(vector, stored.get(DENSE, ()))
+    stored = record.vector if isinstance(record.vector, dict) else {}
+    dense = _cosine(vector, stored.get(DENSE, ()))
     return Hit(passage=_passage(record.payload), score=fused.score, dense=dense, terms=fused.terms or 0.0)
 
 

@@ -6,6 +6,7 @@ from typing import Literal
 from uuid import UUID, uuid5
 
 Language = Literal["ko", "en"]
+LANGUAGES: tuple[Language, ...] = ("ko", "en")
 
 _POINTS = UUID("6f1de44b-9a0e-5c57-8a6b-0e2c5f0f7a11")
 

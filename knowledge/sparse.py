@@ -48,6 +48,8 @@ class TermSettings(BaseModel, frozen=True):
     k1: PositiveFloat = 1.2
     b: PositiveFloat = 0.75
     typical_terms: PositiveFloat = 150.0
+    before: PositiveFloat = 0.7
+    """What a term weighs that only the question before says, against 1 for the question's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,10 +100,10 @@ class Terms:
         length = s.k1 * (1 - s.b + s.b * counts.total() / s.typical_terms)
         return _vector((term, n * (s.k1 + 1) / (n + length)) for term, n in counts.items())
 
-    def query(self, text: str, boost: str = "") -> SparseTerms:
-        """Return a question's terms, each weighing 1, and half that for terms that stand only in `boost`."""
-        asked = dict.fromkeys(self.words(text), 1.0)
-        return _vector((dict.fromkeys(self.words(boost), 0.5) | asked).items())
+    def query(self, text: str, *, before: str = "", others: str = "") -> SparseTerms:
+        """Return a question's terms and `others`, each weighing 1, and less for terms that stand only in `before`."""
+        leaning = dict.fromkeys(self.words(before), self._settings.before)
+        return _vector((leaning | dict.fromkeys(self.words(f"{text}\n{others}"), 1.0)).items())
 
     def _word(self, word: str) -> str:
         if _DIGITS.match(word):

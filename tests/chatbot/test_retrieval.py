@@ -2,9 +2,7 @@
 
 import pytest
 
-from chatbot.retrieval import condense, leans
-
-EARLIER = ("한빛 정기예금 금리가 얼마예요?",)
+from chatbot.retrieval import leans
 
 
 @pytest.mark.parametrize(
@@ -20,7 +18,6 @@ EARLIER = ("한빛 정기예금 금리가 얼마예요?",)
 )
 def test_a_question_that_points_back_is_read_with_the_one_before(question: str) -> None:
     assert leans(question)
-    assert condense(question, EARLIER) == f"{EARLIER[0]} {question}"
 
 
 @pytest.mark.parametrize(
@@ -31,8 +28,4 @@ def test_a_question_that_points_back_is_read_with_the_one_before(question: str) 
     ],
 )
 def test_a_question_that_stands_alone_is_left_alone(question: str) -> None:
-    assert condense(question, EARLIER) == question
-
-
-def test_the_first_question_of_a_conversation_is_left_alone() -> None:
-    assert condense("그건요?", ()) == "그건요?"
+    assert not leans(question)

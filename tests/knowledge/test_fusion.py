@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from knowledge.fusion import FusionSettings, fuse
+from knowledge.fusion import FusionSettings, balanced, fuse
 
 SCORES = st.dictionaries(st.sampled_from("abcdefgh"), st.integers(1, 500).map(lambda tenth: tenth / 10), max_size=8)
 
@@ -44,7 +44,7 @@ def test_nothing_found_is_nothing_fused() -> None:
     assert fuse({}, {}, weight=0.5, candidates=10) == []
 
 
-@pytest.mark.parametrize(("language", "weight"), [("ko", 0.3), ("en", 0.55)])
+@pytest.mark.parametrize(("language", "weight"), [("ko", 0.4), ("en", 0.55)])
 def test_the_dense_half_counts_less_in_korean(language: str, weight: float) -> None:
     assert FusionSettings().dense_weight(language) == weight  # type: ignore[arg-type]  # the parameters are literals
 
@@ -59,4 +59,13 @@ def test_every_candidate_is_there_once_in_falling_order(dense: dict[str, float],
 @given(SCORES, st.floats(0, 1))
 def test_a_half_alone_keeps_its_own_order(dense: dict[str, float], weight: float) -> None:
     fused = fuse(dense, {}, weight=max(weight, 0.01), candidates=100)
-    assert [one.dense for one in fused] == pytest.approx(sorted(dense.values(), reverse=True))
+    assert [dense[one.point_id] for one in fused] == pytest.approx(sorted(dense.values(), reverse=True))
+
+
+def test_a_language_that_is_further_off_as_a_whole_is_lifted_by_a_share_of_the_distance() -> None:
+    own, other = {"a": 0.90, "b": 0.86}, {"c": 0.87, "d": 0.81}
+    assert list(balanced([own, other], share=0, candidates=4)) == ["a", "c", "b", "d"]
+    lifted = balanced([own, other], share=1, candidates=3)
+    assert list(lifted) == ["c", "a", "b"]
+    assert lifted["c"] == pytest.approx(0.91)
+    assert balanced([own, {}], share=1, candidates=4) == own

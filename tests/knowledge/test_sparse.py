@@ -54,9 +54,9 @@ def test_a_passage_of_typical_length_gives_a_single_term_the_weight_1() -> None:
     assert terms.passage("fee").values == (1.0,)
 
 
-def test_terms_of_the_earlier_question_count_half(terms: Terms) -> None:
-    boosted = terms.query("fee", "fee transfer")
-    assert sorted(boosted.values) == [0.5, 1.0]
+def test_terms_of_the_earlier_question_count_less(terms: Terms) -> None:
+    leaning = terms.query("fee", before="fee transfer", others="charge")
+    assert sorted(leaning.values) == [0.7, 1.0, 1.0]
 
 
 def test_threads_share_one_instance(terms: Terms) -> None:
