@@ -22,10 +22,12 @@ redis.call("HSETNX", KEYS[1], "title", ARGV[3])
 redis.call("HSETNX", KEYS[1], "created_at", ARGV[4])
 redis.call("HSET", KEYS[1], "updated_at", ARGV[4])
 for i = 9, #ARGV do
-  redis.call("RPUSH", KEYS[2], ARGV[i])
   local answer = cjson.decode(ARGV[i]).answer_id
-  if answer then
-    redis.call("HSETNX", KEYS[4], answer, "")
+  if not answer then
+    redis.call("RPUSH", KEYS[2], ARGV[i])
+  elseif redis.call("HSETNX", KEYS[4], answer, "") == 1 then
+    -- Once: whoever takes an answer over cannot know whether the writer before it came that far.
+    redis.call("RPUSH", KEYS[2], ARGV[i])
     redis.call("SET", base .. ":answer:" .. answer, ARGV[1])
   end
 end

@@ -43,6 +43,8 @@ router = APIRouter(prefix="/v1", tags=["chat"])
 
 _PING_SECONDS = 10
 _SEND_TIMEOUT = 30.0
+# How long an EventSource waits before it connects again: its own default of seconds is for sites, not for answers.
+_RETRY_MS = 500
 _NO_CONTROL = r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f]*$"
 
 Text = Annotated[str, StringConstraints(strip_whitespace=True, pattern=_NO_CONTROL)]
@@ -149,7 +151,10 @@ async def encode(
     async with aclosing(services.answers.follow(who, answer_id, after=after)) as entries:
         async for entry in entries:
             yield ServerSentEvent(
-                data=to_json(entry.event).decode(), event=entry.event.name, id=f"{answer_id}.{entry.n}"
+                data=to_json(entry.event).decode(),
+                event=entry.event.name,
+                id=f"{answer_id}.{entry.n}",
+                retry=_RETRY_MS if entry.n == after + 1 else None,
             )
 
 

@@ -2,6 +2,7 @@ import uuid
 from collections.abc import AsyncGenerator
 from datetime import date
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -87,6 +88,12 @@ class TestHistory:
         assert await history.append(lee, "c1", [question()], now=100.25)
         assert await history.append(lee, "c1", [ANSWER], now=101.5)
         assert await history.load(lee, "c1") == Conversation("c1", "예금 금리는?", 100.25, 101.5, (question(), ANSWER))
+
+    async def test_an_answer_that_is_appended_again_stays_as_it_was(self, history: History, lee: Owner) -> None:
+        await history.append(lee, "c1", [question(), ANSWER], now=1)
+        again = msgspec.structs.replace(ANSWER, text="…", finish_reason="cancelled")
+        assert await history.append(lee, "c1", [again], now=2)
+        assert (await history.load(lee, "c1")).messages == (question(), ANSWER)
 
     @pytest.mark.parametrize("other", ["sub", "tenant"])
     async def test_somebody_elses_conversation_is_not_found(self, history: History, lee: Owner, other: str) -> None:
