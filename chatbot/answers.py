@@ -133,7 +133,7 @@ class Answers:
             running.publish(batch)
         running.attended()
         del self._running[running.answer_id]
-        if not (running.durable or running.gone):
+        if not (running.durable or running.gone or running.forgotten):
             self._keep(running)
         if not self._running:
             self._idle.set()
@@ -160,7 +160,7 @@ class Answers:
                 running.scope.cancel()
             case Standing.FORGOTTEN:
                 running.opened = running.durable = False
-                running.warned = True  # its customer has deleted it and need not be told
+                running.warned = running.forgotten = True  # its customer has deleted it and need not be told
                 running.scope.cancel()
             case Standing.READ_ELSEWHERE if not self._reading[running.answer_id]:
                 running.abandon_after(self._settings.grace)

@@ -72,7 +72,10 @@ class Feedback(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StoredMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A question or an answer, as the customer saw it; `passages` stand behind its sources, in their order."""
+    """A question or an answer, as the customer saw it; `passages` stand behind its sources, in their order.
+
+    `answered_by` names the answer that a question began, which may still be running.
+    """
 
     id: str
     parent_id: str | None
@@ -80,6 +83,7 @@ class StoredMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     text: str
     at: float
     answer_id: str | None = None
+    answered_by: str | None = None
     sources: tuple[Source, ...] = ()
     passages: tuple[PassageRef, ...] = ()
     citations: tuple[Citation, ...] = ()

@@ -34,6 +34,8 @@ class Running:
         self.durable = True
         """Whether the log has what is published."""
         self.warned = False
+        self.forgotten = False
+        """Whether its customer has deleted it."""
         self.published: list[Event] = list(logged)
         self.token_ids: list[int] = list(token_ids)
         self.ended = False

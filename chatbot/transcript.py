@@ -206,7 +206,12 @@ def passage_refs(turn: Turn) -> tuple[PassageRef, ...]:
 def asked(turn: Turn, services: Services) -> StoredMessage:
     """Return the question as the history keeps it: masked."""
     return StoredMessage(
-        id=turn.question_id, parent_id=turn.parent_id, role="user", text=turn.screened.text, at=services.now()
+        id=turn.question_id,
+        parent_id=turn.parent_id,
+        role="user",
+        text=turn.screened.text,
+        at=services.now(),
+        answered_by=turn.answer_id,
     )
 
 

@@ -46,7 +46,8 @@ async def delete(conversation_id: Id, who: TheCaller, services: TheServices) -> 
     """Remove every trace of a conversation but its audit records."""
     owner = Owner(who.tenant, who.sub)
     found = await services.history.load(owner, conversation_id)
-    answers = [m.answer_id for m in found.messages if m.answer_id]
+    # An answer that still runs is among them: its writer finds its log gone and ends.
+    answers = list({name for m in found.messages for name in (m.answer_id, m.answered_by) if name})
     await services.answer_log.forget(who.tenant, answers)
     await services.ratings.forget(answers)
     await services.history.delete(owner, conversation_id)

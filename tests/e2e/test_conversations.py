@@ -339,20 +339,27 @@ async def test_a_conversation_that_redis_never_kept_can_be_gone_on_with_until_it
     assert listed == []
 
 
-async def test_a_conversation_deleted_while_it_is_answered_stays_deleted(product: Product) -> None:
-    await product.tell(first_token_seconds=0.5)
+async def test_a_conversation_deleted_while_it_is_answered_stays_deleted_and_its_answer_ends(product: Product) -> None:
+    await product.tell(token_seconds=0.05, answer="이자는 연 0.5%입니다. " * 40, probe=0.99)
     try:
         async with product.client(someone()) as http:
             async with http.stream("POST", "/v1/chat", json={"message": KOREAN}) as response:
                 events = read_events(response)
-                conversation_id = (await anext(events)).field("conversation_id")
+                accepted = await anext(events)
+                answer_id, conversation_id = (accepted.field(name) for name in ("answer_id", "conversation_id"))
                 assert (await http.delete(f"/v1/conversations/{conversation_id}")).status_code == 204
                 rest = [event async for event in events]
             assert (await http.get(f"/v1/conversations/{conversation_id}")).status_code == 404
             assert (await http.get("/v1/conversations")).json()["items"] == []
+            assert (await http.get(f"/v1/answers/{answer_id}/events")).status_code == 404
+            await until(lambda: _idle(product), 1)
     finally:
         await product.restore()
-    assert rest[-1].name == "done"
+    assert rest[-1].field("finish_reason") == "cancelled"
+
+
+async def _idle(product: Product) -> bool:
+    return await product.running() == 0
 
 
 async def test_somebody_elses_answer_and_conversation_are_not_found_by_any_route(product: Product) -> None:
