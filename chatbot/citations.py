@@ -3,7 +3,9 @@
 Nothing here trusts the model: its own markers are taken out, and a sentence is cited because comparison finds it in a
 passage and every number of it stands there too. Three modes, one per tenant:
 
-- strict: a sentence is held back until it is complete and shown only when the passages support it.
+- strict: a sentence is held back until it is complete and shown only when the passages support it. Where its number
+  stands among others of its kind, the passage's own sentence or table is shown instead: which one is asked for is left
+  to the reader, never to the model.
 - numbers: text flows; from the first number on it is held until the number is complete and some source holds it,
   otherwise the rest of the sentence is withheld. Sentences are cited once they are complete.
 - off: everything flows and is cited afterwards where comparison supports it.
@@ -70,6 +72,7 @@ class CitationStream:
         self._in_sentence = 0
         self._yes_or_no = ""
         self._cited: list[int] = []
+        self._quoted: list[Quote] = []
         self._claims = 0
         self._unsupported = 0
         self.withheld = 0
@@ -138,11 +141,30 @@ class CitationStream:
         waiting, self._yes_or_no = self._yes_or_no, ""
         if not judgement.supported:
             return self._withhold()
+        if judgement.verbatim and not piece.lstrip().startswith("|"):  # a row says itself which number is whose
+            return self._quote(judgement.verbatim)
         events = self._show(waiting)
         self._start = self._length
         events += self._flow(piece, len(piece))
         events += self._cite(judgement.quotes)
         self._claims += judgement.claims
+        self._in_sentence = 0
+        self._start = self._length
+        return events
+
+    def _quote(self, quotes: Sequence[Quote]) -> list[Event]:
+        """Show sentences or tables of the passages in place of what the model made of them; each once."""
+        events: list[Event] = []
+        for quote in quotes:
+            self._claims += 1
+            if quote in self._quoted:
+                continue
+            self._quoted.append(quote)
+            events += self._show("\n\n" if self._length else "")
+            self._start = self._length
+            events += self._show(quote.text)
+            events += self._cite([quote])
+            events += self._show("\n\n" if quote.text.startswith("|") else "")
         self._in_sentence = 0
         self._start = self._length
         return events

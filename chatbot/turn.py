@@ -259,21 +259,30 @@ async def ask_the_model(turn: Turn, running: Running, draft: Draft, services: Se
 
 
 async def answerable(turn: Turn, services: Services) -> bool:
-    """Return whether the passages hold the answer, by retrieval and one token of the model."""
+    """Return whether the passages hold the answer, by retrieval and one token of the model a passage.
+
+    Passage by passage, until one is enough: most answers stand in the first.
+    """
     if not services.settings.probes:
         return True
-    with tracer.start_as_current_span("probe"):
-        probability = await services.models.probability(
-            turn.prompt.probe_ids,
-            of=("예", "Yes"),
-            against=("아니오", "No"),
-            conversation_id=turn.conversation.id,
-            cache_salt=services.cache_salt(turn.who.tenant),
-        )
+    settings, judged = services.settings.answerability, 0.0
+    said: list[float] = []
     unknown = await services.retrieval.unknown(turn.screened.text, turn.found)
-    judged = answerability.score(turn.found.hits, probability, unknown, services.settings.answerability)
-    log.debug("probed", answer_id=turn.answer_id, probability=round(probability, 4), judged=round(judged, 4))
-    return judged >= services.settings.answerability.threshold
+    with tracer.start_as_current_span("probe") as span:
+        for prompt_ids in turn.prompt.probes_ids:
+            yes = await services.models.probability(
+                prompt_ids,
+                of=("예", "Yes"),
+                against=("아니오", "No"),
+                conversation_id=turn.conversation.id,
+                cache_salt=services.cache_salt(turn.who.tenant),
+            )
+            said.append(yes)
+            judged = answerability.score(turn.found.hits, said, unknown, turn.language, settings)
+            if judged >= settings.threshold:
+                break
+        span.set_attributes({"probe.said": said, "probe.unknown": unknown, "probe.judged": judged})
+    return judged >= settings.threshold
 
 
 async def stream_answer(turn: Turn, running: Running, draft: Draft, services: Services) -> None:
@@ -347,12 +356,17 @@ def revoked(turn: Turn, services: Services) -> bool:
 
 
 def conclude(checks: CitationStream, turn: Turn, running: Running, draft: Draft, services: Services) -> None:
-    """Decide what the answer was: grounded, refused by the model itself, or withheld by the checks."""
+    """Decide what the answer was: grounded, refused by the model itself, or withheld by the checks.
+
+    Where the checks withheld all of it, the passages (which were judged to hold the answer) speak for themselves.
+    """
     draft.withheld = checks.withheld
     draft.grounded = checks.grounded
     if draft.finish_reason is FinishReason.HANDOFF:
         say(Reply.EMERGENCY, turn, running, draft, services)
     elif not checks.text.strip():
+        if checks.withheld and quote(turn, running, draft):
+            return
         say(Reply.CANNOT_VERIFY, turn, running, draft, services)
         if checks.withheld:
             draft.finish_reason = FinishReason.WITHHELD
@@ -368,17 +382,25 @@ def say(reply: Reply, turn: Turn, running: Running, draft: Draft, services: Serv
     draft.grounded = False
 
 
+def quote(turn: Turn, running: Running, draft: Draft) -> bool:
+    """Show what in the passages is nearest to the question, word for word and cited; return whether there is any."""
+    passages = [hit.passage for hit in turn.found.hits[: turn.prompt.passages]]
+    quoted = quote_passages(turn.screened.text, passages, turn.language)
+    if quoted.text:
+        show([Token(text=quoted.text), *quoted.citations], running, draft)
+    draft.grounded = bool(quoted.citations)
+    return draft.grounded
+
+
 def fall_back_on_quotes(exc: ChatError, turn: Turn, running: Running, draft: Draft, services: Services) -> None:
     """With every model away: the passages themselves, quoted and cited, and a person to talk to."""
     if draft.text:
         draft.error = exc
         return
-    quoted = quote_passages(turn.screened.text, [hit.passage for hit in turn.found.hits], turn.language)
     show([notice(NoticeCode.DEGRADED, turn.language)], running, draft)
-    if quoted.text:
-        show([Token(text=quoted.text), *quoted.citations], running, draft)
+    quoted = quote(turn, running, draft)
     say(Reply.UNAVAILABLE, turn, running, draft, services)
-    draft.grounded = bool(quoted.citations)
+    draft.grounded = quoted
 
 
 # --- the end ---------------------------------------------------------------------------------------------------------

@@ -93,7 +93,7 @@ async def open_services(
                 load_templates(), models.tokenizer, banks=banks, passage_tokens=settings.passage_tokens
             ),
             ratings=ratings,
-            retrieval=Retrieval(index, settings.retrieval, load_glossary()),
+            retrieval=Retrieval(index, settings.retrieval, load_glossary(), own_names=tuple(banks.values())),
             withdrawals=withdrawals,
             cache_salt=partial(salt_of, settings.audit_key.get_secret_value()),
             now=time.time,

@@ -1,11 +1,14 @@
 """Do the passages hold the answer? Records the evidence for every question and fits chatbot/answerability.py.
 
-The probe is asked exactly as a turn asks it: same retrieval, same prompt, same words. Fitted on every second question
-of each kind, checked on the others, so that what is reported was not seen by the fit.
+The probes are asked exactly as a turn asks them: same retrieval, same prompts, same words. Unanswerable questions are
+few, so each answerable one is asked once more as if the documents that answer it were not there: what is found then is
+near and wrong. Fitted on every second question of each kind, checked on the others, so that what is reported was not
+seen by the fit.
 """
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
 
@@ -15,26 +18,32 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from chatbot.answerability import AnswerabilitySettings
+from chatbot.answerability import AnswerabilitySettings, log_odds
 from chatbot.errors import ModelUnavailable
 from chatbot.models import Models, open_models
 from chatbot.pool import ModelSettings
 from chatbot.prompt import PromptBuilder, load_templates
-from chatbot.retrieval import Retrieval, RetrievalSettings
+from chatbot.retrieval import Found, Retrieval, RetrievalSettings
 from chatbot.scope import outside
 from chatbot.settings import Settings
 from chatbot.tokenizer import Message
 from evals.corpus import TENANT
 from evals.product import ProductNotStarted, model
 from evals.run import Errand, bar, loaded
-from evals.sample import Sample
+from evals.sample import Dataset, Sample
 from evals.scorers.answers import holds_answer
 from knowledge.access import EVERY_CUSTOMER, Access
 from knowledge.glossary import load_glossary
+from knowledge.index import Index
 from knowledge.passage import Language, language_of
 
 _RIDGE = 0.1
 """Pulls weights towards 0: thirty-odd questions a side would otherwise be separated by huge ones."""
+
+WEIGHTS = ("bias", "first", "likeliest", "terms", "unknown", "english")
+WITHOUT = "without_its_documents"
+_WITHOUT_COUNTS = 0.35
+"""Against a question that nobody can answer: such a one is about something that the bank's documents do name."""
 
 _TRIES, _PAUSE = 20, 5.0
 
@@ -50,10 +59,9 @@ class Probe(msgspec.Struct, frozen=True, kw_only=True):
     language: str
     unanswerable: bool
     held: bool
-    probability: float
+    probabilities: tuple[float, ...]
     dense: tuple[float, ...]
     terms: tuple[float, ...]
-    scores: tuple[float, ...]
     unknown: float = 0.0
     outside: bool = False
     seconds: float
@@ -75,11 +83,10 @@ async def probe(errand: Errand, console: Console) -> list[Probe]:
                 }
             )
             async with open_models(endpoints) as models:
-                prober = Prober(models, Retrieval(services.index, RetrievalSettings(), load_glossary()))
+                prober = Prober(models, services.index)
                 with bar(console) as progress:
-                    return [
-                        await prober.probe(one) for one in progress.track(errand.dataset.samples, description="probes")
-                    ]
+                    samples = progress.track(errand.dataset.samples, description="probes")
+                    return [one for sample in samples for one in await prober.probes(sample, errand.dataset)]
         finally:
             starting.__exit__(None, None, None)
 
@@ -87,12 +94,13 @@ async def probe(errand: Errand, console: Console) -> list[Probe]:
 class Prober:
     """Asks the probe of a turn without the rest of it."""
 
-    def __init__(self, models: Models, retrieval: Retrieval) -> None:
+    def __init__(self, models: Models, index: Index) -> None:
         fields = Settings.model_fields
         banks: dict[Language, str] = {"ko": fields["bank_name_ko"].default, "en": fields["bank_name_en"].default}
         self._banks = tuple(banks.values())
         self._models = models
-        self._retrieval = retrieval
+        settings = RetrievalSettings(passages=2 * RetrievalSettings().passages)
+        self._retrieval = Retrieval(index, settings, load_glossary(), own_names=self._banks)
         self._prompts = PromptBuilder(
             load_templates(),
             models.tokenizer,
@@ -100,11 +108,22 @@ class Prober:
             passage_tokens=fields["passage_tokens"].default,
         )
 
-    async def probe(self, sample: Sample) -> Probe:
-        """Return the evidence for one question."""
-        now = anyio.current_time()
+    async def probes(self, sample: Sample, dataset: Dataset) -> list[Probe]:
+        """Return the evidence for one question, and where it is answerable, for it without the documents that do."""
         access = Access(tenant=TENANT, groups=frozenset({EVERY_CUSTOMER}), as_of=2**33)
         found = await self._retrieval.find(sample.text, earlier=sample.earlier, access=access)
+        shown = RetrievalSettings().passages
+        probes = [await self._probe(sample, replace(found, hits=found.hits[:shown]))]
+        right = dataset.right_documents(sample)
+        rest = tuple(hit for hit in found.hits if hit.passage.document_id not in right)[:shown]
+        told = any(holds_answer(hit.passage.text, sample.answers) for hit in rest)
+        if rest and not (sample.unanswerable or told):
+            without = msgspec.structs.replace(sample, id=f"{sample.id}-without", kind=WITHOUT, unanswerable=True)
+            probes.append(await self._probe(without, replace(found, hits=rest)))
+        return probes
+
+    async def _probe(self, sample: Sample, found: Found) -> Probe:
+        now = anyio.current_time()
         language = language_of(sample.text)
         prompt = self._prompts.build(
             sample.text,
@@ -112,7 +131,6 @@ class Prober:
             passages=[hit.passage for hit in found.hits],
             language=language,
         )
-        probability = await self._probability(prompt.probe_ids)
         shown = found.hits[: prompt.passages]
         return Probe(
             id=sample.id,
@@ -121,10 +139,9 @@ class Prober:
             language=language,
             unanswerable=sample.unanswerable,
             held=any(holds_answer(hit.passage.text, sample.answers) for hit in shown),
-            probability=probability,
+            probabilities=tuple([await self._probability(ids) for ids in prompt.probes_ids]),
             dense=tuple(hit.dense for hit in found.hits),
             terms=tuple(hit.terms for hit in found.hits),
-            scores=tuple(hit.score for hit in found.hits),
             unknown=await self._retrieval.unknown(sample.text, found),
             outside=outside(sample.text, self._banks) is not None,
             seconds=anyio.current_time() - now,
@@ -147,9 +164,15 @@ class Prober:
 
 
 def evidence(probe: Probe) -> list[float]:
-    """Return what chatbot/answerability.py weighs: a constant, the probe's log-odds, terms and unknown topics."""
-    p = min(max(probe.probability, 1e-4), 1 - 1e-4)
-    return [1.0, math.log(p / (1 - p)), math.log1p(max(probe.terms, default=0.0)), probe.unknown]
+    """Return what chatbot/answerability.py weighs, in the order of `WEIGHTS`."""
+    return [
+        1.0,
+        log_odds(probe.probabilities[0]),
+        log_odds(max(probe.probabilities)),
+        math.log1p(max(probe.terms)),
+        probe.unknown,
+        float(probe.language == "en"),
+    ]
 
 
 def fit(probes: Sequence[Probe]) -> AnswerabilitySettings:
@@ -157,7 +180,9 @@ def fit(probes: Sequence[Probe]) -> AnswerabilitySettings:
     probes = [probe for probe in probes if not probe.outside]  # chatbot/scope.py has refused the others
     x = np.array([evidence(probe) for probe in probes])
     y = np.array([0.0 if probe.unanswerable else 1.0 for probe in probes])
-    balance = np.where(y == 1, 0.5 / max(y.sum(), 1), 0.5 / max((1 - y).sum(), 1)) * len(y)
+    counts = np.array([_WITHOUT_COUNTS if probe.kind == WITHOUT else 1.0 for probe in probes])
+    no = max((counts * (1 - y)).sum(), 1)
+    balance = np.where(y == 1, 0.5 / max(y.sum(), 1), 0.5 * counts / no) * len(y)
     ridge = np.diag([0.0, *[_RIDGE] * (x.shape[1] - 1)])
     weights: Floats = np.zeros(x.shape[1])
     for _ in range(50):  # Newton's steps; it converges in about eight
@@ -165,8 +190,7 @@ def fit(probes: Sequence[Probe]) -> AnswerabilitySettings:
         gradient = x.T @ (balance * (p - y)) + ridge @ weights
         curvature = (x * (balance * p * (1 - p))[:, None]).T @ x + ridge
         weights = weights - np.linalg.solve(curvature + 1e-9 * np.eye(len(weights)), gradient)
-    bias, log_odds, terms, unknown = (round(float(weight), 3) for weight in weights)
-    return AnswerabilitySettings(bias=bias, probe=log_odds, terms=terms, unknown=unknown)
+    return AnswerabilitySettings(**dict(zip(WEIGHTS, (round(float(weight), 3) for weight in weights), strict=True)))
 
 
 def halves(probes: Sequence[Probe]) -> tuple[list[Probe], list[Probe]]:
@@ -179,8 +203,7 @@ def judged(probe: Probe, settings: AnswerabilitySettings) -> float:
     """Return the fitted probability that the passages hold the answer."""
     if probe.outside:
         return 0.0
-    bias, log_odds, terms, unknown = evidence(probe)
-    z = settings.bias * bias + settings.probe * log_odds + settings.terms * terms + settings.unknown * unknown
+    z = sum(getattr(settings, name) * value for name, value in zip(WEIGHTS, evidence(probe), strict=True))
     return 1 / (1 + math.exp(-z))
 
 
@@ -194,10 +217,13 @@ def auroc(pairs: Sequence[tuple[bool, float]]) -> float:
 
 def outcome(probes: Sequence[Probe], settings: AnswerabilitySettings, name: str) -> str:
     """Return a line on how these questions would have been told apart."""
-    pairs = [(not probe.unanswerable, judged(probe, settings)) for probe in probes]
+    near_misses = [judged(probe, settings) for probe in probes if probe.kind == WITHOUT]
+    pairs = [(not probe.unanswerable, judged(probe, settings)) for probe in probes if probe.kind != WITHOUT]
     answered = [score >= settings.threshold for answerable, score in pairs if answerable]
     refused = [score < settings.threshold for answerable, score in pairs if not answerable]
+    missed = sum(score < settings.threshold for score in near_misses)
     shares = f"answered {sum(answered)}/{len(answered)}, refused {sum(refused)}/{len(refused)}"
+    shares += f", refused without their documents {missed}/{len(near_misses)}"
     return f"{name}: {shares}, AUROC {auroc(pairs):.3f}"
 
 
@@ -218,7 +244,7 @@ def fitted(probes: Sequence[Probe]) -> str:
 
 def described(settings: AnswerabilitySettings) -> str:
     """Return the weights as they are set."""
-    return f"bias={settings.bias} probe={settings.probe} terms={settings.terms} unknown={settings.unknown}"
+    return " ".join(f"{name}={getattr(settings, name)}" for name in WEIGHTS)
 
 
 def write_probes(probes: Sequence[Probe], path: Path) -> None:

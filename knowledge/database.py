@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from sqlalchemy import event
+from sqlalchemy import MetaData, event
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
@@ -15,6 +16,21 @@ def open_engine(url: str) -> AsyncEngine:
             Path(engine.url.database).parent.mkdir(parents=True, exist_ok=True)
         event.listen(engine.sync_engine, "connect", _write_ahead)
     return engine
+
+
+async def create_tables(engine: AsyncEngine, tables: MetaData) -> None:
+    """Make the tables that are not there yet.
+
+    Raises:
+        SQLAlchemyError, OSError: the database cannot be asked.
+    """
+    try:
+        async with engine.begin() as connection:
+            await connection.run_sync(tables.create_all)
+    except SQLAlchemyError:
+        # Two replicas started together: the second try finds the other's tables.
+        async with engine.begin() as connection:
+            await connection.run_sync(tables.create_all)
 
 
 def _write_ahead(connection: object, _entry: ConnectionPoolEntry) -> None:

@@ -12,7 +12,6 @@ from pydantic import BaseModel, Field
 
 from knowledge.passage import Language
 
-
 _LANGUAGE_LEVEL = 20
 """Of so many best passages the mean is how near a language comes to a question."""
 

@@ -21,11 +21,15 @@ class Glossary:
         longest_first = sorted(self._line_of, key=len, reverse=True)
         self._words = re.compile("|".join(rf"(?<![a-z]){re.escape(word)}" for word in longest_first) or r"(?!)")
 
+    def touched(self, question: str) -> list[tuple[str, tuple[str, ...]]]:
+        """Return the words of the question that stand in a line, each with its line."""
+        found = (match.group() for match in self._words.finditer(question.casefold()))
+        return [(word, self._line_of[word]) for word in dict.fromkeys(found)]
+
     def others(self, question: str) -> str:
         """Return the other words of every line that the question touches."""
         text = question.casefold()
-        touched = dict.fromkeys(self._line_of[match.group()] for match in self._words.finditer(text))
-        others = (word for line in touched for word in line if word.casefold() not in text)
+        others = (word for _, line in self.touched(question) for word in line if word.casefold() not in text)
         return " ".join(dict.fromkeys(others))
 
 

@@ -95,17 +95,8 @@ class Index:
         self.collection = collection
         self._driver = driver
         self._embedder = embedder
-        self._terms = terms
+        self.terms = terms
         self._settings = settings
-
-    def unknown(self, question: str, hits: Sequence[Hit]) -> float:
-        """Return the share in [0, 1] of what the question names that none of the passages says."""
-        topics = self._terms.topics(question)
-        if not topics:
-            return 0.0
-        texts = [indexed_text(hit.passage) for hit in hits]
-        said, raw = {word for text in texts for word in self._terms.words(text)}, "\n".join(texts).lower()
-        return sum(topic not in said and topic not in raw for topic in topics) / len(topics)
 
     async def search(
         self, question: str, *, access: Access, limit: int, before: str = "", others: str = ""
@@ -123,7 +114,7 @@ class Index:
         try:
             # Two requests instead of one batch: the terms are looked up while the question is embedded.
             async with asyncio.TaskGroup() as halves:
-                query = self._terms.query
+                query = self.terms.query
                 terms = halves.create_task(
                     self._by_terms(partial(query, question, before=before, others=others), visible, limit=candidates)
                 )
@@ -239,7 +230,7 @@ class Index:
         return [
             models.PointStruct(
                 id=passage.point_id,
-                vector={DENSE: list(vector), TERMS: _sparse(self._terms.passage(indexed_text(passage)))},
+                vector={DENSE: list(vector), TERMS: _sparse(self.terms.passage(indexed_text(passage)))},
                 payload=msgspec.to_builtins(passage),
             )
             for passage, vector in zip(passages, vectors, strict=True)

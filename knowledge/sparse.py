@@ -37,9 +37,20 @@ _STOPWORDS = frozenset(_STOPPED.split())
 
 
 _NAMES = frozenset({"NNG", "NNP"})
-# Asks, and names nothing.
-_GENERIC_WORDS = "얼마 며칠 경우 정도 무엇 가능 방법 질문 안내 much mani long get got want need tell know pleas"
-_GENERIC = frozenset(_GENERIC_WORDS.split())
+# Asks, or tells of the customer's day and family, and names nothing of a bank's.
+_GENERIC_WORDS = (
+    "얼마 며칠 경우 정도 무엇 가능 방법 질문 안내 이유 문제 도움 확인 사용 이용 필요 생각 마음 사람 오늘 어제 "
+    "내일 지금 요즘 이번 지난달 다음 처음 나중 아침 저녁 주말 우리 저희 거기 여기 때문 동안 이후 이전 엄마 아빠 "
+    "어머니 아버지 부모님 할머니 할아버지 형제 자매 남매 언니 누나 오빠 동생 남편 아내 아들 친구 지인 서울 부산 "
+    "대구 인천 광주 대전 much many long get got want need tell know please take took give given gave "
+    "make made let put keep use go went come came back move moved home away still yet just also only even really "
+    "another other others someone something anything everyone everything thing way big small enough normal usual "
+    "usually instead through during without within before after around between every each both all any some few "
+    "more most less least one two first last next good better best new old same different sure like say said ask "
+    "asked asking see look find found try tried happen happens think mean morning evening night today tomorrow "
+    "yesterday week weekend friend friends mother father mom dad wife husband son daughter brother sister "
+    "grandmother grandfather people person hello thanks"
+)
 
 
 class TermSettings(BaseModel, frozen=True):
@@ -72,6 +83,7 @@ class Terms:
         # Snowball's stemmer keeps the word it works on in itself, and Kiwi promises nothing about two threads at once.
         self._lock = Lock()
         self._stem = lru_cache(maxsize=50_000)(stemmer("english").stemWord)
+        self._generic = frozenset(word for one in _GENERIC_WORDS.split() for word in (one, self._stem(one)))
 
     def words(self, text: str) -> list[str]:
         """Return the terms of a text in order, repeated as often as they occur."""
@@ -91,7 +103,7 @@ class Terms:
             if _HANGUL.search(plain):
                 tokens = self._kiwi.tokenize(plain)
                 named += [token.form for token in tokens if token.tag in _NAMES and len(token.form) > 1]
-        return [word for word in dict.fromkeys(named) if word not in _GENERIC]
+        return [word for word in dict.fromkeys(named) if word not in self._generic]
 
     def passage(self, text: str) -> SparseTerms:
         """Return BM25's term frequencies: saturated, and lower in a passage that is longer than typical."""

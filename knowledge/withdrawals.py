@@ -16,6 +16,8 @@ from sqlalchemy import Column, Double, MetaData, String, Table, delete, insert, 
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from knowledge.database import create_tables
+
 log = structlog.get_logger(__name__)
 
 METADATA = MetaData()
@@ -118,8 +120,7 @@ async def open_withdrawals(
     engine: AsyncEngine, settings: WithdrawalsSettings | None = None
 ) -> AsyncGenerator[Withdrawals]:
     """Make the table where it is missing, read it once, and go on reading it while the block runs."""
-    async with engine.begin() as connection:
-        await connection.run_sync(METADATA.create_all)
+    await create_tables(engine, METADATA)
     withdrawals = Withdrawals(engine, settings or WithdrawalsSettings())
     await withdrawals.read()
     async with anyio.create_task_group() as tasks:

@@ -432,3 +432,36 @@ def test_a_wrong_row_of_a_table_is_no_support() -> None:
 def test_without_passages_nothing_is_quoted() -> None:
     assert quote_passages("정기예금", (), "ko").text == ""
     assert quote_passages("zzz qqq", SOURCES, "en").citations == ()
+
+
+OTP = passage(
+    "otp",
+    "OTP 발급",
+    "디지털 OTP는 한빛 앱에서 무료로 발급되고, 토큰형 OTP는 5,000원, 카드형 OTP는 10,000원을 내고 영업점에서 받습니다. "
+    "OTP는 3년마다 바꿉니다.\n\n"
+    "| 전월 실적 | 월 할인 한도 |\n|---|---|\n| 300,000원 이상 600,000원 미만 | 10,000원 |\n"
+    "| 600,000원 이상 | 20,000원 |\n",
+)
+
+
+def test_a_number_among_others_of_its_kind_is_shown_in_the_words_of_the_passage() -> None:
+    citations = stream(Grounding.STRICT, [OTP])
+    events = events_of(citations, ["디지털 OTP는 5,000원입니다. 토큰형 OTP는 5,000원입니다. OTP는 3년마다 바꿉니다."])
+    sentence = OTP.text.split(" OTP는 3년")[0]
+    assert citations.text == f"{sentence} OTP는 3년마다 바꿉니다."
+    assert next((c.start, c.end) for c in cited(events)) == (0, len(sentence))
+    assert citations.grounded
+
+
+def test_a_table_is_shown_whole_where_the_claim_does_not_name_its_row() -> None:
+    citations = stream(Grounding.STRICT, [OTP])
+    events = events_of(citations, ["월 할인 한도는 10,000원입니다. 감사합니다."])
+    table = OTP.text.split("\n\n")[1].strip()
+    assert citations.text == f"{table}\n\n 감사합니다."
+    assert cited(events)[0].quote == table
+
+
+def test_a_yes_before_an_ambiguous_number_is_left_out() -> None:
+    citations = stream(Grounding.STRICT, [OTP])
+    events_of(citations, ["네, 디지털 OTP는 5,000원입니다."])
+    assert citations.text.startswith("디지털 OTP는 한빛 앱에서 무료로")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from chatbot.prompt import PromptBuilder, load_templates, mark
+from chatbot.prompt import PROBED, PromptBuilder, load_templates, mark
 from chatbot.tokenizer import Message, Tokenizer
 from knowledge.passage import Passage
 from llm_server.scripted import write_tokenizer
@@ -46,10 +46,18 @@ def test_a_passage_cannot_close_its_own_marker() -> None:
     assert "<|im_start|>" not in shown
 
 
-def test_the_probe_shares_all_but_the_last_lines_with_the_answer(builder: PromptBuilder) -> None:
-    prompt = builder.build("얼마예요?", history=[], passages=[passage("이자는 연 1%입니다.")], language="ko")
-    shared = next(n for n, (a, b) in enumerate(zip(prompt.answer_ids, prompt.probe_ids, strict=False)) if a != b)
-    assert shared > 0.8 * min(len(prompt.answer_ids), len(prompt.probe_ids))
+def test_each_of_the_first_passages_has_a_probe_that_begins_like_the_answers_prompt(
+    builder: PromptBuilder, tokenizer: Tokenizer
+) -> None:
+    passages = [passage(f"이자는 연 {n}%입니다.", n) for n in range(5)]
+    prompt = builder.build("얼마예요?", history=[], passages=passages, language="ko")
+    assert len(prompt.probes_ids) == PROBED
+    first = prompt.probes_ids[0]
+    shared = next(n for n, (a, b) in enumerate(zip(prompt.answer_ids, first, strict=False)) if a != b)
+    assert shared > 0.6 * len(first), "system, history and the first passage are one prefix"
+    for n, ids in enumerate(prompt.probes_ids):
+        text = tokenizer.decode(ids)
+        assert [f"연 {other}%" in text for other in range(5)] == [other == n for other in range(5)]
 
 
 def test_passages_that_do_not_fit_are_left_out_and_one_always_stays(builder: PromptBuilder) -> None:

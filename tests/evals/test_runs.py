@@ -233,10 +233,9 @@ def probe_of(n: int, *, unanswerable: bool, probability: float) -> Probe:
         language="en",
         unanswerable=unanswerable,
         held=not unanswerable,
-        probability=probability,
+        probabilities=(probability,),
         dense=(0.85,),
         terms=(3.0,),
-        scores=(1.0,),
         seconds=0.0,
     )
 
