@@ -42,6 +42,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from chatbot.audit_chain import GENESIS, AuditKeys, ChainCheck, Closed, Head, Opened, Problem, Row, problem, seal
 from chatbot.errors import AuditUnavailable
 from chatbot.events import FinishReason, Usage
+from knowledge.database import create_tables
 
 log = structlog.get_logger(__name__)
 
@@ -248,18 +249,9 @@ class Audit:
             async with self._engine.connect() as connection:
                 if self._is_sqlite:
                     await connection.exec_driver_sql("PRAGMA journal_mode=WAL")
-            await self._create_table()
+            await create_tables(self._engine, METADATA)
         except UNAVAILABLE as exc:
             raise AuditUnavailable from exc
-
-    async def _create_table(self) -> None:
-        try:
-            async with self._engine.begin() as connection:
-                await connection.run_sync(METADATA.create_all)
-        except SQLAlchemyError:
-            # Two replicas started together: the second try finds the other's table.
-            async with self._engine.begin() as connection:
-                await connection.run_sync(METADATA.create_all)
 
     async def write_forever(self) -> None:
         """Write what waits, all of it in one transaction, again and again; one task a process runs this."""

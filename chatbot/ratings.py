@@ -7,12 +7,13 @@ from collections.abc import Sequence
 
 import msgspec
 from sqlalchemy import Column, Double, MetaData, String, Table, Text, delete, insert
-from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from chatbot.audit import UNAVAILABLE
 from chatbot.errors import StoreUnavailable
 from chatbot.history import Feedback
+from knowledge.database import create_tables
 
 METADATA = MetaData()
 RATINGS = Table(
@@ -40,18 +41,9 @@ class Ratings:
             StoreUnavailable: the database cannot be asked.
         """
         try:
-            await self._create_table()
+            await create_tables(self._engine, METADATA)
         except UNAVAILABLE as exc:
             raise StoreUnavailable from exc
-
-    async def _create_table(self) -> None:
-        try:
-            async with self._engine.begin() as connection:
-                await connection.run_sync(METADATA.create_all)
-        except SQLAlchemyError:
-            # Two replicas started together: the second try finds the other's table.
-            async with self._engine.begin() as connection:
-                await connection.run_sync(METADATA.create_all)
 
     async def write(self, tenant: str, answer_id: str, feedback: Feedback) -> None:
         """Keep the rating of an answer in place of an earlier one.

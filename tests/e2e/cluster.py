@@ -1,0 +1,306 @@
+"""Two replicas of the chat API behind HAProxy, over one Redis, one SQL database and two model endpoints."""
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx2
+import pytest
+from redis import Redis as BlockingRedis
+
+from chatbot.local_identity import ISSUER, LocalSigner, key_pair
+from knowledge.identity import Principal
+from llm_server.scripted import write_tokenizer
+from tests.conftest import free_port
+from tests.e2e.conftest import DOCUMENTS, TENANT, SentEvent, read_events, until
+from tests.e2e.forked import Forked, run_to_the_end
+
+PATHS = "/usr/sbin:/usr/local/sbin:/usr/bin"
+LEDGER = f"ledger:{{{TENANT}}}"
+# What a bank's balancer does: leaves a replica that is not ready, asks another one where nothing was begun (a 503
+# begins nothing), and hangs up on a replica when the customer has.
+HAPROXY = """
+global
+  maxconn 2000
+  stats socket {socket} mode 600
+defaults
+  mode http
+  timeout connect 1s
+  timeout client 60s
+  timeout server 60s
+  retries 5
+  option redispatch 1
+  option abortonclose
+  option http-buffer-request
+  retry-on conn-failure 503
+frontend customers
+  bind 127.0.0.1:{port}
+  default_backend replicas
+backend replicas
+  balance roundrobin
+  option httpchk GET /readyz
+  default-server check inter 300ms fall 1 rise 1
+  server replica-0 127.0.0.1:{first}
+  server replica-1 127.0.0.1:{second}
+"""
+
+
+@dataclass(kw_only=True)
+class Server:
+    """A process that listens on a port of its own, and may be killed and started again."""
+
+    begin: Callable[[], "subprocess.Popen[bytes] | Forked"]
+    port: int
+    log: Path
+    ready: str
+    process: "subprocess.Popen[bytes] | Forked | None" = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        """Start the process; `wait` tells when it answers."""
+        self.process = self.begin()
+
+    def wait(self) -> None:
+        """Wait until it is ready."""
+        deadline = time.monotonic() + 90
+        with httpx2.Client() as http:
+            while time.monotonic() < deadline:
+                assert self.process is not None
+                assert self.process.poll() is None, self.log.read_text("utf-8")[-3000:]
+                with contextlib.suppress(httpx2.TransportError):
+                    if http.get(f"{self.url}{self.ready}").status_code == 200:
+                        return
+                time.sleep(0.05)
+        pytest.fail(f"{self.url} never became ready: {self.log.read_text('utf-8')[-3000:]}")
+
+    def stop(self, number: int = signal.SIGTERM) -> None:
+        """Send a signal to this process and wait until it has ended."""
+        if self.process is not None:
+            self.process.send_signal(number)
+            self.process.wait(30)
+            self.process = None
+
+
+@dataclass(kw_only=True)
+class Cluster:
+    """The product as it runs in production, small."""
+
+    port: int
+    replicas: tuple[Server, Server]
+    models: tuple[Server, Server]
+    stats: Path
+    database: Path
+    redis: BlockingRedis = field(repr=False)
+    signer: LocalSigner
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def token(self, sub: str) -> str:
+        who = Principal(tenant=TENANT, sub=sub, roles=frozenset({"customer"}), groups=frozenset())
+        return self.signer.token(who)[0]
+
+    def client(self, sub: str, *, url: str | None = None) -> httpx2.AsyncClient:
+        """Return a signed-in client of the balancer, or of one replica."""
+        headers = {"authorization": f"Bearer {self.token(sub)}"}
+        return httpx2.AsyncClient(base_url=url or self.url, headers=headers, timeout=30)
+
+    async def tell(self, **behaviour: object) -> None:
+        """Change what both scripted models do."""
+        async with httpx2.AsyncClient() as http:
+            for model in self.models:
+                (await http.post(f"{model.url}/script", json=behaviour)).raise_for_status()
+
+    async def restore(self) -> None:
+        """Set both models back."""
+        async with httpx2.AsyncClient() as http:
+            for model in self.models:
+                (await http.delete(f"{model.url}/script")).raise_for_status()
+
+    async def running(self, model: Server) -> int:
+        """Return how many generations a model runs now."""
+        async with httpx2.AsyncClient() as http:
+            return int((await http.get(f"{model.url}/stats")).json()["running"])
+
+    async def idle(self) -> bool:
+        return not [model for model in self.models if await self.running(model)]
+
+    async def working(self) -> Server:
+        """Return the model that generates; wait until one does."""
+        found: list[Server] = []
+
+        async def one_does() -> bool:
+            found.extend([model for model in self.models if await self.running(model)])
+            return bool(found)
+
+        await until(one_does)
+        return found[0]
+
+    async def gauge(self, replica: Server, name: str) -> int:
+        async with httpx2.AsyncClient() as http:
+            lines = (await http.get(f"{replica.url}/metrics")).text.splitlines()
+        return int(next(float(line.split()[-1]) for line in lines if line.startswith(f"{name} ")))
+
+    async def owner(self) -> int:
+        """Return which replica runs the only answer there is; wait until one does."""
+        found: list[int] = []
+
+        async def one_does() -> bool:
+            for n, replica in enumerate(self.replicas):
+                if await self.gauge(replica, "chatbot_active_answers"):
+                    found.append(n)
+            return bool(found)
+
+        await until(one_does)
+        assert len(found) == 1
+        return found[0]
+
+    async def at_rest(self) -> bool:
+        """Return whether no answer runs and no slot is taken anywhere."""
+        names = ("chatbot_active_answers", "chatbot_busy_slots", "chatbot_queued_answers")
+        return not any([await self.gauge(replica, name) for replica in self.replicas for name in names])
+
+    def up(self) -> set[str]:
+        """Return the replicas that the balancer sends customers to."""
+        with socket.socket(socket.AF_UNIX) as asking:
+            asking.connect(str(self.stats))
+            asking.sendall(b"show stat\n")
+            told = b"".join(iter(lambda: asking.recv(65536), b"")).decode()
+        rows = [line.split(",") for line in told.splitlines()]
+        return {row[1] for row in rows if len(row) > 17 and row[0] == "replicas" and row[17].startswith("UP")} - {
+            "BACKEND"
+        }
+
+    async def whole(self) -> None:
+        """Start what was killed and wait until the balancer knows."""
+        for server in (*self.models, *self.replicas):
+            if server.process is None:
+                server.start()
+        for server in (*self.models, *self.replicas):
+            server.wait()
+        await until(lambda: len(self.up()) == len(self.replicas), 10)
+
+    def spent_today(self, sub: str) -> int:
+        """Return how many tokens the ledger has charged a customer."""
+        return sum(int(value) for value in self.redis.hgetall(f"{LEDGER}:user:{sub}:days").values())
+
+    def slots(self, sub: str) -> int:
+        """Return how many answers of a customer hold a slot."""
+        return int(self.redis.zcard(f"{LEDGER}:user:{sub}:leases"))
+
+    def audited(self, answer_id: str) -> list[str]:
+        """Return the kinds of an answer's audit rows."""
+        with contextlib.closing(sqlite3.connect(self.database, timeout=10)) as sql:
+            rows = sql.execute("SELECT kind FROM chatbot_audit WHERE answer_id = ? ORDER BY kind", (answer_id,))
+            return [kind for (kind,) in rows]
+
+    async def ask(self, http: httpx2.AsyncClient, message: str) -> list[SentEvent]:
+        """Ask and return every event, over as many connections as it takes."""
+        events: list[SentEvent] = []
+        await self.follow(http, events, message=message)
+        return events
+
+    async def follow(self, http: httpx2.AsyncClient, events: list[SentEvent], *, message: str | None = None) -> None:
+        """Read until the last event; where the connection ends before, go on as an EventSource does, within 3 s."""
+        lost_at: float | None = None
+        while not (events and events[-1].name in {"done", "error"}):
+            if message is not None and not events:
+                opened = http.stream("POST", "/v1/chat", json={"message": message})
+            else:
+                address = f"/v1/answers/{events[-1].id.partition('.')[0]}/events"
+                opened = http.stream("GET", address, headers={"last-event-id": events[-1].id})
+            with contextlib.suppress(httpx2.TransportError):
+                async with opened as response:
+                    assert response.status_code == 200, (response.status_code, await response.aread())
+                    async for event in read_events(response):
+                        if lost_at is not None:
+                            assert time.monotonic() - lost_at <= 3.0, "the stream goes on within 3 s"
+                            lost_at = None
+                        events.append(event)
+            lost_at = lost_at or time.monotonic()
+            assert events, "an answer that was never accepted"
+            assert time.monotonic() - lost_at < 10, "the stream never went on"
+
+
+@contextlib.contextmanager
+def clustered(folder: Path, redis_url: str, **settings: str) -> Iterator[Cluster]:
+    """Load the documents once, give each replica its own copy of the index, and serve."""
+    first, second = folder / "first", folder / "second"
+    first.mkdir()
+    private, public = key_pair(first)
+    write_tokenizer(folder / "tokenizer")
+    models = (scripted(folder, 0), scripted(folder, 1))
+    environment = dict(os.environ) | {  # noqa: TID251 - children inherit it
+        "REDIS_URL": redis_url,
+        "DATABASE_URL": f"sqlite+aiosqlite:///{first / 'bank.db'}",
+        "LLM_URLS": ",".join(model.url for model in models),
+        "LLM_TOKENIZER": str(folder / "tokenizer"),
+        "LLM_PROFILE": "scripted",
+        "AUTH__ISSUER": ISSUER,
+        "AUTH__PUBLIC_KEY_FILE": str(public),
+        "AUDIT_KEY": "a key for the tests",
+        "LEDGER__LIMITS__USER__REQUESTS_PER_MINUTE": "1000",
+        "LEDGER__LIMITS__TENANT__CONCURRENT": "1000",
+        "LEDGER__LIMITS__USER__CONCURRENT": "100",
+        **settings,
+    }
+    load = ["load", str(DOCUMENTS), "--approved-by", "park", "--tenant", TENANT]
+    run_to_the_end("ingest.__main__", load, environment | {"DATA_DIR": str(first)}, folder / "load.log")
+    shutil.copytree(first / "qdrant", second / "qdrant")
+    replicas = (api(first, environment), api(second, environment))
+    balancer = balanced(folder, replicas)
+    servers = (*models, *replicas, balancer)
+    with contextlib.ExitStack() as stack:
+        redis = stack.enter_context(BlockingRedis.from_url(redis_url))
+        for server in servers:
+            stack.callback(server.stop, signal.SIGKILL)
+            server.start()
+        for server in servers:
+            server.wait()
+        yield Cluster(
+            port=balancer.port,
+            replicas=replicas,
+            models=models,
+            stats=folder / "haproxy.sock",
+            database=first / "bank.db",
+            redis=redis,
+            signer=LocalSigner(private.read_text("ascii")),
+        )
+
+
+def scripted(folder: Path, n: int) -> Server:
+    port, log = free_port(), folder / f"model-{n}.log"
+    command = [sys.executable, "-m", "llm_server.scripted", "--port", str(port)]
+    return Server(begin=lambda: spawned(command, log), port=port, log=log, ready="/health")
+
+
+def api(data: Path, environment: dict[str, str]) -> Server:
+    port, log = free_port(), data.with_suffix(".log")
+    mine = environment | {"DATA_DIR": str(data), "PORT": str(port)}
+    return Server(begin=lambda: Forked("chatbot.__main__", ["serve"], mine, log), port=port, log=log, ready="/readyz")
+
+
+def balanced(folder: Path, replicas: tuple[Server, Server]) -> Server:
+    port, config, log = free_port(), folder / "haproxy.cfg", folder / "haproxy.log"
+    text = HAPROXY.format(socket=folder / "haproxy.sock", port=port, first=replicas[0].port, second=replicas[1].port)
+    config.write_text(text, encoding="utf-8")
+    command = [shutil.which("haproxy", path=PATHS) or "haproxy", "-db", "-f", str(config)]
+    return Server(begin=lambda: spawned(command, log), port=port, log=log, ready="/readyz")
+
+
+def spawned(command: Sequence[str], log: Path) -> "subprocess.Popen[bytes]":
+    with log.open("ab") as out:
+        return subprocess.Popen(command, stdout=out, stderr=out)  # noqa: S603

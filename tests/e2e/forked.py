@@ -1,0 +1,63 @@
+"""Our programs as processes of their own, forked from one that has imported them: seconds of imports are paid once."""
+
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from importlib import import_module
+from multiprocessing.context import ForkServerProcess
+from pathlib import Path
+
+PROGRAMS = ("chatbot.__main__", "ingest.__main__")
+
+
+class Forked:
+    """A running program; speaks as `subprocess.Popen` does."""
+
+    def __init__(self, program: str, arguments: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(list(PROGRAMS))
+        self._process: ForkServerProcess = context.Process(
+            target=run, args=(program, list(arguments), dict(environment), str(log)), daemon=True
+        )
+        self._process.start()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid or 0
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def send_signal(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+    def wait(self, seconds: float) -> int:
+        """Return the exit status; raise `TimeoutError` when there is none in time."""
+        self._process.join(seconds)
+        if self._process.exitcode is None:
+            raise TimeoutError
+        return self._process.exitcode
+
+
+def run(program: str, arguments: Sequence[str], environment: Mapping[str, str], log: str) -> None:
+    """Be the program: its environment, its output, its arguments."""
+    os.environ.clear()  # noqa: TID251  the program's own edge
+    os.environ.update(environment)  # noqa: TID251  the program's own edge
+    with Path(log).open("ab") as out:
+        os.dup2(out.fileno(), 1)
+        os.dup2(out.fileno(), 2)
+    sys.argv = [program, *arguments]
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    import_module(program).app()
+
+
+def run_to_the_end(program: str, arguments: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
+    """Run a program that ends by itself; fail with what it said unless it ends well."""
+    began = time.monotonic()
+    status = Forked(program, arguments, environment, log).wait(180)
+    assert status == 0, (
+        f"{program} ended with {status} after {time.monotonic() - began:.0f} s: {log.read_text('utf-8')}"
+    )

@@ -1,0 +1,325 @@
+"""Streams that survive: a dead replica, a dead model, a cancel elsewhere, customers who leave, a rolling restart."""
+
+import asyncio
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+from collections.abc import AsyncGenerator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+import httpx2
+import pytest
+
+from tests.e2e.cluster import PATHS, Cluster, Server, clustered
+from tests.e2e.conftest import SentEvent, read_events, text_of, until
+from tests.e2e.relay import Wire, wired
+
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.e2e,
+    pytest.mark.faults,
+    pytest.mark.skipif(shutil.which("haproxy", path=PATHS) is None, reason="needs haproxy"),
+]
+
+QUESTION = "샘물 정기예금을 만기 전에 해지하면 금리가 어떻게 되나요?"
+ANSWER = (
+    "만기 전에 해지하면 중도해지 금리 연 0.5%를 적용합니다. 가입 후 1개월이 지나지 않으면 이자를 지급하지 않습니다. "
+    "샘물 정기예금의 기본 금리는 연 3.1%이며 가입 기간은 12개월입니다. 최소 가입 금액은 100만원입니다. "
+    "급여를 한샘은행 계좌로 받으면 우대금리 0.2%p를 더합니다."
+)
+TOKEN_SECONDS = 0.015
+GRACE = 2.0
+PACKAGES = Path(__file__).parents[2] / ".venv" / "npm"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Meaning:
+    """What an answer comes to, however many connections, processes and models it took."""
+
+    text: str
+    citations: tuple[bytes, ...]
+    finish_reason: str
+    tokens: int
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> Iterator[Cluster]:
+    # A Redis database of their own: replicas also end what other tests leave open.
+    settings = {
+        "TURN__GROUNDING": "numbers",
+        "ANSWERS__GRACE": str(GRACE),
+        "ANSWERS__ORPHANED_AFTER": str(GRACE),
+        "ANSWERS__SWEEP_EVERY": "1",
+        "DRAIN_SECONDS": "0.5",
+    }
+    with clustered(tmp_path_factory.mktemp("cluster"), f"{redis_url.removesuffix('/0')}/6", **settings) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+async def whole(cluster: Cluster) -> Meaning:
+    """An answer that nothing happens to; it costs what it says."""
+    who = someone()
+    await cluster.tell(answer=ANSWER, probe=0.99)
+    async with cluster.client(who) as http:
+        unbroken = meaning(await cluster.ask(http, QUESTION))
+    assert cluster.spent_today(who) == unbroken.tokens
+    return unbroken
+
+
+@pytest.fixture
+async def talking(cluster: Cluster) -> AsyncGenerator[Cluster]:
+    """The cluster, whole, with models that say the answer at a pace."""
+    await cluster.whole()
+    await cluster.tell(answer=ANSWER, token_seconds=TOKEN_SECONDS, probe=0.99)
+    yield cluster
+    await cluster.whole()
+    await cluster.restore()
+
+
+@pytest.fixture
+def times(request: pytest.FixtureRequest) -> int:
+    """How often what design and issue ask 200 times is done: 200 with `--faults 50`."""
+    return 4 * int(request.config.getoption("--faults"))
+
+
+def someone() -> str:
+    return f"customer-{uuid4().hex}"
+
+
+def meaning(events: list[SentEvent]) -> Meaning:
+    """Return what a customer got: no gap, no double, one end."""
+    assert [event.id.rpartition(".")[2] for event in events] == [str(n) for n in range(1, len(events) + 1)]
+    assert [event.name for event in events if event.name in {"done", "error"}] == ["done"]
+    usage = json.loads(events[-1].data)["usage"]
+    return Meaning(
+        text=text_of(events),
+        citations=tuple(event.data for event in events if event.name == "citation"),
+        finish_reason=str(events[-1].field("finish_reason")),
+        tokens=usage["prompt_tokens"] + usage["answer_tokens"],
+    )
+
+
+async def check_recorded(cluster: Cluster, who: str, events: list[SentEvent]) -> None:
+    """An answer is charged once, is in the history once, and its audit row is closed."""
+    got, answer_id = meaning(events), events[0].id.partition(".")[0]
+    assert cluster.spent_today(who) == got.tokens
+    assert cluster.slots(who) == 0
+    assert cluster.audited(answer_id) == ["closed", "opened"]
+    async with cluster.client(who) as http:
+        kept = (await http.get(f"/v1/conversations/{events[0].field('conversation_id')}")).json()["messages"]
+    assert [message["role"] for message in kept] == ["user", "assistant"]
+    assert (kept[1]["answer_id"], kept[1]["text"], kept[1]["finish_reason"]) == (answer_id, got.text, got.finish_reason)
+
+
+async def said(model: Server) -> int:
+    """Return how many tokens of the present answer a model has generated."""
+    async with httpx2.AsyncClient() as http:
+        return int((await http.get(f"{model.url}/stats")).json()["requests"][-1]["answer_tokens"])
+
+
+async def test_a_killed_replica_is_succeeded_by_the_other(talking: Cluster, whole: Meaning, fault_round: int) -> None:
+    chance, who = random.Random(fault_round), someone()  # noqa: S311  a test's dice
+    async with talking.client(who) as http:
+        events: list[SentEvent] = []
+
+        async def kill_at_a_random_token() -> None:
+            await until(lambda: bool(events))
+            await asyncio.sleep(chance.uniform(0, 110) * TOKEN_SECONDS)
+            talking.replicas[await talking.owner()].stop(signal.SIGKILL)
+
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(talking.follow(http, events, message=QUESTION))
+            tasks.create_task(kill_at_a_random_token())
+    assert meaning(events) == whole
+    await check_recorded(talking, who, events)
+
+
+async def test_a_killed_model_is_succeeded_by_the_other(talking: Cluster, whole: Meaning, fault_round: int) -> None:
+    chance, who = random.Random(fault_round), someone()  # noqa: S311  a test's dice
+    async with talking.client(who) as http:
+        events: list[SentEvent] = []
+
+        async def kill_at_a_random_token() -> None:
+            await until(lambda: bool(events))
+            model, k = await talking.working(), chance.randrange(1, 100)
+            await until(lambda: _has_said(model, k))
+            model.stop(signal.SIGKILL)
+
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(talking.follow(http, events, message=QUESTION))
+            tasks.create_task(kill_at_a_random_token())
+    assert [event.field("code") for event in events if event.name == "notice"] == ["model_switched"]
+    assert meaning(events) == whole
+    await check_recorded(talking, who, events)
+
+
+async def _has_said(model: Server, k: int) -> bool:
+    return await said(model) >= k
+
+
+async def test_a_cancel_through_the_other_replica_stops_the_model(talking: Cluster, fault_round: int) -> None:
+    who = f"{someone()}-{fault_round}"
+    await talking.tell(answer=ANSWER * 5, token_seconds=0.05, probe=0.99)
+    async with talking.client(who) as http:
+        events: list[SentEvent] = []
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(talking.follow(http, events, message=QUESTION))
+            await until(lambda: bool(text_of(events)))
+            answer_id = events[0].id.partition(".")[0]
+            other = talking.replicas[1 - await talking.owner()]
+            async with talking.client(who, url=other.url) as elsewhere:
+                cancelled = await elsewhere.post(f"/v1/answers/{answer_id}/cancel")
+            assert (cancelled.status_code, cancelled.json()) == (202, {"stopped": True})
+            await until(talking.idle, 0.5)
+    assert meaning(events).finish_reason == "cancelled"
+    await check_recorded(talking, who, events)
+
+
+async def test_a_cancel_ends_what_a_killed_replica_left(talking: Cluster) -> None:
+    who = someone()
+    await talking.tell(answer=ANSWER * 5, token_seconds=0.05, probe=0.99)
+    async with talking.client(who) as http:
+        events: list[SentEvent] = []
+        async with http.stream("POST", "/v1/chat", json={"message": QUESTION}) as response:
+            async for event in read_events(response):
+                events.append(event)
+                if event.name == "token":
+                    break
+        answer_id = events[0].id.partition(".")[0]
+        talking.replicas[await talking.owner()].stop(signal.SIGKILL)
+        await until(lambda: len(talking.up()) == 1)
+        assert (await http.post(f"/v1/answers/{answer_id}/cancel")).json() == {"stopped": True}
+        await until(lambda: talking.audited(answer_id) == ["closed", "opened"], 5)
+        await talking.follow(http, events)
+    assert meaning(events).finish_reason == "cancelled"
+    await check_recorded(talking, who, events)
+
+
+async def test_an_answer_that_nobody_comes_back_for_is_closed(talking: Cluster) -> None:
+    who = someone()
+    async with talking.client(who) as http:
+        async with http.stream("POST", "/v1/chat", json={"message": QUESTION}) as response:
+            events = read_events(response)
+            answer_id = (await anext(events)).id.partition(".")[0]
+            talking.replicas[await talking.owner()].stop(signal.SIGKILL)
+            await events.aclose()
+        await until(lambda: talking.audited(answer_id) == ["closed", "opened"], 30)
+    assert talking.slots(who) == 0
+
+
+def sockets(cluster: Cluster) -> int:
+    """Return how many files and sockets the replicas have open."""
+    return sum(len(os.listdir(f"/proc/{r.process.pid}/fd")) for r in cluster.replicas if r.process)
+
+
+async def test_customers_who_leave_cost_nothing_for_long(talking: Cluster, times: int) -> None:
+    await talking.tell(answer=ANSWER * 5, token_seconds=0.05, probe=0.99)
+    before, customers = sockets(talking), [f"{someone()}-{n}" for n in range(times)]
+    answers: list[str] = []
+
+    async def leave(n: int) -> None:
+        async with talking.client(customers[n]) as http:
+            if n % 3 == 2:  # without a stream
+                with pytest.raises(httpx2.TimeoutException):
+                    await http.post("/v1/chat", json={"message": QUESTION, "stream": False}, timeout=1)
+                return
+            async with http.stream("POST", "/v1/chat", json={"message": QUESTION}) as response:
+                async for event in read_events(response):
+                    answers.append(event.id.partition(".")[0])
+                    if event.name == ("token" if n % 3 else "accepted"):
+                        break
+
+    for begin in range(0, times, 10):
+        async with asyncio.TaskGroup() as tasks:
+            for n in range(begin, min(begin + 10, times)):
+                tasks.create_task(leave(n))
+    await until(talking.at_rest, GRACE + 5)
+    await until(talking.idle, 0.5)
+    assert [who for who in customers if talking.slots(who)] == []
+    assert [answer for answer in set(answers) if talking.audited(answer) != ["closed", "opened"]] == []
+    for who in customers:
+        async with talking.client(who) as http:
+            left = (await http.get("/v1/conversations")).json()["items"]
+            assert len(left) == 1
+            kept = (await http.get(f"/v1/conversations/{left[0]['id']}")).json()["messages"]
+        assert [message["role"] for message in kept] == ["user", "assistant"]
+        assert kept[1]["finish_reason"] == "cancelled"
+    assert all(talking.spent_today(who) < 4000 for who in customers), "settled: no reservation stays charged"
+    await until(lambda: sockets(talking) <= before + 12, 10)  # a few idle connections to Redis and the models stay
+
+
+async def test_a_rolling_restart_loses_no_stream(talking: Cluster, whole: Meaning, times: int) -> None:
+    """Every stream is shorter than the restarts, longer than the drain's grace, and goes on."""
+    await talking.tell(answer=ANSWER, token_seconds=0.03, probe=0.99)
+    streams, restarted = max(6, times // 4), asyncio.Event()
+    finished: list[list[SentEvent]] = []
+
+    async def ask_again_and_again() -> None:
+        async with talking.client(someone()) as http:
+            while not restarted.is_set():
+                finished.append(await talking.ask(http, QUESTION))
+
+    async with asyncio.TaskGroup() as tasks:
+        for _ in range(streams):
+            tasks.create_task(ask_again_and_again())
+        for replica in talking.replicas:
+            await until(lambda: len(talking.up()) == 2, 10)
+            await asyncio.to_thread(replica.stop)
+            replica.start()
+            await asyncio.to_thread(replica.wait)
+        await until(lambda: len(talking.up()) == 2, 10)
+        restarted.set()
+    assert len(finished) >= 2 * streams
+    assert [meaning(events) for events in finished] == [whole] * len(finished)
+
+
+@pytest.mark.skipif(not (PACKAGES / "node_modules" / "eventsource").exists(), reason="scripts/test_parts installs it")
+async def test_an_eventsource_of_somebody_else_misses_nothing(talking: Cluster, whole: Meaning, times: int) -> None:
+    await talking.tell(answer=ANSWER, token_seconds=0.04, probe=0.99)
+    who, chance = someone(), random.Random(times)  # noqa: S311  a test's dice
+    lost = 0
+    async with talking.client(who) as http, wired(talking.url) as wire:
+        while lost < times:
+            answers = [await begun(http) for _ in range(6)]
+            lines = await followed(wire, talking.token(who), answers, chance)
+            lost += len([line for line in lines if line["name"] == "lost"]) - len(answers)  # the last is the end
+            ends = [line["data"] for line in lines if line["name"] == "closed"]
+            assert ends == ["204"] * len(answers), "an EventSource stops at the end of a finished stream"
+            for answer in answers:
+                assert meaning(sent(lines, answer)) == whole
+
+
+async def followed(wire: Wire, token: str, answers: list[str], chance: random.Random) -> list[dict[str, str]]:
+    """Return what the client prints that follows the answers, over a wire that is cut again and again."""
+    script = Path(__file__).with_name("eventsource.mjs")
+    command = ["node", str(script), str(PACKAGES), wire.url, token, *answers]
+    client = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
+    reading = asyncio.ensure_future(client.communicate())
+    while not (await asyncio.wait([reading], timeout=chance.uniform(0.55, 1.2)))[0]:
+        wire.cut()
+        wire.mend()
+    printed, _ = await reading
+    assert client.returncode == 0
+    return [json.loads(line) for line in printed.splitlines()]
+
+
+def sent(lines: list[dict[str, str]], answer: str) -> list[SentEvent]:
+    """Return the events of one answer."""
+    told = [line for line in lines if line["answer"] == answer and line["name"] not in {"lost", "closed"}]
+    return [SentEvent(id=line["id"], name=line["name"], data=line["data"].encode()) for line in told]
+
+
+async def begun(http: httpx2.AsyncClient) -> str:
+    """Begin an answer and leave; return its id."""
+    async with http.stream("POST", "/v1/chat", json={"message": QUESTION}) as response:
+        assert response.status_code == 200, await response.aread()
+        events = read_events(response)
+        first = await anext(events)
+        await events.aclose()
+        return first.id.partition(".")[0]
