@@ -20,7 +20,7 @@ from evals import report as reports
 from evals.calibrate import fitted, probe, read_probes, write_probes
 from evals.compare import NotComparable, compare
 from evals.corpus import CorpusNotLoaded
-from evals.product import ProductNotStarted, Wanted
+from evals.product import ProductNotStarted, Wanted, end_like_ctrl_c
 from evals.run import Against, Errand, run_errand
 from evals.sample import DatasetBroken, read_dataset
 from evals.summary import Run, RunBroken, read_run, write_run
@@ -59,7 +59,8 @@ def one_sentence() -> Iterator[None]:
 
 
 def errand(dataset: Path, *, limit: int | None, answers: bool, profile: str, data: Path) -> Errand:
-    """Return what is to be done, with what the environment says."""
+    """Return what is to be done, with what the environment says; SIGTERM ends it like Ctrl-C from now on."""
+    end_like_ctrl_c()
     configure_logs(level="WARNING", log_format="console")
     settings = Settings()
     wanted = Wanted(

@@ -33,7 +33,16 @@ from chatbot.settings import Settings as ChatSettings
 from chatbot.tokenizer import Tokenizer
 from evals.answer import LONGEST_ANSWER, Customer
 from evals.corpus import TENANT
-from evals.product import Model, Product, ProductNotStarted, Wanted, model, product, resident_bytes
+from evals.product import (
+    Model,
+    Product,
+    ProductNotStarted,
+    Wanted,
+    end_like_ctrl_c,
+    model,
+    product,
+    resident_bytes,
+)
 from evals.run import loaded
 from evals.sample import Sample, read_dataset
 from ingest.settings import Settings
@@ -290,6 +299,7 @@ def report(findings: Sequence[Finding], console: Console) -> bool:
 
 def main(environment: Mapping[str, str], profile: str = "cpu-small") -> int:
     """Measure, print, and return the exit status."""
+    end_like_ctrl_c()
     configure_logs(level="WARNING", log_format="console")
     settings = Settings()
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:

@@ -5,6 +5,7 @@ import it; what is alike here is the few lines that start a child and wait for i
 """
 
 import secrets
+import signal
 import socket
 import subprocess
 import sys
@@ -56,6 +57,11 @@ class Product:
     redis_url: str
     signer: LocalSigner
     pids: Mapping[str, int]
+
+
+def end_like_ctrl_c() -> None:
+    """Let SIGTERM take the way of Ctrl-C, so that every child is stopped."""
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
 
 
 @contextmanager
