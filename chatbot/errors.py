@@ -26,6 +26,8 @@ Anything else is `internal` (500): a bug, logged with its trace id.
 
 from typing import ClassVar
 
+from chatbot.events import Limits
+
 
 class ChatError(Exception):
     """Something a customer is told about, before the first byte as a status, after it as an `error` event."""
@@ -99,14 +101,18 @@ class KeyReused(Unprocessable):
 
 
 class RateLimited(ChatError):
-    """The caller's own limit; `scope` and `dimension` name which, `retry_after` is the true wait in seconds."""
+    """The caller's own limit; `scope` and `dimension` name which, `retry_after` is the true wait in seconds.
+
+    `limits` is what the caller has left, where whoever refused knows it.
+    """
 
     code, status, title, retryable = "rate_limited", 429, "Too many requests or tokens", True
 
-    def __init__(self, *, scope: str, dimension: str, retry_after: float) -> None:
+    def __init__(self, *, scope: str, dimension: str, retry_after: float, limits: Limits | None = None) -> None:
         super().__init__(f"The {scope}'s limit of {dimension} is used up", retry_after=retry_after)
         self.scope = scope
         self.dimension = dimension
+        self.limits = limits
 
 
 class Unavailable(ChatError):

@@ -17,7 +17,7 @@ from redis.asyncio import Redis
 from redis.commands.core import AsyncScript
 
 from chatbot.errors import RateLimited, StoreUnavailable, TooLarge
-from chatbot.events import Limits
+from chatbot.events import Limits, Usage
 from chatbot.limits import (
     DIMENSIONS,
     MICRO,
@@ -25,6 +25,7 @@ from chatbot.limits import (
     LedgerSettings,
     Limit,
     LimitSettings,
+    Scope,
     Use,
     day_at,
     tightest,
@@ -41,11 +42,12 @@ NUMBERS_A_SCOPE = 6
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
-    """Who spends, on which model."""
+    """Who spends, on which model; the roles decide by which limits."""
 
     tenant: str
     sub: str
     model: str
+    roles: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,6 +68,16 @@ class Reservation:
         return self.prompt_tokens + self.answer_tokens
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Spending:
+    """What one scope may spend and has spent; `name` says whose it is."""
+
+    scope: Scope
+    name: str
+    limit: Limit
+    use: Use
+
+
 class Ledger:
     """Sliding windows, slots and a day's budget over three scopes at once; never over-admits, settles once."""
 
@@ -75,13 +87,18 @@ class Ledger:
         breaker: RedisBreaker,
         settings: LedgerSettings,
         *,
+        plan_of: Callable[[str], LimitSettings] | None = None,
         clock: Callable[[], float] | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`clock` replaces Redis's time (for tests); with `None` Redis's own counts."""
+        """`plan_of` tells a tenant's plan, each time anew, in place of the settings.
+
+        `clock` replaces Redis's time (for tests); with `None` Redis's own counts.
+        """
         self._redis = redis
         self._breaker = breaker
         self._settings = settings
+        self._plan_of = plan_of or settings.of
         self._clock = clock
         self._monotonic = monotonic
         self._share = ReplicaShare(replicas=settings.replicas, seconds=settings.share_seconds)
@@ -92,6 +109,7 @@ class Ledger:
         self._extend = load(redis, "extend")
         self._settle = load(redis, "settle")
         self._limits = load(redis, "limits")
+        self._reset = load(redis, "reset")
 
     async def reserve(
         self, caller: Caller, *, prompt_tokens: int, answer_tokens: int, lease_seconds: float
@@ -112,8 +130,7 @@ class Ledger:
         try:
             limits, local = await self._reserve_in_redis(caller, claim, lease_seconds), False
         except StoreUnavailable:
-            self._share.reserve(claim)
-            limits, local = self._share_limits(claim.holders), True
+            limits, local = self._reserve_share(claim), True
         return Reservation(
             id=claim.id,
             caller=caller,
@@ -127,13 +144,26 @@ class Ledger:
     async def _reserve_in_redis(self, caller: Caller, claim: Claim, lease_seconds: float) -> Limits:
         days = await self._days(caller.tenant)
         arguments: list[str | int] = [claim.id, claim.tokens, round(lease_seconds * MICRO), keep_seconds(lease_seconds)]
-        limits = [n for limit in self._settings.of(caller.tenant).each() for n in all_of(limit)]
+        limits = [n for limit in self._limits_of(caller) for n in all_of(limit)]
         reply = await self._run(self._reserve, caller, claim.id, [*arguments, *days, *limits])
         if reply[0] == 0:
-            _, _, scope, dimension, wait = reply
-            raise RateLimited(scope=SCOPES[scope - 1], dimension=DIMENSIONS[dimension - 1], retry_after=wait / MICRO)
+            *state, scope, dimension, wait = reply
+            raise RateLimited(
+                scope=SCOPES[scope - 1],
+                dimension=DIMENSIONS[dimension - 1],
+                retry_after=wait / MICRO,
+                limits=self._learn(caller, state),
+            )
         self._share.note(claim)
         return self._learn(caller, reply)
+
+    def _reserve_share(self, claim: Claim) -> Limits:
+        try:
+            self._share.reserve(claim)
+        except RateLimited as exc:
+            exc.limits = self._share_limits(claim.holders)
+            raise
+        return self._share_limits(claim.holders)
 
     async def extend(self, reservation: Reservation, *, more_tokens: int) -> Reservation | None:
         """Return a reservation with `more_tokens` for the answer; None where the limits refuse them."""
@@ -150,7 +180,7 @@ class Ledger:
 
     async def _extend_in_redis(self, reservation: Reservation, more_tokens: int) -> Limits | None:
         caller, lease = reservation.caller, reservation.lease_seconds
-        limits = [n for limit in self._settings.of(caller.tenant).each() for n in rate_and_day(limit)]
+        limits = [n for limit in self._limits_of(caller) for n in rate_and_day(limit)]
         total = reservation.tokens + more_tokens
         arguments: list[str | int] = [reservation.id, total, round(lease * MICRO), keep_seconds(lease)]
         reply = await self._run(self._extend, caller, reservation.id, [*arguments, *limits])
@@ -161,7 +191,7 @@ class Ledger:
         allowed = self._share.extend(holders, reservation.id, more=more_tokens, now=self._monotonic())
         return self._share_limits(holders) if allowed else None
 
-    async def settle(self, reservation: Reservation, usage_tokens: int) -> Limits | None:
+    async def settle(self, reservation: Reservation, usage: Usage) -> Limits | None:
         """Charge what was used instead of what was reserved, once; None when it was settled before.
 
         Raises:
@@ -169,12 +199,12 @@ class Ledger:
         """
         caller = reservation.caller
         holders = self._holders(caller)
-        self._share.correct(holders, reservation.id, usage_tokens)
+        charge = self._plan_of(caller.tenant).charge(usage)
+        self._share.correct(holders, reservation.id, charge)
         if reservation.local:
             return self._share_limits(holders)
-        sample = max(0, usage_tokens - reservation.prompt_tokens)
         remembered = [self._settings.answers_remembered, self._settings.answers_needed]
-        arguments: list[str | int] = [reservation.id, usage_tokens, sample, *remembered]
+        arguments: list[str | int] = [reservation.id, charge, usage.answer_tokens, *remembered]
         reply = await self._run(self._settle, caller, reservation.id, arguments)
         return None if reply[0] == 0 else self._learn(caller, reply)
 
@@ -186,6 +216,24 @@ class Ledger:
         """
         days = await self._days(caller.tenant)
         return self._learn(caller, await self._run(self._limits, caller, "", days))
+
+    async def spending(self, caller: Caller) -> tuple[Spending, ...]:
+        """Return what each of the caller's scopes may spend and has spent.
+
+        Raises:
+            StoreUnavailable: Redis is away.
+        """
+        days = await self._days(caller.tenant)
+        return self._spending(caller, await self._run(self._limits, caller, "", days))
+
+    async def reset(self, caller: Caller, scope: Scope) -> tuple[Spending, ...]:
+        """Forgive what one of the caller's scopes has spent of its minute and its days; running answers keep slots.
+
+        Raises:
+            StoreUnavailable: Redis is away, and it is not known whether anything was forgiven.
+        """
+        arguments = [SCOPES.index(scope) + 1, *await self._days(caller.tenant)]
+        return self._spending(caller, await self._run(self._reset, caller, "", arguments))
 
     async def expected_answer_tokens(self, tenant: str, ceiling: int) -> int:
         """Return min(`ceiling`, the tenant's 95th percentile); asks Redis only when this process never heard it."""
@@ -199,7 +247,7 @@ class Ledger:
         return min(ceiling, self._percentiles[tenant] or ceiling)
 
     def _refuse_what_never_fits(self, caller: Caller, tokens: int) -> None:
-        for scope, limit in zip(SCOPES, self._settings.of(caller.tenant).each(), strict=True):
+        for scope, limit in zip(SCOPES, self._limits_of(caller), strict=True):
             for most, unit in zip(rate_and_day(limit), ("minute", "day"), strict=True):
                 if tokens > most:
                     raise TooLarge(f"{tokens} tokens are more than the {scope}'s {most} a {unit}")
@@ -217,13 +265,20 @@ class Ledger:
         return reply
 
     def _learn(self, caller: Caller, reply: Sequence[int]) -> Limits:
-        """Keep what a success tells (percentile, the day's remainder) and return it as `Limits`."""
+        """Keep what a reply tells (percentile, the day's remainder) and return it as `Limits`."""
         self._percentiles[caller.tenant] = reply[2]
-        uses = [Use(*reply[at : at + NUMBERS_A_SCOPE]) for at in range(3, len(reply), NUMBERS_A_SCOPE)]
-        now = self._monotonic()
+        uses, now = uses_of(reply), self._monotonic()
         for holder, use in zip(self._holders(caller), uses, strict=True):
             self._share.saw_remainder(holder, max(0, holder.limit.tokens_per_day - use.today), now=now)
-        return tightest(self._settings.of(caller.tenant).each(), uses, reply[1])
+        return tightest(self._limits_of(caller), uses, reply[1])
+
+    def _spending(self, caller: Caller, reply: Sequence[int]) -> tuple[Spending, ...]:
+        names = (caller.tenant, caller.sub, caller.model)
+        whole = zip(SCOPES, names, self._limits_of(caller), uses_of(reply), strict=True)
+        return tuple(Spending(scope=scope, name=name, limit=limit, use=use) for scope, name, limit, use in whole)
+
+    def _limits_of(self, caller: Caller) -> tuple[Limit, Limit, Limit]:
+        return self._plan_of(caller.tenant).each(caller.roles)
 
     def _share_limits(self, holders: Sequence[Holder]) -> Limits:
         now = self._monotonic()
@@ -231,15 +286,12 @@ class Ledger:
         return tightest(shares, [self._share.use(holder, now=now) for holder in holders], round(now * MICRO))
 
     def _holders(self, caller: Caller) -> tuple[Holder, ...]:
-        limits = self._settings.of(caller.tenant).each()
-        return tuple(
-            Holder(scope=scope, key=key, limit=limit)
-            for scope, key, limit in zip(SCOPES, scope_keys(caller), limits, strict=True)
-        )
+        whole = zip(SCOPES, scope_keys(caller), self._limits_of(caller), strict=True)
+        return tuple(Holder(scope=scope, key=key, limit=limit) for scope, key, limit in whole)
 
     async def _days(self, tenant: str) -> list[str | int]:
         """Return today and tomorrow with their ends, on Redis's time: this process's clock may be days off."""
-        zone = self._settings.of(tenant).zone
+        zone = self._plan_of(tenant).zone
         today = day_at(await self._now(), zone)
         tomorrow = day_at(today.ends, zone)
         return [today.name, today.ends, tomorrow.name, tomorrow.ends]
@@ -259,6 +311,11 @@ def load(redis: Redis, name: str) -> AsyncScript:
     folder = files("chatbot") / "lua"
     texts = [(folder / f"{part}.lua").read_text(encoding="utf-8") for part in ("window", name)]
     return redis.register_script("\n".join(texts))
+
+
+def uses_of(reply: Sequence[int]) -> list[Use]:
+    """Return the scopes' state as `lua/window.lua` tells it."""
+    return [Use(*reply[at : at + NUMBERS_A_SCOPE]) for at in range(3, len(reply), NUMBERS_A_SCOPE)]
 
 
 def all_of(limit: Limit) -> tuple[int, int, int, int]:

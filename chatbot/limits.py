@@ -1,15 +1,17 @@
 """Limits as values: what a scope may spend, when a tenant's day ends, and what is left of it all (pure)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from datetime import time as time_of_day
+from pathlib import Path
 from typing import Annotated, Literal, get_args
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import BaseModel, Field, PositiveFloat, PositiveInt, field_validator
 
-from chatbot.events import Limits
+from chatbot.events import Limits, Usage
+from knowledge.identity import Role
 
 MICRO = 1_000_000
 BUCKET_SPAN = 61
@@ -24,7 +26,7 @@ Amount = Annotated[int, Field(ge=1, le=10**12)]
 """What Lua's numbers carry exactly, with room for what is used beyond a limit."""
 
 
-class Limit(BaseModel, frozen=True):
+class Limit(BaseModel, frozen=True, extra="forbid"):
     """What one scope may spend."""
 
     tokens_per_minute: Amount
@@ -42,17 +44,30 @@ class Limit(BaseModel, frozen=True):
         )
 
 
+def most_generous(limits: Sequence[Limit]) -> Limit:
+    """Return the largest of each dimension."""
+    return Limit(
+        tokens_per_minute=max(limit.tokens_per_minute for limit in limits),
+        requests_per_minute=max(limit.requests_per_minute for limit in limits),
+        concurrent=max(limit.concurrent for limit in limits),
+        tokens_per_day=max(limit.tokens_per_day for limit in limits),
+    )
+
+
 USER = Limit(tokens_per_minute=60_000, requests_per_minute=20, concurrent=4, tokens_per_day=1_000_000)
 TENANT = Limit(tokens_per_minute=2_000_000, requests_per_minute=3_000, concurrent=256, tokens_per_day=500_000_000)
 
 
-class LimitSettings(BaseModel, frozen=True):
-    """A tenant's limits, and the zone whose midnight ends its day."""
+class LimitSettings(BaseModel, frozen=True, extra="forbid"):
+    """A tenant's plan: its limits, the zone whose midnight ends its day, and what a cached prompt token costs."""
 
     tenant: Limit = TENANT
     user: Limit = USER
+    roles: dict[Role, Limit] = {}
+    """In place of `user` for users of these roles; of several, the largest of each dimension."""
     model: Limit = TENANT
     zone: str = "Asia/Seoul"
+    cached_weight: Annotated[float, Field(ge=0, le=1)] = 1.0
 
     @field_validator("zone")
     @classmethod
@@ -63,9 +78,15 @@ class LimitSettings(BaseModel, frozen=True):
             raise ValueError(f"{zone!r} is no time zone of this machine; set one such as Asia/Seoul") from exc
         return zone
 
-    def each(self) -> tuple[Limit, ...]:
-        """Return the limits in the order of `SCOPES`."""
-        return self.tenant, self.user, self.model
+    def each(self, roles: Iterable[str] = ()) -> tuple[Limit, Limit, Limit]:
+        """Return the limits of a user with these roles, in the order of `SCOPES`."""
+        mine = [limit for role, limit in self.roles.items() if role in roles]
+        return self.tenant, most_generous(mine) if mine else self.user, self.model
+
+    def charge(self, usage: Usage) -> int:
+        """Return the tokens that an answer costs: its prompt, the cached part of it at its weight, and what it said."""
+        cached = min(usage.cached_tokens, usage.prompt_tokens)
+        return usage.prompt_tokens - cached + round(cached * self.cached_weight) + usage.answer_tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +146,10 @@ class LedgerSettings(BaseModel, frozen=True):
     tenants: dict[str, LimitSettings] = {}
     replicas: PositiveInt = 1
     share_seconds: PositiveFloat = 60.0
+    plans_file: Path | None = None
+    """Plans that may change while the process runs (`chatbot.plans`), in place of `limits` and `tenants`."""
+    plans_every: PositiveFloat = 1.0
+    """Seconds between two looks at it."""
     answers_remembered: PositiveInt = 128
     answers_needed: PositiveInt = 20
 

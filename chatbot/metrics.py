@@ -11,6 +11,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from chatbot.events import Usage
 from chatbot.model_call import ModelCallFinished
+from chatbot.plans import PlansRead
 from knowledge.passage import Language
 
 _SECONDS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 40, 80)
@@ -54,6 +55,8 @@ class Metrics:
         self.failover_tokens = counter("chatbot_failover_prompt_tokens", "Prompt tokens computed again by failover")
         self.takeovers = counter("chatbot_takeovers", "Answers taken over from a dead replica", ["why"])
 
+        self.plans_outdated = gauge("chatbot_plans_outdated", "The plans file was refused and older plans apply")
+
     def _makers(self) -> tuple[Callable[..., Counter], Callable[..., Gauge], Callable[..., Histogram]]:
         def counter(name: str, text: str, labels: Sequence[str] = ()) -> Counter:
             return Counter(name, text, labels, registry=self.registry)
@@ -81,6 +84,10 @@ class Metrics:
     def answer_taken(self, why: Literal["reader", "cancel", "orphan"]) -> None:
         """Count an answer that was taken over from a dead replica (a hook)."""
         self.takeovers.labels(why).inc()
+
+    def plans_read(self, read: PlansRead) -> None:
+        """Note whether the plans in force are those of the file (a hook)."""
+        self.plans_outdated.set(0 if read.accepted else 1)
 
     def model_called(self, call: ModelCallFinished) -> None:
         """Observe the end of one call to one endpoint (a hook)."""

@@ -11,6 +11,7 @@ from msgspec import UNSET, UnsetType
 from starlette.exceptions import HTTPException
 
 from chatbot.errors import BadRequest, ChatError, NotFound, RateLimited, TooLarge, Unprocessable
+from chatbot.routes.headers import rate_limit_headers
 from chatbot.services import Services
 from telemetry.setup import current_trace_id
 
@@ -67,6 +68,8 @@ def headers_of(exc: ChatError) -> dict[str, str]:
     headers = {} if exc.retry_after is None else {"retry-after": str(math.ceil(exc.retry_after))}
     if exc.status == 401:
         headers["www-authenticate"] = "Bearer"
+    if isinstance(exc, RateLimited) and exc.limits is not None:
+        headers.update(rate_limit_headers(exc.limits))
     return headers
 
 

@@ -16,6 +16,7 @@ from chatbot.audit import AuditSettings
 from chatbot.history import HistorySettings
 from chatbot.idempotency import IdempotencySettings
 from chatbot.ledger import LedgerSettings
+from chatbot.plans import PlansRefused, read_plans
 from chatbot.pool import ModelSettings, ProfileName
 from chatbot.redis_breaker import RedisSettings
 from chatbot.retrieval import RetrievalSettings
@@ -76,6 +77,15 @@ class Settings(BaseSettings):
                 f"DEMO_KEY_FILE lets anybody sign in as anybody, so it is allowed only while bound to loopback, "
                 f"and HOST is {self.host}: unset DEMO_KEY_FILE or set HOST=127.0.0.1"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _plans_can_be_read(self) -> Self:
+        if self.ledger.plans_file is not None:
+            try:
+                read_plans(self.ledger.plans_file, self.ledger)
+            except PlansRefused as exc:
+                raise ValueError(f"{exc} (LEDGER__PLANS_FILE names it)") from exc
         return self
 
     @property

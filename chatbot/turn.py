@@ -90,7 +90,7 @@ async def open_turn(question: Question, who: Principal, services: Services) -> T
     prompt = build_prompt(screened.text, said, found, language, services)
     answer_tokens = await services.ledger.expected_answer_tokens(who.tenant, question.max_answer_tokens)
     reservation = await services.ledger.reserve(
-        Caller(tenant=who.tenant, sub=who.sub, model=services.models.model),
+        Caller(tenant=who.tenant, sub=who.sub, model=services.models.model, roles=who.roles),
         prompt_tokens=0 if reply else len(prompt.answer_ids),
         answer_tokens=answer_tokens,
         lease_seconds=services.settings.longest_answer,
@@ -117,7 +117,7 @@ async def open_turn(question: Question, who: Principal, services: Services) -> T
         recorded = await record_opening(turn, services, is_kept=question.id is not None)
     except BaseException:
         with anyio.move_on_after(1, shield=True), suppress(StoreUnavailable):  # what failed first is what is told
-            await services.ledger.settle(reservation, 0)
+            await services.ledger.settle(reservation, Usage())
         raise
     return (
         turn if recorded else replace(turn, notices=(*turn.notices, notice(NoticeCode.HISTORY_UNAVAILABLE, language)))
@@ -428,7 +428,7 @@ async def finish(turn: Turn, running: Running, draft: Draft, services: Services)
 async def settle(turn: Turn, draft: Draft, services: Services) -> Limits | None:
     """Charge what was used, once."""
     try:
-        return await services.ledger.settle(turn.reservation, draft.usage.prompt_tokens + draft.usage.answer_tokens)
+        return await services.ledger.settle(turn.reservation, draft.usage)
     except StoreUnavailable:
         log.warning("settle_failed", answer_id=turn.answer_id)  # it stays charged until its window passes
         return None

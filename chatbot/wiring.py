@@ -23,6 +23,7 @@ from chatbot.idempotency import IdempotencyKeys
 from chatbot.ledger import Ledger
 from chatbot.metrics import Metrics
 from chatbot.models import open_models
+from chatbot.plans import open_plans
 from chatbot.prompt import PromptBuilder, load_templates
 from chatbot.ratings import Ratings
 from chatbot.redis_breaker import RedisBreaker, open_redis
@@ -61,6 +62,7 @@ async def open_services(
         redis = await stack.enter_async_context(open_redis(redis_url, settings.redis))
         breaker = RedisBreaker(settings.redis.breaker)
         models = await stack.enter_async_context(open_models(settings.models, on_call=metrics.model_called))
+        plans = await stack.enter_async_context(open_plans(settings.ledger, on_read=metrics.plans_read))
         audit = await stack.enter_async_context(open_audit(engine, settings.audit))
         ratings = Ratings(engine)
         await ratings.prepare()
@@ -86,7 +88,7 @@ async def open_services(
             idempotency=IdempotencyKeys(redis, breaker, settings.idempotency),
             index=index,
             index_version=index.collection,
-            ledger=Ledger(redis, breaker, settings.ledger),
+            ledger=Ledger(redis, breaker, settings.ledger, plan_of=plans.of),
             metrics=metrics,
             models=models,
             prompts=PromptBuilder(

@@ -25,6 +25,7 @@ from rich.console import Console
 from rich.table import Table
 
 from chatbot.completion import Asking, CompletionDecoder
+from chatbot.events import Usage
 from chatbot.ledger import Caller, Ledger, LedgerSettings, Limit, LimitSettings
 from chatbot.prompt import PromptBuilder, load_templates
 from chatbot.redis_breaker import RedisBreaker, RedisSettings
@@ -273,7 +274,7 @@ async def ledger_trips(redis_url: str, plan: Plan) -> list[Finding]:
             reservation = await ledger.reserve(caller, prompt_tokens=1200, answer_tokens=200, lease_seconds=60)
             reserves.append(time.perf_counter() - between)
             gets.append(between - began)
-            await ledger.settle(reservation, 1300)
+            await ledger.settle(reservation, Usage(prompt_tokens=1200, answer_tokens=100))
     return [
         Finding(name="plain GET", value=median(gets) * 1e3, unit="ms"),
         Finding(name="reservation of the ledger", value=median(reserves) * 1e3, unit="ms"),

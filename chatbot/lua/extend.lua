@@ -31,6 +31,6 @@ for n = 1, SCOPES do
   keep_leases(scope.leases_key, lease)
 end
 record.tokens = total
-record.parts[#record.parts + 1] = { second, more }
+record.parts[#record.parts + 1] = part_of(scopes, more)
 redis.call("SET", RESERVATION, cjson.encode(record), "EX", ARGV[5])
 return report(scopes)

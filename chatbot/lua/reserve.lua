@@ -1,11 +1,9 @@
 -- ARGV 2 id, 3 tokens, 4 lease (µs), 5 seconds to keep the reservation, 6 today, 7 its end (µs), 8 tomorrow, 9 its end,
 -- 10..21: for tenant, user, model in turn: tokens a minute, requests a minute, slots, tokens a day.
+-- A refusal writes nothing; it replies 0, time and state as a success does, then scope, dimension and wait (µs).
 
 local id, tokens, lease = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
-local day, day_end = ARGV[6], tonumber(ARGV[7])
-if now >= day_end then -- the process that asked is a moment behind the server
-  day, day_end = ARGV[8], tonumber(ARGV[9])
-end
+local day, day_end = day_of(ARGV[6], ARGV[7], ARGV[8], ARGV[9])
 
 local scopes = {}
 for n = 1, SCOPES do
@@ -34,7 +32,10 @@ for n = 1, SCOPES do
   end
 end
 if worst.wait > 0 then
-  return reply(0, { worst.scope, worst.dimension, worst.wait })
+  local numbers = state_of(scopes)
+  local at = #numbers
+  numbers[at + 1], numbers[at + 2], numbers[at + 3] = worst.scope, worst.dimension, worst.wait
+  return reply(0, numbers)
 end
 
 for n = 1, SCOPES do
@@ -46,6 +47,6 @@ for n = 1, SCOPES do
   keep_leases(scope.leases_key, lease)
   scope.leases = scope.leases + 1
 end
-local record = { day = day, tokens = tokens, parts = { { second, tokens } } }
+local record = { day = day, tokens = tokens, parts = { part_of(scopes, tokens) } }
 redis.call("SET", RESERVATION, cjson.encode(record), "EX", ARGV[5])
 return report(scopes)

@@ -1,4 +1,4 @@
--- ARGV 2 id, 3 tokens used, 4 answer tokens (0: no sample), 5 answers to remember, 6 fewest for a percentile.
+-- ARGV 2 id, 3 tokens charged, 4 answer tokens (0: no sample), 5 answers to remember, 6 fewest for a percentile.
 -- GETDEL makes it once: whoever comes second finds no reservation and changes nothing.
 
 local id, used, sample = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
@@ -11,31 +11,42 @@ local record = cjson.decode(stored)
 -- What was not used goes back to where it was charged, the latest extension first; what was used beyond the
 -- reservation is added to the latest part.
 local corrections = {}
+local function correct(part, amount)
+  local at, _, resets, generations = unpack(part)
+  corrections[#corrections + 1] = { at = at, amount = amount, resets = resets, generations = generations }
+end
 local unused = record.tokens - used
 if unused < 0 then
-  corrections[1] = { record.parts[#record.parts][1], -unused }
+  correct(record.parts[#record.parts], -unused)
 end
 for i = #record.parts, 1, -1 do
   local back = math.min(unused, record.parts[i][2])
   if back > 0 then
-    corrections[#corrections + 1] = { record.parts[i][1], -back }
+    correct(record.parts[i], -back)
     unused = unused - back
   end
 end
 
 local scopes = {}
 for n = 1, SCOPES do
-  local first = (n - 1) * 3
+  redis.call("ZREM", KEYS[(n - 1) * 3 + 3], id)
+  local scope, spent = read_scope(n, record.day), 0
+  local window = scope.window
   for i = 1, #corrections do
-    local at, amount = corrections[i][1], corrections[i][2]
-    if at + SPAN > second then -- an older bucket has left the window already
-      redis.call("HINCRBY", KEYS[first + 1], "t" .. at, amount)
-      redis.call("HINCRBY", KEYS[first + 1], "T", amount)
+    local part = corrections[i]
+    if part.resets[n] == scope.resets then -- else it was forgiven with all the rest
+      spent = spent + part.amount
+      if part.at >= window.oldest and part.generations[n] == window.generation and not window.all_stale then
+        redis.call("HINCRBY", window.key, "t" .. part.at, part.amount)
+        redis.call("HINCRBY", window.key, "T", part.amount)
+        window.tokens = window.tokens + part.amount
+      end
     end
   end
-  redis.call("ZREM", KEYS[first + 3], id)
-  scopes[n] = read_scope(n, record.day)
-  spend_day(scopes[n], record.day, used - record.tokens)
+  if spent ~= 0 then
+    spend_day(scope, record.day, spent)
+  end
+  scopes[n] = scope
 end
 
 if sample > 0 then

@@ -2,7 +2,8 @@
 --
 -- A window is a hash of one-second buckets, t<second> and r<second>, beside their running sums T and R, the oldest
 -- second that may be there (o) and the newest of each (nt, nr): a reservation touches only what has left since the last
--- one, and only a refusal reads all buckets. What was charged in second s may have been charged at its very end, so it
+-- one, and only a refusal reads all buckets. Its generation (g) rises when a second that was removed may come again,
+-- for the clock was set back: what was charged in an older one is corrected in the day only. What was charged in second s may have been charged at its very end, so it
 -- counts until s + 61: never more than the limit in any 60 s. Times are whole microseconds (exact in a double until the
 -- year 2255): a wait that is told is a wait that is true.
 --
@@ -27,7 +28,7 @@ local second = math.floor(now / MICRO)
 
 local function read_window(key)
   local now_tokens, now_requests = "t" .. second, "r" .. second
-  local stored = redis.call("HMGET", key, "T", "R", "o", "nt", "nr", now_tokens, now_requests)
+  local stored = redis.call("HMGET", key, "T", "R", "o", "nt", "nr", now_tokens, now_requests, "g")
   local window = {
     key = key,
     tokens = tonumber(stored[1] or 0),
@@ -37,6 +38,7 @@ local function read_window(key)
     newest_requests = tonumber(stored[5] or 0),
     bucket_tokens = tonumber(stored[6] or 0),
     bucket_requests = tonumber(stored[7] or 0),
+    generation = tonumber(stored[8] or 0),
     stale = {},
   }
   local last_stale, newest = second - SPAN, math.max(window.newest_tokens, window.newest_requests)
@@ -83,6 +85,9 @@ local function window_wait(window, letter, used, amount, limit)
 end
 
 local function charge(window, tokens, requests)
+  if window.all_stale or second < window.oldest then
+    window.generation = window.generation + 1
+  end
   if window.all_stale then
     redis.call("DEL", window.key)
   elseif #window.stale > 0 then
@@ -95,7 +100,7 @@ local function charge(window, tokens, requests)
   end
   redis.call(
     "HSET", window.key, "T", window.tokens, "R", window.requests, "o", math.min(window.oldest, second),
-    "nt", window.newest_tokens, "nr", window.newest_requests,
+    "nt", window.newest_tokens, "nr", window.newest_requests, "g", window.generation,
     "t" .. second, window.bucket_tokens + tokens, "r" .. second, window.bucket_requests + requests
   )
   if window.bucket_requests == 0 then -- the first of this second: the others need not say it again
@@ -111,13 +116,23 @@ local function keep_leases(key, lease)
   end
 end
 
+-- Today's field of the spent days, and its end: the process that asks may be a moment behind the server.
+local function day_of(today, today_end, tomorrow, tomorrow_end)
+  if now >= tonumber(today_end) then
+    return tomorrow, tonumber(tomorrow_end)
+  end
+  return today, tonumber(today_end)
+end
+
 -- Everything there is to know of one scope; `day` is the field of today.
 local function read_scope(n, day)
   local first = (n - 1) * 3
+  local days = redis.call("HMGET", KEYS[first + 2], day, "resets")
   return {
     window = read_window(KEYS[first + 1]),
     day_key = KEYS[first + 2],
-    spent = tonumber(redis.call("HGET", KEYS[first + 2], day) or 0),
+    spent = tonumber(days[1] or 0),
+    resets = tonumber(days[2] or 0),
     leases_key = KEYS[first + 3],
     leases = redis.call("ZCOUNT", KEYS[first + 3], "(" .. string.format("%.0f", now), "+inf"),
   }
@@ -147,8 +162,18 @@ local function reply(status, numbers)
   return status .. " " .. string.format("%.0f", now) .. " " .. table.concat(numbers, " ")
 end
 
--- The reply of a success: 1, time, percentile, then six numbers a scope.
-local function report(scopes)
+-- What was charged when: its second, its tokens, how often each scope had been reset (a reset forgives only what came
+-- before it), and the generation of each window.
+local function part_of(scopes, tokens)
+  local resets, generations = {}, {}
+  for n = 1, SCOPES do
+    resets[n], generations[n] = scopes[n].resets, scopes[n].window.generation
+  end
+  return { second, tokens, resets, generations }
+end
+
+-- The percentile, then six numbers a scope.
+local function state_of(scopes)
   local numbers = { redis.call("GET", PERCENTILE) or 0 }
   for n = 1, SCOPES do
     local scope, window = scopes[n], scopes[n].window
@@ -157,5 +182,10 @@ local function report(scopes)
     numbers[at + 3], numbers[at + 4] = window.requests, window.newest_requests
     numbers[at + 5], numbers[at + 6] = scope.leases, scope.spent
   end
-  return reply(1, numbers)
+  return numbers
+end
+
+-- The reply of a success: 1, time, and the state.
+local function report(scopes)
+  return reply(1, state_of(scopes))
 end

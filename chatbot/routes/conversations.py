@@ -56,7 +56,8 @@ async def delete(conversation_id: Id, who: TheCaller, services: TheServices) -> 
 @router.get("/limits", response_model=None)
 async def limits(who: TheCaller, services: TheServices) -> Response:
     """Return what the caller has left."""
-    left = await services.ledger.limits(Caller(tenant=who.tenant, sub=who.sub, model=services.models.model))
+    caller = Caller(tenant=who.tenant, sub=who.sub, model=services.models.model, roles=who.roles)
+    left = await services.ledger.limits(caller)
     response = _json(left)
     response.headers.update(rate_limit_headers(left))
     return response

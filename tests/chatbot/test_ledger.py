@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from chatbot.errors import RateLimited, StoreUnavailable, TooLarge
-from chatbot.events import Limits
+from chatbot.events import Limits, Usage
 from chatbot.ledger import Caller, Ledger, LedgerSettings, Limit, LimitSettings, Reservation
 from chatbot.redis_breaker import RedisBreaker, RedisBreakerSettings, in_time
 
@@ -54,6 +54,10 @@ def ledger_of(redis: Redis, limits: LimitSettings, clock: Clock | None, **more: 
 
 async def reserve(ledger: Ledger, who: Caller, tokens: int, *, lease: float = 300) -> Reservation:
     return await ledger.reserve(who, prompt_tokens=tokens, answer_tokens=0, lease_seconds=lease)
+
+
+def spent(tokens: int) -> Usage:
+    return Usage(prompt_tokens=tokens)
 
 
 async def refused(ledger: Ledger, who: Caller, tokens: int) -> RateLimited:
@@ -119,7 +123,7 @@ async def test_a_refusal_writes_nothing(redis: Redis, clock: Clock) -> None:
 async def test_every_key_carries_the_tenant_in_braces(redis: Redis, clock: Clock) -> None:
     ledger, who = ledger_of(redis, limited(tokens_per_minute=100), clock), someone()
     before = {key async for key in redis.scan_iter()}
-    await ledger.settle(await reserve(ledger, who, 60), 50)
+    await ledger.settle(await reserve(ledger, who, 60), spent(50))
     prefix = await tenant_prefix(redis, who)
     new = {key async for key in redis.scan_iter()} - before
     assert new
@@ -152,7 +156,7 @@ async def test_slots_are_leases_that_end_by_settling_or_by_time(redis: Redis, cl
     await reserve(ledger, who, 1, lease=90)
     refusal = await refused(ledger, who, 1)
     assert (refusal.scope, refusal.dimension, refusal.retry_after) == ("user", "concurrent", 30)
-    await ledger.settle(first, 1)
+    await ledger.settle(first, spent(1))
     third = await reserve(ledger, who, 1, lease=60)
     assert third.limits.remaining_slots == 0
     assert (await refused(ledger, who, 1)).retry_after == 60
@@ -164,10 +168,10 @@ async def test_settling_corrects_the_bucket_and_the_day_once(redis: Redis, clock
     ledger, who = ledger_of(redis, limited(tokens_per_minute=100, tokens_per_day=1000), clock), someone()
     reservation = await reserve(ledger, who, 100)
     clock.pass_seconds(5)
-    limits = await ledger.settle(reservation, 30)
+    limits = await ledger.settle(reservation, spent(30))
     assert limits is not None
     assert (limits.remaining_tokens, limits.remaining_today) == (70, 970)
-    assert await ledger.settle(reservation, 0) is None
+    assert await ledger.settle(reservation, spent(0)) is None
     assert (await ledger.limits(who)).remaining_tokens == 70
     await reserve(ledger, who, 70)
     assert wait_of(await refused(ledger, who, 30)) == pytest.approx(61 - 5 - 0.25)
@@ -177,7 +181,7 @@ async def test_settling_after_the_window_has_passed_corrects_the_day_only(redis:
     ledger, who = ledger_of(redis, limited(tokens_per_minute=100, tokens_per_day=1000), clock), someone()
     reservation = await reserve(ledger, who, 100)
     clock.pass_seconds(200)
-    limits = await ledger.settle(reservation, 30)
+    limits = await ledger.settle(reservation, spent(30))
     assert limits is not None
     assert (limits.remaining_tokens, limits.remaining_today) == (100, 970)
 
@@ -192,7 +196,7 @@ async def test_an_extension_is_charged_when_it_is_made_and_given_back_first(redi
     before = await dump(redis, who)
     assert await ledger.extend(extended, more_tokens=1) is None
     assert await dump(redis, who) == before
-    limits = await ledger.settle(extended, 70)
+    limits = await ledger.settle(extended, spent(70))
     assert limits is not None
     assert limits.remaining_tokens == 30
     clock.pass_seconds(41)  # the first part has left, 10 of the extension are still there
@@ -211,14 +215,14 @@ async def test_a_command_sent_twice_is_charged_once(redis: Redis, clock: Clock) 
 async def test_a_settled_reservation_cannot_be_extended(redis: Redis, clock: Clock) -> None:
     ledger, who = ledger_of(redis, limited(tokens_per_minute=100), clock), someone()
     reservation = await reserve(ledger, who, 10)
-    await ledger.settle(reservation, 10)
+    await ledger.settle(reservation, spent(10))
     assert await ledger.extend(reservation, more_tokens=5) is None
     assert (await ledger.limits(who)).remaining_tokens == 90
 
 
 async def test_more_used_than_reserved_is_charged_too(redis: Redis, clock: Clock) -> None:
     ledger, who = ledger_of(redis, limited(tokens_per_minute=100), clock), someone()
-    limits = await ledger.settle(await reserve(ledger, who, 10), 25)
+    limits = await ledger.settle(await reserve(ledger, who, 10), spent(25))
     assert limits is not None
     assert limits.remaining_tokens == 75
 
@@ -234,7 +238,7 @@ async def test_the_day_ends_at_midnight_in_the_tenants_zone(redis: Redis) -> Non
     clock.pass_seconds(1)
     assert (await reserve(ledger, who, 100)).limits.remaining_today == 0
     # What was reserved yesterday is settled on yesterday.
-    await ledger.settle(late, 10)
+    await ledger.settle(late, spent(10))
     assert (await ledger.limits(who)).remaining_today == 0
 
 
@@ -310,7 +314,7 @@ async def test_expected_answer_tokens_are_the_tenants_95th_percentile(redis: Red
     assert await ledger.expected_answer_tokens(who.tenant, 400) == 400
     for answer in range(1, 41):
         reservation = await ledger.reserve(who, prompt_tokens=1000, answer_tokens=400, lease_seconds=60)
-        await ledger.settle(reservation, 1000 + answer)
+        await ledger.settle(reservation, Usage(prompt_tokens=1000, answer_tokens=answer))
     assert await ledger.expected_answer_tokens(who.tenant, 400) == 38
     assert await ledger.expected_answer_tokens(who.tenant, 20) == 20
     elsewhere = ledger_of(redis, limited(), clock)
@@ -352,7 +356,7 @@ async def play(ledger: Ledger, who: Caller, clock: Clock, steps: list[tuple[int,
         charges.append(charge)
         if then == "settle":
             charge.tokens = tokens // 2
-            assert await ledger.settle(reservation, charge.tokens) is not None
+            assert await ledger.settle(reservation, spent(charge.tokens)) is not None
         elif then == "extend" and await ledger.extend(reservation, more_tokens=10) is not None:
             charges.append(Charge(clock.now, 10))
         elif then == "late":
@@ -360,7 +364,7 @@ async def play(ledger: Ledger, who: Caller, clock: Clock, steps: list[tuple[int,
         if len(pending) > 2:
             held, old = pending.pop(0)
             old.tokens //= 3
-            assert await ledger.settle(held, old.tokens) is not None
+            assert await ledger.settle(held, spent(old.tokens)) is not None
     return charges
 
 
@@ -422,7 +426,7 @@ async def test_without_redis_a_replica_spends_its_share_for_a_minute(nowhere: Re
     assert (first.limits.limit_tokens, first.limits.remaining_tokens) == (50, 20)
     with pytest.raises(StoreUnavailable):  # nor is there a wait to tell: the unseen day holds no more either
         await reserve(outage.ledger, who, 21)
-    settled = await outage.ledger.settle(first, 10)
+    settled = await outage.ledger.settle(first, spent(10))
     assert settled is not None
     assert settled.remaining_tokens == 40
     assert (await outage.ledger.extend(await reserve(outage.ledger, who, 20), more_tokens=21)) is None
@@ -454,7 +458,7 @@ async def test_the_share_is_of_the_days_remainder_last_seen(redis: Redis, nowher
     clock, who = Clock(1000), someone()
     limits = limited(tokens_per_minute=1000, tokens_per_day=300)
     ledger = Ledger(redis, RedisBreaker(PATIENT, clock=clock), LedgerSettings(limits=limits), monotonic=clock)
-    await ledger.settle(await reserve(ledger, who, 100), 100)
+    await ledger.settle(await reserve(ledger, who, 100), spent(100))
     lost = Ledger(nowhere, RedisBreaker(PATIENT, clock=clock), LedgerSettings(limits=limits), monotonic=clock)
     lost._share = ledger._share
     with pytest.raises(StoreUnavailable):
@@ -484,9 +488,9 @@ async def test_while_redis_is_away_an_answer_it_knows_goes_on_from_the_share(red
     assert longer is not None
     assert await lost.extend(longer, more_tokens=1) is None
     with pytest.raises(StoreUnavailable):
-        await lost.settle(longer, 95)
+        await lost.settle(longer, spent(95))
     # Redis is back, and whoever settles then charges what was used.
-    limits_left = await ledger.settle(longer, 95)
+    limits_left = await ledger.settle(longer, spent(95))
     assert limits_left is not None
     assert limits_left.remaining_tokens == 5
 

