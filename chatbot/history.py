@@ -74,7 +74,7 @@ class Feedback(msgspec.Struct, frozen=True, kw_only=True):
 class StoredMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A question or an answer, as the customer saw it; `passages` stand behind its sources, in their order.
 
-    `answered_by` names the answer that a question began, which may still be running.
+    `answered_by` names the answer that a question began last, which may still be running.
     """
 
     id: str
@@ -308,7 +308,7 @@ def messages_of(stored: Sequence[bytes], feedback: Mapping[bytes, bytes]) -> tup
     """Return the messages, each with what was thought of it."""
     messages = [msgspec.json.decode(message, type=StoredMessage) for message in stored]
     rated = {name.decode(): msgspec.json.decode(given, type=Feedback) for name, given in feedback.items() if given}
-    # A command that was sent again over a broken connection may have written a message twice.
+    # A question that is answered again is written again, under its id, and so is what a broken connection sent twice.
     unique = {message.id: message for message in messages}
     return tuple(msgspec.structs.replace(m, feedback=rated[m.id]) if m.id in rated else m for m in unique.values())
 

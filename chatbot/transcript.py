@@ -204,13 +204,14 @@ def passage_refs(turn: Turn) -> tuple[PassageRef, ...]:
 
 
 def asked(turn: Turn, services: Services) -> StoredMessage:
-    """Return the question as the history keeps it: masked."""
+    """Return the question as the history keeps it: masked, and asked when it was asked first."""
+    before = [message.at for message in turn.conversation.messages if message.id == turn.question_id]
     return StoredMessage(
         id=turn.question_id,
         parent_id=turn.parent_id,
         role="user",
         text=turn.screened.text,
-        at=services.now(),
+        at=before[0] if before else services.now(),
         answered_by=turn.answer_id,
     )
 

@@ -114,7 +114,7 @@ async def open_turn(question: Question, who: Principal, services: Services) -> T
         opened_at=time.monotonic(),
     )
     try:
-        recorded = await record_opening(turn, services, is_kept=question.id is not None)
+        recorded = await record_opening(turn, services)
     except BaseException:
         with anyio.move_on_after(1, shield=True), suppress(StoreUnavailable):  # what failed first is what is told
             await services.ledger.settle(reservation, Usage())
@@ -194,16 +194,16 @@ def build_prompt(question: str, said: Sequence[Said], found: Found, language: La
     )
 
 
-async def record_opening(turn: Turn, services: Services, *, is_kept: bool) -> bool:
+async def record_opening(turn: Turn, services: Services) -> bool:
     """Make the audit row and the question durable before any model is called; return whether the history has it.
 
-    `is_kept` says of a question that is answered again that the history has it already.
+    A question that is answered again is kept again, under its id: with it, where the answer is that runs now.
 
     Raises:
         AuditUnavailable: no answer goes unaudited.
     """
     await services.audit.open(audit_opened(turn, services))
-    return is_kept or await remember(turn, asked(turn, services), services)
+    return await remember(turn, asked(turn, services), services)
 
 
 async def remember(turn: Turn, message: StoredMessage, services: Services) -> bool:

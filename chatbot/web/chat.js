@@ -1,10 +1,10 @@
-// The conversation that is shown: asks, follows the answer, stops it, shows an earlier conversation.
+// The conversation that is shown: asks, follows the answer, stops it, shows an earlier conversation and what still runs in it.
 
-import { ConnectionLost, TokenNeeded } from "./api.js";
+import { ConnectionLost, Problem, TokenNeeded } from "./api.js";
 import { followAnswer } from "./answer_stream.js";
 import { actionsView, turnsView } from "./answer_actions.js";
 import { AnswerView, questionView } from "./answer_view.js";
-import { branchThrough, newestBranch, siblingsOf } from "./branch.js";
+import { branchThrough, branchTo, newestBranch, openQuestion, siblingsOf } from "./branch.js";
 import { t } from "./i18n.js";
 import { troubleOf, troubleView } from "./trouble.js";
 
@@ -55,12 +55,11 @@ export class Chat {
     // Not accepted yet: it is cancelled as soon as it has a name.
   }
 
-  /** Leave this conversation for an empty one. */
+  /** Leave this conversation for an empty one; its running answer goes on for who comes back, and unread it ends by itself. */
   clear() {
     const running = this.#running;
     if (running) {
       this.#running = null;
-      if (running.view.answerId) this.#api.cancel(running.view.answerId).catch(() => {}); // unread, it ends by itself
       running.abort.abort();
       this.#hooks.busy(false);
     }
@@ -69,17 +68,35 @@ export class Chat {
     this.#messages.replaceChildren();
   }
 
-  /** Show an earlier conversation: the newest branch, or the newest one that holds the message `through`. */
-  show({ id, messages }, through = null) {
+  /**
+   * Show an earlier conversation: the newest branch, or the newest one that holds the message `through`. An answer that
+   * still runs, asked for before a reload or on another device, is followed, unless there is `nothingOpen`.
+   */
+  show(conversation, { through = null, nothingOpen = false } = {}) {
+    const { id, messages } = conversation;
     this.clear();
     this.conversationId = id;
+    const open = through || nothingOpen ? null : openQuestion(messages);
+    if (open) return this.#follow(conversation, open);
     const branch = through ? branchThrough(messages, through) : newestBranch(messages);
+    this.#append(messages, branch);
+    if (branch.at(-1)?.role === "user") this.#messages.append(this.#unanswered());
+  }
+
+  #follow(conversation, { id, text, parent_id: parentId, answered_by: resume }) {
+    const { messages } = conversation;
+    this.#append(messages, branchTo(messages, id));
+    const siblings = siblingsOf(messages, { role: "assistant", parent_id: id });
+    const missing = () => this.show(conversation, { nothingOpen: true });
+    this.#answer({ text, question: this.#messages.lastElementChild, parentId, siblings, resume, missing });
+  }
+
+  #append(messages, branch) {
     this.#lastId = branch.findLast(({ role }) => role === "assistant")?.id ?? null;
     branch.forEach((message, n) => {
       const siblings = siblingsOf(messages, message);
       const asked = branch[n - 1]?.text ?? "";
       this.#messages.append(message.role === "user" ? this.#asked(message, siblings) : this.#past(message, asked, siblings));
-      if (message.role === "user" && branch[n + 1]?.role !== "assistant") this.#messages.append(this.#unanswered());
     });
   }
 
@@ -117,7 +134,7 @@ export class Chat {
     try {
       const conversation = await this.#api.conversation(from);
       if (this.#running || this.conversationId !== from) return; // the customer went on meanwhile
-      this.show(conversation, id);
+      this.show(conversation, { through: id });
     } catch (error) {
       this.#announcer.announce(t(troubleOf(error).said));
       return;
@@ -173,10 +190,11 @@ export class Chat {
     if (this.conversationId) question.conversation_id = this.conversationId;
     if (turn.parentId) question.parent_id = turn.parentId;
     return followAnswer({
-      ask: () =>
-        turn.again
-          ? this.#api.regenerate(turn.again, turn.key, abort.signal)
-          : this.#api.ask(question, turn.key, abort.signal),
+      ask: () => {
+        if (turn.resume) return this.#api.resume(turn.resume, "", abort.signal);
+        if (turn.again) return this.#api.regenerate(turn.again, turn.key, abort.signal);
+        return this.#api.ask(question, turn.key, abort.signal);
+      },
       resume: (answerId, lastId) => this.#api.resume(answerId, lastId, abort.signal),
       signal: abort.signal,
     });
@@ -237,6 +255,10 @@ export class Chat {
   #failed(error, running) {
     running.ended = true;
     const { view, turn } = running;
+    if (turn.resume && error instanceof Problem && error.status === 404) {
+      turn.missing(); // its log is gone, and the history never got it
+      return;
+    }
     if (error instanceof TokenNeeded) {
       if (!turn.again) turn.question.remove();
       view.element.remove();
@@ -259,7 +281,7 @@ export class Chat {
     if (error?.type !== "error") return void this.#answer(turn);
     const kept = view.answerId === this.#lastId;
     const beside = kept ? { again: view.answerId, siblings: [...turn.siblings, view.answerId] } : {};
-    this.#answer({ ...turn, ...beside, key: randomKey() });
+    this.#answer({ ...turn, ...beside, resume: null, key: randomKey() });
   }
 
   async #cancel(running) {

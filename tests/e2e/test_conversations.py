@@ -339,23 +339,31 @@ async def test_a_conversation_that_redis_never_kept_can_be_gone_on_with_until_it
     assert listed == []
 
 
-async def test_a_conversation_deleted_while_it_is_answered_stays_deleted_and_its_answer_ends(product: Product) -> None:
-    await product.tell(token_seconds=0.05, answer="이자는 연 0.5%입니다. " * 40, probe=0.99)
-    try:
-        async with product.client(someone()) as http:
-            async with http.stream("POST", "/v1/chat", json={"message": KOREAN}) as response:
+@pytest.mark.parametrize("again", [False, True], ids=["answered", "answered-again"])
+async def test_a_conversation_deleted_while_it_is_answered_stays_deleted_and_its_answer_ends(
+    product: Product, *, again: bool
+) -> None:
+    async with product.client(someone()) as http:
+        path, body = "/v1/chat", {"message": KOREAN}
+        if again:
+            path, body = f"/v1/answers/{(await product.ask(http, KOREAN))[0].field('answer_id')}/regenerate", {}
+        await product.tell(token_seconds=0.05, answer="이자는 연 0.5%입니다. " * 40, probe=0.99)
+        try:
+            async with http.stream("POST", path, json=body) as response:
                 events = read_events(response)
                 accepted = await anext(events)
                 answer_id, conversation_id = (accepted.field(name) for name in ("answer_id", "conversation_id"))
+                found = (await http.get(f"/v1/conversations/{conversation_id}")).json()["messages"]
                 assert (await http.delete(f"/v1/conversations/{conversation_id}")).status_code == 204
                 rest = [event async for event in events]
             assert (await http.get(f"/v1/conversations/{conversation_id}")).status_code == 404
             assert (await http.get("/v1/conversations")).json()["items"] == []
             assert (await http.get(f"/v1/answers/{answer_id}/events")).status_code == 404
             await until(lambda: _idle(product), 1)
-    finally:
-        await product.restore()
+        finally:
+            await product.restore()
     assert rest[-1].field("finish_reason") == "cancelled"
+    assert found[0]["answered_by"] == answer_id, "so that another device finds it"
 
 
 async def _idle(product: Product) -> bool:

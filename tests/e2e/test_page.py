@@ -341,6 +341,46 @@ async def test_a_lost_connection_is_resumed_and_no_word_is_missing_or_twice(
         await expect(answer.locator(".stamp")).to_be_visible()
 
 
+async def test_after_a_reload_and_on_a_second_device_the_running_answer_goes_on(
+    browser: Browser, desk: Page, scripted: Product
+) -> None:
+    await scripted.tell(token_seconds=SLOWLY)
+    answer = await ask(desk)
+    await expect(answer.locator(".body")).to_contain_text(SENTENCES[0])
+    await desk.reload()
+    await expect(answer).to_have_attribute("aria-busy", "true")
+    await expect(answer.locator(".body")).to_contain_text(SENTENCES[0])
+    name, address = await customer(desk), desk.url
+    async with opened(browser, scripted.url, language="en-US") as (phone, _):
+        await phone.evaluate("(name) => localStorage.setItem('hanbit.customer', name)", name)
+        await phone.goto(address)
+        await phone.reload()
+        elsewhere = phone.locator(".answer")
+        await expect(elsewhere).to_have_attribute("aria-busy", "true")
+        for one in (answer, elsewhere):
+            await finished(one)
+            assert await words(one) == ANSWER
+            await expect(one.locator(".cite").first).to_be_visible()
+    assert await scripted.running() == 0
+
+
+async def test_another_answer_goes_on_after_a_reload_and_after_a_look_elsewhere(desk: Page, scripted: Product) -> None:
+    await finished(await ask(desk))
+    await scripted.tell(token_seconds=SLOWLY)
+    await desk.get_by_role("button", name="다시 답변받기").click()
+    answer = desk.locator(".answer")
+    await expect(answer.locator(".body")).to_contain_text(SENTENCES[0])
+    await desk.reload()
+    await expect(answer).to_have_attribute("aria-busy", "true")
+    await desk.locator("#new-chat").click()
+    await desk.locator("#history-list [data-conversation]").click()
+    await expect(answer).to_have_attribute("aria-busy", "true")
+    await finished(answer)
+    assert await words(answer) == ANSWER
+    await expect(answer.locator(".place")).to_have_text("2/2")
+    await expect(desk.locator(".asked")).to_have_count(1)
+
+
 async def test_a_network_that_stays_away_ends_in_a_sentence_and_a_button(browser: Browser, scripted: Product) -> None:
     async with wired(scripted.url) as wire, opened(browser, wire.url) as (page, trouble):
         trouble.expected = ("net::ERR_",)

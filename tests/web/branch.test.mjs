@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { branchThrough, newestBranch, siblingsOf } from "../../chatbot/web/branch.js";
+import { branchThrough, branchTo, newestBranch, openQuestion, siblingsOf } from "../../chatbot/web/branch.js";
 
 const message = (id, parent, role = id.startsWith("q") ? "user" : "assistant") => ({ id, parent_id: parent, role });
 const TREE = [
@@ -34,4 +34,17 @@ test("siblings answer the same question, oldest first", () => {
 test("a circle ends", () => {
   const circle = [message("a", "b"), message("b", "a")];
   assert.deepEqual(ids(newestBranch(circle)), ["a", "b"]);
+});
+
+test("an open question is one whose answer is not there yet, the first or another one", () => {
+  const began = (id, answer) => TREE.map((m) => (m.id === id ? { ...m, answered_by: answer } : m));
+  assert.equal(openQuestion(TREE), null);
+  assert.equal(openQuestion(began("q2", "a2")), null);
+  assert.equal(openQuestion(began("q2", "a9")).id, "q2");
+  assert.equal(openQuestion([...began("q2", "a9"), { ...message("q4", "a3"), answered_by: "a8" }]).id, "q4");
+});
+
+test("the branch to a message ends with it", () => {
+  assert.deepEqual(ids(branchTo(TREE, "q2")), ["q1", "a1", "q2"]);
+  assert.deepEqual(branchTo(TREE, "gone"), []);
 });
