@@ -37,7 +37,7 @@ class ComparisonSettings(BaseModel, frozen=True):
     """Factor on a sentence that says no where the claim says yes, or the other way round."""
     repeated: float = 0.7
     """Share of the content from which on a sentence counts as said again, so that its numbers must be the same."""
-    rank: float = 0.9
+    rank: float = 0.8
     """What a sentence of the next passage is worth when passages are quoted for want of a model."""
     asked_number: float = 1.4
     """What a sentence with a number is worth more when the question asks how much, how long or when."""

@@ -1,4 +1,4 @@
-"""From a question in a conversation to passages: condensed without a model call, searched with the caller's access."""
+"""From a question in a conversation to passages: with what was asked before it, searched with the caller's access."""
 
 import re
 from collections.abc import Collection, Sequence
@@ -27,10 +27,14 @@ class RetrievalSettings(BaseModel, frozen=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """The passages for a question, best first, at an instant in Unix seconds."""
+    """The passages for a question, best first, at an instant in Unix seconds.
+
+    `wording` is what was looked for: the question, the one before it where it leans on that, other words for the same.
+    """
 
     hits: tuple[Hit, ...]
     as_of: float
+    wording: str = ""
 
 
 class Retrieval:
@@ -51,6 +55,7 @@ class Retrieval:
             IndexUnavailable: the index cannot be asked.
         """
         before = earlier[-1] if earlier and leans(question) else ""
+        others = self._glossary.others(f"{before} {question}")
         with tracer.start_as_current_span("retrieve") as span:
             try:
                 hits = await self._index.search(
@@ -58,12 +63,12 @@ class Retrieval:
                     access=access,
                     limit=self._settings.passages,
                     before=before,
-                    others=self._glossary.others(f"{before} {question}"),
+                    others=others,
                 )
             except index.IndexUnavailable as exc:
                 raise IndexUnavailable from exc
             span.set_attribute("retrieval.hits", len(hits))
-        return Found(hits=tuple(hits), as_of=access.as_of)
+        return Found(hits=tuple(hits), as_of=access.as_of, wording=f"{before} {question} {others}")
 
     async def unknown(self, question: str, found: Found) -> float:
         """Return the share in [0, 1] of what the question names that none of the passages says by itself."""

@@ -385,7 +385,7 @@ def say(reply: Reply, turn: Turn, running: Running, draft: Draft, services: Serv
 def quote(turn: Turn, running: Running, draft: Draft) -> bool:
     """Show what in the passages is nearest to the question, word for word and cited; return whether there is any."""
     passages = [hit.passage for hit in turn.found.hits[: turn.prompt.passages]]
-    quoted = quote_passages(turn.screened.text, passages, turn.language)
+    quoted = quote_passages(turn.found.wording, passages, turn.language)
     if quoted.text:
         show([Token(text=quoted.text), *quoted.citations], running, draft)
     draft.grounded = bool(quoted.citations)
