@@ -25,6 +25,7 @@ async def authenticate(request: Request, services: TheServices) -> Principal:
         raise Unauthenticated(str(exc)) from exc
     except KeysUnavailable as exc:
         raise Unavailable(str(exc), retry_after=5) from exc
+    request.state.principal = principal
     return principal
 
 
@@ -40,3 +41,18 @@ async def require_chat(principal: Annotated[Principal, Depends(authenticate)]) -
 
 
 TheCaller = Annotated[Principal, Depends(require_chat)]
+
+
+async def require_admin(principal: Annotated[Principal, Depends(authenticate)]) -> Principal:
+    """Return who calls, if they may administer their own tenant.
+
+    Raises:
+        Forbidden: they may not.
+    """
+    if "admin" not in principal.roles:
+        raise Forbidden("this token does not carry the role admin")
+    return principal
+
+
+TheAdmin = Annotated[Principal, Depends(require_admin)]
+"""An administrator, of their own tenant only."""

@@ -32,6 +32,7 @@ from chatbot.limits import (
 )
 from chatbot.redis_breaker import RedisBreaker
 from chatbot.replica_share import Claim, Holder, ReplicaShare
+from knowledge.identity import Principal
 
 __all__ = ["Caller", "Ledger", "LedgerSettings", "Limit", "LimitSettings", "Reservation"]
 
@@ -48,6 +49,10 @@ class Caller:
     sub: str
     model: str
     roles: frozenset[str] = frozenset()
+
+    @classmethod
+    def of(cls, who: Principal, model: str) -> "Caller":
+        return cls(tenant=who.tenant, sub=who.sub, model=model, roles=who.roles)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,9 +7,7 @@ from fastapi import APIRouter, Query, Response
 
 from chatbot.auth import TheCaller
 from chatbot.history import Owner
-from chatbot.ledger import Caller
 from chatbot.routes.chat import Id
-from chatbot.routes.headers import rate_limit_headers
 from chatbot.services import TheServices
 
 router = APIRouter(prefix="/v1", tags=["conversations"])
@@ -51,16 +49,6 @@ async def delete(conversation_id: Id, who: TheCaller, services: TheServices) -> 
     await services.answer_log.forget(who.tenant, answers)
     await services.ratings.forget(answers)
     await services.history.delete(owner, conversation_id)
-
-
-@router.get("/limits", response_model=None)
-async def limits(who: TheCaller, services: TheServices) -> Response:
-    """Return what the caller has left."""
-    caller = Caller(tenant=who.tenant, sub=who.sub, model=services.models.model, roles=who.roles)
-    left = await services.ledger.limits(caller)
-    response = _json(left)
-    response.headers.update(rate_limit_headers(left))
-    return response
 
 
 def _json(value: object) -> Response:

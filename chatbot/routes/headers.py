@@ -1,8 +1,12 @@
-"""The caller's limits as `x-ratelimit-*` headers, on every reply that knows them."""
+"""The caller's limits as `x-ratelimit-*` headers: on every answer and every refusal that is not our fault."""
 
 import math
 
+from chatbot.errors import StoreUnavailable
 from chatbot.events import Limits
+from chatbot.ledger import Caller
+from chatbot.services import Services
+from knowledge.identity import Principal
 
 
 def rate_limit_headers(limits: Limits) -> dict[str, str]:
@@ -15,3 +19,11 @@ def rate_limit_headers(limits: Limits) -> dict[str, str]:
         "x-ratelimit-remaining-requests": str(limits.remaining_requests),
         "x-ratelimit-reset-requests": str(math.ceil(limits.reset_requests)),
     }
+
+
+async def headers_for(who: Principal, services: Services, known: Limits | None) -> dict[str, str]:
+    """Return the headers of what is known, else of what the ledger says now; none while Redis cannot be asked."""
+    try:
+        return rate_limit_headers(known or await services.ledger.limits(Caller.of(who, services.models.model)))
+    except StoreUnavailable:
+        return {}

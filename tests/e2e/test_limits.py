@@ -1,0 +1,164 @@
+"""Limits as callers and admins meet them: headers, refusals, a plan that changes, spending that is seen and reset."""
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+import httpx2
+import pytest
+
+from tests.e2e.conftest import Product, scripted_model, served, until
+
+pytestmark = [pytest.mark.anyio, pytest.mark.e2e]
+
+QUESTION = {"message": "How much does an overseas transfer up to USD 5,000 cost?", "stream": False}
+COMPLETION = {"model": "scripted", "messages": [{"role": "user", "content": QUESTION["message"]}]}
+RATE = {f"x-ratelimit-{what}-{of}" for what in ("limit", "remaining", "reset") for of in ("tokens", "requests")}
+PLANS = """
+default:
+  user: {requests_per_minute: 50}
+tenants:
+  narrow:
+    user: {requests_per_minute: 2}
+    roles:
+      staff: {requests_per_minute: 30}
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Planned:
+    """A product whose plans are in a file."""
+
+    product: Product
+    plans: Path
+
+    def client(self, tenant: str, *, sub: str = "", role: str = "customer") -> httpx2.AsyncClient:
+        token = self.product.token(sub or uuid4().hex, tenant=tenant, roles=frozenset({role}))
+        return httpx2.AsyncClient(base_url=self.product.url, headers={"authorization": f"Bearer {token}"}, timeout=30)
+
+
+@pytest.fixture(scope="module")
+def planned(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> Iterator[Planned]:
+    folder = tmp_path_factory.mktemp("planned")
+    plans = folder / "plans.yaml"
+    plans.write_text(PLANS, "utf-8")
+    settings = {"LEDGER__PLANS_FILE": str(plans), "LEDGER__PLANS_EVERY": "0.05"}
+    with scripted_model(folder) as model, served(folder, redis_url, model, **settings) as product:
+        yield Planned(product=product, plans=plans)
+
+
+def rates(headers: Mapping[str, str]) -> dict[str, int]:
+    assert headers.keys() >= RATE, "every reply tells the caller's limits"
+    return {name.removeprefix("x-ratelimit-"): int(headers[name]) for name in RATE}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("path", ["/v1/chat", "/v1/chat/completions"])
+async def test_an_answer_and_its_refusal_carry_the_callers_limits(planned: Planned, path: str, *, stream: bool) -> None:
+    async with planned.client("narrow") as http:
+        model = (await http.get("/v1/models")).json()["data"][0]["id"]
+        ask = (QUESTION if path == "/v1/chat" else COMPLETION | {"model": model}) | {"stream": stream}
+        replies = [await http.post(path, json=ask) for _ in range(3)]
+    assert [reply.status_code for reply in replies] == [200, 200, 429]
+    seen = [rates(reply.headers) for reply in replies]
+    assert [told["remaining-requests"] for told in seen] == [1, 0, 0]
+    assert {told["limit-requests"] for told in seen} == {2}
+    assert seen[0]["remaining-tokens"] < seen[0]["limit-tokens"]
+    assert 0 < int(replies[2].headers["retry-after"]) <= 61
+
+
+async def test_a_refusal_that_is_the_callers_fault_and_a_joined_answer_carry_them_too(planned: Planned) -> None:
+    async with planned.client("wide") as http:
+        bad = [
+            await http.post("/v1/chat", json={"message": ""}),
+            await http.post("/v1/chat", json=QUESTION | {"conversation_id": "0" * 32}),
+            await http.post("/v1/chat/completions", json=COMPLETION | {"model": "nobody"}),
+        ]
+        assert [reply.status_code for reply in bad] == [422, 404, 404]
+        assert {rates(reply.headers)["remaining-requests"] for reply in bad} == {50}, "a refusal costs nothing"
+        key = {"idempotency-key": uuid4().hex}
+        first, joined = [await http.post("/v1/chat", json=QUESTION, headers=key) for _ in range(2)]
+        assert first.json()["answer_id"] == joined.json()["answer_id"]
+        assert rates(joined.headers)["remaining-requests"] == 49
+        assert (await http.get("/v1/limits")).json()["remaining_requests"] == 49
+
+
+async def test_a_role_has_limits_of_its_own(planned: Planned) -> None:
+    async with planned.client("narrow", role="staff") as http:
+        assert rates((await http.post("/v1/chat", json=QUESTION)).headers)["limit-requests"] == 30
+
+
+async def test_a_changed_plan_applies_without_a_restart_and_a_broken_one_not_at_all(planned: Planned) -> None:
+    async with planned.client(f"new-{uuid4().hex}") as http:
+
+        async def limit() -> int:
+            return int((await http.get("/v1/limits")).json()["limit_requests"])
+
+        async def outdated() -> bool:
+            metrics = (await http.get("/metrics")).text
+            return "chatbot_plans_outdated 1.0" in metrics
+
+        assert await limit() == 50
+        try:
+            planned.plans.write_text(PLANS.replace("requests_per_minute: 50", "requests_per_minute: 7"), "utf-8")
+            while await limit() != 7:
+                await asyncio.sleep(0.05)
+            planned.plans.write_text(PLANS.replace("requests_per_minute: 50", "requests_per_minut: 9"), "utf-8")
+            await until(outdated)
+            assert await limit() == 7
+        finally:
+            planned.plans.write_text(PLANS, "utf-8")
+            while await outdated() or await limit() != 50:
+                await asyncio.sleep(0.05)
+
+
+async def test_an_admin_sees_and_resets_what_somebody_of_their_tenant_has_spent(planned: Planned) -> None:
+    tenant = f"bank-{uuid4().hex}"
+    async with planned.client(tenant, sub="lee") as lee, planned.client(tenant, role="admin") as admin:
+        usage = (await lee.post("/v1/chat", json=QUESTION)).json()["usage"]
+        tokens = usage["prompt_tokens"] + usage["answer_tokens"]
+        seen = {one["scope"]: one for one in (await admin.get("/v1/admin/limits", params={"sub": "lee"})).json()}
+        assert seen.keys() == {"tenant", "user", "model"}
+        assert seen["user"]["name"] == "lee"
+        assert seen["user"]["limit"]["requests_per_minute"] == 50
+        spent = {"tokens": tokens, "requests": 1, "concurrent": 0, "tokens_today": tokens}
+        assert [one["spent"] for one in seen.values()] == [spent] * 3
+        assert "user" not in {one["scope"] for one in (await admin.get("/v1/admin/limits")).json()}
+
+        reset = await admin.delete("/v1/admin/limits", params={"scope": "user", "sub": "lee"})
+        assert reset.json()[0]["spent"] == dict.fromkeys(spent, 0)
+        seen = {one["scope"]: one for one in (await admin.get("/v1/admin/limits", params={"sub": "lee"})).json()}
+        assert [seen[scope]["spent"]["tokens"] for scope in ("tenant", "user", "model")] == [tokens, 0, tokens]
+        assert (await lee.get("/v1/limits")).json()["remaining_requests"] == 50
+    log = planned.product.data.parent / "chat.log"
+    line = next(line for line in log.read_text("utf-8").splitlines() if "limits_reset" in line)
+    assert '"scope": "user"' in line
+    assert '"name": "lee"' in line
+
+
+async def test_nobody_but_an_admin_and_no_admin_of_another_bank_sees_or_resets(planned: Planned) -> None:
+    tenant = f"bank-{uuid4().hex}"
+    async with (
+        planned.client(tenant, sub="lee") as lee,
+        planned.client(tenant, role="staff") as staff,
+        planned.client(f"other-{tenant}", role="admin") as stranger,
+    ):
+        await lee.post("/v1/chat", json=QUESTION)
+        for http in (lee, staff):
+            assert (await http.get("/v1/admin/limits")).status_code == 403
+            assert (await http.delete("/v1/admin/limits", params={"scope": "tenant"})).status_code == 403
+        seen = (await stranger.get("/v1/admin/limits", params={"sub": "lee"})).json()
+        assert {one["spent"]["tokens_today"] for one in seen} == {0}
+        for scope in ("tenant", "user", "model"):
+            await stranger.delete("/v1/admin/limits", params={"scope": scope, "sub": "lee", "model": "scripted"})
+        assert (await lee.get("/v1/limits")).json()["remaining_requests"] == 49
+
+
+@pytest.mark.parametrize(("scope", "missing"), [("user", "sub="), ("model", "model="), ("everybody", "scope")])
+async def test_a_reset_that_does_not_say_whose_resets_nothing(planned: Planned, scope: str, missing: str) -> None:
+    async with planned.client("wide", role="admin") as admin:
+        reply = await admin.delete("/v1/admin/limits", params={"scope": scope})
+    assert (reply.status_code, reply.json()["code"]) == (422, "invalid_request")
+    assert missing in reply.json()["detail"]
