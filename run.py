@@ -265,6 +265,7 @@ def start_parts(profile: str, data: Path, stack: AsyncExitStack) -> subprocess.P
     os.environ |= {"LLM_URLS": url, "LLM_TOKENIZER": str(weights / profile), "LLM_PROFILE": profile}
     # Two cores prefill slowly: more at once would only make all of them late.
     os.environ.setdefault("ADMISSION__SLOTS", "4")
+    os.environ.setdefault("ADMISSION__FIRST_TOKEN_TARGET", "60")
     return process
 
 

@@ -17,7 +17,7 @@ from chatbot.serving import PortTaken, bind, listening, until_told
 from chatbot.settings import Settings
 from chatbot.wiring import open_services
 from knowledge.database import open_engine
-from knowledge.identity import Principal
+from knowledge.identity import ROLES, Principal
 from telemetry.logs import configure_logs
 from telemetry.setup import tracing
 
@@ -67,7 +67,7 @@ async def _serve(settings: Settings) -> None:
 @app.command()
 def token(
     name: Annotated[str, typer.Argument(help="The customer or staff member to be.")] = "guest",
-    role: Annotated[list[str], typer.Option(help="A role: customer, staff, approver, admin, service.")] = ["customer"],
+    role: Annotated[list[str], typer.Option(help=f"A role: {', '.join(sorted(ROLES))}.")] = ["customer"],
     tenant: Annotated[str, typer.Option(help="The bank.")] = "hanbit",
     group: Annotated[list[str], typer.Option(help="A reader group beside every customer's.")] = [],
     hours: Annotated[float, typer.Option(help="How long it is good for.")] = 12,

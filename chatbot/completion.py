@@ -57,6 +57,7 @@ class Asking(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     logprobs: int | None = None
     return_tokens_as_token_ids: bool = False
     cache_salt: str | None = None
+    priority: int = 0  # lower is earlier; anything but 0 is refused without `--scheduling-policy priority`
 
 
 class _Details(msgspec.Struct, frozen=True, gc=False):

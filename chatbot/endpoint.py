@@ -124,6 +124,7 @@ class Call:
     prompt_ids: Sequence[int]
     sampling: Sampling
     cache_salt: str
+    priority: int
     end_ids: tuple[int, ...]
     until: float
 
@@ -167,6 +168,7 @@ class Endpoint:
             stream_options=StreamOptions(include_usage=True),
             return_token_ids=True,
             cache_salt=call.cache_salt or None,
+            priority=call.priority,
         )
         with self._span(call) as span:
             async with aclosing(self._generate(ask, call, _headers(span))) as parts:
@@ -189,6 +191,7 @@ class Endpoint:
             logprobs=top,
             return_tokens_as_token_ids=True,
             cache_salt=call.cache_salt or None,
+            priority=call.priority,
         )
         limit = min(call.until, _now() + self.speeds.first_token(len(call.prompt_ids)))
         with self._span(call) as span:
@@ -229,6 +232,17 @@ class Endpoint:
         async with self._translated("first token", _now() + ASK_SECONDS), self._post("/tokenize", body, {}) as reply:
             await self._accept(reply)
             return list(self._decode(await reply.read(), Tokens).tokens)
+
+    async def metrics(self, *, within: float) -> str:
+        """Return what the endpoint says of itself, in Prometheus' text format, within so many seconds.
+
+        Raises:
+            EndpointFailed: one of its kinds.
+        """
+        url = self.url.joinpath("metrics")
+        async with self._translated("first token", _now() + within), self._http.get(url) as reply:
+            await self._accept(reply)
+            return (await reply.read()).decode("utf-8", "replace")
 
     async def _generate(self, ask: Asking, call: Call, headers: Mapping[str, str]) -> AsyncGenerator[Delta | Ended]:
         """Yield what the event stream says; the socket is closed when this is left, however it is left."""

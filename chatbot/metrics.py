@@ -9,6 +9,7 @@ from typing import Literal
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from chatbot.admission import Started, TurnedAway
 from chatbot.events import Usage
 from chatbot.model_call import ModelCallFinished
 from chatbot.plans import PlansRead
@@ -46,8 +47,12 @@ class Metrics:
         self.refused = counter("chatbot_refused_requests", "Requests refused before the first byte", ["code"])
         self.feedback = counter("chatbot_feedback", "Ratings given to answers", ["rating"])
         self.active = gauge("chatbot_active_answers", "Answers that run in this process")
+        self.slots = gauge("chatbot_model_slots", "Model slots that there are now")
         self.busy = gauge("chatbot_busy_slots", "Model slots taken")
-        self.queued = gauge("chatbot_queued_answers", "Answers that wait for a model slot")
+        self.prefill = gauge("chatbot_prefill_tokens_per_second", "Measured speed of reading prompts")
+        self.queued = gauge("chatbot_queued_answers", "Answers that wait for a model slot", ["priority"])
+        self.queue_wait = histogram("chatbot_queue_wait_seconds", "Ready for a model slot to having one", ["priority"])
+        self.turned_away = counter("chatbot_turned_away", "Questions for which there was no place", ["priority", "why"])
         self.model_calls = counter("chatbot_model_calls", "Calls to model endpoints", ["group", "kind", "outcome"])
         self.model_first_token = histogram(
             "chatbot_model_first_token_seconds", "Endpoint called to its first token", ["group", "kind"]
@@ -80,6 +85,14 @@ class Metrics:
         self.tokens.labels("answer").inc(turn.usage.answer_tokens)
         self.withheld.labels(turn.language).inc(turn.withheld)
         self.citations.labels(turn.language).inc(turn.citations)
+
+    def admitted(self, record: Started | TurnedAway) -> None:
+        """Observe that an answer got its slot, or that a question got no place (a hook)."""
+        match record:
+            case Started(priority=priority, waited=seconds):
+                self.queue_wait.labels(str(priority)).observe(seconds)
+            case TurnedAway(priority=priority, why=why):
+                self.turned_away.labels(str(priority), why).inc()
 
     def answer_taken(self, why: Literal["reader", "cancel", "orphan"]) -> None:
         """Count an answer that was taken over from a dead replica (a hook)."""

@@ -103,6 +103,7 @@ class Models:
         sampling: Sampling,
         conversation_id: str,
         cache_salt: str,
+        priority: int = 0,
         said: Sequence[int] = (),
     ) -> AsyncGenerator[Delta | Switched | ModelDone]:
         """Generate an answer, or what follows `said` of it; closing the generator closes the socket at once.
@@ -117,7 +118,7 @@ class Models:
         attempts = Attempts(self.pool, conversation_id, resumed=bool(said))
         while not answer.spent:
             leg, told = attempts.next()
-            call = self._call(answer.prompt_ids, answer.sampling, cache_salt, until=attempts.until())
+            call = self._call(answer.prompt_ids, answer.sampling, cache_salt, priority, until=attempts.until())
             try:
                 with self._counted(leg, "answer", call, again=attempts.again(call)) as running:
                     if told:
@@ -140,6 +141,7 @@ class Models:
         against: Sequence[str],
         conversation_id: str,
         cache_salt: str,
+        priority: int = 0,
     ) -> float:
         """Return P(of) / (P(of) + P(against)) for the next token; 0.5 when neither is among the 20 likeliest.
 
@@ -150,7 +152,7 @@ class Models:
         attempts = Attempts(self.pool, conversation_id)
         while True:
             leg, _ = attempts.next()
-            call = self._call(prompt_ids, sampling, cache_salt, until=attempts.until())
+            call = self._call(prompt_ids, sampling, cache_salt, priority, until=attempts.until())
             try:
                 found = await self._top_tokens(leg, call, "probability", again=attempts.again(call))
             except EndpointFailed as exc:
@@ -221,7 +223,7 @@ class Models:
     async def _answers(self, leg: Leg) -> bool:
         """Return whether the endpoint generates a token: a hung engine still answers its health check."""
         ids = self.tokenizer.render([Message("user", "ping")])
-        call = self._call(ids, Sampling(max_tokens=1), "", until=anyio.current_time() + _PING_SECONDS)
+        call = self._call(ids, Sampling(max_tokens=1), "", 0, until=anyio.current_time() + _PING_SECONDS)
         try:
             await self._top_tokens(leg, call, "ping", again=0)
         except EndpointFailed:
@@ -260,9 +262,17 @@ class Models:
             raise TooLarge(f"The question and its documents take {prompt_tokens} of {self.context_tokens} tokens")
         return sampling if sampling.max_tokens <= room else replace(sampling, max_tokens=room)
 
-    def _call(self, prompt_ids: Sequence[int], sampling: Sampling, cache_salt: str, *, until: float) -> Call:
-        ends = self.tokenizer.end_ids
-        return Call(prompt_ids=prompt_ids, sampling=sampling, cache_salt=cache_salt, end_ids=ends, until=until)
+    def _call(
+        self, prompt_ids: Sequence[int], sampling: Sampling, cache_salt: str, priority: int, *, until: float
+    ) -> Call:
+        return Call(
+            prompt_ids=prompt_ids,
+            sampling=sampling,
+            cache_salt=cache_salt,
+            priority=priority,
+            end_ids=self.tokenizer.end_ids,
+            until=until,
+        )
 
     @contextmanager
     def _counted(self, leg: Leg, kind: Kind, call: Call, *, again: int) -> Iterator[ModelCall]:

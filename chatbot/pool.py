@@ -190,6 +190,12 @@ class Pool:
         """Return whether somebody else of the member's group could be called."""
         return any(m is not member and m.breaker.state is State.CLOSED for m in self._of(member.group))
 
+    @property
+    def prefill(self) -> float:
+        """How many prompt tokens a second the endpoints of the first group read together, by their profiles."""
+        first = next(group for group in GROUPS if any(self._of(group)))
+        return sum(member.endpoint.speeds.prefill for member in self._of(first))
+
     def retry_after(self) -> float:
         """Return in how many seconds an endpoint may be called again."""
         return min((m.breaker.retry_after for m in self.members), default=0.0)

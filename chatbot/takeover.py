@@ -40,7 +40,7 @@ async def resume(running: Running, taken: Taken, services: Services) -> None:
     if taken.cancelled or taken.epoch > _MOST_WRITERS or taken_back:
         await end(turn, running, taken, services)
     else:
-        await answer(turn, running, services)
+        await answer(turn, running, services.admission.enter_again(turn.who), services)
 
 
 async def end(turn: Turn, running: Running, taken: Taken, services: Services) -> None:

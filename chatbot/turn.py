@@ -16,6 +16,7 @@ import structlog
 from opentelemetry import trace
 
 from chatbot import answerability, guard
+from chatbot.admission import Place
 from chatbot.answer_log import AnswerId
 from chatbot.citations import CitationStream, quote_passages
 from chatbot.errors import (
@@ -80,7 +81,6 @@ async def open_turn(question: Question, who: Principal, services: Services) -> T
     Raises:
         ChatError: whatever the status should be; nothing is reserved or recorded then.
     """
-    services.admission.check()
     conversation = await load_conversation(question, who, services)
     screened = screen(question.text)
     language = language_of(screened.text)
@@ -220,8 +220,8 @@ async def remember(turn: Turn, message: StoredMessage, services: Services) -> bo
 # --- the answer ------------------------------------------------------------------------------------------------------
 
 
-async def answer(turn: Turn, running: Running, services: Services) -> None:
-    """Answer the turn; every way out leads through `finish`.
+async def answer(turn: Turn, running: Running, place: Place, services: Services) -> None:
+    """Answer the turn, from its place in the queue; every way out leads through `finish`.
 
     A successor goes the same way once more, after the tokens that are in the log: what `running` has already is not
     put again.
@@ -232,7 +232,7 @@ async def answer(turn: Turn, running: Running, services: Services) -> None:
         if turn.reply is not None:
             say(turn.reply, turn, running, draft, services)
         else:
-            await ask_the_model(turn, running, draft, services)
+            await ask_the_model(turn, running, draft, place, services)
         running.check_repeated()
     except (ModelUnavailable, Overloaded) as exc:
         fall_back_on_quotes(exc, turn, running, draft, services)
@@ -242,23 +242,30 @@ async def answer(turn: Turn, running: Running, services: Services) -> None:
         log.exception("answer_failed", answer_id=turn.answer_id)
         draft.error = ChatError()
     finally:
+        services.admission.leave(place)
         await finish(turn, running, draft, services)
 
 
-async def ask_the_model(turn: Turn, running: Running, draft: Draft, services: Services) -> None:
+async def ask_the_model(turn: Turn, running: Running, draft: Draft, place: Place, services: Services) -> None:
     """Wait for a slot, ask whether the passages hold the answer, and if so stream it through the checks."""
 
     def show_place(position: int, seconds: float) -> None:
         running.put(Queued(position=position, estimated_wait_ms=round(seconds * 1000)))
 
-    async with services.admission.slot(show_place):
-        if running.token_ids or await answerable(turn, services):
-            await stream_answer(turn, running, draft, services)
+    slot = services.admission.slot(
+        place,
+        prompt_tokens=len(turn.prompt.answer_ids),
+        answer_tokens=turn.reservation.answer_tokens,
+        on_wait=show_place,
+    )
+    async with slot:
+        if running.token_ids or await answerable(turn, place, services):
+            await stream_answer(turn, running, draft, place, services)
         else:
             say(Reply.CANNOT_VERIFY, turn, running, draft, services)
 
 
-async def answerable(turn: Turn, services: Services) -> bool:
+async def answerable(turn: Turn, place: Place, services: Services) -> bool:
     """Return whether the passages hold the answer, by retrieval and one token of the model a passage.
 
     Passage by passage, until one is enough: most answers stand in the first.
@@ -276,6 +283,7 @@ async def answerable(turn: Turn, services: Services) -> bool:
                 against=("아니오", "No"),
                 conversation_id=turn.conversation.id,
                 cache_salt=services.cache_salt(turn.who.tenant),
+                priority=place.priority,
             )
             said.append(yes)
             judged = answerability.score(turn.found.hits, said, unknown, turn.language, settings)
@@ -285,7 +293,7 @@ async def answerable(turn: Turn, services: Services) -> bool:
     return judged >= settings.threshold
 
 
-async def stream_answer(turn: Turn, running: Running, draft: Draft, services: Services) -> None:
+async def stream_answer(turn: Turn, running: Running, draft: Draft, place: Place, services: Services) -> None:
     """Stream the model's tokens through the citation checks into the log, never past what is reserved."""
     passages = [hit.passage for hit in turn.found.hits[: turn.prompt.passages]]
     checks = CitationStream(
@@ -304,12 +312,14 @@ async def stream_answer(turn: Turn, running: Running, draft: Draft, services: Se
         sampling=Sampling(max_tokens=turn.max_answer_tokens, temperature=turn.temperature),
         conversation_id=turn.conversation.id,
         cache_salt=services.cache_salt(turn.who.tenant),
+        priority=place.priority,
         said=said,
     )
     async with aclosing(stream) as deltas:
         async for delta in deltas:
             match delta:
                 case Delta():
+                    services.admission.first_token(place)
                     draft.count(delta)
                     running.note(delta.token_ids)
                     show(checks.feed(delta.text), running, draft)

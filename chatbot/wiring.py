@@ -17,6 +17,7 @@ from chatbot.admission import Admission
 from chatbot.answer_log import AnswerLog
 from chatbot.answers import Answers
 from chatbot.audit import UNAVAILABLE, open_audit
+from chatbot.capacity import Capacity
 from chatbot.errors import AuditUnavailable, IndexUnavailable
 from chatbot.history import ConversationIds, History
 from chatbot.idempotency import IdempotencyKeys
@@ -71,13 +72,14 @@ async def open_services(
         tasks = await stack.enter_async_context(anyio.create_task_group())
         stack.callback(tasks.cancel_scope.cancel)
         readers = await stack.enter_async_context(open_redis(redis_url, settings.redis.for_readers()))
+        admission = Admission(settings.admission, prefill=models.pool.prefill, hook=metrics.admitted)
         answer_log = AnswerLog(redis, breaker, settings.answer_log, readers=readers)
         banks: dict[Language, str] = {"ko": settings.bank_name_ko, "en": settings.bank_name_en}
         services = Services(
             settings=settings.turn,
             bank_names=tuple(banks.values()),
             authenticator=authenticator,
-            admission=Admission(settings.admission),
+            admission=admission,
             answers=Answers(answer_log, tasks, settings.answers, on_taken=metrics.answer_taken),
             answer_log=answer_log,
             audit=audit,
@@ -108,6 +110,8 @@ async def open_services(
             on_turn_finished=(metrics.turn_finished,),
         )
         tasks.start_soon(services.answers.look_after, partial(resume, services=services))
+        tasks.start_soon(admission.keep_told)
+        tasks.start_soon(Capacity(models.pool.members, admission, settings.admission).watch)
         yield services
 
 

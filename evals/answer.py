@@ -133,7 +133,7 @@ class Customer:
         return texts
 
     def _headers(self, owner: Owner) -> dict[str, str]:
-        who = Principal(tenant=owner.tenant, sub=owner.sub, roles=frozenset({"customer"}), groups=frozenset())
+        who = Principal(tenant=owner.tenant, sub=owner.sub, roles=frozenset({"customer", "evals"}), groups=frozenset())
         return {"authorization": f"Bearer {self._signer.token(who)[0]}"}
 
 

@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
 import aiohttp
 import jwt
@@ -27,8 +27,9 @@ from pydantic import BaseModel, model_validator
 
 from knowledge.access import EVERY_CUSTOMER
 
-Role = Literal["customer", "staff", "approver", "admin", "service"]
-ROLES: frozenset[str] = frozenset(("customer", "staff", "approver", "admin", "service"))
+Role = Literal["customer", "staff", "approver", "admin", "service", "evals"]
+"""`evals` marks, beside another role, whoever asks only to measure: its questions wait for everybody else's."""
+ROLES: frozenset[str] = frozenset(get_args(Role))
 ALGORITHMS = ("RS256", "ES256")
 _OPTIONS: Options = {"require": ["exp", "iat", "iss", "aud", "sub"]}
 

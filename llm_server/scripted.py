@@ -34,6 +34,7 @@ class Seen(msgspec.Struct, kw_only=True):
     path: str
     prompt_tokens: int
     cache_salt: str | None
+    priority: int
     traceparent: str | None
     answer_tokens: int = 0
     ended: str = "running"
@@ -164,6 +165,7 @@ class ScriptedModel:
         return web.Response(
             text=f"# TYPE vllm:num_requests_running gauge\nvllm:num_requests_running{labels} {stats.running}\n"
             f"# TYPE vllm:num_requests_waiting gauge\nvllm:num_requests_waiting{labels} {stats.waiting}\n"
+            f"# TYPE vllm:kv_cache_usage_perc gauge\nvllm:kv_cache_usage_perc{labels} {self.behaviour.cache_used}\n"
         )
 
     async def _tokenize(self, request: web.Request) -> web.Response:
@@ -192,6 +194,7 @@ class ScriptedModel:
             path=request.path,
             prompt_tokens=len(asked.prompt_ids),
             cache_salt=asked.cache_salt,
+            priority=asked.priority,
             traceparent=request.headers.get("traceparent"),
         )
         self._seen.append(seen)

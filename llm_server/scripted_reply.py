@@ -40,6 +40,7 @@ class Generation:
     usage: bool
     usage_always: bool
     cache_salt: str | None
+    priority: int
 
 
 def read_generation(path: str, body: bytes, max_model_len: int) -> Generation:
@@ -84,6 +85,7 @@ def read_generation(path: str, body: bytes, max_model_len: int) -> Generation:
         usage=options is not None and options.include_usage,
         usage_always=options is not None and options.include_usage and options.continuous_usage_stats,
         cache_salt=asked.cache_salt,
+        priority=asked.priority,
     )
 
 

@@ -32,6 +32,7 @@ class Behaviour(msgspec.Struct, frozen=True, kw_only=True):
     slots: int = 256
     queue: int | None = None  # generations allowed to wait for a slot; more are refused with 503, as vLLM does
     max_model_len: int = 32_768
+    cache_used: float = 0.0  # what its metrics say of its cache of contexts
     fail_status: int | None = None
     retry_after: int | None = None
     stall_after: int | None = None

@@ -29,6 +29,7 @@ class Asking(msgspec.Struct, frozen=True, kw_only=True):
     return_token_ids: bool = False
     return_tokens_as_token_ids: bool = False
     cache_salt: str | None = None
+    priority: int = 0
 
 
 class CompletionAsking(Asking, frozen=True, kw_only=True):

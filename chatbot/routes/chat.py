@@ -102,16 +102,17 @@ def digest_of(body: str) -> str:
 
 
 async def begin(question: Question, who: Principal, services: Services) -> Begun:
-    """Open the turn and set its answer going.
+    """Take a place in the queue, open the turn and set its answer going.
 
     Raises:
-        ChatError: whatever refuses it.
+        ChatError: whatever refuses it; with no place left, before anything is done for it.
     """
-    turn = await open_turn(question, who, services)
-    running = Running(turn.answer_id, who, conversation_id=turn.conversation.id)
-    with anyio.CancelScope(shield=True):  # a reserved turn is always answered or settled
-        work = partial(answer, turn, services=services)
-        await services.answers.start(running, work, passages=passage_refs(turn), frame=frame(turn))
+    with services.admission.entered(who) as place:
+        turn = await open_turn(question, who, services)
+        running = Running(turn.answer_id, who, conversation_id=turn.conversation.id)
+        with anyio.CancelScope(shield=True):  # a reserved turn is always answered or settled
+            work = partial(answer, turn, place=place, services=services)
+            await services.answers.start(running, work, passages=passage_refs(turn), frame=frame(turn))
     return Begun(turn.answer_id, turn.reservation.limits)
 
 

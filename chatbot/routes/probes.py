@@ -45,6 +45,9 @@ async def metrics(services: TheServices) -> Response:
     """Return Prometheus' text format."""
     m = services.metrics
     m.active.set(services.answers.active)
+    m.slots.set(services.admission.slots)
     m.busy.set(services.admission.busy)
-    m.queued.set(services.admission.waiting)
+    m.prefill.set(services.admission.prefill)
+    for priority, waiting in services.admission.waiting_by_priority.items():
+        m.queued.labels(str(priority)).set(waiting)
     return Response(generate_latest(m.registry), media_type=CONTENT_TYPE_LATEST)

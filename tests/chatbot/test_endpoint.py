@@ -101,7 +101,14 @@ def test_deadlines_follow_from_the_profile() -> None:
 
 
 def call(*, until: float = math.inf, max_tokens: int = 50) -> Call:
-    return Call(prompt_ids=[1, 2, 3], sampling=Sampling(max_tokens=max_tokens), cache_salt="t", end_ids=(), until=until)
+    return Call(
+        prompt_ids=[1, 2, 3],
+        sampling=Sampling(max_tokens=max_tokens),
+        cache_salt="t",
+        priority=0,
+        end_ids=(),
+        until=until,
+    )
 
 
 async def listen(endpoint: Endpoint, asked: Call | None = None) -> list[Delta | Ended]:

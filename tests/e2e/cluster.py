@@ -152,7 +152,7 @@ class Cluster:
     async def gauge(self, replica: Server, name: str) -> int:
         async with httpx2.AsyncClient() as http:
             lines = (await http.get(f"{replica.url}/metrics")).text.splitlines()
-        return int(next(float(line.split()[-1]) for line in lines if line.startswith(f"{name} ")))
+        return int(sum(float(line.split()[-1]) for line in lines if line.startswith((f"{name} ", f"{name}{{"))))
 
     async def owner(self) -> int:
         """Return which replica runs the only answer there is; wait until one does."""
