@@ -2,10 +2,10 @@
 --
 -- A window is a hash of one-second buckets, t<second> and r<second>, beside their running sums T and R, the oldest
 -- second that may be there (o) and the newest of each (nt, nr): a reservation touches only what has left since the last
--- one, and only a refusal reads all buckets. Its generation (g) rises when a second that was removed may come again,
--- for the clock was set back: what was charged in an older one is corrected in the day only. What was charged in second s may have been charged at its very end, so it
--- counts until s + 61: never more than the limit in any 60 s. Times are whole microseconds (exact in a double until the
--- year 2255): a wait that is told is a wait that is true.
+-- one, and only a refusal reads all buckets. What was charged in second s may have been charged at its very end, so it
+-- counts until s + 61: never more than the limit in any 60 s. Its generation (g) rises when the clock was set back, for
+-- a second that was removed may come again: what was charged in an older generation is corrected in the day only.
+-- Times are whole microseconds (exact in a double until the year 2255): a wait that is told is a wait that is true.
 --
 -- KEYS 1..9: for tenant, user, model in turn: window, spent a day, leases.
 -- KEYS 10: the reservation.  11: the tenant's last answers.  12: their 95th percentile.
@@ -85,7 +85,7 @@ local function window_wait(window, letter, used, amount, limit)
 end
 
 local function charge(window, tokens, requests)
-  if window.all_stale or second < window.oldest then
+  if window.all_stale or second < window.newest_tokens then
     window.generation = window.generation + 1
   end
   if window.all_stale then
@@ -93,10 +93,10 @@ local function charge(window, tokens, requests)
   elseif #window.stale > 0 then
     redis.call("HDEL", window.key, unpack(window.stale))
   end
-  window.tokens, window.newest_tokens = window.tokens + tokens, second
+  window.tokens, window.newest_tokens = window.tokens + tokens, math.max(window.newest_tokens, second)
   window.requests = window.requests + requests
   if requests > 0 then
-    window.newest_requests = second
+    window.newest_requests = math.max(window.newest_requests, second)
   end
   redis.call(
     "HSET", window.key, "T", window.tokens, "R", window.requests, "o", math.min(window.oldest, second),

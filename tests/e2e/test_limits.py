@@ -105,7 +105,7 @@ async def test_a_changed_plan_applies_without_a_restart_and_a_broken_one_not_at_
             planned.plans.write_text(PLANS.replace("requests_per_minute: 50", "requests_per_minute: 7"), "utf-8")
             while await limit() != 7:
                 await asyncio.sleep(0.05)
-            planned.plans.write_text(PLANS.replace("requests_per_minute: 50", "requests_per_minut: 9"), "utf-8")
+            planned.plans.write_text(PLANS.replace("requests_per_minute: 50", "requests_a_minute: 9"), "utf-8")
             await until(outdated)
             assert await limit() == 7
         finally:
