@@ -14,6 +14,7 @@ from importlib.resources import files
 from urllib.parse import quote
 
 from redis.asyncio import Redis
+from redis.asyncio.cluster import RedisCluster
 from redis.commands.core import AsyncScript
 
 from chatbot.errors import RateLimited, StoreUnavailable, TooLarge
@@ -88,7 +89,7 @@ class Ledger:
 
     def __init__(
         self,
-        redis: Redis,
+        redis: Redis | RedisCluster,
         breaker: RedisBreaker,
         settings: LedgerSettings,
         *,
@@ -311,7 +312,7 @@ class Ledger:
         return self._offset + monotonic
 
 
-def load(redis: Redis, name: str) -> AsyncScript:
+def load(redis: Redis | RedisCluster, name: str) -> AsyncScript:
     """Return a script of `chatbot/lua`, behind the functions that all of them share."""
     folder = files("chatbot") / "lua"
     texts = [(folder / f"{part}.lua").read_text(encoding="utf-8") for part in ("window", name)]

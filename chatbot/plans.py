@@ -71,13 +71,18 @@ class Plans:
     """The plans in force; a look a second finds a file that was changed."""
 
     def __init__(
-        self, settings: LedgerSettings, *, on_read: Callable[[PlansRead], None] = lambda _: None, book: Book
+        self,
+        settings: LedgerSettings,
+        *,
+        book: Book,
+        version: Version | None = None,
+        on_read: Callable[[PlansRead], None] = lambda _: None,
     ) -> None:
+        """`version` is what the file was when `book` was read from it."""
         self._settings = settings
         self._on_read = on_read
         self._book = book
-        self._last_seen: Version | None = None
-        self._last_read: Version | None = None
+        self._last_seen = self._last_read = version
 
     def of(self, tenant: str) -> LimitSettings:
         """Return the tenant's plan."""
@@ -119,7 +124,9 @@ async def open_plans(settings: LedgerSettings, *, on_read: Callable[[PlansRead],
     if file is None:
         yield Plans(settings, book=Book(settings.limits, settings.tenants))
         return
-    plans = Plans(settings, on_read=on_read, book=await anyio.to_thread.run_sync(read_plans, file, settings))
+    version = await anyio.to_thread.run_sync(version_of, file)
+    book = await anyio.to_thread.run_sync(read_plans, file, settings)
+    plans = Plans(settings, book=book, version=version, on_read=on_read)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(plans.watch, file)
         try:

@@ -16,7 +16,7 @@ from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError
+from redis.exceptions import RedisClusterException, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from chatbot.errors import StoreUnavailable
@@ -57,7 +57,7 @@ class RedisBreaker:
         deadline = self._admit()
         try:
             reply = await in_time(command, deadline)
-        except (TimeoutError, RedisConnectionError, RedisTimeoutError, OSError) as exc:
+        except (TimeoutError, RedisConnectionError, RedisTimeoutError, RedisClusterException, OSError) as exc:
             self._open(exc)
             raise StoreUnavailable from exc
         except RedisError as exc:

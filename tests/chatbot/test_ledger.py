@@ -8,7 +8,7 @@ import redis.exceptions
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import RedisClusterException, RedisError
 
 from chatbot.errors import RateLimited, StoreUnavailable, TooLarge
 from chatbot.events import Limits, Usage
@@ -572,15 +572,16 @@ async def test_a_late_event_loop_is_not_held_against_redis() -> None:
         assert await in_time(answered_while_the_loop_slept, 0.05) == "PONG"
 
 
+DRIVER = (RedisError, RedisClusterException)
 ERRORS = [
     kind
     for kind in vars(redis.exceptions).values()
-    if isinstance(kind, type) and issubclass(kind, RedisError) and kind.__module__ == "redis.exceptions"
+    if isinstance(kind, type) and issubclass(kind, DRIVER) and kind.__module__ == "redis.exceptions"
 ]
 
 
 @pytest.mark.parametrize("kind", ERRORS, ids=lambda kind: kind.__name__)
-async def test_every_error_of_the_driver_is_translated(kind: type[RedisError]) -> None:
+async def test_every_error_of_the_driver_is_translated(kind: type[RedisError | RedisClusterException]) -> None:
     async def fail() -> None:
         raise kind.__new__(kind)
 
