@@ -20,20 +20,17 @@ from uuid import uuid4
 import aiohttp
 import anyio
 import msgspec
-from redis.asyncio import Redis
 from rich.console import Console
 from rich.table import Table
 
 from chatbot.completion import Asking, CompletionDecoder
-from chatbot.events import Usage
-from chatbot.ledger import Caller, Ledger, LedgerSettings, Limit, LimitSettings
 from chatbot.prompt import PromptBuilder, load_templates
-from chatbot.redis_breaker import RedisBreaker, RedisSettings
 from chatbot.retrieval import Retrieval, RetrievalSettings
 from chatbot.settings import Settings as ChatSettings
 from chatbot.tokenizer import Tokenizer
 from evals.answer import LONGEST_ANSWER, Customer
 from evals.corpus import TENANT
+from evals.ledger_cost import MOST_GETS, ledger_cost
 from evals.product import (
     Model,
     Product,
@@ -67,6 +64,7 @@ class Plan:
     calls: int = 20
     warm_up: int = 2
     strict_calls: int = 5
+    ledger_rounds: int = 7
     ledger_calls: int = 300
     documents: int = 12
 
@@ -259,26 +257,18 @@ def memory(running: Product) -> list[Finding]:
 
 
 async def ledger_trips(redis_url: str, plan: Plan) -> list[Finding]:
-    """Return the median of a reservation against that of a plain GET on the same connection, in turn."""
-    plenty = Limit(tokens_per_minute=10**9, requests_per_minute=10**6, concurrent=10**6, tokens_per_day=10**12)
-    limits = LedgerSettings(limits=LimitSettings(tenant=plenty, user=plenty, model=plenty))
-    caller = Caller(tenant="ledger", sub="bench", model="none")
-    gets: list[float] = []
-    reserves: list[float] = []
-    async with Redis.from_url(redis_url) as redis:
-        ledger = Ledger(redis, RedisBreaker(RedisSettings().breaker), limits)
-        for _ in range(plan.ledger_calls):
-            began = time.perf_counter()
-            await redis.get("bench")
-            between = time.perf_counter()
-            reservation = await ledger.reserve(caller, prompt_tokens=1200, answer_tokens=200, lease_seconds=60)
-            reserves.append(time.perf_counter() - between)
-            gets.append(between - began)
-            await ledger.settle(reservation, Usage(prompt_tokens=1200, answer_tokens=100))
+    """Return what a reservation costs beside a plain GET."""
+    cost = await ledger_cost(redis_url, rounds=plan.ledger_rounds, calls=plan.ledger_calls)
+    low, high = cost.ratios[0], cost.ratios[-1]
     return [
-        Finding(name="plain GET", value=median(gets) * 1e3, unit="ms"),
-        Finding(name="reservation of the ledger", value=median(reserves) * 1e3, unit="ms"),
-        Finding(name="reservation in plain GETs", value=median(reserves) / median(gets), unit="×"),
+        Finding(name="plain GET", value=cost.get * 1e3, unit="ms"),
+        Finding(name="reservation of the ledger", value=cost.reserve * 1e3, unit="ms"),
+        Finding(
+            name=f"reservation in plain GETs, median of {plan.ledger_rounds} rounds ({low:.2f} to {high:.2f})",
+            value=median(cost.ratios),
+            unit="×",
+            most=MOST_GETS,
+        ),
     ]
 
 
