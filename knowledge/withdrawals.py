@@ -1,18 +1,20 @@
-"""What the bank has taken back: withdrawn versions, and the emergency flag; in SQL, known to every process in a second.
+"""What the bank has taken back: versions, models, everything; in SQL, known to every process in a second.
 
 Asked before each sentence leaves, so it answers from memory; a task reads the table every second. When it could not be
-read for five seconds nothing is known, and `readable` says so: the caller then hands over to a person.
+read for five seconds nothing is known, and `readable` says so: the caller then hands over to a person. Every stop and
+every resumption is written down with who, when and why, in the transaction that makes it.
 """
 
 import time
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
-from typing import Final
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from typing import Final, Literal
 
 import anyio
 import structlog
 from pydantic import BaseModel, PositiveFloat
-from sqlalchemy import Column, Double, MetaData, String, Table, delete, insert, select
+from sqlalchemy import Column, Double, Integer, MetaData, String, Table, delete, insert, select
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -30,8 +32,19 @@ WITHDRAWN = Table(
     Column("reason", String(400), nullable=False),
     Column("at", Double, nullable=False),
 )
+CHANGES = Table(
+    "knowledge_stop_changes",
+    METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("at", Double, nullable=False),
+    Column("action", String(8), nullable=False),
+    Column("model", String(200), nullable=False),
+    Column("changed_by", String(200), nullable=False),
+    Column("reason", String(400), nullable=False),
+)
 _VERSION: Final = "version"
 _STOP: Final = "stop"
+_MODEL: Final = "model"
 _EVERYONE: Final = ""
 
 UNREADABLE = (SQLAlchemyError, OSError, TimeoutError)
@@ -45,6 +58,17 @@ class WithdrawalsSettings(BaseModel, frozen=True):
     known_for: PositiveFloat = 5.0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StopChange:
+    """Somebody has stopped or resumed everything, or one model; `at` is Unix seconds."""
+
+    action: Literal["stop", "resume"]
+    model: str | None = None
+    by: str
+    reason: str
+    at: float
+
+
 class Withdrawals:
     """The table as this process last read it."""
 
@@ -56,6 +80,7 @@ class Withdrawals:
         self._clock = clock
         self._rows: frozenset[tuple[str, str, str]] = frozenset()
         self._read_at = float("-inf")
+        self._listeners: list[Callable[[], None]] = []
 
     def withdrawn(self, tenant: str, document_id: str, version: int) -> bool:
         """Return whether this version may no longer answer."""
@@ -65,6 +90,10 @@ class Withdrawals:
         """Return whether the emergency flag is set."""
         return (_STOP, _EVERYONE, _EVERYONE) in self._rows
 
+    def stopped_models(self) -> frozenset[str]:
+        """Return the names of the models that may not be asked."""
+        return frozenset(name for kind, _, name in self._rows if kind == _MODEL)
+
     def readable(self) -> bool:
         """Return whether what is known is recent enough to rely on."""
         return self._clock() - self._read_at <= self._settings.known_for
@@ -73,15 +102,49 @@ class Withdrawals:
         """Let a version answer no more, everywhere, within seconds; `at` is Unix seconds."""
         await self._add(_VERSION, tenant, f"{document_id}@{version}", reason, at)
 
-    async def stop(self, reason: str, *, at: float) -> None:
-        """Set the emergency flag: every chat then gets a static text."""
-        await self._add(_STOP, _EVERYONE, _EVERYONE, reason, at)
+    @contextmanager
+    def heard_by(self, listener: Callable[[], None]) -> Iterator[None]:
+        """Call `listener` after every look at the table, whether it could be read or not, while the block runs."""
+        self._listeners.append(listener)
+        try:
+            yield
+        finally:
+            self._listeners.remove(listener)
 
-    async def resume(self) -> None:
-        """Clear the emergency flag."""
-        async with self._engine.begin() as connection:
-            await connection.execute(delete(WITHDRAWN).where(WITHDRAWN.c.kind == _STOP))
+    async def change(self, change: StopChange) -> None:
+        """Stop or resume everything, or one model, on every replica within seconds, and write down who did it and why.
+
+        Raises:
+            ValueError: it does not say who or why.
+        """
+        if not change.by.strip() or not change.reason.strip():
+            raise ValueError("say who stops or resumes, and why")
+        kind, name = (_STOP, _EVERYONE) if change.model is None else (_MODEL, change.model)
+        row = {"kind": kind, "tenant": _EVERYONE, "name": name, "reason": change.reason, "at": change.at}
+        written = {"at": change.at, "action": change.action, "model": name}
+        with anyio.fail_after(self._settings.deadline):
+            async with self._engine.begin() as connection:
+                # First out, then in: so a second stop needs no look at the first.
+                await connection.execute(delete(WITHDRAWN).where(WITHDRAWN.c.kind == kind, WITHDRAWN.c.name == name))
+                if change.action == "stop":
+                    await connection.execute(insert(WITHDRAWN).values(row))
+                who = {"changed_by": change.by, "reason": change.reason}
+                await connection.execute(insert(CHANGES).values(written | who))
         await self.read()
+
+    async def changes(self, *, limit: int) -> tuple[StopChange, ...]:
+        """Return the latest stops and resumptions, newest first.
+
+        Raises:
+            SQLAlchemyError, OSError, TimeoutError: they cannot be read.
+        """
+        newest = select(CHANGES).order_by(CHANGES.c.id.desc()).limit(limit)
+        with anyio.fail_after(self._settings.deadline):
+            async with self._engine.connect() as connection:
+                rows = (await connection.execute(newest)).all()
+        return tuple(
+            StopChange(action=r.action, model=r.model or None, by=r.changed_by, reason=r.reason, at=r.at) for r in rows
+        )
 
     async def read(self) -> None:
         """Read the table now.
@@ -95,14 +158,22 @@ class Withdrawals:
                 rows = (await connection.execute(columns)).all()
         self._rows = frozenset((kind, tenant, name) for kind, tenant, name in rows)
         self._read_at = self._clock()
+        self._tell()
+
+    def _tell(self) -> None:
+        for listener in tuple(self._listeners):
+            listener()
 
     async def watch(self) -> None:
         """Read the table for ever."""
         while True:
             try:
-                await self.read()
+                # aiosqlite may never come back from a connection that is cancelled while it opens; the deadline holds.
+                with anyio.CancelScope(shield=True):
+                    await self.read()
             except UNREADABLE as exc:
                 log.warning("withdrawals_unreadable", error=type(exc).__name__)
+                self._tell()
             await anyio.sleep(self._settings.every)
 
     async def _add(self, kind: str, tenant: str, name: str, reason: str, at: float) -> None:

@@ -1,5 +1,5 @@
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import anyio
@@ -7,9 +7,12 @@ import pytest
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from knowledge.withdrawals import WITHDRAWN, Withdrawals, WithdrawalsSettings, open_withdrawals
+from knowledge.withdrawals import WITHDRAWN, StopChange, Withdrawals, WithdrawalsSettings, open_withdrawals
 
 pytestmark = pytest.mark.anyio
+
+STOP = StopChange(action="stop", by="park", reason="the model misbehaves", at=1.0)
+RESUME = StopChange(action="resume", by="kim", reason="it was the documents", at=2.0)
 
 
 @dataclass
@@ -52,20 +55,62 @@ async def test_what_another_process_withdraws_or_stops_is_seen_by_the_watch(
     engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path / 'test.sqlite3'}")
     other = Withdrawals(engine, WithdrawalsSettings())
     await other.withdraw("hanbit", "rates", 2, reason="wrong rate", at=1.0)
-    await other.stop("model misbehaves", at=1.0)
+    await other.change(STOP)
     await until(lambda: withdrawals.withdrawn("hanbit", "rates", 2) and withdrawals.stopped())
-    await other.resume()
+    await other.change(RESUME)
     await until(lambda: not withdrawals.stopped())
     assert withdrawals.withdrawn("hanbit", "rates", 2)
     await engine.dispose()
 
 
-async def test_the_flag_is_set_and_cleared(withdrawals: Withdrawals) -> None:
+async def test_the_flag_is_set_and_cleared_and_so_is_each_models(withdrawals: Withdrawals) -> None:
     assert not withdrawals.stopped()
-    await withdrawals.stop("model misbehaves", at=1.0)
+    await withdrawals.change(STOP)
+    await withdrawals.change(STOP)
     assert withdrawals.stopped()
-    await withdrawals.resume()
+    assert withdrawals.stopped_models() == frozenset()
+    for model in ("big", "small"):
+        await withdrawals.change(replace(STOP, model=model))
+    await withdrawals.change(RESUME)
     assert not withdrawals.stopped()
+    await withdrawals.change(replace(RESUME, model="big"))
+    assert withdrawals.stopped_models() == {"small"}
+
+
+async def test_every_change_is_written_down_with_who_when_and_why(withdrawals: Withdrawals) -> None:
+    changes = [STOP, replace(STOP, model="big", by="lee"), RESUME]
+    for change in changes:
+        await withdrawals.change(change)
+    assert await withdrawals.changes(limit=10) == tuple(reversed(changes))
+    assert await withdrawals.changes(limit=1) == (RESUME,)
+
+
+@pytest.mark.parametrize("missing", ["by", "reason"])
+async def test_a_change_without_who_or_why_is_refused_and_changes_nothing(
+    withdrawals: Withdrawals, missing: str
+) -> None:
+    with pytest.raises(ValueError, match="who"):
+        await withdrawals.change(replace(STOP, **{missing: " "}))  # type: ignore[arg-type]  # a name of its fields
+    assert not withdrawals.stopped()
+    assert await withdrawals.changes(limit=10) == ()
+
+
+async def test_listeners_hear_of_every_look_also_of_one_that_fails(
+    withdrawals: Withdrawals, engine: AsyncEngine
+) -> None:
+    heard: list[bool] = []
+    with withdrawals.heard_by(lambda: heard.append(withdrawals.stopped())):
+        await withdrawals.change(STOP)
+        assert heard[-1]
+        async with engine.begin() as connection:
+            await connection.run_sync(WITHDRAWN.drop)
+        failed = len(heard)
+        await until(lambda: len(heard) > failed + 1)
+        async with engine.begin() as connection:
+            await connection.run_sync(WITHDRAWN.create)
+    told = len(heard)
+    await withdrawals.change(RESUME)
+    assert len(heard) == told, "nobody listens any more"
 
 
 async def test_nothing_is_known_before_the_first_reading_nor_5_seconds_after_the_last(engine: AsyncEngine) -> None:
