@@ -1,16 +1,18 @@
 """One request's way through the pool: who is called next, and when to give up.
 
-Before the first token: one retry among the primaries, then the fallback group. After it: another endpoint of the same
-group goes on with the answer. An endpoint that only cut the connection may be called again when it is the only one.
+Before the first token: one retry among the primaries (for a canary's conversation: by a primary), then the fallback
+group. After it: another endpoint of the same group goes on with the answer. An endpoint that only cut the connection
+may be called again when it is the only one.
 """
 
 import logging
+from collections.abc import Collection
 
 import anyio
 
-from chatbot.endpoint import Broken, Busy, Call, EndpointFailed, Refused, TooSlow, Unreachable
+from chatbot.endpoint import Broken, Busy, Call, EndpointFailed, Refused, Stopped, TooSlow, Unreachable
 from chatbot.errors import ModelUnavailable, Overloaded, Unavailable
-from chatbot.pool import GROUPS, Group, Leg, Member, Pool
+from chatbot.pool import Group, Leg, Member, Pool
 
 log = logging.getLogger(__name__)
 
@@ -20,15 +22,19 @@ _MOST_FAILOVERS = 3
 
 
 class Attempts:
-    """The legs of one request; `resumed` says that another process had a leg before."""
+    """The legs of one request; `resumed` says that another process had a leg before, `avoid` who cannot answer it."""
 
-    def __init__(self, pool: Pool, conversation_id: str, *, resumed: bool = False) -> None:
+    def __init__(
+        self, pool: Pool, conversation_id: str, *, resumed: bool = False, avoid: Collection[Member] = ()
+    ) -> None:
         self._pool = pool
         self._conversation_id = conversation_id
         self._resumed = resumed
+        self._avoid = tuple(avoid)
         self._failed: list[Member] = []
         self._last: EndpointFailed | None = None
-        self._group: Group = "primary"
+        self._order = pool.groups(conversation_id)
+        self._group = self._order[0]
         self._begun = False
         self._until: float | None = None
         pool.retries.asked()
@@ -43,7 +49,7 @@ class Attempts:
         for group in self._groups():
             leg = self._pick(group)
             if leg is not None:
-                told = self._begun or group != self._group
+                told = self._begun or (group == "fallback" and group != self._group)
                 self._group = group
                 if self._until is None:
                     self._until = anyio.current_time() + leg.member.endpoint.speeds.whole
@@ -65,6 +71,11 @@ class Attempts:
         if not self._may_go_on(exc):
             raise self._nobody() from exc
 
+    @property
+    def retried(self) -> bool:
+        """Whether a leg has failed."""
+        return bool(self._failed)
+
     def until(self) -> float:
         """Return the loop's time at which the whole answer must be there, counted from the first leg."""
         return anyio.current_time() if self._until is None else self._until
@@ -76,20 +87,21 @@ class Attempts:
     def _may_go_on(self, exc: EndpointFailed) -> bool:
         if self._begun:
             return len(self._failed) <= _MOST_FAILOVERS
-        # Whoever does not listen does no work that a retry would double; all other retries have a budget.
-        free = isinstance(exc, Unreachable)
+        # Whoever does not listen, or was stopped, does no work that a retry would double; other retries have a budget.
+        free = isinstance(exc, Unreachable | Stopped)
         return len(self._failed) < _MOST_BEFORE_FIRST_TOKEN and (free or self._pool.retries.take())
 
     def _groups(self) -> tuple[Group, ...]:
         if self._begun:
             return (self._group,)
-        primaries = sum(member.group == "primary" for member in self._failed)
-        return GROUPS if primaries < 2 else ("fallback",)
+        better = sum(member.group != "fallback" for member in self._failed)
+        return self._order if better < 2 else ("fallback",)
 
     def _pick(self, group: Group) -> Leg | None:
-        leg = self._pool.pick(self._conversation_id, group=group, avoid=self._failed)
-        if leg is None and isinstance(self._last, Broken) and self._failed[-1].group == group:
-            leg = self._pool.pick(self._conversation_id, group=group, avoid=self._failed[:-1])
+        leg = self._pool.pick(self._conversation_id, group=group, avoid=[*self._avoid, *self._failed])
+        only_cut = isinstance(self._last, Broken) and self._failed[-1].group == group
+        if leg is None and only_cut and (self._begun or group != "canary"):
+            leg = self._pool.pick(self._conversation_id, group=group, avoid=[*self._avoid, *self._failed[:-1]])
         return leg
 
     def _nobody(self) -> Unavailable:

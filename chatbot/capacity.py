@@ -105,7 +105,7 @@ class Capacity:
     def _called(self) -> list[Member]:
         """Return the members of the first group that may be called."""
         for group in GROUPS:
-            able = [member for member in self._members if member.group == group and member.breaker.willing]
+            able = [member for member in self._members if member.group == group and member.willing]
             if able:
                 return able
         return []

@@ -59,6 +59,11 @@ class Continuation:
         return replace(self._sampling, max_tokens=self._sampling.max_tokens - self._kept)
 
     @property
+    def text(self) -> str:
+        """The answer as it was shown."""
+        return "".join(self._text)
+
+    @property
     def tokens(self) -> int:
         """How many tokens the answer has so far."""
         return len(self._ids) + len(self._held)
@@ -78,7 +83,7 @@ class Continuation:
 
     def resume(self, decode: Decode) -> None:
         """Prepare for another endpoint: keep the tokens whose text was shown whole."""
-        shown = "".join(self._text)
+        shown = self.text
         every = self._ids + self._held
         kept = next(n for n in range(len(every), -1, -1) if shown.startswith(decode(every[:n])))
         self._skip_text = len(shown) - len(decode(every[:kept]))

@@ -9,7 +9,8 @@ EndpointFailed        the call did not end as it should; `outcome` is a closed s
 ├── TooSlow           slow          a deadline of the profile passed; `phase` says which
 ├── Broken            broken        an error status, a cut connection, garbage, an aborted answer
 ├── Refused           refused       it says that our request is at fault; another endpoint would, too
-└── Unfit             unfit         it serves another model or tokenizer than ours
+├── Unfit             unfit         it serves another model or tokenizer than ours
+└── Stopped           stopped       the bank lets nobody ask it
 """
 
 import asyncio
@@ -42,7 +43,7 @@ from chatbot.completion import (
 )
 from telemetry.setup import trace_headers
 
-FailureName = Literal["unreachable", "busy", "slow", "broken", "refused", "unfit"]
+FailureName = Literal["unreachable", "busy", "slow", "broken", "refused", "unfit", "stopped"]
 Phase = Literal["first token", "between tokens", "whole answer"]
 
 # Three endpoints that drop our packets must still leave time for the hand-off within 2 s (reliability.md).
@@ -91,6 +92,10 @@ class Unfit(EndpointFailed):
     outcome = "unfit"
 
 
+class Stopped(EndpointFailed):
+    outcome = "stopped"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Speeds:
     """How fast a profile's endpoints are; every deadline follows from it."""
@@ -130,7 +135,7 @@ class Call:
 
 
 class Endpoint:
-    """An endpoint over a shared session; it keeps no state but the model's name."""
+    """An endpoint over a shared session; it keeps the model's name, and whether it may be asked."""
 
     def __init__(
         self,
@@ -145,9 +150,22 @@ class Endpoint:
         self.name = f"{self.url.host}:{self.url.port}{self.url.path.rstrip('/')}"
         self.speeds = speeds
         self.model = model or ""
+        self.stopped = False
+        self._waits: set[asyncio.Timeout] = set()
         self._fixed_model = model
         self._http = http
         self._tracer = tracer or trace.get_tracer("chatbot.endpoint")
+
+    def stop(self) -> None:
+        """Let nobody ask it, and end what it is being asked, with `Stopped`."""
+        self.stopped = True
+        for wait in self._waits:
+            if not wait.expired():
+                wait.reschedule(_now())
+
+    def resume(self) -> None:
+        """Let it be asked again."""
+        self.stopped = False
 
     async def stream(self, call: Call) -> AsyncGenerator[Delta | Ended]:
         """Generate: deltas, then exactly one `Ended`.
@@ -282,11 +300,12 @@ class Endpoint:
         with self._named():
             while not decoder.done:
                 try:
-                    async with asyncio.timeout_at(min(limit, call.until)):
-                        # `content.iter_any()` without a generator around it: whatever is there, as it comes.
-                        data = await response.content.readany()
+                    async with asyncio.timeout_at(min(limit, call.until)) as wait:
+                        with self._stoppable(wait):
+                            # `content.iter_any()` without a generator around it: whatever is there, as it comes.
+                            data = await response.content.readany()
                 except TimeoutError as exc:
-                    raise TooSlow(_sooner(phase, limit, call.until)[0], self.name) from exc
+                    raise self._late(_sooner(phase, limit, call.until)[0]) from exc
                 frames = decoder.feed(data)
                 for frame in frames:
                     yield frame
@@ -328,12 +347,32 @@ class Endpoint:
         """Set a deadline (the loop's time) and name the driver's exceptions."""
         with self._named():
             try:
-                async with asyncio.timeout_at(limit):
-                    yield
+                async with asyncio.timeout_at(limit) as wait:
+                    with self._stoppable(wait):
+                        yield
             except aiohttp.ServerTimeoutError:
                 raise
             except TimeoutError as exc:
-                raise TooSlow(phase, self.name) from exc
+                raise self._late(phase) from exc
+
+    @contextmanager
+    def _stoppable(self, wait: asyncio.Timeout) -> Iterator[None]:
+        """Let `stop` end a wait.
+
+        Raises:
+            Stopped: it was called before.
+        """
+        if self.stopped:
+            raise Stopped(f"{self.name}: stopped")
+        self._waits.add(wait)
+        try:
+            yield
+        finally:
+            self._waits.discard(wait)
+
+    def _late(self, phase: Phase) -> EndpointFailed:
+        """Return what it means that a wait ended before what it waited for."""
+        return Stopped(f"{self.name}: stopped") if self.stopped else TooSlow(phase, self.name)
 
     @contextmanager
     def _named(self) -> Iterator[None]:

@@ -12,11 +12,12 @@ Kind = Literal["answer", "probability", "ping"]
 CallOutcome = Literal["ok", "left"] | FailureName
 
 
-# None counts neither way: the client left, or the endpoint is only full.
+# None counts neither way: the client left, or the endpoint is only full, or the bank stopped it.
 _VERDICTS: Mapping[CallOutcome, Outcome | None] = {
     "ok": Outcome.OK,
     "left": None,
     "busy": None,
+    "stopped": None,
     "refused": Outcome.OK,
     "unreachable": Outcome.FAILED,
     "slow": Outcome.FAILED,
@@ -72,7 +73,8 @@ class ModelCall:
         outcome = _VERDICTS[self.outcome]
         waited = self._clock() - self.started if self.first_token is None else self.first_token
         # Slowness is held against an endpoint only where somebody else could do better.
-        if outcome in (Outcome.OK, None) and waited > self._late and self.outcome != "busy" and alternatives:
+        says = self.outcome not in ("busy", "stopped")
+        if outcome in (Outcome.OK, None) and waited > self._late and says and alternatives:
             outcome = Outcome.SLOW
         if outcome is None:
             member.breaker.abandon(permit)

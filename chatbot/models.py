@@ -4,6 +4,9 @@ Prompts are token ids, so an answer that breaks off after k tokens is continued 
 token k + 1 (`continuation.py`), and the customer sees one unbroken stream. When no primary endpoint can be called, the
 fallback group answers. Both are told by a `Switched`; a retry before the first token is not.
 
+A canary or a fallback may have a tokenizer of its own: it gets the same chat rendered by that, and what it says is
+told in the primaries' tokens, so that everybody else counts, logs and goes on in one vocabulary (decision 0006).
+
 An endpoint that is down at boot does not stop it: its breaker starts open, and the check of its tokenizer is made by
 the first call that finds it up (a probe, so one at a time). `ping` probes as well, so that a replica without traffic
 becomes ready.
@@ -11,16 +14,17 @@ becomes ready.
 
 import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Literal
 
 import anyio
 
 from chatbot.attempts import Attempts
 from chatbot.breaker import Breaker, State
-from chatbot.completion import Delta, Sampling, TopTokens
+from chatbot.completion import Counted, Delta, Sampling, TopTokens
 from chatbot.continuation import Continuation
 from chatbot.endpoint import (
     Call,
@@ -36,7 +40,7 @@ from chatbot.events import Usage
 from chatbot.model_call import Hook, Kind, ModelCall, ModelCallFinished
 from chatbot.odds import share
 from chatbot.pool import PROFILES, Group, Leg, Member, ModelSettings, ModelsMisconfigured, Pool, ProfileName
-from chatbot.tokenizer import Message, Tokenizer, UnknownTokenizer
+from chatbot.tokenizer import Message, Rendered, Tokenizer, UnknownTokenizer
 
 __all__ = [
     "PROFILES", "UNKNOWN_MODEL", "Delta", "Group", "ModelCallFinished", "ModelDone", "ModelSettings", "Models",
@@ -66,10 +70,27 @@ class Switched:
 
 @dataclass(frozen=True, slots=True)
 class ModelDone:
-    """The answer is whole. `usage` counts the prompt once, however many endpoints saw it, and all answer tokens."""
+    """The answer is whole. `usage` counts the prompt once, however many endpoints saw it, and all answer tokens.
+
+    `models` are those that said some of it; `retried` tells that an endpoint failed on the way.
+    """
 
     finish_reason: Literal["stop", "length"]
     usage: Usage
+    models: tuple[str, ...] = field(default=(), compare=False)
+    retried: bool = field(default=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """How an endpoint stands, for whoever looks after the models."""
+
+    name: str
+    group: Group
+    model: str
+    endpoint: str
+    breaker: State
+    stopped: bool
 
 
 class Models:
@@ -85,7 +106,6 @@ class Models:
     ) -> None:
         self.tokenizer = tokenizer
         self.pool = pool
-        self.context_tokens: int | None = None  # the least that an endpoint told: prompt and answer together
         self._hooks = tuple(hooks)
         self._clock = clock
 
@@ -96,9 +116,43 @@ class Models:
             (m.endpoint.model for m in self.pool.members if m.group == "primary" and m.endpoint.model), UNKNOWN_MODEL
         )
 
+    @property
+    def context_tokens(self) -> int | None:
+        """The least that a primary told: prompt and answer together."""
+        told = [m.context_tokens for m in self.pool.members if m.group == "primary" and m.context_tokens is not None]
+        return min(told, default=None)
+
+    @property
+    def names(self) -> frozenset[str]:
+        """What can be stopped: the names of the MODELS_FILE's entries."""
+        return frozenset(member.entry for member in self.pool.members)
+
+    def stop(self, names: Collection[str]) -> None:
+        """Ask the endpoints of these entries nothing more, end what they are being asked, and allow all others."""
+        for member in self.pool.members:
+            if member.entry not in names:
+                member.endpoint.resume()
+            elif not member.endpoint.stopped:
+                log.warning("model endpoint %s is stopped", member.endpoint.name)
+                member.endpoint.stop()
+
+    def standing(self) -> tuple[Standing, ...]:
+        """Return how each endpoint stands."""
+        return tuple(
+            Standing(
+                name=member.entry,
+                group=member.group,
+                model=member.endpoint.model or UNKNOWN_MODEL,
+                endpoint=member.endpoint.name,
+                breaker=member.breaker.state,
+                stopped=member.endpoint.stopped,
+            )
+            for member in self.pool.members
+        )
+
     async def stream(
         self,
-        prompt_ids: Sequence[int],
+        prompt: Rendered,
         *,
         sampling: Sampling,
         conversation_id: str,
@@ -108,34 +162,45 @@ class Models:
     ) -> AsyncGenerator[Delta | Switched | ModelDone]:
         """Generate an answer, or what follows `said` of it; closing the generator closes the socket at once.
 
+        Nobody with another tokenizer is asked where the prompt has no messages.
+
         Raises:
             TooLarge: prompt and answer cannot fit into the model.
             Overloaded: every endpoint's queue is full.
             ModelUnavailable: no endpoint can answer, or none could finish in time.
         """
-        fitting = self._fitting(len(prompt_ids), sampling)
-        answer = Continuation(prompt_ids, fitting, said=said, said_text=self.tokenizer.decode(said))
-        attempts = Attempts(self.pool, conversation_id, resumed=bool(said))
+        fitting = self._fitting(len(prompt.ids), sampling)
+        answer = Continuation(prompt.ids, fitting, said=said, said_text=self.tokenizer.decode(said))
+        unable = self._unable(prompt)
+        attempts = Attempts(self.pool, conversation_id, resumed=bool(said), avoid=unable)
+        models: list[str] = []
         while not answer.spent:
             leg, told = attempts.next()
             call = self._call(answer.prompt_ids, answer.sampling, cache_salt, priority, until=attempts.until())
+            call = self._for(leg.member, call, prompt.messages, answer.text)
             try:
                 with self._counted(leg, "answer", call, again=attempts.again(call)) as running:
                     if told:
                         yield Switched(leg.member.endpoint.name, leg.member.group)
                     async with aclosing(self._answer(leg.member, call, answer, running)) as parts:
                         async for part in parts:
-                            yield part
+                            if leg.member.endpoint.model not in models:
+                                models.append(leg.member.endpoint.model)
+                            if isinstance(part, ModelDone):
+                                yield replace(part, models=tuple(models), retried=attempts.retried)
+                            else:
+                                yield part
             except EndpointFailed as exc:
                 attempts.failed(leg, exc, begun=answer.begun)
                 answer.resume(self.tokenizer.decode)
             else:
                 return
-        yield ModelDone("length", Usage(prompt_tokens=answer.prompt_tokens, answer_tokens=answer.kept))
+        usage = Usage(prompt_tokens=answer.prompt_tokens, answer_tokens=answer.kept)
+        yield ModelDone("length", usage, tuple(models), attempts.retried)
 
     async def probability(
         self,
-        prompt_ids: Sequence[int],
+        prompt: Rendered,
         *,
         of: Sequence[str],
         against: Sequence[str],
@@ -148,17 +213,18 @@ class Models:
         Raises:
             TooLarge, Overloaded, ModelUnavailable: as `stream`.
         """
-        sampling = self._fitting(len(prompt_ids), Sampling(max_tokens=1))
-        attempts = Attempts(self.pool, conversation_id)
+        sampling = self._fitting(len(prompt.ids), Sampling(max_tokens=1))
+        attempts = Attempts(self.pool, conversation_id, avoid=self._unable(prompt))
         while True:
             leg, _ = attempts.next()
-            call = self._call(prompt_ids, sampling, cache_salt, priority, until=attempts.until())
+            call = self._call(prompt.ids, sampling, cache_salt, priority, until=attempts.until())
+            call = self._for(leg.member, call, prompt.messages)
             try:
                 found = await self._top_tokens(leg, call, "probability", again=attempts.again(call))
             except EndpointFailed as exc:
                 attempts.failed(leg, exc, begun=False)
             else:
-                return share(found.logprobs, of, against, token_bytes=self.tokenizer.token_bytes)
+                return share(found.logprobs, of, against, token_bytes=self._tokenizer_of(leg.member).token_bytes)
 
     async def ping(self) -> None:
         """Return when an endpoint is ready, after trying those whose time has come to be tried.
@@ -166,9 +232,10 @@ class Models:
         Raises:
             ModelUnavailable: none is.
         """
-        if any(m.checked and m.breaker.state is State.CLOSED for m in self.pool.members):
+        allowed = [member for member in self.pool.members if not member.endpoint.stopped]
+        if any(m.checked and m.breaker.state is State.CLOSED for m in allowed):
             return
-        for member in self.pool.members:
+        for member in allowed:
             permit = member.breaker.admit()
             if permit is not None and await self._answers(Leg(member, permit)):
                 return
@@ -206,10 +273,11 @@ class Models:
             async for part in parts:
                 if isinstance(part, Ended):
                     running.outcome = "ok"
-                    yield ModelDone(part.finish_reason, _usage(part, answer))
+                    counted = part.usage if member.tokenizer is None else None
+                    yield ModelDone(part.finish_reason, _usage(counted, answer))
                 else:
                     running.arrived(len(part.token_ids))
-                    if (shown := answer.feed(part)) is not None:
+                    if (shown := answer.feed(self._in_our_tokens(member, part))) is not None:
                         yield shown
 
     async def _top_tokens(self, leg: Leg, call: Call, kind: Literal["probability", "ping"], *, again: int) -> TopTokens:
@@ -222,8 +290,9 @@ class Models:
 
     async def _answers(self, leg: Leg) -> bool:
         """Return whether the endpoint generates a token: a hung engine still answers its health check."""
-        ids = self.tokenizer.render([Message("user", "ping")])
+        ids = self._tokenizer_of(leg.member).render([Message("user", "ping")])
         call = self._call(ids, Sampling(max_tokens=1), "", 0, until=anyio.current_time() + _PING_SECONDS)
+        call = replace(call, end_ids=self._tokenizer_of(leg.member).end_ids)
         try:
             await self._top_tokens(leg, call, "ping", again=0)
         except EndpointFailed:
@@ -234,13 +303,13 @@ class Models:
         """Make sure, once and after every absence, that the endpoint's token ids are ours."""
         if member.checked:
             return
-        endpoint = member.endpoint
+        endpoint, tokenizer = member.endpoint, self._tokenizer_of(member)
         card = await endpoint.card()
         chat = [Message("system", _SAMPLES[0]), Message("user", _SAMPLES[1])]
         messages = [{"role": message.role, "content": message.content} for message in chat]
         asked: list[tuple[dict[str, object], list[int]]] = [
-            *(({"prompt": text, "add_special_tokens": False}, self.tokenizer.encode(text)) for text in _SAMPLES),
-            ({"messages": messages, "add_generation_prompt": True}, self.tokenizer.render(chat)),
+            *(({"prompt": text, "add_special_tokens": False}, tokenizer.encode(text)) for text in _SAMPLES),
+            ({"messages": messages, "add_generation_prompt": True}, tokenizer.render(chat)),
         ]
         for body, ours in asked:
             if await endpoint.tokenize(body) != ours:
@@ -249,8 +318,7 @@ class Models:
                     f"the {what} of {card.id} at {endpoint.name} is not the one in the tokenizer's folder: "
                     "set LLM_TOKENIZER (or `tokenizer` in MODELS_FILE) to the folder of the served model"
                 )
-        if card.max_model_len is not None:
-            self.context_tokens = min(card.max_model_len, self.context_tokens or card.max_model_len)
+        member.context_tokens = card.max_model_len
         member.checked = True
 
     def _fitting(self, prompt_tokens: int, sampling: Sampling) -> Sampling:
@@ -261,6 +329,32 @@ class Models:
         if room < 1:
             raise TooLarge(f"The question and its documents take {prompt_tokens} of {self.context_tokens} tokens")
         return sampling if sampling.max_tokens <= room else replace(sampling, max_tokens=room)
+
+    def _tokenizer_of(self, member: Member) -> Tokenizer:
+        return self.tokenizer if member.tokenizer is None else member.tokenizer
+
+    def _unable(self, prompt: Rendered) -> list[Member]:
+        """Return the members that have no room for the prompt, or cannot be told what it says."""
+        return [
+            m
+            for m in self.pool.members
+            if (m.tokenizer is not None and not prompt.messages)
+            or (m.group != "primary" and m.context_tokens is not None and m.context_tokens <= len(prompt.ids))
+        ]
+
+    def _for(self, member: Member, call: Call, messages: Sequence[Message], said: str = "") -> Call:
+        """Return the call as the member is asked: in its tokens, and with no more answer than it has room for."""
+        if member.tokenizer is not None:
+            ids = [*member.tokenizer.render(messages), *member.tokenizer.encode(said)]
+            call = replace(call, prompt_ids=ids, end_ids=member.tokenizer.end_ids)
+        if member.context_tokens is None:
+            return call
+        room = max(1, member.context_tokens - len(call.prompt_ids))
+        return replace(call, sampling=replace(call.sampling, max_tokens=min(room, call.sampling.max_tokens)))
+
+    def _in_our_tokens(self, member: Member, delta: Delta) -> Delta:
+        """Return the delta with the ids that its text has in the primaries' tokenizer."""
+        return delta if member.tokenizer is None else Delta(delta.text, tuple(self.tokenizer.encode(delta.text)))
 
     def _call(
         self, prompt_ids: Sequence[int], sampling: Sampling, cache_salt: str, priority: int, *, until: float
@@ -291,9 +385,8 @@ class Models:
                 hook(finished)
 
 
-def _usage(ended: Ended, answer: Continuation) -> Usage:
+def _usage(counted: Counted | None, answer: Continuation) -> Usage:
     """Return what the customer pays: the prompt once, every token of the answer."""
-    counted = ended.usage
     return Usage(
         prompt_tokens=answer.prompt_tokens,
         # What a continuation found cached is the answer itself, mostly.
@@ -310,10 +403,12 @@ async def open_models(settings: ModelSettings, *, on_call: Hook | None = None) -
         ModelsMisconfigured: a sentence that says what to set.
     """
     file = await anyio.to_thread.run_sync(settings.read)
-    try:
-        tokenizer = await anyio.to_thread.run_sync(Tokenizer.load, file.tokenizer)
-    except UnknownTokenizer as exc:
-        raise ModelsMisconfigured(f"LLM_TOKENIZER (or `tokenizer` in MODELS_FILE): {exc}") from exc
+    tokenizers: dict[Path, Tokenizer] = {}
+    for folder in {entry.tokenizer for entry in file.root}:
+        try:
+            tokenizers[folder] = await anyio.to_thread.run_sync(Tokenizer.load, folder)
+        except UnknownTokenizer as exc:
+            raise ModelsMisconfigured(f"LLM_TOKENIZER (or `tokenizer` in MODELS_FILE): {exc}") from exc
     key = settings.llm_api_key.get_secret_value() if settings.llm_api_key else None
     async with open_session(api_key=key) as http:
         members = [
@@ -321,10 +416,13 @@ async def open_models(settings: ModelSettings, *, on_call: Hook | None = None) -
                 Endpoint(http, str(url), PROFILES[entry.profile], model=entry.model),
                 entry.group,
                 Breaker(settings.breaker),
+                entry=entry.name,
+                tokenizer=None if entry.tokenizer == file.tokenizer else tokenizers[entry.tokenizer],
             )
             for entry in file.root
             for url in entry.urls
         ]
-        models = Models(Pool(members), tokenizer, hooks=[on_call] if on_call else [])
+        pool = Pool(members, canary_share=file.canary_share)
+        models = Models(pool, tokenizers[file.tokenizer], hooks=[on_call] if on_call else [])
         await models.check()
         yield models

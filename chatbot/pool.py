@@ -1,5 +1,8 @@
 """Which endpoint answers: groups of endpoints, the conversation's home, and whether each may be called.
 
+A canary gets its share of the conversations, always the same ones; the others begin with a primary. Where neither can
+answer, the fallback does.
+
 A conversation stays with its home (rendezvous hashing: its prefix is cached there) until the home has more than its
 share of the calls; then the idler of two others, chosen at random, takes the call. An endpoint whose breaker is open
 does not count; its conversations spread over the rest and come home afterwards.
@@ -18,9 +21,10 @@ from pydantic import BaseModel, BeforeValidator, Field, HttpUrl, RootModel, Secr
 
 from chatbot.breaker import Breaker, BreakerSettings, Permit, State
 from chatbot.endpoint import Endpoint, Speeds
+from chatbot.tokenizer import Tokenizer
 
-Group = Literal["primary", "fallback"]
-GROUPS: tuple[Group, ...] = ("primary", "fallback")
+Group = Literal["primary", "canary", "fallback"]
+GROUPS: tuple[Group, ...] = ("primary", "canary", "fallback")
 ProfileName = Literal["cpu", "cpu-small", "cpu-tiny", "l4", "a100", "h100", "scripted"]
 
 # Prefill in tokens a second of one cold prompt. CPU: measured on two cores (facts.md section 2), the answer's time from
@@ -38,6 +42,8 @@ PROFILES: Mapping[ProfileName, Speeds] = {
 
 # An endpoint may carry a quarter more than the mean before conversations leave their home.
 _BOUND = 1.25
+# What a customer is told to wait when every model is stopped: nobody knows for how long.
+_ALL_STOPPED = 60.0
 
 
 class ModelsMisconfigured(Exception):
@@ -57,27 +63,50 @@ class EndpointGroup(BaseModel, frozen=True, extra="forbid"):
     name: str
     urls: _Urls = Field(min_length=1)
     group: Group = "primary"
-    weight: float = Field(1.0, ge=0, le=1, description="the share of conversations; for canaries, which come later")
+    weight: float | None = Field(None, ge=0, lt=1, description="a canary's share of the conversations")
     tokenizer: Path
     profile: ProfileName
     model: str | None = Field(None, description="name to ask for; otherwise the first that /v1/models tells")
 
+    @model_validator(mode="after")
+    def _weighed_if_canary(self) -> "EndpointGroup":
+        if self.group == "canary" and self.weight is None:
+            raise ValueError("a canary needs a `weight`: its share of the conversations, from 0 to below 1")
+        if self.group != "canary" and self.weight is not None:
+            raise ValueError("only a canary has a `weight`")
+        return self
+
 
 class ModelsFile(RootModel[tuple[EndpointGroup, ...]], frozen=True):
-    """The YAML behind MODELS_FILE. All entries must use the one tokenizer: an answer may move between endpoints."""
+    """The YAML behind MODELS_FILE. Primaries share one tokenizer: an answer moves between them token by token."""
 
     @model_validator(mode="after")
-    def _one_tokenizer_and_a_primary(self) -> "ModelsFile":
-        if all(entry.group != "primary" for entry in self.root):
+    def _what_can_serve(self) -> "ModelsFile":
+        groups = [entry.group for entry in self.root]
+        if "primary" not in groups:
             raise ValueError("one entry must be of the group `primary`")
-        if len({entry.tokenizer for entry in self.root}) > 1:
-            raise ValueError("all entries must name the same tokenizer")
+        if groups.count("canary") > 1:
+            raise ValueError("at most one entry may be of the group `canary`")
+        if len({entry.name for entry in self.root}) < len(self.root):
+            raise ValueError("every entry needs a name of its own: it is what `chatbot stop --model` takes")
+        if len({entry.tokenizer for entry in self.root if entry.group == "primary"}) > 1:
+            raise ValueError("all primaries must name the same tokenizer")
         return self
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """What each entry is called, and so what can be stopped."""
+        return tuple(entry.name for entry in self.root)
+
+    @property
     def tokenizer(self) -> Path:
-        """The folder of the tokenizer that all entries share."""
-        return self.root[0].tokenizer
+        """The folder of the tokenizer that the primaries share."""
+        return next(entry.tokenizer for entry in self.root if entry.group == "primary")
+
+    @property
+    def canary_share(self) -> float:
+        """The share of the conversations that begin with the canary."""
+        return next((entry.weight or 0.0 for entry in self.root if entry.group == "canary"), 0.0)
 
 
 class ModelSettings(BaseModel, frozen=True):
@@ -121,14 +150,27 @@ class ModelSettings(BaseModel, frozen=True):
 
 
 class Member:
-    """An endpoint in its group, with its breaker and the calls it is answering now."""
+    """An endpoint in its group, with its breaker and the calls it is answering now.
 
-    def __init__(self, endpoint: Endpoint, group: Group, breaker: Breaker) -> None:
+    `entry` is its name in the MODELS_FILE; `tokenizer` is given where it is not the primaries'.
+    """
+
+    def __init__(
+        self, endpoint: Endpoint, group: Group, breaker: Breaker, *, entry: str = "", tokenizer: Tokenizer | None = None
+    ) -> None:
         self.endpoint = endpoint
         self.group = group
         self.breaker = breaker
+        self.entry = entry or group
+        self.tokenizer = tokenizer
         self.in_flight = 0
-        self.checked = False  # its tokenizer was compared with ours since it was last away
+        self.checked = False  # its tokenizer was compared with what we have since it was last away
+        self.context_tokens: int | None = None  # prompt and answer together, as it told
+
+    @property
+    def willing(self) -> bool:
+        """Whether it may be called now."""
+        return self.breaker.willing and not self.endpoint.stopped
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,14 +210,20 @@ class Chance(Protocol):
 class Pool:
     """The members of all groups."""
 
-    def __init__(self, members: Sequence[Member], *, chance: Chance | None = None) -> None:
+    def __init__(self, members: Sequence[Member], *, canary_share: float = 0.0, chance: Chance | None = None) -> None:
         self.members = tuple(members)
+        self._canary_share = canary_share
         self.retries = RetryBudget()
         self._chance = chance or random.SystemRandom()
 
+    def groups(self, conversation_id: str) -> tuple[Group, ...]:
+        """Return the groups that a conversation may be answered by, in the order in which they are asked."""
+        chosen = int.from_bytes(_affinity(conversation_id, "canary"), "big") / 2**64 < self._canary_share
+        return ("canary", "primary", "fallback") if chosen else ("primary", "fallback")
+
     def pick(self, conversation_id: str, *, group: Group, avoid: Collection[Member] = ()) -> Leg | None:
         """Return the leg to take, or None when nobody of the group may be called."""
-        able = [m for m in self._of(group) if m.breaker.willing and m not in avoid]
+        able = [m for m in self._of(group) if m.willing and m not in avoid]
         if not able:
             return None
         member = max(able, key=lambda m: _affinity(conversation_id, m.endpoint.name))
@@ -188,7 +236,8 @@ class Pool:
 
     def alternatives(self, member: Member) -> bool:
         """Return whether somebody else of the member's group could be called."""
-        return any(m is not member and m.breaker.state is State.CLOSED for m in self._of(member.group))
+        others = (m for m in self._of(member.group) if m is not member and not m.endpoint.stopped)
+        return any(m.breaker.state is State.CLOSED for m in others)
 
     @property
     def prefill(self) -> float:
@@ -198,7 +247,7 @@ class Pool:
 
     def retry_after(self) -> float:
         """Return in how many seconds an endpoint may be called again."""
-        return min((m.breaker.retry_after for m in self.members), default=0.0)
+        return min((m.breaker.retry_after for m in self.members if not m.endpoint.stopped), default=_ALL_STOPPED)
 
     def _of(self, group: Group) -> Iterator[Member]:
         return (member for member in self.members if member.group == group)

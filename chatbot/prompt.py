@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 
-from chatbot.tokenizer import Message, Tokenizer
+from chatbot.tokenizer import Message, Rendered, Tokenizer
 from knowledge.passage import Language, Passage
 
 PROBED = 3
@@ -22,11 +22,31 @@ _MARKS: Mapping[Language, str] = {"ko": "문서", "en": "document"}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prompt:
-    """Token ids for the answer and for the probe of each of the first passages, and how many passages found room."""
+    """Token ids for the answer and for the probe of each of the first passages, and how many passages found room.
+
+    The texts are what the ids say, for a model with another tokenizer: `before` is the same in all of them.
+    """
 
     answer_ids: tuple[int, ...]
     probes_ids: tuple[tuple[int, ...], ...]
     passages: int
+    before: tuple[Message, ...] = ()
+    answer_text: str = ""
+    probe_texts: tuple[str, ...] = ()
+
+    @property
+    def answer(self) -> Rendered:
+        """The prompt of the answer."""
+        return self._rendered(self.answer_ids, self.answer_text)
+
+    @property
+    def probes(self) -> tuple[Rendered, ...]:
+        """The prompts of the probes."""
+        texts = self.probe_texts or [""] * len(self.probes_ids)
+        return tuple(self._rendered(ids, text) for ids, text in zip(self.probes_ids, texts, strict=True))
+
+    def _rendered(self, ids: tuple[int, ...], text: str) -> Rendered:
+        return Rendered(ids, (*self.before, Message("user", text)) if text else ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,18 +88,25 @@ class PromptBuilder:
     ) -> Prompt:
         """Return the prompt of a question, its history (oldest first) and its passages (best first)."""
         marked = self._that_fit([mark(passage, n, language) for n, passage in enumerate(passages, 1)])
-        before = [Message("system", self._text("system", language).format(bank=self._banks[language])), *history]
+        before = (Message("system", self._text("system", language).format(bank=self._banks[language])), *history)
 
-        def ids(task: str, shown: Sequence[str]) -> tuple[int, ...]:
-            content = self._text("question", language).format(
+        def asking(task: str, shown: Sequence[str]) -> str:
+            return self._text("question", language).format(
                 passages="\n".join(shown), question=question, task=self._text(task, language)
             )
+
+        def ids(content: str) -> tuple[int, ...]:
             return tuple(self._tokenizer.render([*before, Message("user", content)]))
 
+        answer = asking("answer", marked)
+        probes = tuple(asking("probe", [mark(passage, 1, language)]) for passage in passages[:PROBED])
         return Prompt(
-            answer_ids=ids("answer", marked),
-            probes_ids=tuple(ids("probe", [mark(passage, 1, language)]) for passage in passages[:PROBED]),
+            answer_ids=ids(answer),
+            probes_ids=tuple(ids(probe) for probe in probes),
             passages=len(marked),
+            before=before,
+            answer_text=answer,
+            probe_texts=probes,
         )
 
     def _text(self, name: str, language: Language) -> str:

@@ -117,6 +117,14 @@ class Message:
     content: str
 
 
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """A chat as token ids; `messages` tell it to a model with another tokenizer, where there may be one."""
+
+    ids: Sequence[int]
+    messages: Sequence[Message] = ()
+
+
 class Tokenizer:
     """Counts tokens, renders chats to prompt ids, and tells the text of ids."""
 

@@ -276,9 +276,9 @@ async def answerable(turn: Turn, place: Place, services: Services) -> bool:
     said: list[float] = []
     unknown = await services.retrieval.unknown(turn.screened.text, turn.found)
     with tracer.start_as_current_span("probe") as span:
-        for prompt_ids in turn.prompt.probes_ids:
+        for probe in turn.prompt.probes:
             yes = await services.models.probability(
-                prompt_ids,
+                probe,
                 of=("예", "Yes"),
                 against=("아니오", "No"),
                 conversation_id=turn.conversation.id,
@@ -308,7 +308,7 @@ async def stream_answer(turn: Turn, running: Running, draft: Draft, place: Place
     draft.usage = Usage(prompt_tokens=len(turn.prompt.answer_ids), answer_tokens=len(said))
     reservation: Reservation | None = turn.reservation
     stream = services.models.stream(
-        turn.prompt.answer_ids,
+        turn.prompt.answer,
         sampling=Sampling(max_tokens=turn.max_answer_tokens, temperature=turn.temperature),
         conversation_id=turn.conversation.id,
         cache_salt=services.cache_salt(turn.who.tenant),

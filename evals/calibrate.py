@@ -26,7 +26,7 @@ from chatbot.prompt import PromptBuilder, load_templates
 from chatbot.retrieval import Found, Retrieval, RetrievalSettings
 from chatbot.scope import outside
 from chatbot.settings import Settings
-from chatbot.tokenizer import Message
+from chatbot.tokenizer import Message, Rendered
 from evals.corpus import TENANT
 from evals.product import ProductNotStarted, model
 from evals.run import Errand, bar, loaded
@@ -152,7 +152,7 @@ class Prober:
         for _ in range(_TRIES):
             try:
                 return await self._models.probability(
-                    prompt_ids,
+                    Rendered(prompt_ids),
                     of=("예", "Yes"),
                     against=("아니오", "No"),
                     conversation_id=uuid4().hex,

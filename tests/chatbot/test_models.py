@@ -1,5 +1,6 @@
 """Answers go on when endpoints die, stall, refuse or are away; nothing is lost, doubled or left running."""
 
+import json
 import logging
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
@@ -32,7 +33,7 @@ from chatbot.models import (
     open_models,
 )
 from chatbot.pool import Member, Pool
-from chatbot.tokenizer import Message, Tokenizer
+from chatbot.tokenizer import Message, Rendered, Tokenizer
 from llm_server.scripted import Behaviour, ScriptedModel, scripted_server, write_tokenizer
 
 pytestmark = pytest.mark.anyio
@@ -80,6 +81,9 @@ async def serve(
     primaries: Sequence[Behaviour],
     fallbacks: Sequence[Behaviour] = (),
     *,
+    canaries: Sequence[Behaviour] = (),
+    canary_share: float = 0.0,
+    foreign: Tokenizer | None = None,
     speeds: Speeds = PATIENT,
     open_seconds: float = 60.0,
     clock: Callable[[], float] = monotonic,
@@ -87,20 +91,28 @@ async def serve(
     groups: list[Group] = []
     groups += ("primary" for _ in primaries)
     groups += ("fallback" for _ in fallbacks)
+    groups += ("canary" for _ in canaries)
     async with AsyncExitStack() as stack:
         servers = [
             await stack.enter_async_context(scripted_server(behaviour, name=group))
-            for behaviour, group in zip([*primaries, *fallbacks], groups, strict=True)
+            for behaviour, group in zip([*primaries, *fallbacks, *canaries], groups, strict=True)
         ]
         http = await stack.enter_async_context(open_session())
         rules = BreakerSettings(open_seconds=open_seconds)
         members = [
-            Member(Endpoint(http, server.url, speeds), group, Breaker(rules))
+            Member(
+                Endpoint(http, server.url, speeds),
+                group,
+                Breaker(rules),
+                tokenizer=foreign if group == "fallback" else None,
+            )
             for server, group in zip(servers, groups, strict=True)
         ]
         calls: list[ModelCallFinished] = []
         chance = Random(1)  # noqa: S311 - it spreads load
-        models = Models(Pool(members, chance=chance), tokenizer, hooks=[calls.append], clock=clock)
+        models = Models(
+            Pool(members, canary_share=canary_share, chance=chance), tokenizer, hooks=[calls.append], clock=clock
+        )
         await models.check()
         yield Served(models, servers, calls)
 
@@ -116,16 +128,23 @@ class Heard:
 
 
 async def ask(
-    served: Served, *, max_tokens: int = 400, conversation_id: str = "c-1", sampling: Sampling | None = None
+    served: Served,
+    *,
+    max_tokens: int = 400,
+    conversation_id: str = "c-1",
+    sampling: Sampling | None = None,
+    messages: Sequence[Message] = (),
+    said: Sequence[int] = (),
 ) -> Heard:
     deltas: list[Delta] = []
     switches: list[Switched] = []
     done: list[ModelDone] = []
     stream = served.models.stream(
-        prompt(served.models.tokenizer),
+        Rendered(prompt(served.models.tokenizer), messages),
         sampling=sampling or Sampling(max_tokens=max_tokens),
         conversation_id=conversation_id,
         cache_salt="hanbit",
+        said=said,
     )
     async with aclosing(stream) as parts:
         async for part in parts:
@@ -140,8 +159,11 @@ async def ask(
     )
 
 
+CHAT = (Message("system", "You answer."), Message("user", "중도해지 이율은?"))
+
+
 def prompt(tokenizer: Tokenizer) -> list[int]:
-    return tokenizer.render([Message("system", "You answer."), Message("user", "중도해지 이율은?")])
+    return tokenizer.render(CHAT)
 
 
 async def until_idle(served: Served, *, within: float) -> None:
@@ -395,6 +417,112 @@ async def test_an_answer_never_changes_to_another_model_in_its_middle(tokenizer:
         assert served.servers[1].stats().started == 0
 
 
+async def test_a_canary_gets_its_share_of_the_conversations_and_always_the_same(tokenizer: Tokenizer) -> None:
+    async with serve(tokenizer, [Behaviour()], canaries=[Behaviour()], canary_share=0.2) as served:
+        groups = {f"c-{n}": served.models.pool.groups(f"c-{n}") for n in range(1000)}
+        assert groups == {name: served.models.pool.groups(name) for name in groups}
+    firsts = [order[0] for order in groups.values()]
+    assert 150 <= firsts.count("canary") <= 250
+    assert set(groups.values()) == {("canary", "primary", "fallback"), ("primary", "fallback")}
+
+
+async def test_a_canarys_conversation_is_answered_by_a_primary_when_the_canary_cannot(tokenizer: Tokenizer) -> None:
+    both = {"canaries": [Behaviour(answer="canary")], "canary_share": 0.999_999}
+    async with serve(tokenizer, [Behaviour(answer=ANSWER)], **both) as served:  # type: ignore[arg-type]  # as declared
+        heard = await ask(served)
+        assert (heard.text, heard.done.models, heard.done.retried) == ("canary", ("canary",), False)
+        served.servers[1].tell(fail_status=500)
+        heard = await ask(served)
+        assert (heard.text, heard.done.models, heard.done.retried) == (ANSWER, ("primary",), True)
+        assert heard.switches == []
+
+
+def with_other_ids(tokenizer_folder: Path) -> Tokenizer:
+    """Return a tokenizer with other ids for single bytes, and another chat template."""
+    file, template = tokenizer_folder / "tokenizer.json", tokenizer_folder / "chat_template.jinja"
+    read = json.loads(file.read_text("utf-8"))
+    words = [word for word in read["model"]["vocab"] if len(word) == 1]
+    ids = [read["model"]["vocab"][word] for word in words]
+    read["model"]["vocab"] |= dict(zip(words, reversed(ids), strict=True))
+    file.write_text(json.dumps(read), encoding="utf-8")
+    template.write_text(template.read_text("utf-8").replace("assistant", "bot"), encoding="utf-8")
+    return Tokenizer.load(tokenizer_folder)
+
+
+async def test_a_fallback_with_another_tokenizer_is_told_the_same_chat_and_heard_in_our_tokens(
+    tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    ours = with_other_ids(write_tokenizer(tmp_path))
+    assert ours.encode(ANSWER) != tokenizer.encode(ANSWER)
+    async with serve(ours, [Behaviour(dead=True)], [Behaviour(answer=ANSWER, probe=0.9)], foreign=tokenizer) as served:
+        heard = await ask(served, messages=CHAT)
+        assert heard.text == ours.decode(heard.token_ids) == ANSWER
+        assert heard.done.models == ("fallback",)
+        assert heard.done.usage == Usage(prompt_tokens=len(prompt(ours)), answer_tokens=len(heard.token_ids))
+        half = heard.token_ids[: len(ours.encode(ANSWER[:20]))]
+        rest = await ask(served, messages=CHAT, said=half)
+        assert ours.decode((*half, *rest.token_ids)) == ANSWER, "a successor goes on after the text"
+        yes = await served.models.probability(
+            Rendered(prompt(ours), CHAT), of=("예",), against=("아니오",), conversation_id="c", cache_salt=""
+        )
+        assert yes == pytest.approx(0.9, abs=0.02)
+        seen = served.servers[1].stats().requests
+        assert {request.prompt_tokens for request in seen} == {
+            len(prompt(tokenizer)),
+            len(prompt(tokenizer)) + len(tokenizer.encode(ANSWER[:20])),
+        }
+        with pytest.raises(ModelUnavailable):  # who cannot say what the ids mean has nobody to ask
+            await ask(served)
+
+
+async def test_a_stopped_model_is_left_at_once_and_asked_again_when_it_is_resumed(tokenizer: Tokenizer) -> None:
+    slow = Behaviour(answer=ANSWER, token_seconds=0.05)
+    async with serve(tokenizer, [slow] * 2, [Behaviour(answer="small")]) as served:
+        failed: list[ModelUnavailable] = []
+
+        async def customer() -> None:
+            try:
+                await ask(served)
+            except ModelUnavailable as exc:
+                failed.append(exc)
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(customer)
+            await served.servers[served.home("c-1")].until(lambda stats: stats.running == 1)
+            served.models.stop({"primary"})
+            await until_idle(served, within=0.5)
+        heard = await ask(served)
+        assert (heard.text, [switch.group for switch in heard.switches]) == ("small", ["fallback"])
+        assert [call.outcome for call in served.calls] in (["stopped", "ok"], ["stopped", "ok", "ok"])
+        assert {member.breaker.state for member in served.members} == {State.CLOSED}
+        assert [standing.stopped for standing in served.models.standing()] == [True, True, False]
+        served.models.stop({"primary", "fallback"})
+        with pytest.raises(ModelUnavailable):
+            await ask(served)
+        with pytest.raises(ModelUnavailable):
+            await served.models.ping()
+        served.models.stop(())
+        assert (await ask(served)).text == ANSWER
+
+
+@pytest.mark.parametrize("moment", [{"first_token_seconds": 20}, {"stall_after": 5}])
+async def test_a_stop_also_ends_a_wait_for_a_model_that_says_nothing(
+    tokenizer: Tokenizer, moment: dict[str, float]
+) -> None:
+    async with serve(tokenizer, [Behaviour(answer=ANSWER)]) as served:
+        served.servers[0].tell(**moment)
+        async with anyio.create_task_group() as group:
+
+            async def customer() -> None:
+                with pytest.raises(ModelUnavailable):
+                    await ask(served)
+
+            group.start_soon(customer)
+            await served.servers[0].until(lambda stats: stats.running == 1)
+            served.models.stop({"primary"})
+            await until_idle(served, within=0.5)
+
+
 async def test_an_answer_that_takes_too_long_ends(tokenizer: Tokenizer) -> None:
     speeds = Speeds(prefill=1e6, whole=0.5, between=5, at_once=5)
     async with serve(tokenizer, [Behaviour(answer=ANSWER, token_seconds=0.05)] * 2, speeds=speeds) as served:
@@ -413,7 +541,7 @@ async def test_a_client_that_leaves_frees_the_slot_at_once(tokenizer: Tokenizer,
         tokenizer, primaries or [slow], [slow] if primaries else [], speeds=Speeds(prefill=1e6, whole=60, at_once=30)
     ) as served:
         stream = served.models.stream(
-            prompt(tokenizer), sampling=Sampling(max_tokens=400), conversation_id="c", cache_salt="t"
+            Rendered(prompt(tokenizer)), sampling=Sampling(max_tokens=400), conversation_id="c", cache_salt="t"
         )
         async with anyio.create_task_group() as group:
 
@@ -444,7 +572,7 @@ async def test_a_left_probe_frees_the_slot_too(tokenizer: Tokenizer) -> None:
 
 async def probability(served: Served, ids: Sequence[int] = ()) -> float:
     return await served.models.probability(
-        ids or prompt(served.models.tokenizer),
+        Rendered(ids or prompt(served.models.tokenizer)),
         of=("예", "Yes"),
         against=("아니오", "No"),
         conversation_id="c-1",
@@ -578,14 +706,30 @@ async def test_a_file_names_groups(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("[{name: a, group: canary, profile: l4, urls: [http://a], tokenizer: x}]", "known groups: primary, fallback"),
+        (
+            "[{name: a, group: shadow, profile: l4, urls: [http://a], tokenizer: x}]",
+            "groups: primary, canary, fallback",
+        ),
+        ("[{name: a, group: canary, profile: l4, urls: [http://a], tokenizer: x}]", "a canary needs a `weight`"),
+        ("[{name: a, weight: 0.5, profile: l4, urls: [http://a], tokenizer: x}]", "only a canary has a `weight`"),
+        (
+            "[{name: a, profile: l4, urls: [http://a], tokenizer: x},"
+            " {name: a, profile: l4, urls: [http://b], tokenizer: x}]",
+            "a name of its own",
+        ),
+        (
+            "[{name: a, profile: l4, urls: [http://a], tokenizer: x},"
+            " {name: b, group: canary, weight: 0.1, profile: l4, urls: [http://b], tokenizer: x},"
+            " {name: c, group: canary, weight: 0.1, profile: l4, urls: [http://b], tokenizer: x}]",
+            "at most one entry",
+        ),
         ("[{name: a, group: fallback, profile: l4, urls: [http://a], tokenizer: x}]", "must be of the group `primary`"),
         ("[{name: a, profile: tpu, urls: [http://a], tokenizer: x}]", "profile"),
         ("[{name: a, profile: l4, urls: [], tokenizer: x}]", "urls"),
         (
             "[{name: a, profile: l4, urls: [http://a], tokenizer: x},"
-            " {name: b, group: fallback, profile: l4, urls: [http://b], tokenizer: y}]",
-            "the same tokenizer",
+            " {name: b, profile: l4, urls: [http://b], tokenizer: y}]",
+            "all primaries must name the same tokenizer",
         ),
         ("{", "cannot be read"),
     ],

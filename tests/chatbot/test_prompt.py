@@ -52,6 +52,8 @@ def test_each_of_the_first_passages_has_a_probe_that_begins_like_the_answers_pro
     passages = [passage(f"이자는 연 {n}%입니다.", n) for n in range(5)]
     prompt = builder.build("얼마예요?", history=[], passages=passages, language="ko")
     assert len(prompt.probes_ids) == PROBED
+    for said in (prompt.answer, *prompt.probes):
+        assert list(said.ids) == tokenizer.render(said.messages), "ids and messages say the same"
     first = prompt.probes_ids[0]
     shared = next(n for n, (a, b) in enumerate(zip(prompt.answer_ids, first, strict=False)) if a != b)
     assert shared > 0.6 * len(first), "system, history and the first passage are one prefix"
