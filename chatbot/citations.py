@@ -75,6 +75,7 @@ class CitationStream:
         self._quoted: list[Quote] = []
         self._claims = 0
         self._unsupported = 0
+        self._attempt: list[str] = []
         self.withheld = 0
 
     @property
@@ -86,6 +87,11 @@ class CitationStream:
     def grounded(self) -> bool:
         """Whether at least one claim is cited and nothing was shown that the passages do not support."""
         return self._claims > 0 and self._unsupported == 0
+
+    @property
+    def attempt(self) -> str:
+        """What was withheld whole, in the model's words: never to be shown."""
+        return " ".join(self._attempt)
 
     @property
     def cited(self) -> tuple[int, ...]:
@@ -140,6 +146,7 @@ class CitationStream:
             return []
         waiting, self._yes_or_no = self._yes_or_no, ""
         if not judgement.supported:
+            self._attempt.append(piece)
             return self._withhold()
         if judgement.verbatim and not piece.lstrip().startswith("|"):  # a row says itself which number is whose
             return self._quote(judgement.verbatim)
@@ -307,9 +314,12 @@ _QUOTED: Final = 3
 _NEAR_ENOUGH: Final = 0.6
 
 
-def quote_passages(question: str, sources: Sequence[Passage], language: Language) -> QuotedAnswer:
-    """Return the at most three sentences or tables nearest to the question, for when no model can answer."""
-    nearest = Comparison(sources).nearest(question)
+def quote_passages(question: str, sources: Sequence[Passage], language: Language, *, attempt: str = "") -> QuotedAnswer:
+    """Return the at most three sentences or tables nearest to the question, for when no model can answer it.
+
+    `attempt` is what a model said that the checks withheld: a number of it that the passages do hold shows where.
+    """
+    nearest = Comparison(sources).nearest(question, attempt)
     best = nearest[0][0] if nearest else 0.0
     chosen: list[Quote] = []
     for score, quote in nearest:

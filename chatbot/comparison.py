@@ -170,17 +170,19 @@ class Comparison:
         """Whether the question itself holds all these quantities, so that a refusal may repeat them."""
         return not missing(claimed, self._echo[:1])
 
-    def nearest(self, question: str) -> list[tuple[float, Quote]]:
+    def nearest(self, question: str, attempt: str = "") -> list[tuple[float, Quote]]:
         """Return the sentences and whole tables of the sources, the one most about the question first.
 
-        The question's own numbers are conditions, not what is asked for, so they do not count; the order in which
-        retrieval found the passages does.
+        The question's own numbers are conditions, not what is asked for, so they do not count; those of an answer that
+        the checks withheld (`attempt`) do, and so does the order in which retrieval found the passages.
         """
-        claim = self._claim(features(question), (), None)
+        asked = quantities(question)
+        tried = [one for one in quantities(attempt) if not any(own.supports(one) for own in asked)]
+        claim = self._claim(features(question), tried, None)
         bonus = self._settings.asked_number if _ASKS_FOR_A_NUMBER.search(question) else 1.0
         scored = [
             (
-                self._match(claim, unit).score
+                self._match(claim, replace(unit, n=n)).score
                 * self._settings.rank ** (n - 1)
                 * (bonus if unit.evidence.quantities else 1.0),
                 Quote(n, unit.text),

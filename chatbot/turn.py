@@ -375,7 +375,7 @@ def conclude(checks: CitationStream, turn: Turn, running: Running, draft: Draft,
     if draft.finish_reason is FinishReason.HANDOFF:
         say(Reply.EMERGENCY, turn, running, draft, services)
     elif not checks.text.strip():
-        if checks.withheld and quote(turn, running, draft):
+        if checks.withheld and quote(turn, running, draft, attempt=checks.attempt):
             return
         say(Reply.CANNOT_VERIFY, turn, running, draft, services)
         if checks.withheld:
@@ -392,10 +392,10 @@ def say(reply: Reply, turn: Turn, running: Running, draft: Draft, services: Serv
     draft.grounded = False
 
 
-def quote(turn: Turn, running: Running, draft: Draft) -> bool:
+def quote(turn: Turn, running: Running, draft: Draft, *, attempt: str = "") -> bool:
     """Show what in the passages is nearest to the question, word for word and cited; return whether there is any."""
     passages = [hit.passage for hit in turn.found.hits[: turn.prompt.passages]]
-    quoted = quote_passages(turn.found.wording, passages, turn.language)
+    quoted = quote_passages(turn.found.wording, passages, turn.language, attempt=attempt)
     if quoted.text:
         show([Token(text=quoted.text), *quoted.citations], running, draft)
     draft.grounded = bool(quoted.citations)

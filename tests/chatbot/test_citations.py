@@ -416,6 +416,17 @@ def test_a_table_is_quoted_whole_and_a_heading_never() -> None:
     assert all("##" not in citation.quote for citation in quoted.citations)
 
 
+def test_a_number_that_was_withheld_shows_which_sentence_to_quote_but_not_its_words() -> None:
+    question = "How soon can I leave the savings plan, and what do I have to pay in at least?"
+    citations = stream(Grounding.STRICT, language="en")
+    events_of(citations, ["You have to pay in at least 1,000,000 won at the beginning of a savings plan."])
+    assert (citations.text, citations.withheld) == ("", 1)
+    quoted = quote_passages(question, SOURCES, "en", attempt=citations.attempt)
+    assert quoted.citations[0].quote == "최소 가입금액은 1백만원입니다."
+    assert "1,000,000" not in quoted.text
+    assert quote_passages(question, SOURCES, "en").citations == ()
+
+
 def test_a_number_of_another_sentence_is_no_support_for_the_one_repeated() -> None:
     source = passage("loan", "대출", "신청은 3개월 이내에 해야 합니다. 연장은 만기 6개월 전부터 할 수 있습니다.")
     for claim, shown in (("신청은 3개월 이내에 해야 합니다.", True), ("신청은 6개월 이내에 해야 합니다.", False)):
