@@ -4,8 +4,8 @@ Nothing here trusts the model: its own markers are taken out, and a sentence is 
 passage and every number of it stands there too. Three modes, one per tenant:
 
 - strict: a sentence is held back until it is complete and shown only when the passages support it. Where its number
-  stands among others of its kind, the passage's own sentence or table is shown instead: which one is asked for is left
-  to the reader, never to the model.
+  stands among others of its kind, or it only says yes or no to the question's own words, the passage's own sentence or
+  table is shown instead: which one is asked for is left to the reader, never to the model.
 - numbers: text flows; from the first number on it is held until the number is complete and some source holds it,
   otherwise the rest of the sentence is withheld. Sentences are cited once they are complete.
 - off: everything flows and is cited afterwards where comparison supports it.

@@ -41,12 +41,17 @@ class ComparisonSettings(BaseModel, frozen=True):
     """What a sentence of the next passage is worth when passages are quoted for want of a model."""
     asked_number: float = 1.4
     """What a sentence with a number is worth more when the question asks how much, how long or when."""
+    echoed: float = 0.8
+    """Share of a claim's content that stands in the question, from which on it says no more than yes or no."""
     clearly: float = 0.15
     """Share of the content by which another sentence must be nearer before it counts as the one repeated."""
     number: float = 2.0
     """Weight of a number against the rarest word, when choosing which sentence to quote."""
 
 
+_ENDINGS: Final = frozenset({"니다", "습니", "합니", "됩니", "입니", "있습", "없습"})
+"""Halves of Korean endings: in every sentence, and about nothing."""
+_FEWEST_FEATURES: Final = 3
 _LONGEST_TABLE: Final = 1500
 _ASKS_FOR_A_NUMBER: Final = re.compile(
     r"얼마|몇|언제|며칠|금리|이율|한도|수수료|\bhow (?:much|many|long|often|old|soon)\b|\bwhen\b"
@@ -68,7 +73,7 @@ class Judgement:
     """What was found: `claims` is False of a greeting or a refusal, `missing` are numbers no cited passage holds.
 
     `verbatim` are the sentences or tables whose own words should be shown instead: they hold further numbers of a kind
-    that is claimed, and comparison cannot tell which of them is asked for. `waits` is true of a yes or no without a
+    that is claimed, and comparison cannot tell which of them is asked for, or whether it is yes or no. `waits` is true of a yes or no without a
     reason: it means nothing until the next sentence.
     """
 
@@ -140,6 +145,7 @@ class Comparison:
         self._windows = [replace(window, n=n) for n, one in enumerate(read, start=1) for window in one.windows]
         self._seen = Counter(feature for window in self._windows for feature in window.own)
         self._question = question
+        self._asked = features(question)
         self._contact = contact
         self._echo = [Evidence.read(question), Evidence.read(contact)]
 
@@ -160,7 +166,11 @@ class Comparison:
         if not enough or absent:
             return Judgement(claims=True, supported=False, missing=absent)
         quotes = tuple(Quote(match.window.n, match.window.text) for match in cited)
-        return Judgement(claims=True, supported=True, quotes=quotes, verbatim=self._ambiguous(claim, cited))
+        if self._echoes(claim):
+            verbatim = self._said_instead(claim)
+            return Judgement(claims=True, supported=bool(verbatim), quotes=quotes, verbatim=verbatim)
+        verbatim = self._ambiguous(claim, cited)
+        return Judgement(claims=True, supported=True, quotes=quotes, verbatim=verbatim)
 
     def unknown(self, claimed: Sequence[Quantity]) -> tuple[Quantity, ...]:
         """Return the quantities that no source holds (and that are not the bank's own telephone number)."""
@@ -298,6 +308,25 @@ class Comparison:
             if any(own.is_counted_like(quantity) and not claim.states(own) for own in unit.evidence.quantities):
                 chosen[Quote(nearest.n, unit.text)] = None
         return tuple(chosen)
+
+    def _echoes(self, claim: _Claim) -> bool:
+        """Whether a claim without a number only says yes or no to the question's own words.
+
+        Those words are found whether the passage affirms or denies them, and a small model affirms most of what it is
+        asked.
+        """
+        content = claim.wanted - _ENDINGS
+        echo = sum(claim.weights[feature] for feature in content & self._asked)
+        whole = sum(claim.weights[feature] for feature in content)
+        return bool(self._asked) and not claim.claimed and echo >= self._settings.echoed * whole
+
+    def _said_instead(self, claim: _Claim) -> tuple[Quote, ...]:
+        """Return what the passages say of the claim's words, yes or no; nothing where these are too few to find it."""
+        if len(claim.wanted - _ENDINGS) < _FEWEST_FEATURES:
+            return ()
+        cited, _ = self._cited(replace(claim, says=None))
+        units = [(match.window.n, self._unit_of(match.window)) for match in cited]
+        return tuple(Quote(n, unit.text) for n, unit in units if unit is not None)
 
     def _names_the_row(self, claim: _Claim, quantity: Quantity, row: _Window, table: _Window) -> bool:
         """Whether the claim says what only this row of the table says, and the row has no other number of the kind."""

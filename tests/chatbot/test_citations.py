@@ -427,6 +427,27 @@ def test_a_number_that_was_withheld_shows_which_sentence_to_quote_but_not_its_wo
     assert quote_passages(question, SOURCES, "en").citations == ()
 
 
+@pytest.mark.parametrize(
+    "said", ["네, 정기적금 만기 전에 일부만 뺄 수 있습니다.", "아니요, 정기적금은 만기 전에 일부만 뺄 수 없습니다."]
+)
+def test_a_yes_or_no_to_the_questions_own_words_is_left_to_the_passage(said: str) -> None:
+    source = passage(
+        "savings", "정기적금 안내", "정기적금은 만기 전에 일부만 뺄 수 없고 모두 해지해야 합니다. 매월 20일에 냅니다."
+    )
+    question = "정기적금 만기 전에 일부만 뺄 수 있나요?"
+    citations = CitationStream((source,), grounding=Grounding.STRICT, language="ko", allowed_numbers_from=question)
+    events = events_of(citations, [said])
+    assert citations.text == "정기적금은 만기 전에 일부만 뺄 수 없고 모두 해지해야 합니다."
+    assert citations.grounded
+    assert [citation.quote for citation in cited(events)] == [citations.text]
+
+
+def test_a_yes_without_words_to_look_for_is_withheld() -> None:
+    citations = CitationStream(SOURCES, grounding=Grounding.STRICT, language="ko", allowed_numbers_from="되나요?")
+    events_of(citations, ["네, 됩니다."])
+    assert citations.text == ""
+
+
 def test_a_number_of_another_sentence_is_no_support_for_the_one_repeated() -> None:
     source = passage("loan", "대출", "신청은 3개월 이내에 해야 합니다. 연장은 만기 6개월 전부터 할 수 있습니다.")
     for claim, shown in (("신청은 3개월 이내에 해야 합니다.", True), ("신청은 6개월 이내에 해야 합니다.", False)):
