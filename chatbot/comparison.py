@@ -73,8 +73,8 @@ class Judgement:
     """What was found: `claims` is False of a greeting or a refusal, `missing` are numbers no cited passage holds.
 
     `verbatim` are the sentences or tables whose own words should be shown instead: they hold further numbers of a kind
-    that is claimed, and comparison cannot tell which of them is asked for, or whether it is yes or no. `waits` is true of a yes or no without a
-    reason: it means nothing until the next sentence.
+    that is claimed, and comparison cannot tell which of them is asked for, or whether it is yes or no. `waits` is true
+    of a yes or no without a reason: it means nothing until the next sentence.
     """
 
     claims: bool
