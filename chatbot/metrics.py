@@ -45,6 +45,9 @@ class Metrics:
         self.withheld = counter("chatbot_withheld_sentences", "Sentences that failed the checks", ["language"])
         self.citations = counter("chatbot_citations", "Citations shown", ["language"])
         self.refused = counter("chatbot_refused_requests", "Requests refused before the first byte", ["code"])
+        self.rate_limited = counter(
+            "chatbot_rate_limited_requests", "Requests over the caller's own limit", ["scope", "dimension"]
+        )
         self.feedback = counter("chatbot_feedback", "Ratings given to answers", ["rating"])
         self.active = gauge("chatbot_active_answers", "Answers that run in this process")
         self.slots = gauge("chatbot_model_slots", "Model slots that there are now")

@@ -90,6 +90,8 @@ def install_problems(app: FastAPI, formats: Mapping[str, Format]) -> None:
     async def refused(request: Request, exc: ChatError) -> Response:
         services: Services = request.app.state.services
         services.metrics.refused.labels(exc.code).inc()
+        if isinstance(exc, RateLimited):
+            services.metrics.rate_limited.labels(exc.scope, exc.dimension).inc()
         return refusal(request, problem_of(exc), headers_of(exc) | await limits_of(request, exc))
 
     @app.exception_handler(RequestValidationError)

@@ -61,12 +61,14 @@ async def test_an_answer_and_its_refusal_carry_the_callers_limits(planned: Plann
         model = (await http.get("/v1/models")).json()["data"][0]["id"]
         ask = (QUESTION if path == "/v1/chat" else COMPLETION | {"model": model}) | {"stream": stream}
         replies = [await http.post(path, json=ask) for _ in range(3)]
+        metrics = (await http.get("/metrics")).text
     assert [reply.status_code for reply in replies] == [200, 200, 429]
     seen = [rates(reply.headers) for reply in replies]
     assert [told["remaining-requests"] for told in seen] == [1, 0, 0]
     assert {told["limit-requests"] for told in seen} == {2}
     assert seen[0]["remaining-tokens"] < seen[0]["limit-tokens"]
     assert 0 < int(replies[2].headers["retry-after"]) <= 61
+    assert 'chatbot_rate_limited_requests_total{dimension="requests_per_minute",scope="user"}' in metrics
 
 
 async def test_a_refusal_that_is_the_callers_fault_and_a_joined_answer_carry_them_too(planned: Planned) -> None:
