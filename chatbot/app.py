@@ -18,6 +18,7 @@ from chatbot.local_identity import LocalSigner
 from chatbot.problems import install_problems
 from chatbot.routes import answers, chat, conversations, limits, openai, probes
 from chatbot.routes.demo import demo_router
+from chatbot.routes.headers import headers_now
 from chatbot.services import Services
 
 _BODY_LIMIT = 64 * 1024
@@ -46,6 +47,26 @@ class SecurityHeaders:
             await send(message)
 
         await self._app(scope, receive, send_with_headers if scope["type"] == "http" else send)
+
+
+class RateLimitHeaders:
+    """Adds the caller's limits to every reply that does not carry them; what is our own fault carries none."""
+
+    def __init__(self, app: ASGIApp, *, services: Services) -> None:
+        self._app = app
+        self._services = services
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_with_limits(message: Message) -> None:
+            if message["type"] == "http.response.start" and message["status"] < 500:
+                who = scope.get("state", {}).get("principal")
+                if who is not None and not any(name.startswith(b"x-ratelimit-") for name, _ in message["headers"]):
+                    headers = await headers_now(who, self._services)
+                    added = [(name.encode(), value.encode()) for name, value in headers.items()]
+                    message["headers"] = [*message["headers"], *added]
+            await send(message)
+
+        await self._app(scope, receive, send_with_limits if scope["type"] == "http" else send)
 
 
 class BodyLimit:
@@ -93,7 +114,11 @@ def create_app(
         version="1",
         docs_url=None,
         redoc_url=None,
-        middleware=[Middleware(SecurityHeaders), Middleware(BodyLimit, most_bytes=_BODY_LIMIT)],
+        middleware=[
+            Middleware(SecurityHeaders),
+            Middleware(RateLimitHeaders, services=services),
+            Middleware(BodyLimit, most_bytes=_BODY_LIMIT),
+        ],
         # One span a request and none an event: the answer's own spans are made in turn.py and models.py.
         telemetry={"logs": False, "operation_spans": False, "tracer_provider": tracer_provider},
     )

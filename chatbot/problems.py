@@ -11,9 +11,8 @@ from msgspec import UNSET, UnsetType
 from starlette.exceptions import HTTPException
 
 from chatbot.errors import BadRequest, ChatError, NotFound, RateLimited, TooLarge, Unprocessable
-from chatbot.routes.headers import headers_for
+from chatbot.routes.headers import rate_limit_headers
 from chatbot.services import Services
-from knowledge.identity import Principal
 from telemetry.setup import current_trace_id
 
 log = structlog.get_logger(__name__)
@@ -69,15 +68,9 @@ def headers_of(exc: ChatError) -> dict[str, str]:
     headers = {} if exc.retry_after is None else {"retry-after": str(math.ceil(exc.retry_after))}
     if exc.status == 401:
         headers["www-authenticate"] = "Bearer"
+    if isinstance(exc, RateLimited) and exc.limits is not None:
+        headers.update(rate_limit_headers(exc.limits))
     return headers
-
-
-async def limits_of(request: Request, exc: ChatError) -> dict[str, str]:
-    """Return what the caller has left, where it is known who calls and the fault is not ours."""
-    who: Principal | None = getattr(request.state, "principal", None)
-    if who is None or exc.status >= 500:
-        return {}
-    return await headers_for(who, request.app.state.services, exc.limits if isinstance(exc, RateLimited) else None)
 
 
 def install_problems(app: FastAPI, formats: Mapping[str, Format]) -> None:
@@ -92,7 +85,7 @@ def install_problems(app: FastAPI, formats: Mapping[str, Format]) -> None:
         services.metrics.refused.labels(exc.code).inc()
         if isinstance(exc, RateLimited):
             services.metrics.rate_limited.labels(exc.scope, exc.dimension).inc()
-        return refusal(request, problem_of(exc), headers_of(exc) | await limits_of(request, exc))
+        return refusal(request, problem_of(exc), headers_of(exc))
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, exc: RequestValidationError) -> Response:

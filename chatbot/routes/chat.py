@@ -32,7 +32,7 @@ from chatbot.events import (
     to_json,
 )
 from chatbot.idempotency import Begun
-from chatbot.routes.headers import headers_for
+from chatbot.routes.headers import rate_limit_headers
 from chatbot.running import Running
 from chatbot.services import Services, TheServices
 from chatbot.transcript import Question, frame, passage_refs
@@ -174,7 +174,8 @@ async def told(begun: Begun, who: Principal, services: Services, request: Reques
     else:
         whole = await collect(services, who, begun.answer_id, request)
         response = document(whole) if whole else Response(status_code=499)
-    response.headers.update(await headers_for(who, services, begun.limits))
+    if begun.limits is not None:
+        response.headers.update(rate_limit_headers(begun.limits))
     return response
 
 

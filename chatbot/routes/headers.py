@@ -1,4 +1,4 @@
-"""The caller's limits as `x-ratelimit-*` headers: on every answer and every refusal that is not our fault."""
+"""The caller's limits as `x-ratelimit-*` headers: what a reply knows of them, or what the ledger says now."""
 
 import math
 
@@ -21,9 +21,9 @@ def rate_limit_headers(limits: Limits) -> dict[str, str]:
     }
 
 
-async def headers_for(who: Principal, services: Services, known: Limits | None) -> dict[str, str]:
-    """Return the headers of what is known, else of what the ledger says now; none while Redis cannot be asked."""
+async def headers_now(who: Principal, services: Services) -> dict[str, str]:
+    """Return the headers of what the ledger says now; none while Redis cannot be asked."""
     try:
-        return rate_limit_headers(known or await services.ledger.limits(Caller.of(who, services.models.model)))
+        return rate_limit_headers(await services.ledger.limits(Caller.of(who, services.models.model)))
     except StoreUnavailable:
         return {}

@@ -26,7 +26,7 @@ from chatbot.openai_reply import Chunks, Model, ModelList, completion, error_rep
 from chatbot.openai_request import AskedQuestion, CompletionRequest, read_request
 from chatbot.problems import Format, Problem
 from chatbot.routes.chat import AnswerStream, Ask, IdempotencyKey, begin, collect, digest_of, refuse_while_draining
-from chatbot.routes.headers import headers_for
+from chatbot.routes.headers import rate_limit_headers
 from chatbot.services import Services, TheServices
 from chatbot.transcript import Question
 from knowledge.identity import Principal
@@ -97,7 +97,8 @@ async def complete(
         whole = await collect(services, who, begun.answer_id, request)
         response = document(whole, created=created) if whole else Response(status_code=499)
     response.headers["x-request-id"] = current_trace_id()
-    response.headers.update(await headers_for(who, services, begun.limits))
+    if begun.limits is not None:
+        response.headers.update(rate_limit_headers(begun.limits))
     return response
 
 

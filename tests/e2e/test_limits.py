@@ -71,20 +71,27 @@ async def test_an_answer_and_its_refusal_carry_the_callers_limits(planned: Plann
     assert 'chatbot_rate_limited_requests_total{dimension="requests_per_minute",scope="user"}' in metrics
 
 
-async def test_a_refusal_that_is_the_callers_fault_and_a_joined_answer_carry_them_too(planned: Planned) -> None:
+async def test_every_other_reply_to_a_caller_carries_them_too(planned: Planned) -> None:
     async with planned.client("wide") as http:
-        bad = [
+        free = [
             await http.post("/v1/chat", json={"message": ""}),
             await http.post("/v1/chat", json=QUESTION | {"conversation_id": "0" * 32}),
             await http.post("/v1/chat/completions", json=COMPLETION | {"model": "nobody"}),
+            await http.get("/v1/conversations"),
+            await http.get("/v1/models"),
+            await http.get("/v1/limits"),
+            await http.get("/v1/admin/limits"),
         ]
-        assert [reply.status_code for reply in bad] == [422, 404, 404]
-        assert {rates(reply.headers)["remaining-requests"] for reply in bad} == {50}, "a refusal costs nothing"
+        assert [reply.status_code for reply in free] == [422, 404, 404, 200, 200, 200, 403]
+        assert {rates(reply.headers)["remaining-requests"] for reply in free} == {50}, "these cost nothing"
         key = {"idempotency-key": uuid4().hex}
         first, joined = [await http.post("/v1/chat", json=QUESTION, headers=key) for _ in range(2)]
         assert first.json()["answer_id"] == joined.json()["answer_id"]
-        assert rates(joined.headers)["remaining-requests"] == 49
-        assert (await http.get("/v1/limits")).json()["remaining_requests"] == 49
+        again = await http.get(f"/v1/answers/{first.json()['answer_id']}/events")
+        assert {rates(reply.headers)["remaining-requests"] for reply in (joined, again)} == {49}
+    async with httpx2.AsyncClient(base_url=planned.product.url) as nobody:
+        for path in ("/livez", "/v1/limits"):
+            assert not RATE & (await nobody.get(path)).headers.keys(), "nobody in particular has no limits"
 
 
 async def test_a_role_has_limits_of_its_own(planned: Planned) -> None:
