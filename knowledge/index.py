@@ -6,6 +6,7 @@ EmbedderMismatch    (knowledge.collection) stops the boot: the collection was fi
 
 import asyncio
 import math
+import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -37,6 +38,8 @@ __all__ = [
 T = TypeVar("T")
 
 _BEFORE = 0.5
+_COUNT_EVERY = 5.0
+"""Seconds."""
 
 
 class IndexSettings(BaseModel, frozen=True):
@@ -97,6 +100,8 @@ class Index:
         self._embedder = embedder
         self.terms = terms
         self._settings = settings
+        self._size = 0
+        self._counted_at = -math.inf
 
     async def search(
         self, question: str, *, access: Access, limit: int, before: str = "", others: str = ""
@@ -104,7 +109,7 @@ class Index:
         """Return at most `limit` passages that `access` may read, best first.
 
         `before` is what the question goes on from, and counts less; `others` are other words for what it names.
-        A hit's `dense` is the cosine, its `terms` 0 if it is no candidate there.
+        A hit's `dense` is the cosine, its `terms` the term score in rarest terms, 0 if it is no candidate there.
 
         Raises:
             IndexUnavailable: the index or the embedder cannot be asked.
@@ -119,12 +124,13 @@ class Index:
                     self._by_terms(partial(query, question, before=before, others=others), visible, limit=candidates)
                 )
                 dense = halves.create_task(self._by_meaning(question, before, visible=visible, limit=candidates))
+                unit = halves.create_task(self._rarest())
         except ExceptionGroup as failed:
             raise failed.exceptions[0] from None
         vector, by_meaning = dense.result()
         weight = self._settings.fusion.dense_weight(language_of(question))
         best = fuse(by_meaning, terms.result(), weight=weight, candidates=candidates)[:limit]
-        return await self._hits(best, vector)
+        return await self._hits(best, vector, unit=unit.result())
 
     async def passage(self, *, document_id: str, version: int, n: int, access: Access) -> Passage | None:
         """Return one passage if `access` may read it."""
@@ -216,7 +222,15 @@ class Index:
         found = await self._read(lambda client: client.query_batch_points(alias, requests))
         return [{str(point.id): point.score for point in one.points} for one in found]
 
-    async def _hits(self, best: Sequence[Fused], vector: Sequence[float]) -> list[Hit]:
+    async def _rarest(self) -> float:
+        """Return the weight of a term that only one passage has (the IDF of BM25): it grows with the collection."""
+        if time.monotonic() - self._counted_at > _COUNT_EVERY:
+            alias = self._settings.alias
+            self._size = (await self._read(lambda client: client.count(alias, exact=False))).count
+            self._counted_at = time.monotonic()
+        return math.log1p(max(self._size - 0.5, 0.5) / 1.5)
+
+    async def _hits(self, best: Sequence[Fused], vector: Sequence[float], *, unit: float) -> list[Hit]:
         """Fetch what is shown; a point deleted since the search is left out."""
         ids = [one.point_id for one in best]
         alias = self._settings.alias
@@ -224,7 +238,7 @@ class Index:
             alias, ids, with_payload=True, with_vectors=[DENSE]
         )
         found = {str(record.id): record for record in await self._read(fetch)} if ids else {}
-        return [_hit(one, found[one.point_id], vector) for one in best if one.point_id in found]
+        return [_hit(one, found[one.point_id], vector, unit) for one in best if one.point_id in found]
 
     def _points(self, passages: Sequence[Passage], vectors: Sequence[Sequence[float]]) -> list[models.PointStruct]:
         return [
@@ -303,10 +317,10 @@ def _sparse(terms: SparseTerms) -> models.SparseVector:
     return models.SparseVector(indices=list(terms.indices), values=list(terms.values))
 
 
-def _hit(fused: Fused, record: models.Record, vector: Sequence[float]) -> Hit:
+def _hit(fused: Fused, record: models.Record, vector: Sequence[float], unit: float) -> Hit:
     stored = record.vector if isinstance(record.vector, dict) else {}
     dense = _cosine(vector, stored.get(DENSE, ()))
-    return Hit(passage=_passage(record.payload), score=fused.score, dense=dense, terms=fused.terms or 0.0)
+    return Hit(passage=_passage(record.payload), score=fused.score, dense=dense, terms=(fused.terms or 0.0) / unit)
 
 
 def _cosine(one: Sequence[float], other: Any) -> float:

@@ -50,8 +50,9 @@ class Passage:
 class Hit:
     """A passage found for a question.
 
-    `score` is the fused score that orders hits; `dense` is the cosine similarity in [-1, 1] and `terms` the
-    BM25 score (0 where no term matched): answerability is judged from the two halves.
+    `score` is the fused score that orders hits; `dense` is the cosine similarity in [-1, 1] and `terms` the BM25 score
+    over that of the collection's rarest term, so that it means the same in a small collection and a large one (0 where
+    no term matched): answerability is judged from the two halves.
     """
 
     passage: Passage
