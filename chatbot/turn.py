@@ -90,7 +90,7 @@ async def open_turn(question: Question, who: Principal, services: Services) -> T
     prompt = build_prompt(screened.text, said, found, language, services)
     answer_tokens = await services.ledger.expected_answer_tokens(who.tenant, question.max_answer_tokens)
     reservation = await services.ledger.reserve(
-        Caller(tenant=who.tenant, sub=who.sub, model=services.models.model, roles=who.roles),
+        Caller.of(who, services.models.model),
         prompt_tokens=0 if reply else len(prompt.answer_ids),
         answer_tokens=answer_tokens,
         lease_seconds=services.settings.longest_answer,

@@ -1,5 +1,5 @@
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import anyio
@@ -290,6 +290,30 @@ async def test_limits_follow_the_tenant(redis: Redis, clock: Clock) -> None:
     ledger = ledger_of(redis, limited(tokens_per_minute=100), clock, tenants=mine)
     assert (await ledger.limits(who)).limit_tokens == 7
     assert (await ledger.limits(someone())).limit_tokens == 100
+
+
+async def test_cached_prompt_tokens_cost_their_weight_in_the_minute_and_the_day(redis: Redis, clock: Clock) -> None:
+    plan = limited(tokens_per_minute=100, tokens_per_day=1000).model_copy(update={"cached_weight": 0.25})
+    ledger, who = ledger_of(redis, plan, clock), someone()
+    usage = Usage(prompt_tokens=60, cached_tokens=40, answer_tokens=10)
+    left = await ledger.settle(await reserve(ledger, who, 100), usage)
+    assert left is not None
+    assert (left.remaining_tokens, left.remaining_today) == (100 - 40, 1000 - 40)
+
+
+async def test_a_plan_that_changes_holds_from_the_next_reservation_and_extension_on(redis: Redis, clock: Clock) -> None:
+    plans = [limited(tokens_per_minute=100)]
+    staff = HUGE.model_copy(update={"tokens_per_minute": 500})
+    ledger = Ledger(redis, RedisBreaker(PATIENT), LedgerSettings(), plan_of=lambda _: plans[-1], clock=clock)
+    who = someone()
+    reservation = await reserve(ledger, who, 80)
+    plans.append(limited(tokens_per_minute=70).model_copy(update={"roles": {"staff": staff}}))
+    assert await ledger.extend(reservation, more_tokens=1) is None
+    assert (await refused(ledger, who, 1)).scope == "user"
+    boss = replace(who, roles=frozenset({"customer", "staff"}))
+    assert (await reserve(ledger, boss, 420)).limits.limit_tokens == 500, "the role's limit, the same user's spending"
+    with pytest.raises(TooLarge):
+        await reserve(ledger, boss, 501)
 
 
 async def test_limits_say_what_is_left_and_when_all_of_it_is_back(redis: Redis, clock: Clock) -> None:
