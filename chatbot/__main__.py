@@ -1,10 +1,10 @@
-"""The `chatbot` command: serve the chat API, make a demo token, verify the audit trail."""
+"""The `chatbot` command: serve the chat API, make a demo token, verify the audit trail, stop it in an emergency."""
 
 import asyncio
 import time
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from pydantic import ValidationError
@@ -13,11 +13,13 @@ from chatbot.app import create_app
 from chatbot.audit import Audit
 from chatbot.audit_chain import Problem
 from chatbot.local_identity import LocalSigner, key_pair
+from chatbot.pool import ModelsMisconfigured
 from chatbot.serving import PortTaken, bind, listening, until_told
 from chatbot.settings import Settings
 from chatbot.wiring import open_services
 from knowledge.database import open_engine
 from knowledge.identity import ROLES, Principal
+from knowledge.withdrawals import UNREADABLE, StopChange, open_withdrawals
 from telemetry.logs import configure_logs
 from telemetry.setup import tracing
 
@@ -77,6 +79,51 @@ def token(
     private, _ = key_pair(data_dir)
     who = Principal(tenant=tenant, sub=name, roles=frozenset(role), groups=frozenset(group))
     typer.echo(LocalSigner(private.read_text("ascii")).token(who, hours=hours)[0])
+
+
+Model = Annotated[str | None, typer.Option(help="Only this entry of the MODELS_FILE (`primary` with LLM_URLS).")]
+By = Annotated[str, typer.Option(help="Who does it.")]
+Reason = Annotated[str, typer.Option(help="Why.")]
+
+
+@app.command()
+def stop(by: By, reason: Reason, model: Model = None) -> None:
+    """Stop every answer on every replica within seconds, or all that one model says."""
+    _change("stop", model, by, reason)
+
+
+@app.command()
+def resume(by: By, reason: Reason, model: Model = None) -> None:
+    """Let the chatbot, or one model, answer again."""
+    _change("resume", model, by, reason)
+
+
+def _change(action: Literal["stop", "resume"], model: str | None, by: str, reason: str) -> None:
+    settings = settings_or_exit()
+    made = StopChange(action=action, model=model, by=by, reason=reason, at=time.time())
+    try:
+        typer.echo(asyncio.run(_changed(settings, made)))
+    except (ValueError, ModelsMisconfigured) as exc:
+        typer.echo(f"chatbot: {exc}", err=True)
+        raise typer.Exit(2) from exc
+    except UNREADABLE as exc:
+        typer.echo(f"chatbot: nothing was changed, the database cannot be written ({type(exc).__name__})", err=True)
+        raise typer.Exit(1) from exc
+
+
+async def _changed(settings: Settings, made: StopChange) -> str:
+    engine = open_engine(settings.database)
+    try:
+        async with open_withdrawals(engine) as withdrawals:
+            known = {*settings.models.read().names, *withdrawals.stopped_models()} if made.model else set()
+            if made.model is not None and made.model not in known:
+                raise ValueError(f"no model is named {made.model}: there are {', '.join(sorted(known))}")
+            await withdrawals.change(made)
+            everything = "everything is stopped" if withdrawals.stopped() else "the chatbot answers"
+            models = ", ".join(sorted(withdrawals.stopped_models())) or "none"
+            return f"{everything}; stopped models: {models}"
+    finally:
+        await engine.dispose()
 
 
 @audit_app.command()

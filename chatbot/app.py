@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from chatbot.errors import StoreUnavailable
 from chatbot.local_identity import LocalSigner
 from chatbot.problems import install_problems
-from chatbot.routes import answers, chat, conversations, limits, openai, probes
+from chatbot.routes import answers, chat, conversations, limits, openai, probes, stops
 from chatbot.routes.demo import demo_router
 from chatbot.routes.headers import headers_now
 from chatbot.services import Services
@@ -125,7 +125,15 @@ def create_app(
     app.state.services = services
     app.state.draining = False
     install_problems(app, openai.FORMATS)
-    for routes in (chat.router, answers.router, conversations.router, limits.router, openai.router, probes.router):
+    for routes in (
+        chat.router,
+        answers.router,
+        conversations.router,
+        limits.router,
+        openai.router,
+        stops.router,
+        probes.router,
+    ):
         app.include_router(routes)
     if demo is not None:
         app.include_router(demo_router(demo, tenant=demo_tenant))

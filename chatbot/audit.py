@@ -130,6 +130,12 @@ class AuditClosed:
     error: str | None
     grounded: bool
     at: float
+    models: tuple[str, ...] = ()
+    """Those that said some of it."""
+    rung: str = ""
+    """How far down the ladder it went: replica, fallback, cached, quoted, handoff."""
+    cached_answer_id: str = ""
+    """The answer that was shown again."""
 
     def entry(self, writer: str, sequence: int, keys: AuditKeys) -> Closed:  # noqa: ARG002  as AuditOpened's
         return Closed(
@@ -144,6 +150,9 @@ class AuditClosed:
             finish_reason=self.finish_reason,
             error=self.error,
             grounded=self.grounded,
+            models=self.models,
+            rung=self.rung,
+            cached_answer_id=self.cached_answer_id,
         )
 
 

@@ -50,6 +50,9 @@ class Closed(Entry, frozen=True, kw_only=True, tag="closed"):
     finish_reason: str | None
     error: str | None
     grounded: bool
+    models: tuple[str, ...] = ()
+    rung: str = ""
+    cached_answer_id: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from chatbot.admission import Started, TurnedAway
 from chatbot.events import Usage
 from chatbot.model_call import ModelCallFinished
+from chatbot.notices import Rung
 from chatbot.plans import PlansRead
 from knowledge.passage import Language
 
@@ -30,6 +31,8 @@ class TurnFinished:
     usage: Usage
     withheld: int
     citations: int
+    rung: Rung | None
+    """How far down the ladder the answer went, if at all."""
 
 
 class Metrics:
@@ -61,6 +64,7 @@ class Metrics:
             "chatbot_model_first_token_seconds", "Endpoint called to its first token", ["group", "kind"]
         )
         self.failover_tokens = counter("chatbot_failover_prompt_tokens", "Prompt tokens computed again by failover")
+        self.ladder = counter("chatbot_ladder", "Answers that another than the conversation's endpoint gave", ["rung"])
         self.takeovers = counter("chatbot_takeovers", "Answers taken over from a dead replica", ["why"])
 
         self.plans_outdated = gauge("chatbot_plans_outdated", "The plans file was refused and older plans apply")
@@ -88,6 +92,8 @@ class Metrics:
         self.tokens.labels("answer").inc(turn.usage.answer_tokens)
         self.withheld.labels(turn.language).inc(turn.withheld)
         self.citations.labels(turn.language).inc(turn.citations)
+        if turn.rung is not None:
+            self.ladder.labels(turn.rung.value).inc()
 
     def admitted(self, record: Started | TurnedAway) -> None:
         """Observe that an answer got its slot, or that a question got no place (a hook)."""

@@ -1,16 +1,26 @@
-"""What a `notice` says, in the customer's language."""
+"""What a `notice` says, in the customer's language, and the rungs of the ladder down, each of which has one."""
 
 from collections.abc import Mapping
+from enum import StrEnum
 from typing import Final
 
 from chatbot.events import Notice, NoticeCode
 from knowledge.passage import Language
 
+
+class Rung(StrEnum):
+    """Who answers when the conversation's own endpoint cannot, best first (design section 7)."""
+
+    REPLICA = "replica"
+    FALLBACK = "fallback"
+    CACHED = "cached"
+    QUOTED = "quoted"
+    HANDOFF = "handoff"
+
+
+LADDER: Final = tuple(Rung)
+
 _TEXTS: Final[Mapping[NoticeCode, Mapping[Language, str]]] = {
-    NoticeCode.DEGRADED: {
-        "ko": "지금은 답변을 만들 수 없어 안내 문서의 해당 부분을 그대로 보여 드립니다.",
-        "en": "An answer cannot be written right now, so here is what the documents say, word for word.",
-    },
     NoticeCode.MASKED: {
         "ko": "질문에 있던 개인정보는 가리고 처리했습니다.",
         "en": "Personal data in your question was masked before it was used.",
@@ -19,13 +29,51 @@ _TEXTS: Final[Mapping[NoticeCode, Mapping[Language, str]]] = {
         "ko": "지금은 이전 대화를 볼 수 없고 이 대화도 저장되지 않습니다.",
         "en": "Earlier messages cannot be read right now, and this one is not kept.",
     },
-    NoticeCode.MODEL_SWITCHED: {
-        "ko": "다른 서버가 이어서 답변합니다.",
-        "en": "Another server continues this answer.",
-    },
+}
+_RUNGS: Final[Mapping[Rung, tuple[NoticeCode, Mapping[Language, str]]]] = {
+    Rung.REPLICA: (
+        NoticeCode.MODEL_SWITCHED,
+        {"ko": "다른 서버가 이어서 답변합니다.", "en": "Another server continues this answer."},
+    ),
+    Rung.FALLBACK: (
+        NoticeCode.MODEL_SWITCHED,
+        {
+            "ko": "지금은 더 작은 예비 모델이 답변합니다.",
+            "en": "A smaller backup model answers right now.",
+        },
+    ),
+    Rung.CACHED: (
+        NoticeCode.DEGRADED,
+        {
+            "ko": "지금은 새 답변을 만들 수 없어, 같은 질문에 앞서 드렸던 답변을 다시 보여 드립니다. "
+            "근거 문서는 그때와 같습니다.",
+            "en": "A new answer cannot be written right now, so this is the answer that was given to the same question "
+            "before. The documents behind it are unchanged.",
+        },
+    ),
+    Rung.QUOTED: (
+        NoticeCode.DEGRADED,
+        {
+            "ko": "지금은 답변을 만들 수 없어 안내 문서의 해당 부분을 그대로 보여 드립니다.",
+            "en": "An answer cannot be written right now, so here is what the documents say, word for word.",
+        },
+    ),
+    Rung.HANDOFF: (
+        NoticeCode.DEGRADED,
+        {
+            "ko": "지금은 답변을 만들 수 없고 보여 드릴 안내 문서도 찾지 못했습니다.",
+            "en": "An answer cannot be written right now, and no document was found to show instead.",
+        },
+    ),
 }
 
 
 def notice(code: NoticeCode, language: Language) -> Notice:
     """Return the notice of that code."""
     return Notice(code=code, text=_TEXTS[code][language])
+
+
+def notice_of(rung: Rung, language: Language) -> Notice:
+    """Return the notice that tells who answers."""
+    code, texts = _RUNGS[rung]
+    return Notice(code=code, text=texts[language])

@@ -8,6 +8,7 @@ from fastapi import Depends, Request
 from pydantic import BaseModel
 
 from chatbot.admission import Admission
+from chatbot.answer_cache import AnswerCache
 from chatbot.answer_log import AnswerLog
 from chatbot.answerability import AnswerabilitySettings
 from chatbot.answers import Answers
@@ -56,6 +57,7 @@ class Services:
     bank_names: tuple[str, ...]
     authenticator: Authenticator
     admission: Admission
+    answer_cache: AnswerCache
     answers: Answers
     answer_log: AnswerLog
     audit: Audit

@@ -10,6 +10,7 @@ from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from chatbot.admission import AdmissionSettings
+from chatbot.answer_cache import AnswerCacheSettings
 from chatbot.answer_log import AnswerLogSettings
 from chatbot.answers import AnswersSettings
 from chatbot.audit import AuditSettings
@@ -60,6 +61,7 @@ class Settings(BaseSettings):
     log_format: Literal["json", "console"] = "json"
     turn: TurnSettings = TurnSettings()
     admission: AdmissionSettings = AdmissionSettings()
+    answer_cache: AnswerCacheSettings = AnswerCacheSettings()
     answers: AnswersSettings = AnswersSettings()
     answer_log: AnswerLogSettings = AnswerLogSettings()
     history: HistorySettings = HistorySettings()

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 
 import msgspec
 
+from chatbot.answer_cache import Basis, CachedAnswer
 from chatbot.answer_log import AnswerId, PassageRef
 from chatbot.audit import AuditClosed, AuditOpened
 from chatbot.errors import ChatError
@@ -27,7 +28,8 @@ from chatbot.hearsay import Earlier
 from chatbot.history import Conversation, StoredMessage
 from chatbot.ledger import Reservation
 from chatbot.metrics import TurnFinished
-from chatbot.models import Delta
+from chatbot.models import Delta, ModelDone
+from chatbot.notices import LADDER, Rung
 from chatbot.prompt import Prompt
 from chatbot.retrieval import Found
 from chatbot.running import Running
@@ -81,6 +83,8 @@ class Turn:
     notices: tuple[Notice, ...]
     trace_id: str
     opened_at: float
+    is_first: bool = False
+    """Whether nothing was said before it and it is asked for the first time."""
 
 
 @dataclass(slots=True)
@@ -94,6 +98,9 @@ class Draft:
     withheld: int = 0
     first_token_at: float | None = None
     shown: list[Event] = field(default_factory=list)
+    models: tuple[str, ...] = ()
+    rung: Rung | None = None
+    cached_answer_id: str = ""
 
     @classmethod
     def of(cls, turn: Turn, running: Running) -> "Draft":
@@ -110,6 +117,16 @@ class Draft:
             cached_tokens=self.usage.cached_tokens,
             answer_tokens=self.usage.answer_tokens + len(delta.token_ids),
         )
+
+    def ended(self, done: ModelDone) -> None:
+        """Take note that the model is through."""
+        self.usage, self.finish_reason, self.models = done.usage, FinishReason(done.finish_reason), done.models
+        if done.retried:
+            self.descend(Rung.REPLICA)
+
+    def descend(self, rung: Rung) -> None:
+        """Take note of who answers, unless it went further down before."""
+        self.rung = max(self.rung or rung, rung, key=LADDER.index)
 
     @property
     def text(self) -> str:
@@ -162,6 +179,9 @@ def audit_closed(turn: Turn, draft: Draft, services: Services) -> AuditClosed:
         error=draft.error.code if draft.error else None,
         grounded=draft.grounded,
         at=services.now(),
+        models=draft.models,
+        rung=draft.rung or "",
+        cached_answer_id=draft.cached_answer_id,
     )
 
 
@@ -201,6 +221,33 @@ def passage_refs(turn: Turn) -> tuple[PassageRef, ...]:
     """Return which passages stand behind the sources, in their order."""
     shown = [hit.passage for hit in turn.found.hits[: turn.prompt.passages]] if turn.reply is None else []
     return tuple(PassageRef(document_id=p.document_id, version=p.version, n=p.n) for p in shown)
+
+
+def basis(turn: Turn, services: Services) -> Basis:
+    """Return what an answer to the question stands on."""
+    return Basis(
+        tenant=turn.who.tenant,
+        groups=turn.who.groups,
+        question=turn.screened.text,
+        passages=passage_refs(turn),
+        prompt_version=services.prompts.version,
+        model=services.models.model,
+        language=turn.language,
+    )
+
+
+def may_be_cached(turn: Turn) -> bool:
+    """Return whether the question alone decides its answer, and says nothing of who asks."""
+    return turn.is_first and turn.reply is None and not turn.screened.masked
+
+
+def to_be_cached(turn: Turn, draft: Draft, services: Services) -> CachedAnswer | None:
+    """Return the answer as it may be shown again: whole, grounded in all it says, by the primary model alone."""
+    whole = draft.error is None and draft.finish_reason is FinishReason.STOP and draft.withheld == 0
+    if not (may_be_cached(turn) and whole and draft.grounded and draft.models == (services.models.model,)):
+        return None
+    citations = tuple(event for event in draft.shown if isinstance(event, Citation))
+    return CachedAnswer(answer_id=turn.answer_id, text=draft.text, citations=citations, at=services.now())
 
 
 def asked(turn: Turn, services: Services) -> StoredMessage:
@@ -261,4 +308,5 @@ def record(turn: Turn, draft: Draft, *, now: float) -> TurnFinished:
         usage=draft.usage,
         withheld=draft.withheld,
         citations=sum(isinstance(event, Citation) for event in draft.shown),
+        rung=draft.rung,
     )

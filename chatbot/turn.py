@@ -6,8 +6,8 @@ event is put after everything is settled, so that a quick customer finds the his
 """
 
 import time
-from collections.abc import Sequence
-from contextlib import aclosing, suppress
+from collections.abc import Iterator, Sequence
+from contextlib import aclosing, contextmanager, suppress
 from dataclasses import replace
 from uuid import uuid4
 
@@ -18,7 +18,7 @@ from opentelemetry import trace
 from chatbot import answerability, guard
 from chatbot.admission import Place
 from chatbot.answer_log import AnswerId
-from chatbot.citations import CitationStream, quote_passages
+from chatbot.citations import CitationStream, QuotedAnswer, quote_passages
 from chatbot.errors import (
     AuditUnavailable,
     ChatError,
@@ -42,7 +42,7 @@ from chatbot.hearsay import admitted
 from chatbot.history import Conversation, Owner, Said, StoredMessage, path_to, window
 from chatbot.ledger import Caller, Reservation
 from chatbot.models import Delta, ModelDone, Sampling, Switched
-from chatbot.notices import notice
+from chatbot.notices import Rung, notice, notice_of
 from chatbot.prompt import Prompt
 from chatbot.retrieval import Found
 from chatbot.running import Running
@@ -59,9 +59,12 @@ from chatbot.transcript import (
     asked,
     audit_closed,
     audit_opened,
+    basis,
     last_event,
+    may_be_cached,
     record,
     sources,
+    to_be_cached,
 )
 from knowledge.access import Access
 from knowledge.identity import Principal
@@ -112,6 +115,7 @@ async def open_turn(question: Question, who: Principal, services: Services) -> T
         notices=(notice(NoticeCode.MASKED, language),) if screened.masked else (),
         trace_id=current_trace_id(),
         opened_at=time.monotonic(),
+        is_first=not said and question.id is None,
     )
     try:
         recorded = await record_opening(turn, services)
@@ -232,10 +236,13 @@ async def answer(turn: Turn, running: Running, place: Place, services: Services)
         if turn.reply is not None:
             say(turn.reply, turn, running, draft, services)
         else:
-            await ask_the_model(turn, running, draft, place, services)
+            with until_revoked(turn, services) as taken_back:
+                await ask_the_model(turn, running, draft, place, services)
+            if taken_back.cancelled_caught:
+                say(Reply.EMERGENCY, turn, running, draft, services)
         running.check_repeated()
     except (ModelUnavailable, Overloaded) as exc:
-        fall_back_on_quotes(exc, turn, running, draft, services)
+        await answer_without_a_model(exc, turn, running, draft, services)
     except ChatError as exc:
         draft.error = exc
     except Exception:
@@ -325,9 +332,9 @@ async def stream_answer(turn: Turn, running: Running, draft: Draft, place: Place
                     show(checks.feed(delta.text), running, draft)
                     reservation = await within_reservation(reservation, draft, services)
                 case Switched():
-                    show([notice(NoticeCode.MODEL_SWITCHED, turn.language)], running, draft)
+                    descend(Rung.FALLBACK if delta.group == "fallback" else Rung.REPLICA, turn, running, draft)
                 case ModelDone():
-                    draft.usage, draft.finish_reason = delta.usage, FinishReason(delta.finish_reason)
+                    draft.ended(delta)
             if reservation is None:
                 draft.finish_reason = FinishReason.BUDGET
                 break
@@ -365,6 +372,18 @@ def revoked(turn: Turn, services: Services) -> bool:
     )
 
 
+@contextmanager
+def until_revoked(turn: Turn, services: Services) -> Iterator[anyio.CancelScope]:
+    """Cancel the block when the bank takes back what the answer stands on, however long the model is silent."""
+
+    def look() -> None:
+        if revoked(turn, services):
+            scope.cancel()
+
+    with anyio.CancelScope() as scope, services.withdrawals.heard_by(look):
+        yield scope
+
+
 def conclude(checks: CitationStream, turn: Turn, running: Running, draft: Draft, services: Services) -> None:
     """Decide what the answer was: grounded, refused by the model itself, or withheld by the checks.
 
@@ -375,7 +394,8 @@ def conclude(checks: CitationStream, turn: Turn, running: Running, draft: Draft,
     if draft.finish_reason is FinishReason.HANDOFF:
         say(Reply.EMERGENCY, turn, running, draft, services)
     elif not checks.text.strip():
-        if checks.withheld and quote(turn, running, draft, attempt=checks.attempt):
+        if checks.withheld and (quoted := quotes(turn, attempt=checks.attempt)).citations:
+            show_quotes(quoted, running, draft)
             return
         say(Reply.CANNOT_VERIFY, turn, running, draft, services)
         if checks.withheld:
@@ -392,25 +412,58 @@ def say(reply: Reply, turn: Turn, running: Running, draft: Draft, services: Serv
     draft.grounded = False
 
 
-def quote(turn: Turn, running: Running, draft: Draft, *, attempt: str = "") -> bool:
-    """Show what in the passages is nearest to the question, word for word and cited; return whether there is any."""
+def quotes(turn: Turn, *, attempt: str = "") -> QuotedAnswer:
+    """Return what in the passages is nearest to the question, word for word and cited."""
     passages = [hit.passage for hit in turn.found.hits[: turn.prompt.passages]]
-    quoted = quote_passages(turn.found.wording, passages, turn.language, attempt=attempt)
+    return quote_passages(turn.found.wording, passages, turn.language, attempt=attempt)
+
+
+def show_quotes(quoted: QuotedAnswer, running: Running, draft: Draft) -> None:
+    """Show the quotes, where there are any."""
     if quoted.text:
         show([Token(text=quoted.text), *quoted.citations], running, draft)
     draft.grounded = bool(quoted.citations)
-    return draft.grounded
 
 
-def fall_back_on_quotes(exc: ChatError, turn: Turn, running: Running, draft: Draft, services: Services) -> None:
-    """With every model away: the passages themselves, quoted and cited, and a person to talk to."""
+def descend(rung: Rung, turn: Turn, running: Running, draft: Draft) -> None:
+    """Go down the ladder, and say so."""
+    draft.descend(rung)
+    show([notice_of(rung, turn.language)], running, draft)
+
+
+async def answer_without_a_model(
+    exc: ChatError, turn: Turn, running: Running, draft: Draft, services: Services
+) -> None:
+    """With every model away: what was answered before on the same basis, or the passages themselves and a person."""
     if draft.text:
         draft.error = exc
         return
-    show([notice(NoticeCode.DEGRADED, turn.language)], running, draft)
-    quoted = quote(turn, running, draft)
+    draft.usage = Usage()  # nobody pays for what no model said
+    if await answer_again(turn, running, draft, services):
+        return
+    if revoked(turn, services):
+        say(Reply.EMERGENCY, turn, running, draft, services)
+        return
+    quoted = quotes(turn)
+    descend(Rung.QUOTED if quoted.text else Rung.HANDOFF, turn, running, draft)
+    show_quotes(quoted, running, draft)
     say(Reply.UNAVAILABLE, turn, running, draft, services)
-    draft.grounded = quoted
+    draft.grounded = bool(quoted.citations)
+
+
+async def answer_again(turn: Turn, running: Running, draft: Draft, services: Services) -> bool:
+    """Show the answer that the same question got before from the same passages; return whether there is one."""
+    if not may_be_cached(turn):
+        return False
+    cached = await services.answer_cache.find(basis(turn, services))
+    if cached is None or revoked(turn, services):
+        return False
+    if services.models.tokenizer.count(cached.text) > turn.max_answer_tokens:
+        return False
+    descend(Rung.CACHED, turn, running, draft)
+    show([Token(text=cached.text), *cached.citations], running, draft)
+    draft.finish_reason, draft.grounded, draft.cached_answer_id = FinishReason.STOP, True, cached.answer_id
+    return True
 
 
 # --- the end ---------------------------------------------------------------------------------------------------------
@@ -427,6 +480,7 @@ async def finish(turn: Turn, running: Running, draft: Draft, services: Services)
             return
         limits = await settle(turn, draft, services)
         await remember(turn, answered(turn, draft, services), services)
+        await keep_for_later(turn, draft, services)
         await close_audit(turn, draft, services)
     if scope.cancelled_caught:
         log.error("finish_timed_out", answer_id=turn.answer_id)
@@ -442,6 +496,12 @@ async def settle(turn: Turn, draft: Draft, services: Services) -> Limits | None:
     except StoreUnavailable:
         log.warning("settle_failed", answer_id=turn.answer_id)  # it stays charged until its window passes
         return None
+
+
+async def keep_for_later(turn: Turn, draft: Draft, services: Services) -> None:
+    """Keep a grounded answer for when no model can give one."""
+    if (answer := to_be_cached(turn, draft, services)) is not None:
+        await services.answer_cache.keep(basis(turn, services), answer)
 
 
 async def close_audit(turn: Turn, draft: Draft, services: Services) -> None:

@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 import knowledge.index
 from chatbot.admission import Admission
+from chatbot.answer_cache import AnswerCache
 from chatbot.answer_log import AnswerLog
 from chatbot.answers import Answers
 from chatbot.audit import UNAVAILABLE, open_audit
@@ -68,6 +69,8 @@ async def open_services(
         ratings = Ratings(engine)
         await ratings.prepare()
         withdrawals = await stack.enter_async_context(open_withdrawals(engine))
+        models.stop(withdrawals.stopped_models())
+        stack.enter_context(withdrawals.heard_by(lambda: models.stop(withdrawals.stopped_models())))
         # Entered last, so left first: no answer outlives what it uses.
         tasks = await stack.enter_async_context(anyio.create_task_group())
         stack.callback(tasks.cancel_scope.cancel)
@@ -80,6 +83,7 @@ async def open_services(
             bank_names=tuple(banks.values()),
             authenticator=authenticator,
             admission=admission,
+            answer_cache=AnswerCache(redis, breaker, settings.answer_cache),
             answers=Answers(answer_log, tasks, settings.answers, on_taken=metrics.answer_taken),
             answer_log=answer_log,
             audit=audit,
