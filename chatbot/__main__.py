@@ -19,7 +19,7 @@ from chatbot.settings import Settings
 from chatbot.wiring import open_services
 from knowledge.database import open_engine
 from knowledge.identity import ROLES, Principal
-from knowledge.withdrawals import UNREADABLE, StopChange, open_withdrawals
+from knowledge.withdrawals import UNREADABLE, StopChange, known_withdrawals
 from telemetry.logs import configure_logs
 from telemetry.setup import tracing
 
@@ -114,14 +114,13 @@ def _change(action: Literal["stop", "resume"], model: str | None, by: str, reaso
 async def _changed(settings: Settings, made: StopChange) -> str:
     engine = open_engine(settings.database)
     try:
-        async with open_withdrawals(engine) as withdrawals:
-            known = {*settings.models.read().names, *withdrawals.stopped_models()} if made.model else set()
-            if made.model is not None and made.model not in known:
-                raise ValueError(f"no model is named {made.model}: there are {', '.join(sorted(known))}")
-            await withdrawals.change(made)
-            everything = "everything is stopped" if withdrawals.stopped() else "the chatbot answers"
-            models = ", ".join(sorted(withdrawals.stopped_models())) or "none"
-            return f"{everything}; stopped models: {models}"
+        withdrawals = await known_withdrawals(engine)
+        known = {*settings.models.read().names, *withdrawals.stopped_models()} if made.model else set()
+        if made.model is not None and made.model not in known:
+            raise ValueError(f"no model is named {made.model}: there are {', '.join(sorted(known))}")
+        await withdrawals.change(made)
+        everything = "everything is stopped" if withdrawals.stopped() else "the chatbot answers"
+        return f"{everything}; stopped models: {', '.join(sorted(withdrawals.stopped_models())) or 'none'}"
     finally:
         await engine.dispose()
 

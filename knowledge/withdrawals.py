@@ -186,14 +186,24 @@ class Withdrawals:
         await self.read()
 
 
+async def known_withdrawals(engine: AsyncEngine, settings: WithdrawalsSettings | None = None) -> Withdrawals:
+    """Make the tables where they are missing, and return what they say now.
+
+    Raises:
+        SQLAlchemyError, OSError, TimeoutError: they cannot be read.
+    """
+    await create_tables(engine, METADATA)
+    withdrawals = Withdrawals(engine, settings or WithdrawalsSettings())
+    await withdrawals.read()
+    return withdrawals
+
+
 @asynccontextmanager
 async def open_withdrawals(
     engine: AsyncEngine, settings: WithdrawalsSettings | None = None
 ) -> AsyncGenerator[Withdrawals]:
-    """Make the table where it is missing, read it once, and go on reading it while the block runs."""
-    await create_tables(engine, METADATA)
-    withdrawals = Withdrawals(engine, settings or WithdrawalsSettings())
-    await withdrawals.read()
+    """Make the tables where they are missing, read them once, and go on reading them while the block runs."""
+    withdrawals = await known_withdrawals(engine, settings)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(withdrawals.watch)
         try:

@@ -1,6 +1,7 @@
 """Two replicas of the chat API behind HAProxy, over one Redis, one SQL database and two model endpoints."""
 
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -100,6 +101,8 @@ class Cluster:
     port: int
     replicas: tuple[Server, Server]
     models: tuple[Server, Server]
+    fallback: Server | None
+    environment: dict[str, str] = field(repr=False)
     stats: Path
     database: Path
     redis: BlockingRedis = field(repr=False)
@@ -109,13 +112,13 @@ class Cluster:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def token(self, sub: str) -> str:
-        who = Principal(tenant=TENANT, sub=sub, roles=frozenset({"customer"}), groups=frozenset())
+    def token(self, sub: str, *, role: str = "customer") -> str:
+        who = Principal(tenant=TENANT, sub=sub, roles=frozenset({role}), groups=frozenset())
         return self.signer.token(who)[0]
 
-    def client(self, sub: str, *, url: str | None = None) -> httpx2.AsyncClient:
+    def client(self, sub: str, *, url: str | None = None, role: str = "customer") -> httpx2.AsyncClient:
         """Return a signed-in client of the balancer, or of one replica."""
-        headers = {"authorization": f"Bearer {self.token(sub)}"}
+        headers = {"authorization": f"Bearer {self.token(sub, role=role)}"}
         return httpx2.AsyncClient(base_url=url or self.url, headers=headers, timeout=30)
 
     async def tell(self, **behaviour: object) -> None:
@@ -125,9 +128,9 @@ class Cluster:
                 (await http.post(f"{model.url}/script", json=behaviour)).raise_for_status()
 
     async def restore(self) -> None:
-        """Set both models back."""
+        """Set the models back."""
         async with httpx2.AsyncClient() as http:
-            for model in self.models:
+            for model in (*self.models, *([self.fallback] if self.fallback else [])):
                 (await http.delete(f"{model.url}/script")).raise_for_status()
 
     async def running(self, model: Server) -> int:
@@ -153,6 +156,16 @@ class Cluster:
         async with httpx2.AsyncClient() as http:
             lines = (await http.get(f"{replica.url}/metrics")).text.splitlines()
         return int(sum(float(line.split()[-1]) for line in lines if line.startswith((f"{name} ", f"{name}{{"))))
+
+    async def counted(self, name: str, **labels: str) -> float:
+        """Return the sum of a counter over the replicas and over the labels that are not named."""
+        wanted, total = [f'{label}="{value}"' for label, value in labels.items()], 0.0
+        async with httpx2.AsyncClient() as http:
+            for replica in self.replicas:
+                lines = (await http.get(f"{replica.url}/metrics")).text.splitlines()
+                mine = [line for line in lines if line.startswith(f"{name}{{") and all(w in line for w in wanted)]
+                total += sum(float(line.split()[-1]) for line in mine)
+        return total
 
     async def owner(self) -> int:
         """Return which replica runs the only answer there is; wait until one does."""
@@ -236,13 +249,16 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def clustered(folder: Path, redis_url: str, **settings: str) -> Iterator[Cluster]:
-    """Load the documents once, give each replica its own copy of the index, and serve."""
+def clustered(folder: Path, redis_url: str, *, smaller: str = "", **settings: str) -> Iterator[Cluster]:
+    """Load the documents once, give each replica its own copy of the index, and serve; `smaller` names a fallback."""
     first, second = folder / "first", folder / "second"
     first.mkdir()
     private, public = key_pair(first)
     write_tokenizer(folder / "tokenizer")
     models = (scripted(folder, 0), scripted(folder, 1))
+    fallback = scripted(folder, 2, name=smaller) if smaller else None
+    if fallback is not None:
+        settings["MODELS_FILE"] = str(models_file(folder, models, fallback))
     environment = dict(os.environ) | {  # noqa: TID251 - children inherit it
         "REDIS_URL": redis_url,
         "DATABASE_URL": f"sqlite+aiosqlite:///{first / 'bank.db'}",
@@ -262,7 +278,7 @@ def clustered(folder: Path, redis_url: str, **settings: str) -> Iterator[Cluster
     shutil.copytree(first / "qdrant", second / "qdrant")
     replicas = (api(first, environment), api(second, environment))
     balancer = balanced(folder, replicas)
-    servers = (*models, *replicas, balancer)
+    servers = (*models, *([fallback] if fallback else []), *replicas, balancer)
     with contextlib.ExitStack() as stack:
         redis = stack.enter_context(BlockingRedis.from_url(redis_url))
         for server in servers:
@@ -274,6 +290,8 @@ def clustered(folder: Path, redis_url: str, **settings: str) -> Iterator[Cluster
             port=balancer.port,
             replicas=replicas,
             models=models,
+            fallback=fallback,
+            environment=environment,
             stats=folder / "haproxy.sock",
             database=first / "bank.db",
             redis=redis,
@@ -281,9 +299,21 @@ def clustered(folder: Path, redis_url: str, **settings: str) -> Iterator[Cluster
         )
 
 
-def scripted(folder: Path, n: int) -> Server:
+def models_file(folder: Path, primaries: Sequence[Server], fallback: Server) -> Path:
+    """Write the MODELS_FILE of two endpoints of one model, and a smaller one."""
+    shared = {"tokenizer": str(folder / "tokenizer"), "profile": "scripted"}
+    groups = [
+        {"name": "main", "urls": [model.url for model in primaries], **shared},
+        {"name": "small", "group": "fallback", "urls": [fallback.url], **shared},
+    ]
+    file = folder / "models.yaml"
+    file.write_text(json.dumps(groups), encoding="utf-8")  # JSON is YAML
+    return file
+
+
+def scripted(folder: Path, n: int, *, name: str = "scripted") -> Server:
     port, log = free_port(), folder / f"model-{n}.log"
-    command = [sys.executable, "-m", "llm_server.scripted", "--port", str(port)]
+    command = [sys.executable, "-m", "llm_server.scripted", "--port", str(port), "--name", name]
     return Server(begin=lambda: spawned(command, log), port=port, log=log, ready="/health")
 
 
