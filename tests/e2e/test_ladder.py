@@ -358,9 +358,7 @@ async def test_a_changed_document_is_never_answered_from_before(
     await all_down(ladder)
     assert finish(await asked(ladder, replica)) == "stop"
     replica.stop()
-    changed = shutil.copytree(DOCUMENTS, tmp_path / "documents")
-    for file in changed.glob("*.md"):
-        file.write_text(file.read_text("utf-8").replace("0.5%", "0.7%"), encoding="utf-8")
+    changed = changed_document(json.loads(citations(whole)[0])["document_id"], tmp_path / "documents")
     environment = ladder.environment | {"DATA_DIR": str(ladder.database.parent)}
     load = ["load", str(changed), "--approved-by", "park", "--tenant", TENANT]
     await asyncio.to_thread(run_to_the_end, "ingest.__main__", load, environment, tmp_path / "load.log")
@@ -370,6 +368,17 @@ async def test_a_changed_document_is_never_answered_from_before(
     events = await asked(ladder, replica)
     assert (finish(events), codes(events)) == ("handoff", ["degraded"])
     assert "0.5%" not in text_of(events)
+
+
+def changed_document(document_id: str, folder: Path) -> Path:
+    """Return a folder with a new version of the document."""
+    folder.mkdir()
+    said = (DOCUMENTS / "샘물예금.md").read_text("utf-8")
+    assert "0.5%" in said
+    (folder / "new.md").write_text(said.replace("0.5%", "0.7%"), encoding="utf-8")
+    manifest = {"documents": [{"file": "new.md", "document_id": document_id}]}
+    (folder / "documents.yaml").write_text(json.dumps(manifest), encoding="utf-8")  # JSON is YAML
+    return folder
 
 
 async def newer(cluster: Cluster, replica: Server, whole: list[SentEvent]) -> bool:
