@@ -43,9 +43,9 @@ evals: setup ## Score retrieval and answers on the golden set with the cpu profi
 	@.venv/bin/llm-server fetch e5-small cpu
 	@.venv/bin/evals report --dataset evals/datasets/hanbit --profile cpu
 
-bench: setup ## Measure first token, throughput and memory against vLLM asked directly
+bench: setup ## Measure first token and memory against vLLM asked directly, then three times the load that can be served
 	@.venv/bin/llm-server fetch e5-small cpu-small
-	@$(PY) -m evals.bench
+	@$(PY) -m evals.bench; first=$$?; $(PY) -m evals.load && exit $$first
 
 charts: ## Check the Helm chart (not built yet)
 	@echo "charts/bank-chatbot is not built yet: it comes with the Kubernetes issue." >&2; exit 1

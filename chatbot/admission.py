@@ -46,7 +46,7 @@ class AdmissionSettings(BaseModel, frozen=True):
     queue: int = Field(64, ge=1, description="the most that may wait, of one priority and those before it")
     tenant_share: float = Field(0.5, gt=0, le=1, description="the most of the queue that one tenant may hold")
     first_token_target: float = Field(10.0, gt=0, description="nobody waits who would not start within these seconds")
-    longest_retry: float = Field(60.0, ge=1, description="the longest that anybody is told to stay away, in seconds")
+    longest_retry: float = Field(300.0, ge=1, description="the longest that anybody is told to stay away, in seconds")
     weights: dict[str, Annotated[float, Field(gt=0)]] = {}
     """Of tenants; 1 where none is set."""
     priorities: dict[Role, Annotated[int, Field(ge=0)]] = {"service": 10, "evals": 20}

@@ -21,7 +21,9 @@ log = structlog.get_logger(__name__)
 _RUNNING, _WAITING, _CACHE = "vllm:num_requests_running", "vllm:num_requests_waiting", "vllm:kv_cache_usage_perc"
 # Contexts grow as answers do: above this, running answers are about to be thrown out again (preempted).
 _CACHE_FULL = 0.95
-# While nothing waits, slots grow by this part of themselves a second.
+# Once nothing has waited for so many looks, slots grow with each by this part of themselves: whoever starts too many
+# makes everybody wait inside vLLM, where nobody is told.
+_CALM = 5
 _GROWTH = 8
 
 
@@ -61,8 +63,11 @@ def read_load(text: str) -> EndpointLoad:
     )
 
 
-def slots_after(slots: int, loads: Sequence[EndpointLoad], *, busy: int, most: int) -> int:
-    """Return how many slots there should be now, where there were `slots` of which `busy` are taken."""
+def slots_after(slots: int, loads: Sequence[EndpointLoad], *, busy: int, calm: int, most: int) -> int:
+    """Return how many slots there should be now, where there were `slots` of which `busy` are taken.
+
+    `calm` is how many looks in a row, this one included, have found nothing waiting.
+    """
     if not loads:
         return most
     running, waiting = sum(load.running for load in loads), sum(load.waiting for load in loads)
@@ -71,7 +76,7 @@ def slots_after(slots: int, loads: Sequence[EndpointLoad], *, busy: int, most: i
         return max(1, min(slots, busy) - math.ceil(waiting * ours))
     if max(load.cache for load in loads) >= _CACHE_FULL:
         return max(1, min(slots, busy))
-    return min(most, slots + max(1, slots // _GROWTH))
+    return min(most, slots + max(1, slots // _GROWTH)) if calm >= _CALM else min(most, slots)
 
 
 class Capacity:
@@ -82,6 +87,7 @@ class Capacity:
         self._admission = admission
         self._settings = settings
         self._told = True
+        self._calm = 0
 
     async def watch(self) -> None:
         """Look, for ever."""
@@ -99,8 +105,14 @@ class Capacity:
         if members and bool(loads) is not self._told:
             self._told = bool(loads)
             log.warning("capacity_told" if loads else "capacity_untold", slots=self._settings.slots)
-        before, most = self._admission, self._settings.slots
-        self._admission.slots = slots_after(before.slots, loads, busy=before.busy, most=most)
+        self._calm = self._calm + 1 if loads and not any(load.waiting for load in loads) else 0
+        self._admission.slots = slots_after(
+            self._admission.slots,
+            loads,
+            busy=self._admission.busy,
+            calm=self._calm,
+            most=self._settings.slots,
+        )
 
     def _called(self) -> list[Member]:
         """Return the members of the first group that may be called."""

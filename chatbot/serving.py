@@ -6,6 +6,7 @@ see `draining` and a balancer goes elsewhere.
 
 import asyncio
 import errno
+import gc
 import signal
 import socket
 from collections.abc import AsyncGenerator, Iterator
@@ -65,6 +66,9 @@ async def listening(app: FastAPI, bound: socket.socket) -> AsyncGenerator[None]:
         server_header=False,
     )
     server = _Server(config)
+    # What was opened stays: to look through it for garbage stops every answer for half a second, again and again.
+    gc.collect()
+    gc.freeze()
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(server.serve, [bound])
         try:
