@@ -10,6 +10,7 @@ import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import partial
 from importlib.resources import files
 from typing import Literal, NewType, cast
 
@@ -21,6 +22,7 @@ from redis.exceptions import RedisError
 from chatbot.errors import NotFound, StoreUnavailable
 from chatbot.events import LAST, Event, from_json, to_json
 from chatbot.redis_breaker import RedisBreaker
+from chatbot.redis_line import RedisLine
 from knowledge.identity import Principal
 
 AnswerId = NewType("AnswerId", str)
@@ -109,11 +111,18 @@ class AnswerLog:
     """Reads and appends; one epoch at a time may write an answer."""
 
     def __init__(
-        self, redis: Redis, breaker: RedisBreaker, settings: AnswerLogSettings, *, readers: Redis | None = None
+        self,
+        redis: Redis,
+        breaker: RedisBreaker,
+        settings: AnswerLogSettings,
+        *,
+        line: RedisLine | None = None,
+        readers: Redis | None = None,
     ) -> None:
-        """`readers` is a client of its own for those who wait in Redis, so that they keep no command waiting."""
+        """`line` carries the appends, `readers` those who wait in Redis, so that they keep no command waiting."""
         self._redis = redis
         self._readers = readers or redis
+        self._line = line
         self._breaker = breaker
         self._settings = settings
         self._lease = round(settings.lease * 1000)
@@ -160,7 +169,8 @@ class AnswerLog:
         for n, event in enumerate(written.events, written.first):
             args += [n, event.name, to_json(event)]
         keys = [part(tenant, answer_id) for part in (_hash, _stream, _tokens)]
-        standing = Standing(await self._breaker.call(lambda: self._append(keys=[*keys, _open(tenant)], args=args)))
+        append = partial(self._line.run, self._append) if self._line else self._append
+        standing = Standing(await self._breaker.call(partial(append, [*keys, _open(tenant)], args)))
         if standing is Standing.REPLACED:
             raise WriterReplaced(answer_id)
         return standing

@@ -283,13 +283,17 @@ class Answers:
             await anyio.sleep(self._settings.heartbeat)
             by_tenant: defaultdict[str, dict[AnswerId, int]] = defaultdict(dict)
             for running in self._running.values():
-                if running.opened and not running.gone:
+                if running.opened and not running.gone and not self._heard(running):
                     by_tenant[running.who.tenant][running.answer_id] = running.epoch
             for tenant, epochs in by_tenant.items():
                 with suppress(StoreUnavailable):
                     for answer_id, standing in (await self._log.renew(tenant, epochs)).items():
                         if (running_now := self._running.get(answer_id)) is not None and not running_now.gone:
                             self._heed(running_now, standing)
+
+    def _heard(self, running: Running) -> bool:
+        """Whether an append has just said and heard what a heartbeat would, but for readers elsewhere."""
+        return bool(self._reading[running.answer_id]) and running.just_written(self._settings.heartbeat)
 
     async def _end_orphans(self) -> None:
         while True:

@@ -1,6 +1,8 @@
 """One answer that runs in this process: what was put, what is published, who waits for it."""
 
 import asyncio
+import math
+import time
 from collections.abc import AsyncGenerator, Sequence
 
 import anyio
@@ -45,6 +47,7 @@ class Running:
         self._replay = Replay(logged)
         self._logged = len(logged)
         self._logged_ids = len(token_ids)
+        self._written_at = -math.inf
         self._pending: list[Event] = []
         self._waiting: list[anyio.Event] = []
         self._in_flight: list[anyio.Event] = []
@@ -113,10 +116,15 @@ class Running:
         )
 
     def written(self, written: Written) -> None:
-        """Take note that the log has it."""
+        """Take note that the log has it, and with it the writer's lease anew."""
         self.durable = True
+        self._written_at = time.monotonic()
         self._logged += len(written.events)
         self._logged_ids += len(written.token_ids)
+
+    def just_written(self, seconds: float) -> bool:
+        """Whether the log was written within so many seconds."""
+        return time.monotonic() - self._written_at < seconds
 
     def publish(self, events: Sequence[Event]) -> None:
         """Show events to every connection."""

@@ -29,6 +29,7 @@ from chatbot.plans import open_plans
 from chatbot.prompt import PromptBuilder, load_templates
 from chatbot.ratings import Ratings
 from chatbot.redis_breaker import RedisBreaker, open_redis
+from chatbot.redis_line import open_line
 from chatbot.retrieval import Retrieval
 from chatbot.services import Services
 from chatbot.settings import Settings
@@ -71,12 +72,13 @@ async def open_services(
         withdrawals = await stack.enter_async_context(open_withdrawals(engine))
         models.stop(withdrawals.stopped_models())
         stack.enter_context(withdrawals.heard_by(lambda: models.stop(withdrawals.stopped_models())))
+        line = await stack.enter_async_context(open_line(redis))
         # Entered last, so left first: no answer outlives what it uses.
         tasks = await stack.enter_async_context(anyio.create_task_group())
         stack.callback(tasks.cancel_scope.cancel)
         readers = await stack.enter_async_context(open_redis(redis_url, settings.redis.for_readers()))
         admission = Admission(settings.admission, prefill=models.pool.prefill, hook=metrics.admitted)
-        answer_log = AnswerLog(redis, breaker, settings.answer_log, readers=readers)
+        answer_log = AnswerLog(redis, breaker, settings.answer_log, line=line, readers=readers)
         banks: dict[Language, str] = {"ko": settings.bank_name_ko, "en": settings.bank_name_en}
         services = Services(
             settings=settings.turn,

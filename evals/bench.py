@@ -12,7 +12,9 @@ import time
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from shutil import copytree
 from statistics import median
 from typing import TypeVar
 from uuid import uuid4
@@ -66,6 +68,7 @@ class Plan:
     strict_calls: int = 5
     ledger_rounds: int = 7
     ledger_calls: int = 300
+    log_calls: int = 8
     documents: int = 12
 
 
@@ -99,6 +102,12 @@ async def bench(wanted: Wanted, settings: Settings, plan: Plan, console: Console
         async with started(product(wanted, served, TURN__GROUNDING="off")) as running:
             findings = [*await first_tokens(running, served, ground, plan), *memory(running)]
             findings += await ledger_trips(running.redis_url, plan)
+            console.print("measuring what the answer log costs", highlight=False)
+            alone = replace(wanted, data=wanted.data / "unlogged")
+            await anyio.to_thread.run_sync(partial(copytree, wanted.data, alone.data, ignore=only_stores))
+            unlogged = product(alone, served, module="evals.unlogged", TURN__GROUNDING="off")
+            async with started(unlogged) as other:
+                findings += await log_costs(running, other, ground, plan)
         console.print("measuring with grounding strict", highlight=False)
         async with started(product(wanted, served, TURN__GROUNDING="strict")) as running:
             findings += await first_sentences(running, ground, plan)
@@ -107,7 +116,7 @@ async def bench(wanted: Wanted, settings: Settings, plan: Plan, console: Console
 
 async def prepare(wanted: Wanted, settings: Settings, plan: Plan, console: Console) -> Ground:
     """Load the sample documents, and the passages nearest to the question for every tenant that will ask."""
-    names = [f"bench-{n:03}" for n in range(plan.warm_up + plan.calls + plan.strict_calls)]
+    names = [f"bench-{n:03}" for n in range(plan.warm_up + plan.calls + plan.strict_calls + 1)]
     async with loaded(read_dataset(DATASET), settings, wanted.data, console) as (services, _):
         await give(services.index, names, plan.documents)
         ids = await prompt(services.index, names[0], wanted.weights / wanted.profile)
@@ -216,6 +225,54 @@ async def first_sentences(running: Product, ground: Ground, plan: Plan) -> list[
             if answer.first_token_seconds is not None:
                 waits.append(answer.first_token_seconds)
     return [Finding(name="first sentence, strict (probe and checks included)", value=median(waits), unit="s")]
+
+
+SHORT_ANSWER, LONG_ANSWER = 8, 32
+
+
+def only_stores(_: str, names: Sequence[str]) -> list[str]:
+    """Return what is not copied of a data folder: logs, and the Redis of the product that runs on it."""
+    return [name for name in names if name in {"logs", "redis", "unlogged"}]
+
+
+async def log_costs(logged: Product, unlogged: Product, ground: Ground, plan: Plan) -> list[Finding]:
+    """Ask an API with an answer log and one without in turn: processor time of the event loop a chunk, first token.
+
+    What an answer costs beside its chunks is the same in answers of both lengths, so it is taken off.
+    """
+    tenant = next(ground.tenants)
+    busy: dict[tuple[str, int], list[float]] = {}
+    waits: dict[str, list[float]] = {}
+    async with session(logged.url) as first, session(unlogged.url) as second:
+        sides = [("with", logged, first), ("without", unlogged, second)]
+        for n in range(plan.log_calls + 1):
+            for length in (SHORT_ANSWER, LONG_ANSWER):
+                for name, running, http in sides[:: (-1) ** n]:
+                    before = loop_seconds(running.pids["chatbot"])
+                    customer = Customer(http, running.signer, tenant=tenant, max_answer_tokens=length)
+                    answer = await customer.ask(Sample(id=tenant, text=QUESTION))
+                    if answer.answer_tokens != length or answer.first_token_seconds is None:
+                        raise ProductNotStarted(f"an answer of {length} tokens had {answer.answer_tokens}")
+                    if n:  # the first round fills the caches of both
+                        busy.setdefault((name, length), []).append(loop_seconds(running.pids["chatbot"]) - before)
+                        waits.setdefault(name, []).append(answer.first_token_seconds)
+    chunk = {
+        name: (median(busy[name, LONG_ANSWER]) - median(busy[name, SHORT_ANSWER])) / (LONG_ANSWER - SHORT_ANSWER)
+        for name in waits
+    }
+    wait = {name: median(values) for name, values in waits.items()}
+    return [
+        Finding(name="processor time a chunk, without a log", value=chunk["without"] * 1e6, unit="µs"),
+        Finding(name="the same with the log, over it", value=chunk["with"] / chunk["without"], unit="×", most=1.25),
+        Finding(
+            name="first token with the log, over without", value=wait["with"] / wait["without"], unit="×", most=1.25
+        ),
+    ]
+
+
+def loop_seconds(pid: int) -> float:
+    """Return the processor time of a process's first thread, which runs its event loop."""
+    return int(Path(f"/proc/{pid}/schedstat").read_text("ascii").split()[0]) / 1e9
 
 
 @asynccontextmanager

@@ -83,8 +83,8 @@ def model(wanted: Wanted) -> Iterator[Model]:
 
 
 @contextmanager
-def product(wanted: Wanted, served: Model, **settings: str) -> Iterator[Product]:
-    """Run Redis and the chat API on the data folder while the block runs; `settings` are environment variables.
+def product(wanted: Wanted, served: Model, *, module: str = "chatbot", **settings: str) -> Iterator[Product]:
+    """Run Redis and the chat API (of a module) on the data folder while the block runs; `settings` are its environment.
 
     Raises:
         ProductNotStarted: see the log that it names.
@@ -108,7 +108,7 @@ def product(wanted: Wanted, served: Model, **settings: str) -> Iterator[Product]
             "AUTH__PUBLIC_KEY_FILE": str(public),
             **settings,
         }
-        command = [sys.executable, "-m", "chatbot", "serve"]
+        command = [sys.executable, "-m", module, "serve"]
         process = stack.enter_context(child(command, log=log, environment=environment))
         url = f"http://127.0.0.1:{port}"
         wait_until(lambda: answers(f"{url}/readyz"), process, log=log)
