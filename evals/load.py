@@ -44,20 +44,21 @@ from llm_server.scripted_speech import Behaviour
 from telemetry.logs import configure_logs
 
 QUIET, LOUD = "load-quiet", "load-loud"
-MODEL_SLOTS = 8
-MODEL = Behaviour(slots=MODEL_SLOTS, sentences=1, first_token_seconds=0.5, token_seconds=0.01)
+MODEL_SLOTS = 16
+# One stream of a small model on a CPU or of a large one on a busy GPU: 20 tokens a second, half a second to read.
+MODEL = Behaviour(slots=MODEL_SLOTS, sentences=1, first_token_seconds=0.5, token_seconds=0.05)
 PLENTY = {
     f"LEDGER__LIMITS__{scope}__{dimension}": str(10**9)
     for scope in ("TENANT", "USER", "MODEL")
     for dimension in ("TOKENS_PER_MINUTE", "REQUESTS_PER_MINUTE", "CONCURRENT", "TOKENS_PER_DAY")
 }
 SETTINGS = {
-    "ADMISSION__SLOTS": "16",
+    "ADMISSION__SLOTS": "32",
     "ADMISSION__FIRST_TOKEN_TARGET": "5",
     "TURN__ANSWERABILITY__THRESHOLD": "0",  # one probe each, as for most questions, whatever it says
 }
-IN_TIME = 10.0
-"""Seconds to the first text of a good answer: what waits at most, and as much again to be answered."""
+IN_TIME = 15.0
+"""Seconds to the first text of a good answer: the target for waiting, and twice as much to be answered and checked."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,12 +66,12 @@ class Plan:
     """How long each part takes, in seconds, and how much is asked for, in what can be served."""
 
     warm_up: float = 15.0
-    peak: float = 40.0
+    peak: float = 30.0
     overload: float = 120.0
     times: float = 3.0
     burst: float = 6.0
     burst_times: float = 4.0
-    fairness: float = 90.0
+    fairness: float = 80.0
     quiet_share: float = 0.15
     loud_times: float = 10.0
 
