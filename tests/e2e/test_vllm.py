@@ -1,10 +1,13 @@
-"""Real vLLM behind the real API: tokens stream, usage is the model's, and no number is invented in strict mode."""
+"""Real vLLM behind the real API: tokens stream, usage is the model's, no number is invented, and one of two may die."""
 
 import os
 import re
+import signal
 import subprocess
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import httpx2
@@ -21,32 +24,62 @@ KOREAN = "샘물 정기예금을 만기 전에 해지하면 금리가 어떻게 
 ENGLISH = "How much does an overseas transfer up to USD 5,000 cost?"
 
 
-@pytest.fixture(scope="module")
-def vllm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
-    """vLLM with the small profile, started as an operator would; ready after it has generated a token."""
-    folder, port = tmp_path_factory.mktemp("vllm"), free_port()
-    log = folder / "vllm.log"
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """A vLLM, and the `llm-server` that started it."""
+
+    url: str
+    process: subprocess.Popen[str]
+    log: Path
+
+    def await_ready(self) -> None:
+        """Wait until it has generated a token."""
+        timer = threading.Timer(300, self.process.kill)
+        timer.start()
+        assert self.process.stdout is not None
+        ready = self.process.stdout.readline()
+        timer.cancel()
+        assert ready.startswith("ready"), self.log.read_text("utf-8")[-3000:]
+
+    def kill(self) -> None:
+        """End vLLM at once, with all its processes: they are a process group."""
+        of = self.process.pid
+        for child in Path(f"/proc/{of}/task/{of}/children").read_text("ascii").split():
+            os.killpg(int(child), signal.SIGKILL)
+
+
+@contextmanager
+def engine(folder: Path) -> Iterator[Engine]:
+    """Start vLLM with the small profile, as an operator would, and stop it in the end."""
+    port, log = free_port(), folder / "vllm.log"
     command = [str(BIN / "llm-server"), "serve", "--profile", PROFILE, "--port", str(port), "--log-file", str(log)]
     with (
         (folder / "llm-server.err").open("w") as errors,
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as server,  # noqa: S603
     ):
         try:
-            timer = threading.Timer(300, server.kill)
-            timer.start()
-            assert server.stdout is not None
-            ready = server.stdout.readline()
-            timer.cancel()
-            assert ready.startswith("ready"), log.read_text("utf-8")[-3000:]
-            weights = Path(os.environ.get("WEIGHTS_DIR", "~/.cache/bank-chatbot/weights")).expanduser()  # noqa: TID251
-            yield {
-                "LLM_URLS": f"http://127.0.0.1:{port}",
-                "LLM_TOKENIZER": str(weights / PROFILE),
-                "LLM_PROFILE": PROFILE,
-            }
+            yield Engine(f"http://127.0.0.1:{port}", server, log)
         finally:
             server.terminate()
             server.wait(60)
+
+
+@pytest.fixture(scope="module")
+def engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Engine]]:
+    """Two vLLMs, started side by side."""
+    with ExitStack() as stack:
+        both = [stack.enter_context(engine(tmp_path_factory.mktemp("vllm"))) for _ in range(2)]
+        for one in both:
+            one.await_ready()
+        yield both
+
+
+@pytest.fixture(scope="module")
+def vllm(engines: list[Engine]) -> dict[str, str]:
+    """What the product must know of them."""
+    weights = Path(os.environ.get("WEIGHTS_DIR", "~/.cache/bank-chatbot/weights")).expanduser()  # noqa: TID251
+    urls = ",".join(engine.url for engine in engines)
+    return {"LLM_URLS": urls, "LLM_TOKENIZER": str(weights / PROFILE), "LLM_PROFILE": PROFILE}
 
 
 @pytest.fixture(scope="module")
@@ -63,14 +96,14 @@ def strict(tmp_path_factory: pytest.TempPathFactory, redis_url: str, vllm: dict[
         yield running
 
 
-async def running_in_vllm(product: Product) -> float:
+async def running_in(engine: Engine) -> float:
     async with httpx2.AsyncClient() as http:
-        metrics = (await http.get(f"{product.model_url}/metrics")).text
+        metrics = (await http.get(f"{engine.url}/metrics")).text
     return sum(float(n) for n in re.findall(r"^vllm:num_requests_running\{.*\} (\S+)$", metrics, re.MULTILINE))
 
 
-async def nothing_runs(product: Product) -> bool:
-    return await running_in_vllm(product) == 0
+async def nothing_runs(engines: list[Engine]) -> bool:
+    return sum([await running_in(engine) for engine in engines]) == 0
 
 
 @pytest.mark.parametrize("question", [KOREAN, ENGLISH], ids=["ko", "en"])
@@ -96,7 +129,7 @@ async def test_every_number_that_strict_mode_shows_stands_in_the_documents(stric
     assert unsupported(text_of(events), [*documents, "1599-0000"]) == ()
 
 
-async def test_a_customer_who_stops_frees_vllm(flowing: Product) -> None:
+async def test_a_customer_who_stops_frees_vllm(flowing: Product, engines: list[Engine]) -> None:
     async with flowing.client() as http:
         events: list[SentEvent] = []
         async with http.stream("POST", "/v1/chat", json={"message": KOREAN, "max_answer_tokens": 400}) as response:
@@ -105,4 +138,30 @@ async def test_a_customer_who_stops_frees_vllm(flowing: Product) -> None:
                 if event.name == "token" and len(events) < 8:
                     await http.post(f"/v1/answers/{events[0].field('answer_id')}/cancel")
         assert events[-1].field("finish_reason") == "cancelled"
-    await until(lambda: nothing_runs(flowing), 0.5)
+    await until(lambda: nothing_runs(engines), 0.5)
+
+
+async def test_a_vllm_that_is_killed_mid_answer_is_succeeded_by_the_other(
+    flowing: Product, engines: list[Engine]
+) -> None:
+    events: list[SentEvent] = []
+    before = 0
+    async with (
+        flowing.client() as http,
+        http.stream("POST", "/v1/chat", json={"message": KOREAN, "max_answer_tokens": 80}) as response,
+    ):
+        async for event in read_events(response):
+            events.append(event)
+            if event.name == "token" and not before and len(text_of(events)) > 30:
+                before = len(events)
+                working = [engine for engine in engines if await running_in(engine)]
+                assert len(working) == 1
+                working[0].kill()
+    assert [event.id.rpartition(".")[2] for event in events] == [str(n) for n in range(1, len(events) + 1)]
+    assert [event.field("code") for event in events if event.name == "notice"] == ["model_switched"]
+    assert events[-1].field("finish_reason") in {"stop", "length"}
+    assert len(text_of(events)) > len(text_of(events[:before])) + 10
+    assert "\ufffd" not in text_of(events), "a character was cut in two where the other began"
+    usage = events[-1].field("usage")
+    assert isinstance(usage, dict)
+    assert 0 < usage["answer_tokens"] <= 80
