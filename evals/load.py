@@ -66,7 +66,7 @@ class Plan:
     """How long each part takes, in seconds, and how much is asked for, in what can be served."""
 
     warm_up: float = 15.0
-    peak: float = 30.0
+    peak: float = 60.0
     overload: float = 120.0
     times: float = 3.0
     burst: float = 6.0
