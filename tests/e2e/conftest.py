@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -18,10 +19,10 @@ from chatbot.local_identity import ISSUER, LocalSigner, key_pair
 from knowledge.identity import Principal
 from llm_server.scripted import write_tokenizer
 from tests.conftest import free_port
+from tests.e2e.forked import Forked, run_to_the_end
 
 DOCUMENTS = Path(__file__).parent / "documents"
 TENANT = "hanbit"
-BIN = Path(sys.executable).parent
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +65,7 @@ class Product:
     model_url: str
     data: Path
     environment: dict[str, str]
-    process: subprocess.Popen[bytes]
+    process: Forked
     signer: LocalSigner
     people: list[str] = field(default_factory=list)
 
@@ -115,17 +116,26 @@ async def until(condition: Callable[[], object], seconds: float = 5.0) -> None:
 def process(*command: str, environment: dict[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
     """Run a program of ours while the block runs; it is stopped by its own process id."""
     with log.open("ab") as out, subprocess.Popen(command, env=environment, stdout=out, stderr=out) as started:  # noqa: S603
-        try:
+        with stopped_in_the_end(started):
             yield started
-        finally:
-            started.terminate()
-            try:
-                started.wait(15)
-            except subprocess.TimeoutExpired:
-                started.kill()
 
 
-def wait_for(url: str, started: subprocess.Popen[bytes], log: Path, seconds: float = 180) -> None:
+@contextlib.contextmanager
+def stopped_in_the_end(started: subprocess.Popen[bytes] | Forked) -> Iterator[None]:
+    """Stop a process when the block ends."""
+    try:
+        yield
+    finally:
+        if started.poll() is None:
+            started.send_signal(signal.SIGTERM)
+        try:
+            started.wait(15)
+        except (subprocess.TimeoutExpired, TimeoutError):
+            started.send_signal(signal.SIGKILL)
+            started.wait(15)
+
+
+def wait_for(url: str, started: subprocess.Popen[bytes] | Forked, log: Path, seconds: float = 180) -> None:
     """Wait until an address answers 200."""
     deadline = time.monotonic() + seconds
     with httpx2.Client() as http:
@@ -168,10 +178,10 @@ def served(folder: Path, redis_url: str, model: dict[str, str], **settings: str)
         **model,
         **settings,
     }
-    command = [str(BIN / "ingest"), "load", str(DOCUMENTS), "--approved-by", "park", "--tenant", TENANT]
-    loaded = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
-    assert loaded.returncode == 0, loaded.stdout + loaded.stderr
-    with process(str(BIN / "chatbot"), "serve", environment=environment, log=log) as chat:
+    load = ["load", str(DOCUMENTS), "--approved-by", "park", "--tenant", TENANT]
+    run_to_the_end("ingest.__main__", load, environment, folder / "load.log")
+    chat = Forked("chatbot.__main__", ["serve"], environment, log)
+    with stopped_in_the_end(chat):
         url = f"http://127.0.0.1:{port}"
         wait_for(f"{url}/readyz", chat, log)
         yield Product(

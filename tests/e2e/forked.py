@@ -28,6 +28,10 @@ class Forked:
     def pid(self) -> int:
         return self._process.pid or 0
 
+    @property
+    def returncode(self) -> int | None:
+        return self._process.exitcode
+
     def poll(self) -> int | None:
         return self._process.exitcode
 

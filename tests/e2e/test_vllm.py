@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -15,11 +16,12 @@ import pytest
 
 from chatbot.numbers import unsupported
 from tests.conftest import free_port
-from tests.e2e.conftest import BIN, DOCUMENTS, Product, SentEvent, read_events, served, text_of, until
+from tests.e2e.conftest import DOCUMENTS, Product, SentEvent, read_events, served, text_of, until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.e2e, pytest.mark.vllm, pytest.mark.timeout(600)]
 
 PROFILE = "cpu-small"
+LLM_SERVER = Path(sys.executable).parent / "llm-server"
 KOREAN = "샘물 정기예금을 만기 전에 해지하면 금리가 어떻게 되나요?"
 ENGLISH = "How much does an overseas transfer up to USD 5,000 cost?"
 
@@ -52,7 +54,7 @@ class Engine:
 def engine(folder: Path) -> Iterator[Engine]:
     """Start vLLM with the small profile, as an operator would, and stop it in the end."""
     port, log = free_port(), folder / "vllm.log"
-    command = [str(BIN / "llm-server"), "serve", "--profile", PROFILE, "--port", str(port), "--log-file", str(log)]
+    command = [str(LLM_SERVER), "serve", "--profile", PROFILE, "--port", str(port), "--log-file", str(log)]
     with (
         (folder / "llm-server.err").open("w") as errors,
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True) as server,  # noqa: S603

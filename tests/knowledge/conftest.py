@@ -44,7 +44,7 @@ def weights() -> Path:
     return Path(root).expanduser() / "e5-small"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # an async fixture of the session would keep its event loop open under every later test
 async def embedder(weights: Path) -> AsyncGenerator[Embedder]:
     async with open_embedder(EmbedderSettings(folder=weights)) as embedder:
         yield embedder
