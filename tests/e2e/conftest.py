@@ -115,9 +115,12 @@ async def until(condition: Callable[[], object], seconds: float = 5.0) -> None:
 @contextlib.contextmanager
 def process(*command: str, environment: dict[str, str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
     """Run a program of ours while the block runs; it is stopped by its own process id."""
-    with log.open("ab") as out, subprocess.Popen(command, env=environment, stdout=out, stderr=out) as started:  # noqa: S603
-        with stopped_in_the_end(started):
-            yield started
+    with (
+        log.open("ab") as out,
+        subprocess.Popen(command, env=environment, stdout=out, stderr=out) as started,  # noqa: S603
+        stopped_in_the_end(started),
+    ):
+        yield started
 
 
 @contextlib.contextmanager
