@@ -105,7 +105,9 @@ def test_an_interrupted_load_goes_on_where_it_stopped(
     (folder / "documents.yaml").unlink()
     data = tmp_path / "data"
     process = command(weights, data, "load", str(folder))
-    wait_for(data, indexed=3)
+    assert process.stdout is not None
+    while "[3/40]" not in process.stdout.readline():
+        assert process.poll() is None, "the load ended before it could be interrupted"
     os.kill(process.pid, how)
     said, _ = process.communicate(timeout=WAIT_SECONDS)
     if how is signal.SIGINT:
