@@ -47,8 +47,11 @@ bench: setup ## Measure first token and memory against vLLM asked directly, then
 	@.venv/bin/llm-server fetch e5-small cpu-small
 	@$(PY) -m evals.bench; first=$$?; $(PY) -m evals.load && exit $$first
 
-charts: ## Check the Helm chart (not built yet)
-	@echo "charts/bank-chatbot is not built yet: it comes with the Kubernetes issue." >&2; exit 1
+charts: ## Check the chart, its rules and dashboards, the Dockerfile and the workflow, with the tools of each
+	@scripts/setup --no-llm
+	@scripts/chart_parts --checkov
+	@$(PY) -m pytest -q tests/charts tests/scaling
+	@scripts/checkov
 
 lock: ## Compile requirements/*.lock from requirements/*.in
 	@scripts/lock

@@ -1,0 +1,61 @@
+{{/* One key of the Secret that the operator made: (list $ "NAME" optional) */}}
+{{- define "bank.secretEnv" -}}
+{{- $root := index . 0 -}}
+- name: {{ index . 1 }}
+  valueFrom:
+    secretKeyRef:
+      name: {{ $root.Values.secrets.existing }}
+      key: {{ index . 1 }}
+{{- end }}
+
+{{- define "bank.databaseEnv" -}}
+{{- if .Values.postgres.enabled }}
+{{ include "bank.secretEnv" (list . "POSTGRES_PASSWORD") }}
+- name: DATABASE_URL
+  value: postgresql+asyncpg://chatbot:$(POSTGRES_PASSWORD)@{{ include "bank.fullname" . }}-postgres:5432/chatbot
+{{- else }}
+{{ include "bank.secretEnv" (list . "DATABASE_URL") }}
+{{- end }}
+{{- end }}
+
+{{- define "bank.qdrantEnv" -}}
+- name: QDRANT_URL
+  value: {{ .Values.qdrant.enabled | ternary (printf "http://%s-qdrant:6333" (include "bank.fullname" .)) .Values.qdrant.external.url }}
+{{ include "bank.secretEnv" (list . "QDRANT_API_KEY") }}
+{{- end }}
+
+{{- define "bank.redisEnv" -}}
+{{- if .Values.redis.enabled }}
+{{ include "bank.secretEnv" (list . "REDIS_PASSWORD") }}
+- name: REDIS_URL
+  value: redis://:$(REDIS_PASSWORD)@{{ include "bank.fullname" . }}-redis:6379/0
+{{- else }}
+{{ include "bank.secretEnv" (list . "REDIS_URL") }}
+{{- end }}
+{{- end }}
+
+{{- define "bank.identityEnv" -}}
+- {name: AUTH__ISSUER, value: {{ .Values.auth.issuer | quote }}}
+- {name: AUTH__AUDIENCE, value: {{ .Values.auth.audience | quote }}}
+- {name: AUTH__JWKS_URL, value: {{ .Values.auth.jwksUrl | quote }}}
+{{- end }}
+
+{{- define "bank.commonEnv" -}}
+- {name: WEIGHTS_DIR, value: /models}
+- {name: DATA_DIR, value: /tmp/data}
+- {name: HOME, value: /tmp}
+- {name: HF_HUB_OFFLINE, value: "1"}
+- {name: LOG_LEVEL, value: {{ .Values.logLevel }}}
+- {name: LOG_FORMAT, value: json}
+{{- with .Values.traces.otlpEndpoint }}
+- {name: TRACES__OTLP_ENDPOINT, value: {{ . | quote }}}
+{{- end }}
+{{- end }}
+
+{{/* What the operator adds, in the order of names: a map. */}}
+{{- define "bank.settingsEnv" -}}
+{{- range $name := keys . | sortAlpha }}
+- name: {{ $name }}
+  value: {{ get $ $name | toString | quote }}
+{{- end }}
+{{- end }}

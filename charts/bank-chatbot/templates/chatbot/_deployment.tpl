@@ -1,0 +1,128 @@
+{{/* One track of the chatbot, the stable one or the canary: (list $ "chatbot" $image) */}}
+{{- define "bank.chatbotDeployment" -}}
+{{- $root := index . 0 -}}
+{{- $component := index . 1 -}}
+{{- $chatbot := $root.Values.chatbot -}}
+apiVersion: apps/v1
+kind: Deployment
+metadata:
+  name: {{ printf "%s-%s" (include "bank.fullname" $root) $component }}
+  namespace: {{ $root.Release.Namespace }}
+  labels:
+    {{- include "bank.labels" (list $root $component) | nindent 4 }}
+spec:
+  {{- if eq $component "chatbot-canary" }}
+  replicas: {{ $chatbot.canary.replicas }}
+  {{- else if eq $root.Values.scaling.engine "none" }}
+  replicas: {{ $chatbot.scaling.minReplicas }}
+  {{- end }}
+  revisionHistoryLimit: 5
+  progressDeadlineSeconds: 1200
+  strategy:
+    type: RollingUpdate
+    rollingUpdate:
+      maxUnavailable: 0
+      maxSurge: 1
+  selector:
+    matchLabels:
+      {{- include "bank.selector" (list $root $component) | nindent 6 }}
+  template:
+    metadata:
+      labels:
+        {{- include "bank.labels" (list $root $component) | nindent 8 }}
+      annotations:
+        checksum/models: {{ include "bank.modelsFile" $root | sha256sum }}
+        checksum/secrets: {{ printf "%s/%s" $root.Values.secrets.existing $root.Values.secrets.revision | sha256sum }}
+        {{- with $root.Values.podAnnotations }}
+        {{- toYaml . | nindent 8 }}
+        {{- end }}
+    spec:
+      {{- include "bank.pod" (list $root $component $chatbot) | nindent 6 }}
+      {{- with include "bank.priority" (list $root "serving") }}
+      priorityClassName: {{ . }}
+      {{- end }}
+      terminationGracePeriodSeconds: {{ include "bank.chatbotGrace" $root }}
+      {{- include "bank.spread" (list $root $component $chatbot) | nindent 6 }}
+      initContainers:
+        {{- include "bank.awaitWeights" (list $root "chatbot" (concat (list "/models/e5-small") (include "bank.tokenizers" $root | fromYamlArray))) | nindent 8 }}
+      containers:
+        - name: chatbot
+          image: {{ index . 2 }}
+          imagePullPolicy: {{ $root.Values.images.pullPolicy }}
+          command: [chatbot, serve]
+          ports:
+            - {name: http, containerPort: 8000, protocol: TCP}
+          env:
+            - {name: HOST, value: 0.0.0.0}
+            - {name: PORT, value: "8000"}
+            {{- include "bank.commonEnv" $root | nindent 12 }}
+            - {name: MODELS_FILE, value: /etc/chatbot/models.yaml}
+            - {name: BANK_NAME_KO, value: {{ $root.Values.bank.nameKo | quote }}}
+            - {name: BANK_NAME_EN, value: {{ $root.Values.bank.nameEn | quote }}}
+            - {name: TURN__CONTACT, value: {{ $root.Values.bank.contact | quote }}}
+            - {name: TURN__LONGEST_ANSWER, value: {{ $chatbot.longestAnswerSeconds | quote }}}
+            - {name: DRAIN_SECONDS, value: {{ $chatbot.longestAnswerSeconds | quote }}}
+            - {name: ADMISSION__SLOTS, value: {{ $chatbot.slots | quote }}}
+            - {name: ADMISSION__QUEUE, value: {{ $chatbot.queue | quote }}}
+            - {name: ADMISSION__FIRST_TOKEN_TARGET, value: {{ $chatbot.firstTokenTargetSeconds | quote }}}
+            # The most there may be: while Redis is away each spends no more than its part, so together never more.
+            - {name: LEDGER__REPLICAS, value: {{ add (eq $root.Values.scaling.engine "none" | ternary $chatbot.scaling.minReplicas $chatbot.scaling.maxReplicas) ($chatbot.canary.enabled | ternary $chatbot.canary.replicas 0) | quote }}}
+            {{- if $chatbot.plans }}
+            - {name: LEDGER__PLANS_FILE, value: /etc/plans/plans.yaml}
+            {{- end }}
+            {{- include "bank.identityEnv" $root | nindent 12 }}
+            {{- include "bank.secretEnv" (list $root "AUDIT_KEY") | nindent 12 }}
+            {{- include "bank.databaseEnv" $root | trim | nindent 12 }}
+            {{- include "bank.qdrantEnv" $root | nindent 12 }}
+            {{- include "bank.redisEnv" $root | trim | nindent 12 }}
+            {{- include "bank.settingsEnv" $chatbot.settings | nindent 12 }}
+          {{- include "bank.webProbes" $chatbot | nindent 10 }}
+          lifecycle:
+            preStop:
+              # Until every balancer has seen that this pod is leaving.
+              sleep:
+                seconds: {{ $chatbot.preStopSeconds }}
+          resources:
+            {{- toYaml $chatbot.resources | nindent 12 }}
+          securityContext:
+            {{- include "bank.container" $root | nindent 12 }}
+          volumeMounts:
+            - {name: tmp, mountPath: /tmp}
+            - {name: weights, mountPath: /models, readOnly: true}
+            - {name: models, mountPath: /etc/chatbot, readOnly: true}
+            {{- if $chatbot.plans }}
+            - {name: plans, mountPath: /etc/plans, readOnly: true}
+            {{- end }}
+      volumes:
+        {{- include "bank.scratch" "1Gi" | nindent 8 }}
+        {{- include "bank.weightsVolume" $root | nindent 8 }}
+        - name: models
+          configMap:
+            name: {{ include "bank.fullname" $root }}-models
+        {{- if $chatbot.plans }}
+        # A directory, not a subPath: a changed plan reaches running pods, which read it again without a restart.
+        - name: plans
+          configMap:
+            name: {{ include "bank.fullname" $root }}-plans
+        {{- end }}
+{{- end }}
+
+{{/* Liveness depends on nothing; readiness knows draining; the first start loads the embedder. */}}
+{{- define "bank.webProbes" -}}
+startupProbe:
+  httpGet: {path: /livez, port: http}
+  periodSeconds: 5
+  timeoutSeconds: 3
+  failureThreshold: {{ div .startupSeconds 5 }}
+livenessProbe:
+  httpGet: {path: /livez, port: http}
+  periodSeconds: 10
+  timeoutSeconds: 5
+  failureThreshold: 6
+readinessProbe:
+  httpGet: {path: /readyz, port: http}
+  periodSeconds: 5
+  # It waits up to two seconds for each part, one after the other.
+  timeoutSeconds: 9
+  failureThreshold: 2
+{{- end }}

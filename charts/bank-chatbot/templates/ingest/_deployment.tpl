@@ -1,0 +1,89 @@
+{{/* The staff API, or the workers beside it, which nobody's requests reach: (list $ "ingest-worker" $tier) */}}
+{{- define "bank.ingestDeployment" -}}
+{{- $root := index . 0 -}}
+{{- $component := index . 1 -}}
+{{- $tier := index . 2 -}}
+{{- $shared := eq $root.Values.ingest.blobs.accessMode "ReadWriteMany" -}}
+apiVersion: apps/v1
+kind: Deployment
+metadata:
+  name: {{ printf "%s-%s" (include "bank.fullname" $root) $component }}
+  namespace: {{ $root.Release.Namespace }}
+  labels:
+    {{- include "bank.labels" (list $root $component) | nindent 4 }}
+spec:
+  {{- if eq $component "ingest" }}
+  replicas: {{ $tier.replicas }}
+  {{- else if eq $root.Values.scaling.engine "none" }}
+  replicas: {{ $tier.scaling.minReplicas }}
+  {{- end }}
+  revisionHistoryLimit: 5
+  progressDeadlineSeconds: 1200
+  strategy:
+    {{- if $shared }}
+    type: RollingUpdate
+    rollingUpdate:
+      maxUnavailable: 0
+      maxSurge: 1
+    {{- else }}
+    # One node holds the originals' volume: the old pod must let it go first.
+    type: Recreate
+    {{- end }}
+  selector:
+    matchLabels:
+      {{- include "bank.selector" (list $root $component) | nindent 6 }}
+  template:
+    metadata:
+      labels:
+        {{- include "bank.labels" (list $root $component) | nindent 8 }}
+      annotations:
+        checksum/secrets: {{ printf "%s/%s" $root.Values.secrets.existing $root.Values.secrets.revision | sha256sum }}
+        {{- with $root.Values.podAnnotations }}
+        {{- toYaml . | nindent 8 }}
+        {{- end }}
+    spec:
+      {{- include "bank.pod" (list $root $component $tier) | nindent 6 }}
+      {{- with include "bank.priority" (list $root (eq $component "ingest" | ternary "serving" "background")) }}
+      priorityClassName: {{ . }}
+      {{- end }}
+      terminationGracePeriodSeconds: {{ add $tier.preStopSeconds 60 }}
+      {{- include "bank.spread" (list $root $component $tier) | nindent 6 }}
+      initContainers:
+        {{- include "bank.awaitWeights" (list $root "ingest" (list "/models/e5-small")) | nindent 8 }}
+      containers:
+        - name: ingest
+          image: {{ include "bank.image" (list $root "ingest") }}
+          imagePullPolicy: {{ $root.Values.images.pullPolicy }}
+          command: [ingest, {{ $tier.command }}]
+          ports:
+            - {name: http, containerPort: 8001, protocol: TCP}
+          env:
+            - {name: INGEST_HOST, value: 0.0.0.0}
+            - {name: INGEST_PORT, value: "8001"}
+            {{- include "bank.commonEnv" $root | nindent 12 }}
+            - {name: BLOB_URL, value: file:///blobs}
+            - {name: PIPELINE__AT_ONCE, value: {{ $tier.jobsAtOnce | quote }}}
+            {{- include "bank.identityEnv" $root | nindent 12 }}
+            {{- include "bank.databaseEnv" $root | trim | nindent 12 }}
+            {{- include "bank.qdrantEnv" $root | nindent 12 }}
+            {{- include "bank.settingsEnv" $root.Values.ingest.settings | nindent 12 }}
+          {{- include "bank.webProbes" $tier | nindent 10 }}
+          lifecycle:
+            preStop:
+              sleep:
+                seconds: {{ $tier.preStopSeconds }}
+          resources:
+            {{- toYaml $tier.resources | nindent 12 }}
+          securityContext:
+            {{- include "bank.container" $root | nindent 12 }}
+          volumeMounts:
+            - {name: tmp, mountPath: /tmp}
+            - {name: weights, mountPath: /models, readOnly: true}
+            - {name: blobs, mountPath: /blobs}
+      volumes:
+        {{- include "bank.scratch" "4Gi" | nindent 8 }}
+        {{- include "bank.weightsVolume" $root | nindent 8 }}
+        - name: blobs
+          persistentVolumeClaim:
+            claimName: {{ include "bank.blobsClaim" $root }}
+{{- end }}
