@@ -98,7 +98,9 @@ def serve(  # noqa: PLR0917  a command takes its options
     port: Annotated[int, typer.Option(help="Port to listen on.")] = 8100,
     folder: Folder = None,
     model: Annotated[str | None, typer.Option(help="A folder to serve in place of the profile's model.")] = None,
-    log_file: Annotated[Path | None, typer.Option(help="vLLM's log; default: DATA_DIR/logs/vllm-PROFILE.log.")] = None,
+    log_file: Annotated[
+        Path | None, typer.Option(help="vLLM's log, `-`: its own output; default: DATA_DIR/logs/vllm-PROFILE.log.")
+    ] = None,
     otlp_traces_endpoint: Annotated[str | None, typer.Option(help="Where vLLM sends its traces.")] = None,
 ) -> None:
     """Serve a profile's model until Ctrl-C; prints `ready URL` once it has generated its first tokens.
@@ -112,7 +114,7 @@ def serve(  # noqa: PLR0917  a command takes its options
             profile=chosen,
             model=model or _model_of(chosen, folder or default_folder()),
             python=default_python(),
-            log_file=log_file or Path(os.environ.get("DATA_DIR") or ".data") / "logs" / f"vllm-{profile}.log",
+            log_file=_log_file(log_file, profile),
             host=host,
             port=port,
             otlp_endpoint=otlp_traces_endpoint,
@@ -121,9 +123,10 @@ def serve(  # noqa: PLR0917  a command takes its options
 
         def tell(warmth: Warmth) -> None:
             print(f"ready {settings.url}", flush=True)
+            log = settings.log_file or "here"
             errors.print(
                 f"{chosen.served_name}: up in {warmth.start_seconds:.0f} s, "
-                f"{warmth.answer_tokens} tokens in {warmth.generation_seconds:.1f} s. Log: {settings.log_file}",
+                f"{warmth.answer_tokens} tokens in {warmth.generation_seconds:.1f} s. Log: {log}",
                 highlight=False,
                 soft_wrap=True,
             )
@@ -162,6 +165,12 @@ def plan(
     print(f"one replica       {made.answers_per_second:.2f} answers/s, {made.streams} streams, by {made.bound_by}")
     print(f"first token       {made.first_token_seconds:.2f} s, whole answer {made.answer_seconds:.1f} s when full")
     print(f"replicas          {made.replicas} for {answers_per_minute:g} answers a minute, {spare} of them spare")
+
+
+def _log_file(named: Path | None, profile: str) -> Path | None:
+    if named == Path("-"):
+        return None
+    return named or Path(os.environ.get("DATA_DIR") or ".data") / "logs" / f"vllm-{profile}.log"
 
 
 def _model_of(profile: Profile, root: Path) -> str:

@@ -14,8 +14,9 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import aiohttp
 import anyio
@@ -47,14 +48,14 @@ class NotReady(CannotServe):
 
 
 class ServeSettings(BaseModel):
-    """What `serve` needs to know; `model` is a folder or the hub name of the profile."""
+    """What `serve` needs to know; `model` is a folder or the hub name, without a `log_file` vLLM writes where we do."""
 
     model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
 
     profile: Profile
     model: str
     python: Path
-    log_file: Path
+    log_file: Path | None
     host: str = "127.0.0.1"
     port: int = 8100
     otlp_endpoint: str | None = None
@@ -138,8 +139,7 @@ def check_port(host: str, port: int) -> None:
 @asynccontextmanager
 async def _vllm(settings: ServeSettings) -> AsyncIterator[asyncio.subprocess.Process]:
     """Run vLLM while the context is open; whatever of its process group is left at the end is killed."""
-    settings.log_file.parent.mkdir(parents=True, exist_ok=True)
-    with settings.log_file.open("wb") as log:
+    with _log(settings.log_file) as log:
         process = await asyncio.create_subprocess_exec(
             *command(settings),
             stdin=subprocess.DEVNULL,
@@ -155,6 +155,16 @@ async def _vllm(settings: ServeSettings) -> AsyncIterator[asyncio.subprocess.Pro
         _signal(process, signal.SIGKILL)
         with anyio.CancelScope(shield=True):
             await process.wait()
+
+
+@contextmanager
+def _log(path: Path | None) -> Iterator[BinaryIO | None]:
+    if path is None:
+        yield None
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as log:
+        yield log
 
 
 def _end_with_parent() -> None:
@@ -199,7 +209,7 @@ async def _warm(settings: ServeSettings, began: float, warm: anyio.Event, tell: 
                 started = time.monotonic()
                 tokens = await _generate(http, settings.profile.served_name)
     except TimeoutError as exc:
-        log = settings.log_file
+        log = settings.log_file or "above"
         raise NotReady(f"vLLM did not generate within {settings.start_seconds:.0f} s: see its log {log}.") from exc
     warm.set()
     tell(Warmth(started - began, time.monotonic() - started, tokens))
@@ -238,6 +248,8 @@ async def _generate(http: aiohttp.ClientSession, model: str) -> int:
 
 
 def _last_words(settings: ServeSettings, status: int | None) -> str:
+    if settings.log_file is None:
+        return f"vLLM ended with status {status}: what it said stands above."
     lines = [line for line in _tail(settings.log_file) if line.strip()]
     if any("No module named 'vllm'" in line for line in lines):
         return f"{settings.python} has no vLLM: run scripts/setup, or set LLM_PYTHON to the interpreter that has it."

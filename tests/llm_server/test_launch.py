@@ -35,10 +35,10 @@ def port() -> int:
 
 
 @contextmanager
-def serving(python: Path, port: int, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+def serving(python: Path, port: int, tmp_path: Path, *more: str) -> Iterator[subprocess.Popen[str]]:
     """Run the command with the given interpreter in vLLM's place."""
     known = {**os.environ, "LLM_PYTHON": str(python), "DATA_DIR": str(tmp_path), "PYTHONPATH": str(ROOT)}  # noqa: TID251
-    asked = ["--profile", "cpu-tiny", "--model", str(tmp_path), "--port", str(port)]
+    asked = ["--profile", "cpu-tiny", "--model", str(tmp_path), "--port", str(port), *more]
     with subprocess.Popen(  # noqa: S603
         [sys.executable, "-m", "llm_server", "serve", *asked],
         env=known,
@@ -95,6 +95,19 @@ def test_ready_is_printed_after_a_generation_and_a_signal_ends_the_whole_group(t
         assert process.wait(30) == 0
         assert all_gone(children)
     assert "engine of its own" in (tmp_path / "logs" / "vllm-cpu-tiny.log").read_text(encoding="utf-8")
+
+
+def test_in_a_container_vllm_writes_where_we_do(tmp_path: Path, port: int) -> None:
+    with serving(stand_in(tmp_path), port, tmp_path, "--log-file", "-") as process:
+        assert process.stdout is not None
+        told = process.stdout.readline()
+        assert told == "engine of its own\n"
+        while told and told != f"ready http://127.0.0.1:{port}\n":
+            told = process.stdout.readline()
+        assert told == f"ready http://127.0.0.1:{port}\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+    assert not (tmp_path / "logs").exists()
 
 
 def test_a_signal_while_it_loads_ends_it_at_once(tmp_path: Path, port: int) -> None:
