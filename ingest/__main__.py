@@ -1,33 +1,33 @@
-"""The `ingest` command: load documents, serve the staff API, show the catalogue, rebuild a lost index."""
+"""The `ingest` command: load documents, serve the staff API, show the catalogue, rebuild or renew the index."""
 
 import asyncio
 import getpass
+import signal
 import socket
 import time
-from collections import Counter
-from collections.abc import Coroutine
-from contextlib import AsyncExitStack
+from collections.abc import AsyncGenerator, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Annotated, TypeVar
 from zoneinfo import ZoneInfo
 
+import anyio
 import typer
 import uvicorn
 from pydantic import ValidationError
 from rich.console import Console
-from rich.table import Table
 
-from ingest import remote
+from ingest import overview, remote
 from ingest.app import create_app
 from ingest.catalogue import Catalogue
 from ingest.errors import IngestError
 from ingest.loading import LoadOrder, Outcome, load
 from ingest.offerings import ManifestError, Offering, gather
-from ingest.parsing.parsed import Unreadable
-from ingest.pipeline import restore
+from ingest.queue import Queue, this_process
+from ingest.rebuild import Told, rebuild, reindex
 from ingest.screen import print_summary, showing
 from ingest.settings import Settings
-from ingest.versions import Stage, State
+from ingest.versions import JobState, VersionKey
 from ingest.wiring import WeightsMissing, open_services
 from knowledge.database import open_engine
 from knowledge.index import EmbedderMismatch, IndexUnavailable
@@ -39,6 +39,7 @@ T = TypeVar("T")
 app = typer.Typer(no_args_is_help=True, help=__doc__, pretty_exceptions_enable=False)
 
 TENANT = "hanbit"
+MOST_LISTED = 1000
 
 
 def settings_or_exit() -> Settings:
@@ -128,22 +129,50 @@ async def _load_remotely(offerings: list[Offering], api: remote.Api, console: Co
 
 
 @app.command()
-def serve() -> None:
+def serve(
+    works: Annotated[bool, typer.Option("--worker/--no-worker", help="Also do the jobs, in this process.")] = True,
+) -> None:
     """Serve the staff API and index what is uploaded (settings come from the environment)."""
     settings = settings_or_exit()
     if settings.auth is None:
         typer.echo("ingest: set AUTH__ISSUER and AUTH__JWKS_URL or AUTH__PUBLIC_KEY_FILE: whose tokens?", err=True)
         raise typer.Exit(2)
+    _require_queue(settings)
     configure_logs(level=settings.log_level, log_format=settings.log_format)
-    run_or_exit(_serve(settings))
+    run_or_exit(_serve(settings, works_jobs=works))
 
 
-async def _serve(settings: Settings) -> None:
+@app.command()
+def worker() -> None:
+    """Index what is uploaded at other processes' API; as many as wanted (needs a Qdrant server: QDRANT_URL)."""
+    settings = settings_or_exit()
+    _require_queue(settings)
+    configure_logs(level=settings.log_level, log_format=settings.log_format)
+    run_or_exit(_work(settings))
+
+
+async def _work(settings: Settings) -> None:
+    with tracing("ingest-worker", settings.traces):
+        async with open_services(settings), anyio.create_task_group() as running:
+            with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as told_to_stop:
+                typer.echo("ingest worker waits for jobs", err=True)
+                async for _ in told_to_stop:
+                    running.cancel_scope.cancel()
+                    break
+
+
+def _require_queue(settings: Settings) -> None:
+    if settings.redis_url is None:
+        typer.echo("ingest: set REDIS_URL: which queue brings uploads to workers?", err=True)
+        raise typer.Exit(2)
+
+
+async def _serve(settings: Settings, *, works_jobs: bool) -> None:
     bound = _bind(settings.ingest_host, settings.ingest_port)
     async with AsyncExitStack() as stack:
         stack.callback(bound.close)
         provider = stack.enter_context(tracing("ingest", settings.traces))
-        services = await stack.enter_async_context(open_services(settings))
+        services = await stack.enter_async_context(open_services(settings, works_jobs=works_jobs))
         staff = create_app(services, tracer_provider=provider)
         config = uvicorn.Config(
             staff, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=10, server_header=False
@@ -166,34 +195,67 @@ def _bind(host: str, port: int) -> socket.socket:
 
 @app.command()
 def status(tenant: Annotated[str, typer.Option(help="The bank.")] = TENANT) -> None:
-    """Show how many versions are in which state, and why some failed."""
+    """Show how many versions and jobs are in which state, how far the work is behind, and why some failed."""
     settings = settings_or_exit()
     run_or_exit(_status(settings, tenant, Console()))
 
 
 async def _status(settings: Settings, tenant: str, console: Console) -> None:
+    async with _catalogue(settings) as (catalogue, queue):
+        overview.show(await overview.look(catalogue, queue, tenant, now=time.time()), console)
+
+
+@app.command()
+def jobs(
+    state: Annotated[JobState, typer.Option(help="Jobs in which state.")] = JobState.DEAD,
+    tenant: Annotated[str, typer.Option(help="The bank.")] = TENANT,
+) -> None:
+    """List jobs: without --state the dead letters, which were tried three times."""
+    run_or_exit(_jobs(settings_or_exit(), tenant, state, Console()))
+
+
+async def _jobs(settings: Settings, tenant: str, state: JobState, console: Console) -> None:
+    async with _catalogue(settings) as (catalogue, _queue):
+        for job, version in await catalogue.jobs(tenant, state, limit=MOST_LISTED):
+            said = f"{job.id}  {job.key}  {version.file_name}  {job.state} at {job.stage}: {version.detail or ''}"
+            console.print(said, markup=False, soft_wrap=True)
+
+
+@app.command()
+def retry(
+    job_ids: Annotated[list[str] | None, typer.Argument(help="Jobs; with --all-dead every dead letter.")] = None,
+    all_dead: Annotated[bool, typer.Option("--all-dead", help="Every dead letter.")] = False,
+    tenant: Annotated[str, typer.Option(help="The bank.")] = TENANT,
+) -> None:
+    """Let jobs that failed, or were given up, be done again; a running worker takes them up within seconds."""
+    if bool(job_ids) == all_dead:
+        typer.echo("ingest: name jobs (see `ingest jobs`), or --all-dead.", err=True)
+        raise typer.Exit(2)
+    run_or_exit(_retry(settings_or_exit(), tenant, job_ids, Console()))
+
+
+async def _retry(settings: Settings, tenant: str, job_ids: list[str] | None, console: Console) -> None:
+    async with _catalogue(settings) as (catalogue, queue):
+        dead = await catalogue.jobs(tenant, JobState.DEAD, limit=MOST_LISTED) if job_ids is None else []
+        for job_id in job_ids if job_ids is not None else [job.id for job, _ in dead]:
+            job = await queue.again(job_id, tenant=tenant, now=time.time())
+            console.print(f"{job.id}  {job.key}  {job.state}", markup=False)
+
+
+@asynccontextmanager
+async def _catalogue(settings: Settings) -> AsyncGenerator[tuple[Catalogue, Queue]]:
     engine = open_engine(settings.database)
     try:
         catalogue = Catalogue(engine)
         await catalogue.create_tables()
-        versions = await catalogue.all_versions(tenant)
+        yield catalogue, Queue(catalogue, this_process())
     finally:
         await engine.dispose()
-    now = time.time()
-    states = Counter(version.state_at(now) for version in versions)
-    table = Table("state", "versions", "passages")
-    for state in (state for state in State if states[state]):
-        passages = sum(version.passages for version in versions if version.state_at(now) is state)
-        table.add_row(state, str(states[state]), str(passages))
-    console.print(table)
-    for version in versions:
-        if version.state is State.FAILED:
-            console.print(f"{version.file_name}: {version.reason}: {version.detail}", markup=False, soft_wrap=True)
 
 
-@app.command()
-def rebuild() -> None:
-    """Write every version that the index lost again, from the catalogue and the originals alone."""
+@app.command("rebuild")
+def rebuild_command() -> None:
+    """Write every version that the index lost again, and send every waiting job, from SQL and the originals alone."""
     settings = settings_or_exit()
     configure_logs(level="WARNING", log_format="console")
     if not run_or_exit(_rebuild(settings, Console())):
@@ -201,23 +263,40 @@ def rebuild() -> None:
 
 
 async def _rebuild(settings: Settings, console: Console) -> bool:
-    async def ignore(_stage: Stage, _done: int, _total: int) -> None:
-        return
-
-    failures = written = 0
     async with open_services(settings, works_jobs=False) as services:
-        keys = await services.catalogue.everything()
-        for n, key in enumerate(keys, start=1):
-            try:
-                lost = await restore(key, services, ignore)
-            except Unreadable as exc:
-                failures += 1
-                console.print(f"[{n}/{len(keys)}] {key}: {exc.reason}: {exc.detail}", markup=False)
-                continue
-            written += lost
-            console.print(f"[{n}/{len(keys)}] {key}: {'written again' if lost else 'was there'}", markup=False)
-    console.print(f"{written} of {len(keys)} versions written again, {failures} failed.")
-    return failures == 0
+        tally = await rebuild(services, _telling(console))
+        pending = await services.queue.pending(now=services.now(), silent_for=0)
+        if pending and services.delivery is not None:
+            await services.delivery.send(pending)
+    sent = "sent to the workers" if settings.redis_url is not None else "left to the next worker"
+    console.print(f"{tally.written} of {tally.seen} versions written again, {len(tally.failed)} failed.")
+    console.print(f"{len(pending)} waiting jobs {sent}.")
+    return not tally.failed
+
+
+@app.command("reindex")
+def reindex_command() -> None:
+    """Fill a new collection with the present embedder and cutting beside the one that answers, then let it answer."""
+    settings = settings_or_exit()
+    configure_logs(level="WARNING", log_format="console")
+    if not run_or_exit(_reindex(settings, Console())):
+        raise typer.Exit(1)
+
+
+async def _reindex(settings: Settings, console: Console) -> bool:
+    async with open_services(settings, works_jobs=False, any_embedder=True) as services:
+        tally = await reindex(services, _telling(console))
+        collection = services.index.collection
+    what = "stays" if tally.failed else "answers now"
+    console.print(f"{tally.written} versions written, {len(tally.failed)} failed; {collection} {what}.")
+    return not tally.failed
+
+
+def _telling(console: Console) -> Told:
+    def told(key: VersionKey, n: int, of: int, what: str) -> None:
+        console.print(f"[{n}/{of}] {key}: {what}", markup=False, soft_wrap=True)
+
+    return told
 
 
 def _why_unavailable(exc: IndexUnavailable) -> str:

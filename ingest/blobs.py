@@ -1,24 +1,40 @@
-"""The original bytes, stored under their own SHA-256: the same file twice takes the room of one."""
+"""The original bytes, stored under their own SHA-256: the same file twice takes the room of one.
+
+Two stores: a folder, and whatever speaks S3. A name appears in either only when all its bytes are there.
+"""
 
 import errno
 import os
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import Any, Protocol
 from uuid import uuid4
 
 import anyio
-from pydantic import BaseModel, PositiveInt
+from botocore.exceptions import BotoCoreError, ClientError
+from fsspec.exceptions import FSTimeoutError
+from pydantic import BaseModel, PositiveFloat, PositiveInt
+from s3fs import S3FileSystem
 
 from ingest.errors import StorageFull, StorageUnavailable, TooLarge
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
 
 class BlobSettings(BaseModel, frozen=True):
-    """Where originals lie (a folder) and how large one may be."""
+    """Where originals lie (a folder, or `s3://bucket/prefix`), how large one may be, how long S3 may take to answer.
 
-    folder: Path
+    An S3 store's address and keys come from AWS's own variables (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, …).
+    """
+
+    folder: Path | None = None
+    s3_url: str | None = None
     most_bytes: PositiveInt = 100 * 1024 * 1024
+    deadline: PositiveFloat = 20.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,56 +45,181 @@ class Blob:
     size: int
 
 
-class Blobs:
-    """A folder of originals; a name appears in it only when all its bytes are on the disk."""
+class Blobs(Protocol):
+    """A store of originals."""
 
-    def __init__(self, settings: BlobSettings) -> None:
-        self._folder = settings.folder
-        self.most_bytes = settings.most_bytes
-
-    def path(self, digest: str) -> Path:
-        """Return where the bytes with this digest lie."""
-        return self._folder / digest[:2] / digest
+    most_bytes: int
 
     async def write(self, chunks: AsyncIterator[bytes]) -> Blob:
         """Store a stream of bytes.
 
         Raises:
             TooLarge: longer than the limit; nothing is kept.
-            StorageFull, StorageUnavailable: the disk refuses.
+            StorageFull, StorageUnavailable: the store refuses.
         """
+        ...
+
+    def on_disk(self, digest: str) -> AbstractAsyncContextManager[Path]:
+        """Give the original as a file while the block runs.
+
+        Raises:
+            StorageUnavailable: it cannot be read.
+        """
+        ...
+
+
+def open_blobs(settings: BlobSettings) -> Blobs:
+    """Return the store that the settings name."""
+    if settings.s3_url is not None:
+        return S3Blobs(settings.s3_url, most_bytes=settings.most_bytes, deadline=settings.deadline)
+    return FolderBlobs(settings.folder or Path("blobs"), most_bytes=settings.most_bytes)
+
+
+class FolderBlobs:
+    """A folder of originals; what is written lies under `incoming` until it is whole."""
+
+    def __init__(self, folder: Path, *, most_bytes: int) -> None:
+        self._folder = folder
+        self.most_bytes = most_bytes
+
+    async def write(self, chunks: AsyncIterator[bytes]) -> Blob:
         draft = self._folder / "incoming" / uuid4().hex
         try:
-            return await self._write(chunks, draft)
-        except OSError as exc:
-            if exc.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-                raise StorageFull from exc
-            raise StorageUnavailable from exc
+            with _translated():
+                return await self._write(chunks, draft)
         finally:
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(_remove, draft)
 
     async def _write(self, chunks: AsyncIterator[bytes], draft: Path) -> Blob:
-        digest = sha256()
-        size = 0
+        measured = _Measured(self.most_bytes)
         await anyio.Path(draft.parent).mkdir(parents=True, exist_ok=True)
         async with await anyio.open_file(draft, "xb") as file:
             async for chunk in chunks:
-                size += len(chunk)
-                if size > self.most_bytes:
-                    raise TooLarge(f"a document may have {self.most_bytes // (1024 * 1024)} MiB")
-                digest.update(chunk)
+                measured.feed(chunk)
                 await file.write(chunk)
             await file.flush()
             await anyio.to_thread.run_sync(os.fsync, file.wrapped.fileno())
-        kept = self.path(digest.hexdigest())
+        blob = measured.blob()
+        kept = self._path(blob.sha256)
         await anyio.Path(kept.parent).mkdir(parents=True, exist_ok=True)
         await anyio.Path(draft).replace(kept)
-        return Blob(sha256=digest.hexdigest(), size=size)
+        return blob
+
+    @asynccontextmanager
+    async def on_disk(self, digest: str) -> AsyncGenerator[Path]:
+        path = self._path(digest)
+        if not await anyio.Path(path).exists():
+            raise StorageUnavailable("the original is not in the store")
+        yield path
+
+    async def stored_before(self, instant: float) -> list[str]:
+        """Return the originals that were last written before an instant (Unix seconds)."""
+
+        def look() -> list[str]:
+            files = self._folder.glob("[0-9a-f][0-9a-f]/*")
+            return [path.name for path in files if path.stat().st_mtime < instant]
+
+        with _translated():
+            return await anyio.to_thread.run_sync(look)
+
+    async def discard(self, digest: str, *, older_than: float) -> None:
+        """Remove an original that nobody knows, unless it is written again at this moment (`older_than`: seconds)."""
+
+        def move_away_and_look() -> None:
+            kept, aside = self._path(digest), self._folder / "incoming" / uuid4().hex
+            aside.parent.mkdir(exist_ok=True)
+            kept.replace(aside)
+            if time.time() - aside.stat().st_mtime < older_than:
+                aside.replace(kept)
+            else:
+                aside.unlink()
+
+        with _translated():
+            await anyio.to_thread.run_sync(move_away_and_look)
+
+    def _path(self, digest: str) -> Path:
+        return self._folder / digest[:2] / digest
+
+
+class S3Blobs:
+    """A bucket, or a part of one; what is written is a multipart upload until it is whole."""
+
+    def __init__(self, url: str, *, most_bytes: int, deadline: float) -> None:
+        self._root = url.removeprefix("s3://").rstrip("/")
+        self.most_bytes = most_bytes
+        limits = {"connect_timeout": deadline, "read_timeout": deadline, "retries": {"max_attempts": 2}}
+        self._s3 = S3FileSystem(config_kwargs=limits, skip_instance_cache=True)
+
+    async def write(self, chunks: AsyncIterator[bytes]) -> Blob:
+        measured, draft = _Measured(self.most_bytes), f"{self._root}/incoming/{uuid4().hex}"
+        with _translated():
+            file = await anyio.to_thread.run_sync(self._s3.open, draft, "wb")
+            try:
+                async for chunk in chunks:
+                    measured.feed(chunk)
+                    await anyio.to_thread.run_sync(file.write, chunk)
+            except BaseException:
+                with anyio.CancelScope(shield=True):
+                    await anyio.to_thread.run_sync(_abandon, file)
+                raise
+            await anyio.to_thread.run_sync(file.close)
+            blob = measured.blob()
+            await anyio.to_thread.run_sync(self._s3.mv, draft, self._path(blob.sha256))
+        return blob
+
+    @asynccontextmanager
+    async def on_disk(self, digest: str) -> AsyncGenerator[Path]:
+        async with anyio.TemporaryDirectory() as folder:
+            path = Path(folder) / digest
+            with _translated():
+                await anyio.to_thread.run_sync(self._s3.get_file, self._path(digest), str(path))
+            yield path
+
+    def _path(self, digest: str) -> str:
+        return f"{self._root}/{digest[:2]}/{digest}"
+
+
+class _Measured:
+    """What went by: its length, at most so much, and its SHA-256."""
+
+    def __init__(self, most_bytes: int) -> None:
+        self._most_bytes = most_bytes
+        self._digest = sha256()
+        self._size = 0
+
+    def feed(self, chunk: bytes) -> None:
+        self._size += len(chunk)
+        if self._size > self._most_bytes:
+            raise TooLarge(f"a document may have {self._most_bytes // (1024 * 1024)} MiB")
+        self._digest.update(chunk)
+
+    def blob(self) -> Blob:
+        return Blob(sha256=self._digest.hexdigest(), size=self._size)
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except OSError as exc:
+        if exc.errno in FULL:
+            raise StorageFull from exc
+        raise StorageUnavailable from exc
+    except (BotoCoreError, ClientError, FSTimeoutError) as exc:
+        raise StorageUnavailable from exc
 
 
 def _remove(path: Path) -> None:
     try:
         path.unlink(missing_ok=True)
     except OSError:  # a folder that has gone read-only: what is left there has no name that anybody reads
+        return
+
+
+def _abandon(file: Any) -> None:
+    """Give a multipart upload up; a store that is away keeps its parts, which nobody can read."""
+    try:
+        file.discard()
+    except (OSError, BotoCoreError, ClientError):
         return

@@ -4,23 +4,33 @@ Every write that decides something about a document first updates the document's
 writes queue at that row, as they do on SQLite at the one write lock.
 """
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from hashlib import sha256
-from uuid import uuid4
-from zoneinfo import ZoneInfo
 
 import anyio
-from sqlalchemy import Connection, Update, insert, select, update
+from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from stamina import AsyncRetryingCaller
 
-from ingest import rows
-from ingest.errors import CatalogueUnavailable, DuplicateContent, Forbidden, NotFound, WrongState
-from ingest.schema import CONTENTS, DECISIONS, DOCUMENTS, JOBS, METADATA, VERSIONS
-from ingest.timeline import Window, activate
-from ingest.versions import DocumentSummary, Indexed, Job, Received, State, Upload, Version, VersionKey
+from ingest import records, rows
+from ingest.errors import CatalogueUnavailable, DuplicateContent, NotFound
+from ingest.schema import DOCUMENTS, JOBS, METADATA, VERSIONS
+from ingest.versions import (
+    DocumentSummary,
+    Indexed,
+    Job,
+    JobState,
+    Received,
+    State,
+    Upload,
+    Version,
+    VersionKey,
+    Window,
+)
+from knowledge import withdrawals
+from knowledge.database import create_tables
 
 TRANSACTION_SECONDS = 10.0
 
@@ -54,9 +64,16 @@ class Catalogue:
             raise CatalogueUnavailable from exc
 
     async def create_tables(self) -> None:
-        """Make the tables that are missing (issue 5 brings migrations)."""
-        async with self.begin() as connection:
-            await connection.run_sync(_create)
+        """Make the tables that are missing, those of withdrawals too.
+
+        Raises:
+            CatalogueUnavailable: the database cannot be asked.
+        """
+        try:
+            for tables in (METADATA, withdrawals.METADATA):
+                await create_tables(self._engine, tables)
+        except (SQLAlchemyError, OSError) as exc:
+            raise CatalogueUnavailable from exc
 
     async def ping(self) -> None:
         """Ask the database something.
@@ -78,22 +95,14 @@ class Catalogue:
     async def _receive(self, upload: Upload, now: float) -> Received:
         async with self.begin() as connection:
             known = await _known(connection, upload)
-            if known is not None:
+            if known is not None and known.state is not State.WITHDRAWN:
                 return await _received_before(connection, known, now)
-            document_id = (
-                upload.document_id or f"doc-{sha256(f'{upload.tenant}/{upload.sha256}'.encode()).hexdigest()[:16]}"
-            )
-            number = await _next_version(connection, upload.tenant, document_id, now)
+            document_id = upload.document_id or (known.key.document_id if known else _name_of(upload))
+            number = await records.next_version(connection, upload.tenant, document_id, now)
             key = VersionKey(tenant=upload.tenant, document_id=document_id, version=number)
-            await connection.execute(insert(VERSIONS).values(**rows.new_version(key, upload, now)))
-            await connection.execute(
-                insert(CONTENTS).values(
-                    tenant=upload.tenant, sha256=upload.sha256, document_id=document_id, version=number
-                )
-            )
-            await connection.execute(insert(JOBS).values(**rows.new_job(uuid4().hex, key, now)))
-            version = await _version(connection, key)
-            return Received(version=version, job=await _job_of(connection, key), is_new=True)
+            await records.add_version(connection, key, upload, instead_of=known.key if known else None, now=now)
+            version = await records.version(connection, key)
+            return Received(version=version, job=await records.job_of(connection, key), is_new=True)
 
     async def version(self, key: VersionKey) -> Version:
         """Return a version.
@@ -102,7 +111,7 @@ class Catalogue:
             NotFound: there is none.
         """
         async with self.begin() as connection:
-            return await _version(connection, key)
+            return await records.version(connection, key)
 
     async def versions(self, tenant: str, document_id: str) -> list[Version]:
         """Return a document's versions, oldest first.
@@ -111,7 +120,7 @@ class Catalogue:
             NotFound: there is no such document.
         """
         async with self.begin() as connection:
-            found = await _versions(connection, tenant, document_id)
+            found = await records.versions(connection, tenant, document_id)
         if not found:
             raise NotFound("there is no such document")
         return found
@@ -147,11 +156,21 @@ class Catalogue:
             raise NotFound("there is no such job")
         return rows.job(row)
 
+    async def jobs(self, tenant: str, state: JobState, *, limit: int, after: str = "") -> list[tuple[Job, Version]]:
+        """Return a tenant's jobs in a state with their versions, by id from the one after `after` on."""
+        wanted = select(JOBS).where(JOBS.c.tenant == tenant, JOBS.c.state == state, JOBS.c.id > after)
+        async with self.begin() as connection:
+            found = (await connection.execute(wanted.order_by(JOBS.c.id).limit(limit))).mappings().all()
+            jobs = [rows.job(row) for row in found]
+            return [(job, await records.version(connection, job.key)) for job in jobs]
+
     async def indexed(self, key: VersionKey, indexed: Indexed) -> Version:
-        """Record that a version is in the index as a draft."""
+        """Record that a version is in the index as a draft, unless it was withdrawn meanwhile."""
         async with self.begin() as connection:
             await connection.execute(
-                _at(key).values(
+                records.at(key)
+                .where(VERSIONS.c.state != State.WITHDRAWN)
+                .values(
                     state=State.INDEXED,
                     format=indexed.format,
                     title=indexed.title,
@@ -161,46 +180,27 @@ class Catalogue:
                     detail=None,
                 )
             )
-            return await _version(connection, key)
+            return await records.version(connection, key)
 
     async def failed(self, key: VersionKey, *, reason: str, detail: str) -> Version:
-        """Record why a version cannot be indexed."""
+        """Record why a version cannot be indexed, unless it was approved or withdrawn meanwhile."""
         async with self.begin() as connection:
-            await connection.execute(_at(key).values(state=State.FAILED, reason=reason, detail=detail))
-            return await _version(connection, key)
+            still_wanted = records.at(key).where(VERSIONS.c.state.not_in([State.APPROVED, State.WITHDRAWN]))
+            await connection.execute(still_wanted.values(state=State.FAILED, reason=reason, detail=detail))
+            return await records.version(connection, key)
 
-    async def approve(self, key: VersionKey, *, approver: str, now: float, zone: ZoneInfo) -> list[Window]:
-        """Record an approval and return the windows it changes, predecessors first; the index has to be told next.
-
-        Approving again changes nothing, and returns nothing.
-
-        Raises:
-            NotFound: there is no such version.
-            Forbidden: the approver is the uploader.
-            WrongState: the version is no draft, or comes too late (`ingest.timeline`).
-        """
+    async def window_written(self, key: VersionKey, window: Window) -> bool:
+        """Record that the index has been told this window; return whether it is still the version's."""
+        told = rows.window(window)
+        same = [VERSIONS.c[name].is_not_distinct_from(value) for name, value in told.items()]
         async with self.begin() as connection:
-            await _lock(connection, key, now)
-            everyone = await _versions(connection, key.tenant, key.document_id)
-            version = next((v for v in everyone if v.key == key), None)
-            if version is None:
-                raise NotFound("there is no such version")
-            if version.state is State.APPROVED:
-                return []
-            _require_approvable(version, approver)
-            windows = activate(version, [v for v in everyone if v.key != key], now=now, zone=zone)
-            for window in windows:
-                await connection.execute(_at(_of(key, window)).values(**rows.window(window), window_written=0))
-            approval = {"state": State.APPROVED, "approved_by": approver, "approved_at": now}
-            await connection.execute(_at(key).values(**approval))
-            await connection.execute(insert(DECISIONS).values(**rows.decision(key, approver, now, windows[-1])))
-            return windows
+            written = await connection.execute(records.at(key).where(*same).values(window_written=1))
+            return written.rowcount == 1
 
-    async def windows_written(self, keys: Sequence[VersionKey]) -> None:
-        """Record that the index has been told the windows of these versions."""
+    async def recounted(self, key: VersionKey, passages: int) -> None:
+        """Record how many passages a version has after it was cut anew."""
         async with self.begin() as connection:
-            for key in keys:
-                await connection.execute(_at(key).values(window_written=1))
+            await connection.execute(records.at(key).values(passages=passages))
 
     async def unwritten_windows(self) -> list[Version]:
         """Return versions whose window a crash kept from the index, in the order in which they were to be written."""
@@ -211,9 +211,10 @@ class Catalogue:
         return [rows.version(row) for row in found]
 
     async def everything(self) -> list[VersionKey]:
-        """Return all versions that belong in the index."""
+        """Return all versions that belong in the index: drafts, and whatever anybody could ever read."""
         keys = (VERSIONS.c.tenant, VERSIONS.c.document_id, VERSIONS.c.version)
-        wanted = select(*keys).where(VERSIONS.c.state.in_([State.INDEXED, State.APPROVED])).order_by(*keys)
+        shown = (VERSIONS.c.state == State.WITHDRAWN) & VERSIONS.c.visible_from.is_not(None)
+        wanted = select(*keys).where(VERSIONS.c.state.in_([State.INDEXED, State.APPROVED]) | shown).order_by(*keys)
         async with self.begin() as connection:
             found = (await connection.execute(wanted)).all()
         return [VersionKey(tenant=row.tenant, document_id=row.document_id, version=row.version) for row in found]
@@ -226,46 +227,22 @@ class Catalogue:
         return [rows.version(row) for row in found]
 
 
-def _create(connection: Connection) -> None:
-    METADATA.create_all(connection)
-
-
-def _at(key: VersionKey) -> Update:
-    return update(VERSIONS).where(
-        VERSIONS.c.tenant == key.tenant,
-        VERSIONS.c.document_id == key.document_id,
-        VERSIONS.c.version == key.version,
-    )
-
-
-def _of(key: VersionKey, window: Window) -> VersionKey:
-    return VersionKey(tenant=key.tenant, document_id=key.document_id, version=window.version)
-
-
-async def _lock(connection: AsyncConnection, key: VersionKey, now: float) -> None:
-    row = (DOCUMENTS.c.tenant == key.tenant) & (DOCUMENTS.c.document_id == key.document_id)
-    await connection.execute(update(DOCUMENTS).where(row).values(updated_at=now))
-
-
-def _require_approvable(version: Version, approver: str) -> None:
-    if version.state is not State.INDEXED:
-        raise WrongState(f"only an indexed draft can be approved; this version is {version.state}")
-    if approver.strip().casefold() == version.uploaded_by.strip().casefold():
-        raise Forbidden("whoever uploaded a version cannot approve it: a second person has to look")
+def _name_of(upload: Upload) -> str:
+    return f"doc-{sha256(f'{upload.tenant}/{upload.sha256}'.encode()).hexdigest()[:16]}"
 
 
 async def _known(connection: AsyncConnection, upload: Upload) -> Version | None:
-    """Return the version that has the upload's bytes.
+    """Return the version that has the upload's bytes; one that was withdrawn stands in nobody's way.
 
     Raises:
         DuplicateContent: it has other metadata, or another document was named.
     """
-    wanted = select(CONTENTS).where(CONTENTS.c.tenant == upload.tenant, CONTENTS.c.sha256 == upload.sha256)
-    row = (await connection.execute(wanted)).mappings().one_or_none()
-    if row is None:
+    key = await records.content_holder(connection, upload.tenant, upload.sha256)
+    if key is None:
         return None
-    key = VersionKey(tenant=upload.tenant, document_id=row["document_id"], version=row["version"])
-    known = await _version(connection, key)
+    known = await records.version(connection, key)
+    if known.state is State.WITHDRAWN:
+        return known
     other_document = upload.document_id is not None and upload.document_id != key.document_id
     if other_document or known.fingerprint != upload.metadata.fingerprint:
         raise DuplicateContent(key.document_id, key.version)
@@ -274,41 +251,7 @@ async def _known(connection: AsyncConnection, upload: Upload) -> Version | None:
 
 async def _received_before(connection: AsyncConnection, known: Version, now: float) -> Received:
     if known.state is State.FAILED:
-        await connection.execute(_at(known.key).values(state=State.RECEIVED, reason=None, detail=None))
+        await connection.execute(records.at(known.key).values(state=State.RECEIVED, reason=None, detail=None))
         await connection.execute(rows.job_at(known.key).values(**rows.job_again(now)))
-        known = await _version(connection, known.key)
-    return Received(version=known, job=await _job_of(connection, known.key), is_new=False)
-
-
-async def _next_version(connection: AsyncConnection, tenant: str, document_id: str, now: float) -> int:
-    """Return the number of a document's next version, and make or lock its row."""
-    row = (DOCUMENTS.c.tenant == tenant) & (DOCUMENTS.c.document_id == document_id)
-    next_one = update(DOCUMENTS).where(row).values(latest=DOCUMENTS.c.latest + 1, updated_at=now)
-    number = (await connection.execute(next_one.returning(DOCUMENTS.c.latest))).scalar_one_or_none()
-    if number is not None:
-        return int(number)
-    first = {"tenant": tenant, "document_id": document_id, "latest": 1, "updated_at": now}
-    await connection.execute(insert(DOCUMENTS).values(**first))
-    return 1
-
-
-async def _version(connection: AsyncConnection, key: VersionKey) -> Version:
-    wanted = select(VERSIONS).where(
-        VERSIONS.c.tenant == key.tenant,
-        VERSIONS.c.document_id == key.document_id,
-        VERSIONS.c.version == key.version,
-    )
-    row = (await connection.execute(wanted)).mappings().one_or_none()
-    if row is None:
-        raise NotFound("there is no such version")
-    return rows.version(row)
-
-
-async def _versions(connection: AsyncConnection, tenant: str, document_id: str) -> list[Version]:
-    wanted = select(VERSIONS).where(VERSIONS.c.tenant == tenant, VERSIONS.c.document_id == document_id)
-    found = (await connection.execute(wanted.order_by(VERSIONS.c.version))).mappings().all()
-    return [rows.version(row) for row in found]
-
-
-async def _job_of(connection: AsyncConnection, key: VersionKey) -> Job:
-    return rows.job((await connection.execute(rows.jobs_at(key))).mappings().one())
+        known = await records.version(connection, known.key)
+    return Received(version=known, job=await records.job_of(connection, known.key), is_new=False)

@@ -13,7 +13,8 @@ IngestError
 └── Unavailable            503 unavailable          ours, try later
     ├── CatalogueUnavailable   503 catalogue_unavailable    SQL cannot be asked
     ├── IndexUnavailable       503 index_unavailable        the passage index cannot be asked
-    └── StorageUnavailable     503 storage_unavailable      the folder of originals cannot be used
+    ├── QueueUnavailable       503 queue_unavailable        Redis cannot bring the job to a worker
+    └── StorageUnavailable     503 storage_unavailable      the store of originals cannot be used
 A file that cannot be read is no error of the API: `ingest.parsing.parsed.Unreadable` ends in the version's state.
 """
 
@@ -88,5 +89,9 @@ class IndexUnavailable(Unavailable):
     code, title = "index_unavailable", "The passage index cannot be reached right now"
 
 
+class QueueUnavailable(Unavailable):
+    code, title = "queue_unavailable", "The queue of jobs cannot be reached right now"
+
+
 class StorageUnavailable(Unavailable):
-    code, title = "storage_unavailable", "The documents' folder cannot be used right now"
+    code, title = "storage_unavailable", "The store of documents cannot be used right now"

@@ -8,15 +8,16 @@ follow from the document, and a version that was half written is written again a
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import PurePath
 
 import anyio
 
 from ingest.chunking import Chunk
+from ingest.decisions import Changed, Decided
 from ingest.parsing.parsed import Parsed, Reason, Unreadable
 from ingest.services import Services
-from ingest.timeline import Window
-from ingest.versions import Indexed, Stage, State, Version, VersionKey
+from ingest.versions import Indexed, Stage, State, Version, VersionKey, Window
 from knowledge.access import Access
 from knowledge.passage import Passage, language_of
 
@@ -28,16 +29,20 @@ ASKED_CHARACTERS = 120
 
 
 async def take_in(key: VersionKey, services: Services, report: Report) -> Version:
-    """Bring a received version into the index as a draft.
+    """Bring a received version into the index: as a draft, or, where it was rolled back to, as what answers.
 
     Raises:
         Unreadable: the file cannot become passages, or the index does not hold what was written.
         IndexUnavailable, CatalogueUnavailable: try again later.
     """
     version = await services.catalogue.version(key)
-    if version.state in (State.INDEXED, State.APPROVED):
-        return version  # a crash came between this and the end of its job
-    return await services.catalogue.indexed(key, await write_draft(version, services, report))
+    if version.state not in (State.INDEXED, State.APPROVED, State.WITHDRAWN):  # else a crash came before its job's end
+        version = await services.catalogue.indexed(key, await write_draft(version, services, report))
+    if version.state is State.WITHDRAWN and version.visible_from is None:
+        await services.index.delete(tenant=key.tenant, document_id=key.document_id, version=key.version)
+    elif version.state is State.INDEXED and version.approved_by is not None:  # brought back: approved once already
+        version = await activate(key, version.approved_by, services, now=services.now())
+    return version
 
 
 async def write_draft(version: Version, services: Services, report: Report) -> Indexed:
@@ -58,19 +63,27 @@ async def activate(key: VersionKey, approver: str, services: Services, *, now: f
         WrongState: see `ingest.timeline.activate`.
     """
     async with _measured(Stage.ACTIVATE, services):
-        windows = await services.catalogue.approve(key, approver=approver, now=now, zone=services.zone)
-        await write_windows(key, windows, services)
+        changed = await services.decisions.approve(key, Decided(by=approver, at=now))
+        await tell_index(key, changed, services)
         version = await services.catalogue.version(key)
         await _require_found(version, services)
     services.metrics.documents.labels(outcome="approved").inc()
     return version
 
 
+async def tell_index(of: VersionKey, changed: Changed, services: Services) -> None:
+    """Let the index follow a decision about a document's versions; every search after the return sees it."""
+    await write_windows(of, changed.windows, services)
+    for key in changed.dropped:
+        await services.index.delete(tenant=key.tenant, document_id=key.document_id, version=key.version)
+
+
 async def parse(version: Version, services: Services, report: Report) -> Parsed:
     """Read the original in the limited process."""
     async with _measured(Stage.PARSE, services):
         await report(Stage.PARSE, 0, 1)
-        return await services.parser.parse(services.blobs.path(version.sha256))
+        async with services.blobs.on_disk(version.sha256) as path:
+            return await services.parser.parse(path)
 
 
 async def chunk(version: Version, parsed: Parsed, services: Services, report: Report) -> list[Passage]:
@@ -117,45 +130,34 @@ async def write_windows(key: VersionKey, windows: Sequence[Window], services: Se
     Both are written within the notice that an approval has, so a reader sees one version or the other.
     """
     for window in windows:
+        await write_window(replace(key, version=window.version), window, services)
+
+
+async def write_window(key: VersionKey, window: Window, services: Services) -> None:
+    """Write a window until the index has what the catalogue says: somebody may decide anew meanwhile."""
+    while True:
         await services.index.set_visibility(
             tenant=key.tenant,
             document_id=key.document_id,
-            version=window.version,
+            version=key.version,
             visible_from=window.visible_from,
             visible_until=window.visible_until,
         )
-    keys = [VersionKey(tenant=key.tenant, document_id=key.document_id, version=w.version) for w in windows]
-    await services.catalogue.windows_written(keys)
+        if await services.catalogue.window_written(key, window):
+            return
+        present = (await services.catalogue.version(key)).window
+        if present is None:
+            return
+        window = present
 
 
 async def finish_windows(services: Services) -> int:
-    """Write the windows that a crash kept from the index; return how many there were."""
+    """Write the windows that a crash, or an index that was away, kept from the index; return how many there were."""
     unwritten = await services.catalogue.unwritten_windows()
     for version in unwritten:
-        if version.visible_from is not None:
-            window = Window(
-                version=version.key.version,
-                visible_from=version.visible_from,
-                visible_until=version.visible_until,
-            )
-            await write_windows(version.key, [window], services)
+        if version.window is not None:
+            await write_window(version.key, version.window, services)
     return len(unwritten)
-
-
-async def restore(key: VersionKey, services: Services, report: Report) -> bool:
-    """Bring an indexed or approved version back into an index that lost it; return whether it had to be written.
-
-    Raises:
-        Unreadable: its original is gone, or can no longer be read.
-    """
-    version = await services.catalogue.version(key)
-    count = await services.index.count(tenant=key.tenant, document_id=key.document_id, version=key.version)
-    if count != version.passages or count == 0:
-        await write_draft(version, services, report)
-    if version.visible_from is not None:
-        begin, end = version.visible_from, version.visible_until
-        await write_windows(key, [Window(version=key.version, visible_from=begin, visible_until=end)], services)
-    return count != version.passages
 
 
 async def _require_found(version: Version, services: Services) -> None:

@@ -1,7 +1,7 @@
 """Jobs as rows: a claim is an UPDATE that only one can win, and lapses when its owner no longer renews it.
 
-This slice's queue is the SQL table itself; issue 5 puts a Redis queue (streaq) in front of several workers. An accepted
-upload is a row before its reply is sent, so no crash loses it.
+The rows are the truth: an accepted upload is a row before its reply is sent, so no crash loses it. Redis
+(`ingest.delivery`) only brings the ids of jobs to workers, and what it loses is sent again.
 """
 
 import os
@@ -9,18 +9,19 @@ import socket
 from dataclasses import dataclass
 from uuid import uuid4
 
-import anyio
-from sqlalchemy import ColumnElement, select, update
+from sqlalchemy import ColumnElement, RowMapping, func, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
 
-from ingest import rows
+from ingest import records, rows
 from ingest.catalogue import Catalogue
-from ingest.schema import JOBS
-from ingest.versions import Job, JobState, Stage
+from ingest.errors import NotFound, WrongState
+from ingest.schema import JOBS, VERSIONS
+from ingest.versions import Job, JobState, Stage, State
 
 LEASE_SECONDS = 30.0
 RENEW_SECONDS = 5.0
 MOST_ATTEMPTS = 3
-_LOOKED_AT = 20
+MOST_SENT = 500
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,32 +42,11 @@ def this_process() -> Owner:
 
 
 class Queue:
-    """Claims, renews and ends jobs for one owner."""
+    """Claims, renews and ends jobs for one owner; lists those that nobody works on."""
 
     def __init__(self, catalogue: Catalogue, owner: Owner) -> None:
         self._catalogue = catalogue
         self._owner = owner
-        self._more = anyio.Event()
-
-    def wake(self) -> None:
-        """Say that there may be a job: whoever waits for more looks now."""
-        self._more.set()
-        self._more = anyio.Event()
-
-    async def wait_for_more(self, seconds: float) -> None:
-        """Return when somebody says there may be a job, or after `seconds`: jobs of other processes ring no bell."""
-        with anyio.move_on_after(seconds):
-            await self._more.wait()
-
-    async def claim_next(self, *, now: float) -> Job | None:
-        """Claim the job that has waited longest, or None."""
-        open_jobs = select(JOBS.c.id).where(_unfinished()).order_by(JOBS.c.created_at).limit(_LOOKED_AT)
-        async with self._catalogue.begin() as connection:
-            ids = (await connection.execute(open_jobs)).scalars().all()
-        for job_id in ids:
-            if (job := await self.claim(job_id, now=now)) is not None:
-                return job
-        return None
 
     async def claim(self, job_id: str, *, now: float) -> Job | None:
         """Claim one job; None when it is finished or somebody else is at it."""
@@ -86,6 +66,48 @@ class Queue:
                 return None
             return rows.job((await connection.execute(wanted)).mappings().one())
 
+    async def claimable_in(self, job_id: str, *, now: float) -> float | None:
+        """Return in how many seconds an unfinished job may be claimed; None when it is finished, or not there."""
+        wanted = select(JOBS.c.claimed_until).where(JOBS.c.id == job_id, _unfinished())
+        async with self._catalogue.begin() as connection:
+            until = (await connection.execute(wanted)).scalar_one_or_none()
+        return None if until is None else max(until - now, 0.0)
+
+    async def pending(self, *, now: float, silent_for: float) -> list[str]:
+        """Return the jobs that anybody may claim and that nobody has touched for a while, oldest first."""
+        waiting = (JOBS.c.claimed_until <= now) & (JOBS.c.updated_at <= now - silent_for)
+        wanted = select(JOBS.c.id).where(_unfinished(), waiting).order_by(JOBS.c.created_at).limit(MOST_SENT)
+        async with self._catalogue.begin() as connection:
+            return list((await connection.execute(wanted)).scalars().all())
+
+    async def again(self, job_id: str, *, tenant: str, now: float) -> Job:
+        """Let a job that failed or is dead be done again from its beginning; one that is not finished stays as it is.
+
+        Raises:
+            NotFound: there is no such job.
+            WrongState: it is done, or its version was withdrawn.
+        """
+        async with self._catalogue.begin() as connection:
+            row = await self._of_tenant(connection, tenant, job_id)
+            job = rows.job(row)
+            if job.state in (JobState.QUEUED, JobState.RUNNING):
+                return job
+            if job.state is JobState.DONE:
+                raise WrongState("the job is done")
+            failed = records.at(job.key).where(VERSIONS.c.state == State.FAILED)
+            reset = await connection.execute(failed.values(state=State.RECEIVED, reason=None, detail=None))
+            if not reset.rowcount:
+                raise WrongState("its version is no longer wanted")
+            await connection.execute(update(JOBS).where(JOBS.c.id == job_id).values(**rows.job_again(now)))
+            return rows.job(await self._of_tenant(connection, tenant, job_id))
+
+    async def _of_tenant(self, connection: AsyncConnection, tenant: str, job_id: str) -> RowMapping:
+        wanted = select(JOBS).where(JOBS.c.id == job_id, JOBS.c.tenant == tenant)
+        row = (await connection.execute(wanted)).mappings().one_or_none()
+        if row is None:
+            raise NotFound("there is no such job")
+        return row
+
     async def report(self, job: Job, *, stage: Stage, done: int, total: int, now: float) -> None:
         """Record how far a claimed job is, and renew the claim."""
         progress = {
@@ -97,9 +119,9 @@ class Queue:
         }
         await self._change(job, **progress)
 
-    async def renew(self, job: Job, *, now: float) -> None:
-        """Keep the claim of a job that takes long over one step."""
-        await self._change(job, claimed_until=now + LEASE_SECONDS)
+    async def renew(self, job: Job, *, now: float) -> bool:
+        """Keep the claim of a job that takes long over one step; return whether it is still ours."""
+        return await self._change(job, claimed_until=now + LEASE_SECONDS)
 
     async def done(self, job: Job, *, now: float) -> None:
         """End a job that came to its end."""
@@ -108,6 +130,10 @@ class Queue:
     async def failed(self, job: Job, *, now: float) -> None:
         """End a job that cannot be done; the version says why."""
         await self._change(job, state=JobState.FAILED, claimed_until=0.0, updated_at=now)
+
+    async def bury(self, job: Job, *, now: float) -> None:
+        """End a job that was tried often enough: a dead letter, until somebody looks at it."""
+        await self._change(job, state=JobState.DEAD, claimed_until=0.0, updated_at=now)
 
     async def put_back(self, job: Job, *, after: float, now: float) -> None:
         """Let a job wait `after` seconds and be claimed again by anybody."""
@@ -118,10 +144,20 @@ class Queue:
         async with self._catalogue.begin() as connection:
             return len((await connection.execute(select(JOBS.c.id).where(_unfinished()))).all())
 
-    async def _change(self, job: Job, **values: object) -> None:
+    async def counts(self, tenant: str) -> tuple[dict[JobState, int], float | None]:
+        """Return how many of a tenant's jobs are in which state, and since when the oldest unfinished one waits."""
+        mine = JOBS.c.tenant == tenant
+        by_state = select(JOBS.c.state, func.count()).where(mine).group_by(JOBS.c.state)
+        oldest = select(func.min(JOBS.c.created_at)).where(mine, _unfinished())
+        async with self._catalogue.begin() as connection:
+            found = (await connection.execute(by_state)).all()
+            since = (await connection.execute(oldest)).scalar_one_or_none()
+        return {JobState(state): count for state, count in found}, since
+
+    async def _change(self, job: Job, **values: object) -> bool:
         mine = (JOBS.c.id == job.id) & (JOBS.c.claimed_by == str(self._owner))
         async with self._catalogue.begin() as connection:
-            await connection.execute(update(JOBS).where(mine).values(**values))
+            return (await connection.execute(update(JOBS).where(mine).values(**values))).rowcount == 1
 
 
 def _unfinished() -> ColumnElement[bool]:

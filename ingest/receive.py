@@ -5,9 +5,9 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import PurePath
 
-from ingest.errors import Unprocessable
+from ingest.errors import QueueUnavailable, Unprocessable
 from ingest.services import Services
-from ingest.versions import Metadata, Received, Upload
+from ingest.versions import Job, JobState, Metadata, Received, Upload
 
 _NAME = re.compile(r"^\w[\w.\-]{0,99}$")
 _GROUP = re.compile(r"^[^\s{}/]{1,100}$")
@@ -45,6 +45,19 @@ async def receive(offer: Offer, chunks: AsyncIterator[bytes], services: Services
         uploaded_by=offer.uploaded_by,
     )
     return await services.catalogue.receive(upload, now=services.now())
+
+
+async def deliver(job: Job, services: Services) -> None:
+    """Let a worker hear of a job that is to be done.
+
+    Raises:
+        QueueUnavailable: none may have heard of it; the row stays, and is sent when Redis is back.
+    """
+    if job.state not in (JobState.QUEUED, JobState.RUNNING):
+        return
+    if services.delivery is None:
+        raise QueueUnavailable("no queue is set (REDIS_URL)")
+    await services.delivery.send([job.id])
 
 
 def _check(offer: Offer) -> None:

@@ -5,8 +5,7 @@ from typing import TypeAlias
 from sqlalchemy import RowMapping, Select, Update, select, update
 
 from ingest.schema import JOBS
-from ingest.timeline import Window
-from ingest.versions import Job, JobState, Metadata, Stage, State, Upload, Version, VersionKey
+from ingest.versions import Decision, Job, JobState, Metadata, Stage, State, Upload, Version, VersionKey, Window
 
 Values: TypeAlias = dict[str, object]
 
@@ -111,15 +110,13 @@ def window(of: Window) -> Values:
     return {"visible_from": of.visible_from, "visible_until": of.visible_until}
 
 
-def decision(key: VersionKey, approver: str, now: float, shown: Window) -> Values:
-    """Return the audit row of an approval."""
+def decision(key: VersionKey, what: Decision, by: str, at: float) -> Values:
+    """Return the audit row of a decision."""
     return {
         "tenant": key.tenant,
         "document_id": key.document_id,
         "version": key.version,
-        "decision": "approved",
-        "decided_by": approver,
-        "decided_at": now,
-        "visible_from": shown.visible_from,
-        "visible_until": shown.visible_until,
+        "decision": what,
+        "decided_by": by,
+        "decided_at": at,
     }

@@ -11,6 +11,8 @@ from pydantic import BaseModel, PositiveInt
 from ingest.blobs import Blobs
 from ingest.catalogue import Catalogue
 from ingest.chunking import Chunker
+from ingest.decisions import Decisions
+from ingest.delivery import Delivery
 from ingest.metrics import Metrics
 from ingest.parsing.process import Parser
 from ingest.queue import Queue
@@ -28,13 +30,15 @@ class PipelineSettings(BaseModel, frozen=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
-    """Everything a step of the pipeline, a route or a probe may use; only the API needs an authenticator."""
+    """Everything a step, a route or a probe may use; only the API needs an authenticator, `ingest load` no delivery."""
 
     settings: PipelineSettings
     authenticator: Authenticator | None
     blobs: Blobs
     catalogue: Catalogue
     chunker: Chunker
+    decisions: Decisions
+    delivery: Delivery | None
     index: Index
     metrics: Metrics
     parser: Parser

@@ -9,6 +9,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ingest.blobs import BlobSettings
 from ingest.chunking import ChunkSettings
+from ingest.delivery import DeliverySettings
 from ingest.parsing.process import ParserSettings
 from ingest.services import PipelineSettings
 from knowledge.embedding import EmbedderSettings
@@ -18,7 +19,8 @@ from telemetry.setup import TraceSettings
 
 
 class Settings(BaseSettings):
-    """Everything an operator may decide; the API also needs AUTH__ISSUER and AUTH__JWKS_URL (or a key file)."""
+    """Everything an operator may decide; the API also needs REDIS_URL, AUTH__ISSUER and AUTH__JWKS_URL
+    (or a key file)."""
 
     model_config = SettingsConfigDict(
         env_nested_delimiter="__", nested_model_default_partial_update=True, frozen=True, extra="ignore"
@@ -32,6 +34,8 @@ class Settings(BaseSettings):
     qdrant_url: AnyHttpUrl | None = None
     qdrant_api_key: SecretStr | None = None
     blob_url: str | None = None
+    redis_url: SecretStr | None = None
+    delivery: DeliverySettings = DeliverySettings()
     most_upload_bytes: PositiveInt = 100 * 1024 * 1024
     auth: AuthSettings | None = None
     log_level: str = "INFO"
@@ -42,9 +46,9 @@ class Settings(BaseSettings):
     traces: TraceSettings = TraceSettings()
 
     @model_validator(mode="after")
-    def _blobs_in_a_folder(self) -> Self:
-        if self.blob_url is not None and urlsplit(self.blob_url).scheme not in ("", "file"):
-            raise ValueError("BLOB_URL: only folders yet (file:///path); S3-compatible stores come with issue 5")
+    def _blobs_in_a_known_store(self) -> Self:
+        if self.blob_url is not None and urlsplit(self.blob_url).scheme not in ("", "file", "s3"):
+            raise ValueError("BLOB_URL: a folder (file:///path) or an S3-compatible store (s3://bucket/prefix)")
         return self
 
     @property
@@ -57,6 +61,8 @@ class Settings(BaseSettings):
     @property
     def blobs(self) -> BlobSettings:
         """Where originals are kept: BLOB_URL, else a folder in the data folder."""
+        if self.blob_url is not None and urlsplit(self.blob_url).scheme == "s3":
+            return BlobSettings(s3_url=self.blob_url, most_bytes=self.most_upload_bytes)
         folder = Path(unquote(urlsplit(self.blob_url).path)) if self.blob_url else self.data_dir / "blobs"
         return BlobSettings(folder=folder, most_bytes=self.most_upload_bytes)
 

@@ -4,24 +4,14 @@ The one gap that may be is the one staff ask for, by an effective_until before t
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
 from ingest.errors import WrongState
-from ingest.versions import State, Version
+from ingest.versions import Metadata, State, Version, Window
 
 NOTICE_SECONDS = 2.0
 """An approval shows this much later, so that every point of the version is written before anybody may read one."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Window:
-    """From when until when a version may be read, in Unix seconds."""
-
-    version: int
-    visible_from: float
-    visible_until: float | None
 
 
 def midnight(day: date, zone: ZoneInfo) -> float:
@@ -42,10 +32,10 @@ def activate(approved: Version, others: Sequence[Version], *, now: float, zone: 
     start = now + NOTICE_SECONDS
     if approved.metadata.effective_from is not None:
         start = max(start, midnight(approved.metadata.effective_from, zone))
-    end = None
+    last = None
     if approved.metadata.effective_until is not None:
-        end = midnight(approved.metadata.effective_until + timedelta(days=1), zone)
-        if end <= start:
+        last = _last_midnight(approved.metadata, zone)
+        if last <= start:
             raise WrongState(f"its last day, {approved.metadata.effective_until}, would be over before it is shown")
     shown = [other for other in others if other.state is State.APPROVED and _ever_visible(other)]
     if any(o.key.version > approved.key.version and _begin(o) <= start for o in shown):
@@ -56,8 +46,47 @@ def activate(approved: Version, others: Sequence[Version], *, now: float, zone: 
         if _runs_into(o, start)
     ]
     later = [_begin(other) for other in shown if _begin(other) > start]
-    ends = [instant for instant in (end, min(later, default=None)) if instant is not None]
+    ends = [instant for instant in (last, min(later, default=None)) if instant is not None]
     return [*windows, Window(version=approved.key.version, visible_from=start, visible_until=min(ends, default=None))]
+
+
+def end(gone: Sequence[Version], others: Sequence[Version], *, now: float, zone: ZoneInfo) -> list[Window]:
+    """Return the windows to write when versions may answer no more from `now` on.
+
+    A version that was approved for later never begins; the one that would have ended with its beginning goes on.
+    """
+    windows = []
+    for version in gone:
+        if _open_at(version, now):
+            windows.append(Window(version=version.key.version, visible_from=_begin(version), visible_until=now))
+            if _begin(version) > now:
+                windows += _go_on(version, others, zone=zone)
+    return windows
+
+
+def _go_on(never_begun: Version, others: Sequence[Version], *, zone: ZoneInfo) -> list[Window]:
+    """Return the window of the version before one that never begins: until its own last day, or the next version."""
+    start = _begin(never_begun)
+    before = next((o for o in others if o.state is State.APPROVED and o.visible_until == start), None)
+    if before is None:
+        return []
+    later = [_begin(o) for o in others if o.state is State.APPROVED and _ever_visible(o) and _begin(o) > start]
+    until = min([*later, _last_midnight(before.metadata, zone)])
+    never = until == float("inf")
+    return [Window(version=before.key.version, visible_from=_begin(before), visible_until=None if never else until)]
+
+
+def in_force(versions: Sequence[Version], *, now: float) -> list[Version]:
+    """Return the approved versions that answer now, or will."""
+    return [version for version in versions if version.state is State.APPROVED and _open_at(version, now)]
+
+
+def _open_at(version: Version, now: float) -> bool:
+    return _ever_visible(version) and (version.visible_until is None or version.visible_until > now)
+
+
+def _last_midnight(said: Metadata, zone: ZoneInfo) -> float:
+    return midnight(said.effective_until + timedelta(days=1), zone) if said.effective_until else float("inf")
 
 
 def _begin(version: Version) -> float:

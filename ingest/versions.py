@@ -18,16 +18,28 @@ class State(StrEnum):
     APPROVED = "approved"
     ACTIVE = "active"
     EXPIRED = "expired"
+    WITHDRAWN = "withdrawn"
     FAILED = "failed"
 
 
 class JobState(StrEnum):
-    """Where a job stands."""
+    """Where a job stands: `failed` is the file's fault, `dead` was tried often enough and is ours to look at."""
 
     QUEUED = "queued"
     RUNNING = "running"
     DONE = "done"
     FAILED = "failed"
+    DEAD = "dead"
+
+
+class Decision(StrEnum):
+    """What people decide about a version; written down with who and when."""
+
+    APPROVED = "approved"
+    REJECTED = "rejected"
+    EXPIRED = "expired"
+    ROLLED_BACK = "rolled_back"
+    DELETED = "deleted"
 
 
 class Stage(StrEnum):
@@ -80,6 +92,15 @@ class VersionKey:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Window:
+    """From when until when a version may be read, in Unix seconds."""
+
+    version: int
+    visible_from: float
+    visible_until: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Upload:
     """An original that is in the blob store, and what was said about it; without `document_id` one is made."""
 
@@ -113,6 +134,13 @@ class Version:
     approved_at: float | None = None
     visible_from: float | None = None
     visible_until: float | None = None
+
+    @property
+    def window(self) -> Window | None:
+        """From when until when it may be read, if it was ever approved."""
+        if self.visible_from is None:
+            return None
+        return Window(version=self.key.version, visible_from=self.visible_from, visible_until=self.visible_until)
 
     def state_at(self, now: float) -> State:
         """Return the state with the clock taken into account."""

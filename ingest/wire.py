@@ -175,6 +175,13 @@ class JobOut(BaseModel):
         )
 
 
+class JobsOut(BaseModel):
+    """A page of jobs; `next` is the cursor of the next page."""
+
+    jobs: list[JobOut]
+    next: str | None
+
+
 class HitOut(BaseModel):
     """A passage that a search found."""
 

@@ -4,20 +4,23 @@ import time
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 import anyio
 from sqlalchemy.ext.asyncio import AsyncEngine
 from tokenizers import Tokenizer
 
-from ingest.blobs import Blobs
+from ingest.blobs import open_blobs
 from ingest.catalogue import Catalogue
 from ingest.chunking import Chunker
-from ingest.indexing import Indexing
+from ingest.decisions import Decisions
+from ingest.delivery import Delivery
 from ingest.metrics import Metrics
 from ingest.parsing.process import open_parser
 from ingest.queue import Queue, this_process
 from ingest.services import Services
 from ingest.settings import Settings
+from ingest.worker import Worker
 from knowledge.database import open_engine
 from knowledge.embedding import open_embedder
 from knowledge.identity import open_authenticator
@@ -36,10 +39,12 @@ async def open_services(
     index: Index | None = None,
     engine: AsyncEngine | None = None,
     works_jobs: bool = True,
+    any_embedder: bool = False,
 ) -> AsyncGenerator[Services]:
     """Open what the staff side uses; `index` and `engine` are given where another service of this process shares them.
 
-    With `works_jobs` uploads are indexed by this process as long as the block runs; `ingest load` does it itself.
+    With `works_jobs` uploads are indexed by this process as long as the block runs; `ingest load` does it itself, and
+    needs no Redis. With `any_embedder` another one may have filled the collection that answers: for a re-index.
     """
     async with AsyncExitStack() as stack:
         tokenizer = await anyio.to_thread.run_sync(_tokenizer, settings.embedder_folder)
@@ -47,19 +52,22 @@ async def open_services(
             engine = open_engine(settings.database)
             stack.push_async_callback(engine.dispose)
         if index is None:
-            index = await stack.enter_async_context(_open_passages(settings))
+            index = await stack.enter_async_context(_open_passages(settings, any_embedder=any_embedder))
         authenticator = None
         if settings.auth is not None:
             authenticator = await stack.enter_async_context(open_authenticator(settings.auth))
         parser = await stack.enter_async_context(open_parser(settings.parser))
+        delivery = Delivery(settings.redis_url, settings.delivery) if settings.redis_url is not None else None
         catalogue = Catalogue(engine)
         await catalogue.create_tables()
         services = Services(
             settings=settings.pipeline,
             authenticator=authenticator,
-            blobs=Blobs(settings.blobs),
+            blobs=open_blobs(settings.blobs),
             catalogue=catalogue,
             chunker=Chunker(tokenizer, settings.chunks),
+            decisions=Decisions(catalogue, ZoneInfo(settings.pipeline.zone)),
+            delivery=delivery,
             index=index,
             metrics=Metrics(),
             parser=parser,
@@ -68,16 +76,19 @@ async def open_services(
         )
         # Entered last, so left first: no job outlives what it uses.
         tasks = await stack.enter_async_context(anyio.create_task_group())
-        if works_jobs:
-            tasks.start_soon(Indexing(services).run)
+        if works_jobs and delivery is not None:
+            tasks.start_soon(Worker(services, delivery).run)
         yield services
         tasks.cancel_scope.cancel()
 
 
 @asynccontextmanager
-async def _open_passages(settings: Settings) -> AsyncGenerator[Index]:
+async def _open_passages(settings: Settings, *, any_embedder: bool) -> AsyncGenerator[Index]:
     terms = await anyio.to_thread.run_sync(Terms)
-    async with open_embedder(settings.embedder) as embedder, open_index(settings.index, embedder, terms) as index:
+    async with (
+        open_embedder(settings.embedder) as embedder,
+        open_index(settings.index, embedder, terms, check=not any_embedder) as index,
+    ):
         yield index
 
 

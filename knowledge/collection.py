@@ -1,7 +1,12 @@
 """The collection: what it is called, what it holds, and which embedder filled it.
 
-Readers only know the alias. A re-index fills the next collection behind their back and switches the alias in one call.
+A re-index fills the next collection behind the readers' back, while writes go to both, and switches the alias in one
+call. Readers look at the alias each second and follow it, unless another embedder than theirs filled what it stands
+for: they stay with what they can read, which is kept until the re-index after.
 """
+
+import re
+from collections.abc import Collection
 
 from qdrant_client import AsyncQdrantClient, models
 from qdrant_client.http.exceptions import UnexpectedResponse
@@ -25,7 +30,7 @@ class EmbedderMismatch(Exception):
 
 
 async def ensure_collection(
-    client: AsyncQdrantClient, *, alias: str, embedder: str, dimensions: int, payload_indexes: bool
+    client: AsyncQdrantClient, *, alias: str, embedder: str, dimensions: int, payload_indexes: bool, check: bool = True
 ) -> str:
     """Return the collection behind the alias, made when there is none; raise EmbedderMismatch on another's vectors."""
     name = await collection_behind(client, alias)
@@ -34,11 +39,47 @@ async def ensure_collection(
         if not await client.collection_exists(name):
             await _create(client, name, embedder=embedder, dimensions=dimensions)
         await switch_alias(client, alias, name)
+    if check:
+        await _check_embedder(client, name, embedder=embedder, dimensions=dimensions)
+    if payload_indexes:
+        await _index_payload(client, name)
+    return name
+
+
+async def next_collection(
+    client: AsyncQdrantClient, *, alias: str, embedder: str, dimensions: int, payload_indexes: bool
+) -> str:
+    """Return the collection after the alias's, made when there is none: what a re-index fills."""
+    behind = await collection_behind(client, alias) or f"{alias}-0"
+    name = f"{alias}-{int(behind.rpartition('-')[2]) + 1}"
+    if not await client.collection_exists(name):
+        await _create(client, name, embedder=embedder, dimensions=dimensions)
     await _check_embedder(client, name, embedder=embedder, dimensions=dimensions)
     if payload_indexes:
-        for field, schema in PAYLOAD_INDEXES.items():
-            await client.create_payload_index(name, field, schema, wait=True)
+        await _index_payload(client, name)
     return name
+
+
+async def collections_of(client: AsyncQdrantClient, alias: str) -> dict[str, str | None]:
+    """Return the alias's collections, present, former and next ones, each with the embedder that fills it."""
+    known = (await client.get_collections()).collections
+    names = sorted(one.name for one in known if re.fullmatch(rf"{re.escape(alias)}-\d+", one.name))
+    return {name: await _embedder_of(client, name) for name in names}
+
+
+async def followed(client: AsyncQdrantClient, *, alias: str, present: str, embedder: str) -> str:
+    """Return the collection to read: the alias's, unless another embedder filled it; then the present one."""
+    behind = await collection_behind(client, alias)
+    if behind is None or behind == present:
+        return present
+    return behind if await _embedder_of(client, behind) == embedder else present
+
+
+async def drop_former(client: AsyncQdrantClient, *, alias: str, keep: Collection[str]) -> None:
+    """Remove the alias's collections that are not to be kept."""
+    for name in await collections_of(client, alias):
+        if name not in keep:
+            await client.delete_collection(name)
 
 
 async def collection_behind(client: AsyncQdrantClient, alias: str) -> str | None:
@@ -71,13 +112,23 @@ async def _create(client: AsyncQdrantClient, name: str, *, embedder: str, dimens
             raise
 
 
+async def _index_payload(client: AsyncQdrantClient, name: str) -> None:
+    for field, schema in PAYLOAD_INDEXES.items():
+        await client.create_payload_index(name, field, schema, wait=True)
+
+
+async def _embedder_of(client: AsyncQdrantClient, name: str) -> str | None:
+    recorded = ((await client.get_collection(name)).config.metadata or {}).get("embedder")
+    return None if recorded is None else str(recorded)
+
+
 async def _check_embedder(client: AsyncQdrantClient, name: str, *, embedder: str, dimensions: int) -> None:
     config = (await client.get_collection(name)).config
     recorded = (config.metadata or {}).get("embedder")
     if recorded != embedder:
         raise EmbedderMismatch(
             f"collection {name} holds vectors of {recorded or 'an unnamed embedder'}, this process embeds with "
-            f"{embedder}: use the recorded embedder or rebuild the index"
+            f"{embedder}: use the recorded embedder, or run `ingest reindex` with the new one"
         )
     vectors = config.params.vectors
     size = vectors[DENSE].size if isinstance(vectors, dict) else None

@@ -15,10 +15,20 @@ from typing import Any, Self, TypeVar
 
 import msgspec
 from pydantic import AnyHttpUrl, BaseModel, PositiveFloat, PositiveInt, SecretStr, model_validator
-from qdrant_client import models
+from qdrant_client import AsyncQdrantClient, models
 
 from knowledge.access import Access
-from knowledge.collection import DENSE, TERMS, EmbedderMismatch, ensure_collection
+from knowledge.collection import (
+    DENSE,
+    TERMS,
+    EmbedderMismatch,
+    collections_of,
+    drop_former,
+    ensure_collection,
+    followed,
+    next_collection,
+    switch_alias,
+)
 from knowledge.driver import Driver, IndexUnavailable, Operation, ask, open_driver
 from knowledge.embedding import Embedder, EmbeddingUnavailable
 from knowledge.fusion import Fused, FusionSettings, balanced, fuse
@@ -40,6 +50,8 @@ T = TypeVar("T")
 _BEFORE = 0.5
 _COUNT_EVERY = 5.0
 """Seconds."""
+_LOOK_EVERY = 1.0
+"""Seconds after which a reader looks again at what the alias stands for."""
 
 
 class IndexSettings(BaseModel, frozen=True):
@@ -93,9 +105,18 @@ class Index:
     """Reads and writes passages; every search is seen through an `Access`."""
 
     def __init__(
-        self, driver: Driver, embedder: Embedder, terms: Terms, settings: IndexSettings, *, collection: str
+        self,
+        driver: Driver,
+        embedder: Embedder,
+        terms: Terms,
+        settings: IndexSettings,
+        *,
+        collection: str,
+        pinned: bool = False,
     ) -> None:
         self.collection = collection
+        self._pinned = pinned
+        self._looked_at = -math.inf
         self._driver = driver
         self._embedder = embedder
         self.terms = terms
@@ -115,30 +136,33 @@ class Index:
             IndexUnavailable: the index or the embedder cannot be asked.
         """
         visible = visible_filter(access)
+        collection = await self._present()
         candidates = max(limit, self._settings.fusion.candidates)
         try:
             # Two requests instead of one batch: the terms are looked up while the question is embedded.
             async with asyncio.TaskGroup() as halves:
                 query = self.terms.query
                 terms = halves.create_task(
-                    self._by_terms(partial(query, question, before=before, others=others), visible, limit=candidates)
+                    self._by_terms(
+                        partial(query, question, before=before, others=others), visible, collection, limit=candidates
+                    )
                 )
-                dense = halves.create_task(self._by_meaning(question, before, visible=visible, limit=candidates))
+                dense = halves.create_task(self._by_meaning([question, before], visible, collection, limit=candidates))
                 unit = halves.create_task(self._rarest())
         except ExceptionGroup as failed:
             raise failed.exceptions[0] from None
         vector, by_meaning = dense.result()
         weight = self._settings.fusion.dense_weight(language_of(question))
         best = fuse(by_meaning, terms.result(), weight=weight, candidates=candidates)[:limit]
-        return await self._hits(best, vector, unit=unit.result())
+        return await self._hits(best, vector, collection, unit=unit.result())
 
     async def passage(self, *, document_id: str, version: int, n: int, access: Access) -> Passage | None:
         """Return one passage if `access` may read it."""
         only = _of_version(access.tenant, document_id, version)
         number = models.FieldCondition(key="n", match=models.MatchValue(value=n))
         wanted = models.Filter(must=[visible_filter(access), only, number])
-        alias = self._settings.alias
-        records, _ = await self._read(lambda client: client.scroll(alias, scroll_filter=wanted, limit=1))
+        collection = await self._present()
+        records, _ = await self._read(lambda client: client.scroll(collection, scroll_filter=wanted, limit=1))
         return _passage(records[0].payload) if records else None
 
     async def passages(self, *, tenant: str, document_id: str, version: int) -> list[Passage]:
@@ -146,8 +170,9 @@ class Index:
         wanted = _of_version(tenant, document_id, version)
         found: list[Passage] = []
         offset: Any = None
+        collection = await self._present()
         while True:
-            page = _page(self._settings.alias, wanted, offset)
+            page = _page(collection, wanted, offset)
             records, offset = await self._read(page)
             found.extend(_passage(record.payload) for record in records)
             if offset is None:
@@ -156,7 +181,8 @@ class Index:
     async def count(self, *, tenant: str, document_id: str, version: int) -> int:
         """Return how many points a version has."""
         wanted = _of_version(tenant, document_id, version)
-        return (await self._read(lambda client: client.count(self._settings.alias, wanted, exact=True))).count
+        collection = await self._present()
+        return (await self._read(lambda client: client.count(collection, wanted, exact=True))).count
 
     async def embed(self, passages: Sequence[Passage]) -> list[list[float]]:
         """Return the dense vectors that `upsert` takes: the slow step, for a pipeline that times it by itself."""
@@ -174,7 +200,8 @@ class Index:
             batch = passages[start : start + step]
             ready = await self.embed(batch) if vectors is None else vectors[start : start + step]
             points = await asyncio.to_thread(self._points, batch, ready)
-            await self._write(_upsert(self._settings.alias, points))
+            for collection in await self._collections(own_vectors=True):
+                await self._write(_upsert(collection, points))
 
     async def set_visibility(
         self, *, tenant: str, document_id: str, version: int, visible_from: float | None, visible_until: float | None
@@ -182,22 +209,62 @@ class Index:
         """Set the interval in which all points of a version are seen; it holds for every search after the return."""
         wanted = _of_version(tenant, document_id, version)
         interval = {"visible_from": visible_from, "visible_until": visible_until}
-        await self._write(lambda client: client.set_payload(self._settings.alias, interval, points=wanted, wait=True))
+        for collection in await self._collections(own_vectors=False):
+            await self._write(partial(_set_payload, collection, interval, wanted))
 
     async def delete(self, *, tenant: str, document_id: str, version: int) -> None:
         """Remove all points of a version."""
         wanted = models.FilterSelector(filter=_of_version(tenant, document_id, version))
-        await self._write(lambda client: client.delete(self._settings.alias, wanted, wait=True))
+        for collection in await self._collections(own_vectors=False):
+            await self._write(partial(_delete, collection, wanted))
+
+    async def beside(self) -> "Index":
+        """Return the index that a re-index fills: the next collection, made when there is none, and nothing else.
+
+        Raises:
+            EmbedderMismatch: another embedder has begun to fill it.
+        """
+        make = partial(
+            next_collection,
+            alias=self._settings.alias,
+            embedder=self._embedder.name,
+            dimensions=self._embedder.dimensions,
+            payload_indexes=self._settings.url is not None,
+        )
+        name = await self._write(make)
+        return Index(self._driver, self._embedder, self.terms, self._settings, collection=name, pinned=True)
+
+    async def switch_to(self, filled: "Index") -> None:
+        """Let the alias stand for a collection that was filled beside; the one before is kept, older ones go."""
+        alias, former = self._settings.alias, self.collection
+        await self._write(lambda client: switch_alias(client, alias, filled.collection))
+        self._looked_at = -math.inf
+        await self._write(lambda client: drop_former(client, alias=alias, keep=(former, filled.collection)))
 
     async def ping(self) -> None:
         """Raise IndexUnavailable unless the collection can be read."""
-        await self._read(lambda client: client.get_collection(self._settings.alias))
+        await self._read(lambda client: client.get_collection(self.collection))
+
+    async def _present(self) -> str:
+        """Return the collection to read."""
+        if not self._pinned and time.monotonic() - self._looked_at > _LOOK_EVERY:
+            look = partial(followed, alias=self._settings.alias, present=self.collection, embedder=self._embedder.name)
+            self.collection = await self._read(look)
+            self._looked_at = time.monotonic()
+        return self.collection
+
+    async def _collections(self, *, own_vectors: bool) -> list[str]:
+        """Return the collections to write: all there are, or those that this embedder fills."""
+        if self._pinned:
+            return [self.collection]
+        known = await self._read(partial(collections_of, alias=self._settings.alias))
+        return [name for name, filled_by in known.items() if not own_vectors or filled_by == self._embedder.name]
 
     async def _by_meaning(
-        self, question: str, before: str, *, visible: models.Filter, limit: int
+        self, questions: Sequence[str], visible: models.Filter, collection: str, *, limit: int
     ) -> tuple[list[float], dict[str, float]]:
         try:
-            vectors = await self._embedder.embed_queries([question, before] if before else [question])
+            vectors = await self._embedder.embed_queries([question for question in questions if question])
         except EmbeddingUnavailable as exc:
             raise IndexUnavailable("the question cannot be embedded") from exc
         vector = _leaning(*vectors)
@@ -206,36 +273,34 @@ class Index:
             for language in LANGUAGES
         ]
         share = self._settings.fusion.language_balance
-        return vector, balanced(await self._scores(requests), share=share, candidates=limit)
+        return vector, balanced(await self._scores(collection, requests), share=share, candidates=limit)
 
     async def _by_terms(
-        self, query: Callable[[], SparseTerms], visible: models.Filter, *, limit: int
+        self, query: Callable[[], SparseTerms], visible: models.Filter, collection: str, *, limit: int
     ) -> dict[str, float]:
         terms = await asyncio.to_thread(query)
         if not terms.indices:
             return {}
         request = models.QueryRequest(query=_sparse(terms), using=TERMS, filter=visible, limit=limit)
-        return (await self._scores([request]))[0]
+        return (await self._scores(collection, [request]))[0]
 
-    async def _scores(self, requests: Sequence[models.QueryRequest]) -> list[dict[str, float]]:
-        alias = self._settings.alias
-        found = await self._read(lambda client: client.query_batch_points(alias, requests))
+    async def _scores(self, collection: str, requests: Sequence[models.QueryRequest]) -> list[dict[str, float]]:
+        found = await self._read(lambda client: client.query_batch_points(collection, requests))
         return [{str(point.id): point.score for point in one.points} for one in found]
 
     async def _rarest(self) -> float:
         """Return the weight of a term that only one passage has (the IDF of BM25): it grows with the collection."""
         if time.monotonic() - self._counted_at > _COUNT_EVERY:
-            alias = self._settings.alias
-            self._size = (await self._read(lambda client: client.count(alias, exact=False))).count
+            collection = self.collection
+            self._size = (await self._read(lambda client: client.count(collection, exact=False))).count
             self._counted_at = time.monotonic()
         return math.log1p(max(self._size - 0.5, 0.5) / 1.5)
 
-    async def _hits(self, best: Sequence[Fused], vector: Sequence[float], *, unit: float) -> list[Hit]:
+    async def _hits(self, best: Sequence[Fused], vector: Sequence[float], collection: str, *, unit: float) -> list[Hit]:
         """Fetch what is shown; a point deleted since the search is left out."""
         ids = [one.point_id for one in best]
-        alias = self._settings.alias
         fetch: Operation[list[models.Record]] = lambda client: client.retrieve(  # noqa: E731  typed for the driver
-            alias, ids, with_payload=True, with_vectors=[DENSE]
+            collection, ids, with_payload=True, with_vectors=[DENSE]
         )
         found = {str(record.id): record for record in await self._read(fetch)} if ids else {}
         return [_hit(one, found[one.point_id], vector, unit) for one in best if one.point_id in found]
@@ -258,8 +323,10 @@ class Index:
 
 
 @asynccontextmanager
-async def open_index(settings: IndexSettings, embedder: Embedder, terms: Terms) -> AsyncGenerator[Index]:
-    """Open the index and make sure that its collection is there and was filled by this embedder.
+async def open_index(
+    settings: IndexSettings, embedder: Embedder, terms: Terms, *, check: bool = True
+) -> AsyncGenerator[Index]:
+    """Open the index and make sure that its collection is there and was filled by this embedder (`check`).
 
     Raises:
         EmbedderMismatch: it was filled by another.
@@ -276,6 +343,7 @@ async def open_index(settings: IndexSettings, embedder: Embedder, terms: Terms) 
                 embedder=embedder.name,
                 dimensions=embedder.dimensions,
                 payload_indexes=settings.url is not None,
+                check=check,
             ),
             timeout=settings.write_timeout,
         )
@@ -305,12 +373,22 @@ def _leaning(question: Sequence[float], before: Sequence[float] | None = None) -
     return [value / length for value in both] if length else list(question)
 
 
-def _page(alias: str, wanted: models.Filter, offset: Any) -> Operation[tuple[list[models.Record], Any]]:
-    return lambda client: client.scroll(alias, scroll_filter=wanted, limit=256, offset=offset)
+def _page(collection: str, wanted: models.Filter, offset: Any) -> Operation[tuple[list[models.Record], Any]]:
+    return lambda client: client.scroll(collection, scroll_filter=wanted, limit=256, offset=offset)
 
 
-def _upsert(alias: str, points: list[models.PointStruct]) -> Operation[models.UpdateResult]:
-    return lambda client: client.upsert(alias, points, wait=True)
+def _upsert(collection: str, points: list[models.PointStruct]) -> Operation[models.UpdateResult]:
+    return lambda client: client.upsert(collection, points, wait=True)
+
+
+async def _set_payload(
+    collection: str, interval: dict[str, float | None], wanted: models.Filter, client: AsyncQdrantClient
+) -> None:
+    await client.set_payload(collection, interval, points=wanted, wait=True)
+
+
+async def _delete(collection: str, wanted: models.FilterSelector, client: AsyncQdrantClient) -> None:
+    await client.delete(collection, wanted, wait=True)
 
 
 def _sparse(terms: SparseTerms) -> models.SparseVector:

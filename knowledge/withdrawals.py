@@ -16,7 +16,7 @@ import structlog
 from pydantic import BaseModel, PositiveFloat
 from sqlalchemy import Column, Double, Integer, MetaData, String, Table, delete, insert, select
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from knowledge.database import create_tables
 
@@ -100,7 +100,12 @@ class Withdrawals:
 
     async def withdraw(self, tenant: str, document_id: str, version: int, *, reason: str, at: float) -> None:
         """Let a version answer no more, everywhere, within seconds; `at` is Unix seconds."""
-        await self._add(_VERSION, tenant, f"{document_id}@{version}", reason, at)
+        try:
+            async with self._engine.begin() as connection:
+                await write_withdrawal(connection, tenant, document_id, version, reason=reason, at=at)
+        except IntegrityError:
+            log.info("already_withdrawn")  # another process was first
+        await self.read()
 
     @contextmanager
     def heard_by(self, listener: Callable[[], None]) -> Iterator[None]:
@@ -176,14 +181,16 @@ class Withdrawals:
                 self._tell()
             await anyio.sleep(self._settings.every)
 
-    async def _add(self, kind: str, tenant: str, name: str, reason: str, at: float) -> None:
-        row = {"kind": kind, "tenant": tenant, "name": name, "reason": reason, "at": at}
-        try:
-            async with self._engine.begin() as connection:
-                await connection.execute(insert(WITHDRAWN).values(row))
-        except IntegrityError:
-            log.info("already_withdrawn", kind=kind)
-        await self.read()
+
+async def write_withdrawal(
+    connection: AsyncConnection, tenant: str, document_id: str, version: int, *, reason: str, at: float
+) -> None:
+    """Withdraw a version in the caller's transaction: what decides it and what makes it known are one write."""
+    name = f"{document_id}@{version}"
+    same = (WITHDRAWN.c.kind == _VERSION) & (WITHDRAWN.c.tenant == tenant) & (WITHDRAWN.c.name == name)
+    row = {"kind": _VERSION, "tenant": tenant, "name": name, "reason": reason[:400], "at": at}
+    await connection.execute(delete(WITHDRAWN).where(same))
+    await connection.execute(insert(WITHDRAWN).values(row))
 
 
 async def known_withdrawals(engine: AsyncEngine, settings: WithdrawalsSettings | None = None) -> Withdrawals:

@@ -1,4 +1,4 @@
-"""Documents: upload, lists, passages as they would be cited, approval by a second person."""
+"""Documents: upload, lists, passages as they would be cited, and what a second person decides about them."""
 
 from collections.abc import AsyncIterator
 from datetime import date
@@ -8,12 +8,14 @@ from fastapi import APIRouter, Depends, Form, Path, Query, UploadFile
 from pydantic import BaseModel, Field
 
 from ingest.auth import Approver, Staff
-from ingest.pipeline import activate
-from ingest.receive import Offer, receive
-from ingest.services import TheServices
-from ingest.versions import JobState, Metadata, VersionKey
+from ingest.decisions import Decided
+from ingest.pipeline import activate, tell_index
+from ingest.receive import Offer, deliver, receive
+from ingest.services import Services, TheServices
+from ingest.versions import Metadata, VersionKey
 from ingest.wire import DocumentOut, DocumentsOut, PassageOut, PassagesOut, ReceivedOut, VersionOut, VersionsOut
 from knowledge.access import EVERY_CUSTOMER
+from knowledge.identity import Principal
 from knowledge.passage import Language
 
 router = APIRouter(prefix="/v1/documents", tags=["documents"])
@@ -36,6 +38,18 @@ class UploadForm(BaseModel):
     document_id: str | None = Field(None, max_length=100)
 
 
+class Why(BaseModel):
+    """Why somebody decides so; kept with the decision."""
+
+    reason: str = Field("", max_length=400)
+
+
+class RollBack(Why):
+    """The version whose text is to answer again."""
+
+    to_version: int = Field(ge=1, le=2**31 - 1)
+
+
 @router.post("", status_code=202)
 async def upload(
     form: Annotated[UploadForm, Form(media_type="multipart/form-data")], who: Staff, services: TheServices
@@ -56,8 +70,7 @@ async def upload(
         document_id=form.document_id,
     )
     received = await receive(offer, _chunks(form.file), services)
-    if received.job.state in (JobState.QUEUED, JobState.RUNNING):
-        services.queue.wake()
+    await deliver(received.job, services)
     return ReceivedOut.of(received, services.now())
 
 
@@ -116,11 +129,55 @@ async def passages(
 
 
 @router.post("/{document_id}/versions/{version}/approve")
-async def approve(document_id: DocumentId, version: VersionNumber, who: Approver, services: TheServices) -> VersionOut:
+async def approve(
+    key: Annotated[VersionKey, Depends(named_version)], who: Approver, services: TheServices
+) -> VersionOut:
     """Let a draft answer from its effective date on, at the earliest in two seconds; never by its uploader."""
-    key = VersionKey(tenant=who.tenant, document_id=document_id, version=version)
     now = services.now()
     return VersionOut.of(await activate(key, who.sub, services, now=now), now)
+
+
+@router.post("/{document_id}/versions/{version}/reject")
+async def reject(
+    key: Annotated[VersionKey, Depends(named_version)], who: Approver, services: TheServices, body: Why | None = None
+) -> VersionOut:
+    """Withdraw a draft before anybody could read it."""
+    decided = _decided(who, services, body)
+    await tell_index(key, await services.decisions.reject(key, decided), services)
+    return VersionOut.of(await services.catalogue.version(key), decided.at)
+
+
+@router.post("/{document_id}/versions/{version}/expire")
+async def expire(
+    key: Annotated[VersionKey, Depends(named_version)], who: Approver, services: TheServices, body: Why | None = None
+) -> VersionOut:
+    """Let an approved version answer no more, everywhere, within seconds."""
+    decided = _decided(who, services, body)
+    await tell_index(key, await services.decisions.expire(key, decided), services)
+    return VersionOut.of(await services.catalogue.version(key), decided.at)
+
+
+@router.post("/{document_id}/rollback", status_code=202)
+async def roll_back(document_id: DocumentId, who: Approver, services: TheServices, body: RollBack) -> ReceivedOut:
+    """Withdraw what answers now and bring an earlier version back as a new one, which answers once it is indexed."""
+    decided = _decided(who, services, body)
+    received, changed = await services.decisions.roll_back(who.tenant, document_id, body.to_version, decided)
+    await tell_index(received.version.key, changed, services)
+    await deliver(received.job, services)
+    return ReceivedOut.of(received, services.now())
+
+
+@router.delete("/{document_id}")
+async def delete(document_id: DocumentId, who: Approver, services: TheServices, body: Why | None = None) -> VersionsOut:
+    """Withdraw all versions of a document, everywhere, within seconds; the catalogue keeps what they were."""
+    decided = _decided(who, services, body)
+    changed = await services.decisions.delete(who.tenant, document_id, decided)
+    await tell_index(VersionKey(tenant=who.tenant, document_id=document_id, version=1), changed, services)
+    return await versions_of(document_id, who, services)
+
+
+def _decided(who: Principal, services: Services, body: Why | None) -> Decided:
+    return Decided(by=who.sub, at=services.now(), reason=body.reason if body else "")
 
 
 async def _chunks(file: UploadFile) -> AsyncIterator[bytes]:

@@ -1,18 +1,79 @@
-"""Jobs: how far an upload is."""
+"""Jobs: how far an upload is, as one reply or as a stream; dead letters, and how to do a job again."""
 
+from collections.abc import AsyncGenerator
 from typing import Annotated
 
-from fastapi import APIRouter, Path
+import anyio
+from fastapi import APIRouter, Path, Query, Response
+from sse_starlette import EventSourceResponse, ServerSentEvent
 
 from ingest.auth import Staff
-from ingest.services import TheServices
-from ingest.wire import JobOut
+from ingest.errors import IngestError
+from ingest.receive import deliver
+from ingest.services import Services, TheServices
+from ingest.versions import Job, JobState
+from ingest.wire import JobOut, JobsOut
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"])
 
+LOOK_SECONDS = 0.3
+HEARTBEAT_SECONDS = 15
+_ENDS = {JobState.DONE: "done", JobState.FAILED: "error", JobState.DEAD: "error"}
+
+JobId = Annotated[str, Path(max_length=64)]
+
+
+@router.get("")
+async def jobs(
+    who: Staff,
+    services: TheServices,
+    state: JobState = JobState.DEAD,
+    cursor: Annotated[str, Query(max_length=64)] = "",
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+) -> JobsOut:
+    """List jobs in a state by id: without one the dead letters, tried often enough and waiting for somebody."""
+    found = await services.catalogue.jobs(who.tenant, state, limit=limit + 1, after=cursor)
+    shown = [JobOut.of(job, version, services.now()) for job, version in found[:limit]]
+    return JobsOut(jobs=shown, next=shown[-1].job_id if len(found) > limit else None)
+
 
 @router.get("/{job_id}")
-async def job(job_id: Annotated[str, Path(max_length=64)], who: Staff, services: TheServices) -> JobOut:
+async def job(job_id: JobId, who: Staff, services: TheServices) -> JobOut:
     """Return a job of the caller's tenant, with the reason where it failed."""
-    found = await services.catalogue.job(who.tenant, job_id)
-    return JobOut.of(found, await services.catalogue.version(found.key), services.now())
+    return await _told(await services.catalogue.job(who.tenant, job_id), services)
+
+
+@router.post("/{job_id}/retry", status_code=202)
+async def retry(job_id: JobId, who: Staff, services: TheServices) -> JobOut:
+    """Let a failed job or a dead letter be done again from its beginning."""
+    again = await services.queue.again(job_id, tenant=who.tenant, now=services.now())
+    await deliver(again, services)
+    return await _told(again, services)
+
+
+@router.get("/{job_id}/events", response_model=None, responses={200: {"content": {"text/event-stream": {}}}})
+async def events(job_id: JobId, who: Staff, services: TheServices) -> Response:
+    """Tell each step of a job as `progress`, and its end once: `done`, or `error` with the reason."""
+    first = await services.catalogue.job(who.tenant, job_id)
+    return EventSourceResponse(_follow(first, services), ping=HEARTBEAT_SECONDS, headers={"x-accel-buffering": "no"})
+
+
+async def _follow(job: Job, services: Services) -> AsyncGenerator[ServerSentEvent]:
+    told: JobOut | None = None
+    while True:
+        try:
+            job = await services.catalogue.job(job.key.tenant, job.id)
+            now = await _told(job, services)
+        except IngestError:
+            await anyio.sleep(LOOK_SECONDS)  # the database is away: the heartbeat goes on, and so does this
+            continue
+        if told is None or now.model_copy(update={"seconds_left": told.seconds_left}) != told:
+            told = now
+            yield ServerSentEvent(event=_ENDS.get(job.state, "progress"), data=now.model_dump_json())
+        if job.state in _ENDS:
+            return
+        await anyio.sleep(LOOK_SECONDS)
+
+
+async def _told(job: Job, services: Services) -> JobOut:
+    return JobOut.of(job, await services.catalogue.version(job.key), services.now())

@@ -3,13 +3,16 @@
 from collections.abc import AsyncGenerator
 from dataclasses import replace
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
+from pydantic import SecretStr
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
+from ingest.delivery import DeliverySettings
 from ingest.services import Services
 from ingest.settings import Settings
 from ingest.wiring import open_services
@@ -57,8 +60,9 @@ def tokenizer(weights: Path) -> Tokenizer:
 
 
 @pytest.fixture
-def settings(weights: Path, tmp_path: Path) -> Settings:
-    return Settings(weights_dir=weights, data_dir=tmp_path / "data")
+def settings(weights: Path, tmp_path: Path, redis_url: str) -> Settings:
+    queue = DeliverySettings(queue=f"ingest-{uuid4().hex}")
+    return Settings(weights_dir=weights, data_dir=tmp_path / "data", redis_url=SecretStr(redis_url), delivery=queue)
 
 
 class Clock:

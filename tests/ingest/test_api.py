@@ -6,8 +6,8 @@ import pytest
 from httpx2 import ASGITransport, AsyncClient, Response
 
 from ingest.app import create_app
-from ingest.indexing import Indexing
 from ingest.services import Services
+from ingest.worker import Worker
 from knowledge.identity import Authenticator, AuthSettings, KeyFile
 from tests.ingest import samples
 from tests.ingest.conftest import NOON, Clock
@@ -48,8 +48,9 @@ async def staff(services: Services, tmp_path_factory: pytest.TempPathFactory) ->
     settings = AuthSettings(issuer=ISSUER, public_key_file=file)
     services = replace(services, authenticator=Authenticator(KeyFile(file.read_bytes()), settings))
     transport = ASGITransport(app=create_app(services))
+    assert services.delivery is not None
     async with AsyncClient(transport=transport, base_url="http://staff") as http, anyio.create_task_group() as group:
-        group.start_soon(Indexing(services).run)
+        group.start_soon(Worker(services, services.delivery).run)
         yield Staff(http, token)
         group.cancel_scope.cancel()
 

@@ -149,6 +149,8 @@ def test_while_a_process_holds_the_index_the_command_says_how_to_load_through_it
         (["load", ".", "--uploaded-by", "lee", "--approved-by", "Lee"], "somebody else has to approve"),
         (["load", ".", "--url", "http://127.0.0.1:9"], "--url needs --token"),
         (["serve"], "set AUTH__ISSUER"),
+        (["worker"], "set REDIS_URL"),
+        (["retry"], "name jobs"),
     ],
 )
 def test_a_wrong_command_ends_with_one_sentence(
@@ -167,11 +169,14 @@ def test_an_api_that_does_not_answer_is_one_sentence(weights: Path, folder: Path
     assert "Traceback" not in said
 
 
-def test_load_goes_through_the_api_of_a_running_process(weights: Path, folder: Path, tmp_path: Path) -> None:
+def test_load_goes_through_the_api_of_a_running_process(
+    weights: Path, folder: Path, tmp_path: Path, redis_url: str
+) -> None:
     tokens, public = key_and_token(tmp_path)
     port = str(free_port())
+    queue = {"REDIS_URL": redis_url, "DELIVERY__QUEUE": f"ingest-{port}"}
     auth = {"AUTH__ISSUER": ISSUER, "AUTH__PUBLIC_KEY_FILE": str(public), "INGEST_PORT": port}
-    server = command(weights, tmp_path / "data", "serve", **auth)
+    server = command(weights, tmp_path / "data", "serve", **auth, **queue)
     try:
         wait_for_port(int(port))
         through = ["--url", f"http://127.0.0.1:{port}", "--token", tokens("kim", "staff")]

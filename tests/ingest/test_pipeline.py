@@ -7,12 +7,15 @@ import pytest
 from sqlalchemy import select
 
 from ingest import pipeline
+from ingest.decisions import Decided
 from ingest.errors import DuplicateContent, Forbidden, TooLarge, Unprocessable, WrongState
 from ingest.indexing import run_job
-from ingest.pipeline import activate, finish_windows, restore
+from ingest.pipeline import activate, finish_windows
+from ingest.rebuild import restore
 from ingest.receive import Offer, receive
 from ingest.schema import DECISIONS
 from ingest.services import Services
+from ingest.settings import Settings
 from ingest.versions import JobState, Metadata, Received, Stage, State, Version
 from knowledge.access import Access
 from knowledge.passage import Passage
@@ -168,11 +171,11 @@ async def test_a_broken_file_fails_with_its_reason_and_is_tried_again_when_hande
     assert (again.version.key, again.version.state, again.job.state) == (failed.key, State.RECEIVED, JobState.QUEUED)
 
 
-async def test_an_upload_over_the_limit_leaves_nothing_behind(services: Services) -> None:
+async def test_an_upload_over_the_limit_leaves_nothing_behind(services: Services, settings: Settings) -> None:
     services.blobs.most_bytes = 10
     with pytest.raises(TooLarge):
         await hand_in(services)
-    assert [path async for path in anyio.Path(services.blobs.path("0" * 64).parent.parent).glob("*/*")] == []
+    assert [path async for path in anyio.Path(settings.blobs.folder or "").glob("*/*")] == []
 
 
 @pytest.mark.parametrize(
@@ -210,7 +213,7 @@ async def test_a_job_whose_owner_lapsed_is_taken_up_and_its_half_written_points_
 
 async def test_windows_that_a_crash_kept_from_the_index_are_written_at_the_next_start(services: Services) -> None:
     version = await take_in(services, await hand_in(services))
-    await services.catalogue.approve(version.key, approver="lee", now=NOON, zone=services.zone)
+    await services.decisions.approve(version.key, Decided(by="lee", at=NOON))
     assert await found(services, at=NOON + 5) == set()
     assert await finish_windows(services) == 1
     assert await found(services, at=NOON + 5) == {1}
@@ -218,14 +221,11 @@ async def test_windows_that_a_crash_kept_from_the_index_are_written_at_the_next_
 
 
 async def test_a_lost_index_is_restored_from_the_catalogue_and_the_originals(services: Services) -> None:
-    async def ignore(_stage: Stage, _done: int, _total: int) -> None:
-        return
-
     version = await take_in(services, await hand_in(services))
     await activate(version.key, "lee", services, now=NOON)
     key = version.key
     before = await services.index.passages(tenant="hanbit", document_id=key.document_id, version=1)
     await services.index.delete(tenant="hanbit", document_id=key.document_id, version=1)
-    assert await restore(key, services, ignore) is True
+    assert await restore(key, services) is True
     assert await services.index.passages(tenant="hanbit", document_id=key.document_id, version=1) == before
-    assert await restore(key, services, ignore) is False
+    assert await restore(key, services) is False

@@ -8,7 +8,7 @@ from blockbuster import blockbuster_ctx
 from pydantic import ValidationError
 from qdrant_client import models
 
-from knowledge.collection import switch_alias
+from knowledge.collection import collections_of
 from knowledge.embedding import Embedder, EmbeddingUnavailable
 from knowledge.index import EmbedderMismatch, Index, IndexSettings, IndexUnavailable, indexed_text, open_index
 from knowledge.passage import Hit
@@ -183,23 +183,59 @@ async def test_another_embedder_stops_the_boot(
     async with open_index(settings, embedder, terms):
         pass
     other = Renamed(embedder, name=name, dimensions=dimensions)
-    with pytest.raises(EmbedderMismatch, match=r"rebuild the index|768"):
+    with pytest.raises(EmbedderMismatch, match=r"ingest reindex|768"):
         async with open_index(settings, other, terms):
             pass
 
 
-async def test_readers_follow_the_alias_to_a_new_collection(tmp_path: Path, embedder: Embedder, terms: Terms) -> None:
+async def test_readers_follow_the_alias_to_a_collection_that_was_filled_beside(index: Index) -> None:
+    await index.upsert(numbered(*CORPUS))
+    filled = await index.beside()
+    assert (index.collection, filled.collection) == ("kb-1", "kb-2")
+    assert await index.search("수수료", access=CUSTOMER, limit=3)
+    await index.switch_to(filled)
+    assert await index.search("수수료", access=CUSTOMER, limit=3) == []
+    await index.upsert(numbered(*CORPUS))
+    assert await index.search("수수료", access=CUSTOMER, limit=3)
+    third = await index.beside()
+    await index.switch_to(third)
+    assert set(await index._driver.run(lambda client: collections_of(client, "kb"))) == {"kb-2", "kb-3"}
+
+
+async def test_during_a_reindex_writes_go_to_both_collections(index: Index) -> None:
+    await index.upsert(numbered(*CORPUS[:1]))
+    filled = await index.beside()
+    version = {"tenant": "hanbit", "document_id": "deposit", "version": 1}
+    assert await filled.count(**version) == 0
+    await index.upsert(numbered(*CORPUS))
+    await index.set_visibility(**version, visible_from=1.0, visible_until=2.0)
+    assert {p.visible_until for p in await filled.passages(**version)} == {2.0}
+    assert await filled.passages(**version) == await index.passages(**version)
+    await index.delete(**version)
+    assert (await filled.count(**version), await index.count(**version)) == (0, 0)
+
+
+async def test_a_reader_stays_with_what_its_own_embedder_filled(
+    tmp_path: Path, embedder: Embedder, terms: Terms
+) -> None:
+    other = Renamed(embedder, name="other", dimensions=384)
     async with open_index(IndexSettings(path=tmp_path), embedder, terms) as index:
         await index.upsert(numbered(*CORPUS))
-        vectors = {"dense": models.VectorParams(size=384, distance=models.Distance.COSINE)}
-        sparse = {"terms": models.SparseVectorParams(modifier=models.Modifier.IDF)}
-        await index._driver.run(
-            lambda client: client.create_collection("kb-2", vectors_config=vectors, sparse_vectors_config=sparse)
-        )
-        await index._driver.run(lambda client: switch_alias(client, "kb", "kb-2"))
-        assert await index.search("수수료", access=CUSTOMER, limit=3) == []
-        await index._driver.run(lambda client: switch_alias(client, "kb", "kb-1"))
+        mine = Index(index._driver, other, terms, IndexSettings(path=tmp_path), collection="kb-1")
+        filled = await mine.beside()
+        await mine.switch_to(filled)
+        index._looked_at = 0.0
         assert await index.search("수수료", access=CUSTOMER, limit=3)
+        assert index.collection == "kb-1"
+        await index.set_visibility(
+            tenant="hanbit", document_id="deposit", version=1, visible_from=1.0, visible_until=CUSTOMER.as_of
+        )
+        assert await index.search("수수료", access=CUSTOMER, limit=3) == []
+    with pytest.raises(EmbedderMismatch):
+        async with open_index(IndexSettings(path=tmp_path), embedder, terms):
+            pass
+    async with open_index(IndexSettings(path=tmp_path), embedder, terms, check=False) as again:
+        assert again.collection == "kb-2"
 
 
 async def test_a_point_that_is_no_passage_is_not_passed_over(index: Index) -> None:

@@ -1,0 +1,223 @@
+"""What people decide about versions: approve, reject, expire, roll back, delete. Each is one transaction.
+
+It changes the catalogue, writes down who decided, and withdraws what may answer no more (`knowledge.withdrawals`, which
+every replica of the chatbot reads each second) all at once; the index is told next (`ingest.pipeline`), and by the
+worker where a crash comes between.
+"""
+
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from zoneinfo import ZoneInfo
+
+from sqlalchemy import insert
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from ingest import records, rows, timeline
+from ingest.catalogue import Catalogue
+from ingest.errors import Forbidden, NotFound, WrongState
+from ingest.schema import DECISIONS
+from ingest.versions import Decision, Received, State, Upload, Version, VersionKey, Window
+from knowledge.withdrawals import write_withdrawal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decided:
+    """Somebody's decision: who, when (Unix seconds) and why."""
+
+    by: str
+    at: float
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Changed:
+    """What the index has to be told: windows in this order, and versions whose points nobody will ever read."""
+
+    windows: tuple[Window, ...] = ()
+    dropped: tuple[VersionKey, ...] = ()
+
+
+class Decisions:
+    """Decides, in the bank's time zone."""
+
+    def __init__(self, catalogue: Catalogue, zone: ZoneInfo) -> None:
+        self._catalogue = catalogue
+        self._zone = zone
+
+    async def approve(self, key: VersionKey, decided: Decided) -> Changed:
+        """Record an approval; its predecessor ends where it begins. Approving again changes nothing.
+
+        Raises:
+            NotFound: there is no such version.
+            Forbidden: the approver is the uploader.
+            WrongState: the version is no draft, or comes too late (`ingest.timeline`).
+        """
+        async with self._locked(key, decided) as (connection, everyone):
+            version = _find(everyone, key)
+            if version.state is State.APPROVED:
+                return Changed()
+            if version.state is not State.INDEXED:
+                raise WrongState(f"only an indexed draft can be approved; this version is {version.state}")
+            _require_second_person(version, decided.by)
+            others = [v for v in everyone if v.key != key]
+            windows = timeline.activate(version, others, now=decided.at, zone=self._zone)
+            await _write_windows(connection, key, windows)
+            approval = {"state": State.APPROVED, "approved_by": decided.by, "approved_at": decided.at}
+            await connection.execute(records.at(key).values(**approval))
+            await _write_down(connection, key, Decision.APPROVED, decided, windows[-1])
+            return Changed(windows=tuple(windows))
+
+    async def reject(self, key: VersionKey, decided: Decided) -> Changed:
+        """Withdraw a draft before anybody could read it. Rejecting again changes nothing.
+
+        Raises:
+            NotFound: there is no such version.
+            WrongState: it is no draft.
+        """
+        async with self._locked(key, decided) as (connection, everyone):
+            version = _find(everyone, key)
+            if version.state is State.WITHDRAWN and version.reason == Decision.REJECTED:
+                return Changed(dropped=(key,))
+            if version.state is not State.INDEXED:
+                raise WrongState(f"only an indexed draft can be rejected; this version is {version.state}")
+            await _withdraw(connection, version, Decision.REJECTED, decided)
+            return Changed(dropped=(key,))
+
+    async def expire(self, key: VersionKey, decided: Decided) -> Changed:
+        """Let an approved version answer no more from now on; one that is over already stays as it is.
+
+        Raises:
+            NotFound: there is no such version.
+            WrongState: it was never approved.
+        """
+        async with self._locked(key, decided) as (connection, everyone):
+            version = _find(everyone, key)
+            if version.state is not State.APPROVED:
+                raise WrongState(f"only an approved version can expire; this version is {version.state}")
+            windows = self._end([version], everyone, decided)
+            await _write_windows(connection, key, windows)
+            if windows:
+                await _revoke(connection, version, Decision.EXPIRED, decided)
+                await _write_down(connection, key, Decision.EXPIRED, decided, windows[0])
+            return Changed(windows=tuple(windows))
+
+    async def delete(self, tenant: str, document_id: str, decided: Decided) -> Changed:
+        """Withdraw every version of a document; the catalogue keeps them, and any can be rolled back to.
+
+        Raises:
+            NotFound: there is no such document.
+        """
+        first = VersionKey(tenant=tenant, document_id=document_id, version=1)
+        async with self._locked(first, decided) as (connection, everyone):
+            if not everyone:
+                raise NotFound("there is no such document")
+            windows = self._end(timeline.in_force(everyone, now=decided.at), everyone, decided)
+            await _write_windows(connection, first, windows)
+            gone = [version for version in everyone if version.state is not State.WITHDRAWN]
+            for version in gone:
+                await _withdraw(connection, version, Decision.DELETED, decided)
+            dropped = tuple(version.key for version in gone if version.visible_from is None)
+            return Changed(windows=tuple(windows), dropped=dropped)
+
+    async def roll_back(
+        self, tenant: str, document_id: str, to_version: int, decided: Decided
+    ) -> tuple[Received, Changed]:
+        """Withdraw what answers now, and receive the bytes and metadata of an earlier version as a new, approved one.
+
+        The text was approved once, so nobody has to look again: it answers as soon as it is indexed.
+
+        Raises:
+            NotFound: there is no such version.
+            Forbidden: whoever rolls back has uploaded that version.
+            WrongState: that version was never approved, answers now, or is over by its own last day.
+        """
+        key = VersionKey(tenant=tenant, document_id=document_id, version=to_version)
+        async with self._locked(key, decided) as (connection, everyone):
+            old = _find(everyone, key)
+            current = timeline.in_force(everyone, now=decided.at)
+            self._require_restorable(old, current, decided)
+            windows = self._end(current, everyone, decided)
+            await _write_windows(connection, key, windows)
+            for version in current:
+                await _withdraw(connection, version, Decision.ROLLED_BACK, decided)
+            number = await records.next_version(connection, tenant, document_id, decided.at)
+            new = replace(key, version=number)
+            upload = _again(old)
+            holder = await records.content_holder(connection, tenant, old.sha256)
+            await records.add_version(connection, new, upload, instead_of=holder, now=decided.at)
+            await connection.execute(records.at(new).values(approved_by=decided.by, approved_at=decided.at))
+            received = await records.version(connection, new)
+            job = await records.job_of(connection, new)
+            return Received(version=received, job=job, is_new=True), Changed(windows=tuple(windows))
+
+    @asynccontextmanager
+    async def _locked(
+        self, key: VersionKey, decided: Decided
+    ) -> AsyncGenerator[tuple[AsyncConnection, Sequence[Version]]]:
+        """Open a transaction that holds the document's row, with all its versions."""
+        async with self._catalogue.begin() as connection:
+            await records.lock(connection, key, decided.at)
+            yield connection, await records.versions(connection, key.tenant, key.document_id)
+
+    def _end(self, gone: Sequence[Version], everyone: Sequence[Version], decided: Decided) -> list[Window]:
+        names = {version.key for version in gone}
+        others = [version for version in everyone if version.key not in names]
+        return timeline.end(gone, others, now=decided.at, zone=self._zone)
+
+    def _require_restorable(self, old: Version, current: Sequence[Version], decided: Decided) -> None:
+        if old.approved_at is None or old.visible_from is None:
+            raise WrongState("only a version that was approved once can be brought back")
+        if any(version.key == old.key for version in current):
+            raise WrongState("this version is in force: expire what is to come after it instead")
+        _require_second_person(old, decided.by)
+        timeline.activate(old, [], now=decided.at, zone=self._zone)
+
+
+def _find(everyone: Sequence[Version], key: VersionKey) -> Version:
+    version = next((version for version in everyone if version.key == key), None)
+    if version is None:
+        raise NotFound("there is no such version")
+    return version
+
+
+def _require_second_person(version: Version, approver: str) -> None:
+    if approver.strip().casefold() == version.uploaded_by.strip().casefold():
+        raise Forbidden("whoever uploaded a version cannot approve it: a second person has to look")
+
+
+def _again(old: Version) -> Upload:
+    return Upload(
+        tenant=old.key.tenant,
+        document_id=old.key.document_id,
+        file_name=old.file_name,
+        sha256=old.sha256,
+        size=old.size,
+        metadata=old.metadata,
+        uploaded_by=old.uploaded_by,
+    )
+
+
+async def _write_windows(connection: AsyncConnection, of: VersionKey, windows: Sequence[Window]) -> None:
+    for window in windows:
+        key = replace(of, version=window.version)
+        await connection.execute(records.at(key).values(**rows.window(window), window_written=0))
+
+
+async def _withdraw(connection: AsyncConnection, version: Version, why: Decision, decided: Decided) -> None:
+    said = {"state": State.WITHDRAWN, "reason": why, "detail": decided.reason or None}
+    await connection.execute(records.at(version.key).values(**said))
+    await _revoke(connection, version, why, decided)
+    await _write_down(connection, version.key, why, decided, None)
+
+
+async def _revoke(connection: AsyncConnection, version: Version, why: Decision, decided: Decided) -> None:
+    key, reason = version.key, decided.reason or why
+    await write_withdrawal(connection, key.tenant, key.document_id, key.version, reason=reason, at=decided.at)
+
+
+async def _write_down(
+    connection: AsyncConnection, key: VersionKey, what: Decision, decided: Decided, window: Window | None
+) -> None:
+    row = rows.decision(key, what, decided.by, decided.at)
+    await connection.execute(insert(DECISIONS).values(**row, **(rows.window(window) if window else {})))

@@ -1,0 +1,84 @@
+"""The worker: does the jobs that Redis brings, and each few seconds looks in SQL for what nobody works on.
+
+It may run inside the API's process or by itself (`ingest worker`), as often as wanted: a claim in SQL decides who does
+a job. Tried three times without success a job is a dead letter, listed and done again by staff (`ingest.routes.jobs`).
+"""
+
+import anyio
+import structlog
+
+from ingest.delivery import Delivery, Later
+from ingest.errors import IngestError, QueueUnavailable
+from ingest.indexing import OURS, bury, run_job
+from ingest.pipeline import finish_windows
+from ingest.queue import MOST_ATTEMPTS
+from ingest.services import Services
+
+SWEEP_SECONDS = 5.0
+SILENT_SECONDS = 10.0
+RECONNECT_SECONDS = 1.0
+
+log = structlog.get_logger(__name__)
+
+
+class Worker:
+    """Takes jobs and brings their versions into the index."""
+
+    def __init__(self, services: Services, delivery: Delivery) -> None:
+        self._services = services
+        self._delivery = delivery
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._receive)
+            tasks.start_soon(self._sweep)
+
+    async def _receive(self) -> None:
+        while True:
+            try:
+                await self._delivery.receive(self._work, at_once=self._services.settings.at_once)
+            except QueueUnavailable:
+                log.warning("queue_unavailable")
+            await anyio.sleep(RECONNECT_SECONDS)
+
+    async def _work(self, job_id: str) -> None:
+        """Do one job.
+
+        Raises:
+            Later: somebody else is at it, it waits for its next try, or the database is away.
+        """
+        queue, now = self._services.queue, self._services.now()
+        try:
+            job = await queue.claim(job_id, now=now)
+            if job is not None and job.attempts > MOST_ATTEMPTS:
+                await bury(job, self._services, detail="its worker died each time")
+            elif job is not None:
+                await run_job(job, self._services)
+            wait = await queue.claimable_in(job_id, now=self._services.now())
+        except IngestError as exc:
+            raise Later(SWEEP_SECONDS) from exc
+        if wait is not None:
+            raise Later(wait)
+
+    async def _sweep(self) -> None:
+        """Send what nobody works on and write what a crash kept from the index, for ever."""
+        while True:
+            try:
+                await finish_windows(self._services)
+                await send_pending(self._services, self._delivery, silent_for=SILENT_SECONDS)
+            except OURS as exc:
+                log.warning("sweep_failed", error=type(exc).__name__)
+            await anyio.sleep(SWEEP_SECONDS)
+
+
+async def send_pending(services: Services, delivery: Delivery, *, silent_for: float) -> int:
+    """Send the jobs that wait and that nobody has touched for so many seconds; return how many.
+
+    Raises:
+        CatalogueUnavailable, QueueUnavailable: see there.
+    """
+    jobs = await services.queue.pending(now=services.now(), silent_for=silent_for)
+    if jobs:
+        await delivery.send(jobs)
+    return len(jobs)
