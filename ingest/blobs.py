@@ -159,11 +159,11 @@ class S3Blobs:
                 async for chunk in chunks:
                     measured.feed(chunk)
                     await anyio.to_thread.run_sync(file.write, chunk)
+                await anyio.to_thread.run_sync(file.close)
             except BaseException:
                 with anyio.CancelScope(shield=True):
                     await anyio.to_thread.run_sync(_abandon, file)
                 raise
-            await anyio.to_thread.run_sync(file.close)
             blob = measured.blob()
             await anyio.to_thread.run_sync(self._s3.mv, draft, self._path(blob.sha256))
         return blob
@@ -221,5 +221,7 @@ def _abandon(file: Any) -> None:
     """Give a multipart upload up; a store that is away keeps its parts, which nobody can read."""
     try:
         file.discard()
-    except (OSError, BotoCoreError, ClientError):
+    except (OSError, BotoCoreError, ClientError, FSTimeoutError):
         return
+    finally:
+        file.closed = True  # else its finalizer tries to store the rest

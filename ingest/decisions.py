@@ -146,7 +146,9 @@ class Decisions:
             upload = _again(old)
             holder = await records.content_holder(connection, tenant, old.sha256)
             await records.add_version(connection, new, upload, instead_of=holder, now=decided.at)
-            await connection.execute(records.at(new).values(approved_by=decided.by, approved_at=decided.at))
+            # Its title may be one that indexing found: the fingerprint is of what was said at the upload.
+            said = {"fingerprint": old.fingerprint, "approved_by": decided.by, "approved_at": decided.at}
+            await connection.execute(records.at(new).values(**said))
             received = await records.version(connection, new)
             job = await records.job_of(connection, new)
             return Received(version=received, job=job, is_new=True), Changed(windows=tuple(windows))

@@ -1,0 +1,100 @@
+"""A re-index: readers always find a whole text, writes go to both collections, stopped it goes on where it was."""
+
+from dataclasses import replace
+
+import anyio
+import anyio.lowlevel
+import pytest
+from tokenizers import Tokenizer
+
+from ingest.chunking import Chunker, ChunkSettings
+from ingest.pipeline import activate
+from ingest.rebuild import reindex
+from ingest.services import Services
+from ingest.versions import Version, VersionKey
+from tests.ingest import samples
+from tests.ingest.conftest import NOON, Clock
+from tests.ingest.test_pipeline import OFFER, found, hand_in, take_in
+
+pytestmark = pytest.mark.anyio
+
+
+def silent(_key: VersionKey, _n: int, _of: int, _what: str) -> None:
+    pass
+
+
+@pytest.fixture
+def finer(services: Services, tokenizer: Tokenizer) -> Services:
+    """The same services, which cut texts smaller."""
+    return replace(services, chunker=Chunker(tokenizer, ChunkSettings(tokens=60)))
+
+
+async def shown(services: Services, document_id: str, text: str, *, now: float) -> Version:
+    offer = replace(OFFER, document_id=document_id)
+    version = await take_in(services, await hand_in(services, text.encode(), offer))
+    return await activate(version.key, "lee", services, now=now)
+
+
+async def count(services: Services, version: Version) -> int:
+    key = version.key
+    return await services.index.count(tenant=key.tenant, document_id=key.document_id, version=key.version)
+
+
+async def test_a_new_cutting_answers_after_the_switch_and_nothing_is_missing_meanwhile(
+    services: Services, finer: Services, clock: Clock
+) -> None:
+    old = await shown(services, "old", samples.MARKDOWN, now=NOON)
+    coarse = await count(services, old)
+    clock.now += 60
+    filling, during, seen = anyio.Event(), list[Version](), list[set[int]]()
+
+    async def read() -> None:
+        while True:
+            seen.append(await found(services, at=clock.now))
+
+    async def write() -> None:
+        await filling.wait()
+        during.append(await shown(services, "new", samples.MARKDOWN.replace("2.35", "2.75"), now=clock.now))
+
+    async with anyio.create_task_group() as readers:
+        readers.start_soon(read)
+        async with anyio.create_task_group() as writers:
+            writers.start_soon(write)
+            tally = await reindex(finer, lambda *_told: filling.set())
+        readers.cancel_scope.cancel()
+    assert tally.failed == []
+    assert await found(services, at=clock.now) == {1}
+    assert services.index.collection == "kb-2"
+    assert seen
+    assert all(versions == {1} for versions in seen), "a reader found nothing"
+    assert await count(services, old) > coarse
+    assert await count(services, during[0]) > 0
+    assert (await services.catalogue.version(old.key)).passages == await count(services, old)
+
+
+async def test_a_version_that_cannot_be_read_any_more_keeps_everybody_at_the_present_collection(
+    services: Services, finer: Services, clock: Clock
+) -> None:
+    version = await shown(services, "old", samples.MARKDOWN, now=NOON)
+    async with services.blobs.on_disk(version.sha256) as path:
+        await anyio.Path(path).unlink()
+    clock.now += 60
+    assert (await reindex(finer, silent)).failed == [version.key]
+    assert await found(services, at=clock.now) == {1}
+    assert services.index.collection == "kb-1"
+
+
+async def test_a_reindex_that_was_stopped_goes_on_where_it_was(services: Services, finer: Services) -> None:
+    for name in ("a", "b"):
+        await shown(services, name, samples.MARKDOWN + name, now=NOON)
+
+    class Stopped(Exception):
+        pass
+
+    def stop(_key: VersionKey, _n: int, _of: int, _what: str) -> None:
+        raise Stopped
+
+    with pytest.raises(Stopped):
+        await reindex(finer, stop)
+    tally = await reindex(finer, silent)
+    assert (tally.seen, tally.written, tally.failed) == (2, 1, [])
