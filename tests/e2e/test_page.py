@@ -344,7 +344,7 @@ async def test_a_lost_connection_is_resumed_and_no_word_is_missing_or_twice(
 async def test_after_a_reload_and_on_a_second_device_the_running_answer_goes_on(
     browser: Browser, desk: Page, scripted: Product
 ) -> None:
-    await scripted.tell(token_seconds=SLOWLY)
+    await scripted.tell(token_seconds=3 * SLOWLY)  # a page is loaded twice meanwhile
     answer = await ask(desk)
     await expect(answer.locator(".body")).to_contain_text(SENTENCES[0])
     await desk.reload()
