@@ -1,0 +1,179 @@
+"""Every flow is named: a small reader of NetworkPolicies says who may talk to whom, and nothing else may."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pytest
+import yaml
+
+from tests.charts.rendering import CHART, VALUES, Doc, named, of_kind, pods, render
+
+FINE = "bank-bank-chatbot"
+# The flows of design.md: (from, to, port) between parts of a release with all its stores.
+FLOWS = {
+    *((c, "llm-h100", 8000) for c in ("chatbot",)),
+    *((c, "redis", 6379) for c in ("chatbot",)),
+    *((c, "qdrant", 6333) for c in ("chatbot", "ingest", "ingest-worker", "qdrant-snapshot")),
+    *((c, "postgres", 5432) for c in ("chatbot", "ingest", "ingest-worker")),
+    ("test", "chatbot", 8000),
+    ("test", "ingest", 8001),
+}
+PORTS = {8000, 8001, 6333, 6379, 5432, 9121, 443, 53}
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A kind of pod and its labels."""
+
+    name: str
+    labels: tuple[tuple[str, str], ...]
+
+    def matches(self, selector: Doc) -> bool:
+        labels = dict(self.labels)
+        wanted = selector.get("matchLabels", {})
+        if any(labels.get(key) != value for key, value in wanted.items()):
+            return False
+        for term in selector.get("matchExpressions", []):
+            assert term["operator"] == "In"
+            if labels.get(term["key"]) not in term["values"]:
+                return False
+        return True
+
+
+def parts(docs: list[Doc]) -> list[Part]:
+    found = {}
+    for _, pod in pods(docs):
+        labels = pod["metadata"]["labels"]
+        name = labels["app.kubernetes.io/component"]
+        found[name] = Part(name, tuple(sorted((k, str(v)) for k, v in labels.items())))
+    return list(found.values())
+
+
+def allowed(docs: list[Doc], source: Part, target: Part, port: int) -> bool:
+    """Return whether the policies let `source` speak to `target`: both sides must."""
+    return permits(docs, source, target, port, "egress") and permits(docs, target, source, port, "ingress")
+
+
+def permits(docs: list[Doc], of: Part, other: Part, port: int, way: str) -> bool:
+    side = "to" if way == "egress" else "from"
+    policies = [
+        policy["spec"] for policy in of_kind(docs, "NetworkPolicy") if of.matches(policy["spec"]["podSelector"])
+    ]
+    assert any(way.capitalize() in spec["policyTypes"] for spec in policies), f"{of.name} has no {way} policy"
+    for rule in (rule for spec in policies for rule in spec.get(way, [])):
+        ports = {entry["port"] for entry in rule["ports"]}
+        peers = [peer for peer in rule[side] if "namespaceSelector" not in peer and "podSelector" in peer]
+        if port in ports and any(other.matches(peer["podSelector"]) for peer in peers):
+            return True
+    return False
+
+
+def test_what_may_flow_inside_is_what_the_design_says_and_nothing_else() -> None:
+    docs = list(render("values"))
+    known = parts(docs)
+    found = {
+        (a.name, b.name, port)
+        for a in known
+        for b in known
+        if a is not b
+        for port in PORTS
+        if allowed(docs, a, b, port)
+    }
+    assert found == FLOWS
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_every_pod_is_shut_both_ways_and_has_a_policy_that_names_its_flows(name: str) -> None:
+    docs = list(render(name))
+    shut = named(docs, "NetworkPolicy", f"{FINE}-deny-all")["spec"]
+    assert shut["policyTypes"] == ["Ingress", "Egress"]
+    assert "ingress" not in shut
+    assert "egress" not in shut
+    for part in parts(docs):
+        assert part.matches(shut["podSelector"]), part
+        own = [
+            p for p in of_kind(docs, "NetworkPolicy") if part.matches(p["spec"]["podSelector"]) and p["spec"] != shut
+        ]
+        assert own or part.name.endswith("-placeholder"), f"{part.name} has no flow"
+
+
+def rules(docs: list[Doc]) -> Iterator[tuple[str, Doc]]:
+    for policy in of_kind(docs, "NetworkPolicy"):
+        for way, side in (("ingress", "from"), ("egress", "to")):
+            for rule in policy["spec"].get(way, []):
+                yield f"{policy['metadata']['name']}/{way}", {"peers": rule.get(side), "ports": rule.get("ports")}
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_no_rule_lets_everybody_through(name: str) -> None:
+    for where, rule in rules(list(render(name))):
+        assert rule["peers"], f"{where}: no peers means everybody"
+        assert rule["ports"], f"{where}: no ports means all"
+        for peer in rule["peers"]:
+            assert peer.get("ipBlock", {}).get("cidr", "") not in {"0.0.0.0/0", "::/0"}, where
+            assert peer.get("namespaceSelector", {"some": 1}) != {}, where
+
+
+def test_without_fetching_nobody_has_a_way_out_but_to_names_and_identity() -> None:
+    docs = list(render("values-airgapped"))
+    outside = {
+        (where.split("/")[0].removeprefix(f"{FINE}-"), json.dumps(peer))
+        for where, rule in rules(docs)
+        for peer in rule["peers"]
+        if where.endswith("egress") and "podSelector" not in peer
+    }
+    assert {what for what, _ in outside} == {"chatbot", "ingest", "ingest-worker"}
+    assert {peer for _, peer in outside} == {'{"ipBlock": {"cidr": "10.20.0.0/24"}}'}
+
+
+def test_a_stream_is_neither_cut_nor_buffered_and_probes_are_not_public() -> None:
+    docs = render("values-prod", "--set", "chatbot.canary.enabled=true", "--set", "chatbot.canary.tag=0.2.0")
+    (rule,) = named(docs, "HTTPRoute", f"{FINE}-chatbot")["spec"]["rules"]
+    longest = yaml.safe_load((CHART / "values.yaml").read_text("utf-8"))["chatbot"]["longestAnswerSeconds"]
+    assert int(rule["timeouts"]["request"].removesuffix("s")) > longest
+    assert int(rule["timeouts"]["backendRequest"].removesuffix("s")) > longest
+    paths = {match["path"]["value"] for match in rule["matches"]}
+    assert paths == {"/v1/", "/web/", "/openapi.json", "/"}
+    assert {"type": "Exact", "value": "/"} in [match["path"] for match in rule["matches"]]
+    assert [(ref["name"], ref["weight"]) for ref in rule["backendRefs"]] == [
+        (f"{FINE}-chatbot", 95),
+        (f"{FINE}-chatbot-canary", 5),
+    ]
+    ingress = named(render("values-airgapped"), "Ingress", f"{FINE}-chatbot")
+    annotations = ingress["metadata"]["annotations"]
+    assert annotations["nginx.ingress.kubernetes.io/proxy-buffering"] == "off"
+    assert annotations["nginx.ingress.kubernetes.io/proxy-http-version"] == "1.1"
+    assert int(annotations["nginx.ingress.kubernetes.io/proxy-read-timeout"]) > longest
+    assert {path["path"] for path in ingress["spec"]["rules"][0]["http"]["paths"]} == paths
+
+
+def test_prometheus_finds_every_tier_and_services_lead_to_their_pods() -> None:
+    docs = list(render("values"))
+    services = {doc["metadata"]["name"]: doc for doc in of_kind(docs, "Service")}
+    known = parts(docs)
+    for service in services.values():
+        assert [p for p in known if p.matches({"matchLabels": service["spec"]["selector"]})], service["metadata"][
+            "name"
+        ]
+    monitored = {
+        doc["spec"]["selector"]["matchLabels"]["app.kubernetes.io/component"]: doc["spec"]
+        for doc in of_kind(docs, "ServiceMonitor")
+    }
+    assert set(monitored) == {"chatbot", "ingest", "ingest-worker", "llm-h100", "redis", "qdrant"}
+    for component, spec in monitored.items():
+        (service,) = [
+            s for s in services.values() if s["metadata"]["labels"]["app.kubernetes.io/component"] == component
+        ]
+        assert spec["endpoints"][0]["port"] in {port["name"] for port in service["spec"]["ports"]}
+        policy = next(
+            p
+            for p in of_kind(docs, "NetworkPolicy")
+            if p["metadata"]["name"] == f"{FINE}-{'llm' if component.startswith('llm') else component}"
+        )
+        port = next(p["port"] for p in service["spec"]["ports"] if p["name"] == spec["endpoints"][0]["port"])
+        monitoring = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
+        assert any(
+            monitoring in rule["from"] and port in {entry["port"] for entry in rule["ports"]}
+            for rule in policy["spec"]["ingress"]
+        ), component

@@ -1,0 +1,340 @@
+"""What every pod of every render holds to, and how its seconds, its names and its scalers add up."""
+
+import json
+import runpy
+from collections.abc import Iterator
+from pathlib import Path
+from typing import cast
+
+import pytest
+import typer
+import yaml
+
+from chatbot.__main__ import app as chatbot_app
+from chatbot.pool import ModelsFile
+from chatbot.settings import Settings as ChatSettings
+from ingest.__main__ import app as ingest_app
+from ingest.settings import Settings as StaffSettings
+from llm_server.__main__ import app as llm_app
+from llm_server.launch import ServeSettings
+from llm_server.profile import load_profile
+from tests.charts.rendering import (
+    CHART,
+    ROOT,
+    SCALED,
+    VALUES,
+    Doc,
+    containers,
+    environment,
+    named,
+    of_kind,
+    pods,
+    render,
+)
+
+APPS = {"chatbot": chatbot_app, "ingest": ingest_app, "llm-server": llm_app}
+FINE = "bank-bank-chatbot"
+OF_A_JOB = ("Job/", "CronJob/", "Pod/")
+# Sleeps, and does nothing that could be looked after.
+PLACEHOLDER = "-placeholder"
+
+
+def every_pod() -> Iterator[tuple[str, Doc]]:
+    for name in VALUES:
+        for where, pod in pods(render(name)):
+            yield f"{name}: {where}", pod
+
+
+def every_container() -> Iterator[tuple[str, Doc, Doc]]:
+    for where, pod in every_pod():
+        for container in containers(pod):
+            yield f"{where}/{container['name']}", pod, container
+
+
+def test_nobody_is_root_or_can_become_it() -> None:
+    for where, pod in every_pod():
+        security = pod["spec"]["securityContext"]
+        assert security["runAsNonRoot"] is True, where
+        assert security["runAsUser"] >= 10_000, where
+        assert security["runAsGroup"] >= 10_000, where
+        assert security["seccompProfile"] == {"type": "RuntimeDefault"}, where
+        for forbidden in ("hostNetwork", "hostPID", "hostIPC"):
+            assert forbidden not in pod["spec"], where
+        assert all("hostPath" not in volume for volume in pod["spec"].get("volumes", [])), where
+    for where, _, container in every_container():
+        security = container["securityContext"]
+        assert security["allowPrivilegeEscalation"] is False, where
+        assert security["readOnlyRootFilesystem"] is True, where
+        assert security["capabilities"] == {"drop": ["ALL"]}, where
+        assert "add" not in security["capabilities"], where
+
+
+def test_every_container_knows_its_limits_and_every_scratch_folder_its_size() -> None:
+    for where, pod, container in every_container():
+        for kind in ("requests", "limits"):
+            assert {"cpu", "memory"} <= set(container["resources"][kind]), where
+        mounted = {mount["name"] for mount in container.get("volumeMounts", [])}
+        for volume in pod["spec"].get("volumes", []):
+            if volume["name"] in mounted and "emptyDir" in volume:
+                assert volume["emptyDir"]["sizeLimit"], where
+
+
+def test_what_serves_has_its_probes() -> None:
+    for where, pod in every_pod():
+        if any(kind in where for kind in OF_A_JOB) or where.endswith(PLACEHOLDER):
+            continue
+        for container in pod["spec"]["containers"]:
+            wanted = {"livenessProbe", "readinessProbe"}
+            assert wanted <= set(container), f"{where}/{container['name']}"
+            asked = container["livenessProbe"].get("httpGet", {}).get("path", "")
+            assert "readyz" not in asked, f"{where}: a liveness that depends on others restarts all at once"
+
+
+def test_liveness_depends_on_nothing_and_readiness_knows_draining() -> None:
+    for name in VALUES:
+        docs = render(name)
+        for component in ("chatbot", "ingest"):
+            spec = named(docs, "Deployment", f"{FINE}-{component}")["spec"]["template"]["spec"]
+            (container,) = spec["containers"]
+            assert container["livenessProbe"]["httpGet"]["path"] == "/livez"
+            assert container["readinessProbe"]["httpGet"]["path"] == "/readyz"
+
+
+def test_nobody_carries_a_token_of_the_cluster_and_each_tier_has_an_account_of_its_own() -> None:
+    for name in VALUES:
+        docs = render(name)
+        accounts = {doc["metadata"]["name"]: doc for doc in of_kind(docs, "ServiceAccount")}
+        assert all(account["automountServiceAccountToken"] is False for account in accounts.values())
+        for where, pod in pods(docs):
+            assert pod["spec"]["automountServiceAccountToken"] is False, where
+            assert pod["spec"]["serviceAccountName"] in accounts, where
+    docs = render("values")
+    used = {pod["spec"]["serviceAccountName"] for _, pod in pods(docs)}
+    assert {f"{FINE}-{tier}" for tier in ("chatbot", "ingest", "llm", "qdrant", "redis", "postgres", "weights")} <= used
+
+
+def test_no_secret_is_made_or_written_down() -> None:
+    for name in VALUES:
+        docs = render(name)
+        assert of_kind(docs, "Secret") == []
+        for where, pod in pods(docs):
+            for container in containers(pod):
+                for variable, value in environment(container).items():
+                    secret = any(word in variable for word in ("PASSWORD", "AUDIT_KEY", "API_KEY"))
+                    assert not secret, f"{where}: {variable}={value}"
+
+
+def test_pods_are_rolled_when_their_models_or_their_secret_change() -> None:
+    before = named(render("values"), "Deployment", f"{FINE}-chatbot")["spec"]["template"]["metadata"]["annotations"]
+    rotated = render("values", "--set", "secrets.revision=two")
+    longer = render("values", "--set", "llm.pools.h100.maxReplicas=9")
+    after = named(rotated, "Deployment", f"{FINE}-chatbot")["spec"]["template"]["metadata"]["annotations"]
+    assert before["checksum/secrets"] != after["checksum/secrets"]
+    after = named(longer, "Deployment", f"{FINE}-chatbot")["spec"]["template"]["metadata"]["annotations"]
+    assert before["checksum/models"] != after["checksum/models"]
+
+
+def test_seconds_add_up_from_the_first_notice_to_the_kill() -> None:
+    for name in VALUES:
+        for where, pod in pods(render(name)):
+            spec = pod["spec"]
+            for container in spec["containers"]:
+                wait = container.get("lifecycle", {}).get("preStop", {}).get("sleep", {}).get("seconds", 0)
+                grace = spec.get("terminationGracePeriodSeconds", 30)
+                if container["name"] == "chatbot":
+                    drain = float(environment(container)["DRAIN_SECONDS"])
+                    assert drain >= float(environment(container)["TURN__LONGEST_ANSWER"])
+                    assert wait >= 5, f"{where}: balancers need a moment"
+                    assert grace > wait + drain + 10, where
+                elif container["name"] == "llm-server":
+                    profile = load_profile(argument(container, "profile"))
+                    # llm-server's own patience is ten seconds longer than vLLM's.
+                    assert grace > wait + profile.engine.shutdown_timeout + 10, where
+                elif container["name"] == "ingest":
+                    assert grace > wait + 30, where
+
+
+def argument(container: Doc, name: str) -> str:
+    return next(str(a).partition("=")[2] for a in container["args"] if a.startswith(f"--{name}="))
+
+
+def test_a_model_server_may_start_longer_than_llm_server_waits_for_it() -> None:
+    patience = ServeSettings.model_fields["start_seconds"].default
+    for where, pod in every_pod():
+        for container in pod["spec"]["containers"]:
+            if container["name"] == "llm-server":
+                probe = container["startupProbe"]
+                assert probe["failureThreshold"] * probe["periodSeconds"] > patience, where
+
+
+def scalers(docs: list[Doc]) -> list[Doc]:
+    return of_kind(docs, "ScaledObject", "HorizontalPodAutoscaler")
+
+
+@pytest.mark.parametrize("asked", [*((name,) for name in VALUES), ("values", *SCALED)], ids=" ".join)
+def test_no_replicas_stand_where_a_scaler_owns_them_and_some_stand_everywhere_else(asked: tuple[str, ...]) -> None:
+    docs = list(render(*asked))
+    owned = {
+        (scaler["spec"]["scaleTargetRef"]["kind"], scaler["spec"]["scaleTargetRef"]["name"]) for scaler in scalers(docs)
+    }
+    assert owned or asked[0] in {"values-dev", "values-airgapped"}
+    for doc in of_kind(docs, "Deployment", "StatefulSet"):
+        is_owned = (doc["kind"], doc["metadata"]["name"]) in owned
+        assert ("replicas" in doc["spec"]) is not is_owned, doc["metadata"]["name"]
+        owned.discard((doc["kind"], doc["metadata"]["name"]))
+    assert owned == set(), "scalers of nothing"
+
+
+def test_up_fast_down_slowly_and_never_without_prometheus() -> None:
+    for name in ("values", "values-staging", "values-prod"):
+        for scaler in of_kind(list(render(name)), "ScaledObject"):
+            spec = scaler["spec"]
+            behaviour = spec["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]
+            assert behaviour["scaleUp"]["stabilizationWindowSeconds"] == 0
+            assert behaviour["scaleDown"]["stabilizationWindowSeconds"] >= 300
+            assert behaviour["scaleDown"]["policies"] == [{"type": "Pods", "value": 1, "periodSeconds": 120}]
+            assert spec["minReplicaCount"] <= spec["fallback"]["replicas"] <= spec["maxReplicaCount"]
+            # KEDA's fallback holds for averages only.
+            assert all(trigger["metricType"] == "AverageValue" for trigger in spec["triggers"])
+
+
+def test_a_sleeping_pool_is_woken_by_what_the_gateway_knows() -> None:
+    scaler = named(render("values-staging"), "ScaledObject", f"{FINE}-llm-l4")
+    assert scaler["spec"]["minReplicaCount"] == 0
+    queries = [trigger["metadata"]["query"] for trigger in scaler["spec"]["triggers"]]
+    assert "chatbot_queued_answers" in queries[0]
+    assert "chatbot_turned_away_total" in queries[0]
+    assert "vllm" not in queries[0]
+    assert scaler["spec"]["cooldownPeriod"] > 180
+
+
+def test_every_tier_may_lose_a_pod_and_none_may_lose_all() -> None:
+    for name in VALUES:
+        docs = list(render(name))
+        budgets = {
+            doc["spec"]["selector"]["matchLabels"]["app.kubernetes.io/component"]: doc["spec"]["maxUnavailable"]
+            for doc in of_kind(docs, "PodDisruptionBudget")
+        }
+        for doc in of_kind(docs, "Deployment", "StatefulSet"):
+            component = doc["spec"]["selector"]["matchLabels"]["app.kubernetes.io/component"]
+            if not component.endswith(PLACEHOLDER):
+                assert budgets[component] == 1, component
+
+
+def test_tiers_spread_over_zones_and_nodes() -> None:
+    for name in VALUES:
+        for where, pod in pods(render(name)):
+            if not any(tier in where for tier in ("-chatbot-chatbot", "-ingest", "-llm-")) or PLACEHOLDER in where:
+                continue
+            keys = [constraint["topologyKey"] for constraint in pod["spec"]["topologySpreadConstraints"]]
+            assert keys == ["topology.kubernetes.io/zone", "kubernetes.io/hostname"], where
+            assert "podAntiAffinity" in pod["spec"]["affinity"], where
+    chatbot = named(render("values-prod"), "Deployment", f"{FINE}-chatbot")["spec"]["template"]["spec"]
+    assert chatbot["topologySpreadConstraints"][0]["whenUnsatisfiable"] == "DoNotSchedule"
+
+
+def test_models_find_their_cards_and_parts_of_cards() -> None:
+    (container,) = pool(render("values"))["containers"]
+    assert container["resources"]["limits"]["nvidia.com/gpu"] == 1
+    spec = pool(render("values"))
+    assert spec["runtimeClassName"] == "nvidia"
+    assert spec["nodeSelector"] == {"nvidia.com/gpu.product": "NVIDIA-H100-80GB-HBM3"}
+    assert spec["tolerations"][0]["key"] == "nvidia.com/gpu"
+    part = pool(render("values", "--set", "llm.pools.h100.gpu.resource=nvidia.com/mig-4g.40gb"))
+    assert part["containers"][0]["resources"]["limits"]["nvidia.com/mig-4g.40gb"] == 1
+    assert "nvidia.com/gpu" not in part["containers"][0]["resources"]["limits"]
+    shm = next(volume for volume in spec["volumes"] if volume["name"] == "shm")
+    assert shm["emptyDir"]["medium"] == "Memory"
+
+
+def pool(docs: object) -> Doc:
+    found = named(cast("list[Doc]", docs), "StatefulSet", f"{FINE}-llm-h100")
+    return cast("Doc", found["spec"]["template"]["spec"])
+
+
+def test_models_are_pinned_and_nothing_is_looked_up() -> None:
+    profile = load_profile("h100")
+    assert profile.hub
+    (container,) = pool(render("values"))["containers"]
+    folder = f"/models/h100/{profile.hub.revision}"
+    assert argument(container, "model") == folder
+    assert environment(container)["HF_HUB_OFFLINE"] == "1"
+    job = next(doc for doc in of_kind(render("values"), "Job") if "-weights-" in doc["metadata"]["name"])
+    (script,) = job["spec"]["template"]["spec"]["containers"][0]["args"]
+    assert f"bring {profile.hub.name} {profile.hub.revision} {folder}" in script
+    assert of_kind(render("values-airgapped"), "Job") == []
+
+
+def test_what_the_chart_knows_of_profiles_is_what_they_say() -> None:
+    made = runpy.run_path(str(ROOT / "scripts/chart_profiles"))["chart_profiles"]()
+    kept = yaml.safe_load((CHART / "files/profiles.yaml").read_text("utf-8"))
+    assert kept == made, "run scripts/chart_profiles"
+    schema = json.loads((CHART / "values.schema.json").read_text("utf-8"))
+    assert schema["$defs"]["profile"]["enum"] == sorted(made)
+
+
+def test_placeholders_ask_for_what_models_ask_for_and_go_first() -> None:
+    docs = render("values")
+    spec = named(docs, "Deployment", f"{FINE}-llm-h100-placeholder")["spec"]["template"]["spec"]
+    model = pool(docs)
+    assert spec["nodeSelector"] == model["nodeSelector"]
+    assert spec["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == 1
+    value = {doc["metadata"]["name"]: doc["value"] for doc in of_kind(docs, "PriorityClass")}
+    assert value[spec["priorityClassName"]] < 0 < value[model["priorityClassName"]]
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_the_chatbot_reads_the_models_file_that_the_chart_writes(name: str) -> None:
+    docs = render(name)
+    entries = yaml.safe_load(named(docs, "ConfigMap", f"{FINE}-models")["data"]["models.yaml"])
+    models = ModelsFile.model_validate(entries)
+    sets = {doc["metadata"]["name"]: doc for doc in of_kind(docs, "StatefulSet")}
+    for entry in models.root:
+        for n, url in enumerate(entry.urls):
+            pod, service, namespace = str(url.host).split(".")[:3]
+            assert pod == f"{service}-{n}"
+            assert sets[service]["spec"]["serviceName"] == service
+            assert namespace == "bank"
+            assert url.port == 8000
+    mounted = named(docs, "Deployment", f"{FINE}-chatbot")["spec"]["template"]["spec"]["initContainers"][0]["args"][0]
+    assert all(str(entry.tokenizer) in mounted for entry in models.root)
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_every_setting_that_the_chart_sets_is_one_that_the_program_has(name: str) -> None:
+    known = {
+        "chatbot": set(ChatSettings.model_fields),
+        "ingest": set(StaffSettings.model_fields),
+    }
+    others = {"HOME", "HF_HUB_OFFLINE", "POSTGRES_PASSWORD", "REDIS_PASSWORD"}
+    for where, pod in pods(render(name)):
+        for container in pod["spec"]["containers"]:
+            if container["name"] in known:
+                given = {entry["name"] for entry in container["env"]} - others
+                wrong = {v for v in given if v.split("__")[0].lower() not in known[container["name"]]}
+                assert wrong == set(), where
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_the_chatbot_boots_with_what_the_chart_sets(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    docs = render(name)
+    (container,) = named(docs, "Deployment", f"{FINE}-chatbot")["spec"]["template"]["spec"]["containers"]
+    for entry in container["env"]:
+        monkeypatch.setenv(entry["name"], entry.get("value", "postgresql+asyncpg://a:b@c/d"))
+    if "LEDGER__PLANS_FILE" in environment(container):
+        plans = tmp_path / "plans.yaml"
+        plans.write_text(named(docs, "ConfigMap", f"{FINE}-plans")["data"]["plans.yaml"], "utf-8")
+        monkeypatch.setenv("LEDGER__PLANS_FILE", str(plans))
+    settings = ChatSettings()
+    assert settings.host == "0.0.0.0"  # noqa: S104
+    assert settings.drain_seconds == settings.turn.longest_answer
+    assert settings.index.url is not None
+
+
+def test_every_command_is_one_that_its_program_has() -> None:
+    for where, pod in every_pod():
+        for container in pod["spec"]["containers"]:
+            command = container.get("command", [""])
+            if command[0] in APPS:
+                group = typer.main.get_command(APPS[command[0]])
+                assert command[1] in group.list_commands(None), where  # type: ignore[attr-defined]

@@ -1,0 +1,131 @@
+"""Mistakes in values: each is refused before anything is rendered, and the refusal says what is wrong."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.charts.rendering import CHART, helm, template
+
+DIGEST = "sha256:" + "0" * 64
+OFFICE = [{"ipBlock": {"cidr": "10.0.0.0/24"}}]
+# (what the refusal names, values file, the mistake)
+SCHEMA: list[tuple[str, str, object]] = [
+    ("replicaCount", "values", {"replicaCount": 3}),
+    ("minReplica", "values", {"chatbot": {"scaling": {"minReplica": 3}}}),
+    ("minReplicas", "values", {"chatbot": {"scaling": {"minReplicas": "three"}}}),
+    ("minReplicas", "values", {"chatbot": {"scaling": {"minReplicas": 0}}}),
+    ("tag", "values", {"images": {"chatbot": {"tag": "latest"}}}),
+    ("digest", "values", {"images": {"chatbot": {"digest": "sha256:abc"}}}),
+    ("user", "values", {"podSecurity": {"user": 0}}),
+    ("user", "values", {"podSecurity": {"user": 1000}}),
+    ("existing", "values", {"secrets": {"existing": ""}}),
+    ("auditKey", "values", {"secrets": {"auditKey": "hunter2"}}),
+    ("jwksUrl", "values", {"auth": {"jwksUrl": "http://login.example.com/keys"}}),
+    ("AUDIT_KEY", "values", {"chatbot": {"settings": {"AUDIT_KEY": "hunter2"}}}),
+    ("DEMO_KEY_FILE", "values", {"chatbot": {"settings": {"DEMO_KEY_FILE": "/tmp/key"}}}),  # noqa: S108
+    ("HF_TOKEN", "values", {"weights": {"fetch": {"environment": {"HF_TOKEN": "hf_x"}}}}),
+    ("limits", "values", {"chatbot": {"resources": {"limits": None}}}),
+    ("memory", "values", {"qdrant": {"resources": {"limits": {"memory": "lots"}}}}),
+    ("maxUnavailable", "values", {"chatbot": {"disruption": {"maxUnavailable": 0}}}),
+    ("profile", "values", {"llm": {"pools": {"h100": {"profile": "b200"}}}}),
+    ("group", "values", {"llm": {"pools": {"h100": {"group": "main"}}}}),
+    ("weight", "values", {"llm": {"pools": {"h100": {"group": "canary", "weight": 1.5}}}}),
+    ("startupSeconds", "values", {"llm": {"poolDefaults": {"startupSeconds": 60}}}),
+    ("resource", "values", {"llm": {"pools": {"h100": {"gpu": {"resource": "gpu"}}}}}),
+    ("engine", "values", {"scaling": {"engine": "vpa"}}),
+    ("calmSeconds", "values", {"chatbot": {"scaling": {"calmSeconds": 5}}}),
+    ("cidr", "values", {"networkPolicy": {"egress": {"models": {"to": [{"ipBlock": {"cidr": "0.0.0.0/0"}}]}}}}),
+    ("gatewayFrom", "values", {"networkPolicy": {"gatewayFrom": []}}),
+    ("customerHosts", "values-prod", {"gateway": {"customerHosts": ["https://chat.example.com"]}}),
+    ("weight", "values-prod", {"chatbot": {"canary": {"enabled": True, "tag": "0.2.0", "weight": 100}}}),
+    ("proxy-buffering", "values-airgapped",
+     {"ingress": {"annotations": {"nginx.ingress.kubernetes.io/proxy-buffering": "on"}}}),
+    ("appendfsync", "values", {"redis": {"appendfsync": "always"}}),
+]  # fmt: skip
+CHECKS: list[tuple[str, str, object]] = [
+    ("image-without-digest", "values", {"images": {"requireDigest": True}}),
+    ("chatbot-grace-too-short", "values", {"chatbot": {"terminationGraceSeconds": 180}}),
+    ("chatbot-min-above-max", "values", {"chatbot": {"scaling": {"minReplicas": 20}}}),
+    ("chatbot-fallback-out-of-range", "values", {"chatbot": {"scaling": {"fallbackReplicas": 1}}}),
+    ("scaling-without-prometheus", "values", {"scaling": {"prometheus": ""}}),
+    ("no-models", "values", {"llm": {"pools": {"h100": None}}}),
+    ("no-primary", "values", {"llm": {"pools": {"h100": {"group": "fallback"}}}}),
+    ("llm-grace-too-short", "values", {"llm": {"pools": {"h100": {"terminationGraceSeconds": 90}}}}),
+    ("pool-min-above-max", "values", {"llm": {"pools": {"h100": {"minReplicas": 9}}}}),
+    ("pool-fallback-out-of-range", "values", {"llm": {"pools": {"h100": {"scaling": {"fallbackReplicas": 9}}}}}),
+    ("cooldown-shorter-than-load", "values", {"llm": {"pools": {"h100": {"scaling": {"cooldownSeconds": 120}}}}}),
+    ("calm-shorter-than-load", "values", {"llm": {"pools": {"h100": {"scaling": {"calmSeconds": 120}}}}}),
+    ("startup-shorter-than-load", "values",
+     {"llm": {"pools": {"h100": {"loadSeconds": 1000, "scaling": {"calmSeconds": 1200, "cooldownSeconds": 1200}}}}}),
+    ("zero-needs-keda", "values", {"scaling": {"engine": "hpa"}, "llm": {"pools": {"h100": {"minReplicas": 0}}}}),
+    ("fallback-asleep", "values-prod",
+     {"llm": {"pools": {"l4": {"minReplicas": 0}}}}),
+    ("mig-with-tensor-parallel", "values",
+     {"llm": {"pools": {"h100": {"profile": "a100", "gpu": {"resource": "nvidia.com/mig-3g.40gb", "count": 2}}}}}),
+    ("gpu-count", "values", {"llm": {"pools": {"h100": {"profile": "a100"}}}}),
+    ("gpu-for-cpu-profile", "values", {"llm": {"pools": {"h100": {"profile": "cpu"}}}}),
+    ("placeholder-without-priority", "values", {"priorityClasses": {"create": False}}),
+    ("placeholder-without-gpu", "values-dev", {"llm": {"pools": {"cpu": {"placeholders": 1}}}}),
+    ("canary-without-weight", "values-prod", {"llm": {"pools": {"next": {"profile": "h100", "group": "canary"}}}}),
+    ("weight-without-canary", "values", {"llm": {"pools": {"h100": {"weight": 0.1}}}}),
+    ("two-canaries", "values",
+     {"llm": {"pools": {name: {"profile": "h100", "group": "canary", "weight": 0.1} for name in ("b", "c")}}}),
+    ("primaries-differ", "values", {"llm": {"pools": {"l4": {"profile": "l4", "group": "primary"}}}}),
+    ("name-twice", "values-prod",
+     {"llm": {"external": [{"name": "h100", "urls": ["http://a:1"], "group": "primary", "tokenizer": "/models/a",
+                            "profile": "h100"}]}}),
+    ("redis-twice", "values", {"redis": {"external": {"inSecret": True}}}),
+    ("no-redis", "values", {"redis": {"enabled": False}}),
+    ("postgres-twice", "values", {"postgres": {"external": {"inSecret": True}}}),
+    ("no-postgres", "values", {"postgres": {"enabled": False}}),
+    ("no-qdrant", "values", {"qdrant": {"enabled": False, "snapshots": {"enabled": False}}}),
+    ("qdrant-twice", "values", {"qdrant": {"external": {"url": "http://qdrant.stores:6333"}}}),
+    ("snapshots-of-nothing", "values-prod", {"qdrant": {"snapshots": {"enabled": True}}}),
+    ("flow-not-named", "values-prod", {"networkPolicy": {"egress": {"redis": {"to": []}}}}),
+    ("flow-not-named", "values", {"traces": {"otlpEndpoint": "http://collector:4318"}}),
+    ("flow-not-named", "values", {"networkPolicy": {"egress": {"identityProvider": {"to": []}}}}),
+    ("flow-not-named", "values-airgapped", {"weights": {"fetch": {"enabled": True}}}),
+    ("weights-claim-twice", "values", {"weights": {"existingClaim": "a", "storageClass": "b"}}),
+    ("blobs-not-shared", "values", {"ingest": {"blobs": {"accessMode": "ReadWriteOnce"}}}),
+    ("worker-min-above-max", "values", {"ingest": {"worker": {"scaling": {"minReplicas": 9}}}}),
+    ("gateway-not-named", "values-prod", {"gateway": {"parentRefs": []}}),
+    ("no-hosts", "values-prod", {"gateway": {"customerHosts": []}}),
+    ("stream-cut", "values-prod", {"gateway": {"streamSeconds": 60}}),
+    ("stream-cut", "values-airgapped", {"ingress": {"streamSeconds": 60}}),
+    ("canary-of-itself", "values-prod", {"chatbot": {"canary": {"enabled": True}}}),
+    ("canary-without-gateway", "values", {"chatbot": {"canary": {"enabled": True, "tag": "0.2.0"}}}),
+]  # fmt: skip
+
+
+def refused(values: str, mistake: object, tmp_path: Path) -> str:
+    (tmp_path / "mistake.yaml").write_text(json.dumps(mistake), "utf-8")
+    done = template(values, "-f", str(tmp_path / "mistake.yaml"))
+    assert done.returncode != 0, "it was rendered"
+    assert done.stdout == ""
+    return done.stderr
+
+
+@pytest.mark.parametrize(("name", "values", "mistake"), SCHEMA, ids=lambda part: part if isinstance(part, str) else "")
+def test_the_schema_refuses(name: str, values: str, mistake: object, tmp_path: Path) -> None:
+    complaint = refused(values, mistake, tmp_path)
+    assert "values don't meet the specifications of the schema" in complaint
+    assert name in complaint
+
+
+@pytest.mark.parametrize(("name", "values", "mistake"), CHECKS, ids=lambda part: part if isinstance(part, str) else "")
+def test_a_check_refuses(name: str, values: str, mistake: object, tmp_path: Path) -> None:
+    assert f"{name}: " in refused(values, mistake, tmp_path)
+
+
+def test_a_release_whose_pods_would_have_names_too_long_is_refused() -> None:
+    done = helm(4, "template", "a-very-long-name-for-a-release", str(CHART))
+    assert "name-too-long: " in done.stderr
+
+
+def test_there_are_forty_mistakes_and_no_check_is_untried() -> None:
+    assert len(SCHEMA) + len(CHECKS) >= 40
+    text = (CHART / "templates/checks.yaml").read_text("utf-8")
+    names = {part.split(":")[0].removeprefix('"') for part in text.split("fail ")[1:]}
+    names = {name.removeprefix("(printf ").strip('"(') for name in names}
+    assert {name.split(" ")[-1].strip('"') for name in names} == {name for name, _, _ in CHECKS} | {"name-too-long"}
