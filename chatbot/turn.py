@@ -68,7 +68,7 @@ from chatbot.transcript import (
 )
 from knowledge.access import Access
 from knowledge.identity import Principal
-from knowledge.passage import Language, language_of
+from knowledge.passage import Language, Passage, language_of
 from telemetry.setup import current_trace_id
 
 log = structlog.get_logger(__name__)
@@ -182,6 +182,8 @@ async def retrieve(
     except IndexUnavailable:
         log.warning("index_unavailable")
         return nothing, Reply.UNAVAILABLE
+    # The index may be told of a withdrawal later than the table that every replica reads.
+    found = replace(found, hits=tuple(hit for hit in found.hits if not taken_back(hit.passage, who, services)))
     if answerability.nothing_near(found.hits, services.settings.answerability):
         return found, Reply.CANNOT_VERIFY
     return found, None
@@ -365,11 +367,14 @@ def show(events: Sequence[Event], running: Running, draft: Draft) -> None:
 def revoked(turn: Turn, services: Services) -> bool:
     """Return whether the bank has taken back, while the answer ran, what it stands on."""
     gone = services.withdrawals
-    return (
-        gone.stopped()
-        or not gone.readable()
-        or any(gone.withdrawn(turn.who.tenant, h.passage.document_id, h.passage.version) for h in turn.found.hits)
-    )
+    passages = [hit.passage for hit in turn.found.hits]
+    return gone.stopped() or not gone.readable() or any(taken_back(p, turn.who, services) for p in passages)
+
+
+def taken_back(passage: Passage, who: Principal, services: Services) -> bool:
+    """Return whether a passage that was found may answer no more: withdrawn, or over by the clock."""
+    withdrawn = services.withdrawals.withdrawn(who.tenant, passage.document_id, passage.version)
+    return withdrawn or passage.over(services.now())
 
 
 @contextmanager

@@ -40,6 +40,10 @@ class Passage:
         below = self.section.removeprefix(self.title).removeprefix(" > ")
         return f"{self.title} > {below}" if below else self.title
 
+    def over(self, now: float) -> bool:
+        """Return whether its time ended at or before `now`, in Unix seconds."""
+        return self.visible_until is not None and self.visible_until <= now
+
     @property
     def point_id(self) -> str:
         """Return the UUIDv5 of (tenant, document, version, n): writing a passage twice changes nothing."""

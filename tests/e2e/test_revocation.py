@@ -1,0 +1,160 @@
+"""A document that staff take back stops answering within 5 s on every replica, whatever their copy of the index says.
+
+Each replica has a copy of the embedded index (only one process may open one), and the staff API a third, which alone is
+told of the decision: so what is shown here is the way through SQL. With one index for all, as on a Qdrant server, every
+search after the decision's reply goes without the document (tests/ingest/test_decisions.py).
+"""
+
+import asyncio
+import shutil
+import signal
+import time
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from uuid import uuid4
+
+import httpx2
+import pytest
+
+from tests.conftest import free_port
+from tests.e2e.cluster import PATHS, Cluster, Server, clustered
+from tests.e2e.conftest import SentEvent, text_of, until
+from tests.e2e.forked import Forked
+
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.e2e,
+    pytest.mark.faults,
+    pytest.mark.skipif(shutil.which("haproxy", path=PATHS) is None, reason="needs haproxy"),
+]
+
+REVOKED_SECONDS = 5.0
+DEPOSIT = "샘물 정기예금을 만기 전에 해지하면 금리가 어떻게 되나요?"
+TRANSFER = "How much does an overseas transfer cost?"
+SENTENCE = "만기 전에 해지하면 중도해지 금리 연 0.5%를 적용합니다. 샘물 정기예금의 기본 금리는 연 3.1%입니다. "
+FEE = "An overseas transfer costs 8,000 won for each transfer up to USD 5,000."
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bank:
+    """The replicas, and the staff API beside them."""
+
+    cluster: Cluster
+    staff: Server
+
+    @asynccontextmanager
+    async def approver(self) -> AsyncGenerator[httpx2.AsyncClient]:
+        headers = {"authorization": f"Bearer {self.cluster.token('lee', role='approver')}"}
+        async with httpx2.AsyncClient(base_url=self.staff.url, headers=headers, timeout=30) as http:
+            yield http
+
+    async def ask(self, replica: Server, message: str) -> list[SentEvent]:
+        async with self.cluster.client(f"customer-{uuid4().hex}", url=replica.url) as http:
+            return await self.cluster.ask(http, message)
+
+    async def answered_from(self, document_id: str, message: str) -> bool:
+        """Return whether any replica still answers from a document."""
+        answers = [await self.ask(replica, message) for replica in self.cluster.replicas]
+        return any(document_id in sources(events) for events in answers)
+
+
+def sources(events: list[SentEvent]) -> str:
+    return "".join(event.data.decode() for event in events if event.name in {"sources", "citation"})
+
+
+@pytest.fixture(scope="module")
+def bank(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> Iterator[Bank]:
+    folder = tmp_path_factory.mktemp("revocation")
+    url = f"{redis_url.removesuffix('/0')}/8"
+    with clustered(folder, url, TURN__GROUNDING="numbers") as cluster:
+        third, port = folder / "third", free_port()
+        shutil.copytree(folder / "first" / "qdrant", third / "qdrant", ignore=shutil.ignore_patterns(".lock"))
+        mine = {"DATA_DIR": str(third), "INGEST_PORT": str(port), "DELIVERY__QUEUE": uuid4().hex}
+        mine["BLOB_URL"] = f"file://{folder / 'first' / 'blobs'}"
+        staff = Server(
+            begin=lambda: Forked("ingest.__main__", ["serve"], cluster.environment | mine, folder / "staff.log"),
+            port=port,
+            log=folder / "staff.log",
+            ready="/readyz",
+        )
+        staff.start()
+        staff.wait()
+        yield Bank(cluster=cluster, staff=staff)
+        staff.stop(signal.SIGKILL)
+
+
+async def test_running_streams_new_questions_and_earlier_answers_end_within_five_seconds(bank: Bank) -> None:
+    cluster, replicas = bank.cluster, bank.cluster.replicas
+    await cluster.tell(answer=SENTENCE * 12, probe=0.99)
+    earlier = await bank.ask(replicas[0], DEPOSIT)
+    assert earlier[-1].field("grounded") is True
+    document_id = str(next(event for event in earlier if event.name == "citation").field("document_id"))
+    await cluster.tell(answer=SENTENCE * 12, probe=0.99, token_seconds=0.1)  # far longer than the bar
+    streams: list[list[SentEvent]] = [[], []]
+
+    async def follow(replica: Server, events: list[SentEvent]) -> None:
+        async with cluster.client(f"customer-{uuid4().hex}", url=replica.url) as http:
+            await cluster.follow(http, events, message=DEPOSIT)
+
+    async with asyncio.TaskGroup() as following:
+        for replica, events in zip(replicas, streams, strict=True):
+            following.create_task(follow(replica, events))
+        await until(lambda: all("citation" in {event.name for event in events} for events in streams), 20)
+        began = time.monotonic()
+        async with bank.approver() as http:
+            reply = await http.post(f"/v1/documents/{document_id}/versions/1/expire", json={"reason": "wrong rate"})
+        assert (reply.status_code, reply.json()["state"]) == (200, "expired")
+    assert time.monotonic() - began <= REVOKED_SECONDS, "the last stream ended later"
+    for events in streams:
+        assert events[-1].field("finish_reason") == "handoff"
+        assert text_of(events).count(SENTENCE.strip()) < 12
+    assert not await bank.answered_from(document_id, DEPOSIT)
+    await cluster.tell(dead=True)
+    again = await bank.ask(replicas[0], DEPOSIT)
+    assert text_of(earlier) not in text_of(again)
+    assert document_id not in sources(again)
+    assert time.monotonic() - began <= 2 * REVOKED_SECONDS
+    await cluster.restore()
+
+
+async def test_a_deleted_document_answers_no_more_within_five_seconds(bank: Bank) -> None:
+    await bank.cluster.tell(answer=FEE, probe=0.99)
+    answer = await bank.ask(bank.cluster.replicas[0], TRANSFER)
+    document_id = str(next(event for event in answer if event.name == "citation").field("document_id"))
+    async with bank.approver() as http:
+        began = time.monotonic()
+        versions = (await http.delete(f"/v1/documents/{document_id}")).json()["versions"]
+        assert {version["state"] for version in versions} == {"withdrawn"}
+        shown = (await http.get("/v1/search", params={"q": TRANSFER})).json()["hits"]
+        assert document_id not in {hit["passage"]["document_id"] for hit in shown}
+
+    async def ended() -> bool:
+        return not await bank.answered_from(document_id, TRANSFER)
+
+    await until(ended, REVOKED_SECONDS)
+    assert time.monotonic() - began <= REVOKED_SECONDS
+    await bank.cluster.restore()
+
+
+async def test_what_a_customer_would_have_seen_before_can_still_be_looked_up(bank: Bank, tmp_path: Path) -> None:
+    await asyncio.to_thread((tmp_path / "new.md").write_text, "# 새벽 적금\n\n새벽 적금의 금리는 연 4.4%입니다.\n")
+    staff = {"authorization": f"Bearer {bank.cluster.token('kim', role='staff')}"}
+    async with bank.approver() as http:
+        data = await asyncio.to_thread((tmp_path / "new.md").read_bytes)
+        job = (await http.post("/v1/documents", files={"file": ("new.md", data)}, headers=staff)).json()
+        told = (await http.get(f"/v1/jobs/{job['job_id']}/events", headers=staff)).text
+        assert told.count("event: done") == 1
+        address = f"/v1/documents/{job['document_id']}/versions/1"
+        begins = (await http.post(f"{address}/approve")).json()["visible_from"]
+
+        async def found(**at: str) -> bool:
+            hits = (await http.get("/v1/search", params={"q": "새벽 적금 금리", **at})).json()["hits"]
+            return any(hit["passage"]["document_id"] == job["document_id"] for hit in hits)
+
+        await until(found, 10)
+        ended = (await http.post(f"{address}/expire")).json()["visible_until"]
+        assert not await found()
+        assert await found(as_of=datetime.fromtimestamp((begins + ended) / 2, UTC).isoformat())

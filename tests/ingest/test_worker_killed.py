@@ -1,0 +1,180 @@
+"""kill -9 of the process that serves and works, at random moments: nothing accepted is lost, nothing half is shown."""
+
+import random
+import shutil
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+import httpx2
+import pytest
+from qdrant_client import QdrantClient
+
+from tests.conftest import free_port
+from tests.e2e.forked import Forked
+from tests.ingest.keys import ISSUER, key_and_token
+
+pytestmark = [pytest.mark.faults, pytest.mark.services]
+
+DOCUMENTS = 2
+SECTIONS = 12
+WITHIN_SECONDS = 60.0
+HITS = 10
+Points = dict[str, tuple[object, ...]]
+
+
+def text(document: int, version: int) -> bytes:
+    """A document of as many passages as sections; each names its version."""
+    body = "\n".join(
+        f"## 제{n}조\n\n판본{version} 상품{document} 제{n}조의 금리는 연 {version}.{n:02}%입니다. " + "가나다라 " * 40
+        for n in range(1, SECTIONS + 1)
+    )
+    return f"# 상품{document} 약관\n\n{body}\n".encode()
+
+
+class Bank:
+    """The staff API with its worker in one process, over stores of its own."""
+
+    def __init__(self, folder: Path, weights: Path, redis_url: str) -> None:
+        self.data, self._log, self._port = folder / "data", folder / "log", free_port()
+        self.token, key = key_and_token(folder)
+        self._environment = {
+            "PATH": "/usr/bin:/bin",
+            "WEIGHTS_DIR": str(weights),
+            "DATA_DIR": str(self.data),
+            "REDIS_URL": redis_url,
+            "DELIVERY__QUEUE": f"kill-{uuid4().hex}",
+            "DELIVERY__IDLE": "2",
+            "INGEST_PORT": str(self._port),
+            "PIPELINE__BATCH": "4",
+            "CHUNKS__TOKENS": "300",
+            "AUTH__ISSUER": ISSUER,
+            "AUTH__PUBLIC_KEY_FILE": str(key),
+        }
+        self._process: Forked | None = None
+
+    def start(self) -> None:
+        self._process = Forked("ingest.__main__", ["serve"], self._environment, self._log)
+        deadline = time.monotonic() + WITHIN_SECONDS
+        while time.monotonic() < deadline:
+            assert self._process.poll() is None, self._log.read_text("utf-8")[-3000:]
+            with suppress(httpx2.TransportError), self.client() as http:
+                if http.get("/readyz").status_code == 200:
+                    return
+            time.sleep(0.05)
+        pytest.fail("never ready")
+
+    def stop(self, how: signal.Signals) -> None:
+        if self._process is not None:
+            with suppress(ProcessLookupError):
+                self._process.send_signal(how)
+            self._process.wait(30)
+            self._process = None
+
+    def client(self, sub: str = "kim", role: str = "staff") -> httpx2.Client:
+        headers = {"authorization": f"Bearer {self.token(sub, role)}"}
+        return httpx2.Client(base_url=f"http://127.0.0.1:{self._port}", headers=headers, timeout=20)
+
+    def upload(self, http: httpx2.Client, document: int, version: int) -> str:
+        files = {"file": (f"{document}.md", text(document, version))}
+        reply = http.post("/v1/documents", files=files, data={"document_id": f"d{document}"})
+        assert reply.status_code == 202, reply.text
+        return str(reply.json()["job_id"])
+
+    def finish(self, http: httpx2.Client, jobs: list[str]) -> None:
+        deadline = time.monotonic() + WITHIN_SECONDS
+        for job_id in jobs:
+            while (job := http.get(f"/v1/jobs/{job_id}").json())["state"] != "done":
+                assert job["state"] in {"queued", "running"}, job
+                assert time.monotonic() < deadline, job
+                time.sleep(0.05)
+
+    def approve(self, version: int) -> float:
+        begins = 0.0
+        with self.client("lee", "approver") as http:
+            for document in range(DOCUMENTS):
+                reply = http.post(f"/v1/documents/d{document}/versions/{version}/approve")
+                assert reply.status_code == 200, reply.text
+                begins = max(begins, reply.json()["visible_from"])
+        return begins
+
+    def points(self) -> Points:
+        """Everything in the index, without when it may be read: that is the clock's."""
+        with closing(QdrantClient(path=str(self.data / "qdrant"))) as index:
+            found, _ = index.scroll("kb", limit=10_000, with_vectors=["dense"])
+        points: Points = {}
+        for point in found:
+            payload, vectors = point.payload or {}, point.vector
+            assert isinstance(vectors, dict)
+            # Texts that are embedded together shape each other's last digits, and a batch is other ones after a kill.
+            dense = [pytest.approx(float(str(value)), abs=1e-3) for value in vectors["dense"]]
+            points[str(point.id)] = (*(payload[name] for name in ("document_id", "section", "version", "text")), dense)
+        return points
+
+
+def seen(http: httpx2.Client, document: int) -> set[int]:
+    """Return the versions of a document that a customer finds, each as a whole: as many hits as there may be."""
+    hits = http.get("/v1/search", params={"q": f"상품{document} 금리"}).json()["hits"]
+    assert len(hits) == HITS, "half a version"
+    return {hit["passage"]["version"] for hit in hits if hit["passage"]["document_id"] == f"d{document}"}
+
+
+@contextmanager
+def served(bank: Bank) -> Iterator[Bank]:
+    bank.start()
+    try:
+        yield bank
+    finally:
+        bank.stop(signal.SIGKILL)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Before:
+    """A bank whose first versions answer, and what its index holds when nobody disturbs the second ones."""
+
+    data: Path
+    points: Points
+
+
+@pytest.fixture(scope="module")
+def before(weights: Path, redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Before:
+    folder = tmp_path_factory.mktemp("before")
+    bank = Bank(folder, weights, redis_url)
+    for version in (1, 2):
+        with served(bank):
+            with bank.client() as http:
+                bank.finish(http, [bank.upload(http, document, version) for document in range(DOCUMENTS)])
+            bank.approve(version)
+            bank.stop(signal.SIGTERM)
+        if version == 1:
+            shutil.copytree(bank.data, folder / "kept")
+    return Before(data=folder / "kept", points=bank.points())
+
+
+def test_a_worker_killed_at_a_random_moment_loses_nothing_and_shows_nothing_half(
+    weights: Path, redis_url: str, tmp_path: Path, before: Before, fault_round: int
+) -> None:
+    chance = random.Random(fault_round)  # noqa: S311  a test's dice
+    bank = Bank(tmp_path, weights, redis_url)
+    shutil.copytree(before.data, bank.data)
+    with served(bank):
+        with bank.client() as http:
+            accepted = [bank.upload(http, document, 2) for document in range(DOCUMENTS)]
+        time.sleep(chance.uniform(0, 1.5))  # the random moment itself: nothing is waited for
+        bank.stop(signal.SIGKILL)
+    with served(bank), bank.client() as http:
+        while any(http.get(f"/v1/jobs/{job}").json()["state"] != "done" for job in accepted):
+            for document in range(DOCUMENTS):
+                assert seen(http, document) == {1}, "a draft is shown, or nothing"
+        bank.finish(http, accepted)
+        begins = bank.approve(2)
+        while time.time() < begins + 0.2:
+            for document in range(DOCUMENTS):
+                assert len(seen(http, document)) == 1, "two versions at once, or none"
+        assert [seen(http, document) for document in range(DOCUMENTS)] == [{2}] * DOCUMENTS
+        bank.stop(signal.SIGTERM)
+    assert before.points == bank.points()
