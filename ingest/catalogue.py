@@ -4,7 +4,7 @@ Every write that decides something about a document first updates the document's
 writes queue at that row, as they do on SQLite at the one write lock.
 """
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from hashlib import sha256
 
@@ -33,6 +33,7 @@ from knowledge import withdrawals
 from knowledge.database import create_tables
 
 TRANSACTION_SECONDS = 10.0
+_ASKED_AT_ONCE = 500
 
 
 class Catalogue:
@@ -218,6 +219,16 @@ class Catalogue:
         async with self.begin() as connection:
             found = (await connection.execute(wanted)).all()
         return [VersionKey(tenant=row.tenant, document_id=row.document_id, version=row.version) for row in found]
+
+    async def contents(self, digests: Sequence[str]) -> set[str]:
+        """Return which of these contents some version has."""
+        found: set[str] = set()
+        for start in range(0, len(digests), _ASKED_AT_ONCE):
+            some = digests[start : start + _ASKED_AT_ONCE]
+            async with self.begin() as connection:
+                wanted = select(VERSIONS.c.sha256).where(VERSIONS.c.sha256.in_(some))
+                found |= set((await connection.execute(wanted)).scalars())
+        return found
 
     async def all_versions(self, tenant: str) -> list[Version]:
         """Return every version of a tenant, newest upload first (for `ingest status`)."""

@@ -27,6 +27,10 @@ class Metrics:
             registry=self.registry,
         )
         self.jobs = Gauge("ingest_jobs_waiting", "Jobs that are not finished", registry=self.registry)
+        self.oldest_job = Gauge(
+            "ingest_oldest_job_seconds", "Since when the oldest unfinished job waits", registry=self.registry
+        )
+        self.dead_jobs = Gauge("ingest_dead_jobs", "Jobs that were tried often enough", registry=self.registry)
         self.refusals = Counter(
             "ingest_requests_refused_total", "Requests answered with an error", ["code"], registry=self.registry
         )

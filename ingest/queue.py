@@ -36,6 +36,15 @@ class Owner:
         return f"{self.host}/{self.process}/{self.start}"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Backlog:
+    """Unfinished jobs, since when the oldest of them waits (Unix seconds), and dead letters."""
+
+    waiting: int
+    since: float | None
+    dead: int
+
+
 def this_process() -> Owner:
     """Return an owner that no other process, before or after, is."""
     return Owner(host=socket.gethostname().replace("/", "-"), process=os.getpid(), start=uuid4().hex[:8])
@@ -141,8 +150,15 @@ class Queue:
 
     async def waiting(self) -> int:
         """Return how many jobs are not finished."""
+        return (await self.backlog()).waiting
+
+    async def backlog(self) -> Backlog:
+        """Return what waits, of all tenants."""
+        waiting = select(func.count(), func.min(JOBS.c.created_at)).where(_unfinished())
+        dead = select(func.count()).where(JOBS.c.state == JobState.DEAD)
         async with self._catalogue.begin() as connection:
-            return len((await connection.execute(select(JOBS.c.id).where(_unfinished()))).all())
+            count, since = (await connection.execute(waiting)).one()
+            return Backlog(waiting=count, since=since, dead=(await connection.execute(dead)).scalar_one())
 
     async def counts(self, tenant: str) -> tuple[dict[JobState, int], float | None]:
         """Return how many of a tenant's jobs are in which state, and since when the oldest unfinished one waits."""

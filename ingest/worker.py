@@ -7,6 +7,7 @@ a job. Tried three times without success a job is a dead letter, listed and done
 import anyio
 import structlog
 
+from ingest.blobs import FolderBlobs
 from ingest.delivery import Delivery, Later
 from ingest.errors import IngestError, QueueUnavailable
 from ingest.indexing import OURS, bury, run_job
@@ -17,6 +18,8 @@ from ingest.services import Services
 SWEEP_SECONDS = 5.0
 SILENT_SECONDS = 10.0
 RECONNECT_SECONDS = 1.0
+ORPHAN_SECONDS = 3600.0
+"""After which an original that no version names was left by an upload that came to nothing."""
 
 log = structlog.get_logger(__name__)
 
@@ -33,6 +36,7 @@ class Worker:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._receive)
             tasks.start_soon(self._sweep)
+            tasks.start_soon(self._tidy)
 
     async def _receive(self) -> None:
         while True:
@@ -70,6 +74,29 @@ class Worker:
             except OURS as exc:
                 log.warning("sweep_failed", error=type(exc).__name__)
             await anyio.sleep(SWEEP_SECONDS)
+
+    async def _tidy(self) -> None:
+        while True:
+            try:
+                await discard_orphans(self._services)
+            except IngestError as exc:
+                log.warning("orphans_not_discarded", error=exc.code)
+            await anyio.sleep(ORPHAN_SECONDS)
+
+
+async def discard_orphans(services: Services) -> int:
+    """Remove originals that no version names: their row could not be written. (S3 stores have rules for that.)
+
+    Raises:
+        CatalogueUnavailable, StorageUnavailable: see there.
+    """
+    if not isinstance(services.blobs, FolderBlobs):
+        return 0
+    stored = await services.blobs.stored_before(services.now() - ORPHAN_SECONDS)
+    orphans = set(stored) - await services.catalogue.contents(stored)
+    for digest in orphans:
+        await services.blobs.discard(digest, older_than=ORPHAN_SECONDS)
+    return len(orphans)
 
 
 async def send_pending(services: Services, delivery: Delivery, *, silent_for: float) -> int:

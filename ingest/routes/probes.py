@@ -43,5 +43,8 @@ async def _state(ping: Callable[[], Awaitable[None]]) -> str:
 @router.get("/metrics")
 async def metrics(services: TheServices) -> Response:
     """Return Prometheus' text format."""
-    services.metrics.jobs.set(await services.queue.waiting())
+    backlog = await services.queue.backlog()
+    services.metrics.jobs.set(backlog.waiting)
+    services.metrics.dead_jobs.set(backlog.dead)
+    services.metrics.oldest_job.set(services.now() - backlog.since if backlog.since is not None else 0)
     return Response(generate_latest(services.metrics.registry), media_type=CONTENT_TYPE_LATEST)

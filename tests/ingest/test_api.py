@@ -1,3 +1,4 @@
+import json
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass, replace
 
@@ -105,6 +106,82 @@ async def test_the_same_upload_gives_the_same_ids_and_other_metadata_a_conflict(
     assert other.json()["document_id"] == first["document_id"]
 
 
+async def test_fifty_identical_uploads_at_once_are_one_document_and_one_embedding_run(
+    staff: Staff, services: Services
+) -> None:
+    replies: list[dict[str, object]] = []
+
+    async def upload() -> None:
+        reply = await staff.upload(samples.MARKDOWN.encode())
+        assert reply.status_code == 202, reply.text
+        replies.append(reply.json())
+
+    async with anyio.create_task_group() as group:
+        for _ in range(50):
+            group.start_soon(upload)
+    assert len({(reply["document_id"], reply["version"], reply["job_id"]) for reply in replies}) == 1
+    assert await staff.done(str(replies[0]["job_id"])) == "done"
+    assert len((await staff.http.get("/v1/documents", headers=staff.headers())).json()["documents"]) == 1
+    version = (await services.catalogue.versions("hanbit", str(replies[0]["document_id"])))[0]
+    assert services.metrics.passages._value.get() == version.passages
+
+
+async def test_a_jobs_steps_are_told_as_they_come_and_its_end_once(staff: Staff) -> None:
+    for data, end, reason in (
+        (samples.MARKDOWN.encode(), "done", None), (samples.pdf(password="1234"), "error", "encrypted"),
+    ):  # fmt: skip
+        received = (await staff.upload(data)).json()
+        told = await staff.http.get(f"/v1/jobs/{received['job_id']}/events", headers=staff.headers())
+        assert told.headers["content-type"].startswith("text/event-stream")
+        events = [line.removeprefix("event: ") for line in told.text.splitlines() if line.startswith("event: ")]
+        assert events[-1] == end
+        assert set(events[:-1]) <= {"progress"}
+        last = json.loads([line for line in told.text.splitlines() if line.startswith("data: ")][-1][6:])
+        assert (last["job_id"], last["reason"]) == (received["job_id"], reason)
+    assert (await staff.http.get("/v1/jobs/nobody/events", headers=staff.headers())).status_code == 404
+
+
+async def test_a_failed_job_is_listed_and_done_again_and_a_done_one_is_not(staff: Staff) -> None:
+    broken = (await staff.upload(samples.pdf(password="1234"))).json()["job_id"]
+    assert await staff.done(broken) == "failed"
+    listed = (await staff.http.get("/v1/jobs?state=failed", headers=staff.headers())).json()["jobs"]
+    assert [(job["job_id"], job["reason"]) for job in listed] == [(broken, "encrypted")]
+    assert (await staff.http.get("/v1/jobs", headers=staff.headers())).json() == {"jobs": [], "next": None}
+    again = await staff.http.post(f"/v1/jobs/{broken}/retry", headers=staff.headers())
+    assert (again.status_code, again.json()["state"]) == (202, "queued")
+    assert await staff.done(broken) == "failed"
+    good = (await staff.upload(samples.MARKDOWN.encode())).json()["job_id"]
+    await staff.done(good)
+    assert (await staff.http.post(f"/v1/jobs/{good}/retry", headers=staff.headers())).status_code == 409
+
+
+async def test_only_approvers_take_a_document_back_and_every_way_ends_it(staff: Staff, clock: Clock) -> None:
+    approver = staff.headers("lee", "approver")
+    texts = [samples.MARKDOWN.replace("2.35", rate).encode() for rate in ("2.35", "2.75")]
+    for n, data in enumerate(texts, start=1):
+        await staff.done((await staff.upload(data, document_id="d")).json()["job_id"])
+        await staff.http.post(f"/v1/documents/d/versions/{n}/approve", headers=approver)
+        clock.now += 60
+    draft = (await staff.upload(b"# x\n\ny", document_id="d")).json()
+    await staff.done(draft["job_id"])
+    why = {"reason": "wrong form"}
+    calls = [
+        ("POST", "/v1/documents/d/versions/3/reject", why, "withdrawn"),
+        ("POST", "/v1/documents/d/versions/2/expire", why, "expired"),
+        ("POST", "/v1/documents/d/rollback", {"to_version": 1}, "received"),
+        ("DELETE", "/v1/documents/d", None, None),
+    ]
+    for method, address, body, state in calls:
+        assert (await staff.http.request(method, address, json=body, headers=staff.headers())).status_code == 403
+        reply = await staff.http.request(method, address, json=body, headers=approver)
+        assert reply.status_code < 300, reply.text
+        if state is not None:
+            assert reply.json()["state"] == state
+    versions = (await staff.http.get("/v1/documents/d/versions", headers=approver)).json()["versions"]
+    assert [version["state"] for version in versions] == ["withdrawn"] * 4
+    assert (await staff.http.delete("/v1/documents/nothing", headers=approver)).status_code == 404
+
+
 async def test_another_tenant_sees_nothing(staff: Staff) -> None:
     received = (await staff.upload(samples.MARKDOWN.encode())).json()
     foreign = staff.headers("kim", "staff", tenant="other")
@@ -137,7 +214,8 @@ async def test_customers_and_strangers_are_refused(staff: Staff) -> None:
 async def test_probes_metrics_and_the_page_answer(staff: Staff) -> None:
     assert (await staff.http.get("/livez")).json() == {"status": "alive"}
     assert (await staff.http.get("/readyz")).json() == {"status": "ready", "catalogue": "ok", "index": "ok"}
-    assert "ingest_jobs_waiting 0.0" in (await staff.http.get("/metrics")).text
+    told = (await staff.http.get("/metrics")).text
+    assert all(f"ingest_{name} 0.0" in told for name in ("jobs_waiting", "dead_jobs", "oldest_job_seconds"))
     assert "문서 관리" in (await staff.http.get("/")).text
     missing = await staff.http.get("/nowhere")
     assert (missing.status_code, missing.json()["code"]) == (404, "not_found")

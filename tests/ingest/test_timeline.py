@@ -1,3 +1,4 @@
+import contextlib
 from datetime import date
 from itertools import pairwise
 from zoneinfo import ZoneInfo
@@ -7,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingest.errors import WrongState
-from ingest.timeline import NOTICE_SECONDS, activate, midnight
+from ingest.timeline import NOTICE_SECONDS, activate, end, in_force, midnight
 from ingest.versions import Metadata, State, Version, VersionKey
 
 SEOUL = ZoneInfo("Asia/Seoul")
@@ -112,6 +113,37 @@ def test_whatever_is_approved_when_no_two_versions_show_at_once_and_no_gap_opens
         if v.visible_from is not None and v.visible_from < (v.visible_until or float("inf"))
     )
     assert windows, "at least one was approved"
-    for (_, end), (begin, _) in pairwise(windows):
-        assert end == begin
+    for (_, ended), (begin, _) in pairwise(windows):
+        assert ended == begin
     assert windows[-1][1] == float("inf")
+
+
+@given(
+    begins=st.lists(days, min_size=2, max_size=6),
+    waits=st.lists(st.floats(0, 40 * 86400), min_size=6, max_size=6),
+    taken=st.sets(st.integers(1, 6), min_size=1, max_size=3),
+)
+def test_whatever_is_taken_back_is_read_no_more_and_no_two_versions_show_at_once(
+    begins: list[date | None], waits: list[float], taken: set[int]
+) -> None:
+    versions = {n: version(n, begins=begin) for n, begin in enumerate(begins, start=1)}
+    now = NOON
+    for n in list(versions):
+        now += waits[n - 1]
+        with contextlib.suppress(WrongState):
+            versions = approved(versions, n, now=now)
+    gone = [v for v in versions.values() if v.key.version in taken and v.state is State.APPROVED]
+    others = [v for v in versions.values() if v.key.version not in taken]
+    covered = {v.key.version: v for v in others}
+    for window in end(gone, others, now=now, zone=SEOUL):
+        versions[window.version] = with_window(versions[window.version], window.visible_from, window.visible_until)
+    for v in gone:
+        assert not in_force([versions[v.key.version]], now=now)
+    for n, v in covered.items():
+        assert versions[n].visible_from == v.visible_from
+    windows = sorted(
+        (v.visible_from, v.visible_until or float("inf"))
+        for v in versions.values()
+        if v.visible_from is not None and v.visible_from < (v.visible_until or float("inf"))
+    )
+    assert all(ended <= begun for (_, ended), (begun, _) in pairwise(windows))

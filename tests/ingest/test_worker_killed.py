@@ -68,6 +68,11 @@ class Bank:
             time.sleep(0.05)
         pytest.fail("never ready")
 
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
     def stop(self, how: signal.Signals) -> None:
         if self._process is not None:
             with suppress(ProcessLookupError):

@@ -1,6 +1,7 @@
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -205,7 +206,7 @@ async def test_readers_follow_the_alias_to_a_collection_that_was_filled_beside(i
 async def test_during_a_reindex_writes_go_to_both_collections(index: Index) -> None:
     await index.upsert(numbered(*CORPUS[:1]))
     filled = await index.beside()
-    version = {"tenant": "hanbit", "document_id": "deposit", "version": 1}
+    version: dict[str, Any] = {"tenant": "hanbit", "document_id": "deposit", "version": 1}
     assert await filled.count(**version) == 0
     await index.upsert(numbered(*CORPUS))
     await index.set_visibility(**version, visible_from=1.0, visible_until=2.0)

@@ -1,0 +1,88 @@
+"""No room on the disk: uploads get 507 or 503, nothing is left behind, and it heals by itself.
+
+The disk is made small by the kernel's limit on the size of files of that one process, which is set and lifted while it
+runs: a write past it fails as one to a full disk does.
+"""
+
+import os
+import resource
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx2
+import pytest
+
+from ingest.blobs import FolderBlobs
+from ingest.services import Services
+from ingest.worker import ORPHAN_SECONDS, discard_orphans
+from tests.ingest.conftest import Clock
+from tests.ingest.test_pipeline import bytes_of, hand_in
+from tests.ingest.test_worker_killed import Bank, served, text
+
+LARGE = b"# large\n\n" + b"word " * 600_000
+
+
+@pytest.fixture
+def bank(weights: Path, redis_url: str, tmp_path: Path) -> Iterator[Bank]:
+    with served(Bank(tmp_path, weights, redis_url)) as running:
+        yield running
+
+
+def room(bank: Bank, size: int) -> None:
+    """Let no file of the process grow past `size` bytes (-1: as it likes)."""
+    _, hard = resource.prlimit(bank.pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(bank.pid, resource.RLIMIT_FSIZE, (size, hard))
+
+
+def originals(bank: Bank) -> set[str]:
+    return {path.name for path in (bank.data / "blobs").rglob("*") if path.is_file()}
+
+
+def upload(http: httpx2.Client, data: bytes) -> httpx2.Response:
+    return http.post("/v1/documents", files={"file": ("a.md", data)}, data={"document_id": "large"})
+
+
+@pytest.mark.faults
+@pytest.mark.services
+def test_uploads_without_room_are_refused_and_leave_nothing_and_go_on_when_there_is_room(bank: Bank) -> None:
+    with bank.client() as http:
+        bank.finish(http, [bank.upload(http, 0, 1)])
+        before = originals(bank)
+        for size, data in ((1024 * 1024, LARGE), (2 * 1024, LARGE), (0, text(1, 1))):
+            room(bank, size)
+            refused = upload(http, data)
+            assert refused.status_code in {503, 507}, refused.text
+            assert refused.headers["retry-after"]
+            assert originals(bank) == before
+        room(bank, resource.RLIM_INFINITY)
+        began = time.monotonic()
+        accepted = upload(http, text(1, 1))
+        assert accepted.status_code == 202, accepted.text
+        assert time.monotonic() - began < 10
+        bank.finish(http, [accepted.json()["job_id"]])
+
+
+@pytest.mark.anyio
+async def test_an_original_whose_row_was_never_written_is_removed_and_no_other(
+    services: Services, clock: Clock
+) -> None:
+    received = await hand_in(services)
+    orphan = await services.blobs.write(bytes_of(b"nobody knows me"))
+    assert isinstance(services.blobs, FolderBlobs)
+    clock.now = time.time()
+    assert await discard_orphans(services) == 0, "it may be about to be written"
+    for digest in (received.version.sha256, orphan.sha256):
+        async with services.blobs.on_disk(digest) as path:
+            os.utime(path, (0, 0))
+    assert await discard_orphans(services) == 1
+    assert await services.blobs.stored_before(clock.now + ORPHAN_SECONDS) == [received.version.sha256]
+
+
+@pytest.mark.anyio
+async def test_an_original_that_is_written_again_while_it_is_removed_stays(services: Services) -> None:
+    blob = await services.blobs.write(bytes_of(b"again"))
+    assert isinstance(services.blobs, FolderBlobs)
+    await services.blobs.discard(blob.sha256, older_than=ORPHAN_SECONDS)
+    async with services.blobs.on_disk(blob.sha256):
+        pass
