@@ -1,0 +1,152 @@
+"""The scaling that the chart renders, played: a pay-day peak, a day, and what a leaving pod takes with it."""
+
+import math
+from itertools import pairwise
+from typing import cast
+
+import pytest
+
+from llm_server.capacity import Load as PlannedLoad
+from llm_server.capacity import plan
+from llm_server.profile import load_profile
+from tests.charts.rendering import Doc, named, render
+from tests.scaling.simulation import Load, Place, Policy, Simulation, Told
+
+FINE = "bank-bank-chatbot"
+TARGET = 5.0
+"""Seconds to the first token; the alert ChatbotFirstTokenSlow watches the same."""
+HOUR = 3600.0
+DAY = 4 * HOUR
+PEAK_ENDS = 1800.0
+ORDINARY = 14.0
+"""Questions a second: a third of what production's three replicas can take."""
+
+
+def policy_of(values: str, pool: str) -> tuple[Policy, Place]:
+    """Return what a values file renders for a pool."""
+    docs = render(values)
+    scaler = cast("Doc", named(docs, "ScaledObject", f"{FINE}-llm-{pool}")["spec"])
+    pod = named(docs, "StatefulSet", f"{FINE}-llm-{pool}")["spec"]["template"]["spec"]
+    behaviour = scaler["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]
+    up = {policy["type"]: policy for policy in behaviour["scaleUp"]["policies"]}
+    trigger = scaler["triggers"][0]["metadata"]
+    (down,) = behaviour["scaleDown"]["policies"]
+    warm = [doc for doc in docs if doc["metadata"]["name"] == f"{FINE}-llm-{pool}-placeholder"]
+    policy = Policy(
+        least=scaler["minReplicaCount"],
+        most=scaler["maxReplicaCount"],
+        answers_per_replica=float(trigger["threshold"]),
+        answer_seconds=float(trigger["query"].split("* ")[-2].split(")")[0]),
+        up_percent=up["Percent"]["value"],
+        up_pods=up["Pods"]["value"],
+        up_period=up["Pods"]["periodSeconds"],
+        calm_seconds=behaviour["scaleDown"]["stabilizationWindowSeconds"],
+        seconds_per_pod_down=down["periodSeconds"],
+    )
+    grace = pod["terminationGracePeriodSeconds"] - 15
+    place = Place(
+        load_seconds=180.0,
+        node_seconds=240.0,
+        warm=warm[0]["spec"]["replicas"] if warm else 0,
+        drain_seconds=float(grace),
+    )
+    return policy, place
+
+
+def peak(t: float) -> float:
+    """Return ten times the ordinary rate from the tenth minute on, reached within 60 s; later it is over."""
+    up = min(1.0, max(0.0, (t - 600) / 60))
+    down = min(1.0, max(0.0, (t - PEAK_ENDS) / 300))
+    return ORDINARY * (1 + 9 * (up - down))
+
+
+@pytest.fixture(scope="module")
+def pay_day() -> Told:
+    policy, place = policy_of("values-prod", "h100")
+    return Simulation(load_profile("h100"), policy, place, peak).run(1.5 * HOUR)
+
+
+def share_within(told: Told, begin: float, end: float) -> float:
+    seconds = [waited for asked, waited in told.first_tokens if begin <= asked < end]
+    assert len(seconds) > 1000
+    return sum(waited <= TARGET for waited in seconds) / len(seconds)
+
+
+def test_a_peak_is_seen_in_full_and_served_after_one_scale_up(pay_day: Told) -> None:
+    policy, place = policy_of("values-prod", "h100")
+    ups = [(at, new) for (_, old), (at, new) in pairwise(pay_day.sizes) if new > old and at >= 600]
+    enough = plan(
+        load_profile("h100"),
+        PlannedLoad(answers_per_minute=10 * ORDINARY * 60, prompt_tokens=2000, answer_tokens=200, spare_replicas=0,
+                    headroom=0.0),
+    ).replicas  # fmt: skip
+    decided = next(at for at, new in ups if new >= enough)
+    assert decided - 600 <= 120, "the scaler asks for enough within a minute of the peak's height"
+    served_from = decided + place.load_seconds + place.node_seconds + 30
+    assert share_within(pay_day, served_from, PEAK_ENDS) >= 0.99
+    assert [at for at in pay_day.turned_away if served_from <= at < PEAK_ENDS] == []
+    assert max(new for _, new in pay_day.sizes) <= policy.most
+
+
+def test_whoever_is_let_in_during_the_peak_is_answered_in_time(pay_day: Told) -> None:
+    assert share_within(pay_day, 600, PEAK_ENDS) >= 0.95
+    assert share_within(pay_day, 0, 600) >= 0.99
+
+
+def test_after_the_peak_pods_leave_one_by_one_and_lose_no_stream(pay_day: Told) -> None:
+    downs = [(at, old - new) for (_, old), (at, new) in pairwise(pay_day.sizes) if new < old and at >= PEAK_ENDS]
+    assert len(downs) >= 5
+    assert all(by == 1 for _, by in downs)
+    assert all(later - earlier >= 120 for (earlier, _), (later, _) in pairwise(downs))
+    assert pay_day.lost == 0
+
+
+def day(t: float) -> float:
+    """Return a bank's day, night to noon to night, with gusts of a few minutes; played at a sixth of its length."""
+    phase = t / DAY * 2 * math.pi
+    gust = 1 + 0.15 * math.sin(t / 29) + 0.1 * math.sin(t / 41)
+    return ORDINARY * (2.1 - 2 * math.cos(phase)) * gust
+
+
+def turns(told: Told, within: float) -> int:
+    """Return how often the size went up and down again, or down and up, within so many seconds."""
+    moves = [(at, new - old) for (_, old), (at, new) in pairwise(told.sizes)]
+    return sum(a * b < 0 and later - earlier < within for (earlier, a), (later, b) in pairwise(moves))
+
+
+def test_over_a_day_the_pool_follows_the_load_without_flapping() -> None:
+    policy, place = policy_of("values-prod", "h100")
+    told = Simulation(load_profile("h100"), policy, place, day).run(DAY)
+    assert turns(told, within=policy.calm_seconds) == 0
+    assert turns(told, within=math.inf) <= 4
+    assert len(told.sizes) > 3, "it did follow"
+    assert share_within(told, 0, DAY) >= 0.99
+    assert told.lost == 0
+
+
+@pytest.mark.parametrize(("values", "pool"), [("values-prod", "h100"), ("values-staging", "l4")])
+def test_a_replica_is_asked_for_what_it_does_when_it_is_busy_to_seventy_percent(values: str, pool: str) -> None:
+    policy, _ = policy_of(values, pool)
+    profile, load = load_profile(pool), Load()
+    unhurried = load.prompt_tokens / profile.speeds.prefill + load.answer_tokens / profile.speeds.one_stream
+    planned = plan(profile, PlannedLoad(answers_per_minute=60, prompt_tokens=2000, answer_tokens=200))
+    assert policy.answer_seconds == pytest.approx(unhurried, rel=0.15)
+    assert policy.answers_per_replica == pytest.approx(0.7 * planned.answers_per_second * unhurried, rel=0.15)
+
+
+def test_the_simulation_can_tell_a_bad_policy_from_ours() -> None:
+    policy, place = policy_of("values-prod", "h100")
+    hasty = Policy(
+        least=policy.least, most=policy.most, answers_per_replica=policy.answers_per_replica,
+        answer_seconds=policy.answer_seconds, up_percent=policy.up_percent, up_pods=policy.up_pods,
+        up_period=policy.up_period, calm_seconds=15.0, seconds_per_pod_down=15.0,
+    )  # fmt: skip
+    told = Simulation(load_profile("h100"), hasty, place, day).run(DAY / 2)
+    assert turns(told, within=policy.calm_seconds) > 3
+
+
+def test_a_grace_shorter_than_answers_loses_streams() -> None:
+    policy, place = policy_of("values-prod", "h100")
+    abrupt = Place(load_seconds=place.load_seconds, node_seconds=place.node_seconds, warm=place.warm, drain_seconds=0.5)
+    told = Simulation(load_profile("h100"), policy, abrupt, peak, load=Load()).run(0.75 * HOUR)
+    assert told.lost > 0
