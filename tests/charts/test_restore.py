@@ -1,4 +1,4 @@
-"""What docs/operations.md promises of restores, with the embedded parts: Redis from its files, the index from the rest."""
+"""What docs/operations.md promises of restores, with embedded parts: Redis from its files, the index from the rest."""
 
 import shutil
 import signal
