@@ -1,0 +1,151 @@
+"""Images, the compose file and the workflows: pinned, without root, and only what the README's commands do."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from chatbot.local_identity import AUDIENCE, ISSUER, key_pair
+from chatbot.settings import Settings as ChatSettings
+from ingest.settings import Settings as StaffSettings
+from tests.charts.rendering import CHART, ROOT, Doc, tool
+
+DOCKERFILE = (ROOT / "Dockerfile").read_text("utf-8")
+FINAL = ("chatbot", "ingest", "llm-server", "llm-server-cpu")
+COMPOSE: Doc = yaml.safe_load((ROOT / "compose.yaml").read_text("utf-8"))
+WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yaml"))
+
+
+def stage(name: str) -> str:
+    """Return the instructions of one stage."""
+    found = re.search(rf"^FROM \S+ AS {name}\n(.*?)(?=^FROM |\Z)", DOCKERFILE, re.MULTILINE | re.DOTALL)
+    assert found, name
+    return found[1]
+
+
+def test_hadolint_finds_nothing() -> None:
+    command = [tool("tools/bin/hadolint"), str(ROOT / "Dockerfile")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize("target", FINAL)
+def test_an_image_runs_as_nobody_who_owns_anything(target: str) -> None:
+    lines = stage(target).splitlines()
+    assert "USER 10001:10001" in lines
+    last_copy = max(n for n, line in enumerate(lines) if line.startswith(("COPY", "RUN")))
+    assert lines.index("USER 10001:10001") > last_copy
+    assert not re.search(r"COPY --chown", DOCKERFILE)
+
+
+def test_weights_and_tools_stay_out_of_images() -> None:
+    instructions = "\n".join(line for line in DOCKERFILE.splitlines() if not line.startswith("#"))
+    assert "fetch" not in instructions
+    assert "hf download" not in instructions
+    assert "sed '/^# checks and tests/,$d' requirements/dev.in" in stage("services")
+    wanted = (ROOT / "requirements/dev.in").read_text("utf-8")
+    services, marker, tools = wanted.partition("# checks and tests")
+    assert marker
+    for package in ("fastapi", "redis", "qdrant-client", "sqlalchemy", "asyncpg", "pypdfium2", "sentence-transformers"):
+        assert package in services
+    for package in ("pytest", "ruff", "mypy", "playwright"):
+        assert package in tools
+        assert package not in services
+
+
+def test_what_the_dockerfile_copies_is_let_into_the_build() -> None:
+    let_in = {
+        line[1:].rstrip("/") for line in (ROOT / ".dockerignore").read_text("utf-8").splitlines() if line[:1] == "!"
+    }
+    copied = set()
+    for line in re.findall(r"^COPY (?!--from)(.*)", DOCKERFILE, re.MULTILINE):
+        copied |= {part.rstrip("/") for part in line.split()[:-1]}
+    assert copied == let_in
+    assert all((ROOT / part).exists() for part in copied)
+
+
+def test_compose_pins_what_it_pulls_and_listens_on_loopback_only() -> None:
+    for name, service in COMPOSE["services"].items():
+        assert ("build" in service) != ("image" in service), name
+        if "image" in service:
+            assert re.search(r":v?\d+\.\d+", service["image"]), f"{name}: {service['image']}"
+        assert all(port.startswith("127.0.0.1:") for port in service.get("ports", [])), name
+        if "build" in service:
+            assert service["read_only"] is True
+            assert service["cap_drop"] == ["ALL"]
+            assert service["build"]["target"] in FINAL
+
+
+def test_compose_runs_the_chart_s_versions_of_stores() -> None:
+    images = yaml.safe_load((CHART / "values.yaml").read_text("utf-8"))["images"]
+    for service, name in {"redis": "redis", "redis-exporter": "redisExporter", "postgres": "postgres"}.items():
+        repository = images[name]["repository"].removeprefix("library/")
+        assert COMPOSE["services"][service]["image"] == f"{repository}:{images[name]['tag']}"
+    qdrant = COMPOSE["services"]["qdrant"]["image"]
+    assert f"{qdrant}-unprivileged" == f"{images['qdrant']['repository']}:{images['qdrant']['tag']}"
+
+
+def test_compose_s_services_boot_with_what_it_sets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    _, public = key_pair(tmp_path)
+    for name, settings in (("chatbot", ChatSettings), ("ingest", StaffSettings)):
+        given = COMPOSE["services"][name]["environment"]
+        wrong = {v for v in given if v.split("__")[0].lower() not in settings.model_fields}
+        assert wrong - {"REDIS_URL"} == set()
+        for variable, value in given.items():
+            monkeypatch.setenv(variable, value)
+        assert Path(given["AUTH__PUBLIC_KEY_FILE"]).name == public.name
+        made = settings()
+        assert made.auth is not None
+        assert (made.auth.issuer, made.auth.audience) == (ISSUER, AUDIENCE)
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_a_workflow_may_do_little_and_runs_what_is_pinned(path: Path) -> None:
+    workflow = yaml.safe_load(path.read_text("utf-8"))
+    assert workflow["permissions"] == {}
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
+    for name, job in workflow["jobs"].items():
+        assert set(job["permissions"].values()) <= {"read", "write"}
+        assert job["permissions"].get("contents") == "read", name
+        assert job["timeout-minutes"] <= 120
+        for step in job["steps"]:
+            if "uses" in step:
+                assert re.fullmatch(r"[\w/-]+@[0-9a-f]{40}", step["uses"]), step["uses"]
+                if "checkout" in step["uses"]:
+                    assert step["with"]["persist-credentials"] is False
+            else:
+                # What others may write (a branch's name) reaches a shell only through the environment.
+                assert "${{" not in step["run"], step["run"]
+                assert {target for target in re.findall(r"^make ([a-z]+)", step["run"])} <= targets
+
+
+def test_ci_runs_every_check_of_the_makefile() -> None:
+    runs = "\n".join(
+        step.get("run", "")
+        for path in WORKFLOWS
+        for job in yaml.safe_load(path.read_text("utf-8"))["jobs"].values()
+        for step in job["steps"]
+    )
+    assert {"check", "test", "charts"} <= set(re.findall(r"make ([a-z]+)", runs))
+
+
+def test_a_release_s_digests_become_values(tmp_path: Path) -> None:
+    script = [sys.executable, str(ROOT / "scripts/release_digests"), str(tmp_path)]
+    for n, target in enumerate(FINAL):
+        (tmp_path / f"digest-{target}").mkdir()
+        image = f"ghcr.io/bank/chatbot/{target}@sha256:{n:064x}\n"
+        (tmp_path / f"digest-{target}" / target).write_text(image, "utf-8")
+    done = subprocess.run(script, capture_output=True, text=True, check=True)  # noqa: S603
+    images = yaml.safe_load(done.stdout)["images"]
+    assert images["llmServer"] == {
+        "registry": "ghcr.io",
+        "repository": "bank/chatbot/llm-server",
+        "digest": f"sha256:{2:064x}",
+    }
+    (tmp_path / "digest-ingest" / "ingest").write_text("ghcr.io/bank/chatbot/ingest:latest\n", "utf-8")
+    done = subprocess.run(script, capture_output=True, text=True, check=False)  # noqa: S603
+    assert done.returncode != 0
+    assert "holds no image by digest" in done.stderr
