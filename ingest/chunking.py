@@ -143,14 +143,23 @@ class Chunker:
         return small and section.level >= before.level and before.tokens + section.tokens <= self._most
 
     def _pieces(self, text: str, section: _Section, tables: Sequence[_Span]) -> Iterator[tuple[int, str]]:
-        """Yield (offset, piece): long tables are cut between rows by us, everything else by the splitter."""
+        """Yield (offset, piece): a table stays whole or is cut between rows by us, all else is cut by the splitter."""
+        inside = [table for table in tables if section.start <= table.start < section.end]
+        if inside and self.count(text[section.start : section.end]) <= self._most:
+            inside = []
         done = section.start
-        for table in tables:
+        for table in inside:
             rows = text[table.start : table.end].rstrip("\n")
-            if not (section.start <= table.start < section.end) or self.count(rows) <= self._most:
-                continue
-            yield from self._prose(text, done, table.start)
-            yield from self._rows(rows, table.start)
+            before = list(self._prose(text, done, table.start))
+            if self.count(rows) > self._most:
+                yield from before
+                yield from self._rows(rows, table.start)
+            else:
+                # The words that lead up to a table say what it is about: they stay with it where both fit.
+                leads = bool(before) and self.count(text[before[-1][0] : table.end]) <= self._most
+                start = before.pop()[0] if leads else table.start
+                yield from before
+                yield start, text[start : table.end].rstrip("\n")
             done = table.end
         yield from self._prose(text, done, section.end)
 

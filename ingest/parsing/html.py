@@ -70,7 +70,7 @@ def _take_tables(soup: BeautifulSoup) -> Iterator[tuple[str, str]]:
         holder = soup.new_tag("p")
         holder.string = mark
         table.replace_with(holder)
-        yield mark, f"\n\n{said}{to_markdown(grid, header_rows=header_rows)}\n\n"
+        yield mark, f"\n\n{said}{to_markdown(grid, header_rows=header_rows, filled=True)}\n\n"
 
 
 def _cells(row: Tag) -> list[Tag]:

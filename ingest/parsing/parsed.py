@@ -1,5 +1,6 @@
 """What a parser hands over, and the closed set of reasons why it could not."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -12,15 +13,22 @@ class Format(StrEnum):
     HTML = "html"
     PDF = "pdf"
     DOCX = "docx"
+    XLSX = "xlsx"
+    PPTX = "pptx"
+    CSV = "csv"
+    EML = "eml"
+    HWP = "hwp"
+    HWPX = "hwpx"
 
 
 class Reason(StrEnum):
     """Why a file was refused; staff read it, metrics are labelled with it."""
 
-    EMPTY_TEXT = "empty_text"  # nothing to read came out: a blank file, a scan without a text layer
+    EMPTY_TEXT = "empty_text"  # nothing to read came out: a blank file, a picture of nothing
     UNREADABLE_TEXT = "unreadable_text"  # text came out, but as symbols that no font maps to characters
     UNKNOWN_TYPE = "unknown_type"
     ENCRYPTED = "encrypted"
+    PROTECTED = "protected"  # a distribution copy (배포용 HWP), which shows its text to one program only
     MALFORMED = "malformed"
     HOSTILE = "hostile"  # macros, document type declarations, archives that unpack to more than they say
     TOO_LARGE = "too_large"  # bytes, pages, or the memory that reading takes
@@ -37,9 +45,13 @@ class Unreadable(Exception):
         self.detail = detail
 
 
+MOST_CHARACTERS = 10_000_000  # of a document: ten long novels
+PageBegun = Callable[[], None]  # called before each page that may take a page's time
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Page:
-    """A page's text as Markdown; `number` counts from 1 and is None where a format has no pages."""
+    """The text of a page, slide or sheet as Markdown; `number` counts from 1, None where a format has no pages."""
 
     number: int | None
     markdown: str

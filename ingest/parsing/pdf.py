@@ -1,4 +1,8 @@
-"""PDF to Markdown: text by pdfium, ruled tables by pdfplumber, headings by font size, page numbers kept."""
+"""PDF to Markdown: text by pdfium, ruled tables by pdfplumber, headings by font size, page numbers kept.
+
+A page with a text layer is read from it. A page that only draws its text (a scan, letters as outlines, a font that maps
+to no characters) is rendered and its characters are recognised.
+"""
 
 import re
 from collections import Counter
@@ -8,28 +12,45 @@ from pathlib import Path
 import pypdfium2
 import pypdfium2.raw as pdfium_c
 
-from ingest.parsing.parsed import Format, Page, Parsed, Reason, Unreadable
-from ingest.parsing.pdf_layout import Block, Line, Table, arrange, heading_sizes, running_lines, to_page
+from ingest.parsing.ocr import DPI, LIE_DPI, MOST_PIXELS, Picture, how_it_lies, recognise
+from ingest.parsing.parsed import Format, Page, PageBegun, Parsed, Reason, Unreadable
+from ingest.parsing.pdf_layout import (
+    Block,
+    Line,
+    Table,
+    arrange,
+    heading_sizes,
+    running_lines,
+    to_page,
+    with_headers,
+    without_repeats,
+)
 from ingest.parsing.pdf_tables import PageTables
 
 MOST_PAGES = 2000
 RULES_OF_A_TABLE = 4  # fewer drawn paths cannot rule a table, and pdfplumber is fifty times slower than pdfium
+LEAST_LETTERS = 16  # fewer are a stamp or a page number, not a page's text
+PICTURE = 0.2  # of a page that its pictures must cover for them to be a scan
+OUTLINES = 30  # drawn paths that may be letters
 
 _FILE_LIKE = re.compile(r"^(microsoft word|untitled|document\d*$)|\.(docx?|hwpx?|pdf|pptx?|xlsx?|indd)$", re.IGNORECASE)
 
 
-def parse_pdf(path: Path) -> Parsed:
+def parse_pdf(path: Path, page_begun: PageBegun) -> Parsed:
     """Return a PDF's pages.
 
     Raises:
-        Unreadable: encrypted, malformed, too many pages, or pages that are pictures only.
+        Unreadable: encrypted, malformed, too many pages, or pages without any text.
     """
     document = _open(path)
     try:
         if len(document) > MOST_PAGES:
             raise Unreadable(Reason.TOO_LARGE, f"more than {MOST_PAGES} pages")
         with PageTables(path) as tables:
-            pages = [_blocks(document, i, tables) for i in range(len(document))]
+            pages = []
+            for i in range(len(document)):
+                page_begun()
+                pages.append(_blocks(document, i, tables))
         title = document.get_metadata_value("Title").strip("\x00 \t\r\n")
     except pypdfium2.PdfiumError as exc:
         raise Unreadable(Reason.MALFORMED, "a page of the PDF is damaged") from exc
@@ -53,20 +74,19 @@ def _parsed(pages: Sequence[Sequence[Block]], title: str) -> Parsed:
     letters = sum(c.isalnum() for line in lines for c in line.text)
     # A scan often has a stray stamp or page number as its only text: that is not the document.
     if not tables and letters < 4 * len(pages):
-        raise Unreadable(
-            Reason.EMPTY_TEXT, "its pages are pictures without text: they need character recognition first"
-        )
+        raise Unreadable(Reason.EMPTY_TEXT, "its pages are blank, or pictures in which no text was recognised")
     running = running_lines(pages)
     sizes = heading_sizes([line for line in lines if line.key not in running])
     biggest = next(
         (line.text for line in lines if sizes and line.size_step == sizes[0] and line.key not in running), None
     )
+    whole = with_headers(pages, running)
     return Parsed(
         format=Format.PDF,
         title=title if title and not _FILE_LIKE.search(title) else biggest,
         pages=tuple(
-            Page(number=number, markdown=to_page([b for b in page if b.key not in running], sizes))
-            for number, page in enumerate(pages, start=1)
+            Page(number=number, markdown=to_page(page, sizes))
+            for number, page in enumerate(without_repeats(whole, running), start=1)
         ),
     )
 
@@ -76,19 +96,55 @@ def _blocks(document: pypdfium2.PdfDocument, index: int, tables: PageTables) -> 
     try:
         text = page.get_textpage()
         lines = _lines(text)
-        ruled = page.get_rotation() == 0 and _paths(page) >= RULES_OF_A_TABLE
+        ruled = page.get_rotation() == 0 and _paths(page, RULES_OF_A_TABLE) >= RULES_OF_A_TABLE
         found = tables.on_page(index) if ruled and lines else []
         text.close()
+        if _readable(lines) < LEAST_LETTERS and not found and _draws(page, lines):
+            lie = how_it_lies(_picture(page, dpi=LIE_DPI))
+            lines = recognise(_picture(page, dpi=DPI, turn=lie.turn), lie.languages) or lines
     finally:
         page.close()
     return arrange(lines, found)
 
 
-def _paths(page: pypdfium2.PdfPage) -> int:
+def _readable(lines: Sequence[Line]) -> int:
+    """Return how many letters and digits the text layer has, 0 where symbols that mean nothing outnumber them."""
+    text = "".join(line.text for line in lines)
+    letters = sum(c.isalnum() for c in text)
+    strange = sum(c == "\ufffd" or "\ue000" <= c <= "\uf8ff" for c in text)
+    return letters if letters > strange else 0
+
+
+def _draws(page: pypdfium2.PdfPage, lines: Sequence[Line]) -> bool:
+    """Tell whether a page shows something that may be text: pictures, many paths, or letters without a meaning."""
+    width, height = page.get_size()
+    covered = 0.0
+    for image in page.get_objects(filter=[pdfium_c.FPDF_PAGEOBJ_IMAGE], max_depth=3):
+        left, bottom, right, top = image.get_bounds()
+        covered += max(right - left, 0.0) * max(top - bottom, 0.0)
+    is_scan = covered >= PICTURE * width * height
+    return is_scan or sum(len(line.text) for line in lines) >= LEAST_LETTERS or _paths(page, OUTLINES) >= OUTLINES
+
+
+def _picture(page: pypdfium2.PdfPage, *, dpi: int, turn: int = 0) -> Picture:
+    width, height = page.get_size()
+    scale = min(dpi / 72, (MOST_PIXELS / max(width * height, 1.0)) ** 0.5)
+    # In colour: tesseract itself finds letters on a coloured ground, which grey has lost.
+    bitmap = page.render(scale=scale, rotation=turn, rev_byteorder=True, force_bitmap_format=pdfium_c.FPDFBitmap_BGR)
+    try:
+        rows = memoryview(bitmap.buffer).cast("B")
+        lines = [rows[y * bitmap.stride : y * bitmap.stride + 3 * bitmap.width] for y in range(bitmap.height)]
+        pixmap = b"".join([b"P6 %d %d 255\n" % (bitmap.width, bitmap.height), *lines])
+        return Picture(pixmap=pixmap, dpi=scale * 72, height=bitmap.height)
+    finally:
+        bitmap.close()
+
+
+def _paths(page: pypdfium2.PdfPage, most: int) -> int:
     count = 0
     for _ in page.get_objects(filter=[pdfium_c.FPDF_PAGEOBJ_PATH], max_depth=3):
         count += 1
-        if count >= RULES_OF_A_TABLE:
+        if count >= most:
             break
     return count
 

@@ -12,6 +12,7 @@ _NUMBERED = re.compile(r"^\(?\d{1,2}[.)]\s")
 _SENTENCE_END = re.compile(r"[.!?。:;,]$")
 _MARKUP = re.compile(r"^(#{1,6}\s|\|)")
 LARGER = 1.2
+SAME_EDGE = 3.0  # points
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,14 +52,28 @@ class Box:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """A table as Markdown, with the boxes of its cells."""
+    """A table as Markdown, with the boxes of its cells and how many rows of the page its header row was made of."""
 
     markdown: str
     cells: tuple[Box, ...]
+    header_rows: int = 1
 
     @property
     def key(self) -> str:
         return self.markdown
+
+    def goes_on_in(self, other: "Table") -> bool:
+        """Tell whether another table, first on the next page, has the same columns and no header of its own."""
+        mine, others = (sorted({round(cell.left) for cell in table.cells}) for table in (self, other))
+        alike = len(mine) == len(others) and all(abs(a - b) <= SAME_EDGE for a, b in zip(mine, others, strict=True))
+        head, next_head = (table.markdown.split("\n", 1)[0] for table in (self, other))
+        return alike and other.header_rows == 1 and head != next_head and head.count(" | ") == next_head.count(" | ")
+
+    def followed_by(self, other: "Table") -> "Table":
+        """Return the other table with this one's header, and what looked like its header as its first row."""
+        head, rule, *_ = self.markdown.split("\n")
+        first, _, *rest = other.markdown.split("\n")
+        return Table(markdown="\n".join([head, rule, first, *rest]), cells=other.cells)
 
     def holds(self, line: Line) -> bool:
         """Tell whether the line's middle lies in a cell: a hole in a table belongs to the text around it."""
@@ -92,6 +107,35 @@ def running_lines(pages: Sequence[Sequence[Block]]) -> frozenset[str]:
         lines = sorted((b for b in page if isinstance(b, Line)), key=lambda b: b.top)
         edges.update({line.key for line in (*lines[:2], *lines[-2:])})
     return frozenset(key for key, count in edges.items() if count * 2 > len(pages))
+
+
+def without_repeats(pages: Sequence[Sequence[Block]], running: frozenset[str]) -> list[list[Block]]:
+    """Leave out headers and footers after the page on which each first stands: there it may name the document.
+
+    A page on which nothing else stands keeps them.
+    """
+    seen: set[str] = set()
+    kept: list[list[Block]] = []
+    for page in pages:
+        left = [block for block in page if block.key not in running or block.key not in seen]
+        kept.append(left or list(page))
+        seen.update(block.key for block in page)
+    return kept
+
+
+def with_headers(pages: Sequence[Sequence[Block]], running: frozenset[str]) -> list[list[Block]]:
+    """Give a table that goes on from the page before the header it has there."""
+    done: list[list[Block]] = []
+    last: Block | None = None
+    for page in pages:
+        blocks = list(page)
+        at = next((i for i, block in enumerate(blocks) if block.key not in running), None)
+        first = None if at is None else blocks[at]
+        if at is not None and isinstance(first, Table) and isinstance(last, Table) and last.goes_on_in(first):
+            blocks[at] = last.followed_by(first)
+        done.append(blocks)
+        last = next((block for block in reversed(blocks) if block.key not in running), None)
+    return done
 
 
 def heading_sizes(lines: Sequence[Line]) -> tuple[float, ...]:

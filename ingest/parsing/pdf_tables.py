@@ -90,7 +90,8 @@ def _table(found: FoundTable, floor: float) -> Table | None:
     grid, head_spans = _filled(found, columns, rows)
     if sum(bool(text) for line in grid for text in line) < 2:
         return None
-    return Table(markdown=to_markdown(grid, header_rows=_header_rows(head_spans, len(rows))), cells=cells)
+    depth = _header_rows(head_spans, len(rows))
+    return Table(markdown=to_markdown(grid, header_rows=depth, filled=True), cells=cells, header_rows=depth)
 
 
 def _filled(

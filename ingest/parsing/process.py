@@ -1,9 +1,10 @@
 """Reads files in a process of its own with limits, so that no file can take the service down.
 
 `python -m ingest.parsing.process` is a template: it loads the parsers once, and forks for every file it is told on
-stdin. The fork sets its limits (memory, CPU seconds, no files written), reads the file and is gone, so one file can
-leave nothing behind for the next. `Parser` is the side that asks: it keeps the wall clock, and kills the whole process
-group when a file takes too long or the asker is cancelled.
+stdin. The fork sets its limits (memory, CPU seconds), gives up network and files (`sandbox`), reads the file and is
+gone, so one file can leave nothing behind for the next. Where a format has pages, each has the time anew. `Parser` is
+the side that asks: it keeps the wall clock, and kills the whole process group when a page or the file takes too long or
+the asker is cancelled.
 
 Frames on the template's stdout: eight hexadecimal digits of length, a newline, that many bytes of JSON.
 """
@@ -15,6 +16,7 @@ import signal
 import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from math import ceil
 from pathlib import Path
 
 import anyio
@@ -25,17 +27,20 @@ from pydantic import BaseModel, PositiveFloat, PositiveInt
 
 from ingest.parsing.parsed import Parsed, Reason, Unreadable
 from ingest.parsing.read import read_document
+from ingest.parsing.sandbox import close_in
 
 MOST_OUTPUT = 64 * 1024 * 1024
+MOST_FRAMES = 100_000  # pages, and the answer
 _OWN_RESERVE = 2 * 1024 * 1024  # the file is there, but the answer about it still needs memory
 
 
 class ParserSettings(BaseModel, frozen=True):
-    """What reading one file may cost."""
+    """What reading may cost: memory for a file, seconds for a page (or a file without pages), and for a whole file."""
 
     memory_bytes: PositiveInt = 1024 * 1024 * 1024
     cpu_seconds: PositiveInt = 28
     wall_seconds: PositiveFloat = 30.0
+    most_wall_seconds: PositiveFloat = 900.0  # a scan of about 200 pages
 
 
 class Refused(msgspec.Struct, frozen=True, tag="refused"):
@@ -59,7 +64,15 @@ class Asked(msgspec.Struct, frozen=True):
     cpu_seconds: int
 
 
+class PageBegun(msgspec.Struct, frozen=True, tag="page_begun"):
+    """The file goes on with another page, which has the time of a page."""
+
+
 Outcome = Read | Refused
+Frame = Read | Refused | PageBegun
+
+# A service's environment holds its secrets; a reader needs to find tesseract and nothing else.
+_ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C.UTF-8", "OMP_THREAD_LIMIT": "1"}
 
 
 class Parser:
@@ -70,6 +83,10 @@ class Parser:
         self._one_at_a_time = anyio.Lock()
         self._template: Process | None = None
 
+    async def start(self) -> int:
+        """Start the process before the first file; return its id, which is its session's and group's too."""
+        return (await self._started()).pid
+
     async def parse(self, path: Path) -> Parsed:
         """Return what stands in a file.
 
@@ -78,11 +95,11 @@ class Parser:
         """
         async with self._one_at_a_time:
             try:
-                with anyio.fail_after(self._settings.wall_seconds):
+                with anyio.fail_after(self._settings.most_wall_seconds):
                     outcome = await self._ask(path)
             except TimeoutError as exc:
                 await self.stop()
-                raise Unreadable(Reason.TOO_SLOW, f"reading it took over {self._settings.wall_seconds:.0f} s") from exc
+                raise Unreadable(Reason.TOO_SLOW, self._too_slow()) from exc
             except (anyio.EndOfStream, anyio.IncompleteRead, anyio.BrokenResourceError, msgspec.DecodeError) as exc:
                 await self.stop()
                 raise Unreadable(Reason.MALFORMED, "the program that reads it crashed") from exc
@@ -101,14 +118,25 @@ class Parser:
         asked = Asked(str(path), limits.memory_bytes, limits.cpu_seconds)
         await template.stdin.send(msgspec.json.encode(asked) + b"\n")
         frames = BufferedByteReceiveStream(template.stdout)
-        length = int(await frames.receive_until(b"\n", 16), 16)
-        outcome: Outcome = msgspec.json.decode(await frames.receive_exactly(length), type=Outcome)
-        return outcome
+        for _ in range(MOST_FRAMES):
+            with anyio.fail_after(limits.wall_seconds):
+                length = int(await frames.receive_until(b"\n", 16), 16)
+                frame: Frame = msgspec.json.decode(await frames.receive_exactly(length), type=Frame)
+            if not isinstance(frame, PageBegun):
+                return frame
+        raise anyio.BrokenResourceError
+
+    def _too_slow(self) -> str:
+        page, file = self._settings.wall_seconds, self._settings.most_wall_seconds
+        return f"reading took over {page:.0f} s for a page or {file:.0f} s for the file"
 
     async def _started(self) -> Process:
         if self._template is None or self._template.returncode is not None:
             self._template = await anyio.open_process(
-                [sys.executable, "-m", "ingest.parsing.process"], stderr=None, start_new_session=True
+                [sys.executable, "-m", "ingest.parsing.process"],
+                stderr=None,
+                start_new_session=True,
+                env=_ENVIRONMENT,
             )
         return self._template
 
@@ -140,17 +168,21 @@ def _serve() -> None:
     # pdfminer warns about every odd font, with pieces of the text: nothing of a document belongs in a log.
     logging.disable(logging.CRITICAL)
     for line in sys.stdin.buffer:
-        answer = _forked(msgspec.json.decode(line, type=Asked))
-        out.write(b"%08x\n" % len(answer) + answer)
+        answer = _forked(msgspec.json.decode(line, type=Asked), out.fileno())
+        out.write(_framed(answer))
         out.flush()
 
 
-def _forked(asked: Asked) -> bytes:
+def _framed(message: bytes) -> bytes:
+    return b"%08x\n" % len(message) + message
+
+
+def _forked(asked: Asked, out: int) -> bytes:
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
         os.close(reader)
-        _read_and_exit(asked, writer)
+        _read_and_exit(asked, writer, out)
     os.close(writer)
     with os.fdopen(reader, "rb") as pipe:
         answer = pipe.read(MOST_OUTPUT + 1)
@@ -171,11 +203,17 @@ def _of_status(status: int) -> Refused:
     return Refused(Reason.MALFORMED, "the program that reads it crashed")
 
 
-def _read_and_exit(asked: Asked, writer: int) -> None:
+def _read_and_exit(asked: Asked, writer: int, out: int) -> None:
     reserve = bytearray(_OWN_RESERVE)
+    frame = _framed(msgspec.json.encode(PageBegun()))
+
+    def page_begun() -> None:
+        _limit_cpu(asked.cpu_seconds)
+        os.write(out, frame)  # the template writes nothing before this process is gone
+
     try:
         _limit(asked)
-        outcome: Outcome = Read(read_document(Path(asked.path)))
+        outcome: Outcome = Read(read_document(Path(asked.path), page_begun))
         answer = _encoded(outcome)
     except Unreadable as exc:
         answer = _encoded(Refused(exc.reason, exc.detail))
@@ -193,9 +231,16 @@ def _read_and_exit(asked: Asked, writer: int) -> None:
 
 def _limit(asked: Asked) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (asked.memory_bytes, asked.memory_bytes))
-    resource.setrlimit(resource.RLIMIT_CPU, (asked.cpu_seconds, asked.cpu_seconds + 1))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _limit_cpu(asked.cpu_seconds)
+    close_in()
+
+
+def _limit_cpu(seconds: int) -> None:
+    """Allow so many seconds from now on."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+    resource.setrlimit(resource.RLIMIT_CPU, (ceil(used.ru_utime + used.ru_stime) + seconds, hard))
 
 
 def _encoded(outcome: Outcome) -> bytes:

@@ -1,11 +1,15 @@
 """Small documents of every format, made here: a heading or two, a paragraph, a table; and broken ones of each kind."""
 
 import zipfile
+from collections.abc import Sequence
 from io import BytesIO
+from pathlib import Path
 
 from docx import Document
+from PIL import Image, ImageDraw, ImageFont
 from reportlab.lib import pagesizes
 from reportlab.lib.pdfencrypt import StandardEncryption
+from reportlab.lib.utils import ImageReader
 from reportlab.pdfbase import pdfmetrics
 from reportlab.pdfbase.cidfonts import UnicodeCIDFont
 from reportlab.pdfgen.canvas import Canvas
@@ -97,9 +101,67 @@ def docx_with(name: str, data: bytes) -> bytes:
     return buffer.getvalue()
 
 
-def xlsx_like() -> bytes:
-    """Return an archive that is some other office format."""
+def other_archive() -> bytes:
+    """Return an archive that is no office file."""
     buffer = BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
-        archive.writestr("xl/workbook.xml", "<workbook/>")
+        archive.writestr("rates.csv", "term,rate\n6,2.1\n12,2.35\n")
+    return buffer.getvalue()
+
+
+def pdf_of_two_pages_with_one_table() -> bytes:
+    """Return a PDF whose table goes on, without its header, at the top of page 2."""
+    buffer = BytesIO()
+    canvas = Canvas(buffer, pagesize=pagesizes.A4)
+    rows = [("Term", "Rate"), *((f"{n} months", f"{n / 10:.2f} %") for n in range(1, 21))]
+    for page in (rows[:11], rows[11:]):
+        for row, cells in enumerate(page):
+            for column, text in enumerate(cells):
+                canvas.rect(72 + column * 120, 760 - row * 24, 120, 24)
+                canvas.drawString(78 + column * 120, 768 - row * 24, text)
+        canvas.showPage()
+    canvas.save()
+    return buffer.getvalue()
+
+
+def pdf_of_tables(pages: int) -> bytes:
+    """Return a PDF with a ruled table of thirty rows on each page, which is slow to find."""
+    buffer = BytesIO()
+    canvas = Canvas(buffer, pagesize=pagesizes.A4)
+    for _ in range(pages):
+        for cell in range(120):
+            left, bottom = 72 + cell % 4 * 110, 780 - cell // 4 * 24
+            canvas.rect(left, bottom, 110, 24)
+            canvas.drawString(left + 6, bottom + 8, f"cell {cell}")
+        canvas.showPage()
+    canvas.save()
+    return buffer.getvalue()
+
+
+def pdf_with_running_lines() -> bytes:
+    """Return a PDF of four pages under one header, with a page number at the foot of each."""
+    buffer = BytesIO()
+    canvas = Canvas(buffer, pagesize=pagesizes.A4)
+    for number, fruit in enumerate(("apples", "pears", "plums", "figs"), start=1):
+        canvas.drawString(72, 800, "Rules of the savings account")
+        canvas.drawString(72, 600, f"This page tells about {fruit} and nothing else.")
+        canvas.drawString(280, 30, f"- {number} -")
+        canvas.showPage()
+    canvas.save()
+    return buffer.getvalue()
+
+
+def scan(*pages: Sequence[str], font: Path, turned: int = 0) -> bytes:
+    """Return a PDF whose small pages are pictures of these lines, 200 dots an inch, turned by so many degrees."""
+    buffer = BytesIO()
+    size = (432, 324)  # points
+    canvas = Canvas(buffer, pagesize=size)
+    for lines in pages:
+        picture = Image.new("RGB", (1200, 900), "white")
+        drawn = ImageDraw.Draw(picture)
+        for number, line in enumerate(lines):
+            drawn.text((80, 60 + 60 * number), line, fill="black", font=ImageFont.truetype(str(font), 34))
+        canvas.drawImage(ImageReader(picture.rotate(turned)), 0, 0, *size)
+        canvas.showPage()
+    canvas.save()
     return buffer.getvalue()

@@ -1,4 +1,6 @@
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from ingest.chunking import Chunk, Chunker, ChunkSettings
@@ -67,3 +69,15 @@ def test_a_passage_knows_the_page_on_which_it_begins(chunker: Chunker) -> None:
 
 def test_text_without_any_letter_gives_no_passage(chunker: Chunker) -> None:
     assert split(chunker, "---\n\n***") == []
+
+
+@given(before=st.integers(0, 12), rows=st.integers(2, 80), after=st.integers(0, 12))
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_wherever_a_table_stands_every_passage_with_its_rows_has_its_header(
+    chunker: Chunker, before: int, rows: int, after: int
+) -> None:
+    body = "\n".join(f"| row {n} | {n / 10:.2f} % |" for n in range(1, rows + 1))
+    text = f"# Rates\n\n{PARAGRAPH * before}\n\n| Term | Rate |\n| --- | --- |\n{body}\n\n{PARAGRAPH * after}"
+    chunks = split(chunker, text)
+    assert sum(chunk.text.count("| row ") for chunk in chunks) == rows
+    assert all("| Term | Rate |\n| --- | --- |" in chunk.text for chunk in chunks if "| row " in chunk.text)

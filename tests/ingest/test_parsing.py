@@ -1,3 +1,4 @@
+import resource
 import time
 from pathlib import Path
 
@@ -95,12 +96,12 @@ BROKEN = {
     "an empty file": (b"", Reason.EMPTY_TEXT),
     "blank text": (b" \n\t\n ", Reason.EMPTY_TEXT),
     "bytes of no kind": (bytes(range(256)) * 40, Reason.UNKNOWN_TYPE),
-    "another office format": (samples.xlsx_like(), Reason.UNKNOWN_TYPE),
-    "an e-mail": (b"Received: from a\nMIME-Version: 1.0\nSubject: x\n\nhello", Reason.UNKNOWN_TYPE),
+    "an archive of something else": (samples.other_archive(), Reason.UNKNOWN_TYPE),
+    "RTF": (rb"{\rtf1\ansi Hello}", Reason.UNKNOWN_TYPE),
     "HTML without text": (b"<html><body><script>var a = 1</script></body></html>", Reason.EMPTY_TEXT),
     "a PDF that is cut off": (samples.pdf()[:300], Reason.MALFORMED),
     "a PDF with a password": (samples.pdf(password="1234"), Reason.ENCRYPTED),
-    "a PDF of pictures": (samples.pdf_without_text(), Reason.EMPTY_TEXT),
+    "a PDF of a black square": (samples.pdf_without_text(), Reason.EMPTY_TEXT),
     "a DOCX that is cut off": (samples.docx()[:2000], Reason.MALFORMED),
     "a DOCX with nonsense inside": (samples.docx_with("word/document.xml", b"<w:document"), Reason.MALFORMED),
     "a DOCX with macros": (samples.docx_with("word/vbaProject.bin", b"x"), Reason.HOSTILE),
@@ -139,10 +140,22 @@ async def test_a_file_that_takes_too_long_is_stopped_and_the_next_one_is_read(tm
     (good := tmp_path / "good").write_bytes(samples.MARKDOWN.encode())
     async with open_parser(ParserSettings()) as parser:
         await parser.parse(good)
-    async with open_parser(ParserSettings(wall_seconds=0.05)) as parser:
-        with pytest.raises(Unreadable) as refused:
-            await parser.parse(slow)
-    assert refused.value.reason is Reason.TOO_SLOW
+    for limits in (ParserSettings(wall_seconds=0.05), ParserSettings(most_wall_seconds=0.05)):
+        async with open_parser(limits) as parser:
+            with pytest.raises(Unreadable) as refused:
+                await parser.parse(slow)
+        assert refused.value.reason is Reason.TOO_SLOW
+
+
+@pytest.mark.anyio
+async def test_each_page_has_the_computing_time_of_a_page(tmp_path: Path) -> None:
+    (long := tmp_path / "long").write_bytes(samples.pdf_of_tables(25))
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    async with open_parser(ParserSettings(cpu_seconds=1)) as parser:
+        parsed = await parser.parse(long)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert all("cell 119" in page.markdown for page in parsed.pages)
+    assert after.ru_utime - before.ru_utime > 1.5  # else it would have passed with one second for all pages
 
 
 @pytest.mark.anyio

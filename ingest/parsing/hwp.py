@@ -1,0 +1,112 @@
+"""HWP 5 and HWPX, the word processor of Korean offices, to Markdown by unhwp; merged cells are filled in by us.
+
+An HWP 5 file is an OLE container of deflated streams: each is inflated once with a limit before unhwp sees the file.
+A distribution copy (배포용) keeps its text for Hancom's own viewer; what lies open in it is one sentence that says so.
+"""
+
+import re
+import struct
+import zlib
+
+import olefile
+import unhwp
+from bs4 import BeautifulSoup
+
+from ingest.parsing.archive import MOST_UNPACKED, Office
+from ingest.parsing.html import to_text
+from ingest.parsing.markdown import first_heading
+from ingest.parsing.parsed import Format, Page, Parsed, Reason, Unreadable
+
+_PASSWORD, _DISTRIBUTION, _DRM = 1 << 1, 1 << 2, 1 << 4
+_CERTIFIED = 1 << 8  # encrypted with a certificate
+_PLACEHOLDER = re.compile(r"배포용 문서입니다\.\s*문서를 읽으려면")
+_TABLE = re.compile(r"<table>.*?</table>", re.DOTALL)
+_IMAGE = re.compile(r"!\[[^\]]*\]\([^)]*\)")
+_BREAK = re.compile(r"<br\s*/?>")
+_RULE = re.compile(r"^\| :-", re.MULTILINE)
+_BLANK_LINES = re.compile(r"\n\s*\n\s*\n+")
+_LAYOUT = unhwp.RenderOptions(table_fallback="html", escape_special_chars=False)
+_KINDS = {
+    unhwp.ErrorKind.ENCRYPTED: (Reason.ENCRYPTED, "the document is protected by a password"),
+    unhwp.ErrorKind.DISTRIBUTION_RESTRICTED: (Reason.PROTECTED, "it is a distribution copy: upload the original"),
+    unhwp.ErrorKind.UNSUPPORTED_FORMAT: (Reason.UNKNOWN_TYPE, "this version of HWP is not supported: save it as HWPX"),
+}
+
+
+def parse_hwp(data: bytes, container: olefile.OleFileIO) -> Parsed:
+    """Return an HWP 5 document.
+
+    Raises:
+        Unreadable: protected, encrypted, hostile or malformed.
+    """
+    _check_flags(container)
+    _check_streams(container)
+    return _parsed(Format.HWP, data, None)
+
+
+def parse_hwpx(office: Office) -> Parsed:
+    """Return an HWPX document.
+
+    Raises:
+        Unreadable: protected, encrypted or malformed.
+    """
+    return _parsed(Format.HWPX, office.packed_again().getvalue(), office.title)
+
+
+def _check_flags(container: olefile.OleFileIO) -> None:
+    header = container.openstream("FileHeader").read(256)
+    if len(header) < 40:
+        raise Unreadable(Reason.MALFORMED, "the document's header is damaged")
+    (flags,) = struct.unpack_from("<I", header, 36)
+    if flags & (_PASSWORD | _DRM | _CERTIFIED):
+        raise Unreadable(Reason.ENCRYPTED, "the document is protected by a password or a certificate")
+    if flags & _DISTRIBUTION:
+        raise Unreadable(Reason.PROTECTED, "it is a distribution copy (배포용): upload the original")
+
+
+def _check_streams(container: olefile.OleFileIO) -> None:
+    left = MOST_UNPACKED
+    for name in container.listdir():
+        left -= _inflated(container.openstream(name).read(), left)
+        if left < 0:
+            raise Unreadable(Reason.HOSTILE, "the document unpacks to more than 200 MiB")
+
+
+def _inflated(data: bytes, most: int) -> int:
+    """Return how many bytes a stream holds once inflated, counted no further than just over `most`."""
+    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+    total = 0
+    try:
+        while data and not inflater.eof and total <= most:
+            total += len(inflater.decompress(data, 1024 * 1024))
+            data = inflater.unconsumed_tail
+    except zlib.error:
+        return max(total, len(data))  # stored as it is
+    return total
+
+
+def _parsed(kind: Format, data: bytes, title: str | None) -> Parsed:
+    try:
+        with unhwp.parse_bytes(data, render_options=_LAYOUT) as result:
+            rendered = result.markdown
+    except unhwp.UnhwpError as exc:
+        reason, detail = _KINDS.get(exc.kind, (Reason.MALFORMED, "the document is damaged"))
+        raise Unreadable(reason, detail) from exc
+    if _PLACEHOLDER.search(rendered[:2000]) and len(rendered) < 2000:
+        raise Unreadable(Reason.PROTECTED, "it is a distribution copy (배포용): upload the original")
+    markdown = _tidied(rendered)
+    return Parsed(
+        format=kind,
+        title=title or first_heading(markdown),
+        pages=(Page(number=None, markdown=markdown),),
+    )
+
+
+def _tidied(rendered: str) -> str:
+    with_tables = _TABLE.sub(lambda found: f"\n\n{to_text(BeautifulSoup(found.group(), 'lxml'))}\n\n", rendered)
+    plain = _IMAGE.sub("", with_tables)
+    lines = (
+        _BREAK.sub(" " if line.startswith("|") else "\n\n", line).rstrip().replace("\u3000", " ")
+        for line in plain.split("\n")
+    )
+    return _BLANK_LINES.sub("\n\n", "\n".join(lines)).strip()

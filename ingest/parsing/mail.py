@@ -1,0 +1,121 @@
+"""E-mail (RFC 822) to Markdown: the subject as heading, who wrote it and when, the body; attachments are named only.
+
+Attachments are not read: each is a document of its own, with its own approval and dates, and is uploaded by itself.
+Recipients are left out: they say who was told, not what holds.
+"""
+
+import re
+from collections.abc import Iterator
+from email import message_from_bytes, policy
+from email.errors import MessageError
+from email.message import MIMEPart
+from email.utils import parsedate_to_datetime
+
+from ingest.parsing.html import parse_html
+from ingest.parsing.parsed import Format, Page, Parsed, Reason, Unreadable
+from ingest.parsing.text import decode
+
+MOST_PARTS = 1000
+_HEADER = re.compile(rb"\A(?:[A-Za-z-]{2,40}:[ \t].*\r?\n(?:[ \t].*\r?\n)*){2,}")
+_FIELDS = re.compile(rb"^(received|mime-version|message-id|return-path|delivered-to): ", re.IGNORECASE | re.MULTILINE)
+_KOREAN = {"euc-kr", "ks_c_5601-1987", "ks_c_5601", "ksc5601", "ks_c_5601-1989"}
+_ENCRYPTED = {"multipart/encrypted", "application/pkcs7-mime", "application/x-pkcs7-mime"}
+
+
+def is_mail(head: bytes) -> bool:
+    """Tell whether bytes begin like a message: header fields only mail has, before anything else."""
+    found = _HEADER.match(head)
+    return found is not None and _FIELDS.search(found.group()) is not None
+
+
+def parse_mail(data: bytes) -> Parsed:
+    """Return a message.
+
+    Raises:
+        Unreadable: encrypted, malformed or nested without end.
+    """
+    try:
+        message = message_from_bytes(data, policy=policy.default)
+        parts = list(_parts(message))
+        title = _header(message, "Subject")
+        text = "\n\n".join([*_head(message, title), _body(message, parts), *_attached(parts)])
+    except (MessageError, LookupError, ValueError, AttributeError, TypeError) as exc:
+        raise Unreadable(Reason.MALFORMED, "the message is damaged") from exc
+    return Parsed(format=Format.EML, title=title or None, pages=(Page(number=None, markdown=text.strip()),))
+
+
+def _parts(message: MIMEPart) -> Iterator[MIMEPart]:
+    """Yield the parts of the message itself; a message attached to it is one part."""
+    waiting = [message]
+    seen = 0
+    while waiting:
+        part = waiting.pop(0)
+        seen += 1
+        if seen > MOST_PARTS:
+            raise Unreadable(Reason.HOSTILE, f"it has more than {MOST_PARTS} parts")
+        if part.get_content_type() in _ENCRYPTED and part.get_param("smime-type") != "signed-data":
+            raise Unreadable(Reason.ENCRYPTED, "the message is encrypted")
+        if part.get_content_maintype() == "multipart":
+            waiting[:0] = part.iter_parts()
+        else:
+            yield part
+
+
+def _head(message: MIMEPart, title: str) -> Iterator[str]:
+    if title:
+        yield f"# {title}"
+    sender = _header(message, "From")
+    if sender:
+        yield f"From: {sender}"
+    sent = _header(message, "Date")
+    try:
+        yield f"Date: {parsedate_to_datetime(sent).isoformat(' ', 'minutes')}"
+    except (ValueError, TypeError):
+        if sent:
+            yield f"Date: {sent}"
+
+
+def _header(message: MIMEPart, name: str) -> str:
+    raw = next((str(value) for field, value in message.raw_items() if field.lower() == name.lower()), "")
+    if any("\udc80" <= c <= "\udcff" for c in raw):  # bytes that no encoding was declared for
+        return " ".join(decode(raw.encode("utf-8", "surrogateescape")).split())
+    return " ".join(str(message.get(name, "")).split())
+
+
+def _body(message: MIMEPart, parts: list[MIMEPart]) -> str:
+    """Return the richer form of the body: HTML keeps tables; plain text where there is no HTML or it says nothing."""
+    bodies = [part for part in parts if not _is_attached(part) and part.get_content_maintype() == "text"]
+    pages = [parse_html(_text(p)).pages[0].markdown for p in bodies if p.get_content_subtype() == "html"]
+    plain = [_text(p).strip() for p in bodies if p.get_content_subtype() != "html"]
+    rich = "\n\n".join(pages)
+    poor = "\n\n".join(plain)
+    is_mixed = message.get_content_type() == "multipart/mixed" and pages and plain
+    if is_mixed and not any(p.get_content_type() == "multipart/alternative" for p in message.walk()):
+        return f"{poor}\n\n{rich}"
+    return rich if sum(map(str.isalnum, rich)) * 2 >= sum(map(str.isalnum, poor)) else poor
+
+
+def _text(part: MIMEPart) -> str:
+    data = part.get_payload(decode=True)
+    if not isinstance(data, bytes) or not data:
+        return ""
+    charset = (part.get_content_charset() or "").lower()
+    try:
+        # The code page that Korean mail really uses is wider than the one it declares.
+        return data.decode("cp949" if charset in _KOREAN else charset or "ascii").replace("\r\n", "\n")
+    except (LookupError, UnicodeDecodeError):
+        return decode(data)
+
+
+def _is_attached(part: MIMEPart) -> bool:
+    return part.get_content_disposition() == "attachment" or part.get_filename() is not None
+
+
+def _attached(parts: list[MIMEPart]) -> Iterator[str]:
+    names = [
+        " ".join((part.get_filename() or part.get_content_type()).split())
+        for part in parts
+        if _is_attached(part) or part.get_content_maintype() not in {"text", "image"}
+    ]
+    if names:
+        yield "\n".join(["Attachments, not read:", "", *(f"- {name}" for name in names)])

@@ -1,0 +1,117 @@
+"""PPTX to Markdown: a slide is a page under its title; text from top to bottom, tables, and the figures of charts.
+
+Hidden slides and speakers' notes are left out: the audience never saw them.
+"""
+
+import zipfile
+from collections.abc import Iterable, Iterator
+
+from pptx import Presentation
+from pptx.chart.chart import Chart
+from pptx.exc import PythonPptxError
+from pptx.shapes.base import BaseShape
+from pptx.shapes.graphfrm import GraphicFrame
+from pptx.shapes.group import GroupShape
+from pptx.slide import Slide
+from pptx.table import Table
+from pptx.text.text import TextFrame
+
+from ingest.parsing.archive import Office
+from ingest.parsing.parsed import Format, Page, PageBegun, Parsed, Reason, Unreadable
+from ingest.parsing.tables import to_markdown
+
+MOST_NESTED = 20  # groups within groups
+_BROKEN = (
+    zipfile.BadZipFile, PythonPptxError, SyntaxError, KeyError, ValueError, TypeError, AttributeError, IndexError,
+    OSError, NotImplementedError,
+)  # fmt: skip
+
+
+def parse_pptx(office: Office, page_begun: PageBegun) -> Parsed:
+    """Return a presentation's visible slides.
+
+    Raises:
+        Unreadable: malformed.
+    """
+    pages: list[Page] = []
+    try:
+        slides = Presentation(office.packed_again()).slides
+        for number, slide in enumerate(slides, start=1):
+            page_begun()
+            if slide.element.get("show") not in {"0", "false"}:
+                pages.append(Page(number=number, markdown="\n\n".join(_slide(slide))))
+    except _BROKEN as exc:
+        raise Unreadable(Reason.MALFORMED, "the presentation inside the archive is damaged") from exc
+    first = next((page.markdown for page in pages if page.markdown.startswith("# ")), "")
+    title = office.title or first.partition("\n")[0].removeprefix("# ") or None
+    return Parsed(format=Format.PPTX, title=title, pages=tuple(pages))
+
+
+def _slide(slide: Slide) -> Iterator[str]:
+    title = slide.shapes.title
+    if title is not None and title.text_frame.text.strip():
+        yield f"# {' '.join(title.text_frame.text.split())}"
+    for shape in _shapes(slide.shapes):
+        if title is None or shape.shape_id != title.shape_id:
+            yield from filter(None, _said(shape))
+
+
+def _shapes(shapes: Iterable[BaseShape], depth: int = 0) -> Iterator[BaseShape]:
+    """Yield shapes from top to bottom and left to right, those of a group together."""
+    if depth > MOST_NESTED:
+        raise Unreadable(Reason.HOSTILE, "its shapes are nested deeper than in any presentation")
+    for shape in sorted(shapes, key=lambda one: (one.top or 0, one.left or 0)):
+        if isinstance(shape, GroupShape):
+            yield from _shapes(shape.shapes, depth + 1)
+        else:
+            yield shape
+
+
+def _said(shape: BaseShape) -> Iterator[str]:
+    if isinstance(shape, GraphicFrame) and shape.has_table:
+        yield _table(shape.table)
+    elif isinstance(shape, GraphicFrame) and shape.has_chart:
+        yield _chart(shape.chart)
+    elif shape.has_text_frame:
+        yield _text(shape.text_frame, is_list=shape.is_placeholder)  # type: ignore[attr-defined]  # has_text_frame
+
+
+def _text(frame: TextFrame, *, is_list: bool) -> str:
+    lines = [(p.level, " ".join(p.text.split())) for p in frame.paragraphs]
+    lines = [(level, text) for level, text in lines if text]
+    if is_list and len(lines) > 1:
+        return "\n".join(f"{'  ' * level}- {text}" for level, text in lines)
+    return "\n\n".join(text for _, text in lines)
+
+
+def _table(table: Table) -> str:
+    grid = [[cell.text for cell in row.cells] for row in table.rows]
+    header, filled = 1, False
+    for r, row in enumerate(table.rows):
+        for c, cell in enumerate(row.cells):
+            if not cell.is_merge_origin:
+                continue
+            filled = True
+            if r == 0 and cell.span_width > 1:
+                header = min(max(header, cell.span_height + 1), 3)
+            for line in grid[r : r + cell.span_height]:
+                line[c : c + cell.span_width] = [cell.text] * len(line[c : c + cell.span_width])
+    return to_markdown(grid, header_rows=header, filled=filled)
+
+
+def _chart(chart: Chart) -> str:
+    """Return the numbers a chart draws, as a table under its title."""
+    parts = [chart.chart_title.text_frame.text] if chart.has_title and chart.chart_title.has_text_frame else []
+    for plot in chart.plots:
+        names = [series.name for series in plot.series]
+        columns = [[_figure(value) for value in series.values] for series in plot.series]
+        rows = [
+            [str(category), *(column[i] if i < len(column) else "" for column in columns)]
+            for i, category in enumerate(plot.categories)
+        ]
+        parts.append(to_markdown([["", *names], *rows]))
+    return "\n\n".join(part.strip() for part in parts if part.strip())
+
+
+def _figure(value: float | None) -> str:
+    return "" if value is None else f"{value:.15g}"

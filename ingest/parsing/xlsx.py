@@ -1,0 +1,157 @@
+"""XLSX to Markdown: a sheet is a page, each block of rows between blank ones a table, merged cells filled in.
+
+What is hidden (sheets, rows, columns) stays hidden: it is often what a bank reckons with and does not publish.
+"""
+
+import re
+import warnings
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from posixpath import join, normpath
+from xml.etree import ElementTree
+
+from openpyxl import load_workbook
+from openpyxl.cell.read_only import EmptyCell, ReadOnlyCell
+from openpyxl.utils.cell import range_boundaries
+from openpyxl.utils.exceptions import InvalidFileException
+
+from ingest.parsing.archive import Office
+from ingest.parsing.cells import shown
+from ingest.parsing.parsed import MOST_CHARACTERS, Format, Page, PageBegun, Parsed, Reason, Unreadable
+from ingest.parsing.tables import title_rows, to_markdown
+
+MOST_FILLED = 1_000_000  # cells that merged ranges may cover in a sheet
+_ATTRIBUTE = re.compile(rb'\s([a-zA-Z]+)="([^"]*)"')
+_ELEMENT = re.compile(rb"<(?:\w+:)?(col|row|mergeCell)(\s[^>]*?)/?>")
+Cells = dict[int, dict[int, str]]  # row → column → text, both from 1
+_ID = "{http://schemas.openxmlformats.org/officeDocument/2006/relationships}id"
+_BROKEN = (
+    zipfile.BadZipFile, InvalidFileException, ElementTree.ParseError, KeyError, ValueError, TypeError, AttributeError,
+    IndexError, OSError, SyntaxError,
+)  # fmt: skip
+
+
+@dataclass(slots=True)
+class _Layout:
+    """What openpyxl does not tell when it reads row by row: hidden rows and columns, merged ranges (all from 1)."""
+
+    hidden_rows: set[int] = field(default_factory=set)
+    hidden_columns: set[int] = field(default_factory=set)
+    merged: list[tuple[int, int, int, int]] = field(default_factory=list)  # first column, row, last column, row
+
+
+def parse_xlsx(office: Office, page_begun: PageBegun) -> Parsed:
+    """Return a workbook's visible sheets, each under its name.
+
+    Raises:
+        Unreadable: malformed, or merged cells that fill more than a million.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # openpyxl warns with pieces of the content
+            pages = list(_pages(office, page_begun))
+    except _BROKEN as exc:
+        raise Unreadable(Reason.MALFORMED, "the workbook inside the archive is damaged") from exc
+    return Parsed(format=Format.XLSX, title=office.title, pages=tuple(pages))
+
+
+def _pages(office: Office, page_begun: PageBegun) -> Iterator[Page]:
+    # Row by row: a whole workbook in memory takes fifty times its file.
+    book = load_workbook(office.packed_again(), read_only=True, data_only=True, keep_links=False)
+    parts = _sheet_parts(office.parts)
+    for number, sheet in enumerate(book.worksheets, start=1):
+        if sheet.sheet_state != "visible":
+            continue
+        page_begun()
+        layout = _layout(office.parts.get(parts.get(sheet.title, ""), b""))
+        sheet.reset_dimensions()  # what a file says of its size makes openpyxl pad every row to it
+        rows = _rows(sheet.rows)
+        yield Page(number=number, markdown=_sheet(sheet.title, rows, layout))
+
+
+def _rows(found: Iterable[Sequence[EmptyCell | ReadOnlyCell]]) -> Cells:
+    rows: Cells = {}
+    characters = 0
+    for at, row in enumerate(found, start=1):
+        said = {cell.column: text for cell in row if (text := _text(cell))}
+        characters += sum(map(len, said.values()))
+        if characters > MOST_CHARACTERS:  # a long text that many cells share takes no room in the file
+            raise Unreadable(Reason.TOO_LARGE, f"more than {MOST_CHARACTERS // 1_000_000} million characters")
+        rows[at] = said
+    return rows
+
+
+def _text(cell: EmptyCell | ReadOnlyCell) -> str:
+    # A cell with nothing in it is openpyxl's EmptyCell, which has no column either.
+    return shown(cell.value, cell.number_format) if isinstance(cell, ReadOnlyCell) and cell.value is not None else ""
+
+
+def _sheet_parts(parts: Mapping[str, bytes]) -> dict[str, str]:
+    """Return the part each sheet stands in, by the sheet's name."""
+    # `archive` has refused every part that declares an entity.
+    relations = ElementTree.fromstring(parts["xl/_rels/workbook.xml.rels"])  # noqa: S314
+    links = {link.get("Id"): link.get("Target", "") for link in relations}
+    book = ElementTree.fromstring(parts["xl/workbook.xml"])  # noqa: S314
+    return {
+        sheet.get("name", ""): normpath(join("/xl", links.get(sheet.get(_ID), ""))).lstrip("/")
+        for sheet in book.iterfind(".//{*}sheet")
+    }
+
+
+def _layout(part: bytes) -> _Layout:
+    layout = _Layout()
+    for found in _ELEMENT.finditer(part):
+        said = {name: value.decode("ascii", "replace") for name, value in _ATTRIBUTE.findall(found.group(2))}
+        is_hidden = said.get(b"hidden") in {"1", "true"}
+        if found.group(1) == b"mergeCell":
+            layout.merged.append(range_boundaries(said[b"ref"]))
+        elif found.group(1) == b"row" and is_hidden and b"r" in said:
+            layout.hidden_rows.add(int(said[b"r"]))
+        elif found.group(1) == b"col" and is_hidden:
+            layout.hidden_columns.update(range(int(said[b"min"]), int(said[b"max"]) + 1))
+    return layout
+
+
+def _sheet(name: str, rows: Cells, layout: _Layout) -> str:
+    spans = _fill(rows, layout.merged)
+    parts = [f"# {name}"]
+    block: list[int] = []
+    for at in [*(at for at in sorted(rows) if at not in layout.hidden_rows), 0]:
+        if at and any(column not in layout.hidden_columns for column in rows[at]):
+            block.append(at)
+        elif block and not (at and rows[at]):
+            parts.append(_block([rows[line] for line in block], [spans.get(line, 1) for line in block], layout))
+            block = []
+    return "\n\n".join(parts) if len(parts) > 1 else ""
+
+
+def _block(rows: Sequence[Mapping[int, str]], spans: Sequence[int], layout: _Layout) -> str:
+    columns = sorted({column for row in rows for column in row} - layout.hidden_columns)
+    grid = [[row.get(column, "") for column in columns] for row in rows]
+    titles = title_rows(grid)
+    said = [" ".join(cell for cell in dict.fromkeys(row) if cell) for row in grid[:titles]]
+    depth = spans[titles] if titles < len(spans) else 1
+    return "\n\n".join([*said, to_markdown(grid[titles:], header_rows=depth, filled=bool(layout.merged))]).strip()
+
+
+def _fill(rows: Cells, merged: Sequence[tuple[int, int, int, int]]) -> dict[int, int]:
+    """Write merged cells' text into all they cover, and return how deep a header is that begins in a row."""
+    widest = max((max(row, default=0) for row in rows.values()), default=0)
+    deepest = max(rows, default=0)
+    spans: dict[int, int] = {}
+    filled = 0
+    for left, top, last_column, last_row in merged:
+        right, bottom = min(last_column, widest), min(last_row, deepest)
+        text = rows.get(top, {}).get(left)
+        is_title = left == min(rows[top], default=0) and len(rows[top]) == 1 if top in rows else False
+        if text is None or is_title:
+            continue
+        filled += (right - left + 1) * (bottom - top + 1)
+        if filled > MOST_FILLED:
+            raise Unreadable(Reason.TOO_LARGE, "its merged cells cover more than a million cells")
+        if right > left:
+            spans[top] = max(spans.get(top, 2), bottom - top + 1)
+        for line in range(top, bottom + 1):
+            rows[line].update(dict.fromkeys(range(left, right + 1), text))
+    return spans

@@ -1,0 +1,138 @@
+"""Scanned pages, and what the process that reads files can no longer do."""
+
+import os
+import shutil
+import socket
+import subprocess
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from ingest.parsing.ocr import MEMORY_BYTES, Picture, recognise
+from ingest.parsing.parsed import Reason, Unreadable
+from ingest.parsing.process import ParserSettings, open_parser
+from ingest.parsing.read import read_document
+from ingest.parsing.sandbox import Walled, close_in
+from tests.ingest import samples
+
+NANUM = Path("/usr/share/fonts/truetype/nanum/NanumGothic.ttf")
+pytestmark = pytest.mark.skipif(
+    shutil.which("tesseract") is None or not NANUM.exists(), reason="tesseract or a Korean font is not installed"
+)
+LINES = (
+    "정기예금은 예금자보호법에 따라 보호됩니다.",
+    "The rate is 2.35 percent a year.",
+    "만기 전에 해지하면 이율이 낮습니다.",
+)
+
+
+@pytest.mark.anyio
+async def test_a_scanned_page_is_read_in_both_languages_by_the_limited_process(tmp_path: Path) -> None:
+    (file := tmp_path / "scan.pdf").write_bytes(samples.scan(LINES, font=NANUM))
+    async with open_parser(ParserSettings()) as parser:
+        parsed = await parser.parse(file)
+    text = parsed.pages[0].markdown
+    assert [page.number for page in parsed.pages] == [1]
+    assert "예금자보호법에 따라 보호됩니다." in text  # words, not the syllables that tesseract counts as words
+    assert "2.35 percent a year" in text
+
+
+def test_a_page_scanned_upside_down_is_read(tmp_path: Path) -> None:
+    lines = [f"{number}. The rate is {number / 10:.2f} percent a year for savings." for number in range(1, 13)]
+    (file := tmp_path / "scan.pdf").write_bytes(samples.scan(lines, font=NANUM, turned=180))
+    assert "percent a year for savings" in read_document(file).pages[0].markdown
+
+
+def test_a_page_with_a_text_layer_is_not_recognised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))  # no tesseract there: it would be missed
+    (file := tmp_path / "text.pdf").write_bytes(samples.pdf())
+    assert "정기예금 상품설명서" in read_document(file).pages[0].markdown
+
+
+def test_without_tesseract_a_scan_is_refused_and_says_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (file := tmp_path / "scan.pdf").write_bytes(samples.scan(LINES, font=NANUM))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(Unreadable) as refused:
+        read_document(file)
+    assert refused.value.reason is Reason.EMPTY_TEXT
+    assert "not installed" in refused.value.detail
+
+
+def test_a_page_that_takes_too_much_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (program := tmp_path / "tesseract").write_text("#!/bin/sh\nkill -XCPU $$\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin")
+    with pytest.raises(Unreadable) as refused:
+        recognise(Picture(pixmap=b"P6 1 1 255\n\0\0\0", dpi=300, height=1), "kor")
+    assert refused.value.reason is Reason.TOO_SLOW
+
+
+def in_a_closed_process(act: Callable[[], object]) -> str:
+    """Return "done", or the name of the error that an act ends in after `close_in`."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        close_in()
+        try:
+            act()
+            said = "done"
+        except OSError as exc:
+            said = type(exc).__name__ + f" {exc.errno}"
+        os.write(writer, said.encode())
+        os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader) as pipe:
+        said = pipe.read()
+    os.waitpid(child, 0)
+    return said
+
+
+def walls() -> set[str]:
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(writer, "\n".join(close_in()).encode())
+        os._exit(0)
+    os.close(writer)
+    os.waitpid(child, 0)
+    with os.fdopen(reader) as pipe:
+        return set(pipe.read().split("\n"))
+
+
+def test_the_reading_process_writes_no_file(tmp_path: Path) -> None:
+    (there := tmp_path / "there").write_text("x")
+    assert in_a_closed_process(lambda: there.write_text("more")) != "done"
+    assert in_a_closed_process(there.read_text) == "done"
+    if Walled.WRITES in walls():
+        assert in_a_closed_process((tmp_path / "new").touch) != "done"
+        assert in_a_closed_process(there.unlink) != "done"
+        assert in_a_closed_process(lambda: there.rename(tmp_path / "moved")) != "done"
+    assert there.exists()
+
+
+def reach(address: tuple[str, int]) -> None:
+    socket.create_connection(address, timeout=5).close()
+
+
+def test_the_reading_process_reaches_no_network() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        act = partial(reach, server.getsockname())
+        act()
+        if {Walled.NETWORK, Walled.TCP} & walls():
+            assert in_a_closed_process(act) != "done"
+        else:
+            pytest.skip("this machine forbids network namespaces and Landlock")
+
+
+def test_a_child_process_is_walled_in_too(tmp_path: Path) -> None:
+    made = tmp_path / "made"
+    in_a_closed_process(lambda: subprocess.run(["/bin/sh", "-c", f"echo x > {made}"], check=False, capture_output=True))  # noqa: S603
+    assert not made.exists() or made.stat().st_size == 0
+
+
+def test_what_tesseract_may_take_fits_into_the_limit_of_a_file() -> None:
+    assert ParserSettings().memory_bytes // 2 >= MEMORY_BYTES

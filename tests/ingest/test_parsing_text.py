@@ -1,0 +1,122 @@
+from email.message import EmailMessage
+from pathlib import Path
+
+import pytest
+
+from ingest.parsing.parsed import Format, Parsed, Reason, Unreadable
+from ingest.parsing.read import read_document
+
+ROWS = '기간,금리,비고\n6개월,2.10%,\n12개월,2.35%,"우대, 최대 0.5%p"\n'
+
+
+def read(tmp_path: Path, data: bytes) -> Parsed:
+    (file := tmp_path / "file").write_bytes(data)
+    return read_document(file)
+
+
+@pytest.mark.parametrize("charset", ["utf-8", "utf-8-sig", "cp949", "euc-kr", "utf-16"])
+def test_csv_is_a_table_in_every_encoding_of_korean_offices(tmp_path: Path, charset: str) -> None:
+    parsed = read(tmp_path, ROWS.encode(charset))
+    assert parsed.format is Format.CSV
+    assert parsed.pages[0].markdown == (
+        "| 기간 | 금리 | 비고 |\n| --- | --- | --- |\n| 6개월 | 2.10% |  |\n| 12개월 | 2.35% | 우대, 최대 0.5%p |"
+    )
+
+
+@pytest.mark.parametrize("delimiter", [";", "\t", "|"])
+def test_csv_may_be_delimited_otherwise(tmp_path: Path, delimiter: str) -> None:
+    rows = f"term{delimiter}rate\n6{delimiter}2,10\n12{delimiter}2,35\n"
+    assert "| 12 | 2,35 |" in read(tmp_path, rows.encode()).pages[0].markdown
+
+
+def test_lines_above_a_csv_are_its_title(tmp_path: Path) -> None:
+    parsed = read(tmp_path, b"Deposit rates,,\nterm,rate,limit\n6,2.1,50\n12,2.3,30\n")
+    assert parsed.title == "Deposit rates"
+    assert parsed.pages[0].markdown.startswith("Deposit rates\n\n| term | rate | limit |")
+
+
+@pytest.mark.parametrize(
+    "prose",
+    [
+        "Dear customer, thank you.\nWe wrote on Monday, as agreed.\n",
+        "예금, 적금, 대출을 안내합니다.\n자세한 내용은 영업점에 물어보세요.\n",
+        "We open at nine.\nWe close at four; on Fridays at five.\n",
+    ],
+)
+def test_prose_with_commas_is_no_table(tmp_path: Path, prose: str) -> None:
+    assert read(tmp_path, prose.encode()).format is Format.TEXT
+
+
+def test_a_cell_without_an_end_is_malformed_or_text_and_never_a_crash(tmp_path: Path) -> None:
+    data = b'a,b\n1,2\n"' + b"x" * 200_000 + b",3\n"
+    with pytest.raises(Unreadable) as refused:
+        read(tmp_path, b"a,b\n1,2\n3,4\n" * 300 + data)
+    assert refused.value.reason is Reason.MALFORMED
+
+
+def message(*, html: bool = False) -> EmailMessage:
+    mail = EmailMessage()
+    mail["Subject"] = "금리 인상 안내"
+    mail["From"] = "상품팀 <products@bank.example>"
+    mail["To"] = "all@bank.example"
+    mail["Date"] = "Mon, 02 Mar 2026 09:00:00 +0900"
+    mail["Message-ID"] = "<1@bank.example>"
+    mail.set_content("3월 9일부터 금리가 오릅니다.\n")
+    if html:
+        table = "<table><tr><th>기간</th><th>금리</th></tr><tr><td>6개월</td><td>2.10%</td></tr></table>"
+        mail.add_alternative(f"<p>3월 9일부터 금리가 오릅니다.</p>{table}", subtype="html")
+    return mail
+
+
+def test_a_message_gives_its_subject_sender_date_and_body(tmp_path: Path) -> None:
+    parsed = read(tmp_path, message().as_bytes())
+    assert (parsed.format, parsed.title) == (Format.EML, "금리 인상 안내")
+    assert parsed.pages[0].markdown == (
+        "# 금리 인상 안내\n\nFrom: 상품팀 <products@bank.example>\n\nDate: 2026-03-02 09:00+09:00\n\n"
+        "3월 9일부터 금리가 오릅니다."
+    )
+
+
+def test_the_html_of_a_message_keeps_its_table_and_the_text_is_not_read_twice(tmp_path: Path) -> None:
+    text = read(tmp_path, message(html=True).as_bytes()).pages[0].markdown
+    assert "| 6개월 | 2.10% |" in text
+    assert text.count("3월 9일부터") == 1
+
+
+def test_attachments_are_named_and_not_read(tmp_path: Path) -> None:
+    mail = message()
+    mail.add_attachment("기간,금리\n6개월,9.99%\n".encode(), maintype="text", subtype="csv", filename="금리표.csv")
+    mail.add_attachment(message(), filename="앞선 메일.eml")
+    text = read(tmp_path, mail.as_bytes()).pages[0].markdown
+    assert text.endswith("Attachments, not read:\n\n- 금리표.csv\n- 앞선 메일.eml")
+    assert "9.99%" not in text
+
+
+@pytest.mark.parametrize("declared", ["ks_c_5601-1987", "euc-kr", "x-unknown", ""])
+def test_a_message_in_cp949_is_read_whatever_it_declares(tmp_path: Path, declared: str) -> None:
+    charset = f"; charset={declared}" if declared else ""
+    head = f"MIME-Version: 1.0\r\nSubject: rates\r\nContent-Type: text/plain{charset}\r\n\r\n"
+    body = "똠방각하의 펲시콜라 예금 금리를 올립니다."  # 똠, 펲: in cp949 alone, not in euc-kr
+    assert body in read(tmp_path, head.encode() + body.encode("cp949")).pages[0].markdown
+
+
+def test_a_subject_in_bare_cp949_is_read(tmp_path: Path) -> None:
+    head = "MIME-Version: 1.0\r\nSubject: 금리 안내\r\nContent-Type: text/plain; charset=euc-kr\r\n\r\n본문입니다."
+    assert read(tmp_path, head.encode("cp949")).title == "금리 안내"
+
+
+@pytest.mark.parametrize(
+    "kind", ["multipart/encrypted; boundary=x", "application/pkcs7-mime; smime-type=enveloped-data"]
+)
+def test_an_encrypted_message_is_refused(tmp_path: Path, kind: str) -> None:
+    with pytest.raises(Unreadable) as refused:
+        read(tmp_path, f"MIME-Version: 1.0\nSubject: x\nContent-Type: {kind}\n\nAAAA".encode())
+    assert refused.value.reason is Reason.ENCRYPTED
+
+
+def test_a_message_of_endless_parts_is_refused(tmp_path: Path) -> None:
+    parts = "--x\nContent-Type: text/plain\n\na\n" * 1200
+    head = "MIME-Version: 1.0\nSubject: x\nContent-Type: multipart/mixed; boundary=x\n\n"
+    with pytest.raises(Unreadable) as refused:
+        read(tmp_path, (head + parts).encode())
+    assert refused.value.reason is Reason.HOSTILE
