@@ -102,7 +102,7 @@ def test_after_the_peak_pods_leave_one_by_one_and_lose_no_stream(pay_day: Told) 
 
 
 def day(t: float) -> float:
-    """Return a bank's day, night to noon to night, at a sixth of its length, with a gust of a fifth every three minutes."""
+    """Return a day of a bank, night to night, at a sixth of its length, with a gust of a fifth every three minutes."""
     phase = t / DAY * 2 * math.pi
     gust = 1 + 0.2 * math.sin(t / 29)
     return ORDINARY * (2.1 - 2 * math.cos(phase)) * gust
