@@ -204,7 +204,7 @@ async def test_without_the_database_it_says_so_in_time_and_closes_when_it_is_bac
     path = tmp_path / "audit.db"
     engine = create_async_engine(f"sqlite+aiosqlite:///{path}")
     quick = SETTINGS.model_copy(update={"deadline": 0.3})
-    async with open_audit(engine, SETTINGS.model_copy(update={"deadline": 2.5})) as audit:
+    async with open_audit(engine, SETTINGS) as audit:
         await audit.open(OPENED)
         audit._settings = quick
         blocker = sqlite3.connect(path)
