@@ -31,6 +31,7 @@ from pypdf.errors import PyPdfError
 
 from ingest.parsing.parsed import Format
 
+OCR_SECONDS = 120
 LEAST_LETTERS = 16  # of a page with a text layer, as in ingest/parsing/pdf.py
 _SLIDE = re.compile(r"ppt/slides/slide\d+\.xml$")
 _SHEET = re.compile(r"xl/worksheets/sheet\d+\.xml$")
@@ -78,7 +79,7 @@ def _recognised(page: pypdfium2.PdfPage) -> str:
         return ""
     width, height = page.get_size()
     picture = page.render(scale=min(300 / 72, 3000 / max(width, height))).to_pil()
-    return str(pytesseract.image_to_string(picture, lang="kor+eng", config="--psm 4"))
+    return str(pytesseract.image_to_string(picture, lang="kor+eng", config="--psm 4", timeout=OCR_SECONDS))
 
 
 def _docx(path: Path) -> str:
