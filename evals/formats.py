@@ -10,6 +10,7 @@ file that it does not know may be read or refused, but never crash, and never be
 Prints a table by folder and format, no content; exits with 1 where a file ended otherwise than expected.
 """
 
+import logging
 import os
 import time
 import unicodedata
@@ -169,6 +170,7 @@ def main(
 ) -> None:
     """Print the table and what went wrong."""
     console = Console(soft_wrap=True, highlight=False)
+    logging.disable(logging.CRITICAL)  # other parsers warn with pieces of the content
     os.environ["OMP_THREAD_LIMIT"] = "1"  # noqa: TID251  the edge: pytesseract passes it on, two threads wait for each other
     files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.suffix != ".tsv"]
     all_found = anyio.run(look_at_all, folder, files, read_expected(expected), Console(stderr=True))

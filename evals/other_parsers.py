@@ -2,7 +2,7 @@
 
 | format | compared with |
 |---|---|
-| PDF | pypdf; pages without a text layer: tesseract through pytesseract on a picture of our own making |
+| PDF | pypdf; pages without a text layer: pytesseract as its manual has it, on a page turned upright |
 | DOCX | python-docx |
 | XLSX, PPTX | the text in the XML itself: inline and shared strings and numbers; text runs of slides |
 | HWP, HWPX | python-hwpx |
@@ -28,6 +28,7 @@ from hwpx import HwpxDocument
 from lxml import etree, html
 from pypdf import PageObject, PdfReader
 from pypdf.errors import PyPdfError
+from pytesseract import Output
 
 from ingest.parsing.parsed import Format
 
@@ -79,7 +80,12 @@ def _recognised(page: pypdfium2.PdfPage) -> str:
         return ""
     width, height = page.get_size()
     picture = page.render(scale=min(300 / 72, 3000 / max(width, height))).to_pil()
-    return str(pytesseract.image_to_string(picture, lang="kor+eng", config="--psm 4", timeout=OCR_SECONDS))
+    try:
+        turned = int(pytesseract.image_to_osd(picture, output_type=Output.DICT, timeout=OCR_SECONDS)["rotate"])
+    except pytesseract.TesseractError:  # too little text to tell
+        turned = 0
+    upright = picture.rotate(-turned, expand=True)
+    return str(pytesseract.image_to_string(upright, lang="kor+eng", timeout=OCR_SECONDS))
 
 
 def _docx(path: Path) -> str:
