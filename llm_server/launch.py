@@ -234,10 +234,13 @@ class _Generated(msgspec.Struct, frozen=True):
 async def _generate(http: aiohttp.ClientSession, model: str) -> int:
     """Generate once, so that kernels, caches and the tokenizer are warm, and return the number of tokens.
 
+    With likelihoods, as the answerability probe asks: vLLM compiles their count at its first such request, which takes
+    20 s on two cores where no earlier process left it in the cache.
+
     Raises:
         NotReady: vLLM refuses.
     """
-    asked = {"model": model, "prompt": WARM_UP, "max_tokens": 16, "temperature": 0, "ignore_eos": True}
+    asked = {"model": model, "prompt": WARM_UP, "max_tokens": 16, "temperature": 0, "ignore_eos": True, "logprobs": 1}
     async with http.post("/v1/completions", json=asked) as reply:
         body = await reply.read()
         if reply.status != 200:

@@ -36,6 +36,7 @@ class Seen(msgspec.Struct, kw_only=True):
     cache_salt: str | None
     priority: int
     traceparent: str | None
+    top_logprobs: int | None
     answer_tokens: int = 0
     ended: str = "running"
 
@@ -196,6 +197,7 @@ class ScriptedModel:
             cache_salt=asked.cache_salt,
             priority=asked.priority,
             traceparent=request.headers.get("traceparent"),
+            top_logprobs=asked.top_logprobs,
         )
         self._seen.append(seen)
         self._started += 1

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx2
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -89,6 +90,9 @@ def test_ready_is_printed_after_a_generation_and_a_signal_ends_the_whole_group(t
     with serving(stand_in(tmp_path), port, tmp_path) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == f"ready http://127.0.0.1:{port}\n"
+        (warmed,) = httpx2.get(f"http://127.0.0.1:{port}/stats").json()["requests"]
+        assert warmed["ended"] in {"stop", "length"}
+        assert warmed["top_logprobs"], "what a probe asks for is compiled before the first customer comes"
         children = descendants(process.pid)
         assert len(children) >= 2, "the stand-in and its engine"
         process.send_signal(signal.SIGTERM)
