@@ -178,6 +178,7 @@ class Printed:
         self.titles: dict[int, str] = {}
         self.cited: set[int] = set()
         self.grounded = False
+        self.degraded = False
 
     def show(self, name: str, data: bytes) -> None:
         """Print one event."""
@@ -193,15 +194,16 @@ class Printed:
         elif name == "error":
             text = f"\n   ({told.code}: {told.handoff})"
         self.grounded = self.grounded or told.grounded
+        self.degraded = self.degraded or (name == "notice" and told.code == "degraded")
         print(text, end="", flush=True)
 
     def end(self) -> bool:
-        """Print times and sources; return whether the answer is grounded and cited."""
+        """Print times and sources; return whether the model gave an answer that is grounded and cited."""
         took = time.monotonic() - self.began
         print(f"\n   {took:.1f} s, first words after {self.first:.1f} s, grounded: {self.grounded}")
         for n in sorted(self.cited):
             print(f"   [{n}] {self.titles.get(n, '')}", flush=True)
-        return self.grounded and bool(self.cited)
+        return self.grounded and bool(self.cited) and not self.degraded
 
 
 def titled(source: Told) -> str:
