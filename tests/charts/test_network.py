@@ -13,7 +13,7 @@ FINE = "bank-bank-chatbot"
 # The flows of design.md: (from, to, port) between parts of a release with all its stores.
 FLOWS = {
     *((c, "llm-h100", 8000) for c in ("chatbot",)),
-    *((c, "redis", 6379) for c in ("chatbot",)),
+    *((c, "redis", 6379) for c in ("chatbot", "ingest", "ingest-worker")),
     *((c, "qdrant", 6333) for c in ("chatbot", "ingest", "ingest-worker", "qdrant-snapshot")),
     *((c, "postgres", 5432) for c in ("chatbot", "ingest", "ingest-worker")),
     ("test", "chatbot", 8000),

@@ -331,6 +331,21 @@ def test_the_chatbot_boots_with_what_the_chart_sets(name: str, monkeypatch: pyte
     assert settings.index.url is not None
 
 
+@pytest.mark.parametrize("name", VALUES)
+def test_what_takes_documents_in_boots_with_what_the_chart_sets(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = [c for _, pod in pods(render(name)) for c in pod["spec"]["containers"] if c["name"] == "ingest"]
+    assert len(found) == (1 if name == "values-dev" else 2), "the API and its workers"
+    for container in found:
+        with monkeypatch.context() as patched:
+            for entry in container["env"]:
+                patched.setenv(entry["name"], entry.get("value", "postgresql+asyncpg://a:b@c/d"))
+            settings = StaffSettings()
+        assert settings.ingest_host == "0.0.0.0"  # noqa: S104
+        assert settings.redis_url is not None, "ingest serve ends at once without the queue"
+        assert settings.auth is not None
+        assert settings.index.url is not None
+
+
 def test_every_command_is_one_that_its_program_has() -> None:
     for where, pod in every_pod():
         for container in pod["spec"]["containers"]:

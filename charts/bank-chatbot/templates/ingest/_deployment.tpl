@@ -66,6 +66,7 @@ spec:
             {{- include "bank.identityEnv" $root | nindent 12 }}
             {{- include "bank.databaseEnv" $root | trim | nindent 12 }}
             {{- include "bank.qdrantEnv" $root | nindent 12 }}
+            {{- include "bank.redisEnv" $root | trim | nindent 12 }}
             {{- include "bank.settingsEnv" $root.Values.ingest.settings | nindent 12 }}
           {{- include "bank.webProbes" $tier | nindent 10 }}
           lifecycle:

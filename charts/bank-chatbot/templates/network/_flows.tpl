@@ -64,7 +64,9 @@
 {{- end -}}
 {{- end }}
 
-{{- define "bank.toStoresOfDocuments" -}}
+{{- define "bank.toStores" -}}
+# history, answer logs, token ledger, jobs
+{{ include "bank.toStore" (list . "redis" 6379) }}
 # passages
 {{ include "bank.toStore" (list . "qdrant" 6333) }}
 # catalogue, audit, withdrawals
