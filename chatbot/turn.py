@@ -238,9 +238,9 @@ async def answer(turn: Turn, running: Running, place: Place, services: Services)
         if turn.reply is not None:
             say(turn.reply, turn, running, draft, services)
         else:
-            with until_revoked(turn, services) as taken_back:
+            with until_revoked(turn, services) as asking:
                 await ask_the_model(turn, running, draft, place, services)
-            if taken_back.cancelled_caught:
+            if asking.cancelled_caught:
                 say(Reply.EMERGENCY, turn, running, draft, services)
         running.check_repeated()
     except (ModelUnavailable, Overloaded) as exc:
