@@ -9,7 +9,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -86,6 +86,9 @@ class Finding:
         return self.most is None or self.value <= self.most
 
 
+Work = Callable[[Wanted, Settings, Console], Awaitable[list[Finding]]]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ground:
     """What was prepared: tenants that have the documents, none asked before, and the prompt they all get."""
@@ -94,7 +97,7 @@ class Ground:
     prompt_ids: tuple[int, ...]
 
 
-async def bench(wanted: Wanted, settings: Settings, plan: Plan, console: Console) -> list[Finding]:
+async def bench(plan: Plan, wanted: Wanted, settings: Settings, console: Console) -> list[Finding]:
     """Measure everything, one product after the other on the same vLLM."""
     ground = await prepare(wanted, settings, plan, console)
     async with started(model(wanted)) as served:
@@ -345,12 +348,12 @@ def report(findings: Sequence[Finding], console: Console) -> bool:
     return all(one.holds for one in findings)
 
 
-def main(environment: Mapping[str, str], profile: str = "cpu-small") -> int:
-    """Measure, print, and return the exit status."""
+def measured(name: str, profile: str, work: Work, environment: Mapping[str, str]) -> int:
+    """Measure in a folder that is gone afterwards, print, and return the exit status."""
     end_like_ctrl_c()
     configure_logs(level="WARNING", log_format="console")
     settings = Settings()
-    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+    with tempfile.TemporaryDirectory(prefix=f"{name}-") as folder:
         wanted = Wanted(
             profile=profile,
             data=Path(folder),
@@ -359,13 +362,14 @@ def main(environment: Mapping[str, str], profile: str = "cpu-small") -> int:
         )
         findings: list[Finding] = []
         try:
-            findings = anyio.run(bench, wanted, settings, Plan(), Console(stderr=True))
+            findings = anyio.run(work, wanted, settings, Console(stderr=True))
         except* ProductNotStarted as stopped:
-            Console(stderr=True).print(f"bench: {stopped.exceptions[0]}", highlight=False, soft_wrap=True)
+            Console(stderr=True).print(f"{name}: {stopped.exceptions[0]}", highlight=False, soft_wrap=True)
     if not findings:
         return 2
     return 0 if report(findings, Console(width=None if sys.stdout.isatty() else 100)) else 1
 
 
 if __name__ == "__main__":
-    sys.exit(main(dict(os.environ)))  # noqa: TID251  the command line's own edge: what the parts are started with
+    given = dict(os.environ)  # noqa: TID251  the command line's own edge: what the parts are started with
+    sys.exit(measured("bench", "cpu-small", partial(bench, Plan()), given))

@@ -9,12 +9,12 @@ import math
 import os
 import random
 import sys
-import tempfile
 import time
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from statistics import mean
 
@@ -26,14 +26,13 @@ from rich.console import Console
 from chatbot.events import Done, FinishReason, Queued, Token
 from chatbot.local_identity import LocalSigner
 from evals.answer import frames
-from evals.bench import DATASET, QUESTION, Finding, give, report, session, started
+from evals.bench import DATASET, QUESTION, Finding, give, measured, session, started
 from evals.product import (
     Model,
     Product,
     ProductNotStarted,
     Wanted,
     child,
-    end_like_ctrl_c,
     product,
 )
 from evals.run import loaded
@@ -41,7 +40,6 @@ from evals.sample import read_dataset
 from ingest.settings import Settings
 from knowledge.identity import Principal
 from llm_server.scripted_speech import Behaviour
-from telemetry.logs import configure_logs
 
 QUIET, LOUD = "load-quiet", "load-loud"
 MODEL_SLOTS = 16
@@ -164,7 +162,7 @@ class Crowd:
         return got
 
 
-async def load(wanted: Wanted, settings: Settings, plan: Plan, console: Console) -> list[Finding]:
+async def load(plan: Plan, wanted: Wanted, settings: Settings, console: Console) -> list[Finding]:
     """Measure everything on one running product."""
     async with loaded(read_dataset(DATASET), settings, wanted.data, console) as (services, _):
         await give(services.index, [QUIET, LOUD], 12)
@@ -342,23 +340,6 @@ def scripted(wanted: Wanted) -> Iterator[Model]:
         yield Model(url=line.split()[1], pid=process.pid)
 
 
-def main(environment: Mapping[str, str], plan: Callable[[], Plan] = Plan) -> int:
-    """Measure, print, and return the exit status."""
-    end_like_ctrl_c()
-    configure_logs(level="WARNING", log_format="console")
-    settings = Settings()
-    with tempfile.TemporaryDirectory(prefix="load-") as folder:
-        weights = settings.weights_dir.expanduser().resolve()
-        wanted = Wanted(profile="scripted", data=Path(folder), weights=weights, environment=environment)
-        findings: list[Finding] = []
-        try:
-            findings = anyio.run(load, wanted, settings, plan(), Console(stderr=True))
-        except* ProductNotStarted as stopped:
-            Console(stderr=True).print(f"load: {stopped.exceptions[0]}", highlight=False, soft_wrap=True)
-    if not findings:
-        return 2
-    return 0 if report(findings, Console(width=None if sys.stdout.isatty() else 100)) else 1
-
-
 if __name__ == "__main__":
-    sys.exit(main(dict(os.environ)))  # noqa: TID251  the command line's own edge: what the parts are started with
+    given = dict(os.environ)  # noqa: TID251  the command line's own edge: what the parts are started with
+    sys.exit(measured("load", "scripted", partial(load, Plan()), given))
