@@ -23,7 +23,7 @@ from knowledge.identity import Principal
 from llm_server.scripted import write_tokenizer
 from tests.conftest import free_port
 from tests.e2e.conftest import DOCUMENTS, TENANT, SentEvent, read_events, until
-from tests.e2e.forked import Forked, run_to_the_end
+from tests.forked import Forked, run_to_the_end
 
 PATHS = "/usr/sbin:/usr/local/sbin:/usr/bin"
 LEDGER = f"ledger:{{{TENANT}}}"

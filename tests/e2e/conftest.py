@@ -19,7 +19,7 @@ from chatbot.local_identity import ISSUER, LocalSigner, key_pair
 from knowledge.identity import Principal
 from llm_server.scripted import write_tokenizer
 from tests.conftest import free_port
-from tests.e2e.forked import Forked, run_to_the_end
+from tests.forked import Forked, run_to_the_end
 
 DOCUMENTS = Path(__file__).parent / "documents"
 TENANT = "hanbit"

@@ -15,7 +15,7 @@ import pytest
 
 from tests.e2e.cluster import PATHS, Cluster, Server, clustered
 from tests.e2e.conftest import DOCUMENTS, TENANT, SentEvent, text_of, until
-from tests.e2e.forked import Forked, run_to_the_end
+from tests.forked import Forked, run_to_the_end
 
 pytestmark = [
     pytest.mark.anyio,

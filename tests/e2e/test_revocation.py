@@ -22,7 +22,7 @@ import pytest
 from tests.conftest import free_port
 from tests.e2e.cluster import PATHS, Cluster, Server, clustered
 from tests.e2e.conftest import SentEvent, text_of, until
-from tests.e2e.forked import Forked
+from tests.forked import Forked
 
 pytestmark = [
     pytest.mark.anyio,

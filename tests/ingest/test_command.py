@@ -1,15 +1,14 @@
-import os
 import signal
 import sqlite3
-import subprocess
-import sys
 import time
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from urllib.request import urlopen
 
 import pytest
 
 from tests.conftest import free_port
+from tests.forked import Forked
 from tests.ingest import samples
 from tests.ingest.keys import ISSUER, key_and_token
 
@@ -29,21 +28,18 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
-def command(weights: Path, data: Path, *arguments: str, **more: str) -> subprocess.Popen[str]:
+def command(weights: Path, data: Path, log: Path, *arguments: str, **more: str) -> Forked:
+    """Start a command; what it says goes into `log`."""
     environment = {"PATH": "/usr/bin:/bin", "WEIGHTS_DIR": str(weights), "DATA_DIR": str(data), "COLUMNS": "200"} | more
-    return subprocess.Popen(  # noqa: S603 - our own arguments
-        [sys.executable, "-m", "ingest", *arguments],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    return Forked("ingest.__main__", arguments, environment, log)
 
 
 def run(weights: Path, data: Path, *arguments: str) -> tuple[int, str]:
-    process = command(weights, data, *arguments)
-    said, _ = process.communicate(timeout=WAIT_SECONDS)
-    return process.returncode, said
+    """Run a command to its end; return its exit status and what it said."""
+    with TemporaryDirectory() as folder:
+        log = Path(folder) / "log"
+        status = command(weights, data, log, *arguments).wait(WAIT_SECONDS)
+        return status, log.read_text("utf-8")
 
 
 def states(data: Path) -> dict[str, int]:
@@ -51,17 +47,13 @@ def states(data: Path) -> dict[str, int]:
         return dict(database.execute("SELECT state, count(*) FROM document_versions GROUP BY state"))
 
 
-def wait_for(data: Path, *, indexed: int) -> None:
+def wait_for(process: Forked, log: Path, said: str) -> None:
+    """Wait until a running command has said something."""
     deadline = time.monotonic() + WAIT_SECONDS
-    while time.monotonic() < deadline:
-        if (data / "bank.db").exists():
-            try:
-                if states(data).get("indexed", 0) >= indexed:
-                    return
-            except sqlite3.OperationalError:  # the tables are not there yet
-                pass
-        time.sleep(0.01)
-    pytest.fail("nothing was indexed")
+    while not log.exists() or said not in log.read_text("utf-8"):
+        assert process.poll() is None, f"it ended before it said {said}"
+        assert time.monotonic() < deadline, f"it never said {said}"
+        time.sleep(0.005)
 
 
 def test_load_approves_shows_the_newest_version_and_says_what_it_did(
@@ -103,15 +95,13 @@ def test_an_interrupted_load_goes_on_where_it_stopped(
     weights: Path, folder: Path, tmp_path: Path, how: signal.Signals
 ) -> None:
     (folder / "documents.yaml").unlink()
-    data = tmp_path / "data"
-    process = command(weights, data, "load", str(folder))
-    assert process.stdout is not None
-    while "[3/40]" not in process.stdout.readline():
-        assert process.poll() is None, "the load ended before it could be interrupted"
-    os.kill(process.pid, how)
-    said, _ = process.communicate(timeout=WAIT_SECONDS)
+    data, log = tmp_path / "data", tmp_path / "log"
+    process = command(weights, data, log, "load", str(folder))
+    wait_for(process, log, "[3/40]")
+    process.send_signal(how)
+    status, said = process.wait(WAIT_SECONDS), log.read_text("utf-8")
     if how is signal.SIGINT:
-        assert process.returncode == 130, said
+        assert status == 130, said
         assert "goes on where it stopped" in said
     before = states(data).get("indexed", 0)
     assert 3 <= before < 40
@@ -127,16 +117,16 @@ def test_an_interrupted_load_goes_on_where_it_stopped(
 def test_while_a_process_holds_the_index_the_command_says_how_to_load_through_it(
     weights: Path, folder: Path, tmp_path: Path
 ) -> None:
-    data = tmp_path / "data"
+    data, log = tmp_path / "data", tmp_path / "log"
     (folder / "documents.yaml").unlink()
-    first = command(weights, data, "load", str(folder))
-    wait_for(data, indexed=1)
-    os.kill(first.pid, signal.SIGSTOP)
+    first = command(weights, data, log, "load", str(folder))
+    wait_for(first, log, "[1/40]")
+    first.send_signal(signal.SIGSTOP)
     try:
         code, said = run(weights, data, "load", str(folder))
     finally:
-        os.kill(first.pid, signal.SIGKILL)
-        first.communicate(timeout=WAIT_SECONDS)
+        first.send_signal(signal.SIGKILL)
+        first.wait(WAIT_SECONDS)
     assert code == 1
     assert "--url http://127.0.0.1:8001" in said
     assert said.count("\n") == 1
@@ -176,7 +166,7 @@ def test_load_goes_through_the_api_of_a_running_process(
     port = str(free_port())
     queue = {"REDIS_URL": redis_url, "DELIVERY__QUEUE": f"ingest-{port}"}
     auth = {"AUTH__ISSUER": ISSUER, "AUTH__PUBLIC_KEY_FILE": str(public), "INGEST_PORT": port}
-    server = command(weights, tmp_path / "data", "serve", **auth, **queue)
+    server = command(weights, tmp_path / "data", tmp_path / "log", "serve", **auth, **queue)
     try:
         wait_for_port(int(port))
         through = ["--url", f"http://127.0.0.1:{port}", "--token", tokens("kim", "staff")]
@@ -189,7 +179,7 @@ def test_load_goes_through_the_api_of_a_running_process(
         assert (code, said.count("was there")) == (0, 10), said
     finally:
         server.send_signal(signal.SIGTERM)
-        server.communicate(timeout=WAIT_SECONDS)
+        server.wait(WAIT_SECONDS)
     assert server.returncode in (0, -signal.SIGTERM)
     assert states(tmp_path / "data") == {"approved": 10}
 

@@ -15,7 +15,7 @@ import pytest
 from qdrant_client import QdrantClient
 
 from tests.conftest import free_port
-from tests.e2e.forked import Forked
+from tests.forked import Forked
 from tests.ingest.keys import ISSUER, key_and_token
 
 pytestmark = [pytest.mark.faults, pytest.mark.services]

@@ -1,0 +1,15 @@
+"""The installed commands themselves: other tests fork programs that are imported already."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+
+@pytest.mark.parametrize("name", ["chatbot", "ingest", "llm-server", "evals"])
+def test_a_command_is_installed_and_explains_itself(name: str) -> None:
+    command = [str(Path(sys.executable).parent / name), "--help"]
+    told = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)  # noqa: S603 - our own
+    assert told.returncode == 0, told.stderr
+    assert f"Usage: {name}" in told.stdout
