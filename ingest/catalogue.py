@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from hashlib import sha256
 
 import anyio
-from sqlalchemy import select
+from sqlalchemy import select, tuple_
 from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from stamina import AsyncRetryingCaller
@@ -143,6 +143,17 @@ class Catalogue:
         async with self.begin() as connection:
             found = (await connection.execute(of_documents)).mappings().all()
         return [DocumentSummary(latest=rows.version(row), versions=row["latest"]) for row in found]
+
+    async def in_state(
+        self, tenant: str, state: State, *, limit: int, after: tuple[str, int] = ("", 0)
+    ) -> list[Version]:
+        """Return a tenant's versions in a stored state, by document and version from the one after `after` on."""
+        names = tuple_(VERSIONS.c.document_id, VERSIONS.c.version)
+        wanted = select(VERSIONS).where(VERSIONS.c.tenant == tenant, VERSIONS.c.state == state, names > after)
+        order = (VERSIONS.c.document_id, VERSIONS.c.version)
+        async with self.begin() as connection:
+            found = (await connection.execute(wanted.order_by(*order).limit(limit))).mappings().all()
+        return [rows.version(row) for row in found]
 
     async def job(self, tenant: str, job_id: str) -> Job:
         """Return a job of a tenant.

@@ -106,6 +106,13 @@ class VersionsOut(BaseModel):
     versions: list[VersionOut]
 
 
+class StateOut(BaseModel):
+    """A page of versions in one state, of any document; `next` is the cursor of the next page."""
+
+    versions: list[VersionOut]
+    next: str | None
+
+
 class PassageOut(BaseModel):
     """A passage as it would be cited."""
 
@@ -182,6 +189,15 @@ class JobsOut(BaseModel):
     next: str | None
 
 
+class MeOut(BaseModel):
+    """Who calls, what they may do, and where the bank's days begin."""
+
+    sub: str
+    tenant: str
+    roles: list[str]
+    zone: str
+
+
 class HitOut(BaseModel):
     """A passage that a search found."""
 
@@ -196,10 +212,10 @@ class HitOut(BaseModel):
 
 
 class SearchOut(BaseModel):
-    """What a customer of a group would have found at an instant."""
+    """What a customer of these groups would have found at an instant."""
 
     as_of: float
-    as_group: str
+    as_groups: list[str]
     hits: list[HitOut]
 
 

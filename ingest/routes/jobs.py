@@ -4,11 +4,11 @@ from collections.abc import AsyncGenerator
 from typing import Annotated
 
 import anyio
-from fastapi import APIRouter, Path, Query, Response
+from fastapi import APIRouter, Header, Path, Query, Response
 from sse_starlette import EventSourceResponse, ServerSentEvent
 
 from ingest.auth import Staff
-from ingest.errors import IngestError
+from ingest.errors import BadRequest, IngestError
 from ingest.receive import deliver
 from ingest.services import Services, TheServices
 from ingest.versions import Job, JobState
@@ -52,14 +52,24 @@ async def retry(job_id: JobId, who: Staff, services: TheServices) -> JobOut:
 
 
 @router.get("/{job_id}/events", response_model=None, responses={200: {"content": {"text/event-stream": {}}}})
-async def events(job_id: JobId, who: Staff, services: TheServices) -> Response:
-    """Tell each step of a job as `progress`, and its end once: `done`, or `error` with the reason."""
+async def events(
+    job_id: JobId, who: Staff, services: TheServices, last_event_id: Annotated[str, Header(max_length=200)] = ""
+) -> Response:
+    """Tell each step of a job as `progress`, and its end once: `done`, or `error` with the reason.
+
+    An id names a step: after `Last-Event-ID` only later steps are told; 204 says that there will be none.
+    """
     first = await services.catalogue.job(who.tenant, job_id)
-    return EventSourceResponse(_follow(first, services), ping=HEARTBEAT_SECONDS, headers={"x-accel-buffering": "no"})
+    if last_event_id and not last_event_id.startswith(f"{job_id}."):
+        raise BadRequest("Last-Event-ID is of another job")
+    if first.state in _ENDS and last_event_id == _step_of(first):
+        return Response(status_code=204)
+    followed = _follow(first, services, after=last_event_id)
+    return EventSourceResponse(followed, ping=HEARTBEAT_SECONDS, headers={"x-accel-buffering": "no"})
 
 
-async def _follow(job: Job, services: Services) -> AsyncGenerator[ServerSentEvent]:
-    told: JobOut | None = None
+async def _follow(job: Job, services: Services, *, after: str) -> AsyncGenerator[ServerSentEvent]:
+    told = await _told(job, services) if _step_of(job) == after else None
     while True:
         try:
             job = await services.catalogue.job(job.key.tenant, job.id)
@@ -69,10 +79,14 @@ async def _follow(job: Job, services: Services) -> AsyncGenerator[ServerSentEven
             continue
         if told is None or now.model_copy(update={"seconds_left": told.seconds_left}) != told:
             told = now
-            yield ServerSentEvent(event=_ENDS.get(job.state, "progress"), data=now.model_dump_json())
+            yield ServerSentEvent(event=_ENDS.get(job.state, "progress"), data=now.model_dump_json(), id=_step_of(job))
         if job.state in _ENDS:
             return
         await anyio.sleep(LOOK_SECONDS)
+
+
+def _step_of(job: Job) -> str:
+    return f"{job.id}.{job.attempts}.{job.state}.{job.stage}.{job.done}"
 
 
 async def _told(job: Job, services: Services) -> JobOut:

@@ -4,6 +4,7 @@ from datetime import datetime
 from typing import Annotated
 
 from fastapi import APIRouter, Query
+from pydantic import StringConstraints
 
 from ingest.auth import Staff
 from ingest.errors import Unprocessable
@@ -13,6 +14,8 @@ from knowledge.access import EVERY_CUSTOMER, Access
 
 router = APIRouter(prefix="/v1/search", tags=["search"])
 
+Group = Annotated[str, StringConstraints(max_length=100)]
+
 
 @router.get("")
 async def search(
@@ -20,14 +23,17 @@ async def search(
     who: Staff,
     services: TheServices,
     as_of: Annotated[datetime | None, Query(description="a date, or a time; default: now")] = None,
-    as_group: Annotated[str, Query(max_length=100)] = EVERY_CUSTOMER,
+    as_group: Annotated[list[Group] | None, Query(max_length=20, description="may be repeated")] = None,
 ) -> SearchOut:
-    """Search as a customer of `as_group` would have at `as_of` (a time without a zone is the bank's)."""
+    """Search as a customer of these groups would have at `as_of` (a time without a zone is the bank's).
+
+    Every customer also belongs to the group of all customers.
+    """
     if not q.strip():
         raise Unprocessable("q: a question")
     at = services.now()
     if as_of is not None:
         at = (as_of if as_of.tzinfo else as_of.replace(tzinfo=services.zone)).timestamp()
-    access = Access(tenant=who.tenant, groups=frozenset((as_group,)), as_of=at)
+    access = Access(tenant=who.tenant, groups=frozenset((EVERY_CUSTOMER, *(as_group or ()))), as_of=at)
     hits = await services.index.search(q, access=access, limit=10)
-    return SearchOut(as_of=at, as_group=as_group, hits=[HitOut.of(hit) for hit in hits])
+    return SearchOut(as_of=at, as_groups=sorted(access.groups), hits=[HitOut.of(hit) for hit in hits])

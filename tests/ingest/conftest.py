@@ -16,6 +16,7 @@ from ingest.delivery import DeliverySettings
 from ingest.services import Services
 from ingest.settings import Settings
 from ingest.wiring import open_services
+from tests.ingest.staff import Staff, open_staff
 
 
 @pytest.fixture(scope="session")
@@ -89,3 +90,9 @@ async def services(settings: Settings, clock: Clock) -> AsyncGenerator[Services]
     """Services whose jobs nobody works off but the test."""
     async with open_services(settings, works_jobs=False) as opened:
         yield replace(opened, now=clock)
+
+
+@pytest.fixture
+async def staff(services: Services, tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Staff]:
+    async with open_staff(services, tmp_path_factory.mktemp("keys")) as opened:
+        yield opened

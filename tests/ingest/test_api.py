@@ -1,59 +1,14 @@
 import json
-from collections.abc import AsyncGenerator, Callable
-from dataclasses import dataclass, replace
 
 import anyio
 import pytest
-from httpx2 import ASGITransport, AsyncClient, Response
 
-from ingest.app import create_app
 from ingest.services import Services
-from ingest.worker import Worker
-from knowledge.identity import Authenticator, AuthSettings, KeyFile
 from tests.ingest import samples
 from tests.ingest.conftest import NOON, Clock
-from tests.ingest.keys import ISSUER, key_and_token
+from tests.ingest.staff import Staff
 
 pytestmark = pytest.mark.anyio
-
-Token = Callable[..., str]
-
-
-@dataclass(frozen=True)
-class Staff:
-    """The API with its worker, and a maker of tokens."""
-
-    http: AsyncClient
-    token: Token
-
-    def headers(self, sub: str = "kim", *roles: str, tenant: str = "hanbit") -> dict[str, str]:
-        return {"authorization": f"Bearer {self.token(sub, *(roles or ('staff',)), tenant=tenant)}"}
-
-    async def upload(self, data: bytes, **fields: str) -> Response:
-        return await self.http.post(
-            "/v1/documents", files={"file": ("안내.md", data)}, data=fields, headers=self.headers()
-        )
-
-    async def done(self, job_id: str) -> str:
-        with anyio.fail_after(30):
-            while True:
-                job = (await self.http.get(f"/v1/jobs/{job_id}", headers=self.headers())).json()
-                if job["state"] in ("done", "failed"):
-                    return str(job["state"])
-                await anyio.sleep(0.01)
-
-
-@pytest.fixture
-async def staff(services: Services, tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Staff]:
-    token, file = key_and_token(tmp_path_factory.mktemp("keys"))
-    settings = AuthSettings(issuer=ISSUER, public_key_file=file)
-    services = replace(services, authenticator=Authenticator(KeyFile(file.read_bytes()), settings))
-    transport = ASGITransport(app=create_app(services))
-    assert services.delivery is not None
-    async with AsyncClient(transport=transport, base_url="http://staff") as http, anyio.create_task_group() as group:
-        group.start_soon(Worker(services, services.delivery).run)
-        yield Staff(http, token)
-        group.cancel_scope.cancel()
 
 
 async def test_an_upload_is_indexed_approved_by_another_and_found(staff: Staff, clock: Clock) -> None:
@@ -88,6 +43,51 @@ async def test_lists_show_versions_states_and_passages_page_by_page(staff: Staff
     assert [(v["version"], v["state"], v["format"]) for v in versions] == [(1, "indexed", "markdown")]
     passages = (await staff.http.get("/v1/documents/a/versions/1/passages", headers=staff.headers())).json()
     assert [p["n"] for p in passages["passages"]] == list(range(1, versions[0]["passages"] + 1))
+
+
+async def test_versions_are_listed_by_their_state_page_by_page(staff: Staff) -> None:
+    for name in ("a", "b"):
+        for text in ("# 가", "# 나"):
+            job = (await staff.upload(f"{text}\n\n{name} 안내입니다.".encode(), document_id=name)).json()["job_id"]
+            await staff.done(job)
+    approved = await staff.http.post("/v1/documents/a/versions/1/approve", headers=staff.headers("lee", "approver"))
+    assert approved.status_code == 200, approved.text
+    named, cursor = [], ""
+    while True:
+        page = (await staff.http.get(f"/v1/versions?limit=2&cursor={cursor}", headers=staff.headers())).json()
+        named += [(version["document_id"], version["version"]) for version in page["versions"]]
+        if page["next"] is None:
+            break
+        cursor = page["next"]
+    assert named == [("a", 2), ("b", 1), ("b", 2)]
+    listed = (await staff.http.get("/v1/versions?state=approved", headers=staff.headers())).json()["versions"]
+    assert [(version["document_id"], version["version"]) for version in listed] == [("a", 1)]
+    foreign = await staff.http.get("/v1/versions", headers=staff.headers("kim", tenant="other"))
+    assert foreign.json() == {"versions": [], "next": None}
+    for wrong in ("state=active", "cursor=a"):
+        assert (await staff.http.get(f"/v1/versions?{wrong}", headers=staff.headers())).status_code == 422
+
+
+async def test_whoever_calls_is_told_who_they_are(staff: Staff) -> None:
+    told = await staff.http.get("/v1/me", headers=staff.headers("lee", "staff", "approver"))
+    assert told.json() == {"sub": "lee", "tenant": "hanbit", "roles": ["approver", "staff"], "zone": "Asia/Seoul"}
+
+
+async def test_a_search_sees_what_a_customer_of_the_groups_could_read(staff: Staff, clock: Clock) -> None:
+    for name, text, readers in (("all", "정기예금 금리 안내", "customers"), ("few", "정기예금 우대 금리", "vip")):
+        received = (await staff.upload(f"# {text}\n\n{text}입니다.".encode(), document_id=name, readers=readers)).json()
+        await staff.done(received["job_id"])
+        await staff.http.post(f"/v1/documents/{name}/versions/1/approve", headers=staff.headers("lee", "approver"))
+    clock.now += 10
+
+    async def seen(**more: str | list[str]) -> set[str]:
+        params = {"q": "정기예금 금리"} | more
+        told = (await staff.http.get("/v1/search", params=params, headers=staff.headers())).json()
+        return {hit["passage"]["document_id"] for hit in told["hits"]}
+
+    assert await seen() == await seen(as_group="staff") == {"all"}
+    assert await seen(as_group=["staff", "vip"]) == {"all", "few"}
+    assert await seen(as_group="vip", as_of="2026-05-29T12:00:01") == set()
 
 
 async def test_a_broken_file_ends_in_a_failed_job_with_its_reason(staff: Staff) -> None:
@@ -139,6 +139,20 @@ async def test_a_jobs_steps_are_told_as_they_come_and_its_end_once(staff: Staff)
         last = json.loads([line for line in told.text.splitlines() if line.startswith("data: ")][-1][6:])
         assert (last["job_id"], last["reason"]) == (received["job_id"], reason)
     assert (await staff.http.get("/v1/jobs/nobody/events", headers=staff.headers())).status_code == 404
+
+
+async def test_a_stream_of_steps_goes_on_after_the_last_one_that_was_seen(staff: Staff) -> None:
+    job_id = (await staff.upload(samples.MARKDOWN.encode())).json()["job_id"]
+    address = f"/v1/jobs/{job_id}/events"
+    told = await staff.http.get(address, headers=staff.headers())
+    ids = [line.removeprefix("id: ") for line in told.text.splitlines() if line.startswith("id: ")]
+    assert len(ids) == len(set(ids)) == told.text.count("event: ")
+    over = await staff.http.get(address, headers=staff.headers() | {"last-event-id": ids[-1]})
+    assert (over.status_code, over.content) == (204, b"")
+    missed = await staff.http.get(address, headers=staff.headers() | {"last-event-id": f"{job_id}.1.running.parse.0"})
+    assert [line for line in missed.text.splitlines() if line.startswith("event: ")] == ["event: done"]
+    other = await staff.http.get(address, headers=staff.headers() | {"last-event-id": "another.1.running.parse.0"})
+    assert (other.status_code, other.json()["code"]) == (400, "bad_request")
 
 
 async def test_a_failed_job_is_listed_and_done_again_and_a_done_one_is_not(staff: Staff) -> None:

@@ -1,0 +1,55 @@
+"""The staff API over a test's services, with its worker, and a maker of tokens."""
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import anyio
+from httpx2 import ASGITransport, AsyncClient, Response
+
+from ingest.app import create_app
+from ingest.services import Services
+from ingest.worker import Worker
+from knowledge.identity import Authenticator, AuthSettings, KeyFile
+from tests.ingest.keys import ISSUER, key_and_token
+
+Token = Callable[..., str]
+
+
+@dataclass(frozen=True)
+class Staff:
+    """The API with its worker, and a maker of tokens."""
+
+    http: AsyncClient
+    token: Token
+
+    def headers(self, sub: str = "kim", *roles: str, tenant: str = "hanbit") -> dict[str, str]:
+        return {"authorization": f"Bearer {self.token(sub, *(roles or ('staff',)), tenant=tenant)}"}
+
+    async def upload(self, data: bytes, **fields: str) -> Response:
+        return await self.http.post(
+            "/v1/documents", files={"file": ("안내.md", data)}, data=fields, headers=self.headers()
+        )
+
+    async def done(self, job_id: str) -> str:
+        with anyio.fail_after(30):
+            while True:
+                job = (await self.http.get(f"/v1/jobs/{job_id}", headers=self.headers())).json()
+                if job["state"] in ("done", "failed"):
+                    return str(job["state"])
+                await anyio.sleep(0.01)
+
+
+@asynccontextmanager
+async def open_staff(services: Services, folder: Path) -> AsyncGenerator[Staff]:
+    """Open the API with a worker; keys lie in `folder`."""
+    token, file = key_and_token(folder)
+    settings = AuthSettings(issuer=ISSUER, public_key_file=file)
+    services = replace(services, authenticator=Authenticator(KeyFile(file.read_bytes()), settings))
+    transport = ASGITransport(app=create_app(services))
+    assert services.delivery is not None
+    async with AsyncClient(transport=transport, base_url="http://staff") as http, anyio.create_task_group() as group:
+        group.start_soon(Worker(services, services.delivery).run)
+        yield Staff(http, token)
+        group.cancel_scope.cancel()
