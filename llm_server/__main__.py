@@ -33,9 +33,8 @@ errors = Console(stderr=True)
 
 
 def default_folder() -> Path:
-    """Return where weights are kept: WEIGHTS_DIR, else the user's cache."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser()
-    return Path(os.environ.get("WEIGHTS_DIR") or cache / "bank-chatbot" / "weights").expanduser()
+    """Return where weights are kept: WEIGHTS_DIR, else in the user's cache, where the other processes look."""
+    return Path(os.environ.get("WEIGHTS_DIR") or "~/.cache/bank-chatbot/weights").expanduser()
 
 
 def default_python() -> Path:
