@@ -67,6 +67,7 @@ class RedisLine:
             if wire is None or wire.broken:
                 connection = self._redis.connection_pool.make_connection()  # type: ignore[no-untyped-call]
                 await connection.connect()
+                connection.socket_timeout = None  # the breaker's deadline covers both ways
                 self._wire = wire = _Wire(connection)
                 self._tasks.start_soon(wire.read)
             return wire
