@@ -7,6 +7,7 @@ IngestError
 ├── NotFound               404 not_found            not there, or another tenant's
 ├── DuplicateContent       409 duplicate_content    the same bytes are there with other metadata; names the document
 ├── WrongState             409 wrong_state          the version is not in a state that allows it
+├── CannotShow             422 cannot_show          a page of the original cannot be drawn or read
 ├── TooLarge               413 too_large            the upload is larger than the limit
 ├── Unprocessable          422 invalid_request      a field is missing or out of range
 ├── StorageFull            507 storage_full         no room for the original's bytes
@@ -71,6 +72,10 @@ class TooLarge(IngestError):
 
 class Unprocessable(IngestError):
     code, status, title = "invalid_request", 422, "A field is missing or out of range"
+
+
+class CannotShow(IngestError):
+    code, status, title = "cannot_show", 422, "This page cannot be shown"
 
 
 class StorageFull(IngestError):

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Annotated, cast
 from zoneinfo import ZoneInfo
 
+from anyio import CapacityLimiter
 from fastapi import Depends, Request
 from pydantic import BaseModel, PositiveInt
 
@@ -30,7 +31,11 @@ class PipelineSettings(BaseModel, frozen=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
-    """Everything a step, a route or a probe may use; only the API needs an authenticator, `ingest load` no delivery."""
+    """Everything a step, a route or a probe may use; only the API needs an authenticator, `ingest load` no delivery.
+
+    The `previewer` is a parser too: whoever looks at a page does not wait behind a file that is being read.
+    `looks` lets through one comparing or screening of whole texts at a time.
+    """
 
     settings: PipelineSettings
     authenticator: Authenticator | None
@@ -40,8 +45,10 @@ class Services:
     decisions: Decisions
     delivery: Delivery | None
     index: Index
+    looks: CapacityLimiter
     metrics: Metrics
     parser: Parser
+    previewer: Parser
     queue: Queue
     now: Callable[[], float]
 

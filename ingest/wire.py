@@ -1,11 +1,14 @@
 """What the staff API sends: pydantic models, made from the catalogue's values."""
 
+from collections.abc import Sequence
 from datetime import date
-from typing import Self
+from typing import Literal, Self
 
 from pydantic import BaseModel
 
-from ingest.versions import DocumentSummary, Job, Received, State, Version
+from ingest.differences import Kind, Line
+from ingest.findings import Suspicion
+from ingest.versions import DocumentSummary, Job, Received, State, Version, VersionKey
 from knowledge.passage import Hit, Language, Passage
 
 
@@ -148,6 +151,64 @@ class PassagesOut(BaseModel):
 
     passages: list[PassageOut]
     next: int | None
+
+
+class FindingOut(BaseModel):
+    """Words of a passage that look like an identifier of a person, or like an instruction to the model."""
+
+    n: int
+    page: int | None
+    kind: Literal["identifier", "instruction"]
+    name: str
+    excerpt: str
+
+
+class FindingsOut(BaseModel):
+    """What screening found in so many passages; `more` where it found more than are listed."""
+
+    passages: int
+    findings: list[FindingOut]
+    more: bool
+
+    @classmethod
+    def of(cls, found: Sequence[Suspicion], *, passages: int, more: bool) -> Self:
+        findings = [FindingOut(n=f.n, page=f.page, kind=f.kind, name=f.name, excerpt=f.excerpt) for f in found]
+        return cls(passages=passages, findings=findings, more=more)
+
+
+class PieceOut(BaseModel):
+    """A part of a line; `changed` where the other version says something else."""
+
+    text: str
+    changed: bool
+
+
+class LineOut(BaseModel):
+    """A line of the version, of the one it is compared with, or of both."""
+
+    kind: Kind
+    pieces: list[PieceOut]
+
+
+class DifferencesOut(BaseModel):
+    """Each place where a version differs from another; `more` where there are more places than are listed."""
+
+    document_id: str
+    version: int
+    against: int
+    places: list[list[LineOut]]
+    more: bool
+
+    @classmethod
+    def of(cls, places: Sequence[Sequence[Line]], key: VersionKey, *, against: int, more: bool) -> Self:
+        listed = [
+            [
+                LineOut(kind=line.kind, pieces=[PieceOut(text=p.text, changed=p.changed) for p in line.pieces])
+                for line in place
+            ]
+            for place in places
+        ]
+        return cls(document_id=key.document_id, version=key.version, against=against, places=listed, more=more)
 
 
 class JobOut(BaseModel):

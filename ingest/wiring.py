@@ -57,6 +57,7 @@ async def open_services(
         if settings.auth is not None:
             authenticator = await stack.enter_async_context(open_authenticator(settings.auth))
         parser = await stack.enter_async_context(open_parser(settings.parser))
+        previewer = await stack.enter_async_context(open_parser(settings.parser.of_one_page()))
         delivery = Delivery(settings.redis_url, settings.delivery) if settings.redis_url is not None else None
         catalogue = Catalogue(engine)
         await catalogue.create_tables()
@@ -69,8 +70,10 @@ async def open_services(
             decisions=Decisions(catalogue, ZoneInfo(settings.pipeline.zone)),
             delivery=delivery,
             index=index,
+            looks=anyio.CapacityLimiter(1),
             metrics=Metrics(),
             parser=parser,
+            previewer=previewer,
             queue=Queue(catalogue, this_process()),
             now=time.time,
         )

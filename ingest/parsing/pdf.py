@@ -42,7 +42,7 @@ def parse_pdf(path: Path, page_begun: PageBegun) -> Parsed:
     Raises:
         Unreadable: encrypted, malformed, too many pages, or pages without any text.
     """
-    document = _open(path)
+    document = open_pdf(path)
     try:
         if len(document) > MOST_PAGES:
             raise Unreadable(Reason.TOO_LARGE, f"more than {MOST_PAGES} pages")
@@ -59,7 +59,17 @@ def parse_pdf(path: Path, page_begun: PageBegun) -> Parsed:
     return _parsed(pages, title)
 
 
-def _open(path: Path) -> pypdfium2.PdfDocument:
+def is_pdf(head: bytes) -> bool:
+    """Tell whether a file that begins so is a PDF."""
+    return b"%PDF-" in head[:1024]
+
+
+def open_pdf(path: Path) -> pypdfium2.PdfDocument:
+    """Open a PDF.
+
+    Raises:
+        Unreadable: encrypted, or damaged.
+    """
     try:
         return pypdfium2.PdfDocument(path)
     except pypdfium2.PdfiumError as exc:

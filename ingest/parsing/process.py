@@ -14,7 +14,7 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from math import ceil
 from pathlib import Path
@@ -26,6 +26,7 @@ from anyio.streams.buffered import BufferedByteReceiveStream
 from pydantic import BaseModel, PositiveFloat, PositiveInt
 
 from ingest.parsing.parsed import Parsed, Reason, Unreadable
+from ingest.parsing.preview import Shown, show_page
 from ingest.parsing.read import read_document
 from ingest.parsing.sandbox import close_in
 
@@ -42,6 +43,10 @@ class ParserSettings(BaseModel, frozen=True):
     wall_seconds: PositiveFloat = 30.0
     most_wall_seconds: PositiveFloat = 900.0  # a scan of about 200 pages
 
+    def of_one_page(self) -> "ParserSettings":
+        """Return the limits for looking at one page: the whole file has the time of a page."""
+        return self.model_copy(update={"most_wall_seconds": self.wall_seconds})
+
 
 class Refused(msgspec.Struct, frozen=True, tag="refused"):
     """A file that could not be read."""
@@ -56,20 +61,29 @@ class Read(msgspec.Struct, frozen=True, tag="read"):
     parsed: Parsed
 
 
+class Previewed(msgspec.Struct, frozen=True, tag="previewed"):
+    """A file of which one page was drawn, or read."""
+
+    shown: Shown
+
+
 class Asked(msgspec.Struct, frozen=True):
-    """What the template is told: a file and its limits."""
+    """What the template is told: a file and its limits; with a `page` only that one is wanted, to be looked at."""
 
     path: str
     memory_bytes: int
     cpu_seconds: int
+    page: int | None = None
 
 
 class PageBegun(msgspec.Struct, frozen=True, tag="page_begun"):
     """The file goes on with another page, which has the time of a page."""
 
 
-Outcome = Read | Refused
-Frame = Read | Refused | PageBegun
+Outcome = Read | Previewed | Refused
+Frame = Read | Previewed | Refused | PageBegun
+
+_CRASHED = "the program that reads it crashed"
 
 # A service's environment holds its secrets; a reader needs to find tesseract and nothing else.
 _ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C.UTF-8", "OMP_THREAD_LIMIT": "1"}
@@ -93,29 +107,46 @@ class Parser:
         Raises:
             Unreadable: with the reason.
         """
+        outcome = await self._outcome(path, page=None)
+        if not isinstance(outcome, Read):
+            raise Unreadable(Reason.MALFORMED, _CRASHED)
+        return outcome.parsed
+
+    async def show(self, path: Path, page: int) -> Shown:
+        """Return one page of a file, counted from 1, as somebody looks at it.
+
+        Raises:
+            Unreadable: with the reason.
+        """
+        outcome = await self._outcome(path, page=page)
+        if not isinstance(outcome, Previewed):
+            raise Unreadable(Reason.MALFORMED, _CRASHED)
+        return outcome.shown
+
+    async def _outcome(self, path: Path, *, page: int | None) -> Read | Previewed:
         async with self._one_at_a_time:
             try:
                 with anyio.fail_after(self._settings.most_wall_seconds):
-                    outcome = await self._ask(path)
+                    outcome = await self._ask(path, page)
             except TimeoutError as exc:
                 await self.stop()
                 raise Unreadable(Reason.TOO_SLOW, self._too_slow()) from exc
             except (anyio.EndOfStream, anyio.IncompleteRead, anyio.BrokenResourceError, msgspec.DecodeError) as exc:
                 await self.stop()
-                raise Unreadable(Reason.MALFORMED, "the program that reads it crashed") from exc
+                raise Unreadable(Reason.MALFORMED, _CRASHED) from exc
             except BaseException:  # cancelled between question and answer: the next asker must not get this answer
                 await self.stop()
                 raise
         if isinstance(outcome, Refused):
             raise Unreadable(outcome.reason, outcome.detail)
-        return outcome.parsed
+        return outcome
 
-    async def _ask(self, path: Path) -> Outcome:
+    async def _ask(self, path: Path, page: int | None) -> Outcome:
         template = await self._started()
         if template.stdin is None or template.stdout is None:
             raise anyio.BrokenResourceError
         limits = self._settings
-        asked = Asked(str(path), limits.memory_bytes, limits.cpu_seconds)
+        asked = Asked(str(path), limits.memory_bytes, limits.cpu_seconds, page)
         await template.stdin.send(msgspec.json.encode(asked) + b"\n")
         frames = BufferedByteReceiveStream(template.stdout)
         for _ in range(MOST_FRAMES):
@@ -200,7 +231,7 @@ def _of_status(status: int) -> Refused:
         return Refused(Reason.TOO_SLOW, "reading it took too much computing time")
     if ended_by == signal.SIGKILL:
         return Refused(Reason.TOO_LARGE, "reading it took more memory than a file may")
-    return Refused(Reason.MALFORMED, "the program that reads it crashed")
+    return Refused(Reason.MALFORMED, _CRASHED)
 
 
 def _read_and_exit(asked: Asked, writer: int, out: int) -> None:
@@ -213,8 +244,7 @@ def _read_and_exit(asked: Asked, writer: int, out: int) -> None:
 
     try:
         _limit(asked)
-        outcome: Outcome = Read(read_document(Path(asked.path), page_begun))
-        answer = _encoded(outcome)
+        answer = _encoded(_read(asked, page_begun))
     except Unreadable as exc:
         answer = _encoded(Refused(exc.reason, exc.detail))
     except MemoryError:
@@ -227,6 +257,13 @@ def _read_and_exit(asked: Asked, writer: int, out: int) -> None:
     with os.fdopen(writer, "wb") as pipe:
         pipe.write(answer)
     os._exit(0)
+
+
+def _read(asked: Asked, page_begun: Callable[[], None]) -> Outcome:
+    path = Path(asked.path)
+    if asked.page is None:
+        return Read(read_document(path, page_begun))
+    return Previewed(show_page(path, asked.page, page_begun))
 
 
 def _limit(asked: Asked) -> None:

@@ -12,7 +12,7 @@ from ingest.parsing.mail import is_mail, parse_mail
 from ingest.parsing.markdown import parse_markdown
 from ingest.parsing.ole import MAGIC, parse_ole
 from ingest.parsing.parsed import MOST_CHARACTERS, Format, PageBegun, Parsed, Reason, Unreadable
-from ingest.parsing.pdf import parse_pdf
+from ingest.parsing.pdf import is_pdf, parse_pdf
 from ingest.parsing.pptx import parse_pptx
 from ingest.parsing.text import decode, parse_text
 from ingest.parsing.xlsx import parse_xlsx
@@ -47,7 +47,7 @@ def read_document(path: Path, page_begun: PageBegun = one_budget) -> Parsed:
 
 
 def _parse(path: Path, head: bytes, page_begun: PageBegun) -> Parsed:
-    if b"%PDF-" in head[:1024]:
+    if is_pdf(head):
         return parse_pdf(path, page_begun)
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         return _parse_office(path, page_begun)

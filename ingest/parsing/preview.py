@@ -1,0 +1,62 @@
+"""One page as somebody looks at it: a picture where the format has pages to draw, else the text that was read."""
+
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+
+import pypdfium2
+
+from ingest.parsing.parsed import PageBegun, Reason, Unreadable
+from ingest.parsing.pdf import is_pdf, open_pdf
+from ingest.parsing.read import read_document
+
+LONGEST_SIDE = 1600  # dots: letters of 8 points on an A4 page can be read
+MOST_CHARACTERS = 200_000  # of a page's text; a document without pages is one
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """A page, and how many there are; without a picture and a text there is no such page."""
+
+    pages: int
+    picture: bytes | None = None  # PNG
+    text: str | None = None
+
+
+def show_page(path: Path, number: int, page_begun: PageBegun) -> Shown:
+    """Return a page, counted from 1.
+
+    Raises:
+        Unreadable: with the reason.
+    """
+    with path.open("rb") as file:
+        head = file.read(1024)
+    if is_pdf(head):
+        return _drawn(path, number)
+    pages = read_document(path, page_begun).pages
+    numbered = {page.number or at: page.markdown for at, page in enumerate(pages, start=1)}
+    text = numbered.get(number)
+    return Shown(pages=max(numbered), text=None if text is None else text[:MOST_CHARACTERS])
+
+
+def _drawn(path: Path, number: int) -> Shown:
+    document = open_pdf(path)
+    try:
+        if not 1 <= number <= len(document):
+            return Shown(pages=len(document))
+        return Shown(pages=len(document), picture=_png(document[number - 1]))
+    except pypdfium2.PdfiumError as exc:
+        raise Unreadable(Reason.MALFORMED, "a page of the PDF is damaged") from exc
+    finally:
+        document.close()
+
+
+def _png(page: pypdfium2.PdfPage) -> bytes:
+    bitmap = page.render(scale=min(LONGEST_SIDE / max(*page.get_size(), 1.0), 4.0))
+    try:
+        png = BytesIO()
+        bitmap.to_pil().save(png, "PNG")
+        return png.getvalue()
+    finally:
+        bitmap.close()
+        page.close()

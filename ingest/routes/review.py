@@ -1,0 +1,93 @@
+"""What somebody looks at before deciding: pages as they are, what screening found, what another version said."""
+
+from collections.abc import Callable
+from typing import Annotated, TypeVar
+
+import anyio
+from fastapi import APIRouter, Depends, Path, Query, Response
+
+from ingest.differences import differences, first, lines_of
+from ingest.errors import CannotShow, NotFound, Unavailable, Unprocessable, WrongState
+from ingest.findings import suspicions
+from ingest.parsing.parsed import Unreadable
+from ingest.parsing.preview import Shown
+from ingest.routes.documents import VersionNumber, named_version
+from ingest.services import Services, TheServices
+from ingest.versions import VersionKey
+from ingest.wire import DifferencesOut, FindingsOut
+from knowledge.passage import Passage
+
+router = APIRouter(prefix="/v1/documents/{document_id}/versions/{version}", tags=["review"])
+
+T = TypeVar("T")
+
+LOOK_SECONDS = 60.0  # 30 for a page, the rest behind others who look at one
+MOST_FINDINGS = 200
+MOST_COMPARED = 10_000  # lines
+MOST_SHOWN = 2_000  # lines
+
+Key = Annotated[VersionKey, Depends(named_version)]
+
+
+@router.get(
+    "/pages/{page}",
+    response_class=Response,
+    responses={200: {"content": {"image/png": {}, "text/plain": {}}, "description": "`X-Page-Count`: how many"}},
+)
+async def page(key: Key, services: TheServices, page: Annotated[int, Path(ge=1, le=1_000_000)]) -> Response:
+    """Return a page of the original: a PDF's as a picture, others as the text that was read of it."""
+    version = await services.catalogue.version(key)
+    shown = await _shown(version.sha256, page, services)
+    if shown.picture is None and shown.text is None:
+        raise NotFound(f"it has no page {page}")
+    headers = {"x-page-count": str(shown.pages), "cache-control": "private, no-store"}
+    if shown.picture is not None:
+        return Response(shown.picture, media_type="image/png", headers=headers)
+    return Response(shown.text, media_type="text/plain; charset=utf-8", headers=headers)
+
+
+@router.get("/findings")
+async def findings(key: Key, services: TheServices) -> FindingsOut:
+    """Return what screening finds in a version's passages: identifiers of persons, instructions to the model."""
+    passages = await _passages(key, services)
+    found = await _in_turn(lambda: suspicions(passages), services)
+    return FindingsOut.of(found[:MOST_FINDINGS], passages=len(passages), more=len(found) > MOST_FINDINGS)
+
+
+@router.get("/diff")
+async def diff(key: Key, services: TheServices, against: Annotated[VersionNumber, Query()]) -> DifferencesOut:
+    """Return where a version's text differs from that of another version of the document."""
+    other = VersionKey(tenant=key.tenant, document_id=key.document_id, version=against)
+    old, new = lines_of(await _passages(other, services)), lines_of(await _passages(key, services))
+    if max(len(old), len(new)) > MOST_COMPARED:
+        raise Unprocessable(f"versions of more than {MOST_COMPARED} lines are not compared")
+    places, more = await _in_turn(lambda: first(differences(old, new), MOST_SHOWN), services)
+    return DifferencesOut.of(places, key, against=against, more=more)
+
+
+async def _shown(digest: str, page: int, services: Services) -> Shown:
+    try:
+        with anyio.fail_after(LOOK_SECONDS):
+            async with services.blobs.on_disk(digest) as path:
+                return await services.previewer.show(path, page)
+    except TimeoutError as exc:
+        raise Unavailable("many look at documents at this moment") from exc
+    except Unreadable as exc:
+        raise CannotShow(exc.detail) from exc
+
+
+async def _passages(key: VersionKey, services: Services) -> list[Passage]:
+    version = await services.catalogue.version(key)
+    found = await services.index.passages(tenant=key.tenant, document_id=key.document_id, version=key.version)
+    if not found:
+        raise WrongState(f"version {key.version} has no passages in the index; it is {version.state}")
+    return found
+
+
+async def _in_turn(look: Callable[[], T], services: Services) -> T:
+    """Return what a look comes to that keeps a core busy for seconds: one at a time in this process."""
+    try:
+        with anyio.fail_after(LOOK_SECONDS):
+            return await anyio.to_thread.run_sync(look, limiter=services.looks)
+    except TimeoutError as exc:
+        raise Unavailable("many look at documents at this moment") from exc
