@@ -3,6 +3,8 @@
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
+from operator import itemgetter
 from pathlib import Path
 
 from evals.sample import Dataset, DatasetBroken, Entry, read_lines
@@ -10,6 +12,7 @@ from ingest.loading import LoadOrder, Outcome, Show, load
 from ingest.offerings import Offering, gather
 from ingest.services import Services
 from ingest.settings import Settings
+from ingest.timeline import midnight
 from ingest.versions import Metadata
 
 TENANT = "hanbit"
@@ -53,7 +56,30 @@ async def load_corpus(
     order = LoadOrder(tenant=tenant, uploaded_by="evals", approver="evals-approver")
     outcomes = await load(offerings, order, services, show)
     require_loaded(outcomes)
+    await open_since_their_dates(outcomes, services)
     return Corpus(entries=entries, passages=sum(outcome.passages for outcome in outcomes))
+
+
+async def open_since_their_dates(outcomes: Sequence[Outcome], services: Services) -> None:
+    """Let every version with a date be read from that day until the next version's, as if approved in its time.
+
+    An approval opens nothing for days that have passed, and questions of a day (`as_of`) ask what was in force then.
+    """
+    dated = [(outcome.key, outcome.offering.metadata.effective_from) for outcome in outcomes if outcome.key]
+    opened = sorted(
+        ((key.document_id, midnight(day, services.zone), key) for key, day in dated if day is not None),
+        key=itemgetter(0, 1),
+    )
+    for (document_id, begins, key), following in zip_longest(opened, opened[1:]):
+        until = following[1] if following and following[0] == document_id else None
+        if begins <= services.now():
+            await services.index.set_visibility(
+                tenant=key.tenant,
+                document_id=document_id,
+                version=key.version,
+                visible_from=begins,
+                visible_until=until,
+            )
 
 
 def document_ids(corpus: Sequence[Entry]) -> dict[str, str]:

@@ -2,6 +2,9 @@
 
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from datetime import date, datetime
+from datetime import time as clock_time
+from zoneinfo import ZoneInfo
 
 import msgspec
 
@@ -14,6 +17,7 @@ from knowledge.glossary import load_glossary
 from knowledge.index import Index
 from knowledge.passage import Hit
 
+ZONE = ZoneInfo("Asia/Seoul")
 DEPTH = 50
 """Passages asked for, so that ten different documents are among them."""
 
@@ -36,12 +40,18 @@ async def rank(
     """Yield what is found for each question, in order; follow-ups are read with their history as customers' are."""
     retrieval = Retrieval(index, RetrievalSettings(passages=DEPTH), load_glossary())
     shown = RetrievalSettings().passages
-    access = Access(tenant=tenant, groups=frozenset({EVERY_CUSTOMER}), as_of=time.time())
     for sample in samples:
+        as_of = noon(sample.as_of) if sample.as_of else time.time()
+        access = Access(tenant=tenant, groups=frozenset({EVERY_CUSTOMER}), as_of=as_of)
         began = time.perf_counter()
         found = await retrieval.find(sample.text, earlier=sample.earlier, access=access)
         seconds = time.perf_counter() - began
         yield ranked(sample, found.hits, entries, shown=shown, seconds=seconds)
+
+
+def noon(day: date) -> float:
+    """Return the middle of a day in the bank's zone, in Unix seconds."""
+    return datetime.combine(day, clock_time(12), tzinfo=ZONE).timestamp()
 
 
 def ranked(sample: Sample, hits: Sequence[Hit], entries: Mapping[str, str], *, shown: int, seconds: float) -> Ranked:

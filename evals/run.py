@@ -54,7 +54,8 @@ async def run_errand(errand: Errand, against: Against | None, console: Console) 
     ranked = await ranked_in_throw_away_index(errand, console)
     if errand.answers:
         async with customer(errand, against, console) as asking:
-            answers = await ask_all(errand.dataset.samples, asking, console)
+            today = [sample for sample in errand.dataset.samples if sample.as_of is None]
+            answers = await ask_all(today, asking, console)
     return summarise(errand.dataset, ranked, answers, contact=errand.contact)
 
 

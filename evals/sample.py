@@ -6,6 +6,7 @@ our own set, `documents/` with the manifest that `ingest load` reads.
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -26,7 +27,11 @@ class Said(msgspec.Struct, frozen=True):
 
 
 class Sample(msgspec.Struct, frozen=True, kw_only=True):
-    """A question; a right answer contains one of `answers`, and citing an entry of `also_in` is right too."""
+    """A question; a right answer contains one of `answers`, and citing an entry of `also_in` is right too.
+
+    One with `as_of` is asked of what was in force on that day: of retrieval only, since customers live today. `split`
+    is dev (thresholds and weights were chosen on it) or test; a data set need not have any.
+    """
 
     id: str
     text: str
@@ -35,6 +40,8 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     kind: str = ""
     history: tuple[Said, ...] = ()
     also_in: tuple[str, ...] = ()
+    as_of: date | None = None
+    split: str = ""
 
     @property
     def earlier(self) -> tuple[str, ...]:
@@ -67,8 +74,8 @@ class Dataset:
         return frozenset(self.relevant.get(sample.id, {})) | frozenset(sample.also_in)
 
 
-def read_dataset(folder: Path, *, limit: int | None = None) -> Dataset:
-    """Return the data set in a folder, its first `limit` questions only where one is given.
+def read_dataset(folder: Path, *, limit: int | None = None, split: str | None = None) -> Dataset:
+    """Return the data set in a folder: of one split only, and its first `limit` questions, where these are given.
 
     Raises:
         DatasetBroken: a file is missing or a line is not what it should be.
@@ -76,7 +83,10 @@ def read_dataset(folder: Path, *, limit: int | None = None) -> Dataset:
     folder = folder.resolve()
     if not folder.is_dir():
         raise DatasetBroken(f"{folder} is no folder")
-    samples = tuple(read_lines(folder / "queries.jsonl", Sample))
+    everything = read_lines(folder / "queries.jsonl", Sample)
+    samples = tuple(sample for sample in everything if split is None or sample.split == split)
+    if not samples:
+        raise DatasetBroken(f"{folder / 'queries.jsonl'} has no question{f' of the split {split}' if split else ''}")
     return Dataset(folder=folder, samples=samples[:limit], relevant=_qrels(folder / "qrels.tsv"))
 
 

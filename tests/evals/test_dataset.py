@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
+from typing import Literal
 
 import pypdfium2
 import pytest
@@ -17,12 +18,16 @@ from bs4 import BeautifulSoup
 from docx import Document
 from pydantic import BaseModel
 
+from evals.scorers.answers import holds_answer
+
 ROOT = Path(__file__).parents[2]
 DATASET = ROOT / "evals" / "datasets" / "hanbit"
 DOCUMENTS = DATASET / "documents"
 BUILD = ROOT / "scripts" / "samples" / "build.py"
 
-ANSWERABLE_KINDS = {"fact", "table", "condition", "yes_no", "confusable", "version", "multi_turn"}
+ANSWERABLE_KINDS = {"fact", "table", "condition", "yes_no", "confusable", "version", "multi_turn", "as_of"}
+# What no document of a bank could say: needs no list of words that the documents lack.
+NEVER_SAID = {"unanswerable_account", "unanswerable_advice", "unanswerable_attack", "unanswerable_future"}
 
 
 class Entry(BaseModel, frozen=True, extra="forbid"):
@@ -52,6 +57,9 @@ class Query(BaseModel, frozen=True, extra="forbid"):
     kind: str
     language: str
     history: tuple[Said, ...] = ()
+    as_of: date | None = None
+    absent: tuple[str, ...] = ()
+    split: Literal["dev", "test"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +68,12 @@ class Dataset:
     queries: tuple[Query, ...]
     relevant: dict[str, frozenset[str]]
     texts: dict[str, str]  # by document id: the text of its newest version
+    dated: tuple[tuple[Entry, str], ...]  # every version with its text, the oldest first
+
+    def in_force(self, query: Query) -> dict[str, str]:
+        """Return what may answer the question: the newest versions, or those of its date."""
+        day = query.as_of or date.max
+        return {entry.document_id: text for entry, text in self.dated if entry.effective_from <= day}
 
 
 def read_text(path: Path) -> str:
@@ -94,11 +108,13 @@ def dataset() -> Dataset:
     assert all(len(row) == 3 and row[2] == "1" for row in qrels[1:])
     assert len({(row[0], row[1]) for row in qrels[1:]}) == len(qrels) - 1
     by_age = sorted(entries, key=lambda entry: entry.effective_from)
+    dated = tuple((entry, read_text(DOCUMENTS / entry.file)) for entry in by_age)
     return Dataset(
         entries=entries,
         queries=tuple(Query.model_validate(json.loads(line)) for line in lines),
         relevant={query: frozenset(r[1] for r in qrels[1:] if r[0] == query) for query in {r[0] for r in qrels[1:]}},
-        texts={entry.document_id: read_text(DOCUMENTS / entry.file) for entry in by_age},
+        texts={entry.document_id: text for entry, text in dated},
+        dated=dated,
     )
 
 
@@ -134,13 +150,29 @@ def test_one_document_has_two_versions_that_contradict_each_other(dataset: Datas
 
 def test_questions_are_unique_and_enough_of_each_kind(dataset: Dataset) -> None:
     queries = dataset.queries
-    assert len({query.id for query in queries}) == len(queries) >= 64
+    assert len({query.id for query in queries}) == len(queries) >= 300
+    assert len({(query.text, query.as_of) for query in queries if not query.history}) == sum(
+        not query.history for query in queries
+    )
     single = Counter(query.language for query in queries if not query.unanswerable and not query.history)
-    assert single["ko"] >= 30
-    assert single["en"] >= 18
-    assert sum(bool(query.history) for query in queries) >= 6
-    assert 14 <= sum(query.unanswerable for query in queries) <= 16
-    assert {query.kind for query in queries if not query.unanswerable} == ANSWERABLE_KINDS
+    assert single["ko"] >= 130
+    assert single["en"] >= 75
+    assert sum(bool(query.history) for query in queries) >= 30
+    kinds = Counter(query.kind for query in queries)
+    assert {kind for kind in kinds if not kind.startswith("unanswerable_")} == ANSWERABLE_KINDS
+    assert min(kinds[kind] for kind in ANSWERABLE_KINDS) >= 12
+    unanswerable = Counter(query.language for query in queries if query.unanswerable)
+    assert min(unanswerable["ko"], unanswerable["en"]) >= 30
+    attacks = Counter(query.language for query in queries if query.kind == "unanswerable_attack")
+    assert min(attacks["ko"], attacks["en"]) >= 9
+
+
+def test_most_questions_are_kept_for_the_test_and_every_kind_is_in_it(dataset: Dataset) -> None:
+    splits = {split: [query for query in dataset.queries if query.split == split] for split in ("dev", "test")}
+    assert len(splits["test"]) >= 200
+    assert len(splits["dev"]) >= 100
+    # Two questions are too few to be divided.
+    assert {query.kind for query in splits["test"]} == {query.kind for query in dataset.queries}
 
 
 def test_a_question_has_answers_and_documents_unless_it_is_unanswerable(dataset: Dataset) -> None:
@@ -163,13 +195,38 @@ def test_judgements_name_documents_and_questions_that_exist(dataset: Dataset) ->
 
 
 def test_every_answer_stands_in_a_relevant_document(dataset: Dataset) -> None:
-    missing = [
-        query.id
-        for query in dataset.queries
-        if not query.unanswerable
-        and not any(answer in dataset.texts[found] for answer in query.answers for found in dataset.relevant[query.id])
-    ]
+    missing = []
+    for query in dataset.queries:
+        there = dataset.in_force(query)
+        gold = [there.get(name, "") for name in dataset.relevant.get(query.id, ())]
+        if not query.unanswerable and not any(answer in text for answer in query.answers for text in gold):
+            missing.append(query.id)
     assert missing == []
+
+
+def test_every_relevant_document_holds_the_answer(dataset: Dataset) -> None:
+    wrong = [
+        (query.id, name)
+        for query in dataset.queries
+        for name in dataset.relevant.get(query.id, ())
+        if not holds_answer(dataset.in_force(query).get(name, ""), query.answers)
+    ]
+    assert wrong == []
+
+
+def test_what_an_unanswerable_question_asks_about_stands_in_no_document(dataset: Dataset) -> None:
+    for query in dataset.queries:
+        assert bool(query.absent) == (query.unanswerable and query.kind not in NEVER_SAID), query.id
+        texts = dataset.in_force(query).values()
+        assert [word for word in query.absent for text in texts if word.lower() in text.lower()] == [], query.id
+
+
+def test_questions_of_a_date_lie_on_both_sides_of_the_new_fees(dataset: Dataset) -> None:
+    assert {q.id for q in dataset.queries if q.as_of} == {q.id for q in dataset.queries if q.kind.endswith("as_of")}
+    (newer,) = [entry for entry, _ in dataset.dated if entry.file == "ko/수수료안내_2026.pdf"]
+    days = [query.as_of for query in dataset.queries if query.as_of and not query.unanswerable]
+    assert sum(day < newer.effective_from for day in days) >= 8
+    assert sum(day >= newer.effective_from for day in days) >= 4
 
 
 def test_a_history_alternates_and_ends_with_the_assistant(dataset: Dataset) -> None:
