@@ -5,7 +5,6 @@ unknown it goes on as a new one, so that no chain can fork. Writing is a group c
 next gathers, so that many answers share one flush, and nobody who gives up takes somebody else's row with him.
 """
 
-import sqlite3
 import uuid
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import asynccontextmanager
@@ -13,7 +12,6 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import anyio
-import asyncpg  # type: ignore[import-untyped]  # publishes no types
 import structlog
 from pydantic import BaseModel, Field, PositiveFloat, SecretStr
 from sqlalchemy import (
@@ -21,7 +19,6 @@ from sqlalchemy import (
     Double,
     Exists,
     Integer,
-    MetaData,
     Select,
     String,
     Table,
@@ -36,20 +33,18 @@ from sqlalchemy import (
 from sqlalchemy import (
     Row as SqlRow,
 )
-from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from chatbot.audit_chain import GENESIS, AuditKeys, ChainCheck, Closed, Head, Opened, Problem, Row, problem, seal
 from chatbot.errors import AuditUnavailable
 from chatbot.events import FinishReason, Usage
-from knowledge.database import create_tables
+from chatbot.schema import METADATA, SCHEMA
+from knowledge.database import UNAVAILABLE
+from knowledge.schema import migrate
 
 log = structlog.get_logger(__name__)
 
-UNAVAILABLE = (SQLAlchemyError, sqlite3.Error, asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
-"""Whatever the SQL drivers raise; SQLAlchemy wraps all of it but what happens while asyncpg connects."""
-
-METADATA = MetaData()
 AUDIT = Table(
     "chatbot_audit",
     METADATA,
@@ -249,16 +244,13 @@ class Audit:
         return problems
 
     async def prepare(self) -> None:
-        """Make the table, and let SQLite's readers and its writer not wait for each other.
+        """Bring the tables to this release's shape.
 
         Raises:
             AuditUnavailable: the database cannot be asked.
         """
         try:
-            async with self._engine.connect() as connection:
-                if self._is_sqlite:
-                    await connection.exec_driver_sql("PRAGMA journal_mode=WAL")
-            await create_tables(self._engine, METADATA)
+            await migrate(self._engine, SCHEMA)
         except UNAVAILABLE as exc:
             raise AuditUnavailable from exc
 

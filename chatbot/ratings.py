@@ -6,16 +6,16 @@ A customer who deletes a conversation deletes its ratings; who rated is known to
 from collections.abc import Sequence
 
 import msgspec
-from sqlalchemy import Column, Double, MetaData, String, Table, Text, delete, insert
+from sqlalchemy import Column, Double, String, Table, Text, delete, insert
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from chatbot.audit import UNAVAILABLE
 from chatbot.errors import StoreUnavailable
 from chatbot.history import Feedback
-from knowledge.database import create_tables
+from chatbot.schema import METADATA, SCHEMA
+from knowledge.database import UNAVAILABLE
+from knowledge.schema import migrate
 
-METADATA = MetaData()
 RATINGS = Table(
     "chatbot_feedback",
     METADATA,
@@ -35,13 +35,13 @@ class Ratings:
         self._engine = engine
 
     async def prepare(self) -> None:
-        """Make the table.
+        """Bring the tables to this release's shape.
 
         Raises:
             StoreUnavailable: the database cannot be asked.
         """
         try:
-            await create_tables(self._engine, METADATA)
+            await migrate(self._engine, SCHEMA)
         except UNAVAILABLE as exc:
             raise StoreUnavailable from exc
 

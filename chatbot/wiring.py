@@ -17,7 +17,7 @@ from chatbot.admission import Admission
 from chatbot.answer_cache import AnswerCache
 from chatbot.answer_log import AnswerLog
 from chatbot.answers import Answers
-from chatbot.audit import UNAVAILABLE, open_audit
+from chatbot.audit import open_audit
 from chatbot.capacity import Capacity
 from chatbot.errors import AuditUnavailable, IndexUnavailable
 from chatbot.history import ConversationIds, History
@@ -34,6 +34,7 @@ from chatbot.retrieval import Retrieval
 from chatbot.services import Services
 from chatbot.settings import Settings
 from chatbot.takeover import resume
+from knowledge.database import UNAVAILABLE
 from knowledge.embedding import open_embedder
 from knowledge.glossary import load_glossary
 from knowledge.identity import open_authenticator

@@ -10,13 +10,13 @@ from hashlib import sha256
 
 import anyio
 from sqlalchemy import select, tuple_
-from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from stamina import AsyncRetryingCaller
 
 from ingest import records, rows
 from ingest.errors import CatalogueUnavailable, DuplicateContent, NotFound
-from ingest.schema import DOCUMENTS, JOBS, METADATA, VERSIONS
+from ingest.schema import DOCUMENTS, JOBS, SCHEMA, VERSIONS
 from ingest.versions import (
     DocumentSummary,
     Indexed,
@@ -30,7 +30,8 @@ from ingest.versions import (
     Window,
 )
 from knowledge import withdrawals
-from knowledge.database import create_tables
+from knowledge.database import UNAVAILABLE
+from knowledge.schema import migrate
 
 TRANSACTION_SECONDS = 10.0
 _ASKED_AT_ONCE = 500
@@ -61,19 +62,18 @@ class Catalogue:
                     yield connection
         except IntegrityError:
             raise
-        except (SQLAlchemyError, OSError) as exc:
+        except UNAVAILABLE as exc:
             raise CatalogueUnavailable from exc
 
     async def create_tables(self) -> None:
-        """Make the tables that are missing, those of withdrawals too.
+        """Bring the tables to this release's shape, those of withdrawals too.
 
         Raises:
             CatalogueUnavailable: the database cannot be asked.
         """
         try:
-            for tables in (METADATA, withdrawals.METADATA):
-                await create_tables(self._engine, tables)
-        except (SQLAlchemyError, OSError) as exc:
+            await migrate(self._engine, withdrawals.SCHEMA, SCHEMA)
+        except UNAVAILABLE as exc:
             raise CatalogueUnavailable from exc
 
     async def ping(self) -> None:

@@ -16,7 +16,10 @@ from sqlalchemy import (
     UniqueConstraint,
 )
 
+from knowledge.schema import Schema
+
 METADATA = MetaData()
+SCHEMA = Schema(owner="ingest", tables=METADATA)
 
 DOCUMENTS = Table(
     "documents",
@@ -34,7 +37,7 @@ VERSIONS = Table(
     Column("document_id", String(100), primary_key=True),
     Column("version", Integer, primary_key=True),
     Column("file_name", Text, nullable=False),
-    Column("sha256", String(64), nullable=False),
+    Column("sha256", String(64), nullable=False, index=True),
     Column("size", BigInteger, nullable=False),
     Column("fingerprint", String(64), nullable=False),
     Column("title", Text),

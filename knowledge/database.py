@@ -1,36 +1,50 @@
-"""The SQL engine that catalogue, audit and withdrawals share."""
+"""The SQL engine that catalogue, audit and withdrawals share, and the lock that their processes have in common."""
 
+import sqlite3
+from hashlib import sha256
 from pathlib import Path
+from typing import Any, Final
 
-from sqlalchemy import MetaData, event
+import asyncpg  # type: ignore[import-untyped]  # publishes no types
+from sqlalchemy import event, func, make_url, select
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
+
+CONNECT_SECONDS = 5.0
+
+UNAVAILABLE: Final = (
+    SQLAlchemyError, sqlite3.Error, asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError,
+)  # fmt: skip
+"""Whatever the SQL drivers raise; SQLAlchemy wraps all of it but what happens while asyncpg connects."""
 
 
 def open_engine(url: str) -> AsyncEngine:
-    """Return an engine; a SQLite file is put in WAL mode, so that readers and one writer do not wait for each other."""
-    engine = create_async_engine(url)
-    if engine.dialect.name == "sqlite":
+    """Return an engine; a SQLite file is put in WAL mode, so that readers and one writer do not wait for each other.
+
+    A PostgreSQL server has 5 s to take a connection, and one that it has closed since (a failover, a restart) is
+    noticed before it is used.
+    """
+    is_sqlite = make_url(url).get_backend_name() == "sqlite"
+    options: dict[str, Any] = {} if is_sqlite else {"pool_pre_ping": True, "connect_args": {"timeout": CONNECT_SECONDS}}
+    engine = create_async_engine(url, **options)
+    if is_sqlite:
         if engine.url.database:
             Path(engine.url.database).parent.mkdir(parents=True, exist_ok=True)
         event.listen(engine.sync_engine, "connect", _write_ahead)
     return engine
 
 
-async def create_tables(engine: AsyncEngine, tables: MetaData) -> None:
-    """Make the tables that are not there yet.
+async def hold(connection: AsyncConnection, name: str) -> None:
+    """Let no other transaction hold `name` until this one ends; on SQLite, let none write.
 
-    Raises:
-        SQLAlchemyError, OSError: the database cannot be asked.
+    Called before the transaction's first write.
     """
-    try:
-        async with engine.begin() as connection:
-            await connection.run_sync(tables.create_all)
-    except SQLAlchemyError:
-        # Two replicas started together: the second try finds the other's tables.
-        async with engine.begin() as connection:
-            await connection.run_sync(tables.create_all)
+    if connection.dialect.name == "sqlite":
+        await connection.exec_driver_sql("BEGIN IMMEDIATE")
+        return
+    number = int.from_bytes(sha256(f"bank-chatbot {name}".encode()).digest()[:8], signed=True)
+    await connection.execute(select(func.pg_advisory_xact_lock(number)))
 
 
 def _write_ahead(connection: object, _entry: ConnectionPoolEntry) -> None:

@@ -15,14 +15,16 @@ import anyio
 import structlog
 from pydantic import BaseModel, PositiveFloat
 from sqlalchemy import Column, Double, Integer, MetaData, String, Table, delete, insert, select
-from sqlalchemy.exc import IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from knowledge.database import create_tables
+from knowledge.database import UNAVAILABLE, hold
+from knowledge.schema import Schema, migrate
 
 log = structlog.get_logger(__name__)
 
 METADATA = MetaData()
+SCHEMA = Schema(owner="knowledge", tables=METADATA)
 WITHDRAWN = Table(
     "knowledge_withdrawals",
     METADATA,
@@ -47,7 +49,7 @@ _STOP: Final = "stop"
 _MODEL: Final = "model"
 _EVERYONE: Final = ""
 
-UNREADABLE = (SQLAlchemyError, OSError, TimeoutError)
+UNREADABLE = UNAVAILABLE
 
 
 class WithdrawalsSettings(BaseModel, frozen=True):
@@ -129,6 +131,7 @@ class Withdrawals:
         written = {"at": change.at, "action": change.action, "model": name}
         with anyio.fail_after(self._settings.deadline):
             async with self._engine.begin() as connection:
+                await hold(connection, "stops")
                 # First out, then in: so a second stop needs no look at the first.
                 await connection.execute(delete(WITHDRAWN).where(WITHDRAWN.c.kind == kind, WITHDRAWN.c.name == name))
                 if change.action == "stop":
@@ -141,7 +144,7 @@ class Withdrawals:
         """Return the latest stops and resumptions, newest first.
 
         Raises:
-            SQLAlchemyError, OSError, TimeoutError: they cannot be read.
+            UNREADABLE: they cannot be read.
         """
         newest = select(CHANGES).order_by(CHANGES.c.id.desc()).limit(limit)
         with anyio.fail_after(self._settings.deadline):
@@ -155,7 +158,7 @@ class Withdrawals:
         """Read the table now.
 
         Raises:
-            SQLAlchemyError, OSError, TimeoutError: it cannot be read.
+            UNREADABLE: it cannot be read.
         """
         columns = select(WITHDRAWN.c.kind, WITHDRAWN.c.tenant, WITHDRAWN.c.name)
         with anyio.fail_after(self._settings.deadline):
@@ -197,9 +200,9 @@ async def known_withdrawals(engine: AsyncEngine, settings: WithdrawalsSettings |
     """Make the tables where they are missing, and return what they say now.
 
     Raises:
-        SQLAlchemyError, OSError, TimeoutError: they cannot be read.
+        UNREADABLE: they cannot be read.
     """
-    await create_tables(engine, METADATA)
+    await migrate(engine, SCHEMA)
     withdrawals = Withdrawals(engine, settings or WithdrawalsSettings())
     await withdrawals.read()
     return withdrawals

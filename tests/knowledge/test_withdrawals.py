@@ -1,15 +1,15 @@
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import anyio
 import pytest
 from sqlalchemy.exc import SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine
 
+from knowledge.database import open_engine
 from knowledge.withdrawals import WITHDRAWN, StopChange, Withdrawals, WithdrawalsSettings, open_withdrawals
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.both_databases]
 
 STOP = StopChange(action="stop", by="park", reason="the model misbehaves", at=1.0)
 RESUME = StopChange(action="resume", by="kim", reason="it was the documents", at=2.0)
@@ -50,9 +50,9 @@ async def test_withdrawing_twice_changes_nothing(withdrawals: Withdrawals) -> No
 
 
 async def test_what_another_process_withdraws_or_stops_is_seen_by_the_watch(
-    withdrawals: Withdrawals, tmp_path: Path
+    withdrawals: Withdrawals, database_url: str
 ) -> None:
-    engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path / 'test.sqlite3'}")
+    engine = open_engine(database_url)
     other = Withdrawals(engine, WithdrawalsSettings())
     await other.withdraw("hanbit", "rates", 2, reason="wrong rate", at=1.0)
     await other.change(STOP)
@@ -75,6 +75,14 @@ async def test_the_flag_is_set_and_cleared_and_so_is_each_models(withdrawals: Wi
     assert not withdrawals.stopped()
     await withdrawals.change(replace(RESUME, model="big"))
     assert withdrawals.stopped_models() == {"small"}
+
+
+async def test_several_people_may_stop_everything_at_once(withdrawals: Withdrawals) -> None:
+    async with anyio.create_task_group() as people:
+        for n in range(8):
+            people.start_soon(withdrawals.change, replace(STOP, by=f"p{n}"))
+    assert withdrawals.stopped()
+    assert {change.by for change in await withdrawals.changes(limit=10)} == {f"p{n}" for n in range(8)}
 
 
 async def test_every_change_is_written_down_with_who_when_and_why(withdrawals: Withdrawals) -> None:

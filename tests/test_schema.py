@@ -1,0 +1,115 @@
+"""Migrations: they make what the code uses, keep what is there, and are made once, on SQLite and on PostgreSQL."""
+
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
+from sqlalchemy import Connection, Table, insert, inspect, select, text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine
+from structlog.testing import capture_logs
+
+from chatbot import audit, ratings  # noqa: F401  their tables are in the chatbot's schema
+from chatbot import schema as chatbot
+from ingest import schema as ingest
+from knowledge import withdrawals
+from knowledge.database import open_engine
+from knowledge.schema import Schema, migrate, revision
+
+pytestmark = [pytest.mark.anyio, pytest.mark.both_databases]
+
+BEFORE = Path(__file__).parent / "tables_before_migrations"
+SCHEMAS = (withdrawals.SCHEMA, ingest.SCHEMA, chatbot.SCHEMA)
+OWNERS = pytest.mark.parametrize("schema", SCHEMAS, ids=[schema.owner for schema in SCHEMAS])
+VALUES: dict[type, Any] = {str: "x", int: 3, float: 1_800_000_000.25, date: date(2026, 1, 2), object: ["a", "나"]}
+
+
+def differences(schema: Schema) -> Callable[[Connection], list[Any]]:
+    """Return what would have to be done to the database to make it what the code says of this owner's tables."""
+
+    def compare(connection: Connection) -> list[Any]:
+        def ours(name: str | None, kind: str, _parents: object) -> bool:
+            return kind != "table" or name in schema.tables.tables or name not in everybodys
+
+        options = {"version_table": schema.version_table, "include_name": ours}
+        return compare_metadata(MigrationContext.configure(connection, opts=options), schema.tables)
+
+    everybodys = {name for each in SCHEMAS for name in (*each.tables.tables, each.version_table)}
+    return compare
+
+
+async def look(engine: AsyncEngine, what: Callable[[Connection], list[Any]]) -> list[Any]:
+    async with engine.connect() as connection:
+        return await connection.run_sync(what)
+
+
+async def steps_of_old(engine: AsyncEngine) -> None:
+    """Make the tables as they were when `create_all` made them."""
+    async with engine.begin() as connection:
+        for statement in (BEFORE / f"{engine.dialect.name}.sql").read_text("utf-8").split(";"):
+            if statement.strip():
+                await connection.execute(text(statement))
+
+
+def row_of(table: Table) -> dict[str, Any]:
+    return {column.name: VALUES[column.type.python_type] for column in table.columns}
+
+
+@OWNERS
+async def test_the_steps_make_the_tables_that_the_code_uses(engine: AsyncEngine, schema: Schema) -> None:
+    assert await look(engine, differences(schema)) != []
+    await migrate(engine, schema)
+    assert await look(engine, differences(schema)) == []
+
+
+async def test_a_database_from_before_the_steps_becomes_what_the_code_uses_and_keeps_its_rows(
+    engine: AsyncEngine,
+) -> None:
+    await steps_of_old(engine)
+    tables = [table for schema in SCHEMAS for table in schema.tables.sorted_tables]
+    async with engine.begin() as connection:
+        for table in tables:
+            await connection.execute(insert(table).values(row_of(table)))
+    await migrate(engine, *SCHEMAS)
+    for schema in SCHEMAS:
+        assert await look(engine, differences(schema)) == []
+    async with engine.connect() as connection:
+        for table in tables:
+            assert [dict(row) for row in (await connection.execute(select(table))).mappings()] == [row_of(table)]
+
+
+async def test_processes_that_start_together_take_each_step_once(engine: AsyncEngine, database_url: str) -> None:
+    async def start() -> None:
+        own = open_engine(database_url)
+        await migrate(own, *SCHEMAS)
+        await own.dispose()
+
+    with capture_logs() as logs:
+        async with anyio.create_task_group() as processes:
+            for _ in range(5):
+                processes.start_soon(start)
+        await migrate(engine, *SCHEMAS)
+    assert [log["owner"] for log in logs if log["event"] == "schema_migrated"] == [s.owner for s in SCHEMAS]
+
+
+async def test_what_a_later_release_has_migrated_is_left_as_it_is(engine: AsyncEngine) -> None:
+    await migrate(engine, ingest.SCHEMA)
+    async with engine.begin() as connection:
+        await connection.execute(text("UPDATE ingest_schema SET version_num = '9999'"))
+    with capture_logs() as logs:
+        await migrate(engine, *SCHEMAS)
+    assert [log["revision"] for log in logs if log["event"] == "schema_is_newer"] == ["9999"]
+    assert await revision(engine, ingest.SCHEMA) == "9999"
+
+
+async def test_a_step_that_fails_leaves_nothing(engine: AsyncEngine) -> None:
+    async with engine.begin() as connection:
+        await connection.execute(text("CREATE TABLE document_versions (tenant VARCHAR(100))"))
+    with pytest.raises(DBAPIError):
+        await migrate(engine, ingest.SCHEMA)
+    assert await look(engine, lambda connection: inspect(connection).get_table_names()) == ["document_versions"]
