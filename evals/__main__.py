@@ -7,30 +7,43 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import anyio
 import typer
+from redis.exceptions import RedisError
 from rich.console import Console
 from rich.table import Table
+from sqlalchemy.exc import SQLAlchemyError
 
+from chatbot.errors import StoreUnavailable
 from chatbot.local_identity import LocalSigner, key_pair
 from evals import report as reports
+from evals.adopt import NotAdopted, adopt
 from evals.calibrate import fitted, probe, read_probes, write_probes
-from evals.compare import NotComparable, compare
+from evals.compare import NotComparable, compare, verdict
 from evals.corpus import CorpusNotLoaded
+from evals.gate import gated
+from evals.page import page
 from evals.product import ProductNotStarted, Wanted, end_like_ctrl_c
+from evals.record import record
+from evals.recording import RecordingBroken, write_recording
 from evals.run import Against, Errand, run_errand
 from evals.sample import DatasetBroken, read_dataset
 from evals.summary import Run, RunBroken, read_run, write_run
+from evals.triage import DAY, TriageBroken, TriageSettings, bring, merged, read_cases, write_cases
 from ingest.errors import IngestError
 from ingest.settings import Settings
 from ingest.wiring import WeightsMissing
 from telemetry.logs import configure_logs
 
 app = typer.Typer(no_args_is_help=True, help=__doc__, pretty_exceptions_enable=False)
-TASK = Path(__file__).parent / "tasks" / "hanbit.yaml"
+TASKS = Path(__file__).parent / "tasks"
+TASK = TASKS / "hanbit.yaml"
+GATES = [TASKS / "recorded.yaml", TASKS / "retrieval.yaml"]
+GOLDEN = Path("evals/datasets/hanbit")
 SAID = (
     DatasetBroken,
     CorpusNotLoaded,
@@ -40,10 +53,17 @@ SAID = (
     WeightsMissing,
     IngestError,
     reports.TaskBroken,
+    RecordingBroken,
+    TriageBroken,
+    NotAdopted,
+    StoreUnavailable,
+    SQLAlchemyError,
+    RedisError,
 )
 
 DatasetOption = Annotated[Path, typer.Option("--dataset", help="A folder with queries.jsonl, qrels.tsv and a corpus.")]
 LimitOption = Annotated[int | None, typer.Option(min=1, help="Only the first so many questions.")]
+SplitOption = Annotated[str | None, typer.Option(help="Only the questions of one split: dev or test.")]
 ProfileOption = Annotated[str, typer.Option(help="The llm-server profile that answers.")]
 
 
@@ -58,7 +78,9 @@ def one_sentence() -> Iterator[None]:
         raise typer.Exit(2) from stopped
 
 
-def errand(dataset: Path, *, limit: int | None, answers: bool, profile: str, data: Path) -> Errand:
+def errand(
+    dataset: Path, *, limit: int | None, answers: bool, profile: str, data: Path, split: str | None = None
+) -> Errand:
     """Return what is to be done, with what the environment says; SIGTERM ends it like Ctrl-C from now on."""
     end_like_ctrl_c()
     configure_logs(level="WARNING", log_format="console")
@@ -66,7 +88,8 @@ def errand(dataset: Path, *, limit: int | None, answers: bool, profile: str, dat
     wanted = Wanted(
         profile=profile, data=data, weights=settings.weights_dir.expanduser().resolve(), environment=dict(os.environ)
     )
-    return Errand(dataset=read_dataset(dataset, limit=limit), settings=settings, wanted=wanted, answers=answers)
+    questions = read_dataset(dataset, limit=limit, split=split)
+    return Errand(dataset=questions, settings=settings, wanted=wanted, answers=answers)
 
 
 def do(what: Errand, against: Against | None = None) -> Run:
@@ -83,6 +106,7 @@ def run(  # noqa: PLR0917  a command takes its options
     against: Annotated[str | None, typer.Option(help="With --answers: URL of a running chatbot to ask.")] = None,
     answers: Annotated[bool, typer.Option("--answers", help="Ask the product, not its retrieval alone.")] = False,
     limit: LimitOption = None,
+    split: SplitOption = None,
     output: Annotated[Path | None, typer.Option(help="Where to write every question's result as JSON.")] = None,
     profile: ProfileOption = "cpu",
     contact: Annotated[str, typer.Option(help="The bank's telephone number, which needs no citation.")] = "1599-0000",
@@ -94,17 +118,19 @@ def run(  # noqa: PLR0917  a command takes its options
         if against is not None:
             signer = LocalSigner(key_pair(data_dir)[0].read_text("ascii"))
             there = Against(url=against, signer=signer)
-        what = errand(dataset, limit=limit, answers=answers, profile=profile, data=Path(folder))
+        what = errand(dataset, limit=limit, answers=answers, profile=profile, data=Path(folder), split=split)
         done = do(what.told(contact), there)
     if output is not None:
         write_run(done, output)
-    typer.echo(json.dumps(done.measures, ensure_ascii=False))
+    between = {name: [interval.low, interval.high] for name, interval in done.intervals.items()}
+    typer.echo(json.dumps({**done.measures, "intervals_95": between}, ensure_ascii=False))
 
 
 @app.command("compare")
 def compare_runs(
     a: Annotated[Path, typer.Argument(help="A run written by `evals run --output`.")],
     b: Annotated[Path, typer.Argument(help="Another run over the same questions.")],
+    fail_if_worse: Annotated[bool, typer.Option("--fail-if-worse", help="Exit 1 where B is worse.")] = False,
 ) -> None:
     """Say for each measure whether run B differs from run A, by paired bootstrap over the questions."""
     with one_sentence():
@@ -112,7 +138,10 @@ def compare_runs(
     table = Table("measure", "A", "B", "finding")
     for one in differences:
         table.add_row(one.measure, f"{one.a:.4f}", f"{one.b:.4f}", one.sentence)
-    Console(width=None if sys.stdout.isatty() else 140).print(table)
+    Console(width=None if sys.stdout.isatty() else 160).print(table)
+    typer.echo(verdict(differences))
+    if fail_if_worse and any(one.is_worse for one in differences):
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -121,6 +150,7 @@ def report(
     profile: Annotated[str | None, typer.Option(help="Another profile than the task's.")] = None,
     task: Annotated[Path, typer.Option(help="Data set, profile and gates.")] = TASK,
     limit: LimitOption = None,
+    split: SplitOption = None,
     output: Annotated[Path, typer.Option(help="Where the run and the page go.")] = Path(".data/evals"),
 ) -> None:
     """Run a task with answers, print its table, write a page of the worst cases; exit 1 below a gate."""
@@ -132,28 +162,97 @@ def report(
             answers=True,
             profile=profile or wanted.profile,
             data=Path(folder),
+            split=split,
         )
         done = do(what.told(wanted.contact))
-    stem = output / f"{done.dataset}-{what.wanted.profile}"
-    write_run(done, stem.with_suffix(".json"))
-    stem.with_suffix(".html").write_text(reports.page(done, wanted.gates), "utf-8")
+    written = keep(done, wanted.gates, output / f"{done.dataset}-{what.wanted.profile}")
     if not show(done, wanted.gates):
         raise typer.Exit(1)
+    typer.echo(f"the worst cases to read: {written}")
+
+
+def keep(done: Run, gates: tuple[reports.Gate, ...], stem: Path) -> Path:
+    """Write a run and its page beside each other; return where the page is."""
+    write_run(done, stem.with_suffix(".json"))
+    stem.with_suffix(".html").write_text(page(done, gates), "utf-8")
+    return stem.with_suffix(".html")
 
 
 def show(done: Run, gates: tuple[reports.Gate, ...]) -> bool:
     """Print the table; return whether every gate holds."""
-    table = Table("measure", "value", "gate", "")
+    table = Table("measure", "value", "95 % interval", "gate", "")
     lines = reports.lines(done, gates)
     for line in lines:
-        table.add_row(line.measure, line.value, line.bound, {None: "", True: "holds", False: "MISSED"}[line.holds])
+        interval = done.intervals.get(line.measure)
+        between = f"{interval.low:.3f} to {interval.high:.3f}" if interval else ""
+        verdict_of = {None: "", True: "holds", False: "MISSED"}[line.holds]
+        table.add_row(line.measure, line.value, between, line.bound, verdict_of)
     Console(width=None if sys.stdout.isatty() else 100).print(table)
     return all(line.holds is not False for line in lines)
 
 
+@app.command("record")
+def record_answers(
+    dataset: DatasetOption = GOLDEN,
+    profile: ProfileOption = "cpu",
+    split: SplitOption = "dev",
+    limit: LimitOption = None,
+    output: Annotated[Path, typer.Option(help="Where the recording goes.")] = GOLDEN / "recorded.jsonl",
+) -> None:
+    """Ask a model every question as a turn does, and keep what it said for `evals gate`."""
+    with one_sentence(), tempfile.TemporaryDirectory(prefix="evals-") as folder:
+        what = errand(dataset, limit=limit, answers=False, profile=profile, data=Path(folder), split=split)
+        write_recording(anyio.run(record, what, Console(stderr=True)), output)
+
+
+@app.command()
+def gate(
+    task: Annotated[list[Path], typer.Option(help="Data set, gates, and perhaps a recording.")] = GATES,
+    output: Annotated[Path, typer.Option(help="Where runs and pages go.")] = Path(".data/evals"),
+) -> None:
+    """Hold retrieval and recorded answers against their gates; exit 1 below one. No model server is needed."""
+    held = True
+    for path in task:
+        with one_sentence(), tempfile.TemporaryDirectory(prefix="evals-") as folder:
+            wanted = reports.read_task(path)
+            what = errand(wanted.dataset, limit=None, answers=False, profile="", data=Path(folder))
+            done = anyio.run(gated, wanted, what, Console(stderr=True))
+        keep(done, wanted.gates, output / f"gate-{path.stem}")
+        held = show(done, wanted.gates) and held
+    if not held:
+        raise typer.Exit(1)
+
+
+@app.command("triage")
+def list_feedback(
+    output: Annotated[Path, typer.Argument(help="The list; one that is there keeps its decisions.")],
+    tenant: Annotated[str, typer.Option(help="Whose customers.")] = "hanbit",
+    days: Annotated[float, typer.Option(min=0, help="Ratings of so many days.")] = 30,
+    rating: Annotated[str, typer.Option(help="down or up.")] = "down",
+) -> None:
+    """Write what customers disliked, without who they are, as a list for staff to decide on."""
+    with one_sentence():
+        since = time.time() - days * DAY
+        cases = anyio.run(partial(bring, TriageSettings(), tenant=tenant, since=since, rating=rating))
+        listed = merged(cases, read_cases(output))
+        write_cases(listed, output)
+    typer.echo(f"{len(listed)} questions in {output}, {sum(not case.decision for case in listed)} to decide on")
+
+
+@app.command("adopt")
+def adopt_cases(
+    cases: Annotated[Path, typer.Argument(help="A list of `evals triage`, with decisions.")],
+    dataset: DatasetOption = GOLDEN,
+) -> None:
+    """Append what was decided on to the golden questions, where the documents prove it."""
+    with one_sentence():
+        adopted = adopt(read_cases(cases), dataset)
+    typer.echo(f"{len(adopted.queries)} questions adopted into {dataset}")
+
+
 @app.command()
 def calibrate(
-    dataset: DatasetOption = Path("evals/datasets/hanbit"),
+    dataset: DatasetOption = GOLDEN,
     probes: Annotated[Path | None, typer.Option(help="Fit these probes again instead of asking the model.")] = None,
     output: Annotated[Path, typer.Option(help="Where the probes go.")] = Path(".data/evals/probes.json"),
     limit: LimitOption = None,
@@ -162,7 +261,7 @@ def calibrate(
     """Ask the probe of chatbot/answerability.py for every question, fit its weights on one half, check the other."""
     with one_sentence(), tempfile.TemporaryDirectory(prefix="evals-") as folder:
         if probes is None:
-            what = errand(dataset, limit=limit, answers=False, profile=profile, data=Path(folder))
+            what = errand(dataset, limit=limit, answers=False, profile=profile, data=Path(folder), split="dev")
             probes = output
             write_probes(anyio.run(probe, what, Console(stderr=True)), probes)
         typer.echo(fitted(read_probes(probes)))

@@ -1,13 +1,14 @@
 """Two runs over the same questions: by how much a measure differs, and whether that can be chance (pure)."""
 
-import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 
+from evals.bootstrap import Interval, change, holm
 from evals.summary import Run
 
-ROUNDS = 10_000
+LEVEL = 0.05
+LESS_IS_BETTER = frozenset({"seconds", "wrong_numbers"})
 
 
 class NotComparable(Exception):
@@ -16,29 +17,34 @@ class NotComparable(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Difference:
-    """The mean of B less the mean of A over common questions, with its 95 % interval by paired bootstrap."""
+    """The mean of B less the mean of A over common questions; `p` is corrected for the number of measures."""
 
     measure: str
     questions: int
     a: float
     b: float
-    low: float
-    high: float
+    interval: Interval
+    p: float
 
     @property
     def is_significant(self) -> bool:
-        """Whether no difference lies outside the interval."""
-        return self.low > 0 or self.high < 0
+        """Whether chance alone shows so much less often than once in twenty comparisons."""
+        return self.p < LEVEL
+
+    @property
+    def is_worse(self) -> bool:
+        """Whether B is significantly worse."""
+        return self.is_significant and (self.b > self.a) == (self.measure in LESS_IS_BETTER)
 
     @property
     def sentence(self) -> str:
         """The finding in words."""
-        change = (
-            f"{self.b - self.a:+.4f} (95 % interval {self.low:+.4f} to {self.high:+.4f}, {self.questions} questions)"
-        )
-        if self.is_significant:
-            return f"B is {'higher' if self.b > self.a else 'lower'} than A: {change}"
-        return f"no difference shown: {change}"
+        low, high = self.interval.low, self.interval.high
+        figures = f"{self.b - self.a:+.4f}, 95 % interval {low:+.4f} to {high:+.4f}, p {written(self.p)}"
+        figures += f", {self.questions} questions"
+        if not self.is_significant:
+            return f"no difference shown ({figures})"
+        return f"B is significantly {'worse' if self.is_worse else 'better'} ({figures})"
 
 
 def compare(a: Run, b: Run, *, seed: int = 0) -> list[Difference]:
@@ -58,21 +64,44 @@ def compare(a: Run, b: Run, *, seed: int = 0) -> list[Difference]:
             if row in rows_b and name in rows_a[row] and name in rows_b[row]
         ]
         if pairs:
-            found.append(difference(name, pairs, random.Random(seed)))  # noqa: S311  a bootstrap guards nothing
+            found.append(difference(name, pairs, seed=seed))
     if not found:
         raise NotComparable("the two runs have no measured question in common")
-    return found
+    corrected = holm({one.measure: one.p for one in found})
+    return [replace(one, p=corrected[one.measure]) for one in found]
 
 
-def difference(measure: str, pairs: Sequence[tuple[float, float]], chance: random.Random) -> Difference:
+def difference(measure: str, pairs: Sequence[tuple[float, float]], *, seed: int) -> Difference:
     """Return the difference of one measure; questions are drawn with replacement, each with both its scores."""
-    changes = [b - a for a, b in pairs]
-    means = sorted(fmean(chance.choices(changes, k=len(changes))) for _ in range(ROUNDS))
+    changed = change([b - a for a, b in pairs], seed=seed)
     return Difference(
         measure=measure,
         questions=len(pairs),
         a=fmean(a for a, _ in pairs),
         b=fmean(b for _, b in pairs),
-        low=means[round(ROUNDS * 0.025)],
-        high=means[round(ROUNDS * 0.975) - 1],
+        interval=changed.interval,
+        p=changed.p,
     )
+
+
+def verdict(differences: Sequence[Difference]) -> str:
+    """Return what the comparison comes to, in one sentence."""
+    worse = [one.measure for one in differences if one.is_worse]
+    better = [one.measure for one in differences if one.is_significant and not one.is_worse]
+    if not worse and not better:
+        return (
+            f"Nothing shows that the two runs differ: no measure of {len(differences)} changes by more than chance "
+            f"explains (paired bootstrap, {LEVEL:.0%} level, Holm's correction)."
+        )
+    parts = [f"significantly {how} in {', '.join(names)}" for how, names in (("worse", worse), ("better", better))]
+    said = " and ".join(part for part, names in zip(parts, (worse, better), strict=True) if names)
+    others = len(differences) - len(worse) - len(better)
+    return (
+        f"B is {said}; the other {others} measures show no difference "
+        f"(paired bootstrap, {LEVEL:.0%} level, Holm's correction)."
+    )
+
+
+def written(p: float) -> str:
+    """Return a p-value as people read it."""
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"

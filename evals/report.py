@@ -1,8 +1,7 @@
-"""What a run comes to for a reader: a table with its gates, and a page that lists the worst cases (pure)."""
+"""What a run comes to for a reader: a table with its gates, and what is wrong with each answer (pure)."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 
 import yaml
@@ -41,10 +40,11 @@ class Gate(BaseModel, frozen=True, extra="forbid"):
 
 
 class Task(BaseModel, frozen=True, extra="forbid"):
-    """A data set, the product that answers it, and what the figures must be."""
+    """A data set, the product that answers it (or the recording of one), and what the figures must be."""
 
     dataset: Path
-    profile: str
+    profile: str = ""
+    recording: Path | None = None
     contact: str = ""
     gates: tuple[Gate, ...]
 
@@ -114,37 +114,3 @@ def _faults_of(judged: Judged, row: Row) -> Iterator[str]:
         f"numbers to look at: {', '.join(judged.respelled)}": answered and bool(judged.respelled),
     }
     return (fault for fault, is_there in checks.items() if is_there)
-
-
-def page(run: Run, gates: Sequence[Gate]) -> str:
-    """Return the report as one HTML page: the table, then every question with a fault."""
-    table = "\n".join(_table_row(line) for line in lines(run, gates))
-    cases = sorted(((row, faults(row)) for row in run.rows), key=lambda case: -len(case[1]))
-    worst = [(row, found) for row, found in cases if found]
-    body = "\n".join(_case(row, found) for row, found in worst)
-    return (
-        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>evals: {escape(run.dataset)}</title>'
-        "<style>body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem}"
-        "td,th{padding:.1rem 1rem .1rem 0;text-align:left}.no{color:#b00020}.yes{color:#0a6b2d}"
-        "blockquote{margin:.3rem 0;padding-left:1rem;border-left:3px solid #bbb;white-space:pre-wrap}</style>"
-        f"<h1>{escape(run.dataset)}</h1><table><tr><th>measure<th>value<th>gate</tr>{table}</table>"
-        f"<h2>{len(worst)} of {len(run.rows)} questions with a fault</h2>{body}</html>\n"
-    )
-
-
-def _table_row(line: Line) -> str:
-    verdict = "" if line.holds is None else f'<span class="{"yes" if line.holds else "no"}">{escape(line.bound)}</span>'
-    return f"<tr><td>{escape(line.measure)}<td>{escape(line.value)}<td>{verdict}</tr>"
-
-
-def _case(row: Row, found: Sequence[str]) -> str:
-    said = ""
-    if row.judged:
-        answer = row.judged.answer
-        cited = "".join(
-            f"<li>{escape(citation.document_id)}: {escape(citation.quote)}" for citation in answer.citations
-        )
-        said = f"<blockquote>{escape(answer.text)}</blockquote><ul>{cited}</ul>"
-    items = "".join(f'<li class="no">{escape(one)}' for one in found)
-    title = f"{escape(row.id)} · {escape(row.kind)}{' · unanswerable' if row.unanswerable else ''}"
-    return f"<h3>{title}</h3><p>{escape(row.question)}</p><ul>{items}</ul>{said}"

@@ -6,6 +6,7 @@ from pathlib import Path
 import msgspec
 
 from evals.answer import Answered
+from evals.bootstrap import Interval, intervals
 from evals.retrieve import Ranked
 from evals.sample import Dataset, Sample
 from evals.scorers.answers import answer_f1, holds_answer, mean
@@ -42,16 +43,18 @@ class Row(msgspec.Struct, frozen=True, kw_only=True):
     question: str
     unanswerable: bool
     measures: Mapping[str, float]
+    answers: tuple[str, ...] = ()
     ranked: Ranked | None = None
     judged: Judged | None = None
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True):
-    """A run: the measures that are printed, and the rows that `compare` and `report` read."""
+    """A run: the measures that are printed, how sure they are, and the rows that `compare` and `report` read."""
 
     dataset: str
     measures: Measures
     rows: tuple[Row, ...]
+    intervals: Mapping[str, Interval] = {}
 
 
 def summarise(dataset: Dataset, ranked: Sequence[Ranked], answers: Sequence[Answered], *, contact: str = "") -> Run:
@@ -66,15 +69,19 @@ def summarise(dataset: Dataset, ranked: Sequence[Ranked], answers: Sequence[Answ
             kind=sample.kind,
             question=sample.text,
             unanswerable=sample.unanswerable,
-            measures=row_measures(scores.get(sample.id), judged.get(sample.id)),
+            measures=row_measures(sample, scores.get(sample.id), judged.get(sample.id), by_id.get(sample.id)),
+            answers=sample.answers,
             ranked=by_id.get(sample.id),
             judged=judged.get(sample.id),
         )
         for sample in dataset.samples
     )
     measures: Measures = {"dataset": dataset.name, "queries": len(rows), "judged": len(scores)}
-    measures |= retrieval_measures(rows) | (answer_measures(rows) if answers else {})
-    return Run(dataset=dataset.name, measures=measures, rows=rows)
+
+    def figures(drawn: Sequence[Row]) -> Measures:
+        return retrieval_measures(drawn) | (answer_measures(drawn) if answers else {})
+
+    return Run(dataset=dataset.name, measures=measures | figures(rows), rows=rows, intervals=intervals(rows, figures))
 
 
 def judge(sample: Sample, answer: Answered, dataset: Dataset, *, contact: str) -> Judged:
@@ -96,18 +103,26 @@ def judge(sample: Sample, answer: Answered, dataset: Dataset, *, contact: str) -
     )
 
 
-def row_measures(ranking: RankingScore | None, judged: Judged | None) -> dict[str, float]:
+def row_measures(
+    sample: Sample, ranking: RankingScore | None, judged: Judged | None, found: Ranked | None
+) -> dict[str, float]:
     """Return what two runs are compared by, for one question."""
     measures: dict[str, float] = {}
     if ranking:
         measures |= {"ndcg@10": ranking.ndcg_at_10, "recall@5": ranking.recall_at_5, "mrr": ranking.reciprocal_rank}
+    if found and found.answer_in_top is not None:
+        measures["answer_in_top5"] = float(found.answer_in_top)
     if judged:
+        refused = judged.answer.refused
         scores = {
+            "answered": None if sample.unanswerable else not refused,
+            "refused_rightly": refused if sample.unanswerable else None,
             "correct": judged.correct,
             "answer_f1": judged.f1,
+            "grounded": None if refused else judged.answer.grounded,
             "citation_precision": judged.right_citations,
             "citation_recall": judged.cites_answer,
-            "refused": judged.answer.refused,
+            "wrong_numbers": len(judged.unfounded),
             "seconds": judged.answer.seconds,
         }
         measures |= {name: float(value) for name, value in scores.items() if value is not None}
@@ -116,11 +131,9 @@ def row_measures(ranking: RankingScore | None, judged: Judged | None) -> dict[st
 
 def retrieval_measures(rows: Sequence[Row]) -> Measures:
     """Return the means over the questions that have relevant entries."""
-    found = [row.ranked.answer_in_top for row in rows if row.ranked and row.ranked.answer_in_top is not None]
     waits = score_waits(row.ranked.seconds for row in rows if row.ranked)
     return {
-        **{name: rounded(mean_of(rows, name)) for name in ("ndcg@10", "recall@5", "mrr")},
-        "answer_in_top5": rounded(mean(found)),
+        **{name: rounded(mean_of(rows, name)) for name in ("ndcg@10", "recall@5", "mrr", "answer_in_top5")},
         "search_seconds_median": rounded(waits.median),
     }
 

@@ -1,6 +1,8 @@
 """Data sets are read, runs are summed up, compared and reported; a corpus goes through the product's own pipeline."""
 
 import json
+import random
+from html.parser import HTMLParser
 from pathlib import Path
 
 import msgspec
@@ -8,10 +10,12 @@ import pytest
 
 from chatbot.events import Accepted, Citation, Done, Event, Failed, FinishReason, Token, Usage
 from evals.answer import Answered, answered
+from evals.bootstrap import holm, intervals
 from evals.calibrate import Probe, auroc, fit, halves, judged
-from evals.compare import NotComparable, compare
+from evals.compare import NotComparable, compare, verdict
 from evals.corpus import as_files, document_ids
-from evals.report import Gate, TaskBroken, faults, lines, page, read_task
+from evals.page import page
+from evals.report import Gate, TaskBroken, faults, lines, read_task
 from evals.retrieve import Ranked, ranked
 from evals.sample import Dataset, DatasetBroken, Entry, Sample, read_dataset
 from evals.summary import Row, Run, RunBroken, read_run, summarise, write_run
@@ -165,9 +169,9 @@ def test_a_run_is_written_and_read_again(tmp_path: Path) -> None:
         read_run(tmp_path / "other.json")
 
 
-def rows(values: dict[str, float]) -> Run:
+def rows(values: dict[str, float], measure: str = "mrr") -> Run:
     listed = tuple(
-        Row(id=name, kind="", question="", unanswerable=False, measures={"mrr": value})
+        Row(id=name, kind="", question="", unanswerable=False, measures={measure: value})
         for name, value in values.items()
     )
     return Run(dataset="d", measures={}, rows=listed)
@@ -180,13 +184,46 @@ def test_two_runs_are_compared_over_the_questions_they_share() -> None:
     assert found.questions == 30
     assert found.b - found.a == pytest.approx(2 / 3)
     assert found.is_significant
-    assert found.sentence.startswith("B is higher than A: +0.6667")
+    assert found.sentence.startswith("B is significantly better (+0.6667, 95 % interval +0.5")
+    assert verdict([found]).startswith("B is significantly better in mrr; the other 0 measures show no difference")
 
 
 def test_a_small_difference_is_not_called_one() -> None:
     (found,) = compare(rows({"a": 0.0, "b": 1.0, "c": 0.5}), rows({"a": 1.0, "b": 0.0, "c": 0.6}))
     assert not found.is_significant
     assert found.sentence.startswith("no difference shown")
+    assert verdict([found]).startswith("Nothing shows that the two runs differ")
+
+
+def test_slower_answers_are_worse_ones() -> None:
+    slow, fast = ({f"q{n}": seconds for n in range(40)} for seconds in (9.0, 2.0))
+    (found,) = compare(rows(fast, "seconds"), rows(slow, "seconds"))
+    assert found.is_worse
+    assert "B is significantly worse in seconds" in verdict([found])
+
+
+def test_who_looks_at_many_measures_finds_chance_in_one_of_them() -> None:
+    corrected = holm({"a": 0.01, "b": 0.04, "c": 0.03})
+    assert corrected == pytest.approx({"a": 0.03, "c": 0.06, "b": 0.06})
+    assert holm({"a": 0.9, "b": 0.8}) == {"a": 1.0, "b": 1.0}
+
+
+def test_an_interval_covers_the_truth_about_as_often_as_it_says() -> None:
+    chance = random.Random(7)  # noqa: S311  draws, no secret
+    covered = 0
+    for seed in range(60):
+        drawn = [float(chance.random() < 0.8) for _ in range(120)]
+        found = intervals(drawn, lambda values: {"share": sum(values) / len(values), "count": len(values)}, seed=seed)
+        assert found.keys() == {"share"}
+        covered += found["share"].low <= 0.8 <= found["share"].high
+    assert 52 <= covered <= 60
+
+
+def test_every_score_of_a_summary_has_an_interval_around_it(tmp_path: Path) -> None:
+    run = run_of(tmp_path)
+    scores = {name: value for name, value in run.measures.items() if isinstance(value, float)}
+    assert run.intervals.keys() == scores.keys() >= {"mrr", "correct", "refusal_recall", "answer_seconds_p95"}
+    assert all(run.intervals[name].low <= value <= run.intervals[name].high for name, value in scores.items())
 
 
 def test_runs_over_other_questions_cannot_be_compared() -> None:
@@ -211,6 +248,33 @@ def test_the_page_lists_questions_with_faults_and_escapes_what_was_said(tmp_path
     written_page = page(run, [])
     assert "1 of 2 questions with a fault" in written_page
     assert "&lt;b&gt;9&lt;/b&gt; dollars" in written_page
+
+
+class Addresses(HTMLParser):
+    """Collects whatever a page would fetch, and its plots' labels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fetched: list[str] = []
+        self.plots: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        names = {name for name, _ in attrs}
+        if tag in {"script", "link", "img", "iframe", "object", "embed"} or names & {"src", "href", "xlink:href"}:
+            self.fetched.append(tag)
+        if tag == "svg":
+            self.plots.append(dict(attrs)["aria-label"] or "")
+
+
+def test_the_page_has_plots_and_fetches_nothing(tmp_path: Path) -> None:
+    written_page = page(run_of(tmp_path, text='"><img src=x>'), [Gate(measure="mrr", least=0.9)])
+    read = Addresses()
+    read.feed(written_page)
+    assert read.fetched == []
+    assert read.plots[0].startswith("Scores with their 95 % intervals")
+    assert {"recall@5 by kind of question", "Seconds to the first token"} <= set(read.plots)
+    assert 'class="bad"' in written_page  # the missed gate is drawn as one
+    assert "url(" not in written_page
 
 
 def test_the_task_of_make_evals_is_one() -> None:

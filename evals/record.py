@@ -1,0 +1,168 @@
+"""Records what a model says to the questions of a data set, asked exactly as a turn asks it, for `evals gate`."""
+
+import sys
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import aclosing, asynccontextmanager, contextmanager
+from pathlib import Path
+from uuid import uuid4
+
+import anyio
+from rich.console import Console
+
+from chatbot import answerability
+from chatbot.guard import Verdict, screen
+from chatbot.models import Delta, Models, ModelSettings, Sampling, open_models
+from chatbot.prompt import Prompt, PromptBuilder, load_templates
+from chatbot.retrieval import Found, Retrieval, RetrievalSettings
+from chatbot.scope import outside
+from chatbot.services import TurnSettings
+from chatbot.settings import Settings
+from chatbot.tokenizer import Message
+from evals.corpus import TENANT
+from evals.product import Model, ProductNotStarted, Wanted, child, model
+from evals.recording import Recording, Shown, Spoken, made
+from evals.run import Errand, bar, loaded
+from evals.sample import Sample
+from knowledge.access import EVERY_CUSTOMER, Access
+from knowledge.glossary import load_glossary
+from knowledge.index import Index
+from knowledge.passage import Language, Passage, language_of
+
+SCRIPTED = "scripted"
+BANKS: dict[Language, str] = {"ko": "한빛은행", "en": "Hanbit Bank"}
+
+
+async def record(errand: Errand, console: Console) -> Recording:
+    """Load the corpus, start the model and ask it every question that a customer of today could ask."""
+    samples = [sample for sample in errand.dataset.samples if sample.as_of is None]
+    async with loaded(errand.dataset, errand.settings, errand.wanted.data, console) as (services, _):
+        console.print(f"starting the model (profile {errand.wanted.profile})", highlight=False)
+        async with speaking(errand.wanted) as models:
+            recorder = Recorder(models, services.index)
+            with bar(console) as progress:
+                answers = [await recorder.ask(sample) for sample in progress.track(samples, description="answers")]
+            named = made(errand.dataset, model=models.model, profile=errand.wanted.profile)
+    return Recording(made=named, passages=recorder.shown, answers=tuple(answers))
+
+
+@asynccontextmanager
+async def speaking(wanted: Wanted) -> AsyncGenerator[Models]:
+    """Run the model of a profile while the block runs; the profile `scripted` is the one without weights."""
+    scripted_one = wanted.profile == SCRIPTED
+    tokenizer = wanted.data / "tokenizer" if scripted_one else wanted.weights / wanted.profile
+    starting = scripted(wanted, tokenizer) if scripted_one else model(wanted)
+    served = await anyio.to_thread.run_sync(starting.__enter__)
+    try:
+        endpoints = {"llm_urls": served.url, "llm_tokenizer": tokenizer, "llm_profile": wanted.profile}
+        async with open_models(ModelSettings.model_validate(endpoints)) as models:
+            yield models
+    finally:
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(starting.__exit__, None, None, None)
+
+
+@contextmanager
+def scripted(wanted: Wanted, tokenizer: Path) -> Iterator[Model]:
+    """Run the scripted model, which quotes the passage that fits best, while the block runs.
+
+    Raises:
+        ProductNotStarted: see its log.
+    """
+    log = wanted.data / "logs" / "scripted.err"
+    command = [sys.executable, "-m", "llm_server.scripted", "--tokenizer-folder", str(tokenizer)]
+    with child(command, log=log, environment=wanted.environment) as process:
+        line = process.stdout.readline() if process.stdout else ""
+        if not line.startswith("ready "):
+            raise ProductNotStarted(f"the scripted model did not start: see {log}")
+        yield Model(url=line.split()[1], pid=process.pid)
+
+
+class Recorder:
+    """Asks as a turn does, and keeps every passage that was shown."""
+
+    def __init__(self, models: Models, index: Index) -> None:
+        fields = Settings.model_fields
+        self.shown: dict[tuple[str, int, int], Shown] = {}
+        self._models = models
+        self._retrieval = Retrieval(index, RetrievalSettings(), load_glossary(), own_names=tuple(BANKS.values()))
+        self._prompts = PromptBuilder(
+            load_templates(),
+            models.tokenizer,
+            banks=BANKS,
+            passage_tokens=fields["passage_tokens"].default,
+        )
+
+    async def ask(self, sample: Sample) -> Spoken:
+        """Return the evidence for a question and what the model said, as far as the product would have asked it."""
+        screened = screen(sample.text)
+        if screened.verdict is not Verdict.OK or outside(screened.text, tuple(BANKS.values())) is not None:
+            return Spoken(id=sample.id)
+        access = Access(tenant=TENANT, groups=frozenset({EVERY_CUSTOMER}), as_of=2**33)
+        found = await self._retrieval.find(screened.text, earlier=sample.earlier, access=access)
+        language = language_of(screened.text)
+        prompt = self._prompts.build(
+            screened.text,
+            history=[Message(said.role, said.text) for said in sample.history],
+            passages=[hit.passage for hit in found.hits],
+            language=language,
+        )
+        unknown = await self._retrieval.unknown(screened.text, found)
+        probes, held = await self._probes(found, prompt, unknown, language)
+        return Spoken(
+            id=sample.id,
+            passages=tuple(self._keep(hit.passage) for hit in found.hits[: prompt.passages]),
+            dense=tuple(round(hit.dense, 4) for hit in found.hits),
+            terms=tuple(round(hit.terms, 4) for hit in found.hits),
+            probes=tuple(round(probe, 4) for probe in probes),
+            unknown=round(unknown, 4),
+            wording=found.wording,
+            said=await self._said(prompt) if held else None,
+        )
+
+    async def _probes(
+        self, found: Found, prompt: Prompt, unknown: float, language: Language
+    ) -> tuple[list[float], bool]:
+        """Return the model's probabilities, passage by passage until one is enough, and whether one was."""
+        settings = TurnSettings().answerability
+        said: list[float] = []
+        if answerability.nothing_near(found.hits, settings):
+            return said, False
+        for probe in prompt.probes:
+            said.append(
+                await self._models.probability(
+                    probe,
+                    of=("예", "Yes"),
+                    against=("아니오", "No"),
+                    conversation_id=uuid4().hex,
+                    cache_salt=TENANT,
+                )
+            )
+            if answerability.score(found.hits, said, unknown, language, settings) >= settings.threshold:
+                return said, True
+        return said, False
+
+    async def _said(self, prompt: Prompt) -> str:
+        text = ""
+        stream = self._models.stream(
+            prompt.answer,
+            sampling=Sampling(max_tokens=TurnSettings().max_answer_tokens, temperature=TurnSettings().temperature),
+            conversation_id=uuid4().hex,
+            cache_salt=TENANT,
+        )
+        async with aclosing(stream) as deltas:
+            async for delta in deltas:
+                text += delta.text if isinstance(delta, Delta) else ""
+        return text
+
+    def _keep(self, passage: Passage) -> tuple[str, int, int]:
+        shown = Shown(
+            document_id=passage.document_id,
+            version=passage.version,
+            n=passage.n,
+            title=passage.title,
+            section=passage.section,
+            text=passage.text,
+            language=passage.language,
+            page=passage.page,
+        )
+        return self.shown.setdefault(shown.key, shown).key
