@@ -10,7 +10,6 @@ import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from functools import partial
 from importlib.resources import files
 from typing import Literal, NewType, cast
 
@@ -116,7 +115,7 @@ class AnswerLog:
         breaker: RedisBreaker,
         settings: AnswerLogSettings,
         *,
-        line: RedisLine | None = None,
+        line: RedisLine,
         readers: Redis | None = None,
     ) -> None:
         """`line` carries the appends, `readers` those who wait in Redis, so that they keep no command waiting."""
@@ -169,8 +168,10 @@ class AnswerLog:
         for n, event in enumerate(written.events, written.first):
             args += [n, event.name, to_json(event)]
         keys = [part(tenant, answer_id) for part in (_hash, _stream, _tokens)]
-        append = partial(self._line.run, self._append) if self._line else self._append
-        standing = Standing(await self._breaker.call(partial(append, [*keys, _open(tenant)], args)))
+        keys.append(_open(tenant))
+        standing = Standing(
+            await self._breaker.call_within(lambda left: self._line.run(self._append, keys, args, within=left))
+        )
         if standing is Standing.REPLACED:
             raise WriterReplaced(answer_id)
         return standing

@@ -54,9 +54,17 @@ class RedisBreaker:
         Raises:
             StoreUnavailable: the breaker is open, or the command was late, lost its connection or was refused by Redis.
         """
+        return await self.call_within(lambda seconds: in_time(command, seconds))
+
+    async def call_within(self, command: Callable[[float], Awaitable[T]]) -> T:
+        """Await `command(seconds)`, which raises TimeoutError itself when it took longer.
+
+        Raises:
+            StoreUnavailable: the breaker is open, or the command was late, lost its connection or was refused by Redis.
+        """
         deadline = self._admit()
         try:
-            reply = await in_time(command, deadline)
+            reply = await command(deadline)
         except (TimeoutError, RedisConnectionError, RedisTimeoutError, RedisClusterException, OSError) as exc:
             self._open(exc)
             raise StoreUnavailable from exc
@@ -90,11 +98,17 @@ class RedisBreaker:
         self._next_probe = None
 
 
+def more_time(due: float) -> float:
+    """Return the seconds that a command gets after its deadline has passed.
+
+    When the event loop itself was late to notice, the reply may lie unread in the socket, and a busy process would call
+    a healthy Redis away: such a command gets 50 ms more.
+    """
+    return GRACE_SECONDS if asyncio.get_running_loop().time() - due > LATE_SECONDS else 0.0
+
+
 async def in_time(command: Callable[[], Awaitable[T]], seconds: float) -> T:
     """Await `command()`, at most `seconds` long by Redis's fault.
-
-    When the event loop itself was late to notice the deadline, the reply may lie unread in the socket, and a busy
-    process would call a healthy Redis away: such a command gets 50 ms more.
 
     Raises:
         TimeoutError: no reply in time.
@@ -104,8 +118,7 @@ async def in_time(command: Callable[[], Awaitable[T]], seconds: float) -> T:
     async with asyncio.timeout(None) as scope:
 
         def expire() -> None:
-            late = loop.time() - due > LATE_SECONDS
-            scope.reschedule(loop.time() + (GRACE_SECONDS if late else 0))
+            scope.reschedule(loop.time() + more_time(due))
 
         timer = loop.call_at(due, expire)
         try:

@@ -68,7 +68,7 @@ class Plan:
     strict_calls: int = 5
     ledger_rounds: int = 7
     ledger_calls: int = 300
-    log_calls: int = 8
+    log_calls: int = 14
     documents: int = 12
 
 

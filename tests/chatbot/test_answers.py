@@ -15,6 +15,7 @@ from chatbot.answers import Answers, AnswersSettings
 from chatbot.errors import ForeignEventId, LogLost, NotFound
 from chatbot.events import Done, Event, FinishReason, Notice, Token, Usage
 from chatbot.redis_breaker import RedisBreaker, RedisBreakerSettings
+from chatbot.redis_line import RedisLine, open_line
 from chatbot.running import Running
 from knowledge.identity import Principal
 
@@ -36,8 +37,10 @@ def new_running(who: Principal) -> Running:
 
 
 @pytest.fixture
-def answer_log(redis: Redis) -> AnswerLog:
-    return AnswerLog(redis, RedisBreaker(RedisBreakerSettings(slow_after=2)), AnswerLogSettings(block=0.2))
+async def answer_log(redis: Redis) -> AsyncGenerator[AnswerLog]:
+    async with open_line(redis) as line:
+        breaker = RedisBreaker(RedisBreakerSettings(slow_after=2))
+        yield AnswerLog(redis, breaker, AnswerLogSettings(block=0.2), line=line)
 
 
 @pytest.fixture
@@ -188,7 +191,7 @@ async def test_a_reader_that_cannot_resume_ends_the_answer_at_once(answer_log: A
 
 async def test_without_redis_the_stream_goes_on_with_a_notice(tasks: TaskGroup) -> None:
     nowhere = Redis(host="127.0.0.1", port=1)
-    log = AnswerLog(nowhere, RedisBreaker(RedisBreakerSettings()), AnswerLogSettings())
+    log = AnswerLog(nowhere, RedisBreaker(RedisBreakerSettings()), AnswerLogSettings(), line=RedisLine(nowhere))
     answers, running = Answers(log, tasks, AnswersSettings()), new_running(customer())
     await answers.start(running, speak, passages=[])
     with anyio.fail_after(5):

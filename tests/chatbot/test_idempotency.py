@@ -12,6 +12,7 @@ from chatbot.answer_log import AnswerId, AnswerLog, AnswerLogSettings
 from chatbot.errors import KeyReused, Overloaded, RateLimited, StoreUnavailable
 from chatbot.idempotency import Begun, IdempotencyKeys, IdempotencySettings
 from chatbot.redis_breaker import RedisBreaker, RedisBreakerSettings
+from chatbot.redis_line import RedisLine
 from knowledge.identity import Principal
 
 pytestmark = [pytest.mark.anyio, pytest.mark.services]
@@ -32,7 +33,7 @@ class Beginner:
     """Begins answers with a log, as the product does, and counts them."""
 
     def __init__(self, redis: Redis, who: Principal) -> None:
-        self.log = AnswerLog(redis, RedisBreaker(PATIENT), AnswerLogSettings())
+        self.log = AnswerLog(redis, RedisBreaker(PATIENT), AnswerLogSettings(), line=RedisLine(redis))
         self.who = who
         self.begun: list[AnswerId] = []
 

@@ -18,6 +18,7 @@ from chatbot.answers import Answers, AnswersSettings, Why
 from chatbot.errors import Draining, NotFound
 from chatbot.events import Done, FinishReason, Token, Usage
 from chatbot.redis_breaker import RedisBreaker, RedisBreakerSettings
+from chatbot.redis_line import open_line
 from chatbot.running import Running
 from knowledge.identity import Principal
 
@@ -90,9 +91,10 @@ async def redis(redis_url: str) -> AsyncGenerator[Redis]:
 
 
 @pytest.fixture
-def answer_log(redis: Redis) -> AnswerLog:
+async def answer_log(redis: Redis) -> AsyncGenerator[AnswerLog]:
     patient = RedisBreaker(RedisBreakerSettings(slow_after=5))
-    return AnswerLog(redis, patient, AnswerLogSettings(block=0.2, lease=LEASE))
+    async with open_line(redis) as line:
+        yield AnswerLog(redis, patient, AnswerLogSettings(block=0.2, lease=LEASE), line=line)
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ pytestmark = pytest.mark.anyio
 ECHO = "redis.call('INCR', KEYS[1]) return ARGV[1]"
 FAULTY = "return redis.call('INCR', 'no', 'number')"
 ROUNDS = 200
+WITHIN = 5.0
 
 
 @pytest.fixture
@@ -39,7 +40,7 @@ async def test_everybody_gets_their_own_reply_also_beside_refusals(client: Redis
 
     async def ask(n: int) -> None:
         try:
-            said[n] = await line.run(echo if n % 5 else faulty, ["n"], [n])
+            said[n] = await line.run(echo if n % 5 else faulty, ["n"], [n], within=WITHIN)
         except ResponseError as refused:
             said[n] = refused
 
@@ -54,36 +55,36 @@ async def test_everybody_gets_their_own_reply_also_beside_refusals(client: Redis
 
 async def test_a_script_that_redis_has_forgotten_is_loaded_again(client: Redis, line: RedisLine) -> None:
     echo = client.register_script(ECHO)
-    assert await line.run(echo, ["n"], ["a"]) == b"a"
+    assert await line.run(echo, ["n"], ["a"], within=WITHIN) == b"a"
     await client.script_flush()
-    assert await line.run(echo, ["n"], ["b"]) == b"b"
+    assert await line.run(echo, ["n"], ["b"], within=WITHIN) == b"b"
 
 
 async def test_a_restarted_redis_is_found_again_at_once(server: Server, client: Redis, line: RedisLine) -> None:
     echo = client.register_script(ECHO)
-    await line.run(echo, ["n"], ["a"])
+    await line.run(echo, ["n"], ["a"], within=WITHIN)
     server.restart()
-    assert await line.run(echo, ["n"], ["b"]) == b"b"
+    assert await line.run(echo, ["n"], ["b"], within=WITHIN) == b"b"
 
 
 async def test_who_gives_up_on_a_hung_redis_leaves_no_reply_to_the_next(
     server: Server, client: Redis, line: RedisLine
 ) -> None:
     echo = client.register_script(ECHO)
-    await line.run(echo, ["n"], ["a"])
+    await line.run(echo, ["n"], ["a"], within=WITHIN)
     server.signal(signal.SIGSTOP)
     async with asyncio.TaskGroup() as tasks:
-        waiting = tasks.create_task(line.run(echo, ["n"], ["beside it"]))
+        waiting = tasks.create_task(line.run(echo, ["n"], ["beside it"], within=WITHIN))
         with pytest.raises(TimeoutError):
-            await asyncio.wait_for(line.run(echo, ["n"], ["late"]), 0.1)
+            await line.run(echo, ["n"], ["late"], within=0.1)
         server.signal(signal.SIGCONT)
     assert waiting.result() == b"beside it", "it is asked again on the next connection"
-    assert await line.run(echo, ["n"], ["next"]) == b"next"
+    assert await line.run(echo, ["n"], ["next"], within=WITHIN) == b"next"
 
 
 async def test_without_redis_it_says_so() -> None:
     nowhere = Redis.from_url(f"redis://127.0.0.1:{free_port()}/0")
     async with open_line(nowhere) as line:
         with pytest.raises((RedisError, OSError)):
-            await line.run(nowhere.register_script(ECHO), ["n"], ["a"])
+            await line.run(nowhere.register_script(ECHO), ["n"], ["a"], within=WITHIN)
     await nowhere.aclose()
