@@ -7,9 +7,11 @@ from pathlib import Path
 from uuid import uuid4
 
 import anyio
+import stamina
 from rich.console import Console
 
 from chatbot import answerability
+from chatbot.errors import IndexUnavailable, ModelUnavailable, Overloaded
 from chatbot.guard import Verdict, screen
 from chatbot.models import Delta, Models, ModelSettings, Sampling, open_models
 from chatbot.prompt import Prompt, PromptBuilder, load_templates
@@ -92,6 +94,8 @@ class Recorder:
             passage_tokens=fields["passage_tokens"].default,
         )
 
+    # Nobody waits for a recording: a machine that is busy with other things is no fault.
+    @stamina.retry(on=(IndexUnavailable, ModelUnavailable, Overloaded), attempts=20, timeout=900.0, wait_max=30.0)
     async def ask(self, sample: Sample) -> Spoken:
         """Return the evidence for a question and what the model said, as far as the product would have asked it."""
         screened = screen(sample.text)
