@@ -32,14 +32,32 @@ _OWN_ACCOUNT: Final = re.compile(
     r"(?:제|내|저의|나의)\s*(?:\S+\s*){0,2}?(?:통장|계좌|카드|대출|적금|예금)\S*\s*(?:\S+\s*){0,2}?"
     r"(?:잔액|얼마\s*(?:있|남|썼)|거래\s*내역|언제\s*만기|상태|결제일이\s*언제|왜\s)"
     r"|(?:신청한|접수한|맡긴)\s*(?:\S+\s*){0,3}?(?:어디까지|진행|언제\s*나오|결과|됐나|되었나)"
-    r"|\bmy (?:\w+ ){0,2}(?:balance|transactions?|statement balance|application status|credit score)\b"
-    r"|\b(?:how much (?:money )?(?:is|do i have) (?:left )?(?:in|on) my)\b"
-    r"|\bwhy (?:was|is|did|has|were) my (?:\w+ ){0,3}(?:declined|rejected|refused|blocked|charged|not approved)\b",
+    r"|(?<!how do i )(?<!how can i )(?<!where can i )(?<!how to )"
+    r"\b(?:what(?:'s| is| are| was| were)|show(?: me)?|tell me|give me|check|look up|see|list|read(?: me)?|know)"
+    r" (?:\w+ ){0,2}?my (?:\w+ ){0,2}(?:balance|transactions?|application status|credit score|credit limit"
+    r"|spending)\b"
+    r"|\bhow much (?:money )?(?:is|do i have|have i|is there|did i) (?:got )?(?:left |spend |spent )?(?:in|on"
+    r"|with) my\b"
+    r"|\b(?:status|progress) of my (?:\w+ ){0,2}(?:application|loan|request|claim|complaint|card order)\b"
+    r"|\bwhy (?:was|is|did|has|were) my (?:\w+ ){0,2}(?:application|loan|mortgage|request|credit)\b[^.?]{0,20}"
+    r"\b(?:declined|rejected|refused|denied|turned down|not approved)\b"
+    r"|\bwhy (?:was|were) my (?:\w+ ){0,2}(?:card|payment|transfer|account)\b[^.?]{0,40}\b(?:declined|rejected|refused"
+    r"|blocked|frozen)\b[^.?]{0,40}\b(?:yesterday|today|this (?:morning|afternoon|evening)|last (?:night|week)"
+    r"|just now)\b",
     re.IGNORECASE,
 )
+_PRICE_KO: Final = (
+    r"(?:금리|이율|환율|주가|시세|가격|집값|주식|코스피|코스닥|달러|엔화|유로|물가|비트코인|코인|금값|채권|펀드)"
+)
+_PRICE_EN: Final = (
+    r"\b(?:rates?|dollar|yen|euro|won|prices?|markets?|stocks?|shares?|inflation|bitcoin|crypto\w*|kospi|gold)\b"
+)
 _FORECAST: Final = re.compile(
-    r"(?:오를|내릴|떨어질|상승할|하락할|인상될|인하될|바뀔)까|(?:오르|내리|떨어지)(?:나요|겠)|전망|예측|어떻게 될까"
-    r"|\bwill\b[^.?]{0,60}\b(?:next (?:week|month|year|quarter)|tomorrow|in the future|go up|go down|rise|fall|drop)\b"
+    rf"{_PRICE_KO}[^.?\n]{{0,40}}(?:(?:오를|내릴|떨어질|상승할|하락할|인상될|인하될|바뀔)까"
+    r"|(?:오르|내리|떨어지)(?:나요|겠)|어떻게 될까)"
+    r"|전망|예측"
+    rf"|(?=[^.?\n]*{_PRICE_EN})[^.?\n]*\bwill\b[^.?\n]{{0,60}}\b(?:next (?:week|month|year|quarter)|tomorrow"
+    r"|in the future|go up|go down|rise|fall|drop|be (?:higher|lower))\b"
     r"|\b(?:forecast|predict|outlook)\b",
     re.IGNORECASE,
 )

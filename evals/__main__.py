@@ -26,6 +26,7 @@ from evals.calibrate import fitted, probe, read_probes, write_probes
 from evals.compare import NotComparable, compare, verdict
 from evals.corpus import CorpusNotLoaded
 from evals.gate import gated
+from evals.guarded import DOCUMENTS, is_labelled, run_guarded
 from evals.page import page
 from evals.product import ProductNotStarted, Wanted, end_like_ctrl_c
 from evals.record import record
@@ -112,14 +113,18 @@ def run(  # noqa: PLR0917  a command takes its options
     contact: Annotated[str, typer.Option(help="The bank's telephone number, which needs no citation.")] = "1599-0000",
     data_dir: Annotated[Path, typer.Option(help="With --against: whose demo key signs our tokens.")] = Path(".data"),
 ) -> None:
-    """Score a data set and print one JSON line."""
+    """Score a data set and print one JSON line; of a labelled set, what is stopped before any model is asked."""
     with one_sentence(), tempfile.TemporaryDirectory(prefix="evals-") as folder:
         there = None
         if against is not None:
             signer = LocalSigner(key_pair(data_dir)[0].read_text("ascii"))
             there = Against(url=against, signer=signer)
-        what = errand(dataset, limit=limit, answers=answers, profile=profile, data=Path(folder), split=split)
-        done = do(what.told(contact), there)
+        if is_labelled(dataset):
+            bank = errand(DOCUMENTS, limit=None, answers=False, profile=profile, data=Path(folder))
+            done = anyio.run(partial(run_guarded, dataset, bank, Console(stderr=True), limit=limit))
+        else:
+            what = errand(dataset, limit=limit, answers=answers, profile=profile, data=Path(folder), split=split)
+            done = do(what.told(contact), there)
     if output is not None:
         write_run(done, output)
     between = {name: [interval.low, interval.high] for name, interval in done.intervals.items()}

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from knowledge.identifiers import Identifier, Kind, find_identifiers
-from knowledge.injections import Finding, Trick, find_injection
+from knowledge.injections import Finding, find_injection
 from knowledge.passage import Language, language_of
+from knowledge.tricks import Trick
 
 __all__ = ["Finding", "Identifier", "Kind", "Masked", "Trick", "find_identifiers", "find_injection", "mask"]
 

@@ -16,6 +16,8 @@ NAMES = ("한빛은행", "Hanbit Bank")
         ("어제 접수한 카드 신청 어디까지 진행됐어요?", Outside.OWN_ACCOUNT),
         ("Why was my loan application rejected?", Outside.OWN_ACCOUNT),
         ("What is my account balance?", Outside.OWN_ACCOUNT),
+        ("Show me my last transactions", Outside.OWN_ACCOUNT),
+        ("How much money is in my account?", Outside.OWN_ACCOUNT),
         ("내년에 금리가 떨어질까요?", Outside.FORECAST),
         ("Will mortgage rates fall next year?", Outside.FORECAST),
         ("지금 비트코인 사도 될까요?", Outside.ADVICE),
@@ -38,6 +40,11 @@ def test_questions_outside_the_documents(question: str, why: Outside) -> None:
         "What does Hanbit Bank charge for a replacement card?",
         "How do I close my account?",
         "대출 금리가 오르면 언제부터 적용되나요?",
+        "한도를 조회하면 신용점수가 떨어지나요?",
+        "How do I cancel my transaction?",
+        "How can I check the exchange rate applied to my transaction?",
+        "My card payment was declined, what can I do?",
+        "Will I need to order a new card since mine expires next month?",
     ],
 )
 def test_questions_that_documents_may_answer(question: str) -> None:

@@ -1,0 +1,132 @@
+"""Reads text that hides what it says: escapes, codes, look-alike letters, letters spaced out, leetspeak, reversal.
+
+Pure. `fold` gives the text as a model would read it; `disguises` yields what else it may say, only where it differs.
+"""
+
+import base64
+import binascii
+import codecs
+import html
+import re
+import unicodedata
+from collections.abc import Callable, Iterator
+from typing import Final
+from urllib.parse import unquote
+
+_UNSEEN: Final = dict.fromkeys(
+    map(
+        ord,
+        "\u200b\u200c\u200d\u2060\ufeff\u00ad\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u180e\u200e\u200f",
+    )
+)
+_BLANKS: Final = re.compile(r"[ \t\xa0\u3000]+")
+_INVISIBLE: Final = re.compile(
+    r"(?<=[^\W_])[\u200b-\u200d\u2060\ufeff\u00ad]+(?=[^\W_])|[\u202a-\u202e\u2066-\u2069]"
+    r"|[\U000e0000-\U000e007f]"
+)
+# Letters of other scripts, and small capitals, that look like Latin ones.
+_LOOKALIKES: Final = {
+    ord(other): latin
+    for latin, others in {
+        "a": "аαᴀɑ", "b": "вʙƅ", "c": "сᴄϲ", "d": "ԁᴅ", "e": "еεᴇє", "f": "ғ", "g": "ɡɢց", "h": "һʜн", "i": "іιɪı",
+        "j": "јᴊ", "k": "кκᴋ", "l": "ӏʟł", "m": "мᴍ", "n": "ոɴп", "o": "оοσᴏøօ", "p": "рρᴘ", "q": "ԛ", "r": "гʀ",
+        "s": "ѕꜱ", "t": "тτᴛ", "u": "υᴜս", "v": "νᴠѵ", "w": "ԝᴡѡω", "x": "хχ", "y": "уʏү", "z": "ᴢ",
+        "A": "АΑ", "B": "ВΒ", "C": "СϹ", "E": "ЕΕ", "H": "НΗ", "I": "ІΙӀ", "J": "Ј", "K": "КΚ", "M": "МΜ", "N": "Ν",
+        "O": "ОΟ", "P": "РΡ", "S": "Ѕ", "T": "ТΤ", "X": "ХΧ", "Y": "УΥ", "Z": "Ζ",
+    }.items()
+    for other in others
+}  # fmt: skip
+_LEET: Final = str.maketrans("013457$@!|", "oieastsail")
+_LEET_WORD: Final = re.compile(r"(?<!\S)(?=\S*[A-Za-z])(?=\S*[013457$@!|])[A-Za-z013457$@!|]{3,}(?=[\s.,?;:]|$)")
+# Four or more single letters or syllables with the same thing between them.
+_SPACED: Final = re.compile(r"(?<![^\W_])[^\W\d_](?:([ .\-_*/|,])[^\W\d_])(?:\1[^\W\d_]){2,}(?![^\W_])")
+_BASE64: Final = re.compile(r"(?<![A-Za-z0-9+/=_-])[A-Za-z0-9+/_-]{16,}={0,2}(?![A-Za-z0-9+/=_-])")
+_BASE32: Final = re.compile(r"(?<![A-Z2-7=])[A-Z2-7]{16,}={0,6}(?![A-Z2-7=])")
+_HEX: Final = re.compile(r"(?<![0-9A-Fa-f])(?:[0-9A-Fa-f]{2}[ :]?){10,}(?![0-9A-Fa-f])")
+_UNICODE_ESCAPE: Final = re.compile(r"\\u([0-9a-fA-F]{4})|\\x([0-9a-fA-F]{2})|\\U([0-9a-fA-F]{8})")
+
+
+def fold(text: str) -> str:
+    """Return the text as a model would read it: compatibility forms folded, invisible characters gone."""
+    return _BLANKS.sub(" ", unicodedata.normalize("NFKC", text).translate(_UNSEEN))
+
+
+def invisible(text: str) -> str | None:
+    """Return the characters that nobody sees, inside words or turning their direction, as escapes."""
+    found = _INVISIBLE.search(text)
+    return ascii(found.group())[:40] if found else None
+
+
+def disguises(text: str) -> Iterator[str]:
+    """Yield what a text says once a disguise is taken off, for each that changes it."""
+    seen = {fold(text)}
+    # Blanks are still as they came: letters that are spaced out have wider gaps between their words.
+    plain = unicodedata.normalize("NFKC", text).translate(_UNSEEN)
+    for take_off in (_unescaped, _latin, _unspaced, _unleeted, _rot13, _backwards):
+        uncovered = _BLANKS.sub(" ", take_off(plain))
+        if uncovered not in seen:
+            seen.add(uncovered)
+            yield uncovered
+
+
+def decoded(plain: str) -> Iterator[tuple[str, str]]:
+    """Yield each run of Base64, Base32 or hexadecimal that decodes to text, with the text."""
+    for pattern, decode in ((_BASE32, _from_base32), (_HEX, bytes.fromhex), (_BASE64, _from_base64)):
+        for found in pattern.finditer(plain):
+            text = _readable(found.group(), decode)
+            if text is not None:
+                yield found.group(), text
+
+
+def _unescaped(plain: str) -> str:
+    text = html.unescape(plain) if "&" in plain else plain
+    text = unquote(text) if "%" in text else text
+    return _UNICODE_ESCAPE.sub(_character, text) if "\\" in text else text
+
+
+def _character(found: re.Match[str]) -> str:
+    code = int(found.group(1) or found.group(2) or found.group(3), 16)
+    return chr(code) if code < 0x110000 else found.group()
+
+
+def _latin(plain: str) -> str:
+    if plain.isascii():
+        return plain
+    stripped = "".join(c for c in unicodedata.normalize("NFD", plain) if not "\u0300" <= c <= "\u036f")
+    return unicodedata.normalize("NFC", stripped).translate(_LOOKALIKES)
+
+
+def _unspaced(plain: str) -> str:
+    """Join letters that stand alone; where words are set apart by more, they stay words."""
+    return _SPACED.sub(lambda found: found.group().replace(found.group(1), ""), plain)
+
+
+def _unleeted(plain: str) -> str:
+    return _LEET_WORD.sub(lambda found: found.group().translate(_LEET), plain)
+
+
+def _rot13(plain: str) -> str:
+    return codecs.encode(plain, "rot13")
+
+
+def _backwards(plain: str) -> str:
+    return plain[::-1]
+
+
+def _from_base64(token: str) -> bytes:
+    bare = token.rstrip("=").translate(str.maketrans("-_", "+/"))
+    return base64.b64decode(bare + "=" * (-len(bare) % 4), validate=True)
+
+
+def _from_base32(token: str) -> bytes:
+    bare = token.rstrip("=")
+    return base64.b32decode(bare + "=" * (-len(bare) % 8))
+
+
+def _readable(token: str, decode: Callable[[str], bytes]) -> str | None:
+    try:
+        text = decode(token.replace(":", " ") if decode is bytes.fromhex else token).decode("utf-8")
+    except (binascii.Error, UnicodeDecodeError, ValueError):
+        return None
+    readable = sum(char.isalnum() or char in " .,:;'\"?!-_\n" for char in text)
+    return text if len(text) >= 8 and readable >= 0.9 * len(text) else None
