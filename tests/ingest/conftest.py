@@ -1,4 +1,4 @@
-"""A tiny embedding model and real services over it: embedded Qdrant, SQLite and a blob folder of the test's own."""
+"""A tiny embedding model and real services over it: embedded Qdrant, a database and a blob folder of the test's own."""
 
 from collections.abc import AsyncGenerator
 from dataclasses import replace
@@ -61,9 +61,14 @@ def tokenizer(weights: Path) -> Tokenizer:
 
 
 @pytest.fixture
-def settings(weights: Path, tmp_path: Path, redis_url: str) -> Settings:
-    queue = DeliverySettings(queue=f"ingest-{uuid4().hex}")
-    return Settings(weights_dir=weights, data_dir=tmp_path / "data", redis_url=SecretStr(redis_url), delivery=queue)
+def settings(weights: Path, tmp_path: Path, redis_url: str, database_url: str) -> Settings:
+    return Settings(
+        weights_dir=weights,
+        data_dir=tmp_path / "data",
+        database_url=SecretStr(database_url),
+        redis_url=SecretStr(redis_url),
+        delivery=DeliverySettings(queue=f"ingest-{uuid4().hex}"),
+    )
 
 
 class Clock:

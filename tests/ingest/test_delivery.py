@@ -173,6 +173,7 @@ async def run_until_finished(services: Services, job_id: str) -> None:
         group.cancel_scope.cancel()
 
 
+@pytest.mark.both_databases
 async def test_pending_jobs_are_those_that_nobody_works_on(services: Services, clock: Clock) -> None:
     received = await hand_in(services)
     assert await services.queue.pending(now=clock.now, silent_for=10) == []
@@ -182,6 +183,7 @@ async def test_pending_jobs_are_those_that_nobody_works_on(services: Services, c
     assert await services.queue.pending(now=clock.now + LEASE_SECONDS, silent_for=10) == [received.job.id]
 
 
+@pytest.mark.both_databases
 async def test_a_job_whose_worker_dies_each_time_is_a_dead_letter_until_somebody_wants_it_again(
     services: Services, clock: Clock
 ) -> None:

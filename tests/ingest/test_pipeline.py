@@ -122,6 +122,7 @@ async def test_only_a_draft_can_be_approved(services: Services) -> None:
         await activate(received.version.key, "lee", services, now=NOON)
 
 
+@pytest.mark.both_databases
 async def test_fifty_identical_uploads_are_one_document_and_one_job(services: Services) -> None:
     received: list[Received] = []
 
@@ -154,6 +155,7 @@ async def test_a_job_left_open_by_a_crash_takes_no_approval_back(services: Servi
     assert await services.queue.waiting() == 0
 
 
+@pytest.mark.both_databases
 async def test_the_same_bytes_with_other_metadata_are_refused_by_name(services: Services) -> None:
     received = await hand_in(services)
     with pytest.raises(DuplicateContent) as refused:
@@ -163,6 +165,7 @@ async def test_the_same_bytes_with_other_metadata_are_refused_by_name(services: 
     assert other_bank.is_new
 
 
+@pytest.mark.both_databases
 async def test_a_broken_file_fails_with_its_reason_and_is_tried_again_when_handed_in_again(services: Services) -> None:
     locked = samples.pdf(password="1234")
     failed = await take_in(services, await hand_in(services, locked))
@@ -193,6 +196,7 @@ async def test_what_cannot_be_is_refused_before_anything_is_stored(services: Ser
     assert await services.queue.waiting() == 0
 
 
+@pytest.mark.both_databases
 async def test_a_job_whose_owner_lapsed_is_taken_up_and_its_half_written_points_are_replaced(
     services: Services, clock: Clock
 ) -> None:
@@ -211,6 +215,7 @@ async def test_a_job_whose_owner_lapsed_is_taken_up_and_its_half_written_points_
     assert left.text not in {passage.text for passage in stored}
 
 
+@pytest.mark.both_databases
 async def test_windows_that_a_crash_kept_from_the_index_are_written_at_the_next_start(services: Services) -> None:
     version = await take_in(services, await hand_in(services))
     await services.decisions.approve(version.key, Decided(by="lee", at=NOON))
