@@ -1,4 +1,4 @@
-"""The `chatbot` command: serve the chat API, make a demo token, verify the audit trail, stop it in an emergency."""
+"""The `chatbot` command: serve the chat API, make a demo token, verify and replay what it said, stop it."""
 
 import asyncio
 import time
@@ -6,19 +6,26 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Annotated, Literal
 
+import msgspec
 import typer
 from pydantic import ValidationError
 
 from chatbot.app import create_app
+from chatbot.archive import Replayed
+from chatbot.archive_report import replay_elsewhere, report
 from chatbot.audit import Audit
 from chatbot.audit_chain import Problem
+from chatbot.audit_replay import replay
+from chatbot.errors import ChatError, NotFound
 from chatbot.local_identity import LocalSigner, key_pair
 from chatbot.pool import ModelsMisconfigured
 from chatbot.serving import PortTaken, bind, listening, until_told
 from chatbot.settings import Settings
-from chatbot.wiring import open_services
+from chatbot.tokenizer import TokenizerError
+from chatbot.wiring import open_archive, open_services
 from knowledge.database import open_engine
 from knowledge.identity import ROLES, Principal
+from knowledge.index import EmbedderMismatch, IndexUnavailable
 from knowledge.withdrawals import UNREADABLE, StopChange, known_withdrawals
 from telemetry.logs import configure_logs
 from telemetry.setup import tracing
@@ -121,6 +128,46 @@ async def _changed(settings: Settings, made: StopChange) -> str:
         await withdrawals.change(made)
         everything = "everything is stopped" if withdrawals.stopped() else "the chatbot answers"
         return f"{everything}; stopped models: {', '.join(sorted(withdrawals.stopped_models())) or 'none'}"
+    finally:
+        await engine.dispose()
+
+
+@app.command("replay")
+def replay_answer(
+    answer_id: Annotated[str, typer.Argument(help="The answer's id, as `accepted` gave it.")],
+    question: Annotated[
+        typer.FileText | None,
+        typer.Option(help="A file with what somebody says was asked; `-` is a pipe."),
+    ] = None,
+    model: Annotated[bool, typer.Option("--model", help="Ask the model again, with the same tokens and seed.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    url: Annotated[
+        str | None, typer.Option(help="Let this chat API do it: needed while it holds the embedded index.")
+    ] = None,
+    token: Annotated[str, typer.Option(help="An admin's token for --url.")] = "",
+) -> None:
+    """Rebuild an answer's passages, prompt and checks; exit 1 where something is not what its audit rows say."""
+    asked = question.read().strip() if question else None
+    try:
+        if url is not None:
+            replayed = asyncio.run(replay_elsewhere(answer_id, url=url, token=token, question=asked, ask_model=model))
+        else:
+            replayed = asyncio.run(_replay(settings_or_exit(), answer_id, asked, ask_model=model))
+    except NotFound as exc:
+        typer.echo(f"chatbot: {exc}", err=True)
+        raise typer.Exit(2) from exc
+    except (ChatError, IndexUnavailable, EmbedderMismatch, ModelsMisconfigured, TokenizerError) as exc:
+        typer.echo(f"chatbot: nothing was proven: {exc}", err=True)
+        raise typer.Exit(2) from exc
+    typer.echo(msgspec.json.format(msgspec.json.encode(replayed)).decode() if as_json else report(replayed))
+    raise typer.Exit(1 if replayed.differs else 0)
+
+
+async def _replay(settings: Settings, answer_id: str, question: str | None, *, ask_model: bool) -> Replayed:
+    engine = open_engine(settings.database)
+    try:
+        async with open_archive(settings, engine=engine, ask_model=ask_model) as archive:
+            return await replay(answer_id, archive, question=question, ask_model=ask_model)
     finally:
         await engine.dispose()
 

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from chatbot.errors import StoreUnavailable
 from chatbot.local_identity import LocalSigner
 from chatbot.problems import install_problems
-from chatbot.routes import answers, chat, conversations, limits, openai, probes, stops
+from chatbot.routes import answers, chat, conversations, limits, openai, probes, replays, stops
 from chatbot.routes.demo import demo_router
 from chatbot.routes.headers import headers_now
 from chatbot.services import Services
@@ -132,6 +132,7 @@ def create_app(
         limits.router,
         openai.router,
         stops.router,
+        replays.router,
         probes.router,
     ):
         app.include_router(routes)

@@ -36,9 +36,9 @@ from sqlalchemy import (
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from chatbot.audit_chain import GENESIS, AuditKeys, ChainCheck, Closed, Head, Opened, Problem, Row, problem, seal
+from chatbot.audit_chain import GENESIS, AuditKeys, ChainCheck, Head, Problem, Row, problem, seal
+from chatbot.audit_records import AuditClosed, AuditOpened
 from chatbot.errors import AuditUnavailable
-from chatbot.events import FinishReason, Usage
 from chatbot.schema import METADATA, SCHEMA
 from knowledge.database import UNAVAILABLE
 from knowledge.schema import migrate
@@ -71,86 +71,6 @@ class AuditSettings(BaseModel, frozen=True):
     most_waiting: int = 10_000
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AuditOpened:
-    """Who asks what, on what knowledge, before the model is called; of the question only a keyed hash is kept."""
-
-    answer_id: str
-    tenant: str
-    sub: str
-    conversation_id: str
-    question: str
-    passages: tuple[tuple[str, int, int], ...]
-    """(document, version, n) of what the model is shown."""
-    groups: tuple[str, ...]
-    as_of: float
-    model: str
-    prompt_version: str
-    index_version: str
-    sampling: str
-    grounding: str
-    at: float
-    embedder: str = ""
-
-    def entry(self, writer: str, sequence: int, keys: AuditKeys) -> Opened:
-        return Opened(
-            writer=writer,
-            sequence=sequence,
-            answer_id=self.answer_id,
-            tenant=self.tenant,
-            at=self.at,
-            sub=self.sub,
-            conversation_id=self.conversation_id,
-            question_hash=keys.question_hash(self.tenant, self.question),
-            passages=self.passages,
-            groups=self.groups,
-            as_of=self.as_of,
-            model=self.model,
-            prompt_version=self.prompt_version,
-            index_version=self.index_version,
-            embedder=self.embedder,
-            sampling=self.sampling,
-            grounding=self.grounding,
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AuditClosed:
-    """How the answer ended."""
-
-    answer_id: str
-    tenant: str
-    usage: Usage
-    finish_reason: FinishReason | None
-    error: str | None
-    grounded: bool
-    at: float
-    models: tuple[str, ...] = ()
-    """Those that said some of it."""
-    rung: str = ""
-    """How far down the ladder it went: replica, fallback, cached, quoted, handoff."""
-    cached_answer_id: str = ""
-    """The answer that was shown again."""
-
-    def entry(self, writer: str, sequence: int, keys: AuditKeys) -> Closed:  # noqa: ARG002  as AuditOpened's
-        return Closed(
-            writer=writer,
-            sequence=sequence,
-            answer_id=self.answer_id,
-            tenant=self.tenant,
-            at=self.at,
-            prompt_tokens=self.usage.prompt_tokens,
-            cached_tokens=self.usage.cached_tokens,
-            answer_tokens=self.usage.answer_tokens,
-            finish_reason=self.finish_reason,
-            error=self.error,
-            grounded=self.grounded,
-            models=self.models,
-            rung=self.rung,
-            cached_answer_id=self.cached_answer_id,
-        )
-
-
 @dataclass(slots=True)
 class Waiting:
     """A record on its way, and who waits for it."""
@@ -171,7 +91,7 @@ class Audit:
     def __init__(self, engine: AsyncEngine, settings: AuditSettings) -> None:
         self._engine = engine
         self._settings = settings
-        self._keys = AuditKeys(settings.key.get_secret_value().encode())
+        self.keys = AuditKeys(settings.key.get_secret_value().encode())
         self._waiting: list[Waiting] = []
         self._wake = anyio.Event()
         self._writer, self._sequence, self._head = new_chain()
@@ -227,7 +147,7 @@ class Audit:
             AuditUnavailable: the database cannot be asked.
         """
         problems: list[Problem] = []
-        check = ChainCheck(self._keys, heads)
+        check = ChainCheck(self.keys, heads)
         try:
             async with self._engine.connect() as connection:
                 ordered = select(AUDIT).order_by(AUDIT.c.writer, AUDIT.c.sequence)
@@ -323,8 +243,8 @@ class Audit:
             for waiting in batch:
                 if waiting.key not in known:
                     known.add(waiting.key)
-                    entry = waiting.record.entry(self._writer, self._sequence + len(rows) + 1, self._keys)
-                    rows.append(seal(entry, head, self._keys))
+                    entry = waiting.record.entry(self._writer, self._sequence + len(rows) + 1, self.keys)
+                    rows.append(seal(entry, head, self.keys))
                     head = rows[-1].hmac
             if rows:
                 await connection.execute(insert(AUDIT), [asdict(row) for row in rows])

@@ -2,8 +2,10 @@
 
 import hashlib
 import hmac
-from collections.abc import Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Literal
 
 import msgspec
@@ -11,7 +13,7 @@ import msgspec
 GENESIS = "0" * 64
 
 Kind = Literal["opened", "closed"]
-Fault = Literal["edited", "gap", "reordered", "truncated", "unclosed", "unopened"]
+Fault = Literal["edited", "gap", "reordered", "truncated", "unclosed", "unopened", "anchor"]
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"):
@@ -39,6 +41,13 @@ class Opened(Entry, frozen=True, kw_only=True, tag="opened"):
     embedder: str
     sampling: str
     grounding: str
+    question_id: str = ""
+    parent_id: str | None = None
+    history: int = 0
+    brought: int = 0
+    reply: str = ""
+    passage_hashes: tuple[str, ...] = ()
+    prompt_hash: str = ""
 
 
 class Closed(Entry, frozen=True, kw_only=True, tag="closed"):
@@ -53,6 +62,10 @@ class Closed(Entry, frozen=True, kw_only=True, tag="closed"):
     models: tuple[str, ...] = ()
     rung: str = ""
     cached_answer_id: str = ""
+    answer_hash: str = ""
+    said: int = 0
+    said_hash: str = ""
+    probes: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,18 +112,33 @@ class Problem:
 
 
 class AuditKeys:
-    """The two uses of one secret: signing rows, and hashing questions so that only its holder can look one up."""
+    """The uses of one secret: signing rows, and hashing what was said so that only its holder can look it up."""
 
     def __init__(self, secret: bytes) -> None:
         self._chain = hmac.digest(secret, b"audit chain", "sha256")
         self._question = hmac.digest(secret, b"audit question", "sha256")
+        self._answer = hmac.digest(secret, b"audit answer", "sha256")
+        self._tokens = hmac.digest(secret, b"audit tokens", "sha256")
 
     def sign(self, prev_hmac: str, body: str) -> str:
         return hmac.new(self._chain, f"{prev_hmac}\n{body}".encode(), hashlib.sha256).hexdigest()
 
+    def signed(self, row: "Row") -> bool:
+        """Return whether the row's text and link are what its writer signed."""
+        return hmac.compare_digest(self.sign(row.prev_hmac, row.body), row.hmac)
+
     def question_hash(self, tenant: str, question: str) -> str:
         """Return the same for the same question of the same tenant only."""
         return hmac.new(self._question, f"{tenant}\n{question}".encode(), hashlib.sha256).hexdigest()
+
+    def answer_hash(self, tenant: str, text: str) -> str:
+        """Return the same for the same text that was shown to a customer of the same tenant only."""
+        return hmac.new(self._answer, f"{tenant}\n{text}".encode(), hashlib.sha256).hexdigest()
+
+    def prompt_hash(self, tenant: str, prompts: Sequence[Sequence[int]]) -> str:
+        """Return the same for the same token ids, cut the same way, of the same tenant only."""
+        signed = msgspec.json.encode([tenant, prompts])
+        return hmac.new(self._tokens, signed, hashlib.sha256).hexdigest()
 
 
 def seal(entry: Opened | Closed, prev_hmac: str, keys: AuditKeys) -> Row:
@@ -134,7 +162,9 @@ class ChainCheck:
 
     def __init__(self, keys: AuditKeys, heads: Iterable[Head] = ()) -> None:
         self._keys = keys
-        self._anchored = {(head.writer, head.sequence): head for head in heads}
+        self._anchored: defaultdict[tuple[str, int], list[Head]] = defaultdict(list)
+        for head in heads:
+            self._anchored[head.writer, head.sequence].append(head)
         self._last: Row | None = None
 
     def feed(self, row: Row) -> Iterator[Problem]:
@@ -142,8 +172,8 @@ class ChainCheck:
         follows = self._last is not None and self._last.writer == row.writer
         expected, prev = (self._last.sequence + 1, self._last.hmac) if self._last and follows else (1, GENESIS)
         self._last = row
-        anchor = self._anchored.pop((row.writer, row.sequence), None)
-        if not hmac.compare_digest(self._keys.sign(row.prev_hmac, row.body), row.hmac):
+        anchors = self._anchored.pop((row.writer, row.sequence), [])
+        if not self._keys.signed(row):
             yield problem("edited", row, "the row is not what was signed")
             return
         if not matches(row):
@@ -153,12 +183,12 @@ class ChainCheck:
             yield problem("gap", row, f"row {expected} should come here")
         elif row.prev_hmac != prev:
             yield problem("reordered", row, "the row before is not the one that it was written behind")
-        if anchor is not None and anchor.hmac != row.hmac:
+        if any(anchor.hmac != row.hmac for anchor in anchors):
             yield problem("edited", row, "the chain was another when its head was anchored")
 
     def close(self) -> Iterator[Problem]:
         """Tell which anchored heads were never met."""
-        for head in self._anchored.values():
+        for head in chain.from_iterable(self._anchored.values()):
             yield Problem(
                 fault="truncated",
                 writer=head.writer,

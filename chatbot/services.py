@@ -65,7 +65,6 @@ class Services:
     history: History
     idempotency: IdempotencyKeys
     index: Index
-    index_version: str
     ledger: Ledger
     metrics: Metrics
     models: Models

@@ -7,7 +7,7 @@ import msgspec
 
 from chatbot.answer_cache import Basis, CachedAnswer
 from chatbot.answer_log import AnswerId, PassageRef
-from chatbot.audit import AuditClosed, AuditOpened
+from chatbot.audit_records import AuditClosed, AuditOpened, passage_hash
 from chatbot.errors import ChatError
 from chatbot.events import (
     Accepted,
@@ -28,7 +28,7 @@ from chatbot.hearsay import Earlier
 from chatbot.history import Conversation, StoredMessage
 from chatbot.ledger import Reservation
 from chatbot.metrics import TurnFinished
-from chatbot.models import Delta, ModelDone
+from chatbot.models import Delta, ModelDone, Sampling
 from chatbot.notices import LADDER, Rung
 from chatbot.prompt import Prompt
 from chatbot.retrieval import Found
@@ -85,6 +85,13 @@ class Turn:
     opened_at: float
     is_first: bool = False
     """Whether nothing was said before it and it is asked for the first time."""
+    brought: int = 0
+    """How many messages its caller brought along: untrusted, and kept nowhere."""
+
+    @property
+    def sampling(self) -> Sampling:
+        """How the answer's tokens are chosen."""
+        return Sampling(max_tokens=self.max_answer_tokens, temperature=self.temperature)
 
 
 @dataclass(slots=True)
@@ -101,6 +108,7 @@ class Draft:
     models: tuple[str, ...] = ()
     rung: Rung | None = None
     cached_answer_id: str = ""
+    probes: tuple[float, ...] = ()
 
     @classmethod
     def of(cls, turn: Turn, running: Running) -> "Draft":
@@ -151,6 +159,7 @@ def turn_of(framed: bytes) -> Turn:
 
 def audit_opened(turn: Turn, services: Services) -> AuditOpened:
     """Return the row that is written before any model is called."""
+    history = len(turn.prompt.before) - 1  # without the system's
     return AuditOpened(
         answer_id=turn.answer_id,
         tenant=turn.who.tenant,
@@ -162,14 +171,22 @@ def audit_opened(turn: Turn, services: Services) -> AuditOpened:
         as_of=turn.found.as_of,
         model=services.models.model,
         prompt_version=services.prompts.version,
-        index_version=services.index_version,
-        sampling=f"temperature={turn.temperature}",
+        index_version=services.index.collection,
+        embedder=services.index.embedder,
+        sampling=msgspec.json.encode(turn.sampling).decode(),
         grounding=services.settings.grounding.value,
         at=services.now(),
+        question_id=turn.question_id,
+        parent_id=turn.parent_id,
+        history=history,
+        brought=min(history, turn.brought),
+        reply=turn.reply or "",
+        passage_hashes=tuple(passage_hash(h.passage) for h in turn.found.hits),
+        prompts=(turn.prompt.answer_ids, *turn.prompt.probes_ids),
     )
 
 
-def audit_closed(turn: Turn, draft: Draft, services: Services) -> AuditClosed:
+def audit_closed(turn: Turn, running: Running, draft: Draft, services: Services) -> AuditClosed:
     """Return the row that is written when the answer has ended."""
     return AuditClosed(
         answer_id=turn.answer_id,
@@ -182,6 +199,9 @@ def audit_closed(turn: Turn, draft: Draft, services: Services) -> AuditClosed:
         models=draft.models,
         rung=draft.rung or "",
         cached_answer_id=draft.cached_answer_id,
+        text=draft.text,
+        said=running.token_ids,
+        probes=draft.probes,
     )
 
 

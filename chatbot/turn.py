@@ -41,7 +41,7 @@ from chatbot.guard import Reply, Screened, Verdict, screen
 from chatbot.hearsay import admitted
 from chatbot.history import Conversation, Owner, Said, StoredMessage, path_to, window
 from chatbot.ledger import Caller, Reservation
-from chatbot.models import Delta, ModelDone, Sampling, Switched
+from chatbot.models import Delta, ModelDone, Switched
 from chatbot.notices import Rung, notice, notice_of
 from chatbot.prompt import Prompt
 from chatbot.retrieval import Found
@@ -116,6 +116,7 @@ async def open_turn(question: Question, who: Principal, services: Services) -> T
         trace_id=current_trace_id(),
         opened_at=time.monotonic(),
         is_first=not said and question.id is None,
+        brought=len(said) - len(branch),
     )
     try:
         recorded = await record_opening(turn, services)
@@ -268,13 +269,13 @@ async def ask_the_model(turn: Turn, running: Running, draft: Draft, place: Place
         on_wait=show_place,
     )
     async with slot:
-        if running.token_ids or await answerable(turn, place, services):
+        if running.token_ids or await answerable(turn, draft, place, services):
             await stream_answer(turn, running, draft, place, services)
         else:
             say(Reply.CANNOT_VERIFY, turn, running, draft, services)
 
 
-async def answerable(turn: Turn, place: Place, services: Services) -> bool:
+async def answerable(turn: Turn, draft: Draft, place: Place, services: Services) -> bool:
     """Return whether the passages hold the answer, by retrieval and one token of the model a passage.
 
     Passage by passage, until one is enough: most answers stand in the first.
@@ -295,6 +296,7 @@ async def answerable(turn: Turn, place: Place, services: Services) -> bool:
                 priority=place.priority,
             )
             said.append(yes)
+            draft.probes = (*draft.probes, yes)
             judged = answerability.score(turn.found.hits, said, unknown, turn.language, settings)
             if judged >= settings.threshold:
                 break
@@ -318,7 +320,7 @@ async def stream_answer(turn: Turn, running: Running, draft: Draft, place: Place
     reservation: Reservation | None = turn.reservation
     stream = services.models.stream(
         turn.prompt.answer,
-        sampling=Sampling(max_tokens=turn.max_answer_tokens, temperature=turn.temperature),
+        sampling=turn.sampling,
         conversation_id=turn.conversation.id,
         cache_salt=services.cache_salt(turn.who.tenant),
         priority=place.priority,
@@ -486,7 +488,7 @@ async def finish(turn: Turn, running: Running, draft: Draft, services: Services)
         limits = await settle(turn, draft, services)
         await remember(turn, answered(turn, draft, services), services)
         await keep_for_later(turn, draft, services)
-        await close_audit(turn, draft, services)
+        await close_audit(turn, running, draft, services)
     if scope.cancelled_caught:
         log.error("finish_timed_out", answer_id=turn.answer_id)
     for hook in services.on_turn_finished:
@@ -509,9 +511,9 @@ async def keep_for_later(turn: Turn, draft: Draft, services: Services) -> None:
         await services.answer_cache.keep(basis(turn, services), answer)
 
 
-async def close_audit(turn: Turn, draft: Draft, services: Services) -> None:
+async def close_audit(turn: Turn, running: Running, draft: Draft, services: Services) -> None:
     """Close the audit row; one that stays open is found by `chatbot audit verify`."""
     try:
-        await services.audit.close(audit_closed(turn, draft, services))
+        await services.audit.close(audit_closed(turn, running, draft, services))
     except AuditUnavailable:
         log.exception("audit_not_closed", answer_id=turn.answer_id)

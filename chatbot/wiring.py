@@ -17,7 +17,8 @@ from chatbot.admission import Admission
 from chatbot.answer_cache import AnswerCache
 from chatbot.answer_log import AnswerLog
 from chatbot.answers import Answers
-from chatbot.audit import open_audit
+from chatbot.archive import Archive
+from chatbot.audit import Audit, open_audit
 from chatbot.capacity import Capacity
 from chatbot.errors import AuditUnavailable, IndexUnavailable
 from chatbot.history import ConversationIds, History
@@ -34,6 +35,7 @@ from chatbot.retrieval import Retrieval
 from chatbot.services import Services
 from chatbot.settings import Settings
 from chatbot.takeover import resume
+from chatbot.tokenizer import Tokenizer
 from knowledge.database import UNAVAILABLE
 from knowledge.embedding import open_embedder
 from knowledge.glossary import load_glossary
@@ -80,7 +82,7 @@ async def open_services(
         readers = await stack.enter_async_context(open_redis(redis_url, settings.redis.for_readers()))
         admission = Admission(settings.admission, prefill=models.pool.prefill, hook=metrics.admitted)
         answer_log = AnswerLog(redis, breaker, settings.answer_log, line=line, readers=readers)
-        banks: dict[Language, str] = {"ko": settings.bank_name_ko, "en": settings.bank_name_en}
+        banks = bank_names(settings)
         services = Services(
             settings=settings.turn,
             bank_names=tuple(banks.values()),
@@ -96,13 +98,10 @@ async def open_services(
             history=History(redis, breaker, settings.history),
             idempotency=IdempotencyKeys(redis, breaker, settings.idempotency),
             index=index,
-            index_version=index.collection,
             ledger=Ledger(redis, breaker, settings.ledger, plan_of=plans.of),
             metrics=metrics,
             models=models,
-            prompts=PromptBuilder(
-                load_templates(), models.tokenizer, banks=banks, passage_tokens=settings.passage_tokens
-            ),
+            prompts=prompt_builder(settings, models.tokenizer),
             ratings=ratings,
             retrieval=Retrieval(index, settings.retrieval, load_glossary(), own_names=tuple(banks.values())),
             withdrawals=withdrawals,
@@ -120,6 +119,45 @@ async def open_services(
         tasks.start_soon(admission.keep_told)
         tasks.start_soon(Capacity(models.pool.members, admission, settings.admission).watch)
         yield services
+
+
+@asynccontextmanager
+async def open_archive(settings: Settings, *, engine: AsyncEngine, ask_model: bool) -> AsyncGenerator[Archive]:
+    """Open what an answer is replayed from, for a command beside the running service.
+
+    Raises:
+        ModelsMisconfigured, TokenizerError: the model's tokenizer cannot be read, or is not the endpoint's.
+        IndexUnavailable: the index cannot be opened.
+    """
+    async with AsyncExitStack() as stack:
+        passages = await stack.enter_async_context(open_passages(settings))
+        redis = await stack.enter_async_context(open_redis(settings.redis_url.get_secret_value(), settings.redis))
+        models = await stack.enter_async_context(open_models(settings.models)) if ask_model else None
+        if models is None:
+            file = await anyio.to_thread.run_sync(settings.models.read)
+            tokenizer = await anyio.to_thread.run_sync(Tokenizer.load, file.tokenizer)
+        else:
+            tokenizer = models.tokenizer
+        yield Archive(
+            audit=Audit(engine, settings.audit),
+            history=History(redis, RedisBreaker(settings.redis.breaker), settings.history),
+            index=passages,
+            prompts=prompt_builder(settings, tokenizer),
+            contact=settings.turn.contact,
+            models=models,
+        )
+
+
+def bank_names(settings: Settings) -> dict[Language, str]:
+    """Return what the bank is called in each language."""
+    return {"ko": settings.bank_name_ko, "en": settings.bank_name_en}
+
+
+def prompt_builder(settings: Settings, tokenizer: Tokenizer) -> PromptBuilder:
+    """Return the builder of every prompt."""
+    return PromptBuilder(
+        load_templates(), tokenizer, banks=bank_names(settings), passage_tokens=settings.passage_tokens
+    )
 
 
 def salt_of(key: str, tenant: str) -> str:

@@ -124,6 +124,11 @@ class Index:
         self._size = 0
         self._counted_at = -math.inf
 
+    @property
+    def embedder(self) -> str:
+        """The name of the embedding model."""
+        return self._embedder.name
+
     async def search(
         self, question: str, *, access: Access, limit: int, before: str = "", others: str = ""
     ) -> list[Hit]:

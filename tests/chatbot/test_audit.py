@@ -13,8 +13,9 @@ from pydantic import SecretStr, ValidationError
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from chatbot.audit import Audit, AuditClosed, AuditOpened, AuditSettings, open_audit
+from chatbot.audit import Audit, AuditSettings, open_audit
 from chatbot.audit_chain import GENESIS, Closed, Opened
+from chatbot.audit_records import AuditClosed, AuditOpened
 from chatbot.errors import AuditUnavailable
 from chatbot.events import FinishReason, Usage
 from knowledge.database import UNAVAILABLE, open_engine

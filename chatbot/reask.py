@@ -1,0 +1,108 @@
+"""Asking the model again what it was asked, with the same token ids, seed and parameters, and what it says now."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+
+import msgspec
+
+from chatbot.archive import Archive, Finding, Standing
+from chatbot.audit_chain import AuditKeys, Closed, Opened
+from chatbot.citations import CitationStream, Grounding
+from chatbot.models import Delta, Models, Sampling
+from chatbot.prompt import Prompt
+from knowledge.passage import Passage, language_of
+
+WHOLE = frozenset({"stop", "length"})
+"""How an answer ends that nothing cut short and nothing took the place of."""
+_PROBES_APART = 0.02
+"""Servers batch: the same prompt gives probabilities that differ in the third digit (bf16)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reasked:
+    """What the model is asked again, and what it said."""
+
+    prompt: Prompt
+    passages: Sequence[Passage]
+    question: str
+    opened: Opened
+    closed: Closed
+
+
+async def ask_again(asked: Reasked, models: Models, archive: Archive) -> list[Finding]:
+    """Ask the model what it was asked, with the same token ids, seed and parameters.
+
+    Raises:
+        ModelUnavailable, Overloaded, TooLarge: it cannot be asked.
+    """
+    if asked.opened.reply:
+        return [Finding("model", Standing.SAME, f"was not asked: {asked.opened.reply}")]
+    findings = [await probes_again(asked, models, archive)] if asked.closed.probes else []
+    if not asked.closed.said:
+        return [*findings, Finding("model", Standing.SAME, "was not asked for an answer, or had none")]
+    try:
+        sampling = msgspec.json.decode(asked.opened.sampling, type=Sampling)
+    except msgspec.MsgspecError:
+        return [*findings, Finding("model", Standing.UNKNOWN, "the row is older than sampling parameters")]
+    ids, shown = await generated(asked, sampling, models, archive)
+    return [*findings, *said_findings(asked, ids, shown, archive.audit.keys, models.model)]
+
+
+async def probes_again(asked: Reasked, models: Models, archive: Archive) -> Finding:
+    """Return whether the model judges the passages as it did."""
+    then, now = asked.closed.probes, list[float]()
+    for probe in asked.prompt.probes[: len(then)]:
+        said = await models.probability(
+            probe,
+            of=("예", "Yes"),
+            against=("아니오", "No"),
+            conversation_id=asked.opened.conversation_id,
+            cache_salt=archive.cache_salt,
+        )
+        now.append(round(said, 4))
+    apart = max((abs(a - b) for a, b in zip(then, now, strict=True)), default=0.0)
+    standing = Standing.SAME if apart <= _PROBES_APART else Standing.DIFFERS
+    return Finding("probes", standing, f"{list(then)} then, {now} now")
+
+
+async def generated(asked: Reasked, sampling: Sampling, models: Models, archive: Archive) -> tuple[list[int], str]:
+    """Return the token ids that the model says, and what the checks of then would show of them."""
+    ids: list[int] = []
+    passages = asked.passages[: asked.prompt.passages]
+    checks = checking(passages, asked.question, Grounding(asked.opened.grounding), archive.contact)
+    stream = models.stream(
+        asked.prompt.answer,
+        sampling=sampling,
+        conversation_id=asked.opened.conversation_id,
+        cache_salt=archive.cache_salt,
+    )
+    async with aclosing(stream) as deltas:
+        async for delta in deltas:
+            if isinstance(delta, Delta):
+                ids += delta.token_ids
+                checks.feed(delta.text)
+    checks.close()
+    return ids, checks.text
+
+
+def said_findings(asked: Reasked, ids: Sequence[int], shown: str, keys: AuditKeys, model: str) -> Iterator[Finding]:
+    """Compare what the model says with what it said; where it was cut short, up to there."""
+    opened, closed = asked.opened, asked.closed
+    upto = ids if closed.finish_reason in WHOLE else ids[: closed.said]
+    same = keys.prompt_hash(opened.tenant, [upto]) == closed.said_hash
+    detail = f"{closed.said} tokens by {', '.join(closed.models) or opened.model} then, {len(upto)} by {model} now"
+    yield Finding("model", Standing.SAME if same else Standing.DIFFERS, detail)
+    if closed.finish_reason in WHOLE and not closed.rung and shown.strip():
+        same = keys.answer_hash(opened.tenant, shown) == closed.answer_hash
+        yield Finding("shown", Standing.SAME if same else Standing.DIFFERS, f"{len(shown)} characters after the checks")
+
+
+def checking(passages: Sequence[Passage], question: str, grounding: Grounding, contact: str) -> CitationStream:
+    return CitationStream(
+        passages,
+        grounding=grounding,
+        language=language_of(question),
+        allowed_numbers_from=question,
+        contact=contact,
+    )
