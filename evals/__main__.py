@@ -200,7 +200,7 @@ def show(done: Run, gates: tuple[reports.Gate, ...]) -> bool:
 def record_answers(
     dataset: DatasetOption = GOLDEN,
     profile: ProfileOption = "cpu",
-    split: SplitOption = "dev",
+    split: SplitOption = None,
     limit: LimitOption = None,
     output: Annotated[Path, typer.Option(help="Where the recording goes.")] = GOLDEN / "recorded.jsonl",
 ) -> None:

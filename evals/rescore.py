@@ -53,7 +53,8 @@ def rescore(recording: Recording, dataset: Dataset, *, contact: str, grounding: 
     figures: Measures = {
         name: value for name, value in run.measures.items() if value is not None and "seconds" not in name
     }
-    return Run(dataset=run.dataset, measures={**figures, **more}, rows=run.rows, intervals=run.intervals)
+    known = {name: interval for name, interval in run.intervals.items() if name in figures}
+    return Run(dataset=run.dataset, measures={**figures, **more}, rows=run.rows, intervals=known)
 
 
 class Checked:
@@ -89,7 +90,7 @@ class Checked:
         said = self._spoken.said or ""
         for start, end, wrong in list(self._wrong_numbers(said))[:ALTERED_OF_ONE]:
             checks, _ = self._checked(said[:start] + wrong + said[end:])
-            yield re.search(rf"(?<![\d.,]){re.escape(wrong)}(?![\d])", checks.text) is not None
+            yield re.search(rf"(?<![\d.,]){re.escape(wrong)}(?!\d|[.,]\d)", checks.text) is not None
 
     def _refused(self) -> bool:
         """Whether the product would refuse before it asks for an answer."""
@@ -124,7 +125,8 @@ class Checked:
             digits = _DIGITS.search(said, quantity.start, quantity.end)
             if digits is None:
                 continue
-            others = (f"{first}{digits.group()[1:]}" for first in "123456789" if first != digits.group()[0])
+            # Never a one: texts say that in words (yearly, each), and a check that knows them is not wrong.
+            others = (f"{first}{digits.group()[1:]}" for first in "23456789" if first != digits.group()[0])
             if (wrong := next((other for other in others if _plain(other) not in known), None)) is not None:
                 yield digits.start(), digits.end(), wrong
 
@@ -155,4 +157,6 @@ def _whole(passage: Passage) -> str:
 
 
 def _plain(digits: str) -> str:
-    return digits.replace(",", "")
+    """Return one spelling of a number: 1,000 and 1000, 2.5 and 2.50 are the same."""
+    whole, _, decimals = digits.replace(",", "").partition(".")
+    return f"{whole}.{decimals.rstrip('0')}"
