@@ -22,6 +22,8 @@ from s3fs import S3FileSystem
 
 from ingest.errors import StorageFull, StorageUnavailable, TooLarge
 
+_PART_BYTES = 8 * 1024 * 1024
+"""How much of a document waits for S3 at once."""
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -154,7 +156,7 @@ class S3Blobs:
     async def write(self, chunks: AsyncIterator[bytes]) -> Blob:
         measured, draft = _Measured(self.most_bytes), f"{self._root}/incoming/{uuid4().hex}"
         with _translated():
-            file = await anyio.to_thread.run_sync(self._s3.open, draft, "wb")
+            file = await anyio.to_thread.run_sync(self._s3.open, draft, "wb", _PART_BYTES)
             try:
                 async for chunk in chunks:
                     measured.feed(chunk)

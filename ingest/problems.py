@@ -6,15 +6,12 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from ingest.blobs import FULL
 from ingest.errors import (
     BadRequest,
     DuplicateContent,
     IndexUnavailable,
     IngestError,
     NotFound,
-    StorageFull,
-    StorageUnavailable,
     TooLarge,
     Unprocessable,
 )
@@ -72,10 +69,7 @@ def install_problems(app: FastAPI) -> None:
         return await refused(request, Unprocessable(what))
 
     @app.exception_handler(HTTPException)
-    async def http(request: Request, exc: HTTPException) -> JSONResponse:
-        if isinstance(exc.__cause__, OSError):  # a large file waits on the disk while the form is read
-            full = exc.__cause__.errno in FULL
-            return await refused(request, StorageFull() if full else StorageUnavailable())
+    async def http(_request: Request, exc: HTTPException) -> JSONResponse:
         return _plain_problem(exc)
 
     @app.exception_handler(Exception)

@@ -1,7 +1,8 @@
 """The first step: an upload's bytes into the blob store, its row and its job into the catalogue."""
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import PurePath
 
@@ -34,7 +35,24 @@ async def receive(offer: Offer, chunks: AsyncIterator[bytes], services: Services
         TooLarge, StorageFull, StorageUnavailable, CatalogueUnavailable: see there.
     """
     _check(offer)
-    blob = await services.blobs.write(chunks)
+    return await receive_told(lambda: offer, chunks, services)
+
+
+async def receive_told(told: Callable[[], Offer], chunks: AsyncIterator[bytes], services: Services) -> Received:
+    """Take a document in whose offer is known only when its bytes are through; where it cannot be, none is kept.
+
+    Raises:
+        As `receive`, and what `told` raises.
+    """
+
+    async def checked() -> AsyncGenerator[bytes]:
+        async for chunk in chunks:
+            yield chunk
+        _check(told())
+
+    async with aclosing(checked()) as whole:
+        blob = await services.blobs.write(whole)
+    offer = told()
     upload = Upload(
         tenant=offer.tenant,
         document_id=offer.document_id,

@@ -74,11 +74,12 @@ def served() -> Iterator[Postgres]:
         shutil.chown(folder, as_whom)
     postgres = Postgres(where, folder)
     try:
-        initdb = [where / "initdb", "--pgdata", folder / "data", "--username", postgres.user, "--auth", "trust"]
+        data = str(folder / "data")
+        initdb = [str(where / "initdb"), "-D", data, "--username", postgres.user, "--auth", "trust"]
         locale = ["--encoding", "UTF8", "--locale", "C.UTF-8", "--no-sync", "--no-instructions"]
         subprocess.run([*initdb, *locale], check=True, capture_output=True, user=as_whom, cwd=folder)  # noqa: S603
         settings = [part for name, value in SETTINGS.items() for part in ("-c", f"{name}={value}")]
-        command = [where / "postgres", "-D", str(folder / "data"), "-k", str(folder), *settings]
+        command = [str(where / "postgres"), "-D", data, "-k", str(folder), *settings]
         with (
             (folder / "log").open("wb") as log,
             subprocess.Popen(  # noqa: S603  our own arguments

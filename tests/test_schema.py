@@ -37,7 +37,8 @@ def differences(schema: Schema) -> Callable[[Connection], list[Any]]:
             return kind != "table" or name in schema.tables.tables or name not in everybodys
 
         options = {"version_table": schema.version_table, "include_name": ours}
-        return compare_metadata(MigrationContext.configure(connection, opts=options), schema.tables)
+        found: list[Any] = compare_metadata(MigrationContext.configure(connection, opts=options), schema.tables)
+        return found
 
     everybodys = {name for each in SCHEMAS for name in (*each.tables.tables, each.version_table)}
     return compare

@@ -1,41 +1,23 @@
-"""Documents: upload, lists, passages as they would be cited, and what a second person decides about them."""
+"""Documents: lists, passages as they would be cited, and what a second person decides about them."""
 
-from collections.abc import AsyncIterator
-from datetime import date
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Form, Path, Query, UploadFile
+from fastapi import APIRouter, Depends, Path, Query
 from pydantic import BaseModel, Field
 
 from ingest.auth import Approver, Staff
 from ingest.decisions import Decided
 from ingest.pipeline import activate, tell_index
-from ingest.receive import Offer, deliver, receive
+from ingest.receive import deliver
 from ingest.services import Services, TheServices
-from ingest.versions import Metadata, VersionKey
+from ingest.versions import VersionKey
 from ingest.wire import DocumentOut, DocumentsOut, PassageOut, PassagesOut, ReceivedOut, VersionOut, VersionsOut
-from knowledge.access import EVERY_CUSTOMER
 from knowledge.identity import Principal
-from knowledge.passage import Language
 
 router = APIRouter(prefix="/v1/documents", tags=["documents"])
 
 DocumentId = Annotated[str, Path(max_length=100)]
 VersionNumber = Annotated[int, Path(ge=1, le=2**31 - 1)]
-_CHUNK = 1024 * 1024
-
-
-class UploadForm(BaseModel):
-    """What comes with a file; an empty `readers` means every customer."""
-
-    file: UploadFile
-    title: str | None = Field(None, max_length=300)
-    product: str | None = Field(None, max_length=300)
-    language: Language | None = None
-    readers: list[str] = Field(default=[], max_length=100)
-    effective_from: date | None = None
-    effective_until: date | None = None
-    document_id: str | None = Field(None, max_length=100)
 
 
 class Why(BaseModel):
@@ -48,30 +30,6 @@ class RollBack(Why):
     """The version whose text is to answer again."""
 
     to_version: int = Field(ge=1, le=2**31 - 1)
-
-
-@router.post("", status_code=202)
-async def upload(
-    form: Annotated[UploadForm, Form(media_type="multipart/form-data")], who: Staff, services: TheServices
-) -> ReceivedOut:
-    """Take a document in; its job indexes it as a draft. The same bytes and metadata give the same ids again."""
-    offer = Offer(
-        tenant=who.tenant,
-        file_name=form.file.filename or "unnamed",
-        metadata=Metadata(
-            title=form.title,
-            product=form.product,
-            language=form.language,
-            readers=tuple(dict.fromkeys(form.readers)) or (EVERY_CUSTOMER,),
-            effective_from=form.effective_from,
-            effective_until=form.effective_until,
-        ),
-        uploaded_by=who.sub,
-        document_id=form.document_id,
-    )
-    received = await receive(offer, _chunks(form.file), services)
-    await deliver(received.job, services)
-    return ReceivedOut.of(received, services.now())
 
 
 @router.get("")
@@ -178,8 +136,3 @@ async def delete(document_id: DocumentId, who: Approver, services: TheServices, 
 
 def _decided(who: Principal, services: Services, body: Why | None) -> Decided:
     return Decided(by=who.sub, at=services.now(), reason=body.reason if body else "")
-
-
-async def _chunks(file: UploadFile) -> AsyncIterator[bytes]:
-    while chunk := await file.read(_CHUNK):
-        yield chunk
