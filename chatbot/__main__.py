@@ -2,9 +2,11 @@
 
 import asyncio
 import time
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
 import typer
@@ -14,6 +16,7 @@ from chatbot.app import create_app
 from chatbot.archive import Replayed
 from chatbot.archive_report import replay_elsewhere, report
 from chatbot.audit import Audit
+from chatbot.audit_anchors import Anchors, AnchorsUnavailable, open_anchors
 from chatbot.audit_chain import Problem
 from chatbot.audit_replay import replay
 from chatbot.errors import ChatError, NotFound
@@ -29,6 +32,8 @@ from knowledge.index import EmbedderMismatch, IndexUnavailable
 from knowledge.withdrawals import UNREADABLE, StopChange, known_withdrawals
 from telemetry.logs import configure_logs
 from telemetry.setup import tracing
+
+T = TypeVar("T")
 
 app = typer.Typer(no_args_is_help=True, help=__doc__, pretty_exceptions_enable=False)
 audit_app = typer.Typer(no_args_is_help=True, help="Check the audit trail.")
@@ -176,20 +181,53 @@ async def _replay(settings: Settings, answer_id: str, question: str | None, *, a
 def verify(
     open_minutes: Annotated[float, typer.Option(help="An answer that is open for longer than this is a problem.")] = 15,
 ) -> None:
-    """Look for edited, missing, reordered and unclosed audit rows; exit 1 if there are any."""
-    problems = asyncio.run(_verify(settings_or_exit(), time.time() - open_minutes * 60))
+    """Look for rows that were edited, removed, reordered or never closed, by the anchors too; exit 1 if there are."""
+    settings = settings_or_exit()
+    problems = audited(settings, partial(_verify, unclosed_before=time.time() - open_minutes * 60))
     for found in problems:
         typer.echo(str(found))
     typer.echo(f"{len(problems)} problems" if problems else "every row is in its place", err=True)
+    if settings.anchors is None:
+        typer.echo("not compared with anchors: AUDIT_ANCHORS names none", err=True)
     raise typer.Exit(1 if problems else 0)
 
 
-async def _verify(settings: Settings, unclosed_before: float) -> list[Problem]:
-    engine = open_engine(settings.database)
+@audit_app.command()
+def anchor() -> None:
+    """Write today's anchor now, unless it is there (every chatbot does it by itself, daily)."""
+    settings = settings_or_exit()
+    if settings.anchors is None:
+        typer.echo("chatbot: set AUDIT_ANCHORS to file:///folder or s3://bucket/prefix", err=True)
+        raise typer.Exit(2)
+    name = audited(settings, _anchor)
+    typer.echo(f"anchored: {name}" if name else "anchored before today")
+
+
+def audited(settings: Settings, look: Callable[[Audit, Anchors | None], Awaitable[T]]) -> T:
+    """Return what `look` finds in the audit, or end with one line that says what is away."""
+
+    async def looked() -> T:
+        engine = open_engine(settings.database)
+        try:
+            audit = Audit(engine, settings.audit)
+            store = open_anchors(settings.anchors) if settings.anchors else None
+            return await look(audit, Anchors(audit, store, now=time.time) if store else None)
+        finally:
+            await engine.dispose()
+
     try:
-        return await Audit(engine, settings.audit).verify(unclosed_before=unclosed_before)
-    finally:
-        await engine.dispose()
+        return asyncio.run(looked())
+    except (AnchorsUnavailable, ChatError) as exc:
+        typer.echo(f"chatbot: {exc}", err=True)
+        raise typer.Exit(2) from exc
+
+
+async def _verify(audit: Audit, anchors: Anchors | None, *, unclosed_before: float) -> list[Problem]:
+    return await (anchors or audit).verify(unclosed_before=unclosed_before)
+
+
+async def _anchor(_audit: Audit, anchors: Anchors | None) -> str | None:
+    return await anchors.anchor() if anchors else None
 
 
 if __name__ == "__main__":

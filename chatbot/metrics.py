@@ -66,7 +66,10 @@ class Metrics:
         self.failover_tokens = counter("chatbot_failover_prompt_tokens", "Prompt tokens computed again by failover")
         self.ladder = counter("chatbot_ladder", "Answers that another than the conversation's endpoint gave", ["rung"])
         self.takeovers = counter("chatbot_takeovers", "Answers taken over from a dead replica", ["why"])
-
+        self.audit_anchored_at = gauge(
+            "chatbot_audit_anchored_timestamp_seconds",
+            "When the audit was anchored last; 0 without AUDIT_ANCHORS",
+        )
         self.plans_outdated = gauge("chatbot_plans_outdated", "The plans file was refused and older plans apply")
 
     def _makers(self) -> tuple[Callable[..., Counter], Callable[..., Gauge], Callable[..., Histogram]]:
@@ -106,6 +109,10 @@ class Metrics:
     def answer_taken(self, why: Literal["reader", "cancel", "orphan"]) -> None:
         """Count an answer that was taken over from a dead replica (a hook)."""
         self.takeovers.labels(why).inc()
+
+    def audit_anchored(self, at: float) -> None:
+        """Note when the audit's heads were anchored last, in Unix seconds (a hook)."""
+        self.audit_anchored_at.set(at)
 
     def plans_read(self, read: PlansRead) -> None:
         """Note whether the plans in force are those of the file (a hook)."""

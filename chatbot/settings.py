@@ -53,6 +53,7 @@ class Settings(BaseSettings):
     llm_profile: ProfileName = "cpu"
     llm_api_key: SecretStr | None = None
     audit_key: SecretStr
+    audit_anchors: str | None = Field(None, pattern=r"^(file:///|s3://).+")
     auth: AuthSettings
     demo_key_file: Path | None = None
     demo_tenant: str = "hanbit"
@@ -108,6 +109,13 @@ class Settings(BaseSettings):
     def audit(self) -> AuditSettings:
         """The audit trail's secret."""
         return AuditSettings(key=self.audit_key)
+
+    @property
+    def anchors(self) -> str | None:
+        """Where the audit's heads are anchored: beside the default SQLite unless AUDIT_ANCHORS is set."""
+        if self.audit_anchors is None and self.database_url is None:
+            return (self.data_dir.resolve() / "anchors").as_uri()
+        return self.audit_anchors
 
     @property
     def database(self) -> str:

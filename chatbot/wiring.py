@@ -8,6 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 
 import anyio
+from anyio.abc import TaskGroup
 from redis.asyncio import Redis
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -19,6 +20,7 @@ from chatbot.answer_log import AnswerLog
 from chatbot.answers import Answers
 from chatbot.archive import Archive
 from chatbot.audit import Audit, open_audit
+from chatbot.audit_anchors import Anchors, open_anchors
 from chatbot.capacity import Capacity
 from chatbot.errors import AuditUnavailable, IndexUnavailable
 from chatbot.history import ConversationIds, History
@@ -115,10 +117,18 @@ async def open_services(
             },
             on_turn_finished=(metrics.turn_finished,),
         )
-        tasks.start_soon(services.answers.look_after, partial(resume, services=services))
-        tasks.start_soon(admission.keep_told)
-        tasks.start_soon(Capacity(models.pool.members, admission, settings.admission).watch)
+        start_beside(tasks, services, settings)
         yield services
+
+
+def start_beside(tasks: TaskGroup, services: Services, settings: Settings) -> None:
+    """Start what runs beside the answers for as long as the process does."""
+    tasks.start_soon(services.answers.look_after, partial(resume, services=services))
+    tasks.start_soon(services.admission.keep_told)
+    tasks.start_soon(Capacity(services.models.pool.members, services.admission, settings.admission).watch)
+    if settings.anchors is not None:
+        anchors = Anchors(services.audit, open_anchors(settings.anchors), now=services.now)
+        tasks.start_soon(anchors.keep, services.metrics.audit_anchored)
 
 
 @asynccontextmanager

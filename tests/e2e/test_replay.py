@@ -8,7 +8,7 @@ from uuid import uuid4
 import httpx2
 import pytest
 
-from tests.e2e.conftest import Product, SentEvent
+from tests.e2e.conftest import Product, SentEvent, until
 from tests.forked import Forked
 
 pytestmark = [pytest.mark.anyio, pytest.mark.e2e]
@@ -97,9 +97,29 @@ async def test_only_admins_of_the_tenant_may_look(product: Product) -> None:
         assert (await other.post(address, json={})).status_code == 404
 
 
+async def test_the_audit_is_anchored_and_verified_by_command(product: Product, tmp_path: Path) -> None:
+    status, told = run(product, tmp_path / "first", "audit", "anchor", AUDIT_ANCHORS=f"file://{tmp_path}/elsewhere")
+    assert (status, told.startswith("anchored: 2")) == (0, True), told
+    assert run(product, tmp_path / "again", "audit", "anchor", AUDIT_ANCHORS=f"file://{tmp_path}/elsewhere") == (
+        0, "anchored before today\n",
+    )  # fmt: skip
+    # The served process anchors by itself, beside its database.
+    await until(lambda: list((product.data / "anchors").glob("*.json")), 15)
+    status, told = run(product, tmp_path / "verified", "audit", "verify")
+    assert (status, told) == (0, "every row is in its place\n")
+    (anchor,) = (tmp_path / "elsewhere").glob("*.json")
+    head = json.loads(anchor.read_text("utf-8"))["heads"][0]["hmac"]
+    anchor.chmod(0o600)
+    anchor.write_text(anchor.read_text("utf-8").replace(head, head[::-1]), "utf-8")
+    status, told = run(product, tmp_path / "found", "audit", "verify", AUDIT_ANCHORS=f"file://{tmp_path}/elsewhere")
+    assert status == 1
+    assert "the chain was another when its head was anchored" in told
+    assert run(product, tmp_path / "bad", "audit", "verify", AUDIT_ANCHORS="ftp://nowhere")[0] == 2
+
+
 def run(product: Product, log: Path, *arguments: str, **settings: str) -> tuple[int, str]:
-    """Run `chatbot replay` and return its exit status and what it said."""
-    status = Forked("chatbot.__main__", ["replay", *arguments], product.environment | settings, log).wait(120)
+    """Run a `chatbot` command and return its exit status and what it said."""
+    status = Forked("chatbot.__main__", list(arguments), product.environment | settings, log).wait(120)
     return status, log.read_text("utf-8")
 
 
@@ -109,17 +129,17 @@ async def test_the_command_prints_it_through_the_api_or_by_itself(product: Produ
     answer_id = str(events[0].field("answer_id"))
     token = product.token("root", roles=frozenset({"admin"}))
     status, told = run(
-        product, tmp_path / "api", answer_id, "--url", product.url, "--token", token, "--json", "--model"
+        product, tmp_path / "api", "replay", answer_id, "--url", product.url, "--token", token, "--json", "--model"
     )
     assert status == 0, told
     assert {finding["what"] for finding in json.loads(told)["findings"]} == ALL
     # The served process holds the embedded index: a copy stands for a Qdrant server here.
     shutil.copytree(product.data, tmp_path / "data", ignore=shutil.ignore_patterns(".lock"))
-    status, told = run(product, tmp_path / "own", answer_id, "--model", DATA_DIR=str(tmp_path / "data"))
+    status, told = run(product, tmp_path / "own", "replay", answer_id, "--model", DATA_DIR=str(tmp_path / "data"))
     assert status == 0, told
     assert "\nsame     prompt " in told
     assert "\nsame     model " in told
-    status, told = run(product, tmp_path / "held", answer_id)
+    status, told = run(product, tmp_path / "held", "replay", answer_id)
     assert status == 2
     assert "nothing was proven" in told
-    assert run(product, tmp_path / "none", "nobody", "--url", product.url, "--token", token)[0] == 2
+    assert run(product, tmp_path / "none", "replay", "nobody", "--url", product.url, "--token", token)[0] == 2
