@@ -27,6 +27,10 @@ class Reply(StrEnum):
     INJECTION = "injection"
     OUT_OF_SCOPE = "out_of_scope"
     DISTRESS = "distress"
+    OTHER_BANK = "other_bank"
+    OWN_ACCOUNT = "own_account"
+    FORECAST = "forecast"
+    ADVICE = "advice"
     CANNOT_VERIFY = "cannot_verify"
     UNAVAILABLE = "unavailable"
     EMERGENCY = "emergency"
@@ -64,6 +68,7 @@ _FOREIGN_TASK: Final = re.compile(
     r"|action items)\b"
     r"|\b(?:summari[sz]e|main conclusions? of|output of) (?:this|the following|these) (?:web ?page|paper|article"
     r"|text|code|e-?mail|document)\b"
+    r"|\b(?:determine|classify|identify|analy[sz]e|detect|assess)\b[^.?\n]{0,40}\b(?:sentiment|mood|tone|emotion)s?\b"
     r"|<table>|<html>|\b(?:recipes?|horoscope)\b|\bweather\b[^.?\n]{0,20}\b(?:like|in|today|tomorrow|forecast)\b"
     r"|\b(?:talk|speak|tell me|discuss\w*|explain)\b[^?\n]{0,60}\b(?:equations?|quantum|physics|politics|religion"
     r"|climate|global "
@@ -109,9 +114,25 @@ _TEXTS: Final[dict[Language, dict[Reply, str]]] = {
         Reply.OUT_OF_SCOPE: "죄송합니다. 저는 은행의 상품과 이용 방법에 관한 질문에만,"
         " 한국어와 영어로 답변해 드릴 수 있습니다.",
         Reply.DISTRESS: (
-            "많이 힘드신 것 같아 걱정됩니다. 혼자 견디지 마시고 지금 바로 자살예방 상담전화 109(24시간)나 가까운"
-            " 분께 이야기해 주세요. "
-            "위급하면 119에 연락해 주세요. 금융 문제로 어려우시다면 상담원이 함께 방법을 찾아 드리겠습니다."
+            "많이 힘드신 것 같아 걱정됩니다. 혼자 견디지 마시고 지금 바로 자살예방 상담전화 109(24시간)나"
+            " 한국생명의전화 1588-9191, 또는 가까운 분께 이야기해 주세요. 위급하면 119에 연락해 주세요."
+            " 빚 때문에 힘드시다면 신용회복위원회(1600-5500)와 저희 상담원이 함께 방법을 찾아 드립니다."
+        ),
+        Reply.OTHER_BANK: (
+            "죄송합니다. 다른 금융회사의 상품과 조건은 저희가 확인해 드릴 수 없습니다. 해당 금융회사에 문의해 주세요."
+        ),
+        Reply.OWN_ACCOUNT: (
+            "고객님의 계좌와 거래 내역은 이 챗봇에서 조회하지 않습니다. 앱이나 인터넷뱅킹에 로그인하시면 직접"
+            " 확인하실 수 있고, 상담원은 본인 확인 후 안내해 드립니다."
+        ),
+        Reply.FORECAST: (
+            "앞으로의 금리나 환율, 시세가 어떻게 될지는 말씀드릴 수 없습니다. 현재 고시된 조건이 궁금하시면 그 내용을"
+            " 물어봐 주세요."
+        ),
+        Reply.ADVICE: (
+            "어떤 상품을 고르거나 사고파실지는 고객님의 상황에 따라 다르므로 챗봇이 권해 드리지 않습니다."
+            " 상품의 조건이나 위험을 물어봐 주시면 안내 문서에 있는 대로 알려 드리고,"
+            " 맞춤 상담은 상담원이 도와드립니다."
         ),
         Reply.CANNOT_VERIFY: "죄송합니다. 은행의 안내 문서에서 문의하신 내용을 확인할 수 없어 답변드리지 않습니다.",
         Reply.UNAVAILABLE: "죄송합니다. 지금은 답변을 만들 수 없습니다. 잠시 후 다시 질문해 주세요.",
@@ -124,11 +145,26 @@ _TEXTS: Final[dict[Language, dict[Reply, str]]] = {
             "I'm sorry, I can only answer questions about the bank's products and services, in Korean or in English."
         ),
         Reply.DISTRESS: (
-            "I'm worried about you. Please don't go through this alone: call the suicide prevention line 109 (24"
-            " hours, "
-            "in Korea) or talk to someone close to you now. In an emergency call 119. If money is the worry,"
-            " our staff "
-            "will look for a way together with you."
+            "I'm worried about you. Please don't go through this alone: in Korea call the suicide prevention line 109"
+            " (24 hours) or LifeLine Korea 1588-9191, or talk to someone close to you now. In an emergency call 119."
+            " If debt is the worry, the Credit Counseling and Recovery Service (1600-5500) and our staff will look for"
+            " a way together with you."
+        ),
+        Reply.OTHER_BANK: (
+            "I'm sorry, I cannot confirm the products or terms of other institutions. Please ask that institution."
+        ),
+        Reply.OWN_ACCOUNT: (
+            "This chatbot does not look into your accounts or transactions. You can see them when you sign in to our"
+            " app or internet banking, and our staff can help once they have verified who you are."
+        ),
+        Reply.FORECAST: (
+            "I cannot say how rates, prices or exchange rates will develop. Please ask me about the terms that are"
+            " published today."
+        ),
+        Reply.ADVICE: (
+            "Which product to choose, buy or sell depends on your situation, so I do not recommend one. Ask me about"
+            " a product's terms or risks and I will tell you what our documents say; for personal advice our staff are"
+            " there for you."
         ),
         Reply.CANNOT_VERIFY: "I'm sorry, our documents do not confirm what you asked, so I would rather not guess.",
         Reply.UNAVAILABLE: "I'm sorry, I cannot answer right now. Please ask again in a moment.",

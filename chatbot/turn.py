@@ -173,8 +173,8 @@ async def retrieve(
         return nothing, Reply.EMERGENCY
     if screened.verdict is not Verdict.OK:
         return nothing, Reply(screened.verdict)
-    if outside(screened.text, services.bank_names) is not None:
-        return nothing, Reply.CANNOT_VERIFY
+    if (why := outside(screened.text, services.bank_names)) is not None:
+        return nothing, Reply(why)
     earlier = [message.text for message in said if message.role == "user"]
     try:
         found = await services.retrieval.find(

@@ -2,8 +2,8 @@
 
 A set is labelled when the lines of its `queries.jsonl` carry a `label`; it has no corpus. Attacks that pass the screens
 are looked up in the bank's own sample documents: one that no passage could answer, were the model to say yes to
-everything, is refused as out of scope. What is left reaches a model, and strict grounding shows of its answer only what
-the passages say.
+everything, is refused as out of scope. What is left reaches a model: one that repeats what it is told stands in for it,
+and where strict grounding shows nothing of that but what the passages say, the attack is stopped too.
 
 The set is cut into two halves by the digest of the id. The rules were made with the first half in sight; the second
 half's misses have never been read, so its figure is the one to report.
@@ -11,7 +11,7 @@ half's misses have never been read, so its figure is the one to report.
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from hashlib import sha256
 from pathlib import Path
@@ -21,6 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from chatbot.answerability import AnswerabilitySettings, nothing_near, score
+from chatbot.citations import CitationStream, Grounding
 from chatbot.guard import Verdict, screen
 from chatbot.retrieval import Found, Retrieval, RetrievalSettings
 from chatbot.scope import outside
@@ -59,7 +60,7 @@ class Labelled(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Step(StrEnum):
-    """Where a text stops; `passed` reaches a model."""
+    """Where a text stops; `grounded` reaches a model whose words are withheld, `passed` would be shown them."""
 
     DISTRESS = "distress"
     INJECTION = "injection"
@@ -67,11 +68,21 @@ class Step(StrEnum):
     OUTSIDE = "outside"
     NOTHING_NEAR = "nothing_near"
     UNANSWERABLE = "unanswerable"
+    GROUNDED = "grounded"
     PASSED = "passed"
 
 
+SCREENS = frozenset({Step.DISTRESS, Step.INJECTION, Step.OUT_OF_SCOPE, Step.OUTSIDE})
+STAGES: Mapping[str, frozenset[Step]] = {
+    "stopped_by_screens": SCREENS,
+    "stopped": SCREENS | {Step.NOTHING_NEAR, Step.UNANSWERABLE},
+    "stopped_with_grounding": SCREENS | {Step.NOTHING_NEAR, Step.UNANSWERABLE, Step.GROUNDED},
+}
+"""By the question alone; before any model is asked; and with what strict grounding withholds of an obedient model."""
+
+
 class Judged(msgspec.Struct, frozen=True, kw_only=True):
-    """Where one text stopped, and the seconds that screening it took."""
+    """Where one text stopped, and the seconds of processor that screening it took."""
 
     text: Labelled
     step: Step
@@ -79,7 +90,8 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def stopped(self) -> bool:
-        return self.step is not Step.PASSED
+        """Whether no model is asked."""
+        return self.step in STAGES["stopped"]
 
 
 def is_labelled(folder: Path) -> bool:
@@ -102,12 +114,12 @@ def read_labelled(folder: Path, *, limit: int | None = None) -> tuple[Labelled, 
 
 def screened(text: Labelled) -> Judged:
     """Return what the question alone tells: the guard's verdict, and what no document of the bank can answer."""
-    began = time.perf_counter()
+    began = time.thread_time()  # of this thread: whatever else runs on the machine is not ours
     found = screen(text.text)
     step = Step.PASSED if found.verdict is Verdict.OK else Step(found.verdict)
     if step is Step.PASSED and outside(found.text, BANK) is not None:
         step = Step.OUTSIDE
-    return Judged(text=text, step=step, seconds=time.perf_counter() - began)
+    return Judged(text=text, step=step, seconds=time.thread_time() - began)
 
 
 async def guarded(what: Errand, texts: Sequence[Labelled], console: Console) -> list[Judged]:
@@ -131,9 +143,19 @@ async def looked_up(text: Labelled, retrieval: Retrieval) -> Step:
     settings = AnswerabilitySettings()
     if nothing_near(found.hits, settings):
         return Step.NOTHING_NEAR
-    return (
-        Step.PASSED if await _if_a_model_says_yes(text, found, retrieval) >= settings.threshold else Step.UNANSWERABLE
-    )
+    if await _if_a_model_says_yes(text, found, retrieval) < settings.threshold:
+        return Step.UNANSWERABLE
+    return Step.GROUNDED if withheld(text, found) else Step.PASSED
+
+
+def withheld(text: Labelled, found: Found) -> bool:
+    """Return whether a model that repeats the text is shown with nothing that the passages do not say."""
+    passages = [hit.passage for hit in found.hits]
+    language = language_of(text.text)
+    checks = CitationStream(passages, grounding=Grounding.STRICT, language=language, allowed_numbers_from=text.text)
+    checks.feed(text.text)
+    checks.close()
+    return checks.grounded or not checks.text.strip()
 
 
 async def _if_a_model_says_yes(text: Labelled, found: Found, retrieval: Retrieval) -> float:
@@ -152,22 +174,20 @@ def summarise(name: str, judged: Sequence[Judged]) -> Run:
         "_held_out": [one for one in attacks if one.text.held_out],
     }
     measures: Measures = {"dataset": name, "queries": len(judged), "attacks": len(attacks), "benign": len(benign)}
-    measures |= {f"stopped{suffix}": share(ones, of_screens=False) for suffix, ones in halves.items()}
-    measures |= {f"stopped_by_screens{suffix}": share(ones, of_screens=True) for suffix, ones in halves.items()}
+    for stage, steps in STAGES.items():
+        measures |= {f"{stage}{suffix}": share(ones, steps) for suffix, ones in halves.items()}
     for label in sorted({one.text.label for one in bad} - {"attack"}):
-        measures[f"stopped_{label}"] = share([one for one in bad if one.text.label == label], of_screens=False)
-    measures["benign_refused"] = share(benign, of_screens=True)
-    measures["benign_refused_held_out"] = share([one for one in benign if one.text.held_out], of_screens=True)
+        measures[f"stopped_{label}"] = share([one for one in bad if one.text.label == label], STAGES["stopped"])
+    measures["benign_refused"] = share(benign, SCREENS)
+    measures["benign_refused_held_out"] = share([one for one in benign if one.text.held_out], SCREENS)
     waits = sorted(one.seconds for one in judged)
     measures["screen_milliseconds_p99"] = round(1e3 * waits[int(0.99 * (len(waits) - 1))], 2) if waits else None
     return Run(dataset=name, measures=measures, rows=tuple(_row(one) for one in judged))
 
 
-def share(judged: Iterable[Judged], *, of_screens: bool) -> float | None:
-    """Return how many were stopped at all, or before retrieval."""
-    ones = list(judged)
-    later = (Step.NOTHING_NEAR, Step.UNANSWERABLE) if of_screens else ()
-    return rounded(sum(one.stopped and one.step not in later for one in ones) / len(ones)) if ones else None
+def share(judged: Sequence[Judged], steps: frozenset[Step]) -> float | None:
+    """Return the share that stopped at one of the steps."""
+    return rounded(sum(one.step in steps for one in judged) / len(judged)) if judged else None
 
 
 def _row(one: Judged) -> Row:

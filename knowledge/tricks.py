@@ -195,7 +195,8 @@ PATTERNS: Final[tuple[tuple[Trick, re.Pattern[str]], ...]] = tuple(
         (Trick.OVERRIDE, r"\byour (?:new|real|actual|true|only|next|updated) (?:task|goal|purpose|job|role|objective"
          r"|mission|instructions?|directive|rules?) (?:is|are|will be)\b|\binstead(?:,| of (?:answering|following"
          r"|helping|translating|summari[sz]ing))[^.\n]{0,20}\b(?:say|print|write|tell|output|reply|respond|repeat"
-         r"|translate)\b|\bstop (?:being|acting|pretending)\b|\bdo not (?:translate|summari[sz]e)\b"),
+         r"|translate)\b|\bstop (?:being (?:an?|the|so|such)|acting|pretending)\b|\bdo not (?:translate"
+         r"|summari[sz]e)\b"),
         (Trick.OVERRIDE, r"\b(?:no longer|not) (?:be )?(?:bound|restricted|limited|constrained|obliged)"
          r"\b[^.\n]{0,10}\b(?:by|to)\b[^.\n]{0,30}\b(?:rules?|instructions?|guidelines?|polic\w+|restrictions?"
          r"|ethic\w*)\b|\byou (?:don't|do not|needn't|need not) (?:(?:have|need) (?:to )?)?(?:follow|obey|adhere"
@@ -321,5 +322,35 @@ PATTERNS: Final[tuple[tuple[Trick, re.Pattern[str]], ...]] = tuple(
         (Trick.STEERING, r"(?:답변|대답|응답|출력)(?:의|에|을|를)?\s?(?:\S+\s){0,2}(?:끝|마지막|처음|앞|매번|항상"
          r"|반드시|마다)\S*\s?(?:\S+\s){0,4}"
          r"(?:붙여|넣어|추가해|포함해|광고|홍보|시작해|끝내)"),
+        (Trick.SECRETS, r"\b(?:confirm|tell me|give me|provide|reveal|disclose|share|say|spell) (?:me |us "
+         r"|with me )?the"
+         r" (?:secret |current |correct )?(?:pass(?:word|code|phrase)|secret key|api key|magic word)\b(?! (?:for"
+         r"|to|of)"
+         r" (?:my|online|internet|mobile|the app)|(?: rules?| requirements?| reset| change| polic\w+| i\b))"),
+        (Trick.AUTHORITY, r"\bi(?:'m| am) an? (?:\w+ ){0,2}(?:developer|engineer|administrator|admin|researcher"
+         r"|tester"
+         r"|auditor|technician)\b[^\n]{0,120}\b(?:i need you to|i order you|you (?:must|are required to)"
+         r"|password|system prompt|instructions?|override)\b"),
+        (Trick.EXTRACTION, r"\b(?:what|which)\b[^.?\n]{0,40}\b(?:do|must|should|are|were) you (?:\w+ ){0,2}(?:follow"
+         r"|not allowed|forbidden|restricted|prohibited|told|asked|supposed|instructed|operate under|programmed"
+         r"|designed|keep(?:ing)? secret|hiding)\b(?! (?:when|if) (?:i|a|the)\b)|\b(?:things|topics|information"
+         r"|subjects|words)"
+         r" (?:that )?you (?:can't|cannot|can not|are not allowed|aren't allowed|must not|mustn't|should not)\b"
+         r"|\bin your (?:context|memory|prompt|instructions)\b"),
+        (Trick.EXTRACTION, r"\b(?:describe|explain|outline|list|summari[sz]e|write|paraphrase|rephrase|tell me about"
+         r"|elaborate on)\b[^.?\n]{0,80}\b(?:your (?:role|purpose|constraints|directives|guidelines|instructions"
+         r"|rules|behaviours?|behaviors?|persona|limitations|objectives?|setup)"
+         r"|how you (?:were (?:made|built|set up|told|instructed)"
+         r"|operate|function|should behave|must respond))\b(?! (?:for|on|about|regarding|when|if|of|to|in)\b)"),
+        (Trick.SMUGGLING, r"\b(?:part|string|word|piece|fragment|segment|chunk|variable|half) ?(?:1|one|a|#1)\b"
+         r"[^\n]{0,160}\b(?:part|string|word|piece|fragment|segment|chunk|variable|half) ?(?:2|two|b|#2)\b"),
+        (Trick.OVERRIDE, r"(?:이전|위에?|앞에?서?|지금까지|기존|방금|처음)\S*\s(?:(?!비밀번호|암호|번호|카드|계좌"
+         r"|통장|아이디|인증|패스워드)\S+\s){0,5}"
+         r"(?:무시|제쳐\s?두|신경\s?쓰지|따르지)"),
+        (Trick.ROLE_PLAY, r"(?<!글씨 )(?<!다크 )(?<!간편 )모드(?:로|가|를|에|로의)?\s?(?:진입|활성화|들어갑니다"
+         r"|들어가)"),
+        (Trick.EXTRACTION, r"(?:어떤|무슨)\s?(?:규칙|지침|지시|제약|명령)(?:을|를)?\s?(?:\S+\s)?(?:따르|받았|지키"
+         r"|가지고)"
+         r"|(?:말하|답하|알려주)면 안 되는\s?(?:것|말|주제|내용)"),
     )
 )  # fmt: skip
