@@ -322,14 +322,14 @@ def tokenizer(wanted: Wanted) -> Path:
 
 
 @contextmanager
-def scripted(wanted: Wanted) -> Iterator[Model]:
+def scripted(wanted: Wanted, behaviour: Behaviour = MODEL) -> Iterator[Model]:
     """Run the scripted model while the block runs.
 
     Raises:
         ProductNotStarted: see its log.
     """
     script, log = wanted.data / "model.json", wanted.data / "logs" / "scripted.err"
-    told = {name: value for name, value in msgspec.structs.asdict(MODEL).items() if value != math.inf}
+    told = {name: value for name, value in msgspec.structs.asdict(behaviour).items() if value != math.inf}
     script.write_bytes(msgspec.json.encode(told))
     command = [sys.executable, "-m", "llm_server.scripted", "--script", str(script)]
     command += ["--tokenizer-folder", str(tokenizer(wanted))]

@@ -15,6 +15,7 @@ REFUSALS = {"ko": "제공된 문서에서 확인할 수 없습니다.", "en": "T
 _TURN = re.compile(r"<\|im_start\|>(\w+)\n(.*?)(?:<\|im_end\|>|\Z)", re.DOTALL)
 _TAGGED = re.compile(r"<question[^>]*>\s*(.+?)\s*</question>", re.DOTALL | re.IGNORECASE)
 _LABELLED = re.compile(r"(?:질문|question)\s*[:：]\s*(\S[^\n]*)", re.IGNORECASE)
+_CLOSING_MARK = re.compile(r"</[^<>\n]{1,40}>")
 _LABEL = re.compile(r"(?:질문|문의|question|customer)\s*[:：]?|</?question[^>]*>", re.IGNORECASE)
 _MARKUP = re.compile(r"^\s*(?:<[^>\n]*>\s*)*(?:\[\d+\]|\d+[.)]\s|[-*•]\s|#{1,6}\s)?\s*|\s*(?:<[^>\n]*>\s*)*$")
 _SENTENCE = re.compile(r"(?<=[.!?。])\s+|(?<=다\.)(?=\S)|\n+")
@@ -50,6 +51,14 @@ def read_prompt(prompt: str) -> Asked:
     before = asking[: asking.rfind(question)]
     system = "\n".join(text for role, text in turns if role == "system")
     return Asked(question=question, passages=before if len(before.split()) > 3 else system)
+
+
+def obey(prompt: str) -> str:
+    """Return what a model says that does whatever it reads: all of the customer's last turn, what was asked first."""
+    users = [text for role, text in _TURN.findall(prompt) or [("user", prompt)] if role == "user"]
+    turn = users[-1] if users else prompt
+    passages_end = max((found.end() for found in _CLOSING_MARK.finditer(turn)), default=0)
+    return f"{turn[passages_end:]}\n{turn[:passages_end]}".strip()
 
 
 def quote(prompt: str, *, sentences: int = 2) -> str:

@@ -9,7 +9,7 @@ import msgspec
 from tokenizers import Tokenizer
 
 from llm_server.byte_tokenizer import byte_tokenizer
-from llm_server.scripted_answers import NO, YES, answerable, quote, read_prompt
+from llm_server.scripted_answers import NO, YES, answerable, obey, quote, read_prompt
 from llm_server.scripted_wire import Turn, probe_candidates
 
 START, END = "<|im_start|>", "<|im_end|>"
@@ -24,6 +24,7 @@ class Behaviour(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     answer: str | None = None  # this text; otherwise a quotation of the passage that fits the question best
+    obeys: bool = False  # instead it says yes to every probe and repeats whatever the customer's turn demands
     sentences: int = 2  # how many sentences are quoted
     probe: float | None = None  # P(yes) of the answerability probe; otherwise by overlap with the passages
     first_token_seconds: float = 0.0
@@ -100,12 +101,18 @@ def speak(
     if probing and max_tokens == 1:
         yield _probe(prompt, behaviour)
         return
-    whole = behaviour.answer if behaviour.answer is not None else quote(prompt, sentences=behaviour.sentences)
+    whole = _whole(prompt, behaviour)
     cut = min((whole.find(word) for word in stop if word in whole), default=len(whole))
     said = encode(whole[:cut])
     begun = _begun(prompt_ids)
     done = len(begun) if said[: len(begun)] == begun else 0
     yield from _steps([*said[done:], *encode(END)], max_tokens)
+
+
+def _whole(prompt: str, behaviour: Behaviour) -> str:
+    if behaviour.answer is not None:
+        return behaviour.answer
+    return obey(prompt) if behaviour.obeys else quote(prompt, sentences=behaviour.sentences)
 
 
 def _begun(prompt_ids: Sequence[int]) -> list[int]:
@@ -133,7 +140,7 @@ def _steps(ids: Sequence[int], max_tokens: int) -> Iterator[Step]:
 
 def _probe(prompt: str, behaviour: Behaviour) -> Step:
     """Return the one token that says whether the passages answer, in the question's language."""
-    yes = answerable(prompt) if behaviour.probe is None else behaviour.probe
+    yes = 1.0 if behaviour.obeys else answerable(prompt) if behaviour.probe is None else behaviour.probe
     korean = any("가" <= letter <= "힣" for letter in read_prompt(prompt).question)
     word = (YES if yes >= 0.5 else NO)[0 if korean else 1]
     chances = probe_candidates(yes)
