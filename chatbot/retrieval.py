@@ -35,6 +35,8 @@ class Found:
     hits: tuple[Hit, ...]
     as_of: float
     wording: str = ""
+    collection: str = ""
+    """Of the index, in which they were found; empty where nothing was looked for."""
 
 
 class Retrieval:
@@ -68,7 +70,12 @@ class Retrieval:
             except index.IndexUnavailable as exc:
                 raise IndexUnavailable from exc
             span.set_attribute("retrieval.hits", len(hits))
-        return Found(hits=tuple(hits), as_of=access.as_of, wording=f"{before} {question} {others}")
+        return Found(
+            hits=tuple(hits),
+            as_of=access.as_of,
+            wording=f"{before} {question} {others}",
+            collection=hits[0].collection if hits else self._index.collection,
+        )
 
     async def unknown(self, question: str, found: Found) -> float:
         """Return the share in [0, 1] of what the question names that none of the passages says by itself."""

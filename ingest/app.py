@@ -10,12 +10,12 @@ from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ingest.problems import install_problems
-from ingest.routes import documents, jobs, me, probes, review, search, upload, versions
+from ingest.routes import dates, documents, jobs, me, probes, review, search, upload, versions
 from ingest.services import Services
 
 _FORM_BYTES = 1024 * 1024  # what a form may add to its file
 _CSP = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 _HEADERS = (
@@ -53,7 +53,7 @@ def create_app(services: Services, *, tracer_provider: TracerProvider | None = N
     )
     app.state.services = services
     install_problems(app)
-    for routes in (upload, documents, review, versions, jobs, search, me, probes):
+    for routes in (upload, documents, dates, review, versions, jobs, search, me, probes):
         app.include_router(routes.router)
     _serve_page(app)
     return app

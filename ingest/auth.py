@@ -46,9 +46,14 @@ async def require_approver(principal: Annotated[Principal, Depends(authenticate)
     Raises:
         Forbidden: not an approver.
     """
-    if not principal.roles & {"approver", "admin"}:
+    if not may_approve(principal):
         raise Forbidden("only approvers may approve a version")
     return principal
+
+
+def may_approve(principal: Principal) -> bool:
+    """Tell whether somebody may approve versions, of which others are the uploaders."""
+    return bool(principal.roles & {"approver", "admin"})
 
 
 Staff = Annotated[Principal, Depends(require_staff)]

@@ -1,4 +1,4 @@
-"""What people decide about versions: approve, reject, expire, roll back, delete. Each is one transaction.
+"""What people decide about versions: approve, reject, date, expire, roll back, delete. Each is one transaction.
 
 It changes the catalogue, writes down who decided, and withdraws what may answer no more (`knowledge.withdrawals`, which
 every replica of the chatbot reads each second) all at once; the index is told next (`ingest.pipeline`), and by the
@@ -10,14 +10,14 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from zoneinfo import ZoneInfo
 
-from sqlalchemy import insert
+from sqlalchemy import insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ingest import records, rows, timeline
 from ingest.catalogue import Catalogue
-from ingest.errors import Forbidden, NotFound, WrongState
+from ingest.errors import Forbidden, NotFound, SecondPersonNeeded, WrongState
 from ingest.schema import DECISIONS
-from ingest.versions import Decision, Received, State, Upload, Version, VersionKey, Window
+from ingest.versions import Dates, Decision, Metadata, Received, State, Upload, Version, VersionKey, Window
 from knowledge.withdrawals import write_withdrawal
 
 
@@ -50,7 +50,7 @@ class Decisions:
 
         Raises:
             NotFound: there is no such version.
-            Forbidden: the approver is the uploader.
+            SecondPersonNeeded: the approver has uploaded it, or set its dates.
             WrongState: the version is no draft, or comes too late (`ingest.timeline`).
         """
         async with self._locked(key, decided) as (connection, everyone):
@@ -60,6 +60,7 @@ class Decisions:
             if version.state is not State.INDEXED:
                 raise WrongState(f"only an indexed draft can be approved; this version is {version.state}")
             _require_second_person(version, decided.by)
+            await _require_dates_of_another(connection, key, decided.by)
             others = [v for v in everyone if v.key != key]
             windows = timeline.activate(version, others, now=decided.at, zone=self._zone)
             await _write_windows(connection, key, windows)
@@ -83,6 +84,32 @@ class Decisions:
                 raise WrongState(f"only an indexed draft can be rejected; this version is {version.state}")
             await _withdraw(connection, version, Decision.REJECTED, decided)
             return Changed(dropped=(key,))
+
+    async def date(self, key: VersionKey, dates: Dates, decided: Decided, *, may_approve: bool) -> Changed:
+        """Change from when until when a version counts; for a draft they do so from its approval on.
+
+        Raises:
+            NotFound: there is no such version.
+            Forbidden: it was approved, and whoever asks may not approve.
+            SecondPersonNeeded: it was approved, and whoever asks has uploaded it.
+            WrongState: it never answers, or see `ingest.timeline.redate`.
+        """
+        async with self._locked(key, decided) as (connection, everyone):
+            version = _find(everyone, key)
+            said = replace(version.metadata, effective_from=dates.effective_from, effective_until=dates.effective_until)
+            if version.state not in (State.RECEIVED, State.INDEXED, State.APPROVED):
+                raise WrongState(f"a version that is {version.state} has no dates to change")
+            if said == version.metadata:
+                return Changed()
+            if version.approved_by is not None:
+                _require_approver(version, decided.by, may_approve=may_approve)
+            windows = self._redated(version, said, everyone, decided)
+            await connection.execute(
+                records.at(key).values(effective_from=said.effective_from, effective_until=said.effective_until)
+            )
+            await _write_windows(connection, key, windows)
+            await _write_down(connection, key, Decision.DATED, decided, windows[-1] if windows else None)
+            return Changed(windows=tuple(windows))
 
     async def expire(self, key: VersionKey, decided: Decided) -> Changed:
         """Let an approved version answer no more from now on; one that is over already stays as it is.
@@ -129,7 +156,7 @@ class Decisions:
 
         Raises:
             NotFound: there is no such version.
-            Forbidden: whoever rolls back has uploaded that version.
+            SecondPersonNeeded: whoever rolls back has uploaded that version.
             WrongState: that version was never approved, answers now, or is over by its own last day.
         """
         key = VersionKey(tenant=tenant, document_id=document_id, version=to_version)
@@ -167,6 +194,12 @@ class Decisions:
         others = [version for version in everyone if version.key not in names]
         return timeline.end(gone, others, now=decided.at, zone=self._zone)
 
+    def _redated(self, version: Version, said: Metadata, everyone: Sequence[Version], decided: Decided) -> list[Window]:
+        if version.state is not State.APPROVED:
+            return []
+        others = [other for other in everyone if other.key != version.key]
+        return timeline.redate(version, said, others, now=decided.at, zone=self._zone)
+
     def _require_restorable(self, old: Version, current: Sequence[Version], decided: Decided) -> None:
         if old.approved_at is None or old.visible_from is None:
             raise WrongState("only a version that was approved once can be brought back")
@@ -184,8 +217,31 @@ def _find(everyone: Sequence[Version], key: VersionKey) -> Version:
 
 
 def _require_second_person(version: Version, approver: str) -> None:
-    if approver.strip().casefold() == version.uploaded_by.strip().casefold():
-        raise Forbidden("whoever uploaded a version cannot approve it: a second person has to look")
+    if _is_same_person(approver, version.uploaded_by):
+        raise SecondPersonNeeded("whoever uploaded a version cannot approve it: a second person has to look")
+
+
+def _require_approver(version: Version, who: str, *, may_approve: bool) -> None:
+    if not may_approve:
+        raise Forbidden("only approvers may change the dates of an approved version")
+    _require_second_person(version, who)
+
+
+async def _require_dates_of_another(connection: AsyncConnection, key: VersionKey, approver: str) -> None:
+    """Refuse whoever set a draft's dates last: they are part of what a second person looks at."""
+    of_version = (
+        (DECISIONS.c.tenant == key.tenant)
+        & (DECISIONS.c.document_id == key.document_id)
+        & (DECISIONS.c.version == key.version)
+    )
+    dated = select(DECISIONS.c.decided_by).where(of_version, DECISIONS.c.decision == Decision.DATED)
+    last = (await connection.execute(dated.order_by(DECISIONS.c.id.desc()).limit(1))).scalar_one_or_none()
+    if last is not None and _is_same_person(last, approver):
+        raise SecondPersonNeeded("whoever set its dates cannot approve a version: a second person has to look")
+
+
+def _is_same_person(one: str, other: str) -> bool:
+    return one.strip().casefold() == other.strip().casefold()
 
 
 def _again(old: Version) -> Upload:

@@ -3,7 +3,8 @@
 IngestError
 ├── BadRequest             400 bad_request          the request cannot be understood
 ├── Unauthenticated        401 unauthenticated      no token, or one that is not accepted
-├── Forbidden              403 forbidden            this role, or this person, may not do that
+├── Forbidden              403 forbidden            this role may not do that
+│   └── SecondPersonNeeded     403 second_person        somebody else has to decide that
 ├── NotFound               404 not_found            not there, or another tenant's
 ├── DuplicateContent       409 duplicate_content    the same bytes are there with other metadata; names the document
 ├── WrongState             409 wrong_state          the version is not in a state that allows it
@@ -45,6 +46,10 @@ class Unauthenticated(IngestError):
 
 class Forbidden(IngestError):
     code, status, title = "forbidden", 403, "This is not allowed for your role"
+
+
+class SecondPersonNeeded(Forbidden):
+    code, title = "second_person", "A second person has to look at it"
 
 
 class NotFound(IngestError):

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 import anyio
+from anyio.streams.memory import MemoryObjectReceiveStream
 
 from ingest.errors import IngestError
 from ingest.indexing import run_job
@@ -48,6 +49,15 @@ class Outcome:
     visible_from: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A file that was received, and the job that is left to do on it."""
+
+    position: int
+    outcome: Outcome
+    job: Job | None
+
+
 class Show(Protocol):
     """Is told how loading goes."""
 
@@ -67,22 +77,29 @@ class Show(Protocol):
 async def load(offerings: Sequence[Offering], order: LoadOrder, services: Services, show: Show) -> list[Outcome]:
     """Load files and return what became of each, in their order; a file that fails stops no other."""
     show.begin(len(offerings))
-    received = [await _receive(offering, order, services) for offering in offerings]
     outcomes: dict[int, Outcome] = {}
-    at_once = anyio.CapacityLimiter(services.settings.at_once)
+    send, receive = anyio.create_memory_object_stream[Taken](services.settings.at_once)
     async with anyio.create_task_group() as group:
-
-        async def one(position: int, outcome: Outcome, job: Job | None) -> None:
-            async with at_once:
-                outcomes[position] = await _index(outcome, job, services, show) if job else outcome
-                show.end(outcomes[position])
-
-        for position, (outcome, job) in enumerate(received):
-            group.start_soon(one, position, outcome, job)
-    indexed = [outcomes[position] for position in range(len(received))]
+        for _ in range(services.settings.at_once):
+            group.start_soon(_index_each, receive.clone(), outcomes, services, show)
+        receive.close()
+        async with send:  # in order, because the versions of a document are numbered as they come
+            for position, offering in enumerate(offerings):
+                await send.send(Taken(position, *await _receive(offering, order, services)))
+    indexed = [outcomes[position] for position in range(len(offerings))]
     if order.approver is None:
         return indexed
     return await wait_until_active(await _approve(indexed, order.approver, services), services)
+
+
+async def _index_each(
+    receive: MemoryObjectReceiveStream[Taken], outcomes: dict[int, Outcome], services: Services, show: Show
+) -> None:
+    async with receive:
+        async for taken in receive:
+            outcome = taken.outcome if taken.job is None else await _index(taken.outcome, taken.job, services, show)
+            outcomes[taken.position] = outcome
+            show.end(outcome)
 
 
 async def wait_until_active(outcomes: Sequence[Outcome], services: Services) -> list[Outcome]:

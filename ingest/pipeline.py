@@ -3,15 +3,19 @@
 `receive` (its own file) leaves a stored original and a job. `take_in` is the job: it ends with a draft in the index,
 which nobody but staff sees. `activate` is a second person's decision. Every step may be repeated after a crash: ids
 follow from the document, and a version that was half written is written again as a whole.
+
+Several documents are under way at once (`at_once`), each at a step of its own: while one is parsed others are embedded,
+together and by like length (`knowledge.embedding`), and what is embedded is written while the next is.
 """
 
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import replace
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import PurePath
 
 import anyio
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from ingest.chunking import Chunk
 from ingest.decisions import Changed, Decided
@@ -26,6 +30,14 @@ Report = Callable[[Stage, int, int], Awaitable[None]]
 
 FOUND_AMONG = 50
 ASKED_CHARACTERS = 120
+
+
+@dataclass(frozen=True, slots=True)
+class Embedded:
+    """Passages that are ready to be written."""
+
+    passages: Sequence[Passage]
+    vectors: Sequence[Sequence[float]]
 
 
 async def take_in(key: VersionKey, services: Services, report: Report) -> Version:
@@ -100,16 +112,31 @@ async def embed_and_upsert(key: VersionKey, passages: Sequence[Passage], service
     """Write all points of a version, as a draft; what an interrupted run left is cleared first."""
     if await services.index.count(tenant=key.tenant, document_id=key.document_id, version=key.version):
         await services.index.delete(tenant=key.tenant, document_id=key.document_id, version=key.version)
+    send, receive = anyio.create_memory_object_stream[Embedded](1)
+    with _first_failure():
+        async with anyio.create_task_group() as group:
+            group.start_soon(_embed, passages, send, services)
+            group.start_soon(_upsert, len(passages), receive, services, report)
+
+
+async def _embed(passages: Sequence[Passage], send: MemoryObjectSendStream[Embedded], services: Services) -> None:
+    async with send:
+        for batch in _batches(passages, services.settings.batch):
+            async with _measured(Stage.EMBED, services):
+                vectors = await services.index.embed(batch)
+            await send.send(Embedded(batch, vectors))
+
+
+async def _upsert(total: int, receive: MemoryObjectReceiveStream[Embedded], services: Services, report: Report) -> None:
     done = 0
-    for batch in _batches(passages, services.settings.batch):
-        async with _measured(Stage.EMBED, services):
-            await report(Stage.EMBED, done, len(passages))
-            vectors = await services.index.embed(batch)
-        async with _measured(Stage.UPSERT, services):
-            await services.index.upsert(batch, vectors)
-        done += len(batch)
-        services.metrics.passages.inc(len(batch))
-    await report(Stage.UPSERT, done, len(passages))
+    async with receive:
+        await report(Stage.EMBED, done, total)
+        async for embedded in receive:
+            async with _measured(Stage.UPSERT, services):
+                await services.index.upsert(embedded.passages, embedded.vectors)
+            done += len(embedded.passages)
+            services.metrics.passages.inc(len(embedded.passages))
+            await report(Stage.UPSERT if done == total else Stage.EMBED, done, total)
 
 
 async def verify(key: VersionKey, passages: Sequence[Passage], services: Services, report: Report) -> None:
@@ -134,8 +161,18 @@ async def write_windows(key: VersionKey, windows: Sequence[Window], services: Se
 
 
 async def write_window(key: VersionKey, window: Window, services: Services) -> None:
-    """Write a window until the index has what the catalogue says: somebody may decide anew meanwhile."""
+    """Write a window, and the first day that goes with it, until the index has what the catalogue says.
+
+    Somebody may decide anew meanwhile.
+    """
     while True:
+        said = (await services.catalogue.version(key)).metadata
+        await services.index.set_first_day(
+            tenant=key.tenant,
+            document_id=key.document_id,
+            version=key.version,
+            effective_from=said.effective_from,
+        )
         await services.index.set_visibility(
             tenant=key.tenant,
             document_id=key.document_id,
@@ -203,6 +240,15 @@ def _passages(version: Version, parsed: Parsed, chunks: Sequence[Chunk]) -> list
 def _batches(passages: Sequence[Passage], size: int) -> Iterator[Sequence[Passage]]:
     for start in range(0, len(passages), size):
         yield passages[start : start + size]
+
+
+@contextmanager
+def _first_failure() -> Generator[None]:
+    """Let what ends a task group leave it as itself."""
+    try:
+        yield
+    except ExceptionGroup as failed:
+        raise failed.exceptions[0] from None
 
 
 @asynccontextmanager

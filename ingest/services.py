@@ -22,11 +22,14 @@ from knowledge.index import Index
 
 
 class PipelineSettings(BaseModel, frozen=True):
-    """How documents go through the pipeline; `zone` is where the bank's days begin."""
+    """How documents go through the pipeline; `zone` is where the bank's days begin.
+
+    So many documents at once, each with so many passages in the embedder: most have few, and it works best on dozens.
+    """
 
     zone: str = "Asia/Seoul"
-    batch: PositiveInt = 32
-    at_once: PositiveInt = 2
+    batch: PositiveInt = 64
+    at_once: PositiveInt = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,6 +4,7 @@ The one gap that may be is the one staff ask for, by an effective_until before t
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
@@ -68,12 +69,53 @@ def _go_on(never_begun: Version, others: Sequence[Version], *, zone: ZoneInfo) -
     """Return the window of the version before one that never begins: until its own last day, or the next version."""
     start = _begin(never_begun)
     before = next((o for o in others if o.state is State.APPROVED and o.visible_until == start), None)
-    if before is None:
-        return []
+    return [] if before is None else [_until_next(before, before.metadata, others, zone=zone)]
+
+
+def redate(version: Version, said: Metadata, others: Sequence[Version], *, now: float, zone: ZoneInfo) -> list[Window]:
+    """Return the windows to write when an approved version gets other dates: what it touches first, itself last.
+
+    One that nobody could read yet is placed anew, as if it were approved at `now`. One that has begun only ends
+    elsewhere.
+
+    Raises:
+        WrongState: it is over, it has begun and would begin elsewhere, or its last day has passed.
+    """
+    if not _open_at(version, now):
+        raise WrongState("it is over: bring its text back as a new version instead")
+    if _begin(version) > now + NOTICE_SECONDS:
+        return _placed_anew(version, said, others, now=now, zone=zone)
+    if said.effective_from != version.metadata.effective_from:
+        raise WrongState("it has begun: its first day stays what it was")
+    if _last_midnight(said, zone) <= now:
+        raise WrongState(f"its last day, {said.effective_until}, is over: expire it instead")
+    return [_until_next(version, said, others, zone=zone)]
+
+
+def _placed_anew(
+    version: Version, said: Metadata, others: Sequence[Version], *, now: float, zone: ZoneInfo
+) -> list[Window]:
+    freed = {window.version: window for window in end([version], others, now=now, zone=zone)}
+    rest = [_in_window(other, freed.get(other.key.version)) for other in others]
+    placed = {window.version: window for window in activate(replace(version, metadata=said), rest, now=now, zone=zone)}
+    itself = placed.pop(version.key.version)
+    del freed[version.key.version]
+    return [*(freed | placed).values(), itself]
+
+
+def _in_window(version: Version, window: Window | None) -> Version:
+    if window is None:
+        return version
+    return replace(version, visible_from=window.visible_from, visible_until=window.visible_until)
+
+
+def _until_next(version: Version, said: Metadata, others: Sequence[Version], *, zone: ZoneInfo) -> Window:
+    """Return the window of a version from its beginning until its last day, or until the next version begins."""
+    start = _begin(version)
     later = [_begin(o) for o in others if o.state is State.APPROVED and _ever_visible(o) and _begin(o) > start]
-    until = min([*later, _last_midnight(before.metadata, zone)])
+    until = min([*later, _last_midnight(said, zone)])
     never = until == float("inf")
-    return [Window(version=before.key.version, visible_from=_begin(before), visible_until=None if never else until)]
+    return Window(version=version.key.version, visible_from=start, visible_until=None if never else until)
 
 
 def in_force(versions: Sequence[Version], *, now: float) -> list[Version]:

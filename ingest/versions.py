@@ -37,6 +37,7 @@ class Decision(StrEnum):
 
     APPROVED = "approved"
     REJECTED = "rejected"
+    DATED = "dated"
     EXPIRED = "expired"
     ROLLED_BACK = "rolled_back"
     DELETED = "deleted"
@@ -77,6 +78,14 @@ class Metadata:
             self.effective_until.isoformat() if self.effective_until else None,
         ]
         return sha256(json.dumps(fields, ensure_ascii=False).encode()).hexdigest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dates:
+    """The first and the last day on which a version counts, both whole and included; None where there is none."""
+
+    effective_from: date | None
+    effective_until: date | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from heapq import nsmallest
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
@@ -62,7 +63,11 @@ class EmbedderSettings(BaseModel, frozen=True):
     query_batch: PositiveInt = 16
     # 8 passages keep the worker for a quarter of a second at most before it looks for waiting queries again.
     passage_batch: PositiveInt = 8
+    # Passages that wait in the worker, whoever brought them: each batch is drawn from them by like length.
+    passage_window: PositiveInt = 256
     queue: PositiveInt = 256
+    # Each in a thread with a model of its own, 250 MB: two encode twice as much as one, two threads of one do not.
+    workers: PositiveInt = 1
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:
@@ -111,13 +116,19 @@ class _Job:
     urgent: bool
     arrived: float = field(default_factory=monotonic)
     result: Future[Vectors] = field(default_factory=Future)
+    size: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        # Bytes: a token of Korean has about as many as one of English, and a third of the characters.
+        self.size = sum(len(text.encode()) for text in self.texts)
 
 
 class LocalEmbedder:
-    """A sentence-transformers model in a thread of its own.
+    """A sentence-transformers model in a thread of its own, or in several.
 
     Questions that arrive within the window are encoded together and go before passages. The loop's side takes no lock:
-    a job goes through a SimpleQueue, its result comes back as a future, and a cancelled job is skipped.
+    a job goes through a SimpleQueue, its result comes back as a future, and a cancelled job is skipped. Passages wait
+    for room among those that wait already, and are encoded with those of like length, whichever document they are of.
     """
 
     def __init__(self, folder: Path, settings: EmbedderSettings) -> None:
@@ -125,57 +136,70 @@ class LocalEmbedder:
         self.dimensions = 0
         self._settings = settings
         self._folder = folder
-        self._worker = _Worker(settings)
+        self._workers = [_Worker(settings) for _ in range(settings.workers)]
         self._waiting = 0
+        self._room = asyncio.Semaphore(settings.passage_window)
 
     async def start(self) -> None:
-        """Load the model in the worker's thread; return when it has encoded a first text."""
+        """Load the model in each worker's thread; return when every one has encoded a first text."""
         if not (self._folder / "modules.json").is_file():
             raise EmbedderMissing(f"no embedding model in {self._folder}: run `llm-server fetch {self._folder.name}`")
-        loaded = self._worker.start(lambda: _load(self._folder, self._settings))
         try:
-            self.dimensions = await asyncio.wrap_future(loaded)
+            for worker in self._workers:  # one after the other: loading sets torch's default type for all threads
+                self.dimensions = await asyncio.wrap_future(worker.start(lambda: _load(self._folder, self._settings)))
         except (OSError, ValueError, KeyError, IndexError, RuntimeError) as exc:
             raise EmbedderMissing(f"the model in {self._folder} cannot be loaded: {exc}") from exc
 
     async def embed_queries(self, texts: Sequence[str]) -> Vectors:
         """Return one vector a question, in order."""
-        return await self._encode([self._settings.query_prefix + text for text in texts], urgent=True)
-
-    async def embed_passages(self, texts: Sequence[str]) -> Vectors:
-        """Return one vector a passage, in order; questions that arrive meanwhile go first."""
-        # Passages of like length together: the padding of a batch is computed too.
-        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
-        vectors: dict[int, list[float]] = {}
-        for start in range(0, len(order), self._settings.passage_batch):
-            batch = order[start : start + self._settings.passage_batch]
-            prefixed = [self._settings.passage_prefix + texts[i] for i in batch]
-            vectors.update(zip(batch, await self._encode(prefixed, urgent=False), strict=True))
-        return [vectors[i] for i in range(len(texts))]
-
-    async def aclose(self) -> None:
-        """Stop the worker after the batch it works on; whoever still waits gets EmbeddingUnavailable."""
-        self._worker.stop()
-        await asyncio.to_thread(self._worker.join)
-
-    async def _encode(self, texts: list[str], *, urgent: bool) -> Vectors:
         if not texts:
             return []
         if self._waiting >= self._settings.queue:
             raise EmbedderBusy(f"{self._waiting} requests are waiting for the embedder")
-        job = _Job(texts, urgent)
         self._waiting += 1
         try:
-            self._worker.submit(job)
-            return await asyncio.wrap_future(job.result)
+            return await self._encode(_Job([self._settings.query_prefix + text for text in texts], urgent=True))
         finally:
             self._waiting -= 1
+
+    async def embed_passages(self, texts: Sequence[str]) -> Vectors:
+        """Return one vector a passage, in order; questions that arrive meanwhile go first."""
+        prefixed = [self._settings.passage_prefix + text for text in texts]
+        shortest_first = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+        try:
+            async with asyncio.TaskGroup() as each:
+                tasks = {i: each.create_task(self._encode_passage(prefixed[i])) for i in shortest_first}
+        except ExceptionGroup as failed:
+            raise failed.exceptions[0] from None
+        return [tasks[i].result() for i in range(len(texts))]
+
+    async def aclose(self) -> None:
+        """Stop the workers after the batches they work on; whoever still waits gets EmbeddingUnavailable."""
+        for worker in self._workers:
+            worker.stop()
+        for worker in self._workers:
+            await asyncio.to_thread(worker.join)
+
+    async def _encode_passage(self, text: str) -> list[float]:
+        async with self._room:
+            (vector,) = await self._encode(_Job([text], urgent=False))
+        return vector
+
+    async def _encode(self, job: _Job) -> Vectors:
+        worker = min(self._workers, key=lambda worker: worker.waiting)
+        worker.waiting += len(job.texts)
+        try:
+            worker.submit(job)
+            return await asyncio.wrap_future(job.result)
+        finally:
+            worker.waiting -= len(job.texts)
 
 
 class _Worker:
     """The thread that owns the model: takes jobs, questions first, and encodes them in batches."""
 
     def __init__(self, settings: EmbedderSettings) -> None:
+        self.waiting = 0  # texts; whoever submits counts
         self._settings = settings
         self._inbox: SimpleQueue[_Job | None] = SimpleQueue()
         self._urgent: deque[_Job] = deque()
@@ -227,7 +251,7 @@ class _Worker:
         if self._ended:
             return []
         if not self._urgent:
-            return [self._patient.popleft()]
+            return self._alike()
         until = self._urgent[0].arrived + self._settings.window
         while self._queries() < self._settings.query_batch and self._receive(max(0.0, until - monotonic())):
             pass
@@ -237,6 +261,14 @@ class _Worker:
             jobs.append(self._urgent.popleft())
             room -= len(jobs[-1].texts)
         return jobs
+
+    def _alike(self) -> list[_Job]:
+        """Take the passage that has waited longest with those of like length: a batch computes its padding too."""
+        oldest = self._patient[0]
+        alike = nsmallest(self._settings.passage_batch, self._patient, key=lambda job: abs(job.size - oldest.size))
+        for job in alike:
+            self._patient.remove(job)
+        return alike
 
     def _queries(self) -> int:
         return sum(len(job.texts) for job in self._urgent)

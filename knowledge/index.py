@@ -9,6 +9,7 @@ import math
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -308,7 +309,8 @@ class Index:
             collection, ids, with_payload=True, with_vectors=[DENSE]
         )
         found = {str(record.id): record for record in await self._read(fetch)} if ids else {}
-        return [_hit(one, found[one.point_id], vector, unit) for one in best if one.point_id in found]
+        hits = [_hit(one, found[one.point_id], vector, unit) for one in best if one.point_id in found]
+        return [replace(hit, collection=collection) for hit in hits]
 
     def _points(self, passages: Sequence[Passage], vectors: Sequence[Sequence[float]]) -> list[models.PointStruct]:
         return [

@@ -63,6 +63,8 @@ class Hit:
     score: float
     dense: float
     terms: float
+    collection: str = ""
+    """Where it was found: a re-index may bring another one at any moment."""
 
 
 def language_of(text: str) -> Language:

@@ -197,6 +197,24 @@ async def test_only_approvers_take_a_document_back_and_every_way_ends_it(staff: 
     assert (await staff.http.delete("/v1/documents/nothing", headers=approver)).status_code == 404
 
 
+async def test_dates_are_changed_by_staff_before_and_by_approvers_after_the_approval(staff: Staff) -> None:
+    received = (await staff.upload(samples.MARKDOWN.encode(), document_id="d")).json()
+    await staff.done(received["job_id"])
+    address, june = "/v1/documents/d/versions/1/dates", {"effective_from": "2026-06-01", "effective_until": None}
+    dated = await staff.http.put(address, json=june, headers=staff.headers())
+    assert (dated.status_code, dated.json()["effective_from"]) == (200, "2026-06-01")
+    approved = await staff.http.post("/v1/documents/d/versions/1/approve", headers=staff.headers("lee", "approver"))
+    assert approved.json()["visible_from"] == 1_780_239_600.0
+    july = june | {"effective_from": "2026-07-01"}
+    for who, role, code in (("park", "staff", "forbidden"), ("kim", "approver", "second_person")):
+        refused = await staff.http.put(address, json=july, headers=staff.headers(who, role))
+        assert (refused.status_code, refused.json()["code"]) == (403, code)
+    moved = await staff.http.put(address, json=july, headers=staff.headers("park", "approver"))
+    assert (moved.json()["effective_from"], moved.json()["state"]) == ("2026-07-01", "approved")
+    for wrong in ({"effective_from": "2026-07-01"}, july | {"effective_until": "2026-06-30"}):
+        assert (await staff.http.put(address, json=wrong, headers=staff.headers())).status_code == 422
+
+
 async def test_another_tenant_sees_nothing(staff: Staff) -> None:
     received = (await staff.upload(samples.MARKDOWN.encode())).json()
     foreign = staff.headers("kim", "staff", tenant="other")

@@ -8,12 +8,12 @@ import pytest
 from sqlalchemy import select
 
 from ingest.decisions import Changed, Decided
-from ingest.errors import Forbidden, NotFound, WrongState
+from ingest.errors import Forbidden, NotFound, SecondPersonNeeded, WrongState
 from ingest.pipeline import activate, finish_windows, tell_index, write_window
 from ingest.rebuild import rebuild
 from ingest.schema import DECISIONS
 from ingest.services import Services
-from ingest.versions import Metadata, State, Version, VersionKey
+from ingest.versions import Dates, Metadata, State, Version, VersionKey
 from knowledge.withdrawals import WITHDRAWN
 from tests.ingest import samples
 from tests.ingest.conftest import NOON, Clock
@@ -210,3 +210,59 @@ async def test_a_lost_index_comes_back_with_every_interval_as_it_was(services: S
     tally = await rebuild(services, lambda *_told: None)
     assert (tally.written, tally.failed) == (2, [])
     assert [await services.index.passages(**name) for name in names] == before
+
+
+async def test_a_drafts_dates_change_and_whoever_set_them_cannot_approve_it(services: Services) -> None:
+    draft = await indexed(services, "2.35")
+    june = Dates(effective_from=date(2026, 6, 1), effective_until=date(2026, 6, 30))
+    assert await services.decisions.date(draft.key, june, by("lee", NOON), may_approve=False) == Changed()
+    with pytest.raises(SecondPersonNeeded):
+        await services.decisions.approve(draft.key, by("Lee ", NOON))
+    version = await activate(draft.key, "park", services, now=NOON)
+    assert version.visible_from == 1_780_239_600.0  # 1 June in Seoul
+    assert [what for _, what, _ in await decided(services)] == ["dated", "approved"]
+    stored = await services.index.passages(tenant="hanbit", document_id="term-deposit", version=1)
+    assert {passage.effective_from for passage in stored} == {date(2026, 6, 1)}
+    assert (await hand_in_again(services)).key == draft.key  # the bytes and what was said with them are still that
+
+
+async def hand_in_again(services: Services) -> Version:
+    return (await hand_in(services, samples.MARKDOWN.encode(), replace(TERMS, metadata=Metadata()))).version
+
+
+async def test_an_approved_versions_dates_are_an_approvers_and_every_search_follows(
+    services: Services, clock: Clock
+) -> None:
+    first = await approved(services, clock, "2.35")
+    second = await approved(services, clock, "2.75", effective_from=date(2026, 6, 10))
+    sooner = Dates(effective_from=date(2026, 6, 1), effective_until=None)
+    for who, may_approve, refusal in (("park", False, Forbidden), ("kim", True, SecondPersonNeeded)):
+        with pytest.raises(refusal):
+            await services.decisions.date(second.key, sooner, by(who, clock.now), may_approve=may_approve)
+    changed = await services.decisions.date(second.key, sooner, by("park", clock.now), may_approve=True)
+    await tell_index(second.key, changed, services)
+    begins = 1_780_239_600.0
+    assert await found(services, at=begins - 1) == {1}
+    assert await found(services, at=begins) == {2}
+    same = await services.decisions.date(second.key, sooner, by("park", clock.now), may_approve=True)
+    assert same == Changed()
+    assert len(await decided(services)) == 3
+    gone = await services.decisions.delete("hanbit", "term-deposit", by("lee", clock.now))
+    await tell_index(first.key, gone, services)
+    with pytest.raises(WrongState):
+        await services.decisions.date(first.key, sooner, by("park", clock.now), may_approve=True)
+
+
+async def test_dates_that_a_crash_kept_from_the_index_are_written_by_the_next_sweep(
+    services: Services, clock: Clock
+) -> None:
+    await approved(services, clock, "2.35")
+    second = await approved(services, clock, "2.75", effective_from=date(2026, 6, 10))
+    sooner = Dates(effective_from=date(2026, 6, 1), effective_until=None)
+    await services.decisions.date(
+        second.key, sooner, by("park", clock.now), may_approve=True
+    )  # and the index is not told
+    assert await finish_windows(services) == 2
+    assert await found(services, at=1_780_239_600.0) == {2}
+    stored = await services.index.passages(tenant="hanbit", document_id="term-deposit", version=2)
+    assert {passage.effective_from for passage in stored} == {date(2026, 6, 1)}

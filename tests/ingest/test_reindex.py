@@ -7,11 +7,14 @@ import anyio.lowlevel
 import pytest
 from tokenizers import Tokenizer
 
+from chatbot.retrieval import Retrieval, RetrievalSettings
 from ingest.chunking import Chunker, ChunkSettings
 from ingest.pipeline import activate
 from ingest.rebuild import reindex
 from ingest.services import Services
 from ingest.versions import Version, VersionKey
+from knowledge.access import EVERY_CUSTOMER, Access
+from knowledge.glossary import load_glossary
 from tests.ingest import samples
 from tests.ingest.conftest import NOON, Clock
 from tests.ingest.test_pipeline import OFFER, found, hand_in, take_in
@@ -70,6 +73,23 @@ async def test_a_new_cutting_answers_after_the_switch_and_nothing_is_missing_mea
     assert await count(services, old) > coarse
     assert await count(services, during[0]) > 0
     assert (await services.catalogue.version(old.key)).passages == await count(services, old)
+
+
+async def test_a_search_says_in_which_collection_it_looked(services: Services, finer: Services, clock: Clock) -> None:
+    await shown(services, "old", samples.MARKDOWN, now=NOON)
+    clock.now += 60
+    retrieval = Retrieval(services.index, RetrievalSettings(), load_glossary())
+    everybody = Access(tenant="hanbit", groups=frozenset({EVERY_CUSTOMER}), as_of=clock.now)
+    nobody = replace(everybody, groups=frozenset())
+
+    async def looked_in() -> list[str]:
+        found = [await retrieval.find("정기예금 금리", earlier=(), access=access) for access in (everybody, nobody)]
+        assert [bool(one.hits) for one in found] == [True, False]
+        return [one.collection for one in found]
+
+    assert await looked_in() == ["kb-1", "kb-1"]
+    await reindex(finer, silent)
+    assert await looked_in() == ["kb-2", "kb-2"]
 
 
 async def test_a_version_that_cannot_be_read_any_more_keeps_everybody_at_the_present_collection(

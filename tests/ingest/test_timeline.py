@@ -1,4 +1,5 @@
 import contextlib
+from dataclasses import replace
 from datetime import date
 from itertools import pairwise
 from zoneinfo import ZoneInfo
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingest.errors import WrongState
-from ingest.timeline import NOTICE_SECONDS, activate, end, in_force, midnight
+from ingest.timeline import NOTICE_SECONDS, activate, end, in_force, midnight, redate
 from ingest.versions import Metadata, State, Version, VersionKey
 
 SEOUL = ZoneInfo("Asia/Seoul")
@@ -147,3 +148,84 @@ def test_whatever_is_taken_back_is_read_no_more_and_no_two_versions_show_at_once
         if v.visible_from is not None and v.visible_from < (v.visible_until or float("inf"))
     )
     assert all(ended <= begun for (_, ended), (begun, _) in pairwise(windows))
+
+
+def redated(versions: dict[int, Version], number: int, said: Metadata, *, now: float) -> dict[int, Version]:
+    """Return the versions as they are after one of them got other dates."""
+    others = [v for v in versions.values() if v.key.version != number]
+    changed = versions | {number: replace(versions[number], metadata=said)}
+    for window in redate(versions[number], said, others, now=now, zone=SEOUL):
+        changed[window.version] = replace(
+            changed[window.version], visible_from=window.visible_from, visible_until=window.visible_until
+        )
+    return changed
+
+
+def test_a_version_that_has_not_begun_is_moved_and_its_predecessor_goes_on_until_then() -> None:
+    versions = approved({1: version(1), 2: version(2, begins=date(2026, 6, 1))}, 1, now=NOON)
+    versions = approved(versions, 2, now=NOON + 60)
+    for day in (date(2026, 6, 10), date(2026, 5, 30)):
+        moved = redated(versions, 2, Metadata(effective_from=day), now=NOON + 120)
+        assert moved[1].visible_until == moved[2].visible_from == midnight(day, SEOUL)
+    at_once = redated(versions, 2, Metadata(), now=NOON + 120)
+    assert at_once[1].visible_until == at_once[2].visible_from == NOON + 120 + NOTICE_SECONDS
+
+
+def test_a_version_that_has_begun_ends_elsewhere_and_keeps_its_first_day() -> None:
+    versions = approved({1: version(1, ends=date(2026, 6, 30))}, 1, now=NOON)
+    longer = redated(versions, 1, Metadata(effective_until=date(2026, 7, 31)), now=NOON + 60)
+    assert (longer[1].visible_from, longer[1].visible_until) == (
+        versions[1].visible_from,
+        midnight(date(2026, 8, 1), SEOUL),
+    )
+    assert redated(versions, 1, Metadata(), now=NOON + 60)[1].visible_until is None
+    for said in (Metadata(effective_from=date(2026, 6, 1)), Metadata(effective_until=date(2026, 5, 28))):
+        with pytest.raises(WrongState):
+            redated(versions, 1, said, now=NOON + 60)
+
+
+def test_a_longer_version_still_ends_where_the_next_one_begins() -> None:
+    versions = approved({1: version(1, ends=date(2026, 6, 30)), 2: version(2, begins=date(2026, 8, 1))}, 1, now=NOON)
+    versions = approved(versions, 2, now=NOON + 60)
+    assert redated(versions, 1, Metadata(), now=NOON + 120)[1].visible_until == versions[2].visible_from
+
+
+def test_a_version_that_is_over_gets_no_other_dates() -> None:
+    versions = approved({1: version(1), 2: version(2)}, 1, now=NOON)
+    versions = approved(versions, 2, now=NOON + 60)
+    with pytest.raises(WrongState):
+        redated(versions, 1, Metadata(effective_until=date(2026, 7, 1)), now=NOON + 120)
+
+
+@given(
+    begins=st.lists(days, min_size=2, max_size=5),
+    waits=st.lists(st.floats(0, 40 * 86400), min_size=5, max_size=5),
+    dated=st.lists(st.tuples(st.integers(1, 5), days, days, st.floats(0, 20 * 86400)), min_size=1, max_size=4),
+)
+def test_whatever_dates_change_no_two_versions_show_at_once_and_the_past_stays(
+    begins: list[date | None], waits: list[float], dated: list[tuple[int, date | None, date | None, float]]
+) -> None:
+    versions = {n: version(n, begins=begin) for n, begin in enumerate(begins, start=1)}
+    now = NOON
+    for n in list(versions):
+        now += waits[n - 1]
+        with contextlib.suppress(WrongState):
+            versions = approved(versions, n, now=now)
+    for number, begin, last, wait in dated:
+        now += wait
+        if number not in versions or versions[number].state is not State.APPROVED:
+            continue
+        before = versions
+        with contextlib.suppress(WrongState):
+            versions = redated(versions, number, Metadata(effective_from=begin, effective_until=last), now=now)
+        assert read_at(before, now) == read_at(versions, now), "what is read at this moment does not change"
+    windows = sorted(
+        (v.visible_from, v.visible_until or float("inf"))
+        for v in versions.values()
+        if v.visible_from is not None and v.visible_from < (v.visible_until or float("inf"))
+    )
+    assert all(ended <= begun for (_, ended), (begun, _) in pairwise(windows))
+
+
+def read_at(versions: dict[int, Version], now: float) -> list[tuple[int, float | None]]:
+    return [(n, v.visible_from) for n, v in versions.items() if v.state_at(now) is State.ACTIVE]

@@ -73,6 +73,10 @@ class Bank:
         assert self._process is not None
         return self._process.pid
 
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._port}"
+
     def stop(self, how: signal.Signals) -> None:
         if self._process is not None:
             with suppress(ProcessLookupError):
@@ -82,7 +86,7 @@ class Bank:
 
     def client(self, sub: str = "kim", role: str = "staff") -> httpx2.Client:
         headers = {"authorization": f"Bearer {self.token(sub, role)}"}
-        return httpx2.Client(base_url=f"http://127.0.0.1:{self._port}", headers=headers, timeout=20)
+        return httpx2.Client(base_url=self.url, headers=headers, timeout=20)
 
     def upload(self, http: httpx2.Client, document: int, version: int) -> str:
         files = {"file": (f"{document}.md", text(document, version))}

@@ -140,6 +140,41 @@ async def test_questions_go_before_passages_and_like_lengths_together(
     assert encoder.batches == [["p", "pp"], ["question"], ["a long passage", "another long one"]]
 
 
+async def test_passages_of_several_documents_are_encoded_by_like_length_and_the_oldest_first(
+    recorded: tuple[LocalEmbedder, Recorded],
+) -> None:
+    local, encoder = recorded
+    encoder.started.clear()
+    encoder.gate.clear()
+    vectors: dict[int, Vectors] = {}
+
+    async def embed(document: int, *lengths: int) -> None:
+        vectors[document] = await local.embed_passages(["가" * length for length in lengths])
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(embed, 1, 99)
+        await hold(encoder)
+        tasks.start_soon(embed, 2, 80, 10)
+        tasks.start_soon(embed, 3, 79, 11)
+        await anyio.wait_all_tasks_blocked()
+        encoder.gate.set()
+    assert [[len(text) for text in batch] for batch in encoder.batches] == [[99], [10, 11], [80, 79]]
+    assert vectors == {1: [[99.0]], 2: [[80.0], [10.0]], 3: [[79.0], [11.0]]}
+
+
+async def test_more_passages_than_the_window_holds_wait_and_all_come_back(tmp_path: Path) -> None:
+    encoder = Recorded()
+    (tmp_path / "modules.json").touch()
+    settings = EmbedderSettings(folder=tmp_path, passage_batch=2, passage_window=4, workers=2, queue=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(embedding, "_load", lambda *_: encoder.encode)
+        async with open_embedder(settings) as local:
+            prefix = len(settings.passage_prefix)
+            texts = ["x" * n for n in (30, 5, 17, 1, 22, 9, 40, 13, 2)]
+            assert await local.embed_passages(texts) == [[float(len(text) + prefix)] for text in texts]
+    assert max(len(batch) for batch in encoder.batches) <= 2
+
+
 async def test_whoever_gives_up_is_not_encoded(recorded: tuple[LocalEmbedder, Recorded]) -> None:
     local, encoder = recorded
     encoder.started.clear()
@@ -170,7 +205,7 @@ async def test_a_full_queue_refuses_at_once(recorded: tuple[LocalEmbedder, Recor
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(local.embed_passages, ["first"])
         await hold(encoder)
-        for n in range(7):
+        for n in range(8):
             tasks.start_soon(local.embed_queries, [str(n)])
         await anyio.wait_all_tasks_blocked()
         with pytest.raises(EmbedderBusy):

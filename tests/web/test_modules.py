@@ -26,3 +26,9 @@ def test_a_script_of_the_page_is_valid(script: Path) -> None:
 @pytest.mark.parametrize("tests", sorted(HERE.glob("*.test.mjs")), ids=lambda tests: tests.name)
 def test_the_pure_parts_of_the_page_hold(tests: Path) -> None:
     node("--test", str(tests))
+
+
+@pytest.mark.parametrize("name", ["dom.js", "sse.js", "icon.svg", "package.json"])
+def test_what_both_pages_have_is_the_same(name: str) -> None:
+    pages = HERE.parents[1]
+    assert (pages / "ingest/web" / name).read_bytes() == (pages / "chatbot/web" / name).read_bytes()

@@ -1,0 +1,175 @@
+// The documents API as this page uses it: problem documents become errors, nothing is tried again by itself.
+
+/** A refusal that the server put into words: `code` is stable, `detail` is its sentence (in English). */
+export class Problem extends Error {
+  constructor({ code = "internal", status = 500, detail = "", document_id: documentId = "", version = null }) {
+    super(detail || code);
+    Object.assign(this, { code, status, detail, documentId, version });
+  }
+}
+
+/** The network did not carry the request or its answer. */
+export class ConnectionLost extends Error {}
+
+/** There is no token yet, or it is accepted no more. */
+export class TokenNeeded extends Error {}
+
+const PAGES_AT_MOST = 200;
+
+export class Api {
+  #token = null;
+
+  /** Use the token that somebody typed in; it is kept in memory only. */
+  useToken(token) {
+    this.#token = token;
+  }
+
+  me() {
+    return this.#get("/v1/me");
+  }
+
+  documents(cursor = "") {
+    return this.#get(`/v1/documents?cursor=${encodeURIComponent(cursor)}`);
+  }
+
+  inState(state, cursor = "") {
+    return this.#get(`/v1/versions?state=${state}&cursor=${encodeURIComponent(cursor)}`);
+  }
+
+  async versions(documentId) {
+    return (await this.#get(`${documentAt(documentId)}/versions`)).versions;
+  }
+
+  version(documentId, version) {
+    return this.#get(versionAt(documentId, version));
+  }
+
+  /** Return all passages of a version. */
+  async passages(documentId, version) {
+    const found = [];
+    let cursor = 0;
+    do {
+      const page = await this.#get(`${versionAt(documentId, version)}/passages?limit=${PAGES_AT_MOST}&cursor=${cursor}`);
+      found.push(...page.passages);
+      cursor = page.next;
+    } while (cursor !== null);
+    return found;
+  }
+
+  findings(documentId, version) {
+    return this.#get(`${versionAt(documentId, version)}/findings`);
+  }
+
+  diff(documentId, version, against) {
+    return this.#get(`${versionAt(documentId, version)}/diff?against=${against}`);
+  }
+
+  /** Return a page of the original as `{pages, picture}` (a Blob) or `{pages, text}`. */
+  async page(documentId, version, number, signal) {
+    const response = await this.#request(`${versionAt(documentId, version)}/pages/${number}`, { signal });
+    const pages = Number(response.headers.get("x-page-count"));
+    const isPicture = response.headers.get("content-type").startsWith("image/");
+    return isPicture ? { pages, picture: await response.blob() } : { pages, text: await response.text() };
+  }
+
+  approve(documentId, version) {
+    return this.#send("POST", `${versionAt(documentId, version)}/approve`);
+  }
+
+  reject(documentId, version, reason) {
+    return this.#send("POST", `${versionAt(documentId, version)}/reject`, { reason });
+  }
+
+  expire(documentId, version, reason) {
+    return this.#send("POST", `${versionAt(documentId, version)}/expire`, { reason });
+  }
+
+  setDates(documentId, version, dates) {
+    return this.#send("PUT", `${versionAt(documentId, version)}/dates`, dates);
+  }
+
+  rollBack(documentId, toVersion, reason) {
+    return this.#send("POST", `${documentAt(documentId)}/rollback`, { to_version: toVersion, reason });
+  }
+
+  remove(documentId, reason) {
+    return this.#send("DELETE", documentAt(documentId), { reason });
+  }
+
+  jobs(state, cursor = "") {
+    return this.#get(`/v1/jobs?state=${state}&cursor=${encodeURIComponent(cursor)}`);
+  }
+
+  retry(jobId) {
+    return this.#send("POST", `/v1/jobs/${jobId}/retry`);
+  }
+
+  /** Open the stream of a job's steps behind `lastEventId`. */
+  jobEvents(jobId, lastEventId, signal) {
+    const headers = { accept: "text/event-stream", ...(lastEventId && { "last-event-id": lastEventId }) };
+    return this.#request(`/v1/jobs/${jobId}/events`, { headers, signal });
+  }
+
+  search({ question, groups, asOf }) {
+    const query = new URLSearchParams({ q: question });
+    if (asOf) query.set("as_of", asOf);
+    for (const group of groups) query.append("as_group", group);
+    return this.#get(`/v1/search?${query}`);
+  }
+
+  /** Upload a form; `onSent` hears which part of it is on its way (XMLHttpRequest: fetch does not tell). */
+  upload(form, onSent, signal) {
+    return new Promise((resolve, reject) => {
+      const request = new XMLHttpRequest();
+      request.open("POST", "/v1/documents");
+      request.setRequestHeader("authorization", `Bearer ${this.#token}`);
+      request.upload.addEventListener("progress", (event) => event.lengthComputable && onSent(event.loaded / event.total));
+      request.addEventListener("load", () => {
+        const body = jsonOf(request.responseText);
+        if (request.status === 202) resolve(body);
+        else reject(request.status === 401 ? new TokenNeeded() : new Problem({ status: request.status, ...body }));
+      });
+      request.addEventListener("error", () => reject(new ConnectionLost("/v1/documents")));
+      request.addEventListener("abort", () => reject(new DOMException("given up", "AbortError")));
+      signal?.addEventListener("abort", () => request.abort(), { once: true });
+      request.send(form);
+    });
+  }
+
+  async #get(path) {
+    return (await this.#request(path)).json();
+  }
+
+  async #send(method, path, body) {
+    const json = body === undefined ? {} : { headers: { "content-type": "application/json" }, body: JSON.stringify(body) };
+    return (await this.#request(path, { method, ...json })).json();
+  }
+
+  async #request(path, options = {}) {
+    const headers = { ...options.headers, authorization: `Bearer ${this.#token}` };
+    const response = await carried(path, { cache: "no-store", ...options, headers });
+    if (response.status === 401) throw new TokenNeeded();
+    if (!response.ok) throw new Problem({ status: response.status, ...jsonOf(await response.text()) });
+    return response;
+  }
+}
+
+const documentAt = (documentId) => `/v1/documents/${encodeURIComponent(documentId)}`;
+const versionAt = (documentId, version) => `${documentAt(documentId)}/versions/${version}`;
+
+async function carried(path, options) {
+  try {
+    return await fetch(path, options);
+  } catch (error) {
+    if (options.signal?.aborted) throw error;
+    throw new ConnectionLost(path, { cause: error });
+  }
+}
+
+function jsonOf(text) {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return {}; // a proxy's own page
+  }
+}

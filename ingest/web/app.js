@@ -1,0 +1,111 @@
+// The staff page: puts its views together, signs in, and shows the one that the address names.
+
+import { Announcer } from "./announcer.js";
+import { Api, TokenNeeded } from "./api.js";
+import { wireConfirm } from "./confirm.js";
+import { DocumentView } from "./document_view.js";
+import { DocumentsView } from "./documents_view.js";
+import { byId } from "./dom.js";
+import { preferredLanguage, say, setLanguage, setZone } from "./i18n.js";
+import { JobsView } from "./jobs_view.js";
+import { QueueView } from "./queue_view.js";
+import { ReviewView } from "./review_view.js";
+import { TestView } from "./test_view.js";
+import { troubleLine } from "./trouble.js";
+import { UploadView } from "./upload_view.js";
+
+const FIRST = "upload";
+
+/** What every view may use; `onTokenNeeded` asks for a token where an error says that one is missing. */
+const page = {
+  api: new Api(),
+  announcer: new Announcer(byId("announcements")),
+  me: null,
+  lanes: null,
+  onTokenNeeded: (error) => error instanceof TokenNeeded && signOut(error),
+};
+const upload = new UploadView(page);
+page.lanes = upload.lanes;
+const views = {
+  upload,
+  queue: new QueueView(page),
+  documents: new DocumentsView(page),
+  document: new DocumentView(page, (file, fields, list) => upload.send(file, fields, list)),
+  review: new ReviewView(page),
+  jobs: new JobsView(page),
+  test: new TestView(page),
+};
+
+wireConfirm();
+chooseLanguage(preferredLanguage());
+for (const button of document.querySelectorAll("[data-language]")) {
+  button.addEventListener("click", () => chooseLanguage(button.dataset.language));
+}
+byId("sign-in").addEventListener("submit", (event) => {
+  event.preventDefault();
+  void signIn(byId("token").value.trim());
+});
+byId("sign-out").addEventListener("click", () => signOut(null));
+addEventListener("hashchange", () => void open());
+byId("token").focus();
+
+async function signIn(token) {
+  byId("sign-in-problem").replaceChildren();
+  page.api.useToken(token);
+  try {
+    page.me = await page.api.me();
+  } catch (error) {
+    byId("sign-in-problem").replaceChildren(troubleLine(error));
+    byId("token").select();
+    return;
+  }
+  byId("token").value = "";
+  setZone(page.me.zone);
+  say(byId("who-name"), "signed_in", { name: page.me.sub });
+  inside(true);
+  await open();
+}
+
+function signOut(error) {
+  page.me = null;
+  page.api.useToken(null);
+  for (const view of Object.values(views)) view.clear?.();
+  for (const section of document.querySelectorAll("main > section")) section.hidden = true;
+  inside(false);
+  byId("sign-in-problem").replaceChildren(...(error ? [troubleLine(error)] : []));
+  byId("token").focus();
+}
+
+function inside(isInside) {
+  byId("sign-in").hidden = isInside;
+  byId("who").hidden = !isInside;
+  byId("views").hidden = !isInside;
+}
+
+/** Show the view that the address names: `#/review/term-deposit/2`. */
+async function open() {
+  if (page.me === null) return;
+  const [name, ...parts] = location.hash.replace(/^#\/?/, "").split("/").map(decodeURIComponent);
+  const shown = name in views ? name : FIRST;
+  byId("view-problem").replaceChildren();
+  for (const section of document.querySelectorAll("main > section")) section.hidden = section.id !== shown;
+  for (const link of document.querySelectorAll("#views a")) {
+    if (link.dataset.view === shown) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
+  }
+  byId(shown).querySelector("h2").focus({ preventScroll: true });
+  scrollTo(0, 0);
+  try {
+    await views[shown].show(...parts);
+  } catch (error) {
+    byId("view-problem").replaceChildren(troubleLine(error));
+    page.onTokenNeeded(error);
+  }
+}
+
+function chooseLanguage(language) {
+  setLanguage(language);
+  for (const button of document.querySelectorAll("[data-language]")) {
+    button.setAttribute("aria-pressed", String(button.dataset.language === language));
+  }
+}

@@ -1,0 +1,156 @@
+// One document: its versions, newest first, and what can be done with each.
+
+import { badge, button, factsOf, field, link, titleOf } from "./controls.js";
+import { askToConfirm } from "./confirm.js";
+import { hasPassages, isApprover, offered } from "./decisions.js";
+import { diffView } from "./diff_view.js";
+import { byId, el } from "./dom.js";
+import { say } from "./i18n.js";
+import { watch } from "./intake.js";
+import { troubleLine } from "./trouble.js";
+import { UploadRow } from "./upload_row.js";
+
+export class DocumentView {
+  #page;
+  #upload;
+  #id = null;
+  #versions = [];
+
+  /** `upload(file, fields, list)` takes a file in as the upload view does. */
+  constructor(page, upload) {
+    this.#page = page;
+    this.#upload = upload;
+    byId("new-version").addEventListener("submit", (event) => {
+      event.preventDefault();
+      void this.#newVersion();
+    });
+    byId("document-delete").addEventListener("click", () => void this.#delete());
+  }
+
+  async show(documentId) {
+    if (documentId !== this.#id) byId("document-files").replaceChildren();
+    this.#id = documentId;
+    byId("document-delete").hidden = !isApprover(this.#page.me);
+    await this.#refresh();
+  }
+
+  clear() {
+    this.#id = null;
+  }
+
+  async #refresh() {
+    this.#versions = (await this.#page.api.versions(this.#id)).reverse();
+    const [latest] = this.#versions;
+    byId("document-title").textContent = titleOf(latest);
+    byId("document-id").textContent = this.#id;
+    say(byId("new-version-text"), "document_new_version_text", { version: latest.version });
+    byId("versions").replaceChildren(...this.#versions.map((version) => this.#card(version)));
+  }
+
+  #card(version) {
+    const { version: number } = version;
+    const values = { version: number };
+    const title = el("h3", { tabindex: "-1" }, say(el("span"), "version_n", values), " ", badge(version.state));
+    const below = el("div", { class: "below" });
+    const actions = el("p", { class: "actions" });
+    const card = el("li", { class: "card", "data-version": number }, title, factsOf(version), actions, below);
+    const offers = new Set(offered(this.#page.me, version));
+    const place = `#/review/${encodeURIComponent(this.#id)}/${number}`;
+    if (offers.has("review")) actions.append(link("review", place));
+    if (offers.has("dates")) actions.append(button("dates", () => below.replaceChildren(this.#datesForm(version, below))));
+    if (offers.has("expire")) actions.append(button("expire", () => void this.#expire(version, below), { look: "danger" }));
+    if (offers.has("roll_back")) actions.append(button("roll_back", () => void this.#rollBack(version, below)));
+    const others = this.#versions.filter((other) => other !== version && hasPassages(other));
+    if (hasPassages(version) && others.length) actions.append(this.#compareForm(version, others, below));
+    return card;
+  }
+
+  #compareForm(version, others, below) {
+    const before = others.find((other) => other.version < version.version) ?? others[0];
+    const id = `against-${version.version}`;
+    const option = ({ version: n }) => el("option", { value: n, selected: n === before.version }, String(n));
+    const select = el("select", { id }, ...others.map(option));
+    const ask = async (event) => {
+      event.preventDefault();
+      const found = await this.#tried(below, () => this.#page.api.diff(this.#id, version.version, Number(select.value)));
+      if (found) below.replaceChildren(...diffView(found));
+      below.querySelector("h3")?.focus();
+    };
+    const go = say(el("button", { class: "secondary" }), "compare");
+    return el("form", { class: "compare", onsubmit: ask }, say(el("label", { for: id }), "compare_with"), select, go);
+  }
+
+  #datesForm(version, below) {
+    const from = field("effective_from", "effective_from", { type: "date", value: version.effective_from });
+    const until = field("effective_until", "effective_until", { type: "date", value: version.effective_until });
+    const save = say(el("button", { class: "primary" }), "dates_save");
+    const form = el("form", { class: "fields" }, from, until, save);
+    form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      const { effective_from: first, effective_until: last } = form.elements;
+      const dates = { effective_from: first.value || null, effective_until: last.value || null };
+      void this.#change(below, () => this.#page.api.setDates(this.#id, version.version, dates), "dates_saved");
+    });
+    return form;
+  }
+
+  async #expire({ version }, below) {
+    const reason = await askToConfirm("confirm_expire", { version });
+    if (reason !== null) await this.#change(below, () => this.#page.api.expire(this.#id, version, reason), "expired");
+  }
+
+  async #rollBack({ version }, below) {
+    const reason = await askToConfirm("confirm_roll_back", { version });
+    if (reason === null) return;
+    const received = await this.#change(below, () => this.#page.api.rollBack(this.#id, version, reason), "rolled_back");
+    if (received) await this.#follow(received);
+  }
+
+  /** Show how far the version is that a rollback made, until it answers. */
+  async #follow({ job_id: jobId, version }) {
+    const { api, announcer, lanes } = this.#page;
+    const row = new UploadRow(`${this.#id} v${version}`, null, announcer);
+    byId("document-files").replaceChildren(row.element);
+    await this.#tried(byId("document-files"), () => watch(jobId, { api, following: lanes.following, tell: (step) => row.show(step) }));
+    await this.#refresh();
+  }
+
+  async #delete() {
+    const reason = await askToConfirm("confirm_delete", { name: this.#id });
+    if (reason !== null) await this.#change(byId("document-files"), () => this.#page.api.remove(this.#id, reason), "deleted");
+  }
+
+  async #newVersion() {
+    const form = byId("new-version");
+    const { file, effective_from: from, effective_until: until } = form.elements;
+    const { title, product, language, readers } = this.#versions[0];
+    const dates = { effective_from: from.value, effective_until: until.value };
+    const fields = { document_id: this.#id, title, product, language, readers, ...dates };
+    const job = await this.#upload(file.files[0], fields, byId("document-files"));
+    if (!job) return;
+    form.reset();
+    await this.#refresh();
+  }
+
+  async #change(below, ask, key) {
+    const changed = await this.#tried(below, ask);
+    if (!changed) return null;
+    this.#page.announcer.announce(key, { version: changed.version });
+    await this.#refresh();
+    const card = document.querySelector(`[data-version="${changed.version ?? this.#versions[0].version}"]`);
+    card?.querySelector(".below").append(say(el("p", { class: "good" }), key, { version: changed.version }));
+    card?.querySelector("h3").focus();
+    return changed;
+  }
+
+  /** Return what `ask` returns, or null after saying in `below` why it was refused. */
+  async #tried(below, ask) {
+    try {
+      return await ask();
+    } catch (error) {
+      below.replaceChildren(troubleLine(error));
+      this.#page.onTokenNeeded(error);
+      return null;
+    }
+  }
+}

@@ -1,0 +1,41 @@
+// One file's way in: it waits, is sent, and then its job is followed to its end. No element of the page is touched here.
+
+import { Problem } from "./api.js";
+import { followJob } from "./job_stream.js";
+
+/**
+ * Take `file` in with `fields` and tell each step as `{state, …}`: waiting, sending (part), accepted, running (job),
+ * done (job), failed (job). Throws what the API throws when it refuses the file.
+ */
+export async function takeIn(file, fields, { api, sending, following, tell, signal }) {
+  tell({ state: "waiting" });
+  const received = await sending.run(() => {
+    tell({ state: "sending", part: 0 });
+    return api.upload(formOf(file, fields), (part) => tell({ state: "sending", part }), signal);
+  }, signal);
+  tell({ state: "accepted", received });
+  return watch(received.job_id, { api, following, tell, signal });
+}
+
+/** Follow a job to its end; a browser has six connections to a server, so only some are followed at once. */
+export function watch(jobId, { api, following, tell, signal }) {
+  return following.run(async () => {
+    let job = null;
+    for await (job of followJob({ open: (lastId) => api.jobEvents(jobId, lastId, signal) })) {
+      tell({ state: job.state === "queued" ? "accepted" : "running", job, received: job });
+    }
+    if (job === null) throw new Problem({ code: "not_found", status: 404 });
+    tell({ state: job.state === "done" ? "done" : "failed", job, received: job });
+    return job;
+  }, signal);
+}
+
+/** Return the multipart form of a file; what nobody filled in is left out. */
+export function formOf(file, fields) {
+  const form = new FormData();
+  for (const [name, value] of Object.entries(fields)) {
+    for (const one of Array.isArray(value) ? value : [value]) if (one) form.append(name, one);
+  }
+  form.append("file", file, file.name);
+  return form;
+}

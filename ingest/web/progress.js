@@ -1,0 +1,20 @@
+// What a file's row says of each step. Pure.
+
+const SENTENCES = new Set(["receive", "parse", "chunk", "embed", "upsert", "verify", "activate"]);
+
+/** Return `{key, values, part}` of a step that `intake.js` tells; `part` is 0 to 1, null where nobody knows. */
+export function progressOf(step) {
+  if (step.state === "sending") return { key: "file_sending", values: { part: Math.floor(step.part * 100) }, part: step.part };
+  if (step.state === "running") return stageOf(step.job);
+  const part = { waiting: 0, accepted: null, done: 1, failed: 1 }[step.state];
+  return { key: `file_${step.state}`, values: {}, part };
+}
+
+function stageOf({ stage, done, total, seconds_left: left }) {
+  if (stage !== "embed") return { key: SENTENCES.has(stage) ? `file_${stage}` : "file_receive", values: {}, part: null };
+  const values = { done, total, ...(left !== null && { left: { seconds: left } }) };
+  return { key: left === null ? "file_embed" : "file_embed_left", values, part: total ? done / total : null };
+}
+
+/** Return the sentence's key for the reason of a failed file or a withdrawn version. */
+export const reasonKey = (reason, known) => (known(`reason_${reason}`) ? `reason_${reason}` : "reason_other");

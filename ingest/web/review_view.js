@@ -1,0 +1,160 @@
+// A version before its approval: the original page by page beside the passages that begin there, and what was found.
+
+import { badge, button, factsOf, titleOf } from "./controls.js";
+import { askToConfirm } from "./confirm.js";
+import { approval, isApprover } from "./decisions.js";
+import { byId, el } from "./dom.js";
+import { findingsView } from "./findings_view.js";
+import { say } from "./i18n.js";
+import { PagePane } from "./page_pane.js";
+import { troubleLine } from "./trouble.js";
+
+export class ReviewView {
+  #page;
+  #pane;
+  #version = null;
+  #passages = [];
+  #at = 1;
+  #pages = 1;
+  #screened = false;
+
+  constructor(page) {
+    this.#page = page;
+    this.#pane = new PagePane(byId("original"), (number, signal) =>
+      page.api.page(this.#version.document_id, this.#version.version, number, signal),
+    );
+    byId("page-before").addEventListener("click", () => void this.#turn(this.#at - 1));
+    byId("page-after").addEventListener("click", () => void this.#turn(this.#at + 1));
+    byId("page-number").addEventListener("change", (event) => void this.#turn(Number(event.target.value)));
+  }
+
+  /** Show version `number` of a document. */
+  async show(documentId, number) {
+    const { api } = this.#page;
+    this.#version = await api.version(documentId, number);
+    this.#passages = [];
+    this.#screened = false;
+    this.#head();
+    byId("review-passages").replaceChildren(say(el("p", { class: "muted" }), "loading"));
+    const shown = this.#version;
+    const looks = [this.#turn(1), this.#read(shown), this.#screen(shown)];
+    await Promise.all(looks);
+  }
+
+  clear() {
+    this.#pane.clear();
+    this.#version = null;
+  }
+
+  #head() {
+    const version = this.#version;
+    say(byId("review-title"), "review_title", { version: version.version, title: titleOf(version) });
+    const documentLink = el("a", { href: `#/document/${encodeURIComponent(version.document_id)}` }, version.document_id);
+    byId("review-facts").replaceChildren(el("p", { class: "line" }, badge(version.state), documentLink), factsOf(version));
+    this.#decide();
+  }
+
+  async #read(version) {
+    try {
+      const found = await this.#page.api.passages(version.document_id, version.version);
+      if (version !== this.#version) return;
+      this.#passages = found;
+      this.#list();
+    } catch (error) {
+      byId("review-passages").replaceChildren(troubleLine(error));
+      this.#page.onTokenNeeded(error);
+    }
+  }
+
+  async #screen(version) {
+    const place = byId("review-findings");
+    place.replaceChildren(say(el("p", { class: "muted" }), "findings_loading"));
+    try {
+      const found = await this.#page.api.findings(version.document_id, version.version);
+      if (version !== this.#version) return;
+      place.replaceChildren(...findingsView(found, (finding) => void this.#lead(finding)));
+      this.#screened = true;
+      this.#decide();
+    } catch (error) {
+      place.replaceChildren(troubleLine(error));
+    }
+  }
+
+  /** Turn to the page of a finding and focus its passage. */
+  async #lead({ n, page }) {
+    if (page !== null && page !== this.#at) await this.#turn(page);
+    const passage = byId(`passage-${n}`);
+    passage?.scrollIntoView({ block: "center" });
+    passage?.focus();
+  }
+
+  async #turn(number) {
+    const wanted = Math.min(Math.max(Math.trunc(number) || 1, 1), Math.max(this.#pages, 1));
+    this.#at = number === 1 ? 1 : wanted;
+    this.#list();
+    const pages = await this.#pane.show(this.#at);
+    if (pages !== null) this.#pages = pages;
+    this.#pager();
+  }
+
+  #pager() {
+    say(byId("page-of"), "page_of", { page: this.#at, pages: this.#pages });
+    byId("page-before").disabled = this.#at <= 1;
+    byId("page-after").disabled = this.#at >= this.#pages;
+    byId("pager").hidden = this.#pages <= 1;
+    Object.assign(byId("page-number"), { value: this.#at, max: this.#pages });
+  }
+
+  #list() {
+    if (!this.#passages.length) return;
+    const here = this.#passages.filter(({ page }) => (page ?? 1) === this.#at);
+    const empty = here.length ? [] : [say(el("p", { class: "muted" }), "page_without")];
+    byId("review-passages").replaceChildren(...empty, ...here.map(passageView));
+  }
+
+  #decide() {
+    const bar = byId("decision");
+    const version = this.#version;
+    bar.hidden = version.state !== "indexed";
+    if (bar.hidden) return;
+    const { allowed, key, values } = approval(this.#page.me, version, { screened: this.#screened });
+    const approve = button(key, () => void this.#approve(), { values, look: "primary", id: "approve" });
+    approve.disabled = !allowed;
+    const reject = isApprover(this.#page.me) ? button("reject", () => void this.#reject(), { look: "danger" }) : "";
+    bar.replaceChildren(approve, reject);
+  }
+
+  #approve() {
+    const { document_id: id, version } = this.#version;
+    return this.#change(() => this.#page.api.approve(id, version), (changed) => ["approved", { at: { at: changed.visible_from } }]);
+  }
+
+  async #reject() {
+    const { document_id: id, version } = this.#version;
+    const reason = await askToConfirm("confirm_reject", { version });
+    if (reason !== null) await this.#change(() => this.#page.api.reject(id, version, reason), () => ["rejected", {}]);
+  }
+
+  async #change(ask, saidOf) {
+    const said = byId("decision-said");
+    try {
+      this.#version = await ask();
+      const [key, values] = saidOf(this.#version);
+      say(said, key, values);
+      said.className = "good";
+      this.#page.announcer.announce(key, values);
+      this.#head();
+      byId("review-title").focus();
+    } catch (error) {
+      said.className = "";
+      delete said.dataset.i18n;
+      said.replaceChildren(troubleLine(error));
+      this.#page.onTokenNeeded(error);
+    }
+  }
+}
+
+function passageView({ n, section, text, language }) {
+  const heading = say(el("h4"), "passage_n", { n });
+  return el("li", { class: "passage", id: `passage-${n}`, tabindex: "-1" }, heading, el("p", { class: "muted" }, section), el("p", { class: "text", lang: language }, text));
+}

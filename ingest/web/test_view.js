@@ -1,0 +1,60 @@
+// The test question: which passages a customer of some groups would have found at an instant.
+
+import { namesIn } from "./controls.js";
+import { byId, el } from "./dom.js";
+import { bankNow, say } from "./i18n.js";
+import { troubleLine } from "./trouble.js";
+
+export class TestView {
+  #page;
+  #form = byId("test-form");
+  #answer = byId("test-answer");
+  #latest = 0;
+
+  constructor(page) {
+    this.#page = page;
+    this.#form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      void this.#ask();
+    });
+  }
+
+  show() {
+    const { date, time } = this.#form.elements;
+    const now = bankNow();
+    date.value ||= now.date;
+    time.value ||= now.time;
+  }
+
+  async #ask() {
+    const { question, groups, date, time } = this.#form.elements;
+    const mine = ++this.#latest;
+    this.#answer.replaceChildren(say(el("p", { class: "muted" }), "loading"));
+    try {
+      const asked = { question: question.value, groups: namesIn(groups.value), asOf: `${date.value}T${time.value}` };
+      const found = await this.#page.api.search(asked);
+      if (mine === this.#latest) this.#answer.replaceChildren(...seen(found));
+    } catch (error) {
+      if (mine === this.#latest) this.#answer.replaceChildren(troubleLine(error));
+      this.#page.onTokenNeeded(error);
+    }
+  }
+}
+
+function seen({ as_of: at, as_groups: groups, hits }) {
+  const values = { at: { at }, groups: groups.join(", "), count: hits.length };
+  const said = say(el("p", { class: "said" }), hits.length ? "test_seen" : "test_nothing", values);
+  return [said, el("ol", { class: "hits" }, ...hits.map(hitView))];
+}
+
+function hitView({ score, passage }) {
+  const { title, version, page, section, text, language } = passage;
+  const key = page === null ? "hit_place" : "hit_place_page";
+  return el(
+    "li",
+    { class: "card" },
+    say(el("h3"), key, { title, version, page }),
+    el("p", { class: "line muted" }, section, say(el("span"), "test_score", { score: score.toFixed(2) })),
+    el("p", { class: "text", lang: language }, text),
+  );
+}

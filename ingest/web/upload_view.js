@@ -1,0 +1,78 @@
+// Many files at once: dropped or chosen, sent a few at a time, each followed in a row of its own.
+
+import { namesIn } from "./controls.js";
+import { byId } from "./dom.js";
+import { takeDrops } from "./drop.js";
+import { takeIn } from "./intake.js";
+import { Lanes } from "./lanes.js";
+import { UploadRow } from "./upload_row.js";
+
+// A browser has six connections to a server (HTTP/1.1): one stays free for what somebody does meanwhile.
+const SENDING = 2;
+const FOLLOWING = 3;
+
+export class UploadView {
+  #page;
+  #rows = byId("files");
+  #unfinished = 0;
+
+  constructor(page) {
+    this.#page = page;
+    this.lanes = { sending: new Lanes(SENDING), following: new Lanes(FOLLOWING) };
+    const input = byId("file-input");
+    takeDrops(byId("drop"), (files) => this.#take(files));
+    input.addEventListener("change", () => {
+      this.#take([...input.files]);
+      input.value = ""; // the same file may be chosen again
+    });
+    addEventListener("beforeunload", (event) => this.#unfinished > 0 && event.preventDefault());
+  }
+
+  show() {}
+
+  clear() {
+    this.#rows.replaceChildren();
+  }
+
+  #take(files) {
+    const fields = this.#fields();
+    for (const file of files) void this.send(file, fields, this.#rows);
+    byId("files-title").hidden = false;
+  }
+
+  #fields() {
+    const { readers, product, effective_from: from, effective_until: until } = byId("upload-fields").elements;
+    const said = { product: product.value.trim(), effective_from: from.value, effective_until: until.value };
+    return { readers: namesIn(readers.value), ...said };
+  }
+
+  /** Send one file with a row in `list`; return its job, or null where it was refused. */
+  async send(file, fields, list) {
+    const { api, announcer } = this.#page;
+    const row = new UploadRow(file.name, file.size, announcer);
+    list.append(row.element);
+    const controller = new AbortController();
+    const giveUp = () => controller.abort();
+    this.#unfinished += 1;
+    try {
+      const tell = (step) => row.show(step, giveUp);
+      return await takeIn(file, fields, { api, ...this.lanes, tell, signal: controller.signal });
+    } catch (error) {
+      if (controller.signal.aborted) row.givenUp();
+      else this.#refused(row, error, () => this.#again(row, file, fields, list));
+      return null;
+    } finally {
+      this.#unfinished -= 1;
+    }
+  }
+
+  #refused(row, error, again) {
+    row.refuse(error, again);
+    this.#page.onTokenNeeded(error);
+  }
+
+  #again(row, file, fields, list) {
+    row.element.remove();
+    void this.send(file, fields, list);
+  }
+}

@@ -1,0 +1,132 @@
+"""The gates of CI hold on what is committed, and each goes red on a planted regression."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from chatbot.citations import Grounding
+from evals.gate import grounding
+from evals.recording import (
+    Made,
+    Recording,
+    RecordingBroken,
+    documents_digest,
+    read_recording,
+    write_recording,
+)
+from evals.report import Task, lines, read_task
+from evals.rescore import rescore
+from evals.sample import Dataset, read_dataset
+from evals.summary import Run
+
+ROOT = Path(__file__).parents[2]
+FEWER = 60
+"""Recorded answers that a planted regression is tried on: enough to fall below a gate, and quick."""
+
+
+@pytest.fixture(scope="module")
+def task() -> Task:
+    read = read_task(ROOT / "evals" / "tasks" / "recorded.yaml")
+    recording = read.recording
+    assert recording is not None
+    return read.model_copy(update={"dataset": ROOT / read.dataset, "recording": ROOT / recording})
+
+
+@pytest.fixture(scope="module")
+def dataset(task: Task) -> Dataset:
+    return read_dataset(task.dataset)
+
+
+@pytest.fixture(scope="module")
+def recording(task: Task) -> Recording:
+    assert task.recording is not None
+    return read_recording(task.recording)
+
+
+def missed(run: Run, task: Task) -> set[str]:
+    """Return the measures below their gates."""
+    return {line.measure for line in lines(run, task.gates) if line.holds is False}
+
+
+def test_the_recorded_answers_of_today_hold_every_gate(task: Task, dataset: Dataset) -> None:
+    run = grounding(task, dataset)
+    assert missed(run, task) == set()
+    assert isinstance(run.measures["altered_numbers"], int)
+    assert run.measures["altered_numbers"] >= 100
+    assert len(run.rows) >= 100
+
+
+def test_a_changed_prompt_is_red_until_it_is_recorded_anew(task: Task, dataset: Dataset, recording: Recording) -> None:
+    other = msgspec.structs.replace(recording.made, prompt_version="worse")
+    assert missed(of(recording, made=other, dataset=dataset, task=task), task) == {"prompt_is_recorded"}
+
+
+def test_a_changed_document_is_red_until_it_is_recorded_anew(
+    task: Task, dataset: Dataset, recording: Recording
+) -> None:
+    other = msgspec.structs.replace(recording.made, documents="others")
+    assert missed(of(recording, made=other, dataset=dataset, task=task), task) == {"documents_are_recorded"}
+
+
+def test_answers_recorded_with_a_worse_prompt_are_red(task: Task, dataset: Dataset, recording: Recording) -> None:
+    # What a model says that is not told to keep to the documents: nothing of theirs, and figures of its own.
+    vague = "네, 고객님. 자세한 내용은 상품마다 다르며 보통 연 7.77% 정도입니다. 도움이 되었기를 바랍니다."
+    worse = told(recording, lambda _: vague)
+    assert {"correct", "citation_recall"} <= missed(of(worse, made=None, dataset=dataset, task=task), task)
+
+
+def test_a_wrong_number_that_the_checks_let_through_is_red(task: Task, dataset: Dataset, recording: Recording) -> None:
+    # The planted fault: nothing is checked before it is shown.
+    unchecked = rescore(first(recording), dataset, contact=task.contact, grounding=Grounding.OFF)
+    assert "altered_numbers_shown" in missed(unchecked, task)
+    # And a model that says one: shown unchecked it is counted, under the checks of today it is not shown.
+    wrong = told(first(recording), lambda said: f"{said} 수수료는 77,777원입니다.")
+    assert "numbers_not_in_cited" in missed(
+        rescore(wrong, dataset, contact=task.contact, grounding=Grounding.OFF), task
+    )
+    assert not {"numbers_not_in_cited", "altered_numbers_shown"} & missed(
+        rescore(wrong, dataset, contact=task.contact), task
+    )
+
+
+def test_a_recording_is_written_and_read_again(tmp_path: Path, recording: Recording) -> None:
+    write_recording(recording, tmp_path / "new" / "recorded.jsonl")
+    assert read_recording(tmp_path / "new" / "recorded.jsonl") == recording
+
+
+def test_a_recording_without_a_passage_that_it_names_is_none(tmp_path: Path, recording: Recording) -> None:
+    bare = replace(recording, passages={})
+    write_recording(bare, tmp_path / "recorded.jsonl")
+    with pytest.raises(RecordingBroken):
+        read_recording(tmp_path / "recorded.jsonl")
+
+
+def test_a_renamed_or_edited_document_changes_the_digest(tmp_path: Path) -> None:
+    (tmp_path / "a.md").write_text("one")
+    before = documents_digest(tmp_path)
+    (tmp_path / "a.md").rename(tmp_path / "b.md")
+    renamed = documents_digest(tmp_path)
+    (tmp_path / "b.md").write_text("two")
+    assert len({before, renamed, documents_digest(tmp_path)}) == 3
+
+
+def of(recording: Recording, *, made: Made | None, dataset: Dataset, task: Task) -> Run:
+    """Return what a recording comes to, made otherwise where `made` says so."""
+    return rescore(replace(recording, made=made or recording.made), dataset, contact=task.contact)
+
+
+def first(recording: Recording) -> Recording:
+    """Return the first answers of a recording."""
+    spoken = [one for one in recording.answers if one.said]
+    return replace(recording, answers=tuple(spoken[:FEWER]))
+
+
+def told(recording: Recording, say: Callable[[str], str]) -> Recording:
+    """Return a recording in which the model said something else wherever it said anything."""
+    others = tuple(
+        one if one.said is None else msgspec.structs.replace(one, said=say(one.said)) for one in recording.answers
+    )
+    return replace(recording, answers=others)

@@ -1,0 +1,286 @@
+"""The staff page in Chromium, against the documents API and its worker as a program of their own; no model server."""
+
+import base64
+import re
+import shutil
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from playwright.async_api import Browser, Locator, Page, async_playwright, expect
+
+from tests.e2e.browser import ARGUMENTS, WAIT, Trouble, assert_readable
+from tests.ingest import samples
+from tests.ingest.test_worker_killed import Bank, served
+
+CHROMIUM = shutil.which("chromium")
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.services,
+    pytest.mark.browser,
+    pytest.mark.timeout(180),
+    pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed"),
+]
+
+TERMS = samples.MARKDOWN + "\n문의: 900101-1234568\n"
+# Runs before the page's own scripts: what each file's row said, and what the policy refused.
+WATCH = """
+window.seen = { said: [], violations: [] };
+document.addEventListener("securitypolicyviolation", (event) => window.seen.violations.push(event.violatedDirective));
+addEventListener("DOMContentLoaded", () => {
+  new MutationObserver((records) => {
+    for (const { target } of records) if (target.matches?.(".file .said")) window.seen.said.push(target.dataset.i18n);
+  }).observe(document.getElementById("files"), { childList: true, subtree: true });
+});
+"""
+DROP = """(zone, files) => {
+  const dragged = new DataTransfer();
+  for (const [name, data] of files) {
+    const bytes = Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0));
+    dragged.items.add(new File([bytes], name));
+  }
+  for (const type of ["dragenter", "dragover", "drop"]) {
+    zone.dispatchEvent(new DragEvent(type, { dataTransfer: dragged, bubbles: true, cancelable: true }));
+  }
+}"""
+TOO_SMALL = """() => [...document.querySelectorAll("button, a[href], input, select, .button")]
+  .filter((control) => control.checkVisibility() && !control.matches(".skip, .visually-hidden"))
+  .map((control) => ({ what: control.outerHTML.slice(0, 90), touch: control.getBoundingClientRect() }))
+  .filter(({ touch }) => touch.width < 44 || touch.height < 44).map(({ what }) => what)"""
+
+
+@pytest.fixture
+def bank(weights: Path, redis_url: str, tmp_path: Path) -> Iterator[Bank]:
+    with served(Bank(tmp_path, weights, redis_url)) as bank:
+        yield bank
+
+
+@pytest.fixture
+async def browser() -> AsyncGenerator[Browser]:
+    expect.set_options(timeout=WAIT)
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield browser
+        await browser.close()
+
+
+@asynccontextmanager
+async def opened(browser: Browser, bank: Bank, *, width: int = 1280, language: str = "ko-KR") -> AsyncGenerator[Page]:
+    """Open the page; afterwards nothing unexpected may have been in the console."""
+    phone = width < 500
+    context = await browser.new_context(
+        viewport={"width": width, "height": 800}, locale=language, has_touch=phone, is_mobile=phone
+    )
+    context.set_default_timeout(WAIT)
+    await context.add_init_script(WATCH)
+    page = await context.new_page()
+    trouble = Trouble(page)
+    await page.goto(bank.url)
+    yield page
+    assert trouble.unexpected() == []
+    assert await page.evaluate("window.seen.violations") == []
+    await context.close()
+
+
+async def enter(page: Page, bank: Bank, sub: str, *roles: str) -> None:
+    """Leave, if somebody else is in, and enter with a token, by keyboard."""
+    if await page.locator("#sign-out").is_visible():
+        await page.locator("#sign-out").click()
+    await expect(page.locator("#token")).to_be_focused()
+    await page.keyboard.insert_text(bank.token(sub, *roles))
+    await page.keyboard.press("Enter")
+    await expect(page.locator("#who-name")).to_contain_text(sub)
+
+
+async def visit(page: Page, place: str) -> Locator:
+    """Go to a view; return its section, with the focus on its heading."""
+    await page.evaluate("(place) => { location.hash = place; }", place)
+    section = page.locator(f"#{place.split('/')[1]}")
+    await expect(section).to_be_visible()
+    await expect(section.locator("h2").first).to_be_focused()
+    return section
+
+
+async def drop(page: Page, files: dict[str, bytes]) -> None:
+    named = [[name, base64.b64encode(data).decode()] for name, data in files.items()]
+    await page.locator("#drop").evaluate(DROP, named)
+
+
+async def approve_all(page: Page) -> None:
+    """Approve every draft that waits, each after a look at it."""
+    while True:
+        queue = await visit(page, "#/queue")
+        await expect(queue.locator(".note")).not_to_contain_text("불러오는")
+        if not await queue.locator(".cards > li").count():
+            return
+        await queue.locator(".cards > li a").last.click()
+        approve = page.locator("#approve")
+        await expect(approve).to_have_text("승인 (kim님이 올림)")
+        await expect(approve).to_be_enabled()
+        await approve.click()
+        await expect(page.locator("#decision-said")).to_contain_text("승인했습니다")
+
+
+async def assert_fits(page: Page) -> None:
+    assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert await page.evaluate(TOO_SMALL) == []
+
+
+async def test_staff_take_files_in_approve_date_compare_and_roll_back_and_ask_what_a_group_would_have_seen(
+    browser: Browser, bank: Bank
+) -> None:
+    async with opened(browser, bank) as page:
+        await enter(page, bank, "kim", "staff")
+        await upload_three(page)
+        await look_at_own_draft(page)
+
+        await enter(page, bank, "lee", "approver")
+        await look_at_the_queue(page)
+        await approve_all(page)
+        document = await change_dates(page)
+
+        await enter(page, bank, "kim", "staff")
+        await upload_second_version(page, document)
+        await enter(page, bank, "lee", "approver")
+        await compare(page, document)
+        await approve_all(page)
+        await roll_back(page, document)
+        await ask_for_groups_and_days(page)
+        await try_failed_job_again(page)
+    async with opened(browser, bank, width=390, language="en-US") as phone:
+        await enter(phone, bank, "park", "approver")
+        await look_everywhere(phone, document)
+
+
+async def upload_three(page: Page) -> None:
+    await page.locator("#readers").fill("vip")
+    await drop(page, {"terms.md": TERMS.encode(), "paper.pdf": samples.pdf(), "locked.pdf": samples.pdf(password="1")})
+    rows = page.locator("#files > li")
+    await expect(rows).to_have_count(3)
+    await expect(page.locator("#files > li[data-state=done]")).to_have_count(2)
+    broken = page.locator("#files > li", has_text="locked.pdf")
+    await expect(broken.locator(".problem")).to_have_text("암호가 걸려 있습니다. 암호를 풀어 다시 올리세요.")
+    await expect(page.locator("#announcements")).to_contain_text("terms.md 완료")
+    await expect(page.locator("#announcements")).to_contain_text("locked.pdf 실패: 암호가")
+    said = await page.evaluate("window.seen.said")
+    assert {"file_waiting", "file_sending", "file_accepted"} <= set(said)
+    assert said.count("file_done") == 2
+
+
+async def look_at_own_draft(page: Page) -> None:
+    await page.locator("#files > li", has_text="paper.pdf").locator("a").click()
+    review = page.locator("#review")
+    await expect(review.locator("#approve")).to_have_text("내가 올린 문서는 승인할 수 없습니다")
+    await expect(review.locator("#approve")).to_be_disabled()
+    picture = review.get_by_role("img", name="원본 1쪽 그림")
+    await expect(picture).to_be_visible()
+    assert await picture.evaluate("(img) => img.decode().then(() => img.naturalHeight)") == 1600
+    await expect(review.locator("#review-passages")).to_contain_text("예금자보호법")
+    await review.get_by_role("button", name="다음 쪽").click()
+    await expect(review.get_by_role("img", name="원본 2쪽 그림")).to_be_visible()
+    await expect(review.locator("#page-of")).to_have_text("2 / 2쪽")
+
+
+async def look_at_the_queue(page: Page) -> None:
+    queue = await visit(page, "#/queue")
+    await expect(queue.locator(".cards > li")).to_have_count(2)
+    terms = queue.locator(".cards > li", has_text="terms.md")
+    await expect(terms.locator(".findings")).to_contain_text("개인정보로 보임: 주민등록번호")
+    await expect(queue.locator(".cards > li", has_text="paper.pdf")).to_contain_text("점검에서 나온 것이 없습니다")
+    await terms.locator("a").click()
+    await expect(page.locator("#original")).to_contain_text("목돈을 한 번에 맡기는 예금입니다.")
+    await page.locator("#review-findings button").first.click()
+    await expect(page.locator("#review-passages > li:focus")).to_contain_text("900101-1234568")
+    await assert_readable(page)
+
+
+async def change_dates(page: Page) -> str:
+    documents = await visit(page, "#/documents")
+    await documents.get_by_role("link", name="정기예금 안내").click()
+    card = page.locator("#versions > li").first
+    await expect(card.locator(".badge")).to_have_attribute("data-state", re.compile("approved|active"))
+    await card.get_by_role("button", name="날짜 바꾸기").click()
+    await card.get_by_label("종료일 (마지막 날)").fill("2099-12-31")
+    await card.get_by_role("button", name="날짜 저장").click()
+    await expect(card).to_contain_text("날짜를 바꾸었습니다.")
+    await expect(card.locator("dl")).to_contain_text("2099. 12. 31.")
+    place: str = await page.evaluate("location.hash")
+    return place
+
+
+async def upload_second_version(page: Page, document: str) -> None:
+    await visit(page, document)
+    data = TERMS.replace("2.35", "2.75").encode()
+    await page.locator("#new-file").set_input_files({"name": "terms-2.md", "mimeType": "", "buffer": data})
+    await page.locator("#new-version").get_by_role("button", name="올리기").click()
+    await expect(page.locator("#document-files > li")).to_have_attribute("data-state", "done")
+    await expect(page.locator("#versions > li")).to_have_count(2)
+    await expect(page.locator("#versions > li").first.locator("dl")).to_contain_text("vip")  # as the version before it
+
+
+async def compare(page: Page, document: str) -> None:
+    await visit(page, document)
+    second = page.locator("#versions > li[data-version='2']")
+    await expect(second.get_by_label("비교할 판")).to_have_value("1")
+    await second.get_by_role("button", name="비교").click()
+    await expect(second.locator("del mark")).to_have_text("2.35%")
+    await expect(second.locator("ins mark")).to_have_text("2.75%")
+
+
+async def roll_back(page: Page, document: str) -> None:
+    first = page.locator("#versions > li[data-version='1']")
+    back = first.get_by_role("button", name="이 판으로 되돌리기")
+    while not await back.count():  # by the server's clock, which nobody announces
+        await visit(page, "#/documents")
+        await visit(page, document)
+        await expect(first).to_be_visible()
+    await back.click()
+    await page.locator("#confirm-reason").fill("잘못된 금리")
+    await page.keyboard.press("Escape")  # no
+    await expect(page.locator("#versions > li")).to_have_count(2)
+    await back.click()
+    await page.locator("#confirm-reason").fill("잘못된 금리")
+    await page.keyboard.press("Enter")
+    await expect(page.locator("#versions > li")).to_have_count(3)
+    await expect(page.locator("#document-files > li")).to_have_attribute("data-state", "done")
+    third = page.locator("#versions > li[data-version='3'] .badge")
+    await expect(third).to_have_attribute("data-state", re.compile("approved|active"))
+    await expect(page.locator("#versions > li[data-version='2']")).to_contain_text("다른 판으로 되돌림")
+
+
+async def ask_for_groups_and_days(page: Page) -> None:
+    test = await visit(page, "#/test")
+    await test.get_by_label("질문", exact=True).fill("정기예금 12개월 금리")
+    search = test.get_by_role("button", name="찾기")
+    await search.click()
+    await expect(test.locator("#test-answer")).to_contain_text("아무것도 찾지 못했을")
+    await test.get_by_label("그 밖의 그룹 (쉼표로 구분)").fill("vip")
+    await test.get_by_label("날짜 (은행 시각)").fill("2099-12-31")
+    await search.click()
+    await expect(test.locator(".hits > li").first).to_contain_text("정기예금")
+    await expect(test.locator("#test-answer .said")).to_contain_text("customers, vip")
+    await test.get_by_label("날짜 (은행 시각)").fill("2020-01-01")
+    await search.click()
+    await expect(test.locator(".hits > li")).to_have_count(0)
+
+
+async def try_failed_job_again(page: Page) -> None:
+    jobs = await visit(page, "#/jobs")
+    row = jobs.locator(".cards > li")
+    await expect(row).to_contain_text("암호가 걸려 있습니다")
+    await row.get_by_role("button", name="다시 시도").click()
+    await expect(row.locator(".file")).to_have_attribute("data-state", "failed")
+    await expect(row).to_contain_text("암호가 걸려 있습니다")
+
+
+async def look_everywhere(page: Page, document: str) -> None:
+    await page.keyboard.press("Tab")  # from the view's heading on
+    assert await page.evaluate("document.activeElement.id") == "readers"
+    review = document.replace("#/document/", "#/review/") + "/1"
+    for place in ("#/upload", "#/queue", "#/documents", document, review, "#/jobs", "#/test"):
+        section = await visit(page, place)
+        await expect(section.get_by_text("Loading…")).to_have_count(0)
+        await assert_fits(page)
+        assert not re.search("[가-힣]", await page.locator("nav#views").inner_text())
+    await assert_readable(page)

@@ -1,0 +1,196 @@
+import assert from "node:assert/strict";
+import { readdirSync, readFileSync } from "node:fs";
+import { test } from "node:test";
+
+import { Problem } from "../../ingest/web/api.js";
+import { approval, hasPassages, offered } from "../../ingest/web/decisions.js";
+import { formOf, takeIn } from "../../ingest/web/intake.js";
+import { followJob } from "../../ingest/web/job_stream.js";
+import { Lanes } from "../../ingest/web/lanes.js";
+import { progressOf, reasonKey } from "../../ingest/web/progress.js";
+import { TEXTS } from "../../ingest/web/texts.js";
+import { troubleOf } from "../../ingest/web/trouble.js";
+
+const WEB = new URL("../../ingest/web/", import.meta.url);
+const known = (key) => key in TEXTS.ko;
+
+const event = (name, id, job) => `event: ${name}\nid: ${id}\ndata: ${JSON.stringify(job)}\n\n`;
+const streamed = (...chunks) => new Response(ReadableStream.from(chunks.map((chunk) => new TextEncoder().encode(chunk))));
+const QUEUED = event("progress", "j.0.queued.receive.0", { state: "queued", stage: "receive" });
+const EMBED = event("progress", "j.1.running.embed.32", { state: "running", stage: "embed", done: 32, total: 64, seconds_left: 4 });
+const DONE = event("done", "j.1.done.verify.0", { state: "done", stage: "verify", document_id: "d", version: 1 });
+
+async function follow(...replies) {
+  const resumedFrom = [];
+  const seen = [];
+  const open = async (lastId) => {
+    resumedFrom.push(lastId);
+    const reply = replies.shift();
+    if (reply instanceof Error) throw reply;
+    return reply;
+  };
+  let error = null;
+  try {
+    for await (const job of followJob({ open, wait: async () => {}, silence: 50 })) seen.push(job.state);
+  } catch (thrown) {
+    error = thrown;
+  }
+  return { seen, resumedFrom, error };
+}
+
+test("a job is followed to its end, and after a cut from the last step that was seen", async () => {
+  const { seen, resumedFrom, error } = await follow(streamed(QUEUED), new Problem({ status: 503 }), streamed(EMBED, DONE));
+  assert.deepEqual(seen, ["queued", "running", "done"]);
+  assert.deepEqual(resumedFrom, ["", "j.0.queued.receive.0", "j.0.queued.receive.0"]);
+  assert.equal(error, null);
+});
+
+test("a stream that is silent for long is asked for again", async () => {
+  const silent = new Response(new ReadableStream({ pull: () => new Promise(() => {}) }));
+  const { seen, resumedFrom } = await follow(silent, streamed(DONE));
+  assert.deepEqual([seen, resumedFrom.length], [["done"], 2]);
+});
+
+test("a refusal is final, and so is the seventh loss in a row", async () => {
+  const refused = await follow(new Problem({ status: 404, code: "not_found" }), streamed(DONE));
+  assert.deepEqual([refused.error.code, refused.seen], ["not_found", []]);
+  const lost = await follow(...Array.from({ length: 7 }, () => streamed("")), streamed(DONE));
+  assert.deepEqual([lost.seen, lost.resumedFrom.length], [[], 7]);
+  assert.ok(lost.error);
+});
+
+test("so many tasks run at once and the others follow in their order, failed ones too", async () => {
+  const lanes = new Lanes(2);
+  const begun = [];
+  const ends = [];
+  const task = (name) =>
+    lanes.run(() => {
+      begun.push(name);
+      return new Promise((resolve, reject) => ends.push({ resolve, reject }));
+    });
+  const all = ["a", "b", "c", "d"].map(task);
+  const settled = Promise.allSettled(all);
+  await Promise.resolve();
+  assert.deepEqual(begun, ["a", "b"]);
+  ends[0].reject(new Error("broken"));
+  await assert.rejects(all[0]);
+  assert.deepEqual(begun, ["a", "b", "c"]);
+  ends[1].resolve("b");
+  assert.equal(await all[1], "b");
+  assert.deepEqual(begun, ["a", "b", "c", "d"]);
+  for (const { resolve } of ends) resolve();
+  await settled;
+});
+
+test("whoever gives up while waiting takes no lane", async () => {
+  const lanes = new Lanes(1);
+  let end;
+  const first = lanes.run(() => new Promise((resolve) => (end = resolve)));
+  const controller = new AbortController();
+  const second = lanes.run(() => assert.fail("given up"), controller.signal);
+  const third = lanes.run(async () => "third");
+  controller.abort();
+  await assert.rejects(second, { name: "AbortError" });
+  end();
+  await first;
+  assert.equal(await third, "third");
+});
+
+test("a file's steps are told in order, from waiting to its end", async () => {
+  const told = [];
+  const api = {
+    upload: async (form, onSent) => {
+      onSent(0.5);
+      return { job_id: "j", document_id: "d", version: 1, title: form.get("title") };
+    },
+    jobEvents: async () => streamed(QUEUED, EMBED, DONE),
+  };
+  const lanes = { sending: new Lanes(1), following: new Lanes(1) };
+  const file = new File(["text"], "안내.md");
+  const job = await takeIn(file, { title: "예금", readers: ["a", "b"] }, { api, ...lanes, tell: (step) => told.push(step) });
+  assert.deepEqual(told.map(({ state }) => state), ["waiting", "sending", "sending", "accepted", "accepted", "running", "running", "done"]);
+  assert.equal(job.state, "done");
+});
+
+test("a form holds each group by itself, leaves out what is empty, and has the file last", () => {
+  const form = formOf(new File(["text"], "안내.md"), { readers: ["a", "b"], product: "", title: null, language: "ko" });
+  assert.deepEqual([...form.keys()], ["readers", "readers", "language", "file"]);
+  assert.deepEqual(form.getAll("readers"), ["a", "b"]);
+});
+
+test("each step has a sentence, and a part where one is known", () => {
+  const running = (job) => progressOf({ state: "running", job: { done: 0, total: 0, seconds_left: null, ...job } });
+  const steps = [
+    [progressOf({ state: "waiting" }), "file_waiting", 0],
+    [progressOf({ state: "sending", part: 0.456 }), "file_sending", 0.456],
+    [progressOf({ state: "accepted" }), "file_accepted", null],
+    [running({ stage: "parse", done: 0, total: 1 }), "file_parse", null],
+    [running({ stage: "embed", done: 32, total: 64 }), "file_embed", 0.5],
+    [running({ stage: "embed", done: 32, total: 64, seconds_left: 4 }), "file_embed_left", 0.5],
+    [running({ stage: "another" }), "file_receive", null],
+    [progressOf({ state: "done" }), "file_done", 1],
+  ];
+  for (const [{ key, part }, expected, reached] of steps) {
+    assert.deepEqual([key, part, known(key)], [expected, reached, true]);
+  }
+  assert.deepEqual(steps[1][0].values, { part: 45 });
+});
+
+test("every reason and every refusal of the server has its sentence", () => {
+  const python = (path) => readFileSync(new URL(`../../${path}`, import.meta.url), "utf8");
+  const reasons = [...python("ingest/parsing/parsed.py").matchAll(/^ {4}[A-Z_]+ = "([a-z_]+)"  ?#|^ {4}[A-Z_]+ = "([a-z_]+)"$/gm)].map((m) => m[1] ?? m[2]);
+  assert.ok(reasons.includes("encrypted") && reasons.includes("not_indexed"));
+  const formats = new Set(["markdown", "text", "html", "pdf", "docx", "xlsx", "pptx", "csv", "eml", "hwp", "hwpx"]);
+  for (const reason of reasons.filter((name) => !formats.has(name))) assert.ok(known(`reason_${reason}`), reason);
+  assert.equal(reasonKey("never heard of", known), "reason_other");
+  const codes = [...python("ingest/errors.py").matchAll(/ {2,}\d{3} (\w+) /g)].map(([, code]) => code);
+  assert.ok(codes.includes("second_person"));
+  for (const code of codes) {
+    const { key } = troubleOf(new Problem({ code, status: Number(code.endsWith("unavailable")) ? 503 : 400 }));
+    assert.ok(known(key), code);
+  }
+});
+
+const VERSION = { uploaded_by: "Kim", state: "indexed", visible_from: null };
+const LEE = { sub: "lee", roles: ["approver"] };
+const KIM = { sub: "kim ", roles: ["approver"] };
+const PARK = { sub: "park", roles: ["staff"] };
+
+test("the approve button is for a second person with the role, once the text was screened", () => {
+  const said = (me, screened = true) => approval(me, VERSION, { screened }).key;
+  assert.deepEqual([said(KIM), said(PARK), said(LEE, false), said(LEE)], ["approve_own", "approve_role", "approve_checking", "approve"]);
+  assert.deepEqual([KIM, PARK, LEE].map((me) => approval(me, VERSION, { screened: true }).allowed), [false, false, true]);
+});
+
+test("a version offers what its state and the caller allow", () => {
+  const of = (state, me, visible = 1) => offered(me, { ...VERSION, state, visible_from: visible }).join();
+  assert.equal(of("indexed", PARK, null), "review,dates");
+  assert.equal(of("active", PARK), "review");
+  assert.equal(of("active", LEE), "review,dates,expire");
+  assert.equal(of("active", KIM), "review,expire");
+  assert.equal(of("expired", LEE), "review,roll_back");
+  assert.equal(of("expired", KIM), "review");
+  assert.equal(of("withdrawn", LEE), "roll_back");
+  assert.equal(of("withdrawn", LEE, null), "");
+  assert.equal(of("failed", LEE, null), "");
+  assert.deepEqual([hasPassages({ state: "withdrawn", visible_from: null }), hasPassages({ state: "expired" })], [false, true]);
+});
+
+const placeholders = (text) => [...text.matchAll(/\{\w+\}/g)].map(([name]) => name).sort();
+
+test("both languages say the same things and fill in the same values", () => {
+  assert.deepEqual(Object.keys(TEXTS.ko).sort(), Object.keys(TEXTS.en).sort());
+  for (const [key, text] of Object.entries(TEXTS.ko)) assert.deepEqual(placeholders(text), placeholders(TEXTS.en[key]), key);
+  for (const [key, text] of Object.entries(TEXTS.en)) assert.doesNotMatch(text, /[가-힣]/, key);
+});
+
+test("every text that the page names exists, and every text is used", () => {
+  const sources = readdirSync(WEB).filter((name) => /\.(js|html)$/.test(name) && name !== "texts.js");
+  const code = sources.map((name) => readFileSync(new URL(name, WEB), "utf8")).join("\n");
+  for (const [, key] of code.matchAll(/data-i18n(?:-label|-alt)?="(\w+)"/g)) assert.ok(known(key), key);
+  const wire = new Set(["api.js", "intake.js", "trouble.js"]); // they hold names of the server's, too
+  const spoken = sources.filter((name) => name.endsWith(".js") && !wire.has(name)).map((name) => readFileSync(new URL(name, WEB), "utf8"));
+  for (const [, key] of spoken.join("\n").matchAll(/"([a-z]+(?:_[a-z0-9]+)+)"/g)) assert.ok(known(key), key);
+  const built = /^(state|reason|trouble|finding|file|diff)_/; // put together from what the server says
+  for (const key of Object.keys(TEXTS.ko)) if (!built.test(key)) assert.match(code, new RegExp(`"${key}"`), key);
+});
