@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from datetime import date
 from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -213,10 +214,17 @@ class Index:
         self, *, tenant: str, document_id: str, version: int, visible_from: float | None, visible_until: float | None
     ) -> None:
         """Set the interval in which all points of a version are seen; it holds for every search after the return."""
-        wanted = _of_version(tenant, document_id, version)
         interval = {"visible_from": visible_from, "visible_until": visible_until}
+        await self._set(interval, _of_version(tenant, document_id, version))
+
+    async def set_first_day(self, *, tenant: str, document_id: str, version: int, effective_from: date | None) -> None:
+        """Set the day that citations of a version name; it says nothing about who may read it."""
+        day = None if effective_from is None else effective_from.isoformat()
+        await self._set({"effective_from": day}, _of_version(tenant, document_id, version))
+
+    async def _set(self, payload: dict[str, float | None] | dict[str, str | None], wanted: models.Filter) -> None:
         for collection in await self._collections(own_vectors=False):
-            await self._write(partial(_set_payload, collection, interval, wanted))
+            await self._write(partial(_set_payload, collection, payload, wanted))
 
     async def delete(self, *, tenant: str, document_id: str, version: int) -> None:
         """Remove all points of a version."""
@@ -389,9 +397,12 @@ def _upsert(collection: str, points: list[models.PointStruct]) -> Operation[mode
 
 
 async def _set_payload(
-    collection: str, interval: dict[str, float | None], wanted: models.Filter, client: AsyncQdrantClient
+    collection: str,
+    payload: dict[str, float | None] | dict[str, str | None],
+    wanted: models.Filter,
+    client: AsyncQdrantClient,
 ) -> None:
-    await client.set_payload(collection, interval, points=wanted, wait=True)
+    await client.set_payload(collection, payload, points=wanted, wait=True)
 
 
 async def _delete(collection: str, wanted: models.FilterSelector, client: AsyncQdrantClient) -> None:

@@ -30,7 +30,7 @@ class Passage:
     language: Language
     product: str | None
     readers: tuple[str, ...]
-    effective_from: date | None
+    effective_from: date | None = None  # a null in the index may mean that there is no field
     visible_from: float | None = None
     visible_until: float | None = None
 
