@@ -40,6 +40,10 @@ from knowledge.passage import Language
 FINISH: Mapping[Reply, FinishReason] = {
     Reply.INJECTION: FinishReason.REFUSED,
     Reply.OUT_OF_SCOPE: FinishReason.REFUSED,
+    Reply.OTHER_BANK: FinishReason.REFUSED,
+    Reply.OWN_ACCOUNT: FinishReason.REFUSED,
+    Reply.FORECAST: FinishReason.REFUSED,
+    Reply.ADVICE: FinishReason.REFUSED,
     Reply.CANNOT_VERIFY: FinishReason.REFUSED,
     Reply.DISTRESS: FinishReason.HANDOFF,
     Reply.UNAVAILABLE: FinishReason.HANDOFF,
