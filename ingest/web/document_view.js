@@ -28,7 +28,7 @@ export class DocumentView {
   }
 
   async show(documentId) {
-    if (documentId !== this.#id) byId("document-files").replaceChildren();
+    if (documentId !== this.#id) this.clear();
     this.#id = documentId;
     byId("document-delete").hidden = !isApprover(this.#page.me);
     await this.#refresh();
@@ -36,10 +36,14 @@ export class DocumentView {
 
   clear() {
     this.#id = null;
+    for (const id of ["document-title", "document-id", "document-files", "versions"]) byId(id).replaceChildren();
   }
 
   async #refresh() {
-    this.#versions = (await this.#page.api.versions(this.#id)).reverse();
+    const id = this.#id;
+    const versions = await this.#page.api.versions(id);
+    if (id !== this.#id) return; // another one was opened meanwhile
+    this.#versions = versions.reverse();
     const [latest] = this.#versions;
     byId("document-title").textContent = titleOf(latest);
     byId("document-id").textContent = this.#id;

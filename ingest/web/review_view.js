@@ -17,6 +17,7 @@ export class ReviewView {
   #at = 1;
   #pages = 1;
   #screened = false;
+  #latest = 0;
 
   constructor(page) {
     this.#page = page;
@@ -30,20 +31,27 @@ export class ReviewView {
 
   /** Show version `number` of a document. */
   async show(documentId, number) {
-    const { api } = this.#page;
-    this.#version = await api.version(documentId, number);
-    this.#passages = [];
-    this.#screened = false;
+    this.clear();
+    const mine = ++this.#latest;
+    const version = await this.#page.api.version(documentId, number);
+    if (mine !== this.#latest) return; // another one was opened meanwhile
+    this.#version = version;
     this.#head();
     byId("review-passages").replaceChildren(say(el("p", { class: "muted" }), "loading"));
-    const shown = this.#version;
-    const looks = [this.#turn(1), this.#read(shown), this.#screen(shown)];
-    await Promise.all(looks);
+    await Promise.all([this.#turn(1), this.#read(version), this.#screen(version)]);
   }
 
+  /** Forget the version that was shown: nobody may decide about one while looking at another. */
   clear() {
+    this.#latest += 1;
     this.#pane.clear();
     this.#version = null;
+    this.#passages = [];
+    this.#pages = 1;
+    this.#screened = false;
+    byId("decision").hidden = true;
+    byId("pager").hidden = true;
+    for (const id of ["review-title", "review-facts", "review-findings", "review-passages", "decision-said"]) byId(id).replaceChildren();
   }
 
   #head() {
@@ -140,14 +148,11 @@ export class ReviewView {
     try {
       this.#version = await ask();
       const [key, values] = saidOf(this.#version);
-      say(said, key, values);
-      said.className = "good";
+      said.replaceChildren(say(el("p", { class: "good" }), key, values));
       this.#page.announcer.announce(key, values);
       this.#head();
       byId("review-title").focus();
     } catch (error) {
-      said.className = "";
-      delete said.dataset.i18n;
       said.replaceChildren(troubleLine(error));
       this.#page.onTokenNeeded(error);
     }

@@ -66,7 +66,7 @@ class Trouble:
             self.found.append(message.text)
 
     def _request(self, request: Request) -> None:
-        if not request.url.startswith(("http://127.0.0.1:", "data:")):
+        if not request.url.startswith(("http://127.0.0.1:", "blob:http://127.0.0.1:", "data:")):
             self.found.append(f"asked {request.url}")
 
     def unexpected(self) -> list[str]:
