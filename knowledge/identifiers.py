@@ -36,13 +36,20 @@ class Identifier:
 
 _ZERO_WIDTH: Final = frozenset("\u200b\u200c\u200d\u2060\ufeff\u00ad\u180e\u200e\u200f")
 _DASHES: Final = frozenset("‐‑‒–—―−﹣ㅡ⁃∼〜")
-_DIGIT_WORDS: Final = "공영일이삼사오육륙칠팔구"
+_DIGIT_WORDS: Final = {"공": "0", "영": "0"} | dict(zip("일이삼사오육칠팔구", "123456789", strict=True)) | {"륙": "6"}
+# So many digits said as words, with what is said between them, are a number and no sentence; the 이 of 이에요 is none.
+_SAID: Final = re.compile(
+    r"[공영일이삼사오육륙칠팔구](?:(?:[ \t]{0,2}(?:-|–|다시|대시|에)?[ \t]{0,2})[공영일이삼사오육륙칠팔구]){7,}"
+)
+_ENDING: Final = re.compile(r"이(?=[고에예라며니야지면란])|일(?=[때까])|영(?=업)|사(?=용)")
+_SAID_WRITTEN: Final = _DIGIT_WORDS | {"다": " ", "시": "-", "대": " ", "에": "-"}
 # What may stand between two groups of digits.
 _GAP: Final = r"[ \t]{0,2}[-._·/~)]?[ \t]{0,2}"
 _HYPHEN: Final = r"[ \t]{0,2}-[ \t]{0,2}"
 _NOT_BEFORE: Final = r"(?<![\d,])(?<!\d[.-])"
 _NOT_AFTER: Final = r"(?!\d|,\d)"
 _ACCOUNT_WORD: Final = r"(?:계좌|통장|입금|송금|이체|예금주|가상계좌|account|acct|a/c|iban)"
+_NO_DATE: Final = r"(?!(?:19|20)\d\d[ ]?[.-][ ]?\d{1,2}[ ]?[.-][ ]?\d{1,2}(?!\d))"
 _NO_AMOUNT: Final = r"(?![ \t]?(?:원|달러|만|억|천|%|퍼센트|won|usd|krw|dollars?))"
 
 
@@ -82,7 +89,7 @@ def _is_account(found: re.Match[str]) -> bool:
     approval = (
         around[0].endswith(("제", "제 ")) or around[1].lstrip().startswith("호") or found.group()[:2] in ("19", "20")
     )
-    toll_free = re.match(r"0\d{1,3}-\d{3,4}-\d{3,4}\Z|1[5-9]\d\d-|0?80\d?-", found.group().replace(" ", "")) is not None
+    toll_free = re.match(r"0\d{1,3}-\d{3,4}-\d{3,4}\Z|1[5-9]\d\d-|0?80-", found.group().replace(" ", "")) is not None
     return _has_account_length(found) and not approval and not toll_free
 
 
@@ -101,12 +108,14 @@ _PATTERNS: Final[tuple[tuple[Kind, re.Pattern[str], _Check], ...]] = tuple(
         (Kind.RESIDENT_NUMBER, rf"{_NOT_BEFORE}\d{{2}}(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d"
          rf"|3[01]){_GAP}\d\d{{6}}{_NOT_AFTER}", _always),
         (Kind.RESIDENT_NUMBER, rf"{_NOT_BEFORE}\d{{6}}{_HYPHEN}\d(?:\d{{6}}|[*xX●○#]{{6}})(?!\d)", _always),
-        (Kind.RESIDENT_NUMBER, r"(?<!\d)\d(?:[ \t]\d){5}[ \t]?-?[ \t]?\d(?:[ \t]\d){6}(?![ \t]?\d)", _always),
+        (Kind.RESIDENT_NUMBER, r"(?<!\d)(?<!\d[ \t])\d(?:[ \t]\d){5}[ \t]?-?[ \t]?\d"
+         r"(?:[ \t]\d){6}(?![ \t]?\d)", _always),
         (Kind.RESIDENT_NUMBER, r"번호[^\d\n]{0,6}(?P<hit>\d{6}[^\d\n가-힣A-Za-z]{0,6}\d{7})(?!\d)", _always),
         (Kind.RESIDENT_NUMBER, r"(?<![\d-])\d{3}-\d{2}-\d{4}(?![\d-])", _always),
         (Kind.CARD, rf"{_NOT_BEFORE}\d{{4}}(?:{_GAP}\d{{4}}){{3}}(?!\d)", _is_no_year_list),
         (Kind.CARD, rf"{_NOT_BEFORE}3[47]\d{{2}}[ -]\d{{6}}[ -]\d{{5}}(?!\d)", _always),
         (Kind.CARD, rf"{_NOT_BEFORE}\d{{12,19}}(?!\d){_NO_AMOUNT}", _is_card),
+        (Kind.CARD, r"(?<!\d)(?<!\d[ \t])\d(?:[ \t]\d){14,15}(?![ \t]?\d)", _always),
         (Kind.DRIVER_LICENCE, rf"(?<![\d-])(?:[1-2]\d|서울|부산|경기|강원|충북|충남|전북|전남|경북|경남|제주|대구"
          rf"|인천|광주|대전|울산)"
          rf"(?:{_HYPHEN}|[ \t]?)\d{{2}}{_HYPHEN}\d{{6}}{_HYPHEN}\d{{2}}(?![\d-])", _always),
@@ -114,24 +123,30 @@ _PATTERNS: Final[tuple[tuple[Kind, re.Pattern[str], _Check], ...]] = tuple(
          rf"|\(?0)1[016-9]\)?{_GAP}\d{{3,4}}{_GAP}\d{{4}}(?!\d)", _always),
         (Kind.PHONE, r"(?<!\d)0[ \t]1[ \t][016-9](?:[ \t]?-?[ \t]?\d){7,8}(?!\d)", _always),
         (Kind.PHONE, rf"(?<![\d-])(?<!\d[.,])\(?0(?:2|[3-6][1-5]|70"
-         rf"|50\d)(?:\)[ ]?|{_HYPHEN})\d{{3,4}}{_HYPHEN}\d{{4}}(?![\d-])", _always),
+         rf"|50\d)(?:\)[ ]?|{_HYPHEN}|\.)\d{{3,4}}(?:{_HYPHEN}|\.)\d{{4}}(?![\d-])", _always),
         (Kind.PHONE, r"(?<![\d+])\+[1-9]\d{0,2}(?:[-. ()]{0,2}\d){8,12}(?!\d)", _always),
-        (Kind.PHONE, rf"(?<![가-힣])[공영]일[공영일육륙칠팔구](?:[ \t-]{{0,2}}[{_DIGIT_WORDS}]){{7,8}}", _always),
         (Kind.PHONE, r"(?<![\d-])(?<!\d[.,])0(?!80)\d{2,4}[ -]\d{3,4}[ -]\d{3,4}(?![\d-])", _always),
-        (Kind.PHONE, r"(?:phone|mobile|cell|telephone|휴대폰|핸드폰|휴대전화|전화번호|연락처)[^\d\n+(]{0,20}"
+        (Kind.PHONE, r"(?:phone|mobile|cell|telephone|fax|call (?:me |us )?(?:at|on|back at)|reach(?:ed)? (?:me )?"
+         r"(?:at|on)|messages? to|answering at|휴대폰|핸드폰|휴대전화|전화번호|연락처)[^\d+(]{0,20}"
          rf"(?P<hit>\+?\(?\d(?:[-. ()]{{0,2}}\d){{6,11}})(?![\d-]){_NO_AMOUNT}", _is_private),
         (Kind.BUSINESS_NUMBER, rf"(?<![\d-])\d{{3}}{_HYPHEN}\d{{2}}{_HYPHEN}\d{{5}}(?![\d-])", _always),
         (Kind.PASSPORT, r"(?<![A-Za-z0-9])[MSRODG][ \t-]?(?:\d{8}|\d{3}[A-Z]\d{4})(?![A-Za-z0-9])", _always),
         (Kind.PASSPORT, r"(?:여권|passport)[^\d\n]{0,20}?(?P<hit>(?<![A-Za-z0-9])[A-Z]{0,2}\d{6,9}"
          r"(?![\dA-Za-z]))", _always),
-        (Kind.DRIVER_LICENCE, r"(?:면허|licen[cs]e)[^\d\n]{0,20}?"
-         r"(?P<hit>\d{2}[ -]?\d{2}[ -]?\d{6}[ -]?\d{2})(?!\d)", _always),
-        (Kind.ACCOUNT, rf"(?<![\d-])\d{{3,6}}{_HYPHEN}\d{{2,6}}{_HYPHEN}\d{{3,8}}"
-         rf"(?:{_HYPHEN}\d{{1,3}})?(?![\d-])", _is_account),
-        (Kind.ACCOUNT, rf"{_ACCOUNT_WORD}[^\d\n]{{0,20}}?"
-         rf"(?P<hit>(?<![\d,.])\d(?:[ -]{{0,2}}\d){{9,15}}){_NOT_AFTER}{_NO_AMOUNT}", _always),
-        (Kind.ACCOUNT, rf"(?P<hit>(?<![\d,.-])\d(?:[ -]?\d){{9,15}}){_NOT_AFTER}{_NO_AMOUNT}"
+        (Kind.DRIVER_LICENCE, r"(?:면허|licen[cs]e)[^\d]{0,20}?"
+         r"(?P<hit>\d{2}[ .-]{0,3}\d{2}[ .-]{0,3}\d{6}[ .-]{0,3}\d{2})(?!\d)", _always),
+        (Kind.DRIVER_LICENCE, r"(?<![\d.])[12]\d[ .]\d{2}[ .]\d{6}[ .]\d{2}(?![\d.])", _always),
+        (Kind.DRIVER_LICENCE, r"driver'?s?'? licen[cs]e[^\d\n]{0,20}?(?P<hit>\b[A-Z]?\d{6,16})(?!\d)", _always),
+        (Kind.BUSINESS_NUMBER, r"(?:사업자|business)[^\d]{0,20}?"
+         r"(?P<hit>\d{3}[ .-]{0,3}\d{2}[ .-]{0,3}\d{5})(?!\d)", _always),
+        (Kind.BUSINESS_NUMBER, r"(?P<hit>(?<!\d)\d{3}[ .-]{0,3}\d{2}[ .-]{0,3}\d{5})(?=[^\d\n]{1,12}사업자)", _always),
+        (Kind.ACCOUNT, rf"(?<![\d-])\d{{3,6}}{_HYPHEN}\d{{2,6}}{_HYPHEN}\d{{2,8}}"
+         rf"(?:{_HYPHEN}\d{{1,4}})?(?![\d-])", _is_account),
+        (Kind.ACCOUNT, rf"{_ACCOUNT_WORD}[^\d]{{0,20}}?"
+         rf"(?P<hit>(?<![\d,.]){_NO_DATE}\d(?:[ .-]{{0,4}}\d){{9,15}}){_NOT_AFTER}{_NO_AMOUNT}", _always),
+        (Kind.ACCOUNT, rf"(?P<hit>(?<![\d,.-]){_NO_DATE}\d(?:[ .-]{{0,4}}\d){{9,15}}){_NOT_AFTER}{_NO_AMOUNT}"
          rf"(?=[^\d\n]{{0,12}}{_ACCOUNT_WORD})", _always),
+        (Kind.ACCOUNT, r"(?<!\d)(?<!\d[ \t])\d(?:[ \t]\d){9,13}(?![ \t]?\d)", _always),
         # So long a run of digits names something, whatever it is called.
         (Kind.ACCOUNT, rf"{_NOT_BEFORE}\d{{11,19}}{_NOT_AFTER}{_NO_AMOUNT}", _always),
         (Kind.SECRET, r"(?:cvc|cvv|보안[ ]?코드|pin|비밀[ ]?번호|비번|passcode|password)(?:[ ]?(?:번호|number"
@@ -173,7 +188,17 @@ def _plain(text: str) -> tuple[str, list[int]]:
         for folded in _fold(char):
             plain.append(folded)
             offsets.append(at)
+    for found in _SAID.finditer("".join(plain)):
+        # The same length, so that every offset stays where it is.
+        plain[found.start() : found.end()] = _as_digits(found)
     return "".join(plain), offsets
+
+
+def _as_digits(said: re.Match[str]) -> list[str]:
+    words = list(said.group())
+    last = _ENDING.match(said.string, said.end() - 1)
+    until = len(words) - (last is not None)
+    return [_SAID_WRITTEN.get(word, word) for word in words[:until]] + words[until:]
 
 
 def _fold(char: str) -> str:

@@ -6,6 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from evals.masking import is_masked
+from evals.spellings import spelled, spellings_of
 from knowledge.screening import Kind, Trick, find_identifiers, find_injection, mask
 
 FULL_WIDTH = str.maketrans("0123456789-", "０１２３４５６７８９－")
@@ -100,6 +102,18 @@ def test_a_mobile_number_is_masked_in_any_spelling(first: str, b: str, c: str, g
         ("집은 (02)123-4567", "집은 [전화번호]"),
         ("집은 (02-123-4567)", "집은 ([전화번호])"),
         ("공일공 일이삼사 오육칠팔로 연락", "[전화번호]로 연락"),
+        ("주민번호는 구공공일공일 다시 일이삼사오육칠이에요", "주민번호는 [주민등록번호]이에요"),
+        ("카드번호 오사일이 공공공일 일이삼사 오육칠팔번", "카드번호 [카드번호]번"),
+        ("계좌는 일일공 일이삼 사오육칠팔구이고요", "계좌는 [계좌번호]이고요"),
+        ("카드 5 4 1 2 0 0 0 1 1 2 3 4 5 6 7 8", "카드 [카드번호]"),
+        ("계좌번호\n110.123.456789\n확인", "계좌번호\n[계좌번호]\n확인"),
+        ("계좌 802- 361- 633687로", "계좌 [계좌번호]로"),
+        ("기업은행 418-552101-78-639", "기업은행 [계좌번호]"),
+        ("인터넷전화 070.1234.5678", "인터넷전화 [전화번호]"),
+        ("면허번호\n11.12.345678.90", "면허번호\n[운전면허번호]"),
+        ("사업자번호 123 45 67890", "사업자번호 [사업자등록번호]"),
+        ("123.45.67890이 사업자번호예요", "[사업자등록번호]이 사업자번호예요"),
+        ("call me at 0494 92 82 32", "call me at [phone number]"),
         ("my phone number is 467 3395", "my phone number is [phone number]"),
         ("call me on 07700 063 966", "call me on [phone number]"),
         ("연락처는 555-1234예요", "연락처는 [전화번호]예요"),
@@ -144,12 +158,21 @@ def test_an_identifier_is_replaced_by_its_name(text: str, masked: str) -> None:
         "전화번호 1588-0000, phone 1599-0000",
         "연락처 변경은 2026-01-01부터",
         "영업 공일 이일",
+        "계좌 개설일은 2026.01.01 12시 30분입니다",
+        "일이삼사오 순서로 누르세요",
+        "번호 1 2 3 4 5 6 7 8 9를 누르세요",
+        "통장 사용은 2026-01-01 10:00:00부터",
         "",
     ],
 )
 def test_what_identifies_nobody_stays(text: str) -> None:
     assert mask(text).text == text
     assert mask(text).found == ()
+
+
+def test_made_up_identifiers_are_masked_in_every_spelling_and_nothing_of_them_is_left() -> None:
+    missed = [(one.kind, one.spelling, one.text) for one in spelled(5, seed=7) if not is_masked(one)]
+    assert len(missed) <= 0.005 * 5 * sum(len(spellings_of(kind)) for kind in Kind if kind is not Kind.SECRET), missed
 
 
 def test_every_kind_found_is_named_once_in_order() -> None:
