@@ -64,6 +64,7 @@ class Metrics:
             "chatbot_model_first_token_seconds", "Endpoint called to its first token", ["group", "kind"]
         )
         self.failover_tokens = counter("chatbot_failover_prompt_tokens", "Prompt tokens computed again by failover")
+        self.shadow = counter("chatbot_shadow_answers", "What a model on trial said, as it was judged", ["verdict"])
         self.ladder = counter("chatbot_ladder", "Answers that another than the conversation's endpoint gave", ["rung"])
         self.takeovers = counter("chatbot_takeovers", "Answers taken over from a dead replica", ["why"])
         self.audit_anchored_at = gauge(
@@ -113,6 +114,10 @@ class Metrics:
     def audit_anchored(self, at: float) -> None:
         """Note when the audit's heads were anchored last, in Unix seconds (a hook)."""
         self.audit_anchored_at.set(at)
+
+    def shadowed(self, verdict: Literal["grounded", "withheld", "uncited", "failed"]) -> None:
+        """Count what a model on trial said (a hook)."""
+        self.shadow.labels(verdict).inc()
 
     def plans_read(self, read: PlansRead) -> None:
         """Note whether the plans in force are those of the file (a hook)."""

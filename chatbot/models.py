@@ -52,6 +52,8 @@ log = logging.getLogger(__name__)
 UNKNOWN_MODEL = "unknown"
 # vLLM gives at most this many (its `--max-logprobs` default).
 _TOP = 20
+# vLLM's priority of a call that nobody waits for; those of customers and roles are lower numbers.
+_BEHIND_EVERYBODY = 1000
 # A readiness probe waits for it.
 _PING_SECONDS = 1.5
 _SAMPLES = (
@@ -226,13 +228,33 @@ class Models:
             else:
                 return share(found.logprobs, of, against, token_bytes=self._tokenizer_of(leg.member).token_bytes)
 
+    async def on_trial(
+        self, prompt: Rendered, *, sampling: Sampling, conversation_id: str, cache_salt: str
+    ) -> str | None:
+        """Return what the shadow says to a prompt, asked once, behind everybody else; nothing where it cannot be asked.
+
+        Raises:
+            EndpointFailed: it did not finish.
+            TooLarge: as `stream`.
+        """
+        leg = self.pool.pick(conversation_id, group="shadow", avoid=self._unable(prompt))
+        if leg is None:
+            return None
+        answer = Continuation(prompt.ids, self._fitting(len(prompt.ids), sampling))
+        until = anyio.current_time() + leg.member.endpoint.speeds.whole
+        call = self._call(prompt.ids, answer.sampling, cache_salt, _BEHIND_EVERYBODY, until=until)
+        call = self._for(leg.member, call, prompt.messages)
+        with self._counted(leg, "answer", call, again=0) as running:
+            async with aclosing(self._answer(leg.member, call, answer, running)) as parts:
+                return "".join([part.text async for part in parts if isinstance(part, Delta)])
+
     async def ping(self) -> None:
         """Return when an endpoint is ready, after trying those whose time has come to be tried.
 
         Raises:
             ModelUnavailable: none is.
         """
-        allowed = [member for member in self.pool.members if not member.endpoint.stopped]
+        allowed = self.pool.serving
         if any(m.checked and m.breaker.state is State.CLOSED for m in allowed):
             return
         for member in allowed:
@@ -422,7 +444,7 @@ async def open_models(settings: ModelSettings, *, on_call: Hook | None = None) -
             for entry in file.root
             for url in entry.urls
         ]
-        pool = Pool(members, canary_share=file.canary_share)
+        pool = Pool(members, shares=file.shares)
         models = Models(pool, tokenizers[file.tokenizer], hooks=[on_call] if on_call else [])
         await models.check()
         yield models

@@ -1,7 +1,7 @@
 """Which endpoint answers: groups of endpoints, the conversation's home, and whether each may be called.
 
 A canary gets its share of the conversations, always the same ones; the others begin with a primary. Where neither can
-answer, the fallback does.
+answer, the fallback does. A shadow is never among them: it is asked once more what they were asked (`shadow.py`).
 
 A conversation stays with its home (rendezvous hashing: its prefix is cached there) until the home has more than its
 share of the calls; then the idler of two others, chosen at random, takes the call. An endpoint whose breaker is open
@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Literal, Protocol, get_args
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, Field, HttpUrl, RootModel, SecretStr, ValidationError, model_validator
@@ -23,8 +23,9 @@ from chatbot.breaker import Breaker, BreakerSettings, Permit, State
 from chatbot.endpoint import Endpoint, Speeds
 from chatbot.tokenizer import Tokenizer
 
-Group = Literal["primary", "canary", "fallback"]
+Group = Literal["primary", "canary", "fallback", "shadow"]
 GROUPS: tuple[Group, ...] = ("primary", "canary", "fallback")
+"""Those that answer customers."""
 ProfileName = Literal["cpu", "cpu-small", "cpu-tiny", "l4", "a100", "h100", "scripted"]
 
 # Prefill in tokens a second of one cold prompt. CPU: measured on two cores (facts.md section 2), the answer's time from
@@ -63,17 +64,18 @@ class EndpointGroup(BaseModel, frozen=True, extra="forbid"):
     name: str
     urls: _Urls = Field(min_length=1)
     group: Group = "primary"
-    weight: float | None = Field(None, ge=0, lt=1, description="a canary's share of the conversations")
+    weight: float | None = Field(None, ge=0, lt=1, description="a canary's or a shadow's share of the conversations")
     tokenizer: Path
     profile: ProfileName
     model: str | None = Field(None, description="name to ask for; otherwise the first that /v1/models tells")
 
     @model_validator(mode="after")
-    def _weighed_if_canary(self) -> "EndpointGroup":
-        if self.group == "canary" and self.weight is None:
-            raise ValueError("a canary needs a `weight`: its share of the conversations, from 0 to below 1")
-        if self.group != "canary" and self.weight is not None:
-            raise ValueError("only a canary has a `weight`")
+    def _weighed_if_on_trial(self) -> "EndpointGroup":
+        on_trial = self.group in {"canary", "shadow"}
+        if on_trial and self.weight is None:
+            raise ValueError(f"a {self.group} needs a `weight`: its share of the conversations, from 0 to below 1")
+        if not on_trial and self.weight is not None:
+            raise ValueError("only a canary or a shadow has a `weight`")
         return self
 
 
@@ -85,8 +87,9 @@ class ModelsFile(RootModel[tuple[EndpointGroup, ...]], frozen=True):
         groups = [entry.group for entry in self.root]
         if "primary" not in groups:
             raise ValueError("one entry must be of the group `primary`")
-        if groups.count("canary") > 1:
-            raise ValueError("at most one entry may be of the group `canary`")
+        for group in ("canary", "shadow"):
+            if groups.count(group) > 1:
+                raise ValueError(f"at most one entry may be of the group `{group}`")
         if len({entry.name for entry in self.root}) < len(self.root):
             raise ValueError("every entry needs a name of its own: it is what `chatbot stop --model` takes")
         if len({entry.tokenizer for entry in self.root if entry.group == "primary"}) > 1:
@@ -104,9 +107,9 @@ class ModelsFile(RootModel[tuple[EndpointGroup, ...]], frozen=True):
         return next(entry.tokenizer for entry in self.root if entry.group == "primary")
 
     @property
-    def canary_share(self) -> float:
-        """The share of the conversations that begin with the canary."""
-        return next((entry.weight or 0.0 for entry in self.root if entry.group == "canary"), 0.0)
+    def shares(self) -> dict[Group, float]:
+        """Which share of the conversations begins with the canary, and which the shadow is asked about."""
+        return {entry.group: entry.weight for entry in self.root if entry.weight is not None}
 
 
 class ModelSettings(BaseModel, frozen=True):
@@ -145,7 +148,7 @@ class ModelSettings(BaseModel, frozen=True):
         except ValidationError as exc:
             wrong = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'the file'}: {e['msg']}" for e in exc.errors())
             raise ModelsMisconfigured(
-                f"MODELS_FILE {self.models_file}: {wrong} (known groups: {', '.join(GROUPS)})"
+                f"MODELS_FILE {self.models_file}: {wrong} (known groups: {', '.join(get_args(Group))})"
             ) from exc
 
 
@@ -210,16 +213,27 @@ class Chance(Protocol):
 class Pool:
     """The members of all groups."""
 
-    def __init__(self, members: Sequence[Member], *, canary_share: float = 0.0, chance: Chance | None = None) -> None:
+    def __init__(
+        self, members: Sequence[Member], *, shares: Mapping[Group, float] | None = None, chance: Chance | None = None
+    ) -> None:
+        """`shares` are those of the conversations that a canary and a shadow get."""
         self.members = tuple(members)
-        self._canary_share = canary_share
+        self._shares = shares or {}
         self.retries = RetryBudget()
         self._chance = chance or random.SystemRandom()
 
     def groups(self, conversation_id: str) -> tuple[Group, ...]:
         """Return the groups that a conversation may be answered by, in the order in which they are asked."""
-        chosen = int.from_bytes(_affinity(conversation_id, "canary"), "big") / 2**64 < self._canary_share
-        return ("canary", "primary", "fallback") if chosen else ("primary", "fallback")
+        return ("canary", "primary", "fallback") if self.chosen(conversation_id, "canary") else ("primary", "fallback")
+
+    def chosen(self, conversation_id: str, group: Group) -> bool:
+        """Return whether a conversation is of those that a canary or a shadow gets: always the same ones."""
+        return int.from_bytes(_affinity(conversation_id, group), "big") / 2**64 < self._shares.get(group, 0.0)
+
+    @property
+    def serving(self) -> tuple[Member, ...]:
+        """The members that customers hear, unless they are stopped."""
+        return tuple(m for m in self.members if m.group in GROUPS and not m.endpoint.stopped)
 
     def pick(self, conversation_id: str, *, group: Group, avoid: Collection[Member] = ()) -> Leg | None:
         """Return the leg to take, or None when nobody of the group may be called."""
@@ -247,7 +261,7 @@ class Pool:
 
     def retry_after(self) -> float:
         """Return in how many seconds an endpoint may be called again."""
-        return min((m.breaker.retry_after for m in self.members if not m.endpoint.stopped), default=_ALL_STOPPED)
+        return min((m.breaker.retry_after for m in self.serving), default=_ALL_STOPPED)
 
     def _of(self, group: Group) -> Iterator[Member]:
         return (member for member in self.members if member.group == group)

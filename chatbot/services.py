@@ -22,6 +22,7 @@ from chatbot.models import Models
 from chatbot.prompt import PromptBuilder
 from chatbot.ratings import Ratings
 from chatbot.retrieval import Retrieval
+from chatbot.shadow import Shadow
 from knowledge.identity import Authenticator
 from knowledge.index import Index
 from knowledge.withdrawals import Withdrawals
@@ -71,6 +72,7 @@ class Services:
     prompts: PromptBuilder
     ratings: Ratings
     retrieval: Retrieval
+    shadow: Shadow
     withdrawals: Withdrawals
     cache_salt: Callable[[str], str]
     """A tenant's salt of vLLM's prefix cache: unguessable, so that no tenant can probe what another has asked."""

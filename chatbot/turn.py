@@ -306,14 +306,7 @@ async def answerable(turn: Turn, draft: Draft, place: Place, services: Services)
 
 async def stream_answer(turn: Turn, running: Running, draft: Draft, place: Place, services: Services) -> None:
     """Stream the model's tokens through the citation checks into the log, never past what is reserved."""
-    passages = [hit.passage for hit in turn.found.hits[: turn.prompt.passages]]
-    checks = CitationStream(
-        passages,
-        grounding=services.settings.grounding,
-        language=turn.language,
-        allowed_numbers_from=turn.screened.text,
-        contact=services.settings.contact,
-    )
+    checks = checks_of(turn, services)
     said = tuple(running.token_ids)
     show(checks.feed(services.models.tokenizer.decode(said)), running, draft)
     draft.usage = Usage(prompt_tokens=len(turn.prompt.answer_ids), answer_tokens=len(said))
@@ -347,6 +340,24 @@ async def stream_answer(turn: Turn, running: Running, draft: Draft, place: Place
                 break
     show(checks.close(), running, draft)
     conclude(checks, turn, running, draft, services)
+    services.shadow.follow(
+        turn.prompt.answer,
+        checks_of(turn, services),
+        sampling=turn.sampling,
+        conversation_id=turn.conversation.id,
+        cache_salt=services.cache_salt(turn.who.tenant),
+    )
+
+
+def checks_of(turn: Turn, services: Services) -> CitationStream:
+    """Return the checks that an answer to the turn has to pass."""
+    return CitationStream(
+        [hit.passage for hit in turn.found.hits[: turn.prompt.passages]],
+        grounding=services.settings.grounding,
+        language=turn.language,
+        allowed_numbers_from=turn.screened.text,
+        contact=services.settings.contact,
+    )
 
 
 async def within_reservation(reservation: Reservation | None, draft: Draft, services: Services) -> Reservation | None:

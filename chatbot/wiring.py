@@ -36,6 +36,7 @@ from chatbot.redis_line import open_line
 from chatbot.retrieval import Retrieval
 from chatbot.services import Services
 from chatbot.settings import Settings
+from chatbot.shadow import Shadow
 from chatbot.takeover import resume
 from chatbot.tokenizer import Tokenizer
 from knowledge.database import UNAVAILABLE
@@ -106,6 +107,7 @@ async def open_services(
             prompts=prompt_builder(settings, models.tokenizer),
             ratings=ratings,
             retrieval=Retrieval(index, settings.retrieval, load_glossary(), own_names=tuple(banks.values())),
+            shadow=Shadow(models, tasks, hook=metrics.shadowed),
             withdrawals=withdrawals,
             cache_salt=partial(salt_of, settings.audit_key.get_secret_value()),
             now=time.time,

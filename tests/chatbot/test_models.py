@@ -82,7 +82,8 @@ async def serve(
     fallbacks: Sequence[Behaviour] = (),
     *,
     canaries: Sequence[Behaviour] = (),
-    canary_share: float = 0.0,
+    shadows: Sequence[Behaviour] = (),
+    share: float = 0.0,
     foreign: Tokenizer | None = None,
     speeds: Speeds = PATIENT,
     open_seconds: float = 60.0,
@@ -92,10 +93,11 @@ async def serve(
     groups += ("primary" for _ in primaries)
     groups += ("fallback" for _ in fallbacks)
     groups += ("canary" for _ in canaries)
+    groups += ("shadow" for _ in shadows)
     async with AsyncExitStack() as stack:
         servers = [
             await stack.enter_async_context(scripted_server(behaviour, name=group))
-            for behaviour, group in zip([*primaries, *fallbacks, *canaries], groups, strict=True)
+            for behaviour, group in zip([*primaries, *fallbacks, *canaries, *shadows], groups, strict=True)
         ]
         http = await stack.enter_async_context(open_session())
         rules = BreakerSettings(open_seconds=open_seconds)
@@ -111,7 +113,10 @@ async def serve(
         calls: list[ModelCallFinished] = []
         chance = Random(1)  # noqa: S311 - it spreads load
         models = Models(
-            Pool(members, canary_share=canary_share, chance=chance), tokenizer, hooks=[calls.append], clock=clock
+            Pool(members, shares={"canary": share, "shadow": share}, chance=chance),
+            tokenizer,
+            hooks=[calls.append],
+            clock=clock,
         )
         await models.check()
         yield Served(models, servers, calls)
@@ -418,7 +423,7 @@ async def test_an_answer_never_changes_to_another_model_in_its_middle(tokenizer:
 
 
 async def test_a_canary_gets_its_share_of_the_conversations_and_always_the_same(tokenizer: Tokenizer) -> None:
-    async with serve(tokenizer, [Behaviour()], canaries=[Behaviour()], canary_share=0.2) as served:
+    async with serve(tokenizer, [Behaviour()], canaries=[Behaviour()], share=0.2) as served:
         groups = {f"c-{n}": served.models.pool.groups(f"c-{n}") for n in range(1000)}
         assert groups == {name: served.models.pool.groups(name) for name in groups}
     firsts = [order[0] for order in groups.values()]
@@ -427,7 +432,7 @@ async def test_a_canary_gets_its_share_of_the_conversations_and_always_the_same(
 
 
 async def test_a_canarys_conversation_is_answered_by_a_primary_when_the_canary_cannot(tokenizer: Tokenizer) -> None:
-    both = {"canaries": [Behaviour(answer="canary")], "canary_share": 0.999_999}
+    both = {"canaries": [Behaviour(answer="canary")], "share": 0.999_999}
     async with serve(tokenizer, [Behaviour(answer=ANSWER)], **both) as served:  # type: ignore[arg-type]  # as declared
         heard = await ask(served)
         assert (heard.text, heard.done.models, heard.done.retried) == ("canary", ("canary",), False)
@@ -707,11 +712,12 @@ async def test_a_file_names_groups(tmp_path: Path) -> None:
     ("text", "sentence"),
     [
         (
-            "[{name: a, group: shadow, profile: l4, urls: [http://a], tokenizer: x}]",
-            "groups: primary, canary, fallback",
+            "[{name: a, group: second, profile: l4, urls: [http://a], tokenizer: x}]",
+            "groups: primary, canary, fallback, shadow",
         ),
         ("[{name: a, group: canary, profile: l4, urls: [http://a], tokenizer: x}]", "a canary needs a `weight`"),
-        ("[{name: a, weight: 0.5, profile: l4, urls: [http://a], tokenizer: x}]", "only a canary has a `weight`"),
+        ("[{name: a, group: shadow, profile: l4, urls: [http://a], tokenizer: x}]", "a shadow needs a `weight`"),
+        ("[{name: a, weight: 0.5, profile: l4, urls: [http://a], tokenizer: x}]", "only a canary or a shadow has"),
         (
             "[{name: a, profile: l4, urls: [http://a], tokenizer: x},"
             " {name: a, profile: l4, urls: [http://b], tokenizer: x}]",

@@ -1,0 +1,107 @@
+"""A model on trial is asked behind everybody else, a little at a time, and is heard by nobody but the counters."""
+
+from collections import Counter
+
+import anyio
+import pytest
+from anyio.abc import TaskGroup
+
+from chatbot.breaker import State
+from chatbot.citations import CitationStream, Grounding
+from chatbot.completion import Sampling
+from chatbot.errors import ModelUnavailable
+from chatbot.shadow import Shadow, Verdict
+from chatbot.tokenizer import Rendered, Tokenizer
+from llm_server.scripted import Behaviour
+from tests.chatbot.test_citations import passage
+from tests.chatbot.test_models import CHAT, Served, ask, prompt, serve, tokenizer
+
+__all__ = ["tokenizer"]
+pytestmark = pytest.mark.anyio
+
+ALL = 0.999_999
+SAYS = passage(
+    "deposit",
+    "정기예금",
+    "정기예금을 중도해지하면 약정금리 대신 중도해지금리가 적용됩니다. 중도해지금리는 연 1.20%입니다.",
+)
+HOLDS = "정기예금을 중도해지하면 중도해지금리가 적용됩니다."
+WRONG = "중도해지금리는 연 3.70%입니다."
+
+
+def follow(shadow: Shadow, served: Served, conversation_id: str = "c-1") -> None:
+    """Ask the shadow what `ask` has asked."""
+    shadow.follow(
+        Rendered(prompt(served.models.tokenizer), CHAT),
+        CitationStream([SAYS], grounding=Grounding.STRICT, language="ko", allowed_numbers_from="", contact="1599-0000"),
+        sampling=Sampling(max_tokens=100),
+        conversation_id=conversation_id,
+        cache_salt="hanbit",
+    )
+
+
+async def verdicts(served: Served, *, times: int = 1) -> Counter[Verdict]:
+    """Return how what the shadow says is judged."""
+    heard: Counter[Verdict] = Counter()
+    async with anyio.create_task_group() as tasks:
+        shadow = Shadow(served.models, tasks, hook=lambda verdict: heard.update([verdict]))
+        for n in range(times):
+            follow(shadow, served, f"c-{n}")
+    return heard
+
+
+@pytest.mark.parametrize(("says", "verdict"), [(HOLDS, "grounded"), (WRONG, "withheld")])
+async def test_only_the_verdict_on_what_it_says_is_kept(tokenizer: Tokenizer, says: str, verdict: Verdict) -> None:
+    async with serve(tokenizer, [Behaviour(answer="x")], shadows=[Behaviour(answer=says)], share=ALL) as served:
+        assert (await ask(served)).done.models == ("primary",)
+        assert served.servers[1].stats().started == 0, "no customer's call goes to it"
+        assert await verdicts(served) == {verdict: 1}
+        asked = served.servers[1].stats().requests[-1]
+    assert (asked.priority, asked.cache_salt) == (1000, "hanbit")
+    assert [(call.group, call.outcome) for call in served.calls] == [("primary", "ok"), ("shadow", "ok")]
+
+
+async def test_what_comes_while_it_is_busy_is_not_asked(tokenizer: Tokenizer) -> None:
+    async with serve(tokenizer, [Behaviour()], shadows=[Behaviour(answer=HOLDS)], share=ALL) as served:
+        assert (await verdicts(served, times=20)).total() == 2
+
+
+async def test_conversations_beyond_its_share_and_pools_without_one_ask_nobody(tokenizer: Tokenizer) -> None:
+    async with serve(tokenizer, [Behaviour()], shadows=[Behaviour()], share=0.0) as served:
+        assert await verdicts(served, times=5) == {}
+    async with serve(tokenizer, [Behaviour()], share=ALL) as served:
+        assert await verdicts(served, times=5) == {}
+
+
+async def test_one_that_fails_or_is_stopped_troubles_nobody(tokenizer: Tokenizer) -> None:
+    async with serve(tokenizer, [Behaviour()], shadows=[Behaviour(fail_status=500)], share=ALL) as served:
+        assert await verdicts(served) == {"failed": 1}
+        served.models.stop({"shadow"})
+        assert await verdicts(served) == {}
+        assert (await ask(served)).done.models == ("primary",)
+
+
+async def test_it_makes_no_replica_ready(tokenizer: Tokenizer) -> None:
+    async with serve(tokenizer, [Behaviour()], shadows=[Behaviour()], share=ALL) as served:
+        served.members[0].breaker.trip()
+        assert served.members[1].breaker.state is State.CLOSED
+        with pytest.raises(ModelUnavailable):
+            await served.models.ping()
+
+
+async def test_it_is_left_when_the_process_ends(tokenizer: Tokenizer) -> None:
+    slow = Behaviour(answer=HOLDS, token_seconds=5)
+    async with serve(tokenizer, [Behaviour()], shadows=[slow], share=ALL) as served:
+        async with anyio.create_task_group() as tasks:
+            await _asked_and_left(served, tasks)
+        with anyio.fail_after(5):
+            await served.servers[1].until(lambda stats: stats.running == 0)
+    assert [call.outcome for call in served.calls] == ["left"]
+
+
+async def _asked_and_left(served: Served, tasks: TaskGroup) -> None:
+    shadow = Shadow(served.models, tasks, hook=lambda _: None)
+    follow(shadow, served)
+    with anyio.fail_after(5):
+        await served.servers[1].until(lambda stats: stats.running == 1)
+    tasks.cancel_scope.cancel()
