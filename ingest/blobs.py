@@ -5,10 +5,12 @@ Two stores: a folder, and whatever speaks S3. A name appears in either only when
 
 import errno
 import os
+import re
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Protocol
@@ -69,6 +71,38 @@ class Blobs(Protocol):
         """
         ...
 
+    async def has(self, digest: str) -> bool:
+        """Tell whether the original is in the store.
+
+        Raises:
+            StorageUnavailable: the store cannot be asked.
+        """
+        ...
+
+    def stored_before(self, instant: float) -> AsyncGenerator[list[str]]:
+        """Give the originals that were last written before an instant (Unix seconds), some at a time.
+
+        Raises:
+            StorageUnavailable: the store cannot be asked.
+        """
+        ...
+
+    async def discard(self, digest: str, *, older_than: float) -> bool:
+        """Remove an original that no version names, if it was not written again in the last `older_than` seconds.
+
+        Raises:
+            StorageUnavailable: the store refuses.
+        """
+        ...
+
+    async def discard_drafts(self, before: float) -> None:
+        """Remove what uploads that came to nothing have left unfinished before an instant (Unix seconds).
+
+        Raises:
+            StorageUnavailable: the store refuses.
+        """
+        ...
+
 
 def open_blobs(settings: BlobSettings) -> Blobs:
     """Return the store that the settings name."""
@@ -115,30 +149,36 @@ class FolderBlobs:
             raise StorageUnavailable("the original is not in the store")
         yield path
 
-    async def stored_before(self, instant: float) -> list[str]:
-        """Return the originals that were last written before an instant (Unix seconds)."""
-
-        def look() -> list[str]:
-            files = self._folder.glob("[0-9a-f][0-9a-f]/*")
-            return [path.name for path in files if path.stat().st_mtime < instant]
-
+    async def has(self, digest: str) -> bool:
         with _translated():
-            return await anyio.to_thread.run_sync(look)
+            return await anyio.Path(self._path(digest)).exists()
 
-    async def discard(self, digest: str, *, older_than: float) -> None:
-        """Remove an original that nobody knows, unless it is written again at this moment (`older_than`: seconds)."""
+    async def stored_before(self, instant: float) -> AsyncGenerator[list[str]]:
+        for prefix in _PREFIXES:
+            with _translated():
+                files = await anyio.to_thread.run_sync(_modified, self._folder / prefix)
+            yield [name for name, at in files if at < instant and _is_original(name, prefix)]
 
-        def move_away_and_look() -> None:
+    async def discard(self, digest: str, *, older_than: float) -> bool:
+        def move_away_and_look() -> bool:
             kept, aside = self._path(digest), self._folder / "incoming" / uuid4().hex
             aside.parent.mkdir(exist_ok=True)
             kept.replace(aside)
             if time.time() - aside.stat().st_mtime < older_than:
                 aside.replace(kept)
-            else:
-                aside.unlink()
+                return False
+            aside.unlink()
+            return True
 
         with _translated():
-            await anyio.to_thread.run_sync(move_away_and_look)
+            return await anyio.to_thread.run_sync(move_away_and_look)
+
+    async def discard_drafts(self, before: float) -> None:
+        drafts = self._folder / "incoming"
+        with _translated():
+            for name, at in await anyio.to_thread.run_sync(_modified, drafts):
+                if at < before:
+                    await anyio.Path(drafts / name).unlink(missing_ok=True)
 
     def _path(self, digest: str) -> Path:
         return self._folder / digest[:2] / digest
@@ -178,6 +218,60 @@ class S3Blobs:
                 await anyio.to_thread.run_sync(self._s3.get_file, self._path(digest), str(path))
             yield path
 
+    async def has(self, digest: str) -> bool:
+        with _translated():
+            return bool(await anyio.to_thread.run_sync(self._s3.exists, self._path(digest)))
+
+    async def stored_before(self, instant: float) -> AsyncGenerator[list[str]]:
+        pages = self._pages("")
+        while True:
+            with _translated():
+                page = await anyio.to_thread.run_sync(next, pages, None)
+            if page is None:
+                return
+            yield [
+                path[3:] for path, at in page if path[2:3] == "/" and at < instant and _is_original(path[3:], path[:2])
+            ]
+
+    async def discard(self, digest: str, *, older_than: float) -> bool:
+        def look_and_remove() -> bool:
+            at: datetime = self._s3.info(self._path(digest), refresh=True)["LastModified"]
+            if time.time() - at.timestamp() < older_than:
+                return False
+            self._s3.rm_file(self._path(digest))
+            return True
+
+        with _translated():
+            return await anyio.to_thread.run_sync(look_and_remove)
+
+    async def discard_drafts(self, before: float) -> None:
+        with _translated():
+            await anyio.to_thread.run_sync(self._discard_drafts, before)
+
+    def _discard_drafts(self, before: float) -> None:
+        for page in self._pages("incoming/"):
+            for name, at in page:
+                if at < before:
+                    self._s3.rm_file(f"{self._root}/incoming/{name}")
+        bucket, _, prefix = f"{self._root}/incoming/".partition("/")
+        unfinished = self._s3.call_s3("list_multipart_uploads", Bucket=bucket, Prefix=prefix)
+        for one in unfinished.get("Uploads", ()):
+            if one["Initiated"].timestamp() < before:
+                self._s3.call_s3("abort_multipart_upload", Bucket=bucket, Key=one["Key"], UploadId=one["UploadId"])
+
+    def _pages(self, folder: str) -> Iterator[list[tuple[str, float]]]:
+        """Give the paths below a folder with when they were last written (Unix seconds), at most 1000 at a time."""
+        bucket, _, prefix = f"{self._root}/{folder}".partition("/")
+        more: dict[str, str] = {}
+        while True:
+            page = self._s3.call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, **more)
+            yield [
+                (one["Key"].removeprefix(prefix), one["LastModified"].timestamp()) for one in page.get("Contents", ())
+            ]
+            if not page.get("IsTruncated"):
+                return
+            more = {"ContinuationToken": page["NextContinuationToken"]}
+
     def _path(self, digest: str) -> str:
         return f"{self._root}/{digest[:2]}/{digest}"
 
@@ -198,6 +292,22 @@ class _Measured:
 
     def blob(self) -> Blob:
         return Blob(sha256=self._digest.hexdigest(), size=self._size)
+
+
+_PREFIXES = tuple(f"{n:02x}" for n in range(256))
+_DIGEST = re.compile("[0-9a-f]{64}")
+
+
+def _is_original(name: str, prefix: str) -> bool:
+    """Tell whether a name in a folder is one of ours: whatever else lies there is nobody's to remove."""
+    return name.startswith(prefix) and _DIGEST.fullmatch(name) is not None
+
+
+def _modified(folder: Path) -> list[tuple[str, float]]:
+    """Return the names in a folder with when they were last written (Unix seconds)."""
+    if not folder.is_dir():
+        return []
+    return [(path.name, path.stat().st_mtime) for path in folder.iterdir()]
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from hashlib import sha256
 
 import anyio
-from sqlalchemy import select, tuple_
+from sqlalchemy import exists, select, tuple_
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from stamina import AsyncRetryingCaller
@@ -30,7 +30,7 @@ from ingest.versions import (
     Window,
 )
 from knowledge import withdrawals
-from knowledge.database import UNAVAILABLE
+from knowledge.database import UNAVAILABLE, hold
 from knowledge.schema import migrate
 
 TRANSACTION_SECONDS = 10.0
@@ -95,6 +95,7 @@ class Catalogue:
 
     async def _receive(self, upload: Upload, now: float) -> Received:
         async with self.begin() as connection:
+            await hold(connection, f"content {upload.sha256}")
             known = await _known(connection, upload)
             if known is not None and known.state is not State.WITHDRAWN:
                 return await _received_before(connection, known, now)
@@ -240,6 +241,13 @@ class Catalogue:
                 wanted = select(VERSIONS.c.sha256).where(VERSIONS.c.sha256.in_(some))
                 found |= set((await connection.execute(wanted)).scalars())
         return found
+
+    @asynccontextmanager
+    async def unnamed(self, digest: str) -> AsyncGenerator[bool]:
+        """Tell whether no version has a content; no new one can come to have it while the block runs."""
+        async with self.begin() as connection:
+            await hold(connection, f"content {digest}")
+            yield (await connection.execute(select(exists().where(VERSIONS.c.sha256 == digest)))).scalar_one() is False
 
     async def all_versions(self, tenant: str) -> list[Version]:
         """Return every version of a tenant, newest upload first (for `ingest status`)."""

@@ -6,7 +6,7 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import PurePath
 
-from ingest.errors import QueueUnavailable, Unprocessable
+from ingest.errors import QueueUnavailable, StorageUnavailable, Unprocessable
 from ingest.services import Services
 from ingest.versions import Job, JobState, Metadata, Received, Upload
 
@@ -62,7 +62,10 @@ async def receive_told(told: Callable[[], Offer], chunks: AsyncIterator[bytes], 
         metadata=offer.metadata,
         uploaded_by=offer.uploaded_by,
     )
-    return await services.catalogue.receive(upload, now=services.now())
+    received = await services.catalogue.receive(upload, now=services.now())
+    if not await services.blobs.has(blob.sha256):
+        raise StorageUnavailable("an older copy of it was being removed: hand it in again")
+    return received
 
 
 async def deliver(job: Job, services: Services) -> None:

@@ -4,10 +4,11 @@ It may run inside the API's process or by itself (`ingest worker`), as often as 
 a job. Tried three times without success a job is a dead letter, listed and done again by staff (`ingest.routes.jobs`).
 """
 
+from contextlib import aclosing
+
 import anyio
 import structlog
 
-from ingest.blobs import FolderBlobs
 from ingest.delivery import Delivery, Later
 from ingest.errors import IngestError, QueueUnavailable
 from ingest.indexing import OURS, bury, run_job
@@ -20,6 +21,8 @@ SILENT_SECONDS = 10.0
 RECONNECT_SECONDS = 1.0
 ORPHAN_SECONDS = 3600.0
 """After which an original that no version names was left by an upload that came to nothing."""
+ORPHANS_BELIEVED = 100
+ORPHANS_SHARE = 0.1
 
 log = structlog.get_logger(__name__)
 
@@ -85,18 +88,29 @@ class Worker:
 
 
 async def discard_orphans(services: Services) -> int:
-    """Remove originals that no version names: their row could not be written. (S3 stores have rules for that.)
+    """Remove originals that no version names, and drafts: their upload came to nothing. Return how many originals.
+
+    Where a large part of the store is nobody's, the database is not its own (another one, or one that is yet to be
+    restored), and nothing is removed.
 
     Raises:
         CatalogueUnavailable, StorageUnavailable: see there.
     """
-    if not isinstance(services.blobs, FolderBlobs):
+    before, seen, orphans = services.now() - ORPHAN_SECONDS, 0, set[str]()
+    async with aclosing(services.blobs.stored_before(before)) as stored:
+        async for digests in stored:
+            seen += len(digests)
+            orphans |= set(digests) - await services.catalogue.contents(digests)
+    if len(orphans) > max(ORPHANS_BELIEVED, seen * ORPHANS_SHARE):
+        log.error("orphans_not_believed", orphans=len(orphans), originals=seen)
         return 0
-    stored = await services.blobs.stored_before(services.now() - ORPHAN_SECONDS)
-    orphans = set(stored) - await services.catalogue.contents(stored)
-    for digest in orphans:
-        await services.blobs.discard(digest, older_than=ORPHAN_SECONDS)
-    return len(orphans)
+    await services.blobs.discard_drafts(before)
+    return sum([await _discard(digest, services) for digest in orphans])
+
+
+async def _discard(digest: str, services: Services) -> bool:
+    async with services.catalogue.unnamed(digest) as is_orphan:
+        return is_orphan and await services.blobs.discard(digest, older_than=ORPHAN_SECONDS)
 
 
 async def send_pending(services: Services, delivery: Delivery, *, silent_for: float) -> int:

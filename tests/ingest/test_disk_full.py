@@ -4,7 +4,6 @@ The disk is made small by the kernel's limit on the size of files of that one pr
 runs: a write past it fails as one to a full disk does.
 """
 
-import os
 import resource
 import time
 from collections.abc import Iterator
@@ -13,11 +12,6 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from ingest.blobs import FolderBlobs
-from ingest.services import Services
-from ingest.worker import ORPHAN_SECONDS, discard_orphans
-from tests.ingest.conftest import Clock
-from tests.ingest.test_pipeline import bytes_of, hand_in
 from tests.ingest.test_worker_killed import Bank, served, text
 
 LARGE = b"# large\n\n" + b"word " * 600_000
@@ -61,28 +55,3 @@ def test_uploads_without_room_are_refused_and_leave_nothing_and_go_on_when_there
         assert accepted.status_code == 202, accepted.text
         assert time.monotonic() - began < 10
         bank.finish(http, [accepted.json()["job_id"]])
-
-
-@pytest.mark.anyio
-async def test_an_original_whose_row_was_never_written_is_removed_and_no_other(
-    services: Services, clock: Clock
-) -> None:
-    received = await hand_in(services)
-    orphan = await services.blobs.write(bytes_of(b"nobody knows me"))
-    assert isinstance(services.blobs, FolderBlobs)
-    clock.now = time.time()
-    assert await discard_orphans(services) == 0, "it may be about to be written"
-    for digest in (received.version.sha256, orphan.sha256):
-        async with services.blobs.on_disk(digest) as path:
-            os.utime(path, (0, 0))
-    assert await discard_orphans(services) == 1
-    assert await services.blobs.stored_before(clock.now + ORPHAN_SECONDS) == [received.version.sha256]
-
-
-@pytest.mark.anyio
-async def test_an_original_that_is_written_again_while_it_is_removed_stays(services: Services) -> None:
-    blob = await services.blobs.write(bytes_of(b"again"))
-    assert isinstance(services.blobs, FolderBlobs)
-    await services.blobs.discard(blob.sha256, older_than=ORPHAN_SECONDS)
-    async with services.blobs.on_disk(blob.sha256):
-        pass
