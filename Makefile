@@ -5,7 +5,7 @@ PY := .venv/bin/python
 N ?= 50
 PYTEST_ARGS ?=
 
-.PHONY: help setup run test check fix faults evals bench charts lock samples clean
+.PHONY: help setup run test check fix faults evals gates bench charts lock samples clean
 help: ## Show the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
@@ -42,6 +42,11 @@ faults: setup ## Inject every fault that can be survived, N times each (N=50)
 evals: setup ## Score retrieval and answers on the golden set with the cpu profile; fails below the gates
 	@.venv/bin/llm-server fetch e5-small cpu
 	@.venv/bin/evals report --dataset evals/datasets/hanbit --profile cpu
+
+gates: ## Hold retrieval (real weights) and recorded answers against their gates; no model server
+	@scripts/setup --no-llm
+	@.venv/bin/llm-server fetch e5-small
+	@.venv/bin/evals gate
 
 bench: setup ## Measure first token and memory against vLLM asked directly, then three times the load that can be served
 	@.venv/bin/llm-server fetch e5-small cpu-small

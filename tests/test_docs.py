@@ -69,7 +69,7 @@ def test_every_make_target_is_explained() -> None:
     targets = re.findall(r"^([a-z]+):(.*)$", makefile, re.MULTILINE)
     assert targets
     assert [name for name, rest in targets if "## " not in rest] == []
-    for name in ("run", "test", "check", "faults", "evals", "bench", "charts"):
+    for name in ("run", "test", "check", "faults", "evals", "gates", "bench", "charts"):
         assert f"make {name}" in README
 
 

@@ -1,14 +1,16 @@
 """The gates of CI hold on what is committed, and each goes red on a planted regression."""
 
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 import pytest
+from rich.console import Console
 
 from chatbot.citations import Grounding
-from evals.gate import grounding
+from evals.gate import grounding, scored
 from evals.recording import (
     Made,
     Recording,
@@ -19,8 +21,14 @@ from evals.recording import (
 )
 from evals.report import Task, lines, read_task
 from evals.rescore import rescore
+from evals.retrieve import rank
+from evals.run import loaded
 from evals.sample import Dataset, read_dataset
 from evals.summary import Run
+from ingest.offerings import gather
+from ingest.settings import Settings
+from knowledge.index import Index
+from knowledge.sparse import Terms
 
 ROOT = Path(__file__).parents[2]
 FEWER = 60
@@ -130,3 +138,50 @@ def told(recording: Recording, say: Callable[[str], str]) -> Recording:
         one if one.said is None else msgspec.structs.replace(one, said=say(one.said)) for one in recording.answers
     )
     return replace(recording, answers=others)
+
+
+SAVINGS = ("자유적금", "정기적금", "청년우대적금", "파킹통장")
+"""Documents that are easily confused, whose morphemes tell them apart."""
+
+
+class Mute(Terms):
+    """Kiwi as it is when its dictionary is lost: no Korean word comes out."""
+
+    def _morphemes(self, text: str) -> Iterator[str]:
+        del text
+        yield from ()
+
+
+@pytest.fixture
+def fewer(tmp_path: Path, dataset: Dataset) -> Dataset:
+    """The golden questions of a few documents, with only these documents to find."""
+    documents = tmp_path / "few" / "documents"
+    (documents / "ko").mkdir(parents=True)
+    manifest = (dataset.folder / "documents" / "documents.yaml").read_text("utf-8").splitlines()
+    kept = [line for line in manifest if "file:" not in line or any(f"ko/{name}." in line for name in SAVINGS)]
+    (documents / "documents.yaml").write_text("\n".join(kept) + "\n", "utf-8")
+    for file in (dataset.folder / "documents" / "ko").iterdir():
+        if file.stem in SAVINGS:
+            shutil.copy(file, documents / "ko")
+    there = {offering.document_id for offering in gather([documents])}
+    relevant = {
+        question: found
+        for question, judged in dataset.relevant.items()
+        if (found := {name: score for name, score in judged.items() if name in there})
+    }
+    asked = tuple(sample for sample in dataset.samples if sample.id in relevant and not sample.history)
+    return Dataset(folder=documents.parent, samples=asked, relevant=relevant)
+
+
+@pytest.mark.anyio
+async def test_a_broken_kiwi_is_red(fewer: Dataset, tmp_path: Path) -> None:
+    task = read_task(ROOT / "evals" / "tasks" / "retrieval.yaml")
+    async with loaded(fewer, Settings(), tmp_path / "data", Console(quiet=True)) as (services, corpus):
+        index = services.index
+        broken = Index(index._driver, index._embedder, Mute(), index._settings, collection=index.collection)
+        whole, crippled = [
+            scored(fewer, [one async for one in rank(fewer.samples, one_index, corpus.entries)])
+            for one_index in (index, broken)
+        ]
+    assert missed(whole, task) == set()
+    assert {"answer_in_top5", "terms_found"} <= missed(crippled, task)
