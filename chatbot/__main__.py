@@ -22,13 +22,16 @@ from chatbot.audit_replay import replay
 from chatbot.errors import ChatError, NotFound
 from chatbot.local_identity import LocalSigner, key_pair
 from chatbot.pool import ModelsMisconfigured
+from chatbot.schema import SCHEMA
 from chatbot.serving import PortTaken, bind, listening, until_told
 from chatbot.settings import Settings
 from chatbot.tokenizer import TokenizerError
 from chatbot.wiring import open_archive, open_services
+from knowledge import withdrawals
 from knowledge.database import open_engine
 from knowledge.identity import ROLES, Principal
 from knowledge.index import EmbedderMismatch, IndexUnavailable
+from knowledge.schema import migrate_database
 from knowledge.withdrawals import UNREADABLE, StopChange, known_withdrawals
 from telemetry.logs import configure_logs
 from telemetry.setup import tracing
@@ -76,6 +79,19 @@ async def _serve(settings: Settings) -> None:
         await stack.enter_async_context(listening(chat, bound))
         typer.echo(f"chatbot listens on http://{settings.host}:{settings.port}", err=True)
         await until_told(chat, drain_seconds=settings.drain_seconds)
+
+
+@app.command()
+def migrate() -> None:
+    """Bring the SQL tables to this release's shape; `serve` does it by itself, where it may change tables."""
+    settings = settings_or_exit()
+    try:
+        revisions = asyncio.run(migrate_database(settings.database, withdrawals.SCHEMA, SCHEMA))
+    except UNREADABLE as exc:
+        typer.echo(f"chatbot: the database could not be migrated: {exc}", err=True)
+        raise typer.Exit(1) from exc
+    for owner, revision in revisions.items():
+        typer.echo(f"{owner} {revision}")
 
 
 @app.command()

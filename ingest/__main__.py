@@ -20,17 +20,20 @@ from rich.console import Console
 from ingest import overview, remote
 from ingest.app import create_app
 from ingest.catalogue import Catalogue
-from ingest.errors import IngestError
+from ingest.errors import CatalogueUnavailable, IngestError
 from ingest.loading import LoadOrder, Outcome, load
 from ingest.offerings import ManifestError, Offering, gather
 from ingest.queue import Queue, this_process
 from ingest.rebuild import Told, rebuild, reindex
+from ingest.schema import SCHEMA
 from ingest.screen import print_summary, showing
 from ingest.settings import Settings
 from ingest.versions import JobState, VersionKey
 from ingest.wiring import WeightsMissing, open_services
-from knowledge.database import open_engine
+from knowledge import withdrawals
+from knowledge.database import UNAVAILABLE, open_engine
 from knowledge.index import EmbedderMismatch, IndexUnavailable
+from knowledge.schema import migrate_database
 from telemetry.logs import configure_logs
 from telemetry.setup import tracing
 
@@ -191,6 +194,20 @@ def _bind(host: str, port: int) -> socket.socket:
         bound.close()
         raise PortTaken(f"port {port} cannot be used ({exc.strerror}): set INGEST_PORT to a free one") from exc
     return bound
+
+
+@app.command()
+def migrate() -> None:
+    """Bring the SQL tables to this release's shape; the other commands do it by themselves, where they may."""
+    for owner, revision in run_or_exit(_migrate(settings_or_exit())).items():
+        typer.echo(f"{owner} {revision}")
+
+
+async def _migrate(settings: Settings) -> dict[str, str | None]:
+    try:
+        return await migrate_database(settings.database, withdrawals.SCHEMA, SCHEMA)
+    except UNAVAILABLE as exc:
+        raise CatalogueUnavailable(f"the database could not be migrated: {exc}") from exc
 
 
 @app.command()

@@ -18,7 +18,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, MetaData
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from knowledge.database import hold
+from knowledge.database import hold, open_engine
 
 log = structlog.get_logger(__name__)
 
@@ -68,6 +68,20 @@ async def revision(engine: AsyncEngine, schema: Schema) -> str | None:
     """
     async with engine.connect() as connection:
         return await connection.run_sync(_revision, schema)
+
+
+async def migrate_database(url: str, *schemas: Schema) -> dict[str, str | None]:
+    """Migrate a database from a command; return each owner's revision.
+
+    Raises:
+        knowledge.database.UNAVAILABLE: the database cannot be asked, or a table is not let go in time.
+    """
+    engine = open_engine(url)
+    try:
+        await migrate(engine, *schemas)
+        return {schema.owner: await revision(engine, schema) for schema in schemas}
+    finally:
+        await engine.dispose()
 
 
 def _revision(connection: Connection, schema: Schema) -> str | None:

@@ -20,6 +20,7 @@ from ingest import schema as ingest
 from knowledge import withdrawals
 from knowledge.database import open_engine
 from knowledge.schema import Schema, migrate, revision
+from tests.forked import Forked
 
 pytestmark = [pytest.mark.anyio, pytest.mark.both_databases]
 
@@ -114,3 +115,34 @@ async def test_a_step_that_fails_leaves_nothing(engine: AsyncEngine) -> None:
     with pytest.raises(DBAPIError):
         await migrate(engine, ingest.SCHEMA)
     assert await look(engine, lambda connection: inspect(connection).get_table_names()) == ["document_versions"]
+
+
+CHATBOT = {
+    "REDIS_URL": "redis://127.0.0.1:1/0",
+    "AUDIT_KEY": "a key that only tests have",
+    "AUTH__ISSUER": "https://issuer.test",
+    "AUTH__JWKS_URL": "https://issuer.test/keys",
+}
+
+
+async def test_both_commands_migrate_one_database_at_once(database_url: str, tmp_path: Path) -> None:
+    environment = {"PATH": "/usr/bin:/bin", "DATABASE_URL": database_url, "LOG_FORMAT": "console"}
+    programs = {"chatbot": environment | CHATBOT, "ingest": environment}
+    running = {name: Forked(f"{name}.__main__", ["migrate"], told, tmp_path / name) for name, told in programs.items()}
+    assert {name: one.wait(60) for name, one in running.items()} == {"chatbot": 0, "ingest": 0}
+    said = {name: (tmp_path / name).read_text("utf-8") for name in running}
+    assert all("knowledge 0001" in told for told in said.values())
+    assert "chatbot 0001" in said["chatbot"]
+    assert "ingest 0002" in said["ingest"]
+
+
+@pytest.mark.parametrize(("program", "environment"), [("chatbot", CHATBOT), ("ingest", {})])
+async def test_a_database_that_is_away_is_one_sentence(
+    program: str, environment: dict[str, str], tmp_path: Path
+) -> None:
+    away = {"PATH": "/usr/bin:/bin", "DATABASE_URL": "postgresql+asyncpg://nobody@127.0.0.1:1/none"}
+    log = tmp_path / "log"
+    assert Forked(f"{program}.__main__", ["migrate"], away | environment, log).wait(60) == 1
+    said = log.read_text("utf-8")
+    assert "could not be migrated" in said
+    assert "Traceback" not in said
