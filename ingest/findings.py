@@ -1,7 +1,7 @@
 """What an approver should look at twice: personal identifiers and text that instructs the model (pure).
 
 Found anew whenever somebody looks, by the detectors of that day, so that nothing personal is stored a second time
-(docs/decisions/0012-staff-page.md).
+(docs/decisions/0016-staff-page.md).
 """
 
 from collections.abc import Iterator, Sequence

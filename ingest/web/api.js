@@ -14,7 +14,10 @@ export class ConnectionLost extends Error {}
 /** There is no token yet, or it is accepted no more. */
 export class TokenNeeded extends Error {}
 
-const PAGES_AT_MOST = 200;
+const PASSAGES_AT_ONCE = 200;
+// The server gives a page of the original a minute, and everything else much less.
+const DEADLINE_MS = 90_000;
+const UPLOAD_DEADLINE_MS = 30 * 60_000; // 100 MiB over a slow line
 
 export class Api {
   #token = null;
@@ -49,7 +52,7 @@ export class Api {
     const found = [];
     let cursor = 0;
     do {
-      const page = await this.#get(`${versionAt(documentId, version)}/passages?limit=${PAGES_AT_MOST}&cursor=${cursor}`);
+      const page = await this.#get(`${versionAt(documentId, version)}/passages?limit=${PASSAGES_AT_ONCE}&cursor=${cursor}`);
       found.push(...page.passages);
       cursor = page.next;
     } while (cursor !== null);
@@ -66,7 +69,8 @@ export class Api {
 
   /** Return a page of the original as `{pages, picture}` (a Blob) or `{pages, text}`. */
   async page(documentId, version, number, signal) {
-    const response = await this.#request(`${versionAt(documentId, version)}/pages/${number}`, { signal });
+    const either = AbortSignal.any([signal, AbortSignal.timeout(DEADLINE_MS)]);
+    const response = await this.#request(`${versionAt(documentId, version)}/pages/${number}`, { signal: either });
     const pages = Number(response.headers.get("x-page-count"));
     const isPicture = response.headers.get("content-type").startsWith("image/");
     return isPicture ? { pages, picture: await response.blob() } : { pages, text: await response.text() };
@@ -129,20 +133,30 @@ export class Api {
         if (request.status === 202) resolve(body);
         else reject(request.status === 401 ? new TokenNeeded() : new Problem({ status: request.status, ...body }));
       });
-      request.addEventListener("error", () => reject(new ConnectionLost("/v1/documents")));
+      request.timeout = UPLOAD_DEADLINE_MS;
+      for (const lost of ["error", "timeout"]) request.addEventListener(lost, () => reject(new ConnectionLost(lost)));
       request.addEventListener("abort", () => reject(new DOMException("given up", "AbortError")));
       signal?.addEventListener("abort", () => request.abort(), { once: true });
       request.send(form);
     });
   }
 
-  async #get(path) {
-    return (await this.#request(path)).json();
+  #get(path) {
+    return this.#json(path, {});
   }
 
-  async #send(method, path, body) {
+  #send(method, path, body) {
     const json = body === undefined ? {} : { headers: { "content-type": "application/json" }, body: JSON.stringify(body) };
-    return (await this.#request(path, { method, ...json })).json();
+    return this.#json(path, { method, ...json });
+  }
+
+  async #json(path, options) {
+    const response = await this.#request(path, { ...options, signal: AbortSignal.timeout(DEADLINE_MS) });
+    try {
+      return await response.json();
+    } catch (error) {
+      throw new ConnectionLost(path, { cause: error }); // it broke in the middle of the reply
+    }
   }
 
   async #request(path, options = {}) {
@@ -161,7 +175,7 @@ async function carried(path, options) {
   try {
     return await fetch(path, options);
   } catch (error) {
-    if (options.signal?.aborted) throw error;
+    if (error.name === "AbortError") throw error; // somebody gave it up
     throw new ConnectionLost(path, { cause: error });
   }
 }

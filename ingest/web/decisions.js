@@ -3,10 +3,11 @@
 const APPROVERS = ["approver", "admin"];
 
 /** Return `{allowed, key, values}` of the approve button: it always says why it cannot be pressed. */
-export function approval(me, version, { screened }) {
+export function approval(me, version, { screened, blocked = false }) {
   if (samePerson(me.sub, version.uploaded_by)) return { allowed: false, key: "approve_own", values: {} };
   if (!isApprover(me)) return { allowed: false, key: "approve_role", values: {} };
   if (!screened) return { allowed: false, key: "approve_checking", values: {} };
+  if (blocked) return { allowed: false, key: "approve_blocked", values: {} };
   return { allowed: true, key: "approve", values: { uploader: version.uploaded_by } };
 }
 

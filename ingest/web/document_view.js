@@ -30,6 +30,7 @@ export class DocumentView {
   async show(documentId) {
     if (documentId !== this.#id) this.clear();
     this.#id = documentId;
+    byId("document-title").textContent ||= documentId; // the focus is there already
     byId("document-delete").hidden = !isApprover(this.#page.me);
     await this.#refresh();
   }

@@ -17,6 +17,7 @@ export class ReviewView {
   #at = 1;
   #pages = 1;
   #screened = false;
+  #blocked = false;
   #latest = 0;
 
   constructor(page) {
@@ -32,6 +33,7 @@ export class ReviewView {
   /** Show version `number` of a document. */
   async show(documentId, number) {
     this.clear();
+    say(byId("review-title"), "review_title", { version: number, title: documentId }); // the focus is there already
     const mine = ++this.#latest;
     const version = await this.#page.api.version(documentId, number);
     if (mine !== this.#latest) return; // another one was opened meanwhile
@@ -48,7 +50,7 @@ export class ReviewView {
     this.#version = null;
     this.#passages = [];
     this.#pages = 1;
-    this.#screened = false;
+    this.#screened = this.#blocked = false;
     byId("decision").hidden = true;
     byId("pager").hidden = true;
     for (const id of ["review-title", "review-facts", "review-findings", "review-passages", "decision-said"]) byId(id).replaceChildren();
@@ -82,6 +84,7 @@ export class ReviewView {
       if (version !== this.#version) return;
       place.replaceChildren(...findingsView(found, (finding) => void this.#lead(finding)));
       this.#screened = true;
+      this.#blocked = found.findings.some(({ blocks }) => blocks);
       this.#decide();
     } catch (error) {
       place.replaceChildren(troubleLine(error));
@@ -125,7 +128,7 @@ export class ReviewView {
     const version = this.#version;
     bar.hidden = version.state !== "indexed";
     if (bar.hidden) return;
-    const { allowed, key, values } = approval(this.#page.me, version, { screened: this.#screened });
+    const { allowed, key, values } = approval(this.#page.me, version, { screened: this.#screened, blocked: this.#blocked });
     const approve = button(key, () => void this.#approve(), { values, look: "primary", id: "approve" });
     approve.disabled = !allowed;
     const reject = isApprover(this.#page.me) ? button("reject", () => void this.#reject(), { look: "danger" }) : "";

@@ -33,7 +33,10 @@ export class TestView {
     try {
       const asked = { question: question.value, groups: namesIn(groups.value), asOf: `${date.value}T${time.value}` };
       const found = await this.#page.api.search(asked);
-      if (mine === this.#latest) this.#answer.replaceChildren(...seen(found));
+      if (mine !== this.#latest) return; // asked anew meanwhile
+      const said = saidOf(found);
+      this.#answer.replaceChildren(say(el("p", { class: "said" }), ...said), el("ol", { class: "hits" }, ...found.hits.map(hitView)));
+      this.#page.announcer.announce(...said);
     } catch (error) {
       if (mine === this.#latest) this.#answer.replaceChildren(troubleLine(error));
       this.#page.onTokenNeeded(error);
@@ -41,10 +44,9 @@ export class TestView {
   }
 }
 
-function seen({ as_of: at, as_groups: groups, hits }) {
+function saidOf({ as_of: at, as_groups: groups, hits }) {
   const values = { at: { at }, groups: groups.join(", "), count: hits.length };
-  const said = say(el("p", { class: "said" }), hits.length ? "test_seen" : "test_nothing", values);
-  return [said, el("ol", { class: "hits" }, ...hits.map(hitView))];
+  return [hits.length ? "test_seen" : "test_nothing", values];
 }
 
 function hitView({ score, passage }) {

@@ -148,6 +148,7 @@ async def test_staff_take_files_in_approve_date_compare_and_roll_back_and_ask_wh
         await roll_back(page, document)
         await ask_for_groups_and_days(page)
         await try_failed_job_again(page)
+        await end_and_delete(page, document)
     async with opened(browser, bank, width=390, language="en-US") as phone:
         await enter(phone, bank, "park", "approver")
         await look_everywhere(phone, document)
@@ -272,6 +273,21 @@ async def try_failed_job_again(page: Page) -> None:
     await row.get_by_role("button", name="다시 시도").click()
     await expect(row.locator(".file")).to_have_attribute("data-state", "failed")
     await expect(row).to_contain_text("암호가 걸려 있습니다")
+
+
+async def end_and_delete(page: Page, document: str) -> None:
+    await visit(page, document)
+    third = page.locator("#versions > li[data-version='3']")
+    await third.get_by_role("button", name="지금 종료").click()
+    await page.locator("#confirm-yes").click()
+    await expect(third.locator(".badge")).to_have_attribute("data-state", "expired")
+    await expect(third.locator("h3")).to_be_focused()
+    documents = await visit(page, "#/documents")
+    await documents.get_by_role("link", name="정기예금 상품설명서").click()
+    await page.get_by_role("button", name="문서 삭제").click()
+    await expect(page.locator("#confirm-text")).to_contain_text("모든 판을 거둘까요?")
+    await page.locator("#confirm-yes").click()
+    await expect(page.locator("#versions .badge")).to_have_attribute("data-state", "withdrawn")
 
 
 async def look_everywhere(page: Page, document: str) -> None:

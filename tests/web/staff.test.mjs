@@ -158,6 +158,7 @@ const PARK = { sub: "park", roles: ["staff"] };
 
 test("the approve button is for a second person with the role, once the text was screened", () => {
   const said = (me, screened = true) => approval(me, VERSION, { screened }).key;
+  assert.equal(approval(LEE, VERSION, { screened: true, blocked: true }).key, "approve_blocked");
   assert.deepEqual([said(KIM), said(PARK), said(LEE, false), said(LEE)], ["approve_own", "approve_role", "approve_checking", "approve"]);
   assert.deepEqual([KIM, PARK, LEE].map((me) => approval(me, VERSION, { screened: true }).allowed), [false, false, true]);
 });
