@@ -8,6 +8,7 @@ IngestError
 ├── NotFound               404 not_found            not there, or another tenant's
 ├── DuplicateContent       409 duplicate_content    the same bytes are there with other metadata; names the document
 ├── WrongState             409 wrong_state          the version is not in a state that allows it
+│   └── Suspicious             409 suspicious           a passage instructs the model: no approval lets it answer
 ├── CannotShow             422 cannot_show          a page of the original cannot be drawn or read
 ├── TooLarge               413 too_large            the upload is larger than the limit
 ├── Unprocessable          422 invalid_request      a field is missing or out of range
@@ -69,6 +70,10 @@ class DuplicateContent(IngestError):
 
 class WrongState(IngestError):
     code, status, title = "wrong_state", 409, "Not possible in this state"
+
+
+class Suspicious(WrongState):
+    code, title = "suspicious", "The text instructs the model"
 
 
 class TooLarge(IngestError):

@@ -12,6 +12,9 @@ from typing import Literal
 from knowledge.passage import Passage
 from knowledge.screening import Kind, Trick, find_identifiers, find_injection
 
+BLOCKING = frozenset({Trick.OVERRIDE, Trick.EXTRACTION, Trick.ROLE_MARKER, Trick.HIDDEN})
+"""What a bank's own text never says: it blocks approval. The others it may (a warning names passwords)."""
+
 _REMEMBERED = 4096  # passages of about 1 KB
 
 
@@ -24,6 +27,11 @@ class Suspicion:
     kind: Literal["identifier", "instruction"]
     name: Kind | Trick
     excerpt: str
+
+    @property
+    def blocks(self) -> bool:
+        """Whether the version cannot be approved with it."""
+        return self.name in BLOCKING
 
 
 def suspicions(passages: Sequence[Passage]) -> list[Suspicion]:

@@ -19,6 +19,8 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 
 from ingest.chunking import Chunk
 from ingest.decisions import Changed, Decided
+from ingest.errors import Suspicious
+from ingest.findings import suspicions
 from ingest.parsing.parsed import Parsed, Reason, Unreadable
 from ingest.services import Services
 from ingest.versions import Indexed, Stage, State, Version, VersionKey, Window
@@ -72,9 +74,11 @@ async def activate(key: VersionKey, approver: str, services: Services, *, now: f
 
     Raises:
         Forbidden: the approver is the uploader.
+        Suspicious: a passage instructs the model.
         WrongState: see `ingest.timeline.activate`.
     """
     async with _measured(Stage.ACTIVATE, services):
+        await _require_harmless(key, services)
         changed = await services.decisions.approve(key, Decided(by=approver, at=now))
         await tell_index(key, changed, services)
         version = await services.catalogue.version(key)
@@ -195,6 +199,21 @@ async def finish_windows(services: Services) -> int:
         if version.window is not None:
             await write_window(version.key, version.window, services)
     return len(unwritten)
+
+
+async def _require_harmless(key: VersionKey, services: Services) -> None:
+    """Refuse a draft with a passage that instructs the model; what was approved once is not looked at again."""
+    version = await services.catalogue.version(key)
+    if version.state is not State.INDEXED or version.approved_by is not None:
+        return
+    stored = await services.index.passages(tenant=key.tenant, document_id=key.document_id, version=key.version)
+    found = await anyio.to_thread.run_sync(suspicions, stored)
+    blocking = next((one for one in found if one.blocks), None)
+    if blocking is not None:
+        raise Suspicious(
+            f"passage {blocking.n} says {blocking.excerpt!r} ({blocking.name}): reject this version and load a text"
+            " without it"
+        )
 
 
 async def _require_found(version: Version, services: Services) -> None:

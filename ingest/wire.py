@@ -154,13 +154,17 @@ class PassagesOut(BaseModel):
 
 
 class FindingOut(BaseModel):
-    """Words of a passage that look like an identifier of a person, or like an instruction to the model."""
+    """Words of a passage that look like an identifier of a person, or like an instruction to the model.
+
+    While it says what `blocks`, a version cannot be approved.
+    """
 
     n: int
     page: int | None
     kind: Literal["identifier", "instruction"]
     name: str
     excerpt: str
+    blocks: bool
 
 
 class FindingsOut(BaseModel):
@@ -172,7 +176,9 @@ class FindingsOut(BaseModel):
 
     @classmethod
     def of(cls, found: Sequence[Suspicion], *, passages: int, more: bool) -> Self:
-        findings = [FindingOut(n=f.n, page=f.page, kind=f.kind, name=f.name, excerpt=f.excerpt) for f in found]
+        findings = [
+            FindingOut(n=f.n, page=f.page, kind=f.kind, name=f.name, excerpt=f.excerpt, blocks=f.blocks) for f in found
+        ]
         return cls(passages=passages, findings=findings, more=more)
 
 

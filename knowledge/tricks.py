@@ -248,10 +248,12 @@ PATTERNS: Final[tuple[tuple[Trick, re.Pattern[str]], ...]] = tuple(
         (Trick.AUTHORITY, r"\b(?:life (?:or|and) death|lives? (?:depends?|are at (?:risk|stake))|someone will die)\b"
          r"[^\n]{0,200}\b(?:password|secret|prompt|instructions?|confidential|personal (?:data|information))\b"),
         (Trick.SECRETS, r"\b(?:tell|share|give|reveal|confirm|know|guess|say|spell|show|leak|does|what(?:'s| is| was"
-         r"| are| would)|if|about|hint)\b[^.?\n]{0,50}\b(?:your|our system'?s?|the (?:system|server|database|admin\w*"
+         r"| are| would)|about|hint)\b[^.?\n]{0,50}\b(?:your|our system'?s?|the (?:system|server|database|admin\w*"
          r"|network|bot|vault|root|master|secret|hidden)'?s?) (?:\w+ )?(?:pass(?:words?|codes?|phrases?|keys?)"
          r"|credentials?|api[ -]?keys?|private keys?|code ?word|magic word|secrets?)\b(?! (?:requirements?|polic\w+"
          r"|rules?|reset|service|form|manager|length|screen|page|field|expir\w+|account)\b)"),
+        (Trick.SECRETS, r"\bif (?:your|the) (?:\w+ )?(?:password|passcode|passphrase|secret) (?:contains?|has|is|starts"
+         r"|begins|ends|includes?|rhymes)\b"),
         (Trick.SECRETS, r"\bpass(?:words?|codes?|phrases?) (?:for|of|to) (?:our|the|this|your) (?:\w+ )?(?:system"
          r"|database|server|network|computer|vault|admin\w*)\b|\b(?:hint|clue|rhymes?|riddle|synonym|acrostic)\b"
          r"[^.?\n]{0,40}\b(?:password|secret|passphrase|code ?word)\b"),
@@ -344,9 +346,8 @@ PATTERNS: Final[tuple[tuple[Trick, re.Pattern[str]], ...]] = tuple(
          r"|operate|function|should behave|must respond))\b(?! (?:for|on|about|regarding|when|if|of|to|in)\b)"),
         (Trick.SMUGGLING, r"\b(?:part|string|word|piece|fragment|segment|chunk|variable|half) ?(?:1|one|a|#1)\b"
          r"[^\n]{0,160}\b(?:part|string|word|piece|fragment|segment|chunk|variable|half) ?(?:2|two|b|#2)\b"),
-        (Trick.OVERRIDE, r"(?:이전|위에?|앞에?서?|지금까지|기존|방금|처음)\S*\s(?:(?!비밀번호|암호|번호|카드|계좌"
-         r"|통장|아이디|인증|패스워드)\S+\s){0,5}"
-         r"(?:무시|제쳐\s?두|신경\s?쓰지|따르지)"),
+        (Trick.OVERRIDE, r"(?:이전|위에?|앞에?서?|지금까지|기존|방금|처음)\S*\s(?:\S+\s){0,4}?"
+         r"(?:지시|지침|명령|규칙|말|내용|대화|것|프롬프트|문장|글)\S{0,2}\s(?:\S+\s){0,3}(?:무시|제쳐\s?두|신경\s?쓰지|따르지)"),
         (Trick.ROLE_PLAY, r"(?<!글씨 )(?<!다크 )(?<!간편 )모드(?:로|가|를|에|로의)?\s?(?:진입|활성화|들어갑니다"
          r"|들어가)"),
         (Trick.EXTRACTION, r"(?:어떤|무슨)\s?(?:규칙|지침|지시|제약|명령)(?:을|를)?\s?(?:\S+\s)?(?:따르|받았|지키"
