@@ -186,7 +186,7 @@ class Catalogue:
                 .values(
                     state=State.INDEXED,
                     format=indexed.format,
-                    title=indexed.title,
+                    title=_storable(indexed.title),
                     language=indexed.language,
                     passages=indexed.passages,
                     reason=None,
@@ -199,7 +199,7 @@ class Catalogue:
         """Record why a version cannot be indexed, unless it was approved or withdrawn meanwhile."""
         async with self.begin() as connection:
             still_wanted = records.at(key).where(VERSIONS.c.state.not_in([State.APPROVED, State.WITHDRAWN]))
-            await connection.execute(still_wanted.values(state=State.FAILED, reason=reason, detail=detail))
+            await connection.execute(still_wanted.values(state=State.FAILED, reason=reason, detail=_storable(detail)))
             return await records.version(connection, key)
 
     async def window_written(self, key: VersionKey, window: Window) -> bool:
@@ -255,6 +255,11 @@ class Catalogue:
         async with self.begin() as connection:
             found = (await connection.execute(wanted)).mappings().all()
         return [rows.version(row) for row in found]
+
+
+def _storable(text: str) -> str:
+    """Return what a file says without the one character that PostgreSQL does not store."""
+    return text.replace("\x00", "")
 
 
 def _name_of(upload: Upload) -> str:

@@ -31,6 +31,9 @@ Role = Literal["customer", "staff", "approver", "admin", "service", "evals"]
 """`evals` marks, beside another role, whoever asks only to measure: its questions wait for everybody else's."""
 ROLES: frozenset[str] = frozenset(get_args(Role))
 ALGORITHMS = ("RS256", "ES256")
+LONGEST_SUBJECT = 200
+LONGEST_TENANT = 100
+"""Characters: what the SQL tables hold."""
 _OPTIONS: Options = {"require": ["exp", "iat", "iss", "aud", "sub"]}
 
 
@@ -179,6 +182,8 @@ def _principal(claims: Mapping[str, object]) -> Principal:
     sub, tenant = claims.get("sub"), claims.get("tenant")
     if not (isinstance(sub, str) and sub and isinstance(tenant, str) and tenant and "{" not in tenant + sub):
         raise TokenRefused("the token names no subject or no tenant")
+    if len(sub) > LONGEST_SUBJECT or len(tenant) > LONGEST_TENANT or "\x00" in tenant + sub:
+        raise TokenRefused("the token's subject or tenant is too long, or no text")
     roles = _names(claims.get("roles", [])) & ROLES
     return Principal(tenant=tenant, sub=sub, roles=roles, groups=_names(claims.get("groups", [])) | _given(roles))
 

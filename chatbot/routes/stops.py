@@ -21,7 +21,9 @@ class Change(BaseModel):
     """What to stop or resume, everything unless it names an entry of the MODELS_FILE, and why."""
 
     model: Annotated[str, StringConstraints(min_length=1, max_length=200)] | None = None
-    reason: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=400)]
+    reason: Annotated[
+        str, StringConstraints(strip_whitespace=True, min_length=1, max_length=400, pattern="^[^\\x00]*$")
+    ]
 
 
 class ModelState(BaseModel):

@@ -23,7 +23,7 @@ VersionNumber = Annotated[int, Path(ge=1, le=2**31 - 1)]
 class Why(BaseModel):
     """Why somebody decides so; kept with the decision."""
 
-    reason: str = Field("", max_length=400)
+    reason: str = Field("", max_length=400, pattern="^[^\\x00]*$")  # PostgreSQL stores no NUL
 
 
 class RollBack(Why):

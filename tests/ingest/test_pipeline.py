@@ -16,7 +16,7 @@ from ingest.receive import Offer, receive
 from ingest.schema import DECISIONS
 from ingest.services import Services
 from ingest.settings import Settings
-from ingest.versions import JobState, Metadata, Received, Stage, State, Version
+from ingest.versions import Indexed, JobState, Metadata, Received, Stage, State, Version
 from knowledge.access import Access
 from knowledge.passage import Passage
 from tests.ingest import samples
@@ -172,6 +172,15 @@ async def test_a_broken_file_fails_with_its_reason_and_is_tried_again_when_hande
     assert (failed.state, failed.reason, failed.passages) == (State.FAILED, "encrypted", 0)
     again = await hand_in(services, locked)
     assert (again.version.key, again.version.state, again.job.state) == (failed.key, State.RECEIVED, JobState.QUEUED)
+
+
+@pytest.mark.both_databases
+async def test_what_a_file_says_is_kept_without_the_character_that_a_database_may_refuse(services: Services) -> None:
+    key = (await hand_in(services)).version.key
+    failed = await services.catalogue.failed(key, reason="damaged", detail="at \x00 the end")
+    assert failed.detail == "at  the end"
+    said = Indexed(format="text", title="안\x00내", language="ko", passages=1)
+    assert (await services.catalogue.indexed(key, said)).metadata.title == "안내"
 
 
 async def test_an_upload_over_the_limit_leaves_nothing_behind(services: Services, settings: Settings) -> None:
