@@ -30,8 +30,7 @@ _STYLE = (
 
 def page(run: Run, gates: Sequence[Gate]) -> str:
     """Return the report."""
-    cases = sorted(((row, faults(row)) for row in run.rows), key=lambda case: -len(case[1]))
-    worst = [(row, found) for row, found in cases if found]
+    worst = sorted(((row, found) for row in run.rows if (found := faults(row))), key=_gravity)
     more = f"<p>{len(worst) - WORST} more are in the run's JSON file.</p>" if len(worst) > WORST else ""
     table = "\n".join(_table_row(line, run.intervals.get(line.measure)) for line in lines(run, gates))
     return (
@@ -43,6 +42,14 @@ def page(run: Run, gates: Sequence[Gate]) -> str:
         f"<h2>{len(worst)} of {len(run.rows)} questions with a fault</h2>"
         f"{''.join(_case(row, found) for row, found in worst[:WORST])}{more}</html>\n"
     )
+
+
+def _gravity(case: tuple[Row, list[str]]) -> tuple[bool, bool, int]:
+    """Order cases: wrong numbers, then answers to what nobody can answer, then by how much is wrong."""
+    row, found = case
+    wrong = row.judged is not None and bool(row.judged.unfounded)
+    invented = row.judged is not None and row.unanswerable and not row.judged.answer.refused
+    return not wrong, not invented, -len(found)
 
 
 def _plots(run: Run, gates: Sequence[Gate]) -> Iterator[str]:

@@ -10,7 +10,7 @@ from importlib import import_module
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
-PROGRAMS = ("chatbot.__main__", "ingest.__main__")
+PROGRAMS = ("chatbot.__main__", "ingest.__main__", "evals.__main__")
 
 
 class Forked:

@@ -1,5 +1,6 @@
 """The gates of CI hold on what is committed, and each goes red on a planted regression."""
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -29,6 +30,7 @@ from ingest.offerings import gather
 from ingest.settings import Settings
 from knowledge.index import Index
 from knowledge.sparse import Terms
+from tests.forked import Forked
 
 ROOT = Path(__file__).parents[2]
 FEWER = 60
@@ -98,6 +100,23 @@ def test_a_wrong_number_that_the_checks_let_through_is_red(task: Task, dataset: 
     assert not {"numbers_not_in_cited", "altered_numbers_shown"} & missed(
         rescore(wrong, dataset, contact=task.contact), task
     )
+
+
+def test_the_command_of_ci_fails_with_a_gate(tmp_path: Path, task: Task, recording: Recording) -> None:
+    stale = replace(first(recording), made=msgspec.structs.replace(recording.made, prompt_version="worse"))
+    write_recording(stale, tmp_path / "recorded.jsonl")
+    told_of = {
+        "dataset": str(task.dataset),
+        "recording": str(tmp_path / "recorded.jsonl"),
+        "gates": [{"measure": "prompt_is_recorded", "least": 1}],
+    }
+    (tmp_path / "task.yaml").write_bytes(msgspec.json.encode(told_of))
+    log = tmp_path / "gate.log"
+    arguments = ["gate", "--task", str(tmp_path / "task.yaml"), "--output", str(tmp_path)]
+    status = Forked("evals.__main__", arguments, dict(os.environ), log).wait(100)  # noqa: TID251 - it inherits it
+    assert status == 1, log.read_text("utf-8")
+    assert "MISSED" in log.read_text("utf-8")
+    assert (tmp_path / "gate-task.html").exists()
 
 
 def test_a_recording_is_written_and_read_again(tmp_path: Path, recording: Recording) -> None:
