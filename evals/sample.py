@@ -30,7 +30,7 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     """A question; a right answer contains one of `answers`, and citing an entry of `also_in` is right too.
 
     One with `as_of` is asked of what was in force on that day: of retrieval only, since customers live today. `split`
-    is dev (thresholds and weights were chosen on it) or test; a data set need not have any.
+    is dev (thresholds and weights were chosen on it) or test; a question without one belongs to both.
     """
 
     id: str
@@ -84,7 +84,7 @@ def read_dataset(folder: Path, *, limit: int | None = None, split: str | None = 
     if not folder.is_dir():
         raise DatasetBroken(f"{folder} is no folder")
     everything = read_lines(folder / "queries.jsonl", Sample)
-    samples = tuple(sample for sample in everything if split is None or sample.split == split)
+    samples = tuple(sample for sample in everything if split is None or sample.split in ("", split))
     if not samples:
         raise DatasetBroken(f"{folder / 'queries.jsonl'} has no question{f' of the split {split}' if split else ''}")
     return Dataset(folder=folder, samples=samples[:limit], relevant=_qrels(folder / "qrels.tsv"))

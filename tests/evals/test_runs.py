@@ -42,6 +42,17 @@ def test_a_folder_is_read_as_a_data_set(tmp_path: Path) -> None:
     assert [sample.id for sample in read_dataset(tmp_path, limit=1).samples] == ["a"]
 
 
+def test_one_split_is_read_alone_and_a_question_without_one_belongs_to_both(tmp_path: Path) -> None:
+    splits = {"a": "dev", "b": "test", "c": ""}
+    queries = "\n".join(json.dumps({"id": name, "text": "?", "split": split}) for name, split in splits.items())
+    folder = written(tmp_path, queries, "query-id\tcorpus-id\tscore\n")
+    assert [sample.id for sample in read_dataset(folder, split="test").samples] == ["b", "c"]
+    assert [sample.id for sample in read_dataset(folder).samples] == ["a", "b", "c"]
+    (folder / "queries.jsonl").write_text("")
+    with pytest.raises(DatasetBroken, match="no question of the split dev"):
+        read_dataset(folder, split="dev")
+
+
 @pytest.mark.parametrize(
     ("queries", "qrels", "says"),
     [
