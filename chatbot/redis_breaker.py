@@ -13,6 +13,7 @@ from typing import TypeVar
 import structlog
 from pydantic import BaseModel, PositiveFloat, PositiveInt
 from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.cluster import RedisCluster
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -138,6 +139,18 @@ class RedisSettings(BaseModel, frozen=True):
     def for_readers(self) -> "RedisSettings":
         """Return the settings of the client with which they wait."""
         return self.model_copy(update={"max_connections": self.max_readers})
+
+
+@asynccontextmanager
+async def open_cluster(url: str, settings: RedisSettings) -> AsyncGenerator[RedisCluster]:
+    """Open a client of a Redis Cluster, of which `url` names a node; one that is away is found when it is back."""
+    client = RedisCluster.from_url(
+        url, max_connections=settings.max_connections, socket_connect_timeout=2, retry=Retry(NoBackoff(), 1)
+    )
+    try:
+        yield client
+    finally:
+        await client.aclose()
 
 
 @asynccontextmanager

@@ -44,6 +44,7 @@ class Settings(BaseSettings):
     bank_name_ko: str = "한빛은행"
     bank_name_en: str = "Hanbit Bank"
     redis_url: SecretStr
+    ledger_cluster_url: SecretStr | None = None
     qdrant_url: str | None = None
     qdrant_api_key: SecretStr | None = None
     database_url: SecretStr | None = None

@@ -31,7 +31,7 @@ from chatbot.models import open_models
 from chatbot.plans import open_plans
 from chatbot.prompt import PromptBuilder, load_templates
 from chatbot.ratings import Ratings
-from chatbot.redis_breaker import RedisBreaker, open_redis
+from chatbot.redis_breaker import RedisBreaker, open_cluster, open_redis
 from chatbot.redis_line import open_line
 from chatbot.retrieval import Retrieval
 from chatbot.services import Services
@@ -84,6 +84,11 @@ async def open_services(
         stack.callback(tasks.cancel_scope.cancel)
         readers = await stack.enter_async_context(open_redis(redis_url, settings.redis.for_readers()))
         admission = Admission(settings.admission, prefill=models.pool.prefill, hook=metrics.admitted)
+        ledger = Ledger(redis, breaker, settings.ledger, plan_of=plans.of)
+        if settings.ledger_cluster_url is not None:
+            url = settings.ledger_cluster_url.get_secret_value()
+            cluster = await stack.enter_async_context(open_cluster(url, settings.redis))
+            ledger = Ledger(cluster, RedisBreaker(settings.redis.breaker), settings.ledger, plan_of=plans.of)
         answer_log = AnswerLog(redis, breaker, settings.answer_log, line=line, readers=readers)
         banks = bank_names(settings)
         services = Services(
@@ -101,7 +106,7 @@ async def open_services(
             history=History(redis, breaker, settings.history),
             idempotency=IdempotencyKeys(redis, breaker, settings.idempotency),
             index=index,
-            ledger=Ledger(redis, breaker, settings.ledger, plan_of=plans.of),
+            ledger=ledger,
             metrics=metrics,
             models=models,
             prompts=prompt_builder(settings, models.tokenizer),

@@ -18,7 +18,7 @@ from chatbot.errors import RateLimited
 from chatbot.events import Usage
 from chatbot.ledger import Caller, Ledger
 from chatbot.limits import LedgerSettings, Limit, LimitSettings
-from chatbot.redis_breaker import RedisBreaker, RedisBreakerSettings
+from chatbot.redis_breaker import RedisBreaker, RedisBreakerSettings, RedisSettings, open_cluster
 from tests.conftest import START_SECONDS, free_port, wait_until_answering
 
 pytestmark = [pytest.mark.anyio, pytest.mark.services]
@@ -70,7 +70,7 @@ def is_whole(client: BlockingRedis) -> bool:
 
 @pytest.fixture
 async def cluster(ports: list[int]) -> AsyncGenerator[RedisCluster]:
-    async with RedisCluster(host="127.0.0.1", port=ports[0]) as cluster:
+    async with open_cluster(f"redis://127.0.0.1:{ports[0]}", RedisSettings()) as cluster:
         yield cluster
 
 

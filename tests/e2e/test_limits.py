@@ -1,4 +1,7 @@
-"""Limits as callers and admins meet them: headers, refusals, a plan that changes, spending that is seen and reset."""
+"""Limits as callers and admins meet them: headers, refusals, a plan that changes, spending that is seen and reset.
+
+The ledger of this product is on a Redis Cluster; with everything else on one Redis it is in `test_chat.py`.
+"""
 
 import asyncio
 from collections.abc import Iterator, Mapping
@@ -9,8 +12,10 @@ from uuid import uuid4
 import httpx2
 import pytest
 
+from tests.chatbot.test_ledger_cluster import keys_by_node, ports
 from tests.e2e.conftest import Product, scripted_model, served, until
 
+__all__ = ["ports"]
 pytestmark = [pytest.mark.anyio, pytest.mark.e2e]
 
 QUESTION = {"message": "How much does an overseas transfer up to USD 5,000 cost?", "stream": False}
@@ -40,11 +45,12 @@ class Planned:
 
 
 @pytest.fixture(scope="module")
-def planned(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> Iterator[Planned]:
+def planned(tmp_path_factory: pytest.TempPathFactory, redis_url: str, ports: list[int]) -> Iterator[Planned]:
     folder = tmp_path_factory.mktemp("planned")
     plans = folder / "plans.yaml"
     plans.write_text(PLANS, "utf-8")
     settings = {"LEDGER__PLANS_FILE": str(plans), "LEDGER__PLANS_EVERY": "0.05"}
+    settings["LEDGER_CLUSTER_URL"] = f"redis://127.0.0.1:{ports[0]}"
     with scripted_model(folder) as model, served(folder, redis_url, model, **settings) as product:
         yield Planned(product=product, plans=plans)
 
@@ -69,6 +75,13 @@ async def test_an_answer_and_its_refusal_carry_the_callers_limits(planned: Plann
     assert seen[0]["remaining-tokens"] < seen[0]["limit-tokens"]
     assert 0 < int(replies[2].headers["retry-after"]) <= 61
     assert 'chatbot_rate_limited_requests_total{dimension="requests_per_minute",scope="user"}' in metrics
+
+
+async def test_the_cluster_keeps_what_a_tenant_has_spent(planned: Planned, ports: list[int]) -> None:
+    tenant = uuid4().hex
+    async with planned.client(tenant) as http:
+        assert (await http.post("/v1/chat", json=QUESTION)).status_code == 200
+    assert len(keys_by_node(ports, tenant)) == 1
 
 
 async def test_every_other_reply_to_a_caller_carries_them_too(planned: Planned) -> None:
