@@ -11,7 +11,7 @@ import structlog
 
 from ingest.errors import IngestError, NotFound
 from ingest.parsing.parsed import Unreadable
-from ingest.pipeline import take_in
+from ingest.pipeline import Write, take_in
 from ingest.queue import MOST_ATTEMPTS, RENEW_SECONDS
 from ingest.services import Services
 from ingest.versions import Job, Stage, Version
@@ -32,12 +32,12 @@ def unwatched(_stage: Stage, _done: int, _total: int) -> None:
     """Show nobody how far a job is."""
 
 
-async def run_job(job: Job, services: Services, watch: Watch = unwatched) -> Version | None:
+async def run_job(job: Job, services: Services, watch: Watch = unwatched, write: Write | None = None) -> Version | None:
     """Do a claimed job to its end; None where it has to be tried again later, or is somebody else's by now."""
     version = None
     async with anyio.create_task_group() as beside:
         beside.start_soon(_keep_claim, job, services, beside.cancel_scope)
-        version = await _attempt(job, services, watch)
+        version = await _attempt(job, services, watch, write)
         beside.cancel_scope.cancel()
     return version
 
@@ -54,13 +54,13 @@ async def _keep_claim(job: Job, services: Services, work: anyio.CancelScope) -> 
             continue  # the next renewal, or the job's own writes, will tell
 
 
-async def _attempt(job: Job, services: Services, watch: Watch) -> Version | None:
+async def _attempt(job: Job, services: Services, watch: Watch, write: Write | None) -> Version | None:
     async def report(stage: Stage, done: int, total: int) -> None:
         watch(stage, done, total)
         await services.queue.report(job, stage=stage, done=done, total=total, now=services.now())
 
     try:
-        version = await take_in(job.key, services, report)
+        version = await take_in(job.key, services, report, write)
     except Unreadable as exc:
         return await _fail(job, services, reason=exc.reason.value, detail=exc.detail)
     except NotFound:  # deleted while it waited

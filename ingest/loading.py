@@ -16,7 +16,7 @@ from ingest.errors import IngestError
 from ingest.indexing import run_job
 from ingest.offerings import Offering
 from ingest.parsing.parsed import Unreadable
-from ingest.pipeline import activate
+from ingest.pipeline import Write, activate
 from ingest.receive import Offer, receive
 from ingest.services import Services
 from ingest.versions import Job, JobState, Stage, State, Version, VersionKey
@@ -58,6 +58,10 @@ class Taken:
     job: Job | None
 
 
+class BatchStopped(Exception):
+    """`ingest batch` lost what it computes with; started again it goes on where it stopped."""
+
+
 class Show(Protocol):
     """Is told how loading goes."""
 
@@ -85,10 +89,15 @@ async def load(offerings: Sequence[Offering], order: LoadOrder, services: Servic
         receive.close()
         async with send:  # in order, because the versions of a document are numbered as they come
             for position, offering in enumerate(offerings):
-                await send.send(Taken(position, *await _receive(offering, order, services)))
+                await send.send(Taken(position, *await receive_one(offering, order, services)))
     indexed = [outcomes[position] for position in range(len(offerings))]
+    return await settle(indexed, order, services)
+
+
+async def settle(indexed: Sequence[Outcome], order: LoadOrder, services: Services) -> list[Outcome]:
+    """Approve what was indexed, where somebody approves, and wait until it answers."""
     if order.approver is None:
-        return indexed
+        return list(indexed)
     return await wait_until_active(await _approve(indexed, order.approver, services), services)
 
 
@@ -97,7 +106,7 @@ async def _index_each(
 ) -> None:
     async with receive:
         async for taken in receive:
-            outcome = taken.outcome if taken.job is None else await _index(taken.outcome, taken.job, services, show)
+            outcome = taken.outcome if taken.job is None else await index_one(taken.outcome, taken.job, services, show)
             outcomes[taken.position] = outcome
             show.end(outcome)
 
@@ -115,7 +124,8 @@ async def wait_until_active(outcomes: Sequence[Outcome], services: Services) -> 
     return checked
 
 
-async def _receive(offering: Offering, order: LoadOrder, services: Services) -> tuple[Outcome, Job | None]:
+async def receive_one(offering: Offering, order: LoadOrder, services: Services) -> tuple[Outcome, Job | None]:
+    """Take a file in; return the job that is left to do, None where it was indexed before or cannot be taken."""
     offer = Offer(
         tenant=order.tenant,
         file_name=offering.path.name,
@@ -134,7 +144,7 @@ async def _receive(offering: Offering, order: LoadOrder, services: Services) -> 
     return outcome, None if received.job.state is JobState.DONE else received.job
 
 
-async def _index(outcome: Outcome, job: Job, services: Services, show: Show) -> Outcome:
+async def index_one(outcome: Outcome, job: Job, services: Services, show: Show, write: Write | None = None) -> Outcome:
     """Do the job here, or wait for whoever has it, until the version is a draft or has failed."""
 
     def watch(stage: Stage, done: int, total: int) -> None:
@@ -143,7 +153,7 @@ async def _index(outcome: Outcome, job: Job, services: Services, show: Show) -> 
     while True:
         claimed = await services.queue.claim(job.id, now=services.now())
         if claimed is not None:
-            await run_job(claimed, services, watch)
+            await run_job(claimed, services, watch, write)
         version = await services.catalogue.version(job.key)
         if version.state is not State.RECEIVED:
             return _outcome(outcome.offering, version, services, was_there=outcome.was_there)

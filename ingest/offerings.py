@@ -1,6 +1,6 @@
 """What `ingest load` is given: files, folders, and folders with a manifest `documents.yaml` about their files."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -61,7 +61,12 @@ def gather(paths: Sequence[Path]) -> list[Offering]:
     Raises:
         ManifestError: see its message.
     """
-    found = {offering.path: offering for path in paths for offering in _of_path(path)}
+    return in_order(offering for path in paths for offering in _of_path(path))
+
+
+def in_order(offerings: Iterable[Offering]) -> list[Offering]:
+    """Return each file once, versions of one document together in the order of their effective dates."""
+    found = {offering.path: offering for offering in offerings}
     order: dict[str, int] = {}
     for offering in found.values():
         order.setdefault(offering.document_id or offering.name, len(order))
@@ -77,7 +82,7 @@ def _of_path(path: Path) -> Iterator[Offering]:
     if path.is_file():
         yield Offering(path=path.resolve(), name=path.name)
     elif (path / MANIFEST).is_file():
-        yield from _of_manifest(path)
+        yield from of_manifest(path)
     else:
         for file in sorted(path.rglob("*")):
             inside = file.relative_to(path)
@@ -85,7 +90,12 @@ def _of_path(path: Path) -> Iterator[Offering]:
                 yield Offering(path=file.resolve(), name=str(inside))
 
 
-def _of_manifest(folder: Path) -> Iterator[Offering]:
+def of_manifest(folder: Path) -> Iterator[Offering]:
+    """Return the files that a folder's manifest names, whether they are there or not.
+
+    Raises:
+        ManifestError: see its message.
+    """
     for entry in _read(folder / MANIFEST).documents:
         file = (folder / entry.file).resolve()
         if not file.is_relative_to(folder.resolve()):

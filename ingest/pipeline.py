@@ -9,13 +9,13 @@ together and by like length (`knowledge.embedding`), and what is embedded is wri
 """
 
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Generator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import PurePath
 
 import anyio
-from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
+from anyio.streams.memory import MemoryObjectSendStream
 
 from ingest.chunking import Chunk
 from ingest.decisions import Changed, Decided
@@ -29,6 +29,7 @@ from knowledge.passage import Passage, language_of
 
 Report = Callable[[Stage, int, int], Awaitable[None]]
 """Told at each step: the stage, how much of it is done, of how much."""
+Write = Callable[[Version, Services, Report], Awaitable[Indexed]]
 
 FOUND_AMONG = 50
 ASKED_CHARACTERS = 120
@@ -42,8 +43,10 @@ class Embedded:
     vectors: Sequence[Sequence[float]]
 
 
-async def take_in(key: VersionKey, services: Services, report: Report) -> Version:
+async def take_in(key: VersionKey, services: Services, report: Report, write: Write | None = None) -> Version:
     """Bring a received version into the index: as a draft, or, where it was rolled back to, as what answers.
+
+    `write` stands for `write_draft` where the document was parsed and embedded elsewhere (`ingest.batch`).
 
     Raises:
         Unreadable: the file cannot become passages, or the index does not hold what was written.
@@ -51,7 +54,7 @@ async def take_in(key: VersionKey, services: Services, report: Report) -> Versio
     """
     version = await services.catalogue.version(key)
     if version.state not in (State.INDEXED, State.APPROVED, State.WITHDRAWN):  # else a crash came before its job's end
-        version = await services.catalogue.indexed(key, await write_draft(version, services, report))
+        version = await services.catalogue.indexed(key, await (write or write_draft)(version, services, report))
     if version.state is State.WITHDRAWN and version.visible_from is None:
         await services.index.delete(tenant=key.tenant, document_id=key.document_id, version=key.version)
     elif version.state is State.INDEXED and version.approved_by is not None:  # brought back: approved once already
@@ -65,8 +68,13 @@ async def write_draft(version: Version, services: Services, report: Report) -> I
     passages = await chunk(version, parsed, services, report)
     await embed_and_upsert(version.key, passages, services, report)
     await verify(version.key, passages, services, report)
+    return indexed_as(parsed.format, passages)
+
+
+def indexed_as(file_format: str, passages: Sequence[Passage]) -> Indexed:
+    """Return what the catalogue keeps of an indexed version."""
     first = passages[0]
-    return Indexed(format=parsed.format, title=first.title, language=first.language, passages=len(passages))
+    return Indexed(format=file_format, title=first.title, language=first.language, passages=len(passages))
 
 
 async def activate(key: VersionKey, approver: str, services: Services, *, now: float) -> Version:
@@ -109,18 +117,24 @@ async def chunk(version: Version, parsed: Parsed, services: Services, report: Re
         chunks = await anyio.to_thread.run_sync(services.chunker.split, parsed)
         if not chunks:
             raise Unreadable(Reason.EMPTY_TEXT, "no text could be read from it")
-        return _passages(version, parsed, chunks)
+        return passages_of(version, parsed, chunks)
 
 
 async def embed_and_upsert(key: VersionKey, passages: Sequence[Passage], services: Services, report: Report) -> None:
     """Write all points of a version, as a draft; what an interrupted run left is cleared first."""
-    if await services.index.count(tenant=key.tenant, document_id=key.document_id, version=key.version):
-        await services.index.delete(tenant=key.tenant, document_id=key.document_id, version=key.version)
+    await clear(key, services)
     send, receive = anyio.create_memory_object_stream[Embedded](1)
     with _first_failure():
         async with anyio.create_task_group() as group:
             group.start_soon(_embed, passages, send, services)
-            group.start_soon(_upsert, len(passages), receive, services, report)
+            async with receive:
+                await upsert(len(passages), receive, services, report)
+
+
+async def clear(key: VersionKey, services: Services) -> None:
+    """Remove what an interrupted run left of a version."""
+    if await services.index.count(tenant=key.tenant, document_id=key.document_id, version=key.version):
+        await services.index.delete(tenant=key.tenant, document_id=key.document_id, version=key.version)
 
 
 async def _embed(passages: Sequence[Passage], send: MemoryObjectSendStream[Embedded], services: Services) -> None:
@@ -131,16 +145,16 @@ async def _embed(passages: Sequence[Passage], send: MemoryObjectSendStream[Embed
             await send.send(Embedded(batch, vectors))
 
 
-async def _upsert(total: int, receive: MemoryObjectReceiveStream[Embedded], services: Services, report: Report) -> None:
+async def upsert(total: int, embedded: AsyncIterable[Embedded], services: Services, report: Report) -> None:
+    """Write what was embedded, batch by batch, as it comes."""
     done = 0
-    async with receive:
-        await report(Stage.EMBED, done, total)
-        async for embedded in receive:
-            async with _measured(Stage.UPSERT, services):
-                await services.index.upsert(embedded.passages, embedded.vectors)
-            done += len(embedded.passages)
-            services.metrics.passages.inc(len(embedded.passages))
-            await report(Stage.UPSERT if done == total else Stage.EMBED, done, total)
+    await report(Stage.EMBED, done, total)
+    async for batch in embedded:
+        async with _measured(Stage.UPSERT, services):
+            await services.index.upsert(batch.passages, batch.vectors)
+        done += len(batch.passages)
+        services.metrics.passages.inc(len(batch.passages))
+        await report(Stage.UPSERT if done == total else Stage.EMBED, done, total)
 
 
 async def verify(key: VersionKey, passages: Sequence[Passage], services: Services, report: Report) -> None:
@@ -234,7 +248,8 @@ async def _require_found(version: Version, services: Services) -> None:
         raise Unreadable(Reason.NOT_INDEXED, "a search for its first passage does not find it")
 
 
-def _passages(version: Version, parsed: Parsed, chunks: Sequence[Chunk]) -> list[Passage]:
+def passages_of(version: Version, parsed: Parsed, chunks: Sequence[Chunk]) -> list[Passage]:
+    """Return a version's passages, numbered, with what was said about it and what the file says of itself."""
     said = version.metadata
     language = said.language or language_of("\n".join(chunk.text for chunk in chunks))
     return [

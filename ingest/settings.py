@@ -43,6 +43,7 @@ class Settings(BaseSettings):
     chunks: ChunkSettings = ChunkSettings()
     parser: ParserSettings = ParserSettings()
     pipeline: PipelineSettings = PipelineSettings()
+    embed_workers: PositiveInt | None = None
     traces: TraceSettings = TraceSettings()
 
     @model_validator(mode="after")

@@ -1,5 +1,6 @@
 """Opens everything the staff side uses, in order, in one exit stack, and hands over the frozen `Services`."""
 
+import os
 import time
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -27,6 +28,9 @@ from knowledge.identity import open_authenticator
 from knowledge.index import Index, open_index
 from knowledge.sparse import Terms
 
+MOST_EMBED_WORKERS = 4
+"""Each holds a model of its own, 250 MB."""
+
 
 class WeightsMissing(Exception):
     """The embedder's folder is not there; the message says how to get it."""
@@ -43,16 +47,18 @@ async def open_services(
 ) -> AsyncGenerator[Services]:
     """Open what the staff side uses; `index` and `engine` are given where another service of this process shares them.
 
-    With `works_jobs` uploads are indexed by this process as long as the block runs; `ingest load` does it itself, and
-    needs no Redis. With `any_embedder` another one may have filled the collection that answers: for a re-index.
+    With `works_jobs` uploads are indexed by this process as long as the block runs; `ingest load` does it itself, needs
+    no Redis and takes every core for embedding, up to MOST_EMBED_WORKERS. With `any_embedder` another one may have
+    filled the collection that answers: for a re-index.
     """
     async with AsyncExitStack() as stack:
-        tokenizer = await anyio.to_thread.run_sync(_tokenizer, settings.embedder_folder)
+        tokenizer = await anyio.to_thread.run_sync(open_tokenizer, settings.embedder_folder)
         if engine is None:
             engine = open_engine(settings.database)
             stack.push_async_callback(engine.dispose)
         if index is None:
-            index = await stack.enter_async_context(_open_passages(settings, any_embedder=any_embedder))
+            workers = settings.embed_workers or (1 if works_jobs else embed_workers())
+            index = await stack.enter_async_context(_open_passages(settings, workers, any_embedder=any_embedder))
         authenticator = None
         if settings.auth is not None:
             authenticator = await stack.enter_async_context(open_authenticator(settings.auth))
@@ -86,16 +92,26 @@ async def open_services(
 
 
 @asynccontextmanager
-async def _open_passages(settings: Settings, *, any_embedder: bool) -> AsyncGenerator[Index]:
+async def _open_passages(settings: Settings, workers: int, *, any_embedder: bool) -> AsyncGenerator[Index]:
     terms = await anyio.to_thread.run_sync(Terms)
     async with (
-        open_embedder(settings.embedder) as embedder,
+        open_embedder(settings.embedder.model_copy(update={"workers": workers})) as embedder,
         open_index(settings.index, embedder, terms, check=not any_embedder) as index,
     ):
         yield index
 
 
-def _tokenizer(folder: Path) -> Tokenizer:
+def embed_workers() -> int:
+    """Return how many passages may be encoded side by side where nothing else needs the machine."""
+    return min(len(os.sched_getaffinity(0)), MOST_EMBED_WORKERS)
+
+
+def open_tokenizer(folder: Path) -> Tokenizer:
+    """Return the embedder's tokenizer, with which the chunker counts.
+
+    Raises:
+        WeightsMissing: it is not there.
+    """
     file = folder / "tokenizer.json"
     if not file.exists():
         raise WeightsMissing(f"the embedding model is missing in {folder}: run `llm-server fetch e5-small`")

@@ -59,6 +59,7 @@ class EmbedderSettings(BaseModel, frozen=True):
     # time slice. Alone they would save 4 ms a query.
     threads: PositiveInt = 1
     dtype: Literal["bfloat16", "float32"] = "bfloat16"
+    device: Literal["cpu", "cuda"] = "cpu"
     window: float = Field(default=0.002, ge=0)
     query_batch: PositiveInt = 16
     # 8 passages keep the worker for a quarter of a second at most before it looks for waiting queries again.
@@ -305,7 +306,9 @@ def _load(folder: Path, settings: EmbedderSettings) -> Encode:
     torch.set_num_threads(settings.threads)
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # publishes no types
     dtype = torch.bfloat16 if settings.dtype == "bfloat16" else torch.float32
-    model = SentenceTransformer(str(folder), device="cpu", local_files_only=True, model_kwargs={"dtype": dtype})
+    model = SentenceTransformer(
+        str(folder), device=settings.device, local_files_only=True, model_kwargs={"dtype": dtype}
+    )
 
     def encode(texts: list[str]) -> Vectors:
         encoded = model.encode(
