@@ -13,7 +13,6 @@ from rich.console import Console
 from chatbot.citations import Grounding
 from evals.gate import grounding, scored
 from evals.recording import (
-    Made,
     Recording,
     RecordingBroken,
     documents_digest,
@@ -69,23 +68,27 @@ def test_the_recorded_answers_of_today_hold_every_gate(task: Task, dataset: Data
     assert len(run.rows) >= 100
 
 
-def test_a_changed_prompt_is_red_until_it_is_recorded_anew(task: Task, dataset: Dataset, recording: Recording) -> None:
-    other = msgspec.structs.replace(recording.made, prompt_version="worse")
-    assert missed(of(recording, made=other, dataset=dataset, task=task), task) == {"prompt_is_recorded"}
-
-
-def test_a_changed_document_is_red_until_it_is_recorded_anew(
-    task: Task, dataset: Dataset, recording: Recording
+@pytest.mark.parametrize(
+    ("change", "red"),
+    [
+        ({"prompt_version": "worse"}, {"prompt_is_recorded"}),
+        ({"documents": "others"}, {"documents_are_recorded"}),
+        ({}, set()),
+    ],
+)
+def test_a_changed_prompt_or_document_is_red_until_it_is_recorded_anew(
+    task: Task, dataset: Dataset, recording: Recording, change: dict[str, str], red: set[str]
 ) -> None:
-    other = msgspec.structs.replace(recording.made, documents="others")
-    assert missed(of(recording, made=other, dataset=dataset, task=task), task) == {"documents_are_recorded"}
+    other = msgspec.structs.replace(recording.made, **change)
+    run = rescore(replace(first(recording, 5), made=other), dataset, contact=task.contact)
+    assert missed(run, task) & {"prompt_is_recorded", "documents_are_recorded"} == red
 
 
 def test_answers_recorded_with_a_worse_prompt_are_red(task: Task, dataset: Dataset, recording: Recording) -> None:
     # What a model says that is not told to keep to the documents: nothing of theirs, and figures of its own.
     vague = "네, 고객님. 자세한 내용은 상품마다 다르며 보통 연 7.77% 정도입니다. 도움이 되었기를 바랍니다."
-    worse = told(recording, lambda _: vague)
-    assert {"correct", "citation_recall"} <= missed(of(worse, made=None, dataset=dataset, task=task), task)
+    worse = told(first(recording), lambda _: vague)
+    assert {"correct", "citation_recall"} <= missed(rescore(worse, dataset, contact=task.contact), task)
 
 
 def test_a_wrong_number_that_the_checks_let_through_is_red(task: Task, dataset: Dataset, recording: Recording) -> None:
@@ -103,7 +106,7 @@ def test_a_wrong_number_that_the_checks_let_through_is_red(task: Task, dataset: 
 
 
 def test_the_command_of_ci_fails_with_a_gate(tmp_path: Path, task: Task, recording: Recording) -> None:
-    stale = replace(first(recording), made=msgspec.structs.replace(recording.made, prompt_version="worse"))
+    stale = replace(first(recording, 5), made=msgspec.structs.replace(recording.made, prompt_version="worse"))
     write_recording(stale, tmp_path / "recorded.jsonl")
     told_of = {
         "dataset": str(task.dataset),
@@ -140,15 +143,10 @@ def test_a_renamed_or_edited_document_changes_the_digest(tmp_path: Path) -> None
     assert len({before, renamed, documents_digest(tmp_path)}) == 3
 
 
-def of(recording: Recording, *, made: Made | None, dataset: Dataset, task: Task) -> Run:
-    """Return what a recording comes to, made otherwise where `made` says so."""
-    return rescore(replace(recording, made=made or recording.made), dataset, contact=task.contact)
-
-
-def first(recording: Recording) -> Recording:
+def first(recording: Recording, count: int = FEWER) -> Recording:
     """Return the first answers of a recording."""
     spoken = [one for one in recording.answers if one.said]
-    return replace(recording, answers=tuple(spoken[:FEWER]))
+    return replace(recording, answers=tuple(spoken[:count]))
 
 
 def told(recording: Recording, say: Callable[[str], str]) -> Recording:
@@ -159,8 +157,8 @@ def told(recording: Recording, say: Callable[[str], str]) -> Recording:
     return replace(recording, answers=others)
 
 
-SAVINGS = ("자유적금", "정기적금", "청년우대적금", "파킹통장")
-"""Documents that are easily confused, whose morphemes tell them apart."""
+FEW = ("자유적금", "정기적금", "청년우대적금", "파킹통장", "수수료안내_2025", "수수료안내_2026")
+"""Documents that are easily confused, whose morphemes tell them apart, and two versions of one."""
 
 
 class Mute(Terms):
@@ -177,10 +175,10 @@ def fewer(tmp_path: Path, dataset: Dataset) -> Dataset:
     documents = tmp_path / "few" / "documents"
     (documents / "ko").mkdir(parents=True)
     manifest = (dataset.folder / "documents" / "documents.yaml").read_text("utf-8").splitlines()
-    kept = [line for line in manifest if "file:" not in line or any(f"ko/{name}." in line for name in SAVINGS)]
+    kept = [line for line in manifest if "file:" not in line or any(f"ko/{name}." in line for name in FEW)]
     (documents / "documents.yaml").write_text("\n".join(kept) + "\n", "utf-8")
     for file in (dataset.folder / "documents" / "ko").iterdir():
-        if file.stem in SAVINGS:
+        if file.stem in FEW:
             shutil.copy(file, documents / "ko")
     there = {offering.document_id for offering in gather([documents])}
     relevant = {
@@ -193,7 +191,7 @@ def fewer(tmp_path: Path, dataset: Dataset) -> Dataset:
 
 
 @pytest.mark.anyio
-async def test_a_broken_kiwi_is_red(fewer: Dataset, tmp_path: Path) -> None:
+async def test_retrieval_holds_its_gates_of_every_date_and_a_broken_kiwi_is_red(fewer: Dataset, tmp_path: Path) -> None:
     task = read_task(ROOT / "evals" / "tasks" / "retrieval.yaml")
     async with loaded(fewer, Settings(), tmp_path / "data", Console(quiet=True)) as (services, corpus):
         index = services.index
@@ -203,4 +201,7 @@ async def test_a_broken_kiwi_is_red(fewer: Dataset, tmp_path: Path) -> None:
             for one_index in (index, broken)
         ]
     assert missed(whole, task) == set()
+    of_a_date = [row.measures["answer_in_top5"] for row in whole.rows if row.kind == "as_of"]
+    assert len(of_a_date) >= 12
+    assert set(of_a_date) == {1.0}  # each finds the fees of its own day
     assert {"answer_in_top5", "terms_found"} <= missed(crippled, task)
