@@ -64,7 +64,7 @@ def test_the_recorded_answers_of_today_hold_every_gate(task: Task, dataset: Data
     run = grounding(task, dataset)
     assert missed(run, task) == set()
     assert isinstance(run.measures["altered_numbers"], int)
-    assert run.measures["altered_numbers"] >= 100
+    assert run.measures["altered_numbers"] >= 60
     assert len(run.rows) >= 100
 
 
