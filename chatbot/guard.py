@@ -139,10 +139,11 @@ _TEXTS: Final[dict[Language, dict[Reply, str]]] = {
         Reply.EMERGENCY: "현재 챗봇 상담을 일시 중단하였습니다. 이용에 불편을 드려 죄송합니다.",
     },
     "en": {
-        Reply.INJECTION: "I'm sorry, I can't help with that. I'm glad to answer"
+        Reply.INJECTION: "I'm sorry, but I can't help with that. I'm glad to answer"
         " questions about our products and services.",
         Reply.OUT_OF_SCOPE: (
-            "I'm sorry, I can only answer questions about the bank's products and services, in Korean or in English."
+            "I'm sorry, but I can only answer questions about the bank's products and services, in Korean or in"
+            " English."
         ),
         Reply.DISTRESS: (
             "I'm worried about you. Please don't go through this alone: in Korea call the suicide prevention line 109"
@@ -151,7 +152,7 @@ _TEXTS: Final[dict[Language, dict[Reply, str]]] = {
             " a way together with you."
         ),
         Reply.OTHER_BANK: (
-            "I'm sorry, I cannot confirm the products or terms of other institutions. Please ask that institution."
+            "I'm sorry, but I cannot confirm the products or terms of other institutions. Please ask that institution."
         ),
         Reply.OWN_ACCOUNT: (
             "This chatbot does not look into your accounts or transactions. You can see them when you sign in to our"
@@ -166,7 +167,7 @@ _TEXTS: Final[dict[Language, dict[Reply, str]]] = {
             " a product's terms or risks and I will tell you what our documents say; for personal advice our staff are"
             " there for you."
         ),
-        Reply.CANNOT_VERIFY: "I'm sorry, our documents do not confirm what you asked, so I would rather not guess.",
+        Reply.CANNOT_VERIFY: ("I'm sorry, but I cannot confirm this from our documents, so I would rather not guess."),
         Reply.UNAVAILABLE: "I'm sorry, I cannot answer right now. Please ask again in a moment.",
         Reply.EMERGENCY: "The chatbot is paused at the moment. We apologise for the inconvenience.",
     },

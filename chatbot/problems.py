@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
+from typing import Final
 
 import msgspec
 import structlog
@@ -36,6 +37,10 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
     dimension: str | UnsetType = UNSET
 
 
+_DOCUMENTED: Final = {
+    "application/problem+json": {"schema": msgspec.json.schema_components([Problem])[1]["Problem"]},
+    "application/json": {},  # of the addresses with another format
+}
 Format = Callable[[Problem, Mapping[str, str]], Response]
 """How a problem goes over the wire, with these headers."""
 
@@ -74,7 +79,11 @@ def headers_of(exc: ChatError) -> dict[str, str]:
 
 
 def install_problems(app: FastAPI, formats: Mapping[str, Format]) -> None:
-    """Make every refusal of the application a problem document; `formats` are the addresses with another format."""
+    """Make every refusal of the application a problem document; `formats` are the addresses with another format.
+
+    Routes that are included later say so in the OpenAPI document.
+    """
+    app.router.responses["default"] = {"description": "a refusal", "content": _DOCUMENTED}
 
     def refusal(request: Request, problem: Problem, headers: Mapping[str, str]) -> Response:
         return formats.get(request.scope["path"], problem_json)(problem, headers)

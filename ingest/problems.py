@@ -1,5 +1,7 @@
 """Refusals as RFC 9457 problem documents with a stable `code`."""
 
+from typing import Final
+
 import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -22,6 +24,21 @@ from knowledge.index import IndexUnavailable as IndexAway
 from telemetry.setup import current_trace_id
 
 RETRY_AFTER_SECONDS = 5
+
+_DOCUMENTED: Final = {
+    "application/problem+json": {
+        "schema": {
+            "type": "object",
+            "required": ["type", "title", "status", "code", "detail", "retryable", "trace_id"],
+            "properties": {
+                **{name: {"type": "string"} for name in ("type", "title", "code", "detail", "trace_id", "document_id")},
+                "status": {"type": "integer"},
+                "retryable": {"type": "boolean"},
+                "version": {"type": "integer"},
+            },
+        }
+    }
+}
 
 log = structlog.get_logger(__name__)
 
@@ -46,7 +63,8 @@ def problem(exc: IngestError) -> JSONResponse:
 
 
 def install_problems(app: FastAPI) -> None:
-    """Make every refusal of the application a problem document."""
+    """Make every refusal of the application a problem document; routes that are included later say so in OpenAPI."""
+    app.router.responses["default"] = {"description": "a refusal", "content": _DOCUMENTED}
 
     @app.exception_handler(IngestError)
     async def refused(request: Request, exc: IngestError) -> JSONResponse:
