@@ -108,8 +108,7 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str
         yield f"sqlite+aiosqlite:///{tmp_path / 'test.sqlite3'}"
         return
     postgres: Postgres = request.getfixturevalue("postgres")
-    with postgres.database() as name:
-        yield postgres.url(name)
+    yield postgres.url(postgres.emptied())
 
 
 @pytest.fixture
