@@ -19,6 +19,7 @@ from chatbot.audit import Audit
 from chatbot.audit_anchors import Anchors, AnchorsUnavailable, open_anchors
 from chatbot.audit_chain import Problem
 from chatbot.audit_replay import replay
+from chatbot.drift_watch import ReferenceUnreadable
 from chatbot.errors import ChatError, NotFound
 from chatbot.local_identity import LocalSigner, key_pair
 from chatbot.pool import ModelsMisconfigured
@@ -62,7 +63,7 @@ def serve() -> None:
     configure_logs(level=settings.log_level, log_format=settings.log_format)
     try:
         asyncio.run(_serve(settings))
-    except PortTaken as exc:
+    except (PortTaken, ReferenceUnreadable) as exc:
         typer.echo(f"chatbot: {exc}", err=True)
         raise typer.Exit(1) from exc
 

@@ -16,7 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from chatbot.errors import StoreUnavailable
 from chatbot.local_identity import LocalSigner
 from chatbot.problems import install_problems
-from chatbot.routes import answers, chat, conversations, limits, openai, probes, replays, stops
+from chatbot.routes import answers, chat, conversations, drift, limits, openai, probes, replays, stops
 from chatbot.routes.demo import demo_router
 from chatbot.routes.headers import headers_now
 from chatbot.services import Services
@@ -133,6 +133,7 @@ def create_app(
         openai.router,
         stops.router,
         replays.router,
+        drift.router,
         probes.router,
     ):
         app.include_router(routes)

@@ -3,6 +3,7 @@
 Labels are closed sets: finish reasons and error codes, languages, scopes.  `docs/metrics.md` lists them all.
 """
 
+from collections import Counter as Counted
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -10,6 +11,7 @@ from typing import Literal
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from chatbot.admission import Started, TurnedAway
+from chatbot.drift import FLOOR, Bin, Reference
 from chatbot.events import Usage
 from chatbot.model_call import ModelCallFinished
 from chatbot.notices import Rung
@@ -71,6 +73,9 @@ class Metrics:
             "chatbot_audit_anchored_timestamp_seconds",
             "When the audit was anchored last; 0 without AUDIT_ANCHORS",
         )
+        drift = ["reference", "feature", "bin"]
+        self.drift_questions = counter("chatbot_drift_questions", "Questions in the bins of the drift reference", drift)
+        self.drift_share = gauge("chatbot_drift_reference_share", "Share of the reference's questions in a bin", drift)
         self.plans_outdated = gauge("chatbot_plans_outdated", "The plans file was refused and older plans apply")
 
     def _makers(self) -> tuple[Callable[..., Counter], Callable[..., Gauge], Callable[..., Histogram]]:
@@ -114,6 +119,18 @@ class Metrics:
     def audit_anchored(self, at: float) -> None:
         """Note when the audit's heads were anchored last, in Unix seconds (a hook)."""
         self.audit_anchored_at.set(at)
+
+    def drift_reference(self, reference: Reference) -> None:
+        """Show the shares that later questions are compared with, and a counter for each bin."""
+        for feature, binned in reference.features.items():
+            for name, share in binned.shares.items():
+                self.drift_share.labels(reference.id, feature, name).set(max(share, FLOOR))
+                self.drift_questions.labels(reference.id, feature, name)
+
+    def drift_counted(self, reference_id: str, found: Counted[Bin]) -> None:
+        """Add questions to their bins (a hook)."""
+        for (feature, name), count in found.items():
+            self.drift_questions.labels(reference_id, feature, name).inc(count)
 
     def shadowed(self, verdict: Literal["grounded", "withheld", "uncited", "failed"]) -> None:
         """Count what a model on trial said (a hook)."""

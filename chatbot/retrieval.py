@@ -1,13 +1,15 @@
 """From a question in a conversation to passages: with what was asked before it, searched with the caller's access."""
 
 import re
-from collections.abc import Collection, Sequence
+from array import array
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
 from anyio import to_thread
 from opentelemetry import trace
 from pydantic import BaseModel
 
+from chatbot.drift import Looked
 from chatbot.errors import IndexUnavailable
 from knowledge import index
 from knowledge.access import Access
@@ -43,12 +45,19 @@ class Retrieval:
     """Searches the index for a question in its conversation."""
 
     def __init__(
-        self, passages: Index, settings: RetrievalSettings, glossary: Glossary, *, own_names: Collection[str] = ()
+        self,
+        passages: Index,
+        settings: RetrievalSettings,
+        glossary: Glossary,
+        *,
+        own_names: Collection[str] = (),
+        on_looked: Callable[[Looked], None] | None = None,
     ) -> None:
         self._index = passages
         self._glossary = glossary
         self._coverage = Coverage(passages.terms, glossary, own_names)
         self._settings = settings
+        self._on_looked = on_looked
 
     async def find(self, question: str, *, earlier: Sequence[str], access: Access) -> Found:
         """Return what the caller may read about the question; `earlier` are the customer's questions, oldest first.
@@ -58,6 +67,7 @@ class Retrieval:
         """
         before = earlier[-1] if earlier and leans(question) else ""
         others = self._glossary.others(f"{before} {question}")
+        vectors: list[Sequence[float]] = []
         with tracer.start_as_current_span("retrieve") as span:
             try:
                 hits = await self._index.search(
@@ -66,10 +76,13 @@ class Retrieval:
                     limit=self._settings.passages,
                     before=before,
                     others=others,
+                    seen=vectors.append,
                 )
             except index.IndexUnavailable as exc:
                 raise IndexUnavailable from exc
             span.set_attribute("retrieval.hits", len(hits))
+        if self._on_looked is not None:
+            self._on_looked(looked(question, vectors[0], hits))
         return Found(
             hits=tuple(hits),
             as_of=access.as_of,
@@ -81,6 +94,18 @@ class Retrieval:
         """Return the share in [0, 1] of what the question names that none of the passages says by itself."""
         passages = [hit.passage for hit in found.hits]
         return await to_thread.run_sync(self._coverage.unknown, question, passages)
+
+
+def looked(question: str, vector: Sequence[float], hits: Sequence[Hit]) -> Looked:
+    """Return what is remembered of a search: no word of the question."""
+    best = hits[0] if hits else None
+    return Looked(
+        vector=array("f", vector),
+        language=language_of(question),
+        meaning=best.dense if best else 0.0,
+        terms=best.terms if best else 0.0,
+        about=best.passage.title if best else "",
+    )
 
 
 _FOLLOW_UP_KO = re.compile(

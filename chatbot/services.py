@@ -14,6 +14,7 @@ from chatbot.answerability import AnswerabilitySettings
 from chatbot.answers import Answers
 from chatbot.audit import Audit
 from chatbot.citations import Grounding
+from chatbot.drift_watch import DriftWatch
 from chatbot.history import ConversationIds, History
 from chatbot.idempotency import IdempotencyKeys
 from chatbot.ledger import Ledger
@@ -63,6 +64,7 @@ class Services:
     answer_log: AnswerLog
     audit: Audit
     conversation_ids: ConversationIds
+    drift: DriftWatch
     history: History
     idempotency: IdempotencyKeys
     index: Index

@@ -14,6 +14,7 @@ from chatbot.answer_cache import AnswerCacheSettings
 from chatbot.answer_log import AnswerLogSettings
 from chatbot.answers import AnswersSettings
 from chatbot.audit import AuditSettings
+from chatbot.drift_watch import DriftSettings
 from chatbot.history import HistorySettings
 from chatbot.idempotency import IdempotencySettings
 from chatbot.ledger import LedgerSettings
@@ -66,6 +67,7 @@ class Settings(BaseSettings):
     answer_cache: AnswerCacheSettings = AnswerCacheSettings()
     answers: AnswersSettings = AnswersSettings()
     answer_log: AnswerLogSettings = AnswerLogSettings()
+    drift: DriftSettings = DriftSettings()
     history: HistorySettings = HistorySettings()
     idempotency: IdempotencySettings = IdempotencySettings()
     ledger: LedgerSettings = LedgerSettings()

@@ -22,13 +22,14 @@ from chatbot.archive import Archive
 from chatbot.audit import Audit, open_audit
 from chatbot.audit_anchors import Anchors, open_anchors
 from chatbot.capacity import Capacity
+from chatbot.drift_watch import DriftWatch, read_reference
 from chatbot.errors import AuditUnavailable, IndexUnavailable
 from chatbot.history import ConversationIds, History
 from chatbot.idempotency import IdempotencyKeys
 from chatbot.ledger import Ledger
 from chatbot.metrics import Metrics
 from chatbot.models import open_models
-from chatbot.plans import open_plans
+from chatbot.plans import Plans, open_plans
 from chatbot.prompt import PromptBuilder, load_templates
 from chatbot.ratings import Ratings
 from chatbot.redis_breaker import RedisBreaker, open_cluster, open_redis
@@ -84,13 +85,10 @@ async def open_services(
         stack.callback(tasks.cancel_scope.cancel)
         readers = await stack.enter_async_context(open_redis(redis_url, settings.redis.for_readers()))
         admission = Admission(settings.admission, prefill=models.pool.prefill, hook=metrics.admitted)
-        ledger = Ledger(redis, breaker, settings.ledger, plan_of=plans.of)
-        if settings.ledger_cluster_url is not None:
-            url = settings.ledger_cluster_url.get_secret_value()
-            cluster = await stack.enter_async_context(open_cluster(url, settings.redis))
-            ledger = Ledger(cluster, RedisBreaker(settings.redis.breaker), settings.ledger, plan_of=plans.of)
+        ledger = await stack.enter_async_context(open_ledger(settings, redis, breaker, plans))
         answer_log = AnswerLog(redis, breaker, settings.answer_log, line=line, readers=readers)
         banks = bank_names(settings)
+        drift = await watch_drift(settings, index.embedder, metrics)
         services = Services(
             settings=settings.turn,
             bank_names=tuple(banks.values()),
@@ -100,6 +98,7 @@ async def open_services(
             answers=Answers(answer_log, tasks, settings.answers, on_taken=metrics.answer_taken),
             answer_log=answer_log,
             audit=audit,
+            drift=drift,
             conversation_ids=ConversationIds(
                 settings.audit_key.get_secret_value(), begin_within=settings.history.begin_within
             ),
@@ -111,7 +110,13 @@ async def open_services(
             models=models,
             prompts=prompt_builder(settings, models.tokenizer),
             ratings=ratings,
-            retrieval=Retrieval(index, settings.retrieval, load_glossary(), own_names=tuple(banks.values())),
+            retrieval=Retrieval(
+                index,
+                settings.retrieval,
+                load_glossary(),
+                own_names=tuple(banks.values()),
+                on_looked=drift.looked,
+            ),
             shadow=Shadow(models, tasks, hook=metrics.shadowed),
             withdrawals=withdrawals,
             cache_salt=partial(salt_of, settings.audit_key.get_secret_value()),
@@ -122,16 +127,41 @@ async def open_services(
                 "redis": partial(ping_redis, redis, breaker),
                 "models": models.ping,
             },
-            on_turn_finished=(metrics.turn_finished,),
+            on_turn_finished=(metrics.turn_finished, drift.ended),
         )
         start_beside(tasks, services, settings)
         yield services
+
+
+@asynccontextmanager
+async def open_ledger(settings: Settings, redis: Redis, breaker: RedisBreaker, plans: Plans) -> AsyncGenerator[Ledger]:
+    """Open the ledger, on a cluster of its own where one is named."""
+    if settings.ledger_cluster_url is None:
+        yield Ledger(redis, breaker, settings.ledger, plan_of=plans.of)
+        return
+    async with open_cluster(settings.ledger_cluster_url.get_secret_value(), settings.redis) as cluster:
+        yield Ledger(cluster, RedisBreaker(settings.redis.breaker), settings.ledger, plan_of=plans.of)
+
+
+async def watch_drift(settings: Settings, embedder: str, metrics: Metrics) -> DriftWatch:
+    """Return what watches for drift, with its reference where one is named.
+
+    Raises:
+        ReferenceUnreadable: the file is none, or was made with another embedder.
+    """
+    path = settings.drift.reference
+    reference = None
+    if path is not None:
+        reference = await anyio.to_thread.run_sync(partial(read_reference, path, embedder=embedder))
+        metrics.drift_reference(reference)
+    return DriftWatch(settings.drift, reference, embedder=embedder, on_counted=metrics.drift_counted, now=time.time)
 
 
 def start_beside(tasks: TaskGroup, services: Services, settings: Settings) -> None:
     """Start what runs beside the answers for as long as the process does."""
     tasks.start_soon(services.answers.look_after, partial(resume, services=services))
     tasks.start_soon(services.admission.keep_told)
+    tasks.start_soon(services.drift.watch)
     tasks.start_soon(Capacity(services.models.pool.members, services.admission, settings.admission).watch)
     if settings.anchors is not None:
         anchors = Anchors(services.audit, open_anchors(settings.anchors), now=services.now)

@@ -20,6 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from chatbot.errors import StoreUnavailable
 from chatbot.local_identity import LocalSigner, key_pair
+from evals import drift
 from evals import report as reports
 from evals.adopt import NotAdopted, adopt
 from evals.calibrate import fitted, probe, read_probes, write_probes
@@ -56,6 +57,7 @@ SAID = (
     reports.TaskBroken,
     RecordingBroken,
     TriageBroken,
+    drift.DriftBroken,
     NotAdopted,
     StoreUnavailable,
     SQLAlchemyError,
@@ -270,6 +272,28 @@ def calibrate(
             probes = output
             write_probes(anyio.run(probe, what, Console(stderr=True)), probes)
         typer.echo(fitted(read_probes(probes)))
+
+
+@app.command("drift")
+def report_drift(
+    reference: Annotated[Path, typer.Option(help="The file that the chatbots have as DRIFT__REFERENCE.")],
+    against: Annotated[str, typer.Option(help="URL of Prometheus, or of one chatbot's /metrics.")],
+    namespace: Annotated[str | None, typer.Option(help="Only the chatbots of this namespace.")] = None,
+    days: Annotated[float, typer.Option(min=0.01, help="How far back, where Prometheus is asked.")] = 7,
+    output: Annotated[Path | None, typer.Option(help="Where it goes: .html for a page, else Markdown.")] = None,
+) -> None:
+    """Report how far questions and answers have moved from a reference window (docs/runbooks/drift.md)."""
+    with one_sentence():
+        window = drift.read_reference(reference)
+        lines = drift.compared(
+            window, anyio.run(partial(drift.counted, against, window, namespace=namespace, days=days))
+        )
+    as_page = output is not None and output.suffix == ".html"
+    told = (drift.page if as_page else drift.markdown)(window, lines, days=days)
+    if output is None:
+        typer.echo(told)
+    else:
+        output.write_text(told, "utf-8")
 
 
 if __name__ == "__main__":

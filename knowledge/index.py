@@ -132,11 +132,19 @@ class Index:
         return self._embedder.name
 
     async def search(
-        self, question: str, *, access: Access, limit: int, before: str = "", others: str = ""
+        self,
+        question: str,
+        *,
+        access: Access,
+        limit: int,
+        before: str = "",
+        others: str = "",
+        seen: Callable[[Sequence[float]], None] | None = None,
     ) -> list[Hit]:
         """Return at most `limit` passages that `access` may read, best first.
 
-        `before` is what the question goes on from, and counts less; `others` are other words for what it names.
+        `before` is what the question goes on from, and counts less; `others` are other words for what it names. `seen`
+        is told the vector that was looked for.
         A hit's `dense` is the cosine, its `terms` the term score in rarest terms, 0 if it is no candidate there.
 
         Raises:
@@ -159,6 +167,8 @@ class Index:
         except ExceptionGroup as failed:
             raise failed.exceptions[0] from None
         vector, by_meaning = dense.result()
+        if seen is not None:
+            seen(vector)
         weight = self._settings.fusion.dense_weight(language_of(question))
         best = fuse(by_meaning, terms.result(), weight=weight, candidates=candidates)[:limit]
         return await self._hits(best, vector, collection, unit=unit.result())

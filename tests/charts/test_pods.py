@@ -331,6 +331,21 @@ def test_the_chatbot_boots_with_what_the_chart_sets(name: str, monkeypatch: pyte
     assert settings.index.url is not None
 
 
+def test_a_drift_reference_reaches_the_chatbot_as_it_was_taken_and_a_new_one_rolls_it(tmp_path: Path) -> None:
+    sums = set()
+    for questions in (200, 300):
+        file = tmp_path / f"{questions}.json"
+        file.write_text(f'{{"questions":{questions},"abouts":["Fees, 100 %"]}}\n', "utf-8")
+        docs = render("values", "--set-file", f"chatbot.driftReference={file}")
+        assert named(docs, "ConfigMap", f"{FINE}-drift")["data"] == {"reference.json": file.read_text("utf-8")}
+        template = named(docs, "Deployment", f"{FINE}-chatbot")["spec"]["template"]
+        (container,) = template["spec"]["containers"]
+        assert environment(container)["DRIFT__REFERENCE"] == "/etc/drift/reference.json"
+        assert {"name": "drift", "mountPath": "/etc/drift", "readOnly": True} in container["volumeMounts"]
+        sums.add(template["metadata"]["annotations"]["checksum/drift"])
+    assert len(sums) == 2
+
+
 @pytest.mark.parametrize("name", VALUES)
 def test_what_takes_documents_in_boots_with_what_the_chart_sets(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     found = [c for _, pod in pods(render(name)) for c in pod["spec"]["containers"] if c["name"] == "ingest"]

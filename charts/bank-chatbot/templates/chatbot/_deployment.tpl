@@ -32,6 +32,9 @@ spec:
         {{- include "bank.labels" (list $root $component) | nindent 8 }}
       annotations:
         checksum/models: {{ include "bank.modelsFile" $root | sha256sum }}
+        {{- with $chatbot.driftReference }}
+        checksum/drift: {{ . | sha256sum }}
+        {{- end }}
         checksum/secrets: {{ printf "%s/%s" $root.Values.secrets.existing $root.Values.secrets.revision | sha256sum }}
         {{- with $root.Values.podAnnotations }}
         {{- toYaml . | nindent 8 }}
@@ -70,6 +73,9 @@ spec:
             {{- if $chatbot.plans }}
             - {name: LEDGER__PLANS_FILE, value: /etc/plans/plans.yaml}
             {{- end }}
+            {{- if $chatbot.driftReference }}
+            - {name: DRIFT__REFERENCE, value: /etc/drift/reference.json}
+            {{- end }}
             {{- include "bank.identityEnv" $root | nindent 12 }}
             {{- include "bank.secretEnv" (list $root "AUDIT_KEY") | nindent 12 }}
             {{- include "bank.databaseEnv" $root | trim | nindent 12 }}
@@ -93,6 +99,9 @@ spec:
             {{- if $chatbot.plans }}
             - {name: plans, mountPath: /etc/plans, readOnly: true}
             {{- end }}
+            {{- if $chatbot.driftReference }}
+            - {name: drift, mountPath: /etc/drift, readOnly: true}
+            {{- end }}
       volumes:
         {{- include "bank.scratch" "1Gi" | nindent 8 }}
         {{- include "bank.weightsVolume" $root | nindent 8 }}
@@ -104,6 +113,11 @@ spec:
         - name: plans
           configMap:
             name: {{ include "bank.fullname" $root }}-plans
+        {{- end }}
+        {{- if $chatbot.driftReference }}
+        - name: drift
+          configMap:
+            name: {{ include "bank.fullname" $root }}-drift
         {{- end }}
 {{- end }}
 

@@ -1,0 +1,25 @@
+"""Every question that is looked for counts for the next reference; only admins may take one."""
+
+from uuid import uuid4
+
+import httpx2
+import pytest
+
+from tests.e2e.conftest import Product
+
+pytestmark = [pytest.mark.anyio, pytest.mark.e2e]
+
+
+async def test_questions_are_sampled_and_too_few_make_no_reference(product: Product) -> None:
+    token = product.token("root", roles=frozenset({"admin"}))
+    async with (
+        product.client(uuid4().hex) as http,
+        httpx2.AsyncClient(base_url=product.url, headers={"authorization": f"Bearer {token}"}) as admin,
+    ):
+        for question in ("샘물 정기예금의 기본 금리는 얼마인가요?", "How much does an overseas transfer cost?"):
+            await product.ask(http, question)
+        reply = await admin.get("/v1/admin/drift/reference")
+        # A session's other tests may have asked enough by now.
+        seen = reply.json()["questions"] if reply.status_code == 200 else int(reply.json()["detail"].split()[0])
+        assert seen >= 2
+        assert (await http.get("/v1/admin/drift/reference")).status_code == 403
