@@ -223,6 +223,7 @@ class JobOut(BaseModel):
     job_id: str
     document_id: str
     version: int
+    file_name: str
     state: str
     stage: str
     done: int
@@ -238,6 +239,7 @@ class JobOut(BaseModel):
             job_id=job.id,
             document_id=job.key.document_id,
             version=job.key.version,
+            file_name=version.file_name,
             state=job.state,
             stage=job.stage,
             done=job.done,

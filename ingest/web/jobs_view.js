@@ -37,7 +37,7 @@ export class JobsView {
   }
 
   #row(job) {
-    const name = `${job.document_id} v${job.version}`;
+    const name = job.file_name;
     const why = job.state === "dead" ? "job_dead" : reasonKey(job.reason, has);
     const said = el("div", {}, say(el("p", { class: "problem" }), why), job.detail ? el("p", { class: "muted detail" }, job.detail) : "");
     const row = el("li", { class: "card" }, el("h3", {}, name), said);

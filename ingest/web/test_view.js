@@ -10,6 +10,7 @@ export class TestView {
   #form = byId("test-form");
   #answer = byId("test-answer");
   #latest = 0;
+  #now = { date: "", time: "" };
 
   constructor(page) {
     this.#page = page;
@@ -20,18 +21,24 @@ export class TestView {
   }
 
   show() {
+    this.#chosen();
+  }
+
+  /** Return the instant that somebody chose, or null where the fields only say what time it is (now anew). */
+  #chosen() {
     const { date, time } = this.#form.elements;
-    const now = bankNow();
-    date.value ||= now.date;
-    time.value ||= now.time;
+    if (date.value !== this.#now.date || time.value !== this.#now.time) return `${date.value}T${time.value}`;
+    this.#now = bankNow();
+    [date.value, time.value] = [this.#now.date, this.#now.time];
+    return null;
   }
 
   async #ask() {
-    const { question, groups, date, time } = this.#form.elements;
+    const { question, groups } = this.#form.elements;
     const mine = ++this.#latest;
     this.#answer.replaceChildren(say(el("p", { class: "muted" }), "loading"));
     try {
-      const asked = { question: question.value, groups: namesIn(groups.value), asOf: `${date.value}T${time.value}` };
+      const asked = { question: question.value, groups: namesIn(groups.value), asOf: this.#chosen() };
       const found = await this.#page.api.search(asked);
       if (mine !== this.#latest) return; // asked anew meanwhile
       const said = saidOf(found);

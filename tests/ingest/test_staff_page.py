@@ -257,6 +257,8 @@ async def ask_for_groups_and_days(page: Page) -> None:
     await search.click()
     await expect(test.locator("#test-answer")).to_contain_text("아무것도 찾지 못했을")
     await test.get_by_label("그 밖의 그룹 (쉼표로 구분)").fill("vip")
+    await search.click()  # now
+    await expect(test.locator(".hits > li").first).to_contain_text("정기예금")
     await test.get_by_label("날짜 (은행 시각)").fill("2099-12-31")
     await search.click()
     await expect(test.locator(".hits > li").first).to_contain_text("정기예금")
@@ -268,7 +270,7 @@ async def ask_for_groups_and_days(page: Page) -> None:
 
 async def try_failed_job_again(page: Page) -> None:
     jobs = await visit(page, "#/jobs")
-    row = jobs.locator(".cards > li")
+    row = jobs.locator(".cards > li", has_text="locked.pdf")
     await expect(row).to_contain_text("암호가 걸려 있습니다")
     await row.get_by_role("button", name="다시 시도").click()
     await expect(row.locator(".file")).to_have_attribute("data-state", "failed")
