@@ -10,11 +10,14 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from msgspec import UNSET, UnsetType
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from chatbot.errors import BadRequest, ChatError, NotFound, RateLimited, TooLarge, Unprocessable
 from chatbot.routes.headers import rate_limit_headers
 from chatbot.services import Services
 from telemetry.setup import current_trace_id
+
+_METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
 log = structlog.get_logger(__name__)
 
@@ -78,6 +81,15 @@ def headers_of(exc: ChatError) -> dict[str, str]:
     return headers
 
 
+def allowed(request: Request, status: int) -> dict[str, str]:
+    """Return every method that an address takes, where this one is refused: Starlette names its first route's alone."""
+    if status != 405:
+        return {}
+    asked = ({**request.scope, "method": method} for method in _METHODS)
+    takes = [one["method"] for one in asked if any(r.matches(one)[0] is Match.FULL for r in request.app.routes)]
+    return {"Allow": ", ".join(takes)}
+
+
 def install_problems(app: FastAPI, formats: Mapping[str, Format]) -> None:
     """Make every refusal of the application a problem document; `formats` are the addresses with another format.
 
@@ -109,7 +121,7 @@ def install_problems(app: FastAPI, formats: Mapping[str, Format]) -> None:
         title = known.title if known else _TITLES.get(exc.status_code, str(exc.detail))
         code = known.code if known else f"http_{exc.status_code}"
         problem = Problem(title=title, status=exc.status_code, code=code, detail=title, trace_id=current_trace_id())
-        return refusal(request, problem, exc.headers or {})
+        return refusal(request, problem, {**(exc.headers or {}), **allowed(request, exc.status_code)})
 
     @app.exception_handler(Exception)
     async def bug(request: Request, exc: Exception) -> Response:

@@ -7,6 +7,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from ingest.errors import (
     BadRequest,
@@ -39,6 +40,8 @@ _DOCUMENTED: Final = {
         }
     }
 }
+
+_METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
 log = structlog.get_logger(__name__)
 
@@ -87,8 +90,8 @@ def install_problems(app: FastAPI) -> None:
         return await refused(request, Unprocessable(what))
 
     @app.exception_handler(HTTPException)
-    async def http(_request: Request, exc: HTTPException) -> JSONResponse:
-        return _plain_problem(exc)
+    async def http(request: Request, exc: HTTPException) -> JSONResponse:
+        return _plain_problem(request, exc)
 
     @app.exception_handler(Exception)
     async def bug(_request: Request, exc: Exception) -> JSONResponse:
@@ -96,13 +99,22 @@ def install_problems(app: FastAPI) -> None:
         return problem(IngestError())
 
 
-def _plain_problem(exc: HTTPException) -> JSONResponse:
+def _allowed(request: Request, status: int) -> dict[str, str]:
+    """Return every method that an address takes, where this one is refused: Starlette names its first route's alone."""
+    if status != 405:
+        return {}
+    asked = ({**request.scope, "method": method} for method in _METHODS)
+    takes = [one["method"] for one in asked if any(r.matches(one)[0] is Match.FULL for r in request.app.routes)]
+    return {"Allow": ", ".join(takes)}
+
+
+def _plain_problem(request: Request, exc: HTTPException) -> JSONResponse:
     """Return what the framework refuses by itself: unknown addresses, methods, bodies that are too large or broken."""
     ours = {400: BadRequest, 404: NotFound, 413: TooLarge}.get(exc.status_code)
     if ours is not None:
         return problem(ours())
     title = str(exc.detail)
     body = {"type": "about:blank", "title": title, "status": exc.status_code, "code": f"http_{exc.status_code}"}
-    body |= {"detail": title, "trace_id": current_trace_id()}
-    headers = dict(exc.headers or {})
+    body |= {"detail": title, "retryable": False, "trace_id": current_trace_id()}
+    headers = {**(exc.headers or {}), **_allowed(request, exc.status_code)}
     return JSONResponse(body, status_code=exc.status_code, headers=headers, media_type="application/problem+json")

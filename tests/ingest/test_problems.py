@@ -1,0 +1,16 @@
+"""Refusals of the documents API are what its OpenAPI document says they are."""
+
+import pytest
+
+from tests.ingest.staff import Staff
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_a_refused_method_is_told_every_one_that_the_address_takes(staff: Staff) -> None:
+    refused = await staff.http.request("PUT", "/v1/documents/a", headers=staff.headers())
+    assert refused.status_code == 405
+    assert {"GET", "DELETE"} <= set(refused.headers["allow"].split(", "))
+    document = (await staff.http.get("/openapi.json")).json()
+    documented = document["paths"]["/v1/documents/{document_id}"]["get"]["responses"]["default"]["content"]
+    assert set(documented["application/problem+json"]["schema"]["required"]) <= set(refused.json())
