@@ -60,7 +60,8 @@ class Decisions:
             if version.state is not State.INDEXED:
                 raise WrongState(f"only an indexed draft can be approved; this version is {version.state}")
             _require_second_person(version, decided.by)
-            await _require_dates_of_another(connection, key, decided.by)
+            if version.approved_by is None:  # else it is brought back, and its dates were an approver's to set
+                await _require_dates_of_another(connection, key, decided.by)
             others = [v for v in everyone if v.key != key]
             windows = timeline.activate(version, others, now=decided.at, zone=self._zone)
             await _write_windows(connection, key, windows)

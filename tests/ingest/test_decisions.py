@@ -253,6 +253,25 @@ async def test_an_approved_versions_dates_are_an_approvers_and_every_search_foll
         await services.decisions.date(first.key, sooner, by("park", clock.now), may_approve=True)
 
 
+async def test_whoever_rolls_back_may_set_the_dates_of_what_is_being_indexed_again(
+    services: Services, clock: Clock
+) -> None:
+    first = await approved(services, clock, "2.35")
+    await approved(services, clock, "2.75")
+    received, changed = await services.decisions.roll_back("hanbit", "term-deposit", 1, by("lee", clock.now))
+    await tell_index(first.key, changed, services)
+    dates = Dates(effective_from=None, effective_until=date(2026, 6, 30))
+    with pytest.raises(Forbidden):
+        await services.decisions.date(received.version.key, dates, by("park", clock.now), may_approve=False)
+    await services.decisions.date(received.version.key, dates, by("lee", clock.now), may_approve=True)
+    again = await take_in(services, received)
+    assert (again.state, again.approved_by, again.metadata.effective_until) == (
+        State.APPROVED,
+        "lee",
+        date(2026, 6, 30),
+    )
+
+
 async def test_dates_that_a_crash_kept_from_the_index_are_written_by_the_next_sweep(
     services: Services, clock: Clock
 ) -> None:
