@@ -52,6 +52,11 @@ bench: setup ## Measure first token and memory against vLLM asked directly, then
 	@.venv/bin/llm-server fetch e5-small cpu-small
 	@first=0; $(PY) -m evals.bench || first=$$?; $(PY) -m evals.load && exit $$first
 
+attacks: setup ## Attack the whole product over a model that obeys everything (garak), and both APIs (schemathesis); 1 above a bound
+	@scripts/attack_parts
+	@.venv/bin/llm-server fetch e5-small
+	@$(PY) -m evals.attacks
+
 charts: ## Check the chart, its rules and dashboards, the Dockerfile and the workflow, with the tools of each
 	@scripts/setup --no-llm
 	@scripts/chart_parts --checkov

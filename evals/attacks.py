@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ from ingest.settings import Settings
 from knowledge.identity import Principal
 from llm_server.scripted_speech import Behaviour
 
+ACCEPTED = Path(__file__).with_name("schemathesis.toml")
 TOOLS = Path(__file__).parents[1] / ".venv" / "attacks" / "bin"
 # Probes by the detector that judges them: the first with garak's own, the second by its trigger words, since its own
 # detector is a model that would have to be downloaded.
@@ -62,7 +64,7 @@ class Plan:
     """How much is tried: prompts a probe, and requests an operation."""
 
     prompts: int = 64
-    examples: int = 50
+    examples: int = 30
 
 
 class Evaluated(msgspec.Struct, frozen=True):
@@ -76,6 +78,15 @@ class Evaluated(msgspec.Struct, frozen=True):
 
 class _Entry(msgspec.Struct, frozen=True):
     entry_type: str
+
+
+class _Hit(msgspec.Struct, frozen=True):
+    probe: str
+    detector: str
+    output: object
+
+
+_WORST = 5
 
 
 async def attack(plan: Plan, wanted: Wanted, settings: Settings, console: Console) -> list[Finding]:
@@ -109,6 +120,8 @@ async def garak(plan: Plan, running: Product, wanted: Wanted, console: Console) 
         await run_tool(command, {**home, "HF_HUB_OFFLINE": "1"}, wanted, console, within=GARAK_WITHIN)
         reports = [path async for path in anyio.Path(folder).rglob("*.report.jsonl")]
         judged += [one for path in reports for one in read_report(await path.read_bytes())]
+        for path in [path async for path in anyio.Path(folder).rglob("*.hitlog.jsonl")]:
+            show_hits(await path.read_bytes(), console)
     return success(judged)
 
 
@@ -134,6 +147,17 @@ def read_report(report: bytes) -> Iterator[Evaluated]:
     for line in report.splitlines():
         if msgspec.json.decode(line, type=_Entry).entry_type == "eval":
             yield msgspec.json.decode(line, type=Evaluated)
+
+
+def show_hits(hits: bytes, console: Console) -> None:
+    """Print what the first attacks that succeeded were answered, by detector."""
+    shown: Counter[str] = Counter()
+    for line in hits.splitlines():
+        hit = msgspec.json.decode(line, type=_Hit)
+        shown[hit.detector] += 1
+        if shown[hit.detector] <= _WORST:
+            said = json.dumps(hit.output, ensure_ascii=False)[:300]
+            console.print(f"{hit.probe} {hit.detector}: {said}", markup=False, highlight=False, soft_wrap=True)
 
 
 def success(judged: Sequence[Evaluated]) -> list[Finding]:
@@ -168,8 +192,19 @@ async def schemathesis(
     plan: Plan, name: str, url: str, running: Product, wanted: Wanted, console: Console
 ) -> list[Finding]:
     """Send generated requests to a service; return whether any answer broke its OpenAPI document or was a 5xx."""
-    command = [str(TOOLS / "schemathesis"), "run", url, "--max-examples", str(plan.examples), "--seed", "1"]
-    command += ["--header", f"Authorization: Bearer {token(running.signer, 'staff', 'approver')}", "--no-color"]
+    command = [
+        str(TOOLS / "schemathesis"),
+        "--config-file",
+        str(ACCEPTED),
+        "--no-color",
+        "run",
+        url,
+        "--max-examples",
+        str(plan.examples),
+        "--seed",
+        "1",
+    ]
+    command += ["--header", f"Authorization: Bearer {token(running.signer, 'staff', 'approver')}"]
     # A stream that goes on until somebody leaves is no request to wait for.
     command += ["--exclude-path-regex", "/events$|^/metrics$"]
     status = await run_tool(command, {}, wanted, console, within=SCHEMA_WITHIN)
