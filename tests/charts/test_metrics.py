@@ -24,7 +24,7 @@ from chatbot.endpoint import FailureName
 from chatbot.events import FinishReason
 from chatbot.metrics import Metrics as ChatMetrics
 from chatbot.notices import Rung
-from chatbot.pool import GROUPS
+from chatbot.pool import Group
 from ingest.metrics import Metrics as StaffMetrics
 from tests.charts.promql import asked, grouped
 from tests.charts.rendering import CHART, ROOT, SCALED, VALUES, Doc, of_kind, render
@@ -42,7 +42,7 @@ VALUES_OF: dict[str, set[str]] = {
     "outcome": {reason.value for reason in FinishReason} | {f"error_{code}" for code in CODES},
     "code": CODES,
     "rung": {rung.value for rung in Rung},
-    "group": set(GROUPS),
+    "group": set(get_args(Group)),
     "grounded": {"true", "false"},
     "priority": {"0", "10", "20"},
     "why": REASONS | {"reader", "cancel", "orphan"},
