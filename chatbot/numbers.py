@@ -8,7 +8,7 @@ A bare number in a table gets the unit that its column, its row or a caption (�
 """
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Final
@@ -32,16 +32,14 @@ _JOINED: Final = re.compile(r"\s?(?:(?:and|하고|과)\s)?")
 _YEARS: Final = range(1900, 2101)
 _MEASURES: Final = frozenset({KRW, "USD", "EUR", "JPY", "CNY", "GBP", PERCENT, POINTS, MONTHS, DAYS, SECONDS})
 # A claim of one of something is also supported by the word that says so: 1일 한도 by 하루, 1회 by 회당 or "each".
-_ONE_IN_WORDS: Final = {
-    DAYS: re.compile(r"하루|일일|매일|일\s?(?:한도|최대|최고)|daily|(?:per|a|each|every) day", re.IGNORECASE),
-    MONTHS: re.compile(
-        r"연간|매년|매월|매달|월간|월\s?\d|연\s?\d|annual|monthly|yearly|(?:per|a|each|every) (?:year|month)",
-        re.IGNORECASE,
-    ),
-    "회": re.compile(r"회당|건당|건별|매회|(?:per|each) (?:transaction|transfer|time)|once", re.IGNORECASE),
-    "건": re.compile(r"회당|건당|건별|(?:per|each) (?:transaction|transfer|case)", re.IGNORECASE),
-    "명": re.compile(r"인당|(?:per|each) (?:person|customer)", re.IGNORECASE),
-    SECONDS: re.compile(r"시간당|hourly|(?:per|an) hour", re.IGNORECASE),
+_ONE_IN_WORDS: Final[Mapping[tuple[str, object], re.Pattern[str]]] = {
+    (DAYS, 1): re.compile(r"하루|일일|매일|일\s?(?:한도|최대|최고)|daily|(?:per|a|each|every) day", re.IGNORECASE),
+    (MONTHS, 1): re.compile(r"매월|매달|월간|월\s?\d|monthly|(?:per|a|each|every) month", re.IGNORECASE),
+    (MONTHS, 12): re.compile(r"연간|매년|연\s?\d|annual|yearly|(?:per|a|each|every) year", re.IGNORECASE),
+    ("회", 1): re.compile(r"회당|건당|건별|매회|(?:per|each) (?:transaction|transfer|time)|once", re.IGNORECASE),
+    ("건", 1): re.compile(r"회당|건당|건별|(?:per|each) (?:transaction|transfer|case)", re.IGNORECASE),
+    ("명", 1): re.compile(r"인당|(?:per|each) (?:person|customer)", re.IGNORECASE),
+    (SECONDS, 3600): re.compile(r"시간당|hourly|(?:per|an) hour", re.IGNORECASE),
 }
 _ZERO_IN_WORDS: Final = re.compile(
     r"무료|면제|없(?:음|이|습|는|으며|고)|\b(?:free|waived|no (?:\w+ )?(?:fee|charge|cost|interest)s?|without)\b",
@@ -65,7 +63,8 @@ class Evidence:
             return True
         if not claimed.readings or len(claimed.numbers) != 1 or claimed.numbers[0] > 1:
             return False
-        words = _ONE_IN_WORDS.get(claimed.readings[0].unit) if claimed.numbers[0] else _ZERO_IN_WORDS
+        one = claimed.readings[0]
+        words = _ONE_IN_WORDS.get((one.unit, one.value)) if claimed.numbers[0] else _ZERO_IN_WORDS
         return words is not None and words.search(self.text) is not None
 
 
