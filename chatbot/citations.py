@@ -3,9 +3,9 @@
 Nothing here trusts the model: its own markers are taken out, and a sentence is cited because comparison finds it in a
 passage and every number of it stands there too. Three modes, one per tenant:
 
-- strict: a sentence is held back until it is complete and shown only when the passages support it. Where its number
-  stands among others of its kind, or it only says yes or no to the question's own words, the passage's own sentence or
-  table is shown instead: which one is asked for is left to the reader, never to the model.
+- strict: a sentence is held back until it is complete and shown only when the passages support it, and hold every link
+  in it. Where its number stands among others of its kind, or it only says yes or no to the question's own words, the
+  passage's own sentence or table is shown instead: which one is asked for is left to the reader, never to the model.
 - numbers: text flows; from the first number on it is held until the number is complete and some source holds it,
   otherwise the rest of the sentence is withheld. Sentences are cited once they are complete.
 - off: everything flows and is cited afterwards where comparison supports it.
@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from chatbot.addresses import foreign_address
 from chatbot.comparison import Comparison, ComparisonSettings, Quote
 from chatbot.events import Citation, Event, Notice, NoticeCode, Token
 from chatbot.markers import Markers
@@ -60,6 +61,7 @@ class CitationStream:
         settings: ComparisonSettings | None = None,
     ) -> None:
         self._sources = tuple(sources)
+        self._texts = tuple(f"{passage.heading}\n{passage.text}" for passage in sources)
         self._comparison = Comparison(sources, question=allowed_numbers_from, contact=contact, settings=settings)
         self._language = language
         self._grounding = grounding
@@ -145,7 +147,7 @@ class CitationStream:
             self._yes_or_no += piece
             return []
         waiting, self._yes_or_no = self._yes_or_no, ""
-        if not judgement.supported:
+        if not judgement.supported or foreign_address(piece, self._texts):
             self._attempt.append(piece)
             return self._withhold()
         if judgement.verbatim and not piece.lstrip().startswith("|"):  # a row says itself which number is whose
