@@ -6,10 +6,13 @@ from fastapi import FastAPI, Request, Response
 from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
 from opentelemetry.sdk.trace import TracerProvider
+from starlette.datastructures import Headers
 from starlette.middleware import Middleware
+from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ingest.problems import install_problems
+from ingest.errors import TooLarge
+from ingest.problems import install_problems, problem
 from ingest.routes import dates, documents, jobs, me, probes, review, search, upload, versions
 from ingest.services import Services
 
@@ -40,15 +43,34 @@ class SecurityHeaders:
         await self._app(scope, receive, send_with_headers if scope["type"] == "http" else send)
 
 
+class DeclaredLength:
+    """Refuses a body that says itself that it is too large, before any of it is read."""
+
+    def __init__(self, app: ASGIApp, most_bytes: int) -> None:
+        self._app = app
+        self._most_bytes = most_bytes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        declared = Headers(scope=scope).get("content-length", "") if scope["type"] == "http" else ""
+        if declared.isdecimal() and int(declared) > self._most_bytes:
+            await problem(TooLarge())(scope, receive, send)
+        else:
+            await self._app(scope, receive, send)
+
+
 def create_app(services: Services, *, tracer_provider: TracerProvider | None = None) -> FastAPI:
     """Return the application; jobs are worked off by whoever opened the services (`ingest.wiring`)."""
+    most_bytes = services.blobs.most_bytes + _FORM_BYTES
     app = FastAPI(
         title="Bank documents",
         version="1",
         docs_url=None,
         redoc_url=None,
-        max_body_size=services.blobs.most_bytes + _FORM_BYTES,
-        middleware=[Middleware(SecurityHeaders)],
+        middleware=[
+            Middleware(SecurityHeaders),
+            Middleware(DeclaredLength, most_bytes=most_bytes),
+            Middleware(RequestBodyLimitMiddleware, max_body_size=most_bytes),
+        ],
         telemetry={"logs": False, "operation_spans": False, "tracer_provider": tracer_provider},
     )
     app.state.services = services

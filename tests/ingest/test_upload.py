@@ -132,6 +132,19 @@ async def test_the_limit_holds_while_bytes_arrive_and_leaves_nothing(desk: Desk)
 
 
 @pytest.mark.anyio
+async def test_a_length_that_is_too_large_is_refused_before_a_byte_is_read(desk: Desk) -> None:
+    async def nothing() -> AsyncIterator[bytes]:
+        pytest.fail("it was read")
+        yield b""
+
+    declared = {"content-length": str(102 * MIB), "content-type": KIND}
+    refused = await desk.http.post("/v1/documents", content=nothing(), headers=declared)
+    assert (refused.status_code, refused.json()["code"]) == (413, "too_large")
+    assert refused.headers["content-type"] == "application/problem+json"
+    assert refused.headers["x-content-type-options"] == "nosniff"
+
+
+@pytest.mark.anyio
 async def test_fields_count_before_and_after_the_file(desk: Desk) -> None:
     fields = [a_field("readers", "gold"), a_field("title", "안내"), a_field("product", "")]
     after = [a_field("readers", "vip"), a_field("document_id", "fees")]
