@@ -22,7 +22,7 @@ from aiohttp import web
 
 from llm_server.byte_tokenizer import write_tokenizer
 from llm_server.scripted_reply import Frames, Generation, read_generation
-from llm_server.scripted_speech import Behaviour, Step, encode, render, speak, tokenizer
+from llm_server.scripted_speech import Behaviour, Step, decode, encode, render, speak, tokenizer
 from llm_server.scripted_wire import ErrorInfo, ErrorReply, TokenizeAsking, Tokens
 
 __all__ = ["Behaviour", "ScriptedModel", "Seen", "Stats", "scripted_server", "write_tokenizer"]
@@ -100,6 +100,7 @@ class ScriptedModel:
                 web.post("/script", self._change),
                 web.delete("/script", self._restore),
                 web.get("/stats", self._count),
+                web.get("/prompts", self._prompts),
                 web.get("/health", self._health),
                 web.get("/metrics", self._metrics),
                 web.get("/v1/models", self._models),
@@ -124,7 +125,7 @@ class ScriptedModel:
     async def _alive(
         self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
-        if request.path in {"/script", "/stats"}:
+        if request.path in {"/script", "/stats", "/prompts"}:
             return await handler(request)
         while self.behaviour.hung:
             await self._told.wait()
@@ -147,6 +148,10 @@ class ScriptedModel:
 
     async def _count(self, _: web.Request) -> web.Response:
         return _json(self.stats())
+
+    async def _prompts(self, _: web.Request) -> web.Response:
+        """Return the last prompts as text, oldest first: what the model was told, word for word."""
+        return web.json_response([decode(ids) for _, ids in self._cache])
 
     async def _health(self, _: web.Request) -> web.Response:
         return web.Response()

@@ -289,3 +289,28 @@ async def test_logs_hold_trace_ids_and_no_question(product: Product) -> None:
     log = (product.data.parent / "chat.log").read_text("utf-8")
     assert canary not in log
     assert str(events[0].field("trace_id")) != "0" * 32
+
+
+async def test_identifiers_reach_neither_the_model_nor_logs_nor_the_database(product: Product) -> None:
+    spelled = {
+        "１２３４５６７": "주민번호 ９００１０１ － １２３４５６７번",
+        "5412 7501": "카드 5412 7501 2345 6789로",
+        "110-123-456789": "계좌 110-123-456789번으로",
+        "구팔칠육": "번호는 공일공 구팔칠육 오사삼이예요",
+        "kim @ hanbit": "메일은 kim @ hanbit.example",
+    }
+    await product.tell(probe=0.99)
+    try:
+        async with product.client("masked") as http:
+            for words in spelled.values():
+                events = await product.ask(http, f"{words}. 샘물 정기예금 금리는 얼마인가요?")
+                assert "masked" in {event.field("code") for event in events if event.name == "notice"}, words
+        async with httpx2.AsyncClient() as http:
+            prompts = "\n".join((await http.get(f"{product.model_url}/prompts")).json())
+    finally:
+        await product.restore()
+    files = [path for path in product.data.parent.rglob("*") if path.suffix in {".log", ".db", ".sqlite"}]
+    kept = "\n".join(path.read_bytes().decode("utf-8", "replace") for path in files)
+    assert all(name in prompts for name in ("[주민등록번호]", "[카드번호]", "[계좌번호]", "[전화번호]", "[이메일]"))
+    assert {"chat.log", "model.log"} <= {path.name for path in files}
+    assert not [hidden for hidden in spelled if hidden in prompts or hidden in kept]
