@@ -115,7 +115,7 @@ class Sketch:
 
 
 def build(looked: Sequence[Looked], outcomes: Mapping[str, int], *, embedder: str, now: float) -> Reference:
-    """Return the reference of a window (blocking: about a second for 2,000 questions).
+    """Return the reference of a window (blocking: 3 s for 2,000 questions on a busy core).
 
     Raises:
         TooFew: a window of so few questions says nothing.

@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from chatbot.archive import Archive, Replayed, Standing
 from chatbot.archive_report import report
 from chatbot.audit import Audit, open_audit
+from chatbot.audit_chain import AuditKeys
 from chatbot.audit_records import AuditClosed, AuditOpened, passage_hash
 from chatbot.audit_replay import replay
 from chatbot.errors import NotFound
@@ -142,6 +143,20 @@ async def test_while_everything_is_kept_everything_is_the_same(answered: Answere
     assert f"same     prompt     {len(answered.prompt.answer_ids)} tokens with 2 passages" in told
     assert QUESTION not in told
     assert ANSWER not in told
+
+
+async def test_the_rows_hold_no_word_and_no_token_of_what_was_said(answered: Answered) -> None:
+    bodies = [row.body for row in await answered.archive.audit.rows("a1")]
+    ids = ",".join(str(one) for one in answered.prompt.answer_ids[:4])
+    for words in (QUESTION, ANSWER, *BEFORE, DEPOSIT.text, ids, "1,2,3"):
+        assert not any(words in body for body in bodies)
+    keys, other = answered.archive.audit.keys, AuditKeys(b"another key of nobody")
+    assert keys.answer_hash(TENANT, ANSWER) in bodies[1]
+    assert (
+        len({keys.answer_hash(TENANT, ANSWER), keys.answer_hash("b", ANSWER), other.answer_hash(TENANT, ANSWER)}) == 3
+    )
+    hashed = [keys.prompt_hash(TENANT, [[1, 2], [3]]), keys.prompt_hash(TENANT, [[1], [2, 3]])]
+    assert len({*hashed, keys.prompt_hash("b", [[1, 2], [3]]), other.prompt_hash(TENANT, [[1, 2], [3]])}) == 4
 
 
 async def test_after_a_deletion_the_passages_and_the_facts_are_what_can_be_shown(answered: Answered) -> None:
