@@ -48,9 +48,11 @@ gates: ## Hold retrieval (real weights) and recorded answers against their gates
 	@.venv/bin/llm-server fetch e5-small
 	@.venv/bin/evals gate
 
-bench: setup ## Measure first token and memory against vLLM asked directly, then three times the load that can be served
+bench: setup ## Measure first token and memory against vLLM asked directly, ingestion beside others', and three times the load
 	@.venv/bin/llm-server fetch e5-small cpu-small
-	@first=0; $(PY) -m evals.bench || first=$$?; $(PY) -m evals.load && exit $$first
+	@scripts/peers
+	@failed=0; $(PY) -m evals.bench || failed=$$?; $(PY) -m evals.ingestion .venv/peers/bin/python || failed=$$?; \
+	  $(PY) -m evals.load && exit $$failed
 
 attacks: setup ## Attack the whole product over a model that obeys everything (garak), and both APIs (schemathesis); 1 above a bound
 	@scripts/attack_parts

@@ -74,16 +74,26 @@ class Plan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One line of the report; without a bound it only informs."""
+    """One line of the report; without a bound, at most or at least, it only informs."""
 
     name: str
     value: float
     unit: str
     most: float | None = None
+    least: float | None = None
+
+    @property
+    def bound(self) -> str:
+        """The bound in words, empty where there is none."""
+        at_most = [f"≤ {self.most:g} {self.unit}"] if self.most is not None else []
+        at_least = [f"≥ {self.least:g} {self.unit}"] if self.least is not None else []
+        return ", ".join(at_least + at_most)
 
     @property
     def holds(self) -> bool:
-        return self.most is None or self.value <= self.most
+        too_much = self.most is not None and self.value > self.most
+        too_little = self.least is not None and self.value < self.least
+        return not (too_much or too_little)
 
 
 Work = Callable[[Wanted, Settings, Console], Awaitable[list[Finding]]]
@@ -336,12 +346,11 @@ def report(findings: Sequence[Finding], console: Console) -> bool:
     """Print the table; return whether every bound holds."""
     table = Table("", "measured", "bound", "")
     for one in findings:
-        bound = "" if one.most is None else f"≤ {one.most:g} {one.unit}"
-        verdict = "" if one.most is None else "holds" if one.holds else "MISSED"
+        verdict = "" if not one.bound else "holds" if one.holds else "MISSED"
         table.add_row(
             one.name,
             f"{one.value:.3g} {one.unit}" if one.value < 1000 else f"{one.value:.0f} {one.unit}",
-            bound,
+            one.bound,
             verdict,
         )
     console.print(table)

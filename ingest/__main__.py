@@ -2,11 +2,14 @@
 
 import asyncio
 import getpass
+import os
 import signal
 import socket
 import time
-from collections.abc import AsyncGenerator, Coroutine
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Annotated, TypeVar
 from zoneinfo import ZoneInfo
@@ -21,13 +24,15 @@ from ingest import overview, remote
 from ingest.app import create_app
 from ingest.catalogue import Catalogue
 from ingest.errors import CatalogueUnavailable, IngestError
-from ingest.loading import LoadOrder, Outcome, load
+from ingest.loading import BatchStopped, LoadOrder, Outcome, Show, load
 from ingest.offerings import ManifestError, Offering, gather
 from ingest.queue import Queue, this_process
 from ingest.rebuild import Told, rebuild, reindex
 from ingest.schema import SCHEMA
 from ingest.screen import print_summary, showing
+from ingest.services import Services
 from ingest.settings import Settings
+from ingest.sources import Source, open_source
 from ingest.versions import JobState, VersionKey
 from ingest.wiring import WeightsMissing, open_services
 from knowledge import withdrawals
@@ -43,6 +48,10 @@ app = typer.Typer(no_args_is_help=True, help=__doc__, pretty_exceptions_enable=F
 
 TENANT = "hanbit"
 MOST_LISTED = 1000
+RAY_QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DATA_DISABLE_PROGRESS_BARS": "1"}
+"""It reports to nobody, and the progress is ours."""
+
+Batch = Callable[[Settings, Services, Show], Awaitable[list[Outcome]]]
 
 
 def settings_or_exit() -> Settings:
@@ -65,7 +74,7 @@ def run_or_exit(work: Coroutine[object, object, T]) -> T:
         raise typer.Exit(130) from None
     except (IngestError, remote.ApiRefused) as exc:
         typer.echo(f"ingest: {exc.detail}", err=True)
-    except (WeightsMissing, ManifestError, EmbedderMismatch, PortTaken) as exc:
+    except (WeightsMissing, ManifestError, EmbedderMismatch, PortTaken, BatchStopped) as exc:
         typer.echo(f"ingest: {exc}", err=True)
     except IndexUnavailable as exc:
         typer.echo(f"ingest: {_why_unavailable(exc)}", err=True)
@@ -92,9 +101,7 @@ def load_command(  # noqa: PLR0917 - typer calls it, by name
     settings = settings_or_exit()
     configure_logs(level="WARNING", log_format="console")
     uploader = uploaded_by or getpass.getuser()
-    if approved_by is not None and approved_by.strip().casefold() == uploader.strip().casefold():
-        typer.echo(f"ingest: {uploader} uploads, so somebody else has to approve (--approved-by).", err=True)
-        raise typer.Exit(2)
+    _require_second_person(uploader, approved_by)
     if url is not None and (token is None or (approved_by is not None and approver_token is None)):
         needed = "--token" if token is None else "--approver-token: the API takes an approval only from its approver"
         typer.echo(f"ingest: --url needs {needed}.", err=True)
@@ -110,6 +117,77 @@ def load_command(  # noqa: PLR0917 - typer calls it, by name
     print_summary(outcomes, console, ZoneInfo(settings.pipeline.zone))
     if any(outcome.reason is not None for outcome in outcomes):
         raise typer.Exit(1)
+
+
+@app.command("batch")
+def batch_command(
+    source: Annotated[
+        str, typer.Argument(metavar="PATH|s3://BUCKET/PREFIX", help="A folder (documents.yaml or all files).")
+    ],
+    approved_by: Annotated[str | None, typer.Option(help="Who approves; without it everything stays a draft.")] = None,
+    uploaded_by: Annotated[str | None, typer.Option(help="Who uploads (default: you); never the approver.")] = None,
+    tenant: Annotated[str, typer.Option(help="The bank.")] = TENANT,
+    address: Annotated[
+        str | None, typer.Option(help="An existing Ray cluster (ray://host:10001, or auto on one of its nodes).")
+    ] = None,
+    object_store_mib: Annotated[
+        int, typer.Option(min=80, help="Without --address: memory for passages on their way, in MiB.")
+    ] = 256,
+) -> None:
+    """Bring many documents in with Ray: read on all cores, embed on every GPU, the same index as `ingest load` makes.
+
+    Without --address it starts Ray on this machine and ends it again. What is done is skipped: after an interruption
+    start the same command again. A file that fails is listed with its reason, and the exit code is 1.
+
+    \b
+    ingest batch ./documents --approved-by lee            this machine
+    ingest batch s3://bank/circulars --address auto       a cluster, from one of its nodes
+
+    A cluster's nodes need the same package, the weights in the same place (WEIGHTS_DIR), and an original's store that
+    all of them reach (BLOB_URL=s3://…). Address and keys of S3 come from AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, ….
+    Ray is an extra: pip install -r requirements/batch.lock (docs/operations.md).
+    """
+    settings = settings_or_exit()
+    configure_logs(level="WARNING", log_format="console")
+    uploader = uploaded_by or getpass.getuser()
+    _require_second_person(uploader, approved_by)
+    os.environ.update(RAY_QUIET)
+    try:
+        ray_batch = import_module("ingest.batch")
+    except ModuleNotFoundError as exc:
+        if exc.name != "ray":
+            raise
+        typer.echo("ingest: `ingest batch` needs Ray: pip install -r requirements/batch.lock", err=True)
+        raise typer.Exit(2) from exc
+    console = Console()
+    order = LoadOrder(tenant=tenant, uploaded_by=uploader, approver=approved_by)
+    with ExitStack() as stack:
+        opened = _source(source, stack)
+        cluster = ray_batch.Cluster(address=address, object_store_bytes=object_store_mib * 1024 * 1024)
+        outcomes = run_or_exit(_batch(partial(ray_batch.batch, opened, order, cluster), settings, console))
+    print_summary(outcomes, console, ZoneInfo(settings.pipeline.zone))
+    if any(outcome.reason is not None for outcome in outcomes):
+        raise typer.Exit(1)
+
+
+def _source(place: str, stack: ExitStack) -> Source:
+    try:
+        return stack.enter_context(open_source(place))
+    except ManifestError as exc:
+        typer.echo(f"ingest: {exc}", err=True)
+        raise typer.Exit(2) from exc
+
+
+async def _batch(batch: Batch, settings: Settings, console: Console) -> list[Outcome]:
+    async with open_services(settings, works_jobs=False) as services:
+        with showing(console) as show:
+            return await batch(settings, services, show)
+
+
+def _require_second_person(uploader: str, approver: str | None) -> None:
+    if approver is not None and approver.strip().casefold() == uploader.strip().casefold():
+        typer.echo(f"ingest: {uploader} uploads, so somebody else has to approve (--approved-by).", err=True)
+        raise typer.Exit(2)
 
 
 def _offerings(paths: list[Path]) -> list[Offering]:

@@ -123,11 +123,17 @@ async def test_only_a_draft_can_be_approved(services: Services) -> None:
 
 
 @pytest.mark.both_databases
-async def test_fifty_identical_uploads_are_one_document_and_one_job(services: Services) -> None:
+async def test_fifty_identical_uploads_are_one_document_and_one_embedding_run(services: Services) -> None:
     received: list[Received] = []
+    indexed: list[Version | None] = []
 
     async def upload() -> None:
         received.append(await hand_in(services))
+
+    async def work(job_id: str) -> None:
+        job = await services.queue.claim(job_id, now=services.now())
+        if job is not None:
+            indexed.append(await run_job(job, services))
 
     async with anyio.create_task_group() as group:
         for _ in range(50):
@@ -135,6 +141,12 @@ async def test_fifty_identical_uploads_are_one_document_and_one_job(services: Se
     assert len({(r.version.key, r.job.id) for r in received}) == 1
     assert sum(r.is_new for r in received) == 1
     assert await services.queue.waiting() == 1
+    async with anyio.create_task_group() as group:
+        for one in received:
+            group.start_soon(work, one.job.id)
+    assert [version is not None and version.state for version in indexed] == [State.INDEXED]
+    count = services.metrics.registry.get_sample_value("ingest_stage_seconds_count", {"stage": "embed"})
+    assert count == 1, "embedded more than once"
 
 
 async def test_an_indexed_document_handed_in_again_is_not_indexed_again(services: Services) -> None:

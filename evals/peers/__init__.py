@@ -1,0 +1,1 @@
+"""What ours is compared with: each file runs by itself in `.venv/peers` and imports nothing of ours."""

@@ -1,0 +1,144 @@
+"""`ingest batch` on a Ray of its own: the same points as `ingest load`, nothing done twice, nothing left behind."""
+
+import sqlite3
+import tempfile
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from moto.server import ThreadedMotoServer
+from qdrant_client import QdrantClient
+from s3fs import S3FileSystem
+
+from tests.forked import Forked
+from tests.ingest import samples
+
+pytestmark = [pytest.mark.services]
+
+WITHIN_SECONDS = 250.0
+Points = dict[str, tuple[object, ...]]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Documents in three formats, two versions of one of them, one that cannot be read and one without text."""
+    folder = tmp_path_factory.mktemp("documents")
+    for n in range(2):
+        (folder / f"{n}.md").write_text(samples.MARKDOWN.replace("2.35", f"3.{n:02}"), "utf-8")
+    (folder / "long.txt").write_text(
+        "\n\n".join(f"제{n}조 수수료는 {n}원입니다. " + "가나다 " * 60 for n in range(30)), "utf-8"
+    )
+    (folder / "sheet.pdf").write_bytes(samples.pdf())
+    (folder / "locked.pdf").write_bytes(samples.pdf(password="1234"))
+    (folder / "empty.txt").write_bytes(b"")
+    entries = "".join(
+        f"  - {{file: {name}, document_id: {document_id}, readers: [customers]}}\n"
+        for name, document_id in (
+            ("0.md", "notice"), ("1.md", "notice"), ("long.txt", "long"), ("sheet.pdf", "sheet"),
+            ("locked.pdf", "locked"), ("empty.txt", "empty"),
+        )
+    )  # fmt: skip
+    (folder / "documents.yaml").write_text("documents:\n" + entries, "utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def bucket(folder: Path) -> Iterator[tuple[str, dict[str, str]]]:
+    """The same folder in an S3-compatible store, and the variables that name it."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    there = {
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }
+    s3 = S3FileSystem(endpoint_url=there["AWS_ENDPOINT_URL"], key="key", secret="secret", skip_instance_cache=True)
+    s3.mkdir("bank")
+    for file in folder.iterdir():
+        s3.put_file(str(file), f"bank/notices/{file.name}")
+    try:
+        yield "s3://bank/notices", there
+    finally:
+        server.stop()
+
+
+def run(weights: Path, data: Path, *arguments: str, **more: str) -> tuple[int, str]:
+    """Run `ingest` to its end; return its exit status and what it said."""
+    environment = {"PATH": "/usr/bin:/bin", "WEIGHTS_DIR": str(weights), "DATA_DIR": str(data), "COLUMNS": "200"} | more
+    with tempfile.TemporaryDirectory() as here:
+        log = Path(here) / "log"
+        status = Forked("ingest.__main__", arguments, environment, log).wait(WITHIN_SECONDS)
+        return status, log.read_text("utf-8")
+
+
+def points(data: Path) -> Points:
+    """Everything in the index, without when it may be read: that is the clock's."""
+    with closing(QdrantClient(path=str(data / "qdrant"))) as index:
+        found, _ = index.scroll("kb", limit=10_000, with_vectors=True)
+    held: Points = {}
+    for point in found:
+        vectors = point.vector
+        assert isinstance(vectors, dict)
+        payload = {name: value for name, value in (point.payload or {}).items() if not name.startswith("visible_")}
+        # Texts that are embedded together shape each other's last digits.
+        dense = [pytest.approx(float(str(value)), abs=5e-3) for value in vectors["dense"]]
+        held[str(point.id)] = (payload, vectors["terms"], dense)
+    return held
+
+
+def processes_of_ray() -> set[str]:
+    """Return the processes of any Ray on this machine."""
+    running = set()
+    for entry in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            command = entry.read_bytes()
+        except OSError:  # it has just ended
+            continue
+        if b"raylet" in command or b"gcs_server" in command or command.startswith(b"ray::"):
+            running.add(entry.parent.name)
+    return running
+
+
+@pytest.mark.timeout(600)  # Ray's processes import torch, each anew
+def test_a_batch_makes_the_same_points_as_a_load_and_a_second_run_skips_what_is_done(
+    weights: Path, folder: Path, tmp_path: Path, bucket: tuple[str, dict[str, str]]
+) -> None:
+    plain, spread, before = tmp_path / "plain", tmp_path / "spread", processes_of_ray()
+    people = ("--uploaded-by", "kim", "--approved-by", "lee")
+    place, there = bucket
+    assert run(weights, plain, "load", str(folder), *people)[0] == 1
+    status, said = run(weights, spread, "batch", place, *people, "--object-store-mib", "80", **there)
+    assert status == 1, said
+    assert "locked.pdf: encrypted" in said
+    assert "empty.txt: empty_text" in said
+    assert "active" in said
+    assert "expired" in said
+    assert points(spread) == points(plain)
+    assert len(points(plain)) > 30
+    with sqlite3.connect(spread / "bank.db") as database:
+        left = database.execute("SELECT count(*) FROM ingest_jobs WHERE state NOT IN ('done', 'failed')").fetchone()
+    assert left == (0,)
+    status, said = run(weights, spread, "load", str(folder), *people)
+    assert said.count("was there") == 4, said
+    assert processes_of_ray() <= before, "a process of Ray is left"
+
+
+def test_help_teaches(weights: Path, tmp_path: Path) -> None:
+    status, said = run(weights, tmp_path, "batch", "--help")
+    assert status == 0
+    for told in ("s3://", "--approved-by", "--address", "skipped", "BLOB_URL", "requirements/batch.lock"):
+        assert told in said
+
+
+def test_the_approver_is_never_the_uploader(weights: Path, tmp_path: Path) -> None:
+    status, said = run(weights, tmp_path, "batch", "x", "--uploaded-by", "kim", "--approved-by", "Kim")
+    assert (status, "somebody else" in said) == (2, True)
+
+
+def test_a_place_that_is_not_there_is_one_sentence(weights: Path, tmp_path: Path) -> None:
+    status, said = run(weights, tmp_path / "data", "batch", str(tmp_path / "nowhere"))
+    assert status == 2
+    assert "there is no such file or folder" in said
