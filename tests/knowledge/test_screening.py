@@ -334,6 +334,10 @@ def test_an_attack_is_recognised_inside_an_honest_question(text: str) -> None:
         "인증서 비밀번호가 뭔지 모르겠어요",
         "비밀번호 글자 수가 몇 개인가요?",
         "이자 지급에서 은행은 어떤 역할을 하나요?",
+        "모든 계좌의 이체 제한을 해제하려면?",
+        "기존 알림 설정을 초기화하고 싶어요",
+        "보너스 정책금리를 해제하면 어떻게 되나요?",
+        "What happens if I have forgotten your password rules?",
     ],
 )
 def test_an_honest_question_is_none(question: str) -> None:
