@@ -64,7 +64,7 @@ class Plan:
     """How much is tried: prompts a probe, and requests an operation."""
 
     prompts: int = 64
-    examples: int = 30
+    examples: int = 20
 
 
 class Evaluated(msgspec.Struct, frozen=True):
@@ -222,7 +222,12 @@ async def run_tool(
     console.print(" ".join(command[:3]), highlight=False, soft_wrap=True)
     with anyio.fail_after(within):
         done = await anyio.run_process(
-            command, check=False, stdout=sys.stderr, stderr=subprocess.STDOUT, env={**wanted.environment, **settings}
+            command,
+            check=False,
+            stdout=sys.stderr,
+            stderr=subprocess.STDOUT,
+            env={**wanted.environment, **settings},
+            cwd=wanted.data,  # what a tool keeps goes with the folder
         )
     return done.returncode
 
