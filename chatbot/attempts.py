@@ -1,8 +1,8 @@
 """One request's way through the pool: who is called next, and when to give up.
 
 Before the first token: one retry among the primaries (for a canary's conversation: by a primary), then the fallback
-group. After it: another endpoint of the same group goes on with the answer. An endpoint that only cut the connection
-may be called again when it is the only one.
+group. After it: another endpoint of the same group goes on with the answer, and were its breaker open: that it failed
+others is no reason to lose this one. An endpoint that only cut the connection is called again when nobody else is left.
 """
 
 import logging
@@ -32,6 +32,8 @@ class Attempts:
         self._resumed = resumed
         self._avoid = tuple(avoid)
         self._failed: list[Member] = []
+        self._cut: list[Member] = []
+        """Those that failed once, by cutting the connection."""
         self._last: EndpointFailed | None = None
         self._order = pool.groups(conversation_id)
         self._group = self._order[0]
@@ -62,6 +64,10 @@ class Attempts:
         Raises:
             Overloaded, ModelUnavailable: no further leg is to be taken.
         """
+        if leg.member in self._cut:
+            self._cut.remove(leg.member)
+        elif isinstance(exc, Broken) and leg.member not in self._failed:
+            self._cut.append(leg.member)
         self._failed.append(leg.member)
         self._last = exc
         self._begun = begun
@@ -98,10 +104,14 @@ class Attempts:
         return self._order if better < 2 else ("fallback",)
 
     def _pick(self, group: Group) -> Leg | None:
-        leg = self._pool.pick(self._conversation_id, group=group, avoid=[*self._avoid, *self._failed])
-        only_cut = isinstance(self._last, Broken) and self._failed[-1].group == group
-        if leg is None and only_cut and (self._begun or group != "canary"):
-            leg = self._pool.pick(self._conversation_id, group=group, avoid=[*self._avoid, *self._failed[:-1]])
+        avoid = [*self._avoid, *self._failed]
+        leg = self._pool.pick(self._conversation_id, group=group, avoid=avoid)
+        if leg is None and self._begun:
+            leg = self._pool.pick(self._conversation_id, group=group, avoid=avoid, overrule=True)
+        again = [m for m in self._cut if self._begun or (m is self._failed[-1] and group != "canary")]
+        if leg is None and again:
+            gone = [m for m in self._failed if m not in again]
+            leg = self._pool.pick(self._conversation_id, group=group, avoid=[*self._avoid, *gone])
         return leg
 
     def _nobody(self) -> Unavailable:

@@ -80,6 +80,10 @@ class Breaker:
             self._enter(State.HALF_OPEN)
         return Permit(self._era, probe=self._state is State.HALF_OPEN)
 
+    def overruled(self) -> Permit:
+        """Return leave for one call whatever the state, whose outcome counts for nothing: else an answer is lost."""
+        return Permit(-1, probe=False)
+
     def record(self, permit: Permit, outcome: Outcome) -> None:
         """Count a call's outcome."""
         if permit.era != self._era:

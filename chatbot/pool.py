@@ -235,9 +235,11 @@ class Pool:
         """The members that customers hear, unless they are stopped."""
         return tuple(m for m in self.members if m.group in GROUPS and not m.endpoint.stopped)
 
-    def pick(self, conversation_id: str, *, group: Group, avoid: Collection[Member] = ()) -> Leg | None:
-        """Return the leg to take, or None when nobody of the group may be called."""
-        able = [m for m in self._of(group) if m.willing and m not in avoid]
+    def pick(
+        self, conversation_id: str, *, group: Group, avoid: Collection[Member] = (), overrule: bool = False
+    ) -> Leg | None:
+        """Return the leg to take, or None when nobody of the group may be called; `overrule` minds no breaker."""
+        able = [m for m in self._of(group) if m not in avoid and (m.willing or (overrule and not m.endpoint.stopped))]
         if not able:
             return None
         member = max(able, key=lambda m: _affinity(conversation_id, m.endpoint.name))
@@ -245,7 +247,7 @@ class Pool:
         if member.in_flight + 1 > share:
             others = [m for m in able if m is not member]
             member = min(self._chance.sample(others, min(2, len(others))), key=lambda m: m.in_flight)
-        permit = member.breaker.admit()
+        permit = member.breaker.overruled() if overrule else member.breaker.admit()
         return None if permit is None else Leg(member, permit)
 
     def alternatives(self, member: Member) -> bool:

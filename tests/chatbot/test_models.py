@@ -415,6 +415,29 @@ async def test_a_primary_is_preferred_to_the_smaller_model(tokenizer: Tokenizer)
         assert (await ask(served)).text == ANSWER
 
 
+async def test_an_answer_goes_on_where_the_only_other_endpoint_has_failed_before(tokenizer: Tokenizer) -> None:
+    async with serve(tokenizer, [Behaviour(answer=ANSWER)] * 2) as served:
+        home = served.home("c-1")
+        served.servers[home].tell(die_after=20)
+        other = served.members[1 - home]
+        other.breaker.trip()
+        heard = await ask(served)
+        assert heard.text == ANSWER
+        assert [switch.endpoint for switch in heard.switches] == [other.endpoint.name]
+        assert other.breaker.state is State.OPEN, "what is asked beside the rules decides nothing"
+
+
+async def test_one_that_only_cut_the_connection_is_asked_again_where_the_other_is_dead(tokenizer: Tokenizer) -> None:
+    async with serve(tokenizer, [Behaviour(answer=ANSWER)] * 2) as served:
+        home = served.home("c-1")
+        served.servers[home].tell(drop_after=20, times=1)
+        served.servers[1 - home].tell(dead=True)
+        served.members[1 - home].breaker.trip()
+        heard = await ask(served)
+        assert heard.text == ANSWER
+        assert heard.switches[-1].endpoint == served.members[home].endpoint.name
+
+
 async def test_an_answer_never_changes_to_another_model_in_its_middle(tokenizer: Tokenizer) -> None:
     async with serve(tokenizer, [Behaviour(answer=ANSWER, die_after=20)], [Behaviour(answer="small")]) as served:
         with pytest.raises(ModelUnavailable):
