@@ -56,6 +56,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> Iterato
         "ANSWERS__ORPHANED_AFTER": str(GRACE),
         "ANSWERS__SWEEP_EVERY": "1",
         "DRAIN_SECONDS": "0.5",
+        "ADMISSION__SLOTS": "64",  # one replica takes all the streams while the other restarts
     }
     with clustered(tmp_path_factory.mktemp("cluster"), f"{redis_url.removesuffix('/0')}/6", **settings) as running:
         yield running
@@ -256,7 +257,7 @@ async def test_customers_who_leave_cost_nothing_for_long(talking: Cluster, times
 
 async def test_a_rolling_restart_loses_no_stream(talking: Cluster, whole: Meaning, times: int) -> None:
     """Every stream is shorter than the restarts, longer than the drain's grace, and goes on."""
-    await talking.tell(answer=ANSWER, token_seconds=0.03, probe=0.99)
+    await talking.tell(answer=ANSWER, token_seconds=0.06, probe=0.99)  # 50 of them leave a core some room
     streams, restarted = max(6, times // 4), asyncio.Event()
     finished: list[list[SentEvent]] = []
 
