@@ -2,12 +2,15 @@
 
 What it says goes through the checks of the customer's own answer, and only their verdict is kept, so that its share of
 grounded answers can be read beside that of the model in service.  It waits behind everybody else inside vLLM, and a
-process asks it little at a time: what comes while it is busy is not asked.
+process asks it little at a time: what comes while it is busy is not asked.  An emergency stop, or a withdrawal of what
+the answer stands on, ends it as it would the customer's.
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Literal
 
+import anyio
 import structlog
 from anyio.abc import TaskGroup
 
@@ -36,20 +39,31 @@ class Shadow:
         self._asked = 0
 
     def follow(
-        self, prompt: Rendered, checks: CitationStream, *, sampling: Sampling, conversation_id: str, cache_salt: str
+        self,
+        prompt: Rendered,
+        checks: CitationStream,
+        *,
+        sampling: Sampling,
+        conversation_id: str,
+        cache_salt: str,
+        within: Callable[[], AbstractContextManager[anyio.CancelScope]],
     ) -> None:
-        """Ask the shadow the same, beside everything else, if the conversation is of its share; `checks` are fresh."""
+        """Ask the shadow the same, beside everything else, if the conversation is of its share.
+
+        `checks` are fresh; what `within` opens is cancelled when the bank takes back what the answer stands on.
+        """
         if self._asked >= _AT_ONCE or not self._models.pool.chosen(conversation_id, "shadow"):
             return
         self._asked += 1
 
         async def ask() -> None:
             try:
-                said = await self._models.on_trial(
-                    prompt, sampling=sampling, conversation_id=conversation_id, cache_salt=cache_salt
-                )
-                if said is not None:
-                    self._hook(_verdict(said, checks))
+                with within():
+                    said = await self._models.on_trial(
+                        prompt, sampling=sampling, conversation_id=conversation_id, cache_salt=cache_salt
+                    )
+                    if said is not None:
+                        self._hook(_verdict(said, checks))
             except (EndpointFailed, TooLarge) as exc:
                 log.warning("shadow_failed", error=type(exc).__name__)
                 self._hook("failed")

@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import aclosing, contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from uuid import uuid4
 
 import anyio
@@ -340,13 +341,15 @@ async def stream_answer(turn: Turn, running: Running, draft: Draft, place: Place
                 break
     show(checks.close(), running, draft)
     conclude(checks, turn, running, draft, services)
-    services.shadow.follow(
-        turn.prompt.answer,
-        checks_of(turn, services),
-        sampling=turn.sampling,
-        conversation_id=turn.conversation.id,
-        cache_salt=services.cache_salt(turn.who.tenant),
-    )
+    if not revoked(turn, services):
+        services.shadow.follow(
+            turn.prompt.answer,
+            checks_of(turn, services),
+            sampling=turn.sampling,
+            conversation_id=turn.conversation.id,
+            cache_salt=services.cache_salt(turn.who.tenant),
+            within=partial(until_revoked, turn, services),
+        )
 
 
 def checks_of(turn: Turn, services: Services) -> CitationStream:

@@ -4,7 +4,6 @@ from collections import Counter
 
 import anyio
 import pytest
-from anyio.abc import TaskGroup
 
 from chatbot.breaker import State
 from chatbot.citations import CitationStream, Grounding
@@ -26,17 +25,21 @@ SAYS = passage(
     "정기예금을 중도해지하면 약정금리 대신 중도해지금리가 적용됩니다. 중도해지금리는 연 1.20%입니다.",
 )
 HOLDS = "정기예금을 중도해지하면 중도해지금리가 적용됩니다."
+SLOW = Behaviour(answer=HOLDS, token_seconds=5)
 WRONG = "중도해지금리는 연 3.70%입니다."
 
 
-def follow(shadow: Shadow, served: Served, conversation_id: str = "c-1") -> None:
-    """Ask the shadow what `ask` has asked."""
+def follow(
+    shadow: Shadow, served: Served, conversation_id: str = "c-1", *, scope: anyio.CancelScope | None = None
+) -> None:
+    """Ask the shadow what `ask` has asked; `scope` is what the bank cancels."""
     shadow.follow(
         Rendered(prompt(served.models.tokenizer), CHAT),
         CitationStream([SAYS], grounding=Grounding.STRICT, language="ko", allowed_numbers_from="", contact="1599-0000"),
         sampling=Sampling(max_tokens=100),
         conversation_id=conversation_id,
         cache_salt="hanbit",
+        within=lambda: scope or anyio.CancelScope(),
     )
 
 
@@ -90,18 +93,31 @@ async def test_it_makes_no_replica_ready(tokenizer: Tokenizer) -> None:
 
 
 async def test_it_is_left_when_the_process_ends(tokenizer: Tokenizer) -> None:
-    slow = Behaviour(answer=HOLDS, token_seconds=5)
-    async with serve(tokenizer, [Behaviour()], shadows=[slow], share=ALL) as served:
+    async with serve(tokenizer, [Behaviour()], shadows=[SLOW], share=ALL) as served:
         async with anyio.create_task_group() as tasks:
-            await _asked_and_left(served, tasks)
-        with anyio.fail_after(5):
-            await served.servers[1].until(lambda stats: stats.running == 0)
+            follow(Shadow(served.models, tasks, hook=lambda _: None), served)
+            await _running(served, 1)
+            tasks.cancel_scope.cancel()
+        await _running(served, 0)
     assert [call.outcome for call in served.calls] == ["left"]
 
 
-async def _asked_and_left(served: Served, tasks: TaskGroup) -> None:
-    shadow = Shadow(served.models, tasks, hook=lambda _: None)
-    follow(shadow, served)
+async def test_what_would_end_the_customers_answer_ends_it_and_frees_its_place(tokenizer: Tokenizer) -> None:
+    heard: Counter[Verdict] = Counter()
+    shadowed = serve(tokenizer, [Behaviour()], shadows=[SLOW], share=ALL)
+    async with shadowed as served, anyio.create_task_group() as tasks:
+        shadow, scope = Shadow(served.models, tasks, hook=lambda said: heard.update([said])), anyio.CancelScope()
+        follow(shadow, served, scope=scope)
+        await _running(served, 1)
+        scope.cancel()
+        await _running(served, 0)
+        served.servers[1].tell(token_seconds=0.0)
+        follow(shadow, served)
+        follow(shadow, served)
+    assert heard == {"grounded": 2}
+
+
+async def _running(served: Served, calls: int) -> None:
+    """Wait until the shadow is at so many calls."""
     with anyio.fail_after(5):
-        await served.servers[1].until(lambda stats: stats.running == 1)
-    tasks.cancel_scope.cancel()
+        await served.servers[1].until(lambda stats: stats.running == calls)
