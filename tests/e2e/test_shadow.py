@@ -1,0 +1,84 @@
+"""A model on trial: asked what the customer asked, seen by the counters alone, ended with everything else."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from uuid import uuid4
+
+import httpx2
+import pytest
+
+from tests.e2e.conftest import Product, SentEvent, scripted_model, served, until
+
+pytestmark = [pytest.mark.anyio, pytest.mark.e2e]
+
+QUESTION = "How much does an overseas transfer up to USD 5,000 cost?"
+
+
+@pytest.fixture(scope="module")
+def tried(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> Iterator[tuple[Product, Product]]:
+    """A product, and the same as seen from its shadow's side."""
+    folder = tmp_path_factory.mktemp("tried")
+    (folder / "trial").mkdir()
+    with scripted_model(folder) as main, scripted_model(folder / "trial") as trial:
+        shared = {"tokenizer": main["LLM_TOKENIZER"], "profile": "scripted"}
+        groups = [
+            {"name": "main", "urls": main["LLM_URLS"], **shared},
+            {"name": "trial", "group": "shadow", "weight": 0.999_999, "urls": trial["LLM_URLS"], **shared},
+        ]
+        file = folder / "models.yaml"
+        file.write_text(json.dumps(groups), encoding="utf-8")  # JSON is YAML
+        with served(folder, redis_url, {"MODELS_FILE": str(file), "LLM_URLS": ""}) as product:
+            yield replace(product, model_url=main["LLM_URLS"]), replace(product, model_url=trial["LLM_URLS"])
+
+
+def without_names(events: list[SentEvent]) -> list[tuple[str, bytes]]:
+    """Return what a customer got, but for the ids that are new with every answer."""
+    return [(event.name, event.data) for event in events if event.name in {"token", "citation", "notice"}]
+
+
+def charged(events: list[SentEvent]) -> tuple[int, int]:
+    usage = events[-1].field("usage")
+    assert isinstance(usage, dict)
+    return usage["prompt_tokens"], usage["answer_tokens"]
+
+
+async def verdicts(product: Product) -> dict[str, int]:
+    async with httpx2.AsyncClient() as http:
+        lines = (await http.get(f"{product.url}/metrics")).text.splitlines()
+    told = [line for line in lines if line.startswith("chatbot_shadow_answers_total{")]
+    return {line.split('"')[1]: int(float(line.split()[-1])) for line in told}
+
+
+async def test_the_customer_sees_and_pays_nothing_of_it(tried: tuple[Product, Product]) -> None:
+    product, trial = tried
+    await trial.tell(fail_status=500)
+    async with product.client(uuid4().hex) as http:
+        alone = await product.ask(http, QUESTION)
+        await until(lambda: _judged(product, failed=1))
+        await trial.restore()
+        beside = await product.ask(http, QUESTION)
+        await until(lambda: _judged(product, failed=1, grounded=1))
+    assert without_names(alone) == without_names(beside)
+    assert charged(alone) == charged(beside)
+
+
+async def test_an_emergency_stop_ends_it_too(tried: tuple[Product, Product]) -> None:
+    product, trial = tried
+    await trial.tell(token_seconds=5)
+    async with product.client(uuid4().hex) as http:
+        await product.ask(http, QUESTION)
+    await until(trial.running)
+    admin = {"authorization": f"Bearer {product.token('park', roles=frozenset({'admin'}))}"}
+    async with httpx2.AsyncClient(base_url=product.url, headers=admin, timeout=10) as http:
+        (await http.post("/v1/admin/stop", json={"reason": "a test"})).raise_for_status()
+        await until(lambda: _idle(trial), 3)
+        (await http.post("/v1/admin/resume", json={"reason": "it is over"})).raise_for_status()
+
+
+async def _judged(product: Product, **wanted: int) -> bool:
+    return await verdicts(product) == wanted
+
+
+async def _idle(product: Product) -> bool:
+    return await product.running() == 0
