@@ -37,7 +37,7 @@ fix: ## Format, and fix what lint can fix
 faults: setup ## Inject every fault that can be survived, N times each (N=50)
 	@scripts/test_parts
 	@.venv/bin/llm-server fetch e5-small
-	@$(PY) -m pytest -q -m faults --faults $(N) tests
+	@$(PY) -m pytest -q -m faults --faults $(N) --patience 1 tests
 
 evals: setup ## Score retrieval and answers on the golden set with the cpu profile; fails below the gates
 	@.venv/bin/llm-server fetch e5-small cpu

@@ -17,6 +17,9 @@ from knowledge.identity import AuthSettings
 from knowledge.index import IndexSettings
 from telemetry.setup import TraceSettings
 
+READ_SECONDS = 10.0
+"""Deadline of a read of the index: no customer waits for it, and a busy disk is no reason to fail a document."""
+
 
 class Settings(BaseSettings):
     """Everything an operator may decide; the API also needs REDIS_URL, AUTH__ISSUER and AUTH__JWKS_URL
@@ -71,8 +74,8 @@ class Settings(BaseSettings):
     def index(self) -> IndexSettings:
         """The passage index: embedded in the data folder unless QDRANT_URL is set."""
         if self.qdrant_url is not None:
-            return IndexSettings(url=self.qdrant_url, api_key=self.qdrant_api_key)
-        return IndexSettings(path=self.data_dir / "qdrant")
+            return IndexSettings(url=self.qdrant_url, api_key=self.qdrant_api_key, read_timeout=READ_SECONDS)
+        return IndexSettings(path=self.data_dir / "qdrant", read_timeout=READ_SECONDS)
 
     @property
     def embedder_folder(self) -> Path:

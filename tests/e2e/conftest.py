@@ -20,6 +20,7 @@ from knowledge.identity import Principal
 from llm_server.scripted import write_tokenizer
 from tests.conftest import free_port
 from tests.forked import Forked, run_to_the_end
+from tests.patience import patient
 
 DOCUMENTS = Path(__file__).parent / "documents"
 TENANT = "hanbit"
@@ -100,8 +101,8 @@ class Product:
 
 
 async def until(condition: Callable[[], object], seconds: float = 5.0) -> None:
-    """Wait until an (awaitable) condition holds."""
-    deadline = time.monotonic() + seconds
+    """Wait until an (awaitable) condition holds, as it should within `seconds`."""
+    deadline = time.monotonic() + patient(seconds)
     while True:
         holds = condition()
         if asyncio.iscoroutine(holds):

@@ -23,6 +23,7 @@ from tests.conftest import free_port
 from tests.e2e.cluster import PATHS, Cluster, Server, clustered
 from tests.e2e.conftest import SentEvent, text_of, until
 from tests.forked import Forked
+from tests.patience import patient
 
 pytestmark = [
     pytest.mark.anyio,
@@ -107,7 +108,7 @@ async def test_running_streams_new_questions_and_earlier_answers_end_within_five
         async with bank.approver() as http:
             reply = await http.post(f"/v1/documents/{document_id}/versions/1/expire", json={"reason": "wrong rate"})
         assert (reply.status_code, reply.json()["state"]) == (200, "expired")
-    assert time.monotonic() - began <= REVOKED_SECONDS, "the last stream ended later"
+    assert time.monotonic() - began <= patient(REVOKED_SECONDS), "the last stream ended later"
     for events in streams:
         assert events[-1].field("finish_reason") == "handoff"
         assert text_of(events).count(SENTENCE.strip()) < 12
@@ -116,7 +117,7 @@ async def test_running_streams_new_questions_and_earlier_answers_end_within_five
     again = await bank.ask(replicas[0], DEPOSIT)
     assert text_of(earlier) not in text_of(again)
     assert document_id not in sources(again)
-    assert time.monotonic() - began <= 2 * REVOKED_SECONDS
+    assert time.monotonic() - began <= patient(2 * REVOKED_SECONDS)
     await cluster.restore()
 
 
@@ -135,7 +136,7 @@ async def test_a_deleted_document_answers_no_more_within_five_seconds(bank: Bank
         return not await bank.answered_from(document_id, TRANSFER)
 
     await until(ended, REVOKED_SECONDS)
-    assert time.monotonic() - began <= REVOKED_SECONDS
+    assert time.monotonic() - began <= patient(REVOKED_SECONDS)
     await bank.cluster.restore()
 
 
