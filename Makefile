@@ -3,6 +3,8 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 PY := .venv/bin/python
 N ?= 50
+# Test files side by side; `make test WORKERS=0 PYTEST_ARGS=tests/x.py` runs one as it would be debugged.
+WORKERS ?= 2
 PYTEST_ARGS ?=
 
 .PHONY: help setup run test check fix faults evals gates bench charts lock samples clean
@@ -18,7 +20,7 @@ run: setup ## Start everything, load the sample documents, ask one question in e
 test: setup ## Run every test that this machine can run (CI=true: a skipped test fails)
 	@scripts/test_parts
 	@.venv/bin/llm-server fetch e5-small cpu-small
-	@$(PY) -m pytest $(PYTEST_ARGS)
+	@$(PY) -m pytest -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 check: ## Format, lint, types, import contracts, house rules
 	@scripts/setup --no-llm

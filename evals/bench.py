@@ -371,7 +371,7 @@ def measured(name: str, profile: str, work: Work, environment: Mapping[str, str]
         )
         findings: list[Finding] = []
         try:
-            findings = anyio.run(work, wanted, settings, Console(stderr=True))
+            findings = anyio.run(work, wanted, settings, Console(stderr=True), backend_options={"use_uvloop": True})
         except* ProductNotStarted as stopped:
             Console(stderr=True).print(f"{name}: {stopped.exceptions[0]}", highlight=False, soft_wrap=True)
     if not findings:

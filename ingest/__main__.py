@@ -1,6 +1,5 @@
 """The `ingest` command: load documents, serve the staff API, show the catalogue, rebuild or renew the index."""
 
-import asyncio
 import getpass
 import os
 import signal
@@ -17,6 +16,7 @@ from zoneinfo import ZoneInfo
 import anyio
 import typer
 import uvicorn
+import uvloop
 from pydantic import ValidationError
 from rich.console import Console
 
@@ -68,7 +68,7 @@ def settings_or_exit() -> Settings:
 def run_or_exit(work: Coroutine[object, object, T]) -> T:
     """Run the work; what stands in its way becomes one sentence and exit code 1."""
     try:
-        return asyncio.run(work)
+        return uvloop.run(work)
     except KeyboardInterrupt:
         typer.echo("ingest: interrupted; start the same command again and it goes on where it stopped.", err=True)
         raise typer.Exit(130) from None

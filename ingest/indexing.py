@@ -4,6 +4,8 @@ A fault of the file ends its job at once, with the reason. A fault of ours (inde
 three times, each wait three times as long as the one before; then the job is a dead letter.
 """
 
+import math
+import time
 from collections.abc import Callable
 
 import anyio
@@ -19,6 +21,8 @@ from knowledge.embedding import EmbeddingUnavailable
 from knowledge.index import IndexUnavailable as IndexAway
 
 FIRST_WAIT_SECONDS = 2.0
+REPORT_SECONDS = 0.2
+"""Those who watch a job's row see it move five times a second at most."""
 OURS = (IngestError, IndexAway, EmbeddingUnavailable)
 """What may pass by itself: the job is tried again."""
 
@@ -55,8 +59,14 @@ async def _keep_claim(job: Job, services: Services, work: anyio.CancelScope) -> 
 
 
 async def _attempt(job: Job, services: Services, watch: Watch, write: Write | None) -> Version | None:
+    written = -math.inf
+
     async def report(stage: Stage, done: int, total: int) -> None:
+        nonlocal written
         watch(stage, done, total)
+        if time.monotonic() - written < REPORT_SECONDS:
+            return
+        written = time.monotonic()
         await services.queue.report(job, stage=stage, done=done, total=total, now=services.now())
 
     try:

@@ -29,7 +29,7 @@ class PipelineSettings(BaseModel, frozen=True):
 
     zone: str = "Asia/Seoul"
     batch: PositiveInt = 64
-    at_once: PositiveInt = 4
+    at_once: PositiveInt = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -53,6 +53,8 @@ async def open_services(
     """
     async with AsyncExitStack() as stack:
         tokenizer = await anyio.to_thread.run_sync(open_tokenizer, settings.embedder_folder)
+        parser = await stack.enter_async_context(open_parser(settings.parser))
+        await parser.start()  # it loads its parsers while this process loads its models
         if engine is None:
             engine = open_engine(settings.database)
             stack.push_async_callback(engine.dispose)
@@ -62,7 +64,6 @@ async def open_services(
         authenticator = None
         if settings.auth is not None:
             authenticator = await stack.enter_async_context(open_authenticator(settings.auth))
-        parser = await stack.enter_async_context(open_parser(settings.parser))
         previewer = await stack.enter_async_context(open_parser(settings.parser.of_one_page()))
         delivery = Delivery(settings.redis_url, settings.delivery) if settings.redis_url is not None else None
         catalogue = Catalogue(engine)

@@ -66,6 +66,8 @@ class EmbedderSettings(BaseModel, frozen=True):
     passage_batch: PositiveInt = 8
     # Passages that wait in the worker, whoever brought them: each batch is drawn from them by like length.
     passage_window: PositiveInt = 256
+    # Bytes: what a call costs beside its texts is worth about so much of one.
+    padding: PositiveInt = 96
     queue: PositiveInt = 256
     # Each in a thread with a model of its own, 250 MB: two encode twice as much as one, two threads of one do not.
     workers: PositiveInt = 1
@@ -266,7 +268,8 @@ class _Worker:
     def _alike(self) -> list[_Job]:
         """Take the passage that has waited longest with those of like length: a batch computes its padding too."""
         oldest = self._patient[0]
-        alike = nsmallest(self._settings.passage_batch, self._patient, key=lambda job: abs(job.size - oldest.size))
+        near = [job for job in self._patient if abs(job.size - oldest.size) <= self._settings.padding]
+        alike = nsmallest(self._settings.passage_batch, near, key=lambda job: abs(job.size - oldest.size))
         for job in alike:
             self._patient.remove(job)
         return alike

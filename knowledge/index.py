@@ -50,6 +50,7 @@ __all__ = [
 T = TypeVar("T")
 
 _BEFORE = 0.5
+_PAGE = 256
 _COUNT_EVERY = 5.0
 """Seconds."""
 _LOOK_EVERY = 1.0
@@ -200,6 +201,22 @@ class Index:
         wanted = _of_version(tenant, document_id, version)
         collection = await self._present()
         return (await self._read(lambda client: client.count(collection, wanted, exact=True))).count
+
+    async def holds(self, passage: Passage) -> bool:
+        """Return whether there is a point of this passage, whatever it says."""
+        collection = await self._present()
+        return bool(await self._read(_texts(collection, [passage.point_id])))
+
+    async def unlike(self, passages: Sequence[Passage]) -> int:
+        """Return how many of these passages the index does not give back, or not with the text that they have."""
+        collection = await self._present()
+        texts = {passage.point_id: passage.text for passage in passages}
+        ids = list(texts)
+        for start in range(0, len(ids), _PAGE):
+            for record in await self._read(_texts(collection, ids[start : start + _PAGE])):
+                if record.payload is not None and record.payload.get("text") == texts[str(record.id)]:
+                    del texts[str(record.id)]
+        return len(texts)
 
     async def embed(self, passages: Sequence[Passage]) -> list[list[float]]:
         """Return the dense vectors that `upsert` takes: the slow step, for a pipeline that times it by itself."""
@@ -399,7 +416,11 @@ def _leaning(question: Sequence[float], before: Sequence[float] | None = None) -
 
 
 def _page(collection: str, wanted: models.Filter, offset: Any) -> Operation[tuple[list[models.Record], Any]]:
-    return lambda client: client.scroll(collection, scroll_filter=wanted, limit=256, offset=offset)
+    return lambda client: client.scroll(collection, scroll_filter=wanted, limit=_PAGE, offset=offset)
+
+
+def _texts(collection: str, ids: Sequence[str]) -> Operation[list[models.Record]]:
+    return lambda client: client.retrieve(collection, ids, with_payload=["text"])
 
 
 def _upsert(collection: str, points: list[models.PointStruct]) -> Operation[models.UpdateResult]:

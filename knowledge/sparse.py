@@ -14,7 +14,7 @@ from hashlib import blake2b
 from threading import Lock
 from unicodedata import normalize
 
-from kiwipiepy import Kiwi
+from kiwipiepy import Kiwi, Token
 from pydantic import BaseModel, PositiveFloat
 from snowballstemmer import stemmer
 
@@ -101,8 +101,7 @@ class Terms:
             words = (found.group() for found in _WORD.finditer(plain))
             named = [self._word(word) for word in words if len(word) > 2 and word not in _STOPWORDS and word.isalpha()]
             if _HANGUL.search(plain):
-                tokens = self._kiwi.tokenize(plain)
-                named += [token.form for token in tokens if token.tag in _NAMES and len(token.form) > 1]
+                named += [token.form for token in self._tokens(plain) if token.tag in _NAMES and len(token.form) > 1]
         return [word for word in dict.fromkeys(named) if word not in self._generic]
 
     def passage(self, text: str) -> SparseTerms:
@@ -122,8 +121,13 @@ class Terms:
             return word.replace(",", "")
         return str(self._stem(word))
 
+    def _tokens(self, text: str) -> list[Token]:
+        # A list of one: Kiwi's own thread does it meanwhile, and other threads run; a bare string holds the GIL.
+        tokens: list[Token] = next(iter(self._kiwi.tokenize([text])))
+        return tokens
+
     def _morphemes(self, text: str) -> Iterator[str]:
-        for token in self._kiwi.tokenize(text):
+        for token in self._tokens(text):
             if token.tag.partition("-")[0] in _TOPICAL and _HANGUL.search(token.form):
                 yield token.form
 
