@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from chatbot.drift import Looked
 from chatbot.errors import IndexUnavailable
+from chatbot.reranking import Reranker
 from knowledge import index
 from knowledge.access import Access
 from knowledge.coverage import Coverage
@@ -51,8 +52,10 @@ class Retrieval:
         glossary: Glossary,
         *,
         own_names: Collection[str] = (),
+        reranker: Reranker | None = None,
         on_looked: Callable[[Looked], None] | None = None,
     ) -> None:
+        self._reranker = reranker
         self._index = passages
         self._glossary = glossary
         self._coverage = Coverage(passages.terms, glossary, own_names)
@@ -68,18 +71,21 @@ class Retrieval:
         before = earlier[-1] if earlier and leans(question) else ""
         others = self._glossary.others(f"{before} {question}")
         vectors: list[Sequence[float]] = []
+        wanted = self._settings.passages
         with tracer.start_as_current_span("retrieve") as span:
             try:
                 hits = await self._index.search(
                     question,
                     access=access,
-                    limit=self._settings.passages,
+                    limit=wanted if self._reranker is None else max(wanted, self._reranker.candidates),
                     before=before,
                     others=others,
                     seen=vectors.append,
                 )
             except index.IndexUnavailable as exc:
                 raise IndexUnavailable from exc
+            if self._reranker is not None:
+                hits = (await self._reranker.order(f"{before} {question}".strip(), hits))[:wanted]
             span.set_attribute("retrieval.hits", len(hits))
         if self._on_looked is not None:
             self._on_looked(looked(question, vectors[0], hits))

@@ -21,6 +21,7 @@ from chatbot.ledger import LedgerSettings
 from chatbot.plans import PlansRefused, read_plans
 from chatbot.pool import ModelSettings, ProfileName
 from chatbot.redis_breaker import RedisSettings
+from chatbot.reranking import RerankerSettings
 from chatbot.retrieval import RetrievalSettings
 from chatbot.services import TurnSettings
 from knowledge.embedding import EmbedderSettings
@@ -73,6 +74,7 @@ class Settings(BaseSettings):
     ledger: LedgerSettings = LedgerSettings()
     redis: RedisSettings = RedisSettings()
     retrieval: RetrievalSettings = RetrievalSettings()
+    reranker: RerankerSettings = RerankerSettings()
     traces: TraceSettings = TraceSettings()
     passage_tokens: int = Field(1000, ge=200, description="prompt tokens that passages may take")
 

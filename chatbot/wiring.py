@@ -34,6 +34,7 @@ from chatbot.prompt import PromptBuilder, load_templates
 from chatbot.ratings import Ratings
 from chatbot.redis_breaker import RedisBreaker, open_cluster, open_redis
 from chatbot.redis_line import open_line
+from chatbot.reranking import open_reranker
 from chatbot.retrieval import Retrieval
 from chatbot.services import Services
 from chatbot.settings import Settings
@@ -88,6 +89,7 @@ async def open_services(
         ledger = await stack.enter_async_context(open_ledger(settings, redis, breaker, plans))
         answer_log = AnswerLog(redis, breaker, settings.answer_log, line=line, readers=readers)
         banks = bank_names(settings)
+        reranker = await stack.enter_async_context(open_reranker(settings.reranker))
         drift = await watch_drift(settings, index.embedder, metrics)
         services = Services(
             settings=settings.turn,
@@ -115,6 +117,7 @@ async def open_services(
                 settings.retrieval,
                 load_glossary(),
                 own_names=tuple(banks.values()),
+                reranker=reranker,
                 on_looked=drift.looked,
             ),
             shadow=Shadow(models, tasks, hook=metrics.shadowed),

@@ -1,0 +1,96 @@
+"""An optional second look at what was found: a cross-encoder reads question and passage together, best first.
+
+Off unless RERANKER__FOLDER names a sentence-transformers cross-encoder. It only sorts: which passages may be read, and
+how sure retrieval is of them, was decided before. When it is late or fails, the order stays as retrieval had it.
+Nogueira and Cho, "Passage Re-ranking with BERT", 2019.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import structlog
+from pydantic import BaseModel, PositiveFloat, PositiveInt
+from sentence_transformers import CrossEncoder
+
+from knowledge.index import indexed_text
+from knowledge.passage import Hit
+
+log = structlog.get_logger(__name__)
+
+
+class RerankerMissing(Exception):
+    """The folder holds no cross-encoder; the message names it."""
+
+
+class RerankerSettings(BaseModel, frozen=True):
+    """Which cross-encoder sorts how many candidates, and how long an answer waits for it at most, in seconds."""
+
+    folder: Path | None = None
+    candidates: PositiveInt = 20
+    timeout: PositiveFloat = 0.5
+    # Questions that wait or are looked at; one more keeps the order that it has.
+    waiting: PositiveInt = 8
+
+
+class Reranker:
+    """Sorts hits in a thread of its own, one question after the other."""
+
+    def __init__(self, model: CrossEncoder, thread: ThreadPoolExecutor, settings: RerankerSettings) -> None:
+        self._model = model
+        self._thread = thread
+        self._settings = settings
+        self._pending: list[Future[list[float]]] = []
+
+    @property
+    def candidates(self) -> int:
+        """How many hits it wants to choose from."""
+        return self._settings.candidates
+
+    async def order(self, question: str, hits: Sequence[Hit]) -> list[Hit]:
+        """Return the hits, what answers the question best first, or in the order that they have where it cannot say."""
+        self._pending = [scoring for scoring in self._pending if not scoring.done()]  # a late one goes on to its end
+        if len(self._pending) >= self._settings.waiting or len(hits) < 2:
+            return list(hits)
+        pairs = [(question, indexed_text(hit.passage)) for hit in hits]
+        scoring = self._thread.submit(self._score, pairs)
+        self._pending.append(scoring)
+        try:
+            async with asyncio.timeout(self._settings.timeout):
+                scores = await asyncio.wrap_future(scoring)
+        except (TimeoutError, RuntimeError, ValueError, IndexError) as exc:
+            log.warning("not_reranked", error=type(exc).__name__)
+            return list(hits)
+        best_first = sorted(range(len(hits)), key=lambda n: -scores[n])
+        return [hits[n] for n in best_first]
+
+    def _score(self, pairs: Sequence[tuple[str, str]]) -> list[float]:
+        scores: list[float] = self._model.predict(list(pairs), show_progress_bar=False).tolist()
+        return scores
+
+
+@asynccontextmanager
+async def open_reranker(settings: RerankerSettings) -> AsyncGenerator[Reranker | None]:
+    """Load the cross-encoder; None where no folder is named.
+
+    Raises:
+        RerankerMissing: the folder holds none.
+    """
+    if settings.folder is None:
+        yield None
+        return
+    folder = settings.folder.expanduser()
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="reranker") as thread:
+        yield Reranker(await asyncio.get_running_loop().run_in_executor(thread, _load, folder), thread, settings)
+
+
+def _load(folder: Path) -> CrossEncoder:
+    try:
+        model: CrossEncoder = CrossEncoder(str(folder), local_files_only=True)
+    except (OSError, ValueError) as exc:
+        raise RerankerMissing(f"RERANKER__FOLDER: no cross-encoder in {folder}: {exc}") from exc
+    if model.num_labels != 1:
+        raise RerankerMissing(f"RERANKER__FOLDER: {folder} gives {model.num_labels} scores a pair, not one")
+    return model
