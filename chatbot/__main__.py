@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,7 @@ from chatbot.drift_watch import ReferenceUnreadable
 from chatbot.errors import ChatError, NotFound
 from chatbot.local_identity import LocalSigner, key_pair
 from chatbot.pool import ModelsMisconfigured
+from chatbot.reranking import RerankerMissing
 from chatbot.schema import SCHEMA
 from chatbot.serving import PortTaken, bind, listening, until_told
 from chatbot.settings import Settings
@@ -30,6 +31,7 @@ from chatbot.tokenizer import TokenizerError
 from chatbot.wiring import open_archive, open_services
 from knowledge import withdrawals
 from knowledge.database import open_engine
+from knowledge.embedding import EmbedderMissing
 from knowledge.identity import ROLES, Principal
 from knowledge.index import EmbedderMismatch, IndexUnavailable
 from knowledge.schema import migrate_database
@@ -38,6 +40,18 @@ from telemetry.logs import configure_logs
 from telemetry.setup import tracing
 
 T = TypeVar("T")
+
+CANNOT_SERVE = (
+    EmbedderMismatch,
+    EmbedderMissing,
+    IndexUnavailable,
+    ModelsMisconfigured,
+    PortTaken,
+    ReferenceUnreadable,
+    RerankerMissing,
+    TokenizerError,
+)
+"""What stands in the way of a start; each says in a sentence what to do."""
 
 app = typer.Typer(no_args_is_help=True, help=__doc__, pretty_exceptions_enable=False)
 audit_app = typer.Typer(no_args_is_help=True, help="Check the audit trail.")
@@ -61,11 +75,23 @@ def serve() -> None:
     """Serve the chat API (settings come from the environment; see the README)."""
     settings = settings_or_exit()
     configure_logs(level=settings.log_level, log_format=settings.log_format)
+    why: list[BaseException] = []
     try:
         asyncio.run(_serve(settings))
-    except (PortTaken, ReferenceUnreadable) as exc:
-        typer.echo(f"chatbot: {exc}", err=True)
-        raise typer.Exit(1) from exc
+    except* CANNOT_SERVE as stopped:
+        why = list(_leaves(stopped))
+    for one in why:
+        typer.echo(f"chatbot: {one}", err=True)
+    if why:
+        raise typer.Exit(1)
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    for one in group.exceptions:
+        if isinstance(one, BaseExceptionGroup):
+            yield from _leaves(one)
+        else:
+            yield one
 
 
 async def _serve(settings: Settings) -> None:
