@@ -122,7 +122,7 @@ async def chunk(version: Version, parsed: Parsed, services: Services, report: Re
 
 async def embed_and_upsert(key: VersionKey, passages: Sequence[Passage], services: Services, report: Report) -> None:
     """Write all points of a version, as a draft; what an interrupted run left is cleared first."""
-    await clear(key, passages, services)
+    await clear(key, services)
     send, receive = anyio.create_memory_object_stream[Embedded](1)
     with _first_failure():
         async with anyio.create_task_group() as group:
@@ -131,9 +131,9 @@ async def embed_and_upsert(key: VersionKey, passages: Sequence[Passage], service
                 await upsert(len(passages), receive, services, report)
 
 
-async def clear(key: VersionKey, passages: Sequence[Passage], services: Services) -> None:
-    """Remove what an interrupted run left of a version: passages are written in order, so it left the first."""
-    if await services.index.holds(passages[0]):
+async def clear(key: VersionKey, services: Services) -> None:
+    """Remove what an interrupted run left of a version."""
+    if await services.index.count(tenant=key.tenant, document_id=key.document_id, version=key.version):
         await services.index.delete(tenant=key.tenant, document_id=key.document_id, version=key.version)
 
 

@@ -202,11 +202,6 @@ class Index:
         collection = await self._present()
         return (await self._read(lambda client: client.count(collection, wanted, exact=True))).count
 
-    async def holds(self, passage: Passage) -> bool:
-        """Return whether there is a point of this passage, whatever it says."""
-        collection = await self._present()
-        return bool(await self._read(_texts(collection, [passage.point_id])))
-
     async def unlike(self, passages: Sequence[Passage]) -> int:
         """Return how many of these passages the index does not give back, or not with the text that they have."""
         collection = await self._present()

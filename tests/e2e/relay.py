@@ -44,7 +44,7 @@ class Wire:
 
 
 async def _pour(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
-    with suppress(ConnectionError):
+    with suppress(OSError):  # either end may be gone, also for the last word (ENOTCONN)
         while piece := await source.read(65536):
             sink.write(piece)
             await sink.drain()
