@@ -45,6 +45,7 @@ from ingest.settings import Settings as StaffSettings
 from ingest.wiring import open_services as open_staff
 from knowledge.database import open_engine
 from knowledge.identity import Principal
+from telemetry.groups import leaves
 from telemetry.logs import configure_logs
 from telemetry.setup import tracing
 
@@ -343,7 +344,7 @@ def main() -> None:
     try:
         status = asyncio.run(run(arguments.profile, data, once=arguments.once))
     except* (CannotRun, PortTaken, ModelsMisconfigured) as stopped:
-        for reason in stopped.exceptions:
+        for reason in leaves(stopped):
             print(f"make run: {reason}", file=sys.stderr)
     except* (KeyboardInterrupt, asyncio.CancelledError):
         status = 130

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
@@ -36,6 +36,7 @@ from knowledge.identity import ROLES, Principal
 from knowledge.index import EmbedderMismatch, IndexUnavailable
 from knowledge.schema import migrate_database
 from knowledge.withdrawals import UNREADABLE, StopChange, known_withdrawals
+from telemetry.groups import leaves
 from telemetry.logs import configure_logs
 from telemetry.setup import tracing
 
@@ -79,19 +80,11 @@ def serve() -> None:
     try:
         asyncio.run(_serve(settings))
     except* CANNOT_SERVE as stopped:
-        why = list(_leaves(stopped))
+        why = list(leaves(stopped))
     for one in why:
         typer.echo(f"chatbot: {one}", err=True)
     if why:
         raise typer.Exit(1)
-
-
-def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
-    for one in group.exceptions:
-        if isinstance(one, BaseExceptionGroup):
-            yield from _leaves(one)
-        else:
-            yield one
 
 
 async def _serve(settings: Settings) -> None:

@@ -39,6 +39,7 @@ from evals.triage import DAY, TriageBroken, TriageSettings, bring, merged, read_
 from ingest.errors import IngestError
 from ingest.settings import Settings
 from ingest.wiring import WeightsMissing
+from telemetry.groups import leaves
 from telemetry.logs import configure_logs
 
 app = typer.Typer(no_args_is_help=True, help=__doc__, pretty_exceptions_enable=False)
@@ -76,7 +77,7 @@ def one_sentence() -> Iterator[None]:
     try:
         yield
     except* SAID as stopped:
-        for exc in stopped.exceptions:
+        for exc in leaves(stopped):
             typer.echo(f"evals: {exc}", err=True)
         raise typer.Exit(2) from stopped
 
@@ -204,12 +205,18 @@ def record_answers(
     profile: ProfileOption = "cpu",
     split: SplitOption = None,
     limit: LimitOption = None,
+    at_once: Annotated[int, typer.Option(min=1, help="So many questions side by side.")] = 4,
     output: Annotated[Path, typer.Option(help="Where the recording goes.")] = GOLDEN / "recorded.jsonl",
 ) -> None:
-    """Ask a model every question as a turn does, and keep what it said for `evals gate`."""
+    """Ask a model every question as a turn does, and keep what it said for `evals gate`.
+
+    Stopped and started again it goes on: until it is whole, what was said is in OUTPUT.part.
+    """
+    part = output.with_name(f"{output.name}.part")
     with one_sentence(), tempfile.TemporaryDirectory(prefix="evals-") as folder:
         what = errand(dataset, limit=limit, answers=False, profile=profile, data=Path(folder), split=split)
-        write_recording(anyio.run(record, what, Console(stderr=True)), output)
+        write_recording(anyio.run(partial(record, part=part, at_once=at_once), what, Console(stderr=True)), output)
+    part.unlink()
 
 
 @app.command()

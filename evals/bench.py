@@ -49,6 +49,7 @@ from ingest.settings import Settings
 from knowledge.access import EVERY_CUSTOMER, Access
 from knowledge.glossary import load_glossary
 from knowledge.index import Index
+from telemetry.groups import leaves
 from telemetry.logs import configure_logs
 
 DATASET = Path(__file__).parent / "datasets" / "hanbit"
@@ -373,7 +374,7 @@ def measured(name: str, profile: str, work: Work, environment: Mapping[str, str]
         try:
             findings = anyio.run(work, wanted, settings, Console(stderr=True), backend_options={"use_uvloop": True})
         except* ProductNotStarted as stopped:
-            Console(stderr=True).print(f"{name}: {stopped.exceptions[0]}", highlight=False, soft_wrap=True)
+            Console(stderr=True).print(f"{name}: {next(leaves(stopped))}", highlight=False, soft_wrap=True)
     if not findings:
         return 2
     return 0 if report(findings, Console(width=None if sys.stdout.isatty() else 100)) else 1

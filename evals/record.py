@@ -1,8 +1,9 @@
 """Records what a model says to the questions of a data set, asked exactly as a turn asks it, for `evals gate`."""
 
 import sys
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
@@ -22,7 +23,7 @@ from chatbot.settings import Settings
 from chatbot.tokenizer import Message
 from evals.corpus import TENANT
 from evals.product import Model, ProductNotStarted, Wanted, child, model
-from evals.recording import Recording, Shown, Spoken, made
+from evals.recording import Part, Recording, Shown, Spoken, made
 from evals.run import Errand, bar, loaded
 from evals.sample import Sample
 from knowledge.access import EVERY_CUSTOMER, Access
@@ -34,17 +35,34 @@ SCRIPTED = "scripted"
 BANKS: dict[Language, str] = {"ko": "한빛은행", "en": "Hanbit Bank"}
 
 
-async def record(errand: Errand, console: Console) -> Recording:
-    """Load the corpus, start the model and ask it every question that a customer of today could ask."""
+async def record(errand: Errand, console: Console, *, part: Path, at_once: int) -> Recording:
+    """Load the corpus, start the model and ask it every question that a customer of today could ask.
+
+    What `part` holds of the same recording is not asked again.
+    """
     samples = [sample for sample in errand.dataset.samples if sample.as_of is None]
     async with loaded(errand.dataset, errand.settings, errand.wanted.data, console) as (services, _):
         console.print(f"starting the model (profile {errand.wanted.profile})", highlight=False)
         async with speaking(errand.wanted) as models:
             recorder = Recorder(models, services.index)
+            kept = Part(part, made(errand.dataset, model=models.model, profile=errand.wanted.profile))
+            left = [sample for sample in samples if sample.id not in kept.answers]
+            room = anyio.Semaphore(at_once)
+
+            async def ask(sample: Sample, done: Callable[[], None]) -> None:
+                try:
+                    kept.keep(await recorder.ask(sample), recorder.shown)
+                    done()
+                finally:
+                    room.release()
+
             with bar(console) as progress:
-                answers = [await recorder.ask(sample) for sample in progress.track(samples, description="answers")]
-            named = made(errand.dataset, model=models.model, profile=errand.wanted.profile)
-    return Recording(made=named, passages=recorder.shown, answers=tuple(answers))
+                task = progress.add_task("answers", total=len(samples), completed=len(samples) - len(left))
+                async with anyio.create_task_group() as asking:
+                    for sample in left:
+                        await room.acquire()
+                        asking.start_soon(ask, sample, partial(progress.advance, task))
+    return kept.whole(sample.id for sample in samples)
 
 
 @asynccontextmanager

@@ -113,6 +113,44 @@ def documents_digest(folder: Path) -> str:
     return digest.hexdigest()[:16]
 
 
+class Part:
+    """A recording in the making, in a file: every answer is kept as it comes, so that a stopped one goes on."""
+
+    def __init__(self, path: Path, made: Made) -> None:
+        self.answers: dict[str, Spoken] = {}
+        self._path = path
+        self._made = made
+        self._passages: dict[tuple[str, int, int], Shown] = {}
+        before = self._before()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(msgspec.json.encode(made) + b"\n")
+        for spoken in before.answers if before is not None else ():
+            self.keep(spoken, before.passages if before is not None else {})
+
+    def keep(self, spoken: Spoken, passages: Mapping[tuple[str, int, int], Shown]) -> None:
+        """Add an answer and those of its passages that are not there yet."""
+        fresh = {key: passages[key] for key in spoken.passages if key not in self._passages}
+        self._passages |= fresh
+        self.answers[spoken.id] = spoken
+        lines: Iterable[Shown | Spoken] = (*fresh.values(), spoken)
+        with self._path.open("ab") as file:
+            file.write(b"".join(msgspec.json.encode(line) + b"\n" for line in lines))
+
+    def whole(self, ids: Iterable[str]) -> Recording:
+        """Return the recording of these questions, in their order."""
+        return Recording(
+            made=self._made, passages=dict(self._passages), answers=tuple(self.answers[one] for one in ids)
+        )
+
+    def _before(self) -> Recording | None:
+        """Return what is there of the same recording; a last line that was cut off is none."""
+        if not self._path.exists():
+            return None
+        self._path.write_bytes(self._path.read_bytes().rpartition(b"\n")[0] + b"\n")
+        there = read_recording(self._path)
+        return there if there.made == self._made else None
+
+
 def write_recording(recording: Recording, path: Path) -> None:
     """Write a recording, one JSON object a line."""
     path.parent.mkdir(parents=True, exist_ok=True)
