@@ -300,6 +300,15 @@ def test_the_chatbot_reads_the_models_file_that_the_chart_writes(name: str) -> N
     assert all(str(entry.tokenizer) in mounted for entry in models.root)
 
 
+def test_a_pool_on_trial_is_a_shadow_with_its_share() -> None:
+    on_trial = ["--set", "llm.pools.next.profile=h100", "--set", "llm.pools.next.group=shadow"]
+    docs = render("values-prod", *on_trial, "--set-json", "llm.pools.next.weight=0.02")
+    models = ModelsFile.model_validate(
+        yaml.safe_load(named(docs, "ConfigMap", f"{FINE}-models")["data"]["models.yaml"])
+    )
+    assert [(entry.name, entry.weight) for entry in models.root if entry.group == "shadow"] == [("next", 0.02)]
+
+
 @pytest.mark.parametrize("name", VALUES)
 def test_every_setting_that_the_chart_sets_is_one_that_the_program_has(name: str) -> None:
     known = {
