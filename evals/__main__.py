@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -109,6 +110,9 @@ def run(  # noqa: PLR0917  a command takes its options
     dataset: DatasetOption,
     against: Annotated[str | None, typer.Option(help="With --answers: URL of a running chatbot to ask.")] = None,
     answers: Annotated[bool, typer.Option("--answers", help="Ask the product, not its retrieval alone.")] = False,
+    halves: Annotated[
+        bool, typer.Option("--halves", help="Search with each half of retrieval alone too, and compare.")
+    ] = False,
     limit: LimitOption = None,
     split: SplitOption = None,
     output: Annotated[Path | None, typer.Option(help="Where to write every question's result as JSON.")] = None,
@@ -127,7 +131,7 @@ def run(  # noqa: PLR0917  a command takes its options
             done = anyio.run(partial(run_guarded, dataset, bank, Console(stderr=True), limit=limit))
         else:
             what = errand(dataset, limit=limit, answers=answers, profile=profile, data=Path(folder), split=split)
-            done = do(what.told(contact), there)
+            done = do(replace(what.told(contact), halves=halves), there)
     if output is not None:
         write_run(done, output)
     between = {name: [interval.low, interval.high] for name, interval in done.intervals.items()}

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, asynccontextmanager
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -30,7 +30,7 @@ from chatbot.prompt import PromptBuilder, load_templates
 from chatbot.retrieval import Retrieval, RetrievalSettings
 from chatbot.settings import Settings as ChatSettings
 from chatbot.tokenizer import Tokenizer
-from evals.answer import LONGEST_ANSWER, Customer
+from evals.answer import LONGEST_ANSWER, Answered, Customer
 from evals.corpus import TENANT
 from evals.ledger_cost import MOST_GETS, ledger_cost
 from evals.product import (
@@ -55,6 +55,7 @@ from telemetry.logs import configure_logs
 DATASET = Path(__file__).parent / "datasets" / "hanbit"
 QUESTION = "한빛 정기예금을 중간에 해지하면 이자는 어떻게 되나요?"
 ANSWER_TOKENS = 16
+MOST_OVER_OFF = 1.15
 GIB = 2**30
 
 T = TypeVar("T")
@@ -66,7 +67,7 @@ class Plan:
 
     calls: int = 20
     warm_up: int = 2
-    strict_calls: int = 5
+    mode_calls: int = 7
     ledger_rounds: int = 7
     ledger_calls: int = 300
     log_calls: int = 14
@@ -117,20 +118,28 @@ async def bench(plan: Plan, wanted: Wanted, settings: Settings, console: Console
             findings = [*await first_tokens(running, served, ground, plan), *memory(running)]
             findings += await ledger_trips(running.redis_url, plan)
             console.print("measuring what the answer log costs", highlight=False)
-            alone = replace(wanted, data=wanted.data / "unlogged")
-            await anyio.to_thread.run_sync(partial(copytree, wanted.data, alone.data, ignore=only_stores))
+            alone = await beside(wanted, "unlogged")
             unlogged = product(alone, served, module="evals.unlogged", TURN__GROUNDING="off")
             async with started(unlogged) as other:
                 findings += await log_costs(running, other, ground, plan)
-        console.print("measuring with grounding strict", highlight=False)
-        async with started(product(wanted, served, TURN__GROUNDING="strict")) as running:
-            findings += await first_sentences(running, ground, plan)
+            console.print("measuring what each grounding mode costs", highlight=False)
+            strict = product(alone, served, TURN__GROUNDING="strict")
+            numbers = product(await beside(wanted, "numbers"), served, TURN__GROUNDING="numbers")
+            async with started(strict) as second, started(numbers) as third:
+                findings += await mode_costs({"off": running, "numbers": third, "strict": second}, ground, plan)
     return findings
+
+
+async def beside(wanted: Wanted, name: str) -> Wanted:
+    """Return what another product needs that runs beside, with a copy of the stores."""
+    data = wanted.data / name
+    await anyio.to_thread.run_sync(partial(copytree, wanted.data, data, ignore=only_stores))
+    return replace(wanted, data=data)
 
 
 async def prepare(wanted: Wanted, settings: Settings, plan: Plan, console: Console) -> Ground:
     """Load the sample documents, and the passages nearest to the question for every tenant that will ask."""
-    names = [f"bench-{n:03}" for n in range(plan.warm_up + plan.calls + plan.strict_calls + 1)]
+    names = [f"bench-{n:03}" for n in range(plan.warm_up + plan.calls + 3 * plan.mode_calls + 1)]
     async with loaded(read_dataset(DATASET), settings, wanted.data, console) as (services, _):
         await give(services.index, names, plan.documents)
         ids = await prompt(services.index, names[0], wanted.weights / wanted.profile)
@@ -229,16 +238,48 @@ async def first_token_alone(vllm: aiohttp.ClientSession, name: str, prompt_ids: 
     return first
 
 
-async def first_sentences(running: Product, ground: Ground, plan: Plan) -> list[Finding]:
-    """Ask a product that checks every sentence; return the median wait for the first one that was shown."""
-    waits: list[float] = []
-    async with session(running.url) as http:
-        for _ in range(plan.strict_calls):
-            customer = Customer(http, running.signer, tenant=next(ground.tenants))
-            answer = await customer.ask(Sample(id="strict", text=QUESTION))
-            if answer.first_token_seconds is not None:
-                waits.append(answer.first_token_seconds)
-    return [Finding(name="first sentence, strict (probe and checks included)", value=median(waits), unit="s")]
+async def mode_costs(modes: Mapping[str, Product], ground: Ground, plan: Plan) -> list[Finding]:
+    """Ask a product of every mode in turn for a whole answer, each as a tenant that none was asked by before.
+
+    A mode's cost is all that it adds: the probe's prefill, the checks, and what it holds back. Compared are answers of
+    as many tokens.
+
+    Raises:
+        ProductNotStarted: no two were of as many tokens.
+    """
+    said: dict[str, list[Answered]] = {name: [] for name in modes}
+    names = list(modes)
+    async with AsyncExitStack() as stack:
+        sessions = {name: await stack.enter_async_context(session(modes[name].url)) for name in names}
+        for n in range(plan.mode_calls):
+            for name in names[n % len(names) :] + names[: n % len(names)]:
+                tenant = next(ground.tenants)
+                customer = Customer(sessions[name], modes[name].signer, tenant=tenant)
+                said[name].append(await customer.ask(Sample(id=tenant, text=QUESTION)))
+    return [finding for name in names for finding in mode_cost(name, said[name], said["off"])]
+
+
+def mode_cost(name: str, answers: Sequence[Answered], off: Sequence[Answered]) -> list[Finding]:
+    """Compare one mode's answers with those of no checks."""
+    over = sorted(
+        one.seconds / other.seconds
+        for one, other in zip(answers, off, strict=True)
+        if one.answer_tokens == other.answer_tokens
+    )
+    waits = [answer.first_token_seconds for answer in answers if answer.first_token_seconds is not None]
+    if not over or not waits:
+        raise ProductNotStarted(f"grounding {name}: no answer was of as many tokens as one without checks")
+    most = MOST_OVER_OFF if name == "strict" else None
+    spread = f"median of {len(over)} ({over[0]:.2f} to {over[-1]:.2f})"
+    return [
+        Finding(name=f"grounding {name}: first token shown", value=median(waits), unit="s"),
+        Finding(
+            name=f"grounding {name}: the last, of {answers[-1].answer_tokens}, over off, {spread}",
+            value=median(over),
+            unit="×",
+            most=most,
+        ),
+    ]
 
 
 SHORT_ANSWER, LONG_ANSWER = 8, 32
@@ -246,7 +287,7 @@ SHORT_ANSWER, LONG_ANSWER = 8, 32
 
 def only_stores(_: str, names: Sequence[str]) -> list[str]:
     """Return what is not copied of a data folder: logs, and the Redis of the product that runs on it."""
-    return [name for name in names if name in {"logs", "redis", "unlogged"}]
+    return [name for name in names if name in {"logs", "redis", "unlogged", "numbers"}]
 
 
 async def log_costs(logged: Product, unlogged: Product, ground: Ground, plan: Plan) -> list[Finding]:

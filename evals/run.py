@@ -16,7 +16,7 @@ from chatbot.local_identity import LocalSigner
 from evals.answer import LONGEST_ANSWER, Answered, Customer, writes_history
 from evals.corpus import TENANT, Corpus, load_corpus, throw_away
 from evals.product import Wanted, model, product
-from evals.retrieve import Ranked, rank
+from evals.retrieve import HALVES, Ranked, rank
 from evals.sample import Dataset, Sample
 from evals.summary import Run, summarise
 from ingest.screen import showing
@@ -34,6 +34,7 @@ class Errand:
     wanted: Wanted
     answers: bool
     contact: str = ""
+    halves: bool = False
 
     def told(self, contact: str) -> "Errand":
         """Return the same with the bank's telephone number."""
@@ -66,7 +67,8 @@ async def ranked_in_throw_away_index(errand: Errand, console: Console) -> list[R
     async with loaded(errand.dataset, errand.settings, errand.wanted.data, console) as (services, corpus):
         with bar(console) as progress:
             task = progress.add_task("retrieval", total=len(samples))
-            async with aclosing(rank(samples, services.index, corpus.entries)) as rankings:
+            halves = HALVES if errand.halves else {}
+            async with aclosing(rank(samples, services.index, corpus.entries, halves=halves)) as rankings:
                 async for one in rankings:
                     found.append(one)
                     progress.advance(task)

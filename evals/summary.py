@@ -6,8 +6,8 @@ from pathlib import Path
 import msgspec
 
 from evals.answer import Answered
-from evals.bootstrap import Interval, intervals
-from evals.retrieve import Ranked
+from evals.bootstrap import Interval, change, intervals
+from evals.retrieve import HALVES, Ranked
 from evals.sample import Dataset, Sample
 from evals.scorers.answers import answer_f1, holds_answer, mean
 from evals.scorers.citations import score_citations
@@ -63,13 +63,15 @@ def summarise(dataset: Dataset, ranked: Sequence[Ranked], answers: Sequence[Answ
     scores = score_rankings(rankings, {s.id: dataset.relevant.get(s.id, {}) for s in dataset.samples})
     judged = {one.id: judge(sample_of(dataset, one.id), one, dataset, contact=contact) for one in answers}
     by_id = {one.id: one for one in ranked}
+    alone = half_scores(ranked, dataset)
     rows = tuple(
         Row(
             id=sample.id,
             kind=sample.kind,
             question=sample.text,
             unanswerable=sample.unanswerable,
-            measures=row_measures(sample, scores.get(sample.id), judged.get(sample.id), by_id.get(sample.id)),
+            measures=row_measures(sample, scores.get(sample.id), judged.get(sample.id), by_id.get(sample.id))
+            | {f"{name} alone": by_half[sample.id] for name, by_half in alone.items() if sample.id in by_half},
             answers=sample.answers,
             ranked=by_id.get(sample.id),
             judged=judged.get(sample.id),
@@ -81,7 +83,43 @@ def summarise(dataset: Dataset, ranked: Sequence[Ranked], answers: Sequence[Answ
     def figures(drawn: Sequence[Row]) -> Measures:
         return retrieval_measures(drawn) | (answer_measures(drawn) if answers else {})
 
-    return Run(dataset=dataset.name, measures=measures | figures(rows), rows=rows, intervals=intervals(rows, figures))
+    return Run(
+        dataset=dataset.name,
+        measures=measures | figures(rows) | (beside_halves(rows) if alone else {}),
+        rows=rows,
+        intervals=intervals(rows, figures),
+    )
+
+
+def half_scores(ranked: Sequence[Ranked], dataset: Dataset) -> dict[str, dict[str, float]]:
+    """Return nDCG@10 of every question by each half that was asked alone."""
+    relevant = {s.id: dataset.relevant.get(s.id, {}) for s in dataset.samples}
+    return {
+        name: {
+            sample_id: score.ndcg_at_10
+            for sample_id, score in score_rankings({r.id: r.halves[name].documents for r in ranked}, relevant).items()
+        }
+        for name in (ranked[0].halves if ranked else ())
+    }
+
+
+def beside_halves(rows: Sequence[Row]) -> Measures:
+    """Return each half's nDCG@10, by how much the fused ranking is above the better one, and what it costs in time."""
+    means = {name: mean_of(rows, f"{name} alone") or 0.0 for name in HALVES}
+    better = max(means, key=lambda name: means[name])
+    scored = [row.measures for row in rows if "ndcg@10" in row.measures]
+    above = change([one["ndcg@10"] - one[f"{better} alone"] for one in scored])
+    both = score_waits(row.ranked.seconds for row in rows if row.ranked)
+    dense = score_waits(row.ranked.halves["dense"].seconds for row in rows if row.ranked)
+    return {
+        **{f"ndcg@10 {name} alone": rounded(value) for name, value in means.items()},
+        f"above {better} alone": rounded(above.mean),
+        f"above {better} alone, low": above.interval.low,
+        f"above {better} alone, high": above.interval.high,
+        f"above {better} alone, p": rounded(above.p),
+        "search_seconds_p95": rounded(both.p95),
+        "search_seconds_p95 over dense alone": rounded(both.p95 / dense.p95 if both.p95 and dense.p95 else None),
+    }
 
 
 def judge(sample: Sample, answer: Answered, dataset: Dataset, *, contact: str) -> Judged:

@@ -154,15 +154,13 @@ class Index:
         visible = visible_filter(access)
         collection = await self._present()
         candidates = max(limit, self._settings.fusion.candidates)
+        weight = self._settings.fusion.dense_weight(language_of(question))
         try:
             # Two requests instead of one batch: the terms are looked up while the question is embedded.
             async with asyncio.TaskGroup() as halves:
-                query = self.terms.query
-                terms = halves.create_task(
-                    self._by_terms(
-                        partial(query, question, before=before, others=others), visible, collection, limit=candidates
-                    )
-                )
+                query = partial(self.terms.query, question, before=before, others=others)
+                asked = self._by_terms(query, visible, collection, limit=candidates if weight < 1 else 0)
+                terms = halves.create_task(asked)
                 dense = halves.create_task(self._by_meaning([question, before], visible, collection, limit=candidates))
                 unit = halves.create_task(self._rarest())
         except ExceptionGroup as failed:
@@ -170,7 +168,6 @@ class Index:
         vector, by_meaning = dense.result()
         if seen is not None:
             seen(vector)
-        weight = self._settings.fusion.dense_weight(language_of(question))
         best = fuse(by_meaning, terms.result(), weight=weight, candidates=candidates)[:limit]
         return await self._hits(best, vector, collection, unit=unit.result())
 
@@ -277,6 +274,16 @@ class Index:
         self._looked_at = -math.inf
         await self._write(lambda client: drop_former(client, alias=alias, keep=(former, filled.collection)))
 
+    def weighing(self, dense_weight: float) -> "Index":
+        """Return the same passages, searched with this weight of the dense half: 1 asks it alone, 0 orders by terms."""
+        fusion = self._settings.fusion.model_copy(
+            update={"dense_weight_ko": dense_weight, "dense_weight_en": dense_weight}
+        )
+        settings = self._settings.model_copy(update={"fusion": fusion})
+        return Index(
+            self._driver, self._embedder, self.terms, settings, collection=self.collection, pinned=self._pinned
+        )
+
     async def ping(self) -> None:
         """Raise IndexUnavailable unless the collection can be read."""
         await self._read(lambda client: client.get_collection(self.collection))
@@ -314,8 +321,8 @@ class Index:
     async def _by_terms(
         self, query: Callable[[], SparseTerms], visible: models.Filter, collection: str, *, limit: int
     ) -> dict[str, float]:
-        terms = await asyncio.to_thread(query)
-        if not terms.indices:
+        terms = await asyncio.to_thread(query) if limit else None
+        if terms is None or not terms.indices:
             return {}
         request = models.QueryRequest(query=_sparse(terms), using=TERMS, filter=visible, limit=limit)
         return (await self._scores(collection, [request]))[0]

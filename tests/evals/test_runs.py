@@ -16,7 +16,7 @@ from evals.compare import NotComparable, compare, verdict
 from evals.corpus import as_files, document_ids
 from evals.page import page
 from evals.report import Gate, TaskBroken, faults, lines, read_task
-from evals.retrieve import Ranked, ranked
+from evals.retrieve import Half, Ranked, ranked
 from evals.sample import Dataset, DatasetBroken, Entry, Sample, read_dataset
 from evals.summary import Row, Run, RunBroken, read_run, summarise, write_run
 from knowledge.passage import Hit, Passage
@@ -105,6 +105,41 @@ def test_an_entry_stands_where_its_best_passage_does() -> None:
     assert found.documents == ("one", "two", "three")
     assert found.answer_in_top is False
     assert found.margin == 2.5
+
+
+def test_the_fused_ranking_stands_beside_its_halves_with_how_sure_the_difference_is() -> None:
+    """Of 20 questions the better half (dense) finds 15 first; fused, each is found first, or only half of them."""
+
+    def run(fused: set[int]) -> Run:
+        rankings = [
+            Ranked(
+                id=f"q{n}",
+                documents=("right" if n in fused else "wrong",),
+                answer_in_top=None,
+                best_dense=0.9,
+                best_terms=0.1,
+                margin=0.0,
+                seconds=0.03,
+                halves={
+                    "dense": Half(("right" if n < 15 else "wrong",), 0.02),
+                    "terms": Half(("right" if n < 5 else "wrong",), 0.01),
+                },
+            )
+            for n in range(20)
+        ]
+        samples = tuple(Sample(id=f"q{n}", text="?") for n in range(20))
+        relevant = {f"q{n}": {"right": 1} for n in range(20)}
+        return summarise(Dataset(folder=Path("set"), samples=samples, relevant=relevant), rankings, [])
+
+    better, worse = run(set(range(20))).measures, run(set(range(7))).measures
+    assert (better["ndcg@10 dense alone"], better["ndcg@10 terms alone"]) == (0.75, 0.25)
+    assert better["above dense alone"] == 0.25
+    assert isinstance(better["above dense alone, low"], float)
+    assert better["above dense alone, low"] > 0
+    assert worse["above dense alone"] == -0.4
+    assert isinstance(worse["above dense alone, high"], float)
+    assert worse["above dense alone, high"] < 0
+    assert better["search_seconds_p95 over dense alone"] == 1.5
 
 
 CITATION = Citation(n=1, start=0, end=9, document_id="d1", version=1, page=None, quote="It costs 5 won.")

@@ -52,6 +52,17 @@ async def test_a_question_finds_its_passage_by_meaning_or_by_terms(index: Index,
     assert all(-1 <= hit.dense <= 1 and hit.terms >= 0 for hit in hits)
 
 
+async def test_each_half_can_be_asked_alone(index: Index) -> None:
+    await index.upsert(numbered(*CORPUS))
+    question = "해외 송금 수수료는 얼마인가요?"
+    by_meaning = await index.weighing(1).search(question, access=CUSTOMER, limit=6)
+    assert [hit.dense for hit in by_meaning] == sorted((hit.dense for hit in by_meaning), reverse=True)
+    assert {hit.terms for hit in by_meaning} == {0.0}, "the terms were not asked"
+    by_terms = await index.weighing(0).search(question, access=CUSTOMER, limit=6)
+    assert [hit.terms for hit in by_terms] == sorted((hit.terms for hit in by_terms), reverse=True)
+    assert by_terms[0].terms > 0
+
+
 async def test_title_and_section_are_found_too(index: Index) -> None:
     hidden = replace(
         BANK, title="한빛 직장인 신용대출", section="한도", text="최대 1억 원까지입니다.", document_id="loan"
