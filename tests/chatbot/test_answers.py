@@ -18,6 +18,7 @@ from chatbot.redis_breaker import RedisBreaker, RedisBreakerSettings
 from chatbot.redis_line import RedisLine, open_line
 from chatbot.running import Running
 from knowledge.identity import Principal
+from tests.patience import patient
 
 pytestmark = [pytest.mark.anyio, pytest.mark.services]
 
@@ -185,7 +186,7 @@ async def test_a_reader_that_cannot_resume_ends_the_answer_at_once(answer_log: A
     await answers.start(running, wait_for_ever, passages=[])
     with answers.read(running.answer_id, resumable=False):
         await anyio.lowlevel.checkpoint()
-    with anyio.fail_after(0.5):
+    with anyio.fail_after(patient(0.5)):
         await stopped.wait()
 
 

@@ -33,6 +33,7 @@ from chatbot.endpoint import (
 )
 from chatbot.pool import PROFILES
 from llm_server.scripted import Behaviour, scripted_server
+from tests.patience import patient
 
 QUICK = Speeds(prefill=1e6, whole=2, between=0.3, at_once=0.3)  # where a deadline is to pass
 PATIENT = Speeds(prefill=1e6, whole=60, between=30, at_once=30)  # where none is, however busy the machine
@@ -234,7 +235,7 @@ async def test_every_deadline_is_kept(handler: Handler, phase: str, until: float
         begun = perf_counter()
         with pytest.raises(TooSlow) as late:
             await listen(endpoint, call(until=anyio.current_time() + until))
-        assert perf_counter() - begun < 1.5
+        assert perf_counter() - begun < patient(1.5)
     assert late.value.phase == phase
 
 

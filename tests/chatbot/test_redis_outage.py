@@ -19,6 +19,7 @@ from chatbot.history import History, HistorySettings, Owner, StoredMessage
 from chatbot.ledger import Caller, Ledger, LedgerSettings
 from chatbot.redis_breaker import RedisBreaker, RedisBreakerSettings, RedisSettings, open_redis
 from tests.conftest import free_port, wait_until_answering
+from tests.patience import patient
 
 pytestmark = pytest.mark.anyio
 
@@ -105,7 +106,7 @@ async def test_after_a_kill_the_client_is_back_within_two_seconds_and_nothing_se
     await history.append(owner, "c1", [question], now=1.0)
     await anyio.sleep(1.1)  # appendfsync everysec: what is a second old is on the disk
     server.restart()
-    with anyio.fail_after(2):
+    with anyio.fail_after(patient(2)):
         while (await ledger.reserve(who, prompt_tokens=1, answer_tokens=0, lease_seconds=60)).local:
             await anyio.sleep(0.02)
     assert (await history.load(owner, "c1")).messages == (question,)

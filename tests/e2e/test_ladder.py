@@ -16,6 +16,7 @@ import pytest
 from tests.e2e.cluster import PATHS, Cluster, Server, clustered
 from tests.e2e.conftest import DOCUMENTS, TENANT, SentEvent, text_of, until
 from tests.forked import Forked, run_to_the_end
+from tests.patience import patient
 
 pytestmark = [
     pytest.mark.anyio,
@@ -159,7 +160,7 @@ async def test_the_passages_are_quoted_where_nothing_else_can_answer(ladder: Clu
     began = time.monotonic()
     async with counted(ladder, "quoted"):
         events = await asked(ladder, ladder.replicas[0], OTHER)
-        assert time.monotonic() - began < 2 + NOISE
+        assert time.monotonic() - began < patient(2 + NOISE)
     assert (finish(events), codes(events), events[-1].field("grounded")) == ("handoff", ["degraded"], True)
     assert citations(events)
     assert CONTACT in text_of(events)
@@ -193,17 +194,17 @@ async def test_with_every_model_down_breakers_open_soon_and_models_are_found_aga
             assert finish(await ladder.ask(http, message)) == "handoff"
             return time.monotonic() - began
 
-        assert await seconds() < 2 + NOISE
+        assert await seconds() < patient(2 + NOISE)
         for _ in range(8):
             await seconds()
         assert await failures() - failed <= 10
         took = sorted([await seconds() for _ in range(20)])
-        assert took[10] <= 0.2, took
-        assert took[-2] <= 0.2 + NOISE, took
+        assert took[10] <= patient(0.2), took
+        assert took[-2] <= patient(0.2 + NOISE), took
         await ladder.tell(dead=False)
         failed, began = await failures(), time.monotonic()
         await until(lambda: _answers(ladder, http, message), 15)
-        assert time.monotonic() - began <= 15
+        assert time.monotonic() - began <= patient(15)
         assert await failures() - failed <= 3
 
 
@@ -230,10 +231,10 @@ async def test_a_model_that_stalls_is_left_in_time_and_slows_nobody_else(ladder:
                     took.append(time.monotonic() - asked_at)
                 await asyncio.sleep(0.05)
     assert (finish(events), codes(events)) == ("stop", ["model_switched"])
-    assert 9 < time.monotonic() - began < 10 + 2 + NOISE, "10 s between two tokens, and the rest of the answer"
+    assert 9 < time.monotonic() - began < patient(10 + 2 + NOISE), "10 s between two tokens, and the rest of the answer"
     took.sort()
-    assert took[len(took) // 2] <= 0.1, took[-5:]
-    assert took[int(len(took) * 0.99)] <= 0.2 + NOISE, took[-5:]
+    assert took[len(took) // 2] <= patient(0.1), took[-5:]
+    assert took[int(len(took) * 0.99)] <= patient(0.2 + NOISE), took[-5:]
 
 
 async def test_an_emergency_stop_ends_every_answer_on_every_replica(ladder: Cluster, fault_round: int) -> None:
@@ -248,7 +249,7 @@ async def test_an_emergency_stop_ends_every_answer_on_every_replica(ladder: Clus
         began = time.monotonic()
         await command(ladder, "stop", "--by", "kim", "--reason", reason)
         stopped = time.monotonic()
-    assert time.monotonic() - stopped < 2 + NOISE, f"the command itself took {stopped - began:.1f} s"
+    assert time.monotonic() - stopped < patient(2 + NOISE), f"the command itself took {stopped - began:.1f} s"
     assert [finish(events) for events in streams] == ["handoff", "handoff"]
     assert all("일시 중단" in text_of(events) and CONTACT in text_of(events) for events in streams)
     await until(ladder.idle, 0.5 + NOISE)
@@ -333,7 +334,7 @@ async def test_a_stopped_model_is_left_on_every_replica_and_the_ladder_goes_on(l
             await until(lambda: all(text_of(events) for events in streams))
             began = time.monotonic()
             state = (await admin.post("/v1/admin/stop", json={"model": "main", "reason": "wrong language"})).json()
-        assert time.monotonic() - began < 2 + NOISE
+        assert time.monotonic() - began < patient(2 + NOISE)
         assert [finish(events) for events in streams] == ["model_unavailable"] * 2
         assert all(CONTACT in str(events[-1].field("handoff")) for events in streams)
         assert (state["stopped"], state["stopped_models"]) == (False, ["main"])

@@ -11,6 +11,7 @@ import pytest
 from tokenizers import Tokenizer
 
 from llm_server.scripted import Behaviour, ScriptedModel, scripted_server, write_tokenizer
+from tests.patience import patient
 
 pytestmark = pytest.mark.anyio
 
@@ -169,7 +170,7 @@ async def test_a_client_that_leaves_frees_its_slot() -> None:
     async with scripted_server(Behaviour(stall_after=0)) as server, aiohttp.ClientSession() as http:
         async with http.post(f"{server.url}/v1/completions", json={"prompt": "x", "stream": True}):
             assert server.stats().running == 1
-        with anyio.fail_after(0.5):
+        with anyio.fail_after(patient(0.5)):
             await server.until(lambda stats: stats.running == 0)
     assert server.stats().requests[-1].ended == "left"
 
@@ -179,7 +180,7 @@ async def test_a_full_queue_is_refused_and_what_waits_is_counted() -> None:
         asked = {"prompt": "x", "stream": True}
         async with http.post(f"{server.url}/v1/completions", json=asked), anyio.create_task_group() as group:
             group.start_soon(post, server, "/v1/completions", {"prompt": "x"})
-            with anyio.fail_after(1):
+            with anyio.fail_after(patient(1)):
                 await server.until(lambda stats: stats.waiting == 1)
             status, _ = await post(server, "/v1/completions", {"prompt": "x"})
             group.cancel_scope.cancel()
