@@ -91,14 +91,17 @@ def allowed(request: Request, status: int) -> dict[str, str]:
 
 
 def install_problems(app: FastAPI, formats: Mapping[str, Format]) -> None:
-    """Make every refusal of the application a problem document; `formats` are the addresses with another format.
+    """Make every refusal of the application a problem document.
 
-    Routes that are included later say so in the OpenAPI document.
+    `formats` are the addresses whose refusals, and those of what lies below them, have another format. Routes that are
+    included later say so in the OpenAPI document.
     """
     app.router.responses["default"] = {"description": "a refusal", "content": _DOCUMENTED}
 
     def refusal(request: Request, problem: Problem, headers: Mapping[str, str]) -> Response:
-        return formats.get(request.scope["path"], problem_json)(problem, headers)
+        path = request.scope["path"]
+        of_path = (form for begin, form in formats.items() if path == begin or path.startswith(f"{begin}/"))
+        return next(of_path, problem_json)(problem, headers)
 
     @app.exception_handler(ChatError)
     async def refused(request: Request, exc: ChatError) -> Response:

@@ -139,6 +139,14 @@ async def models(who: TheCaller, services: TheServices) -> Response:  # noqa: AR
     return Response(msgspec.json.encode(ModelList(data=known)), media_type="application/json")
 
 
+@router.get("/models/{model:path}", response_model=None)
+async def model_named(model: str, who: TheCaller, services: TheServices) -> Response:  # noqa: ARG001 - as above
+    """Return the one model that answers here, where it has this name."""
+    if model != services.models.model or model == UNKNOWN_MODEL:
+        raise ModelNotFound(f"The model '{model}' is not served here; '{services.models.model}' is")
+    return Response(msgspec.json.encode(Model(id=model, created=int(services.now()))), media_type="application/json")
+
+
 def error_json(problem: Problem, headers: Mapping[str, str]) -> Response:
     """Return a problem in OpenAI's format; the trace id is the request's id."""
     param = None if problem.param is UNSET else problem.param

@@ -65,7 +65,12 @@ async def busy(product: Product) -> bool:
 async def test_the_served_model_is_listed(product: Product) -> None:
     async with client_of(product, "lister") as client:
         listed = [model async for model in client.models.list()]
+        named = await client.models.retrieve(MODEL)
+        with pytest.raises(openai.NotFoundError) as refused:
+            await client.models.retrieve("meta/another")
     assert [(model.id, model.object) for model in listed] == [(MODEL, "model")]
+    assert (named.id, named.object) == (MODEL, "model")
+    assert (refused.value.code, refused.value.type) == ("model_not_found", "invalid_request_error")
 
 
 @pytest.mark.parametrize(
