@@ -8,6 +8,7 @@ from operator import itemgetter
 from pathlib import Path
 
 from evals.sample import Dataset, DatasetBroken, Entry, read_lines
+from ingest.errors import Suspicious
 from ingest.loading import LoadOrder, Outcome, Show, load
 from ingest.offerings import Offering, gather
 from ingest.services import Services
@@ -25,10 +26,15 @@ class CorpusNotLoaded(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Corpus:
-    """What was loaded: `entries` maps a document's id in the index to the entry that it is."""
+    """What was loaded: `entries` maps a document's id in the index to the entry that it is.
+
+    Entries of a public corpus that nobody could approve (`left_out`) are not found here, as they would not be by
+    customers.
+    """
 
     entries: Mapping[str, str]
     passages: int
+    left_out: int = 0
 
 
 def throw_away(settings: Settings, folder: Path) -> Settings:
@@ -46,7 +52,8 @@ async def load_corpus(
         DatasetBroken: there is neither.
         CorpusNotLoaded: an entry did not come through.
     """
-    if (dataset.folder / "documents").is_dir():
+    own = (dataset.folder / "documents").is_dir()
+    if own:
         offerings = gather([dataset.folder / "documents"])
         entries = {str(offering.document_id): str(offering.document_id) for offering in offerings}
     else:
@@ -55,9 +62,9 @@ async def load_corpus(
         offerings = as_files(corpus, entries, folder)
     order = LoadOrder(tenant=tenant, uploaded_by="evals", approver="evals-approver")
     outcomes = await load(offerings, order, services, show)
-    require_loaded(outcomes)
+    left_out = require_loaded(outcomes, may_be_refused=not own)
     await open_since_their_dates(outcomes, services)
-    return Corpus(entries=entries, passages=sum(outcome.passages for outcome in outcomes))
+    return Corpus(entries=entries, passages=sum(outcome.passages for outcome in outcomes), left_out=left_out)
 
 
 async def open_since_their_dates(outcomes: Sequence[Outcome], services: Services) -> None:
@@ -104,19 +111,23 @@ def as_files(corpus: Sequence[Entry], entries: Mapping[str, str], folder: Path) 
     return offerings
 
 
-def require_loaded(outcomes: Sequence[Outcome]) -> None:
-    """Return if everything was loaded; an entry that is no text at all (a bare number) is left out like in production.
+def require_loaded(outcomes: Sequence[Outcome], *, may_be_refused: bool) -> int:
+    """Return how many entries screening refused to have approved, where it may: sample code in a corpus of the web.
+
+    An entry that is no text at all (a bare number) is left out like in production.
 
     Raises:
         CorpusNotLoaded: another entry did not come through.
     """
-    failed = [outcome for outcome in outcomes if outcome.reason is not None and outcome.reason != "empty_text"]
+    refused = [outcome for outcome in outcomes if may_be_refused and outcome.reason == Suspicious.code]
+    failed = [one for one in outcomes if one.reason not in {None, "empty_text"} and one not in refused]
     if failed:
         first = failed[0]
         raise CorpusNotLoaded(
             f"{len(failed)} of {len(outcomes)} entries were not loaded, first {first.offering.name}: "
             f"{first.reason} ({first.detail})"
         )
+    return len(refused)
 
 
 __all__ = ["Corpus", "CorpusNotLoaded", "DatasetBroken", "load_corpus", "throw_away"]

@@ -83,6 +83,8 @@ async def loaded(
     async with open_services(throw_away(settings, data), works_jobs=False) as services:
         with showing(console) as show, tempfile.TemporaryDirectory(prefix="evals-corpus-") as folder:
             corpus = await load_corpus(dataset, Path(folder), services, show)
+        if corpus.left_out:
+            console.print(f"{corpus.left_out} entries could not be approved: they are not searched", highlight=False)
         yield services, corpus
 
 

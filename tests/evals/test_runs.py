@@ -2,6 +2,7 @@
 
 import json
 import random
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -13,12 +14,15 @@ from evals.answer import Answered, answered
 from evals.bootstrap import holm, intervals
 from evals.calibrate import Probe, auroc, fit, halves, judged
 from evals.compare import NotComparable, compare, verdict
-from evals.corpus import as_files, document_ids
+from evals.corpus import CorpusNotLoaded, as_files, document_ids, require_loaded
 from evals.page import page
 from evals.report import Gate, TaskBroken, faults, lines, read_task
 from evals.retrieve import Half, Ranked, ranked
 from evals.sample import Dataset, DatasetBroken, Entry, Sample, read_dataset
 from evals.summary import Row, Run, RunBroken, read_run, summarise, write_run
+from ingest.loading import Outcome
+from ingest.offerings import Offering
+from ingest.versions import Metadata
 from knowledge.passage import Hit, Passage
 
 TASK = Path(__file__).parents[2] / "evals" / "tasks" / "hanbit.yaml"
@@ -78,6 +82,19 @@ def test_corpus_entries_become_files_that_the_catalogue_tells_apart(tmp_path: Pa
     assert entries == {"a-1": "a-1", "entry-000001": "b/2 with blanks"}
     assert [offering.metadata.title for offering in offerings] == ["Title in two lines", None]
     assert len({offering.path.read_bytes() for offering in offerings}) == 2
+
+
+@pytest.mark.parametrize(("reason", "may_be_refused"), [("suspicious", False), ("malformed", True)])
+def test_what_did_not_come_through_stops_a_run(reason: str, *, may_be_refused: bool) -> None:
+    one = Outcome(offering=Offering(path=Path("a.txt"), name="a.txt", document_id="a", metadata=Metadata()))
+    with pytest.raises(CorpusNotLoaded, match=f"1 of 2 entries were not loaded, first a.txt: {reason}"):
+        require_loaded([one, replace(one, reason=reason)], may_be_refused=may_be_refused)
+    assert require_loaded([one, replace(one, reason="empty_text")], may_be_refused=may_be_refused) == 0
+
+
+def test_what_nobody_could_approve_is_left_out_of_a_public_corpus_and_counted() -> None:
+    one = Outcome(offering=Offering(path=Path("a.txt"), name="a.txt", document_id="a", metadata=Metadata()))
+    assert require_loaded([one, replace(one, reason="suspicious")], may_be_refused=True) == 1
 
 
 def hit(document: str, text: str, score: float) -> Hit:
