@@ -56,6 +56,8 @@ DATASET = Path(__file__).parent / "datasets" / "hanbit"
 QUESTION = "한빛 정기예금을 중간에 해지하면 이자는 어떻게 되나요?"
 ANSWER_TOKENS = 16
 MOST_OVER_OFF = 1.15
+ANSWERS_ANYWAY = {"TURN__ANSWERABILITY__THRESHOLD": "0"}
+"""The small profile's model says no to most probes: here it is asked, and answers whatever it said."""
 GIB = 2**30
 
 T = TypeVar("T")
@@ -123,8 +125,8 @@ async def bench(plan: Plan, wanted: Wanted, settings: Settings, console: Console
             async with started(unlogged) as other:
                 findings += await log_costs(running, other, ground, plan)
             console.print("measuring what each grounding mode costs", highlight=False)
-            strict = product(alone, served, TURN__GROUNDING="strict")
-            numbers = product(await beside(wanted, "numbers"), served, TURN__GROUNDING="numbers")
+            strict = product(alone, served, TURN__GROUNDING="strict", **ANSWERS_ANYWAY)
+            numbers = product(await beside(wanted, "numbers"), served, TURN__GROUNDING="numbers", **ANSWERS_ANYWAY)
             async with started(strict) as second, started(numbers) as third:
                 findings += await mode_costs({"off": running, "numbers": third, "strict": second}, ground, plan)
     return findings
@@ -241,11 +243,7 @@ async def first_token_alone(vllm: aiohttp.ClientSession, name: str, prompt_ids: 
 async def mode_costs(modes: Mapping[str, Product], ground: Ground, plan: Plan) -> list[Finding]:
     """Ask a product of every mode in turn for a whole answer, each as a tenant that none was asked by before.
 
-    A mode's cost is all that it adds: the probe's prefill, the checks, and what it holds back. Compared are answers of
-    as many tokens.
-
-    Raises:
-        ProductNotStarted: no two were of as many tokens.
+    A mode's cost is all that it adds: the probe's prefill, the checks, and what it holds back.
     """
     said: dict[str, list[Answered]] = {name: [] for name in modes}
     names = list(modes)
@@ -260,24 +258,29 @@ async def mode_costs(modes: Mapping[str, Product], ground: Ground, plan: Plan) -
 
 
 def mode_cost(name: str, answers: Sequence[Answered], off: Sequence[Answered]) -> list[Finding]:
-    """Compare one mode's answers with those of no checks."""
-    over = sorted(
-        one.seconds / other.seconds
-        for one, other in zip(answers, off, strict=True)
-        if one.answer_tokens == other.answer_tokens
-    )
+    """Compare one mode's answers with those of no checks, at as many tokens: what was generated more or less is taken
+    off, at the speed of the answers without checks.
+
+    Raises:
+        ProductNotStarted: the mode refused to answer.
+    """
     waits = [answer.first_token_seconds for answer in answers if answer.first_token_seconds is not None]
-    if not over or not waits:
-        raise ProductNotStarted(f"grounding {name}: no answer was of as many tokens as one without checks")
-    most = MOST_OVER_OFF if name == "strict" else None
+    if len(waits) < len(answers) or not all(answer.answer_tokens for answer in answers):
+        raise ProductNotStarted(f"grounding {name}: it ended in {[answer.finish_reason for answer in answers]}")
+    token = median((one.seconds - (one.first_token_seconds or 0.0)) / one.answer_tokens for one in off)
+    over = sorted(
+        (one.seconds - (one.answer_tokens - other.answer_tokens) * token) / other.seconds
+        for one, other in zip(answers, off, strict=True)
+    )
     spread = f"median of {len(over)} ({over[0]:.2f} to {over[-1]:.2f})"
     return [
         Finding(name=f"grounding {name}: first token shown", value=median(waits), unit="s"),
+        Finding(name=f"grounding {name}: tokens of an answer", value=median(a.answer_tokens for a in answers), unit=""),
         Finding(
-            name=f"grounding {name}: the last, of {answers[-1].answer_tokens}, over off, {spread}",
+            name=f"grounding {name}: the last token, over off, {spread}",
             value=median(over),
             unit="×",
-            most=most,
+            most=MOST_OVER_OFF if name == "strict" else None,
         ),
     ]
 
