@@ -3,7 +3,7 @@
 import hashlib
 import hmac
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 
@@ -22,6 +22,7 @@ from chatbot.archive import Archive
 from chatbot.audit import Audit, open_audit
 from chatbot.audit_anchors import Anchors, open_anchors
 from chatbot.capacity import Capacity
+from chatbot.drift import Looked
 from chatbot.drift_watch import DriftWatch, read_reference
 from chatbot.errors import AuditUnavailable, IndexUnavailable
 from chatbot.history import ConversationIds, History
@@ -81,19 +82,18 @@ async def open_services(
         models.stop(withdrawals.stopped_models())
         stack.enter_context(withdrawals.heard_by(lambda: models.stop(withdrawals.stopped_models())))
         line = await stack.enter_async_context(open_line(redis))
+        readers = await stack.enter_async_context(open_redis(redis_url, settings.redis.for_readers()))
+        ledger = await stack.enter_async_context(open_ledger(settings, redis, breaker, plans))
+        drift = await watch_drift(settings, index.embedder, metrics)
+        retrieval = await stack.enter_async_context(open_retrieval(settings, index, on_looked=drift.looked))
         # Entered last, so left first: no answer outlives what it uses.
         tasks = await stack.enter_async_context(anyio.create_task_group())
         stack.callback(tasks.cancel_scope.cancel)
-        readers = await stack.enter_async_context(open_redis(redis_url, settings.redis.for_readers()))
         admission = Admission(settings.admission, prefill=models.pool.prefill, hook=metrics.admitted)
-        ledger = await stack.enter_async_context(open_ledger(settings, redis, breaker, plans))
         answer_log = AnswerLog(redis, breaker, settings.answer_log, line=line, readers=readers)
-        banks = bank_names(settings)
-        reranker = await stack.enter_async_context(open_reranker(settings.reranker))
-        drift = await watch_drift(settings, index.embedder, metrics)
         services = Services(
             settings=settings.turn,
-            bank_names=tuple(banks.values()),
+            bank_names=tuple(bank_names(settings).values()),
             authenticator=authenticator,
             admission=admission,
             answer_cache=AnswerCache(redis, breaker, settings.answer_cache),
@@ -112,14 +112,7 @@ async def open_services(
             models=models,
             prompts=prompt_builder(settings, models.tokenizer),
             ratings=ratings,
-            retrieval=Retrieval(
-                index,
-                settings.retrieval,
-                load_glossary(),
-                own_names=tuple(banks.values()),
-                reranker=reranker,
-                on_looked=drift.looked,
-            ),
+            retrieval=retrieval,
             shadow=Shadow(models, tasks, hook=metrics.shadowed),
             withdrawals=withdrawals,
             cache_salt=partial(salt_of, settings.audit_key.get_secret_value()),
@@ -134,6 +127,22 @@ async def open_services(
         )
         start_beside(tasks, services, settings)
         yield services
+
+
+@asynccontextmanager
+async def open_retrieval(
+    settings: Settings, index: Index, *, on_looked: Callable[[Looked], None]
+) -> AsyncGenerator[Retrieval]:
+    """Open what finds passages for a question, with the cross-encoder where one is named."""
+    async with open_reranker(settings.reranker) as reranker:
+        yield Retrieval(
+            index,
+            settings.retrieval,
+            load_glossary(),
+            own_names=tuple(bank_names(settings).values()),
+            reranker=reranker,
+            on_looked=on_looked,
+        )
 
 
 @asynccontextmanager
