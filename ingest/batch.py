@@ -244,7 +244,7 @@ async def write_ready(document: Document, version: Version, services: Services, 
     await clear(version.key, services)
     async with aclosing(_batches(document, services.settings.batch)) as batches:
         await upsert(len(passages), batches, services, report)
-    await verify(passages, services, report)
+    await verify(version.key, passages, services, report)
     return indexed_as(document.format, passages)
 
 

@@ -67,7 +67,7 @@ async def write_draft(version: Version, services: Services, report: Report) -> I
     parsed = await parse(version, services, report)
     passages = await chunk(version, parsed, services, report)
     await embed_and_upsert(version.key, passages, services, report)
-    await verify(passages, services, report)
+    await verify(version.key, passages, services, report)
     return indexed_as(parsed.format, passages)
 
 
@@ -157,10 +157,13 @@ async def upsert(total: int, embedded: AsyncIterable[Embedded], services: Servic
         await report(Stage.UPSERT if done == total else Stage.EMBED, done, total)
 
 
-async def verify(passages: Sequence[Passage], services: Services, report: Report) -> None:
-    """Read every passage back from the index: it says what was written."""
+async def verify(key: VersionKey, passages: Sequence[Passage], services: Services, report: Report) -> None:
+    """Read the index back: as many points as passages, and every passage says what was written."""
     async with _measured(Stage.VERIFY, services):
         await report(Stage.VERIFY, 0, 1)
+        count = await services.index.count(tenant=key.tenant, document_id=key.document_id, version=key.version)
+        if count != len(passages):
+            raise Unreadable(Reason.NOT_INDEXED, f"the index holds {count} of {len(passages)} passages")
         unlike = await services.index.unlike(passages)
         if unlike:
             raise Unreadable(Reason.NOT_INDEXED, f"the index does not give back {unlike} of {len(passages)} passages")

@@ -89,7 +89,7 @@ async def _cut_anew(key: VersionKey, services: Services, filled: Index, done: di
         if written:
             beside = replace(services, index=filled)
             await embed_and_upsert(key, passages, beside, _ignore)
-            await verify(passages, beside, _ignore)
+            await verify(key, passages, beside, _ignore)
         done[key] = len(passages)
     await _write_present_window(version, services)
     return written

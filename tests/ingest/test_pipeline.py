@@ -10,6 +10,7 @@ from ingest import pipeline
 from ingest.decisions import Decided
 from ingest.errors import DuplicateContent, Forbidden, TooLarge, Unprocessable, WrongState
 from ingest.indexing import run_job
+from ingest.parsing.parsed import Reason, Unreadable
 from ingest.pipeline import activate, finish_windows
 from ingest.rebuild import restore
 from ingest.receive import Offer, receive
@@ -234,6 +235,28 @@ async def test_a_job_whose_owner_lapsed_is_taken_up_and_its_half_written_points_
     stored = await services.index.passages(tenant="hanbit", document_id=version.key.document_id, version=1)
     assert len(stored) == version.passages
     assert left.text not in {passage.text for passage in stored}
+
+
+@pytest.mark.parametrize(
+    ("n", "reason"),
+    [(2, "the index does not give back 1 of 2 passages"), (99, "the index holds 3 of 2 passages")],
+    ids=["another text", "a passage too many"],
+)
+async def test_a_draft_that_the_index_holds_otherwise_than_it_was_written_is_none(
+    services: Services, n: int, reason: str
+) -> None:
+    received = await hand_in(services)
+
+    async def report(stage: Stage, _done: int, _total: int) -> None:
+        """Touch the index at the last moment: when all is written, and nothing read back."""
+        if stage is Stage.VERIFY:
+            key = received.version.key
+            stored = await services.index.passages(tenant=key.tenant, document_id=key.document_id, version=key.version)
+            await services.index.upsert([replace(stored[1], n=n, text="예금은 보호되지 않습니다.")])
+
+    with pytest.raises(Unreadable, match=reason) as refused:
+        await pipeline.write_draft(received.version, services, report)
+    assert refused.value.reason is Reason.NOT_INDEXED
 
 
 @pytest.mark.both_databases
