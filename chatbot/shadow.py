@@ -2,7 +2,7 @@
 
 What it says goes through the checks of the customer's own answer, and only their verdict is kept, so that its share of
 grounded answers can be read beside that of the model in service.  It waits behind everybody else inside vLLM, and a
-process asks it little at a time: what comes while it is busy is not asked.  An emergency stop, or a withdrawal of what
+process asks it little at a time: what comes while it is busy is not asked. An emergency stop, or a withdrawal of what
 the answer stands on, ends it as it would the customer's.
 """
 

@@ -124,8 +124,9 @@ class Part:
         before = self._before()
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(msgspec.json.encode(made) + b"\n")
-        for spoken in before.answers if before is not None else ():
-            self.keep(spoken, before.passages if before is not None else {})
+        if before is not None:
+            for spoken in before.answers:
+                self.keep(spoken, before.passages)
 
     def keep(self, spoken: Spoken, passages: Mapping[tuple[str, int, int], Shown]) -> None:
         """Add an answer and those of its passages that are not there yet."""

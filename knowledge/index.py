@@ -159,8 +159,8 @@ class Index:
             # Two requests instead of one batch: the terms are looked up while the question is embedded.
             async with asyncio.TaskGroup() as halves:
                 query = partial(self.terms.query, question, before=before, others=others)
-                asked = self._by_terms(query, visible, collection, limit=candidates if weight < 1 else 0)
-                terms = halves.create_task(asked)
+                asked = partial(self._by_terms, query, visible, collection, limit=candidates)
+                terms = halves.create_task(asked()) if weight < 1 else None
                 dense = halves.create_task(self._by_meaning([question, before], visible, collection, limit=candidates))
                 unit = halves.create_task(self._rarest())
         except ExceptionGroup as failed:
@@ -168,7 +168,8 @@ class Index:
         vector, by_meaning = dense.result()
         if seen is not None:
             seen(vector)
-        best = fuse(by_meaning, terms.result(), weight=weight, candidates=candidates)[:limit]
+        by_terms = {} if terms is None else terms.result()
+        best = fuse(by_meaning, by_terms, weight=weight, candidates=candidates)[:limit]
         return await self._hits(best, vector, collection, unit=unit.result())
 
     async def passage(self, *, document_id: str, version: int, n: int, access: Access) -> Passage | None:
@@ -321,8 +322,8 @@ class Index:
     async def _by_terms(
         self, query: Callable[[], SparseTerms], visible: models.Filter, collection: str, *, limit: int
     ) -> dict[str, float]:
-        terms = await asyncio.to_thread(query) if limit else None
-        if terms is None or not terms.indices:
+        terms = await asyncio.to_thread(query)
+        if not terms.indices:
             return {}
         request = models.QueryRequest(query=_sparse(terms), using=TERMS, filter=visible, limit=limit)
         return (await self._scores(collection, [request]))[0]

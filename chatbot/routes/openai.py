@@ -56,9 +56,13 @@ def refuse_other_models(model: str, services: Services) -> None:
     Raises:
         ModelNotFound: it is another.
     """
-    served = services.models.model
-    if model != served != UNKNOWN_MODEL:
-        raise ModelNotFound(f"The model '{model}' is not served here; '{served}' is")
+    if model != services.models.model != UNKNOWN_MODEL:
+        raise not_served(model, services)
+
+
+def not_served(model: str, services: Services) -> ModelNotFound:
+    """Return the refusal of a model that is another than the one served here."""
+    return ModelNotFound(f"The model '{model}' is not served here; '{services.models.model}' is")
 
 
 def question_of(asked: AskedQuestion, services: Services) -> Question:
@@ -133,18 +137,23 @@ def document(events: Sequence[Event], *, created: int) -> Response:
 
 @router.get("/models", response_model=None)
 async def models(who: TheCaller, services: TheServices) -> Response:  # noqa: ARG001 - whoever lists them is signed in
-    """List the one model that answers here, once its name is known; `created` is now, as vLLM says it."""
-    served = services.models.model
-    known = () if served == UNKNOWN_MODEL else (Model(id=served, created=int(services.now())),)
-    return Response(msgspec.json.encode(ModelList(data=known)), media_type="application/json")
+    """List the one model that answers here, once its name is known."""
+    return Response(msgspec.json.encode(ModelList(data=served(services))), media_type="application/json")
 
 
 @router.get("/models/{model:path}", response_model=None)
 async def model_named(model: str, who: TheCaller, services: TheServices) -> Response:  # noqa: ARG001 - as above
     """Return the one model that answers here, where it has this name."""
-    if model != services.models.model or model == UNKNOWN_MODEL:
-        raise ModelNotFound(f"The model '{model}' is not served here; '{services.models.model}' is")
-    return Response(msgspec.json.encode(Model(id=model, created=int(services.now()))), media_type="application/json")
+    for one in served(services):
+        if one.id == model:
+            return Response(msgspec.json.encode(one), media_type="application/json")
+    raise not_served(model, services)
+
+
+def served(services: Services) -> tuple[Model, ...]:
+    """Return the one model that answers here, once its name is known; `created` is now, as vLLM says it."""
+    name = services.models.model
+    return () if name == UNKNOWN_MODEL else (Model(id=name, created=int(services.now())),)
 
 
 def error_json(problem: Problem, headers: Mapping[str, str]) -> Response:
