@@ -3,9 +3,9 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 PY := .venv/bin/python
 N ?= 50
-# Test files side by side; `make test WORKERS=0 PYTEST_ARGS=tests/x.py` runs one as it would be debugged.
+# Test files side by side. Those that start two vLLM come after the others: memory for both, and no start beside a test
+# of time.
 WORKERS ?= 2
-PYTEST_ARGS ?=
 
 .PHONY: help setup run test check fix faults evals gates bench charts lock samples clean
 help: ## Show the targets
@@ -20,7 +20,8 @@ run: setup ## Start everything, load the sample documents, ask one question in e
 test: setup ## Run every test that this machine can run (CI=true: a skipped test fails)
 	@scripts/test_parts
 	@.venv/bin/llm-server fetch e5-small cpu-small
-	@$(PY) -m pytest -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
+	@$(PY) -m pytest -m 'not vllm' -n $(WORKERS) --dist loadfile
+	@$(PY) -m pytest -m vllm
 
 check: ## Format, lint, types, import contracts, house rules
 	@scripts/setup --no-llm

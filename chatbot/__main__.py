@@ -98,7 +98,7 @@ async def _serve(settings: Settings) -> None:
         chat = create_app(services, tracer_provider=provider, demo=demo, demo_tenant=settings.demo_tenant)
         await stack.enter_async_context(listening(chat, bound))
         typer.echo(f"chatbot listens on http://{settings.host}:{settings.port}", err=True)
-        await until_told(chat, drain_seconds=settings.drain_seconds)
+        await until_told(chat, drain_seconds=settings.drain_seconds, refuse_seconds=settings.refuse_seconds)
 
 
 @app.command()

@@ -77,8 +77,12 @@ async def listening(app: FastAPI, bound: socket.socket) -> AsyncGenerator[None]:
             server.should_exit = True
 
 
-async def until_told(app: FastAPI, *, drain_seconds: float) -> None:
-    """Wait for SIGTERM or SIGINT, then let running answers end (a second signal does not wait)."""
+async def until_told(app: FastAPI, *, drain_seconds: float, refuse_seconds: float = 0.0) -> None:
+    """Wait for SIGTERM or SIGINT, then let running answers end (a second signal does not wait).
+
+    Questions are refused for `refuse_seconds` at least: to a balancer that has not looked at `/readyz` since, a
+    listener that closes under a request it has just sent is a server that broke.
+    """
     loop, told, hurried = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event()
 
     def on_signal() -> None:
@@ -94,5 +98,7 @@ async def until_told(app: FastAPI, *, drain_seconds: float) -> None:
             tasks.cancel_scope.cancel()
 
         tasks.start_soon(hurry)
-        await drain(app, seconds=drain_seconds)
+        async with anyio.create_task_group() as leaving:
+            leaving.start_soon(anyio.sleep, refuse_seconds)
+            await drain(app, seconds=drain_seconds)
         tasks.cancel_scope.cancel()

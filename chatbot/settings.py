@@ -61,6 +61,7 @@ class Settings(BaseSettings):
     demo_key_file: Path | None = None
     demo_tenant: str = "hanbit"
     drain_seconds: float = 120.0
+    refuse_seconds: float = 0.0
     log_level: str = "INFO"
     log_format: Literal["json", "console"] = "json"
     turn: TurnSettings = TurnSettings()

@@ -56,6 +56,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> Iterato
         "ANSWERS__ORPHANED_AFTER": str(GRACE),
         "ANSWERS__SWEEP_EVERY": "1",
         "DRAIN_SECONDS": "0.5",
+        "REFUSE_SECONDS": "3",  # HAProxy looks every 0.3 s, and waits 2 s for an answer
         "ADMISSION__SLOTS": "64",  # one replica takes all the streams while the other restarts
     }
     with clustered(tmp_path_factory.mktemp("cluster"), f"{redis_url.removesuffix('/0')}/6", **settings) as running:
