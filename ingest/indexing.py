@@ -21,8 +21,8 @@ from knowledge.embedding import EmbeddingUnavailable
 from knowledge.index import IndexUnavailable as IndexAway
 
 FIRST_WAIT_SECONDS = 2.0
-REPORT_SECONDS = 0.2
-"""Those who watch a job's row see it move five times a second at most."""
+REPORT_SECONDS = 0.5
+"""Those who watch a job's row see it move twice a second at most."""
 OURS = (IngestError, IndexAway, EmbeddingUnavailable)
 """What may pass by itself: the job is tried again."""
 

@@ -84,6 +84,7 @@ class Terms:
         self._lock = Lock()
         self._stem = lru_cache(maxsize=50_000)(stemmer("english").stemWord)
         self._generic = frozenset(word for one in _GENERIC_WORDS.split() for word in (one, self._stem(one)))
+        self._tokens("예금")  # Kiwi builds its tables at the first text, for 0.4 s in which no other thread runs
 
     def words(self, text: str) -> list[str]:
         """Return the terms of a text in order, repeated as often as they occur."""
