@@ -106,6 +106,7 @@ async def test_the_same_upload_gives_the_same_ids_and_other_metadata_a_conflict(
     assert other.json()["document_id"] == first["document_id"]
 
 
+@pytest.mark.both_databases
 async def test_fifty_identical_uploads_at_once_are_one_document_and_one_embedding_run(
     staff: Staff, services: Services
 ) -> None:

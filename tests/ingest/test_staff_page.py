@@ -24,6 +24,8 @@ pytestmark = [
 ]
 
 TERMS = samples.MARKDOWN + "\n문의: 900101-1234568\n"
+WRONG = "# 지난 행사\n\n## 행사 기간\n\n행사는 2019년 12월 31일에 끝났습니다.\n"
+LOCKED = samples.pdf(password="1")
 # Runs before the page's own scripts: what each file's row said, and what the policy refused.
 WATCH = """
 window.seen = { said: [], violations: [] };
@@ -132,11 +134,12 @@ async def test_staff_take_files_in_approve_date_compare_and_roll_back_and_ask_wh
 ) -> None:
     async with opened(browser, bank) as page:
         await enter(page, bank, "kim", "staff")
-        await upload_three(page)
+        await upload_four(page)
         await look_at_own_draft(page)
 
         await enter(page, bank, "lee", "approver")
         await look_at_the_queue(page)
+        await reject_draft(page)
         await approve_all(page)
         document = await change_dates(page)
 
@@ -148,25 +151,27 @@ async def test_staff_take_files_in_approve_date_compare_and_roll_back_and_ask_wh
         await roll_back(page, document)
         await ask_for_groups_and_days(page)
         await try_failed_job_again(page)
+        await try_dead_letter_again(page, bank)
         await end_and_delete(page, document)
     async with opened(browser, bank, width=390, language="en-US") as phone:
         await enter(phone, bank, "park", "approver")
         await look_everywhere(phone, document)
 
 
-async def upload_three(page: Page) -> None:
+async def upload_four(page: Page) -> None:
     await page.locator("#readers").fill("vip")
-    await drop(page, {"terms.md": TERMS.encode(), "paper.pdf": samples.pdf(), "locked.pdf": samples.pdf(password="1")})
+    files = {"terms.md": TERMS.encode(), "paper.pdf": samples.pdf(), "wrong.md": WRONG.encode()}
+    await drop(page, files | {"locked.pdf": LOCKED})
     rows = page.locator("#files > li")
-    await expect(rows).to_have_count(3)
-    await expect(page.locator("#files > li[data-state=done]")).to_have_count(2)
+    await expect(rows).to_have_count(4)
+    await expect(page.locator("#files > li[data-state=done]")).to_have_count(3)
     broken = page.locator("#files > li", has_text="locked.pdf")
     await expect(broken.locator(".problem")).to_have_text("암호가 걸려 있습니다. 암호를 풀어 다시 올리세요.")
     await expect(page.locator("#announcements")).to_contain_text("terms.md 완료")
     await expect(page.locator("#announcements")).to_contain_text("locked.pdf 실패: 암호가")
     said = await page.evaluate("window.seen.said")
     assert {"file_waiting", "file_sending", "file_accepted"} <= set(said)
-    assert said.count("file_done") == 2
+    assert said.count("file_done") == 3
 
 
 async def look_at_own_draft(page: Page) -> None:
@@ -185,7 +190,7 @@ async def look_at_own_draft(page: Page) -> None:
 
 async def look_at_the_queue(page: Page) -> None:
     queue = await visit(page, "#/queue")
-    await expect(queue.locator(".cards > li")).to_have_count(2)
+    await expect(queue.locator(".cards > li")).to_have_count(3)
     terms = queue.locator(".cards > li", has_text="terms.md")
     await expect(terms.locator(".findings")).to_contain_text("개인정보로 보임: 주민등록번호")
     await expect(queue.locator(".cards > li", has_text="paper.pdf")).to_contain_text("점검에서 나온 것이 없습니다")
@@ -194,6 +199,24 @@ async def look_at_the_queue(page: Page) -> None:
     await page.locator("#review-findings button").first.click()
     await expect(page.locator("#review-passages > li:focus")).to_contain_text("900101-1234568")
     await assert_readable(page)
+
+
+async def reject_draft(page: Page) -> None:
+    queue = await visit(page, "#/queue")
+    await queue.locator(".cards > li", has_text="지난 행사").locator("a").click()
+    reject = page.locator("#decision").get_by_role("button", name="반려")
+    await reject.click()
+    await expect(page.locator("#confirm-text")).to_contain_text("판 1을 반려할까요?")
+    await page.keyboard.press("Escape")  # no
+    await expect(page.locator("#approve")).to_be_visible()
+    await reject.click()
+    await page.locator("#confirm-reason").fill("끝난 행사")
+    await page.keyboard.press("Enter")
+    await expect(page.locator("#decision-said")).to_have_text("반려했습니다.")
+    await expect(page.locator("#decision")).to_be_hidden()
+    await expect(page.locator("#review-facts")).to_contain_text("끝난 행사")
+    queue = await visit(page, "#/queue")
+    await expect(queue.locator(".cards > li")).to_have_count(2)
 
 
 async def change_dates(page: Page) -> str:
@@ -274,6 +297,22 @@ async def try_failed_job_again(page: Page) -> None:
     await expect(row).to_contain_text("암호가 걸려 있습니다")
     await row.get_by_role("button", name="다시 시도").click()
     await expect(row.locator(".file")).to_have_attribute("data-state", "failed")
+    await expect(row).to_contain_text("암호가 걸려 있습니다")
+
+
+async def try_dead_letter_again(page: Page, bank: Bank) -> None:
+    kept = bank.original(LOCKED)
+    kept.rename(aside := kept.with_suffix(".aside"))
+    await visit(page, "#/upload")
+    jobs = await visit(page, "#/jobs")
+    row = jobs.locator(".cards > li", has_text="locked.pdf")
+    await row.get_by_role("button", name="다시 시도").click()
+    await expect(row.locator(".file")).to_have_attribute("data-state", "failed")  # after three attempts
+    await visit(page, "#/upload")
+    await visit(page, "#/jobs")
+    await expect(row).to_contain_text("여러 번 시도했으나 끝나지 못함")
+    aside.rename(kept)
+    await row.get_by_role("button", name="다시 시도").click()
     await expect(row).to_contain_text("암호가 걸려 있습니다")
 
 

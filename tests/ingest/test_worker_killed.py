@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from uuid import uuid4
 
@@ -110,6 +111,11 @@ class Bank:
                 assert reply.status_code == 200, reply.text
                 begins = max(begins, reply.json()["visible_from"])
         return begins
+
+    def original(self, data: bytes) -> Path:
+        """Return where the store of originals keeps a file."""
+        digest = sha256(data).hexdigest()
+        return self.data / "blobs" / digest[:2] / digest
 
     def points(self) -> Points:
         """Everything in the index, without when it may be read: that is the clock's."""
