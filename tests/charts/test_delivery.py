@@ -14,7 +14,7 @@ from ingest.settings import Settings as StaffSettings
 from tests.charts.rendering import CHART, ROOT, Doc, tool
 
 DOCKERFILE = (ROOT / "Dockerfile").read_text("utf-8")
-FINAL = ("chatbot", "ingest", "llm-server", "llm-server-cpu")
+FINAL = ("chatbot", "ingest", "ingest-batch", "llm-server", "llm-server-cpu")
 COMPOSE: Doc = yaml.safe_load((ROOT / "compose.yaml").read_text("utf-8"))
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yaml"))
 
@@ -143,7 +143,7 @@ def test_a_release_s_digests_become_values(tmp_path: Path) -> None:
     assert images["llmServer"] == {
         "registry": "ghcr.io",
         "repository": "bank/chatbot/llm-server",
-        "digest": f"sha256:{2:064x}",
+        "digest": f"sha256:{FINAL.index('llm-server'):064x}",
     }
     (tmp_path / "digest-ingest" / "ingest").write_text("ghcr.io/bank/chatbot/ingest:latest\n", "utf-8")
     done = subprocess.run(script, capture_output=True, text=True, check=False)  # noqa: S603
