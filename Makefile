@@ -62,8 +62,7 @@ attacks: setup ## Attack the whole product over a model that obeys everything (g
 	@.venv/bin/llm-server fetch e5-small
 	@$(PY) -m evals.attacks
 
-charts: ## Check the chart, its rules and dashboards, the Dockerfile and the workflow, with the tools of each
-	@scripts/setup --no-llm
+charts: setup ## Check the chart, its rules and dashboards, the Dockerfile and the workflow, with the tools of each
 	@scripts/chart_parts --checkov
 	@$(PY) -m pytest -q tests/charts tests/scaling
 	@scripts/checkov

@@ -132,6 +132,16 @@ def test_ci_runs_every_check_of_the_makefile() -> None:
     assert {"check", "test", "charts"} <= set(re.findall(r"make ([a-z]+)", runs))
 
 
+def test_make_charts_brings_what_its_tests_would_skip_without() -> None:
+    target = re.search(r"^charts:(.*)##.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
+    assert target
+    assert "setup" in target[1].split(), "the recorded metrics are compared with the vLLM in .venv-llm"
+    assert "scripts/chart_parts" in target[2]
+    brought = (ROOT / "scripts/chart_parts").read_text("utf-8")
+    for package in ("prometheus", "prometheus-redis-exporter", "npm", "postgresql"):
+        assert f"missing+=({package})" in brought
+
+
 def test_a_release_s_digests_become_values(tmp_path: Path) -> None:
     script = [sys.executable, str(ROOT / "scripts/release_digests"), str(tmp_path)]
     for n, target in enumerate(FINAL):
