@@ -11,7 +11,7 @@ import yaml
 from chatbot.local_identity import AUDIENCE, ISSUER, key_pair
 from chatbot.settings import Settings as ChatSettings
 from ingest.settings import Settings as StaffSettings
-from tests.charts.rendering import CHART, ROOT, Doc, tool
+from tests.charts.rendering import CHART, ROOT, Doc, helm, template, tool
 
 DOCKERFILE = (ROOT / "Dockerfile").read_text("utf-8")
 FINAL = ("chatbot", "ingest", "ingest-batch", "llm-server", "llm-server-cpu")
@@ -142,20 +142,63 @@ def test_make_charts_brings_what_its_tests_would_skip_without() -> None:
         assert f"missing+=({package})" in brought
 
 
-def test_a_release_s_digests_become_values(tmp_path: Path) -> None:
-    script = [sys.executable, str(ROOT / "scripts/release_digests"), str(tmp_path)]
+def release_digests(folder: Path) -> subprocess.CompletedProcess[str]:
+    script = [sys.executable, str(ROOT / "scripts/release_digests"), str(folder)]
+    return subprocess.run(script, capture_output=True, text=True, check=False)  # noqa: S603
+
+
+@pytest.fixture
+def pushed(tmp_path: Path) -> Path:
+    """Return a folder of digests as the release's jobs leave them."""
     for n, target in enumerate(FINAL):
         (tmp_path / f"digest-{target}").mkdir()
         image = f"ghcr.io/bank/chatbot/{target}@sha256:{n:064x}\n"
         (tmp_path / f"digest-{target}" / target).write_text(image, "utf-8")
-    done = subprocess.run(script, capture_output=True, text=True, check=True)  # noqa: S603
-    images = yaml.safe_load(done.stdout)["images"]
+    return tmp_path
+
+
+def test_a_release_s_digests_become_values(pushed: Path) -> None:
+    images = yaml.safe_load(release_digests(pushed).stdout)["images"]
     assert images["llmServer"] == {
         "registry": "ghcr.io",
         "repository": "bank/chatbot/llm-server",
         "digest": f"sha256:{FINAL.index('llm-server'):064x}",
     }
-    (tmp_path / "digest-ingest" / "ingest").write_text("ghcr.io/bank/chatbot/ingest:latest\n", "utf-8")
-    done = subprocess.run(script, capture_output=True, text=True, check=False)  # noqa: S603
+    (pushed / "digest-ingest" / "ingest").write_text("ghcr.io/bank/chatbot/ingest:latest\n", "utf-8")
+    done = release_digests(pushed)
     assert done.returncode != 0
     assert "holds no image by digest" in done.stderr
+
+
+def test_argo_cd_s_example_runs_production_by_the_release_s_digests_alone(pushed: Path) -> None:
+    digests = pushed / "digests.yaml"
+    digests.write_text(release_digests(pushed).stdout, "utf-8")
+    chart, values = yaml.safe_load((ROOT / "charts/argocd-application.yaml").read_text("utf-8"))["spec"]["sources"]
+    own, released = chart["helm"]["valueFiles"]
+    assert released == f"${values['ref']}/bank-chatbot/digests.yaml"
+    asked = [f"--set={one['name']}={one['value']}" for one in chart["helm"]["parameters"]]
+    done = template(own.removesuffix(".yaml"), "-f", str(digests), *asked)
+    assert done.returncode == 0, done.stderr
+    images = set(re.findall(r"image: (\S+)", done.stdout))
+    assert {image.split("@")[0] for image in images} == {
+        f"registry.bank.internal/bank/chatbot/{name}:0.1.0" for name in ("chatbot", "ingest", "llm-server")
+    }
+    assert all(re.search(r"@sha256:[0-9a-f]{64}$", image) for image in images)
+    bare = template(own.removesuffix(".yaml"), *asked)
+    assert "image-without-digest: images." in bare.stderr
+    canary = ["--set=chatbot.canary.enabled=true", "--set=chatbot.canary.tag=0.2.0"]
+    mixed = template(own.removesuffix(".yaml"), "-f", str(digests), *asked, *canary)
+    assert "image-without-digest: chatbot.canary" in mixed.stderr
+
+
+def test_a_release_s_chart_carries_its_version(tmp_path: Path) -> None:
+    workflow = yaml.safe_load((ROOT / ".github/workflows/release.yaml").read_text("utf-8"))
+    (step,) = [one for one in workflow["jobs"]["chart"]["steps"] if "helm package" in one.get("run", "")]
+    assert step["env"]["VERSION"] == "${{ github.ref_name }}"
+    (command,) = [line for line in step["run"].splitlines() if line.startswith("helm package")]
+    (tmp_path / "helm").symlink_to(tool("helm3"))
+    path = {"PATH": f"{tmp_path}:/usr/bin:/bin", "HOME": str(tmp_path), "VERSION": "v7.8.9"}
+    command += f" --destination {tmp_path}"
+    subprocess.run(["/bin/bash", "-c", command], cwd=ROOT, env=path, check=True, capture_output=True)  # noqa: S603
+    done = helm(3, "template", "bank", str(tmp_path / "bank-chatbot-7.8.9.tgz"))
+    assert "image: registry.example.com/bank-chatbot/chatbot:7.8.9" in done.stdout

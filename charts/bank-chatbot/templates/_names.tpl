@@ -28,7 +28,8 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version }}
 {{- end }}
 {{- end }}
 
-{{/* An image's address, by digest where there is one: (list $ "chatbot") */}}
+{{/* An image's address, by digest where there is one: (list $ "chatbot"). Refused here, so that images are asked for a
+digest only by what uses them. */}}
 {{- define "bank.image" -}}
 {{- $root := index . 0 -}}
 {{- $image := index $root.Values.images (index . 1) -}}
@@ -37,6 +38,9 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version }}
 {{- if $image.digest -}}
 {{- printf "%s/%s:%s@%s" $registry $image.repository $tag $image.digest -}}
 {{- else -}}
+{{- if $root.Values.images.requireDigest }}
+{{- fail (printf "image-without-digest: images.%s has no digest, and images.requireDigest is set" (index . 1)) }}
+{{- end -}}
 {{- printf "%s/%s:%s" $registry $image.repository $tag -}}
 {{- end -}}
 {{- end }}
