@@ -8,6 +8,19 @@
       key: {{ index . 1 }}
 {{- end }}
 
+{{/* Keys of a bucket, where the pod's identity is not enough: (list $ "PREFIX_OF_THE_SECRET_S_KEYS") */}}
+{{- define "bank.awsEnv" -}}
+{{- $root := index . 0 -}}
+{{- $prefix := index . 1 -}}
+{{- range $name := list "AWS_ACCESS_KEY_ID" "AWS_SECRET_ACCESS_KEY" }}
+- name: {{ $name }}
+  valueFrom:
+    secretKeyRef:
+      name: {{ $root.Values.secrets.existing }}
+      key: {{ printf "%s%s" $prefix $name }}
+{{- end }}
+{{- end }}
+
 {{- define "bank.databaseEnv" -}}
 {{- if .Values.postgres.enabled }}
 {{ include "bank.secretEnv" (list . "POSTGRES_PASSWORD") }}

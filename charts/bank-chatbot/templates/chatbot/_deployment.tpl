@@ -81,6 +81,9 @@ spec:
             {{- include "bank.databaseEnv" $root | trim | nindent 12 }}
             {{- include "bank.qdrantEnv" $root | nindent 12 }}
             {{- include "bank.redisEnv" $root | trim | nindent 12 }}
+            {{- if $chatbot.anchorKeysInSecret }}
+            {{- include "bank.awsEnv" (list $root "ANCHORS_") | nindent 12 }}
+            {{- end }}
             {{- include "bank.settingsEnv" $chatbot.settings | nindent 12 }}
           {{- include "bank.webProbes" $chatbot | nindent 10 }}
           lifecycle:

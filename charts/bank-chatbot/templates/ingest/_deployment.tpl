@@ -3,7 +3,9 @@
 {{- $root := index . 0 -}}
 {{- $component := index . 1 -}}
 {{- $tier := index . 2 -}}
-{{- $shared := eq $root.Values.ingest.blobs.accessMode "ReadWriteMany" -}}
+{{- $blobs := $root.Values.ingest.blobs -}}
+{{- $bucket := hasPrefix "s3://" $blobs.url -}}
+{{- $shared := or $bucket (eq $blobs.accessMode "ReadWriteMany") -}}
 apiVersion: apps/v1
 kind: Deployment
 metadata:
@@ -61,7 +63,10 @@ spec:
             - {name: INGEST_HOST, value: 0.0.0.0}
             - {name: INGEST_PORT, value: "8001"}
             {{- include "bank.commonEnv" $root | nindent 12 }}
-            - {name: BLOB_URL, value: file:///blobs}
+            - {name: BLOB_URL, value: {{ $blobs.url | quote }}}
+            {{- if $blobs.keysInSecret }}
+            {{- include "bank.awsEnv" (list $root "") | nindent 12 }}
+            {{- end }}
             - {name: PIPELINE__AT_ONCE, value: {{ $tier.jobsAtOnce | quote }}}
             {{- include "bank.identityEnv" $root | nindent 12 }}
             {{- include "bank.databaseEnv" $root | trim | nindent 12 }}
@@ -80,11 +85,15 @@ spec:
           volumeMounts:
             - {name: tmp, mountPath: /tmp}
             - {name: weights, mountPath: /models, readOnly: true}
+            {{- if not $bucket }}
             - {name: blobs, mountPath: /blobs}
+            {{- end }}
       volumes:
         {{- include "bank.scratch" "4Gi" | nindent 8 }}
         {{- include "bank.weightsVolume" $root | nindent 8 }}
+        {{- if not $bucket }}
         - name: blobs
           persistentVolumeClaim:
             claimName: {{ include "bank.blobsClaim" $root }}
+        {{- end }}
 {{- end }}
