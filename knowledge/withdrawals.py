@@ -1,8 +1,12 @@
 """What the bank has taken back: versions, models, everything; in SQL, known to every process in a second.
 
-Asked before each sentence leaves, so it answers from memory; a task reads the table every second. When it could not be
-read for five seconds nothing is known, and `readable` says so: the caller then hands over to a person. Every stop and
-every resumption is written down with who, when and why, in the transaction that makes it.
+Asked before each sentence leaves, so it answers from memory; a task looks at the table every second. When it could not
+be read for five seconds nothing is known, and `readable` says so: the caller then hands over to a person. Every stop
+and every resumption is written down with who, when and why, in the transaction that makes it.
+
+A withdrawn version's row is never removed: its points stay for searches as of then, and an older index that was
+restored knows nothing of their end. So as many rows as before are the same rows, whatever clock or late commit they
+came from, and a look reads the stops and counts the versions; all are read when there are more, and once a minute.
 """
 
 import time
@@ -14,7 +18,7 @@ from typing import Final, Literal
 import anyio
 import structlog
 from pydantic import BaseModel, PositiveFloat
-from sqlalchemy import Column, Double, Integer, MetaData, String, Table, delete, insert, select
+from sqlalchemy import Column, Double, Integer, MetaData, String, Table, delete, func, insert, select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -53,9 +57,11 @@ UNREADABLE = UNAVAILABLE
 
 
 class WithdrawalsSettings(BaseModel, frozen=True):
-    """How often the table is read, how long a reading may take, and after how long nothing is known any more."""
+    """How often the table is looked at and how often read as a whole, how long a look may take, and after how long
+    nothing is known any more."""
 
     every: PositiveFloat = 1.0
+    whole_every: PositiveFloat = 60.0
     deadline: PositiveFloat = 2.0
     known_for: PositiveFloat = 5.0
 
@@ -80,21 +86,23 @@ class Withdrawals:
         self._engine = engine
         self._settings = settings
         self._clock = clock
-        self._rows: frozenset[tuple[str, str, str]] = frozenset()
+        self._stops: frozenset[tuple[str, str]] = frozenset()
+        self._versions: frozenset[tuple[str, str]] = frozenset()
         self._read_at = float("-inf")
+        self._whole_at = float("-inf")
         self._listeners: list[Callable[[], None]] = []
 
     def withdrawn(self, tenant: str, document_id: str, version: int) -> bool:
         """Return whether this version may no longer answer."""
-        return (_VERSION, tenant, f"{document_id}@{version}") in self._rows
+        return (tenant, f"{document_id}@{version}") in self._versions
 
     def stopped(self) -> bool:
         """Return whether the emergency flag is set."""
-        return (_STOP, _EVERYONE, _EVERYONE) in self._rows
+        return (_STOP, _EVERYONE) in self._stops
 
     def stopped_models(self) -> frozenset[str]:
         """Return the names of the models that may not be asked."""
-        return frozenset(name for kind, _, name in self._rows if kind == _MODEL)
+        return frozenset(name for kind, name in self._stops if kind == _MODEL)
 
     def readable(self) -> bool:
         """Return whether what is known is recent enough to rely on."""
@@ -155,18 +163,30 @@ class Withdrawals:
         )
 
     async def read(self) -> None:
-        """Read the table now.
+        """Look at the table now.
 
         Raises:
             UNREADABLE: it cannot be read.
         """
-        columns = select(WITHDRAWN.c.kind, WITHDRAWN.c.tenant, WITHDRAWN.c.name)
+        stops = select(WITHDRAWN.c.kind, WITHDRAWN.c.name).where(WITHDRAWN.c.kind.in_((_STOP, _MODEL)))
+        count = select(func.count()).where(WITHDRAWN.c.kind == _VERSION)
         with anyio.fail_after(self._settings.deadline):
             async with self._engine.connect() as connection:
-                rows = (await connection.execute(columns)).all()
-        self._rows = frozenset((kind, tenant, name) for kind, tenant, name in rows)
+                found = (await connection.execute(stops)).all()
+                if (await connection.execute(count)).scalar_one() != len(self._versions) or self._is_whole_due():
+                    await self._read_versions(connection)
+        self._stops = frozenset((kind, name) for kind, name in found)
         self._read_at = self._clock()
         self._tell()
+
+    def _is_whole_due(self) -> bool:
+        return self._clock() - self._whole_at > self._settings.whole_every
+
+    async def _read_versions(self, connection: AsyncConnection) -> None:
+        versions = select(WITHDRAWN.c.tenant, WITHDRAWN.c.name).where(WITHDRAWN.c.kind == _VERSION)
+        rows = (await connection.execute(versions)).all()
+        self._versions = frozenset((tenant, name) for tenant, name in rows)
+        self._whole_at = self._clock()
 
     def _tell(self) -> None:
         for listener in tuple(self._listeners):

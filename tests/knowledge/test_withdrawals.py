@@ -3,11 +3,20 @@ from dataclasses import dataclass, replace
 
 import anyio
 import pytest
+from sqlalchemy import delete, event
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from knowledge.database import open_engine
-from knowledge.withdrawals import WITHDRAWN, StopChange, Withdrawals, WithdrawalsSettings, open_withdrawals
+from knowledge.withdrawals import (
+    WITHDRAWN,
+    StopChange,
+    Withdrawals,
+    WithdrawalsSettings,
+    known_withdrawals,
+    open_withdrawals,
+    write_withdrawal,
+)
 
 pytestmark = [pytest.mark.anyio, pytest.mark.both_databases]
 
@@ -61,6 +70,53 @@ async def test_what_another_process_withdraws_or_stops_is_seen_by_the_watch(
     await until(lambda: not withdrawals.stopped())
     assert withdrawals.withdrawn("hanbit", "rates", 2)
     await engine.dispose()
+
+
+async def test_a_row_that_is_committed_late_with_an_older_instant_is_seen(
+    engine: AsyncEngine, database_url: str
+) -> None:
+    withdrawals = await known_withdrawals(engine)
+    other = open_engine(database_url)
+    await withdrawals.withdraw("hanbit", "rates", 2, reason="wrong rate", at=1_000_000.0)
+    async with other.begin() as late:
+        await write_withdrawal(late, "hanbit", "fees", 1, reason="wrong fee", at=1.0)
+        await withdrawals.read()
+        assert not withdrawals.withdrawn("hanbit", "fees", 1)
+    await withdrawals.read()
+    assert withdrawals.withdrawn("hanbit", "fees", 1)
+    assert withdrawals.withdrawn("hanbit", "rates", 2)
+    await other.dispose()
+
+
+async def test_a_look_reads_the_versions_only_when_there_are_more_or_a_minute_is_over(
+    engine: AsyncEngine, database_url: str
+) -> None:
+    clock, asked = Clock(), list[str]()
+    await known_withdrawals(engine)
+    withdrawals = Withdrawals(engine, WithdrawalsSettings(), clock=clock)
+    other = Withdrawals(open_engine(database_url), WithdrawalsSettings())
+    await withdrawals.withdraw("hanbit", "rates", 1, reason="wrong rate", at=1.0)
+
+    def ask(_connection: object, _cursor: object, statement: str, *_more: object) -> None:
+        asked.append(statement)
+
+    async def look() -> bool:
+        asked.clear()
+        await withdrawals.read()
+        return any("tenant" in statement for statement in asked)
+
+    event.listen(engine.sync_engine, "before_cursor_execute", ask)
+    assert not await look()
+    await other.withdraw("hanbit", "rates", 2, reason="wrong rate", at=1.0)
+    assert await look()
+    assert not await look()
+    async with other._engine.begin() as connection:  # a backup is restored, and as many are withdrawn as were lost
+        await connection.execute(delete(WITHDRAWN).where(WITHDRAWN.c.name == "rates@2"))
+        await write_withdrawal(connection, "hanbit", "rates", 3, reason="wrong rate", at=1.0)
+    clock.now += 61
+    assert await look()
+    assert [withdrawals.withdrawn("hanbit", "rates", n) for n in (1, 2, 3)] == [True, False, True]
+    await other._engine.dispose()
 
 
 async def test_the_flag_is_set_and_cleared_and_so_is_each_models(withdrawals: Withdrawals) -> None:
