@@ -241,7 +241,7 @@ async def write_ready(document: Document, version: Version, services: Services, 
     if document.reason:
         raise Unreadable(Reason(document.reason), document.detail)
     passages = [document.passages[n][0] for n in sorted(document.passages)]
-    await clear(version.key, services)
+    await clear(version.key, services, report)
     async with aclosing(_batches(document, services.settings.batch)) as batches:
         await upsert(len(passages), batches, services, report)
     await verify(version.key, passages, services, report)

@@ -178,11 +178,11 @@ class Catalogue:
             return [(job, await records.version(connection, job.key)) for job in jobs]
 
     async def indexed(self, key: VersionKey, indexed: Indexed) -> Version:
-        """Record that a version is in the index as a draft, unless it was withdrawn meanwhile."""
+        """Record that a version is in the index as a draft, unless it is already, or was withdrawn meanwhile."""
         async with self.begin() as connection:
             await connection.execute(
                 records.at(key)
-                .where(VERSIONS.c.state != State.WITHDRAWN)
+                .where(VERSIONS.c.state.in_([State.RECEIVED, State.FAILED]))
                 .values(
                     state=State.INDEXED,
                     format=indexed.format,
@@ -209,6 +209,12 @@ class Catalogue:
         async with self.begin() as connection:
             written = await connection.execute(records.at(key).where(*same).values(window_written=1))
             return written.rowcount == 1
+
+    async def doubt_window(self, key: VersionKey) -> None:
+        """Have a version's window written again, if it has one: the index may have lost it."""
+        async with self.begin() as connection:
+            shown = records.at(key).where(VERSIONS.c.visible_from.is_not(None))
+            await connection.execute(shown.values(window_written=0))
 
     async def recounted(self, key: VersionKey, passages: int) -> None:
         """Record how many passages a version has after it was cut anew."""

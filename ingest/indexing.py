@@ -2,6 +2,9 @@
 
 A fault of the file ends its job at once, with the reason. A fault of ours (index, embedder or database away) is tried
 three times, each wait three times as long as the one before; then the job is a dead letter.
+
+A worker that stands still for longer than its claim holds finds it lost when it goes on: before each write it looks,
+and what it was writing at that moment is put right by `finish_windows`.
 """
 
 import math
@@ -13,12 +16,13 @@ import structlog
 
 from ingest.errors import IngestError, NotFound
 from ingest.parsing.parsed import Unreadable
-from ingest.pipeline import Write, take_in
-from ingest.queue import MOST_ATTEMPTS, RENEW_SECONDS
+from ingest.pipeline import Report, Write, take_in
+from ingest.queue import LEASE_SECONDS, MOST_ATTEMPTS, RENEW_SECONDS, ClaimLost
 from ingest.services import Services
 from ingest.versions import Job, Stage, Version
 from knowledge.embedding import EmbeddingUnavailable
 from knowledge.index import IndexUnavailable as IndexAway
+from telemetry.groups import first_failure
 
 FIRST_WAIT_SECONDS = 2.0
 REPORT_SECONDS = 0.5
@@ -38,39 +42,66 @@ def unwatched(_stage: Stage, _done: int, _total: int) -> None:
 
 async def run_job(job: Job, services: Services, watch: Watch = unwatched, write: Write | None = None) -> Version | None:
     """Do a claimed job to its end; None where it has to be tried again later, or is somebody else's by now."""
-    version = None
-    async with anyio.create_task_group() as beside:
-        beside.start_soon(_keep_claim, job, services, beside.cancel_scope)
-        version = await _attempt(job, services, watch, write)
-        beside.cancel_scope.cancel()
+    claim, version = _Claim(job, services, watch), None
+    try:
+        with first_failure():
+            async with anyio.create_task_group() as beside:
+                beside.start_soon(claim.keep)
+                version = await _attempt(job, services, claim.report, write)
+                beside.cancel_scope.cancel()
+    except ClaimLost:
+        log.warning("claim_lost", job_id=job.id)
+        # A write that was under way hid its passages again, and somebody may have approved them meanwhile.
+        await services.catalogue.doubt_window(job.key)
+        return None
     return version
 
 
-async def _keep_claim(job: Job, services: Services, work: anyio.CancelScope) -> None:
-    """Renew the claim for ever; a job that was taken over is left alone."""
-    while True:
-        await anyio.sleep(RENEW_SECONDS)
-        try:
-            if not await services.queue.renew(job, now=services.now()):
-                log.warning("claim_lost", job_id=job.id)
-                work.cancel()
-        except IngestError:
-            continue  # the next renewal, or the job's own writes, will tell
+class _Claim:
+    """A claimed job as long as it is done: its reports reach its row twice a second, and its claim is kept."""
 
+    def __init__(self, job: Job, services: Services, watch: Watch) -> None:
+        self._job = job
+        self._services = services
+        self._watch = watch
+        self._until = job.updated_at + LEASE_SECONDS  # the bank's clock: a machine's own stops while it is suspended
+        self._reported = -math.inf
 
-async def _attempt(job: Job, services: Services, watch: Watch, write: Write | None) -> Version | None:
-    written = -math.inf
+    async def report(self, stage: Stage, done: int, total: int) -> None:
+        """Show how far the job is.
 
-    async def report(stage: Stage, done: int, total: int) -> None:
-        nonlocal written
-        watch(stage, done, total)
-        if time.monotonic() - written < REPORT_SECONDS:
+        Raises:
+            ClaimLost: the lease has passed, and somebody else has the job.
+        """
+        self._watch(stage, done, total)
+        now = self._services.now()
+        if now < self._until and time.monotonic() - self._reported < REPORT_SECONDS:
             return
-        written = time.monotonic()
-        await services.queue.report(job, stage=stage, done=done, total=total, now=services.now())
+        self._reported = time.monotonic()
+        await self._services.queue.report(self._job, stage=stage, done=done, total=total, now=now)
+        self._until = now + LEASE_SECONDS
 
+    async def keep(self) -> None:
+        """Renew the claim for ever.
+
+        Raises:
+            ClaimLost: somebody else has the job; what runs beside this ends.
+        """
+        while True:
+            await anyio.sleep(RENEW_SECONDS)
+            now = self._services.now()
+            try:
+                await self._services.queue.renew(self._job, now=now)
+            except IngestError:
+                continue  # the next renewal, or the job's own writes, will tell
+            self._until = now + LEASE_SECONDS
+
+
+async def _attempt(job: Job, services: Services, report: Report, write: Write | None) -> Version | None:
     try:
         version = await take_in(job.key, services, report, write)
+    except ClaimLost:
+        raise
     except Unreadable as exc:
         return await _fail(job, services, reason=exc.reason.value, detail=exc.detail)
     except NotFound:  # deleted while it waited
@@ -97,6 +128,7 @@ async def _try_later(exc: Exception, job: Job, services: Services) -> Version | 
 
 async def bury(job: Job, services: Services, *, detail: str) -> Version:
     """Make a job a dead letter: it was tried often enough."""
+    await services.queue.renew(job, now=services.now())  # nobody else's draft fails
     version = await services.catalogue.failed(job.key, reason="unavailable", detail=detail)
     await services.queue.bury(job, now=services.now())
     services.metrics.documents.labels(outcome="dead").inc()
@@ -105,6 +137,7 @@ async def bury(job: Job, services: Services, *, detail: str) -> Version:
 
 
 async def _fail(job: Job, services: Services, *, reason: str, detail: str) -> Version:
+    await services.queue.renew(job, now=services.now())  # nobody else's draft fails
     version = await services.catalogue.failed(job.key, reason=reason, detail=detail)
     await services.queue.failed(job, now=services.now())
     services.metrics.documents.labels(outcome=reason).inc()

@@ -9,8 +9,8 @@ together and by like length (`knowledge.embedding`), and what is embedded is wri
 """
 
 import time
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Generator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import PurePath
 
@@ -26,9 +26,10 @@ from ingest.services import Services
 from ingest.versions import Indexed, Stage, State, Version, VersionKey, Window
 from knowledge.access import Access
 from knowledge.passage import Passage, language_of
+from telemetry.groups import first_failure
 
 Report = Callable[[Stage, int, int], Awaitable[None]]
-"""Told at each step: the stage, how much of it is done, of how much."""
+"""Told at each step: the stage, how much of it is done, of how much. It raises where the work is no longer ours."""
 Write = Callable[[Version, Services, Report], Awaitable[Indexed]]
 
 FOUND_AMONG = 50
@@ -122,18 +123,19 @@ async def chunk(version: Version, parsed: Parsed, services: Services, report: Re
 
 async def embed_and_upsert(key: VersionKey, passages: Sequence[Passage], services: Services, report: Report) -> None:
     """Write all points of a version, as a draft; what an interrupted run left is cleared first."""
-    await clear(key, services)
+    await clear(key, services, report)
     send, receive = anyio.create_memory_object_stream[Embedded](1)
-    with _first_failure():
+    with first_failure():
         async with anyio.create_task_group() as group:
             group.start_soon(_embed, passages, send, services)
             async with receive:
                 await upsert(len(passages), receive, services, report)
 
 
-async def clear(key: VersionKey, services: Services) -> None:
+async def clear(key: VersionKey, services: Services, report: Report) -> None:
     """Remove what an interrupted run left of a version."""
     if await services.index.count(tenant=key.tenant, document_id=key.document_id, version=key.version):
+        await report(Stage.CHUNK, 1, 1)  # whoever stood still and lost the claim would remove what answers by now
         await services.index.delete(tenant=key.tenant, document_id=key.document_id, version=key.version)
 
 
@@ -150,6 +152,7 @@ async def upsert(total: int, embedded: AsyncIterable[Embedded], services: Servic
     done = 0
     await report(Stage.EMBED, done, total)
     async for batch in embedded:
+        await report(Stage.EMBED, done, total)  # embedding took long: whoever lost the claim would hide what answers
         async with _measured(Stage.UPSERT, services):
             await services.index.upsert(batch.passages, batch.vectors)
         done += len(batch.passages)
@@ -274,15 +277,6 @@ def passages_of(version: Version, parsed: Parsed, chunks: Sequence[Chunk]) -> li
 def _batches(passages: Sequence[Passage], size: int) -> Iterator[Sequence[Passage]]:
     for start in range(0, len(passages), size):
         yield passages[start : start + size]
-
-
-@contextmanager
-def _first_failure() -> Generator[None]:
-    """Let what ends a task group leave it as itself."""
-    try:
-        yield
-    except ExceptionGroup as failed:
-        raise failed.exceptions[0] from None
 
 
 @asynccontextmanager

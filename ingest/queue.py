@@ -45,13 +45,20 @@ class Backlog:
     dead: int
 
 
+class ClaimLost(Exception):
+    """A job is no longer ours: the claim lapsed, and somebody else has taken it."""
+
+
 def this_process() -> Owner:
     """Return an owner that no other process, before or after, is."""
     return Owner(host=socket.gethostname().replace("/", "-"), process=os.getpid(), start=uuid4().hex[:8])
 
 
 class Queue:
-    """Claims, renews and ends jobs for one owner; lists those that nobody works on."""
+    """Claims, renews and ends jobs for one owner; lists those that nobody works on.
+
+    Every change of a claimed job raises ClaimLost where the claim is no longer the one that was made.
+    """
 
     def __init__(self, catalogue: Catalogue, owner: Owner) -> None:
         self._catalogue = catalogue
@@ -128,9 +135,9 @@ class Queue:
         }
         await self._change(job, **progress)
 
-    async def renew(self, job: Job, *, now: float) -> bool:
-        """Keep the claim of a job that takes long over one step; return whether it is still ours."""
-        return await self._change(job, claimed_until=now + LEASE_SECONDS)
+    async def renew(self, job: Job, *, now: float) -> None:
+        """Keep the claim of a job that takes long over one step."""
+        await self._change(job, claimed_until=now + LEASE_SECONDS)
 
     async def done(self, job: Job, *, now: float) -> None:
         """End a job that came to its end."""
@@ -170,10 +177,12 @@ class Queue:
             since = (await connection.execute(oldest)).scalar_one_or_none()
         return {JobState(state): count for state, count in found}, since
 
-    async def _change(self, job: Job, **values: object) -> bool:
-        mine = (JOBS.c.id == job.id) & (JOBS.c.claimed_by == str(self._owner))
+    async def _change(self, job: Job, **values: object) -> None:
+        # By the attempt too: a process that stood still may have claimed the job anew beside the run that it resumes.
+        mine = (JOBS.c.id == job.id) & (JOBS.c.claimed_by == str(self._owner)) & (JOBS.c.attempts == job.attempts)
         async with self._catalogue.begin() as connection:
-            return (await connection.execute(update(JOBS).where(mine).values(**values))).rowcount == 1
+            if (await connection.execute(update(JOBS).where(mine).values(**values))).rowcount != 1:
+                raise ClaimLost
 
 
 def _unfinished() -> ColumnElement[bool]:

@@ -13,7 +13,7 @@ from ingest.delivery import Delivery, Later
 from ingest.errors import IngestError, QueueUnavailable
 from ingest.indexing import OURS, bury, run_job
 from ingest.pipeline import finish_windows
-from ingest.queue import MOST_ATTEMPTS
+from ingest.queue import MOST_ATTEMPTS, ClaimLost
 from ingest.services import Services
 
 SWEEP_SECONDS = 5.0
@@ -63,7 +63,7 @@ class Worker:
             elif job is not None:
                 await run_job(job, self._services)
             wait = await queue.claimable_in(job_id, now=self._services.now())
-        except IngestError as exc:
+        except (IngestError, ClaimLost) as exc:
             raise Later(SWEEP_SECONDS) from exc
         if wait is not None:
             raise Later(wait)

@@ -1,6 +1,7 @@
 """What task groups raise, taken apart for whoever tells a person about it."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 
 
 def leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
@@ -10,3 +11,12 @@ def leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
             yield from leaves(one)
         else:
             yield one
+
+
+@contextmanager
+def first_failure() -> Generator[None]:
+    """Let what ends a task group leave it as itself, however deep it lies."""
+    try:
+        yield
+    except ExceptionGroup as failed:
+        raise next(leaves(failed)) from None

@@ -1,6 +1,8 @@
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 from datetime import date
+from functools import partial
+from typing import Any
 
 import anyio
 import pytest
@@ -12,6 +14,7 @@ from ingest.errors import DuplicateContent, Forbidden, TooLarge, Unprocessable, 
 from ingest.indexing import run_job
 from ingest.parsing.parsed import Reason, Unreadable
 from ingest.pipeline import activate, finish_windows
+from ingest.queue import LEASE_SECONDS, Owner, Queue
 from ingest.rebuild import restore
 from ingest.receive import Offer, receive
 from ingest.schema import DECISIONS
@@ -19,6 +22,7 @@ from ingest.services import Services
 from ingest.settings import Settings
 from ingest.versions import Indexed, JobState, Metadata, Received, Stage, State, Version
 from knowledge.access import Access
+from knowledge.index import Index
 from knowledge.passage import Passage
 from tests.ingest import samples
 from tests.ingest.conftest import NOON, Clock
@@ -235,6 +239,59 @@ async def test_a_job_whose_owner_lapsed_is_taken_up_and_its_half_written_points_
     stored = await services.index.passages(tenant="hanbit", document_id=version.key.document_id, version=1)
     assert len(stored) == version.passages
     assert left.text not in {passage.text for passage in stored}
+
+
+class StandsStill:
+    """An index before one of whose methods a worker stands still until it may go on."""
+
+    def __init__(self, index: Index, method: str) -> None:
+        self._index = index
+        self._method = method
+        self.stands, self.may_go_on = anyio.Event(), anyio.Event()
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._index, name)
+        return partial(self._late, method) if name == self._method else method
+
+    async def _late(self, method: Callable[..., Awaitable[Any]], *args: Any, **kwargs: Any) -> Any:
+        self.stands.set()
+        await self.may_go_on.wait()
+        return await method(*args, **kwargs)
+
+
+@pytest.mark.both_databases
+@pytest.mark.parametrize("same_process", [False, True])
+@pytest.mark.parametrize(("method", "hidden"), [("count", 0), ("embed", 0), ("upsert", 1), ("unlike", 0)])
+async def test_a_worker_that_stood_still_takes_nothing_from_what_was_approved_meanwhile(
+    services: Services, clock: Clock, method: str, hidden: int, *, same_process: bool
+) -> None:
+    received = await hand_in(services)
+    key, other = received.version.key, Owner(host="other", process=1, start="x")
+    still = StandsStill(services.index, method)
+    slow = replace(services, index=still)  # type: ignore[arg-type]  # an index that takes its time
+    quick = services if same_process else replace(services, queue=Queue(services.catalogue, other))
+    came_to: list[Version | None] = []
+
+    async def stand_still() -> None:
+        job = await slow.queue.claim(received.job.id, now=clock.now)
+        assert job is not None
+        came_to.append(await run_job(job, slow))
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(stand_still)
+        await still.stands.wait()
+        clock.now += LEASE_SECONDS
+        await take_in(quick, received)
+        approved = await activate(key, "lee", quick, now=clock.now)
+        still.may_go_on.set()
+    assert came_to == [None]
+    assert (await services.catalogue.version(key)).state is State.APPROVED
+    stored = await services.index.passages(tenant=key.tenant, document_id=key.document_id, version=key.version)
+    assert sum(passage.visible_from is None for passage in stored) == hidden * approved.passages
+    assert await finish_windows(services) == 1
+    stored = await services.index.passages(tenant=key.tenant, document_id=key.document_id, version=key.version)
+    assert [passage.visible_from for passage in stored] == [approved.visible_from] * approved.passages
+    assert await services.queue.waiting() == 0
 
 
 @pytest.mark.parametrize(
