@@ -11,7 +11,7 @@ import yaml
 from chatbot.local_identity import AUDIENCE, ISSUER, key_pair
 from chatbot.settings import Settings as ChatSettings
 from ingest.settings import Settings as StaffSettings
-from tests.charts.rendering import CHART, ROOT, Doc, helm, template, tool
+from tests.charts.rendering import CHART, ROOT, Doc, helm, of_kind, render, template, tool
 
 DOCKERFILE = (ROOT / "Dockerfile").read_text("utf-8")
 FINAL = ("chatbot", "ingest", "ingest-batch", "llm-server", "llm-server-cpu")
@@ -140,6 +140,21 @@ def test_make_charts_brings_what_its_tests_would_skip_without() -> None:
     brought = (ROOT / "scripts/chart_parts").read_text("utf-8")
     for package in ("prometheus", "prometheus-redis-exporter", "npm", "postgresql"):
         assert f"missing+=({package})" in brought
+
+
+def test_a_gpu_pool_is_selected_by_what_its_documented_command_declares() -> None:
+    operations = (ROOT / "docs/operations.md").read_text("utf-8")
+    table = operations.partition("## GPU node pools")[2].partition("None of these commands")[0]
+    rows = [line for line in table.splitlines() if line.startswith("| ")][1:]
+    assert len(rows) == 5
+    for row in rows:
+        assert re.search(r"bank-chatbot/pool(=|: )h100", row), row
+        assert "nvidia.com/gpu" in row, row
+    for name in ("values", "values-staging", "values-prod", "values-airgapped"):
+        for doc in of_kind(render(name), "StatefulSet"):
+            spec = doc["spec"]["template"]["spec"]
+            if "runtimeClassName" in spec:
+                assert set(spec["nodeSelector"]) == {"bank-chatbot/pool"}, doc["metadata"]["name"]
 
 
 def release_digests(folder: Path) -> subprocess.CompletedProcess[str]:

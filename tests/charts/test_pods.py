@@ -238,7 +238,7 @@ def test_models_find_their_cards_and_parts_of_cards() -> None:
     assert container["resources"]["limits"]["nvidia.com/gpu"] == 1
     spec = pool(render("values"))
     assert spec["runtimeClassName"] == "nvidia"
-    assert spec["nodeSelector"] == {"nvidia.com/gpu.product": "NVIDIA-H100-80GB-HBM3"}
+    assert spec["nodeSelector"] == {"bank-chatbot/pool": "h100"}
     assert spec["tolerations"][0]["key"] == "nvidia.com/gpu"
     part = pool(render("values", "--set", "llm.pools.h100.gpu.resource=nvidia.com/mig-4g.40gb"))
     assert part["containers"][0]["resources"]["limits"]["nvidia.com/mig-4g.40gb"] == 1
