@@ -6,7 +6,9 @@ gone, so one file can leave nothing behind for the next. Where a format has page
 the side that asks: it keeps the wall clock, and kills the whole process group when a page or the file takes too long or
 the asker is cancelled.
 
-Frames on the template's stdout: eight hexadecimal digits of length, a newline, that many bytes of JSON.
+Frames on the template's stdout: the question's number and a length in hexadecimal, a newline, that many bytes of JSON.
+The fork holds neither end of that conversation, only a pipe to the template: a newline for each page that begins, then
+its answer. A reader taken over by a file can lie about that file, and the template puts the number on its lies.
 """
 
 import logging
@@ -14,7 +16,7 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from math import ceil
 from pathlib import Path
@@ -32,6 +34,8 @@ from ingest.parsing.sandbox import close_in
 
 MOST_OUTPUT = 64 * 1024 * 1024
 MOST_FRAMES = 100_000  # pages, and the answer
+_MOST_HEADER = 32  # bytes
+_PAGE = b"\n"  # no JSON that we encode begins so
 _OWN_RESERVE = 2 * 1024 * 1024  # the file is there, but the answer about it still needs memory
 
 
@@ -70,6 +74,7 @@ class Previewed(msgspec.Struct, frozen=True, tag="previewed"):
 class Asked(msgspec.Struct, frozen=True):
     """What the template is told: a file and its limits; with a `page` only that one is wanted, to be looked at."""
 
+    number: int
     path: str
     memory_bytes: int
     cpu_seconds: int
@@ -82,7 +87,14 @@ class PageBegun(msgspec.Struct, frozen=True, tag="page_begun"):
 
 Outcome = Read | Previewed | Refused
 Frame = Read | Previewed | Refused | PageBegun
+Reader = Callable[[Asked, Callable[[], None]], Outcome]
 
+
+class Garbled(Exception):
+    """What came from the template is no frame, or one for another question."""
+
+
+PROGRAM = (sys.executable, "-m", "ingest.parsing.process")
 _CRASHED = "the program that reads it crashed"
 
 # A service's environment holds its secrets; a reader needs to find tesseract and nothing else.
@@ -92,8 +104,10 @@ _ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C.UTF-8", "OM
 class Parser:
     """Reads one file at a time; a second asker waits."""
 
-    def __init__(self, settings: ParserSettings) -> None:
+    def __init__(self, settings: ParserSettings, program: Sequence[str] = PROGRAM) -> None:
         self._settings = settings
+        self._program = program
+        self._number = 0
         self._one_at_a_time = anyio.Lock()
         self._template: Process | None = None
 
@@ -131,7 +145,7 @@ class Parser:
             except TimeoutError as exc:
                 await self.stop()
                 raise Unreadable(Reason.TOO_SLOW, self._too_slow()) from exc
-            except (anyio.EndOfStream, anyio.IncompleteRead, anyio.BrokenResourceError, msgspec.DecodeError) as exc:
+            except (Garbled, anyio.BrokenResourceError) as exc:
                 await self.stop()
                 raise Unreadable(Reason.MALFORMED, _CRASHED) from exc
             except BaseException:  # cancelled between question and answer: the next asker must not get this answer
@@ -146,16 +160,16 @@ class Parser:
         if template.stdin is None or template.stdout is None:
             raise anyio.BrokenResourceError
         limits = self._settings
-        asked = Asked(str(path), limits.memory_bytes, limits.cpu_seconds, page)
+        self._number += 1
+        asked = Asked(self._number, str(path), limits.memory_bytes, limits.cpu_seconds, page)
         await template.stdin.send(msgspec.json.encode(asked) + b"\n")
         frames = BufferedByteReceiveStream(template.stdout)
         for _ in range(MOST_FRAMES):
             with anyio.fail_after(limits.wall_seconds):
-                length = int(await frames.receive_until(b"\n", 16), 16)
-                frame: Frame = msgspec.json.decode(await frames.receive_exactly(length), type=Frame)
+                frame = await _received(frames, asked.number)
             if not isinstance(frame, PageBegun):
                 return frame
-        raise anyio.BrokenResourceError
+        raise Garbled
 
     def _too_slow(self) -> str:
         page, file = self._settings.wall_seconds, self._settings.most_wall_seconds
@@ -164,7 +178,7 @@ class Parser:
     async def _started(self) -> Process:
         if self._template is None or self._template.returncode is not None:
             self._template = await anyio.open_process(
-                [sys.executable, "-m", "ingest.parsing.process"],
+                self._program,
                 stderr=None,
                 start_new_session=True,
                 env=_ENVIRONMENT,
@@ -183,46 +197,68 @@ class Parser:
 
 
 @asynccontextmanager
-async def open_parser(settings: ParserSettings) -> AsyncGenerator[Parser]:
+async def open_parser(settings: ParserSettings, program: Sequence[str] = PROGRAM) -> AsyncGenerator[Parser]:
     """Open a parser; its process starts with the first file."""
-    parser = Parser(settings)
+    parser = Parser(settings, program)
     try:
         yield parser
     finally:
         await parser.stop()
 
 
-def _serve() -> None:
-    """Answer questions until stdin ends (the asker is gone)."""
+async def _received(frames: BufferedByteReceiveStream, number: int) -> Frame:
+    try:
+        header = await frames.receive_until(b"\n", _MOST_HEADER)
+        answered, length = (int(part, 16) for part in header.split())
+        if answered != number or not 0 <= length <= MOST_OUTPUT:
+            raise Garbled
+        frame: Frame = msgspec.json.decode(await frames.receive_exactly(length), type=Frame)
+    # An undecodable answer is a ValueError of some kind, one nested too deep a RecursionError.
+    except (anyio.EndOfStream, anyio.IncompleteRead, anyio.DelimiterNotFound, ValueError, RecursionError) as exc:
+        raise Garbled from exc
+    return frame
+
+
+def serve(read: Reader) -> None:
+    """Answer questions until stdin ends (the asker is gone); each is read in a fork."""
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a parser prints must not end up between the frames
     # pdfminer warns about every odd font, with pieces of the text: nothing of a document belongs in a log.
     logging.disable(logging.CRITICAL)
     for line in sys.stdin.buffer:
-        answer = _forked(msgspec.json.decode(line, type=Asked), out.fileno())
-        out.write(_framed(answer))
-        out.flush()
+        asked = msgspec.json.decode(line, type=Asked)
+        for frame in _forked(asked, read, out.fileno()):
+            out.write(b"%08x %08x\n" % (asked.number, len(frame)) + frame)
+            out.flush()
 
 
-def _framed(message: bytes) -> bytes:
-    return b"%08x\n" % len(message) + message
-
-
-def _forked(asked: Asked, out: int) -> bytes:
+def _forked(asked: Asked, read: Reader, out: int) -> Iterator[bytes]:
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
         os.close(reader)
-        _read_and_exit(asked, writer, out)
+        _let_go_of_the_asker(out)
+        _read_and_exit(asked, read, writer)
     os.close(writer)
     with os.fdopen(reader, "rb") as pipe:
-        answer = pipe.read(MOST_OUTPUT + 1)
+        while (first := pipe.read(1)) == _PAGE:
+            yield _encoded(PageBegun())
+        answer = first + pipe.read(MOST_OUTPUT)
     if len(answer) > MOST_OUTPUT:
         os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
     if len(answer) > MOST_OUTPUT:
-        return _encoded(Refused(Reason.TOO_LARGE, "it holds more text than a document does"))
-    return answer if status == 0 and answer else _encoded(_of_status(status))
+        yield _encoded(Refused(Reason.TOO_LARGE, "it holds more text than a document does"))
+    else:
+        yield answer if status == 0 and answer else _encoded(_of_status(status))
+
+
+def _let_go_of_the_asker(out: int) -> None:
+    """Keep this fork from answering in the template's place, and from taking its next question."""
+    os.close(out)
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, sys.stdin.fileno())
+    os.close(nothing)
 
 
 def _of_status(status: int) -> Refused:
@@ -234,17 +270,16 @@ def _of_status(status: int) -> Refused:
     return Refused(Reason.MALFORMED, _CRASHED)
 
 
-def _read_and_exit(asked: Asked, writer: int, out: int) -> None:
+def _read_and_exit(asked: Asked, read: Reader, writer: int) -> None:
     reserve = bytearray(_OWN_RESERVE)
-    frame = _framed(msgspec.json.encode(PageBegun()))
 
     def page_begun() -> None:
         _limit_cpu(asked.cpu_seconds)
-        os.write(out, frame)  # the template writes nothing before this process is gone
+        os.write(writer, _PAGE)
 
     try:
         _limit(asked)
-        answer = _encoded(_read(asked, page_begun))
+        answer = _encoded(read(asked, page_begun))
     except Unreadable as exc:
         answer = _encoded(Refused(exc.reason, exc.detail))
     except MemoryError:
@@ -259,7 +294,12 @@ def _read_and_exit(asked: Asked, writer: int, out: int) -> None:
     os._exit(0)
 
 
-def _read(asked: Asked, page_begun: Callable[[], None]) -> Outcome:
+def read_as_asked(asked: Asked, page_begun: Callable[[], None]) -> Outcome:
+    """Return what is asked of a file.
+
+    Raises:
+        Unreadable: with the reason.
+    """
     path = Path(asked.path)
     if asked.page is None:
         return Read(read_document(path, page_begun))
@@ -280,9 +320,9 @@ def _limit_cpu(seconds: int) -> None:
     resource.setrlimit(resource.RLIMIT_CPU, (ceil(used.ru_utime + used.ru_stime) + seconds, hard))
 
 
-def _encoded(outcome: Outcome) -> bytes:
-    return msgspec.json.encode(outcome)
+def _encoded(frame: Frame) -> bytes:
+    return msgspec.json.encode(frame)
 
 
 if __name__ == "__main__":
-    _serve()
+    serve(read_as_asked)

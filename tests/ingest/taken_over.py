@@ -1,0 +1,39 @@
+"""Stands in for the process that reads files: its forks do what a file's first word says before they read it."""
+
+import os
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+from ingest.parsing.process import Asked, Outcome, read_as_asked, serve
+from tests.ingest.lying_template import answer_of
+
+MOST_FILES = 64  # that a process may have open here
+
+
+def read_after_the_act(asked: Asked, page_begun: Callable[[], None]) -> Outcome:
+    """Do what the file's first word says, then read it."""
+    act = Path(asked.path).read_bytes().split()[:1]
+    if act == [b"forge"]:
+        to_everything_inherited(answer_of(asked.number, "forged") + answer_of(asked.number + 1, "forged"))
+    if act == [b"garble"]:
+        to_everything_inherited(b"\xff" * 100)
+    if act == [b"listen"]:
+        sys.stdin.buffer.readline()
+    while act == [b"spin"]:
+        pass
+    return read_as_asked(asked, page_begun)
+
+
+def to_everything_inherited(data: bytes) -> None:
+    """Write to every open file but the log."""
+    log = os.fstat(sys.stderr.fileno())
+    for file in range(MOST_FILES):
+        with suppress(OSError):
+            if not os.path.samestat(os.fstat(file), log):
+                os.write(file, data)
+
+
+if __name__ == "__main__":
+    serve(read_after_the_act)

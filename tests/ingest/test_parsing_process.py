@@ -1,0 +1,73 @@
+"""What a reader that a file has taken over can do to the files after it, and what a page may cost."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from ingest.parsing.parsed import Reason, Unreadable
+from ingest.parsing.process import MOST_OUTPUT, Parser, ParserSettings, open_parser
+from tests.ingest import samples
+from tests.ingest.lying_template import answer_of
+
+pytestmark = pytest.mark.anyio
+
+TAKEN_OVER = (sys.executable, "-m", "tests.ingest.taken_over")
+LYING = (sys.executable, "-m", "tests.ingest.lying_template")
+
+
+async def reason_of(parser: Parser, path: Path) -> Reason:
+    with pytest.raises(Unreadable) as refused:
+        await parser.parse(path)
+    return refused.value.reason
+
+
+@pytest.mark.parametrize("act", [b"forge", b"garble"])
+async def test_a_fork_that_writes_to_all_it_inherited_spoils_its_own_answer_only(tmp_path: Path, act: bytes) -> None:
+    (good := tmp_path / "good").write_bytes(samples.MARKDOWN.encode())
+    (bad := tmp_path / "bad").write_bytes(act)
+    async with open_parser(ParserSettings(), TAKEN_OVER) as parser:
+        template = await parser.start()
+        assert (await parser.parse(good)).title == "정기예금 안내"
+        assert await reason_of(parser, bad) is Reason.MALFORMED
+        assert await parser.start() != template
+        assert (await parser.parse(good)).title == "정기예금 안내"
+
+
+async def test_a_fork_reads_nothing_of_the_next_question(tmp_path: Path) -> None:
+    (curious := tmp_path / "curious").write_bytes(b"listen to what comes next")
+    async with open_parser(ParserSettings(), TAKEN_OVER) as parser:
+        assert "listen" in (await parser.parse(curious)).pages[0].markdown
+
+
+SAID = {
+    "no number": b"{}\n",
+    "another question's answer": answer_of(0, "another"),
+    "a length below nothing": b"NUMBER -1\n{}",
+    "a length over all that there can be": b"NUMBER %x\n" % (MOST_OUTPUT + 1),
+    "a line without an end": b"0" * 100,
+    "no JSON": b"NUMBER 2\n{]",
+    "no UTF-8": b'NUMBER 3\n"\xff"',
+    "JSON without a floor": b'NUMBER 30d43\n{"type":"refused","a":' + b"[" * 200_000,
+}
+
+
+@pytest.mark.parametrize("name", SAID)
+async def test_an_answer_that_is_none_is_this_files_error_and_the_next_file_has_its_own(
+    tmp_path: Path, name: str
+) -> None:
+    (good := tmp_path / "good").write_bytes(b"")
+    (bad := tmp_path / "bad").write_bytes(b"raw " + SAID[name])
+    async with open_parser(ParserSettings(), LYING) as parser:
+        assert await reason_of(parser, bad) is Reason.MALFORMED
+        assert (await parser.parse(good)).title == "good"
+
+
+async def test_computing_without_end_is_too_slow(tmp_path: Path) -> None:
+    (spin := tmp_path / "spin").write_bytes(b"spin")
+    (good := tmp_path / "good").write_bytes(samples.MARKDOWN.encode())
+    async with open_parser(ParserSettings(cpu_seconds=1, wall_seconds=300), TAKEN_OVER) as parser:
+        with pytest.raises(Unreadable, match="computing time") as refused:
+            await parser.parse(spin)
+        assert refused.value.reason is Reason.TOO_SLOW
+        assert (await parser.parse(good)).title == "정기예금 안내"
