@@ -1,12 +1,13 @@
-"""What docs/operations.md promises of restores: Redis from its files, PostgreSQL from a dump."""
+"""What docs/operations.md promises of restores: Redis from a copy of its running files, PostgreSQL from a dump."""
 
+import re
 import shutil
-import signal
 import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Event, Thread
 
 import pytest
 from redis import Redis
@@ -22,10 +23,25 @@ from tests.chatbot.test_audit import SETTINGS, answer, faults
 from tests.conftest import wait_until_answering
 from tests.postgres import Postgres
 
+OPERATIONS = (Path(__file__).parents[2] / "docs/operations.md").read_text("utf-8")
+# What stands in for the cluster: the pod's commands run here, on the folder and the port of the server under test.
+KUBECTL = """#!/bin/bash
+while [ "$1" != -- ]; do shift; done
+shift
+exec "${@/#\\/data/$DATA}"
+"""
+VALKEY_CLI = """#!/usr/bin/python3
+import os, socket, sys
+with socket.create_connection(("127.0.0.1", int(os.environ["PORT"]))) as server, server.makefile("rb") as replies:
+    server.sendall(" ".join(sys.argv[1:]).encode() + b"\\r\\n")
+    first = replies.readline().decode()
+    print(replies.read(int(first[1:])).decode() if first[0] == "$" else first)
+"""
+
 
 @contextmanager
-def server(folder: Path) -> Iterator[tuple[Redis, "subprocess.Popen[bytes]"]]:
-    """Run Redis as the chart does, on a folder."""
+def server(folder: Path) -> Iterator[tuple[Redis, int]]:
+    """Run Redis as the chart does, on a folder; gives a client and the port."""
     folder.mkdir(exist_ok=True)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -36,25 +52,70 @@ def server(folder: Path) -> Iterator[tuple[Redis, "subprocess.Popen[bytes]"]]:
         try:
             wait_until_answering(f"redis://127.0.0.1:{port}/0", process)
             with Redis(port=port, decode_responses=True) as client:
-                yield client, process
+                yield client, port
         finally:
             process.kill()
 
 
-def test_redis_comes_back_from_a_copy_of_its_append_only_files(tmp_path: Path) -> None:
-    with server(tmp_path / "old") as (redis, process):
-        redis.rpush("answer:log", *(f"event {n}" for n in range(1000)))
+def documented() -> str:
+    """Return the page's own commands for a copy of Redis."""
+    found = re.search(r"^### Redis\n.*?^```sh\n(.*?)^```", OPERATIONS, re.MULTILINE | re.DOTALL)
+    assert found
+    return found[1]
+
+
+@pytest.fixture
+def cluster(tmp_path: Path) -> Path:
+    """Return a folder of programs that stand in for the cluster's."""
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    for name, text in (("kubectl", KUBECTL), ("valkey-cli", VALKEY_CLI)):
+        (programs / name).write_text(text, "utf-8")
+        (programs / name).chmod(0o755)
+    return programs
+
+
+@contextmanager
+def written_to(port: int) -> Iterator[None]:
+    """Write all the while, as customers do."""
+    done = Event()
+
+    def write() -> None:
+        with Redis(port=port) as redis:
+            while not done.is_set():
+                redis.rpush("meanwhile", "x" * 1000)
+
+    writer = Thread(target=write)
+    writer.start()
+    try:
+        yield
+    finally:
+        done.set()
+        writer.join()
+
+
+def test_redis_comes_back_from_a_copy_that_is_made_of_it_as_documented_while_it_runs(
+    tmp_path: Path, cluster: Path
+) -> None:
+    old = tmp_path / "old"
+    with server(old) as (redis, port), written_to(port):
+        redis.mset({f"answer:{n}": f"event {n}" for n in range(1000)})
+        redis.config_set("rdb-key-save-delay", 2000)  # so that this rewrite runs for two seconds
         redis.bgrewriteaof()
-        redis.set("after", "the rewrite")
-        redis.wait(0, 0)
-        redis.config_set("appendfsync", "always")  # all that was written is on the disk with the next write
-        redis.set("last", "word")
-        process.send_signal(signal.SIGKILL)
-        process.wait(10)
-    shutil.copytree(tmp_path / "old" / "appendonlydir", tmp_path / "new" / "appendonlydir")
-    with server(tmp_path / "new") as (redis, _):
-        assert redis.llen("answer:log") == 1000
-        assert redis.mget("after", "last") == ["the rewrite", "word"]
+        assert redis.info("persistence")["aof_rewrite_in_progress"] == 1
+        redis.set("before", "the copy")
+        given = {"PATH": f"{cluster}:/usr/bin:/bin", "DATA": str(old), "PORT": str(port), "REDIS_PASSWORD": ""}
+        command = ["/bin/bash", "-euo", "pipefail", "-c", documented()]
+        subprocess.run(command, cwd=tmp_path, env=given, check=True, timeout=60)  # noqa: S603
+        assert redis.config_get("auto-aof-rewrite-percentage") == {"auto-aof-rewrite-percentage": "100"}
+    new = tmp_path / "new"
+    new.mkdir()
+    shutil.unpack_archive(tmp_path / "redis.tar", new, filter="data")
+    bases = [path.name for path in (new / "appendonlydir").glob("*.base.*")]
+    assert bases == ["appendonly.aof.2.base.rdb"], "the rewrite had not ended"
+    with server(new) as (redis, _):
+        assert redis.mget("answer:0", "answer:999", "before") == ["event 0", "event 999", "the copy"]
+        assert redis.llen("meanwhile") > 0
 
 
 @pytest.mark.anyio
