@@ -26,6 +26,7 @@ from ingest.catalogue import Catalogue
 from ingest.errors import CatalogueUnavailable, IngestError
 from ingest.loading import BatchStopped, LoadOrder, Outcome, Show, load
 from ingest.offerings import ManifestError, Offering, gather
+from ingest.parsing.process import NoParser
 from ingest.queue import Queue, this_process
 from ingest.rebuild import Told, rebuild, reindex
 from ingest.schema import SCHEMA
@@ -74,7 +75,7 @@ def run_or_exit(work: Coroutine[object, object, T]) -> T:
         raise typer.Exit(130) from None
     except (IngestError, remote.ApiRefused) as exc:
         typer.echo(f"ingest: {exc.detail}", err=True)
-    except (WeightsMissing, ManifestError, EmbedderMismatch, PortTaken, BatchStopped) as exc:
+    except (WeightsMissing, NoParser, ManifestError, EmbedderMismatch, PortTaken, BatchStopped) as exc:
         typer.echo(f"ingest: {exc}", err=True)
     except IndexUnavailable as exc:
         typer.echo(f"ingest: {_why_unavailable(exc)}", err=True)

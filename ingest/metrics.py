@@ -34,5 +34,11 @@ class Metrics:
         self.refusals = Counter(
             "ingest_requests_refused_total", "Requests answered with an error", ["code"], registry=self.registry
         )
+        self.parser_walls = Gauge(
+            "ingest_parser_walls",
+            "Whether the process that reads files stands behind a wall",
+            ["wall"],
+            registry=self.registry,
+        )
         for stage in Stage:
             self.stage_seconds.labels(stage=stage.value)

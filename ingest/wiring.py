@@ -18,6 +18,7 @@ from ingest.decisions import Decisions
 from ingest.delivery import Delivery
 from ingest.metrics import Metrics
 from ingest.parsing.process import open_parser
+from ingest.parsing.sandbox import Walled
 from ingest.queue import Queue, this_process
 from ingest.services import Services
 from ingest.settings import Settings
@@ -64,6 +65,10 @@ async def open_services(
         authenticator = None
         if settings.auth is not None:
             authenticator = await stack.enter_async_context(open_authenticator(settings.auth))
+        metrics = Metrics()
+        walls = await parser.walls()
+        for wall in Walled:
+            metrics.parser_walls.labels(wall=wall.name.lower()).set(wall in walls)
         previewer = await stack.enter_async_context(open_parser(settings.parser.of_one_page()))
         delivery = Delivery(settings.redis_url, settings.delivery) if settings.redis_url is not None else None
         catalogue = Catalogue(engine)
@@ -78,7 +83,7 @@ async def open_services(
             delivery=delivery,
             index=index,
             looks=anyio.CapacityLimiter(1),
-            metrics=Metrics(),
+            metrics=metrics,
             parser=parser,
             previewer=previewer,
             queue=Queue(catalogue, this_process()),

@@ -7,6 +7,7 @@ the side that asks: it keeps the wall clock, and kills the whole process group w
 the asker is cancelled.
 
 Frames on the template's stdout: the question's number and a length in hexadecimal, a newline, that many bytes of JSON.
+The first, numbered 0, says which walls the kernel grants the forks.
 The fork holds neither end of that conversation, only a pipe to the template: a newline for each page that begins, then
 its answer. A reader taken over by a file can lie about that file, and the template puts the number on its lies.
 """
@@ -20,9 +21,11 @@ from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from math import ceil
 from pathlib import Path
+from typing import BinaryIO
 
 import anyio
 import msgspec
+import structlog
 from anyio.abc import Process
 from anyio.streams.buffered import BufferedByteReceiveStream
 from pydantic import BaseModel, PositiveFloat, PositiveInt
@@ -30,22 +33,30 @@ from pydantic import BaseModel, PositiveFloat, PositiveInt
 from ingest.parsing.parsed import Parsed, Reason, Unreadable
 from ingest.parsing.preview import Shown, show_page
 from ingest.parsing.read import read_document
-from ingest.parsing.sandbox import close_in
+from ingest.parsing.sandbox import Walled, are_enough, close_in, lacking, walls_here
+
+log = structlog.get_logger(__name__)
 
 MOST_OUTPUT = 64 * 1024 * 1024
 MOST_FRAMES = 100_000  # pages, and the answer
+START_SECONDS = 60.0
+_GREETING = 0  # its number; questions count from 1
 _MOST_HEADER = 32  # bytes
 _PAGE = b"\n"  # no JSON that we encode begins so
 _OWN_RESERVE = 2 * 1024 * 1024  # the file is there, but the answer about it still needs memory
 
 
 class ParserSettings(BaseModel, frozen=True):
-    """What reading may cost: memory for a file, seconds for a page (or a file without pages), and for a whole file."""
+    """What reading may cost: memory for a file, seconds for a page (or a file without pages), and for a whole file.
+
+    With `require_walls` no file is read by a process that could write files or speak TCP.
+    """
 
     memory_bytes: PositiveInt = 1024 * 1024 * 1024
     cpu_seconds: PositiveInt = 28
     wall_seconds: PositiveFloat = 30.0
     most_wall_seconds: PositiveFloat = 900.0  # a scan of about 200 pages
+    require_walls: bool = False
 
     def of_one_page(self) -> "ParserSettings":
         """Return the limits for looking at one page: the whole file has the time of a page."""
@@ -85,13 +96,23 @@ class PageBegun(msgspec.Struct, frozen=True, tag="page_begun"):
     """The file goes on with another page, which has the time of a page."""
 
 
+class Walls(msgspec.Struct, frozen=True, tag="walls"):
+    """What the template says first: what its forks can no longer do."""
+
+    taken: tuple[Walled, ...]
+
+
 Outcome = Read | Previewed | Refused
-Frame = Read | Previewed | Refused | PageBegun
+Frame = Read | Previewed | Refused | PageBegun | Walls
 Reader = Callable[[Asked, Callable[[], None]], Outcome]
 
 
 class Garbled(Exception):
     """What came from the template is no frame, or one for another question."""
+
+
+class NoParser(Exception):
+    """The process that reads files does not start, or not behind the walls required; the message says what to do."""
 
 
 PROGRAM = (sys.executable, "-m", "ingest.parsing.process")
@@ -108,6 +129,8 @@ class Parser:
         self._settings = settings
         self._program = program
         self._number = 0
+        self._greeted: Process | None = None
+        self._walls: tuple[Walled, ...] | None = None
         self._one_at_a_time = anyio.Lock()
         self._template: Process | None = None
 
@@ -115,11 +138,29 @@ class Parser:
         """Start the process before the first file; return its id, which is its session's and group's too."""
         return (await self._started()).pid
 
+    async def walls(self) -> tuple[Walled, ...]:
+        """Return what the process that reads a file can no longer do.
+
+        Raises:
+            NoParser: it does not start, or walls are required and missing.
+        """
+        async with self._one_at_a_time:
+            try:
+                await self._ready()
+            except (Garbled, TimeoutError) as exc:
+                await self.stop()
+                raise NoParser("the process that reads files does not start; its messages on stderr say why") from exc
+            except BaseException:
+                await self.stop()
+                raise
+        return self._walls or ()
+
     async def parse(self, path: Path) -> Parsed:
         """Return what stands in a file.
 
         Raises:
             Unreadable: with the reason.
+            NoParser: walls are required and missing.
         """
         outcome = await self._outcome(path, page=None)
         if not isinstance(outcome, Read):
@@ -156,9 +197,9 @@ class Parser:
         return outcome
 
     async def _ask(self, path: Path, page: int | None) -> Outcome:
-        template = await self._started()
+        template = await self._ready()
         if template.stdin is None or template.stdout is None:
-            raise anyio.BrokenResourceError
+            raise Garbled
         limits = self._settings
         self._number += 1
         asked = Asked(self._number, str(path), limits.memory_bytes, limits.cpu_seconds, page)
@@ -167,6 +208,8 @@ class Parser:
         for _ in range(MOST_FRAMES):
             with anyio.fail_after(limits.wall_seconds):
                 frame = await _received(frames, asked.number)
+            if isinstance(frame, Walls):
+                break
             if not isinstance(frame, PageBegun):
                 return frame
         raise Garbled
@@ -174,6 +217,24 @@ class Parser:
     def _too_slow(self) -> str:
         page, file = self._settings.wall_seconds, self._settings.most_wall_seconds
         return f"reading took over {page:.0f} s for a page or {file:.0f} s for the file"
+
+    async def _ready(self) -> Process:
+        template = await self._started()
+        if self._greeted is template:
+            return template
+        if template.stdout is None:
+            raise Garbled
+        with anyio.fail_after(START_SECONDS):
+            greeting = await _received(BufferedByteReceiveStream(template.stdout), _GREETING)
+        if not isinstance(greeting, Walls):
+            raise Garbled
+        missing = "; ".join(lacking(greeting.taken))
+        if missing and greeting.taken != self._walls:
+            log.warning("parser_walls_missing", missing=missing)
+        if self._settings.require_walls and not are_enough(greeting.taken):
+            raise NoParser(f"PARSER__REQUIRE_WALLS is set, and the kernel or the container refuses: {missing}")
+        self._greeted, self._walls = template, greeting.taken
+        return template
 
     async def _started(self) -> Process:
         if self._template is None or self._template.returncode is not None:
@@ -225,11 +286,16 @@ def serve(read: Reader) -> None:
     os.dup2(2, 1)  # what a parser prints must not end up between the frames
     # pdfminer warns about every odd font, with pieces of the text: nothing of a document belongs in a log.
     logging.disable(logging.CRITICAL)
+    _send(out, _GREETING, _encoded(Walls(walls_here())))
     for line in sys.stdin.buffer:
         asked = msgspec.json.decode(line, type=Asked)
         for frame in _forked(asked, read, out.fileno()):
-            out.write(b"%08x %08x\n" % (asked.number, len(frame)) + frame)
-            out.flush()
+            _send(out, asked.number, frame)
+
+
+def _send(out: BinaryIO, number: int, frame: bytes) -> None:
+    out.write(b"%08x %08x\n" % (number, len(frame)) + frame)
+    out.flush()
 
 
 def _forked(asked: Asked, read: Reader, out: int) -> Iterator[bytes]:

@@ -1,13 +1,14 @@
 """What the process that reads a file gives up before it opens it: the network and every way to write a file.
 
 Both come from the kernel and need no privilege, but a container may forbid them: each step that is refused is left out,
-and `close_in` says which were taken. Resource limits (memory, CPU seconds) are set beside it and are never refused.
+and `close_in` says which were taken; `walls_here` tries it out beforehand. Resource limits (memory, CPU seconds) are
+set beside it and are never refused.
 """
 
 import ctypes
 import os
 import resource
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from enum import StrEnum
 
 _NEW_USER, _NEW_NETWORK = 0x10000000, 0x40000000
@@ -30,6 +31,20 @@ class Walled(StrEnum):
     BYTES = "no byte is written to a file: RLIMIT_FSIZE"
 
 
+# Of each of these one wall at least, where walls are required: without a network namespace Landlock still forbids TCP.
+_REQUIRED = ((Walled.BYTES,), (Walled.WRITES,), (Walled.NETWORK, Walled.TCP))
+
+
+def lacking(taken: Collection[Walled]) -> list[Walled]:
+    """Return the walls that were refused; TCP is none of them where there is no network at all."""
+    return [wall for wall in Walled if wall not in taken and not (wall is Walled.TCP and Walled.NETWORK in taken)]
+
+
+def are_enough(taken: Collection[Walled]) -> bool:
+    """Tell whether a process behind these walls writes to no file and speaks no TCP."""
+    return all(any(wall in taken for wall in walls) for walls in _REQUIRED)
+
+
 class _Ruleset(ctypes.Structure):
     _fields_ = (("files", ctypes.c_uint64), ("network", ctypes.c_uint64))
 
@@ -37,6 +52,22 @@ class _Ruleset(ctypes.Structure):
 def close_in() -> tuple[Walled, ...]:
     """Give up network and files for good, in this process and its children; only in a process of one thread."""
     return tuple(_closed_in())
+
+
+def walls_here() -> tuple[Walled, ...]:
+    """Return what `close_in` gives up here, tried in a fork; only in a process of one thread."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.write(writer, "\n".join(close_in()).encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader) as pipe:
+        said = pipe.read()
+    os.waitpid(child, 0)
+    return tuple(map(Walled, said.splitlines()))
 
 
 def _closed_in() -> Iterator[Walled]:

@@ -12,12 +12,19 @@ from pathlib import Path
 def answer_of(number: int, text: str) -> bytes:
     """Return a frame that says that a file holds this text."""
     parsed = {"format": "text", "title": text, "pages": [{"number": None, "markdown": text}]}
-    body = json.dumps({"type": "read", "parsed": parsed}).encode()
+    return framed(number, {"type": "read", "parsed": parsed})
+
+
+def framed(number: int, message: object) -> bytes:
+    """Return a message as it is sent."""
+    body = json.dumps(message).encode()
     return b"%08x %08x\n" % (number, len(body)) + body
 
 
 def serve() -> None:
-    """Answer questions until stdin ends."""
+    """Answer questions until stdin ends, behind no wall, or behind those that the command line names."""
+    sys.stdout.buffer.write(framed(0, {"type": "walls", "taken": sys.argv[1:]}))
+    sys.stdout.buffer.flush()
     for line in sys.stdin.buffer:
         asked = json.loads(line)
         path, number = Path(asked["path"]), asked["number"]

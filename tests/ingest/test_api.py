@@ -249,6 +249,7 @@ async def test_probes_metrics_and_the_page_answer(staff: Staff) -> None:
     assert (await staff.http.get("/readyz")).json() == {"status": "ready", "catalogue": "ok", "index": "ok"}
     told = (await staff.http.get("/metrics")).text
     assert all(f"ingest_{name} 0.0" in told for name in ("jobs_waiting", "dead_jobs", "oldest_job_seconds"))
+    assert 'ingest_parser_walls{wall="bytes"} 1.0' in told
     assert "문서 관리" in (await staff.http.get("/")).text
     missing = await staff.http.get("/nowhere")
     assert (missing.status_code, missing.json()["code"]) == (404, "not_found")

@@ -1,11 +1,6 @@
-"""Scanned pages, and what the process that reads files can no longer do."""
+"""Scanned pages."""
 
-import os
 import shutil
-import socket
-import subprocess
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,7 +9,6 @@ from ingest.parsing.ocr import MEMORY_BYTES, Picture, recognise
 from ingest.parsing.parsed import Reason, Unreadable
 from ingest.parsing.process import ParserSettings, open_parser
 from ingest.parsing.read import read_document
-from ingest.parsing.sandbox import Walled, close_in
 from tests.ingest import samples
 
 NANUM = Path("/usr/share/fonts/truetype/nanum/NanumGothic.ttf")
@@ -69,69 +63,6 @@ def test_a_page_that_takes_too_much_is_refused(tmp_path: Path, monkeypatch: pyte
     with pytest.raises(Unreadable) as refused:
         recognise(Picture(pixmap=b"P6 1 1 255\n\0\0\0", dpi=300, height=1), "kor")
     assert refused.value.reason is Reason.TOO_SLOW
-
-
-def in_a_closed_process(act: Callable[[], object]) -> str:
-    """Return "done", or the name of the error that an act ends in after `close_in`."""
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        close_in()
-        try:
-            act()
-            said = "done"
-        except OSError as exc:
-            said = type(exc).__name__ + f" {exc.errno}"
-        os.write(writer, said.encode())
-        os._exit(0)
-    os.close(writer)
-    with os.fdopen(reader) as pipe:
-        said = pipe.read()
-    os.waitpid(child, 0)
-    return said
-
-
-def walls() -> set[str]:
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.write(writer, "\n".join(close_in()).encode())
-        os._exit(0)
-    os.close(writer)
-    os.waitpid(child, 0)
-    with os.fdopen(reader) as pipe:
-        return set(pipe.read().split("\n"))
-
-
-def test_the_reading_process_writes_no_file(tmp_path: Path) -> None:
-    (there := tmp_path / "there").write_text("x")
-    assert in_a_closed_process(lambda: there.write_text("more")) != "done"
-    assert in_a_closed_process(there.read_text) == "done"
-    if Walled.WRITES in walls():
-        assert in_a_closed_process((tmp_path / "new").touch) != "done"
-        assert in_a_closed_process(there.unlink) != "done"
-        assert in_a_closed_process(lambda: there.rename(tmp_path / "moved")) != "done"
-    assert there.exists()
-
-
-def reach(address: tuple[str, int]) -> None:
-    socket.create_connection(address, timeout=5).close()
-
-
-def test_the_reading_process_reaches_no_network() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        act = partial(reach, server.getsockname())
-        act()
-        if {Walled.NETWORK, Walled.TCP} & walls():
-            assert in_a_closed_process(act) != "done"
-        else:
-            pytest.skip("this machine forbids network namespaces and Landlock")
-
-
-def test_a_child_process_is_walled_in_too(tmp_path: Path) -> None:
-    made = tmp_path / "made"
-    in_a_closed_process(lambda: subprocess.run(["/bin/sh", "-c", f"echo x > {made}"], check=False, capture_output=True))  # noqa: S603
-    assert not made.exists() or made.stat().st_size == 0
 
 
 def test_what_tesseract_may_take_fits_into_the_limit_of_a_file() -> None:
