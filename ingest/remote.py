@@ -16,16 +16,19 @@ from ingest.wire import JobOut, ReceivedOut, VersionOut
 _AT_ONCE = 4
 _POLL_SECONDS = 0.3
 _SOON_SECONDS = 10.0
+_PATIENCE_SECONDS = 60.0
+"""For which a job is asked about while the API is away: as long as it takes to start again."""
 _TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=120)
 
 
 class ApiRefused(Exception):
-    """The API says no, or nothing: `code` and a sentence."""
+    """The API says no, or nothing: `code` and a sentence; `retryable` where it may pass by itself."""
 
-    def __init__(self, code: str, detail: str) -> None:
+    def __init__(self, code: str, detail: str, *, retryable: bool = False) -> None:
         super().__init__(detail)
         self.code = code
         self.detail = detail
+        self.retryable = retryable
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +43,7 @@ class Api:
 class _Problem(BaseModel):
     code: str = "unknown"
     detail: str = "the API refused without a reason"
+    retryable: bool = False
 
 
 async def load(offerings: Sequence[Offering], api: Api, show: Show) -> list[Outcome]:
@@ -103,14 +107,17 @@ def _fields(metadata: Metadata, document_id: str | None) -> list[tuple[str, str]
 
 
 async def _follow(http: aiohttp.ClientSession, api: Api, outcome: Outcome, job_id: str, show: Show) -> Outcome:
+    answered = anyio.current_time()
     while True:
         try:
             job = JobOut.model_validate_json(await _call(http, "GET", f"/v1/jobs/{job_id}", api.token))
-            if job.state in (JobState.DONE, JobState.FAILED):
+            if job.state in (JobState.DONE, JobState.FAILED, JobState.DEAD):
                 return _outcome(outcome, await _version(http, api.token, outcome))
+            answered = anyio.current_time()
+            show.part(outcome.offering.name, Stage(job.stage), job.done, job.total)
         except ApiRefused as exc:
-            return replace(outcome, reason=exc.code, detail=exc.detail)
-        show.part(outcome.offering.name, Stage(job.stage), job.done, job.total)
+            if not exc.retryable or anyio.current_time() - answered >= _PATIENCE_SECONDS:
+                return replace(outcome, reason=exc.code, detail=exc.detail)
         await anyio.sleep(_POLL_SECONDS)
 
 
@@ -171,9 +178,9 @@ async def _call(
             if response.status < 400:
                 return answer
     except (aiohttp.ClientError, TimeoutError) as exc:
-        raise ApiRefused("unavailable", "the API at the --url address does not answer") from exc
+        raise ApiRefused("unavailable", "the API at the --url address does not answer", retryable=True) from exc
     try:
         problem = _Problem.model_validate_json(answer)
-    except ValidationError:
-        problem = _Problem()
-    raise ApiRefused(problem.code, problem.detail)
+    except ValidationError:  # not the API's own answer: a proxy before it says 502, 503 or 504 while it is away
+        problem = _Problem(retryable=response.status >= 500)
+    raise ApiRefused(problem.code, problem.detail, retryable=problem.retryable)
