@@ -12,14 +12,16 @@ from typing import Protocol
 import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream
 
+from ingest.decisions import Decided
 from ingest.errors import IngestError
 from ingest.indexing import run_job
 from ingest.offerings import Offering
 from ingest.parsing.parsed import Unreadable
-from ingest.pipeline import Write, activate
+from ingest.pipeline import Write, approve, require_harmless
 from ingest.receive import Offer, receive
 from ingest.services import Services
 from ingest.versions import Job, JobState, Stage, State, Version, VersionKey
+from telemetry.groups import first_failure
 
 _CHUNK = 1024 * 1024
 _SOON = 10.0
@@ -83,13 +85,14 @@ async def load(offerings: Sequence[Offering], order: LoadOrder, services: Servic
     show.begin(len(offerings))
     outcomes: dict[int, Outcome] = {}
     send, receive = anyio.create_memory_object_stream[Taken](services.settings.at_once)
-    async with anyio.create_task_group() as group:
-        for _ in range(services.settings.at_once):
-            group.start_soon(_index_each, receive.clone(), outcomes, services, show)
-        receive.close()
-        async with send:  # in order, because the versions of a document are numbered as they come
-            for position, offering in enumerate(offerings):
-                await send.send(Taken(position, *await receive_one(offering, order, services)))
+    with first_failure():
+        async with anyio.create_task_group() as group:
+            for _ in range(services.settings.at_once):
+                group.start_soon(_index_each, receive.clone(), outcomes, services, show)
+            receive.close()
+            async with send:  # in order, because the versions of a document are numbered as they come
+                for position, offering in enumerate(offerings):
+                    await send.send(Taken(position, *await receive_one(offering, order, services)))
     indexed = [outcomes[position] for position in range(len(offerings))]
     return await settle(indexed, order, services)
 
@@ -164,16 +167,27 @@ async def _approve(outcomes: Sequence[Outcome], approver: str, services: Service
     """Approve version by version; those of one document at one instant, so that an outdated one never answers."""
     approved: list[Outcome] = []
     for _, of_document in groupby(outcomes, key=lambda o: o.key.document_id if o.key else o.offering.name):
-        now = services.now()
-        approved.extend([await _approve_one(outcome, approver, services, now=now) for outcome in of_document])
+        screened = [await _screen_one(outcome, services) for outcome in of_document]
+        decided = Decided(by=approver, at=services.now())
+        approved.extend([await _approve_one(outcome, decided, services) for outcome in screened])
     return approved
 
 
-async def _approve_one(outcome: Outcome, approver: str, services: Services, *, now: float) -> Outcome:
+async def _screen_one(outcome: Outcome, services: Services) -> Outcome:
     if outcome.key is None or outcome.state is not State.INDEXED:
         return outcome
     try:
-        version = await activate(outcome.key, approver, services, now=now)
+        await require_harmless(outcome.key, services)
+    except IngestError as exc:
+        return replace(outcome, reason=exc.code, detail=exc.detail)
+    return outcome
+
+
+async def _approve_one(outcome: Outcome, decided: Decided, services: Services) -> Outcome:
+    if outcome.key is None or outcome.state is not State.INDEXED or outcome.reason is not None:
+        return outcome
+    try:
+        version = await approve(outcome.key, decided, services)
     except IngestError as exc:
         return replace(outcome, reason=exc.code, detail=exc.detail)
     except Unreadable as exc:

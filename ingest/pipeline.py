@@ -21,6 +21,7 @@ from ingest.chunking import Chunk
 from ingest.decisions import Changed, Decided
 from ingest.errors import Suspicious
 from ingest.findings import suspicions
+from ingest.looks import in_turn
 from ingest.parsing.parsed import Parsed, Reason, Unreadable
 from ingest.services import Services
 from ingest.versions import Indexed, Stage, State, Version, VersionKey, Window
@@ -31,9 +32,6 @@ from telemetry.groups import first_failure
 Report = Callable[[Stage, int, int], Awaitable[None]]
 """Told at each step: the stage, how much of it is done, of how much. It raises where the work is no longer ours."""
 Write = Callable[[Version, Services, Report], Awaitable[Indexed]]
-
-FOUND_AMONG = 50
-ASKED_CHARACTERS = 120
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +57,7 @@ async def take_in(key: VersionKey, services: Services, report: Report, write: Wr
     if version.state is State.WITHDRAWN and version.visible_from is None:
         await services.index.delete(tenant=key.tenant, document_id=key.document_id, version=key.version)
     elif version.state is State.INDEXED and version.approved_by is not None:  # brought back: approved once already
-        version = await activate(key, version.approved_by, services, now=services.now())
+        version = await activate(key, version.approved_by, services)
     return version
 
 
@@ -78,20 +76,29 @@ def indexed_as(file_format: str, passages: Sequence[Passage]) -> Indexed:
     return Indexed(format=file_format, title=first.title, language=first.language, passages=len(passages))
 
 
-async def activate(key: VersionKey, approver: str, services: Services, *, now: float) -> Version:
+async def activate(key: VersionKey, approver: str, services: Services) -> Version:
     """Approve a draft: from its instant on it answers, and its predecessor no longer does.
 
     Raises:
+        Suspicious, Unavailable: see `require_harmless`.
+        Forbidden, WrongState: see `approve`.
+    """
+    await require_harmless(key, services)
+    return await approve(key, Decided(by=approver, at=services.now()), services)  # screening may take a minute
+
+
+async def approve(key: VersionKey, decided: Decided, services: Services) -> Version:
+    """Approve a draft that was found harmless; decided a moment ago, so that it is written before it shows.
+
+    Raises:
         Forbidden: the approver is the uploader.
-        Suspicious: a passage instructs the model.
         WrongState: see `ingest.timeline.activate`.
     """
     async with _measured(Stage.ACTIVATE, services):
-        await _require_harmless(key, services)
-        changed = await services.decisions.approve(key, Decided(by=approver, at=now))
+        changed = await services.decisions.approve(key, decided)
         await tell_index(key, changed, services)
         version = await services.catalogue.version(key)
-        await _require_found(version, services)
+        await _require_readable(version, services)
     services.metrics.documents.labels(outcome="approved").inc()
     return version
 
@@ -218,13 +225,18 @@ async def finish_windows(services: Services) -> int:
     return len(unwritten)
 
 
-async def _require_harmless(key: VersionKey, services: Services) -> None:
-    """Refuse a draft with a passage that instructs the model; what was approved once is not looked at again."""
+async def require_harmless(key: VersionKey, services: Services) -> None:
+    """Refuse a draft with a passage that instructs the model; what was approved once is not looked at again.
+
+    Raises:
+        Suspicious: there is such a passage.
+        Unavailable: too many look at documents at this moment.
+    """
     version = await services.catalogue.version(key)
     if version.state is not State.INDEXED or version.approved_by is not None:
         return
     stored = await services.index.passages(tenant=key.tenant, document_id=key.document_id, version=key.version)
-    found = await anyio.to_thread.run_sync(suspicions, stored)
+    found = await in_turn(lambda: suspicions(stored), services)
     blocking = next((one for one in found if one.blocks), None)
     if blocking is not None:
         raise Suspicious(
@@ -233,22 +245,20 @@ async def _require_harmless(key: VersionKey, services: Services) -> None:
         )
 
 
-async def _require_found(version: Version, services: Services) -> None:
-    """Search for the version's first passage as a customer would at the version's first instant.
+async def _require_readable(version: Version, services: Services) -> None:
+    """Read the version's first passage as one of its readers would at its first instant.
 
-    By its beginning only: the search proves that the way is open, and a whole passage takes ten times as long to embed.
+    By its name, not by a search: where many documents begin alike, a search may find the others.
     """
     at = version.visible_from
     if at is None or (version.visible_until is not None and version.visible_until <= at):
         return  # replaced before it ever showed
+    readers = frozenset(version.metadata.readers)
+    access = Access(tenant=version.key.tenant, groups=readers, as_of=at)
     key = version.key
-    stored = await services.index.passages(tenant=key.tenant, document_id=key.document_id, version=key.version)
-    access = Access(tenant=key.tenant, groups=frozenset(version.metadata.readers), as_of=at)
-    first = stored[0]
-    question = " ".join((first.title, first.section, first.text[:ASKED_CHARACTERS]))
-    hits = await services.index.search(question, access=access, limit=FOUND_AMONG)
-    if version.metadata.readers and not any(hit.passage.point_id == first.point_id for hit in hits):
-        raise Unreadable(Reason.NOT_INDEXED, "a search for its first passage does not find it")
+    first = await services.index.passage(document_id=key.document_id, version=key.version, n=1, access=access)
+    if readers and first is None:
+        raise Unreadable(Reason.NOT_INDEXED, "its first passage cannot be read")
 
 
 def passages_of(version: Version, parsed: Parsed, chunks: Sequence[Chunk]) -> list[Passage]:

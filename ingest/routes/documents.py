@@ -91,8 +91,7 @@ async def approve(
     key: Annotated[VersionKey, Depends(named_version)], who: Approver, services: TheServices
 ) -> VersionOut:
     """Let a draft answer from its effective date on, at the earliest in two seconds; never by its uploader."""
-    now = services.now()
-    return VersionOut.of(await activate(key, who.sub, services, now=now), now)
+    return VersionOut.of(await activate(key, who.sub, services), services.now())
 
 
 @router.post("/{document_id}/versions/{version}/reject")

@@ -1,7 +1,6 @@
 """What somebody looks at before deciding: pages as they are, what screening found, what another version said."""
 
-from collections.abc import Callable
-from typing import Annotated, TypeVar
+from typing import Annotated
 
 import anyio
 from fastapi import APIRouter, Depends, Path, Query, Response
@@ -9,6 +8,7 @@ from fastapi import APIRouter, Depends, Path, Query, Response
 from ingest.differences import differences, first, lines_of
 from ingest.errors import CannotShow, NotFound, Unavailable, Unprocessable, WrongState
 from ingest.findings import suspicions
+from ingest.looks import LOOK_SECONDS, in_turn
 from ingest.parsing.parsed import Unreadable
 from ingest.parsing.preview import Shown
 from ingest.routes.documents import VersionNumber, named_version
@@ -19,9 +19,6 @@ from knowledge.passage import Passage
 
 router = APIRouter(prefix="/v1/documents/{document_id}/versions/{version}", tags=["review"])
 
-T = TypeVar("T")
-
-LOOK_SECONDS = 60.0  # 30 for a page, the rest behind others who look at one
 MOST_FINDINGS = 200
 MOST_COMPARED = 10_000  # lines
 MOST_SHOWN = 2_000  # lines
@@ -50,7 +47,7 @@ async def page(key: Key, services: TheServices, page: Annotated[int, Path(ge=1, 
 async def findings(key: Key, services: TheServices) -> FindingsOut:
     """Return what screening finds in a version's passages: identifiers of persons, instructions to the model."""
     passages = await _passages(key, services)
-    found = await _in_turn(lambda: suspicions(passages), services)
+    found = await in_turn(lambda: suspicions(passages), services)
     return FindingsOut.of(found[:MOST_FINDINGS], passages=len(passages), more=len(found) > MOST_FINDINGS)
 
 
@@ -61,7 +58,7 @@ async def diff(key: Key, services: TheServices, against: Annotated[VersionNumber
     old, new = lines_of(await _passages(other, services)), lines_of(await _passages(key, services))
     if max(len(old), len(new)) > MOST_COMPARED:
         raise Unprocessable(f"versions of more than {MOST_COMPARED} lines are not compared")
-    places, more = await _in_turn(lambda: first(differences(old, new), MOST_SHOWN), services)
+    places, more = await in_turn(lambda: first(differences(old, new), MOST_SHOWN), services)
     return DifferencesOut.of(places, key, against=against, more=more)
 
 
@@ -82,12 +79,3 @@ async def _passages(key: VersionKey, services: Services) -> list[Passage]:
     if not found:
         raise WrongState(f"version {key.version} has no passages in the index; it is {version.state}")
     return found
-
-
-async def _in_turn(look: Callable[[], T], services: Services) -> T:
-    """Return what a look comes to that keeps a core busy for seconds: one at a time in this process."""
-    try:
-        with anyio.fail_after(LOOK_SECONDS):
-            return await anyio.to_thread.run_sync(look, limiter=services.looks)
-    except TimeoutError as exc:
-        raise Unavailable("many look at documents at this moment") from exc

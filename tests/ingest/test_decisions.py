@@ -36,7 +36,7 @@ async def indexed(services: Services, rate: str, **said: date) -> Version:
 
 async def approved(services: Services, clock: Clock, rate: str, **said: date) -> Version:
     version = await indexed(services, rate, **said)
-    shown = await activate(version.key, "lee", services, now=clock.now)
+    shown = await activate(version.key, "lee", services)
     clock.now += 60
     return shown
 
@@ -67,7 +67,7 @@ async def test_a_rejected_draft_is_gone_from_the_index_and_its_bytes_may_come_ag
         await services.decisions.approve(draft.key, by("lee", NOON))
     again = await indexed(services, "2.35")
     assert again.key.version == 2
-    await activate(again.key, "lee", services, now=clock.now)
+    await activate(again.key, "lee", services)
     assert await found(services, at=clock.now + 2) == {2}
 
 
@@ -218,7 +218,7 @@ async def test_a_drafts_dates_change_and_whoever_set_them_cannot_approve_it(serv
     assert await services.decisions.date(draft.key, june, by("lee", NOON), may_approve=False) == Changed()
     with pytest.raises(SecondPersonNeeded):
         await services.decisions.approve(draft.key, by("Lee ", NOON))
-    version = await activate(draft.key, "park", services, now=NOON)
+    version = await activate(draft.key, "park", services)
     assert version.visible_from == 1_780_239_600.0  # 1 June in Seoul
     assert [what for _, what, _ in await decided(services)] == ["dated", "approved"]
     stored = await services.index.passages(tenant="hanbit", document_id="term-deposit", version=1)

@@ -1,17 +1,21 @@
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import date
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
 from sqlalchemy import select
 
-from ingest import pipeline
+from ingest import loading, looks, pipeline
 from ingest.decisions import Decided
-from ingest.errors import DuplicateContent, Forbidden, TooLarge, Unprocessable, WrongState
+from ingest.errors import DuplicateContent, Forbidden, TooLarge, Unavailable, Unprocessable, WrongState
+from ingest.findings import Suspicion
 from ingest.indexing import run_job
+from ingest.loading import Outcome
+from ingest.offerings import Offering
 from ingest.parsing.parsed import Reason, Unreadable
 from ingest.pipeline import activate, finish_windows
 from ingest.queue import LEASE_SECONDS, Owner, Queue
@@ -72,7 +76,7 @@ async def test_a_document_becomes_passages_that_carry_what_a_citation_needs(serv
 async def test_a_draft_never_answers_and_an_approved_version_does_two_seconds_later(services: Services) -> None:
     version = await take_in(services, await hand_in(services))
     assert await found(services, at=NOON + 10**8) == set()
-    shown = await activate(version.key, "lee", services, now=NOON)
+    shown = await activate(version.key, "lee", services)
     assert (shown.state_at(NOON), shown.state_at(NOON + 2)) == (State.APPROVED, State.ACTIVE)
     assert await found(services, at=NOON + 1.9) == set()
     assert await found(services, at=NOON + 2) == {1}
@@ -81,12 +85,12 @@ async def test_a_draft_never_answers_and_an_approved_version_does_two_seconds_la
 async def test_the_next_version_replaces_its_predecessor_at_one_instant(services: Services, clock: Clock) -> None:
     offer = replace(OFFER, document_id="term-deposit")
     first = await take_in(services, await hand_in(services, offer=offer))
-    await activate(first.key, "lee", services, now=NOON)
+    await activate(first.key, "lee", services)
     later = replace(offer, metadata=Metadata(effective_from=date(2026, 6, 1)))
     second = await take_in(services, await hand_in(services, samples.MARKDOWN.replace("2.35", "2.75").encode(), later))
     assert second.key.version == 2
     clock.now = NOON + 60
-    shown = await activate(second.key, "lee", services, now=clock.now)
+    shown = await activate(second.key, "lee", services)
     assert shown.visible_from is not None
     assert await found(services, at=shown.visible_from - 0.001) == {1}
     assert await found(services, at=shown.visible_from) == {2}
@@ -95,7 +99,7 @@ async def test_the_next_version_replaces_its_predecessor_at_one_instant(services
 async def test_effective_until_ends_a_version_by_the_clock(services: Services) -> None:
     offer = replace(OFFER, metadata=Metadata(effective_until=date(2026, 5, 31)))
     version = await take_in(services, await hand_in(services, offer=offer))
-    shown = await activate(version.key, "lee", services, now=NOON)
+    shown = await activate(version.key, "lee", services)
     assert shown.visible_until is not None
     assert shown.state_at(shown.visible_until) is State.EXPIRED
     assert await found(services, at=shown.visible_until) == set()
@@ -104,7 +108,7 @@ async def test_effective_until_ends_a_version_by_the_clock(services: Services) -
 async def test_readers_and_tenants_are_kept_apart(services: Services) -> None:
     offer = replace(OFFER, metadata=Metadata(readers=("private",)))
     version = await take_in(services, await hand_in(services, offer=offer))
-    await activate(version.key, "lee", services, now=NOON)
+    await activate(version.key, "lee", services)
     assert await found(services, at=NOON + 5, group="private") == {1}
     assert await found(services, at=NOON + 5) == set()
     assert await found(services, at=NOON + 5, group="private", tenant="other") == set()
@@ -113,9 +117,9 @@ async def test_readers_and_tenants_are_kept_apart(services: Services) -> None:
 async def test_the_uploader_cannot_approve_and_the_approver_is_recorded(services: Services) -> None:
     version = await take_in(services, await hand_in(services))
     with pytest.raises(Forbidden):
-        await activate(version.key, " KIM ", services, now=NOON)
-    await activate(version.key, "lee", services, now=NOON)
-    await activate(version.key, "park", services, now=NOON + 1)  # again: nothing changes
+        await activate(version.key, " KIM ", services)
+    await activate(version.key, "lee", services)
+    await activate(version.key, "park", services)  # again: nothing changes
     async with services.catalogue.begin() as connection:
         decided = (await connection.execute(select(DECISIONS.c.decided_by, DECISIONS.c.decided_at))).all()
     assert [tuple(row) for row in decided] == [("lee", NOON)]
@@ -124,7 +128,49 @@ async def test_the_uploader_cannot_approve_and_the_approver_is_recorded(services
 async def test_only_a_draft_can_be_approved(services: Services) -> None:
     received = await hand_in(services)
     with pytest.raises(WrongState):
-        await activate(received.version.key, "lee", services, now=NOON)
+        await activate(received.version.key, "lee", services)
+
+
+async def test_a_version_is_approved_when_it_has_been_screened_and_those_of_one_document_together(
+    services: Services, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slowly(_passages: Sequence[Passage]) -> list[Suspicion]:
+        clock.now += 60
+        return []
+
+    monkeypatch.setattr(pipeline, "suspicions", slowly)
+    alone = await take_in(services, await hand_in(services))
+    assert (await activate(alone.key, "lee", services)).approved_at == NOON + 60
+    terms, outcomes = replace(OFFER, document_id="terms"), []
+    for rate in ("2.50", "2.75"):
+        version = await take_in(
+            services, await hand_in(services, samples.MARKDOWN.replace("2.35", rate).encode(), terms)
+        )
+        offering = Offering(path=Path(rate), name=rate)
+        outcomes.append(Outcome(offering=offering, key=version.key, state=version.state))
+    await loading._approve(outcomes, "lee", services)
+    approved = await services.catalogue.versions("hanbit", "terms")
+    assert [version.approved_at for version in approved] == [NOON + 180, NOON + 180]
+
+
+async def test_while_others_look_at_documents_an_approval_waits_its_turn(
+    services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    version = await take_in(services, await hand_in(services))
+    monkeypatch.setattr(looks, "LOOK_SECONDS", 0.01)
+    services.looks.acquire_on_behalf_of_nowait("somebody")
+    with pytest.raises(Unavailable):
+        await activate(version.key, "lee", services)
+    assert (await services.catalogue.version(version.key)).state is State.INDEXED
+
+
+async def test_a_version_can_be_approved_where_many_documents_begin_like_it(services: Services, clock: Clock) -> None:
+    version = await take_in(services, await hand_in(services, samples.MARKDOWN.encode() + b"\n\nmore"))
+    name = {"tenant": "hanbit", "document_id": version.key.document_id, "version": 1}
+    first = (await services.index.passages(**name))[0]  # type: ignore[arg-type]  # a name's parts
+    alike = replace(first, text=first.text[:120], visible_from=clock.now - 60)
+    await services.index.upsert([replace(alike, document_id=f"alike-{n}") for n in range(120)])
+    assert (await activate(version.key, "lee", services)).state is State.APPROVED
 
 
 @pytest.mark.both_databases
@@ -164,7 +210,7 @@ async def test_an_indexed_document_handed_in_again_is_not_indexed_again(services
 async def test_a_job_left_open_by_a_crash_takes_no_approval_back(services: Services, clock: Clock) -> None:
     received = await hand_in(services)
     await pipeline.take_in(received.version.key, services, silent)  # and the crash comes before the job's end
-    await activate(received.version.key, "lee", services, now=NOON)
+    await activate(received.version.key, "lee", services)
     clock.now = NOON + 60
     version = await take_in(services, received)
     assert version.state is State.APPROVED
@@ -282,7 +328,7 @@ async def test_a_worker_that_stood_still_takes_nothing_from_what_was_approved_me
         await still.stands.wait()
         clock.now += LEASE_SECONDS
         await take_in(quick, received)
-        approved = await activate(key, "lee", quick, now=clock.now)
+        approved = await activate(key, "lee", quick)
         still.may_go_on.set()
     assert came_to == [None]
     assert (await services.catalogue.version(key)).state is State.APPROVED
@@ -328,7 +374,7 @@ async def test_windows_that_a_crash_kept_from_the_index_are_written_at_the_next_
 
 async def test_a_lost_index_is_restored_from_the_catalogue_and_the_originals(services: Services) -> None:
     version = await take_in(services, await hand_in(services))
-    await activate(version.key, "lee", services, now=NOON)
+    await activate(version.key, "lee", services)
     key = version.key
     before = await services.index.passages(tenant="hanbit", document_id=key.document_id, version=1)
     await services.index.delete(tenant="hanbit", document_id=key.document_id, version=1)

@@ -16,7 +16,7 @@ from ingest.versions import Version, VersionKey
 from knowledge.access import EVERY_CUSTOMER, Access
 from knowledge.glossary import load_glossary
 from tests.ingest import samples
-from tests.ingest.conftest import NOON, Clock
+from tests.ingest.conftest import Clock
 from tests.ingest.test_pipeline import OFFER, found, hand_in, take_in
 
 pytestmark = pytest.mark.anyio
@@ -32,10 +32,10 @@ def finer(services: Services, tokenizer: Tokenizer) -> Services:
     return replace(services, chunker=Chunker(tokenizer, ChunkSettings(tokens=60)))
 
 
-async def shown(services: Services, document_id: str, text: str, *, now: float) -> Version:
+async def shown(services: Services, document_id: str, text: str) -> Version:
     offer = replace(OFFER, document_id=document_id)
     version = await take_in(services, await hand_in(services, text.encode(), offer))
-    return await activate(version.key, "lee", services, now=now)
+    return await activate(version.key, "lee", services)
 
 
 async def count(services: Services, version: Version) -> int:
@@ -46,7 +46,7 @@ async def count(services: Services, version: Version) -> int:
 async def test_a_new_cutting_answers_after_the_switch_and_nothing_is_missing_meanwhile(
     services: Services, finer: Services, clock: Clock
 ) -> None:
-    old = await shown(services, "old", samples.MARKDOWN, now=NOON)
+    old = await shown(services, "old", samples.MARKDOWN)
     coarse = await count(services, old)
     clock.now += 60
     filling, during, seen = anyio.Event(), list[Version](), list[set[int]]()
@@ -57,7 +57,7 @@ async def test_a_new_cutting_answers_after_the_switch_and_nothing_is_missing_mea
 
     async def write() -> None:
         await filling.wait()
-        during.append(await shown(services, "new", samples.MARKDOWN.replace("2.35", "2.75"), now=clock.now))
+        during.append(await shown(services, "new", samples.MARKDOWN.replace("2.35", "2.75")))
 
     async with anyio.create_task_group() as readers:
         readers.start_soon(read)
@@ -76,7 +76,7 @@ async def test_a_new_cutting_answers_after_the_switch_and_nothing_is_missing_mea
 
 
 async def test_a_search_says_in_which_collection_it_looked(services: Services, finer: Services, clock: Clock) -> None:
-    await shown(services, "old", samples.MARKDOWN, now=NOON)
+    await shown(services, "old", samples.MARKDOWN)
     clock.now += 60
     retrieval = Retrieval(services.index, RetrievalSettings(), load_glossary())
     everybody = Access(tenant="hanbit", groups=frozenset({EVERY_CUSTOMER}), as_of=clock.now)
@@ -95,7 +95,7 @@ async def test_a_search_says_in_which_collection_it_looked(services: Services, f
 async def test_a_version_that_cannot_be_read_any_more_keeps_everybody_at_the_present_collection(
     services: Services, finer: Services, clock: Clock
 ) -> None:
-    version = await shown(services, "old", samples.MARKDOWN, now=NOON)
+    version = await shown(services, "old", samples.MARKDOWN)
     async with services.blobs.on_disk(version.sha256) as path:
         await anyio.Path(path).unlink()
     clock.now += 60
@@ -106,7 +106,7 @@ async def test_a_version_that_cannot_be_read_any_more_keeps_everybody_at_the_pre
 
 async def test_a_reindex_that_was_stopped_goes_on_where_it_was(services: Services, finer: Services) -> None:
     for name in ("a", "b"):
-        await shown(services, name, samples.MARKDOWN + name, now=NOON)
+        await shown(services, name, samples.MARKDOWN + name)
 
     class Stopped(Exception):
         pass
