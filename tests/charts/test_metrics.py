@@ -26,6 +26,7 @@ from chatbot.metrics import Metrics as ChatMetrics
 from chatbot.notices import Rung
 from chatbot.pool import Group
 from ingest.metrics import Metrics as StaffMetrics
+from ingest.parsing.parsed import Reason
 from tests.charts.promql import asked, grouped
 from tests.charts.rendering import CHART, ROOT, SCALED, VALUES, Doc, of_kind, render
 from tests.test_docs import error_classes
@@ -48,6 +49,12 @@ VALUES_OF: dict[str, set[str]] = {
     "why": REASONS | {"reader", "cancel", "orphan"},
     "rating": {"up", "down"},
     "le": {"5.0"},
+}
+# Of documents; a new one is a question to DocumentsFail: has it gone well?
+WRITTEN = {"indexed", "approved", "dead"}
+OUTCOMES_OF: dict[str, set[str]] = {
+    "chatbot_model_calls_total": set(get_args(FailureName)) | {"ok", "slow"},
+    "ingest_documents_total": WRITTEN | {reason.value for reason in Reason},
 }
 
 
@@ -157,7 +164,7 @@ def test_every_value_that_is_asked_for_can_be_emitted() -> None:
     wrong = []
     for where, expression in expressions():
         for found in asked(expression):
-            if not found.metric.startswith("chatbot"):
+            if not found.metric.startswith(("chatbot", "ingest")):
                 continue
             for label, operator, value in found.matchers:
                 known = VALUES_OF.get(label)
@@ -165,12 +172,16 @@ def test_every_value_that_is_asked_for_can_be_emitted() -> None:
                     assert label in SCRAPED, f"{where}: {label} is not a closed set"
                     continue
                 parts = [value] if operator in {"=", "!="} else value.split("|")
-                if label == "outcome" and found.metric == "chatbot_model_calls_total":
-                    known = set(get_args(FailureName)) | {"ok", "slow"}
+                known = OUTCOMES_OF.get(found.metric, known) if label == "outcome" else known
                 wrong += [
                     f"{where}: {label}={part}" for part in parts if not any(re.fullmatch(part, one) for one in known)
                 ]
     assert wrong == []
+
+
+def test_the_outcomes_of_documents_are_those_that_are_counted() -> None:
+    source = "".join(path.read_text("utf-8") for path in (ROOT / "ingest").glob("*.py"))
+    assert set(re.findall(r'documents\.labels\(outcome="(\w+)"\)', source)) == WRITTEN
 
 
 def test_the_buckets_that_are_asked_for_exist() -> None:
