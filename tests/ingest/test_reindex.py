@@ -1,6 +1,7 @@
 """A re-index: readers always find a whole text, writes go to both collections, stopped it goes on where it was."""
 
 from dataclasses import replace
+from typing import Any
 
 import anyio
 import anyio.lowlevel
@@ -10,14 +11,16 @@ from tokenizers import Tokenizer
 from chatbot.retrieval import Retrieval, RetrievalSettings
 from ingest.chunking import Chunker, ChunkSettings
 from ingest.pipeline import activate
-from ingest.rebuild import reindex
+from ingest.rebuild import rebuild, reindex
 from ingest.services import Services
 from ingest.versions import Version, VersionKey
 from knowledge.access import EVERY_CUSTOMER, Access
 from knowledge.glossary import load_glossary
+from knowledge.index import Index
 from tests.ingest import samples
 from tests.ingest.conftest import Clock
 from tests.ingest.test_pipeline import OFFER, found, hand_in, take_in
+from tests.knowledge.test_index import Renamed
 
 pytestmark = pytest.mark.anyio
 
@@ -90,6 +93,25 @@ async def test_a_search_says_in_which_collection_it_looked(services: Services, f
     assert await looked_in() == ["kb-1", "kb-1"]
     await reindex(finer, silent)
     assert await looked_in() == ["kb-2", "kb-2"]
+
+
+async def test_what_a_worker_of_the_former_embedder_wrote_after_the_switch_comes_over_with_a_rebuild(
+    services: Services, clock: Clock
+) -> None:
+    old = await shown(services, "old", samples.MARKDOWN)
+    present = services.index
+    embedder = Renamed(present._embedder, name="another", dimensions=present._embedder.dimensions)
+    index = Index(present._driver, embedder, present.terms, present._settings, collection=present.collection)
+    renewed = replace(services, index=index)
+    assert (await reindex(renewed, silent)).failed == []
+    clock.now += 60
+    late = await shown(services, "late", samples.MARKDOWN.replace("2.35", "2.75"))
+    assert [await count(renewed, version) for version in (old, late)] == [old.passages, 0]
+    assert (services.index.collection, renewed.index.collection) == ("kb-1", "kb-2")
+    tally = await rebuild(renewed, silent)
+    assert (tally.written, tally.failed) == (1, [])
+    name: dict[str, Any] = {"tenant": "hanbit", "document_id": "late", "version": 1}
+    assert await renewed.index.passages(**name) == await services.index.passages(**name)
 
 
 async def test_a_version_that_cannot_be_read_any_more_keeps_everybody_at_the_present_collection(
