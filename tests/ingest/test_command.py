@@ -1,3 +1,4 @@
+import re
 import signal
 import sqlite3
 import time
@@ -88,6 +89,31 @@ def test_a_broken_file_is_named_with_its_reason_and_the_rest_goes_on(weights: Pa
     code, said = run(weights, tmp_path / "data", "status")
     assert code == 0
     assert "locked.pdf: encrypted" in said
+    assert "jobs: 1 done, 2 failed; the oldest that waits is 0 s old" in said
+    assert "decisions have not reached" not in said
+
+
+def test_status_counts_what_is_where_and_says_how_far_work_is_behind(weights: Path, tmp_path: Path) -> None:
+    data, folder = tmp_path / "data", tmp_path / "some"
+    folder.mkdir()
+    for n in range(3):
+        (folder / f"{n}.md").write_text(samples.MARKDOWN + str(n), "utf-8")
+    assert run(weights, data, "load", str(folder), "--approved-by", "lee")[0] == 0
+    with sqlite3.connect(data / "bank.db") as database:
+        passages = database.execute("SELECT sum(passages) FROM document_versions").fetchone()[0]
+        waiting = "UPDATE ingest_jobs SET state = ?, created_at = ? WHERE document_id = ?"
+        names = [row[0] for row in database.execute("SELECT document_id FROM document_versions ORDER BY 1")]
+        for name, state, ago in zip(names[:2], ("queued", "running"), (3600, 60), strict=True):
+            database.execute(waiting, (state, time.time() - ago, name))
+        database.execute("UPDATE document_versions SET visible_from = visible_from - 60")
+        database.execute("UPDATE document_versions SET window_written = 0 WHERE document_id = ?", names[:1])
+    code, said = run(weights, data, "status")
+    assert code == 0, said
+    assert ["active", "3", str(passages)] in [line.replace("│", " ").split() for line in said.splitlines()]
+    lag = re.search(r"jobs: 1 queued, 1 running, 1 done; the oldest that waits is (\d+) s old", said)
+    assert lag is not None, said
+    assert 3600 <= int(lag[1]) <= 3600 + WAIT_SECONDS
+    assert "1 decisions have not reached the index yet" in said
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
@@ -150,6 +176,14 @@ def test_a_wrong_command_ends_with_one_sentence(
     assert code == 2
     assert sentence in said
     assert "Traceback" not in said
+
+
+def test_a_database_that_cannot_be_read_is_one_sentence(weights: Path, tmp_path: Path) -> None:
+    assert run(weights, tmp_path, "status")[0] == 0
+    with sqlite3.connect(tmp_path / "bank.db") as database:
+        database.execute("DROP TABLE document_versions")
+    code, said = run(weights, tmp_path, "rebuild")
+    assert (code, said) == (1, "ingest: The catalogue cannot be reached right now\n")
 
 
 def test_an_api_that_does_not_answer_is_one_sentence(weights: Path, folder: Path, tmp_path: Path) -> None:
