@@ -10,6 +10,7 @@ and what it was writing at that moment is put right by `finish_windows`.
 import math
 import time
 from collections.abc import Callable
+from contextlib import suppress
 
 import anyio
 import structlog
@@ -54,7 +55,20 @@ async def run_job(job: Job, services: Services, watch: Watch = unwatched, write:
         # A write that was under way hid its passages again, and somebody may have approved them meanwhile.
         await services.catalogue.doubt_window(job.key)
         return None
+    except anyio.get_cancelled_exc_class():
+        with anyio.CancelScope(shield=True):  # as long as a transaction may take
+            await _let_go(job, services)
+        raise
     return version
+
+
+async def _let_go(job: Job, services: Services) -> None:
+    """Leave a job to others at once, because this process ends."""
+    with suppress(IngestError):  # the database is away: the claim lapses by itself
+        try:
+            await services.queue.release(job, now=services.now())
+        except ClaimLost:
+            await services.catalogue.doubt_window(job.key)
 
 
 class _Claim:

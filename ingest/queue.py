@@ -155,6 +155,18 @@ class Queue:
         """Let a job wait `after` seconds and be claimed again by anybody."""
         await self._change(job, state=JobState.QUEUED, claimed_by=None, claimed_until=now + after, updated_at=now)
 
+    async def release(self, job: Job, *, now: float) -> None:
+        """Let anybody claim a job whose process ends, at once and without the attempt; one that has ended stays so.
+
+        Raises:
+            ClaimLost: it has ended, or is somebody else's.
+        """
+        waits = {"state": JobState.QUEUED, "attempts": JOBS.c.attempts - 1, "claimed_by": None, "claimed_until": 0.0}
+        async with self._catalogue.begin() as connection:
+            running = update(JOBS).where(self._mine(job), JOBS.c.state == JobState.RUNNING)
+            if (await connection.execute(running.values(**waits, updated_at=now))).rowcount != 1:
+                raise ClaimLost
+
     async def waiting(self) -> int:
         """Return how many jobs are not finished."""
         return (await self.backlog()).waiting
@@ -178,11 +190,13 @@ class Queue:
         return {JobState(state): count for state, count in found}, since
 
     async def _change(self, job: Job, **values: object) -> None:
-        # By the attempt too: a process that stood still may have claimed the job anew beside the run that it resumes.
-        mine = (JOBS.c.id == job.id) & (JOBS.c.claimed_by == str(self._owner)) & (JOBS.c.attempts == job.attempts)
         async with self._catalogue.begin() as connection:
-            if (await connection.execute(update(JOBS).where(mine).values(**values))).rowcount != 1:
+            if (await connection.execute(update(JOBS).where(self._mine(job)).values(**values))).rowcount != 1:
                 raise ClaimLost
+
+    def _mine(self, job: Job) -> ColumnElement[bool]:
+        # By the attempt too: a process that stood still may have claimed the job anew beside the run that it resumes.
+        return (JOBS.c.id == job.id) & (JOBS.c.claimed_by == str(self._owner)) & (JOBS.c.attempts == job.attempts)
 
 
 def _unfinished() -> ColumnElement[bool]:

@@ -28,6 +28,7 @@ from knowledge.embedding import open_embedder
 from knowledge.identity import open_authenticator
 from knowledge.index import Index, open_index
 from knowledge.sparse import Terms
+from telemetry.groups import first_failure
 
 MOST_EMBED_WORKERS = 4
 """Each holds a model of its own, 250 MB."""
@@ -89,6 +90,7 @@ async def open_services(
             queue=Queue(catalogue, this_process()),
             now=time.time,
         )
+        stack.enter_context(first_failure())
         # Entered last, so left first: no job outlives what it uses.
         tasks = await stack.enter_async_context(anyio.create_task_group())
         if works_jobs and delivery is not None:

