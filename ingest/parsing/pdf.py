@@ -7,6 +7,7 @@ to no characters) is rendered and its characters are recognised.
 import re
 from collections import Counter
 from collections.abc import Sequence
+from math import pi
 from pathlib import Path
 
 import pypdfium2
@@ -18,6 +19,7 @@ from ingest.parsing.pdf_layout import (
     Block,
     Line,
     Table,
+    Upright,
     arrange,
     heading_sizes,
     running_lines,
@@ -29,6 +31,7 @@ from ingest.parsing.pdf_tables import PageTables
 
 MOST_PAGES = 2000
 RULES_OF_A_TABLE = 4  # fewer drawn paths cannot rule a table, and pdfplumber is fifty times slower than pdfium
+SAMPLED = 64  # letters that say how a page's text stands
 LEAST_LETTERS = 16  # fewer are a stamp or a page number, not a page's text
 PICTURE = 0.2  # of a page that its pictures must cover for them to be a scan
 OUTLINES = 30  # drawn paths that may be letters
@@ -105,9 +108,10 @@ def _blocks(document: pypdfium2.PdfDocument, index: int, tables: PageTables) -> 
     page = document[index]
     try:
         text = page.get_textpage()
-        lines = _lines(text)
-        ruled = page.get_rotation() == 0 and _paths(page, RULES_OF_A_TABLE) >= RULES_OF_A_TABLE
-        found = tables.on_page(index) if ruled and lines else []
+        upright = Upright(turn=_turn(text), sheet=page.get_mediabox())
+        lines = _lines(text, upright)
+        ruled = _paths(page, RULES_OF_A_TABLE) >= RULES_OF_A_TABLE
+        found = tables.on_page(index, turn=upright.turn) if ruled and lines else []
         text.close()
         if _readable(lines) < LEAST_LETTERS and not found and _draws(page, lines):
             lie = how_it_lies(_picture(page, dpi=LIE_DPI))
@@ -115,6 +119,16 @@ def _blocks(document: pypdfium2.PdfDocument, index: int, tables: PageTables) -> 
     finally:
         page.close()
     return arrange(lines, found)
+
+
+def _turn(text: pypdfium2.PdfTextPage) -> int:
+    """Return by how many degrees the page must be turned clockwise for most of its letters to stand upright."""
+    count = text.count_chars()
+    seen = range(0, count, max(count // SAMPLED, 1))
+    angles = [pdfium_c.FPDFText_GetCharAngle(text, i) for i in seen if pdfium_c.FPDFText_IsGenerated(text, i) == 0]
+    turns = Counter(round(angle / (pi / 2)) * -90 % 360 for angle in angles if angle >= 0)
+    turn, most = turns.most_common(1)[0] if turns else (0, 0)
+    return turn if most * 2 > turns.total() else 0
 
 
 def _readable(lines: Sequence[Line]) -> int:
@@ -159,14 +173,14 @@ def _paths(page: pypdfium2.PdfPage, most: int) -> int:
     return count
 
 
-def _lines(page: pypdfium2.PdfTextPage) -> list[Line]:
+def _lines(page: pypdfium2.PdfTextPage, upright: Upright) -> list[Line]:
     lines: list[Line] = []
     start = 0
     for raw in page.get_text_range().split("\n"):
         # U+FFFE stands where pdfium saw a hyphen that only breaks a word.
         text = raw.rstrip("\r").replace("\ufffe", "").replace("\x00", "").replace("\t", " ")
         if text.strip():
-            boxes = _boxes(page, start, raw)
+            boxes = [upright.box(*box) for box in _boxes(page, start, raw)]
             lines.append(_line(text, boxes))
         start += len(raw) + 1
     return lines

@@ -51,6 +51,25 @@ class Box:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Upright:
+    """A page turned clockwise until its text stands upright; the sheet: left, bottom, right, top before that."""
+
+    turn: int
+    sheet: tuple[float, float, float, float]
+
+    def box(self, left: float, bottom: float, right: float, top: float) -> tuple[float, float, float, float]:
+        """Return where a box of the page lies when it is turned."""
+        x0, y0, x1, y1 = self.sheet
+        if self.turn == 90:
+            return bottom - y0, x1 - right, top - y0, x1 - left
+        if self.turn == 180:
+            return x1 - right, y1 - top, x1 - left, y1 - bottom
+        if self.turn == 270:
+            return y1 - top, left - x0, y1 - bottom, right - x0
+        return left, bottom, right, top
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
     """A table as Markdown, with the boxes of its cells and how many rows of the page its header row was made of."""
 

@@ -35,15 +35,18 @@ class PageTables:
         if self._pdf is not None:
             self._pdf.close()
 
-    def on_page(self, index: int) -> list[Table]:
-        """Return the page's tables of at least two rows and two columns; none where pdfplumber cannot read the page.
+    def on_page(self, index: int, *, turn: int) -> list[Table]:
+        """Return the tables of at least two rows and two columns of a page, turned clockwise by so many degrees.
+
+        None where pdfplumber cannot read the page.
 
         pdfium reads pages that pdfplumber cannot (bad colour spaces, odd streams): their text is worth more than none.
         """
         try:
             if self._pdf is None:
                 self._pdf = pdfplumber.open(self._path)
-            return _tables(self._pdf.pages[index])
+            page = self._pdf.pages[index]
+            return _tables(page if page.rotation == turn else _turned(page, turn))
         except (
             PDFException,
             PdfminerException,
@@ -55,6 +58,13 @@ class PageTables:
             struct.error,
         ):
             return []
+
+
+def _turned(page: pdfplumber.page.Page, turn: int) -> pdfplumber.page.Page:
+    """Return a page as its text stands, not as its entry in the file says."""
+    page.page_obj.rotate = turn
+    page.page_obj.attrs = {**page.page_obj.attrs, "Rotate": turn}
+    return pdfplumber.page.Page(page.pdf, page.page_obj, page.page_number)
 
 
 def _tables(page: pdfplumber.page.Page) -> list[Table]:

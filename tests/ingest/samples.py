@@ -151,6 +151,42 @@ def pdf_with_running_lines() -> bytes:
     return buffer.getvalue()
 
 
+def pdf_in_two_columns() -> bytes:
+    """Return a PDF of two columns under one heading, drawn one column after the other."""
+    buffer = BytesIO()
+    canvas = Canvas(buffer, pagesize=pagesizes.A4)
+    canvas.setFont("Helvetica", 20)
+    canvas.drawString(72, 760, "Savings and loans")
+    canvas.setFont("Helvetica", 11)
+    for left, what in ((72, "savings"), (320, "loans")):
+        for line in range(1, 9):
+            canvas.drawString(left, 720 - 16 * line, f"Line {line} is about {what}.")
+    canvas.showPage()
+    canvas.save()
+    return buffer.getvalue()
+
+
+def pdf_turned(turn: int, *, shown_upright: bool = True) -> bytes:
+    """Return a PDF whose page is drawn lying by so many degrees, with a ruled table; viewers turn it, or do not."""
+    buffer = BytesIO()
+    width, height = pagesizes.A4
+    lies = turn in (90, 270)
+    canvas = Canvas(buffer, pagesize=(height, width) if lies and not shown_upright else (width, height))
+    if shown_upright:
+        canvas.setPageRotation(turn)  # which takes the page's size for that of the turned page
+    origin = {0: (0, 0), 90: (height, 0), 180: (width, height), 270: (0, width)}
+    canvas.translate(*origin[turn])
+    canvas.rotate({270: -90}.get(turn, turn))
+    canvas.drawString(72, 760, "Terms and rates of the savings account")
+    for row, cells in enumerate([("Term", "Rate"), ("6 months", "2.10 %"), ("12 months", "2.35 %")]):
+        for column, text in enumerate(cells):
+            canvas.rect(72 + column * 120, 660 - row * 24, 120, 24)
+            canvas.drawString(78 + column * 120, 668 - row * 24, text)
+    canvas.showPage()
+    canvas.save()
+    return buffer.getvalue()
+
+
 def scan(*pages: Sequence[str], font: Path, turned: int = 0) -> bytes:
     """Return a PDF whose small pages are pictures of these lines, 200 dots an inch, turned by so many degrees."""
     buffer = BytesIO()

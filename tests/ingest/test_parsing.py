@@ -77,6 +77,20 @@ def test_pdf_gives_pages_headings_and_tables(tmp_path: Path) -> None:
     assert "2쪽에는" in parsed.pages[1].markdown
 
 
+def test_two_columns_of_a_pdf_are_read_one_after_the_other(tmp_path: Path) -> None:
+    text = text_of(read(tmp_path, samples.pdf_in_two_columns()))
+    said = [f"Line {line} is about {what}." for what in ("savings", "loans") for line in range(1, 9)]
+    assert text.split() == " ".join(["# Savings and loans", *said]).split()
+
+
+@pytest.mark.parametrize("shown_upright", [True, False])
+@pytest.mark.parametrize("turn", [0, 90, 180, 270])
+def test_a_table_on_a_turned_page_keeps_its_header(tmp_path: Path, turn: int, *, shown_upright: bool) -> None:
+    text = text_of(read(tmp_path, samples.pdf_turned(turn, shown_upright=shown_upright)))
+    table = "| Term | Rate |\n| --- | --- |\n| 6 months | 2.10 % |\n| 12 months | 2.35 % |"
+    assert text == f"Terms and rates of the savings account\n\n{table}"
+
+
 def test_docx_gives_headings_and_tables_and_no_pages(tmp_path: Path) -> None:
     parsed = read(tmp_path, samples.docx())
     assert (parsed.format, parsed.title, parsed.pages[0].number) == (Format.DOCX, "민원 처리 안내", None)
