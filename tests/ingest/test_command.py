@@ -186,14 +186,6 @@ def test_a_database_that_cannot_be_read_is_one_sentence(weights: Path, tmp_path:
     assert (code, said) == (1, "ingest: The catalogue cannot be reached right now\n")
 
 
-def test_a_database_that_cannot_be_read_is_one_sentence(weights: Path, tmp_path: Path) -> None:
-    assert run(weights, tmp_path, "status")[0] == 0
-    with sqlite3.connect(tmp_path / "bank.db") as database:
-        database.execute("DROP TABLE document_versions")
-    code, said = run(weights, tmp_path, "rebuild")
-    assert (code, said) == (1, "ingest: The catalogue cannot be reached right now\n")
-
-
 def test_an_api_that_does_not_answer_is_one_sentence(weights: Path, folder: Path, tmp_path: Path) -> None:
     code, said = run(weights, tmp_path, "load", str(folder), "--url", "http://127.0.0.1:9", "--token", "x")
     assert code == 1
