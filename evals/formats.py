@@ -41,7 +41,10 @@ READ = "read"
 
 
 class Expected(BaseModel, frozen=True, extra="forbid"):
-    """What the files that a pattern matches must come to: "read", or one of some reasons; and why."""
+    """What the files that a pattern matches must come to: "read", or one of some reasons; and why.
+
+    A `least_share` of 0 lets a file through of which the other parser finds nothing: nobody has checked what was read.
+    """
 
     files: str
     outcome: tuple[str, ...]
@@ -114,6 +117,8 @@ def _wrong(found: Found, expected: Expected | None) -> Iterator[str]:
     if expected is not None and found.outcome not in expected.outcome:
         yield f"{found.outcome} ({found.detail}), not {' or '.join(expected.outcome)}"
     least = expected.least_share if expected else LEAST_SHARE
+    if found.outcome == READ and found.share is None and least > 0:
+        yield "read, but the other parser finds nothing to compare with"
     if found.share is not None and found.share < least:
         yield f"{found.share:.1%} of the other parser's characters, not {least:.0%}"
     if found.memory > MOST_MEMORY:

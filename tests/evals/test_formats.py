@@ -62,6 +62,18 @@ def test_another_outcome_than_expected_and_too_small_a_share_are_wrong(folder: P
     assert "100.0%" in read.wrong
 
 
+def test_a_file_of_which_the_other_parser_finds_nothing_is_wrong_unless_that_is_expected(tmp_path: Path) -> None:
+    head = b"From: a@bank.example\nTo: b@bank.example\nMIME-Version: 1.0\nContent-Type: text/html\n\n"
+    (tmp_path / "only_html.eml").write_bytes(head + b"<p>The rate is 2.35 percent.</p>\n")
+    (unknown,) = looked_at(tmp_path)
+    (read,) = looked_at(tmp_path, Expected(files="*", outcome=("read",), why=""))
+    (unchecked,) = looked_at(tmp_path, Expected(files="*", outcome=("read",), why="", least_share=0))
+    assert (unknown.outcome, unknown.share) == ("read", None)
+    assert "nothing to compare" in unknown.wrong
+    assert "nothing to compare" in read.wrong
+    assert not unchecked.wrong
+
+
 def test_what_is_expected_of_each_folder_can_be_read() -> None:
     expected = read_expected(EXPECTED)
     assert expected[-1].files == "*"
