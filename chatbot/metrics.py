@@ -4,13 +4,14 @@ Labels are closed sets: finish reasons and error codes, languages, scopes.  `doc
 """
 
 from collections import Counter as Counted
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from itertools import product
+from typing import Literal, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from chatbot.admission import Started, TurnedAway
+from chatbot.admission import Started, TurnedAway, Why
 from chatbot.drift import FLOOR, Bin, Reference
 from chatbot.events import Usage
 from chatbot.model_call import ModelCallFinished
@@ -89,6 +90,13 @@ class Metrics:
             return Histogram(name, text, labels, registry=self.registry, buckets=_SECONDS)
 
         return counter, gauge, histogram
+
+    def begin_at_zero(self, priorities: Iterable[int]) -> None:
+        """Show what scalers ask for the rate of: a counter that begins at 1 has none, and would wake nobody."""
+        for rung in Rung:
+            self.ladder.labels(rung.value)
+        for priority, why in product(priorities, get_args(Why)):
+            self.turned_away.labels(str(priority), why)
 
     def turn_finished(self, turn: TurnFinished) -> None:
         """Observe the end of an answer (a hook)."""

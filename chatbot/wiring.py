@@ -67,6 +67,7 @@ async def open_services(
     """Open what an answer uses; `index` is given where another service of this process shares the embedded one."""
     async with AsyncExitStack() as stack:
         metrics = Metrics()
+        metrics.begin_at_zero((0, *settings.admission.priorities.values()))
         authenticator = await stack.enter_async_context(open_authenticator(settings.auth))
         if index is None:
             index = await stack.enter_async_context(open_passages(settings))

@@ -18,6 +18,7 @@ from ingest.settings import Settings as StaffSettings
 from llm_server.__main__ import app as llm_app
 from llm_server.launch import ServeSettings
 from llm_server.profile import load_profile
+from tests.charts.promql import asked
 from tests.charts.rendering import (
     CHART,
     ROOT,
@@ -194,8 +195,13 @@ def test_up_fast_down_slowly_and_never_without_prometheus() -> None:
             assert behaviour["scaleDown"]["stabilizationWindowSeconds"] >= 300
             assert behaviour["scaleDown"]["policies"] == [{"type": "Pods", "value": 1, "periodSeconds": 120}]
             assert spec["minReplicaCount"] <= spec["fallback"]["replicas"] <= spec["maxReplicaCount"]
-            # KEDA's fallback holds for averages only.
-            assert all(trigger["metricType"] == "AverageValue" for trigger in spec["triggers"])
+            assert spec["fallback"]["behavior"] == "currentReplicasIfHigher", "an outage in a peak takes nobody away"
+            for trigger in spec["triggers"]:
+                # KEDA's fallback holds for averages only.
+                assert trigger["metricType"] == "AverageValue"
+                # To KEDA nothing found is 0, unless it is told otherwise: then no scrape would look like no load.
+                always_found = trigger["metadata"]["query"].endswith("or vector(0)")
+                assert (trigger["metadata"].get("ignoreNullValues") == "false") is not always_found
 
 
 def test_a_sleeping_pool_is_woken_by_what_the_gateway_knows() -> None:
@@ -205,6 +211,9 @@ def test_a_sleeping_pool_is_woken_by_what_the_gateway_knows() -> None:
     assert "chatbot_queued_answers" in queries[0]
     assert "chatbot_turned_away_total" in queries[0]
     assert "vllm" not in queries[0]
+    # Without an endpoint nobody queues or is turned away: answers come from the rungs that need no model.
+    (ladder,) = [of for of in asked(queries[0]) if of.metric == "chatbot_ladder_total"]
+    assert ("rung", "=~", "cached|quoted|handoff") in ladder.matchers
     assert scaler["spec"]["cooldownPeriod"] > 180
 
 
@@ -279,8 +288,10 @@ def test_placeholders_ask_for_what_models_ask_for_and_go_first() -> None:
     model = pool(docs)
     assert spec["nodeSelector"] == model["nodeSelector"]
     assert spec["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == 1
+    assert spec["containers"][0]["image"] == model["containers"][0]["image"], "or the node has to pull it first"
     value = {doc["metadata"]["name"]: doc["value"] for doc in of_kind(docs, "PriorityClass")}
-    assert value[spec["priorityClassName"]] < 0 < value[model["priorityClassName"]]
+    # Below -10 the Cluster Autoscaler adds no node for a pod.
+    assert -10 <= value[spec["priorityClassName"]] < 0 < value[model["priorityClassName"]]
 
 
 @pytest.mark.parametrize("name", VALUES)

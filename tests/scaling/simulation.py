@@ -2,8 +2,9 @@
 
 A replica reads prompts one after the other and writes all its answers together, both at its profile's speeds; while it
 writes, reading is slower by the part of the machine that writing takes. The gateway starts what the pool can begin
-within the first-token target, lets that much wait, and turns the rest away, as `chatbot.admission` does. The scaler is
-KEDA's query and the HorizontalPodAutoscaler's arithmetic, with the behaviour that the chart renders.
+within the first-token target, lets that much wait, and turns the rest away, as `chatbot.admission` does; where no
+replica is up it answers without a model. The scaler is KEDA's query, term by term, and the HorizontalPodAutoscaler's
+arithmetic, with the behaviour that the chart renders. A pool wakes from zero; that it falls asleep is not played.
 """
 
 import math
@@ -35,6 +36,8 @@ class Policy:
     least: int
     most: int
     answers_per_replica: float
+    asked: frozenset[str]
+    """The metrics that the query adds up."""
     answer_seconds: float
     up_percent: float
     up_pods: int
@@ -75,6 +78,7 @@ class Told:
     first_tokens: list[tuple[float, float]] = field(default_factory=list)
     """(asked at, seconds to the first token)"""
     turned_away: list[float] = field(default_factory=list)
+    without_model: list[float] = field(default_factory=list)
     lost: int = 0
     sizes: list[tuple[float, int]] = field(default_factory=list)
     """(at, replicas wanted), at each change"""
@@ -90,8 +94,8 @@ class Simulation:
         place: Place,
         rate: Callable[[float], float],
         *,
+        target_seconds: float,
         load: Load | None = None,
-        target_seconds: float = 5.0,
         seed: int = 1,
     ) -> None:
         self._profile, self._policy, self._place, self._rate = profile, policy, place, rate
@@ -102,7 +106,10 @@ class Simulation:
         self._numbers = count()
         self._replicas = [Replica(0.0) for _ in range(policy.least)]
         self._queue: deque[float] = deque()
-        self._away: deque[float] = deque()
+        self._lately: dict[str, deque[float]] = {"chatbot_turned_away_total": deque(), "chatbot_ladder_total": deque()}
+        """When, in the last minute: questions that nobody's slot or queue shows."""
+        self._warm = [0.0] * place.warm
+        """From when on each placeholder has its GPU."""
         self._seen: deque[tuple[float, float]] = deque()
         self._wishes: deque[tuple[float, int]] = deque()
         self._changes: deque[tuple[float, int]] = deque()
@@ -126,9 +133,12 @@ class Simulation:
     def _ask(self, now: float) -> None:
         self._at(now + self._chance.expovariate(self._rate(now)), self._ask)
         able = [replica for replica in self._replicas if replica.takes(now)]
-        pace = len(able) / self._busy_seconds
-        if len(self._queue) > self._target * pace * 0.5:
-            self._away.append(now)
+        if not able:
+            self._lately["chatbot_ladder_total"].append(now)
+            self.told.without_model.append(now)
+            return
+        if len(self._queue) > self._target * len(able) / self._busy_seconds:
+            self._lately["chatbot_turned_away_total"].append(now)
             self.told.turned_away.append(now)
             return
         self._queue.append(now)
@@ -143,7 +153,7 @@ class Simulation:
     def _fill(self, now: float) -> None:
         while self._queue:
             free = [r for r in self._replicas if r.takes(now) and r.running < self._profile.engine.max_num_seqs]
-            free = [r for r in free if r.reads_until - now < self._target * 0.5]
+            free = [r for r in free if r.reads_until - now < self._target]
             if not free:
                 return
             self._start(min(free, key=lambda r: (r.reads_until, r.running)), self._queue.popleft(), now)
@@ -174,10 +184,15 @@ class Simulation:
     # --- Kubernetes --------------------------------------------------------------------------------------------------
 
     def _scrape(self, now: float) -> None:
-        while self._away and self._away[0] < now - 60:
-            self._away.popleft()
-        demand = sum(r.running for r in self._replicas) + len(self._queue)
-        self._seen.append((now, demand + len(self._away) / 60 * self._policy.answer_seconds))
+        terms = {
+            "chatbot_busy_slots": float(sum(r.running for r in self._replicas)),
+            "chatbot_queued_answers": float(len(self._queue)),
+        }
+        for name, times in self._lately.items():
+            while times and times[0] < now - 60:
+                times.popleft()
+            terms[name] = len(times) / 60 * self._policy.answer_seconds
+        self._seen.append((now, sum(term for name, term in terms.items() if name in self._policy.asked)))
         self._at(now + SCRAPE, self._scrape)
 
     def _scale(self, now: float) -> None:
@@ -192,10 +207,12 @@ class Simulation:
             self._resize(size, new, now)
 
     def _wish(self, demand: float, size: int) -> int:
+        if size == 0:
+            return 1 if demand > 0 else 0  # KEDA's step; the autoscaler's begin at 1
         ratio = demand / (self._policy.answers_per_replica * size)
         if abs(ratio - 1) <= TOLERANCE:
             return size
-        return min(self._policy.most, max(self._policy.least, math.ceil(demand / self._policy.answers_per_replica)))
+        return min(self._policy.most, max(1, self._policy.least, math.ceil(demand / self._policy.answers_per_replica)))
 
     def _up(self, wish: int, size: int, now: float) -> int:
         added = sum(change for at, change in self._changes if at > now - self._policy.up_period and change > 0)
@@ -213,10 +230,17 @@ class Simulation:
         self._changes.append((now, new - size))
         self.told.sizes.append((now, new))
         staying = [replica for replica in self._replicas if replica.leaves_by == math.inf]
-        for n in range(new - size):
-            cold = 0.0 if n < self._place.warm else self._place.node_seconds
-            ready = now + self._place.load_seconds + cold
+        for _ in range(new - size):
+            ready = now + self._place.load_seconds + self.node(now)
             self._replicas.append(Replica(ready))
             self._at(ready, self._fill)
         for replica in staying[new:]:
             replica.leaves_by = now + self._place.drain_seconds
+
+    def node(self, now: float) -> float:
+        """Return how long a replica waits for its GPU; a placeholder that it displaces waits for the next node."""
+        free = next((n for n, since in enumerate(self._warm) if since <= now), None)
+        if free is None:
+            return self._place.node_seconds
+        self._warm[free] = now + self._place.node_seconds
+        return 0.0

@@ -65,6 +65,11 @@ digest only by what uses them. */}}
 {{- index $profiles (index . 1).profile | toYaml -}}
 {{- end }}
 
+{{/* Which of the images serves a pool: (list $ $pool) */}}
+{{- define "bank.poolImage" -}}
+{{- eq (include "bank.profile" . | fromYaml).device "cuda" | ternary "llmServer" "llmServerCpu" -}}
+{{- end }}
+
 {{/* The folder of a pool's weights; a hub model's carries its commit, so a new revision never meets old files. */}}
 {{- define "bank.weightsFolder" -}}
 {{- $profile := include "bank.profile" . | fromYaml -}}
