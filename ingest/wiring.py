@@ -19,6 +19,7 @@ from ingest.delivery import Delivery
 from ingest.metrics import Metrics
 from ingest.parsing.process import open_parser
 from ingest.parsing.sandbox import Walled
+from ingest.pipeline import finish_windows
 from ingest.queue import Queue, this_process
 from ingest.services import Services
 from ingest.settings import Settings
@@ -94,6 +95,8 @@ async def open_services(
         # Entered last, so left first: no job outlives what it uses.
         tasks = await stack.enter_async_context(anyio.create_task_group())
         if works_jobs and delivery is not None:
+            # Before anybody reads: a crash may have come between the end of a version and the begin of its successor.
+            await finish_windows(services)
             tasks.start_soon(Worker(services, delivery).run)
         yield services
         tasks.cancel_scope.cancel()

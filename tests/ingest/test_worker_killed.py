@@ -1,10 +1,16 @@
-"""kill -9 of the process that serves and works, at random moments: nothing accepted is lost, nothing half is shown."""
+"""kill -9 of the process that serves and works, in the midst of its work: nothing accepted is lost, nothing half shown.
+
+Where a kill lands is random, but after something was seen of the work; most kills of a module's rounds have to have met
+work that was not finished.
+"""
 
 import random
 import shutil
 import signal
+import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from hashlib import sha256
@@ -22,9 +28,12 @@ from tests.ingest.keys import ISSUER, key_and_token
 pytestmark = [pytest.mark.faults, pytest.mark.services]
 
 DOCUMENTS = 2
-SECTIONS = 12
+SECTIONS = 24
 WITHIN_SECONDS = 60.0
 HITS = 10
+LEAST_ROUNDS = 3
+STAGES = ("receive", "parse", "embed")
+"""Those that a job is surely seen at: it tells of them twice a second."""
 Points = dict[str, tuple[object, ...]]
 
 
@@ -87,7 +96,7 @@ class Bank:
 
     def client(self, sub: str = "kim", role: str = "staff") -> httpx2.Client:
         headers = {"authorization": f"Bearer {self.token(sub, role)}"}
-        return httpx2.Client(base_url=self.url, headers=headers, timeout=20)
+        return httpx2.Client(base_url=self.url, headers=headers, timeout=WITHIN_SECONDS)
 
     def upload(self, http: httpx2.Client, document: int, version: int) -> str:
         files = {"file": (f"{document}.md", text(document, version))}
@@ -112,22 +121,44 @@ class Bank:
                 begins = max(begins, reply.json()["visible_from"])
         return begins
 
+    def rows(self, statement: str) -> list[tuple[object, ...]]:
+        """Read the database beside the process."""
+        with closing(sqlite3.connect(f"file:{self.data / 'bank.db'}?mode=ro", uri=True, timeout=10)) as database:
+            return database.execute(statement).fetchall()
+
+    def kill_when(self, seen: Callable[[], bool], after: float) -> None:
+        """Kill the process so many seconds after something was seen."""
+        deadline = time.monotonic() + WITHIN_SECONDS
+        while not seen():
+            assert time.monotonic() < deadline, "it was never seen"
+            time.sleep(0.001)
+        time.sleep(after)  # the random moment itself: nothing is waited for
+        self.stop(signal.SIGKILL)
+
     def original(self, data: bytes) -> Path:
         """Return where the store of originals keeps a file."""
         digest = sha256(data).hexdigest()
         return self.data / "blobs" / digest[:2] / digest
 
+    def windows(self, document: int, version: int) -> set[object]:
+        """From when the points of a version may be read."""
+        with closing(QdrantClient(path=str(self.data / "qdrant"))) as index:
+            found, _ = index.scroll("kb", limit=10_000)
+        payloads = [point.payload or {} for point in found]
+        return {p["visible_from"] for p in payloads if (p["document_id"], p["version"]) == (f"d{document}", version)}
+
     def points(self) -> Points:
         """Everything in the index, without when it may be read: that is the clock's."""
         with closing(QdrantClient(path=str(self.data / "qdrant"))) as index:
-            found, _ = index.scroll("kb", limit=10_000, with_vectors=["dense"])
+            found, _ = index.scroll("kb", limit=10_000, with_vectors=True)
         points: Points = {}
         for point in found:
-            payload, vectors = point.payload or {}, point.vector
+            vectors = point.vector
             assert isinstance(vectors, dict)
+            payload = {name: value for name, value in (point.payload or {}).items() if not name.startswith("visible_")}
             # Texts that are embedded together shape each other's last digits, and a batch is other ones after a kill.
             dense = [pytest.approx(float(str(value)), abs=5e-3) for value in vectors["dense"]]
-            points[str(point.id)] = (*(payload[name] for name in ("document_id", "section", "version", "text")), dense)
+            points[str(point.id)] = (payload, vectors["terms"], dense)
         return points
 
 
@@ -152,6 +183,8 @@ class Before:
     """A bank whose first versions answer, and what its index holds when nobody disturbs the second ones."""
 
     data: Path
+    drafts: Path
+    """The same where the second ones wait to be approved."""
     points: Points
 
 
@@ -163,29 +196,49 @@ def before(weights: Path, redis_url: str, tmp_path_factory: pytest.TempPathFacto
         with served(bank):
             with bank.client() as http:
                 bank.finish(http, [bank.upload(http, document, version) for document in range(DOCUMENTS)])
+            bank.stop(signal.SIGTERM)
+        shutil.copytree(bank.data, folder / f"drafts-{version}")
+        with served(bank):
             bank.approve(version)
             bank.stop(signal.SIGTERM)
-        if version == 1:
-            shutil.copytree(bank.data, folder / "kept")
-    return Before(data=folder / "kept", points=bank.points())
+        shutil.copytree(bank.data, folder / f"approved-{version}")
+    return Before(data=folder / "approved-1", drafts=folder / "drafts-2", points=bank.points())
+
+
+@pytest.fixture(scope="module")
+def met() -> Iterator[dict[str, list[bool]]]:
+    """Whether each kill met unfinished work, by test."""
+    met: dict[str, list[bool]] = {"indexing": [], "approving": []}
+    yield met
+    for what, kills in met.items():
+        if len(kills) >= LEAST_ROUNDS:
+            assert sum(kills) * 2 > len(kills), f"most kills came when {what} was over: {kills}"
 
 
 def test_a_worker_killed_at_a_random_moment_loses_nothing_and_shows_nothing_half(
-    weights: Path, redis_url: str, tmp_path: Path, before: Before, fault_round: int
+    weights: Path, redis_url: str, tmp_path: Path, before: Before, met: dict[str, list[bool]], fault_round: int
 ) -> None:
     chance = random.Random(fault_round)  # noqa: S311  a test's dice
+    stage = chance.choice(STAGES)
     bank = Bank(tmp_path, weights, redis_url)
     shutil.copytree(before.data, bank.data)
+    unfinished = "SELECT stage FROM ingest_jobs WHERE state IN ('queued', 'running')"
+
+    def is_there() -> bool:
+        stages = [row[0] for row in bank.rows(unfinished)]
+        return not stages or any(STAGES.index(str(at)) >= STAGES.index(stage) for at in stages if at in STAGES)
+
     with served(bank):
         with bank.client() as http:
             accepted = [bank.upload(http, document, 2) for document in range(DOCUMENTS)]
-        time.sleep(chance.uniform(0, 1.5))  # the random moment itself: nothing is waited for
-        bank.stop(signal.SIGKILL)
+        bank.kill_when(is_there, chance.uniform(0, 0.3))
+    met["indexing"].append(bool(bank.rows(unfinished)))
     with served(bank), bank.client() as http:
-        while any(http.get(f"/v1/jobs/{job}").json()["state"] != "done" for job in accepted):
+        is_done = False
+        while not is_done:
+            is_done = all(http.get(f"/v1/jobs/{job}").json()["state"] == "done" for job in accepted)
             for document in range(DOCUMENTS):
                 assert seen(http, document) == {1}, "a draft is shown, or nothing"
-        bank.finish(http, accepted)
         begins = bank.approve(2)
         while time.time() < begins + 0.2:
             for document in range(DOCUMENTS):
@@ -193,3 +246,27 @@ def test_a_worker_killed_at_a_random_moment_loses_nothing_and_shows_nothing_half
         assert [seen(http, document) for document in range(DOCUMENTS)] == [{2}] * DOCUMENTS
         bank.stop(signal.SIGTERM)
     assert before.points == bank.points()
+
+
+def test_an_approval_killed_before_the_index_was_told_shows_a_whole_version_and_in_the_end_the_new_one(
+    weights: Path, redis_url: str, tmp_path: Path, before: Before, met: dict[str, list[bool]], fault_round: int
+) -> None:
+    chance = random.Random(fault_round)  # noqa: S311  a test's dice
+    bank = Bank(tmp_path, weights, redis_url)
+    shutil.copytree(before.drafts, bank.data)
+    approved = "SELECT window_written FROM document_versions WHERE version = 2 AND state = 'approved'"
+    with served(bank), ThreadPoolExecutor(1) as beside:
+        beside.submit(bank.approve, 2)
+        bank.kill_when(lambda: bool(bank.rows(approved)), chance.uniform(0, 0.003))
+    decided = bank.rows(approved)
+    met["approving"].append((0,) in decided)
+    with served(bank), bank.client() as http:
+        deadline = time.monotonic() + WITHIN_SECONDS
+        while (versions := seen(http, 0)) != {2}:
+            assert versions == {1}, "two versions at once, or none"
+            assert time.monotonic() < deadline, "it never answers"
+        if len(decided) < DOCUMENTS:
+            assert seen(http, 1) == {1}, "nobody has decided about it"
+        bank.stop(signal.SIGTERM)
+    assert bank.rows(approved) == [(1,)] * len(decided)
+    assert len(bank.windows(0, 2)) == 1, "half a version"
