@@ -107,6 +107,12 @@ def expressions() -> Iterator[tuple[str, str]]:
                 yield f"{name}: {scaler['metadata']['name']}", trigger["metadata"]["query"]
 
 
+def test_drift_and_the_canary_are_on_the_customers_dashboard() -> None:
+    panels = [expression for where, expression in expressions() if where.startswith("customers: ")]
+    assert any("chatbot_drift_psi" in expression for expression in panels)
+    assert any("by (job)" in expression and "error_" in expression for expression in panels)
+
+
 def test_there_is_something_to_compare() -> None:
     assert len(list(expressions())) > 80
 
