@@ -3,12 +3,14 @@ import json
 import anyio
 import pytest
 
+from ingest.routes import jobs
 from ingest.services import Services
 from tests.ingest import samples
 from tests.ingest.conftest import NOON, Clock
 from tests.ingest.staff import Staff
+from tests.ingest.test_pipeline import hand_in
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.both_databases]
 
 
 async def test_an_upload_is_indexed_approved_by_another_and_found(staff: Staff, clock: Clock) -> None:
@@ -106,7 +108,6 @@ async def test_the_same_upload_gives_the_same_ids_and_other_metadata_a_conflict(
     assert other.json()["document_id"] == first["document_id"]
 
 
-@pytest.mark.both_databases
 async def test_fifty_identical_uploads_at_once_are_one_document_and_one_embedding_run(
     staff: Staff, services: Services
 ) -> None:
@@ -128,18 +129,39 @@ async def test_fifty_identical_uploads_at_once_are_one_document_and_one_embeddin
 
 
 async def test_a_jobs_steps_are_told_as_they_come_and_its_end_once(staff: Staff) -> None:
-    for data, end, reason in (
-        (samples.MARKDOWN.encode(), "done", None), (samples.pdf(password="1234"), "error", "encrypted"),
-    ):  # fmt: skip
+    long = samples.MARKDOWN * 30  # it is not done before the stream begins
+    for data, end, reason, steps in (
+        (long.encode(), "done", None, [{"progress"}]),
+        (samples.pdf(password="1234"), "error", "encrypted", [{"progress"}, set()]),
+    ):
         received = (await staff.upload(data)).json()
         told = await staff.http.get(f"/v1/jobs/{received['job_id']}/events", headers=staff.headers())
         assert told.headers["content-type"].startswith("text/event-stream")
         events = [line.removeprefix("event: ") for line in told.text.splitlines() if line.startswith("event: ")]
         assert events[-1] == end
-        assert set(events[:-1]) <= {"progress"}
+        assert set(events[:-1]) in steps
         last = json.loads([line for line in told.text.splitlines() if line.startswith("data: ")][-1][6:])
         assert (last["job_id"], last["reason"]) == (received["job_id"], reason)
     assert (await staff.http.get("/v1/jobs/nobody/events", headers=staff.headers())).status_code == 404
+
+
+async def test_a_stream_in_which_nothing_happens_says_that_it_lives(
+    staff: Staff, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert jobs.HEARTBEAT_SECONDS == 15
+    monkeypatch.setattr(jobs, "HEARTBEAT_SECONDS", 0.1)
+    job_id = (await hand_in(services)).job.id  # and no worker is told of it
+    told: list[str] = []
+
+    async def follow() -> None:
+        told.append((await staff.http.get(f"/v1/jobs/{job_id}/events", headers=staff.headers())).text)
+
+    async with anyio.create_task_group() as following:
+        following.start_soon(follow)
+        await anyio.sleep(0.5)
+        assert services.delivery is not None
+        await services.delivery.send([job_id])
+    assert told[0].count(": ping") >= 2
 
 
 async def test_a_stream_of_steps_goes_on_after_the_last_one_that_was_seen(staff: Staff) -> None:

@@ -19,7 +19,7 @@ from tests.ingest import samples
 from tests.ingest.conftest import NOON, Clock
 from tests.ingest.test_pipeline import OFFER, found, hand_in, take_in
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.both_databases]
 
 TERMS = replace(OFFER, document_id="term-deposit")
 DAY = 86_400.0
@@ -52,7 +52,6 @@ async def decided(services: Services) -> list[tuple[int, str, str]]:
         return [tuple(row) for row in (await connection.execute(columns)).all()]
 
 
-@pytest.mark.both_databases
 async def test_a_rejected_draft_is_gone_from_the_index_and_its_bytes_may_come_again(
     services: Services, clock: Clock
 ) -> None:
@@ -95,7 +94,6 @@ async def test_a_version_that_was_to_come_never_does_and_the_one_before_goes_on(
     assert await found(services, at=later.visible_from + 100 * DAY) == {1}
 
 
-@pytest.mark.both_databases
 async def test_a_rollback_ends_the_present_text_at_once_and_brings_the_old_one_back_as_a_new_version(
     services: Services, clock: Clock
 ) -> None:
@@ -147,7 +145,6 @@ async def test_a_text_whose_last_day_is_over_cannot_be_brought_back(services: Se
         await services.decisions.roll_back("hanbit", "term-deposit", 1, by("lee", clock.now))
 
 
-@pytest.mark.both_databases
 async def test_a_deleted_document_ends_everywhere_with_its_drafts_and_can_be_brought_back(
     services: Services, clock: Clock
 ) -> None:
