@@ -25,7 +25,6 @@ from typing import BinaryIO
 
 import anyio
 import msgspec
-import structlog
 from anyio.abc import Process
 from anyio.streams.buffered import BufferedByteReceiveStream
 from pydantic import BaseModel, PositiveFloat, PositiveInt
@@ -35,7 +34,7 @@ from ingest.parsing.preview import Shown, show_page
 from ingest.parsing.read import read_document
 from ingest.parsing.sandbox import Walled, are_enough, close_in, lacking, walls_here
 
-log = structlog.get_logger(__name__)
+log = logging.getLogger(__name__)  # not structlog, which would make every process that reads 12 MiB larger
 
 MOST_OUTPUT = 64 * 1024 * 1024
 MOST_FRAMES = 100_000  # pages, and the answer
@@ -230,7 +229,7 @@ class Parser:
             raise Garbled
         missing = "; ".join(lacking(greeting.taken))
         if missing and greeting.taken != self._walls:
-            log.warning("parser_walls_missing", missing=missing)
+            log.warning("parser walls missing: %s", missing)
         if self._settings.require_walls and not are_enough(greeting.taken):
             raise NoParser(f"PARSER__REQUIRE_WALLS is set, and the kernel or the container refuses: {missing}")
         self._greeted, self._walls = template, greeting.taken

@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-import structlog
 
 from ingest.parsing.process import NoParser, ParserSettings, open_parser
 from ingest.parsing.sandbox import Walled, are_enough, close_in, lacking, walls_here
@@ -112,22 +111,20 @@ def template_behind(*walls: Walled) -> tuple[str, ...]:
 
 
 @pytest.mark.anyio
-async def test_a_missing_wall_is_said_once_a_parser(tmp_path: Path) -> None:
+async def test_a_missing_wall_is_said_once_a_parser(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (file := tmp_path / "file").write_bytes(b"")
-    with structlog.testing.capture_logs() as logged:
-        async with open_parser(ParserSettings(), template_behind(*IN_A_POD)) as parser:
-            assert await parser.walls() == IN_A_POD
-            await parser.stop()
-            await parser.parse(file)
-    assert [(line["event"], line["missing"]) for line in logged] == [("parser_walls_missing", str(Walled.NETWORK))]
+    async with open_parser(ParserSettings(), template_behind(*IN_A_POD)) as parser:
+        assert await parser.walls() == IN_A_POD
+        await parser.stop()
+        await parser.parse(file)
+    assert caplog.messages == [f"parser walls missing: {Walled.NETWORK}"]
 
 
 @pytest.mark.anyio
-async def test_a_parser_behind_every_wall_says_nothing() -> None:
-    with structlog.testing.capture_logs() as logged:
-        async with open_parser(ParserSettings(require_walls=True), template_behind(*ALL)) as parser:
-            assert await parser.walls() == ALL
-    assert logged == []
+async def test_a_parser_behind_every_wall_says_nothing(caplog: pytest.LogCaptureFixture) -> None:
+    async with open_parser(ParserSettings(require_walls=True), template_behind(*ALL)) as parser:
+        assert await parser.walls() == ALL
+    assert caplog.messages == []
 
 
 @pytest.mark.anyio
