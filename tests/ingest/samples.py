@@ -56,11 +56,15 @@ def _first_page(canvas: Canvas) -> None:
     canvas.drawString(72, 760, "정기예금 상품설명서")
     canvas.setFont("HYSMyeongJo-Medium", 11)
     canvas.drawString(72, 730, "이 상품은 예금자보호법에 따라 보호됩니다.")
-    for row, cells in enumerate([("기간", "금리"), ("6개월", "연 2.10%"), ("12개월", "연 2.35%")]):
+    _ruled_table(canvas, [("기간", "금리"), ("6개월", "연 2.10%"), ("12개월", "연 2.35%")])
+    canvas.showPage()
+
+
+def _ruled_table(canvas: Canvas, rows: Sequence[Sequence[str]]) -> None:
+    for row, cells in enumerate(rows):
         for column, text in enumerate(cells):
             canvas.rect(72 + column * 120, 660 - row * 24, 120, 24)
             canvas.drawString(78 + column * 120, 668 - row * 24, text)
-    canvas.showPage()
 
 
 def pdf_without_text() -> bytes:
@@ -178,10 +182,7 @@ def pdf_turned(turn: int, *, shown_upright: bool = True) -> bytes:
     canvas.translate(*origin[turn])
     canvas.rotate({270: -90}.get(turn, turn))
     canvas.drawString(72, 760, "Terms and rates of the savings account")
-    for row, cells in enumerate([("Term", "Rate"), ("6 months", "2.10 %"), ("12 months", "2.35 %")]):
-        for column, text in enumerate(cells):
-            canvas.rect(72 + column * 120, 660 - row * 24, 120, 24)
-            canvas.drawString(78 + column * 120, 668 - row * 24, text)
+    _ruled_table(canvas, [("Term", "Rate"), ("6 months", "2.10 %"), ("12 months", "2.35 %")])
     canvas.showPage()
     canvas.save()
     return buffer.getvalue()
