@@ -49,6 +49,11 @@ async def hold(connection: AsyncConnection, name: str) -> None:
 
 def _write_ahead(connection: object, _entry: ConnectionPoolEntry) -> None:
     cursor = connection.cursor()  # type: ignore[attr-defined]  # a DBAPI connection, which SQLAlchemy gives no type
-    cursor.execute("PRAGMA journal_mode=WAL")
     cursor.execute("PRAGMA busy_timeout=5000")
+    try:
+        cursor.execute("PRAGMA journal_mode=WAL")
+    except sqlite3.OperationalError as exc:
+        if exc.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+            raise
+        # Another process switches this moment, for which SQLite does not always wait: the file tells all of its mode.
     cursor.close()
