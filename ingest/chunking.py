@@ -18,6 +18,7 @@ from ingest.parsing.parsed import Parsed
 _LETTER = re.compile(r"\w")
 _MARKUP = re.compile(r"[*_`]+(?=\S)|(?<=\S)[*_`]+")
 _CELL = re.compile(r"(?<!\\)\|")
+_RETURN = re.compile(r"\r\n?")
 
 
 class ChunkSettings(BaseModel, frozen=True):
@@ -227,7 +228,8 @@ def _joined(parsed: Parsed) -> tuple[str, list[int]]:
     length = 0
     for page in parsed.pages:
         starts.append(length)
-        parts.append(page.markdown + "\n\n")
+        # CommonMark counts a lone return as the end of a line too.
+        parts.append(_RETURN.sub("\n", page.markdown) + "\n\n")
         length += len(parts[-1])
     return "".join(parts), starts
 
