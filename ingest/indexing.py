@@ -3,6 +3,8 @@
 A fault of the file ends its job at once, with the reason. A fault of ours (index, embedder or database away) is tried
 three times, each wait three times as long as the one before; then the job is a dead letter.
 
+A file that takes long goes back to all workers, as if it had not been begun, while this one reads such files already.
+
 A worker that stands still for longer than its claim holds finds it lost when it goes on: before each write it looks,
 and what it was writing at that moment is put right by `finish_windows`.
 """
@@ -17,6 +19,7 @@ import structlog
 
 from ingest.errors import IngestError, NotFound
 from ingest.parsing.parsed import Unreadable
+from ingest.parsing.readers import Occupied
 from ingest.pipeline import Report, Write, take_in
 from ingest.queue import LEASE_SECONDS, MOST_ATTEMPTS, RENEW_SECONDS, ClaimLost
 from ingest.services import Services
@@ -28,6 +31,8 @@ from telemetry.groups import first_failure
 FIRST_WAIT_SECONDS = 2.0
 REPORT_SECONDS = 0.5
 """Those who watch a job's row see it move twice a second at most."""
+OCCUPIED_SECONDS = 5.0
+"""After which a long file is tried again, here or at another worker."""
 OURS = (IngestError, IndexAway, EmbeddingUnavailable)
 """What may pass by itself: the job is tried again."""
 
@@ -120,6 +125,9 @@ async def _attempt(job: Job, services: Services, report: Report, write: Write | 
         return await _fail(job, services, reason=exc.reason.value, detail=exc.detail)
     except NotFound:  # deleted while it waited
         await services.queue.failed(job, now=services.now())
+        return None
+    except Occupied:
+        await services.queue.release(job, after=OCCUPIED_SECONDS, now=services.now())
         return None
     except OURS as exc:
         log.warning("job_attempt_failed", job_id=job.id, attempt=job.attempts, error=type(exc).__name__)

@@ -155,13 +155,14 @@ class Queue:
         """Let a job wait `after` seconds and be claimed again by anybody."""
         await self._change(job, state=JobState.QUEUED, claimed_by=None, claimed_until=now + after, updated_at=now)
 
-    async def release(self, job: Job, *, now: float) -> None:
-        """Let anybody claim a job whose process ends, at once and without the attempt; one that has ended stays so.
+    async def release(self, job: Job, *, after: float = 0.0, now: float) -> None:
+        """Let anybody claim a job that was not done, without the attempt; one that has ended stays so.
 
         Raises:
             ClaimLost: it has ended, or is somebody else's.
         """
-        waits = {"state": JobState.QUEUED, "attempts": JOBS.c.attempts - 1, "claimed_by": None, "claimed_until": 0.0}
+        waits = {"state": JobState.QUEUED, "attempts": JOBS.c.attempts - 1}
+        waits |= {"claimed_by": None, "claimed_until": now + after}
         async with self._catalogue.begin() as connection:
             running = update(JOBS).where(self._mine(job), JOBS.c.state == JobState.RUNNING)
             if (await connection.execute(running.values(**waits, updated_at=now))).rowcount != 1:

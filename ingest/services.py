@@ -16,6 +16,7 @@ from ingest.decisions import Decisions
 from ingest.delivery import Delivery
 from ingest.metrics import Metrics
 from ingest.parsing.process import Parser
+from ingest.parsing.readers import Readers
 from ingest.queue import Queue
 from knowledge.identity import Authenticator
 from knowledge.index import Index
@@ -50,7 +51,7 @@ class Services:
     index: Index
     looks: CapacityLimiter
     metrics: Metrics
-    parser: Parser
+    parser: Readers
     previewer: Parser
     queue: Queue
     now: Callable[[], float]

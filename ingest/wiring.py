@@ -18,6 +18,7 @@ from ingest.decisions import Decisions
 from ingest.delivery import Delivery
 from ingest.metrics import Metrics
 from ingest.parsing.process import open_parser
+from ingest.parsing.readers import open_readers
 from ingest.parsing.sandbox import Walled
 from ingest.pipeline import finish_windows
 from ingest.queue import Queue, this_process
@@ -56,7 +57,7 @@ async def open_services(
     """
     async with AsyncExitStack() as stack:
         tokenizer = await anyio.to_thread.run_sync(open_tokenizer, settings.embedder_folder)
-        parser = await stack.enter_async_context(open_parser(settings.parser))
+        parser = await stack.enter_async_context(open_readers(settings.parser, gives_back=works_jobs))
         await parser.start()  # it loads its parsers while this process loads its models
         if engine is None:
             engine = open_engine(settings.database)

@@ -27,7 +27,7 @@ import anyio
 import msgspec
 from anyio.abc import Process
 from anyio.streams.buffered import BufferedByteReceiveStream
-from pydantic import BaseModel, PositiveFloat, PositiveInt
+from pydantic import BaseModel, Field, PositiveFloat, PositiveInt
 
 from ingest.parsing.parsed import Parsed, Reason, Unreadable
 from ingest.parsing.preview import Shown, show_page
@@ -48,6 +48,7 @@ _OWN_RESERVE = 2 * 1024 * 1024  # the file is there, but the answer about it sti
 class ParserSettings(BaseModel, frozen=True):
     """What reading may cost: memory for a file, seconds for a page (or a file without pages), and for a whole file.
 
+    `processes` may read at once, all but one of them files that take over `long_seconds` (`ingest.parsing.readers`).
     With `require_walls` no file is read by a process that could write files or speak TCP.
     """
 
@@ -55,6 +56,9 @@ class ParserSettings(BaseModel, frozen=True):
     cpu_seconds: PositiveInt = 28
     wall_seconds: PositiveFloat = 30.0
     most_wall_seconds: PositiveFloat = 900.0  # a scan of about 200 pages
+    long_seconds: PositiveFloat = 5.0
+    # One a core; not without end, because each may take `memory_bytes`.
+    processes: PositiveInt = Field(default_factory=lambda: min(max(2, len(os.sched_getaffinity(0))), 4))
     require_walls: bool = False
 
     def of_one_page(self) -> "ParserSettings":
@@ -154,14 +158,14 @@ class Parser:
                 raise
         return self._walls or ()
 
-    async def parse(self, path: Path) -> Parsed:
-        """Return what stands in a file.
+    async def parse(self, path: Path, page_begun: Callable[[], None] = lambda: None) -> Parsed:
+        """Return what stands in a file; `page_begun` hears of each page, and ends the reading where it raises.
 
         Raises:
             Unreadable: with the reason.
             NoParser: walls are required and missing.
         """
-        outcome = await self._outcome(path, page=None)
+        outcome = await self._outcome(path, page_begun, page=None)
         if not isinstance(outcome, Read):
             raise Unreadable(Reason.MALFORMED, _CRASHED)
         return outcome.parsed
@@ -172,30 +176,30 @@ class Parser:
         Raises:
             Unreadable: with the reason.
         """
-        outcome = await self._outcome(path, page=page)
+        outcome = await self._outcome(path, lambda: None, page=page)
         if not isinstance(outcome, Previewed):
             raise Unreadable(Reason.MALFORMED, _CRASHED)
         return outcome.shown
 
-    async def _outcome(self, path: Path, *, page: int | None) -> Read | Previewed:
+    async def _outcome(self, path: Path, page_begun: Callable[[], None], *, page: int | None) -> Read | Previewed:
         async with self._one_at_a_time:
             try:
                 with anyio.fail_after(self._settings.most_wall_seconds):
-                    outcome = await self._ask(path, page)
+                    outcome = await self._ask(path, page_begun, page)
             except TimeoutError as exc:
                 await self.stop()
                 raise Unreadable(Reason.TOO_SLOW, self._too_slow()) from exc
             except (Garbled, anyio.BrokenResourceError) as exc:
                 await self.stop()
                 raise Unreadable(Reason.MALFORMED, _CRASHED) from exc
-            except BaseException:  # cancelled between question and answer: the next asker must not get this answer
+            except BaseException:  # ended between question and answer: the next asker must not get this answer
                 await self.stop()
                 raise
         if isinstance(outcome, Refused):
             raise Unreadable(outcome.reason, outcome.detail)
         return outcome
 
-    async def _ask(self, path: Path, page: int | None) -> Outcome:
+    async def _ask(self, path: Path, page_begun: Callable[[], None], page: int | None) -> Outcome:
         template = await self._ready()
         if template.stdin is None or template.stdout is None:
             raise Garbled
@@ -211,6 +215,7 @@ class Parser:
                 break
             if not isinstance(frame, PageBegun):
                 return frame
+            page_begun()
         raise Garbled
 
     def _too_slow(self) -> str:

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -23,6 +24,11 @@ def read_after_the_act(asked: Asked, page_begun: Callable[[], None]) -> Outcome:
         sys.stdin.buffer.readline()
     while act == [b"spin"]:
         pass
+    if act == [b"long"]:
+        gate = Path(Path(asked.path).read_bytes().split()[1].decode())
+        while not gate.exists():
+            page_begun()
+            time.sleep(0.005)
     return read_as_asked(asked, page_begun)
 
 

@@ -18,6 +18,8 @@ from ingest.delivery import Delivery, DeliverySettings, Later
 from ingest.errors import CatalogueUnavailable, QueueUnavailable
 from ingest.loading import LoadOrder, Outcome, load
 from ingest.offerings import Offering
+from ingest.parsing.process import ParserSettings
+from ingest.parsing.readers import open_readers
 from ingest.queue import LEASE_SECONDS, MOST_ATTEMPTS, ClaimLost, Queue, this_process
 from ingest.receive import deliver
 from ingest.services import Services
@@ -25,6 +27,7 @@ from ingest.versions import Job, JobState, Stage, State
 from ingest.worker import SWEEP_SECONDS, Worker, send_pending
 from tests.conftest import free_port, wait_until_answering
 from tests.ingest.conftest import Clock
+from tests.ingest.test_parsing_process import TAKEN_OVER
 from tests.ingest.test_pipeline import hand_in
 from tests.patience import patient
 
@@ -297,3 +300,26 @@ async def test_what_ends_a_load_leaves_it_as_itself(services: Services, tmp_path
     order = LoadOrder(tenant="hanbit", uploaded_by="kim")
     with pytest.raises(CatalogueUnavailable):
         await load([Offering(path=file, name="a")], order, replace(services, queue=away), Unseen())
+
+
+async def test_a_long_file_leaves_the_worker_to_short_ones_and_its_claim_to_others(
+    services: Services, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    settings = ParserSettings(processes=2, long_seconds=0.001)
+    scans = [await hand_in(services, f"long {gate} {n}".encode()) for n in range(3)]
+    short = await hand_in(services)
+    assert services.delivery is not None
+    async with open_readers(settings, TAKEN_OVER, gives_back=True) as readers:
+        pipeline = services.settings.model_copy(update={"at_once": 2})
+        worker = Worker(replace(services, parser=readers, settings=pipeline), services.delivery)
+        async with anyio.create_task_group() as group:
+            group.start_soon(worker.run)
+            for received in (*scans, short):
+                await services.delivery.send([received.job.id])
+            with anyio.fail_after(60):
+                while (await services.catalogue.version(short.version.key)).state is not State.INDEXED:
+                    await anyio.sleep(0.01)
+            jobs = [await services.catalogue.job("hanbit", received.job.id) for received in scans]
+            group.cancel_scope.cancel()
+    assert sum(job.attempts for job in jobs) <= 2, "who found no room has not been tried"
