@@ -3,8 +3,9 @@
 Whatever was done before is found done: started again after Ctrl-C or kill -9, it goes on with what is missing.
 """
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Protocol
@@ -58,6 +59,9 @@ class Taken:
     position: int
     outcome: Outcome
     job: Job | None
+
+
+Step = Callable[[VersionKey], Awaitable[object]]
 
 
 class BatchStopped(Exception):
@@ -167,31 +171,24 @@ async def _approve(outcomes: Sequence[Outcome], approver: str, services: Service
     """Approve version by version; those of one document at one instant, so that an outdated one never answers."""
     approved: list[Outcome] = []
     for _, of_document in groupby(outcomes, key=lambda o: o.key.document_id if o.key else o.offering.name):
-        screened = [await _screen_one(outcome, services) for outcome in of_document]
-        decided = Decided(by=approver, at=services.now())
-        approved.extend([await _approve_one(outcome, decided, services) for outcome in screened])
+        screen = partial(require_harmless, services=services)
+        harmless = [await _decide_one(outcome, screen, services) for outcome in of_document]
+        decide = partial(approve, decided=Decided(by=approver, at=services.now()), services=services)
+        approved.extend([await _decide_one(outcome, decide, services) for outcome in harmless])
     return approved
 
 
-async def _screen_one(outcome: Outcome, services: Services) -> Outcome:
-    if outcome.key is None or outcome.state is not State.INDEXED:
-        return outcome
-    try:
-        await require_harmless(outcome.key, services)
-    except IngestError as exc:
-        return replace(outcome, reason=exc.code, detail=exc.detail)
-    return outcome
-
-
-async def _approve_one(outcome: Outcome, decided: Decided, services: Services) -> Outcome:
+async def _decide_one(outcome: Outcome, step: Step, services: Services) -> Outcome:
+    """Take a step towards a draft's approval; what is no draft, or was refused before, stays as it is."""
     if outcome.key is None or outcome.state is not State.INDEXED or outcome.reason is not None:
         return outcome
     try:
-        version = await approve(outcome.key, decided, services)
+        await step(outcome.key)
     except IngestError as exc:
         return replace(outcome, reason=exc.code, detail=exc.detail)
     except Unreadable as exc:
         return replace(outcome, reason=exc.reason.value, detail=exc.detail)
+    version = await services.catalogue.version(outcome.key)
     return _outcome(outcome.offering, version, services, was_there=outcome.was_there)
 
 
