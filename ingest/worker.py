@@ -2,9 +2,10 @@
 
 It may run inside the API's process or by itself (`ingest worker`), as often as wanted: a claim in SQL decides who does
 a job. Tried three times without success a job is a dead letter, listed and done again by staff (`ingest.routes.jobs`).
+A worker whose embedder did not fill the collection that answers takes no jobs, and lets go of those it has.
 """
 
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 
 import anyio
 import structlog
@@ -15,10 +16,13 @@ from ingest.indexing import OURS, bury, run_job
 from ingest.pipeline import finish_windows
 from ingest.queue import MOST_ATTEMPTS, ClaimLost
 from ingest.services import Services
+from knowledge.index import EmbedderMismatch, IndexUnavailable
+from telemetry.groups import first_failure
 
 SWEEP_SECONDS = 5.0
 SILENT_SECONDS = 10.0
 RECONNECT_SECONDS = 1.0
+LOOK_SECONDS = 1.0
 ORPHAN_SECONDS = 3600.0
 """After which an original that no version names was left by an upload that came to nothing."""
 ORPHANS_BELIEVED = 100
@@ -44,10 +48,28 @@ class Worker:
     async def _receive(self) -> None:
         while True:
             try:
-                await self._delivery.receive(self._work, at_once=self._services.settings.at_once)
-            except QueueUnavailable:
-                log.warning("queue_unavailable")
+                await self._services.index.require_current()
+                with first_failure():
+                    async with anyio.create_task_group() as beside:
+                        beside.start_soon(self._stay_current)
+                        await self._delivery.receive(self._work, at_once=self._services.settings.at_once)
+            except (QueueUnavailable, IndexUnavailable) as exc:
+                log.warning("jobs_not_taken", error=type(exc).__name__)
+            except EmbedderMismatch as exc:
+                log.error("jobs_left_to_others", detail=str(exc))  # noqa: TRY400  the sentence says it
+                await anyio.sleep(SWEEP_SECONDS)
             await anyio.sleep(RECONNECT_SECONDS)
+
+    async def _stay_current(self) -> None:
+        """Look each second who filled what answers, for ever.
+
+        Raises:
+            EmbedderMismatch: another embedder; nobody would read what is written here.
+        """
+        while True:
+            await anyio.sleep(LOOK_SECONDS)
+            with suppress(IndexUnavailable):
+                await self._services.index.require_current()
 
     async def _work(self, job_id: str) -> None:
         """Do one job.

@@ -75,6 +75,13 @@ async def followed(client: AsyncQdrantClient, *, alias: str, present: str, embed
     return behind if await _embedder_of(client, behind) == embedder else present
 
 
+async def check_behind(client: AsyncQdrantClient, *, alias: str, embedder: str, dimensions: int) -> None:
+    """Raise EmbedderMismatch where another embedder filled the collection behind the alias."""
+    behind = await collection_behind(client, alias)
+    if behind is not None:
+        await _check_embedder(client, behind, embedder=embedder, dimensions=dimensions)
+
+
 async def drop_former(client: AsyncQdrantClient, *, alias: str, keep: Collection[str]) -> None:
     """Remove the alias's collections that are not to be kept."""
     for name in await collections_of(client, alias):

@@ -24,6 +24,7 @@ from knowledge.collection import (
     DENSE,
     TERMS,
     EmbedderMismatch,
+    check_behind,
     collections_of,
     drop_former,
     ensure_collection,
@@ -288,6 +289,16 @@ class Index:
     async def ping(self) -> None:
         """Raise IndexUnavailable unless the collection can be read."""
         await self._read(lambda client: client.get_collection(self.collection))
+
+    async def require_current(self) -> None:
+        """Raise EmbedderMismatch where another embedder filled what answers: nobody reads what is written here."""
+        check = partial(
+            check_behind,
+            alias=self._settings.alias,
+            embedder=self._embedder.name,
+            dimensions=self._embedder.dimensions,
+        )
+        await self._read(check)
 
     async def _present(self) -> str:
         """Return the collection to read."""

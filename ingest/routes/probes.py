@@ -1,4 +1,7 @@
-"""Probes and metrics: liveness depends on nothing, readiness on the catalogue and the index."""
+"""Probes and metrics: liveness depends on nothing, readiness on the catalogue and the index.
+
+A process whose embedder is not that of the collection that answers any more is not ready: restart it with the new one.
+"""
 
 from collections.abc import Awaitable, Callable
 
@@ -9,6 +12,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from ingest.errors import IngestError
 from ingest.services import TheServices
+from knowledge.index import EmbedderMismatch
 from knowledge.index import IndexUnavailable as IndexAway
 
 router = APIRouter(tags=["probes"])
@@ -25,7 +29,11 @@ async def livez() -> dict[str, str]:
 @router.get("/readyz", response_model=None)
 async def readyz(services: TheServices) -> JSONResponse:
     """Say whether documents can be taken in here, and what is missing."""
-    pings = {"catalogue": services.catalogue.ping, "index": services.index.ping}
+    pings = {
+        "catalogue": services.catalogue.ping,
+        "index": services.index.ping,
+        "embedder": services.index.require_current,
+    }
     parts = {name: await _state(ping) for name, ping in pings.items()}
     ready = all(state == "ok" for state in parts.values())
     return JSONResponse({"status": "ready" if ready else "not ready", **parts}, status_code=200 if ready else 503)
@@ -37,6 +45,8 @@ async def _state(ping: Callable[[], Awaitable[None]]) -> str:
             await ping()
     except (IngestError, IndexAway, TimeoutError):
         return "unavailable"
+    except EmbedderMismatch:
+        return "former"
     return "ok"
 
 

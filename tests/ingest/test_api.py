@@ -268,7 +268,12 @@ async def test_customers_and_strangers_are_refused(staff: Staff) -> None:
 
 async def test_probes_metrics_and_the_page_answer(staff: Staff) -> None:
     assert (await staff.http.get("/livez")).json() == {"status": "alive"}
-    assert (await staff.http.get("/readyz")).json() == {"status": "ready", "catalogue": "ok", "index": "ok"}
+    assert (await staff.http.get("/readyz")).json() == {
+        "status": "ready",
+        "catalogue": "ok",
+        "index": "ok",
+        "embedder": "ok",
+    }
     told = (await staff.http.get("/metrics")).text
     assert all(f"ingest_{name} 0.0" in told for name in ("jobs_waiting", "dead_jobs", "oldest_job_seconds"))
     assert 'ingest_parser_walls{wall="bytes"} 1.0' in told

@@ -1,19 +1,24 @@
 """A re-index: readers always find a whole text, writes go to both collections, stopped it goes on where it was."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import anyio
 import anyio.lowlevel
 import pytest
+from httpx2 import ASGITransport, AsyncClient
+from structlog.testing import capture_logs
 from tokenizers import Tokenizer
 
 from chatbot.retrieval import Retrieval, RetrievalSettings
+from ingest.app import create_app
 from ingest.chunking import Chunker, ChunkSettings
 from ingest.pipeline import activate
 from ingest.rebuild import rebuild, reindex
 from ingest.services import Services
-from ingest.versions import Version, VersionKey
+from ingest.versions import JobState, Version, VersionKey
+from ingest.worker import Worker
 from knowledge.access import EVERY_CUSTOMER, Access
 from knowledge.glossary import load_glossary
 from knowledge.index import Index
@@ -95,14 +100,19 @@ async def test_a_search_says_in_which_collection_it_looked(services: Services, f
     assert await looked_in() == ["kb-2", "kb-2"]
 
 
-async def test_what_a_worker_of_the_former_embedder_wrote_after_the_switch_comes_over_with_a_rebuild(
-    services: Services, clock: Clock
-) -> None:
-    old = await shown(services, "old", samples.MARKDOWN)
+def of_another_embedder(services: Services) -> Services:
+    """The same services with an embedder of another name."""
     present = services.index
     embedder = Renamed(present._embedder, name="another", dimensions=present._embedder.dimensions)
     index = Index(present._driver, embedder, present.terms, present._settings, collection=present.collection)
-    renewed = replace(services, index=index)
+    return replace(services, index=index)
+
+
+async def test_what_a_worker_of_the_former_embedder_ended_as_the_switch_came_comes_over_with_a_rebuild(
+    services: Services, clock: Clock
+) -> None:
+    old = await shown(services, "old", samples.MARKDOWN)
+    renewed = of_another_embedder(services)
     assert (await reindex(renewed, silent)).failed == []
     clock.now += 60
     late = await shown(services, "late", samples.MARKDOWN.replace("2.35", "2.75"))
@@ -112,6 +122,53 @@ async def test_what_a_worker_of_the_former_embedder_wrote_after_the_switch_comes
     assert (tally.written, tally.failed) == (1, [])
     name: dict[str, Any] = {"tenant": "hanbit", "document_id": "late", "version": 1}
     assert await renewed.index.passages(**name) == await services.index.passages(**name)
+
+
+async def done_by(worker: Worker, job_id: str, services: Services) -> None:
+    async with anyio.create_task_group() as group:
+        group.start_soon(worker.run)
+        with anyio.fail_after(60):
+            while (await services.catalogue.job("hanbit", job_id)).state is not JobState.DONE:
+                await anyio.sleep(0.01)
+        group.cancel_scope.cancel()
+
+
+async def readiness(services: Services) -> tuple[int, str]:
+    async with AsyncClient(transport=ASGITransport(app=create_app(services)), base_url="http://staff") as http:
+        reply = await http.get("/readyz")
+    return reply.status_code, reply.json()["embedder"]
+
+
+@pytest.mark.services
+async def test_a_worker_of_the_former_embedder_lets_go_of_its_jobs_and_takes_no_more(services: Services) -> None:
+    begun = anyio.Event()
+
+    class Endless:
+        async def parse(self, _path: Path) -> None:
+            begun.set()
+            await anyio.sleep_forever()
+
+    await shown(services, "old", samples.MARKDOWN)
+    received = await hand_in(services, samples.MARKDOWN.replace("2.35", "2.75").encode())
+    renewed, delivery = of_another_embedder(services), services.delivery
+    assert delivery is not None
+    former = Worker(replace(services, parser=Endless()), delivery)  # type: ignore[arg-type]  # a long file
+    await delivery.send([received.job.id])
+    with capture_logs() as said:
+        async with anyio.create_task_group() as group:
+            group.start_soon(former.run)
+            with anyio.fail_after(60):
+                await begun.wait()
+                assert await readiness(services) == (200, "ok")
+                await reindex(renewed, silent)
+                while not any(line["event"] == "jobs_left_to_others" for line in said):
+                    await anyio.sleep(0.01)
+            assert await readiness(services) == (503, "former")
+            job = await services.catalogue.job("hanbit", received.job.id)
+            assert (job.state, job.attempts) == (JobState.QUEUED, 0)
+            await done_by(Worker(renewed, delivery), job.id, services)
+            group.cancel_scope.cancel()
+    assert await count(renewed, received.version) > 0
 
 
 async def test_a_version_that_cannot_be_read_any_more_keeps_everybody_at_the_present_collection(
