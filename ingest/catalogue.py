@@ -24,6 +24,7 @@ from ingest.versions import (
     JobState,
     Received,
     State,
+    Told,
     Upload,
     Version,
     VersionKey,
@@ -207,14 +208,14 @@ class Catalogue:
         told = rows.window(window)
         same = [VERSIONS.c[name].is_not_distinct_from(value) for name, value in told.items()]
         async with self.begin() as connection:
-            written = await connection.execute(records.at(key).where(*same).values(window_written=1))
+            written = await connection.execute(records.at(key).where(*same).values(window_written=Told.WINDOW))
             return written.rowcount == 1
 
     async def doubt_window(self, key: VersionKey) -> None:
         """Have a version's window written again, if it has one: the index may have lost it."""
         async with self.begin() as connection:
-            shown = records.at(key).where(VERSIONS.c.visible_from.is_not(None))
-            await connection.execute(shown.values(window_written=0))
+            told = records.at(key).where(VERSIONS.c.visible_from.is_not(None), VERSIONS.c.window_written == Told.WINDOW)
+            await connection.execute(told.values(window_written=Told.BEGINNING))
 
     async def recounted(self, key: VersionKey, passages: int) -> None:
         """Record how many passages a version has after it was cut anew."""
@@ -223,7 +224,7 @@ class Catalogue:
 
     async def unwritten_windows(self) -> list[Version]:
         """Return versions whose window a crash kept from the index, in the order in which they were to be written."""
-        wanted = select(VERSIONS).where(VERSIONS.c.window_written == 0)
+        wanted = select(VERSIONS).where(VERSIONS.c.window_written != Told.WINDOW)
         order = (VERSIONS.c.tenant, VERSIONS.c.document_id, VERSIONS.c.version)
         async with self.begin() as connection:
             found = (await connection.execute(wanted.order_by(*order))).mappings().all()

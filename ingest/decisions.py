@@ -17,7 +17,7 @@ from ingest import records, rows, timeline
 from ingest.catalogue import Catalogue
 from ingest.errors import Forbidden, NotFound, SecondPersonNeeded, WrongState
 from ingest.schema import DECISIONS
-from ingest.versions import Dates, Decision, Metadata, Received, State, Upload, Version, VersionKey, Window
+from ingest.versions import Dates, Decision, Metadata, Received, State, Told, Upload, Version, VersionKey, Window
 from knowledge.withdrawals import write_withdrawal
 
 
@@ -53,7 +53,7 @@ class Decisions:
             SecondPersonNeeded: the approver has uploaded it, or set its dates.
             WrongState: the version is no draft, or comes too late (`ingest.timeline`).
         """
-        async with self._locked(key, decided) as (connection, everyone):
+        async with self._locked(key, decided.at) as (connection, everyone):
             version = _find(everyone, key)
             if version.state is State.APPROVED:
                 return Changed()
@@ -64,7 +64,7 @@ class Decisions:
                 await _require_dates_of_another(connection, key, decided.by)
             others = [v for v in everyone if v.key != key]
             windows = timeline.activate(version, others, now=decided.at, zone=self._zone)
-            await _write_windows(connection, key, windows)
+            await _write_windows(connection, key, windows, everyone)
             approval = {"state": State.APPROVED, "approved_by": decided.by, "approved_at": decided.at}
             await connection.execute(records.at(key).values(**approval))
             await _write_down(connection, key, Decision.APPROVED, decided, windows[-1])
@@ -77,7 +77,7 @@ class Decisions:
             NotFound: there is no such version.
             WrongState: it is no draft.
         """
-        async with self._locked(key, decided) as (connection, everyone):
+        async with self._locked(key, decided.at) as (connection, everyone):
             version = _find(everyone, key)
             if version.state is State.WITHDRAWN and version.reason == Decision.REJECTED:
                 return Changed(dropped=(key,))
@@ -95,7 +95,7 @@ class Decisions:
             SecondPersonNeeded: it was approved, and whoever asks has uploaded it.
             WrongState: it never answers, or see `ingest.timeline.redate`.
         """
-        async with self._locked(key, decided) as (connection, everyone):
+        async with self._locked(key, decided.at) as (connection, everyone):
             version = _find(everyone, key)
             said = replace(version.metadata, effective_from=dates.effective_from, effective_until=dates.effective_until)
             if version.state not in (State.RECEIVED, State.INDEXED, State.APPROVED):
@@ -108,7 +108,7 @@ class Decisions:
             await connection.execute(
                 records.at(key).values(effective_from=said.effective_from, effective_until=said.effective_until)
             )
-            await _write_windows(connection, key, windows)
+            await _write_windows(connection, key, windows, everyone)
             await _write_down(connection, key, Decision.DATED, decided, windows[-1] if windows else None)
             return Changed(windows=tuple(windows))
 
@@ -119,12 +119,12 @@ class Decisions:
             NotFound: there is no such version.
             WrongState: it was never approved.
         """
-        async with self._locked(key, decided) as (connection, everyone):
+        async with self._locked(key, decided.at) as (connection, everyone):
             version = _find(everyone, key)
             if version.state is not State.APPROVED:
                 raise WrongState(f"only an approved version can expire; this version is {version.state}")
             windows = self._end([version], everyone, decided)
-            await _write_windows(connection, key, windows)
+            await _write_windows(connection, key, windows, everyone)
             if windows:
                 await _revoke(connection, version, Decision.EXPIRED, decided)
                 await _write_down(connection, key, Decision.EXPIRED, decided, windows[0])
@@ -137,11 +137,11 @@ class Decisions:
             NotFound: there is no such document.
         """
         first = VersionKey(tenant=tenant, document_id=document_id, version=1)
-        async with self._locked(first, decided) as (connection, everyone):
+        async with self._locked(first, decided.at) as (connection, everyone):
             if not everyone:
                 raise NotFound("there is no such document")
             windows = self._end(timeline.in_force(everyone, now=decided.at), everyone, decided)
-            await _write_windows(connection, first, windows)
+            await _write_windows(connection, first, windows, everyone)
             gone = [version for version in everyone if version.state is not State.WITHDRAWN]
             for version in gone:
                 await _withdraw(connection, version, Decision.DELETED, decided)
@@ -161,12 +161,12 @@ class Decisions:
             WrongState: that version was never approved, answers now, or is over by its own last day.
         """
         key = VersionKey(tenant=tenant, document_id=document_id, version=to_version)
-        async with self._locked(key, decided) as (connection, everyone):
+        async with self._locked(key, decided.at) as (connection, everyone):
             old = _find(everyone, key)
             current = timeline.in_force(everyone, now=decided.at)
             self._require_restorable(old, current, decided)
             windows = self._end(current, everyone, decided)
-            await _write_windows(connection, key, windows)
+            await _write_windows(connection, key, windows, everyone)
             for version in current:
                 await _withdraw(connection, version, Decision.ROLLED_BACK, decided)
             number = await records.next_version(connection, tenant, document_id, decided.at)
@@ -181,13 +181,26 @@ class Decisions:
             job = await records.job_of(connection, new)
             return Received(version=received, job=job, is_new=True), Changed(windows=tuple(windows))
 
+    async def begin_in_time(self, key: VersionKey, *, now: float) -> list[Window]:
+        """Let a version of which the index was not told in time begin later; return what it has to be told for that.
+
+        Raises:
+            NotFound: there is no such version.
+        """
+        async with self._locked(key, now) as (connection, everyone):
+            version = _find(everyone, key)
+            if version.told is not Told.NOTHING or not timeline.is_late(version, now=now):
+                return []
+            others = [other for other in everyone if other.key != key]
+            windows = timeline.begin_later(version, others, now=now, zone=self._zone)
+            await _write_windows(connection, key, windows, everyone)
+            return windows
+
     @asynccontextmanager
-    async def _locked(
-        self, key: VersionKey, decided: Decided
-    ) -> AsyncGenerator[tuple[AsyncConnection, Sequence[Version]]]:
+    async def _locked(self, key: VersionKey, at: float) -> AsyncGenerator[tuple[AsyncConnection, Sequence[Version]]]:
         """Open a transaction that holds the document's row, with all its versions."""
         async with self._catalogue.begin() as connection:
-            await records.lock(connection, key, decided.at)
+            await records.lock(connection, key, at)
             yield connection, await records.versions(connection, key.tenant, key.document_id)
 
     def _end(self, gone: Sequence[Version], everyone: Sequence[Version], decided: Decided) -> list[Window]:
@@ -257,10 +270,14 @@ def _again(old: Version) -> Upload:
     )
 
 
-async def _write_windows(connection: AsyncConnection, of: VersionKey, windows: Sequence[Window]) -> None:
+async def _write_windows(
+    connection: AsyncConnection, of: VersionKey, windows: Sequence[Window], before: Sequence[Version]
+) -> None:
     for window in windows:
-        key = replace(of, version=window.version)
-        await connection.execute(records.at(key).values(**rows.window(window), window_written=0))
+        version = _find(before, replace(of, version=window.version))
+        begins_as_told = version.told is not Told.NOTHING and version.visible_from == window.visible_from
+        told = Told.BEGINNING if begins_as_told else Told.NOTHING
+        await connection.execute(records.at(version.key).values(**rows.window(window), window_written=told))
 
 
 async def _withdraw(connection: AsyncConnection, version: Version, why: Decision, decided: Decided) -> None:

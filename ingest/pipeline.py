@@ -19,12 +19,13 @@ from anyio.streams.memory import MemoryObjectSendStream
 
 from ingest.chunking import Chunk
 from ingest.decisions import Changed, Decided
-from ingest.errors import Suspicious
+from ingest.errors import Suspicious, Unavailable
 from ingest.findings import suspicions
 from ingest.looks import in_turn
 from ingest.parsing.parsed import Parsed, Reason, Unreadable
 from ingest.services import Services
-from ingest.versions import Indexed, Stage, State, Version, VersionKey, Window
+from ingest.timeline import LEAST_NOTICE_SECONDS
+from ingest.versions import Indexed, Stage, State, Told, Version, VersionKey, Window
 from knowledge.access import Access
 from knowledge.passage import Passage, language_of
 from telemetry.groups import first_failure
@@ -182,8 +183,14 @@ async def verify(key: VersionKey, passages: Sequence[Passage], services: Service
 async def write_windows(key: VersionKey, windows: Sequence[Window], services: Services) -> None:
     """Tell the index from when until when each version may be read, predecessors first.
 
-    Both are written within the notice that an approval has, so a reader sees one version or the other.
+    Both are written within the notice that an approval has, so a reader sees one version or the other; where too little
+    of it is left, the last one begins later.
     """
+    if windows and windows[-1].visible_from < services.now() + LEAST_NOTICE_SECONDS:
+        last = replace(key, version=windows[-1].version)
+        moved = await services.decisions.begin_in_time(last, now=services.now())
+        kept = [window for window in windows if window.version not in {one.version for one in moved}]
+        windows = [*kept, *moved]
     for window in windows:
         await write_window(replace(key, version=window.version), window, services)
 
@@ -218,6 +225,9 @@ async def write_window(key: VersionKey, window: Window, services: Services) -> N
 
 async def finish_windows(services: Services) -> int:
     """Write the windows that a crash, or an index that was away, kept from the index; return how many there were."""
+    for version in await services.catalogue.unwritten_windows():
+        if version.told is Told.NOTHING:
+            await services.decisions.begin_in_time(version.key, now=services.now())
     unwritten = await services.catalogue.unwritten_windows()
     for version in unwritten:
         if version.window is not None:
@@ -230,12 +240,14 @@ async def require_harmless(key: VersionKey, services: Services) -> None:
 
     Raises:
         Suspicious: there is such a passage.
-        Unavailable: too many look at documents at this moment.
+        Unavailable: too many look at documents at this moment, or the index has lost it.
     """
     version = await services.catalogue.version(key)
     if version.state is not State.INDEXED or version.approved_by is not None:
         return
     stored = await services.index.passages(tenant=key.tenant, document_id=key.document_id, version=key.version)
+    if not stored:
+        raise Unavailable("the index gives back none of its passages at this moment")
     found = await in_turn(lambda: suspicions(stored), services)
     blocking = next((one for one in found if one.blocks), None)
     if blocking is not None:

@@ -5,7 +5,7 @@ from typing import TypeAlias
 from sqlalchemy import RowMapping, Select, Update, select, update
 
 from ingest.schema import JOBS
-from ingest.versions import Decision, Job, JobState, Metadata, Stage, State, Upload, Version, VersionKey, Window
+from ingest.versions import Decision, Job, JobState, Metadata, Stage, State, Told, Upload, Version, VersionKey, Window
 
 Values: TypeAlias = dict[str, object]
 
@@ -37,6 +37,7 @@ def version(row: RowMapping) -> Version:
         approved_at=row["approved_at"],
         visible_from=row["visible_from"],
         visible_until=row["visible_until"],
+        told=Told(row["window_written"]),
     )
 
 

@@ -9,10 +9,12 @@ from datetime import date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
 from ingest.errors import WrongState
-from ingest.versions import Metadata, State, Version, Window
+from ingest.versions import Metadata, State, Told, Version, Window
 
 NOTICE_SECONDS = 2.0
 """An approval shows this much later, so that every point of the version is written before anybody may read one."""
+LEAST_NOTICE_SECONDS = 1.0
+"""With less left when the index is told, a version begins later."""
 
 
 def midnight(day: date, zone: ZoneInfo) -> float:
@@ -116,6 +118,28 @@ def _until_next(version: Version, said: Metadata, others: Sequence[Version], *, 
     until = min([*later, _last_midnight(said, zone)])
     never = until == float("inf")
     return Window(version=version.key.version, visible_from=start, visible_until=None if never else until)
+
+
+def is_late(version: Version, *, now: float) -> bool:
+    """Tell whether a version begins before the index can be told of it."""
+    return _begin(version) < now + LEAST_NOTICE_SECONDS
+
+
+def begin_later(late: Version, others: Sequence[Version], *, now: float, zone: ZoneInfo) -> list[Window]:
+    """Return the windows to write when the index was not told of a version in time: what it replaces, then itself.
+
+    It begins 2 s after `now` instead. Until then customers find what it replaces, and an `as_of` search says so later.
+    """
+    ends = late.visible_until if late.visible_until is not None else float("inf")
+    start = min(now + NOTICE_SECONDS, ends)
+    known = [o for o in others if o.state is State.APPROVED and o.told is not Told.NOTHING]
+    before = [o for o in known if o.visible_until == late.visible_from]
+    windows = [Window(version=late.key.version, visible_from=start, visible_until=late.visible_until)]
+    if before:
+        shown = max(before, key=lambda o: (_begin(o), o.key.version))  # the others never were, at this very instant
+        until = min(start, _last_midnight(shown.metadata, zone))
+        windows.insert(0, Window(version=shown.key.version, visible_from=_begin(shown), visible_until=until))
+    return windows
 
 
 def in_force(versions: Sequence[Version], *, now: float) -> list[Version]:

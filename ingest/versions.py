@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass
 from datetime import date
-from enum import StrEnum
+from enum import IntEnum, StrEnum
 from hashlib import sha256
 
 from knowledge.access import EVERY_CUSTOMER
@@ -30,6 +30,14 @@ class JobState(StrEnum):
     DONE = "done"
     FAILED = "failed"
     DEAD = "dead"
+
+
+class Told(IntEnum):
+    """What the index has surely been told of a version's window; BEGINNING: nothing of when it ends by now."""
+
+    NOTHING = 0
+    WINDOW = 1
+    BEGINNING = 2
 
 
 class Decision(StrEnum):
@@ -143,6 +151,7 @@ class Version:
     approved_at: float | None = None
     visible_from: float | None = None
     visible_until: float | None = None
+    told: Told = Told.WINDOW
 
     @property
     def window(self) -> Window | None:

@@ -8,8 +8,8 @@ import pytest
 from sqlalchemy import select
 
 from ingest.decisions import Changed, Decided
-from ingest.errors import Forbidden, NotFound, SecondPersonNeeded, WrongState
-from ingest.pipeline import activate, finish_windows, tell_index, write_window
+from ingest.errors import Forbidden, NotFound, SecondPersonNeeded, Unavailable, WrongState
+from ingest.pipeline import activate, approve, finish_windows, tell_index, write_window
 from ingest.rebuild import rebuild
 from ingest.schema import DECISIONS
 from ingest.services import Services
@@ -68,6 +68,14 @@ async def test_a_rejected_draft_is_gone_from_the_index_and_its_bytes_may_come_ag
     assert again.key.version == 2
     await activate(again.key, "lee", services)
     assert await found(services, at=clock.now + 2) == {2}
+
+
+async def test_a_draft_that_the_index_has_lost_is_not_approved_unseen(services: Services) -> None:
+    draft = await indexed(services, "2.35")
+    await services.index.delete(tenant="hanbit", document_id="term-deposit", version=1)
+    with pytest.raises(Unavailable):
+        await activate(draft.key, "lee", services)
+    assert (await services.catalogue.version(draft.key)).state is State.INDEXED
 
 
 async def test_an_expired_version_ends_now_and_stays_what_customers_saw_before(
@@ -184,6 +192,56 @@ async def test_a_revocation_that_a_crash_kept_from_the_index_is_told_at_the_next
     assert await found(services, at=clock.now) == {1}
     assert await finish_windows(services) == 1
     assert await found(services, at=clock.now) == set()
+
+
+async def test_an_approval_that_a_crash_kept_from_the_index_begins_when_the_index_knows_it(
+    services: Services, clock: Clock
+) -> None:
+    await approved(services, clock, "2.35")
+    second = await indexed(services, "2.75")
+    decided_at = clock.now
+    await services.decisions.approve(second.key, by("lee", decided_at))
+    clock.now += 30
+    assert await found(services, at=clock.now) == {1}, "what customers read meanwhile"
+    assert await finish_windows(services) == 2
+    assert await found(services, at=decided_at + 3) == {1}, "what they have read, as it is told later"
+    assert await found(services, at=clock.now + 1.9) == {1}
+    assert await found(services, at=clock.now + 2) == {2}
+    assert (await services.catalogue.version(second.key)).visible_from == clock.now + 2
+
+
+async def test_an_approval_that_waited_for_its_turn_begins_two_seconds_after_the_index_is_told(
+    services: Services, clock: Clock
+) -> None:
+    await approved(services, clock, "2.35")
+    second = await indexed(services, "2.75")
+    shown = await approve(second.key, by("lee", clock.now - 9), services)
+    assert shown.visible_from == clock.now + 2
+    assert await found(services, at=clock.now) == {1}
+    assert await found(services, at=clock.now + 2) == {2}
+
+
+async def test_a_first_day_that_begins_while_the_index_is_away_begins_when_it_is_back(
+    services: Services, clock: Clock
+) -> None:
+    june = 1_780_239_600.0
+    await approved(services, clock, "2.35")
+    second = await indexed(services, "2.75", effective_from=date(2026, 6, 1))
+    clock.now = june - 3
+    changed = await services.decisions.approve(second.key, by("lee", clock.now))
+    clock.now = june + 5
+    await tell_index(second.key, changed, services)
+    assert await found(services, at=june + 1) == {1}
+    assert await found(services, at=june + 7) == {2}
+
+
+async def test_what_the_index_knew_in_time_is_never_moved(services: Services, clock: Clock) -> None:
+    version = await approved(services, clock, "2.35")
+    await services.catalogue.doubt_window(version.key)
+    await services.decisions.expire(version.key, by("lee", clock.now))
+    assert await finish_windows(services) == 1
+    assert await found(services, at=clock.now - 1) == {1}
+    assert (await services.catalogue.version(version.key)).visible_from == version.visible_from
 
 
 async def test_whoever_writes_a_window_late_writes_what_was_decided_last(services: Services, clock: Clock) -> None:

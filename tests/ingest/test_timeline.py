@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingest.errors import WrongState
-from ingest.timeline import NOTICE_SECONDS, activate, end, in_force, midnight, redate
-from ingest.versions import Metadata, State, Version, VersionKey
+from ingest.timeline import NOTICE_SECONDS, activate, begin_later, end, in_force, midnight, redate
+from ingest.versions import Metadata, State, Told, Version, VersionKey, Window
 
 SEOUL = ZoneInfo("Asia/Seoul")
 NOON = 1_780_023_600.0
@@ -81,6 +81,45 @@ def test_an_old_version_cannot_replace_a_newer_one_that_is_in_force() -> None:
     versions = approved({1: version(1), 2: version(2)}, 2, now=NOON)
     with pytest.raises(WrongState):
         approved(versions, 1, now=NOON + 60)
+
+
+def told_late(versions: dict[int, Version], number: int, *, now: float) -> list[Window]:
+    """Return the windows of what is told so late of a version of which the index knows nothing."""
+    others = [v for v in versions.values() if v.key.version != number]
+    return begin_later(replace(versions[number], told=Told.NOTHING), others, now=now, zone=SEOUL)
+
+
+def test_a_version_of_which_the_index_is_told_late_begins_later_and_its_predecessor_goes_on_until_then() -> None:
+    versions = approved(approved({1: version(1), 2: version(2)}, 1, now=NOON), 2, now=NOON + 60)
+    begins = NOON + 90 + NOTICE_SECONDS
+    assert told_late(versions, 2, now=NOON + 90) == [
+        Window(version=1, visible_from=NOON + NOTICE_SECONDS, visible_until=begins),
+        Window(version=2, visible_from=begins, visible_until=None),
+    ]
+
+
+def test_a_predecessor_never_goes_on_beyond_its_own_last_day() -> None:
+    versions = {1: version(1, ends=date(2026, 5, 31)), 2: version(2, begins=date(2026, 6, 1))}
+    versions = approved(approved(versions, 1, now=NOON), 2, now=NOON + 60)
+    june = midnight(date(2026, 6, 1), SEOUL)
+    ended, begun = told_late(versions, 2, now=june + 3)
+    assert ended.visible_until == june
+    assert begun.visible_from == june + 3 + NOTICE_SECONDS
+
+
+def test_a_version_that_is_over_before_the_index_is_told_never_shows() -> None:
+    versions = approved(approved({1: version(1), 2: version(2)}, 1, now=NOON), 2, now=NOON + 60)
+    versions[2] = replace(versions[2], visible_until=NOON + 70)
+    ended, begun = told_late(versions, 2, now=NOON + 90)
+    assert ended.visible_until == begun.visible_from == begun.visible_until == NOON + 70
+
+
+def test_of_versions_replaced_at_one_instant_the_one_that_the_index_knows_last_goes_on() -> None:
+    versions = {n: version(n) for n in range(1, 5)}
+    for n in versions:
+        versions = approved(versions, n, now=NOON if n == 1 else NOON + 60)
+    versions[3] = replace(versions[3], told=Told.NOTHING)
+    assert [window.version for window in told_late(versions, 4, now=NOON + 90)] == [2, 4]
 
 
 def test_a_version_whose_last_day_is_over_cannot_be_approved() -> None:
