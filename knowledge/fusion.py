@@ -21,7 +21,7 @@ class FusionSettings(BaseModel, frozen=True):
 
     candidates: int = Field(default=100, ge=1, le=1000)
     dense_weight_ko: float = Field(default=0.4, ge=0, le=1)
-    dense_weight_en: float = Field(default=0.55, ge=0, le=1)
+    dense_weight_en: float = Field(default=0.65, ge=0, le=1)
     language_balance: float = Field(default=0.5, ge=0, le=1)
     """How much of the lead that an embedder gives to passages in the question's own language is taken away."""
 

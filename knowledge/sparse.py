@@ -3,6 +3,8 @@
 Korean terms are Kiwi morphemes (a particle never hides a noun, a compound is found by its parts), English terms are
 Snowball stems, numbers are kept whole without their thousands separators. A term's index is a hash of its text, so
 that no vocabulary has to be stored or shared. Passages carry BM25 term frequencies; the collection multiplies by IDF.
+Neighbouring terms of an English text are a term of their own: "credit card" is not just any credit and any card. Korean
+needs none: its compounds are cut here and stand side by side in few other ways.
 """
 
 import re
@@ -11,6 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from hashlib import blake2b
+from itertools import pairwise
 from threading import Lock
 from unicodedata import normalize
 
@@ -54,11 +57,18 @@ _GENERIC_WORDS = (
 
 
 class TermSettings(BaseModel, frozen=True):
-    """BM25's two constants, and the length in terms of a typical passage (a corpus that grows has no fixed mean)."""
+    """BM25's constants, with the length in terms of a typical passage: a corpus that grows has no fixed mean.
+
+    `_en` is of a text without Hangul, which has fewer terms in as much text (docs/decisions/0001-fusion-of-scores.md).
+    """
 
     k1: PositiveFloat = 1.2
-    b: PositiveFloat = 0.75
-    typical_terms: PositiveFloat = 150.0
+    b_ko: PositiveFloat = 0.75
+    b_en: PositiveFloat = 0.9
+    typical_terms_ko: PositiveFloat = 150.0
+    typical_terms_en: PositiveFloat = 60.0
+    pair: PositiveFloat = 0.5
+    """What two neighbouring English terms of a question weigh together, against 1 for each by itself."""
     before: PositiveFloat = 0.7
     """What a term weighs that only the question before says, against 1 for the question's own."""
 
@@ -107,15 +117,20 @@ class Terms:
 
     def passage(self, text: str) -> SparseTerms:
         """Return BM25's term frequencies: saturated, and lower in a passage that is longer than typical."""
-        counts = Counter(self.words(text))
-        s = self._settings
-        length = s.k1 * (1 - s.b + s.b * counts.total() / s.typical_terms)
+        words, s = self.words(text), self._settings
+        b, typical = (s.b_ko, s.typical_terms_ko) if _HANGUL.search(text) else (s.b_en, s.typical_terms_en)
+        length = s.k1 * (1 - b + b * len(words) / typical)
+        counts = Counter([*words, *_pairs(words, text)])
         return _vector((term, n * (s.k1 + 1) / (n + length)) for term, n in counts.items())
 
     def query(self, text: str, *, before: str = "", others: str = "") -> SparseTerms:
         """Return a question's terms and `others`, each weighing 1, and less for terms that stand only in `before`."""
-        leaning = dict.fromkeys(self.words(before), self._settings.before)
-        return _vector((leaning | dict.fromkeys(self.words(f"{text}\n{others}"), 1.0)).items())
+        leaning = {term: weight * self._settings.before for term, weight in self._asked(before).items()}
+        return _vector((leaning | dict.fromkeys(self.words(others), 1.0) | self._asked(text)).items())
+
+    def _asked(self, text: str) -> dict[str, float]:
+        words = self.words(text)
+        return dict.fromkeys(_pairs(words, text), self._settings.pair) | dict.fromkeys(words, 1.0)
 
     def _word(self, word: str) -> str:
         if _DIGITS.match(word):
@@ -131,6 +146,13 @@ class Terms:
         for token in self._tokens(text):
             if token.tag.partition("-")[0] in _TOPICAL and _HANGUL.search(token.form):
                 yield token.form
+
+
+def _pairs(words: Sequence[str], text: str) -> list[str]:
+    """Return neighbours as terms of their own; none of a text in Korean, whose words are not in their order here."""
+    if _HANGUL.search(text):
+        return []
+    return [f"{one} {other}" for one, other in pairwise(words) if one != other]
 
 
 def _vector(weights: Iterable[tuple[str, float]]) -> SparseTerms:

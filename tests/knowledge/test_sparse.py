@@ -50,13 +50,36 @@ def test_a_term_weighs_less_in_a_longer_passage(terms: Terms) -> None:
 
 
 def test_a_passage_of_typical_length_gives_a_single_term_the_weight_1() -> None:
-    terms = Terms(TermSettings(typical_terms=1))
+    terms = Terms(TermSettings(typical_terms_en=1))
     assert terms.passage("fee").values == (1.0,)
 
 
 def test_terms_of_the_earlier_question_count_less(terms: Terms) -> None:
     leaning = terms.query("fee", before="fee transfer", others="charge")
-    assert sorted(leaning.values) == [0.7, 1.0, 1.0]
+    assert sorted(leaning.values) == [0.35, 0.7, 1.0, 1.0]
+
+
+def test_english_neighbours_are_a_term_of_their_own_that_weighs_half(terms: Terms) -> None:
+    assert sorted(terms.query("What is a credit card?").values) == [0.5, 1.0, 1.0]
+    apart = set(terms.passage("A card with credit.").indices)
+    together = set(terms.passage("The credit card.").indices)
+    asked = set(terms.query("credit cards").indices)
+    assert asked <= together
+    assert len(asked & apart) == 2
+
+
+def test_a_word_said_twice_and_korean_give_no_pair(terms: Terms) -> None:
+    assert terms.query("fee fee").values == (1.0,)
+    assert set(terms.query("OTP 재발급 fee").values) == {1.0}
+
+
+def test_a_pair_of_the_glossary_is_no_pair_of_the_question(terms: Terms) -> None:
+    assert sorted(terms.query("ATM", others="cash machine").values) == [1.0, 1.0, 1.0]
+
+
+def test_a_passage_in_korean_is_typical_at_another_length() -> None:
+    terms = Terms(TermSettings(typical_terms_ko=1))
+    assert terms.passage("수수료").values == (1.0,)
 
 
 def test_threads_share_one_instance(terms: Terms) -> None:
