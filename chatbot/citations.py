@@ -316,12 +316,15 @@ _QUOTED: Final = 3
 _NEAR_ENOUGH: Final = 0.6
 
 
-def quote_passages(question: str, sources: Sequence[Passage], language: Language, *, attempt: str = "") -> QuotedAnswer:
+def quote_passages(
+    question: str, sources: Sequence[Passage], language: Language, *, wording: str = "", attempt: str = ""
+) -> QuotedAnswer:
     """Return the at most three sentences or tables nearest to the question, for when no model can answer it.
 
-    `attempt` is what a model said that the checks withheld: a number of it that the passages do hold shows where.
+    `wording` is what was looked for, with the question before it and other words for the same. `attempt` is what a
+    model said that the checks withheld: a number of it that the passages do hold shows where.
     """
-    nearest = Comparison(sources).nearest(question, attempt)
+    nearest = Comparison(sources, question=question).nearest(wording or question, attempt)
     best = nearest[0][0] if nearest else 0.0
     chosen: list[Quote] = []
     for score, quote in nearest:

@@ -8,7 +8,7 @@ elsewhere in the passage half. Numbers are all or nothing: each must stand in a 
 import math
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import combinations, groupby
@@ -47,6 +47,8 @@ class ComparisonSettings(BaseModel, frozen=True):
     """Share of the content by which another sentence must be nearer before it counts as the one repeated."""
     number: float = 2.0
     """Weight of a number against the rarest word, when choosing which sentence to quote."""
+    unnamed: float = 0.5
+    """What a sentence is worth there of a passage that lacks a name in the question which another passage bears."""
 
 
 _ENDINGS: Final = frozenset({"니다", "습니", "합니", "됩니", "입니", "있습", "없습"})
@@ -162,7 +164,7 @@ class Comparison:
         cited, score = self._cited(claim)
         absent = missing(claimed, [self._evidence[match.window.n - 1] for match in cited])
         absent = absent or self._misplaced(claim, cited)
-        enough = bool(cited) and score >= self._settings.supported
+        enough = bool(cited) and score >= self._settings.supported and not self._of_another(claim, cited)
         if not enough or absent:
             return Judgement(claims=True, supported=False, missing=absent)
         quotes = tuple(Quote(match.window.n, match.window.text) for match in cited)
@@ -194,7 +196,8 @@ class Comparison:
             (
                 self._match(claim, replace(unit, n=n)).score
                 * self._settings.rank ** (n - 1)
-                * (bonus if unit.evidence.quantities else 1.0),
+                * (bonus if unit.evidence.quantities else 1.0)
+                * (self._settings.unnamed if self._names_elsewhere({n}) else 1.0),
                 Quote(n, unit.text),
             )
             for n, one in enumerate(self._read, start=1)
@@ -258,6 +261,19 @@ class Comparison:
             share, pair = max(zip(shares, pairs, strict=True), key=lambda entry: entry[0])
             cited, score = (pair, share) if share >= score + self._settings.second_passage else (cited, score)
         return self._with_numbers(cited, matches, claim.claimed), score
+
+    def _names_elsewhere(self, passages: Collection[int]) -> frozenset[str]:
+        """Return what the question says, only other passages are titled with, and these say nowhere."""
+        there = [one for n, one in enumerate(self._read, start=1) if n in passages]
+        others = [one.names for n, one in enumerate(self._read, start=1) if n not in passages]
+        return (self._asked & frozenset().union(*others)).difference(*(one.content for one in there))
+
+    def _of_another(self, claim: _Claim, cited: Sequence[_Match]) -> bool:
+        """Whether the claim gives what its passages say to something that only other passages are about.
+
+        "Foreign currency deposits start at KRW 1,000,000" is nearly what a passage says of deposits in won.
+        """
+        return not claim.wanted.isdisjoint(self._names_elsewhere({match.window.n for match in cited}))
 
     def _with_numbers(
         self, cited: list[_Match], matches: Sequence[_Match], claimed: Sequence[Quantity]
@@ -373,6 +389,8 @@ def _head(passage: Passage) -> str:
 class _Read:
     head: Evidence
     whole: Evidence
+    names: frozenset[str]
+    content: frozenset[str]
     windows: tuple[_Window, ...]
     units: tuple[_Window, ...]
 
@@ -383,13 +401,20 @@ def _read(passage: Passage) -> _Read:
     head = _head(passage)
     windows = _windows(passage)
     units = tuple(_units(passage.text, windows))
-    return _Read(Evidence.read(head), Evidence.read(f"{head}\n{passage.text}"), tuple(windows), units)
+    names = _names(passage)
+    content = names.union(*(window.own for window in windows))
+    return _Read(Evidence.read(head), Evidence.read(f"{head}\n{passage.text}"), names, content, tuple(windows), units)
+
+
+def _names(passage: Passage) -> frozenset[str]:
+    """Return what a passage is about by its headings."""
+    return features(" ".join((passage.title, passage.section, passage.product or "")))
 
 
 def _windows(passage: Passage) -> list[_Window]:
     spans = passage_sentences(passage.text)
     own = [features(span.text) for span in spans]
-    context = features(" ".join((passage.title, passage.section, passage.product or "")))
+    context = _names(passage)
     everything = frozenset().union(context, *own)
     evidence = Evidence.read(passage.text)
     windows: list[_Window] = []

@@ -436,7 +436,8 @@ def say(reply: Reply, turn: Turn, running: Running, draft: Draft, services: Serv
 def quotes(turn: Turn, *, attempt: str = "") -> QuotedAnswer:
     """Return what in the passages is nearest to the question, word for word and cited."""
     passages = [hit.passage for hit in turn.found.hits[: turn.prompt.passages]]
-    return quote_passages(turn.found.wording, passages, turn.language, attempt=attempt)
+    question, wording = turn.screened.text, turn.found.wording
+    return quote_passages(question, passages, turn.language, wording=wording, attempt=attempt)
 
 
 def show_quotes(quoted: QuotedAnswer, running: Running, draft: Draft) -> None:

@@ -80,7 +80,8 @@ class Checked:
         if checks.text.strip():
             finish_reason = "stop" if checks.cited or self._grounding is Grounding.OFF else "refused"
             return self._seen(checks.text, events, finish_reason=finish_reason, grounded=checks.grounded)
-        quoted = quote_passages(self._spoken.wording, self._passages, self._language, attempt=checks.attempt)
+        wording, attempt = self._spoken.wording, checks.attempt
+        quoted = quote_passages(self._question, self._passages, self._language, wording=wording, attempt=attempt)
         if checks.withheld and quoted.citations:
             return self._seen(quoted.text, quoted.citations, finish_reason="stop", grounded=True)
         return self._seen("", events, finish_reason="withheld" if checks.withheld else "refused")

@@ -107,6 +107,36 @@ def test_an_english_claim_is_cited_too() -> None:
     assert citations.grounded
 
 
+WON = passage(
+    "term-deposit", "Hanbit Term Deposit", "The minimum for a term deposit is KRW 1,000,000 at a branch.", "en"
+)
+FOREIGN = passage(
+    "foreign", "Foreign currency accounts", "A term deposit in another currency starts at USD 500 and is insured.", "en"
+)
+
+
+def test_what_a_passage_says_of_one_product_is_no_claim_about_another_that_is_asked_for() -> None:
+    question = "What is the minimum for a foreign currency term deposit?"
+    said = "The minimum for a foreign currency term deposit is KRW 1,000,000 at a branch."
+    for sources, shown in (((WON, FOREIGN), ""), ((WON,), said)):
+        citations = CitationStream(sources, grounding=Grounding.STRICT, language="en", allowed_numbers_from=question)
+        events_of(citations, [said])
+        assert citations.text == shown
+
+
+def test_a_name_that_the_passage_itself_says_is_no_other_product() -> None:
+    own = passage("own", "Term deposits", "The minimum for a foreign currency term deposit is USD 500.", "en")
+    question = "What is the minimum for a foreign currency term deposit?"
+    citations = CitationStream((own, FOREIGN), grounding=Grounding.STRICT, language="en", allowed_numbers_from=question)
+    events_of(citations, ["The minimum for a foreign currency term deposit is USD 500."])
+    assert citations.cited == (1,)
+
+
+def test_a_passage_that_bears_the_name_in_the_question_is_quoted_first() -> None:
+    quoted = quote_passages("What is the minimum for a foreign currency term deposit?", (WON, FOREIGN), "en")
+    assert quoted.citations[0].document_id == "foreign"
+
+
 @pytest.mark.parametrize(
     "claim", [WRONG_RATE, INVENTED, "최소 가입금액은 1억원입니다.", "수수료는 건당 500달러입니다."]
 )
