@@ -27,7 +27,7 @@ class AnswerabilitySettings(BaseModel, frozen=True):
     """Of its log-odds for the likeliest one."""
     terms: float = 4.171
     unknown: float = -4.405
-    english: float = 1.754
+    english: float = 2.03
     """Added for English questions: the model says yes to them less readily."""
 
 
