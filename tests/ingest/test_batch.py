@@ -1,8 +1,10 @@
 """`ingest batch` on a Ray of its own: the same points as `ingest load`, nothing done twice, nothing left behind."""
 
+import signal
 import sqlite3
 import tempfile
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -16,7 +18,8 @@ from tests.ingest import samples
 
 pytestmark = [pytest.mark.services]
 
-WITHIN_SECONDS = 250.0
+WITHIN_SECONDS = 900.0
+MANY = 40
 Points = dict[str, tuple[object, ...]]
 
 
@@ -65,12 +68,15 @@ def bucket(folder: Path) -> Iterator[tuple[str, dict[str, str]]]:
         server.stop()
 
 
+def environment(weights: Path, data: Path, **more: str) -> dict[str, str]:
+    return {"PATH": "/usr/bin:/bin", "WEIGHTS_DIR": str(weights), "DATA_DIR": str(data), "COLUMNS": "200"} | more
+
+
 def run(weights: Path, data: Path, *arguments: str, **more: str) -> tuple[int, str]:
     """Run `ingest` to its end; return its exit status and what it said."""
-    environment = {"PATH": "/usr/bin:/bin", "WEIGHTS_DIR": str(weights), "DATA_DIR": str(data), "COLUMNS": "200"} | more
     with tempfile.TemporaryDirectory() as here:
         log = Path(here) / "log"
-        status = Forked("ingest.__main__", arguments, environment, log).wait(WITHIN_SECONDS)
+        status = Forked("ingest.__main__", arguments, environment(weights, data, **more), log).wait(WITHIN_SECONDS)
         return status, log.read_text("utf-8")
 
 
@@ -102,7 +108,7 @@ def processes_of_ray() -> set[str]:
     return running
 
 
-@pytest.mark.timeout(600)  # Ray's processes import torch, each anew
+@pytest.mark.timeout(3000)  # Ray's processes import torch, each anew
 def test_a_batch_makes_the_same_points_as_a_load_and_a_second_run_skips_what_is_done(
     weights: Path, folder: Path, tmp_path: Path, bucket: tuple[str, dict[str, str]]
 ) -> None:
@@ -124,6 +130,52 @@ def test_a_batch_makes_the_same_points_as_a_load_and_a_second_run_skips_what_is_
     status, said = run(weights, spread, "load", str(folder), *people)
     assert said.count("was there") == 4, said
     assert processes_of_ray() <= before, "a process of Ray is left"
+
+
+def jobs_done(data: Path) -> set[tuple[object, ...]]:
+    """Return the jobs that are done, with when and at which attempt; none while the database is not there."""
+    try:
+        with closing(sqlite3.connect(f"file:{data / 'bank.db'}?mode=ro", uri=True, timeout=10)) as database:
+            done = "SELECT id, attempts, updated_at FROM ingest_jobs WHERE state = 'done'"
+            return set(database.execute(done).fetchall())
+    except sqlite3.OperationalError:
+        return set()
+
+
+def until(is_so: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + WITHIN_SECONDS
+    while not is_so():
+        assert time.monotonic() < deadline, what
+        time.sleep(0.001)
+
+
+@pytest.mark.timeout(3000)  # Ray starts twice
+def test_a_killed_batch_that_is_started_again_does_what_is_left_and_makes_the_same_points(
+    weights: Path, tmp_path: Path
+) -> None:
+    folder, plain, spread, before = tmp_path / "many", tmp_path / "plain", tmp_path / "spread", processes_of_ray()
+    folder.mkdir()
+    for n in range(MANY):
+        (folder / f"{n:02}.md").write_text(samples.MARKDOWN.replace("2.35", f"3.{n:02}"), "utf-8")
+    people, one_by_one = ("--uploaded-by", "kim", "--approved-by", "lee"), {"PIPELINE__AT_ONCE": "1"}
+    assert run(weights, plain, "load", str(folder), *people)[0] == 0
+    arguments = ["batch", str(folder), *people, "--object-store-mib", "80"]
+    killed = Forked("ingest.__main__", arguments, environment(weights, spread, **one_by_one), tmp_path / "log")
+    until(lambda: bool(jobs_done(spread)) or killed.poll() is not None, "no document is ever done")
+    assert killed.poll() is None, (tmp_path / "log").read_text("utf-8")
+    killed.send_signal(signal.SIGKILL)
+    killed.wait(30)
+    done = jobs_done(spread)
+    assert 0 < len(done) < MANY, "the kill met a batch that was over"
+    until(lambda: processes_of_ray() <= before, "Ray outlives the batch that started it")
+    status, said = run(weights, spread, *arguments)
+    assert status == 0, said
+    # One more where the kill came between the draft and the end of its job.
+    assert said.count("was there") - len(done) in {0, 1}, said
+    again = jobs_done(spread)
+    assert done <= again, "what was done is done again"
+    assert len(again) == MANY
+    assert points(spread) == points(plain)
 
 
 def test_help_teaches(weights: Path, tmp_path: Path) -> None:
