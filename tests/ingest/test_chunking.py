@@ -39,7 +39,9 @@ def test_small_sections_share_a_passage_that_is_named_by_what_they_have_in_commo
 
 
 def test_a_carriage_return_ends_a_line_as_it_does_for_markdown(chunker: Chunker) -> None:
-    chunks = split(chunker, f"# Deposits\r\r{PARAGRAPH}\r\n\r\n# Fees\r\rFree of charge for every customer of the bank.")
+    chunks = split(
+        chunker, f"# Deposits\r\r{PARAGRAPH}\r\n\r\n# Fees\r\rFree of charge for every customer of the bank."
+    )
     assert "".join(chunk.text for chunk in chunks).count("\r") == 0
     assert {chunk.section for chunk in chunks} == {"Deposits", "Fees"}
 
