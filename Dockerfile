@@ -22,7 +22,7 @@ COPY requirements/ requirements/
 FROM build AS services
 ARG TORCH_SOURCE
 RUN sed '/^# checks and tests/,$d' requirements/dev.in > requirements/services.in && \
-    uv pip install --python /opt/venv/bin/python "${TORCH_SOURCE}" \
+    uv pip install --python /opt/venv/bin/python "${TORCH_SOURCE}" --override requirements/never.txt \
       --requirement requirements/services.in --requirement requirements/torch.in --constraint requirements/dev.lock
 COPY pyproject.toml README.md LICENSE NOTICE ./
 COPY telemetry/ telemetry/

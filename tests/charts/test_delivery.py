@@ -51,6 +51,7 @@ def test_weights_and_tools_stay_out_of_images() -> None:
     assert marker
     for package in ("fastapi", "redis", "qdrant-client", "sqlalchemy", "asyncpg", "pypdfium2", "sentence-transformers"):
         assert package in services
+    assert "--override requirements/never.txt" in stage("services")
     for package in ("pytest", "ruff", "mypy", "playwright"):
         assert package in tools
         assert package not in services

