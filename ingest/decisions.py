@@ -46,7 +46,9 @@ class Decisions:
         self._zone = zone
 
     async def approve(self, key: VersionKey, decided: Decided) -> Changed:
-        """Record an approval; its predecessor ends where it begins. Approving again changes nothing.
+        """Record an approval; its predecessor ends where it begins.
+
+        Approving again decides nothing; what the index was not told yet is to be told then.
 
         Raises:
             NotFound: there is no such version.
@@ -56,7 +58,7 @@ class Decisions:
         async with self._locked(key, decided.at) as (connection, everyone):
             version = _find(everyone, key)
             if version.state is State.APPROVED:
-                return Changed()
+                return Changed(windows=_untold(everyone))
             if version.state is not State.INDEXED:
                 raise WrongState(f"only an indexed draft can be approved; this version is {version.state}")
             _require_second_person(version, decided.by)
@@ -228,6 +230,10 @@ def _find(everyone: Sequence[Version], key: VersionKey) -> Version:
     if version is None:
         raise NotFound("there is no such version")
     return version
+
+
+def _untold(everyone: Sequence[Version]) -> tuple[Window, ...]:
+    return tuple(one.window for one in everyone if one.window is not None and one.told is not Told.WINDOW)
 
 
 def _require_second_person(version: Version, approver: str) -> None:

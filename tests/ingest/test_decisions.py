@@ -221,6 +221,19 @@ async def test_an_approval_that_waited_for_its_turn_begins_two_seconds_after_the
     assert await found(services, at=clock.now + 2) == {2}
 
 
+async def test_an_approval_that_is_asked_again_tells_the_index_what_it_was_not_told(
+    services: Services, clock: Clock
+) -> None:
+    await approved(services, clock, "2.35")
+    second = await indexed(services, "2.75")
+    await services.decisions.approve(second.key, by("lee", clock.now))
+    clock.now += 9  # the index was away: the call ended in 503
+    shown = await activate(second.key, "lee", services)
+    assert shown.visible_from == clock.now + 2
+    assert await found(services, at=clock.now + 2) == {2}
+    assert await services.catalogue.unwritten_windows() == []
+
+
 async def test_a_first_day_that_begins_while_the_index_is_away_begins_when_it_is_back(
     services: Services, clock: Clock
 ) -> None:
