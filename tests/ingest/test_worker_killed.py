@@ -1,7 +1,7 @@
 """kill -9 of the process that serves and works, in the midst of its work: nothing accepted is lost, nothing half shown.
 
-Where a kill lands is random, but after something was seen of the work; most kills of a module's rounds have to have met
-work that was not finished.
+Where a kill lands is random, but after something was seen of the work, and within half the time that the whole work
+took on this machine; most kills of a module's rounds have to have met work that was not finished.
 """
 
 import random
@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from uuid import uuid4
@@ -25,11 +26,12 @@ from tests.conftest import free_port
 from tests.forked import Forked
 from tests.ingest.keys import ISSUER, key_and_token
 
-pytestmark = [pytest.mark.faults, pytest.mark.services]
+# Nothing here is a promise of time: a machine that others keep busy may take minutes.
+pytestmark = [pytest.mark.faults, pytest.mark.services, pytest.mark.timeout(900)]
 
 DOCUMENTS = 2
 SECTIONS = 24
-WITHIN_SECONDS = 60.0
+WITHIN_SECONDS = 240.0
 HITS = 10
 LEAST_ROUNDS = 3
 STAGES = ("receive", "parse", "embed")
@@ -116,8 +118,7 @@ class Bank:
         begins = 0.0
         with self.client("lee", "approver") as http:
             for document in range(DOCUMENTS):
-                reply = http.post(f"/v1/documents/d{document}/versions/{version}/approve")
-                assert reply.status_code == 200, reply.text
+                reply = until_served(partial(http.post, f"/v1/documents/d{document}/versions/{version}/approve"))
                 begins = max(begins, reply.json()["visible_from"])
         return begins
 
@@ -162,9 +163,18 @@ class Bank:
         return points
 
 
+def until_served(ask: Callable[[], httpx2.Response]) -> httpx2.Response:
+    """Ask again while the index does not answer in time, as on a machine that others keep busy."""
+    deadline = time.monotonic() + WITHIN_SECONDS
+    while (reply := ask()).status_code == 503 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert reply.status_code == 200, reply.text
+    return reply
+
+
 def seen(http: httpx2.Client, document: int) -> set[int]:
     """Return the versions of a document that a customer finds, each as a whole: as many hits as there may be."""
-    hits = http.get("/v1/search", params={"q": f"상품{document} 금리"}).json()["hits"]
+    hits = until_served(partial(http.get, "/v1/search", params={"q": f"상품{document} 금리"})).json()["hits"]
     assert len(hits) == HITS, "half a version"
     return {hit["passage"]["version"] for hit in hits if hit["passage"]["document_id"] == f"d{document}"}
 
@@ -186,6 +196,8 @@ class Before:
     drafts: Path
     """The same where the second ones wait to be approved."""
     points: Points
+    seconds: float
+    """How long indexing the second ones took."""
 
 
 @pytest.fixture(scope="module")
@@ -195,14 +207,16 @@ def before(weights: Path, redis_url: str, tmp_path_factory: pytest.TempPathFacto
     for version in (1, 2):
         with served(bank):
             with bank.client() as http:
+                begun = time.monotonic()
                 bank.finish(http, [bank.upload(http, document, version) for document in range(DOCUMENTS)])
+                seconds = time.monotonic() - begun
             bank.stop(signal.SIGTERM)
         shutil.copytree(bank.data, folder / f"drafts-{version}")
         with served(bank):
             bank.approve(version)
             bank.stop(signal.SIGTERM)
         shutil.copytree(bank.data, folder / f"approved-{version}")
-    return Before(data=folder / "approved-1", drafts=folder / "drafts-2", points=bank.points())
+    return Before(data=folder / "approved-1", drafts=folder / "drafts-2", points=bank.points(), seconds=seconds)
 
 
 @pytest.fixture(scope="module")
@@ -231,7 +245,7 @@ def test_a_worker_killed_at_a_random_moment_loses_nothing_and_shows_nothing_half
     with served(bank):
         with bank.client() as http:
             accepted = [bank.upload(http, document, 2) for document in range(DOCUMENTS)]
-        bank.kill_when(is_there, chance.uniform(0, 0.3))
+        bank.kill_when(is_there, chance.uniform(0, before.seconds / 2))
     met["indexing"].append(bool(bank.rows(unfinished)))
     with served(bank), bank.client() as http:
         is_done = False
