@@ -106,7 +106,7 @@ def test_many_lengths_do_not_add_up(tiny: Path) -> None:
     for length in range(10, 500):
         model.encode(["x" * length])
         used.append(resident())
-    assert used[-1] - used[150] < 50, "MiB; without a bound, OpenVINO keeps 0.7 for each length"
+    assert used[-1] - used[250] < 80, "MiB; without a bound, OpenVINO keeps 0.7 for each length"
 
 
 def resident() -> int:
