@@ -4,6 +4,7 @@ import getpass
 import os
 import signal
 import socket
+import sqlite3
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
@@ -396,7 +397,10 @@ def _telling(console: Console) -> Told:
 
 
 def _why_unavailable(exc: IndexUnavailable) -> str:
-    if isinstance(exc.__cause__, RuntimeError):  # what the embedded index raises for a folder that another has locked
+    cause = exc.__cause__
+    # The embedded index reads its file before it locks its folder, and whoever has it may be writing.
+    is_written = isinstance(cause, sqlite3.OperationalError) and cause.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
+    if is_written or isinstance(cause, RuntimeError):
         return (
             "the index is in use by a running process: load through its API with "
             "--url http://127.0.0.1:8001 --token TOKEN, or stop it first."

@@ -129,7 +129,7 @@ def test_a_batch_makes_the_same_points_as_a_load_and_a_second_run_skips_what_is_
     assert left == (0,)
     status, said = run(weights, spread, "load", str(folder), *people)
     assert said.count("was there") == 4, said
-    assert processes_of_ray() <= before, "a process of Ray is left"
+    until(lambda: processes_of_ray() <= before, "a process of Ray is left")
 
 
 def jobs_done(data: Path) -> set[tuple[object, ...]]:

@@ -2,6 +2,7 @@ import re
 import signal
 import sqlite3
 import time
+from contextlib import closing
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from urllib.request import urlopen
@@ -156,6 +157,19 @@ def test_while_a_process_holds_the_index_the_command_says_how_to_load_through_it
     assert code == 1
     assert "--url http://127.0.0.1:8001" in said
     assert said.count("\n") == 1
+
+
+def test_while_a_process_writes_the_index_the_command_says_how_to_load_through_it(
+    weights: Path, folder: Path, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    run(weights, data, "load", str(folder))
+    (file,) = data.glob("qdrant/collection/*/storage.sqlite")
+    with closing(sqlite3.connect(file)) as writer:
+        writer.execute("BEGIN EXCLUSIVE")
+        code, said = run(weights, data, "load", str(folder))
+    assert code == 1
+    assert "--url http://127.0.0.1:8001" in said
 
 
 @pytest.mark.parametrize(
