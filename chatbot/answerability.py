@@ -28,7 +28,7 @@ class AnswerabilitySettings(BaseModel, frozen=True):
     terms: float = 4.171
     unknown: float = -4.405
     english: float = 2.03
-    """Added for English questions: the model says yes to them less readily."""
+    """Added for English questions: the model says yes to them less readily, and their term scores are lower."""
 
 
 def nothing_near(hits: Sequence[Hit], settings: AnswerabilitySettings) -> bool:

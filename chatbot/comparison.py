@@ -48,7 +48,7 @@ class ComparisonSettings(BaseModel, frozen=True):
     number: float = 2.0
     """Weight of a number against the rarest word, when choosing which sentence to quote."""
     unnamed: float = 0.5
-    """What a sentence is worth there of a passage that lacks a name in the question which another passage bears."""
+    """Factor, when choosing what to quote, on a passage without a name in the question that another is titled with."""
 
 
 _ENDINGS: Final = frozenset({"니다", "습니", "합니", "됩니", "입니", "있습", "없습"})
@@ -194,16 +194,18 @@ class Comparison:
         bonus = self._settings.asked_number if _ASKS_FOR_A_NUMBER.search(question) else 1.0
         scored = [
             (
-                self._match(claim, replace(unit, n=n)).score
-                * self._settings.rank ** (n - 1)
-                * (bonus if unit.evidence.quantities else 1.0)
-                * (self._settings.unnamed if self._names_elsewhere({n}) else 1.0),
+                self._match(claim, replace(unit, n=n)).score * worth * (bonus if unit.evidence.quantities else 1.0),
                 Quote(n, unit.text),
             )
             for n, one in enumerate(self._read, start=1)
+            for worth in [self._worth(n)]
             for unit in one.units
         ]
         return sorted(scored, key=lambda pair: -pair[0])
+
+    def _worth(self, n: int) -> float:
+        """Return what a passage's sentences are worth by its place, and by whether it is about what is asked for."""
+        return self._settings.rank ** (n - 1) * (self._settings.unnamed if self._names_elsewhere({n}) else 1.0)
 
     def _claim(self, wanted: frozenset[str], claimed: Sequence[Quantity], says: Polarity | None) -> _Claim:
         count = len(self._windows)
@@ -399,23 +401,17 @@ class _Read:
 def _read(passage: Passage) -> _Read:
     """Read a passage; the same few answer most questions, so what was read is kept (some 20 KiB each)."""
     head = _head(passage)
-    windows = _windows(passage)
+    names = features(" ".join((passage.title, passage.section, passage.product or "")))
+    windows = _windows(passage, names)
     units = tuple(_units(passage.text, windows))
-    names = _names(passage)
     content = names.union(*(window.own for window in windows))
     return _Read(Evidence.read(head), Evidence.read(f"{head}\n{passage.text}"), names, content, tuple(windows), units)
 
 
-def _names(passage: Passage) -> frozenset[str]:
-    """Return what a passage is about by its headings."""
-    return features(" ".join((passage.title, passage.section, passage.product or "")))
-
-
-def _windows(passage: Passage) -> list[_Window]:
+def _windows(passage: Passage, names: frozenset[str]) -> list[_Window]:
     spans = passage_sentences(passage.text)
     own = [features(span.text) for span in spans]
-    context = _names(passage)
-    everything = frozenset().union(context, *own)
+    everything = names.union(*own)
     evidence = Evidence.read(passage.text)
     windows: list[_Window] = []
     head = -1
@@ -425,7 +421,7 @@ def _windows(passage: Passage) -> list[_Window]:
         near = own[max(0, at - 1)] | own[min(len(own) - 1, at + 1)] | (own[head] if row else frozenset())
         inside = [q for q in evidence.quantities if span.start <= q.start < span.start + len(span.text)]
         said = Evidence(span.text, tuple(inside))
-        windows.append(_Window(0, span.text, own[at], near | context, everything, said, Polarity.of(span.text)))
+        windows.append(_Window(0, span.text, own[at], near | names, everything, said, Polarity.of(span.text)))
     return windows
 
 

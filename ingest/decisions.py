@@ -191,7 +191,7 @@ class Decisions:
         """
         async with self._locked(key, now) as (connection, everyone):
             version = _find(everyone, key)
-            if version.told is not Told.NOTHING or not timeline.is_late(version, now=now):
+            if version.told is not Told.NOTHING or not timeline.is_late(version.visible_from, now=now):
                 return []
             others = [other for other in everyone if other.key != key]
             windows = timeline.begin_later(version, others, now=now, zone=self._zone)

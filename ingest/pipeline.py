@@ -24,7 +24,7 @@ from ingest.findings import suspicions
 from ingest.looks import in_turn
 from ingest.parsing.parsed import Parsed, Reason, Unreadable
 from ingest.services import Services
-from ingest.timeline import LEAST_NOTICE_SECONDS
+from ingest.timeline import is_late
 from ingest.versions import Indexed, Stage, State, Told, Version, VersionKey, Window
 from knowledge.access import Access
 from knowledge.passage import Passage, language_of
@@ -186,7 +186,7 @@ async def write_windows(key: VersionKey, windows: Sequence[Window], services: Se
     Both are written within the notice that an approval has, so a reader sees one version or the other; where too little
     of it is left, the last one begins later.
     """
-    if windows and windows[-1].visible_from < services.now() + LEAST_NOTICE_SECONDS:
+    if windows and is_late(windows[-1].visible_from, now=services.now()):
         last = replace(key, version=windows[-1].version)
         moved = await services.decisions.begin_in_time(last, now=services.now())
         kept = [window for window in windows if window.version not in {one.version for one in moved}]

@@ -120,9 +120,9 @@ def _until_next(version: Version, said: Metadata, others: Sequence[Version], *, 
     return Window(version=version.key.version, visible_from=start, visible_until=None if never else until)
 
 
-def is_late(version: Version, *, now: float) -> bool:
-    """Tell whether a version begins before the index can be told of it."""
-    return _begin(version) < now + LEAST_NOTICE_SECONDS
+def is_late(begins: float | None, *, now: float) -> bool:
+    """Tell whether what begins then does so before the index can be told of it."""
+    return begins is not None and begins < now + LEAST_NOTICE_SECONDS
 
 
 def begin_later(late: Version, others: Sequence[Version], *, now: float, zone: ZoneInfo) -> list[Window]:

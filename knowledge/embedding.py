@@ -44,8 +44,8 @@ class EmbedderBusy(EmbeddingUnavailable):
 class EmbedderSettings(BaseModel, frozen=True):
     """Either a sentence-transformers `folder`, or the `url` and `model` of an OpenAI-compatible endpoint.
 
-    On two cores that compute bfloat16 two workers take in 7,500 tokens a second, and a short query takes 7 ms. A CPU
-    without it computes in float32.
+    A core that computes bfloat16 takes in 3,700 tokens a second, and a short query takes 9 ms. A CPU without it
+    computes in float32.
     """
 
     folder: Path | None = None
