@@ -17,6 +17,8 @@ from qdrant_client import AsyncQdrantClient
 from qdrant_client.common.client_exceptions import QdrantException
 from qdrant_client.http.exceptions import ApiException
 
+from knowledge.postings import score_by_postings
+
 T = TypeVar("T")
 Operation = Callable[[AsyncQdrantClient], Coroutine[Any, Any, T]]
 
@@ -90,6 +92,7 @@ class EmbeddedDriver:
 
     async def start(self) -> None:
         """Load the folder; it belongs to this process from now on."""
+        score_by_postings()
         try:
             self._client = await self._in_thread(lambda: AsyncQdrantClient(path=str(self._folder)))
         except (RuntimeError, ValueError, *DRIVER_ERRORS) as exc:

@@ -417,7 +417,8 @@ def _of_version(tenant: str, document_id: str, version: int) -> models.Filter:
 
 
 def _in_language(visible: models.Filter, language: Language) -> models.Filter:
-    return models.Filter(must=[visible, models.FieldCondition(key="language", match=models.MatchValue(value=language))])
+    # The language first: the embedded engine tries conditions in this order, and ends at the first that fails.
+    return models.Filter(must=[models.FieldCondition(key="language", match=models.MatchValue(value=language)), visible])
 
 
 def _leaning(question: Sequence[float], before: Sequence[float] | None = None) -> list[float]:

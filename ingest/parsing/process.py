@@ -18,7 +18,7 @@ import resource
 import signal
 import sys
 from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from math import ceil
 from pathlib import Path
 from typing import BinaryIO
@@ -257,7 +257,8 @@ class Parser:
             return
         with anyio.CancelScope(shield=True):
             if template.returncode is None:
-                os.killpg(template.pid, signal.SIGKILL)
+                with suppress(ProcessLookupError):  # it has ended, and the loop has not heard of it yet
+                    os.killpg(template.pid, signal.SIGKILL)
             await template.aclose()
 
 
