@@ -12,9 +12,10 @@ from typing import Protocol
 
 import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream
+from stamina import AsyncRetryingCaller
 
 from ingest.decisions import Decided
-from ingest.errors import IngestError
+from ingest.errors import CatalogueUnavailable, IngestError
 from ingest.indexing import run_job
 from ingest.offerings import Offering
 from ingest.parsing.parsed import Unreadable
@@ -31,11 +32,15 @@ _PAUSE = 0.2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadOrder:
-    """For whom files are loaded, by whom, and who approves them (nobody: they stay drafts)."""
+    """For whom files are loaded, by whom, and who approves them (nobody: they stay drafts).
+
+    A database that is away, or too busy to answer, is waited for `patience` seconds before the load ends.
+    """
 
     tenant: str
     uploaded_by: str
     approver: str | None = None
+    patience: float = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,7 +90,16 @@ class Show(Protocol):
 
 
 async def load(offerings: Sequence[Offering], order: LoadOrder, services: Services, show: Show) -> list[Outcome]:
-    """Load files and return what became of each, in their order; a file that fails stops no other."""
+    """Load files and return what became of each, in their order; a file that fails stops no other.
+
+    Raises:
+        CatalogueUnavailable: the database stayed away.
+    """
+    patiently = AsyncRetryingCaller(attempts=None, timeout=order.patience, wait_initial=0.5, wait_max=10.0)
+    return await patiently(CatalogueUnavailable, _load, offerings, order, services, show)
+
+
+async def _load(offerings: Sequence[Offering], order: LoadOrder, services: Services, show: Show) -> list[Outcome]:
     show.begin(len(offerings))
     outcomes: dict[int, Outcome] = {}
     send, receive = anyio.create_memory_object_stream[Taken](services.settings.at_once)
