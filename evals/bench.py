@@ -54,6 +54,16 @@ from telemetry.logs import configure_logs
 
 DATASET = Path(__file__).parent / "datasets" / "hanbit"
 QUESTION = "한빛 정기예금을 중간에 해지하면 이자는 어떻게 되나요?"
+MODE_QUESTIONS = (
+    QUESTION,
+    "신용대출 이자를 연체하면 어떻게 되나요?",
+    "How do I open an account as a foreign resident?",
+    "주택담보대출 중도상환수수료는 언제 면제되나요?",
+    "What does it cost to send money abroad?",
+    "체크카드를 잃어버리면 어떻게 해야 하나요?",
+    "Which documents do I need for a loan?",
+)
+"""Each asked once of every grounding mode: answers of several lengths, in both languages."""
 ANSWER_TOKENS = 16
 MOST_OVER_OFF = 1.15
 ANSWERS_ANYWAY = {"TURN__ANSWERABILITY__THRESHOLD": "0"}
@@ -69,7 +79,6 @@ class Plan:
 
     calls: int = 20
     warm_up: int = 2
-    mode_calls: int = 7
     ledger_rounds: int = 7
     ledger_calls: int = 300
     log_calls: int = 14
@@ -105,9 +114,13 @@ Work = Callable[[Wanted, Settings, Console], Awaitable[list[Finding]]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ground:
-    """What was prepared: tenants that have the documents, none asked before, and the prompt they all get."""
+    """What was prepared: tenants that have the documents, none asked before, and the prompt they all get.
+
+    `widely_read` have those on every question of the modes, the others those on one.
+    """
 
     tenants: Iterator[str]
+    widely_read: Iterator[str]
     prompt_ids: tuple[int, ...]
 
 
@@ -128,7 +141,7 @@ async def bench(plan: Plan, wanted: Wanted, settings: Settings, console: Console
             strict = product(alone, served, TURN__GROUNDING="strict", **ANSWERS_ANYWAY)
             numbers = product(await beside(wanted, "numbers"), served, TURN__GROUNDING="numbers", **ANSWERS_ANYWAY)
             async with started(strict) as second, started(numbers) as third:
-                findings += await mode_costs({"off": running, "numbers": third, "strict": second}, ground, plan)
+                findings += await mode_costs({"off": running, "numbers": third, "strict": second}, ground)
     return findings
 
 
@@ -140,18 +153,20 @@ async def beside(wanted: Wanted, name: str) -> Wanted:
 
 
 async def prepare(wanted: Wanted, settings: Settings, plan: Plan, console: Console) -> Ground:
-    """Load the sample documents, and the passages nearest to the question for every tenant that will ask."""
-    names = [f"bench-{n:03}" for n in range(plan.warm_up + plan.calls + 3 * plan.mode_calls + 1)]
+    """Load the sample documents, and the passages nearest to the questions for every tenant that will ask."""
+    names = [f"bench-{n:03}" for n in range(plan.warm_up + plan.calls + 1)]
+    wide = [f"modes-{n:03}" for n in range(3 * len(MODE_QUESTIONS))]
     async with loaded(read_dataset(DATASET), settings, wanted.data, console) as (services, _):
-        await give(services.index, names, plan.documents)
+        await give(services.index, names, [QUESTION], plan.documents)
+        await give(services.index, wide, MODE_QUESTIONS, plan.documents)
         ids = await prompt(services.index, names[0], wanted.weights / wanted.profile)
-    return Ground(tenants=iter(names), prompt_ids=ids)
+    return Ground(tenants=iter(names), widely_read=iter(wide), prompt_ids=ids)
 
 
-async def give(index: Index, tenants: Sequence[str], documents: int) -> None:
-    """Copy what the sample bank has on the question to other tenants; embedded once."""
-    hits = await index.search(QUESTION, access=access(TENANT), limit=documents)
-    passages = [hit.passage for hit in hits]
+async def give(index: Index, tenants: Sequence[str], questions: Sequence[str], documents: int) -> None:
+    """Copy what the sample bank has on the questions to other tenants; embedded once."""
+    found = [await index.search(question, access=access(TENANT), limit=documents) for question in questions]
+    passages = list({hit.passage.point_id: hit.passage for hits in found for hit in hits}.values())
     vectors = await index.embed(passages)
     for tenant in tenants:
         await index.upsert([replace(passage, tenant=tenant) for passage in passages], vectors)
@@ -240,8 +255,8 @@ async def first_token_alone(vllm: aiohttp.ClientSession, name: str, prompt_ids: 
     return first
 
 
-async def mode_costs(modes: Mapping[str, Product], ground: Ground, plan: Plan) -> list[Finding]:
-    """Ask a product of every mode in turn for a whole answer, each as a tenant that none was asked by before.
+async def mode_costs(modes: Mapping[str, Product], ground: Ground) -> list[Finding]:
+    """Ask a product of every mode in turn for whole answers, each as a tenant that none was asked by before.
 
     A mode's cost is all that it adds: the probe's prefill, the checks, and what it holds back.
     """
@@ -249,11 +264,11 @@ async def mode_costs(modes: Mapping[str, Product], ground: Ground, plan: Plan) -
     names = list(modes)
     async with AsyncExitStack() as stack:
         sessions = {name: await stack.enter_async_context(session(modes[name].url)) for name in names}
-        for n in range(plan.mode_calls):
+        for n, question in enumerate(MODE_QUESTIONS):
             for name in names[n % len(names) :] + names[: n % len(names)]:
-                tenant = next(ground.tenants)
+                tenant = next(ground.widely_read)
                 customer = Customer(sessions[name], modes[name].signer, tenant=tenant)
-                said[name].append(await customer.ask(Sample(id=tenant, text=QUESTION)))
+                said[name].append(await customer.ask(Sample(id=tenant, text=question)))
     return [finding for name in names for finding in mode_cost(name, said[name], said["off"])]
 
 

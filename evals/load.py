@@ -165,7 +165,7 @@ class Crowd:
 async def load(plan: Plan, wanted: Wanted, settings: Settings, console: Console) -> list[Finding]:
     """Measure everything on one running product."""
     async with loaded(read_dataset(DATASET), settings, wanted.data, console) as (services, _):
-        await give(services.index, [QUIET, LOUD], 12)
+        await give(services.index, [QUIET, LOUD], [QUESTION], 12)
     async with started(scripted(wanted)) as served:
         there = {"LLM_TOKENIZER": str(tokenizer(wanted)), "LLM_PROFILE": "scripted"}
         async with (
