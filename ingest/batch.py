@@ -96,25 +96,38 @@ async def receive_all(source: Source, order: LoadOrder, services: Services, show
 
 @contextmanager
 def computing(cluster: Cluster) -> Generator[None]:
-    """Be connected to Ray while the block runs; one that was started for it ends with it."""
+    """Be connected to Ray while the block runs; one that was started for it ends with it.
+
+    Raises:
+        BatchStopped: Ray does not start, or the cluster does not answer.
+    """
     with ExitStack() as stack:
-        if cluster.address is None:
-            ray.init(
-                address="local",
-                num_cpus=max(2, len(os.sched_getaffinity(0))),  # a reader and an embedder at least
-                object_store_memory=cluster.object_store_bytes,
-                include_dashboard=False,
-                logging_level=logging.ERROR,
-                log_to_driver=False,
-                _temp_dir=stack.enter_context(TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True)),
-            )
-        else:
-            ray.init(address=cluster.address, logging_level=logging.ERROR, log_to_driver=False)
+        folder = stack.enter_context(TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True))
         stack.callback(ray.shutdown)
+        try:
+            _connect(cluster, folder)
+        except Exception as exc:  # nothing narrower: that is what Ray raises where a node is too slow to start
+            said = str(exc).strip().partition("\n")[0]
+            raise BatchStopped(f"Ray does not start ({said}); nothing is lost, start the same command again") from exc
         ray.data.DataContext.get_current().enable_progress_bars = False
         for name in ("ray", "ray.data"):
             logging.getLogger(name).setLevel(logging.ERROR)
         yield
+
+
+def _connect(cluster: Cluster, folder: str) -> None:
+    if cluster.address is not None:
+        ray.init(address=cluster.address, logging_level=logging.ERROR, log_to_driver=False)
+        return
+    ray.init(
+        address="local",
+        num_cpus=max(2, len(os.sched_getaffinity(0))),  # a reader and an embedder at least
+        object_store_memory=cluster.object_store_bytes,
+        include_dashboard=False,
+        logging_level=logging.ERROR,
+        log_to_driver=False,
+        _temp_dir=folder,
+    )
 
 
 def embedded(versions: Sequence[Version], settings: Settings) -> ray.data.Dataset:

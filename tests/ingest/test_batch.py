@@ -194,3 +194,11 @@ def test_a_place_that_is_not_there_is_one_sentence(weights: Path, tmp_path: Path
     status, said = run(weights, tmp_path / "data", "batch", str(tmp_path / "nowhere"))
     assert status == 2
     assert "there is no such file or folder" in said
+
+
+def test_a_ray_that_does_not_start_is_one_sentence(weights: Path, folder: Path, tmp_path: Path) -> None:
+    more_than_there_is = str(1024**3)
+    status, said = run(weights, tmp_path / "data", "batch", str(folder), "--object-store-mib", more_than_there_is)
+    assert status == 1
+    assert "ingest: Ray does not start (" in said
+    assert "Traceback" not in said
