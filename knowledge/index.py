@@ -406,18 +406,21 @@ async def open_index(
         yield Index(driver, embedder, terms, settings, collection=collection)
 
 
+# The embedded engine tries the conditions of every point in their order, and ends at the first that fails: what most
+# points fail stands first.
+
+
 def _of_version(tenant: str, document_id: str, version: int) -> models.Filter:
     return models.Filter(
         must=[
-            models.FieldCondition(key="tenant", match=models.MatchValue(value=tenant)),
             models.FieldCondition(key="document_id", match=models.MatchValue(value=document_id)),
+            models.FieldCondition(key="tenant", match=models.MatchValue(value=tenant)),
             models.FieldCondition(key="version", match=models.MatchValue(value=version)),
         ]
     )
 
 
 def _in_language(visible: models.Filter, language: Language) -> models.Filter:
-    # The language first: the embedded engine tries conditions in this order, and ends at the first that fails.
     return models.Filter(must=[models.FieldCondition(key="language", match=models.MatchValue(value=language)), visible])
 
 
