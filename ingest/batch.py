@@ -74,7 +74,7 @@ async def batch(
         with _translated(), computing(cluster):
             dataset = embedded(versions, settings)
             outcomes |= await write_all(left, dataset, services, show)
-    return await settle([outcomes[n] for n in range(len(taken))], order, services)
+    return await settle([outcomes[n] for n in range(len(taken))], order, services, show)
 
 
 async def receive_all(source: Source, order: LoadOrder, services: Services, show: Show) -> list[Taken]:

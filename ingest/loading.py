@@ -88,6 +88,10 @@ class Show(Protocol):
         """Show what became of one file."""
         ...
 
+    def approved(self, done: int, total: int) -> None:
+        """Show of how many files the approval is decided."""
+        ...
+
 
 async def load(offerings: Sequence[Offering], order: LoadOrder, services: Services, show: Show) -> list[Outcome]:
     """Load files and return what became of each, in their order; a file that fails stops no other.
@@ -112,14 +116,14 @@ async def _load(offerings: Sequence[Offering], order: LoadOrder, services: Servi
                 for position, offering in enumerate(offerings):
                     await send.send(Taken(position, *await receive_one(offering, order, services)))
     indexed = [outcomes[position] for position in range(len(offerings))]
-    return await settle(indexed, order, services)
+    return await settle(indexed, order, services, show)
 
 
-async def settle(indexed: Sequence[Outcome], order: LoadOrder, services: Services) -> list[Outcome]:
+async def settle(indexed: Sequence[Outcome], order: LoadOrder, services: Services, show: Show) -> list[Outcome]:
     """Approve what was indexed, where somebody approves, and wait until it answers."""
     if order.approver is None:
         return list(indexed)
-    return await wait_until_active(await _approve(indexed, order.approver, services), services)
+    return await wait_until_active(await _approve(indexed, order.approver, services, show), services)
 
 
 async def _index_each(
@@ -181,7 +185,7 @@ async def index_one(outcome: Outcome, job: Job, services: Services, show: Show, 
         await anyio.sleep(_PAUSE)
 
 
-async def _approve(outcomes: Sequence[Outcome], approver: str, services: Services) -> list[Outcome]:
+async def _approve(outcomes: Sequence[Outcome], approver: str, services: Services, show: Show) -> list[Outcome]:
     """Approve version by version; those of one document at one instant, so that an outdated one never answers."""
     approved: list[Outcome] = []
     for _, of_document in groupby(outcomes, key=lambda o: o.key.document_id if o.key else o.offering.name):
@@ -189,6 +193,7 @@ async def _approve(outcomes: Sequence[Outcome], approver: str, services: Service
         harmless = [await _decide_one(outcome, screen, services) for outcome in of_document]
         decide = partial(approve, decided=Decided(by=approver, at=services.now()), services=services)
         approved.extend([await _decide_one(outcome, decide, services) for outcome in harmless])
+        show.approved(len(approved), len(outcomes))
     return approved
 
 

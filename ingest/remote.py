@@ -70,7 +70,7 @@ async def load(offerings: Sequence[Offering], api: Api, show: Show) -> list[Outc
         indexed = [outcomes[position] for position in range(len(received))]
         if api.approver_token is None:
             return indexed
-        return await _wait_until_active(http, api, await _approve(http, api.approver_token, indexed))
+        return await _wait_until_active(http, api, await _approve(http, api.approver_token, indexed, show))
 
 
 async def _upload(http: aiohttp.ClientSession, api: Api, offering: Offering) -> tuple[Outcome, str | None]:
@@ -121,7 +121,9 @@ async def _follow(http: aiohttp.ClientSession, api: Api, outcome: Outcome, job_i
         await anyio.sleep(_POLL_SECONDS)
 
 
-async def _approve(http: aiohttp.ClientSession, approver_token: str, outcomes: Sequence[Outcome]) -> list[Outcome]:
+async def _approve(
+    http: aiohttp.ClientSession, approver_token: str, outcomes: Sequence[Outcome], show: Show
+) -> list[Outcome]:
     approved: list[Outcome] = []
     for _, of_document in groupby(outcomes, key=lambda o: o.key.document_id if o.key else o.offering.name):
         for outcome in of_document:
@@ -134,6 +136,7 @@ async def _approve(http: aiohttp.ClientSession, approver_token: str, outcomes: S
                 approved.append(_outcome(outcome, VersionOut.model_validate_json(answer)))
             except ApiRefused as exc:
                 approved.append(replace(outcome, reason=exc.code, detail=exc.detail))
+        show.approved(len(approved), len(outcomes))
     return approved
 
 

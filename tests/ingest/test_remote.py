@@ -10,7 +10,8 @@ from aiohttp.test_utils import TestServer
 from ingest import remote
 from ingest.loading import Outcome
 from ingest.offerings import Offering
-from ingest.versions import JobState, Stage, State
+from ingest.versions import JobState, State
+from tests.ingest.conftest import Unseen
 
 pytestmark = pytest.mark.anyio
 
@@ -23,16 +24,6 @@ VERSION = dict.fromkeys((*NOT_SAID, *NOT_APPROVED)) | {
     "readers": ["customers"], "file_name": "a.md", "size": 1, "sha256": "0", "passages": 0, "uploaded_by": "kim",
     "uploaded_at": 0.0,
 }  # fmt: skip
-
-
-class Unseen:
-    """Shows nobody how loading goes."""
-
-    def begin(self, documents: int) -> None: ...
-
-    def part(self, name: str, stage: Stage, done: int, total: int) -> None: ...
-
-    def end(self, outcome: Outcome) -> None: ...
 
 
 class Scripted:
