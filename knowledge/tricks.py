@@ -18,6 +18,7 @@ class Trick(StrEnum):
     SMUGGLING = "smuggling"
     ROLE_MARKER = "role_marker"
     HIDDEN = "hidden"
+    MARKUP = "markup"
     FLOOD = "flood"
     STEERING = "steering"
 
@@ -173,7 +174,8 @@ PATTERNS: Final[tuple[tuple[Trick, re.Pattern[str]], ...]] = tuple(
          r"|response|system|new task|override)s?\b|\b(?:system mode|override_mode)\b"),
         (Trick.ROLE_MARKER, r"\bQ\s?:[^\n]{5,}\bA\s?:[^\n]{5,}\bQ\s?:"),
         (Trick.HIDDEN, r"<!--.*?(?:-->|$)|display\s*:\s*none|font-size\s*:\s*0|visibility\s*:\s*hidden"
-         r"|<script\b|<iframe\b|\bjavascript:|!\[[^\]]*\]\(https?://[^)]*[?&][^)]*\)|<img\b[^>]*\balt\s?="),
+         r"|<script\b|<iframe\b|\bjavascript:|!\[[^\]]*\]\(https?://[^)]*[?&][^)]*\)|<img\b[^>]*\balt\s?="
+         r"|\bon(?:error|load|click|mouseover)\s?="),
         (Trick.STEERING, r"\b(?:phishing e-?mail|malware|ransomware|hate humans|kill all humans)\b|\bstat(?:e"
          r"|ing) (?:that |the )(?:output|i used|your account)|\bprint the following\b"),
         (Trick.STEERING, r"\b(?:append|add|include|insert|integrate|modify|shift|mention|embed|weave|place|put"
@@ -274,8 +276,8 @@ PATTERNS: Final[tuple[tuple[Trick, re.Pattern[str]], ...]] = tuple(
          r"|concatenate|merge|append|put together|assemble) (?:the |these )?(?:strings?|letters?|words?|variables?"
          r"|fragments|tokens))\b|\b(?:let|set|var|const|define) \w+ ?= ?[\"'“]|\bprint\(|\beval\(|\bexec\("
          r"|\bimport os\b"),
-        (Trick.HIDDEN, r"</[a-z][a-z0-9]{0,12}\s?>|<(?:a|img|script|svg|iframe|body|html|div|span|style|form|input"
-         r"|object|embed|link|meta)\b[^>\n]{0,200}>?|\bon(?:error|load|click|mouseover)\s?=|!\[[^\]\n]*\]\("
+        (Trick.MARKUP, r"</[a-z][a-z0-9]{0,12}\s?>|<(?:a|img|script|svg|iframe|body|html|div|span|style|form|input"
+         r"|object|embed|link|meta)\b[^>\n]{0,200}>?|!\[[^\]\n]*\]\("
          r"|\{\{[^}\n]*\}\}|\$\{[^}\n]*\}"),
         (Trick.STEERING, r"\b(?:add|include|insert|append|mention|promote|recommend|advertise|embed|put|place|say)"
          r"\b[^\n]{0,120}\b(?:in|to|into|at the end of|within|with) (?:your|each|every|all) (?:repl(?:y|ies)"
