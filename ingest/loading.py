@@ -34,13 +34,14 @@ _PAUSE = 0.2
 class LoadOrder:
     """For whom files are loaded, by whom, and who approves them (nobody: they stay drafts).
 
-    A database that is away, or too busy to answer, is waited for `patience` seconds before the load ends.
+    Where the database is away, or too busy to answer, the load goes on after a while, at most so many `times` in all:
+    ten are about a minute of waiting.
     """
 
     tenant: str
     uploaded_by: str
     approver: str | None = None
-    patience: float = 60.0
+    times: int = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +100,7 @@ async def load(offerings: Sequence[Offering], order: LoadOrder, services: Servic
     Raises:
         CatalogueUnavailable: the database stayed away.
     """
-    patiently = AsyncRetryingCaller(attempts=None, timeout=order.patience, wait_initial=0.5, wait_max=10.0)
+    patiently = AsyncRetryingCaller(attempts=order.times, timeout=None, wait_initial=0.5, wait_max=10.0)
     return await patiently(CatalogueUnavailable, _load, offerings, order, services, show)
 
 

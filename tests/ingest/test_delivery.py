@@ -287,7 +287,7 @@ async def test_what_ends_a_load_leaves_it_as_itself(services: Services, tmp_path
     (file := tmp_path / "a.md").write_text("# 안내\n\n예금 안내입니다.", "utf-8")
     away = Away(services.catalogue, this_process())
     away.before = True
-    order = LoadOrder(tenant="hanbit", uploaded_by="kim", patience=0.1)
+    order = LoadOrder(tenant="hanbit", uploaded_by="kim", times=1)
     with pytest.raises(CatalogueUnavailable):
         await load([Offering(path=file, name="a")], order, replace(services, queue=away), Unseen())
 
