@@ -38,7 +38,7 @@ from chatbot.endpoint import (
 from chatbot.errors import ModelUnavailable, TooLarge
 from chatbot.events import Usage
 from chatbot.model_call import Hook, Kind, ModelCall, ModelCallFinished
-from chatbot.odds import share
+from chatbot.odds import Words, shares
 from chatbot.pool import PROFILES, Group, Leg, Member, ModelSettings, ModelsMisconfigured, Pool, ProfileName
 from chatbot.tokenizer import Message, Rendered, Tokenizer, UnknownTokenizer
 
@@ -200,17 +200,10 @@ class Models:
         usage = Usage(prompt_tokens=answer.prompt_tokens, answer_tokens=answer.kept)
         yield ModelDone("length", usage, tuple(models), attempts.retried)
 
-    async def probability(
-        self,
-        prompt: Rendered,
-        *,
-        of: Sequence[str],
-        against: Sequence[str],
-        conversation_id: str,
-        cache_salt: str,
-        priority: int = 0,
-    ) -> float:
-        """Return P(of) / (P(of) + P(against)) for the next token; 0.5 when neither is among the 20 likeliest.
+    async def odds(
+        self, prompt: Rendered, words: Words, *, conversation_id: str, cache_salt: str, priority: int = 0
+    ) -> tuple[float, ...]:
+        """Return how likely each word is next, beside the others alone; equal when none is among the 20 likeliest.
 
         Raises:
             TooLarge, Overloaded, ModelUnavailable: as `stream`.
@@ -226,7 +219,7 @@ class Models:
             except EndpointFailed as exc:
                 attempts.failed(leg, exc, begun=False)
             else:
-                return share(found.logprobs, of, against, token_bytes=self._tokenizer_of(leg.member).token_bytes)
+                return shares(found.logprobs, words, token_bytes=self._tokenizer_of(leg.member).token_bytes)
 
     async def on_trial(
         self, prompt: Rendered, *, sampling: Sampling, conversation_id: str, cache_salt: str

@@ -1,29 +1,35 @@
-"""How much likelier one word is than another as the next thing a model says, from its likeliest tokens, pure."""
+"""How likely each of several words is, and nothing else, as the next thing a model says: from its likeliest tokens."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Final
 
-# Neither word is among the likeliest tokens: the model says nothing about the question, and other evidence decides.
-UNDECIDED = 0.5
+Words = Sequence[Sequence[str]]
+"""The words that a model may say, each in all its spellings."""
+
+YES_OR_NO: Final[Words] = (("예", "Yes"), ("아니오", "No"))
 
 
-def share(
-    logprobs: Mapping[int, float], of: Sequence[str], against: Sequence[str], *, token_bytes: Callable[[int], bytes]
-) -> float:
-    """Return P(of) / (P(of) + P(against)), or `UNDECIDED` when no token begins either.
+def numbers(upto: int) -> Words:
+    """Return the numbers from 1 on as words."""
+    return [(str(n),) for n in range(1, upto + 1)]
 
-    A token that begins words of both sides (a byte that two Korean syllables share) counts for neither.
+
+def shares(logprobs: Mapping[int, float], words: Words, *, token_bytes: Callable[[int], bytes]) -> tuple[float, ...]:
+    """Return how likely each word is beside the others, 1 in all: equal shares when no token begins any.
+
+    Then the model says nothing about the question, and other evidence decides. A token that begins several of the
+    words (a byte that two Korean syllables share) counts for none.
     """
-    wanted, unwanted = _folded(of), _folded(against)
-    pro, contra = 0.0, 0.0
+    folded = [_folded(spellings) for spellings in words]
+    chances = [0.0] * len(folded)
     for token, logprob in logprobs.items():
         said = token_bytes(token).lstrip(b" \n\r\t").lower()
-        for_it, against_it = _begins(said, wanted), _begins(said, unwanted)
-        if for_it and not against_it:
-            pro += math.exp(logprob)
-        elif against_it and not for_it:
-            contra += math.exp(logprob)
-    return pro / (pro + contra) if pro + contra > 0 else UNDECIDED
+        meant = [n for n, spellings in enumerate(folded) if _begins(said, spellings)]
+        if len(meant) == 1:
+            chances[meant[0]] += math.exp(logprob)
+    total = sum(chances)
+    return tuple(chance / total if total > 0 else 1 / len(folded) for chance in chances)
 
 
 def _folded(words: Iterable[str]) -> tuple[bytes, ...]:

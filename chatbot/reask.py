@@ -10,6 +10,7 @@ from chatbot.archive import Archive, Finding, Standing
 from chatbot.audit_chain import AuditKeys, Closed, Opened
 from chatbot.citations import CitationStream, Grounding
 from chatbot.models import Delta, Models, Sampling
+from chatbot.odds import YES_OR_NO
 from chatbot.prompt import Prompt
 from knowledge.passage import Passage, language_of
 
@@ -53,14 +54,13 @@ async def probes_again(asked: Reasked, models: Models, archive: Archive) -> Find
     """Return whether the model judges the passages as it did."""
     then, now = asked.closed.probes, list[float]()
     for probe in asked.prompt.probes[: len(then)]:
-        said = await models.probability(
+        yes, _ = await models.odds(
             probe,
-            of=("예", "Yes"),
-            against=("아니오", "No"),
+            YES_OR_NO,
             conversation_id=asked.opened.conversation_id,
             cache_salt=archive.cache_salt,
         )
-        now.append(round(said, 4))
+        now.append(round(yes, 4))
     apart = max((abs(a - b) for a, b in zip(then, now, strict=True)), default=0.0)
     standing = Standing.SAME if apart <= _PROBES_APART else Standing.DIFFERS
     return Finding("probes", standing, f"{list(then)} then, {now} now")

@@ -44,6 +44,7 @@ from chatbot.history import Conversation, Owner, Said, StoredMessage, path_to, w
 from chatbot.ledger import Caller, Reservation
 from chatbot.models import Delta, ModelDone, Switched
 from chatbot.notices import Rung, notice, notice_of
+from chatbot.odds import YES_OR_NO
 from chatbot.prompt import Prompt
 from chatbot.retrieval import Found
 from chatbot.running import Running
@@ -288,10 +289,9 @@ async def answerable(turn: Turn, draft: Draft, place: Place, services: Services)
     unknown = await services.retrieval.unknown(turn.screened.text, turn.found)
     with tracer.start_as_current_span("probe") as span:
         for probe in turn.prompt.probes:
-            yes = await services.models.probability(
+            yes, _ = await services.models.odds(
                 probe,
-                of=("예", "Yes"),
-                against=("아니오", "No"),
+                YES_OR_NO,
                 conversation_id=turn.conversation.id,
                 cache_salt=services.cache_salt(turn.who.tenant),
                 priority=place.priority,

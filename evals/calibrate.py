@@ -21,6 +21,7 @@ from rich.console import Console
 from chatbot.answerability import AnswerabilitySettings, log_odds
 from chatbot.errors import ModelUnavailable
 from chatbot.models import Models, open_models
+from chatbot.odds import YES_OR_NO
 from chatbot.pool import ModelSettings
 from chatbot.prompt import PromptBuilder, load_templates
 from chatbot.retrieval import Found, Retrieval, RetrievalSettings
@@ -151,15 +152,16 @@ class Prober:
         """Ask until the model answers: here nobody waits, so a machine that is busy with other things is no fault."""
         for _ in range(_TRIES):
             try:
-                return await self._models.probability(
+                yes, _ = await self._models.odds(
                     Rendered(prompt_ids),
-                    of=("예", "Yes"),
-                    against=("아니오", "No"),
+                    YES_OR_NO,
                     conversation_id=uuid4().hex,
                     cache_salt=TENANT,
                 )
             except ModelUnavailable:
                 await anyio.sleep(_PAUSE)
+            else:
+                return yes
         raise ProductNotStarted("the model does not answer the probe")
 
 

@@ -15,6 +15,7 @@ from chatbot import answerability
 from chatbot.errors import IndexUnavailable, ModelUnavailable, Overloaded
 from chatbot.guard import Verdict, screen
 from chatbot.models import Delta, Models, ModelSettings, Sampling, open_models
+from chatbot.odds import YES_OR_NO
 from chatbot.prompt import Prompt, PromptBuilder, load_templates
 from chatbot.retrieval import Found, Retrieval, RetrievalSettings
 from chatbot.scope import outside
@@ -150,15 +151,8 @@ class Recorder:
         if answerability.nothing_near(found.hits, settings):
             return said, False
         for probe in prompt.probes:
-            said.append(
-                await self._models.probability(
-                    probe,
-                    of=("예", "Yes"),
-                    against=("아니오", "No"),
-                    conversation_id=uuid4().hex,
-                    cache_salt=TENANT,
-                )
-            )
+            yes, _ = await self._models.odds(probe, YES_OR_NO, conversation_id=uuid4().hex, cache_salt=TENANT)
+            said.append(yes)
             if answerability.score(found.hits, said, unknown, language, settings) >= settings.threshold:
                 return said, True
         return said, False

@@ -32,6 +32,7 @@ from chatbot.models import (
     Switched,
     open_models,
 )
+from chatbot.odds import YES_OR_NO
 from chatbot.pool import Member, Pool
 from chatbot.tokenizer import Message, Rendered, Tokenizer
 from llm_server.scripted import Behaviour, ScriptedModel, scripted_server, write_tokenizer
@@ -491,9 +492,7 @@ async def test_a_fallback_with_another_tokenizer_is_told_the_same_chat_and_heard
         half = heard.token_ids[: len(ours.encode(ANSWER[:20]))]
         rest = await ask(served, messages=CHAT, said=half)
         assert ours.decode((*half, *rest.token_ids)) == ANSWER, "a successor goes on after the text"
-        yes = await served.models.probability(
-            Rendered(prompt(ours), CHAT), of=("예",), against=("아니오",), conversation_id="c", cache_salt=""
-        )
+        yes, _ = await served.models.odds(Rendered(prompt(ours), CHAT), YES_OR_NO, conversation_id="c", cache_salt="")
         assert yes == pytest.approx(0.9, abs=0.02)
         seen = served.servers[1].stats().requests
         assert {request.prompt_tokens for request in seen} == {
@@ -600,13 +599,9 @@ async def test_a_left_probe_frees_the_slot_too(tokenizer: Tokenizer) -> None:
 
 
 async def probability(served: Served, ids: Sequence[int] = ()) -> float:
-    return await served.models.probability(
-        Rendered(ids or prompt(served.models.tokenizer)),
-        of=("예", "Yes"),
-        against=("아니오", "No"),
-        conversation_id="c-1",
-        cache_salt="hanbit",
-    )
+    asked = Rendered(ids or prompt(served.models.tokenizer))
+    yes, _ = await served.models.odds(asked, YES_OR_NO, conversation_id="c-1", cache_salt="hanbit")
+    return yes
 
 
 @pytest.mark.parametrize("yes", [0.02, 0.5, 0.9])

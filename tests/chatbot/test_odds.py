@@ -1,12 +1,12 @@
-"""Yes against no, read from the likeliest tokens."""
+"""Yes against no, and one number against the others, read from the likeliest tokens."""
 
 from math import log
 
 import pytest
 
-from chatbot.odds import UNDECIDED, share
+from chatbot.odds import Words, numbers, shares
 
-OF, AGAINST = ("예", "Yes"), ("아니오", "아니", "No")
+YES_OR_NO = (("예", "Yes"), ("아니오", "아니", "No"))
 
 
 def odds(**chances: float) -> float:
@@ -14,9 +14,15 @@ def odds(**chances: float) -> float:
 
 
 def of_tokens(chances: dict[bytes, float]) -> float:
+    yes, no = all_of(chances, YES_OR_NO)
+    assert yes + no == pytest.approx(1)
+    return yes
+
+
+def all_of(chances: dict[bytes, float], words: Words) -> tuple[float, ...]:
     tokens = list(chances)
     logprobs = {n: log(chances[token]) for n, token in enumerate(tokens)}
-    return share(logprobs, OF, AGAINST, token_bytes=lambda token: tokens[token])
+    return shares(logprobs, words, token_bytes=lambda token: tokens[token])
 
 
 @pytest.mark.parametrize("yes", ["예", " 예", "Yes", " yes", "YES", "Y", "예.", "예,", "Yes!"])
@@ -44,5 +50,14 @@ def test_one_side_alone_is_certain() -> None:
 
 
 def test_neither_word_is_undecided() -> None:
-    assert odds(은행=0.9) == UNDECIDED == 0.5
-    assert of_tokens({}) == UNDECIDED
+    assert odds(은행=0.9) == 0.5
+    assert of_tokens({}) == 0.5
+
+
+def test_of_several_numbers_each_has_its_share_and_nothing_else_counts() -> None:
+    said = {b"2": 0.3, b" 3.": 0.05, b"1": 0.1, "1번".encode(): 0.2, b"10": 0.1, b"4": 0.1, b"The": 0.15}
+    assert all_of(said, numbers(3)) == pytest.approx((0.1 / 0.45, 0.3 / 0.45, 0.05 / 0.45))
+
+
+def test_where_no_number_is_likely_all_are_alike() -> None:
+    assert all_of({b"The": 0.9, b"20": 0.1}, numbers(3)) == (1 / 3, 1 / 3, 1 / 3)
