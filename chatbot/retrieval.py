@@ -30,16 +30,33 @@ class RetrievalSettings(BaseModel, frozen=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """The passages for a question, best first, at an instant in Unix seconds.
-
-    `wording` is what was looked for: the question, the one before it where it leans on that, other words for the same.
-    """
+    """The passages for a question, best first, at an instant in Unix seconds, and the `Wording` that found them."""
 
     hits: tuple[Hit, ...]
     as_of: float
     wording: str = ""
     collection: str = ""
     """Of the index, in which they were found; empty where nothing was looked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wording:
+    """What is looked for: the question, the one before it where it leans on that, other words for the same."""
+
+    question: str
+    before: str
+    others: str
+
+    @classmethod
+    def of(cls, question: str, earlier: Sequence[str], glossary: Glossary) -> "Wording":
+        """Return what a question looks for; `earlier` are the customer's questions, oldest first."""
+        before = earlier[-1] if earlier and leans(question) else ""
+        return cls(question, before, glossary.others(f"{before} {question}"))
+
+    @property
+    def text(self) -> str:
+        """All of it."""
+        return f"{self.before} {self.question} {self.others}"
 
 
 class Retrieval:
@@ -57,7 +74,7 @@ class Retrieval:
     ) -> None:
         self._reranker = reranker
         self._index = passages
-        self._glossary = glossary
+        self.glossary = glossary
         self._coverage = Coverage(passages.terms, glossary, own_names)
         self._settings = settings
         self._on_looked = on_looked
@@ -68,8 +85,7 @@ class Retrieval:
         Raises:
             IndexUnavailable: the index cannot be asked.
         """
-        before = earlier[-1] if earlier and leans(question) else ""
-        others = self._glossary.others(f"{before} {question}")
+        wording = Wording.of(question, earlier, self.glossary)
         vectors: list[Sequence[float]] = []
         wanted = self._settings.passages
         with tracer.start_as_current_span("retrieve") as span:
@@ -78,21 +94,21 @@ class Retrieval:
                     question,
                     access=access,
                     limit=wanted if self._reranker is None else max(wanted, self._reranker.candidates),
-                    before=before,
-                    others=others,
+                    before=wording.before,
+                    others=wording.others,
                     seen=vectors.append,
                 )
             except index.IndexUnavailable as exc:
                 raise IndexUnavailable from exc
             if self._reranker is not None:
-                hits = (await self._reranker.order(f"{before} {question}".strip(), hits))[:wanted]
+                hits = (await self._reranker.order(f"{wording.before} {question}".strip(), hits))[:wanted]
             span.set_attribute("retrieval.hits", len(hits))
         if self._on_looked is not None:
             self._on_looked(looked(question, vectors[0], hits))
         return Found(
             hits=tuple(hits),
             as_of=access.as_of,
-            wording=f"{before} {question} {others}",
+            wording=wording.text,
             collection=hits[0].collection if hits else self._index.collection,
         )
 
