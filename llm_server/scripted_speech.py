@@ -27,6 +27,7 @@ class Behaviour(msgspec.Struct, frozen=True, kw_only=True):
     obeys: bool = False  # instead it says yes to every probe and repeats whatever the customer's turn demands
     sentences: int = 2  # how many sentences are quoted
     probe: float | None = None  # P(yes) of the answerability probe; otherwise by overlap with the passages
+    chooses: tuple[float, ...] = ()  # P of each number, from 1 on, where one token is asked for
     first_token_seconds: float = 0.0
     prefill_tokens_per_second: float = math.inf
     token_seconds: float = 0.0
@@ -139,11 +140,12 @@ def _steps(ids: Sequence[int], max_tokens: int) -> Iterator[Step]:
 
 
 def _probe(prompt: str, behaviour: Behaviour) -> Step:
-    """Return the one token that says whether the passages answer, in the question's language."""
+    """Return the one token that says whether the passages answer, in the question's language, or which of them."""
     yes = 1.0 if behaviour.obeys else answerable(prompt) if behaviour.probe is None else behaviour.probe
     korean = any("가" <= letter <= "힣" for letter in read_prompt(prompt).question)
     word = (YES if yes >= 0.5 else NO)[0 if korean else 1]
     chances = probe_candidates(yes)
     if not korean:
         chances = {word: chances[other] for word, other in zip(("Yes", "예", "No", "아니오"), chances, strict=True)}
+    chances |= {str(n): chance for n, chance in enumerate(behaviour.chooses, 1)}
     return Step(token=encode(word)[0], text=word, finish_reason="length", chances=chances)

@@ -32,7 +32,7 @@ from chatbot.models import (
     Switched,
     open_models,
 )
-from chatbot.odds import YES_OR_NO
+from chatbot.odds import YES_OR_NO, numbers
 from chatbot.pool import Member, Pool
 from chatbot.tokenizer import Message, Rendered, Tokenizer
 from llm_server.scripted import Behaviour, ScriptedModel, scripted_server, write_tokenizer
@@ -609,6 +609,18 @@ async def test_the_probe_tells_how_likely_yes_is(tokenizer: Tokenizer, yes: floa
     async with serve(tokenizer, [Behaviour(probe=yes)]) as served:
         assert await probability(served) == pytest.approx(yes, abs=0.02)
         assert served.calls[0].kind == "probability"
+
+
+async def test_one_of_several_numbers_is_weighed_by_its_token_alone(tokenizer: Tokenizer) -> None:
+    async with serve(tokenizer, [Behaviour(chooses=(0.2, 0.7, 0.1))]) as served:
+        said = Rendered(prompt(tokenizer))
+        three, two = [
+            await served.models.odds(said, numbers(upto), conversation_id="c-1", cache_salt="hanbit") for upto in (3, 2)
+        ]
+        assert three == pytest.approx((0.2, 0.7, 0.1), abs=0.01)
+        assert two == pytest.approx((0.2 / 0.9, 0.7 / 0.9), abs=0.01)
+        served.servers[0].tell(chooses=())
+        assert await served.models.odds(said, numbers(2), conversation_id="c-1", cache_salt="hanbit") == (0.5, 0.5)
 
 
 async def test_the_probe_is_retried_like_an_answer(tokenizer: Tokenizer) -> None:
