@@ -10,9 +10,12 @@ from chatbot.history import History
 from chatbot.models import Models
 from chatbot.prompt import PromptBuilder
 from chatbot.services import Services
+from knowledge.glossary import Glossary
 from knowledge.index import Index
 
-What = Literal["rows", "question", "passages", "prompt", "screening", "answer", "grounded", "probes", "model", "shown"]
+What = Literal[
+    "rows", "question", "passages", "prompt", "screening", "answer", "grounded", "probes", "model", "shown", "repair"
+]
 
 
 class Standing(StrEnum):
@@ -68,6 +71,7 @@ class Archive:
     index: Index
     prompts: PromptBuilder
     contact: str
+    glossary: Glossary
     models: Models | None = None
     cache_salt: str = "replay"
 
@@ -80,6 +84,7 @@ class Archive:
             index=services.index,
             prompts=services.prompts,
             contact=services.settings.contact,
+            glossary=services.retrieval.glossary,
             models=services.models,
         )
 

@@ -66,6 +66,8 @@ class Closed(Entry, frozen=True, kw_only=True, tag="closed"):
     said: int = 0
     said_hash: str = ""
     probes: tuple[float, ...] = ()
+    repair: tuple[float, ...] = ()
+    repair_hash: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -99,6 +99,10 @@ class AuditClosed:
     """Token ids of what the model said, before the checks."""
     probes: tuple[float, ...] = ()
     """The probability of each probe that was asked, in order."""
+    repair: tuple[float, ...] = ()
+    """The share of each quote, where the model was asked for one in place of an answer that was withheld."""
+    repair_prompt: tuple[int, ...] = ()
+    """Token ids of what it was asked then."""
 
     def entry(self, writer: str, sequence: int, keys: AuditKeys) -> Closed:
         return Closed(
@@ -120,6 +124,8 @@ class AuditClosed:
             said=len(self.said),
             said_hash=keys.prompt_hash(self.tenant, [self.said]),
             probes=tuple(round(probe, 4) for probe in self.probes),
+            repair=tuple(round(share, 4) for share in self.repair),
+            repair_hash=keys.prompt_hash(self.tenant, [self.repair_prompt]) if self.repair else "",
         )
 
 

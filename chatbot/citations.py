@@ -16,10 +16,13 @@ Pure: events out, no input or output. The same text gives the same answer and ci
 """
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from enum import StrEnum
+from operator import itemgetter
 from typing import Final
+
+import msgspec
 
 from chatbot.addresses import foreign_address
 from chatbot.comparison import Comparison, ComparisonSettings, Quote
@@ -63,6 +66,7 @@ class CitationStream:
         self._sources = tuple(sources)
         self._texts = tuple(f"{passage.heading}\n{passage.text}" for passage in sources)
         self._comparison = Comparison(sources, question=allowed_numbers_from, contact=contact, settings=settings)
+        self._question = allowed_numbers_from
         self._language = language
         self._grounding = grounding
         self._markers = Markers()
@@ -91,14 +95,17 @@ class CitationStream:
         return self._claims > 0 and self._unsupported == 0
 
     @property
-    def attempt(self) -> str:
-        """What was withheld whole, in the model's words: never to be shown."""
-        return " ".join(self._attempt)
-
-    @property
     def cited(self) -> tuple[int, ...]:
         """The numbers of the sources cited so far, in order of first use."""
         return tuple(self._cited)
+
+    def quotes(self, wording: str) -> "QuotedAnswer":
+        """Return what repairs an answer that was withheld whole: the passages' own sentences; none for any other."""
+        if self.text.strip() or not self.withheld:
+            return QuotedAnswer(())
+        return quote_passages(
+            self._question, self._sources, self._language, wording=wording, attempt=" ".join(self._attempt)
+        )
 
     def feed(self, text: str) -> list[Event]:
         """Return what is now certain."""
@@ -303,8 +310,42 @@ def _whole_words(sentence: str) -> int:
 class QuotedAnswer:
     """An answer that consists of verbatim sentences of the passages, so it is grounded by construction."""
 
-    text: str
     citations: tuple[Citation, ...]
+    text: str = ""
+
+    @classmethod
+    def of(cls, introduction: str, cited: Iterable[Citation]) -> "QuotedAnswer":
+        """Return the answer that quotes what is cited, in this order."""
+        text, citations = introduction, list[Citation]()
+        for citation in cited:
+            text += "\n\n" if citation.quote.startswith(("|", "-", "*")) else "\n\n> "
+            end = len(text) + len(citation.quote)
+            citations.append(msgspec.structs.replace(citation, start=len(text), end=end))
+            text += citation.quote
+        return cls(tuple(citations), text if citations else "")
+
+    @property
+    def events(self) -> list[Event]:
+        """What a customer gets; nothing where nothing is quoted."""
+        return [Token(text=self.text), *self.citations] if self.text else []
+
+    def each(self) -> "tuple[QuotedAnswer, ...]":
+        """Return the answers that quote one of its sentences alone."""
+        introduction = self.text.partition("\n\n")[0]
+        return tuple(QuotedAnswer.of(introduction, [citation]) for citation in self.citations)
+
+    def surest(self, shares: Sequence[float], certainty: float) -> "QuotedAnswer":
+        """Return the quote alone that a model chose, or all where it was not surer than `certainty`.
+
+        That is 0 where every quote has an even share, however many there are, and 1 where one has all.
+        """
+        share, alone = max(zip(shares, self.each(), strict=False), key=itemgetter(0), default=(0.0, self))
+        even = 1 / max(1, len(shares))
+        return alone if share - even > certainty * (1 - even) else self
+
+    def excerpts(self, sources: Sequence[Passage]) -> tuple[Passage, ...]:
+        """Return the passages that it quotes, each cut to its quote."""
+        return tuple(replace(sources[citation.n - 1], text=citation.quote) for citation in self.citations)
 
 
 _INTRODUCTION: Final[dict[Language, str]] = {
@@ -332,10 +373,4 @@ def quote_passages(
             break
         if len(quote.text) >= 8 and quote not in chosen:
             chosen.append(quote)
-    text = _INTRODUCTION[language] if chosen else ""
-    citations: list[Citation] = []
-    for quote in chosen:
-        text += "\n\n" if quote.text.startswith(("|", "-", "*")) else "\n\n> "
-        citations.append(_citation(sources, quote, len(text), len(text) + len(quote.text)))
-        text += quote.text
-    return QuotedAnswer(text, tuple(citations))
+    return QuotedAnswer.of(_INTRODUCTION[language], [_citation(sources, quote, 0, 0) for quote in chosen])

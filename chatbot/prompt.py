@@ -3,7 +3,7 @@
 The order keeps prefixes stable for vLLM's prefix cache. A probe ("is the answer in this passage?") is asked of each of
 the first passages by itself: a small model judges one passage far better than five. System, history and passage come
 first, so customers who ask about the same passage share its prefill. Passages are data: they stand between markers
-that their own text cannot forge.
+that their own text cannot forge, as sentences of them are numbered for the repair of an answer that was withheld.
 """
 
 import hashlib
@@ -90,24 +90,37 @@ class PromptBuilder:
         marked = self._that_fit([mark(passage, n, language) for n, passage in enumerate(passages, 1)])
         before = (Message("system", self._text("system", language).format(bank=self._banks[language])), *history)
 
-        def asking(task: str, shown: Sequence[str]) -> str:
-            return self._text("question", language).format(
-                passages="\n".join(shown), question=question, task=self._text(task, language)
-            )
-
-        def ids(content: str) -> tuple[int, ...]:
-            return tuple(self._tokenizer.render([*before, Message("user", content)]))
-
-        answer = asking("answer", marked)
-        probes = tuple(asking("probe", [mark(passage, 1, language)]) for passage in passages[:PROBED])
+        answer = self._asking("answer", question, marked, language)
+        probes = [
+            self._asking("probe", question, [mark(passage, 1, language)], language) for passage in passages[:PROBED]
+        ]
         return Prompt(
-            answer_ids=ids(answer),
-            probes_ids=tuple(ids(probe) for probe in probes),
+            answer_ids=self._ids(before, answer),
+            probes_ids=tuple(self._ids(before, probe) for probe in probes),
             passages=len(marked),
             before=before,
             answer_text=answer,
-            probe_texts=probes,
+            probe_texts=tuple(probes),
         )
+
+    def repair(
+        self, question: str, *, before: Sequence[Message], excerpts: Sequence[Passage], language: Language
+    ) -> Rendered:
+        """Return the prompt that asks which excerpt states the answer, by its number from 1 on.
+
+        `before` is what stands before the question in the answer's prompt; an excerpt is a passage cut to one quote.
+        """
+        numbered = "\n\n".join(number(excerpt, n) for n, excerpt in enumerate(excerpts, 1))
+        content = self._asking("repair", question, [numbered], language)
+        return Rendered(self._ids(before, content), (*before, Message("user", content)))
+
+    def _asking(self, task: str, question: str, shown: Sequence[str], language: Language) -> str:
+        return self._text("question", language).format(
+            passages="\n".join(shown), question=question, task=self._text(task, language)
+        )
+
+    def _ids(self, before: Sequence[Message], content: str) -> tuple[int, ...]:
+        return tuple(self._tokenizer.render([*before, Message("user", content)]))
 
     def _text(self, name: str, language: Language) -> str:
         return self._templates.texts[f"{name}.{language}"]
@@ -126,6 +139,19 @@ class PromptBuilder:
 def mark(passage: Passage, n: int, language: Language) -> str:
     """Return the passage as the model sees it: numbered, titled, dated, and unable to close its own marker."""
     name = _MARKS[language]
-    dated = f" ({passage.effective_from.isoformat()})" if passage.effective_from else ""
     body = passage.text.replace("<", "‹").replace(">", "›")
-    return f"<{name} {n}> {passage.heading}{dated}\n{body}\n</{name} {n}>"
+    return f"<{name} {n}> {_titled(passage)}\n{body}\n</{name} {n}>"
+
+
+def number(excerpt: Passage, n: int) -> str:
+    """Return the excerpt as the model chooses it: numbered, titled, dated, and unable to begin another.
+
+    In the markers of passages the small model chooses by place still more (decision 0002).
+    """
+    said = f"{_titled(excerpt)}\n{excerpt.text}".replace("[", "(").replace("]", ")")
+    return f"[{n}] {said}"
+
+
+def _titled(passage: Passage) -> str:
+    dated = f" ({passage.effective_from.isoformat()})" if passage.effective_from else ""
+    return f"{passage.heading}{dated}"

@@ -6,17 +6,18 @@ from dataclasses import dataclass
 
 import msgspec
 
-from chatbot.archive import Archive, Finding, Standing
+from chatbot.archive import Archive, Finding, Standing, What
 from chatbot.audit_chain import AuditKeys, Closed, Opened
 from chatbot.citations import CitationStream, Grounding
 from chatbot.models import Delta, Models, Sampling
-from chatbot.odds import YES_OR_NO
+from chatbot.odds import YES_OR_NO, numbers
 from chatbot.prompt import Prompt
+from chatbot.retrieval import Wording
 from knowledge.passage import Passage, language_of
 
 WHOLE = frozenset({"stop", "length"})
 """How an answer ends that nothing cut short and nothing took the place of."""
-_PROBES_APART = 0.02
+_APART = 0.02
 """Servers batch: the same prompt gives probabilities that differ in the third digit (bf16)."""
 
 
@@ -46,8 +47,9 @@ async def ask_again(asked: Reasked, models: Models, archive: Archive) -> list[Fi
         sampling = msgspec.json.decode(asked.opened.sampling, type=Sampling)
     except msgspec.MsgspecError:
         return [*findings, Finding("model", Standing.UNKNOWN, "the row is older than sampling parameters")]
-    ids, shown = await generated(asked, sampling, models, archive)
-    return [*findings, *said_findings(asked, ids, shown, archive.audit.keys, models.model)]
+    ids, checks = await generated(asked, sampling, models, archive)
+    findings += said_findings(asked, ids, checks.text, archive.audit.keys, models.model)
+    return [*findings, await repair_again(asked, checks, models, archive)] if asked.closed.repair else findings
 
 
 async def probes_again(asked: Reasked, models: Models, archive: Archive) -> Finding:
@@ -61,13 +63,42 @@ async def probes_again(asked: Reasked, models: Models, archive: Archive) -> Find
             cache_salt=archive.cache_salt,
         )
         now.append(round(yes, 4))
+    return weighed("probes", then, now)
+
+
+async def repair_again(asked: Reasked, checks: CitationStream, models: Models, archive: Archive) -> Finding:
+    """Return whether the model chooses as it did among the quotes, where what it says now is repaired by the same."""
+    closed = asked.closed
+    earlier = [message.content for message in asked.prompt.before if message.role == "user"]
+    quoted = checks.quotes(Wording.of(asked.question, earlier, archive.glossary).text)
+    prompt = archive.prompts.repair(
+        asked.question,
+        before=asked.prompt.before,
+        excerpts=quoted.excerpts(asked.passages),
+        language=language_of(asked.question),
+    )
+    if archive.audit.keys.prompt_hash(closed.tenant, [prompt.ids]) != closed.repair_hash:
+        return Finding("repair", Standing.UNKNOWN, f"{list(closed.repair)} then; what was asked cannot be rebuilt")
+    now = await models.odds(
+        prompt,
+        numbers(len(closed.repair)),
+        conversation_id=asked.opened.conversation_id,
+        cache_salt=archive.cache_salt,
+    )
+    return weighed("repair", closed.repair, [round(share, 4) for share in now])
+
+
+def weighed(what: What, then: Sequence[float], now: Sequence[float]) -> Finding:
+    """Return whether one-token answers are as likely as they were."""
     apart = max((abs(a - b) for a, b in zip(then, now, strict=True)), default=0.0)
-    standing = Standing.SAME if apart <= _PROBES_APART else Standing.DIFFERS
-    return Finding("probes", standing, f"{list(then)} then, {now} now")
+    standing = Standing.SAME if apart <= _APART else Standing.DIFFERS
+    return Finding(what, standing, f"{list(then)} then, {list(now)} now")
 
 
-async def generated(asked: Reasked, sampling: Sampling, models: Models, archive: Archive) -> tuple[list[int], str]:
-    """Return the token ids that the model says, and what the checks of then would show of them."""
+async def generated(
+    asked: Reasked, sampling: Sampling, models: Models, archive: Archive
+) -> tuple[list[int], CitationStream]:
+    """Return the token ids that the model says, and the checks of then that have heard them."""
     ids: list[int] = []
     passages = asked.passages[: asked.prompt.passages]
     checks = checking(passages, asked.question, Grounding(asked.opened.grounding), archive.contact)
@@ -83,7 +114,7 @@ async def generated(asked: Reasked, sampling: Sampling, models: Models, archive:
                 ids += delta.token_ids
                 checks.feed(delta.text)
     checks.close()
-    return ids, checks.text
+    return ids, checks
 
 
 def said_findings(asked: Reasked, ids: Sequence[int], shown: str, keys: AuditKeys, model: str) -> Iterator[Finding]:

@@ -28,6 +28,14 @@ class Replay:
         """Whether everything in the log has been said again."""
         return not self._logged
 
+    def ends_with(self, events: Sequence[Event]) -> bool:
+        """Return whether these events are exactly what the log still has to be said again."""
+        ahead = Replay(self._logged)
+        try:
+            return not ahead.fresh(events) and ahead.over and not self.over
+        except Diverged:
+            return False
+
     def fresh(self, events: Sequence[Event]) -> list[Event]:
         """Return what of the events the log does not have.
 

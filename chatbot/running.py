@@ -66,6 +66,10 @@ class Running:
         self._put.set()
         return fresh
 
+    def ends_with(self, events: Sequence[Event]) -> bool:
+        """Return whether the writer before this one ended with these events, which are not put again yet."""
+        return self._replay.ends_with(events)
+
     def note(self, token_ids: Sequence[int]) -> None:
         """Keep the ids of the answer's tokens for a successor; they go with the next append."""
         self.token_ids += token_ids

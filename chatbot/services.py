@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Annotated, cast
 
 from fastapi import Depends, Request
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from chatbot.admission import Admission
 from chatbot.answer_cache import AnswerCache
@@ -35,6 +35,11 @@ class TurnSettings(BaseModel, frozen=True):
     grounding: Grounding = Grounding.STRICT
     answerability: AnswerabilitySettings = AnswerabilitySettings()
     contact: str = "1599-0000"
+    repair_certainty: Annotated[float, Field(gt=0, le=1)] = 0.5
+    """How sure, from 0 (all alike) to 1, the model must be of a quote to show it alone where its answer was withheld.
+
+    Being asked costs it one token; 1 asks nothing.
+    """
     temperature: float = 0.0
     again_temperature: float = 0.4
     """Of an answer that is asked for again: at the first one's 0 it would say the same again."""

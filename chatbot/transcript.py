@@ -98,6 +98,14 @@ class Turn:
         return Sampling(max_tokens=self.max_answer_tokens, temperature=self.temperature)
 
 
+@dataclass(frozen=True, slots=True)
+class Repair:
+    """What the model was asked when its answer was withheld whole, and the share that it gave each quote."""
+
+    prompt_ids: tuple[int, ...]
+    shares: tuple[float, ...]
+
+
 @dataclass(slots=True)
 class Draft:
     """What an answer has come to so far; `finish` writes it down."""
@@ -113,6 +121,7 @@ class Draft:
     rung: Rung | None = None
     cached_answer_id: str = ""
     probes: tuple[float, ...] = ()
+    repair: Repair | None = None
 
     @classmethod
     def of(cls, turn: Turn, running: Running) -> "Draft":
@@ -206,6 +215,8 @@ def audit_closed(turn: Turn, running: Running, draft: Draft, services: Services)
         text=draft.text,
         said=running.token_ids,
         probes=draft.probes,
+        repair=draft.repair.shares if draft.repair else (),
+        repair_prompt=draft.repair.prompt_ids if draft.repair else (),
     )
 
 

@@ -28,6 +28,7 @@ from chatbot.errors import (
     NotFound,
     Overloaded,
     StoreUnavailable,
+    TooLarge,
 )
 from chatbot.events import (
     Event,
@@ -44,7 +45,7 @@ from chatbot.history import Conversation, Owner, Said, StoredMessage, path_to, w
 from chatbot.ledger import Caller, Reservation
 from chatbot.models import Delta, ModelDone, Switched
 from chatbot.notices import Rung, notice, notice_of
-from chatbot.odds import YES_OR_NO
+from chatbot.odds import YES_OR_NO, numbers
 from chatbot.prompt import Prompt
 from chatbot.retrieval import Found
 from chatbot.running import Running
@@ -55,6 +56,7 @@ from chatbot.transcript import (
     FINISH,
     Draft,
     Question,
+    Repair,
     Turn,
     accepted,
     answered,
@@ -340,7 +342,8 @@ async def stream_answer(turn: Turn, running: Running, draft: Draft, place: Place
                 draft.finish_reason = FinishReason.HANDOFF
                 break
     show(checks.close(), running, draft)
-    conclude(checks, turn, running, draft, services)
+    quoted = await repair(checks, turn, running, draft, place, services)
+    conclude(checks, quoted, turn, running, draft, services)
     if not revoked(turn, services):
         services.shadow.follow(
             turn.prompt.answer,
@@ -405,7 +408,54 @@ def until_revoked(turn: Turn, services: Services) -> Iterator[anyio.CancelScope]
         yield scope
 
 
-def conclude(checks: CitationStream, turn: Turn, running: Running, draft: Draft, services: Services) -> None:
+async def repair(
+    checks: CitationStream, turn: Turn, running: Running, draft: Draft, place: Place, services: Services
+) -> QuotedAnswer:
+    """Return what the passages say in place of an answer that was withheld whole: one quote if the model is sure of it.
+
+    It is asked once, for one token that can only be a quote's number. Nobody pays for that, as for a probe; whatever
+    becomes of it the quotes remain, and who stops the answer meanwhile has stopped it. A successor shows what the
+    writer before it has shown.
+    """
+    quoted = checks.quotes(turn.found.wording)
+    for shown in (quoted, *quoted.each()):
+        if running.ends_with(shown.events):
+            return shown
+    certainty, ended = services.settings.repair_certainty, draft.finish_reason
+    if len(quoted.citations) < 2 or certainty == 1 or ended in {FinishReason.BUDGET, FinishReason.HANDOFF}:
+        return quoted
+    draft.finish_reason = FinishReason.CANCELLED
+    shares = await choose(quoted, turn, draft, place, services)
+    draft.finish_reason = FinishReason.HANDOFF if revoked(turn, services) else ended
+    return quoted.surest(shares, certainty)
+
+
+async def choose(quoted: QuotedAnswer, turn: Turn, draft: Draft, place: Place, services: Services) -> tuple[float, ...]:
+    """Return the share that the model gives each quote as the one that states the answer; none where it cannot say."""
+    passages = [hit.passage for hit in turn.found.hits]
+    prompt = services.prompts.repair(
+        turn.screened.text, before=turn.prompt.before, excerpts=quoted.excerpts(passages), language=turn.language
+    )
+    with tracer.start_as_current_span("repair") as span:
+        try:
+            shares = await services.models.odds(
+                prompt,
+                numbers(len(quoted.citations)),
+                conversation_id=turn.conversation.id,
+                cache_salt=services.cache_salt(turn.who.tenant),
+                priority=place.priority,
+            )
+        except (ModelUnavailable, Overloaded, TooLarge) as exc:
+            log.warning("repair_not_asked", answer_id=turn.answer_id, error=exc.code)
+            return ()
+        span.set_attribute("repair.shares", shares)
+    draft.repair = Repair(tuple(prompt.ids), shares)
+    return shares
+
+
+def conclude(
+    checks: CitationStream, quoted: QuotedAnswer, turn: Turn, running: Running, draft: Draft, services: Services
+) -> None:
     """Decide what the answer was: grounded, refused by the model itself, or withheld by the checks.
 
     Where the checks withheld all of it, the passages (which were judged to hold the answer) speak for themselves.
@@ -414,10 +464,9 @@ def conclude(checks: CitationStream, turn: Turn, running: Running, draft: Draft,
     draft.grounded = checks.grounded
     if draft.finish_reason is FinishReason.HANDOFF:
         say(Reply.EMERGENCY, turn, running, draft, services)
+    elif quoted.citations:
+        show_quotes(quoted, running, draft)
     elif not checks.text.strip():
-        if checks.withheld and (quoted := quotes(turn, attempt=checks.attempt)).citations:
-            show_quotes(quoted, running, draft)
-            return
         say(Reply.CANNOT_VERIFY, turn, running, draft, services)
         if checks.withheld:
             draft.finish_reason = FinishReason.WITHHELD
@@ -433,17 +482,9 @@ def say(reply: Reply, turn: Turn, running: Running, draft: Draft, services: Serv
     draft.grounded = False
 
 
-def quotes(turn: Turn, *, attempt: str = "") -> QuotedAnswer:
-    """Return what in the passages is nearest to the question, word for word and cited."""
-    passages = [hit.passage for hit in turn.found.hits[: turn.prompt.passages]]
-    question, wording = turn.screened.text, turn.found.wording
-    return quote_passages(question, passages, turn.language, wording=wording, attempt=attempt)
-
-
 def show_quotes(quoted: QuotedAnswer, running: Running, draft: Draft) -> None:
     """Show the quotes, where there are any."""
-    if quoted.text:
-        show([Token(text=quoted.text), *quoted.citations], running, draft)
+    show(quoted.events, running, draft)
     draft.grounded = bool(quoted.citations)
 
 
@@ -466,7 +507,8 @@ async def answer_without_a_model(
     if revoked(turn, services):
         say(Reply.EMERGENCY, turn, running, draft, services)
         return
-    quoted = quotes(turn)
+    passages = [hit.passage for hit in turn.found.hits[: turn.prompt.passages]]
+    quoted = quote_passages(turn.screened.text, passages, turn.language, wording=turn.found.wording)
     descend(Rung.QUOTED if quoted.text else Rung.HANDOFF, turn, running, draft)
     show_quotes(quoted, running, draft)
     say(Reply.UNAVAILABLE, turn, running, draft, services)

@@ -204,6 +204,7 @@ async def open_archive(settings: Settings, *, engine: AsyncEngine, ask_model: bo
             index=passages,
             prompts=prompt_builder(settings, tokenizer),
             contact=settings.turn.contact,
+            glossary=load_glossary(),
             models=models,
         )
 

@@ -1,7 +1,7 @@
 """Records what a model says to the questions of a data set, asked exactly as a turn asks it, for `evals gate`."""
 
 import sys
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from functools import partial
 from pathlib import Path
@@ -12,10 +12,11 @@ import stamina
 from rich.console import Console
 
 from chatbot import answerability
+from chatbot.citations import CitationStream, QuotedAnswer
 from chatbot.errors import IndexUnavailable, ModelUnavailable, Overloaded
 from chatbot.guard import Verdict, screen
 from chatbot.models import Delta, Models, ModelSettings, Sampling, open_models
-from chatbot.odds import YES_OR_NO
+from chatbot.odds import YES_OR_NO, numbers
 from chatbot.prompt import Prompt, PromptBuilder, load_templates
 from chatbot.retrieval import Found, Retrieval, RetrievalSettings
 from chatbot.scope import outside
@@ -98,6 +99,21 @@ def scripted(wanted: Wanted, tokenizer: Path) -> Iterator[Model]:
         yield Model(url=line.split()[1], pid=process.pid)
 
 
+def checks_of(question: str, passages: Sequence[Passage], said: str) -> CitationStream:
+    """Return the checks that a turn puts an answer to, with all of it said."""
+    settings = TurnSettings()
+    checks = CitationStream(
+        passages,
+        grounding=settings.grounding,
+        language=language_of(question),
+        allowed_numbers_from=question,
+        contact=settings.contact,
+    )
+    checks.feed(said)
+    checks.close()
+    return checks
+
+
 class Recorder:
     """Asks as a turn does, and keeps every passage that was shown."""
 
@@ -131,16 +147,37 @@ class Recorder:
         )
         unknown = await self._retrieval.unknown(screened.text, found)
         probes, held = await self._probes(found, prompt, unknown, language)
+        said = await self._said(prompt) if held else None
+        passages = [hit.passage for hit in found.hits[: prompt.passages]]
+        checks = checks_of(screened.text, passages, said or "")
         return Spoken(
             id=sample.id,
-            passages=tuple(self._keep(hit.passage) for hit in found.hits[: prompt.passages]),
+            passages=tuple(map(self._keep, passages)),
             dense=tuple(round(hit.dense, 4) for hit in found.hits),
             terms=tuple(round(hit.terms, 4) for hit in found.hits),
             probes=tuple(round(probe, 4) for probe in probes),
             unknown=round(unknown, 4),
             wording=found.wording,
-            said=await self._said(prompt) if held else None,
+            said=said,
+            repair=await self.choice(checks.quotes(found.wording), passages, screened.text, before=prompt.before),
         )
+
+    async def choice(
+        self, quoted: QuotedAnswer, passages: Sequence[Passage], question: str, *, before: Sequence[Message]
+    ) -> tuple[tuple[str, float], ...]:
+        """Return the quotes that a turn lets the model choose from, with its shares; nothing where it asks nothing."""
+        if len(quoted.citations) < 2:
+            return ()
+        shares = await self._models.odds(
+            self._prompts.repair(
+                question, before=before, excerpts=quoted.excerpts(passages), language=language_of(question)
+            ),
+            numbers(len(quoted.citations)),
+            conversation_id=uuid4().hex,
+            cache_salt=TENANT,
+        )
+        quotes = (citation.quote for citation in quoted.citations)
+        return tuple((quote, round(share, 4)) for quote, share in zip(quotes, shares, strict=True))
 
     async def _probes(
         self, found: Found, prompt: Prompt, unknown: float, language: Language

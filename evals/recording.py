@@ -68,7 +68,8 @@ class Spoken(msgspec.Struct, frozen=True, kw_only=True, tag="answer", omit_defau
     """A question's evidence and what the model said to it; `said` is None where it was not asked to answer.
 
     `dense` and `terms` are the two scores of every hit, `probes` the model's probabilities of "yes", `unknown` the
-    share of the question's topics that no passage names.
+    share of the question's topics that no passage names, `repair` each quote that the model was to choose from when
+    its answer was withheld whole, with the share that it gave it.
     """
 
     id: str
@@ -79,6 +80,7 @@ class Spoken(msgspec.Struct, frozen=True, kw_only=True, tag="answer", omit_defau
     unknown: float = 0.0
     wording: str = ""
     said: str | None = None
+    repair: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from chatbot import answerability
-from chatbot.citations import CitationStream, Grounding, quote_passages
+from chatbot.citations import CitationStream, Grounding, QuotedAnswer
 from chatbot.events import Citation, Event, Notice
 from chatbot.guard import Verdict, screen
 from chatbot.numbers import quantities
@@ -80,9 +80,7 @@ class Checked:
         if checks.text.strip():
             finish_reason = "stop" if checks.cited or self._grounding is Grounding.OFF else "refused"
             return self._seen(checks.text, events, finish_reason=finish_reason, grounded=checks.grounded)
-        wording, attempt = self._spoken.wording, checks.attempt
-        quoted = quote_passages(self._question, self._passages, self._language, wording=wording, attempt=attempt)
-        if checks.withheld and quoted.citations:
+        if (quoted := self._repaired(checks)).citations:
             return self._seen(quoted.text, quoted.citations, finish_reason="stop", grounded=True)
         return self._seen("", events, finish_reason="withheld" if checks.withheld else "refused")
 
@@ -108,6 +106,13 @@ class Checked:
             return True
         probes, unknown = self._spoken.probes, self._spoken.unknown
         return answerability.score(hits, probes, unknown, self._language, settings) < settings.threshold
+
+    def _repaired(self, checks: CitationStream) -> QuotedAnswer:
+        """Return what is shown where all was withheld; a recorded choice counts between the same quotes only."""
+        quoted = checks.quotes(self._spoken.wording)
+        between, shares = [quote for quote, _ in self._spoken.repair], [share for _, share in self._spoken.repair]
+        known = between == [citation.quote for citation in quoted.citations]
+        return quoted.surest(shares, TurnSettings().repair_certainty) if known else quoted
 
     def _checked(self, said: str) -> tuple[CitationStream, list[Event]]:
         checks = CitationStream(

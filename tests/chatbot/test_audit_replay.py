@@ -24,6 +24,7 @@ from chatbot.prompt import Prompt, PromptBuilder, load_templates
 from chatbot.redis_breaker import RedisBreaker, RedisBreakerSettings
 from chatbot.tokenizer import Message, Tokenizer
 from knowledge.access import EVERY_CUSTOMER
+from knowledge.glossary import load_glossary
 from knowledge.index import Index, IndexSettings, open_index
 from knowledge.passage import Passage
 from knowledge.sparse import Terms
@@ -127,7 +128,10 @@ async def answered(redis: Redis, engine: AsyncEngine, index: Index, tokenizer: T
     earlier = [Message("user", BEFORE[0]), Message("assistant", BEFORE[1])]
     prompt = builder(tokenizer).build(QUESTION, history=earlier, passages=[DEPOSIT, FEES], language="ko")
     async with open_audit(engine, SETTINGS) as audit:
-        archive = Archive(audit=audit, history=history, index=index, prompts=builder(tokenizer), contact="1599-0000")
+        archive = Archive(
+            audit=audit, history=history, index=index, prompts=builder(tokenizer), contact="1599-0000",
+            glossary=load_glossary(),
+        )  # fmt: skip
         await audit.open(opening(prompt, owner, conversation_id))
         await audit.close(CLOSED)
         yield Answered(archive=archive, engine=engine, owner=owner, conversation_id=conversation_id, prompt=prompt)

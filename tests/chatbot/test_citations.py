@@ -448,10 +448,10 @@ def test_a_table_is_quoted_whole_and_a_heading_never() -> None:
 
 def test_a_number_that_was_withheld_shows_which_sentence_to_quote_but_not_its_words() -> None:
     question = "How soon can I leave the savings plan, and what do I have to pay in at least?"
-    citations = stream(Grounding.STRICT, language="en")
+    citations = CitationStream(SOURCES, grounding=Grounding.STRICT, language="en", allowed_numbers_from=question)
     events_of(citations, ["You have to pay in at least 1,000,000 won at the beginning of a savings plan."])
     assert (citations.text, citations.withheld) == ("", 1)
-    quoted = quote_passages(question, SOURCES, "en", attempt=citations.attempt)
+    quoted = citations.quotes("")
     assert quoted.citations[0].quote == "최소 가입금액은 1백만원입니다."
     assert "1,000,000" not in quoted.text
     assert quote_passages(question, SOURCES, "en").citations == ()
@@ -489,6 +489,40 @@ def test_a_number_of_another_sentence_is_no_support_for_the_one_repeated() -> No
 def test_a_wrong_row_of_a_table_is_no_support() -> None:
     assert answer("한빛 정기예금의 12개월 금리는 연 2.5%입니다.").text == ""
     assert answer("한빛 정기예금의 금리는 6개월 2.5%, 12개월 3%입니다.").grounded
+
+
+def test_of_an_answer_that_was_withheld_one_quote_is_shown_alone_where_the_model_is_sure() -> None:
+    citations = stream(Grounding.STRICT)
+    events_of(citations, [WRONG_RATE])
+    quoted = citations.quotes("한빛 정기예금의 12개월 금리와 가입 기간은?")
+    assert len(quoted.citations) == 3
+    for n, alone in enumerate(quoted.each()):
+        (citation,) = alone.citations
+        assert (citation.quote, citation.n) == (quoted.citations[n].quote, quoted.citations[n].n)
+        assert alone.text[citation.start : citation.end] == citation.quote
+        assert alone.text.startswith(quoted.text.partition("\n\n")[0])
+        assert alone.text.count("\n\n") == 1 or citation.quote.startswith("|")
+    assert quoted.surest((0.1, 0.8, 0.1), 0.5) == quoted.each()[1]
+    assert quoted.surest((0.2, 0.2, 0.6), 0.5) == quoted
+    assert quoted.surest((0.2, 0.2, 0.6), 0.3) == quoted.each()[2]
+    assert quoted.surest((1.0, 0.0, 0.0), 1.0) == quoted
+    assert quoted.surest((), 0.5) == quoted
+
+
+def test_more_than_half_of_two_is_no_certainty() -> None:
+    citations = stream(Grounding.STRICT, (FEES,))
+    events_of(citations, ["타행 이체 수수료는 건당 700원입니다."])
+    quoted = citations.quotes("이체 수수료는 얼마인가요?")
+    assert len(quoted.citations) == 2
+    assert quoted.surest((0.7, 0.3), 0.5) == quoted
+    assert quoted.surest((0.8, 0.2), 0.5) == quoted.each()[0]
+
+
+def test_an_answer_of_which_something_is_shown_needs_no_repair() -> None:
+    for said in (GOOD, f"{GOOD} {WRONG_RATE}", ""):
+        citations = stream(Grounding.STRICT)
+        events_of(citations, [said])
+        assert citations.quotes("한빛 정기예금의 12개월 금리는?").events == []
 
 
 def test_without_passages_nothing_is_quoted() -> None:

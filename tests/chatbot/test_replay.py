@@ -63,6 +63,18 @@ def test_a_successor_that_says_something_else_is_stopped(said: list[Event]) -> N
         Replay([Token(text="one two"), citation(1)]).fresh(said)
 
 
+def test_what_a_writer_ended_with_can_be_told_from_what_it_did_not_say() -> None:
+    replay = Replay([Token(text="withheld"), Token(text="one"), citation(1)])
+    ended: list[Event] = [Token(text="one"), citation(1)]
+    assert not replay.ends_with(ended)
+    replay.fresh([Token(text="withheld")])
+    others: list[list[Event]] = [[], [*ended, citation(2)], [Token(text="one"), citation(2)], ended[:1]]
+    assert [replay.ends_with(events) for events in others] == [False] * 4
+    assert replay.ends_with(ended)
+    assert replay.fresh(ended) == []
+    assert not replay.ends_with([])
+
+
 def test_an_answer_may_end_before_all_is_said_again() -> None:
     done = Done(finish_reason=FinishReason.CANCELLED, usage=Usage(), grounded=False, limits=None)
     assert Replay([Token(text="one")]).fresh([done]) == [done]

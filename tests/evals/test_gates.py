@@ -20,7 +20,7 @@ from evals.recording import (
     write_recording,
 )
 from evals.report import Task, lines, read_task
-from evals.rescore import rescore
+from evals.rescore import Checked, rescore
 from evals.retrieve import rank
 from evals.run import loaded
 from evals.sample import Dataset, read_dataset
@@ -103,6 +103,25 @@ def test_a_wrong_number_that_the_checks_let_through_is_red(task: Task, dataset: 
     assert not {"numbers_not_in_cited", "altered_numbers_shown"} & missed(
         rescore(wrong, dataset, contact=task.contact), task
     )
+
+
+def test_a_recorded_choice_counts_between_the_quotes_that_it_was_made_of_only(
+    task: Task, dataset: Dataset, recording: Recording
+) -> None:
+    spoken = next(one for one in recording.answers if one.repair)
+    sample = next(sample for sample in dataset.samples if sample.id == spoken.id)
+    quotes = [quote for quote, _ in spoken.repair]
+
+    def shown(*chosen: tuple[str, float]) -> list[str]:
+        again = msgspec.structs.replace(spoken, repair=chosen)
+        passages = recording.shown_to(spoken)
+        checked = Checked(sample, again, passages, contact=task.contact, grounding=Grounding.STRICT)
+        return [citation.quote for citation in checked.answered().citations]
+
+    sure = [(quote, 0.9 if quote == quotes[1] else 0.05) for quote in quotes]
+    assert shown() == quotes
+    assert shown(*sure) == quotes[1:2]
+    assert shown(*reversed(sure)) == quotes
 
 
 def test_the_command_of_ci_fails_with_a_gate(tmp_path: Path, task: Task, recording: Recording) -> None:

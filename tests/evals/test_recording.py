@@ -5,7 +5,15 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from chatbot.tokenizer import Tokenizer
+from evals.record import Recorder, checks_of
 from evals.recording import Made, Part, Shown, Spoken, read_recording, write_recording
+from knowledge.index import Index
+from llm_server.scripted import Behaviour
+from tests.chatbot.test_audit_replay import DEPOSIT, index, terms
+from tests.chatbot.test_models import serve, tokenizer
+
+__all__ = ["index", "terms", "tokenizer"]
 
 MADE = Made(dataset="hanbit", model="m", profile="cpu", prompt_version="1", documents="2")
 PASSAGES = {
@@ -15,7 +23,10 @@ PASSAGES = {
         for n in (1, 2)
     )
 }
-FIRST = Spoken(id="q1", passages=(("fees", 1, 1), ("fees", 1, 2)), probes=(0.9,), said="수수료는 500원입니다.")
+FIRST = Spoken(
+    id="q1", passages=(("fees", 1, 1), ("fees", 1, 2)), probes=(0.9,), said="수수료는 500원입니다.",
+    repair=(("제1조", 0.75), ("제2조", 0.25)),
+)  # fmt: skip
 SECOND = Spoken(id="q2", passages=(("fees", 1, 2),), probes=(0.1,))
 
 
@@ -31,6 +42,24 @@ def test_a_stopped_recording_goes_on_with_what_it_has(tmp_path: Path) -> None:
     assert (again.answers, again.passages) == ((SECOND, FIRST), PASSAGES)
     write_recording(again, tmp_path / "recorded.jsonl")
     assert read_recording(tmp_path / "recorded.jsonl") == again
+
+
+@pytest.mark.anyio
+async def test_what_the_model_chooses_where_all_was_withheld_is_recorded_with_the_quotes(
+    tokenizer: Tokenizer, index: Index
+) -> None:
+    question = "정기예금의 기본 금리와 중도해지 금리는 얼마인가요?"
+    async with serve(tokenizer, [Behaviour(chooses=(0.2, 0.6))]) as served:
+        recorder = Recorder(served.models, index)
+        choices = [
+            await recorder.choice(checks_of(question, [DEPOSIT], said).quotes(""), [DEPOSIT], question, before=())
+            for said in ("정기예금의 기본 금리는 연 7.7%입니다.", "정기예금의 기본 금리는 연 3.1%입니다.")
+        ]
+        assert served.started() == 1
+    withheld, shown = choices
+    assert [share for _, share in withheld] == pytest.approx([0.25, 0.75], abs=0.01)
+    assert all(quote in DEPOSIT.text for quote, _ in withheld)
+    assert shown == ()
 
 
 @pytest.mark.parametrize("changed", [{"model": "n"}, {"prompt_version": "3"}, {"documents": "4"}])
