@@ -424,7 +424,7 @@ async def repair(
     certainty, ended = services.settings.repair_certainty, draft.finish_reason
     if len(quoted.citations) < 2 or certainty == 1 or ended in {FinishReason.BUDGET, FinishReason.HANDOFF}:
         return quoted
-    draft.finish_reason = FinishReason.CANCELLED
+    draft.finish_reason = FinishReason.CANCELLED  # should it be stopped while the model chooses
     shares = await choose(quoted, turn, draft, place, services)
     draft.finish_reason = FinishReason.HANDOFF if revoked(turn, services) else ended
     return quoted.surest(shares, certainty)

@@ -11,13 +11,16 @@ import signal
 import sqlite3
 from collections.abc import AsyncGenerator, Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from uuid import uuid4
 
 import httpx2
 import pytest
+from pydantic import ValidationError
 
+from chatbot.services import TurnSettings
 from tests.e2e.cluster import PATHS, Cluster, clustered
-from tests.e2e.conftest import Product, SentEvent, read_events, text_of, until
+from tests.e2e.conftest import Product, SentEvent, read_events, served, text_of, until
 from tests.e2e.test_replay import admin
 
 pytestmark = [pytest.mark.anyio, pytest.mark.e2e]
@@ -188,6 +191,22 @@ async def test_a_customer_who_stops_while_the_model_chooses_has_stopped_the_answ
         await until(lambda: asking.events[-1].name == "done")
     shown = Shown.of(asking.events)
     assert (shown.quotes, shown.text, shown.end["finish_reason"]) == ((), "", "cancelled")
+
+
+async def test_where_no_certainty_is_enough_the_model_is_not_asked(
+    product: Product, unsure: Shown, tmp_path: Path, redis_url: str
+) -> None:
+    model = {name: product.environment[name] for name in ("LLM_URLS", "LLM_TOKENIZER", "LLM_PROFILE")}
+    with served(tmp_path, redis_url, model, TURN__REPAIR_CERTAINTY="1") as incurious:
+        shown = await asked(incurious, chooses=(1.0, 0.0))
+        assert shown.quotes == unsure.quotes
+        assert (await requests(product.model_url))[-1]["top_logprobs"] is None, "the answer was the last it was asked"
+
+
+@pytest.mark.parametrize("certainty", [-0.1, 0, 1.1])
+def test_a_certainty_beyond_its_bounds_is_refused(certainty: float) -> None:
+    with pytest.raises(ValidationError):
+        TurnSettings(repair_certainty=certainty)
 
 
 @pytest.fixture(scope="module")
