@@ -269,6 +269,8 @@ def start_parts(profile: str, data: Path, stack: AsyncExitStack) -> subprocess.P
     # Two cores prefill slowly: more at once would only make all of them late.
     os.environ.setdefault("ADMISSION__SLOTS", "4")
     os.environ.setdefault("ADMISSION__FIRST_TOKEN_TARGET", "60")
+    if profile.startswith("cpu"):  # a small model is never sure enough (decision 0002), and asking it takes 3 s here
+        os.environ.setdefault("TURN__REPAIR_CERTAINTY", "1")
     return process
 
 
