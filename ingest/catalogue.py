@@ -5,7 +5,7 @@ writes queue at that row, as they do on SQLite at the one write lock.
 """
 
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from hashlib import sha256
 
 import anyio
@@ -35,6 +35,7 @@ from knowledge.database import UNAVAILABLE, hold
 from knowledge.schema import migrate
 
 TRANSACTION_SECONDS = 10.0
+TURN_SECONDS = 30.0
 _ASKED_AT_ONCE = 500
 
 
@@ -45,9 +46,26 @@ class Catalogue:
         self._engine = engine
         # Two uploads of the same bytes meet at a primary key; the slower one looks again and finds the other's row.
         self._again = AsyncRetryingCaller(attempts=5, timeout=10.0, wait_initial=0.01, wait_max=0.2).on(IntegrityError)
+        # Who waits for SQLite's one write lock tries again now and then, and gives up while others overtake.
+        self._in_turn = anyio.Lock() if engine.dialect.name == "sqlite" else nullcontext()
 
     @asynccontextmanager
     async def begin(self) -> AsyncGenerator[AsyncConnection]:
+        """Open a transaction that writes: on SQLite in turn with the others of this process, as `read` otherwise.
+
+        Raises:
+            CatalogueUnavailable: as `read`, or its turn does not come.
+        """
+        async with AsyncExitStack() as turn:
+            try:
+                with anyio.fail_after(TURN_SECONDS):
+                    await turn.enter_async_context(self._in_turn)
+            except TimeoutError as exc:
+                raise CatalogueUnavailable from exc
+            yield await turn.enter_async_context(self.read())
+
+    @asynccontextmanager
+    async def read(self) -> AsyncGenerator[AsyncConnection]:
         """Open a transaction that comes to its end even where its task is cancelled (after 10 s it gives up).
 
         Cancelled inside a call, SQLAlchemy drops an aiosqlite connection half closed: its thread keeps the write lock,
@@ -83,7 +101,7 @@ class Catalogue:
         Raises:
             CatalogueUnavailable: it does not answer.
         """
-        async with self.begin() as connection:
+        async with self.read() as connection:
             await connection.execute(select(1))
 
     async def receive(self, upload: Upload, *, now: float) -> Received:
@@ -113,7 +131,7 @@ class Catalogue:
         Raises:
             NotFound: there is none.
         """
-        async with self.begin() as connection:
+        async with self.read() as connection:
             return await records.version(connection, key)
 
     async def versions(self, tenant: str, document_id: str) -> list[Version]:
@@ -122,7 +140,7 @@ class Catalogue:
         Raises:
             NotFound: there is no such document.
         """
-        async with self.begin() as connection:
+        async with self.read() as connection:
             found = await records.versions(connection, tenant, document_id)
         if not found:
             raise NotFound("there is no such document")
@@ -142,7 +160,7 @@ class Catalogue:
             .order_by(VERSIONS.c.document_id)
             .limit(limit)
         )
-        async with self.begin() as connection:
+        async with self.read() as connection:
             found = (await connection.execute(of_documents)).mappings().all()
         return [DocumentSummary(latest=rows.version(row), versions=row["latest"]) for row in found]
 
@@ -153,7 +171,7 @@ class Catalogue:
         names = tuple_(VERSIONS.c.document_id, VERSIONS.c.version)
         wanted = select(VERSIONS).where(VERSIONS.c.tenant == tenant, VERSIONS.c.state == state, names > after)
         order = (VERSIONS.c.document_id, VERSIONS.c.version)
-        async with self.begin() as connection:
+        async with self.read() as connection:
             found = (await connection.execute(wanted.order_by(*order).limit(limit))).mappings().all()
         return [rows.version(row) for row in found]
 
@@ -164,7 +182,7 @@ class Catalogue:
             NotFound: there is none.
         """
         wanted = select(JOBS).where(JOBS.c.tenant == tenant, JOBS.c.id == job_id)
-        async with self.begin() as connection:
+        async with self.read() as connection:
             row = (await connection.execute(wanted)).mappings().one_or_none()
         if row is None:
             raise NotFound("there is no such job")
@@ -173,7 +191,7 @@ class Catalogue:
     async def jobs(self, tenant: str, state: JobState, *, limit: int, after: str = "") -> list[tuple[Job, Version]]:
         """Return a tenant's jobs in a state with their versions, by id from the one after `after` on."""
         wanted = select(JOBS).where(JOBS.c.tenant == tenant, JOBS.c.state == state, JOBS.c.id > after)
-        async with self.begin() as connection:
+        async with self.read() as connection:
             found = (await connection.execute(wanted.order_by(JOBS.c.id).limit(limit))).mappings().all()
             jobs = [rows.job(row) for row in found]
             return [(job, await records.version(connection, job.key)) for job in jobs]
@@ -226,7 +244,7 @@ class Catalogue:
         """Return versions whose window a crash kept from the index, in the order in which they were to be written."""
         wanted = select(VERSIONS).where(VERSIONS.c.window_written != Told.WINDOW)
         order = (VERSIONS.c.tenant, VERSIONS.c.document_id, VERSIONS.c.version)
-        async with self.begin() as connection:
+        async with self.read() as connection:
             found = (await connection.execute(wanted.order_by(*order))).mappings().all()
         return [rows.version(row) for row in found]
 
@@ -235,7 +253,7 @@ class Catalogue:
         keys = (VERSIONS.c.tenant, VERSIONS.c.document_id, VERSIONS.c.version)
         shown = (VERSIONS.c.state == State.WITHDRAWN) & VERSIONS.c.visible_from.is_not(None)
         wanted = select(*keys).where(VERSIONS.c.state.in_([State.INDEXED, State.APPROVED]) | shown).order_by(*keys)
-        async with self.begin() as connection:
+        async with self.read() as connection:
             found = (await connection.execute(wanted)).all()
         return [VersionKey(tenant=row.tenant, document_id=row.document_id, version=row.version) for row in found]
 
@@ -244,7 +262,7 @@ class Catalogue:
         found: set[str] = set()
         for start in range(0, len(digests), _ASKED_AT_ONCE):
             some = digests[start : start + _ASKED_AT_ONCE]
-            async with self.begin() as connection:
+            async with self.read() as connection:
                 wanted = select(VERSIONS.c.sha256).where(VERSIONS.c.sha256.in_(some))
                 found |= set((await connection.execute(wanted)).scalars())
         return found
@@ -259,7 +277,7 @@ class Catalogue:
     async def all_versions(self, tenant: str) -> list[Version]:
         """Return every version of a tenant, newest upload first (for `ingest status`)."""
         wanted = select(VERSIONS).where(VERSIONS.c.tenant == tenant).order_by(VERSIONS.c.uploaded_at.desc())
-        async with self.begin() as connection:
+        async with self.read() as connection:
             found = (await connection.execute(wanted)).mappings().all()
         return [rows.version(row) for row in found]
 

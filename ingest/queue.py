@@ -85,7 +85,7 @@ class Queue:
     async def claimable_in(self, job_id: str, *, now: float) -> float | None:
         """Return in how many seconds an unfinished job may be claimed; None when it is finished, or not there."""
         wanted = select(JOBS.c.claimed_until).where(JOBS.c.id == job_id, _unfinished())
-        async with self._catalogue.begin() as connection:
+        async with self._catalogue.read() as connection:
             until = (await connection.execute(wanted)).scalar_one_or_none()
         return None if until is None else max(until - now, 0.0)
 
@@ -93,7 +93,7 @@ class Queue:
         """Return the jobs that anybody may claim and that nobody has touched for a while, oldest first."""
         waiting = (JOBS.c.claimed_until <= now) & (JOBS.c.updated_at <= now - silent_for)
         wanted = select(JOBS.c.id).where(_unfinished(), waiting).order_by(JOBS.c.created_at).limit(MOST_SENT)
-        async with self._catalogue.begin() as connection:
+        async with self._catalogue.read() as connection:
             return list((await connection.execute(wanted)).scalars().all())
 
     async def again(self, job_id: str, *, tenant: str, now: float) -> Job:
@@ -176,7 +176,7 @@ class Queue:
         """Return what waits, of all tenants."""
         waiting = select(func.count(), func.min(JOBS.c.created_at)).where(_unfinished())
         dead = select(func.count()).where(JOBS.c.state == JobState.DEAD)
-        async with self._catalogue.begin() as connection:
+        async with self._catalogue.read() as connection:
             count, since = (await connection.execute(waiting)).one()
             return Backlog(waiting=count, since=since, dead=(await connection.execute(dead)).scalar_one())
 
@@ -185,7 +185,7 @@ class Queue:
         mine = JOBS.c.tenant == tenant
         by_state = select(JOBS.c.state, func.count()).where(mine).group_by(JOBS.c.state)
         oldest = select(func.min(JOBS.c.created_at)).where(mine, _unfinished())
-        async with self._catalogue.begin() as connection:
+        async with self._catalogue.read() as connection:
             found = (await connection.execute(by_state)).all()
             since = (await connection.execute(oldest)).scalar_one_or_none()
         return {JobState(state): count for state, count in found}, since
