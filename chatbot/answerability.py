@@ -18,7 +18,7 @@ _CLOSE = 1e-4
 class AnswerabilitySettings(BaseModel, frozen=True):
     """Weights and threshold; `least_dense` refuses without asking the model: nothing near was found."""
 
-    threshold: float = 0.3
+    threshold: float = 0.4
     least_dense: float = 0.78
     bias: float = -7.236
     first: float = 0.522
