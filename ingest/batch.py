@@ -107,8 +107,9 @@ def computing(cluster: Cluster) -> Generator[None]:
         try:
             _connect(cluster, folder)
         except Exception as exc:  # nothing narrower: that is what Ray raises where a node is too slow to start
-            said = str(exc).strip().partition("\n")[0]
-            raise BatchStopped(f"Ray does not start ({said}); nothing is lost, start the same command again") from exc
+            said = str(exc).strip().partition("\n")[0] or type(exc).__name__
+            what = f"the Ray cluster at {cluster.address} does not answer" if cluster.address else "Ray does not start"
+            raise BatchStopped(f"{what}: {said}; nothing is lost, and the same command goes on") from exc
         ray.data.DataContext.get_current().enable_progress_bars = False
         for name in ("ray", "ray.data"):
             logging.getLogger(name).setLevel(logging.ERROR)

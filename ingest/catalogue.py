@@ -35,7 +35,7 @@ from knowledge.database import UNAVAILABLE, hold
 from knowledge.schema import migrate
 
 TRANSACTION_SECONDS = 10.0
-TURN_SECONDS = 30.0
+TURN_SECONDS = 10.0
 _ASKED_AT_ONCE = 500
 
 

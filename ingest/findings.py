@@ -13,8 +13,8 @@ from knowledge.passage import Passage
 from knowledge.screening import Kind, Trick, find_identifiers, find_injection
 
 BLOCKING = frozenset({Trick.OVERRIDE, Trick.EXTRACTION, Trick.ROLE_MARKER, Trick.HIDDEN})
-"""What a bank's own text never says: it blocks approval. The others it may: a warning names passwords, a guide shows a
-picture or a tag. The latter do nothing here, where every text is shown as text.
+"""What a bank's own text never says: it blocks approval. The others it may: a warning names passwords, a form has
+placeholders.
 """
 
 _REMEMBERED = 4096  # passages of about 1 KB

@@ -61,7 +61,7 @@ async def run_job(job: Job, services: Services, watch: Watch = unwatched, write:
         await services.catalogue.doubt_window(job.key)
         return None
     except anyio.get_cancelled_exc_class():
-        with anyio.CancelScope(shield=True):  # as long as a transaction may take
+        with anyio.CancelScope(shield=True):  # as long as a transaction may take, and its turn before it
             await _let_go(job, services)
         raise
     return version

@@ -12,10 +12,9 @@ from typing import Protocol
 
 import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream
-from stamina import AsyncRetryingCaller
 
 from ingest.decisions import Decided
-from ingest.errors import CatalogueUnavailable, IngestError
+from ingest.errors import IngestError
 from ingest.indexing import run_job
 from ingest.offerings import Offering
 from ingest.parsing.parsed import Unreadable
@@ -32,16 +31,11 @@ _PAUSE = 0.2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoadOrder:
-    """For whom files are loaded, by whom, and who approves them (nobody: they stay drafts).
-
-    Where the database is away, or too busy to answer, the load goes on after a while, at most so many `times` in all:
-    ten are about a minute of waiting.
-    """
+    """For whom files are loaded, by whom, and who approves them (nobody: they stay drafts)."""
 
     tenant: str
     uploaded_by: str
     approver: str | None = None
-    times: int = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,16 +89,7 @@ class Show(Protocol):
 
 
 async def load(offerings: Sequence[Offering], order: LoadOrder, services: Services, show: Show) -> list[Outcome]:
-    """Load files and return what became of each, in their order; a file that fails stops no other.
-
-    Raises:
-        CatalogueUnavailable: the database stayed away.
-    """
-    patiently = AsyncRetryingCaller(attempts=order.times, timeout=None, wait_initial=0.5, wait_max=10.0)
-    return await patiently(CatalogueUnavailable, _load, offerings, order, services, show)
-
-
-async def _load(offerings: Sequence[Offering], order: LoadOrder, services: Services, show: Show) -> list[Outcome]:
+    """Load files and return what became of each, in their order; a file that fails stops no other."""
     show.begin(len(offerings))
     outcomes: dict[int, Outcome] = {}
     send, receive = anyio.create_memory_object_stream[Taken](services.settings.at_once)

@@ -19,7 +19,7 @@ class Postings:
     """The terms of some sparse vectors, in order of terms."""
 
     def __init__(self, vectors: Sequence[SparseVector]) -> None:
-        self.vectors = list(vectors)
+        self.vectors = vectors
         lengths = [len(vector.indices) for vector in vectors]
         terms = np.fromiter(chain.from_iterable(vector.indices for vector in vectors), np.int64, sum(lengths))
         weights = np.fromiter(chain.from_iterable(vector.values for vector in vectors), np.float64, sum(lengths))
@@ -41,7 +41,10 @@ class Postings:
 
 
 class TermScores:
-    """What the client's `calculate_distance_sparse` gives, from postings that are made anew once a vector changed."""
+    """What the client's `calculate_distance_sparse` gives, from postings that are made anew once a vector changed.
+
+    The client hands over a list of its own each time. Those of the collection that was searched last are kept.
+    """
 
     def __init__(self) -> None:
         self.postings = Postings([])
@@ -55,6 +58,7 @@ class TermScores:
         postings = self.postings
         if postings.vectors != vectors:  # lists look at identity first: 0.03 ms for 2,600 that are the same
             self.postings = postings = Postings(vectors)
+        postings.vectors = vectors  # of equal ones these are the same next time
         return postings.scores(query, none=0.0 if empty_is_zero else -np.inf)
 
 

@@ -276,9 +276,11 @@ PATTERNS: Final[tuple[tuple[Trick, re.Pattern[str]], ...]] = tuple(
          r"|concatenate|merge|append|put together|assemble) (?:the |these )?(?:strings?|letters?|words?|variables?"
          r"|fragments|tokens))\b|\b(?:let|set|var|const|define) \w+ ?= ?[\"'“]|\bprint\(|\beval\(|\bexec\("
          r"|\bimport os\b"),
-        (Trick.MARKUP, r"</[a-z][a-z0-9]{0,12}\s?>|<(?:a|img|script|svg|iframe|body|html|div|span|style|form|input"
-         r"|object|embed|link|meta)\b[^>\n]{0,200}>?|!\[[^\]\n]*\]\("
-         r"|\{\{[^}\n]*\}\}|\$\{[^}\n]*\}"),
+        (Trick.HIDDEN, r"<(?:a|img|script|svg|iframe|body|html|div|span|style|form|input|object|embed|link|meta|base)\b"
+         r"[^>\n]{0,200}>?|<[a-z][^>\n]{0,200}\b(?:hidden\b|style\s?=|on[a-z]{3,20}\s?=)"
+         r"|!\[[^\]\n]*\]\(\s*<?(?:[a-z][a-z0-9+.-]*:|//|\\\\)"),
+        # What a guide may show of a page or a picture beside it: nothing is fetched, nothing acts, nothing is unseen.
+        (Trick.MARKUP, r"</[a-z][a-z0-9]{0,12}\s?>|!\[[^\]\n]*\]\(|\{\{[^}\n]*\}\}|\$\{[^}\n]*\}"),
         (Trick.STEERING, r"\b(?:add|include|insert|append|mention|promote|recommend|advertise|embed|put|place|say)"
          r"\b[^\n]{0,120}\b(?:in|to|into|at the end of|within|with) (?:your|each|every|all) (?:repl(?:y|ies)"
          r"|responses?|answers?|outputs?|summary|summaries|translations?)\b|\b(?:every|each) (?:answer|response|reply"

@@ -1,10 +1,11 @@
-"""Markdown: front matter is read for its title and taken off, HTML comments go, the rest is the text itself."""
+"""Markdown: front matter is read for its title and taken off, comments and pictures go, the rest is the text itself."""
 
 import re
 
 import yaml
 
 from ingest.parsing.parsed import Format, Page, Parsed
+from ingest.parsing.text import without_pictures
 
 _FRONT_MATTER = re.compile(r"\A---\n(.{0,20000}?)\n(?:---|\.\.\.)\n", re.DOTALL)
 _COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
@@ -15,7 +16,7 @@ def parse_markdown(text: str) -> Parsed:
     """Return Markdown without its front matter; the title is the front matter's, else the first heading."""
     found = _FRONT_MATTER.match(text)
     title = _front_title(found.group(1)) if found else None
-    body = _COMMENT.sub("", text[found.end() :] if found else text)
+    body = without_pictures(_COMMENT.sub("", text[found.end() :] if found else text))
     return Parsed(
         format=Format.MARKDOWN,
         title=title or first_heading(body),

@@ -7,6 +7,7 @@ from ingest.parsing.parsed import Format, Page, Parsed, Reason, Unreadable
 _MARKS = ((b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be"))
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
 _META_CHARSET = re.compile(rb"<meta[^>]{0,200}?charset\s*=\s*[\"']?\s*([a-zA-Z0-9_.:-]{2,40})", re.IGNORECASE)
+_PICTURE = re.compile(r"!\[([^\]\n]{0,500})\]\([^)\n]{0,2000}\)")
 _MARKDOWN = re.compile(r"^(#{1,6} \S|\|?[ :]*-{3,}[ :|-]*\|[ :|-]*$|(```|~~~))", re.MULTILINE)
 
 
@@ -53,9 +54,17 @@ def _is_text(text: str) -> bool:
 def parse_text(text: str) -> Parsed:
     """Return plain text as one page, or as Markdown where it is written as Markdown."""
     is_markdown = _MARKDOWN.search(text) is not None
-    plain = _CONTROL.sub("", text).replace("\f", "\n\n")
+    plain = without_pictures(_CONTROL.sub("", text).replace("\f", "\n\n"))
     return Parsed(
         format=Format.MARKDOWN if is_markdown else Format.TEXT,
         title=None,
         pages=(Page(number=None, markdown=plain.strip()),),
     )
+
+
+def without_pictures(text: str) -> str:
+    """Return text with the description of each Markdown picture in its place: where it lies is nothing to read.
+
+    A program that shows an answer as Markdown would fetch it from there, and tell who asked.
+    """
+    return _PICTURE.sub(r"\1", text)

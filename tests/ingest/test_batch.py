@@ -200,5 +200,5 @@ def test_a_ray_that_does_not_start_is_one_sentence(weights: Path, folder: Path, 
     more_than_there_is = str(1024**3)
     status, said = run(weights, tmp_path / "data", "batch", str(folder), "--object-store-mib", more_than_there_is)
     assert status == 1
-    assert "ingest: Ray does not start (" in said
+    assert "ingest: Ray does not start: " in said
     assert "Traceback" not in said

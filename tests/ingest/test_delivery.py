@@ -287,29 +287,9 @@ async def test_what_ends_a_load_leaves_it_as_itself(services: Services, tmp_path
     (file := tmp_path / "a.md").write_text("# 안내\n\n예금 안내입니다.", "utf-8")
     away = Away(services.catalogue, this_process())
     away.before = True
-    order = LoadOrder(tenant="hanbit", uploaded_by="kim", times=1)
+    order = LoadOrder(tenant="hanbit", uploaded_by="kim")
     with pytest.raises(CatalogueUnavailable):
         await load([Offering(path=file, name="a")], order, replace(services, queue=away), Unseen())
-
-
-class Returning(Queue):
-    """The queue of a process whose database is away for its first questions."""
-
-    away = 2
-
-    async def claim(self, job_id: str, *, now: float) -> Job | None:
-        if self.away:
-            self.away -= 1
-            raise CatalogueUnavailable
-        return await super().claim(job_id, now=now)
-
-
-async def test_a_load_waits_for_a_database_that_is_away(services: Services, tmp_path: Path) -> None:
-    (file := tmp_path / "a.md").write_text("# 안내\n\n예금 안내입니다.", "utf-8")
-    busy = replace(services, queue=Returning(services.catalogue, this_process()))
-    order = LoadOrder(tenant="hanbit", uploaded_by="kim")
-    outcomes = await load([Offering(path=file, name="a")], order, busy, Unseen())
-    assert [(outcome.state, outcome.passages) for outcome in outcomes] == [(State.INDEXED, 1)]
 
 
 async def test_a_long_file_leaves_the_worker_to_short_ones_and_its_claim_to_others(

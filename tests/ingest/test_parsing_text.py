@@ -14,6 +14,15 @@ def read(tmp_path: Path, data: bytes) -> Parsed:
     return read_document(file)
 
 
+@pytest.mark.parametrize("heading", ["# 가입\n\n", ""])
+def test_of_a_picture_its_description_is_read_and_not_its_address(tmp_path: Path, heading: str) -> None:
+    told = '절차는 ![가입 절차](https://evil.example/?q=1)와 ![](images/a.png "그림")입니다. [안내](https://bank.example/a)'
+    parsed = read(tmp_path, f"{heading}{told}".encode())
+    assert parsed.format is (Format.MARKDOWN if heading else Format.TEXT)
+    expected = f"{heading}절차는 가입 절차와 입니다. [안내](https://bank.example/a)"
+    assert [page.markdown for page in parsed.pages] == [expected]
+
+
 @pytest.mark.parametrize("charset", ["utf-8", "utf-8-sig", "cp949", "euc-kr", "utf-16"])
 def test_csv_is_a_table_in_every_encoding_of_korean_offices(tmp_path: Path, charset: str) -> None:
     parsed = read(tmp_path, ROWS.encode(charset))
