@@ -201,9 +201,18 @@ class Models:
         yield ModelDone("length", usage, tuple(models), attempts.retried)
 
     async def odds(
-        self, prompt: Rendered, words: Words, *, conversation_id: str, cache_salt: str, priority: int = 0
+        self,
+        prompt: Rendered,
+        words: Words,
+        *,
+        conversation_id: str,
+        cache_salt: str,
+        priority: int = 0,
+        least: float = 0.0,
     ) -> tuple[float, ...]:
-        """Return how likely each word is next, beside the others alone; equal when none is among the 20 likeliest.
+        """Return how likely each word is next, beside the others alone.
+
+        They are equal where none is among the 20 likeliest, or all together are less likely than `least`.
 
         Raises:
             TooLarge, Overloaded, ModelUnavailable: as `stream`.
@@ -219,7 +228,8 @@ class Models:
             except EndpointFailed as exc:
                 attempts.failed(leg, exc, begun=False)
             else:
-                return shares(found.logprobs, words, token_bytes=self._tokenizer_of(leg.member).token_bytes)
+                token_bytes = self._tokenizer_of(leg.member).token_bytes
+                return shares(found.logprobs, words, token_bytes=token_bytes, least=least)
 
     async def on_trial(
         self, prompt: Rendered, *, sampling: Sampling, conversation_id: str, cache_salt: str

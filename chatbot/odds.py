@@ -8,6 +8,8 @@ Words = Sequence[Sequence[str]]
 """The words that a model may say, each in all its spellings."""
 
 YES_OR_NO: Final[Words] = (("예", "Yes"), ("아니오", "No"))
+MOSTLY: Final = 0.5
+"""A model that says one of the words less often than this is about to say something else."""
 
 
 def numbers(upto: int) -> Words:
@@ -15,11 +17,13 @@ def numbers(upto: int) -> Words:
     return [(str(n),) for n in range(1, upto + 1)]
 
 
-def shares(logprobs: Mapping[int, float], words: Words, *, token_bytes: Callable[[int], bytes]) -> tuple[float, ...]:
+def shares(
+    logprobs: Mapping[int, float], words: Words, *, token_bytes: Callable[[int], bytes], least: float = 0.0
+) -> tuple[float, ...]:
     """Return how likely each word is beside the others, 1 in all: equal shares when no token begins any.
 
-    Then the model says nothing about the question, and other evidence decides. A token that begins several of the
-    words (a byte that two Korean syllables share) counts for none.
+    Then, and where together they are less likely than `least`, the model says nothing about the question. A token that
+    begins several of the words (a byte that two Korean syllables share) counts for none.
     """
     folded = [_folded(spellings) for spellings in words]
     chances = [0.0] * len(folded)
@@ -29,7 +33,7 @@ def shares(logprobs: Mapping[int, float], words: Words, *, token_bytes: Callable
         if len(meant) == 1:
             chances[meant[0]] += math.exp(logprob)
     total = sum(chances)
-    return tuple(chance / total if total > 0 else 1 / len(folded) for chance in chances)
+    return tuple(chance / total if total > 0 and total >= least else 1 / len(folded) for chance in chances)
 
 
 def _folded(words: Iterable[str]) -> tuple[bytes, ...]:

@@ -8,9 +8,9 @@ import msgspec
 
 from chatbot.archive import Archive, Finding, Standing, What
 from chatbot.audit_chain import AuditKeys, Closed, Opened
-from chatbot.citations import CitationStream, Grounding
+from chatbot.citations import CitationStream, Grounding, QuotedAnswer
 from chatbot.models import Delta, Models, Sampling
-from chatbot.odds import YES_OR_NO, numbers
+from chatbot.odds import MOSTLY, YES_OR_NO, numbers
 from chatbot.prompt import Prompt
 from chatbot.retrieval import Wording
 from knowledge.passage import Passage, language_of
@@ -48,8 +48,16 @@ async def ask_again(asked: Reasked, models: Models, archive: Archive) -> list[Fi
     except msgspec.MsgspecError:
         return [*findings, Finding("model", Standing.UNKNOWN, "the row is older than sampling parameters")]
     ids, checks = await generated(asked, sampling, models, archive)
-    findings += said_findings(asked, ids, checks.text, archive.audit.keys, models.model)
-    return [*findings, await repair_again(asked, checks, models, archive)] if asked.closed.repair else findings
+    quoted = checks.quotes(looked_for(asked, archive))
+    texts = [one.text for one in (quoted, *quoted.each())] if quoted.citations else [checks.text]
+    findings += said_findings(asked, ids, texts, archive.audit.keys, models.model)
+    return [*findings, await repair_again(asked, quoted, models, archive)] if asked.closed.repair else findings
+
+
+def looked_for(asked: Reasked, archive: Archive) -> str:
+    """Return what was looked for."""
+    earlier = [message.content for message in asked.prompt.before if message.role == "user"]
+    return Wording.of(asked.question, earlier, archive.glossary).text
 
 
 async def probes_again(asked: Reasked, models: Models, archive: Archive) -> Finding:
@@ -66,11 +74,9 @@ async def probes_again(asked: Reasked, models: Models, archive: Archive) -> Find
     return weighed("probes", then, now)
 
 
-async def repair_again(asked: Reasked, checks: CitationStream, models: Models, archive: Archive) -> Finding:
+async def repair_again(asked: Reasked, quoted: QuotedAnswer, models: Models, archive: Archive) -> Finding:
     """Return whether the model chooses as it did among the quotes, where what it says now is repaired by the same."""
     closed = asked.closed
-    earlier = [message.content for message in asked.prompt.before if message.role == "user"]
-    quoted = checks.quotes(Wording.of(asked.question, earlier, archive.glossary).text)
     prompt = archive.prompts.repair(
         asked.question,
         before=asked.prompt.before,
@@ -84,6 +90,7 @@ async def repair_again(asked: Reasked, checks: CitationStream, models: Models, a
         numbers(len(closed.repair)),
         conversation_id=asked.opened.conversation_id,
         cache_salt=archive.cache_salt,
+        least=MOSTLY,
     )
     return weighed("repair", closed.repair, [round(share, 4) for share in now])
 
@@ -117,16 +124,22 @@ async def generated(
     return ids, checks
 
 
-def said_findings(asked: Reasked, ids: Sequence[int], shown: str, keys: AuditKeys, model: str) -> Iterator[Finding]:
-    """Compare what the model says with what it said; where it was cut short, up to there."""
+def said_findings(
+    asked: Reasked, ids: Sequence[int], texts: Sequence[str], keys: AuditKeys, model: str
+) -> Iterator[Finding]:
+    """Compare what the model says with what it said; where it was cut short, up to there.
+
+    `texts` are what the checks make of it: several where all was withheld, the passages' quotes and each alone.
+    """
     opened, closed = asked.opened, asked.closed
     upto = ids if closed.finish_reason in WHOLE else ids[: closed.said]
     same = keys.prompt_hash(opened.tenant, [upto]) == closed.said_hash
     detail = f"{closed.said} tokens by {', '.join(closed.models) or opened.model} then, {len(upto)} by {model} now"
     yield Finding("model", Standing.SAME if same else Standing.DIFFERS, detail)
-    if closed.finish_reason in WHOLE and not closed.rung and shown.strip():
-        same = keys.answer_hash(opened.tenant, shown) == closed.answer_hash
-        yield Finding("shown", Standing.SAME if same else Standing.DIFFERS, f"{len(shown)} characters after the checks")
+    if closed.finish_reason in WHOLE and not closed.rung and any(text.strip() for text in texts):
+        shown = next((text for text in texts if keys.answer_hash(opened.tenant, text) == closed.answer_hash), None)
+        after = f"{len(texts[0] if shown is None else shown)} characters after the checks"
+        yield Finding("shown", Standing.DIFFERS if shown is None else Standing.SAME, after)
 
 
 def checking(passages: Sequence[Passage], question: str, grounding: Grounding, contact: str) -> CitationStream:

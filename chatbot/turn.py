@@ -45,7 +45,7 @@ from chatbot.history import Conversation, Owner, Said, StoredMessage, path_to, w
 from chatbot.ledger import Caller, Reservation
 from chatbot.models import Delta, ModelDone, Switched
 from chatbot.notices import Rung, notice, notice_of
-from chatbot.odds import YES_OR_NO, numbers
+from chatbot.odds import MOSTLY, YES_OR_NO, numbers
 from chatbot.prompt import Prompt
 from chatbot.retrieval import Found
 from chatbot.running import Running
@@ -413,10 +413,11 @@ async def repair(
 ) -> QuotedAnswer:
     """Return what the passages say in place of an answer that was withheld whole: one quote if the model is sure of it.
 
-    It is asked once, for one token that can only be a quote's number. Nobody pays for that, as for a probe; whatever
-    becomes of it the quotes remain, and who stops the answer meanwhile has stopped it. A successor shows what the
-    writer before it has shown.
+    It is asked once, for one token, of which only the quotes' numbers count. Nobody pays for that, as for a probe;
+    whatever becomes of it the quotes remain, and who stops the answer meanwhile has stopped it. A successor shows what
+    the writer before it has shown.
     """
+    draft.withheld = checks.withheld
     quoted = checks.quotes(turn.found.wording)
     for shown in (quoted, *quoted.each()):
         if running.ends_with(shown.events):
@@ -444,6 +445,7 @@ async def choose(quoted: QuotedAnswer, turn: Turn, draft: Draft, place: Place, s
                 conversation_id=turn.conversation.id,
                 cache_salt=services.cache_salt(turn.who.tenant),
                 priority=place.priority,
+                least=MOSTLY,
             )
         except (ModelUnavailable, Overloaded, TooLarge) as exc:
             log.warning("repair_not_asked", answer_id=turn.answer_id, error=exc.code)
@@ -460,7 +462,6 @@ def conclude(
 
     Where the checks withheld all of it, the passages (which were judged to hold the answer) speak for themselves.
     """
-    draft.withheld = checks.withheld
     draft.grounded = checks.grounded
     if draft.finish_reason is FinishReason.HANDOFF:
         say(Reply.EMERGENCY, turn, running, draft, services)

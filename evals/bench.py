@@ -64,10 +64,14 @@ MODE_QUESTIONS = (
     "Which documents do I need for a loan?",
 )
 """Each asked once of every grounding mode: answers of several lengths, in both languages."""
+MODE_TENANTS = tuple(f"modes-{n}" for n in range(3 * len(MODE_QUESTIONS)))
+"""One for each answer, so that nothing of its prompt is cached."""
 ANSWER_TOKENS = 16
 MOST_OVER_OFF = 1.15
-ANSWERS_ANYWAY = {"TURN__ANSWERABILITY__THRESHOLD": "0"}
-"""The small profile's model says no to most probes: here it is asked, and answers whatever it said."""
+ANSWERS_ANYWAY = {"TURN__ANSWERABILITY__THRESHOLD": "0", "TURN__REPAIR_CERTAINTY": "1"}
+"""The small profile's model says no to most probes: here it is asked, and answers whatever it said. It chooses among no
+quotes, as in `make run`.
+"""
 GIB = 2**30
 
 T = TypeVar("T")
@@ -114,19 +118,16 @@ Work = Callable[[Wanted, Settings, Console], Awaitable[list[Finding]]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ground:
-    """What was prepared: tenants that have the documents, none asked before, and the prompt they all get.
-
-    `widely_read` have those on every question of the modes, the others those on one.
-    """
+    """What was prepared: tenants that have the documents, none asked before, and the prompt they all get."""
 
     tenants: Iterator[str]
-    widely_read: Iterator[str]
     prompt_ids: tuple[int, ...]
 
 
 async def bench(plan: Plan, wanted: Wanted, settings: Settings, console: Console) -> list[Finding]:
     """Measure everything, one product after the other on the same vLLM."""
     ground = await prepare(wanted, settings, plan, console)
+    wide = await widely_read(await beside(wanted, "wide"), settings, plan, console)
     async with started(model(wanted)) as served:
         console.print("measuring with grounding off", highlight=False)
         async with started(product(wanted, served, TURN__GROUNDING="off")) as running:
@@ -137,11 +138,13 @@ async def bench(plan: Plan, wanted: Wanted, settings: Settings, console: Console
             unlogged = product(alone, served, module="evals.unlogged", TURN__GROUNDING="off")
             async with started(unlogged) as other:
                 findings += await log_costs(running, other, ground, plan)
-            console.print("measuring what each grounding mode costs", highlight=False)
-            strict = product(alone, served, TURN__GROUNDING="strict", **ANSWERS_ANYWAY)
-            numbers = product(await beside(wanted, "numbers"), served, TURN__GROUNDING="numbers", **ANSWERS_ANYWAY)
-            async with started(strict) as second, started(numbers) as third:
-                findings += await mode_costs({"off": running, "numbers": third, "strict": second}, ground)
+        console.print("measuring what each grounding mode costs", highlight=False)
+        modes: dict[str, Product] = {}
+        async with AsyncExitStack() as stack:
+            for name in ("off", "numbers", "strict"):
+                one = product(await beside(wide, name), served, TURN__GROUNDING=name, **ANSWERS_ANYWAY)
+                modes[name] = await stack.enter_async_context(started(one))
+            findings += await mode_costs(modes)
     return findings
 
 
@@ -153,14 +156,19 @@ async def beside(wanted: Wanted, name: str) -> Wanted:
 
 
 async def prepare(wanted: Wanted, settings: Settings, plan: Plan, console: Console) -> Ground:
-    """Load the sample documents, and the passages nearest to the questions for every tenant that will ask."""
+    """Load the sample documents, and the passages nearest to the question for every tenant that will ask."""
     names = [f"bench-{n:03}" for n in range(plan.warm_up + plan.calls + 1)]
-    wide = [f"modes-{n:03}" for n in range(3 * len(MODE_QUESTIONS))]
     async with loaded(read_dataset(DATASET), settings, wanted.data, console) as (services, _):
         await give(services.index, names, [QUESTION], plan.documents)
-        await give(services.index, wide, MODE_QUESTIONS, plan.documents)
         ids = await prompt(services.index, names[0], wanted.weights / wanted.profile)
-    return Ground(tenants=iter(names), widely_read=iter(wide), prompt_ids=ids)
+    return Ground(tenants=iter(names), prompt_ids=ids)
+
+
+async def widely_read(wanted: Wanted, settings: Settings, plan: Plan, console: Console) -> Wanted:
+    """Give the passages on every question of the modes to a tenant for each; return the same."""
+    async with loaded(read_dataset(DATASET), settings, wanted.data, console) as (services, _):
+        await give(services.index, MODE_TENANTS, MODE_QUESTIONS, plan.documents)
+    return wanted
 
 
 async def give(index: Index, tenants: Sequence[str], questions: Sequence[str], documents: int) -> None:
@@ -255,18 +263,18 @@ async def first_token_alone(vllm: aiohttp.ClientSession, name: str, prompt_ids: 
     return first
 
 
-async def mode_costs(modes: Mapping[str, Product], ground: Ground) -> list[Finding]:
+async def mode_costs(modes: Mapping[str, Product]) -> list[Finding]:
     """Ask a product of every mode in turn for whole answers, each as a tenant that none was asked by before.
 
     A mode's cost is all that it adds: the probe's prefill, the checks, and what it holds back.
     """
     said: dict[str, list[Answered]] = {name: [] for name in modes}
-    names = list(modes)
+    names, tenants = list(modes), iter(MODE_TENANTS)
     async with AsyncExitStack() as stack:
         sessions = {name: await stack.enter_async_context(session(modes[name].url)) for name in names}
         for n, question in enumerate(MODE_QUESTIONS):
             for name in names[n % len(names) :] + names[: n % len(names)]:
-                tenant = next(ground.widely_read)
+                tenant = next(tenants)
                 customer = Customer(sessions[name], modes[name].signer, tenant=tenant)
                 said[name].append(await customer.ask(Sample(id=tenant, text=question)))
     return [finding for name in names for finding in mode_cost(name, said[name], said["off"])]
@@ -305,7 +313,7 @@ SHORT_ANSWER, LONG_ANSWER = 8, 32
 
 def only_stores(_: str, names: Sequence[str]) -> list[str]:
     """Return what is not copied of a data folder: logs, and the Redis of the product that runs on it."""
-    return [name for name in names if name in {"logs", "redis", "unlogged", "numbers"}]
+    return [name for name in names if name in {"logs", "redis", "unlogged", "wide", "off", "numbers", "strict"}]
 
 
 async def log_costs(logged: Product, unlogged: Product, ground: Ground, plan: Plan) -> list[Finding]:

@@ -16,7 +16,7 @@ from chatbot.citations import CitationStream, QuotedAnswer
 from chatbot.errors import IndexUnavailable, ModelUnavailable, Overloaded
 from chatbot.guard import Verdict, screen
 from chatbot.models import Delta, Models, ModelSettings, Sampling, open_models
-from chatbot.odds import YES_OR_NO, numbers
+from chatbot.odds import MOSTLY, YES_OR_NO, numbers
 from chatbot.prompt import Prompt, PromptBuilder, load_templates
 from chatbot.retrieval import Found, Retrieval, RetrievalSettings
 from chatbot.scope import outside
@@ -175,6 +175,7 @@ class Recorder:
             numbers(len(quoted.citations)),
             conversation_id=uuid4().hex,
             cache_salt=TENANT,
+            least=MOSTLY,
         )
         quotes = (citation.quote for citation in quoted.citations)
         return tuple((quote, round(share, 4)) for quote, share in zip(quotes, shares, strict=True))
