@@ -114,6 +114,7 @@ def create_app(
         version="1",
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,  # an empty id is no conversation, and not the list of all
         middleware=[
             Middleware(SecurityHeaders),
             Middleware(RateLimitHeaders, services=services),

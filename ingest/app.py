@@ -66,6 +66,7 @@ def create_app(services: Services, *, tracer_provider: TracerProvider | None = N
         version="1",
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,  # an empty name is no document, and not the list of all
         middleware=[
             Middleware(SecurityHeaders),
             Middleware(DeclaredLength, most_bytes=most_bytes),

@@ -14,3 +14,8 @@ async def test_a_refused_method_is_told_every_one_that_the_address_takes(staff: 
     document = (await staff.http.get("/openapi.json")).json()
     documented = document["paths"]["/v1/documents/{document_id}"]["get"]["responses"]["default"]["content"]
     assert set(documented["application/problem+json"]["schema"]["required"]) <= set(refused.json())
+
+
+async def test_an_empty_name_is_no_document_and_not_the_list_of_all(staff: Staff) -> None:
+    refused = await staff.http.get("/v1/documents/", headers=staff.headers(), follow_redirects=True)
+    assert (refused.status_code, refused.json()["code"]) == (404, "not_found")
