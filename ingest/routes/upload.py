@@ -32,7 +32,7 @@ class UploadFields(BaseModel):
     readers: list[str] = Field(default=[], max_length=100)
     effective_from: date | None = None
     effective_until: date | None = None
-    document_id: str | None = Field(None, max_length=100)
+    document_id: str | None = Field(None, min_length=1, max_length=100)
 
 
 def _described() -> dict[str, Any]:
