@@ -32,6 +32,12 @@ class Staff:
             "/v1/documents", files={"file": ("안내.md", data)}, data=fields, headers=self.headers()
         )
 
+    async def hand_in(self, data: bytes, **fields: str) -> str:
+        """Upload and return the id of the job."""
+        received = await self.upload(data, **fields)
+        assert received.status_code == 202, received.text
+        return str(received.json()["job_id"])
+
     async def done(self, job_id: str) -> str:
         with anyio.fail_after(30):
             while True:

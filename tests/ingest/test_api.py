@@ -50,7 +50,7 @@ async def test_lists_show_versions_states_and_passages_page_by_page(staff: Staff
 async def test_versions_are_listed_by_their_state_page_by_page(staff: Staff) -> None:
     for name in ("a", "b"):
         for text in ("# 가", "# 나"):
-            job = (await staff.upload(f"{text}\n\n{name} 안내입니다.".encode(), document_id=name)).json()["job_id"]
+            job = await staff.hand_in(f"{text}\n\n{name} 안내입니다.".encode(), document_id=name)
             await staff.done(job)
     approved = await staff.http.post("/v1/documents/a/versions/1/approve", headers=staff.headers("lee", "approver"))
     assert approved.status_code == 200, approved.text
@@ -165,7 +165,7 @@ async def test_a_stream_in_which_nothing_happens_says_that_it_lives(
 
 
 async def test_a_stream_of_steps_goes_on_after_the_last_one_that_was_seen(staff: Staff) -> None:
-    job_id = (await staff.upload(samples.MARKDOWN.encode())).json()["job_id"]
+    job_id = await staff.hand_in(samples.MARKDOWN.encode())
     address = f"/v1/jobs/{job_id}/events"
     told = await staff.http.get(address, headers=staff.headers())
     ids = [line.removeprefix("id: ") for line in told.text.splitlines() if line.startswith("id: ")]
@@ -179,7 +179,7 @@ async def test_a_stream_of_steps_goes_on_after_the_last_one_that_was_seen(staff:
 
 
 async def test_a_failed_job_is_listed_and_done_again_and_a_done_one_is_not(staff: Staff) -> None:
-    broken = (await staff.upload(samples.pdf(password="1234"))).json()["job_id"]
+    broken = await staff.hand_in(samples.pdf(password="1234"))
     assert await staff.done(broken) == "failed"
     listed = (await staff.http.get("/v1/jobs?state=failed", headers=staff.headers())).json()["jobs"]
     assert [(job["job_id"], job["reason"]) for job in listed] == [(broken, "encrypted")]
@@ -187,7 +187,7 @@ async def test_a_failed_job_is_listed_and_done_again_and_a_done_one_is_not(staff
     again = await staff.http.post(f"/v1/jobs/{broken}/retry", headers=staff.headers())
     assert (again.status_code, again.json()["state"]) == (202, "queued")
     assert await staff.done(broken) == "failed"
-    good = (await staff.upload(samples.MARKDOWN.encode())).json()["job_id"]
+    good = await staff.hand_in(samples.MARKDOWN.encode())
     await staff.done(good)
     assert (await staff.http.post(f"/v1/jobs/{good}/retry", headers=staff.headers())).status_code == 409
 
@@ -196,7 +196,7 @@ async def test_only_approvers_take_a_document_back_and_every_way_ends_it(staff: 
     approver = staff.headers("lee", "approver")
     texts = [samples.MARKDOWN.replace("2.35", rate).encode() for rate in ("2.35", "2.75")]
     for n, data in enumerate(texts, start=1):
-        await staff.done((await staff.upload(data, document_id="d")).json()["job_id"])
+        await staff.done(await staff.hand_in(data, document_id="d"))
         await staff.http.post(f"/v1/documents/d/versions/{n}/approve", headers=approver)
         clock.now += 60
     draft = (await staff.upload(b"# x\n\ny", document_id="d")).json()

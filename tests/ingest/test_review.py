@@ -19,8 +19,7 @@ RESIDENT = "900101-1234568"
 
 
 async def indexed(staff: Staff, data: bytes, document_id: str) -> None:
-    received = await staff.upload(data, document_id=document_id)
-    assert await staff.done(received.json()["job_id"]) == "done", received.text
+    assert await staff.done(await staff.hand_in(data, document_id=document_id)) == "done"
 
 
 async def test_a_page_of_a_pdf_is_drawn_and_of_other_formats_read(staff: Staff) -> None:
