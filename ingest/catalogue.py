@@ -50,7 +50,7 @@ class Catalogue:
         self._in_turn = anyio.Lock() if engine.dialect.name == "sqlite" else nullcontext()
 
     @asynccontextmanager
-    async def begin(self) -> AsyncGenerator[AsyncConnection]:
+    async def write(self) -> AsyncGenerator[AsyncConnection]:
         """Open a transaction that writes: on SQLite in turn with the others of this process, as `read` otherwise.
 
         Raises:
@@ -113,7 +113,7 @@ class Catalogue:
         return await self._again(self._receive, upload, now)
 
     async def _receive(self, upload: Upload, now: float) -> Received:
-        async with self.begin() as connection:
+        async with self.write() as connection:
             await hold(connection, f"content {upload.sha256}")
             known = await _known(connection, upload)
             if known is not None and known.state is not State.WITHDRAWN:
@@ -198,7 +198,7 @@ class Catalogue:
 
     async def indexed(self, key: VersionKey, indexed: Indexed) -> Version:
         """Record that a version is in the index as a draft, unless it is already, or was withdrawn meanwhile."""
-        async with self.begin() as connection:
+        async with self.write() as connection:
             await connection.execute(
                 records.at(key)
                 .where(VERSIONS.c.state.in_([State.RECEIVED, State.FAILED]))
@@ -216,7 +216,7 @@ class Catalogue:
 
     async def failed(self, key: VersionKey, *, reason: str, detail: str) -> Version:
         """Record why a version cannot be indexed, unless it was approved or withdrawn meanwhile."""
-        async with self.begin() as connection:
+        async with self.write() as connection:
             still_wanted = records.at(key).where(VERSIONS.c.state.not_in([State.APPROVED, State.WITHDRAWN]))
             await connection.execute(still_wanted.values(state=State.FAILED, reason=reason, detail=_storable(detail)))
             return await records.version(connection, key)
@@ -225,19 +225,19 @@ class Catalogue:
         """Record that the index has been told this window; return whether it is still the version's."""
         told = rows.window(window)
         same = [VERSIONS.c[name].is_not_distinct_from(value) for name, value in told.items()]
-        async with self.begin() as connection:
+        async with self.write() as connection:
             written = await connection.execute(records.at(key).where(*same).values(window_written=Told.WINDOW))
             return written.rowcount == 1
 
     async def doubt_window(self, key: VersionKey) -> None:
         """Have a version's window written again, if it has one: the index may have lost it."""
-        async with self.begin() as connection:
+        async with self.write() as connection:
             told = records.at(key).where(VERSIONS.c.visible_from.is_not(None), VERSIONS.c.window_written == Told.WINDOW)
             await connection.execute(told.values(window_written=Told.BEGINNING))
 
     async def recounted(self, key: VersionKey, passages: int) -> None:
         """Record how many passages a version has after it was cut anew."""
-        async with self.begin() as connection:
+        async with self.write() as connection:
             await connection.execute(records.at(key).values(passages=passages))
 
     async def unwritten_windows(self) -> list[Version]:
@@ -270,7 +270,7 @@ class Catalogue:
     @asynccontextmanager
     async def unnamed(self, digest: str) -> AsyncGenerator[bool]:
         """Tell whether no version has a content; no new one can come to have it while the block runs."""
-        async with self.begin() as connection:
+        async with self.write() as connection:
             await hold(connection, f"content {digest}")
             yield (await connection.execute(select(exists().where(VERSIONS.c.sha256 == digest)))).scalar_one() is False
 

@@ -201,7 +201,7 @@ class Decisions:
     @asynccontextmanager
     async def _locked(self, key: VersionKey, at: float) -> AsyncGenerator[tuple[AsyncConnection, Sequence[Version]]]:
         """Open a transaction that holds the document's row, with all its versions."""
-        async with self._catalogue.begin() as connection:
+        async with self._catalogue.write() as connection:
             await records.lock(connection, key, at)
             yield connection, await records.versions(connection, key.tenant, key.document_id)
 

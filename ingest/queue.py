@@ -67,7 +67,7 @@ class Queue:
     async def claim(self, job_id: str, *, now: float) -> Job | None:
         """Claim one job; None when it is finished or somebody else is at it."""
         wanted = select(JOBS).where(JOBS.c.id == job_id)
-        async with self._catalogue.begin() as connection:
+        async with self._catalogue.write() as connection:
             row = (await connection.execute(wanted)).mappings().one_or_none()
             if row is None or not (row["claimed_until"] <= now or _is_gone(row["claimed_by"], self._owner)):
                 return None
@@ -103,7 +103,7 @@ class Queue:
             NotFound: there is no such job.
             WrongState: it is done, or its version was withdrawn.
         """
-        async with self._catalogue.begin() as connection:
+        async with self._catalogue.write() as connection:
             row = await self._of_tenant(connection, tenant, job_id)
             job = rows.job(row)
             if job.state in (JobState.QUEUED, JobState.RUNNING):
@@ -163,7 +163,7 @@ class Queue:
         """
         waits = {"state": JobState.QUEUED, "attempts": JOBS.c.attempts - 1}
         waits |= {"claimed_by": None, "claimed_until": now + after}
-        async with self._catalogue.begin() as connection:
+        async with self._catalogue.write() as connection:
             running = update(JOBS).where(self._mine(job), JOBS.c.state == JobState.RUNNING)
             if (await connection.execute(running.values(**waits, updated_at=now))).rowcount != 1:
                 raise ClaimLost
@@ -191,7 +191,7 @@ class Queue:
         return {JobState(state): count for state, count in found}, since
 
     async def _change(self, job: Job, **values: object) -> None:
-        async with self._catalogue.begin() as connection:
+        async with self._catalogue.write() as connection:
             if (await connection.execute(update(JOBS).where(self._mine(job)).values(**values))).rowcount != 1:
                 raise ClaimLost
 

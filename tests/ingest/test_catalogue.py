@@ -28,7 +28,7 @@ async def test_writers_that_meet_do_not_fail_but_take_turns(on_sqlite: Catalogue
     written: list[int] = []
 
     async def write(n: int) -> None:
-        async with on_sqlite.begin() as connection:
+        async with on_sqlite.write() as connection:
             await connection.exec_driver_sql("PRAGMA busy_timeout=0")  # who meets another writer fails at once
             await hold(connection, "one")
             await connection.execute(select(1))
@@ -47,13 +47,13 @@ async def test_a_reader_waits_for_no_writer_and_a_writer_not_for_ever(
 
     async def write_too() -> None:
         with pytest.raises(CatalogueUnavailable):
-            async with on_sqlite.begin():
+            async with on_sqlite.write():
                 pass
 
-    async with on_sqlite.begin() as connection:
+    async with on_sqlite.write() as connection:
         await hold(connection, "one")
         await on_sqlite.ping()
         async with anyio.create_task_group() as others:
             others.start_soon(write_too)
-    async with on_sqlite.begin() as connection:
+    async with on_sqlite.write() as connection:
         await hold(connection, "one")

@@ -42,13 +42,13 @@ async def approved(services: Services, clock: Clock, rate: str, **said: date) ->
 
 
 async def withdrawn(services: Services) -> set[str]:
-    async with services.catalogue.begin() as connection:
+    async with services.catalogue.read() as connection:
         return set((await connection.execute(select(WITHDRAWN.c.name))).scalars())
 
 
 async def decided(services: Services) -> list[tuple[int, str, str]]:
     columns = select(DECISIONS.c.version, DECISIONS.c.decision, DECISIONS.c.decided_by).order_by(DECISIONS.c.id)
-    async with services.catalogue.begin() as connection:
+    async with services.catalogue.read() as connection:
         return [tuple(row) for row in (await connection.execute(columns)).all()]
 
 

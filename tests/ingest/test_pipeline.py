@@ -120,7 +120,7 @@ async def test_the_uploader_cannot_approve_and_the_approver_is_recorded(services
         await activate(version.key, " KIM ", services)
     await activate(version.key, "lee", services)
     await activate(version.key, "park", services)  # again: nothing changes
-    async with services.catalogue.begin() as connection:
+    async with services.catalogue.read() as connection:
         decided = (await connection.execute(select(DECISIONS.c.decided_by, DECISIONS.c.decided_at))).all()
     assert [tuple(row) for row in decided] == [("lee", NOON)]
 
