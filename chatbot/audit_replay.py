@@ -11,12 +11,12 @@ from dataclasses import dataclass, replace
 from chatbot.archive import Archive, Finding, Replayed, Standing, Versions
 from chatbot.audit_chain import AuditKeys, Closed, Opened, Row, matches
 from chatbot.audit_records import passage_hash
-from chatbot.citations import Grounding
+from chatbot.citations import Grounding, checks_for
 from chatbot.errors import IndexUnavailable, NotFound
 from chatbot.guard import Verdict, screen
 from chatbot.history import Conversation, Owner, path_to
 from chatbot.prompt import Prompt, PromptBuilder
-from chatbot.reask import WHOLE, Reasked, ask_again, checking
+from chatbot.reask import WHOLE, Reasked, ask_again
 from chatbot.tokenizer import Message
 from knowledge import index
 from knowledge.access import Access
@@ -232,7 +232,7 @@ def grounded_again(
     """Check what was shown against the passages once more, sentence by sentence."""
     if words.answer is None or words.question is None or prompt is None or closed.finish_reason not in WHOLE:
         return
-    checks = checking(passages[: prompt.passages], words.question, Grounding.OFF, contact)
+    checks = checks_for(words.question, passages[: prompt.passages], grounding=Grounding.OFF, contact=contact)
     checks.feed(words.answer)
     checks.close()
     standing = Standing.SAME if checks.grounded == closed.grounded else Standing.DIFFERS

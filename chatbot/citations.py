@@ -30,7 +30,7 @@ from chatbot.events import Citation, Event, Notice, NoticeCode, Token
 from chatbot.markers import Markers
 from chatbot.numbers import quantities
 from chatbot.sentences import Sentences
-from knowledge.passage import Language, Passage
+from knowledge.passage import Language, Passage, language_of
 
 
 class Grounding(StrEnum):
@@ -224,6 +224,17 @@ class CitationStream:
             if quote.n not in self._cited:
                 self._cited.append(quote.n)
         return [_citation(self._sources, quote, start, end) for quote in quotes]
+
+
+def checks_for(question: str, sources: Sequence[Passage], *, grounding: Grounding, contact: str = "") -> CitationStream:
+    """Return the checks that an answer to a screened question has to pass."""
+    return CitationStream(
+        sources,
+        grounding=grounding,
+        language=language_of(question),
+        allowed_numbers_from=question,
+        contact=contact,
+    )
 
 
 def _citation(sources: Sequence[Passage], quote: Quote, start: int, end: int) -> Citation:

@@ -8,7 +8,7 @@ import msgspec
 
 from chatbot.archive import Archive, Finding, Standing, What
 from chatbot.audit_chain import AuditKeys, Closed, Opened
-from chatbot.citations import CitationStream, Grounding, QuotedAnswer
+from chatbot.citations import CitationStream, Grounding, QuotedAnswer, checks_for
 from chatbot.models import Delta, Models, Sampling
 from chatbot.odds import MOSTLY, YES_OR_NO, numbers
 from chatbot.prompt import Prompt
@@ -108,7 +108,8 @@ async def generated(
     """Return the token ids that the model says, and the checks of then that have heard them."""
     ids: list[int] = []
     passages = asked.passages[: asked.prompt.passages]
-    checks = checking(passages, asked.question, Grounding(asked.opened.grounding), archive.contact)
+    grounding = Grounding(asked.opened.grounding)
+    checks = checks_for(asked.question, passages, grounding=grounding, contact=archive.contact)
     stream = models.stream(
         asked.prompt.answer,
         sampling=sampling,
@@ -140,13 +141,3 @@ def said_findings(
         shown = next((text for text in texts if keys.answer_hash(opened.tenant, text) == closed.answer_hash), None)
         after = f"{len(texts[0] if shown is None else shown)} characters after the checks"
         yield Finding("shown", Standing.DIFFERS if shown is None else Standing.SAME, after)
-
-
-def checking(passages: Sequence[Passage], question: str, grounding: Grounding, contact: str) -> CitationStream:
-    return CitationStream(
-        passages,
-        grounding=grounding,
-        language=language_of(question),
-        allowed_numbers_from=question,
-        contact=contact,
-    )

@@ -19,7 +19,7 @@ from opentelemetry import trace
 from chatbot import answerability, guard
 from chatbot.admission import Place
 from chatbot.answer_log import AnswerId
-from chatbot.citations import CitationStream, QuotedAnswer, quote_passages
+from chatbot.citations import CitationStream, QuotedAnswer, checks_for, quote_passages
 from chatbot.errors import (
     AuditUnavailable,
     ChatError,
@@ -342,8 +342,7 @@ async def stream_answer(turn: Turn, running: Running, draft: Draft, place: Place
                 draft.finish_reason = FinishReason.HANDOFF
                 break
     show(checks.close(), running, draft)
-    quoted = await repair(checks, turn, running, draft, place, services)
-    conclude(checks, quoted, turn, running, draft, services)
+    await conclude(checks, turn, running, draft, place, services)
     if not revoked(turn, services):
         services.shadow.follow(
             turn.prompt.answer,
@@ -357,13 +356,9 @@ async def stream_answer(turn: Turn, running: Running, draft: Draft, place: Place
 
 def checks_of(turn: Turn, services: Services) -> CitationStream:
     """Return the checks that an answer to the turn has to pass."""
-    return CitationStream(
-        [hit.passage for hit in turn.found.hits[: turn.prompt.passages]],
-        grounding=services.settings.grounding,
-        language=turn.language,
-        allowed_numbers_from=turn.screened.text,
-        contact=services.settings.contact,
-    )
+    passages = [hit.passage for hit in turn.found.hits[: turn.prompt.passages]]
+    settings = services.settings
+    return checks_for(turn.screened.text, passages, grounding=settings.grounding, contact=settings.contact)
 
 
 async def within_reservation(reservation: Reservation | None, draft: Draft, services: Services) -> Reservation | None:
@@ -408,6 +403,27 @@ def until_revoked(turn: Turn, services: Services) -> Iterator[anyio.CancelScope]
         yield scope
 
 
+async def conclude(
+    checks: CitationStream, turn: Turn, running: Running, draft: Draft, place: Place, services: Services
+) -> None:
+    """Decide what the answer was: grounded, refused by the model itself, or withheld by the checks.
+
+    Where the checks withheld all of it, the passages (which were judged to hold the answer) speak for themselves.
+    """
+    draft.withheld, draft.grounded = checks.withheld, checks.grounded
+    quoted = await repair(checks, turn, running, draft, place, services)
+    if draft.finish_reason is FinishReason.HANDOFF:
+        say(Reply.EMERGENCY, turn, running, draft, services)
+    elif quoted.citations:
+        show_quotes(quoted, running, draft)
+    elif not checks.text.strip():
+        say(Reply.CANNOT_VERIFY, turn, running, draft, services)
+        if checks.withheld:
+            draft.finish_reason = FinishReason.WITHHELD
+    elif not checks.cited and services.settings.probes:
+        draft.finish_reason = FinishReason.REFUSED
+
+
 async def repair(
     checks: CitationStream, turn: Turn, running: Running, draft: Draft, place: Place, services: Services
 ) -> QuotedAnswer:
@@ -417,7 +433,6 @@ async def repair(
     whatever becomes of it the quotes remain, and who stops the answer meanwhile has stopped it. A successor shows what
     the writer before it has shown.
     """
-    draft.withheld = checks.withheld
     quoted = checks.quotes(turn.found.wording)
     for shown in (quoted, *quoted.each()):
         if running.ends_with(shown.events):
@@ -453,26 +468,6 @@ async def choose(quoted: QuotedAnswer, turn: Turn, draft: Draft, place: Place, s
         span.set_attribute("repair.shares", shares)
     draft.repair = Repair(tuple(prompt.ids), shares)
     return shares
-
-
-def conclude(
-    checks: CitationStream, quoted: QuotedAnswer, turn: Turn, running: Running, draft: Draft, services: Services
-) -> None:
-    """Decide what the answer was: grounded, refused by the model itself, or withheld by the checks.
-
-    Where the checks withheld all of it, the passages (which were judged to hold the answer) speak for themselves.
-    """
-    draft.grounded = checks.grounded
-    if draft.finish_reason is FinishReason.HANDOFF:
-        say(Reply.EMERGENCY, turn, running, draft, services)
-    elif quoted.citations:
-        show_quotes(quoted, running, draft)
-    elif not checks.text.strip():
-        say(Reply.CANNOT_VERIFY, turn, running, draft, services)
-        if checks.withheld:
-            draft.finish_reason = FinishReason.WITHHELD
-    elif not checks.cited and services.settings.probes:
-        draft.finish_reason = FinishReason.REFUSED
 
 
 def say(reply: Reply, turn: Turn, running: Running, draft: Draft, services: Services) -> None:

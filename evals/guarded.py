@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from chatbot.answerability import AnswerabilitySettings, nothing_near, score
-from chatbot.citations import CitationStream, Grounding
+from chatbot.citations import Grounding, checks_for
 from chatbot.guard import Verdict, screen
 from chatbot.retrieval import Found, Retrieval, RetrievalSettings
 from chatbot.scope import outside
@@ -151,8 +151,7 @@ async def looked_up(text: Labelled, retrieval: Retrieval) -> Step:
 def withheld(text: Labelled, found: Found) -> bool:
     """Return whether a model that repeats the text is shown with nothing that the passages do not say."""
     passages = [hit.passage for hit in found.hits]
-    language = language_of(text.text)
-    checks = CitationStream(passages, grounding=Grounding.STRICT, language=language, allowed_numbers_from=text.text)
+    checks = checks_for(text.text, passages, grounding=Grounding.STRICT)
     checks.feed(text.text)
     checks.close()
     return checks.grounded or not checks.text.strip()

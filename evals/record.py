@@ -12,7 +12,7 @@ import stamina
 from rich.console import Console
 
 from chatbot import answerability
-from chatbot.citations import CitationStream, QuotedAnswer
+from chatbot.citations import CitationStream, QuotedAnswer, checks_for
 from chatbot.errors import IndexUnavailable, ModelUnavailable, Overloaded
 from chatbot.guard import Verdict, screen
 from chatbot.models import Delta, Models, ModelSettings, Sampling, open_models
@@ -99,16 +99,10 @@ def scripted(wanted: Wanted, tokenizer: Path) -> Iterator[Model]:
         yield Model(url=line.split()[1], pid=process.pid)
 
 
-def checks_of(question: str, passages: Sequence[Passage], said: str) -> CitationStream:
+def checked(question: str, passages: Sequence[Passage], said: str) -> CitationStream:
     """Return the checks that a turn puts an answer to, with all of it said."""
     settings = TurnSettings()
-    checks = CitationStream(
-        passages,
-        grounding=settings.grounding,
-        language=language_of(question),
-        allowed_numbers_from=question,
-        contact=settings.contact,
-    )
+    checks = checks_for(question, passages, grounding=settings.grounding, contact=settings.contact)
     checks.feed(said)
     checks.close()
     return checks
@@ -149,7 +143,7 @@ class Recorder:
         probes, held = await self._probes(found, prompt, unknown, language)
         said = await self._said(prompt) if held else None
         passages = [hit.passage for hit in found.hits[: prompt.passages]]
-        checks = checks_of(screened.text, passages, said or "")
+        checks = checked(screened.text, passages, said or "")
         return Spoken(
             id=sample.id,
             passages=tuple(map(self._keep, passages)),

@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator, Sequence
 
 from chatbot import answerability
-from chatbot.citations import CitationStream, Grounding, QuotedAnswer
+from chatbot.citations import CitationStream, Grounding, QuotedAnswer, checks_for
 from chatbot.events import Citation, Event, Notice
 from chatbot.guard import Verdict, screen
 from chatbot.numbers import quantities
@@ -115,13 +115,7 @@ class Checked:
         return quoted.surest(shares, TurnSettings().repair_certainty) if known else quoted
 
     def _checked(self, said: str) -> tuple[CitationStream, list[Event]]:
-        checks = CitationStream(
-            self._passages,
-            grounding=self._grounding,
-            language=self._language,
-            allowed_numbers_from=self._question,
-            contact=self._contact,
-        )
+        checks = checks_for(self._question, self._passages, grounding=self._grounding, contact=self._contact)
         return checks, [*checks.feed(said), *checks.close()]
 
     def _wrong_numbers(self, said: str) -> Iterator[tuple[int, int, str]]:

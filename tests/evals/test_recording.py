@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from chatbot.tokenizer import Tokenizer
-from evals.record import Recorder, checks_of
+from evals.record import Recorder, checked
 from evals.recording import Made, Part, Shown, Spoken, read_recording, write_recording
 from knowledge.index import Index
 from llm_server.scripted import Behaviour
@@ -52,7 +52,7 @@ async def test_what_the_model_chooses_where_all_was_withheld_is_recorded_with_th
     async with serve(tokenizer, [Behaviour(chooses=(0.2, 0.6))]) as served:
         recorder = Recorder(served.models, index)
         choices = [
-            await recorder.choice(checks_of(question, [DEPOSIT], said).quotes(""), [DEPOSIT], question, before=())
+            await recorder.choice(checked(question, [DEPOSIT], said).quotes(""), [DEPOSIT], question, before=())
             for said in ("정기예금의 기본 금리는 연 7.7%입니다.", "정기예금의 기본 금리는 연 3.1%입니다.")
         ]
         assert served.started() == 1
