@@ -26,6 +26,7 @@ RUN sed '/^# checks and tests/,$d' requirements/dev.in > requirements/services.i
       --requirement requirements/services.in --requirement requirements/torch.in --constraint requirements/dev.lock
 COPY pyproject.toml README.md LICENSE NOTICE ./
 COPY telemetry/ telemetry/
+COPY edge/ edge/
 COPY knowledge/ knowledge/
 COPY chatbot/ chatbot/
 COPY ingest/ ingest/

@@ -54,13 +54,13 @@ gates: ## Hold retrieval (real weights) and recorded answers against their gates
 bench: setup ## Measure first token and memory against vLLM asked directly, ingestion beside others', and three times the load
 	@.venv/bin/llm-server fetch e5-small cpu-small
 	@scripts/peers
-	@failed=0; $(PY) -m evals.bench || failed=$$?; $(PY) -m evals.ingestion .venv/peers/bin/python || failed=$$?; \
-	  $(PY) -m evals.load && exit $$failed
+	@failed=0; $(PY) -m evals.performance.bench || failed=$$?; $(PY) -m evals.performance.ingestion .venv/peers/bin/python || failed=$$?; \
+	  $(PY) -m evals.performance.load && exit $$failed
 
 attacks: setup ## Attack the whole product over a model that obeys everything (garak), and both APIs (schemathesis); 1 above a bound
 	@scripts/attack_parts
 	@.venv/bin/llm-server fetch e5-small
-	@$(PY) -m evals.attacks
+	@$(PY) -m evals.safety.attacks
 
 charts: setup ## Check the chart, its rules and dashboards, the Dockerfile and the workflow, with the tools of each
 	@scripts/chart_parts --checkov

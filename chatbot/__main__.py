@@ -12,29 +12,25 @@ import msgspec
 import typer
 from pydantic import ValidationError
 
+from chatbot.api import LocalSigner, key_pair
 from chatbot.app import create_app
-from chatbot.archive import Replayed
-from chatbot.archive_report import replay_elsewhere, report
-from chatbot.audit import Audit
-from chatbot.audit_anchors import Anchors, AnchorsUnavailable, open_anchors
-from chatbot.audit_chain import Problem
-from chatbot.audit_replay import replay
-from chatbot.drift_watch import ReferenceUnreadable
+from chatbot.audit import Anchors, AnchorsUnavailable, Audit, Problem, open_anchors
+from chatbot.drift import ReferenceUnreadable
 from chatbot.errors import ChatError, NotFound
-from chatbot.local_identity import LocalSigner, key_pair
-from chatbot.pool import ModelsMisconfigured
-from chatbot.reranking import RerankerMissing
-from chatbot.schema import SCHEMA
-from chatbot.serving import PortTaken, bind, listening, until_told
+from chatbot.models import ModelsMisconfigured
+from chatbot.proof import Replayed, replay, replay_elsewhere, report
+from chatbot.retrieval import RerankerMissing
+from chatbot.serving import until_told
 from chatbot.settings import Settings
+from chatbot.tables import SCHEMA
 from chatbot.tokenizer import TokenizerError
 from chatbot.wiring import open_archive, open_services
+from edge import PortTaken, bind, listening
 from knowledge import withdrawals
-from knowledge.database import open_engine
 from knowledge.embedding import EmbedderMissing
 from knowledge.identity import ROLES, Principal
 from knowledge.index import EmbedderMismatch, IndexUnavailable
-from knowledge.schema import migrate_database
+from knowledge.storage import migrate_database, open_engine
 from knowledge.withdrawals import UNREADABLE, StopChange, known_withdrawals
 from telemetry.groups import leaves
 from telemetry.logs import configure_logs

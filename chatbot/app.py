@@ -1,52 +1,24 @@
 """The chat API as an ASGI application over services that somebody else opened."""
 
-import os
 from contextlib import suppress
-from importlib.resources import files
 
 import anyio
-from fastapi import FastAPI, Request, Response
-from fastapi.responses import FileResponse
-from fastapi.staticfiles import StaticFiles
+from fastapi import FastAPI
 from opentelemetry.sdk.trace import TracerProvider
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from chatbot.api import FORMATS, ROUTERS, LocalSigner, demo_router, headers_now, install_problems
 from chatbot.errors import StoreUnavailable
-from chatbot.local_identity import LocalSigner
-from chatbot.problems import install_problems
-from chatbot.routes import answers, chat, conversations, drift, limits, openai, probes, replays, stops
-from chatbot.routes.demo import demo_router
-from chatbot.routes.headers import headers_now
 from chatbot.services import Services
+from edge import ResponseHeaders, security_headers, serve_page
 
 _BODY_LIMIT = 64 * 1024
-_CSP = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
 _HEADERS = (
-    (b"content-security-policy", _CSP.encode()),
-    (b"x-content-type-options", b"nosniff"),
-    (b"referrer-policy", b"no-referrer"),
+    *security_headers(image_sources="data:"),
     (b"permissions-policy", b"camera=(), microphone=(), geolocation=()"),
 )
-
-
-class SecurityHeaders:
-    """Adds the security headers to every response (pure ASGI: streams pass untouched)."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def send_with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], *_HEADERS]
-            await send(message)
-
-        await self._app(scope, receive, send_with_headers if scope["type"] == "http" else send)
 
 
 class RateLimitHeaders:
@@ -90,17 +62,6 @@ class BodyLimit:
         await self._app(scope, receive_within_limit, send)
 
 
-class FreshFiles(StaticFiles):
-    """The page's files, asked for anew each time, so that no browser mixes modules of two releases."""
-
-    def file_response(
-        self, full_path: str | os.PathLike[str], stat_result: os.stat_result, scope: Scope, status_code: int = 200
-    ) -> Response:
-        response = super().file_response(full_path, stat_result, scope, status_code)
-        response.headers["cache-control"] = "no-cache"
-        return response
-
-
 def create_app(
     services: Services,
     *,
@@ -116,7 +77,7 @@ def create_app(
         redoc_url=None,
         redirect_slashes=False,  # an empty id is no conversation, and not the list of all
         middleware=[
-            Middleware(SecurityHeaders),
+            Middleware(ResponseHeaders, headers=_HEADERS),
             Middleware(RateLimitHeaders, services=services),
             Middleware(BodyLimit, most_bytes=_BODY_LIMIT),
         ],
@@ -125,32 +86,13 @@ def create_app(
     )
     app.state.services = services
     app.state.draining = False
-    install_problems(app, openai.FORMATS)
-    for routes in (
-        chat.router,
-        answers.router,
-        conversations.router,
-        limits.router,
-        openai.router,
-        stops.router,
-        replays.router,
-        drift.router,
-        probes.router,
-    ):
-        app.include_router(routes)
+    install_problems(app, FORMATS)
+    for router in ROUTERS:
+        app.include_router(router)
     if demo is not None:
         app.include_router(demo_router(demo, tenant=demo_tenant))
-    _serve_page(app)
+    serve_page(app, "chatbot.api")
     return app
-
-
-def _serve_page(app: FastAPI) -> None:
-    web = str(files("chatbot") / "web")
-    app.mount("/web", FreshFiles(directory=web), name="web")
-
-    @app.get("/", include_in_schema=False)
-    async def page(_request: Request) -> Response:
-        return FileResponse(f"{web}/index.html", headers={"cache-control": "no-cache"})
 
 
 async def drain(app: FastAPI, *, seconds: float) -> None:

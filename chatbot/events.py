@@ -63,6 +63,14 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     score: float
 
 
+class PassageRef(msgspec.Struct, frozen=True, kw_only=True):
+    """Which passage stands behind a source's number."""
+
+    document_id: str
+    version: int
+    n: int
+
+
 class Sources(Event, frozen=True, kw_only=True):
     """Sent as a bare JSON list of its `items`."""
 

@@ -5,7 +5,6 @@ Labels are closed sets: finish reasons and error codes, languages, scopes.  `doc
 
 from collections import Counter as Counted
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from itertools import product
 from typing import Literal, get_args
 
@@ -13,29 +12,12 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from chatbot.admission import Started, TurnedAway, Why
 from chatbot.drift import FLOOR, Bin, Reference
-from chatbot.events import Usage
-from chatbot.model_call import ModelCallFinished
+from chatbot.limits import PlansRead
+from chatbot.models import ModelCallFinished
 from chatbot.notices import Rung
-from chatbot.plans import PlansRead
-from knowledge.passage import Language
+from chatbot.records import TurnFinished
 
 _SECONDS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 40, 80)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TurnFinished:
-    """An answer has ended; seconds count from the moment its turn was opened."""
-
-    outcome: str
-    language: Language
-    grounded: bool
-    seconds: float
-    first_token_seconds: float | None
-    usage: Usage
-    withheld: int
-    citations: int
-    rung: Rung | None
-    """How far down the ladder the answer went, if at all."""
 
 
 class Metrics:

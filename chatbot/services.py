@@ -2,28 +2,24 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, cast
+from typing import Annotated
 
-from fastapi import Depends, Request
 from pydantic import BaseModel, Field
 
 from chatbot.admission import Admission
-from chatbot.answer_cache import AnswerCache
-from chatbot.answer_log import AnswerLog
 from chatbot.answerability import AnswerabilitySettings
-from chatbot.answers import Answers
 from chatbot.audit import Audit
-from chatbot.citations import Grounding
-from chatbot.drift_watch import DriftWatch
-from chatbot.history import ConversationIds, History
-from chatbot.idempotency import IdempotencyKeys
-from chatbot.ledger import Ledger
-from chatbot.metrics import Metrics, TurnFinished
+from chatbot.conversations import AnswerCache, ConversationIds, History, Ratings
+from chatbot.drift import DriftWatch
+from chatbot.grounding import Grounding
+from chatbot.limits import Ledger
+from chatbot.metrics import Metrics
 from chatbot.models import Models
 from chatbot.prompt import PromptBuilder
-from chatbot.ratings import Ratings
+from chatbot.records import TurnFinished
 from chatbot.retrieval import Retrieval
 from chatbot.shadow import Shadow
+from chatbot.streams import AnswerLog, Answers, IdempotencyKeys
 from knowledge.identity import Authenticator
 from knowledge.index import Index
 from knowledge.withdrawals import Withdrawals
@@ -86,11 +82,3 @@ class Services:
     now: Callable[[], float]
     pings: Mapping[str, Callable[[], Awaitable[None]]]
     on_turn_finished: tuple[Callable[[TurnFinished], None], ...]
-
-
-def services_of(request: Request) -> Services:
-    """Return the services that the application was started with."""
-    return cast("Services", request.app.state.services)
-
-
-TheServices = Annotated[Services, Depends(services_of)]

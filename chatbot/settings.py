@@ -10,20 +10,15 @@ from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from chatbot.admission import AdmissionSettings
-from chatbot.answer_cache import AnswerCacheSettings
-from chatbot.answer_log import AnswerLogSettings
-from chatbot.answers import AnswersSettings
 from chatbot.audit import AuditSettings
-from chatbot.drift_watch import DriftSettings
-from chatbot.history import HistorySettings
-from chatbot.idempotency import IdempotencySettings
-from chatbot.ledger import LedgerSettings
-from chatbot.plans import PlansRefused, read_plans
-from chatbot.pool import ModelSettings, ProfileName
-from chatbot.redis_breaker import RedisSettings
-from chatbot.reranking import RerankerSettings
-from chatbot.retrieval import RetrievalSettings
+from chatbot.conversations import AnswerCacheSettings, HistorySettings
+from chatbot.drift import DriftSettings
+from chatbot.limits import LedgerSettings, PlansRefused, read_plans
+from chatbot.models import ModelSettings, ProfileName
+from chatbot.redis_client import RedisSettings
+from chatbot.retrieval import RerankerSettings, RetrievalSettings
 from chatbot.services import TurnSettings
+from chatbot.streams import AnswerLogSettings, AnswersSettings, IdempotencySettings
 from knowledge.embedding import EmbedderSettings
 from knowledge.identity import AuthSettings
 from knowledge.index import IndexSettings

@@ -14,11 +14,9 @@ import anyio
 import structlog
 from anyio.abc import TaskGroup
 
-from chatbot.citations import CitationStream
-from chatbot.completion import Sampling
-from chatbot.endpoint import EndpointFailed
 from chatbot.errors import TooLarge
-from chatbot.models import Models
+from chatbot.grounding import CitationStream
+from chatbot.models import EndpointFailed, Models, Sampling
 from chatbot.tokenizer import Rendered
 
 log = structlog.get_logger(__name__)

@@ -10,13 +10,11 @@ from dataclasses import replace
 import msgspec
 import structlog
 
-from chatbot.answer_log import Taken
 from chatbot.errors import ChatError
 from chatbot.events import Failed
-from chatbot.guard import Reply
-from chatbot.replay import whole_tokens
-from chatbot.running import Running
+from chatbot.questions import Reply
 from chatbot.services import Services
+from chatbot.streams import Running, Taken, whole_tokens
 from chatbot.transcript import Draft, Turn, turn_of
 from chatbot.turn import answer, finish, revoked, say
 

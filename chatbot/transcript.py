@@ -5,9 +5,8 @@ from dataclasses import dataclass, field, replace
 
 import msgspec
 
-from chatbot.answer_cache import Basis, CachedAnswer
-from chatbot.answer_log import AnswerId, PassageRef
-from chatbot.audit_records import AuditClosed, AuditOpened, passage_hash
+from chatbot.audit import AuditClosed, AuditOpened, passage_hash
+from chatbot.conversations import Basis, CachedAnswer, Conversation, StoredMessage
 from chatbot.errors import ChatError
 from chatbot.events import (
     Accepted,
@@ -18,22 +17,21 @@ from chatbot.events import (
     FinishReason,
     Limits,
     Notice,
+    PassageRef,
     Source,
     Sources,
     Token,
     Usage,
 )
-from chatbot.guard import Reply, Screened, handoff
-from chatbot.hearsay import Earlier
-from chatbot.history import Conversation, StoredMessage
-from chatbot.ledger import Reservation
-from chatbot.metrics import TurnFinished
+from chatbot.limits import Reservation
 from chatbot.models import Delta, ModelDone, Sampling
 from chatbot.notices import LADDER, Rung
 from chatbot.prompt import Prompt
+from chatbot.questions import Earlier, Reply, Screened, handoff
+from chatbot.records import TurnFinished
 from chatbot.retrieval import Found
-from chatbot.running import Running
 from chatbot.services import Services
+from chatbot.streams import AnswerId, Running
 from knowledge.identity import Principal
 from knowledge.passage import Language
 

@@ -16,10 +16,9 @@ import anyio
 import structlog
 from opentelemetry import trace
 
-from chatbot import answerability, guard
+from chatbot import answerability
 from chatbot.admission import Place
-from chatbot.answer_log import AnswerId
-from chatbot.citations import CitationStream, QuotedAnswer, checks_for, quote_passages
+from chatbot.conversations import Conversation, Owner, Said, StoredMessage, path_to, window
 from chatbot.errors import (
     AuditUnavailable,
     ChatError,
@@ -30,27 +29,16 @@ from chatbot.errors import (
     StoreUnavailable,
     TooLarge,
 )
-from chatbot.events import (
-    Event,
-    FinishReason,
-    Limits,
-    NoticeCode,
-    Queued,
-    Token,
-    Usage,
-)
-from chatbot.guard import Reply, Screened, Verdict, screen
-from chatbot.hearsay import admitted
-from chatbot.history import Conversation, Owner, Said, StoredMessage, path_to, window
-from chatbot.ledger import Caller, Reservation
-from chatbot.models import Delta, ModelDone, Switched
+from chatbot.events import Event, FinishReason, Limits, NoticeCode, Queued, Token, Usage
+from chatbot.grounding import CitationStream, QuotedAnswer, checks_for, quote_passages
+from chatbot.limits import Caller, Reservation
+from chatbot.models import MOSTLY, YES_OR_NO, Delta, ModelDone, Switched, numbers
 from chatbot.notices import Rung, notice, notice_of
-from chatbot.odds import MOSTLY, YES_OR_NO, numbers
 from chatbot.prompt import Prompt
+from chatbot.questions import Reply, Screened, Verdict, admitted, canned_reply, outside, screen
 from chatbot.retrieval import Found
-from chatbot.running import Running
-from chatbot.scope import outside
 from chatbot.services import Services
+from chatbot.streams import AnswerId, Running
 from chatbot.tokenizer import Message
 from chatbot.transcript import (
     FINISH,
@@ -472,7 +460,7 @@ async def choose(quoted: QuotedAnswer, turn: Turn, draft: Draft, place: Place, s
 
 def say(reply: Reply, turn: Turn, running: Running, draft: Draft, services: Services) -> None:
     """Say one of the bank's own texts; it claims nothing, so it is neither cited nor called grounded."""
-    text = guard.reply(reply, turn.language, contact=services.settings.contact)
+    text = canned_reply(reply, turn.language, contact=services.settings.contact)
     show([Token(text=f"\n\n{text}" if draft.text else text)], running, draft)
     draft.finish_reason = FINISH[reply]
     draft.grounded = False

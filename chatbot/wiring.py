@@ -13,42 +13,33 @@ from redis.asyncio import Redis
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-import knowledge.index
-from chatbot.admission import Admission
-from chatbot.answer_cache import AnswerCache
-from chatbot.answer_log import AnswerLog
-from chatbot.answers import Answers
-from chatbot.archive import Archive
-from chatbot.audit import Audit, open_audit
-from chatbot.audit_anchors import Anchors, open_anchors
-from chatbot.capacity import Capacity
-from chatbot.drift import Looked
-from chatbot.drift_watch import DriftWatch, read_reference
+from chatbot.admission import Admission, Capacity
+from chatbot.audit import Anchors, Audit, open_anchors, open_audit
+from chatbot.conversations import AnswerCache, ConversationIds, History, Ratings
+from chatbot.drift import DriftWatch, read_reference
 from chatbot.errors import AuditUnavailable, IndexUnavailable
-from chatbot.history import ConversationIds, History
-from chatbot.idempotency import IdempotencyKeys
-from chatbot.ledger import Ledger
+from chatbot.limits import Ledger, Plans, open_plans
 from chatbot.metrics import Metrics
 from chatbot.models import open_models
-from chatbot.plans import Plans, open_plans
 from chatbot.prompt import PromptBuilder, load_templates
-from chatbot.ratings import Ratings
-from chatbot.redis_breaker import RedisBreaker, open_cluster, open_redis
-from chatbot.redis_line import open_line
-from chatbot.reranking import open_reranker
-from chatbot.retrieval import Retrieval
+from chatbot.proof import Archive
+from chatbot.records import SearchFinished
+from chatbot.redis_client import RedisBreaker, open_cluster, open_redis
+from chatbot.retrieval import Retrieval, open_reranker
 from chatbot.services import Services
 from chatbot.settings import Settings
 from chatbot.shadow import Shadow
+from chatbot.streams import AnswerLog, Answers, IdempotencyKeys, open_line
 from chatbot.takeover import resume
 from chatbot.tokenizer import Tokenizer
-from knowledge.database import UNAVAILABLE
 from knowledge.embedding import open_embedder
 from knowledge.glossary import load_glossary
 from knowledge.identity import open_authenticator
 from knowledge.index import Index, open_index
+from knowledge.index import IndexUnavailable as IndexAway
 from knowledge.passage import Language
-from knowledge.sparse import Terms
+from knowledge.storage import UNAVAILABLE
+from knowledge.terms import Terms
 from knowledge.withdrawals import open_withdrawals
 
 
@@ -132,7 +123,7 @@ async def open_services(
 
 @asynccontextmanager
 async def open_retrieval(
-    settings: Settings, index: Index, *, on_looked: Callable[[Looked], None]
+    settings: Settings, index: Index, *, on_looked: Callable[[SearchFinished], None]
 ) -> AsyncGenerator[Retrieval]:
     """Open what finds passages for a question, with the cross-encoder where one is named."""
     async with open_reranker(settings.reranker) as reranker:
@@ -234,7 +225,7 @@ async def ping_index(index: Index) -> None:
     """
     try:
         await index.ping()
-    except knowledge.index.IndexUnavailable as exc:
+    except IndexAway as exc:
         raise IndexUnavailable from exc
 
 

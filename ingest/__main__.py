@@ -3,7 +3,6 @@
 import getpass
 import os
 import signal
-import socket
 import sqlite3
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
@@ -21,26 +20,34 @@ import uvloop
 from pydantic import ValidationError
 from rich.console import Console
 
-from ingest import overview, remote
+from edge import PortTaken, bind
 from ingest.app import create_app
-from ingest.catalogue import Catalogue
+from ingest.bulk import (
+    BatchStopped,
+    LoadOrder,
+    ManifestError,
+    Offering,
+    Outcome,
+    Show,
+    Source,
+    gather,
+    load,
+    open_source,
+    print_summary,
+    remote,
+    showing,
+)
+from ingest.catalogue import SCHEMA, Catalogue, JobState, VersionKey
 from ingest.errors import CatalogueUnavailable, IngestError
-from ingest.loading import BatchStopped, LoadOrder, Outcome, Show, load
-from ingest.offerings import ManifestError, Offering, gather
-from ingest.parsing.process import NoParser
-from ingest.queue import Queue, this_process
-from ingest.rebuild import Told, rebuild, reindex
-from ingest.schema import SCHEMA
-from ingest.screen import print_summary, showing
+from ingest.jobs import Queue, this_process
+from ingest.maintenance import Told, read_status, rebuild, reindex, show_status
+from ingest.parsing import NoParser, WeightsMissing
 from ingest.services import Services
 from ingest.settings import Settings
-from ingest.sources import Source, open_source
-from ingest.versions import JobState, VersionKey
-from ingest.wiring import WeightsMissing, open_services
+from ingest.wiring import open_services
 from knowledge import withdrawals
-from knowledge.database import UNAVAILABLE, open_engine
 from knowledge.index import EmbedderMismatch, IndexUnavailable
-from knowledge.schema import migrate_database
+from knowledge.storage import UNAVAILABLE, migrate_database, open_engine
 from telemetry.logs import configure_logs
 from telemetry.setup import tracing
 
@@ -53,7 +60,7 @@ MOST_LISTED = 1000
 RAY_QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DATA_DISABLE_PROGRESS_BARS": "1"}
 """It reports to nobody, and the progress is ours."""
 
-Batch = Callable[[Settings, Services, Show], Awaitable[list[Outcome]]]
+Batch = Callable[[Services, Show], Awaitable[list[Outcome]]]
 
 
 def settings_or_exit() -> Settings:
@@ -81,10 +88,6 @@ def run_or_exit(work: Coroutine[object, object, T]) -> T:
     except IndexUnavailable as exc:
         typer.echo(f"ingest: {_why_unavailable(exc)}", err=True)
     raise typer.Exit(1)
-
-
-class PortTaken(Exception):
-    """One sentence that says which port and what to do."""
 
 
 @app.command("load")
@@ -155,7 +158,7 @@ def batch_command(
     _require_second_person(uploader, approved_by)
     os.environ.update(RAY_QUIET)
     try:
-        ray_batch = import_module("ingest.batch")
+        ray_batch = import_module("ingest.bulk.batch")
     except ModuleNotFoundError as exc:
         if exc.name != "ray":
             raise
@@ -166,7 +169,14 @@ def batch_command(
     with ExitStack() as stack:
         opened = _source(source, stack)
         cluster = ray_batch.Cluster(address=address, object_store_bytes=object_store_mib * 1024 * 1024)
-        outcomes = run_or_exit(_batch(partial(ray_batch.batch, opened, order, cluster), settings, console))
+        stages = ray_batch.StageSettings(
+            blobs=settings.blobs,
+            parser=settings.parser,
+            chunks=settings.chunks,
+            embedder=settings.embedder,
+            tokenizer_folder=settings.embedder_folder,
+        )
+        outcomes = run_or_exit(_batch(partial(ray_batch.batch, opened, order, cluster, stages), settings, console))
     print_summary(outcomes, console, ZoneInfo(settings.pipeline.zone))
     if any(outcome.reason is not None for outcome in outcomes):
         raise typer.Exit(1)
@@ -183,7 +193,7 @@ def _source(place: str, stack: ExitStack) -> Source:
 async def _batch(batch: Batch, settings: Settings, console: Console) -> list[Outcome]:
     async with open_services(settings, works_jobs=False) as services:
         with showing(console) as show:
-            return await batch(settings, services, show)
+            return await batch(services, show)
 
 
 def _require_second_person(uploader: str, approver: str | None) -> None:
@@ -251,7 +261,7 @@ def _require_queue(settings: Settings) -> None:
 
 
 async def _serve(settings: Settings, *, works_jobs: bool) -> None:
-    bound = _bind(settings.ingest_host, settings.ingest_port)
+    bound = bind(settings.ingest_host, settings.ingest_port, setting="INGEST_PORT")
     async with AsyncExitStack() as stack:
         stack.callback(bound.close)
         provider = stack.enter_context(tracing("ingest", settings.traces))
@@ -262,18 +272,6 @@ async def _serve(settings: Settings, *, works_jobs: bool) -> None:
         )
         typer.echo(f"ingest listens on http://{settings.ingest_host}:{settings.ingest_port}", err=True)
         await uvicorn.Server(config).serve([bound])
-
-
-def _bind(host: str, port: int) -> socket.socket:
-    bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
-    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        bound.bind((host, port))
-        bound.listen(1024)
-    except OSError as exc:
-        bound.close()
-        raise PortTaken(f"port {port} cannot be used ({exc.strerror}): set INGEST_PORT to a free one") from exc
-    return bound
 
 
 @app.command()
@@ -299,7 +297,7 @@ def status(tenant: Annotated[str, typer.Option(help="The bank.")] = TENANT) -> N
 
 async def _status(settings: Settings, tenant: str, console: Console) -> None:
     async with _catalogue(settings) as (catalogue, queue):
-        overview.show(await overview.look(catalogue, queue, tenant, now=time.time()), console)
+        show_status(await read_status(catalogue, queue, tenant, now=time.time()), console)
 
 
 @app.command()

@@ -17,15 +17,11 @@ from pathlib import PurePath
 import anyio
 from anyio.streams.memory import MemoryObjectSendStream
 
-from ingest.chunking import Chunk
-from ingest.decisions import Changed, Decided
+from ingest.catalogue import Changed, Decided, Indexed, Stage, State, Told, Version, VersionKey, Window, is_late
 from ingest.errors import Suspicious, Unavailable
-from ingest.findings import suspicions
-from ingest.looks import in_turn
-from ingest.parsing.parsed import Parsed, Reason, Unreadable
+from ingest.parsing import Chunk, Parsed, Reason, Unreadable
+from ingest.review import suspicions
 from ingest.services import Services
-from ingest.timeline import is_late
-from ingest.versions import Indexed, Stage, State, Told, Version, VersionKey, Window
 from knowledge.access import Access
 from knowledge.passage import Passage, language_of
 from telemetry.groups import first_failure
@@ -46,7 +42,7 @@ class Embedded:
 async def take_in(key: VersionKey, services: Services, report: Report, write: Write | None = None) -> Version:
     """Bring a received version into the index: as a draft, or, where it was rolled back to, as what answers.
 
-    `write` stands for `write_draft` where the document was parsed and embedded elsewhere (`ingest.batch`).
+    `write` stands for `write_draft` where the document was parsed and embedded elsewhere (`ingest.bulk.batch`).
 
     Raises:
         Unreadable: the file cannot become passages, or the index does not hold what was written.
@@ -248,7 +244,7 @@ async def require_harmless(key: VersionKey, services: Services) -> None:
     stored = await services.index.passages(tenant=key.tenant, document_id=key.document_id, version=key.version)
     if not stored:
         raise Unavailable("the index gives back none of its passages at this moment")
-    found = await in_turn(lambda: suspicions(stored), services)
+    found = await services.review_limiter.run(lambda: suspicions(stored))
     blocking = next((one for one in found if one.blocks), None)
     if blocking is not None:
         raise Suspicious(

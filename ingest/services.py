@@ -2,22 +2,16 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, cast
 from zoneinfo import ZoneInfo
 
-from anyio import CapacityLimiter
-from fastapi import Depends, Request
 from pydantic import BaseModel, PositiveInt
 
-from ingest.blobs import Blobs
-from ingest.catalogue import Catalogue
-from ingest.chunking import Chunker
-from ingest.decisions import Decisions
-from ingest.delivery import Delivery
+from ingest.catalogue import Catalogue, Decisions
+from ingest.jobs import Delivery, Queue
 from ingest.metrics import Metrics
-from ingest.parsing.process import Parser
-from ingest.parsing.readers import Readers
-from ingest.queue import Queue
+from ingest.parsing import Chunker, Parser, Readers
+from ingest.review import CpuLimiter
+from ingest.uploads import Blobs, Uploads
 from knowledge.identity import Authenticator
 from knowledge.index import Index
 
@@ -38,7 +32,7 @@ class Services:
     """Everything a step, a route or a probe may use; only the API needs an authenticator, `ingest load` no delivery.
 
     The `previewer` is a parser too: whoever looks at a page does not wait behind a file that is being read.
-    `looks` lets through one comparing or screening of whole texts at a time.
+    `review_limiter` runs one comparing or screening of whole texts at a time.
     """
 
     settings: PipelineSettings
@@ -49,21 +43,14 @@ class Services:
     decisions: Decisions
     delivery: Delivery | None
     index: Index
-    looks: CapacityLimiter
+    review_limiter: CpuLimiter
     metrics: Metrics
     parser: Readers
     previewer: Parser
     queue: Queue
+    uploads: Uploads
     now: Callable[[], float]
 
     @property
     def zone(self) -> ZoneInfo:
         return ZoneInfo(self.settings.zone)
-
-
-def services_of(request: Request) -> Services:
-    """Return the services that the application was started with."""
-    return cast("Services", request.app.state.services)
-
-
-TheServices = Annotated[Services, Depends(services_of)]

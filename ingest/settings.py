@@ -7,11 +7,10 @@ from urllib.parse import unquote, urlsplit
 from pydantic import AnyHttpUrl, Field, PositiveInt, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from ingest.blobs import BlobSettings
-from ingest.chunking import ChunkSettings
-from ingest.delivery import DeliverySettings
-from ingest.parsing.process import ParserSettings
+from ingest.jobs import DeliverySettings
+from ingest.parsing import ChunkSettings, ParserSettings
 from ingest.services import PipelineSettings
+from ingest.uploads import BlobSettings
 from knowledge.embedding import EmbedderSettings
 from knowledge.identity import AuthSettings
 from knowledge.index import IndexSettings

@@ -4,40 +4,30 @@ import os
 import time
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
-from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import anyio
 from sqlalchemy.ext.asyncio import AsyncEngine
-from tokenizers import Tokenizer
 
-from ingest.blobs import open_blobs
-from ingest.catalogue import Catalogue
-from ingest.chunking import Chunker
-from ingest.decisions import Decisions
-from ingest.delivery import Delivery
+from ingest.catalogue import Catalogue, Decisions
+from ingest.jobs import Delivery, Queue, this_process
 from ingest.metrics import Metrics
-from ingest.parsing.process import open_parser
-from ingest.parsing.readers import open_readers
-from ingest.parsing.sandbox import Walled
+from ingest.parsing import Chunker, Walled, open_parser, open_readers, open_tokenizer
 from ingest.pipeline import finish_windows
-from ingest.queue import Queue, this_process
+from ingest.review import CpuLimiter
 from ingest.services import Services
 from ingest.settings import Settings
+from ingest.uploads import Uploads, open_blobs
 from ingest.worker import Worker
-from knowledge.database import open_engine
 from knowledge.embedding import open_embedder
 from knowledge.identity import open_authenticator
 from knowledge.index import Index, open_index
-from knowledge.sparse import Terms
+from knowledge.storage import open_engine
+from knowledge.terms import Terms
 from telemetry.groups import first_failure
 
 MOST_EMBED_WORKERS = 4
 """They share one model; each further one takes 110 MB."""
-
-
-class WeightsMissing(Exception):
-    """The embedder's folder is not there; the message says how to get it."""
 
 
 @asynccontextmanager
@@ -76,20 +66,22 @@ async def open_services(
         delivery = Delivery(settings.redis_url, settings.delivery) if settings.redis_url is not None else None
         catalogue = Catalogue(engine)
         await catalogue.create_tables()
+        blobs = open_blobs(settings.blobs)
         services = Services(
             settings=settings.pipeline,
             authenticator=authenticator,
-            blobs=open_blobs(settings.blobs),
+            blobs=blobs,
             catalogue=catalogue,
             chunker=Chunker(tokenizer, settings.chunks),
             decisions=Decisions(catalogue, ZoneInfo(settings.pipeline.zone)),
             delivery=delivery,
             index=index,
-            looks=anyio.CapacityLimiter(1),
+            review_limiter=CpuLimiter(),
             metrics=metrics,
             parser=parser,
             previewer=previewer,
             queue=Queue(catalogue, this_process()),
+            uploads=Uploads(blobs, catalogue, now=time.time),
             now=time.time,
         )
         stack.enter_context(first_failure())
@@ -116,15 +108,3 @@ async def _open_passages(settings: Settings, workers: int, *, any_embedder: bool
 def embed_workers() -> int:
     """Return how many passages may be encoded side by side where nothing else needs the machine."""
     return min(len(os.sched_getaffinity(0)), MOST_EMBED_WORKERS)
-
-
-def open_tokenizer(folder: Path) -> Tokenizer:
-    """Return the embedder's tokenizer, with which the chunker counts.
-
-    Raises:
-        WeightsMissing: it is not there.
-    """
-    file = folder / "tokenizer.json"
-    if not file.exists():
-        raise WeightsMissing(f"the embedding model is missing in {folder}: run `llm-server fetch e5-small`")
-    return Tokenizer.from_file(str(file))

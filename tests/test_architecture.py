@@ -2,12 +2,13 @@
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).parents[1]
-PACKAGES = ("chatbot", "ingest", "llm_server", "knowledge", "telemetry", "evals")
+PACKAGES = ("chatbot", "ingest", "llm_server", "knowledge", "edge", "telemetry", "evals")
 DRAWERS = {"utils", "util", "common", "helpers", "helper", "base", "manager", "handler", "handlers", "service", "misc"}
 
 
@@ -16,6 +17,7 @@ def modules() -> Iterator[Path]:
         yield from sorted((ROOT / package).rglob("*.py"))
 
 
+@cache
 def parsed(path: Path) -> ast.Module:
     return ast.parse(path.read_text("utf-8"))
 
@@ -68,10 +70,10 @@ def test_the_environment_is_read_only_at_the_edge() -> None:
 def test_broad_excepts_stand_only_at_the_edges() -> None:
     edges = {
         "chatbot/turn.py",  # an answer's end
-        "ingest/batch.py",  # the start of Ray, which raises Exception itself
-        "ingest/indexing.py",  # a job's end
+        "ingest/bulk/batch.py",  # the start of Ray, which raises Exception itself
+        "ingest/job_runner.py",  # a job's end
         "ingest/parsing/process.py",  # the parsing child's only loop
-        "knowledge/embedding.py",  # the embedding thread's loop
+        "knowledge/embedding/embedding.py",  # the embedding thread's loop
     }
     for path in modules():
         broad = [
@@ -82,3 +84,68 @@ def test_broad_excepts_stand_only_at_the_edges() -> None:
         ]
         name = str(path.relative_to(ROOT))
         assert not broad or name in edges, f"{name}:{broad} catches everything (house rule 5)"
+
+
+@cache
+def room_of(module: str) -> str | None:
+    """Return the room that a module lives in: a package below one of ours; the test of a room lives in it too."""
+    parts = module.removeprefix("tests.").split(".")
+    folder = ROOT.joinpath(*parts[:2])
+    is_room = len(parts) > 1 and parts[0] in PACKAGES and (folder / "__init__.py").exists()
+    return ".".join(parts[:2]) if is_room else None
+
+
+@cache
+def door_of(room: str) -> frozenset[str]:
+    """Return what a room's `__all__` lists."""
+    for node in parsed(ROOT.joinpath(*room.split("."), "__init__.py")).body:
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "__all__":
+            names: list[str] = ast.literal_eval(node.value)
+            return frozenset(names)
+    return frozenset()
+
+
+def module_name(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+@cache
+def imported(path: Path) -> tuple[tuple[int, str, str], ...]:
+    """Return (line, module, name) of every import; the name is empty where the module itself is imported."""
+    found: list[tuple[int, str, str]] = []
+    for node in ast.walk(parsed(path)):
+        if isinstance(node, ast.Import):
+            found += [(node.lineno, alias.name, "") for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module is not None:
+            found += [(node.lineno, node.module, alias.name) for alias in node.names]
+    return tuple(found)
+
+
+def behind_a_door(path: Path) -> Iterator[str]:
+    mine = room_of(module_name(path))
+    for line, module, name in imported(path):
+        room = room_of(module) if not module.startswith("tests.") else None
+        if room is not None and room != mine and (module != room or name not in door_of(room)):
+            yield f"{path.relative_to(ROOT)}:{line} imports {name or module} from behind the door of {room}"
+
+
+EVERY_FILE = [*modules(), *sorted((ROOT / "tests").rglob("*.py")), ROOT / "run.py"]
+
+
+def test_nobody_imports_from_behind_the_door_of_another_room() -> None:
+    assert [found for path in EVERY_FILE for found in behind_a_door(path)] == []
+
+
+def rooms() -> Iterator[str]:
+    for package in PACKAGES:
+        for init in sorted((ROOT / package).glob("*/__init__.py")):
+            yield f"{package}.{init.parent.name}"
+
+
+@pytest.mark.parametrize("room", list(rooms()))
+def test_a_room_says_what_it_is_for_and_every_name_of_its_door_is_used_elsewhere(room: str) -> None:
+    init = ROOT.joinpath(*room.split("."), "__init__.py")
+    assert len(ast.get_docstring(parsed(init)) or "") > 40, f"{room} does not say what it is for"
+    outside = [path for path in EVERY_FILE if room_of(module_name(path)) != room]
+    used = {name for path in outside for _, module, name in imported(path) if module == room}
+    assert sorted(door_of(room) - used) == [], "nobody comes through the door for these"

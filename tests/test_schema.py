@@ -14,18 +14,17 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from structlog.testing import capture_logs
 
-from chatbot import audit, ratings  # noqa: F401  their tables are in the chatbot's schema
-from chatbot import schema as chatbot
-from ingest import schema as ingest
+from chatbot import audit, conversations  # noqa: F401  their tables are in the chatbot's schema
+from chatbot import tables as chatbot
+from ingest import catalogue
 from knowledge import withdrawals
-from knowledge.database import open_engine
-from knowledge.schema import Schema, migrate, revision
+from knowledge.storage import Schema, migrate, open_engine, revision
 from tests.forked import Forked
 
 pytestmark = [pytest.mark.anyio, pytest.mark.both_databases]
 
 BEFORE = Path(__file__).parent / "tables_before_migrations"
-SCHEMAS = (withdrawals.SCHEMA, ingest.SCHEMA, chatbot.SCHEMA)
+SCHEMAS = (withdrawals.SCHEMA, catalogue.SCHEMA, chatbot.SCHEMA)
 OWNERS = pytest.mark.parametrize("schema", SCHEMAS, ids=[schema.owner for schema in SCHEMAS])
 VALUES: dict[type, Any] = {str: "x", int: 3, float: 1_800_000_000.25, date: date(2026, 1, 2), object: ["a", "나"]}
 
@@ -100,20 +99,20 @@ async def test_processes_that_start_together_take_each_step_once(engine: AsyncEn
 
 
 async def test_what_a_later_release_has_migrated_is_left_as_it_is(engine: AsyncEngine) -> None:
-    await migrate(engine, ingest.SCHEMA)
+    await migrate(engine, catalogue.SCHEMA)
     async with engine.begin() as connection:
         await connection.execute(text("UPDATE ingest_schema SET version_num = '9999'"))
     with capture_logs() as logs:
         await migrate(engine, *SCHEMAS)
     assert [log["revision"] for log in logs if log["event"] == "schema_is_newer"] == ["9999"]
-    assert await revision(engine, ingest.SCHEMA) == "9999"
+    assert await revision(engine, catalogue.SCHEMA) == "9999"
 
 
 async def test_a_step_that_fails_leaves_nothing(engine: AsyncEngine) -> None:
     async with engine.begin() as connection:
         await connection.execute(text("CREATE TABLE document_versions (tenant VARCHAR(100))"))
     with pytest.raises(DBAPIError):
-        await migrate(engine, ingest.SCHEMA)
+        await migrate(engine, catalogue.SCHEMA)
     assert await look(engine, lambda connection: inspect(connection).get_table_names()) == ["document_versions"]
 
 

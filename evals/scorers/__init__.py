@@ -1,0 +1,25 @@
+"""What an answer or a ranking is worth, a module a figure, with intervals."""
+
+from evals.scorers.answers import answer_f1, holds_answer, mean
+from evals.scorers.citations import score_citations
+from evals.scorers.intervals import Interval, change, holm, intervals
+from evals.scorers.numbers_shown import check_numbers
+from evals.scorers.ranking import RankingScore, score_rankings
+from evals.scorers.refusals import score_refusals
+from evals.scorers.speed import score_waits
+
+__all__ = [
+    "Interval",
+    "RankingScore",
+    "answer_f1",
+    "change",
+    "check_numbers",
+    "holds_answer",
+    "holm",
+    "intervals",
+    "mean",
+    "score_citations",
+    "score_rankings",
+    "score_refusals",
+    "score_waits",
+]

@@ -5,7 +5,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from chatbot.numbers import quantities, unsupported
+from chatbot.grounding import quantities, unsupported
 
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3})")
 _TOKEN = re.compile(r"[a-z]+|\d+(?:\.\d+)*|[가-힣]")

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from evals.answer import Answered
+from evals.questions import Answered
 from evals.scorers.answers import holds_answer
 
 

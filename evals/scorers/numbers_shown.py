@@ -1,9 +1,9 @@
 """Numbers of an answer that no cited passage holds: read here a second time, independently of the product (pure).
 
-`unfounded` are quantities that no cited passage states as the product compares them (chatbot.numbers), here over the
-finished answer and the passages that the API shows behind its citations. `respelled` are numbers that a second, plain
-reading of digits and Korean scales (1억 5천만) does not find there: equal ones in other words (12개월 for 1년), or a
-fault of the first reading; a person looks at them.
+`unfounded` are quantities that no cited passage states as the product compares them (chatbot.grounding.numbers), here
+over the finished answer and the passages that the API shows behind its citations. `respelled` are numbers that a
+second, plain reading of digits and Korean scales (1억 5천만) does not find there: equal ones in other words
+(12개월 for 1년), or a fault of the first reading; a person looks at them.
 """
 
 import re
@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 
-from chatbot.numbers import unsupported
+from chatbot.grounding import unsupported
 
 _SCALES = {"십": 10, "백": 100, "천": 1000, "만": 10**4, "억": 10**8, "조": 10**12}
 _LARGE = ("만", "억", "조")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from chatbot.local_identity import AUDIENCE, ISSUER, key_pair
+from chatbot.api import AUDIENCE, ISSUER, key_pair
 from chatbot.settings import Settings as ChatSettings
 from ingest.settings import Settings as StaffSettings
 from tests.charts.rendering import CHART, ROOT, Doc, helm, of_kind, render, template, tool

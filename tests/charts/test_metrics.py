@@ -20,13 +20,12 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from chatbot import errors
-from chatbot.endpoint import FailureName
 from chatbot.events import FinishReason
 from chatbot.metrics import Metrics as ChatMetrics
+from chatbot.models import FailureName, Group
 from chatbot.notices import Rung
-from chatbot.pool import Group
 from ingest.metrics import Metrics as StaffMetrics
-from ingest.parsing.parsed import Reason
+from ingest.parsing import Reason
 from tests.charts.promql import asked, grouped
 from tests.charts.rendering import CHART, ROOT, SCALED, VALUES, Doc, of_kind, render
 from tests.test_docs import error_classes

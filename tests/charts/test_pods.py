@@ -11,7 +11,7 @@ import typer
 import yaml
 
 from chatbot.__main__ import app as chatbot_app
-from chatbot.pool import ModelsFile
+from chatbot.models import ModelsFile
 from chatbot.settings import Settings as ChatSettings
 from ingest.__main__ import app as ingest_app
 from ingest.settings import Settings as StaffSettings

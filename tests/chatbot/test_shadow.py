@@ -5,15 +5,14 @@ from collections import Counter
 import anyio
 import pytest
 
-from chatbot.breaker import State
-from chatbot.citations import CitationStream, Grounding
-from chatbot.completion import Sampling
 from chatbot.errors import ModelUnavailable
+from chatbot.grounding import CitationStream, Grounding
+from chatbot.models import Sampling, State
 from chatbot.shadow import Shadow, Verdict
 from chatbot.tokenizer import Rendered, Tokenizer
 from llm_server.scripted import Behaviour
-from tests.chatbot.test_citations import passage
-from tests.chatbot.test_models import CHAT, Served, ask, prompt, serve, tokenizer
+from tests.chatbot.grounding.test_stream import passage
+from tests.chatbot.models.test_client import CHAT, Served, ask, prompt, serve, tokenizer
 
 __all__ = ["tokenizer"]
 pytestmark = pytest.mark.anyio

@@ -18,7 +18,7 @@ import httpx2
 import pytest
 from redis import Redis as BlockingRedis
 
-from chatbot.local_identity import ISSUER, LocalSigner, key_pair
+from chatbot.api import ISSUER, LocalSigner, key_pair
 from knowledge.identity import Principal
 from llm_server.scripted import write_tokenizer
 from tests.conftest import free_port

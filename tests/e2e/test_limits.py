@@ -12,7 +12,7 @@ from uuid import uuid4
 import httpx2
 import pytest
 
-from tests.chatbot.test_ledger_cluster import keys_by_node, ports
+from tests.chatbot.limits.test_ledger_cluster import keys_by_node, ports
 from tests.e2e.conftest import Product, scripted_model, served, until
 
 __all__ = ["ports"]

@@ -1,6 +1,7 @@
 """More customers than there are slots: served in a fair order, told their places, refused with a time to return.
 
-How much and how fast is measured by `python -m evals.load`; here nothing is timed but that a refusal waits for nobody.
+How much and how fast is measured by `python -m evals.performance.load`; here nothing is timed but that a refusal waits
+for nobody.
 """
 
 import asyncio

@@ -2,7 +2,7 @@
 
 Each replica has a copy of the embedded index (only one process may open one), and the staff API a third, which alone is
 told of the decision: so what is shown here is the way through SQL. With one index for all, as on a Qdrant server, every
-search after the decision's reply goes without the document (tests/ingest/test_decisions.py).
+search after the decision's reply goes without the document (tests/ingest/catalogue/test_approvals.py).
 """
 
 import asyncio

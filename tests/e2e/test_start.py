@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from chatbot.local_identity import ISSUER, key_pair
+from chatbot.api import ISSUER, key_pair
 from llm_server.scripted import write_tokenizer
 from tests.conftest import free_port
 from tests.forked import Forked

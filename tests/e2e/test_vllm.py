@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from chatbot.numbers import unsupported
+from chatbot.grounding import unsupported
 from tests.conftest import free_port
 from tests.e2e.conftest import DOCUMENTS, Product, SentEvent, read_events, served, text_of, until
 

@@ -9,11 +9,11 @@ import pytest
 from pydantic import SecretStr
 from tokenizers import Tokenizer
 
-from ingest.delivery import DeliverySettings
-from ingest.loading import Outcome
+from ingest.bulk import Outcome
+from ingest.catalogue import Stage
+from ingest.jobs import DeliverySettings
 from ingest.services import Services
 from ingest.settings import Settings
-from ingest.versions import Stage
 from ingest.wiring import open_services
 from tests.ingest.staff import Staff, open_staff
 from tests.tiny_embedder import write_model

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from ingest.parsing.process import Asked, Outcome, read_as_asked, serve
+from ingest.parsing import Asked, Outcome, read_as_asked, serve
 from tests.ingest.lying_template import answer_of
 
 MOST_FILES = 64  # that a process may have open here

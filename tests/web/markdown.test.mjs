@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { parseBlocks, parseInline } from "../../chatbot/web/markdown.js";
+import { parseBlocks, parseInline } from "../customers/markdown.js";
 
 const cut = (text) => ({ start, end }) => text.slice(start, end);
 const parse = (text) => [parseBlocks(text), cut(text)];

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { SseParser } from "../../chatbot/web/sse.js";
+import { SseParser } from "../customers/sse.js";
 
 const WIRE = ': ping\r\n\r\nid: a.1\r\nevent: accepted\r\ndata: {"answer_id":"a"}\r\n\r\nid: a.2\nevent: token\ndata: {"text":"한\ndata: 빛"}\n\n';
 const EVENTS = [

@@ -2,16 +2,16 @@ import assert from "node:assert/strict";
 import { readdirSync, readFileSync } from "node:fs";
 import { test } from "node:test";
 
-import { Problem } from "../../ingest/web/api.js";
-import { approval, hasPassages, offered } from "../../ingest/web/decisions.js";
-import { formOf, takeIn } from "../../ingest/web/intake.js";
-import { followJob } from "../../ingest/web/job_stream.js";
-import { Lanes } from "../../ingest/web/lanes.js";
-import { progressOf, reasonKey } from "../../ingest/web/progress.js";
-import { TEXTS } from "../../ingest/web/texts.js";
-import { troubleOf } from "../../ingest/web/trouble.js";
+import { Problem } from "../staff/api.js";
+import { approval, hasPassages, offered } from "../staff/decisions.js";
+import { formOf, takeIn } from "../staff/intake.js";
+import { followJob } from "../staff/job_stream.js";
+import { Lanes } from "../staff/lanes.js";
+import { progressOf, reasonKey } from "../staff/progress.js";
+import { TEXTS } from "../staff/texts.js";
+import { troubleOf } from "../staff/trouble.js";
 
-const WEB = new URL("../../ingest/web/", import.meta.url);
+const WEB = new URL("../staff/", import.meta.url);
 const known = (key) => key in TEXTS.ko;
 
 const event = (name, id, job) => `event: ${name}\nid: ${id}\ndata: ${JSON.stringify(job)}\n\n`;
@@ -137,7 +137,7 @@ test("each step has a sentence, and a part where one is known", () => {
 });
 
 test("every reason and every refusal of the server has its sentence", () => {
-  const python = (path) => readFileSync(new URL(`../../${path}`, import.meta.url), "utf8");
+  const python = (path) => readFileSync(new URL(`../${path}`, import.meta.url), "utf8");
   const reasons = [...python("ingest/parsing/parsed.py").matchAll(/^ {4}[A-Z_]+ = "([a-z_]+)"  ?#|^ {4}[A-Z_]+ = "([a-z_]+)"$/gm)].map((m) => m[1] ?? m[2]);
   assert.ok(reasons.includes("encrypted") && reasons.includes("not_indexed"));
   const formats = new Set(["markdown", "text", "html", "pdf", "docx", "xlsx", "pptx", "csv", "eml", "hwp", "hwpx"]);

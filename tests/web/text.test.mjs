@@ -1,8 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { newestBranch } from "../../chatbot/web/branch.js";
-import { completeUpTo, countCodePoints, languageOf, locate, sectionWithin, speakable, utf16Offset } from "../../chatbot/web/text.js";
+import { newestBranch } from "../customers/branch.js";
+import { completeUpTo, countCodePoints, languageOf, locate, sectionWithin, speakable, utf16Offset } from "../customers/text.js";
 
 test("offsets are counted in code points, as the server counts them", () => {
   const text = "💰금리 👍🏽.";

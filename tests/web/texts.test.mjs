@@ -2,9 +2,9 @@ import assert from "node:assert/strict";
 import { readdirSync, readFileSync } from "node:fs";
 import { test } from "node:test";
 
-import { TEXTS } from "../../chatbot/web/texts.js";
+import { TEXTS } from "../customers/texts.js";
 
-const WEB = new URL("../../chatbot/web/", import.meta.url);
+const WEB = new URL("../customers/", import.meta.url);
 const placeholders = (text) => [...text.matchAll(/\{\w+\}/g)].map(([name]) => name).sort();
 
 test("both languages say the same things and fill in the same values", () => {

@@ -1,0 +1,56 @@
+"""The bearer token of a request as a `Principal`: a parameter annotated with `TheCaller` is authenticated."""
+
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from chatbot.api.dependencies import TheServices
+from chatbot.errors import Forbidden, Unauthenticated, Unavailable
+from edge import bearer_token
+from knowledge.identity import KeysUnavailable, Principal, TokenRefused
+
+
+async def authenticate(request: Request, services: TheServices) -> Principal:
+    """Return who calls.
+
+    Raises:
+        Unauthenticated: no token, or one that is not accepted.
+        Unavailable: the identity provider's keys cannot be had.
+    """
+    try:
+        principal = await services.authenticator.verify(bearer_token(request.headers))
+    except TokenRefused as exc:
+        raise Unauthenticated(str(exc)) from exc
+    except KeysUnavailable as exc:
+        raise Unavailable(str(exc), retry_after=5) from exc
+    request.state.principal = principal
+    return principal
+
+
+async def require_chat(principal: Annotated[Principal, Depends(authenticate)]) -> Principal:
+    """Return who calls, if their role may chat.
+
+    Raises:
+        Forbidden: none of the caller's roles may.
+    """
+    if not principal.roles & {"customer", "staff", "service", "admin"}:
+        raise Forbidden("this token carries no role that may chat")
+    return principal
+
+
+TheCaller = Annotated[Principal, Depends(require_chat)]
+
+
+async def require_admin(principal: Annotated[Principal, Depends(authenticate)]) -> Principal:
+    """Return who calls, if they may administer their own tenant.
+
+    Raises:
+        Forbidden: they may not.
+    """
+    if "admin" not in principal.roles:
+        raise Forbidden("this token does not carry the role admin")
+    return principal
+
+
+TheAdmin = Annotated[Principal, Depends(require_admin)]
+"""An administrator, of their own tenant only."""

@@ -1,0 +1,142 @@
+"""An OpenAI chat completion request as this bank's question: what is taken, what is ignored, what is refused (pure).
+
+- The last message is the question and must be the customer's; earlier ones are the caller's own account of the
+  conversation: never trusted, never stored.
+- Refused, because they would be the caller's orders to the bank's model: `system` and `developer` messages. Refused,
+  because the answer could not keep what they promise: tools and functions, images, audio and files, `n` above 1,
+  `stop`, `logprobs`, a `response_format` other than text, web search.
+- `max_completion_tokens` (or `max_tokens`) bounds the answer; more than the bank ever gives is taken as that most.
+- Ignored: `temperature`, `top_p`, `seed`, penalties, `user` and whatever else there is. How answers are sampled is the
+  bank's decision and stands in the audit record; the promise of the request's shape is kept without them.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Final, Literal
+
+from pydantic import BaseModel, Field, JsonValue, StringConstraints
+
+from chatbot.errors import Unsupported
+from chatbot.questions import Earlier
+
+Count = Annotated[int, Field(ge=1)]
+
+
+class ContentPart(BaseModel):
+    """One part of a message; only text is served."""
+
+    type: str
+    text: str = ""
+
+
+class ChatMessage(BaseModel):
+    """One message as OpenAI's clients send it; what they got from this API they may send back as it is."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool", "function"]
+    content: str | list[ContentPart] | None = None
+    tool_calls: JsonValue = None
+    function_call: JsonValue = None
+
+
+class StreamOptions(BaseModel):
+    """Whether a last chunk tells the tokens used."""
+
+    include_usage: bool | None = None
+
+
+class CompletionRequest(BaseModel):
+    """The body of `POST /v1/chat/completions`."""
+
+    model: Annotated[str, StringConstraints(min_length=1, max_length=200)]
+    messages: Annotated[list[ChatMessage], Field(min_length=1)]
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    max_tokens: Count | None = None
+    max_completion_tokens: Count | None = None
+    n: Count | None = None
+    modalities: list[str] | None = None
+    response_format: ContentPart | None = None
+    tools: JsonValue = None
+    functions: JsonValue = None
+    stop: JsonValue = None
+    logprobs: JsonValue = None
+    audio: JsonValue = None
+    web_search_options: JsonValue = None
+
+    @property
+    def include_usage(self) -> bool:
+        """Whether the stream tells the tokens used."""
+        return bool(self.stream_options and self.stream_options.include_usage)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskedQuestion:
+    """The question, which message it is, what was said before it by the caller's account, and the answer's bound."""
+
+    text: str
+    position: int
+    earlier: tuple[Earlier, ...]
+    max_answer_tokens: int | None
+
+
+_REFUSED: Final[Mapping[str, str]] = {
+    "tools": "The bank's assistant calls no tools",
+    "functions": "The bank's assistant calls no functions",
+    "stop": "Stop sequences are not served: an answer ends where its checked sentences end",
+    "logprobs": "Probabilities are not given: text is shown only once it is checked",
+    "audio": "Answers are text only",
+    "web_search_options": "Answers are drawn from the bank's own documents only",
+}
+
+
+def read_request(request: CompletionRequest) -> AskedQuestion:
+    """Return the question that the request asks.
+
+    Raises:
+        Unsupported: it asks for what this API does not give; the message says why.
+    """
+    _refuse_parameters(request)
+    said = [_said(message, position) for position, message in enumerate(request.messages)]
+    if said[-1].role != "user":
+        raise Unsupported("The last message must be the customer's question (role 'user')", param="messages")
+    return AskedQuestion(
+        text=said[-1].text,
+        position=len(said) - 1,
+        earlier=tuple(said[:-1]),
+        max_answer_tokens=request.max_completion_tokens or request.max_tokens,
+    )
+
+
+def _refuse_parameters(request: CompletionRequest) -> None:
+    for name, why in _REFUSED.items():
+        if getattr(request, name):
+            raise Unsupported(why, param=name)
+    if request.n is not None and request.n > 1:
+        raise Unsupported("One answer a request: each is checked and recorded", param="n")
+    if set(request.modalities or ()) - {"text"}:
+        raise Unsupported("Answers are text only", param="modalities")
+    if request.response_format is not None and request.response_format.type != "text":
+        raise Unsupported("Answers are checked sentences, never JSON", param="response_format")
+
+
+def _said(message: ChatMessage, position: int) -> Earlier:
+    param = f"messages.{position}"
+    match message.role:
+        case "system" | "developer":
+            why = f"'{message.role}' messages are not taken: what the bank's assistant does is the bank's decision"
+            raise Unsupported(why, param=f"{param}.role")
+        case "tool" | "function":
+            raise Unsupported("The bank's assistant calls no tools", param=f"{param}.role")
+        case role:
+            if message.tool_calls or message.function_call:
+                raise Unsupported("The bank's assistant calls no tools", param=f"{param}.tool_calls")
+            return Earlier(role, _text_of(message.content, f"{param}.content"))
+
+
+def _text_of(content: str | Sequence[ContentPart] | None, param: str) -> str:
+    if content is None or isinstance(content, str):
+        return content or ""
+    other = next((part.type for part in content if part.type != "text"), None)
+    if other is not None:
+        raise Unsupported(f"Content of type '{other[:40]}' is not read: questions are text only", param=param)
+    return "\n".join(part.text for part in content)

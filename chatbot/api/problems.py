@@ -1,0 +1,107 @@
+"""Errors before the first byte: RFC 9457 problem documents with a stable `code`; some addresses have another format."""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Final
+
+import msgspec
+import structlog
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from msgspec import UNSET, UnsetType
+from starlette.exceptions import HTTPException
+
+from chatbot.api.rate_limit_headers import rate_limit_headers
+from chatbot.errors import BadRequest, ChatError, NotFound, RateLimited, TooLarge, Unprocessable
+from chatbot.services import Services
+from edge import PROBLEM_JSON, ProblemDocument, allowed_methods, invalid_fields, problem_json
+from telemetry.setup import current_trace_id
+
+log = structlog.get_logger(__name__)
+
+_KNOWN: Mapping[int, type[ChatError]] = {404: NotFound, 413: TooLarge}
+_TITLES: Mapping[int, str] = {405: "This address does not take that method"}
+
+
+class Problem(ProblemDocument, frozen=True, kw_only=True):
+    """A problem document (RFC 9457); `param` is the field at fault, `scope` and `dimension` the limit used up."""
+
+    param: str | UnsetType = UNSET
+    scope: str | UnsetType = UNSET
+    dimension: str | UnsetType = UNSET
+
+
+_DOCUMENTED: Final = {
+    PROBLEM_JSON: {"schema": msgspec.json.schema_components([Problem])[1]["Problem"]},
+    "application/json": {},  # of the addresses with another format
+}
+Format = Callable[[Problem, Mapping[str, str]], Response]
+"""How a problem goes over the wire, with these headers."""
+
+
+def problem_of(exc: ChatError) -> Problem:
+    """Return what the caller is told."""
+    limit = exc if isinstance(exc, RateLimited) else None
+    return Problem(
+        title=exc.title,
+        status=exc.status,
+        code=exc.code,
+        detail=exc.detail,
+        retryable=exc.retryable,
+        trace_id=current_trace_id(),
+        param=exc.param or UNSET,
+        scope=limit.scope if limit else UNSET,
+        dimension=limit.dimension if limit else UNSET,
+    )
+
+
+def headers_of(exc: ChatError) -> dict[str, str]:
+    """Return a true `Retry-After` where waiting helps, and how to sign in where that is what is missing."""
+    headers = {} if exc.retry_after is None else {"retry-after": str(math.ceil(exc.retry_after))}
+    if exc.status == 401:
+        headers["www-authenticate"] = "Bearer"
+    if isinstance(exc, RateLimited) and exc.limits is not None:
+        headers.update(rate_limit_headers(exc.limits))
+    return headers
+
+
+def install_problems(app: FastAPI, formats: Mapping[str, Format]) -> None:
+    """Make every refusal of the application a problem document.
+
+    `formats` are the addresses whose refusals, and those of what lies below them, have another format. Routes that are
+    included later say so in the OpenAPI document.
+    """
+    app.router.responses["default"] = {"description": "a refusal", "content": _DOCUMENTED}
+
+    def refusal(request: Request, problem: Problem, headers: Mapping[str, str]) -> Response:
+        path = request.scope["path"]
+        of_path = (form for begin, form in formats.items() if path == begin or path.startswith(f"{begin}/"))
+        return next(of_path, problem_json)(problem, headers)
+
+    @app.exception_handler(ChatError)
+    async def refused(request: Request, exc: ChatError) -> Response:
+        services: Services = request.app.state.services
+        services.metrics.refused.labels(exc.code).inc()
+        if isinstance(exc, RateLimited):
+            services.metrics.rate_limited.labels(exc.scope, exc.dimension).inc()
+        return refusal(request, problem_of(exc), headers_of(exc))
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, exc: RequestValidationError) -> Response:
+        what = invalid_fields(exc)
+        malformed = any(e["type"] == "json_invalid" for e in exc.errors())
+        return await refused(request, BadRequest(what) if malformed else Unprocessable(what))
+
+    @app.exception_handler(HTTPException)
+    async def http(request: Request, exc: HTTPException) -> Response:
+        known = _KNOWN.get(exc.status_code)
+        title = known.title if known else _TITLES.get(exc.status_code, str(exc.detail))
+        code = known.code if known else f"http_{exc.status_code}"
+        problem = Problem(title=title, status=exc.status_code, code=code, detail=title, trace_id=current_trace_id())
+        allowed = allowed_methods(request) if exc.status_code == 405 else {}
+        return refusal(request, problem, {**(exc.headers or {}), **allowed})
+
+    @app.exception_handler(Exception)
+    async def bug(request: Request, exc: Exception) -> Response:
+        log.error("request_failed", exc_info=exc)
+        return refusal(request, problem_of(ChatError()), {})

@@ -1,0 +1,17 @@
+"""The addresses of the chat API, a module each."""
+
+from chatbot.api.routes import answers, chat, conversations, drift, limits, openai, probes, replays, stops
+
+ROUTERS = (
+    chat.router,
+    answers.router,
+    conversations.router,
+    limits.router,
+    openai.router,
+    stops.router,
+    replays.router,
+    drift.router,
+    probes.router,
+)
+
+__all__ = ["ROUTERS"]

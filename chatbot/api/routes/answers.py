@@ -1,0 +1,159 @@
+"""What a customer does with an answer that was given: open a source, ask for another one, say what they think of it."""
+
+from datetime import date
+from functools import partial
+from typing import Annotated, Literal
+
+import msgspec
+from fastapi import APIRouter, Depends, Path, Request, Response
+from pydantic import BaseModel, Field, StringConstraints
+
+from chatbot.api.auth import TheCaller
+from chatbot.api.dependencies import TheServices
+from chatbot.api.routes.chat import Id, IdempotencyKey, Text, begin, digest_of, refuse_while_draining, told
+from chatbot.conversations import Conversation, Feedback, Owner
+from chatbot.errors import NotFound, StillRunning
+from chatbot.events import PassageRef
+from chatbot.services import Services
+from chatbot.streams import AnswerId, Begun
+from chatbot.transcript import Question
+from knowledge.access import Access
+from knowledge.identity import Principal
+from knowledge.screening import mask
+
+router = APIRouter(prefix="/v1/answers/{answer_id}", tags=["answers"])
+
+Reason = Annotated[str, StringConstraints(pattern=r"^[a-z_]{1,40}$")]
+
+
+class SourceText(BaseModel):
+    """The passage behind a source's number."""
+
+    n: int
+    document_id: str
+    version: int
+    title: str
+    section: str
+    page: int | None
+    effective_from: date | None
+    text: str
+
+
+class Again(BaseModel):
+    """How another answer to the same question is wanted."""
+
+    max_answer_tokens: Annotated[int, Field(ge=1, le=2000)] | None = None
+    stream: bool = True
+
+
+class Rating(BaseModel):
+    """What a customer thinks of an answer."""
+
+    rating: Literal["up", "down"]
+    reasons: Annotated[tuple[Reason, ...], Field(max_length=8)] = ()
+    comment: Annotated[Text, StringConstraints(max_length=1000)] = ""
+
+
+@router.get("/sources/{n}")
+async def source(
+    answer_id: Id, n: Annotated[int, Path(ge=1, le=100)], who: TheCaller, services: TheServices
+) -> SourceText:
+    """Return the passage behind a source's number, if the caller may still read it."""
+    refs = await passages_of(AnswerId(answer_id), who, services)
+    if n > len(refs):
+        raise NotFound("the answer has no such source")
+    ref = refs[n - 1]
+    access = Access(tenant=who.tenant, groups=who.groups, as_of=services.now())
+    passage = await services.index.passage(document_id=ref.document_id, version=ref.version, n=ref.n, access=access)
+    if passage is None:
+        raise NotFound("the bank has withdrawn this document")
+    return SourceText(
+        n=n,
+        document_id=passage.document_id,
+        version=passage.version,
+        title=passage.title,
+        section=passage.section,
+        page=passage.page,
+        effective_from=passage.effective_from,
+        text=passage.text,
+    )
+
+
+async def passages_of(answer_id: AnswerId, who: Principal, services: Services) -> tuple[PassageRef, ...]:
+    """Return the passages behind an answer's sources: from its log, and later from its conversation.
+
+    Raises:
+        NotFound: neither is there, or it is somebody else's.
+    """
+    try:
+        return await services.answer_log.passages(who, answer_id)
+    except NotFound:
+        return (await conversation_with(answer_id, who, services)).message(answer_id).passages
+
+
+async def conversation_with(answer_id: AnswerId, who: Principal, services: Services) -> Conversation:
+    """Return the conversation that keeps the answer.
+
+    Raises:
+        StillRunning: the answer has not ended, so none keeps it yet.
+        NotFound: no such answer, or somebody else's.
+    """
+    try:
+        return await services.history.containing(Owner(who.tenant, who.sub), answer_id)
+    except NotFound:
+        _, ended = await services.answer_log.length(who, answer_id)
+        if not ended:
+            raise StillRunning(retry_after=1) from None
+        raise
+
+
+async def begun_again(
+    answer_id: Id,
+    who: TheCaller,
+    services: TheServices,
+    request: Request,
+    again: Again | None = None,
+    idempotency_key: IdempotencyKey = None,
+) -> Begun:
+    """Begin another answer to the question; whatever may refuse has refused on return."""
+    refuse_while_draining(request)
+    wanted = again or Again()
+    conversation = await conversation_with(AnswerId(answer_id), who, services)
+    asked = conversation.message(conversation.message(answer_id).parent_id)
+    question = Question(
+        text=asked.text,
+        id=asked.id,
+        conversation_id=conversation.id,
+        parent_id=asked.parent_id,
+        max_answer_tokens=wanted.max_answer_tokens or services.settings.max_answer_tokens,
+    )
+    digest = digest_of(f"{answer_id} {wanted.model_dump_json(exclude={'stream'})}")
+    return await services.idempotency.begin_once(who, idempotency_key, digest, partial(begin, question, who, services))
+
+
+@router.post("/regenerate", response_model=None, responses={200: {"content": {"text/event-stream": {}}}})
+async def regenerate(
+    begun: Annotated[Begun, Depends(begun_again)],
+    who: TheCaller,
+    services: TheServices,
+    request: Request,
+    again: Again | None = None,
+) -> Response:
+    """Answer the same question again; both answers stay, side by side."""
+    return await told(begun, who, services, request, stream=again is None or again.stream)
+
+
+@router.post("/feedback", response_model=None)
+async def feedback(answer_id: Id, rating: Rating, who: TheCaller, services: TheServices) -> Response:
+    """Keep what the customer thinks of the answer, in place of what they said before."""
+    conversation = await conversation_with(AnswerId(answer_id), who, services)
+    given = Feedback(
+        rating=rating.rating,
+        reasons=tuple(dict.fromkeys(rating.reasons)),
+        comment=mask(rating.comment).text,
+        at=services.now(),
+    )
+    await services.history.rate(Owner(who.tenant, who.sub), conversation.id, answer_id, given)
+    await services.ratings.write(who.tenant, answer_id, given)
+    services.metrics.feedback.labels(given.rating).inc()
+    return Response(msgspec.json.encode(given), media_type="application/json")

@@ -1,0 +1,55 @@
+"""The caller's own conversations: somebody else's are not found, never forbidden."""
+
+from typing import Annotated
+
+import msgspec
+from fastapi import APIRouter, Query, Response
+
+from chatbot.api.auth import TheCaller
+from chatbot.api.dependencies import TheServices
+from chatbot.api.routes.chat import Id
+from chatbot.conversations import Owner
+
+router = APIRouter(prefix="/v1", tags=["conversations"])
+
+
+@router.get("/conversations", response_model=None)
+async def conversations(
+    who: TheCaller,
+    services: TheServices,
+    limit: Annotated[int, Query(ge=1, le=100)] = 30,
+    cursor: Annotated[str | None, Query(max_length=200)] = None,
+) -> Response:
+    """List conversations, the newest first."""
+    page = await services.history.list(Owner(who.tenant, who.sub), limit=limit, cursor=cursor)
+    return _json({"items": page.conversations, "next_cursor": page.next_cursor})
+
+
+@router.get("/conversations/{conversation_id}", response_model=None)
+async def conversation(conversation_id: Id, who: TheCaller, services: TheServices) -> Response:
+    """Return a conversation with its messages."""
+    return _json(await services.history.load(Owner(who.tenant, who.sub), conversation_id))
+
+
+@router.get("/conversations/{conversation_id}/export", response_model=None)
+async def export(conversation_id: Id, who: TheCaller, services: TheServices) -> Response:
+    """Return a conversation as a file to keep."""
+    response = _json(await services.history.load(Owner(who.tenant, who.sub), conversation_id))
+    response.headers["content-disposition"] = f'attachment; filename="conversation-{conversation_id}.json"'
+    return response
+
+
+@router.delete("/conversations/{conversation_id}", status_code=204)
+async def delete(conversation_id: Id, who: TheCaller, services: TheServices) -> None:
+    """Remove every trace of a conversation but its audit records."""
+    owner = Owner(who.tenant, who.sub)
+    found = await services.history.load(owner, conversation_id)
+    # An answer that still runs is among them: its writer finds its log gone and ends.
+    answers = list({name for m in found.messages for name in (m.answer_id, m.answered_by) if name})
+    await services.answer_log.forget(who.tenant, answers)
+    await services.ratings.forget(answers)
+    await services.history.delete(owner, conversation_id)
+
+
+def _json(value: object) -> Response:
+    return Response(msgspec.json.encode(value), media_type="application/json")

@@ -1,0 +1,36 @@
+"""The demo login of `make run`: anybody who reaches this address may be anybody, so it exists only on loopback."""
+
+from typing import Annotated
+
+from fastapi import APIRouter
+from pydantic import BaseModel, StringConstraints
+
+from chatbot.api.local_identity import LocalSigner
+from knowledge.identity import Principal
+
+
+class DemoLogin(BaseModel):
+    """Who to be."""
+
+    name: Annotated[str, StringConstraints(pattern=r"^[\w.-]{1,40}$")] = "guest"
+
+
+class DemoToken(BaseModel):
+    """A customer's token and when it ends (Unix seconds)."""
+
+    token: str
+    expires_at: int
+
+
+def demo_router(signer: LocalSigner, *, tenant: str) -> APIRouter:
+    """Return the route that hands out a customer's token to whoever asks."""
+    router = APIRouter(tags=["demo"])
+
+    @router.post("/demo/login")
+    async def login(who: DemoLogin) -> DemoToken:
+        """Sign in as a customer of the demo bank."""
+        customer = Principal(tenant=tenant, sub=who.name, roles=frozenset({"customer"}), groups=frozenset())
+        token, ends = signer.token(customer)
+        return DemoToken(token=token, expires_at=ends)
+
+    return router

@@ -1,0 +1,33 @@
+"""Replaying an answer of the admin's own tenant, as `chatbot replay` does where it can open the index."""
+
+from typing import Annotated
+
+import msgspec
+from fastapi import APIRouter, Response
+from pydantic import BaseModel, StringConstraints
+
+from chatbot.api.auth import TheAdmin
+from chatbot.api.dependencies import TheServices
+from chatbot.proof import Archive, replay
+
+router = APIRouter(prefix="/v1/admin", tags=["replay"])
+
+
+class Wanted(BaseModel):
+    """What somebody says was asked, where nobody keeps it any more, and whether the model is asked again."""
+
+    question: Annotated[str, StringConstraints(min_length=1, max_length=4000)] | None = None
+    ask_model: bool = False
+
+
+@router.post("/answers/{answer_id}/replay")
+async def replay_answer(answer_id: str, wanted: Wanted, admin: TheAdmin, services: TheServices) -> Response:
+    """Return what the answer's audit rows prove: what they say, and each thing as same, different, gone or unknown."""
+    replayed = await replay(
+        answer_id,
+        Archive.of(services),
+        tenant=admin.tenant,
+        question=wanted.question,
+        ask_model=wanted.ask_model,
+    )
+    return Response(msgspec.json.encode(replayed), media_type="application/json")

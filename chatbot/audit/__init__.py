@@ -1,0 +1,24 @@
+"""The audit trail: two rows an answer in SQL, chained by HMAC, the chains' heads anchored elsewhere."""
+
+from chatbot.audit.anchors import Anchors, AnchorsUnavailable, open_anchors
+from chatbot.audit.chain import AuditKeys, Closed, Opened, Problem, Row, matches
+from chatbot.audit.records import AuditClosed, AuditOpened, passage_hash
+from chatbot.audit.trail import Audit, AuditSettings, open_audit
+
+__all__ = [
+    "Anchors",
+    "AnchorsUnavailable",
+    "Audit",
+    "AuditClosed",
+    "AuditKeys",
+    "AuditOpened",
+    "AuditSettings",
+    "Closed",
+    "Opened",
+    "Problem",
+    "Row",
+    "matches",
+    "open_anchors",
+    "open_audit",
+    "passage_hash",
+]

@@ -1,0 +1,135 @@
+"""What the two audit rows of an answer say, before they are chained (pure).
+
+No text of a customer's or of the model's goes into a row, only keyed hashes of it: with the text at hand its holder's
+key proves what was asked, sent and shown, and without it nothing can be read (docs/decisions/0010-replay.md).
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from chatbot.audit.chain import AuditKeys, Closed, Opened
+from chatbot.events import FinishReason, Usage
+from knowledge.passage import Passage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditOpened:
+    """Who asks what, on what knowledge, before the model is called; of the question only a keyed hash is kept."""
+
+    answer_id: str
+    tenant: str
+    sub: str
+    conversation_id: str
+    question: str
+    passages: tuple[tuple[str, int, int], ...]
+    """(document, version, n) of what was found; the model is shown the first that fit."""
+    groups: tuple[str, ...]
+    as_of: float
+    model: str
+    prompt_version: str
+    index_version: str
+    sampling: str
+    """The parameters as JSON."""
+    grounding: str
+    at: float
+    embedder: str = ""
+    question_id: str = ""
+    parent_id: str | None = None
+    """The message that the question follows, and so the branch that its history is."""
+    history: int = 0
+    """How many of the branch's last messages stand in the prompt."""
+    brought: int = 0
+    """How many of those the caller brought along: they are kept nowhere."""
+    reply: str = ""
+    """The bank's own text that is said instead of asking the model."""
+    passage_hashes: tuple[str, ...] = ()
+    prompts: tuple[tuple[int, ...], ...] = ()
+    """Token ids of the answer's prompt, then of the probes'."""
+
+    def entry(self, writer: str, sequence: int, keys: AuditKeys) -> Opened:
+        return Opened(
+            writer=writer,
+            sequence=sequence,
+            answer_id=self.answer_id,
+            tenant=self.tenant,
+            at=self.at,
+            sub=self.sub,
+            conversation_id=self.conversation_id,
+            question_hash=keys.question_hash(self.tenant, self.question),
+            passages=self.passages,
+            groups=self.groups,
+            as_of=self.as_of,
+            model=self.model,
+            prompt_version=self.prompt_version,
+            index_version=self.index_version,
+            embedder=self.embedder,
+            sampling=self.sampling,
+            grounding=self.grounding,
+            question_id=self.question_id,
+            parent_id=self.parent_id,
+            history=self.history,
+            brought=self.brought,
+            reply=self.reply,
+            passage_hashes=self.passage_hashes,
+            prompt_hash=keys.prompt_hash(self.tenant, self.prompts),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditClosed:
+    """How the answer ended."""
+
+    answer_id: str
+    tenant: str
+    usage: Usage
+    finish_reason: FinishReason | None
+    error: str | None
+    grounded: bool
+    at: float
+    models: tuple[str, ...] = ()
+    """Those that said some of it."""
+    rung: str = ""
+    """How far down the ladder it went: replica, fallback, cached, quoted, handoff."""
+    cached_answer_id: str = ""
+    """The answer that was shown again."""
+    text: str = ""
+    """What the customer saw."""
+    said: Sequence[int] = ()
+    """Token ids of what the model said, before the checks."""
+    probes: tuple[float, ...] = ()
+    """The probability of each probe that was asked, in order."""
+    repair: tuple[float, ...] = ()
+    """The share of each quote, where the model was asked for one in place of an answer that was withheld."""
+    repair_prompt: tuple[int, ...] = ()
+    """Token ids of what it was asked then."""
+
+    def entry(self, writer: str, sequence: int, keys: AuditKeys) -> Closed:
+        return Closed(
+            writer=writer,
+            sequence=sequence,
+            answer_id=self.answer_id,
+            tenant=self.tenant,
+            at=self.at,
+            prompt_tokens=self.usage.prompt_tokens,
+            cached_tokens=self.usage.cached_tokens,
+            answer_tokens=self.usage.answer_tokens,
+            finish_reason=self.finish_reason,
+            error=self.error,
+            grounded=self.grounded,
+            models=self.models,
+            rung=self.rung,
+            cached_answer_id=self.cached_answer_id,
+            answer_hash=keys.answer_hash(self.tenant, self.text),
+            said=len(self.said),
+            said_hash=keys.prompt_hash(self.tenant, [self.said]),
+            probes=tuple(round(probe, 4) for probe in self.probes),
+            repair=tuple(round(share, 4) for share in self.repair),
+            repair_hash=keys.prompt_hash(self.tenant, [self.repair_prompt]) if self.repair else "",
+        )
+
+
+def passage_hash(passage: Passage) -> str:
+    """Return 32 hexadecimal digits that change with anything that the model is shown of the passage."""
+    shown = f"{passage.heading}\0{passage.effective_from or ''}\0{passage.text}"
+    return hashlib.sha256(shown.encode()).hexdigest()[:32]

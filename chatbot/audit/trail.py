@@ -1,0 +1,303 @@
+"""The audit record: two rows an answer, one before the model is called and one when it has ended (design section 8).
+
+Rows are chained by HMAC per writer (`chatbot.audit.chain`). A writer is a process; after a write whose outcome is
+unknown it goes on as a new one, so that no chain can fork. Writing is a group commit: while one transaction runs the
+next gathers, so that many answers share one flush, and nobody who gives up takes somebody else's row with him.
+"""
+
+import uuid
+from collections.abc import AsyncGenerator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import anyio
+import structlog
+from pydantic import BaseModel, Field, PositiveFloat, SecretStr
+from sqlalchemy import (
+    Column,
+    Double,
+    Exists,
+    Integer,
+    Select,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+    and_,
+    exists,
+    insert,
+    select,
+    tuple_,
+)
+from sqlalchemy import (
+    Row as SqlRow,
+)
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from chatbot.audit.chain import GENESIS, AuditKeys, ChainCheck, Head, Problem, Row, problem, seal
+from chatbot.audit.records import AuditClosed, AuditOpened
+from chatbot.errors import AuditUnavailable
+from chatbot.tables import METADATA, SCHEMA
+from knowledge.storage import UNAVAILABLE, migrate
+
+log = structlog.get_logger(__name__)
+
+AUDIT = Table(
+    "chatbot_audit",
+    METADATA,
+    Column("writer", String(32), primary_key=True),
+    Column("sequence", Integer, primary_key=True, autoincrement=False),
+    Column("kind", String(8), nullable=False),
+    Column("answer_id", String(64), nullable=False),
+    Column("tenant", String(200), nullable=False),
+    Column("at", Double, nullable=False, index=True),
+    Column("body", Text, nullable=False),
+    Column("prev_hmac", String(64), nullable=False),
+    Column("hmac", String(64), nullable=False),
+    # Also what makes opening and closing idempotent, whichever replicas try.
+    UniqueConstraint("answer_id", "kind"),
+)
+
+
+class AuditSettings(BaseModel, frozen=True):
+    """The secret of the chain, and how long a write may take: less than the 2 s in which a hand-off is due."""
+
+    key: SecretStr = Field(min_length=16)
+    deadline: PositiveFloat = 1.5
+    retry_every: PositiveFloat = 2.0
+    most_waiting: int = 10_000
+
+
+@dataclass(slots=True)
+class Waiting:
+    """A record on its way, and who waits for it."""
+
+    record: AuditOpened | AuditClosed
+    done: anyio.Event = field(default_factory=anyio.Event)
+    error: Exception | None = None
+    given_up: bool = False
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.record.answer_id, "opened" if isinstance(self.record, AuditOpened) else "closed"
+
+
+class Audit:
+    """Writes the two rows of an answer in time or says that it could not; reads and verifies them."""
+
+    def __init__(self, engine: AsyncEngine, settings: AuditSettings) -> None:
+        self._engine = engine
+        self._settings = settings
+        self.keys = AuditKeys(settings.key.get_secret_value().encode())
+        self._waiting: list[Waiting] = []
+        self._wake = anyio.Event()
+        self._writer, self._sequence, self._head = new_chain()
+
+    async def open(self, opened: AuditOpened) -> None:
+        """Make the row durable that must stand before the model is called; a second time changes nothing.
+
+        Raises:
+            AuditUnavailable: it is not durable within the deadline, so there may be no answer.
+        """
+        await self._write(Waiting(opened))
+
+    async def close(self, closed: AuditClosed) -> None:
+        """Make the row durable that ends an answer; a second time changes nothing.
+
+        Raises:
+            AuditUnavailable: it is not durable yet; it is tried again for as long as this process lives.
+        """
+        await self._write(Waiting(closed))
+
+    async def rows(self, answer_id: str) -> tuple[Row, ...]:
+        """Return an answer's rows, the opening first.
+
+        Raises:
+            AuditUnavailable: the database cannot be asked.
+        """
+        return await self._read(select(AUDIT).where(AUDIT.c.answer_id == answer_id).order_by(AUDIT.c.kind.desc()))
+
+    async def unclosed(self, *, older_than: float) -> tuple[Row, ...]:
+        """Return the openings before `older_than` (Unix seconds) that nothing closed: their processes are dead.
+
+        Raises:
+            AuditUnavailable: the database cannot be asked.
+        """
+        late = and_(AUDIT.c.kind == "opened", AUDIT.c.at < older_than)
+        return await self._read(select(AUDIT).where(late, ~exists_other("closed")).order_by(AUDIT.c.at))
+
+    async def heads(self) -> tuple[Head, ...]:
+        """Return where every chain ends now, to be anchored somewhere that the database's owner cannot write.
+
+        Raises:
+            AuditUnavailable: the database cannot be asked.
+        """
+        later = AUDIT.alias()
+        is_last = ~exists().where(later.c.writer == AUDIT.c.writer, later.c.sequence > AUDIT.c.sequence)
+        rows = await self._read(select(AUDIT).where(is_last).order_by(AUDIT.c.writer))
+        return tuple(Head(writer=row.writer, sequence=row.sequence, hmac=row.hmac) for row in rows)
+
+    async def verify(self, *, unclosed_before: float, heads: Iterable[Head] = ()) -> list[Problem]:
+        """Return every edit, gap, reordering, cut (against anchored `heads`) and missing partner.
+
+        Raises:
+            AuditUnavailable: the database cannot be asked.
+        """
+        problems: list[Problem] = []
+        check = ChainCheck(self.keys, heads)
+        try:
+            async with self._engine.connect() as connection:
+                ordered = select(AUDIT).order_by(AUDIT.c.writer, AUDIT.c.sequence)
+                async for found in await connection.stream(ordered):
+                    problems += check.feed(row_of(found))
+        except UNAVAILABLE as exc:
+            raise AuditUnavailable from exc
+        problems += check.close()
+        for row in await self.unclosed(older_than=unclosed_before):
+            problems.append(problem("unclosed", row, "nothing says how the answer ended"))
+        unopened = select(AUDIT).where(AUDIT.c.kind == "closed", ~exists_other("opened"))
+        for row in await self._read(unopened):
+            problems.append(problem("unopened", row, "nothing says that the answer began"))
+        return problems
+
+    async def prepare(self) -> None:
+        """Bring the tables to this release's shape.
+
+        Raises:
+            AuditUnavailable: the database cannot be asked.
+        """
+        try:
+            await migrate(self._engine, SCHEMA)
+        except UNAVAILABLE as exc:
+            raise AuditUnavailable from exc
+
+    async def write_forever(self) -> None:
+        """Write what waits, all of it in one transaction, again and again; one task a process runs this."""
+        while True:
+            with anyio.move_on_after(self._settings.retry_every):
+                await self._wake.wait()
+            self._wake = anyio.Event()
+            batch = [waiting for waiting in self._waiting if not waiting.given_up]
+            self._waiting = []
+            if batch:
+                await self._write_batch(batch)
+
+    async def drain(self) -> None:
+        """Return when nothing waits any more."""
+        while self._waiting:
+            await self._waiting[-1].done.wait()
+
+    async def _write(self, waiting: Waiting) -> None:
+        if len(self._waiting) >= self._settings.most_waiting:
+            raise AuditUnavailable
+        self._waiting.append(waiting)
+        self._wake.set()
+        try:
+            with anyio.fail_after(self._settings.deadline):
+                await waiting.done.wait()
+        except TimeoutError as exc:
+            raise AuditUnavailable from exc
+        finally:
+            # An opening that nobody waits for must not be written later: there is no answer to it.
+            waiting.given_up = isinstance(waiting.record, AuditOpened) and not waiting.done.is_set()
+        if waiting.error is not None:
+            raise AuditUnavailable from waiting.error
+
+    async def _write_batch(self, batch: Sequence[Waiting]) -> None:
+        try:
+            with anyio.fail_after(self._settings.deadline):
+                await self._insert_or_look_again(batch)
+        except UNAVAILABLE as exc:
+            log.warning("audit rows not written", rows=len(batch), error=type(exc).__name__)
+            self._writer, self._sequence, self._head = new_chain()
+            self._put_off(batch, exc)
+        else:
+            for waiting in batch:
+                waiting.done.set()
+
+    def _put_off(self, batch: Sequence[Waiting], exc: Exception) -> None:
+        """Tell who waits; keep the closings, so that no answer stays open because the database was away."""
+        for waiting in batch:
+            waiting.error = exc
+            waiting.done.set()
+        closings = [Waiting(waiting.record) for waiting in batch if isinstance(waiting.record, AuditClosed)]
+        self._waiting = closings + self._waiting
+
+    async def _insert_or_look_again(self, batch: Sequence[Waiting]) -> None:
+        try:
+            await self._insert(batch)
+        except IntegrityError:
+            # Another replica wrote one of these rows between our look and our write.
+            await self._insert(batch)
+
+    async def _insert(self, batch: Sequence[Waiting]) -> None:
+        async with self._engine.begin() as connection:
+            if self._is_sqlite:
+                await connection.exec_driver_sql("PRAGMA busy_timeout=1000")
+            known = await written(connection, [waiting.key for waiting in batch])
+            rows: list[Row] = []
+            head = self._head
+            for waiting in batch:
+                if waiting.key not in known:
+                    known.add(waiting.key)
+                    entry = waiting.record.entry(self._writer, self._sequence + len(rows) + 1, self.keys)
+                    rows.append(seal(entry, head, self.keys))
+                    head = rows[-1].hmac
+            if rows:
+                await connection.execute(insert(AUDIT), [asdict(row) for row in rows])
+        self._sequence += len(rows)
+        self._head = head
+
+    async def _read(self, query: Select[Any]) -> tuple[Row, ...]:
+        try:
+            async with self._engine.connect() as connection:
+                return tuple(row_of(row) for row in await connection.execute(query))
+        except UNAVAILABLE as exc:
+            raise AuditUnavailable from exc
+
+    @property
+    def _is_sqlite(self) -> bool:
+        return self._engine.dialect.name == "sqlite"
+
+
+@asynccontextmanager
+async def open_audit(engine: AsyncEngine, settings: AuditSettings) -> AsyncGenerator[Audit]:
+    """Open the process's audit writer; on the way out it writes what still waits.
+
+    Raises:
+        AuditUnavailable: the database cannot be asked.
+    """
+    audit = Audit(engine, settings)
+    await audit.prepare()
+    async with anyio.create_task_group() as group:
+        group.start_soon(audit.write_forever)
+        try:
+            yield audit
+        finally:
+            with anyio.move_on_after(settings.deadline, shield=True):
+                await audit.drain()
+            group.cancel_scope.cancel()
+
+
+async def written(connection: AsyncConnection, keys: Sequence[tuple[str, str]]) -> set[tuple[str, str]]:
+    """Return which (answer, kind) already have their row."""
+    pair = tuple_(AUDIT.c.answer_id, AUDIT.c.kind)
+    found = await connection.execute(select(AUDIT.c.answer_id, AUDIT.c.kind).where(pair.in_(keys)))
+    return {(answer_id, kind) for answer_id, kind in found}
+
+
+def new_chain() -> tuple[str, int, str]:
+    """Return a writer of its own, how many rows it has written, and what its first row follows."""
+    return uuid.uuid4().hex, 0, GENESIS
+
+
+def exists_other(kind: str) -> Exists:
+    """Return the condition that the row's answer also has a row of `kind`."""
+    other = AUDIT.alias()
+    return exists().where(other.c.answer_id == AUDIT.c.answer_id, other.c.kind == kind)
+
+
+def row_of(found: SqlRow[Any]) -> Row:
+    return Row(**{column: getattr(found, column) for column in AUDIT.columns.keys()})  # noqa: SIM118  no mapping

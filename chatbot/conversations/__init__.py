@@ -1,0 +1,35 @@
+"""What is kept of a conversation: its history, the ratings of its answers, and grounded answers to show again."""
+
+from chatbot.conversations.answer_cache import AnswerCache, AnswerCacheSettings, Basis, CachedAnswer
+from chatbot.conversations.history import (
+    Conversation,
+    ConversationIds,
+    Feedback,
+    History,
+    HistorySettings,
+    Owner,
+    Said,
+    StoredMessage,
+    path_to,
+    window,
+)
+from chatbot.conversations.ratings import RATINGS, Ratings
+
+__all__ = [
+    "RATINGS",
+    "AnswerCache",
+    "AnswerCacheSettings",
+    "Basis",
+    "CachedAnswer",
+    "Conversation",
+    "ConversationIds",
+    "Feedback",
+    "History",
+    "HistorySettings",
+    "Owner",
+    "Ratings",
+    "Said",
+    "StoredMessage",
+    "path_to",
+    "window",
+]

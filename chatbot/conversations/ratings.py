@@ -1,0 +1,85 @@
+"""What customers thought of answers, one row an answer, in SQL: it outlives the conversation's time in Redis.
+
+A customer who deletes a conversation deletes its ratings; who rated is known to the audit record alone.
+"""
+
+from collections.abc import Sequence
+
+import msgspec
+from sqlalchemy import Column, Double, String, Table, Text, delete, insert
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from chatbot.conversations.history import Feedback
+from chatbot.errors import StoreUnavailable
+from chatbot.tables import METADATA, SCHEMA
+from knowledge.storage import UNAVAILABLE, migrate
+
+RATINGS = Table(
+    "chatbot_feedback",
+    METADATA,
+    Column("answer_id", String(64), primary_key=True),
+    Column("tenant", String(200), nullable=False),
+    Column("rating", String(4), nullable=False),
+    Column("reasons", Text, nullable=False),  # a JSON list
+    Column("comment", Text, nullable=False),
+    Column("at", Double, nullable=False, index=True),
+)
+
+
+class Ratings:
+    """Writes and removes ratings."""
+
+    def __init__(self, engine: AsyncEngine) -> None:
+        self._engine = engine
+
+    async def prepare(self) -> None:
+        """Bring the tables to this release's shape.
+
+        Raises:
+            StoreUnavailable: the database cannot be asked.
+        """
+        try:
+            await migrate(self._engine, SCHEMA)
+        except UNAVAILABLE as exc:
+            raise StoreUnavailable from exc
+
+    async def write(self, tenant: str, answer_id: str, feedback: Feedback) -> None:
+        """Keep the rating of an answer in place of an earlier one.
+
+        Raises:
+            StoreUnavailable: it could not be written.
+        """
+        try:
+            await self._replace(tenant, answer_id, feedback)
+        except IntegrityError:
+            # Another replica wrote this answer's first rating between our two statements.
+            await self.write(tenant, answer_id, feedback)
+        except UNAVAILABLE as exc:
+            raise StoreUnavailable from exc
+
+    async def _replace(self, tenant: str, answer_id: str, feedback: Feedback) -> None:
+        reasons = msgspec.json.encode(feedback.reasons).decode()
+        async with self._engine.begin() as connection:
+            await connection.execute(delete(RATINGS).where(RATINGS.c.answer_id == answer_id))
+            row = insert(RATINGS).values(
+                answer_id=answer_id,
+                tenant=tenant,
+                rating=feedback.rating,
+                reasons=reasons,
+                comment=feedback.comment,
+                at=feedback.at,
+            )
+            await connection.execute(row)
+
+    async def forget(self, answer_ids: Sequence[str]) -> None:
+        """Remove the ratings of a conversation that its customer deletes.
+
+        Raises:
+            StoreUnavailable: they could not be removed.
+        """
+        try:
+            async with self._engine.begin() as connection:
+                await connection.execute(delete(RATINGS).where(RATINGS.c.answer_id.in_(answer_ids)))
+        except UNAVAILABLE as exc:
+            raise StoreUnavailable from exc

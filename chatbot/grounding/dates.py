@@ -1,0 +1,140 @@
+"""Dates, times of day, telephone numbers and codes in Korean and English text: numbers that are read as a whole."""
+
+import re
+from collections.abc import Callable, Iterator
+from decimal import Decimal
+from typing import Final
+
+from chatbot.grounding.quantity import CODE, DATE, PHONE, TIME, Day, Quantity, Reading
+
+_MONTHS: Final = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+_MONTH: Final = (
+    r"(?:Jan(?:uary)?|Feb(?:ruary)?|Mar(?:ch)?|Apr(?:il)?|May|June?|July?|Aug(?:ust)?|Sept?(?:ember)?|Oct(?:ober)?"
+    r"|Nov(?:ember)?|Dec(?:ember)?"
+    r"|JAN(?:UARY)?|FEB(?:RUARY)?|MAR(?:CH)?|APR(?:IL)?|MAY|JUNE?|JULY?|AUG(?:UST)?|SEPT?(?:EMBER)?|OCT(?:OBER)?"
+    r"|NOV(?:EMBER)?|DEC(?:EMBER)?)(?![A-Za-z])"
+)
+# "May" and "March" alone are as often verbs.
+_MONTH_ALONE: Final = r"(?:January|February|April|June|July|August|September|October|November|December)(?![A-Za-z])"
+_TH: Final = r"(?:st|nd|rd|th)?"
+_HALF_DAY: Final = r"(?:(?P<half>오전|오후|낮|저녁|밤|새벽|아침)\s?)?"
+_AM: Final = r"(?P<am>[ap]\.?[ ]?m(?![A-Za-z])\.?)"
+_WHOLE: Final = r"(?<![\d.,])"
+
+_DATES: Final = tuple(
+    re.compile(pattern)
+    for pattern in (
+        rf"{_WHOLE}(?P<y>\d{{4}})\s?[-./]\s?(?P<m>\d{{1,2}})\s?[-./]\s?(?P<d>\d{{1,2}})(?!\d)\.?",
+        rf"{_WHOLE}(?P<y>\d{{4}})년\s?(?P<m>\d{{1,2}})월(?:\s?(?P<d>\d{{1,2}})일)?",
+        r"['’](?P<yy>\d{2})(?:년|[./])\s?(?P<m>\d{1,2})(?![\d개])(?:월|[./])?(?:\s?(?P<d>\d{1,2})(?:일|\b\.?))?",
+        r"['’](?P<yy>\d{2})년",
+        rf"{_WHOLE}(?P<yy>\d{{2}})\.\s?(?P<m>\d{{1,2}})\.\s?(?P<d>\d{{1,2}})(?![\d%])\.?",
+        rf"{_WHOLE}(?P<y>\d{{4}})-(?P<m>0[1-9]|1[0-2])(?![-\d])",
+        rf"{_WHOLE}(?P<y>\d{{4}})\.\s?(?P<m>\d{{1,2}})\.(?!\s?\d)",
+        rf"{_WHOLE}(?P<y>(?:19|20)\d{{2}})년",
+        rf"{_WHOLE}(?P<m>\d{{1,2}})월\s?(?P<d>\d{{1,2}})일",
+        rf"{_WHOLE}(?P<m>\d{{1,2}})월",
+        r"(?:매월|매달|익월|당월)\s?(?P<d>\d{1,2})일",
+        rf"(?<![A-Za-z])(?P<name>{_MONTH})\.?\s(?P<d>\d{{1,2}})(?!\d){_TH}(?:,?\s(?P<y>\d{{4}})(?!\d))?",
+        rf"{_WHOLE}(?P<d>\d{{1,2}}){_TH}(?:\sof)?[\s-](?P<name>{_MONTH})\.?(?:,?[\s-](?P<y>\d{{4}})(?!\d))?",
+        rf"(?<![A-Za-z])(?P<name>{_MONTH})\.?,?\s(?P<y>\d{{4}})(?!\d)",
+        rf"(?<![A-Za-z])(?P<name>{_MONTH_ALONE})",
+        rf"{_WHOLE}(?P<d>\d{{1,2}})(?:st|nd|rd|th)(?![A-Za-z])",
+    )
+)
+_SLASHED: Final = re.compile(rf"{_WHOLE}(?P<a>\d{{1,2}})/(?P<b>\d{{1,2}})/(?P<y>\d{{4}})(?!\d)")
+_TIMES: Final = tuple(
+    re.compile(pattern)
+    for pattern in (
+        rf"{_HALF_DAY}(?<![\d:.])(?P<h>\d{{1,2}}):(?P<min>\d{{2}})(?![\d:])(?:\s?{_AM})?",
+        rf"{_HALF_DAY}(?<![\d.,])(?P<h>\d{{1,2}})시(?!간|점|행|작|중|장|도|설|스|급|민)(?:\s?(?P<min>\d{{1,2}})분|\s?(?P<past>반))?",
+        rf"(?<![\d:.,])(?P<h>\d{{1,2}})\s?{_AM}",
+        r"(?P<noon>정오|\bnoon\b)|(?P<night>자정|\bmidnight\b)",
+    )
+)
+_PHONES: Final = re.compile(
+    r"(?<![\d-])(?:(?:\+|00)?82[-\s.)]{0,2}|0|\(0)\d{1,2}\)?[-\s.]{1,2}\d{3,4}[-\s.]\d{4}(?![\d-])|(?<![\d-])1[5-9]\d{2}-\d{4}(?![\d-])"
+)
+_CODES: Final = re.compile(
+    r"(?<![A-Za-z\d])(?!(?:KRW|USD|EUR|JPY|GBP|CNY)[ -]?\d)[A-Za-z]+(?:[-_]?\d+)+(?:[-_]?[A-Za-z\d]+)*"
+)
+
+
+def whole_numbers_in(text: str) -> Iterator[Quantity]:
+    """Yield dates, times, telephone numbers and codes; earlier kinds win where two overlap."""
+    taken: list[tuple[int, int]] = []
+    for reader in (_phones, _dates, _times, _codes):
+        for quantity in reader(text):
+            if not any(quantity.start < end and start < quantity.end for start, end in taken):
+                taken.append((quantity.start, quantity.end))
+                yield quantity
+
+
+def _quantity(found: re.Match[str], readings: tuple[Reading, ...], numbers: Iterator[Decimal] | tuple[()]) -> Quantity:
+    return Quantity(found.group(), found.start(), found.end(), readings, tuple(numbers))
+
+
+def _phones(text: str) -> Iterator[Quantity]:
+    for found in _PHONES.finditer(text):
+        digits = re.sub(r"\D", "", found.group())
+        national = "0" + re.sub(r"^(?:00)?820?", "", digits) if re.match(r"\+|(?:00)?82", found.group()) else digits
+        yield _quantity(found, (Reading(PHONE, national),), (Decimal(digits),).__iter__())
+
+
+def _codes(text: str) -> Iterator[Quantity]:
+    for found in _CODES.finditer(text):
+        yield _quantity(found, (Reading(CODE, re.sub(r"[-_]", "", found.group()).upper()),), ())
+
+
+def _dates(text: str) -> Iterator[Quantity]:
+    for found in _SLASHED.finditer(text):
+        year, first, second = int(found["y"]), int(found["a"]), int(found["b"])
+        days = [Day(year, m, d) for m, d in ((first, second), (second, first)) if m <= 12 and d <= 31]
+        if days:
+            yield _quantity(found, tuple(Reading(DATE, day) for day in days), map(Decimal, (year, first, second)))
+    for pattern in _DATES:
+        for found in pattern.finditer(text):
+            day = _day(found.groupdict())
+            if day is not None:
+                parts = [Decimal(part) for part in (day.year, day.month, day.day) if part is not None]
+                yield _quantity(found, (Reading(DATE, day),), iter(parts))
+
+
+def _day(parts: dict[str, str | None]) -> Day | None:
+    year, month, day = parts.get("y"), parts.get("m"), parts.get("d")
+    if short := parts.get("yy"):
+        year = f"20{short}"
+    if name := parts.get("name"):
+        month = str(_MONTHS.index(name[:3].lower()) + 1)
+    read = Day(*(int(part) if part else None for part in (year, month, day)))
+    fits = (read.month is None or 1 <= read.month <= 12) and (read.day is None or 1 <= read.day <= 31)
+    return read if fits else None
+
+
+def _times(text: str) -> Iterator[Quantity]:
+    for pattern in _TIMES:
+        for found in pattern.finditer(text):
+            readings = _minutes(found.groupdict())
+            numbers: Callable[[], Iterator[Decimal]] = lambda: (Decimal(d) for d in re.findall(r"\d+", found.group()))  # noqa: B023, E731
+            if readings:
+                yield _quantity(found, tuple(Reading(TIME, Decimal(minutes)) for minutes in readings), numbers())
+
+
+def _minutes(parts: dict[str, str | None]) -> tuple[int, ...]:
+    """Return the minutes since midnight; 9시 alone may be morning or evening, 24:00 is midnight."""
+    if parts.get("noon"):
+        return (720,)
+    if parts.get("night"):
+        return (0,)
+    hour = int(parts["h"] or 0)
+    minute = 30 if parts.get("past") else int(parts.get("min") or 0)
+    if hour > 24 or minute > 59:
+        return ()
+    half = parts.get("half") or (parts.get("am") or "").lower()
+    if half in ("오후", "저녁", "밤", "낮") or half.startswith("p"):
+        hour = hour % 12 + 12 if hour <= 12 else hour
+    elif half:
+        hour %= 12 if hour == 12 else 24
+    elif parts.get("min") is None and 1 <= hour <= 12:
+        return (hour * 60 + minute, (hour + 12) % 24 * 60 + minute)
+    return (hour % 24 * 60 + minute,)

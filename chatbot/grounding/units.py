@@ -1,0 +1,121 @@
+"""The units numbers are counted in, in Korean and English: behind the number, before it, and in a table's headings."""
+
+import re
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Final
+
+from chatbot.grounding.quantity import DATE, DAYS, KRW, MONTHS, PERCENT, POINTS, SECONDS
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """`names` are the meanings the unit may have (2주 are weeks or shares); a value counts `factor` of the first."""
+
+    names: tuple[str, ...]
+    factor: Decimal = Decimal(1)
+
+
+# "won입니다" ends a word too: Hangul right behind Latin letters is a particle.
+_B: Final = r"\b"
+_END: Final = r"(?![A-Za-z])"
+# The look-aheads keep a counter apart from the words that begin like it (3일 / 일반, 5건 / 건강).
+_BEHIND: Final[tuple[tuple[str, Unit], ...]] = tuple(
+    (pattern, Unit(tuple(names.split("|")), Decimal(factor)))
+    for pattern, names, factor in (
+        (r"%\s?(?:p(?![a-z])|포인트)|(?:퍼센트|프로)\s?포인트|(?:percent(?:age)?|%)[ -]points?\b|pp\b", POINTS, 1),
+        (r"bps?\b|basis[ -]points?\b|베이시스\s?포인트", POINTS, "0.01"),
+        (r"%|퍼센트|프로(?!그램|젝트|모션|필|세스|토콜|듀스)|percent\b|per cent\b|pct\b", PERCENT, 1),
+        (r"원(?!리금|금|칙|본|격|천|화|인)|(?:korean )?won\b|krw\b", KRW, 1),
+        (r"(?:미국\s?)?(?:달러|불(?![가-힣]))|(?:us )?dollars?\b|usd\b", "USD", 1),
+        (r"유로|euros?\b|eur\b", "EUR", 1),
+        (r"엔(?![가-힣]{2})|yen\b|jpy\b", "JPY", 1),
+        (r"위안|yuan\b|cny\b", "CNY", 1),
+        (r"파운드|pounds?\b|gbp\b", "GBP", 1),
+        (r"(?:은행\s?)?영업일|(?:business|working|banking)[ -]days?\b", "business days", 1),
+        (r"개월|달(?!러|성|라|력)|months?\b", MONTHS, 1),
+        (r"세(?!금|대|액|율|부|전|후|트|계|법|입|칙)|살(?![가-힣]{2})|years?[ -](?:old\b|of age\b)", "세", 1),
+        (r"년|해(?![가-힣])|years?\b|yrs?\b", MONTHS, 12),
+        (r"주(?!식|택|소|문|민|요|의|거|체|간사)(?:일|간)?|weeks?\b", f"{DAYS}|주", 7),
+        (r"일(?!괄|반|정|치|용|시|부\s)(?:간)?", f"{DAYS}|{DATE}", 1),
+        (r"(?:calendar )?days?\b", DAYS, 1),
+        (r"시간|hours?\b|hrs?\b", SECONDS, 3600),
+        (r"분(?!기|의|류|석|할|납|야|양|실|쟁|만|담|배)|minutes?\b|mins?\b", SECONDS, 60),
+        (r"초(?!과|기|본|등|과)|seconds?\b|secs?\b", SECONDS, 1),
+        (r"회(?!원|사|의|계|전|선|복|피|비|신)|번(?!째|호)|차례", "회", 1),
+        (r"times?\b", "회|배", 1),
+        (r"배(?!송|당|정|분|우|상|달)", "배", 1),
+        (r"명(?!의|칭|세|시|목|확|함)|인(?!출|증|터|하|상|정|쇄|적|감|도|별|지|수)|사람|people\b|persons?\b", "명", 1),
+        (r"분기|quarters?\b", "분기", 1),
+        (r"포인트|points?\b", "포인트", 1),
+        (r"마일(?!리)|miles?\b", "마일", 1),
+        (r"개(?!인|설|시|정|별|선|통|봉|편|요|발)|가지|종(?:류)?(?!료|합|목|전|사|이)|kinds?\b|types?\b", "개", 1),
+        (r"건(?!강|물|전|축)|cases?\b|transactions?\b", "건", 1),
+        (r"장(?!기|애|점|소|치|려|부)|매(?!월|일|년|도|매|입|수|주|각)|sheets?\b|copies\b", "장", 1),
+        (r"곳|군데|branches\b|places?\b", "곳", 1),
+        (r"단계|steps?\b|stages?\b", "단계", 1),
+        (r"자리|글자|digits?\b|characters?\b", "자리", 1),
+        (r"등급|grades?\b", "등급", 1),
+        (r"조(?![가-힣]*(?:건|회|정))", "조", 1),
+        (r"항(?!목|공|상)", "항", 1),
+        (r"호(?!텔|주|출)", "호", 1),
+        (r"차(?!량|감|등|이|입|주|단)", "차", 1),
+        (r"대(?!출|상|금|면|표|한|여|리|행|기|부)", "대", 1),
+        (r"쪽|페이지|pages?\b", "쪽", 1),
+    )
+)
+_GAP: Final = r"[*_]{0,3}[ \t]?[*_]{0,3}-?"
+_TRAILING: Final = re.compile(
+    _GAP + "(?:" + "|".join(f"(?P<u{n}>{p.replace(_B, _END)})" for n, (p, _) in enumerate(_BEHIND)) + ")", re.IGNORECASE
+)
+_LEADING: Final = re.compile(
+    r"(?P<sign>KRW|₩|￦|US\$|USD|\$|€|EUR|¥|JPY|£|GBP|CNY|원화|미화)[ \t]?[*_]{0,3}\Z", re.IGNORECASE
+)
+_SIGNS: Final = {
+    "KRW": KRW, "₩": KRW, "￦": KRW, "원화": KRW, "US$": "USD", "USD": "USD", "$": "USD", "미화": "USD", "€": "EUR",
+    "EUR": "EUR", "¥": "JPY", "JPY": "JPY", "£": "GBP", "GBP": "GBP", "CNY": "CNY",
+}  # fmt: skip
+
+# What stands in a heading: (단위: 천원), 금리(연 %), Fee (KRW), 한도, 만원
+_HEADING: Final = re.compile(
+    r"(?:단위\s*[:：]?|units?\s*[:：]?|in)?\s*(?:연|월|세전|세후|연이율|per annum|p\.a\.)?[\s,]*"
+    r"(?P<scale>천|만|십만|백만|천만|억|십억|thousand|million|billion)?\s*(?P<unit>원|won|KRW|달러|USD|\$|%p|%|퍼센트|percent"
+    r"|개월|months?|years?|영업일|business days|days?|년|일|회|건|명|times)\s*(?P<after>thousand|million|billion)?"
+    r"(?:\s*,?\s*(?:연|세전|세후|p\.a\.|per annum|이내|이상|기준))?\s*",
+    re.IGNORECASE,
+)
+_PARENTHESIS: Final = re.compile(r"[(（\[]([^()（）\[\]]{1,24})[)）\]]")
+_CAPTION: Final = re.compile(r"(?:단위|units?)\s*[:：]\s*([^\n)\]]{1,24})", re.IGNORECASE)
+_HEADING_SCALES: Final = {
+    "천": 10**3, "만": 10**4, "십만": 10**5, "백만": 10**6, "천만": 10**7, "억": 10**8, "십억": 10**9,
+    "thousand": 10**3, "million": 10**6, "billion": 10**9,
+}  # fmt: skip
+
+
+def trailing_unit(text: str, at: int) -> tuple[Unit, int] | None:
+    """Return the unit that stands right behind a number ending at `at`, and where it ends."""
+    found = _TRAILING.match(text, at)
+    if found is None:
+        return None
+    return _BEHIND[int((found.lastgroup or "u0")[1:])][1], found.end()
+
+
+def leading_currency(text: str, at: int) -> tuple[Unit, int] | None:
+    """Return the currency that stands right before a number starting at `at`, and where it starts."""
+    found = _LEADING.search(text, max(0, at - 8), at)
+    return (Unit((_SIGNS[found["sign"].upper()],)), found.start()) if found else None
+
+
+def heading_unit(cell: str) -> Unit | None:
+    """Return the unit a table's heading or a caption gives to the bare numbers under it."""
+    inner = [part for found in _PARENTHESIS.findall(cell) for part in (found, *found.split(","))]
+    for candidate in [*_CAPTION.findall(cell), *inner, cell]:
+        found = _HEADING.fullmatch(candidate.strip())
+        if found is None:
+            continue
+        named = trailing_unit(" " + found["unit"], 0) or leading_currency(found["unit"], len(found["unit"]))
+        if named is not None:
+            scale = found["scale"] or found["after"]
+            factor = _HEADING_SCALES[scale.lower()] if scale else 1
+            return Unit(named[0].names, named[0].factor * factor)
+    return None

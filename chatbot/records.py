@@ -1,0 +1,36 @@
+"""Records that the core hands to hooks: what happened, without a customer's words."""
+
+from array import array
+from dataclasses import dataclass
+
+from chatbot.events import Usage
+from chatbot.notices import Rung
+from knowledge.passage import Language
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TurnFinished:
+    """An answer has ended; seconds count from the moment its turn was opened."""
+
+    outcome: str
+    language: Language
+    grounded: bool
+    seconds: float
+    first_token_seconds: float | None
+    usage: Usage
+    withheld: int
+    citations: int
+    rung: Rung | None
+    """How far down the ladder the answer went, if at all."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchFinished:
+    """A search for a question has ended: the question's vector, the scores of its best passage (0 without one)."""
+
+    vector: "array[float]"
+    language: Language
+    meaning: float
+    terms: float
+    about: str = ""
+    """The title of the best passage's document."""

@@ -1,0 +1,26 @@
+"""What both services do at HTTP, once: headers, bearer tokens, problem documents, pages and listening.
+
+Neither service's routes, settings or errors are known here; each translates into its own error tree.
+"""
+
+from edge.bearer import bearer_token
+from edge.headers import Header, ResponseHeaders, security_headers
+from edge.listening import PortTaken, bind, listening
+from edge.page import serve_page
+from edge.problems import PROBLEM_JSON, ProblemDocument, allowed_methods, invalid_fields, problem_json
+
+__all__ = [
+    "PROBLEM_JSON",
+    "Header",
+    "PortTaken",
+    "ProblemDocument",
+    "ResponseHeaders",
+    "allowed_methods",
+    "bearer_token",
+    "bind",
+    "invalid_fields",
+    "listening",
+    "problem_json",
+    "security_headers",
+    "serve_page",
+]

@@ -1,0 +1,17 @@
+"""The bearer token of a request (RFC 6750)."""
+
+from starlette.datastructures import Headers
+
+from knowledge.identity import TokenRefused
+
+
+def bearer_token(headers: Headers) -> str:
+    """Return the token of the `Authorization` header.
+
+    Raises:
+        TokenRefused: there is none.
+    """
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not token:
+        raise TokenRefused("send a token in the header 'Authorization: Bearer …'")
+    return token.strip()

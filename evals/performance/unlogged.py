@@ -1,0 +1,15 @@
+"""`python -m evals.performance.unlogged serve`: the chat API without an answer log: `make bench` tells what one
+costs."""
+
+from chatbot.__main__ import app
+from chatbot.errors import StoreUnavailable
+from chatbot.streams import AnswerLog
+
+
+async def _refuse(*_: object, **__: object) -> None:
+    raise StoreUnavailable
+
+
+if __name__ == "__main__":
+    AnswerLog.open = _refuse  # type: ignore[method-assign]  # the answer goes on as with Redis away
+    app()

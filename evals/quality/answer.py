@@ -1,0 +1,191 @@
+"""Asks the running product over HTTP as a customer does, and keeps what the customer saw."""
+
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from uuid import uuid4
+
+import aiohttp
+import msgspec
+from redis.asyncio import Redis
+
+from chatbot.api import LocalSigner
+from chatbot.conversations import History, HistorySettings, Owner, StoredMessage
+from chatbot.events import Accepted, Citation, Done, Event, Failed, Notice, Sources, Token, from_json
+from chatbot.redis_client import RedisBreaker, RedisSettings
+from evals.questions import Answered, Sample
+from knowledge.identity import Principal
+
+LONGEST_ANSWER = 600.0
+
+
+Seed = Callable[[Owner, Sample], Awaitable[str]]
+"""Makes the conversation before a question and returns its id."""
+
+
+@dataclass(slots=True)
+class _Heard:
+    """What a stream has said so far."""
+
+    began: float = field(default_factory=time.perf_counter)
+    first_token: float | None = None
+    events: list[Event] = field(default_factory=list)
+
+    def hear(self, event: Event) -> None:
+        if isinstance(event, Token) and self.first_token is None:
+            self.first_token = time.perf_counter() - self.began
+        self.events.append(event)
+
+    @property
+    def answer_id(self) -> str:
+        return next((event.answer_id for event in self.events if isinstance(event, Accepted)), "")
+
+    @property
+    def conversation_id(self) -> str:
+        return next((event.conversation_id for event in self.events if isinstance(event, Accepted)), "")
+
+
+class Customer:
+    """Asks with a token of its own a question, so that no limit of one user is ever near."""
+
+    def __init__(
+        self,
+        http: aiohttp.ClientSession,
+        signer: LocalSigner,
+        *,
+        tenant: str,
+        seed: Seed | None = None,
+        max_answer_tokens: int | None = None,
+    ) -> None:
+        self._http = http
+        self._signer = signer
+        self._tenant = tenant
+        self._seed = seed
+        self._max_answer_tokens = max_answer_tokens
+
+    async def ask(self, sample: Sample) -> Answered:
+        """Ask a question in its conversation: the history is written where `seed` can, else it is asked for real."""
+        owner = Owner(self._tenant, f"evals-{uuid4().hex[:12]}")
+        headers = self._headers(owner)
+        conversation = await self._before(sample, owner, headers)
+        heard = await self._hear(sample.text, conversation, headers)
+        seconds = time.perf_counter() - heard.began
+        return answered(sample.id, heard.events, await self._cited(heard, headers), heard.first_token, seconds)
+
+    async def _before(self, sample: Sample, owner: Owner, headers: Mapping[str, str]) -> str | None:
+        if not sample.history:
+            return None
+        if self._seed is not None:
+            return await self._seed(owner, sample)
+        conversation = None
+        for question in sample.earlier:
+            conversation = (await self._hear(question, conversation, headers)).conversation_id or conversation
+        return conversation
+
+    async def _hear(self, question: str, conversation: str | None, headers: Mapping[str, str]) -> _Heard:
+        heard = _Heard()
+        said = {
+            "message": question,
+            "conversation_id": conversation,
+            "max_answer_tokens": self._max_answer_tokens,
+        }
+        body = {name: value for name, value in said.items() if value is not None}
+        async with self._http.post("/v1/chat", json=body, headers=headers) as response:
+            if response.status != 200:
+                heard.hear(await refusal(response))
+                return heard
+            async with aclosing(frames(response)) as events:
+                async for event in events:
+                    heard.hear(event)
+        return heard
+
+    async def _cited(self, heard: _Heard, headers: Mapping[str, str]) -> dict[int, str]:
+        numbers = {event.n for event in heard.events if isinstance(event, Citation)}
+        texts: dict[int, str] = {}
+        for n in sorted(numbers):
+            async with self._http.get(f"/v1/answers/{heard.answer_id}/sources/{n}", headers=headers) as response:
+                if response.status == 200:
+                    passage = msgspec.json.decode(await response.read(), type=SourceText)
+                    texts[n] = "\n".join(filter(None, (passage.title, passage.section, passage.text)))
+        return texts
+
+    def _headers(self, owner: Owner) -> dict[str, str]:
+        who = Principal(tenant=owner.tenant, sub=owner.sub, roles=frozenset({"customer", "evals"}), groups=frozenset())
+        return {"authorization": f"Bearer {self._signer.token(who)[0]}"}
+
+
+class SourceText(msgspec.Struct):
+    """A cited passage as the API gives it."""
+
+    text: str
+    title: str
+    section: str
+
+
+class _Problem(msgspec.Struct):
+    code: str = "unknown"
+    title: str = ""
+
+
+async def refusal(response: aiohttp.ClientResponse) -> Failed:
+    """Return a status as the event that it would have been."""
+    problem = msgspec.json.decode(await response.read(), type=_Problem)
+    return Failed(
+        code=problem.code,
+        status=response.status,
+        title=problem.title,
+        retryable=False,
+        retry_after_ms=None,
+        trace_id="",
+        handoff="",
+    )
+
+
+async def frames(response: aiohttp.ClientResponse) -> AsyncGenerator[Event]:
+    """Yield the events of a server-sent stream."""
+    name = ""
+    async for line in response.content:
+        said, _, value = line.rstrip(b"\r\n").partition(b": ")
+        if said == b"event":
+            name = value.decode()
+        elif said == b"data":
+            yield from_json(name, value)
+
+
+def answered(
+    sample_id: str, events: list[Event], cited: Mapping[int, str], first_token: float | None, seconds: float
+) -> Answered:
+    """Return what the events of a stream come to."""
+    last = events[-1] if events else None
+    done = last if isinstance(last, Done) else None
+    return Answered(
+        id=sample_id,
+        text="".join(event.text for event in events if isinstance(event, Token)),
+        finish_reason=done.finish_reason if done else f"error_{last.code}" if isinstance(last, Failed) else "cut",
+        grounded=done.grounded if done else False,
+        sources=tuple(source for event in events if isinstance(event, Sources) for source in event.items),
+        citations=tuple(event for event in events if isinstance(event, Citation)),
+        cited=dict(cited),
+        notices=tuple(event.code for event in events if isinstance(event, Notice)),
+        first_token_seconds=first_token,
+        seconds=seconds,
+        prompt_tokens=done.usage.prompt_tokens if done else 0,
+        answer_tokens=done.usage.answer_tokens if done else 0,
+    )
+
+
+def writes_history(redis: Redis) -> Seed:
+    """Return a seed that writes a conversation where the product will read it: earlier answers cost no model call."""
+    settings = RedisSettings()
+    history = History(redis, RedisBreaker(settings.breaker), HistorySettings())
+
+    async def seed(owner: Owner, sample: Sample) -> str:
+        conversation, now, parent = uuid4().hex, time.time(), None
+        for said in sample.history:
+            message = StoredMessage(id=uuid4().hex, parent_id=parent, role=said.role, text=said.text, at=now)
+            await history.append(owner, conversation, [message], now=now)
+            parent = message.id
+        return conversation
+
+    return seed

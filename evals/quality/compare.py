@@ -1,0 +1,107 @@
+"""Two runs over the same questions: by how much a measure differs, and whether that can be chance (pure)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean
+
+from evals.quality.summary import Run
+from evals.scorers import Interval, change, holm
+
+LEVEL = 0.05
+LESS_IS_BETTER = frozenset({"seconds", "wrong_numbers"})
+
+
+class NotComparable(Exception):
+    """The runs have no measured question in common."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Difference:
+    """The mean of B less the mean of A over common questions; `p` is corrected for the number of measures."""
+
+    measure: str
+    questions: int
+    a: float
+    b: float
+    interval: Interval
+    p: float
+
+    @property
+    def is_significant(self) -> bool:
+        """Whether chance alone shows so much less often than once in twenty comparisons."""
+        return self.p < LEVEL
+
+    @property
+    def is_worse(self) -> bool:
+        """Whether B is significantly worse."""
+        return self.is_significant and (self.b > self.a) == (self.measure in LESS_IS_BETTER)
+
+    @property
+    def sentence(self) -> str:
+        """The finding in words."""
+        low, high = self.interval.low, self.interval.high
+        figures = f"{self.b - self.a:+.4f}, 95 % interval {low:+.4f} to {high:+.4f}, p {written(self.p)}"
+        figures += f", {self.questions} questions"
+        if not self.is_significant:
+            return f"no difference shown ({figures})"
+        return f"B is significantly {'worse' if self.is_worse else 'better'} ({figures})"
+
+
+def compare(a: Run, b: Run, *, seed: int = 0) -> list[Difference]:
+    """Return the differences of every measure that both runs have, over the questions that both measured.
+
+    Raises:
+        NotComparable: there is none.
+    """
+    rows_a = {row.id: row.measures for row in a.rows}
+    rows_b = {row.id: row.measures for row in b.rows}
+    names = dict.fromkeys(name for row in a.rows for name in row.measures)
+    found = []
+    for name in names:
+        pairs = [
+            (rows_a[row][name], rows_b[row][name])
+            for row in rows_a
+            if row in rows_b and name in rows_a[row] and name in rows_b[row]
+        ]
+        if pairs:
+            found.append(difference(name, pairs, seed=seed))
+    if not found:
+        raise NotComparable("the two runs have no measured question in common")
+    corrected = holm({one.measure: one.p for one in found})
+    return [replace(one, p=corrected[one.measure]) for one in found]
+
+
+def difference(measure: str, pairs: Sequence[tuple[float, float]], *, seed: int) -> Difference:
+    """Return the difference of one measure; questions are drawn with replacement, each with both its scores."""
+    changed = change([b - a for a, b in pairs], seed=seed)
+    return Difference(
+        measure=measure,
+        questions=len(pairs),
+        a=fmean(a for a, _ in pairs),
+        b=fmean(b for _, b in pairs),
+        interval=changed.interval,
+        p=changed.p,
+    )
+
+
+def verdict(differences: Sequence[Difference]) -> str:
+    """Return what the comparison comes to, in one sentence."""
+    worse = [one.measure for one in differences if one.is_worse]
+    better = [one.measure for one in differences if one.is_significant and not one.is_worse]
+    if not worse and not better:
+        return (
+            f"Nothing shows that the two runs differ: no measure of {len(differences)} changes by more than chance "
+            f"explains (paired bootstrap, {LEVEL:.0%} level, Holm's correction)."
+        )
+    parts = [f"significantly {how} in {', '.join(names)}" for how, names in (("worse", worse), ("better", better))]
+    said = " and ".join(part for part, names in zip(parts, (worse, better), strict=True) if names)
+    others = len(differences) - len(worse) - len(better)
+    return (
+        f"B is {said}; the other {others} measures show no difference "
+        f"(paired bootstrap, {LEVEL:.0%} level, Holm's correction)."
+    )
+
+
+def written(p: float) -> str:
+    """Return a p-value as people read it."""
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"

@@ -1,0 +1,14 @@
+"""The documents API: routes, authentication, uploads as multipart, problem documents, the staff page."""
+
+from ingest.api.multipart import MOST_FIELD_BYTES, MOST_FIELDS, Form
+from ingest.api.problems import install_problems, problem
+from ingest.api.routes import ROUTERS
+
+__all__ = [
+    "MOST_FIELDS",
+    "MOST_FIELD_BYTES",
+    "ROUTERS",
+    "Form",
+    "install_problems",
+    "problem",
+]

@@ -1,0 +1,113 @@
+"""Refusals as RFC 9457 problem documents with a stable `code`."""
+
+from typing import Final
+
+import structlog
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from msgspec import UNSET, UnsetType
+from starlette.exceptions import HTTPException
+
+from edge import PROBLEM_JSON, ProblemDocument, allowed_methods, invalid_fields, problem_json
+from ingest.errors import BadRequest, DuplicateContent, IndexUnavailable, IngestError, NotFound, TooLarge, Unprocessable
+from ingest.parsing import Unreadable
+from ingest.services import Services
+from knowledge.embedding import EmbeddingUnavailable
+from knowledge.index import IndexUnavailable as IndexAway
+from telemetry.setup import current_trace_id
+
+RETRY_AFTER_SECONDS = 5
+
+_DOCUMENTED: Final = {
+    PROBLEM_JSON: {
+        "schema": {
+            "type": "object",
+            "required": ["type", "title", "status", "code", "detail", "retryable", "trace_id"],
+            "properties": {
+                **{name: {"type": "string"} for name in ("type", "title", "code", "detail", "trace_id", "document_id")},
+                "status": {"type": "integer"},
+                "retryable": {"type": "boolean"},
+                "version": {"type": "integer"},
+            },
+        }
+    }
+}
+
+
+class Problem(ProblemDocument, frozen=True, kw_only=True):
+    """A problem document (RFC 9457); of a duplicate, which version has the same bytes."""
+
+    document_id: str | UnsetType = UNSET
+    version: int | UnsetType = UNSET
+
+
+log = structlog.get_logger(__name__)
+
+
+def problem(exc: IngestError) -> Response:
+    """Return the error as `application/problem+json`."""
+    duplicate = exc if isinstance(exc, DuplicateContent) else None
+    body = Problem(
+        title=exc.title,
+        status=exc.status,
+        code=exc.code,
+        detail=exc.detail,
+        retryable=exc.retryable,
+        trace_id=current_trace_id(),
+        document_id=duplicate.document_id if duplicate else UNSET,
+        version=duplicate.version if duplicate else UNSET,
+    )
+    headers = {"retry-after": str(RETRY_AFTER_SECONDS)} if exc.retryable else {}
+    if exc.status == 401:
+        headers["www-authenticate"] = "Bearer"
+    return problem_json(body, headers)
+
+
+def install_problems(app: FastAPI) -> None:
+    """Make every refusal of the application a problem document; routes that are included later say so in OpenAPI."""
+    app.router.responses["default"] = {"description": "a refusal", "content": _DOCUMENTED}
+
+    @app.exception_handler(IngestError)
+    async def refused(request: Request, exc: IngestError) -> Response:
+        services: Services = request.app.state.services
+        services.metrics.refusals.labels(code=exc.code).inc()
+        return problem(exc)
+
+    @app.exception_handler(IndexAway)
+    @app.exception_handler(EmbeddingUnavailable)
+    async def index_away(request: Request, _exc: Exception) -> Response:
+        return await refused(request, IndexUnavailable())
+
+    @app.exception_handler(Unreadable)
+    async def not_found_after_approval(request: Request, exc: Unreadable) -> Response:
+        return await refused(request, IndexUnavailable(exc.detail))
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, exc: RequestValidationError) -> Response:
+        return await refused(request, Unprocessable(invalid_fields(exc)))
+
+    @app.exception_handler(HTTPException)
+    async def http(request: Request, exc: HTTPException) -> Response:
+        return _plain_problem(request, exc)
+
+    @app.exception_handler(Exception)
+    async def bug(_request: Request, exc: Exception) -> Response:
+        log.error("request_failed", exc_info=exc)
+        return problem(IngestError())
+
+
+def _plain_problem(request: Request, exc: HTTPException) -> Response:
+    """Return what the framework refuses by itself: unknown addresses, methods, bodies that are too large or broken."""
+    ours = {400: BadRequest, 404: NotFound, 413: TooLarge}.get(exc.status_code)
+    if ours is not None:
+        return problem(ours())
+    title = str(exc.detail)
+    body = Problem(
+        title=title,
+        status=exc.status_code,
+        code=f"http_{exc.status_code}",
+        detail=title,
+        trace_id=current_trace_id(),
+    )
+    allowed = allowed_methods(request) if exc.status_code == 405 else {}
+    return problem_json(body, {**(exc.headers or {}), **allowed})

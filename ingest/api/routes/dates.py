@@ -1,0 +1,41 @@
+"""From when until when a version counts, changed without a new upload."""
+
+from datetime import date
+from typing import Annotated, Self
+
+from fastapi import APIRouter, Depends
+from pydantic import BaseModel, model_validator
+
+from ingest.api.auth import Staff, may_approve
+from ingest.api.dependencies import TheServices
+from ingest.api.routes.documents import named_version
+from ingest.api.schemas import VersionOut
+from ingest.catalogue import Dates, Decided, VersionKey
+from ingest.pipeline import tell_index
+
+router = APIRouter(prefix="/v1/documents/{document_id}/versions/{version}/dates", tags=["documents"])
+
+
+class DatesIn(BaseModel):
+    """A version's first and last day, both included; without one it begins with its approval, or never ends."""
+
+    effective_from: date | None
+    effective_until: date | None
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if self.effective_from and self.effective_until and self.effective_until < self.effective_from:
+            raise ValueError("effective_until lies before effective_from")
+        return self
+
+
+@router.put("")
+async def set_dates(
+    key: Annotated[VersionKey, Depends(named_version)], who: Staff, services: TheServices, body: DatesIn
+) -> VersionOut:
+    """Change a version's dates: a draft's by anybody of staff, an approved one's by an approver."""
+    decided = Decided(by=who.sub, at=services.now())
+    dates = Dates(effective_from=body.effective_from, effective_until=body.effective_until)
+    changed = await services.decisions.date(key, dates, decided, may_approve=may_approve(who))
+    await tell_index(key, changed, services)
+    return VersionOut.of(await services.catalogue.version(key), decided.at)

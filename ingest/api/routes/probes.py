@@ -1,0 +1,60 @@
+"""Probes and metrics: liveness depends on nothing, readiness on the catalogue and the index.
+
+A process whose embedder is not that of the collection that answers any more is not ready: restart it with the new one.
+"""
+
+from collections.abc import Awaitable, Callable
+
+import anyio
+from fastapi import APIRouter, Response
+from fastapi.responses import JSONResponse
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+from ingest.api.dependencies import TheServices
+from ingest.errors import IngestError
+from knowledge.index import EmbedderMismatch
+from knowledge.index import IndexUnavailable as IndexAway
+
+router = APIRouter(tags=["probes"])
+
+_DEADLINE = 2.0
+
+
+@router.get("/livez")
+async def livez() -> dict[str, str]:
+    """Say that the event loop turns."""
+    return {"status": "alive"}
+
+
+@router.get("/readyz", response_model=None)
+async def readyz(services: TheServices) -> JSONResponse:
+    """Say whether documents can be taken in here, and what is missing."""
+    pings = {
+        "catalogue": services.catalogue.ping,
+        "index": services.index.ping,
+        "embedder": services.index.require_current,
+    }
+    parts = {name: await _state(ping) for name, ping in pings.items()}
+    ready = all(state == "ok" for state in parts.values())
+    return JSONResponse({"status": "ready" if ready else "not ready", **parts}, status_code=200 if ready else 503)
+
+
+async def _state(ping: Callable[[], Awaitable[None]]) -> str:
+    try:
+        with anyio.fail_after(_DEADLINE):
+            await ping()
+    except (IngestError, IndexAway, TimeoutError):
+        return "unavailable"
+    except EmbedderMismatch:
+        return "former"
+    return "ok"
+
+
+@router.get("/metrics")
+async def metrics(services: TheServices) -> Response:
+    """Return Prometheus' text format."""
+    backlog = await services.queue.backlog()
+    services.metrics.jobs.set(backlog.waiting)
+    services.metrics.dead_jobs.set(backlog.dead)
+    services.metrics.oldest_job.set(services.now() - backlog.since if backlog.since is not None else 0)
+    return Response(generate_latest(services.metrics.registry), media_type=CONTENT_TYPE_LATEST)

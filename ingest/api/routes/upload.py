@@ -1,0 +1,89 @@
+"""Taking a document in: a form whose file goes to the store of originals as it arrives."""
+
+from collections.abc import Sequence
+from contextlib import aclosing
+from datetime import date
+from functools import partial
+from typing import Any
+
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, Field, ValidationError
+
+from ingest.api.auth import Staff
+from ingest.api.dependencies import TheServices
+from ingest.api.multipart import FILE, Form
+from ingest.api.schemas import ReceivedOut
+from ingest.catalogue import Metadata
+from ingest.errors import Unprocessable
+from ingest.jobs import deliver
+from ingest.uploads import Offer
+from knowledge.access import EVERY_CUSTOMER
+from knowledge.identity import Principal
+from knowledge.passage import Language
+
+router = APIRouter(prefix="/v1/documents", tags=["documents"])
+
+
+class UploadFields(BaseModel):
+    """What comes with a file; without `readers` every customer reads it."""
+
+    title: str | None = Field(None, max_length=300)
+    product: str | None = Field(None, max_length=300)
+    language: Language | None = None
+    readers: list[str] = Field(default=[], max_length=100)
+    effective_from: date | None = None
+    effective_until: date | None = None
+    document_id: str | None = Field(None, min_length=1, max_length=100)
+
+
+def _described() -> dict[str, Any]:
+    """Return the form's OpenAPI description: the route itself only sees a stream."""
+    schema = UploadFields.model_json_schema()
+    schema["properties"][FILE] = {"type": "string", "contentMediaType": "application/octet-stream"}
+    schema["required"] = [FILE]
+    return {"requestBody": {"required": True, "content": {"multipart/form-data": {"schema": schema}}}}
+
+
+@router.post("", status_code=202, openapi_extra=_described())
+async def upload(request: Request, who: Staff, services: TheServices) -> ReceivedOut:
+    """Take a document in; its job indexes it as a draft. The same bytes and metadata give the same ids again."""
+    form = Form(request.headers.get("content-type", ""), request.stream())
+    async with aclosing(form.file()) as chunks:
+        received = await services.uploads.receive_streamed(partial(_offer, form, who), chunks)
+    await deliver(received.job, services.delivery)
+    return ReceivedOut.of(received, services.now())
+
+
+def _offer(form: Form, who: Principal) -> Offer:
+    """Return what a form that has ended says about its file.
+
+    Raises:
+        Unprocessable: there is no file, or a field cannot be.
+    """
+    if form.file_name is None:
+        raise Unprocessable(f"{FILE}: Field required")
+    try:
+        said = UploadFields.model_validate(_values(form.fields))
+    except ValidationError as exc:
+        what = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in exc.errors()[:5])
+        raise Unprocessable(what) from exc
+    return Offer(
+        tenant=who.tenant,
+        file_name=form.file_name or "unnamed",
+        metadata=Metadata(
+            title=said.title,
+            product=said.product,
+            language=said.language,
+            readers=tuple(dict.fromkeys(said.readers)) or (EVERY_CUSTOMER,),
+            effective_from=said.effective_from,
+            effective_until=said.effective_until,
+        ),
+        uploaded_by=who.sub,
+        document_id=said.document_id,
+    )
+
+
+def _values(fields: Sequence[tuple[str, str]]) -> dict[str, str | list[str]]:
+    """Return the fields by name; a page's empty input says nothing, but an empty reader is no "every customer"."""
+    values: dict[str, str | list[str]] = {name: value for name, value in fields if value and name != "readers"}
+    return values | {"readers": [value for name, value in fields if name == "readers"]}

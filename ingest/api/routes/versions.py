@@ -1,0 +1,38 @@
+"""Versions of any document in one state: what waits for approval, what failed."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+
+from ingest.api.auth import Staff
+from ingest.api.dependencies import TheServices
+from ingest.api.schemas import StateOut, VersionOut
+from ingest.catalogue import State
+from ingest.errors import Unprocessable
+
+router = APIRouter(prefix="/v1/versions", tags=["versions"])
+
+_BY_THE_CLOCK = (State.ACTIVE, State.EXPIRED)
+
+
+@router.get("")
+async def versions(
+    who: Staff,
+    services: TheServices,
+    state: State = State.INDEXED,
+    cursor: Annotated[str, Query(pattern=r"^([\w.\-]{1,100}/\d{1,10})?$")] = "",
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+) -> StateOut:
+    """List the versions in a stored state by document: without one the drafts, which wait for a second person.
+
+    Active and expired follow from the clock: they are among the approved ones.
+    """
+    if state in _BY_THE_CLOCK:
+        raise Unprocessable("state: active and expired versions are among the approved ones")
+    document_id, _, version = cursor.rpartition("/")
+    found = await services.catalogue.in_state(
+        who.tenant, state, limit=limit + 1, after=(document_id, int(version or 0))
+    )
+    shown = [VersionOut.of(one, services.now()) for one in found[:limit]]
+    last = shown[-1] if len(found) > limit else None
+    return StateOut(versions=shown, next=f"{last.document_id}/{last.version}" if last else None)

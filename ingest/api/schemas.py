@@ -1,0 +1,295 @@
+"""What the staff API sends: pydantic models, made from the catalogue's values."""
+
+from collections.abc import Sequence
+from datetime import date
+from typing import Literal, Self
+
+from pydantic import BaseModel
+
+from ingest.catalogue import DocumentSummary, Job, Received, State, Version, VersionKey
+from ingest.review import Kind, Line, Suspicion
+from knowledge.passage import Hit, Language, Passage
+
+
+class ReceivedOut(BaseModel):
+    """The reply to an upload."""
+
+    document_id: str
+    version: int
+    job_id: str
+    state: State
+
+    @classmethod
+    def of(cls, received: Received, now: float) -> Self:
+        key = received.version.key
+        state = received.version.state_at(now)
+        return cls(document_id=key.document_id, version=key.version, job_id=received.job.id, state=state)
+
+
+class VersionOut(BaseModel):
+    """A version of a document."""
+
+    document_id: str
+    version: int
+    state: State
+    reason: str | None
+    detail: str | None
+    title: str | None
+    product: str | None
+    language: Language | None
+    readers: list[str]
+    file_name: str
+    format: str | None
+    size: int
+    sha256: str
+    passages: int
+    effective_from: date | None
+    effective_until: date | None
+    uploaded_by: str
+    uploaded_at: float
+    approved_by: str | None
+    approved_at: float | None
+    visible_from: float | None
+    visible_until: float | None
+
+    @classmethod
+    def of(cls, version: Version, now: float) -> Self:
+        said = version.metadata
+        return cls(
+            document_id=version.key.document_id,
+            version=version.key.version,
+            state=version.state_at(now),
+            reason=version.reason,
+            detail=version.detail,
+            title=said.title,
+            product=said.product,
+            language=said.language,
+            readers=list(said.readers),
+            file_name=version.file_name,
+            format=version.format,
+            size=version.size,
+            sha256=version.sha256,
+            passages=version.passages,
+            effective_from=said.effective_from,
+            effective_until=said.effective_until,
+            uploaded_by=version.uploaded_by,
+            uploaded_at=version.uploaded_at,
+            approved_by=version.approved_by,
+            approved_at=version.approved_at,
+            visible_from=version.visible_from,
+            visible_until=version.visible_until,
+        )
+
+
+class DocumentOut(BaseModel):
+    """A document in a list."""
+
+    document_id: str
+    versions: int
+    latest: VersionOut
+
+    @classmethod
+    def of(cls, summary: DocumentSummary, now: float) -> Self:
+        latest = VersionOut.of(summary.latest, now)
+        return cls(document_id=latest.document_id, versions=summary.versions, latest=latest)
+
+
+class DocumentsOut(BaseModel):
+    """A page of documents; `next` is the cursor of the next page."""
+
+    documents: list[DocumentOut]
+    next: str | None
+
+
+class VersionsOut(BaseModel):
+    """All versions of a document, oldest first."""
+
+    document_id: str
+    versions: list[VersionOut]
+
+
+class StateOut(BaseModel):
+    """A page of versions in one state, of any document; `next` is the cursor of the next page."""
+
+    versions: list[VersionOut]
+    next: str | None
+
+
+class PassageOut(BaseModel):
+    """A passage as it would be cited."""
+
+    n: int
+    document_id: str
+    version: int
+    title: str
+    section: str
+    page: int | None
+    language: Language
+    text: str
+    visible_from: float | None
+    visible_until: float | None
+
+    @classmethod
+    def of(cls, passage: Passage) -> Self:
+        return cls(
+            n=passage.n,
+            document_id=passage.document_id,
+            version=passage.version,
+            title=passage.title,
+            section=passage.section,
+            page=passage.page,
+            language=passage.language,
+            text=passage.text,
+            visible_from=passage.visible_from,
+            visible_until=passage.visible_until,
+        )
+
+
+class PassagesOut(BaseModel):
+    """The passages of a version, in the document's order."""
+
+    passages: list[PassageOut]
+    next: int | None
+
+
+class FindingOut(BaseModel):
+    """Words of a passage that look like an identifier of a person, or like an instruction to the model.
+
+    While it says what `blocks`, a version cannot be approved.
+    """
+
+    n: int
+    page: int | None
+    kind: Literal["identifier", "instruction"]
+    name: str
+    excerpt: str
+    blocks: bool
+
+
+class FindingsOut(BaseModel):
+    """What screening found in so many passages; `more` where it found more than are listed."""
+
+    passages: int
+    findings: list[FindingOut]
+    more: bool
+
+    @classmethod
+    def of(cls, found: Sequence[Suspicion], *, passages: int, more: bool) -> Self:
+        findings = [
+            FindingOut(n=f.n, page=f.page, kind=f.kind, name=f.name, excerpt=f.excerpt, blocks=f.blocks) for f in found
+        ]
+        return cls(passages=passages, findings=findings, more=more)
+
+
+class PieceOut(BaseModel):
+    """A part of a line; `changed` where the other version says something else."""
+
+    text: str
+    changed: bool
+
+
+class LineOut(BaseModel):
+    """A line of the version, of the one it is compared with, or of both."""
+
+    kind: Kind
+    pieces: list[PieceOut]
+
+
+class DifferencesOut(BaseModel):
+    """Each place where a version differs from another; `more` where there are more places than are listed."""
+
+    document_id: str
+    version: int
+    against: int
+    places: list[list[LineOut]]
+    more: bool
+
+    @classmethod
+    def of(cls, places: Sequence[Sequence[Line]], key: VersionKey, *, against: int, more: bool) -> Self:
+        listed = [
+            [
+                LineOut(kind=line.kind, pieces=[PieceOut(text=p.text, changed=p.changed) for p in line.pieces])
+                for line in place
+            ]
+            for place in places
+        ]
+        return cls(document_id=key.document_id, version=key.version, against=against, places=listed, more=more)
+
+
+class JobOut(BaseModel):
+    """How far a job is."""
+
+    job_id: str
+    document_id: str
+    version: int
+    file_name: str
+    state: str
+    stage: str
+    done: int
+    total: int
+    attempts: int
+    seconds_left: float | None
+    reason: str | None
+    detail: str | None
+
+    @classmethod
+    def of(cls, job: Job, version: Version, now: float) -> Self:
+        return cls(
+            job_id=job.id,
+            document_id=job.key.document_id,
+            version=job.key.version,
+            file_name=version.file_name,
+            state=job.state,
+            stage=job.stage,
+            done=job.done,
+            total=job.total,
+            attempts=job.attempts,
+            seconds_left=_seconds_left(job, now),
+            reason=version.reason,
+            detail=version.detail,
+        )
+
+
+class JobsOut(BaseModel):
+    """A page of jobs; `next` is the cursor of the next page."""
+
+    jobs: list[JobOut]
+    next: str | None
+
+
+class MeOut(BaseModel):
+    """Who calls, what they may do, and where the bank's days begin."""
+
+    sub: str
+    tenant: str
+    roles: list[str]
+    zone: str
+
+
+class HitOut(BaseModel):
+    """A passage that a search found."""
+
+    score: float
+    dense: float
+    terms: float
+    passage: PassageOut
+
+    @classmethod
+    def of(cls, hit: Hit) -> Self:
+        return cls(score=hit.score, dense=hit.dense, terms=hit.terms, passage=PassageOut.of(hit.passage))
+
+
+class SearchOut(BaseModel):
+    """What a customer of these groups would have found at an instant."""
+
+    as_of: float
+    as_groups: list[str]
+    hits: list[HitOut]
+
+
+def _seconds_left(job: Job, now: float) -> float | None:
+    if job.state == "done":
+        return 0.0
+    if not job.done or not job.total:
+        return None
+    return round(max(now - job.created_at, 0.0) / job.done * (job.total - job.done), 1)

@@ -1,0 +1,107 @@
+"""What runs in Ray's processes: reading on CPU workers, embedding in actors, one GPU each where the cluster has any.
+
+A row is a passage. A document that could not be read, or that holds none, is one row without a passage, which says why.
+"""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from ingest.catalogue import Version
+from ingest.errors import StorageUnavailable
+from ingest.parsing import Chunker, ChunkSettings, Parser, ParserSettings, Reason, Unreadable, open_tokenizer
+from ingest.pipeline import passages_of
+from ingest.uploads import BlobSettings, open_blobs
+from knowledge.embedding import EmbedderSettings, open_embedder
+from knowledge.index import indexed_text
+from knowledge.passage import Passage
+
+Row = dict[str, Any]
+"""Ray's own type of a row: the names are those of `PassageRow`."""
+Columns = dict[str, NDArray[Any]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PassageRow:
+    """A passage of the batch's document number `document`, one `of` so many; or none, and the reason."""
+
+    document: int
+    of: int
+    passage: bytes = b""
+    format: str = ""
+    reason: str = ""
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StageSettings:
+    """What Ray's processes are told: where originals are, how they are read and cut, and what embeds them."""
+
+    blobs: BlobSettings
+    parser: ParserSettings
+    chunks: ChunkSettings
+    embedder: EmbedderSettings
+    tokenizer_folder: Path
+
+
+class Read:
+    """Reads and cuts documents; each worker has a parser's process of its own."""
+
+    def __init__(self, settings: StageSettings) -> None:
+        self._blobs = open_blobs(settings.blobs)
+        self._chunker = Chunker(open_tokenizer(settings.tokenizer_folder), settings.chunks)
+        self._parser = Parser(settings.parser)
+        self._loop = asyncio.Runner()
+
+    def __call__(self, row: Row) -> Iterator[Row]:
+        """Return a row for every passage."""
+        number = int(row["document"])
+        for one in self._loop.run(self._rows(number, msgspec.json.decode(row["version"], type=Version))):
+            yield {name: getattr(one, name) for name in PassageRow.__dataclass_fields__}
+
+    async def _rows(self, number: int, version: Version) -> list[PassageRow]:
+        try:
+            async with self._blobs.on_disk(version.sha256) as path:
+                parsed = await self._parser.parse(path)
+        except Unreadable as exc:
+            return [PassageRow(document=number, of=0, reason=exc.reason.value, detail=exc.detail)]
+        except StorageUnavailable as exc:
+            return [PassageRow(document=number, of=0, reason=exc.code, detail=exc.detail)]
+        passages = passages_of(version, parsed, self._chunker.split(parsed))
+        if not passages:
+            reason, detail = Reason.EMPTY_TEXT, "no text could be read from it"
+            return [PassageRow(document=number, of=0, reason=reason.value, detail=detail)]
+        encode = msgspec.json.encode
+        return [
+            PassageRow(document=number, of=len(passages), passage=encode(passage), format=parsed.format)
+            for passage in passages
+        ]
+
+
+class Embed:
+    """Adds the dense vectors of a batch of passages; the model stays loaded between batches."""
+
+    def __init__(self, settings: EmbedderSettings) -> None:
+        self._loop = asyncio.Runner()
+        self._open = (
+            AsyncExitStack()
+        )  # as long as the actor lives: Ray ends the process, and with it the model's thread
+        self._embedder = self._loop.run(self._open.enter_async_context(open_embedder(settings)))
+        self._decode = msgspec.json.Decoder(Passage).decode
+
+    def __call__(self, rows: Columns) -> Columns:
+        """Return the batch with a column of vectors; a row without a passage has zeros."""
+        stored = [bytes(passage) for passage in rows["passage"]]
+        texts = {n: indexed_text(self._decode(passage)) for n, passage in enumerate(stored) if passage}
+        found = self._loop.run(self._embedder.embed_passages(list(texts.values())))
+        vectors = np.zeros((len(stored), self._embedder.dimensions), dtype=np.float32)
+        for n, vector in zip(texts, found, strict=True):
+            vectors[n] = vector
+        return rows | {"vector": vectors}

@@ -1,0 +1,210 @@
+"""`ingest load --url`: the same as `ingest.bulk.load`, through the API of a process that holds the index."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+
+import aiohttp
+import anyio
+from pydantic import BaseModel, ValidationError
+
+from ingest.bulk.load import Outcome, Show
+from ingest.bulk.manifest import Offering
+from ingest.catalogue import JobState, Metadata, Stage, State, VersionKey
+
+_AT_ONCE = 4
+_POLL_SECONDS = 0.3
+_SOON_SECONDS = 10.0
+_PATIENCE_SECONDS = 60.0
+"""For which a job is asked about while the API is away: as long as it takes to start again."""
+_TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=120)
+
+
+class ApiRefused(Exception):
+    """The API says no, or nothing: `code` and a sentence; `retryable` where it may pass by itself."""
+
+    def __init__(self, code: str, detail: str, *, retryable: bool = False) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.detail = detail
+        self.retryable = retryable
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Api:
+    """A running API and the tokens to use there; without an approver's token everything stays a draft."""
+
+    url: str
+    token: str
+    approver_token: str | None = None
+
+
+class _Received(BaseModel):
+    document_id: str
+    version: int
+    job_id: str
+    state: State
+
+
+class _Job(BaseModel):
+    state: JobState
+    stage: Stage
+    done: int
+    total: int
+
+
+class _Version(BaseModel):
+    state: State
+    reason: str | None
+    detail: str | None
+    passages: int
+    visible_from: float | None
+
+
+class _Problem(BaseModel):
+    code: str = "unknown"
+    detail: str = "the API refused without a reason"
+    retryable: bool = False
+
+
+async def load(offerings: Sequence[Offering], api: Api, show: Show) -> list[Outcome]:
+    """Load files through an API and return what became of each, in their order.
+
+    Raises:
+        ApiRefused: the API cannot be reached at all, or does not accept the token.
+    """
+    show.begin(len(offerings))
+    outcomes: dict[int, Outcome] = {}
+    at_once = anyio.CapacityLimiter(_AT_ONCE)
+    async with aiohttp.ClientSession(base_url=api.url, timeout=_TIMEOUT) as http:
+        await _call(http, "GET", "/v1/documents?limit=1", api.token)
+        received = [await _upload(http, api, offering) for offering in offerings]
+        async with anyio.create_task_group() as group:
+
+            async def one(position: int, outcome: Outcome, job_id: str | None) -> None:
+                async with at_once:
+                    outcomes[position] = await _follow(http, api, outcome, job_id, show) if job_id else outcome
+                    show.end(outcomes[position])
+
+            for position, (outcome, job_id) in enumerate(received):
+                group.start_soon(one, position, outcome, job_id)
+        indexed = [outcomes[position] for position in range(len(received))]
+        if api.approver_token is None:
+            return indexed
+        return await _wait_until_active(http, api, await _approve(http, api.approver_token, indexed, show))
+
+
+async def _upload(http: aiohttp.ClientSession, api: Api, offering: Offering) -> tuple[Outcome, str | None]:
+    """Hand one file in; one after the other, because versions are numbered in the order in which they come."""
+    try:
+        body = await anyio.Path(offering.path).read_bytes()
+    except OSError as exc:
+        return Outcome(offering=offering, reason="unreadable_file", detail=exc.strerror), None
+    form = aiohttp.FormData()
+    form.add_field("file", body, filename=offering.path.name, content_type="application/octet-stream")
+    for name, value in _fields(offering.metadata, offering.document_id):
+        form.add_field(name, value)
+    try:
+        received = _Received.model_validate_json(await _call(http, "POST", "/v1/documents", api.token, form))
+    except ApiRefused as exc:
+        return Outcome(offering=offering, reason=exc.code, detail=exc.detail), None
+    key = VersionKey(tenant="", document_id=received.document_id, version=received.version)
+    was_there = received.state not in (State.RECEIVED, State.FAILED)
+    return Outcome(offering=offering, key=key, state=received.state, was_there=was_there), received.job_id
+
+
+def _fields(metadata: Metadata, document_id: str | None) -> list[tuple[str, str]]:
+    begin, end = metadata.effective_from, metadata.effective_until
+    said: Mapping[str, str | None] = {
+        "title": metadata.title,
+        "product": metadata.product,
+        "language": metadata.language,
+        "effective_from": begin.isoformat() if begin else None,
+        "effective_until": end.isoformat() if end else None,
+        "document_id": document_id,
+    }
+    fields = [(name, value) for name, value in said.items() if value is not None]
+    return fields + [("readers", reader) for reader in metadata.readers]
+
+
+async def _follow(http: aiohttp.ClientSession, api: Api, outcome: Outcome, job_id: str, show: Show) -> Outcome:
+    answered = anyio.current_time()
+    while True:
+        try:
+            job = _Job.model_validate_json(await _call(http, "GET", f"/v1/jobs/{job_id}", api.token))
+            if job.state in (JobState.DONE, JobState.FAILED, JobState.DEAD):
+                return _outcome(outcome, await _version(http, api.token, outcome))
+            answered = anyio.current_time()
+            show.part(outcome.offering.name, job.stage, job.done, job.total)
+        except ApiRefused as exc:
+            if not exc.retryable or anyio.current_time() - answered >= _PATIENCE_SECONDS:
+                return replace(outcome, reason=exc.code, detail=exc.detail)
+        await anyio.sleep(_POLL_SECONDS)
+
+
+async def _approve(
+    http: aiohttp.ClientSession, approver_token: str, outcomes: Sequence[Outcome], show: Show
+) -> list[Outcome]:
+    approved: list[Outcome] = []
+    for _, of_document in groupby(outcomes, key=lambda o: o.key.document_id if o.key else o.offering.name):
+        for outcome in of_document:
+            if outcome.key is None or outcome.state is not State.INDEXED:
+                approved.append(outcome)
+                continue
+            address = f"/v1/documents/{outcome.key.document_id}/versions/{outcome.key.version}/approve"
+            try:
+                answer = await _call(http, "POST", address, approver_token)
+                approved.append(_outcome(outcome, _Version.model_validate_json(answer)))
+            except ApiRefused as exc:
+                approved.append(replace(outcome, reason=exc.code, detail=exc.detail))
+        show.approved(len(approved), len(outcomes))
+    return approved
+
+
+async def _wait_until_active(http: aiohttp.ClientSession, api: Api, outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """Return when what was approved to show within seconds does, as the API's own clock has it."""
+    shown: list[Outcome] = []
+    for outcome in outcomes:
+        with anyio.move_on_after(_SOON_SECONDS):
+            while outcome.reason is None and outcome.state is State.APPROVED:
+                outcome = _outcome(outcome, await _version(http, api.token, outcome))  # noqa: PLW2901 - the same, later
+                if outcome.state is State.APPROVED:
+                    await anyio.sleep(_POLL_SECONDS)
+        shown.append(outcome)
+    return shown
+
+
+async def _version(http: aiohttp.ClientSession, token: str, outcome: Outcome) -> _Version:
+    if outcome.key is None:
+        raise ApiRefused("not_found", "the API gave no version")
+    address = f"/v1/documents/{outcome.key.document_id}/versions/{outcome.key.version}"
+    return _Version.model_validate_json(await _call(http, "GET", address, token))
+
+
+def _outcome(outcome: Outcome, version: _Version) -> Outcome:
+    return replace(
+        outcome,
+        state=version.state,
+        passages=version.passages,
+        reason=version.reason,
+        detail=version.detail,
+        visible_from=version.visible_from,
+    )
+
+
+async def _call(
+    http: aiohttp.ClientSession, method: str, address: str, token: str, body: aiohttp.FormData | None = None
+) -> bytes:
+    try:
+        headers = {"authorization": f"Bearer {token}"}
+        async with http.request(method, address, data=body, headers=headers) as response:
+            answer = await response.read()
+            if response.status < 400:
+                return answer
+    except (aiohttp.ClientError, TimeoutError) as exc:
+        raise ApiRefused("unavailable", "the API at the --url address does not answer", retryable=True) from exc
+    try:
+        problem = _Problem.model_validate_json(answer)
+    except ValidationError:  # not the API's own answer: a proxy before it says 502, 503 or 504 while it is away
+        problem = _Problem(retryable=response.status >= 500)
+    raise ApiRefused(problem.code, problem.detail, retryable=problem.retryable)

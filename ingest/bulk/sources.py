@@ -1,0 +1,117 @@
+"""Where `ingest batch` finds documents: a folder of this machine, or a part of an S3 bucket.
+
+A bucket's files are fetched one at a time and not kept; its address and keys come from AWS's own variables, as for
+originals (`ingest.uploads.blobs`).
+"""
+
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
+from typing import Protocol
+
+import anyio
+from botocore.exceptions import BotoCoreError, ClientError
+from fsspec.exceptions import FSTimeoutError
+from s3fs import S3FileSystem
+
+from ingest.bulk.manifest import MANIFEST, ManifestError, Offering, gather, in_order, of_manifest
+from ingest.errors import StorageUnavailable
+
+DEADLINE_SECONDS = 60.0
+
+
+class Source(Protocol):
+    """Where the documents lie."""
+
+    async def offerings(self) -> list[Offering]:
+        """Return what there is to load."""
+        ...
+
+    def at_hand(self, offering: Offering) -> AbstractAsyncContextManager[None]:
+        """Have an offering's file on the disk while the block runs."""
+        ...
+
+
+class Folder:
+    """A file or a folder of this machine."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    async def offerings(self) -> list[Offering]:
+        return await anyio.to_thread.run_sync(gather, [self._path])
+
+    @asynccontextmanager
+    async def at_hand(self, _offering: Offering) -> AsyncGenerator[None]:
+        yield
+
+
+class Bucket:
+    """What lies under `s3://bucket/prefix`; a file is in `folder` as long as somebody works on it."""
+
+    def __init__(self, url: str, folder: Path) -> None:
+        self._root = url.removeprefix("s3://").rstrip("/")
+        self._folder = folder
+        limits = {"connect_timeout": DEADLINE_SECONDS, "read_timeout": DEADLINE_SECONDS, "retries": {"max_attempts": 2}}
+        self._s3 = S3FileSystem(config_kwargs=limits, skip_instance_cache=True)
+
+    async def offerings(self) -> list[Offering]:
+        """Return what its manifest names, or else every file but hidden ones.
+
+        Raises:
+            ManifestError: see its message.
+            StorageUnavailable: the bucket cannot be listed, or there is nothing.
+        """
+        with _translated():
+            keys = await anyio.to_thread.run_sync(self._s3.find, self._root)
+        names = sorted(name for key in keys if (name := str(key).removeprefix(self._root).lstrip("/")))
+        if MANIFEST in names:
+            await self._fetch(MANIFEST)
+            return await anyio.to_thread.run_sync(lambda: in_order(of_manifest(self._folder)))
+        shown = [name for name in names if not any(part.startswith(".") for part in PurePosixPath(name).parts)]
+        return in_order(Offering(path=self._folder / name, name=name) for name in shown)
+
+    @asynccontextmanager
+    async def at_hand(self, offering: Offering) -> AsyncGenerator[None]:
+        """Have an offering's file on the disk while the block runs.
+
+        Raises:
+            StorageUnavailable: it cannot be fetched.
+        """
+        await self._fetch(offering.name)
+        try:
+            yield
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.Path(offering.path).unlink(missing_ok=True)
+
+    async def _fetch(self, name: str) -> None:
+        path = self._folder / name
+        await anyio.Path(path.parent).mkdir(parents=True, exist_ok=True)
+        with _translated():
+            await anyio.to_thread.run_sync(self._s3.get_file, f"{self._root}/{name}", str(path))
+
+
+@contextmanager
+def open_source(place: str) -> Iterator[Source]:
+    """Open a path or `s3://bucket/prefix`.
+
+    Raises:
+        ManifestError: there is no such path.
+    """
+    if not place.startswith("s3://"):
+        if not Path(place).exists():
+            raise ManifestError(f"{place}: there is no such file or folder")
+        yield Folder(Path(place))
+        return
+    with TemporaryDirectory(prefix="ingest-batch-") as folder:
+        yield Bucket(place, Path(folder).resolve())
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    try:
+        yield
+    except (OSError, BotoCoreError, ClientError, FSTimeoutError) as exc:
+        raise StorageUnavailable(f"the bucket cannot be read: {type(exc).__name__}") from exc

@@ -1,0 +1,52 @@
+"""The catalogue of documents in SQL: their versions, states, approvals and the times at which they answer."""
+
+from ingest.catalogue import records, rows
+from ingest.catalogue.approvals import Changed, Decided, Decisions
+from ingest.catalogue.catalogue import Catalogue
+from ingest.catalogue.tables import DECISIONS, JOBS, SCHEMA, VERSIONS
+from ingest.catalogue.validity import is_late, midnight
+from ingest.catalogue.versions import (
+    Dates,
+    DocumentSummary,
+    Indexed,
+    Job,
+    JobState,
+    Metadata,
+    Received,
+    Stage,
+    State,
+    Told,
+    Upload,
+    Version,
+    VersionKey,
+    Window,
+)
+
+__all__ = [
+    "DECISIONS",
+    "JOBS",
+    "SCHEMA",
+    "VERSIONS",
+    "Catalogue",
+    "Changed",
+    "Dates",
+    "Decided",
+    "Decisions",
+    "DocumentSummary",
+    "Indexed",
+    "Job",
+    "JobState",
+    "Metadata",
+    "Received",
+    "Stage",
+    "State",
+    "Told",
+    "Upload",
+    "Version",
+    "VersionKey",
+    "Window",
+    "is_late",
+    "midnight",
+    "records",
+    "rows",
+]

@@ -1,0 +1,136 @@
+"""Rows of `ingest.catalogue.tables` to values of `ingest.catalogue.versions` and back: the one place that knows the
+column names."""
+
+from typing import TypeAlias
+
+from sqlalchemy import RowMapping, Select, Update, select, update
+
+from ingest.catalogue.tables import JOBS
+from ingest.catalogue.versions import (
+    Decision,
+    Job,
+    JobState,
+    Metadata,
+    Stage,
+    State,
+    Told,
+    Upload,
+    Version,
+    VersionKey,
+    Window,
+)
+
+Values: TypeAlias = dict[str, object]
+
+
+def version(row: RowMapping) -> Version:
+    """Return a row of `document_versions` as a value."""
+    return Version(
+        key=VersionKey(tenant=row["tenant"], document_id=row["document_id"], version=row["version"]),
+        file_name=row["file_name"],
+        sha256=row["sha256"],
+        size=row["size"],
+        metadata=Metadata(
+            title=row["title"],
+            product=row["product"],
+            language=row["language"],
+            readers=tuple(row["readers"]),
+            effective_from=row["effective_from"],
+            effective_until=row["effective_until"],
+        ),
+        fingerprint=row["fingerprint"],
+        uploaded_by=row["uploaded_by"],
+        uploaded_at=row["uploaded_at"],
+        state=State(row["state"]),
+        format=row["format"],
+        reason=row["reason"],
+        detail=row["detail"],
+        passages=row["passages"],
+        approved_by=row["approved_by"],
+        approved_at=row["approved_at"],
+        visible_from=row["visible_from"],
+        visible_until=row["visible_until"],
+        told=Told(row["window_written"]),
+    )
+
+
+def new_version(key: VersionKey, upload: Upload, now: float) -> Values:
+    """Return the row of a version that has just been received."""
+    said = upload.metadata
+    return {
+        "tenant": key.tenant,
+        "document_id": key.document_id,
+        "version": key.version,
+        "file_name": upload.file_name,
+        "sha256": upload.sha256,
+        "size": upload.size,
+        "fingerprint": said.fingerprint,
+        "title": said.title,
+        "product": said.product,
+        "language": said.language,
+        "readers": list(said.readers),
+        "effective_from": said.effective_from,
+        "effective_until": said.effective_until,
+        "state": State.RECEIVED,
+        "passages": 0,
+        "uploaded_by": upload.uploaded_by,
+        "uploaded_at": now,
+    }
+
+
+def job(row: RowMapping) -> Job:
+    """Return a row of `ingest_jobs` as a value."""
+    return Job(
+        id=row["id"],
+        key=VersionKey(tenant=row["tenant"], document_id=row["document_id"], version=row["version"]),
+        state=JobState(row["state"]),
+        stage=Stage(row["stage"]),
+        done=row["done"],
+        total=row["total"],
+        attempts=row["attempts"],
+        created_at=row["created_at"],
+        updated_at=row["updated_at"],
+    )
+
+
+def new_job(job_id: str, key: VersionKey, now: float) -> Values:
+    """Return the row of a job that waits for the first time."""
+    identity = {"id": job_id, "tenant": key.tenant, "document_id": key.document_id, "version": key.version}
+    return identity | {"created_at": now} | job_again(now)
+
+
+def job_again(now: float) -> Values:
+    """Return what makes a job wait (again) from its beginning."""
+    waiting = {"state": JobState.QUEUED, "stage": Stage.RECEIVE, "done": 0, "total": 0, "attempts": 0}
+    return waiting | {"claimed_by": None, "claimed_until": 0.0, "updated_at": now}
+
+
+def jobs_at(key: VersionKey) -> Select[tuple[object]]:
+    """Return the query for the job of a version."""
+    return select(JOBS).where(
+        JOBS.c.tenant == key.tenant, JOBS.c.document_id == key.document_id, JOBS.c.version == key.version
+    )
+
+
+def job_at(key: VersionKey) -> Update:
+    """Return an update of the job of a version."""
+    return update(JOBS).where(
+        JOBS.c.tenant == key.tenant, JOBS.c.document_id == key.document_id, JOBS.c.version == key.version
+    )
+
+
+def window(of: Window) -> Values:
+    """Return the two columns that say when a version may be read."""
+    return {"visible_from": of.visible_from, "visible_until": of.visible_until}
+
+
+def decision(key: VersionKey, what: Decision, by: str, at: float) -> Values:
+    """Return the audit row of a decision."""
+    return {
+        "tenant": key.tenant,
+        "document_id": key.document_id,
+        "version": key.version,
+        "decision": what,
+        "decided_by": by,
+        "decided_at": at,
+    }

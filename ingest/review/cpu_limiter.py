@@ -1,0 +1,33 @@
+"""A limit on work over whole texts, which keeps a core busy for seconds: one at a time in a process."""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import anyio
+
+from ingest.errors import Unavailable
+
+T = TypeVar("T")
+
+REVIEW_SECONDS = 60.0
+"""A deadline: 30 s for a page, the rest for those that wait before it."""
+
+
+class CpuLimiter:
+    """Runs screening and comparing in a thread, one call at a time."""
+
+    def __init__(self, *, seconds: float = REVIEW_SECONDS) -> None:
+        self._seconds = seconds
+        self._limiter = anyio.CapacityLimiter(1)
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """Return what `work` returns.
+
+        Raises:
+            Unavailable: it did not end within the deadline, the wait for its turn included.
+        """
+        try:
+            with anyio.fail_after(self._seconds):
+                return await anyio.to_thread.run_sync(work, limiter=self._limiter)
+        except TimeoutError as exc:
+            raise Unavailable("many look at documents at this moment") from exc

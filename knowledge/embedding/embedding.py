@@ -1,0 +1,388 @@
+"""Embedders: text to vectors, in this process or at an OpenAI-compatible endpoint.
+
+EmbeddingUnavailable        no vector for this text now
+├── EmbedderMissing         the weights folder is not there or holds no model
+└── EmbedderBusy            more requests are waiting than the queue holds
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncGenerator, Callable, Sequence
+from concurrent.futures import Future
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from heapq import nsmallest
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from threading import Thread
+from time import monotonic
+from typing import Literal, Protocol, Self
+
+import aiohttp
+import msgspec
+from pydantic import AnyHttpUrl, BaseModel, Field, PositiveFloat, PositiveInt, SecretStr, model_validator
+
+from knowledge.embedding.encoder import DType, compiled, computed
+from knowledge.embedding.openvino_cache import NotConverted
+
+Vectors = list[list[float]]
+Encode = Callable[[list[str]], Vectors]
+
+
+class EmbeddingUnavailable(Exception):
+    """No vector for this text now."""
+
+
+class EmbedderMissing(EmbeddingUnavailable):
+    """The weights folder is not there or holds no model."""
+
+
+class EmbedderBusy(EmbeddingUnavailable):
+    """More requests are waiting than the queue holds."""
+
+
+class EmbedderSettings(BaseModel, frozen=True):
+    """Either a sentence-transformers `folder`, or the `url` and `model` of an OpenAI-compatible endpoint.
+
+    A core that computes bfloat16 takes in 3,700 tokens a second, and a short query takes 9 ms. A CPU without it
+    computes in float32.
+    """
+
+    folder: Path | None = None
+    url: AnyHttpUrl | None = None
+    model: str = ""
+    api_key: SecretStr | None = None
+    query_timeout: PositiveFloat = 2.0
+    passage_timeout: PositiveFloat = 30.0
+    query_prefix: str = "query: "
+    passage_prefix: str = "passage: "
+    # One: two threads meet at a barrier dozens of times a text, and beside vLLM's busy workers each meeting waits for a
+    # time slice.
+    threads: PositiveInt = 1
+    dtype: DType = "bfloat16"
+    device: Literal["cpu", "cuda"] = "cpu"
+    window: float = Field(default=0.002, ge=0)
+    query_batch: PositiveInt = 16
+    # 8 passages keep the worker for a quarter of a second at most before it looks for waiting queries again.
+    passage_batch: PositiveInt = 8
+    # Passages that wait in the worker, whoever brought them: each batch is drawn from them by like length.
+    passage_window: PositiveInt = 256
+    # Bytes: what a call costs beside its texts is worth about so much of one.
+    padding: PositiveInt = 96
+    queue: PositiveInt = 256
+    # They share one model, 440 MB, and each further one takes 110 MB (on CUDA: a model of its own). Two encode twice as
+    # much as one, two threads of one do not.
+    workers: PositiveInt = 1
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if (self.folder is None) == (self.url is None):
+            raise ValueError("set either the embedder's folder or its url")
+        if self.url is not None and not self.model:
+            raise ValueError("an embedding endpoint needs the name of its model")
+        return self
+
+
+class Embedder(Protocol):
+    """Gives vectors that are compared by cosine; `name` is what a collection records of who made them."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def dimensions(self) -> int: ...
+
+    async def embed_queries(self, texts: Sequence[str]) -> Vectors:
+        """Return one vector a question, in order."""
+
+    async def embed_passages(self, texts: Sequence[str]) -> Vectors:
+        """Return one vector a passage, in order; questions that arrive meanwhile go first."""
+
+
+@asynccontextmanager
+async def open_embedder(settings: EmbedderSettings) -> AsyncGenerator[Embedder]:
+    """Open the embedder that the settings name, ready to work; raises EmbeddingUnavailable when it is not."""
+    if settings.folder is not None:
+        local = LocalEmbedder(settings.folder, settings)
+        await local.start()
+        try:
+            yield local
+        finally:
+            await local.aclose()
+    else:
+        headers = {} if settings.api_key is None else {"authorization": f"Bearer {settings.api_key.get_secret_value()}"}
+        async with aiohttp.ClientSession(headers=headers) as session:
+            yield await EndpointEmbedder.connect(session, settings)
+
+
+@dataclass(slots=True, eq=False)
+class _Job:
+    texts: list[str]
+    urgent: bool
+    arrived: float = field(default_factory=monotonic)
+    result: Future[Vectors] = field(default_factory=Future)
+    size: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        # Bytes: a token of Korean has about as many as one of English, and a third of the characters.
+        self.size = sum(len(text.encode()) for text in self.texts)
+
+
+class LocalEmbedder:
+    """A sentence-transformers model that a thread asks, or several.
+
+    Questions that arrive within the window are encoded together and go before passages. The loop's side takes no lock:
+    a job goes through a SimpleQueue, its result comes back as a future, and a cancelled job is skipped. Passages wait
+    for room among those that wait already, and are encoded with those of like length, whichever document they are of.
+    """
+
+    def __init__(self, folder: Path, settings: EmbedderSettings) -> None:
+        self.name = folder.name
+        self.dimensions = 0
+        self._settings = settings
+        self._folder = folder
+        self._workers = [_Worker(settings) for _ in range(settings.workers)]
+        self._waiting = 0
+        self._room = asyncio.Semaphore(settings.passage_window)
+
+    async def start(self) -> None:
+        """Load the model, convert it where nobody has yet; return when every worker has encoded a first text."""
+        if not (self._folder / "modules.json").is_file():
+            raise EmbedderMissing(f"no embedding model in {self._folder}: run `llm-server fetch {self._folder.name}`")
+        try:
+            load = await asyncio.to_thread(_loader, self._folder, self._settings)
+            for worker in self._workers:  # one after the other: loading sets torch's default type for all threads
+                self.dimensions = await asyncio.wrap_future(worker.start(load))
+        except (NotConverted, OSError, ValueError, KeyError, IndexError, RuntimeError) as exc:
+            raise EmbedderMissing(f"the model in {self._folder} cannot be loaded: {exc}") from exc
+
+    async def embed_queries(self, texts: Sequence[str]) -> Vectors:
+        """Return one vector a question, in order."""
+        if not texts:
+            return []
+        if self._waiting >= self._settings.queue:
+            raise EmbedderBusy(f"{self._waiting} requests are waiting for the embedder")
+        self._waiting += 1
+        try:
+            return await self._encode(_Job([self._settings.query_prefix + text for text in texts], urgent=True))
+        finally:
+            self._waiting -= 1
+
+    async def embed_passages(self, texts: Sequence[str]) -> Vectors:
+        """Return one vector a passage, in order; questions that arrive meanwhile go first."""
+        prefixed = [self._settings.passage_prefix + text for text in texts]
+        shortest_first = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+        try:
+            async with asyncio.TaskGroup() as each:
+                tasks = {i: each.create_task(self._encode_passage(prefixed[i])) for i in shortest_first}
+        except ExceptionGroup as failed:
+            raise failed.exceptions[0] from None
+        return [tasks[i].result() for i in range(len(texts))]
+
+    async def aclose(self) -> None:
+        """Stop the workers after the batches they work on; whoever still waits gets EmbeddingUnavailable."""
+        for worker in self._workers:
+            worker.stop()
+        for worker in self._workers:
+            await asyncio.to_thread(worker.join)
+
+    async def _encode_passage(self, text: str) -> list[float]:
+        async with self._room:
+            (vector,) = await self._encode(_Job([text], urgent=False))
+        return vector
+
+    async def _encode(self, job: _Job) -> Vectors:
+        worker = min(self._workers, key=lambda worker: worker.waiting)
+        worker.waiting += len(job.texts)
+        try:
+            worker.submit(job)
+            return await asyncio.wrap_future(job.result)
+        finally:
+            worker.waiting -= len(job.texts)
+
+
+class _Worker:
+    """The thread that asks the model: takes jobs, questions first, and encodes them in batches."""
+
+    def __init__(self, settings: EmbedderSettings) -> None:
+        self.waiting = 0  # texts; whoever submits counts
+        self._settings = settings
+        self._inbox: SimpleQueue[_Job | None] = SimpleQueue()
+        self._urgent: deque[_Job] = deque()
+        self._patient: deque[_Job] = deque()
+        self._closing = False
+        self._ended = False
+        self._thread: Thread | None = None
+
+    def start(self, load: Callable[[], Encode]) -> Future[int]:
+        """Start the thread; the future holds the number of dimensions when the model is loaded and warm."""
+        ready: Future[int] = Future()
+        self._thread = Thread(target=self._run, args=(load, ready), name="embedder", daemon=True)
+        self._thread.start()
+        return ready
+
+    def submit(self, job: _Job) -> None:
+        if self._closing or self._thread is None:
+            raise EmbeddingUnavailable("the embedder is closed")
+        self._inbox.put(job)
+
+    def stop(self) -> None:
+        """Take no more jobs; called where `submit` is called, so that no job can come in behind the end."""
+        self._closing = True
+        self._inbox.put(None)
+
+    def join(self) -> None:
+        """Return when the thread has ended."""
+        if self._thread is not None:
+            self._thread.join()
+
+    def _run(self, load: Callable[[], Encode], ready: Future[int]) -> None:
+        try:
+            encode = load()
+            dimensions = len(encode(["warm up"])[0])
+        except Exception as exc:  # noqa: BLE001  the thread's edge: whoever opens the embedder gets it
+            ready.set_exception(exc)
+            return
+        ready.set_result(dimensions)
+        while jobs := self._next():
+            self._answer(encode, [job for job in jobs if job.result.set_running_or_notify_cancel()])
+        for job in (*self._urgent, *self._patient):
+            if job.result.set_running_or_notify_cancel():
+                job.result.set_exception(EmbeddingUnavailable("the embedder is closed"))
+
+    def _next(self) -> list[_Job]:
+        """Return the next batch of jobs, or nothing when the embedder closes."""
+        while not self._ended and self._receive(None if not (self._urgent or self._patient) else 0.0):
+            pass
+        if self._ended:
+            return []
+        if not self._urgent:
+            return self._alike()
+        until = self._urgent[0].arrived + self._settings.window
+        while self._queries() < self._settings.query_batch and self._receive(max(0.0, until - monotonic())):
+            pass
+        jobs = [self._urgent.popleft()]
+        room = self._settings.query_batch - len(jobs[0].texts)
+        while self._urgent and len(self._urgent[0].texts) <= room:
+            jobs.append(self._urgent.popleft())
+            room -= len(jobs[-1].texts)
+        return jobs
+
+    def _alike(self) -> list[_Job]:
+        """Take the passage that has waited longest with those of like length: a batch computes its padding too."""
+        oldest = self._patient[0]
+        near = [job for job in self._patient if abs(job.size - oldest.size) <= self._settings.padding]
+        alike = nsmallest(self._settings.passage_batch, near, key=lambda job: abs(job.size - oldest.size))
+        for job in alike:
+            self._patient.remove(job)
+        return alike
+
+    def _queries(self) -> int:
+        return sum(len(job.texts) for job in self._urgent)
+
+    def _receive(self, timeout: float | None) -> bool:
+        """Take one job from the inbox into its queue; return whether one came in time."""
+        try:
+            job = self._inbox.get(block=timeout != 0.0, timeout=timeout)
+        except Empty:
+            return False
+        if job is None:
+            self._ended = True
+            return False
+        (self._urgent if job.urgent else self._patient).append(job)
+        return True
+
+    def _answer(self, encode: Encode, jobs: list[_Job]) -> None:
+        if not jobs:
+            return
+        try:
+            vectors = iter(encode([text for job in jobs for text in job.texts]))
+        except Exception as exc:  # noqa: BLE001  the worker's loop: those who wait are told, the thread lives on
+            for job in jobs:
+                failure = EmbeddingUnavailable(f"the embedder failed: {type(exc).__name__}")
+                failure.__cause__ = exc
+                job.result.set_exception(failure)
+            return
+        for job in jobs:
+            job.result.set_result([next(vectors) for _ in job.texts])
+
+
+def _loader(folder: Path, settings: EmbedderSettings) -> Callable[[], Encode]:
+    """Return what each worker calls in its thread for the encoder."""
+    if settings.device == "cpu":
+        load = compiled(folder, settings.dtype, workers=settings.workers, threads=settings.threads)
+    else:
+        load = computed(folder, settings.dtype, device=settings.device, threads=settings.threads)
+    batch = max(settings.query_batch, settings.passage_batch)
+
+    def encoder() -> Encode:
+        model = load()
+
+        def encode(texts: list[str]) -> Vectors:
+            encoded = model.encode(
+                texts, batch_size=batch, convert_to_tensor=True, normalize_embeddings=True, show_progress_bar=False
+            )
+            vectors: Vectors = encoded.float().tolist()
+            return vectors
+
+        return encode
+
+    return encoder
+
+
+class _Embedded(msgspec.Struct):
+    index: int
+    embedding: list[float]
+
+
+class _Reply(msgspec.Struct):
+    data: list[_Embedded]
+
+
+class EndpointEmbedder:
+    """An OpenAI-compatible `/v1/embeddings`; batching is the endpoint's business."""
+
+    def __init__(self, session: aiohttp.ClientSession, settings: EmbedderSettings, *, dimensions: int) -> None:
+        self.name = settings.model
+        self.dimensions = dimensions
+        self._session = session
+        self._settings = settings
+        self._url = f"{str(settings.url).rstrip('/')}/v1/embeddings"
+        self._decode = msgspec.json.Decoder(_Reply).decode
+
+    @classmethod
+    async def connect(cls, session: aiohttp.ClientSession, settings: EmbedderSettings) -> Self:
+        """Ask once how many dimensions the vectors have."""
+        unknown = cls(session, settings, dimensions=0)
+        (vector,) = await unknown.embed_queries(["warm up"])
+        return cls(session, settings, dimensions=len(vector))
+
+    async def embed_queries(self, texts: Sequence[str]) -> Vectors:
+        """Return one vector a question, in order."""
+        prefixed = [self._settings.query_prefix + text for text in texts]
+        return await self._ask(prefixed, timeout=self._settings.query_timeout)
+
+    async def embed_passages(self, texts: Sequence[str]) -> Vectors:
+        """Return one vector a passage, in order."""
+        vectors: Vectors = []
+        for start in range(0, len(texts), self._settings.queue):
+            batch = [self._settings.passage_prefix + text for text in texts[start : start + self._settings.queue]]
+            vectors.extend(await self._ask(batch, timeout=self._settings.passage_timeout))
+        return vectors
+
+    async def _ask(self, texts: list[str], *, timeout: float) -> Vectors:
+        if not texts:
+            return []
+        limit = aiohttp.ClientTimeout(total=timeout)
+        body = {"model": self._settings.model, "input": texts, "encoding_format": "float"}
+        try:
+            async with self._session.post(self._url, json=body, timeout=limit) as response:
+                response.raise_for_status()
+                reply = self._decode(await response.read())
+        except (aiohttp.ClientError, TimeoutError, msgspec.DecodeError) as exc:
+            raise EmbeddingUnavailable(f"the embedding endpoint failed: {type(exc).__name__}") from exc
+        vectors = [one.embedding for one in sorted(reply.data, key=lambda one: one.index)]
+        sizes = {len(vector) for vector in vectors} | ({self.dimensions} if self.dimensions else set())
+        if len(vectors) != len(texts) or len(sizes) != 1:
+            raise EmbeddingUnavailable("the embedding endpoint answered with other vectors than asked for")
+        return vectors

@@ -1,0 +1,195 @@
+"""Who a bearer token says somebody is: JWT signatures, issuer, audience and expiry, checked the same way everywhere.
+
+Keys come from the identity provider's JWKS (fetched with a deadline, kept, asked again for an unknown key id) or from
+one public key file. RFC 7519, RFC 7517; only RS256 and ES256 are accepted, whatever the token's header asks for.
+
+IdentityError
+├── TokenRefused      no token, expired, wrong signature, issuer, audience or a claim missing
+└── KeysUnavailable   the identity provider cannot be asked for its keys
+"""
+
+import time
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Protocol
+
+import aiohttp
+import jwt
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
+from jwt.algorithms import ECAlgorithm, RSAAlgorithm
+from jwt.types import Options
+from pydantic import BaseModel, model_validator
+
+from knowledge.access import EVERY_CUSTOMER
+from knowledge.identity.principal import ROLES, Principal
+
+ALGORITHMS = ("RS256", "ES256")
+LONGEST_SUBJECT = 200
+LONGEST_TENANT = 100
+"""Characters: what the SQL tables hold."""
+_OPTIONS: Options = {"require": ["exp", "iat", "iss", "aud", "sub"]}
+
+
+class IdentityError(Exception):
+    """A token cannot be accepted."""
+
+
+class TokenRefused(IdentityError):
+    """The token itself is at fault; the message says how and never repeats it."""
+
+
+class KeysUnavailable(IdentityError):
+    """The identity provider's keys cannot be had right now."""
+
+
+class AuthSettings(BaseModel, frozen=True):
+    """Whose tokens are accepted; set `jwks_url` or `public_key_file`."""
+
+    issuer: str
+    audience: str = "bank-chatbot"
+    jwks_url: str | None = None
+    public_key_file: Path | None = None
+    leeway: float = 60.0
+    jwks_timeout: float = 3.0
+    jwks_keep: float = 3600.0
+    jwks_ask_again: float = 30.0
+
+    @model_validator(mode="after")
+    def _one_source_of_keys(self) -> "AuthSettings":
+        if (self.jwks_url is None) == (self.public_key_file is None):
+            raise ValueError("set AUTH__JWKS_URL or AUTH__PUBLIC_KEY_FILE (one of them): whose tokens are accepted?")
+        return self
+
+
+class Keys(Protocol):
+    """Where public keys come from."""
+
+    async def key(self, key_id: str | None) -> jwt.PyJWK:
+        """Return the key.
+
+        Raises:
+            TokenRefused: there is no such key.
+            KeysUnavailable: the provider cannot be asked.
+        """
+        ...
+
+
+class KeyFile:
+    """One public key (PEM) that signs everything: the local key of `make run`."""
+
+    def __init__(self, pem: bytes) -> None:
+        public = load_pem_public_key(pem)
+        if isinstance(public, EllipticCurvePublicKey):
+            self._key = jwt.PyJWK(ECAlgorithm.to_jwk(public, as_dict=True), "ES256")
+        elif isinstance(public, RSAPublicKey):
+            self._key = jwt.PyJWK(RSAAlgorithm.to_jwk(public, as_dict=True), "RS256")
+        else:
+            raise TypeError("AUTH__PUBLIC_KEY_FILE must hold an RSA or a P-256 public key")
+
+    async def key(self, key_id: str | None) -> jwt.PyJWK:  # noqa: ARG002 - one key, whatever its name
+        return self._key
+
+
+class Jwks:
+    """An identity provider's key set, kept a while, and asked again for an unknown id at most every `ask_again`."""
+
+    def __init__(
+        self, http: aiohttp.ClientSession, settings: AuthSettings, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._http = http
+        self._settings = settings
+        self._clock = clock
+        self._keys: Mapping[str | None, jwt.PyJWK] = {}
+        self._asked_at = float("-inf")
+
+    async def key(self, key_id: str | None) -> jwt.PyJWK:
+        age = self._clock() - self._asked_at
+        if age > self._settings.jwks_keep or (key_id not in self._keys and age > self._settings.jwks_ask_again):
+            await self._fetch()
+        if key_id not in self._keys:
+            raise TokenRefused("the token is signed with a key that its issuer does not publish")
+        return self._keys[key_id]
+
+    async def _fetch(self) -> None:
+        url = str(self._settings.jwks_url)
+        timeout = aiohttp.ClientTimeout(total=self._settings.jwks_timeout)
+        try:
+            async with self._http.get(url, timeout=timeout, raise_for_status=True) as response:
+                published = jwt.PyJWKSet.from_dict(await response.json(content_type=None))
+        except (aiohttp.ClientError, TimeoutError, jwt.PyJWKError, jwt.PyJWKSetError, ValueError) as exc:
+            if self._keys:  # an outage of the provider must not sign everybody out
+                self._asked_at = self._clock()
+                return
+            raise KeysUnavailable("the identity provider's keys cannot be fetched") from exc
+        self._keys = {key.key_id: key for key in published.keys if key.algorithm_name in ALGORITHMS}
+        self._asked_at = self._clock()
+
+
+class Authenticator:
+    """Turns a bearer token into a `Principal`."""
+
+    def __init__(self, keys: Keys, settings: AuthSettings) -> None:
+        self._keys = keys
+        self._settings = settings
+
+    async def verify(self, token: str) -> Principal:
+        """Return who the token speaks for.
+
+        Raises:
+            TokenRefused: see its message.
+            KeysUnavailable: the provider cannot be asked.
+        """
+        try:
+            header = jwt.get_unverified_header(token)
+            if header.get("alg") not in ALGORITHMS:
+                raise TokenRefused("the token's algorithm is not accepted")
+            key = await self._keys.key(header.get("kid"))
+            claims = jwt.decode(
+                token,
+                key,
+                # The key decides, never the header: an RSA key must not be read as an HMAC secret.
+                algorithms=[key.algorithm_name],
+                audience=self._settings.audience,
+                issuer=self._settings.issuer,
+                leeway=self._settings.leeway,
+                options=_OPTIONS,
+            )
+        except jwt.ExpiredSignatureError as exc:
+            raise TokenRefused("the token has expired: sign in again") from exc
+        except (jwt.PyJWTError, UnsupportedAlgorithm, ValueError, TypeError) as exc:
+            raise TokenRefused("the token is not valid") from exc
+        return _principal(claims)
+
+
+def _principal(claims: Mapping[str, object]) -> Principal:
+    sub, tenant = claims.get("sub"), claims.get("tenant")
+    if not (isinstance(sub, str) and sub and isinstance(tenant, str) and tenant and "{" not in tenant + sub):
+        raise TokenRefused("the token names no subject or no tenant")
+    if len(sub) > LONGEST_SUBJECT or len(tenant) > LONGEST_TENANT or "\x00" in tenant + sub:
+        raise TokenRefused("the token's subject or tenant is too long, or no text")
+    roles = _names(claims.get("roles", [])) & ROLES
+    return Principal(tenant=tenant, sub=sub, roles=roles, groups=_names(claims.get("groups", [])) | _given(roles))
+
+
+def _names(value: object) -> frozenset[str]:
+    if not (isinstance(value, list) and all(isinstance(item, str) for item in value)):
+        raise TokenRefused("the token's roles or groups are not lists of names")
+    return frozenset(value)
+
+
+def _given(roles: frozenset[str]) -> frozenset[str]:
+    return frozenset((EVERY_CUSTOMER,)) if roles else frozenset()
+
+
+@asynccontextmanager
+async def open_authenticator(settings: AuthSettings) -> AsyncGenerator[Authenticator]:
+    """Open the source of keys that the settings name."""
+    if settings.public_key_file is not None:
+        yield Authenticator(KeyFile(settings.public_key_file.read_bytes()), settings)
+        return
+    async with aiohttp.ClientSession() as http:
+        yield Authenticator(Jwks(http, settings), settings)

@@ -1,0 +1,7 @@
+"""What must not pass: identifiers of persons, which are masked, and instructions to the model, which are reported.
+Pure.
+"""
+
+from knowledge.screening.screening import Finding, Kind, Trick, find_identifiers, find_injection, mask
+
+__all__ = ["Finding", "Kind", "Trick", "find_identifiers", "find_injection", "mask"]

@@ -1,0 +1,62 @@
+"""What must not pass, in questions and in passages: identifiers of persons, and text that instructs the model.
+
+Pure. `mask` runs before anything of a question is stored, logged or sent; `find_injection` runs on questions (chatbot)
+and on passages at ingestion, where its findings are shown to the approver.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from knowledge.passage import Language, language_of
+from knowledge.screening.identifiers import Identifier, Kind, find_identifiers
+from knowledge.screening.injection import Finding, find_injection
+from knowledge.screening.injection_patterns import Trick
+
+__all__ = ["Finding", "Identifier", "Kind", "Masked", "Trick", "find_identifiers", "find_injection", "mask"]
+
+LABELS: Final[dict[Language, dict[Kind, str]]] = {
+    "ko": {
+        Kind.RESIDENT_NUMBER: "[주민등록번호]",
+        Kind.CARD: "[카드번호]",
+        Kind.ACCOUNT: "[계좌번호]",
+        Kind.PHONE: "[전화번호]",
+        Kind.PASSPORT: "[여권번호]",
+        Kind.DRIVER_LICENCE: "[운전면허번호]",
+        Kind.BUSINESS_NUMBER: "[사업자등록번호]",
+        Kind.EMAIL: "[이메일]",
+        Kind.SECRET: "[비밀번호]",
+    },
+    "en": {
+        Kind.RESIDENT_NUMBER: "[resident number]",
+        Kind.CARD: "[card number]",
+        Kind.ACCOUNT: "[account number]",
+        Kind.PHONE: "[phone number]",
+        Kind.PASSPORT: "[passport number]",
+        Kind.DRIVER_LICENCE: "[driver licence number]",
+        Kind.BUSINESS_NUMBER: "[business number]",
+        Kind.EMAIL: "[e-mail]",
+        Kind.SECRET: "[secret code]",
+    },
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Masked:
+    """The text without identifiers, and the kinds that were found, each once, in order of appearance."""
+
+    text: str
+    found: tuple[Kind, ...]
+
+
+def mask(text: str, language: Language | None = None) -> Masked:
+    """Replace what identifies a person by its name in the text's language; without findings the text is unchanged."""
+    identifiers = find_identifiers(text)
+    starts = [0, *(identifier.end for identifier in identifiers)]
+    ends = [*(identifier.start for identifier in identifiers), len(text)]
+    kept = [text[start:end] for start, end in zip(starts, ends, strict=True)]
+    # An address in Latin letters does not make a Korean sentence English.
+    labels = LABELS[language or language_of("".join(kept))]
+    masked = kept[0] + "".join(
+        labels[identifier.kind] + after for identifier, after in zip(identifiers, kept[1:], strict=True)
+    )
+    return Masked(masked, tuple(dict.fromkeys(identifier.kind for identifier in identifiers)))

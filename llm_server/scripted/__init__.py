@@ -1,0 +1,7 @@
+"""A stand-in for vLLM that speaks its API and does as it is told: for faults and load, the only one in the house."""
+
+from llm_server.scripted.byte_tokenizer import CHAT_TEMPLATE, byte_tokenizer
+from llm_server.scripted.server import ScriptedModel, scripted_server, write_tokenizer
+from llm_server.scripted.speech import Behaviour
+
+__all__ = ["CHAT_TEMPLATE", "Behaviour", "ScriptedModel", "byte_tokenizer", "scripted_server", "write_tokenizer"]

@@ -1,0 +1,7 @@
+"""`python -m llm_server.scripted`: the scripted model server as a process of its own."""
+
+import typer
+
+from llm_server.scripted.server import main
+
+typer.run(main)

@@ -1,0 +1,148 @@
+"""What the scripted server reads and writes: the part of vLLM's OpenAI-compatible wire format that we use."""
+
+from typing import Annotated
+
+import msgspec
+
+from llm_server.scripted.answers import NO, YES
+
+Count = Annotated[int, msgspec.Meta(ge=0)]
+
+
+class StreamOptions(msgspec.Struct, frozen=True):
+    include_usage: bool = False
+    continuous_usage_stats: bool = False
+
+
+class Turn(msgspec.Struct, frozen=True):
+    role: str
+    content: str
+
+
+class Asking(msgspec.Struct, frozen=True, kw_only=True):
+    """What completions and chat completions share; fields we do not name are ignored, as vLLM's are by us."""
+
+    model: str | None = None
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+    stop: str | tuple[str, ...] | None = None
+    return_token_ids: bool = False
+    return_tokens_as_token_ids: bool = False
+    cache_salt: str | None = None
+    priority: int = 0
+
+
+class CompletionAsking(Asking, frozen=True, kw_only=True):
+    prompt: str | tuple[Count, ...]
+    max_tokens: Annotated[int, msgspec.Meta(ge=1)] | None = 16
+    logprobs: Count | None = None
+
+
+class ChatAsking(Asking, frozen=True, kw_only=True):
+    messages: tuple[Turn, ...]
+    max_tokens: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    max_completion_tokens: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    logprobs: bool = False
+    top_logprobs: Count = 0
+    add_generation_prompt: bool = True
+    continue_final_message: bool = False
+
+
+class TokenizeAsking(msgspec.Struct, frozen=True, kw_only=True):
+    prompt: str | None = None
+    messages: tuple[Turn, ...] | None = None
+    add_generation_prompt: bool = True
+    continue_final_message: bool = False
+    return_token_strs: bool = False
+
+
+class Cached(msgspec.Struct, frozen=True):
+    cached_tokens: int
+
+
+class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: Cached | None = None
+
+
+class TopLogprob(msgspec.Struct, frozen=True):
+    token: str
+    logprob: float
+    bytes: list[int]
+
+
+class TokenLogprob(msgspec.Struct, frozen=True):
+    token: str
+    logprob: float
+    bytes: list[int]
+    top_logprobs: list[TopLogprob]
+
+
+class ChatLogprobs(msgspec.Struct, frozen=True):
+    content: list[TokenLogprob]
+
+
+class CompletionLogprobs(msgspec.Struct, frozen=True):
+    text_offset: list[int]
+    token_logprobs: list[float]
+    tokens: list[str]
+    top_logprobs: list[dict[str, float]]
+
+
+class Said(msgspec.Struct, frozen=True):
+    """A chat message, or in a stream the `delta` of one."""
+
+    content: str
+    role: str | None = None
+
+
+class Choice(msgspec.Struct, frozen=True, kw_only=True):
+    """One struct for the four kinds of choice; fields left UNSET are not on the wire."""
+
+    index: int = 0
+    text: str | msgspec.UnsetType = msgspec.UNSET
+    message: Said | msgspec.UnsetType = msgspec.UNSET
+    delta: Said | msgspec.UnsetType = msgspec.UNSET
+    logprobs: CompletionLogprobs | ChatLogprobs | None = None
+    finish_reason: str | None = None
+    stop_reason: str | None = None
+    token_ids: list[int] | msgspec.UnsetType | None = msgspec.UNSET
+    prompt_token_ids: list[int] | msgspec.UnsetType | None = msgspec.UNSET
+
+
+class Reply(msgspec.Struct, frozen=True, kw_only=True):
+    id: str
+    object: str
+    created: int
+    model: str
+    choices: list[Choice]
+    usage: Usage | msgspec.UnsetType = msgspec.UNSET
+    # Chat replies carry the prompt's ids here, completions in the choice (vLLM 0.32).
+    prompt_token_ids: list[int] | msgspec.UnsetType = msgspec.UNSET
+
+
+class ErrorInfo(msgspec.Struct, frozen=True):
+    message: str
+    type: str
+    code: int
+    param: str | None = None
+
+
+class ErrorReply(msgspec.Struct, frozen=True):
+    error: ErrorInfo
+
+
+class Tokens(msgspec.Struct, frozen=True):
+    count: int
+    max_model_len: int
+    tokens: list[int]
+    token_strs: list[str] | None = None
+
+
+def probe_candidates(yes: float) -> dict[str, float]:
+    """Return how likely each word of the probe's vocabulary is, when the answer is yes with probability `yes`."""
+    shares = (0.9, 0.1)
+    chances = {word: yes * share for word, share in zip(YES, shares, strict=True)}
+    return chances | {word: (1 - yes) * share for word, share in zip(NO, shares, strict=True)}

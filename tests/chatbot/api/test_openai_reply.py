@@ -1,0 +1,113 @@
+"""Events as OpenAI's format: reasons, citations, failures, refusals."""
+
+import msgspec
+import pytest
+
+from chatbot.api.openai_reply import FINISH, Chunk, Chunks, Completion, ErrorReply, completion
+from chatbot.api.problems import headers_of, problem_of
+from chatbot.api.routes.openai import error_json
+from chatbot.errors import (
+    BadRequest,
+    ChatError,
+    Forbidden,
+    ModelNotFound,
+    Overloaded,
+    RateLimited,
+    TooLarge,
+    Unauthenticated,
+    Unsupported,
+)
+from chatbot.events import Accepted, Citation, Done, Event, Failed, FinishReason, Limits, Token, Usage
+
+ACCEPTED = Accepted(
+    answer_id="a" * 32, conversation_id="c", question_id="q", model="m", prompt_version="p", trace_id="t"
+)
+CITATION = Citation(n=7, start=0, end=2, document_id="fees", version=1, page=None, quote="It")
+FAILED = Failed(
+    code="overloaded", status=503, title="Busy", retryable=True, retry_after_ms=1500, trace_id="t", handoff="Call us."
+)
+
+
+def done(reason: FinishReason) -> Done:
+    limits: Limits | None = None
+    return Done(
+        finish_reason=reason,
+        usage=Usage(prompt_tokens=5, cached_tokens=4, answer_tokens=2),
+        grounded=True,
+        limits=limits,
+    )
+
+
+def fed(*events: Event, include_usage: bool = False) -> list[Chunk | ErrorReply]:
+    chunks = Chunks(created=1, include_usage=include_usage)
+    return [chunk for event in events for chunk in chunks.feed(event)]
+
+
+@pytest.mark.parametrize("reason", list(FinishReason))
+def test_every_end_has_a_reason_that_clients_know(reason: FinishReason) -> None:
+    whole = completion([ACCEPTED, Token(text="It is."), done(reason)], created=1)
+    last = fed(ACCEPTED, done(reason))[-1]
+    assert isinstance(whole, Completion)
+    assert isinstance(last, Chunk)
+    assert whole.choices[0].finish_reason == last.choices[0].finish_reason == FINISH[reason]
+
+
+def test_a_source_that_was_not_listed_is_named_by_its_document() -> None:
+    whole = completion([ACCEPTED, Token(text="It"), CITATION, done(FinishReason.STOP)], created=1)
+    assert isinstance(whole, Completion)
+    (annotation,) = whole.choices[0].message.annotations
+    assert annotation.url_citation.title == "fees"
+    assert annotation.url_citation.url == f"/v1/answers/{'a' * 32}/sources/7"
+
+
+def test_usage_is_told_only_where_it_was_asked_for() -> None:
+    events = (ACCEPTED, Token(text="It"), done(FinishReason.STOP))
+    assert [b'"usage"' in msgspec.json.encode(chunk) for chunk in fed(*events)] == [False] * 3
+    with_usage = [msgspec.json.decode(msgspec.json.encode(chunk)) for chunk in fed(*events, include_usage=True)]
+    assert [chunk["usage"] for chunk in with_usage[:-1]] == [None] * 3
+    assert with_usage[-1]["choices"] == []
+    assert with_usage[-1]["usage"] == {
+        "prompt_tokens": 5,
+        "completion_tokens": 2,
+        "total_tokens": 7,
+        "prompt_tokens_details": {"cached_tokens": 4},
+    }
+
+
+def test_a_failure_names_the_person_to_turn_to_in_both_ways() -> None:
+    whole, streamed = completion([ACCEPTED, FAILED], created=1), fed(ACCEPTED, FAILED)[-1]
+    assert whole == streamed
+    assert isinstance(whole, ErrorReply)
+    assert (whole.error.code, whole.error.type, whole.error.message) == ("overloaded", "server_error", "Busy. Call us.")
+
+
+def test_half_an_answer_is_no_completion() -> None:
+    with pytest.raises(ValueError, match="not a whole answer"):
+        completion([ACCEPTED, Token(text="It")], created=1)
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (BadRequest("why"), "invalid_request_error"),
+        (Unauthenticated("why"), "authentication_error"),
+        (Forbidden("why"), "permission_error"),
+        (ModelNotFound("why"), "invalid_request_error"),
+        (TooLarge("why"), "invalid_request_error"),
+        (RateLimited(scope="user", dimension="tokens", retry_after=1), "rate_limit_error"),
+        (Overloaded("why"), "server_error"),
+        (ChatError("why"), "server_error"),
+    ],
+    ids=lambda value: getattr(value, "code", None),
+)
+def test_a_refusal_keeps_its_code_and_has_a_type_that_clients_know(error: ChatError, kind: str) -> None:
+    body = msgspec.json.decode(error_json(problem_of(error), {}).body)["error"]
+    assert (body["message"], body["code"], body["type"]) == (error.detail, error.code, kind)
+
+
+def test_a_refusal_keeps_its_status_its_wait_and_its_field() -> None:
+    busy = Overloaded(retry_after=2.2)
+    response = error_json(problem_of(busy), headers_of(busy))
+    assert (response.status_code, response.headers["retry-after"]) == (503, "3")
+    named = error_json(problem_of(Unsupported("no tools", param="tools")), {})
+    assert msgspec.json.decode(named.body)["error"]["param"] == "tools"

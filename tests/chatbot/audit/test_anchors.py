@@ -1,0 +1,214 @@
+"""Heads that were anchored elsewhere convict whoever rewrites the database with the right key; both stores."""
+
+import os
+from collections.abc import AsyncGenerator, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from uuid import uuid4
+
+import anyio
+import msgspec
+import pytest
+from moto.server import ThreadedMotoServer
+from s3fs import S3FileSystem
+from sqlalchemy import insert, select, text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from chatbot.audit.anchors import Anchors, AnchorStore, AnchorsUnavailable, FolderAnchors, open_anchors
+from chatbot.audit.chain import GENESIS, seal
+from chatbot.audit.trail import AUDIT, Audit, open_audit, row_of
+from tests.chatbot.audit.test_trail import SETTINGS, answer
+
+pytestmark = pytest.mark.anyio
+
+DAY = 86_400.0
+MONDAY = 20_000 * DAY + 3600  # 2024-10-04
+
+
+class Clock:
+    """A time that tests set."""
+
+    now = MONDAY
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[None]:
+    """An S3 server; its address and keys are in the environment, where AWS's libraries look."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in (
+            ("AWS_ENDPOINT_URL", f"http://{host}:{port}"), ("AWS_ACCESS_KEY_ID", "test"),
+            ("AWS_SECRET_ACCESS_KEY", "test"), ("AWS_DEFAULT_REGION", "us-east-1"),
+        ):  # fmt: skip
+            patch.setenv(name, value)
+        yield
+    server.stop()
+
+
+@pytest.fixture(params=["folder", "s3"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> AnchorStore:
+    if request.param == "folder":
+        return open_anchors(f"file://{tmp_path}/anchors")
+    request.getfixturevalue("s3")
+    bucket = f"bank-{uuid4().hex}"
+    S3FileSystem(skip_instance_cache=True).mkdir(bucket)
+    return open_anchors(f"s3://{bucket}/audit")
+
+
+@pytest.fixture
+async def audit(engine: AsyncEngine) -> AsyncGenerator[Audit]:
+    async with open_audit(engine, SETTINGS) as audit:
+        yield audit
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def anchors(audit: Audit, store: AnchorStore, clock: Clock) -> Anchors:
+    return Anchors(audit, store, now=clock)
+
+
+async def faults(anchors: Anchors) -> list[str]:
+    return [problem.fault for problem in await anchors.verify(unclosed_before=0)]
+
+
+async def rewrite(engine: AsyncEngine, audit: Audit, sequence: int, *, was: str, now: str) -> None:
+    """Be the one who has the database and the key: change a row and sign the chain anew from there on."""
+    async with engine.begin() as connection:
+        rows = [row_of(row) for row in await connection.execute(select(AUDIT).order_by(AUDIT.c.sequence))]
+        await connection.execute(text("DELETE FROM chatbot_audit"))
+        head = GENESIS
+        for row in rows:
+            body = row.body.replace(was, now) if row.sequence == sequence else row.body
+            entry = msgspec.json.decode(body.encode(), type=type(row.entry()))
+            sealed = seal(entry, head, audit.keys)
+            head = sealed.hmac
+            await connection.execute(insert(AUDIT), asdict(sealed))
+
+
+async def test_a_day_is_anchored_once_and_only_with_what_is_new(anchors: Anchors, audit: Audit, clock: Clock) -> None:
+    await answer(audit, "a1")
+    assert await anchors.anchor() == "2024-10-04.json"
+    await answer(audit, "a2")
+    assert await anchors.anchor() is None
+    clock.now += DAY
+    assert await anchors.anchor() == "2024-10-05.json"
+    clock.now += DAY
+    assert await anchors.anchor() == "2024-10-06.json"  # nothing was asked: that, too, is written down
+    anchored = await anchors.read()
+    assert [head.sequence for head in anchored.heads] == [2, 4]
+    assert anchored.at == clock.now
+    assert await faults(anchors) == []
+
+
+async def test_a_file_is_never_written_twice(store: AnchorStore) -> None:
+    assert store.write_once("2024-10-04.json", b"first")
+    assert not store.write_once("2024-10-04.json", b"second")
+    assert store.read("2024-10-04.json") == b"first"
+    assert store.names() == ["2024-10-04.json"]
+
+
+async def test_two_replicas_make_one_anchor(engine: AsyncEngine, store: AnchorStore, clock: Clock) -> None:
+    made: list[str | None] = []
+    async with open_audit(engine, SETTINGS) as one, open_audit(engine, SETTINGS) as two:
+        await answer(one, "a1")
+        await answer(two, "a2")
+
+        async def anchor(audit: Audit) -> None:
+            made.append(await Anchors(audit, store, now=clock).anchor())
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(anchor, one)
+            group.start_soon(anchor, two)
+        assert sorted(made, key=str) == ["2024-10-04.json", None]
+        anchors = Anchors(one, store, now=clock)
+        assert len((await anchors.read()).heads) == 2
+        assert await faults(anchors) == []
+
+
+async def test_a_chain_that_was_rewritten_with_the_right_key_is_found(
+    anchors: Anchors, audit: Audit, engine: AsyncEngine
+) -> None:
+    await answer(audit, "a1", "a2")
+    await anchors.anchor()
+    await answer(audit, "a3")
+    await rewrite(engine, audit, 2, was='"grounded":true', now='"grounded":false')
+    assert await audit.verify(unclosed_before=0) == []  # the chain itself is whole
+    assert await faults(anchors) == ["edited"]
+
+
+async def test_a_chain_that_was_cut_at_its_end_or_taken_away_is_found(
+    anchors: Anchors, audit: Audit, engine: AsyncEngine
+) -> None:
+    await answer(audit, "a1", "a2")
+    await anchors.anchor()
+    for cut in (2, 0):
+        async with engine.begin() as connection:
+            await connection.execute(AUDIT.delete().where(AUDIT.c.sequence > cut))
+        assert await audit.verify(unclosed_before=0) == []
+        assert await faults(anchors) == ["truncated"]
+
+
+async def test_an_anchor_that_was_changed_or_taken_away_is_found(audit: Audit, tmp_path: Path, clock: Clock) -> None:
+    anchors = Anchors(audit, FolderAnchors(tmp_path), now=clock)
+    for name in ("a1", "a2", "a3"):
+        await answer(audit, name)
+        await anchors.anchor()
+        clock.now += DAY
+    middle = tmp_path / "2024-10-05.json"
+    assert not os.access(middle, os.W_OK) or os.geteuid() == 0  # root may write everything
+    assert middle.stat().st_mode & 0o222 == 0
+    whole = middle.read_bytes()
+    middle.unlink()
+    assert await faults(anchors) == ["anchor"]
+    middle.write_bytes(whole.replace(b"1728", b"1729"))
+    assert await faults(anchors) == ["anchor"]
+    middle.write_bytes(b"{}")
+    assert await faults(anchors) == ["anchor", "anchor"]
+
+
+async def test_a_forged_anchor_beside_the_true_one_acquits_nobody(
+    anchors: Anchors, audit: Audit, engine: AsyncEngine, clock: Clock
+) -> None:
+    await answer(audit, "a1", "a2")
+    await anchors.anchor()
+    await rewrite(engine, audit, 2, was='"grounded":true', now='"grounded":false')
+    clock.now += DAY
+    await anchors.anchor()  # the heads of the chain as it is now: another HMAC under the same number
+    assert await faults(anchors) == ["edited"]
+
+
+async def test_a_place_that_is_not_there_says_so(audit: Audit, tmp_path: Path, clock: Clock) -> None:
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(AnchorsUnavailable):
+        await Anchors(audit, FolderAnchors(tmp_path / "file"), now=clock).anchor()
+    with pytest.raises(ValueError, match="file:///folder or s3://bucket/prefix"):
+        open_anchors("ftp://elsewhere")
+
+
+async def test_it_anchors_by_itself_and_tells_when(anchors: Anchors, audit: Audit) -> None:
+    told: list[float] = []
+    await answer(audit, "a1")
+    async with anyio.create_task_group() as group:
+        group.start_soon(anchors.keep, told.append)
+        with anyio.fail_after(20):
+            while len(told) < 2:
+                await anyio.sleep(0.01)
+        group.cancel_scope.cancel()
+    assert told == [1.0, MONDAY]
+
+
+async def test_a_day_whose_place_is_away_is_told_as_not_anchored(audit: Audit, tmp_path: Path, clock: Clock) -> None:
+    (tmp_path / "file").write_text("no folder")
+    told: list[float] = []
+    with anyio.move_on_after(0.5):
+        await Anchors(audit, FolderAnchors(tmp_path / "file"), now=clock).keep(told.append)
+    assert told == [1.0]

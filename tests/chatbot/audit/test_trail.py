@@ -1,0 +1,313 @@
+import sqlite3
+import threading
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import anyio
+import asyncpg  # type: ignore[import-untyped]  # publishes no types
+import msgspec
+import pytest
+import sqlalchemy.exc
+from pydantic import SecretStr, ValidationError
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from chatbot.audit.chain import GENESIS, AuditKeys, ChainCheck, Closed, Opened, seal
+from chatbot.audit.records import AuditClosed, AuditOpened
+from chatbot.audit.trail import Audit, AuditSettings, open_audit
+from chatbot.errors import AuditUnavailable
+from chatbot.events import FinishReason, Usage
+from knowledge.storage import UNAVAILABLE, open_engine
+
+pytestmark = [pytest.mark.anyio, pytest.mark.both_databases]
+
+SETTINGS = AuditSettings(key=SecretStr("a key that only tests have"), deadline=10, retry_every=0.05)
+OPENED = AuditOpened(
+    answer_id="a1",
+    tenant="hanbit",
+    sub="lee",
+    conversation_id="c1",
+    question="제 한도는 얼마인가요?",
+    passages=(("fees", 2, 7), ("limits", 1, 0)),
+    groups=("customers", "gold"),
+    as_of=1_800_000_000.5,
+    model="qwen",
+    prompt_version="p1",
+    index_version="kb-1",
+    embedder="e5-small",
+    sampling="temperature=0",
+    grounding="strict",
+    at=100.25,
+)
+CLOSED = AuditClosed(
+    answer_id="a1",
+    tenant="hanbit",
+    usage=Usage(prompt_tokens=100, cached_tokens=60, answer_tokens=20),
+    finish_reason=FinishReason.STOP,
+    error=None,
+    grounded=True,
+    at=101.5,
+)
+
+
+@pytest.fixture
+async def audit(engine: AsyncEngine) -> AsyncGenerator[Audit]:
+    async with open_audit(engine, SETTINGS) as audit:
+        yield audit
+
+
+async def answer(audit: Audit, *names: str) -> None:
+    for name in names:
+        await audit.open(replace(OPENED, answer_id=name))
+        await audit.close(replace(CLOSED, answer_id=name))
+
+
+async def faults(audit: Audit, *, unclosed_before: float = 0.0) -> list[tuple[str, int]]:
+    return [(p.fault, p.sequence) for p in await audit.verify(unclosed_before=unclosed_before)]
+
+
+async def tamper(engine: AsyncEngine, statement: str) -> None:
+    async with engine.begin() as connection:
+        await connection.execute(text(statement))
+
+
+async def test_an_answer_has_two_rows_that_say_everything(audit: Audit) -> None:
+    await audit.open(OPENED)
+    await audit.close(CLOSED)
+    first, second = await audit.rows("a1")
+    opened, closed = first.entry(), second.entry()
+    assert isinstance(opened, Opened)
+    assert (opened.passages, opened.groups, opened.as_of) == (OPENED.passages, OPENED.groups, OPENED.as_of)
+    assert (opened.sub, opened.conversation_id, opened.embedder) == ("lee", "c1", "e5-small")
+    assert (opened.model, opened.prompt_version, opened.index_version) == ("qwen", "p1", "kb-1")
+    assert (opened.sampling, opened.grounding) == ("temperature=0", "strict")
+    assert isinstance(closed, Closed)
+    assert (closed.prompt_tokens, closed.cached_tokens, closed.answer_tokens) == (100, 60, 20)
+    assert (closed.finish_reason, closed.error, closed.grounded, closed.at) == ("stop", None, True, 101.5)
+    assert (first.sequence, first.prev_hmac, second.sequence, second.prev_hmac) == (1, GENESIS, 2, first.hmac)
+    assert await faults(audit, unclosed_before=1e12) == []
+
+
+async def test_what_a_repair_was_asked_is_kept_as_a_keyed_hash_beside_its_shares(audit: Audit) -> None:
+    await audit.open(OPENED)
+    await audit.close(replace(CLOSED, repair=(0.123456, 0.876544), repair_prompt=(5, 7)))
+    _, row = await audit.rows("a1")
+    closed = row.entry()
+    assert isinstance(closed, Closed)
+    assert closed.repair == (0.1235, 0.8765)
+    assert closed.repair_hash == audit.keys.prompt_hash("hanbit", [(5, 7)])
+    assert CLOSED.entry("w", 1, audit.keys).repair_hash == ""
+
+
+def test_a_row_of_a_release_that_repaired_nothing_is_read_and_verified() -> None:
+    keys = AuditKeys(b"a key that only tests have")
+    entry = CLOSED.entry("w", 1, keys)
+    row = seal(entry, GENESIS, keys)
+    said = msgspec.json.decode(row.body)
+    del said["repair"], said["repair_hash"]
+    body = msgspec.json.encode(said, order="deterministic").decode()
+    older = replace(row, body=body, hmac=keys.sign(GENESIS, body))
+    assert list(ChainCheck(keys).feed(older)) == []
+    assert older.entry() == entry
+
+
+async def test_the_question_is_kept_as_a_keyed_hash_only(audit: Audit, engine: AsyncEngine) -> None:
+    await audit.open(OPENED)
+    (row,) = await audit.rows("a1")
+    assert OPENED.question not in row.body
+    await audit.open(replace(OPENED, answer_id="a2"))
+    await audit.open(replace(OPENED, answer_id="a3", tenant="other"))
+    hashes = [(await audit.rows(name))[0].entry() for name in ("a1", "a2", "a3")]
+    same, again, foreign = (entry.question_hash for entry in hashes if isinstance(entry, Opened))
+    assert same == again != foreign
+    other_key = AuditSettings(key=SecretStr("another key for tests"))
+    async with open_audit(engine, other_key) as elsewhere:
+        await elsewhere.open(replace(OPENED, answer_id="a4"))
+        (row,) = await elsewhere.rows("a4")
+    entry = row.entry()
+    assert isinstance(entry, Opened)
+    assert entry.question_hash != same
+
+
+async def test_opening_and_closing_twice_change_nothing(audit: Audit) -> None:
+    await answer(audit, "a1")
+    before = await audit.rows("a1")
+    await audit.open(OPENED)
+    await audit.close(replace(CLOSED, error="internal"))
+    assert await audit.rows("a1") == before
+    assert await faults(audit) == []
+
+
+async def test_another_replica_may_close_what_a_dead_one_opened(audit: Audit, engine: AsyncEngine) -> None:
+    await audit.open(OPENED)
+    async with open_audit(engine, SETTINGS) as successor:
+        assert [row.answer_id for row in await successor.unclosed(older_than=101)] == ["a1"]
+        assert await successor.unclosed(older_than=100) == ()
+        await successor.close(CLOSED)
+        assert await successor.unclosed(older_than=101) == ()
+    assert len({row.writer for row in await audit.rows("a1")}) == 2
+    assert await faults(audit, unclosed_before=1e12) == []
+
+
+async def test_many_at_once_make_one_chain(audit: Audit, engine: AsyncEngine) -> None:
+    async with anyio.create_task_group() as group:
+        for n in range(50):
+            group.start_soon(answer, audit, f"a{n}")
+    assert await faults(audit, unclosed_before=1e12) == []
+    async with engine.connect() as connection:
+        rows = (await connection.execute(text("SELECT count(*), count(DISTINCT writer) FROM chatbot_audit"))).one()
+    assert tuple(rows) == (100, 1)
+
+
+async def test_two_replicas_write_at_once(engine: AsyncEngine) -> None:
+    async with (
+        open_audit(engine, SETTINGS) as one,
+        open_audit(engine, SETTINGS) as two,
+        anyio.create_task_group() as group,
+    ):
+        for n in range(20):
+            group.start_soon(answer, one, f"a{n}")
+            group.start_soon(answer, two, f"a{n + 10}")  # ten of them are written by both
+    async with open_audit(engine, SETTINGS) as audit:
+        assert await faults(audit, unclosed_before=1e12) == []
+        assert len(await audit.heads()) == 2
+
+
+@pytest.mark.parametrize(
+    ("statement", "found"),
+    [
+        ("UPDATE chatbot_audit SET body = replace(body, 'qwen', 'other') WHERE sequence = 3", [("edited", 3)]),
+        ("UPDATE chatbot_audit SET tenant = 'other' WHERE sequence = 3", [("reordered", 3)]),
+        ("UPDATE chatbot_audit SET at = 0 WHERE sequence = 3", [("reordered", 3)]),
+        ("UPDATE chatbot_audit SET body = 'none' WHERE sequence = 3", [("edited", 3)]),
+        ("UPDATE chatbot_audit SET prev_hmac = hmac WHERE sequence = 3", [("edited", 3)]),
+        ("UPDATE chatbot_audit SET hmac = prev_hmac WHERE sequence = 3", [("edited", 3), ("reordered", 4)]),
+        ("DELETE FROM chatbot_audit WHERE sequence IN (3, 4)", [("gap", 5)]),
+        ("DELETE FROM chatbot_audit WHERE sequence IN (1, 2)", [("gap", 3)]),
+        ("DELETE FROM chatbot_audit WHERE sequence = 5", [("gap", 6), ("unopened", 6)]),
+        ("UPDATE chatbot_audit SET sequence = sequence + 1 WHERE sequence = 6", [("reordered", 7)]),
+    ],
+)
+async def test_verify_finds_what_was_touched(
+    audit: Audit, engine: AsyncEngine, statement: str, found: list[tuple[str, int]]
+) -> None:
+    await answer(audit, "a1", "a2", "a3")
+    await tamper(engine, statement)
+    assert await faults(audit, unclosed_before=0) == found
+
+
+async def test_verify_finds_rows_that_changed_places(audit: Audit, engine: AsyncEngine) -> None:
+    await answer(audit, "a1", "a2", "a3")
+    for before, after in ((3, 99), (5, 3), (99, 5)):
+        await tamper(engine, f"UPDATE chatbot_audit SET sequence = {after} WHERE sequence = {before}")  # noqa: S608
+    assert await faults(audit) == [("reordered", 3), ("reordered", 4), ("reordered", 5), ("reordered", 6)]
+
+
+async def test_verify_finds_an_answer_that_nothing_closed(audit: Audit) -> None:
+    await audit.open(OPENED)
+    assert await faults(audit, unclosed_before=100) == []
+    assert await faults(audit, unclosed_before=101) == [("unclosed", 1)]
+
+
+async def test_a_chain_cut_at_its_end_shows_against_anchored_heads(audit: Audit, engine: AsyncEngine) -> None:
+    await answer(audit, "a1", "a2")
+    heads = await audit.heads()
+    await answer(audit, "a3")
+    assert await audit.verify(unclosed_before=0, heads=heads) == []
+    await tamper(engine, "DELETE FROM chatbot_audit WHERE sequence > 2")
+    assert [p.fault for p in await audit.verify(unclosed_before=0)] == []
+    assert [p.fault for p in await audit.verify(unclosed_before=0, heads=heads)] == ["truncated"]
+
+
+async def test_another_key_proves_nothing(audit: Audit, engine: AsyncEngine) -> None:
+    await answer(audit, "a1")
+    forger = Audit(engine, AuditSettings(key=SecretStr("another key for tests")))
+    assert {p.fault for p in await forger.verify(unclosed_before=0)} == {"edited"}
+
+
+@asynccontextmanager
+async def locked(database_url: str) -> AsyncGenerator[None]:
+    """Keep everybody from the audit's table while the block runs."""
+    engine = open_engine(database_url)
+    lock = "BEGIN IMMEDIATE" if engine.dialect.name == "sqlite" else "LOCK TABLE chatbot_audit IN ACCESS EXCLUSIVE MODE"
+    async with engine.begin() as connection:
+        await connection.exec_driver_sql(lock)
+        yield
+    await engine.dispose()
+
+
+async def test_without_the_database_it_says_so_in_time_and_closes_when_it_is_back(
+    engine: AsyncEngine, database_url: str
+) -> None:
+    quick = SETTINGS.model_copy(update={"deadline": 0.3})
+    async with open_audit(engine, SETTINGS) as audit:
+        await audit.open(OPENED)
+        audit._settings = quick
+        async with locked(database_url):
+            began = anyio.current_time()
+            with pytest.raises(AuditUnavailable):
+                await audit.open(replace(OPENED, answer_id="a2"))
+            with pytest.raises(AuditUnavailable):
+                await audit.close(CLOSED)
+            assert anyio.current_time() - began < 2
+        audit._settings = SETTINGS
+        with anyio.fail_after(10):
+            while await audit.unclosed(older_than=1e12):
+                await anyio.sleep(0.01)
+        # Nothing was written for the answer that was refused, and what was written is whole.
+        assert await audit.rows("a2") == ()
+        assert await faults(audit, unclosed_before=1e12) == []
+        await answer(audit, "a3")
+        assert await faults(audit, unclosed_before=1e12) == []
+
+
+async def test_what_waits_is_written_on_the_way_out(engine: AsyncEngine) -> None:
+    async with open_audit(engine, SETTINGS) as audit, anyio.create_task_group() as group:
+        group.start_soon(answer, audit, "a1")
+    async with open_audit(engine, SETTINGS) as audit:
+        assert len(await audit.rows("a1")) == 2
+
+
+async def test_a_database_that_cannot_be_opened_is_unavailable(tmp_path: Path) -> None:
+    engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path / 'no' / 'folder' / 'audit.db'}")
+    audit = Audit(engine, SETTINGS)
+    for call in (audit.prepare(), audit.rows("a1"), audit.heads(), audit.verify(unclosed_before=0)):
+        with pytest.raises(AuditUnavailable):
+            await call
+    await engine.dispose()
+    # aiosqlite's threads still tell the loop that they have stopped, after the failure: it must be there to hear it.
+    with anyio.fail_after(10):
+        while any("_connection_worker_thread" in thread.name for thread in threading.enumerate()):
+            await anyio.sleep(0.01)
+
+
+async def test_a_server_that_is_not_there_is_unavailable() -> None:
+    engine = create_async_engine("postgresql+asyncpg://nobody@127.0.0.1:1/none")
+    with pytest.raises(AuditUnavailable):
+        await Audit(engine, SETTINGS).prepare()
+    await engine.dispose()
+
+
+DRIVERS = [
+    kind
+    for module, base in (
+        (sqlalchemy.exc, sqlalchemy.exc.SQLAlchemyError),
+        (sqlite3, sqlite3.Error),
+        (asyncpg.exceptions, asyncpg.PostgresError),
+        (asyncpg.exceptions, asyncpg.InterfaceError),
+    )
+    for kind in vars(module).values()
+    if isinstance(kind, type) and issubclass(kind, base)
+]
+
+
+async def test_every_error_of_the_drivers_is_translated() -> None:
+    assert len(DRIVERS) > 200
+    assert [kind for kind in DRIVERS if not issubclass(kind, UNAVAILABLE)] == []
+
+
+async def test_a_key_that_is_too_short_stops_the_boot() -> None:
+    with pytest.raises(ValidationError):
+        AuditSettings(key=SecretStr("short"))

@@ -1,0 +1,335 @@
+import uuid
+from collections.abc import AsyncGenerator
+from datetime import date
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from redis.asyncio import Redis
+
+from chatbot.conversations.history import (
+    Conversation,
+    ConversationIds,
+    Feedback,
+    History,
+    HistorySettings,
+    Owner,
+    StoredMessage,
+    path_to,
+    window,
+)
+from chatbot.errors import BadRequest, NotFound, StoreUnavailable
+from chatbot.events import Citation, FinishReason, Notice, NoticeCode, PassageRef, Source
+from chatbot.redis_client import RedisBreaker, RedisBreakerSettings
+
+PATIENT = RedisBreakerSettings(slow_after=20, probe_timeout=20)
+
+
+def history_of(redis: Redis, **bounds: int) -> History:
+    return History(redis, RedisBreaker(PATIENT), HistorySettings(**bounds))
+
+
+@pytest.fixture
+def history(redis: Redis) -> History:
+    return history_of(redis)
+
+
+@pytest.fixture
+def lee() -> Owner:
+    return Owner(uuid.uuid4().hex, "lee")
+
+
+def question(text: str = "예금 금리는?", *, parent: str | None = None, name: str = "q1") -> StoredMessage:
+    return StoredMessage(id=name, parent_id=parent, role="user", text=text, at=100.0)
+
+
+ANSWER = StoredMessage(
+    id="a1",
+    parent_id="q1",
+    role="assistant",
+    text="연 3.1%입니다.",
+    at=101.5,
+    answer_id="a1",
+    sources=(
+        Source(
+            n=1,
+            document_id="d",
+            version=2,
+            title="정기예금",
+            section="금리",
+            page=None,
+            effective_from=date(2026, 1, 1),
+            score=0.5,
+        ),
+    ),
+    citations=(Citation(n=1, start=0, end=9, document_id="d", version=2, page=None, quote="연 3.1%"),),
+    passages=(PassageRef(document_id="d", version=2, n=7),),
+    notices=(Notice(code=NoticeCode.WITHHELD, text="한 문장을 뺐습니다."),),
+    finish_reason=FinishReason.STOP,
+    grounded=True,
+)
+UP = Feedback(rating="up", reasons=("clear",), comment="고마워요", at=102.0)
+DOWN = Feedback(rating="down", reasons=(), comment="", at=103.0)
+
+
+def answer(name: str, *, to: str) -> StoredMessage:
+    return StoredMessage(id=name, parent_id=to, role="assistant", text="…", at=101.0, answer_id=name)
+
+
+async def keys_of(redis: Redis, owner: Owner) -> set[bytes]:
+    return {key async for key in redis.scan_iter(match=f"*{owner.tenant}*")}
+
+
+@pytest.mark.anyio
+class TestHistory:
+    async def test_what_is_appended_is_loaded(self, history: History, lee: Owner) -> None:
+        assert await history.append(lee, "c1", [question()], now=100.25)
+        assert await history.append(lee, "c1", [ANSWER], now=101.5)
+        assert await history.load(lee, "c1") == Conversation("c1", "예금 금리는?", 100.25, 101.5, (question(), ANSWER))
+
+    async def test_an_answer_that_is_appended_again_stays_as_it_was(self, history: History, lee: Owner) -> None:
+        await history.append(lee, "c1", [question(), ANSWER], now=1)
+        again = msgspec.structs.replace(ANSWER, text="…", finish_reason="cancelled")
+        assert await history.append(lee, "c1", [again], now=2)
+        assert (await history.load(lee, "c1")).messages == (question(), ANSWER)
+
+    @pytest.mark.parametrize("other", ["sub", "tenant"])
+    async def test_somebody_elses_conversation_is_not_found(self, history: History, lee: Owner, other: str) -> None:
+        await history.append(lee, "c1", [question()], now=1)
+        kim = Owner(lee.tenant, "kim") if other == "sub" else Owner(uuid.uuid4().hex, "lee")
+        for call in (history.load, history.delete):
+            with pytest.raises(NotFound):
+                await call(kim, "c1")
+        assert (await history.list(kim, limit=10)).conversations == ()
+        assert (await history.load(lee, "c1")).messages == (question(),)
+
+    async def test_names_cannot_imitate_another_owners_keys(self, history: History, lee: Owner) -> None:
+        await history.append(lee, "c1", [question()], now=1)
+        for sub, name in (("lee:conversation", "c1"), ("lee}", "c1"), ("*", "c1"), ("lee", "c1:messages")):
+            with pytest.raises(NotFound):
+                await history.load(Owner(lee.tenant, sub), name)
+
+    async def test_deleting_leaves_only_that_the_id_was_deleted(self, redis: Redis, lee: Owner) -> None:
+        history = history_of(redis, begin_within=500)
+        await history.append(lee, "c1", [question(), ANSWER], now=1)
+        await history.rate(lee, "c1", "a1", UP)
+        await history.delete(lee, "c1")
+        [left] = await keys_of(redis, lee)
+        assert left.endswith(b":deleted:c1")
+        assert await redis.get(left) == b""
+        assert await redis.ttl(left) in {499, 500}
+        with pytest.raises(NotFound):
+            await history.delete(lee, "c1")
+
+    async def test_an_answer_to_a_deleted_conversation_does_not_bring_it_back(
+        self, history: History, redis: Redis, lee: Owner
+    ) -> None:
+        await history.append(lee, "c1", [question()], now=1)
+        await history.delete(lee, "c1")
+        assert not await history.append(lee, "c1", [ANSWER], now=2)
+        assert not await history.append(lee, "c1", [question(name="q2")], now=2)
+        assert not [key for key in await keys_of(redis, lee) if b":deleted:" not in key]
+        with pytest.raises(NotFound):
+            await history.load_or_begin(lee, "c1", now=3)
+
+    async def test_a_question_begins_a_conversation_that_redis_never_heard_of(
+        self, history: History, lee: Owner
+    ) -> None:
+        assert (await history.load_or_begin(lee, "c1", now=1)).messages == ()
+        assert not await history.append(lee, "c1", [ANSWER], now=1)
+        assert await history.append(lee, "c1", [question(parent="an answer that was not kept")], now=2)
+        assert [m.id for m in (await history.load_or_begin(lee, "c1", now=3)).messages] == ["q1"]
+
+    async def test_a_message_that_was_written_twice_is_read_once(self, history: History, lee: Owner) -> None:
+        await history.append(lee, "c1", [question()], now=1)
+        await history.append(lee, "c1", [question()], now=1)
+        assert (await history.load(lee, "c1")).messages == (question(),)
+
+    async def test_the_latest_feedback_stands_with_its_answer(self, history: History, lee: Owner) -> None:
+        await history.append(lee, "c1", [question(), ANSWER], now=1)
+        for latest in (UP, DOWN):
+            await history.rate(lee, "c1", "a1", latest)
+            asked, answered = (await history.load(lee, "c1")).messages
+            assert asked.feedback is None
+            assert answered.feedback == latest
+
+    async def test_feedback_needs_an_answer_of_ones_own(self, history: History, redis: Redis, lee: Owner) -> None:
+        await history.append(lee, "c1", [question(), ANSWER], now=1)
+        before = await keys_of(redis, lee)
+        for owner, conversation, name in (
+            (Owner(lee.tenant, "kim"), "c1", "a1"),
+            (lee, "c2", "a1"),
+            (lee, "c1", "a2"),
+            (lee, "c1", "q1"),
+        ):
+            with pytest.raises(NotFound):
+                await history.rate(owner, conversation, name, UP)
+        assert await keys_of(redis, lee) == before
+
+    async def test_an_answer_leads_to_its_conversation(self, history: History, lee: Owner) -> None:
+        await history.append(lee, "c1", [question(), ANSWER], now=1)
+        assert (await history.containing(lee, "a1")).message("a1") == ANSWER
+        for owner, name in ((Owner(lee.tenant, "kim"), "a1"), (lee, "a2"), (lee, "q1")):
+            with pytest.raises(NotFound):
+                await history.containing(owner, name)
+        await history.delete(lee, "c1")
+        with pytest.raises(NotFound):
+            await history.containing(lee, "a1")
+
+    async def test_an_answer_is_found_for_as_long_as_its_conversation_goes_on(self, redis: Redis, lee: Owner) -> None:
+        history = history_of(redis, keep_seconds=500)
+        await history.append(lee, "c1", [question(), ANSWER], now=1)
+        for key in await keys_of(redis, lee):
+            await redis.expire(key, 100)
+        await history.append(lee, "c1", [question(name="q2", parent="a1")], now=2)
+        assert {await redis.ttl(key) for key in await keys_of(redis, lee)} <= {499, 500}
+
+    async def test_answers_that_are_no_longer_kept_leave_nothing_behind(self, redis: Redis, lee: Owner) -> None:
+        history = history_of(redis, most_messages=2, most_conversations=1)
+        for n in range(3):
+            await history.append(lee, "c1", [question(name=f"q{n}"), answer(f"a{n}", to=f"q{n}")], now=n)
+        assert len([key for key in await keys_of(redis, lee) if b":answer:" in key]) == 1
+        await history.append(lee, "c2", [question()], now=9)
+        assert not [key for key in await keys_of(redis, lee) if b":answer" in key]
+
+    async def test_the_list_has_the_last_changed_first_and_pages(self, history: History, lee: Owner) -> None:
+        for n in range(7):
+            await history.append(lee, f"c{n}", [question(f"질문 {n}")], now=n + 0.1)
+        await history.append(lee, "c2", [question("이어서", parent="q1", name="q2")], now=10)
+        listed, cursor = [], None
+        for size in (3, 3, 1):
+            page = await history.list(lee, limit=3, cursor=cursor)
+            assert len(page.conversations) == size
+            listed += [summary.id for summary in page.conversations]
+            cursor = page.next_cursor
+        assert cursor is None
+        assert listed == ["c2", "c6", "c5", "c4", "c3", "c1", "c0"]
+        first = (await history.list(lee, limit=1)).conversations[0]
+        assert (first.title, first.created_at, first.updated_at) == ("질문 2", 2.1, 10)
+
+    async def test_a_page_goes_on_where_it_was_though_its_last_entry_changed_or_went(
+        self, history: History, lee: Owner
+    ) -> None:
+        for n in range(6):
+            await history.append(lee, f"c{n}", [question()], now=n)
+        cursor = (await history.list(lee, limit=2)).next_cursor
+        await history.append(lee, "c4", [question(parent="q1", name="q2")], now=50)
+        after_change = await history.list(lee, limit=2, cursor=cursor)
+        await history.delete(lee, "c4")
+        after_delete = await history.list(lee, limit=2, cursor=cursor)
+        assert [s.id for s in after_change.conversations] == [s.id for s in after_delete.conversations] == ["c3", "c2"]
+
+    @pytest.mark.parametrize("cursor", ["", "%%", "bm9uZQ==", "bmFuIGM=", "MV8wIGM=", "é", "AA"])
+    async def test_a_cursor_that_no_list_gave_is_a_bad_request(self, history: History, lee: Owner, cursor: str) -> None:
+        with pytest.raises(BadRequest):
+            await history.list(lee, limit=3, cursor=cursor)
+
+    async def test_the_newest_messages_are_kept(self, redis: Redis, lee: Owner) -> None:
+        history = history_of(redis, most_messages=3)
+        await history.append(lee, "c1", [question(name=f"q{n}") for n in range(5)], now=1)
+        assert [m.id for m in (await history.load(lee, "c1")).messages] == ["q2", "q3", "q4"]
+
+    async def test_the_last_changed_conversations_are_kept(self, redis: Redis, lee: Owner) -> None:
+        history = history_of(redis, most_conversations=2)
+        for n in range(4):
+            await history.append(lee, f"c{n}", [question()], now=n)
+        assert [s.id for s in (await history.list(lee, limit=10)).conversations] == ["c3", "c2"]
+        assert len(await keys_of(redis, lee)) == 5
+
+    async def test_everything_is_forgotten_after_a_while(self, redis: Redis, lee: Owner) -> None:
+        history = history_of(redis, keep_seconds=500)
+        await history.append(lee, "c1", [question()], now=1)
+        assert {await redis.ttl(key) for key in await keys_of(redis, lee)} <= {499, 500}
+
+    async def test_an_expired_conversation_is_not_listed(self, redis: Redis, lee: Owner) -> None:
+        history = history_of(redis)
+        for n in range(3):
+            await history.append(lee, f"c{n}", [question()], now=n)
+        for key in await keys_of(redis, lee):
+            if key.endswith(b":c2"):
+                await redis.delete(key)
+        page = await history.list(lee, limit=1)
+        assert [s.id for s in page.conversations] == ["c1"]
+        assert [s.id for s in (await history.list(lee, limit=1, cursor=page.next_cursor)).conversations] == ["c0"]
+
+    async def test_titles_are_one_short_line(self, history: History, lee: Owner) -> None:
+        await history.append(lee, "c1", [question("한 줄\n두 줄 " + "가" * 100)], now=1)
+        title = (await history.load(lee, "c1")).title
+        assert title.startswith("한 줄 두 줄 가")
+        assert len(title) == 60
+
+    async def test_without_redis_it_is_unavailable(self, nowhere: Redis, lee: Owner) -> None:
+        history = History(nowhere, RedisBreaker(RedisBreakerSettings()), HistorySettings())
+        with pytest.raises(StoreUnavailable):
+            await history.load(lee, "c1")
+        with pytest.raises(StoreUnavailable):
+            await history.append(lee, "c1", [question()], now=1)
+        with pytest.raises(StoreUnavailable):
+            await history.list(lee, limit=1)
+        with pytest.raises(StoreUnavailable):
+            await history.delete(lee, "c1")
+
+
+@pytest.fixture
+async def nowhere() -> AsyncGenerator[Redis]:
+    client = Redis(host="127.0.0.1", port=1, socket_connect_timeout=1)
+    yield client
+    await client.aclose()
+
+
+def test_an_id_may_begin_a_conversation_lately_and_for_its_owner_only() -> None:
+    ids, lee = ConversationIds("a key", begin_within=100), Owner("bank", "lee")
+    given = ids.new(lee, now=1000.9)
+    assert len(given) == 32
+    assert int(given, 16)
+    assert given != ids.new(lee, now=1000.9)
+    assert ids.may_begin(lee, given, now=1099)
+    assert not ids.may_begin(lee, given, now=1100)
+    for other in (Owner("bank", "kim"), Owner("bank2", "lee"), Owner("bank2lee", ""), Owner("", "bank2lee")):
+        assert not ids.may_begin(other, given, now=1001)
+    later = f"{2000:08x}{given[8:]}"
+    for forged in (later, uuid.uuid4().hex, "0" * 32, "", given[:-1], "é" * 32):
+        assert not ids.may_begin(lee, forged, now=2000)
+    assert not ConversationIds("another key", begin_within=100).may_begin(lee, given, now=1001)
+
+
+MESSAGES = st.lists(
+    st.builds(
+        lambda name, role, text: StoredMessage(id=name, parent_id=None, role=role, text=text, at=0.0),
+        st.uuids().map(str),
+        st.sampled_from(["user", "assistant"]),
+        st.text(max_size=20),
+    ),
+    max_size=12,
+)
+
+
+@given(messages=MESSAGES, budget=st.integers(0, 100))
+def test_a_window_is_the_newest_that_fits_and_begins_with_a_question(
+    messages: list[StoredMessage], budget: int
+) -> None:
+    kept = window(messages, len, budget)
+    assert sum(len(m.text) for m in kept) <= budget
+    assert list(kept) == (messages[-len(kept) :] if kept else [])
+    assert not kept or kept[0].role == "user"
+    longer = messages[-len(kept) - 1 :]
+    assert len(longer) == len(kept) or sum(len(m.text) for m in longer) > budget or longer[0].role == "assistant"
+
+
+def test_a_window_of_nothing_is_empty() -> None:
+    assert window((), len, 100) == ()
+
+
+def test_a_branch_is_the_way_from_its_first_question() -> None:
+    tree = [
+        question(name="q1"),
+        question(name="a1", parent="q1"),
+        question(name="q2", parent="a1"),
+        question(name="q2b", parent="a1"),
+        question(name="a2b", parent="q2b"),
+    ]
+    assert [m.id for m in path_to(tree, "a2b")] == ["q1", "a1", "q2b", "a2b"]
+    assert path_to(tree, None) == ()
+    assert [m.id for m in path_to(tree[2:], "q2")] == ["q2"]
+    assert [m.id for m in path_to([question(name="x", parent="x")], "x")] == ["x"]

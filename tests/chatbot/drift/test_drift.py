@@ -1,0 +1,202 @@
+"""The same questions do not alarm, others do; whatever the shares, PSI is a distance; nothing of a question is kept."""
+
+import math
+from array import array
+from collections import Counter
+from pathlib import Path
+
+import anyio
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import generate_latest
+
+from chatbot.drift.psi import DRIFTED, LEAST, MOVED, OUTCOMES, Bin, Feature, Reference, Sketch, TooFew, build, psi
+from chatbot.drift.watch import DriftSettings, DriftWatch, ReferenceUnreadable, read_reference
+from chatbot.events import FinishReason, Usage
+from chatbot.metrics import Metrics
+from chatbot.records import SearchFinished, TurnFinished
+
+DIMENSIONS = 64
+TOPICS = np.linalg.qr(np.random.default_rng(1).normal(size=(DIMENSIONS, 8)))[0].T.astype(np.float32)
+ENDED = {"stop": 880, "refused": 100, "handoff": 20}
+
+COUNTS = st.lists(st.integers(0, 10_000), min_size=2, max_size=12).filter(any)
+
+
+def window(
+    seed: int,
+    questions: int,
+    *,
+    weights: tuple[float, ...] = (0.4, 0.3, 0.2, 0.1),
+    english: float = 0.2,
+    better: float = 0.0,
+) -> list[SearchFinished]:
+    """Return questions drawn from topics with these weights; `better` moves their best passage's scores."""
+    chance = np.random.default_rng(seed)
+    drawn: list[SearchFinished] = []
+    for topic in chance.choice(len(weights), questions, p=weights):
+        vector = TOPICS[topic] + chance.normal(scale=0.08, size=DIMENSIONS).astype(np.float32)
+        drawn.append(
+            SearchFinished(
+                vector=array("f", vector / np.linalg.norm(vector)),
+                language="en" if chance.random() < english else "ko",
+                meaning=float(chance.normal(0.85 + better, 0.03)),
+                terms=float(max(0.0, chance.normal(1.5 + 10 * better, 0.5))),
+                about=f"document {topic}",
+            )
+        )
+    return drawn
+
+
+@pytest.fixture(scope="module")
+def reference() -> Reference:
+    return build(window(7, 2000), ENDED, embedder="e5", now=1.0)
+
+
+def moved(reference: Reference, looked: list[SearchFinished], ended: dict[str, int] = ENDED) -> dict[Feature, float]:
+    """Return the PSI of each feature."""
+    found = Sketch(reference).count(looked)
+    found.update({("outcome", name): count for name, count in ended.items()})
+    by_feature = {f: {b: float(n) for (of, b), n in found.items() if of == f} for f in reference.features}
+    return {feature: psi(reference.features[feature].shares, counted) for feature, counted in by_feature.items()}
+
+
+@given(COUNTS)
+def test_psi_of_the_same_shares_is_nothing(counts: list[int]) -> None:
+    expected = {str(n): count / sum(counts) for n, count in enumerate(counts)}
+    assert psi(expected, {str(n): float(count) for n, count in enumerate(counts)}) == pytest.approx(0, abs=1e-9)
+
+
+@given(COUNTS, st.data())
+def test_psi_is_a_distance_that_empty_bins_do_not_make_endless(counts: list[int], data: st.DataObject) -> None:
+    others = data.draw(st.lists(st.integers(0, 10_000), min_size=len(counts), max_size=len(counts)).filter(any))
+    expected = {str(n): count / sum(counts) for n, count in enumerate(counts)}
+    back = {str(n): count / sum(others) for n, count in enumerate(others)}
+    there = psi(expected, {str(n): float(count) for n, count in enumerate(others)})
+    assert 0 <= there <= 2 * math.log(1000)
+    assert there == pytest.approx(psi(back, {str(n): float(count) for n, count in enumerate(counts)}))
+
+
+def test_of_nothing_nothing_has_moved() -> None:
+    assert psi({"ko": 0.8, "en": 0.2}, {}) == 0
+
+
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("questions", [500, 2000])
+def test_the_same_kind_of_questions_never_alarms(reference: Reference, seed: int, questions: int) -> None:
+    found = moved(reference, window(seed + 100, questions))
+    assert set(found) == set(reference.features)
+    assert max(found.values()) < MOVED, found
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize(
+    ("feature", "changed"),
+    [
+        ("topic", {"weights": (0.1, 0.2, 0.3, 0.4)}),
+        ("nearness", {"weights": (0.3, 0.2, 0.1, 0.1, 0.3)}),  # a topic that the reference does not know
+        ("language", {"english": 0.5}),
+        ("meaning", {"better": -0.03}),
+        ("terms", {"better": -0.05}),
+        ("direction_1", {"weights": (0.05, 0.35, 0.3, 0.3)}),
+    ],
+)
+def test_what_has_shifted_alarms(reference: Reference, seed: int, feature: Feature, changed: dict[str, object]) -> None:
+    found = moved(reference, window(seed + 200, 500, **changed))  # type: ignore[arg-type]
+    assert found[feature] > DRIFTED, found
+
+
+def test_twice_the_refusals_alarm_and_nothing_else_does(reference: Reference) -> None:
+    found = moved(reference, window(300, 1000), {"stop": 600, "refused": 350, "handoff": 50})
+    assert [feature for feature, value in found.items() if value > DRIFTED] == ["outcome"]
+
+
+def test_the_file_is_small_names_topics_and_holds_no_vector_of_a_question(reference: Reference, tmp_path: Path) -> None:
+    file = tmp_path / "reference.json"
+    file.write_bytes(msgspec.json.encode(reference))
+    assert file.stat().st_size < 64 * 1024
+    assert read_reference(file, embedder="e5") == reference
+    assert {f"document {n}" for n in range(4)} <= set(reference.abouts)
+    questions = np.array([one.vector for one in window(7, 2000)])
+    assert (questions @ np.array(reference.centers).T).max() < 0.999
+    assert min(reference.features["topic"].shares.values()) >= 20 / 2000
+    with pytest.raises(ReferenceUnreadable, match="made with e5"):
+        read_reference(file, embedder="other")
+    with pytest.raises(ReferenceUnreadable, match="is no reference"):
+        read_reference(tmp_path, embedder="e5")
+
+
+def test_too_few_questions_make_no_reference() -> None:
+    with pytest.raises(TooFew):
+        build(window(1, LEAST - 1), {}, embedder="e5", now=1.0)
+
+
+def test_questions_that_are_all_the_same_make_one_too() -> None:
+    same = window(1, 1) * LEAST
+    reference = build(same, {}, embedder="e5", now=1.0)
+    assert moved(reference, same, {})["topic"] < MOVED
+
+
+def finished(outcome: str) -> TurnFinished:
+    return TurnFinished(
+        outcome=outcome, language="ko", grounded=True, seconds=1, first_token_seconds=None, usage=Usage(),
+        withheld=0, citations=0, rung=None,
+    )  # fmt: skip
+
+
+@pytest.mark.anyio
+async def test_it_counts_away_from_the_loop_and_shows_it(reference: Reference) -> None:
+    metrics, heard = Metrics(), Counter[Bin]()
+
+    def counted(reference_id: str, found: Counter[Bin]) -> None:
+        metrics.drift_counted(reference_id, found)
+        heard.update(found)
+
+    metrics.drift_reference(reference)
+    settings = DriftSettings(every=0.01, most_waiting=50)
+    watch = DriftWatch(settings, reference, embedder="e5", on_counted=counted, now=lambda: 5.0)
+    for one in window(1, 60):
+        watch.looked(one)
+    watch.ended(finished("stop"))
+    watch.ended(finished("error_internal"))
+    async with anyio.create_task_group() as group:
+        group.start_soon(watch.watch)
+        with anyio.fail_after(10):
+            while not heard:
+                await anyio.sleep(0.01)
+        group.cancel_scope.cancel()
+    assert sum(count for (feature, _), count in heard.items() if feature == "topic") == 50  # what may wait is bounded
+    assert (heard["outcome", "stop"], heard["outcome", "error"]) == (1, 1)
+    told = generate_latest(metrics.registry).decode()
+    assert f'chatbot_drift_questions_total{{bin="error",feature="outcome",reference="{reference.id}"}} 1.0' in told
+    assert f'chatbot_drift_reference_share{{bin="refused",feature="outcome",reference="{reference.id}"}} 0.1' in told
+    assert f'chatbot_drift_reference_share{{bin="budget",feature="outcome",reference="{reference.id}"}} 0.001' in told
+    series = [line for line in told.splitlines() if line.startswith("chatbot_drift_questions_total{")]
+    assert len(series) == sum(len(binned.shares) for binned in reference.features.values()) < 100
+
+
+@pytest.mark.anyio
+async def test_a_reference_is_taken_from_a_bounded_sample_of_all_that_was_seen() -> None:
+    watch = DriftWatch(DriftSettings(sample=300), None, embedder="e5", on_counted=unheard, now=lambda: 5.0)
+    with pytest.raises(TooFew):
+        await watch.take_reference()
+    await watch.watch()  # without a reference there is nothing to count
+    early, late = window(1, 1000, weights=(1.0,)), window(2, 1000, weights=(0.0, 1.0))
+    for one in (*early, *late):
+        watch.looked(one)
+    watch.ended(finished("refused"))
+    reference = await watch.take_reference()
+    assert (reference.questions, reference.made_at, reference.embedder) == (300, 5.0, "e5")
+    assert reference.features["outcome"].shares["refused"] == 1
+    assert moved(reference, [*early, *late], {})["topic"] < MOVED
+
+
+def unheard(_: str, __: Counter[Bin]) -> None:
+    """Nobody counts."""
+
+
+def test_every_end_of_an_answer_has_a_bin() -> None:
+    assert {reason.value for reason in FinishReason} < set(OUTCOMES)

@@ -1,0 +1,321 @@
+from collections.abc import Callable
+from datetime import date
+from decimal import Decimal
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from chatbot.grounding.numbers import quantities, unsupported
+
+MONTHS = ["January", "February", "March", "April", "May", "June", "July", "August", "September", "October"]
+MONTHS += ["November", "December"]
+
+
+def texts(text: str) -> list[str]:
+    return [quantity.text for quantity in quantities(text)]
+
+
+def in_korean(amount: int) -> str:
+    parts = [f"{amount // 10**8}억" if amount >= 10**8 else "", f"{amount % 10**8 // 10**4}만", f"{amount % 10**4}"]
+    return " ".join(part for part in parts if part and part not in ("0만", "0"))
+
+
+def in_thousands(amount: int) -> str:
+    """3천5백만: digits before 천, 백 and 십 within the 만."""
+    tens = amount // 10**4
+    digits = [(tens // 1000, "천"), (tens // 100 % 10, "백"), (tens // 10 % 10, "십"), (tens % 10, "")]
+    return "".join(f"{digit}{scale}" for digit, scale in digits if digit) + "만"
+
+
+WON: list[Callable[[int], str]] = [
+    lambda n: f"{n:,}원",
+    lambda n: f"{n}원",
+    lambda n: f"{n:,} 원",
+    lambda n: f"{in_korean(n)}원",
+    lambda n: f"{in_korean(n)} 원",
+    lambda n: f"KRW {n:,}",
+    lambda n: f"KRW{n:,}",
+    lambda n: f"₩{n:,}",
+    lambda n: f"{n:,} won",
+    lambda n: f"{n:,} Korean won",
+    lambda n: f"**{n:,}**원",
+    lambda n: f"KRW {Decimal(n) / 10**6} million",
+    lambda n: f"{Decimal(n) / 10**6} million won",
+    lambda n: f"{n:,}원".translate(str.maketrans("0123456789", "０１２３４５６７８９")),
+]
+RATES: list[Callable[[Decimal], str]] = [
+    lambda r: f"연 {r}%",
+    lambda r: f"연{r}%",
+    lambda r: f"{r:.2f}%",
+    lambda r: f"{r} %",
+    lambda r: f"{r}퍼센트",
+    lambda r: f"{r:.3f} percent",
+    lambda r: f"{r}％",
+    lambda r: f"**{r}%**",
+]
+POINTS: list[Callable[[Decimal], str]] = [
+    lambda r: f"{r}%p",
+    lambda r: f"{r}%P",
+    lambda r: f"{r}%포인트",
+    lambda r: f"{r}퍼센트포인트",
+    lambda r: f"{r} percentage points",
+    lambda r: f"{r * 100}bp",
+]
+DATES: list[Callable[[date], str]] = [
+    lambda d: d.isoformat(),
+    lambda d: f"{d.year}년 {d.month}월 {d.day}일",
+    lambda d: f"{d.year}년{d.month}월{d.day}일",
+    lambda d: f"{d.year}. {d.month}. {d.day}.",
+    lambda d: f"{d.year}.{d.month:02}.{d.day:02}",
+    lambda d: f"{d.year}/{d.month}/{d.day}",
+    lambda d: f"{MONTHS[d.month - 1]} {d.day}, {d.year}",
+    lambda d: f"{d.day} {MONTHS[d.month - 1][:3]} {d.year}",
+    lambda d: f"{d.day}th of {MONTHS[d.month - 1]} {d.year}",
+    lambda d: f"'{d.year % 100:02}. {d.month}. {d.day}.",
+]
+PERIODS: list[Callable[[int], str]] = [
+    lambda m: f"{m}개월",
+    lambda m: f"{m} 개월",
+    lambda m: f"{m} months",
+    lambda m: f"{m}-month term",
+    lambda m: f"{m // 12}년 {m % 12}개월" if m > 12 and m % 12 else f"{m}달",
+    lambda m: f"{m // 12} years and {m % 12} months" if m > 12 and m % 12 else f"{m} months",
+    lambda m: f"{m // 12}년" if m % 12 == 0 else f"{m}개월",
+]
+AROUND = st.sampled_from(
+    ["{}", "최대 {}까지 됩니다.", "금액은 {}입니다.", "It is {}.", "(기준: {})", "- {}\n", "| 항목 | {} |"]
+)
+AMOUNTS = st.one_of(st.integers(1, 9_999).map(lambda n: n * 10_000), st.integers(10_000, 10**11))
+PERCENT = st.decimals("0.01", "99.99", places=2)
+DAYS = st.dates(date(2000, 1, 1), date(2099, 12, 31))
+
+
+@settings(deadline=None)
+@given(AMOUNTS, st.sampled_from(WON), st.sampled_from(WON), AROUND, AROUND)
+def test_an_amount_is_found_equal_in_any_spelling(
+    amount: int, one: Callable[[int], str], other: Callable[[int], str], here: str, there: str
+) -> None:
+    assert not unsupported(here.format(one(amount)), [there.format(other(amount))])
+    assert unsupported(here.format(one(amount)), [there.format(other(amount + 1))])
+    assert len(quantities(here.format(one(amount)))) == 1
+
+
+@settings(deadline=None)
+@given(st.integers(1, 9_999), st.sampled_from(WON))
+def test_thousands_of_ten_thousands_are_read(tens: int, other: Callable[[int], str]) -> None:
+    assert not unsupported(f"{in_thousands(tens * 10**4)}원", [other(tens * 10**4)])
+
+
+@settings(deadline=None)
+@given(PERCENT, st.sampled_from(RATES), st.sampled_from(RATES), AROUND, AROUND)
+def test_a_rate_is_found_equal_in_any_spelling(
+    rate: Decimal, one: Callable[[Decimal], str], other: Callable[[Decimal], str], here: str, there: str
+) -> None:
+    assert not unsupported(here.format(one(rate)), [there.format(other(rate))])
+    assert unsupported(here.format(one(rate)), [there.format(other(rate + Decimal("0.01")))])
+
+
+@settings(deadline=None)
+@given(PERCENT, st.sampled_from(RATES), st.sampled_from(POINTS), st.sampled_from(POINTS))
+def test_percentage_points_are_no_percent(
+    rate: Decimal, percent: Callable[[Decimal], str], one: Callable[[Decimal], str], other: Callable[[Decimal], str]
+) -> None:
+    assert not unsupported(one(rate), [other(rate)])
+    assert unsupported(percent(rate), [one(rate)])
+    assert unsupported(one(rate), [percent(rate)])
+
+
+@settings(deadline=None)
+@given(DAYS, st.sampled_from(DATES), st.sampled_from(DATES), AROUND, AROUND)
+def test_a_date_is_found_equal_in_any_spelling(
+    day: date, one: Callable[[date], str], other: Callable[[date], str], here: str, there: str
+) -> None:
+    assert not unsupported(here.format(one(day)), [there.format(other(day))])
+    tomorrow = date.fromordinal(day.toordinal() + 1)
+    assert unsupported(here.format(one(day)), [there.format(other(tomorrow))])
+
+
+@settings(deadline=None)
+@given(st.integers(1, 480), st.sampled_from(PERIODS), st.sampled_from(PERIODS), AROUND, AROUND)
+def test_a_period_is_found_equal_in_any_spelling(
+    months: int, one: Callable[[int], str], other: Callable[[int], str], here: str, there: str
+) -> None:
+    assert not unsupported(here.format(one(months)), [there.format(other(months))])
+    assert unsupported(here.format(one(months)), [there.format(other(months + 1))])
+
+
+@pytest.mark.parametrize(
+    ("claim", "source"),
+    [
+        ("1천만원", "10,000,000원"),
+        ("1,000만원", "KRW 10 million"),
+        ("5억 3천만 원", "530,000,000원"),
+        ("오백만 원", "5백만원"),
+        ("이억 오천만 원", "250,000,000 won"),
+        ("500천원", "50만원"),
+        ("two hundred and fifty thousand won", "25만원"),
+        ("$5,000", "미화 5천 달러"),
+        ("USD 5,000", "5,000 dollars"),
+        ("1년", "12 months"),
+        ("18개월", "1년 6개월"),
+        ("한 달", "1개월"),
+        ("two weeks", "14일"),
+        ("하루", "1일"),
+        ("3 business days", "3영업일"),
+        ("1시간 30분", "90 minutes"),
+        ("오전 9시", "09:00"),
+        ("9 a.m.", "오전 9시"),
+        ("오후 6시 30분", "18:30"),
+        ("5:30 p.m.", "17시 30분"),
+        ("12:00 p.m.", "정오"),
+        ("9시", "09:00"),
+        ("오전 9시", "영업시간은 9~16시입니다"),
+        ("두 번", "2회"),
+        ("세 가지", "3가지"),
+        ("three times", "3회"),
+        ("twenty-five people", "25명"),
+        ("만 19세", "19 years old"),
+        ("16-digit", "16자리"),
+        ("3장", "three cards"),
+        ("2026년 1월", "2026. 1. 5."),
+        ("2026년", "2026-01-05"),
+        ("in 2026", "2026년 1월 1일"),
+        ("January", "1월 5일"),
+        ("매월 25일", "the 25th of each month"),
+        ("3~5영업일", "3 to 5 business days"),
+        ("100만~500만원", "1,000,000원에서 5,000,000원"),
+        ("6, 12 and 24 months", "6개월, 12개월, 24개월"),
+        ("1~3천만원", "10,000,000원 ~ 30,000,000원"),
+        ("KRW 10,000 to 50,000", "1만원부터 5만원까지"),
+        ("2.5~3.0%", "2.5% 이상 3% 이하"),
+        ("+82-2-1234-5678", "02-1234-5678"),
+        ("1588-0000", "대표번호 15880000"),
+        ("0.3%p 우대", "-0.3%p"),
+        ("HB-100", "상품코드 HB100"),
+        ("제12조", "12조"),
+        ("1일 한도", "하루 한도"),
+        ("1회", "건당 500원"),
+        ("1 transaction", "건당 500원"),
+        ("0원", "수수료 무료"),
+        ("0%", "이자가 없습니다"),
+        ("KRW 0", "no transfer fee"),
+        ("12", "12개월"),
+        ("2.50", "연 2.5%"),
+        ("가능합니다", ""),
+    ],
+)
+def test_the_same_value_supports_the_claim(claim: str, source: str) -> None:
+    assert not unsupported(claim, ["다른 문서입니다.", source])
+
+
+@pytest.mark.parametrize(
+    ("claim", "source"),
+    [
+        ("100만원", "1억원"),
+        ("1천만원", "1천원"),
+        ("10 million won", "10 million dollars"),
+        ("3회", "3명"),
+        ("3%", "3%p"),
+        ("3%", "3"),
+        ("3원", "수수료 3"),
+        ("1년", "365일"),
+        ("5일", "5영업일"),
+        ("30분", "30초"),
+        ("오전 9시", "오후 9시"),
+        ("2026년 1월 1일", "2026년 1월"),
+        ("2026년 1월 1일", "1월 1일"),
+        ("25 days", "매월 25일"),
+        ("12", "120개월"),
+        ("2.5", "12.5%"),
+        ("1588-0000", "1588-0001"),
+        ("HB-100", "HB-1000"),
+        ("3장", "3%"),
+        ("2일", "하루"),
+        ("1 month", "a yearly income of KRW 24,000,000"),
+        ("1년", "매월 납입"),
+        ("1초", "시간당"),
+        ("10만원", "1. 예금\n10. 적금"),
+        ("3", "[3] 문서"),
+        ("만원", "(단위: 만원)"),
+        ("1만원", "금액(만원)"),
+    ],
+)
+def test_another_value_or_unit_does_not(claim: str, source: str) -> None:
+    assert unsupported(claim, [source])
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "1. 예금",
+        "  12) 적금",
+        "- 3. 대출",
+        "## 2. 안내",
+        "**1.** 첫째",
+        "(1) 하나",
+        "문서에 있습니다[1].",
+        "있습니다 【2】",
+        "다시 한 번 확인하세요",
+        "one of our branches",
+        "첫 번째",
+        "두 번째 방법",
+        "세금과 이자",
+        "한도 조회",
+        "네, 그렇습니다",
+        "이 원칙",
+        "일반 고객",
+        "천만에요",
+        "no one",
+    ],
+)
+def test_what_is_no_claim_has_no_quantity(text: str) -> None:
+    assert texts(text) == []
+
+
+def test_words_that_begin_like_a_counter_are_no_unit() -> None:
+    found = quantities("일반 5건강 100원칙 2인출 30일반 7일부터 10원씩")
+    assert [(q.text, [r.unit for r in q.readings][:1]) for q in found] == [
+        ("5", []),
+        ("100", []),
+        ("2", []),
+        ("30", []),
+        ("7일", ["days"]),
+        ("10원", ["KRW"]),
+    ]
+
+
+TABLE = """| 기간 | 금리(연 %) | 한도(만원) | 비고 |
+|---|---|---|---|
+| 6개월 | 2.5 | 500 | 3명 |
+| 12개월 | 3.0~3.5 | 1,000 | - |
+"""
+
+
+def test_a_bare_number_in_a_table_has_its_columns_unit() -> None:
+    assert not unsupported("금리는 2.5%, 3%에서 3.5%까지, 한도는 500만원과 1천만원", [TABLE])
+    assert unsupported("한도는 500원", [TABLE])
+    assert unsupported("금리는 500%", [TABLE])
+    assert unsupported("금액은 2.5만원", [TABLE])
+
+
+def test_a_row_label_and_a_caption_name_units_too() -> None:
+    assert not unsupported("한도는 500만원", ["| 항목 | 개인 |\n|---|---|\n| 한도(만원) | 500 |"])
+    assert not unsupported("수수료는 500,000원", ["(단위: 천원)\n수수료 500"])
+    assert not unsupported("KRW 3 million", ["| Tier | Limit (KRW million) |\n|---|---|\n| A | 3 |"])
+
+
+def test_every_missing_quantity_is_named() -> None:
+    assert [q.text for q in unsupported("연 2.5%, 3회, 500원", ["연 2.5%"])] == ["3회", "500원"]
+
+
+def test_offsets_are_those_of_the_text() -> None:
+    text = "최대 ５００만원, 연 2.5%."
+    assert [text[q.start : q.end] for q in quantities(text)] == ["５００만원", "2.5%"]
+
+
+@settings(deadline=None)
+@given(st.text(max_size=80))
+def test_any_text_can_be_read(text: str) -> None:
+    for quantity in quantities(text):
+        assert 0 <= quantity.start < quantity.end <= len(text)

@@ -1,0 +1,624 @@
+import uuid
+from dataclasses import dataclass, replace
+from typing import Any
+
+import anyio
+import pytest
+import redis.exceptions
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from redis.asyncio import Redis
+from redis.exceptions import RedisClusterException, RedisError
+
+from chatbot.errors import RateLimited, StoreUnavailable, TooLarge
+from chatbot.events import Limits, Usage
+from chatbot.limits.ledger import Caller, Ledger, LedgerSettings, Limit, LimitSettings, Reservation
+from chatbot.redis_client import RedisBreaker, RedisBreakerSettings, in_time
+
+pytestmark = pytest.mark.anyio
+
+HUGE = Limit(tokens_per_minute=10**9, requests_per_minute=10**6, concurrent=10**6, tokens_per_day=10**12)
+# Contended test machines: what is tested is the books, not the deadline (it has tests of its own).
+PATIENT = RedisBreakerSettings(slow_after=20, probe_timeout=20)
+
+
+@dataclass
+class Clock:
+    """Seconds that pass when a test says so."""
+
+    now: float = 1_800_000_000.25
+
+    def __call__(self) -> float:
+        return self.now
+
+    def pass_seconds(self, seconds: float) -> None:
+        self.now += seconds
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def someone() -> Caller:
+    return Caller(tenant=f"은행-{uuid.uuid4().hex}", sub="lee", model="qwen")
+
+
+def limited(**limits: int) -> LimitSettings:
+    return LimitSettings(user=HUGE.model_copy(update=limits), tenant=HUGE, model=HUGE)
+
+
+def ledger_of(redis: Redis, limits: LimitSettings, clock: Clock | None, **more: Any) -> Ledger:
+    return Ledger(redis, RedisBreaker(PATIENT), LedgerSettings(limits=limits, **more), clock=clock)
+
+
+async def reserve(ledger: Ledger, who: Caller, tokens: int, *, lease: float = 300) -> Reservation:
+    return await ledger.reserve(who, prompt_tokens=tokens, answer_tokens=0, lease_seconds=lease)
+
+
+def spent(tokens: int) -> Usage:
+    return Usage(prompt_tokens=tokens)
+
+
+async def refused(ledger: Ledger, who: Caller, tokens: int) -> RateLimited:
+    with pytest.raises(RateLimited) as refusal:
+        await reserve(ledger, who, tokens)
+    return refusal.value
+
+
+def wait_of(refusal: RateLimited) -> float:
+    assert refusal.retry_after is not None
+    return refusal.retry_after
+
+
+async def dump(redis: Redis, who: Caller) -> dict[bytes, object]:
+    """Everything that Redis keeps of a tenant."""
+    found: dict[bytes, object] = {}
+    prefix = await tenant_prefix(redis, who)
+    async for key in redis.scan_iter(match=prefix + b"*"):
+        found[key] = await redis.dump(key)
+    return found
+
+
+async def tenant_prefix(redis: Redis, who: Caller) -> bytes:
+    await redis.ping()
+    return f"ledger:{{%EC%9D%80%ED%96%89-{who.tenant.split('-')[1]}}}".encode()
+
+
+async def test_tokens_up_to_the_limit_pass_and_one_more_is_refused_by_scope_and_dimension(
+    redis: Redis, clock: Clock
+) -> None:
+    ledger, who = ledger_of(redis, limited(tokens_per_minute=100), clock), someone()
+    assert (await reserve(ledger, who, 100)).limits.remaining_tokens == 0
+    refusal = await refused(ledger, who, 1)
+    assert (refusal.scope, refusal.dimension) == ("user", "tokens_per_minute")
+
+
+@pytest.mark.parametrize("scope", ["tenant", "user", "model"])
+async def test_every_scope_has_its_own_limit(redis: Redis, clock: Clock, scope: str) -> None:
+    limits = LimitSettings(user=HUGE, tenant=HUGE, model=HUGE).model_copy(
+        update={scope: HUGE.model_copy(update={"requests_per_minute": 1})}
+    )
+    ledger, who = ledger_of(redis, limits, clock), someone()
+    await reserve(ledger, who, 1)
+    refusal = await refused(ledger, who, 1)
+    assert (refusal.scope, refusal.dimension) == (scope, "requests_per_minute")
+    other = Caller(tenant=who.tenant, sub="kim", model=who.model if scope == "user" else "other")
+    if scope == "tenant":
+        await refused(ledger, other, 1)
+    else:
+        await reserve(ledger, other, 1)
+
+
+async def test_a_refusal_writes_nothing(redis: Redis, clock: Clock) -> None:
+    ledger, who = ledger_of(redis, limited(tokens_per_minute=100), clock), someone()
+    await reserve(ledger, who, 60)
+    clock.pass_seconds(3)
+    before = await dump(redis, who)
+    await refused(ledger, who, 41)
+    assert await dump(redis, who) == before
+    assert len(before) == 10  # three scopes of three, and the reservation
+
+
+async def test_every_key_carries_the_tenant_in_braces(redis: Redis, clock: Clock) -> None:
+    ledger, who = ledger_of(redis, limited(tokens_per_minute=100), clock), someone()
+    before = {key async for key in redis.scan_iter()}
+    await ledger.settle(await reserve(ledger, who, 60), spent(50))
+    prefix = await tenant_prefix(redis, who)
+    new = {key async for key in redis.scan_iter()} - before
+    assert new
+    assert all(key.startswith(prefix) for key in new)
+
+
+async def test_the_wait_of_a_refusal_is_true(redis: Redis, clock: Clock) -> None:
+    ledger, who = ledger_of(redis, limited(tokens_per_minute=100), clock), someone()
+    for tokens in (30, 40, 30):
+        await reserve(ledger, who, tokens)
+        clock.pass_seconds(7)
+    wait = wait_of(await refused(ledger, who, 50))
+    clock.pass_seconds(wait - 1)
+    await refused(ledger, who, 50)
+    clock.pass_seconds(1)
+    await reserve(ledger, who, 50)
+
+
+async def test_larger_than_the_limit_is_too_large_without_a_wait(redis: Redis, clock: Clock) -> None:
+    ledger, who = ledger_of(redis, limited(tokens_per_minute=100), clock), someone()
+    with pytest.raises(TooLarge) as refusal:
+        await reserve(ledger, who, 101)
+    assert refusal.value.retry_after is None
+    assert await dump(redis, who) == {}
+
+
+async def test_slots_are_leases_that_end_by_settling_or_by_time(redis: Redis, clock: Clock) -> None:
+    ledger, who = ledger_of(redis, limited(concurrent=2), clock), someone()
+    first = await reserve(ledger, who, 1, lease=30)
+    await reserve(ledger, who, 1, lease=90)
+    refusal = await refused(ledger, who, 1)
+    assert (refusal.scope, refusal.dimension, refusal.retry_after) == ("user", "concurrent", 30)
+    await ledger.settle(first, spent(1))
+    third = await reserve(ledger, who, 1, lease=60)
+    assert third.limits.remaining_slots == 0
+    assert (await refused(ledger, who, 1)).retry_after == 60
+    clock.pass_seconds(60)
+    await reserve(ledger, who, 1)
+
+
+async def test_settling_corrects_the_bucket_and_the_day_once(redis: Redis, clock: Clock) -> None:
+    ledger, who = ledger_of(redis, limited(tokens_per_minute=100, tokens_per_day=1000), clock), someone()
+    reservation = await reserve(ledger, who, 100)
+    clock.pass_seconds(5)
+    limits = await ledger.settle(reservation, spent(30))
+    assert limits is not None
+    assert (limits.remaining_tokens, limits.remaining_today) == (70, 970)
+    assert await ledger.settle(reservation, spent(0)) is None
+    assert (await ledger.limits(who)).remaining_tokens == 70
+    await reserve(ledger, who, 70)
+    assert wait_of(await refused(ledger, who, 30)) == pytest.approx(61 - 5 - 0.25)
+
+
+async def test_settling_after_the_window_has_passed_corrects_the_day_only(redis: Redis, clock: Clock) -> None:
+    ledger, who = ledger_of(redis, limited(tokens_per_minute=100, tokens_per_day=1000), clock), someone()
+    reservation = await reserve(ledger, who, 100)
+    clock.pass_seconds(200)
+    limits = await ledger.settle(reservation, spent(30))
+    assert limits is not None
+    assert (limits.remaining_tokens, limits.remaining_today) == (100, 970)
+
+
+async def test_an_extension_is_charged_when_it_is_made_and_given_back_first(redis: Redis, clock: Clock) -> None:
+    ledger, who = ledger_of(redis, limited(tokens_per_minute=100), clock), someone()
+    reservation = await reserve(ledger, who, 60)
+    clock.pass_seconds(20)
+    extended = await ledger.extend(reservation, more_tokens=40)
+    assert extended is not None
+    assert (extended.tokens, extended.limits.remaining_tokens) == (100, 0)
+    before = await dump(redis, who)
+    assert await ledger.extend(extended, more_tokens=1) is None
+    assert await dump(redis, who) == before
+    limits = await ledger.settle(extended, spent(70))
+    assert limits is not None
+    assert limits.remaining_tokens == 30
+    clock.pass_seconds(41)  # the first part has left, 10 of the extension are still there
+    assert (await ledger.limits(who)).remaining_tokens == 90
+
+
+async def test_a_command_sent_twice_is_charged_once(redis: Redis, clock: Clock) -> None:
+    ledger, who = ledger_of(redis, limited(tokens_per_minute=100), clock), someone()
+    reservation = await reserve(ledger, who, 10)
+    first = await ledger.extend(reservation, more_tokens=5)
+    again = await ledger.extend(reservation, more_tokens=5)
+    assert first == again
+    assert (await ledger.limits(who)).remaining_tokens == 85
+
+
+async def test_a_settled_reservation_cannot_be_extended(redis: Redis, clock: Clock) -> None:
+    ledger, who = ledger_of(redis, limited(tokens_per_minute=100), clock), someone()
+    reservation = await reserve(ledger, who, 10)
+    await ledger.settle(reservation, spent(10))
+    assert await ledger.extend(reservation, more_tokens=5) is None
+    assert (await ledger.limits(who)).remaining_tokens == 90
+
+
+async def test_more_used_than_reserved_is_charged_too(redis: Redis, clock: Clock) -> None:
+    ledger, who = ledger_of(redis, limited(tokens_per_minute=100), clock), someone()
+    limits = await ledger.settle(await reserve(ledger, who, 10), spent(25))
+    assert limits is not None
+    assert limits.remaining_tokens == 75
+
+
+async def test_the_day_ends_at_midnight_in_the_tenants_zone(redis: Redis) -> None:
+    clock = Clock(1_800_000_000 - 1_800_000_000 % 86400 + 14 * 3600 + 59 * 60)  # 23:59 in Seoul
+    ledger, who = ledger_of(redis, limited(tokens_per_day=100), clock), someone()
+    late = await reserve(ledger, who, 80)
+    refusal = await refused(ledger, who, 21)
+    assert (refusal.scope, refusal.dimension, refusal.retry_after) == ("user", "tokens_per_day", 60)
+    clock.pass_seconds(59)
+    await refused(ledger, who, 21)
+    clock.pass_seconds(1)
+    assert (await reserve(ledger, who, 100)).limits.remaining_today == 0
+    # What was reserved yesterday is settled on yesterday.
+    await ledger.settle(late, spent(10))
+    assert (await ledger.limits(who)).remaining_today == 0
+
+
+@pytest.mark.parametrize("seconds", [-200_000, -600, -30, 600, 200_000])
+async def test_a_clock_of_redis_that_is_set_locks_nobody_out_for_long(
+    redis: Redis, clock: Clock, seconds: float
+) -> None:
+    ledger, who = ledger_of(redis, limited(tokens_per_minute=100), clock), someone()
+    await reserve(ledger, who, 100)
+    clock.pass_seconds(seconds)
+    if seconds == -30:
+        assert wait_of(await refused(ledger, who, 100)) == 61 + 30 - 0.25
+    else:
+        await reserve(ledger, who, 100)
+
+
+async def test_the_longest_of_several_waits_is_told(redis: Redis, clock: Clock) -> None:
+    ledger, who = ledger_of(redis, limited(tokens_per_minute=100, requests_per_minute=2), clock), someone()
+    await reserve(ledger, who, 10)
+    clock.pass_seconds(10)
+    await reserve(ledger, who, 90)
+    refusal = await refused(ledger, who, 100)
+    assert refusal.dimension == "tokens_per_minute"
+    clock.pass_seconds(wait_of(refusal))
+    await reserve(ledger, who, 100)
+
+
+async def test_fifty_at_once_exactly_at_the_limit_admit_no_more_than_the_limit(redis: Redis) -> None:
+    ledger, who = ledger_of(redis, limited(tokens_per_minute=250), None), someone()
+    admitted: list[Reservation] = []
+    refusals: list[RateLimited] = []
+
+    async def one() -> None:
+        try:
+            admitted.append(await reserve(ledger, who, 10))
+        except RateLimited as refusal:
+            refusals.append(refusal)
+
+    async with anyio.create_task_group() as group:
+        for _ in range(50):
+            group.start_soon(one)
+    assert (len(admitted), len(refusals)) == (25, 25)
+    assert all(59 < wait_of(refusal) <= 61 for refusal in refusals)
+
+
+async def test_limits_follow_the_tenant(redis: Redis, clock: Clock) -> None:
+    who = someone()
+    mine = {who.tenant: limited(tokens_per_minute=7)}
+    ledger = ledger_of(redis, limited(tokens_per_minute=100), clock, tenants=mine)
+    assert (await ledger.limits(who)).limit_tokens == 7
+    assert (await ledger.limits(someone())).limit_tokens == 100
+
+
+async def test_cached_prompt_tokens_cost_their_weight_in_the_minute_and_the_day(redis: Redis, clock: Clock) -> None:
+    plan = limited(tokens_per_minute=100, tokens_per_day=1000).model_copy(update={"cached_weight": 0.25})
+    ledger, who = ledger_of(redis, plan, clock), someone()
+    usage = Usage(prompt_tokens=60, cached_tokens=40, answer_tokens=10)
+    left = await ledger.settle(await reserve(ledger, who, 100), usage)
+    assert left is not None
+    assert (left.remaining_tokens, left.remaining_today) == (100 - 40, 1000 - 40)
+
+
+async def test_a_plan_that_changes_holds_from_the_next_reservation_and_extension_on(redis: Redis, clock: Clock) -> None:
+    plans = [limited(tokens_per_minute=100)]
+    staff = HUGE.model_copy(update={"tokens_per_minute": 500})
+    ledger = Ledger(redis, RedisBreaker(PATIENT), LedgerSettings(), plan_of=lambda _: plans[-1], clock=clock)
+    who = someone()
+    reservation = await reserve(ledger, who, 80)
+    plans.append(limited(tokens_per_minute=70).model_copy(update={"roles": {"staff": staff}}))
+    assert await ledger.extend(reservation, more_tokens=1) is None
+    assert (await refused(ledger, who, 1)).scope == "user"
+    boss = replace(who, roles=frozenset({"customer", "staff"}))
+    assert (await reserve(ledger, boss, 420)).limits.limit_tokens == 500, "the role's limit, the same user's spending"
+    with pytest.raises(TooLarge):
+        await reserve(ledger, boss, 501)
+
+
+async def test_limits_say_what_is_left_and_when_all_of_it_is_back(redis: Redis, clock: Clock) -> None:
+    ledger = ledger_of(redis, limited(tokens_per_minute=100, requests_per_minute=5, tokens_per_day=900), clock)
+    who = someone()
+    await reserve(ledger, who, 40)
+    clock.pass_seconds(10)
+    assert await ledger.limits(who) == Limits(
+        limit_tokens=100,
+        remaining_tokens=60,
+        reset_tokens=50.75,
+        limit_requests=5,
+        remaining_requests=4,
+        reset_requests=50.75,
+        remaining_slots=10**6 - 1,
+        remaining_today=860,
+    )
+
+
+async def test_expected_answer_tokens_are_the_tenants_95th_percentile(redis: Redis, clock: Clock) -> None:
+    ledger, who = ledger_of(redis, limited(), clock), someone()
+    assert await ledger.expected_answer_tokens(who.tenant, 400) == 400
+    for answer in range(1, 41):
+        reservation = await ledger.reserve(who, prompt_tokens=1000, answer_tokens=400, lease_seconds=60)
+        await ledger.settle(reservation, Usage(prompt_tokens=1000, answer_tokens=answer))
+    assert await ledger.expected_answer_tokens(who.tenant, 400) == 38
+    assert await ledger.expected_answer_tokens(who.tenant, 20) == 20
+    elsewhere = ledger_of(redis, limited(), clock)
+    assert await elsewhere.expected_answer_tokens(who.tenant, 400) == 38
+
+
+# --- properties ------------------------------------------------------------------------------------------------------
+
+STEPS = st.lists(
+    st.tuples(st.integers(0, 25_000), st.integers(1, 100), st.sampled_from(["keep", "settle", "extend", "late"])),
+    min_size=1,
+    max_size=40,
+)
+
+
+@dataclass
+class Charge:
+    at: float
+    tokens: int
+
+
+def most_in_any_minute(charges: list[Charge]) -> int:
+    return max((sum(c.tokens for c in charges if start.at <= c.at < start.at + 60) for start in charges), default=0)
+
+
+async def play(ledger: Ledger, who: Caller, clock: Clock, steps: list[tuple[int, int, str]]) -> list[Charge]:
+    """Act as the steps say, and return what was charged, when."""
+    charges: list[Charge] = []
+    pending: list[tuple[Reservation, Charge]] = []
+    for millis, tokens, then in steps:
+        clock.pass_seconds(millis / 1000)
+        try:
+            reservation = await reserve(ledger, who, tokens)
+        except RateLimited as refusal:
+            await assert_true(refusal, ledger, who, tokens, clock)
+            charges.append(Charge(clock.now, tokens))
+            continue
+        charge = Charge(clock.now, tokens)
+        charges.append(charge)
+        if then == "settle":
+            charge.tokens = tokens // 2
+            assert await ledger.settle(reservation, spent(charge.tokens)) is not None
+        elif then == "extend" and await ledger.extend(reservation, more_tokens=10) is not None:
+            charges.append(Charge(clock.now, 10))
+        elif then == "late":
+            pending.append((reservation, charge))
+        if len(pending) > 2:
+            held, old = pending.pop(0)
+            old.tokens //= 3
+            assert await ledger.settle(held, spent(old.tokens)) is not None
+    return charges
+
+
+async def assert_true(refusal: RateLimited, ledger: Ledger, who: Caller, tokens: int, clock: Clock) -> None:
+    """The wait is true: after it the same passes, and not a second earlier."""
+    wait = wait_of(refusal)
+    assert 0 < wait <= 61
+    if wait > 1:
+        clock.pass_seconds(wait - 1)
+        await refused(ledger, who, tokens)
+        clock.pass_seconds(1)
+    else:
+        clock.pass_seconds(wait)
+    await reserve(ledger, who, tokens)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(steps=STEPS)
+async def test_never_more_than_the_limit_in_any_minute_and_every_wait_is_true(
+    redis: Redis, steps: list[tuple[int, int, str]]
+) -> None:
+    clock, who = Clock(), someone()
+    ledger = ledger_of(redis, limited(tokens_per_minute=100, requests_per_minute=6), clock)
+    charges = await play(ledger, who, clock, steps)
+    assert most_in_any_minute(charges) <= 100
+    assert most_in_any_minute([Charge(c.at, 1) for c in charges if c.tokens != 10]) <= 6
+
+
+# --- Redis away ------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class Away:
+    """A ledger whose Redis is not there, and the clock of the outage."""
+
+    ledger: Ledger
+    clock: Clock
+
+
+@pytest.fixture
+async def nowhere(redis: Redis) -> Any:
+    await redis.ping()
+    client = Redis(host="127.0.0.1", port=1, socket_connect_timeout=1)
+    yield client
+    await client.aclose()
+
+
+def away(nowhere: Redis, limits: LimitSettings, *, replicas: int = 2) -> Away:
+    clock = Clock(1000)
+    breaker = RedisBreaker(RedisBreakerSettings(), clock=clock)
+    share = LedgerSettings(limits=limits, replicas=replicas)
+    return Away(Ledger(nowhere, breaker, share, monotonic=clock), clock)
+
+
+async def test_without_redis_a_replica_spends_its_share_for_a_minute(nowhere: Redis) -> None:
+    outage, who = away(nowhere, limited(tokens_per_minute=100, requests_per_minute=10)), someone()
+    first = await reserve(outage.ledger, who, 30)
+    assert first.local
+    assert (first.limits.limit_tokens, first.limits.remaining_tokens) == (50, 20)
+    with pytest.raises(StoreUnavailable):  # nor is there a wait to tell: the unseen day holds no more either
+        await reserve(outage.ledger, who, 21)
+    settled = await outage.ledger.settle(first, spent(10))
+    assert settled is not None
+    assert settled.remaining_tokens == 40
+    assert (await outage.ledger.extend(await reserve(outage.ledger, who, 20), more_tokens=21)) is None
+    outage.clock.pass_seconds(59)
+    longer = await outage.ledger.extend(await reserve(outage.ledger, who, 15), more_tokens=5)
+    assert longer is not None
+    assert (longer.tokens, longer.limits.remaining_tokens) == (20, 0)
+    outage.clock.pass_seconds(1)
+    with pytest.raises(StoreUnavailable):
+        await reserve(outage.ledger, who, 1)
+
+
+async def test_an_unseen_days_remainder_is_one_minutes_rate(nowhere: Redis) -> None:
+    outage, who = away(nowhere, limited(tokens_per_minute=100), replicas=1), someone()
+    outage.ledger._share._seconds = 1000
+    await reserve(outage.ledger, who, 100)
+    outage.clock.pass_seconds(61)
+    with pytest.raises(StoreUnavailable):
+        await reserve(outage.ledger, who, 1)
+
+
+async def test_more_than_the_share_ever_holds_is_our_fault_not_the_callers(nowhere: Redis) -> None:
+    outage = away(nowhere, limited(tokens_per_minute=100))
+    with pytest.raises(StoreUnavailable):
+        await reserve(outage.ledger, someone(), 51)
+
+
+async def test_the_share_is_of_the_days_remainder_last_seen(redis: Redis, nowhere: Redis) -> None:
+    clock, who = Clock(1000), someone()
+    limits = limited(tokens_per_minute=1000, tokens_per_day=300)
+    ledger = Ledger(redis, RedisBreaker(PATIENT, clock=clock), LedgerSettings(limits=limits), monotonic=clock)
+    await ledger.settle(await reserve(ledger, who, 100), spent(100))
+    lost = Ledger(nowhere, RedisBreaker(PATIENT, clock=clock), LedgerSettings(limits=limits), monotonic=clock)
+    lost._share = ledger._share
+    with pytest.raises(StoreUnavailable):
+        await reserve(lost, who, 201)
+    assert (await reserve(lost, who, 200)).limits.remaining_today == 0
+
+
+async def test_an_outage_opens_no_second_window_beside_the_first(redis: Redis, nowhere: Redis) -> None:
+    clock, who = Clock(1000), someone()
+    limits = limited(tokens_per_minute=100)
+    ledger = Ledger(redis, RedisBreaker(PATIENT, clock=clock), LedgerSettings(limits=limits), monotonic=clock)
+    await reserve(ledger, who, 80)
+    lost = Ledger(nowhere, RedisBreaker(PATIENT, clock=clock), LedgerSettings(limits=limits), monotonic=clock)
+    lost._share = ledger._share
+    assert (await refused(lost, who, 21)).retry_after == 60
+    await reserve(lost, who, 20)
+
+
+async def test_while_redis_is_away_an_answer_it_knows_goes_on_from_the_share(redis: Redis, nowhere: Redis) -> None:
+    clock, who = Clock(1000), someone()
+    limits = limited(tokens_per_minute=100)
+    ledger = Ledger(redis, RedisBreaker(PATIENT, clock=clock), LedgerSettings(limits=limits), monotonic=clock)
+    reservation = await reserve(ledger, who, 80)
+    lost = Ledger(nowhere, RedisBreaker(PATIENT, clock=clock), LedgerSettings(limits=limits), monotonic=clock)
+    lost._share = ledger._share
+    longer = await lost.extend(reservation, more_tokens=20)
+    assert longer is not None
+    assert await lost.extend(longer, more_tokens=1) is None
+    with pytest.raises(StoreUnavailable):
+        await lost.settle(longer, spent(95))
+    # Redis is back, and whoever settles then charges what was used.
+    limits_left = await ledger.settle(longer, spent(95))
+    assert limits_left is not None
+    assert limits_left.remaining_tokens == 5
+
+
+# --- the breaker -----------------------------------------------------------------------------------------------------
+
+
+async def test_the_first_slow_command_opens_the_breaker_and_one_probe_a_second_closes_it() -> None:
+    clock, asked = Clock(0), 0
+    breaker = RedisBreaker(RedisBreakerSettings(slow_after=0.05, probe_timeout=0.05), clock=clock)
+
+    async def hang() -> None:
+        nonlocal asked
+        asked += 1
+        await anyio.sleep_forever()
+
+    async def answer() -> str:
+        nonlocal asked
+        asked += 1
+        return "PONG"
+
+    with pytest.raises(StoreUnavailable):
+        await breaker.call(hang)
+    for _ in range(50):
+        with pytest.raises(StoreUnavailable):
+            await breaker.call(answer)
+    assert (asked, breaker.is_open) == (1, True)
+    clock.pass_seconds(1)
+    with pytest.raises(StoreUnavailable):
+        await breaker.call(hang)
+    clock.pass_seconds(0.99)
+    with pytest.raises(StoreUnavailable):
+        await breaker.call(answer)
+    clock.pass_seconds(0.01)
+    assert (await breaker.call(answer), breaker.is_open, asked) == ("PONG", False, 3)
+
+
+async def test_half_open_lets_one_through_whoever_else_arrives() -> None:
+    clock, inside, release = Clock(0), 0, anyio.Event()
+    breaker = RedisBreaker(RedisBreakerSettings(probe_timeout=20), clock=clock)
+
+    async def broken() -> None:
+        raise redis.exceptions.ConnectionError
+
+    async def probe() -> None:
+        nonlocal inside
+        inside += 1
+        await release.wait()
+
+    async def one() -> None:
+        try:
+            await breaker.call(probe)
+        except StoreUnavailable:
+            if not release.is_set():
+                release.set()
+
+    with pytest.raises(StoreUnavailable):
+        await breaker.call(broken)
+    clock.pass_seconds(1)
+    async with anyio.create_task_group() as group:
+        for _ in range(50):
+            group.start_soon(one)
+    assert (inside, breaker.is_open) == (1, False)
+
+
+async def test_a_late_event_loop_is_not_held_against_redis() -> None:
+    async def answered_while_the_loop_slept() -> str:
+        await anyio.sleep(0.06)
+        return "PONG"
+
+    async def hold_the_loop() -> None:
+        await anyio.sleep(0.01)
+        deadline = anyio.current_time() + 0.1
+        while anyio.current_time() < deadline:
+            pass
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(hold_the_loop)
+        assert await in_time(answered_while_the_loop_slept, 0.05) == "PONG"
+
+
+DRIVER = (RedisError, RedisClusterException)
+ERRORS = [
+    kind
+    for kind in vars(redis.exceptions).values()
+    if isinstance(kind, type) and issubclass(kind, DRIVER) and kind.__module__ == "redis.exceptions"
+]
+
+
+@pytest.mark.parametrize("kind", ERRORS, ids=lambda kind: kind.__name__)
+async def test_every_error_of_the_driver_is_translated(kind: type[RedisError | RedisClusterException]) -> None:
+    async def fail() -> None:
+        raise kind.__new__(kind)
+
+    with pytest.raises(StoreUnavailable):
+        await RedisBreaker(RedisBreakerSettings()).call(fail)
+
+
+@pytest.mark.parametrize("kind", [ConnectionRefusedError, TimeoutError])
+async def test_the_systems_errors_are_translated_too(kind: type[OSError]) -> None:
+    async def fail() -> None:
+        raise kind
+
+    breaker = RedisBreaker(RedisBreakerSettings())
+    with pytest.raises(StoreUnavailable):
+        await breaker.call(fail)
+    assert breaker.is_open

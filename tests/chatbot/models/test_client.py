@@ -1,0 +1,786 @@
+"""Answers go on when endpoints die, stall, refuse or are away; nothing is lost, doubled or left running."""
+
+import json
+import logging
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from random import Random
+from time import monotonic, perf_counter
+
+import anyio
+import pytest
+from pydantic import ValidationError
+
+from chatbot.errors import ChatError, ModelUnavailable, Overloaded, TooLarge
+from chatbot.events import Usage
+from chatbot.models.breaker import Breaker, BreakerSettings, State
+from chatbot.models.choice_probabilities import YES_OR_NO, numbers
+from chatbot.models.client import (
+    PROFILES,
+    Delta,
+    Group,
+    ModelCallFinished,
+    ModelDone,
+    Models,
+    ModelSettings,
+    ModelsMisconfigured,
+    Sampling,
+    Speeds,
+    Switched,
+    open_models,
+)
+from chatbot.models.endpoint import Endpoint, open_session
+from chatbot.models.pool import Member, Pool
+from chatbot.tokenizer import Message, Rendered, Tokenizer
+from llm_server.scripted import Behaviour, ScriptedModel, scripted_server, write_tokenizer
+from tests.patience import patient
+
+pytestmark = pytest.mark.anyio
+
+# Characters of one to eleven tokens, so that an answer may break off within one.
+ANSWER = "정기예금을 중도해지하면 기본이율의 50%입니다. Ünïcode ‘quotes’ 谢谢 👩‍👩‍👧 끝. The fee is ₩1,000 — final."
+QUICK = Speeds(prefill=1e6, whole=30, between=0.4, at_once=0.4)  # where a deadline is to pass
+PATIENT = Speeds(prefill=1e6, whole=60, between=30, at_once=30)  # where none is, however busy the machine
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
+    return Tokenizer.load(write_tokenizer(tmp_path_factory.mktemp("tokenizer")))
+
+
+@dataclass
+class Served:
+    """A pool over scripted servers, and what its hook saw."""
+
+    models: Models
+    servers: list[ScriptedModel]
+    calls: list[ModelCallFinished] = field(default_factory=list)
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        return self.models.pool.members
+
+    def home(self, conversation_id: str) -> int:
+        """Return the index of the server that a conversation goes to first."""
+        leg = self.models.pool.pick(conversation_id, group="primary")
+        assert leg is not None
+        leg.member.breaker.abandon(leg.permit)
+        return self.members.index(leg.member)
+
+    def running(self) -> int:
+        return sum(server.stats().running + server.stats().waiting for server in self.servers)
+
+    def started(self) -> int:
+        return sum(server.stats().started for server in self.servers)
+
+
+@asynccontextmanager
+async def serve(
+    tokenizer: Tokenizer,
+    primaries: Sequence[Behaviour],
+    fallbacks: Sequence[Behaviour] = (),
+    *,
+    canaries: Sequence[Behaviour] = (),
+    shadows: Sequence[Behaviour] = (),
+    share: float = 0.0,
+    foreign: Tokenizer | None = None,
+    speeds: Speeds = PATIENT,
+    open_seconds: float = 60.0,
+    clock: Callable[[], float] = monotonic,
+) -> AsyncGenerator[Served]:
+    groups: list[Group] = []
+    groups += ("primary" for _ in primaries)
+    groups += ("fallback" for _ in fallbacks)
+    groups += ("canary" for _ in canaries)
+    groups += ("shadow" for _ in shadows)
+    async with AsyncExitStack() as stack:
+        servers = [
+            await stack.enter_async_context(scripted_server(behaviour, name=group))
+            for behaviour, group in zip([*primaries, *fallbacks, *canaries, *shadows], groups, strict=True)
+        ]
+        http = await stack.enter_async_context(open_session())
+        rules = BreakerSettings(open_seconds=open_seconds)
+        members = [
+            Member(
+                Endpoint(http, server.url, speeds),
+                group,
+                Breaker(rules),
+                tokenizer=foreign if group == "fallback" else None,
+            )
+            for server, group in zip(servers, groups, strict=True)
+        ]
+        calls: list[ModelCallFinished] = []
+        chance = Random(1)  # noqa: S311 - it spreads load
+        models = Models(
+            Pool(members, shares={"canary": share, "shadow": share}, chance=chance),
+            tokenizer,
+            hooks=[calls.append],
+            clock=clock,
+        )
+        await models.check()
+        yield Served(models, servers, calls)
+
+
+@dataclass
+class Heard:
+    """A whole answer, as its reader got it."""
+
+    text: str
+    token_ids: tuple[int, ...]
+    switches: list[Switched]
+    done: ModelDone
+
+
+async def ask(
+    served: Served,
+    *,
+    max_tokens: int = 400,
+    conversation_id: str = "c-1",
+    sampling: Sampling | None = None,
+    messages: Sequence[Message] = (),
+    said: Sequence[int] = (),
+) -> Heard:
+    deltas: list[Delta] = []
+    switches: list[Switched] = []
+    done: list[ModelDone] = []
+    stream = served.models.stream(
+        Rendered(prompt(served.models.tokenizer), messages),
+        sampling=sampling or Sampling(max_tokens=max_tokens),
+        conversation_id=conversation_id,
+        cache_salt="hanbit",
+        said=said,
+    )
+    async with aclosing(stream) as parts:
+        async for part in parts:
+            assert not done, "nothing follows the end"
+            kinds: list[object] = {Delta: deltas, Switched: switches, ModelDone: done}[type(part)]  # type: ignore[assignment]
+            kinds.append(part)
+    return Heard(
+        "".join(delta.text for delta in deltas),
+        tuple(token for delta in deltas for token in delta.token_ids),
+        switches,
+        done[0],
+    )
+
+
+CHAT = (Message("system", "You answer."), Message("user", "중도해지 이율은?"))
+
+
+def prompt(tokenizer: Tokenizer) -> list[int]:
+    return tokenizer.render(CHAT)
+
+
+async def until_idle(served: Served, *, within: float) -> None:
+    """Return when no server runs or waits for anything; fail when that takes too long."""
+    with anyio.fail_after(patient(within)):
+        for server in served.servers:
+            await server.until(lambda stats: stats.running + stats.waiting == 0)
+
+
+async def test_an_answer_arrives_whole_with_its_usage(tokenizer: Tokenizer) -> None:
+    async with serve(tokenizer, [Behaviour(answer=ANSWER)]) as served:
+        first = await ask(served)
+        again = await ask(served)
+        seen = served.servers[0].stats().requests
+    assert first.text == ANSWER
+    assert tokenizer.decode(first.token_ids) == ANSWER
+    # The end token is generated, and so paid, but has no text.
+    assert first.done == ModelDone(
+        "stop",
+        Usage(prompt_tokens=len(prompt(tokenizer)), cached_tokens=0, answer_tokens=len(first.token_ids) + 1),
+    )
+    assert again.done.usage.cached_tokens > 0
+    assert {request.cache_salt for request in seen} == {"hanbit"}
+    assert [(call.kind, call.outcome, call.extra_prompt_tokens) for call in served.calls] == [("answer", "ok", 0)] * 2
+    assert served.members[0].in_flight == 0
+
+
+@pytest.mark.parametrize("k", range(1, 99))
+async def test_an_endpoint_killed_after_k_tokens_loses_and_doubles_nothing(tokenizer: Tokenizer, k: int) -> None:
+    async with serve(tokenizer, [Behaviour(answer=ANSWER)] * 2) as served:
+        whole = len(tokenizer.encode(ANSWER)) + 1
+        served.servers[served.home("c-1")].tell(die_after=k)
+        heard = await ask(served)
+    assert heard.text == ANSWER
+    assert tokenizer.decode(heard.token_ids) == ANSWER
+    assert heard.done.finish_reason == "stop"
+    assert heard.done.usage == Usage(prompt_tokens=len(prompt(tokenizer)), cached_tokens=0, answer_tokens=whole)
+    assert k < whole, "otherwise nobody dies"
+    assert [call.outcome for call in served.calls] == ["broken", "ok"]
+    assert served.calls[1].extra_prompt_tokens >= len(prompt(tokenizer))
+
+
+async def test_a_failover_is_told_once_and_names_the_endpoint(tokenizer: Tokenizer) -> None:
+    async with serve(tokenizer, [Behaviour(answer=ANSWER)] * 2) as served:
+        home = served.home("c-1")
+        served.servers[home].tell(die_after=10)
+        heard = await ask(served)
+        assert heard.switches == [Switched(served.members[1 - home].endpoint.name, "primary")]
+
+
+async def test_two_deaths_in_one_answer_are_survived(tokenizer: Tokenizer) -> None:
+    async with serve(tokenizer, [Behaviour(answer=ANSWER, die_after=9)] * 2 + [Behaviour(answer=ANSWER)]) as served:
+        heard = await ask(served)
+    assert heard.text == ANSWER
+    assert tokenizer.decode(heard.token_ids) == ANSWER
+    assert len(heard.switches) in (0, 1, 2)
+    assert [call.outcome for call in served.calls].count("ok") == 1
+
+
+async def test_the_only_endpoint_goes_on_after_a_cut_connection(tokenizer: Tokenizer) -> None:
+    async with serve(tokenizer, [Behaviour(answer=ANSWER, drop_after=20, times=1)]) as served:
+        heard = await ask(served)
+    assert heard.text == ANSWER
+    assert len(heard.switches) == 1
+
+
+async def test_an_endpoint_that_sends_garbage_is_left(tokenizer: Tokenizer) -> None:
+    async with serve(tokenizer, [Behaviour(answer=ANSWER)] * 2) as served:
+        served.servers[served.home("c-1")].tell(garble_after=15)
+        assert (await ask(served)).text == ANSWER
+
+
+async def test_a_stall_in_mid_answer_moves_it_after_the_profiles_pause(tokenizer: Tokenizer) -> None:
+    async with serve(tokenizer, [Behaviour(answer=ANSWER)] * 2, speeds=QUICK) as served:
+        served.servers[served.home("c-1")].tell(stall_after=12)
+        begun = perf_counter()
+        heard = await ask(served)
+        assert 0.4 <= perf_counter() - begun < patient(2)
+        assert heard.text == ANSWER
+        assert [call.outcome for call in served.calls] == ["slow", "ok"]
+        await until_idle(served, within=0.5)
+
+
+async def test_the_token_allowance_spans_endpoints(tokenizer: Tokenizer) -> None:
+    async with serve(tokenizer, [Behaviour(answer=ANSWER)] * 2) as served:
+        uninterrupted = await ask(served, max_tokens=30)
+        served.servers[served.home("c-1")].tell(die_after=17)
+        heard = await ask(served, max_tokens=30)
+    assert heard.done.finish_reason == "length"
+    assert heard.done.usage.answer_tokens == uninterrupted.done.usage.answer_tokens == 30
+    assert heard.text == uninterrupted.text
+
+
+async def test_a_slow_first_token_is_retried_elsewhere_without_a_word(tokenizer: Tokenizer) -> None:
+    async with serve(tokenizer, [Behaviour(answer=ANSWER)] * 2, speeds=QUICK) as served:
+        served.servers[served.home("c-1")].tell(first_token_seconds=30)
+        heard = await ask(served)
+        assert heard.text == ANSWER
+        assert heard.switches == []
+        await until_idle(served, within=0.5)
+
+
+@pytest.mark.parametrize("fault", [{"fail_status": 503}, {"fail_status": 500}, {"dead": True}, {"drop_after": 0}])
+async def test_a_failure_before_the_first_token_is_retried_once(tokenizer: Tokenizer, fault: dict[str, object]) -> None:
+    async with serve(tokenizer, [Behaviour(answer=ANSWER)] * 2) as served:
+        served.servers[served.home("c-1")].tell(**fault)
+        heard = await ask(served)
+    assert heard.text == ANSWER
+    assert heard.switches == []
+    assert [call.outcome for call in served.calls] == ["broken", "ok"]
+
+
+async def test_with_every_model_down_customers_know_within_two_seconds_and_then_at_once(tokenizer: Tokenizer) -> None:
+    async with serve(tokenizer, [Behaviour(dead=True)] * 2) as served:
+        for _ in range(20):
+            begun = perf_counter()
+            with pytest.raises(ModelUnavailable):
+                await ask(served)
+            assert perf_counter() - begun < patient(2)
+        assert len(served.calls) <= 10
+        assert {member.breaker.state for member in served.members} <= {State.OPEN}
+        begun = perf_counter()
+        with pytest.raises(ModelUnavailable) as refused:
+            await ask(served)
+        assert perf_counter() - begun < patient(0.2)
+        assert 0 < (refused.value.retry_after or 0) <= 60
+
+
+async def test_nobody_listening_is_known_at_once(tokenizer: Tokenizer) -> None:
+    async with open_session() as http:
+        members = [
+            Member(Endpoint(http, f"http://127.0.0.1:{port}", PATIENT), "primary", Breaker(BreakerSettings()))
+            for port in (1, 2)
+        ]
+        calls: list[ModelCallFinished] = []
+        served = Served(Models(Pool(members), tokenizer, hooks=[calls.append]), [], calls)
+        begun = perf_counter()
+        with pytest.raises(ModelUnavailable):
+            await ask(served)
+        assert perf_counter() - begun < patient(1)
+    assert [call.outcome for call in calls] == ["unreachable"] * 2
+
+
+async def test_a_model_that_comes_back_is_found_by_one_probe(tokenizer: Tokenizer) -> None:
+    async with serve(tokenizer, [Behaviour(answer=ANSWER, dead=True)], open_seconds=0.2) as served:
+        with pytest.raises(ModelUnavailable):
+            await served.models.ping()
+        served.servers[0].tell(dead=False)
+        await ready(served.models, within=5)
+        assert (await ask(served)).text == ANSWER
+        assert served.models.model == "primary"
+        probes = [call for call in served.calls if call.kind == "ping" and call.outcome == "ok"]
+        assert len(probes) == 1
+
+
+async def ready(models: Models, *, within: float) -> None:
+    with anyio.fail_after(patient(within)):
+        while True:
+            try:
+                await models.ping()
+            except ModelUnavailable as exc:
+                await anyio.sleep(exc.retry_after or 0.01)
+            else:
+                return
+
+
+async def test_of_fifty_customers_one_probes_and_the_others_are_refused(tokenizer: Tokenizer) -> None:
+    async with serve(tokenizer, [Behaviour(answer=ANSWER, dead=True)], open_seconds=0.1) as served:
+        served.servers[0].tell(dead=False, first_token_seconds=0.2)
+        await anyio.sleep(0.15)  # the breaker's own time
+        heard: list[str] = []
+        refused: list[ChatError] = []
+
+        async def customer(n: int) -> None:
+            try:
+                heard.append((await ask(served, conversation_id=f"c-{n}")).text)
+            except ModelUnavailable as exc:
+                refused.append(exc)
+
+        async with anyio.create_task_group() as group:
+            for n in range(50):
+                group.start_soon(customer, n)
+        assert (len(heard), len(refused)) == (1, 49)
+        assert served.started() == 1
+
+
+async def test_a_model_that_is_up_but_hangs_is_not_ready(tokenizer: Tokenizer) -> None:
+    async with serve(tokenizer, [Behaviour(dead=True)], open_seconds=0.01) as served:
+        served.servers[0].tell(dead=False, stall_after=0)
+        await anyio.sleep(0.02)  # the breaker's own time
+        begun = perf_counter()
+        with pytest.raises(ModelUnavailable):
+            await served.models.ping()
+        assert perf_counter() - begun < patient(3)
+        assert [(call.kind, call.outcome) for call in served.calls] == [("ping", "slow")]
+
+
+@pytest.mark.parametrize(("endpoints", "state"), [(1, State.CLOSED), (2, State.OPEN)])
+async def test_late_first_tokens_open_a_breaker_only_where_another_could_do_better(
+    tokenizer: Tokenizer, endpoints: int, state: State
+) -> None:
+    each = count(step=25)  # every look at the clock is 25 s later, and late is 22.5 s
+    async with serve(tokenizer, [Behaviour(answer="a")] * endpoints, clock=lambda: next(each)) as served:
+        home = served.home("c-1")
+        for _ in range(5):
+            await ask(served)
+        assert served.members[home].breaker.state is state
+        assert {call.outcome for call in served.calls} == {"ok"}
+
+
+async def test_a_full_queue_is_overload_and_opens_no_breaker(tokenizer: Tokenizer) -> None:
+    async with serve(tokenizer, [Behaviour(fail_status=429)] * 2) as served:
+        for _ in range(12):
+            with pytest.raises(Overloaded):
+                await ask(served)
+        assert {member.breaker.state for member in served.members} == {State.CLOSED}
+
+
+async def test_retries_stay_under_a_tenth_of_the_requests(tokenizer: Tokenizer) -> None:
+    async with serve(tokenizer, [Behaviour(answer="a", fail_status=429)] * 2) as served:
+        for _ in range(300):
+            with pytest.raises(Overloaded):
+                await ask(served)
+        assert served.started() <= 300 * 1.1 + 10
+
+
+async def test_a_request_at_fault_is_not_tried_elsewhere(tokenizer: Tokenizer) -> None:
+    async with serve(tokenizer, [Behaviour(fail_status=400)] * 2) as served:
+        with pytest.raises(ModelUnavailable):
+            await ask(served)
+        assert [call.outcome for call in served.calls] == ["refused"]
+        assert {member.breaker.state for member in served.members} == {State.CLOSED}
+
+
+async def test_the_smaller_model_answers_when_no_primary_can(tokenizer: Tokenizer) -> None:
+    async with serve(tokenizer, [Behaviour(dead=True)] * 2, [Behaviour(answer="small")]) as served:
+        heard = await ask(served)
+        assert heard.text == "small"
+        assert heard.switches == [Switched(served.members[2].endpoint.name, "fallback")]
+
+
+async def test_a_primary_is_preferred_to_the_smaller_model(tokenizer: Tokenizer) -> None:
+    async with serve(tokenizer, [Behaviour(answer=ANSWER)], [Behaviour(answer="small")]) as served:
+        assert (await ask(served)).text == ANSWER
+
+
+async def test_an_answer_goes_on_where_the_only_other_endpoint_has_failed_before(tokenizer: Tokenizer) -> None:
+    async with serve(tokenizer, [Behaviour(answer=ANSWER)] * 2) as served:
+        home = served.home("c-1")
+        served.servers[home].tell(die_after=20)
+        other = served.members[1 - home]
+        other.breaker.trip()
+        heard = await ask(served)
+        assert heard.text == ANSWER
+        assert [switch.endpoint for switch in heard.switches] == [other.endpoint.name]
+        assert other.breaker.state is State.OPEN, "what is asked beside the rules decides nothing"
+
+
+async def test_one_that_only_cut_the_connection_is_asked_again_where_the_other_is_dead(tokenizer: Tokenizer) -> None:
+    async with serve(tokenizer, [Behaviour(answer=ANSWER)] * 2) as served:
+        home = served.home("c-1")
+        served.servers[home].tell(drop_after=20, times=1)
+        served.servers[1 - home].tell(dead=True)
+        served.members[1 - home].breaker.trip()
+        heard = await ask(served)
+        assert heard.text == ANSWER
+        assert heard.switches[-1].endpoint == served.members[home].endpoint.name
+
+
+async def test_an_answer_never_changes_to_another_model_in_its_middle(tokenizer: Tokenizer) -> None:
+    async with serve(tokenizer, [Behaviour(answer=ANSWER, die_after=20)], [Behaviour(answer="small")]) as served:
+        with pytest.raises(ModelUnavailable):
+            await ask(served)
+        assert served.servers[1].stats().started == 0
+
+
+async def test_a_canary_gets_its_share_of_the_conversations_and_always_the_same(tokenizer: Tokenizer) -> None:
+    async with serve(tokenizer, [Behaviour()], canaries=[Behaviour()], share=0.2) as served:
+        groups = {f"c-{n}": served.models.pool.groups(f"c-{n}") for n in range(1000)}
+        assert groups == {name: served.models.pool.groups(name) for name in groups}
+    firsts = [order[0] for order in groups.values()]
+    assert 150 <= firsts.count("canary") <= 250
+    assert set(groups.values()) == {("canary", "primary", "fallback"), ("primary", "fallback")}
+
+
+async def test_a_canarys_conversation_is_answered_by_a_primary_when_the_canary_cannot(tokenizer: Tokenizer) -> None:
+    both = {"canaries": [Behaviour(answer="canary")], "share": 0.999_999}
+    async with serve(tokenizer, [Behaviour(answer=ANSWER)], **both) as served:  # type: ignore[arg-type]  # as declared
+        heard = await ask(served)
+        assert (heard.text, heard.done.models, heard.done.retried) == ("canary", ("canary",), False)
+        served.servers[1].tell(fail_status=500)
+        heard = await ask(served)
+        assert (heard.text, heard.done.models, heard.done.retried) == (ANSWER, ("primary",), True)
+        assert heard.switches == []
+
+
+def with_other_ids(tokenizer_folder: Path) -> Tokenizer:
+    """Return a tokenizer with other ids for single bytes, and another chat template."""
+    file, template = tokenizer_folder / "tokenizer.json", tokenizer_folder / "chat_template.jinja"
+    read = json.loads(file.read_text("utf-8"))
+    words = [word for word in read["model"]["vocab"] if len(word) == 1]
+    ids = [read["model"]["vocab"][word] for word in words]
+    read["model"]["vocab"] |= dict(zip(words, reversed(ids), strict=True))
+    file.write_text(json.dumps(read), encoding="utf-8")
+    template.write_text(template.read_text("utf-8").replace("assistant", "bot"), encoding="utf-8")
+    return Tokenizer.load(tokenizer_folder)
+
+
+async def test_a_fallback_with_another_tokenizer_is_told_the_same_chat_and_heard_in_our_tokens(
+    tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    ours = with_other_ids(write_tokenizer(tmp_path))
+    assert ours.encode(ANSWER) != tokenizer.encode(ANSWER)
+    async with serve(ours, [Behaviour(dead=True)], [Behaviour(answer=ANSWER, probe=0.9)], foreign=tokenizer) as served:
+        heard = await ask(served, messages=CHAT)
+        assert heard.text == ours.decode(heard.token_ids) == ANSWER
+        assert heard.done.models == ("fallback",)
+        assert heard.done.usage == Usage(prompt_tokens=len(prompt(ours)), answer_tokens=len(heard.token_ids))
+        half = heard.token_ids[: len(ours.encode(ANSWER[:20]))]
+        rest = await ask(served, messages=CHAT, said=half)
+        assert ours.decode((*half, *rest.token_ids)) == ANSWER, "a successor goes on after the text"
+        yes, _ = await served.models.odds(Rendered(prompt(ours), CHAT), YES_OR_NO, conversation_id="c", cache_salt="")
+        assert yes == pytest.approx(0.9, abs=0.02)
+        seen = served.servers[1].stats().requests
+        assert {request.prompt_tokens for request in seen} == {
+            len(prompt(tokenizer)),
+            len(prompt(tokenizer)) + len(tokenizer.encode(ANSWER[:20])),
+        }
+        with pytest.raises(ModelUnavailable):  # who cannot say what the ids mean has nobody to ask
+            await ask(served)
+
+
+async def test_a_stopped_model_is_left_at_once_and_asked_again_when_it_is_resumed(tokenizer: Tokenizer) -> None:
+    slow = Behaviour(answer=ANSWER, token_seconds=0.05)
+    async with serve(tokenizer, [slow] * 2, [Behaviour(answer="small")]) as served:
+        failed: list[ModelUnavailable] = []
+
+        async def customer() -> None:
+            try:
+                await ask(served)
+            except ModelUnavailable as exc:
+                failed.append(exc)
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(customer)
+            await served.servers[served.home("c-1")].until(lambda stats: stats.running == 1)
+            served.models.stop({"primary"})
+            await until_idle(served, within=0.5)
+        heard = await ask(served)
+        assert (heard.text, [switch.group for switch in heard.switches]) == ("small", ["fallback"])
+        assert [call.outcome for call in served.calls] in (["stopped", "ok"], ["stopped", "ok", "ok"])
+        assert {member.breaker.state for member in served.members} == {State.CLOSED}
+        assert [standing.stopped for standing in served.models.standing()] == [True, True, False]
+        served.models.stop({"primary", "fallback"})
+        with pytest.raises(ModelUnavailable):
+            await ask(served)
+        with pytest.raises(ModelUnavailable):
+            await served.models.ping()
+        served.models.stop(())
+        assert (await ask(served)).text == ANSWER
+
+
+@pytest.mark.parametrize("moment", [{"first_token_seconds": 20}, {"stall_after": 5}])
+async def test_a_stop_also_ends_a_wait_for_a_model_that_says_nothing(
+    tokenizer: Tokenizer, moment: dict[str, float]
+) -> None:
+    async with serve(tokenizer, [Behaviour(answer=ANSWER)]) as served:
+        served.servers[0].tell(**moment)
+        async with anyio.create_task_group() as group:
+
+            async def customer() -> None:
+                with pytest.raises(ModelUnavailable):
+                    await ask(served)
+
+            group.start_soon(customer)
+            await served.servers[0].until(lambda stats: stats.running == 1)
+            served.models.stop({"primary"})
+            await until_idle(served, within=0.5)
+
+
+async def test_an_answer_that_takes_too_long_ends(tokenizer: Tokenizer) -> None:
+    speeds = Speeds(prefill=1e6, whole=0.5, between=5, at_once=5)
+    async with serve(tokenizer, [Behaviour(answer=ANSWER, token_seconds=0.05)] * 2, speeds=speeds) as served:
+        begun = perf_counter()
+        with pytest.raises(ModelUnavailable):
+            await ask(served)
+        assert 0.4 < perf_counter() - begun < patient(2)
+        await until_idle(served, within=0.5)
+
+
+@pytest.mark.parametrize("moment", ["mid-stream", "before the first token", "at the switch"])
+async def test_a_client_that_leaves_frees_the_slot_at_once(tokenizer: Tokenizer, moment: str) -> None:
+    slow = Behaviour(answer=ANSWER, token_seconds=0.02, first_token_seconds=0.0 if moment == "mid-stream" else 3)
+    primaries = [Behaviour(dead=True)] if moment == "at the switch" else []
+    async with serve(
+        tokenizer, primaries or [slow], [slow] if primaries else [], speeds=Speeds(prefill=1e6, whole=60, at_once=30)
+    ) as served:
+        stream = served.models.stream(
+            Rendered(prompt(tokenizer)), sampling=Sampling(max_tokens=400), conversation_id="c", cache_salt="t"
+        )
+        async with anyio.create_task_group() as group:
+
+            async def read() -> None:
+                async with aclosing(stream) as parts:
+                    async for part in parts:
+                        if moment == "at the switch" or isinstance(part, Delta):
+                            return
+
+            group.start_soon(read)
+            if moment == "before the first token":
+                await served.servers[0].until(lambda stats: stats.running == 1)
+                group.cancel_scope.cancel()
+        await until_idle(served, within=0.5)
+        assert [member.in_flight for member in served.members] == [0] * len(served.members)
+        assert served.calls[-1].outcome == "left"
+        assert served.members[-1].breaker.state is State.CLOSED
+
+
+async def test_a_left_probe_frees_the_slot_too(tokenizer: Tokenizer) -> None:
+    async with serve(tokenizer, [Behaviour(first_token_seconds=5)], speeds=PROFILES["scripted"]) as served:
+        async with anyio.create_task_group() as group:
+            group.start_soon(probability, served)
+            await served.servers[0].until(lambda stats: stats.running == 1)
+            group.cancel_scope.cancel()
+        await until_idle(served, within=0.5)
+
+
+async def probability(served: Served, ids: Sequence[int] = ()) -> float:
+    asked = Rendered(ids or prompt(served.models.tokenizer))
+    yes, _ = await served.models.odds(asked, YES_OR_NO, conversation_id="c-1", cache_salt="hanbit")
+    return yes
+
+
+@pytest.mark.parametrize("yes", [0.02, 0.5, 0.9])
+async def test_the_probe_tells_how_likely_yes_is(tokenizer: Tokenizer, yes: float) -> None:
+    async with serve(tokenizer, [Behaviour(probe=yes)]) as served:
+        assert await probability(served) == pytest.approx(yes, abs=0.02)
+        assert served.calls[0].kind == "probability"
+
+
+async def test_one_of_several_numbers_is_weighed_by_its_token_alone(tokenizer: Tokenizer) -> None:
+    async with serve(tokenizer, [Behaviour(chooses=(0.2, 0.7, 0.1))]) as served:
+        said = Rendered(prompt(tokenizer))
+        three, two = [
+            await served.models.odds(said, numbers(upto), conversation_id="c-1", cache_salt="hanbit") for upto in (3, 2)
+        ]
+        assert three == pytest.approx((0.2, 0.7, 0.1), abs=0.01)
+        assert two == pytest.approx((0.2 / 0.9, 0.7 / 0.9), abs=0.01)
+        served.servers[0].tell(chooses=())
+        assert await served.models.odds(said, numbers(2), conversation_id="c-1", cache_salt="hanbit") == (0.5, 0.5)
+
+
+async def test_the_probe_is_retried_like_an_answer(tokenizer: Tokenizer) -> None:
+    async with serve(tokenizer, [Behaviour(probe=0.9)] * 2) as served:
+        served.servers[served.home("c-1")].tell(fail_status=500)
+        assert await probability(served) == pytest.approx(0.9, abs=0.02)
+
+
+async def test_a_prompt_that_cannot_fit_is_refused_before_any_call(tokenizer: Tokenizer) -> None:
+    async with serve(tokenizer, [Behaviour(answer=ANSWER, max_model_len=60)]) as served:
+        room = 60 - len(prompt(tokenizer))
+        assert (await ask(served)).done.usage.answer_tokens <= room
+        with pytest.raises(TooLarge):
+            await probability(served, ids=[1] * 60)
+        assert served.started() == 1
+
+
+async def test_conversations_keep_their_home_and_spread(tokenizer: Tokenizer) -> None:
+    async with serve(tokenizer, [Behaviour(answer="a")] * 4) as served:
+        homes = [served.home(f"conversation-{n}") for n in range(400)]
+        assert homes == [served.home(f"conversation-{n}") for n in range(400)]
+        assert all(70 <= homes.count(n) <= 130 for n in range(4))
+        for _ in range(5):  # one leaves: only its conversations move
+            served.members[0].breaker.trip()
+        moved = [(before, served.home(f"conversation-{n}")) for n, before in enumerate(homes)]
+        assert all(before == after for before, after in moved if before != 0)
+
+
+async def test_a_busy_home_shares_its_load(tokenizer: Tokenizer) -> None:
+    async with serve(tokenizer, [Behaviour(answer="a", first_token_seconds=0.2)] * 4) as served:
+        async with anyio.create_task_group() as group:
+            for _ in range(40):  # all of one conversation: one home
+                group.start_soon(ask, served)
+        started = [server.stats().started for server in served.servers]
+        assert sum(started) == 40
+        assert max(started) <= 16, started
+
+
+async def test_no_content_is_logged(tokenizer: Tokenizer, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    async with serve(tokenizer, [Behaviour(answer="카나리아 881-1234", garble_after=3)] * 2) as served:
+        with pytest.raises(ModelUnavailable):
+            await ask(served)
+    assert "broken" in caplog.text
+    assert "카나리아" not in caplog.text
+    assert "881" not in caplog.text
+
+
+async def test_models_open_from_settings_and_ask_the_models_name(tmp_path: Path) -> None:
+    folder = write_tokenizer(tmp_path)
+    calls: list[ModelCallFinished] = []
+    async with scripted_server(Behaviour(answer=ANSWER), name="hanbit-7b") as server:
+        settings = ModelSettings.model_validate(
+            {"llm_urls": server.url, "llm_tokenizer": folder, "llm_profile": "scripted"}
+        )
+        async with open_models(settings, on_call=calls.append) as models:
+            assert models.model == "hanbit-7b"
+            assert models.context_tokens == 32_768
+            await models.ping()
+            assert (await ask(Served(models, [server]))).text == ANSWER
+    assert len(calls) == 1
+
+
+async def test_the_boot_goes_on_without_the_model_and_finds_it_later(tmp_path: Path) -> None:
+    folder = write_tokenizer(tmp_path)
+    async with scripted_server(Behaviour(answer=ANSWER, dead=True), name="late") as server:
+        settings = ModelSettings.model_validate(
+            {
+                "llm_urls": server.url,
+                "llm_tokenizer": folder,
+                "llm_profile": "scripted",
+                "breaker": {"open_seconds": 0.1},
+            }
+        )
+        async with open_models(settings) as models:
+            assert models.model == "unknown"
+            with pytest.raises(ModelUnavailable):
+                await models.ping()
+            server.tell(dead=False)
+            await ready(models, within=5)
+            assert models.model == "late"
+
+
+async def test_another_tokenizer_stops_the_boot_with_a_sentence(tmp_path: Path) -> None:
+    folder = write_tokenizer(tmp_path)
+    config = folder / "chat_template.jinja"
+    config.write_text(config.read_text("utf-8").replace("assistant", "bot"), encoding="utf-8")
+    async with scripted_server() as server:
+        settings = ModelSettings.model_validate(
+            {"llm_urls": server.url, "llm_tokenizer": folder, "llm_profile": "scripted"}
+        )
+        with pytest.raises(ModelsMisconfigured, match=r"chat template of scripted .* set LLM_TOKENIZER"):
+            async with open_models(settings):
+                pass
+
+
+async def test_a_missing_tokenizer_stops_the_boot_with_a_sentence(tmp_path: Path) -> None:
+    settings = ModelSettings.model_validate(
+        {"llm_urls": "http://127.0.0.1:1", "llm_tokenizer": tmp_path, "llm_profile": "scripted"}
+    )
+    with pytest.raises(ModelsMisconfigured, match=r"LLM_TOKENIZER .* cannot be read"):
+        async with open_models(settings):
+            pass
+
+
+async def test_a_file_names_groups(tmp_path: Path) -> None:
+    folder = write_tokenizer(tmp_path / "tokenizer")
+    file = tmp_path / "models.yaml"
+    async with scripted_server(Behaviour(dead=True)) as first, scripted_server(Behaviour(answer="small")) as second:
+        file.write_text(
+            f"- {{name: big, urls: ['{first.url}'], tokenizer: {folder}, profile: scripted}}\n"
+            f"- {{name: small, group: fallback, urls: ['{second.url}'], tokenizer: {folder}, profile: scripted}}\n",
+            encoding="utf-8",
+        )
+        async with open_models(ModelSettings(models_file=file)) as models:
+            assert [switch.group for switch in (await ask(Served(models, []))).switches] == ["fallback"]
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        (
+            "[{name: a, group: second, profile: l4, urls: [http://a], tokenizer: x}]",
+            "groups: primary, canary, fallback, shadow",
+        ),
+        ("[{name: a, group: canary, profile: l4, urls: [http://a], tokenizer: x}]", "a canary needs a `weight`"),
+        ("[{name: a, group: shadow, profile: l4, urls: [http://a], tokenizer: x}]", "a shadow needs a `weight`"),
+        ("[{name: a, weight: 0.5, profile: l4, urls: [http://a], tokenizer: x}]", "only a canary or a shadow has"),
+        (
+            "[{name: a, profile: l4, urls: [http://a], tokenizer: x},"
+            " {name: a, profile: l4, urls: [http://b], tokenizer: x}]",
+            "a name of its own",
+        ),
+        (
+            "[{name: a, profile: l4, urls: [http://a], tokenizer: x},"
+            " {name: b, group: canary, weight: 0.1, profile: l4, urls: [http://b], tokenizer: x},"
+            " {name: c, group: canary, weight: 0.1, profile: l4, urls: [http://b], tokenizer: x}]",
+            "at most one entry",
+        ),
+        ("[{name: a, group: fallback, profile: l4, urls: [http://a], tokenizer: x}]", "must be of the group `primary`"),
+        ("[{name: a, profile: tpu, urls: [http://a], tokenizer: x}]", "profile"),
+        ("[{name: a, profile: l4, urls: [], tokenizer: x}]", "urls"),
+        (
+            "[{name: a, profile: l4, urls: [http://a], tokenizer: x},"
+            " {name: b, profile: l4, urls: [http://b], tokenizer: y}]",
+            "all primaries must name the same tokenizer",
+        ),
+        ("{", "cannot be read"),
+    ],
+)
+async def test_a_wrong_file_stops_the_boot_with_a_sentence(tmp_path: Path, text: str, sentence: str) -> None:
+    file = tmp_path / "models.yaml"
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(ModelsMisconfigured, match=sentence):
+        async with open_models(ModelSettings(models_file=file)):
+            pass
+
+
+def test_settings_say_what_to_set() -> None:
+    with pytest.raises(ValidationError, match="set MODELS_FILE, or LLM_URLS and LLM_TOKENIZER"):
+        ModelSettings()
+    with pytest.raises(ValidationError, match="not both"):
+        ModelSettings.model_validate({"models_file": "a", "llm_urls": "http://a"})

@@ -1,0 +1,74 @@
+"""Whatever an endpoint held back when it died, the reader sees the answer once and whole."""
+
+from collections.abc import Iterator, Sequence
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chatbot.models.completion import Delta, Sampling
+from chatbot.models.continuation import Continuation
+
+# A token is a byte or two, so characters and stop strings break anywhere.
+PROMPT = [900, 901]
+
+
+def decode(ids: Sequence[int]) -> str:
+    return bytes(token for token in ids if token < 256).decode("utf-8", errors="replace")
+
+
+def generate(ids: Sequence[int], begun: int, *, lag: int, burst: int) -> Iterator[Delta]:
+    """Yield what vLLM would send after `begun` tokens: whole characters only, `lag` of them held back until the end."""
+    said = 0
+    for end in range(begun + burst, len(ids) + burst, burst):
+        text = decode(ids[begun:end])
+        whole = text.rstrip("\N{REPLACEMENT CHARACTER}") if end < len(ids) else text
+        until = len(whole) - (lag if end < len(ids) else 0)
+        yield Delta(whole[said : max(said, until)], tuple(ids[end - burst : end]))
+        said = max(said, until)
+
+
+@given(
+    text=st.text(alphabet="가ab 🙂é", max_size=20),
+    deaths=st.lists(st.integers(0, 12), max_size=4),
+    lag=st.integers(0, 4),
+    burst=st.integers(1, 3),
+)
+def test_an_answer_is_shown_once_and_whole_however_often_it_breaks(
+    text: str, deaths: list[int], lag: int, burst: int
+) -> None:
+    ids = [*text.encode(), 999]
+    answer = Continuation(PROMPT, Sampling(max_tokens=500))
+    shown: list[Delta] = []
+    for lives in [*deaths, 10_000]:
+        assert answer.prompt_ids[:2] == PROMPT
+        kept = answer.prompt_ids[2:]
+        assert kept == ids[: len(kept)], "what an endpoint is given is the answer's beginning"
+        assert answer.sampling.max_tokens == 500 - len(kept) == 500 - answer.kept
+        parts = list(generate(ids, len(kept), lag=lag, burst=burst))
+        shown += [new for part in parts[:lives] if (new := answer.feed(part)) is not None]
+        if lives >= len(parts):
+            break
+        answer.resume(decode)
+    assert "".join(delta.text for delta in shown) == text
+    given_out = [token for delta in shown for token in delta.token_ids]
+    assert given_out == ids[: len(given_out)]
+    assert decode(given_out) == text
+    assert answer.prompt_tokens == 2
+
+
+def test_nothing_is_begun_before_text_is_shown() -> None:
+    answer = Continuation(PROMPT, Sampling(max_tokens=5))
+    assert answer.feed(Delta("", (0xEC,))) is None
+    assert not answer.begun
+    answer.resume(decode)
+    assert answer.prompt_ids == PROMPT
+    assert answer.feed(Delta("가", (0xEA, 0xB0, 0x80))) == Delta("가", (0xEA, 0xB0, 0x80))
+    assert answer.begun
+
+
+def test_an_allowance_used_up_before_the_break_is_spent() -> None:
+    answer = Continuation(PROMPT, Sampling(max_tokens=2))
+    answer.feed(Delta("ab", (97, 98)))
+    assert not answer.spent
+    answer.resume(decode)
+    assert answer.spent

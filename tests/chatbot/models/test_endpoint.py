@@ -1,0 +1,319 @@
+"""One endpoint: frames however the network cuts them, deadlines, errors with a name, spans without content."""
+
+import math
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing, asynccontextmanager
+from itertools import pairwise
+from time import perf_counter
+
+import aiohttp
+import anyio
+import pytest
+from aiohttp import web
+from hypothesis import given
+from hypothesis import strategies as st
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+
+from chatbot.models.completion import CompletionBroken, CompletionDecoder, Delta, Frame, Sampling, read_top_tokens
+from chatbot.models.endpoint import (
+    Broken,
+    Busy,
+    Call,
+    Ended,
+    Endpoint,
+    EndpointFailed,
+    Refused,
+    Speeds,
+    TooSlow,
+    Unfit,
+    Unreachable,
+    open_session,
+)
+from chatbot.models.pool import PROFILES
+from llm_server.scripted import Behaviour, scripted_server
+from tests.patience import patient
+
+QUICK = Speeds(prefill=1e6, whole=2, between=0.3, at_once=0.3)  # where a deadline is to pass
+PATIENT = Speeds(prefill=1e6, whole=60, between=30, at_once=30)  # where none is, however busy the machine
+STREAM = (
+    b'data: {"id":"cmpl-1","object":"text_completion","created":1,"choices":[{"index":0,"text":"\xec\x98\x88'
+    b'","logprobs":null,"finish_reason":null,"stop_reason":null,"prompt_token_ids":[1,2],"token_ids":[7,8]}]}\n\n'
+    b": keep-alive\n\n"
+    b"event: ignored\r\n"
+    b'data:{"choices":[{"text":" \\ud55c","token_ids":[9],"finish_reason":"stop"}]}\r\n\r\n'
+    b'data: {"choices":[],"usage":{"prompt_tokens":2,"completion_tokens":3,"total_tokens":5,'
+    b'"prompt_tokens_details":{"cached_tokens":1}}}\n\n'
+    b"data: [DONE]\n\n"
+)
+
+
+def decode(pieces: Sequence[bytes]) -> tuple[list[Frame], bool]:
+    decoder = CompletionDecoder()
+    frames = [frame for piece in pieces for frame in decoder.feed(piece)]
+    return frames, decoder.done
+
+
+@given(st.lists(st.integers(0, len(STREAM))))
+def test_frames_are_the_same_wherever_the_network_cuts(cuts: list[int]) -> None:
+    places = [0, *sorted(cuts), len(STREAM)]
+    frames, done = decode([STREAM[a:b] for a, b in pairwise(places)])
+    assert done
+    assert "".join(choice.text for frame in frames for choice in frame.choices) == "예 한"
+    assert [choice.token_ids for frame in frames for choice in frame.choices] == [(7, 8), (9,)]
+    assert frames[1].choices[0].finish_reason == "stop"
+    assert frames[2].usage is not None
+    assert frames[2].usage.cached_tokens == 1
+
+
+@pytest.mark.parametrize(
+    ("data", "sentence"),
+    [
+        (b"data: {broken\n\n", "cannot be read"),
+        (b"data: 7\n\n", "cannot be read"),
+        (b'data: {"choices": [{"text": 7}]}\n\n', "cannot be read"),
+        (b'data: {"error": {"message": "secret", "code": 500}}\n\n', "gave up in mid-answer"),
+        (b"data: " + b"x" * (5 * 2**20), "without an end"),
+    ],
+)
+def test_what_is_no_completion_is_refused(data: bytes, sentence: str) -> None:
+    with pytest.raises(CompletionBroken, match=sentence) as refused:
+        decode([data])
+    assert "secret" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"{}", b'{"choices": []}', b'{"choices": [{"logprobs": {"top_logprobs": [{"a": 1}]}}]}']
+)
+def test_a_probes_answer_that_is_none_is_refused(body: bytes) -> None:
+    with pytest.raises(CompletionBroken):
+        read_top_tokens(body)
+
+
+def test_a_probe_without_log_probabilities_knows_nothing() -> None:
+    assert read_top_tokens(b'{"choices": [{"logprobs": null}]}').logprobs == {}
+
+
+def test_deadlines_follow_from_the_profile() -> None:
+    assert PROFILES["cpu"].first_token(1600) == 2 + 3 * 1600 / 160
+    assert PROFILES["scripted"].first_token(100_000) == 8
+    assert all(speeds.between == 10 and speeds.whole >= 60 for speeds in PROFILES.values())
+
+
+def call(*, until: float = math.inf, max_tokens: int = 50) -> Call:
+    return Call(
+        prompt_ids=[1, 2, 3],
+        sampling=Sampling(max_tokens=max_tokens),
+        cache_salt="t",
+        priority=0,
+        end_ids=(),
+        until=until,
+    )
+
+
+async def listen(endpoint: Endpoint, asked: Call | None = None) -> list[Delta | Ended]:
+    async with aclosing(endpoint.stream(asked or call())) as parts:
+        return [part async for part in parts]
+
+
+Handler = Callable[[web.Request], AsyncGenerator[bytes]]
+
+
+@asynccontextmanager
+async def replying(handler: Handler, *, status: int = 200, speeds: Speeds = PATIENT) -> AsyncGenerator[Endpoint]:
+    """Serve one reply, byte for byte, and give an endpoint that asks for it."""
+
+    async def reply(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(status=status)
+        await response.prepare(request)
+        async with aclosing(handler(request)) as pieces:
+            async for piece in pieces:
+                await response.write(piece)
+        return response
+
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", reply)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1, handler_cancellation=True)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        async with open_session() as http:
+            yield Endpoint(http, f"http://127.0.0.1:{runner.addresses[0][1]}", speeds)
+    finally:
+        await runner.cleanup()
+
+
+def saying(*pieces: bytes, then_cut: bool = False, then_wait: bool = False) -> Handler:
+    async def handler(request: web.Request) -> AsyncGenerator[bytes]:
+        for piece in pieces:
+            yield piece
+        if then_wait:
+            await anyio.sleep(30)
+        if then_cut and request.transport is not None:
+            await anyio.sleep(0.05)  # what was written is on its way
+            request.transport.abort()
+
+    return handler
+
+
+TOKEN = b'data: {"choices":[{"text":"a","token_ids":[1]}]}\n\n'
+LAST = b'data: {"choices":[{"text":"","token_ids":[2],"finish_reason":"stop"}]}\n\n'
+
+
+@pytest.mark.anyio
+async def test_a_stream_is_deltas_and_one_end() -> None:
+    async with replying(saying(STREAM)) as endpoint:
+        *deltas, end = await listen(endpoint)
+    assert deltas == [Delta("예", (7, 8)), Delta(" 한", (9,))]
+    assert isinstance(end, Ended)
+    assert end.finish_reason == "stop"
+    assert end.usage is not None
+    assert (end.usage.prompt_tokens, end.usage.completion_tokens, end.usage.cached_tokens) == (2, 3, 1)
+
+
+@pytest.mark.anyio
+async def test_an_answer_that_only_lacks_its_usage_is_whole() -> None:
+    async with replying(saying(TOKEN, LAST, then_cut=True)) as endpoint:
+        assert (await listen(endpoint))[-1] == Ended("stop", None)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    "handler",
+    [
+        saying(TOKEN),
+        saying(TOKEN, then_cut=True),
+        saying(TOKEN, b"data: [DONE]\n\n"),
+        # vLLM's shutdown ends running answers like this.
+        saying(TOKEN, LAST.replace(b"stop", b"abort"), b"data: [DONE]\n\n"),
+        saying(TOKEN, b'data: {"error":{"message":"x","code":500}}\n\n'),
+        saying(TOKEN, b"data: {\n\n"),
+        saying(b"<html>"),
+        saying(b""),
+    ],
+)
+async def test_an_answer_that_breaks_off_is_broken(handler: Handler) -> None:
+    async with replying(handler) as endpoint:
+        with pytest.raises(Broken):
+            await listen(endpoint)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("status", "said", "kind"),
+    [
+        (503, b"The engine is currently busy. Please try again later or on a different instance.", Busy),
+        (503, b"<html>no server is available</html>", Broken),
+        (429, b"", Busy),
+        (400, b"maximum context length", Refused),
+        (422, b"", Refused),
+        (404, b"the model does not exist", Broken),
+        (500, b"", Broken),
+    ],
+)
+async def test_every_status_has_a_meaning(status: int, said: bytes, kind: type[EndpointFailed]) -> None:
+    async with replying(saying(said), status=status) as endpoint:
+        with pytest.raises(kind):
+            await listen(endpoint)
+        with pytest.raises(kind):
+            await endpoint.top_tokens(call(), top=20)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("handler", "phase", "until"),
+    [
+        (saying(then_wait=True), "first token", math.inf),
+        (saying(b": keep-alive\n\n", then_wait=True), "first token", math.inf),
+        (saying(TOKEN, then_wait=True), "between tokens", math.inf),
+        (saying(TOKEN, then_wait=True), "whole answer", 0.1),
+    ],
+)
+async def test_every_deadline_is_kept(handler: Handler, phase: str, until: float) -> None:
+    async with replying(handler, speeds=QUICK) as endpoint:
+        begun = perf_counter()
+        with pytest.raises(TooSlow) as late:
+            await listen(endpoint, call(until=anyio.current_time() + until))
+        assert perf_counter() - begun < patient(1.5)
+    assert late.value.phase == phase
+
+
+@pytest.mark.anyio
+async def test_keep_alives_are_no_progress() -> None:
+    async def only_comments(_: web.Request) -> AsyncGenerator[bytes]:
+        yield TOKEN
+        while True:
+            yield b": ping\n\n"
+            await anyio.sleep(0.05)
+
+    async with replying(only_comments, speeds=QUICK) as endpoint:
+        with pytest.raises(TooSlow, match="between tokens"):
+            await listen(endpoint)
+
+
+@pytest.mark.anyio
+async def test_nobody_there_is_unreachable() -> None:
+    async with open_session() as http:
+        endpoint = Endpoint(http, "http://127.0.0.1:1", PATIENT)
+        for asking in (listen(endpoint), endpoint.top_tokens(call(), top=1), endpoint.card(), endpoint.tokenize({})):
+            with pytest.raises(Unreachable):
+                await asking
+
+
+def every_kind_of(error: type[Exception]) -> list[type[Exception]]:
+    return [error, *(kind for below in error.__subclasses__() for kind in every_kind_of(below))]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    "error", [*every_kind_of(aiohttp.ClientError), TimeoutError, OSError, ConnectionResetError, CompletionBroken]
+)
+async def test_no_exception_of_the_driver_gets_through(error: type[Exception]) -> None:
+    async with open_session() as http:
+        endpoint = Endpoint(http, "http://127.0.0.1:1", PATIENT)
+        raised = error.__new__(error)  # their constructors differ; only the class decides
+        with pytest.raises(EndpointFailed):
+            async with endpoint._translated("first token", math.inf):
+                raise raised
+
+
+@pytest.mark.anyio
+async def test_another_model_than_the_one_set_is_unfit() -> None:
+    async with scripted_server(name="small") as server, open_session() as http:
+        with pytest.raises(Unfit, match=r"serves \['small'\], not big"):
+            await Endpoint(http, server.url, PATIENT, model="big").card()
+
+
+@pytest.mark.anyio
+async def test_connections_are_used_again_after_a_whole_answer() -> None:
+    async with scripted_server(Behaviour(answer="a")) as server, open_session() as http:
+        endpoint = Endpoint(http, server.url, PATIENT)
+        for _ in range(5):
+            await listen(endpoint)
+        assert http.connector is not None
+        assert len(http.connector._conns) <= 1
+
+
+@pytest.mark.anyio
+async def test_the_span_says_what_was_asked_and_used_but_no_content() -> None:
+    exporter = InMemorySpanExporter()
+    provider = TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    async with scripted_server(Behaviour(answer="비밀 0123")) as server, open_session() as http:
+        endpoint = Endpoint(http, server.url, PATIENT, model="scripted", tracer=provider.get_tracer("test"))
+        await listen(endpoint)
+        server.tell(fail_status=500)
+        with pytest.raises(Broken):
+            await listen(endpoint)
+        sent = server.stats().requests[0].traceparent
+    span, failed = exporter.get_finished_spans()
+    assert span.context is not None
+    assert sent is not None
+    assert sent.startswith(f"00-{span.context.trace_id:032x}-{span.context.span_id:016x}-")
+    attributes = dict(span.attributes or {})
+    assert span.name == "model.generate"
+    assert attributes["gen_ai.usage.input_tokens"] == 3
+    assert attributes["gen_ai.response.finish_reasons"] == ("stop",)
+    assert "비밀" not in str(attributes)
+    assert dict(failed.attributes or {})["error.type"] == "broken"

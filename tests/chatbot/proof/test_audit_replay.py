@@ -1,0 +1,261 @@
+"""What an answer's rows prove of its parts: real rows, conversation, passages and prompt; no model is asked here."""
+
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import dataclass, replace
+from datetime import date
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from redis.asyncio import Redis
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from chatbot.audit import Audit, AuditClosed, AuditKeys, AuditOpened, open_audit, passage_hash
+from chatbot.conversations import History, HistorySettings, Owner, StoredMessage
+from chatbot.errors import NotFound
+from chatbot.events import FinishReason, Usage
+from chatbot.prompt import Prompt, PromptBuilder, load_templates
+from chatbot.proof.audit_replay import replay
+from chatbot.proof.context import Archive, Replayed, Standing
+from chatbot.proof.report import report
+from chatbot.redis_client import RedisBreaker, RedisBreakerSettings
+from chatbot.tokenizer import Message, Tokenizer
+from knowledge.access import EVERY_CUSTOMER
+from knowledge.glossary import load_glossary
+from knowledge.index import Index, IndexSettings, open_index
+from knowledge.passage import Passage
+from knowledge.terms import Terms
+from llm_server.scripted import write_tokenizer
+from tests.chatbot.audit.test_trail import SETTINGS
+
+pytestmark = pytest.mark.anyio
+
+TENANT, NOW = "hanbit", 1_800_000_000.0
+DEPOSIT = Passage(
+    tenant=TENANT, document_id="deposit", version=2, n=3, title="정기예금", section="금리", page=None,
+    text="정기예금의 기본 금리는 연 3.1%입니다. 중도해지 금리는 연 0.5%입니다.", language="ko", product=None,
+    readers=(EVERY_CUSTOMER,), effective_from=date(2026, 1, 2), visible_from=NOW - 100,
+)  # fmt: skip
+FEES = replace(DEPOSIT, document_id="fees", version=1, n=0, title="수수료", text="송금 수수료는 8,000원입니다.")
+QUESTION = "정기예금의 금리는 얼마인가요?"
+ANSWER = "정기예금의 기본 금리는 연 3.1%입니다."
+BEFORE = ("송금 수수료는 얼마인가요?", "송금 수수료는 8,000원입니다.")
+
+
+class NoEmbedder:
+    """Vectors are given here, and nobody searches."""
+
+    name = "none"
+    dimensions = 2
+
+    async def embed_queries(self, texts: Sequence[str]) -> list[list[float]]:
+        raise NotImplementedError(texts)
+
+    async def embed_passages(self, texts: Sequence[str]) -> list[list[float]]:
+        raise NotImplementedError(texts)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answered:
+    """An answer that was given, and what it can be replayed from."""
+
+    archive: Archive
+    engine: AsyncEngine
+    owner: Owner
+    conversation_id: str
+    prompt: Prompt
+
+    async def replayed(self, question: str | None = None) -> Replayed:
+        return await replay("a1", self.archive, question=question)
+
+    async def standings(self, question: str | None = None) -> dict[str, Standing]:
+        return {finding.what: finding.standing for finding in (await self.replayed(question)).findings}
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
+    folder = tmp_path_factory.mktemp("tokenizer")
+    write_tokenizer(folder)
+    return Tokenizer.load(folder)
+
+
+@pytest.fixture(scope="module")
+def terms() -> Terms:
+    return Terms()
+
+
+@pytest.fixture
+async def index(tmp_path: Path, terms: Terms) -> AsyncGenerator[Index]:
+    async with open_index(IndexSettings(path=tmp_path / "qdrant"), NoEmbedder(), terms) as index:
+        await index.upsert([DEPOSIT, FEES], [[1.0, 0.0], [0.0, 1.0]])
+        yield index
+
+
+def builder(tokenizer: Tokenizer, *, bank: str = "한빛은행") -> PromptBuilder:
+    return PromptBuilder(load_templates(), tokenizer, banks={"ko": bank, "en": "Hanbit Bank"}, passage_tokens=1000)
+
+
+def opening(prompt: Prompt, owner: Owner, conversation_id: str) -> AuditOpened:
+    return AuditOpened(
+        answer_id="a1", tenant=TENANT, sub=owner.sub, conversation_id=conversation_id, question=QUESTION,
+        passages=(("deposit", 2, 3), ("fees", 1, 0)), groups=(EVERY_CUSTOMER,), as_of=NOW, model="qwen",
+        prompt_version=load_templates().version, index_version="kb-1", embedder="none", sampling="{}",
+        grounding="strict", at=NOW, question_id="q1", parent_id="a0", history=2,
+        passage_hashes=(passage_hash(DEPOSIT), passage_hash(FEES)), prompts=(prompt.answer_ids, *prompt.probes_ids),
+    )  # fmt: skip
+
+
+CLOSED = AuditClosed(
+    answer_id="a1", tenant=TENANT, usage=Usage(prompt_tokens=9, answer_tokens=3), finish_reason=FinishReason.STOP,
+    error=None, grounded=True, at=NOW + 1, models=("qwen",), text=ANSWER, said=(1, 2, 3), probes=(0.9,),
+)  # fmt: skip
+
+
+@pytest.fixture
+async def answered(redis: Redis, engine: AsyncEngine, index: Index, tokenizer: Tokenizer) -> AsyncGenerator[Answered]:
+    owner, conversation_id = Owner(TENANT, uuid4().hex), uuid4().hex
+    history = History(redis, RedisBreaker(RedisBreakerSettings(deadline=10)), HistorySettings())
+    said = [
+        StoredMessage(id="q0", parent_id=None, role="user", text=BEFORE[0], at=NOW - 9),
+        StoredMessage(id="a0", parent_id="q0", role="assistant", text=BEFORE[1], at=NOW - 8),
+        StoredMessage(id="q1", parent_id="a0", role="user", text=QUESTION, at=NOW),
+        StoredMessage(id="a1", parent_id="q1", role="assistant", text=ANSWER, at=NOW + 1, answer_id="a1"),
+    ]
+    await history.append(owner, conversation_id, said, now=NOW)
+    earlier = [Message("user", BEFORE[0]), Message("assistant", BEFORE[1])]
+    prompt = builder(tokenizer).build(QUESTION, history=earlier, passages=[DEPOSIT, FEES], language="ko")
+    async with open_audit(engine, SETTINGS) as audit:
+        archive = Archive(
+            audit=audit, history=history, index=index, prompts=builder(tokenizer), contact="1599-0000",
+            glossary=load_glossary(),
+        )  # fmt: skip
+        await audit.open(opening(prompt, owner, conversation_id))
+        await audit.close(CLOSED)
+        yield Answered(archive=archive, engine=engine, owner=owner, conversation_id=conversation_id, prompt=prompt)
+
+
+async def test_while_everything_is_kept_everything_is_the_same(answered: Answered) -> None:
+    replayed = await answered.replayed()
+    same = ["rows", "question", "passages", "prompt", "screening", "answer", "grounded"]
+    assert [(finding.what, finding.standing) for finding in replayed.findings] == [(what, "same") for what in same]
+    assert not replayed.differs
+    told = report(replayed)
+    assert f"asked    2027-01-15T08:00:00+00:00 by hanbit/{answered.owner.sub} (groups: customers)" in told
+    assert f"same     prompt     {len(answered.prompt.answer_ids)} tokens with 2 passages" in told
+    assert QUESTION not in told
+    assert ANSWER not in told
+
+
+async def test_the_rows_hold_no_word_and_no_token_of_what_was_said(answered: Answered) -> None:
+    bodies = [row.body for row in await answered.archive.audit.rows("a1")]
+    ids = ",".join(str(one) for one in answered.prompt.answer_ids[:4])
+    for words in (QUESTION, ANSWER, *BEFORE, DEPOSIT.text, ids, "1,2,3"):
+        assert not any(words in body for body in bodies)
+    keys, other = answered.archive.audit.keys, AuditKeys(b"another key of nobody")
+    assert keys.answer_hash(TENANT, ANSWER) in bodies[1]
+    assert (
+        len({keys.answer_hash(TENANT, ANSWER), keys.answer_hash("b", ANSWER), other.answer_hash(TENANT, ANSWER)}) == 3
+    )
+    hashed = [keys.prompt_hash(TENANT, [[1, 2], [3]]), keys.prompt_hash(TENANT, [[1], [2, 3]])]
+    assert len({*hashed, keys.prompt_hash("b", [[1, 2], [3]]), other.prompt_hash(TENANT, [[1, 2], [3]])}) == 4
+
+
+async def test_after_a_deletion_the_passages_and_the_facts_are_what_can_be_shown(answered: Answered) -> None:
+    await answered.archive.history.delete(answered.owner, answered.conversation_id)
+    replayed = await answered.replayed()
+    assert {finding.what: finding.standing for finding in replayed.findings} == {
+        "rows": "same", "question": "gone", "passages": "same", "prompt": "gone", "answer": "gone",
+    }  # fmt: skip
+    assert not replayed.differs
+    assert replayed.opened is not None
+    assert replayed.opened.passages == (("deposit", 2, 3), ("fees", 1, 0))
+
+
+async def test_a_question_that_somebody_brings_is_proven_by_its_hash(answered: Answered) -> None:
+    await answered.archive.history.delete(answered.owner, answered.conversation_id)
+    assert (await answered.standings(QUESTION))["question"] is Standing.SAME
+    assert (await answered.standings(QUESTION))["prompt"] is Standing.GONE  # two messages stood before it
+    assert (await answered.standings(f"{QUESTION} "))["question"] is Standing.DIFFERS
+
+
+async def test_a_passage_with_another_text_shows_and_so_does_the_prompt(answered: Answered, index: Index) -> None:
+    await index.upsert([replace(DEPOSIT, text=DEPOSIT.text.replace("3.1", "1.3"))], [[1.0, 0.0]])
+    found = await answered.standings()
+    assert (found["passages"], found["prompt"], found["grounded"]) == ("differs", "differs", "differs")
+
+
+@pytest.mark.parametrize("how", ["deleted", "for others"])
+async def test_a_passage_that_cannot_be_had_is_gone_and_nothing_is_guessed(
+    answered: Answered, index: Index, how: str
+) -> None:
+    if how == "deleted":
+        await index.delete(tenant=TENANT, document_id="fees", version=1)
+    else:
+        await index.upsert([replace(FEES, readers=("gold",))], [[0.0, 1.0]])
+    replayed = await answered.replayed()
+    found = {finding.what: finding for finding in replayed.findings}
+    assert found["passages"].standing is Standing.GONE
+    assert "fees v1 #0" in found["passages"].detail
+    assert found["prompt"].standing is Standing.GONE
+    assert not replayed.differs
+
+
+async def test_a_passage_that_has_expired_since_is_read_as_of_then(answered: Answered, index: Index) -> None:
+    await index.set_visibility(
+        tenant=TENANT, document_id="fees", version=1, visible_from=NOW - 100, visible_until=NOW + 60
+    )
+    assert (await answered.standings())["passages"] is Standing.SAME
+
+
+async def test_another_prompt_shows(answered: Answered, tokenizer: Tokenizer) -> None:
+    elsewhere = replace(answered.archive, prompts=builder(tokenizer, bank="달빛은행"))
+    found = {finding.what: finding.standing for finding in (await replay("a1", elsewhere)).findings}
+    assert (found["question"], found["prompt"]) == ("same", "differs")
+
+
+@pytest.mark.parametrize("kind", ["opened", "closed"])
+async def test_of_an_edited_row_nothing_is_believed(answered: Answered, kind: str) -> None:
+    edit = text("UPDATE chatbot_audit SET body = replace(body, 'qwen', 'gwen') WHERE kind = :kind")
+    async with answered.engine.begin() as connection:
+        await connection.execute(edit, {"kind": kind})
+    replayed = await answered.replayed()
+    assert replayed.differs
+    assert [finding.what for finding in replayed.findings] == ["rows"]
+    assert kind in replayed.findings[0].detail
+
+
+async def test_a_kept_text_that_is_another_shows(answered: Answered, redis: Redis) -> None:
+    key = f"history:{{{TENANT}}}:{answered.owner.sub}:messages:{answered.conversation_id}"
+    for n, words in ((2, "금리"), (3, "3.1")):
+        stored = str((await redis.lrange(key, n, n))[0], "utf-8")  # type: ignore[arg-type]  # nothing is decoded by this client
+        await redis.lset(key, n, stored.replace(words, "9"))
+    found = await answered.standings()
+    assert (found["question"], found["answer"], found["prompt"]) == ("differs", "differs", "differs")
+
+
+async def test_what_a_caller_brought_along_is_kept_nowhere(answered: Answered, audit_of: Audit) -> None:
+    opened = opening(answered.prompt, answered.owner, answered.conversation_id)
+    await audit_of.open(replace(opened, answer_id="a2", parent_id=None, brought=2))
+    found = {finding.what: finding for finding in (await replay("a2", answered.archive)).findings}
+    assert (found["question"].standing, found["prompt"].standing) == ("same", "gone")
+    assert "brought" in found["prompt"].detail
+
+
+async def test_a_row_of_an_older_release_says_what_it_does_not_hold(answered: Answered, audit_of: Audit) -> None:
+    opened = opening(answered.prompt, answered.owner, answered.conversation_id)
+    await audit_of.open(replace(opened, answer_id="a2", passage_hashes=(), question_id=""))
+    found = {finding.what: finding.standing for finding in (await replay("a2", answered.archive)).findings}
+    assert (found["question"], found["passages"], found["prompt"]) == ("gone", "unknown", "gone")
+
+
+@pytest.fixture
+def audit_of(answered: Answered) -> Audit:
+    return answered.archive.audit
+
+
+async def test_an_answer_of_nobody_or_of_another_tenant_is_not_found(answered: Answered) -> None:
+    with pytest.raises(NotFound):
+        await replay("a9", answered.archive)
+    with pytest.raises(NotFound):
+        await replay("a1", answered.archive, tenant="other")

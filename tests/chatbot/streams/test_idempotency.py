@@ -1,0 +1,278 @@
+"""Idempotency-Keys on a real Redis: however many ask, on however many replicas, one begins and the others join."""
+
+import contextlib
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from uuid import uuid4
+
+import anyio
+import pytest
+from redis.asyncio import Redis
+
+from chatbot.errors import KeyReused, Overloaded, RateLimited, StoreUnavailable
+from chatbot.redis_client import RedisBreaker, RedisBreakerSettings
+from chatbot.streams.idempotency import Begun, IdempotencyKeys, IdempotencySettings
+from chatbot.streams.log import AnswerId, AnswerLog, AnswerLogSettings
+from chatbot.streams.pipelined_connection import RedisLine
+from knowledge.identity import Principal
+
+pytestmark = [pytest.mark.anyio, pytest.mark.services]
+
+PATIENT = RedisBreakerSettings(slow_after=20, probe_timeout=20)
+Begin = Callable[[], Awaitable[Begun]]
+
+
+def customer(sub: str = "lee", tenant: str | None = None) -> Principal:
+    return Principal(tenant=tenant or f"bank-{uuid4().hex}", sub=sub, roles=frozenset(), groups=frozenset())
+
+
+def replica(redis: Redis, **settings: float) -> IdempotencyKeys:
+    return IdempotencyKeys(redis, RedisBreaker(PATIENT), IdempotencySettings.model_validate(settings))
+
+
+class Beginner:
+    """Begins answers with a log, as the product does, and counts them."""
+
+    def __init__(self, redis: Redis, who: Principal) -> None:
+        self.log = AnswerLog(redis, RedisBreaker(PATIENT), AnswerLogSettings(), line=RedisLine(redis))
+        self.who = who
+        self.begun: list[AnswerId] = []
+
+    async def __call__(self) -> Begun:
+        answer_id = AnswerId(uuid4().hex)
+        self.begun.append(answer_id)
+        await self.log.open(self.who, answer_id, conversation_id="c", passages=[])
+        return Begun(answer_id, None)
+
+
+async def together(requests: list[Begin]) -> list[Begun]:
+    results: list[Begun] = []
+
+    async def one(request: Begin) -> None:
+        results.append(await request())
+
+    with anyio.fail_after(20):
+        async with anyio.create_task_group() as tasks:
+            for request in requests:
+                tasks.start_soon(one, request)
+    return results
+
+
+def asking(keys: IdempotencyKeys, begin: "Beginner", key: str = "k", digest: str = "d") -> Begin:
+    return lambda: keys.begin_once(begin.who, key, digest, begin)
+
+
+async def test_fifty_at_once_on_two_replicas_begin_one_answer(redis: Redis) -> None:
+    replicas, begin = [replica(redis), replica(redis)], Beginner(redis, customer())
+    results = await together([asking(replicas[n % 2], begin) for n in range(50)])
+    assert len(begin.begun) == 1
+    assert {result.answer_id for result in results} == set(begin.begun)
+    assert len(results) == 50
+
+
+async def test_a_key_belongs_to_its_customer(redis: Redis) -> None:
+    tenant = f"bank-{uuid4().hex}"
+    people = [customer("lee", tenant), customer("kim", tenant), customer("lee")]
+    beginners = [Beginner(redis, who) for who in people]
+    results = await together([asking(replica(redis), begin) for begin in beginners])
+    assert len({result.answer_id for result in results}) == 3
+
+
+async def test_names_cannot_imitate_another_customers_key(redis: Redis) -> None:
+    tenant = f"bank-{uuid4().hex}"
+    first, second = Beginner(redis, customer("lee:x", tenant)), Beginner(redis, customer("lee", tenant))
+    await replica(redis).begin_once(first.who, "k", "d", first)
+    await replica(redis).begin_once(second.who, "x:k", "d", second)
+    assert len(first.begun) == len(second.begun) == 1
+
+
+async def test_another_body_is_refused_while_the_first_is_being_accepted_and_afterwards(redis: Redis) -> None:
+    keys, begin, may_go_on = replica(redis), Beginner(redis, customer()), anyio.Event()
+    refused = anyio.Event()
+
+    async def slow() -> Begun:
+        await may_go_on.wait()
+        return await begin()
+
+    async def other_body() -> None:
+        with pytest.raises(KeyReused):
+            await replica(redis).begin_once(begin.who, "k", "another", begin)
+        refused.set()
+        may_go_on.set()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(keys.begin_once, begin.who, "k", "d", slow)
+        await claimed(redis, begin.who)
+        tasks.start_soon(other_body)
+    assert refused.is_set()
+    with pytest.raises(KeyReused):
+        await keys.begin_once(begin.who, "k", "another", begin)
+    assert len(begin.begun) == 1
+
+
+async def claimed(redis: Redis, who: Principal) -> None:
+    with anyio.fail_after(5):
+        while not await redis.keys(f"{{{who.tenant}}}:idempotency:*"):
+            await anyio.sleep(0.01)
+
+
+async def test_a_refusal_does_not_bind_the_key_and_one_of_the_waiting_tries(redis: Redis) -> None:
+    keys, begin, tried = replica(redis), Beginner(redis, customer()), 0
+
+    async def refused_once() -> Begun:
+        nonlocal tried
+        tried += 1
+        if tried == 1:
+            await anyio.sleep(0.1)  # the others wait by now
+            raise RateLimited(scope="user", dimension="concurrent", retry_after=1)
+        return await begin()
+
+    refusals = 0
+
+    async def request() -> None:
+        nonlocal refusals
+        try:
+            await keys.begin_once(begin.who, "k", "d", refused_once)
+        except RateLimited:
+            refusals += 1
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(10):
+            tasks.start_soon(request)
+    assert (refusals, tried, len(begin.begun)) == (1, 2, 1)
+
+
+async def test_when_the_winner_dies_its_lease_lapses_and_another_begins(redis: Redis) -> None:
+    begin, hangs = Beginner(redis, customer()), anyio.Event()
+
+    async def hang() -> Begun:
+        hangs.set()
+        await anyio.sleep_forever()
+        raise AssertionError
+
+    async with anyio.create_task_group() as tasks:
+        # A client of its own that dies with the winner: it cannot give the claim up any more.
+        dying = Redis.from_url(f"redis://127.0.0.1:{redis.connection_pool.connection_kwargs['port']}/0")
+        tasks.start_soon(replica(dying, lease=1).begin_once, begin.who, "k", "d", hang)
+        await hangs.wait()
+        await dying.connection_pool.disconnect()
+        dying.connection_pool.connection_kwargs["port"] = 1
+        tasks.cancel_scope.cancel()
+    with anyio.fail_after(5):
+        joined = await replica(redis).begin_once(begin.who, "k", "d", begin)
+    assert begin.begun == [joined.answer_id]
+    await dying.aclose()
+
+
+async def test_beginning_may_not_take_longer_than_its_claim_holds(redis: Redis) -> None:
+    begin = Beginner(redis, customer())
+
+    async def hang() -> Begun:
+        await anyio.sleep_forever()
+        raise AssertionError
+
+    with anyio.fail_after(5), pytest.raises(Overloaded):
+        await replica(redis, lease=0.2).begin_once(begin.who, "k", "d", hang)
+    await replica(redis).begin_once(begin.who, "k", "d", begin)
+    assert len(begin.begun) == 1
+
+
+async def test_nobody_waits_for_ever(redis: Redis) -> None:
+    begin, entered = Beginner(redis, customer()), anyio.Event()
+
+    async def hang() -> Begun:
+        entered.set()
+        await anyio.sleep_forever()
+        raise AssertionError
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(replica(redis, lease=60).begin_once, begin.who, "k", "d", hang)
+        await entered.wait()
+        with anyio.fail_after(5), pytest.raises(Overloaded):
+            await replica(redis, patience=0.2).begin_once(begin.who, "k", "d", begin)
+        tasks.cancel_scope.cancel()
+
+
+async def test_a_key_lives_as_long_as_the_log_of_its_answer(redis: Redis) -> None:
+    keys, begin = replica(redis), Beginner(redis, customer())
+    first = await keys.begin_once(begin.who, "k", "d", begin)
+    assert (await keys.begin_once(begin.who, "k", "d", begin)).answer_id == first.answer_id
+    await begin.log.forget(begin.who.tenant, [first.answer_id])
+    assert (await keys.begin_once(begin.who, "k", "another body", begin)).answer_id != first.answer_id
+    assert len(begin.begun) == 2
+
+
+async def test_without_a_key_every_request_begins_an_answer(redis: Redis) -> None:
+    keys, begin = replica(redis), Beginner(redis, customer())
+    for _ in range(2):
+        await keys.begin_once(begin.who, None, "d", begin)
+    assert len(begin.begun) == 2
+
+
+async def trip(breaker: RedisBreaker) -> None:
+    with contextlib.suppress(StoreUnavailable):
+        await breaker.call(anyio.sleep_forever)
+    assert breaker.is_open
+
+
+async def test_a_redis_that_is_slow_for_a_moment_does_not_lose_what_was_begun(redis: Redis) -> None:
+    breaker = RedisBreaker(RedisBreakerSettings(slow_after=0.2, probe_every=0.1, probe_timeout=1))
+    begin = Beginner(redis, customer())
+
+    async def slow_moment() -> Begun:
+        begun = await begin()
+        await trip(breaker)
+        return begun
+
+    await IdempotencyKeys(redis, breaker, IdempotencySettings()).begin_once(begin.who, "k", "d", slow_moment)
+    joined = await replica(redis).begin_once(begin.who, "k", "d", begin)
+    assert begin.begun == [joined.answer_id]
+
+
+async def test_who_waits_for_another_replica_does_not_begin_when_redis_is_slow_for_a_moment(redis: Redis) -> None:
+    breaker = RedisBreaker(RedisBreakerSettings(slow_after=0.2, probe_every=0.1, probe_timeout=1))
+    waiting, begin, go_on = (
+        IdempotencyKeys(redis, breaker, IdempotencySettings()),
+        Beginner(redis, customer()),
+        anyio.Event(),
+    )
+
+    async def slow() -> Begun:
+        await go_on.wait()
+        return await begin()
+
+    joined: list[Begun] = []
+
+    async def wait() -> None:
+        joined.append(await waiting.begin_once(begin.who, "k", "d", begin))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(replica(redis).begin_once, begin.who, "k", "d", slow)
+        await claimed(redis, begin.who)
+        tasks.start_soon(wait)
+        await anyio.sleep(0.2)  # it has seen the claim
+        await trip(breaker)
+        go_on.set()
+    assert [result.answer_id for result in joined] == begin.begun
+
+
+@pytest.fixture
+async def nowhere() -> AsyncGenerator[Redis]:
+    client = Redis(host="127.0.0.1", port=1, socket_connect_timeout=1)
+    yield client
+    await client.aclose()
+
+
+async def test_a_process_joins_what_it_began_itself_though_redis_went_away(redis: Redis, nowhere: Redis) -> None:
+    keys = IdempotencyKeys(nowhere, RedisBreaker(RedisBreakerSettings()), IdempotencySettings())
+    begin = Beginner(redis, customer())
+    results = await together([asking(keys, begin)] * 10)
+    assert {result.answer_id for result in results} == set(begin.begun)
+    assert len(begin.begun) == 1
+
+
+async def test_without_redis_the_question_is_answered_unbound(redis: Redis, nowhere: Redis) -> None:
+    keys = IdempotencyKeys(nowhere, RedisBreaker(RedisBreakerSettings()), IdempotencySettings())
+    begin = Beginner(redis, customer())
+    for _ in range(2):
+        await keys.begin_once(begin.who, "k", "d", begin)
+    assert len(begin.begun) == 2

@@ -1,0 +1,390 @@
+"""Two replicas and one answer: leases, epochs, takeover, cancel and handing over, on a real Redis."""
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing, suppress
+from dataclasses import dataclass, field
+from uuid import uuid4
+
+import anyio
+import anyio.lowlevel
+import pytest
+from anyio.abc import TaskGroup
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from redis.asyncio import Redis
+
+from chatbot.errors import Draining, NotFound
+from chatbot.events import Done, FinishReason, Token, Usage
+from chatbot.redis_client import RedisBreaker, RedisBreakerSettings
+from chatbot.streams.live import Running
+from chatbot.streams.log import AnswerId, AnswerLog, AnswerLogSettings, Entry, Standing, Taken, WriterReplaced, Written
+from chatbot.streams.pipelined_connection import open_line
+from chatbot.streams.registry import Answers, AnswersSettings, Why
+from knowledge.identity import Principal
+
+pytestmark = [pytest.mark.anyio, pytest.mark.services]
+
+WORDS = [f"word{n} " for n in range(12)]
+QUICK = AnswersSettings(grace=0.4, heartbeat=0.05, sweep_every=0.05, orphaned_after=0.2)
+LEASE = 0.4
+
+
+def customer(sub: str = "lee") -> Principal:
+    return Principal(tenant=f"bank-{uuid4().hex}", sub=sub, roles=frozenset(), groups=frozenset())
+
+
+def done(reason: FinishReason = FinishReason.STOP) -> Done:
+    return Done(finish_reason=reason, usage=Usage(), grounded=True, limits=None)
+
+
+def new_running(who: Principal) -> Running:
+    return Running(AnswerId(uuid4().hex), who, conversation_id=uuid4().hex)
+
+
+def text_of(entries: list[Entry]) -> str:
+    return "".join(entry.event.text for entry in entries if isinstance(entry.event, Token))
+
+
+@dataclass
+class Replica:
+    """A process with its answers; `finished` are those that it settled and recorded."""
+
+    answers: Answers
+    finished: list[AnswerId] = field(default_factory=list)
+    taken: list[Why] = field(default_factory=list)
+    go_on: anyio.Event = field(default_factory=anyio.Event)
+
+    async def speak(self, running: Running) -> None:
+        """Say the words again from the first one, waiting in the middle unless told to go on."""
+        reason = FinishReason.CANCELLED
+        try:
+            for n, word in enumerate(WORDS):
+                if n >= len(running.token_ids):
+                    running.note([n])
+                running.put(Token(text=word))
+                if n == len(WORDS) // 2:
+                    await self.go_on.wait()
+                await anyio.lowlevel.checkpoint()
+            reason = FinishReason.STOP
+        finally:
+            await self.finish(running, reason)
+
+    async def resume(self, running: Running, taken: Taken) -> None:
+        if taken.cancelled:
+            await self.finish(running, FinishReason.CANCELLED)
+        else:
+            await self.speak(running)
+
+    async def finish(self, running: Running, reason: FinishReason) -> None:
+        with anyio.CancelScope(shield=True):
+            if await running.owned():
+                self.finished.append(running.answer_id)
+                running.put(done(reason))
+
+
+@pytest.fixture
+async def redis(redis_url: str) -> AsyncGenerator[Redis]:
+    """A database of its own: replicas also end the orphans that other tests leave."""
+    async with Redis.from_url(f"{redis_url.removesuffix('/0')}/5", max_connections=200) as client:
+        await client.flushdb()
+        yield client
+
+
+@pytest.fixture
+async def answer_log(redis: Redis) -> AsyncGenerator[AnswerLog]:
+    patient = RedisBreaker(RedisBreakerSettings(slow_after=5))
+    async with open_line(redis) as line:
+        yield AnswerLog(redis, patient, AnswerLogSettings(block=0.2, lease=LEASE), line=line)
+
+
+@pytest.fixture
+async def tasks() -> AsyncGenerator[TaskGroup]:
+    async with anyio.create_task_group() as group:
+        yield group
+        group.cancel_scope.cancel()
+
+
+@pytest.fixture
+def replica(answer_log: AnswerLog, tasks: TaskGroup) -> Callable[..., Replica]:
+    def start(settings: AnswersSettings = QUICK, *, alone: bool = False) -> Replica:
+        taken: list[Why] = []
+        started = Replica(Answers(answer_log, tasks, settings, on_taken=taken.append), taken=taken)
+        if not alone:
+            tasks.start_soon(started.answers.look_after, started.resume)
+        return started
+
+    return start
+
+
+async def read_all(replica: Replica, who: Principal, answer_id: AnswerId, after: int = 0) -> list[Entry]:
+    with anyio.fail_after(10), replica.answers.read(answer_id):
+        async with aclosing(replica.answers.follow(who, answer_id, after=after)) as followed:
+            return [entry async for entry in followed]
+
+
+async def half_said(answer_log: AnswerLog, who: Principal, words: int = 4) -> AnswerId:
+    """Leave an answer behind as a process does that was killed after so many words."""
+    answer_id = AnswerId(uuid4().hex)
+    await answer_log.open(who, answer_id, conversation_id="c", passages=[], frame=b"the turn")
+    events = [Token(text=word) for word in WORDS[:words]]
+    written = Written(first=1, events=events, ids_before=0, token_ids=range(words))
+    await answer_log.append(who.tenant, answer_id, written, epoch=1)
+    return answer_id
+
+
+async def test_only_a_lapsed_lease_may_be_taken_and_all_that_a_successor_needs_comes_with_it(
+    answer_log: AnswerLog,
+) -> None:
+    who = customer()
+    answer_id = await half_said(answer_log, who)
+    assert await answer_log.take(who.tenant, answer_id) is None
+    await answer_log.give_up(who.tenant, {answer_id: 1})
+    taken = await answer_log.take(who.tenant, answer_id)
+    assert taken is not None
+    assert (taken.epoch, taken.sub, taken.conversation_id, taken.frame) == (2, who.sub, "c", b"the turn")
+    assert taken.token_ids == (0, 1, 2, 3)
+    assert taken.events == tuple(Token(text=word) for word in WORDS[:4])
+    assert not taken.cancelled
+    assert await answer_log.take(who.tenant, answer_id) is None, "the successor holds the lease"
+
+
+async def test_an_answer_that_has_ended_is_not_taken_and_keeps_nothing_for_a_successor(
+    answer_log: AnswerLog, redis: Redis
+) -> None:
+    who = customer()
+    answer_id = await half_said(answer_log, who)
+    await answer_log.append(who.tenant, answer_id, Written(first=5, events=[done()]), epoch=1)
+    await answer_log.renew(who.tenant, {answer_id: 1})
+    await answer_log.give_up(who.tenant, {answer_id: 1})
+    assert await answer_log.take(who.tenant, answer_id) is None
+    assert await answer_log.length(who, answer_id) == (5, True)
+    assert await redis.hget(f"{{{who.tenant}}}:answer:{answer_id}", "frame") is None
+    assert not await redis.exists(f"{{{who.tenant}}}:answer:{answer_id}:tokens")
+
+
+async def test_an_append_that_is_sent_twice_is_there_once(answer_log: AnswerLog) -> None:
+    who = customer()
+    answer_id = await half_said(answer_log, who)
+    again = Written(first=3, events=[Token(text=w) for w in WORDS[2:6]], ids_before=2, token_ids=(2, 3, 4, 5))
+    for _ in range(2):
+        assert await answer_log.append(who.tenant, answer_id, again, epoch=1) is Standing.OWNED
+    await answer_log.give_up(who.tenant, {answer_id: 1})
+    taken = await answer_log.take(who.tenant, answer_id)
+    assert taken is not None
+    assert taken.events == tuple(Token(text=word) for word in WORDS[:6])
+    assert taken.token_ids == tuple(range(6))
+
+
+async def test_ids_of_an_unfinished_character_make_room_for_the_successors(answer_log: AnswerLog) -> None:
+    who = customer()
+    answer_id = await half_said(answer_log, who)
+    shorter = Written(first=5, events=[], ids_before=2, token_ids=(9,))
+    await answer_log.append(who.tenant, answer_id, shorter, epoch=1)
+    await answer_log.give_up(who.tenant, {answer_id: 1})
+    taken = await answer_log.take(who.tenant, answer_id)
+    assert taken is not None
+    assert taken.token_ids == (0, 1, 9)
+
+
+WRITES = st.lists(st.tuples(st.sampled_from(["first", "second"]), st.integers(1, 3)), max_size=20)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(before=st.integers(0, 3), writes=WRITES)
+async def test_of_two_writers_only_the_present_epoch_writes(
+    answer_log: AnswerLog, before: int, writes: list[tuple[str, int]]
+) -> None:
+    who = customer()
+    answer_id = await half_said(answer_log, who, before)
+    await answer_log.give_up(who.tenant, {answer_id: 1})
+    taken = await answer_log.take(who.tenant, answer_id)
+    assert taken is not None
+    expected, epochs = [event for event in taken.events], {"first": 1, "second": taken.epoch}
+    for writer, count in writes:
+        events = [Token(text=writer) for _ in range(count)]
+        written = Written(first=len(expected) + 1, events=events)
+        if writer == "first":
+            with pytest.raises(WriterReplaced):
+                await answer_log.append(who.tenant, answer_id, written, epoch=epochs[writer])
+            assert await answer_log.renew(who.tenant, {answer_id: 1}) == {answer_id: Standing.REPLACED}
+        else:
+            await answer_log.append(who.tenant, answer_id, written, epoch=epochs[writer])
+            expected += events
+    entries = await answer_log.read(who.tenant, answer_id, after=0, wait=0.001)
+    assert [entry.n for entry in entries] == list(range(1, len(expected) + 1))
+    assert [entry.event for entry in entries] == expected
+
+
+async def test_who_reads_the_answer_of_a_dead_replica_gets_it_continued(
+    answer_log: AnswerLog, replica: Callable[..., Replica]
+) -> None:
+    who, there = customer(), replica()
+    there.go_on.set()
+    answer_id = await half_said(answer_log, who)
+    began = anyio.current_time()
+    entries = await read_all(there, who, answer_id, after=2)
+    assert anyio.current_time() - began < LEASE + 1
+    assert [entry.n for entry in entries] == list(range(3, len(WORDS) + 2))
+    assert text_of(entries) == "".join(WORDS[2:])
+    assert entries[-1].event == done()
+    assert (there.finished, there.taken) == ([answer_id], ["reader"])
+
+
+async def test_many_readers_on_two_replicas_take_it_over_once(
+    answer_log: AnswerLog, replica: Callable[..., Replica]
+) -> None:
+    who, replicas = customer(), [replica(), replica()]
+    answer_id = await half_said(answer_log, who)
+    found: list[list[Entry]] = []
+
+    async def read(at: Replica) -> None:
+        at.go_on.set()
+        found.append(await read_all(at, who, answer_id))
+
+    async with anyio.create_task_group() as readers:
+        for n in range(10):
+            readers.start_soon(read, replicas[n % 2])
+    assert [entry.n for entry in found[0]] == list(range(1, len(WORDS) + 2))
+    assert all(entries == found[0] for entries in found)
+    assert len(replicas[0].finished + replicas[1].finished) == 1
+
+
+async def test_a_writer_that_was_replaced_stops_and_settles_nothing(
+    answer_log: AnswerLog, replica: Callable[..., Replica]
+) -> None:
+    # `frozen` keeps no leases, as a process that stands still.
+    who, frozen, there = customer(), replica(alone=True), replica()
+    there.go_on.set()
+    running = new_running(who)
+    with frozen.answers.read(running.answer_id):
+        await frozen.answers.start(running, frozen.speak, passages=[])
+        entries = await read_all(there, who, running.answer_id)
+        frozen.go_on.set()
+        with anyio.fail_after(5):
+            await frozen.answers.drained()
+    assert text_of(entries) == "".join(WORDS)
+    assert (frozen.finished, there.finished) == ([], [running.answer_id])
+    assert await answer_log.length(who, running.answer_id) == (len(WORDS) + 1, True)
+
+
+async def test_a_cancel_on_another_replica_stops_the_writer_at_once(replica: Callable[..., Replica]) -> None:
+    who, here, there = customer(), replica(), replica()
+    running = new_running(who)
+    with here.answers.read(running.answer_id):
+        await here.answers.start(running, here.speak, passages=[])
+        began = anyio.current_time()
+        assert await there.answers.cancel(who, running.answer_id)
+        with anyio.fail_after(5):
+            await here.answers.drained()
+    assert anyio.current_time() - began < 0.5
+    assert running.published[-1] == done(FinishReason.CANCELLED)
+    assert not await there.answers.cancel(who, running.answer_id), "it has ended"
+    with pytest.raises(NotFound):
+        await there.answers.cancel(customer(), running.answer_id)
+
+
+async def test_a_cancel_ends_the_answer_of_a_dead_replica(
+    answer_log: AnswerLog, replica: Callable[..., Replica]
+) -> None:
+    who, there = customer(), replica(AnswersSettings(sweep_every=60))
+    answer_id = await half_said(answer_log, who)
+    assert await there.answers.cancel(who, answer_id)
+    entries = await read_all(there, who, answer_id)
+    assert text_of(entries) == "".join(WORDS[:4])
+    assert entries[-1].event == done(FinishReason.CANCELLED)
+    assert there.finished == [answer_id]
+
+
+async def test_an_orphan_that_nobody_asks_for_is_ended_once(
+    answer_log: AnswerLog, replica: Callable[..., Replica], redis: Redis
+) -> None:
+    who, replicas = customer(), [replica(), replica()]
+    answer_id = await half_said(answer_log, who)
+    with anyio.fail_after(5):
+        while not (await answer_log.length(who, answer_id))[1]:
+            await anyio.sleep(0.02)
+    assert len(replicas[0].finished + replicas[1].finished) == 1
+    assert "orphan" in replicas[0].taken + replicas[1].taken
+    with anyio.fail_after(5):  # a tenant without open answers is not looked at any more
+        while await redis.sismember("answers:tenants", who.tenant):
+            await anyio.sleep(0.02)
+
+
+async def test_a_reader_on_another_replica_keeps_the_answer_alive(replica: Callable[..., Replica]) -> None:
+    who, here, there = customer(), replica(), replica()
+    running = new_running(who)
+    await here.answers.start(running, here.speak, passages=[])
+    entries: list[Entry] = []
+    async with anyio.create_task_group() as group:
+
+        async def read() -> None:
+            entries.extend(await read_all(there, who, running.answer_id))
+
+        group.start_soon(read)
+        await anyio.sleep(2 * QUICK.grace)  # the grace itself is what passes here
+        here.go_on.set()
+    assert entries[-1].event == done()
+    assert text_of(entries) == "".join(WORDS)
+
+
+async def test_an_answer_that_is_handed_over_goes_on_elsewhere_at_once(replica: Callable[..., Replica]) -> None:
+    who, here, there = customer(), replica(), replica()
+    there.go_on.set()
+    running = new_running(who)
+    seen: list[Entry] = []
+
+    async def read_here() -> None:
+        seen.extend(await read_all(here, who, running.answer_id))
+
+    async with anyio.create_task_group() as group:
+        await here.answers.start(running, here.speak, passages=[])
+        group.start_soon(read_here)
+        await anyio.sleep(0.1)
+        here.answers.take_no_more()
+        await here.answers.hand_over()
+    assert not any(isinstance(entry.event, Done) for entry in seen), "the connection ends without an end"
+    with pytest.raises(Draining):
+        await here.answers.reach(who, running.answer_id, None)
+    began = anyio.current_time()
+    seen += await read_all(there, who, running.answer_id, after=len(seen))
+    assert anyio.current_time() - began < LEASE / 2, "nobody waits for the lease"
+    assert [entry.n for entry in seen] == list(range(1, len(WORDS) + 2))
+    assert text_of(seen) == "".join(WORDS)
+    assert (here.finished, there.finished) == ([], [running.answer_id])
+
+
+VISITS = st.lists(st.tuples(st.integers(0, 1), st.integers(0, 5)), max_size=12)
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(visits=VISITS, writer=st.sampled_from(["lives", "dies"]))
+async def test_however_often_a_reader_loses_the_connection_there_is_no_gap_and_no_double(
+    answer_log: AnswerLog, replica: Callable[..., Replica], visits: list[tuple[int, int]], writer: str
+) -> None:
+    who, replicas = customer(), [replica(), replica()]
+    for each in replicas:
+        each.go_on.set()
+    if writer == "dies":
+        answer_id = await half_said(answer_log, who)
+    else:
+        running = new_running(who)
+        answer_id = running.answer_id
+        await replicas[0].answers.start(running, replicas[0].speak, passages=[])
+    seen: list[Entry] = []
+    for at, length in visits:
+        with anyio.move_on_after(0.01), replicas[at].answers.read(answer_id):
+            after = seen[-1].n if seen else 0
+            async with aclosing(replicas[at].answers.follow(who, answer_id, after=after)) as entries:
+                async for entry in entries:
+                    seen.append(entry)
+                    if len(seen) >= after + length:
+                        break
+        if seen and isinstance(seen[-1].event, Done):
+            break
+    if not (seen and isinstance(seen[-1].event, Done)):
+        seen += await read_all(replicas[1], who, answer_id, after=seen[-1].n if seen else 0)
+    assert [entry.n for entry in seen] == list(range(1, len(WORDS) + 2))
+    assert text_of(seen) == "".join(WORDS)
+    with suppress(NotFound):
+        assert await answer_log.length(who, answer_id) == (len(WORDS) + 1, True)
+    assert len(replicas[0].finished + replicas[1].finished) == 1

@@ -1,0 +1,225 @@
+"""Running answers: logged before shown, resumable, abandoned when nobody reads, unharmed by Redis being away."""
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from uuid import uuid4
+
+import anyio
+import anyio.lowlevel
+import pytest
+from anyio.abc import TaskGroup
+from redis.asyncio import Redis
+
+from chatbot.errors import ForeignEventId, LogLost, NotFound
+from chatbot.events import Done, Event, FinishReason, Notice, Token, Usage
+from chatbot.redis_client import RedisBreaker, RedisBreakerSettings
+from chatbot.streams.live import Running
+from chatbot.streams.log import AnswerId, AnswerLog, AnswerLogSettings, Entry, WriterReplaced, Written
+from chatbot.streams.pipelined_connection import RedisLine, open_line
+from chatbot.streams.registry import Answers, AnswersSettings
+from knowledge.identity import Principal
+from tests.patience import patient
+
+pytestmark = [pytest.mark.anyio, pytest.mark.services]
+
+
+def customer(sub: str = "lee") -> Principal:
+    return Principal(
+        tenant=f"bank-{uuid4().hex}", sub=sub, roles=frozenset({"customer"}), groups=frozenset({"customers"})
+    )
+
+
+def done() -> Done:
+    return Done(finish_reason=FinishReason.STOP, usage=Usage(), grounded=True, limits=None)
+
+
+def new_running(who: Principal) -> Running:
+    return Running(AnswerId(uuid4().hex), who, conversation_id=uuid4().hex)
+
+
+@pytest.fixture
+async def answer_log(redis: Redis) -> AsyncGenerator[AnswerLog]:
+    async with open_line(redis) as line:
+        breaker = RedisBreaker(RedisBreakerSettings(slow_after=2))
+        yield AnswerLog(redis, breaker, AnswerLogSettings(block=0.2), line=line)
+
+
+@pytest.fixture
+async def tasks() -> AsyncGenerator[TaskGroup]:
+    async with anyio.create_task_group() as group:
+        yield group
+        group.cancel_scope.cancel()
+
+
+async def speak(running: Running) -> None:
+    for word in ("one ", "two ", "three"):
+        running.put(Token(text=word))
+        await anyio.lowlevel.checkpoint()
+    running.put(done())
+
+
+async def read_all(answers: Answers, running: Running, after: int = 0) -> list[Entry]:
+    async with aclosing(answers.follow(running.who, running.answer_id, after=after)) as entries:
+        return [entry async for entry in entries]
+
+
+def text_of(events: list[Event]) -> str:
+    return "".join(event.text for event in events if isinstance(event, Token))
+
+
+async def test_every_reader_gets_every_event_once_in_order(answer_log: AnswerLog, tasks: TaskGroup) -> None:
+    answers, running = Answers(answer_log, tasks, AnswersSettings()), new_running(customer())
+    await answers.start(running, speak, passages=[])
+    with anyio.fail_after(5):
+        live = await read_all(answers, running)
+        replayed = await read_all(answers, running)
+        rest = await read_all(answers, running, after=2)
+    assert [entry.n for entry in live] == [1, 2, 3, 4]
+    assert text_of([entry.event for entry in live]) == "one two three"
+    assert replayed == live
+    assert rest == live[2:]
+
+
+async def test_another_replica_reads_the_same_stream_while_it_runs(answer_log: AnswerLog, tasks: TaskGroup) -> None:
+    here, there = (Answers(answer_log, tasks, AnswersSettings()) for _ in range(2))
+    running, go_on = new_running(customer()), anyio.Event()
+
+    async def speak_in_two_parts(running: Running) -> None:
+        running.put(Token(text="first "))
+        await go_on.wait()
+        running.put(Token(text="second"), done())
+
+    await here.start(running, speak_in_two_parts, passages=[])
+    seen: list[Entry] = []
+    with anyio.fail_after(5):
+        async with aclosing(there.follow(running.who, running.answer_id, after=0)) as entries:
+            async for entry in entries:
+                seen.append(entry)
+                go_on.set()
+    assert text_of([entry.event for entry in seen]) == "first second"
+    assert [entry.n for entry in seen] == [1, 2, 3]
+
+
+async def test_somebody_elses_answer_is_not_found(answer_log: AnswerLog, tasks: TaskGroup) -> None:
+    answers, running = Answers(answer_log, tasks, AnswersSettings()), new_running(customer())
+    await answers.start(running, speak, passages=[])
+    thief = Principal(tenant=running.who.tenant, sub="kim", roles=running.who.roles, groups=running.who.groups)
+    with pytest.raises(NotFound):
+        await answers.reach(thief, running.answer_id, None)
+    with pytest.raises(NotFound):
+        await answers.cancel(thief, running.answer_id)
+    await answers.drained()
+    with pytest.raises(NotFound):
+        await answers.reach(thief, running.answer_id, None)
+    with pytest.raises(NotFound):
+        await answers.reach(customer(), running.answer_id, None)
+
+
+async def test_a_last_event_id_is_checked(answer_log: AnswerLog, tasks: TaskGroup) -> None:
+    answers, running = Answers(answer_log, tasks, AnswersSettings()), new_running(customer())
+    await answers.start(running, speak, passages=[])
+    await answers.drained()
+    who, answer_id = running.who, running.answer_id
+    assert await answers.reach(who, answer_id, f"{answer_id}.4") == (4, True)
+    assert await answers.reach(who, answer_id, f"{answer_id}.2") == (2, False)
+    with pytest.raises(LogLost):
+        await answers.reach(who, answer_id, f"{answer_id}.5")
+    for foreign in (f"{uuid4().hex}.1", f"{answer_id}.x", "nonsense", f"{answer_id}.-1"):
+        with pytest.raises(ForeignEventId):
+            await answers.reach(who, answer_id, foreign)
+
+
+async def test_an_answer_that_nobody_reads_is_cancelled_after_the_grace(
+    answer_log: AnswerLog, tasks: TaskGroup
+) -> None:
+    answers, running = Answers(answer_log, tasks, AnswersSettings(grace=0.05)), new_running(customer())
+
+    async def speak_for_ever(running: Running) -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            running.put(Done(finish_reason=FinishReason.CANCELLED, usage=Usage(), grounded=False, limits=None))
+
+    await answers.start(running, speak_for_ever, passages=[])
+    with anyio.fail_after(5):
+        await answers.drained()
+    last = running.published[-1]
+    assert isinstance(last, Done)
+    assert last.finish_reason is FinishReason.CANCELLED
+
+
+async def test_a_reader_who_comes_back_within_the_grace_keeps_the_answer_alive(
+    answer_log: AnswerLog, tasks: TaskGroup
+) -> None:
+    answers, running, go_on = (
+        Answers(answer_log, tasks, AnswersSettings(grace=0.2)),
+        new_running(customer()),
+        anyio.Event(),
+    )
+
+    async def speak_when_told(running: Running) -> None:
+        await go_on.wait()
+        running.put(Token(text="here"), done())
+
+    await answers.start(running, speak_when_told, passages=[])
+    with answers.read(running.answer_id):
+        pass
+    with answers.read(running.answer_id):
+        await anyio.sleep(0.5)  # longer than the grace: the second reader holds it
+        go_on.set()
+        with anyio.fail_after(5):
+            entries = await read_all(answers, running)
+    assert text_of([entry.event for entry in entries]) == "here"
+
+
+async def test_a_reader_that_cannot_resume_ends_the_answer_at_once(answer_log: AnswerLog, tasks: TaskGroup) -> None:
+    answers, running = Answers(answer_log, tasks, AnswersSettings(grace=60)), new_running(customer())
+    stopped = anyio.Event()
+
+    async def wait_for_ever(running: Running) -> None:
+        try:
+            await anyio.sleep_forever()
+        finally:
+            stopped.set()
+            running.put(done())
+
+    await answers.start(running, wait_for_ever, passages=[])
+    with answers.read(running.answer_id, resumable=False):
+        await anyio.lowlevel.checkpoint()
+    with anyio.fail_after(patient(0.5)):
+        await stopped.wait()
+
+
+async def test_without_redis_the_stream_goes_on_with_a_notice(tasks: TaskGroup) -> None:
+    nowhere = Redis(host="127.0.0.1", port=1)
+    log = AnswerLog(nowhere, RedisBreaker(RedisBreakerSettings()), AnswerLogSettings(), line=RedisLine(nowhere))
+    answers, running = Answers(log, tasks, AnswersSettings()), new_running(customer())
+    await answers.start(running, speak, passages=[])
+    with anyio.fail_after(5):
+        entries = await read_all(answers, running)
+        again = await read_all(answers, running)
+    events = [entry.event for entry in entries]
+    assert text_of(events) == "one two three"
+    assert [entry.n for entry in entries] == list(range(1, len(entries) + 1))
+    assert sum(isinstance(event, Notice) for event in events) == 1
+    assert again == entries
+    await nowhere.aclose()
+
+
+async def test_a_writer_with_an_old_epoch_may_not_append(answer_log: AnswerLog, redis: Redis) -> None:
+    who, answer_id = customer(), AnswerId(uuid4().hex)
+    await answer_log.open(who, answer_id, conversation_id="c", passages=[])
+    await answer_log.append(who.tenant, answer_id, Written(first=1, events=[Token(text="mine")]), epoch=1)
+    await redis.hset(f"{{{who.tenant}}}:answer:{answer_id}", "epoch", "2")
+    with pytest.raises(WriterReplaced):
+        await answer_log.append(who.tenant, answer_id, Written(first=2, events=[Token(text="late")]), epoch=1)
+    assert await answer_log.length(who, answer_id) == (1, False)
+
+
+async def test_a_forgotten_answer_is_gone(answer_log: AnswerLog, tasks: TaskGroup) -> None:
+    answers, running = Answers(answer_log, tasks, AnswersSettings()), new_running(customer())
+    await answers.start(running, speak, passages=[])
+    await answers.drained()
+    await answer_log.forget(running.who.tenant, [running.answer_id])
+    with pytest.raises(NotFound):
+        await answers.reach(running.who, running.answer_id, None)

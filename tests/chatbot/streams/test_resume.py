@@ -1,0 +1,91 @@
+"""A successor says everything again: what the log has is dropped, wherever its writer died."""
+
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from chatbot.events import Citation, Done, Event, FinishReason, Notice, NoticeCode, Queued, Token, Usage
+from chatbot.grounding import Grounding
+from chatbot.streams.resume import Diverged, Replay, whole_tokens
+from tests.chatbot.grounding.test_stream import ANSWERS, events_of, merged, stream
+
+
+def pieces(text: str, cuts: list[int]) -> list[str]:
+    ends, at = [], 0
+    for cut in cuts:
+        at += cut
+        ends.append(at)
+    return [text[start:end] for start, end in zip([0, *ends], [*ends, len(text)], strict=True)]
+
+
+@given(ANSWERS, st.lists(st.integers(1, 7), max_size=80), st.integers(0, 80), st.sampled_from(Grounding))
+def test_wherever_the_writer_dies_its_successor_completes_the_same_answer(
+    text: str, cuts: list[int], died: int, grounding: Grounding
+) -> None:
+    feeds = pieces(text, cuts)
+    before, checks = stream(grounding), stream(grounding)
+    logged = [event for feed in feeds[:died] for event in before.feed(feed)]
+    replay = Replay(logged)
+    shown = [*logged, *replay.fresh(checks.feed("".join(feeds[:died])))]
+    for feed in feeds[died:]:
+        shown += replay.fresh(checks.feed(feed))
+    shown += replay.fresh(checks.close())
+    assert replay.over
+    assert merged(shown) == merged(events_of(stream(grounding), [text]))
+
+
+def citation(n: int) -> Citation:
+    return Citation(n=n, start=0, end=3, document_id="d", version=1, page=None, quote="q")
+
+
+def test_texts_may_be_cut_elsewhere() -> None:
+    replay = Replay([Token(text="one t"), Token(text="wo"), citation(1)])
+    assert replay.fresh([Token(text="one"), Token(text=" two"), citation(1)]) == []
+    assert replay.over
+    assert replay.fresh([Token(text=" three")]) == [Token(text=" three")]
+
+
+def test_what_befell_a_writer_is_not_said_again_and_what_befalls_the_next_is_new() -> None:
+    switched = Notice(code=NoticeCode.MODEL_SWITCHED, text="")
+    replay = Replay([Queued(position=3, estimated_wait_ms=10), switched, Token(text="one")])
+    queued = Queued(position=1, estimated_wait_ms=5)
+    assert replay.fresh([queued, Token(text="one")]) == [queued]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [[Token(text="other")], [citation(2)], [Token(text="one "), citation(1)], [Token(text="one two"), citation(2)]],
+)
+def test_a_successor_that_says_something_else_is_stopped(said: list[Event]) -> None:
+    with pytest.raises(Diverged):
+        Replay([Token(text="one two"), citation(1)]).fresh(said)
+
+
+def test_what_a_writer_ended_with_can_be_told_from_what_it_did_not_say() -> None:
+    replay = Replay([Token(text="withheld"), Token(text="one"), citation(1)])
+    ended: list[Event] = [Token(text="one"), citation(1)]
+    assert not replay.ends_with(ended)
+    replay.fresh([Token(text="withheld")])
+    others: list[list[Event]] = [[], [*ended, citation(2)], [Token(text="one"), citation(2)], ended[:1]]
+    assert [replay.ends_with(events) for events in others] == [False] * 4
+    assert replay.ends_with(ended)
+    assert replay.fresh(ended) == []
+    assert not replay.ends_with([])
+
+
+def test_an_answer_may_end_before_all_is_said_again() -> None:
+    done = Done(finish_reason=FinishReason.CANCELLED, usage=Usage(), grounded=False, limits=None)
+    assert Replay([Token(text="one")]).fresh([done]) == [done]
+
+
+def test_a_successor_goes_on_after_the_last_whole_character() -> None:
+    letters = "가a".encode()
+    ids = [*letters, *"나".encode()[:2]]
+
+    def decode(ids: Sequence[int]) -> str:
+        return bytes(ids).decode("utf-8", errors="replace")
+
+    assert whole_tokens(ids, decode) == tuple(letters)
+    assert whole_tokens([], decode) == ()

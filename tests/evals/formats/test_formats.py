@@ -1,0 +1,80 @@
+"""The report over a folder of documents: what counts as a share, what is wrong, and what the table says."""
+
+import warnings
+from pathlib import Path
+
+import anyio
+import pytest
+from rich.console import Console
+
+from evals.formats.formats import EXPECTED, Expected, Found, look_at_all, read_expected, share_of, table
+from tests.ingest import samples
+from tests.ingest import samples_office as office
+
+
+@pytest.mark.parametrize(
+    ("ours", "other", "share"),
+    [
+        ("| 6개월 | 2.10% |", "6개월 2.10%", 1.0),
+        ("연 금리", "금리 연 ２", 0.75),  # full width: it counts as 2
+        ("aab", "AAAA", 0.5),  # each as often as it stands there
+        ("text", "", None),
+    ],
+)
+def test_the_share_is_of_letters_and_digits_wherever_they_stand(ours: str, other: str, share: float | None) -> None:
+    assert share_of(ours, other)[0] == share
+
+
+def looked_at(folder: Path, *expected: Expected) -> list[Found]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return anyio.run(look_at_all, folder, files, expected, Console(quiet=True))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "rates.xlsx").write_bytes(office.xlsx_of(["term", "rate"], [6, 2.1], [12, 2.35]))
+    (tmp_path / "docs" / "locked.pdf").write_bytes(samples.pdf(password="1234"))
+    return tmp_path
+
+
+def test_every_file_is_read_or_refused_and_the_table_has_figures_only(folder: Path) -> None:
+    locked, read = looked_at(folder)
+    assert (locked.outcome, read.outcome, read.share) == ("encrypted", "read", 1.0)
+    assert 20 * 2**20 < read.memory < 2**30
+    assert not locked.wrong
+    assert not read.wrong
+    report = table([locked, read])
+    assert "| docs | xlsx | 1 | 1 |  | 100.0%, 100.0% |" in report
+    assert "| docs | pdf | 1 | 0 | encrypted 1 |" in report
+    assert "2.35" not in report
+
+
+def test_another_outcome_than_expected_and_too_small_a_share_are_wrong(folder: Path) -> None:
+    locked, read = looked_at(
+        folder,
+        Expected(files="*.pdf", outcome=("read",), why="", least_share=0.95),
+        Expected(files="*", outcome=("read",), why="", least_share=1.1),
+    )
+    assert "encrypted" in locked.wrong
+    assert "100.0%" in read.wrong
+
+
+def test_a_file_of_which_the_other_parser_finds_nothing_is_wrong_unless_that_is_expected(tmp_path: Path) -> None:
+    head = b"From: a@bank.example\nTo: b@bank.example\nMIME-Version: 1.0\nContent-Type: text/html\n\n"
+    (tmp_path / "only_html.eml").write_bytes(head + b"<p>The rate is 2.35 percent.</p>\n")
+    (unknown,) = looked_at(tmp_path)
+    (read,) = looked_at(tmp_path, Expected(files="*", outcome=("read",), why=""))
+    (unchecked,) = looked_at(tmp_path, Expected(files="*", outcome=("read",), why="", least_share=0))
+    assert (unknown.outcome, unknown.share) == ("read", None)
+    assert "nothing to compare" in unknown.wrong
+    assert "nothing to compare" in read.wrong
+    assert not unchecked.wrong
+
+
+def test_what_is_expected_of_each_folder_can_be_read() -> None:
+    expected = read_expected(EXPECTED)
+    assert expected[-1].files == "*"
+    assert all(one.why for one in expected)

@@ -1,0 +1,227 @@
+"""The gates of CI hold on what is committed, and each goes red on a planted regression."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import pytest
+from rich.console import Console
+
+from chatbot.grounding import Grounding
+from evals.quality.gate import grounding, scored
+from evals.quality.report import Task, lines, read_task
+from evals.quality.rescore import Checked, rescore
+from evals.quality.retrieve import rank
+from evals.quality.run import loaded
+from evals.quality.summary import Run
+from evals.questions import (
+    Dataset,
+    Recording,
+    RecordingBroken,
+    documents_digest,
+    read_dataset,
+    read_recording,
+    write_recording,
+)
+from ingest.bulk import gather
+from ingest.settings import Settings
+from knowledge.index import Index
+from knowledge.terms import Terms
+from tests.forked import Forked
+
+ROOT = Path(__file__).parents[2]
+FEWER = 60
+"""Recorded answers that a planted regression is tried on: enough to fall below a gate, and quick."""
+
+
+@pytest.fixture(scope="module")
+def task() -> Task:
+    read = read_task(ROOT / "evals" / "tasks" / "recorded.yaml")
+    recording = read.recording
+    assert recording is not None
+    return read.model_copy(update={"dataset": ROOT / read.dataset, "recording": ROOT / recording})
+
+
+@pytest.fixture(scope="module")
+def dataset(task: Task) -> Dataset:
+    return read_dataset(task.dataset)
+
+
+@pytest.fixture(scope="module")
+def recording(task: Task) -> Recording:
+    assert task.recording is not None
+    return read_recording(task.recording)
+
+
+def missed(run: Run, task: Task) -> set[str]:
+    """Return the measures below their gates."""
+    return {line.measure for line in lines(run, task.gates) if line.holds is False}
+
+
+def test_the_recorded_answers_of_today_hold_every_gate(task: Task, dataset: Dataset) -> None:
+    run = grounding(task, dataset)
+    assert missed(run, task) == set()
+    assert isinstance(run.measures["altered_numbers"], int)
+    assert run.measures["altered_numbers"] >= 60
+    assert len(run.rows) >= 100
+
+
+@pytest.mark.parametrize(
+    ("change", "red"),
+    [
+        ({"prompt_version": "worse"}, {"prompt_is_recorded"}),
+        ({"documents": "others"}, {"documents_are_recorded"}),
+        ({}, set()),
+    ],
+)
+def test_a_changed_prompt_or_document_is_red_until_it_is_recorded_anew(
+    task: Task, dataset: Dataset, recording: Recording, change: dict[str, str], red: set[str]
+) -> None:
+    other = msgspec.structs.replace(recording.made, **change)
+    run = rescore(replace(first(recording, 5), made=other), dataset, contact=task.contact)
+    assert missed(run, task) & {"prompt_is_recorded", "documents_are_recorded"} == red
+
+
+def test_answers_recorded_with_a_worse_prompt_are_red(task: Task, dataset: Dataset, recording: Recording) -> None:
+    # What a model says that is not told to keep to the documents: nothing of theirs, and figures of its own.
+    vague = "네, 고객님. 자세한 내용은 상품마다 다르며 보통 연 7.77% 정도입니다. 도움이 되었기를 바랍니다."
+    worse = told(first(recording), lambda _: vague)
+    assert {"correct", "citation_recall"} <= missed(rescore(worse, dataset, contact=task.contact), task)
+
+
+def test_a_wrong_number_that_the_checks_let_through_is_red(task: Task, dataset: Dataset, recording: Recording) -> None:
+    # The planted fault: nothing is checked before it is shown.
+    unchecked = rescore(first(recording), dataset, contact=task.contact, grounding=Grounding.OFF)
+    assert "altered_numbers_shown" in missed(unchecked, task)
+    # And a model that says one: shown unchecked it is counted, under the checks of today it is not shown.
+    wrong = told(first(recording), lambda said: f"{said} 수수료는 77,777원입니다.")
+    assert "numbers_not_in_cited" in missed(
+        rescore(wrong, dataset, contact=task.contact, grounding=Grounding.OFF), task
+    )
+    assert not {"numbers_not_in_cited", "altered_numbers_shown"} & missed(
+        rescore(wrong, dataset, contact=task.contact), task
+    )
+
+
+def test_a_recorded_choice_counts_between_the_quotes_that_it_was_made_of_only(
+    task: Task, dataset: Dataset, recording: Recording
+) -> None:
+    spoken = next(one for one in recording.answers if one.repair)
+    sample = next(sample for sample in dataset.samples if sample.id == spoken.id)
+    quotes = [quote for quote, _ in spoken.repair]
+
+    def shown(*chosen: tuple[str, float]) -> list[str]:
+        again = msgspec.structs.replace(spoken, repair=chosen)
+        passages = recording.shown_to(spoken)
+        checked = Checked(sample, again, passages, contact=task.contact, grounding=Grounding.STRICT)
+        return [citation.quote for citation in checked.answered().citations]
+
+    sure = [(quote, 0.9 if quote == quotes[1] else 0.05) for quote in quotes]
+    assert shown() == quotes
+    assert shown(*sure) == quotes[1:2]
+    assert shown(*reversed(sure)) == quotes
+
+
+def test_the_command_of_ci_fails_with_a_gate(tmp_path: Path, task: Task, recording: Recording) -> None:
+    stale = replace(first(recording, 5), made=msgspec.structs.replace(recording.made, prompt_version="worse"))
+    write_recording(stale, tmp_path / "recorded.jsonl")
+    told_of = {
+        "dataset": str(task.dataset),
+        "recording": str(tmp_path / "recorded.jsonl"),
+        "gates": [{"measure": "prompt_is_recorded", "least": 1}],
+    }
+    (tmp_path / "task.yaml").write_bytes(msgspec.json.encode(told_of))
+    log = tmp_path / "gate.log"
+    arguments = ["gate", "--task", str(tmp_path / "task.yaml"), "--output", str(tmp_path)]
+    status = Forked("evals.__main__", arguments, dict(os.environ), log).wait(100)  # noqa: TID251 - it inherits it
+    assert status == 1, log.read_text("utf-8")
+    assert "MISSED" in log.read_text("utf-8")
+    assert (tmp_path / "gate-task.html").exists()
+
+
+def test_a_recording_is_written_and_read_again(tmp_path: Path, recording: Recording) -> None:
+    write_recording(recording, tmp_path / "new" / "recorded.jsonl")
+    assert read_recording(tmp_path / "new" / "recorded.jsonl") == recording
+
+
+def test_a_recording_without_a_passage_that_it_names_is_none(tmp_path: Path, recording: Recording) -> None:
+    bare = replace(recording, passages={})
+    write_recording(bare, tmp_path / "recorded.jsonl")
+    with pytest.raises(RecordingBroken):
+        read_recording(tmp_path / "recorded.jsonl")
+
+
+def test_a_renamed_or_edited_document_changes_the_digest(tmp_path: Path) -> None:
+    (tmp_path / "a.md").write_text("one")
+    before = documents_digest(tmp_path)
+    (tmp_path / "a.md").rename(tmp_path / "b.md")
+    renamed = documents_digest(tmp_path)
+    (tmp_path / "b.md").write_text("two")
+    assert len({before, renamed, documents_digest(tmp_path)}) == 3
+
+
+def first(recording: Recording, count: int = FEWER) -> Recording:
+    """Return the first answers of a recording."""
+    spoken = [one for one in recording.answers if one.said]
+    return replace(recording, answers=tuple(spoken[:count]))
+
+
+def told(recording: Recording, say: Callable[[str], str]) -> Recording:
+    """Return a recording in which the model said something else wherever it said anything."""
+    others = tuple(
+        one if one.said is None else msgspec.structs.replace(one, said=say(one.said)) for one in recording.answers
+    )
+    return replace(recording, answers=others)
+
+
+FEW = ("자유적금", "정기적금", "청년우대적금", "파킹통장", "수수료안내_2025", "수수료안내_2026")
+"""Documents that are easily confused, whose morphemes tell them apart, and two versions of one."""
+
+
+class Mute(Terms):
+    """Kiwi as it is when its dictionary is lost: no Korean word comes out."""
+
+    def _morphemes(self, text: str) -> Iterator[str]:
+        del text
+        yield from ()
+
+
+@pytest.fixture
+def fewer(tmp_path: Path, dataset: Dataset) -> Dataset:
+    """The golden questions of a few documents, with only these documents to find."""
+    documents = tmp_path / "few" / "documents"
+    (documents / "ko").mkdir(parents=True)
+    manifest = (dataset.folder / "documents" / "documents.yaml").read_text("utf-8").splitlines()
+    kept = [line for line in manifest if "file:" not in line or any(f"ko/{name}." in line for name in FEW)]
+    (documents / "documents.yaml").write_text("\n".join(kept) + "\n", "utf-8")
+    for file in (dataset.folder / "documents" / "ko").iterdir():
+        if file.stem in FEW:
+            shutil.copy(file, documents / "ko")
+    there = {offering.document_id for offering in gather([documents])}
+    relevant = {
+        question: found
+        for question, judged in dataset.relevant.items()
+        if (found := {name: score for name, score in judged.items() if name in there})
+    }
+    asked = tuple(sample for sample in dataset.samples if sample.id in relevant and not sample.history)
+    return Dataset(folder=documents.parent, samples=asked, relevant=relevant)
+
+
+@pytest.mark.anyio
+async def test_retrieval_holds_its_gates_of_every_date_and_a_broken_kiwi_is_red(fewer: Dataset, tmp_path: Path) -> None:
+    task = read_task(ROOT / "evals" / "tasks" / "retrieval.yaml")
+    async with loaded(fewer, Settings(), tmp_path / "data", Console(quiet=True)) as (services, corpus):
+        index = services.index
+        broken = Index(index._driver, index._embedder, Mute(), index._settings, collection=index.collection)
+        whole, crippled = [
+            scored(fewer, [one async for one in rank(fewer.samples, one_index, corpus.entries)])
+            for one_index in (index, broken)
+        ]
+    assert missed(whole, task) == set()
+    of_a_date = [row.measures["answer_in_top5"] for row in whole.rows if row.kind == "as_of"]
+    assert len(of_a_date) >= 12
+    assert set(of_a_date) == {1.0}  # each finds the fees of its own day
+    assert {"answer_in_top5", "terms_found"} <= missed(crippled, task)

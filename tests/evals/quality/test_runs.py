@@ -1,0 +1,394 @@
+"""Data sets are read, runs are summed up, compared and reported; a corpus goes through the product's own pipeline."""
+
+import json
+import random
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from chatbot.events import Accepted, Citation, Done, Event, Failed, FinishReason, Token, Usage
+from evals.quality.answer import answered
+from evals.quality.calibrate import Probe, auroc, fit, halves, judged
+from evals.quality.compare import NotComparable, compare, verdict
+from evals.quality.page import page
+from evals.quality.report import Gate, TaskBroken, faults, lines, read_task
+from evals.quality.retrieve import Half, Ranked, ranked
+from evals.quality.summary import Row, Run, RunBroken, read_run, summarise, write_run
+from evals.questions import (
+    Answered,
+    CorpusNotLoaded,
+    Dataset,
+    DatasetBroken,
+    Entry,
+    Sample,
+    as_files,
+    document_ids,
+    read_dataset,
+    require_loaded,
+)
+from evals.scorers import holm, intervals
+from ingest.bulk import Offering, Outcome
+from ingest.catalogue import Metadata
+from knowledge.passage import Hit, Passage
+
+TASK = Path(__file__).parents[2] / "evals" / "tasks" / "hanbit.yaml"
+
+
+def written(folder: Path, queries: str, qrels: str) -> Path:
+    (folder / "queries.jsonl").write_text(queries, "utf-8")
+    (folder / "qrels.tsv").write_text(qrels, "utf-8")
+    return folder
+
+
+def test_a_folder_is_read_as_a_data_set(tmp_path: Path) -> None:
+    history = [{"role": "user", "text": "one"}, {"role": "assistant", "text": "two"}, {"role": "user", "text": "three"}]
+    # A line separator within a text ends no line of the file.
+    lines_ = [{"id": "a", "text": "그럼?\u2028", "history": history, "unknown": 1}, {"id": "b", "text": "?"}]
+    queries = "\n".join(json.dumps(line, ensure_ascii=False) for line in lines_) + "\n\n"
+    dataset = read_dataset(written(tmp_path, queries, "query-id\tcorpus-id\tscore\na\td1\t1\na\td2\t2\n"))
+    assert [sample.id for sample in dataset.samples] == ["a", "b"]
+    assert dataset.samples[0].earlier == ("one", "three")
+    assert dataset.relevant == {"a": {"d1": 1, "d2": 2}}
+    assert [sample.id for sample in read_dataset(tmp_path, limit=1).samples] == ["a"]
+
+
+def test_one_split_is_read_alone_and_a_question_without_one_belongs_to_both(tmp_path: Path) -> None:
+    splits = {"a": "dev", "b": "test", "c": ""}
+    queries = "\n".join(json.dumps({"id": name, "text": "?", "split": split}) for name, split in splits.items())
+    folder = written(tmp_path, queries, "query-id\tcorpus-id\tscore\n")
+    assert [sample.id for sample in read_dataset(folder, split="test").samples] == ["b", "c"]
+    assert [sample.id for sample in read_dataset(folder).samples] == ["a", "b", "c"]
+    (folder / "queries.jsonl").write_text("")
+    with pytest.raises(DatasetBroken, match="no question of the split dev"):
+        read_dataset(folder, split="dev")
+
+
+@pytest.mark.parametrize(
+    ("queries", "qrels", "says"),
+    [
+        ('{"id": "a"}', "h\n", "queries.jsonl, line 1"),
+        ('{"id": "a", "text": "?"}', "h\na\td1\n", "qrels.tsv, line 2"),
+        ('{"id": "a", "text": "?"}', "h\na\td1\tmuch\n", "qrels.tsv, line 2"),
+    ],
+)
+def test_a_broken_line_is_named(tmp_path: Path, queries: str, qrels: str, says: str) -> None:
+    with pytest.raises(DatasetBroken, match=says):
+        read_dataset(written(tmp_path, queries, qrels))
+
+
+def test_a_folder_without_files_is_no_data_set(tmp_path: Path) -> None:
+    with pytest.raises(DatasetBroken, match=r"queries\.jsonl"):
+        read_dataset(tmp_path)
+
+
+def test_corpus_entries_become_files_that_the_catalogue_tells_apart(tmp_path: Path) -> None:
+    corpus = [Entry("a-1", "Title\nin two lines", "same"), Entry("b/2 with blanks", "", "same")]
+    entries = document_ids(corpus)
+    offerings = as_files(corpus, entries, tmp_path)
+    assert entries == {"a-1": "a-1", "entry-000001": "b/2 with blanks"}
+    assert [offering.metadata.title for offering in offerings] == ["Title in two lines", None]
+    assert len({offering.path.read_bytes() for offering in offerings}) == 2
+
+
+@pytest.mark.parametrize(("reason", "may_be_refused"), [("suspicious", False), ("malformed", True)])
+def test_what_did_not_come_through_stops_a_run(reason: str, *, may_be_refused: bool) -> None:
+    one = Outcome(offering=Offering(path=Path("a.txt"), name="a.txt", document_id="a", metadata=Metadata()))
+    with pytest.raises(CorpusNotLoaded, match=f"1 of 2 entries were not loaded, first a.txt: {reason}"):
+        require_loaded([one, replace(one, reason=reason)], may_be_refused=may_be_refused)
+    assert require_loaded([one, replace(one, reason="empty_text")], may_be_refused=may_be_refused) == 0
+
+
+def test_what_nobody_could_approve_is_left_out_of_a_public_corpus_and_counted() -> None:
+    one = Outcome(offering=Offering(path=Path("a.txt"), name="a.txt", document_id="a", metadata=Metadata()))
+    assert require_loaded([one, replace(one, reason="suspicious")], may_be_refused=True) == 1
+
+
+def hit(document: str, text: str, score: float) -> Hit:
+    passage = Passage(
+        tenant="t",
+        document_id=document,
+        version=1,
+        n=1,
+        title="",
+        section="",
+        page=None,
+        text=text,
+        language="en",
+        product=None,
+        readers=(),
+        effective_from=None,
+    )
+    return Hit(passage=passage, score=score, dense=0.8, terms=score)
+
+
+def test_an_entry_stands_where_its_best_passage_does() -> None:
+    hits = [hit("d1", "no", 3.0), hit("d2", "a fee of 5 won", 2.0), hit("d1", "no", 1.0), hit("d3", "7 won", 0.5)]
+    sample = Sample(id="q", text="?", answers=("7 won",))
+    found = ranked(sample, hits, {"d1": "one", "d2": "two", "d3": "three"}, shown=3, seconds=0.1)
+    assert found.documents == ("one", "two", "three")
+    assert found.answer_in_top is False
+    assert found.margin == 2.5
+
+
+def test_the_fused_ranking_stands_beside_its_halves_with_how_sure_the_difference_is() -> None:
+    """Of 20 questions the better half (dense) finds 15 first; fused, each is found first, or only half of them."""
+
+    def run(fused: set[int]) -> Run:
+        rankings = [
+            Ranked(
+                id=f"q{n}",
+                documents=("right" if n in fused else "wrong",),
+                answer_in_top=None,
+                best_dense=0.9,
+                best_terms=0.1,
+                margin=0.0,
+                seconds=0.03,
+                halves={
+                    "dense": Half(("right" if n < 15 else "wrong",), 0.02),
+                    "terms": Half(("right" if n < 5 else "wrong",), 0.01),
+                },
+            )
+            for n in range(20)
+        ]
+        samples = tuple(Sample(id=f"q{n}", text="?") for n in range(20))
+        relevant = {f"q{n}": {"right": 1} for n in range(20)}
+        return summarise(Dataset(folder=Path("set"), samples=samples, relevant=relevant), rankings, [])
+
+    better, worse = run(set(range(20))).measures, run(set(range(7))).measures
+    assert (better["ndcg@10 dense alone"], better["ndcg@10 terms alone"]) == (0.75, 0.25)
+    assert better["above dense alone"] == 0.25
+    assert isinstance(better["above dense alone, low"], float)
+    assert better["above dense alone, low"] > 0
+    assert worse["above dense alone"] == -0.4
+    assert isinstance(worse["above dense alone, high"], float)
+    assert worse["above dense alone, high"] < 0
+    assert better["search_seconds_p95 over dense alone"] == 1.5
+
+
+CITATION = Citation(n=1, start=0, end=9, document_id="d1", version=1, page=None, quote="It costs 5 won.")
+
+
+def said(*events: Event) -> list[Event]:
+    first = Accepted(answer_id="x", conversation_id="c", question_id="q", model="m", prompt_version="p", trace_id="t")
+    return [first, *events]
+
+
+def done(reason: FinishReason, *, grounded: bool = True) -> Done:
+    return Done(finish_reason=reason, usage=Usage(prompt_tokens=9, answer_tokens=3), grounded=grounded, limits=None)
+
+
+def test_the_events_of_a_stream_become_an_answer() -> None:
+    events = said(Token(text="It costs "), Token(text="5 won."), CITATION, done(FinishReason.STOP))
+    answer = answered("q", events, {1: "It costs 5 won."}, 0.5, 1.0)
+    assert (answer.text, answer.refused, answer.grounded, answer.prompt_tokens) == ("It costs 5 won.", False, True, 9)
+
+
+def test_a_failed_a_cut_and_a_refused_answer_are_none() -> None:
+    failed = Failed(
+        code="model_unavailable", status=503, title="", retryable=True, retry_after_ms=None, trace_id="", handoff=""
+    )
+    assert answered("q", said(failed), {}, None, 1.0).finish_reason == "error_model_unavailable"
+    assert answered("q", said(Token(text="It")), {}, None, 1.0).finish_reason == "cut"
+    assert answered("q", said(done(FinishReason.REFUSED, grounded=False)), {}, None, 1.0).refused
+
+
+def run_of(tmp_path: Path, *, text: str = "It costs 5 won.") -> Run:
+    samples = (
+        Sample(id="q1", text="How much?", answers=("5 won",), kind="fact"),
+        Sample(id="q2", text="The other bank?", unanswerable=True, kind="other_bank"),
+    )
+    dataset = Dataset(folder=tmp_path, samples=samples, relevant={"q1": {"d1": 1}})
+    found = [
+        Ranked(id="q1", documents=("d2", "d1"), answer_in_top=True, best_dense=1, best_terms=1, margin=0, seconds=1)
+    ]
+    answers = [
+        answered("q1", said(Token(text=text), CITATION, done(FinishReason.STOP)), {1: "It costs 5 won."}, 0.5, 1.0),
+        answered("q2", said(Token(text="No."), done(FinishReason.REFUSED, grounded=False)), {}, 0.1, 0.2),
+    ]
+    return summarise(dataset, found, answers)
+
+
+def test_a_run_is_summed_up(tmp_path: Path) -> None:
+    measures = run_of(tmp_path).measures
+    assert measures["mrr"] == 0.5
+    assert {
+        measures[name] for name in ("recall@5", "answered", "correct", "citation_precision", "citation_recall")
+    } == {1.0}
+    assert {measures[name] for name in ("refusal_precision", "refusal_recall", "grounded")} == {1.0}
+    assert (measures["numbers_not_in_cited"], measures["errors"], measures["queries"], measures["judged"]) == (
+        0,
+        0,
+        2,
+        1,
+    )
+
+
+def test_a_number_without_a_source_is_counted(tmp_path: Path) -> None:
+    run = run_of(tmp_path, text="It costs 5 won and 9 dollars.")
+    assert run.measures["numbers_not_in_cited"] == 1
+    assert "shows numbers that no cited passage holds: 9 dollars" in faults(run.rows[0])
+
+
+def test_a_run_is_written_and_read_again(tmp_path: Path) -> None:
+    run = run_of(tmp_path)
+    write_run(run, tmp_path / "new" / "run.json")
+    assert read_run(tmp_path / "new" / "run.json") == run
+    (tmp_path / "other.json").write_text("{}")
+    with pytest.raises(RunBroken):
+        read_run(tmp_path / "other.json")
+
+
+def rows(values: dict[str, float], measure: str = "mrr") -> Run:
+    listed = tuple(
+        Row(id=name, kind="", question="", unanswerable=False, measures={measure: value})
+        for name, value in values.items()
+    )
+    return Run(dataset="d", measures={}, rows=listed)
+
+
+def test_two_runs_are_compared_over_the_questions_they_share() -> None:
+    a = rows({f"q{n}": 0.0 for n in range(30)})
+    b = rows({f"q{n}": 1.0 if n % 3 else 0.0 for n in range(30)} | {"new": 1.0})
+    (found,) = compare(a, b)
+    assert found.questions == 30
+    assert found.b - found.a == pytest.approx(2 / 3)
+    assert found.is_significant
+    assert found.sentence.startswith("B is significantly better (+0.6667, 95 % interval +0.5")
+    assert verdict([found]).startswith("B is significantly better in mrr; the other 0 measures show no difference")
+
+
+def test_a_small_difference_is_not_called_one() -> None:
+    (found,) = compare(rows({"a": 0.0, "b": 1.0, "c": 0.5}), rows({"a": 1.0, "b": 0.0, "c": 0.6}))
+    assert not found.is_significant
+    assert found.sentence.startswith("no difference shown")
+    assert verdict([found]).startswith("Nothing shows that the two runs differ")
+
+
+def test_slower_answers_are_worse_ones() -> None:
+    slow, fast = ({f"q{n}": seconds for n in range(40)} for seconds in (9.0, 2.0))
+    (found,) = compare(rows(fast, "seconds"), rows(slow, "seconds"))
+    assert found.is_worse
+    assert "B is significantly worse in seconds" in verdict([found])
+
+
+def test_who_looks_at_many_measures_finds_chance_in_one_of_them() -> None:
+    corrected = holm({"a": 0.01, "b": 0.04, "c": 0.03})
+    assert corrected == pytest.approx({"a": 0.03, "c": 0.06, "b": 0.06})
+    assert holm({"a": 0.9, "b": 0.8}) == {"a": 1.0, "b": 1.0}
+
+
+def test_an_interval_covers_the_truth_about_as_often_as_it_says() -> None:
+    chance = random.Random(7)  # noqa: S311  draws, no secret
+    covered = 0
+    for seed in range(30):
+        drawn = [float(chance.random() < 0.8) for _ in range(120)]
+        found = intervals(drawn, lambda values: {"share": sum(values) / len(values), "count": len(values)}, seed=seed)
+        assert found.keys() == {"share"}
+        covered += found["share"].low <= 0.8 <= found["share"].high
+    assert 26 <= covered <= 30
+
+
+def test_every_score_of_a_summary_has_an_interval_around_it(tmp_path: Path) -> None:
+    run = run_of(tmp_path)
+    scores = {name: value for name, value in run.measures.items() if isinstance(value, float)}
+    assert run.intervals.keys() == scores.keys() >= {"mrr", "correct", "refusal_recall", "answer_seconds_p95"}
+    assert all(run.intervals[name].low <= value <= run.intervals[name].high for name, value in scores.items())
+
+
+def test_runs_over_other_questions_cannot_be_compared() -> None:
+    with pytest.raises(NotComparable):
+        compare(rows({"a": 1.0}), rows({"b": 1.0}))
+
+
+def test_gates_hold_at_their_bound_and_a_missing_measure_fails(tmp_path: Path) -> None:
+    gates = [
+        Gate(measure="recall@5", least=1.0),
+        Gate(measure="mrr", least=0.6),
+        Gate(measure="errors", most=0),
+        Gate(measure="unheard_of", least=0),
+    ]
+    shown = {line.measure: line.holds for line in lines(run_of(tmp_path), gates)}
+    assert [shown[gate.measure] for gate in gates] == [True, False, True, False]
+    assert shown["queries"] is None
+
+
+def test_the_page_lists_questions_with_faults_and_escapes_what_was_said(tmp_path: Path) -> None:
+    run = run_of(tmp_path, text="It costs <b>9</b> dollars.")
+    written_page = page(run, [])
+    assert "1 of 2 questions with a fault" in written_page
+    assert "&lt;b&gt;9&lt;/b&gt; dollars" in written_page
+
+
+class Addresses(HTMLParser):
+    """Collects whatever a page would fetch, and its plots' labels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fetched: list[str] = []
+        self.plots: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        names = {name for name, _ in attrs}
+        if tag in {"script", "link", "img", "iframe", "object", "embed"} or names & {"src", "href", "xlink:href"}:
+            self.fetched.append(tag)
+        if tag == "svg":
+            self.plots.append(dict(attrs)["aria-label"] or "")
+
+
+def test_the_page_has_plots_and_fetches_nothing(tmp_path: Path) -> None:
+    written_page = page(run_of(tmp_path, text='"><img src=x>'), [Gate(measure="mrr", least=0.9)])
+    read = Addresses()
+    read.feed(written_page)
+    assert read.fetched == []
+    assert read.plots[0].startswith("Scores with their 95 % intervals")
+    assert {"recall@5 by kind of question", "Seconds to the first token"} <= set(read.plots)
+    assert 'class="bad"' in written_page  # the missed gate is drawn as one
+    assert "url(" not in written_page
+
+
+def test_the_task_of_make_evals_is_one() -> None:
+    task = read_task(TASK)
+    assert {gate.measure for gate in task.gates} >= {"recall@5", "answered", "refusal_recall", "citation_recall"}
+
+
+def test_a_gate_with_two_bounds_is_refused(tmp_path: Path) -> None:
+    broken = "dataset: x\nprofile: cpu\ngates: [{measure: a, least: 0, most: 1}]\n"
+    (tmp_path / "task.yaml").write_text(broken)
+    with pytest.raises(TaskBroken, match="least"):
+        read_task(tmp_path / "task.yaml")
+
+
+def probe_of(n: int, *, unanswerable: bool, probability: float) -> Probe:
+    return Probe(
+        id=f"{unanswerable}-{n:02}",
+        kind="fact",
+        question="?",
+        language="en",
+        unanswerable=unanswerable,
+        held=not unanswerable,
+        probabilities=(probability,),
+        dense=(0.85,),
+        terms=(3.0,),
+        seconds=0.0,
+    )
+
+
+def test_the_fit_tells_likely_from_unlikely_and_counts_both_sides_alike() -> None:
+    yes = [probe_of(n, unanswerable=False, probability=0.6 + n / 100) for n in range(30)]
+    no = [probe_of(n, unanswerable=True, probability=0.2 + n / 100) for n in range(6)]
+    seen, unseen = halves([*yes, *no])
+    assert {len(seen), len(unseen)} == {18}
+    settings = fit(seen)
+    assert all((judged(probe, settings) >= settings.threshold) is not probe.unanswerable for probe in unseen)
+
+
+def test_auroc_counts_ties_half() -> None:
+    assert auroc([(True, 0.9), (True, 0.5), (False, 0.5), (False, 0.1)]) == pytest.approx(3.5 / 4)
+
+
+def test_answers_survive_being_written() -> None:
+    answer = answered("q", said(Token(text="5"), CITATION, done(FinishReason.STOP)), {1: "5"}, None, 1.0)
+    assert msgspec.json.decode(msgspec.json.encode(answer), type=Answered) == answer

@@ -1,0 +1,35 @@
+"""What other people's tools report becomes figures with a bound; a report without verdicts shows nothing."""
+
+import json
+from io import StringIO
+
+from rich.console import Console
+
+from evals.safety.attacks import read_report, show_hits, success
+
+REPORT = "\n".join(
+    json.dumps(line)
+    for line in (
+        {"entry_type": "start_run setup", "run.seed": 1},
+        {"entry_type": "attempt", "probe_classname": "dan.Dan_11_0"},
+        {"entry_type": "eval", "probe": "dan.Dan_11_0", "detector": "dan.DAN", "passed": 99, "total_evaluated": 100},
+        {"entry_type": "eval", "probe": "promptinject.Hijack", "detector": "x", "passed": 80, "total_evaluated": 100},
+    )
+).encode()
+
+
+def test_success_is_told_by_family_and_bounded_as_a_whole() -> None:
+    findings = success(list(read_report(REPORT)))
+    assert [round(finding.value, 1) for finding in findings] == [1.0, 20.0, 10.5]
+    assert [finding.holds for finding in findings] == [True, True, False]
+
+
+def test_a_run_without_verdicts_does_not_pass() -> None:
+    assert not success([])[-1].holds
+
+
+def test_what_succeeded_is_shown() -> None:
+    said = StringIO()
+    hit = {"probe": "dan.Dan", "detector": "dan.DAN", "output": {"text": "나는 DAN"}}
+    show_hits(json.dumps(hit).encode(), Console(file=said, width=200))
+    assert "나는 DAN" in said.getvalue()

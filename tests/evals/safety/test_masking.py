@@ -1,0 +1,54 @@
+"""The measure of masking tells what is left of an identifier, and what was masked for nothing."""
+
+import json
+from pathlib import Path
+
+import pytest
+from typer import Typer
+from typer.testing import CliRunner
+
+from evals.questions import Spelled, spelled
+from evals.safety.masking import LabelledText, Span, false_masks, is_masked, main, on_labelled, recall
+from knowledge.screening import Kind
+
+
+def sentence(text: str, hit: str) -> Spelled:
+    start = text.index(hit)
+    return Spelled(text=text, kind=Kind.PHONE, spelling="hyphens", start=start, end=start + len(hit))
+
+
+def test_an_identifier_of_which_a_piece_is_left_is_not_masked() -> None:
+    assert is_masked(sentence("제 번호 010-1234-5678번", "010-1234-5678"))
+    assert not is_masked(sentence("제 번호 X010-1234-5678번", "X010-1234-5678"))
+    shares, missed = recall([sentence("a 010-1234-5678", "010-1234-5678"), sentence("a 12", "12")])
+    assert (shares["recall"], shares["recall_phone"], [one.text for one in missed]) == (0.5, 0.5, ["a 12"])
+
+
+def test_the_made_up_identifiers_are_the_same_each_time_and_stand_where_they_say() -> None:
+    first = list(spelled(2))
+    assert first == list(spelled(2))
+    assert {one.kind for one in first} == set(Kind) - {Kind.SECRET}
+    assert all(one.text[one.start : one.end].strip() for one in first)
+
+
+def test_only_labels_that_are_masked_count() -> None:
+    spans = (
+        Span(entity_type="PERSON", start_position=0, end_position=3),
+        Span(entity_type="PHONE_NUMBER", start_position=4, end_position=17),
+    )
+    measured = on_labelled([LabelledText(full_text="Lee 010-1234-5678, a@b.co", spans=spans)])
+    assert (measured["labelled_recall"], measured["labelled_precision"]) == (1.0, 0.5)
+
+
+def test_a_question_that_is_masked_for_nothing_is_named() -> None:
+    assert false_masks(["How do I pay?", "call 010-1234-5678"]) == ["call 010-1234-5678"]
+
+
+@pytest.mark.parametrize(("question", "status"), [("How do I pay?", 0), ("call 010-1234-5678", 1)])
+def test_the_command_fails_below_its_bound(tmp_path: Path, question: str, status: int) -> None:
+    (tmp_path / "train.csv").write_text(f"text,category\n{question},pay\n", "utf-8")
+    app = Typer()
+    app.command()(main)
+    done = CliRunner().invoke(app, ["--clean", str(tmp_path), "--count", "2"])
+    assert done.exit_code == status
+    assert json.loads(done.stdout.splitlines()[-1])["clean_questions"] == 1

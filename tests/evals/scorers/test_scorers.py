@@ -1,0 +1,144 @@
+"""The scorers on small cases whose right result was worked out by hand."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import pytest
+
+from chatbot.events import Citation
+from evals.questions import Answered
+from evals.scorers.answers import answer_f1, holds_answer, mean
+from evals.scorers.citations import score_citations
+from evals.scorers.numbers_shown import check_numbers, values
+from evals.scorers.ranking import score_rankings
+from evals.scorers.refusals import score_refusals
+from evals.scorers.speed import score_waits
+
+
+def test_a_ranking_is_scored_as_trec_eval_does() -> None:
+    relevant = {"q": {"a": 1, "b": 1, "never-found": 1}, "unanswerable": {}}
+    scores = score_rankings({"q": ["x", "a", "y", "b"], "unanswerable": ["a"]}, relevant)
+    assert scores.keys() == {"q"}
+    dcg = 1 / math.log2(3) + 1 / math.log2(5)
+    ideal = 1 + 1 / math.log2(3) + 1 / math.log2(4)
+    assert scores["q"].ndcg_at_10 == pytest.approx(dcg / ideal)
+    assert scores["q"].recall_at_5 == pytest.approx(2 / 3)
+    assert scores["q"].reciprocal_rank == pytest.approx(1 / 2)
+
+
+def test_a_question_for_which_nothing_was_found_scores_nothing() -> None:
+    scores = score_rankings({"q": []}, {"q": {"a": 1}})
+    assert scores["q"].recall_at_5 == 0.0
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"),
+    [
+        ("최소 1,000,000원부터 됩니다", "100만원"),
+        ("연 2.70%입니다", "2.7%"),
+        ("up to USD 50,000 a year", "$50,000"),
+        ("2025년 9월 1일부터", "2025-09-01"),
+        ("만기 1 개월 이내", "만기 1개월 이내"),
+        ("the Application Receipt", "application receipt"),
+        ("가입 기간은 1년입니다", "12개월"),
+    ],
+)
+def test_an_answer_is_found_in_any_spelling(text: str, answer: str) -> None:
+    assert holds_answer(text, ["something else", answer])
+
+
+@pytest.mark.parametrize(
+    ("text", "answer"), [("연 12.7%", "2.7%"), ("50,0001원", "50,000"), ("없습니다", "100만원"), ("anything", "")]
+)
+def test_part_of_another_number_is_no_answer(text: str, answer: str) -> None:
+    assert not holds_answer(text, [answer])
+
+
+def test_f1_compares_words_and_korean_syllables() -> None:
+    assert answer_f1("fee 2,000 won", ["2000 won"]) == pytest.approx(2 * (2 / 3) * 1 / (2 / 3 + 1))
+    assert answer_f1("영업점", ["영업점에서"]) == pytest.approx(2 * 1 * (3 / 5) / (1 + 3 / 5))
+    assert answer_f1("nothing alike", ["다른 말", "42"]) == 0.0
+    assert answer_f1("no answers are known", []) == 0.0
+
+
+def test_a_mean_of_nothing_is_none() -> None:
+    assert mean([]) is None
+    assert mean([True, False]) == 0.5
+
+
+def test_refusals_are_scored_in_both_directions() -> None:
+    score = score_refusals([(False, False), (False, False), (False, True), (True, True), (True, False)])
+    assert score.answered == pytest.approx(2 / 3)
+    assert score.precision == pytest.approx(1 / 2)
+    assert score.recall == pytest.approx(1 / 2)
+
+
+def test_nobody_who_refuses_has_no_precision() -> None:
+    assert score_refusals([(False, False)]).precision is None
+
+
+def citing(*documents: str, quote: str = "", cited: Mapping[int, str] | None = None) -> Answered:
+    citations = tuple(
+        Citation(n=n, start=0, end=1, document_id=document, version=1, page=None, quote=quote)
+        for n, document in enumerate(documents, 1)
+    )
+    return Answered(
+        id="q",
+        text="",
+        finish_reason="stop",
+        grounded=True,
+        sources=(),
+        citations=citations,
+        cited=cited or {},
+        notices=(),
+        first_token_seconds=None,
+        seconds=1.0,
+        prompt_tokens=1,
+        answer_tokens=1,
+    )
+
+
+@pytest.mark.parametrize(
+    ("answer", "answers", "right", "holds"),
+    [
+        (citing("a", "x", quote="2,000 won"), ["2,000원", "2,000 won"], 0.5, True),
+        (citing("a", cited={1: "a card costs 2,000 won"}), ["2,000 won"], 1.0, True),
+        (citing("x", quote="2,000 won"), ["2,000 won"], 0.0, False),
+        (citing("a", quote="free"), ["2,000 won"], 1.0, False),
+        (citing("a"), [], 1.0, True),
+        (citing(), ["2,000 won"], 0.0, False),
+    ],
+)
+def test_a_citation_counts_when_its_document_is_right_and_holds_the_answer(
+    answer: Answered, answers: Sequence[str], *, right: float, holds: bool
+) -> None:
+    score = score_citations(answer, {"a", "b"}, answers)
+    assert (score.right, score.holds_answer) == (right, holds)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("1억 5,000만원", [150_000_000]),
+        ("10만 원과 3천원", [100_000, 3_000]),
+        ("1. 첫째\n2) 둘째는 7일", [7]),
+        ("KRW 100 million", [100_000_000]),
+        ("２.８０%", [2.8]),
+        ("없음", []),
+    ],
+)
+def test_digits_and_korean_scales_are_read_as_values(text: str, expected: Sequence[float]) -> None:
+    assert [float(value) for _, value in values(text)] == pytest.approx(expected)
+
+
+def test_numbers_that_no_cited_passage_holds_are_named_and_other_spellings_are_told_apart() -> None:
+    shown = check_numbers("최대 1억원이고 12개월 동안 5회, 7일입니다.", ["한도 100,000,000원", "1년 동안 5회"])
+    assert shown.unfounded == ("7일",)
+    assert shown.respelled == ("12",)
+
+
+def test_waits_are_a_median_and_a_percentile_within_what_was_measured() -> None:
+    waits = score_waits([None, *range(1, 22)])
+    assert (waits.median, waits.p95) == (11, 20)
+    assert score_waits([2.0]).p95 == 2.0
+    assert score_waits([None]).median is None

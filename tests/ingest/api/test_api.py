@@ -1,0 +1,282 @@
+import json
+
+import anyio
+import pytest
+
+from ingest.api.routes import jobs
+from ingest.services import Services
+from tests.ingest import samples
+from tests.ingest.conftest import NOON, Clock
+from tests.ingest.staff import Staff
+from tests.ingest.test_pipeline import hand_in
+
+pytestmark = [pytest.mark.anyio, pytest.mark.both_databases]
+
+
+async def test_an_upload_is_indexed_approved_by_another_and_found(staff: Staff, clock: Clock) -> None:
+    accepted = await staff.upload(samples.MARKDOWN.encode(), product="정기예금", document_id="term-deposit")
+    assert accepted.status_code == 202
+    body = accepted.json()
+    assert (body["document_id"], body["version"], body["state"]) == ("term-deposit", 1, "received")
+    assert await staff.done(body["job_id"]) == "done"
+    approve = "/v1/documents/term-deposit/versions/1/approve"
+    assert (await staff.http.post(approve, headers=staff.headers("lee", "staff"))).status_code == 403
+    assert (await staff.http.post(approve, headers=staff.headers("kim", "approver"))).status_code == 403
+    approved = (await staff.http.post(approve, headers=staff.headers("lee", "approver"))).json()
+    assert (approved["approved_by"], approved["visible_from"]) == ("lee", NOON + 2)
+    search = {"q": "정기예금 12개월 금리"}
+    assert (await staff.http.get("/v1/search", params=search, headers=staff.headers())).json()["hits"] == []
+    clock.now = NOON + 3
+    hits = (await staff.http.get("/v1/search", params=search, headers=staff.headers())).json()["hits"]
+    assert {hit["passage"]["document_id"] for hit in hits} == {"term-deposit"}
+    before = search | {"as_of": "2026-05-29T11:59:00"}
+    assert (await staff.http.get("/v1/search", params=before, headers=staff.headers())).json()["hits"] == []
+
+
+async def test_lists_show_versions_states_and_passages_page_by_page(staff: Staff) -> None:
+    for name in ("a", "b", "c"):
+        received = await staff.upload(samples.MARKDOWN.encode() + name.encode(), document_id=name)
+        await staff.done(received.json()["job_id"])
+    first = (await staff.http.get("/v1/documents?limit=2", headers=staff.headers())).json()
+    assert [d["document_id"] for d in first["documents"]] == ["a", "b"]
+    rest = (await staff.http.get(f"/v1/documents?cursor={first['next']}", headers=staff.headers())).json()
+    assert ([d["document_id"] for d in rest["documents"]], rest["next"]) == (["c"], None)
+    versions = (await staff.http.get("/v1/documents/a/versions", headers=staff.headers())).json()["versions"]
+    assert [(v["version"], v["state"], v["format"]) for v in versions] == [(1, "indexed", "markdown")]
+    passages = (await staff.http.get("/v1/documents/a/versions/1/passages", headers=staff.headers())).json()
+    assert [p["n"] for p in passages["passages"]] == list(range(1, versions[0]["passages"] + 1))
+
+
+async def test_versions_are_listed_by_their_state_page_by_page(staff: Staff) -> None:
+    for name in ("a", "b"):
+        for text in ("# 가", "# 나"):
+            job = await staff.hand_in(f"{text}\n\n{name} 안내입니다.".encode(), document_id=name)
+            await staff.done(job)
+    approved = await staff.http.post("/v1/documents/a/versions/1/approve", headers=staff.headers("lee", "approver"))
+    assert approved.status_code == 200, approved.text
+    named, cursor = [], ""
+    while True:
+        page = (await staff.http.get(f"/v1/versions?limit=2&cursor={cursor}", headers=staff.headers())).json()
+        named += [(version["document_id"], version["version"]) for version in page["versions"]]
+        if page["next"] is None:
+            break
+        cursor = page["next"]
+    assert named == [("a", 2), ("b", 1), ("b", 2)]
+    listed = (await staff.http.get("/v1/versions?state=approved", headers=staff.headers())).json()["versions"]
+    assert [(version["document_id"], version["version"]) for version in listed] == [("a", 1)]
+    foreign = await staff.http.get("/v1/versions", headers=staff.headers("kim", tenant="other"))
+    assert foreign.json() == {"versions": [], "next": None}
+    for wrong in ("state=active", "cursor=a"):
+        assert (await staff.http.get(f"/v1/versions?{wrong}", headers=staff.headers())).status_code == 422
+
+
+async def test_whoever_calls_is_told_who_they_are(staff: Staff) -> None:
+    told = await staff.http.get("/v1/me", headers=staff.headers("lee", "staff", "approver"))
+    assert told.json() == {"sub": "lee", "tenant": "hanbit", "roles": ["approver", "staff"], "zone": "Asia/Seoul"}
+
+
+async def test_a_search_sees_what_a_customer_of_the_groups_could_read(staff: Staff, clock: Clock) -> None:
+    for name, text, readers in (("all", "정기예금 금리 안내", "customers"), ("few", "정기예금 우대 금리", "vip")):
+        received = (await staff.upload(f"# {text}\n\n{text}입니다.".encode(), document_id=name, readers=readers)).json()
+        await staff.done(received["job_id"])
+        await staff.http.post(f"/v1/documents/{name}/versions/1/approve", headers=staff.headers("lee", "approver"))
+    clock.now += 10
+
+    async def seen(**more: str | list[str]) -> set[str]:
+        params = {"q": "정기예금 금리"} | more
+        told = (await staff.http.get("/v1/search", params=params, headers=staff.headers())).json()
+        return {hit["passage"]["document_id"] for hit in told["hits"]}
+
+    assert await seen() == await seen(as_group="staff") == {"all"}
+    assert await seen(as_group=["staff", "vip"]) == {"all", "few"}
+    assert await seen(as_group="vip", as_of="2026-05-29T12:00:01") == set()
+
+
+async def test_a_broken_file_ends_in_a_failed_job_with_its_reason(staff: Staff) -> None:
+    received = await staff.upload(samples.pdf(password="1234"))
+    assert await staff.done(received.json()["job_id"]) == "failed"
+    job = (await staff.http.get(f"/v1/jobs/{received.json()['job_id']}", headers=staff.headers())).json()
+    assert (job["reason"], job["stage"]) == ("encrypted", "parse")
+
+
+async def test_the_same_upload_gives_the_same_ids_and_other_metadata_a_conflict(staff: Staff) -> None:
+    first = (await staff.upload(samples.MARKDOWN.encode())).json()
+    again = (await staff.upload(samples.MARKDOWN.encode())).json()
+    assert (again["document_id"], again["job_id"]) == (first["document_id"], first["job_id"])
+    other = await staff.upload(samples.MARKDOWN.encode(), product="예금")
+    assert (other.status_code, other.json()["code"]) == (409, "duplicate_content")
+    assert other.json()["document_id"] == first["document_id"]
+
+
+async def test_fifty_identical_uploads_at_once_are_one_document_and_one_embedding_run(
+    staff: Staff, services: Services
+) -> None:
+    replies: list[dict[str, object]] = []
+
+    async def upload() -> None:
+        reply = await staff.upload(samples.MARKDOWN.encode())
+        assert reply.status_code == 202, reply.text
+        replies.append(reply.json())
+
+    async with anyio.create_task_group() as group:
+        for _ in range(50):
+            group.start_soon(upload)
+    assert len({(reply["document_id"], reply["version"], reply["job_id"]) for reply in replies}) == 1
+    assert await staff.done(str(replies[0]["job_id"])) == "done"
+    assert len((await staff.http.get("/v1/documents", headers=staff.headers())).json()["documents"]) == 1
+    version = (await services.catalogue.versions("hanbit", str(replies[0]["document_id"])))[0]
+    assert services.metrics.passages._value.get() == version.passages
+
+
+async def test_a_jobs_steps_are_told_as_they_come_and_its_end_once(staff: Staff) -> None:
+    long = samples.MARKDOWN * 30  # it is not done before the stream begins
+    for data, end, reason, steps in (
+        (long.encode(), "done", None, [{"progress"}]),
+        (samples.pdf(password="1234"), "error", "encrypted", [{"progress"}, set()]),
+    ):
+        received = (await staff.upload(data)).json()
+        told = await staff.http.get(f"/v1/jobs/{received['job_id']}/events", headers=staff.headers())
+        assert told.headers["content-type"].startswith("text/event-stream")
+        events = [line.removeprefix("event: ") for line in told.text.splitlines() if line.startswith("event: ")]
+        assert events[-1] == end
+        assert set(events[:-1]) in steps
+        last = json.loads([line for line in told.text.splitlines() if line.startswith("data: ")][-1][6:])
+        assert (last["job_id"], last["reason"]) == (received["job_id"], reason)
+    assert (await staff.http.get("/v1/jobs/nobody/events", headers=staff.headers())).status_code == 404
+
+
+async def test_a_stream_in_which_nothing_happens_says_that_it_lives(
+    staff: Staff, services: Services, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert jobs.HEARTBEAT_SECONDS == 15
+    monkeypatch.setattr(jobs, "HEARTBEAT_SECONDS", 0.1)
+    job_id = (await hand_in(services)).job.id  # and no worker is told of it
+    told: list[str] = []
+
+    async def follow() -> None:
+        told.append((await staff.http.get(f"/v1/jobs/{job_id}/events", headers=staff.headers())).text)
+
+    async with anyio.create_task_group() as following:
+        following.start_soon(follow)
+        await anyio.sleep(0.5)
+        assert services.delivery is not None
+        await services.delivery.send([job_id])
+    assert told[0].count(": ping") >= 2
+
+
+async def test_a_stream_of_steps_goes_on_after_the_last_one_that_was_seen(staff: Staff) -> None:
+    job_id = await staff.hand_in(samples.MARKDOWN.encode())
+    address = f"/v1/jobs/{job_id}/events"
+    told = await staff.http.get(address, headers=staff.headers())
+    ids = [line.removeprefix("id: ") for line in told.text.splitlines() if line.startswith("id: ")]
+    assert len(ids) == len(set(ids)) == told.text.count("event: ")
+    over = await staff.http.get(address, headers=staff.headers() | {"last-event-id": ids[-1]})
+    assert (over.status_code, over.content) == (204, b"")
+    missed = await staff.http.get(address, headers=staff.headers() | {"last-event-id": f"{job_id}.1.running.parse.0"})
+    assert [line for line in missed.text.splitlines() if line.startswith("event: ")] == ["event: done"]
+    other = await staff.http.get(address, headers=staff.headers() | {"last-event-id": "another.1.running.parse.0"})
+    assert (other.status_code, other.json()["code"]) == (400, "bad_request")
+
+
+async def test_a_failed_job_is_listed_and_done_again_and_a_done_one_is_not(staff: Staff) -> None:
+    broken = await staff.hand_in(samples.pdf(password="1234"))
+    assert await staff.done(broken) == "failed"
+    listed = (await staff.http.get("/v1/jobs?state=failed", headers=staff.headers())).json()["jobs"]
+    assert [(job["job_id"], job["reason"]) for job in listed] == [(broken, "encrypted")]
+    assert (await staff.http.get("/v1/jobs", headers=staff.headers())).json() == {"jobs": [], "next": None}
+    again = await staff.http.post(f"/v1/jobs/{broken}/retry", headers=staff.headers())
+    assert (again.status_code, again.json()["state"]) == (202, "queued")
+    assert await staff.done(broken) == "failed"
+    good = await staff.hand_in(samples.MARKDOWN.encode())
+    await staff.done(good)
+    assert (await staff.http.post(f"/v1/jobs/{good}/retry", headers=staff.headers())).status_code == 409
+
+
+async def test_only_approvers_take_a_document_back_and_every_way_ends_it(staff: Staff, clock: Clock) -> None:
+    approver = staff.headers("lee", "approver")
+    texts = [samples.MARKDOWN.replace("2.35", rate).encode() for rate in ("2.35", "2.75")]
+    for n, data in enumerate(texts, start=1):
+        await staff.done(await staff.hand_in(data, document_id="d"))
+        await staff.http.post(f"/v1/documents/d/versions/{n}/approve", headers=approver)
+        clock.now += 60
+    draft = (await staff.upload(b"# x\n\ny", document_id="d")).json()
+    await staff.done(draft["job_id"])
+    why = {"reason": "wrong form"}
+    calls = [
+        ("POST", "/v1/documents/d/versions/3/reject", why, "withdrawn"),
+        ("POST", "/v1/documents/d/versions/2/expire", why, "expired"),
+        ("POST", "/v1/documents/d/rollback", {"to_version": 1}, "received"),
+        ("DELETE", "/v1/documents/d", None, None),
+    ]
+    for method, address, body, state in calls:
+        assert (await staff.http.request(method, address, json=body, headers=staff.headers())).status_code == 403
+        reply = await staff.http.request(method, address, json=body, headers=approver)
+        assert reply.status_code < 300, reply.text
+        if state is not None:
+            assert reply.json()["state"] == state
+    versions = (await staff.http.get("/v1/documents/d/versions", headers=approver)).json()["versions"]
+    assert [version["state"] for version in versions] == ["withdrawn"] * 4
+    assert (await staff.http.delete("/v1/documents/nothing", headers=approver)).status_code == 404
+
+
+async def test_dates_are_changed_by_staff_before_and_by_approvers_after_the_approval(staff: Staff) -> None:
+    received = (await staff.upload(samples.MARKDOWN.encode(), document_id="d")).json()
+    await staff.done(received["job_id"])
+    address, june = "/v1/documents/d/versions/1/dates", {"effective_from": "2026-06-01", "effective_until": None}
+    dated = await staff.http.put(address, json=june, headers=staff.headers())
+    assert (dated.status_code, dated.json()["effective_from"]) == (200, "2026-06-01")
+    approved = await staff.http.post("/v1/documents/d/versions/1/approve", headers=staff.headers("lee", "approver"))
+    assert approved.json()["visible_from"] == 1_780_239_600.0
+    july = june | {"effective_from": "2026-07-01"}
+    for who, role, code in (("park", "staff", "forbidden"), ("kim", "approver", "second_person")):
+        refused = await staff.http.put(address, json=july, headers=staff.headers(who, role))
+        assert (refused.status_code, refused.json()["code"]) == (403, code)
+    moved = await staff.http.put(address, json=july, headers=staff.headers("park", "approver"))
+    assert (moved.json()["effective_from"], moved.json()["state"]) == ("2026-07-01", "approved")
+    for wrong in ({"effective_from": "2026-07-01"}, july | {"effective_until": "2026-06-30"}):
+        assert (await staff.http.put(address, json=wrong, headers=staff.headers())).status_code == 422
+
+
+async def test_another_tenant_sees_nothing(staff: Staff) -> None:
+    received = (await staff.upload(samples.MARKDOWN.encode())).json()
+    foreign = staff.headers("kim", "staff", tenant="other")
+    for address in (f"/v1/documents/{received['document_id']}", f"/v1/jobs/{received['job_id']}"):
+        assert (await staff.http.get(address, headers=foreign)).status_code == 404
+    assert (await staff.http.get("/v1/documents", headers=foreign)).json()["documents"] == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "code"),
+    [
+        ({"effective_from": "soon"}, "invalid_request"),
+        ({"language": "fr"}, "invalid_request"),
+        ({"document_id": "a/b"}, "invalid_request"),
+        ({"effective_from": "2026-02-01", "effective_until": "2026-01-01"}, "invalid_request"),
+    ],
+)
+async def test_a_wrong_field_is_refused_as_a_problem_document(staff: Staff, fields: dict[str, str], code: str) -> None:
+    refused = await staff.upload(b"text", **fields)
+    assert (refused.status_code, refused.json()["code"]) == (422, code)
+    assert refused.headers["content-type"] == "application/problem+json"
+
+
+async def test_customers_and_strangers_are_refused(staff: Staff) -> None:
+    assert (await staff.http.get("/v1/documents")).status_code == 401
+    assert (await staff.http.get("/v1/documents", headers={"authorization": "Bearer x"})).status_code == 401
+    assert (await staff.http.get("/v1/documents", headers=staff.headers("c", "customer"))).status_code == 403
+
+
+async def test_probes_metrics_and_the_page_answer(staff: Staff) -> None:
+    assert (await staff.http.get("/livez")).json() == {"status": "alive"}
+    assert (await staff.http.get("/readyz")).json() == {
+        "status": "ready",
+        "catalogue": "ok",
+        "index": "ok",
+        "embedder": "ok",
+    }
+    told = (await staff.http.get("/metrics")).text
+    assert all(f"ingest_{name} 0.0" in told for name in ("jobs_waiting", "dead_jobs", "oldest_job_seconds"))
+    assert 'ingest_parser_walls{wall="bytes"} 1.0' in told
+    assert "문서 관리" in (await staff.http.get("/")).text
+    missing = await staff.http.get("/nowhere")
+    assert (missing.status_code, missing.json()["code"]) == (404, "not_found")

@@ -1,0 +1,72 @@
+"""`ingest load --url` against an API that is away for a while, and one whose job is given up."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+
+from ingest.bulk import remote
+from ingest.bulk.load import Outcome
+from ingest.bulk.manifest import Offering
+from ingest.catalogue import JobState, State
+from tests.ingest.conftest import Unseen
+
+pytestmark = pytest.mark.anyio
+
+JOB = {"job_id": "j", "document_id": "a", "version": 1, "file_name": "a.md", "stage": "embed", "done": 1, "total": 2}
+JOB |= {"attempts": 3, "seconds_left": None, "reason": None, "detail": None}
+NOT_SAID = ("title", "product", "language", "format", "effective_from", "effective_until")
+NOT_APPROVED = ("approved_by", "approved_at", "visible_from", "visible_until")
+VERSION = dict.fromkeys((*NOT_SAID, *NOT_APPROVED)) | {
+    "document_id": "a", "version": 1, "state": "failed", "reason": "unavailable", "detail": "the index is away",
+    "readers": ["customers"], "file_name": "a.md", "size": 1, "sha256": "0", "passages": 0, "uploaded_by": "kim",
+    "uploaded_at": 0.0,
+}  # fmt: skip
+
+
+class Scripted:
+    """A staff API that takes every file and answers for its job as it is told."""
+
+    def __init__(self, *answers: web.Response | None) -> None:
+        self._answers: Iterator[web.Response | None] = iter(answers)
+        self.asked = 0
+
+    async def answer(self, request: web.Request) -> web.Response:
+        if request.method == "POST":
+            return web.json_response({"document_id": "a", "version": 1, "job_id": "j", "state": "received"}, status=202)
+        if request.path.startswith("/v1/jobs"):
+            self.asked += 1
+            return next(self._answers) or web.json_response(JOB | {"state": JobState.DEAD})
+        return web.json_response(VERSION)
+
+
+def refused(status: int, *, retryable: bool) -> web.Response:
+    said = {"code": "catalogue_unavailable" if retryable else "not_found", "detail": "no", "retryable": retryable}
+    return web.json_response(said, status=status)
+
+
+async def loaded(api: Scripted, folder: Path) -> Outcome:
+    (file := folder / "a.md").write_text("# a", "utf-8")
+    app = web.Application()
+    app.router.add_route("*", "/{any:.*}", api.answer)
+    async with TestServer(app) as server:
+        told = remote.Api(url=str(server.make_url("/")), token="t")
+        return (await remote.load([Offering(path=file, name="a")], told, Unseen()))[0]
+
+
+async def test_a_job_that_is_given_up_ends_the_load_though_the_api_was_away_for_a_while(tmp_path: Path) -> None:
+    api = Scripted(refused(503, retryable=True), web.Response(status=502, text="a proxy"), None)
+    outcome = await loaded(api, tmp_path)
+    assert (outcome.state, outcome.reason, outcome.detail) == (State.FAILED, "unavailable", "the index is away")
+
+
+@pytest.mark.parametrize(("retryable", "patience"), [(False, 60.0), (True, 0.0)])
+async def test_a_refusal_that_stays_ends_the_load(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, patience: float, *, retryable: bool
+) -> None:
+    monkeypatch.setattr(remote, "_PATIENCE_SECONDS", patience)
+    api = Scripted(refused(503 if retryable else 404, retryable=retryable))
+    outcome = await loaded(api, tmp_path)
+    assert (outcome.reason, api.asked) == ("catalogue_unavailable" if retryable else "not_found", 1)

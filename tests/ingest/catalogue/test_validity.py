@@ -1,0 +1,270 @@
+import contextlib
+from dataclasses import replace
+from datetime import date
+from itertools import pairwise
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ingest.catalogue.validity import NOTICE_SECONDS, activate, begin_later, end, in_force, midnight, redate
+from ingest.catalogue.versions import Metadata, State, Told, Version, VersionKey, Window
+from ingest.errors import WrongState
+
+SEOUL = ZoneInfo("Asia/Seoul")
+NOON = 1_780_023_600.0
+
+
+def version(number: int, *, begins: date | None = None, ends: date | None = None) -> Version:
+    return Version(
+        key=VersionKey(tenant="t", document_id="d", version=number),
+        file_name="d.md",
+        sha256="0" * 64,
+        size=1,
+        metadata=Metadata(effective_from=begins, effective_until=ends),
+        fingerprint="0" * 64,
+        uploaded_by="kim",
+        uploaded_at=0.0,
+        state=State.INDEXED,
+    )
+
+
+def approved(versions: dict[int, Version], number: int, *, now: float) -> dict[int, Version]:
+    """Return the versions as they are after one of them is approved."""
+    others = [v for v in versions.values() if v.key.version != number]
+    changed = dict(versions)
+    for window in activate(versions[number], others, now=now, zone=SEOUL):
+        changed[window.version] = with_window(versions[window.version], window.visible_from, window.visible_until)
+    return changed
+
+
+def with_window(of: Version, begin: float, end: float | None) -> Version:
+    return Version(
+        key=of.key,
+        file_name=of.file_name,
+        sha256=of.sha256,
+        size=of.size,
+        metadata=of.metadata,
+        fingerprint=of.fingerprint,
+        uploaded_by=of.uploaded_by,
+        uploaded_at=of.uploaded_at,
+        state=State.APPROVED,
+        visible_from=begin,
+        visible_until=end,
+    )
+
+
+def test_a_version_without_dates_shows_two_seconds_after_its_approval() -> None:
+    after = approved({1: version(1)}, 1, now=NOON)
+    assert (after[1].visible_from, after[1].visible_until) == (NOON + NOTICE_SECONDS, None)
+
+
+def test_a_later_date_begins_at_midnight_in_the_banks_zone_and_the_last_day_counts() -> None:
+    after = approved({1: version(1, begins=date(2026, 6, 1), ends=date(2026, 6, 30))}, 1, now=NOON)
+    assert after[1].visible_from == midnight(date(2026, 6, 1), SEOUL) == 1_780_239_600.0
+    assert after[1].visible_until == midnight(date(2026, 7, 1), SEOUL)
+
+
+def test_a_date_in_the_past_does_not_rewrite_what_customers_could_read() -> None:
+    after = approved({1: version(1, begins=date(2020, 1, 1))}, 1, now=NOON)
+    assert after[1].visible_from == NOON + NOTICE_SECONDS
+
+
+def test_the_next_version_ends_its_predecessor_at_the_same_instant() -> None:
+    versions = approved({1: version(1), 2: version(2, begins=date(2026, 6, 1))}, 1, now=NOON)
+    after = approved(versions, 2, now=NOON + 60)
+    assert after[1].visible_until == after[2].visible_from == midnight(date(2026, 6, 1), SEOUL)
+
+
+def test_an_old_version_cannot_replace_a_newer_one_that_is_in_force() -> None:
+    versions = approved({1: version(1), 2: version(2)}, 2, now=NOON)
+    with pytest.raises(WrongState):
+        approved(versions, 1, now=NOON + 60)
+
+
+def told_late(versions: dict[int, Version], number: int, *, now: float) -> list[Window]:
+    """Return the windows of what is told so late of a version of which the index knows nothing."""
+    others = [v for v in versions.values() if v.key.version != number]
+    return begin_later(replace(versions[number], told=Told.NOTHING), others, now=now, zone=SEOUL)
+
+
+def test_a_version_of_which_the_index_is_told_late_begins_later_and_its_predecessor_goes_on_until_then() -> None:
+    versions = approved(approved({1: version(1), 2: version(2)}, 1, now=NOON), 2, now=NOON + 60)
+    begins = NOON + 90 + NOTICE_SECONDS
+    assert told_late(versions, 2, now=NOON + 90) == [
+        Window(version=1, visible_from=NOON + NOTICE_SECONDS, visible_until=begins),
+        Window(version=2, visible_from=begins, visible_until=None),
+    ]
+
+
+def test_a_predecessor_never_goes_on_beyond_its_own_last_day() -> None:
+    versions = {1: version(1, ends=date(2026, 5, 31)), 2: version(2, begins=date(2026, 6, 1))}
+    versions = approved(approved(versions, 1, now=NOON), 2, now=NOON + 60)
+    june = midnight(date(2026, 6, 1), SEOUL)
+    ended, begun = told_late(versions, 2, now=june + 3)
+    assert ended.visible_until == june
+    assert begun.visible_from == june + 3 + NOTICE_SECONDS
+
+
+def test_a_version_that_is_over_before_the_index_is_told_never_shows() -> None:
+    versions = approved(approved({1: version(1), 2: version(2)}, 1, now=NOON), 2, now=NOON + 60)
+    versions[2] = replace(versions[2], visible_until=NOON + 70)
+    ended, begun = told_late(versions, 2, now=NOON + 90)
+    assert ended.visible_until == begun.visible_from == begun.visible_until == NOON + 70
+
+
+def test_of_versions_replaced_at_one_instant_the_one_that_the_index_knows_last_goes_on() -> None:
+    versions = {n: version(n) for n in range(1, 5)}
+    for n in versions:
+        versions = approved(versions, n, now=NOON if n == 1 else NOON + 60)
+    versions[3] = replace(versions[3], told=Told.NOTHING)
+    assert [window.version for window in told_late(versions, 4, now=NOON + 90)] == [2, 4]
+
+
+def test_a_version_whose_last_day_is_over_cannot_be_approved() -> None:
+    with pytest.raises(WrongState):
+        approved({1: version(1, ends=date(2026, 5, 28))}, 1, now=NOON)
+
+
+days = st.one_of(st.none(), st.dates(date(2026, 5, 1), date(2026, 8, 1)))
+
+
+@given(
+    begins=st.lists(days, min_size=2, max_size=6),
+    order=st.permutations(range(6)),
+    waits=st.lists(st.floats(0, 40 * 86400), min_size=6, max_size=6),
+)
+def test_whatever_is_approved_when_no_two_versions_show_at_once_and_no_gap_opens(
+    begins: list[date | None], order: list[int], waits: list[float]
+) -> None:
+    versions = {n: version(n, begins=begin) for n, begin in enumerate(begins, start=1)}
+    now = NOON
+    for step in order:
+        now += waits[step]
+        if step + 1 in versions:
+            try:
+                versions = approved(versions, step + 1, now=now)
+            except WrongState:
+                continue
+    windows = sorted(
+        (v.visible_from, v.visible_until or float("inf"))
+        for v in versions.values()
+        if v.visible_from is not None and v.visible_from < (v.visible_until or float("inf"))
+    )
+    assert windows, "at least one was approved"
+    for (_, ended), (begin, _) in pairwise(windows):
+        assert ended == begin
+    assert windows[-1][1] == float("inf")
+
+
+@given(
+    begins=st.lists(days, min_size=2, max_size=6),
+    waits=st.lists(st.floats(0, 40 * 86400), min_size=6, max_size=6),
+    taken=st.sets(st.integers(1, 6), min_size=1, max_size=3),
+)
+def test_whatever_is_taken_back_is_read_no_more_and_no_two_versions_show_at_once(
+    begins: list[date | None], waits: list[float], taken: set[int]
+) -> None:
+    versions = {n: version(n, begins=begin) for n, begin in enumerate(begins, start=1)}
+    now = NOON
+    for n in list(versions):
+        now += waits[n - 1]
+        with contextlib.suppress(WrongState):
+            versions = approved(versions, n, now=now)
+    gone = [v for v in versions.values() if v.key.version in taken and v.state is State.APPROVED]
+    others = [v for v in versions.values() if v.key.version not in taken]
+    covered = {v.key.version: v for v in others}
+    for window in end(gone, others, now=now, zone=SEOUL):
+        versions[window.version] = with_window(versions[window.version], window.visible_from, window.visible_until)
+    for v in gone:
+        assert not in_force([versions[v.key.version]], now=now)
+    for n, v in covered.items():
+        assert versions[n].visible_from == v.visible_from
+    windows = sorted(
+        (v.visible_from, v.visible_until or float("inf"))
+        for v in versions.values()
+        if v.visible_from is not None and v.visible_from < (v.visible_until or float("inf"))
+    )
+    assert all(ended <= begun for (_, ended), (begun, _) in pairwise(windows))
+
+
+def redated(versions: dict[int, Version], number: int, said: Metadata, *, now: float) -> dict[int, Version]:
+    """Return the versions as they are after one of them got other dates."""
+    others = [v for v in versions.values() if v.key.version != number]
+    changed = versions | {number: replace(versions[number], metadata=said)}
+    for window in redate(versions[number], said, others, now=now, zone=SEOUL):
+        changed[window.version] = replace(
+            changed[window.version], visible_from=window.visible_from, visible_until=window.visible_until
+        )
+    return changed
+
+
+def test_a_version_that_has_not_begun_is_moved_and_its_predecessor_goes_on_until_then() -> None:
+    versions = approved({1: version(1), 2: version(2, begins=date(2026, 6, 1))}, 1, now=NOON)
+    versions = approved(versions, 2, now=NOON + 60)
+    for day in (date(2026, 6, 10), date(2026, 5, 30)):
+        moved = redated(versions, 2, Metadata(effective_from=day), now=NOON + 120)
+        assert moved[1].visible_until == moved[2].visible_from == midnight(day, SEOUL)
+    at_once = redated(versions, 2, Metadata(), now=NOON + 120)
+    assert at_once[1].visible_until == at_once[2].visible_from == NOON + 120 + NOTICE_SECONDS
+
+
+def test_a_version_that_has_begun_ends_elsewhere_and_keeps_its_first_day() -> None:
+    versions = approved({1: version(1, ends=date(2026, 6, 30))}, 1, now=NOON)
+    longer = redated(versions, 1, Metadata(effective_until=date(2026, 7, 31)), now=NOON + 60)
+    assert (longer[1].visible_from, longer[1].visible_until) == (
+        versions[1].visible_from,
+        midnight(date(2026, 8, 1), SEOUL),
+    )
+    assert redated(versions, 1, Metadata(), now=NOON + 60)[1].visible_until is None
+    for said in (Metadata(effective_from=date(2026, 6, 1)), Metadata(effective_until=date(2026, 5, 28))):
+        with pytest.raises(WrongState):
+            redated(versions, 1, said, now=NOON + 60)
+
+
+def test_a_longer_version_still_ends_where_the_next_one_begins() -> None:
+    versions = approved({1: version(1, ends=date(2026, 6, 30)), 2: version(2, begins=date(2026, 8, 1))}, 1, now=NOON)
+    versions = approved(versions, 2, now=NOON + 60)
+    assert redated(versions, 1, Metadata(), now=NOON + 120)[1].visible_until == versions[2].visible_from
+
+
+def test_a_version_that_is_over_gets_no_other_dates() -> None:
+    versions = approved({1: version(1), 2: version(2)}, 1, now=NOON)
+    versions = approved(versions, 2, now=NOON + 60)
+    with pytest.raises(WrongState):
+        redated(versions, 1, Metadata(effective_until=date(2026, 7, 1)), now=NOON + 120)
+
+
+@given(
+    begins=st.lists(days, min_size=2, max_size=5),
+    waits=st.lists(st.floats(0, 40 * 86400), min_size=5, max_size=5),
+    dated=st.lists(st.tuples(st.integers(1, 5), days, days, st.floats(0, 20 * 86400)), min_size=1, max_size=4),
+)
+def test_whatever_dates_change_no_two_versions_show_at_once_and_the_past_stays(
+    begins: list[date | None], waits: list[float], dated: list[tuple[int, date | None, date | None, float]]
+) -> None:
+    versions = {n: version(n, begins=begin) for n, begin in enumerate(begins, start=1)}
+    now = NOON
+    for n in list(versions):
+        now += waits[n - 1]
+        with contextlib.suppress(WrongState):
+            versions = approved(versions, n, now=now)
+    for number, begin, last, wait in dated:
+        now += wait
+        if number not in versions or versions[number].state is not State.APPROVED:
+            continue
+        before = versions
+        with contextlib.suppress(WrongState):
+            versions = redated(versions, number, Metadata(effective_from=begin, effective_until=last), now=now)
+        assert read_at(before, now) == read_at(versions, now), "what is read at this moment does not change"
+    windows = sorted(
+        (v.visible_from, v.visible_until or float("inf"))
+        for v in versions.values()
+        if v.visible_from is not None and v.visible_from < (v.visible_until or float("inf"))
+    )
+    assert all(ended <= begun for (_, ended), (begun, _) in pairwise(windows))
+
+
+def read_at(versions: dict[int, Version], now: float) -> list[tuple[int, float | None]]:
+    return [(n, v.visible_from) for n, v in versions.items() if v.state_at(now) is State.ACTIVE]

@@ -1,0 +1,91 @@
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer
+
+from ingest.parsing.chunking import Chunk, Chunker, ChunkSettings
+from ingest.parsing.parsed import Format, Page, Parsed
+
+
+@pytest.fixture
+def chunker(tokenizer: Tokenizer) -> Chunker:
+    return Chunker(tokenizer, ChunkSettings())
+
+
+def split(chunker: Chunker, *pages: str) -> list[Chunk]:
+    numbered = tuple(Page(number=n, markdown=text) for n, text in enumerate(pages, start=1))
+    return chunker.split(Parsed(format=Format.PDF, title=None, pages=numbered))
+
+
+PARAGRAPH = "Deposits are protected up to one hundred million won per person and bank. "
+
+
+def test_every_passage_keeps_to_the_limit_but_for_its_heading_and_no_text_is_lost(chunker: Chunker) -> None:
+    chunks = split(chunker, "# Rules\n\n" + PARAGRAPH * 20)
+    assert all(chunker.count(chunk.text) <= 300 + len("# Rules\n\n") for chunk in chunks)
+    assert sum(chunk.text.count("one hundred million won") for chunk in chunks) == 20
+
+
+def test_a_section_begins_a_passage_and_is_named_by_its_headings(chunker: Chunker) -> None:
+    chunks = split(chunker, f"# Deposits\n\n## Rates\n\n{PARAGRAPH}\n\n## Terms\n\n{PARAGRAPH}")
+    assert [chunk.section for chunk in chunks] == ["Deposits > Rates", "Deposits > Terms"]
+    assert chunks[0].text.startswith("# Deposits\n\n## Rates")
+
+
+def test_small_sections_share_a_passage_that_is_named_by_what_they_have_in_common(chunker: Chunker) -> None:
+    (chunk,) = split(chunker, "# Fees\n\n## Cash\n\nFree.\n\n## Wire\n\n5 won.")
+    assert chunk.section == "Fees"
+    assert "5 won." in chunk.text
+
+
+def test_a_carriage_return_ends_a_line_as_it_does_for_markdown(chunker: Chunker) -> None:
+    chunks = split(
+        chunker, f"# Deposits\r\r{PARAGRAPH}\r\n\r\n# Fees\r\rFree of charge for every customer of the bank."
+    )
+    assert "".join(chunk.text for chunk in chunks).count("\r") == 0
+    assert {chunk.section for chunk in chunks} == {"Deposits", "Fees"}
+
+
+def test_a_heading_never_stands_alone(chunker: Chunker) -> None:
+    chunks = split(chunker, f"# Contents\n\n# Rates\n\n{PARAGRAPH * 3}\n\n# End")
+    assert not any(all(line.startswith("#") or not line for line in chunk.text.split("\n")) for chunk in chunks)
+
+
+def test_a_row_of_a_split_table_keeps_its_header(chunker: Chunker) -> None:
+    rows = "\n".join(f"| {n} months | {n / 10:.2f} % |" for n in range(1, 61))
+    chunks = split(chunker, f"## Rates\n\n| Term | Rate |\n| --- | --- |\n{rows}\n\nRates change.")
+    tables = [chunk for chunk in chunks if "months" in chunk.text]
+    assert len(tables) > 3
+    assert all("| Term | Rate |\n| --- | --- |" in chunk.text for chunk in tables)
+    assert all(chunker.count(chunk.text) <= 320 for chunk in tables)
+    assert sum(chunk.text.count("months") for chunk in chunks) == 60
+    assert {chunk.section for chunk in chunks} == {"Rates"}
+
+
+def test_a_row_longer_than_a_passage_is_cut_and_each_part_says_what_it_is_about(chunker: Chunker) -> None:
+    table = f"| Item | Rule |\n| --- | --- |\n| Early end | {PARAGRAPH * 12} |"
+    chunks = split(chunker, f"# Rules\n\n{table}")
+    parts = [chunk for chunk in chunks if "Deposits are" in chunk.text]
+    assert len(parts) > 2
+    assert all("Item: Early end" in chunk.text for chunk in parts)
+
+
+def test_a_passage_knows_the_page_on_which_it_begins(chunker: Chunker) -> None:
+    chunks = split(chunker, f"# One\n\n{PARAGRAPH * 3}", f"# Two\n\n{PARAGRAPH * 3}")
+    assert [(chunk.section, chunk.page) for chunk in chunks] == [("One", 1), ("Two", 2)]
+
+
+def test_text_without_any_letter_gives_no_passage(chunker: Chunker) -> None:
+    assert split(chunker, "---\n\n***") == []
+
+
+@given(before=st.integers(0, 12), rows=st.integers(2, 80), after=st.integers(0, 12))
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_wherever_a_table_stands_every_passage_with_its_rows_has_its_header(
+    chunker: Chunker, before: int, rows: int, after: int
+) -> None:
+    body = "\n".join(f"| row {n} | {n / 10:.2f} % |" for n in range(1, rows + 1))
+    text = f"# Rates\n\n{PARAGRAPH * before}\n\n| Term | Rate |\n| --- | --- |\n{body}\n\n{PARAGRAPH * after}"
+    chunks = split(chunker, text)
+    assert sum(chunk.text.count("| row ") for chunk in chunks) == rows
+    assert all("| Term | Rate |\n| --- | --- |" in chunk.text for chunk in chunks if "| row " in chunk.text)

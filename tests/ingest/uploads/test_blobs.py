@@ -1,0 +1,162 @@
+"""One contract for originals, kept by both stores: a folder, and an S3-compatible server on loopback (moto)."""
+
+import hashlib
+import os
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import aclosing
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+import anyio
+import pytest
+from moto.server import ThreadedMotoServer
+from s3fs import S3FileSystem
+
+from ingest.errors import StorageUnavailable, TooLarge
+from ingest.uploads.blobs import Blobs, BlobSettings, open_blobs
+
+pytestmark = [pytest.mark.anyio, pytest.mark.services]
+
+MIB = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Store:
+    """A store that takes 7 MiB, what lists the names in it, and what lays a file beside the originals."""
+
+    blobs: Blobs
+    names: Callable[[], list[str]]
+    lay: Callable[[str], object]
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[str]:
+    """An S3 server; its address and keys are in the environment, where AWS's libraries look."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    url = f"http://{host}:{port}"
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in (
+            ("AWS_ENDPOINT_URL", url), ("AWS_ACCESS_KEY_ID", "test"), ("AWS_SECRET_ACCESS_KEY", "test"),
+            ("AWS_DEFAULT_REGION", "us-east-1"),
+        ):  # fmt: skip
+            patch.setenv(name, value)
+        yield url
+    server.stop()
+
+
+@pytest.fixture(params=["folder", "s3"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    if request.param == "folder":
+        folder = tmp_path / "blobs"
+
+        def lay(name: str) -> None:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_bytes(b"x")
+
+        blobs = open_blobs(BlobSettings(folder=folder, most_bytes=7 * MIB))
+        return Store(blobs, lambda: [path.name for path in folder.rglob("*") if path.is_file()], lay)
+    request.getfixturevalue("s3")
+    bucket = f"bank-{uuid4().hex}"
+    files = S3FileSystem(skip_instance_cache=True)
+    files.mkdir(bucket)
+    return Store(
+        open_blobs(BlobSettings(s3_url=f"s3://{bucket}/originals", most_bytes=7 * MIB)),
+        lambda: [name.rpartition("/")[2] for name in files.find(bucket, refresh=True)],
+        lambda name: files.pipe(f"{bucket}/originals/{name}", b"x"),
+    )
+
+
+async def pieces(*chunks: bytes) -> AsyncIterator[bytes]:
+    for chunk in chunks:
+        yield chunk
+
+
+async def test_what_is_written_is_read_back_under_its_digest_and_twice_takes_one_place(
+    store: Store,
+) -> None:
+    blobs, names = store.blobs, store.names
+    data = [os.urandom(MIB) for _ in range(6)]
+    written = [await blobs.write(pieces(*data)) for _ in range(2)]
+    digest = hashlib.sha256(b"".join(data)).hexdigest()
+    assert [(blob.sha256, blob.size) for blob in written] == [(digest, 6 * MIB)] * 2
+    async with blobs.on_disk(digest) as path:
+        assert await anyio.Path(path).read_bytes() == b"".join(data)
+    assert names() == [digest]
+
+
+async def test_what_is_too_large_or_breaks_off_leaves_nothing(store: Store) -> None:
+    blobs, names = store.blobs, store.names
+
+    async def breaks_off() -> AsyncIterator[bytes]:
+        yield b"x" * 6 * MIB
+        raise RuntimeError
+
+    with pytest.raises(TooLarge):
+        await blobs.write(pieces(*[b"x" * MIB] * 8))
+    with pytest.raises(RuntimeError):
+        await blobs.write(breaks_off())
+    assert names() == []
+
+
+async def test_what_is_not_there_cannot_be_read(store: Store) -> None:
+    with pytest.raises(StorageUnavailable):
+        async with store.blobs.on_disk("0" * 64):
+            pass
+
+
+async def stored(blobs: Blobs, *, before: float) -> list[str]:
+    async with aclosing(blobs.stored_before(before)) as found:
+        return [name async for some in found for name in some]
+
+
+async def test_originals_are_listed_by_age_and_discarded_unless_they_were_written_again(store: Store) -> None:
+    store.lay("ab/notes")
+    blob = await store.blobs.write(pieces(b"x"))
+    now = time.time()
+    assert await stored(store.blobs, before=now - 60) == []
+    assert await stored(store.blobs, before=now + 60) == [blob.sha256]
+    assert await store.blobs.has(blob.sha256)
+    assert not await store.blobs.discard(blob.sha256, older_than=60)
+    assert await store.blobs.has(blob.sha256)
+    assert await store.blobs.discard(blob.sha256, older_than=-60)
+    assert not await store.blobs.has(blob.sha256)
+    assert store.names() == ["notes"]
+
+
+async def test_drafts_of_uploads_that_came_to_nothing_are_discarded_by_age(store: Store) -> None:
+    store.lay("incoming/left")
+    now = time.time()
+    await store.blobs.discard_drafts(now - 60)
+    assert store.names() == ["left"]
+    await store.blobs.discard_drafts(now + 60)
+    assert store.names() == []
+    await store.blobs.discard_drafts(now + 60)
+
+
+@pytest.mark.usefixtures("s3")
+async def test_parts_that_a_dead_process_sent_to_s3_are_discarded() -> None:
+    bucket = f"bank-{uuid4().hex}"
+    files = S3FileSystem(skip_instance_cache=True)
+    files.mkdir(bucket)
+    files.call_s3("create_multipart_upload", Bucket=bucket, Key="originals/incoming/left")
+    files.call_s3("create_multipart_upload", Bucket=bucket, Key="others/left")
+    blobs = open_blobs(BlobSettings(s3_url=f"s3://{bucket}/originals"))
+    left = []
+    for before in (0.0, time.time()):  # moto says of every upload that it began in 2010
+        await blobs.discard_drafts(before)
+        found = files.call_s3("list_multipart_uploads", Bucket=bucket)["Uploads"]
+        left.append(sorted(one["Key"] for one in found))
+    assert left == [["originals/incoming/left", "others/left"], ["others/left"]]
+
+
+async def test_a_server_that_is_away_is_said_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("AWS_ENDPOINT_URL", "http://127.0.0.1:9"), ("AWS_ACCESS_KEY_ID", "test")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    blobs = open_blobs(BlobSettings(s3_url="s3://bank", deadline=1.0))
+    with pytest.raises(StorageUnavailable):
+        await blobs.write(pieces(b"x"))

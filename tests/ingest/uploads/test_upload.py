@@ -1,0 +1,202 @@
+"""An upload goes to the store of originals as it arrives: no copy waits on the disk, and memory stays flat."""
+
+import asyncio
+import os
+import tempfile
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from httpx2 import ASGITransport, AsyncClient, Response
+from hypothesis import given
+from hypothesis import strategies as st
+from starlette.requests import ClientDisconnect
+
+from ingest.api import MOST_FIELD_BYTES, MOST_FIELDS, Form
+from ingest.app import create_app
+from ingest.errors import BadRequest
+from ingest.services import Services
+from knowledge.identity import Authenticator, AuthSettings, KeyFile
+from tests.ingest import samples
+from tests.ingest.keys import ISSUER, key_and_token
+
+MIB = 1024 * 1024
+KIND = "multipart/form-data; boundary=xyz"
+END = b"--xyz--\r\n"
+
+
+def a_field(name: str, value: str) -> bytes:
+    return f'--xyz\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'.encode()
+
+
+def file_head(name: str = "안내.md", *, of: str = "file") -> bytes:
+    return f'--xyz\r\nContent-Disposition: form-data; name="{of}"; filename="{name}"\r\n\r\n'.encode()
+
+
+def a_file(data: bytes = b"# A", name: str = "안내.md", *, of: str = "file") -> bytes:
+    return file_head(name, of=of) + data + b"\r\n"
+
+
+async def stream(*pieces: bytes) -> AsyncIterator[bytes]:
+    for piece in pieces:
+        yield piece
+
+
+BROKEN: list[tuple[list[bytes], int]] = [
+    ([a_file(), a_field("effective_from", "soon"), END], 422),
+    ([a_file(), a_field("document_id", "a/b"), END], 422),
+    ([a_file(), a_field("readers", ""), END], 422),
+    ([a_field("title", "x"), END], 422),
+    ([a_field("file", "x"), END], 422),
+    ([a_file()], 400),
+    ([file_head() + b"x"], 400),
+    ([], 400),
+    ([b"no form"], 400),
+    ([a_file(), a_file(), END], 400),
+    ([a_file(of="picture"), END], 400),
+    ([a_file(), a_field("title", "x" * (MOST_FIELD_BYTES + 1)), END], 400),
+    ([a_file(), *[a_field("readers", "x")] * (MOST_FIELDS + 1), END], 400),
+    ([b"--xyz\r\nContent-Type: text/plain\r\n\r\nx\r\n", END], 400),
+]
+
+
+@dataclass(frozen=True)
+class Desk:
+    """The staff API without a worker, and what its store holds."""
+
+    http: AsyncClient
+    services: Services
+    originals: Path
+
+    async def send(self, body: AsyncIterator[bytes], *, kind: str = KIND) -> Response:
+        return await self.http.post("/v1/documents", content=body, headers={"content-type": kind})
+
+    def kept(self) -> list[str]:
+        return [path.name for path in self.originals.rglob("*") if path.is_file()]
+
+
+@pytest.fixture
+async def desk(services: Services, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[Desk]:
+    token, key = key_and_token(tmp_path)
+    authenticator = Authenticator(KeyFile(key.read_bytes()), AuthSettings(issuer=ISSUER, public_key_file=key))
+    transport = ASGITransport(app=create_app(replace(services, authenticator=authenticator)))
+    headers = {"authorization": f"Bearer {token('kim', 'staff')}"}
+    # Whoever wants a temporary file fails.
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+    async with AsyncClient(transport=transport, base_url="http://staff", headers=headers) as http:
+        yield Desk(http, services, tmp_path / "data" / "blobs")
+
+
+def resident() -> int:
+    """Return the process's resident memory in bytes."""
+    return int(Path("/proc/self/statm").read_text("ascii").split()[1]) * os.sysconf("SC_PAGESIZE")
+
+
+@pytest.mark.anyio
+async def test_a_hundred_mebibytes_go_through_in_flat_memory(desk: Desk) -> None:
+    piece, seen = os.urandom(MIB), list[int]()
+
+    async def body() -> AsyncIterator[bytes]:
+        yield file_head()
+        for _ in range(100):
+            seen.append(resident())
+            yield piece
+        yield b"\r\n" + END
+
+    accepted = await desk.send(body())
+    assert accepted.status_code == 202, accepted.text
+    assert max(seen) - seen[1] < 16 * MIB
+    (original,) = desk.kept()
+    assert (desk.originals / original[:2] / original).stat().st_size == 100 * MIB
+
+
+@pytest.mark.anyio
+async def test_the_limit_holds_while_bytes_arrive_and_leaves_nothing(desk: Desk) -> None:
+    desk.services.blobs.most_bytes = MIB
+    sent = list[int]()
+
+    async def endless() -> AsyncIterator[bytes]:
+        yield file_head()
+        while True:
+            sent.append(64 * 1024)
+            yield b"x" * 64 * 1024
+
+    refused = await desk.send(endless())
+    assert (refused.status_code, refused.json()["code"]) == (413, "too_large")
+    assert sum(sent) <= MIB + 2 * 64 * 1024
+    assert desk.kept() == []
+    desk.services.blobs.most_bytes = 3
+    assert (await desk.send(stream(a_file(b"abc"), END))).status_code == 202
+
+
+@pytest.mark.anyio
+async def test_a_length_that_is_too_large_is_refused_before_a_byte_is_read(desk: Desk) -> None:
+    async def nothing() -> AsyncIterator[bytes]:
+        pytest.fail("it was read")
+        yield b""
+
+    declared = {"content-length": str(102 * MIB), "content-type": KIND}
+    refused = await desk.http.post("/v1/documents", content=nothing(), headers=declared)
+    assert (refused.status_code, refused.json()["code"]) == (413, "too_large")
+    assert refused.headers["content-type"] == "application/problem+json"
+    assert refused.headers["x-content-type-options"] == "nosniff"
+
+
+@pytest.mark.anyio
+async def test_fields_count_before_and_after_the_file(desk: Desk) -> None:
+    fields = [a_field("readers", "gold"), a_field("title", "안내"), a_field("product", "")]
+    after = [a_field("readers", "vip"), a_field("document_id", "fees")]
+    accepted = await desk.send(stream(*fields, a_file(samples.MARKDOWN.encode(), "C:\\x\\안내.md"), *after, END))
+    assert accepted.status_code == 202, accepted.text
+    version = await desk.services.catalogue.versions("hanbit", "fees")
+    said = version[0].metadata
+    assert (said.readers, said.title, said.product, version[0].file_name) == (("gold", "vip"), "안내", None, "안내.md")
+
+
+@pytest.mark.anyio
+async def test_a_form_that_cannot_be_is_refused_and_leaves_nothing(desk: Desk) -> None:
+    for body, status in BROKEN:
+        refused = await desk.send(stream(*body))
+        assert refused.status_code == status, (body, refused.text)
+        assert refused.headers["content-type"] == "application/problem+json"
+        assert desk.kept() == []
+    for kind in ("application/json", "multipart/form-data", f"multipart/form-data; boundary={'x' * 999}"):
+        assert (await desk.send(stream(a_file(), END), kind=kind)).status_code == 400
+
+
+@pytest.mark.anyio
+async def test_a_sender_who_leaves_is_a_form_that_breaks_off() -> None:
+    async def leaves() -> AsyncIterator[bytes]:
+        yield file_head()
+        raise ClientDisconnect
+
+    with pytest.raises(BadRequest):
+        async for _ in Form(KIND, leaves()).file():
+            pass
+
+
+@pytest.mark.anyio
+async def test_the_form_is_described_to_clients(desk: Desk) -> None:
+    post = (await desk.http.get("/openapi.json")).json()["paths"]["/v1/documents"]["post"]
+    schema = post["requestBody"]["content"]["multipart/form-data"]["schema"]
+    assert schema["required"] == ["file"]
+    assert {"file", "title", "readers", "effective_until", "document_id"} <= set(schema["properties"])
+
+
+async def read(pieces: Sequence[bytes]) -> tuple[bytes, list[tuple[str, str]], str | None]:
+    form = Form(KIND, stream(*pieces))
+    data = b"".join([piece async for piece in form.file()])
+    return data, form.fields, form.file_name
+
+
+@given(
+    data=st.binary(max_size=300) | st.sampled_from([b"\r\n--xy", b"\r\n--xyz-", b"--xyz--"]),
+    cuts=st.lists(st.integers(0, 600), max_size=20),
+)
+def test_however_a_form_is_cut_it_says_the_same(data: bytes, cuts: list[int]) -> None:
+    whole = a_field("title", "표") + a_file(data) + a_field("readers", "gold") + END
+    at = [0, *sorted({min(cut, len(whole)) for cut in cuts}), len(whole)]
+    pieces = [whole[begin:end] for begin, end in pairwise(at)]
+    assert asyncio.run(read(pieces)) == (data, [("title", "표"), ("readers", "gold")], "안내.md")

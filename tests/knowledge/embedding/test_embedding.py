@@ -1,0 +1,308 @@
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from threading import Event, get_ident
+
+import anyio
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+from pydantic import ValidationError
+
+from knowledge.embedding import embedding
+from knowledge.embedding.embedding import (
+    Embedder,
+    EmbedderBusy,
+    EmbedderMissing,
+    EmbedderSettings,
+    EmbeddingUnavailable,
+    LocalEmbedder,
+    Vectors,
+    open_embedder,
+)
+
+pytestmark = pytest.mark.anyio
+
+
+def cosine(one: list[float], other: list[float]) -> float:
+    return sum(a * b for a, b in zip(one, other, strict=True))
+
+
+async def test_a_question_is_nearer_to_its_answer_across_languages(embedder: Embedder) -> None:
+    (question,) = await embedder.embed_queries(["What is the interest rate of a time deposit?"])
+    answer, other = await embedder.embed_passages(["정기예금 금리는 연 3.5%입니다.", "주차장은 지하 2층에 있습니다."])
+    assert len(question) == embedder.dimensions == 384
+    assert cosine(question, question) == pytest.approx(1, abs=1e-2)
+    assert cosine(question, answer) > cosine(question, other) + 0.02
+
+
+async def test_passages_come_back_in_the_order_they_were_given(embedder: Embedder) -> None:
+    texts = ["fee " * n for n in (90, 1, 40, 7, 60, 3, 20, 2, 10)]
+    together = await embedder.embed_passages(texts)
+    for text, vector in zip(texts, together, strict=True):
+        (alone,) = await embedder.embed_passages([text])
+        assert cosine(alone, vector) > 0.99
+
+
+async def test_nothing_to_embed_is_no_vectors(embedder: Embedder) -> None:
+    assert await embedder.embed_queries([]) == []
+    assert await embedder.embed_passages([]) == []
+
+
+async def test_missing_weights_say_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(EmbedderMissing, match="llm-server fetch e5-small"):
+        async with open_embedder(EmbedderSettings(folder=tmp_path / "e5-small")):
+            pass
+
+
+async def test_a_folder_that_holds_no_model_stops_the_boot(tmp_path: Path) -> None:
+    (tmp_path / "modules.json").write_text("[]")
+    with pytest.raises(EmbedderMissing, match="cannot be loaded"):
+        async with open_embedder(EmbedderSettings(folder=tmp_path)):
+            pass
+
+
+@pytest.mark.parametrize(
+    "place", [{}, {"folder": "x", "url": "http://127.0.0.1:1"}, {"url": "http://127.0.0.1:1"}], ids=str
+)
+def test_an_embedder_has_exactly_one_place(place: dict[str, str]) -> None:
+    with pytest.raises(ValidationError):
+        EmbedderSettings.model_validate(place)
+
+
+class Recorded:
+    """An encoder that says what it was asked for, and works only while its gate is open."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[str]] = []
+        self.gate = Event()
+        self.gate.set()
+        self.started = Event()
+        self.thread = 0
+        self.failing = False
+
+    def encode(self, texts: list[str]) -> Vectors:
+        self.started.set()
+        assert self.gate.wait(20)
+        self.thread = get_ident()
+        self.batches.append(texts)
+        if self.failing:
+            raise RuntimeError("out of memory")
+        return [[float(len(text))] for text in texts]
+
+
+@pytest.fixture
+async def recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[tuple[LocalEmbedder, Recorded]]:
+    """The real worker around an encoder that can be looked at."""
+    encoder = Recorded()
+    (tmp_path / "modules.json").touch()
+    monkeypatch.setattr(embedding, "_loader", lambda *_: lambda: encoder.encode)
+    settings = EmbedderSettings(
+        folder=tmp_path, window=0.5, query_batch=4, passage_batch=2, queue=8, query_prefix="", passage_prefix=""
+    )
+    async with open_embedder(settings) as local:
+        assert isinstance(local, LocalEmbedder)
+        encoder.batches.clear()
+        yield local, encoder
+
+
+async def hold(encoder: Recorded) -> None:
+    """Return when the worker is busy with something that does not end before the gate opens."""
+    await anyio.to_thread.run_sync(encoder.started.wait)
+
+
+async def test_questions_that_arrive_together_are_encoded_together(recorded: tuple[LocalEmbedder, Recorded]) -> None:
+    local, encoder = recorded
+    answers: dict[str, Vectors] = {}
+
+    async def ask(text: str) -> None:
+        answers[text] = await local.embed_queries([text])
+
+    async with anyio.create_task_group() as tasks:
+        for text in ("a", "bb", "ccc", "dddd"):
+            tasks.start_soon(ask, text)
+    assert encoder.batches == [["a", "bb", "ccc", "dddd"]]
+    assert answers == {"a": [[1.0]], "bb": [[2.0]], "ccc": [[3.0]], "dddd": [[4.0]]}
+    assert encoder.thread != get_ident()
+
+
+async def test_questions_go_before_passages_and_like_lengths_together(
+    recorded: tuple[LocalEmbedder, Recorded],
+) -> None:
+    local, encoder = recorded
+    encoder.started.clear()
+    encoder.gate.clear()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(local.embed_passages, ["a long passage", "p", "another long one", "pp"])
+        await hold(encoder)
+        tasks.start_soon(local.embed_queries, ["question"])
+        await anyio.wait_all_tasks_blocked()
+        encoder.gate.set()
+    assert encoder.batches == [["p", "pp"], ["question"], ["a long passage", "another long one"]]
+
+
+async def test_passages_of_several_documents_are_encoded_by_like_length_and_the_oldest_first(
+    recorded: tuple[LocalEmbedder, Recorded],
+) -> None:
+    local, encoder = recorded
+    encoder.started.clear()
+    encoder.gate.clear()
+    vectors: dict[int, Vectors] = {}
+
+    async def embed(document: int, *lengths: int) -> None:
+        vectors[document] = await local.embed_passages(["가" * length for length in lengths])
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(embed, 1, 99)
+        await hold(encoder)
+        tasks.start_soon(embed, 2, 80, 10)
+        tasks.start_soon(embed, 3, 79, 11)
+        await anyio.wait_all_tasks_blocked()
+        encoder.gate.set()
+    assert [[len(text) for text in batch] for batch in encoder.batches] == [[99], [10, 11], [80, 79]]
+    assert vectors == {1: [[99.0]], 2: [[80.0], [10.0]], 3: [[79.0], [11.0]]}
+
+
+async def test_more_passages_than_the_window_holds_wait_and_all_come_back(tmp_path: Path) -> None:
+    encoder = Recorded()
+    (tmp_path / "modules.json").touch()
+    settings = EmbedderSettings(folder=tmp_path, passage_batch=2, passage_window=4, workers=2, queue=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(embedding, "_loader", lambda *_: lambda: encoder.encode)
+        async with open_embedder(settings) as local:
+            prefix = len(settings.passage_prefix)
+            texts = ["x" * n for n in (30, 5, 17, 1, 22, 9, 40, 13, 2)]
+            assert await local.embed_passages(texts) == [[float(len(text) + prefix)] for text in texts]
+    assert max(len(batch) for batch in encoder.batches) <= 2
+
+
+async def test_whoever_gives_up_is_not_encoded(recorded: tuple[LocalEmbedder, Recorded]) -> None:
+    local, encoder = recorded
+    encoder.started.clear()
+    encoder.gate.clear()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(local.embed_passages, ["first"])
+        await hold(encoder)
+        with anyio.move_on_after(0.01):
+            await local.embed_queries(["gone"])
+        encoder.gate.set()
+    await local.embed_queries(["next"])
+    assert encoder.batches == [["first"], ["next"]]
+
+
+async def test_a_failure_reaches_who_waits_and_the_worker_lives_on(recorded: tuple[LocalEmbedder, Recorded]) -> None:
+    local, encoder = recorded
+    encoder.failing = True
+    with pytest.raises(EmbeddingUnavailable, match="RuntimeError"):
+        await local.embed_queries(["a"])
+    encoder.failing = False
+    assert await local.embed_queries(["a"]) == [[1.0]]
+
+
+async def test_a_full_queue_refuses_at_once(recorded: tuple[LocalEmbedder, Recorded]) -> None:
+    local, encoder = recorded
+    encoder.started.clear()
+    encoder.gate.clear()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(local.embed_passages, ["first"])
+        await hold(encoder)
+        for n in range(8):
+            tasks.start_soon(local.embed_queries, [str(n)])
+        await anyio.wait_all_tasks_blocked()
+        with pytest.raises(EmbedderBusy):
+            await local.embed_queries(["one too many"])
+        encoder.gate.set()
+
+
+async def test_closing_ends_the_thread_and_tells_those_who_wait(recorded: tuple[LocalEmbedder, Recorded]) -> None:
+    local, encoder = recorded
+    encoder.started.clear()
+    encoder.gate.clear()
+    told: list[str] = []
+
+    async def ask() -> None:
+        with pytest.raises(EmbeddingUnavailable, match="closed"):
+            await local.embed_queries(["waits"])
+        told.append("closed")
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(local.embed_passages, ["first"])
+        await hold(encoder)
+        tasks.start_soon(ask)
+        await anyio.wait_all_tasks_blocked()
+        tasks.start_soon(local.aclose)
+        await anyio.wait_all_tasks_blocked()
+        encoder.gate.set()
+    assert told == ["closed"]
+    with pytest.raises(EmbeddingUnavailable, match="closed"):
+        await local.embed_queries(["late"])
+
+
+class Endpoint:
+    """An OpenAI-compatible embeddings server on loopback that answers as it is told."""
+
+    def __init__(self) -> None:
+        self.asked: list[dict[str, object]] = []
+        self.reply: web.Response | None = None
+        app = web.Application()
+        app.router.add_post("/v1/embeddings", self.embed)
+        self.server = TestServer(app)
+
+    async def embed(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        self.asked.append(body | {"authorization": request.headers.get("authorization")})
+        if self.reply is not None:
+            return self.reply
+        data = [{"index": n, "embedding": [float(len(text)), 1.0]} for n, text in enumerate(body["input"])]
+        return web.json_response({"data": data[::-1]})
+
+
+@pytest.fixture
+async def endpoint() -> AsyncGenerator[Endpoint]:
+    endpoint = Endpoint()
+    await endpoint.server.start_server()
+    try:
+        yield endpoint
+    finally:
+        await endpoint.server.close()
+
+
+def at(endpoint: Endpoint) -> EmbedderSettings:
+    return EmbedderSettings.model_validate({"url": str(endpoint.server.make_url("/")), "model": "bge", "api_key": "k"})
+
+
+async def test_an_endpoint_is_asked_with_prefixes_and_read_by_index(endpoint: Endpoint) -> None:
+    async with open_embedder(at(endpoint)) as embedder:
+        assert (embedder.name, embedder.dimensions) == ("bge", 2)
+        assert await embedder.embed_queries(["a", "bcd"]) == [[8.0, 1.0], [10.0, 1.0]]
+        assert await embedder.embed_passages(["a"]) == [[10.0, 1.0]]
+        assert await embedder.embed_passages([]) == []
+    assert endpoint.asked[1]["input"] == ["query: a", "query: bcd"]
+    assert endpoint.asked[2]["input"] == ["passage: a"]
+    assert {call["authorization"] for call in endpoint.asked} == {"Bearer k"}
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        lambda: web.Response(status=500),
+        lambda: web.Response(status=429),
+        lambda: web.Response(text="not JSON"),
+        lambda: web.json_response({"data": []}),
+        lambda: web.json_response({"data": [{"index": 0, "embedding": [1.0, 2.0, 3.0]}]}),
+        lambda: web.json_response({"error": "x"}),
+    ],
+    ids=["500", "429", "no JSON", "no vector", "other dimensions", "an error"],
+)
+async def test_an_endpoint_that_fails_or_lies_is_unavailable(endpoint: Endpoint, reply: object) -> None:
+    async with open_embedder(at(endpoint)) as embedder:
+        endpoint.reply = reply()  # type: ignore[operator]  # one of the lambdas above
+        with pytest.raises(EmbeddingUnavailable):
+            await embedder.embed_queries(["a"])
+
+
+async def test_an_endpoint_that_is_not_there_stops_the_boot(endpoint: Endpoint) -> None:
+    settings = at(endpoint)
+    await endpoint.server.close()
+    with pytest.raises(EmbeddingUnavailable):
+        async with open_embedder(settings):
+            pass

@@ -1,0 +1,225 @@
+"""Tokens: only what the issuer signed, for us, now, is accepted."""
+
+import base64
+import hashlib
+import hmac
+import json
+import time
+from collections.abc import AsyncGenerator, Mapping
+from dataclasses import dataclass, field
+
+import aiohttp
+import jwt
+import pytest
+from aiohttp import web
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurvePrivateKey, generate_private_key
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+from knowledge.access import EVERY_CUSTOMER
+from knowledge.identity.tokens import Authenticator, AuthSettings, Jwks, KeyFile, KeysUnavailable, TokenRefused
+
+pytestmark = pytest.mark.anyio
+
+ISSUER = "https://issuer.test"
+SETTINGS = AuthSettings(issuer=ISSUER, audience="bank-chatbot", jwks_url="http://127.0.0.1/unused")
+KEY = generate_private_key(SECP256R1())
+
+
+def public_pem(key: EllipticCurvePrivateKey = KEY) -> bytes:
+    return key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+
+
+def claims(**changed: object) -> dict[str, object]:
+    now = int(time.time())
+    good: dict[str, object] = {
+        "iss": ISSUER,
+        "aud": "bank-chatbot",
+        "sub": "lee",
+        "tenant": "hanbit",
+        "roles": ["customer"],
+        "groups": ["vip"],
+        "iat": now,
+        "exp": now + 600,
+    }
+    return {name: value for name, value in (good | changed).items() if value is not None}
+
+
+def signed(key: EllipticCurvePrivateKey = KEY, *, kid: str | None = None, **changed: object) -> str:
+    return sign(claims(**changed), key, kid)
+
+
+def sign(what: dict[str, object], key: EllipticCurvePrivateKey = KEY, kid: str | None = None) -> str:
+    return jwt.encode(what, key, algorithm="ES256", headers={"kid": kid} if kid else None)
+
+
+@pytest.fixture
+def authenticator() -> Authenticator:
+    return Authenticator(KeyFile(public_pem()), SETTINGS)
+
+
+async def test_a_good_token_names_its_customer(authenticator: Authenticator) -> None:
+    who = await authenticator.verify(signed())
+    assert (who.tenant, who.sub) == ("hanbit", "lee")
+    assert who.roles == {"customer"}
+    assert who.groups == {"vip", EVERY_CUSTOMER}
+
+
+async def test_a_minute_of_clock_difference_is_forgiven_and_more_is_not(authenticator: Authenticator) -> None:
+    now = int(time.time())
+    await authenticator.verify(signed(exp=now - 50))
+    with pytest.raises(TokenRefused, match="expired"):
+        await authenticator.verify(signed(exp=now - 70))
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"iss": "https://somebody.else"},
+        {"aud": "another-service"},
+        {"sub": None},
+        {"sub": ""},
+        {"tenant": None},
+        {"tenant": "han{bit}"},
+        {"sub": "l" * 201},
+        {"tenant": "h" * 101},
+        {"sub": "le\x00e"},
+        {"exp": None},
+        {"iat": None},
+        {"roles": "customer"},
+        {"groups": [1]},
+    ],
+    ids=str,
+)
+async def test_a_token_with_a_wrong_claim_is_refused(
+    authenticator: Authenticator, changed: Mapping[str, object]
+) -> None:
+    with pytest.raises(TokenRefused):
+        await authenticator.verify(sign(claims(**changed)))
+
+
+async def test_a_token_without_a_known_role_reads_nothing(authenticator: Authenticator) -> None:
+    who = await authenticator.verify(signed(roles=["wizard"], groups=[]))
+    assert who.roles == frozenset()
+    assert who.groups == frozenset()
+
+
+async def test_another_key_is_refused(authenticator: Authenticator) -> None:
+    with pytest.raises(TokenRefused):
+        await authenticator.verify(signed(generate_private_key(SECP256R1())))
+
+
+async def test_an_unsigned_token_is_refused(authenticator: Authenticator) -> None:
+    with pytest.raises(TokenRefused):
+        await authenticator.verify(jwt.encode(claims(), "", algorithm="none"))
+
+
+async def test_a_public_key_used_as_an_hmac_secret_is_refused(authenticator: Authenticator) -> None:
+    def part(value: object) -> str:
+        return base64.urlsafe_b64encode(json.dumps(value).encode()).rstrip(b"=").decode()
+
+    body = f"{part({'alg': 'HS256', 'typ': 'JWT'})}.{part(claims())}"
+    mac = base64.urlsafe_b64encode(hmac.new(public_pem(), body.encode(), hashlib.sha256).digest()).rstrip(b"=").decode()
+    with pytest.raises(TokenRefused):
+        await authenticator.verify(f"{body}.{mac}")
+
+
+@pytest.mark.parametrize("token", ["", "a", "a.b", "a.b.c", "..", "é.é.é", "x" * 10_000])
+async def test_nonsense_is_refused(authenticator: Authenticator, token: str) -> None:
+    with pytest.raises(TokenRefused):
+        await authenticator.verify(token)
+
+
+def test_settings_name_one_source_of_keys() -> None:
+    with pytest.raises(ValueError, match="AUTH__JWKS_URL or AUTH__PUBLIC_KEY_FILE"):
+        AuthSettings(issuer=ISSUER)
+
+
+@dataclass
+class Provider:
+    """A real identity provider's JWKS address, whose keys and health the test decides."""
+
+    keys: dict[str, EllipticCurvePrivateKey] = field(default_factory=dict)
+    asked: int = 0
+    down: bool = False
+    url: str = ""
+
+    async def serve(self, _request: web.Request) -> web.Response:
+        self.asked += 1
+        if self.down:
+            return web.Response(status=503)
+        algorithm = jwt.get_algorithm_by_name("ES256")
+        published = [
+            {**algorithm.to_jwk(key.public_key(), as_dict=True), "kid": kid, "alg": "ES256", "use": "sig"}
+            for kid, key in self.keys.items()
+        ]
+        return web.json_response({"keys": published})
+
+
+@pytest.fixture
+async def provider() -> AsyncGenerator[Provider]:
+    served = Provider(keys={"k1": KEY})
+    app = web.Application()
+    app.router.add_get("/jwks", served.serve)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    served.url = f"http://127.0.0.1:{runner.addresses[0][1]}/jwks"
+    yield served
+    await runner.cleanup()
+
+
+@dataclass
+class Clock:
+    now: float = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+async def keys(provider: Provider) -> AsyncGenerator[tuple[Authenticator, Clock]]:
+    settings = AuthSettings(issuer=ISSUER, jwks_url=provider.url)
+    clock = Clock()
+    async with aiohttp.ClientSession() as http:
+        yield Authenticator(Jwks(http, settings, clock=clock), settings), clock
+
+
+async def test_published_keys_are_asked_for_once(provider: Provider, keys: tuple[Authenticator, Clock]) -> None:
+    authenticator, _ = keys
+    for _ in range(5):
+        await authenticator.verify(signed(kid="k1"))
+    assert provider.asked == 1
+
+
+async def test_a_rotated_key_is_found_but_not_asked_for_at_every_guess(
+    provider: Provider, keys: tuple[Authenticator, Clock]
+) -> None:
+    authenticator, clock = keys
+    await authenticator.verify(signed(kid="k1"))
+    provider.keys["k2"] = generate_private_key(SECP256R1())
+    for _ in range(5):
+        with pytest.raises(TokenRefused):
+            await authenticator.verify(signed(provider.keys["k2"], kid="k2"))
+    assert provider.asked == 1
+    clock.now += 31
+    await authenticator.verify(signed(provider.keys["k2"], kid="k2"))
+    assert provider.asked == 2
+
+
+async def test_an_outage_of_the_provider_signs_nobody_out(
+    provider: Provider, keys: tuple[Authenticator, Clock]
+) -> None:
+    authenticator, clock = keys
+    await authenticator.verify(signed(kid="k1"))
+    provider.down = True
+    clock.now += 4000
+    await authenticator.verify(signed(kid="k1"))
+
+
+async def test_without_any_key_the_provider_is_said_to_be_away(
+    provider: Provider, keys: tuple[Authenticator, Clock]
+) -> None:
+    provider.down = True
+    with pytest.raises(KeysUnavailable):
+        await keys[0].verify(signed(kid="k1"))

@@ -1,0 +1,292 @@
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from blockbuster import blockbuster_ctx
+from pydantic import ValidationError
+from qdrant_client import models
+
+from knowledge.embedding import Embedder, EmbeddingUnavailable
+from knowledge.index.collection import collections_of
+from knowledge.index.index import EmbedderMismatch, Index, IndexSettings, IndexUnavailable, indexed_text, open_index
+from knowledge.passage import Hit
+from knowledge.terms import Terms
+from tests.knowledge.conftest import BANK, CUSTOMER, numbered
+
+pytestmark = pytest.mark.anyio
+
+CORPUS = (
+    "정기예금의 중도해지 이율은 가입 기간에 따라 연 0.5%에서 1.0%입니다.",
+    "자유적금은 매월 최대 500,000원까지 넣을 수 있습니다.",
+    "해외 송금 수수료는 건당 10,000원입니다.",
+    "The annual fee of the Hanbit Travel Card is KRW 30,000.",
+    "A lost card is blocked at once by calling 1588-0000.",
+    "Mortgage loans are repaid in equal monthly instalments.",
+)
+
+
+def assert_same(hits: list[Hit], others: list[Hit]) -> None:
+    """The same passages in the same order, with scores that differ by rounding at most."""
+    assert [hit.passage for hit in hits] == [hit.passage for hit in others]
+    assert [hit.score for hit in hits] == pytest.approx([hit.score for hit in others], abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("question", "n"),
+    [
+        ("예금을 일찍 해지하면 이자는 얼마나 받나요?", 0),
+        ("외국으로 돈을 보내는 데 드는 비용", 2),
+        ("How much does the travel card cost a year?", 3),
+        ("카드를 잃어버렸어요", 4),
+        ("1588-0000", 4),
+    ],
+)
+async def test_a_question_finds_its_passage_by_meaning_or_by_terms(index: Index, question: str, n: int) -> None:
+    await index.upsert(numbered(*CORPUS))
+    hits = await index.search(question, access=CUSTOMER, limit=3)
+    assert hits[0].passage.n == n
+    assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
+    assert all(-1 <= hit.dense <= 1 and hit.terms >= 0 for hit in hits)
+
+
+async def test_each_half_can_be_asked_alone(index: Index) -> None:
+    await index.upsert(numbered(*CORPUS))
+    question = "해외 송금 수수료는 얼마인가요?"
+    by_meaning = await index.weighing(1).search(question, access=CUSTOMER, limit=6)
+    assert [hit.dense for hit in by_meaning] == sorted((hit.dense for hit in by_meaning), reverse=True)
+    assert {hit.terms for hit in by_meaning} == {0.0}, "the terms were not asked"
+    by_terms = await index.weighing(0).search(question, access=CUSTOMER, limit=6)
+    assert [hit.terms for hit in by_terms] == sorted((hit.terms for hit in by_terms), reverse=True)
+    assert by_terms[0].terms > 0
+
+
+async def test_title_and_section_are_found_too(index: Index) -> None:
+    hidden = replace(
+        BANK, title="한빛 직장인 신용대출", section="한도", text="최대 1억 원까지입니다.", document_id="loan"
+    )
+    await index.upsert([*numbered(*CORPUS), hidden])
+    assert (await index.search("직장인 신용대출 한도", access=CUSTOMER, limit=1))[0].passage == hidden
+    assert indexed_text(hidden).splitlines() == ["한빛 직장인 신용대출", "한도", "최대 1억 원까지입니다."]
+
+
+async def test_terms_of_an_earlier_question_break_a_tie(index: Index) -> None:
+    await index.upsert(numbered("OTP 수수료는 5,000원입니다.", "인증서 수수료는 5,000원입니다."))
+    for before, n in (("OTP 발급 방법이 궁금해요", 0), ("인증서 발급 방법이 궁금해요", 1)):
+        hits = await index.search("수수료는요?", access=CUSTOMER, limit=1, before=before)
+        assert hits[0].passage.n == n
+
+
+async def test_a_hit_that_only_terms_found_has_its_cosine_too(tmp_path: Path, embedder: Embedder, terms: Terms) -> None:
+    settings = IndexSettings.model_validate({"path": tmp_path, "fusion": {"candidates": 1, "dense_weight_ko": 0}})
+    async with open_index(settings, embedder, terms) as index:
+        await index.upsert(numbered("수수료 안내를 알려 드립니다", "12345 수수료"))
+        hits = await index.search("12345 수수료 안내", access=CUSTOMER, limit=2)
+    assert len(hits) == 2
+    assert all(hit.dense > 0.5 for hit in hits)
+
+
+async def test_a_question_without_terms_is_still_answered_by_meaning(index: Index) -> None:
+    await index.upsert(numbered(*CORPUS))
+    hits = await index.search("what is it about?", access=CUSTOMER, limit=2)
+    assert len(hits) == 2
+    assert {hit.terms for hit in hits} == {0.0}
+
+
+async def test_an_empty_index_finds_nothing(index: Index) -> None:
+    assert await index.search("수수료", access=CUSTOMER, limit=5) == []
+
+
+async def test_writing_twice_changes_nothing(index: Index) -> None:
+    passages = numbered(*CORPUS)
+    vectors = await index.embed(passages)
+    await index.upsert(passages, vectors)
+    before = await index.search("수수료", access=CUSTOMER, limit=6)
+    await index.upsert(passages, vectors)
+    assert await index.count(tenant="hanbit", document_id="deposit", version=1) == len(passages)
+    assert_same(await index.search("수수료", access=CUSTOMER, limit=6), before)
+
+
+async def test_a_passage_comes_back_as_it_was_written(index: Index) -> None:
+    written = replace(
+        BANK,
+        n=3,
+        section="이율 > 표",
+        page=7,
+        product="정기예금",
+        readers=("vip", "customers"),
+        effective_from=date(2026, 1, 1),
+        visible_until=1_900_000_000.25,
+    )
+    await index.upsert([written])
+    assert await index.passages(tenant="hanbit", document_id="deposit", version=1) == [written]
+    assert await index.passage(document_id="deposit", version=1, n=3, access=CUSTOMER) == written
+    assert await index.passage(document_id="deposit", version=1, n=4, access=CUSTOMER) is None
+
+
+async def test_the_staff_view_lists_a_long_version_in_order(index: Index) -> None:
+    many = [replace(BANK, n=n, text=f"문단 {n}", visible_from=None) for n in range(300)]
+    await index.upsert(many, [[1.0] + [0.0] * 383] * 300)
+    assert await index.passages(tenant="hanbit", document_id="deposit", version=1) == many
+
+
+async def test_vectors_must_match_the_passages(index: Index) -> None:
+    with pytest.raises(ValueError, match="2 passages came with 1 vectors"):
+        await index.upsert(numbered("a", "b"), [[1.0] * 384])
+
+
+async def test_a_draft_is_seen_once_it_is_visible_and_until_it_is_not(index: Index) -> None:
+    old = [replace(BANK, document_id="rates", version=1)]
+    new = [replace(BANK, document_id="rates", version=2, visible_from=None)]
+    await index.upsert([*old, *new])
+    rates = {"tenant": "hanbit", "document_id": "rates"}
+
+    async def versions(at: float) -> list[int]:
+        hits = await index.search("중도해지 이율", access=replace(CUSTOMER, as_of=at), limit=5)
+        return [hit.passage.version for hit in hits]
+
+    assert await versions(300) == [1]
+    await index.set_visibility(**rates, version=2, visible_from=250, visible_until=None)
+    await index.set_visibility(**rates, version=1, visible_from=100, visible_until=250)
+    assert [await versions(at) for at in (99, 100, 249.999, 250, 300)] == [[], [1], [1], [2], [2]]
+    await index.set_visibility(**rates, version=2, visible_from=None, visible_until=None)
+    assert await versions(300) == []
+
+
+async def test_deleting_a_version_leaves_the_others(index: Index) -> None:
+    await index.upsert([replace(BANK, tenant=tenant, version=version) for tenant in "ab" for version in (1, 2)])
+    await index.delete(tenant="a", document_id="deposit", version=1)
+    left = [
+        (tenant, version)
+        for tenant in "ab"
+        for version in (1, 2)
+        if await index.count(tenant=tenant, document_id="deposit", version=version)
+    ]
+    assert left == [("a", 2), ("b", 1), ("b", 2)]
+
+
+async def test_what_was_written_is_there_after_a_restart(tmp_path: Path, embedder: Embedder, terms: Terms) -> None:
+    settings = IndexSettings(path=tmp_path)
+    async with open_index(settings, embedder, terms) as index:
+        await index.upsert(numbered(*CORPUS))
+        before = await index.search("수수료", access=CUSTOMER, limit=3)
+        assert index.collection == "kb-1"
+    async with open_index(settings, embedder, terms) as index:
+        assert_same(await index.search("수수료", access=CUSTOMER, limit=3), before)
+
+
+class Renamed:
+    """The real embedder under another name or size."""
+
+    def __init__(self, real: Embedder, *, name: str, dimensions: int) -> None:
+        self.name = name
+        self.dimensions = dimensions
+        self.embed_queries = real.embed_queries
+        self.embed_passages = real.embed_passages
+
+
+@pytest.mark.parametrize(("name", "dimensions"), [("other", 384), ("e5-small", 768)])
+async def test_another_embedder_stops_the_boot(
+    tmp_path: Path, embedder: Embedder, terms: Terms, name: str, dimensions: int
+) -> None:
+    settings = IndexSettings(path=tmp_path)
+    async with open_index(settings, embedder, terms):
+        pass
+    other = Renamed(embedder, name=name, dimensions=dimensions)
+    with pytest.raises(EmbedderMismatch, match=r"ingest reindex|768"):
+        async with open_index(settings, other, terms):
+            pass
+
+
+async def test_readers_follow_the_alias_to_a_collection_that_was_filled_beside(index: Index) -> None:
+    await index.upsert(numbered(*CORPUS))
+    filled = await index.beside()
+    assert (index.collection, filled.collection) == ("kb-1", "kb-2")
+    assert await index.search("수수료", access=CUSTOMER, limit=3)
+    await index.switch_to(filled)
+    assert await index.search("수수료", access=CUSTOMER, limit=3) == []
+    await index.upsert(numbered(*CORPUS))
+    assert await index.search("수수료", access=CUSTOMER, limit=3)
+    third = await index.beside()
+    await index.switch_to(third)
+    assert set(await index._driver.run(lambda client: collections_of(client, "kb"))) == {"kb-2", "kb-3"}
+
+
+async def test_during_a_reindex_writes_go_to_both_collections(index: Index) -> None:
+    await index.upsert(numbered(*CORPUS[:1]))
+    filled = await index.beside()
+    version: dict[str, Any] = {"tenant": "hanbit", "document_id": "deposit", "version": 1}
+    assert await filled.count(**version) == 0
+    await index.upsert(numbered(*CORPUS))
+    await index.set_visibility(**version, visible_from=1.0, visible_until=2.0)
+    assert {p.visible_until for p in await filled.passages(**version)} == {2.0}
+    assert await filled.passages(**version) == await index.passages(**version)
+    await index.delete(**version)
+    assert (await filled.count(**version), await index.count(**version)) == (0, 0)
+
+
+async def test_a_reader_stays_with_what_its_own_embedder_filled(
+    tmp_path: Path, embedder: Embedder, terms: Terms
+) -> None:
+    other = Renamed(embedder, name="other", dimensions=384)
+    async with open_index(IndexSettings(path=tmp_path), embedder, terms) as index:
+        await index.upsert(numbered(*CORPUS))
+        mine = Index(index._driver, other, terms, IndexSettings(path=tmp_path), collection="kb-1")
+        filled = await mine.beside()
+        await mine.switch_to(filled)
+        index._looked_at = 0.0
+        assert await index.search("수수료", access=CUSTOMER, limit=3)
+        assert index.collection == "kb-1"
+        await index.set_visibility(
+            tenant="hanbit", document_id="deposit", version=1, visible_from=1.0, visible_until=CUSTOMER.as_of
+        )
+        assert await index.search("수수료", access=CUSTOMER, limit=3) == []
+    with pytest.raises(EmbedderMismatch):
+        async with open_index(IndexSettings(path=tmp_path), embedder, terms):
+            pass
+    async with open_index(IndexSettings(path=tmp_path), embedder, terms, check=False) as again:
+        assert again.collection == "kb-2"
+
+
+async def test_a_point_that_is_no_passage_is_not_passed_over(index: Index) -> None:
+    await index.upsert(numbered(*CORPUS[:1]))
+    await index._driver.run(
+        lambda client: client.set_payload("kb", {"n": "three"}, points=models.Filter(must=[]), wait=True)
+    )
+    with pytest.raises(IndexUnavailable, match="no passage"):
+        await index.search("이율", access=CUSTOMER, limit=1)
+
+
+async def test_an_embedder_that_fails_makes_the_search_unavailable(
+    index: Index, embedder: Embedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(_: list[str]) -> list[list[float]]:
+        raise EmbeddingUnavailable
+
+    monkeypatch.setattr(embedder, "embed_queries", fail)
+    monkeypatch.setattr(embedder, "embed_passages", fail)
+    with pytest.raises(IndexUnavailable, match="question"):
+        await index.search("수수료", access=CUSTOMER, limit=1)
+    with pytest.raises(IndexUnavailable, match="passages"):
+        await index.upsert(numbered("a"))
+
+
+@pytest.mark.parametrize("place", [{}, {"path": "x", "url": "http://127.0.0.1:1"}], ids=str)
+def test_an_index_has_exactly_one_place(place: dict[str, str]) -> None:
+    with pytest.raises(ValidationError):
+        IndexSettings.model_validate(place)
+
+
+async def test_neither_a_search_nor_a_write_blocks_the_loop(index: Index) -> None:
+    passages = numbered(*CORPUS)
+    with blockbuster_ctx():
+        await index.upsert(passages)
+        async with anyio.create_task_group() as tasks:
+            for _ in range(4):
+                tasks.start_soon(lambda: index.search("수수료는 얼마인가요?", access=CUSTOMER, limit=3))
+        await index.set_visibility(
+            tenant="hanbit", document_id="deposit", version=1, visible_from=1.0, visible_until=None
+        )
+        await index.ping()

@@ -1,0 +1,97 @@
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from knowledge.terms.sparse import Terms, TermSettings
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("정기예금의 이율은", {"정기", "예금", "이율"}),
+        ("정기예금중도해지", {"정기", "예금", "중도", "해지"}),
+        ("최대 1,000,000원까지", {"1000000", "원"}),
+        ("연 3.5%", {"3.5"}),
+        ("OTP 재발급", {"otp", "발급"}),
+        ("ＯＴＰ", {"otp"}),
+        ("The fees for transferring", {"fee", "transfer"}),
+        ("don't", {"don't"}),
+    ],
+)
+def test_terms_are_what_a_text_is_about(terms: Terms, text: str, expected: set[str]) -> None:
+    assert expected <= set(terms.words(text))
+
+
+@pytest.mark.parametrize("text", ["그리고", "What is it?", "?!", ""])
+def test_a_text_without_a_topic_has_no_terms(terms: Terms, text: str) -> None:
+    assert terms.query(text).indices == ()
+
+
+def test_particles_and_inflection_do_not_hide_a_term(terms: Terms) -> None:
+    one, other = terms.query("수수료가 transfers"), terms.query("수수료를 transferring")
+    assert one == other
+
+
+def test_a_term_has_the_same_index_in_every_process(terms: Terms) -> None:
+    assert terms.query("otp").indices == (3747439763,)
+
+
+def test_a_term_that_stands_twice_weighs_more_but_not_twice(terms: Terms) -> None:
+    (once,) = terms.passage("fee").values
+    (twice,) = terms.passage("fee fee").values
+    assert once < twice < 2 * once
+
+
+def test_a_term_weighs_less_in_a_longer_passage(terms: Terms) -> None:
+    longer = terms.passage("fee " + " ".join(f"word{'x' * n}" for n in range(300)))
+    assert min(longer.values) < terms.passage("fee").values[0]
+
+
+def test_a_passage_of_typical_length_gives_a_single_term_the_weight_1() -> None:
+    terms = Terms(TermSettings(typical_terms_en=1))
+    assert terms.passage("fee").values == (1.0,)
+
+
+def test_terms_of_the_earlier_question_count_less(terms: Terms) -> None:
+    leaning = terms.query("fee", before="fee transfer", others="charge")
+    assert sorted(leaning.values) == [0.35, 0.7, 1.0, 1.0]
+
+
+def test_english_neighbours_are_a_term_of_their_own_that_weighs_half(terms: Terms) -> None:
+    assert sorted(terms.query("What is a credit card?").values) == [0.5, 1.0, 1.0]
+    apart = set(terms.passage("A card with credit.").indices)
+    together = set(terms.passage("The credit card.").indices)
+    asked = set(terms.query("credit cards").indices)
+    assert asked <= together
+    assert len(asked & apart) == 2
+
+
+def test_a_word_said_twice_and_korean_give_no_pair(terms: Terms) -> None:
+    assert terms.query("fee fee").values == (1.0,)
+    assert set(terms.query("OTP 재발급 fee").values) == {1.0}
+
+
+def test_a_pair_of_the_glossary_is_no_pair_of_the_question(terms: Terms) -> None:
+    assert sorted(terms.query("ATM", others="cash machine").values) == [1.0, 1.0, 1.0]
+
+
+def test_a_passage_in_korean_is_typical_at_another_length() -> None:
+    terms = Terms(TermSettings(typical_terms_ko=1))
+    assert terms.passage("수수료").values == (1.0,)
+
+
+def test_threads_share_one_instance(terms: Terms) -> None:
+    texts = [f"정기예금 {n}번째 transferring fees of account {n}" for n in range(60)]
+    with ThreadPoolExecutor(8) as threads:
+        assert list(threads.map(terms.passage, texts)) == [terms.passage(text) for text in texts]
+
+
+@settings(deadline=None)
+@given(st.text(max_size=60))
+def test_any_text_gives_distinct_rising_indices(terms: Terms, text: str) -> None:
+    vector = terms.passage(text)
+    assert list(vector.indices) == sorted(set(vector.indices))
+    assert len(vector.indices) == len(vector.values)
+    assert all(value > 0 for value in vector.values)

