@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from chatbot.api import LocalSigner, key_pair
 from chatbot.app import create_app
-from chatbot.audit import Anchors, AnchorsUnavailable, Audit, Problem, open_anchors
+from chatbot.audit import Anchors, AnchorsUnavailable, Audit, ChainProblem, open_anchors
 from chatbot.drift import ReferenceUnreadable
 from chatbot.errors import ChatError, NotFound
 from chatbot.models import ModelsMisconfigured
@@ -254,7 +254,7 @@ def audited(settings: Settings, look: Callable[[Audit, Anchors | None], Awaitabl
         raise typer.Exit(2) from exc
 
 
-async def _verify(audit: Audit, anchors: Anchors | None, *, unclosed_before: float) -> list[Problem]:
+async def _verify(audit: Audit, anchors: Anchors | None, *, unclosed_before: float) -> list[ChainProblem]:
     return await (anchors or audit).verify(unclosed_before=unclosed_before)
 
 

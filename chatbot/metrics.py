@@ -14,7 +14,7 @@ from chatbot.admission import Started, TurnedAway, Why
 from chatbot.drift import FLOOR, Bin, Reference
 from chatbot.limits import PlansRead
 from chatbot.models import ModelCallFinished
-from chatbot.notices import Rung
+from chatbot.notices import DegradationLevel
 from chatbot.records import TurnFinished
 
 _SECONDS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 40, 80)
@@ -75,7 +75,7 @@ class Metrics:
 
     def begin_at_zero(self, priorities: Iterable[int]) -> None:
         """Show what scalers ask for the rate of: a counter that begins at 1 has none, and would wake nobody."""
-        for rung in Rung:
+        for rung in DegradationLevel:
             self.ladder.labels(rung.value)
         for priority, why in product(priorities, get_args(Why)):
             self.turned_away.labels(str(priority), why)

@@ -8,7 +8,7 @@ from chatbot.events import Notice, NoticeCode
 from knowledge.passage import Language
 
 
-class Rung(StrEnum):
+class DegradationLevel(StrEnum):
     """Who answers when the conversation's own endpoint cannot, best first (design section 7)."""
 
     REPLICA = "replica"
@@ -18,7 +18,7 @@ class Rung(StrEnum):
     HANDOFF = "handoff"
 
 
-LADDER: Final = tuple(Rung)
+DEGRADATION_LEVELS: Final = tuple(DegradationLevel)
 
 _TEXTS: Final[Mapping[NoticeCode, Mapping[Language, str]]] = {
     NoticeCode.MASKED: {
@@ -30,19 +30,19 @@ _TEXTS: Final[Mapping[NoticeCode, Mapping[Language, str]]] = {
         "en": "Earlier messages cannot be read right now, and this one is not kept.",
     },
 }
-_RUNGS: Final[Mapping[Rung, tuple[NoticeCode, Mapping[Language, str]]]] = {
-    Rung.REPLICA: (
+_RUNGS: Final[Mapping[DegradationLevel, tuple[NoticeCode, Mapping[Language, str]]]] = {
+    DegradationLevel.REPLICA: (
         NoticeCode.MODEL_SWITCHED,
         {"ko": "다른 서버가 이어서 답변합니다.", "en": "Another server continues this answer."},
     ),
-    Rung.FALLBACK: (
+    DegradationLevel.FALLBACK: (
         NoticeCode.MODEL_SWITCHED,
         {
             "ko": "지금은 더 작은 예비 모델이 답변합니다.",
             "en": "A smaller backup model answers right now.",
         },
     ),
-    Rung.CACHED: (
+    DegradationLevel.CACHED: (
         NoticeCode.DEGRADED,
         {
             "ko": "지금은 새 답변을 만들 수 없어, 같은 질문에 앞서 드렸던 답변을 다시 보여 드립니다. "
@@ -51,14 +51,14 @@ _RUNGS: Final[Mapping[Rung, tuple[NoticeCode, Mapping[Language, str]]]] = {
             "before. The documents behind it are unchanged.",
         },
     ),
-    Rung.QUOTED: (
+    DegradationLevel.QUOTED: (
         NoticeCode.DEGRADED,
         {
             "ko": "지금은 답변을 만들 수 없어 안내 문서의 해당 부분을 그대로 보여 드립니다.",
             "en": "An answer cannot be written right now, so here is what the documents say, word for word.",
         },
     ),
-    Rung.HANDOFF: (
+    DegradationLevel.HANDOFF: (
         NoticeCode.DEGRADED,
         {
             "ko": "지금은 답변을 만들 수 없고 보여 드릴 안내 문서도 찾지 못했습니다.",
@@ -73,7 +73,7 @@ def notice(code: NoticeCode, language: Language) -> Notice:
     return Notice(code=code, text=_TEXTS[code][language])
 
 
-def notice_of(rung: Rung, language: Language) -> Notice:
+def notice_of(rung: DegradationLevel, language: Language) -> Notice:
     """Return the notice that tells who answers."""
     code, texts = _RUNGS[rung]
     return Notice(code=code, text=texts[language])

@@ -4,7 +4,7 @@ from array import array
 from dataclasses import dataclass
 
 from chatbot.events import Usage
-from chatbot.notices import Rung
+from chatbot.notices import DegradationLevel
 from knowledge.passage import Language
 
 
@@ -20,7 +20,7 @@ class TurnFinished:
     usage: Usage
     withheld: int
     citations: int
-    rung: Rung | None
+    rung: DegradationLevel | None
     """How far down the ladder the answer went, if at all."""
 
 

@@ -19,7 +19,7 @@ from chatbot.prompt import PromptBuilder
 from chatbot.records import TurnFinished
 from chatbot.retrieval import Retrieval
 from chatbot.shadow import Shadow
-from chatbot.streams import AnswerLog, Answers, IdempotencyKeys
+from chatbot.streams import AnswerLog, AnswerRegistry, IdempotencyKeys
 from knowledge.identity import Authenticator
 from knowledge.index import Index
 from knowledge.withdrawals import Withdrawals
@@ -61,7 +61,7 @@ class Services:
     authenticator: Authenticator
     admission: Admission
     answer_cache: AnswerCache
-    answers: Answers
+    answers: AnswerRegistry
     answer_log: AnswerLog
     audit: Audit
     conversation_ids: ConversationIds

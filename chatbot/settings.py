@@ -18,7 +18,7 @@ from chatbot.models import ModelSettings, ProfileName
 from chatbot.redis_client import RedisSettings
 from chatbot.retrieval import RerankerSettings, RetrievalSettings
 from chatbot.services import TurnSettings
-from chatbot.streams import AnswerLogSettings, AnswersSettings, IdempotencySettings
+from chatbot.streams import AnswerLogSettings, AnswerRegistrySettings, IdempotencySettings
 from knowledge.embedding import EmbedderSettings
 from knowledge.identity import AuthSettings
 from knowledge.index import IndexSettings
@@ -62,7 +62,7 @@ class Settings(BaseSettings):
     turn: TurnSettings = TurnSettings()
     admission: AdmissionSettings = AdmissionSettings()
     answer_cache: AnswerCacheSettings = AnswerCacheSettings()
-    answers: AnswersSettings = AnswersSettings()
+    answers: AnswerRegistrySettings = AnswerRegistrySettings()
     answer_log: AnswerLogSettings = AnswerLogSettings()
     drift: DriftSettings = DriftSettings()
     history: HistorySettings = HistorySettings()

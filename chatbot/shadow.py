@@ -15,7 +15,7 @@ import structlog
 from anyio.abc import TaskGroup
 
 from chatbot.errors import TooLarge
-from chatbot.grounding import CitationStream
+from chatbot.grounding import GroundingStream
 from chatbot.models import EndpointFailed, Models, Sampling
 from chatbot.tokenizer import Rendered
 
@@ -39,7 +39,7 @@ class Shadow:
     def follow(
         self,
         prompt: Rendered,
-        checks: CitationStream,
+        checks: GroundingStream,
         *,
         sampling: Sampling,
         conversation_id: str,
@@ -71,7 +71,7 @@ class Shadow:
         self._tasks.start_soon(ask)
 
 
-def _verdict(said: str, checks: CitationStream) -> Verdict:
+def _verdict(said: str, checks: GroundingStream) -> Verdict:
     checks.feed(said)
     checks.close()
     if checks.withheld:

@@ -12,10 +12,10 @@ import structlog
 
 from chatbot.errors import ChatError
 from chatbot.events import Failed
-from chatbot.questions import Reply
+from chatbot.questions import CannedReply
 from chatbot.services import Services
-from chatbot.streams import Running, Taken, whole_tokens
-from chatbot.transcript import Draft, Turn, turn_of
+from chatbot.streams import LiveAnswer, TakenOver, whole_tokens
+from chatbot.transcript import AnswerState, Turn, turn_of
 from chatbot.turn import answer, finish, revoked, say
 
 log = structlog.get_logger(__name__)
@@ -24,7 +24,7 @@ _MOST_WRITERS = 5
 """An answer that has killed so many processes is the likely cause."""
 
 
-async def resume(running: Running, taken: Taken, services: Services) -> None:
+async def resume(running: LiveAnswer, taken: TakenOver, services: Services) -> None:
     """Go on with the answer where its log ends, or end it."""
     try:
         turn = turn_of(taken.frame)
@@ -41,12 +41,12 @@ async def resume(running: Running, taken: Taken, services: Services) -> None:
         await answer(turn, running, services.admission.enter_again(turn.who), services)
 
 
-async def end(turn: Turn, running: Running, taken: Taken, services: Services) -> None:
+async def end(turn: Turn, running: LiveAnswer, taken: TakenOver, services: Services) -> None:
     """Settle and record what was shown, and say why it ends here."""
-    draft = Draft.of(turn, running)
+    draft = AnswerState.of(turn, running)
     if revoked(turn, services) and not taken.cancelled:
         running.say_something_else()
-        say(Reply.EMERGENCY, turn, running, draft, services)
+        say(CannedReply.EMERGENCY, turn, running, draft, services)
     elif not taken.cancelled:
         draft.error = ChatError()
     await finish(turn, running, draft, services)

@@ -25,27 +25,27 @@ from chatbot.events import (
 )
 from chatbot.limits import Reservation
 from chatbot.models import Delta, ModelDone, Sampling
-from chatbot.notices import LADDER, Rung
+from chatbot.notices import DEGRADATION_LEVELS, DegradationLevel
 from chatbot.prompt import Prompt
-from chatbot.questions import Earlier, Reply, Screened, handoff
+from chatbot.questions import CannedReply, ClientMessage, Screened, handoff
 from chatbot.records import TurnFinished
-from chatbot.retrieval import Found
+from chatbot.retrieval import SearchResult
 from chatbot.services import Services
-from chatbot.streams import AnswerId, Running
+from chatbot.streams import AnswerId, LiveAnswer
 from knowledge.identity import Principal
 from knowledge.passage import Language
 
-FINISH: Mapping[Reply, FinishReason] = {
-    Reply.INJECTION: FinishReason.REFUSED,
-    Reply.OUT_OF_SCOPE: FinishReason.REFUSED,
-    Reply.OTHER_BANK: FinishReason.REFUSED,
-    Reply.OWN_ACCOUNT: FinishReason.REFUSED,
-    Reply.FORECAST: FinishReason.REFUSED,
-    Reply.ADVICE: FinishReason.REFUSED,
-    Reply.CANNOT_VERIFY: FinishReason.REFUSED,
-    Reply.DISTRESS: FinishReason.HANDOFF,
-    Reply.UNAVAILABLE: FinishReason.HANDOFF,
-    Reply.EMERGENCY: FinishReason.HANDOFF,
+FINISH: Mapping[CannedReply, FinishReason] = {
+    CannedReply.INJECTION: FinishReason.REFUSED,
+    CannedReply.OUT_OF_SCOPE: FinishReason.REFUSED,
+    CannedReply.OTHER_BANK: FinishReason.REFUSED,
+    CannedReply.OWN_ACCOUNT: FinishReason.REFUSED,
+    CannedReply.FORECAST: FinishReason.REFUSED,
+    CannedReply.ADVICE: FinishReason.REFUSED,
+    CannedReply.CANNOT_VERIFY: FinishReason.REFUSED,
+    CannedReply.DISTRESS: FinishReason.HANDOFF,
+    CannedReply.UNAVAILABLE: FinishReason.HANDOFF,
+    CannedReply.EMERGENCY: FinishReason.HANDOFF,
 }
 """How an answer ends in which one of the bank's own texts was said."""
 
@@ -61,7 +61,7 @@ class Question:
     id: str | None = None
     conversation_id: str | None = None
     parent_id: str | None = None
-    earlier: tuple[Earlier, ...] = ()
+    earlier: tuple[ClientMessage, ...] = ()
     max_answer_tokens: int
 
 
@@ -76,9 +76,9 @@ class Turn:
     who: Principal
     screened: Screened
     language: Language
-    found: Found
+    found: SearchResult
     prompt: Prompt
-    reply: Reply | None
+    reply: CannedReply | None
     reservation: Reservation
     max_answer_tokens: int
     temperature: float
@@ -105,7 +105,7 @@ class Repair:
 
 
 @dataclass(slots=True)
-class Draft:
+class AnswerState:
     """What an answer has come to so far; `finish` writes it down."""
 
     finish_reason: FinishReason = FinishReason.CANCELLED
@@ -116,13 +116,13 @@ class Draft:
     first_token_at: float | None = None
     shown: list[Event] = field(default_factory=list)
     models: tuple[str, ...] = ()
-    rung: Rung | None = None
+    rung: DegradationLevel | None = None
     cached_answer_id: str = ""
     probes: tuple[float, ...] = ()
     repair: Repair | None = None
 
     @classmethod
-    def of(cls, turn: Turn, running: Running) -> "Draft":
+    def of(cls, turn: Turn, running: LiveAnswer) -> "AnswerState":
         """Return an empty draft, or what the writer before this one has come to."""
         content = [event for event in running.published if isinstance(event, Token | Citation | Notice)]
         said = len(running.token_ids)
@@ -141,11 +141,11 @@ class Draft:
         """Take note that the model is through."""
         self.usage, self.finish_reason, self.models = done.usage, FinishReason(done.finish_reason), done.models
         if done.retried:
-            self.descend(Rung.REPLICA)
+            self.descend(DegradationLevel.REPLICA)
 
-    def descend(self, rung: Rung) -> None:
+    def descend(self, rung: DegradationLevel) -> None:
         """Take note of who answers, unless it went further down before."""
-        self.rung = max(self.rung or rung, rung, key=LADDER.index)
+        self.rung = max(self.rung or rung, rung, key=DEGRADATION_LEVELS.index)
 
     @property
     def text(self) -> str:
@@ -197,7 +197,7 @@ def audit_opened(turn: Turn, services: Services) -> AuditOpened:
     )
 
 
-def audit_closed(turn: Turn, running: Running, draft: Draft, services: Services) -> AuditClosed:
+def audit_closed(turn: Turn, running: LiveAnswer, draft: AnswerState, services: Services) -> AuditClosed:
     """Return the row that is written when the answer has ended."""
     return AuditClosed(
         answer_id=turn.answer_id,
@@ -274,7 +274,7 @@ def may_be_cached(turn: Turn) -> bool:
     return turn.is_first and turn.reply is None and not turn.screened.masked
 
 
-def to_be_cached(turn: Turn, draft: Draft, services: Services) -> CachedAnswer | None:
+def to_be_cached(turn: Turn, draft: AnswerState, services: Services) -> CachedAnswer | None:
     """Return the answer as it may be shown again: whole, grounded in all it says, by the primary model alone."""
     whole = draft.error is None and draft.finish_reason is FinishReason.STOP and draft.withheld == 0
     if not (may_be_cached(turn) and whole and draft.grounded and draft.models == (services.models.model,)):
@@ -296,7 +296,7 @@ def asked(turn: Turn, services: Services) -> StoredMessage:
     )
 
 
-def answered(turn: Turn, draft: Draft, services: Services) -> StoredMessage:
+def answered(turn: Turn, draft: AnswerState, services: Services) -> StoredMessage:
     """Return the answer as the history keeps it."""
     return StoredMessage(
         id=turn.answer_id,
@@ -314,7 +314,7 @@ def answered(turn: Turn, draft: Draft, services: Services) -> StoredMessage:
     )
 
 
-def last_event(turn: Turn, draft: Draft, limits: Limits | None, services: Services) -> Event:
+def last_event(turn: Turn, draft: AnswerState, limits: Limits | None, services: Services) -> Event:
     """Return the one event that ends the stream."""
     if draft.error is None:
         return Done(finish_reason=draft.finish_reason, usage=draft.usage, grounded=draft.grounded, limits=limits)
@@ -330,7 +330,7 @@ def last_event(turn: Turn, draft: Draft, limits: Limits | None, services: Servic
     )
 
 
-def record(turn: Turn, draft: Draft, *, now: float) -> TurnFinished:
+def record(turn: Turn, draft: AnswerState, *, now: float) -> TurnFinished:
     """Return what the metrics hear of the turn; `now` is monotonic, in seconds."""
     return TurnFinished(
         outcome=f"error_{draft.error.code}" if draft.error else draft.finish_reason.value,

@@ -18,7 +18,7 @@ from opentelemetry import trace
 
 from chatbot import answerability
 from chatbot.admission import Place
-from chatbot.conversations import Conversation, Owner, Said, StoredMessage, path_to, window
+from chatbot.conversations import Conversation, HistoryMessage, Owner, StoredMessage, path_to, window
 from chatbot.errors import (
     AuditUnavailable,
     ChatError,
@@ -30,19 +30,19 @@ from chatbot.errors import (
     TooLarge,
 )
 from chatbot.events import Event, FinishReason, Limits, NoticeCode, Queued, Token, Usage
-from chatbot.grounding import CitationStream, QuotedAnswer, checks_for, quote_passages
+from chatbot.grounding import GroundingStream, QuotedAnswer, checks_for, quote_passages
 from chatbot.limits import Caller, Reservation
 from chatbot.models import MOSTLY, YES_OR_NO, Delta, ModelDone, Switched, numbers
-from chatbot.notices import Rung, notice, notice_of
+from chatbot.notices import DegradationLevel, notice, notice_of
 from chatbot.prompt import Prompt
-from chatbot.questions import Reply, Screened, Verdict, admitted, canned_reply, outside, screen
-from chatbot.retrieval import Found
+from chatbot.questions import CannedReply, Screened, Verdict, admitted, canned_reply, outside, screen
+from chatbot.retrieval import SearchResult
 from chatbot.services import Services
-from chatbot.streams import AnswerId, Running
+from chatbot.streams import AnswerId, LiveAnswer
 from chatbot.tokenizer import Message
 from chatbot.transcript import (
     FINISH,
-    Draft,
+    AnswerState,
     Question,
     Repair,
     Turn,
@@ -80,7 +80,7 @@ async def open_turn(question: Question, who: Principal, services: Services) -> T
     screened = screen(question.text)
     language = language_of(screened.text)
     branch = branch_of(conversation, question)
-    said: list[Said] = [*branch, *admitted(question.earlier)]
+    said: list[HistoryMessage] = [*branch, *admitted(question.earlier)]
     found, reply = await retrieve(screened, said, who, services)
     prompt = build_prompt(screened.text, said, found, language, services)
     answer_tokens = await services.ledger.expected_answer_tokens(who.tenant, question.max_answer_tokens)
@@ -156,17 +156,17 @@ def branch_of(conversation: Conversation, question: Question) -> tuple[StoredMes
 
 
 async def retrieve(
-    screened: Screened, said: Sequence[Said], who: Principal, services: Services
-) -> tuple[Found, Reply | None]:
+    screened: Screened, said: Sequence[HistoryMessage], who: Principal, services: Services
+) -> tuple[SearchResult, CannedReply | None]:
     """Return the passages that the caller may read, or what to say where no answer should be tried."""
     as_of = services.now()
-    nothing = Found(hits=(), as_of=as_of)
+    nothing = SearchResult(hits=(), as_of=as_of)
     if services.withdrawals.stopped() or not services.withdrawals.readable():
-        return nothing, Reply.EMERGENCY
+        return nothing, CannedReply.EMERGENCY
     if screened.verdict is not Verdict.OK:
-        return nothing, Reply(screened.verdict)
+        return nothing, CannedReply(screened.verdict)
     if (why := outside(screened.text, services.bank_names)) is not None:
-        return nothing, Reply(why)
+        return nothing, CannedReply(why)
     earlier = [message.text for message in said if message.role == "user"]
     try:
         found = await services.retrieval.find(
@@ -174,15 +174,17 @@ async def retrieve(
         )
     except IndexUnavailable:
         log.warning("index_unavailable")
-        return nothing, Reply.UNAVAILABLE
+        return nothing, CannedReply.UNAVAILABLE
     # The index may be told of a withdrawal later than the table that every replica reads.
     found = replace(found, hits=tuple(hit for hit in found.hits if not taken_back(hit.passage, who, services)))
     if answerability.nothing_near(found.hits, services.settings.answerability):
-        return found, Reply.CANNOT_VERIFY
+        return found, CannedReply.CANNOT_VERIFY
     return found, None
 
 
-def build_prompt(question: str, said: Sequence[Said], found: Found, language: Language, services: Services) -> Prompt:
+def build_prompt(
+    question: str, said: Sequence[HistoryMessage], found: SearchResult, language: Language, services: Services
+) -> Prompt:
     """Return the prompt, with as much of the history as its budget allows, newest first."""
     recent = window(said, services.models.tokenizer.count, services.settings.history_tokens)
     return services.prompts.build(
@@ -219,13 +221,13 @@ async def remember(turn: Turn, message: StoredMessage, services: Services) -> bo
 # --- the answer ------------------------------------------------------------------------------------------------------
 
 
-async def answer(turn: Turn, running: Running, place: Place, services: Services) -> None:
+async def answer(turn: Turn, running: LiveAnswer, place: Place, services: Services) -> None:
     """Answer the turn, from its place in the queue; every way out leads through `finish`.
 
     A successor goes the same way once more, after the tokens that are in the log: what `running` has already is not
     put again.
     """
-    draft = Draft.of(turn, running)
+    draft = AnswerState.of(turn, running)
     try:
         running.put(accepted(turn, services), *turn.notices, sources(turn))
         if turn.reply is not None:
@@ -234,7 +236,7 @@ async def answer(turn: Turn, running: Running, place: Place, services: Services)
             with until_revoked(turn, services) as asking:
                 await ask_the_model(turn, running, draft, place, services)
             if asking.cancelled_caught:
-                say(Reply.EMERGENCY, turn, running, draft, services)
+                say(CannedReply.EMERGENCY, turn, running, draft, services)
         running.check_repeated()
     except (ModelUnavailable, Overloaded) as exc:
         await answer_without_a_model(exc, turn, running, draft, services)
@@ -248,7 +250,7 @@ async def answer(turn: Turn, running: Running, place: Place, services: Services)
         await finish(turn, running, draft, services)
 
 
-async def ask_the_model(turn: Turn, running: Running, draft: Draft, place: Place, services: Services) -> None:
+async def ask_the_model(turn: Turn, running: LiveAnswer, draft: AnswerState, place: Place, services: Services) -> None:
     """Wait for a slot, ask whether the passages hold the answer, and if so stream it through the checks."""
 
     def show_place(position: int, seconds: float) -> None:
@@ -264,10 +266,10 @@ async def ask_the_model(turn: Turn, running: Running, draft: Draft, place: Place
         if running.token_ids or await answerable(turn, draft, place, services):
             await stream_answer(turn, running, draft, place, services)
         else:
-            say(Reply.CANNOT_VERIFY, turn, running, draft, services)
+            say(CannedReply.CANNOT_VERIFY, turn, running, draft, services)
 
 
-async def answerable(turn: Turn, draft: Draft, place: Place, services: Services) -> bool:
+async def answerable(turn: Turn, draft: AnswerState, place: Place, services: Services) -> bool:
     """Return whether the passages hold the answer, by retrieval and one token of the model a passage.
 
     Passage by passage, until one is enough: most answers stand in the first.
@@ -295,7 +297,7 @@ async def answerable(turn: Turn, draft: Draft, place: Place, services: Services)
     return judged >= settings.threshold
 
 
-async def stream_answer(turn: Turn, running: Running, draft: Draft, place: Place, services: Services) -> None:
+async def stream_answer(turn: Turn, running: LiveAnswer, draft: AnswerState, place: Place, services: Services) -> None:
     """Stream the model's tokens through the citation checks into the log, never past what is reserved."""
     checks = checks_of(turn, services)
     said = tuple(running.token_ids)
@@ -320,7 +322,12 @@ async def stream_answer(turn: Turn, running: Running, draft: Draft, place: Place
                     show(checks.feed(delta.text), running, draft)
                     reservation = await within_reservation(reservation, draft, services)
                 case Switched():
-                    descend(Rung.FALLBACK if delta.group == "fallback" else Rung.REPLICA, turn, running, draft)
+                    descend(
+                        DegradationLevel.FALLBACK if delta.group == "fallback" else DegradationLevel.REPLICA,
+                        turn,
+                        running,
+                        draft,
+                    )
                 case ModelDone():
                     draft.ended(delta)
             if reservation is None:
@@ -342,21 +349,23 @@ async def stream_answer(turn: Turn, running: Running, draft: Draft, place: Place
         )
 
 
-def checks_of(turn: Turn, services: Services) -> CitationStream:
+def checks_of(turn: Turn, services: Services) -> GroundingStream:
     """Return the checks that an answer to the turn has to pass."""
     passages = [hit.passage for hit in turn.found.hits[: turn.prompt.passages]]
     settings = services.settings
     return checks_for(turn.screened.text, passages, grounding=settings.grounding, contact=settings.contact)
 
 
-async def within_reservation(reservation: Reservation | None, draft: Draft, services: Services) -> Reservation | None:
+async def within_reservation(
+    reservation: Reservation | None, draft: AnswerState, services: Services
+) -> Reservation | None:
     """Return the reservation, extended once the answer has reached it, or nothing when the ledger refuses."""
     if reservation is None or draft.usage.answer_tokens < reservation.answer_tokens:
         return reservation
     return await services.ledger.extend(reservation, more_tokens=services.settings.extension_tokens)
 
 
-def show(events: Sequence[Event], running: Running, draft: Draft) -> None:
+def show(events: Sequence[Event], running: LiveAnswer, draft: AnswerState) -> None:
     """Put events on the answer and keep those that are new for the history."""
     if not events:
         return
@@ -392,7 +401,7 @@ def until_revoked(turn: Turn, services: Services) -> Iterator[anyio.CancelScope]
 
 
 async def conclude(
-    checks: CitationStream, turn: Turn, running: Running, draft: Draft, place: Place, services: Services
+    checks: GroundingStream, turn: Turn, running: LiveAnswer, draft: AnswerState, place: Place, services: Services
 ) -> None:
     """Decide what the answer was: grounded, refused by the model itself, or withheld by the checks.
 
@@ -401,11 +410,11 @@ async def conclude(
     draft.withheld, draft.grounded = checks.withheld, checks.grounded
     quoted = await repair(checks, turn, running, draft, place, services)
     if draft.finish_reason is FinishReason.HANDOFF:
-        say(Reply.EMERGENCY, turn, running, draft, services)
+        say(CannedReply.EMERGENCY, turn, running, draft, services)
     elif quoted.citations:
         show_quotes(quoted, running, draft)
     elif not checks.text.strip():
-        say(Reply.CANNOT_VERIFY, turn, running, draft, services)
+        say(CannedReply.CANNOT_VERIFY, turn, running, draft, services)
         if checks.withheld:
             draft.finish_reason = FinishReason.WITHHELD
     elif not checks.cited and services.settings.probes:
@@ -413,7 +422,7 @@ async def conclude(
 
 
 async def repair(
-    checks: CitationStream, turn: Turn, running: Running, draft: Draft, place: Place, services: Services
+    checks: GroundingStream, turn: Turn, running: LiveAnswer, draft: AnswerState, place: Place, services: Services
 ) -> QuotedAnswer:
     """Return what the passages say in place of an answer that was withheld whole: one quote if the model is sure of it.
 
@@ -434,7 +443,9 @@ async def repair(
     return quoted.surest(shares, certainty)
 
 
-async def choose(quoted: QuotedAnswer, turn: Turn, draft: Draft, place: Place, services: Services) -> tuple[float, ...]:
+async def choose(
+    quoted: QuotedAnswer, turn: Turn, draft: AnswerState, place: Place, services: Services
+) -> tuple[float, ...]:
     """Return the share that the model gives each quote as the one that states the answer; none where it cannot say."""
     passages = [hit.passage for hit in turn.found.hits]
     prompt = services.prompts.repair(
@@ -458,7 +469,7 @@ async def choose(quoted: QuotedAnswer, turn: Turn, draft: Draft, place: Place, s
     return shares
 
 
-def say(reply: Reply, turn: Turn, running: Running, draft: Draft, services: Services) -> None:
+def say(reply: CannedReply, turn: Turn, running: LiveAnswer, draft: AnswerState, services: Services) -> None:
     """Say one of the bank's own texts; it claims nothing, so it is neither cited nor called grounded."""
     text = canned_reply(reply, turn.language, contact=services.settings.contact)
     show([Token(text=f"\n\n{text}" if draft.text else text)], running, draft)
@@ -466,20 +477,20 @@ def say(reply: Reply, turn: Turn, running: Running, draft: Draft, services: Serv
     draft.grounded = False
 
 
-def show_quotes(quoted: QuotedAnswer, running: Running, draft: Draft) -> None:
+def show_quotes(quoted: QuotedAnswer, running: LiveAnswer, draft: AnswerState) -> None:
     """Show the quotes, where there are any."""
     show(quoted.events, running, draft)
     draft.grounded = bool(quoted.citations)
 
 
-def descend(rung: Rung, turn: Turn, running: Running, draft: Draft) -> None:
+def descend(rung: DegradationLevel, turn: Turn, running: LiveAnswer, draft: AnswerState) -> None:
     """Go down the ladder, and say so."""
     draft.descend(rung)
     show([notice_of(rung, turn.language)], running, draft)
 
 
 async def answer_without_a_model(
-    exc: ChatError, turn: Turn, running: Running, draft: Draft, services: Services
+    exc: ChatError, turn: Turn, running: LiveAnswer, draft: AnswerState, services: Services
 ) -> None:
     """With every model away: what was answered before on the same basis, or the passages themselves and a person."""
     if draft.text:
@@ -489,17 +500,17 @@ async def answer_without_a_model(
     if await answer_again(turn, running, draft, services):
         return
     if revoked(turn, services):
-        say(Reply.EMERGENCY, turn, running, draft, services)
+        say(CannedReply.EMERGENCY, turn, running, draft, services)
         return
     passages = [hit.passage for hit in turn.found.hits[: turn.prompt.passages]]
     quoted = quote_passages(turn.screened.text, passages, turn.language, wording=turn.found.wording)
-    descend(Rung.QUOTED if quoted.text else Rung.HANDOFF, turn, running, draft)
+    descend(DegradationLevel.QUOTED if quoted.text else DegradationLevel.HANDOFF, turn, running, draft)
     show_quotes(quoted, running, draft)
-    say(Reply.UNAVAILABLE, turn, running, draft, services)
+    say(CannedReply.UNAVAILABLE, turn, running, draft, services)
     draft.grounded = bool(quoted.citations)
 
 
-async def answer_again(turn: Turn, running: Running, draft: Draft, services: Services) -> bool:
+async def answer_again(turn: Turn, running: LiveAnswer, draft: AnswerState, services: Services) -> bool:
     """Show the answer that the same question got before from the same passages; return whether there is one."""
     if not may_be_cached(turn):
         return False
@@ -508,7 +519,7 @@ async def answer_again(turn: Turn, running: Running, draft: Draft, services: Ser
         return False
     if services.models.tokenizer.count(cached.text) > turn.max_answer_tokens:
         return False
-    descend(Rung.CACHED, turn, running, draft)
+    descend(DegradationLevel.CACHED, turn, running, draft)
     show([Token(text=cached.text), *cached.citations], running, draft)
     draft.finish_reason, draft.grounded, draft.cached_answer_id = FinishReason.STOP, True, cached.answer_id
     return True
@@ -517,7 +528,7 @@ async def answer_again(turn: Turn, running: Running, draft: Draft, services: Ser
 # --- the end ---------------------------------------------------------------------------------------------------------
 
 
-async def finish(turn: Turn, running: Running, draft: Draft, services: Services) -> None:
+async def finish(turn: Turn, running: LiveAnswer, draft: AnswerState, services: Services) -> None:
     """Settle, write the history, close the audit row, observe, and only then put the last event.
 
     Nothing of it where another replica writes the answer by now.
@@ -537,7 +548,7 @@ async def finish(turn: Turn, running: Running, draft: Draft, services: Services)
     running.put(last_event(turn, draft, limits, services))
 
 
-async def settle(turn: Turn, draft: Draft, services: Services) -> Limits | None:
+async def settle(turn: Turn, draft: AnswerState, services: Services) -> Limits | None:
     """Charge what was used, once."""
     try:
         return await services.ledger.settle(turn.reservation, draft.usage)
@@ -546,13 +557,13 @@ async def settle(turn: Turn, draft: Draft, services: Services) -> Limits | None:
         return None
 
 
-async def keep_for_later(turn: Turn, draft: Draft, services: Services) -> None:
+async def keep_for_later(turn: Turn, draft: AnswerState, services: Services) -> None:
     """Keep a grounded answer for when no model can give one."""
     if (answer := to_be_cached(turn, draft, services)) is not None:
         await services.answer_cache.keep(basis(turn, services), answer)
 
 
-async def close_audit(turn: Turn, running: Running, draft: Draft, services: Services) -> None:
+async def close_audit(turn: Turn, running: LiveAnswer, draft: AnswerState, services: Services) -> None:
     """Close the audit row; one that stays open is found by `chatbot audit verify`."""
     try:
         await services.audit.close(audit_closed(turn, running, draft, services))

@@ -22,14 +22,14 @@ from chatbot.limits import Ledger, Plans, open_plans
 from chatbot.metrics import Metrics
 from chatbot.models import open_models
 from chatbot.prompt import PromptBuilder, load_templates
-from chatbot.proof import Archive
+from chatbot.proof import ReplayContext
 from chatbot.records import SearchFinished
 from chatbot.redis_client import RedisBreaker, open_cluster, open_redis
 from chatbot.retrieval import Retrieval, open_reranker
 from chatbot.services import Services
 from chatbot.settings import Settings
 from chatbot.shadow import Shadow
-from chatbot.streams import AnswerLog, Answers, IdempotencyKeys, open_line
+from chatbot.streams import AnswerLog, AnswerRegistry, IdempotencyKeys, open_pipelined_connection
 from chatbot.takeover import resume
 from chatbot.tokenizer import Tokenizer
 from knowledge.embedding import open_embedder
@@ -73,7 +73,7 @@ async def open_services(
         withdrawals = await stack.enter_async_context(open_withdrawals(engine))
         models.stop(withdrawals.stopped_models())
         stack.enter_context(withdrawals.heard_by(lambda: models.stop(withdrawals.stopped_models())))
-        line = await stack.enter_async_context(open_line(redis))
+        line = await stack.enter_async_context(open_pipelined_connection(redis))
         readers = await stack.enter_async_context(open_redis(redis_url, settings.redis.for_readers()))
         ledger = await stack.enter_async_context(open_ledger(settings, redis, breaker, plans))
         drift = await watch_drift(settings, index.embedder, metrics)
@@ -89,7 +89,7 @@ async def open_services(
             authenticator=authenticator,
             admission=admission,
             answer_cache=AnswerCache(redis, breaker, settings.answer_cache),
-            answers=Answers(answer_log, tasks, settings.answers, on_taken=metrics.answer_taken),
+            answers=AnswerRegistry(answer_log, tasks, settings.answers, on_taken=metrics.answer_taken),
             answer_log=answer_log,
             audit=audit,
             drift=drift,
@@ -173,7 +173,7 @@ def start_beside(tasks: TaskGroup, services: Services, settings: Settings) -> No
 
 
 @asynccontextmanager
-async def open_archive(settings: Settings, *, engine: AsyncEngine, ask_model: bool) -> AsyncGenerator[Archive]:
+async def open_archive(settings: Settings, *, engine: AsyncEngine, ask_model: bool) -> AsyncGenerator[ReplayContext]:
     """Open what an answer is replayed from, for a command beside the running service.
 
     Raises:
@@ -189,7 +189,7 @@ async def open_archive(settings: Settings, *, engine: AsyncEngine, ask_model: bo
             tokenizer = await anyio.to_thread.run_sync(Tokenizer.load, file.tokenizer)
         else:
             tokenizer = models.tokenizer
-        yield Archive(
+        yield ReplayContext(
             audit=Audit(engine, settings.audit),
             history=History(redis, RedisBreaker(settings.redis.breaker), settings.history),
             index=passages,

@@ -25,9 +25,9 @@ from ingest.app import create_app
 from ingest.bulk import (
     BatchStopped,
     LoadOrder,
+    LoadOutcome,
     ManifestError,
     Offering,
-    Outcome,
     Show,
     Source,
     gather,
@@ -39,7 +39,7 @@ from ingest.bulk import (
 )
 from ingest.catalogue import SCHEMA, Catalogue, JobState, VersionKey
 from ingest.errors import CatalogueUnavailable, IngestError
-from ingest.jobs import Queue, this_process
+from ingest.jobs import JobClaims, this_process
 from ingest.maintenance import Told, read_status, rebuild, reindex, show_status
 from ingest.parsing import NoParser, WeightsMissing
 from ingest.services import Services
@@ -60,7 +60,7 @@ MOST_LISTED = 1000
 RAY_QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DATA_DISABLE_PROGRESS_BARS": "1"}
 """It reports to nobody, and the progress is ours."""
 
-Batch = Callable[[Services, Show], Awaitable[list[Outcome]]]
+Batch = Callable[[Services, Show], Awaitable[list[LoadOutcome]]]
 
 
 def settings_or_exit() -> Settings:
@@ -190,7 +190,7 @@ def _source(place: str, stack: ExitStack) -> Source:
         raise typer.Exit(2) from exc
 
 
-async def _batch(batch: Batch, settings: Settings, console: Console) -> list[Outcome]:
+async def _batch(batch: Batch, settings: Settings, console: Console) -> list[LoadOutcome]:
     async with open_services(settings, works_jobs=False) as services:
         with showing(console) as show:
             return await batch(services, show)
@@ -210,13 +210,13 @@ def _offerings(paths: list[Path]) -> list[Offering]:
         raise typer.Exit(2) from exc
 
 
-async def _load(offerings: list[Offering], order: LoadOrder, settings: Settings, console: Console) -> list[Outcome]:
+async def _load(offerings: list[Offering], order: LoadOrder, settings: Settings, console: Console) -> list[LoadOutcome]:
     async with open_services(settings, works_jobs=False) as services:
         with showing(console) as show:
             return await load(offerings, order, services, show)
 
 
-async def _load_remotely(offerings: list[Offering], api: remote.Api, console: Console) -> list[Outcome]:
+async def _load_remotely(offerings: list[Offering], api: remote.Api, console: Console) -> list[LoadOutcome]:
     with showing(console) as show:
         return await remote.load(offerings, api, show)
 
@@ -338,12 +338,12 @@ async def _retry(settings: Settings, tenant: str, job_ids: list[str] | None, con
 
 
 @asynccontextmanager
-async def _catalogue(settings: Settings) -> AsyncGenerator[tuple[Catalogue, Queue]]:
+async def _catalogue(settings: Settings) -> AsyncGenerator[tuple[Catalogue, JobClaims]]:
     engine = open_engine(settings.database)
     try:
         catalogue = Catalogue(engine)
         await catalogue.create_tables()
-        yield catalogue, Queue(catalogue, this_process())
+        yield catalogue, JobClaims(catalogue, this_process())
     finally:
         await engine.dispose()
 

@@ -17,10 +17,21 @@ from pathlib import PurePath
 import anyio
 from anyio.streams.memory import MemoryObjectSendStream
 
-from ingest.catalogue import Changed, Decided, Indexed, Stage, State, Told, Version, VersionKey, Window, is_late
+from ingest.catalogue import (
+    ApprovalDecision,
+    ChangedWindows,
+    Indexed,
+    IndexTold,
+    Stage,
+    State,
+    Version,
+    VersionKey,
+    Window,
+    is_late,
+)
 from ingest.errors import Suspicious, Unavailable
 from ingest.parsing import Chunk, Parsed, Reason, Unreadable
-from ingest.review import suspicions
+from ingest.review import passage_findings
 from ingest.services import Services
 from knowledge.access import Access
 from knowledge.passage import Passage, language_of
@@ -81,10 +92,10 @@ async def activate(key: VersionKey, approver: str, services: Services) -> Versio
         Forbidden, WrongState: see `approve`.
     """
     await require_harmless(key, services)
-    return await approve(key, Decided(by=approver, at=services.now()), services)  # screening may take a minute
+    return await approve(key, ApprovalDecision(by=approver, at=services.now()), services)  # screening may take a minute
 
 
-async def approve(key: VersionKey, decided: Decided, services: Services) -> Version:
+async def approve(key: VersionKey, decided: ApprovalDecision, services: Services) -> Version:
     """Approve a draft that was found harmless; decided a moment ago, so that it is written before it shows.
 
     Raises:
@@ -100,7 +111,7 @@ async def approve(key: VersionKey, decided: Decided, services: Services) -> Vers
     return version
 
 
-async def tell_index(of: VersionKey, changed: Changed, services: Services) -> None:
+async def tell_index(of: VersionKey, changed: ChangedWindows, services: Services) -> None:
     """Let the index follow a decision about a document's versions; every search after the return sees it."""
     await write_windows(of, changed.windows, services)
     for key in changed.dropped:
@@ -222,7 +233,7 @@ async def write_window(key: VersionKey, window: Window, services: Services) -> N
 async def finish_windows(services: Services) -> int:
     """Write the windows that a crash, or an index that was away, kept from the index; return how many there were."""
     for version in await services.catalogue.unwritten_windows():
-        if version.told is Told.NOTHING:
+        if version.told is IndexTold.NOTHING:
             await services.decisions.begin_in_time(version.key, now=services.now())
     unwritten = await services.catalogue.unwritten_windows()
     for version in unwritten:
@@ -244,7 +255,7 @@ async def require_harmless(key: VersionKey, services: Services) -> None:
     stored = await services.index.passages(tenant=key.tenant, document_id=key.document_id, version=key.version)
     if not stored:
         raise Unavailable("the index gives back none of its passages at this moment")
-    found = await services.review_limiter.run(lambda: suspicions(stored))
+    found = await services.review_limiter.run(lambda: passage_findings(stored))
     blocking = next((one for one in found if one.blocks), None)
     if blocking is not None:
         raise Suspicious(

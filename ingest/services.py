@@ -6,8 +6,8 @@ from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, PositiveInt
 
-from ingest.catalogue import Catalogue, Decisions
-from ingest.jobs import Delivery, Queue
+from ingest.catalogue import Approvals, Catalogue
+from ingest.jobs import JobBroker, JobClaims
 from ingest.metrics import Metrics
 from ingest.parsing import Chunker, Parser, Readers
 from ingest.review import CpuLimiter
@@ -40,14 +40,14 @@ class Services:
     blobs: Blobs
     catalogue: Catalogue
     chunker: Chunker
-    decisions: Decisions
-    delivery: Delivery | None
+    decisions: Approvals
+    delivery: JobBroker | None
     index: Index
     review_limiter: CpuLimiter
     metrics: Metrics
     parser: Readers
     previewer: Parser
-    queue: Queue
+    queue: JobClaims
     uploads: Uploads
     now: Callable[[], float]
 

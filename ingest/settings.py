@@ -7,7 +7,7 @@ from urllib.parse import unquote, urlsplit
 from pydantic import AnyHttpUrl, Field, PositiveInt, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from ingest.jobs import DeliverySettings
+from ingest.jobs import JobBrokerSettings
 from ingest.parsing import ChunkSettings, ParserSettings
 from ingest.services import PipelineSettings
 from ingest.uploads import BlobSettings
@@ -37,7 +37,7 @@ class Settings(BaseSettings):
     qdrant_api_key: SecretStr | None = None
     blob_url: str | None = None
     redis_url: SecretStr | None = None
-    delivery: DeliverySettings = DeliverySettings()
+    delivery: JobBrokerSettings = JobBrokerSettings()
     most_upload_bytes: PositiveInt = 100 * 1024 * 1024
     auth: AuthSettings | None = None
     log_level: str = "INFO"

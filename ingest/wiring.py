@@ -9,8 +9,8 @@ from zoneinfo import ZoneInfo
 import anyio
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from ingest.catalogue import Catalogue, Decisions
-from ingest.jobs import Delivery, Queue, this_process
+from ingest.catalogue import Approvals, Catalogue
+from ingest.jobs import JobBroker, JobClaims, this_process
 from ingest.metrics import Metrics
 from ingest.parsing import Chunker, Walled, open_parser, open_readers, open_tokenizer
 from ingest.pipeline import finish_windows
@@ -63,7 +63,7 @@ async def open_services(
         for wall in Walled:
             metrics.parser_walls.labels(wall=wall.name.lower()).set(wall in walls)
         previewer = await stack.enter_async_context(open_parser(settings.parser.of_one_page()))
-        delivery = Delivery(settings.redis_url, settings.delivery) if settings.redis_url is not None else None
+        delivery = JobBroker(settings.redis_url, settings.delivery) if settings.redis_url is not None else None
         catalogue = Catalogue(engine)
         await catalogue.create_tables()
         blobs = open_blobs(settings.blobs)
@@ -73,14 +73,14 @@ async def open_services(
             blobs=blobs,
             catalogue=catalogue,
             chunker=Chunker(tokenizer, settings.chunks),
-            decisions=Decisions(catalogue, ZoneInfo(settings.pipeline.zone)),
+            decisions=Approvals(catalogue, ZoneInfo(settings.pipeline.zone)),
             delivery=delivery,
             index=index,
             review_limiter=CpuLimiter(),
             metrics=metrics,
             parser=parser,
             previewer=previewer,
-            queue=Queue(catalogue, this_process()),
+            queue=JobClaims(catalogue, this_process()),
             uploads=Uploads(blobs, catalogue, now=time.time),
             now=time.time,
         )

@@ -13,7 +13,7 @@ import structlog
 
 from ingest.errors import IngestError, QueueUnavailable
 from ingest.job_runner import OURS, bury, run_job
-from ingest.jobs import MOST_ATTEMPTS, ClaimLost, Delivery, Later
+from ingest.jobs import MOST_ATTEMPTS, ClaimLost, JobBroker, Later
 from ingest.pipeline import finish_windows
 from ingest.services import Services
 from knowledge.index import EmbedderMismatch, IndexUnavailable
@@ -34,7 +34,7 @@ log = structlog.get_logger(__name__)
 class Worker:
     """Takes jobs and brings their versions into the index."""
 
-    def __init__(self, services: Services, delivery: Delivery) -> None:
+    def __init__(self, services: Services, delivery: JobBroker) -> None:
         self._services = services
         self._delivery = delivery
 
@@ -135,7 +135,7 @@ async def _discard(digest: str, services: Services) -> bool:
         return is_orphan and await services.blobs.discard(digest, older_than=ORPHAN_SECONDS)
 
 
-async def send_pending(services: Services, delivery: Delivery, *, silent_for: float) -> int:
+async def send_pending(services: Services, delivery: JobBroker, *, silent_for: float) -> int:
     """Send the jobs that wait and that nobody has touched for so many seconds; return how many.
 
     Raises:

@@ -17,7 +17,7 @@ from typing import Annotated, Final, Literal
 from pydantic import BaseModel, Field, JsonValue, StringConstraints
 
 from chatbot.errors import Unsupported
-from chatbot.questions import Earlier
+from chatbot.questions import ClientMessage
 
 Count = Annotated[int, Field(ge=1)]
 
@@ -75,7 +75,7 @@ class AskedQuestion:
 
     text: str
     position: int
-    earlier: tuple[Earlier, ...]
+    earlier: tuple[ClientMessage, ...]
     max_answer_tokens: int | None
 
 
@@ -119,7 +119,7 @@ def _refuse_parameters(request: CompletionRequest) -> None:
         raise Unsupported("Answers are checked sentences, never JSON", param="response_format")
 
 
-def _said(message: ChatMessage, position: int) -> Earlier:
+def _said(message: ChatMessage, position: int) -> ClientMessage:
     param = f"messages.{position}"
     match message.role:
         case "system" | "developer":
@@ -130,7 +130,7 @@ def _said(message: ChatMessage, position: int) -> Earlier:
         case role:
             if message.tool_calls or message.function_call:
                 raise Unsupported("The bank's assistant calls no tools", param=f"{param}.tool_calls")
-            return Earlier(role, _text_of(message.content, f"{param}.content"))
+            return ClientMessage(role, _text_of(message.content, f"{param}.content"))
 
 
 def _text_of(content: str | Sequence[ContentPart] | None, param: str) -> str:

@@ -1,7 +1,7 @@
 """The audit trail: two rows an answer in SQL, chained by HMAC, the chains' heads anchored elsewhere."""
 
 from chatbot.audit.anchors import Anchors, AnchorsUnavailable, open_anchors
-from chatbot.audit.chain import AuditKeys, Closed, Opened, Problem, Row, matches
+from chatbot.audit.chain import AuditKeys, AuditRow, ChainProblem, Closed, Opened, matches
 from chatbot.audit.records import AuditClosed, AuditOpened, passage_hash
 from chatbot.audit.trail import Audit, AuditSettings, open_audit
 
@@ -12,11 +12,11 @@ __all__ = [
     "AuditClosed",
     "AuditKeys",
     "AuditOpened",
+    "AuditRow",
     "AuditSettings",
+    "ChainProblem",
     "Closed",
     "Opened",
-    "Problem",
-    "Row",
     "matches",
     "open_anchors",
     "open_audit",

@@ -26,7 +26,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from fsspec.exceptions import FSTimeoutError
 from s3fs import S3FileSystem
 
-from chatbot.audit.chain import Head, Problem
+from chatbot.audit.chain import ChainHead, ChainProblem
 from chatbot.audit.trail import Audit
 from chatbot.errors import AuditUnavailable
 
@@ -50,7 +50,7 @@ class Anchor(msgspec.Struct, frozen=True, kw_only=True):
     at: float
     previous: str
     """The SHA-256 of the anchor before, empty in the first."""
-    heads: tuple[Head, ...]
+    heads: tuple[ChainHead, ...]
 
 
 class AnchorStore(Protocol):
@@ -174,7 +174,7 @@ class Anchors:
             anchored.add(name, await _in_time(partial(self._store.read, name)))
         return anchored
 
-    async def verify(self, *, unclosed_before: float) -> list[Problem]:
+    async def verify(self, *, unclosed_before: float) -> list[ChainProblem]:
         """Return what is wrong with the anchors, and with the rows, also against the anchors.
 
         Raises:
@@ -206,9 +206,9 @@ class Anchored:
     names: tuple[str, ...]
     at: float = 0.0
     digest: str = ""
-    heads: list[Head] = field(default_factory=list)
-    known: set[Head] = field(default_factory=set)
-    problems: list[Problem] = field(default_factory=list)
+    heads: list[ChainHead] = field(default_factory=list)
+    known: set[ChainHead] = field(default_factory=set)
+    problems: list[ChainProblem] = field(default_factory=list)
 
     def add(self, name: str, data: bytes) -> None:
         """Take in the next file."""
@@ -225,7 +225,7 @@ class Anchored:
         self.digest = hashlib.sha256(data).hexdigest()
 
     def _wrong(self, name: str, detail: str) -> None:
-        self.problems.append(Problem(fault="anchor", writer=name, sequence=0, answer_id="", detail=detail))
+        self.problems.append(ChainProblem(fault="anchor", writer=name, sequence=0, answer_id="", detail=detail))
 
 
 async def _in_time(call: Callable[[], T]) -> T:

@@ -16,7 +16,7 @@ Kind = Literal["opened", "closed"]
 Fault = Literal["edited", "gap", "reordered", "truncated", "unclosed", "unopened", "anchor"]
 
 
-class Entry(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"):
+class AuditEntry(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"):
     """What a row says; its JSON is what is signed."""
 
     writer: str
@@ -26,7 +26,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"):
     at: float
 
 
-class Opened(Entry, frozen=True, kw_only=True, tag="opened"):
+class Opened(AuditEntry, frozen=True, kw_only=True, tag="opened"):
     """Before the model was called."""
 
     sub: str
@@ -50,7 +50,7 @@ class Opened(Entry, frozen=True, kw_only=True, tag="opened"):
     prompt_hash: str = ""
 
 
-class Closed(Entry, frozen=True, kw_only=True, tag="closed"):
+class Closed(AuditEntry, frozen=True, kw_only=True, tag="closed"):
     """When the answer had ended."""
 
     prompt_tokens: int
@@ -71,7 +71,7 @@ class Closed(Entry, frozen=True, kw_only=True, tag="closed"):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class AuditRow:
     """A row as it is stored: the columns that are searched, the signed text, and the link to the row before."""
 
     writer: str
@@ -94,7 +94,7 @@ class Row:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Head:
+class ChainHead:
     """Where a writer's chain ended when it was anchored."""
 
     writer: str
@@ -103,7 +103,7 @@ class Head:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Problem:
+class ChainProblem:
     """A row, or the place where one should be, that does not prove what it says."""
 
     fault: Fault
@@ -125,7 +125,7 @@ class AuditKeys:
     def sign(self, prev_hmac: str, body: str) -> str:
         return hmac.new(self._chain, f"{prev_hmac}\n{body}".encode(), hashlib.sha256).hexdigest()
 
-    def signed(self, row: "Row") -> bool:
+    def signed(self, row: "AuditRow") -> bool:
         """Return whether the row's text and link are what its writer signed."""
         return hmac.compare_digest(self.sign(row.prev_hmac, row.body), row.hmac)
 
@@ -143,10 +143,10 @@ class AuditKeys:
         return hmac.new(self._tokens, signed, hashlib.sha256).hexdigest()
 
 
-def seal(entry: Opened | Closed, prev_hmac: str, keys: AuditKeys) -> Row:
+def seal(entry: Opened | Closed, prev_hmac: str, keys: AuditKeys) -> AuditRow:
     """Return the row that carries `entry` behind the row with `prev_hmac`."""
     body = msgspec.json.encode(entry, order="deterministic").decode()
-    return Row(
+    return AuditRow(
         writer=entry.writer,
         sequence=entry.sequence,
         kind="opened" if isinstance(entry, Opened) else "closed",
@@ -162,14 +162,14 @@ def seal(entry: Opened | Closed, prev_hmac: str, keys: AuditKeys) -> Row:
 class ChainCheck:
     """Reads rows ordered by writer and sequence, and tells what is wrong with each."""
 
-    def __init__(self, keys: AuditKeys, heads: Iterable[Head] = ()) -> None:
+    def __init__(self, keys: AuditKeys, heads: Iterable[ChainHead] = ()) -> None:
         self._keys = keys
-        self._anchored: defaultdict[tuple[str, int], list[Head]] = defaultdict(list)
+        self._anchored: defaultdict[tuple[str, int], list[ChainHead]] = defaultdict(list)
         for head in heads:
             self._anchored[head.writer, head.sequence].append(head)
-        self._last: Row | None = None
+        self._last: AuditRow | None = None
 
-    def feed(self, row: Row) -> Iterator[Problem]:
+    def feed(self, row: AuditRow) -> Iterator[ChainProblem]:
         """Tell what is wrong with the next row."""
         follows = self._last is not None and self._last.writer == row.writer
         expected, prev = (self._last.sequence + 1, self._last.hmac) if self._last and follows else (1, GENESIS)
@@ -188,10 +188,10 @@ class ChainCheck:
         if any(anchor.hmac != row.hmac for anchor in anchors):
             yield problem("edited", row, "the chain was another when its head was anchored")
 
-    def close(self) -> Iterator[Problem]:
+    def close(self) -> Iterator[ChainProblem]:
         """Tell which anchored heads were never met."""
         for head in chain.from_iterable(self._anchored.values()):
-            yield Problem(
+            yield ChainProblem(
                 fault="truncated",
                 writer=head.writer,
                 sequence=head.sequence,
@@ -200,7 +200,7 @@ class ChainCheck:
             )
 
 
-def matches(row: Row) -> bool:
+def matches(row: AuditRow) -> bool:
     """Tell whether the columns say what the signed body says."""
     try:
         entry = row.entry()
@@ -211,5 +211,5 @@ def matches(row: Row) -> bool:
     return columns == body and row.kind == ("opened" if isinstance(entry, Opened) else "closed")
 
 
-def problem(fault: Fault, row: Row, detail: str) -> Problem:
-    return Problem(fault=fault, writer=row.writer, sequence=row.sequence, answer_id=row.answer_id, detail=detail)
+def problem(fault: Fault, row: AuditRow, detail: str) -> ChainProblem:
+    return ChainProblem(fault=fault, writer=row.writer, sequence=row.sequence, answer_id=row.answer_id, detail=detail)

@@ -36,7 +36,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from chatbot.audit.chain import GENESIS, AuditKeys, ChainCheck, Head, Problem, Row, problem, seal
+from chatbot.audit.chain import GENESIS, AuditKeys, AuditRow, ChainCheck, ChainHead, ChainProblem, problem, seal
 from chatbot.audit.records import AuditClosed, AuditOpened
 from chatbot.errors import AuditUnavailable
 from chatbot.tables import METADATA, SCHEMA
@@ -111,7 +111,7 @@ class Audit:
         """
         await self._write(Waiting(closed))
 
-    async def rows(self, answer_id: str) -> tuple[Row, ...]:
+    async def rows(self, answer_id: str) -> tuple[AuditRow, ...]:
         """Return an answer's rows, the opening first.
 
         Raises:
@@ -119,7 +119,7 @@ class Audit:
         """
         return await self._read(select(AUDIT).where(AUDIT.c.answer_id == answer_id).order_by(AUDIT.c.kind.desc()))
 
-    async def unclosed(self, *, older_than: float) -> tuple[Row, ...]:
+    async def unclosed(self, *, older_than: float) -> tuple[AuditRow, ...]:
         """Return the openings before `older_than` (Unix seconds) that nothing closed: their processes are dead.
 
         Raises:
@@ -128,7 +128,7 @@ class Audit:
         late = and_(AUDIT.c.kind == "opened", AUDIT.c.at < older_than)
         return await self._read(select(AUDIT).where(late, ~exists_other("closed")).order_by(AUDIT.c.at))
 
-    async def heads(self) -> tuple[Head, ...]:
+    async def heads(self) -> tuple[ChainHead, ...]:
         """Return where every chain ends now, to be anchored somewhere that the database's owner cannot write.
 
         Raises:
@@ -137,15 +137,15 @@ class Audit:
         later = AUDIT.alias()
         is_last = ~exists().where(later.c.writer == AUDIT.c.writer, later.c.sequence > AUDIT.c.sequence)
         rows = await self._read(select(AUDIT).where(is_last).order_by(AUDIT.c.writer))
-        return tuple(Head(writer=row.writer, sequence=row.sequence, hmac=row.hmac) for row in rows)
+        return tuple(ChainHead(writer=row.writer, sequence=row.sequence, hmac=row.hmac) for row in rows)
 
-    async def verify(self, *, unclosed_before: float, heads: Iterable[Head] = ()) -> list[Problem]:
+    async def verify(self, *, unclosed_before: float, heads: Iterable[ChainHead] = ()) -> list[ChainProblem]:
         """Return every edit, gap, reordering, cut (against anchored `heads`) and missing partner.
 
         Raises:
             AuditUnavailable: the database cannot be asked.
         """
-        problems: list[Problem] = []
+        problems: list[ChainProblem] = []
         check = ChainCheck(self.keys, heads)
         try:
             async with self._engine.connect() as connection:
@@ -237,7 +237,7 @@ class Audit:
             if self._is_sqlite:
                 await connection.exec_driver_sql("PRAGMA busy_timeout=1000")
             known = await written(connection, [waiting.key for waiting in batch])
-            rows: list[Row] = []
+            rows: list[AuditRow] = []
             head = self._head
             for waiting in batch:
                 if waiting.key not in known:
@@ -250,7 +250,7 @@ class Audit:
         self._sequence += len(rows)
         self._head = head
 
-    async def _read(self, query: Select[Any]) -> tuple[Row, ...]:
+    async def _read(self, query: Select[Any]) -> tuple[AuditRow, ...]:
         try:
             async with self._engine.connect() as connection:
                 return tuple(row_of(row) for row in await connection.execute(query))
@@ -299,5 +299,5 @@ def exists_other(kind: str) -> Exists:
     return exists().where(other.c.answer_id == AUDIT.c.answer_id, other.c.kind == kind)
 
 
-def row_of(found: SqlRow[Any]) -> Row:
-    return Row(**{column: getattr(found, column) for column in AUDIT.columns.keys()})  # noqa: SIM118  no mapping
+def row_of(found: SqlRow[Any]) -> AuditRow:
+    return AuditRow(**{column: getattr(found, column) for column in AUDIT.columns.keys()})  # noqa: SIM118  no mapping

@@ -40,7 +40,7 @@ class HistorySettings(BaseModel, frozen=True):
     most_conversations: PositiveInt = 1000
 
 
-class Said(Protocol):
+class HistoryMessage(Protocol):
     """A message of a conversation, whoever vouches for it."""
 
     @property
@@ -50,7 +50,7 @@ class Said(Protocol):
     def text(self) -> str: ...
 
 
-SaidT = TypeVar("SaidT", bound=Said)
+SaidT = TypeVar("SaidT", bound=HistoryMessage)
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,7 +46,7 @@ WITHHELD: Final[dict[Language, str]] = {
 ELLIPSIS: Final = "…"
 
 
-class CitationStream:
+class GroundingStream:
     """Feed the model's text in, get what the customer may see, with citations; `sources` are numbered from 1.
 
     `allowed_numbers_from` is the question: a refusal may repeat its numbers. `contact` is the bank's own telephone
@@ -226,9 +226,11 @@ class CitationStream:
         return [_citation(self._sources, quote, start, end) for quote in quotes]
 
 
-def checks_for(question: str, sources: Sequence[Passage], *, grounding: Grounding, contact: str = "") -> CitationStream:
+def checks_for(
+    question: str, sources: Sequence[Passage], *, grounding: Grounding, contact: str = ""
+) -> GroundingStream:
     """Return the checks that an answer to a screened question has to pass."""
-    return CitationStream(
+    return GroundingStream(
         sources,
         grounding=grounding,
         language=language_of(question),

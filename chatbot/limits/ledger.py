@@ -31,7 +31,7 @@ from chatbot.limits.limits import (
     day_at,
     tightest,
 )
-from chatbot.limits.outage_quota import Claim, Holder, ReplicaShare
+from chatbot.limits.outage_quota import Holder, OutageQuota, QuotaClaim
 from chatbot.redis_client import RedisBreaker
 from knowledge.identity import Principal
 
@@ -107,7 +107,7 @@ class Ledger:
         self._plan_of = plan_of or settings.of
         self._clock = clock
         self._monotonic = monotonic
-        self._share = ReplicaShare(replicas=settings.replicas, seconds=settings.share_seconds)
+        self._share = OutageQuota(replicas=settings.replicas, seconds=settings.share_seconds)
         self._percentiles: dict[str, int] = {}
         # Redis's time less this process's monotonic time, in microseconds; unknown before the first reply.
         self._offset: int | None = None
@@ -130,7 +130,7 @@ class Ledger:
         tokens = prompt_tokens + answer_tokens
         self._refuse_what_never_fits(caller, tokens)
         now = self._monotonic()
-        claim = Claim(
+        claim = QuotaClaim(
             id=uuid.uuid4().hex, holders=self._holders(caller), tokens=tokens, now=now, until=now + lease_seconds
         )
         try:
@@ -147,7 +147,7 @@ class Ledger:
             local=local,
         )
 
-    async def _reserve_in_redis(self, caller: Caller, claim: Claim, lease_seconds: float) -> Limits:
+    async def _reserve_in_redis(self, caller: Caller, claim: QuotaClaim, lease_seconds: float) -> Limits:
         days = await self._days(caller.tenant)
         arguments: list[str | int] = [claim.id, claim.tokens, round(lease_seconds * MICRO), keep_seconds(lease_seconds)]
         limits = [n for limit in self._limits_of(caller) for n in all_of(limit)]
@@ -163,7 +163,7 @@ class Ledger:
         self._share.note(claim)
         return self._learn(caller, reply)
 
-    def _reserve_share(self, claim: Claim) -> Limits:
+    def _reserve_share(self, claim: QuotaClaim) -> Limits:
         try:
             self._share.reserve(claim)
         except RateLimited as exc:

@@ -25,7 +25,7 @@ class Holder:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Claim:
+class QuotaClaim:
     """What one reservation takes of each of its holders."""
 
     id: str
@@ -42,7 +42,7 @@ class Spent:
 
 
 @dataclass(slots=True)
-class Spending:
+class QuotaSpending:
     """What this replica knows of one holder."""
 
     recent: deque[Spent] = field(default_factory=deque)
@@ -51,21 +51,21 @@ class Spending:
     spent_away: int = 0
 
 
-class ReplicaShare:
+class OutageQuota:
     """Admits on one of `replicas` parts of the limits, for `seconds` after the first sign that Redis is away."""
 
     def __init__(self, *, replicas: int, seconds: float) -> None:
         self._replicas = replicas
         self._seconds = seconds
         self._away_since: float | None = None
-        self._holders: OrderedDict[str, Spending] = OrderedDict()
+        self._holders: OrderedDict[str, QuotaSpending] = OrderedDict()
         self._open: dict[str, Spent] = {}
 
     def redis_answered(self) -> None:
         """Redis is there: the outage, if there was one, is over."""
         self._away_since = None
 
-    def note(self, claim: Claim) -> None:
+    def note(self, claim: QuotaClaim) -> None:
         """Remember what was reserved, be it through Redis or by `reserve`."""
         spent = Spent(claim.now, claim.tokens)
         self._open[claim.id] = spent
@@ -80,7 +80,7 @@ class ReplicaShare:
         spending.left_today = left_today
         spending.spent_away = 0
 
-    def reserve(self, claim: Claim) -> None:
+    def reserve(self, claim: QuotaClaim) -> None:
         """Admit on this replica's share, or write nothing.
 
         Raises:
@@ -150,11 +150,11 @@ class ReplicaShare:
         rate = holder.limit.tokens_per_minute // self._replicas
         return spent + tokens <= rate and tokens <= self._left_today(holder, spending)
 
-    def _left_today(self, holder: Holder, spending: Spending) -> int:
+    def _left_today(self, holder: Holder, spending: QuotaSpending) -> int:
         unseen = holder.limit.tokens_per_minute
         return (unseen if spending.left_today is None else spending.left_today) // self._replicas - spending.spent_away
 
-    def _refusals(self, holder: Holder, spending: Spending, claim: Claim) -> list[RateLimited]:
+    def _refusals(self, holder: Holder, spending: QuotaSpending, claim: QuotaClaim) -> list[RateLimited]:
         tokens = holder.limit.tokens_per_minute // self._replicas
         requests = holder.limit.requests_per_minute // self._replicas
         if claim.tokens > tokens or requests == 0 or claim.tokens > self._left_today(holder, spending):
@@ -170,8 +170,8 @@ class ReplicaShare:
             if wait > 0
         ]
 
-    def _spending(self, holder: Holder, now: float) -> Spending:
-        spending = self._holders.setdefault(holder.key, Spending())
+    def _spending(self, holder: Holder, now: float) -> QuotaSpending:
+        spending = self._holders.setdefault(holder.key, QuotaSpending())
         self._holders.move_to_end(holder.key)
         while spending.recent and spending.recent[0].at + WINDOW_SECONDS <= now:
             spending.recent.popleft()
@@ -183,7 +183,7 @@ class ReplicaShare:
         return spending
 
 
-def tokens_wait(recent: deque[Spent], claim: Claim, most: int) -> float:
+def tokens_wait(recent: deque[Spent], claim: QuotaClaim, most: int) -> float:
     """Return how long until enough of the oldest tokens are a minute old."""
     excess = sum(spent.tokens for spent in recent) + claim.tokens - most
     if excess <= 0:
@@ -195,11 +195,11 @@ def tokens_wait(recent: deque[Spent], claim: Claim, most: int) -> float:
     return WINDOW_SECONDS
 
 
-def requests_wait(recent: deque[Spent], claim: Claim, most: int) -> float:
+def requests_wait(recent: deque[Spent], claim: QuotaClaim, most: int) -> float:
     """Return how long until there are fewer than `most` requests in the minute."""
     return recent[len(recent) - most].at + WINDOW_SECONDS - claim.now if len(recent) >= most else 0.0
 
 
-def slot_wait(leases: dict[str, float], claim: Claim, most: int) -> float:
+def slot_wait(leases: dict[str, float], claim: QuotaClaim, most: int) -> float:
     """Return how long until fewer than `most` leases run, were none of them settled before."""
     return sorted(leases.values())[len(leases) - most] - claim.now if len(leases) >= most else 0.0

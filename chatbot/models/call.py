@@ -6,7 +6,7 @@ from typing import Literal
 
 from chatbot.models.breaker import Outcome, State
 from chatbot.models.endpoint import FailureName
-from chatbot.models.pool import Group, Leg
+from chatbot.models.pool import Group, Target
 
 Kind = Literal["answer", "probability", "ping"]
 CallOutcome = Literal["ok", "left"] | FailureName
@@ -48,7 +48,7 @@ Hook = Callable[[ModelCallFinished], None]
 class ModelCall:
     """A call on its way: counted in flight from the start, told to the breaker at the end."""
 
-    def __init__(self, leg: Leg, *, late: float, clock: Callable[[], float]) -> None:
+    def __init__(self, leg: Target, *, late: float, clock: Callable[[], float]) -> None:
         leg.member.in_flight += 1
         self.started = clock()
         self.outcome: CallOutcome = "left"

@@ -31,7 +31,7 @@ from chatbot.models.completion import Counted, Delta, Sampling, TopTokens
 from chatbot.models.continuation import Continuation
 from chatbot.models.endpoint import Call, Ended, Endpoint, EndpointFailed, Speeds, Unfit, open_session
 from chatbot.models.failover import Attempts
-from chatbot.models.pool import PROFILES, Group, Leg, Member, ModelSettings, ModelsMisconfigured, Pool, ProfileName
+from chatbot.models.pool import PROFILES, Group, Member, ModelSettings, ModelsMisconfigured, Pool, ProfileName, Target
 from chatbot.tokenizer import Message, Rendered, Tokenizer, UnknownTokenizer
 
 __all__ = [
@@ -76,7 +76,7 @@ class ModelDone:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Standing:
+class EndpointStatus:
     """How an endpoint stands, for whoever looks after the models."""
 
     name: str
@@ -130,10 +130,10 @@ class Models:
                 log.warning("model endpoint %s is stopped", member.endpoint.name)
                 member.endpoint.stop()
 
-    def standing(self) -> tuple[Standing, ...]:
+    def standing(self) -> tuple[EndpointStatus, ...]:
         """Return how each endpoint stands."""
         return tuple(
-            Standing(
+            EndpointStatus(
                 name=member.entry,
                 group=member.group,
                 model=member.endpoint.model or UNKNOWN_MODEL,
@@ -254,7 +254,7 @@ class Models:
             return
         for member in allowed:
             permit = member.breaker.admit()
-            if permit is not None and await self._answers(Leg(member, permit)):
+            if permit is not None and await self._answers(Target(member, permit)):
                 return
         raise ModelUnavailable(retry_after=self.pool.retry_after())
 
@@ -297,7 +297,9 @@ class Models:
                     if (shown := answer.feed(self._in_our_tokens(member, part))) is not None:
                         yield shown
 
-    async def _top_tokens(self, leg: Leg, call: Call, kind: Literal["probability", "ping"], *, again: int) -> TopTokens:
+    async def _top_tokens(
+        self, leg: Target, call: Call, kind: Literal["probability", "ping"], *, again: int
+    ) -> TopTokens:
         with self._counted(leg, kind, call, again=again) as running:
             await self._check(leg.member)
             found = await leg.member.endpoint.top_tokens(call, top=_TOP)
@@ -305,7 +307,7 @@ class Models:
             running.outcome = "ok"
             return found
 
-    async def _answers(self, leg: Leg) -> bool:
+    async def _answers(self, leg: Target) -> bool:
         """Return whether the endpoint generates a token: a hung engine still answers its health check."""
         ids = self._tokenizer_of(leg.member).render([Message("user", "ping")])
         call = self._call(ids, Sampling(max_tokens=1), "", 0, until=anyio.current_time() + _PING_SECONDS)
@@ -386,7 +388,7 @@ class Models:
         )
 
     @contextmanager
-    def _counted(self, leg: Leg, kind: Kind, call: Call, *, again: int) -> Iterator[ModelCall]:
+    def _counted(self, leg: Target, kind: Kind, call: Call, *, again: int) -> Iterator[ModelCall]:
         """Count a call in flight; whatever its end, tell the breaker and the hooks."""
         late = leg.member.endpoint.speeds.late(len(call.prompt_ids))
         running = ModelCall(leg, late=late, clock=self._clock)

@@ -12,7 +12,7 @@ import anyio
 
 from chatbot.errors import ModelUnavailable, Overloaded, Unavailable
 from chatbot.models.endpoint import Broken, Busy, Call, EndpointFailed, Refused, Stopped, TooSlow, Unreachable
-from chatbot.models.pool import Group, Leg, Member, Pool
+from chatbot.models.pool import Group, Member, Pool, Target
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,7 @@ class Attempts:
         self._until: float | None = None
         pool.retries.asked()
 
-    def next(self) -> tuple[Leg, bool]:
+    def next(self) -> tuple[Target, bool]:
         """Return the next leg, and whether the customer is told of it.
 
         Raises:
@@ -58,7 +58,7 @@ class Attempts:
                 return leg, told
         raise self._nobody() from self._last
 
-    def failed(self, leg: Leg, exc: EndpointFailed, *, begun: bool) -> None:
+    def failed(self, leg: Target, exc: EndpointFailed, *, begun: bool) -> None:
         """Take note that a leg failed, `begun` telling whether anything was shown.
 
         Raises:
@@ -103,7 +103,7 @@ class Attempts:
         better = sum(member.group != "fallback" for member in self._failed)
         return self._order if better < 2 else ("fallback",)
 
-    def _pick(self, group: Group) -> Leg | None:
+    def _pick(self, group: Group) -> Target | None:
         avoid = [*self._avoid, *self._failed]
         leg = self._pool.pick(self._conversation_id, group=group, avoid=avoid)
         if leg is None and self._begun:

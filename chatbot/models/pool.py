@@ -177,7 +177,7 @@ class Member:
 
 
 @dataclass(frozen=True, slots=True)
-class Leg:
+class Target:
     """One call on its way: who answers it, by whose leave."""
 
     member: Member
@@ -237,7 +237,7 @@ class Pool:
 
     def pick(
         self, conversation_id: str, *, group: Group, avoid: Collection[Member] = (), overrule: bool = False
-    ) -> Leg | None:
+    ) -> Target | None:
         """Return the leg to take, or None when nobody of the group may be called; `overrule` minds no breaker."""
         able = [m for m in self._of(group) if m not in avoid and (m.willing or (overrule and not m.endpoint.stopped))]
         if not able:
@@ -248,7 +248,7 @@ class Pool:
             others = [m for m in able if m is not member]
             member = min(self._chance.sample(others, min(2, len(others))), key=lambda m: m.in_flight)
         permit = member.breaker.overruled() if overrule else member.breaker.admit()
-        return None if permit is None else Leg(member, permit)
+        return None if permit is None else Target(member, permit)
 
     def alternatives(self, member: Member) -> bool:
         """Return whether somebody else of the member's group could be called."""

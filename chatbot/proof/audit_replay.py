@@ -8,12 +8,12 @@ or more where somebody has the question (docs/decisions/0010-replay.md).
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from chatbot.audit import AuditKeys, Closed, Opened, Row, matches, passage_hash
+from chatbot.audit import AuditKeys, AuditRow, Closed, Opened, matches, passage_hash
 from chatbot.conversations import Conversation, Owner, path_to
 from chatbot.errors import IndexUnavailable, NotFound
 from chatbot.grounding import Grounding, checks_for
 from chatbot.prompt import Prompt, PromptBuilder
-from chatbot.proof.context import Archive, Finding, Replayed, Standing, Versions
+from chatbot.proof.context import ReplayContext, Replayed, ReplayFinding, ReplayStanding, Versions
 from chatbot.proof.rerun import WHOLE, Reasked, ask_again
 from chatbot.questions import Verdict, screen
 from chatbot.tokenizer import Message
@@ -32,7 +32,12 @@ class Words:
 
 
 async def replay(
-    answer_id: str, archive: Archive, *, tenant: str | None = None, question: str | None = None, ask_model: bool = False
+    answer_id: str,
+    archive: ReplayContext,
+    *,
+    tenant: str | None = None,
+    question: str | None = None,
+    ask_model: bool = False,
 ) -> Replayed:
     """Return what an answer's rows prove; `question` is what somebody says was asked, `tenant` whose answer it must be.
 
@@ -46,13 +51,13 @@ async def replay(
         raise NotFound("no audit row names this answer")
     keys = archive.audit.keys
     proven = rows_finding(rows, keys)
-    opened, closed = entries(rows) if proven.standing is Standing.SAME else (None, None)
+    opened, closed = entries(rows) if proven.standing is ReplayStanding.SAME else (None, None)
     replayed = Replayed(answer_id=answer_id, opened=opened, closed=closed, now=archive.versions, findings=(proven,))
     if opened is None:
         return replayed
     words = words_of(await conversation_of(opened, archive), opened, question)
     passages, found = await passages_of(opened, archive)
-    prompt = None if found.standing is Standing.GONE else rebuilt(words, passages, archive.prompts)
+    prompt = None if found.standing is ReplayStanding.GONE else rebuilt(words, passages, archive.prompts)
     findings = [
         proven,
         question_finding(words, opened, keys),
@@ -64,8 +69,10 @@ async def replay(
         findings += [answer_finding(words, closed, keys)]
         findings += grounded_again(words, passages, prompt, opened, closed, archive.contact)
     if ask_model and closed is not None and archive.models is not None:
-        if prompt is None or findings[3].standing is not Standing.SAME:
-            findings.append(Finding("model", Standing.UNKNOWN, "not asked: the prompt is not the one that was sent"))
+        if prompt is None or findings[3].standing is not ReplayStanding.SAME:
+            findings.append(
+                ReplayFinding("model", ReplayStanding.UNKNOWN, "not asked: the prompt is not the one that was sent")
+            )
         elif words.question is not None:
             reask = Reasked(prompt, passages, words.question, opened, closed)
             findings += await ask_again(reask, archive.models, archive)
@@ -75,26 +82,26 @@ async def replay(
 # --- what is still there ---------------------------------------------------------------------------------------------
 
 
-def rows_finding(rows: Sequence[Row], keys: AuditKeys) -> Finding:
+def rows_finding(rows: Sequence[AuditRow], keys: AuditKeys) -> ReplayFinding:
     """Return whether the rows are what was signed; whether their chain is whole is for `chatbot audit verify`."""
     touched = [row for row in rows if not (keys.signed(row) and matches(row))]
     if touched:
         where = ", ".join(f"{row.kind} (writer {row.writer}, row {row.sequence})" for row in touched)
-        return Finding("rows", Standing.DIFFERS, f"not what was signed: {where}; nothing else is believed")
+        return ReplayFinding("rows", ReplayStanding.DIFFERS, f"not what was signed: {where}; nothing else is believed")
     if rows[0].kind != "opened":
-        return Finding("rows", Standing.DIFFERS, "nothing says that the answer began")
+        return ReplayFinding("rows", ReplayStanding.DIFFERS, "nothing says that the answer began")
     told = "opened and closed" if len(rows) == 2 else "opened; nothing says how it ended"
-    return Finding("rows", Standing.SAME, f"{told}, as signed")
+    return ReplayFinding("rows", ReplayStanding.SAME, f"{told}, as signed")
 
 
-def entries(rows: Sequence[Row]) -> tuple[Opened | None, Closed | None]:
+def entries(rows: Sequence[AuditRow]) -> tuple[Opened | None, Closed | None]:
     """Return what the rows say."""
     said = [row.entry() for row in rows]
     opened = next((entry for entry in said if isinstance(entry, Opened)), None)
     return opened, next((entry for entry in said if isinstance(entry, Closed)), None)
 
 
-async def conversation_of(opened: Opened, archive: Archive) -> Conversation | None:
+async def conversation_of(opened: Opened, archive: ReplayContext) -> Conversation | None:
     """Return the conversation, unless its customer has deleted it or its time is over.
 
     Raises:
@@ -121,7 +128,7 @@ def words_of(kept: Conversation | None, opened: Opened, given: str | None) -> Wo
     )
 
 
-async def passages_of(opened: Opened, archive: Archive) -> tuple[list[Passage], Finding]:
+async def passages_of(opened: Opened, archive: ReplayContext) -> tuple[list[Passage], ReplayFinding]:
     """Return the passages as the customer could read them then, none unless all are there, and how they stand.
 
     Raises:
@@ -145,14 +152,18 @@ async def passages_of(opened: Opened, archive: Archive) -> tuple[list[Passage], 
         if known and passage_hash(found) != known:
             wrong.append(name)
     if wrong:
-        return passages, Finding("passages", Standing.DIFFERS, f"another text than was found then: {', '.join(wrong)}")
+        return passages, ReplayFinding(
+            "passages", ReplayStanding.DIFFERS, f"another text than was found then: {', '.join(wrong)}"
+        )
     if gone:
         detail = f"not in the index as this customer could read it then: {', '.join(gone)}"
-        return [], Finding("passages", Standing.GONE, detail)
+        return [], ReplayFinding("passages", ReplayStanding.GONE, detail)
     told = f"{len(passages)} as of then, by document, version and text"
     if opened.passages and not opened.passage_hashes:
-        return passages, Finding("passages", Standing.UNKNOWN, f"{told}: the row is older than hashes of passages")
-    return passages, Finding("passages", Standing.SAME, told)
+        return passages, ReplayFinding(
+            "passages", ReplayStanding.UNKNOWN, f"{told}: the row is older than hashes of passages"
+        )
+    return passages, ReplayFinding("passages", ReplayStanding.SAME, told)
 
 
 def rebuilt(words: Words, passages: Sequence[Passage], prompts: PromptBuilder) -> Prompt | None:
@@ -166,32 +177,40 @@ def rebuilt(words: Words, passages: Sequence[Passage], prompts: PromptBuilder) -
 # --- whether it is the same ------------------------------------------------------------------------------------------
 
 
-def question_finding(words: Words, opened: Opened, keys: AuditKeys) -> Finding:
+def question_finding(words: Words, opened: Opened, keys: AuditKeys) -> ReplayFinding:
     """Return whether the question is the one whose hash was signed."""
     if words.question is None:
-        return Finding("question", Standing.GONE, "the conversation is not kept any more; give a --question to compare")
+        return ReplayFinding(
+            "question", ReplayStanding.GONE, "the conversation is not kept any more; give a --question to compare"
+        )
     if keys.question_hash(opened.tenant, words.question) != opened.question_hash:
-        return Finding("question", Standing.DIFFERS, "another text than was asked")
-    return Finding("question", Standing.SAME, f"{len(words.question)} characters, by its hash")
+        return ReplayFinding("question", ReplayStanding.DIFFERS, "another text than was asked")
+    return ReplayFinding("question", ReplayStanding.SAME, f"{len(words.question)} characters, by its hash")
 
 
-def prompt_finding(prompt: Prompt | None, words: Words, opened: Opened, archive: Archive) -> Finding:
+def prompt_finding(prompt: Prompt | None, words: Words, opened: Opened, archive: ReplayContext) -> ReplayFinding:
     """Return whether the prompt is, token by token, the one that was built."""
     if not opened.prompt_hash:
-        return Finding("prompt", Standing.UNKNOWN, "the row is older than hashes of prompts")
+        return ReplayFinding("prompt", ReplayStanding.UNKNOWN, "the row is older than hashes of prompts")
     if opened.brought:
         detail = f"{opened.brought} messages in it were brought by the caller and kept nowhere"
-        return Finding("prompt", Standing.GONE, detail)
+        return ReplayFinding("prompt", ReplayStanding.GONE, detail)
     if prompt is None:
         lost = [
             *(["question"] if words.question is None else []),
             *([f"history ({opened.history} messages)"] if words.earlier is None else []),
         ]
-        return Finding("prompt", Standing.GONE, f"its {' and its '.join(lost) or 'passages'} cannot be had any more")
+        return ReplayFinding(
+            "prompt", ReplayStanding.GONE, f"its {' and its '.join(lost) or 'passages'} cannot be had any more"
+        )
     hashed = archive.audit.keys.prompt_hash(opened.tenant, (prompt.answer_ids, *prompt.probes_ids))
     if hashed != opened.prompt_hash:
-        return Finding("prompt", Standing.DIFFERS, "other tokens than were sent" + because(opened, archive.versions))
-    return Finding("prompt", Standing.SAME, f"{len(prompt.answer_ids)} tokens with {prompt.passages} passages")
+        return ReplayFinding(
+            "prompt", ReplayStanding.DIFFERS, "other tokens than were sent" + because(opened, archive.versions)
+        )
+    return ReplayFinding(
+        "prompt", ReplayStanding.SAME, f"{len(prompt.answer_ids)} tokens with {prompt.passages} passages"
+    )
 
 
 def because(opened: Opened, now: Versions) -> str:
@@ -204,36 +223,36 @@ def because(opened: Opened, now: Versions) -> str:
     return f": {'; '.join(reasons)}" if reasons else ""
 
 
-def screening(words: Words, opened: Opened) -> Iterator[Finding]:
+def screening(words: Words, opened: Opened) -> Iterator[ReplayFinding]:
     """Tell whether the question's screening comes to what it came to."""
     if words.question is None or not opened.prompt_hash:
         return
     then = Verdict(opened.reply) if opened.reply in set(Verdict) else Verdict.OK
     now = screen(words.question).verdict
-    standing = Standing.SAME if now is then else Standing.DIFFERS
-    yield Finding("screening", standing, f"{then} then, {now} now")
+    standing = ReplayStanding.SAME if now is then else ReplayStanding.DIFFERS
+    yield ReplayFinding("screening", standing, f"{then} then, {now} now")
 
 
-def answer_finding(words: Words, closed: Closed, keys: AuditKeys) -> Finding:
+def answer_finding(words: Words, closed: Closed, keys: AuditKeys) -> ReplayFinding:
     """Return whether the kept answer is the one that was shown."""
     if not closed.answer_hash:
-        return Finding("answer", Standing.UNKNOWN, "the row is older than hashes of answers")
+        return ReplayFinding("answer", ReplayStanding.UNKNOWN, "the row is older than hashes of answers")
     if words.answer is None:
-        return Finding("answer", Standing.GONE, "the conversation does not keep it any more")
+        return ReplayFinding("answer", ReplayStanding.GONE, "the conversation does not keep it any more")
     if keys.answer_hash(closed.tenant, words.answer) != closed.answer_hash:
-        return Finding("answer", Standing.DIFFERS, "another text than was shown")
-    return Finding("answer", Standing.SAME, f"{len(words.answer)} characters, by their hash")
+        return ReplayFinding("answer", ReplayStanding.DIFFERS, "another text than was shown")
+    return ReplayFinding("answer", ReplayStanding.SAME, f"{len(words.answer)} characters, by their hash")
 
 
 def grounded_again(
     words: Words, passages: Sequence[Passage], prompt: Prompt | None, opened: Opened, closed: Closed, contact: str
-) -> Iterator[Finding]:
+) -> Iterator[ReplayFinding]:
     """Check what was shown against the passages once more, sentence by sentence."""
     if words.answer is None or words.question is None or prompt is None or closed.finish_reason not in WHOLE:
         return
     checks = checks_for(words.question, passages[: prompt.passages], grounding=Grounding.OFF, contact=contact)
     checks.feed(words.answer)
     checks.close()
-    standing = Standing.SAME if checks.grounded == closed.grounded else Standing.DIFFERS
+    standing = ReplayStanding.SAME if checks.grounded == closed.grounded else ReplayStanding.DIFFERS
     detail = f"grounded={closed.grounded} then ({opened.grounding}), {checks.grounded} now; cites {list(checks.cited)}"
-    yield Finding("grounded", standing, detail)
+    yield ReplayFinding("grounded", standing, detail)

@@ -17,7 +17,7 @@ What = Literal[
 ]
 
 
-class Standing(StrEnum):
+class ReplayStanding(StrEnum):
     """How a thing stands that an answer was made of."""
 
     SAME = "same"
@@ -27,11 +27,11 @@ class Standing(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class ReplayFinding:
     """One thing, how it stands now, and a sentence."""
 
     what: What
-    standing: Standing
+    standing: ReplayStanding
     detail: str
 
 
@@ -53,16 +53,16 @@ class Replayed:
     opened: Opened | None
     closed: Closed | None
     now: Versions
-    findings: tuple[Finding, ...]
+    findings: tuple[ReplayFinding, ...]
 
     @property
     def differs(self) -> bool:
         """Whether anything that could be compared is not what it was."""
-        return any(finding.standing is Standing.DIFFERS for finding in self.findings)
+        return any(finding.standing is ReplayStanding.DIFFERS for finding in self.findings)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Archive:
+class ReplayContext:
     """What an answer can be replayed from; without `models` no model can be asked."""
 
     audit: Audit
@@ -75,7 +75,7 @@ class Archive:
     cache_salt: str = "replay"
 
     @classmethod
-    def of(cls, services: Services) -> "Archive":
+    def of(cls, services: Services) -> "ReplayContext":
         """Return what a running chat API has."""
         return cls(
             audit=services.audit,

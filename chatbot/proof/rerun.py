@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import msgspec
 
 from chatbot.audit import AuditKeys, Closed, Opened
-from chatbot.grounding import CitationStream, Grounding, QuotedAnswer, checks_for
+from chatbot.grounding import Grounding, GroundingStream, QuotedAnswer, checks_for
 from chatbot.models import MOSTLY, YES_OR_NO, Delta, Models, Sampling, numbers
 from chatbot.prompt import Prompt
-from chatbot.proof.context import Archive, Finding, Standing, What
+from chatbot.proof.context import ReplayContext, ReplayFinding, ReplayStanding, What
 from chatbot.retrieval import Wording
 from knowledge.passage import Passage, language_of
 
@@ -31,21 +31,21 @@ class Reasked:
     closed: Closed
 
 
-async def ask_again(asked: Reasked, models: Models, archive: Archive) -> list[Finding]:
+async def ask_again(asked: Reasked, models: Models, archive: ReplayContext) -> list[ReplayFinding]:
     """Ask the model what it was asked, with the same token ids, seed and parameters.
 
     Raises:
         ModelUnavailable, Overloaded, TooLarge: it cannot be asked.
     """
     if asked.opened.reply:
-        return [Finding("model", Standing.SAME, f"was not asked: {asked.opened.reply}")]
+        return [ReplayFinding("model", ReplayStanding.SAME, f"was not asked: {asked.opened.reply}")]
     findings = [await probes_again(asked, models, archive)] if asked.closed.probes else []
     if not asked.closed.said:
-        return [*findings, Finding("model", Standing.SAME, "was not asked for an answer, or had none")]
+        return [*findings, ReplayFinding("model", ReplayStanding.SAME, "was not asked for an answer, or had none")]
     try:
         sampling = msgspec.json.decode(asked.opened.sampling, type=Sampling)
     except msgspec.MsgspecError:
-        return [*findings, Finding("model", Standing.UNKNOWN, "the row is older than sampling parameters")]
+        return [*findings, ReplayFinding("model", ReplayStanding.UNKNOWN, "the row is older than sampling parameters")]
     ids, checks = await generated(asked, sampling, models, archive)
     quoted = checks.quotes(looked_for(asked, archive))
     texts = [one.text for one in (quoted, *quoted.each())] if quoted.citations else [checks.text]
@@ -53,13 +53,13 @@ async def ask_again(asked: Reasked, models: Models, archive: Archive) -> list[Fi
     return [*findings, await repair_again(asked, quoted, models, archive)] if asked.closed.repair else findings
 
 
-def looked_for(asked: Reasked, archive: Archive) -> str:
+def looked_for(asked: Reasked, archive: ReplayContext) -> str:
     """Return what was looked for."""
     earlier = [message.content for message in asked.prompt.before if message.role == "user"]
     return Wording.of(asked.question, earlier, archive.glossary).text
 
 
-async def probes_again(asked: Reasked, models: Models, archive: Archive) -> Finding:
+async def probes_again(asked: Reasked, models: Models, archive: ReplayContext) -> ReplayFinding:
     """Return whether the model judges the passages as it did."""
     then, now = asked.closed.probes, list[float]()
     for probe in asked.prompt.probes[: len(then)]:
@@ -73,7 +73,7 @@ async def probes_again(asked: Reasked, models: Models, archive: Archive) -> Find
     return weighed("probes", then, now)
 
 
-async def repair_again(asked: Reasked, quoted: QuotedAnswer, models: Models, archive: Archive) -> Finding:
+async def repair_again(asked: Reasked, quoted: QuotedAnswer, models: Models, archive: ReplayContext) -> ReplayFinding:
     """Return whether the model chooses as it did among the quotes, where what it says now is repaired by the same."""
     closed = asked.closed
     prompt = archive.prompts.repair(
@@ -83,7 +83,9 @@ async def repair_again(asked: Reasked, quoted: QuotedAnswer, models: Models, arc
         language=language_of(asked.question),
     )
     if archive.audit.keys.prompt_hash(closed.tenant, [prompt.ids]) != closed.repair_hash:
-        return Finding("repair", Standing.UNKNOWN, f"{list(closed.repair)} then; what was asked cannot be rebuilt")
+        return ReplayFinding(
+            "repair", ReplayStanding.UNKNOWN, f"{list(closed.repair)} then; what was asked cannot be rebuilt"
+        )
     now = await models.odds(
         prompt,
         numbers(len(closed.repair)),
@@ -94,16 +96,16 @@ async def repair_again(asked: Reasked, quoted: QuotedAnswer, models: Models, arc
     return weighed("repair", closed.repair, [round(share, 4) for share in now])
 
 
-def weighed(what: What, then: Sequence[float], now: Sequence[float]) -> Finding:
+def weighed(what: What, then: Sequence[float], now: Sequence[float]) -> ReplayFinding:
     """Return whether one-token answers are as likely as they were."""
     apart = max((abs(a - b) for a, b in zip(then, now, strict=True)), default=0.0)
-    standing = Standing.SAME if apart <= _APART else Standing.DIFFERS
-    return Finding(what, standing, f"{list(then)} then, {list(now)} now")
+    standing = ReplayStanding.SAME if apart <= _APART else ReplayStanding.DIFFERS
+    return ReplayFinding(what, standing, f"{list(then)} then, {list(now)} now")
 
 
 async def generated(
-    asked: Reasked, sampling: Sampling, models: Models, archive: Archive
-) -> tuple[list[int], CitationStream]:
+    asked: Reasked, sampling: Sampling, models: Models, archive: ReplayContext
+) -> tuple[list[int], GroundingStream]:
     """Return the token ids that the model says, and the checks of then that have heard them."""
     ids: list[int] = []
     passages = asked.passages[: asked.prompt.passages]
@@ -126,7 +128,7 @@ async def generated(
 
 def said_findings(
     asked: Reasked, ids: Sequence[int], texts: Sequence[str], keys: AuditKeys, model: str
-) -> Iterator[Finding]:
+) -> Iterator[ReplayFinding]:
     """Compare what the model says with what it said; where it was cut short, up to there.
 
     `texts` are what the checks make of it: several where all was withheld, the passages' quotes and each alone.
@@ -135,8 +137,8 @@ def said_findings(
     upto = ids if closed.finish_reason in WHOLE else ids[: closed.said]
     same = keys.prompt_hash(opened.tenant, [upto]) == closed.said_hash
     detail = f"{closed.said} tokens by {', '.join(closed.models) or opened.model} then, {len(upto)} by {model} now"
-    yield Finding("model", Standing.SAME if same else Standing.DIFFERS, detail)
+    yield ReplayFinding("model", ReplayStanding.SAME if same else ReplayStanding.DIFFERS, detail)
     if closed.finish_reason in WHOLE and not closed.rung and any(text.strip() for text in texts):
         shown = next((text for text in texts if keys.answer_hash(opened.tenant, text) == closed.answer_hash), None)
         after = f"{len(texts[0] if shown is None else shown)} characters after the checks"
-        yield Finding("shown", Standing.DIFFERS if shown is None else Standing.SAME, after)
+        yield ReplayFinding("shown", ReplayStanding.DIFFERS if shown is None else ReplayStanding.SAME, after)

@@ -2,8 +2,18 @@
 Pure.
 """
 
-from chatbot.questions.client_history import Earlier, admitted
+from chatbot.questions.client_history import ClientMessage, admitted
 from chatbot.questions.scope import outside
-from chatbot.questions.screen import Reply, Screened, Verdict, canned_reply, handoff, screen
+from chatbot.questions.screen import CannedReply, Screened, Verdict, canned_reply, handoff, screen
 
-__all__ = ["Earlier", "Reply", "Screened", "Verdict", "admitted", "canned_reply", "handoff", "outside", "screen"]
+__all__ = [
+    "CannedReply",
+    "ClientMessage",
+    "Screened",
+    "Verdict",
+    "admitted",
+    "canned_reply",
+    "handoff",
+    "outside",
+    "screen",
+]

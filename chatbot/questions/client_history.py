@@ -13,7 +13,7 @@ from chatbot.questions.screen import Verdict, screen
 
 
 @dataclass(frozen=True, slots=True)
-class Earlier:
+class ClientMessage:
     """One message by the caller's account."""
 
     role: Literal["user", "assistant"]
@@ -25,24 +25,24 @@ MOST_MESSAGES: Final = 20
 MOST_CHARACTERS: Final = 4000
 
 
-def admitted(earlier: Sequence[Earlier]) -> tuple[Earlier, ...]:
+def admitted(earlier: Sequence[ClientMessage]) -> tuple[ClientMessage, ...]:
     """Return the newest messages within the bounds, oldest first, masked, without any that is not answered as asked.
 
     An answer goes with its question: where that one is left out, so is the answer.
     """
-    kept: list[Earlier] = []
+    kept: list[ClientMessage] = []
     asked = False
     for message in _newest(earlier):
         screened = screen(message.text)
         passes = screened.verdict is Verdict.OK and bool(screened.text.strip())
         if passes and (message.role == "user" or asked):
-            kept.append(Earlier(message.role, screened.text))
+            kept.append(ClientMessage(message.role, screened.text))
         asked = passes and message.role == "user"
     return tuple(kept)
 
 
-def _newest(earlier: Sequence[Earlier]) -> list[Earlier]:
-    newest: list[Earlier] = []
+def _newest(earlier: Sequence[ClientMessage]) -> list[ClientMessage]:
+    newest: list[ClientMessage] = []
     left = MOST_CHARACTERS
     for message in reversed(earlier[-MOST_MESSAGES:]):
         left -= len(message.text)

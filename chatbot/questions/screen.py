@@ -11,7 +11,7 @@ from typing import Final
 
 from chatbot.questions.languages import is_unserved_language
 from knowledge.passage import Language, language_of
-from knowledge.screening import Finding, Kind, find_injection, mask
+from knowledge.screening import IdentifierKind, ScreeningFinding, find_injection, mask
 
 
 class Verdict(StrEnum):
@@ -21,7 +21,7 @@ class Verdict(StrEnum):
     DISTRESS = "distress"
 
 
-class Reply(StrEnum):
+class CannedReply(StrEnum):
     """Every text that is shown instead of an answer."""
 
     INJECTION = "injection"
@@ -41,9 +41,9 @@ class Screened:
     """`text` is all that may go on; `masked` are the kinds of identifiers taken out of it."""
 
     text: str
-    masked: tuple[Kind, ...]
+    masked: tuple[IdentifierKind, ...]
     verdict: Verdict
-    findings: tuple[Finding, ...] = ()
+    findings: tuple[ScreeningFinding, ...] = ()
 
 
 # Somebody speaks of their own life; a question that mentions a suicide does not count.
@@ -107,69 +107,72 @@ def screen(question: str) -> Screened:
     return Screened(masked.text, masked.found, Verdict.OUT_OF_SCOPE if foreign else Verdict.OK)
 
 
-_TEXTS: Final[dict[Language, dict[Reply, str]]] = {
+_TEXTS: Final[dict[Language, dict[CannedReply, str]]] = {
     "ko": {
-        Reply.INJECTION: "죄송합니다. 요청하신 내용은 도와드릴 수 없습니다. 금융 상품과"
+        CannedReply.INJECTION: "죄송합니다. 요청하신 내용은 도와드릴 수 없습니다. 금융 상품과"
         " 은행 이용에 관한 질문을 해 주시면 안내해 드리겠습니다.",
-        Reply.OUT_OF_SCOPE: "죄송합니다. 저는 은행의 상품과 이용 방법에 관한 질문에만,"
+        CannedReply.OUT_OF_SCOPE: "죄송합니다. 저는 은행의 상품과 이용 방법에 관한 질문에만,"
         " 한국어와 영어로 답변해 드릴 수 있습니다.",
-        Reply.DISTRESS: (
+        CannedReply.DISTRESS: (
             "많이 힘드신 것 같아 걱정됩니다. 혼자 견디지 마시고 지금 바로 자살예방 상담전화 109(24시간)나"
             " 한국생명의전화 1588-9191, 또는 가까운 분께 이야기해 주세요. 위급하면 119에 연락해 주세요."
             " 빚 때문에 힘드시다면 신용회복위원회(1600-5500)와 저희 상담원이 함께 방법을 찾아 드립니다."
         ),
-        Reply.OTHER_BANK: (
+        CannedReply.OTHER_BANK: (
             "죄송합니다. 다른 금융회사의 상품과 조건은 저희가 확인해 드릴 수 없습니다. 해당 금융회사에 문의해 주세요."
         ),
-        Reply.OWN_ACCOUNT: (
+        CannedReply.OWN_ACCOUNT: (
             "고객님의 계좌와 거래 내역은 이 챗봇에서 조회하지 않습니다. 앱이나 인터넷뱅킹에 로그인하시면 직접"
             " 확인하실 수 있고, 상담원은 본인 확인 후 안내해 드립니다."
         ),
-        Reply.FORECAST: (
+        CannedReply.FORECAST: (
             "앞으로의 금리나 환율, 시세가 어떻게 될지는 말씀드릴 수 없습니다. 현재 고시된 조건이 궁금하시면 그 내용을"
             " 물어봐 주세요."
         ),
-        Reply.ADVICE: (
+        CannedReply.ADVICE: (
             "어떤 상품을 고르거나 사고파실지는 고객님의 상황에 따라 다르므로 챗봇이 권해 드리지 않습니다."
             " 상품의 조건이나 위험을 물어봐 주시면 안내 문서에 있는 대로 알려 드리고,"
             " 맞춤 상담은 상담원이 도와드립니다."
         ),
-        Reply.CANNOT_VERIFY: "죄송합니다. 은행의 안내 문서에서 문의하신 내용을 확인할 수 없어 답변드리지 않습니다.",
-        Reply.UNAVAILABLE: "죄송합니다. 지금은 답변을 만들 수 없습니다. 잠시 후 다시 질문해 주세요.",
-        Reply.EMERGENCY: "현재 챗봇 상담을 일시 중단하였습니다. 이용에 불편을 드려 죄송합니다.",
+        CannedReply.CANNOT_VERIFY: "죄송합니다. 은행의 안내 문서에서 문의하신 내용을 확인할 수 없어"
+        " 답변드리지 않습니다.",
+        CannedReply.UNAVAILABLE: "죄송합니다. 지금은 답변을 만들 수 없습니다. 잠시 후 다시 질문해 주세요.",
+        CannedReply.EMERGENCY: "현재 챗봇 상담을 일시 중단하였습니다. 이용에 불편을 드려 죄송합니다.",
     },
     "en": {
-        Reply.INJECTION: "I'm sorry, but I can't help with that. I'm glad to answer"
+        CannedReply.INJECTION: "I'm sorry, but I can't help with that. I'm glad to answer"
         " questions about our products and services.",
-        Reply.OUT_OF_SCOPE: (
+        CannedReply.OUT_OF_SCOPE: (
             "I'm sorry, but I can only answer questions about the bank's products and services, in Korean or in"
             " English."
         ),
-        Reply.DISTRESS: (
+        CannedReply.DISTRESS: (
             "I'm worried about you. Please don't go through this alone: in Korea call the suicide prevention line 109"
             " (24 hours) or LifeLine Korea 1588-9191, or talk to someone close to you now. In an emergency call 119."
             " If debt is the worry, the Credit Counseling and Recovery Service (1600-5500) and our staff will look for"
             " a way together with you."
         ),
-        Reply.OTHER_BANK: (
+        CannedReply.OTHER_BANK: (
             "I'm sorry, but I cannot confirm the products or terms of other institutions. Please ask that institution."
         ),
-        Reply.OWN_ACCOUNT: (
+        CannedReply.OWN_ACCOUNT: (
             "This chatbot does not look into your accounts or transactions. You can see them when you sign in to our"
             " app or internet banking, and our staff can help once they have verified who you are."
         ),
-        Reply.FORECAST: (
+        CannedReply.FORECAST: (
             "I cannot say how rates, prices or exchange rates will develop. Please ask me about the terms that are"
             " published today."
         ),
-        Reply.ADVICE: (
+        CannedReply.ADVICE: (
             "Which product to choose, buy or sell depends on your situation, so I do not recommend one. Ask me about"
             " a product's terms or risks and I will tell you what our documents say; for personal advice our staff are"
             " there for you."
         ),
-        Reply.CANNOT_VERIFY: ("I'm sorry, but I cannot confirm this from our documents, so I would rather not guess."),
-        Reply.UNAVAILABLE: "I'm sorry, I cannot answer right now. Please ask again in a moment.",
-        Reply.EMERGENCY: "The chatbot is paused at the moment. We apologise for the inconvenience.",
+        CannedReply.CANNOT_VERIFY: (
+            "I'm sorry, but I cannot confirm this from our documents, so I would rather not guess."
+        ),
+        CannedReply.UNAVAILABLE: "I'm sorry, I cannot answer right now. Please ask again in a moment.",
+        CannedReply.EMERGENCY: "The chatbot is paused at the moment. We apologise for the inconvenience.",
     },
 }
 _HANDOFF: Final[dict[Language, str]] = {
@@ -178,7 +181,7 @@ _HANDOFF: Final[dict[Language, str]] = {
 }
 
 
-def canned_reply(what: Reply, language: Language, *, contact: str) -> str:
+def canned_reply(what: CannedReply, language: Language, *, contact: str) -> str:
     """Return the text shown instead of an answer, with the person to turn to; `contact` comes from the settings."""
     return f"{_TEXTS[language][what]} {handoff(language, contact=contact)}"
 
@@ -194,4 +197,4 @@ def refusal(screened: Screened, *, contact: str) -> str:
     Raises:
         ValueError: the question is in order.
     """
-    return canned_reply(Reply(screened.verdict), language_of(screened.text), contact=contact)
+    return canned_reply(CannedReply(screened.verdict), language_of(screened.text), contact=contact)

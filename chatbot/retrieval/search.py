@@ -29,7 +29,7 @@ class RetrievalSettings(BaseModel, frozen=True):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Found:
+class SearchResult:
     """The passages for a question, best first, at an instant in Unix seconds, and the `Wording` that found them."""
 
     hits: tuple[Hit, ...]
@@ -79,7 +79,7 @@ class Retrieval:
         self._settings = settings
         self._on_looked = on_looked
 
-    async def find(self, question: str, *, earlier: Sequence[str], access: Access) -> Found:
+    async def find(self, question: str, *, earlier: Sequence[str], access: Access) -> SearchResult:
         """Return what the caller may read about the question; `earlier` are the customer's questions, oldest first.
 
         Raises:
@@ -105,14 +105,14 @@ class Retrieval:
             span.set_attribute("retrieval.hits", len(hits))
         if self._on_looked is not None:
             self._on_looked(looked(question, vectors[0], hits))
-        return Found(
+        return SearchResult(
             hits=tuple(hits),
             as_of=access.as_of,
             wording=wording.text,
             collection=hits[0].collection if hits else self._index.collection,
         )
 
-    async def unknown(self, question: str, found: Found) -> float:
+    async def unknown(self, question: str, found: SearchResult) -> float:
         """Return the share in [0, 1] of what the question names that none of the passages says by itself."""
         passages = [hit.passage for hit in found.hits]
         return await to_thread.run_sync(self._coverage.unknown, question, passages)

@@ -4,24 +4,24 @@ An event is in the log before it is on the wire; whoever holds the lease writes 
 epochs.md).
 """
 
-from chatbot.streams.idempotency import Begun, IdempotencyKeys, IdempotencySettings
-from chatbot.streams.live import Running
-from chatbot.streams.log import AnswerId, AnswerLog, AnswerLogSettings, Taken
-from chatbot.streams.pipelined_connection import open_line
-from chatbot.streams.registry import Answers, AnswersSettings
+from chatbot.streams.idempotency import BegunAnswer, IdempotencyKeys, IdempotencySettings
+from chatbot.streams.live import LiveAnswer
+from chatbot.streams.log import AnswerId, AnswerLog, AnswerLogSettings, TakenOver
+from chatbot.streams.pipelined_connection import open_pipelined_connection
+from chatbot.streams.registry import AnswerRegistry, AnswerRegistrySettings
 from chatbot.streams.resume import whole_tokens
 
 __all__ = [
     "AnswerId",
     "AnswerLog",
     "AnswerLogSettings",
-    "Answers",
-    "AnswersSettings",
-    "Begun",
+    "AnswerRegistry",
+    "AnswerRegistrySettings",
+    "BegunAnswer",
     "IdempotencyKeys",
     "IdempotencySettings",
-    "Running",
-    "Taken",
-    "open_line",
+    "LiveAnswer",
+    "TakenOver",
+    "open_pipelined_connection",
     "whole_tokens",
 ]

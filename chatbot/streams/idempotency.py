@@ -37,14 +37,14 @@ class IdempotencySettings(BaseModel, frozen=True):
 
 
 @dataclass(frozen=True, slots=True)
-class Begun:
+class BegunAnswer:
     """An answer that runs or has run, and what its caller has left where that is known."""
 
     answer_id: AnswerId
     limits: Limits | None
 
 
-class Claim(msgspec.Struct, frozen=True, omit_defaults=True):
+class KeyClaim(msgspec.Struct, frozen=True, omit_defaults=True):
     """What stands under a key: who began on which body, and the answer once there is one."""
 
     token: str
@@ -58,7 +58,7 @@ class Here:
     def __init__(self) -> None:
         self.count = 0
         self.turn = anyio.Lock()
-        self.bound: Claim | None = None
+        self.bound: KeyClaim | None = None
 
 
 class IdempotencyKeys:
@@ -74,8 +74,8 @@ class IdempotencyKeys:
         self._end = redis.register_script((folder / "claim_end.lua").read_text("utf-8"))
 
     async def begin_once(
-        self, who: Principal, key: str | None, digest: str, begin: Callable[[], Awaitable[Begun]]
-    ) -> Begun:
+        self, who: Principal, key: str | None, digest: str, begin: Callable[[], Awaitable[BegunAnswer]]
+    ) -> BegunAnswer:
         """Return what `begin` returns, or the answer that the key has begun.
 
         Raises:
@@ -88,15 +88,15 @@ class IdempotencyKeys:
         here = self._here.setdefault(name, Here())
         here.count += 1
         try:
-            return await self._in_turn(who, key, Claim(uuid4().hex, digest), begin, here)
+            return await self._in_turn(who, key, KeyClaim(uuid4().hex, digest), begin, here)
         finally:
             here.count -= 1
             if not here.count:
                 del self._here[name]
 
     async def _in_turn(
-        self, who: Principal, key: str, mine: Claim, begin: Callable[[], Awaitable[Begun]], here: Here
-    ) -> Begun:
+        self, who: Principal, key: str, mine: KeyClaim, begin: Callable[[], Awaitable[BegunAnswer]], here: Here
+    ) -> BegunAnswer:
         try:
             with anyio.fail_after(self._settings.patience):
                 await here.turn.acquire()
@@ -112,14 +112,14 @@ class IdempotencyKeys:
             if found.digest != mine.digest:
                 raise KeyReused
             if found.answer_id is not None:
-                return Begun(found.answer_id, None)
+                return BegunAnswer(found.answer_id, None)
             begun = await self._begin(who, key, mine, begin, insist=insist)
             here.bound = msgspec.structs.replace(mine, answer_id=begun.answer_id)
             return begun
         finally:
             here.turn.release()
 
-    async def _claimed(self, who: Principal, key: str, mine: Claim) -> Claim:
+    async def _claimed(self, who: Principal, key: str, mine: KeyClaim) -> KeyClaim:
         """Return `mine` once it stands, or the claim that has become an answer.
 
         Raises:
@@ -143,16 +143,16 @@ class IdempotencyKeys:
             await anyio.sleep(self._settings.look_every)
         raise Overloaded(_STILL, retry_after=1)
 
-    async def _try(self, who: Principal, key: str, mine: Claim) -> Claim:
+    async def _try(self, who: Principal, key: str, mine: KeyClaim) -> KeyClaim:
         encoded = msgspec.json.encode(mine)
         lease, answers = round(self._settings.lease * 1000), answer_key(who.tenant, AnswerId(""))
         found = await self._breaker.call(lambda: self._claim(keys=[_name(who, key)], args=[encoded, lease, answers]))
-        return mine if found is None else msgspec.json.decode(found, type=Claim)
+        return mine if found is None else msgspec.json.decode(found, type=KeyClaim)
 
     async def _begin(
-        self, who: Principal, key: str, mine: Claim, begin: Callable[[], Awaitable[Begun]], *, insist: float
-    ) -> Begun:
-        bound: Claim | None = None
+        self, who: Principal, key: str, mine: KeyClaim, begin: Callable[[], Awaitable[BegunAnswer]], *, insist: float
+    ) -> BegunAnswer:
+        bound: KeyClaim | None = None
         try:
             # A claim that lapsed may be somebody else's: half the lease is left for what cannot be interrupted.
             with anyio.fail_after(self._settings.lease / 2):
@@ -165,7 +165,9 @@ class IdempotencyKeys:
                 await self._replace(who, key, mine, bound, insist=insist)
         return begun
 
-    async def _replace(self, who: Principal, key: str, mine: Claim, bound: Claim | None, *, insist: float) -> None:
+    async def _replace(
+        self, who: Principal, key: str, mine: KeyClaim, bound: KeyClaim | None, *, insist: float
+    ) -> None:
         """Put the answer in the claim's place, or nothing; a claim that stays lapses, and another would begin again."""
         deadline = time.monotonic() + insist
         replacement = b"" if bound is None else msgspec.json.encode(bound)

@@ -8,12 +8,12 @@ from collections.abc import AsyncGenerator, Sequence
 import anyio
 
 from chatbot.events import LAST, Event
-from chatbot.streams.log import AnswerId, Entry, Written
+from chatbot.streams.log import AnswerId, LogAppend, LogEntry
 from chatbot.streams.resume import Diverged, Replay
 from knowledge.identity import Principal
 
 
-class Running:
+class LiveAnswer:
     """One answer, of which `logged` was said before by a writer that this one succeeds. Only the answer itself puts."""
 
     def __init__(
@@ -105,21 +105,21 @@ class Running:
         self.finishing = not self.gone
         return self.finishing
 
-    async def gathered(self) -> tuple[list[Event], Written]:
+    async def gathered(self) -> tuple[list[Event], LogAppend]:
         """Wait until something is to be written; return the new events, and all that the log does not have."""
         await self._put.wait()
         self._put = anyio.Event()
         batch, self._pending = self._pending, []
         self._in_flight += self._waiting
         self._waiting.clear()
-        return batch, Written(
+        return batch, LogAppend(
             first=self._logged + 1,
             events=[*self.published[self._logged :], *batch],
             ids_before=self._logged_ids,
             token_ids=self.token_ids[self._logged_ids :],
         )
 
-    def written(self, written: Written) -> None:
+    def written(self, written: LogAppend) -> None:
         """Take note that the log has it, and with it the writer's lease anew."""
         self.durable = True
         self._written_at = time.monotonic()
@@ -152,13 +152,13 @@ class Running:
             written.set()
         self._in_flight.clear()
 
-    async def follow(self, after: int) -> AsyncGenerator[Entry]:
+    async def follow(self, after: int) -> AsyncGenerator[LogEntry]:
         """Yield the entries after number `after` until the last one, or until the answer is written elsewhere."""
         n = after
         while True:
             while n < len(self.published):
                 n += 1
-                yield Entry(n=n, event=self.published[n - 1])
+                yield LogEntry(n=n, event=self.published[n - 1])
             if self.ended or self.gone:
                 return
             await self._grown.wait()

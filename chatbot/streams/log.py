@@ -21,7 +21,7 @@ from redis.exceptions import RedisError
 from chatbot.errors import NotFound, StoreUnavailable
 from chatbot.events import LAST, Event, PassageRef, from_json, to_json
 from chatbot.redis_client import RedisBreaker
-from chatbot.streams.pipelined_connection import RedisLine
+from chatbot.streams.pipelined_connection import PipelinedConnection
 from knowledge.identity import Principal
 
 AnswerId = NewType("AnswerId", str)
@@ -44,7 +44,7 @@ class AnswerLogSettings(BaseModel, frozen=True):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
+class LogEntry:
     """An event and its number in the answer, from 1 without gaps."""
 
     n: int
@@ -55,7 +55,7 @@ class WriterReplaced(Exception):
     """Another replica has taken the answer over: this writer must stop."""
 
 
-class Standing(IntEnum):
+class WriterStanding(IntEnum):
     """How a writer stands with its answer."""
 
     REPLACED = 0
@@ -66,7 +66,7 @@ class Standing(IntEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Written:
+class LogAppend:
     """What one append adds: events numbered from `first`, and the token ids from the `ids_before`-th on behind them."""
 
     first: int
@@ -76,7 +76,7 @@ class Written:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
+class AnswerProgress:
     """How many events an answer has, and the seconds left of its writer's lease (None: it has ended)."""
 
     events: int
@@ -84,7 +84,7 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Taken:
+class TakenOver:
     """An answer that was taken over, as its log tells it; `frame` is the turn (`chatbot.transcript`)."""
 
     answer_id: AnswerId
@@ -107,7 +107,7 @@ class AnswerLog:
         breaker: RedisBreaker,
         settings: AnswerLogSettings,
         *,
-        line: RedisLine,
+        line: PipelinedConnection,
         readers: Redis | None = None,
     ) -> None:
         """`line` carries the appends, `readers` those who wait in Redis, so that they keep no command waiting."""
@@ -146,7 +146,7 @@ class AnswerLog:
             pipe.sadd(_TENANTS, who.tenant)
             await self._breaker.call(pipe.execute)
 
-    async def append(self, tenant: str, answer_id: AnswerId, written: Written, *, epoch: int) -> Standing:
+    async def append(self, tenant: str, answer_id: AnswerId, written: LogAppend, *, epoch: int) -> WriterStanding:
         """Append what was written, and renew the lease; written twice, it is there once.
 
         Raises:
@@ -161,14 +161,14 @@ class AnswerLog:
             args += [n, event.name, to_json(event)]
         keys = [part(tenant, answer_id) for part in (_hash, _stream, _tokens)]
         keys.append(_open(tenant))
-        standing = Standing(
+        standing = WriterStanding(
             await self._breaker.call_within(lambda left: self._line.run(self._append, keys, args, within=left))
         )
-        if standing is Standing.REPLACED:
+        if standing is WriterStanding.REPLACED:
             raise WriterReplaced(answer_id)
         return standing
 
-    async def renew(self, tenant: str, epochs: Mapping[AnswerId, int]) -> dict[AnswerId, Standing]:
+    async def renew(self, tenant: str, epochs: Mapping[AnswerId, int]) -> dict[AnswerId, WriterStanding]:
         """Renew the leases of a tenant's answers, each written by its epoch, and return how they stand.
 
         Raises:
@@ -184,15 +184,19 @@ class AnswerLog:
         """
         await self._set_leases(tenant, epochs, 0)
 
-    async def _set_leases(self, tenant: str, epochs: Mapping[AnswerId, int], lease: int) -> dict[AnswerId, Standing]:
+    async def _set_leases(
+        self, tenant: str, epochs: Mapping[AnswerId, int], lease: int
+    ) -> dict[AnswerId, WriterStanding]:
         keys = [_open(tenant), *(_hash(tenant, answer_id) for answer_id in epochs)]
         args: list[str | int] = [lease, round(_READ_COUNTS * 1000)]
         for answer_id, epoch in epochs.items():
             args += [answer_id, epoch]
         standings = await self._breaker.call(lambda: self._renew(keys=keys, args=args))
-        return {answer_id: Standing(n) for answer_id, n in zip(epochs, standings, strict=True)}
+        return {answer_id: WriterStanding(n) for answer_id, n in zip(epochs, standings, strict=True)}
 
-    async def touch(self, who: Principal, answer_id: AnswerId, word: Literal["read", "cancelled", ""]) -> Progress:
+    async def touch(
+        self, who: Principal, answer_id: AnswerId, word: Literal["read", "cancelled", ""]
+    ) -> AnswerProgress:
         """Return how far an answer is, leaving its writer a word: that it is read elsewhere, or to be cancelled.
 
         Raises:
@@ -203,9 +207,9 @@ class AnswerLog:
         told = cast("list[int] | None", await self._breaker.call(lambda: self._touch(keys=keys, args=args)))
         if told is None:
             raise NotFound("there is no such answer")
-        return Progress(events=told[0], lease_left=told[1] / 1000 if len(told) > 1 else None)
+        return AnswerProgress(events=told[0], lease_left=told[1] / 1000 if len(told) > 1 else None)
 
-    async def take(self, tenant: str, answer_id: AnswerId) -> Taken | None:
+    async def take(self, tenant: str, answer_id: AnswerId) -> TakenOver | None:
         """Take an answer over, as its next epoch; nothing where its writer's lease holds or it has ended.
 
         Raises:
@@ -217,7 +221,7 @@ class AnswerLog:
         if told is None:
             return None
         epoch, sub, conversation_id, frame, cancelled, packed, entries = told
-        return Taken(
+        return TakenOver(
             answer_id=answer_id,
             tenant=tenant,
             sub=sub.decode(),
@@ -268,7 +272,7 @@ class AnswerLog:
             raise NotFound("there is no such answer")
         return msgspec.json.decode(refs, type=tuple[PassageRef, ...])
 
-    async def read(self, tenant: str, answer_id: AnswerId, *, after: int, wait: float) -> list[Entry]:
+    async def read(self, tenant: str, answer_id: AnswerId, *, after: int, wait: float) -> list[LogEntry]:
         """Return the entries after number `after`, waiting at most `wait` seconds for the next; nothing otherwise.
 
         Raises:
@@ -324,5 +328,5 @@ def _open(tenant: str) -> str:
     return f"{{{tenant}}}:answers:open"
 
 
-def _entry(entry_id: bytes, fields: dict[bytes, bytes]) -> Entry:
-    return Entry(n=int(entry_id.rpartition(b"-")[2]), event=from_json(fields[b"name"].decode(), fields[b"data"]))
+def _entry(entry_id: bytes, fields: dict[bytes, bytes]) -> LogEntry:
+    return LogEntry(n=int(entry_id.rpartition(b"-")[2]), event=from_json(fields[b"name"].decode(), fields[b"data"]))

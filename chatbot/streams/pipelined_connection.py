@@ -26,7 +26,7 @@ from chatbot.redis_client import in_time, more_time
 Argument = str | bytes | int
 
 
-class RedisLine:
+class PipelinedConnection:
     """Runs scripts on a connection of its own, made as the client's pool makes them (`open_line`)."""
 
     def __init__(self, redis: Redis) -> None:
@@ -166,9 +166,9 @@ def _refusal(message: str) -> Exception:
 
 
 @asynccontextmanager
-async def open_line(redis: Redis) -> AsyncGenerator[RedisLine]:
+async def open_pipelined_connection(redis: Redis) -> AsyncGenerator[PipelinedConnection]:
     """Keep a line while the block runs."""
-    line = RedisLine(redis)
+    line = PipelinedConnection(redis)
     try:
         yield line
     finally:

@@ -23,8 +23,8 @@ from pydantic import BaseModel
 
 from chatbot.errors import Draining, ForeignEventId, LogLost, NotFound, StoreUnavailable
 from chatbot.events import LAST, Event, Notice, NoticeCode, PassageRef
-from chatbot.streams.live import Running
-from chatbot.streams.log import AnswerId, AnswerLog, Entry, Standing, Taken, WriterReplaced, Written
+from chatbot.streams.live import LiveAnswer
+from chatbot.streams.log import AnswerId, AnswerLog, LogAppend, LogEntry, TakenOver, WriterReplaced, WriterStanding
 from knowledge.identity import Principal
 
 log = structlog.get_logger(__name__)
@@ -32,7 +32,7 @@ log = structlog.get_logger(__name__)
 _NOT_RESUMABLE = "연결이 끊기면 이 답변은 이어볼 수 없습니다. If the connection drops, this answer cannot be resumed."
 
 
-class AnswersSettings(BaseModel, frozen=True):
+class AnswerRegistrySettings(BaseModel, frozen=True):
     """Seconds until an unread stream is abandoned, and how many unlogged answers stay in memory after their end.
 
     Also in seconds: between two heartbeats (a cancel on another replica is heard within one), between two looks for
@@ -46,8 +46,8 @@ class AnswersSettings(BaseModel, frozen=True):
     orphaned_after: float = 10.0
 
 
-Work = Callable[[Running], Awaitable[None]]
-Resume = Callable[[Running, Taken], Awaitable[None]]
+Work = Callable[[LiveAnswer], Awaitable[None]]
+Resume = Callable[[LiveAnswer, TakenOver], Awaitable[None]]
 """Goes on with an answer that was taken over; where it is marked cancelled, only ends it."""
 Why = Literal["reader", "cancel", "orphan"]
 
@@ -56,14 +56,14 @@ def _unheard(_: Why) -> None:
     """Nobody counts."""
 
 
-class Answers:
+class AnswerRegistry:
     """Starts answers, finds them, cancels them, takes over those of dead replicas, hands over its own."""
 
     def __init__(
         self,
         answer_log: AnswerLog,
         tasks: TaskGroup,
-        settings: AnswersSettings,
+        settings: AnswerRegistrySettings,
         *,
         on_taken: Callable[[Why], None] = _unheard,
     ) -> None:
@@ -71,8 +71,8 @@ class Answers:
         self._tasks = tasks
         self._settings = settings
         self._on_taken = on_taken
-        self._running: dict[AnswerId, Running] = {}
-        self._kept: OrderedDict[AnswerId, Running] = OrderedDict()
+        self._running: dict[AnswerId, LiveAnswer] = {}
+        self._kept: OrderedDict[AnswerId, LiveAnswer] = OrderedDict()
         self._reading: Counter[AnswerId] = Counter()
         self._resume: Resume | None = None
         self._leaving = False
@@ -85,7 +85,9 @@ class Answers:
         """How many answers run here now."""
         return len(self._running)
 
-    async def start(self, running: Running, work: Work, *, passages: Sequence[PassageRef], frame: bytes = b"") -> None:
+    async def start(
+        self, running: LiveAnswer, work: Work, *, passages: Sequence[PassageRef], frame: bytes = b""
+    ) -> None:
         """Open the answer's log and run `work` in the application's task group; `frame` is what a successor needs."""
         try:
             await self._log.open(
@@ -99,7 +101,7 @@ class Answers:
             running.opened = running.durable = False
         self._begin(running, work)
 
-    def _begin(self, running: Running, work: Work) -> None:
+    def _begin(self, running: LiveAnswer, work: Work) -> None:
         if not self._running:
             self._idle = anyio.Event()
         self._running[running.answer_id] = running
@@ -108,11 +110,11 @@ class Answers:
         self._tasks.start_soon(self._run, running, work)
         self._tasks.start_soon(self._write, running)
 
-    async def _run(self, running: Running, work: Work) -> None:
+    async def _run(self, running: LiveAnswer, work: Work) -> None:
         with running.scope:
             await work(running)
 
-    async def _write(self, running: Running) -> None:
+    async def _write(self, running: LiveAnswer) -> None:
         while not (running.ended or running.gone):
             batch, written = await running.gathered()
             if running.opened:
@@ -129,41 +131,41 @@ class Answers:
         if not self._running:
             self._idle.set()
 
-    async def _append(self, running: Running, written: Written) -> None:
+    async def _append(self, running: LiveAnswer, written: LogAppend) -> None:
         try:
             standing = await self._log.append(running.who.tenant, running.answer_id, written, epoch=running.epoch)
         except StoreUnavailable:
             running.durable = False  # what is missing goes with the next append
         except WriterReplaced:
-            self._heed(running, Standing.REPLACED)
+            self._heed(running, WriterStanding.REPLACED)
         else:
-            if standing is not Standing.FORGOTTEN:
+            if standing is not WriterStanding.FORGOTTEN:
                 running.written(written)
             self._heed(running, standing)
 
-    def _heed(self, running: Running, standing: Standing) -> None:
+    def _heed(self, running: LiveAnswer, standing: WriterStanding) -> None:
         """Do as the log says."""
         match standing:
-            case Standing.REPLACED:
+            case WriterStanding.REPLACED:
                 log.warning("writer_replaced", answer_id=running.answer_id)
                 running.leave()
-            case Standing.CANCELLED:
+            case WriterStanding.CANCELLED:
                 running.scope.cancel()
-            case Standing.FORGOTTEN:
+            case WriterStanding.FORGOTTEN:
                 running.opened = running.durable = False
                 running.warned = running.forgotten = True  # its customer has deleted it and need not be told
                 running.scope.cancel()
-            case Standing.READ_ELSEWHERE if not self._reading[running.answer_id]:
+            case WriterStanding.READ_ELSEWHERE if not self._reading[running.answer_id]:
                 running.abandon_after(self._settings.grace)
 
-    def _keep(self, running: Running) -> None:
+    def _keep(self, running: LiveAnswer) -> None:
         self._kept[running.answer_id] = running
         while len(self._kept) > self._settings.kept:
             self._kept.popitem(last=False)
 
     # --- readers -----------------------------------------------------------------------------------------------------
 
-    def find(self, who: Principal, answer_id: AnswerId) -> Running | None:
+    def find(self, who: Principal, answer_id: AnswerId) -> LiveAnswer | None:
         """Return the answer if this process holds it and it is the caller's.
 
         Raises:
@@ -195,7 +197,7 @@ class Answers:
             raise LogLost(f"the log ends at event {length}")
         return after, ended and after == length
 
-    async def follow(self, who: Principal, answer_id: AnswerId, *, after: int) -> AsyncGenerator[Entry]:
+    async def follow(self, who: Principal, answer_id: AnswerId, *, after: int) -> AsyncGenerator[LogEntry]:
         """Yield the entries after number `after`: from memory while the answer runs here, else from the log.
 
         An answer whose writer is dead is taken over. Ends without a last event only where this process is about to
@@ -213,7 +215,7 @@ class Answers:
             if running is not None and running.ended:
                 return
 
-    async def _logged(self, who: Principal, answer_id: AnswerId, after: int) -> AsyncGenerator[Entry]:
+    async def _logged(self, who: Principal, answer_id: AnswerId, after: int) -> AsyncGenerator[LogEntry]:
         """Yield what the log has or gets until its writer's lease ends, then take the answer over if that has lapsed.
 
         Raises:
@@ -282,7 +284,7 @@ class Answers:
                         if (running_now := self._running.get(answer_id)) is not None and not running_now.gone:
                             self._heed(running_now, standing)
 
-    def _heard(self, running: Running) -> bool:
+    def _heard(self, running: LiveAnswer) -> bool:
         """Whether an append has just said and heard what a heartbeat would, but for readers elsewhere."""
         return bool(self._reading[running.answer_id]) and running.just_written(self._settings.heartbeat)
 
@@ -310,7 +312,7 @@ class Answers:
                 return False
             log.warning("answer_taken_over", answer_id=answer_id, why=why, epoch=found.epoch)
             self._on_taken(why)
-            running = Running(
+            running = LiveAnswer(
                 answer_id,
                 Principal(tenant=tenant, sub=found.sub, roles=frozenset(), groups=frozenset()),
                 conversation_id=found.conversation_id,
@@ -353,7 +355,7 @@ class Answers:
             await self._log.give_up(tenant, answers)
 
 
-def _warned(running: Running, batch: list[Event]) -> list[Event]:
+def _warned(running: LiveAnswer, batch: list[Event]) -> list[Event]:
     running.warned = True
     log.warning("answer_not_logged", answer_id=running.answer_id)
     at = 0 if running.published else 1  # `accepted` stays the first event

@@ -79,7 +79,7 @@ class Plan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
+class BenchFigure:
     """One line of the report; without a bound, at most or at least, it only informs."""
 
     name: str
@@ -102,7 +102,7 @@ class Finding:
         return not (too_much or too_little)
 
 
-Work = Callable[[Wanted, Settings, Console], Awaitable[list[Finding]]]
+Work = Callable[[Wanted, Settings, Console], Awaitable[list[BenchFigure]]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +113,7 @@ class Ground:
     prompt_ids: tuple[int, ...]
 
 
-async def bench(plan: Plan, wanted: Wanted, settings: Settings, console: Console) -> list[Finding]:
+async def bench(plan: Plan, wanted: Wanted, settings: Settings, console: Console) -> list[BenchFigure]:
     """Measure everything, one product after the other on the same vLLM."""
     ground = await prepare(wanted, settings, plan, console)
     wide = await widely_read(await beside(wanted, "wide"), settings, plan, console)
@@ -190,7 +190,7 @@ def access(tenant: str) -> Access:
     return Access(tenant=tenant, groups=frozenset({EVERY_CUSTOMER}), as_of=time.time())
 
 
-async def first_tokens(running: Product, served: Model, ground: Ground, plan: Plan) -> list[Finding]:
+async def first_tokens(running: Product, served: Model, ground: Ground, plan: Plan) -> list[BenchFigure]:
     """Ask through the API and directly in turn, each first every other time; return both medians and their ratio."""
     api: list[float] = []
     direct: list[float] = []
@@ -204,10 +204,10 @@ async def first_tokens(running: Product, served: Model, ground: Ground, plan: Pl
                 api.append(through)
                 direct.append(alone)
     return [
-        Finding(name=f"prompt, median of {plan.calls} calls", value=len(ground.prompt_ids), unit="tokens"),
-        Finding(name="first token, vLLM alone", value=median(direct), unit="s"),
-        Finding(name="first token through the API, grounding off", value=median(api), unit="s"),
-        Finding(name="ratio of the two", value=median(api) / median(direct), unit="×", most=1.15),
+        BenchFigure(name=f"prompt, median of {plan.calls} calls", value=len(ground.prompt_ids), unit="tokens"),
+        BenchFigure(name="first token, vLLM alone", value=median(direct), unit="s"),
+        BenchFigure(name="first token through the API, grounding off", value=median(api), unit="s"),
+        BenchFigure(name="ratio of the two", value=median(api) / median(direct), unit="×", most=1.15),
     ]
 
 
@@ -252,7 +252,7 @@ async def first_token_alone(vllm: aiohttp.ClientSession, name: str, prompt_ids: 
     return first
 
 
-async def mode_costs(modes: Mapping[str, Product]) -> list[Finding]:
+async def mode_costs(modes: Mapping[str, Product]) -> list[BenchFigure]:
     """Ask a product of every mode in turn for whole answers, each as a tenant that none was asked by before.
 
     A mode's cost is all that it adds: the probe's prefill, the checks, and what it holds back.
@@ -269,7 +269,7 @@ async def mode_costs(modes: Mapping[str, Product]) -> list[Finding]:
     return [finding for name in names for finding in mode_cost(name, said[name], said["off"])]
 
 
-def mode_cost(name: str, answers: Sequence[Answered], off: Sequence[Answered]) -> list[Finding]:
+def mode_cost(name: str, answers: Sequence[Answered], off: Sequence[Answered]) -> list[BenchFigure]:
     """Compare one mode's answers with those of no checks, at as many tokens: what was generated more or less is taken
     off, at the speed of the answers without checks.
 
@@ -286,9 +286,11 @@ def mode_cost(name: str, answers: Sequence[Answered], off: Sequence[Answered]) -
     )
     spread = f"median of {len(over)} ({over[0]:.2f} to {over[-1]:.2f})"
     return [
-        Finding(name=f"grounding {name}: first token shown", value=median(waits), unit="s"),
-        Finding(name=f"grounding {name}: tokens of an answer", value=median(a.answer_tokens for a in answers), unit=""),
-        Finding(
+        BenchFigure(name=f"grounding {name}: first token shown", value=median(waits), unit="s"),
+        BenchFigure(
+            name=f"grounding {name}: tokens of an answer", value=median(a.answer_tokens for a in answers), unit=""
+        ),
+        BenchFigure(
             name=f"grounding {name}: the last token, over off, {spread}",
             value=median(over),
             unit="×",
@@ -305,7 +307,7 @@ def only_stores(_: str, names: Sequence[str]) -> list[str]:
     return [name for name in names if name in {"logs", "redis", "unlogged", "wide", "off", "numbers", "strict"}]
 
 
-async def log_costs(logged: Product, unlogged: Product, ground: Ground, plan: Plan) -> list[Finding]:
+async def log_costs(logged: Product, unlogged: Product, ground: Ground, plan: Plan) -> list[BenchFigure]:
     """Ask an API with an answer log and one without in turn: processor time of the event loop a chunk, first token.
 
     What an answer costs beside its chunks is the same in answers of both lengths, so it is taken off.
@@ -332,9 +334,9 @@ async def log_costs(logged: Product, unlogged: Product, ground: Ground, plan: Pl
     }
     wait = {name: median(values) for name, values in waits.items()}
     return [
-        Finding(name="processor time a chunk, without a log", value=chunk["without"] * 1e6, unit="µs"),
-        Finding(name="the same with the log, over it", value=chunk["with"] / chunk["without"], unit="×", most=1.25),
-        Finding(
+        BenchFigure(name="processor time a chunk, without a log", value=chunk["without"] * 1e6, unit="µs"),
+        BenchFigure(name="the same with the log, over it", value=chunk["with"] / chunk["without"], unit="×", most=1.25),
+        BenchFigure(
             name="first token with the log, over without", value=wait["with"] / wait["without"], unit="×", most=1.25
         ),
     ]
@@ -375,22 +377,22 @@ async def served_name(vllm: aiohttp.ClientSession) -> str:
         return msgspec.json.decode(await response.read(), type=_Cards).data[0].id
 
 
-def memory(running: Product) -> list[Finding]:
+def memory(running: Product) -> list[BenchFigure]:
     """Return what is resident now, after the calls."""
     each = {name: resident_bytes(pid) / GIB for name, pid in running.pids.items()}
-    parts = [Finding(name=f"memory of {name}", value=value, unit="GiB") for name, value in each.items()]
+    parts = [BenchFigure(name=f"memory of {name}", value=value, unit="GiB") for name, value in each.items()]
     bounded = [replace(part, most=1.5) if part.name == "memory of chatbot" else part for part in parts]
-    return [*bounded, Finding(name="memory of everything", value=sum(each.values()), unit="GiB", most=8.0)]
+    return [*bounded, BenchFigure(name="memory of everything", value=sum(each.values()), unit="GiB", most=8.0)]
 
 
-async def ledger_trips(redis_url: str, plan: Plan) -> list[Finding]:
+async def ledger_trips(redis_url: str, plan: Plan) -> list[BenchFigure]:
     """Return what a reservation costs beside a plain GET."""
     cost = await ledger_cost(redis_url, rounds=plan.ledger_rounds, calls=plan.ledger_calls)
     low, high = cost.ratios[0], cost.ratios[-1]
     return [
-        Finding(name="plain GET", value=cost.get * 1e3, unit="ms"),
-        Finding(name="reservation of the ledger", value=cost.reserve * 1e3, unit="ms"),
-        Finding(
+        BenchFigure(name="plain GET", value=cost.get * 1e3, unit="ms"),
+        BenchFigure(name="reservation of the ledger", value=cost.reserve * 1e3, unit="ms"),
+        BenchFigure(
             name=f"reservation in plain GETs, median of {plan.ledger_rounds} rounds ({low:.2f} to {high:.2f})",
             value=median(cost.ratios),
             unit="×",
@@ -399,7 +401,7 @@ async def ledger_trips(redis_url: str, plan: Plan) -> list[Finding]:
     ]
 
 
-def report(findings: Sequence[Finding], console: Console) -> bool:
+def report(findings: Sequence[BenchFigure], console: Console) -> bool:
     """Print the table; return whether every bound holds."""
     table = Table("", "measured", "bound", "")
     for one in findings:
@@ -426,7 +428,7 @@ def measured(name: str, profile: str, work: Work, environment: Mapping[str, str]
             weights=settings.weights_dir.expanduser().resolve(),
             environment=environment,
         )
-        findings: list[Finding] = []
+        findings: list[BenchFigure] = []
         try:
             findings = anyio.run(work, wanted, settings, Console(stderr=True), backend_options={"use_uvloop": True})
         except* ProductNotStarted as stopped:

@@ -31,7 +31,7 @@ from rich.console import Console
 from sentence_transformers import SentenceTransformer
 from tokenizers import Tokenizer
 
-from evals.performance.bench import DATASET, Finding, measured
+from evals.performance.bench import DATASET, BenchFigure, measured
 from evals.product import ProductNotStarted, Wanted
 from evals.questions import TENANT, throw_away
 from ingest.bulk import LoadOrder, gather, load, showing
@@ -70,7 +70,7 @@ class Taken(msgspec.Struct, frozen=True):
 Rounds = dict[str, list[Taken]]
 
 
-async def ingestion(plan: Plan, wanted: Wanted, settings: Settings, console: Console) -> list[Finding]:
+async def ingestion(plan: Plan, wanted: Wanted, settings: Settings, console: Console) -> list[BenchFigure]:
     """Measure every side in every round, in turn, and return the table."""
     folder = wanted.data / "folder"
     files = await as_text(plan, folder)
@@ -88,7 +88,7 @@ async def ingestion(plan: Plan, wanted: Wanted, settings: Settings, console: Con
             elif plan.peers is not None:
                 peer = partial(of_peer, plan.peers, PEERS[side], folder, settings.embedder_folder, store, wanted)
                 rounds.setdefault(side, []).append(await anyio.to_thread.run_sync(peer))
-    return [Finding(name="text files", value=files, unit=""), *findings(rounds, settings.embedder_folder)]
+    return [BenchFigure(name="text files", value=files, unit=""), *findings(rounds, settings.embedder_folder)]
 
 
 async def as_text(plan: Plan, folder: Path) -> int:
@@ -157,7 +157,7 @@ def of_peer(python: Path, file: str, folder: Path, weights: Path, store: Path, w
     return msgspec.json.decode(said.stdout.splitlines()[-1], type=Taken)
 
 
-def findings(rounds: Rounds, weights: Path) -> list[Finding]:
+def findings(rounds: Rounds, weights: Path) -> list[BenchFigure]:
     """Return every side's figures, and the ratios round by round: their median and their spread."""
     tokenizer = open_tokenizer(weights)
     found, read = [], dict[str, int]()
@@ -165,10 +165,10 @@ def findings(rounds: Rounds, weights: Path) -> list[Finding]:
         seconds, lengths = median(one.seconds for one in taken), token_counts(taken[0].texts, tokenizer)
         read[side] = read_of(lengths)
         found += [
-            Finding(name=f"{side}: seconds for the folder", value=seconds, unit="s"),
-            Finding(name=f"{side}: passages", value=len(lengths), unit=""),
-            Finding(name=f"{side}: passages a second", value=len(lengths) / seconds, unit="/s"),
-            Finding(name=f"{side}: tokens that are embedded, of all", value=read[side] / sum(lengths), unit=""),
+            BenchFigure(name=f"{side}: seconds for the folder", value=seconds, unit="s"),
+            BenchFigure(name=f"{side}: passages", value=len(lengths), unit=""),
+            BenchFigure(name=f"{side}: passages a second", value=len(lengths) / seconds, unit="/s"),
+            BenchFigure(name=f"{side}: tokens that are embedded, of all", value=read[side] / sum(lengths), unit=""),
         ]
     over, ours = "ingest load, passages a second, over", rounds["ours"]
     found.append(ratio(f"{over} the embedder alone", rounds["embedder"], ours, least=LEAST_OF_EMBEDDER))
@@ -182,11 +182,11 @@ def findings(rounds: Rounds, weights: Path) -> list[Finding]:
 
 def ratio(
     name: str, above: Sequence[Taken], below: Sequence[Taken], *, times: float = 1.0, least: float | None = None
-) -> Finding:
+) -> BenchFigure:
     """Compare two sides round by round, by their seconds, `times` what one of them did more in them."""
     each = sorted(times * one.seconds / other.seconds for one, other in zip(above, below, strict=True))
     spread = f"median of {len(each)} rounds ({each[0]:.2f} to {each[-1]:.2f})"
-    return Finding(name=f"{name}, {spread}", value=median(each), unit="×", least=least)
+    return BenchFigure(name=f"{name}, {spread}", value=median(each), unit="×", least=least)
 
 
 def token_counts(texts: Sequence[str], tokenizer: Tokenizer) -> list[int]:

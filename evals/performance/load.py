@@ -26,7 +26,7 @@ from rich.console import Console
 
 from chatbot.api import LocalSigner
 from chatbot.events import Done, FinishReason, Queued, Token
-from evals.performance.bench import DATASET, QUESTION, Finding, give, measured, session, started
+from evals.performance.bench import DATASET, QUESTION, BenchFigure, give, measured, session, started
 from evals.product import Model, Product, ProductNotStarted, Wanted, child, product
 from evals.quality import frames, loaded
 from evals.questions import read_dataset
@@ -155,7 +155,7 @@ class Crowd:
         return got
 
 
-async def load(plan: Plan, wanted: Wanted, settings: Settings, console: Console) -> list[Finding]:
+async def load(plan: Plan, wanted: Wanted, settings: Settings, console: Console) -> list[BenchFigure]:
     """Measure everything on one running product."""
     async with loaded(read_dataset(DATASET), settings, wanted.data, console) as (services, _):
         await give(services.index, [QUIET, LOUD], [QUESTION], 12)
@@ -170,14 +170,14 @@ async def load(plan: Plan, wanted: Wanted, settings: Settings, console: Console)
             await crowd.stay(LOUD, customers=MODEL_SLOTS + 2, seconds=plan.warm_up)
             console.print("measuring the peak", highlight=False)
             peak = good_a_second(await crowd.stay(LOUD, customers=MODEL_SLOTS + 2, seconds=plan.peak), plan.peak)
-            findings = [Finding(name="peak", value=peak, unit="good answers/s")]
+            findings = [BenchFigure(name="peak", value=peak, unit="good answers/s")]
             findings += await overload(crowd, running, plan, peak, console)
             findings += await burst(crowd, plan, peak, console)
             findings += await fairness(crowd, plan, peak, console)
     return findings
 
 
-async def overload(crowd: Crowd, running: Product, plan: Plan, peak: float, console: Console) -> list[Finding]:
+async def overload(crowd: Crowd, running: Product, plan: Plan, peak: float, console: Console) -> list[BenchFigure]:
     """Let customers come at three times the peak."""
     console.print(f"{plan.times:g} times the peak for {plan.overload:g} s", highlight=False)
     waited = await queue_wait(crowd.http)
@@ -190,21 +190,23 @@ async def overload(crowd: Crowd, running: Product, plan: Plan, peak: float, cons
     told = sum(heard.estimate or 0.0 for heard in got)
     goodput = good_a_second(in_phase, plan.overload)
     return [
-        Finding(name="asked under overload", value=len(got) / plan.overload, unit="questions/s"),
-        Finding(name="goodput under overload", value=goodput, unit="good answers/s"),
-        Finding(name="goodput lost, of the peak", value=100 * (1 - goodput / peak), unit="%", most=10),
-        Finding(name="refused", value=len(refused), unit=f"of {len(got)}"),
-        Finding(name="refused without Retry-After", value=sum(h.retry_after is None for h in refused), unit="", most=0),
-        Finding(name="other endings than whole or refused", value=sum(others(got).values()), unit="", most=0),
-        Finding(name="refusal, median", value=1e3 * quantile([h.headers for h in refused], 0.5), unit="ms"),
-        Finding(name="refusal, p99", value=1e3 * quantile([h.headers for h in refused], 0.99), unit="ms", most=50),
-        Finding(name="first text, p95", value=quantile(first_texts(got), 0.95), unit="s", most=IN_TIME),
-        Finding(name="waits as told, of those that were", value=100 * told / max(waited, 1e-9), unit="%"),
+        BenchFigure(name="asked under overload", value=len(got) / plan.overload, unit="questions/s"),
+        BenchFigure(name="goodput under overload", value=goodput, unit="good answers/s"),
+        BenchFigure(name="goodput lost, of the peak", value=100 * (1 - goodput / peak), unit="%", most=10),
+        BenchFigure(name="refused", value=len(refused), unit=f"of {len(got)}"),
+        BenchFigure(
+            name="refused without Retry-After", value=sum(h.retry_after is None for h in refused), unit="", most=0
+        ),
+        BenchFigure(name="other endings than whole or refused", value=sum(others(got).values()), unit="", most=0),
+        BenchFigure(name="refusal, median", value=1e3 * quantile([h.headers for h in refused], 0.5), unit="ms"),
+        BenchFigure(name="refusal, p99", value=1e3 * quantile([h.headers for h in refused], 0.99), unit="ms", most=50),
+        BenchFigure(name="first text, p95", value=quantile(first_texts(got), 0.95), unit="s", most=IN_TIME),
+        BenchFigure(name="waits as told, of those that were", value=100 * told / max(waited, 1e-9), unit="%"),
         *growth(resident),
     ]
 
 
-async def burst(crowd: Crowd, plan: Plan, peak: float, console: Console) -> list[Finding]:
+async def burst(crowd: Crowd, plan: Plan, peak: float, console: Console) -> list[BenchFigure]:
     """Let too many come for a few seconds, and those sent away come back when they were told to."""
     console.print(
         f"{plan.burst_times:g} times the peak for {plan.burst:g} s; those sent away come back", highlight=False
@@ -222,10 +224,10 @@ async def burst(crowd: Crowd, plan: Plan, peak: float, console: Console) -> list
                 tasks.start_soon(come_back, heard)
     again = sum(heard.status != 200 for heard in back)
     share = 100 * again / max(1, len(back))
-    return [Finding(name=f"refused again, of {len(back)} who came back when told", value=share, unit="%", most=10)]
+    return [BenchFigure(name=f"refused again, of {len(back)} who came back when told", value=share, unit="%", most=10)]
 
 
-async def fairness(crowd: Crowd, plan: Plan, peak: float, console: Console) -> list[Finding]:
+async def fairness(crowd: Crowd, plan: Plan, peak: float, console: Console) -> list[BenchFigure]:
     """Compare the first text of a small tenant alone with that beside one that asks ten times as often."""
     rate = plan.quiet_share * peak
     console.print(f"a tenant alone for {plan.fairness:g} s", highlight=False)
@@ -242,15 +244,15 @@ async def fairness(crowd: Crowd, plan: Plan, peak: float, console: Console) -> l
         tasks.start_soon(come, QUIET, rate, beside)
     before, after = (quantile(first_texts(got), 0.95) for got in (alone, beside))
     return [
-        Finding(name="both tenants ask, of the peak", value=(1 + plan.loud_times) * rate / peak, unit="×"),
-        Finding(name="the loud one refused", value=sum(h.status == 503 for h in loud), unit=f"of {len(loud)}"),
-        Finding(
+        BenchFigure(name="both tenants ask, of the peak", value=(1 + plan.loud_times) * rate / peak, unit="×"),
+        BenchFigure(name="the loud one refused", value=sum(h.status == 503 for h in loud), unit=f"of {len(loud)}"),
+        BenchFigure(
             name="the quiet one refused", value=sum(h.status != 200 for h in beside), unit=f"of {len(beside)}", most=0
         ),
-        Finding(name="the loud one's first text, p95", value=quantile(first_texts(loud), 0.95), unit="s"),
-        Finding(name="the quiet one's first text alone, p95", value=before, unit="s"),
-        Finding(name="the quiet one's first text beside, p95", value=after, unit="s"),
-        Finding(name="ratio of the two", value=after / before, unit="×", most=1.5),
+        BenchFigure(name="the loud one's first text, p95", value=quantile(first_texts(loud), 0.95), unit="s"),
+        BenchFigure(name="the quiet one's first text alone, p95", value=before, unit="s"),
+        BenchFigure(name="the quiet one's first text beside, p95", value=after, unit="s"),
+        BenchFigure(name="ratio of the two", value=after / before, unit="×", most=1.5),
     ]
 
 
@@ -272,13 +274,13 @@ def quantile(values: Sequence[float], share: float) -> float:
     return sorted(values)[math.ceil(share * len(values)) - 1] if values else math.nan
 
 
-def growth(resident: Sequence[float]) -> list[Finding]:
+def growth(resident: Sequence[float]) -> list[BenchFigure]:
     """Compare the memory of the last quarter with that of the second, when everything has been used once."""
     quarter = max(1, len(resident) // 4)
     before, after = mean(resident[quarter : 2 * quarter] or resident), mean(resident[-quarter:])
     return [
-        Finding(name="memory of chatbot", value=after / 2**20, unit="MiB"),
-        Finding(
+        BenchFigure(name="memory of chatbot", value=after / 2**20, unit="MiB"),
+        BenchFigure(
             name="its growth from the second to the last quarter", value=100 * (after / before - 1), unit="%", most=5
         ),
     ]

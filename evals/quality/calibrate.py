@@ -23,7 +23,7 @@ from chatbot.errors import ModelUnavailable
 from chatbot.models import YES_OR_NO, Models, ModelSettings, open_models
 from chatbot.prompt import PromptBuilder, load_templates
 from chatbot.questions import outside
-from chatbot.retrieval import Found, Retrieval, RetrievalSettings
+from chatbot.retrieval import Retrieval, RetrievalSettings, SearchResult
 from chatbot.settings import Settings
 from chatbot.tokenizer import Message, Rendered
 from evals.product import ProductNotStarted, model
@@ -120,7 +120,7 @@ class Prober:
             probes.append(await self._probe(without, replace(found, hits=rest)))
         return probes
 
-    async def _probe(self, sample: Sample, found: Found) -> Probe:
+    async def _probe(self, sample: Sample, found: SearchResult) -> Probe:
         now = anyio.current_time()
         language = language_of(sample.text)
         prompt = self._prompts.build(

@@ -11,7 +11,7 @@ _BINS = 24
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Bar:
+class BarSegment:
     """A share in [0, 1] with its interval; `bound` is its gate, drawn as a line, and `holds` its verdict."""
 
     name: str
@@ -22,7 +22,7 @@ class Bar:
     note: str = ""
 
 
-def bars(title: str, shown: Sequence[Bar]) -> str:
+def bars(title: str, shown: Sequence[BarSegment]) -> str:
     """Return horizontal bars from 0 to 1, one a line, each with its interval as a whisker."""
     height = _ROW * len(shown) + 30
     drawn = [_axis(height)]
@@ -31,7 +31,7 @@ def bars(title: str, shown: Sequence[Bar]) -> str:
     return _svg(title, _LABEL + _PLOT + 190, height, drawn)
 
 
-def _bar(bar: Bar, top: int) -> str:
+def _bar(bar: BarSegment, top: int) -> str:
     middle = top + 9
     kind = {None: "plain", True: "good", False: "bad"}[bar.holds]
     parts = [

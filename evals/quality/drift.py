@@ -13,7 +13,7 @@ import msgspec
 from prometheus_client.parser import text_string_to_metric_families
 
 from chatbot.drift import DRIFTED, MOVED, Binned, Feature, Reference, psi
-from evals.quality.drawing import Bar, bars
+from evals.quality.drawing import BarSegment, bars
 
 METRIC = "chatbot_drift_questions_total"
 _TIMEOUT = aiohttp.ClientTimeout(total=60, sock_connect=5)
@@ -45,7 +45,7 @@ class Moved:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Line:
+class DriftLine:
     """A feature, how far it is from the reference, and the bins that moved most."""
 
     feature: Feature
@@ -141,7 +141,7 @@ def added(samples: Iterable[tuple[Mapping[str, str], float]]) -> Counts:
     return counts
 
 
-def compared(reference: Reference, counts: Counts) -> list[Line]:
+def compared(reference: Reference, counts: Counts) -> list[DriftLine]:
     """Return a line a feature, what moved most first."""
     lines = [
         line(feature, binned, reference, counts.get(feature, {})) for feature, binned in reference.features.items()
@@ -149,14 +149,14 @@ def compared(reference: Reference, counts: Counts) -> list[Line]:
     return sorted(lines, key=lambda one: -one.psi)
 
 
-def line(feature: Feature, binned: Binned, reference: Reference, counts: Mapping[str, float]) -> Line:
+def line(feature: Feature, binned: Binned, reference: Reference, counts: Mapping[str, float]) -> DriftLine:
     total = sum(counts.values())
     bins = [
         Moved(name=named(feature, name, binned, reference), then=share, now=counts.get(name, 0.0) / (total or 1))
         for name, share in binned.shares.items()
     ]
     moved = sorted(bins, key=lambda one: -abs(one.now - one.then))[:_SHOWN]
-    return Line(feature=feature, psi=psi(binned.shares, counts), questions=round(total), moved=tuple(moved))
+    return DriftLine(feature=feature, psi=psi(binned.shares, counts), questions=round(total), moved=tuple(moved))
 
 
 def named(feature: Feature, name: str, binned: Binned, reference: Reference) -> str:
@@ -170,7 +170,7 @@ def named(feature: Feature, name: str, binned: Binned, reference: Reference) -> 
     return name
 
 
-def markdown(reference: Reference, lines: Sequence[Line], *, days: float) -> str:
+def markdown(reference: Reference, lines: Sequence[DriftLine], *, days: float) -> str:
     """Return the report."""
     rows = [
         f"| `{one.feature}` | {one.psi:.3f} | {one.verdict} | {one.questions:,} | {movements(one)} |" for one in lines
@@ -189,12 +189,12 @@ def markdown(reference: Reference, lines: Sequence[Line], *, days: float) -> str
     )
 
 
-def page(reference: Reference, lines: Sequence[Line], *, days: float) -> str:
+def page(reference: Reference, lines: Sequence[DriftLine], *, days: float) -> str:
     """Return the report as an HTML page that asks for nothing from anywhere."""
     drawn = bars(
         f"Population stability; a red line is the alert's bound of {DRIFTED:g}",
         [
-            Bar(
+            BarSegment(
                 name=one.feature,
                 value=min(1.0, one.psi),
                 bound=DRIFTED,
@@ -222,5 +222,5 @@ def title(reference: Reference, days: float) -> str:
     return f"The last {days:g} days against the reference {reference.id} of {made} ({reference.questions:,} questions)"
 
 
-def movements(one: Line) -> str:
+def movements(one: DriftLine) -> str:
     return "; ".join(f"{moved.name} {moved.then:.1%} → {moved.now:.1%}" for moved in one.moved)

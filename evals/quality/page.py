@@ -6,8 +6,8 @@ Everything that a customer or the model said is escaped, and a policy in the pag
 from collections.abc import Iterator, Sequence
 from html import escape
 
-from evals.quality.drawing import Bar, bars, histogram
-from evals.quality.report import Gate, Line, faults, lines
+from evals.quality.drawing import BarSegment, bars, histogram
+from evals.quality.report import Gate, GateLine, faults, lines
 from evals.quality.summary import Row, Run, mean_of
 from evals.scorers import Interval
 
@@ -70,8 +70,8 @@ def _share(run: Run, name: str) -> float | None:
     return float(value) if isinstance(value, int | float) else None
 
 
-def _bar(name: str, value: float, run: Run, gate: Gate | None) -> Bar:
-    return Bar(
+def _bar(name: str, value: float, run: Run, gate: Gate | None) -> BarSegment:
+    return BarSegment(
         name=name,
         value=value,
         interval=run.intervals.get(name),
@@ -80,14 +80,14 @@ def _bar(name: str, value: float, run: Run, gate: Gate | None) -> Bar:
     )
 
 
-def _of_kinds(rows: Sequence[Row], measure: str) -> Iterator[Bar]:
+def _of_kinds(rows: Sequence[Row], measure: str) -> Iterator[BarSegment]:
     for kind in sorted({row.kind for row in rows}):
         having = [row for row in rows if row.kind == kind and measure in row.measures]
         if (value := mean_of(having, measure)) is not None:
-            yield Bar(name=kind or "all", value=value, note=f", {len(having)} questions")
+            yield BarSegment(name=kind or "all", value=value, note=f", {len(having)} questions")
 
 
-def _table_row(line: Line, interval: Interval | None) -> str:
+def _table_row(line: GateLine, interval: Interval | None) -> str:
     verdict = "" if line.holds is None else f'<span class="{"yes" if line.holds else "no"}">{escape(line.bound)}</span>'
     between = f"{interval.low:.3f} to {interval.high:.3f}" if interval else ""
     return f"<tr><td>{escape(line.measure)}<td>{escape(line.value)}<td>{between}<td>{verdict}</tr>"

@@ -13,11 +13,11 @@ from rich.console import Console
 
 from chatbot import answerability
 from chatbot.errors import IndexUnavailable, ModelUnavailable, Overloaded
-from chatbot.grounding import CitationStream, QuotedAnswer, checks_for
+from chatbot.grounding import GroundingStream, QuotedAnswer, checks_for
 from chatbot.models import MOSTLY, YES_OR_NO, Delta, Models, ModelSettings, Sampling, numbers, open_models
 from chatbot.prompt import Prompt, PromptBuilder, load_templates
 from chatbot.questions import Verdict, outside, screen
-from chatbot.retrieval import Found, Retrieval, RetrievalSettings
+from chatbot.retrieval import Retrieval, RetrievalSettings, SearchResult
 from chatbot.services import TurnSettings
 from chatbot.settings import Settings
 from chatbot.tokenizer import Message
@@ -95,7 +95,7 @@ def scripted(wanted: Wanted, tokenizer: Path) -> Iterator[Model]:
         yield Model(url=line.split()[1], pid=process.pid)
 
 
-def checked(question: str, passages: Sequence[Passage], said: str) -> CitationStream:
+def checked(question: str, passages: Sequence[Passage], said: str) -> GroundingStream:
     """Return the checks that a turn puts an answer to, with all of it said."""
     settings = TurnSettings()
     checks = checks_for(question, passages, grounding=settings.grounding, contact=settings.contact)
@@ -171,7 +171,7 @@ class Recorder:
         return tuple((quote, round(share, 4)) for quote, share in zip(quotes, shares, strict=True))
 
     async def _probes(
-        self, found: Found, prompt: Prompt, unknown: float, language: Language
+        self, found: SearchResult, prompt: Prompt, unknown: float, language: Language
     ) -> tuple[list[float], bool]:
         """Return the model's probabilities, passage by passage until one is enough, and whether one was."""
         settings = TurnSettings().answerability

@@ -62,7 +62,7 @@ def read_task(path: Path) -> Task:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Line:
+class GateLine:
     """One measure as it is shown; `holds` is None where there is no gate."""
 
     measure: str
@@ -71,12 +71,12 @@ class Line:
     holds: bool | None
 
 
-def lines(run: Run, gates: Sequence[Gate]) -> list[Line]:
+def lines(run: Run, gates: Sequence[Gate]) -> list[GateLine]:
     """Return every measure with its gate; a gate whose measure is missing is a line too."""
     by_name = {gate.measure: gate for gate in gates}
     shown = [*run.measures, *(name for name in by_name if name not in run.measures)]
     return [
-        Line(
+        GateLine(
             measure=name,
             value=written(run.measures.get(name)),
             bound=by_name[name].bound if name in by_name else "",

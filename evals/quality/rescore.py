@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 from chatbot import answerability
 from chatbot.events import Citation, Event, Notice
-from chatbot.grounding import CitationStream, Grounding, QuotedAnswer, checks_for, quantities
+from chatbot.grounding import Grounding, GroundingStream, QuotedAnswer, checks_for, quantities
 from chatbot.questions import Verdict, outside, screen
 from chatbot.services import TurnSettings
 from evals.quality.record import BANKS
@@ -103,14 +103,14 @@ class Checked:
         probes, unknown = self._spoken.probes, self._spoken.unknown
         return answerability.score(hits, probes, unknown, self._language, settings) < settings.threshold
 
-    def _repaired(self, checks: CitationStream) -> QuotedAnswer:
+    def _repaired(self, checks: GroundingStream) -> QuotedAnswer:
         """Return what is shown where all was withheld; a recorded choice counts between the same quotes only."""
         quoted = checks.quotes(self._spoken.wording)
         between, shares = [quote for quote, _ in self._spoken.repair], [share for _, share in self._spoken.repair]
         known = between == [citation.quote for citation in quoted.citations]
         return quoted.surest(shares, TurnSettings().repair_certainty) if known else quoted
 
-    def _checked(self, said: str) -> tuple[CitationStream, list[Event]]:
+    def _checked(self, said: str) -> tuple[GroundingStream, list[Event]]:
         checks = checks_for(self._question, self._passages, grounding=self._grounding, contact=self._contact)
         return checks, [*checks.feed(said), *checks.close()]
 

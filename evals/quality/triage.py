@@ -21,7 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from chatbot.conversations import RATINGS, Conversation, History, HistorySettings, Owner, StoredMessage, path_to
 from chatbot.errors import NotFound
 from chatbot.redis_client import RedisBreaker, RedisSettings
-from evals.questions import Said
+from evals.questions import HistoryTurn
 from knowledge.screening import mask
 from knowledge.storage import open_engine
 
@@ -61,7 +61,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     comment: str
     times: int
     question: str
-    history: tuple[Said, ...]
+    history: tuple[HistoryTurn, ...]
     answer: str
     finish_reason: str
     cited: tuple[str, ...]
@@ -172,8 +172,8 @@ def case_of(rated: _Rated, conversation: Conversation) -> Case:
     )
 
 
-def _said(message: StoredMessage) -> Said:
-    return Said(message.role, mask(message.text).text)
+def _said(message: StoredMessage) -> HistoryTurn:
+    return HistoryTurn(message.role, mask(message.text).text)
 
 
 def grouped(cases: Sequence[Case]) -> list[Case]:

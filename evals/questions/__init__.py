@@ -22,21 +22,21 @@ from evals.questions.recording import (
     read_recording,
     write_recording,
 )
-from evals.questions.sample import Dataset, DatasetBroken, Entry, Said, Sample, read_dataset, read_lines
+from evals.questions.sample import CorpusEntry, Dataset, DatasetBroken, HistoryTurn, Sample, read_dataset, read_lines
 from evals.questions.spellings import Spelled, spelled, spellings_of
 
 __all__ = [
     "TENANT",
     "Answered",
     "Corpus",
+    "CorpusEntry",
     "CorpusNotLoaded",
     "Dataset",
     "DatasetBroken",
-    "Entry",
+    "HistoryTurn",
     "Part",
     "Recording",
     "RecordingBroken",
-    "Said",
     "Sample",
     "Shown",
     "Spelled",

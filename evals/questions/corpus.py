@@ -7,8 +7,8 @@ from itertools import zip_longest
 from operator import itemgetter
 from pathlib import Path
 
-from evals.questions.sample import Dataset, DatasetBroken, Entry, read_lines
-from ingest.bulk import LoadOrder, Offering, Outcome, Show, gather, load
+from evals.questions.sample import CorpusEntry, Dataset, DatasetBroken, read_lines
+from ingest.bulk import LoadOrder, LoadOutcome, Offering, Show, gather, load
 from ingest.catalogue import Metadata, midnight
 from ingest.errors import Suspicious
 from ingest.services import Services
@@ -55,7 +55,7 @@ async def load_corpus(
         offerings = gather([dataset.folder / "documents"])
         entries = {str(offering.document_id): str(offering.document_id) for offering in offerings}
     else:
-        corpus = list(read_lines(dataset.folder / "corpus.jsonl", Entry))
+        corpus = list(read_lines(dataset.folder / "corpus.jsonl", CorpusEntry))
         entries = document_ids(corpus)
         offerings = as_files(corpus, entries, folder)
     order = LoadOrder(tenant=tenant, uploaded_by="evals", approver="evals-approver")
@@ -65,7 +65,7 @@ async def load_corpus(
     return Corpus(entries=entries, passages=sum(outcome.passages for outcome in outcomes), left_out=left_out)
 
 
-async def open_since_their_dates(outcomes: Sequence[Outcome], services: Services) -> None:
+async def open_since_their_dates(outcomes: Sequence[LoadOutcome], services: Services) -> None:
     """Let every version with a date be read from that day until the next version's, as if approved in its time.
 
     An approval opens nothing for days that have passed, and questions of a day (`as_of`) ask what was in force then.
@@ -87,14 +87,14 @@ async def open_since_their_dates(outcomes: Sequence[Outcome], services: Services
             )
 
 
-def document_ids(corpus: Sequence[Entry]) -> dict[str, str]:
+def document_ids(corpus: Sequence[CorpusEntry]) -> dict[str, str]:
     """Return a document id for every entry: its own where ingest takes it, else a made one."""
     return {
         entry.id if _DOCUMENT_ID.fullmatch(entry.id) else f"entry-{n:06d}": entry.id for n, entry in enumerate(corpus)
     }
 
 
-def as_files(corpus: Sequence[Entry], entries: Mapping[str, str], folder: Path) -> list[Offering]:
+def as_files(corpus: Sequence[CorpusEntry], entries: Mapping[str, str], folder: Path) -> list[Offering]:
     """Write every entry as a text file and return them as `ingest load` takes them."""
     folder.mkdir(parents=True, exist_ok=True)
     seen: dict[str, int] = {}
@@ -109,7 +109,7 @@ def as_files(corpus: Sequence[Entry], entries: Mapping[str, str], folder: Path) 
     return offerings
 
 
-def require_loaded(outcomes: Sequence[Outcome], *, may_be_refused: bool) -> int:
+def require_loaded(outcomes: Sequence[LoadOutcome], *, may_be_refused: bool) -> int:
     """Return how many entries screening refused to have approved, where it may: sample code in a corpus of the web.
 
     An entry that is no text at all (a bare number) is left out like in production.

@@ -19,7 +19,7 @@ class DatasetBroken(Exception):
     """The folder is no data set; the message names the file and the line."""
 
 
-class Said(msgspec.Struct, frozen=True):
+class HistoryTurn(msgspec.Struct, frozen=True):
     """A message of the conversation before the question."""
 
     role: Literal["user", "assistant"]
@@ -38,7 +38,7 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     answers: tuple[str, ...] = ()
     unanswerable: bool = False
     kind: str = ""
-    history: tuple[Said, ...] = ()
+    history: tuple[HistoryTurn, ...] = ()
     also_in: tuple[str, ...] = ()
     as_of: date | None = None
     split: str = ""
@@ -49,7 +49,7 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(said.text for said in self.history if said.role == "user")
 
 
-class Entry(msgspec.Struct, frozen=True):
+class CorpusEntry(msgspec.Struct, frozen=True):
     """One text of a corpus."""
 
     id: str

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from knowledge.screening import Kind
+from knowledge.screening import IdentifierKind
 
 _WIDE: Final = str.maketrans("0123456789-", "０１２３４５６７８９－")
 _CIRCLED: Final = str.maketrans("0123456789", "⓪①②③④⑤⑥⑦⑧⑨")
@@ -48,15 +48,15 @@ _AROUND: Final = (
     "{hit} 이게 제 {name}예요",
     "My number ({name}) is {hit}.",
 )
-_NAMES: Final[dict[Kind, tuple[str, ...]]] = {
-    Kind.RESIDENT_NUMBER: ("주민번호", "주민등록번호", "외국인등록번호"),
-    Kind.CARD: ("카드번호", "카드", "신용카드"),
-    Kind.ACCOUNT: ("계좌번호", "계좌", "통장 번호"),
-    Kind.PHONE: ("전화번호", "휴대폰", "연락처"),
-    Kind.PASSPORT: ("여권번호", "여권"),
-    Kind.DRIVER_LICENCE: ("운전면허번호", "면허번호"),
-    Kind.BUSINESS_NUMBER: ("사업자번호", "사업자등록번호"),
-    Kind.EMAIL: ("이메일", "메일"),
+_NAMES: Final[dict[IdentifierKind, tuple[str, ...]]] = {
+    IdentifierKind.RESIDENT_NUMBER: ("주민번호", "주민등록번호", "외국인등록번호"),
+    IdentifierKind.CARD: ("카드번호", "카드", "신용카드"),
+    IdentifierKind.ACCOUNT: ("계좌번호", "계좌", "통장 번호"),
+    IdentifierKind.PHONE: ("전화번호", "휴대폰", "연락처"),
+    IdentifierKind.PASSPORT: ("여권번호", "여권"),
+    IdentifierKind.DRIVER_LICENCE: ("운전면허번호", "면허번호"),
+    IdentifierKind.BUSINESS_NUMBER: ("사업자번호", "사업자등록번호"),
+    IdentifierKind.EMAIL: ("이메일", "메일"),
 }
 _ACCOUNTS: Final = ((6, 2, 6), (3, 3, 6), (4, 2, 7), (3, 4, 4, 2), (4, 3, 6), (3, 6, 5), (3, 6, 2, 3), (4, 4, 4))
 _PREFIXES: Final = ("010", "010", "010", "011", "070")
@@ -69,7 +69,7 @@ class Spelled:
     """A sentence with an identifier in it: its kind, how it is spelled and where it stands."""
 
     text: str
-    kind: Kind
+    kind: IdentifierKind
     spelling: str
     start: int
     end: int
@@ -84,45 +84,47 @@ def spelled(count: int, seed: int = 1) -> Iterator[Spelled]:
                 yield _sentence(kind, name, spelling, chance)
 
 
-def spellings_of(kind: Kind) -> dict[str, Spelling]:
+def spellings_of(kind: IdentifierKind) -> dict[str, Spelling]:
     """Return how a kind is spelled."""
-    if kind is Kind.EMAIL:
+    if kind is IdentifierKind.EMAIL:
         return {"plain": str, "blanks": lambda text: text.replace("@", " @ "), "full width": _wide_letters}
-    if kind is Kind.PASSPORT:
+    if kind is IdentifierKind.PASSPORT:
         wanted = ("hyphens", "full width", "zero width", "circled")
         return {name: SPELLINGS[name] for name in wanted}
-    if kind is Kind.BUSINESS_NUMBER:  # ten digits without hyphens could be anything
+    if kind is IdentifierKind.BUSINESS_NUMBER:  # ten digits without hyphens could be anything
         return {**SPELLINGS, "in words, with the hyphen's": RUN_TOGETHER["in words, with the hyphen's"]}
     return {**SPELLINGS, **RUN_TOGETHER}
 
 
-def _sentence(kind: Kind, name: str, spelling: Spelling, chance: random.Random) -> Spelled:
+def _sentence(kind: IdentifierKind, name: str, spelling: Spelling, chance: random.Random) -> Spelled:
     hit = spelling(_identifier(kind, chance))
     around = chance.choice(_AROUND).replace("{name}", chance.choice(_NAMES[kind]))
     start = around.index("{hit}")
     return Spelled(text=around.replace("{hit}", hit), kind=kind, spelling=name, start=start, end=start + len(hit))
 
 
-def _identifier(kind: Kind, chance: random.Random) -> str:
+def _identifier(kind: IdentifierKind, chance: random.Random) -> str:
     """Return an identifier of nobody; resident numbers and cards with checksums that mostly fail."""
 
     def digits(count: int) -> str:
         return "".join(chance.choice("0123456789") for _ in range(count))
 
-    groups: dict[Kind, Callable[[], tuple[str, ...]]] = {
-        Kind.RESIDENT_NUMBER: lambda: (
+    groups: dict[IdentifierKind, Callable[[], tuple[str, ...]]] = {
+        IdentifierKind.RESIDENT_NUMBER: lambda: (
             f"{digits(2)}{chance.randint(1, 12):02}{chance.randint(1, 28):02}",
             f"{chance.randint(1, 8)}{digits(6)}",
         ),
-        Kind.CARD: lambda: (chance.choice(_CARDS) + digits(3), digits(4), digits(4), digits(4)),
-        Kind.ACCOUNT: lambda: tuple(digits(count) for count in chance.choice(_ACCOUNTS)),
-        Kind.PHONE: lambda: (chance.choice(_PREFIXES), f"{chance.randint(2, 9)}{digits(3)}", digits(4)),
-        Kind.PASSPORT: lambda: (
+        IdentifierKind.CARD: lambda: (chance.choice(_CARDS) + digits(3), digits(4), digits(4), digits(4)),
+        IdentifierKind.ACCOUNT: lambda: tuple(digits(count) for count in chance.choice(_ACCOUNTS)),
+        IdentifierKind.PHONE: lambda: (chance.choice(_PREFIXES), f"{chance.randint(2, 9)}{digits(3)}", digits(4)),
+        IdentifierKind.PASSPORT: lambda: (
             chance.choice("MSRD") + chance.choice((digits(8), f"{digits(3)}{chance.choice('ABCDE')}{digits(4)}")),
         ),
-        Kind.DRIVER_LICENCE: lambda: (str(chance.randint(11, 28)), digits(2), digits(6), digits(2)),
-        Kind.BUSINESS_NUMBER: lambda: (f"{chance.randint(1, 9)}{digits(2)}", digits(2), digits(5)),
-        Kind.EMAIL: lambda: (f"{chance.choice(_PEOPLE)}{digits(2)}@{chance.choice(('hanbit', 'mail'))}.example",),
+        IdentifierKind.DRIVER_LICENCE: lambda: (str(chance.randint(11, 28)), digits(2), digits(6), digits(2)),
+        IdentifierKind.BUSINESS_NUMBER: lambda: (f"{chance.randint(1, 9)}{digits(2)}", digits(2), digits(5)),
+        IdentifierKind.EMAIL: lambda: (
+            f"{chance.choice(_PEOPLE)}{digits(2)}@{chance.choice(('hanbit', 'mail'))}.example",
+        ),
     }
     return "-".join(groups[kind]())
 

@@ -21,7 +21,7 @@ import msgspec
 from rich.console import Console
 
 from chatbot.api import AUDIENCE, ISSUER, LocalSigner, key_pair
-from evals.performance import DATASET, PLENTY, Finding, measured, scripted, started, tokenizer
+from evals.performance import DATASET, PLENTY, BenchFigure, measured, scripted, started, tokenizer
 from evals.product import Product, Wanted, answers, child, free_port, product, wait_until
 from evals.quality import loaded
 from evals.questions import TENANT, read_dataset
@@ -87,7 +87,7 @@ class _Hit(msgspec.Struct, frozen=True):
 _WORST = 5
 
 
-async def attack(plan: Plan, wanted: Wanted, settings: Settings, console: Console) -> list[Finding]:
+async def attack(plan: Plan, wanted: Wanted, settings: Settings, console: Console) -> list[BenchFigure]:
     """Run both tools on one running product."""
     async with loaded(read_dataset(DATASET), settings, wanted.data, console):
         pass
@@ -101,7 +101,7 @@ async def attack(plan: Plan, wanted: Wanted, settings: Settings, console: Consol
     return findings
 
 
-async def garak(plan: Plan, running: Product, wanted: Wanted, console: Console) -> list[Finding]:
+async def garak(plan: Plan, running: Product, wanted: Wanted, console: Console) -> list[BenchFigure]:
     """Return how many attacks of each family succeeded, and all together."""
     judged: list[Evaluated] = []
     for detector, probes in PROBES.items():
@@ -158,17 +158,17 @@ def show_hits(hits: bytes, console: Console) -> None:
             console.print(f"{hit.probe} {hit.detector}: {said}", markup=False, highlight=False, soft_wrap=True)
 
 
-def success(judged: Sequence[Evaluated]) -> list[Finding]:
+def success(judged: Sequence[Evaluated]) -> list[BenchFigure]:
     """Return the share of attacks that succeeded by family; without any verdict nothing has been shown."""
     families: dict[str, list[Evaluated]] = {}
     for one in judged:
         families.setdefault(one.probe.split(".")[0], []).append(one)
     findings = [
-        Finding(name=f"garak {family}: attacks that succeed, of {_total(ones)}", value=_share(ones), unit="%")
+        BenchFigure(name=f"garak {family}: attacks that succeed, of {_total(ones)}", value=_share(ones), unit="%")
         for family, ones in sorted(families.items())
     ]
     findings.append(
-        Finding(
+        BenchFigure(
             name=f"garak: attacks that succeed, of {_total(judged)}",
             value=_share(judged) if judged else 100.0,
             unit="%",
@@ -188,7 +188,7 @@ def _share(judged: Sequence[Evaluated]) -> float:
 
 async def schemathesis(
     plan: Plan, name: str, url: str, running: Product, wanted: Wanted, console: Console
-) -> list[Finding]:
+) -> list[BenchFigure]:
     """Send generated requests to a service; return whether any answer broke its OpenAPI document or was a 5xx."""
     command = [
         str(TOOLS / "schemathesis"),
@@ -206,7 +206,7 @@ async def schemathesis(
     # A stream that goes on until somebody leaves is no request to wait for.
     command += ["--exclude-path-regex", "/events$|^/metrics$"]
     status = await run_tool(command, {}, wanted, console, within=SCHEMA_WITHIN)
-    return [Finding(name=f"schemathesis on the {name} API: failures", value=float(status), unit="", most=0)]
+    return [BenchFigure(name=f"schemathesis on the {name} API: failures", value=float(status), unit="", most=0)]
 
 
 async def run_tool(

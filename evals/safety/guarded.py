@@ -23,7 +23,7 @@ from rich.table import Table
 from chatbot.answerability import AnswerabilitySettings, nothing_near, score
 from chatbot.grounding import Grounding, checks_for
 from chatbot.questions import Verdict, outside, screen
-from chatbot.retrieval import Found, Retrieval, RetrievalSettings
+from chatbot.retrieval import Retrieval, RetrievalSettings, SearchResult
 from evals.quality import Errand, Measures, Row, Run, bar, loaded, rounded
 from evals.questions import TENANT, read_lines
 from knowledge.access import EVERY_CUSTOMER, Access
@@ -145,7 +145,7 @@ async def looked_up(text: Labelled, retrieval: Retrieval) -> Step:
     return Step.GROUNDED if withheld(text, found) else Step.PASSED
 
 
-def withheld(text: Labelled, found: Found) -> bool:
+def withheld(text: Labelled, found: SearchResult) -> bool:
     """Return whether a model that repeats the text is shown with nothing that the passages do not say."""
     passages = [hit.passage for hit in found.hits]
     checks = checks_for(text.text, passages, grounding=Grounding.STRICT)
@@ -154,7 +154,7 @@ def withheld(text: Labelled, found: Found) -> bool:
     return checks.grounded or not checks.text.strip()
 
 
-async def _if_a_model_says_yes(text: Labelled, found: Found, retrieval: Retrieval) -> float:
+async def _if_a_model_says_yes(text: Labelled, found: SearchResult, retrieval: Retrieval) -> float:
     unknown = await retrieval.unknown(text.text, found)
     return score(found.hits, [1.0], unknown, language_of(text.text), AnswerabilitySettings())
 

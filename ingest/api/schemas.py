@@ -7,7 +7,7 @@ from typing import Literal, Self
 from pydantic import BaseModel
 
 from ingest.catalogue import DocumentSummary, Job, Received, State, Version, VersionKey
-from ingest.review import Kind, Line, Suspicion
+from ingest.review import DiffLine, LineKind, PassageFinding
 from knowledge.passage import Hit, Language, Passage
 
 
@@ -174,7 +174,7 @@ class FindingsOut(BaseModel):
     more: bool
 
     @classmethod
-    def of(cls, found: Sequence[Suspicion], *, passages: int, more: bool) -> Self:
+    def of(cls, found: Sequence[PassageFinding], *, passages: int, more: bool) -> Self:
         findings = [
             FindingOut(n=f.n, page=f.page, kind=f.kind, name=f.name, excerpt=f.excerpt, blocks=f.blocks) for f in found
         ]
@@ -191,7 +191,7 @@ class PieceOut(BaseModel):
 class LineOut(BaseModel):
     """A line of the version, of the one it is compared with, or of both."""
 
-    kind: Kind
+    kind: LineKind
     pieces: list[PieceOut]
 
 
@@ -205,7 +205,7 @@ class DifferencesOut(BaseModel):
     more: bool
 
     @classmethod
-    def of(cls, places: Sequence[Sequence[Line]], key: VersionKey, *, against: int, more: bool) -> Self:
+    def of(cls, places: Sequence[Sequence[DiffLine]], key: VersionKey, *, against: int, more: bool) -> Self:
         listed = [
             [
                 LineOut(kind=line.kind, pieces=[PieceOut(text=p.text, changed=p.changed) for p in line.pieces])

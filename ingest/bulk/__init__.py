@@ -1,7 +1,7 @@
 """Many documents at once: loading from a shell, through the API, or over a Ray cluster."""
 
 from ingest.bulk import remote
-from ingest.bulk.load import BatchStopped, LoadOrder, Outcome, Show, approve_all, load
+from ingest.bulk.load import BatchStopped, LoadOrder, LoadOutcome, Show, approve_all, load
 from ingest.bulk.manifest import ManifestError, Offering, gather
 from ingest.bulk.progress import print_summary, showing
 from ingest.bulk.sources import Source, open_source
@@ -9,9 +9,9 @@ from ingest.bulk.sources import Source, open_source
 __all__ = [
     "BatchStopped",
     "LoadOrder",
+    "LoadOutcome",
     "ManifestError",
     "Offering",
-    "Outcome",
     "Show",
     "Source",
     "approve_all",

@@ -25,7 +25,16 @@ from pydantic import BaseModel, PositiveInt
 from ray.exceptions import RayError
 
 from ingest.bulk.batch_stages import Columns, Embed, PassageRow, Read, StageSettings
-from ingest.bulk.load import BatchStopped, LoadOrder, Outcome, Show, Taken, index_one, receive_one, settle
+from ingest.bulk.load import (
+    BatchStopped,
+    LoadOrder,
+    LoadOutcome,
+    ReceivedOffering,
+    Show,
+    index_one,
+    receive_one,
+    settle,
+)
 from ingest.bulk.sources import Source
 from ingest.catalogue import Indexed, Job, Version
 from ingest.errors import StorageUnavailable
@@ -45,7 +54,7 @@ class Left:
     """A document that is received and not indexed yet."""
 
     position: int
-    outcome: Outcome
+    outcome: LoadOutcome
     job: Job
 
 
@@ -58,7 +67,7 @@ class Cluster(BaseModel, frozen=True):
 
 async def batch(
     source: Source, order: LoadOrder, cluster: Cluster, settings: StageSettings, services: Services, show: Show
-) -> list[Outcome]:
+) -> list[LoadOutcome]:
     """Load documents and return what became of each, in their order; one that fails stops no other.
 
     Raises:
@@ -76,7 +85,7 @@ async def batch(
     return await settle([outcomes[n] for n in range(len(taken))], order, services, show)
 
 
-async def receive_all(source: Source, order: LoadOrder, services: Services, show: Show) -> list[Taken]:
+async def receive_all(source: Source, order: LoadOrder, services: Services, show: Show) -> list[ReceivedOffering]:
     """Take every file in, in order, and show those that need nothing more."""
     offerings = await source.offerings()
     show.begin(len(offerings))
@@ -86,8 +95,8 @@ async def receive_all(source: Source, order: LoadOrder, services: Services, show
             async with source.at_hand(offering):
                 outcome, job = await receive_one(offering, order, services)
         except StorageUnavailable as exc:
-            outcome, job = Outcome(offering=offering, reason=exc.code, detail=exc.detail), None
-        taken.append(Taken(position, outcome, job))
+            outcome, job = LoadOutcome(offering=offering, reason=exc.code, detail=exc.detail), None
+        taken.append(ReceivedOffering(position, outcome, job))
         if job is None:
             show.end(outcome)
     return taken
@@ -206,9 +215,9 @@ class Gathering:
 
 async def write_all(
     left: Sequence[Left], dataset: ray.data.Dataset, services: Services, show: Show
-) -> dict[int, Outcome]:
+) -> dict[int, LoadOutcome]:
     """Write the documents as they become whole, several at once; return what became of each, by position."""
-    outcomes: dict[int, Outcome] = {}
+    outcomes: dict[int, LoadOutcome] = {}
     send, receive = anyio.create_memory_object_stream[Document](services.settings.at_once)
     async with anyio.create_task_group() as group:
         for _ in range(services.settings.at_once):
@@ -231,7 +240,7 @@ def _gather(dataset: ray.data.Dataset, send: MemoryObjectSendStream[Document]) -
 async def _write_each(
     receive: MemoryObjectReceiveStream[Document],
     left: Sequence[Left],
-    outcomes: dict[int, Outcome],
+    outcomes: dict[int, LoadOutcome],
     services: Services,
     show: Show,
 ) -> None:

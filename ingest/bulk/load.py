@@ -14,7 +14,7 @@ import anyio
 from anyio.streams.memory import MemoryObjectReceiveStream
 
 from ingest.bulk.manifest import Offering
-from ingest.catalogue import Decided, Job, JobState, Stage, State, Version, VersionKey
+from ingest.catalogue import ApprovalDecision, Job, JobState, Stage, State, Version, VersionKey
 from ingest.errors import IngestError
 from ingest.job_runner import run_job
 from ingest.parsing import Unreadable
@@ -38,7 +38,7 @@ class LoadOrder:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class LoadOutcome:
     """What became of a file; `reason` says why it is not as wished."""
 
     offering: Offering
@@ -52,11 +52,11 @@ class Outcome:
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
+class ReceivedOffering:
     """A file that was received, and the job that is left to do on it."""
 
     position: int
-    outcome: Outcome
+    outcome: LoadOutcome
     job: Job | None
 
 
@@ -78,7 +78,7 @@ class Show(Protocol):
         """Show how far one file is."""
         ...
 
-    def end(self, outcome: Outcome) -> None:
+    def end(self, outcome: LoadOutcome) -> None:
         """Show what became of one file."""
         ...
 
@@ -87,11 +87,11 @@ class Show(Protocol):
         ...
 
 
-async def load(offerings: Sequence[Offering], order: LoadOrder, services: Services, show: Show) -> list[Outcome]:
+async def load(offerings: Sequence[Offering], order: LoadOrder, services: Services, show: Show) -> list[LoadOutcome]:
     """Load files and return what became of each, in their order; a file that fails stops no other."""
     show.begin(len(offerings))
-    outcomes: dict[int, Outcome] = {}
-    send, receive = anyio.create_memory_object_stream[Taken](services.settings.at_once)
+    outcomes: dict[int, LoadOutcome] = {}
+    send, receive = anyio.create_memory_object_stream[ReceivedOffering](services.settings.at_once)
     with first_failure():
         async with anyio.create_task_group() as group:
             for _ in range(services.settings.at_once):
@@ -99,12 +99,12 @@ async def load(offerings: Sequence[Offering], order: LoadOrder, services: Servic
             receive.close()
             async with send:  # in order, because the versions of a document are numbered as they come
                 for position, offering in enumerate(offerings):
-                    await send.send(Taken(position, *await receive_one(offering, order, services)))
+                    await send.send(ReceivedOffering(position, *await receive_one(offering, order, services)))
     indexed = [outcomes[position] for position in range(len(offerings))]
     return await settle(indexed, order, services, show)
 
 
-async def settle(indexed: Sequence[Outcome], order: LoadOrder, services: Services, show: Show) -> list[Outcome]:
+async def settle(indexed: Sequence[LoadOutcome], order: LoadOrder, services: Services, show: Show) -> list[LoadOutcome]:
     """Approve what was indexed, where somebody approves, and wait until it answers."""
     if order.approver is None:
         return list(indexed)
@@ -112,7 +112,10 @@ async def settle(indexed: Sequence[Outcome], order: LoadOrder, services: Service
 
 
 async def _index_each(
-    receive: MemoryObjectReceiveStream[Taken], outcomes: dict[int, Outcome], services: Services, show: Show
+    receive: MemoryObjectReceiveStream[ReceivedOffering],
+    outcomes: dict[int, LoadOutcome],
+    services: Services,
+    show: Show,
 ) -> None:
     async with receive:
         async for taken in receive:
@@ -121,7 +124,7 @@ async def _index_each(
             show.end(outcome)
 
 
-async def wait_until_active(outcomes: Sequence[Outcome], services: Services) -> list[Outcome]:
+async def wait_until_active(outcomes: Sequence[LoadOutcome], services: Services) -> list[LoadOutcome]:
     """Return when what was approved to show within seconds does show; later dates are not waited for."""
     now = services.now()
     soon = [o.visible_from for o in outcomes if o.visible_from is not None and o.visible_from - now < _SOON]
@@ -134,7 +137,7 @@ async def wait_until_active(outcomes: Sequence[Outcome], services: Services) -> 
     return checked
 
 
-async def receive_one(offering: Offering, order: LoadOrder, services: Services) -> tuple[Outcome, Job | None]:
+async def receive_one(offering: Offering, order: LoadOrder, services: Services) -> tuple[LoadOutcome, Job | None]:
     """Take a file in; return the job that is left to do, None where it was indexed before or cannot be taken."""
     offer = Offer(
         tenant=order.tenant,
@@ -146,15 +149,17 @@ async def receive_one(offering: Offering, order: LoadOrder, services: Services) 
     try:
         received = await services.uploads.receive(offer, _chunks(offering.path))
     except IngestError as exc:
-        return Outcome(offering=offering, reason=exc.code, detail=exc.detail), None
+        return LoadOutcome(offering=offering, reason=exc.code, detail=exc.detail), None
     except OSError as exc:
-        return Outcome(offering=offering, reason="unreadable_file", detail=exc.strerror), None
+        return LoadOutcome(offering=offering, reason="unreadable_file", detail=exc.strerror), None
     indexed = received.version.state in (State.INDEXED, State.APPROVED)
     outcome = _outcome(offering, received.version, services, was_there=indexed)
     return outcome, None if received.job.state is JobState.DONE else received.job
 
 
-async def index_one(outcome: Outcome, job: Job, services: Services, show: Show, write: Write | None = None) -> Outcome:
+async def index_one(
+    outcome: LoadOutcome, job: Job, services: Services, show: Show, write: Write | None = None
+) -> LoadOutcome:
     """Do the job here, or wait for whoever has it, until the version is a draft or has failed."""
 
     def watch(stage: Stage, done: int, total: int) -> None:
@@ -170,19 +175,21 @@ async def index_one(outcome: Outcome, job: Job, services: Services, show: Show, 
         await anyio.sleep(_PAUSE)
 
 
-async def approve_all(outcomes: Sequence[Outcome], approver: str, services: Services, show: Show) -> list[Outcome]:
+async def approve_all(
+    outcomes: Sequence[LoadOutcome], approver: str, services: Services, show: Show
+) -> list[LoadOutcome]:
     """Approve version by version; those of one document at one instant, so that an outdated one never answers."""
-    approved: list[Outcome] = []
+    approved: list[LoadOutcome] = []
     for _, of_document in groupby(outcomes, key=lambda o: o.key.document_id if o.key else o.offering.name):
         screen = partial(require_harmless, services=services)
         harmless = [await _decide_one(outcome, screen, services) for outcome in of_document]
-        decide = partial(approve, decided=Decided(by=approver, at=services.now()), services=services)
+        decide = partial(approve, decided=ApprovalDecision(by=approver, at=services.now()), services=services)
         approved.extend([await _decide_one(outcome, decide, services) for outcome in harmless])
         show.approved(len(approved), len(outcomes))
     return approved
 
 
-async def _decide_one(outcome: Outcome, step: Step, services: Services) -> Outcome:
+async def _decide_one(outcome: LoadOutcome, step: Step, services: Services) -> LoadOutcome:
     """Take a step towards a draft's approval; what is no draft, or was refused before, stays as it is."""
     if outcome.key is None or outcome.state is not State.INDEXED or outcome.reason is not None:
         return outcome
@@ -196,8 +203,8 @@ async def _decide_one(outcome: Outcome, step: Step, services: Services) -> Outco
     return _outcome(outcome.offering, version, services, was_there=outcome.was_there)
 
 
-def _outcome(offering: Offering, version: Version, services: Services, *, was_there: bool) -> Outcome:
-    return Outcome(
+def _outcome(offering: Offering, version: Version, services: Services, *, was_there: bool) -> LoadOutcome:
+    return LoadOutcome(
         offering=offering,
         key=version.key,
         state=version.state_at(services.now()),

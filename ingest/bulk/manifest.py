@@ -20,7 +20,7 @@ class ManifestError(Exception):
     """A manifest that cannot be used; the message says where and why."""
 
 
-class Entry(BaseModel):
+class ManifestEntry(BaseModel):
     """One file of a manifest."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -40,7 +40,7 @@ class Manifest(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    documents: list[Entry]
+    documents: list[ManifestEntry]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, Tex
 from rich.table import Table
 from rich.text import Text
 
-from ingest.bulk.load import Outcome, Show
+from ingest.bulk.load import LoadOutcome, Show
 from ingest.catalogue import Stage, State
 
 _STEP = 1000  # a document is a thousand steps of the bar, so that a long one moves it too
@@ -37,7 +37,7 @@ class _Documents(ProgressColumn):
         return Text(f"{task.fields['documents']}/{int((task.total or 0) / _STEP)} documents")
 
 
-class Bar(Show):
+class ProgressBar(Show):
     """The progress bar of a terminal."""
 
     def __init__(self, progress: Progress) -> None:
@@ -55,7 +55,7 @@ class Bar(Show):
             self._parts[name] = (done, max(total, 1))
             self._draw()
 
-    def end(self, outcome: Outcome) -> None:
+    def end(self, outcome: LoadOutcome) -> None:
         self._parts.pop(outcome.offering.name, None)
         self._finished["documents"] += 1
         self._finished["passages"] += 0 if outcome.was_there else outcome.passages
@@ -98,7 +98,7 @@ class Lines(Show):
     def part(self, name: str, stage: Stage, done: int, total: int) -> None:
         """Say nothing: a line a document is enough."""
 
-    def end(self, outcome: Outcome) -> None:
+    def end(self, outcome: LoadOutcome) -> None:
         self._done += 1
         self._passages += 0 if outcome.was_there else outcome.passages
         elapsed = max(self._clock() - self._begun, 1e-3)
@@ -124,10 +124,10 @@ def showing(console: Console) -> Generator[Show]:
         return
     columns = (TextColumn("{task.description}"), BarColumn(), _Documents(), _Passages(), TimeRemainingColumn())
     with Progress(*columns, console=console) as progress:
-        yield Bar(progress)
+        yield ProgressBar(progress)
 
 
-def print_summary(outcomes: Sequence[Outcome], console: Console, zone: ZoneInfo) -> None:
+def print_summary(outcomes: Sequence[LoadOutcome], console: Console, zone: ZoneInfo) -> None:
     """Print how many documents ended how, and each one that failed with its reason."""
     ended = Counter(str(o.state) if o.reason is None and o.state else "failed" for o in outcomes)
     table = Table("state", "documents", "passages", title=None)
@@ -144,5 +144,5 @@ def print_summary(outcomes: Sequence[Outcome], console: Console, zone: ZoneInfo)
         console.print(f"{len(waiting)} approved for later, the first from {first}.")
 
 
-def _why(outcome: Outcome) -> str:
+def _why(outcome: LoadOutcome) -> str:
     return f"{outcome.reason}: {outcome.detail}" if outcome.detail else str(outcome.reason)

@@ -8,7 +8,7 @@ import aiohttp
 import anyio
 from pydantic import BaseModel, ValidationError
 
-from ingest.bulk.load import Outcome, Show
+from ingest.bulk.load import LoadOutcome, Show
 from ingest.bulk.manifest import Offering
 from ingest.catalogue import JobState, Metadata, Stage, State, VersionKey
 
@@ -67,21 +67,21 @@ class _Problem(BaseModel):
     retryable: bool = False
 
 
-async def load(offerings: Sequence[Offering], api: Api, show: Show) -> list[Outcome]:
+async def load(offerings: Sequence[Offering], api: Api, show: Show) -> list[LoadOutcome]:
     """Load files through an API and return what became of each, in their order.
 
     Raises:
         ApiRefused: the API cannot be reached at all, or does not accept the token.
     """
     show.begin(len(offerings))
-    outcomes: dict[int, Outcome] = {}
+    outcomes: dict[int, LoadOutcome] = {}
     at_once = anyio.CapacityLimiter(_AT_ONCE)
     async with aiohttp.ClientSession(base_url=api.url, timeout=_TIMEOUT) as http:
         await _call(http, "GET", "/v1/documents?limit=1", api.token)
         received = [await _upload(http, api, offering) for offering in offerings]
         async with anyio.create_task_group() as group:
 
-            async def one(position: int, outcome: Outcome, job_id: str | None) -> None:
+            async def one(position: int, outcome: LoadOutcome, job_id: str | None) -> None:
                 async with at_once:
                     outcomes[position] = await _follow(http, api, outcome, job_id, show) if job_id else outcome
                     show.end(outcomes[position])
@@ -94,12 +94,12 @@ async def load(offerings: Sequence[Offering], api: Api, show: Show) -> list[Outc
         return await _wait_until_active(http, api, await _approve(http, api.approver_token, indexed, show))
 
 
-async def _upload(http: aiohttp.ClientSession, api: Api, offering: Offering) -> tuple[Outcome, str | None]:
+async def _upload(http: aiohttp.ClientSession, api: Api, offering: Offering) -> tuple[LoadOutcome, str | None]:
     """Hand one file in; one after the other, because versions are numbered in the order in which they come."""
     try:
         body = await anyio.Path(offering.path).read_bytes()
     except OSError as exc:
-        return Outcome(offering=offering, reason="unreadable_file", detail=exc.strerror), None
+        return LoadOutcome(offering=offering, reason="unreadable_file", detail=exc.strerror), None
     form = aiohttp.FormData()
     form.add_field("file", body, filename=offering.path.name, content_type="application/octet-stream")
     for name, value in _fields(offering.metadata, offering.document_id):
@@ -107,10 +107,10 @@ async def _upload(http: aiohttp.ClientSession, api: Api, offering: Offering) -> 
     try:
         received = _Received.model_validate_json(await _call(http, "POST", "/v1/documents", api.token, form))
     except ApiRefused as exc:
-        return Outcome(offering=offering, reason=exc.code, detail=exc.detail), None
+        return LoadOutcome(offering=offering, reason=exc.code, detail=exc.detail), None
     key = VersionKey(tenant="", document_id=received.document_id, version=received.version)
     was_there = received.state not in (State.RECEIVED, State.FAILED)
-    return Outcome(offering=offering, key=key, state=received.state, was_there=was_there), received.job_id
+    return LoadOutcome(offering=offering, key=key, state=received.state, was_there=was_there), received.job_id
 
 
 def _fields(metadata: Metadata, document_id: str | None) -> list[tuple[str, str]]:
@@ -127,7 +127,7 @@ def _fields(metadata: Metadata, document_id: str | None) -> list[tuple[str, str]
     return fields + [("readers", reader) for reader in metadata.readers]
 
 
-async def _follow(http: aiohttp.ClientSession, api: Api, outcome: Outcome, job_id: str, show: Show) -> Outcome:
+async def _follow(http: aiohttp.ClientSession, api: Api, outcome: LoadOutcome, job_id: str, show: Show) -> LoadOutcome:
     answered = anyio.current_time()
     while True:
         try:
@@ -143,9 +143,9 @@ async def _follow(http: aiohttp.ClientSession, api: Api, outcome: Outcome, job_i
 
 
 async def _approve(
-    http: aiohttp.ClientSession, approver_token: str, outcomes: Sequence[Outcome], show: Show
-) -> list[Outcome]:
-    approved: list[Outcome] = []
+    http: aiohttp.ClientSession, approver_token: str, outcomes: Sequence[LoadOutcome], show: Show
+) -> list[LoadOutcome]:
+    approved: list[LoadOutcome] = []
     for _, of_document in groupby(outcomes, key=lambda o: o.key.document_id if o.key else o.offering.name):
         for outcome in of_document:
             if outcome.key is None or outcome.state is not State.INDEXED:
@@ -161,9 +161,11 @@ async def _approve(
     return approved
 
 
-async def _wait_until_active(http: aiohttp.ClientSession, api: Api, outcomes: Sequence[Outcome]) -> list[Outcome]:
+async def _wait_until_active(
+    http: aiohttp.ClientSession, api: Api, outcomes: Sequence[LoadOutcome]
+) -> list[LoadOutcome]:
     """Return when what was approved to show within seconds does, as the API's own clock has it."""
-    shown: list[Outcome] = []
+    shown: list[LoadOutcome] = []
     for outcome in outcomes:
         with anyio.move_on_after(_SOON_SECONDS):
             while outcome.reason is None and outcome.state is State.APPROVED:
@@ -174,14 +176,14 @@ async def _wait_until_active(http: aiohttp.ClientSession, api: Api, outcomes: Se
     return shown
 
 
-async def _version(http: aiohttp.ClientSession, token: str, outcome: Outcome) -> _Version:
+async def _version(http: aiohttp.ClientSession, token: str, outcome: LoadOutcome) -> _Version:
     if outcome.key is None:
         raise ApiRefused("not_found", "the API gave no version")
     address = f"/v1/documents/{outcome.key.document_id}/versions/{outcome.key.version}"
     return _Version.model_validate_json(await _call(http, "GET", address, token))
 
 
-def _outcome(outcome: Outcome, version: _Version) -> Outcome:
+def _outcome(outcome: LoadOutcome, version: _Version) -> LoadOutcome:
     return replace(
         outcome,
         state=version.state,

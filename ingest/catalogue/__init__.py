@@ -1,7 +1,7 @@
 """The catalogue of documents in SQL: their versions, states, approvals and the times at which they answer."""
 
 from ingest.catalogue import records, rows
-from ingest.catalogue.approvals import Changed, Decided, Decisions
+from ingest.catalogue.approvals import ApprovalDecision, Approvals, ChangedWindows
 from ingest.catalogue.catalogue import Catalogue
 from ingest.catalogue.tables import DECISIONS, JOBS, SCHEMA, VERSIONS
 from ingest.catalogue.validity import is_late, midnight
@@ -9,13 +9,13 @@ from ingest.catalogue.versions import (
     Dates,
     DocumentSummary,
     Indexed,
+    IndexTold,
     Job,
     JobState,
     Metadata,
     Received,
     Stage,
     State,
-    Told,
     Upload,
     Version,
     VersionKey,
@@ -27,12 +27,13 @@ __all__ = [
     "JOBS",
     "SCHEMA",
     "VERSIONS",
+    "ApprovalDecision",
+    "Approvals",
     "Catalogue",
-    "Changed",
+    "ChangedWindows",
     "Dates",
-    "Decided",
-    "Decisions",
     "DocumentSummary",
+    "IndexTold",
     "Indexed",
     "Job",
     "JobState",
@@ -40,7 +41,6 @@ __all__ = [
     "Received",
     "Stage",
     "State",
-    "Told",
     "Upload",
     "Version",
     "VersionKey",

@@ -20,10 +20,10 @@ from ingest.catalogue.tables import DECISIONS
 from ingest.catalogue.versions import (
     Dates,
     Decision,
+    IndexTold,
     Metadata,
     Received,
     State,
-    Told,
     Upload,
     Version,
     VersionKey,
@@ -34,7 +34,7 @@ from knowledge.withdrawals import write_withdrawal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Decided:
+class ApprovalDecision:
     """Somebody's decision: who, when (Unix seconds) and why."""
 
     by: str
@@ -43,21 +43,21 @@ class Decided:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Changed:
+class ChangedWindows:
     """What the index has to be told: windows in this order, and versions whose points nobody will ever read."""
 
     windows: tuple[Window, ...] = ()
     dropped: tuple[VersionKey, ...] = ()
 
 
-class Decisions:
+class Approvals:
     """Decides, in the bank's time zone."""
 
     def __init__(self, catalogue: Catalogue, zone: ZoneInfo) -> None:
         self._catalogue = catalogue
         self._zone = zone
 
-    async def approve(self, key: VersionKey, decided: Decided) -> Changed:
+    async def approve(self, key: VersionKey, decided: ApprovalDecision) -> ChangedWindows:
         """Record an approval; its predecessor ends where it begins.
 
         Approving again decides nothing; what the index was not told yet is to be told then.
@@ -70,7 +70,7 @@ class Decisions:
         async with self._locked(key, decided.at) as (connection, everyone):
             version = _find(everyone, key)
             if version.state is State.APPROVED:
-                return Changed(windows=_untold(everyone))
+                return ChangedWindows(windows=_untold(everyone))
             if version.state is not State.INDEXED:
                 raise WrongState(f"only an indexed draft can be approved; this version is {version.state}")
             _require_second_person(version, decided.by)
@@ -82,9 +82,9 @@ class Decisions:
             approval = {"state": State.APPROVED, "approved_by": decided.by, "approved_at": decided.at}
             await connection.execute(records.at(key).values(**approval))
             await _write_down(connection, key, Decision.APPROVED, decided, windows[-1])
-            return Changed(windows=tuple(windows))
+            return ChangedWindows(windows=tuple(windows))
 
-    async def reject(self, key: VersionKey, decided: Decided) -> Changed:
+    async def reject(self, key: VersionKey, decided: ApprovalDecision) -> ChangedWindows:
         """Withdraw a draft before anybody could read it. Rejecting again changes nothing.
 
         Raises:
@@ -94,13 +94,15 @@ class Decisions:
         async with self._locked(key, decided.at) as (connection, everyone):
             version = _find(everyone, key)
             if version.state is State.WITHDRAWN and version.reason == Decision.REJECTED:
-                return Changed(dropped=(key,))
+                return ChangedWindows(dropped=(key,))
             if version.state is not State.INDEXED:
                 raise WrongState(f"only an indexed draft can be rejected; this version is {version.state}")
             await _withdraw(connection, version, Decision.REJECTED, decided)
-            return Changed(dropped=(key,))
+            return ChangedWindows(dropped=(key,))
 
-    async def date(self, key: VersionKey, dates: Dates, decided: Decided, *, may_approve: bool) -> Changed:
+    async def date(
+        self, key: VersionKey, dates: Dates, decided: ApprovalDecision, *, may_approve: bool
+    ) -> ChangedWindows:
         """Change from when until when a version counts; for a draft they do so from its approval on.
 
         Raises:
@@ -115,7 +117,7 @@ class Decisions:
             if version.state not in (State.RECEIVED, State.INDEXED, State.APPROVED):
                 raise WrongState(f"a version that is {version.state} has no dates to change")
             if said == version.metadata:
-                return Changed()
+                return ChangedWindows()
             if version.approved_by is not None:
                 _require_approver(version, decided.by, may_approve=may_approve)
             windows = self._redated(version, said, everyone, decided)
@@ -124,9 +126,9 @@ class Decisions:
             )
             await _write_windows(connection, key, windows, everyone)
             await _write_down(connection, key, Decision.DATED, decided, windows[-1] if windows else None)
-            return Changed(windows=tuple(windows))
+            return ChangedWindows(windows=tuple(windows))
 
-    async def expire(self, key: VersionKey, decided: Decided) -> Changed:
+    async def expire(self, key: VersionKey, decided: ApprovalDecision) -> ChangedWindows:
         """Let an approved version answer no more from now on; one that is over already stays as it is.
 
         Raises:
@@ -142,9 +144,9 @@ class Decisions:
             if windows:
                 await _revoke(connection, version, Decision.EXPIRED, decided)
                 await _write_down(connection, key, Decision.EXPIRED, decided, windows[0])
-            return Changed(windows=tuple(windows))
+            return ChangedWindows(windows=tuple(windows))
 
-    async def delete(self, tenant: str, document_id: str, decided: Decided) -> Changed:
+    async def delete(self, tenant: str, document_id: str, decided: ApprovalDecision) -> ChangedWindows:
         """Withdraw every version of a document; the catalogue keeps them, and any can be rolled back to.
 
         Raises:
@@ -160,11 +162,11 @@ class Decisions:
             for version in gone:
                 await _withdraw(connection, version, Decision.DELETED, decided)
             dropped = tuple(version.key for version in gone if version.visible_from is None)
-            return Changed(windows=tuple(windows), dropped=dropped)
+            return ChangedWindows(windows=tuple(windows), dropped=dropped)
 
     async def roll_back(
-        self, tenant: str, document_id: str, to_version: int, decided: Decided
-    ) -> tuple[Received, Changed]:
+        self, tenant: str, document_id: str, to_version: int, decided: ApprovalDecision
+    ) -> tuple[Received, ChangedWindows]:
         """Withdraw what answers now, and receive the bytes and metadata of an earlier version as a new, approved one.
 
         The text was approved once, so nobody has to look again: it answers as soon as it is indexed.
@@ -193,7 +195,7 @@ class Decisions:
             await connection.execute(records.at(new).values(**said))
             received = await records.version(connection, new)
             job = await records.job_of(connection, new)
-            return Received(version=received, job=job, is_new=True), Changed(windows=tuple(windows))
+            return Received(version=received, job=job, is_new=True), ChangedWindows(windows=tuple(windows))
 
     async def begin_in_time(self, key: VersionKey, *, now: float) -> list[Window]:
         """Let a version of which the index was not told in time begin later; return what it has to be told for that.
@@ -203,7 +205,7 @@ class Decisions:
         """
         async with self._locked(key, now) as (connection, everyone):
             version = _find(everyone, key)
-            if version.told is not Told.NOTHING or not timeline.is_late(version.visible_from, now=now):
+            if version.told is not IndexTold.NOTHING or not timeline.is_late(version.visible_from, now=now):
                 return []
             others = [other for other in everyone if other.key != key]
             windows = timeline.begin_later(version, others, now=now, zone=self._zone)
@@ -217,18 +219,20 @@ class Decisions:
             await records.lock(connection, key, at)
             yield connection, await records.versions(connection, key.tenant, key.document_id)
 
-    def _end(self, gone: Sequence[Version], everyone: Sequence[Version], decided: Decided) -> list[Window]:
+    def _end(self, gone: Sequence[Version], everyone: Sequence[Version], decided: ApprovalDecision) -> list[Window]:
         names = {version.key for version in gone}
         others = [version for version in everyone if version.key not in names]
         return timeline.end(gone, others, now=decided.at, zone=self._zone)
 
-    def _redated(self, version: Version, said: Metadata, everyone: Sequence[Version], decided: Decided) -> list[Window]:
+    def _redated(
+        self, version: Version, said: Metadata, everyone: Sequence[Version], decided: ApprovalDecision
+    ) -> list[Window]:
         if version.state is not State.APPROVED:
             return []
         others = [other for other in everyone if other.key != version.key]
         return timeline.redate(version, said, others, now=decided.at, zone=self._zone)
 
-    def _require_restorable(self, old: Version, current: Sequence[Version], decided: Decided) -> None:
+    def _require_restorable(self, old: Version, current: Sequence[Version], decided: ApprovalDecision) -> None:
         if old.approved_at is None or old.visible_from is None:
             raise WrongState("only a version that was approved once can be brought back")
         if any(version.key == old.key for version in current):
@@ -245,7 +249,7 @@ def _find(everyone: Sequence[Version], key: VersionKey) -> Version:
 
 
 def _untold(everyone: Sequence[Version]) -> tuple[Window, ...]:
-    return tuple(one.window for one in everyone if one.window is not None and one.told is not Told.WINDOW)
+    return tuple(one.window for one in everyone if one.window is not None and one.told is not IndexTold.WINDOW)
 
 
 def _require_second_person(version: Version, approver: str) -> None:
@@ -293,25 +297,25 @@ async def _write_windows(
 ) -> None:
     for window in windows:
         version = _find(before, replace(of, version=window.version))
-        begins_as_told = version.told is not Told.NOTHING and version.visible_from == window.visible_from
-        told = Told.BEGINNING if begins_as_told else Told.NOTHING
+        begins_as_told = version.told is not IndexTold.NOTHING and version.visible_from == window.visible_from
+        told = IndexTold.BEGINNING if begins_as_told else IndexTold.NOTHING
         await connection.execute(records.at(version.key).values(**rows.window(window), window_written=told))
 
 
-async def _withdraw(connection: AsyncConnection, version: Version, why: Decision, decided: Decided) -> None:
+async def _withdraw(connection: AsyncConnection, version: Version, why: Decision, decided: ApprovalDecision) -> None:
     said = {"state": State.WITHDRAWN, "reason": why, "detail": decided.reason or None}
     await connection.execute(records.at(version.key).values(**said))
     await _revoke(connection, version, why, decided)
     await _write_down(connection, version.key, why, decided, None)
 
 
-async def _revoke(connection: AsyncConnection, version: Version, why: Decision, decided: Decided) -> None:
+async def _revoke(connection: AsyncConnection, version: Version, why: Decision, decided: ApprovalDecision) -> None:
     key, reason = version.key, decided.reason or why
     await write_withdrawal(connection, key.tenant, key.document_id, key.version, reason=reason, at=decided.at)
 
 
 async def _write_down(
-    connection: AsyncConnection, key: VersionKey, what: Decision, decided: Decided, window: Window | None
+    connection: AsyncConnection, key: VersionKey, what: Decision, decided: ApprovalDecision, window: Window | None
 ) -> None:
     row = rows.decision(key, what, decided.by, decided.at)
     await connection.execute(insert(DECISIONS).values(**row, **(rows.window(window) if window else {})))

@@ -19,11 +19,11 @@ from ingest.catalogue.tables import DOCUMENTS, JOBS, SCHEMA, VERSIONS
 from ingest.catalogue.versions import (
     DocumentSummary,
     Indexed,
+    IndexTold,
     Job,
     JobState,
     Received,
     State,
-    Told,
     Upload,
     Version,
     VersionKey,
@@ -225,14 +225,16 @@ class Catalogue:
         told = rows.window(window)
         same = [VERSIONS.c[name].is_not_distinct_from(value) for name, value in told.items()]
         async with self.write() as connection:
-            written = await connection.execute(records.at(key).where(*same).values(window_written=Told.WINDOW))
+            written = await connection.execute(records.at(key).where(*same).values(window_written=IndexTold.WINDOW))
             return written.rowcount == 1
 
     async def doubt_window(self, key: VersionKey) -> None:
         """Have a version's window written again, if it has one: the index may have lost it."""
         async with self.write() as connection:
-            told = records.at(key).where(VERSIONS.c.visible_from.is_not(None), VERSIONS.c.window_written == Told.WINDOW)
-            await connection.execute(told.values(window_written=Told.BEGINNING))
+            told = records.at(key).where(
+                VERSIONS.c.visible_from.is_not(None), VERSIONS.c.window_written == IndexTold.WINDOW
+            )
+            await connection.execute(told.values(window_written=IndexTold.BEGINNING))
 
     async def recounted(self, key: VersionKey, passages: int) -> None:
         """Record how many passages a version has after it was cut anew."""
@@ -241,7 +243,7 @@ class Catalogue:
 
     async def unwritten_windows(self) -> list[Version]:
         """Return versions whose window a crash kept from the index, in the order in which they were to be written."""
-        wanted = select(VERSIONS).where(VERSIONS.c.window_written != Told.WINDOW)
+        wanted = select(VERSIONS).where(VERSIONS.c.window_written != IndexTold.WINDOW)
         order = (VERSIONS.c.tenant, VERSIONS.c.document_id, VERSIONS.c.version)
         async with self.read() as connection:
             found = (await connection.execute(wanted.order_by(*order))).mappings().all()

@@ -8,12 +8,12 @@ from sqlalchemy import RowMapping, Select, Update, select, update
 from ingest.catalogue.tables import JOBS
 from ingest.catalogue.versions import (
     Decision,
+    IndexTold,
     Job,
     JobState,
     Metadata,
     Stage,
     State,
-    Told,
     Upload,
     Version,
     VersionKey,
@@ -50,7 +50,7 @@ def version(row: RowMapping) -> Version:
         approved_at=row["approved_at"],
         visible_from=row["visible_from"],
         visible_until=row["visible_until"],
-        told=Told(row["window_written"]),
+        told=IndexTold(row["window_written"]),
     )
 
 

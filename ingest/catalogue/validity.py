@@ -8,7 +8,7 @@ from dataclasses import replace
 from datetime import date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
-from ingest.catalogue.versions import Metadata, State, Told, Version, Window
+from ingest.catalogue.versions import IndexTold, Metadata, State, Version, Window
 from ingest.errors import WrongState
 
 NOTICE_SECONDS = 2.0
@@ -132,7 +132,7 @@ def begin_later(late: Version, others: Sequence[Version], *, now: float, zone: Z
     """
     ends = late.visible_until if late.visible_until is not None else float("inf")
     start = min(now + NOTICE_SECONDS, ends)
-    known = [o for o in others if o.state is State.APPROVED and o.told is not Told.NOTHING]
+    known = [o for o in others if o.state is State.APPROVED and o.told is not IndexTold.NOTHING]
     before = [o for o in known if o.visible_until == late.visible_from]
     windows = [Window(version=late.key.version, visible_from=start, visible_until=late.visible_until)]
     if before:

@@ -32,7 +32,7 @@ class JobState(StrEnum):
     DEAD = "dead"
 
 
-class Told(IntEnum):
+class IndexTold(IntEnum):
     """What the index has surely been told of a version's window; BEGINNING: nothing of when it ends by now."""
 
     NOTHING = 0
@@ -151,7 +151,7 @@ class Version:
     approved_at: float | None = None
     visible_from: float | None = None
     visible_until: float | None = None
-    told: Told = Told.WINDOW
+    told: IndexTold = IndexTold.WINDOW
 
     @property
     def window(self) -> Window | None:

@@ -24,7 +24,7 @@ _TASK = "index"
 _ENCODER = msgspec.json.Encoder(enc_hook=str)
 
 
-class DeliverySettings(BaseModel, frozen=True):
+class JobBrokerSettings(BaseModel, frozen=True):
     """The queue's name in Redis, how long sending may take, and after how long a silent worker counts as dead."""
 
     queue: str = "ingest"
@@ -43,10 +43,10 @@ class Later(Exception):
 Work = Callable[[str], Awaitable[None]]
 
 
-class Delivery:
+class JobBroker:
     """The queue of job ids."""
 
-    def __init__(self, url: SecretStr, settings: DeliverySettings) -> None:
+    def __init__(self, url: SecretStr, settings: JobBrokerSettings) -> None:
         self._url = url
         self._settings = settings
 
@@ -111,7 +111,7 @@ class Delivery:
         )
 
 
-async def deliver(job: Job, delivery: Delivery | None) -> None:
+async def deliver(job: Job, delivery: JobBroker | None) -> None:
     """Let a worker hear of a job that is queued or running.
 
     Raises:

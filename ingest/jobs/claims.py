@@ -51,7 +51,7 @@ def this_process() -> Owner:
     return Owner(host=socket.gethostname().replace("/", "-"), process=os.getpid(), start=uuid4().hex[:8])
 
 
-class Queue:
+class JobClaims:
     """Claims, renews and ends jobs for one owner; lists those that nobody works on.
 
     Every change of a claimed job raises ClaimLost where the claim is no longer the one that was made.

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from ingest.catalogue import Catalogue, JobState, State, Version
-from ingest.jobs import Queue
+from ingest.jobs import JobClaims
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +26,7 @@ class Overview:
         return tuple(version for version in self.versions if version.state is State.FAILED)
 
 
-async def read_status(catalogue: Catalogue, queue: Queue, tenant: str, *, now: float) -> Overview:
+async def read_status(catalogue: Catalogue, queue: JobClaims, tenant: str, *, now: float) -> Overview:
     """Return how things stand.
 
     Raises:

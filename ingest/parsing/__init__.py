@@ -2,8 +2,17 @@
 
 from ingest.parsing.chunking import Chunk, Chunker, ChunkSettings
 from ingest.parsing.parsed import Format, Parsed, Reason, Unreadable
-from ingest.parsing.preview import LONGEST_SIDE, MOST_CHARACTERS, Shown, show_page
-from ingest.parsing.process import Asked, NoParser, Outcome, Parser, ParserSettings, open_parser, read_as_asked, serve
+from ingest.parsing.preview import LONGEST_SIDE, MOST_CHARACTERS, PagePreview, show_page
+from ingest.parsing.process import (
+    NoParser,
+    Outcome,
+    Parser,
+    ParseRequest,
+    ParserSettings,
+    open_parser,
+    read_as_asked,
+    serve,
+)
 from ingest.parsing.read import one_budget, read_document
 from ingest.parsing.readers import Occupied, Readers, open_readers
 from ingest.parsing.sandbox import Walled
@@ -12,7 +21,6 @@ from ingest.parsing.tokenizer import WeightsMissing, open_tokenizer
 __all__ = [
     "LONGEST_SIDE",
     "MOST_CHARACTERS",
-    "Asked",
     "Chunk",
     "ChunkSettings",
     "Chunker",
@@ -20,12 +28,13 @@ __all__ = [
     "NoParser",
     "Occupied",
     "Outcome",
+    "PagePreview",
+    "ParseRequest",
     "Parsed",
     "Parser",
     "ParserSettings",
     "Readers",
     "Reason",
-    "Shown",
     "Unreadable",
     "Walled",
     "WeightsMissing",

@@ -15,7 +15,7 @@ MOST_CHARACTERS = 200_000  # of a page's text; a document without pages is one
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Shown:
+class PagePreview:
     """A page, and how many there are; without a picture and a text there is no such page."""
 
     pages: int
@@ -23,7 +23,7 @@ class Shown:
     text: str | None = None
 
 
-def show_page(path: Path, number: int, page_begun: PageBegun) -> Shown:
+def show_page(path: Path, number: int, page_begun: PageBegun) -> PagePreview:
     """Return a page, counted from 1.
 
     Raises:
@@ -36,15 +36,15 @@ def show_page(path: Path, number: int, page_begun: PageBegun) -> Shown:
     pages = read_document(path, page_begun).pages
     numbered = {page.number or at: page.markdown for at, page in enumerate(pages, start=1)}
     text = numbered.get(number)
-    return Shown(pages=max(numbered), text=None if text is None else text[:MOST_CHARACTERS])
+    return PagePreview(pages=max(numbered), text=None if text is None else text[:MOST_CHARACTERS])
 
 
-def _drawn(path: Path, number: int) -> Shown:
+def _drawn(path: Path, number: int) -> PagePreview:
     document = open_pdf(path)
     try:
         if not 1 <= number <= len(document):
-            return Shown(pages=len(document))
-        return Shown(pages=len(document), picture=_png(document[number - 1]))
+            return PagePreview(pages=len(document))
+        return PagePreview(pages=len(document), picture=_png(document[number - 1]))
     except pypdfium2.PdfiumError as exc:
         raise Unreadable(Reason.MALFORMED, "a page of the PDF is damaged") from exc
     finally:

@@ -30,7 +30,7 @@ from anyio.streams.buffered import BufferedByteReceiveStream
 from pydantic import BaseModel, Field, PositiveFloat, PositiveInt
 
 from ingest.parsing.parsed import Parsed, Reason, Unreadable
-from ingest.parsing.preview import Shown, show_page
+from ingest.parsing.preview import PagePreview, show_page
 from ingest.parsing.read import read_document
 from ingest.parsing.sandbox import Walled, are_enough, close_in, lacking, walls_here
 
@@ -82,10 +82,10 @@ class Read(msgspec.Struct, frozen=True, tag="read"):
 class Previewed(msgspec.Struct, frozen=True, tag="previewed"):
     """A file of which one page was drawn, or read."""
 
-    shown: Shown
+    shown: PagePreview
 
 
-class Asked(msgspec.Struct, frozen=True):
+class ParseRequest(msgspec.Struct, frozen=True):
     """What the template is told: a file and its limits; with a `page` only that one is wanted, to be looked at."""
 
     number: int
@@ -107,7 +107,7 @@ class Walls(msgspec.Struct, frozen=True, tag="walls"):
 
 Outcome = Read | Previewed | Refused
 Frame = Read | Previewed | Refused | PageBegun | Walls
-Reader = Callable[[Asked, Callable[[], None]], Outcome]
+Reader = Callable[[ParseRequest, Callable[[], None]], Outcome]
 
 
 class Garbled(Exception):
@@ -170,7 +170,7 @@ class Parser:
             raise Unreadable(Reason.MALFORMED, _CRASHED)
         return outcome.parsed
 
-    async def show(self, path: Path, page: int) -> Shown:
+    async def show(self, path: Path, page: int) -> PagePreview:
         """Return one page of a file, counted from 1, as somebody looks at it.
 
         Raises:
@@ -205,7 +205,7 @@ class Parser:
             raise Garbled
         limits = self._settings
         self._number += 1
-        asked = Asked(self._number, str(path), limits.memory_bytes, limits.cpu_seconds, page)
+        asked = ParseRequest(self._number, str(path), limits.memory_bytes, limits.cpu_seconds, page)
         await template.stdin.send(msgspec.json.encode(asked) + b"\n")
         frames = BufferedByteReceiveStream(template.stdout)
         for _ in range(MOST_FRAMES):
@@ -293,7 +293,7 @@ def serve(read: Reader) -> None:
     logging.disable(logging.CRITICAL)
     _send(out, _GREETING, _encoded(Walls(walls_here())))
     for line in sys.stdin.buffer:
-        asked = msgspec.json.decode(line, type=Asked)
+        asked = msgspec.json.decode(line, type=ParseRequest)
         for frame in _forked(asked, read, out.fileno()):
             _send(out, asked.number, frame)
 
@@ -303,7 +303,7 @@ def _send(out: BinaryIO, number: int, frame: bytes) -> None:
     out.flush()
 
 
-def _forked(asked: Asked, read: Reader, out: int) -> Iterator[bytes]:
+def _forked(asked: ParseRequest, read: Reader, out: int) -> Iterator[bytes]:
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
@@ -341,7 +341,7 @@ def _of_status(status: int) -> Refused:
     return Refused(Reason.MALFORMED, _CRASHED)
 
 
-def _read_and_exit(asked: Asked, read: Reader, writer: int) -> None:
+def _read_and_exit(asked: ParseRequest, read: Reader, writer: int) -> None:
     reserve = bytearray(_OWN_RESERVE)
 
     def page_begun() -> None:
@@ -365,7 +365,7 @@ def _read_and_exit(asked: Asked, read: Reader, writer: int) -> None:
     os._exit(0)
 
 
-def read_as_asked(asked: Asked, page_begun: Callable[[], None]) -> Outcome:
+def read_as_asked(asked: ParseRequest, page_begun: Callable[[], None]) -> Outcome:
     """Return what is asked of a file.
 
     Raises:
@@ -377,7 +377,7 @@ def read_as_asked(asked: Asked, page_begun: Callable[[], None]) -> Outcome:
     return Previewed(show_page(path, asked.page, page_begun))
 
 
-def _limit(asked: Asked) -> None:
+def _limit(asked: ParseRequest) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (asked.memory_bytes, asked.memory_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _limit_cpu(asked.cpu_seconds)

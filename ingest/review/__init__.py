@@ -1,17 +1,17 @@
 """What an approver is shown beside a version: screening findings and differences, computed one at a time."""
 
 from ingest.review.cpu_limiter import REVIEW_SECONDS, CpuLimiter
-from ingest.review.differences import Kind, Line, differences, first, lines_of
-from ingest.review.findings import Suspicion, suspicions
+from ingest.review.differences import DiffLine, LineKind, differences, first, lines_of
+from ingest.review.findings import PassageFinding, passage_findings
 
 __all__ = [
     "REVIEW_SECONDS",
     "CpuLimiter",
-    "Kind",
-    "Line",
-    "Suspicion",
+    "DiffLine",
+    "LineKind",
+    "PassageFinding",
     "differences",
     "first",
     "lines_of",
-    "suspicions",
+    "passage_findings",
 ]

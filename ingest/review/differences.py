@@ -17,7 +17,7 @@ ALIKE = 0.4  # of the longer line's words, if one is to be the other, changed
 _WORD = re.compile(r"\d[\d.,:/-]*%?|\w+|\s+|.", re.DOTALL)
 
 
-class Kind(StrEnum):
+class LineKind(StrEnum):
     """What became of a line."""
 
     SAME = "same"
@@ -34,10 +34,10 @@ class Piece:
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class DiffLine:
     """A line of the older version, the newer one, or both."""
 
-    kind: Kind
+    kind: LineKind
     pieces: tuple[Piece, ...]
 
 
@@ -53,9 +53,9 @@ def lines_of(passages: Sequence[Passage]) -> list[str]:
     return [line.strip() for line in lines if line.strip()]
 
 
-def first(places: Iterator[list[Line]], most: int) -> tuple[list[list[Line]], bool]:
+def first(places: Iterator[list[DiffLine]], most: int) -> tuple[list[list[DiffLine]], bool]:
     """Return places of `most` lines together, and whether there is more."""
-    shown: list[list[Line]] = []
+    shown: list[list[DiffLine]] = []
     for place in places:
         left = most - sum(map(len, shown))
         if len(place) > left:
@@ -64,19 +64,19 @@ def first(places: Iterator[list[Line]], most: int) -> tuple[list[list[Line]], bo
     return shown, False
 
 
-def differences(old: Sequence[str], new: Sequence[str]) -> Iterator[list[Line]]:
+def differences(old: Sequence[str], new: Sequence[str]) -> Iterator[list[DiffLine]]:
     """Yield each place where two texts differ, in order, as lines: what went before what came."""
     for group in SequenceMatcher(None, old, new).get_grouped_opcodes(CONTEXT):
         yield [line for what, a, b, c, d in group for line in _lines(what, old[a:b], new[c:d])]
 
 
-def _lines(what: str, old: Sequence[str], new: Sequence[str]) -> list[Line]:
+def _lines(what: str, old: Sequence[str], new: Sequence[str]) -> list[DiffLine]:
     if what == "equal":
-        return [Line(Kind.SAME, (Piece(line, changed=False),)) for line in old]
+        return [DiffLine(LineKind.SAME, (Piece(line, changed=False),)) for line in old]
     pair = _pair if max(len(old), len(new)) <= MOST_PAIRED else _wholes
     pairs = [pair(before, after) for before, after in zip_longest(old, new)]
-    removed = [Line(Kind.REMOVED, before) for before, _ in pairs if before]
-    return [*removed, *(Line(Kind.ADDED, after) for _, after in pairs if after)]
+    removed = [DiffLine(LineKind.REMOVED, before) for before, _ in pairs if before]
+    return [*removed, *(DiffLine(LineKind.ADDED, after) for _, after in pairs if after)]
 
 
 def _pair(before: str | None, after: str | None) -> tuple[tuple[Piece, ...], tuple[Piece, ...]]:

@@ -10,9 +10,9 @@ from functools import lru_cache
 from typing import Literal
 
 from knowledge.passage import Passage
-from knowledge.screening import Kind, Trick, find_identifiers, find_injection
+from knowledge.screening import IdentifierKind, Tactic, find_identifiers, find_injection
 
-BLOCKING = frozenset({Trick.OVERRIDE, Trick.EXTRACTION, Trick.ROLE_MARKER, Trick.HIDDEN})
+BLOCKING = frozenset({Tactic.OVERRIDE, Tactic.EXTRACTION, Tactic.ROLE_MARKER, Tactic.HIDDEN})
 """What a bank's own text never says: it blocks approval. The others it may: a warning names passwords, a form has
 placeholders.
 """
@@ -21,13 +21,13 @@ _REMEMBERED = 4096  # passages of about 1 KB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Suspicion:
+class PassageFinding:
     """A passage's words that look like an identifier of a person, or like an instruction to the model."""
 
     n: int
     page: int | None
     kind: Literal["identifier", "instruction"]
-    name: Kind | Trick
+    name: IdentifierKind | Tactic
     excerpt: str
 
     @property
@@ -36,20 +36,18 @@ class Suspicion:
         return self.name in BLOCKING
 
 
-def suspicions(passages: Sequence[Passage]) -> list[Suspicion]:
+def passage_findings(passages: Sequence[Passage]) -> list[PassageFinding]:
     """Return what was found, in the passages' order; about 7 ms a passage that nobody looked at before."""
     return [found for passage in passages for found in _of_passage(passage.n, passage.page, passage.text)]
 
 
-def _of_passage(n: int, page: int | None, text: str) -> Iterator[Suspicion]:
-    for identifier_or_trick, excerpt in _found(text):
-        kind: Literal["identifier", "instruction"] = (
-            "identifier" if isinstance(identifier_or_trick, Kind) else "instruction"
-        )
-        yield Suspicion(n=n, page=page, kind=kind, name=identifier_or_trick, excerpt=excerpt)
+def _of_passage(n: int, page: int | None, text: str) -> Iterator[PassageFinding]:
+    for name, excerpt in _found(text):
+        kind: Literal["identifier", "instruction"] = "identifier" if isinstance(name, IdentifierKind) else "instruction"
+        yield PassageFinding(n=n, page=page, kind=kind, name=name, excerpt=excerpt)
 
 
 @lru_cache(maxsize=_REMEMBERED)
-def _found(text: str) -> tuple[tuple[Kind | Trick, str], ...]:
+def _found(text: str) -> tuple[tuple[IdentifierKind | Tactic, str], ...]:
     identifiers = [(found.kind, text[found.start : found.end]) for found in find_identifiers(text)]
     return (*identifiers, *((found.trick, found.excerpt) for found in find_injection(text)))

@@ -2,6 +2,13 @@
 Pure.
 """
 
-from knowledge.screening.screening import Finding, Kind, Trick, find_identifiers, find_injection, mask
+from knowledge.screening.screening import (
+    IdentifierKind,
+    ScreeningFinding,
+    Tactic,
+    find_identifiers,
+    find_injection,
+    mask,
+)
 
-__all__ = ["Finding", "Kind", "Trick", "find_identifiers", "find_injection", "mask"]
+__all__ = ["IdentifierKind", "ScreeningFinding", "Tactic", "find_identifiers", "find_injection", "mask"]

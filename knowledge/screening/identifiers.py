@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import Final
 
 
-class Kind(StrEnum):
+class IdentifierKind(StrEnum):
     RESIDENT_NUMBER = "resident_number"
     CARD = "card"
     ACCOUNT = "account"
@@ -29,7 +29,7 @@ class Kind(StrEnum):
 class Identifier:
     """Something to mask: `start` and `end` are offsets in the text that was searched."""
 
-    kind: Kind
+    kind: IdentifierKind
     start: int
     end: int
 
@@ -98,58 +98,62 @@ def _always(_: re.Match[str]) -> bool:
 
 
 _Check = Callable[[re.Match[str]], bool]
-_PATTERNS: Final[tuple[tuple[Kind, re.Pattern[str], _Check], ...]] = tuple(
+_PATTERNS: Final[tuple[tuple[IdentifierKind, re.Pattern[str], _Check], ...]] = tuple(
     (kind, re.compile(pattern, re.IGNORECASE), check)
     for kind, pattern, check in (
-        (Kind.EMAIL, r"[A-Za-z0-9._%+\-]+[ \t]?@[ \t]?"
+        (IdentifierKind.EMAIL, r"[A-Za-z0-9._%+\-]+[ \t]?@[ \t]?"
          r"[A-Za-z0-9\-]+(?:[ \t]?\.[ \t]?[A-Za-z0-9\-]+)*\.[A-Za-z]{2,}", _always),
-        (Kind.ACCOUNT, r"(?<![A-Za-z0-9])[A-Z]{2}\d{2}(?:[ ]?[A-Z0-9]{4}){3,7}"
+        (IdentifierKind.ACCOUNT, r"(?<![A-Za-z0-9])[A-Z]{2}\d{2}(?:[ ]?[A-Z0-9]{4}){3,7}"
          r"(?:[ ]?[A-Z0-9]{1,3})?(?![A-Za-z0-9])", _has_ten_digits),
-        (Kind.RESIDENT_NUMBER, rf"{_NOT_BEFORE}\d{{2}}(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d"
+        (IdentifierKind.RESIDENT_NUMBER, rf"{_NOT_BEFORE}\d{{2}}(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d"
          rf"|3[01]){_GAP}\d\d{{6}}{_NOT_AFTER}", _always),
-        (Kind.RESIDENT_NUMBER, rf"{_NOT_BEFORE}\d{{6}}{_HYPHEN}\d(?:\d{{6}}|[*xX●○#]{{6}})(?!\d)", _always),
-        (Kind.RESIDENT_NUMBER, r"(?<!\d)(?<!\d[ \t])\d(?:[ \t]\d){5}[ \t]?-?[ \t]?\d"
+        (IdentifierKind.RESIDENT_NUMBER, rf"{_NOT_BEFORE}\d{{6}}{_HYPHEN}\d(?:\d{{6}}|[*xX●○#]{{6}})(?!\d)", _always),
+        (IdentifierKind.RESIDENT_NUMBER, r"(?<!\d)(?<!\d[ \t])\d(?:[ \t]\d){5}[ \t]?-?[ \t]?\d"
          r"(?:[ \t]\d){6}(?![ \t]?\d)", _always),
-        (Kind.RESIDENT_NUMBER, r"번호[^\d\n]{0,6}(?P<hit>\d{6}[^\d\n가-힣A-Za-z]{0,6}\d{7})(?!\d)", _always),
-        (Kind.RESIDENT_NUMBER, r"(?<![\d-])\d{3}-\d{2}-\d{4}(?![\d-])", _always),
-        (Kind.CARD, rf"{_NOT_BEFORE}\d{{4}}(?:{_GAP}\d{{4}}){{3}}(?!\d)", _is_no_year_list),
-        (Kind.CARD, rf"{_NOT_BEFORE}3[47]\d{{2}}[ -]\d{{6}}[ -]\d{{5}}(?!\d)", _always),
-        (Kind.CARD, rf"{_NOT_BEFORE}\d{{12,19}}(?!\d){_NO_AMOUNT}", _is_card),
-        (Kind.CARD, r"(?<!\d)(?<!\d[ \t])\d(?:[ \t]\d){14,15}(?![ \t]?\d)", _always),
-        (Kind.DRIVER_LICENCE, rf"(?<![\d-])(?:[1-2]\d|서울|부산|경기|강원|충북|충남|전북|전남|경북|경남|제주|대구"
+        (IdentifierKind.RESIDENT_NUMBER, r"번호[^\d\n]{0,6}(?P<hit>\d{6}[^\d\n가-힣A-Za-z]{0,6}\d{7})(?!\d)", _always),
+        (IdentifierKind.RESIDENT_NUMBER, r"(?<![\d-])\d{3}-\d{2}-\d{4}(?![\d-])", _always),
+        (IdentifierKind.CARD, rf"{_NOT_BEFORE}\d{{4}}(?:{_GAP}\d{{4}}){{3}}(?!\d)", _is_no_year_list),
+        (IdentifierKind.CARD, rf"{_NOT_BEFORE}3[47]\d{{2}}[ -]\d{{6}}[ -]\d{{5}}(?!\d)", _always),
+        (IdentifierKind.CARD, rf"{_NOT_BEFORE}\d{{12,19}}(?!\d){_NO_AMOUNT}", _is_card),
+        (IdentifierKind.CARD, r"(?<!\d)(?<!\d[ \t])\d(?:[ \t]\d){14,15}(?![ \t]?\d)", _always),
+        (IdentifierKind.DRIVER_LICENCE, rf"(?<![\d-])(?:[1-2]\d|서울|부산|경기|강원|충북|충남|전북|전남|경북|경남|제주"
+          r"|대구"
          rf"|인천|광주|대전|울산)"
          rf"(?:{_HYPHEN}|[ \t]?)\d{{2}}{_HYPHEN}\d{{6}}{_HYPHEN}\d{{2}}(?![\d-])", _always),
-        (Kind.PHONE, rf"(?<!\d)(?<!\d[.,])(?:\(?(?:\+|00)[ \t]?82\)?{_GAP}\(?0?\)?"
+        (IdentifierKind.PHONE, rf"(?<!\d)(?<!\d[.,])(?:\(?(?:\+|00)[ \t]?82\)?{_GAP}\(?0?\)?"
          rf"|\(?0)1[016-9]\)?{_GAP}\d{{3,4}}{_GAP}\d{{4}}(?!\d)", _always),
-        (Kind.PHONE, r"(?<!\d)0[ \t]1[ \t][016-9](?:[ \t]?-?[ \t]?\d){7,8}(?!\d)", _always),
-        (Kind.PHONE, rf"(?<![\d-])(?<!\d[.,])\(?0(?:2|[3-6][1-5]|70"
+        (IdentifierKind.PHONE, r"(?<!\d)0[ \t]1[ \t][016-9](?:[ \t]?-?[ \t]?\d){7,8}(?!\d)", _always),
+        (IdentifierKind.PHONE, rf"(?<![\d-])(?<!\d[.,])\(?0(?:2|[3-6][1-5]|70"
          rf"|50\d)(?:\)[ ]?|{_HYPHEN}|\.)\d{{3,4}}(?:{_HYPHEN}|\.)\d{{4}}(?![\d-])", _always),
-        (Kind.PHONE, r"(?<![\d+])\+[1-9]\d{0,2}(?:[-. ()]{0,2}\d){8,12}(?!\d)", _always),
-        (Kind.PHONE, r"(?<![\d-])(?<!\d[.,])0(?!80)\d{2,4}[ -]\d{3,4}[ -]\d{3,4}(?![\d-])", _always),
-        (Kind.PHONE, r"(?:phone|mobile|cell|telephone|fax|call (?:me |us )?(?:at|on|back at)|reach(?:ed)? (?:me )?"
+        (IdentifierKind.PHONE, r"(?<![\d+])\+[1-9]\d{0,2}(?:[-. ()]{0,2}\d){8,12}(?!\d)", _always),
+        (IdentifierKind.PHONE, r"(?<![\d-])(?<!\d[.,])0(?!80)\d{2,4}[ -]\d{3,4}[ -]\d{3,4}(?![\d-])", _always),
+        (IdentifierKind.PHONE, r"(?:phone|mobile|cell|telephone|fax|call (?:me |us )?(?:at|on|back at)|reach(?:ed)?"
+          r" (?:me )?"
          r"(?:at|on)|messages? to|answering at|휴대폰|핸드폰|휴대전화|전화번호|연락처)[^\d+(]{0,20}"
          rf"(?P<hit>\+?\(?\d(?:[-. ()]{{0,2}}\d){{6,11}})(?![\d-]){_NO_AMOUNT}", _is_private),
-        (Kind.BUSINESS_NUMBER, rf"(?<![\d-])\d{{3}}{_HYPHEN}\d{{2}}{_HYPHEN}\d{{5}}(?![\d-])", _always),
-        (Kind.PASSPORT, r"(?<![A-Za-z0-9])[MSRODG][ \t-]?(?:\d{8}|\d{3}[A-Z]\d{4})(?![A-Za-z0-9])", _always),
-        (Kind.PASSPORT, r"(?:여권|passport)[^\d\n]{0,20}?(?P<hit>(?<![A-Za-z0-9])[A-Z]{0,2}\d{6,9}"
+        (IdentifierKind.BUSINESS_NUMBER, rf"(?<![\d-])\d{{3}}{_HYPHEN}\d{{2}}{_HYPHEN}\d{{5}}(?![\d-])", _always),
+        (IdentifierKind.PASSPORT, r"(?<![A-Za-z0-9])[MSRODG][ \t-]?(?:\d{8}|\d{3}[A-Z]\d{4})(?![A-Za-z0-9])", _always),
+        (IdentifierKind.PASSPORT, r"(?:여권|passport)[^\d\n]{0,20}?(?P<hit>(?<![A-Za-z0-9])[A-Z]{0,2}\d{6,9}"
          r"(?![\dA-Za-z]))", _always),
-        (Kind.DRIVER_LICENCE, r"(?:면허|licen[cs]e)[^\d]{0,20}?"
+        (IdentifierKind.DRIVER_LICENCE, r"(?:면허|licen[cs]e)[^\d]{0,20}?"
          r"(?P<hit>\d{2}[ .-]{0,3}\d{2}[ .-]{0,3}\d{6}[ .-]{0,3}\d{2})(?!\d)", _always),
-        (Kind.DRIVER_LICENCE, r"(?<![\d.])[12]\d[ .]\d{2}[ .]\d{6}[ .]\d{2}(?![\d.])", _always),
-        (Kind.DRIVER_LICENCE, r"driver'?s?'? licen[cs]e[^\d\n]{0,20}?(?P<hit>\b[A-Z]?\d{6,16})(?!\d)", _always),
-        (Kind.BUSINESS_NUMBER, r"(?:사업자|business)[^\d]{0,20}?"
+        (IdentifierKind.DRIVER_LICENCE, r"(?<![\d.])[12]\d[ .]\d{2}[ .]\d{6}[ .]\d{2}(?![\d.])", _always),
+        (IdentifierKind.DRIVER_LICENCE,
+         r"driver'?s?'? licen[cs]e[^\d\n]{0,20}?(?P<hit>\b[A-Z]?\d{6,16})(?!\d)", _always),
+        (IdentifierKind.BUSINESS_NUMBER, r"(?:사업자|business)[^\d]{0,20}?"
          r"(?P<hit>\d{3}[ .-]{0,3}\d{2}[ .-]{0,3}\d{5})(?!\d)", _always),
-        (Kind.BUSINESS_NUMBER, r"(?P<hit>(?<!\d)\d{3}[ .-]{0,3}\d{2}[ .-]{0,3}\d{5})(?=[^\d\n]{1,12}사업자)", _always),
-        (Kind.ACCOUNT, rf"(?<![\d-])\d{{3,6}}{_HYPHEN}\d{{2,6}}{_HYPHEN}\d{{2,8}}"
+        (IdentifierKind.BUSINESS_NUMBER,
+         r"(?P<hit>(?<!\d)\d{3}[ .-]{0,3}\d{2}[ .-]{0,3}\d{5})(?=[^\d\n]{1,12}사업자)", _always),
+        (IdentifierKind.ACCOUNT, rf"(?<![\d-])\d{{3,6}}{_HYPHEN}\d{{2,6}}{_HYPHEN}\d{{2,8}}"
          rf"(?:{_HYPHEN}\d{{1,4}})?(?![\d-])", _is_account),
-        (Kind.ACCOUNT, rf"{_ACCOUNT_WORD}[^\d]{{0,20}}?"
+        (IdentifierKind.ACCOUNT, rf"{_ACCOUNT_WORD}[^\d]{{0,20}}?"
          rf"(?P<hit>(?<![\d,.]){_NO_DATE}\d(?:[ .-]{{0,4}}\d){{9,15}}){_NOT_AFTER}{_NO_AMOUNT}", _always),
-        (Kind.ACCOUNT, rf"(?P<hit>(?<![\d,.-]){_NO_DATE}\d(?:[ .-]{{0,4}}\d){{9,15}}){_NOT_AFTER}{_NO_AMOUNT}"
+        (IdentifierKind.ACCOUNT, rf"(?P<hit>(?<![\d,.-]){_NO_DATE}\d(?:[ .-]{{0,4}}\d){{9,15}}){_NOT_AFTER}{_NO_AMOUNT}"
          rf"(?=[^\d\n]{{0,12}}{_ACCOUNT_WORD})", _always),
-        (Kind.ACCOUNT, r"(?<!\d)(?<!\d[ \t])\d(?:[ \t]\d){9,13}(?![ \t]?\d)", _always),
+        (IdentifierKind.ACCOUNT, r"(?<!\d)(?<!\d[ \t])\d(?:[ \t]\d){9,13}(?![ \t]?\d)", _always),
         # So long a run of digits names something, whatever it is called.
-        (Kind.ACCOUNT, rf"{_NOT_BEFORE}\d{{11,19}}{_NOT_AFTER}{_NO_AMOUNT}", _always),
-        (Kind.SECRET, r"(?:cvc|cvv|보안[ ]?코드|pin|비밀[ ]?번호|비번|passcode|password)(?:[ ]?(?:번호|number"
+        (IdentifierKind.ACCOUNT, rf"{_NOT_BEFORE}\d{{11,19}}{_NOT_AFTER}{_NO_AMOUNT}", _always),
+        (IdentifierKind.SECRET, r"(?:cvc|cvv|보안[ ]?코드|pin|비밀[ ]?번호|비번|passcode|password)(?:[ ]?(?:번호|number"
          r"|code))?"
          r"[ \t]{0,2}(?:는|은|가|이|:|=|is|was)?[ \t]{0,2}(?P<hit>(?<!\d)\d{3,8})(?!\d|[ ]?(?:자리|회|번|일|년|월"
          r"|digit|원|개))", _always),
@@ -168,7 +172,7 @@ def find_identifiers(text: str) -> tuple[Identifier, ...]:
     return tuple(Identifier(one.kind, offsets[one.start], offsets[one.end - 1] + 1) for one in taken)
 
 
-def _matches(plain: str) -> Iterator[tuple[Kind, int, int]]:
+def _matches(plain: str) -> Iterator[tuple[IdentifierKind, int, int]]:
     if not any(char.isdigit() or char == "@" or char in "공영" for char in plain):
         return
     for kind, pattern, check in _PATTERNS:

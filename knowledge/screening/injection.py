@@ -11,14 +11,14 @@ from dataclasses import dataclass
 from typing import Final
 
 from knowledge.screening.deobfuscation import decoded, disguises, fold, invisible
-from knowledge.screening.injection_patterns import PATTERNS, Trick
+from knowledge.screening.injection_patterns import PATTERNS, Tactic
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class ScreeningFinding:
     """One trick and the words that show it."""
 
-    trick: Trick
+    trick: Tactic
     excerpt: str
 
 
@@ -33,7 +33,7 @@ _KOREAN_ONLY: Final = frozenset(
 _CODED: Final = tuple(
     (trick, pattern)
     for trick, pattern in PATTERNS
-    if trick in {Trick.OVERRIDE, Trick.EXTRACTION, Trick.SECRETS, Trick.ROLE_PLAY}
+    if trick in {Tactic.OVERRIDE, Tactic.EXTRACTION, Tactic.SECRETS, Tactic.ROLE_PLAY}
 )
 # One of these stands in every order worth hiding; text without them is not searched again.
 _STEMS: Final = re.compile(
@@ -51,10 +51,10 @@ _PIG_LATIN: Final = re.compile(r"\b[a-z]{3,}(?:w|y)?ay\b", re.IGNORECASE)
 _REPEATED: Final = 15
 
 
-def find_injection(text: str) -> tuple[Finding, ...]:
+def find_injection(text: str) -> tuple[ScreeningFinding, ...]:
     """Return the tricks that a question or a passage plays, each with the words that show it; none in honest text."""
     plain = fold(text)
-    findings = [Finding(Trick.HIDDEN, seen)] if (seen := invisible(text)) else []
+    findings = [ScreeningFinding(Tactic.HIDDEN, seen)] if (seen := invisible(text)) else []
     findings += _plainly(plain, PATTERNS)
     findings += _coded(plain)
     findings += _flooding(plain)
@@ -63,41 +63,41 @@ def find_injection(text: str) -> tuple[Finding, ...]:
     return tuple(findings)
 
 
-def _plainly(plain: str, patterns: tuple[tuple[Trick, re.Pattern[str]], ...]) -> Iterator[Finding]:
+def _plainly(plain: str, patterns: tuple[tuple[Tactic, re.Pattern[str]], ...]) -> Iterator[ScreeningFinding]:
     korean = _HANGUL.search(plain) is not None
     for trick, pattern in patterns:
         if not korean and pattern in _KOREAN_ONLY:
             continue
         if found := pattern.search(plain):
-            yield Finding(trick, found.group()[:120])
+            yield ScreeningFinding(trick, found.group()[:120])
 
 
-def _disguised(text: str) -> Iterator[Finding]:
+def _disguised(text: str) -> Iterator[ScreeningFinding]:
     """Read what the text says without its disguise, where that could be an order."""
     for other in disguises(text):
         if not _STEMS.search(other):
             continue
         hidden = list(_plainly(other, _CODED))
         if not hidden and (found := _RUN_TOGETHER.search(other)):
-            hidden = [Finding(Trick.SMUGGLING, found.group())]
+            hidden = [ScreeningFinding(Tactic.SMUGGLING, found.group())]
         for finding in hidden:
-            yield Finding(Trick.SMUGGLING, finding.excerpt)
+            yield ScreeningFinding(Tactic.SMUGGLING, finding.excerpt)
 
 
-def _coded(plain: str) -> Iterator[Finding]:
+def _coded(plain: str) -> Iterator[ScreeningFinding]:
     """Notice a code that holds text: an honest question holds none."""
     for token, _ in decoded(plain):
-        yield Finding(Trick.SMUGGLING, token[:40])
+        yield ScreeningFinding(Tactic.SMUGGLING, token[:40])
     words = re.findall(r"[A-Za-z]+", plain)
     if len(words) >= 4 and len(_PIG_LATIN.findall(plain)) * 2 > len(words):
-        yield Finding(Trick.SMUGGLING, plain[:40])
+        yield ScreeningFinding(Tactic.SMUGGLING, plain[:40])
 
 
-def _flooding(plain: str) -> Iterator[Finding]:
+def _flooding(plain: str) -> Iterator[ScreeningFinding]:
     """Notice a word or a line that is repeated until the instructions scroll out of sight."""
     words = plain.split()
     if len(words) < _REPEATED:
         return
     word, times = Counter(words).most_common(1)[0]
     if times >= _REPEATED and (times * 2 > len(words) or f"{word} {word} {word} {word}" in plain):
-        yield Finding(Trick.FLOOD, word[:40])
+        yield ScreeningFinding(Tactic.FLOOD, word[:40])

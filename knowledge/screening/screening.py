@@ -8,34 +8,43 @@ from dataclasses import dataclass
 from typing import Final
 
 from knowledge.passage import Language, language_of
-from knowledge.screening.identifiers import Identifier, Kind, find_identifiers
-from knowledge.screening.injection import Finding, find_injection
-from knowledge.screening.injection_patterns import Trick
+from knowledge.screening.identifiers import Identifier, IdentifierKind, find_identifiers
+from knowledge.screening.injection import ScreeningFinding, find_injection
+from knowledge.screening.injection_patterns import Tactic
 
-__all__ = ["Finding", "Identifier", "Kind", "Masked", "Trick", "find_identifiers", "find_injection", "mask"]
+__all__ = [
+    "Identifier",
+    "IdentifierKind",
+    "Masked",
+    "ScreeningFinding",
+    "Tactic",
+    "find_identifiers",
+    "find_injection",
+    "mask",
+]
 
-LABELS: Final[dict[Language, dict[Kind, str]]] = {
+LABELS: Final[dict[Language, dict[IdentifierKind, str]]] = {
     "ko": {
-        Kind.RESIDENT_NUMBER: "[주민등록번호]",
-        Kind.CARD: "[카드번호]",
-        Kind.ACCOUNT: "[계좌번호]",
-        Kind.PHONE: "[전화번호]",
-        Kind.PASSPORT: "[여권번호]",
-        Kind.DRIVER_LICENCE: "[운전면허번호]",
-        Kind.BUSINESS_NUMBER: "[사업자등록번호]",
-        Kind.EMAIL: "[이메일]",
-        Kind.SECRET: "[비밀번호]",
+        IdentifierKind.RESIDENT_NUMBER: "[주민등록번호]",
+        IdentifierKind.CARD: "[카드번호]",
+        IdentifierKind.ACCOUNT: "[계좌번호]",
+        IdentifierKind.PHONE: "[전화번호]",
+        IdentifierKind.PASSPORT: "[여권번호]",
+        IdentifierKind.DRIVER_LICENCE: "[운전면허번호]",
+        IdentifierKind.BUSINESS_NUMBER: "[사업자등록번호]",
+        IdentifierKind.EMAIL: "[이메일]",
+        IdentifierKind.SECRET: "[비밀번호]",
     },
     "en": {
-        Kind.RESIDENT_NUMBER: "[resident number]",
-        Kind.CARD: "[card number]",
-        Kind.ACCOUNT: "[account number]",
-        Kind.PHONE: "[phone number]",
-        Kind.PASSPORT: "[passport number]",
-        Kind.DRIVER_LICENCE: "[driver licence number]",
-        Kind.BUSINESS_NUMBER: "[business number]",
-        Kind.EMAIL: "[e-mail]",
-        Kind.SECRET: "[secret code]",
+        IdentifierKind.RESIDENT_NUMBER: "[resident number]",
+        IdentifierKind.CARD: "[card number]",
+        IdentifierKind.ACCOUNT: "[account number]",
+        IdentifierKind.PHONE: "[phone number]",
+        IdentifierKind.PASSPORT: "[passport number]",
+        IdentifierKind.DRIVER_LICENCE: "[driver licence number]",
+        IdentifierKind.BUSINESS_NUMBER: "[business number]",
+        IdentifierKind.EMAIL: "[e-mail]",
+        IdentifierKind.SECRET: "[secret code]",
     },
 }
 
@@ -45,7 +54,7 @@ class Masked:
     """The text without identifiers, and the kinds that were found, each once, in order of appearance."""
 
     text: str
-    found: tuple[Kind, ...]
+    found: tuple[IdentifierKind, ...]
 
 
 def mask(text: str, language: Language | None = None) -> Masked:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from llm_server.pypi_weights.tensors import Entry, Floats, tensor_file, to_bf16
+from llm_server.pypi_weights.tensors import Floats, TensorEntry, tensor_file, to_bf16
 
 MAGIC = b"E5S1"
 STEP = 4096
@@ -143,11 +143,11 @@ def _read_entry(reader: _Reader) -> Packed:
 
 
 def _write_tensors(path: Path, data: memoryview, packed: list[Packed], shape: Shape) -> None:
-    entries = [Entry(_name(tensor.name), "BF16", _dimensions(tensor, shape)) for tensor in packed]
+    entries = [TensorEntry(_name(tensor.name), "BF16", _dimensions(tensor, shape)) for tensor in packed]
     # Mean pooling never asks the pooler; zeros keep transformers from reporting it as missing.
     pooler = [
-        Entry("pooler.dense.weight", "BF16", (shape.hidden, shape.hidden)),
-        Entry("pooler.dense.bias", "BF16", (shape.hidden,)),
+        TensorEntry("pooler.dense.weight", "BF16", (shape.hidden, shape.hidden)),
+        TensorEntry("pooler.dense.bias", "BF16", (shape.hidden,)),
     ]
     with tensor_file(path, [*entries, *pooler]) as arrays:
         for tensor, entry in zip(packed, entries, strict=True):

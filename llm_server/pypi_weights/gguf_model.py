@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from llm_server.bpe import QWEN_SPLIT, SMOLLM_SPLIT, AddedToken, Bpe
 from llm_server.pypi_weights.gguf_file import GgufFile, GgufTensor, Value, open_gguf
-from llm_server.pypi_weights.tensors import Arrays, Entry, Floats, tensor_file, to_bf16, to_int8
+from llm_server.pypi_weights.tensors import Arrays, Floats, TensorEntry, tensor_file, to_bf16, to_int8
 
 Target = Literal["int8", "bf16"]
 ROWS = 64  # a block of so many rows stays in a core's cache: twice as fast as whole tensors
@@ -162,12 +162,12 @@ def _row_order(part: str, tensor: GgufTensor, facts: Facts) -> NDArray[np.intp] 
 def _write_weights(
     path: Path, sources: list[Source], *, target: Target, threads: int, tell: Callable[[float], None]
 ) -> None:
-    entries: list[Entry] = []
+    entries: list[TensorEntry] = []
     for source in sources:
         rounded = target == "int8" and source.matrix
-        entries.append(Entry(source.name, "I8" if rounded else "BF16", source.shape))
+        entries.append(TensorEntry(source.name, "I8" if rounded else "BF16", source.shape))
         if rounded:
-            entries.append(Entry(f"{source.name}_scale", "F32", (source.shape[0], 1)))
+            entries.append(TensorEntry(f"{source.name}_scale", "F32", (source.shape[0], 1)))
     total = sum(entry.bytes for entry in entries)
     done = 0
     with tensor_file(path, entries) as arrays, ThreadPoolExecutor(threads) as pool:

@@ -24,7 +24,7 @@ _TYPES: dict[Kind, np.dtype[Any]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class TensorEntry:
     """A tensor's place in the file."""
 
     name: str
@@ -42,7 +42,7 @@ Arrays = dict[str, NDArray[Any]]
 
 
 @contextmanager
-def tensor_file(path: Path, entries: Sequence[Entry]) -> Iterator[Arrays]:
+def tensor_file(path: Path, entries: Sequence[TensorEntry]) -> Iterator[Arrays]:
     """Lay out `path` for `entries` and give their arrays to fill; the file is on disk when the context ends."""
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     at = 0

@@ -12,11 +12,11 @@ from llm_server.scripted.wire import (
     Cached,
     ChatAsking,
     ChatLogprobs,
+    ChatMessage,
     Choice,
     CompletionAsking,
     CompletionLogprobs,
     Reply,
-    Said,
     TokenLogprob,
     TopLogprob,
     Usage,
@@ -105,14 +105,14 @@ class Frames:
         if not self._asked.chat:
             return b""
         ids = list(self._asked.prompt_ids) if self._asked.token_ids else UNSET
-        return self._frame([Choice(delta=Said("", "assistant"))], prompt_token_ids=ids)
+        return self._frame([Choice(delta=ChatMessage("", "assistant"))], prompt_token_ids=ids)
 
     def feed(self, step: Step) -> bytes:
         """Return the chunk of one token."""
         self._steps.append(step)
         choice = Choice(
             text=UNSET if self._asked.chat else step.text,
-            delta=Said(step.text) if self._asked.chat else UNSET,
+            delta=ChatMessage(step.text) if self._asked.chat else UNSET,
             logprobs=self._logprobs([step]),
             finish_reason=step.finish_reason,
             token_ids=[step.token] if self._asked.token_ids else None,
@@ -132,7 +132,7 @@ class Frames:
         text = "".join(step.text for step in self._steps)
         choice = Choice(
             text=UNSET if self._asked.chat else text,
-            message=Said(text, "assistant") if self._asked.chat else UNSET,
+            message=ChatMessage(text, "assistant") if self._asked.chat else UNSET,
             logprobs=self._logprobs(self._steps),
             finish_reason=self._steps[-1].finish_reason,
             token_ids=[step.token for step in self._steps] if self._asked.token_ids else None,

@@ -91,7 +91,7 @@ class CompletionLogprobs(msgspec.Struct, frozen=True):
     top_logprobs: list[dict[str, float]]
 
 
-class Said(msgspec.Struct, frozen=True):
+class ChatMessage(msgspec.Struct, frozen=True):
     """A chat message, or in a stream the `delta` of one."""
 
     content: str
@@ -103,8 +103,8 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
 
     index: int = 0
     text: str | msgspec.UnsetType = msgspec.UNSET
-    message: Said | msgspec.UnsetType = msgspec.UNSET
-    delta: Said | msgspec.UnsetType = msgspec.UNSET
+    message: ChatMessage | msgspec.UnsetType = msgspec.UNSET
+    delta: ChatMessage | msgspec.UnsetType = msgspec.UNSET
     logprobs: CompletionLogprobs | ChatLogprobs | None = None
     finish_reason: str | None = None
     stop_reason: str | None = None

@@ -23,7 +23,7 @@ from chatbot import errors
 from chatbot.events import FinishReason
 from chatbot.metrics import Metrics as ChatMetrics
 from chatbot.models import FailureName, Group
-from chatbot.notices import Rung
+from chatbot.notices import DegradationLevel
 from ingest.metrics import Metrics as StaffMetrics
 from ingest.parsing import Reason
 from tests.charts.promql import asked, grouped
@@ -41,7 +41,7 @@ CODES = {error.code for error in error_classes()} | {"internal", errors.ChatErro
 VALUES_OF: dict[str, set[str]] = {
     "outcome": {reason.value for reason in FinishReason} | {f"error_{code}" for code in CODES},
     "code": CODES,
-    "rung": {rung.value for rung in Rung},
+    "rung": {rung.value for rung in DegradationLevel},
     "group": set(get_args(Group)),
     "grounded": {"true", "false"},
     "priority": {"0", "10", "20"},

@@ -6,7 +6,7 @@ import anyio
 import pytest
 
 from chatbot.errors import ModelUnavailable
-from chatbot.grounding import CitationStream, Grounding
+from chatbot.grounding import Grounding, GroundingStream
 from chatbot.models import Sampling, State
 from chatbot.shadow import Shadow, Verdict
 from chatbot.tokenizer import Rendered, Tokenizer
@@ -34,7 +34,9 @@ def follow(
     """Ask the shadow what `ask` has asked; `scope` is what the bank cancels."""
     shadow.follow(
         Rendered(prompt(served.models.tokenizer), CHAT),
-        CitationStream([SAYS], grounding=Grounding.STRICT, language="ko", allowed_numbers_from="", contact="1599-0000"),
+        GroundingStream(
+            [SAYS], grounding=Grounding.STRICT, language="ko", allowed_numbers_from="", contact="1599-0000"
+        ),
         sampling=Sampling(max_tokens=100),
         conversation_id=conversation_id,
         cache_salt="hanbit",

@@ -9,9 +9,9 @@ import pytest
 from pydantic import SecretStr
 from tokenizers import Tokenizer
 
-from ingest.bulk import Outcome
+from ingest.bulk import LoadOutcome
 from ingest.catalogue import Stage
-from ingest.jobs import DeliverySettings
+from ingest.jobs import JobBrokerSettings
 from ingest.services import Services
 from ingest.settings import Settings
 from ingest.wiring import open_services
@@ -39,7 +39,7 @@ def settings(weights: Path, tmp_path: Path, redis_url: str, database_url: str) -
         data_dir=tmp_path / "data",
         database_url=SecretStr(database_url),
         redis_url=SecretStr(redis_url),
-        delivery=DeliverySettings(queue=f"ingest-{uuid4().hex}"),
+        delivery=JobBrokerSettings(queue=f"ingest-{uuid4().hex}"),
     )
 
 
@@ -60,7 +60,7 @@ class Unseen:
 
     def part(self, name: str, stage: Stage, done: int, total: int) -> None: ...
 
-    def end(self, outcome: Outcome) -> None: ...
+    def end(self, outcome: LoadOutcome) -> None: ...
 
     def approved(self, done: int, total: int) -> None: ...
 

@@ -7,13 +7,13 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from ingest.parsing import Asked, Outcome, read_as_asked, serve
+from ingest.parsing import Outcome, ParseRequest, read_as_asked, serve
 from tests.ingest.lying_template import answer_of
 
 MOST_FILES = 64  # that a process may have open here
 
 
-def read_after_the_act(asked: Asked, page_begun: Callable[[], None]) -> Outcome:
+def read_after_the_act(asked: ParseRequest, page_begun: Callable[[], None]) -> Outcome:
     """Do what the file's first word says, then read it."""
     act = Path(asked.path).read_bytes().split()[:1]
     if act == [b"forge"]:

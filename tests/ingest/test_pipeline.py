@@ -12,15 +12,15 @@ import pytest
 from sqlalchemy import select
 
 from ingest import pipeline
-from ingest.bulk import Offering, Outcome, approve_all
-from ingest.catalogue import DECISIONS, Decided, Indexed, JobState, Metadata, Received, Stage, State, Version
+from ingest.bulk import LoadOutcome, Offering, approve_all
+from ingest.catalogue import DECISIONS, ApprovalDecision, Indexed, JobState, Metadata, Received, Stage, State, Version
 from ingest.errors import DuplicateContent, Forbidden, TooLarge, Unavailable, Unprocessable, WrongState
 from ingest.job_runner import run_job
-from ingest.jobs import LEASE_SECONDS, Owner, Queue
+from ingest.jobs import LEASE_SECONDS, JobClaims, Owner
 from ingest.maintenance import restore
 from ingest.parsing import Reason, Unreadable
 from ingest.pipeline import activate, finish_windows
-from ingest.review import CpuLimiter, Suspicion
+from ingest.review import CpuLimiter, PassageFinding
 from ingest.services import Services
 from ingest.settings import Settings
 from ingest.uploads import Offer
@@ -133,7 +133,7 @@ async def test_only_a_draft_can_be_approved(services: Services) -> None:
 async def test_a_version_is_approved_when_it_has_been_screened_and_those_of_one_document_together(
     services: Services, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def slowly(_passages: Sequence[Passage]) -> list[Suspicion]:
+    def slowly(_passages: Sequence[Passage]) -> list[PassageFinding]:
         clock.now += 60
         return []
 
@@ -146,7 +146,7 @@ async def test_a_version_is_approved_when_it_has_been_screened_and_those_of_one_
             services, await hand_in(services, samples.MARKDOWN.replace("2.35", rate).encode(), terms)
         )
         offering = Offering(path=Path(rate), name=rate)
-        outcomes.append(Outcome(offering=offering, key=version.key, state=version.state))
+        outcomes.append(LoadOutcome(offering=offering, key=version.key, state=version.state))
     await approve_all(outcomes, "lee", services, Unseen())
     approved = await services.catalogue.versions("hanbit", "terms")
     assert [version.approved_at for version in approved] == [NOON + 180, NOON + 180]
@@ -326,7 +326,7 @@ async def test_a_worker_that_stood_still_takes_nothing_from_what_was_approved_me
     key, other = received.version.key, Owner(host="other", process=1, start="x")
     still = StandsStill(services.index, method)
     slow = replace(services, index=still)  # type: ignore[arg-type]  # an index that takes its time
-    quick = services if same_process else replace(services, queue=Queue(services.catalogue, other))
+    quick = services if same_process else replace(services, queue=JobClaims(services.catalogue, other))
     came_to: list[Version | None] = []
 
     async def stand_still() -> None:
@@ -376,7 +376,7 @@ async def test_a_draft_that_the_index_holds_otherwise_than_it_was_written_is_non
 @pytest.mark.both_databases
 async def test_windows_that_a_crash_kept_from_the_index_are_written_at_the_next_start(services: Services) -> None:
     version = await take_in(services, await hand_in(services))
-    await services.decisions.approve(version.key, Decided(by="lee", at=NOON))
+    await services.decisions.approve(version.key, ApprovalDecision(by="lee", at=NOON))
     assert await found(services, at=NOON + 5) == set()
     assert await finish_windows(services) == 1
     assert await found(services, at=NOON + 5) == {1}

@@ -15,7 +15,7 @@ from chatbot.conversations import Conversation, Feedback, Owner
 from chatbot.errors import NotFound, StillRunning
 from chatbot.events import PassageRef
 from chatbot.services import Services
-from chatbot.streams import AnswerId, Begun
+from chatbot.streams import AnswerId, BegunAnswer
 from chatbot.transcript import Question
 from knowledge.access import Access
 from knowledge.identity import Principal
@@ -114,7 +114,7 @@ async def begun_again(
     request: Request,
     again: Again | None = None,
     idempotency_key: IdempotencyKey = None,
-) -> Begun:
+) -> BegunAnswer:
     """Begin another answer to the question; whatever may refuse has refused on return."""
     refuse_while_draining(request)
     wanted = again or Again()
@@ -133,7 +133,7 @@ async def begun_again(
 
 @router.post("/regenerate", response_model=None, responses={200: {"content": {"text/event-stream": {}}}})
 async def regenerate(
-    begun: Annotated[Begun, Depends(begun_again)],
+    begun: Annotated[BegunAnswer, Depends(begun_again)],
     who: TheCaller,
     services: TheServices,
     request: Request,

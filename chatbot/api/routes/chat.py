@@ -33,7 +33,7 @@ from chatbot.events import (
     to_json,
 )
 from chatbot.services import Services
-from chatbot.streams import AnswerId, Begun, Running
+from chatbot.streams import AnswerId, BegunAnswer, LiveAnswer
 from chatbot.transcript import Question, frame, passage_refs
 from chatbot.turn import answer, open_turn
 from knowledge.identity import Principal
@@ -72,7 +72,7 @@ IdempotencyKey = Annotated[str | None, Header(min_length=1, max_length=200)]
 
 async def begun(
     ask: Ask, who: TheCaller, services: TheServices, request: Request, idempotency_key: IdempotencyKey = None
-) -> Begun:
+) -> BegunAnswer:
     """Begin an answer, or join the one that the Idempotency-Key began; whatever may refuse has refused on return."""
     refuse_while_draining(request)
     question = Question(
@@ -100,7 +100,7 @@ def digest_of(body: str) -> str:
     return hashlib.sha256(body.encode()).hexdigest()
 
 
-async def begin(question: Question, who: Principal, services: Services) -> Begun:
+async def begin(question: Question, who: Principal, services: Services) -> BegunAnswer:
     """Take a place in the queue, open the turn and set its answer going.
 
     Raises:
@@ -108,14 +108,14 @@ async def begin(question: Question, who: Principal, services: Services) -> Begun
     """
     with services.admission.entered(who) as place:
         turn = await open_turn(question, who, services)
-        running = Running(turn.answer_id, who, conversation_id=turn.conversation.id)
+        running = LiveAnswer(turn.answer_id, who, conversation_id=turn.conversation.id)
         with anyio.CancelScope(shield=True):  # a reserved turn is always answered or settled
             work = partial(answer, turn, place=place, services=services)
             await services.answers.start(running, work, passages=passage_refs(turn), frame=frame(turn))
-    return Begun(turn.answer_id, turn.reservation.limits)
+    return BegunAnswer(turn.answer_id, turn.reservation.limits)
 
 
-TheAnswer = Annotated[Begun, Depends(begun)]
+TheAnswer = Annotated[BegunAnswer, Depends(begun)]
 
 
 class AnswerStream(EventSourceResponse):
@@ -165,7 +165,7 @@ async def chat(ask: Ask, begun: TheAnswer, who: TheCaller, services: TheServices
     return await told(begun, who, services, request, stream=ask.stream)
 
 
-async def told(begun: Begun, who: Principal, services: Services, request: Request, *, stream: bool) -> Response:
+async def told(begun: BegunAnswer, who: Principal, services: Services, request: Request, *, stream: bool) -> Response:
     """Return the answer as a stream or as one document, with what its caller has left."""
     if stream:
         entries = encode(services, who, begun.answer_id, after=0)

@@ -27,7 +27,7 @@ from chatbot.errors import Draining, ModelNotFound
 from chatbot.events import LAST, Event, Failed
 from chatbot.models import UNKNOWN_MODEL
 from chatbot.services import Services
-from chatbot.streams import AnswerId, Begun
+from chatbot.streams import AnswerId, BegunAnswer
 from chatbot.transcript import Question
 from knowledge.identity import Principal
 from telemetry.setup import current_trace_id
@@ -41,7 +41,7 @@ async def begun_completion(
     services: TheServices,
     request: Request,
     idempotency_key: IdempotencyKey = None,
-) -> Begun:
+) -> BegunAnswer:
     """Begin the answer to an OpenAI request, or join the one that its Idempotency-Key began; all refusals come here."""
     refuse_while_draining(request)
     refuse_other_models(asked.model, services)
@@ -84,7 +84,7 @@ def question_of(asked: AskedQuestion, services: Services) -> Question:
     )
 
 
-TheCompletion = Annotated[Begun, Depends(begun_completion)]
+TheCompletion = Annotated[BegunAnswer, Depends(begun_completion)]
 
 
 @router.post("/chat/completions", response_model=None, responses={200: {"content": {"text/event-stream": {}}}})

@@ -8,7 +8,7 @@ from pydantic import BaseModel, StringConstraints
 
 from chatbot.api.auth import TheAdmin
 from chatbot.api.dependencies import TheServices
-from chatbot.proof import Archive, replay
+from chatbot.proof import ReplayContext, replay
 
 router = APIRouter(prefix="/v1/admin", tags=["replay"])
 
@@ -25,7 +25,7 @@ async def replay_answer(answer_id: str, wanted: Wanted, admin: TheAdmin, service
     """Return what the answer's audit rows prove: what they say, and each thing as same, different, gone or unknown."""
     replayed = await replay(
         answer_id,
-        Archive.of(services),
+        ReplayContext.of(services),
         tenant=admin.tenant,
         question=wanted.question,
         ask_model=wanted.ask_model,

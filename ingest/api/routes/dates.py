@@ -10,7 +10,7 @@ from ingest.api.auth import Staff, may_approve
 from ingest.api.dependencies import TheServices
 from ingest.api.routes.documents import named_version
 from ingest.api.schemas import VersionOut
-from ingest.catalogue import Dates, Decided, VersionKey
+from ingest.catalogue import ApprovalDecision, Dates, VersionKey
 from ingest.pipeline import tell_index
 
 router = APIRouter(prefix="/v1/documents/{document_id}/versions/{version}/dates", tags=["documents"])
@@ -34,7 +34,7 @@ async def set_dates(
     key: Annotated[VersionKey, Depends(named_version)], who: Staff, services: TheServices, body: DatesIn
 ) -> VersionOut:
     """Change a version's dates: a draft's by anybody of staff, an approved one's by an approver."""
-    decided = Decided(by=who.sub, at=services.now())
+    decided = ApprovalDecision(by=who.sub, at=services.now())
     dates = Dates(effective_from=body.effective_from, effective_until=body.effective_until)
     changed = await services.decisions.date(key, dates, decided, may_approve=may_approve(who))
     await tell_index(key, changed, services)

@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 from ingest.api.auth import Approver, Staff
 from ingest.api.dependencies import TheServices
 from ingest.api.schemas import DocumentOut, DocumentsOut, PassageOut, PassagesOut, ReceivedOut, VersionOut, VersionsOut
-from ingest.catalogue import Decided, VersionKey
+from ingest.catalogue import ApprovalDecision, VersionKey
 from ingest.jobs import deliver
 from ingest.pipeline import activate, tell_index
 from ingest.services import Services
@@ -133,5 +133,5 @@ async def delete(document_id: DocumentId, who: Approver, services: TheServices, 
     return await versions_of(document_id, who, services)
 
 
-def _decided(who: Principal, services: Services, body: Why | None) -> Decided:
-    return Decided(by=who.sub, at=services.now(), reason=body.reason if body else "")
+def _decided(who: Principal, services: Services, body: Why | None) -> ApprovalDecision:
+    return ApprovalDecision(by=who.sub, at=services.now(), reason=body.reason if body else "")

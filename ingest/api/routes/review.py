@@ -10,8 +10,8 @@ from ingest.api.routes.documents import VersionNumber, named_version
 from ingest.api.schemas import DifferencesOut, FindingsOut
 from ingest.catalogue import VersionKey
 from ingest.errors import CannotShow, NotFound, Unavailable, Unprocessable, WrongState
-from ingest.parsing import Shown, Unreadable
-from ingest.review import REVIEW_SECONDS, differences, first, lines_of, suspicions
+from ingest.parsing import PagePreview, Unreadable
+from ingest.review import REVIEW_SECONDS, differences, first, lines_of, passage_findings
 from ingest.services import Services
 from knowledge.passage import Passage
 
@@ -45,7 +45,7 @@ async def page(key: Key, services: TheServices, page: Annotated[int, Path(ge=1, 
 async def findings(key: Key, services: TheServices) -> FindingsOut:
     """Return what screening finds in a version's passages: identifiers of persons, instructions to the model."""
     passages = await _passages(key, services)
-    found = await services.review_limiter.run(lambda: suspicions(passages))
+    found = await services.review_limiter.run(lambda: passage_findings(passages))
     return FindingsOut.of(found[:MOST_FINDINGS], passages=len(passages), more=len(found) > MOST_FINDINGS)
 
 
@@ -60,7 +60,7 @@ async def diff(key: Key, services: TheServices, against: Annotated[VersionNumber
     return DifferencesOut.of(places, key, against=against, more=more)
 
 
-async def _shown(digest: str, page: int, services: Services) -> Shown:
+async def _shown(digest: str, page: int, services: Services) -> PagePreview:
     try:
         with anyio.fail_after(REVIEW_SECONDS):
             async with services.blobs.on_disk(digest) as path:

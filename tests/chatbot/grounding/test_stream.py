@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from chatbot.events import Citation, Event, Notice, NoticeCode, Token
 from chatbot.grounding.markers import Markers
-from chatbot.grounding.stream import CitationStream, Grounding, quote_passages
+from chatbot.grounding.stream import Grounding, GroundingStream, quote_passages
 from knowledge.passage import Language, Passage
 
 
@@ -37,13 +37,13 @@ SOURCES = (DEPOSIT, FEES, CARDS)
 QUESTION = "500만원 대출이 되나요?"
 
 
-def stream(grounding: Grounding, sources: Sequence[Passage] = SOURCES, language: Language = "ko") -> CitationStream:
-    return CitationStream(
+def stream(grounding: Grounding, sources: Sequence[Passage] = SOURCES, language: Language = "ko") -> GroundingStream:
+    return GroundingStream(
         sources, grounding=grounding, language=language, allowed_numbers_from=QUESTION, contact="고객센터 1599-0000"
     )
 
 
-def events_of(citations: CitationStream, feeds: Sequence[str]) -> list[Event]:
+def events_of(citations: GroundingStream, feeds: Sequence[str]) -> list[Event]:
     events = [event for text in feeds for event in citations.feed(text)]
     return [*events, *citations.close()]
 
@@ -68,7 +68,7 @@ def text_of(events: Sequence[Event]) -> str:
     return "".join(event.text for event in events if isinstance(event, Token))
 
 
-def answer(text: str, grounding: Grounding = Grounding.STRICT, language: Language = "ko") -> CitationStream:
+def answer(text: str, grounding: Grounding = Grounding.STRICT, language: Language = "ko") -> GroundingStream:
     citations = stream(grounding, language=language)
     events_of(citations, [text])
     return citations
@@ -119,7 +119,7 @@ def test_what_a_passage_says_of_one_product_is_no_claim_about_another_that_is_as
     question = "What is the minimum for a foreign currency term deposit?"
     said = "The minimum for a foreign currency term deposit is KRW 1,000,000 at a branch."
     for sources, shown in (((WON, FOREIGN), ""), ((WON,), said)):
-        citations = CitationStream(sources, grounding=Grounding.STRICT, language="en", allowed_numbers_from=question)
+        citations = GroundingStream(sources, grounding=Grounding.STRICT, language="en", allowed_numbers_from=question)
         events_of(citations, [said])
         assert citations.text == shown
 
@@ -127,7 +127,9 @@ def test_what_a_passage_says_of_one_product_is_no_claim_about_another_that_is_as
 def test_a_name_that_the_passage_itself_says_is_no_other_product() -> None:
     own = passage("own", "Term deposits", "The minimum for a foreign currency term deposit is USD 500.", "en")
     question = "What is the minimum for a foreign currency term deposit?"
-    citations = CitationStream((own, FOREIGN), grounding=Grounding.STRICT, language="en", allowed_numbers_from=question)
+    citations = GroundingStream(
+        (own, FOREIGN), grounding=Grounding.STRICT, language="en", allowed_numbers_from=question
+    )
     events_of(citations, ["The minimum for a foreign currency term deposit is USD 500."])
     assert citations.cited == (1,)
 
@@ -232,10 +234,10 @@ def test_a_yes_is_shown_with_the_claim_it_belongs_to() -> None:
     ],
 )
 def test_the_opposite_of_a_passage_is_withheld(source: str, claim: str) -> None:
-    citations = CitationStream((passage("x", "안내", source),), grounding=Grounding.STRICT, language="ko")
+    citations = GroundingStream((passage("x", "안내", source),), grounding=Grounding.STRICT, language="ko")
     events_of(citations, [claim])
     assert citations.text == ""
-    citations = CitationStream((passage("x", "안내", source),), grounding=Grounding.STRICT, language="ko")
+    citations = GroundingStream((passage("x", "안내", source),), grounding=Grounding.STRICT, language="ko")
     events_of(citations, [source])
     assert citations.text == source
 
@@ -448,7 +450,7 @@ def test_a_table_is_quoted_whole_and_a_heading_never() -> None:
 
 def test_a_number_that_was_withheld_shows_which_sentence_to_quote_but_not_its_words() -> None:
     question = "How soon can I leave the savings plan, and what do I have to pay in at least?"
-    citations = CitationStream(SOURCES, grounding=Grounding.STRICT, language="en", allowed_numbers_from=question)
+    citations = GroundingStream(SOURCES, grounding=Grounding.STRICT, language="en", allowed_numbers_from=question)
     events_of(citations, ["You have to pay in at least 1,000,000 won at the beginning of a savings plan."])
     assert (citations.text, citations.withheld) == ("", 1)
     quoted = citations.quotes("")
@@ -465,7 +467,7 @@ def test_a_yes_or_no_to_the_questions_own_words_is_left_to_the_passage(said: str
         "savings", "정기적금 안내", "정기적금은 만기 전에 일부만 뺄 수 없고 모두 해지해야 합니다. 매월 20일에 냅니다."
     )
     question = "정기적금 만기 전에 일부만 뺄 수 있나요?"
-    citations = CitationStream((source,), grounding=Grounding.STRICT, language="ko", allowed_numbers_from=question)
+    citations = GroundingStream((source,), grounding=Grounding.STRICT, language="ko", allowed_numbers_from=question)
     events = events_of(citations, [said])
     assert citations.text == "정기적금은 만기 전에 일부만 뺄 수 없고 모두 해지해야 합니다."
     assert citations.grounded
@@ -473,7 +475,7 @@ def test_a_yes_or_no_to_the_questions_own_words_is_left_to_the_passage(said: str
 
 
 def test_a_yes_without_words_to_look_for_is_withheld() -> None:
-    citations = CitationStream(SOURCES, grounding=Grounding.STRICT, language="ko", allowed_numbers_from="되나요?")
+    citations = GroundingStream(SOURCES, grounding=Grounding.STRICT, language="ko", allowed_numbers_from="되나요?")
     events_of(citations, ["네, 됩니다."])
     assert citations.text == ""
 
@@ -481,7 +483,7 @@ def test_a_yes_without_words_to_look_for_is_withheld() -> None:
 def test_a_number_of_another_sentence_is_no_support_for_the_one_repeated() -> None:
     source = passage("loan", "대출", "신청은 3개월 이내에 해야 합니다. 연장은 만기 6개월 전부터 할 수 있습니다.")
     for claim, shown in (("신청은 3개월 이내에 해야 합니다.", True), ("신청은 6개월 이내에 해야 합니다.", False)):
-        citations = CitationStream((source,), grounding=Grounding.STRICT, language="ko")
+        citations = GroundingStream((source,), grounding=Grounding.STRICT, language="ko")
         events_of(citations, [claim])
         assert bool(citations.text) is shown
 

@@ -17,7 +17,7 @@ from chatbot.errors import NotFound
 from chatbot.events import FinishReason, Usage
 from chatbot.prompt import Prompt, PromptBuilder, load_templates
 from chatbot.proof.audit_replay import replay
-from chatbot.proof.context import Archive, Replayed, Standing
+from chatbot.proof.context import ReplayContext, Replayed, ReplayStanding
 from chatbot.proof.report import report
 from chatbot.redis_client import RedisBreaker, RedisBreakerSettings
 from chatbot.tokenizer import Message, Tokenizer
@@ -60,7 +60,7 @@ class NoEmbedder:
 class Answered:
     """An answer that was given, and what it can be replayed from."""
 
-    archive: Archive
+    archive: ReplayContext
     engine: AsyncEngine
     owner: Owner
     conversation_id: str
@@ -69,7 +69,7 @@ class Answered:
     async def replayed(self, question: str | None = None) -> Replayed:
         return await replay("a1", self.archive, question=question)
 
-    async def standings(self, question: str | None = None) -> dict[str, Standing]:
+    async def standings(self, question: str | None = None) -> dict[str, ReplayStanding]:
         return {finding.what: finding.standing for finding in (await self.replayed(question)).findings}
 
 
@@ -126,7 +126,7 @@ async def answered(redis: Redis, engine: AsyncEngine, index: Index, tokenizer: T
     earlier = [Message("user", BEFORE[0]), Message("assistant", BEFORE[1])]
     prompt = builder(tokenizer).build(QUESTION, history=earlier, passages=[DEPOSIT, FEES], language="ko")
     async with open_audit(engine, SETTINGS) as audit:
-        archive = Archive(
+        archive = ReplayContext(
             audit=audit, history=history, index=index, prompts=builder(tokenizer), contact="1599-0000",
             glossary=load_glossary(),
         )  # fmt: skip
@@ -174,9 +174,9 @@ async def test_after_a_deletion_the_passages_and_the_facts_are_what_can_be_shown
 
 async def test_a_question_that_somebody_brings_is_proven_by_its_hash(answered: Answered) -> None:
     await answered.archive.history.delete(answered.owner, answered.conversation_id)
-    assert (await answered.standings(QUESTION))["question"] is Standing.SAME
-    assert (await answered.standings(QUESTION))["prompt"] is Standing.GONE  # two messages stood before it
-    assert (await answered.standings(f"{QUESTION} "))["question"] is Standing.DIFFERS
+    assert (await answered.standings(QUESTION))["question"] is ReplayStanding.SAME
+    assert (await answered.standings(QUESTION))["prompt"] is ReplayStanding.GONE  # two messages stood before it
+    assert (await answered.standings(f"{QUESTION} "))["question"] is ReplayStanding.DIFFERS
 
 
 async def test_a_passage_with_another_text_shows_and_so_does_the_prompt(answered: Answered, index: Index) -> None:
@@ -195,9 +195,9 @@ async def test_a_passage_that_cannot_be_had_is_gone_and_nothing_is_guessed(
         await index.upsert([replace(FEES, readers=("gold",))], [[0.0, 1.0]])
     replayed = await answered.replayed()
     found = {finding.what: finding for finding in replayed.findings}
-    assert found["passages"].standing is Standing.GONE
+    assert found["passages"].standing is ReplayStanding.GONE
     assert "fees v1 #0" in found["passages"].detail
-    assert found["prompt"].standing is Standing.GONE
+    assert found["prompt"].standing is ReplayStanding.GONE
     assert not replayed.differs
 
 
@@ -205,7 +205,7 @@ async def test_a_passage_that_has_expired_since_is_read_as_of_then(answered: Ans
     await index.set_visibility(
         tenant=TENANT, document_id="fees", version=1, visible_from=NOW - 100, visible_until=NOW + 60
     )
-    assert (await answered.standings())["passages"] is Standing.SAME
+    assert (await answered.standings())["passages"] is ReplayStanding.SAME
 
 
 async def test_another_prompt_shows(answered: Answered, tokenizer: Tokenizer) -> None:

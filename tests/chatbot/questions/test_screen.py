@@ -2,17 +2,17 @@ import pytest
 
 from chatbot.events import FinishReason
 from chatbot.questions.scope import Outside
-from chatbot.questions.screen import Reply, Verdict, canned_reply, handoff, refusal, screen
+from chatbot.questions.screen import CannedReply, Verdict, canned_reply, handoff, refusal, screen
 from chatbot.transcript import FINISH
 from knowledge.passage import LANGUAGES
-from knowledge.screening import Kind
+from knowledge.screening import IdentifierKind
 
 
 def test_an_honest_question_passes_with_its_identifiers_masked() -> None:
     screened = screen("제 계좌 110-123-456789에서 이체가 안 돼요")
     assert screened.verdict is Verdict.OK
     assert screened.text == "제 계좌 [계좌번호]에서 이체가 안 돼요"
-    assert screened.masked == (Kind.ACCOUNT,)
+    assert screened.masked == (IdentifierKind.ACCOUNT,)
 
 
 def test_an_attack_is_named_and_still_masked() -> None:
@@ -78,8 +78,8 @@ def test_an_ordinary_question_is_answered(question: str) -> None:
     assert screen(question).verdict is Verdict.OK
 
 
-@pytest.mark.parametrize("what", list(Reply))
-def test_every_refusal_names_a_person_in_both_languages(what: Reply) -> None:
+@pytest.mark.parametrize("what", list(CannedReply))
+def test_every_refusal_names_a_person_in_both_languages(what: CannedReply) -> None:
     korean, english = (canned_reply(what, language, contact="1599-0000") for language in ("ko", "en"))
     assert korean.endswith("1599-0000로 연락해 주세요.")
     assert english.endswith("please call 1599-0000.")
@@ -88,20 +88,20 @@ def test_every_refusal_names_a_person_in_both_languages(what: Reply) -> None:
 
 @pytest.mark.parametrize("why", list(Outside))
 def test_what_lies_outside_the_documents_has_a_text_of_its_own_and_an_ending(why: Outside) -> None:
-    korean, english = (canned_reply(Reply(why), language, contact="1599-0000") for language in ("ko", "en"))
+    korean, english = (canned_reply(CannedReply(why), language, contact="1599-0000") for language in ("ko", "en"))
     assert not {korean, english} & {
-        canned_reply(Reply.CANNOT_VERIFY, language, contact="1599-0000") for language in LANGUAGES
+        canned_reply(CannedReply.CANNOT_VERIFY, language, contact="1599-0000") for language in LANGUAGES
     }
-    assert FINISH[Reply(why)] is FinishReason.REFUSED
+    assert FINISH[CannedReply(why)] is FinishReason.REFUSED
 
 
 def test_every_text_ends_an_answer_in_one_way() -> None:
-    assert set(FINISH) == set(Reply)
+    assert set(FINISH) == set(CannedReply)
 
 
 def test_distress_names_the_lines_that_help_in_korea() -> None:
     for language in LANGUAGES:
-        text = canned_reply(Reply.DISTRESS, language, contact="1599-0000")
+        text = canned_reply(CannedReply.DISTRESS, language, contact="1599-0000")
         assert all(number in text for number in ("109", "1588-9191", "119", "1599-0000"))
 
 

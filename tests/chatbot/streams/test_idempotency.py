@@ -10,15 +10,15 @@ from redis.asyncio import Redis
 
 from chatbot.errors import KeyReused, Overloaded, RateLimited, StoreUnavailable
 from chatbot.redis_client import RedisBreaker, RedisBreakerSettings
-from chatbot.streams.idempotency import Begun, IdempotencyKeys, IdempotencySettings
+from chatbot.streams.idempotency import BegunAnswer, IdempotencyKeys, IdempotencySettings
 from chatbot.streams.log import AnswerId, AnswerLog, AnswerLogSettings
-from chatbot.streams.pipelined_connection import RedisLine
+from chatbot.streams.pipelined_connection import PipelinedConnection
 from knowledge.identity import Principal
 
 pytestmark = [pytest.mark.anyio, pytest.mark.services]
 
 PATIENT = RedisBreakerSettings(slow_after=20, probe_timeout=20)
-Begin = Callable[[], Awaitable[Begun]]
+Begin = Callable[[], Awaitable[BegunAnswer]]
 
 
 def customer(sub: str = "lee", tenant: str | None = None) -> Principal:
@@ -33,19 +33,19 @@ class Beginner:
     """Begins answers with a log, as the product does, and counts them."""
 
     def __init__(self, redis: Redis, who: Principal) -> None:
-        self.log = AnswerLog(redis, RedisBreaker(PATIENT), AnswerLogSettings(), line=RedisLine(redis))
+        self.log = AnswerLog(redis, RedisBreaker(PATIENT), AnswerLogSettings(), line=PipelinedConnection(redis))
         self.who = who
         self.begun: list[AnswerId] = []
 
-    async def __call__(self) -> Begun:
+    async def __call__(self) -> BegunAnswer:
         answer_id = AnswerId(uuid4().hex)
         self.begun.append(answer_id)
         await self.log.open(self.who, answer_id, conversation_id="c", passages=[])
-        return Begun(answer_id, None)
+        return BegunAnswer(answer_id, None)
 
 
-async def together(requests: list[Begin]) -> list[Begun]:
-    results: list[Begun] = []
+async def together(requests: list[Begin]) -> list[BegunAnswer]:
+    results: list[BegunAnswer] = []
 
     async def one(request: Begin) -> None:
         results.append(await request())
@@ -89,7 +89,7 @@ async def test_another_body_is_refused_while_the_first_is_being_accepted_and_aft
     keys, begin, may_go_on = replica(redis), Beginner(redis, customer()), anyio.Event()
     refused = anyio.Event()
 
-    async def slow() -> Begun:
+    async def slow() -> BegunAnswer:
         await may_go_on.wait()
         return await begin()
 
@@ -118,7 +118,7 @@ async def claimed(redis: Redis, who: Principal) -> None:
 async def test_a_refusal_does_not_bind_the_key_and_one_of_the_waiting_tries(redis: Redis) -> None:
     keys, begin, tried = replica(redis), Beginner(redis, customer()), 0
 
-    async def refused_once() -> Begun:
+    async def refused_once() -> BegunAnswer:
         nonlocal tried
         tried += 1
         if tried == 1:
@@ -144,7 +144,7 @@ async def test_a_refusal_does_not_bind_the_key_and_one_of_the_waiting_tries(redi
 async def test_when_the_winner_dies_its_lease_lapses_and_another_begins(redis: Redis) -> None:
     begin, hangs = Beginner(redis, customer()), anyio.Event()
 
-    async def hang() -> Begun:
+    async def hang() -> BegunAnswer:
         hangs.set()
         await anyio.sleep_forever()
         raise AssertionError
@@ -166,7 +166,7 @@ async def test_when_the_winner_dies_its_lease_lapses_and_another_begins(redis: R
 async def test_beginning_may_not_take_longer_than_its_claim_holds(redis: Redis) -> None:
     begin = Beginner(redis, customer())
 
-    async def hang() -> Begun:
+    async def hang() -> BegunAnswer:
         await anyio.sleep_forever()
         raise AssertionError
 
@@ -179,7 +179,7 @@ async def test_beginning_may_not_take_longer_than_its_claim_holds(redis: Redis) 
 async def test_nobody_waits_for_ever(redis: Redis) -> None:
     begin, entered = Beginner(redis, customer()), anyio.Event()
 
-    async def hang() -> Begun:
+    async def hang() -> BegunAnswer:
         entered.set()
         await anyio.sleep_forever()
         raise AssertionError
@@ -218,7 +218,7 @@ async def test_a_redis_that_is_slow_for_a_moment_does_not_lose_what_was_begun(re
     breaker = RedisBreaker(RedisBreakerSettings(slow_after=0.2, probe_every=0.1, probe_timeout=1))
     begin = Beginner(redis, customer())
 
-    async def slow_moment() -> Begun:
+    async def slow_moment() -> BegunAnswer:
         begun = await begin()
         await trip(breaker)
         return begun
@@ -236,11 +236,11 @@ async def test_who_waits_for_another_replica_does_not_begin_when_redis_is_slow_f
         anyio.Event(),
     )
 
-    async def slow() -> Begun:
+    async def slow() -> BegunAnswer:
         await go_on.wait()
         return await begin()
 
-    joined: list[Begun] = []
+    joined: list[BegunAnswer] = []
 
     async def wait() -> None:
         joined.append(await waiting.begin_once(begin.who, "k", "d", begin))

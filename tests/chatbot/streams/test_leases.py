@@ -16,16 +16,25 @@ from redis.asyncio import Redis
 from chatbot.errors import Draining, NotFound
 from chatbot.events import Done, FinishReason, Token, Usage
 from chatbot.redis_client import RedisBreaker, RedisBreakerSettings
-from chatbot.streams.live import Running
-from chatbot.streams.log import AnswerId, AnswerLog, AnswerLogSettings, Entry, Standing, Taken, WriterReplaced, Written
-from chatbot.streams.pipelined_connection import open_line
-from chatbot.streams.registry import Answers, AnswersSettings, Why
+from chatbot.streams.live import LiveAnswer
+from chatbot.streams.log import (
+    AnswerId,
+    AnswerLog,
+    AnswerLogSettings,
+    LogAppend,
+    LogEntry,
+    TakenOver,
+    WriterReplaced,
+    WriterStanding,
+)
+from chatbot.streams.pipelined_connection import open_pipelined_connection
+from chatbot.streams.registry import AnswerRegistry, AnswerRegistrySettings, Why
 from knowledge.identity import Principal
 
 pytestmark = [pytest.mark.anyio, pytest.mark.services]
 
 WORDS = [f"word{n} " for n in range(12)]
-QUICK = AnswersSettings(grace=0.4, heartbeat=0.05, sweep_every=0.05, orphaned_after=0.2)
+QUICK = AnswerRegistrySettings(grace=0.4, heartbeat=0.05, sweep_every=0.05, orphaned_after=0.2)
 LEASE = 0.4
 
 
@@ -37,11 +46,11 @@ def done(reason: FinishReason = FinishReason.STOP) -> Done:
     return Done(finish_reason=reason, usage=Usage(), grounded=True, limits=None)
 
 
-def new_running(who: Principal) -> Running:
-    return Running(AnswerId(uuid4().hex), who, conversation_id=uuid4().hex)
+def new_running(who: Principal) -> LiveAnswer:
+    return LiveAnswer(AnswerId(uuid4().hex), who, conversation_id=uuid4().hex)
 
 
-def text_of(entries: list[Entry]) -> str:
+def text_of(entries: list[LogEntry]) -> str:
     return "".join(entry.event.text for entry in entries if isinstance(entry.event, Token))
 
 
@@ -49,12 +58,12 @@ def text_of(entries: list[Entry]) -> str:
 class Replica:
     """A process with its answers; `finished` are those that it settled and recorded."""
 
-    answers: Answers
+    answers: AnswerRegistry
     finished: list[AnswerId] = field(default_factory=list)
     taken: list[Why] = field(default_factory=list)
     go_on: anyio.Event = field(default_factory=anyio.Event)
 
-    async def speak(self, running: Running) -> None:
+    async def speak(self, running: LiveAnswer) -> None:
         """Say the words again from the first one, waiting in the middle unless told to go on."""
         reason = FinishReason.CANCELLED
         try:
@@ -69,13 +78,13 @@ class Replica:
         finally:
             await self.finish(running, reason)
 
-    async def resume(self, running: Running, taken: Taken) -> None:
+    async def resume(self, running: LiveAnswer, taken: TakenOver) -> None:
         if taken.cancelled:
             await self.finish(running, FinishReason.CANCELLED)
         else:
             await self.speak(running)
 
-    async def finish(self, running: Running, reason: FinishReason) -> None:
+    async def finish(self, running: LiveAnswer, reason: FinishReason) -> None:
         with anyio.CancelScope(shield=True):
             if await running.owned():
                 self.finished.append(running.answer_id)
@@ -93,7 +102,7 @@ async def redis(redis_url: str) -> AsyncGenerator[Redis]:
 @pytest.fixture
 async def answer_log(redis: Redis) -> AsyncGenerator[AnswerLog]:
     patient = RedisBreaker(RedisBreakerSettings(slow_after=5))
-    async with open_line(redis) as line:
+    async with open_pipelined_connection(redis) as line:
         yield AnswerLog(redis, patient, AnswerLogSettings(block=0.2, lease=LEASE), line=line)
 
 
@@ -106,9 +115,9 @@ async def tasks() -> AsyncGenerator[TaskGroup]:
 
 @pytest.fixture
 def replica(answer_log: AnswerLog, tasks: TaskGroup) -> Callable[..., Replica]:
-    def start(settings: AnswersSettings = QUICK, *, alone: bool = False) -> Replica:
+    def start(settings: AnswerRegistrySettings = QUICK, *, alone: bool = False) -> Replica:
         taken: list[Why] = []
-        started = Replica(Answers(answer_log, tasks, settings, on_taken=taken.append), taken=taken)
+        started = Replica(AnswerRegistry(answer_log, tasks, settings, on_taken=taken.append), taken=taken)
         if not alone:
             tasks.start_soon(started.answers.look_after, started.resume)
         return started
@@ -116,7 +125,7 @@ def replica(answer_log: AnswerLog, tasks: TaskGroup) -> Callable[..., Replica]:
     return start
 
 
-async def read_all(replica: Replica, who: Principal, answer_id: AnswerId, after: int = 0) -> list[Entry]:
+async def read_all(replica: Replica, who: Principal, answer_id: AnswerId, after: int = 0) -> list[LogEntry]:
     with anyio.fail_after(10), replica.answers.read(answer_id):
         async with aclosing(replica.answers.follow(who, answer_id, after=after)) as followed:
             return [entry async for entry in followed]
@@ -127,7 +136,7 @@ async def half_said(answer_log: AnswerLog, who: Principal, words: int = 4) -> An
     answer_id = AnswerId(uuid4().hex)
     await answer_log.open(who, answer_id, conversation_id="c", passages=[], frame=b"the turn")
     events = [Token(text=word) for word in WORDS[:words]]
-    written = Written(first=1, events=events, ids_before=0, token_ids=range(words))
+    written = LogAppend(first=1, events=events, ids_before=0, token_ids=range(words))
     await answer_log.append(who.tenant, answer_id, written, epoch=1)
     return answer_id
 
@@ -153,7 +162,7 @@ async def test_an_answer_that_has_ended_is_not_taken_and_keeps_nothing_for_a_suc
 ) -> None:
     who = customer()
     answer_id = await half_said(answer_log, who)
-    await answer_log.append(who.tenant, answer_id, Written(first=5, events=[done()]), epoch=1)
+    await answer_log.append(who.tenant, answer_id, LogAppend(first=5, events=[done()]), epoch=1)
     await answer_log.renew(who.tenant, {answer_id: 1})
     await answer_log.give_up(who.tenant, {answer_id: 1})
     assert await answer_log.take(who.tenant, answer_id) is None
@@ -165,9 +174,9 @@ async def test_an_answer_that_has_ended_is_not_taken_and_keeps_nothing_for_a_suc
 async def test_an_append_that_is_sent_twice_is_there_once(answer_log: AnswerLog) -> None:
     who = customer()
     answer_id = await half_said(answer_log, who)
-    again = Written(first=3, events=[Token(text=w) for w in WORDS[2:6]], ids_before=2, token_ids=(2, 3, 4, 5))
+    again = LogAppend(first=3, events=[Token(text=w) for w in WORDS[2:6]], ids_before=2, token_ids=(2, 3, 4, 5))
     for _ in range(2):
-        assert await answer_log.append(who.tenant, answer_id, again, epoch=1) is Standing.OWNED
+        assert await answer_log.append(who.tenant, answer_id, again, epoch=1) is WriterStanding.OWNED
     await answer_log.give_up(who.tenant, {answer_id: 1})
     taken = await answer_log.take(who.tenant, answer_id)
     assert taken is not None
@@ -178,7 +187,7 @@ async def test_an_append_that_is_sent_twice_is_there_once(answer_log: AnswerLog)
 async def test_ids_of_an_unfinished_character_make_room_for_the_successors(answer_log: AnswerLog) -> None:
     who = customer()
     answer_id = await half_said(answer_log, who)
-    shorter = Written(first=5, events=[], ids_before=2, token_ids=(9,))
+    shorter = LogAppend(first=5, events=[], ids_before=2, token_ids=(9,))
     await answer_log.append(who.tenant, answer_id, shorter, epoch=1)
     await answer_log.give_up(who.tenant, {answer_id: 1})
     taken = await answer_log.take(who.tenant, answer_id)
@@ -202,11 +211,11 @@ async def test_of_two_writers_only_the_present_epoch_writes(
     expected, epochs = [event for event in taken.events], {"first": 1, "second": taken.epoch}
     for writer, count in writes:
         events = [Token(text=writer) for _ in range(count)]
-        written = Written(first=len(expected) + 1, events=events)
+        written = LogAppend(first=len(expected) + 1, events=events)
         if writer == "first":
             with pytest.raises(WriterReplaced):
                 await answer_log.append(who.tenant, answer_id, written, epoch=epochs[writer])
-            assert await answer_log.renew(who.tenant, {answer_id: 1}) == {answer_id: Standing.REPLACED}
+            assert await answer_log.renew(who.tenant, {answer_id: 1}) == {answer_id: WriterStanding.REPLACED}
         else:
             await answer_log.append(who.tenant, answer_id, written, epoch=epochs[writer])
             expected += events
@@ -235,7 +244,7 @@ async def test_many_readers_on_two_replicas_take_it_over_once(
 ) -> None:
     who, replicas = customer(), [replica(), replica()]
     answer_id = await half_said(answer_log, who)
-    found: list[list[Entry]] = []
+    found: list[list[LogEntry]] = []
 
     async def read(at: Replica) -> None:
         at.go_on.set()
@@ -286,7 +295,7 @@ async def test_a_cancel_on_another_replica_stops_the_writer_at_once(replica: Cal
 async def test_a_cancel_ends_the_answer_of_a_dead_replica(
     answer_log: AnswerLog, replica: Callable[..., Replica]
 ) -> None:
-    who, there = customer(), replica(AnswersSettings(sweep_every=60))
+    who, there = customer(), replica(AnswerRegistrySettings(sweep_every=60))
     answer_id = await half_said(answer_log, who)
     assert await there.answers.cancel(who, answer_id)
     entries = await read_all(there, who, answer_id)
@@ -314,7 +323,7 @@ async def test_a_reader_on_another_replica_keeps_the_answer_alive(replica: Calla
     who, here, there = customer(), replica(), replica()
     running = new_running(who)
     await here.answers.start(running, here.speak, passages=[])
-    entries: list[Entry] = []
+    entries: list[LogEntry] = []
     async with anyio.create_task_group() as group:
 
         async def read() -> None:
@@ -331,7 +340,7 @@ async def test_an_answer_that_is_handed_over_goes_on_elsewhere_at_once(replica: 
     who, here, there = customer(), replica(), replica()
     there.go_on.set()
     running = new_running(who)
-    seen: list[Entry] = []
+    seen: list[LogEntry] = []
 
     async def read_here() -> None:
         seen.extend(await read_all(here, who, running.answer_id))
@@ -370,7 +379,7 @@ async def test_however_often_a_reader_loses_the_connection_there_is_no_gap_and_n
         running = new_running(who)
         answer_id = running.answer_id
         await replicas[0].answers.start(running, replicas[0].speak, passages=[])
-    seen: list[Entry] = []
+    seen: list[LogEntry] = []
     for at, length in visits:
         with anyio.move_on_after(0.01), replicas[at].answers.read(answer_id):
             after = seen[-1].n if seen else 0

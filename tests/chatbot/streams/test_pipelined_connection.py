@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError, ResponseError
 
 from chatbot.redis_client import RedisSettings, open_redis
-from chatbot.streams.pipelined_connection import RedisLine, open_line
+from chatbot.streams.pipelined_connection import PipelinedConnection, open_pipelined_connection
 from tests.chatbot.test_redis_outage import Server, server
 from tests.conftest import free_port
 
@@ -29,12 +29,12 @@ async def client(server: Server) -> AsyncGenerator[Redis]:
 
 
 @pytest.fixture
-async def line(client: Redis) -> AsyncGenerator[RedisLine]:
-    async with open_line(client) as line:
+async def line(client: Redis) -> AsyncGenerator[PipelinedConnection]:
+    async with open_pipelined_connection(client) as line:
         yield line
 
 
-async def test_everybody_gets_their_own_reply_also_beside_refusals(client: Redis, line: RedisLine) -> None:
+async def test_everybody_gets_their_own_reply_also_beside_refusals(client: Redis, line: PipelinedConnection) -> None:
     echo, faulty = client.register_script(ECHO), client.register_script(FAULTY)
     said: dict[int, object] = {}
 
@@ -53,14 +53,16 @@ async def test_everybody_gets_their_own_reply_also_beside_refusals(client: Redis
     assert len([entry for entry in await client.client_list() if entry["cmd"] == "evalsha"]) == 1
 
 
-async def test_a_script_that_redis_has_forgotten_is_loaded_again(client: Redis, line: RedisLine) -> None:
+async def test_a_script_that_redis_has_forgotten_is_loaded_again(client: Redis, line: PipelinedConnection) -> None:
     echo = client.register_script(ECHO)
     assert await line.run(echo, ["n"], ["a"], within=WITHIN) == b"a"
     await client.script_flush()
     assert await line.run(echo, ["n"], ["b"], within=WITHIN) == b"b"
 
 
-async def test_a_restarted_redis_is_found_again_at_once(server: Server, client: Redis, line: RedisLine) -> None:
+async def test_a_restarted_redis_is_found_again_at_once(
+    server: Server, client: Redis, line: PipelinedConnection
+) -> None:
     echo = client.register_script(ECHO)
     await line.run(echo, ["n"], ["a"], within=WITHIN)
     server.restart()
@@ -68,7 +70,7 @@ async def test_a_restarted_redis_is_found_again_at_once(server: Server, client: 
 
 
 async def test_who_gives_up_on_a_hung_redis_leaves_no_reply_to_the_next(
-    server: Server, client: Redis, line: RedisLine
+    server: Server, client: Redis, line: PipelinedConnection
 ) -> None:
     echo = client.register_script(ECHO)
     await line.run(echo, ["n"], ["a"], within=WITHIN)
@@ -84,7 +86,7 @@ async def test_who_gives_up_on_a_hung_redis_leaves_no_reply_to_the_next(
 
 async def test_without_redis_it_says_so() -> None:
     nowhere = Redis.from_url(f"redis://127.0.0.1:{free_port()}/0")
-    async with open_line(nowhere) as line:
+    async with open_pipelined_connection(nowhere) as line:
         with pytest.raises((RedisError, OSError)):
             await line.run(nowhere.register_script(ECHO), ["n"], ["a"], within=WITHIN)
     await nowhere.aclose()

@@ -13,10 +13,10 @@ from redis.asyncio import Redis
 from chatbot.errors import ForeignEventId, LogLost, NotFound
 from chatbot.events import Done, Event, FinishReason, Notice, Token, Usage
 from chatbot.redis_client import RedisBreaker, RedisBreakerSettings
-from chatbot.streams.live import Running
-from chatbot.streams.log import AnswerId, AnswerLog, AnswerLogSettings, Entry, WriterReplaced, Written
-from chatbot.streams.pipelined_connection import RedisLine, open_line
-from chatbot.streams.registry import Answers, AnswersSettings
+from chatbot.streams.live import LiveAnswer
+from chatbot.streams.log import AnswerId, AnswerLog, AnswerLogSettings, LogAppend, LogEntry, WriterReplaced
+from chatbot.streams.pipelined_connection import PipelinedConnection, open_pipelined_connection
+from chatbot.streams.registry import AnswerRegistry, AnswerRegistrySettings
 from knowledge.identity import Principal
 from tests.patience import patient
 
@@ -33,13 +33,13 @@ def done() -> Done:
     return Done(finish_reason=FinishReason.STOP, usage=Usage(), grounded=True, limits=None)
 
 
-def new_running(who: Principal) -> Running:
-    return Running(AnswerId(uuid4().hex), who, conversation_id=uuid4().hex)
+def new_running(who: Principal) -> LiveAnswer:
+    return LiveAnswer(AnswerId(uuid4().hex), who, conversation_id=uuid4().hex)
 
 
 @pytest.fixture
 async def answer_log(redis: Redis) -> AsyncGenerator[AnswerLog]:
-    async with open_line(redis) as line:
+    async with open_pipelined_connection(redis) as line:
         breaker = RedisBreaker(RedisBreakerSettings(slow_after=2))
         yield AnswerLog(redis, breaker, AnswerLogSettings(block=0.2), line=line)
 
@@ -51,14 +51,14 @@ async def tasks() -> AsyncGenerator[TaskGroup]:
         group.cancel_scope.cancel()
 
 
-async def speak(running: Running) -> None:
+async def speak(running: LiveAnswer) -> None:
     for word in ("one ", "two ", "three"):
         running.put(Token(text=word))
         await anyio.lowlevel.checkpoint()
     running.put(done())
 
 
-async def read_all(answers: Answers, running: Running, after: int = 0) -> list[Entry]:
+async def read_all(answers: AnswerRegistry, running: LiveAnswer, after: int = 0) -> list[LogEntry]:
     async with aclosing(answers.follow(running.who, running.answer_id, after=after)) as entries:
         return [entry async for entry in entries]
 
@@ -68,7 +68,7 @@ def text_of(events: list[Event]) -> str:
 
 
 async def test_every_reader_gets_every_event_once_in_order(answer_log: AnswerLog, tasks: TaskGroup) -> None:
-    answers, running = Answers(answer_log, tasks, AnswersSettings()), new_running(customer())
+    answers, running = AnswerRegistry(answer_log, tasks, AnswerRegistrySettings()), new_running(customer())
     await answers.start(running, speak, passages=[])
     with anyio.fail_after(5):
         live = await read_all(answers, running)
@@ -81,16 +81,16 @@ async def test_every_reader_gets_every_event_once_in_order(answer_log: AnswerLog
 
 
 async def test_another_replica_reads_the_same_stream_while_it_runs(answer_log: AnswerLog, tasks: TaskGroup) -> None:
-    here, there = (Answers(answer_log, tasks, AnswersSettings()) for _ in range(2))
+    here, there = (AnswerRegistry(answer_log, tasks, AnswerRegistrySettings()) for _ in range(2))
     running, go_on = new_running(customer()), anyio.Event()
 
-    async def speak_in_two_parts(running: Running) -> None:
+    async def speak_in_two_parts(running: LiveAnswer) -> None:
         running.put(Token(text="first "))
         await go_on.wait()
         running.put(Token(text="second"), done())
 
     await here.start(running, speak_in_two_parts, passages=[])
-    seen: list[Entry] = []
+    seen: list[LogEntry] = []
     with anyio.fail_after(5):
         async with aclosing(there.follow(running.who, running.answer_id, after=0)) as entries:
             async for entry in entries:
@@ -101,7 +101,7 @@ async def test_another_replica_reads_the_same_stream_while_it_runs(answer_log: A
 
 
 async def test_somebody_elses_answer_is_not_found(answer_log: AnswerLog, tasks: TaskGroup) -> None:
-    answers, running = Answers(answer_log, tasks, AnswersSettings()), new_running(customer())
+    answers, running = AnswerRegistry(answer_log, tasks, AnswerRegistrySettings()), new_running(customer())
     await answers.start(running, speak, passages=[])
     thief = Principal(tenant=running.who.tenant, sub="kim", roles=running.who.roles, groups=running.who.groups)
     with pytest.raises(NotFound):
@@ -116,7 +116,7 @@ async def test_somebody_elses_answer_is_not_found(answer_log: AnswerLog, tasks: 
 
 
 async def test_a_last_event_id_is_checked(answer_log: AnswerLog, tasks: TaskGroup) -> None:
-    answers, running = Answers(answer_log, tasks, AnswersSettings()), new_running(customer())
+    answers, running = AnswerRegistry(answer_log, tasks, AnswerRegistrySettings()), new_running(customer())
     await answers.start(running, speak, passages=[])
     await answers.drained()
     who, answer_id = running.who, running.answer_id
@@ -132,9 +132,9 @@ async def test_a_last_event_id_is_checked(answer_log: AnswerLog, tasks: TaskGrou
 async def test_an_answer_that_nobody_reads_is_cancelled_after_the_grace(
     answer_log: AnswerLog, tasks: TaskGroup
 ) -> None:
-    answers, running = Answers(answer_log, tasks, AnswersSettings(grace=0.05)), new_running(customer())
+    answers, running = AnswerRegistry(answer_log, tasks, AnswerRegistrySettings(grace=0.05)), new_running(customer())
 
-    async def speak_for_ever(running: Running) -> None:
+    async def speak_for_ever(running: LiveAnswer) -> None:
         try:
             await anyio.sleep_forever()
         finally:
@@ -152,12 +152,12 @@ async def test_a_reader_who_comes_back_within_the_grace_keeps_the_answer_alive(
     answer_log: AnswerLog, tasks: TaskGroup
 ) -> None:
     answers, running, go_on = (
-        Answers(answer_log, tasks, AnswersSettings(grace=0.2)),
+        AnswerRegistry(answer_log, tasks, AnswerRegistrySettings(grace=0.2)),
         new_running(customer()),
         anyio.Event(),
     )
 
-    async def speak_when_told(running: Running) -> None:
+    async def speak_when_told(running: LiveAnswer) -> None:
         await go_on.wait()
         running.put(Token(text="here"), done())
 
@@ -173,10 +173,10 @@ async def test_a_reader_who_comes_back_within_the_grace_keeps_the_answer_alive(
 
 
 async def test_a_reader_that_cannot_resume_ends_the_answer_at_once(answer_log: AnswerLog, tasks: TaskGroup) -> None:
-    answers, running = Answers(answer_log, tasks, AnswersSettings(grace=60)), new_running(customer())
+    answers, running = AnswerRegistry(answer_log, tasks, AnswerRegistrySettings(grace=60)), new_running(customer())
     stopped = anyio.Event()
 
-    async def wait_for_ever(running: Running) -> None:
+    async def wait_for_ever(running: LiveAnswer) -> None:
         try:
             await anyio.sleep_forever()
         finally:
@@ -192,8 +192,10 @@ async def test_a_reader_that_cannot_resume_ends_the_answer_at_once(answer_log: A
 
 async def test_without_redis_the_stream_goes_on_with_a_notice(tasks: TaskGroup) -> None:
     nowhere = Redis(host="127.0.0.1", port=1)
-    log = AnswerLog(nowhere, RedisBreaker(RedisBreakerSettings()), AnswerLogSettings(), line=RedisLine(nowhere))
-    answers, running = Answers(log, tasks, AnswersSettings()), new_running(customer())
+    log = AnswerLog(
+        nowhere, RedisBreaker(RedisBreakerSettings()), AnswerLogSettings(), line=PipelinedConnection(nowhere)
+    )
+    answers, running = AnswerRegistry(log, tasks, AnswerRegistrySettings()), new_running(customer())
     await answers.start(running, speak, passages=[])
     with anyio.fail_after(5):
         entries = await read_all(answers, running)
@@ -209,15 +211,15 @@ async def test_without_redis_the_stream_goes_on_with_a_notice(tasks: TaskGroup) 
 async def test_a_writer_with_an_old_epoch_may_not_append(answer_log: AnswerLog, redis: Redis) -> None:
     who, answer_id = customer(), AnswerId(uuid4().hex)
     await answer_log.open(who, answer_id, conversation_id="c", passages=[])
-    await answer_log.append(who.tenant, answer_id, Written(first=1, events=[Token(text="mine")]), epoch=1)
+    await answer_log.append(who.tenant, answer_id, LogAppend(first=1, events=[Token(text="mine")]), epoch=1)
     await redis.hset(f"{{{who.tenant}}}:answer:{answer_id}", "epoch", "2")
     with pytest.raises(WriterReplaced):
-        await answer_log.append(who.tenant, answer_id, Written(first=2, events=[Token(text="late")]), epoch=1)
+        await answer_log.append(who.tenant, answer_id, LogAppend(first=2, events=[Token(text="late")]), epoch=1)
     assert await answer_log.length(who, answer_id) == (1, False)
 
 
 async def test_a_forgotten_answer_is_gone(answer_log: AnswerLog, tasks: TaskGroup) -> None:
-    answers, running = Answers(answer_log, tasks, AnswersSettings()), new_running(customer())
+    answers, running = AnswerRegistry(answer_log, tasks, AnswerRegistrySettings()), new_running(customer())
     await answers.start(running, speak, passages=[])
     await answers.drained()
     await answer_log.forget(running.who.tenant, [running.answer_id])

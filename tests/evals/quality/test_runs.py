@@ -19,10 +19,10 @@ from evals.quality.retrieve import Half, Ranked, ranked
 from evals.quality.summary import Row, Run, RunBroken, read_run, summarise, write_run
 from evals.questions import (
     Answered,
+    CorpusEntry,
     CorpusNotLoaded,
     Dataset,
     DatasetBroken,
-    Entry,
     Sample,
     as_files,
     document_ids,
@@ -30,7 +30,7 @@ from evals.questions import (
     require_loaded,
 )
 from evals.scorers import holm, intervals
-from ingest.bulk import Offering, Outcome
+from ingest.bulk import LoadOutcome, Offering
 from ingest.catalogue import Metadata
 from knowledge.passage import Hit, Passage
 
@@ -85,7 +85,7 @@ def test_a_folder_without_files_is_no_data_set(tmp_path: Path) -> None:
 
 
 def test_corpus_entries_become_files_that_the_catalogue_tells_apart(tmp_path: Path) -> None:
-    corpus = [Entry("a-1", "Title\nin two lines", "same"), Entry("b/2 with blanks", "", "same")]
+    corpus = [CorpusEntry("a-1", "Title\nin two lines", "same"), CorpusEntry("b/2 with blanks", "", "same")]
     entries = document_ids(corpus)
     offerings = as_files(corpus, entries, tmp_path)
     assert entries == {"a-1": "a-1", "entry-000001": "b/2 with blanks"}
@@ -95,14 +95,14 @@ def test_corpus_entries_become_files_that_the_catalogue_tells_apart(tmp_path: Pa
 
 @pytest.mark.parametrize(("reason", "may_be_refused"), [("suspicious", False), ("malformed", True)])
 def test_what_did_not_come_through_stops_a_run(reason: str, *, may_be_refused: bool) -> None:
-    one = Outcome(offering=Offering(path=Path("a.txt"), name="a.txt", document_id="a", metadata=Metadata()))
+    one = LoadOutcome(offering=Offering(path=Path("a.txt"), name="a.txt", document_id="a", metadata=Metadata()))
     with pytest.raises(CorpusNotLoaded, match=f"1 of 2 entries were not loaded, first a.txt: {reason}"):
         require_loaded([one, replace(one, reason=reason)], may_be_refused=may_be_refused)
     assert require_loaded([one, replace(one, reason="empty_text")], may_be_refused=may_be_refused) == 0
 
 
 def test_what_nobody_could_approve_is_left_out_of_a_public_corpus_and_counted() -> None:
-    one = Outcome(offering=Offering(path=Path("a.txt"), name="a.txt", document_id="a", metadata=Metadata()))
+    one = LoadOutcome(offering=Offering(path=Path("a.txt"), name="a.txt", document_id="a", metadata=Metadata()))
     assert require_loaded([one, replace(one, reason="suspicious")], may_be_refused=True) == 1
 
 

@@ -9,12 +9,12 @@ from typer.testing import CliRunner
 
 from evals.questions import Spelled, spelled
 from evals.safety.masking import LabelledText, Span, false_masks, is_masked, main, on_labelled, recall
-from knowledge.screening import Kind
+from knowledge.screening import IdentifierKind
 
 
 def sentence(text: str, hit: str) -> Spelled:
     start = text.index(hit)
-    return Spelled(text=text, kind=Kind.PHONE, spelling="hyphens", start=start, end=start + len(hit))
+    return Spelled(text=text, kind=IdentifierKind.PHONE, spelling="hyphens", start=start, end=start + len(hit))
 
 
 def test_an_identifier_of_which_a_piece_is_left_is_not_masked() -> None:
@@ -27,7 +27,7 @@ def test_an_identifier_of_which_a_piece_is_left_is_not_masked() -> None:
 def test_the_made_up_identifiers_are_the_same_each_time_and_stand_where_they_say() -> None:
     first = list(spelled(2))
     assert first == list(spelled(2))
-    assert {one.kind for one in first} == set(Kind) - {Kind.SECRET}
+    assert {one.kind for one in first} == set(IdentifierKind) - {IdentifierKind.SECRET}
     assert all(one.text[one.start : one.end].strip() for one in first)
 
 

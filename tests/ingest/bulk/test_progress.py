@@ -5,12 +5,12 @@ from pathlib import Path
 
 from rich.console import Console
 
-from ingest.bulk.load import Outcome
+from ingest.bulk.load import LoadOutcome
 from ingest.bulk.manifest import Offering
 from ingest.bulk.progress import Lines, showing
 from tests.ingest.conftest import Clock
 
-OUTCOME = Outcome(offering=Offering(path=Path("a.md"), name="a.md"), passages=3)
+OUTCOME = LoadOutcome(offering=Offering(path=Path("a.md"), name="a.md"), passages=3)
 
 
 def test_lines_say_how_approving_goes_only_where_it_takes_long() -> None:

@@ -8,7 +8,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from ingest.bulk import remote
-from ingest.bulk.load import Outcome
+from ingest.bulk.load import LoadOutcome
 from ingest.bulk.manifest import Offering
 from ingest.catalogue import JobState, State
 from tests.ingest.conftest import Unseen
@@ -47,7 +47,7 @@ def refused(status: int, *, retryable: bool) -> web.Response:
     return web.json_response(said, status=status)
 
 
-async def loaded(api: Scripted, folder: Path) -> Outcome:
+async def loaded(api: Scripted, folder: Path) -> LoadOutcome:
     (file := folder / "a.md").write_text("# a", "utf-8")
     app = web.Application()
     app.router.add_route("*", "/{any:.*}", api.answer)

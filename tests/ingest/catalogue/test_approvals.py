@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from sqlalchemy import select
 
-from ingest.catalogue.approvals import Changed, Decided
+from ingest.catalogue.approvals import ApprovalDecision, ChangedWindows
 from ingest.catalogue.tables import DECISIONS
 from ingest.catalogue.versions import Dates, Metadata, State, Version, VersionKey
 from ingest.errors import Forbidden, NotFound, SecondPersonNeeded, Unavailable, WrongState
@@ -25,8 +25,8 @@ TERMS = replace(OFFER, document_id="term-deposit")
 DAY = 86_400.0
 
 
-def by(sub: str, at: float, reason: str = "") -> Decided:
-    return Decided(by=sub, at=at, reason=reason)
+def by(sub: str, at: float, reason: str = "") -> ApprovalDecision:
+    return ApprovalDecision(by=sub, at=at, reason=reason)
 
 
 async def indexed(services: Services, rate: str, **said: date) -> Version:
@@ -87,7 +87,7 @@ async def test_an_expired_version_ends_now_and_stays_what_customers_saw_before(
     assert await found(services, at=clock.now) == set()
     assert (await services.catalogue.version(version.key)).state_at(clock.now) is State.EXPIRED
     assert await withdrawn(services) == {"term-deposit@1"}
-    assert await services.decisions.expire(version.key, by("park", clock.now + 1)) == Changed()
+    assert await services.decisions.expire(version.key, by("park", clock.now + 1)) == ChangedWindows()
 
 
 async def test_a_version_that_was_to_come_never_does_and_the_one_before_goes_on(
@@ -283,7 +283,7 @@ async def test_a_lost_index_comes_back_with_every_interval_as_it_was(services: S
 async def test_a_drafts_dates_change_and_whoever_set_them_cannot_approve_it(services: Services) -> None:
     draft = await indexed(services, "2.35")
     june = Dates(effective_from=date(2026, 6, 1), effective_until=date(2026, 6, 30))
-    assert await services.decisions.date(draft.key, june, by("lee", NOON), may_approve=False) == Changed()
+    assert await services.decisions.date(draft.key, june, by("lee", NOON), may_approve=False) == ChangedWindows()
     with pytest.raises(SecondPersonNeeded):
         await services.decisions.approve(draft.key, by("Lee ", NOON))
     version = await activate(draft.key, "park", services)
@@ -313,7 +313,7 @@ async def test_an_approved_versions_dates_are_an_approvers_and_every_search_foll
     assert await found(services, at=begins - 1) == {1}
     assert await found(services, at=begins) == {2}
     same = await services.decisions.date(second.key, sooner, by("park", clock.now), may_approve=True)
-    assert same == Changed()
+    assert same == ChangedWindows()
     assert len(await decided(services)) == 3
     gone = await services.decisions.delete("hanbit", "term-deposit", by("lee", clock.now))
     await tell_index(first.key, gone, services)

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingest.catalogue.validity import NOTICE_SECONDS, activate, begin_later, end, in_force, midnight, redate
-from ingest.catalogue.versions import Metadata, State, Told, Version, VersionKey, Window
+from ingest.catalogue.versions import IndexTold, Metadata, State, Version, VersionKey, Window
 from ingest.errors import WrongState
 
 SEOUL = ZoneInfo("Asia/Seoul")
@@ -86,7 +86,7 @@ def test_an_old_version_cannot_replace_a_newer_one_that_is_in_force() -> None:
 def told_late(versions: dict[int, Version], number: int, *, now: float) -> list[Window]:
     """Return the windows of what is told so late of a version of which the index knows nothing."""
     others = [v for v in versions.values() if v.key.version != number]
-    return begin_later(replace(versions[number], told=Told.NOTHING), others, now=now, zone=SEOUL)
+    return begin_later(replace(versions[number], told=IndexTold.NOTHING), others, now=now, zone=SEOUL)
 
 
 def test_a_version_of_which_the_index_is_told_late_begins_later_and_its_predecessor_goes_on_until_then() -> None:
@@ -118,7 +118,7 @@ def test_of_versions_replaced_at_one_instant_the_one_that_the_index_knows_last_g
     versions = {n: version(n) for n in range(1, 5)}
     for n in versions:
         versions = approved(versions, n, now=NOON if n == 1 else NOON + 60)
-    versions[3] = replace(versions[3], told=Told.NOTHING)
+    versions[3] = replace(versions[3], told=IndexTold.NOTHING)
     assert [window.version for window in told_late(versions, 4, now=NOON + 90)] == [2, 4]
 
 

