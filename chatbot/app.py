@@ -102,7 +102,7 @@ async def drain(app: FastAPI, *, seconds: float) -> None:
     """
     app.state.draining = True
     services: Services = app.state.services
-    services.answers.take_no_more()
+    services.answers.stop_taking_over()
     try:
         with anyio.move_on_after(seconds):
             await services.answers.drained()

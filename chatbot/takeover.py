@@ -33,7 +33,7 @@ async def resume(running: LiveAnswer, taken: TakenOver, services: Services) -> N
         running.put(unreadable())
         return
     turn = replace(turn, opened_at=time.monotonic() - (services.now() - turn.found.as_of))
-    running.keep_tokens(whole_tokens(taken.token_ids, services.models.tokenizer.decode))
+    running.continue_after(whole_tokens(taken.token_ids, services.models.tokenizer.decode))
     taken_back = turn.reply is None and revoked(turn, services)
     if taken.cancelled or taken.epoch > _MOST_WRITERS or taken_back:
         await end(turn, running, taken, services)
@@ -45,7 +45,7 @@ async def end(turn: Turn, running: LiveAnswer, taken: TakenOver, services: Servi
     """Settle and record what was shown, and say why it ends here."""
     draft = AnswerState.of(turn, running)
     if revoked(turn, services) and not taken.cancelled:
-        running.say_something_else()
+        running.stop_repeating()
         say(CannedReply.EMERGENCY, turn, running, draft, services)
     elif not taken.cancelled:
         draft.error = ChatError()

@@ -318,7 +318,7 @@ async def stream_answer(turn: Turn, running: LiveAnswer, draft: AnswerState, pla
                 case Delta():
                     services.admission.first_token(place)
                     draft.count(delta)
-                    running.note(delta.token_ids)
+                    running.add_token_ids(delta.token_ids)
                     show(checks.feed(delta.text), running, draft)
                     reservation = await within_reservation(reservation, draft, services)
                 case Switched():
@@ -432,7 +432,7 @@ async def repair(
     """
     quoted = checks.quotes(turn.found.wording)
     for shown in (quoted, *quoted.each()):
-        if running.ends_with(shown.events):
+        if running.log_ends_with(shown.events):
             return shown
     certainty, ended = services.settings.repair_certainty, draft.finish_reason
     if len(quoted.citations) < 2 or certainty == 1 or ended in {FinishReason.BUDGET, FinishReason.HANDOFF}:
@@ -535,7 +535,7 @@ async def finish(turn: Turn, running: LiveAnswer, draft: AnswerState, services: 
     """
     limits: Limits | None = None
     with anyio.move_on_after(services.settings.finish_timeout, shield=True) as scope:
-        if not await running.owned():
+        if not await running.confirm_ownership():
             return
         limits = await settle(turn, draft, services)
         await remember(turn, answered(turn, draft, services), services)

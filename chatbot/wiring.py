@@ -163,7 +163,7 @@ async def watch_drift(settings: Settings, embedder: str, metrics: Metrics) -> Dr
 
 def start_beside(tasks: TaskGroup, services: Services, settings: Settings) -> None:
     """Start what runs beside the answers for as long as the process does."""
-    tasks.start_soon(services.answers.look_after, partial(resume, services=services))
+    tasks.start_soon(services.answers.maintain_leases, partial(resume, services=services))
     tasks.start_soon(services.admission.keep_told)
     tasks.start_soon(services.drift.watch)
     tasks.start_soon(Capacity(services.models.pool.members, services.admission, settings.admission).watch)

@@ -1,8 +1,9 @@
-"""Idempotency-Keys: however often and wherever a request is sent, one answer is begun and the others join it.
+"""Idempotency-Keys: however often and on whichever replicas a request is sent, one answer is begun and joined.
 
-A key is claimed in Redis before anything is done for it. Whoever finds it claimed waits until it stands for an answer,
-or until the claim is given up (a refusal binds nothing) or has lapsed (its process died), and then claims it itself.
-A key belongs to (tenant, sub) and stands for its answer as long as that answer's log lives. Redis away: no key binds.
+The semantics are those of draft-ietf-httpapi-idempotency-key-header. A key is claimed in Redis before anything is done
+for it. A request that finds it claimed waits until the key is bound to an answer, or until the claim is removed (a
+refusal binds nothing) or has lapsed (its process died), and then claims it itself. A key belongs to (tenant, sub) and
+is bound to its answer as long as that answer's log lives. While Redis is away, no key binds.
 """
 
 import time
@@ -23,12 +24,19 @@ from chatbot.redis_client import RedisBreaker
 from chatbot.streams.log import AnswerId, answer_key
 from knowledge.identity import Principal
 
-_STILL = "another request with this Idempotency-Key is still being accepted"
-_KEPT = 86_400  # longer than any log; a key whose answer's log is gone is free
+_STILL_CLAIMED = "another request with this Idempotency-Key is still being accepted"
+_KEEP_SECONDS = 86_400
+"""How long a bound key is kept: longer than any log, since a key without its answer's log is free."""
+
+Begin = Callable[[], Awaitable["BegunAnswer"]]
 
 
 class IdempotencySettings(BaseModel, frozen=True):
-    """Seconds: a claim holds, others wait for it, they look again; and a Redis that was slow is tried again."""
+    """Seconds.
+
+    `lease`: until a claim lapses; `patience`: how long a request waits for another's claim, looking every `look_every`;
+    `insist`: how long a command is repeated while Redis does not answer.
+    """
 
     lease: PositiveFloat = 15.0
     patience: PositiveFloat = 30.0
@@ -45,19 +53,29 @@ class BegunAnswer:
 
 
 class KeyClaim(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What stands under a key: who began on which body, and the answer once there is one."""
+    """The value of a key: the claim's random token, the digest of the body, and the answer once there is one."""
 
     token: str
     digest: str
     answer_id: AnswerId | None = None
 
 
-class Here:
-    """Those in this process who hold one key: one at a time asks Redis and begins, the others learn what it came to."""
+@dataclass(frozen=True, slots=True)
+class KeyRequest:
+    """A request with a key: whose, the key's name in Redis, the claim it makes, and how it begins its answer."""
+
+    tenant: str
+    key: str
+    claim: KeyClaim
+    begin: Begin
+
+
+class KeyHolders:
+    """The requests of this process with one key: one at a time asks Redis and begins, the others join its answer."""
 
     def __init__(self) -> None:
         self.count = 0
-        self.turn = anyio.Lock()
+        self.lock = anyio.Lock()
         self.bound: KeyClaim | None = None
 
 
@@ -68,119 +86,123 @@ class IdempotencyKeys:
         self._redis = redis
         self._breaker = breaker
         self._settings = settings
-        self._here: dict[str, Here] = {}
+        self._holders: dict[str, KeyHolders] = {}
         folder = files("chatbot.streams") / "lua"
         self._claim = redis.register_script((folder / "claim.lua").read_text("utf-8"))
         self._end = redis.register_script((folder / "claim_end.lua").read_text("utf-8"))
 
-    async def begin_once(
-        self, who: Principal, key: str | None, digest: str, begin: Callable[[], Awaitable[BegunAnswer]]
-    ) -> BegunAnswer:
-        """Return what `begin` returns, or the answer that the key has begun.
+    async def begin_once(self, who: Principal, key: str | None, digest: str, begin: Begin) -> BegunAnswer:
+        """Return what `begin` returns, or the answer that the key is bound to.
 
         Raises:
             KeyReused: it was used with a body of another digest.
-            Overloaded: beginning takes longer than the lease, or than anybody should wait.
+            Overloaded: beginning takes longer than half the lease, or another request's claim longer than the patience.
         """
         if key is None:
             return await begin()
-        name = _name(who, key)
-        here = self._here.setdefault(name, Here())
-        here.count += 1
+        name = _key(who, key)
+        holders = self._holders.setdefault(name, KeyHolders())
+        holders.count += 1
         try:
-            return await self._in_turn(who, key, KeyClaim(uuid4().hex, digest), begin, here)
+            return await self._in_turn(KeyRequest(who.tenant, name, KeyClaim(uuid4().hex, digest), begin), holders)
         finally:
-            here.count -= 1
-            if not here.count:
-                del self._here[name]
+            holders.count -= 1
+            if not holders.count:
+                del self._holders[name]
 
-    async def _in_turn(
-        self, who: Principal, key: str, mine: KeyClaim, begin: Callable[[], Awaitable[BegunAnswer]], here: Here
-    ) -> BegunAnswer:
+    async def _in_turn(self, request: KeyRequest, holders: KeyHolders) -> BegunAnswer:
         try:
             with anyio.fail_after(self._settings.patience):
-                await here.turn.acquire()
+                await holders.lock.acquire()
         except TimeoutError as exc:
-            raise Overloaded(_STILL, retry_after=1) from exc
+            raise Overloaded(_STILL_CLAIMED, retry_after=1) from exc
         try:
-            found, insist = here.bound, self._settings.insist
+            insist = self._settings.insist
             try:
-                found = found or await self._claimed(who, key, mine)
+                claim = holders.bound or await self._claimed(request)
             except StoreUnavailable:
-                # The claim may stand all the same, its reply only late: what becomes of it is said once.
-                found, insist = mine, 0
-            if found.digest != mine.digest:
+                # The claim may have been made, its reply only late: its end is sent once.
+                claim, insist = request.claim, 0
+            if claim.digest != request.claim.digest:
                 raise KeyReused
-            if found.answer_id is not None:
-                return BegunAnswer(found.answer_id, None)
-            begun = await self._begin(who, key, mine, begin, insist=insist)
-            here.bound = msgspec.structs.replace(mine, answer_id=begun.answer_id)
+            if claim.answer_id is not None:
+                return BegunAnswer(claim.answer_id, None)
+            begun = await self._begin(request, insist=insist)
+            holders.bound = msgspec.structs.replace(request.claim, answer_id=begun.answer_id)
             return begun
         finally:
-            here.turn.release()
+            holders.lock.release()
 
-    async def _claimed(self, who: Principal, key: str, mine: KeyClaim) -> KeyClaim:
-        """Return `mine` once it stands, or the claim that has become an answer.
+    async def _claimed(self, request: KeyRequest) -> KeyClaim:
+        """Return the request's own claim once it is made, or another's that is bound or of another digest.
 
         Raises:
-            StoreUnavailable: Redis cannot be asked, so nobody is known to have begun.
-            Overloaded: somebody has, and it takes too long, or Redis went away meanwhile.
+            StoreUnavailable: Redis cannot be asked, and no other request is known to have begun.
+            Overloaded: another request has begun, and it takes too long, or Redis went away meanwhile.
         """
         deadline = time.monotonic() + self._settings.patience
-        someone_began = False
+        another_began = False
         while time.monotonic() < deadline:
             try:
-                found = await self._try(who, key, mine)
+                claim = await self._try_to_claim(request)
             except StoreUnavailable:
-                if not someone_began:
+                if not another_began:
                     raise
                 deadline = min(deadline, time.monotonic() + self._settings.insist)
                 await anyio.sleep(self._settings.look_every)
                 continue
-            someone_began = True
-            if found.digest != mine.digest or found.answer_id is not None or found.token == mine.token:
-                return found
+            another_began = True
+            own = claim.token == request.claim.token
+            if own or claim.digest != request.claim.digest or claim.answer_id is not None:
+                return claim
             await anyio.sleep(self._settings.look_every)
-        raise Overloaded(_STILL, retry_after=1)
+        raise Overloaded(_STILL_CLAIMED, retry_after=1)
 
-    async def _try(self, who: Principal, key: str, mine: KeyClaim) -> KeyClaim:
-        encoded = msgspec.json.encode(mine)
-        lease, answers = round(self._settings.lease * 1000), answer_key(who.tenant, AnswerId(""))
-        found = await self._breaker.call(lambda: self._claim(keys=[_name(who, key)], args=[encoded, lease, answers]))
-        return mine if found is None else msgspec.json.decode(found, type=KeyClaim)
+    async def _try_to_claim(self, request: KeyRequest) -> KeyClaim:
+        """Return the claim that the key holds now: the request's own, or an earlier one.
 
-    async def _begin(
-        self, who: Principal, key: str, mine: KeyClaim, begin: Callable[[], Awaitable[BegunAnswer]], *, insist: float
-    ) -> BegunAnswer:
+        Raises:
+            StoreUnavailable: Redis cannot be asked.
+        """
+        named = {
+            "lease_ms": round(self._settings.lease * 1000),
+            "answers": answer_key(request.tenant, AnswerId("")),
+        }
+        args = [msgspec.json.encode(named), msgspec.json.encode(request.claim)]
+        standing = await self._breaker.call(lambda: self._claim(keys=[request.key], args=args))
+        return request.claim if standing is None else msgspec.json.decode(standing, type=KeyClaim)
+
+    async def _begin(self, request: KeyRequest, *, insist: float) -> BegunAnswer:
         bound: KeyClaim | None = None
         try:
-            # A claim that lapsed may be somebody else's: half the lease is left for what cannot be interrupted.
+            # A claim that lapsed may be another request's: half the lease is left for what cannot be interrupted.
             with anyio.fail_after(self._settings.lease / 2):
-                begun = await begin()
-            bound = msgspec.structs.replace(mine, answer_id=begun.answer_id)
+                begun = await request.begin()
+            bound = msgspec.structs.replace(request.claim, answer_id=begun.answer_id)
         except TimeoutError as exc:
             raise Overloaded(retry_after=1) from exc
         finally:
             with anyio.CancelScope(shield=True):
-                await self._replace(who, key, mine, bound, insist=insist)
+                await self._replace(request, bound, insist=insist)
         return begun
 
-    async def _replace(
-        self, who: Principal, key: str, mine: KeyClaim, bound: KeyClaim | None, *, insist: float
-    ) -> None:
-        """Put the answer in the claim's place, or nothing; a claim that stays lapses, and another would begin again."""
+    async def _replace(self, request: KeyRequest, bound: KeyClaim | None, *, insist: float) -> None:
+        """Put the bound claim in the claim's place, or remove it.
+
+        Tried for `insist` seconds while Redis is away: a claim that is left lapses, and then another request begins.
+        """
         deadline = time.monotonic() + insist
         replacement = b"" if bound is None else msgspec.json.encode(bound)
-        arguments: list[bytes | int] = [msgspec.json.encode(mine), replacement, _KEPT]
+        args = [msgspec.json.encode({"keep_seconds": _KEEP_SECONDS}), msgspec.json.encode(request.claim), replacement]
         while True:
             with suppress(StoreUnavailable):
-                await self._breaker.call(lambda: self._end(keys=[_name(who, key)], args=arguments))
+                await self._breaker.call(lambda: self._end(keys=[request.key], args=args))
                 return
             if time.monotonic() >= deadline:
                 return
             await anyio.sleep(self._settings.look_every)
 
 
-def _name(who: Principal, key: str) -> str:
+def _key(who: Principal, key: str) -> str:
     # Length first: no choice of sub and key can name another customer's.
     return f"{{{who.tenant}}}:idempotency:{len(who.sub)}:{who.sub}:{key}"

@@ -1,4 +1,4 @@
-"""One answer that runs in this process: what was put, what is published, who waits for it."""
+"""One answer that this process writes: the events put, those published to readers, and what the log still lacks."""
 
 import asyncio
 import math
@@ -9,12 +9,12 @@ import anyio
 
 from chatbot.events import LAST, Event
 from chatbot.streams.log import AnswerId, LogAppend, LogEntry
-from chatbot.streams.resume import Diverged, Replay
+from chatbot.streams.resume import Diverged, RepetitionCheck
 from knowledge.identity import Principal
 
 
 class LiveAnswer:
-    """One answer, of which `logged` was said before by a writer that this one succeeds. Only the answer itself puts."""
+    """One answer in this process; `logged` are the events of the writer that it succeeds. Only its own task puts."""
 
     def __init__(
         self,
@@ -31,82 +31,84 @@ class LiveAnswer:
         self.conversation_id = conversation_id
         self.epoch = epoch
         self.scope = anyio.CancelScope()
-        self.opened = True
-        """Whether there is a log."""
-        self.durable = True
-        """Whether the log has what is published."""
+        self.has_log = True
+        """Whether a log was opened in Redis."""
+        self.fully_logged = True
+        """Whether the log has every published event."""
         self.warned = False
-        self.forgotten = False
+        """Whether readers have been told that the answer is not resumable, or need not be."""
+        self.deleted = False
         """Whether its customer has deleted it."""
         self.published: list[Event] = list(logged)
         self.token_ids: list[int] = list(token_ids)
         self.ended = False
-        self.gone = False
+        self.written_elsewhere = False
         """Whether another replica writes the answer, or will."""
         self.finishing = False
-        self._replay = Replay(logged)
+        """Whether this process settles and records the answer."""
+        self._repetition = RepetitionCheck(logged)
         self._logged = len(logged)
         self._logged_ids = len(token_ids)
-        self._written_at = -math.inf
+        self._appended_at = -math.inf
         self._pending: list[Event] = []
         self._waiting: list[anyio.Event] = []
         self._in_flight: list[anyio.Event] = []
         self._put = anyio.Event()
         self._grown = anyio.Event()
-        self._abandon: asyncio.TimerHandle | None = None
+        self._abandonment: asyncio.TimerHandle | None = None
 
     def put(self, *events: Event) -> list[Event]:
-        """Add events to the answer and return those that are new; they are on the wire once the log has them.
+        """Add events to the answer and return the new ones; they are published once the log has them.
 
         Raises:
-            Diverged: the writer before this one said something else.
+            Diverged: the log has other events of the previous writer.
         """
-        fresh = self._replay.fresh(events)
-        self._pending.extend(fresh)
+        new = self._repetition.new_events(events)
+        self._pending.extend(new)
         self._put.set()
-        return fresh
+        return new
 
-    def ends_with(self, events: Sequence[Event]) -> bool:
-        """Return whether the writer before this one ended with these events, which are not put again yet."""
-        return self._replay.ends_with(events)
+    def log_ends_with(self, events: Sequence[Event]) -> bool:
+        """Return whether exactly these logged events remain to be repeated."""
+        return self._repetition.completed_by(events)
 
-    def note(self, token_ids: Sequence[int]) -> None:
-        """Keep the ids of the answer's tokens for a successor; they go with the next append."""
+    def add_token_ids(self, token_ids: Sequence[int]) -> None:
+        """Add ids of the answer's tokens for a successor; the next append logs them."""
         self.token_ids += token_ids
 
     def check_repeated(self) -> None:
-        """Make sure that everything in the log has been said again by a writer that is through.
+        """Check, once everything is put, that all logged events were repeated.
 
         Raises:
-            Diverged: it says less than the log.
+            Diverged: the log has more.
         """
-        if not self._replay.over:
+        if not self._repetition.complete:
             raise Diverged
 
-    def keep_tokens(self, token_ids: Sequence[int]) -> None:
-        """Go on after these ids, which are the first of those in the log."""
+    def continue_after(self, token_ids: Sequence[int]) -> None:
+        """Drop the logged token ids behind these, with which they begin."""
         self.token_ids = list(token_ids)
         self._logged_ids = len(token_ids)
 
-    def say_something_else(self) -> None:
-        """Do not repeat what the log has: what follows is new."""
-        self._replay = Replay(())
+    def stop_repeating(self) -> None:
+        """Take every further event as new, whatever the log has."""
+        self._repetition = RepetitionCheck(())
 
-    async def owned(self) -> bool:
+    async def confirm_ownership(self) -> bool:
         """Wait until the log has what was put, and return whether this process still writes the answer.
 
-        From then on it is finished here, whatever becomes of the process.
+        If so, this process finishes it: it is not handed over any more.
         """
-        if not (self.ended or self.gone):
-            written = anyio.Event()
-            self._waiting.append(written)
+        if not (self.ended or self.written_elsewhere):
+            appended = anyio.Event()
+            self._waiting.append(appended)
             self._put.set()
-            await written.wait()
-        self.finishing = not self.gone
+            await appended.wait()
+        self.finishing = not self.written_elsewhere
         return self.finishing
 
-    async def gathered(self) -> tuple[list[Event], LogAppend]:
-        """Wait until something is to be written; return the new events, and all that the log does not have."""
+    async def next_append(self) -> tuple[list[Event], LogAppend]:
+        """Wait until something was put; return the unpublished events, and everything that the log lacks."""
         await self._put.wait()
         self._put = anyio.Event()
         batch, self._pending = self._pending, []
@@ -119,16 +121,16 @@ class LiveAnswer:
             token_ids=self.token_ids[self._logged_ids :],
         )
 
-    def written(self, written: LogAppend) -> None:
-        """Take note that the log has it, and with it the writer's lease anew."""
-        self.durable = True
-        self._written_at = time.monotonic()
-        self._logged += len(written.events)
-        self._logged_ids += len(written.token_ids)
+    def mark_appended(self, appended: LogAppend) -> None:
+        """Note that the log has this, which renewed the writer's lease."""
+        self.fully_logged = True
+        self._appended_at = time.monotonic()
+        self._logged += len(appended.events)
+        self._logged_ids += len(appended.token_ids)
 
-    def just_written(self, seconds: float) -> bool:
-        """Whether the log was written within so many seconds."""
-        return time.monotonic() - self._written_at < seconds
+    def appended_within(self, seconds: float) -> bool:
+        """Return whether the last append was less than so many seconds ago."""
+        return time.monotonic() - self._appended_at < seconds
 
     def publish(self, events: Sequence[Event]) -> None:
         """Show events to every connection."""
@@ -136,11 +138,11 @@ class LiveAnswer:
         self.ended = self.ended or any(isinstance(e, LAST) for e in events)
         self._wake()
 
-    def leave(self) -> None:
-        """Stop writing: the answer is another replica's; nothing of it is settled or recorded here."""
-        self.gone = True
+    def stop_writing(self) -> None:
+        """Leave the answer to another replica; nothing of it is settled or recorded here."""
+        self.written_elsewhere = True
         self.scope.cancel()
-        self.attended()
+        self.cancel_abandonment()
         self._in_flight += self._waiting
         self._put.set()
         self._wake()
@@ -148,8 +150,8 @@ class LiveAnswer:
     def _wake(self) -> None:
         grown, self._grown = self._grown, anyio.Event()
         grown.set()
-        for written in self._in_flight:
-            written.set()
+        for appended in self._in_flight:
+            appended.set()
         self._in_flight.clear()
 
     async def follow(self, after: int) -> AsyncGenerator[LogEntry]:
@@ -159,17 +161,17 @@ class LiveAnswer:
             while n < len(self.published):
                 n += 1
                 yield LogEntry(n=n, event=self.published[n - 1])
-            if self.ended or self.gone:
+            if self.ended or self.written_elsewhere:
                 return
             await self._grown.wait()
 
     def abandon_after(self, grace: float) -> None:
-        """Cancel the answer in `grace` seconds, unless it is attended then."""
-        self.attended()
+        """Cancel the answer in `grace` seconds, unless `cancel_abandonment` is called before."""
+        self.cancel_abandonment()
         if not self.ended:
-            self._abandon = asyncio.get_running_loop().call_later(grace, self.scope.cancel)
+            self._abandonment = asyncio.get_running_loop().call_later(grace, self.scope.cancel)
 
-    def attended(self) -> None:
-        """Stop the abandonment clock."""
-        if self._abandon is not None:
-            self._abandon.cancel()
+    def cancel_abandonment(self) -> None:
+        """Stop the abandonment timer."""
+        if self._abandonment is not None:
+            self._abandonment.cancel()

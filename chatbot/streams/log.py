@@ -1,9 +1,9 @@
-"""The answer log in Redis: every event of an answer under its number, so that any replica can replay it or go on.
+"""The answer log in Redis: every event of an answer under its number, so that any replica can stream or continue it.
 
-An answer is a hash (whose it is, the writer's epoch, the passages shown, the turn's frame), a stream of events with
-ids `0-<n>` and, while it runs, its token ids. The tenant's open answers are a sorted set by the end of their writers'
-leases, on Redis's time. Hash and stream live for an hour after the last event; what only a successor needs goes with
-it (`docs/decisions/0005-leases-and-epochs.md`).
+An answer is a hash (its owner, the writer's epoch, the passages shown, the turn's frame), a stream of events with ids
+`0-<n>` and, while it runs, its token ids. The tenant's open answers are a sorted set by the end of their writers'
+leases, on Redis's time. Hash and stream live for an hour after the last event; frame and token ids, which only a
+successor needs, leave with it (`docs/decisions/0005-leases-and-epochs.md`).
 """
 
 import struct
@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from importlib.resources import files
-from typing import Literal, NewType, cast
+from typing import Any, Literal, NewType, cast
 
 import msgspec
 from pydantic import BaseModel
@@ -21,14 +21,16 @@ from redis.exceptions import RedisError
 from chatbot.errors import NotFound, StoreUnavailable
 from chatbot.events import LAST, Event, PassageRef, from_json, to_json
 from chatbot.redis_client import RedisBreaker
-from chatbot.streams.pipelined_connection import PipelinedConnection
+from chatbot.streams.pipelined_connection import Argument, PipelinedConnection
 from knowledge.identity import Principal
 
 AnswerId = NewType("AnswerId", str)
 
 _TENANTS = "answers:tenants"
-# A reader elsewhere says so at least every `block` seconds.
-_READ_COUNTS = 2.5
+_READ_MARK_SECONDS = 2.5
+"""How long a mark "read" counts; a reader on another replica renews it every `block` seconds at the latest."""
+_MOST_ORPHANS = 100
+"""How many of a tenant's orphans one sweep looks at."""
 
 # What redis-py gives when it decodes nothing.
 _Entries = list[tuple[bytes, dict[bytes, bytes]]]
@@ -56,18 +58,21 @@ class WriterReplaced(Exception):
 
 
 class WriterStanding(IntEnum):
-    """How a writer stands with its answer."""
+    """A writer's standing with its answer, as the scripts `answer_append` and `answer_renew` return it."""
 
     REPLACED = 0
     OWNED = 1
     CANCELLED = 2
+    """Owned, but to be cancelled."""
     FORGOTTEN = 3
+    """Its customer has deleted the answer."""
     READ_ELSEWHERE = 4
+    """Owned, and read on another replica; only `answer_renew` reports it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogAppend:
-    """What one append adds: events numbered from `first`, and the token ids from the `ids_before`-th on behind them."""
+    """The content of one append: events numbered from `first`, and token ids that follow the first `ids_before`."""
 
     first: int
     events: Sequence[Event]
@@ -85,7 +90,7 @@ class AnswerProgress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TakenOver:
-    """An answer that was taken over, as its log tells it; `frame` is the turn (`chatbot.transcript`)."""
+    """An answer that was taken over, as its log has it; `frame` is the turn's checkpoint (`chatbot.transcript`)."""
 
     answer_id: AnswerId
     tenant: str
@@ -98,8 +103,27 @@ class TakenOver:
     events: tuple[Event, ...]
 
 
+class TouchReply(msgspec.Struct, frozen=True):
+    """Returned by `answer_touch`; without `lease_left_ms` the answer has ended."""
+
+    events: int
+    lease_left_ms: int | None = None
+
+
+class TakeReply(msgspec.Struct, frozen=True):
+    """Returned by `answer_take`; `entries` as XRANGE gives them, `token_ids` packed."""
+
+    epoch: int
+    sub: bytes
+    conversation: bytes
+    frame: bytes
+    cancelled: int
+    token_ids: bytes
+    entries: list[tuple[bytes, list[bytes]]]
+
+
 class AnswerLog:
-    """Reads and appends; one epoch at a time may write an answer."""
+    """Appends to and reads the logs of answers; an answer is written by one epoch at a time."""
 
     def __init__(
         self,
@@ -110,13 +134,13 @@ class AnswerLog:
         line: PipelinedConnection,
         readers: Redis | None = None,
     ) -> None:
-        """`line` carries the appends, `readers` those who wait in Redis, so that they keep no command waiting."""
+        """`line` carries the appends; `readers` is the client for blocking reads, so that they delay no command."""
         self._redis = redis
         self._readers = readers or redis
         self._line = line
         self._breaker = breaker
         self._settings = settings
-        self._lease = round(settings.lease * 1000)
+        self._lease_ms = round(settings.lease * 1000)
         folder = files("chatbot.streams") / "lua"
         self._open, self._append, self._renew, self._touch, self._take = (
             redis.register_script((folder / f"answer_{name}.lua").read_text("utf-8"))
@@ -137,44 +161,45 @@ class AnswerLog:
         Raises:
             StoreUnavailable: Redis cannot be asked.
         """
-        fields = ("sub", who.sub, "conversation", conversation_id, "frame", frame)
-        args: list[str | int | bytes] = [answer_id, self._lease, self._settings.keep, *fields]
-        args += ["passages", msgspec.json.encode(passages)]
+        named = {
+            "answer_id": answer_id,
+            "lease_ms": self._lease_ms,
+            "keep_seconds": self._settings.keep,
+            "sub": who.sub,
+            "conversation": conversation_id,
+        }
+        keys = [answer_key(who.tenant, answer_id), _open_answers_key(who.tenant)]
+        args = [msgspec.json.encode(named), frame, msgspec.json.encode(passages)]
         async with self._redis.pipeline(transaction=False) as pipe:
-            await self._open(keys=[_hash(who.tenant, answer_id), _open(who.tenant)], args=args, client=pipe)
+            await self._open(keys=keys, args=args, client=pipe)
             # After the set of open answers: `orphans` looks at them in the other order.
             pipe.sadd(_TENANTS, who.tenant)
             await self._breaker.call(pipe.execute)
 
-    async def append(self, tenant: str, answer_id: AnswerId, written: LogAppend, *, epoch: int) -> WriterStanding:
-        """Append what was written, and renew the lease; written twice, it is there once.
+    async def append(self, tenant: str, answer_id: AnswerId, append: LogAppend, *, epoch: int) -> WriterStanding:
+        """Append events and token ids, and renew the lease; the same append sent twice is there once.
 
         Raises:
             WriterReplaced: the epoch is no longer the writer's.
             StoreUnavailable: Redis cannot be asked.
         """
-        last = int(any(isinstance(event, LAST) for event in written.events))
-        packed = struct.pack(f"<{len(written.token_ids)}I", *written.token_ids)
-        args: list[str | bytes | int] = [answer_id, epoch, self._lease, self._settings.keep, last]
-        args += [written.ids_before, packed]
-        for n, event in enumerate(written.events, written.first):
-            args += [n, event.name, to_json(event)]
-        keys = [part(tenant, answer_id) for part in (_hash, _stream, _tokens)]
-        keys.append(_open(tenant))
-        standing = WriterStanding(
-            await self._breaker.call_within(lambda left: self._line.run(self._append, keys, args, within=left))
+        args = append_arguments(
+            answer_id, append, epoch=epoch, lease_ms=self._lease_ms, keep_seconds=self._settings.keep
         )
+        keys = [*_answer_keys(tenant, answer_id), _open_answers_key(tenant)]
+        reply = await self._breaker.call_within(lambda left: self._line.run(self._append, keys, args, within=left))
+        standing = WriterStanding(reply)
         if standing is WriterStanding.REPLACED:
             raise WriterReplaced(answer_id)
         return standing
 
     async def renew(self, tenant: str, epochs: Mapping[AnswerId, int]) -> dict[AnswerId, WriterStanding]:
-        """Renew the leases of a tenant's answers, each written by its epoch, and return how they stand.
+        """Renew the leases of a tenant's answers, each written by its epoch, and return the writers' standings.
 
         Raises:
             StoreUnavailable: Redis cannot be asked.
         """
-        return await self._set_leases(tenant, epochs, self._lease)
+        return await self._set_leases(tenant, epochs, self._lease_ms)
 
     async def give_up(self, tenant: str, epochs: Mapping[AnswerId, int]) -> None:
         """Let the leases lapse now, so that another replica may take the answers over at once.
@@ -185,112 +210,125 @@ class AnswerLog:
         await self._set_leases(tenant, epochs, 0)
 
     async def _set_leases(
-        self, tenant: str, epochs: Mapping[AnswerId, int], lease: int
+        self, tenant: str, epochs: Mapping[AnswerId, int], lease_ms: int
     ) -> dict[AnswerId, WriterStanding]:
-        keys = [_open(tenant), *(_hash(tenant, answer_id) for answer_id in epochs)]
-        args: list[str | int] = [lease, round(_READ_COUNTS * 1000)]
-        for answer_id, epoch in epochs.items():
-            args += [answer_id, epoch]
-        standings = await self._breaker.call(lambda: self._renew(keys=keys, args=args))
-        return {answer_id: WriterStanding(n) for answer_id, n in zip(epochs, standings, strict=True)}
+        named = {
+            "lease_ms": lease_ms,
+            "reader_ms": round(_READ_MARK_SECONDS * 1000),
+            "writers": [{"answer_id": answer_id, "epoch": epoch} for answer_id, epoch in epochs.items()],
+        }
+        keys = [_open_answers_key(tenant), *(answer_key(tenant, answer_id) for answer_id in epochs)]
+        reply = await self._breaker.call(lambda: self._renew(keys=keys, args=[msgspec.json.encode(named)]))
+        standings = msgspec.json.decode(reply, type=dict[str, WriterStanding])
+        return {answer_id: standings[answer_id] for answer_id in epochs}
 
     async def touch(
-        self, who: Principal, answer_id: AnswerId, word: Literal["read", "cancelled", ""]
+        self, who: Principal, answer_id: AnswerId, mark: Literal["read", "cancelled", ""]
     ) -> AnswerProgress:
-        """Return how far an answer is, leaving its writer a word: that it is read elsewhere, or to be cancelled.
+        """Return how far an answer is, and leave a mark for its writer: it is read elsewhere, or to be cancelled.
 
         Raises:
-            NotFound: no such answer, or somebody else's.
+            NotFound: no such answer, or another customer's.
             StoreUnavailable: Redis cannot be asked.
         """
-        keys, args = [_hash(who.tenant, answer_id), _open(who.tenant)], [answer_id, who.sub, word]
-        told = cast("list[int] | None", await self._breaker.call(lambda: self._touch(keys=keys, args=args)))
-        if told is None:
+        keys = [answer_key(who.tenant, answer_id), _open_answers_key(who.tenant)]
+        args = [msgspec.json.encode({"answer_id": answer_id, "sub": who.sub, "mark": mark})]
+        encoded = await self._breaker.call(lambda: self._touch(keys=keys, args=args))
+        if encoded is None:
             raise NotFound("there is no such answer")
-        return AnswerProgress(events=told[0], lease_left=told[1] / 1000 if len(told) > 1 else None)
+        reply = msgspec.json.decode(encoded, type=TouchReply)
+        left = None if reply.lease_left_ms is None else reply.lease_left_ms / 1000
+        return AnswerProgress(events=reply.events, lease_left=left)
 
-    async def take(self, tenant: str, answer_id: AnswerId) -> TakenOver | None:
-        """Take an answer over, as its next epoch; nothing where its writer's lease holds or it has ended.
+    async def take_over(self, tenant: str, answer_id: AnswerId) -> TakenOver | None:
+        """Take an answer over, as its next epoch; None where its writer's lease holds or it has ended.
 
         Raises:
             StoreUnavailable: Redis cannot be asked.
         """
-        keys = [part(tenant, answer_id) for part in (_hash, _stream, _tokens)]
-        args: list[str | int] = [answer_id, self._lease]
-        told = await self._breaker.call(lambda: self._take(keys=[*keys, _open(tenant)], args=args))
-        if told is None:
+        keys = [*_answer_keys(tenant, answer_id), _open_answers_key(tenant)]
+        args = [msgspec.json.encode({"answer_id": answer_id, "lease_ms": self._lease_ms})]
+        pairs = await self._breaker.call(lambda: self._take(keys=keys, args=args))
+        if pairs is None:
             return None
-        epoch, sub, conversation_id, frame, cancelled, packed, entries = told
+        reply = msgspec.convert(_by_name(pairs), TakeReply)
         return TakenOver(
             answer_id=answer_id,
             tenant=tenant,
-            sub=sub.decode(),
-            conversation_id=conversation_id.decode(),
-            epoch=epoch,
-            frame=frame,
-            cancelled=bool(cancelled),
-            token_ids=struct.unpack(f"<{len(packed) // 4}I", packed),
-            events=tuple(from_json(fields[1].decode(), fields[3]) for _, fields in entries),
+            sub=reply.sub.decode(),
+            conversation_id=reply.conversation.decode(),
+            epoch=reply.epoch,
+            frame=reply.frame,
+            cancelled=bool(reply.cancelled),
+            token_ids=struct.unpack(f"<{len(reply.token_ids) // 4}I", reply.token_ids),
+            events=tuple(_event(_by_name(pairs)) for _, pairs in reply.entries),
         )
 
     async def orphans(self, *, lapsed_for: float) -> list[tuple[str, AnswerId]]:
-        """Return the (tenant, answer) whose writers' leases have lapsed for so many seconds.
+        """Return the (tenant, answer) whose writers' leases lapsed at least `lapsed_for` seconds ago.
 
         Raises:
             StoreUnavailable: Redis cannot be asked.
         """
         seconds, micros = await self._breaker.call(self._redis.time)
-        before = seconds * 1000 + micros // 1000 - round(lapsed_for * 1000)
-        found: list[tuple[str, AnswerId]] = []
+        before_ms = seconds * 1000 + micros // 1000 - round(lapsed_for * 1000)
+        orphans: list[tuple[str, AnswerId]] = []
         for name in cast("set[bytes]", await self._breaker.call(lambda: self._redis.smembers(_TENANTS))):
-            found += await self._orphans_of(name.decode(), before)
-        return found
+            orphans += await self._orphans_of(name.decode(), before_ms)
+        return orphans
 
-    async def _orphans_of(self, tenant: str, before: int) -> list[tuple[str, AnswerId]]:
-        key = _open(tenant)
-        late = cast(
+    async def _orphans_of(self, tenant: str, before_ms: int) -> list[tuple[str, AnswerId]]:
+        key = _open_answers_key(tenant)
+        lapsed = cast(
             "list[bytes]",
-            await self._breaker.call(lambda: self._redis.zrangebyscore(key, "-inf", before, start=0, num=100)),
+            await self._breaker.call(
+                lambda: self._redis.zrangebyscore(key, "-inf", before_ms, start=0, num=_MOST_ORPHANS)
+            ),
         )
-        if not late and not await self._breaker.call(lambda: self._redis.exists(key)):
+        if not lapsed and not await self._breaker.call(lambda: self._redis.exists(key)):
             # In this order: one that is opened meanwhile is seen by the second look, or names its tenant anew.
             await self._breaker.call(lambda: self._redis.srem(_TENANTS, tenant))
             if await self._breaker.call(lambda: self._redis.exists(key)):
                 await self._breaker.call(lambda: self._redis.sadd(_TENANTS, tenant))
-        return [(tenant, AnswerId(answer_id.decode())) for answer_id in late]
+        return [(tenant, AnswerId(answer_id.decode())) for answer_id in lapsed]
 
     async def passages(self, who: Principal, answer_id: AnswerId) -> tuple[PassageRef, ...]:
         """Return the passages behind the answer's sources, in their order.
 
         Raises:
-            NotFound: no such answer, or somebody else's.
+            NotFound: no such answer, or another customer's.
             StoreUnavailable: Redis cannot be asked.
         """
-        key = _hash(who.tenant, answer_id)
+        key = answer_key(who.tenant, answer_id)
         sub, refs = await self._breaker.call(lambda: self._redis.hmget(key, ["sub", "passages"]))
         if refs is None or sub != who.sub.encode():
             raise NotFound("there is no such answer")
         return msgspec.json.decode(refs, type=tuple[PassageRef, ...])
 
     async def read(self, tenant: str, answer_id: AnswerId, *, after: int, wait: float) -> list[LogEntry]:
-        """Return the entries after number `after`, waiting at most `wait` seconds for the next; nothing otherwise.
+        """Return the entries after number `after`; where there are none, wait at most `wait` seconds for the next.
 
         Raises:
             StoreUnavailable: Redis cannot be asked.
         """
-        key, block = _stream(tenant, answer_id), max(1, round(1000 * min(wait, self._settings.block)))
+        key = _events_key(tenant, answer_id)
+        block_ms = max(1, round(1000 * min(wait, self._settings.block)))
         # Blocks in Redis on purpose, so not under the breaker's deadline.
         try:
-            found = await self._readers.xread({key: f"0-{after}"}, block=block)
+            streams = await self._readers.xread({key: f"0-{after}"}, block=block_ms)
         except RedisError as exc:
             raise StoreUnavailable from exc
-        return [_entry(entry_id, fields) for _, entries in cast("_Streams", found) for entry_id, fields in entries]
+        return [
+            LogEntry(n=int(entry_id.rpartition(b"-")[2]), event=from_json(fields[b"name"].decode(), fields[b"data"]))
+            for _, entries in cast("_Streams", streams)
+            for entry_id, fields in entries
+        ]
 
     async def length(self, who: Principal, answer_id: AnswerId) -> tuple[int, bool]:
-        """Return how many events the log holds and whether the last one ends it.
+        """Return how many events the log holds and whether the last one ends the answer.
 
         Raises:
-            NotFound: no such answer, or somebody else's.
+            NotFound: no such answer, or another customer's.
             StoreUnavailable: Redis cannot be asked.
         """
         progress = await self.touch(who, answer_id, "")
@@ -302,31 +340,46 @@ class AnswerLog:
         Raises:
             StoreUnavailable: Redis cannot be asked.
         """
-        keys = [key(tenant, AnswerId(a)) for a in answer_ids for key in (_hash, _stream, _tokens)]
+        keys = [key for answer_id in answer_ids for key in _answer_keys(tenant, AnswerId(answer_id))]
         if keys:
             await self._breaker.call(lambda: self._redis.delete(*keys))
 
 
+def append_arguments(
+    answer_id: AnswerId, append: LogAppend, *, epoch: int, lease_ms: int, keep_seconds: int
+) -> list[Argument]:
+    """Return ARGV of `answer_append.lua`, which names them in this order."""
+    ended = int(any(isinstance(event, LAST) for event in append.events))
+    token_ids = struct.pack(f"<{len(append.token_ids)}I", *append.token_ids)
+    args: list[Argument] = [answer_id, epoch, lease_ms, keep_seconds, ended, append.ids_before, token_ids]
+    for n, event in enumerate(append.events, append.first):
+        args += [n, event.name, to_json(event)]
+    return args
+
+
 def answer_key(tenant: str, answer_id: AnswerId) -> str:
-    """Return the key that exists for as long as the answer's log does."""
-    return _hash(tenant, answer_id)
-
-
-def _hash(tenant: str, answer_id: AnswerId) -> str:
+    """Return the key of an answer's hash, which exists for as long as the answer's log does."""
     return f"{{{tenant}}}:answer:{answer_id}"
 
 
-def _stream(tenant: str, answer_id: AnswerId) -> str:
-    return f"{{{tenant}}}:answer:{answer_id}:events"
+def _answer_keys(tenant: str, answer_id: AnswerId) -> tuple[str, str, str]:
+    """Return the keys of an answer: its hash, its events, its token ids."""
+    key = answer_key(tenant, answer_id)
+    return key, _events_key(tenant, answer_id), f"{key}:tokens"
 
 
-def _tokens(tenant: str, answer_id: AnswerId) -> str:
-    return f"{{{tenant}}}:answer:{answer_id}:tokens"
+def _events_key(tenant: str, answer_id: AnswerId) -> str:
+    return f"{answer_key(tenant, answer_id)}:events"
 
 
-def _open(tenant: str) -> str:
+def _open_answers_key(tenant: str) -> str:
     return f"{{{tenant}}}:answers:open"
 
 
-def _entry(entry_id: bytes, fields: dict[bytes, bytes]) -> LogEntry:
-    return LogEntry(n=int(entry_id.rpartition(b"-")[2]), event=from_json(fields[b"name"].decode(), fields[b"data"]))
+def _by_name(pairs: Sequence[Any]) -> dict[str, Any]:
+    """Return the values by their names, which Redis gives in turn."""
+    return {name.decode(): value for name, value in zip(pairs[::2], pairs[1::2], strict=True)}
+
+
+def _event(fields: Mapping[str, bytes]) -> Event:
+    return from_json(fields["name"].decode(), fields["data"])

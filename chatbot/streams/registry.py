@@ -1,13 +1,13 @@
 """The answers of this process: owned by the application's task group, only read by connections.
 
-An event is appended to the answer log before any connection sees it (group commit: while one append is in flight the
-next ones gather). With Redis away the stream goes on from this process's memory, with a notice, and cannot be resumed
-elsewhere. An answer that nobody reads is abandoned after a grace: its scope is cancelled, which closes the model's
-socket, and it then ends like any cancelled one.
+An event is appended to the answer log before any connection sees it (group commit: events put while an append is in
+flight go with the next one). While Redis is away the stream continues from this process's memory, with a notice, and
+cannot be resumed elsewhere. An answer without readers is abandoned after a grace period: its scope is cancelled, which
+closes the model's socket, and it then ends like any cancelled one.
 
-Every writer holds a lease, renewed by a heartbeat that also hears of cancels and of readers on other replicas. Who
-reads an answer whose writer's lease has lapsed takes it over and goes on with it here; what nobody asks for any more
-is ended by a sweep. `docs/decisions/0005-leases-and-epochs.md` says what a successor may assume.
+Every writer holds a lease, renewed by a heartbeat whose reply also reports cancels and readers on other replicas. A
+reader of an answer whose lease has lapsed takes the answer over and continues it in this process; a sweep ends those
+without readers. `docs/decisions/0005-leases-and-epochs.md` says what a successor may assume.
 """
 
 from collections import Counter, OrderedDict, defaultdict
@@ -33,10 +33,12 @@ _NOT_RESUMABLE = "연결이 끊기면 이 답변은 이어볼 수 없습니다. 
 
 
 class AnswerRegistrySettings(BaseModel, frozen=True):
-    """Seconds until an unread stream is abandoned, and how many unlogged answers stay in memory after their end.
+    """Seconds, but for `kept`.
 
-    Also in seconds: between two heartbeats (a cancel on another replica is heard within one), between two looks for
-    answers whose writer is dead, and how long such a one waits for its customer before it is ended.
+    `grace`: until an answer without readers is abandoned; `heartbeat`: between two renewals of the leases, so at most
+    until a cancel on another replica is noticed; `sweep_every`: between two sweeps for answers whose writer is dead;
+    `orphaned_after`: how long such an answer waits for a reader before it is ended. `kept`: ended answers without a log
+    that stay in memory.
     """
 
     grace: float = 10.0
@@ -48,16 +50,16 @@ class AnswerRegistrySettings(BaseModel, frozen=True):
 
 Work = Callable[[LiveAnswer], Awaitable[None]]
 Resume = Callable[[LiveAnswer, TakenOver], Awaitable[None]]
-"""Goes on with an answer that was taken over; where it is marked cancelled, only ends it."""
-Why = Literal["reader", "cancel", "orphan"]
+"""Continues an answer that was taken over, or ends it where it is marked cancelled."""
+TakeoverReason = Literal["reader", "cancel", "orphan"]
 
 
-def _unheard(_: Why) -> None:
-    """Nobody counts."""
+def _uncounted(_: TakeoverReason) -> None:
+    """Count nothing."""
 
 
 class AnswerRegistry:
-    """Starts answers, finds them, cancels them, takes over those of dead replicas, hands over its own."""
+    """Starts, finds, follows and cancels answers; takes over those of dead replicas, hands over its own."""
 
     def __init__(
         self,
@@ -65,131 +67,127 @@ class AnswerRegistry:
         tasks: TaskGroup,
         settings: AnswerRegistrySettings,
         *,
-        on_taken: Callable[[Why], None] = _unheard,
+        on_taken: Callable[[TakeoverReason], None] = _uncounted,
     ) -> None:
         self._log = answer_log
         self._tasks = tasks
         self._settings = settings
         self._on_taken = on_taken
-        self._running: dict[AnswerId, LiveAnswer] = {}
-        self._kept: OrderedDict[AnswerId, LiveAnswer] = OrderedDict()
-        self._reading: Counter[AnswerId] = Counter()
+        self._live: dict[AnswerId, LiveAnswer] = {}
+        self._unlogged: OrderedDict[AnswerId, LiveAnswer] = OrderedDict()
+        self._readers: Counter[AnswerId] = Counter()
         self._resume: Resume | None = None
-        self._leaving = False
-        self._left = False
+        self._draining = False
+        self._handed_over = False
         self._idle = anyio.Event()
         self._idle.set()
 
     @property
     def active(self) -> int:
-        """How many answers run here now."""
-        return len(self._running)
+        """How many answers this process writes."""
+        return len(self._live)
 
-    async def start(
-        self, running: LiveAnswer, work: Work, *, passages: Sequence[PassageRef], frame: bytes = b""
-    ) -> None:
-        """Open the answer's log and run `work` in the application's task group; `frame` is what a successor needs."""
+    async def start(self, live: LiveAnswer, work: Work, *, passages: Sequence[PassageRef], frame: bytes = b"") -> None:
+        """Open the answer's log and run `work` in the application's task group; `frame` is the successor's checkpoint.
+
+        While Redis is away the answer starts without a log.
+        """
         try:
             await self._log.open(
-                running.who,
-                running.answer_id,
-                conversation_id=running.conversation_id,
-                passages=passages,
-                frame=frame,
+                live.who, live.answer_id, conversation_id=live.conversation_id, passages=passages, frame=frame
             )
         except StoreUnavailable:
-            running.opened = running.durable = False
-        self._begin(running, work)
+            live.has_log = live.fully_logged = False
+        self._start_tasks(live, work)
 
-    def _begin(self, running: LiveAnswer, work: Work) -> None:
-        if not self._running:
+    def _start_tasks(self, live: LiveAnswer, work: Work) -> None:
+        if not self._live:
             self._idle = anyio.Event()
-        self._running[running.answer_id] = running
-        if not self._reading[running.answer_id]:
-            running.abandon_after(self._settings.grace)
-        self._tasks.start_soon(self._run, running, work)
-        self._tasks.start_soon(self._write, running)
+        self._live[live.answer_id] = live
+        if not self._readers[live.answer_id]:
+            live.abandon_after(self._settings.grace)
+        self._tasks.start_soon(self._run, live, work)
+        self._tasks.start_soon(self._write, live)
 
-    async def _run(self, running: LiveAnswer, work: Work) -> None:
-        with running.scope:
-            await work(running)
+    async def _run(self, live: LiveAnswer, work: Work) -> None:
+        with live.scope:
+            await work(live)
 
-    async def _write(self, running: LiveAnswer) -> None:
-        while not (running.ended or running.gone):
-            batch, written = await running.gathered()
-            if running.opened:
-                await self._append(running, written)
-            if running.gone:
+    async def _write(self, live: LiveAnswer) -> None:
+        while not (live.ended or live.written_elsewhere):
+            batch, unlogged = await live.next_append()
+            if live.has_log:
+                await self._append(live, unlogged)
+            if live.written_elsewhere:
                 break
-            if not (running.durable or running.warned):
-                batch = _warned(running, batch)
-            running.publish(batch)
-        running.attended()
-        del self._running[running.answer_id]
-        if not (running.durable or running.gone or running.forgotten):
-            self._keep(running)
-        if not self._running:
+            if not (live.fully_logged or live.warned):
+                batch = _with_warning(live, batch)
+            live.publish(batch)
+        live.cancel_abandonment()
+        del self._live[live.answer_id]
+        if not (live.fully_logged or live.written_elsewhere or live.deleted):
+            self._keep_in_memory(live)
+        if not self._live:
             self._idle.set()
 
-    async def _append(self, running: LiveAnswer, written: LogAppend) -> None:
+    async def _append(self, live: LiveAnswer, unlogged: LogAppend) -> None:
         try:
-            standing = await self._log.append(running.who.tenant, running.answer_id, written, epoch=running.epoch)
+            standing = await self._log.append(live.who.tenant, live.answer_id, unlogged, epoch=live.epoch)
         except StoreUnavailable:
-            running.durable = False  # what is missing goes with the next append
+            live.fully_logged = False  # what is missing goes with the next append
         except WriterReplaced:
-            self._heed(running, WriterStanding.REPLACED)
+            self._apply_standing(live, WriterStanding.REPLACED)
         else:
             if standing is not WriterStanding.FORGOTTEN:
-                running.written(written)
-            self._heed(running, standing)
+                live.mark_appended(unlogged)
+            self._apply_standing(live, standing)
 
-    def _heed(self, running: LiveAnswer, standing: WriterStanding) -> None:
-        """Do as the log says."""
+    def _apply_standing(self, live: LiveAnswer, standing: WriterStanding) -> None:
         match standing:
             case WriterStanding.REPLACED:
-                log.warning("writer_replaced", answer_id=running.answer_id)
-                running.leave()
+                log.warning("writer_replaced", answer_id=live.answer_id)
+                live.stop_writing()
             case WriterStanding.CANCELLED:
-                running.scope.cancel()
+                live.scope.cancel()
             case WriterStanding.FORGOTTEN:
-                running.opened = running.durable = False
-                running.warned = running.forgotten = True  # its customer has deleted it and need not be told
-                running.scope.cancel()
-            case WriterStanding.READ_ELSEWHERE if not self._reading[running.answer_id]:
-                running.abandon_after(self._settings.grace)
+                live.has_log = live.fully_logged = False
+                live.warned = live.deleted = True  # its customer has deleted it and needs no warning
+                live.scope.cancel()
+            case WriterStanding.READ_ELSEWHERE if not self._readers[live.answer_id]:
+                live.abandon_after(self._settings.grace)
 
-    def _keep(self, running: LiveAnswer) -> None:
-        self._kept[running.answer_id] = running
-        while len(self._kept) > self._settings.kept:
-            self._kept.popitem(last=False)
+    def _keep_in_memory(self, live: LiveAnswer) -> None:
+        self._unlogged[live.answer_id] = live
+        while len(self._unlogged) > self._settings.kept:
+            self._unlogged.popitem(last=False)
 
     # --- readers -----------------------------------------------------------------------------------------------------
 
     def find(self, who: Principal, answer_id: AnswerId) -> LiveAnswer | None:
-        """Return the answer if this process holds it and it is the caller's.
+        """Return the answer if this process holds it.
 
         Raises:
-            NotFound: it is somebody else's.
+            NotFound: it belongs to another customer.
         """
-        running = self._running.get(answer_id) or self._kept.get(answer_id)
-        if running is not None and (running.who.tenant, running.who.sub) != (who.tenant, who.sub):
+        live = self._live.get(answer_id) or self._unlogged.get(answer_id)
+        if live is not None and (live.who.tenant, live.who.sub) != (who.tenant, who.sub):
             raise NotFound("there is no such answer")
-        return None if running is None or running.gone else running
+        return None if live is None or live.written_elsewhere else live
 
-    async def reach(self, who: Principal, answer_id: AnswerId, last_event_id: str | None) -> tuple[int, bool]:
-        """Return the number after which to go on, and whether nothing is left to send.
+    async def resume_position(self, who: Principal, answer_id: AnswerId, last_event_id: str | None) -> tuple[int, bool]:
+        """Return the number of the last event received, and whether it ended the answer.
 
         Raises:
-            NotFound: no such answer, or somebody else's.
+            NotFound: no such answer, or another customer's.
             ForeignEventId: `last_event_id` is another answer's.
             LogLost: it lies beyond the log.
             Draining: this process ends soon and does not run the answer.
         """
         after = _number_of(last_event_id, answer_id)
-        running = self.find(who, answer_id)
-        if running is not None:
-            length, ended = len(running.published), running.ended
-        elif self._leaving:
+        live = self.find(who, answer_id)
+        if live is not None:
+            length, ended = len(live.published), live.ended
+        elif self._draining:
             raise Draining(retry_after=1)
         else:
             length, ended = await self._log.length(who, answer_id)
@@ -198,28 +196,33 @@ class AnswerRegistry:
         return after, ended and after == length
 
     async def follow(self, who: Principal, answer_id: AnswerId, *, after: int) -> AsyncGenerator[LogEntry]:
-        """Yield the entries after number `after`: from memory while the answer runs here, else from the log.
+        """Yield the entries after number `after`: from memory while this process writes the answer, else from the log.
 
-        An answer whose writer is dead is taken over. Ends without a last event only where this process is about to
-        end and has handed the answer over: the customer goes on elsewhere.
+        An answer whose writer is dead is taken over. Ends without a last event only where this process ends and has
+        handed the answer over: the client resumes on another replica.
+
+        Raises:
+            NotFound: no such answer, or another customer's.
+            LogLost: the answer has ended, without a last event after `after`.
+            StoreUnavailable: this process does not hold the answer and Redis cannot be asked.
         """
-        while not self._left:
-            running = self.find(who, answer_id)
-            entries = self._logged(who, answer_id, after) if running is None else running.follow(after)
+        while not self._handed_over:
+            live = self.find(who, answer_id)
+            entries = self._logged(who, answer_id, after) if live is None else live.follow(after)
             async with aclosing(entries):
                 async for entry in entries:
                     after = entry.n
                     yield entry
                     if isinstance(entry.event, LAST):
                         return
-            if running is not None and running.ended:
+            if live is not None and live.ended:
                 return
 
     async def _logged(self, who: Principal, answer_id: AnswerId, after: int) -> AsyncGenerator[LogEntry]:
-        """Yield what the log has or gets until its writer's lease ends, then take the answer over if that has lapsed.
+        """Yield the log's entries until the writer's lease ends, and take the answer over where it has lapsed.
 
         Raises:
-            LogLost: the answer has ended, and not with a last event after `after`.
+            LogLost: the answer has ended, without a last event after `after`.
         """
         progress = await self._log.touch(who, answer_id, "read")
         left = progress.lease_left
@@ -232,61 +235,61 @@ class AnswerRegistry:
             raise LogLost(f"the log ends at event {progress.events}")
 
     @contextmanager
-    def read(self, answer_id: AnswerId, *, resumable: bool = True) -> Iterator[None]:
-        """Count a connection that reads the answer; one that cannot resume is given no grace."""
-        self._reading[answer_id] += 1
-        if (running := self._running.get(answer_id)) is not None:
-            running.attended()
+    def reading(self, answer_id: AnswerId, *, resumable: bool = True) -> Iterator[None]:
+        """Count a connection as a reader of the answer; one that cannot resume gives it no grace when it leaves."""
+        self._readers[answer_id] += 1
+        if (live := self._live.get(answer_id)) is not None:
+            live.cancel_abandonment()
         try:
             yield
         finally:
-            self._reading[answer_id] -= 1
-            if self._reading[answer_id] == 0:
-                del self._reading[answer_id]
-                if (running := self._running.get(answer_id)) is not None:
-                    running.abandon_after(self._settings.grace if resumable else 0)
+            self._readers[answer_id] -= 1
+            if self._readers[answer_id] == 0:
+                del self._readers[answer_id]
+                if (live := self._live.get(answer_id)) is not None:
+                    live.abandon_after(self._settings.grace if resumable else 0)
 
     async def cancel(self, who: Principal, answer_id: AnswerId) -> bool:
-        """Stop the answer wherever it runs; return whether it had not ended yet.
+        """Stop the answer on whichever replica writes it; return whether it had not ended yet.
 
         Raises:
-            NotFound: no such answer, or somebody else's.
-            StoreUnavailable: it does not run here and Redis cannot be asked.
+            NotFound: no such answer, or another customer's.
+            StoreUnavailable: this process does not hold the answer and Redis cannot be asked.
         """
-        running = self.find(who, answer_id)
-        if running is not None:
-            running.scope.cancel()
-            return not running.ended
+        live = self.find(who, answer_id)
+        if live is not None:
+            live.scope.cancel()
+            return not live.ended
         left = (await self._log.touch(who, answer_id, "cancelled")).lease_left
         if left is not None:
             self._tasks.start_soon(self._end_if_lapsed, who.tenant, answer_id, left)
         return left is not None
 
-    # --- other replicas ----------------------------------------------------------------------------------------------
+    # --- leases and takeover -----------------------------------------------------------------------------------------
 
-    async def look_after(self, resume: Resume) -> None:
-        """Keep the leases of this process's answers, and end those of dead replicas that nobody asks for; for ever."""
+    async def maintain_leases(self, resume: Resume) -> None:
+        """Renew this process's leases and end the orphans of dead replicas, until cancelled."""
         self._resume = resume
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._keep_leases)
+            tasks.start_soon(self._renew_leases)
             tasks.start_soon(self._end_orphans)
 
-    async def _keep_leases(self) -> None:
+    async def _renew_leases(self) -> None:
         while True:
             await anyio.sleep(self._settings.heartbeat)
             by_tenant: defaultdict[str, dict[AnswerId, int]] = defaultdict(dict)
-            for running in self._running.values():
-                if running.opened and not running.gone and not self._heard(running):
-                    by_tenant[running.who.tenant][running.answer_id] = running.epoch
+            for live in self._live.values():
+                if live.has_log and not live.written_elsewhere and not self._just_renewed(live):
+                    by_tenant[live.who.tenant][live.answer_id] = live.epoch
             for tenant, epochs in by_tenant.items():
                 with suppress(StoreUnavailable):
                     for answer_id, standing in (await self._log.renew(tenant, epochs)).items():
-                        if (running_now := self._running.get(answer_id)) is not None and not running_now.gone:
-                            self._heed(running_now, standing)
+                        if (still_live := self._live.get(answer_id)) is not None and not still_live.written_elsewhere:
+                            self._apply_standing(still_live, standing)
 
-    def _heard(self, running: LiveAnswer) -> bool:
-        """Whether an append has just said and heard what a heartbeat would, but for readers elsewhere."""
-        return bool(self._reading[running.answer_id]) and running.just_written(self._settings.heartbeat)
+    def _just_renewed(self, live: LiveAnswer) -> bool:
+        """Return whether an append made the heartbeat superfluous: it only does not report readers elsewhere."""
+        return bool(self._readers[live.answer_id]) and live.appended_within(self._settings.heartbeat)
 
     async def _end_orphans(self) -> None:
         while True:
@@ -295,74 +298,79 @@ class AnswerRegistry:
                 for tenant, answer_id in await self._log.orphans(lapsed_for=self._settings.orphaned_after):
                     await self._take_over(tenant, answer_id, "orphan")
 
-    async def _end_if_lapsed(self, tenant: str, answer_id: AnswerId, left: float) -> None:
-        """End an answer that its customer has cancelled, should its writer be dead."""
-        await anyio.sleep(max(0.0, left))
+    async def _end_if_lapsed(self, tenant: str, answer_id: AnswerId, lease_left: float) -> None:
+        """End a cancelled answer whose writer is dead, once its lease has lapsed."""
+        await anyio.sleep(max(0.0, lease_left))
         with suppress(StoreUnavailable):
             await self._take_over(tenant, answer_id, "cancel")
 
-    async def _take_over(self, tenant: str, answer_id: AnswerId, why: Why) -> bool:
-        """Go on with an answer whose writer's lease has lapsed; return whether it runs here now."""
+    async def _take_over(self, tenant: str, answer_id: AnswerId, reason: TakeoverReason) -> bool:
+        """Continue an answer whose writer's lease has lapsed; return whether this process writes it now."""
         resume = self._resume
-        if resume is None or self._leaving:
+        if resume is None or self._draining:
             return False
-        with anyio.CancelScope(shield=True):  # what was taken is run
-            found = await self._log.take(tenant, answer_id)
-            if found is None:
+        with anyio.CancelScope(shield=True):  # what was taken over is run
+            taken = await self._log.take_over(tenant, answer_id)
+            if taken is None:
                 return False
-            log.warning("answer_taken_over", answer_id=answer_id, why=why, epoch=found.epoch)
-            self._on_taken(why)
-            running = LiveAnswer(
+            log.warning("answer_taken_over", answer_id=answer_id, why=reason, epoch=taken.epoch)
+            self._on_taken(reason)
+            live = LiveAnswer(
                 answer_id,
-                Principal(tenant=tenant, sub=found.sub, roles=frozenset(), groups=frozenset()),
-                conversation_id=found.conversation_id,
-                epoch=found.epoch,
-                logged=found.events,
-                token_ids=found.token_ids,
+                Principal(tenant=tenant, sub=taken.sub, roles=frozenset(), groups=frozenset()),
+                conversation_id=taken.conversation_id,
+                epoch=taken.epoch,
+                logged=taken.events,
+                token_ids=taken.token_ids,
             )
-            taken = replace(found, cancelled=found.cancelled or why == "orphan")
-            self._begin(running, lambda running: resume(running, taken))
+            marked = replace(taken, cancelled=taken.cancelled or reason == "orphan")
+            self._start_tasks(live, lambda live: resume(live, marked))
         return True
 
     # --- the end of the process --------------------------------------------------------------------------------------
 
-    def take_no_more(self) -> None:
-        """Take nothing over any more: this process ends soon."""
-        self._leaving = True
+    def stop_taking_over(self) -> None:
+        """Take no further answers over: this process ends soon."""
+        self._draining = True
 
     async def drained(self) -> None:
-        """Wait until no answer runs here."""
+        """Wait until this process writes no answer."""
         await self._idle.wait()
 
     async def hand_over(self) -> None:
-        """Stop writing every answer and let another replica go on at once; one that only this process has is cancelled.
+        """Stop writing every answer and give up its lease; an answer that only this process has is cancelled.
 
         Raises:
             StoreUnavailable: the leases could not be given up; they lapse by themselves.
         """
-        self._left = True
+        self._handed_over = True
         epochs: defaultdict[str, dict[AnswerId, int]] = defaultdict(dict)
-        for running in self._running.values():
-            if running.finishing:
+        for live in self._live.values():
+            if live.finishing:
                 continue
-            if running.opened and running.durable:
-                epochs[running.who.tenant][running.answer_id] = running.epoch
-                running.leave()
+            if live.has_log and live.fully_logged:
+                epochs[live.who.tenant][live.answer_id] = live.epoch
+                live.stop_writing()
             else:
-                running.scope.cancel()
+                live.scope.cancel()
         await self.drained()  # an append that is still in flight would renew the lease
         for tenant, answers in epochs.items():
             await self._log.give_up(tenant, answers)
 
 
-def _warned(running: LiveAnswer, batch: list[Event]) -> list[Event]:
-    running.warned = True
-    log.warning("answer_not_logged", answer_id=running.answer_id)
-    at = 0 if running.published else 1  # `accepted` stays the first event
+def _with_warning(live: LiveAnswer, batch: list[Event]) -> list[Event]:
+    live.warned = True
+    log.warning("answer_not_logged", answer_id=live.answer_id)
+    at = 0 if live.published else 1  # `accepted` stays the first event
     return [*batch[:at], Notice(code=NoticeCode.DEGRADED, text=_NOT_RESUMABLE), *batch[at:]]
 
 
 def _number_of(last_event_id: str | None, answer_id: AnswerId) -> int:
+    """Return n of `<answer_id>.<n>`, or 0 without an id.
+
+    Raises:
+        ForeignEventId: it is none of this answer's.
+    """
     if not last_event_id:
         return 0
     owner, _, n = last_event_id.rpartition(".")

@@ -1,8 +1,8 @@
-"""What a successor says again and the log has already: dropped, so that customers see one answer (pure).
+"""What a successor repeats and the log has already: dropped, so that customers see one answer (pure).
 
-A successor goes through the same steps as the writer before it, on the same turn and the same tokens, so it says the
-same events first. Texts may be cut elsewhere; notices of what happened to a writer (its queue, its model, its log) are
-not said again and do not count.
+A successor (docs/decisions/0005-leases-and-epochs.md) runs the turn again on the same tokens, so it produces the same
+events in the same order. A text may be cut at other places; notices about a writer itself (its queue, its model, its
+log) are not repeated and do not count.
 """
 
 from collections import deque
@@ -10,82 +10,82 @@ from collections.abc import Callable, Sequence
 
 from chatbot.events import LAST, Citation, Event, Notice, NoticeCode, Queued, Token
 
-_INCIDENTAL = frozenset({NoticeCode.MODEL_SWITCHED, NoticeCode.DEGRADED})
+_WRITER_NOTICES = frozenset({NoticeCode.MODEL_SWITCHED, NoticeCode.DEGRADED})
 
 
 class Diverged(Exception):
-    """The successor says something else than the log: to go on would make two answers of one."""
+    """The successor's events differ from the logged ones: to go on would make two answers of one."""
 
 
-class Replay:
-    """The log's events, dropped one by one as they are said again."""
+class RepetitionCheck:
+    """The logged events that a successor has not repeated yet."""
 
     def __init__(self, logged: Sequence[Event]) -> None:
-        self._logged = deque(event for event in logged if not incidental(event))
+        self._expected = deque(event for event in logged if not about_the_writer(event))
 
     @property
-    def over(self) -> bool:
-        """Whether everything in the log has been said again."""
-        return not self._logged
+    def complete(self) -> bool:
+        """Whether every logged event has been repeated."""
+        return not self._expected
 
-    def ends_with(self, events: Sequence[Event]) -> bool:
-        """Return whether these events are exactly what the log still has to be said again."""
-        ahead = Replay(self._logged)
+    def completed_by(self, events: Sequence[Event]) -> bool:
+        """Return whether these events, and no fewer, would complete the repetition."""
+        ahead = RepetitionCheck(self._expected)
         try:
-            return not ahead.fresh(events) and ahead.over and not self.over
+            return not ahead.new_events(events) and ahead.complete and not self.complete
         except Diverged:
             return False
 
-    def fresh(self, events: Sequence[Event]) -> list[Event]:
-        """Return what of the events the log does not have.
+    def new_events(self, events: Sequence[Event]) -> list[Event]:
+        """Return those of the events that the log does not have.
 
         Raises:
-            Diverged: the log goes on differently.
+            Diverged: the log continues differently.
         """
-        if self.over:
+        if self.complete:
             return list(events)
-        fresh: list[Event] = []
+        new: list[Event] = []
         for event in events:
-            if self.over or incidental(event) or isinstance(event, LAST):
-                fresh.append(event)
+            if self.complete or about_the_writer(event) or isinstance(event, LAST):
+                new.append(event)
             elif isinstance(event, Token):
-                fresh += self._fresh_text(event.text)
-            elif same(self._logged[0], event):
-                self._logged.popleft()
+                new += self._new_text(event.text)
+            elif repeats(event, self._expected[0]):
+                self._expected.popleft()
             else:
                 raise Diverged
-        return fresh
+        return new
 
-    def _fresh_text(self, text: str) -> list[Event]:
-        while text and self._logged:
-            logged = self._logged.popleft()
+    def _new_text(self, text: str) -> list[Event]:
+        while text and self._expected:
+            logged = self._expected.popleft()
             if not isinstance(logged, Token):
                 raise Diverged
             common = min(len(logged.text), len(text))
             if logged.text[:common] != text[:common]:
                 raise Diverged
             if len(logged.text) > common:
-                self._logged.appendleft(Token(text=logged.text[common:]))
+                self._expected.appendleft(Token(text=logged.text[common:]))
             text = text[common:]
         return [Token(text=text)] if text else []
 
 
-def incidental(event: Event) -> bool:
-    """Return whether the event tells of its writer's fortunes, which another one does not share."""
-    return isinstance(event, Queued) or (isinstance(event, Notice) and event.code in _INCIDENTAL)
+def about_the_writer(event: Event) -> bool:
+    """Return whether the event reports what happened to its writer, which a successor does not repeat."""
+    return isinstance(event, Queued) or (isinstance(event, Notice) and event.code in _WRITER_NOTICES)
 
 
-def same(logged: Event, said: Event) -> bool:
-    """Return whether an event says what the log says; of `accepted` and `sources` only their place counts."""
-    if isinstance(said, Citation):
-        return logged == said
-    if isinstance(said, Notice):
-        return isinstance(logged, Notice) and logged.code == said.code
-    return type(logged) is type(said)
+def repeats(event: Event, logged: Event) -> bool:
+    """Return whether an event repeats a logged one; of `accepted` and `sources` only the place counts."""
+    if isinstance(event, Citation):
+        return logged == event
+    if isinstance(event, Notice):
+        return isinstance(logged, Notice) and logged.code == event.code
+    return type(logged) is type(event)
 
 
 def whole_tokens(token_ids: Sequence[int], decode: Callable[[Sequence[int]], str]) -> tuple[int, ...]:
-    """Return the ids up to the last one that completes a character: a successor goes on after it."""
+    """Return the ids up to the last one that completes a character: a successor continues after it."""
     kept = next(
         n for n in range(len(token_ids), -1, -1) if not decode(token_ids[:n]).endswith("\N{REPLACEMENT CHARACTER}")
     )

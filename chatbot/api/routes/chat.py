@@ -140,7 +140,7 @@ class AnswerStream(EventSourceResponse):
         self._resumable = resumable
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with self._services.answers.read(self._answer_id, resumable=self._resumable):
+        with self._services.answers.reading(self._answer_id, resumable=self._resumable):
             await super().__call__(scope, receive, send)
 
 
@@ -191,7 +191,7 @@ async def collect(services: Services, who: Principal, answer_id: AnswerId, reque
             pass
         scope.cancel()
 
-    with services.answers.read(answer_id, resumable=False):
+    with services.answers.reading(answer_id, resumable=False):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(watch, tasks.cancel_scope)
             async with aclosing(services.answers.follow(who, answer_id, after=0)) as entries:
@@ -248,7 +248,7 @@ async def events(
     last_event_id: Annotated[str | None, Header()] = None,
 ) -> Response:
     """Send the answer's stream again, from the event after `Last-Event-ID` on."""
-    after, finished = await services.answers.reach(who, AnswerId(answer_id), last_event_id)
+    after, finished = await services.answers.resume_position(who, AnswerId(answer_id), last_event_id)
     if finished:
         return Response(status_code=204)
     return AnswerStream(services, AnswerId(answer_id), encode(services, who, AnswerId(answer_id), after=after))

@@ -1,9 +1,14 @@
--- Opens an answer's log: whose it is, what a successor needs, and the first writer's lease.
--- KEYS 1 the answer (hash), 2 the tenant's open answers (sorted set by the end of their leases, ms of Redis's time).
--- ARGV 1 answer id, 2 lease (ms), 3 seconds to keep, then fields and values of the hash.
+-- Opens an answer's log: its owner, what a successor needs, and the first writer's lease (ms of Redis's time).
+-- Arguments: answer_id, lease_ms, keep_seconds, sub, conversation, then the frame and the passages, kept as they are.
+
+local ANSWER, OPEN_ANSWERS = KEYS[1], KEYS[2]
+local args, frame, passages = cjson.decode(ARGV[1]), ARGV[2], ARGV[3]
 
 local time = redis.call("TIME")
-redis.call("HSET", KEYS[1], "epoch", 1, "n", 0, unpack(ARGV, 4))
-redis.call("EXPIRE", KEYS[1], ARGV[3])
-redis.call("ZADD", KEYS[2], time[1] * 1000 + math.floor(time[2] / 1000) + ARGV[2], ARGV[1])
+redis.call(
+  "HSET", ANSWER, "epoch", 1, "n", 0, "sub", args.sub, "conversation", args.conversation, "frame", frame,
+  "passages", passages
+)
+redis.call("EXPIRE", ANSWER, args.keep_seconds)
+redis.call("ZADD", OPEN_ANSWERS, time[1] * 1000 + math.floor(time[2] / 1000) + args.lease_ms, args.answer_id)
 return 1

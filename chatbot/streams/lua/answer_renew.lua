@@ -1,28 +1,32 @@
--- Renews the leases of a writer's answers, all of one tenant; a lease of 0 gives them up.
--- KEYS 1 the open answers, 2.. the answers (hashes).
--- ARGV 1 lease (ms), 2 how long a reader elsewhere counts (ms), then per answer: id, epoch.
--- Returns per answer what `answer_append` does, and 4: owned, and somebody reads it on another replica.
+-- Renews the leases of a writer's answers, all of one tenant; a lease of 0 ms gives them up.
+-- KEYS: the tenant's open answers, then the answers, in the order of `writers`.
+-- Arguments: lease_ms, reader_ms (how long a mark "read" counts), writers ({answer_id, epoch} each).
+-- Returns, as JSON, each writer's standing (`WriterStanding` in log.py) by answer id.
+
+local OPEN_ANSWERS = KEYS[1]
+local args = cjson.decode(ARGV[1])
+local REPLACED, OWNED, CANCELLED, FORGOTTEN, READ_ELSEWHERE = 0, 1, 2, 3, 4
 
 local time = redis.call("TIME")
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local standings = {}
-for i = 2, #KEYS do
-  local id, epoch = ARGV[2 * i - 1], ARGV[2 * i]
-  local known = redis.call("HMGET", KEYS[i], "epoch", "cancelled", "read")
-  local standing = 1
-  if not known[1] then
-    standing = 3
-  elseif known[1] ~= epoch then
-    standing = 0
+for i, writer in ipairs(args.writers) do
+  local stored = redis.call("HMGET", KEYS[1 + i], "epoch", "cancelled", "read")
+  local epoch, cancelled, read = stored[1], stored[2], stored[3]
+  local standing = OWNED
+  if not epoch then
+    standing = FORGOTTEN
+  elseif tonumber(epoch) ~= writer.epoch then
+    standing = REPLACED
   else
     -- XX: an answer that has ended meanwhile is not opened again.
-    redis.call("ZADD", KEYS[1], "XX", now + ARGV[1], id)
-    if known[2] then
-      standing = 2
-    elseif known[3] and now - known[3] < tonumber(ARGV[2]) then
-      standing = 4
+    redis.call("ZADD", OPEN_ANSWERS, "XX", now + args.lease_ms, writer.answer_id)
+    if cancelled then
+      standing = CANCELLED
+    elseif read and now - read < args.reader_ms then
+      standing = READ_ELSEWHERE
     end
   end
-  standings[#standings + 1] = standing
+  standings[writer.answer_id] = standing
 end
-return standings
+return cjson.encode(standings)

@@ -1,31 +1,33 @@
--- Takes an answer over: only where its writer's lease has lapsed and it has not ended. Raises the epoch, so that
+-- Takes an answer over, only where its writer's lease has lapsed and it has not ended. Raises the epoch, so that
 -- whatever its old writer still sends is refused.
--- KEYS 1 the answer (hash), 2 its events (stream), 3 its token ids, 4 the open answers.  ARGV 1 answer id, 2 lease (ms).
--- Returns nothing where there is nothing to take; else the epoch, the hash's sub, conversation, frame and "cancelled",
--- the token ids, and the events.
+-- Arguments: answer_id, lease_ms.
+-- Returns nothing where there is nothing to take; else names and values in turn (the frame and the ids are bytes).
 
-local lease = redis.call("ZSCORE", KEYS[4], ARGV[1])
-if not lease then
+local ANSWER, EVENTS, TOKEN_IDS, OPEN_ANSWERS = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local args = cjson.decode(ARGV[1])
+
+local lease_end = redis.call("ZSCORE", OPEN_ANSWERS, args.answer_id)
+if not lease_end then
   return false
 end
 local time = redis.call("TIME")
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-if tonumber(lease) > now then
+if tonumber(lease_end) > now then
   return false
 end
-if redis.call("EXISTS", KEYS[1]) == 0 then
-  redis.call("ZREM", KEYS[4], ARGV[1])
+if redis.call("EXISTS", ANSWER) == 0 then
+  redis.call("ZREM", OPEN_ANSWERS, args.answer_id)
   return false
 end
-local epoch = redis.call("HINCRBY", KEYS[1], "epoch", 1)
-redis.call("ZADD", KEYS[4], now + ARGV[2], ARGV[1])
-local known = redis.call("HMGET", KEYS[1], "sub", "conversation", "frame", "cancelled")
+local epoch = redis.call("HINCRBY", ANSWER, "epoch", 1)
+redis.call("ZADD", OPEN_ANSWERS, now + args.lease_ms, args.answer_id)
+local stored = redis.call("HMGET", ANSWER, "sub", "conversation", "frame", "cancelled")
 return {
-  epoch,
-  known[1],
-  known[2],
-  known[3] or "",
-  known[4] and 1 or 0,
-  redis.call("GET", KEYS[3]) or "",
-  redis.call("XRANGE", KEYS[2], "-", "+"),
+  "epoch", epoch,
+  "sub", stored[1],
+  "conversation", stored[2],
+  "frame", stored[3] or "",
+  "cancelled", stored[4] and 1 or 0,
+  "token_ids", redis.call("GET", TOKEN_IDS) or "",
+  "entries", redis.call("XRANGE", EVENTS, "-", "+"),
 }

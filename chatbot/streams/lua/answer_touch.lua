@@ -1,20 +1,23 @@
--- Tells how far an answer is, and leaves its writer a word.
--- KEYS 1 the answer (hash), 2 the open answers.
--- ARGV 1 answer id, 2 who may know (sub), 3 the word: "read" (somebody reads it elsewhere), "cancelled", or "".
--- Returns nothing where there is no such answer of theirs; else how many events it has, and what is left of its
--- writer's lease (ms, negative once it has lapsed; absent where the answer has ended).
+-- Tells how far an answer is, and leaves a mark for its writer.
+-- Arguments: answer_id, sub (the caller's), mark ("read": it is read on another replica; "cancelled"; or empty).
+-- Returns nothing where the caller has no such answer; else, as JSON, its events and, unless it has ended, the
+-- milliseconds left of its writer's lease (negative once it has lapsed).
 
-local known = redis.call("HMGET", KEYS[1], "sub", "n")
-if known[1] ~= ARGV[2] then
+local ANSWER, OPEN_ANSWERS = KEYS[1], KEYS[2]
+local args = cjson.decode(ARGV[1])
+
+local stored = redis.call("HMGET", ANSWER, "sub", "n")
+local sub, n = stored[1], stored[2]
+if sub ~= args.sub then
   return false
 end
-local lease = redis.call("ZSCORE", KEYS[2], ARGV[1])
-if not lease then
-  return { tonumber(known[2]) }
+local lease_end = redis.call("ZSCORE", OPEN_ANSWERS, args.answer_id)
+if not lease_end then
+  return cjson.encode({ events = tonumber(n) })
 end
 local time = redis.call("TIME")
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-if ARGV[3] ~= "" then
-  redis.call("HSET", KEYS[1], ARGV[3], now)
+if args.mark ~= "" then
+  redis.call("HSET", ANSWER, args.mark, now)
 end
-return { tonumber(known[2]), lease - now }
+return cjson.encode({ events = tonumber(n), lease_left_ms = lease_end - now })

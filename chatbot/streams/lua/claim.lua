@@ -1,13 +1,16 @@
 -- Claims an Idempotency-Key unless it is claimed, or stands for an answer whose log lives.
--- KEYS 1 the key. ARGV 1 the claim, 2 its lease in milliseconds, 3 what the keys of the tenant's answers begin with.
--- Returns what stands there already, or nothing where the claim was made.
+-- Arguments: lease_ms, answers (the prefix of the tenant's answers' keys), and the claim (its JSON, kept as it is).
+-- Returns the claim that stands there already, or nothing where this one was made.
 
-local found = redis.call("GET", KEYS[1])
-if found then
-  local answer = cjson.decode(found).answer_id
-  if not answer or redis.call("EXISTS", ARGV[3] .. answer) == 1 then
-    return found
+local KEY = KEYS[1]
+local args, claim = cjson.decode(ARGV[1]), ARGV[2]
+
+local standing = redis.call("GET", KEY)
+if standing then
+  local answer_id = cjson.decode(standing).answer_id
+  if not answer_id or redis.call("EXISTS", args.answers .. answer_id) == 1 then
+    return standing
   end
 end
-redis.call("SET", KEYS[1], ARGV[1], "PX", ARGV[2])
+redis.call("SET", KEY, claim, "PX", args.lease_ms)
 return false

@@ -1,12 +1,15 @@
--- KEYS 1 an Idempotency-Key. ARGV 1 the claim on it, 2 what takes its place (empty: nothing), 3 seconds to keep that.
--- Returns whether the claim still stood.
+-- Replaces the claim on an Idempotency-Key, or removes it, if it still stands.
+-- Arguments: keep_seconds, the claim, and its replacement (empty: none); both are JSON, compared and kept as they are.
 
-if redis.call("GET", KEYS[1]) ~= ARGV[1] then
+local KEY = KEYS[1]
+local args, claim, replacement = cjson.decode(ARGV[1]), ARGV[2], ARGV[3]
+
+if redis.call("GET", KEY) ~= claim then
   return 0
 end
-if ARGV[2] == "" then
-  redis.call("DEL", KEYS[1])
+if replacement == "" then
+  redis.call("DEL", KEY)
 else
-  redis.call("SET", KEYS[1], ARGV[2], "EX", ARGV[3])
+  redis.call("SET", KEY, replacement, "EX", args.keep_seconds)
 end
 return 1

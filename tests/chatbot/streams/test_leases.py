@@ -28,7 +28,7 @@ from chatbot.streams.log import (
     WriterStanding,
 )
 from chatbot.streams.pipelined_connection import open_pipelined_connection
-from chatbot.streams.registry import AnswerRegistry, AnswerRegistrySettings, Why
+from chatbot.streams.registry import AnswerRegistry, AnswerRegistrySettings, TakeoverReason
 from knowledge.identity import Principal
 
 pytestmark = [pytest.mark.anyio, pytest.mark.services]
@@ -60,7 +60,7 @@ class Replica:
 
     answers: AnswerRegistry
     finished: list[AnswerId] = field(default_factory=list)
-    taken: list[Why] = field(default_factory=list)
+    taken: list[TakeoverReason] = field(default_factory=list)
     go_on: anyio.Event = field(default_factory=anyio.Event)
 
     async def speak(self, running: LiveAnswer) -> None:
@@ -69,7 +69,7 @@ class Replica:
         try:
             for n, word in enumerate(WORDS):
                 if n >= len(running.token_ids):
-                    running.note([n])
+                    running.add_token_ids([n])
                 running.put(Token(text=word))
                 if n == len(WORDS) // 2:
                     await self.go_on.wait()
@@ -86,7 +86,7 @@ class Replica:
 
     async def finish(self, running: LiveAnswer, reason: FinishReason) -> None:
         with anyio.CancelScope(shield=True):
-            if await running.owned():
+            if await running.confirm_ownership():
                 self.finished.append(running.answer_id)
                 running.put(done(reason))
 
@@ -116,17 +116,17 @@ async def tasks() -> AsyncGenerator[TaskGroup]:
 @pytest.fixture
 def replica(answer_log: AnswerLog, tasks: TaskGroup) -> Callable[..., Replica]:
     def start(settings: AnswerRegistrySettings = QUICK, *, alone: bool = False) -> Replica:
-        taken: list[Why] = []
+        taken: list[TakeoverReason] = []
         started = Replica(AnswerRegistry(answer_log, tasks, settings, on_taken=taken.append), taken=taken)
         if not alone:
-            tasks.start_soon(started.answers.look_after, started.resume)
+            tasks.start_soon(started.answers.maintain_leases, started.resume)
         return started
 
     return start
 
 
 async def read_all(replica: Replica, who: Principal, answer_id: AnswerId, after: int = 0) -> list[LogEntry]:
-    with anyio.fail_after(10), replica.answers.read(answer_id):
+    with anyio.fail_after(10), replica.answers.reading(answer_id):
         async with aclosing(replica.answers.follow(who, answer_id, after=after)) as followed:
             return [entry async for entry in followed]
 
@@ -146,15 +146,15 @@ async def test_only_a_lapsed_lease_may_be_taken_and_all_that_a_successor_needs_c
 ) -> None:
     who = customer()
     answer_id = await half_said(answer_log, who)
-    assert await answer_log.take(who.tenant, answer_id) is None
+    assert await answer_log.take_over(who.tenant, answer_id) is None
     await answer_log.give_up(who.tenant, {answer_id: 1})
-    taken = await answer_log.take(who.tenant, answer_id)
+    taken = await answer_log.take_over(who.tenant, answer_id)
     assert taken is not None
     assert (taken.epoch, taken.sub, taken.conversation_id, taken.frame) == (2, who.sub, "c", b"the turn")
     assert taken.token_ids == (0, 1, 2, 3)
     assert taken.events == tuple(Token(text=word) for word in WORDS[:4])
     assert not taken.cancelled
-    assert await answer_log.take(who.tenant, answer_id) is None, "the successor holds the lease"
+    assert await answer_log.take_over(who.tenant, answer_id) is None, "the successor holds the lease"
 
 
 async def test_an_answer_that_has_ended_is_not_taken_and_keeps_nothing_for_a_successor(
@@ -165,7 +165,7 @@ async def test_an_answer_that_has_ended_is_not_taken_and_keeps_nothing_for_a_suc
     await answer_log.append(who.tenant, answer_id, LogAppend(first=5, events=[done()]), epoch=1)
     await answer_log.renew(who.tenant, {answer_id: 1})
     await answer_log.give_up(who.tenant, {answer_id: 1})
-    assert await answer_log.take(who.tenant, answer_id) is None
+    assert await answer_log.take_over(who.tenant, answer_id) is None
     assert await answer_log.length(who, answer_id) == (5, True)
     assert await redis.hget(f"{{{who.tenant}}}:answer:{answer_id}", "frame") is None
     assert not await redis.exists(f"{{{who.tenant}}}:answer:{answer_id}:tokens")
@@ -178,7 +178,7 @@ async def test_an_append_that_is_sent_twice_is_there_once(answer_log: AnswerLog)
     for _ in range(2):
         assert await answer_log.append(who.tenant, answer_id, again, epoch=1) is WriterStanding.OWNED
     await answer_log.give_up(who.tenant, {answer_id: 1})
-    taken = await answer_log.take(who.tenant, answer_id)
+    taken = await answer_log.take_over(who.tenant, answer_id)
     assert taken is not None
     assert taken.events == tuple(Token(text=word) for word in WORDS[:6])
     assert taken.token_ids == tuple(range(6))
@@ -190,7 +190,7 @@ async def test_ids_of_an_unfinished_character_make_room_for_the_successors(answe
     shorter = LogAppend(first=5, events=[], ids_before=2, token_ids=(9,))
     await answer_log.append(who.tenant, answer_id, shorter, epoch=1)
     await answer_log.give_up(who.tenant, {answer_id: 1})
-    taken = await answer_log.take(who.tenant, answer_id)
+    taken = await answer_log.take_over(who.tenant, answer_id)
     assert taken is not None
     assert taken.token_ids == (0, 1, 9)
 
@@ -206,7 +206,7 @@ async def test_of_two_writers_only_the_present_epoch_writes(
     who = customer()
     answer_id = await half_said(answer_log, who, before)
     await answer_log.give_up(who.tenant, {answer_id: 1})
-    taken = await answer_log.take(who.tenant, answer_id)
+    taken = await answer_log.take_over(who.tenant, answer_id)
     assert taken is not None
     expected, epochs = [event for event in taken.events], {"first": 1, "second": taken.epoch}
     for writer, count in writes:
@@ -265,7 +265,7 @@ async def test_a_writer_that_was_replaced_stops_and_settles_nothing(
     who, frozen, there = customer(), replica(alone=True), replica()
     there.go_on.set()
     running = new_running(who)
-    with frozen.answers.read(running.answer_id):
+    with frozen.answers.reading(running.answer_id):
         await frozen.answers.start(running, frozen.speak, passages=[])
         entries = await read_all(there, who, running.answer_id)
         frozen.go_on.set()
@@ -279,7 +279,7 @@ async def test_a_writer_that_was_replaced_stops_and_settles_nothing(
 async def test_a_cancel_on_another_replica_stops_the_writer_at_once(replica: Callable[..., Replica]) -> None:
     who, here, there = customer(), replica(), replica()
     running = new_running(who)
-    with here.answers.read(running.answer_id):
+    with here.answers.reading(running.answer_id):
         await here.answers.start(running, here.speak, passages=[])
         began = anyio.current_time()
         assert await there.answers.cancel(who, running.answer_id)
@@ -349,11 +349,11 @@ async def test_an_answer_that_is_handed_over_goes_on_elsewhere_at_once(replica: 
         await here.answers.start(running, here.speak, passages=[])
         group.start_soon(read_here)
         await anyio.sleep(0.1)
-        here.answers.take_no_more()
+        here.answers.stop_taking_over()
         await here.answers.hand_over()
     assert not any(isinstance(entry.event, Done) for entry in seen), "the connection ends without an end"
     with pytest.raises(Draining):
-        await here.answers.reach(who, running.answer_id, None)
+        await here.answers.resume_position(who, running.answer_id, None)
     began = anyio.current_time()
     seen += await read_all(there, who, running.answer_id, after=len(seen))
     assert anyio.current_time() - began < LEASE / 2, "nobody waits for the lease"
@@ -381,7 +381,7 @@ async def test_however_often_a_reader_loses_the_connection_there_is_no_gap_and_n
         await replicas[0].answers.start(running, replicas[0].speak, passages=[])
     seen: list[LogEntry] = []
     for at, length in visits:
-        with anyio.move_on_after(0.01), replicas[at].answers.read(answer_id):
+        with anyio.move_on_after(0.01), replicas[at].answers.reading(answer_id):
             after = seen[-1].n if seen else 0
             async with aclosing(replicas[at].answers.follow(who, answer_id, after=after)) as entries:
                 async for entry in entries:

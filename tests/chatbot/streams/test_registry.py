@@ -105,14 +105,14 @@ async def test_somebody_elses_answer_is_not_found(answer_log: AnswerLog, tasks: 
     await answers.start(running, speak, passages=[])
     thief = Principal(tenant=running.who.tenant, sub="kim", roles=running.who.roles, groups=running.who.groups)
     with pytest.raises(NotFound):
-        await answers.reach(thief, running.answer_id, None)
+        await answers.resume_position(thief, running.answer_id, None)
     with pytest.raises(NotFound):
         await answers.cancel(thief, running.answer_id)
     await answers.drained()
     with pytest.raises(NotFound):
-        await answers.reach(thief, running.answer_id, None)
+        await answers.resume_position(thief, running.answer_id, None)
     with pytest.raises(NotFound):
-        await answers.reach(customer(), running.answer_id, None)
+        await answers.resume_position(customer(), running.answer_id, None)
 
 
 async def test_a_last_event_id_is_checked(answer_log: AnswerLog, tasks: TaskGroup) -> None:
@@ -120,13 +120,13 @@ async def test_a_last_event_id_is_checked(answer_log: AnswerLog, tasks: TaskGrou
     await answers.start(running, speak, passages=[])
     await answers.drained()
     who, answer_id = running.who, running.answer_id
-    assert await answers.reach(who, answer_id, f"{answer_id}.4") == (4, True)
-    assert await answers.reach(who, answer_id, f"{answer_id}.2") == (2, False)
+    assert await answers.resume_position(who, answer_id, f"{answer_id}.4") == (4, True)
+    assert await answers.resume_position(who, answer_id, f"{answer_id}.2") == (2, False)
     with pytest.raises(LogLost):
-        await answers.reach(who, answer_id, f"{answer_id}.5")
+        await answers.resume_position(who, answer_id, f"{answer_id}.5")
     for foreign in (f"{uuid4().hex}.1", f"{answer_id}.x", "nonsense", f"{answer_id}.-1"):
         with pytest.raises(ForeignEventId):
-            await answers.reach(who, answer_id, foreign)
+            await answers.resume_position(who, answer_id, foreign)
 
 
 async def test_an_answer_that_nobody_reads_is_cancelled_after_the_grace(
@@ -162,9 +162,9 @@ async def test_a_reader_who_comes_back_within_the_grace_keeps_the_answer_alive(
         running.put(Token(text="here"), done())
 
     await answers.start(running, speak_when_told, passages=[])
-    with answers.read(running.answer_id):
+    with answers.reading(running.answer_id):
         pass
-    with answers.read(running.answer_id):
+    with answers.reading(running.answer_id):
         await anyio.sleep(0.5)  # longer than the grace: the second reader holds it
         go_on.set()
         with anyio.fail_after(5):
@@ -184,7 +184,7 @@ async def test_a_reader_that_cannot_resume_ends_the_answer_at_once(answer_log: A
             running.put(done())
 
     await answers.start(running, wait_for_ever, passages=[])
-    with answers.read(running.answer_id, resumable=False):
+    with answers.reading(running.answer_id, resumable=False):
         await anyio.lowlevel.checkpoint()
     with anyio.fail_after(patient(0.5)):
         await stopped.wait()
@@ -224,4 +224,4 @@ async def test_a_forgotten_answer_is_gone(answer_log: AnswerLog, tasks: TaskGrou
     await answers.drained()
     await answer_log.forget(running.who.tenant, [running.answer_id])
     with pytest.raises(NotFound):
-        await answers.reach(running.who, running.answer_id, None)
+        await answers.resume_position(running.who, running.answer_id, None)

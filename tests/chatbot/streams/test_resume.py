@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from chatbot.events import Citation, Done, Event, FinishReason, Notice, NoticeCode, Queued, Token, Usage
 from chatbot.grounding import Grounding
-from chatbot.streams.resume import Diverged, Replay, whole_tokens
+from chatbot.streams.resume import Diverged, RepetitionCheck, whole_tokens
 from tests.chatbot.grounding.test_stream import ANSWERS, events_of, merged, stream
 
 
@@ -27,12 +27,12 @@ def test_wherever_the_writer_dies_its_successor_completes_the_same_answer(
     feeds = pieces(text, cuts)
     before, checks = stream(grounding), stream(grounding)
     logged = [event for feed in feeds[:died] for event in before.feed(feed)]
-    replay = Replay(logged)
-    shown = [*logged, *replay.fresh(checks.feed("".join(feeds[:died])))]
+    repetition = RepetitionCheck(logged)
+    shown = [*logged, *repetition.new_events(checks.feed("".join(feeds[:died])))]
     for feed in feeds[died:]:
-        shown += replay.fresh(checks.feed(feed))
-    shown += replay.fresh(checks.close())
-    assert replay.over
+        shown += repetition.new_events(checks.feed(feed))
+    shown += repetition.new_events(checks.close())
+    assert repetition.complete
     assert merged(shown) == merged(events_of(stream(grounding), [text]))
 
 
@@ -41,17 +41,17 @@ def citation(n: int) -> Citation:
 
 
 def test_texts_may_be_cut_elsewhere() -> None:
-    replay = Replay([Token(text="one t"), Token(text="wo"), citation(1)])
-    assert replay.fresh([Token(text="one"), Token(text=" two"), citation(1)]) == []
-    assert replay.over
-    assert replay.fresh([Token(text=" three")]) == [Token(text=" three")]
+    repetition = RepetitionCheck([Token(text="one t"), Token(text="wo"), citation(1)])
+    assert repetition.new_events([Token(text="one"), Token(text=" two"), citation(1)]) == []
+    assert repetition.complete
+    assert repetition.new_events([Token(text=" three")]) == [Token(text=" three")]
 
 
 def test_what_befell_a_writer_is_not_said_again_and_what_befalls_the_next_is_new() -> None:
     switched = Notice(code=NoticeCode.MODEL_SWITCHED, text="")
-    replay = Replay([Queued(position=3, estimated_wait_ms=10), switched, Token(text="one")])
+    repetition = RepetitionCheck([Queued(position=3, estimated_wait_ms=10), switched, Token(text="one")])
     queued = Queued(position=1, estimated_wait_ms=5)
-    assert replay.fresh([queued, Token(text="one")]) == [queued]
+    assert repetition.new_events([queued, Token(text="one")]) == [queued]
 
 
 @pytest.mark.parametrize(
@@ -60,24 +60,24 @@ def test_what_befell_a_writer_is_not_said_again_and_what_befalls_the_next_is_new
 )
 def test_a_successor_that_says_something_else_is_stopped(said: list[Event]) -> None:
     with pytest.raises(Diverged):
-        Replay([Token(text="one two"), citation(1)]).fresh(said)
+        RepetitionCheck([Token(text="one two"), citation(1)]).new_events(said)
 
 
 def test_what_a_writer_ended_with_can_be_told_from_what_it_did_not_say() -> None:
-    replay = Replay([Token(text="withheld"), Token(text="one"), citation(1)])
+    repetition = RepetitionCheck([Token(text="withheld"), Token(text="one"), citation(1)])
     ended: list[Event] = [Token(text="one"), citation(1)]
-    assert not replay.ends_with(ended)
-    replay.fresh([Token(text="withheld")])
+    assert not repetition.completed_by(ended)
+    repetition.new_events([Token(text="withheld")])
     others: list[list[Event]] = [[], [*ended, citation(2)], [Token(text="one"), citation(2)], ended[:1]]
-    assert [replay.ends_with(events) for events in others] == [False] * 4
-    assert replay.ends_with(ended)
-    assert replay.fresh(ended) == []
-    assert not replay.ends_with([])
+    assert [repetition.completed_by(events) for events in others] == [False] * 4
+    assert repetition.completed_by(ended)
+    assert repetition.new_events(ended) == []
+    assert not repetition.completed_by([])
 
 
 def test_an_answer_may_end_before_all_is_said_again() -> None:
     done = Done(finish_reason=FinishReason.CANCELLED, usage=Usage(), grounded=False, limits=None)
-    assert Replay([Token(text="one")]).fresh([done]) == [done]
+    assert RepetitionCheck([Token(text="one")]).new_events([done]) == [done]
 
 
 def test_a_successor_goes_on_after_the_last_whole_character() -> None:
