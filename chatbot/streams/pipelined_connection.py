@@ -1,23 +1,25 @@
 """One connection on which all answers of a process append: scripts are written as they come and answered in order.
 
 A client takes a connection from its pool for each command, guards each with timers of its own and reads through a
-stream and a task; at the pace of tokens that costs more than the command.  Here redis-py makes the connection (address,
-TLS, password), and from then on its transport speaks to a protocol that only packs, parses and wakes (`make bench`:
-what the log costs).  A late reply breaks the connection, so that nothing is ever left waiting on it, and the next
-script opens another.
+stream and a task; at the pace of tokens that costs more than the command (`make bench` measures the log's cost). Here
+the client's pool only says how to connect (address, TLS, credentials, database), and an asyncio protocol packs, parses
+and wakes. It speaks RESP2, so that nothing but replies comes from Redis. A late reply breaks the connection, so that
+nothing is ever left waiting on it, and the next script opens another.
 """
 
 import asyncio
+import socket
 from collections import deque
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 import anyio
 import hiredis
 from redis.asyncio import Redis
-from redis.asyncio.connection import AbstractConnection
+from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection, UnixDomainSocketConnection
 from redis.commands.core import AsyncScript
+from redis.credentials import UsernamePasswordCredentialProvider
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, ResponseError
 
@@ -27,7 +29,7 @@ Argument = str | bytes | int
 
 
 class PipelinedConnection:
-    """Runs scripts on a connection of its own, made as the client's pool makes them (`open_line`)."""
+    """Runs scripts on a connection of its own, made as the client's pool makes them."""
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
@@ -41,7 +43,7 @@ class PipelinedConnection:
             RedisError: Redis refused it, or cannot be reached.
             TimeoutError: no reply within so many seconds, or no connection.
         """
-        packed = hiredis.pack_command(("EVALSHA", script.sha, len(keys), *keys, *args))  # type: ignore[arg-type]  # any length
+        packed = _packed("EVALSHA", script.sha, len(keys), *keys, *args)
         may_be_stale, may_be_new = self._wire is not None and not self._wire.broken, True
         while True:
             try:
@@ -57,37 +59,39 @@ class PipelinedConnection:
                 may_be_stale = False
 
     def close(self) -> None:
-        """Break the connection; whoever waits on it is told so."""
+        """Break the connection; every command that waits for a reply fails."""
         if self._wire is not None:
             self._wire.break_off()
 
     async def _ask(self, packed: bytes, within: float) -> Any:
         wire = self._wire
         if wire is None or wire.broken:
-            wire = await in_time(self._reopened, within)
+            wire = await in_time(lambda: self._reopened(within), within)
         return await wire.ask(packed, within)
 
-    async def _reopened(self) -> "_Wire":
-        """Return a wire that holds: one for all who find it broken at once."""
+    async def _reopened(self, within: float) -> "_Wire":
+        """Return a wire that is not broken: one for all commands that find it broken at once."""
         async with self._opening:
             wire = self._wire
             if wire is None or wire.broken:
-                connection = self._redis.connection_pool.make_connection()  # type: ignore[no-untyped-call]
-                await connection.connect()
-                self._wire = wire = _Wire(connection)
+                target = self._redis.connection_pool.make_connection()  # type: ignore[no-untyped-call]
+                self._wire = wire = await _connected(target, within)
             return wire
 
 
 class _Wire(asyncio.Protocol):
-    """The transport of a connection that is through with its handshake, and who waits for its replies, in order."""
+    """The protocol of a connection: the commands that wait for their replies, in order."""
 
-    def __init__(self, connection: AbstractConnection) -> None:
-        self._connection = connection
-        self._transport: asyncio.WriteTransport = connection._writer.transport  # type: ignore[union-attr]  # noqa: SLF001  no other way
-        self._transport.set_protocol(self)
-        self._reader = hiredis.Reader(replyError=_refusal, notEnoughData=_INCOMPLETE)
+    def __init__(self) -> None:
+        self._transport: asyncio.Transport | None = None
+        self._reader = hiredis.Reader(replyError=_error, notEnoughData=_INCOMPLETE)
         self._waiting: deque[asyncio.Future[Any]] = deque()
-        self.broken = self._transport.is_closing()
+        self.broken = True
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take commands from now on."""
+        self._transport = cast("asyncio.Transport", transport)
+        self.broken = False
 
     async def ask(self, packed: bytes, within: float) -> Any:
         """Return the reply to a packed command.
@@ -96,6 +100,8 @@ class _Wire(asyncio.Protocol):
             RedisError: it was refused, or the connection broke.
             TimeoutError: no reply within so many seconds.
         """
+        if self._transport is None or self.broken:
+            raise RedisConnectionError(_BROKE)
         loop = asyncio.get_running_loop()
         reply: asyncio.Future[Any] = loop.create_future()
         self._waiting.append(reply)
@@ -105,7 +111,7 @@ class _Wire(asyncio.Protocol):
             return await reply
         except ResponseError:
             raise
-        except BaseException:  # given up, or broken: what came now would be taken for the next one's reply
+        except BaseException:  # given up, or broken: what came now would be taken for the next command's reply
             self.break_off()
             raise
         finally:
@@ -122,42 +128,46 @@ class _Wire(asyncio.Protocol):
             reply.set_exception(TimeoutError())
 
     def data_received(self, data: bytes) -> None:
-        """Give everybody their reply."""
+        """Give each waiting command its reply."""
         self._reader.feed(data)
-        while (said := self._reader.gets()) is not _INCOMPLETE:
-            if isinstance(said, RedisConnectionError) or not self._waiting:
+        while (value := self._reader.gets()) is not _INCOMPLETE:
+            if isinstance(value, RedisConnectionError) or not self._waiting:
                 self.break_off()
                 return
             reply = self._waiting.popleft()
             if reply.done():
                 continue
-            if isinstance(said, ResponseError):
-                reply.set_exception(said)
+            if isinstance(value, ResponseError):
+                reply.set_exception(value)
             else:
-                reply.set_result(said)
+                reply.set_result(value)
 
     def connection_lost(self, _: Exception | None) -> None:
-        """Tell everybody who waits that no reply will come."""
+        """Fail every command that waits."""
         self.break_off()
 
     def break_off(self) -> None:
         """Close the connection; a second time does nothing."""
-        if self.broken:
+        if self._transport is None or self.broken:
             return
         self.broken = True
         self._transport.abort()
-        self._connection._close()  # type: ignore[no-untyped-call]  # noqa: SLF001  `disconnect` waits
         while self._waiting:
             reply = self._waiting.popleft()
             if not reply.done():
-                reply.set_exception(RedisConnectionError("the connection broke"))
+                reply.set_exception(RedisConnectionError(_BROKE))
 
 
+_BROKE = "the connection broke"
 _INCOMPLETE = object()
 
 
-def _refusal(message: str) -> Exception:
-    """Return what a refusal means: one that a Redis gives which is not ready yet is a connection that is not there."""
+def _packed(*command: Argument) -> bytes:
+    return cast("bytes", hiredis.pack_command(command))  # type: ignore[arg-type]  # any length
+
+
+def _error(message: str) -> Exception:
+    """Return the exception of an error reply; a Redis that is still loading counts as one that is not there."""
     if message.startswith("NOSCRIPT"):
         return NoScriptError(message)
     if message.startswith("LOADING"):
@@ -165,9 +175,62 @@ def _refusal(message: str) -> Exception:
     return ResponseError(message)
 
 
+async def _connected(target: AbstractConnection, within: float) -> _Wire:
+    """Return a wire to what an unconnected connection of redis-py describes, authenticated and in its database.
+
+    Raises:
+        RedisConnectionError: Redis cannot be reached, or does not accept the credentials or the database.
+        TimeoutError: it did not reply within so many seconds.
+    """
+    greeting = await _greeting(target)
+    try:
+        wire = await _dialled(target)
+    except OSError as exc:
+        raise RedisConnectionError(str(exc)) from exc
+    try:
+        for command in greeting:
+            await wire.ask(_packed(*command), within)
+    except ResponseError as exc:
+        wire.break_off()
+        raise RedisConnectionError(str(exc)) from exc
+    return wire
+
+
+async def _dialled(target: AbstractConnection) -> _Wire:
+    loop = asyncio.get_running_loop()
+    if isinstance(target, UnixDomainSocketConnection):
+        return (await loop.create_unix_connection(_Wire, target.path))[1]
+    address, tls = cast("Connection", target), None
+    if isinstance(address, SSLConnection):
+        tls = address.ssl_context.get()
+    transport, wire = await loop.create_connection(_Wire, address.host, address.port, ssl=tls)
+    if address.socket_keepalive:
+        tcp = transport.get_extra_info("socket")
+        tcp.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for option, value in cast("Mapping[int, int]", address.socket_keepalive_options).items():
+            tcp.setsockopt(socket.IPPROTO_TCP, option, value)
+    return wire
+
+
+async def _greeting(target: AbstractConnection) -> list[tuple[Argument, ...]]:
+    """Return the commands that come first on a connection: credentials, name, database."""
+    commands: list[tuple[Argument, ...]] = []
+    credentials = target.credential_provider
+    if credentials is None and (target.username or target.password):
+        credentials = UsernamePasswordCredentialProvider(target.username, target.password)
+    if credentials is not None:
+        *name, password = await credentials.get_credentials_async()
+        commands.append(("AUTH", *(name or ["default"]), password))
+    if target.client_name:
+        commands.append(("CLIENT", "SETNAME", target.client_name))
+    if target.db:
+        commands.append(("SELECT", target.db))
+    return commands
+
+
 @asynccontextmanager
 async def open_pipelined_connection(redis: Redis) -> AsyncGenerator[PipelinedConnection]:
-    """Keep a line while the block runs."""
+    """Keep a pipelined connection while the block runs."""
     line = PipelinedConnection(redis)
     try:
         yield line

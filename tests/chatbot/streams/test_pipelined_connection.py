@@ -2,11 +2,21 @@
 
 import asyncio
 import signal
+import ssl
 from collections.abc import AsyncGenerator
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from ipaddress import ip_address
+from pathlib import Path
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from redis.asyncio import Redis
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ResponseError
 
 from chatbot.redis_client import RedisSettings, open_redis
 from chatbot.streams.pipelined_connection import PipelinedConnection, open_pipelined_connection
@@ -87,6 +97,80 @@ async def test_who_gives_up_on_a_hung_redis_leaves_no_reply_to_the_next(
 async def test_without_redis_it_says_so() -> None:
     nowhere = Redis.from_url(f"redis://127.0.0.1:{free_port()}/0")
     async with open_pipelined_connection(nowhere) as line:
-        with pytest.raises((RedisError, OSError)):
+        with pytest.raises(RedisConnectionError):
             await line.run(nowhere.register_script(ECHO), ["n"], ["a"], within=WITHIN)
     await nowhere.aclose()
+
+
+async def test_it_uses_the_clients_credentials_name_and_database(server: Server) -> None:
+    async with open_redis(server.url, RedisSettings()) as admin:
+        await admin.acl_setuser("bank", enabled=True, passwords=["+secret"], keys=["*"], categories=["+@all"])
+        url = server.url.replace("//", "//bank:secret@").replace("/0", "/3?client_name=appends")
+        async with open_redis(url, RedisSettings()) as client, open_pipelined_connection(client) as line:
+            assert await line.run(client.register_script(ECHO), ["n"], ["a"], within=WITHIN) == b"a"
+            assert await client.get("n") == b"1"
+            [own] = [entry for entry in await admin.client_list() if entry["cmd"] == "evalsha"]
+        assert (own["user"], own["name"], own["db"], own["resp"]) == ("bank", "appends", "3", "2")
+
+
+async def test_credentials_that_redis_refuses_count_as_no_connection(server: Server) -> None:
+    url = server.url.replace("//", "//nobody:wrong@")
+    async with open_redis(url, RedisSettings()) as client, open_pipelined_connection(client) as line:
+        with pytest.raises(RedisConnectionError):
+            await line.run(client.register_script(ECHO), ["n"], ["a"], within=WITHIN)
+
+
+async def relay(port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Pass the bytes of a listener's connection on to Redis and back."""
+    from_redis, to_redis = await asyncio.open_connection("127.0.0.1", port)
+
+    async def pass_on(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        while data := await source.read(65536):
+            sink.write(data)
+        sink.close()
+
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(pass_on(reader, to_redis))
+        tasks.create_task(pass_on(from_redis, writer))
+
+
+async def test_it_connects_over_a_socket_file(server: Server, tmp_path: Path) -> None:
+    file = tmp_path / "redis.sock"
+    async with (
+        await asyncio.start_unix_server(partial(relay, server.port), file),
+        open_redis(f"unix://{file}?db=2", RedisSettings()) as client,
+        open_pipelined_connection(client) as line,
+    ):
+        assert await line.run(client.register_script(ECHO), ["n"], ["a"], within=WITHIN) == b"a"
+
+
+async def test_it_connects_over_tls_and_only_to_a_certificate_that_it_trusts(server: Server, tmp_path: Path) -> None:
+    certificate = self_signed(tmp_path)
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    tls.load_cert_chain(certificate)
+    async with await asyncio.start_server(partial(relay, server.port), "127.0.0.1", 0, ssl=tls) as listener:
+        port = listener.sockets[0].getsockname()[1]
+        for trusted in (True, False):
+            url = f"rediss://127.0.0.1:{port}/0" + (f"?ssl_ca_certs={certificate}" if trusted else "")
+            async with open_redis(url, RedisSettings()) as client, open_pipelined_connection(client) as line:
+                asked = line.run(client.register_script("return 'a'"), [], [], within=WITHIN)
+                if trusted:
+                    assert await asked == b"a"
+                else:
+                    with pytest.raises(RedisConnectionError, match="CERTIFICATE_VERIFY_FAILED"):
+                        await asked
+
+
+def self_signed(folder: Path) -> Path:
+    """Write a key and its certificate for 127.0.0.1 into one file."""
+    key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([])
+    now = datetime.now(UTC)
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number(), now, now + timedelta(days=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    file = folder / "tls.pem"
+    private = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    file.write_bytes(private + certificate.public_bytes(Encoding.PEM))
+    return file
