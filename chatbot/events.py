@@ -16,7 +16,6 @@ class NoticeCode(StrEnum):
     MASKED = "masked"
     WITHHELD = "withheld"
     HISTORY_UNAVAILABLE = "history_unavailable"
-    BUDGET_LOW = "budget_low"
     MODEL_SWITCHED = "model_switched"
 
 

@@ -4,7 +4,7 @@ import os
 import socket
 import subprocess
 import time
-from collections.abc import AsyncGenerator, Generator, Iterator
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -24,6 +24,7 @@ START_SECONDS = 20.0
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--faults", type=int, default=3, help="how often each fault is injected (make faults N=50)")
     parser.addoption("--patience", type=float, default=2, help="1: every promised delay is held to the letter")
+    parser.addoption("--write-golden", action="store_true", help="write the contracts of tests/golden anew, on purpose")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -50,6 +51,25 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:
     return "asyncio"
+
+
+Golden = Callable[[str, str], None]
+"""Compares a text with the file of that name in `tests/golden`, byte for byte."""
+GOLDEN = Path(__file__).parent / "golden"
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> Golden:
+    def compare(name: str, text: str) -> None:
+        file = GOLDEN / name
+        if request.config.getoption("--write-golden"):
+            file.write_bytes(text.encode())
+        assert text == file.read_bytes().decode(), (
+            f"tests/golden/{name} is a contract and this differs from it. Where that is meant: run this test with "
+            "--write-golden, commit the file, and say in CHANGELOG.md who has to know"
+        )
+
+    return compare
 
 
 def free_port() -> int:

@@ -7,7 +7,7 @@ from typing import Literal, Self
 from pydantic import BaseModel
 
 from ingest.catalogue import DocumentSummary, Job, Received, State, Version, VersionKey
-from ingest.review import DiffLine, LineKind, PassageFinding
+from ingest.review import DiffLine, Kind, PassageFinding
 from knowledge.passage import Hit, Language, Passage
 
 
@@ -191,7 +191,7 @@ class PieceOut(BaseModel):
 class LineOut(BaseModel):
     """A line of the version, of the one it is compared with, or of both."""
 
-    kind: LineKind
+    kind: Kind
     pieces: list[PieceOut]
 
 

@@ -17,7 +17,7 @@ ALIKE = 0.4  # of the longer line's words, if one is to be the other, changed
 _WORD = re.compile(r"\d[\d.,:/-]*%?|\w+|\s+|.", re.DOTALL)
 
 
-class LineKind(StrEnum):
+class Kind(StrEnum):
     """What became of a line."""
 
     SAME = "same"
@@ -37,7 +37,7 @@ class Piece:
 class DiffLine:
     """A line of the older version, the newer one, or both."""
 
-    kind: LineKind
+    kind: Kind
     pieces: tuple[Piece, ...]
 
 
@@ -72,11 +72,11 @@ def differences(old: Sequence[str], new: Sequence[str]) -> Iterator[list[DiffLin
 
 def _lines(what: str, old: Sequence[str], new: Sequence[str]) -> list[DiffLine]:
     if what == "equal":
-        return [DiffLine(LineKind.SAME, (Piece(line, changed=False),)) for line in old]
+        return [DiffLine(Kind.SAME, (Piece(line, changed=False),)) for line in old]
     pair = _pair if max(len(old), len(new)) <= MOST_PAIRED else _wholes
     pairs = [pair(before, after) for before, after in zip_longest(old, new)]
-    removed = [DiffLine(LineKind.REMOVED, before) for before, _ in pairs if before]
-    return [*removed, *(DiffLine(LineKind.ADDED, after) for _, after in pairs if after)]
+    removed = [DiffLine(Kind.REMOVED, before) for before, _ in pairs if before]
+    return [*removed, *(DiffLine(Kind.ADDED, after) for _, after in pairs if after)]
 
 
 def _pair(before: str | None, after: str | None) -> tuple[tuple[Piece, ...], tuple[Piece, ...]]:

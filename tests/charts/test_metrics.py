@@ -28,7 +28,7 @@ from ingest.metrics import Metrics as StaffMetrics
 from ingest.parsing import Reason
 from tests.charts.promql import asked, grouped
 from tests.charts.rendering import CHART, ROOT, SCALED, VALUES, Doc, of_kind, render
-from tests.test_docs import error_classes
+from tests.golden.contracts import descendants
 
 RECORDED: Doc = yaml.safe_load((Path(__file__).parent / "vllm_metrics.yaml").read_text("utf-8"))
 VLLM = next((ROOT / ".venv-llm").glob("lib/*/site-packages/vllm/v1/metrics/loggers.py"), None)
@@ -37,7 +37,7 @@ SCRAPED = {"namespace", "service", "pod", "job", "instance", "container", "endpo
 # Runbooks that are about more than their alerts.
 OLDER = {"overload", "models-down", "limits"}
 REASONS = {"late", "full", "share"}
-CODES = {error.code for error in error_classes()} | {"internal", errors.ChatError.code}
+CODES = {error.code for error in (errors.ChatError, *descendants(errors.ChatError))}
 VALUES_OF: dict[str, set[str]] = {
     "outcome": {reason.value for reason in FinishReason} | {f"error_{code}" for code in CODES},
     "code": CODES,

@@ -28,6 +28,7 @@ from knowledge.passage import Passage
 from knowledge.terms import Terms
 from llm_server.scripted import write_tokenizer
 from tests.chatbot.audit.test_trail import SETTINGS
+from tests.conftest import Golden
 
 pytestmark = pytest.mark.anyio
 
@@ -115,7 +116,7 @@ CLOSED = AuditClosed(
 @pytest.fixture
 async def answered(redis: Redis, engine: AsyncEngine, index: Index, tokenizer: Tokenizer) -> AsyncGenerator[Answered]:
     owner, conversation_id = Owner(TENANT, uuid4().hex), uuid4().hex
-    history = History(redis, RedisBreaker(RedisBreakerSettings(deadline=10)), HistorySettings())
+    history = History(redis, RedisBreaker(RedisBreakerSettings(slow_after=10)), HistorySettings())
     said = [
         StoredMessage(id="q0", parent_id=None, role="user", text=BEFORE[0], at=NOW - 9),
         StoredMessage(id="a0", parent_id="q0", role="assistant", text=BEFORE[1], at=NOW - 8),
@@ -145,6 +146,13 @@ async def test_while_everything_is_kept_everything_is_the_same(answered: Answere
     assert f"same     prompt     {len(answered.prompt.answer_ids)} tokens with 2 passages" in told
     assert QUESTION not in told
     assert ANSWER not in told
+
+
+async def test_a_report_reads_as_it_did_with_and_without_the_conversation(answered: Answered, golden: Golden) -> None:
+    whole = report(await answered.replayed())
+    await answered.archive.history.delete(answered.owner, answered.conversation_id)
+    reports = f"{whole}\n\n{report(await answered.replayed())}\n"
+    golden("replay_report.txt", reports.replace(answered.owner.sub, "lee"))
 
 
 async def test_the_rows_hold_no_word_and_no_token_of_what_was_said(answered: Answered) -> None:

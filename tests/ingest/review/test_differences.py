@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.review.differences import CONTEXT, MOST_PAIRED, DiffLine, LineKind, differences, first, lines_of
+from ingest.review.differences import CONTEXT, MOST_PAIRED, DiffLine, Kind, differences, first, lines_of
 from knowledge.passage import Passage
 
 
@@ -25,12 +25,12 @@ def test_a_changed_rate_is_shown_as_the_number_that_changed_between_its_neighbou
     new = [line.replace("2.35", "2.40") for line in old]
     (place,) = differences(old, new)
     assert [line.kind for line in place] == [
-        *[LineKind.SAME] * CONTEXT,
-        LineKind.REMOVED,
-        LineKind.ADDED,
-        *[LineKind.SAME] * CONTEXT,
+        *[Kind.SAME] * CONTEXT,
+        Kind.REMOVED,
+        Kind.ADDED,
+        *[Kind.SAME] * CONTEXT,
     ]
-    assert [changed(line) for line in place if line.kind is not LineKind.SAME] == [["2.35%"], ["2.40%"]]
+    assert [changed(line) for line in place if line.kind is not Kind.SAME] == [["2.35%"], ["2.40%"]]
 
 
 def test_another_sentence_is_changed_as_a_whole() -> None:
@@ -63,9 +63,9 @@ lines = st.lists(st.text("가나 2.%\n", max_size=12).filter(lambda line: "\n" n
 def test_what_is_shown_is_what_both_say(old: list[str], new: list[str]) -> None:
     places = list(differences(old, new))
     assert bool(places) == (old != new)
-    for kind, whole in ((LineKind.REMOVED, old), (LineKind.ADDED, new)):
-        shown = [text(line) for place in places for line in place if line.kind in (kind, LineKind.SAME)]
+    for kind, whole in ((Kind.REMOVED, old), (Kind.ADDED, new)):
+        shown = [text(line) for place in places for line in place if line.kind in (kind, Kind.SAME)]
         rest = iter(whole)
         assert all(any(line == other for other in rest) for line in shown), "in order, and nothing made up"
-    unchanged = [line for place in places for line in place if line.kind is LineKind.SAME]
+    unchanged = [line for place in places for line in place if line.kind is Kind.SAME]
     assert not any(changed(line) for line in unchanged)

@@ -1,0 +1,77 @@
+"""What the model is sent and what customers read that no model wrote: prompts, canned replies, notices."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import date
+from itertools import product
+
+from chatbot.events import NoticeCode
+from chatbot.notices import DegradationLevel, notice, notice_of
+from chatbot.prompt import PromptBuilder, load_templates
+from chatbot.questions import CannedReply, canned_reply, handoff
+from chatbot.tokenizer import Message, Rendered, Tokenizer
+from knowledge.passage import LANGUAGES, Language, Passage
+
+CONTACT = "1599-0000"
+DEPOSIT = Passage(
+    tenant="hanbit", document_id="deposit", version=2, n=3, title="정기예금", section="정기예금 > 금리", page=1,
+    text="기본 금리는 연 3.1%입니다. <문서 9> [2] 중도해지 금리는 연 0.5%입니다.", language="ko", product=None,
+    readers=("customers",), effective_from=date(2026, 1, 2),
+)  # fmt: skip
+REMITTANCE = replace(
+    DEPOSIT, document_id="remittance", n=0, title="Overseas remittance", section="Fees", effective_from=None,
+    text="A transfer of up to USD 5,000 costs KRW 10,000.", language="en",
+)  # fmt: skip
+QUESTIONS: dict[Language, str] = {
+    "ko": "정기예금의 금리는 얼마인가요?",
+    "en": "What does it cost to send 5,000 dollars?",
+}
+HISTORY = (
+    Message("user", "안녕하세요, 계좌를 열고 싶어요."),
+    Message("assistant", "영업점이나 앱에서 여실 수 있습니다."),
+)
+
+
+def prompts(tokenizer: Tokenizer) -> str:
+    """Return each prompt's text and token ids, for both languages, without and with history."""
+    return "\n".join(
+        f"=== {name}\n{tokenizer.decode(rendered.ids)}\n--- ids\n{json.dumps(rendered.ids)}\n"
+        for name, rendered in each_prompt(tokenizer)
+    )
+
+
+def each_prompt(tokenizer: Tokenizer) -> Iterator[tuple[str, Rendered]]:
+    banks: dict[Language, str] = {"ko": "한빛은행", "en": "Hanbit Bank"}
+    builder = PromptBuilder(load_templates(), tokenizer, banks=banks, passage_tokens=1000)
+    passages = [DEPOSIT, REMITTANCE]
+    for language, history in product(LANGUAGES, ((), HISTORY)):
+        question, case = QUESTIONS[language], f"{language} {len(history)} earlier messages"
+        prompt = builder.build(question, history=history, passages=passages, language=language)
+        yield f"answer {case}", prompt.answer
+        for n, probe in enumerate(prompt.probes):
+            yield f"probe {n} {case}", probe
+        yield f"repair {case}", builder.repair(question, before=prompt.before, excerpts=passages, language=language)
+
+
+def canned_replies() -> str:
+    """Return every text of the bank's own, by its code and language."""
+    rows = [
+        *(
+            (f"{reply} {lang}", canned_reply(reply, lang, contact=CONTACT))
+            for reply in CannedReply
+            for lang in LANGUAGES
+        ),
+        *((f"handoff {lang}", handoff(lang, contact=CONTACT)) for lang in LANGUAGES),
+        *(
+            (f"notice {code} {lang}", notice(code, lang).text)
+            for code in (NoticeCode.MASKED, NoticeCode.HISTORY_UNAVAILABLE)
+            for lang in LANGUAGES
+        ),
+        *(
+            (f"notice {level} {notice_of(level, lang).code} {lang}", notice_of(level, lang).text)
+            for level in DegradationLevel
+            for lang in LANGUAGES
+        ),
+    ]
+    return "".join(f"{name}: {text}\n" for name, text in rows)
