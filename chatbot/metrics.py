@@ -10,7 +10,7 @@ from typing import Literal, get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-from chatbot.admission import Started, TurnedAway, Why
+from chatbot.admission import Rejected, RejectionReason, Started
 from chatbot.drift import FLOOR, Bin, Reference
 from chatbot.limits import PlansRead
 from chatbot.models import ModelCallFinished
@@ -77,7 +77,7 @@ class Metrics:
         """Show what scalers ask for the rate of: a counter that begins at 1 has none, and would wake nobody."""
         for rung in DegradationLevel:
             self.ladder.labels(rung.value)
-        for priority, why in product(priorities, get_args(Why)):
+        for priority, why in product(priorities, get_args(RejectionReason)):
             self.turned_away.labels(str(priority), why)
 
     def turn_finished(self, turn: TurnFinished) -> None:
@@ -94,12 +94,12 @@ class Metrics:
         if turn.rung is not None:
             self.ladder.labels(turn.rung.value).inc()
 
-    def admitted(self, record: Started | TurnedAway) -> None:
+    def admitted(self, record: Started | Rejected) -> None:
         """Observe that an answer got its slot, or that a question got no place (a hook)."""
         match record:
             case Started(priority=priority, waited=seconds):
                 self.queue_wait.labels(str(priority)).observe(seconds)
-            case TurnedAway(priority=priority, why=why):
+            case Rejected(priority=priority, why=why):
                 self.turned_away.labels(str(priority), why).inc()
 
     def answer_taken(self, why: Literal["reader", "cancel", "orphan"]) -> None:

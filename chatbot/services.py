@@ -11,7 +11,7 @@ from chatbot.answerability import AnswerabilitySettings
 from chatbot.audit import Audit
 from chatbot.conversations import AnswerCache, ConversationIds, History, Ratings
 from chatbot.drift import DriftWatch
-from chatbot.grounding import Grounding
+from chatbot.grounding import GroundingMode
 from chatbot.limits import Ledger
 from chatbot.metrics import Metrics
 from chatbot.models import Models
@@ -28,7 +28,7 @@ from knowledge.withdrawals import Withdrawals
 class TurnSettings(BaseModel, frozen=True):
     """How answers are made: what is checked, how long they may be, how long their end may take."""
 
-    grounding: Grounding = Grounding.STRICT
+    grounding: GroundingMode = GroundingMode.STRICT
     answerability: AnswerabilitySettings = AnswerabilitySettings()
     contact: str = "1599-0000"
     repair_certainty: Annotated[float, Field(gt=0, le=1)] = 0.5
@@ -49,7 +49,7 @@ class TurnSettings(BaseModel, frozen=True):
     @property
     def probes(self) -> bool:
         """Whether the model is asked first if the passages hold the answer; `off` asks nothing and checks nothing."""
-        return self.grounding is not Grounding.OFF
+        return self.grounding is not GroundingMode.OFF
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -50,14 +50,14 @@ class Shadow:
 
         `checks` are fresh; what `within` opens is cancelled when the bank takes back what the answer stands on.
         """
-        if self._asked >= _AT_ONCE or not self._models.pool.chosen(conversation_id, "shadow"):
+        if self._asked >= _AT_ONCE or not self._models.pool.in_share(conversation_id, "shadow"):
             return
         self._asked += 1
 
         async def ask() -> None:
             try:
                 with within():
-                    said = await self._models.on_trial(
+                    said = await self._models.shadow_answer(
                         prompt, sampling=sampling, conversation_id=conversation_id, cache_salt=cache_salt
                     )
                     if said is not None:

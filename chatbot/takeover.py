@@ -38,7 +38,7 @@ async def resume(running: LiveAnswer, taken: TakenOver, services: Services) -> N
     if taken.cancelled or taken.epoch > _MOST_WRITERS or taken_back:
         await end(turn, running, taken, services)
     else:
-        await answer(turn, running, services.admission.enter_again(turn.who), services)
+        await answer(turn, running, services.admission.enter_unconditionally(turn.who), services)
 
 
 async def end(turn: Turn, running: LiveAnswer, taken: TakenOver, services: Services) -> None:

@@ -27,7 +27,7 @@ from chatbot.limits import Reservation
 from chatbot.models import Delta, ModelDone, Sampling
 from chatbot.notices import DEGRADATION_LEVELS, DegradationLevel
 from chatbot.prompt import Prompt
-from chatbot.questions import CannedReply, ClientMessage, Screened, handoff
+from chatbot.questions import CannedReply, ClientMessage, ScreenedQuestion, handoff
 from chatbot.records import TurnFinished
 from chatbot.retrieval import SearchResult
 from chatbot.services import Services
@@ -74,7 +74,7 @@ class Turn:
     conversation: Conversation
     parent_id: str | None
     who: Principal
-    screened: Screened
+    screened: ScreenedQuestion
     language: Language
     found: SearchResult
     prompt: Prompt

@@ -30,12 +30,20 @@ from chatbot.errors import (
     TooLarge,
 )
 from chatbot.events import Event, FinishReason, Limits, NoticeCode, Queued, Token, Usage
-from chatbot.grounding import GroundingStream, QuotedAnswer, checks_for, quote_passages
+from chatbot.grounding import GroundingStream, QuotedAnswer, grounding_stream, quote_passages
 from chatbot.limits import Caller, Reservation
-from chatbot.models import MOSTLY, YES_OR_NO, Delta, ModelDone, Switched, numbers
+from chatbot.models import LEAST_CHOICE_MASS, YES_OR_NO, Delta, ModelDone, Switched, number_choices
 from chatbot.notices import DegradationLevel, notice, notice_of
 from chatbot.prompt import Prompt
-from chatbot.questions import CannedReply, Screened, Verdict, admitted, canned_reply, outside, screen
+from chatbot.questions import (
+    CannedReply,
+    ScreenedQuestion,
+    Verdict,
+    canned_reply,
+    excluded_topic,
+    screen,
+    screened_messages,
+)
 from chatbot.retrieval import SearchResult
 from chatbot.services import Services
 from chatbot.streams import AnswerId, LiveAnswer
@@ -80,7 +88,7 @@ async def open_turn(question: Question, who: Principal, services: Services) -> T
     screened = screen(question.text)
     language = language_of(screened.text)
     branch = branch_of(conversation, question)
-    said: list[HistoryMessage] = [*branch, *admitted(question.earlier)]
+    said: list[HistoryMessage] = [*branch, *screened_messages(question.earlier)]
     found, reply = await retrieve(screened, said, who, services)
     prompt = build_prompt(screened.text, said, found, language, services)
     answer_tokens = await services.ledger.expected_answer_tokens(who.tenant, question.max_answer_tokens)
@@ -156,7 +164,7 @@ def branch_of(conversation: Conversation, question: Question) -> tuple[StoredMes
 
 
 async def retrieve(
-    screened: Screened, said: Sequence[HistoryMessage], who: Principal, services: Services
+    screened: ScreenedQuestion, said: Sequence[HistoryMessage], who: Principal, services: Services
 ) -> tuple[SearchResult, CannedReply | None]:
     """Return the passages that the caller may read, or what to say where no answer should be tried."""
     as_of = services.now()
@@ -165,11 +173,11 @@ async def retrieve(
         return nothing, CannedReply.EMERGENCY
     if screened.verdict is not Verdict.OK:
         return nothing, CannedReply(screened.verdict)
-    if (why := outside(screened.text, services.bank_names)) is not None:
+    if (why := excluded_topic(screened.text, services.bank_names)) is not None:
         return nothing, CannedReply(why)
     earlier = [message.text for message in said if message.role == "user"]
     try:
-        found = await services.retrieval.find(
+        found = await services.retrieval.search(
             screened.text, earlier=earlier, access=Access(tenant=who.tenant, groups=who.groups, as_of=as_of)
         )
     except IndexUnavailable:
@@ -278,10 +286,10 @@ async def answerable(turn: Turn, draft: AnswerState, place: Place, services: Ser
         return True
     settings, judged = services.settings.answerability, 0.0
     said: list[float] = []
-    unknown = await services.retrieval.unknown(turn.screened.text, turn.found)
+    unknown = await services.retrieval.unknown_share(turn.screened.text, turn.found)
     with tracer.start_as_current_span("probe") as span:
         for probe in turn.prompt.probes:
-            yes, _ = await services.models.odds(
+            yes, _ = await services.models.choice_probabilities(
                 probe,
                 YES_OR_NO,
                 conversation_id=turn.conversation.id,
@@ -353,7 +361,7 @@ def checks_of(turn: Turn, services: Services) -> GroundingStream:
     """Return the checks that an answer to the turn has to pass."""
     passages = [hit.passage for hit in turn.found.hits[: turn.prompt.passages]]
     settings = services.settings
-    return checks_for(turn.screened.text, passages, grounding=settings.grounding, contact=settings.contact)
+    return grounding_stream(turn.screened.text, passages, grounding=settings.grounding, contact=settings.contact)
 
 
 async def within_reservation(
@@ -440,7 +448,7 @@ async def repair(
     draft.finish_reason = FinishReason.CANCELLED  # should it be stopped while the model chooses
     shares = await choose(quoted, turn, draft, place, services)
     draft.finish_reason = FinishReason.HANDOFF if revoked(turn, services) else ended
-    return quoted.surest(shares, certainty)
+    return quoted.most_probable(shares, certainty)
 
 
 async def choose(
@@ -453,13 +461,13 @@ async def choose(
     )
     with tracer.start_as_current_span("repair") as span:
         try:
-            shares = await services.models.odds(
+            shares = await services.models.choice_probabilities(
                 prompt,
-                numbers(len(quoted.citations)),
+                number_choices(len(quoted.citations)),
                 conversation_id=turn.conversation.id,
                 cache_salt=services.cache_salt(turn.who.tenant),
                 priority=place.priority,
-                least=MOSTLY,
+                least_mass=LEAST_CHOICE_MASS,
             )
         except (ModelUnavailable, Overloaded, TooLarge) as exc:
             log.warning("repair_not_asked", answer_id=turn.answer_id, error=exc.code)

@@ -77,11 +77,11 @@ async def open_services(
         readers = await stack.enter_async_context(open_redis(redis_url, settings.redis.for_readers()))
         ledger = await stack.enter_async_context(open_ledger(settings, redis, breaker, plans))
         drift = await watch_drift(settings, index.embedder, metrics)
-        retrieval = await stack.enter_async_context(open_retrieval(settings, index, on_looked=drift.looked))
+        retrieval = await stack.enter_async_context(open_retrieval(settings, index, on_search=drift.record_search))
         # Entered last, so left first: no answer outlives what it uses.
         tasks = await stack.enter_async_context(anyio.create_task_group())
         stack.callback(tasks.cancel_scope.cancel)
-        admission = Admission(settings.admission, prefill=models.pool.prefill, hook=metrics.admitted)
+        admission = Admission(settings.admission, prefill=models.pool.prefill_rate, hook=metrics.admitted)
         answer_log = AnswerLog(redis, breaker, settings.answer_log, line=line, readers=readers)
         services = Services(
             settings=settings.turn,
@@ -115,7 +115,7 @@ async def open_services(
                 "redis": partial(ping_redis, redis, breaker),
                 "models": models.ping,
             },
-            on_turn_finished=(metrics.turn_finished, drift.ended),
+            on_turn_finished=(metrics.turn_finished, drift.record_turn),
         )
         start_beside(tasks, services, settings)
         yield services
@@ -123,7 +123,7 @@ async def open_services(
 
 @asynccontextmanager
 async def open_retrieval(
-    settings: Settings, index: Index, *, on_looked: Callable[[SearchFinished], None]
+    settings: Settings, index: Index, *, on_search: Callable[[SearchFinished], None]
 ) -> AsyncGenerator[Retrieval]:
     """Open what finds passages for a question, with the cross-encoder where one is named."""
     async with open_reranker(settings.reranker) as reranker:
@@ -133,7 +133,7 @@ async def open_retrieval(
             load_glossary(),
             own_names=tuple(bank_names(settings).values()),
             reranker=reranker,
-            on_looked=on_looked,
+            on_search=on_search,
         )
 
 
@@ -164,7 +164,7 @@ async def watch_drift(settings: Settings, embedder: str, metrics: Metrics) -> Dr
 def start_beside(tasks: TaskGroup, services: Services, settings: Settings) -> None:
     """Start what runs beside the answers for as long as the process does."""
     tasks.start_soon(services.answers.maintain_leases, partial(resume, services=services))
-    tasks.start_soon(services.admission.keep_told)
+    tasks.start_soon(services.admission.notify_forever)
     tasks.start_soon(services.drift.watch)
     tasks.start_soon(Capacity(services.models.pool.members, services.admission, settings.admission).watch)
     if settings.anchors is not None:

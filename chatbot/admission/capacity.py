@@ -13,7 +13,7 @@ import anyio
 import structlog
 
 from chatbot.admission.fair_queue import Admission, AdmissionSettings
-from chatbot.models import GROUPS, EndpointFailed, Member
+from chatbot.models import SERVING_GROUPS, EndpointFailed, Member
 
 log = structlog.get_logger(__name__)
 
@@ -115,7 +115,7 @@ class Capacity:
 
     def _called(self) -> list[Member]:
         """Return the members of the first group that may be called."""
-        for group in GROUPS:
+        for group in SERVING_GROUPS:
             able = [member for member in self._members if member.group == group and member.willing]
             if able:
                 return able

@@ -22,7 +22,7 @@ from pydantic import BaseModel, Field
 from chatbot.errors import Overloaded
 from knowledge.identity import Principal, Role
 
-Why = Literal["late", "full", "share"]
+RejectionReason = Literal["late", "full", "share"]
 OnWait = Callable[[int, float], None]
 """Hears the place in the queue and the seconds until its turn."""
 
@@ -64,14 +64,14 @@ class Started:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TurnedAway:
+class Rejected:
     """An answer was refused: it would have started too late, the queue was full, or its tenant's share (for hooks)."""
 
     priority: int
-    why: Why
+    why: RejectionReason
 
 
-Hook = Callable[[Started | TurnedAway], None]
+Hook = Callable[[Started | Rejected], None]
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -95,7 +95,7 @@ class Place:
 
 
 @dataclass(slots=True)
-class Lane:
+class Flow:
     """A tenant's places of one priority, first come first; `start` is the virtual time at which its next one starts."""
 
     weight: float
@@ -103,7 +103,7 @@ class Lane:
     places: deque[Place] = field(default_factory=deque)
 
 
-def nobody_counts(_: Started | TurnedAway) -> None:
+def nobody_counts(_: Started | Rejected) -> None:
     """No hook."""
 
 
@@ -126,7 +126,7 @@ class Admission:
         self._busy = 0
         self._reading = 0.0
         """Prompt tokens of served answers without a first token."""
-        self._lanes: dict[tuple[int, str], Lane] = {}
+        self._lanes: dict[tuple[int, str], Flow] = {}
         self._virtual: dict[int, float] = {}
         self._arrivals = 0
         self._order: list[tuple[int, float, int, Place]] | None = None
@@ -213,11 +213,11 @@ class Admission:
         refused = self._obstacle(who.tenant, priority)
         if refused is not None:
             why, places_too_few = refused
-            self._hook(TurnedAway(priority=priority, why=why))
+            self._hook(Rejected(priority=priority, why=why))
             raise Overloaded(retry_after=self._come_back(who.tenant, places_too_few))
-        return self.enter_again(who)
+        return self.enter_unconditionally(who)
 
-    def enter_again(self, who: Principal) -> Place:
+    def enter_unconditionally(self, who: Principal) -> Place:
         """Take a place for an answer that another process has admitted: it is never refused."""
         priority = self._priority_of(who)
         lane = self._lane(priority, who.tenant)
@@ -233,7 +233,7 @@ class Admission:
         self._order = None
         return place
 
-    def _obstacle(self, tenant: str, priority: int) -> tuple[Why, int] | None:
+    def _obstacle(self, tenant: str, priority: int) -> tuple[RejectionReason, int] | None:
         """Return why an answer cannot come in, and how many places must be given back before one can."""
         settings, room = self._settings, self._room
         before = [len(lane.places) for (other, _), lane in self._lanes.items() if other <= priority]
@@ -280,7 +280,7 @@ class Admission:
         self._order = None
         try:
             self._fill()
-            self.tell(place)
+            self.notify(place)
             await self._its_turn(place)
             yield
         finally:
@@ -321,7 +321,7 @@ class Admission:
         self._order = None
         self._fill()
 
-    def tell(self, *places: Place) -> None:
+    def notify(self, *places: Place) -> None:
         """Tell these, or everybody who waits, their place in the queue where it is not what they were last told."""
         for position, (_, _, _, place) in enumerate(self._in_order(), 1):
             told = place.state == "waiting" and position != place.told and (not places or place in places)
@@ -329,15 +329,15 @@ class Admission:
                 place.told = position
                 place.on_wait(position, self.estimate(position))
 
-    async def keep_told(self) -> None:
+    async def notify_forever(self) -> None:
         """Tell everybody whose place has changed, at most so often; for ever."""
         while True:
             await anyio.sleep(self._settings.tell_every)
-            self.tell()
+            self.notify()
 
-    def _lane(self, priority: int, tenant: str) -> Lane:
+    def _lane(self, priority: int, tenant: str) -> Flow:
         """Return the tenant's lane; one that was empty starts now, whatever it left unused before."""
-        lane = self._lanes.setdefault((priority, tenant), Lane(self._settings.weights.get(tenant, 1.0)))
+        lane = self._lanes.setdefault((priority, tenant), Flow(self._settings.weights.get(tenant, 1.0)))
         if not lane.places:
             lane.start = max(lane.start, self._virtual.get(priority, 0.0))
         return lane
@@ -356,7 +356,7 @@ class Admission:
 
     def _ahead_of_next(self, tenant: str, priority: int) -> int:
         """Return how many places would be served before one that the tenant took now."""
-        lane = self._lanes.get((priority, tenant), Lane(1.0))
+        lane = self._lanes.get((priority, tenant), Flow(1.0))
         start = lane.start if lane.places else max(lane.start, self._virtual.get(priority, 0.0))
         start += sum(place.cost for place in lane.places) / lane.weight
         return bisect_right(self._in_order(), (priority, start), key=lambda entry: entry[:2])
@@ -371,7 +371,7 @@ class Admission:
                 return
             self._serve(lane, place)
 
-    def _next(self) -> tuple[Lane, Place] | None:
+    def _next(self) -> tuple[Flow, Place] | None:
         """Return the first place that is ready, of the lane that is due."""
         ready = [
             ((priority, lane.start, place.arrival), lane, place)
@@ -384,7 +384,7 @@ class Admission:
         _, lane, place = min(ready, key=lambda entry: entry[0])
         return lane, place
 
-    def _serve(self, lane: Lane, place: Place) -> None:
+    def _serve(self, lane: Flow, place: Place) -> None:
         now = self._clock()
         lane.places.remove(place)
         self._virtual[place.priority] = max(self._virtual.get(place.priority, 0.0), lane.start)

@@ -1,22 +1,34 @@
 """How far questions have moved from a reference window, as population stability."""
 
-from chatbot.drift.psi import DRIFTED, FLOOR, MOVED, Bin, Binned, Feature, Reference, Sketch, TooFew, build, psi
+from chatbot.drift.psi import (
+    FLOOR,
+    MODERATE_SHIFT,
+    SIGNIFICANT_SHIFT,
+    Bin,
+    BinCounter,
+    Feature,
+    FeatureBins,
+    Reference,
+    TooFewQuestions,
+    build_reference,
+    psi,
+)
 from chatbot.drift.watch import DriftSettings, DriftWatch, ReferenceUnreadable, read_reference
 
 __all__ = [
-    "DRIFTED",
     "FLOOR",
-    "MOVED",
+    "MODERATE_SHIFT",
+    "SIGNIFICANT_SHIFT",
     "Bin",
-    "Binned",
+    "BinCounter",
     "DriftSettings",
     "DriftWatch",
     "Feature",
+    "FeatureBins",
     "Reference",
     "ReferenceUnreadable",
-    "Sketch",
-    "TooFew",
-    "build",
+    "TooFewQuestions",
+    "build_reference",
     "psi",
     "read_reference",
 ]

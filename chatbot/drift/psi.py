@@ -20,8 +20,8 @@ from chatbot.events import FinishReason
 from chatbot.records import SearchFinished
 from knowledge.passage import LANGUAGES
 
-MOVED, DRIFTED = 0.1, 0.25
-LEAST = 200
+MODERATE_SHIFT, SIGNIFICANT_SHIFT = 0.1, 0.25
+LEAST_QUESTIONS = 200
 """A reference of fewer questions is noise."""
 FLOOR = 0.001
 """The share that an empty bin counts as; also in the alert's expression."""
@@ -39,7 +39,7 @@ Bin = tuple[Feature, str]
 Matrix = npt.NDArray[np.float32]
 
 
-class Binned(msgspec.Struct, frozen=True):
+class FeatureBins(msgspec.Struct, frozen=True):
     """A feature's bins: their names or, of a number, the upper edges of all but the last; and the window's shares."""
 
     shares: Mapping[str, float]
@@ -56,7 +56,7 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
     abouts: tuple[str, ...]
     """What each topic is mostly about: a document's title."""
     directions: tuple[tuple[float, ...], ...]
-    features: Mapping[Feature, Binned]
+    features: Mapping[Feature, FeatureBins]
 
     @property
     def id(self) -> str:
@@ -64,7 +64,7 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
         return hashlib.sha256(msgspec.json.encode(self, order="deterministic")).hexdigest()[:8]
 
 
-class TooFew(Exception):
+class TooFewQuestions(Exception):
     """Not enough questions for a reference."""
 
 
@@ -78,7 +78,7 @@ def psi(expected: Mapping[str, float], counted: Mapping[str, float]) -> float:
     return float(np.sum((now - then) * np.log(now / then)))
 
 
-class Sketch:
+class BinCounter:
     """Counts questions in the bins of a reference."""
 
     def __init__(self, reference: Reference) -> None:
@@ -101,19 +101,23 @@ class Sketch:
         return found
 
 
-def build(looked: Sequence[SearchFinished], outcomes: Mapping[str, int], *, embedder: str, now: float) -> Reference:
+def build_reference(
+    looked: Sequence[SearchFinished], outcomes: Mapping[str, int], *, embedder: str, now: float
+) -> Reference:
     """Return the reference of a window (blocking: 3 s for 2,000 questions on a busy core).
 
     Raises:
         TooFew: a window of so few questions says nothing.
     """
-    if len(looked) < LEAST:
-        raise TooFew(f"{len(looked)} questions were looked for since this process started; {LEAST} make a reference")
+    if len(looked) < LEAST_QUESTIONS:
+        raise TooFewQuestions(
+            f"{len(looked)} questions were looked for since this process started; {LEAST_QUESTIONS} make a reference"
+        )
     vectors = matrix(looked)
     centers, members = topics(vectors)
     _, _, directions = np.linalg.svd(vectors - vectors.mean(axis=0), full_matrices=False)
     near = vectors @ centers.T
-    features: dict[Feature, Binned] = {
+    features: dict[Feature, FeatureBins] = {
         "language": shares(LANGUAGES, Counter[str](one.language for one in looked)),
         "topic": shares([str(n) for n in range(len(centers))], Counter(str(n) for n in members)),
         "outcome": shares(OUTCOMES, outcomes),
@@ -148,18 +152,18 @@ def numbers(looked: Sequence[SearchFinished], near: Matrix, along: Matrix) -> di
     }
 
 
-def quantiles(values: npt.NDArray[np.floating]) -> Binned:
+def quantiles(values: npt.NDArray[np.floating]) -> FeatureBins:
     """Return ten bins of like size; fewer where many values are the same."""
     edges = np.unique(np.quantile(values, np.linspace(0, 1, _BINS + 1)[1:-1]).round(5))
     places = np.searchsorted(edges, values)
     names = [str(n) for n in range(len(edges) + 1)]
-    return Binned(shares(names, Counter(str(n) for n in places)).shares, tuple(float(edge) for edge in edges))
+    return FeatureBins(shares(names, Counter(str(n) for n in places)).shares, tuple(float(edge) for edge in edges))
 
 
-def shares(names: Sequence[str], counted: Mapping[str, int]) -> Binned:
+def shares(names: Sequence[str], counted: Mapping[str, int]) -> FeatureBins:
     """Return each name's share of what was counted."""
     total = max(1, sum(counted.values()))
-    return Binned({name: round(counted.get(name, 0) / total, 5) for name in names})
+    return FeatureBins({name: round(counted.get(name, 0) / total, 5) for name in names})
 
 
 def topics(vectors: Matrix) -> tuple[Matrix, npt.NDArray[np.intp]]:

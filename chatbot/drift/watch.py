@@ -15,7 +15,7 @@ import msgspec
 import structlog
 from pydantic import BaseModel, PositiveFloat, PositiveInt
 
-from chatbot.drift.psi import OUTCOMES, Bin, Reference, Sketch, build
+from chatbot.drift.psi import OUTCOMES, Bin, BinCounter, Reference, build_reference
 from chatbot.records import SearchFinished, TurnFinished
 
 log = structlog.get_logger(__name__)
@@ -76,7 +76,7 @@ class DriftWatch:
         self._outcomes: Counter[str] = Counter()
         self._chance = random.Random()  # noqa: S311  which questions are sampled is no secret
 
-    def looked(self, one: SearchFinished) -> None:
+    def record_search(self, one: SearchFinished) -> None:
         """Take note of a question (a hook); beyond what may wait, the newest are not counted."""
         self._seen += 1
         if len(self._sample) < self._settings.sample:
@@ -86,7 +86,7 @@ class DriftWatch:
         if self._reference is not None and len(self._waiting) < self._settings.most_waiting:
             self._waiting.append(one)
 
-    def ended(self, turn: TurnFinished) -> None:
+    def record_turn(self, turn: TurnFinished) -> None:
         """Take note of how an answer ended (a hook)."""
         outcome = turn.outcome if turn.outcome in OUTCOMES else "error"
         self._ended[outcome] += 1
@@ -96,7 +96,7 @@ class DriftWatch:
         """Count what waits, again and again, for ever."""
         if self._reference is None:
             return
-        sketch = Sketch(self._reference)
+        sketch = BinCounter(self._reference)
         while True:
             await anyio.sleep(self._settings.every)
             batch, self._waiting = self._waiting, []
@@ -111,5 +111,7 @@ class DriftWatch:
         Raises:
             TooFew: it has not seen enough.
         """
-        make = partial(build, tuple(self._sample), dict(self._outcomes), embedder=self._embedder, now=self._now())
+        make = partial(
+            build_reference, tuple(self._sample), dict(self._outcomes), embedder=self._embedder, now=self._now()
+        )
         return await anyio.to_thread.run_sync(make)

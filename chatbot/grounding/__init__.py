@@ -1,6 +1,14 @@
 """Sentence ↔ passage: every claim is tied to a passage by comparison, or withheld. Pure: no clock, no network."""
 
-from chatbot.grounding.numbers import quantities, unsupported
-from chatbot.grounding.stream import Grounding, GroundingStream, QuotedAnswer, checks_for, quote_passages
+from chatbot.grounding.numbers import quantities, unsupported_quantities
+from chatbot.grounding.stream import GroundingMode, GroundingStream, QuotedAnswer, grounding_stream, quote_passages
 
-__all__ = ["Grounding", "GroundingStream", "QuotedAnswer", "checks_for", "quantities", "quote_passages", "unsupported"]
+__all__ = [
+    "GroundingMode",
+    "GroundingStream",
+    "QuotedAnswer",
+    "grounding_stream",
+    "quantities",
+    "quote_passages",
+    "unsupported_quantities",
+]

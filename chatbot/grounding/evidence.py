@@ -18,7 +18,7 @@ from pydantic import BaseModel
 
 from chatbot.grounding.boilerplate import answers, claim_features, is_courtesy, is_refusal
 from chatbot.grounding.negation import Polarity
-from chatbot.grounding.numbers import Evidence, Quantity, missing, quantities
+from chatbot.grounding.numbers import QuantifiedText, Quantity, quantities, unsupported_by
 from chatbot.grounding.sentences import passage_sentences
 from chatbot.grounding.stems import features
 from knowledge.passage import Passage
@@ -94,7 +94,7 @@ class _Window:
     own: frozenset[str]
     beside: frozenset[str]
     elsewhere: frozenset[str]
-    evidence: Evidence
+    evidence: QuantifiedText
     polarity: Polarity
 
 
@@ -118,7 +118,7 @@ class _Claim:
         """Whether a source's quantity is among the claimed ones."""
         return any(quantity.supports(claimed) for claimed in self.claimed)
 
-    def is_counted_like(self, evidence: Evidence) -> bool:
+    def is_counted_like(self, evidence: QuantifiedText) -> bool:
         """Whether the evidence holds numbers of the claim's kinds."""
         return any(own.is_counted_like(quantity) for own in evidence.quantities for quantity in self.claimed)
 
@@ -149,20 +149,20 @@ class Comparison:
         self._question = question
         self._asked = features(question)
         self._contact = contact
-        self._echo = [Evidence.read(question), Evidence.read(contact)]
+        self._echo = [QuantifiedText.read(question), QuantifiedText.read(contact)]
 
     def judge(self, sentence: str) -> Judgement:
         claimed = quantities(sentence)
-        if not missing(claimed, self._echo[1:]) and is_courtesy(sentence):
+        if not unsupported_by(claimed, self._echo[1:]) and is_courtesy(sentence):
             return Judgement(claims=False, supported=True, waits=answers(sentence))
         # A refusal may repeat what was asked, numbers included: it says that the documents do not say it.
-        if not missing(claimed, self._echo) and is_refusal(sentence, self._question):
+        if not unsupported_by(claimed, self._echo) and is_refusal(sentence, self._question):
             return Judgement(claims=False, supported=True)
         if sentence.rstrip().endswith(("?", "？")):  # the customer's own question, said again, states nothing
             return Judgement(claims=True, supported=False)
         claim = self._claim(claim_features(sentence), claimed, Polarity.of(sentence))
         cited, score = self._cited(claim)
-        absent = missing(claimed, [self._evidence[match.window.n - 1] for match in cited])
+        absent = unsupported_by(claimed, [self._evidence[match.window.n - 1] for match in cited])
         absent = absent or self._misplaced(claim, cited)
         enough = bool(cited) and score >= self._settings.supported and not self._of_another(claim, cited)
         if not enough or absent:
@@ -176,11 +176,11 @@ class Comparison:
 
     def unknown(self, claimed: Sequence[Quantity]) -> tuple[Quantity, ...]:
         """Return the quantities that no source holds (and that are not the bank's own telephone number)."""
-        return missing(claimed, [*self._evidence, self._echo[1]])
+        return unsupported_by(claimed, [*self._evidence, self._echo[1]])
 
     def asked(self, claimed: Sequence[Quantity]) -> bool:
         """Whether the question itself holds all these quantities, so that a refusal may repeat them."""
-        return not missing(claimed, self._echo[:1])
+        return not unsupported_by(claimed, self._echo[:1])
 
     def nearest(self, question: str, attempt: str = "") -> list[tuple[float, Quote]]:
         """Return the sentences and whole tables of the sources, the one most about the question first.
@@ -282,11 +282,11 @@ class Comparison:
     ) -> list[_Match]:
         """Cite further passages for numbers that those cited do not hold, where they are about the same."""
         for match in matches:
-            absent = missing(claimed, [self._evidence[one.window.n - 1] for one in cited])
+            absent = unsupported_by(claimed, [self._evidence[one.window.n - 1] for one in cited])
             if not absent:
                 break
             related = match.score >= self._settings.supported / 2 and match not in cited
-            if related and len(missing(absent, [self._evidence[match.window.n - 1]])) < len(absent):
+            if related and len(unsupported_by(absent, [self._evidence[match.window.n - 1]])) < len(absent):
                 cited = [*cited, match]
         return cited
 
@@ -303,7 +303,7 @@ class Comparison:
         heads = [self._heads[window.n - 1] for window in windows]
         return tuple(
             quantity
-            for quantity in missing(claim.claimed, heads)
+            for quantity in unsupported_by(claim.claimed, heads)
             if sum(own.supports(quantity) for own in quoted) < claim.times(quantity)
             and any(own.is_counted_like(quantity) for own in unclaimed)
         )
@@ -389,8 +389,8 @@ def _head(passage: Passage) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Read:
-    head: Evidence
-    whole: Evidence
+    head: QuantifiedText
+    whole: QuantifiedText
     names: frozenset[str]
     content: frozenset[str]
     windows: tuple[_Window, ...]
@@ -405,14 +405,16 @@ def _read(passage: Passage) -> _Read:
     windows = _windows(passage, names)
     units = tuple(_units(passage.text, windows))
     content = names.union(*(window.own for window in windows))
-    return _Read(Evidence.read(head), Evidence.read(f"{head}\n{passage.text}"), names, content, tuple(windows), units)
+    return _Read(
+        QuantifiedText.read(head), QuantifiedText.read(f"{head}\n{passage.text}"), names, content, tuple(windows), units
+    )
 
 
 def _windows(passage: Passage, names: frozenset[str]) -> list[_Window]:
     spans = passage_sentences(passage.text)
     own = [features(span.text) for span in spans]
     everything = names.union(*own)
-    evidence = Evidence.read(passage.text)
+    evidence = QuantifiedText.read(passage.text)
     windows: list[_Window] = []
     head = -1
     for at, span in enumerate(spans):
@@ -420,7 +422,7 @@ def _windows(passage: Passage, names: frozenset[str]) -> list[_Window]:
         head = (head if head >= 0 else at) if row else -1
         near = own[max(0, at - 1)] | own[min(len(own) - 1, at + 1)] | (own[head] if row else frozenset())
         inside = [q for q in evidence.quantities if span.start <= q.start < span.start + len(span.text)]
-        said = Evidence(span.text, tuple(inside))
+        said = QuantifiedText(span.text, tuple(inside))
         windows.append(_Window(0, span.text, own[at], near | names, everything, said, Polarity.of(span.text)))
     return windows
 
@@ -436,6 +438,6 @@ def _units(text: str, windows: Sequence[_Window]) -> Iterator[_Window]:
         if table and at - start <= _LONGEST_TABLE:
             own = frozenset().union(*(row.own for row in rows))
             said = tuple(quantity for row in rows for quantity in row.evidence.quantities)
-            yield replace(rows[0], text=text[start:at], own=own, evidence=Evidence(text[start:at], said))
+            yield replace(rows[0], text=text[start:at], own=own, evidence=QuantifiedText(text[start:at], said))
         else:
             yield from (row for row in rows if not row.text.startswith("#"))

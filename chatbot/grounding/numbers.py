@@ -18,7 +18,7 @@ from chatbot.grounding.numerals import Number, numbers_in
 from chatbot.grounding.quantity import DATE, DAYS, KRW, MONTHS, PERCENT, POINTS, SECONDS, TIME, Day, Quantity, Reading
 from chatbot.grounding.units import Unit, heading_unit, leading_currency, trailing_unit
 
-__all__ = ["Evidence", "Quantity", "missing", "quantities", "unsupported"]
+__all__ = ["QuantifiedText", "Quantity", "quantities", "unsupported_by", "unsupported_quantities"]
 
 # One for one, so that offsets stay those of the text.
 _FULL_WIDTH: Final = str.maketrans("０１２３４５６７８９．，％＋－：／（）＄￦", "0123456789.,%+-:/()$₩")
@@ -48,14 +48,14 @@ _ZERO_IN_WORDS: Final = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
+class QuantifiedText:
     """A source's text with its quantities, read once and asked for every claim."""
 
     text: str
     quantities: tuple[Quantity, ...]
 
     @classmethod
-    def read(cls, text: str) -> "Evidence":
+    def read(cls, text: str) -> "QuantifiedText":
         return cls(text, quantities(text))
 
     def supports(self, claimed: Quantity) -> bool:
@@ -68,12 +68,12 @@ class Evidence:
         return words is not None and words.search(self.text) is not None
 
 
-def unsupported(claim: str, supports: Sequence[str]) -> tuple[Quantity, ...]:
+def unsupported_quantities(claim: str, supports: Sequence[str]) -> tuple[Quantity, ...]:
     """Return the quantities of the claim that stand in none of the supporting texts."""
-    return missing(quantities(claim), [Evidence.read(text) for text in supports])
+    return unsupported_by(quantities(claim), [QuantifiedText.read(text) for text in supports])
 
 
-def missing(claimed: Iterable[Quantity], evidence: Sequence[Evidence]) -> tuple[Quantity, ...]:
+def unsupported_by(claimed: Iterable[Quantity], evidence: Sequence[QuantifiedText]) -> tuple[Quantity, ...]:
     """Return those of the claimed quantities that no evidence supports."""
     return tuple(quantity for quantity in claimed if not any(one.supports(quantity) for one in evidence))
 

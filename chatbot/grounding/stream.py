@@ -33,7 +33,7 @@ from chatbot.grounding.sentences import Sentences
 from knowledge.passage import Language, Passage, language_of
 
 
-class Grounding(StrEnum):
+class GroundingMode(StrEnum):
     STRICT = "strict"
     NUMBERS = "numbers"
     OFF = "off"
@@ -49,7 +49,7 @@ ELLIPSIS: Final = "…"
 class GroundingStream:
     """Feed the model's text in, get what the customer may see, with citations; `sources` are numbered from 1.
 
-    `allowed_numbers_from` is the question: a refusal may repeat its numbers. `contact` is the bank's own telephone
+    `question` is the question: a refusal may repeat its numbers. `contact` is the bank's own telephone
     number, which "please call us" may name.
     """
 
@@ -57,16 +57,16 @@ class GroundingStream:
         self,
         sources: Sequence[Passage],
         *,
-        grounding: Grounding,
+        grounding: GroundingMode,
         language: Language,
-        allowed_numbers_from: str = "",
+        question: str = "",
         contact: str = "",
         settings: ComparisonSettings | None = None,
     ) -> None:
         self._sources = tuple(sources)
         self._texts = tuple(f"{passage.heading}\n{passage.text}" for passage in sources)
-        self._comparison = Comparison(sources, question=allowed_numbers_from, contact=contact, settings=settings)
-        self._question = allowed_numbers_from
+        self._comparison = Comparison(sources, question=question, contact=contact, settings=settings)
+        self._question = question
         self._language = language
         self._grounding = grounding
         self._markers = Markers()
@@ -122,19 +122,19 @@ class GroundingStream:
         events: list[Event] = []
         for piece in complete:
             events += self._finish(piece)
-        if self._grounding is Grounding.OFF:
+        if self._grounding is GroundingMode.OFF:
             events += self._flow(self._sentences.pending, self._sentences.settled)
-        elif self._grounding is Grounding.NUMBERS:
+        elif self._grounding is GroundingMode.NUMBERS:
             pending = self._sentences.pending[: self._sentences.settled]
             events += self._flow(pending, self._checker.safe(pending, complete=False))
         return events
 
     def _finish(self, piece: str) -> list[Event]:
-        if self._grounding is Grounding.STRICT:
+        if self._grounding is GroundingMode.STRICT:
             return self._finish_strictly(piece)
         events: list[Event] = []
         cut = False
-        if self._grounding is Grounding.NUMBERS:
+        if self._grounding is GroundingMode.NUMBERS:
             safe = self._checker.safe(piece, complete=True)
             cut = safe < len(piece)
             events += self._flow(piece, safe)
@@ -226,15 +226,15 @@ class GroundingStream:
         return [_citation(self._sources, quote, start, end) for quote in quotes]
 
 
-def checks_for(
-    question: str, sources: Sequence[Passage], *, grounding: Grounding, contact: str = ""
+def grounding_stream(
+    question: str, sources: Sequence[Passage], *, grounding: GroundingMode, contact: str = ""
 ) -> GroundingStream:
     """Return the checks that an answer to a screened question has to pass."""
     return GroundingStream(
         sources,
         grounding=grounding,
         language=language_of(question),
-        allowed_numbers_from=question,
+        question=question,
         contact=contact,
     )
 
@@ -347,7 +347,7 @@ class QuotedAnswer:
         introduction = self.text.partition("\n\n")[0]
         return tuple(QuotedAnswer.of(introduction, [citation]) for citation in self.citations)
 
-    def surest(self, shares: Sequence[float], certainty: float) -> "QuotedAnswer":
+    def most_probable(self, shares: Sequence[float], certainty: float) -> "QuotedAnswer":
         """Return the quote alone that a model chose, or all where it was not surer than `certainty`.
 
         That is 0 where every quote has an even share, however many there are, and 1 where one has all.

@@ -2,9 +2,9 @@
 probabilities.
 """
 
-from chatbot.models.breaker import Breaker, BreakerSettings, State
+from chatbot.models.breaker import Breaker, BreakerSettings, BreakerState
 from chatbot.models.call import ModelCallFinished
-from chatbot.models.choice_probabilities import MOSTLY, YES_OR_NO, numbers
+from chatbot.models.choice_probabilities import LEAST_CHOICE_MASS, YES_OR_NO, number_choices
 from chatbot.models.client import (
     UNKNOWN_MODEL,
     Delta,
@@ -13,11 +13,11 @@ from chatbot.models.client import (
     Switched,
     open_models,
 )
-from chatbot.models.completion import Asking, CompletionDecoder, Sampling
+from chatbot.models.completion import CompletionDecoder, CompletionRequest, Sampling
 from chatbot.models.endpoint import Endpoint, EndpointFailed, FailureName, open_session
 from chatbot.models.pool import (
-    GROUPS,
     PROFILES,
+    SERVING_GROUPS,
     Group,
     Member,
     ModelSettings,
@@ -27,15 +27,16 @@ from chatbot.models.pool import (
 )
 
 __all__ = [
-    "GROUPS",
-    "MOSTLY",
+    "LEAST_CHOICE_MASS",
     "PROFILES",
+    "SERVING_GROUPS",
     "UNKNOWN_MODEL",
     "YES_OR_NO",
-    "Asking",
     "Breaker",
     "BreakerSettings",
+    "BreakerState",
     "CompletionDecoder",
+    "CompletionRequest",
     "Delta",
     "Endpoint",
     "EndpointFailed",
@@ -50,9 +51,8 @@ __all__ = [
     "ModelsMisconfigured",
     "ProfileName",
     "Sampling",
-    "State",
     "Switched",
-    "numbers",
+    "number_choices",
     "open_models",
     "open_session",
 ]

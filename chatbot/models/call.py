@@ -4,25 +4,25 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from chatbot.models.breaker import Outcome, State
+from chatbot.models.breaker import BreakerState, CallResult
 from chatbot.models.endpoint import FailureName
 from chatbot.models.pool import Group, Target
 
-Kind = Literal["answer", "probability", "ping"]
+CallKind = Literal["answer", "probability", "ping"]
 CallOutcome = Literal["ok", "left"] | FailureName
 
 
 # None counts neither way: the client left, or the endpoint is only full, or the bank stopped it.
-_VERDICTS: Mapping[CallOutcome, Outcome | None] = {
-    "ok": Outcome.OK,
+_VERDICTS: Mapping[CallOutcome, CallResult | None] = {
+    "ok": CallResult.OK,
     "left": None,
     "busy": None,
     "stopped": None,
-    "refused": Outcome.OK,
-    "unreachable": Outcome.FAILED,
-    "slow": Outcome.FAILED,
-    "broken": Outcome.FAILED,
-    "unfit": Outcome.FAILED,
+    "refused": CallResult.OK,
+    "unreachable": CallResult.FAILED,
+    "slow": CallResult.FAILED,
+    "broken": CallResult.FAILED,
+    "unfit": CallResult.FAILED,
 }
 
 
@@ -32,9 +32,9 @@ class ModelCallFinished:
 
     endpoint: str
     group: Group
-    kind: Kind
+    kind: CallKind
     outcome: CallOutcome
-    state: State  # the endpoint's breaker, after the call
+    state: BreakerState  # the endpoint's breaker, after the call
     seconds: float
     first_token_seconds: float | None
     prompt_tokens: int
@@ -42,7 +42,7 @@ class ModelCallFinished:
     extra_prompt_tokens: int
 
 
-Hook = Callable[[ModelCallFinished], None]
+CallHook = Callable[[ModelCallFinished], None]
 
 
 class ModelCall:
@@ -64,7 +64,7 @@ class ModelCall:
         if self.first_token is None:
             self.first_token = self._clock() - self.started
             if self._leg.permit.probe:
-                self._leg.member.breaker.record(self._leg.permit, Outcome.OK)
+                self._leg.member.breaker.record(self._leg.permit, CallResult.OK)
 
     def settle(self, *, alternatives: bool) -> None:
         """Give the permit back: with an outcome, or without where the call says nothing about the endpoint."""
@@ -74,16 +74,16 @@ class ModelCall:
         waited = self._clock() - self.started if self.first_token is None else self.first_token
         # Slowness is held against an endpoint only where somebody else could do better.
         says = self.outcome not in ("busy", "stopped")
-        if outcome in (Outcome.OK, None) and waited > self._late and says and alternatives:
-            outcome = Outcome.SLOW
+        if outcome in (CallResult.OK, None) and waited > self._late and says and alternatives:
+            outcome = CallResult.SLOW
         if outcome is None:
             member.breaker.abandon(permit)
         else:
             member.breaker.record(permit, outcome)
-        if member.breaker.state is not State.CLOSED:
+        if member.breaker.state is not BreakerState.CLOSED:
             member.checked = False
 
-    def finished(self, *, kind: Kind, prompt_tokens: int, again: int) -> ModelCallFinished:
+    def finished(self, *, kind: CallKind, prompt_tokens: int, again: int) -> ModelCallFinished:
         """Return the record for the hooks."""
         member = self._leg.member
         return ModelCallFinished(

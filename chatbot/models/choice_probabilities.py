@@ -1,54 +1,64 @@
-"""How likely each of several words is, and nothing else, as the next thing a model says: from its likeliest tokens."""
+"""How likely each of a few words is as the next output of a model, read from its most likely next tokens."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
-Words = Sequence[Sequence[str]]
-"""The words that a model may say, each in all its spellings."""
+Choices = Sequence[Sequence[str]]
+"""The words that a model may answer with, each in all its spellings."""
 
-YES_OR_NO: Final[Words] = (("예", "Yes"), ("아니오", "No"))
-MOSTLY: Final = 0.5
-"""A model that says one of the words less often than this is about to say something else."""
-
-
-def numbers(upto: int) -> Words:
-    """Return the numbers from 1 on as words."""
-    return [(str(n),) for n in range(1, upto + 1)]
+YES_OR_NO: Final[Choices] = (("예", "Yes"), ("아니오", "No"))
+LEAST_CHOICE_MASS: Final = 0.5
+"""Where the choices have less probability than this together, the model is about to write something else."""
 
 
-def shares(
-    logprobs: Mapping[int, float], words: Words, *, token_bytes: Callable[[int], bytes], least: float = 0.0
+def number_choices(count: int) -> Choices:
+    """Return the numbers from 1 to `count` as choices."""
+    return [(str(n),) for n in range(1, count + 1)]
+
+
+def choice_probabilities(
+    logprobs: Mapping[int, float],
+    choices: Choices,
+    *,
+    token_bytes: Callable[[int], bytes],
+    least_mass: float = 0.0,
 ) -> tuple[float, ...]:
-    """Return how likely each word is beside the others, 1 in all: equal shares when no token begins any.
+    """Return the probability of each choice given that one of them is next; they sum to 1.
 
-    Then, and where together they are less likely than `least`, the model says nothing about the question. A token that
-    begins several of the words (a byte that two Korean syllables share) counts for none.
+    `logprobs` are natural logarithms by token id. All choices are equally likely where no token begins any of them, or
+    where they have less probability than `least_mass` together. A token that begins several choices (a byte that two
+    Korean syllables share) counts for none.
     """
-    folded = [_folded(spellings) for spellings in words]
-    chances = [0.0] * len(folded)
+    folded = [_folded(spellings) for spellings in choices]
+    masses = [0.0] * len(folded)
     for token, logprob in logprobs.items():
-        said = token_bytes(token).lstrip(b" \n\r\t").lower()
-        meant = [n for n, spellings in enumerate(folded) if _begins(said, spellings)]
-        if len(meant) == 1:
-            chances[meant[0]] += math.exp(logprob)
-    total = sum(chances)
-    return tuple(chance / total if total > 0 and total >= least else 1 / len(folded) for chance in chances)
+        text = token_bytes(token).lstrip(b" \n\r\t").lower()
+        matching = [n for n, spellings in enumerate(folded) if _begins(text, spellings)]
+        if len(matching) == 1:
+            masses[matching[0]] += math.exp(logprob)
+    total = sum(masses)
+    return tuple(mass / total if total > 0 and total >= least_mass else 1 / len(folded) for mass in masses)
 
 
-def _folded(words: Iterable[str]) -> tuple[bytes, ...]:
-    return tuple(word.lower().encode() for word in words)
+def _folded(spellings: Iterable[str]) -> tuple[bytes, ...]:
+    return tuple(spelling.lower().encode() for spelling in spellings)
 
 
-def _begins(said: bytes, words: tuple[bytes, ...]) -> bool:
-    """Return whether the token is the beginning of a word, or the word and something that is not more of it."""
-    return bool(said) and any(word.startswith(said) or (said.startswith(word) and _ended(said, word)) for word in words)
+def _begins(token: bytes, spellings: tuple[bytes, ...]) -> bool:
+    """Whether the token is the beginning of a spelling, or a whole spelling that does not go on as another word."""
+    return bool(token) and any(
+        spelling.startswith(token) or (token.startswith(spelling) and _ends_within(token, spelling))
+        for spelling in spellings
+    )
 
 
-def _ended(said: bytes, word: bytes) -> bool:
-    """Return whether `word` ends within `said`: "예." yes, "예금" (a deposit) no, "아니라" yes.
+def _ends_within(token: bytes, spelling: bytes) -> bool:
+    """Whether the word ends within the token: true of "예.", false of "예금" (a deposit), true of "아니라".
 
-    A Korean word of two syllables carries its endings (아니+오, 아니+요); one of one syllable is too short to be sure.
+    A Korean word of two syllables takes endings (아니+오, 아니+요); one of a single syllable is too short to tell.
     """
-    after = said[len(word) :].decode("utf-8", errors="replace")[:1]
-    return not (after.isalnum() or after == "\N{REPLACEMENT CHARACTER}") or (len(word) >= 6 and word >= "가".encode())
+    following = token[len(spelling) :].decode("utf-8", errors="replace")[:1]
+    return not (following.isalnum() or following == "\N{REPLACEMENT CHARACTER}") or (
+        len(spelling) >= 6 and spelling >= "가".encode()
+    )

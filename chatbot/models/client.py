@@ -24,12 +24,20 @@ import anyio
 
 from chatbot.errors import ModelUnavailable, TooLarge
 from chatbot.events import Usage
-from chatbot.models.breaker import Breaker, State
-from chatbot.models.call import Hook, Kind, ModelCall, ModelCallFinished
-from chatbot.models.choice_probabilities import Words, shares
-from chatbot.models.completion import Counted, Delta, Sampling, TopTokens
+from chatbot.models.breaker import Breaker, BreakerState
+from chatbot.models.call import CallHook, CallKind, ModelCall, ModelCallFinished
+from chatbot.models.choice_probabilities import Choices, choice_probabilities
+from chatbot.models.completion import Delta, ReportedUsage, Sampling, TopTokens
 from chatbot.models.continuation import Continuation
-from chatbot.models.endpoint import Call, Ended, Endpoint, EndpointFailed, Speeds, Unfit, open_session
+from chatbot.models.endpoint import (
+    Endpoint,
+    EndpointFailed,
+    GenerationEnd,
+    GenerationRequest,
+    Speeds,
+    WrongModel,
+    open_session,
+)
 from chatbot.models.failover import Attempts
 from chatbot.models.pool import PROFILES, Group, Member, ModelSettings, ModelsMisconfigured, Pool, ProfileName, Target
 from chatbot.tokenizer import Message, Rendered, Tokenizer, UnknownTokenizer
@@ -83,7 +91,7 @@ class EndpointStatus:
     group: Group
     model: str
     endpoint: str
-    breaker: State
+    breaker: BreakerState
     stopped: bool
 
 
@@ -95,7 +103,7 @@ class Models:
         pool: Pool,
         tokenizer: Tokenizer,
         *,
-        hooks: Sequence[Hook] = (),
+        hooks: Sequence[CallHook] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.tokenizer = tokenizer
@@ -130,7 +138,7 @@ class Models:
                 log.warning("model endpoint %s is stopped", member.endpoint.name)
                 member.endpoint.stop()
 
-    def standing(self) -> tuple[EndpointStatus, ...]:
+    def endpoint_statuses(self) -> tuple[EndpointStatus, ...]:
         """Return how each endpoint stands."""
         return tuple(
             EndpointStatus(
@@ -192,19 +200,19 @@ class Models:
         usage = Usage(prompt_tokens=answer.prompt_tokens, answer_tokens=answer.kept)
         yield ModelDone("length", usage, tuple(models), attempts.retried)
 
-    async def odds(
+    async def choice_probabilities(
         self,
         prompt: Rendered,
-        words: Words,
+        words: Choices,
         *,
         conversation_id: str,
         cache_salt: str,
         priority: int = 0,
-        least: float = 0.0,
+        least_mass: float = 0.0,
     ) -> tuple[float, ...]:
         """Return how likely each word is next, beside the others alone.
 
-        They are equal where none is among the 20 likeliest, or all together are less likely than `least`.
+        They are equal where none is among the 20 likeliest, or all together are less likely than `least_mass`.
 
         Raises:
             TooLarge, Overloaded, ModelUnavailable: as `stream`.
@@ -221,9 +229,9 @@ class Models:
                 attempts.failed(leg, exc, begun=False)
             else:
                 token_bytes = self._tokenizer_of(leg.member).token_bytes
-                return shares(found.logprobs, words, token_bytes=token_bytes, least=least)
+                return choice_probabilities(found.logprobs, words, token_bytes=token_bytes, least_mass=least_mass)
 
-    async def on_trial(
+    async def shadow_answer(
         self, prompt: Rendered, *, sampling: Sampling, conversation_id: str, cache_salt: str
     ) -> str | None:
         """Return what the shadow says to a prompt, asked once, behind everybody else; nothing where it cannot be asked.
@@ -250,7 +258,7 @@ class Models:
             ModelUnavailable: none is.
         """
         allowed = self.pool.serving
-        if any(m.checked and m.breaker.state is State.CLOSED for m in allowed):
+        if any(m.checked and m.breaker.state is BreakerState.CLOSED for m in allowed):
             return
         for member in allowed:
             permit = member.breaker.admit()
@@ -269,7 +277,7 @@ class Models:
         async def ask(member: Member) -> None:
             try:
                 await self._check(member)
-            except Unfit as exc:
+            except WrongModel as exc:
                 wrong.append(str(exc))
             except EndpointFailed as exc:
                 log.warning("model endpoint %s is not there yet: %s", member.endpoint.name, exc)
@@ -282,13 +290,13 @@ class Models:
             raise ModelsMisconfigured("; ".join(wrong))
 
     async def _answer(
-        self, member: Member, call: Call, answer: Continuation, running: ModelCall
+        self, member: Member, call: GenerationRequest, answer: Continuation, running: ModelCall
     ) -> AsyncGenerator[Delta | ModelDone]:
         """Yield what one endpoint contributes to the answer."""
         await self._check(member)
         async with aclosing(member.endpoint.stream(call)) as parts:
             async for part in parts:
-                if isinstance(part, Ended):
+                if isinstance(part, GenerationEnd):
                     running.outcome = "ok"
                     counted = part.usage if member.tokenizer is None else None
                     yield ModelDone(part.finish_reason, _usage(counted, answer))
@@ -298,7 +306,7 @@ class Models:
                         yield shown
 
     async def _top_tokens(
-        self, leg: Target, call: Call, kind: Literal["probability", "ping"], *, again: int
+        self, leg: Target, call: GenerationRequest, kind: Literal["probability", "ping"], *, again: int
     ) -> TopTokens:
         with self._counted(leg, kind, call, again=again) as running:
             await self._check(leg.member)
@@ -333,7 +341,7 @@ class Models:
         for body, ours in asked:
             if await endpoint.tokenize(body) != ours:
                 what = "chat template" if "messages" in body else "tokenizer"
-                raise Unfit(
+                raise WrongModel(
                     f"the {what} of {card.id} at {endpoint.name} is not the one in the tokenizer's folder: "
                     "set LLM_TOKENIZER (or `tokenizer` in MODELS_FILE) to the folder of the served model"
                 )
@@ -361,7 +369,9 @@ class Models:
             or (m.group != "primary" and m.context_tokens is not None and m.context_tokens <= len(prompt.ids))
         ]
 
-    def _for(self, member: Member, call: Call, messages: Sequence[Message], said: str = "") -> Call:
+    def _for(
+        self, member: Member, call: GenerationRequest, messages: Sequence[Message], said: str = ""
+    ) -> GenerationRequest:
         """Return the call as the member is asked: in its tokens, and with no more answer than it has room for."""
         if member.tokenizer is not None:
             ids = [*member.tokenizer.render(messages), *member.tokenizer.encode(said)]
@@ -377,8 +387,8 @@ class Models:
 
     def _call(
         self, prompt_ids: Sequence[int], sampling: Sampling, cache_salt: str, priority: int, *, until: float
-    ) -> Call:
-        return Call(
+    ) -> GenerationRequest:
+        return GenerationRequest(
             prompt_ids=prompt_ids,
             sampling=sampling,
             cache_salt=cache_salt,
@@ -388,7 +398,7 @@ class Models:
         )
 
     @contextmanager
-    def _counted(self, leg: Target, kind: Kind, call: Call, *, again: int) -> Iterator[ModelCall]:
+    def _counted(self, leg: Target, kind: CallKind, call: GenerationRequest, *, again: int) -> Iterator[ModelCall]:
         """Count a call in flight; whatever its end, tell the breaker and the hooks."""
         late = leg.member.endpoint.speeds.late(len(call.prompt_ids))
         running = ModelCall(leg, late=late, clock=self._clock)
@@ -404,7 +414,7 @@ class Models:
                 hook(finished)
 
 
-def _usage(counted: Counted | None, answer: Continuation) -> Usage:
+def _usage(counted: ReportedUsage | None, answer: Continuation) -> Usage:
     """Return what the customer pays: the prompt once, every token of the answer."""
     return Usage(
         prompt_tokens=answer.prompt_tokens,
@@ -415,7 +425,7 @@ def _usage(counted: Counted | None, answer: Continuation) -> Usage:
 
 
 @asynccontextmanager
-async def open_models(settings: ModelSettings, *, on_call: Hook | None = None) -> AsyncGenerator[Models]:
+async def open_models(settings: ModelSettings, *, on_call: CallHook | None = None) -> AsyncGenerator[Models]:
     """Open the endpoints that the settings name and compare their tokenizers with ours.
 
     Raises:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import msgspec
 
 # A frame is one token's JSON (about 300 bytes), the first also holds the prompt's ids. More than this is no model.
-LONGEST_FRAME = 4 * 2**20
+LONGEST_CHUNK_BYTES = 4 * 2**20
 
 
 class CompletionBroken(Exception):
@@ -40,7 +40,7 @@ class StreamOptions(msgspec.Struct, frozen=True):
     include_usage: bool = True
 
 
-class Asking(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class CompletionRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """The body of a request; fields at their default are left to the server."""
 
     model: str
@@ -64,7 +64,7 @@ class _Details(msgspec.Struct, frozen=True, gc=False):
     cached_tokens: int | None = None
 
 
-class Counted(msgspec.Struct, frozen=True, gc=False):
+class ReportedUsage(msgspec.Struct, frozen=True, gc=False):
     """The usage that an endpoint reports."""
 
     prompt_tokens: int = 0
@@ -98,42 +98,42 @@ class _Fault(msgspec.Struct, frozen=True):
     code: int | str | None = None
 
 
-class Frame(msgspec.Struct, frozen=True):
+class CompletionChunk(msgspec.Struct, frozen=True):
     """One event of the stream; the last ones carry the usage and no choice."""
 
     choices: tuple[Choice, ...] = ()
-    usage: Counted | None = None
+    usage: ReportedUsage | None = None
     error: _Fault | None = None
 
 
 class _Probed(msgspec.Struct, frozen=True):
     choices: tuple[_ProbedChoice, ...]
-    usage: Counted | None = None
+    usage: ReportedUsage | None = None
 
 
 class TopTokens(msgspec.Struct, frozen=True):
     """The likeliest next tokens by id, with log probabilities, and what asking cost."""
 
     logprobs: Mapping[int, float]
-    usage: Counted
+    usage: ReportedUsage
 
 
-class Card(msgspec.Struct, frozen=True):
+class ModelCard(msgspec.Struct, frozen=True):
     """How an endpoint names its model, and how many tokens fit into it."""
 
     id: str
     max_model_len: int | None = None
 
 
-class Cards(msgspec.Struct, frozen=True):
-    data: tuple[Card, ...]
+class ModelList(msgspec.Struct, frozen=True):
+    data: tuple[ModelCard, ...]
 
 
-class Tokens(msgspec.Struct, frozen=True):
+class TokenizeReply(msgspec.Struct, frozen=True):
     tokens: tuple[int, ...]
 
 
-_FRAMES = msgspec.json.Decoder(Frame)
+_FRAMES = msgspec.json.Decoder(CompletionChunk)
 _PROBED = msgspec.json.Decoder(_Probed)
 
 
@@ -147,7 +147,7 @@ class CompletionDecoder:
         self._rest = b""
         self.done = False  # `[DONE]` came: nothing follows
 
-    def feed(self, data: bytes) -> list[Frame]:
+    def feed(self, data: bytes) -> list[CompletionChunk]:
         """Return the frames that are now complete.
 
         Raises:
@@ -155,7 +155,7 @@ class CompletionDecoder:
         """
         lines = (self._rest + data).split(b"\n")
         self._rest = lines.pop()
-        if len(self._rest) > LONGEST_FRAME:
+        if len(self._rest) > LONGEST_CHUNK_BYTES:
             raise CompletionBroken("a frame without an end")
         frames = []
         decode = _FRAMES.decode
@@ -188,4 +188,4 @@ def read_top_tokens(body: bytes) -> TopTokens:
         by_id = {int(name.removeprefix("token_id:")): value for name, value in top.items()}
     except (msgspec.MsgspecError, IndexError, ValueError) as exc:
         raise CompletionBroken("the probe's answer cannot be read") from exc
-    return TopTokens(by_id, probed.usage or Counted())
+    return TopTokens(by_id, probed.usage or ReportedUsage())

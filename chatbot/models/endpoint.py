@@ -27,17 +27,17 @@ from opentelemetry.trace import Span, SpanKind, StatusCode
 from yarl import URL
 
 from chatbot.models.completion import (
-    Asking,
-    Card,
-    Cards,
     CompletionBroken,
+    CompletionChunk,
     CompletionDecoder,
-    Counted,
+    CompletionRequest,
     Delta,
-    Frame,
+    ModelCard,
+    ModelList,
+    ReportedUsage,
     Sampling,
     StreamOptions,
-    Tokens,
+    TokenizeReply,
     TopTokens,
     read_top_tokens,
 )
@@ -68,11 +68,11 @@ class Unreachable(EndpointFailed):
     outcome = "unreachable"
 
 
-class Busy(EndpointFailed):
+class QueueFull(EndpointFailed):
     outcome = "busy"
 
 
-class TooSlow(EndpointFailed):
+class DeadlineExceeded(EndpointFailed):
     outcome = "slow"
 
     def __init__(self, phase: Phase, endpoint: str) -> None:
@@ -80,19 +80,19 @@ class TooSlow(EndpointFailed):
         self.phase = phase
 
 
-class Broken(EndpointFailed):
+class ReplyBroken(EndpointFailed):
     outcome = "broken"
 
 
-class Refused(EndpointFailed):
+class RequestRejected(EndpointFailed):
     outcome = "refused"
 
 
-class Unfit(EndpointFailed):
+class WrongModel(EndpointFailed):
     outcome = "unfit"
 
 
-class Stopped(EndpointFailed):
+class EndpointStopped(EndpointFailed):
     outcome = "stopped"
 
 
@@ -115,15 +115,15 @@ class Speeds:
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
+class GenerationEnd:
     """The endpoint is through; usage as it counted."""
 
     finish_reason: Literal["stop", "length"]
-    usage: Counted | None
+    usage: ReportedUsage | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
+class GenerationRequest:
     """One generation asked of one endpoint; `until` is the loop's time at which the whole answer must be there."""
 
     prompt_ids: Sequence[int]
@@ -167,13 +167,13 @@ class Endpoint:
         """Let it be asked again."""
         self.stopped = False
 
-    async def stream(self, call: Call) -> AsyncGenerator[Delta | Ended]:
+    async def stream(self, call: GenerationRequest) -> AsyncGenerator[Delta | GenerationEnd]:
         """Generate: deltas, then exactly one `Ended`.
 
         Raises:
             EndpointFailed: one of its kinds.
         """
-        ask = Asking(
+        ask = CompletionRequest(
             model=self.model,
             prompt=call.prompt_ids,
             max_tokens=call.sampling.max_tokens,
@@ -191,17 +191,17 @@ class Endpoint:
         with self._span(call) as span:
             async with aclosing(self._generate(ask, call, _headers(span))) as parts:
                 async for part in parts:
-                    if isinstance(part, Ended):
+                    if isinstance(part, GenerationEnd):
                         _note_end(span, part)
                     yield part
 
-    async def top_tokens(self, call: Call, *, top: int) -> TopTokens:
+    async def top_tokens(self, call: GenerationRequest, *, top: int) -> TopTokens:
         """Return the likeliest `top` next tokens.
 
         Raises:
             EndpointFailed: one of its kinds.
         """
-        ask = Asking(
+        ask = CompletionRequest(
             model=self.model,
             prompt=call.prompt_ids,
             max_tokens=1,
@@ -222,7 +222,7 @@ class Endpoint:
             span.set_attribute("gen_ai.usage.input_tokens", found.usage.prompt_tokens)
             return found
 
-    async def card(self) -> Card:
+    async def card(self) -> ModelCard:
         """Return what the endpoint says about its model (the first, where no name is set) and call it so from now on.
 
         Raises:
@@ -231,10 +231,10 @@ class Endpoint:
         url = self.url.joinpath("v1", "models")
         async with self._translated("first token", _now() + ASK_SECONDS), self._http.get(url) as reply:
             await self._accept(reply)
-            cards = self._decode(await reply.read(), Cards).data
+            cards = self._decode(await reply.read(), ModelList).data
         served = [card for card in cards if self._fixed_model in (None, card.id)]
         if not served:
-            raise Unfit(
+            raise WrongModel(
                 f"{self.name} serves {[card.id for card in cards]}, not {self._fixed_model}: set its model's name"
             )
         self.model = served[0].id
@@ -249,7 +249,7 @@ class Endpoint:
         body = {"model": self.model, **asked}
         async with self._translated("first token", _now() + ASK_SECONDS), self._post("/tokenize", body, {}) as reply:
             await self._accept(reply)
-            return list(self._decode(await reply.read(), Tokens).tokens)
+            return list(self._decode(await reply.read(), TokenizeReply).tokens)
 
     async def metrics(self, *, within: float) -> str:
         """Return what the endpoint says of itself, in Prometheus' text format, within so many seconds.
@@ -262,7 +262,9 @@ class Endpoint:
             await self._accept(reply)
             return (await reply.read()).decode("utf-8", "replace")
 
-    async def _generate(self, ask: Asking, call: Call, headers: Mapping[str, str]) -> AsyncGenerator[Delta | Ended]:
+    async def _generate(
+        self, ask: CompletionRequest, call: GenerationRequest, headers: Mapping[str, str]
+    ) -> AsyncGenerator[Delta | GenerationEnd]:
         """Yield what the event stream says; the socket is closed when this is left, however it is left."""
         first = _now() + self.speeds.first_token(len(call.prompt_ids))
         async with self._translated(*_sooner("first token", first, call.until)):
@@ -277,7 +279,9 @@ class Endpoint:
             # Nothing to wait for: after a whole answer the connection went back to the pool by itself.
             response.close()
 
-    async def _parts(self, response: aiohttp.ClientResponse, call: Call, first: float) -> AsyncGenerator[Delta | Ended]:
+    async def _parts(
+        self, response: aiohttp.ClientResponse, call: GenerationRequest, first: float
+    ) -> AsyncGenerator[Delta | GenerationEnd]:
         reason, usage = None, None
         try:
             async with aclosing(self._frames(response, call, first)) as frames:
@@ -290,10 +294,12 @@ class Endpoint:
             if reason is None:  # otherwise the answer is whole and only its usage is missing
                 raise
         if reason not in ("stop", "length"):  # vLLM says "abort" when it shuts down
-            raise Broken(f"{self.name}: the answer was aborted ({reason})")
-        yield Ended("stop" if reason == "stop" else "length", usage)
+            raise ReplyBroken(f"{self.name}: the answer was aborted ({reason})")
+        yield GenerationEnd("stop" if reason == "stop" else "length", usage)
 
-    async def _frames(self, response: aiohttp.ClientResponse, call: Call, first: float) -> AsyncGenerator[Frame]:
+    async def _frames(
+        self, response: aiohttp.ClientResponse, call: GenerationRequest, first: float
+    ) -> AsyncGenerator[CompletionChunk]:
         decoder = CompletionDecoder()
         phase: Phase = "first token"
         limit = first
@@ -312,7 +318,7 @@ class Endpoint:
                 if any(frame.choices for frame in frames):  # a keep-alive is no sign of progress
                     phase, limit = "between tokens", _now() + self.speeds.between
                 elif not data:
-                    raise Broken(f"{self.name}: the stream ended without its end mark")
+                    raise ReplyBroken(f"{self.name}: the stream ended without its end mark")
 
     def _post(self, path: str, body: object, headers: Mapping[str, str]) -> "aiohttp.client._RequestContextManager":
         content = msgspec.json.encode(body)
@@ -331,16 +337,16 @@ class Endpoint:
         said = await response.content.read(2048)
         response.close()
         if status == 429 or (status == 503 and _BUSY_ADVICE in said):
-            raise Busy(f"{self.name}: its queue is full")
+            raise QueueFull(f"{self.name}: its queue is full")
         if status in (400, 413, 422):
-            raise Refused(f"{self.name}: it refused the request ({status})")
-        raise Broken(f"{self.name}: status {status}")
+            raise RequestRejected(f"{self.name}: it refused the request ({status})")
+        raise ReplyBroken(f"{self.name}: status {status}")
 
     def _decode(self, body: bytes, kind: type[_T]) -> _T:
         try:
             return msgspec.json.decode(body, type=kind)
         except msgspec.MsgspecError as exc:
-            raise Broken(f"{self.name}: an answer that cannot be read") from exc
+            raise ReplyBroken(f"{self.name}: an answer that cannot be read") from exc
 
     @asynccontextmanager
     async def _translated(self, phase: Phase, limit: float) -> AsyncGenerator[None]:
@@ -363,7 +369,7 @@ class Endpoint:
             Stopped: it was called before.
         """
         if self.stopped:
-            raise Stopped(f"{self.name}: stopped")
+            raise EndpointStopped(f"{self.name}: stopped")
         self._waits.add(wait)
         try:
             yield
@@ -372,7 +378,7 @@ class Endpoint:
 
     def _late(self, phase: Phase) -> EndpointFailed:
         """Return what it means that a wait ended before what it waited for."""
-        return Stopped(f"{self.name}: stopped") if self.stopped else TooSlow(phase, self.name)
+        return EndpointStopped(f"{self.name}: stopped") if self.stopped else DeadlineExceeded(phase, self.name)
 
     @contextmanager
     def _named(self) -> Iterator[None]:
@@ -382,13 +388,13 @@ class Endpoint:
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as exc:
             raise Unreachable(f"{self.name}: no connection") from exc
         except CompletionBroken as exc:
-            raise Broken(f"{self.name}: {exc}") from exc
+            raise ReplyBroken(f"{self.name}: {exc}") from exc
         except (aiohttp.ClientError, OSError) as exc:
             # Only its kind: a parser's message quotes what it could not parse, which may be somebody's answer.
-            raise Broken(f"{self.name}: {type(exc).__name__}") from exc
+            raise ReplyBroken(f"{self.name}: {type(exc).__name__}") from exc
 
     @contextmanager
-    def _span(self, call: Call) -> Iterator[Span]:
+    def _span(self, call: GenerationRequest) -> Iterator[Span]:
         """Open the client span; it is not made current, since a generator may be closed in another context."""
         attributes: dict[str, str | int | float] = {
             "gen_ai.operation.name": "text_completion",
@@ -435,7 +441,7 @@ def _headers(span: Span) -> dict[str, str]:
         return {"X-Request-Id": uuid4().hex, **trace_headers()}
 
 
-def _note_end(span: Span, ended: Ended) -> None:
+def _note_end(span: Span, ended: GenerationEnd) -> None:
     span.set_attribute("gen_ai.response.finish_reasons", [ended.finish_reason])
     if ended.usage is not None:
         span.set_attribute("gen_ai.usage.input_tokens", ended.usage.prompt_tokens)

@@ -11,7 +11,16 @@ from collections.abc import Collection
 import anyio
 
 from chatbot.errors import ModelUnavailable, Overloaded, Unavailable
-from chatbot.models.endpoint import Broken, Busy, Call, EndpointFailed, Refused, Stopped, TooSlow, Unreachable
+from chatbot.models.endpoint import (
+    DeadlineExceeded,
+    EndpointFailed,
+    EndpointStopped,
+    GenerationRequest,
+    QueueFull,
+    ReplyBroken,
+    RequestRejected,
+    Unreachable,
+)
 from chatbot.models.pool import Group, Member, Pool, Target
 
 log = logging.getLogger(__name__)
@@ -66,13 +75,13 @@ class Attempts:
         """
         if leg.member in self._cut:
             self._cut.remove(leg.member)
-        elif isinstance(exc, Broken) and leg.member not in self._failed:
+        elif isinstance(exc, ReplyBroken) and leg.member not in self._failed:
             self._cut.append(leg.member)
         self._failed.append(leg.member)
         self._last = exc
         self._begun = begun
         log.warning("model call failed: %s (%s)", exc, exc.outcome)
-        if isinstance(exc, Refused) or (isinstance(exc, TooSlow) and exc.phase == "whole answer"):
+        if isinstance(exc, RequestRejected) or (isinstance(exc, DeadlineExceeded) and exc.phase == "whole answer"):
             raise ModelUnavailable(retry_after=self._pool.retry_after()) from exc
         if not self._may_go_on(exc):
             raise self._nobody() from exc
@@ -86,7 +95,7 @@ class Attempts:
         """Return the loop's time at which the whole answer must be there, counted from the first leg."""
         return anyio.current_time() if self._until is None else self._until
 
-    def again(self, call: Call) -> int:
+    def again(self, call: GenerationRequest) -> int:
         """Return how many prompt tokens the call has that an earlier leg had already."""
         return len(call.prompt_ids) if self._failed or self._resumed else 0
 
@@ -94,7 +103,7 @@ class Attempts:
         if self._begun:
             return len(self._failed) <= _MOST_FAILOVERS
         # Whoever does not listen, or was stopped, does no work that a retry would double; other retries have a budget.
-        free = isinstance(exc, Unreachable | Stopped)
+        free = isinstance(exc, Unreachable | EndpointStopped)
         return len(self._failed) < _MOST_BEFORE_FIRST_TOKEN and (free or self._pool.retries.take())
 
     def _groups(self) -> tuple[Group, ...]:
@@ -115,6 +124,6 @@ class Attempts:
         return leg
 
     def _nobody(self) -> Unavailable:
-        if isinstance(self._last, Busy):
+        if isinstance(self._last, QueueFull):
             return Overloaded(retry_after=1.0)
         return ModelUnavailable(retry_after=self._pool.retry_after())

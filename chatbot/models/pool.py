@@ -19,12 +19,12 @@ from typing import Annotated, Literal, Protocol, get_args
 import yaml
 from pydantic import BaseModel, BeforeValidator, Field, HttpUrl, RootModel, SecretStr, ValidationError, model_validator
 
-from chatbot.models.breaker import Breaker, BreakerSettings, Permit, State
+from chatbot.models.breaker import Breaker, BreakerSettings, BreakerState, Permit
 from chatbot.models.endpoint import Endpoint, Speeds
 from chatbot.tokenizer import Tokenizer
 
 Group = Literal["primary", "canary", "fallback", "shadow"]
-GROUPS: tuple[Group, ...] = ("primary", "canary", "fallback")
+SERVING_GROUPS: tuple[Group, ...] = ("primary", "canary", "fallback")
 """Those that answer customers."""
 ProfileName = Literal["cpu", "cpu-small", "cpu-tiny", "l4", "a100", "h100", "scripted"]
 
@@ -58,7 +58,7 @@ def _split(value: object) -> object:
 _Urls = Annotated[tuple[HttpUrl, ...], BeforeValidator(_split)]
 
 
-class EndpointGroup(BaseModel, frozen=True, extra="forbid"):
+class ModelsFileEntry(BaseModel, frozen=True, extra="forbid"):
     """One entry of the MODELS_FILE: endpoints of one model on machines of one profile."""
 
     name: str
@@ -70,7 +70,7 @@ class EndpointGroup(BaseModel, frozen=True, extra="forbid"):
     model: str | None = Field(None, description="name to ask for; otherwise the first that /v1/models tells")
 
     @model_validator(mode="after")
-    def _weighed_if_on_trial(self) -> "EndpointGroup":
+    def _weighed_if_on_trial(self) -> "ModelsFileEntry":
         on_trial = self.group in {"canary", "shadow"}
         if on_trial and self.weight is None:
             raise ValueError(f"a {self.group} needs a `weight`: its share of the conversations, from 0 to below 1")
@@ -79,7 +79,7 @@ class EndpointGroup(BaseModel, frozen=True, extra="forbid"):
         return self
 
 
-class ModelsFile(RootModel[tuple[EndpointGroup, ...]], frozen=True):
+class ModelsFile(RootModel[tuple[ModelsFileEntry, ...]], frozen=True):
     """The YAML behind MODELS_FILE. Primaries share one tokenizer: an answer moves between them token by token."""
 
     @model_validator(mode="after")
@@ -204,7 +204,7 @@ class RetryBudget:
         return True
 
 
-class Chance(Protocol):
+class RandomSource(Protocol):
     """The part of `random.Random` that picking needs."""
 
     def sample(self, population: Sequence[Member], k: int) -> list[Member]: ...
@@ -214,7 +214,11 @@ class Pool:
     """The members of all groups."""
 
     def __init__(
-        self, members: Sequence[Member], *, shares: Mapping[Group, float] | None = None, chance: Chance | None = None
+        self,
+        members: Sequence[Member],
+        *,
+        shares: Mapping[Group, float] | None = None,
+        chance: RandomSource | None = None,
     ) -> None:
         """`shares` are those of the conversations that a canary and a shadow get."""
         self.members = tuple(members)
@@ -224,16 +228,18 @@ class Pool:
 
     def groups(self, conversation_id: str) -> tuple[Group, ...]:
         """Return the groups that a conversation may be answered by, in the order in which they are asked."""
-        return ("canary", "primary", "fallback") if self.chosen(conversation_id, "canary") else ("primary", "fallback")
+        return (
+            ("canary", "primary", "fallback") if self.in_share(conversation_id, "canary") else ("primary", "fallback")
+        )
 
-    def chosen(self, conversation_id: str, group: Group) -> bool:
+    def in_share(self, conversation_id: str, group: Group) -> bool:
         """Return whether a conversation is of those that a canary or a shadow gets: always the same ones."""
         return int.from_bytes(_affinity(conversation_id, group), "big") / 2**64 < self._shares.get(group, 0.0)
 
     @property
     def serving(self) -> tuple[Member, ...]:
         """The members that customers hear, unless they are stopped."""
-        return tuple(m for m in self.members if m.group in GROUPS and not m.endpoint.stopped)
+        return tuple(m for m in self.members if m.group in SERVING_GROUPS and not m.endpoint.stopped)
 
     def pick(
         self, conversation_id: str, *, group: Group, avoid: Collection[Member] = (), overrule: bool = False
@@ -253,12 +259,12 @@ class Pool:
     def alternatives(self, member: Member) -> bool:
         """Return whether somebody else of the member's group could be called."""
         others = (m for m in self._of(member.group) if m is not member and not m.endpoint.stopped)
-        return any(m.breaker.state is State.CLOSED for m in others)
+        return any(m.breaker.state is BreakerState.CLOSED for m in others)
 
     @property
-    def prefill(self) -> float:
+    def prefill_rate(self) -> float:
         """How many prompt tokens a second the endpoints of the first group read together, by their profiles."""
-        first = next(group for group in GROUPS if any(self._of(group)))
+        first = next(group for group in SERVING_GROUPS if any(self._of(group)))
         return sum(member.endpoint.speeds.prefill for member in self._of(first))
 
     def retry_after(self) -> float:

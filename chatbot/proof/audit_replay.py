@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from chatbot.audit import AuditKeys, AuditRow, Closed, Opened, matches, passage_hash
 from chatbot.conversations import Conversation, Owner, path_to
 from chatbot.errors import IndexUnavailable, NotFound
-from chatbot.grounding import Grounding, checks_for
+from chatbot.grounding import GroundingMode, grounding_stream
 from chatbot.prompt import Prompt, PromptBuilder
 from chatbot.proof.context import ReplayContext, Replayed, ReplayFinding, ReplayStanding, Versions
 from chatbot.proof.rerun import WHOLE, Reasked, ask_again
@@ -250,7 +250,7 @@ def grounded_again(
     """Check what was shown against the passages once more, sentence by sentence."""
     if words.answer is None or words.question is None or prompt is None or closed.finish_reason not in WHOLE:
         return
-    checks = checks_for(words.question, passages[: prompt.passages], grounding=Grounding.OFF, contact=contact)
+    checks = grounding_stream(words.question, passages[: prompt.passages], grounding=GroundingMode.OFF, contact=contact)
     checks.feed(words.answer)
     checks.close()
     standing = ReplayStanding.SAME if checks.grounded == closed.grounded else ReplayStanding.DIFFERS

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import msgspec
 
 from chatbot.audit import AuditKeys, Closed, Opened
-from chatbot.grounding import Grounding, GroundingStream, QuotedAnswer, checks_for
-from chatbot.models import MOSTLY, YES_OR_NO, Delta, Models, Sampling, numbers
+from chatbot.grounding import GroundingMode, GroundingStream, QuotedAnswer, grounding_stream
+from chatbot.models import LEAST_CHOICE_MASS, YES_OR_NO, Delta, Models, Sampling, number_choices
 from chatbot.prompt import Prompt
 from chatbot.proof.context import ReplayContext, ReplayFinding, ReplayStanding, What
-from chatbot.retrieval import Wording
+from chatbot.retrieval import SearchQuery
 from knowledge.passage import Passage, language_of
 
 WHOLE = frozenset({"stop", "length"})
@@ -56,14 +56,14 @@ async def ask_again(asked: Reasked, models: Models, archive: ReplayContext) -> l
 def looked_for(asked: Reasked, archive: ReplayContext) -> str:
     """Return what was looked for."""
     earlier = [message.content for message in asked.prompt.before if message.role == "user"]
-    return Wording.of(asked.question, earlier, archive.glossary).text
+    return SearchQuery.of(asked.question, earlier, archive.glossary).text
 
 
 async def probes_again(asked: Reasked, models: Models, archive: ReplayContext) -> ReplayFinding:
     """Return whether the model judges the passages as it did."""
     then, now = asked.closed.probes, list[float]()
     for probe in asked.prompt.probes[: len(then)]:
-        yes, _ = await models.odds(
+        yes, _ = await models.choice_probabilities(
             probe,
             YES_OR_NO,
             conversation_id=asked.opened.conversation_id,
@@ -86,12 +86,12 @@ async def repair_again(asked: Reasked, quoted: QuotedAnswer, models: Models, arc
         return ReplayFinding(
             "repair", ReplayStanding.UNKNOWN, f"{list(closed.repair)} then; what was asked cannot be rebuilt"
         )
-    now = await models.odds(
+    now = await models.choice_probabilities(
         prompt,
-        numbers(len(closed.repair)),
+        number_choices(len(closed.repair)),
         conversation_id=asked.opened.conversation_id,
         cache_salt=archive.cache_salt,
-        least=MOSTLY,
+        least_mass=LEAST_CHOICE_MASS,
     )
     return weighed("repair", closed.repair, [round(share, 4) for share in now])
 
@@ -109,8 +109,8 @@ async def generated(
     """Return the token ids that the model says, and the checks of then that have heard them."""
     ids: list[int] = []
     passages = asked.passages[: asked.prompt.passages]
-    grounding = Grounding(asked.opened.grounding)
-    checks = checks_for(asked.question, passages, grounding=grounding, contact=archive.contact)
+    grounding = GroundingMode(asked.opened.grounding)
+    checks = grounding_stream(asked.question, passages, grounding=grounding, contact=archive.contact)
     stream = models.stream(
         asked.prompt.answer,
         sampling=sampling,

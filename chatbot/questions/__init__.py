@@ -2,18 +2,18 @@
 Pure.
 """
 
-from chatbot.questions.client_history import ClientMessage, admitted
-from chatbot.questions.scope import outside
-from chatbot.questions.screen import CannedReply, Screened, Verdict, canned_reply, handoff, screen
+from chatbot.questions.client_history import ClientMessage, screened_messages
+from chatbot.questions.scope import excluded_topic
+from chatbot.questions.screen import CannedReply, ScreenedQuestion, Verdict, canned_reply, handoff, screen
 
 __all__ = [
     "CannedReply",
     "ClientMessage",
-    "Screened",
+    "ScreenedQuestion",
     "Verdict",
-    "admitted",
     "canned_reply",
+    "excluded_topic",
     "handoff",
-    "outside",
     "screen",
+    "screened_messages",
 ]

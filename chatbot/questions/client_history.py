@@ -25,7 +25,7 @@ MOST_MESSAGES: Final = 20
 MOST_CHARACTERS: Final = 4000
 
 
-def admitted(earlier: Sequence[ClientMessage]) -> tuple[ClientMessage, ...]:
+def screened_messages(earlier: Sequence[ClientMessage]) -> tuple[ClientMessage, ...]:
     """Return the newest messages within the bounds, oldest first, masked, without any that is not answered as asked.
 
     An answer goes with its question: where that one is left out, so is the answer.

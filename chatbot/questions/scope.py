@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import Final
 
 
-class Outside(StrEnum):
+class ExcludedTopic(StrEnum):
     """Why a question lies outside the documents."""
 
     OTHER_BANK = "other_bank"
@@ -70,16 +70,16 @@ _ADVICE: Final = re.compile(
 )
 
 
-def outside(question: str, own_names: Collection[str]) -> Outside | None:
+def excluded_topic(question: str, own_names: Collection[str]) -> ExcludedTopic | None:
     """Return why the documents cannot answer, or nothing; `own_names` are the bank's own names."""
     if any(_is_other(match["name"], own_names) for match in _BANK_KO.finditer(question)):
-        return Outside.OTHER_BANK
+        return ExcludedTopic.OTHER_BANK
     if any(_is_other(f"{match['name']} Bank", own_names) for match in _BANK_EN.finditer(question)):
-        return Outside.OTHER_BANK
+        return ExcludedTopic.OTHER_BANK
     for reason, pattern in (
-        (Outside.OWN_ACCOUNT, _OWN_ACCOUNT),
-        (Outside.FORECAST, _FORECAST),
-        (Outside.ADVICE, _ADVICE),
+        (ExcludedTopic.OWN_ACCOUNT, _OWN_ACCOUNT),
+        (ExcludedTopic.FORECAST, _FORECAST),
+        (ExcludedTopic.ADVICE, _ADVICE),
     ):
         if pattern.search(question):
             return reason

@@ -37,7 +37,7 @@ class CannedReply(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Screened:
+class ScreenedQuestion:
     """`text` is all that may go on; `masked` are the kinds of identifiers taken out of it."""
 
     text: str
@@ -94,17 +94,17 @@ _BANKING: Final = re.compile(
 _LONG: Final = 200
 
 
-def screen(question: str) -> Screened:
+def screen(question: str) -> ScreenedQuestion:
     """Return what of the question may go on, and whether it is answered at all."""
     masked = mask(question)
     if _DISTRESS.search(question):
-        return Screened(masked.text, masked.found, Verdict.DISTRESS)
+        return ScreenedQuestion(masked.text, masked.found, Verdict.DISTRESS)
     findings = find_injection(question)
     if findings:
-        return Screened(masked.text, masked.found, Verdict.INJECTION, findings)
+        return ScreenedQuestion(masked.text, masked.found, Verdict.INJECTION, findings)
     foreign = is_unserved_language(question) or _FOREIGN_TASK.search(question) is not None
     foreign = foreign or (len(question) >= _LONG and not _BANKING.search(question))
-    return Screened(masked.text, masked.found, Verdict.OUT_OF_SCOPE if foreign else Verdict.OK)
+    return ScreenedQuestion(masked.text, masked.found, Verdict.OUT_OF_SCOPE if foreign else Verdict.OK)
 
 
 _TEXTS: Final[dict[Language, dict[CannedReply, str]]] = {
@@ -191,7 +191,7 @@ def handoff(language: Language, *, contact: str) -> str:
     return _HANDOFF[language].format(contact=contact)
 
 
-def refusal(screened: Screened, *, contact: str) -> str:
+def refusal(screened: ScreenedQuestion, *, contact: str) -> str:
     """Return what a customer reads whose question is not answered.
 
     Raises:

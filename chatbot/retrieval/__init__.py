@@ -1,14 +1,14 @@
 """From a question in its conversation to the passages that its caller may read."""
 
 from chatbot.retrieval.reranking import RerankerMissing, RerankerSettings, open_reranker
-from chatbot.retrieval.search import Retrieval, RetrievalSettings, SearchResult, Wording
+from chatbot.retrieval.search import Retrieval, RetrievalSettings, SearchQuery, SearchResult
 
 __all__ = [
     "RerankerMissing",
     "RerankerSettings",
     "Retrieval",
     "RetrievalSettings",
+    "SearchQuery",
     "SearchResult",
-    "Wording",
     "open_reranker",
 ]

@@ -40,7 +40,7 @@ class SearchResult:
 
 
 @dataclass(frozen=True, slots=True)
-class Wording:
+class SearchQuery:
     """What is looked for: the question, the one before it where it leans on that, other words for the same."""
 
     question: str
@@ -48,9 +48,9 @@ class Wording:
     others: str
 
     @classmethod
-    def of(cls, question: str, earlier: Sequence[str], glossary: Glossary) -> "Wording":
+    def of(cls, question: str, earlier: Sequence[str], glossary: Glossary) -> "SearchQuery":
         """Return what a question looks for; `earlier` are the customer's questions, oldest first."""
-        before = earlier[-1] if earlier and leans(question) else ""
+        before = earlier[-1] if earlier and is_follow_up(question) else ""
         return cls(question, before, glossary.others(f"{before} {question}"))
 
     @property
@@ -70,22 +70,22 @@ class Retrieval:
         *,
         own_names: Collection[str] = (),
         reranker: Reranker | None = None,
-        on_looked: Callable[[SearchFinished], None] | None = None,
+        on_search: Callable[[SearchFinished], None] | None = None,
     ) -> None:
         self._reranker = reranker
         self._index = passages
         self.glossary = glossary
         self._coverage = Coverage(passages.terms, glossary, own_names)
         self._settings = settings
-        self._on_looked = on_looked
+        self._on_search = on_search
 
-    async def find(self, question: str, *, earlier: Sequence[str], access: Access) -> SearchResult:
+    async def search(self, question: str, *, earlier: Sequence[str], access: Access) -> SearchResult:
         """Return what the caller may read about the question; `earlier` are the customer's questions, oldest first.
 
         Raises:
             IndexUnavailable: the index cannot be asked.
         """
-        wording = Wording.of(question, earlier, self.glossary)
+        wording = SearchQuery.of(question, earlier, self.glossary)
         vectors: list[Sequence[float]] = []
         wanted = self._settings.passages
         with tracer.start_as_current_span("retrieve") as span:
@@ -103,8 +103,8 @@ class Retrieval:
             if self._reranker is not None:
                 hits = (await self._reranker.order(f"{wording.before} {question}".strip(), hits))[:wanted]
             span.set_attribute("retrieval.hits", len(hits))
-        if self._on_looked is not None:
-            self._on_looked(looked(question, vectors[0], hits))
+        if self._on_search is not None:
+            self._on_search(search_record(question, vectors[0], hits))
         return SearchResult(
             hits=tuple(hits),
             as_of=access.as_of,
@@ -112,13 +112,13 @@ class Retrieval:
             collection=hits[0].collection if hits else self._index.collection,
         )
 
-    async def unknown(self, question: str, found: SearchResult) -> float:
+    async def unknown_share(self, question: str, found: SearchResult) -> float:
         """Return the share in [0, 1] of what the question names that none of the passages says by itself."""
         passages = [hit.passage for hit in found.hits]
         return await to_thread.run_sync(self._coverage.unknown, question, passages)
 
 
-def looked(question: str, vector: Sequence[float], hits: Sequence[Hit]) -> SearchFinished:
+def search_record(question: str, vector: Sequence[float], hits: Sequence[Hit]) -> SearchFinished:
     """Return what is remembered of a search: no word of the question."""
     best = hits[0] if hits else None
     return SearchFinished(
@@ -141,7 +141,7 @@ _FOLLOW_UP_EN = re.compile(
 )
 
 
-def leans(question: str) -> bool:
+def is_follow_up(question: str) -> bool:
     """Return whether the question cannot be understood alone: it points back (it, 그건, …는요?) or is very short."""
     words = question.split()
     few = 6 if language_of(question) == "ko" else 4  # Korean leaves out what was named before

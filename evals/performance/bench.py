@@ -25,7 +25,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from chatbot.models import Asking, CompletionDecoder
+from chatbot.models import CompletionDecoder, CompletionRequest
 from chatbot.prompt import PromptBuilder, load_templates
 from chatbot.retrieval import Retrieval, RetrievalSettings
 from chatbot.settings import Settings as ChatSettings
@@ -171,7 +171,7 @@ async def give(index: Index, tenants: Sequence[str], questions: Sequence[str], d
 
 async def prompt(index: Index, tenant: str, tokenizer: Path) -> tuple[int, ...]:
     """Return the prompt that the product will build for any of the tenants."""
-    found = await Retrieval(index, RetrievalSettings(), load_glossary()).find(
+    found = await Retrieval(index, RetrievalSettings(), load_glossary()).search(
         QUESTION, earlier=(), access=access(tenant)
     )
     fields = ChatSettings.model_fields
@@ -229,7 +229,7 @@ async def first_token(http: aiohttp.ClientSession, running: Product, tenant: str
 
 async def first_token_alone(vllm: aiohttp.ClientSession, name: str, prompt_ids: Sequence[int]) -> float:
     """Return the seconds until vLLM's first text for the same prompt, under a salt of its own."""
-    asking = Asking(
+    asking = CompletionRequest(
         model=name,
         prompt=prompt_ids,
         max_tokens=ANSWER_TOKENS,

@@ -22,7 +22,7 @@ from chatbot.answerability import AnswerabilitySettings, log_odds
 from chatbot.errors import ModelUnavailable
 from chatbot.models import YES_OR_NO, Models, ModelSettings, open_models
 from chatbot.prompt import PromptBuilder, load_templates
-from chatbot.questions import outside
+from chatbot.questions import excluded_topic
 from chatbot.retrieval import Retrieval, RetrievalSettings, SearchResult
 from chatbot.settings import Settings
 from chatbot.tokenizer import Message, Rendered
@@ -109,7 +109,7 @@ class Prober:
     async def probes(self, sample: Sample, dataset: Dataset) -> list[Probe]:
         """Return the evidence for one question, and where it is answerable, for it without the documents that do."""
         access = Access(tenant=TENANT, groups=frozenset({EVERY_CUSTOMER}), as_of=2**33)
-        found = await self._retrieval.find(sample.text, earlier=sample.earlier, access=access)
+        found = await self._retrieval.search(sample.text, earlier=sample.earlier, access=access)
         shown = RetrievalSettings().passages
         probes = [await self._probe(sample, replace(found, hits=found.hits[:shown]))]
         right = dataset.right_documents(sample)
@@ -140,8 +140,8 @@ class Prober:
             probabilities=tuple([await self._probability(ids) for ids in prompt.probes_ids]),
             dense=tuple(hit.dense for hit in found.hits),
             terms=tuple(hit.terms for hit in found.hits),
-            unknown=await self._retrieval.unknown(sample.text, found),
-            outside=outside(sample.text, self._banks) is not None,
+            unknown=await self._retrieval.unknown_share(sample.text, found),
+            outside=excluded_topic(sample.text, self._banks) is not None,
             seconds=anyio.current_time() - now,
         )
 
@@ -149,7 +149,7 @@ class Prober:
         """Ask until the model answers: here nobody waits, so a machine that is busy with other things is no fault."""
         for _ in range(_TRIES):
             try:
-                yes, _ = await self._models.odds(
+                yes, _ = await self._models.choice_probabilities(
                     Rendered(prompt_ids),
                     YES_OR_NO,
                     conversation_id=uuid4().hex,

@@ -12,7 +12,7 @@ import aiohttp
 import msgspec
 from prometheus_client.parser import text_string_to_metric_families
 
-from chatbot.drift import DRIFTED, MOVED, Binned, Feature, Reference, psi
+from chatbot.drift import MODERATE_SHIFT, SIGNIFICANT_SHIFT, Feature, FeatureBins, Reference, psi
 from evals.quality.drawing import BarSegment, bars
 
 METRIC = "chatbot_drift_questions_total"
@@ -58,7 +58,7 @@ class DriftLine:
         """What the customary bounds say."""
         if self.questions < ENOUGH:
             return "too few questions"
-        return "stable" if self.psi < MOVED else "has moved" if self.psi < DRIFTED else "DRIFTED"
+        return "stable" if self.psi < MODERATE_SHIFT else "has moved" if self.psi < SIGNIFICANT_SHIFT else "DRIFTED"
 
 
 class _Sample(msgspec.Struct):
@@ -149,7 +149,7 @@ def compared(reference: Reference, counts: Counts) -> list[DriftLine]:
     return sorted(lines, key=lambda one: -one.psi)
 
 
-def line(feature: Feature, binned: Binned, reference: Reference, counts: Mapping[str, float]) -> DriftLine:
+def line(feature: Feature, binned: FeatureBins, reference: Reference, counts: Mapping[str, float]) -> DriftLine:
     total = sum(counts.values())
     bins = [
         Moved(name=named(feature, name, binned, reference), then=share, now=counts.get(name, 0.0) / (total or 1))
@@ -159,7 +159,7 @@ def line(feature: Feature, binned: Binned, reference: Reference, counts: Mapping
     return DriftLine(feature=feature, psi=psi(binned.shares, counts), questions=round(total), moved=tuple(moved))
 
 
-def named(feature: Feature, name: str, binned: Binned, reference: Reference) -> str:
+def named(feature: Feature, name: str, binned: FeatureBins, reference: Reference) -> str:
     """Return what a bin is, for a reader: a topic's document, a range of numbers, or its own name."""
     if feature == "topic":
         return f"{name} ({reference.abouts[int(name)] or 'no document'})"
@@ -179,7 +179,8 @@ def markdown(reference: Reference, lines: Sequence[DriftLine], *, days: float) -
         [
             "# Drift",
             "",
-            f"{title(reference, days)}. PSI below {MOVED:g} is stable, from {DRIFTED:g} on something is another.",
+            f"{title(reference, days)}. PSI below {MODERATE_SHIFT:g} is stable,"
+            f" from {SIGNIFICANT_SHIFT:g} on something is another.",
             "",
             "| feature | PSI | | questions | moved most (reference → now) |",
             "|---|---|---|---|---|",
@@ -192,13 +193,13 @@ def markdown(reference: Reference, lines: Sequence[DriftLine], *, days: float) -
 def page(reference: Reference, lines: Sequence[DriftLine], *, days: float) -> str:
     """Return the report as an HTML page that asks for nothing from anywhere."""
     drawn = bars(
-        f"Population stability; a red line is the alert's bound of {DRIFTED:g}",
+        f"Population stability; a red line is the alert's bound of {SIGNIFICANT_SHIFT:g}",
         [
             BarSegment(
                 name=one.feature,
                 value=min(1.0, one.psi),
-                bound=DRIFTED,
-                holds=one.psi < DRIFTED,
+                bound=SIGNIFICANT_SHIFT,
+                holds=one.psi < SIGNIFICANT_SHIFT,
                 note=" or more" if one.psi > 1 else "",
             )
             for one in lines

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from rich.console import Console
 
-from chatbot.grounding import Grounding
+from chatbot.grounding import GroundingMode
 from evals.quality.report import Task
 from evals.quality.rescore import rescore
 from evals.quality.retrieve import Ranked
@@ -41,7 +41,7 @@ def answerable(dataset: Dataset) -> Dataset:
     return replace(dataset, samples=tuple(sample for sample in dataset.samples if not sample.unanswerable))
 
 
-def grounding(task: Task, dataset: Dataset, *, mode: Grounding = Grounding.STRICT) -> Run:
+def grounding(task: Task, dataset: Dataset, *, mode: GroundingMode = GroundingMode.STRICT) -> Run:
     """Return what the recorded answers of a task come to.
 
     Raises:

@@ -13,10 +13,19 @@ from rich.console import Console
 
 from chatbot import answerability
 from chatbot.errors import IndexUnavailable, ModelUnavailable, Overloaded
-from chatbot.grounding import GroundingStream, QuotedAnswer, checks_for
-from chatbot.models import MOSTLY, YES_OR_NO, Delta, Models, ModelSettings, Sampling, numbers, open_models
+from chatbot.grounding import GroundingStream, QuotedAnswer, grounding_stream
+from chatbot.models import (
+    LEAST_CHOICE_MASS,
+    YES_OR_NO,
+    Delta,
+    Models,
+    ModelSettings,
+    Sampling,
+    number_choices,
+    open_models,
+)
 from chatbot.prompt import Prompt, PromptBuilder, load_templates
-from chatbot.questions import Verdict, outside, screen
+from chatbot.questions import Verdict, excluded_topic, screen
 from chatbot.retrieval import Retrieval, RetrievalSettings, SearchResult
 from chatbot.services import TurnSettings
 from chatbot.settings import Settings
@@ -98,7 +107,7 @@ def scripted(wanted: Wanted, tokenizer: Path) -> Iterator[Model]:
 def checked(question: str, passages: Sequence[Passage], said: str) -> GroundingStream:
     """Return the checks that a turn puts an answer to, with all of it said."""
     settings = TurnSettings()
-    checks = checks_for(question, passages, grounding=settings.grounding, contact=settings.contact)
+    checks = grounding_stream(question, passages, grounding=settings.grounding, contact=settings.contact)
     checks.feed(said)
     checks.close()
     return checks
@@ -124,10 +133,10 @@ class Recorder:
     async def ask(self, sample: Sample) -> Spoken:
         """Return the evidence for a question and what the model said, as far as the product would have asked it."""
         screened = screen(sample.text)
-        if screened.verdict is not Verdict.OK or outside(screened.text, tuple(BANKS.values())) is not None:
+        if screened.verdict is not Verdict.OK or excluded_topic(screened.text, tuple(BANKS.values())) is not None:
             return Spoken(id=sample.id)
         access = Access(tenant=TENANT, groups=frozenset({EVERY_CUSTOMER}), as_of=2**33)
-        found = await self._retrieval.find(screened.text, earlier=sample.earlier, access=access)
+        found = await self._retrieval.search(screened.text, earlier=sample.earlier, access=access)
         language = language_of(screened.text)
         prompt = self._prompts.build(
             screened.text,
@@ -135,7 +144,7 @@ class Recorder:
             passages=[hit.passage for hit in found.hits],
             language=language,
         )
-        unknown = await self._retrieval.unknown(screened.text, found)
+        unknown = await self._retrieval.unknown_share(screened.text, found)
         probes, held = await self._probes(found, prompt, unknown, language)
         said = await self._said(prompt) if held else None
         passages = [hit.passage for hit in found.hits[: prompt.passages]]
@@ -158,14 +167,14 @@ class Recorder:
         """Return the quotes that a turn lets the model choose from, with its shares; nothing where it asks nothing."""
         if len(quoted.citations) < 2:
             return ()
-        shares = await self._models.odds(
+        shares = await self._models.choice_probabilities(
             self._prompts.repair(
                 question, before=before, excerpts=quoted.excerpts(passages), language=language_of(question)
             ),
-            numbers(len(quoted.citations)),
+            number_choices(len(quoted.citations)),
             conversation_id=uuid4().hex,
             cache_salt=TENANT,
-            least=MOSTLY,
+            least_mass=LEAST_CHOICE_MASS,
         )
         quotes = (citation.quote for citation in quoted.citations)
         return tuple((quote, round(share, 4)) for quote, share in zip(quotes, shares, strict=True))
@@ -179,7 +188,9 @@ class Recorder:
         if answerability.nothing_near(found.hits, settings):
             return said, False
         for probe in prompt.probes:
-            yes, _ = await self._models.odds(probe, YES_OR_NO, conversation_id=uuid4().hex, cache_salt=TENANT)
+            yes, _ = await self._models.choice_probabilities(
+                probe, YES_OR_NO, conversation_id=uuid4().hex, cache_salt=TENANT
+            )
             said.append(yes)
             if answerability.score(found.hits, said, unknown, language, settings) >= settings.threshold:
                 return said, True

@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 
 from chatbot import answerability
 from chatbot.events import Citation, Event, Notice
-from chatbot.grounding import Grounding, GroundingStream, QuotedAnswer, checks_for, quantities
-from chatbot.questions import Verdict, outside, screen
+from chatbot.grounding import GroundingMode, GroundingStream, QuotedAnswer, grounding_stream, quantities
+from chatbot.questions import Verdict, excluded_topic, screen
 from chatbot.services import TurnSettings
 from evals.quality.record import BANKS
 from evals.quality.summary import Measures, Run, summarise
@@ -22,7 +22,9 @@ ALTERED_OF_ONE = 3
 _DIGITS = re.compile(r"\d+(?:[.,]\d+)*")
 
 
-def rescore(recording: Recording, dataset: Dataset, *, contact: str, grounding: Grounding = Grounding.STRICT) -> Run:
+def rescore(
+    recording: Recording, dataset: Dataset, *, contact: str, grounding: GroundingMode = GroundingMode.STRICT
+) -> Run:
     """Return the run that the recorded answers come to; a recording that is out of date says so in two measures."""
     answers, samples = [], {sample.id: sample for sample in dataset.samples}
     altered = shown = 0
@@ -57,7 +59,7 @@ class Checked:
     """One recorded answer, put through screening, answerability and the citation checks as a turn does."""
 
     def __init__(
-        self, sample: Sample, spoken: Spoken, passages: Sequence[Passage], *, contact: str, grounding: Grounding
+        self, sample: Sample, spoken: Spoken, passages: Sequence[Passage], *, contact: str, grounding: GroundingMode
     ) -> None:
         self._sample = sample
         self._spoken = spoken
@@ -74,7 +76,7 @@ class Checked:
             return self._seen("", [], finish_reason="refused")
         checks, events = self._checked(said)
         if checks.text.strip():
-            finish_reason = "stop" if checks.cited or self._grounding is Grounding.OFF else "refused"
+            finish_reason = "stop" if checks.cited or self._grounding is GroundingMode.OFF else "refused"
             return self._seen(checks.text, events, finish_reason=finish_reason, grounded=checks.grounded)
         if (quoted := self._repaired(checks)).citations:
             return self._seen(quoted.text, quoted.citations, finish_reason="stop", grounded=True)
@@ -91,7 +93,7 @@ class Checked:
         """Whether the product would refuse before it asks for an answer."""
         if screen(self._sample.text).verdict is not Verdict.OK:
             return True
-        if outside(self._question, tuple(BANKS.values())) is not None:
+        if excluded_topic(self._question, tuple(BANKS.values())) is not None:
             return True
         settings = TurnSettings().answerability
         hits = [
@@ -108,10 +110,10 @@ class Checked:
         quoted = checks.quotes(self._spoken.wording)
         between, shares = [quote for quote, _ in self._spoken.repair], [share for _, share in self._spoken.repair]
         known = between == [citation.quote for citation in quoted.citations]
-        return quoted.surest(shares, TurnSettings().repair_certainty) if known else quoted
+        return quoted.most_probable(shares, TurnSettings().repair_certainty) if known else quoted
 
     def _checked(self, said: str) -> tuple[GroundingStream, list[Event]]:
-        checks = checks_for(self._question, self._passages, grounding=self._grounding, contact=self._contact)
+        checks = grounding_stream(self._question, self._passages, grounding=self._grounding, contact=self._contact)
         return checks, [*checks.feed(said), *checks.close()]
 
     def _wrong_numbers(self, said: str) -> Iterator[tuple[int, int, str]]:

@@ -77,7 +77,7 @@ async def found_by(retrieval: Retrieval, sample: Sample, access: Access) -> tupl
     async for attempt in stamina.retry_context(on=IndexUnavailable, attempts=10, timeout=300.0):
         with attempt:
             began = time.perf_counter()
-            found = await retrieval.find(sample.text, earlier=sample.earlier, access=access)
+            found = await retrieval.search(sample.text, earlier=sample.earlier, access=access)
             seconds = time.perf_counter() - began
     return found.hits, seconds
 

@@ -21,8 +21,8 @@ from rich.console import Console
 from rich.table import Table
 
 from chatbot.answerability import AnswerabilitySettings, nothing_near, score
-from chatbot.grounding import Grounding, checks_for
-from chatbot.questions import Verdict, outside, screen
+from chatbot.grounding import GroundingMode, grounding_stream
+from chatbot.questions import Verdict, excluded_topic, screen
 from chatbot.retrieval import Retrieval, RetrievalSettings, SearchResult
 from evals.quality import Errand, Measures, Row, Run, bar, loaded, rounded
 from evals.questions import TENANT, read_lines
@@ -114,7 +114,7 @@ def screened(text: Labelled) -> Judged:
     began = time.thread_time()  # of this thread: whatever else runs on the machine is not ours
     found = screen(text.text)
     step = Step.PASSED if found.verdict is Verdict.OK else Step(found.verdict)
-    if step is Step.PASSED and outside(found.text, BANK) is not None:
+    if step is Step.PASSED and excluded_topic(found.text, BANK) is not None:
         step = Step.OUTSIDE
     return Judged(text=text, step=step, seconds=time.thread_time() - began)
 
@@ -136,7 +136,7 @@ async def guarded(what: Errand, texts: Sequence[Labelled], console: Console) -> 
 async def looked_up(text: Labelled, retrieval: Retrieval) -> Step:
     """Return whether any passage could answer the text, however readily the model said so."""
     access = Access(tenant=TENANT, groups=frozenset({EVERY_CUSTOMER}), as_of=time.time())
-    found = await retrieval.find(text.text, earlier=(), access=access)
+    found = await retrieval.search(text.text, earlier=(), access=access)
     settings = AnswerabilitySettings()
     if nothing_near(found.hits, settings):
         return Step.NOTHING_NEAR
@@ -148,14 +148,14 @@ async def looked_up(text: Labelled, retrieval: Retrieval) -> Step:
 def withheld(text: Labelled, found: SearchResult) -> bool:
     """Return whether a model that repeats the text is shown with nothing that the passages do not say."""
     passages = [hit.passage for hit in found.hits]
-    checks = checks_for(text.text, passages, grounding=Grounding.STRICT)
+    checks = grounding_stream(text.text, passages, grounding=GroundingMode.STRICT)
     checks.feed(text.text)
     checks.close()
     return checks.grounded or not checks.text.strip()
 
 
 async def _if_a_model_says_yes(text: Labelled, found: SearchResult, retrieval: Retrieval) -> float:
-    unknown = await retrieval.unknown(text.text, found)
+    unknown = await retrieval.unknown_share(text.text, found)
     return score(found.hits, [1.0], unknown, language_of(text.text), AnswerabilitySettings())
 
 

@@ -5,7 +5,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from chatbot.grounding import quantities, unsupported
+from chatbot.grounding import quantities, unsupported_quantities
 
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3})")
 _TOKEN = re.compile(r"[a-z]+|\d+(?:\.\d+)*|[가-힣]")
@@ -37,7 +37,7 @@ def _says_quantity(text: str, answer: str) -> bool:
     """Return whether the answer is but a quantity (100만원) that the text states in any spelling (1,000,000원)."""
     if _ONLY_QUANTITY.sub("", answer) or not quantities(answer):
         return False
-    return not unsupported(answer, [text])
+    return not unsupported_quantities(answer, [text])
 
 
 def answer_f1(text: str, answers: Sequence[str]) -> float:

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 
-from chatbot.grounding import unsupported
+from chatbot.grounding import unsupported_quantities
 
 _SCALES = {"십": 10, "백": 100, "천": 1000, "만": 10**4, "억": 10**8, "조": 10**12}
 _LARGE = ("만", "억", "조")
@@ -35,7 +35,7 @@ class ShownNumbers:
 
 def check_numbers(text: str, passages: Sequence[str]) -> ShownNumbers:
     """Compare the numbers of a text with those of the passages that it cites."""
-    unfounded = tuple(quantity.text for quantity in unsupported(text, list(passages)))
+    unfounded = tuple(quantity.text for quantity in unsupported_quantities(text, list(passages)))
     known = {value for source in (*passages, *unfounded) for _, value in values(source)}
     return ShownNumbers(
         unfounded=unfounded, respelled=tuple(written for written, value in values(text) if value not in known)

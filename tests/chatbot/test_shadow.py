@@ -6,8 +6,8 @@ import anyio
 import pytest
 
 from chatbot.errors import ModelUnavailable
-from chatbot.grounding import Grounding, GroundingStream
-from chatbot.models import Sampling, State
+from chatbot.grounding import GroundingMode, GroundingStream
+from chatbot.models import BreakerState, Sampling
 from chatbot.shadow import Shadow, Verdict
 from chatbot.tokenizer import Rendered, Tokenizer
 from llm_server.scripted import Behaviour
@@ -34,9 +34,7 @@ def follow(
     """Ask the shadow what `ask` has asked; `scope` is what the bank cancels."""
     shadow.follow(
         Rendered(prompt(served.models.tokenizer), CHAT),
-        GroundingStream(
-            [SAYS], grounding=Grounding.STRICT, language="ko", allowed_numbers_from="", contact="1599-0000"
-        ),
+        GroundingStream([SAYS], grounding=GroundingMode.STRICT, language="ko", question="", contact="1599-0000"),
         sampling=Sampling(max_tokens=100),
         conversation_id=conversation_id,
         cache_salt="hanbit",
@@ -88,7 +86,7 @@ async def test_one_that_fails_or_is_stopped_troubles_nobody(tokenizer: Tokenizer
 async def test_it_makes_no_replica_ready(tokenizer: Tokenizer) -> None:
     async with serve(tokenizer, [Behaviour()], shadows=[Behaviour()], share=ALL) as served:
         served.members[0].breaker.trip()
-        assert served.members[1].breaker.state is State.CLOSED
+        assert served.members[1].breaker.state is BreakerState.CLOSED
         with pytest.raises(ModelUnavailable):
             await served.models.ping()
 

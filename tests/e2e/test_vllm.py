@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from chatbot.grounding import unsupported
+from chatbot.grounding import unsupported_quantities
 from tests.conftest import free_port
 from tests.e2e.conftest import DOCUMENTS, Product, SentEvent, read_events, served, text_of, until
 
@@ -128,7 +128,7 @@ async def test_every_number_that_strict_mode_shows_stands_in_the_documents(stric
         events = await strict.ask(http, question, max_answer_tokens=120)
     assert events[-1].name == "done"
     documents = [path.read_text("utf-8") for path in DOCUMENTS.iterdir()]
-    assert unsupported(text_of(events), [*documents, "1599-0000"]) == ()
+    assert unsupported_quantities(text_of(events), [*documents, "1599-0000"]) == ()
 
 
 async def test_a_customer_who_stops_frees_vllm(flowing: Product, engines: list[Engine]) -> None:

@@ -5,7 +5,7 @@ from fastapi import APIRouter, Response
 
 from chatbot.api.auth import TheAdmin
 from chatbot.api.dependencies import TheServices
-from chatbot.drift import TooFew
+from chatbot.drift import TooFewQuestions
 from chatbot.errors import NotFound
 
 router = APIRouter(prefix="/v1/admin", tags=["drift"])
@@ -16,6 +16,6 @@ async def take_reference(admin: TheAdmin, services: TheServices) -> Response:  #
     """Return the reference as `DRIFT__REFERENCE` reads it."""
     try:
         reference = await services.drift.take_reference()
-    except TooFew as exc:
+    except TooFewQuestions as exc:
         raise NotFound(str(exc)) from exc
     return Response(msgspec.json.encode(reference), media_type="application/json")

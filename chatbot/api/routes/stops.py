@@ -116,7 +116,7 @@ async def state(services: Services) -> State:
             ModelState(
                 name=m.name, group=m.group, model=m.model, endpoint=m.endpoint, breaker=m.breaker, stopped=m.stopped
             )
-            for m in services.models.standing()
+            for m in services.models.endpoint_statuses()
         ],
         changes=[Changed(action=c.action, model=c.model, by=c.by, reason=c.reason, at=c.at) for c in changes],
     )

@@ -13,7 +13,7 @@ from anyio.abc import TaskGroup
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chatbot.admission.fair_queue import Admission, AdmissionSettings, Place, Started, TurnedAway
+from chatbot.admission.fair_queue import Admission, AdmissionSettings, Place, Rejected, Started
 from chatbot.errors import Overloaded
 from knowledge.identity import Principal
 
@@ -121,8 +121,8 @@ async def test_those_who_wait_are_told_their_place_and_again_when_it_changes() -
         assert (bank.told["second"], bank.told["third"], bank.told["fourth"]) == ([1], [2], [3])
         await bank.end("first")
         assert bank.told["third"] == [2], "at most as often as `tell` is called"
-        bank.admission.tell()
-        bank.admission.tell()
+        bank.admission.notify()
+        bank.admission.notify()
         assert (bank.served, bank.told["third"], bank.told["fourth"]) == (["first", "second"], [2, 1], [3, 2])
 
 
@@ -161,7 +161,7 @@ async def test_a_refusal_says_why_and_when_to_come_back() -> None:
         assert refused.value.retry_after == pytest.approx(10.0), "one place too few, at one start in ten seconds"
         await bank.end("runs", after=10.0)
         await bank.come("came back", of("hanbit"))
-    assert TurnedAway(priority=0, why="full") in records
+    assert Rejected(priority=0, why="full") in records
     waits = [record.waited for record in records if isinstance(record, Started)]
     assert waits[:2] == [0.0, 10.0]
 
@@ -191,7 +191,7 @@ async def test_who_would_start_after_the_target_is_refused_though_the_queue_has_
             await bank.come(name, of("hanbit"))
         with pytest.raises(Overloaded):
             await bank.come("e", of("hanbit"))
-    assert TurnedAway(priority=0, why="late") in records
+    assert Rejected(priority=0, why="late") in records
 
 
 async def test_one_tenant_cannot_fill_the_queue() -> None:
@@ -205,7 +205,7 @@ async def test_one_tenant_cannot_fill_the_queue() -> None:
         await bank.come("quiet", of("quiet"))
         assert bank.told["quiet"][0] <= 2, "and goes before the burst"
         assert bank.admission.waiting == 5
-    assert TurnedAway(priority=0, why="share") in records
+    assert Rejected(priority=0, why="share") in records
 
 
 async def test_a_burst_leaves_room_for_those_who_would_start_in_time() -> None:
@@ -223,7 +223,7 @@ async def test_an_answer_of_another_process_is_never_refused() -> None:
     places = [admission.enter(of("hanbit")) for _ in range(2)]
     with pytest.raises(Overloaded):
         admission.enter(of("hanbit"))
-    places.append(admission.enter_again(of("hanbit")))
+    places.append(admission.enter_unconditionally(of("hanbit")))
     for place in places:
         admission.leave(place)
         admission.leave(place)

@@ -13,7 +13,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import generate_latest
 
-from chatbot.drift.psi import DRIFTED, LEAST, MOVED, OUTCOMES, Bin, Feature, Reference, Sketch, TooFew, build, psi
+from chatbot.drift.psi import (
+    LEAST_QUESTIONS,
+    MODERATE_SHIFT,
+    OUTCOMES,
+    SIGNIFICANT_SHIFT,
+    Bin,
+    BinCounter,
+    Feature,
+    Reference,
+    TooFewQuestions,
+    build_reference,
+    psi,
+)
 from chatbot.drift.watch import DriftSettings, DriftWatch, ReferenceUnreadable, read_reference
 from chatbot.events import FinishReason, Usage
 from chatbot.metrics import Metrics
@@ -53,12 +65,12 @@ def window(
 
 @pytest.fixture(scope="module")
 def reference() -> Reference:
-    return build(window(7, 2000), ENDED, embedder="e5", now=1.0)
+    return build_reference(window(7, 2000), ENDED, embedder="e5", now=1.0)
 
 
 def moved(reference: Reference, looked: list[SearchFinished], ended: dict[str, int] = ENDED) -> dict[Feature, float]:
     """Return the PSI of each feature."""
-    found = Sketch(reference).count(looked)
+    found = BinCounter(reference).count(looked)
     found.update({("outcome", name): count for name, count in ended.items()})
     by_feature = {f: {b: float(n) for (of, b), n in found.items() if of == f} for f in reference.features}
     return {feature: psi(reference.features[feature].shares, counted) for feature, counted in by_feature.items()}
@@ -89,7 +101,7 @@ def test_of_nothing_nothing_has_moved() -> None:
 def test_the_same_kind_of_questions_never_alarms(reference: Reference, seed: int, questions: int) -> None:
     found = moved(reference, window(seed + 100, questions))
     assert set(found) == set(reference.features)
-    assert max(found.values()) < MOVED, found
+    assert max(found.values()) < MODERATE_SHIFT, found
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -106,12 +118,12 @@ def test_the_same_kind_of_questions_never_alarms(reference: Reference, seed: int
 )
 def test_what_has_shifted_alarms(reference: Reference, seed: int, feature: Feature, changed: dict[str, object]) -> None:
     found = moved(reference, window(seed + 200, 500, **changed))  # type: ignore[arg-type]
-    assert found[feature] > DRIFTED, found
+    assert found[feature] > SIGNIFICANT_SHIFT, found
 
 
 def test_twice_the_refusals_alarm_and_nothing_else_does(reference: Reference) -> None:
     found = moved(reference, window(300, 1000), {"stop": 600, "refused": 350, "handoff": 50})
-    assert [feature for feature, value in found.items() if value > DRIFTED] == ["outcome"]
+    assert [feature for feature, value in found.items() if value > SIGNIFICANT_SHIFT] == ["outcome"]
 
 
 def test_the_file_is_small_names_topics_and_holds_no_vector_of_a_question(reference: Reference, tmp_path: Path) -> None:
@@ -130,14 +142,14 @@ def test_the_file_is_small_names_topics_and_holds_no_vector_of_a_question(refere
 
 
 def test_too_few_questions_make_no_reference() -> None:
-    with pytest.raises(TooFew):
-        build(window(1, LEAST - 1), {}, embedder="e5", now=1.0)
+    with pytest.raises(TooFewQuestions):
+        build_reference(window(1, LEAST_QUESTIONS - 1), {}, embedder="e5", now=1.0)
 
 
 def test_questions_that_are_all_the_same_make_one_too() -> None:
-    same = window(1, 1) * LEAST
-    reference = build(same, {}, embedder="e5", now=1.0)
-    assert moved(reference, same, {})["topic"] < MOVED
+    same = window(1, 1) * LEAST_QUESTIONS
+    reference = build_reference(same, {}, embedder="e5", now=1.0)
+    assert moved(reference, same, {})["topic"] < MODERATE_SHIFT
 
 
 def finished(outcome: str) -> TurnFinished:
@@ -159,9 +171,9 @@ async def test_it_counts_away_from_the_loop_and_shows_it(reference: Reference) -
     settings = DriftSettings(every=0.01, most_waiting=50)
     watch = DriftWatch(settings, reference, embedder="e5", on_counted=counted, now=lambda: 5.0)
     for one in window(1, 60):
-        watch.looked(one)
-    watch.ended(finished("stop"))
-    watch.ended(finished("error_internal"))
+        watch.record_search(one)
+    watch.record_turn(finished("stop"))
+    watch.record_turn(finished("error_internal"))
     async with anyio.create_task_group() as group:
         group.start_soon(watch.watch)
         with anyio.fail_after(10):
@@ -181,17 +193,17 @@ async def test_it_counts_away_from_the_loop_and_shows_it(reference: Reference) -
 @pytest.mark.anyio
 async def test_a_reference_is_taken_from_a_bounded_sample_of_all_that_was_seen() -> None:
     watch = DriftWatch(DriftSettings(sample=300), None, embedder="e5", on_counted=unheard, now=lambda: 5.0)
-    with pytest.raises(TooFew):
+    with pytest.raises(TooFewQuestions):
         await watch.take_reference()
     await watch.watch()  # without a reference there is nothing to count
     early, late = window(1, 1000, weights=(1.0,)), window(2, 1000, weights=(0.0, 1.0))
     for one in (*early, *late):
-        watch.looked(one)
-    watch.ended(finished("refused"))
+        watch.record_search(one)
+    watch.record_turn(finished("refused"))
     reference = await watch.take_reference()
     assert (reference.questions, reference.made_at, reference.embedder) == (300, 5.0, "e5")
     assert reference.features["outcome"].shares["refused"] == 1
-    assert moved(reference, [*early, *late], {})["topic"] < MOVED
+    assert moved(reference, [*early, *late], {})["topic"] < MODERATE_SHIFT
 
 
 def unheard(_: str, __: Counter[Bin]) -> None:

@@ -5,7 +5,7 @@ from datetime import date
 import pytest
 
 from chatbot.grounding.links import foreign_address
-from chatbot.grounding.stream import Grounding, GroundingStream
+from chatbot.grounding.stream import GroundingMode, GroundingStream
 from knowledge.passage import Passage
 
 TEXT = "한빛 정기예금의 기본 금리는 연 3.10%입니다. 자세한 내용은 www.hanbit.example/deposit 을 보세요."
@@ -47,7 +47,7 @@ def test_what_passages_hold_and_what_is_no_address_passes(text: str) -> None:
     ],
 )
 def test_a_supported_sentence_with_a_strangers_link_is_withheld(planted: str) -> None:
-    checks = GroundingStream([PASSAGE], grounding=Grounding.STRICT, language="ko")
+    checks = GroundingStream([PASSAGE], grounding=GroundingMode.STRICT, language="ko")
     checks.feed(planted)
     checks.close()
     assert "evil" not in checks.text
@@ -55,7 +55,7 @@ def test_a_supported_sentence_with_a_strangers_link_is_withheld(planted: str) ->
 
 
 def test_the_banks_own_link_is_shown() -> None:
-    checks = GroundingStream([PASSAGE], grounding=Grounding.STRICT, language="ko")
+    checks = GroundingStream([PASSAGE], grounding=GroundingMode.STRICT, language="ko")
     checks.feed(TEXT)
     checks.close()
     assert "www.hanbit.example/deposit" in checks.text

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chatbot.grounding.numbers import quantities, unsupported
+from chatbot.grounding.numbers import quantities, unsupported_quantities
 
 MONTHS = ["January", "February", "March", "April", "May", "June", "July", "August", "September", "October"]
 MONTHS += ["November", "December"]
@@ -96,15 +96,15 @@ DAYS = st.dates(date(2000, 1, 1), date(2099, 12, 31))
 def test_an_amount_is_found_equal_in_any_spelling(
     amount: int, one: Callable[[int], str], other: Callable[[int], str], here: str, there: str
 ) -> None:
-    assert not unsupported(here.format(one(amount)), [there.format(other(amount))])
-    assert unsupported(here.format(one(amount)), [there.format(other(amount + 1))])
+    assert not unsupported_quantities(here.format(one(amount)), [there.format(other(amount))])
+    assert unsupported_quantities(here.format(one(amount)), [there.format(other(amount + 1))])
     assert len(quantities(here.format(one(amount)))) == 1
 
 
 @settings(deadline=None)
 @given(st.integers(1, 9_999), st.sampled_from(WON))
 def test_thousands_of_ten_thousands_are_read(tens: int, other: Callable[[int], str]) -> None:
-    assert not unsupported(f"{in_thousands(tens * 10**4)}원", [other(tens * 10**4)])
+    assert not unsupported_quantities(f"{in_thousands(tens * 10**4)}원", [other(tens * 10**4)])
 
 
 @settings(deadline=None)
@@ -112,8 +112,8 @@ def test_thousands_of_ten_thousands_are_read(tens: int, other: Callable[[int], s
 def test_a_rate_is_found_equal_in_any_spelling(
     rate: Decimal, one: Callable[[Decimal], str], other: Callable[[Decimal], str], here: str, there: str
 ) -> None:
-    assert not unsupported(here.format(one(rate)), [there.format(other(rate))])
-    assert unsupported(here.format(one(rate)), [there.format(other(rate + Decimal("0.01")))])
+    assert not unsupported_quantities(here.format(one(rate)), [there.format(other(rate))])
+    assert unsupported_quantities(here.format(one(rate)), [there.format(other(rate + Decimal("0.01")))])
 
 
 @settings(deadline=None)
@@ -121,9 +121,9 @@ def test_a_rate_is_found_equal_in_any_spelling(
 def test_percentage_points_are_no_percent(
     rate: Decimal, percent: Callable[[Decimal], str], one: Callable[[Decimal], str], other: Callable[[Decimal], str]
 ) -> None:
-    assert not unsupported(one(rate), [other(rate)])
-    assert unsupported(percent(rate), [one(rate)])
-    assert unsupported(one(rate), [percent(rate)])
+    assert not unsupported_quantities(one(rate), [other(rate)])
+    assert unsupported_quantities(percent(rate), [one(rate)])
+    assert unsupported_quantities(one(rate), [percent(rate)])
 
 
 @settings(deadline=None)
@@ -131,9 +131,9 @@ def test_percentage_points_are_no_percent(
 def test_a_date_is_found_equal_in_any_spelling(
     day: date, one: Callable[[date], str], other: Callable[[date], str], here: str, there: str
 ) -> None:
-    assert not unsupported(here.format(one(day)), [there.format(other(day))])
+    assert not unsupported_quantities(here.format(one(day)), [there.format(other(day))])
     tomorrow = date.fromordinal(day.toordinal() + 1)
-    assert unsupported(here.format(one(day)), [there.format(other(tomorrow))])
+    assert unsupported_quantities(here.format(one(day)), [there.format(other(tomorrow))])
 
 
 @settings(deadline=None)
@@ -141,8 +141,8 @@ def test_a_date_is_found_equal_in_any_spelling(
 def test_a_period_is_found_equal_in_any_spelling(
     months: int, one: Callable[[int], str], other: Callable[[int], str], here: str, there: str
 ) -> None:
-    assert not unsupported(here.format(one(months)), [there.format(other(months))])
-    assert unsupported(here.format(one(months)), [there.format(other(months + 1))])
+    assert not unsupported_quantities(here.format(one(months)), [there.format(other(months))])
+    assert unsupported_quantities(here.format(one(months)), [there.format(other(months + 1))])
 
 
 @pytest.mark.parametrize(
@@ -206,7 +206,7 @@ def test_a_period_is_found_equal_in_any_spelling(
     ],
 )
 def test_the_same_value_supports_the_claim(claim: str, source: str) -> None:
-    assert not unsupported(claim, ["다른 문서입니다.", source])
+    assert not unsupported_quantities(claim, ["다른 문서입니다.", source])
 
 
 @pytest.mark.parametrize(
@@ -242,7 +242,7 @@ def test_the_same_value_supports_the_claim(claim: str, source: str) -> None:
     ],
 )
 def test_another_value_or_unit_does_not(claim: str, source: str) -> None:
-    assert unsupported(claim, [source])
+    assert unsupported_quantities(claim, [source])
 
 
 @pytest.mark.parametrize(
@@ -293,20 +293,20 @@ TABLE = """| 기간 | 금리(연 %) | 한도(만원) | 비고 |
 
 
 def test_a_bare_number_in_a_table_has_its_columns_unit() -> None:
-    assert not unsupported("금리는 2.5%, 3%에서 3.5%까지, 한도는 500만원과 1천만원", [TABLE])
-    assert unsupported("한도는 500원", [TABLE])
-    assert unsupported("금리는 500%", [TABLE])
-    assert unsupported("금액은 2.5만원", [TABLE])
+    assert not unsupported_quantities("금리는 2.5%, 3%에서 3.5%까지, 한도는 500만원과 1천만원", [TABLE])
+    assert unsupported_quantities("한도는 500원", [TABLE])
+    assert unsupported_quantities("금리는 500%", [TABLE])
+    assert unsupported_quantities("금액은 2.5만원", [TABLE])
 
 
 def test_a_row_label_and_a_caption_name_units_too() -> None:
-    assert not unsupported("한도는 500만원", ["| 항목 | 개인 |\n|---|---|\n| 한도(만원) | 500 |"])
-    assert not unsupported("수수료는 500,000원", ["(단위: 천원)\n수수료 500"])
-    assert not unsupported("KRW 3 million", ["| Tier | Limit (KRW million) |\n|---|---|\n| A | 3 |"])
+    assert not unsupported_quantities("한도는 500만원", ["| 항목 | 개인 |\n|---|---|\n| 한도(만원) | 500 |"])
+    assert not unsupported_quantities("수수료는 500,000원", ["(단위: 천원)\n수수료 500"])
+    assert not unsupported_quantities("KRW 3 million", ["| Tier | Limit (KRW million) |\n|---|---|\n| A | 3 |"])
 
 
 def test_every_missing_quantity_is_named() -> None:
-    assert [q.text for q in unsupported("연 2.5%, 3회, 500원", ["연 2.5%"])] == ["3회", "500원"]
+    assert [q.text for q in unsupported_quantities("연 2.5%, 3회, 500원", ["연 2.5%"])] == ["3회", "500원"]
 
 
 def test_offsets_are_those_of_the_text() -> None:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from chatbot.events import Citation, Event, Notice, NoticeCode, Token
 from chatbot.grounding.markers import Markers
-from chatbot.grounding.stream import Grounding, GroundingStream, quote_passages
+from chatbot.grounding.stream import GroundingMode, GroundingStream, quote_passages
 from knowledge.passage import Language, Passage
 
 
@@ -37,9 +37,11 @@ SOURCES = (DEPOSIT, FEES, CARDS)
 QUESTION = "500만원 대출이 되나요?"
 
 
-def stream(grounding: Grounding, sources: Sequence[Passage] = SOURCES, language: Language = "ko") -> GroundingStream:
+def stream(
+    grounding: GroundingMode, sources: Sequence[Passage] = SOURCES, language: Language = "ko"
+) -> GroundingStream:
     return GroundingStream(
-        sources, grounding=grounding, language=language, allowed_numbers_from=QUESTION, contact="고객센터 1599-0000"
+        sources, grounding=grounding, language=language, question=QUESTION, contact="고객센터 1599-0000"
     )
 
 
@@ -68,7 +70,7 @@ def text_of(events: Sequence[Event]) -> str:
     return "".join(event.text for event in events if isinstance(event, Token))
 
 
-def answer(text: str, grounding: Grounding = Grounding.STRICT, language: Language = "ko") -> GroundingStream:
+def answer(text: str, grounding: GroundingMode = GroundingMode.STRICT, language: Language = "ko") -> GroundingStream:
     citations = stream(grounding, language=language)
     events_of(citations, [text])
     return citations
@@ -81,7 +83,7 @@ ENGLISH = "The replacement fee is KRW 2,000."
 
 
 def test_a_supported_sentence_is_shown_with_its_citation() -> None:
-    citations = stream(Grounding.STRICT)
+    citations = stream(GroundingMode.STRICT)
     events = events_of(citations, [f"안녕하세요, 고객님. {GOOD}"])
     (citation,) = cited(events)
     assert citations.text == f"안녕하세요, 고객님. {GOOD}" == text_of(events)
@@ -93,13 +95,13 @@ def test_a_supported_sentence_is_shown_with_its_citation() -> None:
 
 
 def test_offsets_count_code_points() -> None:
-    citations = stream(Grounding.STRICT)
+    citations = stream(GroundingMode.STRICT)
     (citation,) = cited(events_of(citations, [f"안녕하세요 😀! {GOOD}"]))
     assert citations.text[citation.start : citation.end] == GOOD
 
 
 def test_an_english_claim_is_cited_too() -> None:
-    citations = stream(Grounding.STRICT, language="en")
+    citations = stream(GroundingMode.STRICT, language="en")
     events = events_of(
         citations, ["A replacement card costs a fee of 2,000 won. It arrives within five business days."]
     )
@@ -119,7 +121,7 @@ def test_what_a_passage_says_of_one_product_is_no_claim_about_another_that_is_as
     question = "What is the minimum for a foreign currency term deposit?"
     said = "The minimum for a foreign currency term deposit is KRW 1,000,000 at a branch."
     for sources, shown in (((WON, FOREIGN), ""), ((WON,), said)):
-        citations = GroundingStream(sources, grounding=Grounding.STRICT, language="en", allowed_numbers_from=question)
+        citations = GroundingStream(sources, grounding=GroundingMode.STRICT, language="en", question=question)
         events_of(citations, [said])
         assert citations.text == shown
 
@@ -127,9 +129,7 @@ def test_what_a_passage_says_of_one_product_is_no_claim_about_another_that_is_as
 def test_a_name_that_the_passage_itself_says_is_no_other_product() -> None:
     own = passage("own", "Term deposits", "The minimum for a foreign currency term deposit is USD 500.", "en")
     question = "What is the minimum for a foreign currency term deposit?"
-    citations = GroundingStream(
-        (own, FOREIGN), grounding=Grounding.STRICT, language="en", allowed_numbers_from=question
-    )
+    citations = GroundingStream((own, FOREIGN), grounding=GroundingMode.STRICT, language="en", question=question)
     events_of(citations, ["The minimum for a foreign currency term deposit is USD 500."])
     assert citations.cited == (1,)
 
@@ -143,7 +143,7 @@ def test_a_passage_that_bears_the_name_in_the_question_is_quoted_first() -> None
     "claim", [WRONG_RATE, INVENTED, "최소 가입금액은 1억원입니다.", "수수료는 건당 500달러입니다."]
 )
 def test_strict_withholds_what_the_passages_do_not_say(claim: str) -> None:
-    citations = stream(Grounding.STRICT)
+    citations = stream(GroundingMode.STRICT)
     events = events_of(citations, [f"{GOOD} {claim} 최소 가입금액은 1,000,000원입니다."])
     assert citations.text == f"{GOOD} 최소 가입금액은 1,000,000원입니다."
     assert [event.code for event in events if isinstance(event, Notice)] == [NoticeCode.WITHHELD]
@@ -152,14 +152,14 @@ def test_strict_withholds_what_the_passages_do_not_say(claim: str) -> None:
 
 
 def test_one_notice_however_much_is_withheld() -> None:
-    citations = stream(Grounding.STRICT)
+    citations = stream(GroundingMode.STRICT)
     events = events_of(citations, [f"{INVENTED} {WRONG_RATE} {INVENTED}"])
     assert len([event for event in events if isinstance(event, Notice)]) == 1
     assert (citations.withheld, citations.text, citations.grounded) == (3, "", False)
 
 
 def test_a_notice_speaks_the_customers_language() -> None:
-    (notice,) = [e for e in events_of(stream(Grounding.STRICT, language="en"), [INVENTED]) if isinstance(e, Notice)]
+    (notice,) = [e for e in events_of(stream(GroundingMode.STRICT, language="en"), [INVENTED]) if isinstance(e, Notice)]
     assert "left out" in notice.text
 
 
@@ -217,7 +217,7 @@ def test_a_bare_yes_or_no_is_no_answer(sentence: str) -> None:
 
 
 def test_a_yes_is_shown_with_the_claim_it_belongs_to() -> None:
-    citations = stream(Grounding.STRICT)
+    citations = stream(GroundingMode.STRICT)
     (citation,) = cited(events_of(citations, [f"네, 고객님. {GOOD}"]))
     assert citations.text == f"네, 고객님. {GOOD}"
     assert citations.text[citation.start : citation.end] == GOOD
@@ -234,22 +234,22 @@ def test_a_yes_is_shown_with_the_claim_it_belongs_to() -> None:
     ],
 )
 def test_the_opposite_of_a_passage_is_withheld(source: str, claim: str) -> None:
-    citations = GroundingStream((passage("x", "안내", source),), grounding=Grounding.STRICT, language="ko")
+    citations = GroundingStream((passage("x", "안내", source),), grounding=GroundingMode.STRICT, language="ko")
     events_of(citations, [claim])
     assert citations.text == ""
-    citations = GroundingStream((passage("x", "안내", source),), grounding=Grounding.STRICT, language="ko")
+    citations = GroundingStream((passage("x", "안내", source),), grounding=GroundingMode.STRICT, language="ko")
     events_of(citations, [source])
     assert citations.text == source
 
 
 def test_two_passages_may_support_one_sentence() -> None:
-    citations = stream(Grounding.STRICT)
+    citations = stream(GroundingMode.STRICT)
     events = events_of(citations, ["정기예금 최소 가입금액은 1백만원이고 타행 이체 수수료는 건당 500원입니다."])
     assert {citation.n for citation in cited(events)} == {1, 2}
 
 
 def test_numbers_lets_text_flow_and_holds_a_number_until_it_is_found() -> None:
-    citations = stream(Grounding.NUMBERS)
+    citations = stream(GroundingMode.NUMBERS)
     assert text_of(citations.feed("한빛 정기예금의 금리는 ")) == "한빛 정기예금의"
     assert text_of(citations.feed("연 3.0%입니다만 ")) == " 금리는 연"
     assert text_of(citations.feed("기간마다 다를 수")) == ""
@@ -257,7 +257,7 @@ def test_numbers_lets_text_flow_and_holds_a_number_until_it_is_found() -> None:
 
 
 def test_numbers_withholds_the_rest_of_a_sentence_with_an_unknown_number() -> None:
-    citations = stream(Grounding.NUMBERS)
+    citations = stream(GroundingMode.NUMBERS)
     events = events_of(
         citations, [f"{GOOD} 우대금리는 연 9.9%이며 누구나 받습니다. 모바일 이체는 수수료가 면제됩니다."]
     )
@@ -267,7 +267,7 @@ def test_numbers_withholds_the_rest_of_a_sentence_with_an_unknown_number() -> No
 
 
 def test_numbers_shows_unsupported_words_but_never_calls_them_grounded() -> None:
-    citations = answer(f"{GOOD} {INVENTED}", Grounding.NUMBERS)
+    citations = answer(f"{GOOD} {INVENTED}", GroundingMode.NUMBERS)
     assert citations.text == f"{GOOD} {INVENTED}"
     assert citations.cited == (1,)
     assert not citations.grounded
@@ -275,28 +275,28 @@ def test_numbers_shows_unsupported_words_but_never_calls_them_grounded() -> None
 
 def test_numbers_of_the_question_pass_in_a_refusal_only() -> None:
     refusal = "제공된 문서에서 500만원 대출에 대한 내용은 확인할 수 없습니다."
-    assert answer(refusal, Grounding.NUMBERS).text == refusal
-    assert answer("네, 500만원 대출이 가능합니다.", Grounding.NUMBERS).text == "네,…"
+    assert answer(refusal, GroundingMode.NUMBERS).text == refusal
+    assert answer("네, 500만원 대출이 가능합니다.", GroundingMode.NUMBERS).text == "네,…"
 
 
 def test_off_shows_everything_and_says_so() -> None:
-    citations = stream(Grounding.OFF)
+    citations = stream(GroundingMode.OFF)
     events = events_of(citations, [f"{GOOD} {WRONG_RATE}"])
     assert citations.text == f"{GOOD} {WRONG_RATE}"
     assert [citation.n for citation in cited(events)] == [1]
     assert not citations.grounded
-    assert answer(GOOD, Grounding.OFF).grounded
+    assert answer(GOOD, GroundingMode.OFF).grounded
 
 
 def test_off_holds_nothing_back_but_a_possible_marker() -> None:
-    citations = stream(Grounding.OFF)
+    citations = stream(GroundingMode.OFF)
     assert text_of(citations.feed("한빛 정기")) == "한빛 정기"
     assert text_of(citations.feed("예금 [")) == "예금"
     assert text_of(citations.feed("특판] 안내")) == " [특판] 안내"
 
 
 def test_without_sources_nothing_is_grounded() -> None:
-    for grounding in Grounding:
+    for grounding in GroundingMode:
         citations = stream(grounding, sources=())
         events = events_of(citations, [f"안녕하세요. {GOOD}"])
         assert not cited(events)
@@ -401,10 +401,10 @@ ANSWERS = st.lists(st.tuples(SENTENCES, st.sampled_from([" ", "", "  "])), max_s
 )
 
 
-@pytest.mark.parametrize("grounding", list(Grounding))
+@pytest.mark.parametrize("grounding", list(GroundingMode))
 @settings(max_examples=150, deadline=None)
 @given(ANSWERS, st.lists(st.integers(1, 7), max_size=80))
-def test_the_cut_into_feeds_changes_no_event(grounding: Grounding, text: str, sizes: list[int]) -> None:
+def test_the_cut_into_feeds_changes_no_event(grounding: GroundingMode, text: str, sizes: list[int]) -> None:
     whole, parts = stream(grounding), stream(grounding)
     expected = merged(events_of(whole, [text]))
     assert merged(events_of(parts, list(cuts(text, sizes)))) == expected
@@ -413,10 +413,10 @@ def test_the_cut_into_feeds_changes_no_event(grounding: Grounding, text: str, si
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("grounding", list(Grounding))
+@pytest.mark.parametrize("grounding", list(GroundingMode))
 @settings(max_examples=100, deadline=None)
 @given(ANSWERS)
-def test_offsets_and_quotes_are_true(grounding: Grounding, text: str) -> None:
+def test_offsets_and_quotes_are_true(grounding: GroundingMode, text: str) -> None:
     citations = stream(grounding)
     events = events_of(citations, [text])
     assert text_of(events) == citations.text
@@ -450,7 +450,7 @@ def test_a_table_is_quoted_whole_and_a_heading_never() -> None:
 
 def test_a_number_that_was_withheld_shows_which_sentence_to_quote_but_not_its_words() -> None:
     question = "How soon can I leave the savings plan, and what do I have to pay in at least?"
-    citations = GroundingStream(SOURCES, grounding=Grounding.STRICT, language="en", allowed_numbers_from=question)
+    citations = GroundingStream(SOURCES, grounding=GroundingMode.STRICT, language="en", question=question)
     events_of(citations, ["You have to pay in at least 1,000,000 won at the beginning of a savings plan."])
     assert (citations.text, citations.withheld) == ("", 1)
     quoted = citations.quotes("")
@@ -467,7 +467,7 @@ def test_a_yes_or_no_to_the_questions_own_words_is_left_to_the_passage(said: str
         "savings", "정기적금 안내", "정기적금은 만기 전에 일부만 뺄 수 없고 모두 해지해야 합니다. 매월 20일에 냅니다."
     )
     question = "정기적금 만기 전에 일부만 뺄 수 있나요?"
-    citations = GroundingStream((source,), grounding=Grounding.STRICT, language="ko", allowed_numbers_from=question)
+    citations = GroundingStream((source,), grounding=GroundingMode.STRICT, language="ko", question=question)
     events = events_of(citations, [said])
     assert citations.text == "정기적금은 만기 전에 일부만 뺄 수 없고 모두 해지해야 합니다."
     assert citations.grounded
@@ -475,7 +475,7 @@ def test_a_yes_or_no_to_the_questions_own_words_is_left_to_the_passage(said: str
 
 
 def test_a_yes_without_words_to_look_for_is_withheld() -> None:
-    citations = GroundingStream(SOURCES, grounding=Grounding.STRICT, language="ko", allowed_numbers_from="되나요?")
+    citations = GroundingStream(SOURCES, grounding=GroundingMode.STRICT, language="ko", question="되나요?")
     events_of(citations, ["네, 됩니다."])
     assert citations.text == ""
 
@@ -483,7 +483,7 @@ def test_a_yes_without_words_to_look_for_is_withheld() -> None:
 def test_a_number_of_another_sentence_is_no_support_for_the_one_repeated() -> None:
     source = passage("loan", "대출", "신청은 3개월 이내에 해야 합니다. 연장은 만기 6개월 전부터 할 수 있습니다.")
     for claim, shown in (("신청은 3개월 이내에 해야 합니다.", True), ("신청은 6개월 이내에 해야 합니다.", False)):
-        citations = GroundingStream((source,), grounding=Grounding.STRICT, language="ko")
+        citations = GroundingStream((source,), grounding=GroundingMode.STRICT, language="ko")
         events_of(citations, [claim])
         assert bool(citations.text) is shown
 
@@ -494,7 +494,7 @@ def test_a_wrong_row_of_a_table_is_no_support() -> None:
 
 
 def test_of_an_answer_that_was_withheld_one_quote_is_shown_alone_where_the_model_is_sure() -> None:
-    citations = stream(Grounding.STRICT)
+    citations = stream(GroundingMode.STRICT)
     events_of(citations, [WRONG_RATE])
     quoted = citations.quotes("한빛 정기예금의 12개월 금리와 가입 기간은?")
     assert len(quoted.citations) == 3
@@ -504,25 +504,25 @@ def test_of_an_answer_that_was_withheld_one_quote_is_shown_alone_where_the_model
         assert alone.text[citation.start : citation.end] == citation.quote
         assert alone.text.startswith(quoted.text.partition("\n\n")[0])
         assert alone.text.count("\n\n") == 1 or citation.quote.startswith("|")
-    assert quoted.surest((0.1, 0.8, 0.1), 0.5) == quoted.each()[1]
-    assert quoted.surest((0.2, 0.2, 0.6), 0.5) == quoted
-    assert quoted.surest((0.2, 0.2, 0.6), 0.3) == quoted.each()[2]
-    assert quoted.surest((1.0, 0.0, 0.0), 1.0) == quoted
-    assert quoted.surest((), 0.5) == quoted
+    assert quoted.most_probable((0.1, 0.8, 0.1), 0.5) == quoted.each()[1]
+    assert quoted.most_probable((0.2, 0.2, 0.6), 0.5) == quoted
+    assert quoted.most_probable((0.2, 0.2, 0.6), 0.3) == quoted.each()[2]
+    assert quoted.most_probable((1.0, 0.0, 0.0), 1.0) == quoted
+    assert quoted.most_probable((), 0.5) == quoted
 
 
 def test_more_than_half_of_two_is_no_certainty() -> None:
-    citations = stream(Grounding.STRICT, (FEES,))
+    citations = stream(GroundingMode.STRICT, (FEES,))
     events_of(citations, ["타행 이체 수수료는 건당 700원입니다."])
     quoted = citations.quotes("이체 수수료는 얼마인가요?")
     assert len(quoted.citations) == 2
-    assert quoted.surest((0.7, 0.3), 0.5) == quoted
-    assert quoted.surest((0.8, 0.2), 0.5) == quoted.each()[0]
+    assert quoted.most_probable((0.7, 0.3), 0.5) == quoted
+    assert quoted.most_probable((0.8, 0.2), 0.5) == quoted.each()[0]
 
 
 def test_an_answer_of_which_something_is_shown_needs_no_repair() -> None:
     for said in (GOOD, f"{GOOD} {WRONG_RATE}", ""):
-        citations = stream(Grounding.STRICT)
+        citations = stream(GroundingMode.STRICT)
         events_of(citations, [said])
         assert citations.quotes("한빛 정기예금의 12개월 금리는?").events == []
 
@@ -543,7 +543,7 @@ OTP = passage(
 
 
 def test_a_number_among_others_of_its_kind_is_shown_in_the_words_of_the_passage() -> None:
-    citations = stream(Grounding.STRICT, [OTP])
+    citations = stream(GroundingMode.STRICT, [OTP])
     events = events_of(citations, ["디지털 OTP는 5,000원입니다. 토큰형 OTP는 5,000원입니다. OTP는 3년마다 바꿉니다."])
     sentence = OTP.text.split(" OTP는 3년")[0]
     assert citations.text == f"{sentence} OTP는 3년마다 바꿉니다."
@@ -552,7 +552,7 @@ def test_a_number_among_others_of_its_kind_is_shown_in_the_words_of_the_passage(
 
 
 def test_a_table_is_shown_whole_where_the_claim_does_not_name_its_row() -> None:
-    citations = stream(Grounding.STRICT, [OTP])
+    citations = stream(GroundingMode.STRICT, [OTP])
     events = events_of(citations, ["월 할인 한도는 10,000원입니다. 감사합니다."])
     table = OTP.text.split("\n\n")[1].strip()
     assert citations.text == f"{table}\n\n 감사합니다."
@@ -560,6 +560,6 @@ def test_a_table_is_shown_whole_where_the_claim_does_not_name_its_row() -> None:
 
 
 def test_a_yes_before_an_ambiguous_number_is_left_out() -> None:
-    citations = stream(Grounding.STRICT, [OTP])
+    citations = stream(GroundingMode.STRICT, [OTP])
     events_of(citations, ["네, 디지털 OTP는 5,000원입니다."])
     assert citations.text.startswith("디지털 OTP는 한빛 앱에서 무료로")

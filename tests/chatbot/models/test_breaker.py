@@ -5,7 +5,7 @@ from anyio import create_task_group, lowlevel
 from hypothesis import given
 from hypothesis import strategies as st
 
-from chatbot.models.breaker import Breaker, BreakerSettings, Outcome, Permit, State
+from chatbot.models.breaker import Breaker, BreakerSettings, BreakerState, CallResult, Permit
 
 SETTINGS = BreakerSettings(window=10, least=5, failure_rate=0.5, slow_rate=0.8, open_seconds=5)
 
@@ -30,11 +30,11 @@ def breaker(clock: Clock) -> Breaker:
     return Breaker(SETTINGS, clock=clock)
 
 
-def state(breaker: Breaker) -> State:
+def state(breaker: Breaker) -> BreakerState:
     return breaker.state  # through a function: mypy takes a property for constant
 
 
-def call(breaker: Breaker, outcome: Outcome) -> None:
+def call(breaker: Breaker, outcome: CallResult) -> None:
     breaker.record(admitted(breaker), outcome)
 
 
@@ -46,17 +46,17 @@ def admitted(breaker: Breaker) -> Permit:
 
 def opened(breaker: Breaker) -> Breaker:
     for _ in range(5):
-        call(breaker, Outcome.FAILED)
-    assert state(breaker) is State.OPEN
+        call(breaker, CallResult.FAILED)
+    assert state(breaker) is BreakerState.OPEN
     return breaker
 
 
 def test_five_failures_open_it_and_then_nothing_passes(breaker: Breaker, clock: Clock) -> None:
     for _ in range(4):
-        call(breaker, Outcome.FAILED)
-    assert state(breaker) is State.CLOSED
-    call(breaker, Outcome.FAILED)
-    assert state(breaker) is State.OPEN
+        call(breaker, CallResult.FAILED)
+    assert state(breaker) is BreakerState.CLOSED
+    call(breaker, CallResult.FAILED)
+    assert state(breaker) is BreakerState.OPEN
     clock.now += 4.999
     assert breaker.admit() is None
     assert breaker.retry_after == pytest.approx(0.001)
@@ -64,20 +64,20 @@ def test_five_failures_open_it_and_then_nothing_passes(breaker: Breaker, clock: 
 
 def test_after_a_good_hour_at_most_five_failures_open_it(breaker: Breaker) -> None:
     for _ in range(1000):
-        call(breaker, Outcome.OK)
+        call(breaker, CallResult.OK)
     failures = 0
-    while state(breaker) is State.CLOSED:
-        call(breaker, Outcome.FAILED)
+    while state(breaker) is BreakerState.CLOSED:
+        call(breaker, CallResult.FAILED)
         failures += 1
     assert failures == 5
 
 
 def test_late_first_tokens_open_it_later_than_failures_do(breaker: Breaker) -> None:
-    for outcome in [Outcome.OK, Outcome.OK, *[Outcome.SLOW] * 7]:
+    for outcome in [CallResult.OK, CallResult.OK, *[CallResult.SLOW] * 7]:
         call(breaker, outcome)
-    assert state(breaker) is State.CLOSED
-    call(breaker, Outcome.SLOW)
-    assert state(breaker) is State.OPEN
+    assert state(breaker) is BreakerState.CLOSED
+    call(breaker, CallResult.SLOW)
+    assert state(breaker) is BreakerState.OPEN
 
 
 @pytest.mark.anyio
@@ -92,27 +92,27 @@ async def test_of_fifty_concurrent_calls_exactly_one_passes_when_half_open(break
             passed.append(permit)
             for _ in range(10):  # the others ask while this one is on its way
                 await lowlevel.checkpoint()
-            breaker.record(permit, Outcome.FAILED)
+            breaker.record(permit, CallResult.FAILED)
 
     async with create_task_group() as group:
         for _ in range(50):
             group.start_soon(ask)
     assert [permit.probe for permit in passed] == [True]
-    assert state(breaker) is State.OPEN
+    assert state(breaker) is BreakerState.OPEN
 
 
 def test_a_good_probe_closes_it(breaker: Breaker, clock: Clock) -> None:
     opened(breaker)
     clock.now += 5
-    call(breaker, Outcome.OK)
-    assert state(breaker) is State.CLOSED
+    call(breaker, CallResult.OK)
+    assert state(breaker) is BreakerState.CLOSED
     assert not admitted(breaker).probe
 
 
 def test_a_failed_probe_opens_it_for_as_long_again(breaker: Breaker, clock: Clock) -> None:
     opened(breaker)
     clock.now += 5
-    call(breaker, Outcome.FAILED)
+    call(breaker, CallResult.FAILED)
     clock.now += 4.9
     assert breaker.admit() is None
     clock.now += 0.2
@@ -130,25 +130,27 @@ def test_a_probe_whose_client_left_gives_its_place_to_the_next(breaker: Breaker,
 def test_a_call_that_began_before_it_opened_decides_nothing(breaker: Breaker, clock: Clock) -> None:
     early = admitted(breaker)
     opened(breaker)
-    breaker.record(early, Outcome.OK)
-    assert state(breaker) is State.OPEN
+    breaker.record(early, CallResult.OK)
+    assert state(breaker) is BreakerState.OPEN
     clock.now += 5
     probe = admitted(breaker)
-    breaker.record(early, Outcome.OK)
+    breaker.record(early, CallResult.OK)
     breaker.abandon(early)
     assert breaker.admit() is None, "the probe is still out"
-    breaker.record(probe, Outcome.OK)
-    assert state(breaker) is State.CLOSED
+    breaker.record(probe, CallResult.OK)
+    assert state(breaker) is BreakerState.CLOSED
 
 
 def test_leaving_counts_neither_way(breaker: Breaker) -> None:
     for _ in range(100):
         breaker.abandon(admitted(breaker))
-    assert state(breaker) is State.CLOSED
+    assert state(breaker) is BreakerState.CLOSED
 
 
-@given(st.lists(st.tuples(st.sampled_from([*Outcome, None]), st.floats(0, 7))))
-def test_there_is_never_a_second_probe_and_never_a_lasting_refusal(steps: list[tuple[Outcome | None, float]]) -> None:
+@given(st.lists(st.tuples(st.sampled_from([*CallResult, None]), st.floats(0, 7))))
+def test_there_is_never_a_second_probe_and_never_a_lasting_refusal(
+    steps: list[tuple[CallResult | None, float]],
+) -> None:
     clock = Clock()
     breaker = Breaker(SETTINGS, clock=clock)
     for outcome, wait in steps:

@@ -4,7 +4,7 @@ from math import log
 
 import pytest
 
-from chatbot.models.choice_probabilities import MOSTLY, Words, numbers, shares
+from chatbot.models.choice_probabilities import LEAST_CHOICE_MASS, Choices, choice_probabilities, number_choices
 
 YES_OR_NO = (("예", "Yes"), ("아니오", "아니", "No"))
 
@@ -19,10 +19,10 @@ def of_tokens(chances: dict[bytes, float]) -> float:
     return yes
 
 
-def all_of(chances: dict[bytes, float], words: Words, least: float = 0.0) -> tuple[float, ...]:
+def all_of(chances: dict[bytes, float], words: Choices, least: float = 0.0) -> tuple[float, ...]:
     tokens = list(chances)
     logprobs = {n: log(chances[token]) for n, token in enumerate(tokens)}
-    return shares(logprobs, words, token_bytes=lambda token: tokens[token], least=least)
+    return choice_probabilities(logprobs, words, token_bytes=lambda token: tokens[token], least_mass=least)
 
 
 @pytest.mark.parametrize("yes", ["예", " 예", "Yes", " yes", "YES", "Y", "예.", "예,", "Yes!"])
@@ -56,15 +56,15 @@ def test_neither_word_is_undecided() -> None:
 
 def test_of_several_numbers_each_has_its_share_and_nothing_else_counts() -> None:
     said = {b"2": 0.3, b" 3.": 0.05, b"1": 0.1, "1번".encode(): 0.2, b"10": 0.1, b"4": 0.1, b"The": 0.15}
-    assert all_of(said, numbers(3)) == pytest.approx((0.1 / 0.45, 0.3 / 0.45, 0.05 / 0.45))
+    assert all_of(said, number_choices(3)) == pytest.approx((0.1 / 0.45, 0.3 / 0.45, 0.05 / 0.45))
 
 
 def test_where_no_number_is_likely_all_are_alike() -> None:
-    assert all_of({b"The": 0.9, b"20": 0.1}, numbers(3)) == (1 / 3, 1 / 3, 1 / 3)
+    assert all_of({b"The": 0.9, b"20": 0.1}, number_choices(3)) == (1 / 3, 1 / 3, 1 / 3)
 
 
 def test_what_a_model_hardly_says_is_no_choice() -> None:
     said = {b"1": 0.02, b"2": 0.005, b"<think>": 0.9}
-    assert all_of(said, numbers(2)) == pytest.approx((0.8, 0.2))
-    assert all_of(said, numbers(2), MOSTLY) == (0.5, 0.5)
-    assert all_of({b"1": 0.5, b"The": 0.5}, numbers(2), MOSTLY) == (1, 0)
+    assert all_of(said, number_choices(2)) == pytest.approx((0.8, 0.2))
+    assert all_of(said, number_choices(2), LEAST_CHOICE_MASS) == (0.5, 0.5)
+    assert all_of({b"1": 0.5, b"The": 0.5}, number_choices(2), LEAST_CHOICE_MASS) == (1, 0)

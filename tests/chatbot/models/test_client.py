@@ -16,8 +16,8 @@ from pydantic import ValidationError
 
 from chatbot.errors import ChatError, ModelUnavailable, Overloaded, TooLarge
 from chatbot.events import Usage
-from chatbot.models.breaker import Breaker, BreakerSettings, State
-from chatbot.models.choice_probabilities import YES_OR_NO, numbers
+from chatbot.models.breaker import Breaker, BreakerSettings, BreakerState
+from chatbot.models.choice_probabilities import YES_OR_NO, number_choices
 from chatbot.models.client import (
     PROFILES,
     Delta,
@@ -291,7 +291,7 @@ async def test_with_every_model_down_customers_know_within_two_seconds_and_then_
                 await ask(served)
             assert perf_counter() - begun < patient(2)
         assert len(served.calls) <= 10
-        assert {member.breaker.state for member in served.members} <= {State.OPEN}
+        assert {member.breaker.state for member in served.members} <= {BreakerState.OPEN}
         begun = perf_counter()
         with pytest.raises(ModelUnavailable) as refused:
             await ask(served)
@@ -368,9 +368,9 @@ async def test_a_model_that_is_up_but_hangs_is_not_ready(tokenizer: Tokenizer) -
         assert [(call.kind, call.outcome) for call in served.calls] == [("ping", "slow")]
 
 
-@pytest.mark.parametrize(("endpoints", "state"), [(1, State.CLOSED), (2, State.OPEN)])
+@pytest.mark.parametrize(("endpoints", "state"), [(1, BreakerState.CLOSED), (2, BreakerState.OPEN)])
 async def test_late_first_tokens_open_a_breaker_only_where_another_could_do_better(
-    tokenizer: Tokenizer, endpoints: int, state: State
+    tokenizer: Tokenizer, endpoints: int, state: BreakerState
 ) -> None:
     each = count(step=25)  # every look at the clock is 25 s later, and late is 22.5 s
     async with serve(tokenizer, [Behaviour(answer="a")] * endpoints, clock=lambda: next(each)) as served:
@@ -386,7 +386,7 @@ async def test_a_full_queue_is_overload_and_opens_no_breaker(tokenizer: Tokenize
         for _ in range(12):
             with pytest.raises(Overloaded):
                 await ask(served)
-        assert {member.breaker.state for member in served.members} == {State.CLOSED}
+        assert {member.breaker.state for member in served.members} == {BreakerState.CLOSED}
 
 
 async def test_retries_stay_under_a_tenth_of_the_requests(tokenizer: Tokenizer) -> None:
@@ -402,7 +402,7 @@ async def test_a_request_at_fault_is_not_tried_elsewhere(tokenizer: Tokenizer) -
         with pytest.raises(ModelUnavailable):
             await ask(served)
         assert [call.outcome for call in served.calls] == ["refused"]
-        assert {member.breaker.state for member in served.members} == {State.CLOSED}
+        assert {member.breaker.state for member in served.members} == {BreakerState.CLOSED}
 
 
 async def test_the_smaller_model_answers_when_no_primary_can(tokenizer: Tokenizer) -> None:
@@ -426,7 +426,7 @@ async def test_an_answer_goes_on_where_the_only_other_endpoint_has_failed_before
         heard = await ask(served)
         assert heard.text == ANSWER
         assert [switch.endpoint for switch in heard.switches] == [other.endpoint.name]
-        assert other.breaker.state is State.OPEN, "what is asked beside the rules decides nothing"
+        assert other.breaker.state is BreakerState.OPEN, "what is asked beside the rules decides nothing"
 
 
 async def test_one_that_only_cut_the_connection_is_asked_again_where_the_other_is_dead(tokenizer: Tokenizer) -> None:
@@ -492,7 +492,9 @@ async def test_a_fallback_with_another_tokenizer_is_told_the_same_chat_and_heard
         half = heard.token_ids[: len(ours.encode(ANSWER[:20]))]
         rest = await ask(served, messages=CHAT, said=half)
         assert ours.decode((*half, *rest.token_ids)) == ANSWER, "a successor goes on after the text"
-        yes, _ = await served.models.odds(Rendered(prompt(ours), CHAT), YES_OR_NO, conversation_id="c", cache_salt="")
+        yes, _ = await served.models.choice_probabilities(
+            Rendered(prompt(ours), CHAT), YES_OR_NO, conversation_id="c", cache_salt=""
+        )
         assert yes == pytest.approx(0.9, abs=0.02)
         seen = served.servers[1].stats().requests
         assert {request.prompt_tokens for request in seen} == {
@@ -522,8 +524,8 @@ async def test_a_stopped_model_is_left_at_once_and_asked_again_when_it_is_resume
         heard = await ask(served)
         assert (heard.text, [switch.group for switch in heard.switches]) == ("small", ["fallback"])
         assert [call.outcome for call in served.calls] in (["stopped", "ok"], ["stopped", "ok", "ok"])
-        assert {member.breaker.state for member in served.members} == {State.CLOSED}
-        assert [standing.stopped for standing in served.models.standing()] == [True, True, False]
+        assert {member.breaker.state for member in served.members} == {BreakerState.CLOSED}
+        assert [standing.stopped for standing in served.models.endpoint_statuses()] == [True, True, False]
         served.models.stop({"primary", "fallback"})
         with pytest.raises(ModelUnavailable):
             await ask(served)
@@ -586,7 +588,7 @@ async def test_a_client_that_leaves_frees_the_slot_at_once(tokenizer: Tokenizer,
         await until_idle(served, within=0.5)
         assert [member.in_flight for member in served.members] == [0] * len(served.members)
         assert served.calls[-1].outcome == "left"
-        assert served.members[-1].breaker.state is State.CLOSED
+        assert served.members[-1].breaker.state is BreakerState.CLOSED
 
 
 async def test_a_left_probe_frees_the_slot_too(tokenizer: Tokenizer) -> None:
@@ -600,7 +602,7 @@ async def test_a_left_probe_frees_the_slot_too(tokenizer: Tokenizer) -> None:
 
 async def probability(served: Served, ids: Sequence[int] = ()) -> float:
     asked = Rendered(ids or prompt(served.models.tokenizer))
-    yes, _ = await served.models.odds(asked, YES_OR_NO, conversation_id="c-1", cache_salt="hanbit")
+    yes, _ = await served.models.choice_probabilities(asked, YES_OR_NO, conversation_id="c-1", cache_salt="hanbit")
     return yes
 
 
@@ -615,12 +617,17 @@ async def test_one_of_several_numbers_is_weighed_by_its_token_alone(tokenizer: T
     async with serve(tokenizer, [Behaviour(chooses=(0.2, 0.7, 0.1))]) as served:
         said = Rendered(prompt(tokenizer))
         three, two = [
-            await served.models.odds(said, numbers(upto), conversation_id="c-1", cache_salt="hanbit") for upto in (3, 2)
+            await served.models.choice_probabilities(
+                said, number_choices(upto), conversation_id="c-1", cache_salt="hanbit"
+            )
+            for upto in (3, 2)
         ]
         assert three == pytest.approx((0.2, 0.7, 0.1), abs=0.01)
         assert two == pytest.approx((0.2 / 0.9, 0.7 / 0.9), abs=0.01)
         served.servers[0].tell(chooses=())
-        assert await served.models.odds(said, numbers(2), conversation_id="c-1", cache_salt="hanbit") == (0.5, 0.5)
+        assert await served.models.choice_probabilities(
+            said, number_choices(2), conversation_id="c-1", cache_salt="hanbit"
+        ) == (0.5, 0.5)
 
 
 async def test_the_probe_is_retried_like_an_answer(tokenizer: Tokenizer) -> None:

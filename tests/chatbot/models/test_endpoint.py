@@ -16,19 +16,26 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from chatbot.models.completion import CompletionBroken, CompletionDecoder, Delta, Frame, Sampling, read_top_tokens
+from chatbot.models.completion import (
+    CompletionBroken,
+    CompletionChunk,
+    CompletionDecoder,
+    Delta,
+    Sampling,
+    read_top_tokens,
+)
 from chatbot.models.endpoint import (
-    Broken,
-    Busy,
-    Call,
-    Ended,
+    DeadlineExceeded,
     Endpoint,
     EndpointFailed,
-    Refused,
+    GenerationEnd,
+    GenerationRequest,
+    QueueFull,
+    ReplyBroken,
+    RequestRejected,
     Speeds,
-    TooSlow,
-    Unfit,
     Unreachable,
+    WrongModel,
     open_session,
 )
 from chatbot.models.pool import PROFILES
@@ -49,7 +56,7 @@ STREAM = (
 )
 
 
-def decode(pieces: Sequence[bytes]) -> tuple[list[Frame], bool]:
+def decode(pieces: Sequence[bytes]) -> tuple[list[CompletionChunk], bool]:
     decoder = CompletionDecoder()
     frames = [frame for piece in pieces for frame in decoder.feed(piece)]
     return frames, decoder.done
@@ -101,8 +108,8 @@ def test_deadlines_follow_from_the_profile() -> None:
     assert all(speeds.between == 10 and speeds.whole >= 60 for speeds in PROFILES.values())
 
 
-def call(*, until: float = math.inf, max_tokens: int = 50) -> Call:
-    return Call(
+def call(*, until: float = math.inf, max_tokens: int = 50) -> GenerationRequest:
+    return GenerationRequest(
         prompt_ids=[1, 2, 3],
         sampling=Sampling(max_tokens=max_tokens),
         cache_salt="t",
@@ -112,7 +119,7 @@ def call(*, until: float = math.inf, max_tokens: int = 50) -> Call:
     )
 
 
-async def listen(endpoint: Endpoint, asked: Call | None = None) -> list[Delta | Ended]:
+async def listen(endpoint: Endpoint, asked: GenerationRequest | None = None) -> list[Delta | GenerationEnd]:
     async with aclosing(endpoint.stream(asked or call())) as parts:
         return [part async for part in parts]
 
@@ -166,7 +173,7 @@ async def test_a_stream_is_deltas_and_one_end() -> None:
     async with replying(saying(STREAM)) as endpoint:
         *deltas, end = await listen(endpoint)
     assert deltas == [Delta("예", (7, 8)), Delta(" 한", (9,))]
-    assert isinstance(end, Ended)
+    assert isinstance(end, GenerationEnd)
     assert end.finish_reason == "stop"
     assert end.usage is not None
     assert (end.usage.prompt_tokens, end.usage.completion_tokens, end.usage.cached_tokens) == (2, 3, 1)
@@ -175,7 +182,7 @@ async def test_a_stream_is_deltas_and_one_end() -> None:
 @pytest.mark.anyio
 async def test_an_answer_that_only_lacks_its_usage_is_whole() -> None:
     async with replying(saying(TOKEN, LAST, then_cut=True)) as endpoint:
-        assert (await listen(endpoint))[-1] == Ended("stop", None)
+        assert (await listen(endpoint))[-1] == GenerationEnd("stop", None)
 
 
 @pytest.mark.anyio
@@ -195,7 +202,7 @@ async def test_an_answer_that_only_lacks_its_usage_is_whole() -> None:
 )
 async def test_an_answer_that_breaks_off_is_broken(handler: Handler) -> None:
     async with replying(handler) as endpoint:
-        with pytest.raises(Broken):
+        with pytest.raises(ReplyBroken):
             await listen(endpoint)
 
 
@@ -203,13 +210,13 @@ async def test_an_answer_that_breaks_off_is_broken(handler: Handler) -> None:
 @pytest.mark.parametrize(
     ("status", "said", "kind"),
     [
-        (503, b"The engine is currently busy. Please try again later or on a different instance.", Busy),
-        (503, b"<html>no server is available</html>", Broken),
-        (429, b"", Busy),
-        (400, b"maximum context length", Refused),
-        (422, b"", Refused),
-        (404, b"the model does not exist", Broken),
-        (500, b"", Broken),
+        (503, b"The engine is currently busy. Please try again later or on a different instance.", QueueFull),
+        (503, b"<html>no server is available</html>", ReplyBroken),
+        (429, b"", QueueFull),
+        (400, b"maximum context length", RequestRejected),
+        (422, b"", RequestRejected),
+        (404, b"the model does not exist", ReplyBroken),
+        (500, b"", ReplyBroken),
     ],
 )
 async def test_every_status_has_a_meaning(status: int, said: bytes, kind: type[EndpointFailed]) -> None:
@@ -233,7 +240,7 @@ async def test_every_status_has_a_meaning(status: int, said: bytes, kind: type[E
 async def test_every_deadline_is_kept(handler: Handler, phase: str, until: float) -> None:
     async with replying(handler, speeds=QUICK) as endpoint:
         begun = perf_counter()
-        with pytest.raises(TooSlow) as late:
+        with pytest.raises(DeadlineExceeded) as late:
             await listen(endpoint, call(until=anyio.current_time() + until))
         assert perf_counter() - begun < patient(1.5)
     assert late.value.phase == phase
@@ -248,7 +255,7 @@ async def test_keep_alives_are_no_progress() -> None:
             await anyio.sleep(0.05)
 
     async with replying(only_comments, speeds=QUICK) as endpoint:
-        with pytest.raises(TooSlow, match="between tokens"):
+        with pytest.raises(DeadlineExceeded, match="between tokens"):
             await listen(endpoint)
 
 
@@ -281,7 +288,7 @@ async def test_no_exception_of_the_driver_gets_through(error: type[Exception]) -
 @pytest.mark.anyio
 async def test_another_model_than_the_one_set_is_unfit() -> None:
     async with scripted_server(name="small") as server, open_session() as http:
-        with pytest.raises(Unfit, match=r"serves \['small'\], not big"):
+        with pytest.raises(WrongModel, match=r"serves \['small'\], not big"):
             await Endpoint(http, server.url, PATIENT, model="big").card()
 
 
@@ -304,7 +311,7 @@ async def test_the_span_says_what_was_asked_and_used_but_no_content() -> None:
         endpoint = Endpoint(http, server.url, PATIENT, model="scripted", tracer=provider.get_tracer("test"))
         await listen(endpoint)
         server.tell(fail_status=500)
-        with pytest.raises(Broken):
+        with pytest.raises(ReplyBroken):
             await listen(endpoint)
         sent = server.stats().requests[0].traceparent
     span, failed = exporter.get_finished_spans()

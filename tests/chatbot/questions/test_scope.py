@@ -2,7 +2,7 @@
 
 import pytest
 
-from chatbot.questions.scope import Outside, outside
+from chatbot.questions.scope import ExcludedTopic, excluded_topic
 
 NAMES = ("한빛은행", "Hanbit Bank")
 
@@ -10,22 +10,22 @@ NAMES = ("한빛은행", "Hanbit Bank")
 @pytest.mark.parametrize(
     ("question", "why"),
     [
-        ("하나은행 적금 이자 알려줘", Outside.OTHER_BANK),
-        ("What is the savings rate of Woori Bank?", Outside.OTHER_BANK),
-        ("내 계좌 잔액 얼마 남았어?", Outside.OWN_ACCOUNT),
-        ("어제 접수한 카드 신청 어디까지 진행됐어요?", Outside.OWN_ACCOUNT),
-        ("Why was my loan application rejected?", Outside.OWN_ACCOUNT),
-        ("What is my account balance?", Outside.OWN_ACCOUNT),
-        ("Show me my last transactions", Outside.OWN_ACCOUNT),
-        ("How much money is in my account?", Outside.OWN_ACCOUNT),
-        ("내년에 금리가 떨어질까요?", Outside.FORECAST),
-        ("Will mortgage rates fall next year?", Outside.FORECAST),
-        ("지금 비트코인 사도 될까요?", Outside.ADVICE),
-        ("Should I buy dollars now?", Outside.ADVICE),
+        ("하나은행 적금 이자 알려줘", ExcludedTopic.OTHER_BANK),
+        ("What is the savings rate of Woori Bank?", ExcludedTopic.OTHER_BANK),
+        ("내 계좌 잔액 얼마 남았어?", ExcludedTopic.OWN_ACCOUNT),
+        ("어제 접수한 카드 신청 어디까지 진행됐어요?", ExcludedTopic.OWN_ACCOUNT),
+        ("Why was my loan application rejected?", ExcludedTopic.OWN_ACCOUNT),
+        ("What is my account balance?", ExcludedTopic.OWN_ACCOUNT),
+        ("Show me my last transactions", ExcludedTopic.OWN_ACCOUNT),
+        ("How much money is in my account?", ExcludedTopic.OWN_ACCOUNT),
+        ("내년에 금리가 떨어질까요?", ExcludedTopic.FORECAST),
+        ("Will mortgage rates fall next year?", ExcludedTopic.FORECAST),
+        ("지금 비트코인 사도 될까요?", ExcludedTopic.ADVICE),
+        ("Should I buy dollars now?", ExcludedTopic.ADVICE),
     ],
 )
-def test_questions_outside_the_documents(question: str, why: Outside) -> None:
-    assert outside(question, NAMES) is why
+def test_questions_outside_the_documents(question: str, why: ExcludedTopic) -> None:
+    assert excluded_topic(question, NAMES) is why
 
 
 @pytest.mark.parametrize(
@@ -48,4 +48,4 @@ def test_questions_outside_the_documents(question: str, why: Outside) -> None:
     ],
 )
 def test_questions_that_documents_may_answer(question: str) -> None:
-    assert outside(question, NAMES) is None
+    assert excluded_topic(question, NAMES) is None

@@ -1,7 +1,7 @@
 import pytest
 
 from chatbot.events import FinishReason
-from chatbot.questions.scope import Outside
+from chatbot.questions.scope import ExcludedTopic
 from chatbot.questions.screen import CannedReply, Verdict, canned_reply, handoff, refusal, screen
 from chatbot.transcript import FINISH
 from knowledge.passage import LANGUAGES
@@ -86,8 +86,8 @@ def test_every_refusal_names_a_person_in_both_languages(what: CannedReply) -> No
     assert korean != english
 
 
-@pytest.mark.parametrize("why", list(Outside))
-def test_what_lies_outside_the_documents_has_a_text_of_its_own_and_an_ending(why: Outside) -> None:
+@pytest.mark.parametrize("why", list(ExcludedTopic))
+def test_what_lies_outside_the_documents_has_a_text_of_its_own_and_an_ending(why: ExcludedTopic) -> None:
     korean, english = (canned_reply(CannedReply(why), language, contact="1599-0000") for language in ("ko", "en"))
     assert not {korean, english} & {
         canned_reply(CannedReply.CANNOT_VERIFY, language, contact="1599-0000") for language in LANGUAGES

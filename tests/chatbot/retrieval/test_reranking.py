@@ -91,8 +91,8 @@ async def test_a_search_chooses_from_more_candidates_than_it_returns(
 ) -> None:
     await passages.upsert([replace(passage, visible_from=100.0) for passage in numbered(*TEXTS)])
     settings = RetrievalSettings(passages=3)
-    plain = await Retrieval(passages, settings, load_glossary()).find(QUESTION, earlier=[], access=CUSTOMER)
-    found = await Retrieval(passages, settings, load_glossary(), reranker=reranker).find(
+    plain = await Retrieval(passages, settings, load_glossary()).search(QUESTION, earlier=[], access=CUSTOMER)
+    found = await Retrieval(passages, settings, load_glossary(), reranker=reranker).search(
         QUESTION, earlier=[], access=CUSTOMER
     )
     assert [hit.passage.n for hit in found.hits] == best_first(folder, HITS)[:3]

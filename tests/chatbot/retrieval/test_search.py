@@ -2,7 +2,7 @@
 
 import pytest
 
-from chatbot.retrieval.search import leans
+from chatbot.retrieval.search import is_follow_up
 
 
 @pytest.mark.parametrize(
@@ -17,7 +17,7 @@ from chatbot.retrieval.search import leans
     ],
 )
 def test_a_question_that_points_back_is_read_with_the_one_before(question: str) -> None:
-    assert leans(question)
+    assert is_follow_up(question)
 
 
 @pytest.mark.parametrize(
@@ -28,4 +28,4 @@ def test_a_question_that_points_back_is_read_with_the_one_before(question: str) 
     ],
 )
 def test_a_question_that_stands_alone_is_left_alone(question: str) -> None:
-    assert not leans(question)
+    assert not is_follow_up(question)

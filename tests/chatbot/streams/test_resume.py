@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chatbot.events import Citation, Done, Event, FinishReason, Notice, NoticeCode, Queued, Token, Usage
-from chatbot.grounding import Grounding
+from chatbot.grounding import GroundingMode
 from chatbot.streams.resume import Diverged, RepetitionCheck, whole_tokens
 from tests.chatbot.grounding.test_stream import ANSWERS, events_of, merged, stream
 
@@ -20,9 +20,9 @@ def pieces(text: str, cuts: list[int]) -> list[str]:
     return [text[start:end] for start, end in zip([0, *ends], [*ends, len(text)], strict=True)]
 
 
-@given(ANSWERS, st.lists(st.integers(1, 7), max_size=80), st.integers(0, 80), st.sampled_from(Grounding))
+@given(ANSWERS, st.lists(st.integers(1, 7), max_size=80), st.integers(0, 80), st.sampled_from(GroundingMode))
 def test_wherever_the_writer_dies_its_successor_completes_the_same_answer(
-    text: str, cuts: list[int], died: int, grounding: Grounding
+    text: str, cuts: list[int], died: int, grounding: GroundingMode
 ) -> None:
     feeds = pieces(text, cuts)
     before, checks = stream(grounding), stream(grounding)

@@ -14,7 +14,7 @@ import pytest
 from prometheus_client import MetricsHandler
 from typer.testing import CliRunner
 
-from chatbot.drift import Reference, Sketch, build
+from chatbot.drift import BinCounter, Reference, build_reference
 from chatbot.metrics import Metrics
 from evals.__main__ import app
 from tests.chatbot.drift.test_drift import ENDED, window
@@ -25,7 +25,7 @@ PROMETHEUS = shutil.which("prometheus")
 
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Reference]:
-    reference = build(window(7, 2000), ENDED, embedder="e5", now=1_700_000_000.0)
+    reference = build_reference(window(7, 2000), ENDED, embedder="e5", now=1_700_000_000.0)
     file = tmp_path_factory.mktemp("drift") / "reference.json"
     file.write_bytes(msgspec.json.encode(reference))
     return file, reference
@@ -52,7 +52,7 @@ def served(metrics: Metrics) -> Iterator[str]:
 
 def asked(metrics: Metrics, reference: Reference) -> int:
     """Let a week pass in which customers ask three times as much in English; return what was counted in all."""
-    found = Sketch(reference).count(window(8, 1000, english=0.6))
+    found = BinCounter(reference).count(window(8, 1000, english=0.6))
     found.update({("outcome", name): count for name, count in ENDED.items()})
     metrics.drift_counted(reference.id, found)
     return found.total()
@@ -85,7 +85,7 @@ def test_the_report_names_what_moved(
 
 def test_a_quiet_week_is_not_judged(metrics: Metrics, served: str, reference: tuple[Path, Reference]) -> None:
     file, window_then = reference
-    metrics.drift_counted(window_then.id, Sketch(window_then).count(window(8, 100)))
+    metrics.drift_counted(window_then.id, BinCounter(window_then).count(window(8, 100)))
     status, told = evals("--reference", str(file), "--against", served)
     assert status == 0
     assert "DRIFTED" not in told

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from rich.console import Console
 
-from chatbot.grounding import Grounding
+from chatbot.grounding import GroundingMode
 from evals.quality.gate import grounding, scored
 from evals.quality.report import Task, lines, read_task
 from evals.quality.rescore import Checked, rescore
@@ -94,12 +94,12 @@ def test_answers_recorded_with_a_worse_prompt_are_red(task: Task, dataset: Datas
 
 def test_a_wrong_number_that_the_checks_let_through_is_red(task: Task, dataset: Dataset, recording: Recording) -> None:
     # The planted fault: nothing is checked before it is shown.
-    unchecked = rescore(first(recording), dataset, contact=task.contact, grounding=Grounding.OFF)
+    unchecked = rescore(first(recording), dataset, contact=task.contact, grounding=GroundingMode.OFF)
     assert "altered_numbers_shown" in missed(unchecked, task)
     # And a model that says one: shown unchecked it is counted, under the checks of today it is not shown.
     wrong = told(first(recording), lambda said: f"{said} 수수료는 77,777원입니다.")
     assert "numbers_not_in_cited" in missed(
-        rescore(wrong, dataset, contact=task.contact, grounding=Grounding.OFF), task
+        rescore(wrong, dataset, contact=task.contact, grounding=GroundingMode.OFF), task
     )
     assert not {"numbers_not_in_cited", "altered_numbers_shown"} & missed(
         rescore(wrong, dataset, contact=task.contact), task
@@ -116,7 +116,7 @@ def test_a_recorded_choice_counts_between_the_quotes_that_it_was_made_of_only(
     def shown(*chosen: tuple[str, float]) -> list[str]:
         again = msgspec.structs.replace(spoken, repair=chosen)
         passages = recording.shown_to(spoken)
-        checked = Checked(sample, again, passages, contact=task.contact, grounding=Grounding.STRICT)
+        checked = Checked(sample, again, passages, contact=task.contact, grounding=GroundingMode.STRICT)
         return [citation.quote for citation in checked.answered().citations]
 
     sure = [(quote, 0.9 if quote == quotes[1] else 0.05) for quote in quotes]

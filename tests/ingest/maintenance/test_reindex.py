@@ -91,7 +91,7 @@ async def test_a_search_says_in_which_collection_it_looked(services: Services, f
     nobody = replace(everybody, groups=frozenset())
 
     async def looked_in() -> list[str]:
-        found = [await retrieval.find("정기예금 금리", earlier=(), access=access) for access in (everybody, nobody)]
+        found = [await retrieval.search("정기예금 금리", earlier=(), access=access) for access in (everybody, nobody)]
         assert [bool(one.hits) for one in found] == [True, False]
         return [one.collection for one in found]
 
