@@ -52,8 +52,8 @@ from evals.quality import (
     write_run,
 )
 from evals.quality import report as reports
-from evals.questions import CorpusNotLoaded, DatasetBroken, RecordingBroken, read_dataset, write_recording
-from evals.safety import DOCUMENTS, is_labelled, run_guarded
+from evals.questions import HANBIT, CorpusNotLoaded, DatasetBroken, RecordingBroken, read_dataset, write_recording
+from evals.safety import is_labelled, run_guarded
 from ingest.errors import IngestError
 from ingest.parsing import WeightsMissing
 from ingest.settings import Settings
@@ -144,7 +144,7 @@ def run(  # noqa: PLR0917  a command takes its options
             signer = LocalSigner(key_pair(data_dir)[0].read_text("ascii"))
             there = Against(url=against, signer=signer)
         if is_labelled(dataset):
-            bank = errand(DOCUMENTS, limit=None, answers=False, profile=profile, data=Path(folder))
+            bank = errand(HANBIT, limit=None, answers=False, profile=profile, data=Path(folder))
             done = anyio.run(partial(run_guarded, dataset, bank, Console(stderr=True), limit=limit))
         else:
             what = errand(dataset, limit=limit, answers=answers, profile=profile, data=Path(folder), split=split)

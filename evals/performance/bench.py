@@ -33,7 +33,7 @@ from chatbot.tokenizer import Tokenizer
 from evals.performance.ledger_cost import MOST_GETS, ledger_cost
 from evals.product import Model, Product, ProductNotStarted, Wanted, end_like_ctrl_c, model, product, resident_bytes
 from evals.quality import LONGEST_ANSWER, Customer, loaded
-from evals.questions import TENANT, Answered, Sample, read_dataset
+from evals.questions import HANBIT, TENANT, Answered, Sample, read_dataset
 from ingest.settings import Settings
 from knowledge.access import EVERY_CUSTOMER, Access
 from knowledge.glossary import load_glossary
@@ -41,7 +41,6 @@ from knowledge.index import Index
 from telemetry.groups import leaves
 from telemetry.logs import configure_logs
 
-DATASET = Path(__file__).parent / "datasets" / "hanbit"
 QUESTION = "한빛 정기예금을 중간에 해지하면 이자는 어떻게 되나요?"
 MODE_QUESTIONS = (
     QUESTION,
@@ -147,7 +146,7 @@ async def beside(wanted: Wanted, name: str) -> Wanted:
 async def prepare(wanted: Wanted, settings: Settings, plan: Plan, console: Console) -> Ground:
     """Load the sample documents, and the passages nearest to the question for every tenant that will ask."""
     names = [f"bench-{n:03}" for n in range(plan.warm_up + plan.calls + 1)]
-    async with loaded(read_dataset(DATASET), settings, wanted.data, console) as (services, _):
+    async with loaded(read_dataset(HANBIT), settings, wanted.data, console) as (services, _):
         await give(services.index, names, [QUESTION], plan.documents)
         ids = await prompt(services.index, names[0], wanted.weights / wanted.profile)
     return Ground(tenants=iter(names), prompt_ids=ids)
@@ -155,7 +154,7 @@ async def prepare(wanted: Wanted, settings: Settings, plan: Plan, console: Conso
 
 async def widely_read(wanted: Wanted, settings: Settings, plan: Plan, console: Console) -> Wanted:
     """Give the passages on every question of the modes to a tenant for each; return the same."""
-    async with loaded(read_dataset(DATASET), settings, wanted.data, console) as (services, _):
+    async with loaded(read_dataset(HANBIT), settings, wanted.data, console) as (services, _):
         await give(services.index, MODE_TENANTS, MODE_QUESTIONS, plan.documents)
     return wanted
 

@@ -31,9 +31,9 @@ from rich.console import Console
 from sentence_transformers import SentenceTransformer
 from tokenizers import Tokenizer
 
-from evals.performance.bench import DATASET, BenchFigure, measured
+from evals.performance.bench import BenchFigure, measured
 from evals.product import ProductNotStarted, Wanted
-from evals.questions import TENANT, throw_away
+from evals.questions import HANBIT, TENANT, throw_away
 from ingest.bulk import LoadOrder, gather, load, showing
 from ingest.parsing import ParserSettings, Unreadable, open_parser, open_tokenizer
 from ingest.services import Services
@@ -43,7 +43,7 @@ from knowledge.index import indexed_text
 from knowledge.passage import Passage
 
 PEERS = {"LangChain": "langchain_ingest.py", "LlamaIndex": "llamaindex_ingest.py"}
-DOCUMENTS = DATASET / "documents"
+DOCUMENTS = HANBIT / "documents"
 LEAST_OF_EMBEDDER = 0.95
 MOST_TOKENS = 512
 """What the embedder reads of a text; it drops the rest without a word."""

@@ -26,10 +26,10 @@ from rich.console import Console
 
 from chatbot.api import LocalSigner
 from chatbot.events import Done, FinishReason, Queued, Token
-from evals.performance.bench import DATASET, QUESTION, BenchFigure, give, measured, session, started
+from evals.performance.bench import QUESTION, BenchFigure, give, measured, session, started
 from evals.product import Model, Product, ProductNotStarted, Wanted, child, product
 from evals.quality import frames, loaded
-from evals.questions import read_dataset
+from evals.questions import HANBIT, read_dataset
 from ingest.settings import Settings
 from knowledge.identity import Principal
 from llm_server.scripted import Behaviour
@@ -157,7 +157,7 @@ class Crowd:
 
 async def load(plan: Plan, wanted: Wanted, settings: Settings, console: Console) -> list[BenchFigure]:
     """Measure everything on one running product."""
-    async with loaded(read_dataset(DATASET), settings, wanted.data, console) as (services, _):
+    async with loaded(read_dataset(HANBIT), settings, wanted.data, console) as (services, _):
         await give(services.index, [QUIET, LOUD], [QUESTION], 12)
     async with started(scripted(wanted)) as served:
         there = {"LLM_TOKENIZER": str(tokenizer(wanted)), "LLM_PROFILE": "scripted"}

@@ -20,7 +20,7 @@ from locust.argument_parser import LocustArgumentParser
 from locust.clients import ResponseContextManager
 from locust.env import Environment
 
-GOLDEN = Path(__file__).parent / "datasets" / "hanbit" / "queries.jsonl"
+GOLDEN = Path(__file__).parents[1] / "datasets" / "hanbit" / "queries.jsonl"
 CHAT = "/v1/chat"
 CONNECTS_WITHIN, SILENT_AT_MOST = 10.0, 120.0
 """Seconds to connect, and between two bytes of a stream (which has a heartbeat at least every 15 s)."""

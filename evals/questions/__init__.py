@@ -22,10 +22,20 @@ from evals.questions.recording import (
     read_recording,
     write_recording,
 )
-from evals.questions.sample import CorpusEntry, Dataset, DatasetBroken, HistoryTurn, Sample, read_dataset, read_lines
+from evals.questions.sample import (
+    HANBIT,
+    CorpusEntry,
+    Dataset,
+    DatasetBroken,
+    HistoryTurn,
+    Sample,
+    read_dataset,
+    read_lines,
+)
 from evals.questions.spellings import Spelled, spelled, spellings_of
 
 __all__ = [
+    "HANBIT",
     "TENANT",
     "Answered",
     "Corpus",

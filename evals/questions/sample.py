@@ -13,6 +13,8 @@ from typing import Literal, TypeVar
 import msgspec
 
 T = TypeVar("T")
+HANBIT = Path(__file__).parents[1] / "datasets" / "hanbit"
+"""The sample bank's documents and golden questions."""
 
 
 class DatasetBroken(Exception):

@@ -21,16 +21,16 @@ import msgspec
 from rich.console import Console
 
 from chatbot.api import AUDIENCE, ISSUER, LocalSigner, key_pair
-from evals.performance import DATASET, PLENTY, BenchFigure, measured, scripted, started, tokenizer
+from evals.performance import PLENTY, BenchFigure, measured, scripted, started, tokenizer
 from evals.product import Product, Wanted, answers, child, free_port, product, wait_until
 from evals.quality import loaded
-from evals.questions import TENANT, read_dataset
+from evals.questions import HANBIT, TENANT, read_dataset
 from ingest.settings import Settings
 from knowledge.identity import Principal
 from llm_server.scripted import Behaviour
 
 ACCEPTED = Path(__file__).with_name("schemathesis.toml")
-TOOLS = Path(__file__).parents[1] / ".venv" / "attacks" / "bin"
+TOOLS = Path(__file__).parents[2] / ".venv" / "attacks" / "bin"
 # Probes by the detector that judges them: the first with garak's own, the second by its trigger words, since its own
 # detector is a model that would have to be downloaded.
 PROBES: Mapping[str, str] = {
@@ -89,7 +89,7 @@ _WORST = 5
 
 async def attack(plan: Plan, wanted: Wanted, settings: Settings, console: Console) -> list[BenchFigure]:
     """Run both tools on one running product."""
-    async with loaded(read_dataset(DATASET), settings, wanted.data, console):
+    async with loaded(read_dataset(HANBIT), settings, wanted.data, console):
         pass
     async with started(scripted(wanted, Behaviour(obeys=True))) as served:
         there = {"LLM_TOKENIZER": str(tokenizer(wanted)), "LLM_PROFILE": "scripted"}

@@ -30,7 +30,6 @@ from knowledge.access import EVERY_CUSTOMER, Access
 from knowledge.glossary import load_glossary
 from knowledge.passage import language_of
 
-DOCUMENTS = Path(__file__).parent / "datasets" / "hanbit"
 BANK = ("한빛은행", "Hanbit Bank")
 BENIGN = "benign"
 _WORST = 20

@@ -18,7 +18,8 @@ from knowledge.passage import Passage
 from tests.knowledge.conftest import BANK, CUSTOMER, numbered
 
 ROOT = Path(str(knowledge.__file__)).parent.parent
-PACKAGES = ("chatbot", "ingest", "knowledge", "llm_server", "telemetry", "evals")
+PACKAGES = ("chatbot", "ingest", "edge", "knowledge", "llm_server", "telemetry", "evals")
+INDEX = ROOT / "knowledge" / "index" / "index.py"
 READING = {"query_points", "query_batch_points", "query_points_groups", "search_matrix_pairs", "scroll", "retrieve"}
 SEEING_SCORES = {"search", "passage"}
 
@@ -99,7 +100,7 @@ def test_only_the_index_asks_qdrant_for_points() -> None:
         f"{path.relative_to(ROOT)}:{line} {name}"
         for package in PACKAGES
         for path in (ROOT / package).rglob("*.py")
-        if path != ROOT / "knowledge" / "index.py"
+        if path != INDEX
         for line, name in calls(path.read_text(encoding="utf-8"))
         if "qdrant" in path.read_text(encoding="utf-8").lower()
     ]
@@ -114,11 +115,11 @@ def test_the_filter_is_built_in_one_place() -> None:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name == "visible_filter"
     ]
-    assert defined == [ROOT / "knowledge" / "index.py"]
+    assert defined == [INDEX]
 
 
 def test_every_search_of_the_index_takes_an_access_and_uses_its_filter() -> None:
-    tree = ast.parse((ROOT / "knowledge" / "index.py").read_text(encoding="utf-8"))
+    tree = ast.parse(INDEX.read_text(encoding="utf-8"))
     index = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Index")
     methods = {node.name: node for node in index.body if isinstance(node, ast.AsyncFunctionDef)}
     for name in SEEING_SCORES:

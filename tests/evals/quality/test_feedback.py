@@ -17,7 +17,7 @@ from evals.quality.adopt import NotAdopted, adopt
 from evals.quality.triage import Case, TriageBroken, merged, read_cases, triage, write_cases
 from evals.questions import read_dataset
 
-HANBIT = Path(__file__).parents[2] / "evals" / "datasets" / "hanbit"
+HANBIT = Path(__file__).parents[3] / "evals" / "datasets" / "hanbit"
 SECRET_SUB = "kim.younghee:77*"
 NOW = 1_770_000_000.0
 QUESTION = "제 계좌 110-234-567890에서 앱으로 통장 사본 뽑으면 수수료 있나요?"

@@ -32,7 +32,7 @@ from knowledge.index import Index
 from knowledge.terms import Terms
 from tests.forked import Forked
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 FEWER = 60
 """Recorded answers that a planted regression is tried on: enough to fall below a gate, and quick."""
 

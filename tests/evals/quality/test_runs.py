@@ -34,7 +34,7 @@ from ingest.bulk import LoadOutcome, Offering
 from ingest.catalogue import Metadata
 from knowledge.passage import Hit, Passage
 
-TASK = Path(__file__).parents[2] / "evals" / "tasks" / "hanbit.yaml"
+TASK = Path(__file__).parents[3] / "evals" / "tasks" / "hanbit.yaml"
 
 
 def written(folder: Path, queries: str, qrels: str) -> Path:

@@ -20,7 +20,7 @@ from pydantic import BaseModel
 
 from evals.scorers import holds_answer
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 DATASET = ROOT / "evals" / "datasets" / "hanbit"
 DOCUMENTS = DATASET / "documents"
 BUILD = ROOT / "scripts" / "samples" / "build.py"

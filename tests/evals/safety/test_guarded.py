@@ -9,9 +9,8 @@ from rich.console import Console
 
 from evals.product import Wanted
 from evals.quality import Errand
-from evals.questions import DatasetBroken, read_dataset
+from evals.questions import HANBIT, DatasetBroken, read_dataset
 from evals.safety.guarded import (
-    DOCUMENTS,
     Judged,
     Labelled,
     Step,
@@ -69,9 +68,9 @@ async def test_a_set_that_the_screens_stop_is_scored_without_an_index(tmp_path: 
     lines = [msgspec.json.encode(ATTACK), msgspec.json.encode(HONEST)]
     (tmp_path / "queries.jsonl").write_bytes(b"\n".join(lines))
     assert is_labelled(tmp_path)
-    assert not is_labelled(DOCUMENTS)
+    assert not is_labelled(HANBIT)
     wanted = Wanted(profile="cpu", data=tmp_path, weights=tmp_path, environment={})
-    what = Errand(dataset=read_dataset(DOCUMENTS), settings=Settings(), wanted=wanted, answers=False)
+    what = Errand(dataset=read_dataset(HANBIT), settings=Settings(), wanted=wanted, answers=False)
     said = StringIO()
     run = await run_guarded(tmp_path, what, Console(file=said, width=200))
     assert (run.measures["stopped"], run.measures["benign_refused"]) == (1.0, 0.0)
