@@ -1,4 +1,4 @@
-"""The chat API as an ASGI application over services that somebody else opened."""
+"""The chat API as an ASGI application over the services that it is given."""
 
 from contextlib import suppress
 
@@ -11,6 +11,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from chatbot.api import FORMATS, ROUTERS, LocalSigner, demo_router, headers_now, install_problems
 from chatbot.errors import StoreUnavailable
+from chatbot.limits import Caller, Ledger
+from chatbot.models import Models
 from chatbot.services import Services
 from edge import ResponseHeaders, security_headers, serve_page
 
@@ -22,18 +24,19 @@ _HEADERS = (
 
 
 class RateLimitHeaders:
-    """Adds the caller's limits to every reply that does not carry them; what is our own fault carries none."""
+    """Adds the caller's limits to every reply below 500 that does not carry them."""
 
-    def __init__(self, app: ASGIApp, *, services: Services) -> None:
+    def __init__(self, app: ASGIApp, *, ledger: Ledger, models: Models) -> None:
         self._app = app
-        self._services = services
+        self._ledger = ledger
+        self._models = models
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_with_limits(message: Message) -> None:
             if message["type"] == "http.response.start" and message["status"] < 500:
                 who = scope.get("state", {}).get("principal")
                 if who is not None and not any(name.startswith(b"x-ratelimit-") for name, _ in message["headers"]):
-                    headers = await headers_now(who, self._services)
+                    headers = await headers_now(Caller.of(who, self._models.model), self._ledger)
                     added = [(name.encode(), value.encode()) for name, value in headers.items()]
                     message["headers"] = [*message["headers"], *added]
             await send(message)
@@ -42,7 +45,7 @@ class RateLimitHeaders:
 
 
 class BodyLimit:
-    """Refuses a larger body as any other request is refused; Starlette's own limit would answer in plain text."""
+    """Refuses a larger body with a problem document; Starlette's own limit would answer in plain text."""
 
     def __init__(self, app: ASGIApp, *, most_bytes: int) -> None:
         self._app = app
@@ -78,10 +81,10 @@ def create_app(
         redirect_slashes=False,  # an empty id is no conversation, and not the list of all
         middleware=[
             Middleware(ResponseHeaders, headers=_HEADERS),
-            Middleware(RateLimitHeaders, services=services),
+            Middleware(RateLimitHeaders, ledger=services.ledger, models=services.models),
             Middleware(BodyLimit, most_bytes=_BODY_LIMIT),
         ],
-        # One span a request and none an event: the answer's own spans are made in turn.py and models.py.
+        # One span a request and none an event: the spans of an answer are made in chatbot.turn and chatbot.models.
         telemetry={"logs": False, "operation_spans": False, "tracer_provider": tracer_provider},
     )
     app.state.services = services
@@ -96,9 +99,9 @@ def create_app(
 
 
 async def drain(app: FastAPI, *, seconds: float) -> None:
-    """Take no new questions, let running answers end for `seconds`, then hand the rest over to other replicas.
+    """Refuse new questions, let running answers end for `seconds`, then hand the rest over to other replicas.
 
-    Cancelled, it does not wait any longer, and hands over.
+    A cancelled drain hands them over at once.
     """
     app.state.draining = True
     services: Services = app.state.services

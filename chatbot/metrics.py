@@ -50,7 +50,9 @@ class Metrics:
         )
         self.failover_tokens = counter("chatbot_failover_prompt_tokens", "Prompt tokens computed again by failover")
         self.shadow = counter("chatbot_shadow_answers", "What a model on trial said, as it was judged", ["verdict"])
-        self.ladder = counter("chatbot_ladder", "Answers that another than the conversation's endpoint gave", ["rung"])
+        self.degraded = counter(
+            "chatbot_ladder", "Answers that another than the conversation's endpoint gave", ["rung"]
+        )
         self.takeovers = counter("chatbot_takeovers", "Answers taken over from a dead replica", ["why"])
         self.audit_anchored_at = gauge(
             "chatbot_audit_anchored_timestamp_seconds",
@@ -75,8 +77,8 @@ class Metrics:
 
     def begin_at_zero(self, priorities: Iterable[int]) -> None:
         """Show what scalers ask for the rate of: a counter that begins at 1 has none, and would wake nobody."""
-        for rung in DegradationLevel:
-            self.ladder.labels(rung.value)
+        for level in DegradationLevel:
+            self.degraded.labels(level.value)
         for priority, why in product(priorities, get_args(RejectionReason)):
             self.turned_away.labels(str(priority), why)
 
@@ -91,8 +93,8 @@ class Metrics:
         self.tokens.labels("answer").inc(turn.usage.answer_tokens)
         self.withheld.labels(turn.language).inc(turn.withheld)
         self.citations.labels(turn.language).inc(turn.citations)
-        if turn.rung is not None:
-            self.ladder.labels(turn.rung.value).inc()
+        if turn.degradation_level is not None:
+            self.degraded.labels(turn.degradation_level.value).inc()
 
     def admitted(self, record: Started | Rejected) -> None:
         """Observe that an answer got its slot, or that a question got no place (a hook)."""

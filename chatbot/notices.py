@@ -1,4 +1,4 @@
-"""What a `notice` says, in the customer's language, and the rungs of the ladder down, each of which has one."""
+"""The texts of notices in the customer's language, and the degradation levels, each of which has a notice."""
 
 from collections.abc import Mapping
 from enum import StrEnum
@@ -9,7 +9,7 @@ from knowledge.passage import Language
 
 
 class DegradationLevel(StrEnum):
-    """Who answers when the conversation's own endpoint cannot, best first (design section 7)."""
+    """What answers when the conversation's own endpoint cannot, best first (docs/decisions/0006-ladder.md)."""
 
     REPLICA = "replica"
     FALLBACK = "fallback"
@@ -30,7 +30,7 @@ _TEXTS: Final[Mapping[NoticeCode, Mapping[Language, str]]] = {
         "en": "Earlier messages cannot be read right now, and this one is not kept.",
     },
 }
-_RUNGS: Final[Mapping[DegradationLevel, tuple[NoticeCode, Mapping[Language, str]]]] = {
+_LEVELS: Final[Mapping[DegradationLevel, tuple[NoticeCode, Mapping[Language, str]]]] = {
     DegradationLevel.REPLICA: (
         NoticeCode.MODEL_SWITCHED,
         {"ko": "다른 서버가 이어서 답변합니다.", "en": "Another server continues this answer."},
@@ -69,11 +69,11 @@ _RUNGS: Final[Mapping[DegradationLevel, tuple[NoticeCode, Mapping[Language, str]
 
 
 def notice(code: NoticeCode, language: Language) -> Notice:
-    """Return the notice of that code."""
+    """Return the notice of a code that has one text."""
     return Notice(code=code, text=_TEXTS[code][language])
 
 
-def notice_of(rung: DegradationLevel, language: Language) -> Notice:
-    """Return the notice that tells who answers."""
-    code, texts = _RUNGS[rung]
+def degradation_notice(level: DegradationLevel, language: Language) -> Notice:
+    """Return the notice that says what answers."""
+    code, texts = _LEVELS[level]
     return Notice(code=code, text=texts[language])

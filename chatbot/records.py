@@ -20,8 +20,8 @@ class TurnFinished:
     usage: Usage
     withheld: int
     citations: int
-    rung: DegradationLevel | None
-    """How far down the ladder the answer went, if at all."""
+    degradation_level: DegradationLevel | None
+    """None where the conversation's own endpoint answered."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""What an answer may use, opened once by `wiring.py`: a frozen list, so that `turn.py` sees no driver."""
+"""The parts that an answer uses, opened once by `wiring.py`: a frozen list, so that `turn.py` sees no driver."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field
 
 from chatbot.admission import Admission
 from chatbot.answerability import AnswerabilitySettings
-from chatbot.audit import Audit
+from chatbot.audit import Audit, Versions
 from chatbot.conversations import AnswerCache, ConversationIds, History, Ratings
 from chatbot.drift import DriftWatch
 from chatbot.grounding import GroundingMode
@@ -82,3 +82,13 @@ class Services:
     now: Callable[[], float]
     pings: Mapping[str, Callable[[], Awaitable[None]]]
     on_turn_finished: tuple[Callable[[TurnFinished], None], ...]
+
+    @property
+    def versions(self) -> Versions:
+        """The versions of what makes an answer now."""
+        return Versions(
+            model=self.models.model,
+            prompt=self.prompts.version,
+            index=self.index.collection,
+            embedder=self.index.embedder,
+        )

@@ -1,11 +1,14 @@
-"""A turn as values, and what they become: events, history, audit rows, a record for the metrics (pure)."""
+"""A turn as values, and what is written of it: events, messages of the history, audit records, metrics' records.
 
-from collections.abc import Mapping
+Pure: no input or output, and time comes in as an argument (`at` and `now`; Unix seconds where nothing else is said).
+"""
+
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import msgspec
 
-from chatbot.audit import AuditClosed, AuditOpened, passage_hash
+from chatbot.audit import AuditClosed, AuditOpened, Versions, passage_hash
 from chatbot.conversations import Basis, CachedAnswer, Conversation, StoredMessage
 from chatbot.errors import ChatError
 from chatbot.events import (
@@ -23,6 +26,7 @@ from chatbot.events import (
     Token,
     Usage,
 )
+from chatbot.grounding import GroundingMode
 from chatbot.limits import Reservation
 from chatbot.models import Delta, ModelDone, Sampling
 from chatbot.notices import DEGRADATION_LEVELS, DegradationLevel
@@ -30,10 +34,9 @@ from chatbot.prompt import Prompt
 from chatbot.questions import CannedReply, ClientMessage, ScreenedQuestion, handoff
 from chatbot.records import TurnFinished
 from chatbot.retrieval import SearchResult
-from chatbot.services import Services
-from chatbot.streams import AnswerId, LiveAnswer
+from chatbot.streams import AnswerId
 from knowledge.identity import Principal
-from knowledge.passage import Language
+from knowledge.passage import Language, Passage
 
 FINISH: Mapping[CannedReply, FinishReason] = {
     CannedReply.INJECTION: FinishReason.REFUSED,
@@ -47,14 +50,14 @@ FINISH: Mapping[CannedReply, FinishReason] = {
     CannedReply.UNAVAILABLE: FinishReason.HANDOFF,
     CannedReply.EMERGENCY: FinishReason.HANDOFF,
 }
-"""How an answer ends in which one of the bank's own texts was said."""
+"""The finish reason of an answer that shows one of the bank's own texts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """What the customer asked, and where in which conversation; `id` names a question that is answered again.
+    """A customer's question and its place in a conversation; `id` is set where the question is answered again.
 
-    `earlier` is what the caller says was said before; no conversation keeps it.
+    `earlier` are the messages that an OpenAI client sent along; no conversation keeps them.
     """
 
     text: str
@@ -67,7 +70,10 @@ class Question:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Turn:
-    """An opened turn: all that was decided before the first byte. `reply` is said instead of asking the model."""
+    """An opened turn: everything that was decided before the first byte.
+
+    The names of the fields stand in checkpoints, which a process of another release may read.
+    """
 
     answer_id: AnswerId
     question_id: str
@@ -79,26 +85,33 @@ class Turn:
     found: SearchResult
     prompt: Prompt
     reply: CannedReply | None
+    """The bank's own text that is shown instead of asking the model."""
     reservation: Reservation
     max_answer_tokens: int
     temperature: float
     notices: tuple[Notice, ...]
     trace_id: str
     opened_at: float
+    """Seconds on the monotonic clock of the process that answers."""
     is_first: bool = False
-    """Whether nothing was said before it and it is asked for the first time."""
+    """Whether no message precedes the question and it is answered for the first time."""
     brought: int = 0
-    """How many messages its caller brought along: untrusted, and kept nowhere."""
+    """The number of messages that the client sent along: untrusted, and not kept."""
 
     @property
     def sampling(self) -> Sampling:
-        """How the answer's tokens are chosen."""
+        """The sampling parameters of the answer."""
         return Sampling(max_tokens=self.max_answer_tokens, temperature=self.temperature)
+
+    @property
+    def prompt_passages(self) -> tuple[Passage, ...]:
+        """The passages in the answer's prompt, in the order of their numbers there."""
+        return tuple(hit.passage for hit in self.found.hits[: self.prompt.passages])
 
 
 @dataclass(frozen=True, slots=True)
 class Repair:
-    """What the model was asked when its answer was withheld whole, and the share that it gave each quote."""
+    """The prompt that asked the model to choose a quote in place of a withheld answer, and each quote's share."""
 
     prompt_ids: tuple[int, ...]
     shares: tuple[float, ...]
@@ -106,71 +119,76 @@ class Repair:
 
 @dataclass(slots=True)
 class AnswerState:
-    """What an answer has come to so far; `finish` writes it down."""
+    """The state of an answer that runs; `finish` (`chatbot.turn`) records it."""
 
     finish_reason: FinishReason = FinishReason.CANCELLED
     usage: Usage = field(default_factory=Usage)
     grounded: bool = False
     error: ChatError | None = None
     withheld: int = 0
+    """The number of sentences that failed the checks."""
     first_token_at: float | None = None
+    """When the first text was shown, in seconds on the monotonic clock."""
     shown: list[Event] = field(default_factory=list)
     models: tuple[str, ...] = ()
-    rung: DegradationLevel | None = None
+    degradation_level: DegradationLevel | None = None
     cached_answer_id: str = ""
+    """The answer whose text is shown again, where no model could answer."""
     probes: tuple[float, ...] = ()
+    """The model's probability of "yes" to each probe that was asked, in order."""
     repair: Repair | None = None
 
     @classmethod
-    def of(cls, turn: Turn, running: LiveAnswer) -> "AnswerState":
-        """Return an empty draft, or what the writer before this one has come to."""
-        content = [event for event in running.published if isinstance(event, Token | Citation | Notice)]
-        said = len(running.token_ids)
-        usage = Usage(prompt_tokens=len(turn.prompt.answer_ids), answer_tokens=said) if said else Usage()
-        return cls(usage=usage, shown=[event for event in content if event not in turn.notices])
+    def of(cls, turn: Turn, *, published: Sequence[Event], answer_tokens: int) -> "AnswerState":
+        """Return the state after what an earlier writer published: its events, and the number of tokens generated."""
+        content = [event for event in published if isinstance(event, Token | Citation | Notice)]
+        usage = Usage(prompt_tokens=len(turn.prompt.answer_ids), answer_tokens=answer_tokens)
+        return cls(
+            usage=usage if answer_tokens else Usage(), shown=[event for event in content if event not in turn.notices]
+        )
 
     def count(self, delta: Delta) -> None:
-        """Count tokens as they come: what is charged when the model cannot report any more."""
+        """Count the tokens of a delta: they are charged where the model cannot report its usage any more."""
         self.usage = Usage(
             prompt_tokens=self.usage.prompt_tokens,
             cached_tokens=self.usage.cached_tokens,
             answer_tokens=self.usage.answer_tokens + len(delta.token_ids),
         )
 
-    def ended(self, done: ModelDone) -> None:
-        """Take note that the model is through."""
+    def model_done(self, done: ModelDone) -> None:
+        """Record the end of the model's answer."""
         self.usage, self.finish_reason, self.models = done.usage, FinishReason(done.finish_reason), done.models
         if done.retried:
-            self.descend(DegradationLevel.REPLICA)
+            self.degrade(DegradationLevel.REPLICA)
 
-    def descend(self, rung: DegradationLevel) -> None:
-        """Take note of who answers, unless it went further down before."""
-        self.rung = max(self.rung or rung, rung, key=DEGRADATION_LEVELS.index)
+    def degrade(self, level: DegradationLevel) -> None:
+        """Record the degradation level, unless a lower one was reached before."""
+        self.degradation_level = max(self.degradation_level or level, level, key=DEGRADATION_LEVELS.index)
 
     @property
     def text(self) -> str:
-        """The answer as the customer saw it."""
+        """The answer's text as it was shown."""
         return "".join(event.text for event in self.shown if isinstance(event, Token))
 
 
-def frame(turn: Turn) -> bytes:
-    """Return the turn as a successor needs it; of its conversation only the id."""
-    known = Conversation.new(turn.conversation.id, now=turn.conversation.created_at)
-    return msgspec.msgpack.encode(replace(turn, conversation=known))
+def checkpoint(turn: Turn) -> bytes:
+    """Return the turn as a successor reads it, as MessagePack; of its conversation only the id."""
+    empty = Conversation.new(turn.conversation.id, now=turn.conversation.created_at)
+    return msgspec.msgpack.encode(replace(turn, conversation=empty))
 
 
-def turn_of(framed: bytes) -> Turn:
-    """Return the turn that `frame` wrote; its `opened_at` is on its writer's clock.
+def turn_of(checkpoint: bytes) -> Turn:
+    """Return the turn of a checkpoint; its `opened_at` is on the clock of the process that wrote it.
 
     Raises:
-        msgspec.MsgspecError: another release of this product wrote it, and this one cannot read it.
+        msgspec.MsgspecError: another release wrote the checkpoint, and this one cannot read it.
     """
-    return msgspec.msgpack.decode(framed, type=Turn)
+    return msgspec.msgpack.decode(checkpoint, type=Turn)
 
 
-def audit_opened(turn: Turn, services: Services) -> AuditOpened:
-    """Return the row that is written before any model is called."""
-    history = len(turn.prompt.before) - 1  # without the system's
+def audit_opened(turn: Turn, versions: Versions, *, grounding: GroundingMode, at: float) -> AuditOpened:
+    """Return the audit record that is written before any model is called."""
+    history = len(turn.prompt.before) - 1  # the system message is none of the history
     return AuditOpened(
         answer_id=turn.answer_id,
         tenant=turn.who.tenant,
@@ -180,58 +198,58 @@ def audit_opened(turn: Turn, services: Services) -> AuditOpened:
         passages=tuple((h.passage.document_id, h.passage.version, h.passage.n) for h in turn.found.hits),
         groups=tuple(sorted(turn.who.groups)),
         as_of=turn.found.as_of,
-        model=services.models.model,
-        prompt_version=services.prompts.version,
-        index_version=turn.found.collection or services.index.collection,
-        embedder=services.index.embedder,
+        model=versions.model,
+        prompt_version=versions.prompt,
+        index_version=turn.found.collection or versions.index,
+        embedder=versions.embedder,
         sampling=msgspec.json.encode(turn.sampling).decode(),
-        grounding=services.settings.grounding.value,
-        at=services.now(),
+        grounding=grounding.value,
+        at=at,
         question_id=turn.question_id,
         parent_id=turn.parent_id,
         history=history,
         brought=min(history, turn.brought),
-        reply=turn.reply or "",
+        canned_reply=turn.reply or "",
         passage_hashes=tuple(passage_hash(h.passage) for h in turn.found.hits),
         prompts=(turn.prompt.answer_ids, *turn.prompt.probes_ids),
     )
 
 
-def audit_closed(turn: Turn, running: LiveAnswer, draft: AnswerState, services: Services) -> AuditClosed:
-    """Return the row that is written when the answer has ended."""
+def audit_closed(turn: Turn, state: AnswerState, *, token_ids: Sequence[int], at: float) -> AuditClosed:
+    """Return the audit record that is written when the answer has ended; `token_ids` are those that a model gave."""
     return AuditClosed(
         answer_id=turn.answer_id,
         tenant=turn.who.tenant,
-        usage=draft.usage,
-        finish_reason=None if draft.error else draft.finish_reason,
-        error=draft.error.code if draft.error else None,
-        grounded=draft.grounded,
-        at=services.now(),
-        models=draft.models,
-        rung=draft.rung or "",
-        cached_answer_id=draft.cached_answer_id,
-        text=draft.text,
-        said=running.token_ids,
-        probes=draft.probes,
-        repair=draft.repair.shares if draft.repair else (),
-        repair_prompt=draft.repair.prompt_ids if draft.repair else (),
+        usage=state.usage,
+        finish_reason=None if state.error else state.finish_reason,
+        error=state.error.code if state.error else None,
+        grounded=state.grounded,
+        at=at,
+        models=state.models,
+        degradation_level=state.degradation_level or "",
+        cached_answer_id=state.cached_answer_id,
+        text=state.text,
+        token_ids=token_ids,
+        probes=state.probes,
+        repair=state.repair.shares if state.repair else (),
+        repair_prompt=state.repair.prompt_ids if state.repair else (),
     )
 
 
-def accepted(turn: Turn, services: Services) -> Accepted:
-    """Return the first event."""
+def accepted(turn: Turn, versions: Versions) -> Accepted:
+    """Return the first event of the stream."""
     return Accepted(
         answer_id=turn.answer_id,
         conversation_id=turn.conversation.id,
         question_id=turn.question_id,
-        model=services.models.model,
-        prompt_version=services.prompts.version,
+        model=versions.model,
+        prompt_version=versions.prompt,
         trace_id=turn.trace_id,
     )
 
 
 def sources(turn: Turn) -> Sources:
-    """Return the passages that the model is shown, numbered as it sees them; none where nothing is answered."""
+    """Return the passages of the answer's prompt with their numbers there; none where a canned reply is shown."""
     hits = turn.found.hits[: turn.prompt.passages] if turn.reply is None else ()
     return Sources(
         items=tuple(
@@ -251,95 +269,99 @@ def sources(turn: Turn) -> Sources:
 
 
 def passage_refs(turn: Turn) -> tuple[PassageRef, ...]:
-    """Return which passages stand behind the sources, in their order."""
-    shown = [hit.passage for hit in turn.found.hits[: turn.prompt.passages]] if turn.reply is None else []
-    return tuple(PassageRef(document_id=p.document_id, version=p.version, n=p.n) for p in shown)
+    """Return the references of the passages behind the sources, in their order."""
+    passages = turn.prompt_passages if turn.reply is None else ()
+    return tuple(PassageRef(document_id=p.document_id, version=p.version, n=p.n) for p in passages)
 
 
-def basis(turn: Turn, services: Services) -> Basis:
-    """Return what an answer to the question stands on."""
+def basis(turn: Turn, versions: Versions) -> Basis:
+    """Return everything that decides an answer to the question: the key of the answer cache."""
     return Basis(
         tenant=turn.who.tenant,
         groups=turn.who.groups,
         question=turn.screened.text,
         passages=passage_refs(turn),
-        prompt_version=services.prompts.version,
-        model=services.models.model,
+        prompt_version=versions.prompt,
+        model=versions.model,
         language=turn.language,
     )
 
 
 def may_be_cached(turn: Turn) -> bool:
-    """Return whether the question alone decides its answer, and says nothing of who asks."""
+    """Return whether the question alone decides its answer and holds no personal data."""
     return turn.is_first and turn.reply is None and not turn.screened.masked
 
 
-def to_be_cached(turn: Turn, draft: AnswerState, services: Services) -> CachedAnswer | None:
-    """Return the answer as it may be shown again: whole, grounded in all it says, by the primary model alone."""
-    whole = draft.error is None and draft.finish_reason is FinishReason.STOP and draft.withheld == 0
-    if not (may_be_cached(turn) and whole and draft.grounded and draft.models == (services.models.model,)):
+def to_be_cached(turn: Turn, state: AnswerState, *, model: str, at: float) -> CachedAnswer | None:
+    """Return the answer for the cache where it is complete, grounded and by `model`, the primary one, alone."""
+    complete = state.error is None and state.finish_reason is FinishReason.STOP and state.withheld == 0
+    if not (may_be_cached(turn) and complete and state.grounded and state.models == (model,)):
         return None
-    citations = tuple(event for event in draft.shown if isinstance(event, Citation))
-    return CachedAnswer(answer_id=turn.answer_id, text=draft.text, citations=citations, at=services.now())
+    citations = tuple(event for event in state.shown if isinstance(event, Citation))
+    return CachedAnswer(answer_id=turn.answer_id, text=state.text, citations=citations, at=at)
 
 
-def asked(turn: Turn, services: Services) -> StoredMessage:
-    """Return the question as the history keeps it: masked, and asked when it was asked first."""
-    before = [message.at for message in turn.conversation.messages if message.id == turn.question_id]
+def question_message(turn: Turn, *, at: float) -> StoredMessage:
+    """Return the question for the history: masked, and with the time at which it was asked first."""
+    first_asked = [message.at for message in turn.conversation.messages if message.id == turn.question_id]
     return StoredMessage(
         id=turn.question_id,
         parent_id=turn.parent_id,
         role="user",
         text=turn.screened.text,
-        at=before[0] if before else services.now(),
+        at=first_asked[0] if first_asked else at,
         answered_by=turn.answer_id,
     )
 
 
-def answered(turn: Turn, draft: AnswerState, services: Services) -> StoredMessage:
-    """Return the answer as the history keeps it."""
+def answer_message(turn: Turn, state: AnswerState, *, at: float) -> StoredMessage:
+    """Return the answer for the history."""
     return StoredMessage(
         id=turn.answer_id,
         parent_id=turn.question_id,
         role="assistant",
-        text=draft.text,
-        at=services.now(),
+        text=state.text,
+        at=at,
         answer_id=turn.answer_id,
         sources=sources(turn).items,
         passages=passage_refs(turn),
-        citations=tuple(event for event in draft.shown if isinstance(event, Citation)),
-        notices=(*turn.notices, *(event for event in draft.shown if isinstance(event, Notice))),
-        finish_reason="error" if draft.error else draft.finish_reason,
-        grounded=draft.grounded,
+        citations=tuple(event for event in state.shown if isinstance(event, Citation)),
+        notices=(*turn.notices, *(event for event in state.shown if isinstance(event, Notice))),
+        finish_reason="error" if state.error else state.finish_reason,
+        grounded=state.grounded,
     )
 
 
-def last_event(turn: Turn, draft: AnswerState, limits: Limits | None, services: Services) -> Event:
-    """Return the one event that ends the stream."""
-    if draft.error is None:
-        return Done(finish_reason=draft.finish_reason, usage=draft.usage, grounded=draft.grounded, limits=limits)
-    exc = draft.error
+def last_event(turn: Turn, state: AnswerState, limits: Limits | None, *, contact: str) -> Event:
+    """Return the event that ends the stream; `contact` is the bank's telephone number."""
+    if state.error is None:
+        return Done(finish_reason=state.finish_reason, usage=state.usage, grounded=state.grounded, limits=limits)
+    return failed(state.error, trace_id=turn.trace_id, handoff=handoff(turn.language, contact=contact))
+
+
+def failed(error: ChatError, *, trace_id: str = "", handoff: str = "") -> Failed:
+    """Return the `error` event of an error."""
     return Failed(
-        code=exc.code,
-        status=exc.status,
-        title=exc.title,
-        retryable=exc.retryable,
-        retry_after_ms=None if exc.retry_after is None else round(exc.retry_after * 1000),
-        trace_id=turn.trace_id,
-        handoff=handoff(turn.language, contact=services.settings.contact),
+        code=error.code,
+        status=error.status,
+        title=error.title,
+        retryable=error.retryable,
+        retry_after_ms=None if error.retry_after is None else round(error.retry_after * 1000),
+        trace_id=trace_id,
+        handoff=handoff,
     )
 
 
-def record(turn: Turn, draft: AnswerState, *, now: float) -> TurnFinished:
-    """Return what the metrics hear of the turn; `now` is monotonic, in seconds."""
+def turn_finished(turn: Turn, state: AnswerState, *, now: float) -> TurnFinished:
+    """Return the record of the turn for hooks; `now` is on the monotonic clock, in seconds."""
     return TurnFinished(
-        outcome=f"error_{draft.error.code}" if draft.error else draft.finish_reason.value,
+        outcome=f"error_{state.error.code}" if state.error else state.finish_reason.value,
         language=turn.language,
-        grounded=draft.grounded,
+        grounded=state.grounded,
         seconds=now - turn.opened_at,
-        first_token_seconds=None if draft.first_token_at is None else draft.first_token_at - turn.opened_at,
-        usage=draft.usage,
-        withheld=draft.withheld,
-        citations=sum(isinstance(event, Citation) for event in draft.shown),
-        rung=draft.rung,
+        first_token_seconds=None if state.first_token_at is None else state.first_token_at - turn.opened_at,
+        usage=state.usage,
+        withheld=state.withheld,
+        citations=sum(isinstance(event, Citation) for event in state.shown),
+        degradation_level=state.degradation_level,
     )

@@ -1,15 +1,14 @@
 """One turn of a conversation, top to bottom: `open_turn` may still refuse, `answer` speaks, `finish` settles.
 
-`open_turn` runs before the first byte; whatever it raises becomes a status. `answer` runs in the application's task
-group and only puts events; connections read them. `finish` runs once, shielded, however the answer ended, and the last
-event is put after everything is settled, so that a quick customer finds the history written.
+`open_turn` runs before the first byte; what it raises becomes a status. `answer` runs in the application's task group
+and only puts events; connections read them. `finish` runs once, shielded, however the answer ended, and the last event
+is put after everything is settled, so that a quick customer finds the history written.
 """
 
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import aclosing, contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import aclosing, suppress
 from dataclasses import replace
-from functools import partial
 from uuid import uuid4
 
 import anyio
@@ -18,7 +17,18 @@ from opentelemetry import trace
 
 from chatbot import answerability
 from chatbot.admission import Place
-from chatbot.conversations import Conversation, HistoryMessage, Owner, StoredMessage, path_to, window
+from chatbot.answering import Answering, may_not_answer, withdrawn
+from chatbot.audit import Audit, AuditClosed
+from chatbot.conversations import (
+    Conversation,
+    ConversationIds,
+    History,
+    HistoryMessage,
+    Owner,
+    StoredMessage,
+    path_to,
+    window,
+)
 from chatbot.errors import (
     AuditUnavailable,
     ChatError,
@@ -27,48 +37,37 @@ from chatbot.errors import (
     NotFound,
     Overloaded,
     StoreUnavailable,
-    TooLarge,
 )
-from chatbot.events import Event, FinishReason, Limits, NoticeCode, Queued, Token, Usage
-from chatbot.grounding import GroundingStream, QuotedAnswer, grounding_stream, quote_passages
-from chatbot.limits import Caller, Reservation
-from chatbot.models import LEAST_CHOICE_MASS, YES_OR_NO, Delta, ModelDone, Switched, number_choices
-from chatbot.notices import DegradationLevel, notice, notice_of
+from chatbot.events import FinishReason, Limits, NoticeCode, Queued, Token, Usage
+from chatbot.grounding import GroundingStream, quote_passages
+from chatbot.limits import Caller, Ledger, Reservation
+from chatbot.models import YES_OR_NO, Delta, ModelDone, Switched
+from chatbot.notices import DegradationLevel, notice
 from chatbot.prompt import Prompt
-from chatbot.questions import (
-    CannedReply,
-    ScreenedQuestion,
-    Verdict,
-    canned_reply,
-    excluded_topic,
-    screen,
-    screened_messages,
-)
+from chatbot.questions import CannedReply, ScreenedQuestion, Verdict, screened_messages, excluded_topic, screen
+from chatbot.repair import repair
 from chatbot.retrieval import SearchResult
 from chatbot.services import Services
 from chatbot.streams import AnswerId, LiveAnswer
 from chatbot.tokenizer import Message
 from chatbot.transcript import (
-    FINISH,
-    AnswerState,
     Question,
-    Repair,
     Turn,
     accepted,
-    answered,
-    asked,
+    answer_message,
     audit_closed,
     audit_opened,
     basis,
     last_event,
     may_be_cached,
-    record,
+    question_message,
     sources,
     to_be_cached,
+    turn_finished,
 )
 from knowledge.access import Access
 from knowledge.identity import Principal
-from knowledge.passage import Language, Passage, language_of
+from knowledge.passage import Language, language_of
 from telemetry.setup import current_trace_id
 
 log = structlog.get_logger(__name__)
@@ -79,24 +78,27 @@ tracer = trace.get_tracer(__name__)
 
 
 async def open_turn(question: Question, who: Principal, services: Services) -> Turn:
-    """Decide everything that may still refuse, reserve its tokens and record that it begins.
+    """Decide everything that may still refuse, reserve tokens and open the audit record.
 
     Raises:
-        ChatError: whatever the status should be; nothing is reserved or recorded then.
+        ChatError: the refusal, with its status; nothing is reserved or recorded then.
     """
-    conversation = await load_conversation(question, who, services)
+    owner, settings = Owner(who.tenant, who.sub), services.settings
+    conversation = await load_conversation(
+        question, owner, services.conversation_ids, services.history, now=services.now()
+    )
     screened = screen(question.text)
     language = language_of(screened.text)
     branch = branch_of(conversation, question)
-    said: list[HistoryMessage] = [*branch, *screened_messages(question.earlier)]
-    found, reply = await retrieve(screened, said, who, services)
-    prompt = build_prompt(screened.text, said, found, language, services)
+    earlier: list[HistoryMessage] = [*branch, *screened_messages(question.earlier)]
+    result, canned_reply = await retrieve(screened, earlier, who, services)
+    prompt = build_prompt(screened.text, earlier, result, language, services)
     answer_tokens = await services.ledger.expected_answer_tokens(who.tenant, question.max_answer_tokens)
     reservation = await services.ledger.reserve(
         Caller.of(who, services.models.model),
-        prompt_tokens=0 if reply else len(prompt.answer_ids),
+        prompt_tokens=0 if canned_reply else len(prompt.answer_ids),
         answer_tokens=answer_tokens,
-        lease_seconds=services.settings.longest_answer,
+        lease_seconds=settings.longest_answer,
     )
     turn = Turn(
         answer_id=AnswerId(uuid4().hex),
@@ -106,50 +108,50 @@ async def open_turn(question: Question, who: Principal, services: Services) -> T
         who=who,
         screened=screened,
         language=language,
-        found=found,
+        found=result,
         prompt=prompt,
-        reply=reply,
+        reply=canned_reply,
         reservation=reservation,
         max_answer_tokens=question.max_answer_tokens,
-        temperature=services.settings.again_temperature if question.id else services.settings.temperature,
+        temperature=settings.again_temperature if question.id else settings.temperature,
         notices=(notice(NoticeCode.MASKED, language),) if screened.masked else (),
         trace_id=current_trace_id(),
         opened_at=time.monotonic(),
-        is_first=not said and question.id is None,
-        brought=len(said) - len(branch),
+        is_first=not earlier and question.id is None,
+        brought=len(earlier) - len(branch),
     )
     try:
-        recorded = await record_opening(turn, services)
+        kept = await record_opening(turn, services)
     except BaseException:
-        with anyio.move_on_after(1, shield=True), suppress(StoreUnavailable):  # what failed first is what is told
+        with anyio.move_on_after(1, shield=True), suppress(StoreUnavailable):  # the first failure is the one raised
             await services.ledger.settle(reservation, Usage())
         raise
-    return (
-        turn if recorded else replace(turn, notices=(*turn.notices, notice(NoticeCode.HISTORY_UNAVAILABLE, language)))
-    )
+    return turn if kept else replace(turn, notices=(*turn.notices, notice(NoticeCode.HISTORY_UNAVAILABLE, language)))
 
 
-async def load_conversation(question: Question, who: Principal, services: Services) -> Conversation:
-    """Return the conversation that the question goes on with, or a new one; without Redis an empty one.
+async def load_conversation(
+    question: Question, owner: Owner, ids: ConversationIds, history: History, *, now: float
+) -> Conversation:
+    """Return the conversation that the question continues, or a new one; without Redis an empty one.
 
     Raises:
-        NotFound: there is no such conversation, or it is somebody else's.
+        NotFound: there is no such conversation, or it belongs to another customer.
     """
-    owner, asked_for, now = Owner(who.tenant, who.sub), question.conversation_id, services.now()
-    if asked_for is None:
-        return Conversation.new(services.conversation_ids.new(owner, now=now), now=now)
+    conversation_id = question.conversation_id
+    if conversation_id is None:
+        return Conversation.new(ids.new(owner, now=now), now=now)
     try:
-        if services.conversation_ids.may_begin(owner, asked_for, now=now):  # its first question was not kept
-            return await services.history.load_or_begin(owner, asked_for, now=now)
-        return await services.history.load(owner, asked_for)
+        if ids.may_begin(owner, conversation_id, now=now):  # its first question was not kept
+            return await history.load_or_begin(owner, conversation_id, now=now)
+        return await history.load(owner, conversation_id)
     except StoreUnavailable:
-        return Conversation.new(asked_for, now=now)
+        return Conversation.new(conversation_id, now=now)
 
 
 def branch_of(conversation: Conversation, question: Question) -> tuple[StoredMessage, ...]:
     """Return the messages that lead to the question: up to its parent, or to the newest answer.
 
-    A question that is still being answered is nobody's parent: one asked meanwhile begins a branch beside it.
+    A question whose answer still runs is no parent: a question asked meanwhile begins a branch beside it.
 
     Raises:
         NotFound: the conversation has no such parent.
@@ -164,62 +166,63 @@ def branch_of(conversation: Conversation, question: Question) -> tuple[StoredMes
 
 
 async def retrieve(
-    screened: ScreenedQuestion, said: Sequence[HistoryMessage], who: Principal, services: Services
+    screened: ScreenedQuestion, earlier: Sequence[HistoryMessage], who: Principal, services: Services
 ) -> tuple[SearchResult, CannedReply | None]:
-    """Return the passages that the caller may read, or what to say where no answer should be tried."""
-    as_of = services.now()
-    nothing = SearchResult(hits=(), as_of=as_of)
-    if services.withdrawals.stopped() or not services.withdrawals.readable():
+    """Return the passages that the caller may read, and the canned reply where no answer should be tried."""
+    now, withdrawals = services.now(), services.withdrawals
+    nothing = SearchResult(hits=(), as_of=now)
+    if may_not_answer(withdrawals):
         return nothing, CannedReply.EMERGENCY
     if screened.verdict is not Verdict.OK:
         return nothing, CannedReply(screened.verdict)
-    if (why := excluded_topic(screened.text, services.bank_names)) is not None:
-        return nothing, CannedReply(why)
-    earlier = [message.text for message in said if message.role == "user"]
+    if (excluded := excluded_topic(screened.text, services.bank_names)) is not None:
+        return nothing, CannedReply(excluded)
+    questions = [message.text for message in earlier if message.role == "user"]
     try:
-        found = await services.retrieval.search(
-            screened.text, earlier=earlier, access=Access(tenant=who.tenant, groups=who.groups, as_of=as_of)
+        result = await services.retrieval.search(
+            screened.text, earlier=questions, access=Access(tenant=who.tenant, groups=who.groups, as_of=now)
         )
     except IndexUnavailable:
         log.warning("index_unavailable")
         return nothing, CannedReply.UNAVAILABLE
-    # The index may be told of a withdrawal later than the table that every replica reads.
-    found = replace(found, hits=tuple(hit for hit in found.hits if not taken_back(hit.passage, who, services)))
-    if answerability.nothing_near(found.hits, services.settings.answerability):
-        return found, CannedReply.CANNOT_VERIFY
-    return found, None
+    # The index may hear of a withdrawal later than the table that every replica reads.
+    hits = tuple(hit for hit in result.hits if not withdrawn(hit.passage, withdrawals, now=services.now()))
+    result = replace(result, hits=hits)
+    if answerability.nothing_near(hits, services.settings.answerability):
+        return result, CannedReply.CANNOT_VERIFY
+    return result, None
 
 
 def build_prompt(
-    question: str, said: Sequence[HistoryMessage], found: SearchResult, language: Language, services: Services
+    question: str, earlier: Sequence[HistoryMessage], result: SearchResult, language: Language, services: Services
 ) -> Prompt:
     """Return the prompt, with as much of the history as its budget allows, newest first."""
-    recent = window(said, services.models.tokenizer.count, services.settings.history_tokens)
+    history = window(earlier, services.models.tokenizer.count, services.settings.history_tokens)
     return services.prompts.build(
         question,
-        history=[Message(message.role, message.text) for message in recent],
-        passages=[hit.passage for hit in found.hits],
+        history=[Message(message.role, message.text) for message in history],
+        passages=[hit.passage for hit in result.hits],
         language=language,
     )
 
 
 async def record_opening(turn: Turn, services: Services) -> bool:
-    """Make the audit row and the question durable before any model is called; return whether the history has it.
+    """Make the audit record and the question durable before any model is called; return whether the history has it.
 
-    A question that is answered again is kept again, under its id: with it, where the answer is that runs now.
+    A question that is answered again is appended again, under its id: the message names the answer that runs now.
 
     Raises:
         AuditUnavailable: no answer goes unaudited.
     """
-    await services.audit.open(audit_opened(turn, services))
-    return await remember(turn, asked(turn, services), services)
+    settings = services.settings
+    await services.audit.open(audit_opened(turn, services.versions, grounding=settings.grounding, at=services.now()))
+    return await remember(turn, question_message(turn, at=services.now()), services.history, now=services.now())
 
 
-async def remember(turn: Turn, message: StoredMessage, services: Services) -> bool:
+async def remember(turn: Turn, message: StoredMessage, history: History, *, now: float) -> bool:
     """Append a message to the history; return whether it is there: without Redis the answer goes on."""
-    owner = Owner(turn.who.tenant, turn.who.sub)
     try:
-        await services.history.append(owner, turn.conversation.id, [message], now=services.now())
+        await history.append(Owner(turn.who.tenant, turn.who.sub), turn.conversation.id, [message], now=now)
     except StoreUnavailable:
         log.warning("history_unavailable", answer_id=turn.answer_id)
         return False
@@ -229,63 +232,67 @@ async def remember(turn: Turn, message: StoredMessage, services: Services) -> bo
 # --- the answer ------------------------------------------------------------------------------------------------------
 
 
-async def answer(turn: Turn, running: LiveAnswer, place: Place, services: Services) -> None:
-    """Answer the turn, from its place in the queue; every way out leads through `finish`.
+async def answer(turn: Turn, live: LiveAnswer, place: Place, services: Services) -> None:
+    """Answer the turn, from its place in the queue; every path ends in `finish`.
 
-    A successor goes the same way once more, after the tokens that are in the log: what `running` has already is not
-    put again.
+    A successor runs this once more, after the tokens in the log: events that are published already are not put again.
     """
-    draft = AnswerState.of(turn, running)
+    answering = Answering.of(turn, live, services)
+    state = answering.state
     try:
-        running.put(accepted(turn, services), *turn.notices, sources(turn))
+        live.put(accepted(turn, services.versions), *turn.notices, sources(turn))
         if turn.reply is not None:
-            say(turn.reply, turn, running, draft, services)
+            answering.show_canned_reply(turn.reply)
         else:
-            with until_revoked(turn, services) as asking:
-                await ask_the_model(turn, running, draft, place, services)
-            if asking.cancelled_caught:
-                say(CannedReply.EMERGENCY, turn, running, draft, services)
-        running.check_repeated()
+            with answering.until_revoked() as scope:
+                await ask_the_model(answering, place)
+            if scope.cancelled_caught:
+                answering.show_canned_reply(CannedReply.EMERGENCY)
+        live.check_repeated()
     except (ModelUnavailable, Overloaded) as exc:
-        await answer_without_a_model(exc, turn, running, draft, services)
+        await answer_without_a_model(exc, answering)
     except ChatError as exc:
-        draft.error = exc
+        state.error = exc
     except Exception:
         log.exception("answer_failed", answer_id=turn.answer_id)
-        draft.error = ChatError()
+        state.error = ChatError()
     finally:
         services.admission.leave(place)
-        await finish(turn, running, draft, services)
+        await finish(answering)
 
 
-async def ask_the_model(turn: Turn, running: LiveAnswer, draft: AnswerState, place: Place, services: Services) -> None:
+async def ask_the_model(answering: Answering, place: Place) -> None:
     """Wait for a slot, ask whether the passages hold the answer, and if so stream it through the checks."""
+    turn, live, admission = answering.turn, answering.live, answering.services.admission
 
     def show_place(position: int, seconds: float) -> None:
-        running.put(Queued(position=position, estimated_wait_ms=round(seconds * 1000)))
+        live.put(Queued(position=position, estimated_wait_ms=round(seconds * 1000)))
 
-    slot = services.admission.slot(
+    slot = admission.slot(
         place,
         prompt_tokens=len(turn.prompt.answer_ids),
         answer_tokens=turn.reservation.answer_tokens,
         on_wait=show_place,
     )
     async with slot:
-        if running.token_ids or await answerable(turn, draft, place, services):
-            await stream_answer(turn, running, draft, place, services)
+        if live.token_ids or await answerable(answering, priority=place.priority):
+            checks = answering.checks()
+            await stream_answer(checks, answering, place)
+            await conclude(checks, answering, priority=place.priority)
+            ask_the_shadow(answering)
         else:
-            say(CannedReply.CANNOT_VERIFY, turn, running, draft, services)
+            answering.show_canned_reply(CannedReply.CANNOT_VERIFY)
 
 
-async def answerable(turn: Turn, draft: AnswerState, place: Place, services: Services) -> bool:
+async def answerable(answering: Answering, *, priority: int) -> bool:
     """Return whether the passages hold the answer, by retrieval and one token of the model a passage.
 
-    Passage by passage, until one is enough: most answers stand in the first.
+    Passage by passage, until the score reaches the threshold: most answers stand in the first.
     """
+    turn, state, services = answering.turn, answering.state, answering.services
     if not services.settings.probes:
         return True
-    settings, judged = services.settings.answerability, 0.0
-    said: list[float] = []
+    settings, score = services.settings.answerability, 0.0
     unknown = await services.retrieval.unknown_share(turn.screened.text, turn.found)
     with tracer.start_as_current_span("probe") as span:
         for probe in turn.prompt.probes:
@@ -294,23 +301,22 @@ async def answerable(turn: Turn, draft: AnswerState, place: Place, services: Ser
                 YES_OR_NO,
                 conversation_id=turn.conversation.id,
                 cache_salt=services.cache_salt(turn.who.tenant),
-                priority=place.priority,
+                priority=priority,
             )
-            said.append(yes)
-            draft.probes = (*draft.probes, yes)
-            judged = answerability.score(turn.found.hits, said, unknown, turn.language, settings)
-            if judged >= settings.threshold:
+            state.probes = (*state.probes, yes)
+            score = answerability.score(turn.found.hits, state.probes, unknown, turn.language, settings)
+            if score >= settings.threshold:
                 break
-        span.set_attributes({"probe.said": said, "probe.unknown": unknown, "probe.judged": judged})
-    return judged >= settings.threshold
+        span.set_attributes({"probe.said": state.probes, "probe.unknown": unknown, "probe.judged": score})
+    return score >= settings.threshold
 
 
-async def stream_answer(turn: Turn, running: LiveAnswer, draft: AnswerState, place: Place, services: Services) -> None:
-    """Stream the model's tokens through the citation checks into the log, never past what is reserved."""
-    checks = checks_of(turn, services)
-    said = tuple(running.token_ids)
-    show(checks.feed(services.models.tokenizer.decode(said)), running, draft)
-    draft.usage = Usage(prompt_tokens=len(turn.prompt.answer_ids), answer_tokens=len(said))
+async def stream_answer(checks: GroundingStream, answering: Answering, place: Place) -> None:
+    """Stream the model's tokens through the checks, until it is done, the reservation used up or the answer revoked."""
+    turn, live, state, services = answering.turn, answering.live, answering.state, answering.services
+    logged_ids = tuple(live.token_ids)
+    answering.show(checks.feed(services.models.tokenizer.decode(logged_ids)))
+    state.usage = Usage(prompt_tokens=len(turn.prompt.answer_ids), answer_tokens=len(logged_ids))
     reservation: Reservation | None = turn.reservation
     stream = services.models.stream(
         turn.prompt.answer,
@@ -318,262 +324,156 @@ async def stream_answer(turn: Turn, running: LiveAnswer, draft: AnswerState, pla
         conversation_id=turn.conversation.id,
         cache_salt=services.cache_salt(turn.who.tenant),
         priority=place.priority,
-        said=said,
+        said=logged_ids,
     )
     async with aclosing(stream) as deltas:
         async for delta in deltas:
             match delta:
                 case Delta():
                     services.admission.first_token(place)
-                    draft.count(delta)
-                    running.add_token_ids(delta.token_ids)
-                    show(checks.feed(delta.text), running, draft)
-                    reservation = await within_reservation(reservation, draft, services)
-                case Switched():
-                    descend(
-                        DegradationLevel.FALLBACK if delta.group == "fallback" else DegradationLevel.REPLICA,
-                        turn,
-                        running,
-                        draft,
+                    state.count(delta)
+                    live.add_token_ids(delta.token_ids)
+                    answering.show(checks.feed(delta.text))
+                    reservation = await within_reservation(
+                        reservation, state.usage, services.ledger, more_tokens=services.settings.extension_tokens
                     )
+                case Switched():
+                    is_fallback = delta.group == "fallback"
+                    answering.degrade(DegradationLevel.FALLBACK if is_fallback else DegradationLevel.REPLICA)
                 case ModelDone():
-                    draft.ended(delta)
+                    state.model_done(delta)
             if reservation is None:
-                draft.finish_reason = FinishReason.BUDGET
+                state.finish_reason = FinishReason.BUDGET
                 break
-            if revoked(turn, services):
-                draft.finish_reason = FinishReason.HANDOFF
+            if answering.revoked():
+                state.finish_reason = FinishReason.HANDOFF
                 break
-    show(checks.close(), running, draft)
-    await conclude(checks, turn, running, draft, place, services)
-    if not revoked(turn, services):
-        services.shadow.follow(
-            turn.prompt.answer,
-            checks_of(turn, services),
-            sampling=turn.sampling,
-            conversation_id=turn.conversation.id,
-            cache_salt=services.cache_salt(turn.who.tenant),
-            within=partial(until_revoked, turn, services),
-        )
-
-
-def checks_of(turn: Turn, services: Services) -> GroundingStream:
-    """Return the checks that an answer to the turn has to pass."""
-    passages = [hit.passage for hit in turn.found.hits[: turn.prompt.passages]]
-    settings = services.settings
-    return grounding_stream(turn.screened.text, passages, grounding=settings.grounding, contact=settings.contact)
+    answering.show(checks.close())
 
 
 async def within_reservation(
-    reservation: Reservation | None, draft: AnswerState, services: Services
+    reservation: Reservation | None, usage: Usage, ledger: Ledger, *, more_tokens: int
 ) -> Reservation | None:
-    """Return the reservation, extended once the answer has reached it, or nothing when the ledger refuses."""
-    if reservation is None or draft.usage.answer_tokens < reservation.answer_tokens:
+    """Return the reservation, extended once the answer has reached it, or nothing where the ledger refuses."""
+    if reservation is None or usage.answer_tokens < reservation.answer_tokens:
         return reservation
-    return await services.ledger.extend(reservation, more_tokens=services.settings.extension_tokens)
+    return await ledger.extend(reservation, more_tokens=more_tokens)
 
 
-def show(events: Sequence[Event], running: LiveAnswer, draft: AnswerState) -> None:
-    """Put events on the answer and keep those that are new for the history."""
-    if not events:
-        return
-    fresh = running.put(*events)
-    if draft.first_token_at is None and any(isinstance(event, Token) for event in fresh):
-        draft.first_token_at = time.monotonic()
-    draft.shown.extend(fresh)
+async def conclude(checks: GroundingStream, answering: Answering, *, priority: int) -> None:
+    """Decide how the answer ends: grounded, refused by the model itself, or withheld by the checks.
 
-
-def revoked(turn: Turn, services: Services) -> bool:
-    """Return whether the bank has taken back, while the answer ran, what it stands on."""
-    gone = services.withdrawals
-    passages = [hit.passage for hit in turn.found.hits]
-    return gone.stopped() or not gone.readable() or any(taken_back(p, turn.who, services) for p in passages)
-
-
-def taken_back(passage: Passage, who: Principal, services: Services) -> bool:
-    """Return whether a passage that was found may answer no more: withdrawn, or over by the clock."""
-    withdrawn = services.withdrawals.withdrawn(who.tenant, passage.document_id, passage.version)
-    return withdrawn or passage.over(services.now())
-
-
-@contextmanager
-def until_revoked(turn: Turn, services: Services) -> Iterator[anyio.CancelScope]:
-    """Cancel the block when the bank takes back what the answer stands on, however long the model is silent."""
-
-    def look() -> None:
-        if revoked(turn, services):
-            scope.cancel()
-
-    with anyio.CancelScope() as scope, services.withdrawals.heard_by(look):
-        yield scope
-
-
-async def conclude(
-    checks: GroundingStream, turn: Turn, running: LiveAnswer, draft: AnswerState, place: Place, services: Services
-) -> None:
-    """Decide what the answer was: grounded, refused by the model itself, or withheld by the checks.
-
-    Where the checks withheld all of it, the passages (which were judged to hold the answer) speak for themselves.
+    Where the checks withheld all of it, quotes of the passages (which were judged to hold the answer) are shown.
     """
-    draft.withheld, draft.grounded = checks.withheld, checks.grounded
-    quoted = await repair(checks, turn, running, draft, place, services)
-    if draft.finish_reason is FinishReason.HANDOFF:
-        say(CannedReply.EMERGENCY, turn, running, draft, services)
+    state = answering.state
+    state.withheld, state.grounded = checks.withheld, checks.grounded
+    quoted = await repair(checks, answering, priority=priority)
+    if state.finish_reason is FinishReason.HANDOFF:
+        answering.show_canned_reply(CannedReply.EMERGENCY)
     elif quoted.citations:
-        show_quotes(quoted, running, draft)
+        answering.show_quotes(quoted)
     elif not checks.text.strip():
-        say(CannedReply.CANNOT_VERIFY, turn, running, draft, services)
+        answering.show_canned_reply(CannedReply.CANNOT_VERIFY)
         if checks.withheld:
-            draft.finish_reason = FinishReason.WITHHELD
-    elif not checks.cited and services.settings.probes:
-        draft.finish_reason = FinishReason.REFUSED
+            state.finish_reason = FinishReason.WITHHELD
+    elif not checks.cited and answering.services.settings.probes:
+        state.finish_reason = FinishReason.REFUSED
 
 
-async def repair(
-    checks: GroundingStream, turn: Turn, running: LiveAnswer, draft: AnswerState, place: Place, services: Services
-) -> QuotedAnswer:
-    """Return what the passages say in place of an answer that was withheld whole: one quote if the model is sure of it.
-
-    It is asked once, for one token, of which only the quotes' numbers count. Nobody pays for that, as for a probe;
-    whatever becomes of it the quotes remain, and who stops the answer meanwhile has stopped it. A successor shows what
-    the writer before it has shown.
-    """
-    quoted = checks.quotes(turn.found.wording)
-    for shown in (quoted, *quoted.each()):
-        if running.log_ends_with(shown.events):
-            return shown
-    certainty, ended = services.settings.repair_certainty, draft.finish_reason
-    if len(quoted.citations) < 2 or certainty == 1 or ended in {FinishReason.BUDGET, FinishReason.HANDOFF}:
-        return quoted
-    draft.finish_reason = FinishReason.CANCELLED  # should it be stopped while the model chooses
-    shares = await choose(quoted, turn, draft, place, services)
-    draft.finish_reason = FinishReason.HANDOFF if revoked(turn, services) else ended
-    return quoted.most_probable(shares, certainty)
+def ask_the_shadow(answering: Answering) -> None:
+    """Ask a model on trial the same, unless the answer is revoked; the customer sees nothing of it."""
+    turn, services = answering.turn, answering.services
+    if not answering.revoked():
+        services.shadow.follow(
+            turn.prompt.answer,
+            answering.checks(),
+            sampling=turn.sampling,
+            conversation_id=turn.conversation.id,
+            cache_salt=services.cache_salt(turn.who.tenant),
+            within=answering.until_revoked,
+        )
 
 
-async def choose(
-    quoted: QuotedAnswer, turn: Turn, draft: AnswerState, place: Place, services: Services
-) -> tuple[float, ...]:
-    """Return the share that the model gives each quote as the one that states the answer; none where it cannot say."""
-    passages = [hit.passage for hit in turn.found.hits]
-    prompt = services.prompts.repair(
-        turn.screened.text, before=turn.prompt.before, excerpts=quoted.excerpts(passages), language=turn.language
-    )
-    with tracer.start_as_current_span("repair") as span:
-        try:
-            shares = await services.models.choice_probabilities(
-                prompt,
-                number_choices(len(quoted.citations)),
-                conversation_id=turn.conversation.id,
-                cache_salt=services.cache_salt(turn.who.tenant),
-                priority=place.priority,
-                least_mass=LEAST_CHOICE_MASS,
-            )
-        except (ModelUnavailable, Overloaded, TooLarge) as exc:
-            log.warning("repair_not_asked", answer_id=turn.answer_id, error=exc.code)
-            return ()
-        span.set_attribute("repair.shares", shares)
-    draft.repair = Repair(tuple(prompt.ids), shares)
-    return shares
-
-
-def say(reply: CannedReply, turn: Turn, running: LiveAnswer, draft: AnswerState, services: Services) -> None:
-    """Say one of the bank's own texts; it claims nothing, so it is neither cited nor called grounded."""
-    text = canned_reply(reply, turn.language, contact=services.settings.contact)
-    show([Token(text=f"\n\n{text}" if draft.text else text)], running, draft)
-    draft.finish_reason = FINISH[reply]
-    draft.grounded = False
-
-
-def show_quotes(quoted: QuotedAnswer, running: LiveAnswer, draft: AnswerState) -> None:
-    """Show the quotes, where there are any."""
-    show(quoted.events, running, draft)
-    draft.grounded = bool(quoted.citations)
-
-
-def descend(rung: DegradationLevel, turn: Turn, running: LiveAnswer, draft: AnswerState) -> None:
-    """Go down the ladder, and say so."""
-    draft.descend(rung)
-    show([notice_of(rung, turn.language)], running, draft)
-
-
-async def answer_without_a_model(
-    exc: ChatError, turn: Turn, running: LiveAnswer, draft: AnswerState, services: Services
-) -> None:
-    """With every model away: what was answered before on the same basis, or the passages themselves and a person."""
-    if draft.text:
-        draft.error = exc
+async def answer_without_a_model(exc: ChatError, answering: Answering) -> None:
+    """Show what there is with every model away: a cached answer on the same basis, or quotes and a hand-off."""
+    turn, state = answering.turn, answering.state
+    if state.text:
+        state.error = exc
         return
-    draft.usage = Usage()  # nobody pays for what no model said
-    if await answer_again(turn, running, draft, services):
+    state.usage = Usage()  # what no model generated is not charged
+    if await answer_from_cache(answering):
         return
-    if revoked(turn, services):
-        say(CannedReply.EMERGENCY, turn, running, draft, services)
+    if answering.revoked():
+        answering.show_canned_reply(CannedReply.EMERGENCY)
         return
-    passages = [hit.passage for hit in turn.found.hits[: turn.prompt.passages]]
-    quoted = quote_passages(turn.screened.text, passages, turn.language, wording=turn.found.wording)
-    descend(DegradationLevel.QUOTED if quoted.text else DegradationLevel.HANDOFF, turn, running, draft)
-    show_quotes(quoted, running, draft)
-    say(CannedReply.UNAVAILABLE, turn, running, draft, services)
-    draft.grounded = bool(quoted.citations)
+    quoted = quote_passages(turn.screened.text, turn.prompt_passages, turn.language, wording=turn.found.wording)
+    answering.degrade(DegradationLevel.QUOTED if quoted.text else DegradationLevel.HANDOFF)
+    answering.show_quotes(quoted)
+    answering.show_canned_reply(CannedReply.UNAVAILABLE)
+    state.grounded = bool(quoted.citations)
 
 
-async def answer_again(turn: Turn, running: LiveAnswer, draft: AnswerState, services: Services) -> bool:
+async def answer_from_cache(answering: Answering) -> bool:
     """Show the answer that the same question got before from the same passages; return whether there is one."""
+    turn, state, services = answering.turn, answering.state, answering.services
     if not may_be_cached(turn):
         return False
-    cached = await services.answer_cache.find(basis(turn, services))
-    if cached is None or revoked(turn, services):
+    cached = await services.answer_cache.find(basis(turn, services.versions))
+    if cached is None or answering.revoked():
         return False
     if services.models.tokenizer.count(cached.text) > turn.max_answer_tokens:
         return False
-    descend(DegradationLevel.CACHED, turn, running, draft)
-    show([Token(text=cached.text), *cached.citations], running, draft)
-    draft.finish_reason, draft.grounded, draft.cached_answer_id = FinishReason.STOP, True, cached.answer_id
+    answering.degrade(DegradationLevel.CACHED)
+    answering.show([Token(text=cached.text), *cached.citations])
+    state.finish_reason, state.grounded, state.cached_answer_id = FinishReason.STOP, True, cached.answer_id
     return True
 
 
 # --- the end ---------------------------------------------------------------------------------------------------------
 
 
-async def finish(turn: Turn, running: LiveAnswer, draft: AnswerState, services: Services) -> None:
-    """Settle, write the history, close the audit row, observe, and only then put the last event.
+async def finish(answering: Answering) -> None:
+    """Settle, write the history, close the audit record, call the hooks, and only then put the last event.
 
-    Nothing of it where another replica writes the answer by now.
+    None of it where another replica writes the answer by now.
     """
+    turn, live, state, services = answering.turn, answering.live, answering.state, answering.services
     limits: Limits | None = None
     with anyio.move_on_after(services.settings.finish_timeout, shield=True) as scope:
-        if not await running.confirm_ownership():
+        if not await live.confirm_ownership():
             return
-        limits = await settle(turn, draft, services)
-        await remember(turn, answered(turn, draft, services), services)
-        await keep_for_later(turn, draft, services)
-        await close_audit(turn, running, draft, services)
+        limits = await settle(turn, state.usage, services.ledger)
+        message = answer_message(turn, state, at=services.now())
+        await remember(turn, message, services.history, now=services.now())
+        await keep_for_later(answering)
+        await close_audit(audit_closed(turn, state, token_ids=live.token_ids, at=services.now()), services.audit)
     if scope.cancelled_caught:
         log.error("finish_timed_out", answer_id=turn.answer_id)
     for hook in services.on_turn_finished:
-        hook(record(turn, draft, now=time.monotonic()))
-    running.put(last_event(turn, draft, limits, services))
+        hook(turn_finished(turn, state, now=time.monotonic()))
+    live.put(last_event(turn, state, limits, contact=services.settings.contact))
 
 
-async def settle(turn: Turn, draft: AnswerState, services: Services) -> Limits | None:
-    """Charge what was used, once."""
+async def settle(turn: Turn, usage: Usage, ledger: Ledger) -> Limits | None:
+    """Charge what was used, once; return what the caller has left, if the ledger can be asked."""
     try:
-        return await services.ledger.settle(turn.reservation, draft.usage)
+        return await ledger.settle(turn.reservation, usage)
     except StoreUnavailable:
-        log.warning("settle_failed", answer_id=turn.answer_id)  # it stays charged until its window passes
+        log.warning("settle_failed", answer_id=turn.answer_id)  # the reservation stays charged until its window passes
         return None
 
 
-async def keep_for_later(turn: Turn, draft: AnswerState, services: Services) -> None:
+async def keep_for_later(answering: Answering) -> None:
     """Keep a grounded answer for when no model can give one."""
-    if (answer := to_be_cached(turn, draft, services)) is not None:
-        await services.answer_cache.keep(basis(turn, services), answer)
+    turn, services = answering.turn, answering.services
+    cached = to_be_cached(turn, answering.state, model=services.models.model, at=services.now())
+    if cached is not None:
+        await services.answer_cache.keep(basis(turn, services.versions), cached)
 
 
-async def close_audit(turn: Turn, running: LiveAnswer, draft: AnswerState, services: Services) -> None:
-    """Close the audit row; one that stays open is found by `chatbot audit verify`."""
+async def close_audit(closed: AuditClosed, audit: Audit) -> None:
+    """Close the audit record; `chatbot audit verify` finds one that stays open."""
     try:
-        await services.audit.close(audit_closed(turn, running, draft, services))
+        await audit.close(closed)
     except AuditUnavailable:
-        log.exception("audit_not_closed", answer_id=turn.answer_id)
+        log.exception("audit_not_closed", answer_id=closed.answer_id)

@@ -4,21 +4,21 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
-from chatbot.api.dependencies import TheServices
+from chatbot.api.dependencies import TheAuthenticator
 from chatbot.errors import Forbidden, Unauthenticated, Unavailable
 from edge import bearer_token
 from knowledge.identity import KeysUnavailable, Principal, TokenRefused
 
 
-async def authenticate(request: Request, services: TheServices) -> Principal:
-    """Return who calls.
+async def authenticate(request: Request, authenticator: TheAuthenticator) -> Principal:
+    """Return the principal of the request's token.
 
     Raises:
-        Unauthenticated: no token, or one that is not accepted.
-        Unavailable: the identity provider's keys cannot be had.
+        Unauthenticated: there is no token, or it is not accepted.
+        Unavailable: the identity provider's keys cannot be fetched.
     """
     try:
-        principal = await services.authenticator.verify(bearer_token(request.headers))
+        principal = await authenticator.verify(bearer_token(request.headers))
     except TokenRefused as exc:
         raise Unauthenticated(str(exc)) from exc
     except KeysUnavailable as exc:
@@ -28,10 +28,10 @@ async def authenticate(request: Request, services: TheServices) -> Principal:
 
 
 async def require_chat(principal: Annotated[Principal, Depends(authenticate)]) -> Principal:
-    """Return who calls, if their role may chat.
+    """Return the caller, if one of their roles may chat.
 
     Raises:
-        Forbidden: none of the caller's roles may.
+        Forbidden: none may.
     """
     if not principal.roles & {"customer", "staff", "service", "admin"}:
         raise Forbidden("this token carries no role that may chat")
@@ -42,10 +42,10 @@ TheCaller = Annotated[Principal, Depends(require_chat)]
 
 
 async def require_admin(principal: Annotated[Principal, Depends(authenticate)]) -> Principal:
-    """Return who calls, if they may administer their own tenant.
+    """Return the caller, if they administer their tenant.
 
     Raises:
-        Forbidden: they may not.
+        Forbidden: they do not.
     """
     if "admin" not in principal.roles:
         raise Forbidden("this token does not carry the role admin")
@@ -53,4 +53,4 @@ async def require_admin(principal: Annotated[Principal, Depends(authenticate)]) 
 
 
 TheAdmin = Annotated[Principal, Depends(require_admin)]
-"""An administrator, of their own tenant only."""
+"""An administrator of one tenant."""

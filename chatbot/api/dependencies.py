@@ -1,15 +1,47 @@
-"""What a route takes from the application that serves it."""
+"""What a route takes from the application that serves it: one part where it needs no more, else all services."""
 
-from typing import Annotated, cast
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Annotated, TypeVar, cast
 
 from fastapi import Depends, Request
 
-from chatbot.services import Services
+from chatbot.conversations import History
+from chatbot.drift import DriftWatch
+from chatbot.limits import Ledger
+from chatbot.models import Models
+from chatbot.services import Services, TurnSettings
+from chatbot.streams import AnswerRegistry
+from knowledge.identity import Authenticator
+from knowledge.withdrawals import Withdrawals
+
+T = TypeVar("T")
 
 
-def services_of(request: Request) -> Services:
+async def services_of(request: Request) -> Services:
     """Return the services that the application was started with."""
     return cast("Services", request.app.state.services)
 
 
 TheServices = Annotated[Services, Depends(services_of)]
+
+
+def part(of: Callable[[Services], T]) -> Callable[[Services], Awaitable[T]]:
+    """Return the dependency that gives a route one part of the services."""
+
+    async def dependency(services: TheServices) -> T:  # async: FastAPI runs any other in a thread
+        return of(services)
+
+    return dependency
+
+
+TheAnswers = Annotated[AnswerRegistry, Depends(part(lambda services: services.answers))]
+TheAuthenticator = Annotated[Authenticator, Depends(part(lambda services: services.authenticator))]
+TheDrift = Annotated[DriftWatch, Depends(part(lambda services: services.drift))]
+TheHistory = Annotated[History, Depends(part(lambda services: services.history))]
+TheLedger = Annotated[Ledger, Depends(part(lambda services: services.ledger))]
+TheModels = Annotated[Models, Depends(part(lambda services: services.models))]
+ThePings = Annotated[Mapping[str, Callable[[], Awaitable[None]]], Depends(part(lambda services: services.pings))]
+TheSettings = Annotated[TurnSettings, Depends(part(lambda services: services.settings))]
+TheTime = Annotated[float, Depends(part(lambda services: services.now()))]
+"""The time of the request, in Unix seconds."""
+TheWithdrawals = Annotated[Withdrawals, Depends(part(lambda services: services.withdrawals))]

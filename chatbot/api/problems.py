@@ -1,4 +1,4 @@
-"""Errors before the first byte: RFC 9457 problem documents with a stable `code`; some addresses have another format."""
+"""Errors before the first byte: RFC 9457 problem documents with a stable `code`; some paths have another format."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 
 from chatbot.api.rate_limit_headers import rate_limit_headers
 from chatbot.errors import BadRequest, ChatError, NotFound, RateLimited, TooLarge, Unprocessable
-from chatbot.services import Services
+from chatbot.metrics import Metrics
 from edge import PROBLEM_JSON, ProblemDocument, allowed_methods, invalid_fields, problem_json
 from telemetry.setup import current_trace_id
 
@@ -33,14 +33,14 @@ class Problem(ProblemDocument, frozen=True, kw_only=True):
 
 _DOCUMENTED: Final = {
     PROBLEM_JSON: {"schema": msgspec.json.schema_components([Problem])[1]["Problem"]},
-    "application/json": {},  # of the addresses with another format
+    "application/json": {},  # of the paths with another format
 }
 Format = Callable[[Problem, Mapping[str, str]], Response]
-"""How a problem goes over the wire, with these headers."""
+"""Makes the response of a problem, with these headers."""
 
 
 def problem_of(exc: ChatError) -> Problem:
-    """Return what the caller is told."""
+    """Return the problem document of an error."""
     limit = exc if isinstance(exc, RateLimited) else None
     return Problem(
         title=exc.title,
@@ -56,7 +56,7 @@ def problem_of(exc: ChatError) -> Problem:
 
 
 def headers_of(exc: ChatError) -> dict[str, str]:
-    """Return a true `Retry-After` where waiting helps, and how to sign in where that is what is missing."""
+    """Return the headers of an error: `Retry-After` where waiting helps, `WWW-Authenticate` of 401, limits of 429."""
     headers = {} if exc.retry_after is None else {"retry-after": str(math.ceil(exc.retry_after))}
     if exc.status == 401:
         headers["www-authenticate"] = "Bearer"
@@ -68,29 +68,29 @@ def headers_of(exc: ChatError) -> dict[str, str]:
 def install_problems(app: FastAPI, formats: Mapping[str, Format]) -> None:
     """Make every refusal of the application a problem document.
 
-    `formats` are the addresses whose refusals, and those of what lies below them, have another format. Routes that are
-    included later say so in the OpenAPI document.
+    `formats` are the paths whose refusals, and those of the paths below them, have another format. Routes that are
+    included afterwards document this response in OpenAPI.
     """
     app.router.responses["default"] = {"description": "a refusal", "content": _DOCUMENTED}
 
     def refusal(request: Request, problem: Problem, headers: Mapping[str, str]) -> Response:
         path = request.scope["path"]
-        of_path = (form for begin, form in formats.items() if path == begin or path.startswith(f"{begin}/"))
+        of_path = (form for prefix, form in formats.items() if path == prefix or path.startswith(f"{prefix}/"))
         return next(of_path, problem_json)(problem, headers)
 
     @app.exception_handler(ChatError)
     async def refused(request: Request, exc: ChatError) -> Response:
-        services: Services = request.app.state.services
-        services.metrics.refused.labels(exc.code).inc()
+        metrics: Metrics = request.app.state.services.metrics
+        metrics.refused.labels(exc.code).inc()
         if isinstance(exc, RateLimited):
-            services.metrics.rate_limited.labels(exc.scope, exc.dimension).inc()
+            metrics.rate_limited.labels(exc.scope, exc.dimension).inc()
         return refusal(request, problem_of(exc), headers_of(exc))
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, exc: RequestValidationError) -> Response:
-        what = invalid_fields(exc)
-        malformed = any(e["type"] == "json_invalid" for e in exc.errors())
-        return await refused(request, BadRequest(what) if malformed else Unprocessable(what))
+        detail = invalid_fields(exc)
+        malformed = any(error["type"] == "json_invalid" for error in exc.errors())
+        return await refused(request, BadRequest(detail) if malformed else Unprocessable(detail))
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, exc: HTTPException) -> Response:

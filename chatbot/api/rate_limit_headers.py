@@ -1,12 +1,10 @@
-"""The caller's limits as `x-ratelimit-*` headers: what a reply knows of them, or what the ledger says now."""
+"""The caller's limits as `x-ratelimit-*` headers."""
 
 import math
 
 from chatbot.errors import StoreUnavailable
 from chatbot.events import Limits
-from chatbot.limits import Caller
-from chatbot.services import Services
-from knowledge.identity import Principal
+from chatbot.limits import Caller, Ledger
 
 
 def rate_limit_headers(limits: Limits) -> dict[str, str]:
@@ -21,9 +19,9 @@ def rate_limit_headers(limits: Limits) -> dict[str, str]:
     }
 
 
-async def headers_now(who: Principal, services: Services) -> dict[str, str]:
-    """Return the headers of what the ledger says now; none while Redis cannot be asked."""
+async def headers_now(caller: Caller, ledger: Ledger) -> dict[str, str]:
+    """Return the headers of the caller's limits in the ledger now; none while Redis cannot be asked."""
     try:
-        return rate_limit_headers(await services.ledger.limits(Caller.of(who, services.models.model)))
+        return rate_limit_headers(await ledger.limits(caller))
     except StoreUnavailable:
         return {}

@@ -2,7 +2,7 @@
 
 from chatbot.audit.anchors import Anchors, AnchorsUnavailable, open_anchors
 from chatbot.audit.chain import AuditKeys, AuditRow, ChainProblem, Closed, Opened, matches
-from chatbot.audit.records import AuditClosed, AuditOpened, passage_hash
+from chatbot.audit.records import AuditClosed, AuditOpened, Versions, passage_hash
 from chatbot.audit.trail import Audit, AuditSettings, open_audit
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "ChainProblem",
     "Closed",
     "Opened",
+    "Versions",
     "matches",
     "open_anchors",
     "open_audit",

@@ -14,6 +14,16 @@ from knowledge.passage import Passage
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Versions:
+    """The versions of what makes an answer: model, prompt templates, index collection, embedder."""
+
+    model: str
+    prompt: str
+    index: str
+    embedder: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AuditOpened:
     """Who asks what, on what knowledge, before the model is called; of the question only a keyed hash is kept."""
 
@@ -41,8 +51,8 @@ class AuditOpened:
     """How many of the branch's last messages stand in the prompt."""
     brought: int = 0
     """How many of those the caller brought along: they are kept nowhere."""
-    reply: str = ""
-    """The bank's own text that is said instead of asking the model."""
+    canned_reply: str = ""
+    """Which of the bank's own texts is shown instead of asking the model."""
     passage_hashes: tuple[str, ...] = ()
     prompts: tuple[tuple[int, ...], ...] = ()
     """Token ids of the answer's prompt, then of the probes'."""
@@ -70,7 +80,7 @@ class AuditOpened:
             parent_id=self.parent_id,
             history=self.history,
             brought=self.brought,
-            reply=self.reply,
+            reply=self.canned_reply,
             passage_hashes=self.passage_hashes,
             prompt_hash=keys.prompt_hash(self.tenant, self.prompts),
         )
@@ -89,14 +99,14 @@ class AuditClosed:
     at: float
     models: tuple[str, ...] = ()
     """Those that said some of it."""
-    rung: str = ""
-    """How far down the ladder it went: replica, fallback, cached, quoted, handoff."""
+    degradation_level: str = ""
+    """One of replica, fallback, cached, quoted and handoff; empty where the conversation's own endpoint answered."""
     cached_answer_id: str = ""
     """The answer that was shown again."""
     text: str = ""
     """What the customer saw."""
-    said: Sequence[int] = ()
-    """Token ids of what the model said, before the checks."""
+    token_ids: Sequence[int] = ()
+    """Token ids of the model's answer, before the checks."""
     probes: tuple[float, ...] = ()
     """The probability of each probe that was asked, in order."""
     repair: tuple[float, ...] = ()
@@ -118,11 +128,11 @@ class AuditClosed:
             error=self.error,
             grounded=self.grounded,
             models=self.models,
-            rung=self.rung,
+            rung=self.degradation_level,
             cached_answer_id=self.cached_answer_id,
             answer_hash=keys.answer_hash(self.tenant, self.text),
-            said=len(self.said),
-            said_hash=keys.prompt_hash(self.tenant, [self.said]),
+            said=len(self.token_ids),
+            said_hash=keys.prompt_hash(self.tenant, [self.token_ids]),
             probes=tuple(round(probe, 4) for probe in self.probes),
             repair=tuple(round(share, 4) for share in self.repair),
             repair_hash=keys.prompt_hash(self.tenant, [self.repair_prompt]) if self.repair else "",

@@ -8,12 +8,12 @@ or more where somebody has the question (docs/decisions/0010-replay.md).
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from chatbot.audit import AuditKeys, AuditRow, Closed, Opened, matches, passage_hash
+from chatbot.audit import AuditKeys, AuditRow, Closed, Opened, Versions, matches, passage_hash
 from chatbot.conversations import Conversation, Owner, path_to
 from chatbot.errors import IndexUnavailable, NotFound
 from chatbot.grounding import GroundingMode, grounding_stream
 from chatbot.prompt import Prompt, PromptBuilder
-from chatbot.proof.context import ReplayContext, Replayed, ReplayFinding, ReplayStanding, Versions
+from chatbot.proof.context import ReplayContext, Replayed, ReplayFinding, ReplayStanding
 from chatbot.proof.rerun import WHOLE, Reasked, ask_again
 from chatbot.questions import Verdict, screen
 from chatbot.tokenizer import Message

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Literal
 
-from chatbot.audit import Audit, Closed, Opened
+from chatbot.audit import Audit, Closed, Opened, Versions
 from chatbot.conversations import History
 from chatbot.models import Models
 from chatbot.prompt import PromptBuilder
@@ -33,16 +33,6 @@ class ReplayFinding:
     what: What
     standing: ReplayStanding
     detail: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Versions:
-    """What would make an answer now."""
-
-    model: str
-    prompt: str
-    index: str
-    embedder: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

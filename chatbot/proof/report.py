@@ -6,9 +6,9 @@ from urllib.parse import quote
 import aiohttp
 import msgspec
 
-from chatbot.audit import Opened
+from chatbot.audit import Opened, Versions
 from chatbot.errors import ChatError, NotFound
-from chatbot.proof.context import Replayed, Versions
+from chatbot.proof.context import Replayed
 
 _ELSEWHERE = aiohttp.ClientTimeout(total=300, sock_connect=5)
 

@@ -1,4 +1,4 @@
-"""What a customer does with an answer that was given: open a source, ask for another one, say what they think of it."""
+"""What a customer does with an answer: open a source, have the question answered again, rate the answer."""
 
 from datetime import date
 from functools import partial
@@ -9,13 +9,12 @@ from fastapi import APIRouter, Depends, Path, Request, Response
 from pydantic import BaseModel, Field, StringConstraints
 
 from chatbot.api.auth import TheCaller
-from chatbot.api.dependencies import TheServices
-from chatbot.api.routes.chat import Id, IdempotencyKey, Text, begin, digest_of, refuse_while_draining, told
-from chatbot.conversations import Conversation, Feedback, Owner
+from chatbot.api.dependencies import TheAnswers, TheServices, TheSettings
+from chatbot.api.routes.chat import Id, IdempotencyKey, Text, begin, digest_of, refuse_while_draining, respond
+from chatbot.conversations import Conversation, Feedback, History, Owner
 from chatbot.errors import NotFound, StillRunning
 from chatbot.events import PassageRef
-from chatbot.services import Services
-from chatbot.streams import AnswerId, BegunAnswer
+from chatbot.streams import AnswerId, AnswerLog, BegunAnswer
 from chatbot.transcript import Question
 from knowledge.access import Access
 from knowledge.identity import Principal
@@ -59,7 +58,7 @@ async def source(
     answer_id: Id, n: Annotated[int, Path(ge=1, le=100)], who: TheCaller, services: TheServices
 ) -> SourceText:
     """Return the passage behind a source's number, if the caller may still read it."""
-    refs = await passages_of(AnswerId(answer_id), who, services)
+    refs = await passage_refs_of(AnswerId(answer_id), who, services.answer_log, services.history)
     if n > len(refs):
         raise NotFound("the answer has no such source")
     ref = refs[n - 1]
@@ -79,35 +78,39 @@ async def source(
     )
 
 
-async def passages_of(answer_id: AnswerId, who: Principal, services: Services) -> tuple[PassageRef, ...]:
+async def passage_refs_of(
+    answer_id: AnswerId, who: Principal, answer_log: AnswerLog, history: History
+) -> tuple[PassageRef, ...]:
     """Return the passages behind an answer's sources: from its log, and later from its conversation.
 
     Raises:
-        NotFound: neither is there, or it is somebody else's.
+        NotFound: neither is there, or the answer belongs to another customer.
     """
     try:
-        return await services.answer_log.passages(who, answer_id)
+        return await answer_log.passages(who, answer_id)
     except NotFound:
-        return (await conversation_with(answer_id, who, services)).message(answer_id).passages
+        return (await conversation_with(answer_id, who, answer_log, history)).message(answer_id).passages
 
 
-async def conversation_with(answer_id: AnswerId, who: Principal, services: Services) -> Conversation:
+async def conversation_with(
+    answer_id: AnswerId, who: Principal, answer_log: AnswerLog, history: History
+) -> Conversation:
     """Return the conversation that keeps the answer.
 
     Raises:
-        StillRunning: the answer has not ended, so none keeps it yet.
-        NotFound: no such answer, or somebody else's.
+        StillRunning: the answer has not ended, so no conversation keeps it yet.
+        NotFound: there is no such answer, or it belongs to another customer.
     """
     try:
-        return await services.history.containing(Owner(who.tenant, who.sub), answer_id)
+        return await history.containing(Owner(who.tenant, who.sub), answer_id)
     except NotFound:
-        _, ended = await services.answer_log.length(who, answer_id)
+        _, ended = await answer_log.length(who, answer_id)
         if not ended:
             raise StillRunning(retry_after=1) from None
         raise
 
 
-async def begun_again(
+async def begin_again(
     answer_id: Id,
     who: TheCaller,
     services: TheServices,
@@ -115,38 +118,39 @@ async def begun_again(
     again: Again | None = None,
     idempotency_key: IdempotencyKey = None,
 ) -> BegunAnswer:
-    """Begin another answer to the question; whatever may refuse has refused on return."""
+    """Begin another answer to the question; every refusal is raised here."""
     refuse_while_draining(request)
-    wanted = again or Again()
-    conversation = await conversation_with(AnswerId(answer_id), who, services)
+    again = again or Again()
+    conversation = await conversation_with(AnswerId(answer_id), who, services.answer_log, services.history)
     asked = conversation.message(conversation.message(answer_id).parent_id)
     question = Question(
         text=asked.text,
         id=asked.id,
         conversation_id=conversation.id,
         parent_id=asked.parent_id,
-        max_answer_tokens=wanted.max_answer_tokens or services.settings.max_answer_tokens,
+        max_answer_tokens=again.max_answer_tokens or services.settings.max_answer_tokens,
     )
-    digest = digest_of(f"{answer_id} {wanted.model_dump_json(exclude={'stream'})}")
+    digest = digest_of(f"{answer_id} {again.model_dump_json(exclude={'stream'})}")
     return await services.idempotency.begin_once(who, idempotency_key, digest, partial(begin, question, who, services))
 
 
 @router.post("/regenerate", response_model=None, responses={200: {"content": {"text/event-stream": {}}}})
 async def regenerate(
-    begun: Annotated[BegunAnswer, Depends(begun_again)],
+    begun: Annotated[BegunAnswer, Depends(begin_again)],
     who: TheCaller,
-    services: TheServices,
     request: Request,
+    answers: TheAnswers,
+    settings: TheSettings,
     again: Again | None = None,
 ) -> Response:
     """Answer the same question again; both answers stay, side by side."""
-    return await told(begun, who, services, request, stream=again is None or again.stream)
+    return await respond(begun, who, request, answers, settings, stream=again is None or again.stream)
 
 
 @router.post("/feedback", response_model=None)
 async def feedback(answer_id: Id, rating: Rating, who: TheCaller, services: TheServices) -> Response:
     """Keep what the customer thinks of the answer, in place of what they said before."""
-    conversation = await conversation_with(AnswerId(answer_id), who, services)
+    conversation = await conversation_with(AnswerId(answer_id), who, services.answer_log, services.history)
     given = Feedback(
         rating=rating.rating,
         reasons=tuple(dict.fromkeys(rating.reasons)),

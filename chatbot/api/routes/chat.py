@@ -1,4 +1,4 @@
-"""Ask, follow, cancel: the answer runs in the application, a connection only reads it."""
+"""Asking, following and cancelling: the answer runs in the application, and a connection only reads it."""
 
 import hashlib
 from collections.abc import AsyncGenerator, Sequence
@@ -14,7 +14,7 @@ from sse_starlette import EventSourceResponse, ServerSentEvent
 from starlette.types import Receive, Scope, Send
 
 from chatbot.api.auth import TheCaller
-from chatbot.api.dependencies import TheServices
+from chatbot.api.dependencies import TheAnswers, TheServices, TheSettings
 from chatbot.api.rate_limit_headers import rate_limit_headers
 from chatbot.errors import Draining
 from chatbot.events import (
@@ -32,17 +32,17 @@ from chatbot.events import (
     Usage,
     to_json,
 )
-from chatbot.services import Services
-from chatbot.streams import AnswerId, BegunAnswer, LiveAnswer
-from chatbot.transcript import Question, frame, passage_refs
+from chatbot.services import Services, TurnSettings
+from chatbot.streams import AnswerId, AnswerRegistry, BegunAnswer, LiveAnswer
+from chatbot.transcript import Question, checkpoint, passage_refs
 from chatbot.turn import answer, open_turn
 from knowledge.identity import Principal
 
 router = APIRouter(prefix="/v1", tags=["chat"])
 
 _PING_SECONDS = 10
-_SEND_TIMEOUT = 30.0
-# How long an EventSource waits before it connects again: its own default of seconds is for sites, not for answers.
+_SEND_TIMEOUT_SECONDS = 30.0
+# How long an EventSource waits before it connects again; its own default is several seconds.
 _RETRY_MS = 500
 _NO_CONTROL = r"^[^\x00-\x08\x0b\x0c\x0e-\x1f\x7f]*$"
 
@@ -70,10 +70,10 @@ class Cancelled(BaseModel):
 IdempotencyKey = Annotated[str | None, Header(min_length=1, max_length=200)]
 
 
-async def begun(
+async def begin_answer(
     ask: Ask, who: TheCaller, services: TheServices, request: Request, idempotency_key: IdempotencyKey = None
 ) -> BegunAnswer:
-    """Begin an answer, or join the one that the Idempotency-Key began; whatever may refuse has refused on return."""
+    """Begin an answer, or join the one that the Idempotency-Key began; every refusal is raised here."""
     refuse_while_draining(request)
     question = Question(
         text=ask.message,
@@ -86,69 +86,71 @@ async def begun(
 
 
 def refuse_while_draining(request: Request) -> None:
-    """Begin nothing in a process that is about to end.
+    """Refuse a new answer while this process drains.
 
     Raises:
-        Draining: it is.
+        Draining: it does.
     """
     if request.app.state.draining:
         raise Draining(retry_after=1)
 
 
 def digest_of(body: str) -> str:
-    """Return what two requests must share to be the same request."""
+    """Return the SHA-256 digest by which requests with one Idempotency-Key are compared."""
     return hashlib.sha256(body.encode()).hexdigest()
 
 
 async def begin(question: Question, who: Principal, services: Services) -> BegunAnswer:
-    """Take a place in the queue, open the turn and set its answer going.
+    """Take a place in the queue, open the turn and start its answer.
 
     Raises:
-        ChatError: whatever refuses it; with no place left, before anything is done for it.
+        ChatError: the refusal; with no place left, before anything is done for the question.
     """
     with services.admission.entered(who) as place:
         turn = await open_turn(question, who, services)
-        running = LiveAnswer(turn.answer_id, who, conversation_id=turn.conversation.id)
+        live = LiveAnswer(turn.answer_id, who, conversation_id=turn.conversation.id)
         with anyio.CancelScope(shield=True):  # a reserved turn is always answered or settled
             work = partial(answer, turn, place=place, services=services)
-            await services.answers.start(running, work, passages=passage_refs(turn), frame=frame(turn))
+            await services.answers.start(live, work, passages=passage_refs(turn), frame=checkpoint(turn))
     return BegunAnswer(turn.answer_id, turn.reservation.limits)
 
 
-TheAnswer = Annotated[BegunAnswer, Depends(begun)]
+TheAnswer = Annotated[BegunAnswer, Depends(begin_answer)]
 
 
 class AnswerStream(EventSourceResponse):
-    """An answer as SSE; counts as a reader until the connection is gone, whatever the generator does."""
+    """An answer as server-sent events; it counts as a reader of the answer until its connection is closed."""
 
     def __init__(
         self,
-        services: Services,
+        answers: AnswerRegistry,
         answer_id: AnswerId,
         events: AsyncGenerator[ServerSentEvent],
         *,
+        longest_answer: float,
         resumable: bool = True,
     ) -> None:
+        """Send `events`; `longest_answer` is the time in seconds that a stream may take after SIGTERM."""
         super().__init__(
             events,
             ping=_PING_SECONDS,
-            send_timeout=_SEND_TIMEOUT,
-            shutdown_grace_period=services.settings.longest_answer,
+            send_timeout=_SEND_TIMEOUT_SECONDS,
+            shutdown_grace_period=longest_answer,
         )
-        self._services = services
+        self._answers = answers
         self._answer_id = answer_id
         self._resumable = resumable
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with self._services.answers.reading(self._answer_id, resumable=self._resumable):
+        with self._answers.reading(self._answer_id, resumable=self._resumable):
             await super().__call__(scope, receive, send)
 
 
 async def encode(
-    services: Services, who: Principal, answer_id: AnswerId, *, after: int
+    answers: AnswerRegistry, who: Principal, answer_id: AnswerId, *, after: int
 ) -> AsyncGenerator[ServerSentEvent]:
     """Yield the answer's entries after number `after` as server-sent events."""
-    async with aclosing(services.answers.follow(who, answer_id, after=after)) as entries:
+    async with aclosing(answers.follow(who, answer_id, after=after)) as entries:
         async for entry in entries:
             yield ServerSentEvent(
                 data=to_json(entry.event).decode(),
@@ -159,30 +161,40 @@ async def encode(
 
 
 @router.post("/chat", response_model=None, responses={200: {"content": {"text/event-stream": {}}}})
-async def chat(ask: Ask, begun: TheAnswer, who: TheCaller, services: TheServices, request: Request) -> Response:
+async def chat(
+    ask: Ask, begun: TheAnswer, who: TheCaller, request: Request, answers: TheAnswers, settings: TheSettings
+) -> Response:
     """Answer a question: a stream of events, or one JSON document with `stream=false`."""
     # 401 403 404 413 422 429 503 came before this line; from here on: token* citation* (done | error)
-    return await told(begun, who, services, request, stream=ask.stream)
+    return await respond(begun, who, request, answers, settings, stream=ask.stream)
 
 
-async def told(begun: BegunAnswer, who: Principal, services: Services, request: Request, *, stream: bool) -> Response:
-    """Return the answer as a stream or as one document, with what its caller has left."""
+async def respond(
+    begun: BegunAnswer,
+    who: Principal,
+    request: Request,
+    answers: AnswerRegistry,
+    settings: TurnSettings,
+    *,
+    stream: bool,
+) -> Response:
+    """Return the answer as a stream or as one document, with its caller's rate limits."""
     if stream:
-        entries = encode(services, who, begun.answer_id, after=0)
-        response: Response = AnswerStream(services, begun.answer_id, entries)
+        sent = encode(answers, who, begun.answer_id, after=0)
+        response: Response = AnswerStream(answers, begun.answer_id, sent, longest_answer=settings.longest_answer)
     else:
-        whole = await collect(services, who, begun.answer_id, request)
-        response = document(whole) if whole else Response(status_code=499)
+        events = await collect(answers, who, begun.answer_id, request)
+        response = document(events) if events else Response(status_code=499)
     if begun.limits is not None:
         response.headers.update(rate_limit_headers(begun.limits))
     return response
 
 
-async def collect(services: Services, who: Principal, answer_id: AnswerId, request: Request) -> list[Event]:
-    """Return all events of an answer, or none: a customer who leaves before the last one stops it at once.
+async def collect(answers: AnswerRegistry, who: Principal, answer_id: AnswerId, request: Request) -> list[Event]:
+    """Return all events of an answer; none where the client disconnects before the last one, which stops the answer.
 
     Raises:
-        Draining: the answer goes on elsewhere.
+        Draining: another replica goes on with the answer.
     """
     events: list[Event] = []
 
@@ -191,10 +203,10 @@ async def collect(services: Services, who: Principal, answer_id: AnswerId, reque
             pass
         scope.cancel()
 
-    with services.answers.reading(answer_id, resumable=False):
+    with answers.reading(answer_id, resumable=False):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(watch, tasks.cancel_scope)
-            async with aclosing(services.answers.follow(who, answer_id, after=0)) as entries:
+            async with aclosing(answers.follow(who, answer_id, after=0)) as entries:
                 events.extend([entry.event async for entry in entries])
             tasks.cancel_scope.cancel()
     if events and not isinstance(events[-1], LAST):
@@ -203,7 +215,7 @@ async def collect(services: Services, who: Principal, answer_id: AnswerId, reque
 
 
 class AnswerDocument(msgspec.Struct, frozen=True, kw_only=True):
-    """A whole answer in one document: what the events say, put together."""
+    """A finished answer in one document, put together from its events."""
 
     answer_id: str
     conversation_id: str
@@ -223,7 +235,7 @@ def document(events: Sequence[Event]) -> Response:
     if isinstance(last, Failed):
         return Response(to_json(last), status_code=last.status, media_type="application/problem+json")
     done = cast("Done", last)
-    whole_answer = AnswerDocument(
+    answer_document = AnswerDocument(
         answer_id=accepted.answer_id,
         conversation_id=accepted.conversation_id,
         text="".join(event.text for event in events if isinstance(event, Token)),
@@ -235,7 +247,7 @@ def document(events: Sequence[Event]) -> Response:
         citations=tuple(event for event in events if isinstance(event, Citation)),
         notices=tuple(event for event in events if isinstance(event, Notice)),
     )
-    return Response(msgspec.json.encode(whole_answer), media_type="application/json")
+    return Response(msgspec.json.encode(answer_document), media_type="application/json")
 
 
 @router.get(
@@ -244,17 +256,19 @@ def document(events: Sequence[Event]) -> Response:
 async def events(
     answer_id: Id,
     who: TheCaller,
-    services: TheServices,
+    answers: TheAnswers,
+    settings: TheSettings,
     last_event_id: Annotated[str | None, Header()] = None,
 ) -> Response:
     """Send the answer's stream again, from the event after `Last-Event-ID` on."""
-    after, finished = await services.answers.resume_position(who, AnswerId(answer_id), last_event_id)
+    after, finished = await answers.resume_position(who, AnswerId(answer_id), last_event_id)
     if finished:
         return Response(status_code=204)
-    return AnswerStream(services, AnswerId(answer_id), encode(services, who, AnswerId(answer_id), after=after))
+    sent = encode(answers, who, AnswerId(answer_id), after=after)
+    return AnswerStream(answers, AnswerId(answer_id), sent, longest_answer=settings.longest_answer)
 
 
 @router.post("/answers/{answer_id}/cancel", status_code=202)
-async def cancel(answer_id: Id, who: TheCaller, services: TheServices) -> Cancelled:
+async def cancel(answer_id: Id, who: TheCaller, answers: TheAnswers) -> Cancelled:
     """Stop an answer; what was shown stays, as cancelled."""
-    return Cancelled(stopped=await services.answers.cancel(who, AnswerId(answer_id)))
+    return Cancelled(stopped=await answers.cancel(who, AnswerId(answer_id)))

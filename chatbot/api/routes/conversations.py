@@ -1,4 +1,4 @@
-"""The caller's own conversations: somebody else's are not found, never forbidden."""
+"""The caller's own conversations: those of others are not found, never forbidden."""
 
 from typing import Annotated
 
@@ -6,7 +6,7 @@ import msgspec
 from fastapi import APIRouter, Query, Response
 
 from chatbot.api.auth import TheCaller
-from chatbot.api.dependencies import TheServices
+from chatbot.api.dependencies import TheHistory, TheServices
 from chatbot.api.routes.chat import Id
 from chatbot.conversations import Owner
 
@@ -16,25 +16,25 @@ router = APIRouter(prefix="/v1", tags=["conversations"])
 @router.get("/conversations", response_model=None)
 async def conversations(
     who: TheCaller,
-    services: TheServices,
+    history: TheHistory,
     limit: Annotated[int, Query(ge=1, le=100)] = 30,
     cursor: Annotated[str | None, Query(max_length=200)] = None,
 ) -> Response:
     """List conversations, the newest first."""
-    page = await services.history.list(Owner(who.tenant, who.sub), limit=limit, cursor=cursor)
+    page = await history.list(Owner(who.tenant, who.sub), limit=limit, cursor=cursor)
     return _json({"items": page.conversations, "next_cursor": page.next_cursor})
 
 
 @router.get("/conversations/{conversation_id}", response_model=None)
-async def conversation(conversation_id: Id, who: TheCaller, services: TheServices) -> Response:
+async def conversation(conversation_id: Id, who: TheCaller, history: TheHistory) -> Response:
     """Return a conversation with its messages."""
-    return _json(await services.history.load(Owner(who.tenant, who.sub), conversation_id))
+    return _json(await history.load(Owner(who.tenant, who.sub), conversation_id))
 
 
 @router.get("/conversations/{conversation_id}/export", response_model=None)
-async def export(conversation_id: Id, who: TheCaller, services: TheServices) -> Response:
+async def export(conversation_id: Id, who: TheCaller, history: TheHistory) -> Response:
     """Return a conversation as a file to keep."""
-    response = _json(await services.history.load(Owner(who.tenant, who.sub), conversation_id))
+    response = _json(await history.load(Owner(who.tenant, who.sub), conversation_id))
     response.headers["content-disposition"] = f'attachment; filename="conversation-{conversation_id}.json"'
     return response
 
@@ -43,9 +43,9 @@ async def export(conversation_id: Id, who: TheCaller, services: TheServices) -> 
 async def delete(conversation_id: Id, who: TheCaller, services: TheServices) -> None:
     """Remove every trace of a conversation but its audit records."""
     owner = Owner(who.tenant, who.sub)
-    found = await services.history.load(owner, conversation_id)
+    messages = (await services.history.load(owner, conversation_id)).messages
     # An answer that still runs is among them: its writer finds its log gone and ends.
-    answers = list({name for m in found.messages for name in (m.answer_id, m.answered_by) if name})
+    answers = list({answer_id for m in messages for answer_id in (m.answer_id, m.answered_by) if answer_id})
     await services.answer_log.forget(who.tenant, answers)
     await services.ratings.forget(answers)
     await services.history.delete(owner, conversation_id)

@@ -1,4 +1,4 @@
-"""The demo login of `make run`: anybody who reaches this address may be anybody, so it exists only on loopback."""
+"""The demo login of `make run`: it asks for no secret, so it exists only on loopback."""
 
 from typing import Annotated
 
@@ -23,7 +23,7 @@ class DemoToken(BaseModel):
 
 
 def demo_router(signer: LocalSigner, *, tenant: str) -> APIRouter:
-    """Return the route that hands out a customer's token to whoever asks."""
+    """Return the route that gives a customer's token to every caller."""
     router = APIRouter(tags=["demo"])
 
     @router.post("/demo/login")

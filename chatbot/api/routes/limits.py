@@ -1,6 +1,5 @@
-"""What may be spent and what is: a caller's own; for an admin everybody's of the tenant, and a way to forgive it."""
+"""Limits and what is spent of them: the caller's own; for admins those of the tenant, which they may reset."""
 
-from collections.abc import Iterable, Sequence
 from typing import Annotated
 
 import msgspec
@@ -9,12 +8,11 @@ from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel
 
 from chatbot.api.auth import TheAdmin, TheCaller
-from chatbot.api.dependencies import TheServices
+from chatbot.api.dependencies import TheLedger, TheModels
 from chatbot.api.rate_limit_headers import rate_limit_headers
 from chatbot.errors import Unprocessable
 from chatbot.limits import Caller, Limit, Scope, Spending
-from chatbot.services import Services
-from knowledge.identity import Principal, Role
+from knowledge.identity import Role
 
 router = APIRouter(prefix="/v1", tags=["limits"])
 log = structlog.get_logger(__name__)
@@ -41,60 +39,47 @@ class ScopeSpending(BaseModel):
 
 
 @router.get("/limits", response_model=None)
-async def limits(who: TheCaller, services: TheServices) -> Response:
+async def limits(who: TheCaller, ledger: TheLedger, models: TheModels) -> Response:
     """Return what the caller has left."""
-    left = await services.ledger.limits(Caller.of(who, services.models.model))
+    left = await ledger.limits(Caller.of(who, models.model))
     return Response(msgspec.json.encode(left), headers=rate_limit_headers(left), media_type="application/json")
 
 
 @router.get("/admin/limits")
 async def spending(
     admin: TheAdmin,
-    services: TheServices,
+    ledger: TheLedger,
+    models: TheModels,
     sub: Name = None,
     model: Name = None,
     role: Annotated[tuple[Role, ...], Query()] = (),
 ) -> list[ScopeSpending]:
     """Return what the tenant, its use of a model, and with `sub` a user (by the limits of these roles) has spent."""
-    spent = await services.ledger.spending(caller_named(admin, services, sub=sub, model=model, roles=role))
-    return shown(one for one in spent if one.scope != "user" or sub is not None)
+    caller = Caller(tenant=admin.tenant, sub=sub or admin.sub, model=model or models.model, roles=frozenset(role))
+    scopes = [spent for spent in await ledger.spending(caller) if spent.scope != "user" or sub is not None]
+    return [scope_spending(spent) for spent in scopes]
 
 
 @router.delete("/admin/limits")
 async def reset(
-    admin: TheAdmin, services: TheServices, scope: Scope, sub: Name = None, model: Name = None
+    admin: TheAdmin, ledger: TheLedger, models: TheModels, scope: Scope, sub: Name = None, model: Name = None
 ) -> list[ScopeSpending]:
     """Forgive what one scope has spent of its minute and of its day; answers that run keep their slots."""
-    named = {"tenant": admin.tenant, "user": sub, "model": model}[scope]
-    if named is None:
+    name = {"tenant": admin.tenant, "user": sub, "model": model}[scope]
+    if name is None:
         raise Unprocessable(f"say whose: add {'sub' if scope == 'user' else 'model'}=…")
-    spent = await services.ledger.reset(caller_named(admin, services, sub=sub, model=model), scope)
-    log.warning("limits_reset", by=admin.sub, tenant=admin.tenant, scope=scope, name=named)
-    return shown(one for one in spent if one.scope == scope)
+    caller = Caller(tenant=admin.tenant, sub=sub or admin.sub, model=model or models.model, roles=frozenset())
+    after = await ledger.reset(caller, scope)
+    log.warning("limits_reset", by=admin.sub, tenant=admin.tenant, scope=scope, name=name)
+    return [scope_spending(spent) for spent in after if spent.scope == scope]
 
 
-def caller_named(
-    admin: Principal, services: Services, *, sub: str | None, model: str | None, roles: Sequence[Role] = ()
-) -> Caller:
-    """Return somebody of the admin's own tenant."""
-    return Caller(
-        tenant=admin.tenant, sub=sub or admin.sub, model=model or services.models.model, roles=frozenset(roles)
+def scope_spending(spent: Spending) -> ScopeSpending:
+    """Return what a scope has spent as it is sent."""
+    use = spent.use
+    return ScopeSpending(
+        scope=spent.scope,
+        name=spent.name,
+        limit=spent.limit,
+        spent=Spent(tokens=use.tokens, requests=use.requests, concurrent=use.slots, tokens_today=use.today),
     )
-
-
-def shown(spent: Iterable[Spending]) -> list[ScopeSpending]:
-    """Return the scopes as they go over the wire."""
-    return [
-        ScopeSpending(
-            scope=one.scope,
-            name=one.name,
-            limit=one.limit,
-            spent=Spent(
-                tokens=one.use.tokens,
-                requests=one.use.requests,
-                concurrent=one.use.slots,
-                tokens_today=one.use.today,
-            ),
-        )
-        for one in spent
-    ]

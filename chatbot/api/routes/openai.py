@@ -1,6 +1,6 @@
-"""The same answers for any OpenAI client: `openai_request` says what is taken, `openai_reply` what it becomes.
+"""The same answers for any OpenAI client: `openai_request` reads its requests, `openai_reply` writes the replies.
 
-Nothing here resumes: a caller who leaves, streaming or not, before the first token or after, stops the model at once.
+No stream can be resumed here: a client that disconnects, at any time and streaming or not, stops the model at once.
 """
 
 import math
@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from sse_starlette import ServerSentEvent
 
 from chatbot.api.auth import TheCaller
-from chatbot.api.dependencies import TheServices
+from chatbot.api.dependencies import TheModels, TheServices, TheTime
 from chatbot.api.openai_reply import Chunks, Model, ModelList, completion, error_reply
 from chatbot.api.openai_request import AskedQuestion, CompletionRequest, read_request
 from chatbot.api.problems import Format, Problem
@@ -26,8 +26,8 @@ from chatbot.api.routes.chat import AnswerStream, Ask, IdempotencyKey, begin, co
 from chatbot.errors import Draining, ModelNotFound
 from chatbot.events import LAST, Event, Failed
 from chatbot.models import UNKNOWN_MODEL
-from chatbot.services import Services
-from chatbot.streams import AnswerId, BegunAnswer
+from chatbot.services import TurnSettings
+from chatbot.streams import AnswerId, AnswerRegistry, BegunAnswer
 from chatbot.transcript import Question
 from knowledge.identity import Principal
 from telemetry.setup import current_trace_id
@@ -35,43 +35,42 @@ from telemetry.setup import current_trace_id
 router = APIRouter(prefix="/v1", tags=["openai"])
 
 
-async def begun_completion(
+async def begin_completion(
     asked: CompletionRequest,
     who: TheCaller,
     services: TheServices,
     request: Request,
     idempotency_key: IdempotencyKey = None,
 ) -> BegunAnswer:
-    """Begin the answer to an OpenAI request, or join the one that its Idempotency-Key began; all refusals come here."""
+    """Begin the answer to an OpenAI request, or join the one of its Idempotency-Key; every refusal is raised here."""
     refuse_while_draining(request)
-    refuse_other_models(asked.model, services)
-    question = question_of(read_request(asked), services)
+    refuse_other_models(asked.model, served=services.models.model)
+    question = question_of(read_request(asked), services.settings)
     digest = digest_of(asked.model_dump_json(exclude={"stream", "stream_options"}))
     return await services.idempotency.begin_once(who, idempotency_key, digest, partial(begin, question, who, services))
 
 
-def refuse_other_models(model: str, services: Services) -> None:
-    """Refuse a model that is not the one served here; while that one's name is unknown, none can be told apart.
+def refuse_other_models(model: str, *, served: str) -> None:
+    """Refuse a model that is not the one served; every name is accepted while the served model's name is unknown.
 
     Raises:
-        ModelNotFound: it is another.
+        ModelNotFound: it is not.
     """
-    if model != services.models.model != UNKNOWN_MODEL:
-        raise not_served(model, services)
+    if model != served != UNKNOWN_MODEL:
+        raise not_served(model, served=served)
 
 
-def not_served(model: str, services: Services) -> ModelNotFound:
-    """Return the refusal of a model that is another than the one served here."""
-    return ModelNotFound(f"The model '{model}' is not served here; '{services.models.model}' is")
+def not_served(model: str, *, served: str) -> ModelNotFound:
+    """Return the refusal of a model that is not the one served."""
+    return ModelNotFound(f"The model '{model}' is not served here; '{served}' is")
 
 
-def question_of(asked: AskedQuestion, services: Services) -> Question:
+def question_of(asked: AskedQuestion, settings: TurnSettings) -> Question:
     """Return the question, within the bounds that every question has.
 
     Raises:
-        RequestValidationError: it is empty, too long, or no text.
+        RequestValidationError: it is empty, too long, or contains control characters.
     """
-    settings = services.settings
     try:
         ask = Ask(message=asked.text)
     except ValidationError as exc:
@@ -84,22 +83,24 @@ def question_of(asked: AskedQuestion, services: Services) -> Question:
     )
 
 
-TheCompletion = Annotated[BegunAnswer, Depends(begun_completion)]
+TheCompletion = Annotated[BegunAnswer, Depends(begin_completion)]
 
 
 @router.post("/chat/completions", response_model=None, responses={200: {"content": {"text/event-stream": {}}}})
 async def complete(
-    asked: CompletionRequest, begun: TheCompletion, who: TheCaller, services: TheServices, request: Request
+    asked: CompletionRequest, begun: TheCompletion, who: TheCaller, request: Request, services: TheServices
 ) -> Response:
     """Answer the last message: one JSON document, or with `stream` chunks that end with `[DONE]`."""
-    created = int(services.now())
+    answers, created = services.answers, int(services.now())
     if asked.stream:
         chunks = Chunks(created=created, include_usage=asked.include_usage)
-        events = encode(services, who, begun.answer_id, chunks)
-        response: Response = AnswerStream(services, begun.answer_id, events, resumable=False)
+        sent = encode(answers, who, begun.answer_id, chunks)
+        response: Response = AnswerStream(
+            answers, begun.answer_id, sent, longest_answer=services.settings.longest_answer, resumable=False
+        )
     else:
-        whole = await collect(services, who, begun.answer_id, request)
-        response = document(whole, created=created) if whole else Response(status_code=499)
+        events = await collect(answers, who, begun.answer_id, request)
+        response = document(events, created=created) if events else Response(status_code=499)
     response.headers["x-request-id"] = current_trace_id()
     if begun.limits is not None:
         response.headers.update(rate_limit_headers(begun.limits))
@@ -107,26 +108,26 @@ async def complete(
 
 
 async def encode(
-    services: Services, who: Principal, answer_id: AnswerId, chunks: Chunks
+    answers: AnswerRegistry, who: Principal, answer_id: AnswerId, chunks: Chunks
 ) -> AsyncGenerator[ServerSentEvent]:
     """Yield the answer's chunks as server-sent events without a name, and `[DONE]`.
 
-    An answer that is handed to another replica breaks off here: its reader cannot follow it there, and is told so.
+    An answer that is handed over to another replica breaks off here, with an error: an OpenAI client cannot resume.
     """
     last: Event | None = None
-    async with aclosing(services.answers.follow(who, answer_id, after=0)) as entries:
+    async with aclosing(answers.follow(who, answer_id, after=0)) as entries:
         async for entry in entries:
             last = entry.event
             for chunk in chunks.feed(last):
                 yield ServerSentEvent(data=msgspec.json.encode(chunk).decode())
     if not isinstance(last, LAST):
-        away = error_reply(status=Draining.status, code=Draining.code, message=Draining.title)
-        yield ServerSentEvent(data=msgspec.json.encode(away).decode())
+        draining = error_reply(status=Draining.status, code=Draining.code, message=Draining.title)
+        yield ServerSentEvent(data=msgspec.json.encode(draining).decode())
     yield ServerSentEvent(data="[DONE]")
 
 
 def document(events: Sequence[Event], *, created: int) -> Response:
-    """Return the finished answer, or the error that it ended in with the status it would have carried."""
+    """Return the finished answer, or the error that ended it, with the error's status."""
     body = msgspec.json.encode(completion(events, created=created))
     match events[-1]:
         case Failed(status=status, retry_after_ms=milliseconds):
@@ -136,28 +137,27 @@ def document(events: Sequence[Event], *, created: int) -> Response:
 
 
 @router.get("/models", response_model=None)
-async def models(who: TheCaller, services: TheServices) -> Response:  # noqa: ARG001 - whoever lists them is signed in
+async def models(who: TheCaller, models: TheModels, now: TheTime) -> Response:  # noqa: ARG001  signed-in callers only
     """List the one model that answers here, once its name is known."""
-    return Response(msgspec.json.encode(ModelList(data=served(services))), media_type="application/json")
+    return Response(msgspec.json.encode(ModelList(data=served(models.model, now))), media_type="application/json")
 
 
 @router.get("/models/{model:path}", response_model=None)
-async def model_named(model: str, who: TheCaller, services: TheServices) -> Response:  # noqa: ARG001 - as above
+async def model_named(model: str, who: TheCaller, models: TheModels, now: TheTime) -> Response:  # noqa: ARG001  as above
     """Return the one model that answers here, where it has this name."""
-    for one in served(services):
-        if one.id == model:
-            return Response(msgspec.json.encode(one), media_type="application/json")
-    raise not_served(model, services)
+    for served_model in served(models.model, now):
+        if served_model.id == model:
+            return Response(msgspec.json.encode(served_model), media_type="application/json")
+    raise not_served(model, served=models.model)
 
 
-def served(services: Services) -> tuple[Model, ...]:
-    """Return the one model that answers here, once its name is known; `created` is now, as vLLM says it."""
-    name = services.models.model
-    return () if name == UNKNOWN_MODEL else (Model(id=name, created=int(services.now())),)
+def served(model: str, now: float) -> tuple[Model, ...]:
+    """Return the model that answers here, once its name is known; `created` is now (Unix seconds), as vLLM sends it."""
+    return () if model == UNKNOWN_MODEL else (Model(id=model, created=int(now)),)
 
 
 def error_json(problem: Problem, headers: Mapping[str, str]) -> Response:
-    """Return a problem in OpenAI's format; the trace id is the request's id."""
+    """Return a problem in OpenAI's format; the request id is the trace id."""
     param = None if problem.param is UNSET else problem.param
     body = error_reply(status=problem.status, code=problem.code, message=problem.detail, param=param)
     return Response(
@@ -169,4 +169,4 @@ def error_json(problem: Problem, headers: Mapping[str, str]) -> Response:
 
 
 FORMATS: Mapping[str, Format] = {"/v1/chat/completions": error_json, "/v1/models": error_json}
-"""The addresses whose every refusal is in OpenAI's format."""
+"""The paths whose refusals are all in OpenAI's format."""

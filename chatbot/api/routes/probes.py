@@ -1,4 +1,4 @@
-"""Probes and metrics: liveness depends on nothing, readiness on what an answer needs, and on not draining."""
+"""Probes and metrics: liveness depends on nothing; readiness on the index, SQL and not draining."""
 
 from collections.abc import Awaitable, Callable
 
@@ -7,12 +7,12 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from chatbot.api.dependencies import TheServices
+from chatbot.api.dependencies import ThePings, TheServices
 from chatbot.errors import ChatError
 
 router = APIRouter(tags=["probes"])
 
-_DEADLINE = 2.0
+_DEADLINE_SECONDS = 2.0
 
 
 @router.get("/livez")
@@ -22,18 +22,18 @@ async def livez() -> dict[str, str]:
 
 
 @router.get("/readyz", response_model=None)
-async def readyz(request: Request, services: TheServices) -> JSONResponse:
+async def readyz(request: Request, pings: ThePings) -> JSONResponse:
     """Say whether questions can be answered here, and what is missing; a missing Redis or model only degrades."""
     if request.app.state.draining:
         return JSONResponse({"status": "draining"}, status_code=503)
-    parts = {name: await _state(ping) for name, ping in services.pings.items()}
+    parts = {name: await _state(ping) for name, ping in pings.items()}
     ready = parts["index"] == parts["sql"] == "ok"
     return JSONResponse({"status": "ready" if ready else "not ready", **parts}, status_code=200 if ready else 503)
 
 
 async def _state(ping: Callable[[], Awaitable[None]]) -> str:
     try:
-        with anyio.fail_after(_DEADLINE):
+        with anyio.fail_after(_DEADLINE_SECONDS):
             await ping()
     except (ChatError, TimeoutError):
         return "unavailable"
@@ -43,11 +43,11 @@ async def _state(ping: Callable[[], Awaitable[None]]) -> str:
 @router.get("/metrics")
 async def metrics(services: TheServices) -> Response:
     """Return Prometheus' text format."""
-    m = services.metrics
-    m.active.set(services.answers.active)
-    m.slots.set(services.admission.slots)
-    m.busy.set(services.admission.busy)
-    m.prefill.set(services.admission.prefill)
-    for priority, waiting in services.admission.waiting_by_priority.items():
-        m.queued.labels(str(priority)).set(waiting)
-    return Response(generate_latest(m.registry), media_type=CONTENT_TYPE_LATEST)
+    instruments, admission = services.metrics, services.admission
+    instruments.active.set(services.answers.active)
+    instruments.slots.set(admission.slots)
+    instruments.busy.set(admission.busy)
+    instruments.prefill.set(admission.prefill)
+    for priority, waiting in admission.waiting_by_priority.items():
+        instruments.queued.labels(str(priority)).set(waiting)
+    return Response(generate_latest(instruments.registry), media_type=CONTENT_TYPE_LATEST)

@@ -1,4 +1,4 @@
-"""Replaying an answer of the admin's own tenant, as `chatbot replay` does where it can open the index."""
+"""Replaying an answer of the admin's tenant: `chatbot replay --url` calls it, while this process holds the index."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""Stopping the chatbot, or one model of it, on every replica within seconds; for admins, and written down."""
+"""Stopping and resuming the chatbot, or one of its models, on every replica within seconds; for admins, recorded."""
 
 from typing import Annotated, Literal
 
@@ -6,12 +6,13 @@ from fastapi import APIRouter
 from pydantic import BaseModel, Field, StringConstraints
 
 from chatbot.api.auth import TheAdmin
-from chatbot.api.dependencies import TheServices
+from chatbot.api.dependencies import TheModels, TheServices, TheWithdrawals
 from chatbot.errors import AuditUnavailable, NotFound
+from chatbot.models import Models
 from chatbot.services import Services
 from knowledge.identity import Principal
 from knowledge.storage import UNAVAILABLE
-from knowledge.withdrawals import StopChange
+from knowledge.withdrawals import StopChange, Withdrawals
 
 router = APIRouter(prefix="/v1/admin", tags=["stops"])
 
@@ -58,9 +59,9 @@ class State(BaseModel):
 
 
 @router.get("/stops")
-async def stops(admin: TheAdmin, services: TheServices) -> State:  # noqa: ARG001  whoever may look
+async def stops(admin: TheAdmin, models: TheModels, withdrawals: TheWithdrawals) -> State:  # noqa: ARG001  admins only
     """Return what is stopped, how each model stands, and who changed what."""
-    return await state(services)
+    return await state(models, withdrawals)
 
 
 @router.post("/stop")
@@ -76,16 +77,16 @@ async def resume(change: Change, admin: TheAdmin, services: TheServices) -> Stat
 
 
 async def changed(action: Literal["stop", "resume"], change: Change, admin: Principal, services: Services) -> State:
-    """Make the change and return what is stopped then.
+    """Make and record the change; return what is stopped afterwards.
 
     Raises:
         NotFound: no model has that name.
-        AuditUnavailable: the change could not be written down, so it was not made.
+        AuditUnavailable: the change could not be recorded, so it was not made.
     """
     known = services.models.names | services.withdrawals.stopped_models()
     if change.model is not None and change.model not in known:
         raise NotFound(f"no model is named {change.model}: there are {', '.join(sorted(known))}")
-    made = StopChange(
+    stop_change = StopChange(
         action=action,
         model=change.model,
         by=f"{admin.tenant}/{admin.sub}",
@@ -93,30 +94,30 @@ async def changed(action: Literal["stop", "resume"], change: Change, admin: Prin
         at=services.now(),
     )
     try:
-        await services.withdrawals.change(made)
+        await services.withdrawals.change(stop_change)
     except UNAVAILABLE as exc:
         raise AuditUnavailable("the change could not be written down") from exc
-    return await state(services)
+    return await state(services.models, services.withdrawals)
 
 
-async def state(services: Services) -> State:
-    """Return what is stopped.
+async def state(models: Models, withdrawals: Withdrawals) -> State:
+    """Return what is stopped, and the latest changes.
 
     Raises:
         AuditUnavailable: the changes cannot be read.
     """
     try:
-        changes = await services.withdrawals.changes(limit=_CHANGES)
+        changes = await withdrawals.changes(limit=_CHANGES)
     except UNAVAILABLE as exc:
         raise AuditUnavailable("the changes cannot be read") from exc
     return State(
-        stopped=services.withdrawals.stopped(),
-        stopped_models=sorted(services.withdrawals.stopped_models()),
+        stopped=withdrawals.stopped(),
+        stopped_models=sorted(withdrawals.stopped_models()),
         models=[
             ModelState(
                 name=m.name, group=m.group, model=m.model, endpoint=m.endpoint, breaker=m.breaker, stopped=m.stopped
             )
-            for m in services.models.endpoint_statuses()
+            for m in models.endpoint_statuses()
         ],
         changes=[Changed(action=c.action, model=c.model, by=c.by, reason=c.reason, at=c.at) for c in changes],
     )

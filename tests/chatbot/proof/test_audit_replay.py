@@ -109,7 +109,7 @@ def opening(prompt: Prompt, owner: Owner, conversation_id: str) -> AuditOpened:
 
 CLOSED = AuditClosed(
     answer_id="a1", tenant=TENANT, usage=Usage(prompt_tokens=9, answer_tokens=3), finish_reason=FinishReason.STOP,
-    error=None, grounded=True, at=NOW + 1, models=("qwen",), text=ANSWER, said=(1, 2, 3), probes=(0.9,),
+    error=None, grounded=True, at=NOW + 1, models=("qwen",), text=ANSWER, token_ids=(1, 2, 3), probes=(0.9,),
 )  # fmt: skip
 
 

@@ -1,0 +1,98 @@
+"""An answer while it is made: the turn, the stream of its events, its state, and the services that it uses."""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import anyio
+
+from chatbot.events import Event, Token
+from chatbot.grounding import GroundingStream, QuotedAnswer, grounding_stream
+from chatbot.notices import DegradationLevel, degradation_notice
+from chatbot.questions import CannedReply, canned_reply
+from chatbot.services import Services
+from chatbot.streams import LiveAnswer
+from chatbot.transcript import FINISH, AnswerState, Turn
+from knowledge.passage import Passage
+from knowledge.withdrawals import Withdrawals
+
+
+@dataclass(frozen=True, slots=True)
+class Answering:
+    """What every step of an answer uses; the events go to `live`, everything else that changes is in `state`."""
+
+    turn: Turn
+    live: LiveAnswer
+    state: AnswerState
+    services: Services
+
+    @classmethod
+    def of(cls, turn: Turn, live: LiveAnswer, services: Services) -> "Answering":
+        """Return the answer at its beginning, or where the writer before this one ended."""
+        state = AnswerState.of(turn, published=live.published, answer_tokens=len(live.token_ids))
+        return cls(turn, live, state, services)
+
+    def checks(self) -> GroundingStream:
+        """Return new grounding checks for a text that answers the turn."""
+        settings = self.services.settings
+        return grounding_stream(
+            self.turn.screened.text, self.turn.prompt_passages, grounding=settings.grounding, contact=settings.contact
+        )
+
+    # --- what is shown -----------------------------------------------------------------------------------------------
+
+    def show(self, events: Sequence[Event]) -> None:
+        """Put events on the stream, and keep those that no writer before this one has put."""
+        if not events:
+            return
+        fresh = self.live.put(*events)
+        if self.state.first_token_at is None and any(isinstance(event, Token) for event in fresh):
+            self.state.first_token_at = time.monotonic()
+        self.state.shown.extend(fresh)
+
+    def show_canned_reply(self, reply: CannedReply) -> None:
+        """Show one of the bank's own texts: it claims nothing, so it is neither cited nor grounded."""
+        text = canned_reply(reply, self.turn.language, contact=self.services.settings.contact)
+        self.show([Token(text=f"\n\n{text}" if self.state.text else text)])
+        self.state.finish_reason = FINISH[reply]
+        self.state.grounded = False
+
+    def show_quotes(self, quoted: QuotedAnswer) -> None:
+        """Show the quotes, if there are any."""
+        self.show(quoted.events)
+        self.state.grounded = bool(quoted.citations)
+
+    def degrade(self, level: DegradationLevel) -> None:
+        """Record the degradation level and show its notice."""
+        self.state.degrade(level)
+        self.show([degradation_notice(level, self.turn.language)])
+
+    # --- revocation --------------------------------------------------------------------------------------------------
+
+    def revoked(self) -> bool:
+        """Return whether an emergency stop or the withdrawal of a passage forbids the answer."""
+        withdrawals, now = self.services.withdrawals, self.services.now()
+        passages = (hit.passage for hit in self.turn.found.hits)
+        return may_not_answer(withdrawals) or any(withdrawn(p, withdrawals, now=now) for p in passages)
+
+    @contextmanager
+    def until_revoked(self) -> Iterator[anyio.CancelScope]:
+        """Cancel the block when the answer is revoked, also while the model is silent."""
+
+        def look() -> None:
+            if self.revoked():
+                scope.cancel()
+
+        with anyio.CancelScope() as scope, self.services.withdrawals.heard_by(look):
+            yield scope
+
+
+def may_not_answer(withdrawals: Withdrawals) -> bool:
+    """Return whether everything is stopped, or nothing is known of what is."""
+    return withdrawals.stopped() or not withdrawals.readable()
+
+
+def withdrawn(passage: Passage, withdrawals: Withdrawals, *, now: float) -> bool:
+    """Return whether a passage that was found is withdrawn, or no longer visible at `now` (Unix seconds)."""
+    return withdrawals.withdrawn(passage.tenant, passage.document_id, passage.version) or passage.over(now)
