@@ -27,7 +27,7 @@ _MOST_WRITERS = 5
 async def resume(live: LiveAnswer, taken: TakenOver, services: Services) -> None:
     """Continue the answer where its log ends, or end it."""
     try:
-        turn = turn_of(taken.frame)
+        turn = turn_of(taken.checkpoint)
     except msgspec.MsgspecError:
         log.exception("frame_unreadable", answer_id=taken.answer_id)
         live.put(failed(ChatError()))  # its reservation stays charged, and its audit record open

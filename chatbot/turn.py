@@ -44,7 +44,7 @@ from chatbot.limits import Caller, Ledger, Reservation
 from chatbot.models import YES_OR_NO, Delta, ModelDone, Switched
 from chatbot.notices import DegradationLevel, notice
 from chatbot.prompt import Prompt
-from chatbot.questions import CannedReply, ScreenedQuestion, Verdict, screened_messages, excluded_topic, screen
+from chatbot.questions import CannedReply, ScreenedQuestion, Verdict, excluded_topic, screen, screened_messages
 from chatbot.repair import repair
 from chatbot.retrieval import SearchResult
 from chatbot.services import Services

@@ -1,8 +1,8 @@
 """The answer log in Redis: every event of an answer under its number, so that any replica can stream or continue it.
 
-An answer is a hash (its owner, the writer's epoch, the passages shown, the turn's frame), a stream of events with ids
-`0-<n>` and, while it runs, its token ids. The tenant's open answers are a sorted set by the end of their writers'
-leases, on Redis's time. Hash and stream live for an hour after the last event; frame and token ids, which only a
+An answer is a hash (its owner, the writer's epoch, the passages shown, the turn's checkpoint), a stream of events with
+ids `0-<n>` and, while it runs, its token ids. The tenant's open answers are a sorted set by the end of their writers'
+leases, on Redis's time. Hash and stream live for an hour after the last event; checkpoint and token ids, which only a
 successor needs, leave with it (`docs/decisions/0005-leases-and-epochs.md`).
 """
 
@@ -90,14 +90,14 @@ class AnswerProgress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TakenOver:
-    """An answer that was taken over, as its log has it; `frame` is the turn's checkpoint (`chatbot.transcript`)."""
+    """An answer that was taken over, as its log has it; `checkpoint` holds the turn (`chatbot.transcript`)."""
 
     answer_id: AnswerId
     tenant: str
     sub: str
     conversation_id: str
     epoch: int
-    frame: bytes
+    checkpoint: bytes
     cancelled: bool
     token_ids: tuple[int, ...]
     events: tuple[Event, ...]
@@ -154,7 +154,7 @@ class AnswerLog:
         *,
         conversation_id: str,
         passages: Sequence[PassageRef],
-        frame: bytes = b"",
+        checkpoint: bytes = b"",
     ) -> None:
         """Make the log, owned by the caller and written by epoch 1.
 
@@ -169,7 +169,7 @@ class AnswerLog:
             "conversation": conversation_id,
         }
         keys = [answer_key(who.tenant, answer_id), _open_answers_key(who.tenant)]
-        args = [msgspec.json.encode(named), frame, msgspec.json.encode(passages)]
+        args = [msgspec.json.encode(named), checkpoint, msgspec.json.encode(passages)]
         async with self._redis.pipeline(transaction=False) as pipe:
             await self._open(keys=keys, args=args, client=pipe)
             # After the set of open answers: `orphans` looks at them in the other order.
@@ -258,7 +258,7 @@ class AnswerLog:
             sub=reply.sub.decode(),
             conversation_id=reply.conversation.decode(),
             epoch=reply.epoch,
-            frame=reply.frame,
+            checkpoint=reply.frame,
             cancelled=bool(reply.cancelled),
             token_ids=struct.unpack(f"<{len(reply.token_ids) // 4}I", reply.token_ids),
             events=tuple(_event(_by_name(pairs)) for _, pairs in reply.entries),

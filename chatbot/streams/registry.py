@@ -87,14 +87,16 @@ class AnswerRegistry:
         """How many answers this process writes."""
         return len(self._live)
 
-    async def start(self, live: LiveAnswer, work: Work, *, passages: Sequence[PassageRef], frame: bytes = b"") -> None:
-        """Open the answer's log and run `work` in the application's task group; `frame` is the successor's checkpoint.
+    async def start(
+        self, live: LiveAnswer, work: Work, *, passages: Sequence[PassageRef], checkpoint: bytes = b""
+    ) -> None:
+        """Open the answer's log and run `work` in the application's task group; a successor reads `checkpoint`.
 
         While Redis is away the answer starts without a log.
         """
         try:
             await self._log.open(
-                live.who, live.answer_id, conversation_id=live.conversation_id, passages=passages, frame=frame
+                live.who, live.answer_id, conversation_id=live.conversation_id, passages=passages, checkpoint=checkpoint
             )
         except StoreUnavailable:
             live.has_log = live.fully_logged = False

@@ -36,8 +36,8 @@ def lines(rows: Iterator[Mapping[str, Any]]) -> str:
 
 def chat_openapi() -> str:
     """Return the chat API's OpenAPI document; no route is called, so no service is needed."""
-    nothing = SimpleNamespace()
-    app = create_chat_app(cast("ChatServices", nothing), demo=cast("LocalSigner", nothing))
+    services, signer = SimpleNamespace(ledger=None, models=None), SimpleNamespace()
+    app = create_chat_app(cast("ChatServices", services), demo=cast("LocalSigner", signer))
     return json.dumps(app.openapi(), ensure_ascii=False, indent=1) + "\n"
 
 

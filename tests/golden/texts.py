@@ -7,7 +7,7 @@ from datetime import date
 from itertools import product
 
 from chatbot.events import NoticeCode
-from chatbot.notices import DegradationLevel, notice, notice_of
+from chatbot.notices import DegradationLevel, degradation_notice, notice
 from chatbot.prompt import PromptBuilder, load_templates
 from chatbot.questions import CannedReply, canned_reply, handoff
 from chatbot.tokenizer import Message, Rendered, Tokenizer
@@ -69,7 +69,7 @@ def canned_replies() -> str:
             for lang in LANGUAGES
         ),
         *(
-            (f"notice {level} {notice_of(level, lang).code} {lang}", notice_of(level, lang).text)
+            (f"notice {level} {degradation_notice(level, lang).code} {lang}", degradation_notice(level, lang).text)
             for level in DegradationLevel
             for lang in LANGUAGES
         ),

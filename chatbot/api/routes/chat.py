@@ -111,7 +111,7 @@ async def begin(question: Question, who: Principal, services: Services) -> Begun
         live = LiveAnswer(turn.answer_id, who, conversation_id=turn.conversation.id)
         with anyio.CancelScope(shield=True):  # a reserved turn is always answered or settled
             work = partial(answer, turn, place=place, services=services)
-            await services.answers.start(live, work, passages=passage_refs(turn), frame=checkpoint(turn))
+            await services.answers.start(live, work, passages=passage_refs(turn), checkpoint=checkpoint(turn))
     return BegunAnswer(turn.answer_id, turn.reservation.limits)
 
 

@@ -21,8 +21,8 @@ OPENED = AuditOpened(
 CLOSED = AuditClosed(
     answer_id="a1", tenant="hanbit", usage=Usage(prompt_tokens=900, cached_tokens=800, answer_tokens=12),
     finish_reason=FinishReason.STOP, error=None, grounded=True, at=NOW + 1.5, models=("qwen", "small"),
-    rung="fallback", text="기본 금리는 연 3.1%입니다.", said=(5, 6, 7), probes=(0.91234, 0.5), repair=(0.25, 0.75),
-    repair_prompt=(1, 9),
+    degradation_level="fallback", text="기본 금리는 연 3.1%입니다.", token_ids=(5, 6, 7), probes=(0.91234, 0.5),
+    repair=(0.25, 0.75), repair_prompt=(1, 9),
 )  # fmt: skip
 
 
@@ -30,7 +30,7 @@ def rows_of_every_kind() -> str:
     """Return the rows of two answers in one chain as JSON lines: a whole one, and one that failed with little known."""
     bare = replace(
         OPENED, answer_id="a2", passages=(), passage_hashes=(), prompts=(), embedder="", question_id="", parent_id=None,
-        history=0, brought=0, reply="out_of_scope",
+        history=0, brought=0, canned_reply="out_of_scope",
     )  # fmt: skip
     failed = AuditClosed(
         answer_id="a2", tenant="hanbit", usage=Usage(), finish_reason=None, error="internal", grounded=False, at=NOW + 2

@@ -134,7 +134,7 @@ async def read_all(replica: Replica, who: Principal, answer_id: AnswerId, after:
 async def half_said(answer_log: AnswerLog, who: Principal, words: int = 4) -> AnswerId:
     """Leave an answer behind as a process does that was killed after so many words."""
     answer_id = AnswerId(uuid4().hex)
-    await answer_log.open(who, answer_id, conversation_id="c", passages=[], frame=b"the turn")
+    await answer_log.open(who, answer_id, conversation_id="c", passages=[], checkpoint=b"the turn")
     events = [Token(text=word) for word in WORDS[:words]]
     written = LogAppend(first=1, events=events, ids_before=0, token_ids=range(words))
     await answer_log.append(who.tenant, answer_id, written, epoch=1)
@@ -150,7 +150,7 @@ async def test_only_a_lapsed_lease_may_be_taken_and_all_that_a_successor_needs_c
     await answer_log.give_up(who.tenant, {answer_id: 1})
     taken = await answer_log.take_over(who.tenant, answer_id)
     assert taken is not None
-    assert (taken.epoch, taken.sub, taken.conversation_id, taken.frame) == (2, who.sub, "c", b"the turn")
+    assert (taken.epoch, taken.sub, taken.conversation_id, taken.checkpoint) == (2, who.sub, "c", b"the turn")
     assert taken.token_ids == (0, 1, 2, 3)
     assert taken.events == tuple(Token(text=word) for word in WORDS[:4])
     assert not taken.cancelled
