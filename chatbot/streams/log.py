@@ -116,7 +116,7 @@ class TakeReply(msgspec.Struct, frozen=True):
     epoch: int
     sub: bytes
     conversation: bytes
-    frame: bytes
+    checkpoint: bytes
     cancelled: int
     token_ids: bytes
     entries: list[tuple[bytes, list[bytes]]]
@@ -258,7 +258,7 @@ class AnswerLog:
             sub=reply.sub.decode(),
             conversation_id=reply.conversation.decode(),
             epoch=reply.epoch,
-            checkpoint=reply.frame,
+            checkpoint=reply.checkpoint,
             cancelled=bool(reply.cancelled),
             token_ids=struct.unpack(f"<{len(reply.token_ids) // 4}I", reply.token_ids),
             events=tuple(_event(_by_name(pairs)) for _, pairs in reply.entries),

@@ -1,7 +1,7 @@
 -- Takes an answer over, only where its writer's lease has lapsed and it has not ended. Raises the epoch, so that
 -- whatever its old writer still sends is refused.
 -- Arguments: answer_id, lease_ms.
--- Returns nothing where there is nothing to take; else names and values in turn (the frame and the ids are bytes).
+-- Returns nothing where there is nothing to take; else names and values in turn (checkpoint and ids are bytes).
 
 local ANSWER, EVENTS, TOKEN_IDS, OPEN_ANSWERS = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local args = cjson.decode(ARGV[1])
@@ -26,7 +26,7 @@ return {
   "epoch", epoch,
   "sub", stored[1],
   "conversation", stored[2],
-  "frame", stored[3] or "",
+  "checkpoint", stored[3] or "",
   "cancelled", stored[4] and 1 or 0,
   "token_ids", redis.call("GET", TOKEN_IDS) or "",
   "entries", redis.call("XRANGE", EVENTS, "-", "+"),

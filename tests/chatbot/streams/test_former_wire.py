@@ -34,7 +34,7 @@ from chatbot.streams.live import LiveAnswer
 from chatbot.streams.log import AnswerId, AnswerLog, AnswerLogSettings, LogAppend, TakenOver, WriterReplaced
 from chatbot.streams.pipelined_connection import open_pipelined_connection
 from chatbot.streams.registry import AnswerRegistry, AnswerRegistrySettings
-from chatbot.transcript import frame, turn_of
+from chatbot.transcript import checkpoint, turn_of
 from knowledge.identity import Principal
 
 pytestmark = [pytest.mark.anyio, pytest.mark.services]
@@ -199,12 +199,12 @@ async def test_an_unfinished_answer_is_taken_over_with_all_that_a_successor_need
     stored = ANSWERS[f"{{hanbit}}:answer:{UNFINISHED}"].content
     packed = ANSWERS[f"{{hanbit}}:answer:{UNFINISHED}:tokens"].content
     assert (taken.epoch, taken.sub, taken.conversation_id) == (2, "lee", CONVERSATION)
-    assert (taken.frame, taken.cancelled) == (stored["frame"], False)
+    assert (taken.checkpoint, taken.cancelled) == (stored["frame"], False)
     assert list(taken.events) == events_of(UNFINISHED)
     assert taken.token_ids == struct.unpack(f"<{len(packed) // 4}I", packed)
-    turn = turn_of(taken.frame)
+    turn = turn_of(taken.checkpoint)
     assert (turn.answer_id, turn.conversation.id, turn.who.sub) == (UNFINISHED, CONVERSATION, "lee")
-    assert frame(turn) == stored["frame"], "the former release can take the same turn over"
+    assert checkpoint(turn) == stored["frame"], "the former release can take the same turn over"
     late = LogAppend(first=len(taken.events) + 1, events=[Token(text="late")])
     with pytest.raises(WriterReplaced):
         await answer_log.append("hanbit", UNFINISHED, late, epoch=1)
@@ -325,7 +325,7 @@ async def test_an_answer_is_written_as_before(redis: Redis, answer_log: AnswerLo
         stored = ANSWERS[f"{{hanbit}}:answer:{answer_id}"].content
         passages = msgspec.json.decode(stored["passages"], type=tuple[PassageRef, ...])
         await answer_log.open(
-            LEE, answer_id, conversation_id=CONVERSATION, passages=passages, frame=stored.get("frame", b"a turn")
+            LEE, answer_id, conversation_id=CONVERSATION, passages=passages, checkpoint=stored.get("frame", b"a turn")
         )
         packed = ANSWERS[f"{{hanbit}}:answer:{UNFINISHED}:tokens"].content
         ids, events = struct.unpack(f"<{len(packed) // 4}I", packed), events_of(answer_id)
