@@ -1,5 +1,6 @@
 """The customers' page opened in Chromium, with what every look at it wants to know: words, focus, sizes, complaints."""
 
+import shutil
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
@@ -7,9 +8,9 @@ import anyio
 import httpx2
 import pytest
 from anyio.abc import TaskStatus
-from playwright.async_api import Browser, ConsoleMessage, Locator, Page, Request, expect
+from playwright.async_api import Browser, ConsoleMessage, Locator, Page, Request, async_playwright, expect
 
-from tests.e2e.conftest import read_events
+from tests.e2e.events import read_events
 
 ARGUMENTS = [
     "--no-sandbox",
@@ -20,6 +21,8 @@ ARGUMENTS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+CHROMIUM = shutil.which("chromium")
+NEEDS_CHROMIUM = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
 QUESTION = "샘물 정기예금의 기본 금리와 중도해지 금리를 알려 주세요."
 SENTENCES = (
     "샘물 정기예금의 기본 금리는 연 3.1%이며 가입 기간은 12개월입니다.",
@@ -71,6 +74,16 @@ class Trouble:
 
     def unexpected(self) -> list[str]:
         return [text for text in self.found if not any(part in text for part in self.expected)]
+
+
+@asynccontextmanager
+async def launched() -> AsyncGenerator[Browser]:
+    """Run Chromium while the block runs."""
+    expect.set_options(timeout=WAIT)
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield browser
+        await browser.close()
 
 
 @asynccontextmanager

@@ -2,11 +2,9 @@
 
 import contextlib
 import json
-import os
 import shutil
 import signal
 import socket
-import sqlite3
 import subprocess
 import sys
 import time
@@ -18,15 +16,28 @@ import httpx2
 import pytest
 from redis import Redis as BlockingRedis
 
-from chatbot.api import ISSUER, LocalSigner, key_pair
-from knowledge.identity import Principal
+from chatbot.api import LocalSigner, key_pair
 from llm_server.scripted import write_tokenizer
 from tests.conftest import free_port
-from tests.e2e.conftest import DOCUMENTS, TENANT, SentEvent, read_events, until
-from tests.forked import Forked, run_to_the_end
+from tests.e2e import model
+from tests.e2e.conftest import (
+    DOCUMENTS,
+    TENANT,
+    audited,
+    chat_environment,
+    load,
+    signed_in,
+    signed_token,
+    until,
+    wait_for,
+)
+from tests.e2e.events import SentEvent, read_events
+from tests.e2e.metrics import total
+from tests.forked import Forked
 from tests.patience import patient
 
 PATHS = "/usr/sbin:/usr/local/sbin:/usr/bin"
+NEEDS_HAPROXY = pytest.mark.skipif(shutil.which("haproxy", path=PATHS) is None, reason="needs haproxy")
 LEDGER = f"ledger:{{{TENANT}}}"
 # What a bank's balancer does: leaves a replica that is not ready, asks another one where nothing was begun (a 503
 # begins nothing), and hangs up on a replica when the customer has.
@@ -77,16 +88,8 @@ class Server:
 
     def wait(self) -> None:
         """Wait until it is ready."""
-        deadline = time.monotonic() + 90
-        with httpx2.Client() as http:
-            while time.monotonic() < deadline:
-                assert self.process is not None
-                assert self.process.poll() is None, self.log.read_text("utf-8")[-3000:]
-                with contextlib.suppress(httpx2.TransportError):
-                    if http.get(f"{self.url}{self.ready}").status_code == 200:
-                        return
-                time.sleep(0.05)
-        pytest.fail(f"{self.url} never became ready: {self.log.read_text('utf-8')[-3000:]}")
+        assert self.process is not None
+        wait_for(f"{self.url}{self.ready}", self.process, self.log, seconds=90)
 
     def stop(self, number: int = signal.SIGTERM) -> None:
         """Send a signal to this process and wait until it has ended."""
@@ -115,59 +118,45 @@ class Cluster:
         return f"http://127.0.0.1:{self.port}"
 
     def token(self, sub: str, *, role: str = "customer") -> str:
-        who = Principal(tenant=TENANT, sub=sub, roles=frozenset({role}), groups=frozenset())
-        return self.signer.token(who)[0]
+        return signed_token(self.signer, sub, tenant=TENANT, role=role)
 
     def client(self, sub: str, *, url: str | None = None, role: str = "customer") -> httpx2.AsyncClient:
         """Return a signed-in client of the balancer, or of one replica."""
-        headers = {"authorization": f"Bearer {self.token(sub, role=role)}"}
-        return httpx2.AsyncClient(base_url=url or self.url, headers=headers, timeout=30)
+        return signed_in(url or self.url, self.token(sub, role=role))
 
     async def tell(self, **behaviour: object) -> None:
         """Change what both scripted models do."""
-        async with httpx2.AsyncClient() as http:
-            for model in self.models:
-                (await http.post(f"{model.url}/script", json=behaviour)).raise_for_status()
+        for server in self.models:
+            await model.tell(server.url, **behaviour)
 
     async def restore(self) -> None:
         """Set the models back."""
-        async with httpx2.AsyncClient() as http:
-            for model in (*self.models, *([self.fallback] if self.fallback else [])):
-                (await http.delete(f"{model.url}/script")).raise_for_status()
-
-    async def running(self, model: Server) -> int:
-        """Return how many generations a model runs now."""
-        async with httpx2.AsyncClient() as http:
-            return int((await http.get(f"{model.url}/stats")).json()["running"])
+        for server in (*self.models, *([self.fallback] if self.fallback else [])):
+            await model.restore(server.url)
 
     async def idle(self) -> bool:
-        return not [model for model in self.models if await self.running(model)]
+        return not await self._generating()
+
+    async def _generating(self) -> list[Server]:
+        return [server for server in self.models if await model.running(server.url)]
 
     async def working(self) -> Server:
         """Return the model that generates; wait until one does."""
         found: list[Server] = []
 
         async def one_does() -> bool:
-            found.extend([model for model in self.models if await self.running(model)])
+            found.extend(await self._generating())
             return bool(found)
 
         await until(one_does)
         return found[0]
 
     async def gauge(self, replica: Server, name: str) -> int:
-        async with httpx2.AsyncClient() as http:
-            lines = (await http.get(f"{replica.url}/metrics")).text.splitlines()
-        return int(sum(float(line.split()[-1]) for line in lines if line.startswith((f"{name} ", f"{name}{{"))))
+        return int(await total(replica.url, name))
 
     async def counted(self, name: str, **labels: str) -> float:
         """Return the sum of a counter over the replicas and over the labels that are not named."""
-        wanted, total = [f'{label}="{value}"' for label, value in labels.items()], 0.0
-        async with httpx2.AsyncClient() as http:
-            for replica in self.replicas:
-                lines = (await http.get(f"{replica.url}/metrics")).text.splitlines()
-                mine = [line for line in lines if line.startswith(f"{name}{{") and all(w in line for w in wanted)]
-                total += sum(float(line.split()[-1]) for line in mine)
-        return total
+        return sum([await total(replica.url, name, **labels) for replica in self.replicas])
 
     async def owner(self) -> int:
         """Return which replica runs the only answer there is; wait until one does."""
@@ -218,9 +207,7 @@ class Cluster:
 
     def audited(self, answer_id: str) -> list[str]:
         """Return the kinds of an answer's audit rows."""
-        with contextlib.closing(sqlite3.connect(self.database, timeout=10)) as sql:
-            rows = sql.execute("SELECT kind FROM chatbot_audit WHERE answer_id = ? ORDER BY kind", (answer_id,))
-            return [kind for (kind,) in rows]
+        return audited(self.database, answer_id)
 
     async def ask(self, http: httpx2.AsyncClient, message: str) -> list[SentEvent]:
         """Ask and return every event, over as many connections as it takes."""
@@ -261,22 +248,16 @@ def clustered(folder: Path, redis_url: str, *, smaller: str = "", **settings: st
     fallback = scripted(folder, 2, name=smaller) if smaller else None
     if fallback is not None:
         settings["MODELS_FILE"] = str(models_file(folder, models, fallback))
-    environment = dict(os.environ) | {  # noqa: TID251 - children inherit it
-        "REDIS_URL": redis_url,
+    environment = chat_environment(public, redis_url) | {
         "DATABASE_URL": f"sqlite+aiosqlite:///{first / 'bank.db'}",
         "LLM_URLS": ",".join(model.url for model in models),
         "LLM_TOKENIZER": str(folder / "tokenizer"),
         "LLM_PROFILE": "scripted",
-        "AUTH__ISSUER": ISSUER,
-        "AUTH__PUBLIC_KEY_FILE": str(public),
-        "AUDIT_KEY": "a key for the tests",
-        "LEDGER__LIMITS__USER__REQUESTS_PER_MINUTE": "1000",
         "LEDGER__LIMITS__TENANT__CONCURRENT": "1000",
         "LEDGER__LIMITS__USER__CONCURRENT": "100",
         **settings,
     }
-    load = ["load", str(DOCUMENTS), "--approved-by", "park", "--tenant", TENANT]
-    run_to_the_end("ingest.__main__", load, environment | {"DATA_DIR": str(first)}, folder / "load.log")
+    load(DOCUMENTS, environment | {"DATA_DIR": str(first)}, folder / "load.log")
     shutil.copytree(first / "qdrant", second / "qdrant")
     replicas = (api(first, environment), api(second, environment))
     balancer = balanced(folder, replicas)

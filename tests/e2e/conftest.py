@@ -4,58 +4,41 @@ import asyncio
 import contextlib
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from uuid import uuid4
 
 import httpx2
-import msgspec
 import pytest
 
 from chatbot.api import ISSUER, LocalSigner, key_pair
 from knowledge.identity import Principal
 from llm_server.scripted import write_tokenizer
 from tests.conftest import free_port
+from tests.e2e import model
+from tests.e2e.events import SentEvent, read_events
 from tests.forked import Forked, run_to_the_end
 from tests.patience import patient
 
 DOCUMENTS = Path(__file__).parent / "documents"
+KOREAN = "샘물 정기예금을 만기 전에 해지하면 금리가 어떻게 되나요?"
+ENGLISH = "How much does an overseas transfer up to USD 5,000 cost?"
+"""Questions that the documents answer."""
 TENANT = "hanbit"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SentEvent:
-    """One server-sent event as it came over the wire."""
-
-    id: str
-    name: str
-    data: bytes
-
-    def field(self, name: str) -> object:
-        """Return one field of its JSON."""
-        return msgspec.json.decode(self.data)[name]
+def signed_token(signer: LocalSigner, sub: str, *, tenant: str, role: str) -> str:
+    return signer.token(Principal(tenant=tenant, sub=sub, roles=frozenset({role}), groups=frozenset()))[0]
 
 
-async def read_events(response: httpx2.Response) -> AsyncGenerator[SentEvent]:
-    """Yield the events of a streaming response."""
-    fields: dict[str, str] = {}
-    async for line in response.aiter_lines():
-        if line.startswith(":"):
-            continue
-        if line:
-            name, _, value = line.partition(": ")
-            fields[name] = value
-        elif fields:
-            yield SentEvent(id=fields.get("id", ""), name=fields["event"], data=fields["data"].encode())
-            fields = {}
-
-
-def text_of(events: Sequence[SentEvent]) -> str:
-    """Return the answer's text."""
-    return "".join(str(event.field("text")) for event in events if event.name == "token")
+def signed_in(url: str, token: str) -> httpx2.AsyncClient:
+    """Return a client of the address, signed in."""
+    return httpx2.AsyncClient(base_url=url, headers={"authorization": f"Bearer {token}"}, timeout=30)
 
 
 @dataclass(kw_only=True)
@@ -68,36 +51,52 @@ class Product:
     environment: dict[str, str]
     process: Forked
     signer: LocalSigner
-    people: list[str] = field(default_factory=list)
 
-    def token(self, sub: str, *, tenant: str = TENANT, roles: frozenset[str] = frozenset({"customer"})) -> str:
-        """Return a customer's token."""
-        return self.signer.token(Principal(tenant=tenant, sub=sub, roles=roles, groups=frozenset()))[0]
+    @property
+    def database(self) -> Path:
+        return self.data / "bank.db"
 
-    def client(self, sub: str = "lee") -> httpx2.AsyncClient:
+    def token(self, sub: str, *, tenant: str = TENANT, role: str = "customer") -> str:
+        """Return a token of somebody with one role."""
+        return signed_token(self.signer, sub, tenant=tenant, role=role)
+
+    def client(self, sub: str = "lee", *, tenant: str = TENANT, role: str = "customer") -> httpx2.AsyncClient:
         """Return a client that is signed in."""
-        return httpx2.AsyncClient(base_url=self.url, headers={"authorization": f"Bearer {self.token(sub)}"}, timeout=30)
+        return signed_in(self.url, self.token(sub, tenant=tenant, role=role))
 
     async def tell(self, **behaviour: object) -> None:
         """Change what the scripted model does."""
-        async with httpx2.AsyncClient() as http:
-            (await http.post(f"{self.model_url}/script", json=behaviour)).raise_for_status()
+        await model.tell(self.model_url, **behaviour)
 
     async def restore(self) -> None:
         """Set the scripted model back."""
-        async with httpx2.AsyncClient() as http:
-            (await http.delete(f"{self.model_url}/script")).raise_for_status()
+        await model.restore(self.model_url)
 
     async def running(self) -> int:
         """Return how many generations the model runs now."""
-        async with httpx2.AsyncClient() as http:
-            return int((await http.get(f"{self.model_url}/stats")).json()["running"])
+        return await model.running(self.model_url)
+
+    async def idle(self) -> bool:
+        """Return whether the model runs nothing."""
+        return await self.running() == 0
 
     async def ask(self, http: httpx2.AsyncClient, message: str, **more: object) -> list[SentEvent]:
         """Ask and return every event."""
         async with http.stream("POST", "/v1/chat", json={"message": message, **more}) as response:
             assert response.status_code == 200, await response.aread()
             return [event async for event in read_events(response)]
+
+
+def new_customer() -> str:
+    """Return the name of a customer whom no other test knows."""
+    return f"customer-{uuid4().hex}"
+
+
+def audited(database: Path, answer_id: str) -> list[str]:
+    """Return the kinds of an answer's audit rows in a SQLite database."""
+    query = "SELECT kind FROM chatbot_audit WHERE answer_id = ? ORDER BY kind"
+    with contextlib.closing(sqlite3.connect(database, timeout=10)) as sql:
+        return [kind for (kind,) in sql.execute(query, (answer_id,))]
 
 
 async def until(condition: Callable[[], object], seconds: float = 5.0) -> None:
@@ -158,39 +157,46 @@ def scripted_model(folder: Path) -> Iterator[dict[str, str]]:
     tokenizer, log, port = folder / "tokenizer", folder / "model.log", free_port()
     write_tokenizer(tokenizer)
     command = (sys.executable, "-m", "llm_server.scripted", "--port", str(port))
-    with process(*command, environment=dict(os.environ), log=log) as model:  # noqa: TID251 - children inherit it
-        wait_for(f"http://127.0.0.1:{port}/health", model, log)
+    with process(*command, environment=dict(os.environ), log=log) as server:  # noqa: TID251 - children inherit it
+        wait_for(f"http://127.0.0.1:{port}/health", server, log)
         url = f"http://127.0.0.1:{port}"
         yield {"LLM_URLS": url, "LLM_TOKENIZER": str(tokenizer), "LLM_PROFILE": "scripted"}
 
 
+def chat_environment(public_key: Path, redis_url: str, **settings: str) -> dict[str, str]:
+    """Return the environment of a chat API that trusts a key and lets a customer ask often."""
+    return dict(os.environ) | {  # noqa: TID251 - children inherit it
+        "REDIS_URL": redis_url,
+        "AUTH__ISSUER": ISSUER,
+        "AUTH__PUBLIC_KEY_FILE": str(public_key),
+        "AUDIT_KEY": "a key for the tests",
+        "LEDGER__LIMITS__USER__REQUESTS_PER_MINUTE": "1000",
+        **settings,
+    }
+
+
+def load(documents: Path, environment: dict[str, str], log: Path) -> None:
+    """Load a folder of documents, approved."""
+    arguments = ["load", str(documents), "--approved-by", "park", "--tenant", TENANT]
+    run_to_the_end("ingest.__main__", arguments, environment, log)
+
+
 @contextlib.contextmanager
-def served(folder: Path, redis_url: str, model: dict[str, str], **settings: str) -> Iterator[Product]:
+def served(folder: Path, redis_url: str, endpoints: dict[str, str], **settings: str) -> Iterator[Product]:
     """Load the documents, serve the chat API as a process of its own, and stop it in the end."""
     data, log, port = folder / "data", folder / "chat.log", free_port()
     data.mkdir()
     private, public = key_pair(data)
-    environment = dict(os.environ) | {  # noqa: TID251 - children inherit it
-        "DATA_DIR": str(data),
-        "PORT": str(port),
-        "REDIS_URL": redis_url,
-        "AUTH__ISSUER": ISSUER,
-        "AUTH__PUBLIC_KEY_FILE": str(public),
-        "DEMO_KEY_FILE": str(private),
-        "AUDIT_KEY": "a key for the tests",
-        "LEDGER__LIMITS__USER__REQUESTS_PER_MINUTE": "1000",
-        **model,
-        **settings,
-    }
-    load = ["load", str(DOCUMENTS), "--approved-by", "park", "--tenant", TENANT]
-    run_to_the_end("ingest.__main__", load, environment, folder / "load.log")
+    own = {"DATA_DIR": str(data), "PORT": str(port), "DEMO_KEY_FILE": str(private)}
+    environment = chat_environment(public, redis_url, **own, **endpoints, **settings)
+    load(DOCUMENTS, environment, folder / "load.log")
     chat = Forked("chatbot.__main__", ["serve"], environment, log)
     with stopped_in_the_end(chat):
         url = f"http://127.0.0.1:{port}"
         wait_for(f"{url}/readyz", chat, log)
         yield Product(
             url=url,
-            model_url=model["LLM_URLS"],
+            model_url=endpoints["LLM_URLS"],
             data=data,
             environment=environment,
             process=chat,
@@ -202,5 +208,5 @@ def served(folder: Path, redis_url: str, model: dict[str, str], **settings: str)
 def product(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> Iterator[Product]:
     """The product with the scripted model, shared by tests that leave it as they found it."""
     folder = tmp_path_factory.mktemp("product")
-    with scripted_model(folder) as model, served(folder, redis_url, model) as running:
+    with scripted_model(folder) as endpoints, served(folder, redis_url, endpoints) as running:
         yield running

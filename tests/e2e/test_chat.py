@@ -8,19 +8,10 @@ import msgspec
 import pytest
 
 from knowledge.identity import Principal
-from tests.e2e.conftest import Product, SentEvent, read_events, text_of, until
+from tests.e2e.conftest import ENGLISH, KOREAN, Product, until
+from tests.e2e.events import SentEvent, end_of, notice_codes, read_events, text_of
 
 pytestmark = [pytest.mark.anyio, pytest.mark.e2e]
-
-KOREAN = "샘물 정기예금을 만기 전에 해지하면 금리가 어떻게 되나요?"
-ENGLISH = "How much does an overseas transfer up to USD 5,000 cost?"
-
-
-def last(events: list[SentEvent]) -> SentEvent:
-    ends = [event for event in events if event.name in {"done", "error"}]
-    assert len(ends) == 1, "exactly one done or error"
-    assert events[-1] is ends[0]
-    return ends[0]
 
 
 @pytest.mark.parametrize(("question", "number"), [(KOREAN, "0.5%"), (ENGLISH, "8,000 won")])
@@ -39,7 +30,7 @@ async def test_an_answer_is_streamed_cited_and_grounded(product: Product, questi
         start, end, n = (int(str(citation.field(name))) for name in ("start", "end", "n"))
         assert 0 <= start < end <= len(text)
         assert sources[n]["document_id"] == citation.field("document_id")
-    done = last(events)
+    done = end_of(events)
     assert done.field("finish_reason") == "stop"
     assert done.field("grounded") is True
     usage = done.field("usage")
@@ -64,7 +55,7 @@ async def test_a_citation_opens_its_passage(product: Product) -> None:
 async def test_what_the_documents_do_not_say_is_refused(product: Product, question: str) -> None:
     async with product.client() as http:
         events = await product.ask(http, question)
-    done = last(events)
+    done = end_of(events)
     assert done.field("finish_reason") == "refused"
     assert done.field("grounded") is False
     assert not [event for event in events if event.name == "citation"]
@@ -80,7 +71,7 @@ async def test_a_number_that_no_passage_holds_is_never_shown(product: Product) -
         await product.restore()
     assert "7.7" not in text_of(events)
     assert "12개월" in text_of(events)
-    assert [event.field("code") for event in events if event.name == "notice"] == ["withheld"]
+    assert notice_codes(events) == ["withheld"]
 
 
 async def test_the_same_stream_can_be_read_again_from_any_event(product: Product) -> None:
@@ -148,14 +139,10 @@ async def test_a_customer_who_stops_keeps_what_was_shown(product: Product) -> No
                     if event.name == "token" and not any(e.name == "token" for e in events[:-1]):
                         cancelled = await http.post(f"/v1/answers/{events[0].field('answer_id')}/cancel")
                         assert cancelled.status_code == 202
-            assert last(events).field("finish_reason") == "cancelled"
-            await until(lambda: _idle(product), 0.5)
+            assert end_of(events).field("finish_reason") == "cancelled"
+            await until(product.idle, 0.5)
     finally:
         await product.restore()
-
-
-async def _idle(product: Product) -> bool:
-    return await product.running() == 0
 
 
 async def test_the_same_key_joins_the_same_answer(product: Product) -> None:
@@ -304,7 +291,7 @@ async def test_identifiers_reach_neither_the_model_nor_logs_nor_the_database(pro
         async with product.client("masked") as http:
             for words in spelled.values():
                 events = await product.ask(http, f"{words}. 샘물 정기예금 금리는 얼마인가요?")
-                assert "masked" in {event.field("code") for event in events if event.name == "notice"}, words
+                assert "masked" in set(notice_codes(events)), words
         async with httpx2.AsyncClient() as http:
             prompts = "\n".join((await http.get(f"{product.model_url}/prompts")).json())
     finally:

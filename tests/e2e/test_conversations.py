@@ -5,19 +5,18 @@ import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
-from uuid import uuid4
 
 import httpx2
 import msgspec
 import pytest
 from redis import Redis as BlockingRedis
 
-from tests.e2e.conftest import Product, SentEvent, read_events, scripted_model, served, text_of, until
+from tests.e2e.conftest import ENGLISH, KOREAN, Product, audited, new_customer, scripted_model, served, until
+from tests.e2e.events import SentEvent, read_events, text_of
+from tests.e2e.metrics import total
 
 pytestmark = [pytest.mark.anyio, pytest.mark.e2e]
 
-KOREAN = "샘물 정기예금을 만기 전에 해지하면 금리가 어떻게 되나요?"
-ENGLISH = "How much does an overseas transfer up to USD 5,000 cost?"
 AT_ONCE = 50
 
 
@@ -30,10 +29,6 @@ def replicas(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> Iterat
         with served(second, redis_url, model, **keys) as two:
             two.signer = one.signer
             yield one, two
-
-
-def someone() -> str:
-    return f"customer-{uuid4().hex}"
 
 
 async def all_of(
@@ -51,20 +46,14 @@ def charge(events: list[SentEvent]) -> int:
     return int(usage["prompt_tokens"]) + int(usage["answer_tokens"])
 
 
-def rows(product: Product, answer_id: str) -> list[tuple[Any, ...]]:
-    query = "SELECT kind, answer_id FROM chatbot_audit WHERE answer_id = ? ORDER BY kind"
-    with closing(sqlite3.connect(product.data / "bank.db")) as database:
-        return database.execute(query, [answer_id]).fetchall()
-
-
 def answers_audited(product: Product, sub: str) -> int:
-    with closing(sqlite3.connect(product.data / "bank.db")) as database:
+    with closing(sqlite3.connect(product.database)) as database:
         [count] = database.execute("SELECT count(*) FROM chatbot_audit WHERE body LIKE ?", [f"%{sub}%"]).fetchone()
     return int(count)
 
 
 async def test_fifty_posts_under_one_key_on_two_replicas_are_one_answer(replicas: tuple[Product, Product]) -> None:
-    sub = someone()
+    sub = new_customer()
     await replicas[0].tell(first_token_seconds=0.3)
     try:
         async with replicas[0].client(sub) as here, replicas[1].client(sub) as there:
@@ -91,13 +80,12 @@ async def test_fifty_posts_under_one_key_on_two_replicas_are_one_answer(replicas
     assert before["remaining_requests"] - after["remaining_requests"] == 1
     assert after["remaining_slots"] == before["remaining_slots"]
     assert [(m["role"], m.get("answer_id")) for m in kept] == [("user", None), ("assistant", answer_id)]
-    audited = [row for product in replicas for row in rows(product, answer_id)]
-    assert audited == [("closed", answer_id), ("opened", answer_id)]
+    assert [kind for product in replicas for kind in audited(product.database, answer_id)] == ["closed", "opened"]
     assert sum(answers_audited(product, sub) for product in replicas) == 1
 
 
 async def test_a_key_with_another_body_is_refused_and_another_customers_key_is_another_key(product: Product) -> None:
-    lee, kim, key = someone(), someone(), {"idempotency-key": "k"}
+    lee, kim, key = new_customer(), new_customer(), {"idempotency-key": "k"}
     body = {"message": ENGLISH, "stream": False}
     async with product.client(lee) as http, product.client(kim) as other:
         first = await http.post("/v1/chat", json=body, headers=key)
@@ -110,7 +98,7 @@ async def test_a_key_with_another_body_is_refused_and_another_customers_key_is_a
 
 async def test_a_refusal_does_not_bind_the_key(product: Product) -> None:
     key, body = {"idempotency-key": "k"}, {"message": ENGLISH, "stream": False}
-    async with product.client(someone()) as http:
+    async with product.client(new_customer()) as http:
         await product.tell(first_token_seconds=1.0)
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -130,7 +118,7 @@ async def _no_slot(http: httpx2.AsyncClient) -> bool:
 
 
 async def test_another_answer_stands_beside_the_first_under_the_same_question(product: Product) -> None:
-    async with product.client(someone()) as http:
+    async with product.client(new_customer()) as http:
         first = await product.ask(http, KOREAN)
         conversation_id = str(first[0].field("conversation_id"))
         before = (await http.get("/v1/limits")).json()
@@ -149,10 +137,7 @@ async def test_another_answer_stands_beside_the_first_under_the_same_question(pr
     assert before["remaining_today"] - after["remaining_today"] == charge(again)
     assert [m["role"] for m in kept] == ["user", "assistant", "assistant"]
     assert {m["parent_id"] for m in kept[1:]} == {kept[0]["id"]}
-    assert rows(product, str(again[0].field("answer_id"))) == [
-        ("closed", again[0].field("answer_id")),
-        ("opened", again[0].field("answer_id")),
-    ]
+    assert audited(product.database, again[0].answer_id) == ["closed", "opened"]
     assert whole.json()["text"]
     asked_on, *two = tree[3:]
     assert asked_on["parent_id"] == again[0].field("answer_id"), "the newest answer is gone on with"
@@ -163,8 +148,8 @@ async def test_a_running_answer_is_neither_answered_again_nor_rated(product: Pro
     await product.tell(token_seconds=0.05, answer="이자는 연 0.5%입니다. " * 40, probe=0.99)
     try:
         async with (
-            product.client(someone()) as http,
-            product.client(someone()) as stranger,
+            product.client(new_customer()) as http,
+            product.client(new_customer()) as stranger,
             http.stream("POST", "/v1/chat", json={"message": KOREAN}) as response,
         ):
             accepted = await anext(read_events(response))
@@ -181,7 +166,7 @@ async def test_a_running_answer_is_neither_answered_again_nor_rated(product: Pro
 
 
 async def test_feedback_is_kept_once_masked_exported_and_deleted_with_its_conversation(product: Product) -> None:
-    async with product.client(someone()) as http:
+    async with product.client(new_customer()) as http:
         before = await ratings_counted(product)
         events = await product.ask(http, KOREAN)
         answer_id, conversation_id = (str(events[0].field(name)) for name in ("answer_id", "conversation_id"))
@@ -206,18 +191,12 @@ async def test_feedback_is_kept_once_masked_exported_and_deleted_with_its_conver
 
 def ratings_of(product: Product, answer_id: str) -> list[tuple[Any, ...]]:
     query = "SELECT rating, reasons, comment FROM chatbot_feedback WHERE answer_id = ?"
-    with closing(sqlite3.connect(product.data / "bank.db")) as database:
+    with closing(sqlite3.connect(product.database)) as database:
         return database.execute(query, [answer_id]).fetchall()
 
 
 async def ratings_counted(product: Product) -> dict[str, float]:
-    async with httpx2.AsyncClient() as http:
-        lines = (await http.get(f"{product.url}/metrics")).text.splitlines()
-    counted = {rating: f'chatbot_feedback_total{{rating="{rating}"}} ' for rating in ("up", "down")}
-    return {
-        rating: sum(float(line.removeprefix(head)) for line in lines if line.startswith(head))
-        for rating, head in counted.items()
-    }
+    return {rating: await total(product.url, "chatbot_feedback_total", rating=rating) for rating in ("up", "down")}
 
 
 @pytest.mark.parametrize(
@@ -234,7 +213,7 @@ async def ratings_counted(product: Product) -> dict[str, float]:
     ids=["nothing", "odd rating", "many reasons", "a sentence", "long reason", "long comment", "binary"],
 )
 async def test_odd_feedback_is_a_problem(product: Product, body: dict[str, object]) -> None:
-    async with product.client(someone()) as http:
+    async with product.client(new_customer()) as http:
         events = await product.ask(http, ENGLISH)
         reply = await http.post(f"/v1/answers/{events[0].field('answer_id')}/feedback", json=body)
     assert (reply.status_code, reply.json()["code"]) == (422, "invalid_request")
@@ -244,7 +223,7 @@ async def test_an_export_holds_all_that_was_said_and_seen(product: Product) -> N
     confirmed, not_confirmed = "만기 전에 해지하면 중도해지 금리 연 0.5%를 적용합니다.", "기본 금리는 연 7.7%입니다."
     await product.tell(answer=f"{confirmed} {not_confirmed}", probe=0.99)
     try:
-        async with product.client(someone()) as http:
+        async with product.client(new_customer()) as http:
             events = await product.ask(http, f"제 번호는 010-1234-5678입니다. {KOREAN}")
             export = await http.get(f"/v1/conversations/{events[0].field('conversation_id')}/export")
     finally:
@@ -266,7 +245,7 @@ async def test_an_export_holds_all_that_was_said_and_seen(product: Product) -> N
 async def test_a_source_opens_after_the_answers_log_is_gone_while_its_conversation_is_kept(
     product: Product, redis_url: str
 ) -> None:
-    async with product.client(someone()) as http, product.client(someone()) as stranger:
+    async with product.client(new_customer()) as http, product.client(new_customer()) as stranger:
         events = await product.ask(http, ENGLISH)
         answer_id = events[0].field("answer_id")
         address = f"/v1/answers/{answer_id}/sources/1"
@@ -281,7 +260,7 @@ async def test_a_source_opens_after_the_answers_log_is_gone_while_its_conversati
 
 
 async def test_questions_at_once_in_one_conversation_branch_and_never_interleave(product: Product) -> None:
-    async with product.client(someone()) as http:
+    async with product.client(new_customer()) as http:
         first = await product.ask(http, KOREAN)
         conversation_id = first[0].field("conversation_id")
         await product.tell(first_token_seconds=0.5)
@@ -304,7 +283,7 @@ async def test_questions_at_once_in_one_conversation_branch_and_never_interleave
 
 
 async def test_an_earlier_answer_can_be_gone_on_with(product: Product) -> None:
-    async with product.client(someone()) as http:
+    async with product.client(new_customer()) as http:
         first = await product.ask(http, KOREAN)
         conversation_id, answer_id = (first[0].field(name) for name in ("conversation_id", "answer_id"))
         await product.ask(http, "최소 가입 금액은 얼마인가요?", conversation_id=conversation_id)
@@ -320,8 +299,8 @@ async def test_an_earlier_answer_can_be_gone_on_with(product: Product) -> None:
 async def test_a_conversation_that_redis_never_kept_can_be_gone_on_with_until_it_is_deleted(
     product: Product, redis_url: str
 ) -> None:
-    sub = someone()
-    async with product.client(sub) as http, product.client(someone()) as stranger:
+    sub = new_customer()
+    async with product.client(sub) as http, product.client(new_customer()) as stranger:
         events = await product.ask(http, KOREAN)
         conversation_id = str(events[0].field("conversation_id"))
         with BlockingRedis.from_url(redis_url) as redis:  # as if Redis had been away while it began
@@ -343,7 +322,7 @@ async def test_a_conversation_that_redis_never_kept_can_be_gone_on_with_until_it
 async def test_a_conversation_deleted_while_it_is_answered_stays_deleted_and_its_answer_ends(
     product: Product, *, again: bool
 ) -> None:
-    async with product.client(someone()) as http:
+    async with product.client(new_customer()) as http:
         path, body = "/v1/chat", {"message": KOREAN}
         if again:
             path, body = f"/v1/answers/{(await product.ask(http, KOREAN))[0].field('answer_id')}/regenerate", {}
@@ -359,19 +338,15 @@ async def test_a_conversation_deleted_while_it_is_answered_stays_deleted_and_its
             assert (await http.get(f"/v1/conversations/{conversation_id}")).status_code == 404
             assert (await http.get("/v1/conversations")).json()["items"] == []
             assert (await http.get(f"/v1/answers/{answer_id}/events")).status_code == 404
-            await until(lambda: _idle(product), 1)
+            await until(product.idle, 1)
         finally:
             await product.restore()
     assert rest[-1].field("finish_reason") == "cancelled"
     assert found[0]["answered_by"] == answer_id, "so that another device finds it"
 
 
-async def _idle(product: Product) -> bool:
-    return await product.running() == 0
-
-
 async def test_somebody_elses_answer_and_conversation_are_not_found_by_any_route(product: Product) -> None:
-    async with product.client(someone()) as http, product.client(someone()) as stranger:
+    async with product.client(new_customer()) as http, product.client(new_customer()) as stranger:
         events = await product.ask(http, KOREAN)
         answer_id, conversation_id = (events[0].field(name) for name in ("answer_id", "conversation_id"))
         answer, conversation = f"/v1/answers/{answer_id}", f"/v1/conversations/{conversation_id}"

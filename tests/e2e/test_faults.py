@@ -16,34 +16,21 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from evals.redis_program import redis_program
 from tests.conftest import free_port
-from tests.e2e.conftest import Product, SentEvent, read_events, scripted_model, served, text_of, until
+from tests.e2e.conftest import KOREAN, Product, scripted_model, served, until
+from tests.e2e.events import SentEvent, end_of, notice_codes, read_events, text_of
+from tests.e2e.metrics import total
 from tests.patience import patient
 
 pytestmark = [pytest.mark.anyio, pytest.mark.e2e, pytest.mark.faults]
 
-QUESTION = "샘물 정기예금을 만기 전에 해지하면 금리가 어떻게 되나요?"
-
 
 def unasked(fault_round: int) -> str:
     """Return the question as nobody has asked it who got an answer: that would be shown again."""
-    return f"{QUESTION} ({fault_round})"
-
-
-def last(events: list[SentEvent]) -> SentEvent:
-    ends = [event for event in events if event.name in {"done", "error"}]
-    assert len(ends) == 1
-    assert events[-1] is ends[0]
-    return ends[0]
-
-
-async def idle(product: Product) -> bool:
-    return await product.running() == 0
+    return f"{KOREAN} ({fault_round})"
 
 
 async def active(product: Product) -> int:
-    async with httpx2.AsyncClient() as http:
-        metrics = (await http.get(f"{product.url}/metrics")).text
-    return int(next(float(x.split()[1]) for x in metrics.splitlines() if x.startswith("chatbot_active_answers ")))
+    return int(await total(product.url, "chatbot_active_answers"))
 
 
 async def none_active(product: Product) -> bool:
@@ -60,9 +47,9 @@ async def test_with_every_model_away_the_passages_themselves_answer(product: Pro
     finally:
         await product.restore()
     assert took < patient(2.5), f"{took:.2f} s"
-    done = last(events)
+    done = end_of(events)
     assert done.field("finish_reason") == "handoff"
-    assert [event.field("code") for event in events if event.name == "notice"] == ["degraded"]
+    assert notice_codes(events) == ["degraded"]
     assert [event for event in events if event.name == "citation"], "quoted passages are cited"
     assert "1599-0000" in text_of(events)
     async with product.client(f"faulted-{fault_round}") as http:
@@ -70,7 +57,7 @@ async def test_with_every_model_away_the_passages_themselves_answer(product: Pro
 
 
 async def _answered(product: Product, http: httpx2.AsyncClient) -> bool:
-    return last(await product.ask(http, QUESTION)).field("finish_reason") == "stop"
+    return end_of(await product.ask(http, KOREAN)).field("finish_reason") == "stop"
 
 
 async def test_a_model_that_dies_mid_answer_ends_the_stream_honestly(product: Product, fault_round: int) -> None:
@@ -80,7 +67,7 @@ async def test_a_model_that_dies_mid_answer_ends_the_stream_honestly(product: Pr
             events = await product.ask(http, unasked(fault_round))
     finally:
         await product.restore()
-    end = last(events)
+    end = end_of(events)
     if end.name == "error":
         assert end.field("code") == "model_unavailable"
         assert "1599-0000" in str(end.field("handoff"))
@@ -101,18 +88,18 @@ async def test_a_customer_who_leaves_a_stream_stops_the_model_after_the_grace(
         who = f"leaver-{fault_round}-{first_token_seconds}"
         async with leaving.client(who) as http:
             before = (await http.get("/v1/limits")).json()
-            async with http.stream("POST", "/v1/chat", json={"message": QUESTION}) as response:
+            async with http.stream("POST", "/v1/chat", json={"message": KOREAN}) as response:
                 async for event in read_events(response):
                     if event.name == ("token" if first_token_seconds == 0 else "sources"):
-                        answer_id = event.id.partition(".")[0]
+                        answer_id = event.answer_id
                         break
             left = time.monotonic()
             await until(lambda: none_active(leaving), 1.0 + 2.0)
             assert time.monotonic() - left >= 0.5, "the grace is kept"
-            await until(lambda: idle(leaving), 0.5)
+            await until(leaving.idle, 0.5)
             async with http.stream("GET", f"/v1/answers/{answer_id}/events") as response:
                 replayed = [event async for event in read_events(response)]
-            assert last(replayed).field("finish_reason") == "cancelled"
+            assert end_of(replayed).field("finish_reason") == "cancelled"
             after = (await http.get("/v1/limits")).json()
             assert after["remaining_slots"] == before["remaining_slots"]
     finally:
@@ -124,19 +111,19 @@ async def test_a_customer_who_comes_back_within_the_grace_misses_nothing(leaving
     try:
         async with leaving.client(f"returner-{fault_round}") as http:
             seen: list[SentEvent] = []
-            async with http.stream("POST", "/v1/chat", json={"message": QUESTION}) as response:
+            async with http.stream("POST", "/v1/chat", json={"message": KOREAN}) as response:
                 async for event in read_events(response):
                     seen.append(event)
                     if len(seen) == 2:
                         break
-            answer_id = seen[-1].id.partition(".")[0]
+            answer_id = seen[-1].answer_id
             address = f"/v1/answers/{answer_id}/events"
             async with http.stream("GET", address, headers={"last-event-id": seen[-1].id}) as response:
                 seen += [event async for event in read_events(response)]
     finally:
         await leaving.restore()
     assert [event.id for event in seen] == [f"{answer_id}.{n}" for n in range(1, len(seen) + 1)]
-    assert last(seen).field("finish_reason") == "stop"
+    assert end_of(seen).field("finish_reason") == "stop"
 
 
 async def test_a_customer_who_leaves_a_call_without_stream_stops_the_model_at_once(
@@ -146,8 +133,8 @@ async def test_a_customer_who_leaves_a_call_without_stream_stops_the_model_at_on
     try:
         async with product.client(f"hanging-{fault_round}") as http:
             with contextlib.suppress(httpx2.TimeoutException):
-                await http.post("/v1/chat", json={"message": QUESTION, "stream": False}, timeout=0.7)
-            await until(lambda: idle(product), 0.5)
+                await http.post("/v1/chat", json={"message": KOREAN, "stream": False}, timeout=0.7)
+            await until(product.idle, 0.5)
             await until(lambda: none_active(product), 1.0)
     finally:
         await product.restore()
@@ -155,13 +142,13 @@ async def test_a_customer_who_leaves_a_call_without_stream_stops_the_model_at_on
 
 async def test_a_customer_who_stops_reading_harms_nobody_else(product: Product, fault_round: int) -> None:
     host, _, port = product.url.removeprefix("http://").partition(":")
-    body = json.dumps({"message": QUESTION}).encode()
+    body = json.dumps({"message": KOREAN}).encode()
     token = product.token(f"deaf-{fault_round}")
     head = f"POST /v1/chat HTTP/1.1\r\nhost: x\r\nauthorization: Bearer {token}\r\ncontent-type: application/json\r\n"
     with socket.create_connection((host, int(port))) as deaf:
         deaf.sendall(head.encode() + f"content-length: {len(body)}\r\n\r\n".encode() + body)
         async with product.client(f"other-{fault_round}") as http:
-            assert last(await product.ask(http, QUESTION)).field("finish_reason") == "stop"
+            assert end_of(await product.ask(http, KOREAN)).field("finish_reason") == "stop"
 
 
 @contextlib.contextmanager
@@ -210,22 +197,22 @@ async def test_with_redis_hung_chat_answers_without_history_and_says_so(
 ) -> None:
     product, redis = stoppable
     async with product.client(f"hung-{fault_round}") as http:
-        assert last(await product.ask(http, QUESTION)).field("finish_reason") == "stop"
+        assert end_of(await product.ask(http, KOREAN)).field("finish_reason") == "stop"
         redis.send_signal(signal.SIGSTOP)
         try:
-            events = await product.ask(http, QUESTION)
+            events = await product.ask(http, KOREAN)
             refused = await http.get("/v1/conversations")
         finally:
             redis.send_signal(signal.SIGCONT)
-        assert last(events).field("finish_reason") == "stop"
-        codes = {event.field("code") for event in events if event.name == "notice"}
+        assert end_of(events).field("finish_reason") == "stop"
+        codes = set(notice_codes(events))
         assert codes == {"history_unavailable", "degraded"}
         assert (refused.status_code, refused.json()["code"]) == (503, "store_unavailable")
         await until(lambda: _without_notice(product, http), 5)
 
 
 async def _without_notice(product: Product, http: httpx2.AsyncClient) -> bool:
-    return not [event for event in await product.ask(http, QUESTION) if event.name == "notice"]
+    return not [event for event in await product.ask(http, KOREAN) if event.name == "notice"]
 
 
 async def test_sigterm_lets_a_running_answer_end(tmp_path: Path, redis_url: str) -> None:
@@ -233,13 +220,13 @@ async def test_sigterm_lets_a_running_answer_end(tmp_path: Path, redis_url: str)
         await product.tell(token_seconds=0.03, probe=0.99)
         async with product.client("patient") as http:
             events: list[SentEvent] = []
-            async with http.stream("POST", "/v1/chat", json={"message": QUESTION}) as response:
+            async with http.stream("POST", "/v1/chat", json={"message": KOREAN}) as response:
                 async for event in read_events(response):
                     events.append(event)
                     if event.name == "sources":
                         product.process.send_signal(signal.SIGTERM)
                         await until(lambda: _draining(product), 2)
-            assert last(events).field("finish_reason") == "stop"
+            assert end_of(events).field("finish_reason") == "stop"
         await until(lambda: product.process.poll() is not None, 10)
         assert product.process.returncode == 0
 

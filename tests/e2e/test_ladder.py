@@ -3,29 +3,23 @@
 import asyncio
 import contextlib
 import json
-import shutil
 import sqlite3
 import time
 from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
-from uuid import uuid4
 
 import httpx2
 import pytest
 
-from tests.e2e.cluster import PATHS, Cluster, Server, clustered
-from tests.e2e.conftest import DOCUMENTS, TENANT, SentEvent, text_of, until
+from tests.e2e import model
+from tests.e2e.cluster import NEEDS_HAPROXY, Cluster, Server, clustered
+from tests.e2e.conftest import DOCUMENTS, KOREAN, TENANT, load, new_customer, until
+from tests.e2e.events import SentEvent, notice_codes, text_of
 from tests.forked import Forked, run_to_the_end
 from tests.patience import patient
 
-pytestmark = [
-    pytest.mark.anyio,
-    pytest.mark.e2e,
-    pytest.mark.faults,
-    pytest.mark.skipif(shutil.which("haproxy", path=PATHS) is None, reason="needs haproxy"),
-]
+pytestmark = [pytest.mark.anyio, pytest.mark.e2e, pytest.mark.faults, NEEDS_HAPROXY]
 
-QUESTION = "샘물 정기예금을 만기 전에 해지하면 금리가 어떻게 되나요?"
 OTHER = "샘물 정기예금의 최소 가입 금액은 얼마인가요?"
 ANSWER = "만기 전에 해지하면 중도해지 금리 연 0.5%를 적용합니다. 샘물 정기예금의 기본 금리는 연 3.1%입니다."
 CONTACT = "1599-0000"
@@ -55,34 +49,25 @@ async def ladder(cluster: Cluster) -> AsyncGenerator[Cluster]:
 async def whole(ladder: Cluster) -> list[SentEvent]:
     """An answer that nothing happens to."""
     events = await asked(ladder, ladder.replicas[0])
-    assert (finish(events), codes(events), events[-1].field("grounded")) == ("stop", [], True)
+    assert (finish(events), notice_codes(events), events[-1].field("grounded")) == ("stop", [], True)
     return events
-
-
-def someone() -> str:
-    return f"customer-{uuid4().hex}"
 
 
 async def by_primaries(cluster: Cluster) -> bool:
     """Return whether every replica's primaries answer."""
     answers = [await asked(cluster, replica) for replica in cluster.replicas]
-    return all(codes(events) == [] and finish(events) == "stop" for events in answers)
+    return all(notice_codes(events) == [] and finish(events) == "stop" for events in answers)
 
 
-async def asked(cluster: Cluster, replica: Server, message: str = QUESTION) -> list[SentEvent]:
+async def asked(cluster: Cluster, replica: Server, message: str = KOREAN) -> list[SentEvent]:
     """Ask one replica as somebody new."""
-    async with cluster.client(someone(), url=replica.url) as http:
+    async with cluster.client(new_customer(), url=replica.url) as http:
         return await cluster.ask(http, message)
 
 
-async def tell(model: Server | None, **behaviour: object) -> None:
-    assert model is not None
-    async with httpx2.AsyncClient() as http:
-        (await http.post(f"{model.url}/script", json=behaviour)).raise_for_status()
-
-
-def codes(events: list[SentEvent]) -> list[object]:
-    return [event.field("code") for event in events if event.name == "notice"]
+async def tell(server: Server | None, **behaviour: object) -> None:
+    assert server is not None
+    await model.tell(server.url, **behaviour)
 
 
 def notices(events: list[SentEvent]) -> str:
@@ -120,7 +105,7 @@ async def test_another_endpoint_of_the_model_goes_on(ladder: Cluster, whole: lis
         tasks.create_task(followed(ladder, ladder.replicas[0], events))
         await until(lambda: "token" in {event.name for event in events})
         await tell(await ladder.working(), dead=True)
-    assert (finish(events), codes(events)) == ("stop", ["model_switched"])
+    assert (finish(events), notice_codes(events)) == ("stop", ["model_switched"])
     assert (text_of(events), citations(events)) == (text_of(whole), citations(whole))
 
 
@@ -131,7 +116,7 @@ async def test_a_smaller_model_answers_where_no_endpoint_of_the_model_can(
     await tell(ladder.fallback, answer=ANSWER, probe=0.99)
     async with counted(ladder, "fallback"):
         events = await asked(ladder, ladder.replicas[0])
-    assert (finish(events), codes(events), text_of(events)) == ("stop", ["model_switched"], text_of(whole))
+    assert (finish(events), notice_codes(events), text_of(events)) == ("stop", ["model_switched"], text_of(whole))
     assert "예비 모델" in notices(events)
     assert closing(ladder, events)["models"] == ["small-7b"]
 
@@ -140,17 +125,17 @@ async def test_an_earlier_answer_is_shown_again_for_nothing_where_no_model_can(
     ladder: Cluster, whole: list[SentEvent]
 ) -> None:
     await all_down(ladder)
-    who = someone()
+    who = new_customer()
     async with ladder.client(who, url=ladder.replicas[1].url) as http:
         async with counted(ladder, "cached"):  # also by a replica that did not give it
-            events = await ladder.ask(http, QUESTION.removesuffix("?"))
-        assert (finish(events), codes(events), events[-1].field("grounded")) == ("stop", ["degraded"], True)
+            events = await ladder.ask(http, KOREAN.removesuffix("?"))
+        assert (finish(events), notice_codes(events), events[-1].field("grounded")) == ("stop", ["degraded"], True)
         assert "앞서 드렸던 답변" in notices(events)
         assert (text_of(events), citations(events)) == (text_of(whole), citations(whole))
         assert (ladder.spent_today(who), ladder.slots(who)) == (0, 0), "no model said it, so nobody pays"
         assert closing(ladder, events)["cached_answer_id"] == whole[0].field("answer_id")
         async with counted(ladder, "quoted"):  # a second question means what the first makes of it
-            second = {"message": QUESTION, "conversation_id": events[0].field("conversation_id"), "stream": False}
+            second = {"message": KOREAN, "conversation_id": events[0].field("conversation_id"), "stream": False}
             reply = (await http.post("/v1/chat", json=second)).json()
         assert reply["finish_reason"] == "handoff"
 
@@ -161,7 +146,7 @@ async def test_the_passages_are_quoted_where_nothing_else_can_answer(ladder: Clu
     async with counted(ladder, "quoted"):
         events = await asked(ladder, ladder.replicas[0], OTHER)
         assert time.monotonic() - began < patient(2 + NOISE)
-    assert (finish(events), codes(events), events[-1].field("grounded")) == ("handoff", ["degraded"], True)
+    assert (finish(events), notice_codes(events), events[-1].field("grounded")) == ("handoff", ["degraded"], True)
     assert citations(events)
     assert CONTACT in text_of(events)
     assert closing(ladder, events)["rung"] == "quoted"
@@ -187,7 +172,7 @@ async def test_with_every_model_down_breakers_open_soon_and_models_are_found_aga
 
     failed = await failures()
     await all_down(ladder)
-    async with ladder.client(someone(), url=replica.url) as http:
+    async with ladder.client(new_customer(), url=replica.url) as http:
 
         async def seconds() -> float:
             began = time.monotonic()
@@ -215,10 +200,10 @@ async def _answers(cluster: Cluster, http: httpx2.AsyncClient, message: str) -> 
 
 async def test_a_model_that_stalls_is_left_in_time_and_slows_nobody_else(ladder: Cluster) -> None:
     await ladder.tell(token_seconds=0.01, stall_after=25)
-    who, replica, events = someone(), ladder.replicas[0], list[SentEvent]()
+    who, replica, events = new_customer(), ladder.replicas[0], list[SentEvent]()
     took: list[float] = []
     async with ladder.client(who, url=replica.url) as http, asyncio.TaskGroup() as tasks:
-        answering = tasks.create_task(ladder.follow(http, events, message=QUESTION))
+        answering = tasks.create_task(ladder.follow(http, events, message=KOREAN))
         await until(lambda: "token" in {event.name for event in events})
         began = time.monotonic()
         stalled = await ladder.working()
@@ -230,7 +215,7 @@ async def test_a_model_that_stalls_is_left_in_time_and_slows_nobody_else(ladder:
                     assert (await other.get(address)).status_code == 200
                     took.append(time.monotonic() - asked_at)
                 await asyncio.sleep(0.05)
-    assert (finish(events), codes(events)) == ("stop", ["model_switched"])
+    assert (finish(events), notice_codes(events)) == ("stop", ["model_switched"])
     assert 9 < time.monotonic() - began < patient(10 + 2 + NOISE), "10 s between two tokens, and the rest of the answer"
     took.sort()
     assert took[len(took) // 2] <= patient(0.1), took[-5:]
@@ -274,8 +259,8 @@ async def test_an_emergency_stop_ends_every_answer_on_every_replica(ladder: Clus
 
 
 async def followed(cluster: Cluster, replica: Server, events: list[SentEvent]) -> None:
-    async with cluster.client(someone(), url=replica.url) as http:
-        await cluster.follow(http, events, message=QUESTION)
+    async with cluster.client(new_customer(), url=replica.url) as http:
+        await cluster.follow(http, events, message=KOREAN)
 
 
 async def command(cluster: Cluster, *arguments: str) -> None:
@@ -345,7 +330,7 @@ async def test_a_stopped_model_is_left_on_every_replica_and_the_ladder_goes_on(l
         ]
         for replica in ladder.replicas:
             events = await asked(ladder, replica)
-            assert (finish(events), codes(events)) == ("stop", ["model_switched"])
+            assert (finish(events), notice_codes(events)) == ("stop", ["model_switched"])
             assert "예비 모델" in notices(events)
         await ladder.tell(answer=ANSWER, token_seconds=0.0, stall_after=None)
         await admin.post("/v1/admin/resume", json={"model": "main", "reason": "rolled back"})
@@ -361,13 +346,12 @@ async def test_a_changed_document_is_never_answered_from_before(
     replica.stop()
     changed = changed_document(json.loads(citations(whole)[0])["document_id"], tmp_path / "documents")
     environment = ladder.environment | {"DATA_DIR": str(ladder.database.parent)}
-    load = ["load", str(changed), "--approved-by", "park", "--tenant", TENANT]
-    await asyncio.to_thread(run_to_the_end, "ingest.__main__", load, environment, tmp_path / "load.log")
+    await asyncio.to_thread(load, changed, environment, tmp_path / "load.log")
     replica.start()
     await asyncio.to_thread(replica.wait)
     await until(lambda: newer(ladder, replica, whole), 10)
     events = await asked(ladder, replica)
-    assert (finish(events), codes(events)) == ("handoff", ["degraded"])
+    assert (finish(events), notice_codes(events)) == ("handoff", ["degraded"])
     assert "0.5%" not in text_of(events)
 
 

@@ -13,12 +13,12 @@ import httpx2
 import pytest
 
 from tests.chatbot.limits.test_ledger_cluster import keys_by_node, ports
-from tests.e2e.conftest import Product, scripted_model, served, until
+from tests.e2e.conftest import ENGLISH, Product, scripted_model, served, until
 
 __all__ = ["ports"]
 pytestmark = [pytest.mark.anyio, pytest.mark.e2e]
 
-QUESTION = {"message": "How much does an overseas transfer up to USD 5,000 cost?", "stream": False}
+QUESTION = {"message": ENGLISH, "stream": False}
 COMPLETION = {"model": "scripted", "messages": [{"role": "user", "content": QUESTION["message"]}]}
 RATE = {f"x-ratelimit-{what}-{of}" for what in ("limit", "remaining", "reset") for of in ("tokens", "requests")}
 PLANS = """
@@ -40,8 +40,7 @@ class Planned:
     plans: Path
 
     def client(self, tenant: str, *, sub: str = "", role: str = "customer") -> httpx2.AsyncClient:
-        token = self.product.token(sub or uuid4().hex, tenant=tenant, roles=frozenset({role}))
-        return httpx2.AsyncClient(base_url=self.product.url, headers={"authorization": f"Bearer {token}"}, timeout=30)
+        return self.product.client(sub or uuid4().hex, tenant=tenant, role=role)
 
 
 @pytest.fixture(scope="module")

@@ -9,13 +9,11 @@ import openai
 import pytest
 from openai.types.chat import ChatCompletionChunk, ChatCompletionMessageParam
 
-from tests.e2e.conftest import Product, until
+from tests.e2e.conftest import ENGLISH, KOREAN, Product, until
 
 pytestmark = [pytest.mark.anyio, pytest.mark.e2e]
 
 MODEL = "scripted"
-KOREAN = "샘물 정기예금을 만기 전에 해지하면 금리가 어떻게 되나요?"
-ENGLISH = "How much does an overseas transfer up to USD 5,000 cost?"
 SLOW = "만기 전에 해지하면 중도해지 금리 연 0.5%를 적용합니다. " * 50
 
 
@@ -52,10 +50,6 @@ def annotations_of(chunk: ChatCompletionChunk) -> list[dict[str, object]]:
     extra = (chunk.choices[0].delta.model_extra or {}) if chunk.choices else {}
     found = extra.get("annotations") or []
     return [annotation["url_citation"] for annotation in found]
-
-
-async def idle(product: Product) -> bool:
-    return await product.running() == 0
 
 
 async def busy(product: Product) -> bool:
@@ -307,7 +301,7 @@ async def test_a_client_that_leaves_a_stream_closes_the_model_at_once(
                     break
             await until(lambda: busy(product))
             await stream.close()
-            await until(lambda: idle(product), 0.5)
+            await until(product.idle, 0.5)
         await until(lambda: _slots_are_free(product, "leaver"), 2.0)
     finally:
         await product.restore()
@@ -320,7 +314,7 @@ async def test_a_client_that_leaves_before_the_whole_answer_closes_the_model_at_
             asked = tasks.create_task(client.chat.completions.create(model=MODEL, messages=asking(KOREAN)))
             await until(lambda: busy(product))
             asked.cancel()
-            await until(lambda: idle(product), 0.5)
+            await until(product.idle, 0.5)
         await until(lambda: _slots_are_free(product, "impatient"), 2.0)
     finally:
         await product.restore()

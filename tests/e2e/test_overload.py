@@ -11,13 +11,14 @@ from contextlib import asynccontextmanager
 import httpx2
 import pytest
 
-from knowledge.identity import Principal
-from tests.e2e.conftest import TENANT, Product, SentEvent, read_events, scripted_model, served, until
+from tests.e2e.conftest import Product, scripted_model, served, until
+from tests.e2e.events import SentEvent, read_events
+from tests.e2e.metrics import total
+from tests.e2e.model import requests
 
 pytestmark = [pytest.mark.anyio, pytest.mark.e2e, pytest.mark.services]
 
 QUESTION = {"message": "정기예금 기본 금리는 얼마인가요?"}
-CUSTOMER, SERVICE = frozenset({"customer"}), frozenset({"service"})
 
 
 @pytest.fixture(scope="module")
@@ -44,25 +45,27 @@ class Asked:
         return bool(self.named("done"))
 
 
-Ask = Callable[[str, frozenset[str]], Asked]
+Ask = Callable[[str, str], Asked]
 
 
 @asynccontextmanager
 async def customers(product: Product) -> AsyncGenerator[Ask]:
     """Yield a function that begins a question; whoever is still there in the end leaves."""
-    async with asyncio.TaskGroup() as tasks, httpx2.AsyncClient(base_url=product.url, timeout=60) as http:
+    async with asyncio.TaskGroup() as tasks:
         running: list[asyncio.Task[None]] = []
 
-        async def read(asked: Asked, sub: str, roles: frozenset[str]) -> None:
-            headers = bearer(product, sub, roles)
-            async with http.stream("POST", "/v1/chat", json=QUESTION, headers=headers) as response:
+        async def read(asked: Asked, sub: str, role: str) -> None:
+            async with (
+                product.client(sub, role=role) as http,
+                http.stream("POST", "/v1/chat", json=QUESTION) as response,
+            ):
                 assert response.status_code == 200, await response.aread()
                 async for event in read_events(response):
                     asked.events.append(event)
 
-        def ask(sub: str, roles: frozenset[str]) -> Asked:
+        def ask(sub: str, role: str) -> Asked:
             asked = Asked()
-            running.append(tasks.create_task(read(asked, sub, roles)))
+            running.append(tasks.create_task(read(asked, sub, role)))
             return asked
 
         yield ask
@@ -70,69 +73,55 @@ async def customers(product: Product) -> AsyncGenerator[Ask]:
             task.cancel()
 
 
-def bearer(product: Product, sub: str, roles: frozenset[str] = CUSTOMER) -> dict[str, str]:
-    who = Principal(tenant=TENANT, sub=sub, roles=roles, groups=frozenset())
-    return {"authorization": f"Bearer {product.signer.token(who)[0]}"}
-
-
 async def refused(product: Product, sub: str) -> httpx2.Response | None:
     """Ask without streaming; return the refusal, or nothing where there was a place."""
-    async with httpx2.AsyncClient(base_url=product.url, timeout=60) as http:
+    async with product.client(sub) as http:
         try:
-            return await http.post(
-                "/v1/chat", json={**QUESTION, "stream": False}, headers=bearer(product, sub), timeout=2
-            )
+            return await http.post("/v1/chat", json={**QUESTION, "stream": False}, timeout=2)
         except httpx2.ReadTimeout:
             return None
-
-
-async def gauge(product: Product, line: str) -> float:
-    async with httpx2.AsyncClient() as http:
-        lines = (await http.get(f"{product.url}/metrics")).text.splitlines()
-    return next((float(each.split()[-1]) for each in lines if each.startswith(f"{line} ")), 0.0)
 
 
 async def test_waiting_is_told_in_order_and_beyond_the_bound_is_a_refusal_with_a_time(small: Product) -> None:
     await small.tell(stall_after=0)
     async with customers(small) as ask:
-        first = ask("first", CUSTOMER)
+        first = ask("first", "customer")
         await until(lambda: first.named("sources"), 10)
-        batch = ask("batch", SERVICE)
+        batch = ask("batch", "service")
         await until(lambda: batch.named("queued"), 10)
-        second = ask("second", CUSTOMER)
+        second = ask("second", "customer")
         await until(lambda: second.named("queued") and len(batch.named("queued")) == 2, 10)
         assert second.named("queued")[0].field("position") == 1
         assert [event.field("position") for event in batch.named("queued")] == [1, 2], "told again when overtaken"
-        assert await gauge(small, 'chatbot_queued_answers{priority="10"}') == 1
-        third = ask("third", CUSTOMER)
+        assert await total(small.url, "chatbot_queued_answers", priority="10") == 1
+        third = ask("third", "customer")
         await until(lambda: third.named("queued"), 10)
         refusal = await refused(small, "fourth")
         assert refusal is not None, "a refusal waits for nobody"
         assert (refusal.status_code, refusal.json()["code"]) == (503, "overloaded")
         assert refusal.headers["content-type"] == "application/problem+json"
         assert int(refusal.headers["retry-after"]) >= 1
-        assert await gauge(small, 'chatbot_turned_away_total{priority="0",why="full"}') == 1
+        assert await total(small.url, "chatbot_turned_away_total", priority="0", why="full") == 1
         assert not any(asked.over for asked in (first, second, third))
         await small.restore()
         await until(lambda: all(asked.over for asked in (first, second, third, batch)), 30)
-    async with httpx2.AsyncClient() as http:
-        seen = (await http.get(f"{small.model_url}/stats")).json()["requests"]
-    assert [one["priority"] for one in seen[-4:]] == [0, 0, 0, 10], "the service goes last, and the model knows"
+    asked = (await requests(small.model_url))[-4:]
+    assert [request["priority"] for request in asked] == [0, 0, 0, 10], "the service goes last, and the model knows"
 
 
 async def test_whoever_cancels_while_queued_gives_the_place_back_at_once(small: Product) -> None:
     await small.tell(stall_after=0)
     async with customers(small) as ask:
-        first = ask("first", CUSTOMER)
+        first = ask("first", "customer")
         await until(lambda: first.named("sources"), 10)
-        waiting = [ask(name, CUSTOMER) for name in ("second", "third")]
+        waiting = [ask(name, "customer") for name in ("second", "third")]
         await until(lambda: all(asked.named("queued") for asked in waiting), 10)
         assert await refused(small, "fourth") is not None
         leaver = waiting[0].named("accepted")[0].field("answer_id")
-        async with httpx2.AsyncClient(base_url=small.url) as http:
-            (await http.post(f"/v1/answers/{leaver}/cancel", headers=bearer(small, "second"))).raise_for_status()
+        async with small.client("second") as http:
+            (await http.post(f"/v1/answers/{leaver}/cancel")).raise_for_status()
         await until(lambda: waiting[0].over, 5)
-        fourth = ask("fourth", CUSTOMER)
+        fourth = ask("fourth", "customer")
         await until(lambda: fourth.named("queued"), 10)
         assert fourth.named("queued")[0].field("position") == 2
         await small.restore()

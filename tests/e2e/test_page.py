@@ -1,16 +1,15 @@
 """The customers' page in Chromium, against the served product: what a customer sees, hears and can reach."""
 
 import re
-import shutil
 from collections.abc import AsyncGenerator
 
 import anyio
 import pytest
-from playwright.async_api import Browser, Page, async_playwright, expect
+from playwright.async_api import Browser, Page, expect
 
 from tests.e2e.browser import (
     ANSWER,
-    ARGUMENTS,
+    NEEDS_CHROMIUM,
     QUESTION,
     SECONDS_A_TOKEN,
     SENTENCES,
@@ -24,29 +23,26 @@ from tests.e2e.browser import (
     finished,
     focus_backwards,
     hold_a_slot,
+    launched,
     opened,
     words,
 )
 from tests.e2e.conftest import Product, until
 from tests.e2e.relay import wired
 
-CHROMIUM = shutil.which("chromium")
 pytestmark = [
     pytest.mark.anyio,
     pytest.mark.e2e,
     pytest.mark.browser,
     pytest.mark.timeout(300),  # the first test also waits for the whole product to start
-    pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed"),
+    NEEDS_CHROMIUM,
 ]
 
 
 @pytest.fixture(scope="module")
 async def browser() -> AsyncGenerator[Browser]:
-    expect.set_options(timeout=WAIT)
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+    async with launched() as browser:
         yield browser
-        await browser.close()
 
 
 @pytest.fixture
@@ -116,14 +112,10 @@ async def test_stop_ends_the_answer_and_the_models_work(desk: Page, scripted: Pr
     await finished(answer)
     await expect(answer.locator(".ending[data-reason=cancelled]")).to_be_visible()
     assert not (await words(answer)).endswith(SENTENCES[-1])
-    await until(lambda: is_idle(scripted))
+    await until(scripted.idle)
     await expect(desk.locator("#send")).to_be_visible()
     await scripted.tell(token_seconds=0)
     await finished(await ask(desk))  # and the conversation goes on
-
-
-async def is_idle(product: Product) -> bool:
-    return await product.running() == 0
 
 
 async def test_the_history_lists_a_conversation_reopens_it_with_its_citations_and_deletes_it(desk: Page) -> None:
@@ -422,7 +414,7 @@ async def test_too_many_answers_at_once_are_told_and_the_question_is_sent_again_
             await expect(box).to_contain_text("아직 끝나지 않았습니다")
             elsewhere.cancel_scope.cancel()
         await scripted.tell(token_seconds=0)
-        await until(lambda: is_idle(scripted))
+        await until(scripted.idle)
         await box.get_by_role("button", name="다시 시도").click()
         await expect(page.locator(".answer .stamp")).to_be_visible()
 

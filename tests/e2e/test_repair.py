@@ -6,7 +6,6 @@ The model's answer is held in its middle, so that what it is asked next meets wh
 import asyncio
 import contextlib
 import json
-import shutil
 import signal
 import sqlite3
 from collections.abc import AsyncGenerator, Iterator
@@ -19,8 +18,10 @@ import pytest
 from pydantic import ValidationError
 
 from chatbot.services import TurnSettings
-from tests.e2e.cluster import PATHS, Cluster, clustered
-from tests.e2e.conftest import Product, SentEvent, read_events, served, text_of, until
+from tests.e2e.cluster import NEEDS_HAPROXY, Cluster, clustered
+from tests.e2e.conftest import Product, served, until
+from tests.e2e.events import SentEvent, notice_codes, read_events, text_of
+from tests.e2e.model import requests
 from tests.e2e.test_replay import admin
 
 pytestmark = [pytest.mark.anyio, pytest.mark.e2e]
@@ -44,7 +45,7 @@ class Shown:
     @classmethod
     def of(cls, events: list[SentEvent]) -> "Shown":
         assert [event.name for event in events if event.name in {"done", "error"}] == ["done"]
-        assert [event.field("code") for event in events if event.name == "notice"][:1] == ["withheld"]
+        assert notice_codes(events)[:1] == ["withheld"]
         return cls(
             quotes=tuple(str(event.field("quote")) for event in events if event.name == "citation"),
             text=text_of(events),
@@ -141,13 +142,6 @@ async def held(product: Product, **then: object) -> AsyncGenerator[Asking]:
         await product.restore()
 
 
-async def requests(url: str) -> list[dict[str, object]]:
-    """Return what a model was asked, oldest first."""
-    async with httpx2.AsyncClient() as http:
-        asked: list[dict[str, object]] = (await http.get(f"{url}/stats")).json()["requests"]
-    return asked
-
-
 async def in_the_middle(url: str) -> bool:
     """Return whether a model holds an answer."""
     return any((one["ended"], one["answer_tokens"]) == ("running", HELD["stall_after"]) for one in await requests(url))
@@ -218,7 +212,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> Iterato
 
 
 @pytest.mark.faults
-@pytest.mark.skipif(shutil.which("haproxy", path=PATHS) is None, reason="needs haproxy")
+@NEEDS_HAPROXY
 @pytest.mark.parametrize(("other", "left"), [("sure", SURE), ("unsure", ())])
 async def test_a_successor_repeats_what_was_shown_and_asks_nothing_again(
     cluster: Cluster, other: str, left: tuple[float, ...]
@@ -253,7 +247,7 @@ async def choices(cluster: Cluster) -> int:
 
 
 @pytest.mark.faults
-@pytest.mark.skipif(shutil.which("haproxy", path=PATHS) is None, reason="needs haproxy")
+@NEEDS_HAPROXY
 async def test_a_successor_of_one_that_was_killed_while_the_model_chose_lets_it_choose(cluster: Cluster) -> None:
     await cluster.whole()
     await cluster.tell(**HELD)

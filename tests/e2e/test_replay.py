@@ -8,19 +8,18 @@ from uuid import uuid4
 import httpx2
 import pytest
 
-from tests.e2e.conftest import Product, SentEvent, until
+from tests.e2e.conftest import KOREAN, Product, until
+from tests.e2e.events import SentEvent
 from tests.forked import Forked
 
 pytestmark = [pytest.mark.anyio, pytest.mark.e2e]
 
-KOREAN = "샘물 정기예금을 만기 전에 해지하면 금리가 어떻게 되나요?"
 FOLLOW_UP = "그럼 기본 금리는 얼마인가요?"
 ALL = {"rows", "question", "passages", "prompt", "screening", "answer", "grounded", "probes", "model", "shown"}
 
 
 def admin(product: Product, tenant: str = "hanbit") -> httpx2.AsyncClient:
-    token = product.token("root", tenant=tenant, roles=frozenset({"admin"}))
-    return httpx2.AsyncClient(base_url=product.url, headers={"authorization": f"Bearer {token}"}, timeout=30)
+    return product.client("root", tenant=tenant, role="admin")
 
 
 async def replayed(
@@ -127,7 +126,7 @@ async def test_the_command_prints_it_through_the_api_or_by_itself(product: Produ
     async with product.client(uuid4().hex) as http:
         events = await product.ask(http, KOREAN)
     answer_id = str(events[0].field("answer_id"))
-    token = product.token("root", roles=frozenset({"admin"}))
+    token = product.token("root", role="admin")
     status, told = run(
         product, tmp_path / "api", "replay", answer_id, "--url", product.url, "--token", token, "--json", "--model"
     )

@@ -20,20 +20,15 @@ import httpx2
 import pytest
 
 from tests.conftest import free_port
-from tests.e2e.cluster import PATHS, Cluster, Server, clustered
-from tests.e2e.conftest import SentEvent, text_of, until
+from tests.e2e.cluster import NEEDS_HAPROXY, Cluster, Server, clustered
+from tests.e2e.conftest import KOREAN, new_customer, until
+from tests.e2e.events import SentEvent, text_of
 from tests.forked import Forked
 from tests.patience import patient
 
-pytestmark = [
-    pytest.mark.anyio,
-    pytest.mark.e2e,
-    pytest.mark.faults,
-    pytest.mark.skipif(shutil.which("haproxy", path=PATHS) is None, reason="needs haproxy"),
-]
+pytestmark = [pytest.mark.anyio, pytest.mark.e2e, pytest.mark.faults, NEEDS_HAPROXY]
 
 REVOKED_SECONDS = 5.0
-DEPOSIT = "샘물 정기예금을 만기 전에 해지하면 금리가 어떻게 되나요?"
 TRANSFER = "How much does an overseas transfer cost?"
 SENTENCE = "만기 전에 해지하면 중도해지 금리 연 0.5%를 적용합니다. 샘물 정기예금의 기본 금리는 연 3.1%입니다. "
 FEE = "An overseas transfer costs 8,000 won for each transfer up to USD 5,000."
@@ -48,12 +43,11 @@ class Bank:
 
     @asynccontextmanager
     async def approver(self) -> AsyncGenerator[httpx2.AsyncClient]:
-        headers = {"authorization": f"Bearer {self.cluster.token('lee', role='approver')}"}
-        async with httpx2.AsyncClient(base_url=self.staff.url, headers=headers, timeout=30) as http:
+        async with self.cluster.client("lee", url=self.staff.url, role="approver") as http:
             yield http
 
     async def ask(self, replica: Server, message: str) -> list[SentEvent]:
-        async with self.cluster.client(f"customer-{uuid4().hex}", url=replica.url) as http:
+        async with self.cluster.client(new_customer(), url=replica.url) as http:
             return await self.cluster.ask(http, message)
 
     async def has_models(self) -> bool:
@@ -102,9 +96,9 @@ def bank(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> Iterator[B
 async def test_running_streams_new_questions_and_earlier_answers_end_within_five_seconds(bank: Bank) -> None:
     cluster, replicas = bank.cluster, bank.cluster.replicas
     await cluster.tell(answer=SENTENCE.strip(), probe=0.99)
-    earlier = await bank.ask(replicas[0], DEPOSIT)
+    earlier = await bank.ask(replicas[0], KOREAN)
     assert earlier[-1].field("grounded") is True
-    for again in await bank.without_models(DEPOSIT):
+    for again in await bank.without_models(KOREAN):
         assert text_of(again) == text_of(earlier), "what is to end has not begun"
     document_id = str(next(event for event in earlier if event.name == "citation").field("document_id"))
     await until(bank.has_models, 15)
@@ -112,8 +106,8 @@ async def test_running_streams_new_questions_and_earlier_answers_end_within_five
     streams: list[list[SentEvent]] = [[], []]
 
     async def follow(replica: Server, events: list[SentEvent]) -> None:
-        async with cluster.client(f"customer-{uuid4().hex}", url=replica.url) as http:
-            await cluster.follow(http, events, message=DEPOSIT)
+        async with cluster.client(new_customer(), url=replica.url) as http:
+            await cluster.follow(http, events, message=KOREAN)
 
     async with asyncio.TaskGroup() as following:
         for replica, events in zip(replicas, streams, strict=True):
@@ -127,8 +121,8 @@ async def test_running_streams_new_questions_and_earlier_answers_end_within_five
     for events in streams:
         assert events[-1].field("finish_reason") == "handoff"
         assert text_of(events).count(SENTENCE.strip()) < 12
-    assert not await bank.answered_from(document_id, DEPOSIT)
-    for again in await bank.without_models(DEPOSIT):
+    assert not await bank.answered_from(document_id, KOREAN)
+    for again in await bank.without_models(KOREAN):
         assert text_of(earlier) not in text_of(again)
         assert document_id not in sources(again)
     assert time.monotonic() - began <= patient(REVOKED_SECONDS)

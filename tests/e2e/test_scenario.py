@@ -12,7 +12,7 @@ from tests.e2e.conftest import Product
 
 pytestmark = pytest.mark.e2e
 
-SCENARIO = Path(__file__).parents[2] / "evals" / "locustfile.py"
+SCENARIO = Path(__file__).parents[2] / "evals" / "performance" / "locustfile.py"
 CONVERSATIONS = (
     {"text": "샘물 정기예금의 기본 금리는 얼마인가요?"},
     {

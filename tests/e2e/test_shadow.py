@@ -5,14 +5,13 @@ from collections.abc import Iterator
 from dataclasses import replace
 from uuid import uuid4
 
-import httpx2
 import pytest
 
-from tests.e2e.conftest import Product, SentEvent, scripted_model, served, until
+from tests.e2e.conftest import ENGLISH, Product, scripted_model, served, until
+from tests.e2e.events import SentEvent
+from tests.e2e.metrics import scraped
 
 pytestmark = [pytest.mark.anyio, pytest.mark.e2e]
-
-QUESTION = "How much does an overseas transfer up to USD 5,000 cost?"
 
 
 @pytest.fixture(scope="module")
@@ -44,20 +43,18 @@ def charged(events: list[SentEvent]) -> tuple[int, int]:
 
 
 async def verdicts(product: Product) -> dict[str, int]:
-    async with httpx2.AsyncClient() as http:
-        lines = (await http.get(f"{product.url}/metrics")).text.splitlines()
-    told = [line for line in lines if line.startswith("chatbot_shadow_answers_total{")]
-    return {line.split('"')[1]: int(float(line.split()[-1])) for line in told}
+    counted = [sample for sample in await scraped(product.url) if sample.name == "chatbot_shadow_answers_total"]
+    return {sample.labels["verdict"]: int(sample.value) for sample in counted}
 
 
 async def test_the_customer_sees_and_pays_nothing_of_it(tried: tuple[Product, Product]) -> None:
     product, trial = tried
     await trial.tell(fail_status=500)
     async with product.client(uuid4().hex) as http:
-        alone = await product.ask(http, QUESTION)
+        alone = await product.ask(http, ENGLISH)
         await until(lambda: _judged(product, failed=1))
         await trial.restore()
-        beside = await product.ask(http, QUESTION)
+        beside = await product.ask(http, ENGLISH)
         await until(lambda: _judged(product, failed=1, grounded=1))
     assert without_names(alone) == without_names(beside)
     assert charged(alone) == charged(beside)
@@ -67,18 +64,13 @@ async def test_an_emergency_stop_ends_it_too(tried: tuple[Product, Product]) -> 
     product, trial = tried
     await trial.tell(token_seconds=5)
     async with product.client(uuid4().hex) as http:
-        await product.ask(http, QUESTION)
+        await product.ask(http, ENGLISH)
     await until(trial.running)
-    admin = {"authorization": f"Bearer {product.token('park', roles=frozenset({'admin'}))}"}
-    async with httpx2.AsyncClient(base_url=product.url, headers=admin, timeout=10) as http:
+    async with product.client("park", role="admin") as http:
         (await http.post("/v1/admin/stop", json={"reason": "a test"})).raise_for_status()
-        await until(lambda: _idle(trial), 3)
+        await until(trial.idle, 3)
         (await http.post("/v1/admin/resume", json={"reason": "it is over"})).raise_for_status()
 
 
 async def _judged(product: Product, **wanted: int) -> bool:
     return await verdicts(product) == wanted
-
-
-async def _idle(product: Product) -> bool:
-    return await product.running() == 0

@@ -1,14 +1,14 @@
 """A start that cannot be says why in one sentence, and what to do."""
 
-import os
 import socket
 from pathlib import Path
 
 import pytest
 
-from chatbot.api import ISSUER, key_pair
+from chatbot.api import key_pair
 from llm_server.scripted import write_tokenizer
 from tests.conftest import free_port
+from tests.e2e.conftest import chat_environment
 from tests.forked import Forked
 
 pytestmark = pytest.mark.e2e
@@ -18,13 +18,9 @@ def told(folder: Path, redis_url: str, **settings: str) -> str:
     """Start the chat API, which has to end with 1, and return what it printed but its log."""
     _, public = key_pair(folder)
     write_tokenizer(folder / "tokenizer")
-    environment = dict(os.environ) | {  # noqa: TID251 - children inherit it
+    environment = chat_environment(public, redis_url) | {
         "DATA_DIR": str(folder / "data"),
         "PORT": str(free_port()),
-        "REDIS_URL": redis_url,
-        "AUTH__ISSUER": ISSUER,
-        "AUTH__PUBLIC_KEY_FILE": str(public),
-        "AUDIT_KEY": "a key for the tests",
         "LLM_URLS": "http://127.0.0.1:1",
         "LLM_TOKENIZER": str(folder / "tokenizer"),
         "LLM_PROFILE": "scripted",

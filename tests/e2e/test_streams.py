@@ -4,29 +4,23 @@ import asyncio
 import json
 import os
 import random
-import shutil
 import signal
 import subprocess
 from collections.abc import AsyncGenerator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from uuid import uuid4
 
 import httpx2
 import pytest
 
-from tests.e2e.cluster import PATHS, Cluster, Server, clustered
-from tests.e2e.conftest import SentEvent, read_events, text_of, until
+from tests.e2e.cluster import NEEDS_HAPROXY, Cluster, Server, clustered
+from tests.e2e.conftest import KOREAN, new_customer, until
+from tests.e2e.events import SentEvent, notice_codes, read_events, text_of
+from tests.e2e.model import requests
 from tests.e2e.relay import Wire, wired
 
-pytestmark = [
-    pytest.mark.anyio,
-    pytest.mark.e2e,
-    pytest.mark.faults,
-    pytest.mark.skipif(shutil.which("haproxy", path=PATHS) is None, reason="needs haproxy"),
-]
+pytestmark = [pytest.mark.anyio, pytest.mark.e2e, pytest.mark.faults, NEEDS_HAPROXY]
 
-QUESTION = "샘물 정기예금을 만기 전에 해지하면 금리가 어떻게 되나요?"
 ANSWER = (
     "만기 전에 해지하면 중도해지 금리 연 0.5%를 적용합니다. 가입 후 1개월이 지나지 않으면 이자를 지급하지 않습니다. "
     "샘물 정기예금의 기본 금리는 연 3.1%이며 가입 기간은 12개월입니다. 최소 가입 금액은 100만원입니다. "
@@ -66,10 +60,10 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> Iterato
 @pytest.fixture(scope="module")
 async def whole(cluster: Cluster) -> Meaning:
     """An answer that nothing happens to; it costs what it says."""
-    who = someone()
+    who = new_customer()
     await cluster.tell(answer=ANSWER, probe=0.99)
     async with cluster.client(who) as http:
-        unbroken = meaning(await cluster.ask(http, QUESTION))
+        unbroken = meaning(await cluster.ask(http, KOREAN))
     assert cluster.spent_today(who) == unbroken.tokens
     return unbroken
 
@@ -90,10 +84,6 @@ def times(request: pytest.FixtureRequest) -> int:
     return 4 * int(request.config.getoption("--faults"))
 
 
-def someone() -> str:
-    return f"customer-{uuid4().hex}"
-
-
 def meaning(events: list[SentEvent]) -> Meaning:
     """Return what a customer got: no gap, no double, one end."""
     assert [event.id.rpartition(".")[2] for event in events] == [str(n) for n in range(1, len(events) + 1)]
@@ -109,7 +99,7 @@ def meaning(events: list[SentEvent]) -> Meaning:
 
 async def check_recorded(cluster: Cluster, who: str, events: list[SentEvent]) -> None:
     """An answer is charged once, is in the history once, and its audit row is closed."""
-    got, answer_id = meaning(events), events[0].id.partition(".")[0]
+    got, answer_id = meaning(events), events[0].answer_id
     assert cluster.spent_today(who) == got.tokens
     assert cluster.slots(who) == 0
     assert cluster.audited(answer_id) == ["closed", "opened"]
@@ -121,12 +111,11 @@ async def check_recorded(cluster: Cluster, who: str, events: list[SentEvent]) ->
 
 async def said(model: Server) -> int:
     """Return how many tokens of the present answer a model has generated."""
-    async with httpx2.AsyncClient() as http:
-        return int((await http.get(f"{model.url}/stats")).json()["requests"][-1]["answer_tokens"])
+    return int((await requests(model.url))[-1]["answer_tokens"])
 
 
 async def test_a_killed_replica_is_succeeded_by_the_other(talking: Cluster, whole: Meaning, fault_round: int) -> None:
-    chance, who = random.Random(fault_round), someone()  # noqa: S311  a test's dice
+    chance, who = random.Random(fault_round), new_customer()  # noqa: S311  a test's dice
     async with talking.client(who) as http:
         events: list[SentEvent] = []
 
@@ -136,14 +125,14 @@ async def test_a_killed_replica_is_succeeded_by_the_other(talking: Cluster, whol
             talking.replicas[await talking.owner()].stop(signal.SIGKILL)
 
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(talking.follow(http, events, message=QUESTION))
+            tasks.create_task(talking.follow(http, events, message=KOREAN))
             tasks.create_task(kill_at_a_random_token())
     assert meaning(events) == whole
     await check_recorded(talking, who, events)
 
 
 async def test_a_killed_model_is_succeeded_by_the_other(talking: Cluster, whole: Meaning, fault_round: int) -> None:
-    chance, who = random.Random(fault_round), someone()  # noqa: S311  a test's dice
+    chance, who = random.Random(fault_round), new_customer()  # noqa: S311  a test's dice
     async with talking.client(who) as http:
         events: list[SentEvent] = []
 
@@ -154,9 +143,9 @@ async def test_a_killed_model_is_succeeded_by_the_other(talking: Cluster, whole:
             model.stop(signal.SIGKILL)
 
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(talking.follow(http, events, message=QUESTION))
+            tasks.create_task(talking.follow(http, events, message=KOREAN))
             tasks.create_task(kill_at_a_random_token())
-    assert [event.field("code") for event in events if event.name == "notice"] == ["model_switched"]
+    assert notice_codes(events) == ["model_switched"]
     assert meaning(events) == whole
     await check_recorded(talking, who, events)
 
@@ -166,14 +155,14 @@ async def _has_said(model: Server, k: int) -> bool:
 
 
 async def test_a_cancel_through_the_other_replica_stops_the_model(talking: Cluster, fault_round: int) -> None:
-    who = f"{someone()}-{fault_round}"
+    who = f"{new_customer()}-{fault_round}"
     await talking.tell(answer=ANSWER * 5, token_seconds=0.05, probe=0.99)
     async with talking.client(who) as http:
         events: list[SentEvent] = []
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(talking.follow(http, events, message=QUESTION))
+            tasks.create_task(talking.follow(http, events, message=KOREAN))
             await until(lambda: bool(text_of(events)))
-            answer_id = events[0].id.partition(".")[0]
+            answer_id = events[0].answer_id
             other = talking.replicas[1 - await talking.owner()]
             async with talking.client(who, url=other.url) as elsewhere:
                 cancelled = await elsewhere.post(f"/v1/answers/{answer_id}/cancel")
@@ -184,16 +173,16 @@ async def test_a_cancel_through_the_other_replica_stops_the_model(talking: Clust
 
 
 async def test_a_cancel_ends_what_a_killed_replica_left(talking: Cluster) -> None:
-    who = someone()
+    who = new_customer()
     await talking.tell(answer=ANSWER * 5, token_seconds=0.05, probe=0.99)
     async with talking.client(who) as http:
         events: list[SentEvent] = []
-        async with http.stream("POST", "/v1/chat", json={"message": QUESTION}) as response:
+        async with http.stream("POST", "/v1/chat", json={"message": KOREAN}) as response:
             async for event in read_events(response):
                 events.append(event)
                 if event.name == "token":
                     break
-        answer_id = events[0].id.partition(".")[0]
+        answer_id = events[0].answer_id
         talking.replicas[await talking.owner()].stop(signal.SIGKILL)
         await until(lambda: len(talking.up()) == 1)
         assert (await http.post(f"/v1/answers/{answer_id}/cancel")).json() == {"stopped": True}
@@ -204,11 +193,11 @@ async def test_a_cancel_ends_what_a_killed_replica_left(talking: Cluster) -> Non
 
 
 async def test_an_answer_that_nobody_comes_back_for_is_closed(talking: Cluster) -> None:
-    who = someone()
+    who = new_customer()
     async with talking.client(who) as http:
-        async with http.stream("POST", "/v1/chat", json={"message": QUESTION}) as response:
+        async with http.stream("POST", "/v1/chat", json={"message": KOREAN}) as response:
             events = read_events(response)
-            answer_id = (await anext(events)).id.partition(".")[0]
+            answer_id = (await anext(events)).answer_id
             talking.replicas[await talking.owner()].stop(signal.SIGKILL)
             await events.aclose()
         await until(lambda: talking.audited(answer_id) == ["closed", "opened"], 30)
@@ -222,18 +211,18 @@ def sockets(cluster: Cluster) -> int:
 
 async def test_customers_who_leave_cost_nothing_for_long(talking: Cluster, times: int) -> None:
     await talking.tell(answer=ANSWER * 5, token_seconds=0.05, probe=0.99)
-    before, customers = sockets(talking), [f"{someone()}-{n}" for n in range(times)]
+    before, customers = sockets(talking), [f"{new_customer()}-{n}" for n in range(times)]
     answers: list[str] = []
 
     async def leave(n: int) -> None:
         async with talking.client(customers[n]) as http:
             if n % 3 == 2:  # without a stream
                 with pytest.raises(httpx2.TimeoutException):
-                    await http.post("/v1/chat", json={"message": QUESTION, "stream": False}, timeout=1)
+                    await http.post("/v1/chat", json={"message": KOREAN, "stream": False}, timeout=1)
                 return
-            async with http.stream("POST", "/v1/chat", json={"message": QUESTION}) as response:
+            async with http.stream("POST", "/v1/chat", json={"message": KOREAN}) as response:
                 async for event in read_events(response):
-                    answers.append(event.id.partition(".")[0])
+                    answers.append(event.answer_id)
                     if event.name == ("token" if n % 3 else "accepted"):
                         break
 
@@ -264,9 +253,9 @@ async def test_a_rolling_restart_loses_no_stream(talking: Cluster, whole: Meanin
 
     async def ask_again_and_again() -> None:
         mine: list[list[SentEvent]] = []
-        async with talking.client(someone()) as http:
+        async with talking.client(new_customer()) as http:
             while len(mine) < 2 or not restarted.is_set():
-                mine.append(await talking.ask(http, QUESTION))
+                mine.append(await talking.ask(http, KOREAN))
         finished.extend(mine)
 
     async with asyncio.TaskGroup() as tasks:
@@ -285,7 +274,7 @@ async def test_a_rolling_restart_loses_no_stream(talking: Cluster, whole: Meanin
 @pytest.mark.skipif(not (PACKAGES / "node_modules" / "eventsource").exists(), reason="scripts/test_parts installs it")
 async def test_an_eventsource_of_somebody_else_misses_nothing(talking: Cluster, whole: Meaning, times: int) -> None:
     await talking.tell(answer=ANSWER, token_seconds=0.04, probe=0.99)
-    who, chance = someone(), random.Random(times)  # noqa: S311  a test's dice
+    who, chance = new_customer(), random.Random(times)  # noqa: S311  a test's dice
     lost = 0
     async with talking.client(who) as http, wired(talking.url) as wire:
         while lost < times:
@@ -320,9 +309,9 @@ def sent(lines: list[dict[str, str]], answer: str) -> list[SentEvent]:
 
 async def begun(http: httpx2.AsyncClient) -> str:
     """Begin an answer and leave; return its id."""
-    async with http.stream("POST", "/v1/chat", json={"message": QUESTION}) as response:
+    async with http.stream("POST", "/v1/chat", json={"message": KOREAN}) as response:
         assert response.status_code == 200, await response.aread()
         events = read_events(response)
         first = await anext(events)
         await events.aclose()
-        return first.id.partition(".")[0]
+        return first.answer_id

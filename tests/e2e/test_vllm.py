@@ -1,7 +1,6 @@
 """Real vLLM behind the real API: tokens stream, usage is the model's, no number is invented, and one of two may die."""
 
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -11,19 +10,18 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx2
 import pytest
 
 from chatbot.grounding import unsupported_quantities
 from tests.conftest import free_port
-from tests.e2e.conftest import DOCUMENTS, Product, SentEvent, read_events, served, text_of, until
+from tests.e2e.conftest import DOCUMENTS, ENGLISH, KOREAN, Product, served, until
+from tests.e2e.events import SentEvent, notice_codes, read_events, text_of
+from tests.e2e.metrics import total
 
 pytestmark = [pytest.mark.anyio, pytest.mark.e2e, pytest.mark.vllm, pytest.mark.timeout(600)]
 
 PROFILE = "cpu-small"
 LLM_SERVER = Path(sys.executable).parent / "llm-server"
-KOREAN = "샘물 정기예금을 만기 전에 해지하면 금리가 어떻게 되나요?"
-ENGLISH = "How much does an overseas transfer up to USD 5,000 cost?"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +97,7 @@ def strict(tmp_path_factory: pytest.TempPathFactory, redis_url: str, vllm: dict[
 
 
 async def running_in(engine: Engine) -> float:
-    async with httpx2.AsyncClient() as http:
-        metrics = (await http.get(f"{engine.url}/metrics")).text
-    return sum(float(n) for n in re.findall(r"^vllm:num_requests_running\{.*\} (\S+)$", metrics, re.MULTILINE))
+    return await total(engine.url, "vllm:num_requests_running")
 
 
 async def nothing_runs(engines: list[Engine]) -> bool:
@@ -160,7 +156,7 @@ async def test_a_vllm_that_is_killed_mid_answer_is_succeeded_by_the_other(
                 assert len(working) == 1
                 working[0].kill()
     assert [event.id.rpartition(".")[2] for event in events] == [str(n) for n in range(1, len(events) + 1)]
-    assert [event.field("code") for event in events if event.name == "notice"] == ["model_switched"]
+    assert notice_codes(events) == ["model_switched"]
     assert events[-1].field("finish_reason") in {"stop", "length"}
     assert len(text_of(events)) > len(text_of(events[:before])) + 10
     assert "\ufffd" not in text_of(events), "a character was cut in two where the other began"

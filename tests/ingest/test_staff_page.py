@@ -2,25 +2,23 @@
 
 import base64
 import re
-import shutil
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from playwright.async_api import Browser, Locator, Page, async_playwright, expect
+from playwright.async_api import Browser, Locator, Page, expect
 
-from tests.e2e.browser import ARGUMENTS, WAIT, Trouble, assert_readable
+from tests.e2e.browser import NEEDS_CHROMIUM, WAIT, Trouble, assert_readable, launched
 from tests.ingest import samples
 from tests.ingest.test_worker_killed import Bank, served
 
-CHROMIUM = shutil.which("chromium")
 pytestmark = [
     pytest.mark.anyio,
     pytest.mark.services,
     pytest.mark.browser,
     pytest.mark.timeout(180),
-    pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed"),
+    NEEDS_CHROMIUM,
 ]
 
 TERMS = samples.MARKDOWN + "\n문의: 900101-1234568\n"
@@ -60,11 +58,8 @@ def bank(weights: Path, redis_url: str, tmp_path: Path) -> Iterator[Bank]:
 
 @pytest.fixture
 async def browser() -> AsyncGenerator[Browser]:
-    expect.set_options(timeout=WAIT)
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+    async with launched() as browser:
         yield browser
-        await browser.close()
 
 
 @asynccontextmanager

@@ -3,14 +3,13 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx2
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
 from llm_server.scripted import write_tokenizer
 from tests.charts.promql import Asked, asked
 from tests.charts.rendering import named, render
 from tests.e2e.conftest import Product, served
+from tests.e2e.metrics import scraped
 
 pytestmark = [pytest.mark.anyio, pytest.mark.e2e]
 
@@ -29,13 +28,10 @@ def asleep(tmp_path: Path, redis_url: str) -> Iterator[Product]:
 
 async def told(product: Product, of: Asked) -> list[float]:
     """Return the samples of one selector of the query."""
-    async with httpx2.AsyncClient() as http:
-        text = (await http.get(f"{product.url}/metrics")).text
     wanted = [(label, value.split("|")) for label, _, value in of.matchers if label not in ADDED]
     return [
         sample.value
-        for family in text_string_to_metric_families(text)
-        for sample in family.samples
+        for sample in await scraped(product.url)
         if sample.name == of.metric and all(sample.labels[label] in values for label, values in wanted)
     ]
 

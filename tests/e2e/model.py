@@ -1,0 +1,34 @@
+"""Telling the scripted model server what to do, and asking it what it was asked."""
+
+from typing import Any
+
+import httpx2
+
+
+async def tell(url: str, **behaviour: object) -> None:
+    """Change what it does."""
+    async with httpx2.AsyncClient() as http:
+        (await http.post(f"{url}/script", json=behaviour)).raise_for_status()
+
+
+async def restore(url: str) -> None:
+    """Set it back."""
+    async with httpx2.AsyncClient() as http:
+        (await http.delete(f"{url}/script")).raise_for_status()
+
+
+async def running(url: str) -> int:
+    """Return how many generations it runs now."""
+    return int((await _stats(url))["running"])
+
+
+async def requests(url: str) -> list[dict[str, Any]]:
+    """Return what it was asked, oldest first."""
+    asked: list[dict[str, Any]] = (await _stats(url))["requests"]
+    return asked
+
+
+async def _stats(url: str) -> dict[str, Any]:
+    async with httpx2.AsyncClient() as http:
+        stats: dict[str, Any] = (await http.get(f"{url}/stats")).json()
+    return stats
