@@ -1,8 +1,8 @@
 """Grounded answers of the last day, shown again only while no model can answer (decision 0006).
 
-An answer is found by all that it stands on: tenant, readable groups, question, passages with their versions, prompt,
-model and language. So a changed document, a new prompt or another reader never meets an old answer. Only answers to
-first questions are kept: what was said before would change what a question means.
+An answer is found by everything it was derived from: tenant, readable groups, question, passages with their versions,
+prompt, model and language. So a changed document, a new prompt or another reader never gets an old answer. Only answers
+to first questions are kept: earlier messages would change what a question means.
 """
 
 import hashlib
@@ -31,7 +31,7 @@ class AnswerCacheSettings(BaseModel, frozen=True):
 
 
 class CachedAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """An answer as customers saw it; `answer_id` is the one that the audit trail knows it by, `at` is Unix seconds."""
+    """An answer as customers saw it; `answer_id` as in its audit record, `at` in Unix seconds."""
 
     answer_id: str
     text: str
@@ -41,7 +41,7 @@ class CachedAnswer(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Basis:
-    """All that an answer to a first question stands on; `passages` in the order in which they are numbered."""
+    """Everything that an answer to a first question is derived from; `passages` in the order of their numbers."""
 
     tenant: str
     groups: frozenset[str]
@@ -53,20 +53,20 @@ class Basis:
 
     @property
     def key(self) -> str:
-        """The cache's key: of the question only a hash."""
+        """The key in Redis; only a hash of the question."""
         passages = [(ref.document_id, ref.version, ref.n) for ref in self.passages]
-        said = (sorted(self.groups), normalised(self.question), passages)
-        parts = msgspec.json.encode((*said, self.prompt_version, self.model, self.language))
-        return f"answers:{{{self.tenant}}}:{hashlib.sha256(parts).hexdigest()}"
+        asked = (sorted(self.groups), normalised(self.question), passages)
+        hashed = msgspec.json.encode((*asked, self.prompt_version, self.model, self.language))
+        return f"answers:{{{self.tenant}}}:{hashlib.sha256(hashed).hexdigest()}"
 
 
 def normalised(question: str) -> str:
-    """Return the question without what does not change its meaning: width and case of letters, spaces, end marks."""
+    """Return the question in NFKC, case-folded, with single spaces and without end marks."""
     return " ".join(unicodedata.normalize("NFKC", question).casefold().split()).rstrip(" ?!.。")
 
 
 class AnswerCache:
-    """The answers, in Redis; while that is away nothing is found and nothing kept."""
+    """The answers, in Redis; while it is away nothing is found and nothing is kept."""
 
     def __init__(self, redis: Redis, breaker: RedisBreaker, settings: AnswerCacheSettings) -> None:
         self._redis = redis
@@ -74,10 +74,10 @@ class AnswerCache:
         self._settings = settings
 
     async def find(self, basis: Basis) -> CachedAnswer | None:
-        """Return the answer that was given on the same basis, if it is still kept."""
+        """Return the answer that is kept for the basis, if any."""
         try:
-            kept = await self._breaker.call(partial(self._redis.get, basis.key))
-            return None if kept is None else msgspec.json.decode(kept, type=CachedAnswer)
+            cached = await self._breaker.call(partial(self._redis.get, basis.key))
+            return None if cached is None else msgspec.json.decode(cached, type=CachedAnswer)
         except StoreUnavailable:
             return None
         except msgspec.MsgspecError:  # another release wrote it
@@ -86,10 +86,10 @@ class AnswerCache:
 
     async def keep(self, basis: Basis, answer: CachedAnswer) -> None:
         """Keep the answer in place of an earlier one, unless it is too large."""
-        written = msgspec.json.encode(answer)
-        if len(written) > self._settings.most_bytes:
+        encoded = msgspec.json.encode(answer)
+        if len(encoded) > self._settings.most_bytes:
             return
         try:
-            await self._breaker.call(partial(self._redis.set, basis.key, written, ex=self._settings.keep_seconds))
+            await self._breaker.call(partial(self._redis.set, basis.key, encoded, ex=self._settings.keep_seconds))
         except StoreUnavailable:
             log.warning("answer_not_cached", answer_id=answer.answer_id)

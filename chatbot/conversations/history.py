@@ -1,7 +1,7 @@
-"""Conversations in Redis: each belongs to one (tenant, sub), is bounded, and is forgotten after a while.
+"""Conversations in Redis: each belongs to one (tenant, sub), is bounded, and expires.
 
-The owner is part of every key, so somebody else's conversation is simply not there. Messages form a tree by
-`parent_id`; they are kept in the order they were written.
+The owner is part of every key, so another customer's conversation is simply not there. Messages form a tree by
+`parent_id`; they are kept in the order in which they were written.
 """
 
 import base64
@@ -30,8 +30,8 @@ CHANGED = re.compile(r"[0-9]+(\.[0-9]+)?(e[+-]?[0-9]+)?")
 class HistorySettings(BaseModel, frozen=True):
     """How long a conversation is kept after its last message, and how much of it.
 
-    `begin_within` seconds after an id was given out it may still begin its conversation (Redis was away when it should
-    have); as long, a deletion is remembered.
+    `begin_within`: the seconds for which an issued id may still begin its conversation (Redis was away when it should
+    have), and for which a deletion is remembered.
     """
 
     keep_seconds: PositiveInt = 30 * 86400
@@ -41,7 +41,7 @@ class HistorySettings(BaseModel, frozen=True):
 
 
 class HistoryMessage(Protocol):
-    """A message of a conversation, whoever vouches for it."""
+    """A message of a conversation: a stored one, or an untrusted one that the client sent along."""
 
     @property
     def role(self) -> Literal["user", "assistant"]: ...
@@ -50,19 +50,19 @@ class HistoryMessage(Protocol):
     def text(self) -> str: ...
 
 
-SaidT = TypeVar("SaidT", bound=HistoryMessage)
+MessageT = TypeVar("MessageT", bound=HistoryMessage)
 
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """Whose conversations."""
+    """The customer whom a conversation belongs to."""
 
     tenant: str
     sub: str
 
 
 class Feedback(msgspec.Struct, frozen=True, kw_only=True):
-    """What the customer thought of an answer; the comment is masked."""
+    """A customer's rating of an answer; the comment is masked, `at` is in Unix seconds."""
 
     rating: Literal["up", "down"]
     reasons: tuple[str, ...]
@@ -71,9 +71,10 @@ class Feedback(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StoredMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A question or an answer, as the customer saw it; `passages` stand behind its sources, in their order.
+    """A question or an answer, as the customer saw it; `at` is in Unix seconds.
 
-    `answered_by` names the answer that a question began last, which may still be running.
+    `passages` are those behind the sources, in their order; `answered_by` is the latest answer to a question, which may
+    still be running.
     """
 
     id: str
@@ -93,7 +94,7 @@ class StoredMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 
 
 class Conversation(msgspec.Struct, frozen=True):
-    """A conversation with its messages, oldest first."""
+    """A conversation with its messages, oldest first; times are in Unix seconds."""
 
     id: str
     title: str
@@ -103,7 +104,7 @@ class Conversation(msgspec.Struct, frozen=True):
 
     @classmethod
     def new(cls, conversation_id: str, *, now: float) -> "Conversation":
-        """Return one without a message, which exists nowhere yet."""
+        """Return a conversation without messages, which is not stored yet."""
         return cls(conversation_id, "", now, now)
 
     def message(self, message_id: str | None) -> StoredMessage:
@@ -119,7 +120,7 @@ class Conversation(msgspec.Struct, frozen=True):
 
 
 class Summary(msgspec.Struct, frozen=True):
-    """A conversation as it is listed."""
+    """A conversation as it is listed; times are in Unix seconds."""
 
     id: str
     title: str
@@ -134,8 +135,17 @@ class Page(msgspec.Struct, frozen=True):
     next_cursor: str | None
 
 
+class ListedConversation(msgspec.Struct, frozen=True):
+    """Returned by `history_list`; times as Redis keeps them, `changed` exactly as a cursor needs it."""
+
+    id: str
+    changed: str
+    title: str
+    created_at: str
+
+
 class History:
-    """Loads, appends, lists, rates and deletes a customer's conversations, one round trip each."""
+    """Loads, appends, lists, rates and deletes customers' conversations, one round trip each."""
 
     def __init__(self, redis: Redis, breaker: RedisBreaker, settings: HistorySettings) -> None:
         self._redis = redis
@@ -151,27 +161,28 @@ class History:
         """Return a conversation.
 
         Raises:
-            NotFound: there is none, or it is somebody else's.
+            NotFound: there is none, or it is another customer's.
             StoreUnavailable: Redis cannot be asked.
         """
-        found, _ = await self._load(owner, conversation_id)
-        if found is None:
+        conversation, _ = await self._load(owner, conversation_id)
+        if conversation is None:
             raise NotFound("there is no such conversation")
-        return found
+        return conversation
 
     async def load_or_begin(self, owner: Owner, conversation_id: str, *, now: float) -> Conversation:
-        """Return a conversation, or a new one of that id where nothing is kept under it.
+        """Return a conversation, or a new one where none is stored under the id.
 
         Raises:
             NotFound: its customer has deleted it.
             StoreUnavailable: Redis cannot be asked.
         """
-        found, deleted = await self._load(owner, conversation_id)
+        conversation, deleted = await self._load(owner, conversation_id)
         if deleted:
             raise NotFound("there is no such conversation")
-        return found or Conversation.new(conversation_id, now=now)
+        return conversation or Conversation.new(conversation_id, now=now)
 
     async def _load(self, owner: Owner, conversation_id: str) -> tuple[Conversation | None, bool]:
+        """Return the conversation, and where there is none, whether it was deleted lately."""
         keys = Keys(owner, conversation_id)
         async with self._redis.pipeline(transaction=True) as pipe:
             pipe.hmget(keys.conversation, ["title", "created_at", "updated_at"])
@@ -185,28 +196,28 @@ class History:
         return Conversation(conversation_id, title.decode(), float(created_at), float(updated_at), messages), False
 
     async def containing(self, owner: Owner, answer_id: str) -> Conversation:
-        """Return the conversation in which the answer was given.
+        """Return the conversation that an answer belongs to.
 
         Raises:
-            NotFound: there is none, or it is somebody else's.
+            NotFound: there is none, or it is another customer's.
             StoreUnavailable: Redis cannot be asked.
         """
-        key = Keys(owner, "").of_answer(answer_id)
+        key = answer_key(owner, answer_id)
         conversation_id = cast("bytes | None", await self._breaker.call(lambda: self._redis.get(key)))
         if conversation_id is None:
             raise NotFound("there is no such answer")
         return await self.load(owner, conversation_id.decode())
 
     async def rate(self, owner: Owner, conversation_id: str, answer_id: str, feedback: Feedback) -> None:
-        """Keep what the customer thought of an answer; the latest counts.
+        """Keep the feedback on an answer, in place of an earlier one.
 
         Raises:
             NotFound: the conversation has no such answer.
             StoreUnavailable: Redis cannot be asked.
         """
         keys = [Keys(owner, conversation_id).answers]
-        arguments: list[str | bytes] = [answer_id, msgspec.json.encode(feedback)]
-        if not await self._breaker.call(lambda: self._rate(keys=keys, args=arguments)):
+        args = [msgspec.json.encode({"answer_id": answer_id}), msgspec.json.encode(feedback)]
+        if not await self._breaker.call(lambda: self._rate(keys=keys, args=args)):
             raise NotFound("there is no such answer")
 
     async def append(
@@ -219,67 +230,86 @@ class History:
         Raises:
             StoreUnavailable: Redis cannot be asked.
         """
-        keys, settings = Keys(owner, conversation_id), self._settings
-        creates = int(messages[0].role == "user")
-        bounds = [settings.keep_seconds, settings.most_messages, settings.most_conversations]
-        encoded = [msgspec.json.encode(message) for message in messages]
-        arguments: list[str | int | bytes] = [conversation_id, creates, title_of(messages[0].text), repr(now)]
-        arguments += [*bounds, keys.base, *encoded]
-        written = await self._breaker.call(lambda: self._append(keys=keys.all, args=arguments))
-        return bool(written)
+        keys = Keys(owner, conversation_id)
+        named = {
+            "conversation_id": conversation_id,
+            "may_create": messages[0].role == "user",
+            "title": title_of(messages[0].text),
+            "now": repr(now),
+            "keep_seconds": self._settings.keep_seconds,
+            "most_messages": self._settings.most_messages,
+            "most_conversations": self._settings.most_conversations,
+            "owner": keys.owner,
+        }
+        args = [msgspec.json.encode(named), *(msgspec.json.encode(message) for message in messages)]
+        return bool(await self._breaker.call(lambda: self._append(keys=keys.all, args=args)))
 
     async def list(self, owner: Owner, *, limit: int, cursor: str | None = None) -> Page:
         """Return the owner's conversations from `cursor` on, the last changed first.
 
         Raises:
-            BadRequest: the cursor is none of ours.
+            BadRequest: no list has given this cursor.
             StoreUnavailable: Redis cannot be asked.
         """
-        keys = Keys(owner, "")
-        last_id, changed = ("", "") if cursor is None else read_cursor(cursor)
+        last_id, last_change = ("", "") if cursor is None else read_cursor(cursor)
         # One more than asked for: whether there is a next page costs no second trip.
-        arguments: list[str | int] = [keys.base, limit + 1, last_id, changed]
-        found = await self._breaker.call(lambda: self._list(keys=[keys.index], args=arguments))
-        summaries = tuple(
-            Summary(row[0].decode(), row[2].decode(), float(row[3]), float(row[1])) for row in found[:limit]
-        )
-        more = len(found) > limit
-        return Page(summaries, make_cursor(found[limit - 1][0], found[limit - 1][1]) if more else None)
+        named = {"owner": owner_prefix(owner), "limit": limit + 1, "last_id": last_id, "last_change": last_change}
+        keys, args = [conversations_key(owner)], [msgspec.json.encode(named)]
+        reply = await self._breaker.call(lambda: self._list(keys=keys, args=args))
+        listed = [msgspec.json.decode(each, type=ListedConversation) for each in reply]
+        summaries = tuple(Summary(c.id, c.title, float(c.created_at), float(c.changed)) for c in listed[:limit])
+        more = len(listed) > limit
+        return Page(summaries, make_cursor(listed[limit - 1].id, listed[limit - 1].changed) if more else None)
 
     async def delete(self, owner: Owner, conversation_id: str) -> None:
-        """Remove every trace of a conversation; that its id was deleted is remembered for a while.
+        """Remove every trace of a conversation; only its id is remembered for a while, as deleted.
 
         Raises:
-            NotFound: there is none, or it is somebody else's.
+            NotFound: there is none, or it is another customer's.
             StoreUnavailable: Redis cannot be asked.
         """
         keys = Keys(owner, conversation_id)
-        arguments: list[str | int] = [conversation_id, self._settings.begin_within, keys.base]
-        if not await self._breaker.call(lambda: self._delete(keys=keys.all, args=arguments)):
+        named = {
+            "conversation_id": conversation_id,
+            "remember_seconds": self._settings.begin_within,
+            "owner": keys.owner,
+        }
+        args = [msgspec.json.encode(named)]
+        if not await self._breaker.call(lambda: self._delete(keys=keys.all, args=args)):
             raise NotFound("there is no such conversation")
 
 
+def owner_prefix(owner: Owner) -> str:
+    """Return the prefix of an owner's keys; quoted, so that no name can imitate another's key."""
+    return f"history:{{{quote(owner.tenant, safe='')}}}:{quote(owner.sub, safe='')}"
+
+
+def conversations_key(owner: Owner) -> str:
+    """Return the key of an owner's conversations."""
+    return f"{owner_prefix(owner)}:conversations"
+
+
+def answer_key(owner: Owner, answer_id: str) -> str:
+    """Return the key that names an answer's conversation."""
+    return f"{owner_prefix(owner)}:answer:{answer_id}"
+
+
 class Keys:
-    """The keys of an owner's conversation; quoted, so that no name can imitate another's key."""
+    """The keys of one conversation; `all` in the order of the scripts' KEYS."""
 
     def __init__(self, owner: Owner, conversation_id: str) -> None:
-        self.base = f"history:{{{quote(owner.tenant, safe='')}}}:{quote(owner.sub, safe='')}"
-        self.index = f"{self.base}:conversations"
-        self.conversation = f"{self.base}:conversation:{conversation_id}"
-        self.messages = f"{self.base}:messages:{conversation_id}"
-        self.answers = f"{self.base}:answers:{conversation_id}"
-        self.deleted = f"{self.base}:deleted:{conversation_id}"
-        self.all = (self.conversation, self.messages, self.index, self.answers, self.deleted)
-
-    def of_answer(self, answer_id: str) -> str:
-        """Return the key that names the answer's conversation."""
-        return f"{self.base}:answer:{answer_id}"
+        self.owner = owner_prefix(owner)
+        self.conversation = f"{self.owner}:conversation:{conversation_id}"
+        self.messages = f"{self.owner}:messages:{conversation_id}"
+        self.answers = f"{self.owner}:answers:{conversation_id}"
+        self.deleted = f"{self.owner}:deleted:{conversation_id}"
+        self.all = (self.conversation, self.messages, conversations_key(owner), self.answers, self.deleted)
 
 
 class ConversationIds:
-    """Gives out ids that prove to whom and when: Redis need not have heard of one for its customer to go on with it.
+    """Issues ids that prove their owner and time: an id may begin its conversation although Redis has none under it.
 
-    8 hexadecimal digits of Unix seconds, 10 of chance, 14 of an HMAC over them and the owner.
+    8 hexadecimal digits of Unix seconds, 10 random ones, 14 of an HMAC-SHA256 over them and the owner.
     """
 
     def __init__(self, key: str, *, begin_within: int) -> None:
@@ -287,29 +317,31 @@ class ConversationIds:
         self._begin_within = begin_within
 
     def new(self, owner: Owner, *, now: float) -> str:
-        """Return an id that was never given out."""
-        given = f"{int(now) & 0xFFFFFFFF:08x}{secrets.token_hex(5)}"
-        return given + self._mac(owner, given)
+        """Return a new id."""
+        stamp = f"{int(now) & 0xFFFFFFFF:08x}{secrets.token_hex(5)}"
+        return stamp + self._mac(owner, stamp)
 
     def may_begin(self, owner: Owner, conversation_id: str, *, now: float) -> bool:
-        """Return whether the id was given to this owner lately."""
-        given, mac = conversation_id[:18], conversation_id[18:]
-        mine = hmac.compare_digest(mac.encode(), self._mac(owner, given).encode())
-        return mine and now - int(given[:8], 16) < self._begin_within
+        """Return whether the id was issued to this owner less than `begin_within` seconds ago."""
+        stamp, mac = conversation_id[:18], conversation_id[18:]
+        issued = hmac.compare_digest(mac.encode(), self._mac(owner, stamp).encode())
+        return issued and now - int(stamp[:8], 16) < self._begin_within
 
-    def _mac(self, owner: Owner, given: str) -> str:
+    def _mac(self, owner: Owner, stamp: str) -> str:
         # As JSON: no choice of tenant and sub can be read as another owner's.
-        signed = msgspec.json.encode(["conversation", owner.tenant, owner.sub, given])
+        signed = msgspec.json.encode(["conversation", owner.tenant, owner.sub, stamp])
         return hmac.digest(self._key, signed, "sha256").hex()[:14]
 
 
 def messages_of(stored: Sequence[bytes], feedback: Mapping[bytes, bytes]) -> tuple[StoredMessage, ...]:
-    """Return the messages, each with what was thought of it."""
+    """Return the messages, each answer with its feedback.
+
+    A message that was written twice counts as the latest: a question that was answered again, a command sent twice.
+    """
     messages = [msgspec.json.decode(message, type=StoredMessage) for message in stored]
-    rated = {name.decode(): msgspec.json.decode(given, type=Feedback) for name, given in feedback.items() if given}
-    # A question that is answered again is written again, under its id, and so is what a broken connection sent twice.
+    ratings = {name.decode(): msgspec.json.decode(rating, type=Feedback) for name, rating in feedback.items() if rating}
     unique = {message.id: message for message in messages}
-    return tuple(msgspec.structs.replace(m, feedback=rated[m.id]) if m.id in rated else m for m in unique.values())
+    return tuple(msgspec.structs.replace(m, feedback=ratings[m.id]) if m.id in ratings else m for m in unique.values())
 
 
 def title_of(text: str) -> str:
@@ -318,15 +350,15 @@ def title_of(text: str) -> str:
     return line if len(line) <= TITLE_LENGTH else f"{line[: TITLE_LENGTH - 1]}…"
 
 
-def make_cursor(conversation_id: bytes, changed: bytes) -> str:
-    return base64.urlsafe_b64encode(changed + b" " + conversation_id).decode()
+def make_cursor(conversation_id: str, changed: str) -> str:
+    return base64.urlsafe_b64encode(f"{changed} {conversation_id}".encode()).decode()
 
 
 def read_cursor(cursor: str) -> tuple[str, str]:
     """Return the id and the change time of the last conversation listed.
 
     Raises:
-        BadRequest: it is none of ours.
+        BadRequest: no list has given this cursor.
     """
     try:
         decoded = base64.urlsafe_b64decode(cursor).decode()
@@ -348,9 +380,9 @@ def path_to(messages: Sequence[StoredMessage], message_id: str | None) -> tuple[
     return tuple(reversed(branch))
 
 
-def window(messages: Sequence[SaidT], tokens_of: Callable[[str], int], budget: int) -> tuple[SaidT, ...]:
+def window(messages: Sequence[MessageT], tokens_of: Callable[[str], int], budget: int) -> tuple[MessageT, ...]:
     """Return the newest messages that fit `budget` tokens together, in order, beginning with a question."""
-    kept: list[SaidT] = []
+    kept: list[MessageT] = []
     for message in reversed(messages):
         budget -= tokens_of(message.text)
         if budget < 0:

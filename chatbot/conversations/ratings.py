@@ -1,6 +1,6 @@
-"""What customers thought of answers, one row an answer, in SQL: it outlives the conversation's time in Redis.
+"""Customers' ratings of answers, one SQL row an answer: they outlive the conversation's time in Redis.
 
-A customer who deletes a conversation deletes its ratings; who rated is known to the audit record alone.
+A customer who deletes a conversation deletes its ratings; only the audit record says who rated.
 """
 
 from collections.abc import Sequence

@@ -1,54 +1,64 @@
--- KEYS 1 conversation (hash), 2 its messages (list), 3 the owner's conversations (sorted set by last change),
--- 4 its answers (hash: answer id to feedback, empty without), 5 whether it was deleted
--- ARGV 1 conversation id, 2 may create, 3 title, 4 now, 5 seconds to keep, 6 most messages, 7 most conversations,
--- 8 what the owner's keys begin with, 9.. messages.
+-- Appends messages to a conversation, within its bounds and its owner's.
 -- A conversation that its customer deleted meanwhile stays deleted: only a question may create one, and none that was.
+-- KEYS: the conversation (hash), its messages (list), the owner's conversations (sorted set by last change), its answers
+-- (hash: answer id to feedback, empty without), and what remembers that it was deleted.
+-- Arguments: conversation_id, may_create, title, now (Unix seconds as text), keep_seconds, most_messages,
+-- most_conversations, owner (the prefix of the owner's keys); then the messages (JSON, kept as they are).
+-- Returns 1, or 0 where nothing was written: there is no such conversation and it is not created.
 
-local base = ARGV[8]
+local CONVERSATION, MESSAGES, CONVERSATIONS, ANSWERS, DELETED = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local args, FIRST_MESSAGE = cjson.decode(ARGV[1]), 2
 
-local function forget(id)
-  local answers = base .. ":answers:" .. id
-  for _, answer in ipairs(redis.call("HKEYS", answers)) do
-    redis.call("DEL", base .. ":answer:" .. answer)
-  end
-  redis.call("DEL", base .. ":conversation:" .. id, base .. ":messages:" .. id, answers)
-  redis.call("ZREM", KEYS[3], id)
+local function answer_key(answer_id)
+  return args.owner .. ":answer:" .. answer_id
 end
 
-if redis.call("EXISTS", KEYS[1]) == 0 and (ARGV[2] == "0" or redis.call("EXISTS", KEYS[5]) == 1) then
+local function forget(conversation_id)
+  local answers = args.owner .. ":answers:" .. conversation_id
+  for _, answer_id in ipairs(redis.call("HKEYS", answers)) do
+    redis.call("DEL", answer_key(answer_id))
+  end
+  redis.call(
+    "DEL", args.owner .. ":conversation:" .. conversation_id, args.owner .. ":messages:" .. conversation_id, answers
+  )
+  redis.call("ZREM", CONVERSATIONS, conversation_id)
+end
+
+if redis.call("EXISTS", CONVERSATION) == 0 and not (args.may_create and redis.call("EXISTS", DELETED) == 0) then
   return 0
 end
-redis.call("HSETNX", KEYS[1], "title", ARGV[3])
-redis.call("HSETNX", KEYS[1], "created_at", ARGV[4])
-redis.call("HSET", KEYS[1], "updated_at", ARGV[4])
-for i = 9, #ARGV do
-  local answer = cjson.decode(ARGV[i]).answer_id
-  if not answer then
-    redis.call("RPUSH", KEYS[2], ARGV[i])
-  elseif redis.call("HSETNX", KEYS[4], answer, "") == 1 then
-    -- Once: whoever takes an answer over cannot know whether the writer before it came that far.
-    redis.call("RPUSH", KEYS[2], ARGV[i])
-    redis.call("SET", base .. ":answer:" .. answer, ARGV[1])
+redis.call("HSETNX", CONVERSATION, "title", args.title)
+redis.call("HSETNX", CONVERSATION, "created_at", args.now)
+redis.call("HSET", CONVERSATION, "updated_at", args.now)
+for i = FIRST_MESSAGE, #ARGV do
+  local message = ARGV[i]
+  local answer_id = cjson.decode(message).answer_id
+  if not answer_id then
+    redis.call("RPUSH", MESSAGES, message)
+  elseif redis.call("HSETNX", ANSWERS, answer_id, "") == 1 then
+    -- Once: a successor cannot know whether the writer before it has appended the answer.
+    redis.call("RPUSH", MESSAGES, message)
+    redis.call("SET", answer_key(answer_id), args.conversation_id)
   end
 end
-while redis.call("LLEN", KEYS[2]) > tonumber(ARGV[6]) do
-  local answer = cjson.decode(redis.call("LPOP", KEYS[2])).answer_id
-  if answer then
-    redis.call("HDEL", KEYS[4], answer)
-    redis.call("DEL", base .. ":answer:" .. answer)
+while redis.call("LLEN", MESSAGES) > args.most_messages do
+  local answer_id = cjson.decode(redis.call("LPOP", MESSAGES)).answer_id
+  if answer_id then
+    redis.call("HDEL", ANSWERS, answer_id)
+    redis.call("DEL", answer_key(answer_id))
   end
 end
-redis.call("ZADD", KEYS[3], ARGV[4], ARGV[1])
-local surplus = redis.call("ZCARD", KEYS[3]) - tonumber(ARGV[7])
+redis.call("ZADD", CONVERSATIONS, args.now, args.conversation_id)
+local surplus = redis.call("ZCARD", CONVERSATIONS) - args.most_conversations
 if surplus > 0 then
-  for _, id in ipairs(redis.call("ZRANGE", KEYS[3], 0, surplus - 1)) do
-    forget(id)
+  for _, conversation_id in ipairs(redis.call("ZRANGE", CONVERSATIONS, 0, surplus - 1)) do
+    forget(conversation_id)
   end
 end
-for i = 1, 4 do
-  redis.call("EXPIRE", KEYS[i], ARGV[5])
+for _, key in ipairs({ CONVERSATION, MESSAGES, CONVERSATIONS, ANSWERS }) do
+  redis.call("EXPIRE", key, args.keep_seconds)
 end
-for _, answer in ipairs(redis.call("HKEYS", KEYS[4])) do
-  redis.call("EXPIRE", base .. ":answer:" .. answer, ARGV[5])
+for _, answer_id in ipairs(redis.call("HKEYS", ANSWERS)) do
+  redis.call("EXPIRE", answer_key(answer_id), args.keep_seconds)
 end
 return 1

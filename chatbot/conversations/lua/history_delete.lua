@@ -1,13 +1,18 @@
--- KEYS as in history_append.lua. ARGV 1 conversation id, 2 seconds to remember that it was deleted,
--- 3 what the owner's keys begin with. Returns whether there was one.
+-- Deletes a conversation, and remembers for a while that it was deleted.
+-- KEYS: as in history_append.lua.
+-- Arguments: conversation_id, remember_seconds, owner (the prefix of the owner's keys).
+-- Returns 1, or 0 where there is no such conversation.
 
-if redis.call("EXISTS", KEYS[1]) == 0 then
+local CONVERSATION, MESSAGES, CONVERSATIONS, ANSWERS, DELETED = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local args = cjson.decode(ARGV[1])
+
+if redis.call("EXISTS", CONVERSATION) == 0 then
   return 0
 end
-for _, answer in ipairs(redis.call("HKEYS", KEYS[4])) do
-  redis.call("DEL", ARGV[3] .. ":answer:" .. answer)
+for _, answer_id in ipairs(redis.call("HKEYS", ANSWERS)) do
+  redis.call("DEL", args.owner .. ":answer:" .. answer_id)
 end
-redis.call("DEL", KEYS[1], KEYS[2], KEYS[4])
-redis.call("ZREM", KEYS[3], ARGV[1])
-redis.call("SET", KEYS[5], "", "EX", ARGV[2])
+redis.call("DEL", CONVERSATION, MESSAGES, ANSWERS)
+redis.call("ZREM", CONVERSATIONS, args.conversation_id)
+redis.call("SET", DELETED, "", "EX", args.remember_seconds)
 return 1

@@ -1,27 +1,35 @@
--- KEYS 1 the owner's conversations. ARGV 1 what their keys begin with, 2 limit, 3 id and 4 change time of the last one listed
--- (empty: from the newest). Returns id, change time, title, creation time of each; one trip for a page.
+-- Lists an owner's conversations, the last changed first; one round trip a page.
+-- KEYS: the owner's conversations.
+-- Arguments: owner (the prefix of the owner's keys), limit, last_id and last_change of the last one listed (empty: from
+-- the newest on).
+-- Returns a JSON object for each: id, changed (the score as text, exact for a cursor), title, created_at.
+
+local CONVERSATIONS = KEYS[1]
+local args = cjson.decode(ARGV[1])
 
 local start = 0
-if ARGV[3] ~= "" then
+if args.last_id ~= "" then
   -- Where it was listed, unless it has changed or gone since: then behind everything that is newer than it was.
-  if redis.call("ZSCORE", KEYS[1], ARGV[3]) == ARGV[4] then
-    start = redis.call("ZREVRANK", KEYS[1], ARGV[3]) + 1
+  if redis.call("ZSCORE", CONVERSATIONS, args.last_id) == args.last_change then
+    start = redis.call("ZREVRANK", CONVERSATIONS, args.last_id) + 1
   else
-    start = redis.call("ZCOUNT", KEYS[1], "(" .. ARGV[4], "+inf")
+    start = redis.call("ZCOUNT", CONVERSATIONS, "(" .. args.last_change, "+inf")
   end
 end
-local found, limit = {}, tonumber(ARGV[2])
-while #found < limit do
-  local batch = redis.call("ZREVRANGE", KEYS[1], start, start + limit - 1, "WITHSCORES")
+local listed = {}
+while #listed < args.limit do
+  local batch = redis.call("ZREVRANGE", CONVERSATIONS, start, start + args.limit - 1, "WITHSCORES")
   if #batch == 0 then
     break
   end
   for i = 1, #batch, 2 do
-    local stored = redis.call("HMGET", ARGV[1] .. ":conversation:" .. batch[i], "title", "created_at")
-    if stored[2] and #found < limit then -- without: it has expired before its entry here
-      found[#found + 1] = { batch[i], batch[i + 1], stored[1], stored[2] }
+    local id, changed = batch[i], batch[i + 1]
+    local stored = redis.call("HMGET", args.owner .. ":conversation:" .. id, "title", "created_at")
+    local title, created_at = stored[1], stored[2]
+    if created_at and #listed < args.limit then -- without: it has expired before its entry here
+      listed[#listed + 1] = cjson.encode({ id = id, changed = changed, title = title, created_at = created_at })
     end
   end
   start = start + #batch / 2
 end
-return found
+return listed

@@ -1,7 +1,13 @@
--- KEYS 1 a conversation's answers. ARGV 1 answer id, 2 feedback. Returns whether the conversation has that answer.
+-- Keeps the feedback on an answer, in place of an earlier one.
+-- KEYS: the conversation's answers.
+-- Arguments: answer_id, then the feedback (JSON, kept as it is).
+-- Returns 1, or 0 where the conversation has no such answer.
 
-if redis.call("HEXISTS", KEYS[1], ARGV[1]) == 0 then
+local ANSWERS = KEYS[1]
+local args, feedback = cjson.decode(ARGV[1]), ARGV[2]
+
+if redis.call("HEXISTS", ANSWERS, args.answer_id) == 0 then
   return 0
 end
-redis.call("HSET", KEYS[1], ARGV[1], ARGV[2])
+redis.call("HSET", ANSWERS, args.answer_id, feedback)
 return 1
