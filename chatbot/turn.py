@@ -324,7 +324,7 @@ async def stream_answer(checks: GroundingStream, answering: Answering, place: Pl
         conversation_id=turn.conversation.id,
         cache_salt=services.cache_salt(turn.who.tenant),
         priority=place.priority,
-        said=logged_ids,
+        begun_ids=logged_ids,
     )
     async with aclosing(stream) as deltas:
         async for delta in deltas:

@@ -116,13 +116,13 @@ class Capacity:
     def _called(self) -> list[Member]:
         """Return the members of the first group that may be called."""
         for group in SERVING_GROUPS:
-            able = [member for member in self._members if member.group == group and member.willing]
+            able = [member for member in self._members if member.group == group and member.available]
             if able:
                 return able
         return []
 
     async def _ask(self, member: Member, loads: list[EndpointLoad]) -> None:
         try:
-            loads.append(read_load(await member.endpoint.metrics(within=self._settings.poll_every)))
+            loads.append(read_load(await member.endpoint.metrics(within_seconds=self._settings.poll_every)))
         except (EndpointFailed, Untold):
             return

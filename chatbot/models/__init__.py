@@ -1,22 +1,13 @@
-"""Text from vLLM: a pool of endpoints, their breakers, streaming, failover with exact continuation, token
-probabilities.
-"""
+"""Text and token probabilities from vLLM: a pool of endpoints with circuit breakers, streams, exact failover."""
 
 from chatbot.models.breaker import Breaker, BreakerSettings, BreakerState
 from chatbot.models.call import ModelCallFinished
 from chatbot.models.choice_probabilities import LEAST_CHOICE_MASS, YES_OR_NO, number_choices
-from chatbot.models.client import (
-    UNKNOWN_MODEL,
-    Delta,
-    ModelDone,
-    Models,
-    Switched,
-    open_models,
-)
-from chatbot.models.completion import CompletionDecoder, CompletionRequest, Sampling
+from chatbot.models.client import UNKNOWN_MODEL, ModelDone, Models, Switched, open_models
+from chatbot.models.completion import CompletionDecoder, CompletionRequest, Delta, Sampling
 from chatbot.models.endpoint import Endpoint, EndpointFailed, FailureName, open_session
 from chatbot.models.pool import (
-    PROFILES,
+    DEADLINES,
     SERVING_GROUPS,
     Group,
     Member,
@@ -27,8 +18,8 @@ from chatbot.models.pool import (
 )
 
 __all__ = [
+    "DEADLINES",
     "LEAST_CHOICE_MASS",
-    "PROFILES",
     "SERVING_GROUPS",
     "UNKNOWN_MODEL",
     "YES_OR_NO",

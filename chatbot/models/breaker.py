@@ -1,8 +1,9 @@
-"""One endpoint's circuit breaker: closed, open, half open with exactly one probe. Own code, since the libraries that we
-tried let 50 of 50 concurrent calls through when half open (facts.md section 1).
+"""The circuit breaker of one endpoint: closed, open, half open with exactly one probe (Nygard, "Release It!", 2007).
 
-Every call takes a `Permit` and gives it back with its outcome, which counts only for the state it was permitted in:
-a call that began before the breaker opened cannot close it.
+Own code: the libraries that were tried let 50 of 50 concurrent calls through when half open.
+
+Every call takes a `Permit` and returns it with its result, which counts only in the state that it was permitted in: a
+call that began before the breaker opened cannot close it.
 """
 
 import time
@@ -28,14 +29,14 @@ class CallResult(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Permit:
-    """Leave for one call; `probe` marks the one that decides whether a half-open breaker closes."""
+    """Permission for one call; `period` numbers the state it was given in, `probe` decides whether a breaker closes."""
 
-    era: int
+    period: int
     probe: bool
 
 
 class BreakerSettings(BaseModel, frozen=True):
-    """When an endpoint is given up and when it is tried again."""
+    """When an endpoint is no longer called, and when it is tried again."""
 
     window: int = Field(10, ge=1, description="how many of the latest calls are looked at")
     least: int = Field(5, ge=1, description="below this many calls nothing is concluded")
@@ -45,26 +46,26 @@ class BreakerSettings(BaseModel, frozen=True):
 
 
 class Breaker:
-    """Counts outcomes; never waits, never calls anything."""
+    """Counts the results of calls; it never waits and calls nothing."""
 
     def __init__(self, settings: BreakerSettings, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._settings = settings
         self._clock = clock
-        self._outcomes: deque[CallResult] = deque(maxlen=settings.window)
+        self._results: deque[CallResult] = deque(maxlen=settings.window)
         self._state = BreakerState.CLOSED
-        self._era = 0
+        self._period = 0
         self._open_until = 0.0
 
     @property
     def state(self) -> BreakerState:
-        """The state now; an open breaker whose time has come counts as half open."""
+        """The state now; an open breaker counts as half open once `open_seconds` have passed."""
         if self._state is BreakerState.OPEN and self._clock() >= self._open_until:
             return BreakerState.HALF_OPEN
         return self._state
 
     @property
-    def willing(self) -> bool:
-        """Whether `admit` would permit a call now."""
+    def available(self) -> bool:
+        """Whether `permit` would return a permit now."""
         return self._state is BreakerState.CLOSED or (
             self._state is BreakerState.OPEN and self.state is BreakerState.HALF_OPEN
         )
@@ -74,49 +75,51 @@ class Breaker:
         """Seconds until a call may be permitted again."""
         return max(0.0, self._open_until - self._clock()) if self._state is BreakerState.OPEN else 0.0
 
-    def admit(self) -> Permit | None:
-        """Return leave for one call, or None while the endpoint is to be left alone."""
-        if not self.willing:
+    def permit(self) -> Permit | None:
+        """Return a permit for one call, or None while the endpoint must not be called."""
+        if not self.available:
             return None
         if self._state is BreakerState.OPEN:
             self._enter(BreakerState.HALF_OPEN)
-        return Permit(self._era, probe=self._state is BreakerState.HALF_OPEN)
+        return Permit(self._period, probe=self._state is BreakerState.HALF_OPEN)
 
-    def overruled(self) -> Permit:
-        """Return leave for one call whatever the state, whose outcome counts for nothing: else an answer is lost."""
+    def override(self) -> Permit:
+        """Return a permit in any state, for a call that rescues an answer; its result does not count."""
         return Permit(-1, probe=False)
 
-    def record(self, permit: Permit, outcome: CallResult) -> None:
-        """Count a call's outcome."""
-        if permit.era != self._era:
+    def record(self, permit: Permit, result: CallResult) -> None:
+        """Count the result of a call."""
+        if permit.period != self._period:
             return
         if permit.probe:
-            self._enter(BreakerState.OPEN if outcome is CallResult.FAILED else BreakerState.CLOSED)
+            self._enter(BreakerState.OPEN if result is CallResult.FAILED else BreakerState.CLOSED)
             return
-        self._outcomes.append(outcome)
-        if self._too_many():
+        self._results.append(result)
+        if self._over_threshold():
             self.trip()
 
     def abandon(self, permit: Permit) -> None:
-        """Take a permit back without an outcome (the client left): the next call may probe."""
-        if permit.probe and permit.era == self._era:
+        """Take a permit back without a result, as when the client left; after a probe the next call probes."""
+        if permit.probe and permit.period == self._period:
             self._enter(BreakerState.OPEN)
             self._open_until = self._clock()
 
     def trip(self) -> None:
-        """Open at once (the endpoint did not answer at boot)."""
+        """Open now, as when the endpoint does not answer at boot."""
         self._enter(BreakerState.OPEN)
 
     def _enter(self, state: BreakerState) -> None:
         self._state = state
-        self._era += 1
-        self._outcomes.clear()
+        self._period += 1
+        self._results.clear()
         if state is BreakerState.OPEN:
             self._open_until = self._clock() + self._settings.open_seconds
 
-    def _too_many(self) -> bool:
-        seen = len(self._outcomes)
-        failed = self._outcomes.count(CallResult.FAILED)
-        late = failed + self._outcomes.count(CallResult.SLOW)
-        rules = self._settings
-        return seen >= rules.least and (failed >= rules.failure_rate * seen or late >= rules.slow_rate * seen)
+    def _over_threshold(self) -> bool:
+        calls = len(self._results)
+        failed = self._results.count(CallResult.FAILED)
+        slow_or_failed = failed + self._results.count(CallResult.SLOW)
+        settings = self._settings
+        return calls >= settings.least and (
+            failed >= settings.failure_rate * calls or slow_or_failed >= settings.slow_rate * calls
+        )

@@ -1,4 +1,4 @@
-"""One call to one endpoint, from its permit to the records that hooks and the breaker get."""
+"""One call to one endpoint in progress: its result goes to the breaker, its record to the hooks."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -10,10 +10,11 @@ from chatbot.models.pool import Group, Target
 
 CallKind = Literal["answer", "probability", "ping"]
 CallOutcome = Literal["ok", "left"] | FailureName
+"""A metric's label; "left": the client closed the stream."""
 
 
-# None counts neither way: the client left, or the endpoint is only full, or the bank stopped it.
-_VERDICTS: Mapping[CallOutcome, CallResult | None] = {
+# None counts neither way: the client left, the endpoint's queue is full, or the bank stopped the endpoint.
+_RESULTS: Mapping[CallOutcome, CallResult | None] = {
     "ok": CallResult.OK,
     "left": None,
     "busy": None,
@@ -46,55 +47,60 @@ CallHook = Callable[[ModelCallFinished], None]
 
 
 class ModelCall:
-    """A call on its way: counted in flight from the start, told to the breaker at the end."""
+    """A call in progress: counted in flight from its creation until `settle`.
 
-    def __init__(self, leg: Target, *, late: float, clock: Callable[[], float]) -> None:
-        leg.member.in_flight += 1
-        self.started = clock()
+    `slow_after` is the number of seconds from which on its first token counts as slow.
+    """
+
+    def __init__(self, target: Target, *, slow_after: float, clock: Callable[[], float]) -> None:
+        target.member.in_flight += 1
         self.outcome: CallOutcome = "left"
-        self.first_token: float | None = None
-        self.tokens = 0
+        self._started = clock()
+        self._first_token_seconds: float | None = None
+        self._tokens = 0
         self._clock = clock
-        self._leg = leg
-        self._late = late
+        self._target = target
+        self._slow_after = slow_after
 
-    def arrived(self, tokens: int) -> None:
-        """Count tokens; a probe has proved itself with the first."""
-        self.tokens += tokens
-        if self.first_token is None:
-            self.first_token = self._clock() - self.started
-            if self._leg.permit.probe:
-                self._leg.member.breaker.record(self._leg.permit, CallResult.OK)
+    def add_tokens(self, count: int) -> None:
+        """Count tokens that arrived; a probe has succeeded with the first."""
+        self._tokens += count
+        if self._first_token_seconds is None:
+            self._first_token_seconds = self._clock() - self._started
+            if self._target.permit.probe:
+                self._target.member.breaker.record(self._target.permit, CallResult.OK)
 
     def settle(self, *, alternatives: bool) -> None:
-        """Give the permit back: with an outcome, or without where the call says nothing about the endpoint."""
-        member, permit = self._leg.member, self._leg.permit
+        """Return the permit, with a result or, where the call says nothing about the endpoint, without one.
+
+        A slow first token counts only where `alternatives` exist: other endpoints that could do better.
+        """
+        member, permit = self._target.member, self._target.permit
         member.in_flight -= 1
-        outcome = _VERDICTS[self.outcome]
-        waited = self._clock() - self.started if self.first_token is None else self.first_token
-        # Slowness is held against an endpoint only where somebody else could do better.
-        says = self.outcome not in ("busy", "stopped")
-        if outcome in (CallResult.OK, None) and waited > self._late and says and alternatives:
-            outcome = CallResult.SLOW
-        if outcome is None:
+        result = _RESULTS[self.outcome]
+        waited = self._clock() - self._started if self._first_token_seconds is None else self._first_token_seconds
+        was_generating = self.outcome not in ("busy", "stopped")
+        if result in (CallResult.OK, None) and waited > self._slow_after and was_generating and alternatives:
+            result = CallResult.SLOW
+        if result is None:
             member.breaker.abandon(permit)
         else:
-            member.breaker.record(permit, outcome)
+            member.breaker.record(permit, result)
         if member.breaker.state is not BreakerState.CLOSED:
-            member.checked = False
+            member.tokenizer_checked = False
 
-    def finished(self, *, kind: CallKind, prompt_tokens: int, again: int) -> ModelCallFinished:
+    def finished(self, *, kind: CallKind, prompt_tokens: int, extra_prompt_tokens: int) -> ModelCallFinished:
         """Return the record for the hooks."""
-        member = self._leg.member
+        member = self._target.member
         return ModelCallFinished(
             endpoint=member.endpoint.name,
             group=member.group,
             kind=kind,
             outcome=self.outcome,
             state=member.breaker.state,
-            seconds=self._clock() - self.started,
-            first_token_seconds=self.first_token,
+            seconds=self._clock() - self._started,
+            first_token_seconds=self._first_token_seconds,
             prompt_tokens=prompt_tokens,
-            answer_tokens=self.tokens,
-            extra_prompt_tokens=again,
+            answer_tokens=self._tokens,
+            extra_prompt_tokens=extra_prompt_tokens,
         )

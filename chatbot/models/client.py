@@ -1,15 +1,16 @@
-"""The models behind the chat: picks the endpoint, retries once before the first token, goes on elsewhere after it.
+"""The models that answer: a call is retried once before its first token and continued on another endpoint after it.
 
 Prompts are token ids, so an answer that breaks off after k tokens is continued on another endpoint of the group from
 token k + 1 (`continuation.py`), and the customer sees one unbroken stream. When no primary endpoint can be called, the
-fallback group answers. Both are told by a `Switched`; a retry before the first token is not.
+fallback group answers. A `Switched` reports both; a retry before the first token is not reported.
 
-A canary or a fallback may have a tokenizer of its own: it gets the same chat rendered by that, and what it says is
-told in the primaries' tokens, so that everybody else counts, logs and goes on in one vocabulary (decision 0006).
+A canary or a fallback may have a tokenizer of its own: it gets the same chat rendered by that tokenizer, and its text
+is encoded in the primaries' tokens, so that counts, logs and continuations have one vocabulary
+(docs/decisions/0006-ladder.md).
 
-An endpoint that is down at boot does not stop it: its breaker starts open, and the check of its tokenizer is made by
-the first call that finds it up (a probe, so one at a time). `ping` probes as well, so that a replica without traffic
-becomes ready.
+An endpoint that is down at boot does not stop the boot: its breaker starts open, and its tokenizer is checked by the
+first call that reaches it (a probe, so one at a time). `ping` probes as well, so that a replica without traffic becomes
+ready.
 """
 
 import logging
@@ -25,7 +26,7 @@ import anyio
 from chatbot.errors import ModelUnavailable, TooLarge
 from chatbot.events import Usage
 from chatbot.models.breaker import Breaker, BreakerState
-from chatbot.models.call import CallHook, CallKind, ModelCall, ModelCallFinished
+from chatbot.models.call import CallHook, CallKind, ModelCall
 from chatbot.models.choice_probabilities import Choices, choice_probabilities
 from chatbot.models.completion import Delta, ReportedUsage, Sampling, TopTokens
 from chatbot.models.continuation import Continuation
@@ -34,29 +35,23 @@ from chatbot.models.endpoint import (
     EndpointFailed,
     GenerationEnd,
     GenerationRequest,
-    Speeds,
     WrongModel,
     open_session,
 )
 from chatbot.models.failover import Attempts
-from chatbot.models.pool import PROFILES, Group, Member, ModelSettings, ModelsMisconfigured, Pool, ProfileName, Target
+from chatbot.models.pool import DEADLINES, Group, Member, ModelSettings, ModelsMisconfigured, Pool, Target
 from chatbot.tokenizer import Message, Rendered, Tokenizer, UnknownTokenizer
-
-__all__ = [
-    "PROFILES", "UNKNOWN_MODEL", "Delta", "Group", "ModelCallFinished", "ModelDone", "ModelSettings", "Models",
-    "ModelsMisconfigured", "ProfileName", "Sampling", "Speeds", "Switched", "open_models",
-]  # fmt: skip
 
 log = logging.getLogger(__name__)
 
 UNKNOWN_MODEL = "unknown"
-# vLLM gives at most this many (its `--max-logprobs` default).
-_TOP = 20
-# vLLM's priority of a call that nobody waits for; those of customers and roles are lower numbers.
-_BEHIND_EVERYBODY = 1000
-# A readiness probe waits for it.
+# The default of vLLM's `--max-logprobs`.
+_TOP_TOKENS = 20
+# vLLM serves lower numbers first; those of customers and roles are below this.
+_SHADOW_PRIORITY = 1000
+# The deadline of a readiness probe.
 _PING_SECONDS = 1.5
-_SAMPLES = (
+_TOKENIZER_SAMPLES = (
     "정기예금을 중도해지하면 기본이율의 50%만 적용됩니다. 예금자보호 한도는 1억원입니다.",
     "Early withdrawal costs 1,000,000 won (0.5%);\n\n  see  section 3.2 -- it's final. 谢谢 🙂 e\u0301",
 )
@@ -64,7 +59,7 @@ _SAMPLES = (
 
 @dataclass(frozen=True, slots=True)
 class Switched:
-    """Another endpoint answers from here on: the same model elsewhere, or the smaller one when `group` is fallback."""
+    """Another endpoint generates from here on: one of the same model, or the smaller model when `group` is fallback."""
 
     endpoint: str
     group: Group = "primary"
@@ -72,9 +67,10 @@ class Switched:
 
 @dataclass(frozen=True, slots=True)
 class ModelDone:
-    """The answer is whole. `usage` counts the prompt once, however many endpoints saw it, and all answer tokens.
+    """The answer is whole.
 
-    `models` are those that said some of it; `retried` tells that an endpoint failed on the way.
+    `usage` counts the prompt once, however many endpoints read it, and all tokens of the answer. `models` are those
+    that generated a part of it; `retried`: an endpoint failed on the way.
     """
 
     finish_reason: Literal["stop", "length"]
@@ -85,7 +81,7 @@ class ModelDone:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointStatus:
-    """How an endpoint stands, for whoever looks after the models."""
+    """An endpoint's entry in the MODELS_FILE (`name`), its model, its breaker, and whether the bank has stopped it."""
 
     name: str
     group: Group
@@ -113,24 +109,24 @@ class Models:
 
     @property
     def model(self) -> str:
-        """The primary model's name; `UNKNOWN_MODEL` until an endpoint without a set name has been asked."""
+        """The primary model's name; `UNKNOWN_MODEL` until an endpoint without a configured name has reported one."""
         return next(
             (m.endpoint.model for m in self.pool.members if m.group == "primary" and m.endpoint.model), UNKNOWN_MODEL
         )
 
     @property
     def context_tokens(self) -> int | None:
-        """The least that a primary told: prompt and answer together."""
-        told = [m.context_tokens for m in self.pool.members if m.group == "primary" and m.context_tokens is not None]
-        return min(told, default=None)
+        """The smallest context that a primary reports: prompt and answer together."""
+        sizes = [m.context_tokens for m in self.pool.members if m.group == "primary" and m.context_tokens is not None]
+        return min(sizes, default=None)
 
     @property
     def names(self) -> frozenset[str]:
-        """What can be stopped: the names of the MODELS_FILE's entries."""
+        """The names of the MODELS_FILE's entries, by which they can be stopped."""
         return frozenset(member.entry for member in self.pool.members)
 
     def stop(self, names: Collection[str]) -> None:
-        """Ask the endpoints of these entries nothing more, end what they are being asked, and allow all others."""
+        """Stop the endpoints of these entries, with the calls in progress, and resume all others."""
         for member in self.pool.members:
             if member.entry not in names:
                 member.endpoint.resume()
@@ -139,7 +135,7 @@ class Models:
                 member.endpoint.stop()
 
     def endpoint_statuses(self) -> tuple[EndpointStatus, ...]:
-        """Return how each endpoint stands."""
+        """Return the status of each endpoint."""
         return tuple(
             EndpointStatus(
                 name=member.entry,
@@ -160,40 +156,42 @@ class Models:
         conversation_id: str,
         cache_salt: str,
         priority: int = 0,
-        said: Sequence[int] = (),
+        begun_ids: Sequence[int] = (),
     ) -> AsyncGenerator[Delta | Switched | ModelDone]:
-        """Generate an answer, or what follows `said` of it; closing the generator closes the socket at once.
+        """Generate an answer, or what follows its first tokens `begun_ids`; closing the generator closes the socket.
 
-        Nobody with another tokenizer is asked where the prompt has no messages.
+        An endpoint with another tokenizer is not called where the prompt has no messages.
 
         Raises:
-            TooLarge: prompt and answer cannot fit into the model.
+            TooLarge: prompt and answer do not fit into the model's context.
             Overloaded: every endpoint's queue is full.
-            ModelUnavailable: no endpoint can answer, or none could finish in time.
+            ModelUnavailable: no endpoint can answer, or none finished in time.
         """
         fitting = self._fitting(len(prompt.ids), sampling)
-        answer = Continuation(prompt.ids, fitting, said=said, said_text=self.tokenizer.decode(said))
-        unable = self._unable(prompt)
-        attempts = Attempts(self.pool, conversation_id, resumed=bool(said), avoid=unable)
+        answer = Continuation(prompt.ids, fitting, begun_ids=begun_ids, begun_text=self.tokenizer.decode(begun_ids))
+        attempts = Attempts(self.pool, conversation_id, resumed=bool(begun_ids), avoid=self._unable(prompt))
         models: list[str] = []
         while not answer.spent:
-            leg, told = attempts.next()
-            call = self._call(answer.prompt_ids, answer.sampling, cache_salt, priority, until=attempts.until())
-            call = self._for(leg.member, call, prompt.messages, answer.text)
+            target, reported = attempts.next_target()
+            member = target.member
+            request = self._request(answer.prompt_ids, answer.sampling, cache_salt, priority, until=attempts.deadline())
+            request = self._for_member(member, request, prompt.messages, answer.text)
             try:
-                with self._counted(leg, "answer", call, again=attempts.again(call)) as running:
-                    if told:
-                        yield Switched(leg.member.endpoint.name, leg.member.group)
-                    async with aclosing(self._answer(leg.member, call, answer, running)) as parts:
+                with self._counted(
+                    target, "answer", request, extra_prompt_tokens=attempts.extra_prompt_tokens(request)
+                ) as call:
+                    if reported:
+                        yield Switched(member.endpoint.name, member.group)
+                    async with aclosing(self._answer(member, request, answer, call)) as parts:
                         async for part in parts:
-                            if leg.member.endpoint.model not in models:
-                                models.append(leg.member.endpoint.model)
+                            if member.endpoint.model not in models:
+                                models.append(member.endpoint.model)
                             if isinstance(part, ModelDone):
                                 yield replace(part, models=tuple(models), retried=attempts.retried)
                             else:
                                 yield part
             except EndpointFailed as exc:
-                attempts.failed(leg, exc, begun=answer.begun)
+                attempts.record_failure(target, exc, begun=answer.begun)
                 answer.resume(self.tokenizer.decode)
             else:
                 return
@@ -203,16 +201,16 @@ class Models:
     async def choice_probabilities(
         self,
         prompt: Rendered,
-        words: Choices,
+        choices: Choices,
         *,
         conversation_id: str,
         cache_salt: str,
         priority: int = 0,
         least_mass: float = 0.0,
     ) -> tuple[float, ...]:
-        """Return how likely each word is next, beside the others alone.
+        """Return the probability of each choice given that one of them comes next.
 
-        They are equal where none is among the 20 likeliest, or all together are less likely than `least_mass`.
+        They are equal where none is among the 20 most likely tokens, or all have less probability than `least_mass`.
 
         Raises:
             TooLarge, Overloaded, ModelUnavailable: as `stream`.
@@ -220,49 +218,54 @@ class Models:
         sampling = self._fitting(len(prompt.ids), Sampling(max_tokens=1))
         attempts = Attempts(self.pool, conversation_id, avoid=self._unable(prompt))
         while True:
-            leg, _ = attempts.next()
-            call = self._call(prompt.ids, sampling, cache_salt, priority, until=attempts.until())
-            call = self._for(leg.member, call, prompt.messages)
+            target, _ = attempts.next_target()
+            request = self._request(prompt.ids, sampling, cache_salt, priority, until=attempts.deadline())
+            request = self._for_member(target.member, request, prompt.messages)
+            extra = attempts.extra_prompt_tokens(request)
             try:
-                found = await self._top_tokens(leg, call, "probability", again=attempts.again(call))
+                top_tokens = await self._top_tokens(target, request, "probability", extra_prompt_tokens=extra)
             except EndpointFailed as exc:
-                attempts.failed(leg, exc, begun=False)
+                attempts.record_failure(target, exc, begun=False)
             else:
-                token_bytes = self._tokenizer_of(leg.member).token_bytes
-                return choice_probabilities(found.logprobs, words, token_bytes=token_bytes, least_mass=least_mass)
+                return choice_probabilities(
+                    top_tokens.logprobs,
+                    choices,
+                    token_bytes=self._tokenizer_of(target.member).token_bytes,
+                    least_mass=least_mass,
+                )
 
     async def shadow_answer(
         self, prompt: Rendered, *, sampling: Sampling, conversation_id: str, cache_salt: str
     ) -> str | None:
-        """Return what the shadow says to a prompt, asked once, behind everybody else; nothing where it cannot be asked.
+        """Return the shadow's answer to a prompt, with the lowest priority; None where the shadow cannot be called.
 
         Raises:
             EndpointFailed: it did not finish.
             TooLarge: as `stream`.
         """
-        leg = self.pool.pick(conversation_id, group="shadow", avoid=self._unable(prompt))
-        if leg is None:
+        target = self.pool.pick(conversation_id, group="shadow", avoid=self._unable(prompt))
+        if target is None:
             return None
         answer = Continuation(prompt.ids, self._fitting(len(prompt.ids), sampling))
-        until = anyio.current_time() + leg.member.endpoint.speeds.whole
-        call = self._call(prompt.ids, answer.sampling, cache_salt, _BEHIND_EVERYBODY, until=until)
-        call = self._for(leg.member, call, prompt.messages)
-        with self._counted(leg, "answer", call, again=0) as running:
-            async with aclosing(self._answer(leg.member, call, answer, running)) as parts:
+        until = anyio.current_time() + target.member.endpoint.deadlines.answer
+        request = self._request(prompt.ids, answer.sampling, cache_salt, _SHADOW_PRIORITY, until=until)
+        request = self._for_member(target.member, request, prompt.messages)
+        with self._counted(target, "answer", request, extra_prompt_tokens=0) as call:
+            async with aclosing(self._answer(target.member, request, answer, call)) as parts:
                 return "".join([part.text async for part in parts if isinstance(part, Delta)])
 
     async def ping(self) -> None:
-        """Return when an endpoint is ready, after trying those whose time has come to be tried.
+        """Return when an endpoint is ready, after a probe of each endpoint whose breaker permits one.
 
         Raises:
-            ModelUnavailable: none is.
+            ModelUnavailable: no endpoint is ready.
         """
-        allowed = self.pool.serving
-        if any(m.checked and m.breaker.state is BreakerState.CLOSED for m in allowed):
+        serving = self.pool.serving
+        if any(m.tokenizer_checked and m.breaker.state is BreakerState.CLOSED for m in serving):
             return
-        for member in allowed:
-            permit = member.breaker.admit()
-            if permit is not None and await self._answers(Target(member, permit)):
+        for member in serving:
+            permit = member.breaker.permit()
+            if permit is not None and await self._generates(Target(member, permit)):
                 return
         raise ModelUnavailable(retry_after=self.pool.retry_after())
 
@@ -272,84 +275,89 @@ class Models:
         Raises:
             ModelsMisconfigured: an endpoint serves another model or tokenizer.
         """
-        wrong: list[str] = []
+        mismatches: list[str] = []
 
-        async def ask(member: Member) -> None:
+        async def check(member: Member) -> None:
             try:
-                await self._check(member)
+                await self._check_tokenizer(member)
             except WrongModel as exc:
-                wrong.append(str(exc))
+                mismatches.append(str(exc))
             except EndpointFailed as exc:
                 log.warning("model endpoint %s is not there yet: %s", member.endpoint.name, exc)
                 member.breaker.trip()
 
-        async with anyio.create_task_group() as group:
+        async with anyio.create_task_group() as tasks:
             for member in self.pool.members:
-                group.start_soon(ask, member)
-        if wrong:
-            raise ModelsMisconfigured("; ".join(wrong))
+                tasks.start_soon(check, member)
+        if mismatches:
+            raise ModelsMisconfigured("; ".join(mismatches))
 
     async def _answer(
-        self, member: Member, call: GenerationRequest, answer: Continuation, running: ModelCall
+        self, member: Member, request: GenerationRequest, answer: Continuation, call: ModelCall
     ) -> AsyncGenerator[Delta | ModelDone]:
         """Yield what one endpoint contributes to the answer."""
-        await self._check(member)
-        async with aclosing(member.endpoint.stream(call)) as parts:
+        await self._check_tokenizer(member)
+        async with aclosing(member.endpoint.stream(request)) as parts:
             async for part in parts:
                 if isinstance(part, GenerationEnd):
-                    running.outcome = "ok"
-                    counted = part.usage if member.tokenizer is None else None
-                    yield ModelDone(part.finish_reason, _usage(counted, answer))
+                    call.outcome = "ok"
+                    reported = part.usage if member.tokenizer is None else None
+                    yield ModelDone(part.finish_reason, _usage(reported, answer))
                 else:
-                    running.arrived(len(part.token_ids))
+                    call.add_tokens(len(part.token_ids))
                     if (shown := answer.feed(self._in_our_tokens(member, part))) is not None:
                         yield shown
 
     async def _top_tokens(
-        self, leg: Target, call: GenerationRequest, kind: Literal["probability", "ping"], *, again: int
+        self,
+        target: Target,
+        request: GenerationRequest,
+        kind: Literal["probability", "ping"],
+        *,
+        extra_prompt_tokens: int,
     ) -> TopTokens:
-        with self._counted(leg, kind, call, again=again) as running:
-            await self._check(leg.member)
-            found = await leg.member.endpoint.top_tokens(call, top=_TOP)
-            running.arrived(1)
-            running.outcome = "ok"
-            return found
+        with self._counted(target, kind, request, extra_prompt_tokens=extra_prompt_tokens) as call:
+            await self._check_tokenizer(target.member)
+            top_tokens = await target.member.endpoint.top_tokens(request, top=_TOP_TOKENS)
+            call.add_tokens(1)
+            call.outcome = "ok"
+            return top_tokens
 
-    async def _answers(self, leg: Target) -> bool:
+    async def _generates(self, target: Target) -> bool:
         """Return whether the endpoint generates a token: a hung engine still answers its health check."""
-        ids = self._tokenizer_of(leg.member).render([Message("user", "ping")])
-        call = self._call(ids, Sampling(max_tokens=1), "", 0, until=anyio.current_time() + _PING_SECONDS)
-        call = replace(call, end_ids=self._tokenizer_of(leg.member).end_ids)
+        tokenizer = self._tokenizer_of(target.member)
+        ids = tokenizer.render([Message("user", "ping")])
+        request = self._request(ids, Sampling(max_tokens=1), "", 0, until=anyio.current_time() + _PING_SECONDS)
         try:
-            await self._top_tokens(leg, call, "ping", again=0)
+            await self._top_tokens(target, replace(request, end_ids=tokenizer.end_ids), "ping", extra_prompt_tokens=0)
         except EndpointFailed:
             return False
         return True
 
-    async def _check(self, member: Member) -> None:
-        """Make sure, once and after every absence, that the endpoint's token ids are ours."""
-        if member.checked:
+    async def _check_tokenizer(self, member: Member) -> None:
+        """Compare the endpoint's token ids with ours, once and whenever its breaker was open since."""
+        if member.tokenizer_checked:
             return
         endpoint, tokenizer = member.endpoint, self._tokenizer_of(member)
-        card = await endpoint.card()
-        chat = [Message("system", _SAMPLES[0]), Message("user", _SAMPLES[1])]
+        card = await endpoint.model_card()
+        chat = [Message("system", _TOKENIZER_SAMPLES[0]), Message("user", _TOKENIZER_SAMPLES[1])]
         messages = [{"role": message.role, "content": message.content} for message in chat]
-        asked: list[tuple[dict[str, object], list[int]]] = [
-            *(({"prompt": text, "add_special_tokens": False}, tokenizer.encode(text)) for text in _SAMPLES),
+        comparisons: list[tuple[dict[str, object], list[int]]] = [
+            *(({"prompt": text, "add_special_tokens": False}, tokenizer.encode(text)) for text in _TOKENIZER_SAMPLES),
             ({"messages": messages, "add_generation_prompt": True}, tokenizer.render(chat)),
         ]
-        for body, ours in asked:
+        for body, ours in comparisons:
             if await endpoint.tokenize(body) != ours:
-                what = "chat template" if "messages" in body else "tokenizer"
+                part = "chat template" if "messages" in body else "tokenizer"
                 raise WrongModel(
-                    f"the {what} of {card.id} at {endpoint.name} is not the one in the tokenizer's folder: "
+                    f"the {part} of {card.id} at {endpoint.name} is not the one in the tokenizer's folder: "
                     "set LLM_TOKENIZER (or `tokenizer` in MODELS_FILE) to the folder of the served model"
                 )
         member.context_tokens = card.max_model_len
-        member.checked = True
+        member.tokenizer_checked = True
 
     def _fitting(self, prompt_tokens: int, sampling: Sampling) -> Sampling:
-        """Return the sampling with no more answer tokens than the model has room for."""
+        """Return the sampling with no more answer tokens than the model's context has room for."""
         if self.context_tokens is None:
             return sampling
         room = self.context_tokens - prompt_tokens
@@ -361,7 +369,7 @@ class Models:
         return self.tokenizer if member.tokenizer is None else member.tokenizer
 
     def _unable(self, prompt: Rendered) -> list[Member]:
-        """Return the members that have no room for the prompt, or cannot be told what it says."""
+        """Return the members whose context is too small for the prompt, or that need messages where it has none."""
         return [
             m
             for m in self.pool.members
@@ -369,23 +377,23 @@ class Models:
             or (m.group != "primary" and m.context_tokens is not None and m.context_tokens <= len(prompt.ids))
         ]
 
-    def _for(
-        self, member: Member, call: GenerationRequest, messages: Sequence[Message], said: str = ""
+    def _for_member(
+        self, member: Member, request: GenerationRequest, messages: Sequence[Message], begun_text: str = ""
     ) -> GenerationRequest:
-        """Return the call as the member is asked: in its tokens, and with no more answer than it has room for."""
+        """Return the request in the member's tokens, with no more answer tokens than its context has room for."""
         if member.tokenizer is not None:
-            ids = [*member.tokenizer.render(messages), *member.tokenizer.encode(said)]
-            call = replace(call, prompt_ids=ids, end_ids=member.tokenizer.end_ids)
+            ids = [*member.tokenizer.render(messages), *member.tokenizer.encode(begun_text)]
+            request = replace(request, prompt_ids=ids, end_ids=member.tokenizer.end_ids)
         if member.context_tokens is None:
-            return call
-        room = max(1, member.context_tokens - len(call.prompt_ids))
-        return replace(call, sampling=replace(call.sampling, max_tokens=min(room, call.sampling.max_tokens)))
+            return request
+        room = max(1, member.context_tokens - len(request.prompt_ids))
+        return replace(request, sampling=replace(request.sampling, max_tokens=min(room, request.sampling.max_tokens)))
 
     def _in_our_tokens(self, member: Member, delta: Delta) -> Delta:
         """Return the delta with the ids that its text has in the primaries' tokenizer."""
         return delta if member.tokenizer is None else Delta(delta.text, tuple(self.tokenizer.encode(delta.text)))
 
-    def _call(
+    def _request(
         self, prompt_ids: Sequence[int], sampling: Sampling, cache_salt: str, priority: int, *, until: float
     ) -> GenerationRequest:
         return GenerationRequest(
@@ -398,29 +406,32 @@ class Models:
         )
 
     @contextmanager
-    def _counted(self, leg: Target, kind: CallKind, call: GenerationRequest, *, again: int) -> Iterator[ModelCall]:
-        """Count a call in flight; whatever its end, tell the breaker and the hooks."""
-        late = leg.member.endpoint.speeds.late(len(call.prompt_ids))
-        running = ModelCall(leg, late=late, clock=self._clock)
+    def _counted(
+        self, target: Target, kind: CallKind, request: GenerationRequest, *, extra_prompt_tokens: int
+    ) -> Iterator[ModelCall]:
+        """Count a call in flight; however it ends, the breaker and the hooks get its result."""
+        prompt_tokens = len(request.prompt_ids)
+        slow_after = target.member.endpoint.deadlines.slow_first_token(prompt_tokens)
+        call = ModelCall(target, slow_after=slow_after, clock=self._clock)
         try:
-            yield running
+            yield call
         except EndpointFailed as exc:
-            running.outcome = exc.outcome
+            call.outcome = exc.outcome
             raise
         finally:
-            running.settle(alternatives=self.pool.alternatives(leg.member))
-            finished = running.finished(kind=kind, prompt_tokens=len(call.prompt_ids), again=again)
+            call.settle(alternatives=self.pool.has_alternative(target.member))
+            record = call.finished(kind=kind, prompt_tokens=prompt_tokens, extra_prompt_tokens=extra_prompt_tokens)
             for hook in self._hooks:
-                hook(finished)
+                hook(record)
 
 
-def _usage(counted: ReportedUsage | None, answer: Continuation) -> Usage:
-    """Return what the customer pays: the prompt once, every token of the answer."""
+def _usage(reported: ReportedUsage | None, answer: Continuation) -> Usage:
+    """Return what the customer pays for: the prompt once, every token of the answer."""
     return Usage(
         prompt_tokens=answer.prompt_tokens,
-        # What a continuation found cached is the answer itself, mostly.
-        cached_tokens=counted.cached_tokens if counted and not answer.kept else 0,
-        answer_tokens=answer.kept + counted.completion_tokens if counted else answer.tokens,
+        # In a continuation the cached tokens are mostly the answer's own.
+        cached_tokens=reported.cached_tokens if reported and not answer.kept else 0,
+        answer_tokens=answer.kept + reported.completion_tokens if reported else answer.tokens,
     )
 
 
@@ -429,7 +440,7 @@ async def open_models(settings: ModelSettings, *, on_call: CallHook | None = Non
     """Open the endpoints that the settings name and compare their tokenizers with ours.
 
     Raises:
-        ModelsMisconfigured: a sentence that says what to set.
+        ModelsMisconfigured: the message says what to set.
     """
     file = await anyio.to_thread.run_sync(settings.read)
     tokenizers: dict[Path, Tokenizer] = {}
@@ -442,7 +453,7 @@ async def open_models(settings: ModelSettings, *, on_call: CallHook | None = Non
     async with open_session(api_key=key) as http:
         members = [
             Member(
-                Endpoint(http, str(url), PROFILES[entry.profile], model=entry.model),
+                Endpoint(http, str(url), DEADLINES[entry.profile], model=entry.model),
                 entry.group,
                 Breaker(settings.breaker),
                 entry=entry.name,

@@ -1,7 +1,6 @@
-"""The wire of `/v1/completions`, pure: what we ask, and a decoder from the bytes of its event stream to frames.
+"""vLLM's `/v1/completions` as messages: the request, and a decoder of its event stream into chunks. No I/O.
 
-Only the fields we need are decoded, typed by msgspec: JSON models per chunk are the main cost of a stream in Python
-(facts.md section 4).
+Only the fields in use are decoded, into msgspec types: decoding JSON is the main cost of a stream in Python.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,12 +8,12 @@ from dataclasses import dataclass
 
 import msgspec
 
-# A frame is one token's JSON (about 300 bytes), the first also holds the prompt's ids. More than this is no model.
+# A chunk is the JSON of one token (about 300 bytes); the first also holds the prompt's ids.
 LONGEST_CHUNK_BYTES = 4 * 2**20
 
 
 class CompletionBroken(Exception):
-    """What came is not a completion, or the server reports that it gave up."""
+    """The bytes are not a completion, or the server reports an error in mid-answer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +29,7 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """A piece of the answer: text, and the ids of the tokens that it is."""
+    """A piece of the answer: its text and its token ids."""
 
     text: str
     token_ids: tuple[int, ...]
@@ -41,7 +40,7 @@ class StreamOptions(msgspec.Struct, frozen=True):
 
 
 class CompletionRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """The body of a request; fields at their default are left to the server."""
+    """The body of a request; fields at their defaults are not sent."""
 
     model: str
     prompt: Sequence[int]
@@ -60,20 +59,20 @@ class CompletionRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults
     priority: int = 0  # lower is earlier; anything but 0 is refused without `--scheduling-policy priority`
 
 
-class _Details(msgspec.Struct, frozen=True, gc=False):
+class _PromptTokensDetails(msgspec.Struct, frozen=True, gc=False):
     cached_tokens: int | None = None
 
 
 class ReportedUsage(msgspec.Struct, frozen=True, gc=False):
-    """The usage that an endpoint reports."""
+    """The token counts that an endpoint reports."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
-    prompt_tokens_details: _Details | None = None
+    prompt_tokens_details: _PromptTokensDetails | None = None
 
     @property
     def cached_tokens(self) -> int:
-        """Prompt tokens that came from the prefix cache; 0 where the server does not tell."""
+        """Prompt tokens read from the prefix cache; 0 where the endpoint does not report them."""
         return (self.prompt_tokens_details.cached_tokens or 0) if self.prompt_tokens_details else 0
 
 
@@ -82,44 +81,44 @@ class _Logprobs(msgspec.Struct, frozen=True):
 
 
 class Choice(msgspec.Struct, frozen=True, gc=False):
-    """One piece of an answer: text that may lag behind its token ids while a character is incomplete."""
+    """A piece of the answer; its text lags behind its token ids while a character is incomplete."""
 
     text: str = ""
     token_ids: tuple[int, ...] | None = None
     finish_reason: str | None = None
 
 
-class _ProbedChoice(msgspec.Struct, frozen=True):
+class _TopTokensChoice(msgspec.Struct, frozen=True):
     logprobs: _Logprobs | None = None
 
 
-class _Fault(msgspec.Struct, frozen=True):
+class _ServerError(msgspec.Struct, frozen=True):
     message: str = ""
     code: int | str | None = None
 
 
 class CompletionChunk(msgspec.Struct, frozen=True):
-    """One event of the stream; the last ones carry the usage and no choice."""
+    """One event of the stream; the last one carries the usage and no choice."""
 
     choices: tuple[Choice, ...] = ()
     usage: ReportedUsage | None = None
-    error: _Fault | None = None
+    error: _ServerError | None = None
 
 
-class _Probed(msgspec.Struct, frozen=True):
-    choices: tuple[_ProbedChoice, ...]
+class _TopTokensReply(msgspec.Struct, frozen=True):
+    choices: tuple[_TopTokensChoice, ...]
     usage: ReportedUsage | None = None
 
 
 class TopTokens(msgspec.Struct, frozen=True):
-    """The likeliest next tokens by id, with log probabilities, and what asking cost."""
+    """The most likely next tokens: natural log probabilities by token id, and the usage of the call."""
 
     logprobs: Mapping[int, float]
     usage: ReportedUsage
 
 
 class ModelCard(msgspec.Struct, frozen=True):
-    """How an endpoint names its model, and how many tokens fit into it."""
+    """A model that an endpoint serves, and how many tokens its context holds."""
 
     id: str
     max_model_len: int | None = None
@@ -133,59 +132,60 @@ class TokenizeReply(msgspec.Struct, frozen=True):
     tokens: tuple[int, ...]
 
 
-_FRAMES = msgspec.json.Decoder(CompletionChunk)
-_PROBED = msgspec.json.Decoder(_Probed)
+_CHUNKS = msgspec.json.Decoder(CompletionChunk)
+_TOP_TOKENS = msgspec.json.Decoder(_TopTokensReply)
 
 
 class CompletionDecoder:
-    """Turns the bytes of a completion's event stream into frames, wherever the network cut them.
+    """Decodes the bytes of an event stream into chunks, wherever the network cut them.
 
-    A server-sent event of vLLM is one `data:` line; comments (keep-alives), other fields and empty lines are skipped.
+    An event of vLLM is one `data:` line; comments (keep-alives), other fields and empty lines are skipped.
+    https://html.spec.whatwg.org/multipage/server-sent-events.html
     """
 
     def __init__(self) -> None:
         self._rest = b""
-        self.done = False  # `[DONE]` came: nothing follows
+        self.done = False  # `[DONE]` was received: nothing follows
 
     def feed(self, data: bytes) -> list[CompletionChunk]:
-        """Return the frames that are now complete.
+        """Return the chunks that are complete now.
 
         Raises:
-            CompletionBroken: a frame is no JSON, is too long, or reports an error.
+            CompletionBroken: a chunk is no JSON, is too long, or reports an error.
         """
         lines = (self._rest + data).split(b"\n")
         self._rest = lines.pop()
         if len(self._rest) > LONGEST_CHUNK_BYTES:
             raise CompletionBroken("a frame without an end")
-        frames = []
-        decode = _FRAMES.decode
+        chunks = []
+        decode = _CHUNKS.decode
         for line in lines:
             if not line.startswith(b"data:"):
                 continue
             try:
-                frame = decode(line[5:])
+                chunk = decode(line[5:])
             except msgspec.MsgspecError as exc:
                 if line[5:].strip() == b"[DONE]":
                     self.done = True
                     break
                 raise CompletionBroken("a frame that cannot be read") from exc
-            if frame.error is not None:
-                raise CompletionBroken(f"the server gave up in mid-answer ({frame.error.code})")
-            frames.append(frame)
-        return frames
+            if chunk.error is not None:
+                raise CompletionBroken(f"the server gave up in mid-answer ({chunk.error.code})")
+            chunks.append(chunk)
+        return chunks
 
 
 def read_top_tokens(body: bytes) -> TopTokens:
-    """Return the likeliest first tokens of a completion asked for with `return_tokens_as_token_ids`.
+    """Return the most likely first tokens from the reply to a request with `return_tokens_as_token_ids`.
 
     Raises:
-        CompletionBroken: the body is not that.
+        CompletionBroken: the body is no such reply.
     """
     try:
-        probed = _PROBED.decode(body)
-        logprobs = probed.choices[0].logprobs
+        reply = _TOP_TOKENS.decode(body)
+        logprobs = reply.choices[0].logprobs
         top = (logprobs and logprobs.top_logprobs and logprobs.top_logprobs[0]) or {}
         by_id = {int(name.removeprefix("token_id:")): value for name, value in top.items()}
     except (msgspec.MsgspecError, IndexError, ValueError) as exc:
         raise CompletionBroken("the probe's answer cannot be read") from exc
-    return TopTokens(by_id, probed.usage or ReportedUsage())
+    return TopTokens(by_id, reply.usage or ReportedUsage())

@@ -1,8 +1,8 @@
-"""What of an answer has been shown, and how another endpoint goes on after it, pure.
+"""What of an answer has been shown, and how another endpoint continues it; no I/O.
 
 An endpoint's text lags behind its token ids: a character of several tokens is incomplete, or a stop string might be
-growing. So an answer goes on from the last token whose text was shown whole: the tokens after it are generated again,
-and what of them was shown already is left out. Nothing is lost and nothing comes twice.
+growing. So an answer is continued from the last token whose text was shown whole: the tokens after it are generated
+again, and the part of their text that was shown already is left out. Nothing is lost or shown twice.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,18 +14,18 @@ Decode = Callable[[Sequence[int]], str]
 
 
 class Continuation:
-    """The answer so far; `said` are the tokens (and their text) that another process has shown of it before."""
+    """The answer so far; `begun_ids` and `begun_text` are the part of it that another process has shown."""
 
     def __init__(
-        self, prompt_ids: Sequence[int], sampling: Sampling, *, said: Sequence[int] = (), said_text: str = ""
+        self, prompt_ids: Sequence[int], sampling: Sampling, *, begun_ids: Sequence[int] = (), begun_text: str = ""
     ) -> None:
         self._prompt_ids = list(prompt_ids)
         self._sampling = sampling
-        self._text: list[str] = [said_text]
-        self._ids: list[int] = list(said)  # given out, with the text that they are
-        self._held: list[int] = []  # came, but their text did not yet
-        self._kept = len(said)  # of the answer's tokens, those that the present endpoint got as prompt
-        self._skip_text = 0
+        self._text: list[str] = [begun_text]
+        self._ids: list[int] = list(begun_ids)  # those whose text was shown
+        self._held: list[int] = []  # those that arrived without text yet
+        self._kept = len(begun_ids)  # how many of the answer's tokens the present endpoint got as a part of its prompt
+        self._skip_text = 0  # characters and tokens of the present endpoint that were shown already
         self._skip_ids = 0
 
     @property
@@ -35,27 +35,27 @@ class Continuation:
 
     @property
     def kept(self) -> int:
-        """How many of the answer's tokens the present endpoint did not generate itself."""
+        """How many of the answer's tokens the present endpoint got as a part of its prompt."""
         return self._kept
 
     @property
     def spent(self) -> bool:
-        """Whether the answer broke off after the last token it was allowed."""
+        """Whether all tokens that the answer may have were generated before the endpoint failed."""
         return self._kept >= self._sampling.max_tokens
 
     @property
     def prompt_tokens(self) -> int:
-        """The prompt as the customer pays it: once."""
+        """The tokens of the prompt, counted once for all endpoints."""
         return len(self._prompt_ids)
 
     @property
     def prompt_ids(self) -> list[int]:
-        """The prompt for the present endpoint: the question's, then the answer's kept tokens."""
+        """The prompt for the present endpoint: that of the answer, then the answer's kept tokens."""
         return self._prompt_ids + self._ids[: self._kept]
 
     @property
     def sampling(self) -> Sampling:
-        """The sampling for the present endpoint: what is left of the answer's tokens."""
+        """The sampling for the present endpoint, with the number of tokens that are left to generate."""
         return replace(self._sampling, max_tokens=self._sampling.max_tokens - self._kept)
 
     @property
@@ -69,7 +69,7 @@ class Continuation:
         return len(self._ids) + len(self._held)
 
     def feed(self, delta: Delta) -> Delta | None:
-        """Return what of `delta` is new to the reader, or None while that is nothing."""
+        """Return the part of `delta` that was not shown yet, or None where it has no text."""
         if self._skip_text or self._skip_ids:
             delta = self._without_shown(delta)
         if not delta.text:
@@ -84,12 +84,12 @@ class Continuation:
     def resume(self, decode: Decode) -> None:
         """Prepare for another endpoint: keep the tokens whose text was shown whole."""
         shown = self.text
-        every = self._ids + self._held
-        kept = next(n for n in range(len(every), -1, -1) if shown.startswith(decode(every[:n])))
-        self._skip_text = len(shown) - len(decode(every[:kept]))
+        ids = self._ids + self._held
+        kept = next(n for n in range(len(ids), -1, -1) if shown.startswith(decode(ids[:n])))
+        self._skip_text = len(shown) - len(decode(ids[:kept]))
         self._skip_ids = max(0, len(self._ids) - kept)
-        # Held tokens without text of their own (special ones) are kept, so they count as given out.
-        self._ids += every[len(self._ids) : kept]
+        # Held tokens without text of their own (special ones) are kept, so they count as shown.
+        self._ids += ids[len(self._ids) : kept]
         self._kept = kept
         self._held.clear()
 

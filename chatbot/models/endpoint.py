@@ -1,16 +1,16 @@
 """One OpenAI-compatible endpoint: token ids in, a stream of text and token ids out, within deadlines.
 
 Prompts go as token ids to `/v1/completions`, so that a start and a continuation are the same call. Closing the
-generator closes the socket at once, which frees vLLM's slot within 0.1 s (facts.md section 2).
+generator closes the socket, which frees vLLM's slot within 0.1 s.
 
-EndpointFailed        the call did not end as it should; `outcome` is a closed set for metrics
-├── Unreachable       unreachable   no connection
-├── Busy              busy          alive, but its queue is full
-├── TooSlow           slow          a deadline of the profile passed; `phase` says which
-├── Broken            broken        an error status, a cut connection, garbage, an aborted answer
-├── Refused           refused       it says that our request is at fault; another endpoint would, too
-├── Unfit             unfit         it serves another model or tokenizer than ours
-└── Stopped           stopped       the bank lets nobody ask it
+EndpointFailed          the call failed; `outcome` is a closed set for metrics
+├── Unreachable         unreachable   no connection
+├── QueueFull           busy          it works, but its queue is full
+├── DeadlineExceeded    slow          a deadline of the profile passed; `phase` says which
+├── ReplyBroken         broken        an error status, a cut connection, undecodable bytes, an aborted answer
+├── RequestRejected     refused       it says that our request is at fault; another endpoint would say the same
+├── WrongModel          unfit         it serves another model or tokenizer than ours
+└── EndpointStopped     stopped       the bank has stopped it
 """
 
 import asyncio
@@ -46,20 +46,20 @@ from telemetry.setup import trace_headers
 FailureName = Literal["unreachable", "busy", "slow", "broken", "refused", "unfit", "stopped"]
 Phase = Literal["first token", "between tokens", "whole answer"]
 
-# Three endpoints that drop our packets must still leave time for the hand-off within 2 s (reliability.md).
+# Three connection attempts that time out must leave time for the hand-off within 2 s.
 CONNECT_SECONDS = 0.6
-# Questions about the endpoint itself (its model, its tokenizer): no generation.
-ASK_SECONDS = 5.0
-# uvicorn, and so vLLM, closes an idle connection after 5 s: keep ours for less, or the next call meets a closed one.
+# Requests without generation: the model's name, the tokenizer.
+METADATA_SECONDS = 5.0
+# uvicorn, and so vLLM, closes an idle connection after 5 s: ours are kept for less, or a call would meet a closed one.
 KEEP_ALIVE_SECONDS = 4.0
-# vLLM's admission control answers 503 with this advice; any other 503 (a proxy's, a broken engine's) is a failure.
+# vLLM's admission control answers 503 with these words; any other 503 (a proxy's, a broken engine's) is a failure.
 _BUSY_ADVICE = b"on a different instance"
 
-_T = TypeVar("_T", bound=msgspec.Struct)
+_Reply = TypeVar("_Reply", bound=msgspec.Struct)
 
 
 class EndpointFailed(Exception):
-    """A call to an endpoint did not end as it should."""
+    """A call to an endpoint failed."""
 
     outcome: ClassVar[FailureName] = "broken"
 
@@ -97,26 +97,29 @@ class EndpointStopped(EndpointFailed):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Speeds:
-    """How fast a profile's endpoints are; every deadline follows from it."""
+class Deadlines:
+    """The deadlines of a call, which follow from the speed of the endpoint's hardware; all but `prefill` in seconds."""
 
-    prefill: float  # prompt tokens per second
-    whole: float  # seconds for a whole answer
-    between: float = 10.0  # seconds between two tokens
-    at_once: float = 2.0  # seconds for a first token before any prefill
+    prefill: float
+    """Prompt tokens that the endpoint reads per second."""
+    answer: float
+    """For a whole answer."""
+    between_tokens: float = 10.0
+    base: float = 2.0
+    """For the first token of an empty prompt."""
 
     def first_token(self, prompt_tokens: int) -> float:
-        """Return the deadline for the first token, in seconds."""
-        return self.at_once + 3 * prompt_tokens / self.prefill
+        """Return the seconds allowed until the first token."""
+        return self.base + 3 * prompt_tokens / self.prefill
 
-    def late(self, prompt_tokens: int) -> float:
-        """Return after how many seconds a first token counts as slow: three quarters of the deadline."""
+    def slow_first_token(self, prompt_tokens: int) -> float:
+        """Return the seconds after which a first token counts as slow: three quarters of its deadline."""
         return 0.75 * self.first_token(prompt_tokens)
 
 
 @dataclass(frozen=True, slots=True)
 class GenerationEnd:
-    """The endpoint is through; usage as it counted."""
+    """The last part of a generation; `usage` is the endpoint's own count."""
 
     finish_reason: Literal["stop", "length"]
     usage: ReportedUsage | None
@@ -124,7 +127,7 @@ class GenerationEnd:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerationRequest:
-    """One generation asked of one endpoint; `until` is the loop's time at which the whole answer must be there."""
+    """One generation asked of one endpoint; `until` is the event loop's time at which the whole answer is due."""
 
     prompt_ids: Sequence[int]
     sampling: Sampling
@@ -135,20 +138,20 @@ class GenerationRequest:
 
 
 class Endpoint:
-    """An endpoint over a shared session; it keeps the model's name, and whether it may be asked."""
+    """An endpoint over a shared HTTP session, with the name of its model and whether the bank has stopped it."""
 
     def __init__(
         self,
         http: aiohttp.ClientSession,
         url: str,
-        speeds: Speeds,
+        deadlines: Deadlines,
         *,
         model: str | None = None,
         tracer: trace.Tracer | None = None,
     ) -> None:
         self.url = URL(url)
         self.name = f"{self.url.host}:{self.url.port}{self.url.path.rstrip('/')}"
-        self.speeds = speeds
+        self.deadlines = deadlines
         self.model = model or ""
         self.stopped = False
         self._waits: set[asyncio.Timeout] = set()
@@ -157,81 +160,81 @@ class Endpoint:
         self._tracer = tracer or trace.get_tracer("chatbot.models.endpoint")
 
     def stop(self) -> None:
-        """Let nobody ask it, and end what it is being asked, with `Stopped`."""
+        """Permit no call, and end the calls in progress with `EndpointStopped`."""
         self.stopped = True
         for wait in self._waits:
             if not wait.expired():
                 wait.reschedule(_now())
 
     def resume(self) -> None:
-        """Let it be asked again."""
+        """Permit calls again."""
         self.stopped = False
 
-    async def stream(self, call: GenerationRequest) -> AsyncGenerator[Delta | GenerationEnd]:
-        """Generate: deltas, then exactly one `Ended`.
+    async def stream(self, request: GenerationRequest) -> AsyncGenerator[Delta | GenerationEnd]:
+        """Generate: deltas, then exactly one `GenerationEnd`.
 
         Raises:
-            EndpointFailed: one of its kinds.
+            EndpointFailed: a subclass says why.
         """
-        ask = CompletionRequest(
+        body = CompletionRequest(
             model=self.model,
-            prompt=call.prompt_ids,
-            max_tokens=call.sampling.max_tokens,
-            temperature=call.sampling.temperature,
-            top_p=call.sampling.top_p,
-            seed=call.sampling.seed,
-            stop=call.sampling.stop,
-            stop_token_ids=call.end_ids,
+            prompt=request.prompt_ids,
+            max_tokens=request.sampling.max_tokens,
+            temperature=request.sampling.temperature,
+            top_p=request.sampling.top_p,
+            seed=request.sampling.seed,
+            stop=request.sampling.stop,
+            stop_token_ids=request.end_ids,
             stream=True,
             stream_options=StreamOptions(include_usage=True),
             return_token_ids=True,
-            cache_salt=call.cache_salt or None,
-            priority=call.priority,
+            cache_salt=request.cache_salt or None,
+            priority=request.priority,
         )
-        with self._span(call) as span:
-            async with aclosing(self._generate(ask, call, _headers(span))) as parts:
+        with self._span(request) as span:
+            async with aclosing(self._generate(body, request, _headers(span))) as parts:
                 async for part in parts:
                     if isinstance(part, GenerationEnd):
-                        _note_end(span, part)
+                        _set_usage(span, part)
                     yield part
 
-    async def top_tokens(self, call: GenerationRequest, *, top: int) -> TopTokens:
-        """Return the likeliest `top` next tokens.
+    async def top_tokens(self, request: GenerationRequest, *, top: int) -> TopTokens:
+        """Return the `top` most likely next tokens.
 
         Raises:
-            EndpointFailed: one of its kinds.
+            EndpointFailed: a subclass says why.
         """
-        ask = CompletionRequest(
+        body = CompletionRequest(
             model=self.model,
-            prompt=call.prompt_ids,
+            prompt=request.prompt_ids,
             max_tokens=1,
             temperature=0.0,
             logprobs=top,
             return_tokens_as_token_ids=True,
-            cache_salt=call.cache_salt or None,
-            priority=call.priority,
+            cache_salt=request.cache_salt or None,
+            priority=request.priority,
         )
-        limit = min(call.until, _now() + self.speeds.first_token(len(call.prompt_ids)))
-        with self._span(call) as span:
+        deadline = min(request.until, _now() + self.deadlines.first_token(len(request.prompt_ids)))
+        with self._span(request) as span:
             async with (
-                self._translated("first token", limit),
-                self._post("/v1/completions", ask, _headers(span)) as reply,
+                self._deadline("first token", deadline),
+                await self._post("/v1/completions", body, _headers(span)) as response,
             ):
-                await self._accept(reply)
-                found = read_top_tokens(await reply.read())
-            span.set_attribute("gen_ai.usage.input_tokens", found.usage.prompt_tokens)
-            return found
+                await self._check_status(response)
+                top_tokens = read_top_tokens(await response.read())
+            span.set_attribute("gen_ai.usage.input_tokens", top_tokens.usage.prompt_tokens)
+            return top_tokens
 
-    async def card(self) -> ModelCard:
-        """Return what the endpoint says about its model (the first, where no name is set) and call it so from now on.
+    async def model_card(self) -> ModelCard:
+        """Return the card of the model to ask for (the first one served, where no name is set), and keep its name.
 
         Raises:
-            EndpointFailed: one of its kinds.
+            EndpointFailed: a subclass says why.
         """
         url = self.url.joinpath("v1", "models")
-        async with self._translated("first token", _now() + ASK_SECONDS), self._http.get(url) as reply:
-            await self._accept(reply)
-            cards = self._decode(await reply.read(), ModelList).data
+        async with self._deadline("first token", _now() + METADATA_SECONDS), self._http.get(url) as response:
+            await self._check_status(response)
+            cards = self._decode(await response.read(), ModelList).data
         served = [card for card in cards if self._fixed_model in (None, card.id)]
         if not served:
             raise WrongModel(
@@ -240,133 +243,136 @@ class Endpoint:
         self.model = served[0].id
         return served[0]
 
-    async def tokenize(self, asked: Mapping[str, object]) -> list[int]:
-        """Return the ids that the endpoint's own tokenizer gives (vLLM's `/tokenize`).
+    async def tokenize(self, text: Mapping[str, object]) -> list[int]:
+        """Return the ids that the endpoint's own tokenizer gives; `text` holds fields of vLLM's `/tokenize`.
 
         Raises:
-            EndpointFailed: one of its kinds.
+            EndpointFailed: a subclass says why.
         """
-        body = {"model": self.model, **asked}
-        async with self._translated("first token", _now() + ASK_SECONDS), self._post("/tokenize", body, {}) as reply:
-            await self._accept(reply)
-            return list(self._decode(await reply.read(), TokenizeReply).tokens)
+        body = {"model": self.model, **text}
+        async with (
+            self._deadline("first token", _now() + METADATA_SECONDS),
+            await self._post("/tokenize", body, {}) as response,
+        ):
+            await self._check_status(response)
+            return list(self._decode(await response.read(), TokenizeReply).tokens)
 
-    async def metrics(self, *, within: float) -> str:
-        """Return what the endpoint says of itself, in Prometheus' text format, within so many seconds.
+    async def metrics(self, *, within_seconds: float) -> str:
+        """Return the endpoint's metrics in Prometheus' text format.
 
         Raises:
-            EndpointFailed: one of its kinds.
+            EndpointFailed: a subclass says why.
         """
         url = self.url.joinpath("metrics")
-        async with self._translated("first token", _now() + within), self._http.get(url) as reply:
-            await self._accept(reply)
-            return (await reply.read()).decode("utf-8", "replace")
+        async with self._deadline("first token", _now() + within_seconds), self._http.get(url) as response:
+            await self._check_status(response)
+            return (await response.read()).decode("utf-8", "replace")
 
     async def _generate(
-        self, ask: CompletionRequest, call: GenerationRequest, headers: Mapping[str, str]
+        self, body: CompletionRequest, request: GenerationRequest, headers: Mapping[str, str]
     ) -> AsyncGenerator[Delta | GenerationEnd]:
-        """Yield what the event stream says; the socket is closed when this is left, however it is left."""
-        first = _now() + self.speeds.first_token(len(call.prompt_ids))
-        async with self._translated(*_sooner("first token", first, call.until)):
-            response = await self._post("/v1/completions", ask, headers)
+        """Yield the parts of the answer; the socket is closed however the generator is left."""
+        first = _now() + self.deadlines.first_token(len(request.prompt_ids))
+        async with self._deadline(*_sooner("first token", first, request.until)):
+            response = await self._post("/v1/completions", body, headers)
         try:
-            async with self._translated(*_sooner("first token", first, call.until)):
-                await self._accept(response)
-            async with aclosing(self._parts(response, call, first)) as parts:
+            async with self._deadline(*_sooner("first token", first, request.until)):
+                await self._check_status(response)
+            async with aclosing(self._parts(response, request, first)) as parts:
                 async for part in parts:
                     yield part
         finally:
-            # Nothing to wait for: after a whole answer the connection went back to the pool by itself.
+            # Does not wait: after a whole answer the connection has gone back to the pool by itself.
             response.close()
 
     async def _parts(
-        self, response: aiohttp.ClientResponse, call: GenerationRequest, first: float
+        self, response: aiohttp.ClientResponse, request: GenerationRequest, first: float
     ) -> AsyncGenerator[Delta | GenerationEnd]:
-        reason, usage = None, None
+        finish_reason, usage = None, None
         try:
-            async with aclosing(self._frames(response, call, first)) as frames:
-                async for frame in frames:
-                    usage = frame.usage or usage
-                    for choice in frame.choices:
-                        reason = choice.finish_reason or reason
+            async with aclosing(self._chunks(response, request, first)) as chunks:
+                async for chunk in chunks:
+                    usage = chunk.usage or usage
+                    for choice in chunk.choices:
+                        finish_reason = choice.finish_reason or finish_reason
                         yield Delta(choice.text, choice.token_ids or ())
         except EndpointFailed:
-            if reason is None:  # otherwise the answer is whole and only its usage is missing
+            if finish_reason is None:  # otherwise the answer is whole and only its usage is missing
                 raise
-        if reason not in ("stop", "length"):  # vLLM says "abort" when it shuts down
-            raise ReplyBroken(f"{self.name}: the answer was aborted ({reason})")
-        yield GenerationEnd("stop" if reason == "stop" else "length", usage)
+        if finish_reason not in ("stop", "length"):  # vLLM says "abort" when it shuts down
+            raise ReplyBroken(f"{self.name}: the answer was aborted ({finish_reason})")
+        yield GenerationEnd("stop" if finish_reason == "stop" else "length", usage)
 
-    async def _frames(
-        self, response: aiohttp.ClientResponse, call: GenerationRequest, first: float
+    async def _chunks(
+        self, response: aiohttp.ClientResponse, request: GenerationRequest, first: float
     ) -> AsyncGenerator[CompletionChunk]:
+        """Yield the chunks of the event stream; the first token is due at `first`, in the event loop's time."""
         decoder = CompletionDecoder()
         phase: Phase = "first token"
-        limit = first
-        with self._named():
+        deadline = first
+        with self._translating_errors():
             while not decoder.done:
                 try:
-                    async with asyncio.timeout_at(min(limit, call.until)) as wait:
+                    async with asyncio.timeout_at(min(deadline, request.until)) as wait:
                         with self._stoppable(wait):
-                            # `content.iter_any()` without a generator around it: whatever is there, as it comes.
+                            # `content.iter_any()` without a generator around it: the bytes as they arrive.
                             data = await response.content.readany()
                 except TimeoutError as exc:
-                    raise self._late(_sooner(phase, limit, call.until)[0]) from exc
-                frames = decoder.feed(data)
-                for frame in frames:
-                    yield frame
-                if any(frame.choices for frame in frames):  # a keep-alive is no sign of progress
-                    phase, limit = "between tokens", _now() + self.speeds.between
+                    raise self._timed_out(_sooner(phase, deadline, request.until)[0]) from exc
+                chunks = decoder.feed(data)
+                for chunk in chunks:
+                    yield chunk
+                if any(chunk.choices for chunk in chunks):  # a keep-alive is no sign of progress
+                    phase, deadline = "between tokens", _now() + self.deadlines.between_tokens
                 elif not data:
                     raise ReplyBroken(f"{self.name}: the stream ended without its end mark")
 
-    def _post(self, path: str, body: object, headers: Mapping[str, str]) -> "aiohttp.client._RequestContextManager":
-        content = msgspec.json.encode(body)
-        return self._http.post(
+    async def _post(self, path: str, body: object, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
+        return await self._http.post(
             self.url.joinpath(path.removeprefix("/")),
-            data=content,
-            allow_redirects=False,  # a prompt goes where the bank said and nowhere else
+            data=msgspec.json.encode(body),
+            allow_redirects=False,  # a prompt goes to the configured address and nowhere else
             headers={"Content-Type": "application/json", **headers},
         )
 
-    async def _accept(self, response: aiohttp.ClientResponse) -> None:
+    async def _check_status(self, response: aiohttp.ClientResponse) -> None:
         """Raise what a status other than 200 means."""
         status = response.status
         if status == 200:
             return
-        said = await response.content.read(2048)
+        beginning = await response.content.read(2048)
         response.close()
-        if status == 429 or (status == 503 and _BUSY_ADVICE in said):
+        if status == 429 or (status == 503 and _BUSY_ADVICE in beginning):
             raise QueueFull(f"{self.name}: its queue is full")
         if status in (400, 413, 422):
             raise RequestRejected(f"{self.name}: it refused the request ({status})")
         raise ReplyBroken(f"{self.name}: status {status}")
 
-    def _decode(self, body: bytes, kind: type[_T]) -> _T:
+    def _decode(self, body: bytes, kind: type[_Reply]) -> _Reply:
         try:
             return msgspec.json.decode(body, type=kind)
         except msgspec.MsgspecError as exc:
             raise ReplyBroken(f"{self.name}: an answer that cannot be read") from exc
 
     @asynccontextmanager
-    async def _translated(self, phase: Phase, limit: float) -> AsyncGenerator[None]:
-        """Set a deadline (the loop's time) and name the driver's exceptions."""
-        with self._named():
+    async def _deadline(self, phase: Phase, deadline: float) -> AsyncGenerator[None]:
+        """Set a deadline (the event loop's time) and translate the driver's exceptions."""
+        with self._translating_errors():
             try:
-                async with asyncio.timeout_at(limit) as wait:
+                async with asyncio.timeout_at(deadline) as wait:
                     with self._stoppable(wait):
                         yield
             except aiohttp.ServerTimeoutError:
                 raise
             except TimeoutError as exc:
-                raise self._late(phase) from exc
+                raise self._timed_out(phase) from exc
 
     @contextmanager
     def _stoppable(self, wait: asyncio.Timeout) -> Iterator[None]:
         """Let `stop` end a wait.
 
         Raises:
-            Stopped: it was called before.
+            EndpointStopped: `stop` was called before.
         """
         if self.stopped:
             raise EndpointStopped(f"{self.name}: stopped")
@@ -376,13 +382,13 @@ class Endpoint:
         finally:
             self._waits.discard(wait)
 
-    def _late(self, phase: Phase) -> EndpointFailed:
-        """Return what it means that a wait ended before what it waited for."""
+    def _timed_out(self, phase: Phase) -> EndpointFailed:
+        """Return the failure that the end of a wait means: `stop` ends waits, too."""
         return EndpointStopped(f"{self.name}: stopped") if self.stopped else DeadlineExceeded(phase, self.name)
 
     @contextmanager
-    def _named(self) -> Iterator[None]:
-        """Turn the driver's exceptions into ours."""
+    def _translating_errors(self) -> Iterator[None]:
+        """Translate the driver's exceptions."""
         try:
             yield
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as exc:
@@ -390,18 +396,18 @@ class Endpoint:
         except CompletionBroken as exc:
             raise ReplyBroken(f"{self.name}: {exc}") from exc
         except (aiohttp.ClientError, OSError) as exc:
-            # Only its kind: a parser's message quotes what it could not parse, which may be somebody's answer.
+            # Only its class: a parser's message quotes what it could not parse, which may be a customer's answer.
             raise ReplyBroken(f"{self.name}: {type(exc).__name__}") from exc
 
     @contextmanager
-    def _span(self, call: GenerationRequest) -> Iterator[Span]:
-        """Open the client span; it is not made current, since a generator may be closed in another context."""
+    def _span(self, request: GenerationRequest) -> Iterator[Span]:
+        """Open the client span; not as the current one, since a generator may be closed in another context."""
         attributes: dict[str, str | int | float] = {
             "gen_ai.operation.name": "text_completion",
             "gen_ai.provider.name": "vllm",
             "gen_ai.request.model": self.model,
-            "gen_ai.request.max_tokens": call.sampling.max_tokens,
-            "gen_ai.request.temperature": call.sampling.temperature,
+            "gen_ai.request.max_tokens": request.sampling.max_tokens,
+            "gen_ai.request.temperature": request.sampling.temperature,
             "server.address": self.url.host or "",
             "server.port": self.url.port or 0,
         }
@@ -418,7 +424,7 @@ class Endpoint:
 
 @asynccontextmanager
 async def open_session(*, api_key: str | None = None) -> AsyncGenerator[aiohttp.ClientSession]:
-    """Open the session that all endpoints share: no limit on connections (admission has one), no total time."""
+    """Open the session that all endpoints share; connections are limited by admission, time by each call."""
     async with aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_SECONDS),
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
@@ -428,8 +434,8 @@ async def open_session(*, api_key: str | None = None) -> AsyncGenerator[aiohttp.
         yield http
 
 
-def _sooner(phase: Phase, limit: float, until: float) -> tuple[Phase, float]:
-    return (phase, limit) if limit < until else ("whole answer", until)
+def _sooner(phase: Phase, deadline: float, until: float) -> tuple[Phase, float]:
+    return (phase, deadline) if deadline < until else ("whole answer", until)
 
 
 def _now() -> float:
@@ -441,9 +447,9 @@ def _headers(span: Span) -> dict[str, str]:
         return {"X-Request-Id": uuid4().hex, **trace_headers()}
 
 
-def _note_end(span: Span, ended: GenerationEnd) -> None:
-    span.set_attribute("gen_ai.response.finish_reasons", [ended.finish_reason])
-    if ended.usage is not None:
-        span.set_attribute("gen_ai.usage.input_tokens", ended.usage.prompt_tokens)
-        span.set_attribute("gen_ai.usage.output_tokens", ended.usage.completion_tokens)
-        span.set_attribute("gen_ai.usage.cache_read.input_tokens", ended.usage.cached_tokens)
+def _set_usage(span: Span, end: GenerationEnd) -> None:
+    span.set_attribute("gen_ai.response.finish_reasons", [end.finish_reason])
+    if end.usage is not None:
+        span.set_attribute("gen_ai.usage.input_tokens", end.usage.prompt_tokens)
+        span.set_attribute("gen_ai.usage.output_tokens", end.usage.completion_tokens)
+        span.set_attribute("gen_ai.usage.cache_read.input_tokens", end.usage.cached_tokens)

@@ -1,8 +1,8 @@
-"""One request's way through the pool: who is called next, and when to give up.
+"""The order in which one request calls endpoints, and when it gives up.
 
-Before the first token: one retry among the primaries (for a canary's conversation: by a primary), then the fallback
-group. After it: another endpoint of the same group goes on with the answer, and were its breaker open: that it failed
-others is no reason to lose this one. An endpoint that only cut the connection is called again when nobody else is left.
+Before the first token: one retry among the primaries (a canary's conversation is retried on a primary), then the
+fallback group. After it: another endpoint of the same group continues the answer, even one whose breaker is open, since
+the answer is lost otherwise. An endpoint that only cut the connection is called again when no other is left.
 """
 
 import logging
@@ -31,7 +31,10 @@ _MOST_FAILOVERS = 3
 
 
 class Attempts:
-    """The legs of one request; `resumed` says that another process had a leg before, `avoid` who cannot answer it."""
+    """The targets of one request, one after the other.
+
+    `resumed`: another process has called an endpoint for this answer before. `avoid`: members that cannot answer it.
+    """
 
     def __init__(
         self, pool: Pool, conversation_id: str, *, resumed: bool = False, avoid: Collection[Member] = ()
@@ -43,87 +46,87 @@ class Attempts:
         self._failed: list[Member] = []
         self._cut: list[Member] = []
         """Those that failed once, by cutting the connection."""
-        self._last: EndpointFailed | None = None
-        self._order = pool.groups(conversation_id)
+        self._last_failure: EndpointFailed | None = None
+        self._order = pool.group_order(conversation_id)
         self._group = self._order[0]
         self._begun = False
-        self._until: float | None = None
-        pool.retries.asked()
+        self._deadline: float | None = None
+        pool.retries.add_request()
 
-    def next(self) -> tuple[Target, bool]:
-        """Return the next leg, and whether the customer is told of it.
+    def next_target(self) -> tuple[Target, bool]:
+        """Return the next target, and whether the switch to it is reported to the customer.
 
         Raises:
-            Overloaded: everybody who could be asked has a full queue.
-            ModelUnavailable: nobody can be asked.
+            Overloaded: the queues of all endpoints that could be called are full.
+            ModelUnavailable: no endpoint can be called.
         """
         for group in self._groups():
-            leg = self._pick(group)
-            if leg is not None:
-                told = self._begun or (group == "fallback" and group != self._group)
+            target = self._pick(group)
+            if target is not None:
+                reported = self._begun or (group == "fallback" and group != self._group)
                 self._group = group
-                if self._until is None:
-                    self._until = anyio.current_time() + leg.member.endpoint.speeds.whole
-                return leg, told
-        raise self._nobody() from self._last
+                if self._deadline is None:
+                    self._deadline = anyio.current_time() + target.member.endpoint.deadlines.answer
+                return target, reported
+        raise self._no_target() from self._last_failure
 
-    def failed(self, leg: Target, exc: EndpointFailed, *, begun: bool) -> None:
-        """Take note that a leg failed, `begun` telling whether anything was shown.
+    def record_failure(self, target: Target, exc: EndpointFailed, *, begun: bool) -> None:
+        """Note that the call to a target failed; `begun`: a part of the answer was shown.
 
         Raises:
-            Overloaded, ModelUnavailable: no further leg is to be taken.
+            Overloaded, ModelUnavailable: the request gives up.
         """
-        if leg.member in self._cut:
-            self._cut.remove(leg.member)
-        elif isinstance(exc, ReplyBroken) and leg.member not in self._failed:
-            self._cut.append(leg.member)
-        self._failed.append(leg.member)
-        self._last = exc
+        if target.member in self._cut:
+            self._cut.remove(target.member)
+        elif isinstance(exc, ReplyBroken) and target.member not in self._failed:
+            self._cut.append(target.member)
+        self._failed.append(target.member)
+        self._last_failure = exc
         self._begun = begun
         log.warning("model call failed: %s (%s)", exc, exc.outcome)
         if isinstance(exc, RequestRejected) or (isinstance(exc, DeadlineExceeded) and exc.phase == "whole answer"):
             raise ModelUnavailable(retry_after=self._pool.retry_after()) from exc
-        if not self._may_go_on(exc):
-            raise self._nobody() from exc
+        if not self._may_retry(exc):
+            raise self._no_target() from exc
 
     @property
     def retried(self) -> bool:
-        """Whether a leg has failed."""
+        """Whether a target has failed."""
         return bool(self._failed)
 
-    def until(self) -> float:
-        """Return the loop's time at which the whole answer must be there, counted from the first leg."""
-        return anyio.current_time() if self._until is None else self._until
+    def deadline(self) -> float:
+        """Return the event loop's time at which the whole answer is due, counted from the first target."""
+        return anyio.current_time() if self._deadline is None else self._deadline
 
-    def again(self, call: GenerationRequest) -> int:
-        """Return how many prompt tokens the call has that an earlier leg had already."""
-        return len(call.prompt_ids) if self._failed or self._resumed else 0
+    def extra_prompt_tokens(self, request: GenerationRequest) -> int:
+        """Return how many prompt tokens of the request were sent to another endpoint before."""
+        return len(request.prompt_ids) if self._failed or self._resumed else 0
 
-    def _may_go_on(self, exc: EndpointFailed) -> bool:
+    def _may_retry(self, exc: EndpointFailed) -> bool:
         if self._begun:
             return len(self._failed) <= _MOST_FAILOVERS
-        # Whoever does not listen, or was stopped, does no work that a retry would double; other retries have a budget.
+        # An endpoint that is unreachable or stopped did no work that a retry repeats; other retries have a budget.
         free = isinstance(exc, Unreachable | EndpointStopped)
         return len(self._failed) < _MOST_BEFORE_FIRST_TOKEN and (free or self._pool.retries.take())
 
     def _groups(self) -> tuple[Group, ...]:
         if self._begun:
             return (self._group,)
-        better = sum(member.group != "fallback" for member in self._failed)
-        return self._order if better < 2 else ("fallback",)
+        failed_before_fallback = sum(member.group != "fallback" for member in self._failed)
+        return self._order if failed_before_fallback < 2 else ("fallback",)
 
     def _pick(self, group: Group) -> Target | None:
         avoid = [*self._avoid, *self._failed]
-        leg = self._pool.pick(self._conversation_id, group=group, avoid=avoid)
-        if leg is None and self._begun:
-            leg = self._pool.pick(self._conversation_id, group=group, avoid=avoid, overrule=True)
+        target = self._pool.pick(self._conversation_id, group=group, avoid=avoid)
+        if target is None and self._begun:
+            target = self._pool.pick(self._conversation_id, group=group, avoid=avoid, override=True)
         again = [m for m in self._cut if self._begun or (m is self._failed[-1] and group != "canary")]
-        if leg is None and again:
+        if target is None and again:
             gone = [m for m in self._failed if m not in again]
-            leg = self._pool.pick(self._conversation_id, group=group, avoid=[*self._avoid, *gone])
-        return leg
+            target = self._pool.pick(self._conversation_id, group=group, avoid=[*self._avoid, *gone])
+        return target
 
-    def _nobody(self) -> Unavailable:
-        if isinstance(self._last, QueueFull):
+    def _no_target(self) -> Unavailable:
+        if isinstance(self._last_failure, QueueFull):
             return Overloaded(retry_after=1.0)
         return ModelUnavailable(retry_after=self._pool.retry_after())

@@ -1,11 +1,12 @@
-"""Which endpoint answers: groups of endpoints, the conversation's home, and whether each may be called.
+"""Which endpoint answers: groups of endpoints, the home of each conversation, and whether an endpoint may be called.
 
 A canary gets its share of the conversations, always the same ones; the others begin with a primary. Where neither can
-answer, the fallback does. A shadow is never among them: it is asked once more what they were asked (`shadow.py`).
+answer, the fallback does. The shadow answers no customer: it gets the same prompts in addition (`chatbot/shadow.py`).
 
-A conversation stays with its home (rendezvous hashing: its prefix is cached there) until the home has more than its
-share of the calls; then the idler of two others, chosen at random, takes the call. An endpoint whose breaker is open
-does not count; its conversations spread over the rest and come home afterwards.
+A conversation stays with its home, where its prefix is cached, until the home has more than its share of the calls
+(rendezvous hashing, Thaler and Ravishankar 1998, with bounded loads, Mirrokni et al. 2018). Then the less busy of two
+other endpoints, drawn at random, takes the call (the power of two choices, Mitzenmacher 2001). An endpoint whose
+breaker is open does not count; its conversations spread over the rest and return afterwards.
 """
 
 import math
@@ -20,35 +21,37 @@ import yaml
 from pydantic import BaseModel, BeforeValidator, Field, HttpUrl, RootModel, SecretStr, ValidationError, model_validator
 
 from chatbot.models.breaker import Breaker, BreakerSettings, BreakerState, Permit
-from chatbot.models.endpoint import Endpoint, Speeds
+from chatbot.models.endpoint import Deadlines, Endpoint
 from chatbot.tokenizer import Tokenizer
 
 Group = Literal["primary", "canary", "fallback", "shadow"]
 SERVING_GROUPS: tuple[Group, ...] = ("primary", "canary", "fallback")
-"""Those that answer customers."""
+"""Those whose answers customers see."""
 ProfileName = Literal["cpu", "cpu-small", "cpu-tiny", "l4", "a100", "h100", "scripted"]
 
-# Prefill in tokens a second of one cold prompt. CPU: measured on two cores (facts.md section 2), the answer's time from
-# its tokens a second with a few streams at once. GPU: low estimates, so that deadlines are late rather than early.
-PROFILES: Mapping[ProfileName, Speeds] = {
-    "cpu": Speeds(prefill=160, whole=300),
-    "cpu-small": Speeds(prefill=600, whole=180),
-    "cpu-tiny": Speeds(prefill=1_000, whole=120),
-    "l4": Speeds(prefill=2_500, whole=60),
-    "a100": Speeds(prefill=8_000, whole=60),
-    "h100": Speeds(prefill=15_000, whole=60),
-    # 8 / 10 / 60 s whatever the prompt: the scripted server's first token has no prefill (reliability.md).
-    "scripted": Speeds(prefill=math.inf, at_once=8, whole=60),
+# Prefill in prompt tokens per second of one uncached prompt. CPU: measured on two cores, the seconds for an answer from
+# its tokens per second with a few streams at once. GPU: low estimates, so that deadlines are late rather than early.
+DEADLINES: Mapping[ProfileName, Deadlines] = {
+    "cpu": Deadlines(prefill=160, answer=300),
+    "cpu-small": Deadlines(prefill=600, answer=180),
+    "cpu-tiny": Deadlines(prefill=1_000, answer=120),
+    "l4": Deadlines(prefill=2_500, answer=60),
+    "a100": Deadlines(prefill=8_000, answer=60),
+    "h100": Deadlines(prefill=15_000, answer=60),
+    # 8 / 10 / 60 s for any prompt: the scripted server has no prefill.
+    "scripted": Deadlines(prefill=math.inf, base=8, answer=60),
 }
 
-# An endpoint may carry a quarter more than the mean before conversations leave their home.
-_BOUND = 1.25
-# What a customer is told to wait when every model is stopped: nobody knows for how long.
-_ALL_STOPPED = 60.0
+# How many times the mean number of calls an endpoint may have before conversations leave their home.
+_LOAD_BOUND = 1.25
+_RETRY_SHARE = 0.1
+_MOST_SAVED_RETRIES = 10.0
+# Retry-After when every model is stopped: how long the stop lasts is not known.
+_ALL_STOPPED_SECONDS = 60.0
 
 
 class ModelsMisconfigured(Exception):
-    """The boot stops: what is set cannot serve; the message says what to set."""
+    """The settings cannot serve, which ends the boot; the message says what to set."""
 
 
 def _split(value: object) -> object:
@@ -70,20 +73,20 @@ class ModelsFileEntry(BaseModel, frozen=True, extra="forbid"):
     model: str | None = Field(None, description="name to ask for; otherwise the first that /v1/models tells")
 
     @model_validator(mode="after")
-    def _weighed_if_on_trial(self) -> "ModelsFileEntry":
-        on_trial = self.group in {"canary", "shadow"}
-        if on_trial and self.weight is None:
+    def _check_weight(self) -> "ModelsFileEntry":
+        has_share = self.group in {"canary", "shadow"}
+        if has_share and self.weight is None:
             raise ValueError(f"a {self.group} needs a `weight`: its share of the conversations, from 0 to below 1")
-        if not on_trial and self.weight is not None:
+        if not has_share and self.weight is not None:
             raise ValueError("only a canary or a shadow has a `weight`")
         return self
 
 
 class ModelsFile(RootModel[tuple[ModelsFileEntry, ...]], frozen=True):
-    """The YAML behind MODELS_FILE. Primaries share one tokenizer: an answer moves between them token by token."""
+    """The YAML of MODELS_FILE. Primaries share one tokenizer: an answer moves between them token by token."""
 
     @model_validator(mode="after")
-    def _what_can_serve(self) -> "ModelsFile":
+    def _check_groups(self) -> "ModelsFile":
         groups = [entry.group for entry in self.root]
         if "primary" not in groups:
             raise ValueError("one entry must be of the group `primary`")
@@ -98,7 +101,7 @@ class ModelsFile(RootModel[tuple[ModelsFileEntry, ...]], frozen=True):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What each entry is called, and so what can be stopped."""
+        """The names of the entries, by which they can be stopped."""
         return tuple(entry.name for entry in self.root)
 
     @property
@@ -108,7 +111,7 @@ class ModelsFile(RootModel[tuple[ModelsFileEntry, ...]], frozen=True):
 
     @property
     def shares(self) -> dict[Group, float]:
-        """Which share of the conversations begins with the canary, and which the shadow is asked about."""
+        """The shares of the conversations, in [0, 1), that the canary answers and that the shadow gets in addition."""
         return {entry.group: entry.weight for entry in self.root if entry.weight is not None}
 
 
@@ -124,7 +127,7 @@ class ModelSettings(BaseModel, frozen=True):
     breaker: BreakerSettings = BreakerSettings()
 
     @model_validator(mode="after")
-    def _one_way(self) -> "ModelSettings":
+    def _check_source(self) -> "ModelSettings":
         single = (bool(self.llm_urls), self.llm_tokenizer is not None, self.llm_profile is not None)
         if self.models_file is None and not all(single):
             raise ValueError("set MODELS_FILE, or LLM_URLS and LLM_TOKENIZER (a folder) and LLM_PROFILE")
@@ -133,10 +136,10 @@ class ModelSettings(BaseModel, frozen=True):
         return self
 
     def read(self) -> ModelsFile:
-        """Return the groups, from the file or from the LLM_ settings (blocking; at boot).
+        """Return the entries of the file, or the one entry of the LLM_ settings (blocking).
 
         Raises:
-            ModelsMisconfigured: the file cannot be read or names what we do not know.
+            ModelsMisconfigured: the file cannot be read or is not valid.
         """
         if self.models_file is None:
             single = {"urls": self.llm_urls, "profile": self.llm_profile, "model": self.llm_model}
@@ -146,16 +149,16 @@ class ModelSettings(BaseModel, frozen=True):
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as exc:
             raise ModelsMisconfigured(f"MODELS_FILE {self.models_file} cannot be read: {exc}") from exc
         except ValidationError as exc:
-            wrong = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'the file'}: {e['msg']}" for e in exc.errors())
+            errors = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'the file'}: {e['msg']}" for e in exc.errors())
             raise ModelsMisconfigured(
-                f"MODELS_FILE {self.models_file}: {wrong} (known groups: {', '.join(get_args(Group))})"
+                f"MODELS_FILE {self.models_file}: {errors} (known groups: {', '.join(get_args(Group))})"
             ) from exc
 
 
 class Member:
-    """An endpoint in its group, with its breaker and the calls it is answering now.
+    """An endpoint in its group, with its breaker and its number of calls in flight.
 
-    `entry` is its name in the MODELS_FILE; `tokenizer` is given where it is not the primaries'.
+    `entry` is its name in the MODELS_FILE; `tokenizer` is None where it is the primaries'.
     """
 
     def __init__(
@@ -167,34 +170,32 @@ class Member:
         self.entry = entry or group
         self.tokenizer = tokenizer
         self.in_flight = 0
-        self.checked = False  # its tokenizer was compared with what we have since it was last away
-        self.context_tokens: int | None = None  # prompt and answer together, as it told
+        self.tokenizer_checked = False  # its tokenizer was compared with ours since the breaker was last open
+        self.context_tokens: int | None = None  # prompt and answer together, as the endpoint reports
 
     @property
-    def willing(self) -> bool:
+    def available(self) -> bool:
         """Whether it may be called now."""
-        return self.breaker.willing and not self.endpoint.stopped
+        return self.breaker.available and not self.endpoint.stopped
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """One call on its way: who answers it, by whose leave."""
+    """Where a call goes: the member that answers it, and the breaker's permit for it."""
 
     member: Member
     permit: Permit
 
 
 class RetryBudget:
-    """Keeps retries under a tenth of the requests (reliability.md), with a few saved up for a bad moment."""
+    """Keeps retries below a tenth of the requests, with some saved up for bursts of failures: a token bucket."""
 
-    def __init__(self, *, share: float = 0.1, most: float = 10.0) -> None:
-        self._share = share
-        self._most = most
-        self._saved = most
+    def __init__(self) -> None:
+        self._saved = _MOST_SAVED_RETRIES
 
-    def asked(self) -> None:
+    def add_request(self) -> None:
         """Count a request."""
-        self._saved = min(self._most, self._saved + self._share)
+        self._saved = min(_MOST_SAVED_RETRIES, self._saved + _RETRY_SHARE)
 
     def take(self) -> bool:
         """Return whether a retry may be made, and count it."""
@@ -205,7 +206,7 @@ class RetryBudget:
 
 
 class RandomSource(Protocol):
-    """The part of `random.Random` that picking needs."""
+    """The part of `random.Random` that `Pool.pick` needs."""
 
     def sample(self, population: Sequence[Member], k: int) -> list[Member]: ...
 
@@ -218,58 +219,62 @@ class Pool:
         members: Sequence[Member],
         *,
         shares: Mapping[Group, float] | None = None,
-        chance: RandomSource | None = None,
+        randomness: RandomSource | None = None,
     ) -> None:
-        """`shares` are those of the conversations that a canary and a shadow get."""
+        """Take the members; `shares` are the shares of the conversations that the canary and the shadow get."""
         self.members = tuple(members)
         self._shares = shares or {}
         self.retries = RetryBudget()
-        self._chance = chance or random.SystemRandom()
+        self._randomness = randomness or random.SystemRandom()
 
-    def groups(self, conversation_id: str) -> tuple[Group, ...]:
-        """Return the groups that a conversation may be answered by, in the order in which they are asked."""
-        return (
-            ("canary", "primary", "fallback") if self.in_share(conversation_id, "canary") else ("primary", "fallback")
-        )
+    def group_order(self, conversation_id: str) -> tuple[Group, ...]:
+        """Return the groups that may answer the conversation, in the order in which they are tried."""
+        in_canary = self.in_share(conversation_id, "canary")
+        return ("canary", "primary", "fallback") if in_canary else ("primary", "fallback")
 
     def in_share(self, conversation_id: str, group: Group) -> bool:
-        """Return whether a conversation is of those that a canary or a shadow gets: always the same ones."""
+        """Return whether the conversation is in the group's share of all conversations; the same on every process."""
         return int.from_bytes(_affinity(conversation_id, group), "big") / 2**64 < self._shares.get(group, 0.0)
 
     @property
     def serving(self) -> tuple[Member, ...]:
-        """The members that customers hear, unless they are stopped."""
+        """The members whose answers customers see and that are not stopped."""
         return tuple(m for m in self.members if m.group in SERVING_GROUPS and not m.endpoint.stopped)
 
     def pick(
-        self, conversation_id: str, *, group: Group, avoid: Collection[Member] = (), overrule: bool = False
+        self, conversation_id: str, *, group: Group, avoid: Collection[Member] = (), override: bool = False
     ) -> Target | None:
-        """Return the leg to take, or None when nobody of the group may be called; `overrule` minds no breaker."""
-        able = [m for m in self._of(group) if m not in avoid and (m.willing or (overrule and not m.endpoint.stopped))]
-        if not able:
+        """Return the target of a call, or None where no member of the group is available.
+
+        `override` ignores the breakers.
+        """
+        candidates = [
+            m for m in self._of(group) if m not in avoid and (m.available or (override and not m.endpoint.stopped))
+        ]
+        if not candidates:
             return None
-        member = max(able, key=lambda m: _affinity(conversation_id, m.endpoint.name))
-        share = math.ceil(_BOUND * (sum(m.in_flight for m in able) + 1) / len(able))
-        if member.in_flight + 1 > share:
-            others = [m for m in able if m is not member]
-            member = min(self._chance.sample(others, min(2, len(others))), key=lambda m: m.in_flight)
-        permit = member.breaker.overruled() if overrule else member.breaker.admit()
+        member = max(candidates, key=lambda m: _affinity(conversation_id, m.endpoint.name))
+        most_calls = math.ceil(_LOAD_BOUND * (sum(m.in_flight for m in candidates) + 1) / len(candidates))
+        if member.in_flight + 1 > most_calls:
+            others = [m for m in candidates if m is not member]
+            member = min(self._randomness.sample(others, min(2, len(others))), key=lambda m: m.in_flight)
+        permit = member.breaker.override() if override else member.breaker.permit()
         return None if permit is None else Target(member, permit)
 
-    def alternatives(self, member: Member) -> bool:
-        """Return whether somebody else of the member's group could be called."""
+    def has_alternative(self, member: Member) -> bool:
+        """Return whether another member of the group could be called."""
         others = (m for m in self._of(member.group) if m is not member and not m.endpoint.stopped)
         return any(m.breaker.state is BreakerState.CLOSED for m in others)
 
     @property
     def prefill_rate(self) -> float:
-        """How many prompt tokens a second the endpoints of the first group read together, by their profiles."""
+        """Prompt tokens per second that the endpoints of the first group read together, by their profiles."""
         first = next(group for group in SERVING_GROUPS if any(self._of(group)))
-        return sum(member.endpoint.speeds.prefill for member in self._of(first))
+        return sum(member.endpoint.deadlines.prefill for member in self._of(first))
 
     def retry_after(self) -> float:
-        """Return in how many seconds an endpoint may be called again."""
-        return min((m.breaker.retry_after for m in self.serving), default=_ALL_STOPPED)
+        """Return the seconds until an endpoint may be called again."""
+        return min((m.breaker.retry_after for m in self.serving), default=_ALL_STOPPED_SECONDS)
 
     def _of(self, group: Group) -> Iterator[Member]:
         return (member for member in self.members if member.group == group)

@@ -12,7 +12,7 @@ from chatbot.shadow import Shadow, Verdict
 from chatbot.tokenizer import Rendered, Tokenizer
 from llm_server.scripted import Behaviour
 from tests.chatbot.grounding.test_stream import passage
-from tests.chatbot.models.test_client import CHAT, Served, ask, prompt, serve, tokenizer
+from tests.chatbot.models.scripted_pool import CHAT, Served, ask, prompt, serve, tokenizer
 
 __all__ = ["tokenizer"]
 pytestmark = pytest.mark.anyio

@@ -11,7 +11,7 @@ from aiohttp import ClientSession
 
 from chatbot.admission.capacity import Capacity, EndpointLoad, Untold, read_load, slots_after
 from chatbot.admission.fair_queue import Admission, AdmissionSettings, Place
-from chatbot.models import PROFILES, Breaker, BreakerSettings, Endpoint, Member, open_session
+from chatbot.models import DEADLINES, Breaker, BreakerSettings, Endpoint, Member, open_session
 from knowledge.identity import Principal
 from llm_server.profile import load_profile, profile_names
 from llm_server.scripted import Behaviour, ScriptedModel, scripted_server
@@ -97,7 +97,7 @@ async def watched(*servers: ScriptedModel, most: int = 16) -> AsyncGenerator[tup
     configured = AdmissionSettings(slots=most, poll_every=0.5)
     async with open_session() as http:
         members = [
-            Member(Endpoint(http, server.url, PROFILES["scripted"]), "primary", Breaker(BreakerSettings()))
+            Member(Endpoint(http, server.url, DEADLINES["scripted"]), "primary", Breaker(BreakerSettings()))
             for server in servers
         ]
         admission = Admission(configured)

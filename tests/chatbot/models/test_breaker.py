@@ -34,12 +34,12 @@ def state(breaker: Breaker) -> BreakerState:
     return breaker.state  # through a function: mypy takes a property for constant
 
 
-def call(breaker: Breaker, outcome: CallResult) -> None:
-    breaker.record(admitted(breaker), outcome)
+def call(breaker: Breaker, result: CallResult) -> None:
+    breaker.record(permitted(breaker), result)
 
 
-def admitted(breaker: Breaker) -> Permit:
-    permit = breaker.admit()
+def permitted(breaker: Breaker) -> Permit:
+    permit = breaker.permit()
     assert permit is not None
     return permit
 
@@ -58,7 +58,7 @@ def test_five_failures_open_it_and_then_nothing_passes(breaker: Breaker, clock: 
     call(breaker, CallResult.FAILED)
     assert state(breaker) is BreakerState.OPEN
     clock.now += 4.999
-    assert breaker.admit() is None
+    assert breaker.permit() is None
     assert breaker.retry_after == pytest.approx(0.001)
 
 
@@ -73,8 +73,8 @@ def test_after_a_good_hour_at_most_five_failures_open_it(breaker: Breaker) -> No
 
 
 def test_late_first_tokens_open_it_later_than_failures_do(breaker: Breaker) -> None:
-    for outcome in [CallResult.OK, CallResult.OK, *[CallResult.SLOW] * 7]:
-        call(breaker, outcome)
+    for result in [CallResult.OK, CallResult.OK, *[CallResult.SLOW] * 7]:
+        call(breaker, result)
     assert state(breaker) is BreakerState.CLOSED
     call(breaker, CallResult.SLOW)
     assert state(breaker) is BreakerState.OPEN
@@ -87,7 +87,7 @@ async def test_of_fifty_concurrent_calls_exactly_one_passes_when_half_open(break
     passed: list[Permit] = []
 
     async def ask() -> None:
-        permit = breaker.admit()
+        permit = breaker.permit()
         if permit is not None:
             passed.append(permit)
             for _ in range(10):  # the others ask while this one is on its way
@@ -106,7 +106,7 @@ def test_a_good_probe_closes_it(breaker: Breaker, clock: Clock) -> None:
     clock.now += 5
     call(breaker, CallResult.OK)
     assert state(breaker) is BreakerState.CLOSED
-    assert not admitted(breaker).probe
+    assert not permitted(breaker).probe
 
 
 def test_a_failed_probe_opens_it_for_as_long_again(breaker: Breaker, clock: Clock) -> None:
@@ -114,36 +114,36 @@ def test_a_failed_probe_opens_it_for_as_long_again(breaker: Breaker, clock: Cloc
     clock.now += 5
     call(breaker, CallResult.FAILED)
     clock.now += 4.9
-    assert breaker.admit() is None
+    assert breaker.permit() is None
     clock.now += 0.2
-    assert admitted(breaker).probe
+    assert permitted(breaker).probe
 
 
 def test_a_probe_whose_client_left_gives_its_place_to_the_next(breaker: Breaker, clock: Clock) -> None:
     opened(breaker)
     clock.now += 5
-    breaker.abandon(admitted(breaker))
-    assert admitted(breaker).probe
-    assert breaker.admit() is None
+    breaker.abandon(permitted(breaker))
+    assert permitted(breaker).probe
+    assert breaker.permit() is None
 
 
 def test_a_call_that_began_before_it_opened_decides_nothing(breaker: Breaker, clock: Clock) -> None:
-    early = admitted(breaker)
+    early = permitted(breaker)
     opened(breaker)
     breaker.record(early, CallResult.OK)
     assert state(breaker) is BreakerState.OPEN
     clock.now += 5
-    probe = admitted(breaker)
+    probe = permitted(breaker)
     breaker.record(early, CallResult.OK)
     breaker.abandon(early)
-    assert breaker.admit() is None, "the probe is still out"
+    assert breaker.permit() is None, "the probe is still out"
     breaker.record(probe, CallResult.OK)
     assert state(breaker) is BreakerState.CLOSED
 
 
 def test_leaving_counts_neither_way(breaker: Breaker) -> None:
     for _ in range(100):
-        breaker.abandon(admitted(breaker))
+        breaker.abandon(permitted(breaker))
     assert state(breaker) is BreakerState.CLOSED
 
 
@@ -153,17 +153,17 @@ def test_there_is_never_a_second_probe_and_never_a_lasting_refusal(
 ) -> None:
     clock = Clock()
     breaker = Breaker(SETTINGS, clock=clock)
-    for outcome, wait in steps:
+    for result, wait in steps:
         clock.now += wait
-        permit = breaker.admit()
+        permit = breaker.permit()
         if permit is None:
             assert breaker.retry_after > 0
             continue
         if permit.probe:
-            assert breaker.admit() is None
-        if outcome is None:
+            assert breaker.permit() is None
+        if result is None:
             breaker.abandon(permit)
         else:
-            breaker.record(permit, outcome)
+            breaker.record(permit, result)
     clock.now += SETTINGS.open_seconds + 1e-6
-    assert breaker.willing
+    assert breaker.available

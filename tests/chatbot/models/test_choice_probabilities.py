@@ -1,4 +1,4 @@
-"""Yes against no, and one number against the others, read from the likeliest tokens."""
+"""Yes against no, and one number against the others, read from the most likely tokens."""
 
 from math import log
 
@@ -9,62 +9,58 @@ from chatbot.models.choice_probabilities import LEAST_CHOICE_MASS, Choices, choi
 YES_OR_NO = (("예", "Yes"), ("아니오", "아니", "No"))
 
 
-def odds(**chances: float) -> float:
-    return of_tokens({token.encode(): chance for token, chance in chances.items()})
-
-
-def of_tokens(chances: dict[bytes, float]) -> float:
-    yes, no = all_of(chances, YES_OR_NO)
+def yes_probability(chances: dict[bytes, float]) -> float:
+    yes, no = probabilities(chances, YES_OR_NO)
     assert yes + no == pytest.approx(1)
     return yes
 
 
-def all_of(chances: dict[bytes, float], words: Choices, least: float = 0.0) -> tuple[float, ...]:
+def probabilities(chances: dict[bytes, float], choices: Choices, least: float = 0.0) -> tuple[float, ...]:
     tokens = list(chances)
     logprobs = {n: log(chances[token]) for n, token in enumerate(tokens)}
-    return choice_probabilities(logprobs, words, token_bytes=lambda token: tokens[token], least_mass=least)
+    return choice_probabilities(logprobs, choices, token_bytes=lambda token: tokens[token], least_mass=least)
 
 
 @pytest.mark.parametrize("yes", ["예", " 예", "Yes", " yes", "YES", "Y", "예.", "예,", "Yes!"])
 @pytest.mark.parametrize("no", ["아니오", "아니", "아", " 아니요", "아니라", "No", "no.", "N"])
 def test_words_are_matched_by_their_beginning_whatever_stands_around(yes: str, no: str) -> None:
-    assert of_tokens({yes.encode(): 0.6, no.encode(): 0.2}) == pytest.approx(0.75)
+    assert yes_probability({yes.encode(): 0.6, no.encode(): 0.2}) == pytest.approx(0.75)
 
 
 @pytest.mark.parametrize("other", ["예금", "예를", "Not", "Note", "Yesterday", "Now", "은행", "", " ", "\n", "."])
 def test_longer_words_of_another_meaning_count_for_neither(other: str) -> None:
-    assert of_tokens({other.encode(): 0.9, "예".encode(): 0.03, "아니오".encode(): 0.01}) == pytest.approx(0.75)
+    assert yes_probability({other.encode(): 0.9, "예".encode(): 0.03, "아니오".encode(): 0.01}) == pytest.approx(0.75)
 
 
 def test_a_byte_that_begins_both_words_counts_for_neither() -> None:
-    assert of_tokens({b"\xec": 0.9, b"\xec\x98": 0.06, b"\xec\x95\x84": 0.02}) == pytest.approx(0.75)
+    assert yes_probability({b"\xec": 0.9, b"\xec\x98": 0.06, b"\xec\x95\x84": 0.02}) == pytest.approx(0.75)
 
 
 def test_a_word_cut_within_its_next_letter_is_not_that_word() -> None:
-    assert of_tokens({"예".encode() + b"\xea\xb8": 0.9, "아니오".encode(): 0.1}) == 0
+    assert yes_probability({"예".encode() + b"\xea\xb8": 0.9, "아니오".encode(): 0.1}) == 0
 
 
 def test_one_side_alone_is_certain() -> None:
-    assert odds(예=0.4) == 1
-    assert odds(아니오=0.4) == 0
+    assert yes_probability({"예".encode(): 0.4}) == 1
+    assert yes_probability({"아니오".encode(): 0.4}) == 0
 
 
 def test_neither_word_is_undecided() -> None:
-    assert odds(은행=0.9) == 0.5
-    assert of_tokens({}) == 0.5
+    assert yes_probability({"은행".encode(): 0.9}) == 0.5
+    assert yes_probability({}) == 0.5
 
 
 def test_of_several_numbers_each_has_its_share_and_nothing_else_counts() -> None:
-    said = {b"2": 0.3, b" 3.": 0.05, b"1": 0.1, "1번".encode(): 0.2, b"10": 0.1, b"4": 0.1, b"The": 0.15}
-    assert all_of(said, number_choices(3)) == pytest.approx((0.1 / 0.45, 0.3 / 0.45, 0.05 / 0.45))
+    chances = {b"2": 0.3, b" 3.": 0.05, b"1": 0.1, "1번".encode(): 0.2, b"10": 0.1, b"4": 0.1, b"The": 0.15}
+    assert probabilities(chances, number_choices(3)) == pytest.approx((0.1 / 0.45, 0.3 / 0.45, 0.05 / 0.45))
 
 
 def test_where_no_number_is_likely_all_are_alike() -> None:
-    assert all_of({b"The": 0.9, b"20": 0.1}, number_choices(3)) == (1 / 3, 1 / 3, 1 / 3)
+    assert probabilities({b"The": 0.9, b"20": 0.1}, number_choices(3)) == (1 / 3, 1 / 3, 1 / 3)
 
 
 def test_what_a_model_hardly_says_is_no_choice() -> None:
-    said = {b"1": 0.02, b"2": 0.005, b"<think>": 0.9}
-    assert all_of(said, number_choices(2)) == pytest.approx((0.8, 0.2))
-    assert all_of(said, number_choices(2), LEAST_CHOICE_MASS) == (0.5, 0.5)
-    assert all_of({b"1": 0.5, b"The": 0.5}, number_choices(2), LEAST_CHOICE_MASS) == (1, 0)
+    chances = {b"1": 0.02, b"2": 0.005, b"<think>": 0.9}
+    assert probabilities(chances, number_choices(2)) == pytest.approx((0.8, 0.2))
+    assert probabilities(chances, number_choices(2), LEAST_CHOICE_MASS) == (0.5, 0.5)
+    assert probabilities({b"1": 0.5, b"The": 0.5}, number_choices(2), LEAST_CHOICE_MASS) == (1, 0)

@@ -2,13 +2,11 @@
 
 import json
 import logging
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from contextlib import aclosing
 from itertools import count
 from pathlib import Path
-from random import Random
-from time import monotonic, perf_counter
+from time import perf_counter
 
 import anyio
 import pytest
@@ -17,167 +15,31 @@ from pydantic import ValidationError
 from chatbot.errors import ChatError, ModelUnavailable, Overloaded, TooLarge
 from chatbot.events import Usage
 from chatbot.models.breaker import Breaker, BreakerSettings, BreakerState
+from chatbot.models.call import ModelCallFinished
 from chatbot.models.choice_probabilities import YES_OR_NO, number_choices
-from chatbot.models.client import (
-    PROFILES,
-    Delta,
-    Group,
-    ModelCallFinished,
-    ModelDone,
-    Models,
-    ModelSettings,
-    ModelsMisconfigured,
-    Sampling,
-    Speeds,
-    Switched,
-    open_models,
+from chatbot.models.client import ModelDone, Models, Switched, open_models
+from chatbot.models.completion import Delta, Sampling
+from chatbot.models.endpoint import Deadlines, Endpoint, open_session
+from chatbot.models.pool import DEADLINES, Member, ModelSettings, ModelsMisconfigured, Pool
+from chatbot.tokenizer import Rendered, Tokenizer
+from llm_server.scripted import Behaviour, scripted_server, write_tokenizer
+from tests.chatbot.models.scripted_pool import (
+    ANSWER,
+    CHAT,
+    PATIENT,
+    QUICK,
+    Served,
+    ask,
+    prompt,
+    ready,
+    serve,
+    tokenizer,
+    until_idle,
 )
-from chatbot.models.endpoint import Endpoint, open_session
-from chatbot.models.pool import Member, Pool
-from chatbot.tokenizer import Message, Rendered, Tokenizer
-from llm_server.scripted import Behaviour, ScriptedModel, scripted_server, write_tokenizer
 from tests.patience import patient
 
+__all__ = ["tokenizer"]
 pytestmark = pytest.mark.anyio
-
-# Characters of one to eleven tokens, so that an answer may break off within one.
-ANSWER = "정기예금을 중도해지하면 기본이율의 50%입니다. Ünïcode ‘quotes’ 谢谢 👩‍👩‍👧 끝. The fee is ₩1,000 — final."
-QUICK = Speeds(prefill=1e6, whole=30, between=0.4, at_once=0.4)  # where a deadline is to pass
-PATIENT = Speeds(prefill=1e6, whole=60, between=30, at_once=30)  # where none is, however busy the machine
-
-
-@pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
-    return Tokenizer.load(write_tokenizer(tmp_path_factory.mktemp("tokenizer")))
-
-
-@dataclass
-class Served:
-    """A pool over scripted servers, and what its hook saw."""
-
-    models: Models
-    servers: list[ScriptedModel]
-    calls: list[ModelCallFinished] = field(default_factory=list)
-
-    @property
-    def members(self) -> tuple[Member, ...]:
-        return self.models.pool.members
-
-    def home(self, conversation_id: str) -> int:
-        """Return the index of the server that a conversation goes to first."""
-        leg = self.models.pool.pick(conversation_id, group="primary")
-        assert leg is not None
-        leg.member.breaker.abandon(leg.permit)
-        return self.members.index(leg.member)
-
-    def running(self) -> int:
-        return sum(server.stats().running + server.stats().waiting for server in self.servers)
-
-    def started(self) -> int:
-        return sum(server.stats().started for server in self.servers)
-
-
-@asynccontextmanager
-async def serve(
-    tokenizer: Tokenizer,
-    primaries: Sequence[Behaviour],
-    fallbacks: Sequence[Behaviour] = (),
-    *,
-    canaries: Sequence[Behaviour] = (),
-    shadows: Sequence[Behaviour] = (),
-    share: float = 0.0,
-    foreign: Tokenizer | None = None,
-    speeds: Speeds = PATIENT,
-    open_seconds: float = 60.0,
-    clock: Callable[[], float] = monotonic,
-) -> AsyncGenerator[Served]:
-    groups: list[Group] = []
-    groups += ("primary" for _ in primaries)
-    groups += ("fallback" for _ in fallbacks)
-    groups += ("canary" for _ in canaries)
-    groups += ("shadow" for _ in shadows)
-    async with AsyncExitStack() as stack:
-        servers = [
-            await stack.enter_async_context(scripted_server(behaviour, name=group))
-            for behaviour, group in zip([*primaries, *fallbacks, *canaries, *shadows], groups, strict=True)
-        ]
-        http = await stack.enter_async_context(open_session())
-        rules = BreakerSettings(open_seconds=open_seconds)
-        members = [
-            Member(
-                Endpoint(http, server.url, speeds),
-                group,
-                Breaker(rules),
-                tokenizer=foreign if group == "fallback" else None,
-            )
-            for server, group in zip(servers, groups, strict=True)
-        ]
-        calls: list[ModelCallFinished] = []
-        chance = Random(1)  # noqa: S311 - it spreads load
-        models = Models(
-            Pool(members, shares={"canary": share, "shadow": share}, chance=chance),
-            tokenizer,
-            hooks=[calls.append],
-            clock=clock,
-        )
-        await models.check()
-        yield Served(models, servers, calls)
-
-
-@dataclass
-class Heard:
-    """A whole answer, as its reader got it."""
-
-    text: str
-    token_ids: tuple[int, ...]
-    switches: list[Switched]
-    done: ModelDone
-
-
-async def ask(
-    served: Served,
-    *,
-    max_tokens: int = 400,
-    conversation_id: str = "c-1",
-    sampling: Sampling | None = None,
-    messages: Sequence[Message] = (),
-    said: Sequence[int] = (),
-) -> Heard:
-    deltas: list[Delta] = []
-    switches: list[Switched] = []
-    done: list[ModelDone] = []
-    stream = served.models.stream(
-        Rendered(prompt(served.models.tokenizer), messages),
-        sampling=sampling or Sampling(max_tokens=max_tokens),
-        conversation_id=conversation_id,
-        cache_salt="hanbit",
-        said=said,
-    )
-    async with aclosing(stream) as parts:
-        async for part in parts:
-            assert not done, "nothing follows the end"
-            kinds: list[object] = {Delta: deltas, Switched: switches, ModelDone: done}[type(part)]  # type: ignore[assignment]
-            kinds.append(part)
-    return Heard(
-        "".join(delta.text for delta in deltas),
-        tuple(token for delta in deltas for token in delta.token_ids),
-        switches,
-        done[0],
-    )
-
-
-CHAT = (Message("system", "You answer."), Message("user", "중도해지 이율은?"))
-
-
-def prompt(tokenizer: Tokenizer) -> list[int]:
-    return tokenizer.render(CHAT)
-
-
-async def until_idle(served: Served, *, within: float) -> None:
-    """Return when no server runs or waits for anything; fail when that takes too long."""
-    with anyio.fail_after(patient(within)):
-        for server in served.servers:
-            await server.until(lambda stats: stats.running + stats.waiting == 0)
 
 
 async def test_an_answer_arrives_whole_with_its_usage(tokenizer: Tokenizer) -> None:
@@ -244,7 +106,7 @@ async def test_an_endpoint_that_sends_garbage_is_left(tokenizer: Tokenizer) -> N
 
 
 async def test_a_stall_in_mid_answer_moves_it_after_the_profiles_pause(tokenizer: Tokenizer) -> None:
-    async with serve(tokenizer, [Behaviour(answer=ANSWER)] * 2, speeds=QUICK) as served:
+    async with serve(tokenizer, [Behaviour(answer=ANSWER)] * 2, deadlines=QUICK) as served:
         served.servers[served.home("c-1")].tell(stall_after=12)
         begun = perf_counter()
         heard = await ask(served)
@@ -265,7 +127,7 @@ async def test_the_token_allowance_spans_endpoints(tokenizer: Tokenizer) -> None
 
 
 async def test_a_slow_first_token_is_retried_elsewhere_without_a_word(tokenizer: Tokenizer) -> None:
-    async with serve(tokenizer, [Behaviour(answer=ANSWER)] * 2, speeds=QUICK) as served:
+    async with serve(tokenizer, [Behaviour(answer=ANSWER)] * 2, deadlines=QUICK) as served:
         served.servers[served.home("c-1")].tell(first_token_seconds=30)
         heard = await ask(served)
         assert heard.text == ANSWER
@@ -324,17 +186,6 @@ async def test_a_model_that_comes_back_is_found_by_one_probe(tokenizer: Tokenize
         assert served.models.model == "primary"
         probes = [call for call in served.calls if call.kind == "ping" and call.outcome == "ok"]
         assert len(probes) == 1
-
-
-async def ready(models: Models, *, within: float) -> None:
-    with anyio.fail_after(patient(within)):
-        while True:
-            try:
-                await models.ping()
-            except ModelUnavailable as exc:
-                await anyio.sleep(exc.retry_after or 0.01)
-            else:
-                return
 
 
 async def test_of_fifty_customers_one_probes_and_the_others_are_refused(tokenizer: Tokenizer) -> None:
@@ -449,8 +300,8 @@ async def test_an_answer_never_changes_to_another_model_in_its_middle(tokenizer:
 
 async def test_a_canary_gets_its_share_of_the_conversations_and_always_the_same(tokenizer: Tokenizer) -> None:
     async with serve(tokenizer, [Behaviour()], canaries=[Behaviour()], share=0.2) as served:
-        groups = {f"c-{n}": served.models.pool.groups(f"c-{n}") for n in range(1000)}
-        assert groups == {name: served.models.pool.groups(name) for name in groups}
+        groups = {f"c-{n}": served.models.pool.group_order(f"c-{n}") for n in range(1000)}
+        assert groups == {name: served.models.pool.group_order(name) for name in groups}
     firsts = [order[0] for order in groups.values()]
     assert 150 <= firsts.count("canary") <= 250
     assert set(groups.values()) == {("canary", "primary", "fallback"), ("primary", "fallback")}
@@ -490,7 +341,7 @@ async def test_a_fallback_with_another_tokenizer_is_told_the_same_chat_and_heard
         assert heard.done.models == ("fallback",)
         assert heard.done.usage == Usage(prompt_tokens=len(prompt(ours)), answer_tokens=len(heard.token_ids))
         half = heard.token_ids[: len(ours.encode(ANSWER[:20]))]
-        rest = await ask(served, messages=CHAT, said=half)
+        rest = await ask(served, messages=CHAT, begun_ids=half)
         assert ours.decode((*half, *rest.token_ids)) == ANSWER, "a successor goes on after the text"
         yes, _ = await served.models.choice_probabilities(
             Rendered(prompt(ours), CHAT), YES_OR_NO, conversation_id="c", cache_salt=""
@@ -501,7 +352,7 @@ async def test_a_fallback_with_another_tokenizer_is_told_the_same_chat_and_heard
             len(prompt(tokenizer)),
             len(prompt(tokenizer)) + len(tokenizer.encode(ANSWER[:20])),
         }
-        with pytest.raises(ModelUnavailable):  # who cannot say what the ids mean has nobody to ask
+        with pytest.raises(ModelUnavailable):  # without messages it cannot be called
             await ask(served)
 
 
@@ -525,7 +376,7 @@ async def test_a_stopped_model_is_left_at_once_and_asked_again_when_it_is_resume
         assert (heard.text, [switch.group for switch in heard.switches]) == ("small", ["fallback"])
         assert [call.outcome for call in served.calls] in (["stopped", "ok"], ["stopped", "ok", "ok"])
         assert {member.breaker.state for member in served.members} == {BreakerState.CLOSED}
-        assert [standing.stopped for standing in served.models.endpoint_statuses()] == [True, True, False]
+        assert [status.stopped for status in served.models.endpoint_statuses()] == [True, True, False]
         served.models.stop({"primary", "fallback"})
         with pytest.raises(ModelUnavailable):
             await ask(served)
@@ -554,8 +405,8 @@ async def test_a_stop_also_ends_a_wait_for_a_model_that_says_nothing(
 
 
 async def test_an_answer_that_takes_too_long_ends(tokenizer: Tokenizer) -> None:
-    speeds = Speeds(prefill=1e6, whole=0.5, between=5, at_once=5)
-    async with serve(tokenizer, [Behaviour(answer=ANSWER, token_seconds=0.05)] * 2, speeds=speeds) as served:
+    deadlines = Deadlines(prefill=1e6, answer=0.5, between_tokens=5, base=5)
+    async with serve(tokenizer, [Behaviour(answer=ANSWER, token_seconds=0.05)] * 2, deadlines=deadlines) as served:
         begun = perf_counter()
         with pytest.raises(ModelUnavailable):
             await ask(served)
@@ -568,7 +419,10 @@ async def test_a_client_that_leaves_frees_the_slot_at_once(tokenizer: Tokenizer,
     slow = Behaviour(answer=ANSWER, token_seconds=0.02, first_token_seconds=0.0 if moment == "mid-stream" else 3)
     primaries = [Behaviour(dead=True)] if moment == "at the switch" else []
     async with serve(
-        tokenizer, primaries or [slow], [slow] if primaries else [], speeds=Speeds(prefill=1e6, whole=60, at_once=30)
+        tokenizer,
+        primaries or [slow],
+        [slow] if primaries else [],
+        deadlines=Deadlines(prefill=1e6, answer=60, base=30),
     ) as served:
         stream = served.models.stream(
             Rendered(prompt(tokenizer)), sampling=Sampling(max_tokens=400), conversation_id="c", cache_salt="t"
@@ -592,7 +446,7 @@ async def test_a_client_that_leaves_frees_the_slot_at_once(tokenizer: Tokenizer,
 
 
 async def test_a_left_probe_frees_the_slot_too(tokenizer: Tokenizer) -> None:
-    async with serve(tokenizer, [Behaviour(first_token_seconds=5)], speeds=PROFILES["scripted"]) as served:
+    async with serve(tokenizer, [Behaviour(first_token_seconds=5)], deadlines=DEADLINES["scripted"]) as served:
         async with anyio.create_task_group() as group:
             group.start_soon(probability, served)
             await served.servers[0].until(lambda stats: stats.running == 1)
@@ -601,8 +455,8 @@ async def test_a_left_probe_frees_the_slot_too(tokenizer: Tokenizer) -> None:
 
 
 async def probability(served: Served, ids: Sequence[int] = ()) -> float:
-    asked = Rendered(ids or prompt(served.models.tokenizer))
-    yes, _ = await served.models.choice_probabilities(asked, YES_OR_NO, conversation_id="c-1", cache_salt="hanbit")
+    rendered = Rendered(ids or prompt(served.models.tokenizer))
+    yes, _ = await served.models.choice_probabilities(rendered, YES_OR_NO, conversation_id="c-1", cache_salt="hanbit")
     return yes
 
 
@@ -615,10 +469,10 @@ async def test_the_probe_tells_how_likely_yes_is(tokenizer: Tokenizer, yes: floa
 
 async def test_one_of_several_numbers_is_weighed_by_its_token_alone(tokenizer: Tokenizer) -> None:
     async with serve(tokenizer, [Behaviour(chooses=(0.2, 0.7, 0.1))]) as served:
-        said = Rendered(prompt(tokenizer))
+        rendered = Rendered(prompt(tokenizer))
         three, two = [
             await served.models.choice_probabilities(
-                said, number_choices(upto), conversation_id="c-1", cache_salt="hanbit"
+                rendered, number_choices(upto), conversation_id="c-1", cache_salt="hanbit"
             )
             for upto in (3, 2)
         ]
@@ -626,7 +480,7 @@ async def test_one_of_several_numbers_is_weighed_by_its_token_alone(tokenizer: T
         assert two == pytest.approx((0.2 / 0.9, 0.7 / 0.9), abs=0.01)
         served.servers[0].tell(chooses=())
         assert await served.models.choice_probabilities(
-            said, number_choices(2), conversation_id="c-1", cache_salt="hanbit"
+            rendered, number_choices(2), conversation_id="c-1", cache_salt="hanbit"
         ) == (0.5, 0.5)
 
 

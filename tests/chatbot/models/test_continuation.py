@@ -18,13 +18,13 @@ def decode(ids: Sequence[int]) -> str:
 
 def generate(ids: Sequence[int], begun: int, *, lag: int, burst: int) -> Iterator[Delta]:
     """Yield what vLLM would send after `begun` tokens: whole characters only, `lag` of them held back until the end."""
-    said = 0
+    sent = 0
     for end in range(begun + burst, len(ids) + burst, burst):
         text = decode(ids[begun:end])
         whole = text.rstrip("\N{REPLACEMENT CHARACTER}") if end < len(ids) else text
         until = len(whole) - (lag if end < len(ids) else 0)
-        yield Delta(whole[said : max(said, until)], tuple(ids[end - burst : end]))
-        said = max(said, until)
+        yield Delta(whole[sent : max(sent, until)], tuple(ids[end - burst : end]))
+        sent = max(sent, until)
 
 
 @given(

@@ -10,6 +10,7 @@ import aiohttp
 import anyio
 import pytest
 from aiohttp import web
+from aiohttp.connector import Connection
 from hypothesis import given
 from hypothesis import strategies as st
 from opentelemetry.sdk.trace import TracerProvider
@@ -26,6 +27,7 @@ from chatbot.models.completion import (
 )
 from chatbot.models.endpoint import (
     DeadlineExceeded,
+    Deadlines,
     Endpoint,
     EndpointFailed,
     GenerationEnd,
@@ -33,17 +35,16 @@ from chatbot.models.endpoint import (
     QueueFull,
     ReplyBroken,
     RequestRejected,
-    Speeds,
     Unreachable,
     WrongModel,
     open_session,
 )
-from chatbot.models.pool import PROFILES
+from chatbot.models.pool import DEADLINES
 from llm_server.scripted import Behaviour, scripted_server
 from tests.patience import patient
 
-QUICK = Speeds(prefill=1e6, whole=2, between=0.3, at_once=0.3)  # where a deadline is to pass
-PATIENT = Speeds(prefill=1e6, whole=60, between=30, at_once=30)  # where none is, however busy the machine
+QUICK = Deadlines(prefill=1e6, answer=2, between_tokens=0.3, base=0.3)  # where a deadline is to pass
+PATIENT = Deadlines(prefill=1e6, answer=60, between_tokens=30, base=30)  # where none is, however busy the machine
 STREAM = (
     b'data: {"id":"cmpl-1","object":"text_completion","created":1,"choices":[{"index":0,"text":"\xec\x98\x88'
     b'","logprobs":null,"finish_reason":null,"stop_reason":null,"prompt_token_ids":[1,2],"token_ids":[7,8]}]}\n\n'
@@ -103,9 +104,9 @@ def test_a_probe_without_log_probabilities_knows_nothing() -> None:
 
 
 def test_deadlines_follow_from_the_profile() -> None:
-    assert PROFILES["cpu"].first_token(1600) == 2 + 3 * 1600 / 160
-    assert PROFILES["scripted"].first_token(100_000) == 8
-    assert all(speeds.between == 10 and speeds.whole >= 60 for speeds in PROFILES.values())
+    assert DEADLINES["cpu"].first_token(1600) == 2 + 3 * 1600 / 160
+    assert DEADLINES["scripted"].first_token(100_000) == 8
+    assert all(deadlines.between_tokens == 10 and deadlines.answer >= 60 for deadlines in DEADLINES.values())
 
 
 def call(*, until: float = math.inf, max_tokens: int = 50) -> GenerationRequest:
@@ -128,7 +129,7 @@ Handler = Callable[[web.Request], AsyncGenerator[bytes]]
 
 
 @asynccontextmanager
-async def replying(handler: Handler, *, status: int = 200, speeds: Speeds = PATIENT) -> AsyncGenerator[Endpoint]:
+async def replying(handler: Handler, *, status: int = 200, deadlines: Deadlines = PATIENT) -> AsyncGenerator[Endpoint]:
     """Serve one reply, byte for byte, and give an endpoint that asks for it."""
 
     async def reply(request: web.Request) -> web.StreamResponse:
@@ -146,7 +147,7 @@ async def replying(handler: Handler, *, status: int = 200, speeds: Speeds = PATI
     try:
         await web.TCPSite(runner, "127.0.0.1", 0).start()
         async with open_session() as http:
-            yield Endpoint(http, f"http://127.0.0.1:{runner.addresses[0][1]}", speeds)
+            yield Endpoint(http, f"http://127.0.0.1:{runner.addresses[0][1]}", deadlines)
     finally:
         await runner.cleanup()
 
@@ -238,7 +239,7 @@ async def test_every_status_has_a_meaning(status: int, said: bytes, kind: type[E
     ],
 )
 async def test_every_deadline_is_kept(handler: Handler, phase: str, until: float) -> None:
-    async with replying(handler, speeds=QUICK) as endpoint:
+    async with replying(handler, deadlines=QUICK) as endpoint:
         begun = perf_counter()
         with pytest.raises(DeadlineExceeded) as late:
             await listen(endpoint, call(until=anyio.current_time() + until))
@@ -254,7 +255,7 @@ async def test_keep_alives_are_no_progress() -> None:
             yield b": ping\n\n"
             await anyio.sleep(0.05)
 
-    async with replying(only_comments, speeds=QUICK) as endpoint:
+    async with replying(only_comments, deadlines=QUICK) as endpoint:
         with pytest.raises(DeadlineExceeded, match="between tokens"):
             await listen(endpoint)
 
@@ -263,7 +264,12 @@ async def test_keep_alives_are_no_progress() -> None:
 async def test_nobody_there_is_unreachable() -> None:
     async with open_session() as http:
         endpoint = Endpoint(http, "http://127.0.0.1:1", PATIENT)
-        for asking in (listen(endpoint), endpoint.top_tokens(call(), top=1), endpoint.card(), endpoint.tokenize({})):
+        for asking in (
+            listen(endpoint),
+            endpoint.top_tokens(call(), top=1),
+            endpoint.model_card(),
+            endpoint.tokenize({}),
+        ):
             with pytest.raises(Unreachable):
                 await asking
 
@@ -272,34 +278,51 @@ def every_kind_of(error: type[Exception]) -> list[type[Exception]]:
     return [error, *(kind for below in error.__subclasses__() for kind in every_kind_of(below))]
 
 
+class FailingConnector(aiohttp.BaseConnector):
+    """Raises an error where a connection is asked for."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self._error = error
+
+    async def connect(self, *_: object, **__: object) -> Connection:
+        raise self._error
+
+
 @pytest.mark.anyio
 @pytest.mark.parametrize(
     "error", [*every_kind_of(aiohttp.ClientError), TimeoutError, OSError, ConnectionResetError, CompletionBroken]
 )
 async def test_no_exception_of_the_driver_gets_through(error: type[Exception]) -> None:
-    async with open_session() as http:
+    raised = error.__new__(error)  # their constructors differ; only the class decides
+    async with aiohttp.ClientSession(connector=FailingConnector(raised)) as http:
         endpoint = Endpoint(http, "http://127.0.0.1:1", PATIENT)
-        raised = error.__new__(error)  # their constructors differ; only the class decides
-        with pytest.raises(EndpointFailed):
-            async with endpoint._translated("first token", math.inf):
-                raise raised
+        for asking in (endpoint.model_card(), endpoint.top_tokens(call(), top=1), listen(endpoint)):
+            with pytest.raises(EndpointFailed):
+                await asking
 
 
 @pytest.mark.anyio
 async def test_another_model_than_the_one_set_is_unfit() -> None:
     async with scripted_server(name="small") as server, open_session() as http:
         with pytest.raises(WrongModel, match=r"serves \['small'\], not big"):
-            await Endpoint(http, server.url, PATIENT, model="big").card()
+            await Endpoint(http, server.url, PATIENT, model="big").model_card()
 
 
 @pytest.mark.anyio
 async def test_connections_are_used_again_after_a_whole_answer() -> None:
-    async with scripted_server(Behaviour(answer="a")) as server, open_session() as http:
-        endpoint = Endpoint(http, server.url, PATIENT)
+    connections: list[object] = []
+
+    async def whole_answer(request: web.Request) -> AsyncGenerator[bytes]:
+        assert request.transport is not None
+        connections.append(request.transport.get_extra_info("peername"))
+        yield STREAM
+
+    async with replying(whole_answer) as endpoint:
         for _ in range(5):
             await listen(endpoint)
-        assert http.connector is not None
-        assert len(http.connector._conns) <= 1
+    assert len(connections) == 5
+    assert len(set(connections)) == 1
 
 
 @pytest.mark.anyio

@@ -10,7 +10,7 @@ from evals.quality import Recorder, checked
 from evals.questions.recording import Made, Part, Shown, Spoken, read_recording, write_recording
 from knowledge.index import Index
 from llm_server.scripted import Behaviour
-from tests.chatbot.models.test_client import serve, tokenizer
+from tests.chatbot.models.scripted_pool import serve, tokenizer
 from tests.chatbot.proof.test_audit_replay import DEPOSIT, index, terms
 
 __all__ = ["index", "terms", "tokenizer"]

@@ -1,0 +1,171 @@
+"""Builders: models over scripted servers, and what the reader of an answer gets."""
+
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from dataclasses import dataclass, field
+from random import Random
+from time import monotonic
+
+import anyio
+import pytest
+
+from chatbot.errors import ModelUnavailable
+from chatbot.models.breaker import Breaker, BreakerSettings
+from chatbot.models.call import ModelCallFinished
+from chatbot.models.client import ModelDone, Models, Switched
+from chatbot.models.completion import Delta, Sampling
+from chatbot.models.endpoint import Deadlines, Endpoint, open_session
+from chatbot.models.pool import Group, Member, Pool
+from chatbot.tokenizer import Message, Rendered, Tokenizer
+from llm_server.scripted import Behaviour, ScriptedModel, scripted_server, write_tokenizer
+from tests.patience import patient
+
+# Characters of one to eleven tokens, so that an answer may break off within one.
+ANSWER = "정기예금을 중도해지하면 기본이율의 50%입니다. Ünïcode ‘quotes’ 谢谢 👩‍👩‍👧 끝. The fee is ₩1,000 — final."
+QUICK = Deadlines(prefill=1e6, answer=30, between_tokens=0.4, base=0.4)  # where a deadline is to pass
+PATIENT = Deadlines(prefill=1e6, answer=60, between_tokens=30, base=30)  # where none is, however busy the machine
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
+    return Tokenizer.load(write_tokenizer(tmp_path_factory.mktemp("tokenizer")))
+
+
+@dataclass
+class Served:
+    """A pool over scripted servers, and what its hook saw."""
+
+    models: Models
+    servers: list[ScriptedModel]
+    calls: list[ModelCallFinished] = field(default_factory=list)
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        return self.models.pool.members
+
+    def home(self, conversation_id: str) -> int:
+        """Return the index of the server that a conversation goes to first."""
+        target = self.models.pool.pick(conversation_id, group="primary")
+        assert target is not None
+        target.member.breaker.abandon(target.permit)
+        return self.members.index(target.member)
+
+    def running(self) -> int:
+        return sum(server.stats().running + server.stats().waiting for server in self.servers)
+
+    def started(self) -> int:
+        return sum(server.stats().started for server in self.servers)
+
+
+@asynccontextmanager
+async def serve(
+    tokenizer: Tokenizer,
+    primaries: Sequence[Behaviour],
+    fallbacks: Sequence[Behaviour] = (),
+    *,
+    canaries: Sequence[Behaviour] = (),
+    shadows: Sequence[Behaviour] = (),
+    share: float = 0.0,
+    foreign: Tokenizer | None = None,
+    deadlines: Deadlines = PATIENT,
+    open_seconds: float = 60.0,
+    clock: Callable[[], float] = monotonic,
+) -> AsyncGenerator[Served]:
+    groups: list[Group] = []
+    groups += ("primary" for _ in primaries)
+    groups += ("fallback" for _ in fallbacks)
+    groups += ("canary" for _ in canaries)
+    groups += ("shadow" for _ in shadows)
+    async with AsyncExitStack() as stack:
+        servers = [
+            await stack.enter_async_context(scripted_server(behaviour, name=group))
+            for behaviour, group in zip([*primaries, *fallbacks, *canaries, *shadows], groups, strict=True)
+        ]
+        http = await stack.enter_async_context(open_session())
+        breaker_settings = BreakerSettings(open_seconds=open_seconds)
+        members = [
+            Member(
+                Endpoint(http, server.url, deadlines),
+                group,
+                Breaker(breaker_settings),
+                tokenizer=foreign if group == "fallback" else None,
+            )
+            for server, group in zip(servers, groups, strict=True)
+        ]
+        calls: list[ModelCallFinished] = []
+        randomness = Random(1)  # noqa: S311 - it spreads load
+        models = Models(
+            Pool(members, shares={"canary": share, "shadow": share}, randomness=randomness),
+            tokenizer,
+            hooks=[calls.append],
+            clock=clock,
+        )
+        await models.check()
+        yield Served(models, servers, calls)
+
+
+@dataclass
+class Heard:
+    """A whole answer, as its reader got it."""
+
+    text: str
+    token_ids: tuple[int, ...]
+    switches: list[Switched]
+    done: ModelDone
+
+
+async def ask(
+    served: Served,
+    *,
+    max_tokens: int = 400,
+    conversation_id: str = "c-1",
+    sampling: Sampling | None = None,
+    messages: Sequence[Message] = (),
+    begun_ids: Sequence[int] = (),
+) -> Heard:
+    deltas: list[Delta] = []
+    switches: list[Switched] = []
+    done: list[ModelDone] = []
+    stream = served.models.stream(
+        Rendered(prompt(served.models.tokenizer), messages),
+        sampling=sampling or Sampling(max_tokens=max_tokens),
+        conversation_id=conversation_id,
+        cache_salt="hanbit",
+        begun_ids=begun_ids,
+    )
+    async with aclosing(stream) as parts:
+        async for part in parts:
+            assert not done, "nothing follows the end"
+            kinds: list[object] = {Delta: deltas, Switched: switches, ModelDone: done}[type(part)]  # type: ignore[assignment]
+            kinds.append(part)
+    return Heard(
+        "".join(delta.text for delta in deltas),
+        tuple(token for delta in deltas for token in delta.token_ids),
+        switches,
+        done[0],
+    )
+
+
+CHAT = (Message("system", "You answer."), Message("user", "중도해지 이율은?"))
+
+
+def prompt(tokenizer: Tokenizer) -> list[int]:
+    return tokenizer.render(CHAT)
+
+
+async def until_idle(served: Served, *, within: float) -> None:
+    """Return when no server runs or waits for anything; fail when that takes too long."""
+    with anyio.fail_after(patient(within)):
+        for server in served.servers:
+            await server.until(lambda stats: stats.running + stats.waiting == 0)
+
+
+async def ready(models: Models, *, within: float) -> None:
+    with anyio.fail_after(patient(within)):
+        while True:
+            try:
+                await models.ping()
+            except ModelUnavailable as exc:
+                await anyio.sleep(exc.retry_after or 0.01)
+            else:
+                return
