@@ -79,8 +79,8 @@ class Metrics:
         """Show what scalers ask for the rate of: a counter that begins at 1 has none, and would wake nobody."""
         for level in DegradationLevel:
             self.degraded.labels(level.value)
-        for priority, why in product(priorities, get_args(RejectionReason)):
-            self.turned_away.labels(str(priority), why)
+        for priority, reason in product(priorities, get_args(RejectionReason)):
+            self.turned_away.labels(str(priority), reason)
 
     def turn_finished(self, turn: TurnFinished) -> None:
         """Observe the end of an answer (a hook)."""
@@ -99,10 +99,10 @@ class Metrics:
     def admitted(self, record: Started | Rejected) -> None:
         """Observe that an answer got its slot, or that a question got no place (a hook)."""
         match record:
-            case Started(priority=priority, waited=seconds):
+            case Started(priority=priority, waited_seconds=seconds):
                 self.queue_wait.labels(str(priority)).observe(seconds)
-            case Rejected(priority=priority, why=why):
-                self.turned_away.labels(str(priority), why).inc()
+            case Rejected(priority=priority, reason=reason):
+                self.turned_away.labels(str(priority), reason).inc()
 
     def answer_taken(self, why: Literal["reader", "cancel", "orphan"]) -> None:
         """Count an answer that was taken over from a dead replica (a hook)."""

@@ -330,7 +330,7 @@ async def stream_answer(checks: GroundingStream, answering: Answering, place: Pl
         async for delta in deltas:
             match delta:
                 case Delta():
-                    services.admission.first_token(place)
+                    services.admission.record_first_token(place)
                     state.count(delta)
                     live.add_token_ids(delta.token_ids)
                     answering.show(checks.feed(delta.text))

@@ -1,8 +1,8 @@
-"""How many answers the endpoints can take, heard from vLLM's own metrics once a second.
+"""The number of slots, which follows the load that vLLM's metrics report once a second.
 
-Replicas share the endpoints and need not know of each other: what waits inside vLLM is too much for all of them, so
-each takes back its part of it; while nothing waits, each tries a few more. The settings' number is the bound, and what
-is taken where no endpoint tells.
+Replicas share the endpoints without knowing of each other: what waits inside vLLM is too much for all of them together,
+so each gives up slots in proportion to its own part of it; while nothing waits, each adds a few. The setting is the
+upper bound, and the number of slots where no endpoint reports its load.
 """
 
 import math
@@ -18,21 +18,21 @@ from chatbot.models import SERVING_GROUPS, EndpointFailed, Member
 log = structlog.get_logger(__name__)
 
 _RUNNING, _WAITING, _CACHE = "vllm:num_requests_running", "vllm:num_requests_waiting", "vllm:kv_cache_usage_perc"
-# Contexts grow as answers do: above this, running answers are about to be thrown out again (preempted).
+# Contexts grow with their answers: above this share of the KV cache vLLM is about to preempt running answers.
 _CACHE_FULL = 0.95
-# Once nothing has waited for so many looks, slots grow with each by this part of themselves: whoever starts too many
-# makes everybody wait inside vLLM, where nobody is told.
-_CALM = 5
-_GROWTH = 8
+# After this many polls in a row without anything waiting, each further one adds an eighth of the slots. Slowly: answers
+# that wait inside vLLM are told no position.
+_CALM_POLLS = 5
+_GROWTH_DIVISOR = 8
 
 
-class Untold(Exception):
-    """The metrics do not say what we need."""
+class LoadNotReported(Exception):
+    """The metrics do not contain the load."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointLoad:
-    """What an endpoint says of itself: requests that run and wait in it, and how full its cache of contexts is."""
+    """The requests that run and wait in an endpoint, and the share of its KV cache in use, in [0, 1]."""
 
     running: int
     waiting: int
@@ -40,69 +40,69 @@ class EndpointLoad:
 
 
 def read_load(text: str) -> EndpointLoad:
-    """Return what the metrics of an endpoint say (Prometheus' text; one line an engine).
+    """Return the load that an endpoint's metrics report, in Prometheus' text format with one line per engine.
 
     Raises:
-        Untold: they are not vLLM's, or are of another release.
+        LoadNotReported: the metrics are not vLLM's, or those of another release.
     """
-    found: dict[str, list[float]] = {_RUNNING: [], _WAITING: [], _CACHE: []}
+    values: dict[str, list[float]] = {_RUNNING: [], _WAITING: [], _CACHE: []}
     try:
         for line in text.splitlines():
             name = line.partition("{")[0]
-            if name in found:
-                found[name].append(float(line.rpartition(" ")[2]))
+            if name in values:
+                values[name].append(float(line.rpartition(" ")[2]))
     except ValueError as exc:
-        raise Untold from exc
-    if not found[_RUNNING] or not found[_WAITING]:
-        raise Untold
+        raise LoadNotReported from exc
+    if not values[_RUNNING] or not values[_WAITING]:
+        raise LoadNotReported
     return EndpointLoad(
-        running=round(sum(found[_RUNNING])),
-        waiting=round(sum(found[_WAITING])),
-        cache=max(found[_CACHE], default=0.0),
+        running=round(sum(values[_RUNNING])),
+        waiting=round(sum(values[_WAITING])),
+        cache=max(values[_CACHE], default=0.0),
     )
 
 
 def slots_after(slots: int, loads: Sequence[EndpointLoad], *, busy: int, calm: int, most: int) -> int:
-    """Return how many slots there should be now, where there were `slots` of which `busy` are taken.
+    """Return the new number of slots, where there were `slots`, of which `busy` are taken, and `most` is the bound.
 
-    `calm` is how many looks in a row, this one included, have found nothing waiting.
+    `calm` counts the polls in a row, this one included, that found nothing waiting.
     """
     if not loads:
         return most
     running, waiting = sum(load.running for load in loads), sum(load.waiting for load in loads)
     if waiting:
-        ours = min(1.0, busy / (running + waiting))
-        return max(1, min(slots, busy) - math.ceil(waiting * ours))
+        own_share = min(1.0, busy / (running + waiting))
+        return max(1, min(slots, busy) - math.ceil(waiting * own_share))
     if max(load.cache for load in loads) >= _CACHE_FULL:
         return max(1, min(slots, busy))
-    return min(most, slots + max(1, slots // _GROWTH)) if calm >= _CALM else min(most, slots)
+    return min(most, slots + max(1, slots // _GROWTH_DIVISOR)) if calm >= _CALM_POLLS else min(most, slots)
 
 
 class Capacity:
-    """Looks at the endpoints and sets the slots."""
+    """Polls the endpoints and sets the number of slots."""
 
     def __init__(self, members: Sequence[Member], admission: Admission, settings: AdmissionSettings) -> None:
         self._members = members
         self._admission = admission
         self._settings = settings
-        self._told = True
+        self._reported = True
         self._calm = 0
 
     async def watch(self) -> None:
-        """Look, for ever."""
+        """Poll every `poll_every` seconds, for ever."""
         while True:
-            await self.look()
+            await self.poll()
             await anyio.sleep(self._settings.poll_every)
 
-    async def look(self) -> None:
-        """Ask the endpoints that are called now how busy they are, and set the slots."""
-        members = self._called()
+    async def poll(self) -> None:
+        """Read the load of the endpoints in use, and set the number of slots."""
+        members = self._in_use()
         loads: list[EndpointLoad] = []
         async with anyio.create_task_group() as tasks:
             for member in members:
-                tasks.start_soon(self._ask, member, loads)
-        if members and bool(loads) is not self._told:
-            self._told = bool(loads)
+                tasks.start_soon(self._read_load, member, loads)
+        if members and bool(loads) is not self._reported:
+            self._reported = bool(loads)
             log.warning("capacity_told" if loads else "capacity_untold", slots=self._settings.slots)
         self._calm = self._calm + 1 if loads and not any(load.waiting for load in loads) else 0
         self._admission.slots = slots_after(
@@ -113,16 +113,16 @@ class Capacity:
             most=self._settings.slots,
         )
 
-    def _called(self) -> list[Member]:
-        """Return the members of the first group that may be called."""
+    def _in_use(self) -> list[Member]:
+        """Return the available members of the first group that has some."""
         for group in SERVING_GROUPS:
-            able = [member for member in self._members if member.group == group and member.available]
-            if able:
-                return able
+            available = [member for member in self._members if member.group == group and member.available]
+            if available:
+                return available
         return []
 
-    async def _ask(self, member: Member, loads: list[EndpointLoad]) -> None:
+    async def _read_load(self, member: Member, loads: list[EndpointLoad]) -> None:
         try:
             loads.append(read_load(await member.endpoint.metrics(within_seconds=self._settings.poll_every)))
-        except (EndpointFailed, Untold):
+        except (EndpointFailed, LoadNotReported):
             return

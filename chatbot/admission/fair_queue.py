@@ -1,10 +1,10 @@
-"""Who gets a model slot when: a bounded queue before a bounded number of slots, in a fair order, its places told.
+"""A bounded queue before the model slots, in a fair order; those who wait are told their position.
 
-A customer's answer takes its `Place` before anything is done for it; one that could not start within the first-token
-target is refused there and then, with the time at which to come back.  Priorities come first (a role's, which vLLM gets
-as well), then tenants share by start-time fair queueing: the next slot is the tenant's whose work so far, divided by
-its weight, is the least.  How many slots there are is heard from the endpoints (`capacity.py`).
-`docs/decisions/0007-admission.md` says why it is so.
+An answer takes its `Place` before any work is done for it; one that could not start within the first-token target is
+refused at once, with the time at which to retry. Lower priority numbers go first (vLLM gets the same numbers). Within a
+priority tenants share by start-time fair queueing (Goyal, Vin and Cheng, SIGCOMM 1996): each tenant is a flow, and the
+next slot goes to the flow with the least start tag, the virtual time at which its work so far, divided by its weight,
+ends. The number of slots comes from the endpoints (`capacity.py`). docs/decisions/0007-admission.md has the reasons.
 """
 
 import math
@@ -24,21 +24,21 @@ from knowledge.identity import Principal, Role
 
 RejectionReason = Literal["late", "full", "share"]
 OnWait = Callable[[int, float], None]
-"""Hears the place in the queue and the seconds until its turn."""
+"""Called with the position in the queue, counted from 1, and the estimated seconds until the slot."""
 
-# Of the newest answer in what is taken for usual.
-_NEWEST = 0.1
-_USUAL_SECONDS = 10.0
-_USUAL_PROMPT = 1200.0
-_USUAL_COST = 1400.0
-# The measured prefill may be this many times the profile's, or that part of it.
-_OFF_PROFILE = 4.0
-# Targets that somebody waits whom others overtake, before the answer is given without a model.
+# Weight of the newest answer in the moving averages, and their first values.
+_SMOOTHING = 0.1
+_FIRST_SECONDS_PER_SLOT = 10.0
+_FIRST_PROMPT_TOKENS = 1200.0
+_FIRST_COST = 1400.0
+# The measured prefill rate stays within the profile's rate times or divided by this.
+_PREFILL_RANGE = 4.0
+# Multiples of the first-token target that an answer waits while others overtake it, before it gives up.
 _LONGEST_WAIT = 3.0
 
 
 class AdmissionSettings(BaseModel, frozen=True):
-    """How many answers this process serves at once, how many may wait and for how long, and who comes before whom."""
+    """How many answers this process serves at once, how many may wait and for how long, and in which order."""
 
     slots: int = Field(
         16, ge=1, description="the most at once; all of them where the endpoints' metrics are unreadable"
@@ -48,27 +48,27 @@ class AdmissionSettings(BaseModel, frozen=True):
     first_token_target: float = Field(10.0, gt=0, description="nobody waits who would not start within these seconds")
     longest_retry: float = Field(300.0, ge=1, description="the longest that anybody is told to stay away, in seconds")
     weights: dict[str, Annotated[float, Field(gt=0)]] = {}
-    """Of tenants; 1 where none is set."""
+    """By tenant; 1 where none is set."""
     priorities: dict[Role, Annotated[int, Field(ge=0)]] = {"service": 10, "evals": 20}
-    """Of roles; lower goes first, 0 where none is set. Anything but 0 needs vLLM's `--scheduling-policy priority`."""
+    """By role; lower goes first, 0 where none is set. Others than 0 need vLLM's `--scheduling-policy priority`."""
     tell_every: float = Field(1.0, gt=0, description="seconds between two looks for places that have changed")
     poll_every: float = Field(1.0, gt=0, description="seconds between two looks at the endpoints' metrics")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Started:
-    """An answer got its slot, after so many seconds of waiting (for hooks)."""
+    """An answer got its slot (for hooks)."""
 
     priority: int
-    waited: float
+    waited_seconds: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rejected:
-    """An answer was refused: it would have started too late, the queue was full, or its tenant's share (for hooks)."""
+    """An answer was refused: it would start too late, or the queue or its tenant's share of it is full (for hooks)."""
 
     priority: int
-    why: RejectionReason
+    reason: RejectionReason
 
 
 Hook = Callable[[Started | Rejected], None]
@@ -76,35 +76,32 @@ Hook = Callable[[Started | Rejected], None]
 
 @dataclass(slots=True, kw_only=True, eq=False)
 class Place:
-    """One answer's way through: it opens, waits, is served and has left. Only `Admission` changes it."""
+    """The place of one answer: its turn is opened, it waits, is served, and has left. Only `Admission` changes it."""
 
     tenant: str
     priority: int
     arrival: int
     cost: float
+    """Prompt and answer tokens."""
     prompt_tokens: float
     state: Literal["opening", "waiting", "served", "left"] = "opening"
     on_wait: OnWait | None = None
-    told: int = 0
-    waits_since: float = 0.0
+    told_position: int = 0
+    waiting_since: float = 0.0
     served_at: float = 0.0
-    before_first_token: float = 0.0
-    """Prompt tokens that the endpoints had to read for its first token, those of answers before it included."""
-    speaks: bool = False
-    its_turn: anyio.Event = field(default_factory=anyio.Event)
+    tokens_to_read: float = 0.0
+    """Prompt tokens that the endpoints had to read before its first token, those of earlier answers included."""
+    has_first_token: bool = False
+    slot_given: anyio.Event = field(default_factory=anyio.Event)
 
 
 @dataclass(slots=True)
 class Flow:
-    """A tenant's places of one priority, first come first; `start` is the virtual time at which its next one starts."""
+    """A tenant's places of one priority, first come first; `start` is the start tag of the first, in virtual time."""
 
     weight: float
     start: float = 0.0
     places: deque[Place] = field(default_factory=deque)
-
-
-def nobody_counts(_: Started | Rejected) -> None:
-    """No hook."""
 
 
 class Admission:
@@ -115,10 +112,10 @@ class Admission:
         settings: AdmissionSettings,
         *,
         prefill: float = math.inf,
-        hook: Hook = nobody_counts,
+        hook: Hook = lambda _: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`prefill` is how many prompt tokens a second all endpoints together read, by their profiles."""
+        """Start with all slots free; `prefill` is the prompt tokens per second that the endpoints' profiles promise."""
         self._settings = settings
         self._hook = hook
         self._clock = clock
@@ -126,17 +123,18 @@ class Admission:
         self._busy = 0
         self._reading = 0.0
         """Prompt tokens of served answers without a first token."""
-        self._lanes: dict[tuple[int, str], Flow] = {}
-        self._virtual: dict[int, float] = {}
+        self._flows: dict[tuple[int, str], Flow] = {}
+        self._virtual_time: dict[int, float] = {}
+        """By priority: the greatest start tag that was served."""
         self._arrivals = 0
         self._order: list[tuple[int, float, int, Place]] | None = None
-        self._come_back_at: dict[str, float] = {}
+        self._retry_at: dict[str, float] = {}
         self._profile_prefill = self._prefill = prefill
-        self._seconds_a_slot = _USUAL_SECONDS
-        self._prompt_tokens = _USUAL_PROMPT
-        self._cost = _USUAL_COST
+        self._seconds_per_slot = _FIRST_SECONDS_PER_SLOT
+        self._prompt_tokens = _FIRST_PROMPT_TOKENS
+        self._cost = _FIRST_COST
 
-    # --- what can be seen --------------------------------------------------------------------------------------------
+    # --- observation -------------------------------------------------------------------------------------------------
 
     @property
     def slots(self) -> int:
@@ -155,46 +153,46 @@ class Admission:
 
     @property
     def waiting(self) -> int:
-        """How many answers wait for a slot, those included that are still being opened."""
-        return sum(len(lane.places) for lane in self._lanes.values())
+        """How many answers wait for a slot, those included whose turn is still being opened."""
+        return sum(len(flow.places) for flow in self._flows.values())
 
     @property
     def waiting_by_priority(self) -> Mapping[int, int]:
-        """How many wait, of every priority there is."""
+        """How many answers wait, by priority, for every priority of the settings."""
         counts = dict.fromkeys((0, *self._settings.priorities.values()), 0)
-        for (priority, _), lane in self._lanes.items():
-            counts[priority] = counts.get(priority, 0) + len(lane.places)
+        for (priority, _), flow in self._flows.items():
+            counts[priority] = counts.get(priority, 0) + len(flow.places)
         return counts
 
     @property
     def prefill(self) -> float:
-        """Prompt tokens a second: the profiles' rate, corrected by the first tokens that were seen."""
+        """Prompt tokens per second: the profiles' rate, corrected by the measured times to first tokens."""
         return self._prefill
 
     def estimate(self, position: int) -> float:
-        """Return the seconds until the answer at this place in the queue gets a slot, by the measured pace."""
-        return position / self._pace
+        """Return the estimated seconds until the answer at this position in the queue gets a slot."""
+        return position / self._start_rate
 
     @property
-    def _pace(self) -> float:
-        """How many answers start in a second while some wait."""
-        return min(self._slots / max(self._seconds_a_slot, 1e-3), self._prefill / self._prompt_tokens)
+    def _start_rate(self) -> float:
+        """How many answers start per second while some wait."""
+        return min(self._slots / max(self._seconds_per_slot, 1e-3), self._prefill / self._prompt_tokens)
 
     @property
     def _room(self) -> int:
-        """How many answers of the usual kind could start now."""
-        free = max(0, self._slots - self._busy)
-        can_read = (self._settings.first_token_target * self._prefill - self._reading) / self._prompt_tokens
-        return int(min(free, max(can_read, 0 if self._reading else 1)))
+        """How many answers of average size could start now."""
+        free_slots = max(0, self._slots - self._busy)
+        readable = (self._settings.first_token_target * self._prefill - self._reading) / self._prompt_tokens
+        return int(min(free_slots, max(readable, 0 if self._reading else 1)))
 
     # --- before the first byte ---------------------------------------------------------------------------------------
 
     @contextmanager
     def entered(self, who: Principal) -> Iterator[Place]:
-        """Take a place for an answer; it is given back when the block fails, and else by `leave`.
+        """Take a place for an answer; it is given back when the block fails, otherwise by `leave`.
 
         Raises:
-            Overloaded: there is none, with the time at which there will be.
+            Overloaded: no place is free; with the time at which to retry.
         """
         place = self.enter(who)
         try:
@@ -207,20 +205,20 @@ class Admission:
         """Take a place in the queue.
 
         Raises:
-            Overloaded: there is none, with the time at which there will be.
+            Overloaded: no place is free; with the time at which to retry.
         """
         priority = self._priority_of(who)
-        refused = self._obstacle(who.tenant, priority)
-        if refused is not None:
-            why, places_too_few = refused
-            self._hook(Rejected(priority=priority, why=why))
-            raise Overloaded(retry_after=self._come_back(who.tenant, places_too_few))
+        obstacle = self._obstacle(who.tenant, priority)
+        if obstacle is not None:
+            reason, missing_places = obstacle
+            self._hook(Rejected(priority=priority, reason=reason))
+            raise Overloaded(retry_after=self._retry_after(who.tenant, missing_places))
         return self.enter_unconditionally(who)
 
     def enter_unconditionally(self, who: Principal) -> Place:
-        """Take a place for an answer that another process has admitted: it is never refused."""
+        """Take a place for an answer that another process has admitted; it is never refused."""
         priority = self._priority_of(who)
-        lane = self._lane(priority, who.tenant)
+        flow = self._flow(priority, who.tenant)
         self._arrivals += 1
         place = Place(
             tenant=who.tenant,
@@ -229,35 +227,34 @@ class Admission:
             cost=self._cost,
             prompt_tokens=self._prompt_tokens,
         )
-        lane.places.append(place)
+        flow.places.append(place)
         self._order = None
         return place
 
     def _obstacle(self, tenant: str, priority: int) -> tuple[RejectionReason, int] | None:
-        """Return why an answer cannot come in, and how many places must be given back before one can."""
+        """Return why an answer is refused, and how many places must be given back before it is not."""
         settings, room = self._settings, self._room
-        before = [len(lane.places) for (other, _), lane in self._lanes.items() if other <= priority]
-        too_many = sum(before) + 1 - room - settings.queue
-        if too_many > 0:
-            return "full", too_many
-        mine = sum(
-            len(lane.places) for (other, name), lane in self._lanes.items() if other <= priority and name == tenant
-        )
-        too_many = mine + 1 - room - max(1, int(settings.queue * settings.tenant_share))
-        if too_many > 0:
-            return "share", too_many
-        late = self._ahead_of_next(tenant, priority) + 1 - room - max(1, int(settings.first_token_target * self._pace))
-        return ("late", late) if late > 0 else None
+        waiting = {key: len(flow.places) for key, flow in self._flows.items() if key[0] <= priority}
+        excess = sum(waiting.values()) + 1 - room - settings.queue
+        if excess > 0:
+            return "full", excess
+        of_tenant = sum(count for (_, name), count in waiting.items() if name == tenant)
+        excess = of_tenant + 1 - room - max(1, int(settings.queue * settings.tenant_share))
+        if excess > 0:
+            return "share", excess
+        in_time = max(1, int(settings.first_token_target * self._start_rate))
+        excess = self._ahead_of_next(tenant, priority) + 1 - room - in_time
+        return ("late", excess) if excess > 0 else None
 
-    def _come_back(self, tenant: str, places_too_few: int) -> float:
-        """Return when the tenant's next place will be free that was not promised to somebody sent away before."""
+    def _retry_after(self, tenant: str, missing_places: int) -> float:
+        """Return the seconds until the tenant's next place is free that no refused answer was told to come for."""
         now = self._clock()
-        self._come_back_at = {name: at for name, at in self._come_back_at.items() if at > now}
-        tenants = len({name for _, name in self._lanes} | self._come_back_at.keys() | {tenant})
-        a_place = tenants / self._pace
-        at = max(now + places_too_few * a_place, self._come_back_at.get(tenant, now) + a_place)
-        self._come_back_at[tenant] = min(at, now + self._settings.longest_retry)
-        return max(1.0, self._come_back_at[tenant] - now)
+        self._retry_at = {name: at for name, at in self._retry_at.items() if at > now}
+        tenants = len({name for _, name in self._flows} | self._retry_at.keys() | {tenant})
+        seconds_per_place = tenants / self._start_rate
+        at = max(now + missing_places * seconds_per_place, self._retry_at.get(tenant, now) + seconds_per_place)
+        self._retry_at[tenant] = min(at, now + self._settings.longest_retry)
+        return max(1.0, self._retry_at[tenant] - now)
 
     def _priority_of(self, who: Principal) -> int:
         return max((number for role, number in self._settings.priorities.items() if role in who.roles), default=0)
@@ -268,140 +265,140 @@ class Admission:
     async def slot(
         self, place: Place, *, prompt_tokens: int, answer_tokens: int, on_wait: OnWait
     ) -> AsyncGenerator[None]:
-        """Hold a slot, in turn; `on_wait` is called at once if none is free, and when `tell` finds the place changed.
+        """Hold a slot, in turn; `on_wait` is called at once if none is free, and by `notify` after a change.
 
         Raises:
-            Overloaded: others went first for longer than anybody should wait.
+            Overloaded: others went first for too long.
         """
         place.prompt_tokens, place.cost = prompt_tokens, max(1, prompt_tokens + answer_tokens)
-        self._prompt_tokens += _NEWEST * (max(1, prompt_tokens) - self._prompt_tokens)
-        self._cost += _NEWEST * (place.cost - self._cost)
-        place.state, place.waits_since, place.on_wait = "waiting", self._clock(), on_wait
+        self._prompt_tokens += _SMOOTHING * (max(1, prompt_tokens) - self._prompt_tokens)
+        self._cost += _SMOOTHING * (place.cost - self._cost)
+        place.state, place.waiting_since, place.on_wait = "waiting", self._clock(), on_wait
         self._order = None
         try:
             self._fill()
             self.notify(place)
-            await self._its_turn(place)
+            await self._wait_for_slot(place)
             yield
         finally:
             self.leave(place)
 
-    async def _its_turn(self, place: Place) -> None:
+    async def _wait_for_slot(self, place: Place) -> None:
         try:
             with anyio.fail_after(_LONGEST_WAIT * self._settings.first_token_target):
-                await place.its_turn.wait()
+                await place.slot_given.wait()
         except TimeoutError as exc:
             raise Overloaded(retry_after=max(1.0, self.estimate(1))) from exc
 
-    def first_token(self, place: Place) -> None:
-        """Take note, once, that an answer speaks: the endpoints have read its prompt."""
-        if place.state != "served" or place.speaks:
+    def record_first_token(self, place: Place) -> None:
+        """Note that the endpoints have read the answer's prompt; a second time does nothing."""
+        if place.state != "served" or place.has_first_token:
             return
-        place.speaks = True
+        place.has_first_token = True
         self._reading -= place.prompt_tokens
         seconds = self._clock() - place.served_at
         if seconds > 0 and math.isfinite(self._profile_prefill):
-            slowest, fastest = self._profile_prefill / _OFF_PROFILE, self._profile_prefill * _OFF_PROFILE
-            seen = min(max(place.before_first_token / seconds, slowest), fastest)
-            self._prefill += _NEWEST * (seen - self._prefill)
+            slowest, fastest = self._profile_prefill / _PREFILL_RANGE, self._profile_prefill * _PREFILL_RANGE
+            measured = min(max(place.tokens_to_read / seconds, slowest), fastest)
+            self._prefill += _SMOOTHING * (measured - self._prefill)
         self._fill()
 
     def leave(self, place: Place) -> None:
-        """Give back whatever the place holds; a second time does nothing."""
+        """Give back the place and its slot; a second time does nothing."""
         if place.state == "left":
             return
         if place.state == "served":
             self._busy -= 1
-            self._reading -= 0 if place.speaks else place.prompt_tokens
-            self._seconds_a_slot += _NEWEST * (self._clock() - place.served_at - self._seconds_a_slot)
+            self._reading -= 0 if place.has_first_token else place.prompt_tokens
+            self._seconds_per_slot += _SMOOTHING * (self._clock() - place.served_at - self._seconds_per_slot)
         else:
-            self._lanes[place.priority, place.tenant].places.remove(place)
-            self._forget_what_is_over(place.priority)
+            self._flows[place.priority, place.tenant].places.remove(place)
+            self._drop_idle_flows(place.priority)
         place.state = "left"
         self._order = None
         self._fill()
 
     def notify(self, *places: Place) -> None:
-        """Tell these, or everybody who waits, their place in the queue where it is not what they were last told."""
+        """Call `on_wait` of these places, or of all, where the position in the queue has changed."""
         for position, (_, _, _, place) in enumerate(self._in_order(), 1):
-            told = place.state == "waiting" and position != place.told and (not places or place in places)
-            if told and place.on_wait is not None:
-                place.told = position
+            changed = place.state == "waiting" and position != place.told_position
+            if changed and place.on_wait is not None and (not places or place in places):
+                place.told_position = position
                 place.on_wait(position, self.estimate(position))
 
     async def notify_forever(self) -> None:
-        """Tell everybody whose place has changed, at most so often; for ever."""
+        """Call `notify` every `tell_every` seconds, for ever."""
         while True:
             await anyio.sleep(self._settings.tell_every)
             self.notify()
 
-    def _lane(self, priority: int, tenant: str) -> Flow:
-        """Return the tenant's lane; one that was empty starts now, whatever it left unused before."""
-        lane = self._lanes.setdefault((priority, tenant), Flow(self._settings.weights.get(tenant, 1.0)))
-        if not lane.places:
-            lane.start = max(lane.start, self._virtual.get(priority, 0.0))
-        return lane
+    def _flow(self, priority: int, tenant: str) -> Flow:
+        """Return the tenant's flow; an idle one starts at the present virtual time: unused service is not saved up."""
+        flow = self._flows.setdefault((priority, tenant), Flow(self._settings.weights.get(tenant, 1.0)))
+        if not flow.places:
+            flow.start = max(flow.start, self._virtual_time.get(priority, 0.0))
+        return flow
 
     def _in_order(self) -> list[tuple[int, float, int, Place]]:
-        """Return all places in the order in which they would be served if nobody else came."""
+        """Return (priority, start tag, arrival, place) in the order of service if no other answer came."""
         if self._order is None:
             order = []
-            for (priority, _), lane in self._lanes.items():
-                start = lane.start
-                for place in lane.places:
+            for (priority, _), flow in self._flows.items():
+                start = flow.start
+                for place in flow.places:
                     order.append((priority, start, place.arrival, place))
-                    start += place.cost / lane.weight
+                    start += place.cost / flow.weight
             self._order = sorted(order, key=lambda entry: entry[:3])
         return self._order
 
     def _ahead_of_next(self, tenant: str, priority: int) -> int:
         """Return how many places would be served before one that the tenant took now."""
-        lane = self._lanes.get((priority, tenant), Flow(1.0))
-        start = lane.start if lane.places else max(lane.start, self._virtual.get(priority, 0.0))
-        start += sum(place.cost for place in lane.places) / lane.weight
+        flow = self._flows.get((priority, tenant), Flow(1.0))
+        start = flow.start if flow.places else max(flow.start, self._virtual_time.get(priority, 0.0))
+        start += sum(place.cost for place in flow.places) / flow.weight
         return bisect_right(self._in_order(), (priority, start), key=lambda entry: entry[:2])
 
     def _fill(self) -> None:
-        """Start whoever may start now."""
-        while self._busy < self._slots and (found := self._next()) is not None:
-            lane, place = found
+        """Give the free slots to the next places."""
+        while self._busy < self._slots and (due := self._next()) is not None:
+            flow, place = due
             # One prompt is always read; those after it wait until the endpoints could read them within the target.
-            most = self._settings.first_token_target * self._prefill
-            if self._reading and self._reading + place.prompt_tokens > most:
+            readable = self._settings.first_token_target * self._prefill
+            if self._reading and self._reading + place.prompt_tokens > readable:
                 return
-            self._serve(lane, place)
+            self._serve(flow, place)
 
     def _next(self) -> tuple[Flow, Place] | None:
-        """Return the first place that is ready, of the lane that is due."""
-        ready = [
-            ((priority, lane.start, place.arrival), lane, place)
-            for (priority, _), lane in self._lanes.items()
-            for place in [next((each for each in lane.places if each.state == "waiting"), None)]
+        """Return the first waiting place of the flow that is due."""
+        waiting = [
+            ((priority, flow.start, place.arrival), flow, place)
+            for (priority, _), flow in self._flows.items()
+            for place in [next((place for place in flow.places if place.state == "waiting"), None)]
             if place is not None
         ]
-        if not ready:
+        if not waiting:
             return None
-        _, lane, place = min(ready, key=lambda entry: entry[0])
-        return lane, place
+        _, flow, place = min(waiting, key=lambda entry: entry[0])
+        return flow, place
 
-    def _serve(self, lane: Flow, place: Place) -> None:
+    def _serve(self, flow: Flow, place: Place) -> None:
         now = self._clock()
-        lane.places.remove(place)
-        self._virtual[place.priority] = max(self._virtual.get(place.priority, 0.0), lane.start)
-        lane.start += place.cost / lane.weight
-        self._forget_what_is_over(place.priority)
+        flow.places.remove(place)
+        self._virtual_time[place.priority] = max(self._virtual_time.get(place.priority, 0.0), flow.start)
+        flow.start += place.cost / flow.weight
+        self._drop_idle_flows(place.priority)
         self._order = None
         self._busy += 1
         self._reading += place.prompt_tokens
-        place.state, place.served_at, place.before_first_token = "served", now, self._reading
-        self._hook(Started(priority=place.priority, waited=now - place.waits_since))
-        place.its_turn.set()
+        place.state, place.served_at, place.tokens_to_read = "served", now, self._reading
+        self._hook(Started(priority=place.priority, waited_seconds=now - place.waiting_since))
+        place.slot_given.set()
 
-    def _forget_what_is_over(self, priority: int) -> None:
-        """Drop the empty lanes that are no longer ahead of the others; when nobody waits, all are even again."""
-        lanes = {key: lane for key, lane in self._lanes.items() if key[0] == priority}
-        if not any(lane.places for lane in lanes.values()):
-            self._virtual.pop(priority, None)
-        for key, lane in lanes.items():
-            if not lane.places and lane.start <= self._virtual.get(priority, math.inf):
-                del self._lanes[key]
+    def _drop_idle_flows(self, priority: int) -> None:
+        """Drop the idle flows that are not ahead of the virtual time; when none waits, all tenants are even again."""
+        flows = {key: flow for key, flow in self._flows.items() if key[0] == priority}
+        if not any(flow.places for flow in flows.values()):
+            self._virtual_time.pop(priority, None)
+        for key, flow in flows.items():
+            if not flow.places and flow.start <= self._virtual_time.get(priority, math.inf):
+                del self._flows[key]

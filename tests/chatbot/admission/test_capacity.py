@@ -9,7 +9,7 @@ import anyio.lowlevel
 import pytest
 from aiohttp import ClientSession
 
-from chatbot.admission.capacity import Capacity, EndpointLoad, Untold, read_load, slots_after
+from chatbot.admission.capacity import Capacity, EndpointLoad, LoadNotReported, read_load, slots_after
 from chatbot.admission.fair_queue import Admission, AdmissionSettings, Place
 from chatbot.models import DEADLINES, Breaker, BreakerSettings, Endpoint, Member, open_session
 from knowledge.identity import Principal
@@ -43,15 +43,15 @@ def test_the_metrics_of_the_pinned_vllm_are_read_over_all_its_engines() -> None:
 
 @pytest.mark.parametrize("text", ["", "up 1\n", VLLM.replace("waiting{", "queued{"), VLLM.replace("} 3.0", "} three")])
 def test_other_metrics_tell_nothing(text: str) -> None:
-    with pytest.raises(Untold):
+    with pytest.raises(LoadNotReported):
         read_load(text)
 
 
 def test_the_names_that_we_read_stand_in_the_pinned_vllm() -> None:
-    found = sorted(Path(".venv-llm").glob("lib/python3*/site-packages/vllm/v1/metrics/loggers.py"))
-    if not found:
+    sources = sorted(Path(".venv-llm").glob("lib/python3*/site-packages/vllm/v1/metrics/loggers.py"))
+    if not sources:
         pytest.skip("no vLLM here (.venv-llm)")
-    source = found[0].read_text("utf-8")
+    source = sources[0].read_text("utf-8")
     for name in ("vllm:num_requests_running", "vllm:num_requests_waiting", "vllm:kv_cache_usage_perc"):
         assert f'name="{name}"' in source
 
@@ -106,7 +106,7 @@ async def watched(*servers: ScriptedModel, most: int = 16) -> AsyncGenerator[tup
 
 @asynccontextmanager
 async def generations(server: ScriptedModel, *, running: int, waiting: int) -> AsyncGenerator[None]:
-    """Let somebody run generations there that never speak."""
+    """Run generations on the server that never produce a token."""
 
     async def generate(http: ClientSession) -> None:
         async with http.post(f"{server.url}/v1/completions", json={"prompt": "x", "stream": True}) as reply:
@@ -143,18 +143,18 @@ async def test_a_busy_endpoint_takes_slots_back_and_one_that_cannot_be_asked_doe
         generations(busy, running=1, waiting=2),
         slots_taken(admission, 3),
     ):
-        await capacity.look()
+        await capacity.poll()
         assert admission.slots == 1, "two of our three wait there"
         away.tell(hung=True)
-        await capacity.look()
+        await capacity.poll()
         assert admission.slots == 1
         busy.tell(hung=True)
-        await capacity.look()
+        await capacity.poll()
         assert admission.slots == 16, "nobody tells: the settings' number"
         members[0].breaker.trip()
         away.tell(hung=False)
         admission.slots = 3
         for _ in range(5):
-            await capacity.look()
+            await capacity.poll()
         assert admission.slots == 4, "an endpoint that is not called does not count"
         busy.reset()

@@ -38,34 +38,37 @@ async def settled() -> None:
 
 
 @dataclass
-class Hall:
+class Simulation:
     """An admission with a clock of its own, and the answers that are in it by name."""
 
     admission: Admission
     tasks: TaskGroup
     now: list[float] = field(default_factory=lambda: [0.0])
     served: list[str] = field(default_factory=list)
-    told: defaultdict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
+    positions: defaultdict[str, list[int]] = field(default_factory=lambda: defaultdict(list))
     estimates: dict[str, float] = field(default_factory=dict)
     given_up: list[str] = field(default_factory=list)
     places: dict[str, Place] = field(default_factory=dict)
     ends: dict[str, anyio.Event] = field(default_factory=dict)
     scopes: dict[str, anyio.CancelScope] = field(default_factory=dict)
 
-    async def come(self, name: str, who: Principal, *, prompt: int = 1000, answer: int = 200) -> Place:
-        """Take a place and go as far as it lets one."""
-        place = self.places[name] = self.admission.enter(who)
+    async def come(
+        self, name: str, who: Principal, *, prompt: int = 1000, answer: int = 200, unconditionally: bool = False
+    ) -> Place:
+        """Take a place and let its task run until it waits."""
+        enter = self.admission.enter_unconditionally if unconditionally else self.admission.enter
+        place = self.places[name] = enter(who)
         self.ends[name], self.scopes[name] = anyio.Event(), anyio.CancelScope()
         self.tasks.start_soon(self._stay, name, place, prompt, answer)
         await settled()
         return place
 
     async def _stay(self, name: str, place: Place, prompt: int, answer: int) -> None:
-        def told(position: int, seconds: float) -> None:
-            self.told[name].append(position)
+        def on_wait(position: int, seconds: float) -> None:
+            self.positions[name].append(position)
             self.estimates[name] = seconds
 
-        slot = self.admission.slot(place, prompt_tokens=prompt, answer_tokens=answer, on_wait=told)
+        slot = self.admission.slot(place, prompt_tokens=prompt, answer_tokens=answer, on_wait=on_wait)
         with self.scopes[name]:
             try:
                 async with slot:
@@ -85,9 +88,9 @@ class Hall:
 
 
 @asynccontextmanager
-async def hall(
+async def simulated(
     configured: AdmissionSettings | None = None, *, prefill: float = math.inf, records: list[object] | None = None
-) -> AsyncGenerator[Hall]:
+) -> AsyncGenerator[Simulation]:
     now = [0.0]
     admission = Admission(
         configured or AdmissionSettings(slots=1),
@@ -96,7 +99,7 @@ async def hall(
         clock=lambda: now[0],
     )
     async with anyio.create_task_group() as tasks:
-        yield Hall(admission, tasks, now=now)
+        yield Simulation(admission, tasks, now=now)
         tasks.cancel_scope.cancel()
     assert (admission.busy, admission.waiting) == (0, 0)
 
@@ -115,26 +118,34 @@ async def test_a_free_slot_is_given_at_once_and_taken_back() -> None:
 
 
 async def test_those_who_wait_are_told_their_place_and_again_when_it_changes() -> None:
-    async with hall(AdmissionSettings(slots=1, first_token_target=100)) as bank:
+    async with simulated(AdmissionSettings(slots=1, first_token_target=100)) as simulation:
         for name in ("first", "second", "third", "fourth"):
-            await bank.come(name, of("hanbit"))
-        assert (bank.told["second"], bank.told["third"], bank.told["fourth"]) == ([1], [2], [3])
-        await bank.end("first")
-        assert bank.told["third"] == [2], "at most as often as `tell` is called"
-        bank.admission.notify()
-        bank.admission.notify()
-        assert (bank.served, bank.told["third"], bank.told["fourth"]) == (["first", "second"], [2, 1], [3, 2])
+            await simulation.come(name, of("hanbit"))
+        assert (simulation.positions["second"], simulation.positions["third"], simulation.positions["fourth"]) == (
+            [1],
+            [2],
+            [3],
+        )
+        await simulation.end("first")
+        assert simulation.positions["third"] == [2], "only when `notify` is called"
+        simulation.admission.notify()
+        simulation.admission.notify()
+        assert (simulation.served, simulation.positions["third"], simulation.positions["fourth"]) == (
+            ["first", "second"],
+            [2, 1],
+            [3, 2],
+        )
 
 
 async def test_the_estimate_is_the_measured_pace() -> None:
-    async with hall(AdmissionSettings(slots=2, first_token_target=100)) as bank:
+    async with simulated(AdmissionSettings(slots=2, first_token_target=100)) as simulation:
         for n in range(100):
-            await bank.come(f"{n}", of("hanbit"))
-            await bank.end(f"{n}", after=4.0)
+            await simulation.come(f"{n}", of("hanbit"))
+            await simulation.end(f"{n}", after=4.0)
         for name in ("a", "b", "c", "d"):
-            await bank.come(name, of("hanbit"))
-    assert bank.told["d"] == [2]
-    assert bank.estimates["d"] == pytest.approx(4.0, rel=0.01), "two slots of four seconds: two starts in four"
+            await simulation.come(name, of("hanbit"))
+    assert simulation.positions["d"] == [2]
+    assert simulation.estimates["d"] == pytest.approx(4.0, rel=0.01), "two slots of four seconds: two starts in four"
 
 
 async def test_a_place_is_taken_before_the_turn_is_opened_and_given_back_when_that_fails() -> None:
@@ -153,69 +164,71 @@ async def test_a_place_is_taken_before_the_turn_is_opened_and_given_back_when_th
 
 async def test_a_refusal_says_why_and_when_to_come_back() -> None:
     records: list[object] = []
-    async with hall(AdmissionSettings(slots=1, queue=1, tenant_share=1), records=records) as bank:
-        await bank.come("runs", of("hanbit"))
-        await bank.come("waits", of("hanbit"))
+    async with simulated(AdmissionSettings(slots=1, queue=1, tenant_share=1), records=records) as simulation:
+        await simulation.come("runs", of("hanbit"))
+        await simulation.come("waits", of("hanbit"))
         with pytest.raises(Overloaded) as refused:
-            await bank.come("refused", of("hanbit"))
+            await simulation.come("refused", of("hanbit"))
         assert refused.value.retry_after == pytest.approx(10.0), "one place too few, at one start in ten seconds"
-        await bank.end("runs", after=10.0)
-        await bank.come("came back", of("hanbit"))
-    assert Rejected(priority=0, why="full") in records
-    waits = [record.waited for record in records if isinstance(record, Started)]
+        await simulation.end("runs", after=10.0)
+        await simulation.come("came back", of("hanbit"))
+    assert Rejected(priority=0, reason="full") in records
+    waits = [record.waited_seconds for record in records if isinstance(record, Started)]
     assert waits[:2] == [0.0, 10.0]
 
 
 async def test_everybody_sent_away_finds_a_place_when_told_to_come_back() -> None:
     # Ten slots of the usual ten seconds, of which one ends a second.
-    async with hall(AdmissionSettings(slots=10, queue=4, tenant_share=1)) as bank:
+    async with simulated(AdmissionSettings(slots=10, queue=4, tenant_share=1)) as simulation:
         for n in range(14):
-            await bank.come(f"{n}", of("hanbit"))
-            bank.now[0] += 1.0 if n < 10 else 0.0
+            await simulation.come(f"{n}", of("hanbit"))
+            simulation.now[0] += 1.0 if n < 10 else 0.0
         back: list[float] = []
         for _ in range(6):
             with pytest.raises(Overloaded) as refused:
-                bank.admission.enter(of("hanbit"))
-            back.append(bank.now[0] + (refused.value.retry_after or 0))
+                simulation.admission.enter(of("hanbit"))
+            back.append(simulation.now[0] + (refused.value.retry_after or 0))
         assert len({round(at) for at in back}) == 6, "not all at the same moment"
         for n, at in enumerate(back):
-            await bank.end(f"{n}", after=max(0.0, at - bank.now[0]))
-            await bank.come(f"back {n}", of("hanbit"))
+            await simulation.end(f"{n}", after=max(0.0, at - simulation.now[0]))
+            await simulation.come(f"back {n}", of("hanbit"))
         assert back[-1] - back[0] == pytest.approx(5.0, rel=0.01)
 
 
 async def test_who_would_start_after_the_target_is_refused_though_the_queue_has_room() -> None:
     records: list[object] = []
-    async with hall(AdmissionSettings(slots=2, first_token_target=10, tenant_share=1), records=records) as bank:
+    async with simulated(
+        AdmissionSettings(slots=2, first_token_target=10, tenant_share=1), records=records
+    ) as simulation:
         for name in "abcd":  # two slots of the usual ten seconds: two start within the target
-            await bank.come(name, of("hanbit"))
+            await simulation.come(name, of("hanbit"))
         with pytest.raises(Overloaded):
-            await bank.come("e", of("hanbit"))
-    assert Rejected(priority=0, why="late") in records
+            await simulation.come("e", of("hanbit"))
+    assert Rejected(priority=0, reason="late") in records
 
 
 async def test_one_tenant_cannot_fill_the_queue() -> None:
     records: list[object] = []
     configured = AdmissionSettings(slots=1, queue=8, tenant_share=0.5, first_token_target=1000)
-    async with hall(configured, records=records) as bank:
+    async with simulated(configured, records=records) as simulation:
         for n in range(5):
-            await bank.come(f"{n}", of("loud"))
+            await simulation.come(f"{n}", of("loud"))
         with pytest.raises(Overloaded):
-            await bank.come("one too many", of("loud"))
-        await bank.come("quiet", of("quiet"))
-        assert bank.told["quiet"][0] <= 2, "and goes before the burst"
-        assert bank.admission.waiting == 5
-    assert Rejected(priority=0, why="share") in records
+            await simulation.come("one too many", of("loud"))
+        await simulation.come("quiet", of("quiet"))
+        assert simulation.positions["quiet"][0] <= 2, "and goes before the burst"
+        assert simulation.admission.waiting == 5
+    assert Rejected(priority=0, reason="share") in records
 
 
 async def test_a_burst_leaves_room_for_those_who_would_start_in_time() -> None:
-    async with hall(AdmissionSettings(slots=1, queue=64, first_token_target=20)) as bank:
+    async with simulated(AdmissionSettings(slots=1, queue=64, first_token_target=20)) as simulation:
         for n in range(3):
-            await bank.come(f"{n}", of("loud"))
+            await simulation.come(f"{n}", of("loud"))
         with pytest.raises(Overloaded):
-            await bank.come("late", of("loud"))
-        await bank.come("in time", of("quiet"))
-        assert bank.told["in time"][0] <= 2
+            await simulation.come("late", of("loud"))
+        await simulation.come("in time", of("quiet"))
+        assert simulation.positions["in time"][0] <= 2
 
 
 async def test_an_answer_of_another_process_is_never_refused() -> None:
@@ -231,131 +244,131 @@ async def test_an_answer_of_another_process_is_never_refused() -> None:
 
 
 async def test_whoever_is_overtaken_for_too_long_is_told_so() -> None:
-    async with hall(AdmissionSettings(slots=1, first_token_target=0.01)) as bank:
-        await bank.come("runs", of("hanbit"))
-        await bank.come("waits", of("hanbit"))
+    async with simulated(AdmissionSettings(slots=1, first_token_target=0.01)) as simulation:
+        await simulation.come("runs", of("hanbit"))
+        await simulation.come("waits", of("hanbit"))
         with anyio.fail_after(5):
-            while not bank.given_up:
+            while not simulation.given_up:
                 await anyio.lowlevel.checkpoint()
-        assert (bank.given_up, bank.admission.waiting) == (["waits"], 0)
+        assert (simulation.given_up, simulation.admission.waiting) == (["waits"], 0)
 
 
 # --- leaving ---------------------------------------------------------------------------------------------------------
 
 
 async def test_a_cancelled_wait_gives_its_place_back_at_once() -> None:
-    async with hall(AdmissionSettings(slots=1, queue=2, tenant_share=1, first_token_target=100)) as bank:
-        await bank.come("runs", of("hanbit"))
-        await bank.come("gives up", of("hanbit"))
-        await bank.come("stays", of("hanbit"))
-        await bank.cancel("gives up")
-        assert bank.admission.waiting == 1
-        await bank.end("runs")
-        assert bank.served == ["runs", "stays"]
+    async with simulated(AdmissionSettings(slots=1, queue=2, tenant_share=1, first_token_target=100)) as simulation:
+        await simulation.come("runs", of("hanbit"))
+        await simulation.come("gives up", of("hanbit"))
+        await simulation.come("stays", of("hanbit"))
+        await simulation.cancel("gives up")
+        assert simulation.admission.waiting == 1
+        await simulation.end("runs")
+        assert simulation.served == ["runs", "stays"]
 
 
 async def test_a_slot_handed_to_somebody_who_was_cancelled_in_the_same_moment_is_not_lost() -> None:
-    async with hall() as bank:
-        await bank.come("runs", of("hanbit"))
-        await bank.come("handed and cancelled", of("hanbit"))
-        bank.ends["runs"].set()
-        while bank.places["handed and cancelled"].state == "waiting":
+    async with simulated() as simulation:
+        await simulation.come("runs", of("hanbit"))
+        await simulation.come("handed and cancelled", of("hanbit"))
+        simulation.ends["runs"].set()
+        while simulation.places["handed and cancelled"].state == "waiting":
             await anyio.lowlevel.checkpoint()
-        await bank.cancel("handed and cancelled")
-        assert (bank.admission.busy, bank.admission.waiting) == (0, 0)
+        await simulation.cancel("handed and cancelled")
+        assert (simulation.admission.busy, simulation.admission.waiting) == (0, 0)
 
 
 # --- the order -------------------------------------------------------------------------------------------------------
 
 
 async def test_customers_go_before_services_and_those_before_evals() -> None:
-    async with hall(AdmissionSettings(slots=1, first_token_target=100)) as bank:
-        await bank.come("runs", of("hanbit"))
-        await bank.come("evals", of("hanbit", frozenset({"customer", "evals"})))
-        await bank.come("service", of("hanbit", SERVICE))
-        await bank.come("customer", of("hanbit"))
-        assert bank.admission.waiting_by_priority == {0: 1, 10: 1, 20: 1}
+    async with simulated(AdmissionSettings(slots=1, first_token_target=100)) as simulation:
+        await simulation.come("runs", of("hanbit"))
+        await simulation.come("evals", of("hanbit", frozenset({"customer", "evals"})))
+        await simulation.come("service", of("hanbit", SERVICE))
+        await simulation.come("customer", of("hanbit"))
+        assert simulation.admission.waiting_by_priority == {0: 1, 10: 1, 20: 1}
         for name in ("runs", "customer", "service"):
-            await bank.end(name)
-        assert bank.served == ["runs", "customer", "service", "evals"]
+            await simulation.end(name)
+        assert simulation.served == ["runs", "customer", "service", "evals"]
 
 
 async def test_a_batch_that_fills_the_queue_keeps_no_customer_out() -> None:
-    async with hall(AdmissionSettings(slots=1, queue=2, tenant_share=1, first_token_target=100)) as bank:
+    async with simulated(AdmissionSettings(slots=1, queue=2, tenant_share=1, first_token_target=100)) as simulation:
         for n in range(3):
-            await bank.come(f"{n}", of("hanbit", SERVICE))
+            await simulation.come(f"{n}", of("hanbit", SERVICE))
         with pytest.raises(Overloaded):
-            await bank.come("more", of("hanbit", SERVICE))
-        await bank.come("customer", of("hanbit"))
-        assert bank.told["customer"] == [1]
+            await simulation.come("more", of("hanbit", SERVICE))
+        await simulation.come("customer", of("hanbit"))
+        assert simulation.positions["customer"] == [1]
 
 
 async def test_a_tenant_with_twice_the_weight_gets_twice_the_work() -> None:
     configured = AdmissionSettings(slots=1, queue=200, first_token_target=10_000, weights={"twice": 2.0})
-    async with hall(configured) as bank:
-        await bank.come("runs", of("other"))
+    async with simulated(configured) as simulation:
+        await simulation.come("runs", of("other"))
         for n in range(30):
-            await bank.come(f"once {n}", of("once"))
-            await bank.come(f"twice {n}", of("twice"))
+            await simulation.come(f"once {n}", of("once"))
+            await simulation.come(f"twice {n}", of("twice"))
         for _ in range(30):
-            await bank.end(bank.served[-1])
-        shares = Counter(name.split()[0] for name in bank.served[1:])
+            await simulation.end(simulation.served[-1])
+        shares = Counter(name.split()[0] for name in simulation.served[1:])
     assert shares == {"twice": 20, "once": 10}
 
 
 async def test_dear_answers_count_for_more_than_cheap_ones() -> None:
-    async with hall(AdmissionSettings(slots=1, queue=200, first_token_target=10_000)) as bank:
-        await bank.come("runs", of("other"))
+    async with simulated(AdmissionSettings(slots=1, queue=200, first_token_target=10_000)) as simulation:
+        await simulation.come("runs", of("other"))
         for n in range(20):
-            await bank.come(f"dear {n}", of("dear"), prompt=3000, answer=1000)
-            await bank.come(f"cheap {n}", of("cheap"), prompt=800, answer=200)
+            await simulation.come(f"dear {n}", of("dear"), prompt=3000, answer=1000)
+            await simulation.come(f"cheap {n}", of("cheap"), prompt=800, answer=200)
         for _ in range(20):
-            await bank.end(bank.served[-1])
-        shares = Counter(name.split()[0] for name in bank.served[1:])
+            await simulation.end(simulation.served[-1])
+        shares = Counter(name.split()[0] for name in simulation.served[1:])
     assert shares == {"cheap": 16, "dear": 4}
 
 
 async def test_prompts_start_only_as_fast_as_they_can_be_read() -> None:
-    async with hall(AdmissionSettings(slots=4, first_token_target=10), prefill=160) as bank:
+    async with simulated(AdmissionSettings(slots=4, first_token_target=10), prefill=160) as simulation:
         for n in range(2):
-            await bank.come(f"{n}", of("hanbit"), prompt=1200)
-        assert bank.served == ["0"], "two prompts would take 15 of 10 s"
-        bank.now[0] += 7.5
-        bank.admission.first_token(bank.places["0"])
-        bank.admission.first_token(bank.places["0"])
+            await simulation.come(f"{n}", of("hanbit"), prompt=1200)
+        assert simulation.served == ["0"], "two prompts would take 15 of 10 s"
+        simulation.now[0] += 7.5
+        simulation.admission.record_first_token(simulation.places["0"])
+        simulation.admission.record_first_token(simulation.places["0"])
         await settled()
-        assert bank.served == ["0", "1"]
-        await bank.come("2", of("hanbit"), prompt=1200)
-        await bank.end("1")
-        assert bank.served == ["0", "1", "2"], "an answer that ends without a token is not read any more"
+        assert simulation.served == ["0", "1"]
+        await simulation.come("2", of("hanbit"), prompt=1200)
+        await simulation.end("1")
+        assert simulation.served == ["0", "1", "2"], "an answer that ends without a token is not read any more"
 
 
 async def test_the_prefill_is_corrected_by_the_first_tokens_within_bounds() -> None:
-    async with hall(AdmissionSettings(slots=1), prefill=1000) as bank:
+    async with simulated(AdmissionSettings(slots=1), prefill=1000) as simulation:
         for n in range(100):
-            await bank.come(f"{n}", of("hanbit"), prompt=1000)
-            bank.now[0] += 2.0
-            bank.admission.first_token(bank.places[f"{n}"])
-            await bank.end(f"{n}")
-        assert bank.admission.prefill == pytest.approx(500, rel=0.01)
+            await simulation.come(f"{n}", of("hanbit"), prompt=1000)
+            simulation.now[0] += 2.0
+            simulation.admission.record_first_token(simulation.places[f"{n}"])
+            await simulation.end(f"{n}")
+        assert simulation.admission.prefill == pytest.approx(500, rel=0.01)
         for n in range(100, 300):
-            await bank.come(f"{n}", of("hanbit"), prompt=1000)
-            bank.now[0] += 1000.0
-            bank.admission.first_token(bank.places[f"{n}"])
-            await bank.end(f"{n}")
-        assert bank.admission.prefill == pytest.approx(250, rel=0.01), "a stalled endpoint is not a slow one"
+            await simulation.come(f"{n}", of("hanbit"), prompt=1000)
+            simulation.now[0] += 1000.0
+            simulation.admission.record_first_token(simulation.places[f"{n}"])
+            await simulation.end(f"{n}")
+        assert simulation.admission.prefill == pytest.approx(250, rel=0.01), "a stalled endpoint is not a slow one"
 
 
 async def test_fewer_slots_end_nothing_and_more_are_filled() -> None:
-    async with hall(AdmissionSettings(slots=2)) as bank:
+    async with simulated(AdmissionSettings(slots=2)) as simulation:
         for name in "abc":
-            await bank.come(name, of("hanbit"))
-        bank.admission.slots = 1
-        await bank.end("a")
-        assert (bank.served, bank.admission.busy) == (["a", "b"], 1)
-        bank.admission.slots = 2
+            await simulation.come(name, of("hanbit"))
+        simulation.admission.slots = 1
+        await simulation.end("a")
+        assert (simulation.served, simulation.admission.busy) == (["a", "b"], 1)
+        simulation.admission.slots = 2
         await settled()
-        assert bank.served == ["a", "b", "c"]
+        assert simulation.served == ["a", "b", "c"]
 
 
 # --- properties ------------------------------------------------------------------------------------------------------
@@ -378,21 +391,21 @@ def test_while_two_tenants_wait_their_work_differs_by_no_more_than_an_answer_eac
     )
 
     async def serve_all() -> None:
-        async with hall(configured) as bank:
+        async with simulated(configured) as simulation:
             for n in range(slots):
-                await bank.come(f"runs {n}", of("other"))
+                await simulation.come(f"runs {n}", of("other"))
             cost_of = {}
             for n, (tenant, cost) in enumerate(costs):
                 cost_of[f"{tenant} {n}"] = cost
-                await bank.come(f"{tenant} {n}", of(tenant), prompt=cost, answer=0)
+                await simulation.come(f"{tenant} {n}", of(tenant), prompt=cost, answer=0)
             waiting = Counter(tenant for tenant, _ in costs)
             work: dict[str, float] = defaultdict(float)
             most = {
                 tenant: max((c for t, c in costs if t == tenant), default=0) / weights[tenant] for tenant in TENANTS
             }
             for at in range(len(costs)):
-                await bank.end(bank.served[at])
-                name = bank.served[slots + at]
+                await simulation.end(simulation.served[at])
+                name = simulation.served[slots + at]
                 both = [tenant for tenant in TENANTS if waiting[tenant]]
                 tenant = name.split()[0]
                 waiting[tenant] -= 1
@@ -400,7 +413,7 @@ def test_while_two_tenants_wait_their_work_differs_by_no_more_than_an_answer_eac
                 for one in both:
                     for other in both:
                         assert work[one] - work[other] <= most[one] + most[other] + 1e-6
-            assert len(bank.served) == slots + len(costs), "nobody starves"
+            assert len(simulation.served) == slots + len(costs), "nobody starves"
 
     anyio.run(serve_all)
 
@@ -413,42 +426,42 @@ def raise_key_error() -> None:
 class Steps:
     """One of everything that can happen to an admission, whatever it holds now."""
 
-    bank: Hall
+    simulation: Simulation
     slots: int
     count: int = 0
 
     async def take(self, step: str, who: Principal, number: int) -> None:
         self.count += 1
-        self.bank.now[0] += 1.0
-        places = self.bank.places
-        here = [name for name, place in places.items() if place.state in ("waiting", "served")]
-        chosen = here[number % len(here)] if here else ""
+        self.simulation.now[0] += 1.0
+        places = self.simulation.places
+        present = [name for name, place in places.items() if place.state in ("waiting", "served")]
+        chosen = present[number % len(present)] if present else ""
         match step:
             case "come":
                 await self._come(who, 100 * number)
             case "fail":
                 self._fail(who)
             case "slots":
-                self.bank.admission.slots = self.slots = 1 + number % 3
+                self.simulation.admission.slots = self.slots = 1 + number % 3
                 await settled()
-            case "end" if chosen in self.bank.served:
-                await self.bank.end(chosen)
+            case "end" if chosen in self.simulation.served:
+                await self.simulation.end(chosen)
             case "cancel" if chosen:
-                await self.bank.cancel(chosen)
+                await self.simulation.cancel(chosen)
             case "token" if chosen:
-                self.bank.admission.first_token(places[chosen])
+                self.simulation.admission.record_first_token(places[chosen])
 
     async def _come(self, who: Principal, prompt: int) -> None:
         with suppress(Overloaded):
-            await self.bank.come(f"{self.count}", who, prompt=prompt)
+            await self.simulation.come(f"{self.count}", who, prompt=prompt)
 
     def _fail(self, who: Principal) -> None:
-        with suppress(Overloaded, KeyError), self.bank.admission.entered(who):
+        with suppress(Overloaded, KeyError), self.simulation.admission.entered(who):
             raise_key_error()
 
     def check(self, queue: int, *, always_full: bool) -> None:
-        admission = self.bank.admission
-        states = Counter(place.state for place in self.bank.places.values())
+        admission = self.simulation.admission
+        states = Counter(place.state for place in self.simulation.places.values())
         assert (admission.busy, admission.waiting) == (states["served"], states["waiting"])
         assert admission.busy <= 3
         # Room that was there when somebody came may be gone; each of the two priorities has a queue before it.
@@ -457,6 +470,7 @@ class Steps:
             assert admission.busy >= (self.slots if always_full else 1), "somebody waits while there is room"
 
 
+ROLES = (("customer", CUSTOMER), ("service", SERVICE))
 STEP = st.tuples(
     st.sampled_from(["come", "come", "come", "end", "cancel", "token", "slots", "fail"]),
     st.builds(of, st.sampled_from(TENANTS), st.sampled_from([CUSTOMER, SERVICE])),
@@ -476,16 +490,29 @@ def test_whatever_happens_the_bounds_hold_and_no_slot_is_lost(
     configured = AdmissionSettings(slots=3, queue=queue, first_token_target=15)
 
     async def live() -> None:
-        async with hall(configured, prefill=prefill) as bank:
-            happening = Steps(bank, slots=3)
+        async with simulated(configured, prefill=prefill) as simulation:
+            happening = Steps(simulation, slots=3)
             for step, who, number in steps:
                 await happening.take(step, who, number)
                 happening.check(queue, always_full=prefill == math.inf)
-            for name, place in bank.places.items():
+            for name, place in simulation.places.items():
                 if place.state != "left":
-                    await bank.cancel(name)
-            admission = bank.admission
-            assert (admission.busy, admission.waiting, admission._reading) == (0, 0, 0)
-            assert (admission._lanes, admission._virtual) == ({}, {}), "nothing is remembered of those who left"
+                    await simulation.cancel(name)
+            admission = simulation.admission
+            assert (admission.busy, admission.waiting) == (0, 0)
+            await check_nothing_is_remembered(simulation)
 
     anyio.run(live)
+
+
+async def check_nothing_is_remembered(simulation: Simulation) -> None:
+    """Assert that those who left hold no prompt to be read, and that all their tenants are even again."""
+    simulation.admission.slots = 1
+    await simulation.come("long", of("other"), prompt=10**9, unconditionally=True)
+    assert simulation.served[-1] == "long", "a prompt of any length is read where no other is"
+    arrivals = [(f"{role} of {tenant}", of(tenant, roles)) for role, roles in ROLES for tenant in TENANTS]
+    for name, who in arrivals:
+        await simulation.come(name, who, unconditionally=True)
+    for expected in ["long", *(name for name, _ in arrivals)]:
+        assert simulation.served[-1] == expected, "each tenant in the order of arrival"
+        await simulation.end(expected)
