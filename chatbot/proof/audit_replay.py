@@ -62,33 +62,18 @@ async def replay(
     passages, passages_finding = await read_passages(opened, context.index)
     prompt = None if passages_finding.standing is ReplayStanding.GONE else rebuild(texts, passages, context.prompts)
     prompt_proven = prompt_finding(prompt, texts, opened, context)
-    findings = [
-        proven,
-        question_finding(texts, opened, keys),
-        passages_finding,
-        prompt_proven,
-        *screening_finding(texts, opened),
-    ]
+    findings = [proven, question_finding(texts, opened, keys), passages_finding, prompt_proven]
+    findings += screening_finding(texts, opened)
     if closed is not None:
         findings += [answer_finding(texts, closed, keys)]
         findings += grounding_finding(texts, passages, prompt, opened, closed, context.contact)
     if ask_model and closed is not None and context.models is not None:
-        if prompt is None or prompt_proven.standing is not ReplayStanding.SAME:
-            findings.append(
-                ReplayFinding("model", ReplayStanding.UNKNOWN, "not asked: the prompt is not the one that was sent")
-            )
-        elif texts.question is not None:
-            findings += await rerun_model(
-                Rerun(
-                    prompt=prompt,
-                    passages=passages,
-                    question=texts.question,
-                    opened=opened,
-                    closed=closed,
-                    models=context.models,
-                    context=context,
-                )
-            )
+        if prompt is None or texts.question is None or prompt_proven.standing is not ReplayStanding.SAME:
+            unsent = "not asked: the prompt is not the one that was sent"
+            findings.append(ReplayFinding("model", ReplayStanding.UNKNOWN, unsent))
+        else:
+            rerun = Rerun(prompt, passages, texts.question, opened, closed, context.models, context)
+            findings += await rerun_model(rerun)
     return replace(replayed, findings=tuple(findings))
 
 

@@ -20,7 +20,7 @@ _TOLERANCE = 0.02
 """Servers batch: the same prompt gives probabilities that differ in the third digit (bf16)."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class Rerun:
     """A recorded answer and its prompt, which is the one that was sent; the model is asked through `models`."""
 
