@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 
-from chatbot.tokenizer import Message, Rendered, Tokenizer
+from chatbot.tokenizer import Message, RenderedChat, Tokenizer
 from knowledge.passage import Language, Passage
 
 PROBED = 3
@@ -37,18 +37,18 @@ class Prompt:
     probe_texts: tuple[str, ...] = ()
 
     @property
-    def answer(self) -> Rendered:
+    def answer(self) -> RenderedChat:
         """The prompt of the answer."""
         return self._rendered(self.answer_ids, self.answer_text)
 
     @property
-    def probes(self) -> tuple[Rendered, ...]:
+    def probes(self) -> tuple[RenderedChat, ...]:
         """The prompts of the probes."""
         texts = self.probe_texts or [""] * len(self.probes_ids)
         return tuple(self._rendered(ids, text) for ids, text in zip(self.probes_ids, texts, strict=True))
 
-    def _rendered(self, ids: tuple[int, ...], text: str) -> Rendered:
-        return Rendered(ids, (*self.before, Message("user", text)) if text else ())
+    def _rendered(self, ids: tuple[int, ...], text: str) -> RenderedChat:
+        return RenderedChat(ids, (*self.before, Message("user", text)) if text else ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,14 +108,14 @@ class PromptBuilder:
 
     def repair(
         self, question: str, *, before: Sequence[Message], excerpts: Sequence[Passage], language: Language
-    ) -> Rendered:
+    ) -> RenderedChat:
         """Return the prompt that asks for the number, from 1, of the excerpt that states the answer.
 
         `before` are the messages before the last one of the answer's prompt; an excerpt is a passage cut to one quote.
         """
         numbered = "\n\n".join(number(excerpt, n) for n, excerpt in enumerate(excerpts, 1))
         content = self._last_message("repair", question, [numbered], language)
-        return Rendered(self._ids(before, content), (*before, Message("user", content)))
+        return RenderedChat(self._ids(before, content), (*before, Message("user", content)))
 
     def _last_message(self, task: str, question: str, passages: Sequence[str], language: Language) -> str:
         return self._text("question", language).format(

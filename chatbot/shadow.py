@@ -17,7 +17,7 @@ from anyio.abc import TaskGroup
 from chatbot.errors import TooLarge
 from chatbot.grounding import GroundingStream
 from chatbot.models import EndpointFailed, Models, Sampling
-from chatbot.tokenizer import Rendered
+from chatbot.tokenizer import RenderedChat
 
 log = structlog.get_logger(__name__)
 
@@ -38,7 +38,7 @@ class Shadow:
 
     def follow(
         self,
-        prompt: Rendered,
+        prompt: RenderedChat,
         checks: GroundingStream,
         *,
         sampling: Sampling,

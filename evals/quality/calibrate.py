@@ -25,7 +25,7 @@ from chatbot.prompt import PromptBuilder, load_templates
 from chatbot.questions import excluded_topic
 from chatbot.retrieval import Retrieval, RetrievalSettings, SearchResult
 from chatbot.settings import Settings
-from chatbot.tokenizer import Message, Rendered
+from chatbot.tokenizer import Message, RenderedChat
 from evals.product import ProductNotStarted, model
 from evals.quality.run import Errand, bar, loaded
 from evals.questions import TENANT, Dataset, Sample
@@ -150,7 +150,7 @@ class Prober:
         for _ in range(_TRIES):
             try:
                 yes, _ = await self._models.choice_probabilities(
-                    Rendered(prompt_ids),
+                    RenderedChat(prompt_ids),
                     YES_OR_NO,
                     conversation_id=uuid4().hex,
                     cache_salt=TENANT,
