@@ -18,20 +18,12 @@ from chatbot.audit.anchors import Anchors, AnchorStore, AnchorsUnavailable, Fold
 from chatbot.audit.chain import GENESIS, seal
 from chatbot.audit.trail import AUDIT, Audit, open_audit, row_of
 from tests.chatbot.audit.test_trail import SETTINGS, answer
+from tests.clock import Clock
 
 pytestmark = pytest.mark.anyio
 
 DAY = 86_400.0
 MONDAY = 20_000 * DAY + 3600  # 2024-10-04
-
-
-class Clock:
-    """A time that tests set."""
-
-    now = MONDAY
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +60,7 @@ async def audit(engine: AsyncEngine) -> AsyncGenerator[Audit]:
 
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    return Clock(MONDAY)
 
 
 @pytest.fixture
