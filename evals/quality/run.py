@@ -18,7 +18,7 @@ from evals.quality.answer import LONGEST_ANSWER, Customer, writes_history
 from evals.quality.retrieve import HALVES, Ranked, rank
 from evals.quality.summary import Run, summarise
 from evals.questions import TENANT, Answered, Corpus, Dataset, Sample, load_corpus, throw_away
-from ingest.bulk import showing
+from ingest.bulk import open_display
 from ingest.services import Services
 from ingest.settings import Settings
 from ingest.wiring import open_services
@@ -80,7 +80,7 @@ async def loaded(
 ) -> AsyncGenerator[tuple[Services, Corpus]]:
     """Open the product's staff side on stores in `data` and load the data set's corpus."""
     async with open_services(throw_away(settings, data), works_jobs=False) as services:
-        with showing(console) as show, tempfile.TemporaryDirectory(prefix="evals-corpus-") as folder:
+        with open_display(console) as show, tempfile.TemporaryDirectory(prefix="evals-corpus-") as folder:
             corpus = await load_corpus(dataset, Path(folder), services, show)
         if corpus.left_out:
             console.print(f"{corpus.left_out} entries could not be approved: they are not searched", highlight=False)

@@ -44,7 +44,7 @@ def settings(weights: Path, tmp_path: Path, redis_url: str, database_url: str) -
 
 
 class Clock:
-    """The bank's clock, set by the test."""
+    """The bank's clock in Unix seconds, set by the test."""
 
     def __init__(self, now: float) -> None:
         self.now = now
@@ -53,8 +53,8 @@ class Clock:
         return self.now
 
 
-class Unseen:
-    """Shows nobody how loading goes."""
+class NoDisplay:
+    """Shows no progress of a load."""
 
     def begin(self, documents: int) -> None: ...
 
@@ -76,7 +76,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 async def services(settings: Settings, clock: Clock) -> AsyncGenerator[Services]:
-    """Services whose jobs nobody works off but the test."""
+    """Services whose jobs only the test does."""
     async with open_services(settings, works_jobs=False) as opened:
         yield replace(opened, now=clock)
 

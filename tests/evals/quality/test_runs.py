@@ -30,7 +30,7 @@ from evals.questions import (
     require_loaded,
 )
 from evals.scorers import holm, intervals
-from ingest.bulk import LoadOutcome, Offering
+from ingest.bulk import LoadOutcome, SourceFile
 from ingest.catalogue import Metadata
 from knowledge.passage import Hit, Passage
 
@@ -87,22 +87,22 @@ def test_a_folder_without_files_is_no_data_set(tmp_path: Path) -> None:
 def test_corpus_entries_become_files_that_the_catalogue_tells_apart(tmp_path: Path) -> None:
     corpus = [CorpusEntry("a-1", "Title\nin two lines", "same"), CorpusEntry("b/2 with blanks", "", "same")]
     entries = document_ids(corpus)
-    offerings = as_files(corpus, entries, tmp_path)
+    files = as_files(corpus, entries, tmp_path)
     assert entries == {"a-1": "a-1", "entry-000001": "b/2 with blanks"}
-    assert [offering.metadata.title for offering in offerings] == ["Title in two lines", None]
-    assert len({offering.path.read_bytes() for offering in offerings}) == 2
+    assert [file.metadata.title for file in files] == ["Title in two lines", None]
+    assert len({file.path.read_bytes() for file in files}) == 2
 
 
 @pytest.mark.parametrize(("reason", "may_be_refused"), [("suspicious", False), ("malformed", True)])
 def test_what_did_not_come_through_stops_a_run(reason: str, *, may_be_refused: bool) -> None:
-    one = LoadOutcome(offering=Offering(path=Path("a.txt"), name="a.txt", document_id="a", metadata=Metadata()))
+    one = LoadOutcome(file=SourceFile(path=Path("a.txt"), name="a.txt", document_id="a", metadata=Metadata()))
     with pytest.raises(CorpusNotLoaded, match=f"1 of 2 entries were not loaded, first a.txt: {reason}"):
         require_loaded([one, replace(one, reason=reason)], may_be_refused=may_be_refused)
     assert require_loaded([one, replace(one, reason="empty_text")], may_be_refused=may_be_refused) == 0
 
 
 def test_what_nobody_could_approve_is_left_out_of_a_public_corpus_and_counted() -> None:
-    one = LoadOutcome(offering=Offering(path=Path("a.txt"), name="a.txt", document_id="a", metadata=Metadata()))
+    one = LoadOutcome(file=SourceFile(path=Path("a.txt"), name="a.txt", document_id="a", metadata=Metadata()))
     assert require_loaded([one, replace(one, reason="suspicious")], may_be_refused=True) == 1
 
 
