@@ -14,6 +14,7 @@ from ingest.catalogue import Stage
 from ingest.jobs import JobBrokerSettings
 from ingest.services import Services
 from ingest.settings import Settings
+from ingest.uploads import Uploads
 from ingest.wiring import open_services
 from tests.ingest.staff import Staff, open_staff
 from tests.tiny_embedder import write_model
@@ -76,9 +77,9 @@ def clock() -> Clock:
 
 @pytest.fixture
 async def services(settings: Settings, clock: Clock) -> AsyncGenerator[Services]:
-    """Services whose jobs only the test does."""
+    """Services by the test's clock, whose jobs only the test does."""
     async with open_services(settings, works_jobs=False) as opened:
-        yield replace(opened, now=clock)
+        yield replace(opened, now=clock, uploads=Uploads(opened.blobs, opened.catalogue, now=clock))
 
 
 @pytest.fixture
