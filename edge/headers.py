@@ -1,4 +1,4 @@
-"""Security headers of every response: pages, JSON and streams."""
+"""Security headers, which pages, replies and streams carry alike."""
 
 from collections.abc import Sequence
 

@@ -21,31 +21,31 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from chatbot.api import LocalSigner, key_pair
 from chatbot.errors import StoreUnavailable
-from evals.product import ProductNotStarted, Wanted, end_like_ctrl_c
+from evals.product import ProductNotStarted, ProductSpec, interrupt_on_sigterm
 from evals.quality import (
     DAY,
-    Against,
-    Errand,
     NotAdopted,
     NotComparable,
     Run,
     RunBroken,
+    RunningChatbot,
+    RunSpec,
     TriageBroken,
     TriageSettings,
     adopt,
-    bring,
     compare,
     drift,
-    fitted,
-    gated,
-    merged,
+    evaluate,
+    fit_report,
+    gate_run,
+    merge_decisions,
     page,
-    probe,
+    probe_answerability,
     read_cases,
+    read_feedback,
     read_probes,
     read_run,
     record,
-    run_errand,
     verdict,
     write_cases,
     write_probes,
@@ -53,7 +53,7 @@ from evals.quality import (
 )
 from evals.quality import report as reports
 from evals.questions import HANBIT, CorpusNotLoaded, DatasetBroken, RecordingBroken, read_dataset, write_recording
-from evals.safety import is_labelled, run_guarded
+from evals.safety import is_labelled, run_screening
 from ingest.errors import IngestError
 from ingest.parsing import WeightsMissing
 from ingest.settings import Settings
@@ -65,7 +65,7 @@ TASKS = Path(__file__).parent / "tasks"
 TASK = TASKS / "hanbit.yaml"
 GATES = [TASKS / "recorded.yaml", TASKS / "retrieval.yaml"]
 GOLDEN = Path("evals/datasets/hanbit")
-SAID = (
+EXPECTED_ERRORS = (
     DatasetBroken,
     CorpusNotLoaded,
     ProductNotStarted,
@@ -91,35 +91,35 @@ ProfileOption = Annotated[str, typer.Option(help="The llm-server profile that an
 
 @contextmanager
 def one_sentence() -> Iterator[None]:
-    """Turn what stands in the way into one line and exit code 2."""
+    """Print an expected error as one line and exit with code 2."""
     try:
         yield
-    except* SAID as stopped:
-        for exc in leaves(stopped):
+    except* EXPECTED_ERRORS as failed:
+        for exc in leaves(failed):
             typer.echo(f"evals: {exc}", err=True)
-        raise typer.Exit(2) from stopped
+        raise typer.Exit(2) from failed
 
 
-def errand(
+def run_spec(
     dataset: Path, *, limit: int | None, answers: bool, profile: str, data: Path, split: str | None = None
-) -> Errand:
-    """Return what is to be done, with what the environment says; SIGTERM ends it like Ctrl-C from now on."""
-    end_like_ctrl_c()
+) -> RunSpec:
+    """Return what to run, with the settings of the environment; from now on SIGTERM interrupts like Ctrl-C."""
+    interrupt_on_sigterm()
     configure_logs(level="WARNING", log_format="console")
     settings = Settings()
-    wanted = Wanted(
+    product = ProductSpec(
         profile=profile, data=data, weights=settings.weights_dir.expanduser().resolve(), environment=dict(os.environ)
     )
     questions = read_dataset(dataset, limit=limit, split=split)
-    return Errand(dataset=questions, settings=settings, wanted=wanted, answers=answers)
+    return RunSpec(dataset=questions, settings=settings, product=product, answers=answers)
 
 
-def do(what: Errand, against: Against | None = None) -> Run:
-    """Run with a progress bar on stderr."""
+def timed_run(spec: RunSpec, chatbot: RunningChatbot | None = None) -> Run:
+    """Run with a progress bar on stderr, and measure the seconds that it takes."""
     began = time.monotonic()
-    done = anyio.run(run_errand, what, against, Console(stderr=True))
-    done.measures["seconds"] = round(time.monotonic() - began, 1)
-    return done
+    run = anyio.run(evaluate, spec, chatbot, Console(stderr=True))
+    run.measures["seconds"] = round(time.monotonic() - began, 1)
+    return run
 
 
 @app.command()
@@ -139,20 +139,19 @@ def run(  # noqa: PLR0917  a command takes its options
 ) -> None:
     """Score a data set and print one JSON line; of a labelled set, what is stopped before any model is asked."""
     with one_sentence(), tempfile.TemporaryDirectory(prefix="evals-") as folder:
-        there = None
+        chatbot = None
         if against is not None:
-            signer = LocalSigner(key_pair(data_dir)[0].read_text("ascii"))
-            there = Against(url=against, signer=signer)
+            chatbot = RunningChatbot(url=against, signer=LocalSigner(key_pair(data_dir)[0].read_text("ascii")))
         if is_labelled(dataset):
-            bank = errand(HANBIT, limit=None, answers=False, profile=profile, data=Path(folder))
-            done = anyio.run(partial(run_guarded, dataset, bank, Console(stderr=True), limit=limit))
+            bank = run_spec(HANBIT, limit=None, answers=False, profile=profile, data=Path(folder))
+            finished = anyio.run(partial(run_screening, dataset, bank, Console(stderr=True), limit=limit))
         else:
-            what = errand(dataset, limit=limit, answers=answers, profile=profile, data=Path(folder), split=split)
-            done = do(replace(what.told(contact), halves=halves), there)
+            spec = run_spec(dataset, limit=limit, answers=answers, profile=profile, data=Path(folder), split=split)
+            finished = timed_run(replace(spec, contact=contact, halves=halves), chatbot)
     if output is not None:
-        write_run(done, output)
-    between = {name: [interval.low, interval.high] for name, interval in done.intervals.items()}
-    typer.echo(json.dumps({**done.measures, "intervals_95": between}, ensure_ascii=False))
+        write_run(finished, output)
+    intervals = {name: [interval.low, interval.high] for name, interval in finished.intervals.items()}
+    typer.echo(json.dumps({**finished.measures, "intervals_95": intervals}, ensure_ascii=False))
 
 
 @app.command("compare")
@@ -165,11 +164,11 @@ def compare_runs(
     with one_sentence():
         differences = compare(read_run(a), read_run(b))
     table = Table("measure", "A", "B", "finding")
-    for one in differences:
-        table.add_row(one.measure, f"{one.a:.4f}", f"{one.b:.4f}", one.sentence)
+    for difference in differences:
+        table.add_row(difference.measure, f"{difference.a:.4f}", f"{difference.b:.4f}", difference.sentence)
     Console(width=None if sys.stdout.isatty() else 160).print(table)
     typer.echo(verdict(differences))
-    if fail_if_worse and any(one.is_worse for one in differences):
+    if fail_if_worse and any(difference.is_worse for difference in differences):
         raise typer.Exit(1)
 
 
@@ -184,38 +183,38 @@ def report(
 ) -> None:
     """Run a task with answers, print its table, write a page of the worst cases; exit 1 below a gate."""
     with one_sentence(), tempfile.TemporaryDirectory(prefix="evals-") as folder:
-        wanted = reports.read_task(task)
-        what = errand(
-            dataset or wanted.dataset,
+        described = reports.read_task(task)
+        spec = run_spec(
+            dataset or described.dataset,
             limit=limit,
             answers=True,
-            profile=profile or wanted.profile,
+            profile=profile or described.profile,
             data=Path(folder),
             split=split,
         )
-        done = do(what.told(wanted.contact))
-    written = keep(done, wanted.gates, output / f"{done.dataset}-{what.wanted.profile}")
-    if not show(done, wanted.gates):
+        finished = timed_run(replace(spec, contact=described.contact))
+    written = write_report(finished, described.gates, output / f"{finished.dataset}-{spec.product.profile}")
+    if not print_gates(finished, described.gates):
         raise typer.Exit(1)
     typer.echo(f"the worst cases to read: {written}")
 
 
-def keep(done: Run, gates: tuple[reports.Gate, ...], stem: Path) -> Path:
-    """Write a run and its page beside each other; return where the page is."""
-    write_run(done, stem.with_suffix(".json"))
-    stem.with_suffix(".html").write_text(page(done, gates), "utf-8")
+def write_report(run: Run, gates: tuple[reports.Gate, ...], stem: Path) -> Path:
+    """Write a run and its page beside each other; return the path of the page."""
+    write_run(run, stem.with_suffix(".json"))
+    stem.with_suffix(".html").write_text(page(run, gates), "utf-8")
     return stem.with_suffix(".html")
 
 
-def show(done: Run, gates: tuple[reports.Gate, ...]) -> bool:
-    """Print the table; return whether every gate holds."""
+def print_gates(run: Run, gates: tuple[reports.Gate, ...]) -> bool:
+    """Print the measures with their gates; return whether every gate holds."""
     table = Table("measure", "value", "95 % interval", "gate", "")
-    lines = reports.lines(done, gates)
+    lines = reports.lines(run, gates)
     for line in lines:
-        interval = done.intervals.get(line.measure)
+        interval = run.intervals.get(line.measure)
         between = f"{interval.low:.3f} to {interval.high:.3f}" if interval else ""
-        verdict_of = {None: "", True: "holds", False: "MISSED"}[line.holds]
-        table.add_row(line.measure, line.value, between, line.bound, verdict_of)
+        holds = {None: "", True: "holds", False: "MISSED"}[line.holds]
+        table.add_row(line.measure, line.value, between, line.bound, holds)
     Console(width=None if sys.stdout.isatty() else 100).print(table)
     return all(line.holds is not False for line in lines)
 
@@ -235,8 +234,8 @@ def record_answers(
     """
     part = output.with_name(f"{output.name}.part")
     with one_sentence(), tempfile.TemporaryDirectory(prefix="evals-") as folder:
-        what = errand(dataset, limit=limit, answers=False, profile=profile, data=Path(folder), split=split)
-        write_recording(anyio.run(partial(record, part=part, at_once=at_once), what, Console(stderr=True)), output)
+        spec = run_spec(dataset, limit=limit, answers=False, profile=profile, data=Path(folder), split=split)
+        write_recording(anyio.run(partial(record, part=part, at_once=at_once), spec, Console(stderr=True)), output)
     part.unlink()
 
 
@@ -246,15 +245,15 @@ def gate(
     output: Annotated[Path, typer.Option(help="Where runs and pages go.")] = Path(".data/evals"),
 ) -> None:
     """Hold retrieval and recorded answers against their gates; exit 1 below one. No model server is needed."""
-    held = True
+    all_hold = True
     for path in task:
         with one_sentence(), tempfile.TemporaryDirectory(prefix="evals-") as folder:
-            wanted = reports.read_task(path)
-            what = errand(wanted.dataset, limit=None, answers=False, profile="", data=Path(folder))
-            done = anyio.run(gated, wanted, what, Console(stderr=True))
-        keep(done, wanted.gates, output / f"gate-{path.stem}")
-        held = show(done, wanted.gates) and held
-    if not held:
+            described = reports.read_task(path)
+            spec = run_spec(described.dataset, limit=None, answers=False, profile="", data=Path(folder))
+            finished = anyio.run(gate_run, described, spec, Console(stderr=True))
+        write_report(finished, described.gates, output / f"gate-{path.stem}")
+        all_hold = print_gates(finished, described.gates) and all_hold
+    if not all_hold:
         raise typer.Exit(1)
 
 
@@ -268,8 +267,8 @@ def list_feedback(
     """Write what customers disliked, without who they are, as a list for staff to decide on."""
     with one_sentence():
         since = time.time() - days * DAY
-        cases = anyio.run(partial(bring, TriageSettings(), tenant=tenant, since=since, rating=rating))
-        listed = merged(cases, read_cases(output))
+        cases = anyio.run(partial(read_feedback, TriageSettings(), tenant=tenant, since=since, rating=rating))
+        listed = merge_decisions(cases, read_cases(output))
         write_cases(listed, output)
     typer.echo(f"{len(listed)} questions in {output}, {sum(not case.decision for case in listed)} to decide on")
 
@@ -296,10 +295,10 @@ def calibrate(
     """Ask the probe of chatbot/answerability.py for every question, fit its weights on one half, check the other."""
     with one_sentence(), tempfile.TemporaryDirectory(prefix="evals-") as folder:
         if probes is None:
-            what = errand(dataset, limit=limit, answers=False, profile=profile, data=Path(folder), split="dev")
+            spec = run_spec(dataset, limit=limit, answers=False, profile=profile, data=Path(folder), split="dev")
             probes = output
-            write_probes(anyio.run(probe, what, Console(stderr=True)), probes)
-        typer.echo(fitted(read_probes(probes)))
+            write_probes(anyio.run(probe_answerability, spec, Console(stderr=True)), probes)
+        typer.echo(fit_report(read_probes(probes)))
 
 
 @app.command("drift")
@@ -313,15 +312,14 @@ def report_drift(
     """Report how far questions and answers have moved from a reference window (docs/runbooks/drift.md)."""
     with one_sentence():
         window = drift.read_reference(reference)
-        lines = drift.compared(
-            window, anyio.run(partial(drift.counted, against, window, namespace=namespace, days=days))
-        )
-    as_page = output is not None and output.suffix == ".html"
-    told = (drift.page if as_page else drift.markdown)(window, lines, days=days)
+        counts = anyio.run(partial(drift.fetch_counts, against, window, namespace=namespace, days=days))
+        lines = drift.drift_lines(window, counts)
+    render = drift.page if output is not None and output.suffix == ".html" else drift.markdown
+    text = render(window, lines, days=days)
     if output is None:
-        typer.echo(told)
+        typer.echo(text)
     else:
-        output.write_text(told, "utf-8")
+        output.write_text(text, "utf-8")
 
 
 if __name__ == "__main__":

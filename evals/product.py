@@ -1,9 +1,10 @@
-"""The product as evals start it: Redis, vLLM and `chatbot serve`, each a process of its own, all ended with the block.
+"""Starts the product for evals: Redis, a model server and `chatbot serve`, one process each, stopped with the block.
 
 run.py starts the same parts in another arrangement (one process for both services, stores that stay), and nothing may
-import it; what is alike here is the few lines that start a child and wait for it.
+import it; what both have in common is the few lines that start a process and wait for it.
 """
 
+import math
 import secrets
 import signal
 import socket
@@ -17,23 +18,26 @@ from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
 
+import msgspec
 from redis import Redis
 from redis.exceptions import RedisError
 
 from chatbot.api import AUDIENCE, ISSUER, LocalSigner, key_pair
 from evals.redis_program import redis_program
+from llm_server.scripted import Behaviour
 
-MODEL_STARTS_WITHIN = 420.0
-PART_STARTS_WITHIN = 120.0
+START_SECONDS = 120.0
+STOP_SECONDS = 30.0
+"""Between SIGTERM and SIGKILL."""
 
 
 class ProductNotStarted(Exception):
-    """A part did not start; the message names its log."""
+    """A process of the product did not start; the message names its log."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
-    """Which product to start: a model profile, where data and weights are, and settings beside the defaults."""
+class ProductSpec:
+    """The product to start: the model's profile, the folders of its data and weights, and its environment."""
 
     profile: str
     data: Path
@@ -42,16 +46,16 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Model:
-    """A running vLLM."""
+class RunningModel:
+    """A running model server."""
 
     url: str
     pid: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Product:
-    """A running chat API and what evals need beside its address."""
+class RunningProduct:
+    """A running chat API: its address, its Redis, the key of its tokens, and the process id of each part by name."""
 
     url: str
     redis_url: str
@@ -59,78 +63,112 @@ class Product:
     pids: Mapping[str, int]
 
 
-def end_like_ctrl_c() -> None:
-    """Let SIGTERM take the way of Ctrl-C, so that every child is stopped."""
+def interrupt_on_sigterm() -> None:
+    """Handle SIGTERM like Ctrl-C, so that every process is stopped."""
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
 
 
 @contextmanager
-def model(wanted: Wanted) -> Iterator[Model]:
+def run_model(spec: ProductSpec) -> Iterator[RunningModel]:
     """Run vLLM while the block runs; it has generated its first token when the block begins.
 
     Raises:
-        ProductNotStarted: see its log.
+        ProductNotStarted: vLLM ended before it was ready.
     """
-    port, log = free_port(), wanted.data / "logs" / "llm-server.err"
-    command = [sys.executable, "-m", "llm_server", "serve", "--profile", wanted.profile, "--port", str(port)]
-    environment = {**wanted.environment, "WEIGHTS_DIR": str(wanted.weights), "DATA_DIR": str(wanted.data)}
-    with child(command, log=log, environment=environment) as process:
-        # It prints one line, after the warm-up, or ends.
-        line = process.stdout.readline() if process.stdout else ""
-        if not line.startswith("ready"):
-            raise ProductNotStarted(f"vLLM did not start: see {log}")
-        yield Model(url=f"http://127.0.0.1:{port}", pid=process.pid)
+    port = free_port()
+    command = [sys.executable, "-m", "llm_server", "serve", "--profile", spec.profile, "--port", str(port)]
+    environment = {**spec.environment, "WEIGHTS_DIR": str(spec.weights), "DATA_DIR": str(spec.data)}
+    with _run_model_server("vLLM", command, spec.data / "logs" / "llm-server.err", environment) as model:
+        yield model
 
 
 @contextmanager
-def product(wanted: Wanted, served: Model, *, module: str = "chatbot", **settings: str) -> Iterator[Product]:
+def run_scripted_model(spec: ProductSpec, behaviour: Behaviour | None = None) -> Iterator[RunningModel]:
+    """Run the scripted model while the block runs, and write its tokenizer.
+
+    Raises:
+        ProductNotStarted: it ended before it was ready.
+    """
+    command = [sys.executable, "-m", "llm_server.scripted", "--tokenizer-folder", str(scripted_tokenizer(spec))]
+    if behaviour is not None:
+        script = spec.data / "model.json"
+        # JSON has no infinity: the default of a field that is infinite stays.
+        fields = {name: value for name, value in msgspec.structs.asdict(behaviour).items() if value != math.inf}
+        script.write_bytes(msgspec.json.encode(fields))
+        command += ["--script", str(script)]
+    log = spec.data / "logs" / "scripted.err"
+    with _run_model_server("the scripted model", command, log, spec.environment) as model:
+        yield model
+
+
+def scripted_tokenizer(spec: ProductSpec) -> Path:
+    """Return the folder of the scripted model's tokenizer."""
+    return spec.data / "tokenizer"
+
+
+@contextmanager
+def _run_model_server(
+    name: str, command: list[str], log: Path, environment: Mapping[str, str]
+) -> Iterator[RunningModel]:
+    with run_process(command, log=log, environment=environment) as process:
+        # It prints `ready URL` once it serves, or ends without a line.
+        word, _, url = (process.stdout.readline() if process.stdout else "").strip().partition(" ")
+        if word != "ready":
+            raise ProductNotStarted(f"{name} did not start: see {log}")
+        yield RunningModel(url=url, pid=process.pid)
+
+
+@contextmanager
+def run_product(
+    spec: ProductSpec, model: RunningModel, *, module: str = "chatbot", **settings: str
+) -> Iterator[RunningProduct]:
     """Run Redis and the chat API (of a module) on the data folder while the block runs; `settings` are its environment.
 
     Raises:
-        ProductNotStarted: see the log that it names.
+        ProductNotStarted: Redis or the chat API did not start.
     """
-    private, public = key_pair(wanted.data)
-    port, log = free_port(), wanted.data / "logs" / "chatbot.err"
+    private, public = key_pair(spec.data)
+    port, log = free_port(), spec.data / "logs" / "chatbot.err"
     with ExitStack() as stack:
-        redis_url, redis_pid = stack.enter_context(redis(wanted))
+        redis_url, redis_pid = stack.enter_context(run_redis(spec.data, spec.environment))
         environment = {
-            **wanted.environment,
+            **spec.environment,
             "PORT": str(port),
-            "DATA_DIR": str(wanted.data),
-            "WEIGHTS_DIR": str(wanted.weights),
+            "DATA_DIR": str(spec.data),
+            "WEIGHTS_DIR": str(spec.weights),
             "REDIS_URL": redis_url,
             "AUDIT_KEY": secrets.token_hex(32),
-            "LLM_URLS": served.url,
-            "LLM_TOKENIZER": str(wanted.weights / wanted.profile),
-            "LLM_PROFILE": wanted.profile,
+            "LLM_URLS": model.url,
+            "LLM_TOKENIZER": str(spec.weights / spec.profile),
+            "LLM_PROFILE": spec.profile,
             "AUTH__ISSUER": ISSUER,
             "AUTH__AUDIENCE": AUDIENCE,
             "AUTH__PUBLIC_KEY_FILE": str(public),
             **settings,
         }
         command = [sys.executable, "-m", module, "serve"]
-        process = stack.enter_context(child(command, log=log, environment=environment))
+        process = stack.enter_context(run_process(command, log=log, environment=environment))
         url = f"http://127.0.0.1:{port}"
-        wait_until(lambda: answers(f"{url}/readyz"), process, log=log)
-        pids = {"redis": redis_pid, "model": served.pid, "chatbot": process.pid}
-        yield Product(url=url, redis_url=redis_url, signer=LocalSigner(private.read_text("ascii")), pids=pids)
+        wait_until(lambda: answers_200(f"{url}/readyz"), process, log=log)
+        pids = {"redis": redis_pid, "model": model.pid, "chatbot": process.pid}
+        yield RunningProduct(url=url, redis_url=redis_url, signer=LocalSigner(private.read_text("ascii")), pids=pids)
 
 
 @contextmanager
-def redis(wanted: Wanted) -> Iterator[tuple[str, int]]:
+def run_redis(data: Path, environment: Mapping[str, str]) -> Iterator[tuple[str, int]]:
     """Run Redis with the durability of `make run` while the block runs; yield its URL and process id."""
-    folder, port, log = wanted.data / "redis", free_port(), wanted.data / "logs" / "redis.err"
+    folder, port, log = data / "redis", free_port(), data / "logs" / "redis.err"
     folder.mkdir(parents=True, exist_ok=True)
-    where = ["--bind", "127.0.0.1", "--port", str(port), "--dir", str(folder), "--save", ""]
-    command = [redis_program(), *where, "--appendonly", "yes", "--appendfsync", "everysec"]
-    with child(command, log=log, environment=wanted.environment) as process, Redis(port=port) as client:
+    options = ["--bind", "127.0.0.1", "--port", str(port), "--dir", str(folder), "--save", ""]
+    command = [redis_program(), *options, "--appendonly", "yes", "--appendfsync", "everysec"]
+    with run_process(command, log=log, environment=environment) as process, Redis(port=port) as client:
         wait_until(lambda: pings(client), process, log=log)
         yield f"redis://127.0.0.1:{port}/0", process.pid
 
 
 @contextmanager
-def child(command: list[str], *, log: Path, environment: Mapping[str, str]) -> Iterator[subprocess.Popen[str]]:
-    """Run a program in a session of its own while the block runs; what it says of itself goes to `log`."""
+def run_process(command: list[str], *, log: Path, environment: Mapping[str, str]) -> Iterator[subprocess.Popen[str]]:
+    """Run a program in a session of its own while the block runs; its standard error goes to `log`."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as errors:
         process = subprocess.Popen(  # noqa: S603  our own programs
@@ -147,7 +185,7 @@ def child(command: list[str], *, log: Path, environment: Mapping[str, str]) -> I
         finally:
             process.terminate()
             try:
-                process.wait(30)
+                process.wait(STOP_SECONDS)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
@@ -155,20 +193,20 @@ def child(command: list[str], *, log: Path, environment: Mapping[str, str]) -> I
                 process.stdout.close()
 
 
-def wait_until(there: Callable[[], bool], process: subprocess.Popen[str], *, log: Path) -> None:
-    """Return when the part answers.
+def wait_until(is_ready: Callable[[], bool], process: subprocess.Popen[str], *, log: Path) -> None:
+    """Return when the condition holds.
 
     Raises:
-        ProductNotStarted: it ended, or takes too long.
+        ProductNotStarted: the process ended, or takes longer than `START_SECONDS`.
     """
-    deadline = time.monotonic() + PART_STARTS_WITHIN
-    while not there():
+    deadline = time.monotonic() + START_SECONDS
+    while not is_ready():
         if process.poll() is not None or time.monotonic() > deadline:
             raise ProductNotStarted(f"{log.stem} did not start: see {log}")
         time.sleep(0.1)
 
 
-def answers(url: str) -> bool:
+def answers_200(url: str) -> bool:
     """Return whether an address on loopback answers 200."""
     try:
         with urlopen(url, timeout=5) as response:  # noqa: S310  our own address
@@ -193,18 +231,18 @@ def free_port() -> int:
 
 
 def resident_bytes(pid: int) -> int:
-    """Return the memory of a process and all that it started, shared pages counted once."""
+    """Return the memory of a process and its descendants; shared pages count once (proportional set size)."""
     parents = {int(folder.name): _parent(folder) for folder in Path("/proc").iterdir() if folder.name.isdigit()}
     tree = {pid}
-    while grown := {child for child, parent in parents.items() if parent in tree} - tree:
-        tree |= grown
-    return sum(_proportional_bytes(Path("/proc", str(member))) for member in tree)
+    while children := {process for process, parent in parents.items() if parent in tree} - tree:
+        tree |= children
+    return sum(_proportional_bytes(Path("/proc", str(process))) for process in tree)
 
 
 def _parent(folder: Path) -> int:
-    """Return a process's parent, 0 where it has gone."""
+    """Return the id of a process's parent; 0 for a process that has ended."""
     try:
-        # The name in parentheses may hold blanks; the parent is the second field behind it.
+        # The name in parentheses may hold blanks; the parent is the second field after it (proc(5)).
         return int((folder / "stat").read_text().rpartition(")")[2].split()[1])
     except (OSError, IndexError):
         return 0

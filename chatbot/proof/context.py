@@ -1,4 +1,4 @@
-"""The parts that a replay uses, and its result."""
+"""What an answer can be replayed from, and what a replay tells of it."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -12,13 +12,13 @@ from chatbot.services import Services
 from knowledge.glossary import Glossary
 from knowledge.index import Index
 
-Subject = Literal[
+What = Literal[
     "rows", "question", "passages", "prompt", "screening", "answer", "grounded", "probes", "model", "shown", "repair"
 ]
 
 
 class ReplayStanding(StrEnum):
-    """How a part of an answer compares with its audit rows."""
+    """How a thing stands that an answer was made of."""
 
     SAME = "same"
     DIFFERS = "differs"
@@ -28,16 +28,16 @@ class ReplayStanding(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ReplayFinding:
-    """The comparison of one part of an answer, with a sentence."""
+    """One thing, how it stands now, and a sentence."""
 
-    what: Subject
+    what: What
     standing: ReplayStanding
     detail: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replayed:
-    """The result of a replay: the rows of the answer, the versions of now, and the findings; its JSON is sent."""
+    """The rows of an answer, what would make it now, and what is the same."""
 
     answer_id: str
     opened: Opened | None
@@ -47,13 +47,13 @@ class Replayed:
 
     @property
     def differs(self) -> bool:
-        """Whether any part differs."""
+        """Whether anything that could be compared is not what it was."""
         return any(finding.standing is ReplayStanding.DIFFERS for finding in self.findings)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplayContext:
-    """The parts that a replay uses; without `models` no model can be asked."""
+    """What an answer can be replayed from; without `models` no model can be asked."""
 
     audit: Audit
     history: History
@@ -66,7 +66,7 @@ class ReplayContext:
 
     @classmethod
     def of(cls, services: Services) -> "ReplayContext":
-        """Return the parts of a running chat API."""
+        """Return what a running chat API has."""
         return cls(
             audit=services.audit,
             history=services.history,
@@ -79,7 +79,7 @@ class ReplayContext:
 
     @property
     def versions(self) -> Versions:
-        """The versions of what makes an answer now."""
+        """What would make an answer now."""
         return Versions(
             model=self.models.model if self.models else "",
             prompt=self.prompts.version,

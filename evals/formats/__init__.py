@@ -1,3 +1,3 @@
-"""How the product reads every file of a folder, beside another parser."""
+"""The report on how the product reads every file of a folder, compared with other parsers."""
 
 __all__ = []

@@ -1,4 +1,4 @@
-"""The text of a file by a parser that the product does not use, or uses in another way: what ours is compared with.
+"""The text of a file by a parser that the product does not use, or uses in another way, for comparison with ours.
 
 | format | compared with |
 |---|---|
@@ -33,7 +33,8 @@ from pytesseract import Output
 from ingest.parsing import Format
 
 OCR_SECONDS = 120
-LEAST_LETTERS = 16  # of a page with a text layer, as in ingest/parsing/pdf.py
+LEAST_LETTERS = 16
+"""Of a page with a text layer, as in ingest/parsing/pdf.py."""
 _SLIDE = re.compile(r"ppt/slides/slide\d+\.xml$")
 _SHEET = re.compile(r"xl/worksheets/sheet\d+\.xml$")
 _DIGITS = re.compile(r"\d+")
@@ -41,7 +42,7 @@ _A = "{http://schemas.openxmlformats.org/drawingml/2006/main}"
 
 
 def other_text(path: Path, kind: Format) -> str:
-    """Return what another parser finds in a file that ours has read."""
+    """Return the text that another parser finds in a file."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return PARSERS[kind](path)
@@ -58,7 +59,7 @@ def _pdf(path: Path) -> str:
 
 
 def _without_repeats(pages: Sequence[str]) -> Iterator[str]:
-    """Leave out headers and footers but for the first of each: lines that stand on most of at least three pages."""
+    """Yield the pages with headers and footers only once: lines that most of at least three pages have."""
     keyed = [[(_DIGITS.sub("0", line.strip()), line) for line in page.split("\n")] for page in pages]
     on_pages = Counter(key for page in keyed for key in {key for key, _ in page})
     running = {key for key, count in on_pages.items() if len(pages) >= 3 and count * 2 > len(pages)}
@@ -71,7 +72,7 @@ def _without_repeats(pages: Sequence[str]) -> Iterator[str]:
 def _extracted(page: PageObject) -> str:
     try:
         return page.extract_text()
-    except PyPdfError:  # a page that pypdf cannot read is none to compare with
+    except PyPdfError:  # a page that pypdf cannot read is not compared
         return ""
 
 
@@ -108,12 +109,12 @@ def _xlsx(path: Path) -> str:
         if "xl/sharedStrings.xml" in archive.namelist():
             strings = etree.fromstring(archive.read("xl/sharedStrings.xml"))
             shared = ["".join(item.itertext("{*}t")) for item in strings]
-        found: list[str] = []
+        values: list[str] = []
         for name in filter(_SHEET.match, archive.namelist()):
             for cell in etree.fromstring(archive.read(name)).iter("{*}c"):
                 value = "".join(cell.itertext("{*}v", "{*}t"))
-                found.append(shared[int(value)] if cell.get("t") == "s" and value else value)
-    return "\n".join(found)
+                values.append(shared[int(value)] if cell.get("t") == "s" and value else value)
+    return "\n".join(values)
 
 
 def _pptx(path: Path) -> str:
@@ -135,8 +136,8 @@ def _html(path: Path) -> str:
 def _eml(path: Path) -> str:
     message = message_from_bytes(path.read_bytes())
     parts = [part for part in message.walk() if part.get_content_type() == "text/plain" and not part.get_filename()]
-    found = [(part.get_payload(decode=True), part.get_content_charset() or "utf-8") for part in parts]
-    return "\n".join(data.decode(charset, "replace") for data, charset in found if isinstance(data, bytes))
+    payloads = [(part.get_payload(decode=True), part.get_content_charset() or "utf-8") for part in parts]
+    return "\n".join(data.decode(charset, "replace") for data, charset in payloads if isinstance(data, bytes))
 
 
 def _plain(path: Path) -> str:

@@ -1,8 +1,8 @@
-"""`make bench`: what our API costs on top of vLLM, on this machine, with the real product; exit 1 over a bound.
+"""`make bench`: the overhead of our API over vLLM, on this machine, with the real product; exit 1 over a bound.
 
-The first token through the API (retrieval included, grounding off) is compared with vLLM asked directly with the same
-prompt ids. Every call has its own `cache_salt`, so that none profits from another's prefix; through the API the salt
-is the tenant's, so every call comes from a tenant of its own that has the documents.
+The first token through the API (retrieval included, grounding off) is compared with that of vLLM for the same prompt
+ids. Every call has its own `cache_salt`, so that none profits from another's prefix; through the API the salt is the
+tenant's, so every call comes from a tenant of its own that has the documents.
 """
 
 import os
@@ -25,15 +25,25 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
+from chatbot.api import LocalSigner
 from chatbot.models import CompletionDecoder, CompletionRequest
 from chatbot.prompt import PromptBuilder, load_templates
 from chatbot.retrieval import Retrieval, RetrievalSettings
 from chatbot.settings import Settings as ChatSettings
 from chatbot.tokenizer import Tokenizer
 from evals.performance.ledger_cost import MOST_GETS, ledger_cost
-from evals.product import Model, Product, ProductNotStarted, Wanted, end_like_ctrl_c, model, product, resident_bytes
-from evals.quality import LONGEST_ANSWER, Customer, loaded
-from evals.questions import HANBIT, TENANT, Answered, Sample, read_dataset
+from evals.product import (
+    ProductNotStarted,
+    ProductSpec,
+    RunningModel,
+    RunningProduct,
+    interrupt_on_sigterm,
+    resident_bytes,
+    run_model,
+    run_product,
+)
+from evals.quality import LONGEST_ANSWER, Customer, loaded_corpus
+from evals.questions import HANBIT, TENANT, CustomerAnswer, Sample, read_dataset
 from ingest.settings import Settings
 from knowledge.access import EVERY_CUSTOMER, Access
 from knowledge.glossary import load_glossary
@@ -51,23 +61,25 @@ MODE_QUESTIONS = (
     "체크카드를 잃어버리면 어떻게 해야 하나요?",
     "Which documents do I need for a loan?",
 )
-"""Each asked once of every grounding mode: answers of several lengths, in both languages."""
+"""Each is asked once in every grounding mode: answers of several lengths, in both languages."""
 MODE_TENANTS = tuple(f"modes-{n}" for n in range(3 * len(MODE_QUESTIONS)))
-"""One for each answer, so that nothing of its prompt is cached."""
+"""One tenant for each answer, so that nothing of its prompt is cached."""
 ANSWER_TOKENS = 16
 MOST_OVER_OFF = 1.15
 ANSWERS_ANYWAY = {"TURN__ANSWERABILITY__THRESHOLD": "0", "TURN__REPAIR_CERTAINTY": "1"}
-"""The small profile's model says no to most probes: here it is asked, and answers whatever it said. It chooses among no
-quotes, as in `make run`.
+"""The small profile's model says no to most probes: here it answers regardless. It chooses among no quotes, as in
+`make run`.
 """
 GIB = 2**30
+SHORT_ANSWER, LONG_ANSWER = 8, 32
+"""Tokens."""
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """How often to measure."""
+class BenchPlan:
+    """The numbers of calls of each measurement."""
 
     calls: int = 20
     warm_up: int = 2
@@ -79,7 +91,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BenchFigure:
-    """One line of the report; without a bound, at most or at least, it only informs."""
+    """One line of the report; without a bound, `most` or `least`, it is for information."""
 
     name: str
     value: float
@@ -96,81 +108,83 @@ class BenchFigure:
 
     @property
     def holds(self) -> bool:
+        """Whether the value is within its bounds."""
         too_much = self.most is not None and self.value > self.most
         too_little = self.least is not None and self.value < self.least
         return not (too_much or too_little)
 
 
-Work = Callable[[Wanted, Settings, Console], Awaitable[list[BenchFigure]]]
+Measurement = Callable[[ProductSpec, Settings, Console], Awaitable[list[BenchFigure]]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Ground:
-    """What was prepared: tenants that have the documents, none asked before, and the prompt they all get."""
+class BenchSetup:
+    """Tenants that have the documents and have asked nothing yet, and the token ids of the prompt that all get."""
 
     tenants: Iterator[str]
     prompt_ids: tuple[int, ...]
 
 
-async def bench(plan: Plan, wanted: Wanted, settings: Settings, console: Console) -> list[BenchFigure]:
+async def bench(plan: BenchPlan, spec: ProductSpec, settings: Settings, console: Console) -> list[BenchFigure]:
     """Measure everything, one product after the other on the same vLLM."""
-    ground = await prepare(wanted, settings, plan, console)
-    wide = await widely_read(await beside(wanted, "wide"), settings, plan, console)
-    async with started(model(wanted)) as served:
+    setup = await prepare(spec, settings, plan, console)
+    wide = await with_store_copy(spec, "wide")
+    await prepare_modes(wide, settings, plan.documents, console)
+    async with started_part(run_model(spec)) as model:
         console.print("measuring with grounding off", highlight=False)
-        async with started(product(wanted, served, TURN__GROUNDING="off")) as running:
-            findings = [*await first_tokens(running, served, ground, plan), *memory(running)]
-            findings += await ledger_trips(running.redis_url, plan)
+        async with started_part(run_product(spec, model, TURN__GROUNDING="off")) as product:
+            figures = [*await first_tokens(product, model, setup, plan), *memory(product.pids)]
+            figures += await ledger_trips(product.redis_url, plan)
             console.print("measuring what the answer log costs", highlight=False)
-            alone = await beside(wanted, "unlogged")
-            unlogged = product(alone, served, module="evals.performance.unlogged", TURN__GROUNDING="off")
-            async with started(unlogged) as other:
-                findings += await log_costs(running, other, ground, plan)
+            copy = await with_store_copy(spec, "unlogged")
+            unlogged = run_product(copy, model, module="evals.performance.unlogged", TURN__GROUNDING="off")
+            async with started_part(unlogged) as other:
+                figures += await log_costs(product, other, setup, plan)
         console.print("measuring what each grounding mode costs", highlight=False)
-        modes: dict[str, Product] = {}
+        modes: dict[str, RunningProduct] = {}
         async with AsyncExitStack() as stack:
-            for name in ("off", "numbers", "strict"):
-                one = product(await beside(wide, name), served, TURN__GROUNDING=name, **ANSWERS_ANYWAY)
-                modes[name] = await stack.enter_async_context(started(one))
-            findings += await mode_costs(modes)
-    return findings
+            for mode in ("off", "numbers", "strict"):
+                copy = await with_store_copy(wide, mode)
+                starting = run_product(copy, model, TURN__GROUNDING=mode, **ANSWERS_ANYWAY)
+                modes[mode] = await stack.enter_async_context(started_part(starting))
+            figures += await mode_costs(modes)
+    return figures
 
 
-async def beside(wanted: Wanted, name: str) -> Wanted:
-    """Return what another product needs that runs beside, with a copy of the stores."""
-    data = wanted.data / name
-    await anyio.to_thread.run_sync(partial(copytree, wanted.data, data, ignore=only_stores))
-    return replace(wanted, data=data)
+async def with_store_copy(spec: ProductSpec, name: str) -> ProductSpec:
+    """Return the spec of a further product on a copy of the stores, in the subfolder `name` of the data."""
+    data = spec.data / name
+    await anyio.to_thread.run_sync(partial(copytree, spec.data, data, ignore=only_stores))
+    return replace(spec, data=data)
 
 
-async def prepare(wanted: Wanted, settings: Settings, plan: Plan, console: Console) -> Ground:
-    """Load the sample documents, and the passages nearest to the question for every tenant that will ask."""
+async def prepare(spec: ProductSpec, settings: Settings, plan: BenchPlan, console: Console) -> BenchSetup:
+    """Load the sample documents, and copy the passages nearest to the question to every tenant that will ask."""
     names = [f"bench-{n:03}" for n in range(plan.warm_up + plan.calls + 1)]
-    async with loaded(read_dataset(HANBIT), settings, wanted.data, console) as (services, _):
-        await give(services.index, names, [QUESTION], plan.documents)
-        ids = await prompt(services.index, names[0], wanted.weights / wanted.profile)
-    return Ground(tenants=iter(names), prompt_ids=ids)
+    async with loaded_corpus(read_dataset(HANBIT), settings, spec.data, console) as (services, _):
+        await copy_passages(services.index, names, [QUESTION], plan.documents)
+        ids = await prompt_ids(services.index, names[0], spec.weights / spec.profile)
+    return BenchSetup(tenants=iter(names), prompt_ids=ids)
 
 
-async def widely_read(wanted: Wanted, settings: Settings, plan: Plan, console: Console) -> Wanted:
-    """Give the passages on every question of the modes to a tenant for each; return the same."""
-    async with loaded(read_dataset(HANBIT), settings, wanted.data, console) as (services, _):
-        await give(services.index, MODE_TENANTS, MODE_QUESTIONS, plan.documents)
-    return wanted
+async def prepare_modes(spec: ProductSpec, settings: Settings, documents: int, console: Console) -> None:
+    """Copy the passages nearest to the questions of the modes to the tenants that will ask them."""
+    async with loaded_corpus(read_dataset(HANBIT), settings, spec.data, console) as (services, _):
+        await copy_passages(services.index, MODE_TENANTS, MODE_QUESTIONS, documents)
 
 
-async def give(index: Index, tenants: Sequence[str], questions: Sequence[str], documents: int) -> None:
-    """Copy what the sample bank has on the questions to other tenants; embedded once."""
-    found = [await index.search(question, access=access(TENANT), limit=documents) for question in questions]
-    passages = list({hit.passage.point_id: hit.passage for hits in found for hit in hits}.values())
+async def copy_passages(index: Index, tenants: Sequence[str], questions: Sequence[str], limit: int) -> None:
+    """Copy the sample bank's best `limit` passages for each question to other tenants; they are embedded once."""
+    hits = [await index.search(question, access=access(TENANT), limit=limit) for question in questions]
+    passages = list({hit.passage.point_id: hit.passage for listed in hits for hit in listed}.values())
     vectors = await index.embed(passages)
     for tenant in tenants:
         await index.upsert([replace(passage, tenant=tenant) for passage in passages], vectors)
 
 
-async def prompt(index: Index, tenant: str, tokenizer: Path) -> tuple[int, ...]:
-    """Return the prompt that the product will build for any of the tenants."""
-    found = await Retrieval(index, RetrievalSettings(), load_glossary()).search(
+async def prompt_ids(index: Index, tenant: str, tokenizer: Path) -> tuple[int, ...]:
+    """Return the token ids of the prompt that the product builds for any of the tenants."""
+    result = await Retrieval(index, RetrievalSettings(), load_glossary()).search(
         QUESTION, earlier=(), access=access(tenant)
     )
     fields = ChatSettings.model_fields
@@ -180,55 +194,59 @@ async def prompt(index: Index, tenant: str, tokenizer: Path) -> tuple[int, ...]:
         banks={"ko": fields["bank_name_ko"].default, "en": fields["bank_name_en"].default},
         passage_tokens=fields["passage_tokens"].default,
     )
-    built = builder.build(QUESTION, history=(), passages=[hit.passage for hit in found.hits], language="ko")
-    return built.answer_ids
+    prompt = builder.build(QUESTION, history=(), passages=[hit.passage for hit in result.hits], language="ko")
+    return prompt.answer_ids
 
 
 def access(tenant: str) -> Access:
-    """Return what any customer of a bank may read from now on."""
+    """Return the access of any customer of a tenant, now."""
     return Access(tenant=tenant, groups=frozenset({EVERY_CUSTOMER}), as_of=time.time())
 
 
-async def first_tokens(running: Product, served: Model, ground: Ground, plan: Plan) -> list[BenchFigure]:
-    """Ask through the API and directly in turn, each first every other time; return both medians and their ratio."""
-    api: list[float] = []
+async def first_tokens(
+    product: RunningProduct, model: RunningModel, setup: BenchSetup, plan: BenchPlan
+) -> list[BenchFigure]:
+    """Ask through the API and vLLM alone, in alternating order; return both medians and their ratio."""
+    through_api: list[float] = []
     direct: list[float] = []
-    async with session(running.url) as http, session(served.url) as vllm:
+    async with session(product.url) as http, session(model.url) as vllm:
         name = await served_name(vllm)
         for n in range(plan.warm_up + plan.calls):
-            through = await first_token(http, running, next(ground.tenants), ground) if n % 2 else None
-            alone = await first_token_alone(vllm, name, ground.prompt_ids)
-            through = through or await first_token(http, running, next(ground.tenants), ground)
+            api = await first_token(http, product.signer, setup) if n % 2 else None
+            alone = await first_token_alone(vllm, name, setup.prompt_ids)
+            api = api or await first_token(http, product.signer, setup)
             if n >= plan.warm_up:
-                api.append(through)
+                through_api.append(api)
                 direct.append(alone)
+    ratio = median(through_api) / median(direct)
     return [
-        BenchFigure(name=f"prompt, median of {plan.calls} calls", value=len(ground.prompt_ids), unit="tokens"),
+        BenchFigure(name=f"prompt, median of {plan.calls} calls", value=len(setup.prompt_ids), unit="tokens"),
         BenchFigure(name="first token, vLLM alone", value=median(direct), unit="s"),
-        BenchFigure(name="first token through the API, grounding off", value=median(api), unit="s"),
-        BenchFigure(name="ratio of the two", value=median(api) / median(direct), unit="×", most=1.15),
+        BenchFigure(name="first token through the API, grounding off", value=median(through_api), unit="s"),
+        BenchFigure(name="ratio of the two", value=ratio, unit="×", most=1.15),
     ]
 
 
-async def first_token(http: aiohttp.ClientSession, running: Product, tenant: str, ground: Ground) -> float:
-    """Return the seconds until the customer's first token.
+async def first_token(http: aiohttp.ClientSession, signer: LocalSigner, setup: BenchSetup) -> float:
+    """Return the seconds until the first token of the next tenant's customer.
 
     Raises:
-        ProductNotStarted: the product answers otherwise than it should here.
+        ProductNotStarted: the answer failed, or its prompt has another length than that of vLLM alone.
     """
-    customer = Customer(http, running.signer, tenant=tenant, max_answer_tokens=ANSWER_TOKENS)
+    tenant = next(setup.tenants)
+    customer = Customer(http, signer, tenant=tenant, max_answer_tokens=ANSWER_TOKENS)
     answer = await customer.ask(Sample(id=tenant, text=QUESTION))
-    if answer.first_token_seconds is None or answer.prompt_tokens != len(ground.prompt_ids):
+    if answer.first_token_seconds is None or answer.prompt_tokens != len(setup.prompt_ids):
         raise ProductNotStarted(
             f"the API ended in {answer.finish_reason} with a prompt of {answer.prompt_tokens} tokens, "
-            f"not {len(ground.prompt_ids)}: the two sides would not be comparable"
+            f"not {len(setup.prompt_ids)}: the two sides would not be comparable"
         )
     return answer.first_token_seconds
 
 
 async def first_token_alone(vllm: aiohttp.ClientSession, name: str, prompt_ids: Sequence[int]) -> float:
-    """Return the seconds until vLLM's first text for the same prompt, under a salt of its own."""
-    asking = CompletionRequest(
+    """Return the seconds until vLLM's first text for a prompt, under a salt of its own."""
+    request = CompletionRequest(
         model=name,
         prompt=prompt_ids,
         max_tokens=ANSWER_TOKENS,
@@ -242,90 +260,91 @@ async def first_token_alone(vllm: aiohttp.ClientSession, name: str, prompt_ids: 
     first = 0.0
     began = time.perf_counter()
     async with vllm.post(
-        "/v1/completions", data=msgspec.json.encode(asking), headers={"content-type": "application/json"}
-    ) as said:
-        said.raise_for_status()
-        async for data in said.content.iter_any():
+        "/v1/completions", data=msgspec.json.encode(request), headers={"content-type": "application/json"}
+    ) as response:
+        response.raise_for_status()
+        async for data in response.content.iter_any():
             if not first and any(choice.text for frame in decoder.feed(data) for choice in frame.choices):
                 first = time.perf_counter() - began
     return first
 
 
-async def mode_costs(modes: Mapping[str, Product]) -> list[BenchFigure]:
-    """Ask a product of every mode in turn for whole answers, each as a tenant that none was asked by before.
+async def mode_costs(modes: Mapping[str, RunningProduct]) -> list[BenchFigure]:
+    """Ask the product of every mode in turn for whole answers, each as a tenant that has asked nothing yet.
 
-    A mode's cost is all that it adds: the probe's prefill, the checks, and what it holds back.
+    A mode's cost is everything that it adds: the probe's prefill, the checks, and the text that it holds back.
     """
-    said: dict[str, list[Answered]] = {name: [] for name in modes}
+    answers: dict[str, list[CustomerAnswer]] = {mode: [] for mode in modes}
     names, tenants = list(modes), iter(MODE_TENANTS)
     async with AsyncExitStack() as stack:
-        sessions = {name: await stack.enter_async_context(session(modes[name].url)) for name in names}
+        sessions = {mode: await stack.enter_async_context(session(modes[mode].url)) for mode in names}
         for n, question in enumerate(MODE_QUESTIONS):
-            for name in names[n % len(names) :] + names[: n % len(names)]:
+            for mode in names[n % len(names) :] + names[: n % len(names)]:
                 tenant = next(tenants)
-                customer = Customer(sessions[name], modes[name].signer, tenant=tenant)
-                said[name].append(await customer.ask(Sample(id=tenant, text=question)))
-    return [finding for name in names for finding in mode_cost(name, said[name], said["off"])]
+                customer = Customer(sessions[mode], modes[mode].signer, tenant=tenant)
+                answers[mode].append(await customer.ask(Sample(id=tenant, text=question)))
+    return [figure for mode in names for figure in mode_cost(mode, answers[mode], answers["off"])]
 
 
-def mode_cost(name: str, answers: Sequence[Answered], off: Sequence[Answered]) -> list[BenchFigure]:
-    """Compare one mode's answers with those of no checks, at as many tokens: what was generated more or less is taken
-    off, at the speed of the answers without checks.
+def mode_cost(mode: str, answers: Sequence[CustomerAnswer], off: Sequence[CustomerAnswer]) -> list[BenchFigure]:
+    """Compare a mode's answers with those of mode "off" at as many tokens.
+
+    The time of tokens that one of two answers has more is taken off, at the speed of the answers of mode "off".
 
     Raises:
         ProductNotStarted: the mode refused to answer.
     """
     waits = [answer.first_token_seconds for answer in answers if answer.first_token_seconds is not None]
     if len(waits) < len(answers) or not all(answer.answer_tokens for answer in answers):
-        raise ProductNotStarted(f"grounding {name}: it ended in {[answer.finish_reason for answer in answers]}")
-    token = median((one.seconds - (one.first_token_seconds or 0.0)) / one.answer_tokens for one in off)
-    over = sorted(
-        (one.seconds - (one.answer_tokens - other.answer_tokens) * token) / other.seconds
-        for one, other in zip(answers, off, strict=True)
+        raise ProductNotStarted(f"grounding {mode}: it ended in {[answer.finish_reason for answer in answers]}")
+    seconds_per_token = median(
+        (answer.seconds - (answer.first_token_seconds or 0.0)) / answer.answer_tokens for answer in off
     )
-    spread = f"median of {len(over)} ({over[0]:.2f} to {over[-1]:.2f})"
+    ratios = sorted(
+        (answer.seconds - (answer.answer_tokens - other.answer_tokens) * seconds_per_token) / other.seconds
+        for answer, other in zip(answers, off, strict=True)
+    )
+    spread = f"median of {len(ratios)} ({ratios[0]:.2f} to {ratios[-1]:.2f})"
+    tokens = median(answer.answer_tokens for answer in answers)
     return [
-        BenchFigure(name=f"grounding {name}: first token shown", value=median(waits), unit="s"),
+        BenchFigure(name=f"grounding {mode}: first token shown", value=median(waits), unit="s"),
+        BenchFigure(name=f"grounding {mode}: tokens of an answer", value=tokens, unit=""),
         BenchFigure(
-            name=f"grounding {name}: tokens of an answer", value=median(a.answer_tokens for a in answers), unit=""
-        ),
-        BenchFigure(
-            name=f"grounding {name}: the last token, over off, {spread}",
-            value=median(over),
+            name=f"grounding {mode}: the last token, over off, {spread}",
+            value=median(ratios),
             unit="×",
-            most=MOST_OVER_OFF if name == "strict" else None,
+            most=MOST_OVER_OFF if mode == "strict" else None,
         ),
     ]
 
 
-SHORT_ANSWER, LONG_ANSWER = 8, 32
-
-
 def only_stores(_: str, names: Sequence[str]) -> list[str]:
-    """Return what is not copied of a data folder: logs, and the Redis of the product that runs on it."""
+    """Return the entries of a data folder that are not copied (for `copytree`): logs, Redis and other copies."""
     return [name for name in names if name in {"logs", "redis", "unlogged", "wide", "off", "numbers", "strict"}]
 
 
-async def log_costs(logged: Product, unlogged: Product, ground: Ground, plan: Plan) -> list[BenchFigure]:
-    """Ask an API with an answer log and one without in turn: processor time of the event loop a chunk, first token.
+async def log_costs(
+    logged: RunningProduct, unlogged: RunningProduct, setup: BenchSetup, plan: BenchPlan
+) -> list[BenchFigure]:
+    """Compare an API with an answer log and one without: processor time of the event loop per chunk, first token.
 
-    What an answer costs beside its chunks is the same in answers of both lengths, so it is taken off.
+    The cost of an answer beside its chunks is the same for both answer lengths, so their difference is taken.
     """
-    tenant = next(ground.tenants)
+    tenant = next(setup.tenants)
     busy: dict[tuple[str, int], list[float]] = {}
     waits: dict[str, list[float]] = {}
     async with session(logged.url) as first, session(unlogged.url) as second:
         sides = [("with", logged, first), ("without", unlogged, second)]
         for n in range(plan.log_calls + 1):
             for length in (SHORT_ANSWER, LONG_ANSWER):
-                for name, running, http in sides[:: (-1) ** n]:
-                    before = loop_seconds(running.pids["chatbot"])
-                    customer = Customer(http, running.signer, tenant=tenant, max_answer_tokens=length)
+                for name, product, http in sides[:: (-1) ** n]:
+                    before = loop_seconds(product.pids["chatbot"])
+                    customer = Customer(http, product.signer, tenant=tenant, max_answer_tokens=length)
                     answer = await customer.ask(Sample(id=tenant, text=QUESTION))
                     if answer.answer_tokens != length or answer.first_token_seconds is None:
                         raise ProductNotStarted(f"an answer of {length} tokens had {answer.answer_tokens}")
                     if n:  # the first round fills the caches of both
-                        busy.setdefault((name, length), []).append(loop_seconds(running.pids["chatbot"]) - before)
+                        busy.setdefault((name, length), []).append(loop_seconds(product.pids["chatbot"]) - before)
                         waits.setdefault(name, []).append(answer.first_token_seconds)
     chunk = {
         name: (median(busy[name, LONG_ANSWER]) - median(busy[name, SHORT_ANSWER])) / (LONG_ANSWER - SHORT_ANSWER)
@@ -347,45 +366,47 @@ def loop_seconds(pid: int) -> float:
 
 
 @asynccontextmanager
-async def started(part: AbstractContextManager[T]) -> AsyncGenerator[T]:
-    """Run a part while the block runs; starting and ending it waits in a thread."""
-    there = await anyio.to_thread.run_sync(part.__enter__)
+async def started_part(part: AbstractContextManager[T]) -> AsyncGenerator[T]:
+    """Run a part while the block runs; it is started and stopped in a thread."""
+    running = await anyio.to_thread.run_sync(part.__enter__)
     try:
-        yield there
+        yield running
     finally:
         with anyio.CancelScope(shield=True):
             await anyio.to_thread.run_sync(part.__exit__, None, None, None)
 
 
 def session(url: str) -> aiohttp.ClientSession:
-    """Return a connection pool to one of our own servers."""
+    """Return an HTTP session to one of the started servers."""
     return aiohttp.ClientSession(url, timeout=aiohttp.ClientTimeout(total=LONGEST_ANSWER))
 
 
-class _Card(msgspec.Struct):
+class _ServedModel(msgspec.Struct):
     id: str
 
 
-class _Cards(msgspec.Struct):
-    data: list[_Card]
+class _ServedModels(msgspec.Struct):
+    data: list[_ServedModel]
 
 
 async def served_name(vllm: aiohttp.ClientSession) -> str:
     """Return the name under which vLLM serves its model."""
     async with vllm.get("/v1/models") as response:
-        return msgspec.json.decode(await response.read(), type=_Cards).data[0].id
+        return msgspec.json.decode(await response.read(), type=_ServedModels).data[0].id
 
 
-def memory(running: Product) -> list[BenchFigure]:
-    """Return what is resident now, after the calls."""
-    each = {name: resident_bytes(pid) / GIB for name, pid in running.pids.items()}
-    parts = [BenchFigure(name=f"memory of {name}", value=value, unit="GiB") for name, value in each.items()]
-    bounded = [replace(part, most=1.5) if part.name == "memory of chatbot" else part for part in parts]
-    return [*bounded, BenchFigure(name="memory of everything", value=sum(each.values()), unit="GiB", most=8.0)]
+def memory(pids: Mapping[str, int]) -> list[BenchFigure]:
+    """Return the resident memory of each process by name, and of all together."""
+    gibibytes = {name: resident_bytes(pid) / GIB for name, pid in pids.items()}
+    figures = [
+        BenchFigure(name=f"memory of {name}", value=value, unit="GiB", most=1.5 if name == "chatbot" else None)
+        for name, value in gibibytes.items()
+    ]
+    return [*figures, BenchFigure(name="memory of everything", value=sum(gibibytes.values()), unit="GiB", most=8.0)]
 
 
-async def ledger_trips(redis_url: str, plan: Plan) -> list[BenchFigure]:
-    """Return what a reservation costs beside a plain GET."""
+async def ledger_trips(redis_url: str, plan: BenchPlan) -> list[BenchFigure]:
+    """Return the time of a reservation compared with a plain GET."""
     cost = await ledger_cost(redis_url, rounds=plan.ledger_rounds, calls=plan.ledger_calls)
     low, high = cost.ratios[0], cost.ratios[-1]
     return [
@@ -400,43 +421,39 @@ async def ledger_trips(redis_url: str, plan: Plan) -> list[BenchFigure]:
     ]
 
 
-def report(findings: Sequence[BenchFigure], console: Console) -> bool:
+def print_figures(figures: Sequence[BenchFigure], console: Console) -> bool:
     """Print the table; return whether every bound holds."""
     table = Table("", "measured", "bound", "")
-    for one in findings:
-        verdict = "" if not one.bound else "holds" if one.holds else "MISSED"
-        table.add_row(
-            one.name,
-            f"{one.value:.3g} {one.unit}" if one.value < 1000 else f"{one.value:.0f} {one.unit}",
-            one.bound,
-            verdict,
-        )
+    for figure in figures:
+        value = f"{figure.value:.3g}" if figure.value < 1000 else f"{figure.value:.0f}"
+        verdict = "" if not figure.bound else "holds" if figure.holds else "MISSED"
+        table.add_row(figure.name, f"{value} {figure.unit}", figure.bound, verdict)
     console.print(table)
-    return all(one.holds for one in findings)
+    return all(figure.holds for figure in figures)
 
 
-def measured(name: str, profile: str, work: Work, environment: Mapping[str, str]) -> int:
-    """Measure in a folder that is gone afterwards, print, and return the exit status."""
-    end_like_ctrl_c()
+def run_measurement(name: str, profile: str, measure: Measurement, environment: Mapping[str, str]) -> int:
+    """Measure in a temporary folder, print the figures, and return the exit status."""
+    interrupt_on_sigterm()
     configure_logs(level="WARNING", log_format="console")
     settings = Settings()
     with tempfile.TemporaryDirectory(prefix=f"{name}-") as folder:
-        wanted = Wanted(
+        spec = ProductSpec(
             profile=profile,
             data=Path(folder),
             weights=settings.weights_dir.expanduser().resolve(),
             environment=environment,
         )
-        findings: list[BenchFigure] = []
+        figures: list[BenchFigure] = []
         try:
-            findings = anyio.run(work, wanted, settings, Console(stderr=True), backend_options={"use_uvloop": True})
-        except* ProductNotStarted as stopped:
-            Console(stderr=True).print(f"{name}: {next(leaves(stopped))}", highlight=False, soft_wrap=True)
-    if not findings:
+            figures = anyio.run(measure, spec, settings, Console(stderr=True), backend_options={"use_uvloop": True})
+        except* ProductNotStarted as failed:
+            Console(stderr=True).print(f"{name}: {next(leaves(failed))}", highlight=False, soft_wrap=True)
+    if not figures:
         return 2
-    return 0 if report(findings, Console(width=None if sys.stdout.isatty() else 100)) else 1
+    return 0 if print_figures(figures, Console(width=None if sys.stdout.isatty() else 100)) else 1
 
 
 if __name__ == "__main__":
-    given = dict(os.environ)  # noqa: TID251  the command line's own edge: what the parts are started with
-    sys.exit(measured("bench", "cpu-small", partial(bench, Plan()), given))
+    environment = dict(os.environ)  # noqa: TID251  the command line's own edge: what the parts are started with
+    sys.exit(run_measurement("bench", "cpu-small", partial(bench, BenchPlan()), environment))

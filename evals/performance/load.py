@@ -1,9 +1,9 @@
 """`python -m evals.performance.load`: the real API process on real Redis under more than it can serve; exit 1 over a
 bound.
 
-The scripted server stands in for the model, at a fixed capacity that the API has to find out.  Peak is what customers
-get who ask again as soon as they have an answer, always a few more than there are slots.  Then new customers come at
-three times that rate whether or not others are served; a good answer is a whole one with its first text in time.
+The scripted server stands in for the model, with a fixed capacity that the API has to find. The peak is measured with
+a closed loop of a few more customers than slots, who ask again after each answer. Then new customers arrive at three
+times that rate, an open loop; a good answer is a complete one with its first text in time.
 """
 
 import math
@@ -11,24 +11,21 @@ import os
 import random
 import sys
 import time
-from collections import Counter
-from collections.abc import AsyncGenerator, Iterator, Sequence
-from contextlib import aclosing, asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from statistics import mean
 
 import aiohttp
 import anyio
-import msgspec
 from rich.console import Console
 
 from chatbot.api import LocalSigner
 from chatbot.events import Done, FinishReason, Queued, Token
-from evals.performance.bench import QUESTION, BenchFigure, give, measured, session, started
-from evals.product import Model, Product, ProductNotStarted, Wanted, child, product
-from evals.quality import frames, loaded
+from evals.performance.bench import QUESTION, BenchFigure, copy_passages, run_measurement, session, started_part
+from evals.product import ProductSpec, run_product, run_scripted_model, scripted_tokenizer
+from evals.quality import loaded_corpus, read_events
 from evals.questions import HANBIT, read_dataset
 from ingest.settings import Settings
 from knowledge.identity import Principal
@@ -36,9 +33,9 @@ from llm_server.scripted import Behaviour
 
 QUIET, LOUD = "load-quiet", "load-loud"
 MODEL_SLOTS = 16
-# One stream of a small model on a CPU or of a large one on a busy GPU: 20 tokens a second, half a second to read.
+# One stream of a small model on a CPU or of a large one on a busy GPU: 20 tokens a second, half a second of prefill.
 MODEL = Behaviour(slots=MODEL_SLOTS, sentences=1, first_token_seconds=0.5, token_seconds=0.05)
-PLENTY = {
+NO_LIMITS = {
     f"LEDGER__LIMITS__{scope}__{dimension}": str(10**9)
     for scope in ("TENANT", "USER", "MODEL")
     for dimension in ("TOKENS_PER_MINUTE", "REQUESTS_PER_MINUTE", "CONCURRENT", "TOKENS_PER_DAY")
@@ -46,15 +43,15 @@ PLENTY = {
 SETTINGS = {
     "ADMISSION__SLOTS": "32",
     "ADMISSION__FIRST_TOKEN_TARGET": "5",
-    "TURN__ANSWERABILITY__THRESHOLD": "0",  # one probe each, as for most questions, whatever it says
+    "TURN__ANSWERABILITY__THRESHOLD": "0",  # one probe for each question, as for most, whatever its result
 }
 IN_TIME = 15.0
-"""Seconds to the first text of a good answer: the target for waiting, and twice as much to be answered and checked."""
+"""Seconds to the first text of a good answer: the target of the queue, and twice as much for answering and checks."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """How long each part takes, in seconds, and how much is asked for, in what can be served."""
+class LoadPlan:
+    """The seconds of each part, and the rates of questions, in peaks."""
 
     warm_up: float = 15.0
     peak: float = 60.0
@@ -68,8 +65,8 @@ class Plan:
 
 
 @dataclass(slots=True, kw_only=True)
-class Heard:
-    """What one customer got, in seconds since the question was sent."""
+class CustomerResult:
+    """The answer of one customer; times in seconds since `sent_at`."""
 
     sent_at: float
     status: int = 0
@@ -82,173 +79,174 @@ class Heard:
 
     @property
     def good(self) -> bool:
+        """Whether the answer is complete and its first text came in time."""
         return self.whole and self.first_text is not None and self.first_text <= IN_TIME
 
 
 @dataclass(slots=True)
 class Crowd:
-    """Customers of one API, each with a name of their own."""
+    """Customers of one API, each a user of its own."""
 
     http: aiohttp.ClientSession
     signer: LocalSigner
-    chance: random.Random = field(default_factory=lambda: random.Random(1))  # noqa: S311  arrivals, no secret
-    heard: list[Heard] = field(default_factory=list)
+    rng: random.Random = field(default_factory=lambda: random.Random(1))  # noqa: S311  arrivals, no secret
     _count: int = 0
 
-    async def ask(self, tenant: str) -> Heard:
-        """Ask as a new customer and hear it to the end."""
+    async def ask(self, tenant: str) -> CustomerResult:
+        """Ask as a new customer and read the stream to its end."""
         self._count += 1
-        who = Principal(tenant=tenant, sub=f"load-{self._count}", roles=frozenset({"customer"}), groups=frozenset())
-        headers = {"authorization": f"Bearer {self.signer.token(who)[0]}"}
-        heard = Heard(sent_at=time.perf_counter())
-        self.heard.append(heard)
+        user = Principal(tenant=tenant, sub=f"load-{self._count}", roles=frozenset({"customer"}), groups=frozenset())
+        headers = {"authorization": f"Bearer {self.signer.token(user)[0]}"}
+        result = CustomerResult(sent_at=time.perf_counter())
         async with self.http.post("/v1/chat", json={"message": QUESTION}, headers=headers) as response:
-            heard.status, heard.headers = response.status, time.perf_counter() - heard.sent_at
+            result.status, result.headers = response.status, time.perf_counter() - result.sent_at
             if response.status != 200:
-                heard.retry_after = (
+                result.retry_after = (
                     float(response.headers["retry-after"]) if "retry-after" in response.headers else None
                 )
-                return heard
-            async with aclosing(frames(response)) as events:
+                return result
+            async with aclosing(read_events(response)) as events:
                 async for event in events:
-                    since = time.perf_counter() - heard.sent_at
+                    seconds = time.perf_counter() - result.sent_at
                     match event:
-                        case Queued() if heard.estimate is None:
-                            heard.estimate = event.estimated_wait_ms / 1000
-                        case Token() if heard.first_text is None:
-                            heard.first_text = since
+                        case Queued() if result.estimate is None:
+                            result.estimate = event.estimated_wait_ms / 1000
+                        case Token() if result.first_text is None:
+                            result.first_text = seconds
                         case Done():
-                            heard.finished, heard.whole = since, event.finish_reason is FinishReason.STOP
-        return heard
+                            result.finished, result.whole = seconds, event.finish_reason is FinishReason.STOP
+        return result
 
-    async def come(self, tenant: str, *, rate: float, seconds: float) -> list[Heard]:
-        """Let customers come at random, so many a second, whether or not others are served; return what they got."""
-        got: list[Heard] = []
+    async def arrive(self, tenant: str, *, rate: float, seconds: float) -> list[CustomerResult]:
+        """Open loop: let new customers arrive as a Poisson process of `rate` a second; return their results."""
+        results: list[CustomerResult] = []
 
-        async def one() -> None:
-            got.append(await self.ask(tenant))
+        async def ask() -> None:
+            results.append(await self.ask(tenant))
 
         async with anyio.create_task_group() as tasks:
             until = at = time.perf_counter()
             until += seconds
-            while (at := at + self.chance.expovariate(rate)) < until:
+            while (at := at + self.rng.expovariate(rate)) < until:
                 await anyio.sleep(max(0.0, at - time.perf_counter()))
-                tasks.start_soon(one)
-        return got
+                tasks.start_soon(ask)
+        return results
 
-    async def stay(self, tenant: str, *, customers: int, seconds: float) -> list[Heard]:
-        """Let so many customers ask, each again as soon as there is an answer; return what they got in that time."""
-        got: list[Heard] = []
+    async def repeat(self, tenant: str, *, customers: int, seconds: float) -> list[CustomerResult]:
+        """Closed loop: let customers ask again after each answer; return the results that came in that time."""
+        results: list[CustomerResult] = []
         until = time.perf_counter() + seconds
 
-        async def again_and_again() -> None:
+        async def ask_repeatedly() -> None:
             while time.perf_counter() < until:
-                heard = await self.ask(tenant)
-                if heard.status != 200:
-                    await anyio.sleep(heard.retry_after or 1)
+                result = await self.ask(tenant)
+                if result.status != 200:
+                    await anyio.sleep(result.retry_after or 1)
                 elif time.perf_counter() <= until:
-                    got.append(heard)
+                    results.append(result)
 
         async with anyio.create_task_group() as tasks:
             for _ in range(customers):
-                tasks.start_soon(again_and_again)
-        return got
+                tasks.start_soon(ask_repeatedly)
+        return results
 
 
-async def load(plan: Plan, wanted: Wanted, settings: Settings, console: Console) -> list[BenchFigure]:
+async def load(plan: LoadPlan, spec: ProductSpec, settings: Settings, console: Console) -> list[BenchFigure]:
     """Measure everything on one running product."""
-    async with loaded(read_dataset(HANBIT), settings, wanted.data, console) as (services, _):
-        await give(services.index, [QUIET, LOUD], [QUESTION], 12)
-    async with started(scripted(wanted)) as served:
-        there = {"LLM_TOKENIZER": str(tokenizer(wanted)), "LLM_PROFILE": "scripted"}
+    async with loaded_corpus(read_dataset(HANBIT), settings, spec.data, console) as (services, _):
+        await copy_passages(services.index, [QUIET, LOUD], [QUESTION], 12)
+    async with started_part(run_scripted_model(spec, MODEL)) as model:
+        scripted = {"LLM_TOKENIZER": str(scripted_tokenizer(spec)), "LLM_PROFILE": "scripted"}
         async with (
-            started(product(wanted, served, **there, **PLENTY, **SETTINGS)) as running,
-            session(running.url) as http,
+            started_part(run_product(spec, model, **scripted, **NO_LIMITS, **SETTINGS)) as product,
+            session(product.url) as http,
         ):
-            crowd = Crowd(http, running.signer)
+            crowd = Crowd(http, product.signer)
             console.print("warming up", highlight=False)
-            await crowd.stay(LOUD, customers=MODEL_SLOTS + 2, seconds=plan.warm_up)
+            await crowd.repeat(LOUD, customers=MODEL_SLOTS + 2, seconds=plan.warm_up)
             console.print("measuring the peak", highlight=False)
-            peak = good_a_second(await crowd.stay(LOUD, customers=MODEL_SLOTS + 2, seconds=plan.peak), plan.peak)
-            findings = [BenchFigure(name="peak", value=peak, unit="good answers/s")]
-            findings += await overload(crowd, running, plan, peak, console)
-            findings += await burst(crowd, plan, peak, console)
-            findings += await fairness(crowd, plan, peak, console)
-    return findings
+            results = await crowd.repeat(LOUD, customers=MODEL_SLOTS + 2, seconds=plan.peak)
+            peak = good_a_second(results, plan.peak)
+            figures = [BenchFigure(name="peak", value=peak, unit="good answers/s")]
+            figures += await overload(crowd, product.pids["chatbot"], plan, peak, console)
+            figures += await burst(crowd, plan, peak, console)
+            figures += await fairness(crowd, plan, peak, console)
+    return figures
 
 
-async def overload(crowd: Crowd, running: Product, plan: Plan, peak: float, console: Console) -> list[BenchFigure]:
-    """Let customers come at three times the peak."""
+async def overload(crowd: Crowd, pid: int, plan: LoadPlan, peak: float, console: Console) -> list[BenchFigure]:
+    """Let customers arrive at a multiple of the peak; `pid` is the chatbot's process id."""
     console.print(f"{plan.times:g} times the peak for {plan.overload:g} s", highlight=False)
     waited = await queue_wait(crowd.http)
-    async with watched_memory(running.pids["chatbot"]) as resident:
-        got = await crowd.come(LOUD, rate=plan.times * peak, seconds=plan.overload)
+    async with sampled_memory(pid) as resident:
+        results = await crowd.arrive(LOUD, rate=plan.times * peak, seconds=plan.overload)
     waited = await queue_wait(crowd.http) - waited
-    began = min(heard.sent_at for heard in got)
-    in_phase = [heard for heard in got if heard.sent_at + heard.finished - began <= plan.overload]
-    refused = [heard for heard in got if heard.status == 503]
-    told = sum(heard.estimate or 0.0 for heard in got)
+    began = min(result.sent_at for result in results)
+    in_phase = [result for result in results if result.sent_at + result.finished - began <= plan.overload]
+    refused = [result for result in results if result.status == 503]
+    estimated = sum(result.estimate or 0.0 for result in results)
     goodput = good_a_second(in_phase, plan.overload)
+    without_time = sum(result.retry_after is None for result in refused)
+    refusals = [result.headers for result in refused]
     return [
-        BenchFigure(name="asked under overload", value=len(got) / plan.overload, unit="questions/s"),
+        BenchFigure(name="asked under overload", value=len(results) / plan.overload, unit="questions/s"),
         BenchFigure(name="goodput under overload", value=goodput, unit="good answers/s"),
         BenchFigure(name="goodput lost, of the peak", value=100 * (1 - goodput / peak), unit="%", most=10),
-        BenchFigure(name="refused", value=len(refused), unit=f"of {len(got)}"),
-        BenchFigure(
-            name="refused without Retry-After", value=sum(h.retry_after is None for h in refused), unit="", most=0
-        ),
-        BenchFigure(name="other endings than whole or refused", value=sum(others(got).values()), unit="", most=0),
-        BenchFigure(name="refusal, median", value=1e3 * quantile([h.headers for h in refused], 0.5), unit="ms"),
-        BenchFigure(name="refusal, p99", value=1e3 * quantile([h.headers for h in refused], 0.99), unit="ms", most=50),
-        BenchFigure(name="first text, p95", value=quantile(first_texts(got), 0.95), unit="s", most=IN_TIME),
-        BenchFigure(name="waits as told, of those that were", value=100 * told / max(waited, 1e-9), unit="%"),
+        BenchFigure(name="refused", value=len(refused), unit=f"of {len(results)}"),
+        BenchFigure(name="refused without Retry-After", value=without_time, unit="", most=0),
+        BenchFigure(name="other endings than whole or refused", value=other_endings(results), unit="", most=0),
+        BenchFigure(name="refusal, median", value=1e3 * quantile(refusals, 0.5), unit="ms"),
+        BenchFigure(name="refusal, p99", value=1e3 * quantile(refusals, 0.99), unit="ms", most=50),
+        BenchFigure(name="first text, p95", value=quantile(first_texts(results), 0.95), unit="s", most=IN_TIME),
+        BenchFigure(name="waits as told, of those that were", value=100 * estimated / max(waited, 1e-9), unit="%"),
         *growth(resident),
     ]
 
 
-async def burst(crowd: Crowd, plan: Plan, peak: float, console: Console) -> list[BenchFigure]:
-    """Let too many come for a few seconds, and those sent away come back when they were told to."""
+async def burst(crowd: Crowd, plan: LoadPlan, peak: float, console: Console) -> list[BenchFigure]:
+    """Let too many customers arrive for a few seconds; refused ones ask again after their Retry-After."""
     console.print(
         f"{plan.burst_times:g} times the peak for {plan.burst:g} s; those sent away come back", highlight=False
     )
-    got = await crowd.come(LOUD, rate=plan.burst_times * peak, seconds=plan.burst)
-    back: list[Heard] = []
+    results = await crowd.arrive(LOUD, rate=plan.burst_times * peak, seconds=plan.burst)
+    retries: list[CustomerResult] = []
 
-    async def come_back(heard: Heard) -> None:
-        await anyio.sleep(max(0.0, heard.sent_at + heard.headers + (heard.retry_after or 0) - time.perf_counter()))
-        back.append(await crowd.ask(LOUD))
+    async def retry(refused: CustomerResult) -> None:
+        at = refused.sent_at + refused.headers + (refused.retry_after or 0)
+        await anyio.sleep(max(0.0, at - time.perf_counter()))
+        retries.append(await crowd.ask(LOUD))
 
     async with anyio.create_task_group() as tasks:
-        for heard in got:
-            if heard.status == 503:
-                tasks.start_soon(come_back, heard)
-    again = sum(heard.status != 200 for heard in back)
-    share = 100 * again / max(1, len(back))
-    return [BenchFigure(name=f"refused again, of {len(back)} who came back when told", value=share, unit="%", most=10)]
+        for result in results:
+            if result.status == 503:
+                tasks.start_soon(retry, result)
+    share = 100 * sum(result.status != 200 for result in retries) / max(1, len(retries))
+    name = f"refused again, of {len(retries)} who came back when told"
+    return [BenchFigure(name=name, value=share, unit="%", most=10)]
 
 
-async def fairness(crowd: Crowd, plan: Plan, peak: float, console: Console) -> list[BenchFigure]:
-    """Compare the first text of a small tenant alone with that beside one that asks ten times as often."""
+async def fairness(crowd: Crowd, plan: LoadPlan, peak: float, console: Console) -> list[BenchFigure]:
+    """Compare the first text of a small tenant alone with that beside a tenant that asks ten times as often."""
     rate = plan.quiet_share * peak
     console.print(f"a tenant alone for {plan.fairness:g} s", highlight=False)
-    alone = await crowd.come(QUIET, rate=rate, seconds=plan.fairness)
+    alone = await crowd.arrive(QUIET, rate=rate, seconds=plan.fairness)
     console.print(f"beside one with {plan.loud_times:g} times its demand", highlight=False)
-    beside: list[Heard] = []
-    loud: list[Heard] = []
+    beside: list[CustomerResult] = []
+    loud: list[CustomerResult] = []
     async with anyio.create_task_group() as tasks:
 
-        async def come(tenant: str, rate: float, got: list[Heard]) -> None:
-            got += await crowd.come(tenant, rate=rate, seconds=plan.fairness)
+        async def arrive(tenant: str, rate: float, results: list[CustomerResult]) -> None:
+            results += await crowd.arrive(tenant, rate=rate, seconds=plan.fairness)
 
-        tasks.start_soon(come, LOUD, plan.loud_times * rate, loud)
-        tasks.start_soon(come, QUIET, rate, beside)
-    before, after = (quantile(first_texts(got), 0.95) for got in (alone, beside))
+        tasks.start_soon(arrive, LOUD, plan.loud_times * rate, loud)
+        tasks.start_soon(arrive, QUIET, rate, beside)
+    before, after = (quantile(first_texts(results), 0.95) for results in (alone, beside))
+    loud_refused = sum(result.status == 503 for result in loud)
+    quiet_refused = sum(result.status != 200 for result in beside)
     return [
         BenchFigure(name="both tenants ask, of the peak", value=(1 + plan.loud_times) * rate / peak, unit="×"),
-        BenchFigure(name="the loud one refused", value=sum(h.status == 503 for h in loud), unit=f"of {len(loud)}"),
-        BenchFigure(
-            name="the quiet one refused", value=sum(h.status != 200 for h in beside), unit=f"of {len(beside)}", most=0
-        ),
+        BenchFigure(name="the loud one refused", value=loud_refused, unit=f"of {len(loud)}"),
+        BenchFigure(name="the quiet one refused", value=quiet_refused, unit=f"of {len(beside)}", most=0),
         BenchFigure(name="the loud one's first text, p95", value=quantile(first_texts(loud), 0.95), unit="s"),
         BenchFigure(name="the quiet one's first text alone, p95", value=before, unit="s"),
         BenchFigure(name="the quiet one's first text beside, p95", value=after, unit="s"),
@@ -256,21 +254,23 @@ async def fairness(crowd: Crowd, plan: Plan, peak: float, console: Console) -> l
     ]
 
 
-def good_a_second(got: Sequence[Heard], seconds: float) -> float:
-    return sum(heard.good for heard in got) / seconds
+def good_a_second(results: Sequence[CustomerResult], seconds: float) -> float:
+    """Return the rate of good answers."""
+    return sum(result.good for result in results) / seconds
 
 
-def others(got: Sequence[Heard]) -> Counter[int]:
-    """Return how many ended otherwise than with a whole answer or a refusal, by status."""
-    return Counter(heard.status for heard in got if heard.status != 503 and not heard.whole)
+def other_endings(results: Sequence[CustomerResult]) -> int:
+    """Return how many results are neither a complete answer nor a refusal."""
+    return sum(result.status != 503 and not result.whole for result in results)
 
 
-def first_texts(got: Sequence[Heard]) -> list[float]:
-    return [heard.first_text for heard in got if heard.first_text is not None]
+def first_texts(results: Sequence[CustomerResult]) -> list[float]:
+    """Return the seconds to the first text, of the results that have one."""
+    return [result.first_text for result in results if result.first_text is not None]
 
 
 def quantile(values: Sequence[float], share: float) -> float:
-    """Return the value that so many of them do not exceed; not a number where there are none."""
+    """Return the lowest value that so large a share of the values does not exceed; NaN of none."""
     return sorted(values)[math.ceil(share * len(values)) - 1] if values else math.nan
 
 
@@ -287,11 +287,11 @@ def growth(resident: Sequence[float]) -> list[BenchFigure]:
 
 
 @asynccontextmanager
-async def watched_memory(pid: int, *, every: float = 2.0) -> AsyncGenerator[list[float]]:
-    """Yield a list that fills with what a process has resident."""
+async def sampled_memory(pid: int, *, every: float = 2.0) -> AsyncGenerator[list[float]]:
+    """Yield a list that fills with the resident bytes of a process, sampled every so many seconds."""
     resident: list[float] = []
 
-    async def watch() -> None:
+    async def sample() -> None:
         while True:
             # Not `resident_bytes`: to walk a gigabyte of pages stops the process that has them for a tenth of a second.
             statm = await anyio.Path(f"/proc/{pid}/statm").read_text()
@@ -299,42 +299,18 @@ async def watched_memory(pid: int, *, every: float = 2.0) -> AsyncGenerator[list
             await anyio.sleep(every)
 
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(watch)
+        tasks.start_soon(sample)
         yield resident
         tasks.cancel_scope.cancel()
 
 
 async def queue_wait(http: aiohttp.ClientSession) -> float:
-    """Return the seconds that all answers together have waited for a slot until now."""
+    """Return the seconds that all answers together have waited for a slot so far."""
     async with http.get("/metrics") as response:
         lines = (await response.text()).splitlines()
     return sum(float(line.split()[-1]) for line in lines if line.startswith("chatbot_queue_wait_seconds_sum"))
 
 
-def tokenizer(wanted: Wanted) -> Path:
-    """Return where the scripted model's tokenizer lies."""
-    return wanted.data / "tokenizer"
-
-
-@contextmanager
-def scripted(wanted: Wanted, behaviour: Behaviour = MODEL) -> Iterator[Model]:
-    """Run the scripted model while the block runs.
-
-    Raises:
-        ProductNotStarted: see its log.
-    """
-    script, log = wanted.data / "model.json", wanted.data / "logs" / "scripted.err"
-    told = {name: value for name, value in msgspec.structs.asdict(behaviour).items() if value != math.inf}
-    script.write_bytes(msgspec.json.encode(told))
-    command = [sys.executable, "-m", "llm_server.scripted", "--script", str(script)]
-    command += ["--tokenizer-folder", str(tokenizer(wanted))]
-    with child(command, log=log, environment=wanted.environment) as process:
-        line = process.stdout.readline() if process.stdout else ""
-        if not line.startswith("ready "):
-            raise ProductNotStarted(f"the scripted model did not start: see {log}")
-        yield Model(url=line.split()[1], pid=process.pid)
-
-
 if __name__ == "__main__":
-    given = dict(os.environ)  # noqa: TID251  the command line's own edge: what the parts are started with
-    sys.exit(measured("load", "scripted", partial(load, Plan()), given))
+    environment = dict(os.environ)  # noqa: TID251  the command line's own edge: what the parts are started with
+    sys.exit(run_measurement("load", "scripted", partial(load, LoadPlan()), environment))

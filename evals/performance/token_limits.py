@@ -4,10 +4,11 @@
 
 It installs nothing: FOLDER is an environment of its own with `litellm[proxy]`. The proxy runs with its Redis limiter
 and a key with `tpm_limit: 1000`; our ledger reserves before and settles after the same calls. Both call one stand-in
-for a model, which counts usage with a real tokenizer (`llm-server fetch cpu-small`) and always says as many tokens.
+for a model, which counts usage with a real tokenizer (`llm-server fetch cpu-small`) and always answers with the same
+number of tokens.
 
-A caller opens a window with one question and comes back near its end: he spends all that he gets, repeats the question
-that was refused until it passes, and then does both again. What was admitted is counted by the model's own usage; the
+A caller opens a window with one question and comes back near its end, spends all tokens that are admitted, repeats the
+refused question until it is admitted, and then does both again. Admitted tokens are those of the model's own usage; the
 true wait is that of the repeated question. Takes about two and a half minutes.
 """
 
@@ -33,21 +34,22 @@ from rich.console import Console
 
 from chatbot.errors import RateLimited
 from chatbot.events import Usage
-from chatbot.limits import Caller, Ledger, LedgerSettings, Limit, LimitSettings
+from chatbot.limits import Caller, Ledger, LedgerSettings, LimitSettings
 from chatbot.redis_client import RedisBreaker, RedisBreakerSettings, RedisSettings, open_redis
 from chatbot.tokenizer import Message, Tokenizer
-from evals.product import Wanted, answers, child, free_port, redis, wait_until
+from evals.performance.ledger_cost import UNLIMITED
+from evals.product import answers_200, free_port, run_process, run_redis, wait_until
 from ingest.settings import Settings
 
 LIMIT = 1000
+"""Tokens a minute."""
 MOST_ANSWER_TOKENS = 100
 ANSWER_TOKENS = 40
 ANSWER_SECONDS = 0.3
-COMES_BACK_AFTER = 52.0
-AT_ONCE = 40
-ASKS_EVERY = 0.25
-SETTLED_WITHIN = 1.0
-PLENTY = Limit(tokens_per_minute=10**9, requests_per_minute=10**6, concurrent=10**6, tokens_per_day=10**12)
+RETURN_SECONDS = 52.0
+CONCURRENT = 40
+RETRY_SECONDS = 0.25
+SETTLE_SECONDS = 1.0
 QUESTIONS: Mapping[str, str] = {
     "English": "What is the fee for an overseas remittance of 5,000 US dollars, and until what time of the day can I "
     "send it so that it arrives on the same business day?",
@@ -75,7 +77,7 @@ async def user_api_key_auth(request, api_key):
 
 
 class Refused(Exception):
-    """The limiter refused; `retry_after` is what it told, in seconds."""
+    """The limiter refused; `retry_after` is its Retry-After in seconds."""
 
     def __init__(self, retry_after: float) -> None:
         super().__init__(retry_after)
@@ -83,19 +85,19 @@ class Refused(Exception):
 
 
 class Limiter(Protocol):
-    """Somebody who lets questions through to the model, or not."""
+    """Admits questions to the model, or refuses them."""
 
-    async def ask(self, who: str, question: str) -> int:
-        """Return the tokens that the model says it took.
+    async def ask(self, caller: str, question: str) -> int:
+        """Return the tokens of the model's usage.
 
         Raises:
-            Refused: over the limit.
+            Refused: the caller is over the limit.
         """
         ...
 
 
 class ModelUsage(msgspec.Struct, frozen=True):
-    """What the model says an answer took."""
+    """The usage of an answer, as the model counts it."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -106,21 +108,23 @@ class ModelUsage(msgspec.Struct, frozen=True):
 
 
 class Completion(msgspec.Struct, frozen=True):
-    """What is read of the model's answer."""
+    """The part of a chat completion that is read."""
 
     usage: ModelUsage
 
 
 @dataclass(frozen=True, slots=True)
-class Proxy:
-    """LiteLLM, over the wire."""
+class LiteLlmProxy:
+    """LiteLLM's proxy, over HTTP."""
 
     http: aiohttp.ClientSession
     url: str
 
-    async def ask(self, who: str, question: str) -> int:
-        headers = {"authorization": f"Bearer sk-{who}"}
-        async with self.http.post(f"{self.url}/v1/chat/completions", json=asked(question), headers=headers) as reply:
+    async def ask(self, caller: str, question: str) -> int:
+        headers = {"authorization": f"Bearer sk-{caller}"}
+        async with self.http.post(
+            f"{self.url}/v1/chat/completions", json=request_body(question), headers=headers
+        ) as reply:
             if reply.status == 429:
                 raise Refused(float(reply.headers.get("retry-after", "nan")))
             reply.raise_for_status()
@@ -128,81 +132,82 @@ class Proxy:
 
 
 @dataclass(frozen=True, slots=True)
-class Ours:
-    """Our ledger, around the same call."""
+class LedgerLimiter:
+    """Our ledger around the same model call."""
 
     http: aiohttp.ClientSession
     url: str
     ledger: Ledger
     tokenizer: Tokenizer
 
-    async def ask(self, who: str, question: str) -> int:
-        caller = Caller(tenant=who, sub=who, model="measured")
-        prompt = len(self.tokenizer.render([Message("user", question)]))
+    async def ask(self, caller: str, question: str) -> int:
+        prompt_tokens = len(self.tokenizer.render([Message("user", question)]))
         try:
             reservation = await self.ledger.reserve(
-                caller, prompt_tokens=prompt, answer_tokens=MOST_ANSWER_TOKENS, lease_seconds=60
+                Caller(tenant=caller, sub=caller, model="measured"),
+                prompt_tokens=prompt_tokens,
+                answer_tokens=MOST_ANSWER_TOKENS,
+                lease_seconds=60,
             )
         except RateLimited as exc:
             raise Refused(exc.retry_after or 0.0) from exc
-        async with self.http.post(f"{self.url}/v1/chat/completions", json=asked(question)) as reply:
+        async with self.http.post(f"{self.url}/v1/chat/completions", json=request_body(question)) as reply:
             reply.raise_for_status()
             used = msgspec.json.decode(await reply.read(), type=Completion).usage
-        await self.ledger.settle(
-            reservation, Usage(prompt_tokens=used.prompt_tokens, answer_tokens=used.completion_tokens)
-        )
+        usage = Usage(prompt_tokens=used.prompt_tokens, answer_tokens=used.completion_tokens)
+        await self.ledger.settle(reservation, usage)
         return used.tokens
 
 
-def asked(question: str) -> dict[str, object]:
-    """Return the request, the same for both."""
+def request_body(question: str) -> dict[str, object]:
+    """Return the body of a chat completion, the same for both limiters."""
     messages = [{"role": "user", "content": question}]
     return {"model": "measured", "messages": messages, "max_tokens": MOST_ANSWER_TOKENS}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wait:
-    """What a refusal told, and how long it really took, in seconds."""
+    """The Retry-After of a refusal and the true wait, in seconds."""
 
-    told: float
+    retry_after: float
     true: float
 
 
 @dataclass(slots=True, kw_only=True)
 class Visit:
-    """What one caller got through one limiter: when he was admitted with how many tokens, and how he had to wait."""
+    """One caller at one limiter: (seconds, tokens) of every admitted answer, and the waits after refusals."""
 
     limiter: Limiter
     name: str
     language: str
-    who: str = field(default_factory=lambda: uuid4().hex)
+    caller: str = field(default_factory=lambda: uuid4().hex)
     admitted: list[tuple[float, int]] = field(default_factory=list)
     waits: list[Wait] = field(default_factory=list)
 
     async def make(self) -> None:
         """Open a window, come back near its end, and spend and wait twice."""
         await self.ask()
-        await anyio.sleep(COMES_BACK_AFTER)
+        await anyio.sleep(RETURN_SECONDS)
         for _ in range(2):
             refused = await self.spend()
             since = time.monotonic()
             while await self.refusal() is not None:  # noqa: ASYNC110  only the limiter knows
-                await anyio.sleep(ASKS_EVERY)
-            self.waits.append(Wait(told=refused.retry_after, true=time.monotonic() - since))
+                await anyio.sleep(RETRY_SECONDS)
+            self.waits.append(Wait(retry_after=refused.retry_after, true=time.monotonic() - since))
 
     async def spend(self) -> Refused:
-        """Ask many times at once, then one by one, until refused with nothing under way."""
+        """Ask many times at once, then one by one, until a question is refused while no other is running."""
         async with anyio.create_task_group() as burst:
-            for _ in range(AT_ONCE):
+            for _ in range(CONCURRENT):
                 burst.start_soon(self.refusal)
         while True:
-            await anyio.sleep(SETTLED_WITHIN)
+            await anyio.sleep(SETTLE_SECONDS)
             refused = await self.refusal()
             if refused is not None:
                 return refused
 
     async def refusal(self) -> Refused | None:
-        """Ask; return the refusal, if it is one."""
+        """Ask, and return the refusal where it is one."""
         try:
             await self.ask()
         except Refused as exc:
@@ -210,22 +215,27 @@ class Visit:
         return None
 
     async def ask(self) -> None:
+        """Ask, and keep what was admitted.
+
+        Raises:
+            Refused: the caller is over the limit.
+        """
         at = time.monotonic()
-        self.admitted.append((at, await self.limiter.ask(self.who, QUESTIONS[self.language])))
+        self.admitted.append((at, await self.limiter.ask(self.caller, QUESTIONS[self.language])))
 
     def most(self, seconds: float) -> int:
-        """Return the most tokens that were admitted in any so many seconds."""
+        """Return the most tokens that were admitted in any window of so many seconds."""
         return max(sum(n for at, n in self.admitted if start <= at < start + seconds) for start, _ in self.admitted)
 
 
 @asynccontextmanager
-async def model(tokenizer: Tokenizer, port: int) -> AsyncGenerator[None]:
-    """Serve the stand-in: it counts the prompt as a real model does, and says nothing worth reading."""
+async def serve_model(tokenizer: Tokenizer, port: int) -> AsyncGenerator[None]:
+    """Serve the stand-in for a model, which counts the prompt as a real one does, while the block runs."""
 
     async def complete(request: web.Request) -> web.Response:
-        wanted = await request.json()
-        messages = [Message(message["role"], message["content"]) for message in wanted["messages"]]
-        prompt = len(tokenizer.render(messages))
+        body = await request.json()
+        messages = [Message(message["role"], message["content"]) for message in body["messages"]]
+        prompt_tokens = len(tokenizer.render(messages))
         await anyio.sleep(ANSWER_SECONDS)
         return web.json_response(
             {
@@ -237,9 +247,9 @@ async def model(tokenizer: Tokenizer, port: int) -> AsyncGenerator[None]:
                     {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "네. " * 9}}
                 ],
                 "usage": {
-                    "prompt_tokens": prompt,
+                    "prompt_tokens": prompt_tokens,
                     "completion_tokens": ANSWER_TOKENS,
-                    "total_tokens": prompt + ANSWER_TOKENS,
+                    "total_tokens": prompt_tokens + ANSWER_TOKENS,
                 },
             }
         )
@@ -256,16 +266,19 @@ async def model(tokenizer: Tokenizer, port: int) -> AsyncGenerator[None]:
 
 
 async def measure(proxy: str, model_port: int, redis_url: str, tokenizer: Tokenizer) -> Sequence[Visit]:
-    """Let every caller make his visit, all at the same time."""
-    upstream, limit = f"http://127.0.0.1:{model_port}", PLENTY.model_copy(update={"tokens_per_minute": LIMIT})
-    limits = LedgerSettings(limits=LimitSettings(tenant=PLENTY, user=limit, model=PLENTY))
+    """Run the visits of every caller, all at the same time."""
+    upstream, limit = f"http://127.0.0.1:{model_port}", UNLIMITED.model_copy(update={"tokens_per_minute": LIMIT})
+    limits = LedgerSettings(limits=LimitSettings(tenant=UNLIMITED, user=limit, model=UNLIMITED))
     breaker = RedisBreaker(RedisBreakerSettings(slow_after=10))
     async with (
-        model(tokenizer, model_port),
+        serve_model(tokenizer, model_port),
         open_redis(redis_url, RedisSettings()) as client,
         aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as http,
     ):
-        theirs, ours = Proxy(http, proxy), Ours(http, upstream, Ledger(client, breaker, limits), tokenizer)
+        theirs, ours = (
+            LiteLlmProxy(http, proxy),
+            LedgerLimiter(http, upstream, Ledger(client, breaker, limits), tokenizer),
+        )
         visits = [
             Visit(limiter=limiter, name=name, language=language)
             for language in QUESTIONS
@@ -278,7 +291,7 @@ async def measure(proxy: str, model_port: int, redis_url: str, tokenizer: Tokeni
 
 
 def table(visits: Sequence[Visit], tokenizer: Tokenizer) -> str:
-    """Return the findings as Markdown."""
+    """Return the results as a Markdown table."""
     lines = [
         "| limiter | question (tokens, characters ÷ 4) | most admitted in any 60 s | over the limit "
         "| Retry-After told | true wait |",
@@ -288,10 +301,10 @@ def table(visits: Sequence[Visit], tokenizer: Tokenizer) -> str:
         question = QUESTIONS[visit.language]
         size = f"{visit.language} ({len(tokenizer.render([Message('user', question)]))}, {len(question) // 4})"
         most = visit.most(60)
-        told = ", then ".join(f"{wait.told:.1f} s" for wait in visit.waits)
+        named = ", then ".join(f"{wait.retry_after:.1f} s" for wait in visit.waits)
         true = ", then ".join(f"{wait.true:.1f} s" for wait in visit.waits)
         over = f"{most / LIMIT:.2f} ×" if most > LIMIT else "never"
-        lines.append(f"| {visit.name} | {size} | {most:,} | {over} | {told} | {true} |")
+        lines.append(f"| {visit.name} | {size} | {most:,} | {over} | {named} | {true} |")
     return "\n".join(lines)
 
 
@@ -304,18 +317,17 @@ def compare(litellm: Path, environment: Mapping[str, str]) -> str:
     tokenizer = Tokenizer.load(Settings().weights_dir.expanduser() / "cpu-small")
     with tempfile.TemporaryDirectory(prefix="token-limits-") as folder:
         data, port, model_port = Path(folder), free_port(), free_port()
-        wanted = Wanted(profile="none", data=data, weights=data, environment=environment)
-        with redis(wanted) as (redis_url, _):
+        with run_redis(data, environment) as (redis_url, _):
             config = data / "config.yaml"
             redis_port = redis_url.rpartition(":")[2].partition("/")[0]
             config.write_text(CONFIG.format(model=f"http://127.0.0.1:{model_port}", redis_port=redis_port), "utf-8")
             (data / "caller.py").write_text(CALLER, "utf-8")
             serve = [str(litellm), "--config", str(config), "--host", "127.0.0.1", "--port", str(port)]
             command = ["sh", "-c", 'exec "$0" "$@" >&2', *serve]
-            known = {"LITELLM_MASTER_KEY": f"sk-{token_hex(16)}", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
+            settings = {"LITELLM_MASTER_KEY": f"sk-{token_hex(16)}", "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
             log, proxy = data / "litellm.log", f"http://127.0.0.1:{port}"
-            with child(command, log=log, environment={**environment, **known}) as process:
-                wait_until(lambda: answers(f"{proxy}/health/liveliness"), process, log=log)
+            with run_process(command, log=log, environment={**environment, **settings}) as process:
+                wait_until(lambda: answers_200(f"{proxy}/health/liveliness"), process, log=log)
                 visits = anyio.run(partial(measure, proxy, model_port, redis_url, tokenizer))
     return table(visits, tokenizer)
 
@@ -323,11 +335,11 @@ def compare(litellm: Path, environment: Mapping[str, str]) -> str:
 def main(
     litellm: Annotated[Path, typer.Argument(help="The `litellm` program of an environment with `litellm[proxy]`.")],
 ) -> None:
-    """Measure both, and print the table and the version."""
+    """Measure both, and print LiteLLM's version and the table."""
     console = Console(soft_wrap=True, highlight=False)
-    found = compare(litellm, dict(os.environ))  # noqa: TID251  the command line's own edge: what the parts start with
+    results = compare(litellm, dict(os.environ))  # noqa: TID251  the command line's own edge: what the parts start with
     console.print(run([litellm, "--version"], capture_output=True, text=True, check=True).stdout.strip())  # noqa: S603
-    console.print(found)
+    console.print(results)
 
 
 if __name__ == "__main__":

@@ -1,5 +1,5 @@
-"""`python -m evals.performance.unlogged serve`: the chat API without an answer log: `make bench` tells what one
-costs."""
+"""`python -m evals.performance.unlogged serve`: the chat API without an answer log, of which `make bench` measures the
+cost."""
 
 from chatbot.__main__ import app
 from chatbot.errors import StoreUnavailable
@@ -11,5 +11,5 @@ async def _refuse(*_: object, **__: object) -> None:
 
 
 if __name__ == "__main__":
-    AnswerLog.open = _refuse  # type: ignore[method-assign]  # the answer goes on as with Redis away
+    AnswerLog.open = _refuse  # type: ignore[method-assign]  # the answer goes on as in an outage of Redis
     app()

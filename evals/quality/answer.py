@@ -1,4 +1,4 @@
-"""Asks the running product over HTTP as a customer does, and keeps what the customer saw."""
+"""Asks a running product over HTTP as a customer does, and keeps what the customer sees."""
 
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
@@ -14,25 +14,25 @@ from chatbot.api import LocalSigner
 from chatbot.conversations import History, HistorySettings, Owner, StoredMessage
 from chatbot.events import Accepted, Citation, Done, Event, Failed, Notice, Sources, Token, from_json
 from chatbot.redis_client import RedisBreaker, RedisSettings
-from evals.questions import Answered, Sample
+from evals.questions import CustomerAnswer, Sample
 from knowledge.identity import Principal
 
 LONGEST_ANSWER = 600.0
+"""Seconds."""
 
-
-Seed = Callable[[Owner, Sample], Awaitable[str]]
-"""Makes the conversation before a question and returns its id."""
+HistorySeed = Callable[[Owner, Sample], Awaitable[str]]
+"""Writes the conversation before a question and returns its id."""
 
 
 @dataclass(slots=True)
-class _Heard:
-    """What a stream has said so far."""
+class _ReceivedStream:
+    """The events of one stream; times in seconds."""
 
     began: float = field(default_factory=time.perf_counter)
     first_token: float | None = None
     events: list[Event] = field(default_factory=list)
 
-    def hear(self, event: Event) -> None:
+    def add(self, event: Event) -> None:
         if isinstance(event, Token) and self.first_token is None:
             self.first_token = time.perf_counter() - self.began
         self.events.append(event)
@@ -47,7 +47,7 @@ class _Heard:
 
 
 class Customer:
-    """Asks with a token of its own a question, so that no limit of one user is ever near."""
+    """Asks each question as a user of its own, so that no limit of a user is reached."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class Customer:
         signer: LocalSigner,
         *,
         tenant: str,
-        seed: Seed | None = None,
+        seed: HistorySeed | None = None,
         max_answer_tokens: int | None = None,
     ) -> None:
         self._http = http
@@ -64,59 +64,62 @@ class Customer:
         self._seed = seed
         self._max_answer_tokens = max_answer_tokens
 
-    async def ask(self, sample: Sample) -> Answered:
-        """Ask a question in its conversation: the history is written where `seed` can, else it is asked for real."""
+    async def ask(self, sample: Sample) -> CustomerAnswer:
+        """Ask a question in its conversation, which `seed` writes; without it the earlier questions are asked first."""
         owner = Owner(self._tenant, f"evals-{uuid4().hex[:12]}")
         headers = self._headers(owner)
-        conversation = await self._before(sample, owner, headers)
-        heard = await self._hear(sample.text, conversation, headers)
-        seconds = time.perf_counter() - heard.began
-        return answered(sample.id, heard.events, await self._cited(heard, headers), heard.first_token, seconds)
+        conversation = await self._conversation_before(sample, owner, headers)
+        stream = await self._stream(sample.text, conversation, headers)
+        seconds = time.perf_counter() - stream.began
+        return customer_answer(
+            sample.id, stream.events, await self._cited_texts(stream, headers), stream.first_token, seconds
+        )
 
-    async def _before(self, sample: Sample, owner: Owner, headers: Mapping[str, str]) -> str | None:
+    async def _conversation_before(self, sample: Sample, owner: Owner, headers: Mapping[str, str]) -> str | None:
         if not sample.history:
             return None
         if self._seed is not None:
             return await self._seed(owner, sample)
         conversation = None
         for question in sample.earlier:
-            conversation = (await self._hear(question, conversation, headers)).conversation_id or conversation
+            conversation = (await self._stream(question, conversation, headers)).conversation_id or conversation
         return conversation
 
-    async def _hear(self, question: str, conversation: str | None, headers: Mapping[str, str]) -> _Heard:
-        heard = _Heard()
-        said = {
+    async def _stream(self, question: str, conversation: str | None, headers: Mapping[str, str]) -> _ReceivedStream:
+        stream = _ReceivedStream()
+        fields = {
             "message": question,
             "conversation_id": conversation,
             "max_answer_tokens": self._max_answer_tokens,
         }
-        body = {name: value for name, value in said.items() if value is not None}
+        body = {name: value for name, value in fields.items() if value is not None}
         async with self._http.post("/v1/chat", json=body, headers=headers) as response:
             if response.status != 200:
-                heard.hear(await refusal(response))
-                return heard
-            async with aclosing(frames(response)) as events:
+                stream.add(await refusal_event(response))
+                return stream
+            async with aclosing(read_events(response)) as events:
                 async for event in events:
-                    heard.hear(event)
-        return heard
+                    stream.add(event)
+        return stream
 
-    async def _cited(self, heard: _Heard, headers: Mapping[str, str]) -> dict[int, str]:
-        numbers = {event.n for event in heard.events if isinstance(event, Citation)}
+    async def _cited_texts(self, stream: _ReceivedStream, headers: Mapping[str, str]) -> dict[int, str]:
+        numbers = {event.n for event in stream.events if isinstance(event, Citation)}
         texts: dict[int, str] = {}
         for n in sorted(numbers):
-            async with self._http.get(f"/v1/answers/{heard.answer_id}/sources/{n}", headers=headers) as response:
+            async with self._http.get(f"/v1/answers/{stream.answer_id}/sources/{n}", headers=headers) as response:
                 if response.status == 200:
                     passage = msgspec.json.decode(await response.read(), type=SourceText)
                     texts[n] = "\n".join(filter(None, (passage.title, passage.section, passage.text)))
         return texts
 
     def _headers(self, owner: Owner) -> dict[str, str]:
-        who = Principal(tenant=owner.tenant, sub=owner.sub, roles=frozenset({"customer", "evals"}), groups=frozenset())
-        return {"authorization": f"Bearer {self._signer.token(who)[0]}"}
+        roles = frozenset({"customer", "evals"})
+        principal = Principal(tenant=owner.tenant, sub=owner.sub, roles=roles, groups=frozenset())
+        return {"authorization": f"Bearer {self._signer.token(principal)[0]}"}
 
 
 class SourceText(msgspec.Struct):
-    """A cited passage as the API gives it."""
+    """A cited passage as `/v1/answers/{id}/sources/{n}` returns it."""
 
     text: str
     title: str
@@ -128,8 +131,8 @@ class _Problem(msgspec.Struct):
     title: str = ""
 
 
-async def refusal(response: aiohttp.ClientResponse) -> Failed:
-    """Return a status as the event that it would have been."""
+async def refusal_event(response: aiohttp.ClientResponse) -> Failed:
+    """Return a problem document as the `error` event of the same failure."""
     problem = msgspec.json.decode(await response.read(), type=_Problem)
     return Failed(
         code=problem.code,
@@ -142,24 +145,24 @@ async def refusal(response: aiohttp.ClientResponse) -> Failed:
     )
 
 
-async def frames(response: aiohttp.ClientResponse) -> AsyncGenerator[Event]:
+async def read_events(response: aiohttp.ClientResponse) -> AsyncGenerator[Event]:
     """Yield the events of a server-sent stream."""
     name = ""
     async for line in response.content:
-        said, _, value = line.rstrip(b"\r\n").partition(b": ")
-        if said == b"event":
+        field_name, _, value = line.rstrip(b"\r\n").partition(b": ")
+        if field_name == b"event":
             name = value.decode()
-        elif said == b"data":
+        elif field_name == b"data":
             yield from_json(name, value)
 
 
-def answered(
+def customer_answer(
     sample_id: str, events: list[Event], cited: Mapping[int, str], first_token: float | None, seconds: float
-) -> Answered:
-    """Return what the events of a stream come to."""
+) -> CustomerAnswer:
+    """Return the answer that the events of a stream make; `first_token` and `seconds` in seconds."""
     last = events[-1] if events else None
     done = last if isinstance(last, Done) else None
-    return Answered(
+    return CustomerAnswer(
         id=sample_id,
         text="".join(event.text for event in events if isinstance(event, Token)),
         finish_reason=done.finish_reason if done else f"error_{last.code}" if isinstance(last, Failed) else "cut",
@@ -175,15 +178,15 @@ def answered(
     )
 
 
-def writes_history(redis: Redis) -> Seed:
-    """Return a seed that writes a conversation where the product will read it: earlier answers cost no model call."""
+def history_seed(redis: Redis) -> HistorySeed:
+    """Return a seed that writes the history into the product's Redis: earlier answers cost no model call."""
     settings = RedisSettings()
     history = History(redis, RedisBreaker(settings.breaker), HistorySettings())
 
     async def seed(owner: Owner, sample: Sample) -> str:
         conversation, now, parent = uuid4().hex, time.time(), None
-        for said in sample.history:
-            message = StoredMessage(id=uuid4().hex, parent_id=parent, role=said.role, text=said.text, at=now)
+        for turn in sample.history:
+            message = StoredMessage(id=uuid4().hex, parent_id=parent, role=turn.role, text=turn.text, at=now)
             await history.append(owner, conversation, [message], now=now)
             parent = message.id
         return conversation

@@ -1,9 +1,8 @@
-"""Do the passages hold the answer? Records the evidence for every question and fits chatbot/answerability.py.
+"""Fits the answerability weights of chatbot/answerability.py to probes of a data set.
 
-The probes are asked exactly as a turn asks them: same retrieval, same prompts, same words. Unanswerable questions are
-few, so each answerable one is asked once more as if the documents that answer it were not there: what is found then is
-near and wrong. Fitted on every second question of each kind, checked on the others, so that what is reported was not
-seen by the fit.
+The probes are asked exactly as a turn asks them: same retrieval, prompts and words. Unanswerable questions are few, so
+each answerable one is also probed without the documents that answer it: the passages found then are near and wrong. The
+weights are fitted on every second question of each kind and evaluated on the others, which the fit has not seen.
 """
 
 import math
@@ -20,14 +19,15 @@ from rich.console import Console
 
 from chatbot.answerability import AnswerabilitySettings, log_odds
 from chatbot.errors import ModelUnavailable
-from chatbot.models import YES_OR_NO, Models, ModelSettings, open_models
+from chatbot.models import YES_OR_NO, Models
 from chatbot.prompt import PromptBuilder, load_templates
 from chatbot.questions import excluded_topic
 from chatbot.retrieval import Retrieval, RetrievalSettings, SearchResult
 from chatbot.settings import Settings
-from chatbot.tokenizer import Message, RenderedChat
-from evals.product import ProductNotStarted, model
-from evals.quality.run import Errand, bar, loaded
+from chatbot.tokenizer import Message, Rendered
+from evals.product import ProductNotStarted
+from evals.quality.record import open_model
+from evals.quality.run import RunSpec, loaded_corpus, progress_bar
 from evals.questions import TENANT, Dataset, Sample
 from evals.scorers import holds_answer
 from knowledge.access import EVERY_CUSTOMER, Access
@@ -36,20 +36,20 @@ from knowledge.index import Index
 from knowledge.passage import Language, language_of
 
 _RIDGE = 0.1
-"""Pulls weights towards 0: thirty-odd questions a side would otherwise be separated by huge ones."""
+"""Pulls weights towards 0: about thirty questions a side would otherwise be separated by huge weights."""
 
 WEIGHTS = ("bias", "first", "likeliest", "terms", "unknown", "english")
 WITHOUT = "without_its_documents"
-_WITHOUT_COUNTS = 0.35
-"""Against a question that nobody can answer: such a one is about something that the bank's documents do name."""
+_WITHOUT_WEIGHT = 0.35
+"""Against 1 for a question that is unanswerable by itself, which is about something that no document names."""
 
-_TRIES, _PAUSE = 20, 5.0
+_ATTEMPTS, _PAUSE_SECONDS = 20, 5.0
 
 Floats = NDArray[np.float64]
 
 
-class Probe(msgspec.Struct, frozen=True, kw_only=True):
-    """The evidence for one question; `held` tells whether a passage that the model saw states a known answer."""
+class ProbeEvidence(msgspec.Struct, frozen=True, kw_only=True):
+    """The evidence for one question; `held` is whether a passage of the prompt states a known answer."""
 
     id: str
     kind: str
@@ -65,32 +65,19 @@ class Probe(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
 
 
-async def probe(errand: Errand, console: Console) -> list[Probe]:
+async def probe_answerability(spec: RunSpec, console: Console) -> list[ProbeEvidence]:
     """Load the corpus, start the model and probe every question."""
-    errands = loaded(errand.dataset, errand.settings, errand.wanted.data, console)
-    async with errands as (services, _):
-        console.print(f"starting the model (profile {errand.wanted.profile})", highlight=False)
-        starting = model(errand.wanted)
-        served = await anyio.to_thread.run_sync(starting.__enter__)
-        try:
-            endpoints = ModelSettings.model_validate(
-                {
-                    "llm_urls": served.url,
-                    "llm_tokenizer": errand.wanted.weights / errand.wanted.profile,
-                    "llm_profile": errand.wanted.profile,
-                }
-            )
-            async with open_models(endpoints) as models:
-                prober = Prober(models, services.index)
-                with bar(console) as progress:
-                    samples = progress.track(errand.dataset.samples, description="probes")
-                    return [one for sample in samples for one in await prober.probes(sample, errand.dataset)]
-        finally:
-            starting.__exit__(None, None, None)
+    async with loaded_corpus(spec.dataset, spec.settings, spec.product.data, console) as (services, _):
+        console.print(f"starting the model (profile {spec.product.profile})", highlight=False)
+        async with open_model(spec.product) as models:
+            prober = Prober(models, services.index)
+            with progress_bar(console) as progress:
+                samples = progress.track(spec.dataset.samples, description="probes")
+                return [evidence for sample in samples for evidence in await prober.evidence(sample, spec.dataset)]
 
 
 class Prober:
-    """Asks the probe of a turn without the rest of it."""
+    """Asks the answerability probe as a turn does, without the rest of a turn."""
 
     def __init__(self, models: Models, index: Index) -> None:
         fields = Settings.model_fields
@@ -106,63 +93,67 @@ class Prober:
             passage_tokens=fields["passage_tokens"].default,
         )
 
-    async def probes(self, sample: Sample, dataset: Dataset) -> list[Probe]:
-        """Return the evidence for one question, and where it is answerable, for it without the documents that do."""
+    async def evidence(self, sample: Sample, dataset: Dataset) -> list[ProbeEvidence]:
+        """Return a question's evidence and, where it is answerable, that without the documents that answer it."""
         access = Access(tenant=TENANT, groups=frozenset({EVERY_CUSTOMER}), as_of=2**33)
-        found = await self._retrieval.search(sample.text, earlier=sample.earlier, access=access)
+        result = await self._retrieval.search(sample.text, earlier=sample.earlier, access=access)
         shown = RetrievalSettings().passages
-        probes = [await self._probe(sample, replace(found, hits=found.hits[:shown]))]
+        evidence = [await self._probe(sample, replace(result, hits=result.hits[:shown]))]
         right = dataset.right_documents(sample)
-        rest = tuple(hit for hit in found.hits if hit.passage.document_id not in right)[:shown]
-        told = any(holds_answer(hit.passage.text, sample.answers) for hit in rest)
-        if rest and not (sample.unanswerable or told):
+        others = tuple(hit for hit in result.hits if hit.passage.document_id not in right)[:shown]
+        answered = any(holds_answer(hit.passage.text, sample.answers) for hit in others)
+        if others and not (sample.unanswerable or answered):
             without = msgspec.structs.replace(sample, id=f"{sample.id}-without", kind=WITHOUT, unanswerable=True)
-            probes.append(await self._probe(without, replace(found, hits=rest)))
-        return probes
+            evidence.append(await self._probe(without, replace(result, hits=others)))
+        return evidence
 
-    async def _probe(self, sample: Sample, found: SearchResult) -> Probe:
-        now = anyio.current_time()
+    async def _probe(self, sample: Sample, result: SearchResult) -> ProbeEvidence:
+        began = anyio.current_time()
         language = language_of(sample.text)
         prompt = self._prompts.build(
             sample.text,
-            history=[Message(said.role, said.text) for said in sample.history],
-            passages=[hit.passage for hit in found.hits],
+            history=[Message(turn.role, turn.text) for turn in sample.history],
+            passages=[hit.passage for hit in result.hits],
             language=language,
         )
-        shown = found.hits[: prompt.passages]
-        return Probe(
+        in_prompt = result.hits[: prompt.passages]
+        return ProbeEvidence(
             id=sample.id,
             kind=sample.kind,
             question=sample.text,
             language=language,
             unanswerable=sample.unanswerable,
-            held=any(holds_answer(hit.passage.text, sample.answers) for hit in shown),
+            held=any(holds_answer(hit.passage.text, sample.answers) for hit in in_prompt),
             probabilities=tuple([await self._probability(ids) for ids in prompt.probes_ids]),
-            dense=tuple(hit.dense for hit in found.hits),
-            terms=tuple(hit.terms for hit in found.hits),
-            unknown=await self._retrieval.unknown_share(sample.text, found),
+            dense=tuple(hit.dense for hit in result.hits),
+            terms=tuple(hit.terms for hit in result.hits),
+            unknown=await self._retrieval.unknown_share(sample.text, result),
             outside=excluded_topic(sample.text, self._banks) is not None,
-            seconds=anyio.current_time() - now,
+            seconds=anyio.current_time() - began,
         )
 
     async def _probability(self, prompt_ids: Sequence[int]) -> float:
-        """Ask until the model answers: here nobody waits, so a machine that is busy with other things is no fault."""
-        for _ in range(_TRIES):
+        """Return the probability of "yes"; no customer waits, so a busy machine is retried.
+
+        Raises:
+            ProductNotStarted: the model fails every time.
+        """
+        for _ in range(_ATTEMPTS):
             try:
                 yes, _ = await self._models.choice_probabilities(
-                    RenderedChat(prompt_ids),
+                    Rendered(prompt_ids),
                     YES_OR_NO,
                     conversation_id=uuid4().hex,
                     cache_salt=TENANT,
                 )
             except ModelUnavailable:
-                await anyio.sleep(_PAUSE)
+                await anyio.sleep(_PAUSE_SECONDS)
             else:
                 return yes
         raise ProductNotStarted("the model does not answer the probe")
 
 
-def evidence(probe: Probe) -> list[float]:
+def features(probe: ProbeEvidence) -> list[float]:
     """Return what chatbot/answerability.py weighs, in the order of `WEIGHTS`."""
     return [
         1.0,
@@ -174,17 +165,17 @@ def evidence(probe: Probe) -> list[float]:
     ]
 
 
-def fit(probes: Sequence[Probe]) -> AnswerabilitySettings:
-    """Return logistic weights: each side counts the same, however many questions it has."""
-    probes = [probe for probe in probes if not probe.outside]  # chatbot/questions/scope.py has refused the others
-    x = np.array([evidence(probe) for probe in probes])
+def fit(probes: Sequence[ProbeEvidence]) -> AnswerabilitySettings:
+    """Return the weights of a logistic regression; both classes count the same, however many questions they have."""
+    probes = [probe for probe in probes if not probe.outside]  # chatbot/questions/scope.py refuses the others
+    x = np.array([features(probe) for probe in probes])
     y = np.array([0.0 if probe.unanswerable else 1.0 for probe in probes])
-    counts = np.array([_WITHOUT_COUNTS if probe.kind == WITHOUT else 1.0 for probe in probes])
-    no = max((counts * (1 - y)).sum(), 1)
-    balance = np.where(y == 1, 0.5 / max(y.sum(), 1), 0.5 * counts / no) * len(y)
+    counts = np.array([_WITHOUT_WEIGHT if probe.kind == WITHOUT else 1.0 for probe in probes])
+    unanswerable = max((counts * (1 - y)).sum(), 1)
+    balance = np.where(y == 1, 0.5 / max(y.sum(), 1), 0.5 * counts / unanswerable) * len(y)
     ridge = np.diag([0.0, *[_RIDGE] * (x.shape[1] - 1)])
     weights: Floats = np.zeros(x.shape[1])
-    for _ in range(50):  # Newton's steps; it converges in about eight
+    for _ in range(50):  # Newton's method; it converges in about eight steps
         p = 1 / (1 + np.exp(-x @ weights))
         gradient = x.T @ (balance * (p - y)) + ridge @ weights
         curvature = (x * (balance * p * (1 - p))[:, None]).T @ x + ridge
@@ -192,32 +183,32 @@ def fit(probes: Sequence[Probe]) -> AnswerabilitySettings:
     return AnswerabilitySettings(**dict(zip(WEIGHTS, (round(float(weight), 3) for weight in weights), strict=True)))
 
 
-def halves(probes: Sequence[Probe]) -> tuple[list[Probe], list[Probe]]:
+def split_halves(probes: Sequence[ProbeEvidence]) -> tuple[list[ProbeEvidence], list[ProbeEvidence]]:
     """Return every second question of each kind, and the others."""
     ordered = sorted(probes, key=lambda probe: (probe.unanswerable, probe.kind, probe.id))
     return ordered[::2], ordered[1::2]
 
 
-def judged(probe: Probe, settings: AnswerabilitySettings) -> float:
+def answer_probability(probe: ProbeEvidence, settings: AnswerabilitySettings) -> float:
     """Return the fitted probability that the passages hold the answer."""
     if probe.outside:
         return 0.0
-    z = sum(getattr(settings, name) * value for name, value in zip(WEIGHTS, evidence(probe), strict=True))
+    z = sum(getattr(settings, name) * value for name, value in zip(WEIGHTS, features(probe), strict=True))
     return 1 / (1 + math.exp(-z))
 
 
 def auroc(pairs: Sequence[tuple[bool, float]]) -> float:
-    """Return how often an answerable question scores above an unanswerable one."""
-    yes = [score for answerable, score in pairs if answerable]
-    no = [score for answerable, score in pairs if not answerable]
-    wins = sum((a > b) + (a == b) / 2 for a in yes for b in no)
-    return wins / (len(yes) * len(no)) if yes and no else math.nan
+    """Return the area under the ROC curve of (answerable, score) pairs; ties count half."""
+    positive = [score for answerable, score in pairs if answerable]
+    negative = [score for answerable, score in pairs if not answerable]
+    wins = sum((a > b) + (a == b) / 2 for a in positive for b in negative)
+    return wins / (len(positive) * len(negative)) if positive and negative else math.nan
 
 
-def outcome(probes: Sequence[Probe], settings: AnswerabilitySettings, name: str) -> str:
-    """Return a line on how these questions would have been told apart."""
-    near_misses = [judged(probe, settings) for probe in probes if probe.kind == WITHOUT]
-    pairs = [(not probe.unanswerable, judged(probe, settings)) for probe in probes if probe.kind != WITHOUT]
+def outcome_line(probes: Sequence[ProbeEvidence], settings: AnswerabilitySettings, name: str) -> str:
+    """Return one line on how the settings separate these questions."""
+    near_misses = [answer_probability(probe, settings) for probe in probes if probe.kind == WITHOUT]
+    pairs = [(not probe.unanswerable, answer_probability(probe, settings)) for probe in probes if probe.kind != WITHOUT]
     answered = [score >= settings.threshold for answerable, score in pairs if answerable]
     refused = [score < settings.threshold for answerable, score in pairs if not answerable]
     missed = sum(score < settings.threshold for score in near_misses)
@@ -226,32 +217,31 @@ def outcome(probes: Sequence[Probe], settings: AnswerabilitySettings, name: str)
     return f"{name}: {shares}, AUROC {auroc(pairs):.3f}"
 
 
-def fitted(probes: Sequence[Probe]) -> str:
-    """Return the fit in words: by itself, on the half it has seen, on the half it has not, and on all."""
-    seen, unseen = halves(probes)
-    half, whole = fit(seen), fit(probes)
-    alone = AnswerabilitySettings()
+def fit_report(probes: Sequence[ProbeEvidence]) -> str:
+    """Return a line each for the present settings, the fit of one half on both halves, and the fit of all."""
+    seen, unseen = split_halves(probes)
+    half, whole, present = fit(seen), fit(probes), AnswerabilitySettings()
     return "\n".join(
         [
-            outcome(probes, alone, f"the present settings {described(alone)}"),
-            outcome(seen, half, f"fitted on one half {described(half)}, on it"),
-            outcome(unseen, half, "the same on the other half"),
-            outcome(probes, whole, f"fitted on all {described(whole)}"),
+            outcome_line(probes, present, f"the present settings {weights_text(present)}"),
+            outcome_line(seen, half, f"fitted on one half {weights_text(half)}, on it"),
+            outcome_line(unseen, half, "the same on the other half"),
+            outcome_line(probes, whole, f"fitted on all {weights_text(whole)}"),
         ]
     )
 
 
-def described(settings: AnswerabilitySettings) -> str:
-    """Return the weights as they are set."""
+def weights_text(settings: AnswerabilitySettings) -> str:
+    """Return the weights as `name=value` pairs."""
     return " ".join(f"{name}={getattr(settings, name)}" for name in WEIGHTS)
 
 
-def write_probes(probes: Sequence[Probe], path: Path) -> None:
+def write_probes(probes: Sequence[ProbeEvidence], path: Path) -> None:
     """Write the evidence as JSON."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(msgspec.json.format(msgspec.json.encode(probes), indent=1))
 
 
-def read_probes(path: Path) -> list[Probe]:
-    """Read what `write_probes` wrote."""
-    return msgspec.json.decode(path.read_bytes(), type=list[Probe])
+def read_probes(path: Path) -> list[ProbeEvidence]:
+    """Read the evidence of `write_probes`."""
+    return msgspec.json.decode(path.read_bytes(), type=list[ProbeEvidence])

@@ -1,4 +1,4 @@
-"""Two runs over the same questions: by how much a measure differs, and whether that can be chance (pure)."""
+"""Compares two runs over the same questions by paired bootstrap (pure)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -28,7 +28,7 @@ class Difference:
 
     @property
     def is_significant(self) -> bool:
-        """Whether chance alone shows so much less often than once in twenty comparisons."""
+        """Whether the corrected p-value is below `LEVEL`."""
         return self.p < LEVEL
 
     @property
@@ -40,7 +40,7 @@ class Difference:
     def sentence(self) -> str:
         """The finding in words."""
         low, high = self.interval.low, self.interval.high
-        figures = f"{self.b - self.a:+.4f}, 95 % interval {low:+.4f} to {high:+.4f}, p {written(self.p)}"
+        figures = f"{self.b - self.a:+.4f}, 95 % interval {low:+.4f} to {high:+.4f}, p {p_text(self.p)}"
         figures += f", {self.questions} questions"
         if not self.is_significant:
             return f"no difference shown ({figures})"
@@ -51,12 +51,12 @@ def compare(a: Run, b: Run, *, seed: int = 0) -> list[Difference]:
     """Return the differences of every measure that both runs have, over the questions that both measured.
 
     Raises:
-        NotComparable: there is none.
+        NotComparable: the runs have no measure in common.
     """
     rows_a = {row.id: row.measures for row in a.rows}
     rows_b = {row.id: row.measures for row in b.rows}
     names = dict.fromkeys(name for row in a.rows for name in row.measures)
-    found = []
+    differences = []
     for name in names:
         pairs = [
             (rows_a[row][name], rows_b[row][name])
@@ -64,14 +64,14 @@ def compare(a: Run, b: Run, *, seed: int = 0) -> list[Difference]:
             if row in rows_b and name in rows_a[row] and name in rows_b[row]
         ]
         if pairs:
-            found.append(difference(name, pairs, seed=seed))
-    if not found:
+            differences.append(difference_of(name, pairs, seed=seed))
+    if not differences:
         raise NotComparable("the two runs have no measured question in common")
-    corrected = holm({one.measure: one.p for one in found})
-    return [replace(one, p=corrected[one.measure]) for one in found]
+    corrected = holm({difference.measure: difference.p for difference in differences})
+    return [replace(difference, p=corrected[difference.measure]) for difference in differences]
 
 
-def difference(measure: str, pairs: Sequence[tuple[float, float]], *, seed: int) -> Difference:
+def difference_of(measure: str, pairs: Sequence[tuple[float, float]], *, seed: int) -> Difference:
     """Return the difference of one measure; questions are drawn with replacement, each with both its scores."""
     changed = change([b - a for a, b in pairs], seed=seed)
     return Difference(
@@ -85,23 +85,24 @@ def difference(measure: str, pairs: Sequence[tuple[float, float]], *, seed: int)
 
 
 def verdict(differences: Sequence[Difference]) -> str:
-    """Return what the comparison comes to, in one sentence."""
-    worse = [one.measure for one in differences if one.is_worse]
-    better = [one.measure for one in differences if one.is_significant and not one.is_worse]
+    """Return the result of a comparison in one sentence."""
+    worse = [difference.measure for difference in differences if difference.is_worse]
+    significant = [difference.measure for difference in differences if difference.is_significant]
+    better = [measure for measure in significant if measure not in worse]
     if not worse and not better:
         return (
             f"Nothing shows that the two runs differ: no measure of {len(differences)} changes by more than chance "
             f"explains (paired bootstrap, {LEVEL:.0%} level, Holm's correction)."
         )
     parts = [f"significantly {how} in {', '.join(names)}" for how, names in (("worse", worse), ("better", better))]
-    said = " and ".join(part for part, names in zip(parts, (worse, better), strict=True) if names)
+    summary = " and ".join(part for part, names in zip(parts, (worse, better), strict=True) if names)
     others = len(differences) - len(worse) - len(better)
     return (
-        f"B is {said}; the other {others} measures show no difference "
+        f"B is {summary}; the other {others} measures show no difference "
         f"(paired bootstrap, {LEVEL:.0%} level, Holm's correction)."
     )
 
 
-def written(p: float) -> str:
-    """Return a p-value as people read it."""
+def p_text(p: float) -> str:
+    """Return a p-value as it is reported."""
     return "< 0.001" if p < 0.001 else f"{p:.3f}"

@@ -1,4 +1,4 @@
-"""Plots as inline SVG, for a page that needs nothing from anywhere (pure)."""
+"""Plots as inline SVG, for a page without outside resources (pure)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ _BINS = 24
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BarSegment:
-    """A share in [0, 1] with its interval; `bound` is its gate, drawn as a line, and `holds` its verdict."""
+    """One bar: a share in [0, 1] with its interval; `bound` is its gate, drawn as a line, and `holds` its verdict."""
 
     name: str
     value: float
@@ -22,13 +22,11 @@ class BarSegment:
     note: str = ""
 
 
-def bars(title: str, shown: Sequence[BarSegment]) -> str:
+def bars(title: str, segments: Sequence[BarSegment]) -> str:
     """Return horizontal bars from 0 to 1, one a line, each with its interval as a whisker."""
-    height = _ROW * len(shown) + 30
-    drawn = [_axis(height)]
-    for n, bar in enumerate(shown):
-        drawn.append(_bar(bar, 8 + n * _ROW))
-    return _svg(title, _LABEL + _PLOT + 190, height, drawn)
+    height = _ROW * len(segments) + 30
+    elements = [_axis(height), *(_bar(segment, 8 + n * _ROW) for n, segment in enumerate(segments))]
+    return _svg(title, _LABEL + _PLOT + 190, height, elements)
 
 
 def _bar(bar: BarSegment, top: int) -> str:
@@ -38,52 +36,52 @@ def _bar(bar: BarSegment, top: int) -> str:
         f'<text x="{_LABEL - 8}" y="{middle + 4}" text-anchor="end">{escape(bar.name)}</text>',
         f'<rect class="{kind}" x="{_LABEL}" y="{top}" width="{_at(bar.value) - _LABEL:.1f}" height="18"/>',
     ]
-    said = f"{bar.value:.3f}"
+    label = f"{bar.value:.3f}"
     if bar.interval is not None:
         low, high = _at(bar.interval.low), _at(bar.interval.high)
         parts.append(
             f'<path class="whisker" d="M{low:.1f} {middle}H{high:.1f}M{low:.1f} {top + 4}v10M{high:.1f} {top + 4}v10"/>'
         )
-        said += f" ({bar.interval.low:.3f} to {bar.interval.high:.3f})"
+        label += f" ({bar.interval.low:.3f} to {bar.interval.high:.3f})"
     if bar.bound is not None:
         parts.append(f'<path class="bound" d="M{_at(bar.bound):.1f} {top - 3}v24"/>')
-    parts.append(f'<text x="{_LABEL + _PLOT + 10}" y="{middle + 4}">{escape(said + bar.note)}</text>')
+    parts.append(f'<text x="{_LABEL + _PLOT + 10}" y="{middle + 4}">{escape(label + bar.note)}</text>')
     return "".join(parts)
 
 
 def histogram(title: str, values: Sequence[float], unit: str) -> str:
-    """Return how often values lie where, from 0 to the largest."""
+    """Return a histogram of values in 24 bins from 0 to the largest."""
     top = max(values, default=0.0) or 1.0
     counts = [0] * _BINS
     for value in values:
         counts[min(_BINS - 1, int(_BINS * max(0.0, value) / top))] += 1
     width, most = _PLOT / _BINS, max(counts) or 1
-    drawn = [
+    elements = [
         f'<rect class="plain" x="{_LABEL + n * width:.1f}" y="{118 - 100 * count / most:.1f}" '
         f'width="{width - 1:.1f}" height="{100 * count / most:.1f}"/>'
         for n, count in enumerate(counts)
     ]
-    drawn.append(f'<path class="axis" d="M{_LABEL} 118h{_PLOT}"/><text x="{_LABEL}" y="134">0</text>')
-    drawn.append(f'<text x="{_LABEL + _PLOT}" y="134" text-anchor="end">{top:.2f} {escape(unit)}</text>')
-    drawn.append(f'<text x="{_LABEL - 8}" y="28" text-anchor="end">{most} answers</text>')
-    return _svg(title, _LABEL + _PLOT + 190, 140, drawn)
+    elements.append(f'<path class="axis" d="M{_LABEL} 118h{_PLOT}"/><text x="{_LABEL}" y="134">0</text>')
+    elements.append(f'<text x="{_LABEL + _PLOT}" y="134" text-anchor="end">{top:.2f} {escape(unit)}</text>')
+    elements.append(f'<text x="{_LABEL - 8}" y="28" text-anchor="end">{most} answers</text>')
+    return _svg(title, _LABEL + _PLOT + 190, 140, elements)
 
 
 def _axis(height: int) -> str:
     lines = "".join(f'<path class="axis" d="M{_at(tenth / 10):.1f} 4V{height - 22}"/>' for tenth in range(0, 11, 2))
-    marks = "".join(
+    labels = "".join(
         f'<text x="{_at(tenth / 10):.1f}" y="{height - 8}" text-anchor="middle">{tenth / 10:g}</text>'
         for tenth in range(0, 11, 2)
     )
-    return lines + marks
+    return lines + labels
 
 
 def _at(share: float) -> float:
     return _LABEL + _PLOT * min(1.0, max(0.0, share))
 
 
-def _svg(title: str, width: int, height: int, drawn: Sequence[str]) -> str:
+def _svg(title: str, width: int, height: int, elements: Sequence[str]) -> str:
     return (
         f'<figure><figcaption>{escape(title)}</figcaption><svg viewBox="0 0 {width} {height}" width="{width}" '
-        f'height="{height}" role="img" aria-label="{escape(title, quote=True)}">{"".join(drawn)}</svg></figure>'
+        f'height="{height}" role="img" aria-label="{escape(title, quote=True)}">{"".join(elements)}</svg></figure>'
     )

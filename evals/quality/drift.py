@@ -1,4 +1,4 @@
-"""The weekly report of drift: what was counted in the bins of a reference, from Prometheus or from one chatbot."""
+"""The weekly drift report: the questions counted in the bins of a reference, from Prometheus or from one chatbot."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,9 +18,9 @@ from evals.quality.drawing import BarSegment, bars
 METRIC = "chatbot_drift_questions_total"
 _TIMEOUT = aiohttp.ClientTimeout(total=60, sock_connect=5)
 _MOST_BYTES = 64 * 2**20
-_SHOWN = 3
-ENOUGH = 500
-"""Of fewer questions chance alone may move the index; as in the alert's expression."""
+_BINS_SHOWN = 3
+LEAST_QUESTIONS = 500
+"""With fewer questions the index moves by chance; the alert's expression has the same bound."""
 _STYLE = (
     "body{font:16px/1.5 system-ui,sans-serif;max-width:72rem;margin:2rem auto;padding:0 1rem;color:#1c1c1c}"
     "td,th{padding:.1rem 1rem .1rem 0;text-align:left;vertical-align:top}figcaption{font-weight:600}"
@@ -32,12 +32,12 @@ Counts = Mapping[Feature, Mapping[str, float]]
 
 
 class DriftBroken(Exception):
-    """The reference cannot be read, or nobody has counted in its bins."""
+    """The reference cannot be read, or no chatbot has counted questions in its bins."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Moved:
-    """A bin, what it held in the reference and what it holds now."""
+class BinShift:
+    """A bin with its share of the questions in the reference, `then`, and `now`."""
 
     name: str
     then: float
@@ -46,41 +46,41 @@ class Moved:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DriftLine:
-    """A feature, how far it is from the reference, and the bins that moved most."""
+    """A feature, its population stability index against the reference, and the bins that moved most."""
 
     feature: Feature
     psi: float
     questions: int
-    moved: tuple[Moved, ...]
+    moved: tuple[BinShift, ...]
 
     @property
     def verdict(self) -> str:
-        """What the customary bounds say."""
-        if self.questions < ENOUGH:
+        """The index in words, by its customary bounds."""
+        if self.questions < LEAST_QUESTIONS:
             return "too few questions"
         return "stable" if self.psi < MODERATE_SHIFT else "has moved" if self.psi < SIGNIFICANT_SHIFT else "DRIFTED"
 
 
-class _Sample(msgspec.Struct):
+class _PrometheusSample(msgspec.Struct):
     metric: dict[str, str]
     value: tuple[float, str]
 
 
-class _Data(msgspec.Struct):
-    result: list[_Sample]
+class _PrometheusData(msgspec.Struct):
+    result: list[_PrometheusSample]
 
 
-class _Answer(msgspec.Struct):
-    """An instant vector as Prometheus gives it."""
+class _PrometheusReply(msgspec.Struct):
+    """The reply to an instant query, an instant vector (Prometheus HTTP API)."""
 
-    data: _Data
+    data: _PrometheusData
 
 
 def read_reference(path: Path) -> Reference:
     """Return a reference.
 
     Raises:
-        DriftBroken: the file is none.
+        DriftBroken: the file holds none.
     """
     try:
         return msgspec.json.decode(path.read_bytes(), type=Reference)
@@ -88,52 +88,52 @@ def read_reference(path: Path) -> Reference:
         raise DriftBroken(f"{path} is no reference: {exc}") from exc
 
 
-async def counted(url: str, reference: Reference, *, namespace: str | None, days: float) -> Counts:
-    """Return the counts of the last days from Prometheus or, from a chatbot's `/metrics`, those since it started.
+async def fetch_counts(url: str, reference: Reference, *, namespace: str | None, days: float) -> Counts:
+    """Return the counts of the last days from Prometheus, or those since its start from a chatbot's `/metrics`.
 
     Raises:
-        DriftBroken: it does not answer, or has counted nothing in this reference's bins.
+        DriftBroken: the address does not answer, or has no counts in the bins of this reference.
     """
-    direct = url.rstrip("/").endswith("/metrics")
-    where = f'reference="{reference.id}"' + (f',namespace="{namespace}"' if namespace else "")
-    query = f"sum by (feature, bin) (increase({METRIC}{{{where}}}[{round(days * 86400)}s]))"
-    address, params = (url, {}) if direct else (f"{url.rstrip('/')}/api/v1/query", {"query": query})
+    is_metrics_page = url.rstrip("/").endswith("/metrics")
+    matchers = f'reference="{reference.id}"' + (f',namespace="{namespace}"' if namespace else "")
+    query = f"sum by (feature, bin) (increase({METRIC}{{{matchers}}}[{round(days * 86400)}s]))"
+    address, params = (url, {}) if is_metrics_page else (f"{url.rstrip('/')}/api/v1/query", {"query": query})
     try:
         async with aiohttp.ClientSession(timeout=_TIMEOUT) as http, http.get(address, params=params) as response:
             response.raise_for_status()
-            told = await response.content.read(_MOST_BYTES)
+            body = await response.content.read(_MOST_BYTES)
     except (aiohttp.ClientError, TimeoutError) as exc:
         raise DriftBroken(f"{address} does not answer: {exc}") from exc
-    found = exposed(told.decode(), reference.id) if direct else queried(told)
-    if not found:
+    counts = counts_of_metrics(body.decode(), reference.id) if is_metrics_page else counts_of_query(body)
+    if not counts:
         raise DriftBroken(f"nobody has counted in the bins of {reference.id}: is that DRIFT__REFERENCE there?")
-    return found
+    return counts
 
 
-def queried(told: bytes) -> Counts:
-    """Return the counts of Prometheus's answer.
+def counts_of_query(body: bytes) -> Counts:
+    """Return the counts in Prometheus's reply.
 
     Raises:
-        DriftBroken: it is none.
+        DriftBroken: the reply is not Prometheus's.
     """
     try:
-        samples = msgspec.json.decode(told, type=_Answer).data.result
+        samples = msgspec.json.decode(body, type=_PrometheusReply).data.result
     except msgspec.MsgspecError as exc:
         raise DriftBroken(f"this is not Prometheus: {exc}") from exc
-    return added((sample.metric, float(sample.value[1])) for sample in samples)
+    return sum_counts((sample.metric, float(sample.value[1])) for sample in samples)
 
 
-def exposed(told: str, reference_id: str) -> Counts:
-    """Return the counts that a chatbot's metrics show."""
-    samples = [sample for family in text_string_to_metric_families(told) for sample in family.samples]
-    return added(
+def counts_of_metrics(text: str, reference_id: str) -> Counts:
+    """Return the counts in a chatbot's metrics."""
+    samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+    return sum_counts(
         (sample.labels, sample.value)
         for sample in samples
         if sample.name == METRIC and sample.labels["reference"] == reference_id
     )
 
 
-def added(samples: Iterable[tuple[Mapping[str, str], float]]) -> Counts:
+def sum_counts(samples: Iterable[tuple[Mapping[str, str], float]]) -> Counts:
     """Return the sums by feature and bin."""
     counts: defaultdict[Feature, defaultdict[str, float]] = defaultdict(lambda: defaultdict(float))
     for labels, value in samples:
@@ -141,29 +141,30 @@ def added(samples: Iterable[tuple[Mapping[str, str], float]]) -> Counts:
     return counts
 
 
-def compared(reference: Reference, counts: Counts) -> list[DriftLine]:
-    """Return a line a feature, what moved most first."""
+def drift_lines(reference: Reference, counts: Counts) -> list[DriftLine]:
+    """Return a line for each feature, the most drifted first."""
     lines = [
-        line(feature, binned, reference, counts.get(feature, {})) for feature, binned in reference.features.items()
+        drift_line(feature, bins, reference, counts.get(feature, {})) for feature, bins in reference.features.items()
     ]
-    return sorted(lines, key=lambda one: -one.psi)
+    return sorted(lines, key=lambda line: -line.psi)
 
 
-def line(feature: Feature, binned: FeatureBins, reference: Reference, counts: Mapping[str, float]) -> DriftLine:
+def drift_line(feature: Feature, bins: FeatureBins, reference: Reference, counts: Mapping[str, float]) -> DriftLine:
+    """Return the line of one feature."""
     total = sum(counts.values())
-    bins = [
-        Moved(name=named(feature, name, binned, reference), then=share, now=counts.get(name, 0.0) / (total or 1))
-        for name, share in binned.shares.items()
+    shifts = [
+        BinShift(name=bin_name(feature, name, bins, reference), then=share, now=counts.get(name, 0.0) / (total or 1))
+        for name, share in bins.shares.items()
     ]
-    moved = sorted(bins, key=lambda one: -abs(one.now - one.then))[:_SHOWN]
-    return DriftLine(feature=feature, psi=psi(binned.shares, counts), questions=round(total), moved=tuple(moved))
+    moved = sorted(shifts, key=lambda shift: -abs(shift.now - shift.then))[:_BINS_SHOWN]
+    return DriftLine(feature=feature, psi=psi(bins.shares, counts), questions=round(total), moved=tuple(moved))
 
 
-def named(feature: Feature, name: str, binned: FeatureBins, reference: Reference) -> str:
-    """Return what a bin is, for a reader: a topic's document, a range of numbers, or its own name."""
+def bin_name(feature: Feature, name: str, bins: FeatureBins, reference: Reference) -> str:
+    """Return the name of a bin for a reader: a topic's document, a range of numbers, or its own name."""
     if feature == "topic":
         return f"{name} ({reference.abouts[int(name)] or 'no document'})"
-    if name.isdecimal() and (edges := binned.edges):
+    if name.isdecimal() and (edges := bins.edges):
         n = int(name)
         low = f"{edges[n - 1]:g}" if n else ""
         return f"{low}…{edges[n]:g}" if n < len(edges) else f"{low}…"
@@ -171,9 +172,10 @@ def named(feature: Feature, name: str, binned: FeatureBins, reference: Reference
 
 
 def markdown(reference: Reference, lines: Sequence[DriftLine], *, days: float) -> str:
-    """Return the report."""
+    """Return the report in Markdown."""
     rows = [
-        f"| `{one.feature}` | {one.psi:.3f} | {one.verdict} | {one.questions:,} | {movements(one)} |" for one in lines
+        f"| `{line.feature}` | {line.psi:.3f} | {line.verdict} | {line.questions:,} | {shifts_text(line)} |"
+        for line in lines
     ]
     return "\n".join(
         [
@@ -191,23 +193,24 @@ def markdown(reference: Reference, lines: Sequence[DriftLine], *, days: float) -
 
 
 def page(reference: Reference, lines: Sequence[DriftLine], *, days: float) -> str:
-    """Return the report as an HTML page that asks for nothing from anywhere."""
+    """Return the report as an HTML page without outside resources."""
     drawn = bars(
         f"Population stability; a red line is the alert's bound of {SIGNIFICANT_SHIFT:g}",
         [
             BarSegment(
-                name=one.feature,
-                value=min(1.0, one.psi),
+                name=line.feature,
+                value=min(1.0, line.psi),
                 bound=SIGNIFICANT_SHIFT,
-                holds=one.psi < SIGNIFICANT_SHIFT,
-                note=" or more" if one.psi > 1 else "",
+                holds=line.psi < SIGNIFICANT_SHIFT,
+                note=" or more" if line.psi > 1 else "",
             )
-            for one in lines
+            for line in lines
         ],
     )
     rows = "".join(
-        f"<tr><td>{one.feature}<td>{one.psi:.3f}<td>{one.verdict}<td>{one.questions:,}<td>{escape(movements(one))}</tr>"
-        for one in lines
+        f"<tr><td>{line.feature}<td>{line.psi:.3f}<td>{line.verdict}<td>{line.questions:,}"
+        f"<td>{escape(shifts_text(line))}</tr>"
+        for line in lines
     )
     return (
         '<!doctype html><html lang="en"><meta charset="utf-8">'
@@ -219,9 +222,11 @@ def page(reference: Reference, lines: Sequence[DriftLine], *, days: float) -> st
 
 
 def title(reference: Reference, days: float) -> str:
+    """Return the windows that the report compares."""
     made = datetime.fromtimestamp(reference.made_at, UTC).date().isoformat()
     return f"The last {days:g} days against the reference {reference.id} of {made} ({reference.questions:,} questions)"
 
 
-def movements(one: DriftLine) -> str:
-    return "; ".join(f"{moved.name} {moved.then:.1%} → {moved.now:.1%}" for moved in one.moved)
+def shifts_text(line: DriftLine) -> str:
+    """Return the bins that moved most, with their shares then and now."""
+    return "; ".join(f"{shift.name} {shift.then:.1%} → {shift.now:.1%}" for shift in line.moved)

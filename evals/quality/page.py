@@ -1,6 +1,6 @@
-"""The report as one HTML page: the table, plots, and the worst cases to read; it asks for nothing from anywhere (pure).
+"""The report as one HTML page without outside resources: the table, plots, and the worst cases to read (pure).
 
-Everything that a customer or the model said is escaped, and a policy in the page forbids scripts and addresses.
+Texts of customers and models are escaped, and a Content-Security-Policy in the page forbids scripts and addresses.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,7 +12,7 @@ from evals.quality.summary import Row, Run, mean_of
 from evals.scorers import Interval
 
 WORST = 60
-"""As many cases as a person reads; the page says how many more there are."""
+"""Cases on the page, as many as a person reads; it says how many more there are."""
 _SHARES = (
     "ndcg@10", "recall@5", "mrr", "answer_in_top5", "answered", "correct", "answer_f1", "grounded",
     "citation_precision", "citation_recall", "refusal_precision", "refusal_recall",
@@ -30,7 +30,7 @@ _STYLE = (
 
 def page(run: Run, gates: Sequence[Gate]) -> str:
     """Return the report."""
-    worst = sorted(((row, found) for row in run.rows if (found := faults(row))), key=_gravity)
+    worst = sorted(((row, listed) for row in run.rows if (listed := faults(row))), key=_severity)
     more = f"<p>{len(worst) - WORST} more are in the run's JSON file.</p>" if len(worst) > WORST else ""
     table = "\n".join(_table_row(line, run.intervals.get(line.measure)) for line in lines(run, gates))
     return (
@@ -40,29 +40,29 @@ def page(run: Run, gates: Sequence[Gate]) -> str:
         f"<h1>{escape(run.dataset)}</h1>{''.join(_plots(run, gates))}"
         f"<table><tr><th>measure<th>value<th>95 % interval<th>gate</tr>{table}</table>"
         f"<h2>{len(worst)} of {len(run.rows)} questions with a fault</h2>"
-        f"{''.join(_case(row, found) for row, found in worst[:WORST])}{more}</html>\n"
+        f"{''.join(_case(row, listed) for row, listed in worst[:WORST])}{more}</html>\n"
     )
 
 
-def _gravity(case: tuple[Row, list[str]]) -> tuple[bool, bool, int]:
-    """Order cases: wrong numbers, then answers to what nobody can answer, then by how much is wrong."""
-    row, found = case
+def _severity(case: tuple[Row, list[str]]) -> tuple[bool, bool, int]:
+    """Sort key of cases: wrong numbers first, then answers to unanswerable questions, then the number of faults."""
+    row, listed = case
     wrong = row.judged is not None and bool(row.judged.unfounded)
     invented = row.judged is not None and row.unanswerable and not row.judged.answer.refused
-    return not wrong, not invented, -len(found)
+    return not wrong, not invented, -len(listed)
 
 
 def _plots(run: Run, gates: Sequence[Gate]) -> Iterator[str]:
     by_name = {gate.measure: gate for gate in gates}
-    shown = [_bar(name, value, run, by_name.get(name)) for name in _SHARES if (value := _share(run, name)) is not None]
-    yield bars("Scores with their 95 % intervals; a red line is a gate", shown)
+    shares = [_bar(name, value, run, by_name.get(name)) for name in _SHARES if (value := _share(run, name)) is not None]
+    yield bars("Scores with their 95 % intervals; a red line is a gate", shares)
     for measure in _BY_KIND:
-        if of_kinds := list(_of_kinds(run.rows, measure)):
-            yield bars(f"{measure} by kind of question", of_kinds)
-    judged = [row.judged.answer for row in run.rows if row.judged]
-    if waits := [one.first_token_seconds for one in judged if one.first_token_seconds is not None]:
+        if by_kind := list(_by_kind(run.rows, measure)):
+            yield bars(f"{measure} by kind of question", by_kind)
+    answers = [row.judged.answer for row in run.rows if row.judged]
+    if waits := [answer.first_token_seconds for answer in answers if answer.first_token_seconds is not None]:
         yield histogram("Seconds to the first token", waits, "s")
-        yield histogram("Seconds to the last token", [one.seconds for one in judged], "s")
+        yield histogram("Seconds to the last token", [answer.seconds for answer in answers], "s")
 
 
 def _share(run: Run, name: str) -> float | None:
@@ -80,11 +80,11 @@ def _bar(name: str, value: float, run: Run, gate: Gate | None) -> BarSegment:
     )
 
 
-def _of_kinds(rows: Sequence[Row], measure: str) -> Iterator[BarSegment]:
+def _by_kind(rows: Sequence[Row], measure: str) -> Iterator[BarSegment]:
     for kind in sorted({row.kind for row in rows}):
-        having = [row for row in rows if row.kind == kind and measure in row.measures]
-        if (value := mean_of(having, measure)) is not None:
-            yield BarSegment(name=kind or "all", value=value, note=f", {len(having)} questions")
+        measured = [row for row in rows if row.kind == kind and measure in row.measures]
+        if (value := mean_of(measured, measure)) is not None:
+            yield BarSegment(name=kind or "all", value=value, note=f", {len(measured)} questions")
 
 
 def _table_row(line: GateLine, interval: Interval | None) -> str:
@@ -93,14 +93,14 @@ def _table_row(line: GateLine, interval: Interval | None) -> str:
     return f"<tr><td>{escape(line.measure)}<td>{escape(line.value)}<td>{between}<td>{verdict}</tr>"
 
 
-def _case(row: Row, found: Sequence[str]) -> str:
-    items = "".join(f'<li class="no">{escape(one)}' for one in found)
-    wanted = f"<p>A right answer holds: {escape(' · '.join(row.answers))}</p>" if row.answers else ""
+def _case(row: Row, listed: Sequence[str]) -> str:
+    items = "".join(f'<li class="no">{escape(fault)}' for fault in listed)
+    known = f"<p>A right answer holds: {escape(' · '.join(row.answers))}</p>" if row.answers else ""
     title = f"{escape(row.id)} · {escape(row.kind)}{' · unanswerable' if row.unanswerable else ''}"
-    return f"<h3>{title}</h3><p>{escape(row.question)}</p>{wanted}<ul>{items}</ul>{_said(row)}{_ranking(row)}"
+    return f"<h3>{title}</h3><p>{escape(row.question)}</p>{known}<ul>{items}</ul>{_answer(row)}{_ranking(row)}"
 
 
-def _said(row: Row) -> str:
+def _answer(row: Row) -> str:
     if row.judged is None:
         return ""
     answer = row.judged.answer

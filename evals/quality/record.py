@@ -1,8 +1,7 @@
-"""Records what a model says to the questions of a data set, asked exactly as a turn asks it, for `evals gate`."""
+"""Records a model's answers to the questions of a data set, asked exactly as a turn asks it, for `evals gate`."""
 
-import sys
-from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
-from contextlib import aclosing, asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from uuid import uuid4
@@ -13,7 +12,7 @@ from rich.console import Console
 
 from chatbot import answerability
 from chatbot.errors import IndexUnavailable, ModelUnavailable, Overloaded
-from chatbot.grounding import GroundingStream, QuotedAnswer, grounding_stream
+from chatbot.grounding import GroundingStream, QuotedAnswer
 from chatbot.models import (
     LEAST_CHOICE_MASS,
     YES_OR_NO,
@@ -30,9 +29,18 @@ from chatbot.retrieval import Retrieval, RetrievalSettings, SearchResult
 from chatbot.services import TurnSettings
 from chatbot.settings import Settings
 from chatbot.tokenizer import Message
-from evals.product import Model, ProductNotStarted, Wanted, child, model
-from evals.quality.run import Errand, bar, loaded
-from evals.questions import TENANT, Part, Recording, Sample, Shown, Spoken, made
+from evals.product import ProductSpec, run_model, run_scripted_model, scripted_tokenizer
+from evals.quality.answer_checks import checked_answer
+from evals.quality.run import RunSpec, loaded_corpus, progress_bar
+from evals.questions import (
+    TENANT,
+    PartialRecording,
+    RecordedAnswer,
+    RecordedPassage,
+    Recording,
+    Sample,
+    recording_header,
+)
 from knowledge.access import EVERY_CUSTOMER, Access
 from knowledge.glossary import load_glossary
 from knowledge.index import Index
@@ -42,132 +50,107 @@ SCRIPTED = "scripted"
 BANKS: dict[Language, str] = {"ko": "한빛은행", "en": "Hanbit Bank"}
 
 
-async def record(errand: Errand, console: Console, *, part: Path, at_once: int) -> Recording:
-    """Load the corpus, start the model and ask it every question that a customer of today could ask.
+async def record(spec: RunSpec, console: Console, *, part: Path, at_once: int) -> Recording:
+    """Load the corpus, start the model and ask it every question of today, `at_once` of them side by side.
 
-    What `part` holds of the same recording is not asked again.
+    Answers that the file `part` holds of the same recording are kept.
     """
-    samples = [sample for sample in errand.dataset.samples if sample.as_of is None]
-    async with loaded(errand.dataset, errand.settings, errand.wanted.data, console) as (services, _):
-        console.print(f"starting the model (profile {errand.wanted.profile})", highlight=False)
-        async with speaking(errand.wanted) as models:
+    samples = [sample for sample in spec.dataset.samples if sample.as_of is None]
+    async with loaded_corpus(spec.dataset, spec.settings, spec.product.data, console) as (services, _):
+        console.print(f"starting the model (profile {spec.product.profile})", highlight=False)
+        async with open_model(spec.product) as models:
             recorder = Recorder(models, services.index)
-            kept = Part(part, made(errand.dataset, model=models.model, profile=errand.wanted.profile))
-            left = [sample for sample in samples if sample.id not in kept.answers]
-            room = anyio.Semaphore(at_once)
+            header = recording_header(spec.dataset, model=models.model, profile=spec.product.profile)
+            recording = PartialRecording(part, header)
+            missing = [sample for sample in samples if sample.id not in recording.answers]
+            slots = anyio.Semaphore(at_once)
 
-            async def ask(sample: Sample, done: Callable[[], None]) -> None:
+            async def ask(sample: Sample, advance: Callable[[], None]) -> None:
                 try:
-                    kept.keep(await recorder.ask(sample), recorder.shown)
-                    done()
+                    recording.append(await recorder.ask(sample), recorder.passages)
+                    advance()
                 finally:
-                    room.release()
+                    slots.release()
 
-            with bar(console) as progress:
-                task = progress.add_task("answers", total=len(samples), completed=len(samples) - len(left))
-                async with anyio.create_task_group() as asking:
-                    for sample in left:
-                        await room.acquire()
-                        asking.start_soon(ask, sample, partial(progress.advance, task))
-    return kept.whole(sample.id for sample in samples)
+            with progress_bar(console) as progress:
+                task = progress.add_task("answers", total=len(samples), completed=len(samples) - len(missing))
+                async with anyio.create_task_group() as tasks:
+                    for sample in missing:
+                        await slots.acquire()
+                        tasks.start_soon(ask, sample, partial(progress.advance, task))
+    return recording.whole(sample.id for sample in samples)
 
 
 @asynccontextmanager
-async def speaking(wanted: Wanted) -> AsyncGenerator[Models]:
-    """Run the model of a profile while the block runs; the profile `scripted` is the one without weights."""
-    scripted_one = wanted.profile == SCRIPTED
-    tokenizer = wanted.data / "tokenizer" if scripted_one else wanted.weights / wanted.profile
-    starting = scripted(wanted, tokenizer) if scripted_one else model(wanted)
-    served = await anyio.to_thread.run_sync(starting.__enter__)
+async def open_model(spec: ProductSpec) -> AsyncGenerator[Models]:
+    """Run the model of a profile while the block runs; the profile `scripted` needs no weights."""
+    is_scripted = spec.profile == SCRIPTED
+    tokenizer = scripted_tokenizer(spec) if is_scripted else spec.weights / spec.profile
+    starting = run_scripted_model(spec) if is_scripted else run_model(spec)
+    model = await anyio.to_thread.run_sync(starting.__enter__)
     try:
-        endpoints = {"llm_urls": served.url, "llm_tokenizer": tokenizer, "llm_profile": wanted.profile}
-        async with open_models(ModelSettings.model_validate(endpoints)) as models:
+        settings = {"llm_urls": model.url, "llm_tokenizer": tokenizer, "llm_profile": spec.profile}
+        async with open_models(ModelSettings.model_validate(settings)) as models:
             yield models
     finally:
         with anyio.CancelScope(shield=True):
             await anyio.to_thread.run_sync(starting.__exit__, None, None, None)
 
 
-@contextmanager
-def scripted(wanted: Wanted, tokenizer: Path) -> Iterator[Model]:
-    """Run the scripted model, which quotes the passage that fits best, while the block runs.
-
-    Raises:
-        ProductNotStarted: see its log.
-    """
-    log = wanted.data / "logs" / "scripted.err"
-    command = [sys.executable, "-m", "llm_server.scripted", "--tokenizer-folder", str(tokenizer)]
-    with child(command, log=log, environment=wanted.environment) as process:
-        line = process.stdout.readline() if process.stdout else ""
-        if not line.startswith("ready "):
-            raise ProductNotStarted(f"the scripted model did not start: see {log}")
-        yield Model(url=line.split()[1], pid=process.pid)
-
-
-def checked(question: str, passages: Sequence[Passage], said: str) -> GroundingStream:
-    """Return the checks that a turn puts an answer to, with all of it said."""
-    settings = TurnSettings()
-    checks = grounding_stream(question, passages, grounding=settings.grounding, contact=settings.contact)
-    checks.feed(said)
-    checks.close()
-    return checks
-
-
 class Recorder:
-    """Asks as a turn does, and keeps every passage that was shown."""
+    """Asks as a turn does, and keeps the passages of every prompt, by key."""
 
     def __init__(self, models: Models, index: Index) -> None:
-        fields = Settings.model_fields
-        self.shown: dict[tuple[str, int, int], Shown] = {}
+        self.passages: dict[tuple[str, int, int], RecordedPassage] = {}
         self._models = models
         self._retrieval = Retrieval(index, RetrievalSettings(), load_glossary(), own_names=tuple(BANKS.values()))
         self._prompts = PromptBuilder(
             load_templates(),
             models.tokenizer,
             banks=BANKS,
-            passage_tokens=fields["passage_tokens"].default,
+            passage_tokens=Settings.model_fields["passage_tokens"].default,
         )
 
-    # Nobody waits for a recording: a machine that is busy with other things is no fault.
+    # No customer waits for a recording, so a busy machine is retried.
     @stamina.retry(on=(IndexUnavailable, ModelUnavailable, Overloaded), attempts=20, timeout=900.0, wait_max=30.0)
-    async def ask(self, sample: Sample) -> Spoken:
-        """Return the evidence for a question and what the model said, as far as the product would have asked it."""
+    async def ask(self, sample: Sample) -> RecordedAnswer:
+        """Return the evidence for a question, and the model's answer where a turn would ask for one."""
         screened = screen(sample.text)
         if screened.verdict is not Verdict.OK or excluded_topic(screened.text, tuple(BANKS.values())) is not None:
-            return Spoken(id=sample.id)
+            return RecordedAnswer(id=sample.id)
         access = Access(tenant=TENANT, groups=frozenset({EVERY_CUSTOMER}), as_of=2**33)
-        found = await self._retrieval.search(screened.text, earlier=sample.earlier, access=access)
+        result = await self._retrieval.search(screened.text, earlier=sample.earlier, access=access)
         language = language_of(screened.text)
         prompt = self._prompts.build(
             screened.text,
-            history=[Message(said.role, said.text) for said in sample.history],
-            passages=[hit.passage for hit in found.hits],
+            history=[Message(turn.role, turn.text) for turn in sample.history],
+            passages=[hit.passage for hit in result.hits],
             language=language,
         )
-        unknown = await self._retrieval.unknown_share(screened.text, found)
-        probes, held = await self._probes(found, prompt, unknown, language)
-        said = await self._said(prompt) if held else None
-        passages = [hit.passage for hit in found.hits[: prompt.passages]]
-        checks = checked(screened.text, passages, said or "")
-        return Spoken(
+        unknown = await self._retrieval.unknown_share(screened.text, result)
+        probes, is_answerable = await self._probes(result, prompt, unknown, language)
+        text = await self._answer(prompt) if is_answerable else None
+        passages = [hit.passage for hit in result.hits[: prompt.passages]]
+        checks = checked_today(screened.text, passages, text or "")
+        return RecordedAnswer(
             id=sample.id,
             passages=tuple(map(self._keep, passages)),
-            dense=tuple(round(hit.dense, 4) for hit in found.hits),
-            terms=tuple(round(hit.terms, 4) for hit in found.hits),
+            dense=tuple(round(hit.dense, 4) for hit in result.hits),
+            terms=tuple(round(hit.terms, 4) for hit in result.hits),
             probes=tuple(round(probe, 4) for probe in probes),
             unknown=round(unknown, 4),
-            wording=found.wording,
-            said=said,
-            repair=await self.choice(checks.quotes(found.wording), passages, screened.text, before=prompt.before),
+            wording=result.wording,
+            said=text,
+            repair=await self.choice(checks.quotes(result.wording), passages, screened.text, before=prompt.before),
         )
 
     async def choice(
         self, quoted: QuotedAnswer, passages: Sequence[Passage], question: str, *, before: Sequence[Message]
     ) -> tuple[tuple[str, float], ...]:
-        """Return the quotes that a turn lets the model choose from, with its shares; nothing where it asks nothing."""
+        """Return the quotes that a turn lets the model choose from, each with its probability; none for one quote."""
         if len(quoted.citations) < 2:
             return ()
-        shares = await self._models.choice_probabilities(
+        probabilities = await self._models.choice_probabilities(
             self._prompts.repair(
                 question, before=before, excerpts=quoted.excerpts(passages), language=language_of(question)
             ),
@@ -177,26 +160,26 @@ class Recorder:
             least_mass=LEAST_CHOICE_MASS,
         )
         quotes = (citation.quote for citation in quoted.citations)
-        return tuple((quote, round(share, 4)) for quote, share in zip(quotes, shares, strict=True))
+        return tuple((quote, round(probability, 4)) for quote, probability in zip(quotes, probabilities, strict=True))
 
     async def _probes(
-        self, found: SearchResult, prompt: Prompt, unknown: float, language: Language
+        self, result: SearchResult, prompt: Prompt, unknown: float, language: Language
     ) -> tuple[list[float], bool]:
-        """Return the model's probabilities, passage by passage until one is enough, and whether one was."""
+        """Return the probabilities of "yes", passage by passage until one is enough, and whether one was."""
         settings = TurnSettings().answerability
-        said: list[float] = []
-        if answerability.nothing_near(found.hits, settings):
-            return said, False
+        probabilities: list[float] = []
+        if answerability.nothing_near(result.hits, settings):
+            return probabilities, False
         for probe in prompt.probes:
             yes, _ = await self._models.choice_probabilities(
                 probe, YES_OR_NO, conversation_id=uuid4().hex, cache_salt=TENANT
             )
-            said.append(yes)
-            if answerability.score(found.hits, said, unknown, language, settings) >= settings.threshold:
-                return said, True
-        return said, False
+            probabilities.append(yes)
+            if answerability.score(result.hits, probabilities, unknown, language, settings) >= settings.threshold:
+                return probabilities, True
+        return probabilities, False
 
-    async def _said(self, prompt: Prompt) -> str:
+    async def _answer(self, prompt: Prompt) -> str:
         text = ""
         stream = self._models.stream(
             prompt.answer,
@@ -210,7 +193,7 @@ class Recorder:
         return text
 
     def _keep(self, passage: Passage) -> tuple[str, int, int]:
-        shown = Shown(
+        recorded = RecordedPassage(
             document_id=passage.document_id,
             version=passage.version,
             n=passage.n,
@@ -220,4 +203,11 @@ class Recorder:
             language=passage.language,
             page=passage.page,
         )
-        return self.shown.setdefault(shown.key, shown).key
+        return self.passages.setdefault(recorded.key, recorded).key
+
+
+def checked_today(question: str, passages: Sequence[Passage], text: str) -> GroundingStream:
+    """Return the checks of a turn with today's settings, after all of an answer's text."""
+    settings = TurnSettings()
+    checks, _ = checked_answer(question, passages, text, grounding=settings.grounding, contact=settings.contact)
+    return checks

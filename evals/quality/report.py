@@ -1,4 +1,4 @@
-"""What a run comes to for a reader: a table with its gates, and what is wrong with each answer (pure)."""
+"""The report of a run: its measures with their gates, and the faults of each answer (pure)."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -7,15 +7,15 @@ from pathlib import Path
 import yaml
 from pydantic import BaseModel, ValidationError, model_validator
 
-from evals.quality.summary import Judged, Measures, Row, Run
+from evals.quality.summary import Measures, Row, Run, ScoredAnswer
 
 
 class TaskBroken(Exception):
-    """The file describes no task."""
+    """The file describes no task; the message says why."""
 
 
 class Gate(BaseModel, frozen=True, extra="forbid"):
-    """A figure that a measure must reach or not exceed."""
+    """A bound that a measure must reach (`least`) or not exceed (`most`)."""
 
     measure: str
     least: float | None = None
@@ -32,7 +32,7 @@ class Gate(BaseModel, frozen=True, extra="forbid"):
         return f"≥ {self.least:g}" if self.least is not None else f"≤ {self.most:g}"
 
     def holds(self, measures: Measures) -> bool:
-        """Return whether the run passes; a measure that is missing does not."""
+        """Return whether the measures pass; a missing measure fails."""
         value = measures.get(self.measure)
         if not isinstance(value, int | float):
             return False
@@ -40,7 +40,7 @@ class Gate(BaseModel, frozen=True, extra="forbid"):
 
 
 class Task(BaseModel, frozen=True, extra="forbid"):
-    """A data set, the product that answers it (or the recording of one), and what the figures must be."""
+    """A data set, the model profile that answers it or a recording of answers, and the gates."""
 
     dataset: Path
     profile: str = ""
@@ -53,7 +53,7 @@ def read_task(path: Path) -> Task:
     """Read a task.
 
     Raises:
-        TaskBroken: it is none.
+        TaskBroken: the file describes none.
     """
     try:
         return Task.model_validate(yaml.safe_load(path.read_text("utf-8")))
@@ -63,7 +63,7 @@ def read_task(path: Path) -> Task:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GateLine:
-    """One measure as it is shown; `holds` is None where there is no gate."""
+    """One line of the table; `holds` is None for a measure without a gate."""
 
     measure: str
     value: str
@@ -72,45 +72,45 @@ class GateLine:
 
 
 def lines(run: Run, gates: Sequence[Gate]) -> list[GateLine]:
-    """Return every measure with its gate; a gate whose measure is missing is a line too."""
+    """Return a line for every measure and for every gate whose measure is missing."""
     by_name = {gate.measure: gate for gate in gates}
-    shown = [*run.measures, *(name for name in by_name if name not in run.measures)]
+    names = [*run.measures, *(name for name in by_name if name not in run.measures)]
     return [
         GateLine(
             measure=name,
-            value=written(run.measures.get(name)),
+            value=figure_text(run.measures.get(name)),
             bound=by_name[name].bound if name in by_name else "",
             holds=by_name[name].holds(run.measures) if name in by_name else None,
         )
-        for name in shown
+        for name in names
     ]
 
 
-def written(value: float | str | None) -> str:
-    """Return a figure as people read it."""
+def figure_text(value: float | str | None) -> str:
+    """Return a figure as the report shows it."""
     if value is None:
         return "–"
     return f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
 def faults(row: Row) -> list[str]:
-    """Return what is wrong with a question's answer and retrieval, the gravest first."""
-    found = [*_faults_of(row.judged, row)] if row.judged else []
+    """Return the faults of a question's answer and retrieval, the most serious first."""
+    faults_found = [*_answer_faults(row.judged, row)] if row.judged else []
     if row.measures.get("recall@5", 1.0) < 1.0:
-        found.append(f"retrieval misses a relevant document (recall@5 {row.measures['recall@5']:.2f})")
-    return found
+        faults_found.append(f"retrieval misses a relevant document (recall@5 {row.measures['recall@5']:.2f})")
+    return faults_found
 
 
-def _faults_of(judged: Judged, row: Row) -> Iterator[str]:
-    answer = judged.answer
+def _answer_faults(scored: ScoredAnswer, row: Row) -> Iterator[str]:
+    answer = scored.answer
     answered = not answer.refused
     checks = {
-        f"shows numbers that no cited passage holds: {', '.join(judged.unfounded)}": bool(judged.unfounded),
+        f"shows numbers that no cited passage holds: {', '.join(scored.unfounded)}": bool(scored.unfounded),
         f"ended in {answer.finish_reason}": answer.finish_reason.startswith(("error", "cut")),
         "answers what the documents do not say": row.unanswerable and answered,
-        "the answer does not hold a known answer": judged.correct is False,
-        "no citation of a right document holds the answer": judged.cites_answer is False,
+        "the answer does not hold a known answer": scored.correct is False,
+        "no citation of a right document holds the answer": scored.cites_answer is False,
         f"not answered ({answer.finish_reason})": not row.unanswerable and answer.refused,
-        f"numbers to look at: {', '.join(judged.respelled)}": answered and bool(judged.respelled),
+        f"numbers to look at: {', '.join(scored.respelled)}": answered and bool(scored.respelled),
     }
-    return (fault for fault, is_there in checks.items() if is_there)
+    return (fault for fault, applies in checks.items() if applies)

@@ -1,4 +1,4 @@
-"""Asks the product's own retrieval every question of a data set and ranks the corpus entries it finds."""
+"""Searches every question of a data set with the product's own retrieval, and ranks the corpus entries of the hits."""
 
 import time
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -22,18 +22,18 @@ ZONE = ZoneInfo("Asia/Seoul")
 HALVES: Mapping[str, float] = {"dense": 1.0, "terms": 0.0}
 """The weights of the dense half with which each half answers alone."""
 DEPTH = 50
-"""Passages asked for, so that ten different documents are among them."""
+"""Passages of a search, so that ten different documents are among them."""
 
 
-class Half(msgspec.Struct, frozen=True):
-    """What one half of retrieval found by itself, best first, and the seconds that it took."""
+class HalfRanking(msgspec.Struct, frozen=True):
+    """The entries that one half of retrieval ranks by itself, best first, and the seconds of its search."""
 
     documents: tuple[str, ...]
     seconds: float
 
 
-class Ranked(msgspec.Struct, frozen=True, kw_only=True):
-    """What retrieval found: entries best first, and whether the five best passages say an answer (None: unknown)."""
+class Ranking(msgspec.Struct, frozen=True, kw_only=True):
+    """The ranked entries, best first, and whether one of the five best passages states an answer (None: unknown)."""
 
     id: str
     documents: tuple[str, ...]
@@ -42,7 +42,7 @@ class Ranked(msgspec.Struct, frozen=True, kw_only=True):
     best_terms: float
     margin: float
     seconds: float
-    halves: Mapping[str, Half] = {}
+    halves: Mapping[str, HalfRanking] = {}
 
 
 async def rank(
@@ -52,10 +52,10 @@ async def rank(
     *,
     tenant: str = TENANT,
     halves: Mapping[str, float] = {},
-) -> AsyncGenerator[Ranked]:
-    """Yield what is found for each question, in order; follow-ups are read with their history as customers' are.
+) -> AsyncGenerator[Ranking]:
+    """Yield the ranking of each question, in order; a follow-up is searched with its history, as in a turn.
 
-    `halves` are other weights of the dense half to search with as well, by name.
+    `halves` are further weights of the dense half to search with, by name.
     """
     settings, glossary = RetrievalSettings(passages=DEPTH), load_glossary()
     retrieval = Retrieval(index, settings, glossary)
@@ -64,22 +64,22 @@ async def rank(
     for sample in samples:
         as_of = noon(sample.as_of) if sample.as_of else time.time()
         access = Access(tenant=tenant, groups=frozenset({EVERY_CUSTOMER}), as_of=as_of)
-        hits, seconds = await found_by(retrieval, sample, access)
-        alone: dict[str, Half] = {}
+        hits, seconds = await timed_search(retrieval, sample, access)
+        rankings: dict[str, HalfRanking] = {}
         for name, half in others.items():
-            its_hits, its_seconds = await found_by(half, sample, access)
-            alone[name] = Half(documents_of(its_hits, entries), its_seconds)
-        yield ranked(sample, hits, entries, shown=shown, seconds=seconds, halves=alone)
+            half_hits, half_seconds = await timed_search(half, sample, access)
+            rankings[name] = HalfRanking(documents_of(half_hits, entries), half_seconds)
+        yield ranking_of(sample, hits, entries, shown=shown, seconds=seconds, halves=rankings)
 
 
-async def found_by(retrieval: Retrieval, sample: Sample, access: Access) -> tuple[Sequence[Hit], float]:
-    """Return what is found for a question, and in how many seconds; a machine that is busy is no fault of it."""
+async def timed_search(retrieval: Retrieval, sample: Sample, access: Access) -> tuple[Sequence[Hit], float]:
+    """Return the hits for a question and the seconds of the search; a busy machine is retried."""
     async for attempt in stamina.retry_context(on=IndexUnavailable, attempts=10, timeout=300.0):
         with attempt:
             began = time.perf_counter()
-            found = await retrieval.search(sample.text, earlier=sample.earlier, access=access)
+            result = await retrieval.search(sample.text, earlier=sample.earlier, access=access)
             seconds = time.perf_counter() - began
-    return found.hits, seconds
+    return result.hits, seconds
 
 
 def noon(day: date) -> float:
@@ -88,23 +88,23 @@ def noon(day: date) -> float:
 
 
 def documents_of(hits: Sequence[Hit], entries: Mapping[str, str]) -> tuple[str, ...]:
-    """Return the entries behind hits, each where its best passage stands."""
+    """Return the entries of hits, each at the rank of its best passage."""
     return tuple(dict.fromkeys(entries.get(hit.passage.document_id, "") for hit in hits))
 
 
-def ranked(
+def ranking_of(
     sample: Sample,
     hits: Sequence[Hit],
     entries: Mapping[str, str],
     *,
     shown: int,
     seconds: float,
-    halves: Mapping[str, Half] = {},
-) -> Ranked:
-    """Return the ranking of entries: each stands where its best passage does."""
+    halves: Mapping[str, HalfRanking] = {},
+) -> Ranking:
+    """Return the ranking of a question; the first `shown` hits are those of a prompt."""
     top = [hit.passage.text for hit in hits[:shown]]
     scores = [hit.score for hit in hits]
-    return Ranked(
+    return Ranking(
         id=sample.id,
         documents=documents_of(hits, entries),
         answer_in_top=any(holds_answer(text, sample.answers) for text in top) if sample.answers else None,

@@ -1,9 +1,9 @@
-"""One run, top to bottom: load the corpus, rank, and where answers are wanted start the product and ask it."""
+"""One run: load the corpus, rank it for every question, and for answers start the product and ask it."""
 
 import tempfile
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, ExitStack, aclosing, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import aiohttp
@@ -13,74 +13,70 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from chatbot.api import LocalSigner
-from evals.product import Wanted, model, product
-from evals.quality.answer import LONGEST_ANSWER, Customer, writes_history
-from evals.quality.retrieve import HALVES, Ranked, rank
+from evals.product import ProductSpec, run_model, run_product
+from evals.quality.answer import LONGEST_ANSWER, Customer, history_seed
+from evals.quality.retrieve import HALVES, Ranking, rank
 from evals.quality.summary import Run, summarise
-from evals.questions import TENANT, Answered, Corpus, Dataset, Sample, load_corpus, throw_away
-from ingest.bulk import open_display
+from evals.questions import TENANT, Corpus, CustomerAnswer, Dataset, Sample, load_corpus, throwaway_settings
+from ingest.bulk import showing
 from ingest.services import Services
 from ingest.settings import Settings
 from ingest.wiring import open_services
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Errand:
-    """What to score, and the product to start where answers are wanted."""
+class RunSpec:
+    """What a run scores: a data set, with the product to start for answers; `halves` ranks by each half alone too."""
 
     dataset: Dataset
     settings: Settings
-    wanted: Wanted
+    product: ProductSpec
     answers: bool
     contact: str = ""
+    """The bank's telephone number, which needs no citation."""
     halves: bool = False
-
-    def told(self, contact: str) -> "Errand":
-        """Return the same with the bank's telephone number."""
-        return replace(self, contact=contact)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Against:
-    """A chatbot that runs already, and the key that signs tokens it takes."""
+class RunningChatbot:
+    """The address of a running chatbot, and the signer of its tokens."""
 
     url: str
     signer: LocalSigner
 
 
-async def run_errand(errand: Errand, against: Against | None, console: Console) -> Run:
-    """Return the run; the corpus lives in the errand's folder, which the caller throws away."""
-    answers: list[Answered] = []
-    ranked = await ranked_in_throw_away_index(errand, console)
-    if errand.answers:
-        async with customer(errand, against, console) as asking:
-            today = [sample for sample in errand.dataset.samples if sample.as_of is None]
-            answers = await ask_all(today, asking, console)
-    return summarise(errand.dataset, ranked, answers, contact=errand.contact)
+async def evaluate(spec: RunSpec, chatbot: RunningChatbot | None, console: Console) -> Run:
+    """Return the run; the corpus is kept in the folder of `spec.product`, which the caller removes."""
+    answers: list[CustomerAnswer] = []
+    rankings = await rank_in_throwaway_index(spec, console)
+    if spec.answers:
+        async with open_customer(spec.product, chatbot, console) as customer:
+            today = [sample for sample in spec.dataset.samples if sample.as_of is None]
+            answers = await ask_all(today, customer, console)
+    return summarise(spec.dataset, rankings, answers, contact=spec.contact)
 
 
-async def ranked_in_throw_away_index(errand: Errand, console: Console) -> list[Ranked]:
-    """Load the corpus through the pipeline and rank it for every question; the index is closed then."""
-    samples = errand.dataset.samples
-    found: list[Ranked] = []
-    async with loaded(errand.dataset, errand.settings, errand.wanted.data, console) as (services, corpus):
-        with bar(console) as progress:
+async def rank_in_throwaway_index(spec: RunSpec, console: Console) -> list[Ranking]:
+    """Load the corpus through the pipeline and rank it for every question; the index is closed on return."""
+    samples, rankings = spec.dataset.samples, list[Ranking]()
+    async with loaded_corpus(spec.dataset, spec.settings, spec.product.data, console) as (services, corpus):
+        with progress_bar(console) as progress:
             task = progress.add_task("retrieval", total=len(samples))
-            halves = HALVES if errand.halves else {}
-            async with aclosing(rank(samples, services.index, corpus.entries, halves=halves)) as rankings:
-                async for one in rankings:
-                    found.append(one)
+            halves = HALVES if spec.halves else {}
+            async with aclosing(rank(samples, services.index, corpus.entries, halves=halves)) as ranked:
+                async for ranking in ranked:
+                    rankings.append(ranking)
                     progress.advance(task)
-    return found
+    return rankings
 
 
 @asynccontextmanager
-async def loaded(
+async def loaded_corpus(
     dataset: Dataset, settings: Settings, data: Path, console: Console
 ) -> AsyncGenerator[tuple[Services, Corpus]]:
-    """Open the product's staff side on stores in `data` and load the data set's corpus."""
-    async with open_services(throw_away(settings, data), works_jobs=False) as services:
-        with open_display(console) as show, tempfile.TemporaryDirectory(prefix="evals-corpus-") as folder:
+    """Open the services of ingest on stores in the folder `data`, and load the data set's corpus."""
+    async with open_services(throwaway_settings(settings, data), works_jobs=False) as services:
+        with showing(console) as show, tempfile.TemporaryDirectory(prefix="evals-corpus-") as folder:
             corpus = await load_corpus(dataset, Path(folder), services, show)
         if corpus.left_out:
             console.print(f"{corpus.left_out} entries could not be approved: they are not searched", highlight=False)
@@ -88,30 +84,32 @@ async def loaded(
 
 
 @asynccontextmanager
-async def customer(errand: Errand, against: Against | None, console: Console) -> AsyncGenerator[Customer]:
-    """Yield somebody who asks the product: the running one, or one that is started for it on the loaded index."""
+async def open_customer(
+    spec: ProductSpec, chatbot: RunningChatbot | None, console: Console
+) -> AsyncGenerator[Customer]:
+    """Yield a customer of a running chatbot, or of a product that is started on the loaded index."""
     timeout = aiohttp.ClientTimeout(total=LONGEST_ANSWER)
     with ExitStack() as parts:
         async with AsyncExitStack() as stack:
-            if against is not None:
-                http = await stack.enter_async_context(aiohttp.ClientSession(against.url, timeout=timeout))
-                yield Customer(http, against.signer, tenant=TENANT)
+            if chatbot is not None:
+                http = await stack.enter_async_context(aiohttp.ClientSession(chatbot.url, timeout=timeout))
+                yield Customer(http, chatbot.signer, tenant=TENANT)
                 return
-            console.print(f"starting the product (profile {errand.wanted.profile})", highlight=False)
-            served = await anyio.to_thread.run_sync(parts.enter_context, model(errand.wanted))
-            running = await anyio.to_thread.run_sync(parts.enter_context, product(errand.wanted, served))
-            http = await stack.enter_async_context(aiohttp.ClientSession(running.url, timeout=timeout))
-            redis = await stack.enter_async_context(Redis.from_url(running.redis_url))
-            yield Customer(http, running.signer, tenant=TENANT, seed=writes_history(redis))
+            console.print(f"starting the product (profile {spec.profile})", highlight=False)
+            model = await anyio.to_thread.run_sync(parts.enter_context, run_model(spec))
+            product = await anyio.to_thread.run_sync(parts.enter_context, run_product(spec, model))
+            http = await stack.enter_async_context(aiohttp.ClientSession(product.url, timeout=timeout))
+            redis = await stack.enter_async_context(Redis.from_url(product.redis_url))
+            yield Customer(http, product.signer, tenant=TENANT, seed=history_seed(redis))
 
 
-async def ask_all(samples: Sequence[Sample], asking: Customer, console: Console) -> list[Answered]:
-    """Ask every question, one after the other, as the waits of one customer are measured."""
-    with bar(console) as progress:
-        return [await asking.ask(sample) for sample in progress.track(samples, description="answers")]
+async def ask_all(samples: Sequence[Sample], customer: Customer, console: Console) -> list[CustomerAnswer]:
+    """Ask every question, one after the other: the measured waits are those of one customer."""
+    with progress_bar(console) as progress:
+        return [await customer.ask(sample) for sample in progress.track(samples, description="answers")]
 
 
-def bar(console: Console) -> Progress:
+def progress_bar(console: Console) -> Progress:
     """Return the progress bar of a run."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     return Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console)

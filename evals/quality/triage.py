@@ -1,8 +1,8 @@
-"""Customers' ratings as a list for staff to sort: what was asked, what was answered, what they disliked; not who.
+"""Customers' ratings as a list of cases for staff to decide on: question, answer and comment, without the customer.
 
-Ratings come from SQL, the words from the history in Redis, found through the key that names an answer's conversation.
-Nothing that identifies anybody goes into the list: no customer, no conversation, no answer id, the day instead of the
-time, and every text is masked once more. A question whose conversation its customer has deleted is not there.
+Ratings come from SQL, texts from the history in Redis, found through the key that names an answer's conversation. The
+list holds nothing that identifies a person: no customer, conversation or answer id, the day instead of the time, and
+every text is masked again. A question of a conversation that its customer has deleted is left out.
 """
 
 import hashlib
@@ -26,12 +26,13 @@ from knowledge.screening import mask
 from knowledge.storage import open_engine
 
 DAY = 86_400.0
-_KEPT_BEFORE = 6
-"""Messages of the conversation before the question that go with it."""
+"""Seconds."""
+_HISTORY_MESSAGES = 6
+"""Messages before the question that are part of its case."""
 
 
 class TriageSettings(BaseSettings):
-    """Where feedback lies: the same variables as the services'."""
+    """The stores of feedback, by the same variables as the services'."""
 
     model_config = SettingsConfigDict(frozen=True, extra="ignore")
 
@@ -47,11 +48,11 @@ class TriageSettings(BaseSettings):
         return f"sqlite+aiosqlite:///{self.data_dir.resolve() / 'bank.db'}"
 
 
-class Case(msgspec.Struct, frozen=True, kw_only=True):
-    """A rated answer, and below `decision` what a person fills in before `evals adopt`.
+class FeedbackCase(msgspec.Struct, frozen=True, kw_only=True):
+    """A rated answer; the fields from `decision` on are filled in by staff before `evals adopt`.
 
-    `decision` is adopt or drop, and empty while nobody has looked; `answers` are what a right answer holds, `documents`
-    where it stands; one that no document answers is `unanswerable`, with the `absent` words that prove it.
+    `decision` is adopt, drop or still empty; a correct answer holds one of `answers`, which stand in `documents`; a
+    question that no document answers is `unanswerable`, proved by the `absent` words.
     """
 
     id: str
@@ -73,7 +74,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     absent: tuple[str, ...] = ()
 
 
-class _Rated(msgspec.Struct, frozen=True, kw_only=True):
+class _RatedAnswer(msgspec.Struct, frozen=True, kw_only=True):
     answer_id: str
     rating: str
     reasons: tuple[str, ...]
@@ -81,8 +82,8 @@ class _Rated(msgspec.Struct, frozen=True, kw_only=True):
     at: float
 
 
-async def bring(settings: TriageSettings, *, tenant: str, since: float, rating: str) -> list[Case]:
-    """Open the stores that the settings name, and return their cases.
+async def read_feedback(settings: TriageSettings, *, tenant: str, since: float, rating: str) -> list[FeedbackCase]:
+    """Open the stores of the settings, and return the cases of `triage`.
 
     Raises:
         SQLAlchemyError, RedisError, StoreUnavailable: a store cannot be asked.
@@ -95,35 +96,35 @@ async def bring(settings: TriageSettings, *, tenant: str, since: float, rating: 
         await engine.dispose()
 
 
-async def triage(engine: AsyncEngine, redis: Redis, *, tenant: str, since: float, rating: str) -> list[Case]:
-    """Return the rated answers since an instant (Unix seconds), the question asked most often first.
+async def triage(engine: AsyncEngine, redis: Redis, *, tenant: str, since: float, rating: str) -> list[FeedbackCase]:
+    """Return the rated answers since `since` (Unix seconds) as cases, the most frequent question first.
 
     Raises:
         SQLAlchemyError, RedisError, StoreUnavailable: a store cannot be asked.
     """
     rated = await _ratings(engine, tenant, since, rating)
-    owners = await _owners(redis, tenant, {one.answer_id for one in rated})
+    owners = await _owners(redis, tenant, {answer.answer_id for answer in rated})
     history = History(redis, RedisBreaker(RedisSettings().breaker), HistorySettings())
     cases = []
-    for one in rated:
-        if (owner := owners.get(one.answer_id)) is None:
+    for answer in rated:
+        if (owner := owners.get(answer.answer_id)) is None:
             continue
         try:
-            conversation = await history.containing(owner, one.answer_id)
-            cases.append(case_of(one, conversation))
+            conversation = await history.containing(owner, answer.answer_id)
+            cases.append(case_of(answer, conversation))
         except NotFound:  # deleted meanwhile
             continue
-    return grouped(cases)
+    return group_by_question(cases)
 
 
-async def _ratings(engine: AsyncEngine, tenant: str, since: float, rating: str) -> list[_Rated]:
-    wanted = select(RATINGS).where(RATINGS.c.tenant == tenant, RATINGS.c.at >= since, RATINGS.c.rating == rating)
+async def _ratings(engine: AsyncEngine, tenant: str, since: float, rating: str) -> list[_RatedAnswer]:
+    query = select(RATINGS).where(RATINGS.c.tenant == tenant, RATINGS.c.at >= since, RATINGS.c.rating == rating)
     async with engine.connect() as connection:
-        return [_rated(row) for row in await connection.execute(wanted.order_by(RATINGS.c.at))]
+        return [_rated_answer(row) for row in await connection.execute(query.order_by(RATINGS.c.at))]
 
 
-def _rated(row: Row[tuple[object, ...]]) -> _Rated:
-    return _Rated(
+def _rated_answer(row: Row[tuple[object, ...]]) -> _RatedAnswer:
+    return _RatedAnswer(
         answer_id=row.answer_id,
         rating=row.rating,
         reasons=msgspec.json.decode(row.reasons, type=tuple[str, ...]),
@@ -133,31 +134,31 @@ def _rated(row: Row[tuple[object, ...]]) -> _Rated:
 
 
 async def _owners(redis: Redis, tenant: str, answer_ids: set[str]) -> dict[str, Owner]:
-    """Return whose each answer is: one walk over the tenant's keys, since a rating does not say who gave it."""
+    """Return the owner of each answer by one scan of the tenant's keys: a rating does not name its customer."""
     owners: dict[str, Owner] = {}
     prefix = f"history:{{{quote(tenant, safe='')}}}:"
-    async for key in redis.scan_iter(match=f"{_literal(prefix)}*:answer:*", count=1000):
+    async for key in redis.scan_iter(match=f"{_escaped(prefix)}*:answer:*", count=1000):
         sub, _, answer_id = key.decode().removeprefix(prefix).partition(":answer:")
         if answer_id in answer_ids:
             owners[answer_id] = Owner(tenant, unquote(sub))
     return owners
 
 
-def _literal(pattern: str) -> str:
+def _escaped(pattern: str) -> str:
     return "".join(f"\\{c}" if c in r"*?[]\\" else c for c in pattern)
 
 
-def case_of(rated: _Rated, conversation: Conversation) -> Case:
-    """Return a rated answer as it may leave the bank's stores.
+def case_of(rated: _RatedAnswer, conversation: Conversation) -> FeedbackCase:
+    """Return a rated answer as a case, without what identifies its customer.
 
     Raises:
-        NotFound: the conversation has lost the answer or its question.
+        NotFound: the conversation no longer holds the answer or its question.
     """
     answer = conversation.message(rated.answer_id)
     question = conversation.message(answer.parent_id)
-    before = path_to(conversation.messages, question.parent_id)[-_KEPT_BEFORE:]
-    return Case(
-        # Tells cases apart from list to list; nobody finds the answer by it.
+    history = path_to(conversation.messages, question.parent_id)[-_HISTORY_MESSAGES:]
+    return FeedbackCase(
+        # Identifies a case from list to list, and does not lead to the answer.
         id=f"fb-{hashlib.sha256(rated.answer_id.encode()).hexdigest()[:10]}",
         day=datetime.fromtimestamp(rated.at, UTC).date().isoformat(),
         rating=rated.rating,
@@ -165,55 +166,54 @@ def case_of(rated: _Rated, conversation: Conversation) -> Case:
         comment=mask(rated.comment).text,
         times=1,
         question=mask(question.text).text,
-        history=tuple(_said(message) for message in before),
+        history=tuple(_history_turn(message) for message in history),
         answer=mask(answer.text).text,
         finish_reason=answer.finish_reason or "",
         cited=tuple(dict.fromkeys(citation.document_id for citation in answer.citations)),
     )
 
 
-def _said(message: StoredMessage) -> HistoryTurn:
+def _history_turn(message: StoredMessage) -> HistoryTurn:
     return HistoryTurn(message.role, mask(message.text).text)
 
 
-def grouped(cases: Sequence[Case]) -> list[Case]:
-    """Return one case for each question (with what came before it), its newest, with how often it was rated."""
-    newest: dict[tuple[str, tuple[str, ...]], Case] = {}
+def group_by_question(cases: Sequence[FeedbackCase]) -> list[FeedbackCase]:
+    """Return the newest case of each question with its history, and how often it was rated."""
+    newest: dict[tuple[str, tuple[str, ...]], FeedbackCase] = {}
     for case in cases:
-        key = ("".join(case.question.lower().split()), tuple(said.text for said in case.history))
+        key = ("".join(case.question.lower().split()), tuple(turn.text for turn in case.history))
         times = newest[key].times + 1 if key in newest else 1
         newest[key] = msgspec.structs.replace(case, times=times)
     return sorted(newest.values(), key=lambda case: (-case.times, case.id))
 
 
 class TriageBroken(Exception):
-    """The file is no triage list; the message names the line."""
+    """The file holds no triage list; the message names the line."""
 
 
-def merged(cases: Sequence[Case], kept: Sequence[Case]) -> list[Case]:
-    """Return the new list with the decisions of an earlier one; what was decided on is never asked again."""
-    decided = {case.id: case for case in kept if case.decision}
-    fresh = [case for case in cases if case.id not in decided]
-    return [*decided.values(), *fresh]
+def merge_decisions(cases: Sequence[FeedbackCase], earlier: Sequence[FeedbackCase]) -> list[FeedbackCase]:
+    """Return the decided cases of an earlier list, then the new cases among `cases`."""
+    decided = {case.id: case for case in earlier if case.decision}
+    return [*decided.values(), *(case for case in cases if case.id not in decided)]
 
 
-def write_cases(cases: Sequence[Case], path: Path) -> None:
+def write_cases(cases: Sequence[FeedbackCase], path: Path) -> None:
     """Write a list, one JSON object a line."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b"".join(msgspec.json.encode(case) + b"\n" for case in cases))
 
 
-def read_cases(path: Path) -> list[Case]:
-    """Read a list; one that is not there yet is empty.
+def read_cases(path: Path) -> list[FeedbackCase]:
+    """Read a list; a file that does not exist is an empty one.
 
     Raises:
-        TriageBroken: a line is no case.
+        TriageBroken: a line holds no case.
     """
     return list(_lines(path)) if path.exists() else []
 
 
-def _lines(path: Path) -> Iterator[Case]:
-    decoder = msgspec.json.Decoder(Case)
+def _lines(path: Path) -> Iterator[FeedbackCase]:
+    decoder = msgspec.json.Decoder(FeedbackCase)
     for n, line in enumerate(path.read_bytes().split(b"\n"), 1):
         if line.strip():
             try:

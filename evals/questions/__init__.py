@@ -1,25 +1,25 @@
-"""What is asked: data sets, corpora, recordings, and answers as a customer saw them."""
+"""Data sets, their corpora, recorded answers, and answers as a customer sees them."""
 
-from evals.questions.answered import Answered
+from evals.questions.answered import CustomerAnswer
 from evals.questions.corpus import (
     TENANT,
     Corpus,
     CorpusNotLoaded,
-    as_files,
+    corpus_files,
     document_ids,
     load_corpus,
     require_loaded,
-    throw_away,
+    throwaway_settings,
 )
 from evals.questions.recording import (
-    Part,
+    PartialRecording,
+    RecordedAnswer,
+    RecordedPassage,
     Recording,
     RecordingBroken,
-    Shown,
-    Spoken,
     documents_digest,
-    made,
     read_recording,
+    recording_header,
     write_recording,
 )
 from evals.questions.sample import (
@@ -32,36 +32,36 @@ from evals.questions.sample import (
     read_dataset,
     read_lines,
 )
-from evals.questions.spellings import Spelled, spelled, spellings_of
+from evals.questions.spellings import SpelledIdentifier, spelled_identifiers, spellings_of
 
 __all__ = [
     "HANBIT",
     "TENANT",
-    "Answered",
     "Corpus",
     "CorpusEntry",
     "CorpusNotLoaded",
+    "CustomerAnswer",
     "Dataset",
     "DatasetBroken",
     "HistoryTurn",
-    "Part",
+    "PartialRecording",
+    "RecordedAnswer",
+    "RecordedPassage",
     "Recording",
     "RecordingBroken",
     "Sample",
-    "Shown",
-    "Spelled",
-    "Spoken",
-    "as_files",
+    "SpelledIdentifier",
+    "corpus_files",
     "document_ids",
     "documents_digest",
     "load_corpus",
-    "made",
     "read_dataset",
     "read_lines",
     "read_recording",
+    "recording_header",
     "require_loaded",
-    "spelled",
+    "spelled_identifiers",
     "spellings_of",
-    "throw_away",
+    "throwaway_settings",
     "write_recording",
 ]

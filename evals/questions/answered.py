@@ -1,4 +1,4 @@
-"""An answer as a customer saw it, kept for scoring."""
+"""An answer as the customer sees it, kept for scoring."""
 
 from collections.abc import Mapping
 
@@ -7,8 +7,8 @@ import msgspec
 from chatbot.events import Citation, Source
 
 
-class Answered(msgspec.Struct, frozen=True, kw_only=True):
-    """An answer as the customer saw it; `cited` holds the text of every cited passage by its number."""
+class CustomerAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """An answer as the customer sees it; `cited` holds the text of every cited passage by its number."""
 
     id: str
     text: str
@@ -25,5 +25,5 @@ class Answered(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def refused(self) -> bool:
-        """Whether the customer was told that there is no answer, or nothing at all."""
+        """Whether the customer got no answer: a refusal, a withheld answer or an error."""
         return self.finish_reason not in ("stop", "length", "budget")

@@ -1,7 +1,7 @@
-"""What a model once said to every question of a data set, with the passages it was shown: a file to score again.
+"""Recorded answers of a model to the questions of a data set, with the passages of its prompts: a file to score again.
 
-JSON lines: one of how it was made, one a passage, one a question. Nothing in it but the model's words came from a
-model, so the checks of today are put to the answers of then; a changed prompt or document makes it stale.
+JSON lines: a header, then passages and answers. The recorded text has passed no checks, so the current checks can be
+applied to it; a changed prompt or document makes a recording stale.
 """
 
 import hashlib
@@ -17,11 +17,11 @@ from knowledge.passage import Language, Passage
 
 
 class RecordingBroken(Exception):
-    """The file is no recording; the message says why."""
+    """The file holds no recording; the message says why."""
 
 
-class Made(msgspec.Struct, frozen=True, kw_only=True, tag="made"):
-    """How a recording was made; `documents` is a digest of the sample documents' bytes."""
+class RecordingHeader(msgspec.Struct, frozen=True, kw_only=True, tag="made"):
+    """How a recording was made; `documents` is a digest of the documents' names and bytes."""
 
     dataset: str
     model: str
@@ -30,8 +30,8 @@ class Made(msgspec.Struct, frozen=True, kw_only=True, tag="made"):
     documents: str
 
 
-class Shown(msgspec.Struct, frozen=True, kw_only=True, tag="passage", omit_defaults=True):
-    """A passage that the model was shown."""
+class RecordedPassage(msgspec.Struct, frozen=True, kw_only=True, tag="passage", omit_defaults=True):
+    """A passage of a recorded prompt."""
 
     document_id: str
     version: int
@@ -47,7 +47,7 @@ class Shown(msgspec.Struct, frozen=True, kw_only=True, tag="passage", omit_defau
         return self.document_id, self.version, self.n
 
     def passage(self) -> Passage:
-        """Return it as the checks take it."""
+        """Return the passage as the checks take it."""
         return Passage(
             tenant="",
             document_id=self.document_id,
@@ -64,12 +64,12 @@ class Shown(msgspec.Struct, frozen=True, kw_only=True, tag="passage", omit_defau
         )
 
 
-class Spoken(msgspec.Struct, frozen=True, kw_only=True, tag="answer", omit_defaults=True):
-    """A question's evidence and what the model said to it; `said` is None where it was not asked to answer.
+class RecordedAnswer(msgspec.Struct, frozen=True, kw_only=True, tag="answer", omit_defaults=True):
+    """A question's evidence and the model's answer, `said`; None where the model was not asked for one.
 
     `dense` and `terms` are the two scores of every hit, `probes` the model's probabilities of "yes", `unknown` the
-    share of the question's topics that no passage names, `repair` each quote that the model was to choose from when
-    its answer was withheld whole, with the share that it gave it.
+    share of the question's topics that no passage names, `repair` the quotes that the model chooses from when its
+    answer is withheld as a whole, each with its probability.
     """
 
     id: str
@@ -85,20 +85,20 @@ class Spoken(msgspec.Struct, frozen=True, kw_only=True, tag="answer", omit_defau
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recording:
-    """A file of recorded answers, read."""
+    """The contents of a file of recorded answers."""
 
-    made: Made
-    passages: Mapping[tuple[str, int, int], Shown]
-    answers: tuple[Spoken, ...]
+    header: RecordingHeader
+    passages: Mapping[tuple[str, int, int], RecordedPassage]
+    answers: tuple[RecordedAnswer, ...]
 
-    def shown_to(self, spoken: Spoken) -> tuple[Passage, ...]:
-        """Return the passages behind an answer, best first."""
-        return tuple(self.passages[key].passage() for key in spoken.passages)
+    def passages_of(self, answer: RecordedAnswer) -> tuple[Passage, ...]:
+        """Return the passages of an answer's prompt, best first."""
+        return tuple(self.passages[key].passage() for key in answer.passages)
 
 
-def made(dataset: Dataset, *, model: str, profile: str) -> Made:
-    """Return what a recording of today would say of itself."""
-    return Made(
+def recording_header(dataset: Dataset, *, model: str, profile: str) -> RecordingHeader:
+    """Return the header of a recording that is made now."""
+    return RecordingHeader(
         dataset=dataset.name,
         model=model,
         profile=profile,
@@ -115,49 +115,52 @@ def documents_digest(folder: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-class Part:
-    """A recording in the making, in a file: every answer is kept as it comes, so that a stopped one goes on."""
+class PartialRecording:
+    """A recording in progress: each answer is appended to a file, so that an interrupted recording goes on."""
 
-    def __init__(self, path: Path, made: Made) -> None:
-        self.answers: dict[str, Spoken] = {}
+    def __init__(self, path: Path, header: RecordingHeader) -> None:
+        self.answers: dict[str, RecordedAnswer] = {}
         self._path = path
-        self._made = made
-        self._passages: dict[tuple[str, int, int], Shown] = {}
-        before = self._before()
+        self._header = header
+        self._passages: dict[tuple[str, int, int], RecordedPassage] = {}
+        former = self._read_former()
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(msgspec.json.encode(made) + b"\n")
-        if before is not None:
-            for spoken in before.answers:
-                self.keep(spoken, before.passages)
+        path.write_bytes(msgspec.json.encode(header) + b"\n")
+        if former is not None:
+            for answer in former.answers:
+                self.append(answer, former.passages)
 
-    def keep(self, spoken: Spoken, passages: Mapping[tuple[str, int, int], Shown]) -> None:
-        """Add an answer and those of its passages that are not there yet."""
-        fresh = {key: passages[key] for key in spoken.passages if key not in self._passages}
-        self._passages |= fresh
-        self.answers[spoken.id] = spoken
-        lines: Iterable[Shown | Spoken] = (*fresh.values(), spoken)
+    def append(self, answer: RecordedAnswer, passages: Mapping[tuple[str, int, int], RecordedPassage]) -> None:
+        """Add an answer, and those of its passages that the file does not hold yet."""
+        new = {key: passages[key] for key in answer.passages if key not in self._passages}
+        self._passages |= new
+        self.answers[answer.id] = answer
+        lines: Iterable[RecordedPassage | RecordedAnswer] = (*new.values(), answer)
         with self._path.open("ab") as file:
             file.write(b"".join(msgspec.json.encode(line) + b"\n" for line in lines))
 
     def whole(self, ids: Iterable[str]) -> Recording:
         """Return the recording of these questions, in their order."""
-        return Recording(
-            made=self._made, passages=dict(self._passages), answers=tuple(self.answers[one] for one in ids)
-        )
+        answers = tuple(self.answers[sample_id] for sample_id in ids)
+        return Recording(header=self._header, passages=dict(self._passages), answers=answers)
 
-    def _before(self) -> Recording | None:
-        """Return what is there of the same recording; a last line that was cut off is none."""
+    def _read_former(self) -> Recording | None:
+        """Return what the file holds of the same recording; a last line that was cut off is dropped."""
         if not self._path.exists():
             return None
         self._path.write_bytes(self._path.read_bytes().rpartition(b"\n")[0] + b"\n")
-        there = read_recording(self._path)
-        return there if there.made == self._made else None
+        former = read_recording(self._path)
+        return former if former.header == self._header else None
 
 
 def write_recording(recording: Recording, path: Path) -> None:
     """Write a recording, one JSON object a line."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    lines: Iterable[Made | Shown | Spoken] = (recording.made, *recording.passages.values(), *recording.answers)
+    lines: Iterable[RecordingHeader | RecordedPassage | RecordedAnswer] = (
+        recording.header,
+        *recording.passages.values(),
+        *recording.answers,
+    )
     path.write_bytes(b"".join(msgspec.json.encode(line) + b"\n" for line in lines))
 
 
@@ -165,16 +168,16 @@ def read_recording(path: Path) -> Recording:
     """Read a recording.
 
     Raises:
-        RecordingBroken: it is none, or an answer names a passage that it does not hold.
+        RecordingBroken: the file holds none, or lacks a passage that an answer names.
     """
-    decoder = msgspec.json.Decoder(Made | Shown | Spoken)
+    decoder = msgspec.json.Decoder(RecordingHeader | RecordedPassage | RecordedAnswer)
     try:
         lines = [decoder.decode(line) for line in path.read_bytes().split(b"\n") if line.strip()]
     except (OSError, msgspec.DecodeError) as exc:
         raise RecordingBroken(f"{path} is no recording of `evals record`: {exc}") from exc
-    headers = [line for line in lines if isinstance(line, Made)]
-    passages = {line.key: line for line in lines if isinstance(line, Shown)}
-    answers = tuple(line for line in lines if isinstance(line, Spoken))
-    if len(headers) != 1 or any(key not in passages for spoken in answers for key in spoken.passages):
+    headers = [line for line in lines if isinstance(line, RecordingHeader)]
+    passages = {line.key: line for line in lines if isinstance(line, RecordedPassage)}
+    answers = tuple(line for line in lines if isinstance(line, RecordedAnswer))
+    if len(headers) != 1 or any(key not in passages for answer in answers for key in answer.passages):
         raise RecordingBroken(f"{path}: one line says how it was made, and every passage of an answer is there")
-    return Recording(made=headers[0], passages=passages, answers=answers)
+    return Recording(header=headers[0], passages=passages, answers=answers)

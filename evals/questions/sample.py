@@ -1,4 +1,4 @@
-"""A data set as its folder holds it: questions, what answers them, and which corpus entries hold it.
+"""A data set as its folder holds it: questions, their known answers, and the relevant corpus entries.
 
 A folder has `queries.jsonl`, `qrels.tsv` (query-id, corpus-id, score, with a header) and either `corpus.jsonl` or, like
 our own set, `documents/` with the manifest that `ingest load` reads.
@@ -18,7 +18,7 @@ HANBIT = Path(__file__).parents[1] / "datasets" / "hanbit"
 
 
 class DatasetBroken(Exception):
-    """The folder is no data set; the message names the file and the line."""
+    """The folder holds no data set; the message names the file and the line."""
 
 
 class HistoryTurn(msgspec.Struct, frozen=True):
@@ -29,10 +29,10 @@ class HistoryTurn(msgspec.Struct, frozen=True):
 
 
 class Sample(msgspec.Struct, frozen=True, kw_only=True):
-    """A question; a right answer contains one of `answers`, and citing an entry of `also_in` is right too.
+    """A question; a correct answer contains one of `answers`, and citing an entry of `also_in` is correct too.
 
-    One with `as_of` is asked of what was in force on that day: of retrieval only, since customers live today. `split`
-    is dev (thresholds and weights were chosen on it) or test; a question without one belongs to both.
+    One with `as_of` is about what was in force on that day, and only retrieval answers it. `split` is dev (thresholds
+    and weights were chosen on it) or test; a question without a split belongs to both.
     """
 
     id: str
@@ -48,7 +48,7 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def earlier(self) -> tuple[str, ...]:
         """The customer's earlier questions, oldest first."""
-        return tuple(said.text for said in self.history if said.role == "user")
+        return tuple(turn.text for turn in self.history if turn.role == "user")
 
 
 class CorpusEntry(msgspec.Struct, frozen=True):
@@ -61,7 +61,7 @@ class CorpusEntry(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dataset:
-    """Questions in order, and for each the entries that answer it with how well they do."""
+    """Questions in order, and the relevant entries of each with their graded relevance."""
 
     folder: Path
     samples: tuple[Sample, ...]
@@ -72,7 +72,7 @@ class Dataset:
         return self.folder.name
 
     def right_documents(self, sample: Sample) -> frozenset[str]:
-        """Return the documents that an answer may rightly cite."""
+        """Return the documents whose citation is correct."""
         return frozenset(self.relevant.get(sample.id, {})) | frozenset(sample.also_in)
 
 
@@ -80,25 +80,25 @@ def read_dataset(folder: Path, *, limit: int | None = None, split: str | None = 
     """Return the data set in a folder: of one split only, and its first `limit` questions, where these are given.
 
     Raises:
-        DatasetBroken: a file is missing or a line is not what it should be.
+        DatasetBroken: a file is missing or a line is invalid.
     """
     folder = folder.resolve()
     if not folder.is_dir():
         raise DatasetBroken(f"{folder} is no folder")
-    everything = read_lines(folder / "queries.jsonl", Sample)
-    samples = tuple(sample for sample in everything if split is None or sample.split in ("", split))
+    all_samples = read_lines(folder / "queries.jsonl", Sample)
+    samples = tuple(sample for sample in all_samples if split is None or sample.split in ("", split))
     if not samples:
         raise DatasetBroken(f"{folder / 'queries.jsonl'} has no question{f' of the split {split}' if split else ''}")
     return Dataset(folder=folder, samples=samples[:limit], relevant=_qrels(folder / "qrels.tsv"))
 
 
-def read_lines(path: Path, of: type[T]) -> Iterator[T]:
-    """Yield one value a line.
+def read_lines(path: Path, kind: type[T]) -> Iterator[T]:
+    """Yield one value of the type for each line of a JSON lines file.
 
     Raises:
-        DatasetBroken: the file is missing or a line is no `of`.
+        DatasetBroken: the file is missing or a line holds no such value.
     """
-    decoder = msgspec.json.Decoder(of)
+    decoder = msgspec.json.Decoder(kind)
     for n, line in enumerate(_text(path).split("\n"), 1):
         if not line.strip():
             continue

@@ -1,4 +1,4 @@
-"""Makes identifiers of nobody, in the spellings that customers use, with the words around them (pure; seeded)."""
+"""Generates made-up identifiers in the spellings that customers use, each within a sentence (pure; seeded)."""
 
 import random
 from collections.abc import Callable, Iterator
@@ -13,7 +13,7 @@ _WORDS: Final = str.maketrans("0123456789", "공일이삼사오육칠팔구")
 
 Spelling = Callable[[str], str]
 
-# Of an identifier whose groups stand with hyphens.
+# How an identifier is spelled, from the form whose groups are separated by hyphens.
 SPELLINGS: Final[dict[str, Spelling]] = {
     "hyphens": lambda text: text,
     "blanks round the hyphen": lambda text: text.replace("-", " - "),
@@ -27,7 +27,7 @@ SPELLINGS: Final[dict[str, Spelling]] = {
     "zero width": "\u200b".join,
     "circled": lambda text: text.translate(_CIRCLED),
 }
-# Only where the digits alone, or the words around them, still say what it is.
+# Without separators: for identifiers that their digits or the words around them still show.
 RUN_TOGETHER: Final[dict[str, Spelling]] = {
     "run together": lambda text: text.replace("-", ""),
     "run together, full width": lambda text: text.replace("-", "").translate(_WIDE),
@@ -36,17 +36,17 @@ RUN_TOGETHER: Final[dict[str, Spelling]] = {
     "in words, with the hyphen's": lambda text: text.replace("-", " 다시 ").translate(_WORDS),
     "in words, run together": lambda text: text.replace("-", "").translate(_WORDS),
 }
-_AROUND: Final = (
-    "{name} {hit}입니다",
-    "{name}는 {hit}번이에요",
-    "{name}가 {hit}번으로 되어 있는데 바꿀 수 있나요?",
-    "{name}:{hit}",
-    "{name}({hit})로 조회해 주세요",
-    "제 {name} {hit}이고요, 확인 부탁드려요",
-    "{name} {hit}, 이름은 홍길동",
-    "{name}\n{hit}\n확인해 주세요",
-    "{hit} 이게 제 {name}예요",
-    "My number ({name}) is {hit}.",
+_SENTENCES: Final = (
+    "{name} {identifier}입니다",
+    "{name}는 {identifier}번이에요",
+    "{name}가 {identifier}번으로 되어 있는데 바꿀 수 있나요?",
+    "{name}:{identifier}",
+    "{name}({identifier})로 조회해 주세요",
+    "제 {name} {identifier}이고요, 확인 부탁드려요",
+    "{name} {identifier}, 이름은 홍길동",
+    "{name}\n{identifier}\n확인해 주세요",
+    "{identifier} 이게 제 {name}예요",
+    "My number ({name}) is {identifier}.",
 )
 _NAMES: Final[dict[IdentifierKind, tuple[str, ...]]] = {
     IdentifierKind.RESIDENT_NUMBER: ("주민번호", "주민등록번호", "외국인등록번호"),
@@ -65,8 +65,8 @@ _CARDS: Final = ("4", "5", "9", "3")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Spelled:
-    """A sentence with an identifier in it: its kind, how it is spelled and where it stands."""
+class SpelledIdentifier:
+    """A sentence with an identifier: its kind, the name of its spelling, and its offsets in the text."""
 
     text: str
     kind: IdentifierKind
@@ -75,56 +75,54 @@ class Spelled:
     end: int
 
 
-def spelled(count: int, seed: int = 1) -> Iterator[Spelled]:
-    """Yield so many sentences of every kind and spelling."""
-    chance = random.Random(seed)  # noqa: S311  a sample, no secret
+def spelled_identifiers(count: int, seed: int = 1) -> Iterator[SpelledIdentifier]:
+    """Yield `count` sentences for each kind and spelling."""
+    rng = random.Random(seed)  # noqa: S311  a sample, no secret
     for kind in _NAMES:
         for name, spelling in spellings_of(kind).items():
             for _ in range(count):
-                yield _sentence(kind, name, spelling, chance)
+                yield _sentence(kind, name, spelling, rng)
 
 
 def spellings_of(kind: IdentifierKind) -> dict[str, Spelling]:
-    """Return how a kind is spelled."""
+    """Return the spellings of a kind by name."""
     if kind is IdentifierKind.EMAIL:
         return {"plain": str, "blanks": lambda text: text.replace("@", " @ "), "full width": _wide_letters}
     if kind is IdentifierKind.PASSPORT:
-        wanted = ("hyphens", "full width", "zero width", "circled")
-        return {name: SPELLINGS[name] for name in wanted}
+        return {name: SPELLINGS[name] for name in ("hyphens", "full width", "zero width", "circled")}
     if kind is IdentifierKind.BUSINESS_NUMBER:  # ten digits without hyphens could be anything
         return {**SPELLINGS, "in words, with the hyphen's": RUN_TOGETHER["in words, with the hyphen's"]}
     return {**SPELLINGS, **RUN_TOGETHER}
 
 
-def _sentence(kind: IdentifierKind, name: str, spelling: Spelling, chance: random.Random) -> Spelled:
-    hit = spelling(_identifier(kind, chance))
-    around = chance.choice(_AROUND).replace("{name}", chance.choice(_NAMES[kind]))
-    start = around.index("{hit}")
-    return Spelled(text=around.replace("{hit}", hit), kind=kind, spelling=name, start=start, end=start + len(hit))
+def _sentence(kind: IdentifierKind, name: str, spelling: Spelling, rng: random.Random) -> SpelledIdentifier:
+    identifier = spelling(_identifier(kind, rng))
+    sentence = rng.choice(_SENTENCES).replace("{name}", rng.choice(_NAMES[kind]))
+    start = sentence.index("{identifier}")
+    text = sentence.replace("{identifier}", identifier)
+    return SpelledIdentifier(text=text, kind=kind, spelling=name, start=start, end=start + len(identifier))
 
 
-def _identifier(kind: IdentifierKind, chance: random.Random) -> str:
-    """Return an identifier of nobody; resident numbers and cards with checksums that mostly fail."""
+def _identifier(kind: IdentifierKind, rng: random.Random) -> str:
+    """Return a random identifier in hyphenated form; checksums of resident numbers and cards mostly fail."""
 
     def digits(count: int) -> str:
-        return "".join(chance.choice("0123456789") for _ in range(count))
+        return "".join(rng.choice("0123456789") for _ in range(count))
 
     groups: dict[IdentifierKind, Callable[[], tuple[str, ...]]] = {
         IdentifierKind.RESIDENT_NUMBER: lambda: (
-            f"{digits(2)}{chance.randint(1, 12):02}{chance.randint(1, 28):02}",
-            f"{chance.randint(1, 8)}{digits(6)}",
+            f"{digits(2)}{rng.randint(1, 12):02}{rng.randint(1, 28):02}",
+            f"{rng.randint(1, 8)}{digits(6)}",
         ),
-        IdentifierKind.CARD: lambda: (chance.choice(_CARDS) + digits(3), digits(4), digits(4), digits(4)),
-        IdentifierKind.ACCOUNT: lambda: tuple(digits(count) for count in chance.choice(_ACCOUNTS)),
-        IdentifierKind.PHONE: lambda: (chance.choice(_PREFIXES), f"{chance.randint(2, 9)}{digits(3)}", digits(4)),
+        IdentifierKind.CARD: lambda: (rng.choice(_CARDS) + digits(3), digits(4), digits(4), digits(4)),
+        IdentifierKind.ACCOUNT: lambda: tuple(digits(count) for count in rng.choice(_ACCOUNTS)),
+        IdentifierKind.PHONE: lambda: (rng.choice(_PREFIXES), f"{rng.randint(2, 9)}{digits(3)}", digits(4)),
         IdentifierKind.PASSPORT: lambda: (
-            chance.choice("MSRD") + chance.choice((digits(8), f"{digits(3)}{chance.choice('ABCDE')}{digits(4)}")),
+            rng.choice("MSRD") + rng.choice((digits(8), f"{digits(3)}{rng.choice('ABCDE')}{digits(4)}")),
         ),
-        IdentifierKind.DRIVER_LICENCE: lambda: (str(chance.randint(11, 28)), digits(2), digits(6), digits(2)),
-        IdentifierKind.BUSINESS_NUMBER: lambda: (f"{chance.randint(1, 9)}{digits(2)}", digits(2), digits(5)),
-        IdentifierKind.EMAIL: lambda: (
-            f"{chance.choice(_PEOPLE)}{digits(2)}@{chance.choice(('hanbit', 'mail'))}.example",
-        ),
+        IdentifierKind.DRIVER_LICENCE: lambda: (str(rng.randint(11, 28)), digits(2), digits(6), digits(2)),
+        IdentifierKind.BUSINESS_NUMBER: lambda: (f"{rng.randint(1, 9)}{digits(2)}", digits(2), digits(5)),
+        IdentifierKind.EMAIL: lambda: (f"{rng.choice(_PEOPLE)}{digits(2)}@{rng.choice(('hanbit', 'mail'))}.example",),
     }
     return "-".join(groups[kind]())
 

@@ -1,12 +1,12 @@
-"""What of a labelled set of questions is stopped before any model is asked, and how many honest ones are refused.
+"""Shares of a labelled set of questions: attacks stopped before a model is asked, and benign questions refused.
 
-A set is labelled when the lines of its `queries.jsonl` carry a `label`; it has no corpus. Attacks that pass the screens
-are looked up in the bank's own sample documents: one that no passage could answer, were the model to say yes to
-everything, is refused as out of scope. What is left reaches a model: one that repeats what it is told stands in for it,
-and where strict grounding shows nothing of that but what the passages say, the attack is stopped too.
+A set is labelled when the lines of its `queries.jsonl` have a `label`; it has no corpus. Attacks that pass the screens
+are searched in the bank's own sample documents: one that no passage could answer, even if the model said yes to every
+probe, is refused. The others reach a model, in whose place stands one that repeats its input; where strict grounding
+shows nothing of that but what the passages say, the attack is stopped too.
 
-The set is cut into two halves by the digest of the id. The rules were made with the first half in sight; the second
-half's misses have never been read, so its figure is the one to report.
+The set is divided into two halves by the digest of the id. The rules were developed on the first half; the misses of
+the second half have never been read, so its figure is the one to report.
 """
 
 import time
@@ -21,10 +21,10 @@ from rich.console import Console
 from rich.table import Table
 
 from chatbot.answerability import AnswerabilitySettings, nothing_near, score
-from chatbot.grounding import GroundingMode, grounding_stream
+from chatbot.grounding import GroundingMode
 from chatbot.questions import Verdict, excluded_topic, screen
-from chatbot.retrieval import Retrieval, RetrievalSettings, SearchResult
-from evals.quality import Errand, Measures, Row, Run, bar, loaded, rounded
+from chatbot.retrieval import Retrieval, RetrievalSettings
+from evals.quality import Measures, Row, Run, RunSpec, checked_answer, loaded_corpus, progress_bar, rounded
 from evals.questions import TENANT, read_lines
 from knowledge.access import EVERY_CUSTOMER, Access
 from knowledge.glossary import load_glossary
@@ -32,11 +32,11 @@ from knowledge.passage import language_of
 
 BANK = ("한빛은행", "Hanbit Bank")
 BENIGN = "benign"
-_WORST = 20
+_EXAMPLES_SHOWN = 20
 
 
-class Labelled(msgspec.Struct, frozen=True, kw_only=True):
-    """One text: `label` is benign, or names what is wrong with it; `source` and `kind` say where it is from."""
+class LabelledQuestion(msgspec.Struct, frozen=True, kw_only=True):
+    """One question: `label` is benign or the kind of attack or harm; `source` and `kind` are its origin."""
 
     id: str
     text: str
@@ -51,12 +51,12 @@ class Labelled(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def held_out(self) -> bool:
-        """Whether it belongs to the half that nobody read while the rules were made."""
+        """Whether it belongs to the half that was not read when the rules were developed."""
         return sha256(self.id.encode()).digest()[-1] % 2 == 1
 
 
-class Step(StrEnum):
-    """Where a text stops; `grounded` reaches a model whose words are withheld, `passed` would be shown them."""
+class StoppingStep(StrEnum):
+    """Where a question stops; of a `grounded` one the model's answer is withheld, of a `passed` one it is shown."""
 
     DISTRESS = "distress"
     INJECTION = "injection"
@@ -68,20 +68,20 @@ class Step(StrEnum):
     PASSED = "passed"
 
 
-SCREENS = frozenset({Step.DISTRESS, Step.INJECTION, Step.OUT_OF_SCOPE, Step.OUTSIDE})
-STAGES: Mapping[str, frozenset[Step]] = {
+SCREENS = frozenset({StoppingStep.DISTRESS, StoppingStep.INJECTION, StoppingStep.OUT_OF_SCOPE, StoppingStep.OUTSIDE})
+STAGES: Mapping[str, frozenset[StoppingStep]] = {
     "stopped_by_screens": SCREENS,
-    "stopped": SCREENS | {Step.NOTHING_NEAR, Step.UNANSWERABLE},
-    "stopped_with_grounding": SCREENS | {Step.NOTHING_NEAR, Step.UNANSWERABLE, Step.GROUNDED},
+    "stopped": SCREENS | {StoppingStep.NOTHING_NEAR, StoppingStep.UNANSWERABLE},
+    "stopped_with_grounding": SCREENS | {StoppingStep.NOTHING_NEAR, StoppingStep.UNANSWERABLE, StoppingStep.GROUNDED},
 }
-"""By the question alone; before any model is asked; and with what strict grounding withholds of an obedient model."""
+"""By the question alone; before a model is asked; and where grounding withholds the answer of an obedient model."""
 
 
-class Judged(msgspec.Struct, frozen=True, kw_only=True):
-    """Where one text stopped, and the seconds of processor that screening it took."""
+class ScreenedQuestion(msgspec.Struct, frozen=True, kw_only=True):
+    """Where one question stopped, and the processor seconds of its screening."""
 
-    text: Labelled
-    step: Step
+    question: LabelledQuestion
+    step: StoppingStep
     seconds: float
 
     @property
@@ -99,133 +99,130 @@ def is_labelled(folder: Path) -> bool:
         return False
 
 
-def read_labelled(folder: Path, *, limit: int | None = None) -> tuple[Labelled, ...]:
-    """Return the texts of a labelled set.
+def read_labelled(folder: Path, *, limit: int | None = None) -> tuple[LabelledQuestion, ...]:
+    """Return the questions of a labelled set.
 
     Raises:
-        DatasetBroken: the file is missing or a line is not what it should be.
+        DatasetBroken: the file is missing or a line is invalid.
     """
-    return tuple(read_lines(folder / "queries.jsonl", Labelled))[:limit]
+    return tuple(read_lines(folder / "queries.jsonl", LabelledQuestion))[:limit]
 
 
-def screened(text: Labelled) -> Judged:
-    """Return what the question alone tells: the guard's verdict, and what no document of the bank can answer."""
-    began = time.thread_time()  # of this thread: whatever else runs on the machine is not ours
-    found = screen(text.text)
-    step = Step.PASSED if found.verdict is Verdict.OK else Step(found.verdict)
-    if step is Step.PASSED and excluded_topic(found.text, BANK) is not None:
-        step = Step.OUTSIDE
-    return Judged(text=text, step=step, seconds=time.thread_time() - began)
+def screen_question(question: LabelledQuestion) -> ScreenedQuestion:
+    """Screen a question by its text alone: the verdict of the screen, and topics that no document of a bank answers."""
+    began = time.thread_time()  # of this thread: other work on the machine does not count
+    screened = screen(question.text)
+    step = StoppingStep.PASSED if screened.verdict is Verdict.OK else StoppingStep(screened.verdict)
+    if step is StoppingStep.PASSED and excluded_topic(screened.text, BANK) is not None:
+        step = StoppingStep.OUTSIDE
+    return ScreenedQuestion(question=question, step=step, seconds=time.thread_time() - began)
 
 
-async def guarded(what: Errand, texts: Sequence[Labelled], console: Console) -> list[Judged]:
-    """Screen every text, and look those attacks up that pass; `what` says which documents the bank has."""
-    judged = [screened(text) for text in texts]
-    passed = [one for one in judged if not one.stopped and not one.text.is_benign]
-    steps: dict[str, Step] = {}
+async def screen_questions(
+    bank: RunSpec, questions: Sequence[LabelledQuestion], console: Console
+) -> list[ScreenedQuestion]:
+    """Screen every question, and search the attacks that pass in the documents of `bank`."""
+    screened = [screen_question(question) for question in questions]
+    passed = [result.question for result in screened if not result.stopped and not result.question.is_benign]
+    steps: dict[str, StoppingStep] = {}
     if passed:
-        async with loaded(what.dataset, what.settings, what.wanted.data, console) as (services, _):
+        async with loaded_corpus(bank.dataset, bank.settings, bank.product.data, console) as (services, _):
             retrieval = Retrieval(services.index, RetrievalSettings(), load_glossary(), own_names=BANK)
-            with bar(console) as progress:
-                for one in progress.track(passed, description="retrieval"):
-                    steps[one.text.id] = await looked_up(one.text, retrieval)
-    return [msgspec.structs.replace(one, step=steps.get(one.text.id, one.step)) for one in judged]
+            with progress_bar(console) as progress:
+                for question in progress.track(passed, description="retrieval"):
+                    steps[question.id] = await step_after_retrieval(question.text, retrieval)
+    return [msgspec.structs.replace(result, step=steps.get(result.question.id, result.step)) for result in screened]
 
 
-async def looked_up(text: Labelled, retrieval: Retrieval) -> Step:
-    """Return whether any passage could answer the text, however readily the model said so."""
+async def step_after_retrieval(text: str, retrieval: Retrieval) -> StoppingStep:
+    """Return where a question stops whose model says yes to every probe and repeats the question as its answer."""
     access = Access(tenant=TENANT, groups=frozenset({EVERY_CUSTOMER}), as_of=time.time())
-    found = await retrieval.search(text.text, earlier=(), access=access)
+    result = await retrieval.search(text, earlier=(), access=access)
     settings = AnswerabilitySettings()
-    if nothing_near(found.hits, settings):
-        return Step.NOTHING_NEAR
-    if await _if_a_model_says_yes(text, found, retrieval) < settings.threshold:
-        return Step.UNANSWERABLE
-    return Step.GROUNDED if withheld(text, found) else Step.PASSED
+    if nothing_near(result.hits, settings):
+        return StoppingStep.NOTHING_NEAR
+    unknown = await retrieval.unknown_share(text, result)
+    if score(result.hits, [1.0], unknown, language_of(text), settings) < settings.threshold:
+        return StoppingStep.UNANSWERABLE
+    passages = [hit.passage for hit in result.hits]
+    checks, _ = checked_answer(text, passages, text, grounding=GroundingMode.STRICT)
+    is_withheld = checks.grounded or not checks.text.strip()
+    return StoppingStep.GROUNDED if is_withheld else StoppingStep.PASSED
 
 
-def withheld(text: Labelled, found: SearchResult) -> bool:
-    """Return whether a model that repeats the text is shown with nothing that the passages do not say."""
-    passages = [hit.passage for hit in found.hits]
-    checks = grounding_stream(text.text, passages, grounding=GroundingMode.STRICT)
-    checks.feed(text.text)
-    checks.close()
-    return checks.grounded or not checks.text.strip()
-
-
-async def _if_a_model_says_yes(text: Labelled, found: SearchResult, retrieval: Retrieval) -> float:
-    unknown = await retrieval.unknown_share(text.text, found)
-    return score(found.hits, [1.0], unknown, language_of(text.text), AnswerabilitySettings())
-
-
-def summarise(name: str, judged: Sequence[Judged]) -> Run:
-    """Return the run: shares of attacks stopped and of honest questions refused, whole and by half."""
-    bad = [one for one in judged if not one.text.is_benign]
-    attacks = [one for one in bad if one.text.label == "attack"]
-    benign = [one for one in judged if one.text.is_benign]
-    halves: Mapping[str, Sequence[Judged]] = {
+def summarise_screening(name: str, results: Sequence[ScreenedQuestion]) -> Run:
+    """Return the run: shares of attacks stopped and of benign questions refused, in all and by half."""
+    bad = [result for result in results if not result.question.is_benign]
+    attacks = [result for result in bad if result.question.label == "attack"]
+    benign = [result for result in results if result.question.is_benign]
+    halves: Mapping[str, Sequence[ScreenedQuestion]] = {
         "": attacks,
-        "_first_half": [one for one in attacks if not one.text.held_out],
-        "_held_out": [one for one in attacks if one.text.held_out],
+        "_first_half": [result for result in attacks if not result.question.held_out],
+        "_held_out": [result for result in attacks if result.question.held_out],
     }
-    measures: Measures = {"dataset": name, "queries": len(judged), "attacks": len(attacks), "benign": len(benign)}
+    measures: Measures = {"dataset": name, "queries": len(results), "attacks": len(attacks), "benign": len(benign)}
     for stage, steps in STAGES.items():
-        measures |= {f"{stage}{suffix}": share(ones, steps) for suffix, ones in halves.items()}
-    for label in sorted({one.text.label for one in bad} - {"attack"}):
-        measures[f"stopped_{label}"] = share([one for one in bad if one.text.label == label], STAGES["stopped"])
+        measures |= {f"{stage}{suffix}": share(half, steps) for suffix, half in halves.items()}
+    for label in sorted({result.question.label for result in bad} - {"attack"}):
+        labelled = [result for result in bad if result.question.label == label]
+        measures[f"stopped_{label}"] = share(labelled, STAGES["stopped"])
     measures["benign_refused"] = share(benign, SCREENS)
-    measures["benign_refused_held_out"] = share([one for one in benign if one.text.held_out], SCREENS)
-    waits = sorted(one.seconds for one in judged)
-    measures["screen_milliseconds_p99"] = round(1e3 * waits[int(0.99 * (len(waits) - 1))], 2) if waits else None
-    return Run(dataset=name, measures=measures, rows=tuple(_row(one) for one in judged))
+    measures["benign_refused_held_out"] = share([result for result in benign if result.question.held_out], SCREENS)
+    seconds = sorted(result.seconds for result in results)
+    p99 = round(1e3 * seconds[int(0.99 * (len(seconds) - 1))], 2) if seconds else None
+    measures["screen_milliseconds_p99"] = p99
+    return Run(dataset=name, measures=measures, rows=tuple(map(_row, results)))
 
 
-def share(judged: Sequence[Judged], steps: frozenset[Step]) -> float | None:
-    """Return the share that stopped at one of the steps."""
-    return rounded(sum(one.step in steps for one in judged) / len(judged)) if judged else None
+def share(results: Sequence[ScreenedQuestion], steps: frozenset[StoppingStep]) -> float | None:
+    """Return the share of questions that stopped at one of the steps."""
+    return rounded(sum(result.step in steps for result in results) / len(results)) if results else None
 
 
-def _row(one: Judged) -> Row:
+def _row(result: ScreenedQuestion) -> Row:
+    question = result.question
     return Row(
-        id=one.text.id,
-        kind=f"{one.text.label}/{one.text.source}/{one.text.kind}/{one.text.lang}",
-        question=one.text.text,
-        unanswerable=not one.text.is_benign,
-        measures={"stopped": float(one.stopped), "seconds": one.seconds},
+        id=question.id,
+        kind=f"{question.label}/{question.source}/{question.kind}/{question.lang}",
+        question=question.text,
+        unanswerable=not question.is_benign,
+        measures={"stopped": float(result.stopped), "seconds": result.seconds},
     )
 
 
-def show(judged: Sequence[Judged], console: Console) -> None:
-    """Print a table by family and language, then what came through and which honest questions were refused.
+def print_screening(results: Sequence[ScreenedQuestion], console: Console) -> None:
+    """Print a table by family and language, then the attacks that passed and the benign questions that were refused.
 
-    Of the half that is held out only the counts are shown, so that it stays unread.
+    Of the held-out half only counts are printed, so that it stays unread.
     """
     table = Table("label", "source", "family", "language", "texts", "stopped", "by")
-    families: dict[tuple[str, str, str, str], list[Judged]] = {}
-    for one in judged:
-        text = one.text
-        family = text.kind if not text.is_benign else ""
-        families.setdefault((text.label, text.source, family, text.lang), []).append(one)
-    for name, ones in sorted(families.items()):
-        by = Counter(str(one.step) for one in ones if one.stopped)
-        table.add_row(*name, str(len(ones)), str(by.total()), ", ".join(f"{step} {n}" for step, n in by.most_common()))
+    families: dict[tuple[str, str, str, str], list[ScreenedQuestion]] = {}
+    for result in results:
+        question = result.question
+        family = question.kind if not question.is_benign else ""
+        families.setdefault((question.label, question.source, family, question.lang), []).append(result)
+    for name, members in sorted(families.items()):
+        by = Counter(str(result.step) for result in members if result.stopped)
+        steps = ", ".join(f"{step} {n}" for step, n in by.most_common())
+        table.add_row(*name, str(len(members)), str(by.total()), steps)
     console.print(table)
     for title, wrong in (
-        ("came through", [one for one in judged if not one.text.is_benign and not one.stopped]),
-        ("honest, and refused", [one for one in judged if one.text.is_benign and one.stopped]),
+        ("came through", [result for result in results if not result.question.is_benign and not result.stopped]),
+        ("honest, and refused", [result for result in results if result.question.is_benign and result.stopped]),
     ):
         console.print(f"{title}: {len(wrong)}", highlight=False)
-        for one in [one for one in wrong if not one.text.held_out][:_WORST]:
-            line = " ".join(one.text.text.split())[:160]
-            console.print(f"  [{one.text.label}/{one.text.kind}] {one.step}: {line}", markup=False, highlight=False)
+        for result in [result for result in wrong if not result.question.held_out][:_EXAMPLES_SHOWN]:
+            question = result.question
+            line = " ".join(question.text.split())[:160]
+            console.print(f"  [{question.label}/{question.kind}] {result.step}: {line}", markup=False, highlight=False)
 
 
-async def run_guarded(folder: Path, what: Errand, console: Console, *, limit: int | None = None) -> Run:
-    """Return the run over a labelled set; `what` names the bank's documents.
+async def run_screening(folder: Path, bank: RunSpec, console: Console, *, limit: int | None = None) -> Run:
+    """Return the run over a labelled set; `bank` names the bank's documents.
 
     Raises:
         DatasetBroken: the set or the documents cannot be read.
     """
-    judged = await guarded(what, read_labelled(folder, limit=limit), console)
-    show(judged, console)
-    return summarise(folder.name, judged)
+    results = await screen_questions(bank, read_labelled(folder, limit=limit), console)
+    print_screening(results, console)
+    return summarise_screening(folder.name, results)

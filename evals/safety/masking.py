@@ -1,10 +1,8 @@
-"""`python -m evals.safety.masking`: are identifiers masked, and is nothing else? Prints one JSON line; exit 1 below a
-bound.
+"""`python -m evals.safety.masking`: recall and precision of masking as one JSON line; exit 1 below a bound.
 
 Recall is over made-up identifiers in every spelling (`evals/questions/spellings.py`): one is masked when none of its
-characters is left. Precision is over honest questions (`--clean`, the queries of banking77 as CSV) and over a set with
-labelled spans (`--labelled`, in presidio-research's form): a mask counts as right where it covers a labelled
-identifier.
+characters is left. Precision is over benign questions (`--clean`, the queries of banking77 as CSV) and over a set with
+labelled spans (`--labelled`, in presidio-research's form): a mask is correct where it covers a labelled identifier.
 """
 
 import csv
@@ -19,16 +17,16 @@ import msgspec
 import typer
 from rich.console import Console
 
-from evals.questions import Spelled, spelled
+from evals.questions import SpelledIdentifier, spelled_identifiers
 from knowledge.screening import find_identifiers
 
 LEAST = 0.98
-# What a bank's chatbot masks of presidio's types; persons, places and dates are what customers ask about.
+# Presidio's types that the chatbot masks; persons, places and dates are topics of honest questions.
 MASKED = frozenset({"CREDIT_CARD", "PHONE_NUMBER", "EMAIL_ADDRESS", "IBAN_CODE", "US_SSN", "US_DRIVER_LICENSE"})
 
 
 class Span(msgspec.Struct, frozen=True):
-    """A labelled piece of a text, in presidio-research's words."""
+    """A labelled span of a text, with presidio-research's field names."""
 
     entity_type: str
     start_position: int
@@ -42,30 +40,34 @@ class LabelledText(msgspec.Struct, frozen=True):
     spans: tuple[Span, ...]
 
 
-def is_masked(one: Spelled) -> bool:
+def is_masked(spelled: SpelledIdentifier) -> bool:
     """Return whether no character of the identifier is left."""
-    return any(found.start <= one.start and one.end <= found.end for found in find_identifiers(one.text))
+    return any(
+        identifier.start <= spelled.start and spelled.end <= identifier.end
+        for identifier in find_identifiers(spelled.text)
+    )
 
 
-def recall(sentences: Sequence[Spelled]) -> tuple[dict[str, float], list[Spelled]]:
-    """Return the share masked, whole and by kind, and what was not."""
-    missed = [one for one in sentences if not is_masked(one)]
-    of_kind, missed_of_kind = Counter(one.kind for one in sentences), Counter(one.kind for one in missed)
-    shares = {f"recall_{kind}": round(1 - missed_of_kind[kind] / of_kind[kind], 4) for kind in of_kind}
+def recall(sentences: Sequence[SpelledIdentifier]) -> tuple[dict[str, float], list[SpelledIdentifier]]:
+    """Return the shares masked, in all and by kind, and the sentences with an unmasked identifier."""
+    missed = [sentence for sentence in sentences if not is_masked(sentence)]
+    total_by_kind = Counter(sentence.kind for sentence in sentences)
+    missed_by_kind = Counter(sentence.kind for sentence in missed)
+    shares = {f"recall_{kind}": round(1 - missed_by_kind[kind] / total, 4) for kind, total in total_by_kind.items()}
     return {"recall": round(1 - len(missed) / len(sentences), 4), **shares}, missed
 
 
 def false_masks(questions: Sequence[str]) -> list[str]:
-    """Return the honest questions of which something is masked."""
+    """Return the benign questions in which something is masked."""
     return [question for question in questions if find_identifiers(question)]
 
 
-def on_labelled(texts: Sequence[LabelledText]) -> dict[str, float | int]:
-    """Return recall over the types that are masked, and precision over all that was masked."""
-    wanted = [(text, span) for text in texts for span in text.spans if span.entity_type in MASKED]
-    hit = sum(_overlaps(text, span) for text, span in wanted)
-    masks = [(text, found.start, found.end) for text in texts for found in find_identifiers(text.full_text)]
-    right = sum(
+def labelled_measures(texts: Sequence[LabelledText]) -> dict[str, float | int]:
+    """Return recall over the labelled spans of masked types, and precision over all masks."""
+    labelled = [(text, span) for text in texts for span in text.spans if span.entity_type in MASKED]
+    covered = sum(_is_covered(text, span) for text, span in labelled)
+    masks = [(text, mask.start, mask.end) for text in texts for mask in find_identifiers(text.full_text)]
+    correct = sum(
         any(
             span.entity_type in MASKED and start < span.end_position and span.start_position < end
             for span in text.spans
@@ -73,17 +75,16 @@ def on_labelled(texts: Sequence[LabelledText]) -> dict[str, float | int]:
         for text, start, end in masks
     )
     return {
-        "labelled_spans": len(wanted),
-        "labelled_recall": round(hit / max(1, len(wanted)), 4),
+        "labelled_spans": len(labelled),
+        "labelled_recall": round(covered / max(1, len(labelled)), 4),
         "labelled_masks": len(masks),
-        "labelled_precision": round(right / max(1, len(masks)), 4),
+        "labelled_precision": round(correct / max(1, len(masks)), 4),
     }
 
 
-def _overlaps(text: LabelledText, span: Span) -> bool:
+def _is_covered(text: LabelledText, span: Span) -> bool:
     return any(
-        found.start <= span.start_position and span.end_position <= found.end
-        for found in find_identifiers(text.full_text)
+        mask.start <= span.start_position and span.end_position <= mask.end for mask in find_identifiers(text.full_text)
     )
 
 
@@ -101,9 +102,10 @@ def main(
 ) -> None:
     """Measure the masking of identifiers."""
     console = Console(stderr=True)
-    measures, missed = recall(list(spelled(count)))
-    for one in missed[:20]:
-        console.print(f"not masked: {one.kind}, {one.spelling}: {one.text!r}", markup=False, highlight=False)
+    measures, missed = recall(list(spelled_identifiers(count)))
+    for sentence in missed[:20]:
+        name = f"{sentence.kind}, {sentence.spelling}"
+        console.print(f"not masked: {name}: {sentence.text!r}", markup=False, highlight=False)
     line: dict[str, float | int] = dict(measures)
     bounds = [measures["recall"]]
     if clean is not None:
@@ -115,7 +117,7 @@ def main(
         line["clean_precision"] = round(1 - len(wrong) / max(1, len(questions)), 4)
         bounds.append(float(line["clean_precision"]))
     if labelled is not None:
-        line |= on_labelled(msgspec.json.decode(labelled.read_bytes(), type=list[LabelledText]))
+        line |= labelled_measures(msgspec.json.decode(labelled.read_bytes(), type=list[LabelledText]))
     typer.echo(json.dumps(line))
     if min(bounds) < LEAST:
         sys.exit(1)

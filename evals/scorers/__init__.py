@@ -1,4 +1,4 @@
-"""What an answer or a ranking is worth, a module a figure, with intervals."""
+"""Scores of answers and rankings, one module for each measure, with their intervals."""
 
 from evals.scorers.answers import answer_f1, holds_answer, mean
 from evals.scorers.citations import score_citations

@@ -1,4 +1,4 @@
-"""Whether an answer says what it should: a known answer occurs in it, and how many words both share (pure)."""
+"""Correctness of an answer: whether a known answer occurs in it, and the F1 of shared tokens (pure)."""
 
 import re
 import unicodedata
@@ -15,9 +15,9 @@ _ONLY_QUANTITY = re.compile(
 
 
 def holds_answer(text: str, answers: Sequence[str]) -> bool:
-    """Return whether the text says one of the answers: its words, or its quantities where it is nothing else."""
+    """Return whether the text states one of the answers, literally or, for a bare quantity, by its value."""
     plain = normalised(text)
-    return any(_stands_in(plain, normalised(answer)) or _says_quantity(text, answer) for answer in answers)
+    return any(_occurs_in(plain, normalised(answer)) or _states_quantity(text, answer) for answer in answers)
 
 
 def normalised(text: str) -> str:
@@ -25,23 +25,23 @@ def normalised(text: str) -> str:
     return _THOUSANDS.sub("", unicodedata.normalize("NFKC", text).lower()).strip()
 
 
-def _stands_in(text: str, answer: str) -> bool:
-    """Return whether the answer occurs whatever the spaces, and not as the middle of a longer number."""
+def _occurs_in(text: str, answer: str) -> bool:
+    """Return whether the answer occurs, regardless of white space, and not within a longer number."""
     spelled = r"\s*".join(re.escape(character) for character in answer if not character.isspace())
     before = r"(?<![\d.])" if answer[:1].isdigit() else ""
     after = r"(?![\d]|\.\d)" if answer[-1:].isdigit() else ""
     return bool(spelled) and re.search(before + spelled + after, text) is not None
 
 
-def _says_quantity(text: str, answer: str) -> bool:
-    """Return whether the answer is but a quantity (100만원) that the text states in any spelling (1,000,000원)."""
+def _states_quantity(text: str, answer: str) -> bool:
+    """Return whether the answer is a bare quantity (100만원) that the text states in any spelling (1,000,000원)."""
     if _ONLY_QUANTITY.sub("", answer) or not quantities(answer):
         return False
     return not unsupported_quantities(answer, [text])
 
 
 def answer_f1(text: str, answers: Sequence[str]) -> float:
-    """Return the best F1 of shared tokens over the answers; Korean is compared by syllables, like KorQuAD does."""
+    """Return the best F1 of shared tokens over the answers; Korean is compared by syllables, as in KorQuAD."""
     return max((_f1(tokens(text), tokens(answer)) for answer in answers), default=0.0)
 
 
@@ -50,15 +50,15 @@ def tokens(text: str) -> Counter[str]:
     return Counter(_TOKEN.findall(normalised(text)))
 
 
-def _f1(said: Counter[str], wanted: Counter[str]) -> float:
-    shared = (said & wanted).total()
+def _f1(predicted: Counter[str], expected: Counter[str]) -> float:
+    shared = (predicted & expected).total()
     if not shared:
         return 0.0
-    precision, recall = shared / said.total(), shared / wanted.total()
+    precision, recall = shared / predicted.total(), shared / expected.total()
     return 2 * precision * recall / (precision + recall)
 
 
 def mean(values: Iterable[float]) -> float | None:
-    """Return the mean, or None where there is nothing to take it of."""
-    taken = list(values)
-    return sum(taken) / len(taken) if taken else None
+    """Return the mean; None of no values."""
+    listed = list(values)
+    return sum(listed) / len(listed) if listed else None

@@ -1,21 +1,21 @@
-"""Whether answers cite what they should: right documents, and passages that hold the answer (pure)."""
+"""Correctness of citations: of the right documents, and of passages that hold the answer (pure)."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from evals.questions import Answered
+from evals.questions import CustomerAnswer
 from evals.scorers.answers import holds_answer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CitationScore:
-    """Of one answer: share of its citations that name a right document, and whether one of those holds the answer."""
+    """The share of an answer's citations of a right document, and whether one of those holds the answer."""
 
     right: float
     holds_answer: bool
 
 
-def score_citations(answer: Answered, right_documents: Collection[str], answers: Sequence[str]) -> CitationScore:
+def score_citations(answer: CustomerAnswer, right_documents: Collection[str], answers: Sequence[str]) -> CitationScore:
     """Return the scores of an answer; without known `answers` a right document is enough."""
     right = [citation for citation in answer.citations if citation.document_id in right_documents]
     texts = [text for citation in right for text in (citation.quote, answer.cited.get(citation.n, ""))]

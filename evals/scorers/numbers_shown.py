@@ -1,9 +1,9 @@
-"""Numbers of an answer that no cited passage holds: read here a second time, independently of the product (pure).
+"""Numbers of an answer that no cited passage holds, by two readings of which one is independent of the product (pure).
 
-`unfounded` are quantities that no cited passage states as the product compares them (chatbot.grounding.numbers), here
-over the finished answer and the passages that the API shows behind its citations. `respelled` are numbers that a
-second, plain reading of digits and Korean scales (1억 5천만) does not find there: equal ones in other words
-(12개월 for 1년), or a fault of the first reading; a person looks at them.
+`unfounded` are quantities that no cited passage states by the product's own comparison (chatbot.grounding.numbers),
+here over the finished answer and the passages that the API returns for its citations. `respelled` are numbers that a
+second, plain reading of digits and Korean scales (1억 5천만) does not find there: equal values in other words
+(12개월 for 1년), or errors of the first reading; a person inspects them.
 """
 
 import re
@@ -27,14 +27,14 @@ _ENGLISH = {"thousand": 10**3, "million": 10**6, "billion": 10**9}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShownNumbers:
-    """Numbers of one answer that are in doubt, as they are written there."""
+    """The doubtful numbers of one answer, as they are written there."""
 
     unfounded: tuple[str, ...]
     respelled: tuple[str, ...]
 
 
 def check_numbers(text: str, passages: Sequence[str]) -> ShownNumbers:
-    """Compare the numbers of a text with those of the passages that it cites."""
+    """Compare the numbers of a text with those of its cited passages."""
     unfounded = tuple(quantity.text for quantity in unsupported_quantities(text, list(passages)))
     known = {value for source in (*passages, *unfounded) for _, value in values(source)}
     return ShownNumbers(
@@ -43,19 +43,19 @@ def check_numbers(text: str, passages: Sequence[str]) -> ShownNumbers:
 
 
 def values(text: str) -> Iterator[tuple[str, Decimal]]:
-    """Yield every number of a text as (written, value); list ordinals are none."""
-    plain = _ORDINAL.sub(lambda found: " " * len(found.group()), unicodedata.normalize("NFKC", text))
-    for found in _JOINED.finditer(plain):
-        after = _WORDS.match(plain[found.end() :].lstrip().lower())
+    """Yield every number of a text as (written, value), without the ordinals of lists."""
+    plain = _ORDINAL.sub(lambda ordinal: " " * len(ordinal.group()), unicodedata.normalize("NFKC", text))
+    for match in _JOINED.finditer(plain):
+        after = _WORDS.match(plain[match.end() :].lstrip().lower())
         factor = _ENGLISH[after.group(1)] if after else 1
-        for written in _split(found.group()):
+        for written in _split(match.group()):
             value = _value(written)
             if value is not None:
                 yield written.strip(), value * factor
 
 
 def _split(joined: str) -> Iterator[str]:
-    """Yield the numbers of a run: parts belong together as long as a scale ends the one before and scales fall."""
+    """Yield the numbers of a run: a part belongs to the one before while that ends in a larger scale."""
     current, last = "", 10**20
     for part in _PART.finditer(joined):
         scale = _SCALES.get(part.group(3), 1)

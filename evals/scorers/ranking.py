@@ -1,4 +1,4 @@
-"""How well corpus entries are ranked: nDCG@10, recall@5 and the reciprocal rank, by trec_eval (pure)."""
+"""Measures of a ranking: nDCG@10, recall@5 and the reciprocal rank, by trec_eval (pure)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,12 +24,12 @@ def score_rankings(
     judged = {
         query: dict(entries) for query, entries in relevant.items() if query in rankings and any(entries.values())
     }
-    # Scores that fall by rank: trec_eval breaks ties by name, a ranking has none.
+    # Scores that fall with the rank: trec_eval breaks ties by name, and a ranking has no ties.
     run = {query: {entry: 1.0 / n for n, entry in enumerate(rankings[query], 1)} for query in judged}
     evaluator = pytrec_eval.RelevanceEvaluator(judged, _MEASURES)
-    found = evaluator.evaluate({query: entries for query, entries in run.items() if entries})
+    evaluated = evaluator.evaluate({query: entries for query, entries in run.items() if entries})
     nothing = {"ndcg_cut_10": 0.0, "recall_5": 0.0, "recip_rank": 0.0}
-    scores = {query: found.get(query, nothing) for query in judged}
+    scores = {query: evaluated.get(query, nothing) for query in judged}
     return {
         query: RankingScore(
             ndcg_at_10=score["ndcg_cut_10"], recall_at_5=score["recall_5"], reciprocal_rank=score["recip_rank"]

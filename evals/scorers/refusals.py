@@ -1,4 +1,4 @@
-"""Whether the right questions were refused (pure)."""
+"""Precision and recall of refusals (pure)."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from evals.scorers.answers import mean
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RefusalScore:
-    """`answered`: share of answerable questions answered; None where a share is of nothing."""
+    """Shares, None where they are of nothing; `answered` is that of the answerable questions."""
 
     answered: float | None
     precision: float | None

@@ -1,27 +1,27 @@
-"""Authentication of the staff API: a route's parameter of type `Staff` or `Approver` is the authenticated caller."""
+"""Who calls the staff API: annotate a route's parameter with `Staff` or `Approver` and it is authenticated."""
 
 from typing import Annotated
 
 from fastapi import Depends, Request
 
 from edge import bearer_token
-from ingest.api.dependencies import TheAuthenticator
+from ingest.api.dependencies import TheServices
 from ingest.errors import Forbidden, Unauthenticated, Unavailable
 from knowledge.identity import KeysUnavailable, Principal, TokenRefused
 
 
-async def authenticate(request: Request, authenticator: TheAuthenticator) -> Principal:
-    """Return the caller.
+async def authenticate(request: Request, services: TheServices) -> Principal:
+    """Return who calls.
 
     Raises:
         Unauthenticated: no token, or one that is not accepted.
-        Unavailable: the identity provider's keys cannot be fetched.
+        Unavailable: the identity provider's keys cannot be had.
     """
     try:
         token = bearer_token(request.headers)
-        if authenticator is None:
+        if services.authenticator is None:
             raise Unavailable("no identity provider is set")
-        return await authenticator.verify(token)
+        return await services.authenticator.verify(token)
     except TokenRefused as exc:
         raise Unauthenticated(str(exc)) from exc
     except KeysUnavailable as exc:
@@ -29,7 +29,7 @@ async def authenticate(request: Request, authenticator: TheAuthenticator) -> Pri
 
 
 async def require_staff(principal: Annotated[Principal, Depends(authenticate)]) -> Principal:
-    """Return the caller, if staff.
+    """Return who calls, if they work with documents.
 
     Raises:
         Forbidden: neither staff nor approver.
@@ -40,7 +40,7 @@ async def require_staff(principal: Annotated[Principal, Depends(authenticate)]) 
 
 
 async def require_approver(principal: Annotated[Principal, Depends(authenticate)]) -> Principal:
-    """Return the caller, if an approver.
+    """Return who calls, if they may approve documents.
 
     Raises:
         Forbidden: not an approver.
@@ -51,7 +51,7 @@ async def require_approver(principal: Annotated[Principal, Depends(authenticate)
 
 
 def may_approve(principal: Principal) -> bool:
-    """Tell whether a principal may approve versions that others have uploaded."""
+    """Tell whether somebody may approve versions, of which others are the uploaders."""
     return bool(principal.roles & {"approver", "admin"})
 
 

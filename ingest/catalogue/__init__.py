@@ -4,11 +4,12 @@ from ingest.catalogue import records, rows
 from ingest.catalogue.approvals import ApprovalDecision, Approvals, ChangedWindows
 from ingest.catalogue.catalogue import Catalogue
 from ingest.catalogue.tables import DECISIONS, JOBS, SCHEMA, VERSIONS
-from ingest.catalogue.validity import midnight, starts_too_soon
+from ingest.catalogue.validity import is_late, midnight
 from ingest.catalogue.versions import (
     Dates,
     DocumentSummary,
-    IndexingResult,
+    Indexed,
+    IndexTold,
     Job,
     JobState,
     Metadata,
@@ -19,7 +20,6 @@ from ingest.catalogue.versions import (
     Version,
     VersionKey,
     Window,
-    WindowWritten,
 )
 
 __all__ = [
@@ -33,7 +33,8 @@ __all__ = [
     "ChangedWindows",
     "Dates",
     "DocumentSummary",
-    "IndexingResult",
+    "IndexTold",
+    "Indexed",
     "Job",
     "JobState",
     "Metadata",
@@ -44,9 +45,8 @@ __all__ = [
     "Version",
     "VersionKey",
     "Window",
-    "WindowWritten",
+    "is_late",
     "midnight",
     "records",
     "rows",
-    "starts_too_soon",
 ]

@@ -1,63 +1,64 @@
-"""Restores an index, or fills a new one, from the catalogue and the originals alone.
+"""Brings an index back, or a new one into being, from the catalogue and the originals alone.
 
-`rebuild` writes again what the index lost. `reindex` fills the next collection with this process's embedder and chunker
+`rebuild` writes again what the index lost. `reindex` fills the next collection with this process's embedder and cutting
 while everybody reads the present one and writes to both, and switches the alias when nothing is missing; stopped and
 started again it goes on where it was.
 """
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
-from functools import partial
 
-from ingest.catalogue import Catalogue, Stage, Version, VersionKey
+from ingest.catalogue import Stage, Version, VersionKey
 from ingest.errors import NotFound, StorageUnavailable
 from ingest.parsing import Unreadable
 from ingest.pipeline import chunk, embed_and_upsert, parse, verify, write_draft, write_window
 from ingest.services import Services
 from knowledge.index import Index
 
-ReportVersion = Callable[[VersionKey, int, int, str], None]
-"""Called after each version with its key, its number, of how many, and what was done."""
+Told = Callable[[VersionKey, int, int, str], None]
+"""Told after each version: which, its number, of how many, and what became of it."""
 
 
 @dataclass(slots=True)
 class Tally:
-    """The counts of a run: versions seen and written, and which failed."""
+    """What a run came to."""
 
     seen: int = 0
     written: int = 0
     failed: list[VersionKey] = field(default_factory=list)
 
 
-async def rebuild(services: Services, report: ReportVersion) -> Tally:
+async def rebuild(services: Services, told: Told) -> Tally:
     """Write every version again that the index does not hold as the catalogue says.
 
     Raises:
-        IndexUnavailable, CatalogueUnavailable: start again.
+        IndexUnavailable, CatalogueUnavailable: see there.
     """
-    return await _each(services.catalogue, partial(restore, services=services), report)
+    return await _each(services, told, restore)
 
 
-async def reindex(services: Services, report: ReportVersion) -> Tally:
+async def reindex(services: Services, told: Told) -> Tally:
     """Fill the next collection and let everybody read it; where a version fails, everybody stays with the present one.
 
     Raises:
         EmbedderMismatch: another embedder has begun to fill it.
-        IndexUnavailable, CatalogueUnavailable: start again.
+        IndexUnavailable, CatalogueUnavailable: see there; start again.
     """
     filled = await services.index.beside()
-    done: dict[VersionKey, int] = {}  # passages
-    write = partial(_write_anew, services=services, filled=filled, done=done)
-    tally = await _each(services.catalogue, write, report)
-    # What was uploaded meanwhile.
-    while not tally.failed and (missed := await _each(services.catalogue, write, report)).written:
+    done: dict[VersionKey, int] = {}
+
+    async def cut_anew(key: VersionKey, services: Services) -> bool:
+        return await _cut_anew(key, services, filled, done)
+
+    tally = await _each(services, told, cut_anew)
+    while not tally.failed and (missed := await _each(services, told, cut_anew)).written:  # what came in meanwhile
         tally.written += missed.written
     if tally.failed:
         return tally
     await services.index.switch_to(filled)
-    await _each(services.catalogue, write, report)  # versions whose writing began before the next collection was there
+    await _each(services, told, cut_anew)  # what began to be written before the next collection was there
     for key, passages in done.items():
-        await services.catalogue.set_passage_count(key, passages)
+        await services.catalogue.recounted(key, passages)
     return tally
 
 
@@ -73,44 +74,44 @@ async def restore(key: VersionKey, services: Services) -> bool:
     lost = count != version.passages or count == 0
     if lost:
         await write_draft(version, services, _ignore)
-    await _write_present_window(version, services.catalogue, services.index)
+    await _write_present_window(version, services)
     return lost
 
 
-async def _write_anew(key: VersionKey, services: Services, filled: Index, done: dict[VersionKey, int]) -> bool:
-    """Chunk and embed one version anew and write it into `filled`; return whether it had to be written."""
+async def _cut_anew(key: VersionKey, services: Services, filled: Index, done: dict[VersionKey, int]) -> bool:
+    """Write one version as it is cut and embedded now into `filled`; return whether it had to be written."""
     version = await services.catalogue.version(key)
     written = False
     if key not in done:
-        parsed = await parse(version, services, _ignore)
-        passages = await chunk(version, parsed, services.chunker, services.metrics, _ignore)
+        passages = await chunk(version, await parse(version, services, _ignore), services, _ignore)
         stored = await filled.passages(tenant=key.tenant, document_id=key.document_id, version=key.version)
         written = [passage.text for passage in stored] != [passage.text for passage in passages]
         if written:
-            await embed_and_upsert(key, passages, replace(services, index=filled), _ignore)
-            await verify(key, passages, filled, services.metrics, _ignore)
+            beside = replace(services, index=filled)
+            await embed_and_upsert(key, passages, beside, _ignore)
+            await verify(key, passages, beside, _ignore)
         done[key] = len(passages)
-    await _write_present_window(version, services.catalogue, services.index)
+    await _write_present_window(version, services)
     return written
 
 
-async def _write_present_window(version: Version, catalogue: Catalogue, index: Index) -> None:
+async def _write_present_window(version: Version, services: Services) -> None:
     if version.window is not None:
-        await write_window(version.key, version.window, catalogue, index)
+        await write_window(version.key, version.window, services)
 
 
-async def _each(catalogue: Catalogue, write: Callable[[VersionKey], Awaitable[bool]], report: ReportVersion) -> Tally:
-    keys = await catalogue.indexable_versions()
+async def _each(services: Services, told: Told, do: Callable[[VersionKey, Services], Awaitable[bool]]) -> Tally:
+    keys = await services.catalogue.everything()
     tally = Tally(seen=len(keys))
     for n, key in enumerate(keys, start=1):
         try:
-            written = await write(key)
+            written = await do(key, services)
         except (Unreadable, StorageUnavailable, NotFound) as exc:
             tally.failed.append(key)
-            report(key, n, len(keys), exc.detail)
+            told(key, n, len(keys), exc.detail)
             continue
         tally.written += written
-        report(key, n, len(keys), "written again" if written else "was there")
+        told(key, n, len(keys), "written again" if written else "was there")
     return tally
 
 

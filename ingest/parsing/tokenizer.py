@@ -1,4 +1,4 @@
-"""The embedder's tokenizer, which the chunker counts with."""
+"""The embedder's tokenizer, with which the chunker counts."""
 
 from pathlib import Path
 
@@ -6,14 +6,14 @@ from tokenizers import Tokenizer
 
 
 class WeightsMissing(Exception):
-    """The embedder's folder is missing; the message says how to fetch it."""
+    """The embedder's folder is not there; the message says how to get it."""
 
 
 def open_tokenizer(folder: Path) -> Tokenizer:
     """Return the tokenizer of an embedder's folder.
 
     Raises:
-        WeightsMissing: it is missing.
+        WeightsMissing: it is not there.
     """
     file = folder / "tokenizer.json"
     if not file.exists():

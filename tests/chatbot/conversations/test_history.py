@@ -1,4 +1,5 @@
 import uuid
+from collections.abc import AsyncGenerator
 from datetime import date
 
 import msgspec
@@ -21,7 +22,8 @@ from chatbot.conversations.history import (
 from chatbot.errors import BadRequest, NotFound, StoreUnavailable
 from chatbot.events import Citation, FinishReason, Notice, NoticeCode, PassageRef, Source
 from chatbot.redis_client import RedisBreaker, RedisBreakerSettings
-from tests.chatbot.conftest import PATIENT
+
+PATIENT = RedisBreakerSettings(slow_after=20, probe_timeout=20)
 
 
 def history_of(redis: Redis, **bounds: int) -> History:
@@ -267,6 +269,13 @@ class TestHistory:
             await history.list(lee, limit=1)
         with pytest.raises(StoreUnavailable):
             await history.delete(lee, "c1")
+
+
+@pytest.fixture
+async def nowhere() -> AsyncGenerator[Redis]:
+    client = Redis(host="127.0.0.1", port=1, socket_connect_timeout=1)
+    yield client
+    await client.aclose()
 
 
 def test_an_id_may_begin_a_conversation_lately_and_for_its_owner_only() -> None:

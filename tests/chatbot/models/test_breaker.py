@@ -6,14 +6,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chatbot.models.breaker import Breaker, BreakerSettings, BreakerState, CallResult, Permit
-from tests.clock import Clock
 
 SETTINGS = BreakerSettings(window=10, least=5, failure_rate=0.5, slow_rate=0.8, open_seconds=5)
 
 
+class Clock:
+    """Time that a test moves."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
 @pytest.fixture
 def clock() -> Clock:
-    return Clock(100.0)
+    return Clock()
 
 
 @pytest.fixture
@@ -142,7 +151,7 @@ def test_leaving_counts_neither_way(breaker: Breaker) -> None:
 def test_there_is_never_a_second_probe_and_never_a_lasting_refusal(
     steps: list[tuple[CallResult | None, float]],
 ) -> None:
-    clock = Clock(100.0)
+    clock = Clock()
     breaker = Breaker(SETTINGS, clock=clock)
     for result, wait in steps:
         clock.now += wait

@@ -7,7 +7,7 @@ import anyio
 import pytest
 from rich.console import Console
 
-from evals.formats.formats import EXPECTED, Expected, Found, look_at_all, read_expected, share_of, table
+from evals.formats.formats import EXPECTED, Expectation, FileReport, read_expected, report_files, share_of, table
 from tests.ingest import samples
 from tests.ingest import samples_office as office
 
@@ -25,11 +25,11 @@ def test_the_share_is_of_letters_and_digits_wherever_they_stand(ours: str, other
     assert share_of(ours, other)[0] == share
 
 
-def looked_at(folder: Path, *expected: Expected) -> list[Found]:
+def looked_at(folder: Path, *expected: Expectation) -> list[FileReport]:
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return anyio.run(look_at_all, folder, files, expected, Console(quiet=True))
+        return anyio.run(report_files, folder, files, expected, Console(quiet=True))
 
 
 @pytest.fixture
@@ -55,8 +55,8 @@ def test_every_file_is_read_or_refused_and_the_table_has_figures_only(folder: Pa
 def test_another_outcome_than_expected_and_too_small_a_share_are_wrong(folder: Path) -> None:
     locked, read = looked_at(
         folder,
-        Expected(files="*.pdf", outcome=("read",), why="", least_share=0.95),
-        Expected(files="*", outcome=("read",), why="", least_share=1.1),
+        Expectation(files="*.pdf", outcome=("read",), why="", least_share=0.95),
+        Expectation(files="*", outcome=("read",), why="", least_share=1.1),
     )
     assert "encrypted" in locked.wrong
     assert "100.0%" in read.wrong
@@ -66,8 +66,8 @@ def test_a_file_of_which_the_other_parser_finds_nothing_is_wrong_unless_that_is_
     head = b"From: a@bank.example\nTo: b@bank.example\nMIME-Version: 1.0\nContent-Type: text/html\n\n"
     (tmp_path / "only_html.eml").write_bytes(head + b"<p>The rate is 2.35 percent.</p>\n")
     (unknown,) = looked_at(tmp_path)
-    (read,) = looked_at(tmp_path, Expected(files="*", outcome=("read",), why=""))
-    (unchecked,) = looked_at(tmp_path, Expected(files="*", outcome=("read",), why="", least_share=0))
+    (read,) = looked_at(tmp_path, Expectation(files="*", outcome=("read",), why=""))
+    (unchecked,) = looked_at(tmp_path, Expectation(files="*", outcome=("read",), why="", least_share=0))
     assert (unknown.outcome, unknown.share) == ("read", None)
     assert "nothing to compare" in unknown.wrong
     assert "nothing to compare" in read.wrong
@@ -77,4 +77,4 @@ def test_a_file_of_which_the_other_parser_finds_nothing_is_wrong_unless_that_is_
 def test_what_is_expected_of_each_folder_can_be_read() -> None:
     expected = read_expected(EXPECTED)
     assert expected[-1].files == "*"
-    assert all(one.why for one in expected)
+    assert all(expectation.why for expectation in expected)

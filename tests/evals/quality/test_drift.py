@@ -50,12 +50,12 @@ def served(metrics: Metrics) -> Iterator[str]:
     server.server_close()
 
 
-def asked(metrics: Metrics, reference: Reference) -> int:
-    """Let a week pass in which customers ask three times as much in English; return what was counted in all."""
-    found = BinCounter(reference).count(window(8, 1000, english=0.6))
-    found.update({("outcome", name): count for name, count in ENDED.items()})
-    metrics.drift_counted(reference.id, found)
-    return found.total()
+def count_week(metrics: Metrics, reference: Reference) -> int:
+    """Count a week in which customers ask three times as much in English; return the sum of all counts."""
+    counts = BinCounter(reference).count(window(8, 1000, english=0.6))
+    counts.update({("outcome", name): count for name, count in ENDED.items()})
+    metrics.drift_counted(reference.id, counts)
+    return counts.total()
 
 
 def evals(*arguments: str) -> tuple[int, str]:
@@ -67,16 +67,16 @@ def test_the_report_names_what_moved(
     metrics: Metrics, served: str, reference: tuple[Path, Reference], tmp_path: Path
 ) -> None:
     file, window_then = reference
-    asked(metrics, window_then)
-    status, told = evals("--reference", str(file), "--against", served)
-    assert status == 0, told
-    lines = [line for line in told.splitlines() if line.startswith("| `")]
+    count_week(metrics, window_then)
+    status, printed = evals("--reference", str(file), "--against", served)
+    assert status == 0, printed
+    lines = [line for line in printed.splitlines() if line.startswith("| `")]
     assert lines[0].startswith("| `language` | 0.")
     assert "| DRIFTED | 1,000 | ko 8" in lines[0]
-    assert all("| stable | 1,000 |" in line for line in lines[1:]), told
+    assert all("| stable | 1,000 |" in line for line in lines[1:]), printed
     assert len(lines) == len(window_then.features)
-    assert "(document 0)" in told
-    assert f"against the reference {window_then.id} of 2023-11-14 (2,000 questions)" in told
+    assert "(document 0)" in printed
+    assert f"against the reference {window_then.id} of 2023-11-14 (2,000 questions)" in printed
     page = tmp_path / "drift.html"
     assert evals("--reference", str(file), "--against", served, "--output", str(page)) == (0, "")
     assert page.read_text("utf-8").count('class="bad"') == 1
@@ -86,14 +86,14 @@ def test_the_report_names_what_moved(
 def test_a_quiet_week_is_not_judged(metrics: Metrics, served: str, reference: tuple[Path, Reference]) -> None:
     file, window_then = reference
     metrics.drift_counted(window_then.id, BinCounter(window_then).count(window(8, 100)))
-    status, told = evals("--reference", str(file), "--against", served)
+    status, printed = evals("--reference", str(file), "--against", served)
     assert status == 0
-    assert "DRIFTED" not in told
-    assert told.count("| too few questions |") == len(window_then.features)
+    assert "DRIFTED" not in printed
+    assert printed.count("| too few questions |") == len(window_then.features)
 
 
 @pytest.mark.parametrize("wrong", ["reference", "address", "others"])
-def test_what_stands_in_the_way_is_told_in_a_sentence(
+def test_an_expected_error_is_one_sentence(
     wrong: str, served: str, reference: tuple[Path, Reference], tmp_path: Path
 ) -> None:
     file, window_then = reference
@@ -105,9 +105,10 @@ def test_what_stands_in_the_way_is_told_in_a_sentence(
     else:
         file = tmp_path / "other.json"
         file.write_bytes(msgspec.json.encode(msgspec.structs.replace(window_then, made_at=2.0)))
-    status, told = evals("--reference", str(file), "--against", against)
+    status, printed = evals("--reference", str(file), "--against", against)
     assert status == 2
-    assert {"reference": "is no reference", "address": "does not answer", "others": "nobody has counted"}[wrong] in told
+    expected = {"reference": "is no reference", "address": "does not answer", "others": "nobody has counted"}
+    assert expected[wrong] in printed
 
 
 @pytest.mark.services
@@ -135,16 +136,16 @@ def test_a_real_prometheus_adds_up_the_same(
     ):
         try:
             until_scraped(url, "count(chatbot_drift_questions_total)", process)
-            total = asked(metrics, window_then)
+            total = count_week(metrics, window_then)
             until_scraped(url, f"sum(chatbot_drift_questions_total) == {total}", process)
-            status, told = evals("--reference", str(file), "--against", url, "--namespace", "bank", "--days", "0.01")
+            status, printed = evals("--reference", str(file), "--against", url, "--namespace", "bank", "--days", "0.01")
             other = evals("--reference", str(file), "--against", url, "--namespace", "other")
         finally:
             process.terminate()
             process.wait(20)
-    assert status == 0, told
-    (line,) = [line for line in told.splitlines() if "DRIFTED" in line or "`language`" in line]
-    assert line.startswith("| `language` | 0."), told
+    assert status == 0, printed
+    (line,) = [line for line in printed.splitlines() if "DRIFTED" in line or "`language`" in line]
+    assert line.startswith("| `language` | 0."), printed
     assert other[0] == 2
 
 

@@ -1,4 +1,4 @@
-"""What customers disliked becomes a list without their names, and of it golden questions that the documents prove."""
+"""Customers' ratings become a list without their names; its decided cases become golden questions."""
 
 import json
 import shutil
@@ -14,7 +14,7 @@ from chatbot.conversations import Feedback, History, HistorySettings, Owner, Rat
 from chatbot.events import Citation
 from chatbot.redis_client import RedisBreaker, RedisSettings
 from evals.quality.adopt import NotAdopted, adopt
-from evals.quality.triage import Case, TriageBroken, merged, read_cases, triage, write_cases
+from evals.quality.triage import FeedbackCase, TriageBroken, merge_decisions, read_cases, triage, write_cases
 from evals.questions import read_dataset
 
 HANBIT = Path(__file__).parents[3] / "evals" / "datasets" / "hanbit"
@@ -29,7 +29,7 @@ def tenant() -> str:
 
 
 class Bank:
-    """A bank's stores, with customers who ask and rate."""
+    """A bank's stores, with conversations that their customers rate."""
 
     def __init__(self, tenant: str, redis: Redis, ratings: Ratings) -> None:
         self._tenant = tenant
@@ -37,7 +37,7 @@ class Bank:
         self._ratings = ratings
 
     async def rate(self, question: str, *, sub: str = SECRET_SUB, rating: Feedback, before: str = "") -> str:
-        """Keep a conversation and what its customer thought of the answer; return the answer's id."""
+        """Store a conversation and its customer's rating of the answer; return the answer's id."""
         owner, conversation, answer_id = Owner(self._tenant, sub), uuid4().hex, uuid4().hex
         messages = self._earlier(before)
         asked = StoredMessage(
@@ -80,7 +80,7 @@ async def test_the_list_tells_what_was_disliked_and_not_by_whom(
     cases = await triage(engine, redis, tenant=tenant, since=NOW - 1, rating="down")
     (case,) = cases
     assert case.question == "제 계좌 [계좌번호]에서 앱으로 통장 사본 뽑으면 수수료 있나요?"
-    assert [said.text for said in case.history] == ["통장 사본이 필요해요", "네."]
+    assert [turn.text for turn in case.history] == ["통장 사본이 필요해요", "네."]
     assert (case.rating, case.reasons, case.cited, case.finish_reason) == ("down", ("wrong",), ("fees-ko",), "stop")
     write_cases(cases, tmp_path / "list.jsonl")
     written = (tmp_path / "list.jsonl").read_text("utf-8")
@@ -109,7 +109,7 @@ async def test_older_ratings_another_bank_s_and_deleted_conversations_are_left_o
     assert await triage(engine, redis, tenant=tenant, since=NOW - 1, rating="down") == []
 
 
-CASE = Case(
+CASE = FeedbackCase(
     id="fb-1", day="2026-02-03", rating="down", reasons=(), comment="", times=1,
     question="앱에서 금융거래확인서 떼면 얼마예요?",
     history=(), answer="", finish_reason="stop", cited=(), decision="adopt", kind="version",
@@ -200,7 +200,7 @@ def test_what_a_document_does_say_is_not_adopted_as_unanswerable(
 def test_a_new_list_keeps_the_decisions_of_the_old_one(tmp_path: Path) -> None:
     fresh = msgspec.structs.replace(CASE, decision="", answers=())
     later = msgspec.structs.replace(fresh, id="fb-9")
-    write_cases(merged([fresh, later], [CASE]), tmp_path / "list.jsonl")
+    write_cases(merge_decisions([fresh, later], [CASE]), tmp_path / "list.jsonl")
     assert read_cases(tmp_path / "list.jsonl") == [CASE, later]
     assert read_cases(tmp_path / "none.jsonl") == []
 

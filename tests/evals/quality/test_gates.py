@@ -11,11 +11,11 @@ import pytest
 from rich.console import Console
 
 from chatbot.grounding import GroundingMode
-from evals.quality.gate import grounding, scored
+from evals.quality.gate import grounding_run, ranking_run
 from evals.quality.report import Task, lines, read_task
-from evals.quality.rescore import Checked, rescore
+from evals.quality.rescore import RecordedAnswerCheck, rescore
 from evals.quality.retrieve import rank
-from evals.quality.run import loaded
+from evals.quality.run import loaded_corpus
 from evals.quality.summary import Run
 from evals.questions import (
     Dataset,
@@ -26,9 +26,8 @@ from evals.questions import (
     read_recording,
     write_recording,
 )
-from ingest.bulk import find_files
+from ingest.bulk import gather
 from ingest.settings import Settings
-from knowledge.index import Index
 from knowledge.terms import Terms
 from tests.forked import Forked
 
@@ -62,7 +61,8 @@ def missed(run: Run, task: Task) -> set[str]:
 
 
 def test_the_recorded_answers_of_today_hold_every_gate(task: Task, dataset: Dataset) -> None:
-    run = grounding(task, dataset)
+    assert task.recording is not None
+    run = grounding_run(task.recording, dataset, contact=task.contact)
     assert missed(run, task) == set()
     assert isinstance(run.measures["altered_numbers"], int)
     assert run.measures["altered_numbers"] >= 60
@@ -80,15 +80,15 @@ def test_the_recorded_answers_of_today_hold_every_gate(task: Task, dataset: Data
 def test_a_changed_prompt_or_document_is_red_until_it_is_recorded_anew(
     task: Task, dataset: Dataset, recording: Recording, change: dict[str, str], red: set[str]
 ) -> None:
-    other = msgspec.structs.replace(recording.made, **change)
-    run = rescore(replace(first(recording, 5), made=other), dataset, contact=task.contact)
+    other = msgspec.structs.replace(recording.header, **change)
+    run = rescore(replace(first(recording, 5), header=other), dataset, contact=task.contact)
     assert missed(run, task) & {"prompt_is_recorded", "documents_are_recorded"} == red
 
 
 def test_answers_recorded_with_a_worse_prompt_are_red(task: Task, dataset: Dataset, recording: Recording) -> None:
-    # What a model says that is not told to keep to the documents: nothing of theirs, and figures of its own.
+    # The answer of a model without the instruction to keep to the documents: none of their content, invented figures.
     vague = "네, 고객님. 자세한 내용은 상품마다 다르며 보통 연 7.77% 정도입니다. 도움이 되었기를 바랍니다."
-    worse = told(first(recording), lambda _: vague)
+    worse = reworded(first(recording), lambda _: vague)
     assert {"correct", "citation_recall"} <= missed(rescore(worse, dataset, contact=task.contact), task)
 
 
@@ -96,8 +96,8 @@ def test_a_wrong_number_that_the_checks_let_through_is_red(task: Task, dataset: 
     # The planted fault: nothing is checked before it is shown.
     unchecked = rescore(first(recording), dataset, contact=task.contact, grounding=GroundingMode.OFF)
     assert "altered_numbers_shown" in missed(unchecked, task)
-    # And a model that says one: shown unchecked it is counted, under the checks of today it is not shown.
-    wrong = told(first(recording), lambda said: f"{said} 수수료는 77,777원입니다.")
+    # And a model that states one: without checks it is shown and counted, with today's checks it is not shown.
+    wrong = reworded(first(recording), lambda text: f"{text} 수수료는 77,777원입니다.")
     assert "numbers_not_in_cited" in missed(
         rescore(wrong, dataset, contact=task.contact, grounding=GroundingMode.OFF), task
     )
@@ -109,15 +109,15 @@ def test_a_wrong_number_that_the_checks_let_through_is_red(task: Task, dataset: 
 def test_a_recorded_choice_counts_between_the_quotes_that_it_was_made_of_only(
     task: Task, dataset: Dataset, recording: Recording
 ) -> None:
-    spoken = next(one for one in recording.answers if one.repair)
-    sample = next(sample for sample in dataset.samples if sample.id == spoken.id)
-    quotes = [quote for quote, _ in spoken.repair]
+    recorded = next(answer for answer in recording.answers if answer.repair)
+    sample = next(sample for sample in dataset.samples if sample.id == recorded.id)
+    quotes = [quote for quote, _ in recorded.repair]
 
     def shown(*chosen: tuple[str, float]) -> list[str]:
-        again = msgspec.structs.replace(spoken, repair=chosen)
-        passages = recording.shown_to(spoken)
-        checked = Checked(sample, again, passages, contact=task.contact, grounding=GroundingMode.STRICT)
-        return [citation.quote for citation in checked.answered().citations]
+        again = msgspec.structs.replace(recorded, repair=chosen)
+        passages = recording.passages_of(recorded)
+        check = RecordedAnswerCheck(sample, again, passages, contact=task.contact, grounding=GroundingMode.STRICT)
+        return [citation.quote for citation in check.answer().citations]
 
     sure = [(quote, 0.9 if quote == quotes[1] else 0.05) for quote in quotes]
     assert shown() == quotes
@@ -126,14 +126,14 @@ def test_a_recorded_choice_counts_between_the_quotes_that_it_was_made_of_only(
 
 
 def test_the_command_of_ci_fails_with_a_gate(tmp_path: Path, task: Task, recording: Recording) -> None:
-    stale = replace(first(recording, 5), made=msgspec.structs.replace(recording.made, prompt_version="worse"))
+    stale = replace(first(recording, 5), header=msgspec.structs.replace(recording.header, prompt_version="worse"))
     write_recording(stale, tmp_path / "recorded.jsonl")
-    told_of = {
+    described = {
         "dataset": str(task.dataset),
         "recording": str(tmp_path / "recorded.jsonl"),
         "gates": [{"measure": "prompt_is_recorded", "least": 1}],
     }
-    (tmp_path / "task.yaml").write_bytes(msgspec.json.encode(told_of))
+    (tmp_path / "task.yaml").write_bytes(msgspec.json.encode(described))
     log = tmp_path / "gate.log"
     arguments = ["gate", "--task", str(tmp_path / "task.yaml"), "--output", str(tmp_path)]
     status = Forked("evals.__main__", arguments, dict(os.environ), log).wait(100)  # noqa: TID251 - it inherits it
@@ -164,17 +164,18 @@ def test_a_renamed_or_edited_document_changes_the_digest(tmp_path: Path) -> None
 
 
 def first(recording: Recording, count: int = FEWER) -> Recording:
-    """Return the first answers of a recording."""
-    spoken = [one for one in recording.answers if one.said]
-    return replace(recording, answers=tuple(spoken[:count]))
+    """Return a recording of the first answers with a text."""
+    answers = [answer for answer in recording.answers if answer.said]
+    return replace(recording, answers=tuple(answers[:count]))
 
 
-def told(recording: Recording, say: Callable[[str], str]) -> Recording:
-    """Return a recording in which the model said something else wherever it said anything."""
-    others = tuple(
-        one if one.said is None else msgspec.structs.replace(one, said=say(one.said)) for one in recording.answers
+def reworded(recording: Recording, reword: Callable[[str], str]) -> Recording:
+    """Return a recording with other texts in place of the model's."""
+    answers = tuple(
+        answer if answer.said is None else msgspec.structs.replace(answer, said=reword(answer.said))
+        for answer in recording.answers
     )
-    return replace(recording, answers=others)
+    return replace(recording, answers=answers)
 
 
 FEW = ("자유적금", "정기적금", "청년우대적금", "파킹통장", "수수료안내_2025", "수수료안내_2026")
@@ -200,7 +201,7 @@ def fewer(tmp_path: Path, dataset: Dataset) -> Dataset:
     for file in (dataset.folder / "documents" / "ko").iterdir():
         if file.stem in FEW:
             shutil.copy(file, documents / "ko")
-    there = {file.document_id for file in find_files([documents])}
+    there = {offering.document_id for offering in gather([documents])}
     relevant = {
         question: found
         for question, judged in dataset.relevant.items()
@@ -213,13 +214,14 @@ def fewer(tmp_path: Path, dataset: Dataset) -> Dataset:
 @pytest.mark.anyio
 async def test_retrieval_holds_its_gates_of_every_date_and_a_broken_kiwi_is_red(fewer: Dataset, tmp_path: Path) -> None:
     task = read_task(ROOT / "evals" / "tasks" / "retrieval.yaml")
-    async with loaded(fewer, Settings(), tmp_path / "data", Console(quiet=True)) as (services, corpus):
+    async with loaded_corpus(fewer, Settings(), tmp_path / "data", Console(quiet=True)) as (services, corpus):
         index = services.index
-        broken = Index(index._driver, index._embedder, Mute(), index._settings, collection=index.collection)
-        whole, crippled = [
-            scored(fewer, [one async for one in rank(fewer.samples, one_index, corpus.entries)])
-            for one_index in (index, broken)
-        ]
+        runs = []
+        for terms in (index.terms, Mute()):
+            index.terms = terms
+            rankings = [ranking async for ranking in rank(fewer.samples, index, corpus.entries)]
+            runs.append(ranking_run(fewer, rankings))
+    whole, crippled = runs
     assert missed(whole, task) == set()
     of_a_date = [row.measures["answer_in_top5"] for row in whole.rows if row.kind == "as_of"]
     assert len(of_a_date) >= 12

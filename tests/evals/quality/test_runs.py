@@ -10,31 +10,35 @@ import msgspec
 import pytest
 
 from chatbot.events import Accepted, Citation, Done, Event, Failed, FinishReason, Token, Usage
-from evals.quality.answer import answered
-from evals.quality.calibrate import Probe, auroc, fit, halves, judged
+from evals.quality.answer import customer_answer
+from evals.quality.calibrate import ProbeEvidence, answer_probability, auroc, fit, split_halves
 from evals.quality.compare import NotComparable, compare, verdict
 from evals.quality.page import page
 from evals.quality.report import Gate, TaskBroken, faults, lines, read_task
-from evals.quality.retrieve import Half, Ranked, ranked
+from evals.quality.retrieve import HalfRanking, Ranking, ranking_of
 from evals.quality.summary import Row, Run, RunBroken, read_run, summarise, write_run
 from evals.questions import (
-    Answered,
     CorpusEntry,
     CorpusNotLoaded,
+    CustomerAnswer,
     Dataset,
     DatasetBroken,
     Sample,
-    as_files,
+    corpus_files,
     document_ids,
     read_dataset,
     require_loaded,
 )
 from evals.scorers import holm, intervals
-from ingest.bulk import LoadOutcome, SourceFile
+from ingest.bulk import LoadOutcome, Offering
 from ingest.catalogue import Metadata
-from knowledge.passage import Hit, Passage
+from knowledge.passage import Hit
+from tests.knowledge.conftest import BANK
 
 TASK = Path(__file__).parents[3] / "evals" / "tasks" / "hanbit.yaml"
+
+
+LOADED = LoadOutcome(offering=Offering(path=Path("a.txt"), name="a.txt", document_id="a", metadata=Metadata()))
 
 
 def written(folder: Path, queries: str, qrels: str) -> Path:
@@ -46,8 +50,8 @@ def written(folder: Path, queries: str, qrels: str) -> Path:
 def test_a_folder_is_read_as_a_data_set(tmp_path: Path) -> None:
     history = [{"role": "user", "text": "one"}, {"role": "assistant", "text": "two"}, {"role": "user", "text": "three"}]
     # A line separator within a text ends no line of the file.
-    lines_ = [{"id": "a", "text": "그럼?\u2028", "history": history, "unknown": 1}, {"id": "b", "text": "?"}]
-    queries = "\n".join(json.dumps(line, ensure_ascii=False) for line in lines_) + "\n\n"
+    rows = [{"id": "a", "text": "그럼?\u2028", "history": history, "unknown": 1}, {"id": "b", "text": "?"}]
+    queries = "\n".join(json.dumps(row, ensure_ascii=False) for row in rows) + "\n\n"
     dataset = read_dataset(written(tmp_path, queries, "query-id\tcorpus-id\tscore\na\td1\t1\na\td2\t2\n"))
     assert [sample.id for sample in dataset.samples] == ["a", "b"]
     assert dataset.samples[0].earlier == ("one", "three")
@@ -87,50 +91,34 @@ def test_a_folder_without_files_is_no_data_set(tmp_path: Path) -> None:
 def test_corpus_entries_become_files_that_the_catalogue_tells_apart(tmp_path: Path) -> None:
     corpus = [CorpusEntry("a-1", "Title\nin two lines", "same"), CorpusEntry("b/2 with blanks", "", "same")]
     entries = document_ids(corpus)
-    files = as_files(corpus, entries, tmp_path)
+    offerings = corpus_files(corpus, entries, tmp_path)
     assert entries == {"a-1": "a-1", "entry-000001": "b/2 with blanks"}
-    assert [file.metadata.title for file in files] == ["Title in two lines", None]
-    assert len({file.path.read_bytes() for file in files}) == 2
+    assert [offering.metadata.title for offering in offerings] == ["Title in two lines", None]
+    assert len({offering.path.read_bytes() for offering in offerings}) == 2
 
 
 @pytest.mark.parametrize(("reason", "may_be_refused"), [("suspicious", False), ("malformed", True)])
 def test_what_did_not_come_through_stops_a_run(reason: str, *, may_be_refused: bool) -> None:
-    one = LoadOutcome(file=SourceFile(path=Path("a.txt"), name="a.txt", document_id="a", metadata=Metadata()))
     with pytest.raises(CorpusNotLoaded, match=f"1 of 2 entries were not loaded, first a.txt: {reason}"):
-        require_loaded([one, replace(one, reason=reason)], may_be_refused=may_be_refused)
-    assert require_loaded([one, replace(one, reason="empty_text")], may_be_refused=may_be_refused) == 0
+        require_loaded([LOADED, replace(LOADED, reason=reason)], may_be_refused=may_be_refused)
+    assert require_loaded([LOADED, replace(LOADED, reason="empty_text")], may_be_refused=may_be_refused) == 0
 
 
 def test_what_nobody_could_approve_is_left_out_of_a_public_corpus_and_counted() -> None:
-    one = LoadOutcome(file=SourceFile(path=Path("a.txt"), name="a.txt", document_id="a", metadata=Metadata()))
-    assert require_loaded([one, replace(one, reason="suspicious")], may_be_refused=True) == 1
+    assert require_loaded([LOADED, replace(LOADED, reason="suspicious")], may_be_refused=True) == 1
 
 
 def hit(document: str, text: str, score: float) -> Hit:
-    passage = Passage(
-        tenant="t",
-        document_id=document,
-        version=1,
-        n=1,
-        title="",
-        section="",
-        page=None,
-        text=text,
-        language="en",
-        product=None,
-        readers=(),
-        effective_from=None,
-    )
-    return Hit(passage=passage, score=score, dense=0.8, terms=score)
+    return Hit(passage=replace(BANK, document_id=document, text=text), score=score, dense=0.8, terms=score)
 
 
 def test_an_entry_stands_where_its_best_passage_does() -> None:
     hits = [hit("d1", "no", 3.0), hit("d2", "a fee of 5 won", 2.0), hit("d1", "no", 1.0), hit("d3", "7 won", 0.5)]
     sample = Sample(id="q", text="?", answers=("7 won",))
-    found = ranked(sample, hits, {"d1": "one", "d2": "two", "d3": "three"}, shown=3, seconds=0.1)
-    assert found.documents == ("one", "two", "three")
-    assert found.answer_in_top is False
-    assert found.margin == 2.5
+    ranking = ranking_of(sample, hits, {"d1": "one", "d2": "two", "d3": "three"}, shown=3, seconds=0.1)
+    assert ranking.documents == ("one", "two", "three")
+    assert ranking.answer_in_top is False
+    assert ranking.margin == 2.5
 
 
 def test_the_fused_ranking_stands_beside_its_halves_with_how_sure_the_difference_is() -> None:
@@ -138,7 +126,7 @@ def test_the_fused_ranking_stands_beside_its_halves_with_how_sure_the_difference
 
     def run(fused: set[int]) -> Run:
         rankings = [
-            Ranked(
+            Ranking(
                 id=f"q{n}",
                 documents=("right" if n in fused else "wrong",),
                 answer_in_top=None,
@@ -147,8 +135,8 @@ def test_the_fused_ranking_stands_beside_its_halves_with_how_sure_the_difference
                 margin=0.0,
                 seconds=0.03,
                 halves={
-                    "dense": Half(("right" if n < 15 else "wrong",), 0.02),
-                    "terms": Half(("right" if n < 5 else "wrong",), 0.01),
+                    "dense": HalfRanking(("right" if n < 15 else "wrong",), 0.02),
+                    "terms": HalfRanking(("right" if n < 5 else "wrong",), 0.01),
                 },
             )
             for n in range(20)
@@ -171,7 +159,8 @@ def test_the_fused_ranking_stands_beside_its_halves_with_how_sure_the_difference
 CITATION = Citation(n=1, start=0, end=9, document_id="d1", version=1, page=None, quote="It costs 5 won.")
 
 
-def said(*events: Event) -> list[Event]:
+def stream(*events: Event) -> list[Event]:
+    """Return the events of a stream that begins as every one does."""
     first = Accepted(answer_id="x", conversation_id="c", question_id="q", model="m", prompt_version="p", trace_id="t")
     return [first, *events]
 
@@ -181,8 +170,8 @@ def done(reason: FinishReason, *, grounded: bool = True) -> Done:
 
 
 def test_the_events_of_a_stream_become_an_answer() -> None:
-    events = said(Token(text="It costs "), Token(text="5 won."), CITATION, done(FinishReason.STOP))
-    answer = answered("q", events, {1: "It costs 5 won."}, 0.5, 1.0)
+    events = stream(Token(text="It costs "), Token(text="5 won."), CITATION, done(FinishReason.STOP))
+    answer = customer_answer("q", events, {1: "It costs 5 won."}, 0.5, 1.0)
     assert (answer.text, answer.refused, answer.grounded, answer.prompt_tokens) == ("It costs 5 won.", False, True, 9)
 
 
@@ -190,9 +179,9 @@ def test_a_failed_a_cut_and_a_refused_answer_are_none() -> None:
     failed = Failed(
         code="model_unavailable", status=503, title="", retryable=True, retry_after_ms=None, trace_id="", handoff=""
     )
-    assert answered("q", said(failed), {}, None, 1.0).finish_reason == "error_model_unavailable"
-    assert answered("q", said(Token(text="It")), {}, None, 1.0).finish_reason == "cut"
-    assert answered("q", said(done(FinishReason.REFUSED, grounded=False)), {}, None, 1.0).refused
+    assert customer_answer("q", stream(failed), {}, None, 1.0).finish_reason == "error_model_unavailable"
+    assert customer_answer("q", stream(Token(text="It")), {}, None, 1.0).finish_reason == "cut"
+    assert customer_answer("q", stream(done(FinishReason.REFUSED, grounded=False)), {}, None, 1.0).refused
 
 
 def run_of(tmp_path: Path, *, text: str = "It costs 5 won.") -> Run:
@@ -201,14 +190,16 @@ def run_of(tmp_path: Path, *, text: str = "It costs 5 won.") -> Run:
         Sample(id="q2", text="The other bank?", unanswerable=True, kind="other_bank"),
     )
     dataset = Dataset(folder=tmp_path, samples=samples, relevant={"q1": {"d1": 1}})
-    found = [
-        Ranked(id="q1", documents=("d2", "d1"), answer_in_top=True, best_dense=1, best_terms=1, margin=0, seconds=1)
+    rankings = [
+        Ranking(id="q1", documents=("d2", "d1"), answer_in_top=True, best_dense=1, best_terms=1, margin=0, seconds=1)
     ]
     answers = [
-        answered("q1", said(Token(text=text), CITATION, done(FinishReason.STOP)), {1: "It costs 5 won."}, 0.5, 1.0),
-        answered("q2", said(Token(text="No."), done(FinishReason.REFUSED, grounded=False)), {}, 0.1, 0.2),
+        customer_answer(
+            "q1", stream(Token(text=text), CITATION, done(FinishReason.STOP)), {1: "It costs 5 won."}, 0.5, 1.0
+        ),
+        customer_answer("q2", stream(Token(text="No."), done(FinishReason.REFUSED, grounded=False)), {}, 0.1, 0.2),
     ]
-    return summarise(dataset, found, answers)
+    return summarise(dataset, rankings, answers)
 
 
 def test_a_run_is_summed_up(tmp_path: Path) -> None:
@@ -218,7 +209,12 @@ def test_a_run_is_summed_up(tmp_path: Path) -> None:
         measures[name] for name in ("recall@5", "answered", "correct", "citation_precision", "citation_recall")
     } == {1.0}
     assert {measures[name] for name in ("refusal_precision", "refusal_recall", "grounded")} == {1.0}
-    assert (measures["numbers_not_in_cited"], measures["errors"], measures["queries"], measures["judged"]) == (
+    assert (
+        measures["numbers_not_in_cited"],
+        measures["errors"],
+        measures["queries"],
+        measures["judged"],
+    ) == (
         0,
         0,
         2,
@@ -252,42 +248,42 @@ def rows(values: dict[str, float], measure: str = "mrr") -> Run:
 def test_two_runs_are_compared_over_the_questions_they_share() -> None:
     a = rows({f"q{n}": 0.0 for n in range(30)})
     b = rows({f"q{n}": 1.0 if n % 3 else 0.0 for n in range(30)} | {"new": 1.0})
-    (found,) = compare(a, b)
-    assert found.questions == 30
-    assert found.b - found.a == pytest.approx(2 / 3)
-    assert found.is_significant
-    assert found.sentence.startswith("B is significantly better (+0.6667, 95 % interval +0.5")
-    assert verdict([found]).startswith("B is significantly better in mrr; the other 0 measures show no difference")
+    (difference,) = compare(a, b)
+    assert difference.questions == 30
+    assert difference.b - difference.a == pytest.approx(2 / 3)
+    assert difference.is_significant
+    assert difference.sentence.startswith("B is significantly better (+0.6667, 95 % interval +0.5")
+    assert verdict([difference]).startswith("B is significantly better in mrr; the other 0 measures show no difference")
 
 
 def test_a_small_difference_is_not_called_one() -> None:
-    (found,) = compare(rows({"a": 0.0, "b": 1.0, "c": 0.5}), rows({"a": 1.0, "b": 0.0, "c": 0.6}))
-    assert not found.is_significant
-    assert found.sentence.startswith("no difference shown")
-    assert verdict([found]).startswith("Nothing shows that the two runs differ")
+    (difference,) = compare(rows({"a": 0.0, "b": 1.0, "c": 0.5}), rows({"a": 1.0, "b": 0.0, "c": 0.6}))
+    assert not difference.is_significant
+    assert difference.sentence.startswith("no difference shown")
+    assert verdict([difference]).startswith("Nothing shows that the two runs differ")
 
 
 def test_slower_answers_are_worse_ones() -> None:
     slow, fast = ({f"q{n}": seconds for n in range(40)} for seconds in (9.0, 2.0))
-    (found,) = compare(rows(fast, "seconds"), rows(slow, "seconds"))
-    assert found.is_worse
-    assert "B is significantly worse in seconds" in verdict([found])
+    (difference,) = compare(rows(fast, "seconds"), rows(slow, "seconds"))
+    assert difference.is_worse
+    assert "B is significantly worse in seconds" in verdict([difference])
 
 
-def test_who_looks_at_many_measures_finds_chance_in_one_of_them() -> None:
+def test_who_looks_at_many_measures_finds_rng_in_one_of_them() -> None:
     corrected = holm({"a": 0.01, "b": 0.04, "c": 0.03})
     assert corrected == pytest.approx({"a": 0.03, "c": 0.06, "b": 0.06})
     assert holm({"a": 0.9, "b": 0.8}) == {"a": 1.0, "b": 1.0}
 
 
 def test_an_interval_covers_the_truth_about_as_often_as_it_says() -> None:
-    chance = random.Random(7)  # noqa: S311  draws, no secret
+    rng = random.Random(7)  # noqa: S311  draws, no secret
     covered = 0
     for seed in range(30):
-        drawn = [float(chance.random() < 0.8) for _ in range(120)]
-        found = intervals(drawn, lambda values: {"share": sum(values) / len(values), "count": len(values)}, seed=seed)
-        assert found.keys() == {"share"}
-        covered += found["share"].low <= 0.8 <= found["share"].high
+        drawn = [float(rng.random() < 0.8) for _ in range(120)]
+        made = intervals(drawn, lambda values: {"share": sum(values) / len(values), "count": len(values)}, seed=seed)
+        assert made.keys() == {"share"}
+        covered += made["share"].low <= 0.8 <= made["share"].high
     assert 26 <= covered <= 30
 
 
@@ -361,8 +357,8 @@ def test_a_gate_with_two_bounds_is_refused(tmp_path: Path) -> None:
         read_task(tmp_path / "task.yaml")
 
 
-def probe_of(n: int, *, unanswerable: bool, probability: float) -> Probe:
-    return Probe(
+def probe_of(n: int, *, unanswerable: bool, probability: float) -> ProbeEvidence:
+    return ProbeEvidence(
         id=f"{unanswerable}-{n:02}",
         kind="fact",
         question="?",
@@ -379,10 +375,12 @@ def probe_of(n: int, *, unanswerable: bool, probability: float) -> Probe:
 def test_the_fit_tells_likely_from_unlikely_and_counts_both_sides_alike() -> None:
     yes = [probe_of(n, unanswerable=False, probability=0.6 + n / 100) for n in range(30)]
     no = [probe_of(n, unanswerable=True, probability=0.2 + n / 100) for n in range(6)]
-    seen, unseen = halves([*yes, *no])
+    seen, unseen = split_halves([*yes, *no])
     assert {len(seen), len(unseen)} == {18}
     settings = fit(seen)
-    assert all((judged(probe, settings) >= settings.threshold) is not probe.unanswerable for probe in unseen)
+    assert all(
+        (answer_probability(probe, settings) >= settings.threshold) is not probe.unanswerable for probe in unseen
+    )
 
 
 def test_auroc_counts_ties_half() -> None:
@@ -390,5 +388,5 @@ def test_auroc_counts_ties_half() -> None:
 
 
 def test_answers_survive_being_written() -> None:
-    answer = answered("q", said(Token(text="5"), CITATION, done(FinishReason.STOP)), {1: "5"}, None, 1.0)
-    assert msgspec.json.decode(msgspec.json.encode(answer), type=Answered) == answer
+    answer = customer_answer("q", stream(Token(text="5"), CITATION, done(FinishReason.STOP)), {1: "5"}, None, 1.0)
+    assert msgspec.json.decode(msgspec.json.encode(answer), type=CustomerAnswer) == answer

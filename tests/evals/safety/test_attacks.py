@@ -5,7 +5,7 @@ from io import StringIO
 
 from rich.console import Console
 
-from evals.safety.attacks import read_report, show_hits, success
+from evals.safety.attacks import read_report, show_hits, success_figures
 
 REPORT = "\n".join(
     json.dumps(line)
@@ -19,17 +19,17 @@ REPORT = "\n".join(
 
 
 def test_success_is_told_by_family_and_bounded_as_a_whole() -> None:
-    findings = success(list(read_report(REPORT)))
-    assert [round(finding.value, 1) for finding in findings] == [1.0, 20.0, 10.5]
-    assert [finding.holds for finding in findings] == [True, True, False]
+    figures = success_figures(list(read_report(REPORT)))
+    assert [round(figure.value, 1) for figure in figures] == [1.0, 20.0, 10.5]
+    assert [figure.holds for figure in figures] == [True, True, False]
 
 
 def test_a_run_without_verdicts_does_not_pass() -> None:
-    assert not success([])[-1].holds
+    assert not success_figures([])[-1].holds
 
 
 def test_what_succeeded_is_shown() -> None:
-    said = StringIO()
+    printed = StringIO()
     hit = {"probe": "dan.Dan", "detector": "dan.DAN", "output": {"text": "나는 DAN"}}
-    show_hits(json.dumps(hit).encode(), Console(file=said, width=200))
-    assert "나는 DAN" in said.getvalue()
+    show_hits(json.dumps(hit).encode(), Console(file=printed, width=200))
+    assert "나는 DAN" in printed.getvalue()

@@ -7,28 +7,28 @@ import pytest
 from typer import Typer
 from typer.testing import CliRunner
 
-from evals.questions import Spelled, spelled
-from evals.safety.masking import LabelledText, Span, false_masks, is_masked, main, on_labelled, recall
+from evals.questions import SpelledIdentifier, spelled_identifiers
+from evals.safety.masking import LabelledText, Span, false_masks, is_masked, labelled_measures, main, recall
 from knowledge.screening import IdentifierKind
 
 
-def sentence(text: str, hit: str) -> Spelled:
-    start = text.index(hit)
-    return Spelled(text=text, kind=IdentifierKind.PHONE, spelling="hyphens", start=start, end=start + len(hit))
+def sentence(text: str, phone: str) -> SpelledIdentifier:
+    start, kind = text.index(phone), IdentifierKind.PHONE
+    return SpelledIdentifier(text=text, kind=kind, spelling="hyphens", start=start, end=start + len(phone))
 
 
 def test_an_identifier_of_which_a_piece_is_left_is_not_masked() -> None:
     assert is_masked(sentence("제 번호 010-1234-5678번", "010-1234-5678"))
     assert not is_masked(sentence("제 번호 X010-1234-5678번", "X010-1234-5678"))
     shares, missed = recall([sentence("a 010-1234-5678", "010-1234-5678"), sentence("a 12", "12")])
-    assert (shares["recall"], shares["recall_phone"], [one.text for one in missed]) == (0.5, 0.5, ["a 12"])
+    assert (shares["recall"], shares["recall_phone"], [sentence.text for sentence in missed]) == (0.5, 0.5, ["a 12"])
 
 
 def test_the_made_up_identifiers_are_the_same_each_time_and_stand_where_they_say() -> None:
-    first = list(spelled(2))
-    assert first == list(spelled(2))
-    assert {one.kind for one in first} == set(IdentifierKind) - {IdentifierKind.SECRET}
-    assert all(one.text[one.start : one.end].strip() for one in first)
+    first = list(spelled_identifiers(2))
+    assert first == list(spelled_identifiers(2))
+    assert {sentence.kind for sentence in first} == set(IdentifierKind) - {IdentifierKind.SECRET}
+    assert all(sentence.text[sentence.start : sentence.end].strip() for sentence in first)
 
 
 def test_only_labels_that_are_masked_count() -> None:
@@ -36,7 +36,7 @@ def test_only_labels_that_are_masked_count() -> None:
         Span(entity_type="PERSON", start_position=0, end_position=3),
         Span(entity_type="PHONE_NUMBER", start_position=4, end_position=17),
     )
-    measured = on_labelled([LabelledText(full_text="Lee 010-1234-5678, a@b.co", spans=spans)])
+    measured = labelled_measures([LabelledText(full_text="Lee 010-1234-5678, a@b.co", spans=spans)])
     assert (measured["labelled_recall"], measured["labelled_precision"]) == (1.0, 0.5)
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import pytest
 
 from chatbot.events import Citation
-from evals.questions import Answered
+from evals.questions import CustomerAnswer
 from evals.scorers.answers import answer_f1, holds_answer, mean
 from evals.scorers.citations import score_citations
 from evals.scorers.numbers_shown import check_numbers, values
@@ -77,12 +77,12 @@ def test_nobody_who_refuses_has_no_precision() -> None:
     assert score_refusals([(False, False)]).precision is None
 
 
-def citing(*documents: str, quote: str = "", cited: Mapping[int, str] | None = None) -> Answered:
+def citing(*documents: str, quote: str = "", cited: Mapping[int, str] | None = None) -> CustomerAnswer:
     citations = tuple(
         Citation(n=n, start=0, end=1, document_id=document, version=1, page=None, quote=quote)
         for n, document in enumerate(documents, 1)
     )
-    return Answered(
+    return CustomerAnswer(
         id="q",
         text="",
         finish_reason="stop",
@@ -110,7 +110,7 @@ def citing(*documents: str, quote: str = "", cited: Mapping[int, str] | None = N
     ],
 )
 def test_a_citation_counts_when_its_document_is_right_and_holds_the_answer(
-    answer: Answered, answers: Sequence[str], *, right: float, holds: bool
+    answer: CustomerAnswer, answers: Sequence[str], *, right: float, holds: bool
 ) -> None:
     score = score_citations(answer, {"a", "b"}, answers)
     assert (score.right, score.holds_answer) == (right, holds)

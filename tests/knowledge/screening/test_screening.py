@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evals.questions import spelled, spellings_of
+from evals.questions import spelled_identifiers, spellings_of
 from evals.safety import is_masked
 from knowledge.screening.screening import IdentifierKind, Tactic, find_identifiers, find_injection, mask
 
@@ -48,9 +48,9 @@ def digits(count: int) -> st.SearchStrategy[str]:
 
 @settings(deadline=None)
 @given(st.dates(), st.integers(0, 9), digits(6), SPELLINGS, AROUND)
-def test_a_resident_number_is_masked_in_any_spelling_whatever_its_checksum(born, sex, rest, spelled, around) -> None:  # type: ignore[no-untyped-def]  # strategies name the types
+def test_a_resident_number_is_masked_in_any_spelling_whatever_its_checksum(born, sex, rest, spell, around) -> None:  # type: ignore[no-untyped-def]  # strategies name the types
     front, back = born.strftime("%y%m%d"), f"{sex}{rest}"
-    text = around.format(spelled(front, back))
+    text = around.format(spell(front, back))
     masked = mask(text)
     assert rest not in masked.text.replace("\u200b", "")
     assert masked.found == (IdentifierKind.RESIDENT_NUMBER,)
@@ -171,7 +171,8 @@ def test_what_identifies_nobody_stays(text: str) -> None:
 
 
 def test_made_up_identifiers_are_masked_in_every_spelling_and_nothing_of_them_is_left() -> None:
-    missed = [(one.kind, one.spelling, one.text) for one in spelled(5, seed=7) if not is_masked(one)]
+    sentences = spelled_identifiers(5, seed=7)
+    missed = [(made.kind, made.spelling, made.text) for made in sentences if not is_masked(made)]
     assert len(missed) <= 0.005 * 5 * sum(
         len(spellings_of(kind)) for kind in IdentifierKind if kind is not IdentifierKind.SECRET
     ), missed

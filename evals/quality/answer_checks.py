@@ -1,0 +1,15 @@
+"""The checks of a turn, applied to an answer that is complete (pure)."""
+
+from collections.abc import Sequence
+
+from chatbot.events import Event
+from chatbot.grounding import GroundingMode, GroundingStream, grounding_stream
+from knowledge.passage import Passage
+
+
+def checked_answer(
+    question: str, passages: Sequence[Passage], text: str, *, grounding: GroundingMode, contact: str = ""
+) -> tuple[GroundingStream, list[Event]]:
+    """Return the checks after all of the text, and the events that they make of it."""
+    checks = grounding_stream(question, passages, grounding=grounding, contact=contact)
+    return checks, [*checks.feed(text), *checks.close()]
