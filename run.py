@@ -38,7 +38,7 @@ from chatbot.wiring import open_services as open_chat
 from edge import PortTaken, bind, listening
 from evals.redis_program import redis_program
 from ingest.app import create_app as create_staff
-from ingest.bulk import LoadOrder, gather, load, showing
+from ingest.bulk import LoadOrder, find_files, load, open_display
 from ingest.services import Services as StaffServices
 from ingest.settings import Settings as StaffSettings
 from ingest.wiring import open_services as open_staff
@@ -229,9 +229,9 @@ async def ask(http: aiohttp.ClientSession, question: str) -> bool:
 async def load_samples(services: StaffServices) -> None:
     """Load and approve the sample documents; what a former run has loaded is found done."""
     order = LoadOrder(tenant=TENANT, uploaded_by="make run", approver="demo approver")
-    with showing(Console(stderr=True)) as show:
-        outcomes = await load(gather([SAMPLES]), order, services, show)
-    failed = [f"{outcome.offering.name}: {outcome.reason}" for outcome in outcomes if outcome.reason]
+    with open_display(Console(stderr=True)) as show:
+        outcomes = await load(find_files([SAMPLES]), order, services, show)
+    failed = [f"{outcome.file.name}: {outcome.reason}" for outcome in outcomes if outcome.reason]
     if failed:
         raise CannotRun(f"sample documents could not be loaded: {'; '.join(failed)}")
     say(f"{len(outcomes)} documents with {sum(outcome.passages for outcome in outcomes)} passages answer now")

@@ -18,13 +18,13 @@ from chatbot.audit import Anchors, AnchorsUnavailable, Audit, ChainProblem, open
 from chatbot.drift import ReferenceUnreadable
 from chatbot.errors import ChatError, NotFound
 from chatbot.models import ModelsMisconfigured
-from chatbot.proof import Replayed, replay, replay_elsewhere, report
+from chatbot.proof import Replayed, replay, replay_remotely, report
 from chatbot.retrieval import RerankerMissing
 from chatbot.serving import until_told
 from chatbot.settings import Settings
 from chatbot.tables import SCHEMA
 from chatbot.tokenizer import TokenizerError
-from chatbot.wiring import open_archive, open_services
+from chatbot.wiring import open_replay_context, open_services
 from edge import PortTaken, bind, listening
 from knowledge import withdrawals
 from knowledge.embedding import EmbedderMissing
@@ -48,7 +48,7 @@ CANNOT_SERVE = (
     RerankerMissing,
     TokenizerError,
 )
-"""What stands in the way of a start; each says in a sentence what to do."""
+"""The errors that stop the start; the message of each says what to do."""
 
 app = typer.Typer(no_args_is_help=True, help=__doc__, pretty_exceptions_enable=False)
 audit_app = typer.Typer(no_args_is_help=True, help="Check the audit trail.")
@@ -72,14 +72,14 @@ def serve() -> None:
     """Serve the chat API (settings come from the environment; see the README)."""
     settings = settings_or_exit()
     configure_logs(level=settings.log_level, log_format=settings.log_format)
-    why: list[BaseException] = []
+    errors: list[BaseException] = []
     try:
         asyncio.run(_serve(settings))
-    except* CANNOT_SERVE as stopped:
-        why = list(leaves(stopped))
-    for one in why:
-        typer.echo(f"chatbot: {one}", err=True)
-    if why:
+    except* CANNOT_SERVE as group:
+        errors = list(leaves(group))
+    for error in errors:
+        typer.echo(f"chatbot: {error}", err=True)
+    if errors:
         raise typer.Exit(1)
 
 
@@ -144,9 +144,9 @@ def resume(by: By, reason: Reason, model: Model = None) -> None:
 
 def _change(action: Literal["stop", "resume"], model: str | None, by: str, reason: str) -> None:
     settings = settings_or_exit()
-    made = StopChange(action=action, model=model, by=by, reason=reason, at=time.time())
+    change = StopChange(action=action, model=model, by=by, reason=reason, at=time.time())
     try:
-        typer.echo(asyncio.run(_changed(settings, made)))
+        typer.echo(asyncio.run(_changed(settings, change)))
     except (ValueError, ModelsMisconfigured) as exc:
         typer.echo(f"chatbot: {exc}", err=True)
         raise typer.Exit(2) from exc
@@ -155,16 +155,16 @@ def _change(action: Literal["stop", "resume"], model: str | None, by: str, reaso
         raise typer.Exit(1) from exc
 
 
-async def _changed(settings: Settings, made: StopChange) -> str:
+async def _changed(settings: Settings, change: StopChange) -> str:
     engine = open_engine(settings.database)
     try:
         withdrawals = await known_withdrawals(engine)
-        known = {*settings.models.read().names, *withdrawals.stopped_models()} if made.model else set()
-        if made.model is not None and made.model not in known:
-            raise ValueError(f"no model is named {made.model}: there are {', '.join(sorted(known))}")
-        await withdrawals.change(made)
-        everything = "everything is stopped" if withdrawals.stopped() else "the chatbot answers"
-        return f"{everything}; stopped models: {', '.join(sorted(withdrawals.stopped_models())) or 'none'}"
+        known = {*settings.models.read().names, *withdrawals.stopped_models()} if change.model else set()
+        if change.model is not None and change.model not in known:
+            raise ValueError(f"no model is named {change.model}: there are {', '.join(sorted(known))}")
+        await withdrawals.change(change)
+        state = "everything is stopped" if withdrawals.stopped() else "the chatbot answers"
+        return f"{state}; stopped models: {', '.join(sorted(withdrawals.stopped_models())) or 'none'}"
     finally:
         await engine.dispose()
 
@@ -184,12 +184,12 @@ def replay_answer(
     token: Annotated[str, typer.Option(help="An admin's token for --url.")] = "",
 ) -> None:
     """Rebuild an answer's passages, prompt and checks; exit 1 where something is not what its audit rows say."""
-    asked = question.read().strip() if question else None
+    given = question.read().strip() if question else None
     try:
         if url is not None:
-            replayed = asyncio.run(replay_elsewhere(answer_id, url=url, token=token, question=asked, ask_model=model))
+            replayed = asyncio.run(replay_remotely(answer_id, url=url, token=token, question=given, ask_model=model))
         else:
-            replayed = asyncio.run(_replay(settings_or_exit(), answer_id, asked, ask_model=model))
+            replayed = asyncio.run(_replay(settings_or_exit(), answer_id, given, ask_model=model))
     except NotFound as exc:
         typer.echo(f"chatbot: {exc}", err=True)
         raise typer.Exit(2) from exc
@@ -203,8 +203,8 @@ def replay_answer(
 async def _replay(settings: Settings, answer_id: str, question: str | None, *, ask_model: bool) -> Replayed:
     engine = open_engine(settings.database)
     try:
-        async with open_archive(settings, engine=engine, ask_model=ask_model) as archive:
-            return await replay(answer_id, archive, question=question, ask_model=ask_model)
+        async with open_replay_context(settings, engine=engine, ask_model=ask_model) as context:
+            return await replay(answer_id, context, question=question, ask_model=ask_model)
     finally:
         await engine.dispose()
 
@@ -215,9 +215,9 @@ def verify(
 ) -> None:
     """Look for rows that were edited, removed, reordered or never closed, by the anchors too; exit 1 if there are."""
     settings = settings_or_exit()
-    problems = audited(settings, partial(_verify, unclosed_before=time.time() - open_minutes * 60))
-    for found in problems:
-        typer.echo(str(found))
+    problems = with_audit(settings, partial(_verify, unclosed_before=time.time() - open_minutes * 60))
+    for problem in problems:
+        typer.echo(str(problem))
     typer.echo(f"{len(problems)} problems" if problems else "every row is in its place", err=True)
     if settings.anchors is None:
         typer.echo("not compared with anchors: AUDIT_ANCHORS names none", err=True)
@@ -231,24 +231,24 @@ def anchor() -> None:
     if settings.anchors is None:
         typer.echo("chatbot: set AUDIT_ANCHORS to file:///folder or s3://bucket/prefix", err=True)
         raise typer.Exit(2)
-    name = audited(settings, _anchor)
+    name = with_audit(settings, _anchor)
     typer.echo(f"anchored: {name}" if name else "anchored before today")
 
 
-def audited(settings: Settings, look: Callable[[Audit, Anchors | None], Awaitable[T]]) -> T:
-    """Return what `look` finds in the audit, or end with one line that says what is away."""
+def with_audit(settings: Settings, use: Callable[[Audit, Anchors | None], Awaitable[T]]) -> T:
+    """Return what `use` returns, or exit with one line that says what cannot be reached."""
 
-    async def looked() -> T:
+    async def opened() -> T:
         engine = open_engine(settings.database)
         try:
             audit = Audit(engine, settings.audit)
             store = open_anchors(settings.anchors) if settings.anchors else None
-            return await look(audit, Anchors(audit, store, now=time.time) if store else None)
+            return await use(audit, Anchors(audit, store, now=time.time) if store else None)
         finally:
             await engine.dispose()
 
     try:
-        return asyncio.run(looked())
+        return asyncio.run(opened())
     except (AnchorsUnavailable, ChatError) as exc:
         typer.echo(f"chatbot: {exc}", err=True)
         raise typer.Exit(2) from exc

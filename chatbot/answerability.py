@@ -1,8 +1,7 @@
-"""Is the answer in these passages? Judged from the two halves of retrieval and one token of the model.
+"""Whether passages hold the answer to a question, from both scores of retrieval and one token of the model (pure).
 
-`score` is a logistic model over the best term score, the share of the question's topics that no passage names, and the
-model's own odds of "yes", passage by passage; how its weights were fitted stands in
-docs/decisions/0002-answerability.md.
+`score` is a logistic regression over the best term score, the share of the question's topics that no passage names, and
+the model's log-odds of "yes", passage by passage; how its weights were fitted: docs/decisions/0002-answerability.md.
 """
 
 import math
@@ -12,19 +11,20 @@ from pydantic import BaseModel
 
 from knowledge.passage import Hit, Language
 
-_CLOSE = 1e-4
+_CLIP = 1e-4
+"""Probabilities are clipped to [1e-4, 1 - 1e-4] before their log-odds are taken."""
 
 
 class AnswerabilitySettings(BaseModel, frozen=True):
-    """Weights and threshold; `least_dense` refuses without asking the model: nothing near was found."""
+    """Weights and threshold; below `least_dense`, the least cosine, the model is not asked: nothing near was found."""
 
     threshold: float = 0.4
     least_dense: float = 0.78
     bias: float = -7.236
     first: float = 0.522
-    """Of the model's log-odds for the first passage."""
+    """Weight of the model's log-odds for the first passage."""
     likeliest: float = 0.127
-    """Of its log-odds for the likeliest one."""
+    """Weight of its log-odds for the likeliest one."""
     terms: float = 4.171
     unknown: float = -4.405
     english: float = 2.03
@@ -32,7 +32,7 @@ class AnswerabilitySettings(BaseModel, frozen=True):
 
 
 def nothing_near(hits: Sequence[Hit], settings: AnswerabilitySettings) -> bool:
-    """Return whether no passage is near enough for an answer to be thinkable."""
+    """Return whether no passage is near enough to the question to hold its answer."""
     return not hits or max(hit.dense for hit in hits) < settings.least_dense
 
 
@@ -45,8 +45,8 @@ def score(
 ) -> float:
     """Return the probability in [0, 1] that the passages hold the answer.
 
-    `probabilities` are the model's for "yes" to the passages asked so far, at least one, in their order; `unknown` is
-    the share of the question's topics that no passage names.
+    `probabilities` are the model's of "yes" to the passages probed so far, at least one, in their order; `unknown` is
+    the share in [0, 1] of the question's topics that no passage names.
     """
     z = settings.bias + settings.first * log_odds(probabilities[0])
     z += settings.likeliest * log_odds(max(probabilities))
@@ -56,6 +56,6 @@ def score(
 
 
 def log_odds(probability: float) -> float:
-    """Return ln(p / (1 - p)), bounded: a model that is quite sure is no surer than that."""
-    p = min(max(probability, _CLOSE), 1 - _CLOSE)
+    """Return ln(p / (1 - p)) of the clipped probability."""
+    p = min(max(probability, _CLIP), 1 - _CLIP)
     return math.log(p / (1 - p))

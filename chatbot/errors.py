@@ -1,4 +1,4 @@
-"""What can go wrong, as one tree. Each class carries the `code`, `status` and `retryable` that customers see.
+"""The errors of the chat API, as one tree. Each class has the `code`, `status` and `retryable` that clients see.
 
 ChatError
 ├── BadRequest            400 bad_request         the request cannot be understood
@@ -6,7 +6,7 @@ ChatError
 │   └── Unsupported       400 unsupported         an OpenAI request for what this API does not give
 ├── Unauthenticated       401 unauthenticated     no token, an expired one, a wrong signature
 ├── Forbidden             403 forbidden           authenticated, but this role may not do that
-├── NotFound              404 not_found           not there, or somebody else's
+├── NotFound              404 not_found           not there, or another customer's
 │   └── ModelNotFound     404 model_not_found     no model of that name answers here
 ├── LogLost               409 log_lost            the answer log no longer reaches back that far
 ├── StillRunning          409 still_running       the answer has not ended yet
@@ -30,16 +30,17 @@ from chatbot.events import Limits
 
 
 class ChatError(Exception):
-    """Something a customer is told about, before the first byte as a status, after it as an `error` event."""
+    """An error that clients see: before the first byte as a status, after it as an `error` event."""
 
     code: ClassVar[str] = "internal"
     status: ClassVar[int] = 500
     title: ClassVar[str] = "Something went wrong on our side"
     retryable: ClassVar[bool] = False
     param: str | None = None
-    """The field of the request that is at fault, where one is."""
+    """The invalid field of the request, where one is."""
 
     def __init__(self, detail: str = "", *, retry_after: float | None = None) -> None:
+        """`retry_after` is in seconds."""
         super().__init__(detail or self.title)
         self.detail = detail or self.title
         self.retry_after = retry_after
@@ -103,7 +104,7 @@ class KeyReused(Unprocessable):
 class RateLimited(ChatError):
     """The caller's own limit; `scope` and `dimension` name which, `retry_after` is the true wait in seconds.
 
-    `limits` is what the caller has left, where whoever refused knows it.
+    `limits` is what the caller has left, where it is known.
     """
 
     code, status, title, retryable = "rate_limited", 429, "Too many requests or tokens", True

@@ -30,7 +30,7 @@ class FinishReason(StrEnum):
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
-    """Anything that may stand in a stream; `name` is the SSE event name and the fields are its JSON data."""
+    """An event of a stream; `name` is the SSE event name and the fields are its JSON data."""
 
     name: ClassVar[str]
 

@@ -1,6 +1,6 @@
-"""Every instrument of the chat API, in one table; the core hands over frozen records and knows no Prometheus.
+"""Every Prometheus instrument of the chat API; the other parts report frozen records to the hooks here.
 
-Labels are closed sets: finish reasons and error codes, languages, scopes.  `docs/metrics.md` lists them all.
+Labels are closed sets: finish reasons and error codes, languages, scopes. `docs/metrics.md` lists them all.
 """
 
 from collections import Counter as Counted
@@ -21,7 +21,7 @@ _SECONDS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 40, 80)
 
 
 class Metrics:
-    """The instruments, on a registry of their own, so that two applications in one process do not mix."""
+    """The instruments, on a registry of their own: one process may run two applications."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -76,7 +76,7 @@ class Metrics:
         return counter, gauge, histogram
 
     def begin_at_zero(self, priorities: Iterable[int]) -> None:
-        """Show what scalers ask for the rate of: a counter that begins at 1 has none, and would wake nobody."""
+        """Create the labelled counters that scalers ask the rate of: a counter that begins at 1 has no rate."""
         for level in DegradationLevel:
             self.degraded.labels(level.value)
         for priority, reason in product(priorities, get_args(RejectionReason)):
@@ -97,7 +97,7 @@ class Metrics:
             self.degraded.labels(turn.degradation_level.value).inc()
 
     def admitted(self, record: Started | Rejected) -> None:
-        """Observe that an answer got its slot, or that a question got no place (a hook)."""
+        """Observe that an answer got its slot, or that a question was rejected (a hook)."""
         match record:
             case Started(priority=priority, waited_seconds=seconds):
                 self.queue_wait.labels(str(priority)).observe(seconds)
@@ -109,7 +109,7 @@ class Metrics:
         self.takeovers.labels(why).inc()
 
     def audit_anchored(self, at: float) -> None:
-        """Note when the audit's heads were anchored last, in Unix seconds (a hook)."""
+        """Record when the audit's heads were anchored last, in Unix seconds (a hook)."""
         self.audit_anchored_at.set(at)
 
     def drift_reference(self, reference: Reference) -> None:
@@ -119,17 +119,17 @@ class Metrics:
                 self.drift_share.labels(reference.id, feature, name).set(max(share, FLOOR))
                 self.drift_questions.labels(reference.id, feature, name)
 
-    def drift_counted(self, reference_id: str, found: Counted[Bin]) -> None:
+    def drift_counted(self, reference_id: str, counts: Counted[Bin]) -> None:
         """Add questions to their bins (a hook)."""
-        for (feature, name), count in found.items():
+        for (feature, name), count in counts.items():
             self.drift_questions.labels(reference_id, feature, name).inc(count)
 
     def shadowed(self, verdict: Literal["grounded", "withheld", "uncited", "failed"]) -> None:
-        """Count what a model on trial said (a hook)."""
+        """Count the verdict on an answer of a model on trial (a hook)."""
         self.shadow.labels(verdict).inc()
 
     def plans_read(self, read: PlansRead) -> None:
-        """Note whether the plans in force are those of the file (a hook)."""
+        """Record whether the plans in force are those of the file (a hook)."""
         self.plans_outdated.set(0 if read.accepted else 1)
 
     def model_called(self, call: ModelCallFinished) -> None:

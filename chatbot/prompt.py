@@ -3,7 +3,7 @@
 The order keeps prefixes stable for vLLM's prefix cache. A probe ("is the answer in this passage?") is asked of each of
 the first passages by itself: a small model judges one passage far better than five. System, history and passage come
 first, so customers who ask about the same passage share its prefill. Passages are data: they stand between markers
-that their own text cannot forge, as sentences of them are numbered for the repair of an answer that was withheld.
+that their own text cannot forge; so do the numbered excerpts of the prompt that repairs a withheld answer.
 """
 
 import hashlib
@@ -11,42 +11,44 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 
-from chatbot.tokenizer import Message, Rendered, Tokenizer
+from chatbot.tokenizer import Message, RenderedChat, Tokenizer
 from knowledge.passage import Language, Passage
 
 PROBED = 3
-"""Of so many passages the model is asked whether they hold the answer: 94 % of questions find it there."""
+"""The number of passages that are probed: they hold the answer to 94 % of questions."""
 
 _MARKS: Mapping[Language, str] = {"ko": "문서", "en": "document"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prompt:
-    """Token ids for the answer and for the probe of each of the first passages, and how many passages found room.
+    """Token ids of the answer's prompt and of the probe of each of the first passages.
 
-    The texts are what the ids say, for a model with another tokenizer: `before` is the same in all of them.
+    The texts are the same prompts for a model with another tokenizer; the messages `before` the last one are those of
+    every prompt. The field names stand in checkpoints (`chatbot.transcript`).
     """
 
     answer_ids: tuple[int, ...]
     probes_ids: tuple[tuple[int, ...], ...]
     passages: int
+    """How many passages fit into the answer's prompt."""
     before: tuple[Message, ...] = ()
     answer_text: str = ""
     probe_texts: tuple[str, ...] = ()
 
     @property
-    def answer(self) -> Rendered:
+    def answer(self) -> RenderedChat:
         """The prompt of the answer."""
         return self._rendered(self.answer_ids, self.answer_text)
 
     @property
-    def probes(self) -> tuple[Rendered, ...]:
+    def probes(self) -> tuple[RenderedChat, ...]:
         """The prompts of the probes."""
         texts = self.probe_texts or [""] * len(self.probes_ids)
         return tuple(self._rendered(ids, text) for ids, text in zip(self.probes_ids, texts, strict=True))
 
-    def _rendered(self, ids: tuple[int, ...], text: str) -> Rendered:
-        return Rendered(ids, (*self.before, Message("user", text)) if text else ())
+    def _rendered(self, ids: tuple[int, ...], text: str) -> RenderedChat:
+        return RenderedChat(ids, (*self.before, Message("user", text)) if text else ())
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,12 +89,13 @@ class PromptBuilder:
         self, question: str, *, history: Sequence[Message], passages: Sequence[Passage], language: Language
     ) -> Prompt:
         """Return the prompt of a question, its history (oldest first) and its passages (best first)."""
-        marked = self._that_fit([mark(passage, n, language) for n, passage in enumerate(passages, 1)])
+        marked = self._fitting([mark(passage, n, language) for n, passage in enumerate(passages, 1)])
         before = (Message("system", self._text("system", language).format(bank=self._banks[language])), *history)
 
-        answer = self._asking("answer", question, marked, language)
+        answer = self._last_message("answer", question, marked, language)
         probes = [
-            self._asking("probe", question, [mark(passage, 1, language)], language) for passage in passages[:PROBED]
+            self._last_message("probe", question, [mark(passage, 1, language)], language)
+            for passage in passages[:PROBED]
         ]
         return Prompt(
             answer_ids=self._ids(before, answer),
@@ -105,18 +108,18 @@ class PromptBuilder:
 
     def repair(
         self, question: str, *, before: Sequence[Message], excerpts: Sequence[Passage], language: Language
-    ) -> Rendered:
-        """Return the prompt that asks which excerpt states the answer, by its number from 1 on.
+    ) -> RenderedChat:
+        """Return the prompt that asks for the number, from 1, of the excerpt that states the answer.
 
-        `before` is what stands before the question in the answer's prompt; an excerpt is a passage cut to one quote.
+        `before` are the messages before the last one of the answer's prompt; an excerpt is a passage cut to one quote.
         """
         numbered = "\n\n".join(number(excerpt, n) for n, excerpt in enumerate(excerpts, 1))
-        content = self._asking("repair", question, [numbered], language)
-        return Rendered(self._ids(before, content), (*before, Message("user", content)))
+        content = self._last_message("repair", question, [numbered], language)
+        return RenderedChat(self._ids(before, content), (*before, Message("user", content)))
 
-    def _asking(self, task: str, question: str, shown: Sequence[str], language: Language) -> str:
+    def _last_message(self, task: str, question: str, passages: Sequence[str], language: Language) -> str:
         return self._text("question", language).format(
-            passages="\n".join(shown), question=question, task=self._text(task, language)
+            passages="\n".join(passages), question=question, task=self._text(task, language)
         )
 
     def _ids(self, before: Sequence[Message], content: str) -> tuple[int, ...]:
@@ -125,12 +128,12 @@ class PromptBuilder:
     def _text(self, name: str, language: Language) -> str:
         return self._templates.texts[f"{name}.{language}"]
 
-    def _that_fit(self, marked: Sequence[str]) -> list[str]:
+    def _fitting(self, marked: Sequence[str]) -> list[str]:
         fitting: list[str] = []
-        left = self._passage_tokens
+        tokens_left = self._passage_tokens
         for text in marked:
-            left -= self._tokenizer.count(text)
-            if left < 0 and fitting:
+            tokens_left -= self._tokenizer.count(text)
+            if tokens_left < 0 and fitting:
                 break
             fitting.append(text)
         return fitting
@@ -144,12 +147,12 @@ def mark(passage: Passage, n: int, language: Language) -> str:
 
 
 def number(excerpt: Passage, n: int) -> str:
-    """Return the excerpt as the model chooses it: numbered, titled, dated, and unable to begin another.
+    """Return the excerpt as the model sees it: numbered, titled, dated, and unable to begin another excerpt.
 
-    In the markers of passages the small model chooses by place still more (decision 0002).
+    With the markers of passages the small model prefers the first place even more (docs/decisions/0002).
     """
-    said = f"{_titled(excerpt)}\n{excerpt.text}".replace("[", "(").replace("]", ")")
-    return f"[{n}] {said}"
+    body = f"{_titled(excerpt)}\n{excerpt.text}".replace("[", "(").replace("]", ")")
+    return f"[{n}] {body}"
 
 
 def _titled(passage: Passage) -> str:

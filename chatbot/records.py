@@ -1,4 +1,4 @@
-"""Records that the core hands to hooks: what happened, without a customer's words."""
+"""Records for hooks: what happened, without any text of a customer's."""
 
 from array import array
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class TurnFinished:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchFinished:
-    """A search for a question has ended: the question's vector, the scores of its best passage (0 without one)."""
+    """A search has ended: the question's vector and the dense and term score of its best passage, 0 without one."""
 
     vector: "array[float]"
     language: Language

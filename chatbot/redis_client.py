@@ -1,7 +1,7 @@
-"""The one breaker that a process puts before Redis: opened by the first command over 200 ms or a broken connection.
+"""Clients of Redis, and the circuit breaker before them: opened by a command over 200 ms or a broken connection.
 
-While it is open every command is refused at once with `StoreUnavailable`, but one probe a second, which has less time.
-All of a process's users of Redis (ledger, history, answer log) share one, so that only the first of them waits.
+While it is open every command is refused at once with `StoreUnavailable`, except one probe a second, which has less
+time. Everything in a process that uses Redis shares one breaker, so that only the first command waits.
 """
 
 import asyncio
@@ -26,11 +26,12 @@ T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
 LATE_SECONDS = 0.02
+"""An event loop that runs a timer later than this was too busy to read replies."""
 GRACE_SECONDS = 0.05
 
 
 class RedisBreakerSettings(BaseModel, frozen=True):
-    """How long a command may take, how long a probe may, and how often there is one."""
+    """In seconds: the deadline of a command, the deadline of a probe, and the time between two probes."""
 
     slow_after: PositiveFloat = 0.2
     probe_timeout: PositiveFloat = 0.05
@@ -38,7 +39,7 @@ class RedisBreakerSettings(BaseModel, frozen=True):
 
 
 class RedisBreaker:
-    """Runs commands one way: in time, or `StoreUnavailable`."""
+    """Runs commands against a deadline; while it is open it refuses them."""
 
     def __init__(self, settings: RedisBreakerSettings, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._settings = settings
@@ -47,6 +48,7 @@ class RedisBreaker:
 
     @property
     def is_open(self) -> bool:
+        """Whether commands are refused now."""
         return self._next_probe is not None
 
     async def call(self, command: Callable[[], Awaitable[T]]) -> T:
@@ -70,7 +72,7 @@ class RedisBreaker:
             self._open(exc)
             raise StoreUnavailable from exc
         except RedisError as exc:
-            # It answers, so it is there: read-only, out of memory, disk full (MISCONF), a script's mistake.
+            # Redis answers, so it is not away: read-only, out of memory, disk full (MISCONF), an error in a script.
             self._close()
             log.warning("redis refused a command", error=type(exc).__name__, detail=str(exc)[:200])
             raise StoreUnavailable from exc
@@ -83,8 +85,8 @@ class RedisBreaker:
         now = self._clock()
         if now < self._next_probe:
             raise StoreUnavailable
-        # Claimed before the first await, so that there is one probe whoever else arrives meanwhile; and should the
-        # probe be cancelled, the next one comes a period later.
+        # Set before the first await, so that commands that arrive meanwhile are no second probe; if the probe is
+        # cancelled, the next one comes a period later.
         self._next_probe = now + self._settings.probe_every
         return self._settings.probe_timeout
 
@@ -100,16 +102,16 @@ class RedisBreaker:
 
 
 def more_time(due: float) -> float:
-    """Return the seconds that a command gets after its deadline has passed.
+    """Return the seconds that a command gets after its deadline `due`, a time of the event loop.
 
-    When the event loop itself was late to notice, the reply may lie unread in the socket, and a busy process would call
-    a healthy Redis away: such a command gets 50 ms more.
+    When the event loop itself is late, the reply may lie unread in the socket, and a busy process would take a healthy
+    Redis for away: such a command gets 50 ms more.
     """
     return GRACE_SECONDS if asyncio.get_running_loop().time() - due > LATE_SECONDS else 0.0
 
 
 async def in_time(command: Callable[[], Awaitable[T]], seconds: float) -> T:
-    """Await `command()`, at most `seconds` long by Redis's fault.
+    """Await `command()` for at most `seconds`, and a grace while the event loop is late.
 
     Raises:
         TimeoutError: no reply in time.
@@ -129,21 +131,21 @@ async def in_time(command: Callable[[], Awaitable[T]], seconds: float) -> T:
 
 
 class RedisSettings(BaseModel, frozen=True):
-    """How a process talks to Redis; the deadline of a command is the breaker's."""
+    """A process's connections to Redis; the deadline of a command is the breaker's."""
 
     max_connections: PositiveInt = 64
     max_readers: PositiveInt = 1000
-    """Connections beside those for customers who follow an answer that another replica writes; each waits in Redis."""
+    """Connections for readers of answers that another replica writes: each blocks one while it waits in Redis."""
     breaker: RedisBreakerSettings = RedisBreakerSettings()
 
     def for_readers(self) -> "RedisSettings":
-        """Return the settings of the client with which they wait."""
+        """Return the settings of the client for blocking reads."""
         return self.model_copy(update={"max_connections": self.max_readers})
 
 
 @asynccontextmanager
 async def open_cluster(url: str, settings: RedisSettings) -> AsyncGenerator[RedisCluster]:
-    """Open a client of a Redis Cluster, of which `url` names a node; one that is away is found when it is back."""
+    """Open a client of the Redis Cluster that the node at `url` belongs to; a node that returns is found again."""
     client = RedisCluster.from_url(
         url, max_connections=settings.max_connections, socket_connect_timeout=2, retry=Retry(NoBackoff(), 1)
     )
@@ -155,7 +157,7 @@ async def open_cluster(url: str, settings: RedisSettings) -> AsyncGenerator[Redi
 
 @asynccontextmanager
 async def open_redis(url: str, settings: RedisSettings) -> AsyncGenerator[Redis]:
-    """Open the process's client: a pool that waits in a burst, and one immediate retry over a stale connection."""
+    """Open a client: its pool makes commands wait in a burst, and retries once, at once, over a stale connection."""
     pool = BlockingConnectionPool.from_url(
         url, max_connections=settings.max_connections, timeout=5, socket_connect_timeout=2, retry=Retry(NoBackoff(), 1)
     )

@@ -26,19 +26,19 @@ from knowledge.withdrawals import Withdrawals
 
 
 class TurnSettings(BaseModel, frozen=True):
-    """How answers are made: what is checked, how long they may be, how long their end may take."""
+    """How answers are made: what is checked, their length in tokens, and their time in seconds."""
 
     grounding: GroundingMode = GroundingMode.STRICT
     answerability: AnswerabilitySettings = AnswerabilitySettings()
     contact: str = "1599-0000"
     repair_certainty: Annotated[float, Field(gt=0, le=1)] = 0.5
-    """How sure, from 0 (all alike) to 1, the model must be of a quote to show it alone where its answer was withheld.
+    """The certainty, from 0 (all quotes alike) to 1, from which one quote is shown alone in place of a withheld answer.
 
-    Being asked costs it one token; 1 asks nothing.
+    The question costs the model one token; 1 asks nothing.
     """
     temperature: float = 0.0
     again_temperature: float = 0.4
-    """Of an answer that is asked for again: at the first one's 0 it would say the same again."""
+    """The temperature of another answer to a question: at the first answer's 0 the model would repeat itself."""
     max_answer_tokens: int = 400
     most_answer_tokens: int = 2000
     extension_tokens: int = 128
@@ -48,7 +48,7 @@ class TurnSettings(BaseModel, frozen=True):
 
     @property
     def probes(self) -> bool:
-        """Whether the model is asked first if the passages hold the answer; `off` asks nothing and checks nothing."""
+        """Whether the model is first asked if the passages hold the answer; with grounding `off` it is not."""
         return self.grounding is not GroundingMode.OFF
 
 
@@ -78,9 +78,11 @@ class Services:
     shadow: Shadow
     withdrawals: Withdrawals
     cache_salt: Callable[[str], str]
-    """A tenant's salt of vLLM's prefix cache: unguessable, so that no tenant can probe what another has asked."""
+    """Returns a tenant's salt of vLLM's prefix cache: unguessable, so that no tenant can probe what another asked."""
     now: Callable[[], float]
+    """Returns Unix seconds."""
     pings: Mapping[str, Callable[[], Awaitable[None]]]
+    """The readiness probe of each part, by its name in `/readyz`."""
     on_turn_finished: tuple[Callable[[TurnFinished], None], ...]
 
     @property

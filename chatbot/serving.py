@@ -1,4 +1,4 @@
-"""Leaving: a service that is told to stop refuses new questions and lets running answers end."""
+"""Shutting down: after SIGTERM or SIGINT the service refuses new questions and lets running answers end."""
 
 import asyncio
 import signal
@@ -10,27 +10,27 @@ from chatbot.app import drain
 
 
 async def until_told(app: FastAPI, *, drain_seconds: float, refuse_seconds: float = 0.0) -> None:
-    """Wait for SIGTERM or SIGINT, then let running answers end (a second signal does not wait).
+    """Wait for SIGTERM or SIGINT, then drain for at most `drain_seconds`; a second signal ends the drain.
 
-    Questions are refused for `refuse_seconds` at least: to a balancer that has not looked at `/readyz` since, a
-    listener that closes under a request it has just sent is a server that broke.
+    Questions are refused for at least `refuse_seconds`, so that the listener is still there when a load balancer that
+    has not asked `/readyz` since sends a request.
     """
-    loop, told, hurried = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event()
+    loop, stopping, hurrying = asyncio.get_running_loop(), asyncio.Event(), asyncio.Event()
 
     def on_signal() -> None:
-        (hurried if told.is_set() else told).set()
+        (hurrying if stopping.is_set() else stopping).set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
-    await told.wait()
+    await stopping.wait()
     async with anyio.create_task_group() as tasks:
 
         async def hurry() -> None:
-            await hurried.wait()
+            await hurrying.wait()
             tasks.cancel_scope.cancel()
 
         tasks.start_soon(hurry)
-        async with anyio.create_task_group() as leaving:
-            leaving.start_soon(anyio.sleep, refuse_seconds)
+        async with anyio.create_task_group() as refusing:
+            refusing.start_soon(anyio.sleep, refuse_seconds)
             await drain(app, seconds=drain_seconds)
         tasks.cancel_scope.cancel()

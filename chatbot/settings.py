@@ -1,4 +1,4 @@
-"""The chat API's settings: each part's own model, composed; read from the environment once, in `__main__`.
+"""The chat API's settings, composed of each part's own model; read from the environment once, in `__main__`.
 
 Nested values use two underscores: `TURN__GROUNDING=numbers`, `LEDGER__LIMITS__USER__TOKENS_PER_MINUTE=20000`.
 """
@@ -113,7 +113,7 @@ class Settings(BaseSettings):
 
     @property
     def anchors(self) -> str | None:
-        """Where the audit's heads are anchored: beside the default SQLite unless AUDIT_ANCHORS is set."""
+        """The URL of the audit's anchors: beside the default SQLite unless AUDIT_ANCHORS is set."""
         if self.audit_anchors is None and self.database_url is None:
             return (self.data_dir.resolve() / "anchors").as_uri()
         return self.audit_anchors

@@ -1,9 +1,9 @@
-"""A model on trial: asked what customers asked, after they have their answer; nobody is shown or pays for what it says.
+"""A model on trial: asked the customers' questions after their answers; its answers are neither shown nor charged.
 
-What it says goes through the checks of the customer's own answer, and only their verdict is kept, so that its share of
-grounded answers can be read beside that of the model in service.  It waits behind everybody else inside vLLM, and a
-process asks it little at a time: what comes while it is busy is not asked. An emergency stop, or a withdrawal of what
-the answer stands on, ends it as it would the customer's.
+Its answer goes through the checks of the customer's answer, and only their verdict is kept, so that its share of
+grounded answers can be compared with that of the model in service. Its calls have the last priority inside vLLM, and a
+process has at most two of them at once: a question that comes meanwhile is skipped. An emergency stop or a withdrawal
+of the answer's passages ends its call as it ends the customer's answer.
 """
 
 from collections.abc import Callable
@@ -17,12 +17,12 @@ from anyio.abc import TaskGroup
 from chatbot.errors import TooLarge
 from chatbot.grounding import GroundingStream
 from chatbot.models import EndpointFailed, Models, Sampling
-from chatbot.tokenizer import Rendered
+from chatbot.tokenizer import RenderedChat
 
 log = structlog.get_logger(__name__)
 
 Verdict = Literal["grounded", "withheld", "uncited", "failed"]
-"""Whether every sentence held, one failed the checks, none claimed anything, or the model did not finish."""
+"""All sentences are supported, one failed the checks, none claims anything, or the model did not finish."""
 
 _AT_ONCE = 2
 
@@ -38,7 +38,7 @@ class Shadow:
 
     def follow(
         self,
-        prompt: Rendered,
+        prompt: RenderedChat,
         checks: GroundingStream,
         *,
         sampling: Sampling,
@@ -46,9 +46,9 @@ class Shadow:
         cache_salt: str,
         within: Callable[[], AbstractContextManager[anyio.CancelScope]],
     ) -> None:
-        """Ask the shadow the same, beside everything else, if the conversation is of its share.
+        """Ask the shadow the same prompt in a task of its own, if the conversation is in its share.
 
-        `checks` are fresh; what `within` opens is cancelled when the bank takes back what the answer stands on.
+        `checks` are new; the cancel scope that `within` opens is cancelled when the answer is revoked.
         """
         if self._asked >= _AT_ONCE or not self._models.pool.in_share(conversation_id, "shadow"):
             return
@@ -57,11 +57,11 @@ class Shadow:
         async def ask() -> None:
             try:
                 with within():
-                    said = await self._models.shadow_answer(
+                    text = await self._models.shadow_answer(
                         prompt, sampling=sampling, conversation_id=conversation_id, cache_salt=cache_salt
                     )
-                    if said is not None:
-                        self._hook(_verdict(said, checks))
+                    if text is not None:
+                        self._hook(_verdict(text, checks))
             except (EndpointFailed, TooLarge) as exc:
                 log.warning("shadow_failed", error=type(exc).__name__)
                 self._hook("failed")
@@ -71,8 +71,8 @@ class Shadow:
         self._tasks.start_soon(ask)
 
 
-def _verdict(said: str, checks: GroundingStream) -> Verdict:
-    checks.feed(said)
+def _verdict(text: str, checks: GroundingStream) -> Verdict:
+    checks.feed(text)
     checks.close()
     if checks.withheld:
         return "withheld"

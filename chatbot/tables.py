@@ -1,5 +1,5 @@
-"""The chatbot's own tables (SQLite and PostgreSQL); `chatbot.audit` and `chatbot.conversations.ratings` say what is in
-them."""
+"""The schema of the chatbot's SQL tables (SQLite and PostgreSQL), which `chatbot.audit` and `chatbot.conversations` add
+their tables to."""
 
 from sqlalchemy import MetaData
 

@@ -3,11 +3,11 @@
 A `tiktoken.Encoding` is built from a byte-level BPE `tokenizer.json` (Qwen, SmolLM2, GPT-2): the same ids as
 `tokenizers`, several times faster. The chat template is rendered as transformers does, in jinja2's sandbox.
 
-A customer can never forge a role: special-token strings inside a message (`<|im_start|>`) are broken up before
-rendering and reach the model as ordinary text. Only the template's own markers become special tokens.
+A customer cannot forge a role: special-token strings inside a message (`<|im_start|>`) are broken up before rendering
+and reach the model as ordinary text. Only the template's own markers become special tokens.
 
 TokenizerError
-└── UnknownTokenizer   a folder without these files, or a tokenizer of another kind; the message says which part
+└── UnknownTokenizer   the files are missing, or the tokenizer is of another kind; the message says which part
 """
 
 import json
@@ -28,12 +28,12 @@ _File = TypeVar("_File")
 
 Role = Literal["system", "user", "assistant"]
 
-# `Digits` before `ByteLevel` (SmolLM2) cuts the text at every digit, so that white space before one ends a segment: the
-# look-ahead of GPT-2's pattern then sees an end where the joined pattern sees the digit.
+# `Digits` before `ByteLevel` (SmolLM2) cuts the text at every digit, so that white space before a digit ends a segment:
+# the look-ahead of GPT-2's pattern then sees an end where the joined pattern sees the digit.
 _GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 _GPT2_AFTER_DIGITS = r"\p{N}|'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?[^\s\p{L}\p{N}]+|\s+(?![^\s\p{N}])|\s+"
 
-# Unicode's noncharacters: never text, so one may stand for the first character of a broken-up special token.
+# Unicode's noncharacters are never text, so each may stand for the first character of a broken-up special token.
 _STAND_INS = tuple(chr(code) for code in range(0xFDD0, 0xFDF0))
 _ANY_STAND_IN = re.compile(f"[{_STAND_INS[0]}-{_STAND_INS[-1]}]")
 
@@ -46,11 +46,11 @@ class UnknownTokenizer(TokenizerError):
     """The folder holds no byte-level BPE tokenizer that this module reads exactly."""
 
 
-class _Part(msgspec.Struct, frozen=True):
-    """One pre-tokenizer, or the sequence of them."""
+class _PreTokenizer(msgspec.Struct, frozen=True):
+    """A pre-tokenizer, or a sequence of them."""
 
     type: str
-    pretokenizers: "tuple[_Part, ...]" = ()
+    pretokenizers: "tuple[_PreTokenizer, ...]" = ()
     pattern: Mapping[str, str] = {}
     behavior: str = "Isolated"
     invert: bool = False
@@ -63,7 +63,7 @@ class _Normalizer(msgspec.Struct, frozen=True):
     type: str
 
 
-class _Added(msgspec.Struct, frozen=True):
+class _AddedToken(msgspec.Struct, frozen=True):
     id: int
     content: str
     single_word: bool = False
@@ -79,54 +79,54 @@ class _Bpe(msgspec.Struct, frozen=True):
 
 
 class _TokenizerFile(msgspec.Struct, frozen=True):
-    """What of a `tokenizer.json` decides how text becomes ids."""
+    """The part of a `tokenizer.json` that decides how text becomes ids."""
 
     model: _Bpe
-    pre_tokenizer: _Part
+    pre_tokenizer: _PreTokenizer
     normalizer: _Normalizer | None = None
-    added_tokens: tuple[_Added, ...] = ()
+    added_tokens: tuple[_AddedToken, ...] = ()
 
 
-class _Named(msgspec.Struct, frozen=True):
+class _NamedTemplate(msgspec.Struct, frozen=True):
     name: str
     template: str
 
 
-class _Content(msgspec.Struct, frozen=True):
+class _SpecialToken(msgspec.Struct, frozen=True):
     content: str
 
 
-_Text = str | _Content | None
+_TokenText = str | _SpecialToken | None
 
 
 class _Config(msgspec.Struct, frozen=True):
-    """What of a `tokenizer_config.json` a chat template may use."""
+    """The part of a `tokenizer_config.json` that a chat template may use."""
 
-    chat_template: str | tuple[_Named, ...] | None = None
-    bos_token: _Text = None
-    eos_token: _Text = None
-    pad_token: _Text = None
-    unk_token: _Text = None
+    chat_template: str | tuple[_NamedTemplate, ...] | None = None
+    bos_token: _TokenText = None
+    eos_token: _TokenText = None
+    pad_token: _TokenText = None
+    unk_token: _TokenText = None
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of a chat."""
+    """A message of a chat."""
 
     role: Role
     content: str
 
 
 @dataclass(frozen=True, slots=True)
-class Rendered:
-    """A chat as token ids; `messages` tell it to a model with another tokenizer, where there may be one."""
+class RenderedChat:
+    """A chat as token ids; its `messages` are needed where a model with another tokenizer may be called."""
 
     ids: Sequence[int]
     messages: Sequence[Message] = ()
 
 
 class Tokenizer:
-    """Counts tokens, renders chats to prompt ids, and tells the text of ids."""
+    """Counts tokens, renders chats to prompt ids, encodes text and decodes ids."""
 
     def __init__(self, encoding: "_Encoding", special: Mapping[str, int], template: "ChatTemplate") -> None:
         self._encoding = encoding
@@ -134,10 +134,10 @@ class Tokenizer:
         self._special_ids = frozenset(special.values())
         # Longest first: where one special token begins like another, `tokenizers` takes the longer.
         longest_first = sorted(special, key=len, reverse=True)
-        self._cut = re.compile("(" + "|".join(map(re.escape, longest_first)) + ")") if special else None
+        self._special_pattern = re.compile("(" + "|".join(map(re.escape, longest_first)) + ")") if special else None
         firsts = sorted({text[0] for text in special})
         self._stand_in = dict(zip(firsts, _STAND_INS, strict=False))
-        self._stood_for = {stand_in: first for first, stand_in in self._stand_in.items()}
+        self._original = {stand_in: first for first, stand_in in self._stand_in.items()}
         self._template = template
 
     @classmethod
@@ -145,7 +145,7 @@ class Tokenizer:
         """Read the tokenizer of a model folder; about half a second for 150,000 tokens.
 
         Raises:
-            UnknownTokenizer: see its message.
+            UnknownTokenizer: the message says why the folder cannot be used.
         """
         file = _read(folder / "tokenizer.json", _TokenizerFile)
         special = _special_tokens(file)
@@ -164,8 +164,8 @@ class Tokenizer:
 
     def render(self, messages: Sequence[Message], *, continue_with: str = "") -> list[int]:
         """Return the prompt's ids, with the assistant's turn opened and begun with `continue_with`."""
-        turns = [{"role": message.role, "content": self._broken_up(message.content)} for message in messages]
-        return self._encode(self._template.render(turns) + self._broken_up(continue_with))
+        conversation = [{"role": message.role, "content": self._broken_up(message.content)} for message in messages]
+        return self._encode(self._template.render(conversation) + self._broken_up(continue_with))
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of our own text (never a customer's), in which special-token strings are special tokens."""
@@ -181,25 +181,25 @@ class Tokenizer:
 
     @property
     def end_ids(self) -> tuple[int, ...]:
-        """The id with which the model ends its turn, where the folder names it: an answer must stop there."""
-        end = self._special.get(self._template.end)
+        """The id of the token that ends an answer, where the folder names one."""
+        end = self._special.get(self._template.end_token)
         return () if end is None else (end,)
 
     def _broken_up(self, content: str) -> str:
-        """Return `content` with nothing in it that the template's text could be mistaken for."""
+        """Return `content` with the first character of every special-token string replaced by its stand-in."""
         content = _ANY_STAND_IN.sub("\N{REPLACEMENT CHARACTER}", content)
-        if self._cut is None:
+        if self._special_pattern is None:
             return content
-        return self._cut.sub(lambda found: self._stand_in[found[0][0]] + found[0][1:], content)
+        return self._special_pattern.sub(lambda match: self._stand_in[match[0][0]] + match[0][1:], content)
 
     def _encode(self, text: str) -> list[int]:
         ids: list[int] = []
-        for piece in self._cut.split(text) if self._cut else [text]:
+        for piece in self._special_pattern.split(text) if self._special_pattern else [text]:
             token = self._special.get(piece)
             if token is not None:
                 ids.append(token)
             elif piece:
-                ids += self._encoding.encode(_ANY_STAND_IN.sub(lambda found: self._stood_for[found[0]], piece))
+                ids += self._encoding.encode(_ANY_STAND_IN.sub(lambda match: self._original[match[0]], piece))
         return ids
 
 
@@ -208,8 +208,8 @@ class ChatTemplate:
 
     def __init__(self, source: str, tokens: Mapping[str, str]) -> None:
         self._tokens = dict(tokens)
-        # As transformers' `apply_chat_template` compiles it; a template comes with the weights and is not ours, so
-        # it runs in the sandbox and may change nothing.
+        # As transformers' `apply_chat_template` compiles it. A template comes with the weights and is not trusted, so
+        # it runs in the immutable sandbox.
         environment = ImmutableSandboxedEnvironment(
             trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
         )
@@ -225,26 +225,26 @@ class ChatTemplate:
             UnknownTokenizer: the folder has none, or it is no jinja template.
         """
         config = _read(folder / "tokenizer_config.json", _Config)
-        own = folder / "chat_template.jinja"
-        source = own.read_text("utf-8") if own.is_file() else _default(config)
+        file = folder / "chat_template.jinja"
+        source = file.read_text("utf-8") if file.is_file() else _default_template(config)
         if source is None:
             raise UnknownTokenizer(f"{folder} has no chat template: serve an instruct model")
-        named = {name: getattr(config, name) for name in ("bos_token", "eos_token", "pad_token", "unk_token")}
-        tokens = {name: token if isinstance(token, str) else token.content for name, token in named.items() if token}
+        special = {name: getattr(config, name) for name in ("bos_token", "eos_token", "pad_token", "unk_token")}
+        tokens = {name: token if isinstance(token, str) else token.content for name, token in special.items() if token}
         try:
             return cls(source, tokens)
         except TemplateError as exc:
             raise UnknownTokenizer(f"the chat template of {folder} cannot be read: {exc}") from exc
 
     @property
-    def end(self) -> str:
-        """The text of the token that ends the model's turn, empty when the folder does not say."""
+    def end_token(self) -> str:
+        """The text of the token that ends an answer; empty where the folder names none."""
         return self._tokens.get("eos_token", "")
 
-    def render(self, turns: Sequence[Mapping[str, str]]) -> str:
+    def render(self, messages: Sequence[Mapping[str, str]]) -> str:
         """Return the chat's text with the assistant's turn opened."""
         return self._template.render(
-            messages=turns, tools=None, documents=None, add_generation_prompt=True, **self._tokens
+            messages=messages, tools=None, documents=None, add_generation_prompt=True, **self._tokens
         )
 
 
@@ -256,8 +256,8 @@ class _Encoding:
             raise UnknownTokenizer(f"the normalizer is {file.normalizer}: only NFC or none is read")
         self._nfc = file.normalizer is not None
         ranks = _ranks(file.model)
-        # Bytes that no merge and no letter covers (0xFF in a trained vocabulary) would make tiktoken panic;
-        # `tokenizers` drops them, and so do we.
+        # tiktoken panics at bytes that no merge and no letter covers (0xFF in a trained vocabulary); `tokenizers` drops
+        # them, and so does this class.
         unused = iter(range(max(*ranks.values(), *special.values(), 0) + 1, 2**31))
         missing = {bytes([byte]): next(unused) for byte in range(256) if bytes([byte]) not in ranks}
         self._dropped = frozenset(missing.values())
@@ -289,10 +289,10 @@ def _ranks(model: _Bpe) -> dict[bytes, int]:
     ids = [model.vocab[token] for token in merged]
     if any(later <= earlier for earlier, later in pairwise(ids)):
         raise UnknownTokenizer("the tokenizer's ids do not follow its merges: tiktoken would split words otherwise")
-    of_letter = _bytes_of_letters()
-    letters = {bytes([byte]): model.vocab[letter] for letter, byte in of_letter.items() if letter in model.vocab}
+    byte_of_letter = _bytes_of_letters()
+    letters = {bytes([byte]): model.vocab[letter] for letter, byte in byte_of_letter.items() if letter in model.vocab}
     try:
-        words = {bytes(map(of_letter.__getitem__, token)): n for token, n in zip(merged, ids, strict=True)}
+        words = {bytes(map(byte_of_letter.__getitem__, token)): n for token, n in zip(merged, ids, strict=True)}
     except KeyError as exc:
         raise UnknownTokenizer(f"the tokenizer is not byte-level: its merges hold {exc}") from exc
     return letters | words
@@ -305,29 +305,29 @@ def _bytes_of_letters() -> dict[str, int]:
     return {chr(byte): byte for byte in printable} | {chr(256 + n): byte for n, byte in enumerate(hidden)}
 
 
-def _pattern(pre_tokenizer: _Part) -> str:
-    """Return the one regular expression that cuts as the pre-tokenizer does."""
+def _pattern(pre_tokenizer: _PreTokenizer) -> str:
+    """Return one regular expression that splits text as the pre-tokenizer does."""
     match pre_tokenizer.pretokenizers or (pre_tokenizer,):
         case (
-            _Part(type="Split", behavior="Isolated", invert=False, pattern={"Regex": pattern}),
-            _Part(type="ByteLevel", add_prefix_space=False, use_regex=False),
+            _PreTokenizer(type="Split", behavior="Isolated", invert=False, pattern={"Regex": pattern}),
+            _PreTokenizer(type="ByteLevel", add_prefix_space=False, use_regex=False),
         ):
             return pattern
         case (
-            _Part(type="Digits", individual_digits=True),
-            _Part(type="ByteLevel", add_prefix_space=False, use_regex=True),
+            _PreTokenizer(type="Digits", individual_digits=True),
+            _PreTokenizer(type="ByteLevel", add_prefix_space=False, use_regex=True),
         ):
             return _GPT2_AFTER_DIGITS
-        case (_Part(type="ByteLevel", add_prefix_space=False, use_regex=True),):
+        case (_PreTokenizer(type="ByteLevel", add_prefix_space=False, use_regex=True),):
             return _GPT2
         case other:
             raise UnknownTokenizer(f"the pre-tokenizer is not one this client reads exactly: {other}")
 
 
 def _special_tokens(file: _TokenizerFile) -> dict[str, int]:
-    odd = [token.content for token in file.added_tokens if token.single_word or token.lstrip or token.rstrip]
-    if odd:
-        raise UnknownTokenizer(f"added tokens that take white space along are not read exactly: {odd}")
+    stripping = [token.content for token in file.added_tokens if token.single_word or token.lstrip or token.rstrip]
+    if stripping:
+        raise UnknownTokenizer(f"added tokens that take white space along are not read exactly: {stripping}")
     if len({token.content[:1] for token in file.added_tokens}) > len(_STAND_INS):
         raise UnknownTokenizer(f"the added tokens begin with more than {len(_STAND_INS)} different characters")
     return {token.content: token.id for token in file.added_tokens}
@@ -342,7 +342,7 @@ def _read(path: Path, kind: type[_File]) -> _File:
         raise UnknownTokenizer(f"{path} is not a tokenizer this client reads: {exc}") from exc
 
 
-def _default(config: _Config) -> str | None:
+def _default_template(config: _Config) -> str | None:
     if isinstance(config.chat_template, tuple):
         return next((named.template for named in config.chat_template if named.name == "default"), None)
     return config.chat_template

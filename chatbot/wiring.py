@@ -3,7 +3,7 @@
 import hashlib
 import hmac
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 
@@ -18,9 +18,9 @@ from chatbot.audit import Anchors, Audit, open_anchors, open_audit
 from chatbot.conversations import AnswerCache, ConversationIds, History, Ratings
 from chatbot.drift import DriftWatch, read_reference
 from chatbot.errors import AuditUnavailable, IndexUnavailable
-from chatbot.limits import Ledger, Plans, open_plans
+from chatbot.limits import Ledger, PlansRead, open_plans
 from chatbot.metrics import Metrics
-from chatbot.models import open_models
+from chatbot.models import Models, open_models
 from chatbot.prompt import PromptBuilder, load_templates
 from chatbot.proof import ReplayContext
 from chatbot.records import SearchFinished
@@ -40,7 +40,7 @@ from knowledge.index import IndexUnavailable as IndexAway
 from knowledge.passage import Language
 from knowledge.storage import UNAVAILABLE
 from knowledge.terms import Terms
-from knowledge.withdrawals import open_withdrawals
+from knowledge.withdrawals import Withdrawals, open_withdrawals
 
 
 @asynccontextmanager
@@ -57,45 +57,35 @@ async def open_services(
 ) -> AsyncGenerator[Services]:
     """Open what an answer uses; `index` is given where another service of this process shares the embedded one."""
     async with AsyncExitStack() as stack:
+        enter = stack.enter_async_context
         metrics = Metrics()
         metrics.begin_at_zero((0, *settings.admission.priorities.values()))
-        authenticator = await stack.enter_async_context(open_authenticator(settings.auth))
+        authenticator = await enter(open_authenticator(settings.auth))
         if index is None:
-            index = await stack.enter_async_context(open_passages(settings))
-        redis_url = settings.redis_url.get_secret_value()
-        redis = await stack.enter_async_context(open_redis(redis_url, settings.redis))
+            index = await enter(open_passages(settings))
+        redis = await enter(open_redis(settings.redis_url.get_secret_value(), settings.redis))
         breaker = RedisBreaker(settings.redis.breaker)
-        models = await stack.enter_async_context(open_models(settings.models, on_call=metrics.model_called))
-        plans = await stack.enter_async_context(open_plans(settings.ledger, on_read=metrics.plans_read))
-        audit = await stack.enter_async_context(open_audit(engine, settings.audit))
-        ratings = Ratings(engine)
-        await ratings.prepare()
-        withdrawals = await stack.enter_async_context(open_withdrawals(engine))
-        models.stop(withdrawals.stopped_models())
-        stack.enter_context(withdrawals.heard_by(lambda: models.stop(withdrawals.stopped_models())))
-        line = await stack.enter_async_context(open_pipelined_connection(redis))
-        readers = await stack.enter_async_context(open_redis(redis_url, settings.redis.for_readers()))
-        ledger = await stack.enter_async_context(open_ledger(settings, redis, breaker, plans))
+        models = await enter(open_models(settings.models, on_call=metrics.model_called))
+        ledger = await enter(open_ledger(settings, redis, breaker, on_plans_read=metrics.plans_read))
+        audit = await enter(open_audit(engine, settings.audit))
+        ratings = await open_ratings(engine)
+        withdrawals = await enter(open_stops(engine, models))
+        answer_log = await enter(open_answer_log(settings, redis, breaker))
         drift = await watch_drift(settings, index.embedder, metrics)
-        retrieval = await stack.enter_async_context(open_retrieval(settings, index, on_search=drift.record_search))
+        retrieval = await enter(open_retrieval(settings, index, on_search=drift.record_search))
         # Entered last, so left first: no answer outlives what it uses.
-        tasks = await stack.enter_async_context(anyio.create_task_group())
-        stack.callback(tasks.cancel_scope.cancel)
-        admission = Admission(settings.admission, prefill=models.pool.prefill_rate, hook=metrics.admitted)
-        answer_log = AnswerLog(redis, breaker, settings.answer_log, line=line, readers=readers)
+        tasks = await enter(open_tasks())
         services = Services(
             settings=settings.turn,
             bank_names=tuple(bank_names(settings).values()),
             authenticator=authenticator,
-            admission=admission,
+            admission=Admission(settings.admission, prefill=models.pool.prefill_rate, hook=metrics.admitted),
             answer_cache=AnswerCache(redis, breaker, settings.answer_cache),
             answers=AnswerRegistry(answer_log, tasks, settings.answers, on_taken=metrics.answer_taken),
             answer_log=answer_log,
             audit=audit,
             drift=drift,
-            conversation_ids=ConversationIds(
-                settings.audit_key.get_secret_value(), begin_within=settings.history.begin_within
-            ),
+            conversation_ids=conversation_ids(settings),
             history=History(redis, breaker, settings.history),
             idempotency=IdempotencyKeys(redis, breaker, settings.idempotency),
             index=index,
@@ -109,23 +99,59 @@ async def open_services(
             withdrawals=withdrawals,
             cache_salt=partial(salt_of, settings.audit_key.get_secret_value()),
             now=time.time,
-            pings={
-                "index": partial(ping_index, index),
-                "sql": partial(ping_sql, engine),
-                "redis": partial(ping_redis, redis, breaker),
-                "models": models.ping,
-            },
+            pings=pings(index, engine, redis, breaker, models),
             on_turn_finished=(metrics.turn_finished, drift.record_turn),
         )
         start_beside(tasks, services, settings)
         yield services
 
 
+async def open_ratings(engine: AsyncEngine) -> Ratings:
+    """Return the customers' ratings, once their table is there."""
+    ratings = Ratings(engine)
+    await ratings.prepare()
+    return ratings
+
+
+@asynccontextmanager
+async def open_stops(engine: AsyncEngine, models: Models) -> AsyncGenerator[Withdrawals]:
+    """Open the withdrawals, and keep the models stopped that they name."""
+
+    def stop_models() -> None:
+        models.stop(withdrawals.stopped_models())
+
+    async with open_withdrawals(engine) as withdrawals:
+        stop_models()
+        with withdrawals.heard_by(stop_models):
+            yield withdrawals
+
+
+@asynccontextmanager
+async def open_answer_log(settings: Settings, redis: Redis, breaker: RedisBreaker) -> AsyncGenerator[AnswerLog]:
+    """Open the answer log, with a connection of its own for appends and a client of its own for blocking reads."""
+    url = settings.redis_url.get_secret_value()
+    async with (
+        open_pipelined_connection(redis) as line,
+        open_redis(url, settings.redis.for_readers()) as readers,
+    ):
+        yield AnswerLog(redis, breaker, settings.answer_log, line=line, readers=readers)
+
+
+@asynccontextmanager
+async def open_tasks() -> AsyncGenerator[TaskGroup]:
+    """Open the task group of answers and of what runs beside them; it is cancelled when the block ends."""
+    async with anyio.create_task_group() as tasks:
+        try:
+            yield tasks
+        finally:
+            tasks.cancel_scope.cancel()
+
+
 @asynccontextmanager
 async def open_retrieval(
     settings: Settings, index: Index, *, on_search: Callable[[SearchFinished], None]
 ) -> AsyncGenerator[Retrieval]:
-    """Open what finds passages for a question, with the cross-encoder where one is named."""
+    """Open the retrieval of passages, with a cross-encoder where one is named."""
     async with open_reranker(settings.reranker) as reranker:
         yield Retrieval(
             index,
@@ -138,20 +164,23 @@ async def open_retrieval(
 
 
 @asynccontextmanager
-async def open_ledger(settings: Settings, redis: Redis, breaker: RedisBreaker, plans: Plans) -> AsyncGenerator[Ledger]:
-    """Open the ledger, on a cluster of its own where one is named."""
-    if settings.ledger_cluster_url is None:
-        yield Ledger(redis, breaker, settings.ledger, plan_of=plans.of)
-        return
-    async with open_cluster(settings.ledger_cluster_url.get_secret_value(), settings.redis) as cluster:
-        yield Ledger(cluster, RedisBreaker(settings.redis.breaker), settings.ledger, plan_of=plans.of)
+async def open_ledger(
+    settings: Settings, redis: Redis, breaker: RedisBreaker, *, on_plans_read: Callable[[PlansRead], None]
+) -> AsyncGenerator[Ledger]:
+    """Open the ledger with the tenants' plans, on a Redis Cluster of its own where one is named."""
+    async with open_plans(settings.ledger, on_read=on_plans_read) as plans:
+        if settings.ledger_cluster_url is None:
+            yield Ledger(redis, breaker, settings.ledger, plan_of=plans.of)
+            return
+        async with open_cluster(settings.ledger_cluster_url.get_secret_value(), settings.redis) as cluster:
+            yield Ledger(cluster, RedisBreaker(settings.redis.breaker), settings.ledger, plan_of=plans.of)
 
 
 async def watch_drift(settings: Settings, embedder: str, metrics: Metrics) -> DriftWatch:
-    """Return what watches for drift, with its reference where one is named.
+    """Return the drift watch, with its reference where one is named.
 
     Raises:
-        ReferenceUnreadable: the file is none, or was made with another embedder.
+        ReferenceUnreadable: the file is no reference, or was made with another embedder.
     """
     path = settings.drift.reference
     reference = None
@@ -162,18 +191,20 @@ async def watch_drift(settings: Settings, embedder: str, metrics: Metrics) -> Dr
 
 
 def start_beside(tasks: TaskGroup, services: Services, settings: Settings) -> None:
-    """Start what runs beside the answers for as long as the process does."""
+    """Start the tasks that run beside the answers until the process ends."""
     tasks.start_soon(services.answers.maintain_leases, partial(resume, services=services))
     tasks.start_soon(services.admission.notify_forever)
     tasks.start_soon(services.drift.watch)
     tasks.start_soon(Capacity(services.models.pool.members, services.admission, settings.admission).watch)
     if settings.anchors is not None:
         anchors = Anchors(services.audit, open_anchors(settings.anchors), now=services.now)
-        tasks.start_soon(anchors.keep, services.metrics.audit_anchored)
+        tasks.start_soon(anchors.anchor_daily, services.metrics.audit_anchored)
 
 
 @asynccontextmanager
-async def open_archive(settings: Settings, *, engine: AsyncEngine, ask_model: bool) -> AsyncGenerator[ReplayContext]:
+async def open_replay_context(
+    settings: Settings, *, engine: AsyncEngine, ask_model: bool
+) -> AsyncGenerator[ReplayContext]:
     """Open what an answer is replayed from, for a command beside the running service.
 
     Raises:
@@ -181,7 +212,7 @@ async def open_archive(settings: Settings, *, engine: AsyncEngine, ask_model: bo
         IndexUnavailable: the index cannot be opened.
     """
     async with AsyncExitStack() as stack:
-        passages = await stack.enter_async_context(open_passages(settings))
+        index = await stack.enter_async_context(open_passages(settings))
         redis = await stack.enter_async_context(open_redis(settings.redis_url.get_secret_value(), settings.redis))
         models = await stack.enter_async_context(open_models(settings.models)) if ask_model else None
         if models is None:
@@ -192,7 +223,7 @@ async def open_archive(settings: Settings, *, engine: AsyncEngine, ask_model: bo
         yield ReplayContext(
             audit=Audit(engine, settings.audit),
             history=History(redis, RedisBreaker(settings.redis.breaker), settings.history),
-            index=passages,
+            index=index,
             prompts=prompt_builder(settings, tokenizer),
             contact=settings.turn.contact,
             glossary=load_glossary(),
@@ -201,8 +232,13 @@ async def open_archive(settings: Settings, *, engine: AsyncEngine, ask_model: bo
 
 
 def bank_names(settings: Settings) -> dict[Language, str]:
-    """Return what the bank is called in each language."""
+    """Return the bank's name in each language."""
     return {"ko": settings.bank_name_ko, "en": settings.bank_name_en}
+
+
+def conversation_ids(settings: Settings) -> ConversationIds:
+    """Return what makes the ids of conversations, and tells which may still begin one."""
+    return ConversationIds(settings.audit_key.get_secret_value(), begin_within=settings.history.begin_within)
 
 
 def prompt_builder(settings: Settings, tokenizer: Tokenizer) -> PromptBuilder:
@@ -217,8 +253,20 @@ def salt_of(key: str, tenant: str) -> str:
     return hmac.new(key.encode(), f"prefix cache of {tenant}".encode(), hashlib.sha256).hexdigest()
 
 
+def pings(
+    index: Index, engine: AsyncEngine, redis: Redis, breaker: RedisBreaker, models: Models
+) -> dict[str, Callable[[], Awaitable[None]]]:
+    """Return the readiness probe of each part that an answer needs, by its name in `/readyz`."""
+    return {
+        "index": partial(ping_index, index),
+        "sql": partial(ping_sql, engine),
+        "redis": partial(ping_redis, redis, breaker),
+        "models": models.ping,
+    }
+
+
 async def ping_index(index: Index) -> None:
-    """Ask the index for nothing.
+    """Return once the index answers.
 
     Raises:
         IndexUnavailable: it does not answer.
@@ -230,7 +278,7 @@ async def ping_index(index: Index) -> None:
 
 
 async def ping_sql(engine: AsyncEngine) -> None:
-    """Ask the database for nothing.
+    """Return once the database answers.
 
     Raises:
         AuditUnavailable: it does not answer.
@@ -243,7 +291,7 @@ async def ping_sql(engine: AsyncEngine) -> None:
 
 
 async def ping_redis(redis: Redis, breaker: RedisBreaker) -> None:
-    """Ask Redis for nothing.
+    """Return once Redis answers.
 
     Raises:
         StoreUnavailable: it does not answer.

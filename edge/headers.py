@@ -1,4 +1,4 @@
-"""Security headers, which pages, replies and streams carry alike."""
+"""Security headers of every response: pages, JSON and streams."""
 
 from collections.abc import Sequence
 

@@ -19,7 +19,7 @@ _BACKLOG = 2048
 
 
 class PortTaken(Exception):
-    """One sentence that says which port and what to do."""
+    """The address cannot be bound; the message names it and says what to do."""
 
 
 class _Server(uvicorn.Server):
@@ -63,7 +63,7 @@ async def listening(app: FastAPI, bound: socket.socket) -> AsyncGenerator[None]:
         server_header=False,
     )
     server = _Server(config)
-    # What was opened stays: to look through it for garbage stops every answer for half a second, again and again.
+    # Objects opened at the start stay: to search them for garbage would stop every answer for half a second at a time.
     gc.collect()
     gc.freeze()
     async with anyio.create_task_group() as tasks:

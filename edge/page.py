@@ -12,7 +12,7 @@ _NO_CACHE = {"cache-control": "no-cache"}
 
 
 class _FreshFiles(StaticFiles):
-    """Files that a browser asks for anew each time, so that it never mixes modules of two releases."""
+    """Files that a browser revalidates each time, so that it never mixes modules of two releases."""
 
     def file_response(
         self, full_path: str | os.PathLike[str], stat_result: os.stat_result, scope: Scope, status_code: int = 200

@@ -1,4 +1,4 @@
-"""Problem documents (RFC 9457): the fields that both services share, and what the framework refuses by itself."""
+"""Problem documents (RFC 9457): the fields that both services share, and the refusals of the framework."""
 
 from collections.abc import Mapping
 from typing import Final
@@ -42,7 +42,7 @@ def allowed_methods(request: Request) -> dict[str, str]:
 
 
 def invalid_fields(exc: RequestValidationError) -> str:
-    """Return which fields are invalid and why; never their values, which may be a customer's words."""
+    """Return which fields are invalid and why; never their values, which may be a customer's text."""
     return "; ".join(
         f"{'.'.join(map(str, error['loc'][1:])) or 'body'}: {error['msg']}" for error in exc.errors()[:_MOST_FIELDS]
     )

@@ -27,21 +27,21 @@ from ingest.bulk import (
     LoadOrder,
     LoadOutcome,
     ManifestError,
-    Offering,
-    Show,
+    ProgressDisplay,
     Source,
-    gather,
+    SourceFile,
+    find_files,
     load,
+    open_display,
     open_source,
     print_summary,
     remote,
-    showing,
 )
 from ingest.catalogue import SCHEMA, Catalogue, JobState, VersionKey
 from ingest.errors import CatalogueUnavailable, IngestError
 from ingest.jobs import JobClaims, this_process
-from ingest.maintenance import Told, read_status, rebuild, reindex, show_status
-from ingest.parsing import NoParser, WeightsMissing
+from ingest.maintenance import ReportVersion, read_status, rebuild, reindex, show_status
+from ingest.parsing import ParserUnavailable, WeightsMissing
 from ingest.services import Services
 from ingest.settings import Settings
 from ingest.wiring import open_services
@@ -58,13 +58,13 @@ app = typer.Typer(no_args_is_help=True, help=__doc__, pretty_exceptions_enable=F
 TENANT = "hanbit"
 MOST_LISTED = 1000
 RAY_QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DATA_DISABLE_PROGRESS_BARS": "1"}
-"""It reports to nobody, and the progress is ours."""
+"""Ray sends no usage statistics, and the progress display is ours."""
 
-Batch = Callable[[Services, Show], Awaitable[list[LoadOutcome]]]
+RunBatch = Callable[[Services, ProgressDisplay], Awaitable[list[LoadOutcome]]]
 
 
 def settings_or_exit() -> Settings:
-    """Return the settings, or end with one line a wrong value that says what to set."""
+    """Return the settings, or exit with one line for each wrong value that says what to set."""
     try:
         return Settings()
     except ValidationError as exc:
@@ -75,7 +75,7 @@ def settings_or_exit() -> Settings:
 
 
 def run_or_exit(work: Coroutine[object, object, T]) -> T:
-    """Run the work; what stands in its way becomes one sentence and exit code 1."""
+    """Run the work; a known failure becomes one sentence and exit code 1."""
     try:
         return uvloop.run(work)
     except KeyboardInterrupt:
@@ -83,10 +83,10 @@ def run_or_exit(work: Coroutine[object, object, T]) -> T:
         raise typer.Exit(130) from None
     except (IngestError, remote.ApiRefused) as exc:
         typer.echo(f"ingest: {exc.detail}", err=True)
-    except (WeightsMissing, NoParser, ManifestError, EmbedderMismatch, PortTaken, BatchStopped) as exc:
+    except (WeightsMissing, ParserUnavailable, ManifestError, EmbedderMismatch, PortTaken, BatchStopped) as exc:
         typer.echo(f"ingest: {exc}", err=True)
     except IndexUnavailable as exc:
-        typer.echo(f"ingest: {_why_unavailable(exc)}", err=True)
+        typer.echo(f"ingest: {_index_unavailable(exc)}", err=True)
     raise typer.Exit(1)
 
 
@@ -112,13 +112,13 @@ def load_command(  # noqa: PLR0917 - typer calls it, by name
         typer.echo(f"ingest: --url needs {needed}.", err=True)
         raise typer.Exit(2)
     console = Console()
-    offerings = _offerings(paths)
+    files = _files(paths)
     order = LoadOrder(tenant=tenant, uploaded_by=uploader, approver=approved_by)
     if url is None or token is None:
-        outcomes = run_or_exit(_load(offerings, order, settings, console))
+        outcomes = run_or_exit(_load(files, order, settings, console))
     else:
         api = remote.Api(url=url, token=token, approver_token=approver_token)
-        outcomes = run_or_exit(_load_remotely(offerings, api, console))
+        outcomes = run_or_exit(_load_remotely(files, api, console))
     print_summary(outcomes, console, ZoneInfo(settings.pipeline.zone))
     if any(outcome.reason is not None for outcome in outcomes):
         raise typer.Exit(1)
@@ -167,7 +167,7 @@ def batch_command(
     console = Console()
     order = LoadOrder(tenant=tenant, uploaded_by=uploader, approver=approved_by)
     with ExitStack() as stack:
-        opened = _source(source, stack)
+        documents = _source(source, stack)
         cluster = ray_batch.Cluster(address=address, object_store_bytes=object_store_mib * 1024 * 1024)
         stages = ray_batch.StageSettings(
             blobs=settings.blobs,
@@ -176,7 +176,7 @@ def batch_command(
             embedder=settings.embedder,
             tokenizer_folder=settings.embedder_folder,
         )
-        outcomes = run_or_exit(_batch(partial(ray_batch.batch, opened, order, cluster, stages), settings, console))
+        outcomes = run_or_exit(_batch(partial(ray_batch.batch, documents, order, cluster, stages), settings, console))
     print_summary(outcomes, console, ZoneInfo(settings.pipeline.zone))
     if any(outcome.reason is not None for outcome in outcomes):
         raise typer.Exit(1)
@@ -190,10 +190,10 @@ def _source(place: str, stack: ExitStack) -> Source:
         raise typer.Exit(2) from exc
 
 
-async def _batch(batch: Batch, settings: Settings, console: Console) -> list[LoadOutcome]:
+async def _batch(run_batch: RunBatch, settings: Settings, console: Console) -> list[LoadOutcome]:
     async with open_services(settings, works_jobs=False) as services:
-        with showing(console) as show:
-            return await batch(services, show)
+        with open_display(console) as display:
+            return await run_batch(services, display)
 
 
 def _require_second_person(uploader: str, approver: str | None) -> None:
@@ -202,23 +202,23 @@ def _require_second_person(uploader: str, approver: str | None) -> None:
         raise typer.Exit(2)
 
 
-def _offerings(paths: list[Path]) -> list[Offering]:
+def _files(paths: list[Path]) -> list[SourceFile]:
     try:
-        return gather(paths)
+        return find_files(paths)
     except ManifestError as exc:
         typer.echo(f"ingest: {exc}", err=True)
         raise typer.Exit(2) from exc
 
 
-async def _load(offerings: list[Offering], order: LoadOrder, settings: Settings, console: Console) -> list[LoadOutcome]:
+async def _load(files: list[SourceFile], order: LoadOrder, settings: Settings, console: Console) -> list[LoadOutcome]:
     async with open_services(settings, works_jobs=False) as services:
-        with showing(console) as show:
-            return await load(offerings, order, services, show)
+        with open_display(console) as display:
+            return await load(files, order, services, display)
 
 
-async def _load_remotely(offerings: list[Offering], api: remote.Api, console: Console) -> list[LoadOutcome]:
-    with showing(console) as show:
-        return await remote.load(offerings, api, show)
+async def _load_remotely(files: list[SourceFile], api: remote.Api, console: Console) -> list[LoadOutcome]:
+    with open_display(console) as display:
+        return await remote.load(files, api, display)
 
 
 @app.command()
@@ -247,9 +247,9 @@ def worker() -> None:
 async def _work(settings: Settings) -> None:
     with tracing("ingest-worker", settings.traces):
         async with open_services(settings), anyio.create_task_group() as running:
-            with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as told_to_stop:
+            with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
                 typer.echo("ingest worker waits for jobs", err=True)
-                async for _ in told_to_stop:
+                async for _ in signals:
                     running.cancel_scope.cancel()
                     break
 
@@ -296,8 +296,8 @@ def status(tenant: Annotated[str, typer.Option(help="The bank.")] = TENANT) -> N
 
 
 async def _status(settings: Settings, tenant: str, console: Console) -> None:
-    async with _catalogue(settings) as (catalogue, queue):
-        show_status(await read_status(catalogue, queue, tenant, now=time.time()), console)
+    async with _catalogue(settings) as (catalogue, job_claims):
+        show_status(await read_status(catalogue, job_claims, tenant, now=time.time()), console)
 
 
 @app.command()
@@ -310,10 +310,10 @@ def jobs(
 
 
 async def _jobs(settings: Settings, tenant: str, state: JobState, console: Console) -> None:
-    async with _catalogue(settings) as (catalogue, _queue):
+    async with _catalogue(settings) as (catalogue, _job_claims):
         for job, version in await catalogue.jobs(tenant, state, limit=MOST_LISTED):
-            said = f"{job.id}  {job.key}  {version.file_name}  {job.state} at {job.stage}: {version.detail or ''}"
-            console.print(said, markup=False, soft_wrap=True)
+            line = f"{job.id}  {job.key}  {version.file_name}  {job.state} at {job.stage}: {version.detail or ''}"
+            console.print(line, markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -330,10 +330,10 @@ def retry(
 
 
 async def _retry(settings: Settings, tenant: str, job_ids: list[str] | None, console: Console) -> None:
-    async with _catalogue(settings) as (catalogue, queue):
+    async with _catalogue(settings) as (catalogue, job_claims):
         dead = await catalogue.jobs(tenant, JobState.DEAD, limit=MOST_LISTED) if job_ids is None else []
         for job_id in job_ids if job_ids is not None else [job.id for job, _ in dead]:
-            job = await queue.again(job_id, tenant=tenant, now=time.time())
+            job = await job_claims.retry(job_id, tenant=tenant, now=time.time())
             console.print(f"{job.id}  {job.key}  {job.state}", markup=False)
 
 
@@ -359,10 +359,10 @@ def rebuild_command() -> None:
 
 async def _rebuild(settings: Settings, console: Console) -> bool:
     async with open_services(settings, works_jobs=False) as services:
-        tally = await rebuild(services, _telling(console))
-        pending = await services.queue.pending(now=services.now(), silent_for=0)
-        if pending and services.delivery is not None:
-            await services.delivery.send(pending)
+        tally = await rebuild(services, _printing(console))
+        pending = await services.job_claims.pending(now=services.now(), silent_for=0)
+        if pending and services.job_broker is not None:
+            await services.job_broker.send(pending)
     sent = "sent to the workers" if settings.redis_url is not None else "left to the next worker"
     console.print(f"{tally.written} of {tally.seen} versions written again, {len(tally.failed)} failed.")
     console.print(f"{len(pending)} waiting jobs {sent}.")
@@ -380,23 +380,23 @@ def reindex_command() -> None:
 
 async def _reindex(settings: Settings, console: Console) -> bool:
     async with open_services(settings, works_jobs=False, any_embedder=True) as services:
-        tally = await reindex(services, _telling(console))
+        tally = await reindex(services, _printing(console))
         collection = services.index.collection
-    what = "stays" if tally.failed else "answers now"
-    console.print(f"{tally.written} versions written, {len(tally.failed)} failed; {collection} {what}.")
+    state = "stays" if tally.failed else "answers now"
+    console.print(f"{tally.written} versions written, {len(tally.failed)} failed; {collection} {state}.")
     return not tally.failed
 
 
-def _telling(console: Console) -> Told:
-    def told(key: VersionKey, n: int, of: int, what: str) -> None:
-        console.print(f"[{n}/{of}] {key}: {what}", markup=False, soft_wrap=True)
+def _printing(console: Console) -> ReportVersion:
+    def report(key: VersionKey, n: int, of: int, result: str) -> None:
+        console.print(f"[{n}/{of}] {key}: {result}", markup=False, soft_wrap=True)
 
-    return told
+    return report
 
 
-def _why_unavailable(exc: IndexUnavailable) -> str:
+def _index_unavailable(exc: IndexUnavailable) -> str:
     cause = exc.__cause__
-    # The embedded index reads its file before it locks its folder, and whoever has it may be writing.
+    # The embedded index reads its file before it locks its folder, and the process that holds it may be writing.
     is_written = isinstance(cause, sqlite3.OperationalError) and cause.sqlite_errorcode & 0xFF == sqlite3.SQLITE_BUSY
     if is_written or isinstance(cause, RuntimeError):
         return (

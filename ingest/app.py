@@ -1,4 +1,4 @@
-"""The staff API as an ASGI application over services that somebody else opened."""
+"""The staff API as an ASGI application over services that its caller has opened."""
 
 from fastapi import FastAPI
 from opentelemetry.sdk.trace import TracerProvider
@@ -12,11 +12,11 @@ from ingest.api import ROUTERS, install_problems, problem
 from ingest.errors import TooLarge
 from ingest.services import Services
 
-_FORM_BYTES = 1024 * 1024  # what a form may add to its file
+_FORM_BYTES = 1024 * 1024  # of a form beside its file
 
 
 class DeclaredLength:
-    """Refuses a body that says itself that it is too large, before any of it is read."""
+    """Refuses a body whose Content-Length is too large, before any of it is read."""
 
     def __init__(self, app: ASGIApp, most_bytes: int) -> None:
         self._app = app
@@ -31,7 +31,7 @@ class DeclaredLength:
 
 
 def create_app(services: Services, *, tracer_provider: TracerProvider | None = None) -> FastAPI:
-    """Return the application; jobs are worked off by whoever opened the services (`ingest.wiring`)."""
+    """Return the application; jobs are done where the services were opened (`ingest.wiring`)."""
     most_bytes = services.blobs.most_bytes + _FORM_BYTES
     app = FastAPI(
         title="Bank documents",

@@ -25,7 +25,7 @@ from typing import ClassVar
 
 
 class IngestError(Exception):
-    """Something a member of staff is told about."""
+    """A failure that a member of staff is told about."""
 
     code: ClassVar[str] = "internal"
     status: ClassVar[int] = 500

@@ -1,12 +1,12 @@
-"""Does one claimed job to its end: keeps the claim, reports how far it is, tries again what may pass by itself.
+"""Does one claimed job to its end: keeps the claim, reports progress, has transient failures tried again.
 
 A fault of the file ends its job at once, with the reason. A fault of ours (index, embedder or database away) is tried
 three times, each wait three times as long as the one before; then the job is a dead letter.
 
-A file that takes long goes back to all workers, as if it had not been begun, while this one reads such files already.
+A file that takes long is released to all workers, as if it had not been begun, while this one reads such files already.
 
-A worker that stands still for longer than its claim holds finds it lost when it goes on: before each write it looks,
-and what it was writing at that moment is put right by `finish_windows`.
+A worker that stands still for longer than its claim holds finds it lost when it goes on: it checks the claim before
+each write, and what it was writing at that moment is repaired by `write_pending_windows`.
 """
 
 import math
@@ -19,9 +19,9 @@ import structlog
 
 from ingest.catalogue import Job, Stage, Version
 from ingest.errors import IngestError, NotFound
-from ingest.jobs import LEASE_SECONDS, MOST_ATTEMPTS, RENEW_SECONDS, ClaimLost
-from ingest.parsing import Occupied, Unreadable
-from ingest.pipeline import Report, Write, take_in
+from ingest.jobs import LEASE_SECONDS, MOST_ATTEMPTS, RENEW_SECONDS, ClaimLost, JobClaims
+from ingest.parsing import ReadersBusy, Unreadable
+from ingest.pipeline import Report, Write, index_version
 from ingest.services import Services
 from knowledge.embedding import EmbeddingUnavailable
 from knowledge.index import IndexUnavailable as IndexAway
@@ -29,11 +29,11 @@ from telemetry.groups import first_failure
 
 FIRST_WAIT_SECONDS = 2.0
 REPORT_SECONDS = 0.5
-"""Those who watch a job's row see it move twice a second at most."""
-OCCUPIED_SECONDS = 5.0
-"""After which a long file is tried again, here or at another worker."""
-OURS = (IngestError, IndexAway, EmbeddingUnavailable)
-"""What may pass by itself: the job is tried again."""
+"""The shortest time between two reports that are written to a job's row."""
+BUSY_SECONDS = 5.0
+"""The wait before a long file is tried again, here or at another worker."""
+TRANSIENT = (IngestError, IndexAway, EmbeddingUnavailable)
+"""Failures that may pass by themselves: the job is tried again."""
 
 log = structlog.get_logger(__name__)
 
@@ -42,12 +42,12 @@ Watch = Callable[[Stage, int, int], None]
 
 
 def unwatched(_stage: Stage, _done: int, _total: int) -> None:
-    """Show nobody how far a job is."""
+    """Ignore the progress of a job."""
 
 
 async def run_job(job: Job, services: Services, watch: Watch = unwatched, write: Write | None = None) -> Version | None:
-    """Do a claimed job to its end; None where it has to be tried again later, or is somebody else's by now."""
-    claim, version = _Claim(job, services, watch), None
+    """Do a claimed job to its end; None where it is to be tried again later, or its claim is lost."""
+    claim, version = _HeldClaim(job, services.job_claims, services.now, watch), None
     try:
         with first_failure():
             async with anyio.create_task_group() as beside:
@@ -56,111 +56,112 @@ async def run_job(job: Job, services: Services, watch: Watch = unwatched, write:
                 beside.cancel_scope.cancel()
     except ClaimLost:
         log.warning("claim_lost", job_id=job.id)
-        # A write that was under way hid its passages again, and somebody may have approved them meanwhile.
-        await services.catalogue.doubt_window(job.key)
+        # A write that was under way hid its passages again, and they may have been approved meanwhile.
+        await services.catalogue.unconfirm_window(job.key)
         return None
     except anyio.get_cancelled_exc_class():
         with anyio.CancelScope(shield=True):  # as long as a transaction may take, and its turn before it
-            await _let_go(job, services)
+            await _release(job, services)
         raise
     return version
 
 
-async def _let_go(job: Job, services: Services) -> None:
-    """Leave a job to others at once, because this process ends."""
+async def _release(job: Job, services: Services) -> None:
+    """Release a job to other workers at once, because this process ends."""
     with suppress(IngestError):  # the database is away: the claim lapses by itself
         try:
-            await services.queue.release(job, now=services.now())
+            await services.job_claims.release(job, now=services.now())
         except ClaimLost:
-            await services.catalogue.doubt_window(job.key)
+            await services.catalogue.unconfirm_window(job.key)
 
 
-class _Claim:
-    """A claimed job as long as it is done: its reports reach its row twice a second, and its claim is kept."""
+class _HeldClaim:
+    """The claim of a job while it is done: renewed, and its progress reported, at most once in REPORT_SECONDS."""
 
-    def __init__(self, job: Job, services: Services, watch: Watch) -> None:
+    def __init__(self, job: Job, job_claims: JobClaims, now: Callable[[], float], watch: Watch) -> None:
         self._job = job
-        self._services = services
+        self._job_claims = job_claims
+        self._now = now
         self._watch = watch
         self._until = job.updated_at + LEASE_SECONDS  # the bank's clock: a machine's own stops while it is suspended
         self._reported = -math.inf
 
     async def report(self, stage: Stage, done: int, total: int) -> None:
-        """Show how far the job is.
+        """Report the progress of the job.
 
         Raises:
-            ClaimLost: the lease has passed, and somebody else has the job.
+            ClaimLost: the lease has passed, and another owner has the job.
         """
         self._watch(stage, done, total)
-        now = self._services.now()
+        now = self._now()
         if now < self._until and time.monotonic() - self._reported < REPORT_SECONDS:
             return
         self._reported = time.monotonic()
-        await self._services.queue.report(self._job, stage=stage, done=done, total=total, now=now)
+        await self._job_claims.report(self._job, stage=stage, done=done, total=total, now=now)
         self._until = now + LEASE_SECONDS
 
     async def keep(self) -> None:
-        """Renew the claim for ever.
+        """Renew the claim every RENEW_SECONDS, for ever.
 
         Raises:
-            ClaimLost: somebody else has the job; what runs beside this ends.
+            ClaimLost: another owner has the job; what runs beside this ends.
         """
         while True:
             await anyio.sleep(RENEW_SECONDS)
-            now = self._services.now()
+            now = self._now()
             try:
-                await self._services.queue.renew(self._job, now=now)
+                await self._job_claims.renew(self._job, now=now)
             except IngestError:
-                continue  # the next renewal, or the job's own writes, will tell
+                continue  # the next renewal, or the job's own writes, will show it
             self._until = now + LEASE_SECONDS
 
 
 async def _attempt(job: Job, services: Services, report: Report, write: Write | None) -> Version | None:
     try:
-        version = await take_in(job.key, services, report, write)
+        version = await index_version(job.key, services, report, write)
     except ClaimLost:
         raise
     except Unreadable as exc:
         return await _fail(job, services, reason=exc.reason.value, detail=exc.detail)
     except NotFound:  # deleted while it waited
-        await services.queue.failed(job, now=services.now())
+        await services.job_claims.mark_failed(job, now=services.now())
         return None
-    except Occupied:
-        await services.queue.release(job, after=OCCUPIED_SECONDS, now=services.now())
+    except ReadersBusy:
+        await services.job_claims.release(job, after=BUSY_SECONDS, now=services.now())
         return None
-    except OURS as exc:
+    except TRANSIENT as exc:
         log.warning("job_attempt_failed", job_id=job.id, attempt=job.attempts, error=type(exc).__name__)
         return await _try_later(exc, job, services)
     except Exception as exc:  # the edge of a job: the next one must not suffer for this one
         log.exception("job_crashed", job_id=job.id, attempt=job.attempts)
         return await _try_later(exc, job, services)
-    await services.queue.done(job, now=services.now())
+    await services.job_claims.mark_done(job, now=services.now())
     services.metrics.documents.labels(outcome="indexed").inc()
     return version
 
 
 async def _try_later(exc: Exception, job: Job, services: Services) -> Version | None:
     if job.attempts >= MOST_ATTEMPTS:
-        return await bury(job, services, detail=f"{type(exc).__name__}: {exc}"[:400])
+        return await give_up(job, services, detail=f"{type(exc).__name__}: {exc}"[:400])
     wait = FIRST_WAIT_SECONDS * 3 ** (job.attempts - 1)
-    await services.queue.put_back(job, after=wait, now=services.now())
+    await services.job_claims.requeue(job, after=wait, now=services.now())
     return None
 
 
-async def bury(job: Job, services: Services, *, detail: str) -> Version:
-    """Make a job a dead letter: it was tried often enough."""
-    await services.queue.renew(job, now=services.now())  # nobody else's draft fails
-    version = await services.catalogue.failed(job.key, reason="unavailable", detail=detail)
-    await services.queue.bury(job, now=services.now())
+async def give_up(job: Job, services: Services, *, detail: str) -> Version:
+    """Make a job that was tried MOST_ATTEMPTS times a dead letter."""
+    await services.job_claims.renew(job, now=services.now())  # so that no other owner's draft fails
+    version = await services.catalogue.mark_failed(job.key, reason="unavailable", detail=detail)
+    await services.job_claims.mark_dead(job, now=services.now())
     services.metrics.documents.labels(outcome="dead").inc()
     log.error("job_dead", job_id=job.id, document_id=job.key.document_id, version=job.key.version, detail=detail)
     return version
 
 
 async def _fail(job: Job, services: Services, *, reason: str, detail: str) -> Version:
-    await services.queue.renew(job, now=services.now())  # nobody else's draft fails
-    version = await services.catalogue.failed(job.key, reason=reason, detail=detail)
-    await services.queue.failed(job, now=services.now())
+    await services.job_claims.renew(job, now=services.now())  # so that no other owner's draft fails
+    version = await services.catalogue.mark_failed(job.key, reason=reason, detail=detail)
+    await services.job_claims.mark_failed(job, now=services.now())
     services.metrics.documents.labels(outcome=reason).inc()
     log.info("document_failed", document_id=job.key.document_id, version=job.key.version, reason=reason)
     return version

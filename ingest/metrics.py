@@ -1,5 +1,7 @@
 """Every instrument of the staff side, in one table; label values are closed sets."""
 
+from contextlib import AbstractContextManager
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from ingest.catalogue import Stage
@@ -42,3 +44,7 @@ class Metrics:
         )
         for stage in Stage:
             self.stage_seconds.labels(stage=stage.value)
+
+    def timed(self, stage: Stage) -> AbstractContextManager[object]:
+        """Observe the seconds that a stage takes inside the block, however it ends."""
+        return self.stage_seconds.labels(stage=stage.value).time()

@@ -1,16 +1,14 @@
 """From bytes to answers, read top to bottom: receive → parse → chunk → embed → upsert → verify → activate.
 
-`receive` (its own file) leaves a stored original and a job. `take_in` is the job: it ends with a draft in the index,
-which nobody but staff sees. `activate` is a second person's decision. Every step may be repeated after a crash: ids
+`receive` (`ingest.uploads`) leaves a stored original and a job. `index_version` is the job: it ends with a draft in the
+index, which only staff see. `activate` is a second person's decision. Every step may be repeated after a crash: ids
 follow from the document, and a version that was half written is written again as a whole.
 
 Several documents are under way at once (`at_once`), each at a step of its own: while one is parsed others are embedded,
 together and by like length (`knowledge.embedding`), and what is embedded is written while the next is.
 """
 
-import time
-from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Iterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import PurePath
 
@@ -19,38 +17,41 @@ from anyio.streams.memory import MemoryObjectSendStream
 
 from ingest.catalogue import (
     ApprovalDecision,
+    Catalogue,
     ChangedWindows,
-    Indexed,
-    IndexTold,
+    IndexingResult,
     Stage,
     State,
     Version,
     VersionKey,
     Window,
-    is_late,
+    WindowWritten,
+    starts_too_soon,
 )
 from ingest.errors import Suspicious, Unavailable
-from ingest.parsing import Chunk, Parsed, Reason, Unreadable
+from ingest.metrics import Metrics
+from ingest.parsing import Chunk, Chunker, Parsed, Reason, Unreadable
 from ingest.review import passage_findings
 from ingest.services import Services
 from knowledge.access import Access
+from knowledge.index import Index
 from knowledge.passage import Passage, language_of
 from telemetry.groups import first_failure
 
 Report = Callable[[Stage, int, int], Awaitable[None]]
-"""Told at each step: the stage, how much of it is done, of how much. It raises where the work is no longer ours."""
-Write = Callable[[Version, Services, Report], Awaitable[Indexed]]
+"""Called at each step with the stage, how much of it is done, and of how much; raises where the claim is lost."""
+Write = Callable[[Version, Services, Report], Awaitable[IndexingResult]]
 
 
 @dataclass(frozen=True, slots=True)
-class Embedded:
-    """Passages that are ready to be written."""
+class EmbeddedBatch:
+    """Passages with their dense vectors, one a passage: what one upsert writes."""
 
     passages: Sequence[Passage]
     vectors: Sequence[Sequence[float]]
 
 
-async def take_in(key: VersionKey, services: Services, report: Report, write: Write | None = None) -> Version:
+async def index_version(key: VersionKey, services: Services, report: Report, write: Write | None = None) -> Version:
     """Bring a received version into the index: as a draft, or, where it was rolled back to, as what answers.
 
     `write` stands for `write_draft` where the document was parsed and embedded elsewhere (`ingest.bulk.batch`).
@@ -61,7 +62,8 @@ async def take_in(key: VersionKey, services: Services, report: Report, write: Wr
     """
     version = await services.catalogue.version(key)
     if version.state not in (State.INDEXED, State.APPROVED, State.WITHDRAWN):  # else a crash came before its job's end
-        version = await services.catalogue.indexed(key, await (write or write_draft)(version, services, report))
+        result = await (write or write_draft)(version, services, report)
+        version = await services.catalogue.mark_indexed(key, result)
     if version.state is State.WITHDRAWN and version.visible_from is None:
         await services.index.delete(tenant=key.tenant, document_id=key.document_id, version=key.version)
     elif version.state is State.INDEXED and version.approved_by is not None:  # brought back: approved once already
@@ -69,68 +71,68 @@ async def take_in(key: VersionKey, services: Services, report: Report, write: Wr
     return version
 
 
-async def write_draft(version: Version, services: Services, report: Report) -> Indexed:
-    """Go from the stored bytes to verified points in the index that nobody sees yet."""
+async def write_draft(version: Version, services: Services, report: Report) -> IndexingResult:
+    """Go from the stored bytes to verified points in the index that no customer sees yet."""
     parsed = await parse(version, services, report)
-    passages = await chunk(version, parsed, services, report)
+    passages = await chunk(version, parsed, services.chunker, services.metrics, report)
     await embed_and_upsert(version.key, passages, services, report)
-    await verify(version.key, passages, services, report)
-    return indexed_as(parsed.format, passages)
+    await verify(version.key, passages, services.index, services.metrics, report)
+    return indexing_result(parsed.format, passages)
 
 
-def indexed_as(file_format: str, passages: Sequence[Passage]) -> Indexed:
-    """Return what the catalogue keeps of an indexed version."""
+def indexing_result(file_format: str, passages: Sequence[Passage]) -> IndexingResult:
+    """Return what the catalogue stores of an indexed version."""
     first = passages[0]
-    return Indexed(format=file_format, title=first.title, language=first.language, passages=len(passages))
+    return IndexingResult(format=file_format, title=first.title, language=first.language, passages=len(passages))
 
 
 async def activate(key: VersionKey, approver: str, services: Services) -> Version:
-    """Approve a draft: from its instant on it answers, and its predecessor no longer does.
+    """Approve a draft: from its start on it answers, and the version before it no longer does.
 
     Raises:
-        Suspicious, Unavailable: see `require_harmless`.
-        Forbidden, WrongState: see `approve`.
+        Suspicious, Unavailable: as `require_harmless`.
+        Forbidden, WrongState: as `approve`.
     """
     await require_harmless(key, services)
     return await approve(key, ApprovalDecision(by=approver, at=services.now()), services)  # screening may take a minute
 
 
-async def approve(key: VersionKey, decided: ApprovalDecision, services: Services) -> Version:
-    """Approve a draft that was found harmless; decided a moment ago, so that it is written before it shows.
+async def approve(key: VersionKey, decision: ApprovalDecision, services: Services) -> Version:
+    """Approve a draft that was found harmless; the decision is seconds old, so that the index has it before it shows.
 
     Raises:
         Forbidden: the approver is the uploader.
-        WrongState: see `ingest.timeline.activate`.
+        WrongState: as `ingest.catalogue.validity.windows_for_approval`.
     """
-    async with _measured(Stage.ACTIVATE, services):
-        changed = await services.decisions.approve(key, decided)
-        await tell_index(key, changed, services)
+    with services.metrics.timed(Stage.ACTIVATE):
+        changed = await services.approvals.approve(key, decision)
+        await update_index(key, changed, services)
         version = await services.catalogue.version(key)
-        await _require_readable(version, services)
+        await _require_readable(version, services.index)
     services.metrics.documents.labels(outcome="approved").inc()
     return version
 
 
-async def tell_index(of: VersionKey, changed: ChangedWindows, services: Services) -> None:
-    """Let the index follow a decision about a document's versions; every search after the return sees it."""
-    await write_windows(of, changed.windows, services)
+async def update_index(document: VersionKey, changed: ChangedWindows, services: Services) -> None:
+    """Write what a decision changed of a document to the index; every search after the return sees it."""
+    await write_windows(document, changed.windows, services)
     for key in changed.dropped:
         await services.index.delete(tenant=key.tenant, document_id=key.document_id, version=key.version)
 
 
 async def parse(version: Version, services: Services, report: Report) -> Parsed:
     """Read the original in the limited process."""
-    async with _measured(Stage.PARSE, services):
+    with services.metrics.timed(Stage.PARSE):
         await report(Stage.PARSE, 0, 1)
         async with services.blobs.on_disk(version.sha256) as path:
             return await services.parser.parse(path)
 
 
-async def chunk(version: Version, parsed: Parsed, services: Services, report: Report) -> list[Passage]:
-    """Cut the document into passages that carry all that a search or a citation needs."""
-    async with _measured(Stage.CHUNK, services):
+async def chunk(version: Version, parsed: Parsed, chunker: Chunker, metrics: Metrics, report: Report) -> list[Passage]:
+    """Cut the document into passages with all that a search or a citation needs."""
+    with metrics.timed(Stage.CHUNK):
         await report(Stage.CHUNK, 0, 1)
-        chunks = await anyio.to_thread.run_sync(services.chunker.split, parsed)
+        chunks = await anyio.to_thread.run_sync(chunker.split, parsed)
         if not chunks:
             raise Unreadable(Reason.EMPTY_TEXT, "no text could be read from it")
         return passages_of(version, parsed, chunks)
@@ -138,116 +140,122 @@ async def chunk(version: Version, parsed: Parsed, services: Services, report: Re
 
 async def embed_and_upsert(key: VersionKey, passages: Sequence[Passage], services: Services, report: Report) -> None:
     """Write all points of a version, as a draft; what an interrupted run left is cleared first."""
-    await clear(key, services, report)
-    send, receive = anyio.create_memory_object_stream[Embedded](1)
+    await clear(key, services.index, report)
+    send, receive = anyio.create_memory_object_stream[EmbeddedBatch](1)
     with first_failure():
         async with anyio.create_task_group() as group:
             group.start_soon(_embed, passages, send, services)
             async with receive:
-                await upsert(len(passages), receive, services, report)
+                await upsert(len(passages), receive, services.index, services.metrics, report)
 
 
-async def clear(key: VersionKey, services: Services, report: Report) -> None:
+async def clear(key: VersionKey, index: Index, report: Report) -> None:
     """Remove what an interrupted run left of a version."""
-    if await services.index.count(tenant=key.tenant, document_id=key.document_id, version=key.version):
-        await report(Stage.CHUNK, 1, 1)  # whoever stood still and lost the claim would remove what answers by now
-        await services.index.delete(tenant=key.tenant, document_id=key.document_id, version=key.version)
+    if await index.count(tenant=key.tenant, document_id=key.document_id, version=key.version):
+        await report(Stage.CHUNK, 1, 1)  # a worker that stood still and lost its claim would remove what answers by now
+        await index.delete(tenant=key.tenant, document_id=key.document_id, version=key.version)
 
 
-async def _embed(passages: Sequence[Passage], send: MemoryObjectSendStream[Embedded], services: Services) -> None:
+async def _embed(passages: Sequence[Passage], send: MemoryObjectSendStream[EmbeddedBatch], services: Services) -> None:
     async with send:
         for batch in _batches(passages, services.settings.batch):
-            async with _measured(Stage.EMBED, services):
+            with services.metrics.timed(Stage.EMBED):
                 vectors = await services.index.embed(batch)
-            await send.send(Embedded(batch, vectors))
+            await send.send(EmbeddedBatch(batch, vectors))
 
 
-async def upsert(total: int, embedded: AsyncIterable[Embedded], services: Services, report: Report) -> None:
-    """Write what was embedded, batch by batch, as it comes."""
+async def upsert(
+    total: int, batches: AsyncIterable[EmbeddedBatch], index: Index, metrics: Metrics, report: Report
+) -> None:
+    """Write batches of embedded passages, `total` passages in all, as they come."""
     done = 0
     await report(Stage.EMBED, done, total)
-    async for batch in embedded:
-        await report(Stage.EMBED, done, total)  # embedding took long: whoever lost the claim would hide what answers
-        async with _measured(Stage.UPSERT, services):
-            await services.index.upsert(batch.passages, batch.vectors)
+    async for batch in batches:
+        await report(Stage.EMBED, done, total)  # after a long embedding: without its claim it would hide what answers
+        with metrics.timed(Stage.UPSERT):
+            await index.upsert(batch.passages, batch.vectors)
         done += len(batch.passages)
-        services.metrics.passages.inc(len(batch.passages))
+        metrics.passages.inc(len(batch.passages))
         await report(Stage.UPSERT if done == total else Stage.EMBED, done, total)
 
 
-async def verify(key: VersionKey, passages: Sequence[Passage], services: Services, report: Report) -> None:
-    """Read the index back: as many points as passages, and every passage says what was written."""
-    async with _measured(Stage.VERIFY, services):
+async def verify(key: VersionKey, passages: Sequence[Passage], index: Index, metrics: Metrics, report: Report) -> None:
+    """Read the index back: as many points as passages, and each has the text that was written.
+
+    Raises:
+        Unreadable: the index holds something else.
+    """
+    with metrics.timed(Stage.VERIFY):
         await report(Stage.VERIFY, 0, 1)
-        count = await services.index.count(tenant=key.tenant, document_id=key.document_id, version=key.version)
+        count = await index.count(tenant=key.tenant, document_id=key.document_id, version=key.version)
         if count != len(passages):
             raise Unreadable(Reason.NOT_INDEXED, f"the index holds {count} of {len(passages)} passages")
-        unlike = await services.index.unlike(passages)
+        unlike = await index.unlike(passages)
         if unlike:
             raise Unreadable(Reason.NOT_INDEXED, f"the index does not give back {unlike} of {len(passages)} passages")
 
 
-async def write_windows(key: VersionKey, windows: Sequence[Window], services: Services) -> None:
-    """Tell the index from when until when each version may be read, predecessors first.
+async def write_windows(document: VersionKey, windows: Sequence[Window], services: Services) -> None:
+    """Write the windows of a document's versions to the index, in order: earlier versions first.
 
-    Both are written within the notice that an approval has, so a reader sees one version or the other; where too little
+    All are written within the notice that an approval has, so a reader sees one version or the other; where too little
     of it is left, the last one begins later.
     """
-    if windows and is_late(windows[-1].visible_from, now=services.now()):
-        last = replace(key, version=windows[-1].version)
-        moved = await services.decisions.begin_in_time(last, now=services.now())
-        kept = [window for window in windows if window.version not in {one.version for one in moved}]
-        windows = [*kept, *moved]
+    if windows and starts_too_soon(windows[-1].visible_from, now=services.now()):
+        last = replace(document, version=windows[-1].version)
+        moved = await services.approvals.postpone_late_start(last, now=services.now())
+        moved_versions = {window.version for window in moved}
+        windows = [*(window for window in windows if window.version not in moved_versions), *moved]
     for window in windows:
-        await write_window(replace(key, version=window.version), window, services)
+        await write_window(replace(document, version=window.version), window, services.catalogue, services.index)
 
 
-async def write_window(key: VersionKey, window: Window, services: Services) -> None:
-    """Write a window, and the first day that goes with it, until the index has what the catalogue says.
+async def write_window(key: VersionKey, window: Window, catalogue: Catalogue, index: Index) -> None:
+    """Write a version's window and first day, until the index has what the catalogue says.
 
-    Somebody may decide anew meanwhile.
+    Another decision may come meanwhile.
     """
     while True:
-        said = (await services.catalogue.version(key)).metadata
-        await services.index.set_first_day(
+        metadata = (await catalogue.version(key)).metadata
+        await index.set_first_day(
             tenant=key.tenant,
             document_id=key.document_id,
             version=key.version,
-            effective_from=said.effective_from,
+            effective_from=metadata.effective_from,
         )
-        await services.index.set_visibility(
+        await index.set_visibility(
             tenant=key.tenant,
             document_id=key.document_id,
             version=key.version,
             visible_from=window.visible_from,
             visible_until=window.visible_until,
         )
-        if await services.catalogue.window_written(key, window):
+        if await catalogue.confirm_window(key, window):
             return
-        present = (await services.catalogue.version(key)).window
+        present = (await catalogue.version(key)).window
         if present is None:
             return
         window = present
 
 
-async def finish_windows(services: Services) -> int:
-    """Write the windows that a crash, or an index that was away, kept from the index; return how many there were."""
+async def write_pending_windows(services: Services) -> int:
+    """Write the windows that the index lacks after a crash or an outage of its own; return how many there were."""
     for version in await services.catalogue.unwritten_windows():
-        if version.told is IndexTold.NOTHING:
-            await services.decisions.begin_in_time(version.key, now=services.now())
+        if version.window_written is WindowWritten.NOTHING:
+            await services.approvals.postpone_late_start(version.key, now=services.now())
     unwritten = await services.catalogue.unwritten_windows()
     for version in unwritten:
         if version.window is not None:
-            await write_window(version.key, version.window, services)
+            await write_window(version.key, version.window, services.catalogue, services.index)
     return len(unwritten)
 
 
 async def require_harmless(key: VersionKey, services: Services) -> None:
-    """Refuse a draft with a passage that instructs the model; what was approved once is not looked at again.
+    """Refuse a draft with a passage that instructs the model; a version that was approved once is not screened again.
 
     Raises:
         Suspicious: there is such a passage.
-        Unavailable: too many look at documents at this moment, or the index has lost it.
+        Unavailable: too many documents are reviewed at this moment, or the index has lost this one.
     """
     version = await services.catalogue.version(key)
     if version.state is not State.INDEXED or version.approved_by is not None:
@@ -255,8 +263,8 @@ async def require_harmless(key: VersionKey, services: Services) -> None:
     stored = await services.index.passages(tenant=key.tenant, document_id=key.document_id, version=key.version)
     if not stored:
         raise Unavailable("the index gives back none of its passages at this moment")
-    found = await services.review_limiter.run(lambda: passage_findings(stored))
-    blocking = next((one for one in found if one.blocks), None)
+    findings = await services.review_limiter.run(lambda: passage_findings(stored))
+    blocking = next((finding for finding in findings if finding.blocks), None)
     if blocking is not None:
         raise Suspicious(
             f"passage {blocking.n} says {blocking.excerpt!r} ({blocking.name}): reject this version and load a text"
@@ -264,40 +272,39 @@ async def require_harmless(key: VersionKey, services: Services) -> None:
         )
 
 
-async def _require_readable(version: Version, services: Services) -> None:
-    """Read the version's first passage as one of its readers would at its first instant.
+async def _require_readable(version: Version, index: Index) -> None:
+    """Read the version's first passage as one of its readers would when it begins.
 
     By its name, not by a search: where many documents begin alike, a search may find the others.
     """
     at = version.visible_from
     if at is None or (version.visible_until is not None and version.visible_until <= at):
         return  # replaced before it ever showed
-    readers = frozenset(version.metadata.readers)
-    access = Access(tenant=version.key.tenant, groups=readers, as_of=at)
-    key = version.key
-    first = await services.index.passage(document_id=key.document_id, version=key.version, n=1, access=access)
+    key, readers = version.key, frozenset(version.metadata.readers)
+    access = Access(tenant=key.tenant, groups=readers, as_of=at)
+    first = await index.passage(document_id=key.document_id, version=key.version, n=1, access=access)
     if readers and first is None:
         raise Unreadable(Reason.NOT_INDEXED, "its first passage cannot be read")
 
 
 def passages_of(version: Version, parsed: Parsed, chunks: Sequence[Chunk]) -> list[Passage]:
-    """Return a version's passages, numbered, with what was said about it and what the file says of itself."""
-    said = version.metadata
-    language = said.language or language_of("\n".join(chunk.text for chunk in chunks))
+    """Return a version's passages, numbered from 1, with its metadata; title and language default to the file's own."""
+    metadata = version.metadata
+    language = metadata.language or language_of("\n".join(chunk.text for chunk in chunks))
     return [
         Passage(
             tenant=version.key.tenant,
             document_id=version.key.document_id,
             version=version.key.version,
             n=n,
-            title=said.title or parsed.title or PurePath(version.file_name).stem,
+            title=metadata.title or parsed.title or PurePath(version.file_name).stem,
             section=chunk.section,
             page=chunk.page,
             text=chunk.text,
             language=language,
-            product=said.product,
-            readers=said.readers,
-            effective_from=said.effective_from,
+            product=metadata.product,
+            readers=metadata.readers,
+            effective_from=metadata.effective_from,
         )
         for n, chunk in enumerate(chunks, start=1)
     ]
@@ -306,12 +313,3 @@ def passages_of(version: Version, parsed: Parsed, chunks: Sequence[Chunk]) -> li
 def _batches(passages: Sequence[Passage], size: int) -> Iterator[Sequence[Passage]]:
     for start in range(0, len(passages), size):
         yield passages[start : start + size]
-
-
-@asynccontextmanager
-async def _measured(stage: Stage, services: Services) -> AsyncGenerator[None]:
-    begun = time.perf_counter()
-    try:
-        yield
-    finally:
-        services.metrics.stage_seconds.labels(stage=stage.value).observe(time.perf_counter() - begun)

@@ -1,4 +1,4 @@
-"""What the staff side may use, opened once by `wiring.py`."""
+"""The parts that the staff side uses, opened once by `ingest.wiring`."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,9 +17,9 @@ from knowledge.index import Index
 
 
 class PipelineSettings(BaseModel, frozen=True):
-    """How documents go through the pipeline; `zone` is where the bank's days begin.
+    """The bank's time zone, documents under way at once, and passages of one document embedded in one batch.
 
-    So many documents at once, each with so many passages in the embedder: most have few, and it works best on dozens.
+    Most documents have few passages, and the embedder works best on dozens: so many documents at once.
     """
 
     zone: str = "Asia/Seoul"
@@ -29,28 +29,29 @@ class PipelineSettings(BaseModel, frozen=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
-    """Everything a step, a route or a probe may use; only the API needs an authenticator, `ingest load` no delivery.
+    """The parts that steps, routes and probes use; only the API needs `authenticator`, `ingest load` no `job_broker`.
 
-    The `previewer` is a parser too: whoever looks at a page does not wait behind a file that is being read.
-    `review_limiter` runs one comparing or screening of whole texts at a time.
+    `previewer` draws pages for reviewers, who so do not wait behind a file that is being indexed. `review_limiter` runs
+    one comparison or screening of whole texts at a time. `now` returns Unix seconds.
     """
 
     settings: PipelineSettings
     authenticator: Authenticator | None
+    approvals: Approvals
     blobs: Blobs
     catalogue: Catalogue
     chunker: Chunker
-    decisions: Approvals
-    delivery: JobBroker | None
     index: Index
-    review_limiter: CpuLimiter
+    job_broker: JobBroker | None
+    job_claims: JobClaims
     metrics: Metrics
+    now: Callable[[], float]
     parser: Readers
     previewer: Parser
-    queue: JobClaims
+    review_limiter: CpuLimiter
     uploads: Uploads
-    now: Callable[[], float]
 
     @property
     def zone(self) -> ZoneInfo:
+        """Where the bank's days begin."""
         return ZoneInfo(self.settings.zone)

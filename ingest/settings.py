@@ -21,8 +21,7 @@ READ_SECONDS = 10.0
 
 
 class Settings(BaseSettings):
-    """Everything an operator may decide; the API also needs REDIS_URL, AUTH__ISSUER and AUTH__JWKS_URL
-    (or a key file)."""
+    """The settings of every command; the API also needs REDIS_URL, AUTH__ISSUER and AUTH__JWKS_URL (or a key file)."""
 
     model_config = SettingsConfigDict(
         env_nested_delimiter="__", nested_model_default_partial_update=True, frozen=True, extra="ignore"
@@ -63,7 +62,7 @@ class Settings(BaseSettings):
 
     @property
     def blobs(self) -> BlobSettings:
-        """Where originals are kept: BLOB_URL, else a folder in the data folder."""
+        """The store of originals: BLOB_URL, else a folder in the data folder."""
         if self.blob_url is not None and urlsplit(self.blob_url).scheme == "s3":
             return BlobSettings(s3_url=self.blob_url, most_bytes=self.most_upload_bytes)
         folder = Path(unquote(urlsplit(self.blob_url).path)) if self.blob_url else self.data_dir / "blobs"

@@ -1,4 +1,4 @@
-"""Opens everything the staff side uses, in order, in one exit stack, and hands over the frozen `Services`."""
+"""Opens the parts of the staff side, in order, in one exit stack, and yields the frozen `Services`."""
 
 import os
 import time
@@ -12,8 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from ingest.catalogue import Approvals, Catalogue
 from ingest.jobs import JobBroker, JobClaims, this_process
 from ingest.metrics import Metrics
-from ingest.parsing import Chunker, Walled, open_parser, open_readers, open_tokenizer
-from ingest.pipeline import finish_windows
+from ingest.parsing import Chunker, Restriction, open_parser, open_readers, open_tokenizer
+from ingest.pipeline import write_pending_windows
 from ingest.review import CpuLimiter
 from ingest.services import Services
 from ingest.settings import Settings
@@ -27,7 +27,7 @@ from knowledge.terms import Terms
 from telemetry.groups import first_failure
 
 MOST_EMBED_WORKERS = 4
-"""They share one model; each further one takes 110 MB."""
+"""Threads that share one model; each further one takes 110 MB."""
 
 
 @asynccontextmanager
@@ -39,11 +39,11 @@ async def open_services(
     works_jobs: bool = True,
     any_embedder: bool = False,
 ) -> AsyncGenerator[Services]:
-    """Open what the staff side uses; `index` and `engine` are given where another service of this process shares them.
+    """Open the services; `index` and `engine` are given where another service of this process shares them.
 
-    With `works_jobs` uploads are indexed by this process as long as the block runs; `ingest load` does it itself, needs
-    no Redis and takes every core for embedding, up to MOST_EMBED_WORKERS. With `any_embedder` another one may have
-    filled the collection that answers: for a re-index.
+    With `works_jobs` uploads are indexed by this process while the block runs; without it (`ingest load`) the caller
+    runs the jobs, needs no Redis and embeds on every core, up to MOST_EMBED_WORKERS. With `any_embedder` another
+    embedder may have filled the collection that answers: for a re-index.
     """
     async with AsyncExitStack() as stack:
         tokenizer = await anyio.to_thread.run_sync(open_tokenizer, settings.embedder_folder)
@@ -54,49 +54,49 @@ async def open_services(
             stack.push_async_callback(engine.dispose)
         if index is None:
             workers = settings.embed_workers or (1 if works_jobs else embed_workers())
-            index = await stack.enter_async_context(_open_passages(settings, workers, any_embedder=any_embedder))
+            index = await stack.enter_async_context(_open_passage_index(settings, workers, any_embedder=any_embedder))
         authenticator = None
         if settings.auth is not None:
             authenticator = await stack.enter_async_context(open_authenticator(settings.auth))
         metrics = Metrics()
-        walls = await parser.walls()
-        for wall in Walled:
-            metrics.parser_walls.labels(wall=wall.name.lower()).set(wall in walls)
+        in_force = await parser.restrictions()
+        for restriction in Restriction:
+            metrics.parser_walls.labels(wall=restriction.name.lower()).set(restriction in in_force)
         previewer = await stack.enter_async_context(open_parser(settings.parser.of_one_page()))
-        delivery = JobBroker(settings.redis_url, settings.delivery) if settings.redis_url is not None else None
+        job_broker = JobBroker(settings.redis_url, settings.delivery) if settings.redis_url is not None else None
         catalogue = Catalogue(engine)
         await catalogue.create_tables()
         blobs = open_blobs(settings.blobs)
         services = Services(
             settings=settings.pipeline,
             authenticator=authenticator,
+            approvals=Approvals(catalogue, ZoneInfo(settings.pipeline.zone)),
             blobs=blobs,
             catalogue=catalogue,
             chunker=Chunker(tokenizer, settings.chunks),
-            decisions=Approvals(catalogue, ZoneInfo(settings.pipeline.zone)),
-            delivery=delivery,
             index=index,
-            review_limiter=CpuLimiter(),
+            job_broker=job_broker,
+            job_claims=JobClaims(catalogue, this_process()),
             metrics=metrics,
+            now=time.time,
             parser=parser,
             previewer=previewer,
-            queue=JobClaims(catalogue, this_process()),
+            review_limiter=CpuLimiter(),
             uploads=Uploads(blobs, catalogue, now=time.time),
-            now=time.time,
         )
         stack.enter_context(first_failure())
         # Entered last, so left first: no job outlives what it uses.
         tasks = await stack.enter_async_context(anyio.create_task_group())
-        if works_jobs and delivery is not None:
-            # Before anybody reads: a crash may have come between the end of a version and the begin of its successor.
-            await finish_windows(services)
-            tasks.start_soon(Worker(services, delivery).run)
+        if works_jobs and job_broker is not None:
+            # Before the first search: a crash may have come between the end of a version and the start of the next.
+            await write_pending_windows(services)
+            tasks.start_soon(Worker(services, job_broker).run)
         yield services
         tasks.cancel_scope.cancel()
 
 
 @asynccontextmanager
-async def _open_passages(settings: Settings, workers: int, *, any_embedder: bool) -> AsyncGenerator[Index]:
+async def _open_passage_index(settings: Settings, workers: int, *, any_embedder: bool) -> AsyncGenerator[Index]:
     terms = await anyio.to_thread.run_sync(Terms)
     async with (
         open_embedder(settings.embedder.model_copy(update={"workers": workers})) as embedder,

@@ -1,9 +1,8 @@
-"""The worker: does the jobs that Redis brings, and each few seconds looks in SQL for what nobody works on.
+"""The worker: does the jobs that Redis brings, and each few seconds looks in SQL for jobs that nobody works on.
 
-It may run inside the API's process or by itself (`ingest worker`), as often as wanted: a claim in SQL decides who does
-a job. Tried three times without success a job is a dead letter, listed and done again by staff
-(`ingest.api.routes.jobs`). A worker whose embedder did not fill the collection that answers takes no jobs, and lets go
-of those it has.
+It may run inside the API's process or by itself (`ingest worker`), in any number: a claim in SQL decides who does a
+job. Tried three times without success a job is a dead letter, which staff list and retry (`ingest.api.routes.jobs`). A
+worker whose embedder did not fill the collection that answers takes no jobs, and releases those it has.
 """
 
 from contextlib import aclosing, suppress
@@ -11,20 +10,22 @@ from contextlib import aclosing, suppress
 import anyio
 import structlog
 
+from ingest.catalogue import Catalogue
 from ingest.errors import IngestError, QueueUnavailable
-from ingest.job_runner import OURS, bury, run_job
-from ingest.jobs import MOST_ATTEMPTS, ClaimLost, JobBroker, Later
-from ingest.pipeline import finish_windows
+from ingest.job_runner import TRANSIENT, give_up, run_job
+from ingest.jobs import MOST_ATTEMPTS, ClaimLost, JobBroker, JobClaims, RetryLater
+from ingest.pipeline import write_pending_windows
 from ingest.services import Services
+from ingest.uploads import Blobs
 from knowledge.index import EmbedderMismatch, IndexUnavailable
 from telemetry.groups import first_failure
 
 SWEEP_SECONDS = 5.0
 SILENT_SECONDS = 10.0
 RECONNECT_SECONDS = 1.0
-LOOK_SECONDS = 1.0
+EMBEDDER_CHECK_SECONDS = 1.0
 ORPHAN_SECONDS = 3600.0
-"""After which an original that no version names was left by an upload that came to nothing."""
+"""The age at which an original that no version names counts as left by an upload that was never registered."""
 ORPHANS_BELIEVED = 100
 ORPHANS_SHARE = 0.1
 
@@ -32,18 +33,18 @@ log = structlog.get_logger(__name__)
 
 
 class Worker:
-    """Takes jobs and brings their versions into the index."""
+    """Receives jobs and brings their versions into the index."""
 
-    def __init__(self, services: Services, delivery: JobBroker) -> None:
+    def __init__(self, services: Services, broker: JobBroker) -> None:
         self._services = services
-        self._delivery = delivery
+        self._broker = broker
 
     async def run(self) -> None:
         """Work until cancelled."""
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._receive)
             tasks.start_soon(self._sweep)
-            tasks.start_soon(self._tidy)
+            tasks.start_soon(self._discard_orphans)
 
     async def _receive(self) -> None:
         while True:
@@ -51,8 +52,8 @@ class Worker:
                 await self._services.index.require_current()
                 with first_failure():
                     async with anyio.create_task_group() as beside:
-                        beside.start_soon(self._stay_current)
-                        await self._delivery.receive(self._work, at_once=self._services.settings.at_once)
+                        beside.start_soon(self._require_current_embedder)
+                        await self._broker.receive(self.do_job, at_once=self._services.settings.at_once)
             except (QueueUnavailable, IndexUnavailable) as exc:
                 log.warning("jobs_not_taken", error=type(exc).__name__)
             except EmbedderMismatch as exc:
@@ -60,88 +61,91 @@ class Worker:
                 await anyio.sleep(SWEEP_SECONDS)
             await anyio.sleep(RECONNECT_SECONDS)
 
-    async def _stay_current(self) -> None:
-        """Look each second who filled what answers, for ever.
+    async def _require_current_embedder(self) -> None:
+        """Check each second that our embedder filled the collection that answers, for ever.
 
         Raises:
-            EmbedderMismatch: another embedder; nobody would read what is written here.
+            EmbedderMismatch: another one did; nobody would read what is written here.
         """
         while True:
-            await anyio.sleep(LOOK_SECONDS)
+            await anyio.sleep(EMBEDDER_CHECK_SECONDS)
             with suppress(IndexUnavailable):
                 await self._services.index.require_current()
 
-    async def _work(self, job_id: str) -> None:
-        """Do one job.
+    async def do_job(self, job_id: str) -> None:
+        """Do a delivered job.
 
         Raises:
-            Later: somebody else is at it, it waits for its next try, or the database is away.
+            RetryLater: another owner has it, it waits for its next attempt, or the database is away.
         """
-        queue, now = self._services.queue, self._services.now()
+        job_claims = self._services.job_claims
         try:
-            job = await queue.claim(job_id, now=now)
+            job = await job_claims.claim(job_id, now=self._services.now())
             if job is not None and job.attempts > MOST_ATTEMPTS:
-                await bury(job, self._services, detail="its worker died each time")
+                await give_up(job, self._services, detail="its worker died each time")
             elif job is not None:
                 await run_job(job, self._services)
-            wait = await queue.claimable_in(job_id, now=self._services.now())
+            wait = await job_claims.claimable_in(job_id, now=self._services.now())
         except (IngestError, ClaimLost) as exc:
-            raise Later(SWEEP_SECONDS) from exc
+            raise RetryLater(SWEEP_SECONDS) from exc
         if wait is not None:
-            raise Later(wait)
+            raise RetryLater(wait)
 
     async def _sweep(self) -> None:
-        """Send what nobody works on and write what a crash kept from the index, for ever."""
+        """Send jobs that nobody works on and write windows that a crash kept from the index, for ever."""
         while True:
             try:
-                await finish_windows(self._services)
-                await send_pending(self._services, self._delivery, silent_for=SILENT_SECONDS)
-            except OURS as exc:
+                await write_pending_windows(self._services)
+                await send_pending(
+                    self._services.job_claims, self._broker, now=self._services.now(), silent_for=SILENT_SECONDS
+                )
+            except TRANSIENT as exc:
                 log.warning("sweep_failed", error=type(exc).__name__)
             await anyio.sleep(SWEEP_SECONDS)
 
-    async def _tidy(self) -> None:
+    async def _discard_orphans(self) -> None:
+        services = self._services
         while True:
             try:
-                await discard_orphans(self._services)
+                await discard_orphans(services.blobs, services.catalogue, now=services.now())
             except IngestError as exc:
                 log.warning("orphans_not_discarded", error=exc.code)
             await anyio.sleep(ORPHAN_SECONDS)
 
 
-async def discard_orphans(services: Services) -> int:
-    """Remove originals that no version names, and drafts: their upload came to nothing. Return how many originals.
+async def discard_orphans(blobs: Blobs, catalogue: Catalogue, *, now: float) -> int:
+    """Remove originals that no version names, and unfinished ones; return how many originals.
 
-    Where a large part of the store is nobody's, the database is not its own (another one, or one that is yet to be
+    Where they are a large part of the store, the database is not its own (another one, or one that is yet to be
     restored), and nothing is removed.
 
     Raises:
-        CatalogueUnavailable, StorageUnavailable: see there.
+        CatalogueUnavailable, StorageUnavailable: as the catalogue and the blob store.
     """
-    before, seen, orphans = services.now() - ORPHAN_SECONDS, 0, set[str]()
-    async with aclosing(services.blobs.stored_before(before)) as stored:
-        async for digests in stored:
+    before, seen, orphans = now - ORPHAN_SECONDS, 0, set[str]()
+    async with aclosing(blobs.stored_before(before)) as batches:
+        async for digests in batches:
             seen += len(digests)
-            orphans |= set(digests) - await services.catalogue.contents(digests)
+            orphans |= set(digests) - await catalogue.known_digests(digests)
     if len(orphans) > max(ORPHANS_BELIEVED, seen * ORPHANS_SHARE):
         log.error("orphans_not_believed", orphans=len(orphans), originals=seen)
         return 0
-    await services.blobs.discard_drafts(before)
-    return sum([await _discard(digest, services) for digest in orphans])
+    await blobs.discard_drafts(before)
+    return sum([await _discard(digest, blobs, catalogue) for digest in orphans])
 
 
-async def _discard(digest: str, services: Services) -> bool:
-    async with services.catalogue.unnamed(digest) as is_orphan:
-        return is_orphan and await services.blobs.discard(digest, older_than=ORPHAN_SECONDS)
+async def _discard(digest: str, blobs: Blobs, catalogue: Catalogue) -> bool:
+    async with catalogue.hold_digest(digest) as is_orphan:
+        return is_orphan and await blobs.discard(digest, older_than=ORPHAN_SECONDS)
 
 
-async def send_pending(services: Services, delivery: JobBroker, *, silent_for: float) -> int:
-    """Send the jobs that wait and that nobody has touched for so many seconds; return how many.
+async def send_pending(job_claims: JobClaims, broker: JobBroker, *, now: float, silent_for: float) -> int:
+    """Send the jobs that wait and were not changed for `silent_for` seconds; return how many.
 
     Raises:
-        CatalogueUnavailable, QueueUnavailable: see there.
+        CatalogueUnavailable, QueueUnavailable: as the claims and the broker.
     """
-    jobs = await services.queue.pending(now=services.now(), silent_for=silent_for)
+    jobs = await job_claims.pending(now=now, silent_for=silent_for)
     if jobs:
-        await delivery.send(jobs)
+        await broker.send(jobs)
     return len(jobs)

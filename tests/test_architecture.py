@@ -1,6 +1,7 @@
 """House rules as code: what lint cannot say (style.md)."""
 
 import ast
+import tomllib
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -149,3 +150,54 @@ def test_a_room_says_what_it_is_for_and_every_name_of_its_door_is_used_elsewhere
     outside = [path for path in EVERY_FILE if room_of(module_name(path)) != room]
     used = {name for path in outside for _, module, name in imported(path) if module == room}
     assert sorted(door_of(room) - used) == [], "nobody comes through the door for these"
+
+
+def pure_modules() -> Iterator[Path]:
+    """Yield the modules that import-linter keeps from drivers, and the transcript."""
+    config = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    contracts = config["tool"]["importlinter"]["contracts"]
+    listed = next(c["source_modules"] for c in contracts if c["name"].startswith("the pure core"))
+    for module in [*listed, "chatbot.transcript"]:
+        folder = ROOT.joinpath(*module.split("."))
+        yield from sorted(folder.rglob("*.py")) if folder.is_dir() else [folder.with_suffix(".py")]
+
+
+CLOCKS_AND_DICE = {
+    *(f"time.{name}" for name in ("time", "time_ns", "monotonic", "monotonic_ns", "perf_counter", "sleep")),
+    *("datetime.now", "datetime.utcnow", "datetime.today", "date.today", "uuid.uuid4", "uuid4", "secrets", "random"),
+}
+
+
+def impurities(node: ast.AST) -> Iterator[str]:
+    """Yield what makes the syntax below a node impure: awaiting, clocks, randomness."""
+    for child in ast.walk(node):
+        if isinstance(child, ast.AsyncFunctionDef | ast.Await | ast.AsyncFor | ast.AsyncWith):
+            yield f"{child.lineno} {type(child).__name__}"
+        elif isinstance(child, ast.Import | ast.ImportFrom):
+            module = getattr(child, "module", None)
+            names = {f"{module}.{alias.name}" if module else alias.name for alias in child.names}
+            if {name.split(".")[0] for name in names} & {
+                "random",
+                "secrets",
+                "asyncio",
+                "anyio",
+            } or names & CLOCKS_AND_DICE:
+                yield f"{child.lineno} imports {sorted(names)}"
+        elif isinstance(child, ast.Call):
+            called = ast.unparse(child.func)
+            if ".".join(called.split(".")[-2:]) in CLOCKS_AND_DICE:
+                yield f"{child.lineno} calls {called}"
+
+
+@pytest.mark.parametrize("path", list(pure_modules()), ids=lambda p: str(p.relative_to(ROOT)))
+def test_a_pure_module_awaits_nothing_and_reads_no_clock(path: Path) -> None:
+    assert list(impurities(parsed(path))) == [], "time and randomness come in as arguments (house rule 6)"
+
+
+DRIVERS = {"redis", "qdrant_client", "qdrant_edge", "aiohttp", "sqlalchemy"}
+
+
+@pytest.mark.parametrize("name", ["turn", "answering", "repair", "transcript", "takeover", "shadow"])
+def test_the_spine_sees_no_driver(name: str) -> None:
+    packages = {module.partition(".")[0] for _, module, _ in imported(ROOT / "chatbot" / f"{name}.py")}
+    assert packages & DRIVERS == set(), "services hide the drivers (design section 2)"

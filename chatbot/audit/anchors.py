@@ -1,11 +1,11 @@
-"""The heads of the audit's chains, anchored once a day where whoever writes the database cannot write.
+"""The heads of the audit's chains, anchored once a day in a store that the owner of the database cannot write.
 
-Whoever has the audit's key and the database can write a chain that is whole and says something else; it does not end
-in the heads that were anchored. An anchor is a small JSON file named for its day (UTC) and names the digest of the one
-before, so that none can be taken away or changed in the middle either. Files are written once: a folder that is
-mounted so, or a bucket with Object Lock, makes that more than a habit (docs/decisions/0011-anchors.md).
+With the audit's key and the database one can write another chain that verifies; it does not hold the heads that were
+anchored. An anchor is a small JSON file named for its day (UTC) that holds the SHA-256 of the anchor before, so that
+none can be removed or changed in the middle either. Files are written once: a folder mounted so, or a bucket with
+Object Lock, enforces it (docs/decisions/0011-anchors.md).
 
-AnchorsUnavailable    the place cannot be written or read now
+AnchorsUnavailable    the store cannot be written or read now
 """
 
 import hashlib
@@ -35,21 +35,22 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 
 LOOK_EVERY = 900.0
-"""Seconds between two looks whether today's anchor is there."""
-_DEADLINE = 30.0
-_NOTHING_KNOWN = 1.0
+"""Seconds between two checks for today's anchor."""
+_DEADLINE_SECONDS = 30.0
+_NEVER = 1.0
+"""Unix seconds in the metric while no anchor is known: 0 stands for a process without anchors."""
 
 
 class AnchorsUnavailable(Exception):
-    """The place cannot be written or read now."""
+    """The store cannot be written or read now."""
 
 
 class Anchor(msgspec.Struct, frozen=True, kw_only=True):
-    """What is anchored in one day: every head that no earlier anchor holds."""
+    """The anchor of one day: every head that no earlier anchor holds; `at` is Unix seconds."""
 
     at: float
     previous: str
-    """The SHA-256 of the anchor before, empty in the first."""
+    """The SHA-256 of the anchor before, in hexadecimal; empty in the first."""
     heads: tuple[ChainHead, ...]
 
 
@@ -65,7 +66,7 @@ class AnchorStore(Protocol):
         ...
 
     def write_once(self, name: str, data: bytes) -> bool:
-        """Write a file whole; return False, and change nothing, where there is one of that name (blocking)."""
+        """Write a whole file; return False, and change nothing, if the name is taken (blocking)."""
         ...
 
 
@@ -83,32 +84,33 @@ class FolderAnchors:
 
     def write_once(self, name: str, data: bytes) -> bool:
         self._folder.mkdir(parents=True, exist_ok=True)
-        draft = self._folder / f".{uuid4().hex}"
+        unfinished = self._folder / f".{uuid4().hex}"
         try:
-            with draft.open("xb") as file:
+            with unfinished.open("xb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(file.fileno())
-            draft.chmod(0o444)
-            (self._folder / name).hardlink_to(draft)  # unlike a rename it never takes another's place
+            unfinished.chmod(0o444)
+            (self._folder / name).hardlink_to(unfinished)  # unlike a rename it never takes another's place
         except FileExistsError:
             return False
         finally:
-            draft.unlink(missing_ok=True)
+            unfinished.unlink(missing_ok=True)
         return True
 
 
 class S3Anchors:
-    """A bucket, or a part of one; the store itself refuses a second file of a name."""
+    """A bucket, or a prefix of one; S3 itself refuses a second file of the same name."""
 
     def __init__(self, url: str) -> None:
         self._root = url.removeprefix("s3://").rstrip("/")
-        limits = {"connect_timeout": _DEADLINE / 3, "read_timeout": _DEADLINE / 3, "retries": {"max_attempts": 2}}
-        self._s3 = S3FileSystem(config_kwargs=limits, skip_instance_cache=True, use_listings_cache=False)
+        seconds = _DEADLINE_SECONDS / 3
+        config = {"connect_timeout": seconds, "read_timeout": seconds, "retries": {"max_attempts": 2}}
+        self._s3 = S3FileSystem(config_kwargs=config, skip_instance_cache=True, use_listings_cache=False)
 
     def names(self) -> list[str]:
-        found = self._s3.find(self._root, maxdepth=1)
-        return sorted(name.rpartition("/")[2] for name in found if name.endswith(".json"))
+        paths = self._s3.find(self._root, maxdepth=1)
+        return sorted(path.rpartition("/")[2] for path in paths if path.endswith(".json"))
 
     def read(self, name: str) -> bytes:
         return bytes(self._s3.cat_file(f"{self._root}/{name}"))
@@ -117,7 +119,7 @@ class S3Anchors:
         try:
             self._s3.pipe_file(f"{self._root}/{name}", data, mode="create")
         except OSError as exc:
-            # s3fs names it only where the store says which condition failed.
+            # s3fs raises FileExistsError only where the store names the condition that failed.
             if isinstance(exc, FileExistsError) or "PreconditionFailed" in str(exc.__cause__):
                 return False
             raise
@@ -138,7 +140,7 @@ def open_anchors(url: str) -> AnchorStore:
 
 
 class Anchors:
-    """Anchors the heads of an audit, and tells what was anchored."""
+    """Anchors the heads of an audit trail, and verifies it against what was anchored."""
 
     def __init__(self, audit: Audit, store: AnchorStore, *, now: Callable[[], float]) -> None:
         self._audit = audit
@@ -149,7 +151,7 @@ class Anchors:
         """Write today's anchor unless it is there; return its name if this call has written it.
 
         Raises:
-            AnchorsUnavailable: the place cannot be written.
+            AnchorsUnavailable: the store cannot be written.
             AuditUnavailable: the heads cannot be read.
         """
         now = self._now()
@@ -166,7 +168,7 @@ class Anchors:
         """Return everything that was anchored.
 
         Raises:
-            AnchorsUnavailable: the place cannot be read.
+            AnchorsUnavailable: the store cannot be read.
         """
         names = await _in_time(self._store.names)
         anchored = Anchored(names=tuple(names))
@@ -175,7 +177,7 @@ class Anchors:
         return anchored
 
     async def verify(self, *, unclosed_before: float) -> list[ChainProblem]:
-        """Return what is wrong with the anchors, and with the rows, also against the anchors.
+        """Return the problems of the anchors, and of the rows, by themselves and against the anchors.
 
         Raises:
             AnchorsUnavailable, AuditUnavailable: one of them cannot be read.
@@ -184,13 +186,13 @@ class Anchors:
         rows = await self._audit.verify(unclosed_before=unclosed_before, heads=anchored.heads)
         return [*anchored.problems, *rows]
 
-    async def keep(self, told: Callable[[float], None]) -> None:
-        """Anchor every day, for ever; tell when it was done last (Unix seconds, 1 where none is known)."""
-        told(_NOTHING_KNOWN)
+    async def anchor_daily(self, on_anchored: Callable[[float], None]) -> None:
+        """Anchor every day, for ever; report when it was done last (Unix seconds, 1 if no anchor is known)."""
+        on_anchored(_NEVER)
         while True:
             try:
                 name = await self.anchor()
-                told((await self.read()).at or _NOTHING_KNOWN)
+                on_anchored((await self.read()).at or _NEVER)
             except (AnchorsUnavailable, AuditUnavailable) as exc:
                 log.warning("audit_not_anchored", error=str(exc))
             else:
@@ -201,7 +203,7 @@ class Anchors:
 
 @dataclass(slots=True, kw_only=True)
 class Anchored:
-    """What was anchored, in the order of days, and what is wrong with the files themselves."""
+    """The contents of all anchors, in the order of days, and the problems of the files themselves."""
 
     names: tuple[str, ...]
     at: float = 0.0
@@ -211,7 +213,7 @@ class Anchored:
     problems: list[ChainProblem] = field(default_factory=list)
 
     def add(self, name: str, data: bytes) -> None:
-        """Take in the next file."""
+        """Add the next file."""
         try:
             anchor = msgspec.json.decode(data, type=Anchor)
         except msgspec.MsgspecError:
@@ -229,13 +231,13 @@ class Anchored:
 
 
 async def _in_time(call: Callable[[], T]) -> T:
-    """Do blocking work elsewhere.
+    """Run a blocking call in a thread.
 
     Raises:
         AnchorsUnavailable: it failed, or took longer than the deadline.
     """
     try:
-        with anyio.fail_after(_DEADLINE):
+        with anyio.fail_after(_DEADLINE_SECONDS):
             return await anyio.to_thread.run_sync(call, abandon_on_cancel=True)
     except (OSError, BotoCoreError, ClientError, FSTimeoutError) as exc:
         raise AnchorsUnavailable(f"the anchors cannot be reached: {type(exc).__name__}: {exc}") from exc

@@ -1,4 +1,4 @@
-"""The chain of audit rows, without a database: how a row is signed, and how one that was touched shows (pure)."""
+"""The chain of audit rows, without a database: how a row is signed, and how a changed row is found (pure)."""
 
 import hashlib
 import hmac
@@ -11,13 +11,14 @@ from typing import Literal
 import msgspec
 
 GENESIS = "0" * 64
+"""Stands for the HMAC of the row before in a chain's first row."""
 
 Kind = Literal["opened", "closed"]
 Fault = Literal["edited", "gap", "reordered", "truncated", "unclosed", "unopened", "anchor"]
 
 
 class AuditEntry(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"):
-    """What a row says; its JSON is what is signed."""
+    """The signed content of a row; its JSON and its tag are stored."""
 
     writer: str
     sequence: int
@@ -27,7 +28,7 @@ class AuditEntry(msgspec.Struct, frozen=True, kw_only=True, tag_field="kind"):
 
 
 class Opened(AuditEntry, frozen=True, kw_only=True, tag="opened"):
-    """Before the model was called."""
+    """Written before the model was called."""
 
     sub: str
     conversation_id: str
@@ -51,7 +52,7 @@ class Opened(AuditEntry, frozen=True, kw_only=True, tag="opened"):
 
 
 class Closed(AuditEntry, frozen=True, kw_only=True, tag="closed"):
-    """When the answer had ended."""
+    """Written when the answer had ended."""
 
     prompt_tokens: int
     cached_tokens: int
@@ -72,7 +73,7 @@ class Closed(AuditEntry, frozen=True, kw_only=True, tag="closed"):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditRow:
-    """A row as it is stored: the columns that are searched, the signed text, and the link to the row before."""
+    """A stored row: the columns that are searched, the signed JSON, its HMAC and that of the row before."""
 
     writer: str
     sequence: int
@@ -85,7 +86,7 @@ class AuditRow:
     hmac: str
 
     def entry(self) -> Opened | Closed:
-        """Return what the row says.
+        """Return the entry of the row.
 
         Raises:
             msgspec.ValidationError, msgspec.DecodeError: the body is no entry.
@@ -95,7 +96,7 @@ class AuditRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChainHead:
-    """Where a writer's chain ended when it was anchored."""
+    """The last row of a writer's chain when it was anchored."""
 
     writer: str
     sequence: int
@@ -104,7 +105,7 @@ class ChainHead:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChainProblem:
-    """A row, or the place where one should be, that does not prove what it says."""
+    """A row, or a place in a chain, that does not verify."""
 
     fault: Fault
     writer: str
@@ -114,7 +115,7 @@ class ChainProblem:
 
 
 class AuditKeys:
-    """The uses of one secret: signing rows, and hashing what was said so that only its holder can look it up."""
+    """The keys derived from one secret: for signing rows, and for hashing texts so that only its holder can compare."""
 
     def __init__(self, secret: bytes) -> None:
         self._chain = hmac.digest(secret, b"audit chain", "sha256")
@@ -123,28 +124,29 @@ class AuditKeys:
         self._tokens = hmac.digest(secret, b"audit tokens", "sha256")
 
     def sign(self, prev_hmac: str, body: str) -> str:
+        """Return the HMAC-SHA-256 of a row, in hexadecimal."""
         return hmac.new(self._chain, f"{prev_hmac}\n{body}".encode(), hashlib.sha256).hexdigest()
 
-    def signed(self, row: "AuditRow") -> bool:
-        """Return whether the row's text and link are what its writer signed."""
+    def signed(self, row: AuditRow) -> bool:
+        """Return whether the row's body and link are those that its writer signed."""
         return hmac.compare_digest(self.sign(row.prev_hmac, row.body), row.hmac)
 
     def question_hash(self, tenant: str, question: str) -> str:
-        """Return the same for the same question of the same tenant only."""
+        """Return the keyed hash of a tenant's question."""
         return hmac.new(self._question, f"{tenant}\n{question}".encode(), hashlib.sha256).hexdigest()
 
     def answer_hash(self, tenant: str, text: str) -> str:
-        """Return the same for the same text that was shown to a customer of the same tenant only."""
+        """Return the keyed hash of a text that was shown to a tenant's customer."""
         return hmac.new(self._answer, f"{tenant}\n{text}".encode(), hashlib.sha256).hexdigest()
 
     def prompt_hash(self, tenant: str, prompts: Sequence[Sequence[int]]) -> str:
-        """Return the same for the same token ids, cut the same way, of the same tenant only."""
-        signed = msgspec.json.encode([tenant, prompts])
-        return hmac.new(self._tokens, signed, hashlib.sha256).hexdigest()
+        """Return the keyed hash of the token ids of a tenant's prompts; it depends on how they are divided."""
+        encoded = msgspec.json.encode([tenant, prompts])
+        return hmac.new(self._tokens, encoded, hashlib.sha256).hexdigest()
 
 
 def seal(entry: Opened | Closed, prev_hmac: str, keys: AuditKeys) -> AuditRow:
-    """Return the row that carries `entry` behind the row with `prev_hmac`."""
+    """Return the signed row of `entry` that follows the row with `prev_hmac`."""
     body = msgspec.json.encode(entry, order="deterministic").decode()
     return AuditRow(
         writer=entry.writer,
@@ -160,9 +162,10 @@ def seal(entry: Opened | Closed, prev_hmac: str, keys: AuditKeys) -> AuditRow:
 
 
 class ChainCheck:
-    """Reads rows ordered by writer and sequence, and tells what is wrong with each."""
+    """Verifies rows in the order of writer and sequence."""
 
     def __init__(self, keys: AuditKeys, heads: Iterable[ChainHead] = ()) -> None:
+        """`heads` were anchored: the chains must hold them."""
         self._keys = keys
         self._anchored: defaultdict[tuple[str, int], list[ChainHead]] = defaultdict(list)
         for head in heads:
@@ -170,7 +173,7 @@ class ChainCheck:
         self._last: AuditRow | None = None
 
     def feed(self, row: AuditRow) -> Iterator[ChainProblem]:
-        """Tell what is wrong with the next row."""
+        """Yield the problems of the next row."""
         follows = self._last is not None and self._last.writer == row.writer
         expected, prev = (self._last.sequence + 1, self._last.hmac) if self._last and follows else (1, GENESIS)
         self._last = row
@@ -189,7 +192,7 @@ class ChainCheck:
             yield problem("edited", row, "the chain was another when its head was anchored")
 
     def close(self) -> Iterator[ChainProblem]:
-        """Tell which anchored heads were never met."""
+        """Yield a problem for each anchored head that no chain holds."""
         for head in chain.from_iterable(self._anchored.values()):
             yield ChainProblem(
                 fault="truncated",
@@ -201,7 +204,7 @@ class ChainCheck:
 
 
 def matches(row: AuditRow) -> bool:
-    """Tell whether the columns say what the signed body says."""
+    """Return whether the columns of the row agree with its signed body."""
     try:
         entry = row.entry()
     except msgspec.MsgspecError:
@@ -212,4 +215,5 @@ def matches(row: AuditRow) -> bool:
 
 
 def problem(fault: Fault, row: AuditRow, detail: str) -> ChainProblem:
+    """Return the problem of a row."""
     return ChainProblem(fault=fault, writer=row.writer, sequence=row.sequence, answer_id=row.answer_id, detail=detail)

@@ -1,7 +1,7 @@
-"""What the two audit rows of an answer say, before they are chained (pure).
+"""The contents of an answer's two audit rows, before they are chained (pure).
 
-No text of a customer's or of the model's goes into a row, only keyed hashes of it: with the text at hand its holder's
-key proves what was asked, sent and shown, and without it nothing can be read (docs/decisions/0010-replay.md).
+A row holds no text of the customer or of the model, only keyed hashes (HMAC) of it: with the text and the key they
+prove what was asked, sent and shown; without them nothing can be read (docs/decisions/0010-replay.md).
 """
 
 import hashlib
@@ -25,7 +25,10 @@ class Versions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditOpened:
-    """Who asks what, on what knowledge, before the model is called; of the question only a keyed hash is kept."""
+    """Before the model is called: the customer, the question, and everything that decides the answer.
+
+    Times are Unix seconds.
+    """
 
     answer_id: str
     tenant: str
@@ -33,24 +36,24 @@ class AuditOpened:
     conversation_id: str
     question: str
     passages: tuple[tuple[str, int, int], ...]
-    """(document, version, n) of what was found; the model is shown the first that fit."""
+    """(document, version, n) of the passages that were found; the prompt holds the first that fit."""
     groups: tuple[str, ...]
     as_of: float
     model: str
     prompt_version: str
     index_version: str
     sampling: str
-    """The parameters as JSON."""
+    """The sampling parameters as JSON."""
     grounding: str
     at: float
     embedder: str = ""
     question_id: str = ""
     parent_id: str | None = None
-    """The message that the question follows, and so the branch that its history is."""
+    """The message that the question follows: the history is the branch that ends there."""
     history: int = 0
-    """How many of the branch's last messages stand in the prompt."""
+    """How many of the branch's last messages are in the prompt."""
     brought: int = 0
-    """How many of those the caller brought along: they are kept nowhere."""
+    """How many of those the client sent along: they are not kept."""
     canned_reply: str = ""
     """Which of the bank's own texts is shown instead of asking the model."""
     passage_hashes: tuple[str, ...] = ()
@@ -58,6 +61,7 @@ class AuditOpened:
     """Token ids of the answer's prompt, then of the probes'."""
 
     def entry(self, writer: str, sequence: int, keys: AuditKeys) -> Opened:
+        """Return the entry as row `sequence` of a writer's chain."""
         return Opened(
             writer=writer,
             sequence=sequence,
@@ -88,7 +92,7 @@ class AuditOpened:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditClosed:
-    """How the answer ended."""
+    """When the answer has ended: its text and tokens, what they cost, and how they were made."""
 
     answer_id: str
     tenant: str
@@ -98,23 +102,24 @@ class AuditClosed:
     grounded: bool
     at: float
     models: tuple[str, ...] = ()
-    """Those that said some of it."""
+    """The models that generated some of it."""
     degradation_level: str = ""
     """One of replica, fallback, cached, quoted and handoff; empty where the conversation's own endpoint answered."""
     cached_answer_id: str = ""
-    """The answer that was shown again."""
+    """The cached answer whose text was shown again."""
     text: str = ""
-    """What the customer saw."""
+    """The text that was shown."""
     token_ids: Sequence[int] = ()
     """Token ids of the model's answer, before the checks."""
     probes: tuple[float, ...] = ()
-    """The probability of each probe that was asked, in order."""
+    """The model's probability of "yes" to each probe that was asked, in order."""
     repair: tuple[float, ...] = ()
-    """The share of each quote, where the model was asked for one in place of an answer that was withheld."""
+    """The model's probability of each quote, where it was asked to choose one in place of a withheld answer."""
     repair_prompt: tuple[int, ...] = ()
-    """Token ids of what it was asked then."""
+    """Token ids of the prompt that asked."""
 
     def entry(self, writer: str, sequence: int, keys: AuditKeys) -> Closed:
+        """Return the entry as row `sequence` of a writer's chain."""
         return Closed(
             writer=writer,
             sequence=sequence,
@@ -140,6 +145,6 @@ class AuditClosed:
 
 
 def passage_hash(passage: Passage) -> str:
-    """Return 32 hexadecimal digits that change with anything that the model is shown of the passage."""
+    """Return 32 hexadecimal digits of the SHA-256 of everything that a prompt shows of the passage."""
     shown = f"{passage.heading}\0{passage.effective_from or ''}\0{passage.text}"
     return hashlib.sha256(shown.encode()).hexdigest()[:32]

@@ -1,8 +1,8 @@
-"""The audit record: two rows an answer, one before the model is called and one when it has ended (design section 8).
+"""The audit trail in SQL: two rows an answer, one before the model is called and one when the answer has ended.
 
 Rows are chained by HMAC per writer (`chatbot.audit.chain`). A writer is a process; after a write whose outcome is
-unknown it goes on as a new one, so that no chain can fork. Writing is a group commit: while one transaction runs the
-next gathers, so that many answers share one flush, and nobody who gives up takes somebody else's row with him.
+unknown it begins a new chain, so that no chain can fork. Writing is a group commit: while one transaction runs the
+rows of the next one gather, so that many answers share one flush, and a caller that gives up loses only its own row.
 """
 
 import uuid
@@ -56,13 +56,13 @@ AUDIT = Table(
     Column("body", Text, nullable=False),
     Column("prev_hmac", String(64), nullable=False),
     Column("hmac", String(64), nullable=False),
-    # Also what makes opening and closing idempotent, whichever replicas try.
+    # It also makes opening and closing idempotent, on whichever replicas.
     UniqueConstraint("answer_id", "kind"),
 )
 
 
 class AuditSettings(BaseModel, frozen=True):
-    """The secret of the chain, and how long a write may take: less than the 2 s in which a hand-off is due."""
+    """The secret of the chain; in seconds the deadline of a write (a hand-off is due within 2) and when to retry."""
 
     key: SecretStr = Field(min_length=16)
     deadline: PositiveFloat = 1.5
@@ -72,7 +72,7 @@ class AuditSettings(BaseModel, frozen=True):
 
 @dataclass(slots=True)
 class Waiting:
-    """A record on its way, and who waits for it."""
+    """A record that is not written yet; `done` wakes its caller, with `error` if it failed."""
 
     record: AuditOpened | AuditClosed
     done: anyio.Event = field(default_factory=anyio.Event)
@@ -81,11 +81,12 @@ class Waiting:
 
     @property
     def key(self) -> tuple[str, str]:
+        """The (answer, kind) of the row."""
         return self.record.answer_id, "opened" if isinstance(self.record, AuditOpened) else "closed"
 
 
 class Audit:
-    """Writes the two rows of an answer in time or says that it could not; reads and verifies them."""
+    """Writes the two rows of an answer within a deadline; reads and verifies rows."""
 
     def __init__(self, engine: AsyncEngine, settings: AuditSettings) -> None:
         self._engine = engine
@@ -96,7 +97,7 @@ class Audit:
         self._writer, self._sequence, self._head = new_chain()
 
     async def open(self, opened: AuditOpened) -> None:
-        """Make the row durable that must stand before the model is called; a second time changes nothing.
+        """Write the opening row, before the model is called; a second time changes nothing.
 
         Raises:
             AuditUnavailable: it is not durable within the deadline, so there may be no answer.
@@ -104,10 +105,10 @@ class Audit:
         await self._write(Waiting(opened))
 
     async def close(self, closed: AuditClosed) -> None:
-        """Make the row durable that ends an answer; a second time changes nothing.
+        """Write the closing row; a second time changes nothing.
 
         Raises:
-            AuditUnavailable: it is not durable yet; it is tried again for as long as this process lives.
+            AuditUnavailable: it is not durable yet; this process retries as long as it lives.
         """
         await self._write(Waiting(closed))
 
@@ -120,7 +121,7 @@ class Audit:
         return await self._read(select(AUDIT).where(AUDIT.c.answer_id == answer_id).order_by(AUDIT.c.kind.desc()))
 
     async def unclosed(self, *, older_than: float) -> tuple[AuditRow, ...]:
-        """Return the openings before `older_than` (Unix seconds) that nothing closed: their processes are dead.
+        """Return the opening rows before `older_than` (Unix seconds) without a closing one: their processes died.
 
         Raises:
             AuditUnavailable: the database cannot be asked.
@@ -129,7 +130,7 @@ class Audit:
         return await self._read(select(AUDIT).where(late, ~exists_other("closed")).order_by(AUDIT.c.at))
 
     async def heads(self) -> tuple[ChainHead, ...]:
-        """Return where every chain ends now, to be anchored somewhere that the database's owner cannot write.
+        """Return the last row of every chain, to be anchored where the owner of the database cannot write.
 
         Raises:
             AuditUnavailable: the database cannot be asked.
@@ -150,8 +151,8 @@ class Audit:
         try:
             async with self._engine.connect() as connection:
                 ordered = select(AUDIT).order_by(AUDIT.c.writer, AUDIT.c.sequence)
-                async for found in await connection.stream(ordered):
-                    problems += check.feed(row_of(found))
+                async for sql_row in await connection.stream(ordered):
+                    problems += check.feed(row_of(sql_row))
         except UNAVAILABLE as exc:
             raise AuditUnavailable from exc
         problems += check.close()
@@ -174,7 +175,7 @@ class Audit:
             raise AuditUnavailable from exc
 
     async def write_forever(self) -> None:
-        """Write what waits, all of it in one transaction, again and again; one task a process runs this."""
+        """Write everything that waits in one transaction, again and again; one task a process runs this."""
         while True:
             with anyio.move_on_after(self._settings.retry_every):
                 await self._wake.wait()
@@ -200,7 +201,7 @@ class Audit:
         except TimeoutError as exc:
             raise AuditUnavailable from exc
         finally:
-            # An opening that nobody waits for must not be written later: there is no answer to it.
+            # An opening whose caller gave up must not be written later: there is no answer to it.
             waiting.given_up = isinstance(waiting.record, AuditOpened) and not waiting.done.is_set()
         if waiting.error is not None:
             raise AuditUnavailable from waiting.error
@@ -208,7 +209,7 @@ class Audit:
     async def _write_batch(self, batch: Sequence[Waiting]) -> None:
         try:
             with anyio.fail_after(self._settings.deadline):
-                await self._insert_or_look_again(batch)
+                await self._insert_unless_written(batch)
         except UNAVAILABLE as exc:
             log.warning("audit rows not written", rows=len(batch), error=type(exc).__name__)
             self._writer, self._sequence, self._head = new_chain()
@@ -218,18 +219,18 @@ class Audit:
                 waiting.done.set()
 
     def _put_off(self, batch: Sequence[Waiting], exc: Exception) -> None:
-        """Tell who waits; keep the closings, so that no answer stays open because the database was away."""
+        """Fail the callers that wait; keep the closings, so that no answer stays open after an outage."""
         for waiting in batch:
             waiting.error = exc
             waiting.done.set()
         closings = [Waiting(waiting.record) for waiting in batch if isinstance(waiting.record, AuditClosed)]
         self._waiting = closings + self._waiting
 
-    async def _insert_or_look_again(self, batch: Sequence[Waiting]) -> None:
+    async def _insert_unless_written(self, batch: Sequence[Waiting]) -> None:
         try:
             await self._insert(batch)
         except IntegrityError:
-            # Another replica wrote one of these rows between our look and our write.
+            # Another replica wrote one of these rows between our read and our write.
             await self._insert(batch)
 
     async def _insert(self, batch: Sequence[Waiting]) -> None:
@@ -284,12 +285,12 @@ async def open_audit(engine: AsyncEngine, settings: AuditSettings) -> AsyncGener
 async def written(connection: AsyncConnection, keys: Sequence[tuple[str, str]]) -> set[tuple[str, str]]:
     """Return which (answer, kind) already have their row."""
     pair = tuple_(AUDIT.c.answer_id, AUDIT.c.kind)
-    found = await connection.execute(select(AUDIT.c.answer_id, AUDIT.c.kind).where(pair.in_(keys)))
-    return {(answer_id, kind) for answer_id, kind in found}
+    rows = await connection.execute(select(AUDIT.c.answer_id, AUDIT.c.kind).where(pair.in_(keys)))
+    return {(answer_id, kind) for answer_id, kind in rows}
 
 
 def new_chain() -> tuple[str, int, str]:
-    """Return a writer of its own, how many rows it has written, and what its first row follows."""
+    """Return the id of a new writer, the number of its rows, and the HMAC that its first row follows."""
     return uuid.uuid4().hex, 0, GENESIS
 
 
@@ -299,5 +300,5 @@ def exists_other(kind: str) -> Exists:
     return exists().where(other.c.answer_id == AUDIT.c.answer_id, other.c.kind == kind)
 
 
-def row_of(found: SqlRow[Any]) -> AuditRow:
-    return AuditRow(**{column: getattr(found, column) for column in AUDIT.columns.keys()})  # noqa: SIM118  no mapping
+def row_of(sql_row: SqlRow[Any]) -> AuditRow:
+    return AuditRow(**{column: getattr(sql_row, column) for column in AUDIT.columns.keys()})  # noqa: SIM118  no mapping

@@ -1,4 +1,4 @@
-"""How far questions have moved from a reference window, as population stability."""
+"""How far questions and answers have moved from a reference window: the population stability index."""
 
 from chatbot.drift.psi import (
     FLOOR,

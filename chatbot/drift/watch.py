@@ -1,7 +1,7 @@
-"""Watches the questions of this process for drift: counts them in the reference's bins, away from the event loop.
+"""Watches the questions of this process for drift: counts them in the reference's bins, in a worker thread.
 
-What is kept is bounded: vectors until the next count, and a uniform sample of them in memory, from which an admin can
-take a new reference. Nothing of a single question ever leaves the process.
+Memory is bounded: the vectors since the last count, and a uniform sample of all (reservoir sampling, Vitter's algorithm
+R, 1985), from which an admin can take a new reference. Only counts and references leave the process.
 """
 
 import random
@@ -22,7 +22,11 @@ log = structlog.get_logger(__name__)
 
 
 class DriftSettings(BaseModel, frozen=True):
-    """The `reference` to compare with, nothing is counted without; seconds between counts; what is kept in memory."""
+    """What to compare with; without a `reference` nothing is counted.
+
+    `every`: seconds between counts. `sample`, `most_waiting`: searches kept in memory for a new reference, and for the
+    next count.
+    """
 
     reference: Path | None = None
     every: PositiveFloat = 5.0
@@ -31,14 +35,14 @@ class DriftSettings(BaseModel, frozen=True):
 
 
 class ReferenceUnreadable(Exception):
-    """The file that DRIFT__REFERENCE names is none, or of another embedder: stops the boot."""
+    """The file that DRIFT__REFERENCE names is no reference, or one of another embedder; ends the boot."""
 
 
 def read_reference(path: Path, *, embedder: str) -> Reference:
     """Return a reference that was made with this embedder (blocking).
 
     Raises:
-        ReferenceUnreadable: a sentence that says why not.
+        ReferenceUnreadable: the message says why.
     """
     try:
         reference = msgspec.json.decode(path.read_bytes(), type=Reference)
@@ -53,7 +57,7 @@ def read_reference(path: Path, *, embedder: str) -> Reference:
 
 
 class DriftWatch:
-    """Hears of every question that is looked for and of every answer that ends."""
+    """Collects every search and the outcome of every answer, and counts them."""
 
     def __init__(
         self,
@@ -69,47 +73,47 @@ class DriftWatch:
         self._embedder = embedder
         self._on_counted = on_counted
         self._now = now
-        self._waiting: list[SearchFinished] = []
-        self._ended: Counter[str] = Counter()
+        self._uncounted: list[SearchFinished] = []
+        self._uncounted_outcomes: Counter[str] = Counter()
         self._sample: list[SearchFinished] = []
-        self._seen = 0
+        self._searches = 0
         self._outcomes: Counter[str] = Counter()
-        self._chance = random.Random()  # noqa: S311  which questions are sampled is no secret
+        self._random = random.Random()  # noqa: S311  which questions are sampled is no secret
 
-    def record_search(self, one: SearchFinished) -> None:
-        """Take note of a question (a hook); beyond what may wait, the newest are not counted."""
-        self._seen += 1
+    def record_search(self, search: SearchFinished) -> None:
+        """Keep a search for the next count, up to `most_waiting` of them, and perhaps in the sample (a hook)."""
+        self._searches += 1
         if len(self._sample) < self._settings.sample:
-            self._sample.append(one)
-        elif (place := self._chance.randrange(self._seen)) < len(self._sample):
-            self._sample[place] = one
-        if self._reference is not None and len(self._waiting) < self._settings.most_waiting:
-            self._waiting.append(one)
+            self._sample.append(search)
+        elif (index := self._random.randrange(self._searches)) < len(self._sample):
+            self._sample[index] = search
+        if self._reference is not None and len(self._uncounted) < self._settings.most_waiting:
+            self._uncounted.append(search)
 
     def record_turn(self, turn: TurnFinished) -> None:
-        """Take note of how an answer ended (a hook)."""
+        """Keep an answer's outcome for the next count (a hook)."""
         outcome = turn.outcome if turn.outcome in OUTCOMES else "error"
-        self._ended[outcome] += 1
+        self._uncounted_outcomes[outcome] += 1
         self._outcomes[outcome] += 1
 
     async def watch(self) -> None:
-        """Count what waits, again and again, for ever."""
+        """Count what was recorded, every `every` seconds, for ever; without a reference return at once."""
         if self._reference is None:
             return
-        sketch = BinCounter(self._reference)
+        counter = BinCounter(self._reference)
         while True:
             await anyio.sleep(self._settings.every)
-            batch, self._waiting = self._waiting, []
-            ended, self._ended = self._ended, Counter()
-            found = await anyio.to_thread.run_sync(sketch.count, batch)
-            found.update({("outcome", name): count for name, count in ended.items()})
-            self._on_counted(self._reference.id, found)
+            searches, self._uncounted = self._uncounted, []
+            outcomes, self._uncounted_outcomes = self._uncounted_outcomes, Counter()
+            counts = await anyio.to_thread.run_sync(counter.count, searches)
+            counts.update({("outcome", name): count for name, count in outcomes.items()})
+            self._on_counted(self._reference.id, counts)
 
     async def take_reference(self) -> Reference:
-        """Return a reference made of what this process has seen.
+        """Return a reference made from the searches and outcomes of this process.
 
         Raises:
-            TooFew: it has not seen enough.
+            TooFewQuestions: there were too few searches.
         """
         make = partial(
             build_reference, tuple(self._sample), dict(self._outcomes), embedder=self._embedder, now=self._now()

@@ -4,7 +4,7 @@ outage.
 
 from chatbot.limits.ledger import Caller, Ledger, LedgerSettings, LimitSettings, Reservation, Spending
 from chatbot.limits.limits import Limit, Scope
-from chatbot.limits.plans import Plans, PlansRead, PlansRefused, open_plans, read_plans
+from chatbot.limits.plans import PlansRead, PlansRefused, open_plans, read_plans
 
 __all__ = [
     "Caller",
@@ -12,7 +12,6 @@ __all__ = [
     "LedgerSettings",
     "Limit",
     "LimitSettings",
-    "Plans",
     "PlansRead",
     "PlansRefused",
     "Reservation",

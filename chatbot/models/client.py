@@ -40,7 +40,7 @@ from chatbot.models.endpoint import (
 )
 from chatbot.models.failover import Attempts
 from chatbot.models.pool import DEADLINES, Group, Member, ModelSettings, ModelsMisconfigured, Pool, Target
-from chatbot.tokenizer import Message, Rendered, Tokenizer, UnknownTokenizer
+from chatbot.tokenizer import Message, RenderedChat, Tokenizer, UnknownTokenizer
 
 log = logging.getLogger(__name__)
 
@@ -150,7 +150,7 @@ class Models:
 
     async def stream(
         self,
-        prompt: Rendered,
+        prompt: RenderedChat,
         *,
         sampling: Sampling,
         conversation_id: str,
@@ -200,7 +200,7 @@ class Models:
 
     async def choice_probabilities(
         self,
-        prompt: Rendered,
+        prompt: RenderedChat,
         choices: Choices,
         *,
         conversation_id: str,
@@ -235,7 +235,7 @@ class Models:
                 )
 
     async def shadow_answer(
-        self, prompt: Rendered, *, sampling: Sampling, conversation_id: str, cache_salt: str
+        self, prompt: RenderedChat, *, sampling: Sampling, conversation_id: str, cache_salt: str
     ) -> str | None:
         """Return the shadow's answer to a prompt, with the lowest priority; None where the shadow cannot be called.
 
@@ -368,7 +368,7 @@ class Models:
     def _tokenizer_of(self, member: Member) -> Tokenizer:
         return self.tokenizer if member.tokenizer is None else member.tokenizer
 
-    def _unable(self, prompt: Rendered) -> list[Member]:
+    def _unable(self, prompt: RenderedChat) -> list[Member]:
         """Return the members whose context is too small for the prompt, or that need messages where it has none."""
         return [
             m

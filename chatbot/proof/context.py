@@ -1,4 +1,4 @@
-"""What an answer can be replayed from, and what a replay tells of it."""
+"""The parts that a replay uses, and its result."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -12,13 +12,13 @@ from chatbot.services import Services
 from knowledge.glossary import Glossary
 from knowledge.index import Index
 
-What = Literal[
+Subject = Literal[
     "rows", "question", "passages", "prompt", "screening", "answer", "grounded", "probes", "model", "shown", "repair"
 ]
 
 
 class ReplayStanding(StrEnum):
-    """How a thing stands that an answer was made of."""
+    """How a part of an answer compares with its audit rows."""
 
     SAME = "same"
     DIFFERS = "differs"
@@ -28,16 +28,16 @@ class ReplayStanding(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ReplayFinding:
-    """One thing, how it stands now, and a sentence."""
+    """The comparison of one part of an answer, with a sentence."""
 
-    what: What
+    what: Subject
     standing: ReplayStanding
     detail: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replayed:
-    """The rows of an answer, what would make it now, and what is the same."""
+    """The result of a replay: the rows of the answer, the versions of now, and the findings; its JSON is sent."""
 
     answer_id: str
     opened: Opened | None
@@ -47,13 +47,13 @@ class Replayed:
 
     @property
     def differs(self) -> bool:
-        """Whether anything that could be compared is not what it was."""
+        """Whether any part differs."""
         return any(finding.standing is ReplayStanding.DIFFERS for finding in self.findings)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplayContext:
-    """What an answer can be replayed from; without `models` no model can be asked."""
+    """The parts that a replay uses; without `models` no model can be asked."""
 
     audit: Audit
     history: History
@@ -66,7 +66,7 @@ class ReplayContext:
 
     @classmethod
     def of(cls, services: Services) -> "ReplayContext":
-        """Return what a running chat API has."""
+        """Return the parts of a running chat API."""
         return cls(
             audit=services.audit,
             history=services.history,
@@ -79,7 +79,7 @@ class ReplayContext:
 
     @property
     def versions(self) -> Versions:
-        """What would make an answer now."""
+        """The versions of what makes an answer now."""
         return Versions(
             model=self.models.model if self.models else "",
             prompt=self.prompts.version,

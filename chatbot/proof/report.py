@@ -1,4 +1,4 @@
-"""A replay as people read it, and how to have it made by the process that holds the embedded index."""
+"""A replay as text, and a replay that a running chat API makes: the one process that holds the embedded index."""
 
 from datetime import UTC, datetime
 from urllib.parse import quote
@@ -10,11 +10,11 @@ from chatbot.audit import Opened, Versions
 from chatbot.errors import ChatError, NotFound
 from chatbot.proof.context import Replayed
 
-_ELSEWHERE = aiohttp.ClientTimeout(total=300, sock_connect=5)
+_REMOTE_TIMEOUT = aiohttp.ClientTimeout(total=300, sock_connect=5)
 
 
 def report(replayed: Replayed) -> str:
-    """Return the replay as lines: what the rows say, what is different now, and each finding."""
+    """Return the replay as lines: the rows, the versions that changed since, and the findings."""
     lines = [f"answer {replayed.answer_id}"]
     if (opened := replayed.opened) is not None:
         asked_at = datetime.fromtimestamp(opened.at, UTC).isoformat(timespec="seconds")
@@ -24,9 +24,9 @@ def report(replayed: Replayed) -> str:
             f"sampling {opened.sampling}, grounding {opened.grounding}",
         ]
     if (closed := replayed.closed) is not None:
-        how = f"error {closed.error}" if closed.error else closed.finish_reason
+        outcome = f"error {closed.error}" if closed.error else closed.finish_reason
         lines += [
-            f"ended    {how}, grounded: {closed.grounded}"
+            f"ended    {outcome}, grounded: {closed.grounded}"
             f"; {closed.prompt_tokens} + {closed.answer_tokens} tokens by {', '.join(closed.models) or 'no model'}"
             + (f"; {closed.rung} {closed.cached_answer_id}".rstrip() if closed.rung else "")
         ]
@@ -34,37 +34,38 @@ def report(replayed: Replayed) -> str:
 
 
 def made_by(then: Opened, now: Versions) -> str:
-    """Return the versions of then, each with what it is now where that is another."""
+    """Return the versions of then, each with that of now where it differs."""
     pairs = {
         "model": (then.model, now.model),
         "prompt": (then.prompt_version, now.prompt),
         "index": (then.index_version, now.index),
         "embedder": (then.embedder, now.embedder),
     }
-    told = [f"{name} {was}" + (f" (now {is_})" if is_ and is_ != was else "") for name, (was, is_) in pairs.items()]
-    return ", ".join(told)
+    return ", ".join(
+        f"{name} {old}" + (f" (now {new})" if new and new != old else "") for name, (old, new) in pairs.items()
+    )
 
 
-async def replay_elsewhere(answer_id: str, *, url: str, token: str, question: str | None, ask_model: bool) -> Replayed:
-    """Let a running chat API replay an answer.
+async def replay_remotely(answer_id: str, *, url: str, token: str, question: str | None, ask_model: bool) -> Replayed:
+    """Return the replay that the chat API at `url` makes.
 
     Raises:
-        NotFound: no row names the answer, or it is another tenant's.
-        ChatError: the API cannot be reached, or refuses; its own words.
+        NotFound: no row names the answer, or it belongs to another tenant.
+        ChatError: the API cannot be reached, or refuses, with its own message.
     """
     address = f"{url.rstrip('/')}/v1/admin/answers/{quote(answer_id, safe='')}/replay"
     headers = {"authorization": f"Bearer {token}"}
     body = {"question": question, "ask_model": ask_model}
     try:
         async with (
-            aiohttp.ClientSession(timeout=_ELSEWHERE, headers=headers) as http,
+            aiohttp.ClientSession(timeout=_REMOTE_TIMEOUT, headers=headers) as http,
             http.post(address, json=body) as response,
         ):
-            told = await response.read()
+            reply = await response.read()
     except (aiohttp.ClientError, TimeoutError) as exc:
         raise ChatError(f"{url} does not answer") from exc
     if response.status == NotFound.status:
         raise NotFound("no audit row names this answer")
     if response.status != 200:
-        raise ChatError(f"{url} refuses ({response.status}): {told[:400].decode(errors='replace')}")
-    return msgspec.json.decode(told, type=Replayed)
+        raise ChatError(f"{url} refuses ({response.status}): {reply[:400].decode(errors='replace')}")
+    return msgspec.json.decode(reply, type=Replayed)

@@ -34,7 +34,7 @@ from tokenizers import Tokenizer
 from evals.performance.bench import BenchFigure, run_measurement
 from evals.product import ProductNotStarted, ProductSpec
 from evals.questions import HANBIT, TENANT, throwaway_settings
-from ingest.bulk import LoadOrder, gather, load, showing
+from ingest.bulk import LoadOrder, find_files, load, open_display
 from ingest.parsing import ParserSettings, Unreadable, open_parser, open_tokenizer
 from ingest.settings import Settings
 from ingest.wiring import open_services
@@ -96,15 +96,15 @@ async def write_text_files(plan: IngestionPlan, folder: Path) -> int:
     await anyio.Path(folder).mkdir(parents=True)
     written = 0
     async with open_parser(ParserSettings()) as parser:
-        for offering in gather([plan.folder]):
+        for file in find_files([plan.folder]):
             try:
-                parsed = await parser.parse(offering.path)
+                parsed = await parser.parse(file.path)
             except Unreadable:
                 continue
             text = "\n\n".join(page.markdown for page in parsed.pages)
             for copy in range(plan.copies):
                 written += 1
-                with_heading = f"{offering.name}, {copy + 1}\n\n{text}"
+                with_heading = f"{file.name}, {copy + 1}\n\n{text}"
                 await anyio.Path(folder / f"{written:04}.txt").write_text(with_heading, "utf-8")
     return written
 
@@ -125,9 +125,9 @@ async def load_and_embed(folder: Path, settings: Settings, console: Console) -> 
     """Load the folder as drafts as `ingest load` does; then embed the same passages with our workers in one call."""
     async with open_services(settings, works_jobs=False) as services:
         order = LoadOrder(tenant=TENANT, uploaded_by="evals")
-        with showing(console) as show:
+        with open_display(console) as show:
             began = time.perf_counter()
-            outcomes = await load(gather([folder]), order, services, show)
+            outcomes = await load(find_files([folder]), order, services, show)
             load_seconds = time.perf_counter() - began
         documents = [outcome.key.document_id for outcome in outcomes if outcome.key]
         passages = [

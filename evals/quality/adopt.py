@@ -8,7 +8,7 @@ from pathlib import Path
 from evals.quality.triage import FeedbackCase
 from evals.questions import Dataset, Sample, read_dataset
 from evals.scorers import holds_answer
-from ingest.bulk import gather
+from ingest.bulk import find_files
 from ingest.parsing import read_document
 from knowledge.passage import language_of
 from knowledge.screening import find_identifiers
@@ -113,8 +113,8 @@ def query_of(case: FeedbackCase) -> dict[str, object]:
 def document_texts(folder: Path) -> dict[str, str]:
     """Return the text of every document's newest version by document id, as the product's parsers read it."""
     return {
-        str(offering.document_id): " ".join(page.markdown for page in read_document(offering.path).pages)
-        for offering in gather([folder])
+        str(file.document_id): " ".join(page.markdown for page in read_document(file.path).pages)
+        for file in find_files([folder])
     }
 
 

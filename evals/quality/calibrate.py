@@ -24,7 +24,7 @@ from chatbot.prompt import PromptBuilder, load_templates
 from chatbot.questions import excluded_topic
 from chatbot.retrieval import Retrieval, RetrievalSettings, SearchResult
 from chatbot.settings import Settings
-from chatbot.tokenizer import Message, Rendered
+from chatbot.tokenizer import Message, RenderedChat
 from evals.product import ProductNotStarted
 from evals.quality.record import open_model
 from evals.quality.run import RunSpec, loaded_corpus, progress_bar
@@ -141,7 +141,7 @@ class Prober:
         for _ in range(_ATTEMPTS):
             try:
                 yes, _ = await self._models.choice_probabilities(
-                    Rendered(prompt_ids),
+                    RenderedChat(prompt_ids),
                     YES_OR_NO,
                     conversation_id=uuid4().hex,
                     cache_salt=TENANT,

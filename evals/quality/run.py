@@ -18,7 +18,7 @@ from evals.quality.answer import LONGEST_ANSWER, Customer, history_seed
 from evals.quality.retrieve import HALVES, Ranking, rank
 from evals.quality.summary import Run, summarise
 from evals.questions import TENANT, Corpus, CustomerAnswer, Dataset, Sample, load_corpus, throwaway_settings
-from ingest.bulk import showing
+from ingest.bulk import open_display
 from ingest.services import Services
 from ingest.settings import Settings
 from ingest.wiring import open_services
@@ -76,7 +76,7 @@ async def loaded_corpus(
 ) -> AsyncGenerator[tuple[Services, Corpus]]:
     """Open the services of ingest on stores in the folder `data`, and load the data set's corpus."""
     async with open_services(throwaway_settings(settings, data), works_jobs=False) as services:
-        with showing(console) as show, tempfile.TemporaryDirectory(prefix="evals-corpus-") as folder:
+        with open_display(console) as show, tempfile.TemporaryDirectory(prefix="evals-corpus-") as folder:
             corpus = await load_corpus(dataset, Path(folder), services, show)
         if corpus.left_out:
             console.print(f"{corpus.left_out} entries could not be approved: they are not searched", highlight=False)

@@ -8,7 +8,7 @@ from operator import itemgetter
 from pathlib import Path
 
 from evals.questions.sample import CorpusEntry, Dataset, read_lines
-from ingest.bulk import LoadOrder, LoadOutcome, Offering, Show, gather, load
+from ingest.bulk import LoadOrder, LoadOutcome, ProgressDisplay, SourceFile, find_files, load
 from ingest.catalogue import Metadata, midnight
 from ingest.errors import Suspicious
 from ingest.services import Services
@@ -41,7 +41,7 @@ def throwaway_settings(settings: Settings, folder: Path) -> Settings:
 
 
 async def load_corpus(
-    dataset: Dataset, folder: Path, services: Services, show: Show, *, tenant: str = TENANT
+    dataset: Dataset, folder: Path, services: Services, show: ProgressDisplay, *, tenant: str = TENANT
 ) -> Corpus:
     """Load the data set's documents, or its corpus as one text file an entry (written to `folder`), and activate them.
 
@@ -51,14 +51,14 @@ async def load_corpus(
     """
     has_documents = (dataset.folder / "documents").is_dir()
     if has_documents:
-        offerings = gather([dataset.folder / "documents"])
-        entries = {str(offering.document_id): str(offering.document_id) for offering in offerings}
+        files = find_files([dataset.folder / "documents"])
+        entries = {str(file.document_id): str(file.document_id) for file in files}
     else:
         corpus = list(read_lines(dataset.folder / "corpus.jsonl", CorpusEntry))
         entries = document_ids(corpus)
-        offerings = corpus_files(corpus, entries, folder)
+        files = corpus_files(corpus, entries, folder)
     order = LoadOrder(tenant=tenant, uploaded_by="evals", approver="evals-approver")
-    outcomes = await load(offerings, order, services, show)
+    outcomes = await load(files, order, services, show)
     left_out = require_loaded(outcomes, may_be_refused=not has_documents)
     await backdate_visibility(outcomes, services)
     return Corpus(entries=entries, passages=sum(outcome.passages for outcome in outcomes), left_out=left_out)
@@ -69,7 +69,7 @@ async def backdate_visibility(outcomes: Sequence[LoadOutcome], services: Service
 
     An approval opens nothing for days that have passed, and questions with `as_of` are about what was in force then.
     """
-    dated = [(outcome.key, outcome.offering.metadata.effective_from) for outcome in outcomes if outcome.key]
+    dated = [(outcome.key, outcome.file.metadata.effective_from) for outcome in outcomes if outcome.key]
     by_begin = sorted(
         ((key.document_id, midnight(day, services.zone), key) for key, day in dated if day is not None),
         key=itemgetter(0, 1),
@@ -93,19 +93,19 @@ def document_ids(corpus: Sequence[CorpusEntry]) -> dict[str, str]:
     }
 
 
-def corpus_files(corpus: Sequence[CorpusEntry], entries: Mapping[str, str], folder: Path) -> list[Offering]:
+def corpus_files(corpus: Sequence[CorpusEntry], entries: Mapping[str, str], folder: Path) -> list[SourceFile]:
     """Write every entry as a text file, and return the files as `ingest load` takes them."""
     folder.mkdir(parents=True, exist_ok=True)
     repeats: dict[str, int] = {}
-    offerings = []
+    files = []
     for document_id, entry in zip(entries, corpus, strict=True):
         repeats[entry.text] = repeats.get(entry.text, -1) + 1
         path = folder / f"{document_id}.txt"
         # The catalogue accepts the same bytes only once: blank lines at the end distinguish repeated entries.
         path.write_text(entry.text + "\n" * repeats[entry.text], "utf-8")
         title = " ".join(entry.title.split())[:300] or None
-        offerings.append(Offering(path=path, name=path.name, document_id=document_id, metadata=Metadata(title=title)))
-    return offerings
+        files.append(SourceFile(path=path, name=path.name, document_id=document_id, metadata=Metadata(title=title)))
+    return files
 
 
 def require_loaded(outcomes: Sequence[LoadOutcome], *, may_be_refused: bool) -> int:
@@ -121,7 +121,7 @@ def require_loaded(outcomes: Sequence[LoadOutcome], *, may_be_refused: bool) -> 
     if failed:
         first = failed[0]
         raise CorpusNotLoaded(
-            f"{len(failed)} of {len(outcomes)} entries were not loaded, first {first.offering.name}: "
+            f"{len(failed)} of {len(outcomes)} entries were not loaded, first {first.file.name}: "
             f"{first.reason} ({first.detail})"
         )
     return len(refused)

@@ -1,27 +1,27 @@
-"""Who calls the staff API: annotate a route's parameter with `Staff` or `Approver` and it is authenticated."""
+"""Authentication of the staff API: a route's parameter of type `Staff` or `Approver` is the authenticated caller."""
 
 from typing import Annotated
 
 from fastapi import Depends, Request
 
 from edge import bearer_token
-from ingest.api.dependencies import TheServices
+from ingest.api.dependencies import TheAuthenticator
 from ingest.errors import Forbidden, Unauthenticated, Unavailable
 from knowledge.identity import KeysUnavailable, Principal, TokenRefused
 
 
-async def authenticate(request: Request, services: TheServices) -> Principal:
-    """Return who calls.
+async def authenticate(request: Request, authenticator: TheAuthenticator) -> Principal:
+    """Return the caller.
 
     Raises:
         Unauthenticated: no token, or one that is not accepted.
-        Unavailable: the identity provider's keys cannot be had.
+        Unavailable: the identity provider's keys cannot be fetched.
     """
     try:
         token = bearer_token(request.headers)
-        if services.authenticator is None:
+        if authenticator is None:
             raise Unavailable("no identity provider is set")
-        return await services.authenticator.verify(token)
+        return await authenticator.verify(token)
     except TokenRefused as exc:
         raise Unauthenticated(str(exc)) from exc
     except KeysUnavailable as exc:
@@ -29,7 +29,7 @@ async def authenticate(request: Request, services: TheServices) -> Principal:
 
 
 async def require_staff(principal: Annotated[Principal, Depends(authenticate)]) -> Principal:
-    """Return who calls, if they work with documents.
+    """Return the caller, if staff.
 
     Raises:
         Forbidden: neither staff nor approver.
@@ -40,7 +40,7 @@ async def require_staff(principal: Annotated[Principal, Depends(authenticate)]) 
 
 
 async def require_approver(principal: Annotated[Principal, Depends(authenticate)]) -> Principal:
-    """Return who calls, if they may approve documents.
+    """Return the caller, if an approver.
 
     Raises:
         Forbidden: not an approver.
@@ -51,7 +51,7 @@ async def require_approver(principal: Annotated[Principal, Depends(authenticate)
 
 
 def may_approve(principal: Principal) -> bool:
-    """Tell whether somebody may approve versions, of which others are the uploaders."""
+    """Tell whether a principal may approve versions that others have uploaded."""
     return bool(principal.roles & {"approver", "admin"})
 
 

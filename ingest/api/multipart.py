@@ -1,6 +1,6 @@
-"""A multipart form as it arrives: its one file as a stream, its fields when the form has ended.
+"""A multipart form (RFC 7578) as it arrives: its one file as a stream, its fields when the form has ended.
 
-python-multipart finds the parts. Nothing waits on the disk, and no more of the file is held than was read at once.
+python-multipart parses. Nothing is spooled to the disk, and no more of the file is in memory than one read of the body.
 """
 
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -18,12 +18,12 @@ FILE = "file"
 MOST_FIELDS = 200
 MOST_FIELD_BYTES = 16 * 1024
 SILENT_SECONDS = 60.0
-"""After which a sender who says nothing more is given up."""
+"""The longest pause between two reads of the body."""
 
 
 @dataclass(slots=True)
 class _Part:
-    """One part: its header as it grows, then a field's value as it grows, or the name of a file."""
+    """A part of the form, as far as it has arrived: its Content-Disposition, then a field's value or a file's name."""
 
     disposition: bytearray = field(default_factory=bytearray)
     name: str = ""
@@ -32,7 +32,7 @@ class _Part:
 
 
 class Form:
-    """A form with one file, named `file`, and some short fields, in whatever order they come."""
+    """A form with one file, named `file`, and short fields, in any order."""
 
     def __init__(self, content_type: str, body: AsyncIterator[bytes]) -> None:
         self.fields: list[tuple[str, str]] = []
@@ -45,7 +45,7 @@ class Form:
         self._parser = self._parser_of(content_type)
 
     async def file(self) -> AsyncGenerator[bytes]:
-        """Give the file's bytes; when they are through, the form has ended and `fields` and `file_name` are whole.
+        """Yield the file's bytes; afterwards the form has ended, and `fields` and `file_name` are complete.
 
         Raises:
             BadRequest: it is no form, it breaks off, or its fields are too many or too long.
@@ -83,7 +83,7 @@ class Form:
             raise BadRequest("the form's boundary is too long") from exc
 
     async def _next(self) -> bytes:
-        """Return what comes next, nothing at the end."""
+        """Return the next bytes of the body, none at its end."""
         try:
             with anyio.fail_after(SILENT_SECONDS):
                 while (chunk := await anext(self._body, None)) == b"":

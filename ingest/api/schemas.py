@@ -1,4 +1,4 @@
-"""What the staff API sends: pydantic models, made from the catalogue's values."""
+"""The bodies of the staff API's replies: pydantic models, made from the catalogue's values."""
 
 from collections.abc import Sequence
 from datetime import date
@@ -54,24 +54,24 @@ class VersionOut(BaseModel):
 
     @classmethod
     def of(cls, version: Version, now: float) -> Self:
-        said = version.metadata
+        metadata = version.metadata
         return cls(
             document_id=version.key.document_id,
             version=version.key.version,
             state=version.state_at(now),
             reason=version.reason,
             detail=version.detail,
-            title=said.title,
-            product=said.product,
-            language=said.language,
-            readers=list(said.readers),
+            title=metadata.title,
+            product=metadata.product,
+            language=metadata.language,
+            readers=list(metadata.readers),
             file_name=version.file_name,
             format=version.format,
             size=version.size,
             sha256=version.sha256,
             passages=version.passages,
-            effective_from=said.effective_from,
-            effective_until=said.effective_until,
+            effective_from=metadata.effective_from,
+            effective_until=metadata.effective_until,
             uploaded_by=version.uploaded_by,
             uploaded_at=version.uploaded_at,
             approved_by=version.approved_by,
@@ -174,11 +174,12 @@ class FindingsOut(BaseModel):
     more: bool
 
     @classmethod
-    def of(cls, found: Sequence[PassageFinding], *, passages: int, more: bool) -> Self:
-        findings = [
-            FindingOut(n=f.n, page=f.page, kind=f.kind, name=f.name, excerpt=f.excerpt, blocks=f.blocks) for f in found
+    def of(cls, findings: Sequence[PassageFinding], *, passages: int, more: bool) -> Self:
+        listed = [
+            FindingOut(n=f.n, page=f.page, kind=f.kind, name=f.name, excerpt=f.excerpt, blocks=f.blocks)
+            for f in findings
         ]
-        return cls(passages=passages, findings=findings, more=more)
+        return cls(passages=passages, findings=listed, more=more)
 
 
 class PieceOut(BaseModel):
@@ -205,13 +206,13 @@ class DifferencesOut(BaseModel):
     more: bool
 
     @classmethod
-    def of(cls, places: Sequence[Sequence[DiffLine]], key: VersionKey, *, against: int, more: bool) -> Self:
+    def of(cls, hunks: Sequence[Sequence[DiffLine]], key: VersionKey, *, against: int, more: bool) -> Self:
         listed = [
             [
                 LineOut(kind=line.kind, pieces=[PieceOut(text=p.text, changed=p.changed) for p in line.pieces])
-                for line in place
+                for line in hunk
             ]
-            for place in places
+            for hunk in hunks
         ]
         return cls(document_id=key.document_id, version=key.version, against=against, places=listed, more=more)
 

@@ -1,9 +1,9 @@
 """Many documents at once: loading from a shell, through the API, or over a Ray cluster."""
 
 from ingest.bulk import remote
-from ingest.bulk.load import BatchStopped, LoadOrder, LoadOutcome, Show, approve_all, load
-from ingest.bulk.manifest import ManifestError, Offering, gather
-from ingest.bulk.progress import print_summary, showing
+from ingest.bulk.load import BatchStopped, LoadOrder, LoadOutcome, ProgressDisplay, approve_all, load
+from ingest.bulk.manifest import ManifestError, SourceFile, find_files
+from ingest.bulk.progress import open_display, print_summary
 from ingest.bulk.sources import Source, open_source
 
 __all__ = [
@@ -11,14 +11,14 @@ __all__ = [
     "LoadOrder",
     "LoadOutcome",
     "ManifestError",
-    "Offering",
-    "Show",
+    "ProgressDisplay",
     "Source",
+    "SourceFile",
     "approve_all",
-    "gather",
+    "find_files",
     "load",
+    "open_display",
     "open_source",
     "print_summary",
     "remote",
-    "showing",
 ]

@@ -1,15 +1,15 @@
-"""`ingest batch`: many documents through a Ray cluster, with the same points in the index as `ingest load` makes.
+"""`ingest batch`: many documents through a Ray cluster, with the same points in the index as `ingest load` writes.
 
     receive ──▶ Ray: read (CPU workers) ──▶ embed (actors, a GPU each where there is one) ──▶ here: upsert → verify
 
-Ray only computes. What is claimed, written and decided stays in this process, several documents at once, with the rows
-and the jobs of `ingest.bulk.load`: so a second run skips what is done, and a worker may take a job meanwhile.
+Ray only computes. Claims, writes and decisions stay in this process, several documents at once, with the rows and the
+jobs of `ingest.bulk.load`: so a second run skips what is done, and a worker may take a job meanwhile.
 docs/decisions/0013-batch.md says why.
 """
 
 import logging
 import os
-from collections.abc import AsyncGenerator, Generator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Generator, Iterator, Sequence
 from contextlib import ExitStack, aclosing, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -29,18 +29,19 @@ from ingest.bulk.load import (
     BatchStopped,
     LoadOrder,
     LoadOutcome,
-    ReceivedOffering,
-    Show,
+    ProgressDisplay,
+    ReceivedFile,
+    approve_and_wait,
     index_one,
     receive_one,
-    settle,
 )
 from ingest.bulk.sources import Source
-from ingest.catalogue import Indexed, Job, Version
+from ingest.catalogue import IndexingResult, Job, Version
 from ingest.errors import StorageUnavailable
 from ingest.parsing import Reason, Unreadable
-from ingest.pipeline import Embedded, Report, clear, indexed_as, upsert, verify
+from ingest.pipeline import EmbeddedBatch, Report, clear, indexing_result, upsert, verify
 from ingest.services import Services
+from ingest.uploads import Uploads
 from knowledge.passage import Passage
 
 MOST_BLOCKS = 1000
@@ -50,8 +51,8 @@ GPU_BATCH = 64
 
 
 @dataclass(frozen=True, slots=True)
-class Left:
-    """A document that is received and not indexed yet."""
+class PendingFile:
+    """A received file whose job is to do, with its position in the list."""
 
     position: int
     outcome: LoadOutcome
@@ -59,52 +60,59 @@ class Left:
 
 
 class Cluster(BaseModel, frozen=True):
-    """Where to compute: an existing cluster's address, or this machine with so much memory for rows under way."""
+    """An existing cluster's address; without one this machine, with so many bytes of memory for rows under way."""
 
     address: str | None = None
     object_store_bytes: PositiveInt = 256 * 1024 * 1024
 
 
 async def batch(
-    source: Source, order: LoadOrder, cluster: Cluster, settings: StageSettings, services: Services, show: Show
+    source: Source,
+    order: LoadOrder,
+    cluster: Cluster,
+    settings: StageSettings,
+    services: Services,
+    display: ProgressDisplay,
 ) -> list[LoadOutcome]:
-    """Load documents and return what became of each, in their order; one that fails stops no other.
+    """Load documents and return their outcomes, in their order; one that fails stops no other.
 
     Raises:
         BatchStopped: Ray cannot be started, or lost what it needs.
         ManifestError, StorageUnavailable: the source cannot be listed.
     """
-    taken = await receive_all(source, order, services, show)
-    outcomes = {one.position: one.outcome for one in taken}
-    left = [Left(one.position, one.outcome, one.job) for one in taken if one.job is not None]
-    if left:
-        versions = [await services.catalogue.version(one.job.key) for one in left]
-        with _translated(), computing(cluster):
-            dataset = embedded(versions, settings)
-            outcomes |= await write_all(left, dataset, services, show)
-    return await settle([outcomes[n] for n in range(len(taken))], order, services, show)
+    received = await receive_all(source, order, services.uploads, services.now, display)
+    outcomes = {file.position: file.outcome for file in received}
+    pending = [PendingFile(file.position, file.outcome, file.job) for file in received if file.job is not None]
+    if pending:
+        versions = [await services.catalogue.version(file.job.key) for file in pending]
+        with _translated(), connected(cluster):
+            dataset = embedded_passages(versions, settings)
+            outcomes |= await write_all(pending, dataset, services, display)
+    return await approve_and_wait([outcomes[n] for n in range(len(received))], order, services, display)
 
 
-async def receive_all(source: Source, order: LoadOrder, services: Services, show: Show) -> list[ReceivedOffering]:
-    """Take every file in, in order, and show those that need nothing more."""
-    offerings = await source.offerings()
-    show.begin(len(offerings))
-    taken = []
-    for position, offering in enumerate(offerings):
+async def receive_all(
+    source: Source, order: LoadOrder, uploads: Uploads, now: Callable[[], float], display: ProgressDisplay
+) -> list[ReceivedFile]:
+    """Receive every file of a source, in order, and show those that need nothing more."""
+    files = await source.files()
+    display.begin(len(files))
+    received = []
+    for position, file in enumerate(files):
         try:
-            async with source.at_hand(offering):
-                outcome, job = await receive_one(offering, order, services)
+            async with source.on_disk(file):
+                outcome, job = await receive_one(file, order, uploads, now)
         except StorageUnavailable as exc:
-            outcome, job = LoadOutcome(offering=offering, reason=exc.code, detail=exc.detail), None
-        taken.append(ReceivedOffering(position, outcome, job))
+            outcome, job = LoadOutcome(file=file, reason=exc.code, detail=exc.detail), None
+        received.append(ReceivedFile(position, outcome, job))
         if job is None:
-            show.end(outcome)
-    return taken
+            display.end(outcome)
+    return received
 
 
 @contextmanager
-def computing(cluster: Cluster) -> Generator[None]:
-    """Be connected to Ray while the block runs; one that was started for it ends with it.
+def connected(cluster: Cluster) -> Generator[None]:
+    """Connect to Ray while the block runs; a Ray that was started for it ends with it.
 
     Raises:
         BatchStopped: Ray does not start, or the cluster does not answer.
@@ -115,9 +123,11 @@ def computing(cluster: Cluster) -> Generator[None]:
         try:
             _connect(cluster, folder)
         except Exception as exc:  # nothing narrower: that is what Ray raises where a node is too slow to start
-            said = str(exc).strip().partition("\n")[0] or type(exc).__name__
-            what = f"the Ray cluster at {cluster.address} does not answer" if cluster.address else "Ray does not start"
-            raise BatchStopped(f"{what}: {said}; nothing is lost, and the same command goes on") from exc
+            cause = str(exc).strip().partition("\n")[0] or type(exc).__name__
+            failure = (
+                f"the Ray cluster at {cluster.address} does not answer" if cluster.address else "Ray does not start"
+            )
+            raise BatchStopped(f"{failure}: {cause}; nothing is lost, and the same command goes on") from exc
         ray.data.DataContext.get_current().enable_progress_bars = False
         for name in ("ray", "ray.data"):
             logging.getLogger(name).setLevel(logging.ERROR)
@@ -139,22 +149,25 @@ def _connect(cluster: Cluster, folder: str) -> None:
     )
 
 
-def embedded(versions: Sequence[Version], settings: StageSettings) -> ray.data.Dataset:
-    """Return the passages of all versions with their vectors, computed as they are taken."""
+def embedded_passages(versions: Sequence[Version], settings: StageSettings) -> ray.data.Dataset:
+    """Return a lazy data set of all versions' passages with their vectors (rows of `PassageRow` and `vector`)."""
     resources = ray.cluster_resources()
     cpus, gpus = int(resources["CPU"]), int(resources.get("GPU", 0))
     rows = [{"document": n, "version": msgspec.json.encode(version)} for n, version in enumerate(versions)]
-    most = max(1, cpus - 1)
+    most_workers = max(1, cpus - 1)
     read = ray.data.from_items(rows, override_num_blocks=min(len(rows), MOST_BLOCKS)).flat_map(
-        Read, fn_constructor_args=(settings,), compute=ray.data.ActorPoolStrategy(min_size=1, max_size=most), num_cpus=1
+        Read,
+        fn_constructor_args=(settings,),
+        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=most_workers),
+        num_cpus=1,
     )
-    wanted = settings.embedder
+    embedder = settings.embedder
     if gpus:
-        wanted = wanted.model_copy(update={"device": "cuda", "passage_batch": GPU_BATCH, "passage_window": 1024})
+        embedder = embedder.model_copy(update={"device": "cuda", "passage_batch": GPU_BATCH, "passage_window": 1024})
     return read.map_batches(
         Embed,
-        fn_constructor_args=(wanted,),
-        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=gpus or most),
+        fn_constructor_args=(embedder,),
+        compute=ray.data.ActorPoolStrategy(min_size=1, max_size=gpus or most_workers),
         batch_size=PASSAGES_FOR_GPU if gpus else PASSAGES_FOR_CPU,
         batch_format="numpy",
         num_cpus=1,
@@ -164,7 +177,7 @@ def embedded(versions: Sequence[Version], settings: StageSettings) -> ray.data.D
 
 @dataclass(slots=True)
 class Document:
-    """A document's passages with their vectors, as far as they have come; or the reason why there are none."""
+    """The passages of document `number`, `of` in all, with their vectors, as far as they have come; or a failure."""
 
     number: int
     of: int
@@ -174,25 +187,25 @@ class Document:
     passages: dict[int, tuple[Passage, Sequence[float]]] = field(default_factory=dict)
 
     @property
-    def whole(self) -> bool:
+    def is_complete(self) -> bool:
         return len(self.passages) == self.of
 
-    def batches(self, size: int) -> Iterator[Embedded]:
-        """Return the passages in their order, so many at a time."""
+    def batches(self, size: int) -> Iterator[EmbeddedBatch]:
+        """Yield the passages in their order, at most `size` at a time."""
         ordered = [self.passages[n] for n in sorted(self.passages)]
         for start in range(0, len(ordered), size):
-            some = ordered[start : start + size]
-            yield Embedded([passage for passage, _ in some], [vector for _, vector in some])
+            batch = ordered[start : start + size]
+            yield EmbeddedBatch([passage for passage, _ in batch], [vector for _, vector in batch])
 
 
-class Gathering:
-    """Puts documents together again: their passages come back in any order."""
+class DocumentAssembler:
+    """Assembles documents from their passages, which come back in any order."""
 
     def __init__(self) -> None:
-        self._begun: dict[int, Document] = {}
+        self._incomplete: dict[int, Document] = {}
 
     def feed(self, rows: Columns) -> Iterator[Document]:
-        """Take rows of `PassageRow`; return the documents that are whole now."""
+        """Take rows of `PassageRow`; yield the documents that are complete now."""
         for n in range(len(rows["document"])):
             row = PassageRow(
                 document=int(rows["document"][n]),
@@ -202,57 +215,57 @@ class Gathering:
                 reason=str(rows["reason"][n]),
                 detail=str(rows["detail"][n]),
             )
-            document = self._begun.setdefault(
+            document = self._incomplete.setdefault(
                 row.document,
                 Document(row.document, row.of, format=row.format, reason=row.reason, detail=row.detail),
             )
             if row.passage:
                 passage = msgspec.json.decode(row.passage, type=Passage)
                 document.passages[passage.n] = (passage, np.asarray(rows["vector"][n]).tolist())
-            if document.whole:
-                yield self._begun.pop(row.document)
+            if document.is_complete:
+                yield self._incomplete.pop(row.document)
 
 
 async def write_all(
-    left: Sequence[Left], dataset: ray.data.Dataset, services: Services, show: Show
+    pending: Sequence[PendingFile], dataset: ray.data.Dataset, services: Services, display: ProgressDisplay
 ) -> dict[int, LoadOutcome]:
-    """Write the documents as they become whole, several at once; return what became of each, by position."""
+    """Write the documents as they become complete, several at once; return their outcomes by position."""
     outcomes: dict[int, LoadOutcome] = {}
     send, receive = anyio.create_memory_object_stream[Document](services.settings.at_once)
     async with anyio.create_task_group() as group:
         for _ in range(services.settings.at_once):
-            group.start_soon(_write_each, receive.clone(), left, outcomes, services, show)
+            group.start_soon(_write_each, receive.clone(), pending, outcomes, services, display)
         receive.close()
         async with send:
-            # Left behind when we are cancelled: it ends when Ray does.
-            await anyio.to_thread.run_sync(_gather, dataset, send, abandon_on_cancel=True)
+            # The thread is abandoned when we are cancelled: it ends when Ray does.
+            await anyio.to_thread.run_sync(_assemble, dataset, send, abandon_on_cancel=True)
     return outcomes
 
 
-def _gather(dataset: ray.data.Dataset, send: MemoryObjectSendStream[Document]) -> None:
+def _assemble(dataset: ray.data.Dataset, send: MemoryObjectSendStream[Document]) -> None:
     """Take rows from Ray, in a thread, no faster than documents are written."""
-    gathering = Gathering()
+    assembler = DocumentAssembler()
     for rows in dataset.iter_batches(batch_size=None, batch_format="numpy"):
-        for document in gathering.feed(rows):
+        for document in assembler.feed(rows):
             anyio.from_thread.run(send.send, document)
 
 
 async def _write_each(
     receive: MemoryObjectReceiveStream[Document],
-    left: Sequence[Left],
+    pending: Sequence[PendingFile],
     outcomes: dict[int, LoadOutcome],
     services: Services,
-    show: Show,
+    display: ProgressDisplay,
 ) -> None:
     async with receive:
         async for document in receive:
-            of, write = left[document.number], partial(write_ready, document)
-            outcomes[of.position] = await index_one(of.outcome, of.job, services, show, write)
-            show.end(outcomes[of.position])
+            file, write = pending[document.number], partial(write_embedded, document)
+            outcomes[file.position] = await index_one(file.outcome, file.job, services, display, write)
+            display.end(outcomes[file.position])
 
 
-async def write_ready(document: Document, version: Version, services: Services, report: Report) -> Indexed:
-    """Go from embedded passages to verified points in the index that nobody sees yet.
+async def write_embedded(document: Document, version: Version, services: Services, report: Report) -> IndexingResult:
+    """Go from embedded passages to verified points in the index that no customer sees yet.
 
     Raises:
         Unreadable: the file could not become passages.
@@ -263,21 +276,21 @@ async def write_ready(document: Document, version: Version, services: Services, 
     if document.reason:
         raise Unreadable(Reason(document.reason), document.detail)
     passages = [document.passages[n][0] for n in sorted(document.passages)]
-    await clear(version.key, services, report)
+    await clear(version.key, services.index, report)
     async with aclosing(_batches(document, services.settings.batch)) as batches:
-        await upsert(len(passages), batches, services, report)
-    await verify(version.key, passages, services, report)
-    return indexed_as(document.format, passages)
+        await upsert(len(passages), batches, services.index, services.metrics, report)
+    await verify(version.key, passages, services.index, services.metrics, report)
+    return indexing_result(document.format, passages)
 
 
-async def _batches(document: Document, size: int) -> AsyncGenerator[Embedded]:
-    for some in document.batches(size):
-        yield some
+async def _batches(document: Document, size: int) -> AsyncGenerator[EmbeddedBatch]:
+    for batch in document.batches(size):
+        yield batch
 
 
 @contextmanager
 def _translated() -> Generator[None]:
-    """Let what ends the work of Ray become BatchStopped, alone or in a task group."""
+    """Turn what ends the work of Ray, alone or in a task group, into BatchStopped."""
     try:
         yield
     except ExceptionGroup as failed:

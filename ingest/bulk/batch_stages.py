@@ -30,7 +30,7 @@ Columns = dict[str, NDArray[Any]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PassageRow:
-    """A passage of the batch's document number `document`, one `of` so many; or none, and the reason."""
+    """A passage (JSON) of the batch's document number `document`, which has `of`; or none, and why the file failed."""
 
     document: int
     of: int
@@ -42,7 +42,7 @@ class PassageRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StageSettings:
-    """What Ray's processes are told: where originals are, how they are read and cut, and what embeds them."""
+    """The settings of Ray's processes: the store of originals, the parser, the chunker and the embedder."""
 
     blobs: BlobSettings
     parser: ParserSettings
@@ -52,7 +52,7 @@ class StageSettings:
 
 
 class Read:
-    """Reads and cuts documents; each worker has a parser's process of its own."""
+    """Parses and chunks documents; each Ray worker has a parser process of its own."""
 
     def __init__(self, settings: StageSettings) -> None:
         self._blobs = open_blobs(settings.blobs)
@@ -61,10 +61,10 @@ class Read:
         self._loop = asyncio.Runner()
 
     def __call__(self, row: Row) -> Iterator[Row]:
-        """Return a row for every passage."""
+        """Yield a row for every passage of a document."""
         number = int(row["document"])
-        for one in self._loop.run(self._rows(number, msgspec.json.decode(row["version"], type=Version))):
-            yield {name: getattr(one, name) for name in PassageRow.__dataclass_fields__}
+        for passage_row in self._loop.run(self._rows(number, msgspec.json.decode(row["version"], type=Version))):
+            yield {name: getattr(passage_row, name) for name in PassageRow.__dataclass_fields__}
 
     async def _rows(self, number: int, version: Version) -> list[PassageRow]:
         try:
@@ -90,18 +90,17 @@ class Embed:
 
     def __init__(self, settings: EmbedderSettings) -> None:
         self._loop = asyncio.Runner()
-        self._open = (
-            AsyncExitStack()
-        )  # as long as the actor lives: Ray ends the process, and with it the model's thread
-        self._embedder = self._loop.run(self._open.enter_async_context(open_embedder(settings)))
+        # Open as long as the actor lives: Ray ends the process, and with it the model's thread.
+        self._stack = AsyncExitStack()
+        self._embedder = self._loop.run(self._stack.enter_async_context(open_embedder(settings)))
         self._decode = msgspec.json.Decoder(Passage).decode
 
     def __call__(self, rows: Columns) -> Columns:
-        """Return the batch with a column of vectors; a row without a passage has zeros."""
+        """Return the batch with a column `vector` (float32, rows × dimensions); a row without a passage has zeros."""
         stored = [bytes(passage) for passage in rows["passage"]]
         texts = {n: indexed_text(self._decode(passage)) for n, passage in enumerate(stored) if passage}
-        found = self._loop.run(self._embedder.embed_passages(list(texts.values())))
+        embedded = self._loop.run(self._embedder.embed_passages(list(texts.values())))
         vectors = np.zeros((len(stored), self._embedder.dimensions), dtype=np.float32)
-        for n, vector in zip(texts, found, strict=True):
+        for n, vector in zip(texts, embedded, strict=True):
             vectors[n] = vector
         return rows | {"vector": vectors}

@@ -1,4 +1,4 @@
-"""What `ingest load` is given: files, folders, and folders with a manifest `documents.yaml` about their files."""
+"""The files that `ingest load` is given: single ones, folders, and folders with a manifest `documents.yaml`."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from knowledge.access import EVERY_CUSTOMER
 from knowledge.passage import Language
 
 MANIFEST = "documents.yaml"
-_NOTHING_SAID = Metadata()
+_NO_METADATA = Metadata()
 
 
 class ManifestError(Exception):
@@ -44,54 +44,54 @@ class Manifest(BaseModel):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Offering:
-    """A file to load, with what is known about it."""
+class SourceFile:
+    """A file to load, with its metadata; `name` is its path within the folder that is loaded."""
 
     path: Path
     name: str
-    metadata: Metadata = _NOTHING_SAID
+    metadata: Metadata = _NO_METADATA
     document_id: str | None = None
 
 
-def gather(paths: Sequence[Path]) -> list[Offering]:
+def find_files(paths: Sequence[Path]) -> list[SourceFile]:
     """Return the files of all paths; versions of one document in the order of their effective dates.
 
-    A folder with a manifest gives the manifest's files only, a folder without one every file in it but hidden ones.
+    Of a folder with a manifest only the manifest's files are returned, of others every file but hidden ones.
 
     Raises:
         ManifestError: see its message.
     """
-    return in_order(offering for path in paths for offering in _of_path(path))
+    return in_load_order(file for path in paths for file in _files_of_path(path))
 
 
-def in_order(offerings: Iterable[Offering]) -> list[Offering]:
+def in_load_order(files: Iterable[SourceFile]) -> list[SourceFile]:
     """Return each file once, versions of one document together in the order of their effective dates."""
-    found = {offering.path: offering for offering in offerings}
+    by_path = {file.path: file for file in files}
     order: dict[str, int] = {}
-    for offering in found.values():
-        order.setdefault(offering.document_id or offering.name, len(order))
+    for file in by_path.values():
+        order.setdefault(file.document_id or file.name, len(order))
     return sorted(
-        found.values(),
-        key=lambda o: (order[o.document_id or o.name], o.metadata.effective_from or date.min),
+        by_path.values(),
+        key=lambda file: (order[file.document_id or file.name], file.metadata.effective_from or date.min),
     )
 
 
-def _of_path(path: Path) -> Iterator[Offering]:
+def _files_of_path(path: Path) -> Iterator[SourceFile]:
     if not path.exists():
         raise ManifestError(f"{path}: there is no such file or folder")
     if path.is_file():
-        yield Offering(path=path.resolve(), name=path.name)
+        yield SourceFile(path=path.resolve(), name=path.name)
     elif (path / MANIFEST).is_file():
-        yield from of_manifest(path)
+        yield from manifest_files(path)
     else:
         for file in sorted(path.rglob("*")):
             inside = file.relative_to(path)
             if file.is_file() and not any(part.startswith(".") for part in inside.parts):
-                yield Offering(path=file.resolve(), name=str(inside))
+                yield SourceFile(path=file.resolve(), name=str(inside))
 
 
-def of_manifest(folder: Path) -> Iterator[Offering]:
-    """Return the files that a folder's manifest names, whether they are there or not.
+def manifest_files(folder: Path) -> Iterator[SourceFile]:
+    """Yield the files that a folder's manifest names, whether they exist or not.
 
     Raises:
         ManifestError: see its message.
@@ -100,7 +100,7 @@ def of_manifest(folder: Path) -> Iterator[Offering]:
         file = (folder / entry.file).resolve()
         if not file.is_relative_to(folder.resolve()):
             raise ManifestError(f"{folder / MANIFEST}: {entry.file} lies outside the folder")
-        yield Offering(
+        yield SourceFile(
             path=file,
             name=entry.file,
             document_id=entry.document_id,

@@ -1,4 +1,4 @@
-"""What `ingest load` shows: a progress bar on a terminal, plain lines elsewhere, and a table at the end."""
+"""The output of `ingest load`: a progress bar on a terminal, plain lines elsewhere, and a table at the end."""
 
 import time
 from collections import Counter
@@ -12,15 +12,15 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, Tex
 from rich.table import Table
 from rich.text import Text
 
-from ingest.bulk.load import LoadOutcome, Show
+from ingest.bulk.load import LoadOutcome, ProgressDisplay
 from ingest.catalogue import Stage, State
 
-_STEP = 1000  # a document is a thousand steps of the bar, so that a long one moves it too
+_STEPS = 1000  # of the bar for a document, so that a long document moves it too
 _SILENT_SECONDS = 5.0
 
 
 class _Passages(ProgressColumn):
-    """Passages so far and how many a second."""
+    """The passages written so far, and the rate in passages a second."""
 
     def render(self, task: Task) -> Text:
         if (passages := task.fields["passages"]) is None:
@@ -31,13 +31,13 @@ class _Passages(ProgressColumn):
 
 
 class _Documents(ProgressColumn):
-    """Documents done, of how many."""
+    """The documents done, of how many."""
 
     def render(self, task: Task) -> Text:
-        return Text(f"{task.fields['documents']}/{int((task.total or 0) / _STEP)} documents")
+        return Text(f"{task.fields['documents']}/{int((task.total or 0) / _STEPS)} documents")
 
 
-class ProgressBar(Show):
+class ProgressBar(ProgressDisplay):
     """The progress bar of a terminal."""
 
     def __init__(self, progress: Progress) -> None:
@@ -48,7 +48,7 @@ class ProgressBar(Show):
         self._approving: TaskID | None = None
 
     def begin(self, documents: int) -> None:
-        self._progress.update(self._task, total=documents * _STEP)
+        self._progress.update(self._task, total=documents * _STEPS)
 
     def part(self, name: str, stage: Stage, done: int, total: int) -> None:
         if stage in (Stage.EMBED, Stage.UPSERT):
@@ -56,36 +56,36 @@ class ProgressBar(Show):
             self._draw()
 
     def end(self, outcome: LoadOutcome) -> None:
-        self._parts.pop(outcome.offering.name, None)
+        self._parts.pop(outcome.file.name, None)
         self._finished["documents"] += 1
         self._finished["passages"] += 0 if outcome.was_there else outcome.passages
         if outcome.reason is not None:
-            self._progress.console.print(f"✗ {outcome.offering.name}: {_why(outcome)}", markup=False)
+            self._progress.console.print(f"✗ {outcome.file.name}: {_why(outcome)}", markup=False)
         self._draw()
 
     def approved(self, done: int, total: int) -> None:
         if self._approving is None:
-            self._approving = self._progress.add_task("approving", total=total * _STEP, passages=None, documents=0)
-        self._progress.update(self._approving, completed=done * _STEP, documents=done)
+            self._approving = self._progress.add_task("approving", total=total * _STEPS, passages=None, documents=0)
+        self._progress.update(self._approving, completed=done * _STEPS, documents=done)
 
     def _draw(self) -> None:
-        inside = sum(_STEP * done // total for done, total in self._parts.values())
+        inside = sum(_STEPS * done // total for done, total in self._parts.values())
         self._progress.update(
             self._task,
-            completed=self._finished["documents"] * _STEP + inside,
+            completed=self._finished["documents"] * _STEPS + inside,
             documents=self._finished["documents"],
             passages=self._finished["passages"] + sum(done for done, _ in self._parts.values()),
         )
 
 
-class Lines(Show):
+class ProgressLines(ProgressDisplay):
     """One plain line a document, for logs and pipes."""
 
     def __init__(self, write: Callable[[str], None], clock: Callable[[], float] = time.monotonic) -> None:
         self._write = write
         self._clock = clock
         self._begun = clock()
-        self._said_at = self._begun
+        self._written_at = self._begun
         self._documents = 0
         self._done = 0
         self._passages = 0
@@ -96,31 +96,31 @@ class Lines(Show):
         self._write(f"loading {documents} documents")
 
     def part(self, name: str, stage: Stage, done: int, total: int) -> None:
-        """Say nothing: a line a document is enough."""
+        """Write nothing: one line a document is enough."""
 
     def end(self, outcome: LoadOutcome) -> None:
         self._done += 1
         self._passages += 0 if outcome.was_there else outcome.passages
         elapsed = max(self._clock() - self._begun, 1e-3)
         left = elapsed / self._done * (self._documents - self._done)
-        said = _why(outcome) if outcome.reason else f"{outcome.passages} passages"
+        result = _why(outcome) if outcome.reason else f"{outcome.passages} passages"
         known = ", was there" if outcome.was_there and not outcome.reason else ""
         rate = f"{self._passages / elapsed:.1f} passages/s, {left:.0f} s left"
-        self._write(f"[{self._done}/{self._documents}] {outcome.offering.name}: {said}{known} ({rate})")
-        self._said_at = self._clock()
+        self._write(f"[{self._done}/{self._documents}] {outcome.file.name}: {result}{known} ({rate})")
+        self._written_at = self._clock()
 
     def approved(self, done: int, total: int) -> None:
-        """Write a line where nothing was written for a while: approving a few documents takes a moment."""
-        if self._clock() - self._said_at >= _SILENT_SECONDS:
+        """Write a line if none was written for _SILENT_SECONDS: approving a few documents takes a moment."""
+        if self._clock() - self._written_at >= _SILENT_SECONDS:
             self._write(f"approved {done}/{total}")
-            self._said_at = self._clock()
+            self._written_at = self._clock()
 
 
 @contextmanager
-def showing(console: Console) -> Generator[Show]:
-    """Open what fits the console."""
+def open_display(console: Console) -> Generator[ProgressDisplay]:
+    """Open the display that fits the console."""
     if not console.is_terminal:
-        yield Lines(lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True))
+        yield ProgressLines(lambda line: console.print(line, markup=False, highlight=False, soft_wrap=True))
         return
     columns = (TextColumn("{task.description}"), BarColumn(), _Documents(), _Passages(), TimeRemainingColumn())
     with Progress(*columns, console=console) as progress:
@@ -128,16 +128,16 @@ def showing(console: Console) -> Generator[Show]:
 
 
 def print_summary(outcomes: Sequence[LoadOutcome], console: Console, zone: ZoneInfo) -> None:
-    """Print how many documents ended how, and each one that failed with its reason."""
-    ended = Counter(str(o.state) if o.reason is None and o.state else "failed" for o in outcomes)
+    """Print the documents and passages by state, and each document that failed with its reason."""
+    documents = Counter(str(o.state) if o.reason is None and o.state else "failed" for o in outcomes)
     table = Table("state", "documents", "passages", title=None)
-    for state, count in sorted(ended.items()):
+    for state, count in sorted(documents.items()):
         passages = sum(o.passages for o in outcomes if (str(o.state) if o.reason is None else "failed") == state)
         table.add_row(state, str(count), str(passages))
     console.print(table)
     for outcome in outcomes:
         if outcome.reason is not None:
-            console.print(f"{outcome.offering.name}: {_why(outcome)}", style="red", markup=False, soft_wrap=True)
+            console.print(f"{outcome.file.name}: {_why(outcome)}", style="red", markup=False, soft_wrap=True)
     waiting = [o.visible_from for o in outcomes if o.state is State.APPROVED and o.visible_from is not None]
     if waiting:
         first = datetime.fromtimestamp(min(waiting), zone).strftime("%Y-%m-%d %H:%M")

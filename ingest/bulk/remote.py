@@ -1,4 +1,4 @@
-"""`ingest load --url`: the same as `ingest.bulk.load`, through the API of a process that holds the index."""
+"""`ingest load --url`: as `ingest.bulk.load`, through the API of a process that holds the index."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -8,20 +8,20 @@ import aiohttp
 import anyio
 from pydantic import BaseModel, ValidationError
 
-from ingest.bulk.load import LoadOutcome, Show
-from ingest.bulk.manifest import Offering
+from ingest.bulk.load import LoadOutcome, ProgressDisplay
+from ingest.bulk.manifest import SourceFile
 from ingest.catalogue import JobState, Metadata, Stage, State, VersionKey
 
 _AT_ONCE = 4
 _POLL_SECONDS = 0.3
 _SOON_SECONDS = 10.0
-_PATIENCE_SECONDS = 60.0
-"""For which a job is asked about while the API is away: as long as it takes to start again."""
+PATIENCE_SECONDS = 60.0
+"""The time for which a job is polled while the API is away: as long as a restart takes."""
 _TIMEOUT = aiohttp.ClientTimeout(total=None, sock_connect=5, sock_read=120)
 
 
 class ApiRefused(Exception):
-    """The API says no, or nothing: `code` and a sentence; `retryable` where it may pass by itself."""
+    """The API refuses or does not answer: `code` and a sentence; `retryable` where it may pass by itself."""
 
     def __init__(self, code: str, detail: str, *, retryable: bool = False) -> None:
         super().__init__(detail)
@@ -67,55 +67,55 @@ class _Problem(BaseModel):
     retryable: bool = False
 
 
-async def load(offerings: Sequence[Offering], api: Api, show: Show) -> list[LoadOutcome]:
-    """Load files through an API and return what became of each, in their order.
+async def load(files: Sequence[SourceFile], api: Api, display: ProgressDisplay) -> list[LoadOutcome]:
+    """Load files through an API and return their outcomes, in their order.
 
     Raises:
         ApiRefused: the API cannot be reached at all, or does not accept the token.
     """
-    show.begin(len(offerings))
+    display.begin(len(files))
     outcomes: dict[int, LoadOutcome] = {}
     at_once = anyio.CapacityLimiter(_AT_ONCE)
     async with aiohttp.ClientSession(base_url=api.url, timeout=_TIMEOUT) as http:
         await _call(http, "GET", "/v1/documents?limit=1", api.token)
-        received = [await _upload(http, api, offering) for offering in offerings]
+        received = [await _upload(http, api, file) for file in files]
         async with anyio.create_task_group() as group:
 
-            async def one(position: int, outcome: LoadOutcome, job_id: str | None) -> None:
+            async def follow(position: int, outcome: LoadOutcome, job_id: str | None) -> None:
                 async with at_once:
-                    outcomes[position] = await _follow(http, api, outcome, job_id, show) if job_id else outcome
-                    show.end(outcomes[position])
+                    outcomes[position] = await _follow(http, api, outcome, job_id, display) if job_id else outcome
+                    display.end(outcomes[position])
 
             for position, (outcome, job_id) in enumerate(received):
-                group.start_soon(one, position, outcome, job_id)
+                group.start_soon(follow, position, outcome, job_id)
         indexed = [outcomes[position] for position in range(len(received))]
         if api.approver_token is None:
             return indexed
-        return await _wait_until_active(http, api, await _approve(http, api.approver_token, indexed, show))
+        return await _wait_until_active(http, api, await _approve(http, api.approver_token, indexed, display))
 
 
-async def _upload(http: aiohttp.ClientSession, api: Api, offering: Offering) -> tuple[LoadOutcome, str | None]:
-    """Hand one file in; one after the other, because versions are numbered in the order in which they come."""
+async def _upload(http: aiohttp.ClientSession, api: Api, file: SourceFile) -> tuple[LoadOutcome, str | None]:
+    """Upload one file; one after the other, because versions are numbered in the order in which they come."""
     try:
-        body = await anyio.Path(offering.path).read_bytes()
+        body = await anyio.Path(file.path).read_bytes()
     except OSError as exc:
-        return LoadOutcome(offering=offering, reason="unreadable_file", detail=exc.strerror), None
+        return LoadOutcome(file=file, reason="unreadable_file", detail=exc.strerror), None
     form = aiohttp.FormData()
-    form.add_field("file", body, filename=offering.path.name, content_type="application/octet-stream")
-    for name, value in _fields(offering.metadata, offering.document_id):
+    form.add_field("file", body, filename=file.path.name, content_type="application/octet-stream")
+    for name, value in _fields(file.metadata, file.document_id):
         form.add_field(name, value)
     try:
         received = _Received.model_validate_json(await _call(http, "POST", "/v1/documents", api.token, form))
     except ApiRefused as exc:
-        return LoadOutcome(offering=offering, reason=exc.code, detail=exc.detail), None
+        return LoadOutcome(file=file, reason=exc.code, detail=exc.detail), None
     key = VersionKey(tenant="", document_id=received.document_id, version=received.version)
     was_there = received.state not in (State.RECEIVED, State.FAILED)
-    return LoadOutcome(offering=offering, key=key, state=received.state, was_there=was_there), received.job_id
+    return LoadOutcome(file=file, key=key, state=received.state, was_there=was_there), received.job_id
 
 
 def _fields(metadata: Metadata, document_id: str | None) -> list[tuple[str, str]]:
     begin, end = metadata.effective_from, metadata.effective_until
-    said: Mapping[str, str | None] = {
+    values: Mapping[str, str | None] = {
         "title": metadata.title,
         "product": metadata.product,
         "language": metadata.language,
@@ -123,11 +123,13 @@ def _fields(metadata: Metadata, document_id: str | None) -> list[tuple[str, str]
         "effective_until": end.isoformat() if end else None,
         "document_id": document_id,
     }
-    fields = [(name, value) for name, value in said.items() if value is not None]
+    fields = [(name, value) for name, value in values.items() if value is not None]
     return fields + [("readers", reader) for reader in metadata.readers]
 
 
-async def _follow(http: aiohttp.ClientSession, api: Api, outcome: LoadOutcome, job_id: str, show: Show) -> LoadOutcome:
+async def _follow(
+    http: aiohttp.ClientSession, api: Api, outcome: LoadOutcome, job_id: str, display: ProgressDisplay
+) -> LoadOutcome:
     answered = anyio.current_time()
     while True:
         try:
@@ -135,18 +137,18 @@ async def _follow(http: aiohttp.ClientSession, api: Api, outcome: LoadOutcome, j
             if job.state in (JobState.DONE, JobState.FAILED, JobState.DEAD):
                 return _outcome(outcome, await _version(http, api.token, outcome))
             answered = anyio.current_time()
-            show.part(outcome.offering.name, job.stage, job.done, job.total)
+            display.part(outcome.file.name, job.stage, job.done, job.total)
         except ApiRefused as exc:
-            if not exc.retryable or anyio.current_time() - answered >= _PATIENCE_SECONDS:
+            if not exc.retryable or anyio.current_time() - answered >= PATIENCE_SECONDS:
                 return replace(outcome, reason=exc.code, detail=exc.detail)
         await anyio.sleep(_POLL_SECONDS)
 
 
 async def _approve(
-    http: aiohttp.ClientSession, approver_token: str, outcomes: Sequence[LoadOutcome], show: Show
+    http: aiohttp.ClientSession, approver_token: str, outcomes: Sequence[LoadOutcome], display: ProgressDisplay
 ) -> list[LoadOutcome]:
     approved: list[LoadOutcome] = []
-    for _, of_document in groupby(outcomes, key=lambda o: o.key.document_id if o.key else o.offering.name):
+    for _, of_document in groupby(outcomes, key=lambda o: o.key.document_id if o.key else o.file.name):
         for outcome in of_document:
             if outcome.key is None or outcome.state is not State.INDEXED:
                 approved.append(outcome)
@@ -157,23 +159,23 @@ async def _approve(
                 approved.append(_outcome(outcome, _Version.model_validate_json(answer)))
             except ApiRefused as exc:
                 approved.append(replace(outcome, reason=exc.code, detail=exc.detail))
-        show.approved(len(approved), len(outcomes))
+        display.approved(len(approved), len(outcomes))
     return approved
 
 
 async def _wait_until_active(
     http: aiohttp.ClientSession, api: Api, outcomes: Sequence[LoadOutcome]
 ) -> list[LoadOutcome]:
-    """Return when what was approved to show within seconds does, as the API's own clock has it."""
-    shown: list[LoadOutcome] = []
+    """Return when what starts within _SOON_SECONDS is active by the API's own clock."""
+    active: list[LoadOutcome] = []
     for outcome in outcomes:
         with anyio.move_on_after(_SOON_SECONDS):
             while outcome.reason is None and outcome.state is State.APPROVED:
-                outcome = _outcome(outcome, await _version(http, api.token, outcome))  # noqa: PLW2901 - the same, later
+                outcome = _outcome(outcome, await _version(http, api.token, outcome))  # noqa: PLW2901 - the same file, later
                 if outcome.state is State.APPROVED:
                     await anyio.sleep(_POLL_SECONDS)
-        shown.append(outcome)
-    return shown
+        active.append(outcome)
+    return active
 
 
 async def _version(http: aiohttp.ClientSession, token: str, outcome: LoadOutcome) -> _Version:
@@ -207,6 +209,6 @@ async def _call(
         raise ApiRefused("unavailable", "the API at the --url address does not answer", retryable=True) from exc
     try:
         problem = _Problem.model_validate_json(answer)
-    except ValidationError:  # not the API's own answer: a proxy before it says 502, 503 or 504 while it is away
+    except ValidationError:  # not the API's own answer: a proxy before it sends 502, 503 or 504 while it is away
         problem = _Problem(retryable=response.status >= 500)
     raise ApiRefused(problem.code, problem.detail, retryable=problem.retryable)

@@ -1,4 +1,4 @@
-"""Where `ingest batch` finds documents: a folder of this machine, or a part of an S3 bucket.
+"""The sources of `ingest batch`: a folder of this machine, or a prefix of an S3 bucket.
 
 A bucket's files are fetched one at a time and not kept; its address and keys come from AWS's own variables, as for
 originals (`ingest.uploads.blobs`).
@@ -15,21 +15,21 @@ from botocore.exceptions import BotoCoreError, ClientError
 from fsspec.exceptions import FSTimeoutError
 from s3fs import S3FileSystem
 
-from ingest.bulk.manifest import MANIFEST, ManifestError, Offering, gather, in_order, of_manifest
+from ingest.bulk.manifest import MANIFEST, ManifestError, SourceFile, find_files, in_load_order, manifest_files
 from ingest.errors import StorageUnavailable
 
 DEADLINE_SECONDS = 60.0
 
 
 class Source(Protocol):
-    """Where the documents lie."""
+    """A place with documents to load."""
 
-    async def offerings(self) -> list[Offering]:
-        """Return what there is to load."""
+    async def files(self) -> list[SourceFile]:
+        """Return the files to load."""
         ...
 
-    def at_hand(self, offering: Offering) -> AbstractAsyncContextManager[None]:
-        """Have an offering's file on the disk while the block runs."""
+    def on_disk(self, file: SourceFile) -> AbstractAsyncContextManager[None]:
+        """Have a file at its path on this machine's disk while the block runs."""
         ...
 
 
@@ -39,16 +39,16 @@ class Folder:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    async def offerings(self) -> list[Offering]:
-        return await anyio.to_thread.run_sync(gather, [self._path])
+    async def files(self) -> list[SourceFile]:
+        return await anyio.to_thread.run_sync(find_files, [self._path])
 
     @asynccontextmanager
-    async def at_hand(self, _offering: Offering) -> AsyncGenerator[None]:
+    async def on_disk(self, _file: SourceFile) -> AsyncGenerator[None]:
         yield
 
 
 class Bucket:
-    """What lies under `s3://bucket/prefix`; a file is in `folder` as long as somebody works on it."""
+    """The objects under `s3://bucket/prefix`; one is fetched into `folder` while it is received."""
 
     def __init__(self, url: str, folder: Path) -> None:
         self._root = url.removeprefix("s3://").rstrip("/")
@@ -56,35 +56,35 @@ class Bucket:
         limits = {"connect_timeout": DEADLINE_SECONDS, "read_timeout": DEADLINE_SECONDS, "retries": {"max_attempts": 2}}
         self._s3 = S3FileSystem(config_kwargs=limits, skip_instance_cache=True)
 
-    async def offerings(self) -> list[Offering]:
-        """Return what its manifest names, or else every file but hidden ones.
+    async def files(self) -> list[SourceFile]:
+        """Return the files that its manifest names, or else every file but hidden ones.
 
         Raises:
             ManifestError: see its message.
-            StorageUnavailable: the bucket cannot be listed, or there is nothing.
+            StorageUnavailable: the bucket cannot be listed, or does not exist.
         """
         with _translated():
             keys = await anyio.to_thread.run_sync(self._s3.find, self._root)
         names = sorted(name for key in keys if (name := str(key).removeprefix(self._root).lstrip("/")))
         if MANIFEST in names:
             await self._fetch(MANIFEST)
-            return await anyio.to_thread.run_sync(lambda: in_order(of_manifest(self._folder)))
+            return await anyio.to_thread.run_sync(lambda: in_load_order(manifest_files(self._folder)))
         shown = [name for name in names if not any(part.startswith(".") for part in PurePosixPath(name).parts)]
-        return in_order(Offering(path=self._folder / name, name=name) for name in shown)
+        return in_load_order(SourceFile(path=self._folder / name, name=name) for name in shown)
 
     @asynccontextmanager
-    async def at_hand(self, offering: Offering) -> AsyncGenerator[None]:
-        """Have an offering's file on the disk while the block runs.
+    async def on_disk(self, file: SourceFile) -> AsyncGenerator[None]:
+        """Have a file at its path on this machine's disk while the block runs.
 
         Raises:
             StorageUnavailable: it cannot be fetched.
         """
-        await self._fetch(offering.name)
+        await self._fetch(file.name)
         try:
             yield
         finally:
             with anyio.CancelScope(shield=True):
-                await anyio.Path(offering.path).unlink(missing_ok=True)
+                await anyio.Path(file.path).unlink(missing_ok=True)
 
     async def _fetch(self, name: str) -> None:
         path = self._folder / name

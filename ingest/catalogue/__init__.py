@@ -4,12 +4,11 @@ from ingest.catalogue import records, rows
 from ingest.catalogue.approvals import ApprovalDecision, Approvals, ChangedWindows
 from ingest.catalogue.catalogue import Catalogue
 from ingest.catalogue.tables import DECISIONS, JOBS, SCHEMA, VERSIONS
-from ingest.catalogue.validity import is_late, midnight
+from ingest.catalogue.validity import midnight, starts_too_soon
 from ingest.catalogue.versions import (
     Dates,
     DocumentSummary,
-    Indexed,
-    IndexTold,
+    IndexingResult,
     Job,
     JobState,
     Metadata,
@@ -20,6 +19,7 @@ from ingest.catalogue.versions import (
     Version,
     VersionKey,
     Window,
+    WindowWritten,
 )
 
 __all__ = [
@@ -33,8 +33,7 @@ __all__ = [
     "ChangedWindows",
     "Dates",
     "DocumentSummary",
-    "IndexTold",
-    "Indexed",
+    "IndexingResult",
     "Job",
     "JobState",
     "Metadata",
@@ -45,8 +44,9 @@ __all__ = [
     "Version",
     "VersionKey",
     "Window",
-    "is_late",
+    "WindowWritten",
     "midnight",
     "records",
     "rows",
+    "starts_too_soon",
 ]

@@ -1,7 +1,7 @@
-"""What people decide about versions: approve, reject, date, expire, roll back, delete. Each is one transaction.
+"""Decisions about versions: approve, reject, set dates, expire, roll back, delete. Each is one transaction.
 
-It changes the catalogue, writes down who decided, and withdraws what may answer no more (`knowledge.withdrawals`, which
-every replica of the chatbot reads each second) all at once; the index is told next (`ingest.pipeline`), and by the
+It changes the catalogue, records who decided, and withdraws what may answer no more (`knowledge.withdrawals`, which
+every replica of the chatbot reads each second) all at once; the index is written next (`ingest.pipeline`), and by the
 worker where a crash comes between.
 """
 
@@ -13,14 +13,12 @@ from zoneinfo import ZoneInfo
 from sqlalchemy import insert, select
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from ingest.catalogue import records, rows
-from ingest.catalogue import validity as timeline
+from ingest.catalogue import records, rows, validity
 from ingest.catalogue.catalogue import Catalogue
 from ingest.catalogue.tables import DECISIONS
 from ingest.catalogue.versions import (
     Dates,
     Decision,
-    IndexTold,
     Metadata,
     Received,
     State,
@@ -28,6 +26,7 @@ from ingest.catalogue.versions import (
     Version,
     VersionKey,
     Window,
+    WindowWritten,
 )
 from ingest.errors import Forbidden, NotFound, SecondPersonNeeded, WrongState
 from knowledge.withdrawals import write_withdrawal
@@ -35,7 +34,7 @@ from knowledge.withdrawals import write_withdrawal
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ApprovalDecision:
-    """Somebody's decision: who, when (Unix seconds) and why."""
+    """Who decides, when (Unix seconds) and why."""
 
     by: str
     at: float
@@ -44,212 +43,214 @@ class ApprovalDecision:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChangedWindows:
-    """What the index has to be told: windows in this order, and versions whose points nobody will ever read."""
+    """What a decision changes in the index: windows to write, in this order, and versions to delete."""
 
     windows: tuple[Window, ...] = ()
     dropped: tuple[VersionKey, ...] = ()
 
 
 class Approvals:
-    """Decides, in the bank's time zone."""
+    """Carries decisions out; days begin in the bank's zone."""
 
     def __init__(self, catalogue: Catalogue, zone: ZoneInfo) -> None:
         self._catalogue = catalogue
         self._zone = zone
 
-    async def approve(self, key: VersionKey, decided: ApprovalDecision) -> ChangedWindows:
-        """Record an approval; its predecessor ends where it begins.
+    async def approve(self, key: VersionKey, decision: ApprovalDecision) -> ChangedWindows:
+        """Approve a version; the version before it ends where it begins.
 
-        Approving again decides nothing; what the index was not told yet is to be told then.
+        An approved version stays as it is; its windows that the index does not have yet are returned again.
 
         Raises:
             NotFound: there is no such version.
             SecondPersonNeeded: the approver has uploaded it, or set its dates.
             WrongState: the version is no draft, or comes too late (`ingest.catalogue.validity`).
         """
-        async with self._locked(key, decided.at) as (connection, everyone):
-            version = _find(everyone, key)
+        async with self._locked(key, decision.at) as (connection, versions):
+            version = _version_in(versions, key)
             if version.state is State.APPROVED:
-                return ChangedWindows(windows=_untold(everyone))
+                return ChangedWindows(windows=_unwritten_windows(versions))
             if version.state is not State.INDEXED:
                 raise WrongState(f"only an indexed draft can be approved; this version is {version.state}")
-            _require_second_person(version, decided.by)
+            _require_second_person(version, decision.by)
             if version.approved_by is None:  # else it is brought back, and its dates were an approver's to set
-                await _require_dates_of_another(connection, key, decided.by)
-            others = [v for v in everyone if v.key != key]
-            windows = timeline.activate(version, others, now=decided.at, zone=self._zone)
-            await _write_windows(connection, key, windows, everyone)
-            approval = {"state": State.APPROVED, "approved_by": decided.by, "approved_at": decided.at}
-            await connection.execute(records.at(key).values(**approval))
-            await _write_down(connection, key, Decision.APPROVED, decided, windows[-1])
+                await _require_dates_of_another(connection, key, decision.by)
+            others = _without(versions, key)
+            windows = validity.windows_for_approval(version, others, now=decision.at, zone=self._zone)
+            await _write_windows(connection, key, windows, versions)
+            approval = {"state": State.APPROVED, "approved_by": decision.by, "approved_at": decision.at}
+            await connection.execute(records.update_version(key).values(**approval))
+            await _record(connection, key, Decision.APPROVED, decision, windows[-1])
             return ChangedWindows(windows=tuple(windows))
 
-    async def reject(self, key: VersionKey, decided: ApprovalDecision) -> ChangedWindows:
-        """Withdraw a draft before anybody could read it. Rejecting again changes nothing.
+    async def reject(self, key: VersionKey, decision: ApprovalDecision) -> ChangedWindows:
+        """Withdraw a draft, which no customer could read. Rejecting again changes nothing.
 
         Raises:
             NotFound: there is no such version.
             WrongState: it is no draft.
         """
-        async with self._locked(key, decided.at) as (connection, everyone):
-            version = _find(everyone, key)
+        async with self._locked(key, decision.at) as (connection, versions):
+            version = _version_in(versions, key)
             if version.state is State.WITHDRAWN and version.reason == Decision.REJECTED:
                 return ChangedWindows(dropped=(key,))
             if version.state is not State.INDEXED:
                 raise WrongState(f"only an indexed draft can be rejected; this version is {version.state}")
-            await _withdraw(connection, version, Decision.REJECTED, decided)
+            await _withdraw(connection, version, Decision.REJECTED, decision)
             return ChangedWindows(dropped=(key,))
 
-    async def date(
-        self, key: VersionKey, dates: Dates, decided: ApprovalDecision, *, may_approve: bool
+    async def set_dates(
+        self, key: VersionKey, dates: Dates, decision: ApprovalDecision, *, may_approve: bool
     ) -> ChangedWindows:
-        """Change from when until when a version counts; for a draft they do so from its approval on.
+        """Change the first and the last day of a version; those of a draft take effect with its approval.
 
         Raises:
             NotFound: there is no such version.
-            Forbidden: it was approved, and whoever asks may not approve.
-            SecondPersonNeeded: it was approved, and whoever asks has uploaded it.
-            WrongState: it never answers, or see `ingest.timeline.redate`.
+            Forbidden: it is approved, and the caller may not approve.
+            SecondPersonNeeded: it is approved, and the caller has uploaded it.
+            WrongState: it can no longer answer, or see `ingest.catalogue.validity.windows_for_new_dates`.
         """
-        async with self._locked(key, decided.at) as (connection, everyone):
-            version = _find(everyone, key)
-            said = replace(version.metadata, effective_from=dates.effective_from, effective_until=dates.effective_until)
+        async with self._locked(key, decision.at) as (connection, versions):
+            version = _version_in(versions, key)
+            metadata = replace(
+                version.metadata, effective_from=dates.effective_from, effective_until=dates.effective_until
+            )
             if version.state not in (State.RECEIVED, State.INDEXED, State.APPROVED):
                 raise WrongState(f"a version that is {version.state} has no dates to change")
-            if said == version.metadata:
+            if metadata == version.metadata:
                 return ChangedWindows()
             if version.approved_by is not None:
-                _require_approver(version, decided.by, may_approve=may_approve)
-            windows = self._redated(version, said, everyone, decided)
+                _require_approver(version, decision.by, may_approve=may_approve)
+            windows = self._windows_for_new_dates(version, metadata, versions, decision)
             await connection.execute(
-                records.at(key).values(effective_from=said.effective_from, effective_until=said.effective_until)
+                records.update_version(key).values(
+                    effective_from=metadata.effective_from, effective_until=metadata.effective_until
+                )
             )
-            await _write_windows(connection, key, windows, everyone)
-            await _write_down(connection, key, Decision.DATED, decided, windows[-1] if windows else None)
+            await _write_windows(connection, key, windows, versions)
+            await _record(connection, key, Decision.DATED, decision, windows[-1] if windows else None)
             return ChangedWindows(windows=tuple(windows))
 
-    async def expire(self, key: VersionKey, decided: ApprovalDecision) -> ChangedWindows:
-        """Let an approved version answer no more from now on; one that is over already stays as it is.
+    async def expire(self, key: VersionKey, decision: ApprovalDecision) -> ChangedWindows:
+        """End an approved version now; one that has ended already stays as it is.
 
         Raises:
             NotFound: there is no such version.
             WrongState: it was never approved.
         """
-        async with self._locked(key, decided.at) as (connection, everyone):
-            version = _find(everyone, key)
+        async with self._locked(key, decision.at) as (connection, versions):
+            version = _version_in(versions, key)
             if version.state is not State.APPROVED:
                 raise WrongState(f"only an approved version can expire; this version is {version.state}")
-            windows = self._end([version], everyone, decided)
-            await _write_windows(connection, key, windows, everyone)
+            windows = self._windows_for_expiry([version], versions, decision)
+            await _write_windows(connection, key, windows, versions)
             if windows:
-                await _revoke(connection, version, Decision.EXPIRED, decided)
-                await _write_down(connection, key, Decision.EXPIRED, decided, windows[0])
+                await _revoke(connection, version, Decision.EXPIRED, decision)
+                await _record(connection, key, Decision.EXPIRED, decision, windows[0])
             return ChangedWindows(windows=tuple(windows))
 
-    async def delete(self, tenant: str, document_id: str, decided: ApprovalDecision) -> ChangedWindows:
+    async def delete(self, tenant: str, document_id: str, decision: ApprovalDecision) -> ChangedWindows:
         """Withdraw every version of a document; the catalogue keeps them, and any can be rolled back to.
 
         Raises:
             NotFound: there is no such document.
         """
         first = VersionKey(tenant=tenant, document_id=document_id, version=1)
-        async with self._locked(first, decided.at) as (connection, everyone):
-            if not everyone:
+        async with self._locked(first, decision.at) as (connection, versions):
+            if not versions:
                 raise NotFound("there is no such document")
-            windows = self._end(timeline.in_force(everyone, now=decided.at), everyone, decided)
-            await _write_windows(connection, first, windows, everyone)
-            gone = [version for version in everyone if version.state is not State.WITHDRAWN]
-            for version in gone:
-                await _withdraw(connection, version, Decision.DELETED, decided)
-            dropped = tuple(version.key for version in gone if version.visible_from is None)
+            windows = self._windows_for_expiry(validity.in_force(versions, now=decision.at), versions, decision)
+            await _write_windows(connection, first, windows, versions)
+            withdrawn = [version for version in versions if version.state is not State.WITHDRAWN]
+            for version in withdrawn:
+                await _withdraw(connection, version, Decision.DELETED, decision)
+            dropped = tuple(version.key for version in withdrawn if version.visible_from is None)
             return ChangedWindows(windows=tuple(windows), dropped=dropped)
 
     async def roll_back(
-        self, tenant: str, document_id: str, to_version: int, decided: ApprovalDecision
+        self, tenant: str, document_id: str, to_version: int, decision: ApprovalDecision
     ) -> tuple[Received, ChangedWindows]:
         """Withdraw what answers now, and receive the bytes and metadata of an earlier version as a new, approved one.
 
-        The text was approved once, so nobody has to look again: it answers as soon as it is indexed.
+        The text was approved once, so it needs no second approval: it answers as soon as it is indexed.
 
         Raises:
             NotFound: there is no such version.
-            SecondPersonNeeded: whoever rolls back has uploaded that version.
-            WrongState: that version was never approved, answers now, or is over by its own last day.
+            SecondPersonNeeded: the caller has uploaded that version.
+            WrongState: that version was never approved, answers now, or has ended by its own last day.
         """
         key = VersionKey(tenant=tenant, document_id=document_id, version=to_version)
-        async with self._locked(key, decided.at) as (connection, everyone):
-            old = _find(everyone, key)
-            current = timeline.in_force(everyone, now=decided.at)
-            self._require_restorable(old, current, decided)
-            windows = self._end(current, everyone, decided)
-            await _write_windows(connection, key, windows, everyone)
+        async with self._locked(key, decision.at) as (connection, versions):
+            old = _version_in(versions, key)
+            current = validity.in_force(versions, now=decision.at)
+            self._require_restorable(old, current, decision)
+            windows = self._windows_for_expiry(current, versions, decision)
+            await _write_windows(connection, key, windows, versions)
             for version in current:
-                await _withdraw(connection, version, Decision.ROLLED_BACK, decided)
-            number = await records.next_version(connection, tenant, document_id, decided.at)
-            new = replace(key, version=number)
-            upload = _again(old)
-            holder = await records.content_holder(connection, tenant, old.sha256)
-            await records.add_version(connection, new, upload, instead_of=holder, now=decided.at)
-            # Its title may be one that indexing found: the fingerprint is of what was said at the upload.
-            said = {"fingerprint": old.fingerprint, "approved_by": decided.by, "approved_at": decided.at}
-            await connection.execute(records.at(new).values(**said))
-            received = await records.version(connection, new)
-            job = await records.job_of(connection, new)
-            return Received(version=received, job=job, is_new=True), ChangedWindows(windows=tuple(windows))
+                await _withdraw(connection, version, Decision.ROLLED_BACK, decision)
+            received = await _receive_again(connection, old, decision)
+            return received, ChangedWindows(windows=tuple(windows))
 
-    async def begin_in_time(self, key: VersionKey, *, now: float) -> list[Window]:
-        """Let a version of which the index was not told in time begin later; return what it has to be told for that.
+    async def postpone_late_start(self, key: VersionKey, *, now: float) -> list[Window]:
+        """Move the start of a version that the index does not have in time; return the windows to write for that.
 
         Raises:
             NotFound: there is no such version.
         """
-        async with self._locked(key, now) as (connection, everyone):
-            version = _find(everyone, key)
-            if version.told is not IndexTold.NOTHING or not timeline.is_late(version.visible_from, now=now):
+        async with self._locked(key, now) as (connection, versions):
+            version = _version_in(versions, key)
+            too_soon = validity.starts_too_soon(version.visible_from, now=now)
+            if version.window_written is not WindowWritten.NOTHING or not too_soon:
                 return []
-            others = [other for other in everyone if other.key != key]
-            windows = timeline.begin_later(version, others, now=now, zone=self._zone)
-            await _write_windows(connection, key, windows, everyone)
+            windows = validity.windows_for_late_start(version, _without(versions, key), now=now, zone=self._zone)
+            await _write_windows(connection, key, windows, versions)
             return windows
 
     @asynccontextmanager
     async def _locked(self, key: VersionKey, at: float) -> AsyncGenerator[tuple[AsyncConnection, Sequence[Version]]]:
-        """Open a transaction that holds the document's row, with all its versions."""
+        """Open a transaction that holds the document's row; yield it with all versions of the document."""
         async with self._catalogue.write() as connection:
-            await records.lock(connection, key, at)
-            yield connection, await records.versions(connection, key.tenant, key.document_id)
+            await records.lock_document(connection, key, at)
+            yield connection, await records.read_versions(connection, key.tenant, key.document_id)
 
-    def _end(self, gone: Sequence[Version], everyone: Sequence[Version], decided: ApprovalDecision) -> list[Window]:
-        names = {version.key for version in gone}
-        others = [version for version in everyone if version.key not in names]
-        return timeline.end(gone, others, now=decided.at, zone=self._zone)
+    def _windows_for_expiry(
+        self, ended: Sequence[Version], versions: Sequence[Version], decision: ApprovalDecision
+    ) -> list[Window]:
+        keys = {version.key for version in ended}
+        others = [version for version in versions if version.key not in keys]
+        return validity.windows_for_expiry(ended, others, now=decision.at, zone=self._zone)
 
-    def _redated(
-        self, version: Version, said: Metadata, everyone: Sequence[Version], decided: ApprovalDecision
+    def _windows_for_new_dates(
+        self, version: Version, metadata: Metadata, versions: Sequence[Version], decision: ApprovalDecision
     ) -> list[Window]:
         if version.state is not State.APPROVED:
             return []
-        others = [other for other in everyone if other.key != version.key]
-        return timeline.redate(version, said, others, now=decided.at, zone=self._zone)
+        others = _without(versions, version.key)
+        return validity.windows_for_new_dates(version, metadata, others, now=decision.at, zone=self._zone)
 
-    def _require_restorable(self, old: Version, current: Sequence[Version], decided: ApprovalDecision) -> None:
+    def _require_restorable(self, old: Version, current: Sequence[Version], decision: ApprovalDecision) -> None:
         if old.approved_at is None or old.visible_from is None:
             raise WrongState("only a version that was approved once can be brought back")
         if any(version.key == old.key for version in current):
             raise WrongState("this version is in force: expire what is to come after it instead")
-        _require_second_person(old, decided.by)
-        timeline.activate(old, [], now=decided.at, zone=self._zone)
+        _require_second_person(old, decision.by)
+        validity.windows_for_approval(old, [], now=decision.at, zone=self._zone)
 
 
-def _find(everyone: Sequence[Version], key: VersionKey) -> Version:
-    version = next((version for version in everyone if version.key == key), None)
+def _version_in(versions: Sequence[Version], key: VersionKey) -> Version:
+    version = next((version for version in versions if version.key == key), None)
     if version is None:
         raise NotFound("there is no such version")
     return version
 
 
-def _untold(everyone: Sequence[Version]) -> tuple[Window, ...]:
-    return tuple(one.window for one in everyone if one.window is not None and one.told is not IndexTold.WINDOW)
+def _without(versions: Sequence[Version], key: VersionKey) -> list[Version]:
+    return [version for version in versions if version.key != key]
+
+
+def _unwritten_windows(versions: Sequence[Version]) -> tuple[Window, ...]:
+    unwritten = (version for version in versions if version.window_written is not WindowWritten.WHOLE)
+    return tuple(version.window for version in unwritten if version.window is not None)
 
 
 def _require_second_person(version: Version, approver: str) -> None:
@@ -257,14 +258,14 @@ def _require_second_person(version: Version, approver: str) -> None:
         raise SecondPersonNeeded("whoever uploaded a version cannot approve it: a second person has to look")
 
 
-def _require_approver(version: Version, who: str, *, may_approve: bool) -> None:
+def _require_approver(version: Version, caller: str, *, may_approve: bool) -> None:
     if not may_approve:
         raise Forbidden("only approvers may change the dates of an approved version")
-    _require_second_person(version, who)
+    _require_second_person(version, caller)
 
 
 async def _require_dates_of_another(connection: AsyncConnection, key: VersionKey, approver: str) -> None:
-    """Refuse whoever set a draft's dates last: they are part of what a second person looks at."""
+    """Refuse an approver who set the draft's dates last: they are part of what a second person looks at."""
     of_version = (
         (DECISIONS.c.tenant == key.tenant)
         & (DECISIONS.c.document_id == key.document_id)
@@ -280,42 +281,58 @@ def _is_same_person(one: str, other: str) -> bool:
     return one.strip().casefold() == other.strip().casefold()
 
 
-def _again(old: Version) -> Upload:
-    return Upload(
-        tenant=old.key.tenant,
-        document_id=old.key.document_id,
+async def _receive_again(connection: AsyncConnection, old: Version, decision: ApprovalDecision) -> Received:
+    """Add a version with an earlier one's bytes and metadata, already approved."""
+    tenant, document_id = old.key.tenant, old.key.document_id
+    number = await records.next_version(connection, tenant, document_id, decision.at)
+    new = replace(old.key, version=number)
+    upload = Upload(
+        tenant=tenant,
+        document_id=document_id,
         file_name=old.file_name,
         sha256=old.sha256,
         size=old.size,
         metadata=old.metadata,
         uploaded_by=old.uploaded_by,
     )
+    holder = await records.version_of_content(connection, tenant, old.sha256)
+    await records.add_version(connection, new, upload, instead_of=holder, now=decision.at)
+    # Its title may be one that indexing found: the fingerprint is that of the metadata at the upload.
+    approval = {"fingerprint": old.fingerprint, "approved_by": decision.by, "approved_at": decision.at}
+    await connection.execute(records.update_version(new).values(**approval))
+    version = await records.read_version(connection, new)
+    return Received(version=version, job=await records.read_job(connection, new), is_new=True)
 
 
 async def _write_windows(
-    connection: AsyncConnection, of: VersionKey, windows: Sequence[Window], before: Sequence[Version]
+    connection: AsyncConnection, document: VersionKey, windows: Sequence[Window], before: Sequence[Version]
 ) -> None:
+    """Write windows into the rows of a document's versions, and what the index has of each from `before`."""
     for window in windows:
-        version = _find(before, replace(of, version=window.version))
-        begins_as_told = version.told is not IndexTold.NOTHING and version.visible_from == window.visible_from
-        told = IndexTold.BEGINNING if begins_as_told else IndexTold.NOTHING
-        await connection.execute(records.at(version.key).values(**rows.window(window), window_written=told))
+        version = _version_in(before, replace(document, version=window.version))
+        start_is_written = (
+            version.window_written is not WindowWritten.NOTHING and version.visible_from == window.visible_from
+        )
+        written = WindowWritten.START if start_is_written else WindowWritten.NOTHING
+        columns = rows.window_columns(window) | {"window_written": written}
+        await connection.execute(records.update_version(version.key).values(**columns))
 
 
-async def _withdraw(connection: AsyncConnection, version: Version, why: Decision, decided: ApprovalDecision) -> None:
-    said = {"state": State.WITHDRAWN, "reason": why, "detail": decided.reason or None}
-    await connection.execute(records.at(version.key).values(**said))
-    await _revoke(connection, version, why, decided)
-    await _write_down(connection, version.key, why, decided, None)
+async def _withdraw(connection: AsyncConnection, version: Version, kind: Decision, decision: ApprovalDecision) -> None:
+    withdrawal = {"state": State.WITHDRAWN, "reason": kind, "detail": decision.reason or None}
+    await connection.execute(records.update_version(version.key).values(**withdrawal))
+    await _revoke(connection, version, kind, decision)
+    await _record(connection, version.key, kind, decision, None)
 
 
-async def _revoke(connection: AsyncConnection, version: Version, why: Decision, decided: ApprovalDecision) -> None:
-    key, reason = version.key, decided.reason or why
-    await write_withdrawal(connection, key.tenant, key.document_id, key.version, reason=reason, at=decided.at)
+async def _revoke(connection: AsyncConnection, version: Version, kind: Decision, decision: ApprovalDecision) -> None:
+    """Let every replica of the chatbot know that a version answers no more."""
+    key, reason = version.key, decision.reason or kind
+    await write_withdrawal(connection, key.tenant, key.document_id, key.version, reason=reason, at=decision.at)
 
 
-async def _write_down(
-    connection: AsyncConnection, key: VersionKey, what: Decision, decided: ApprovalDecision, window: Window | None
+async def _record(
+    connection: AsyncConnection, key: VersionKey, kind: Decision, decision: ApprovalDecision, window: Window | None
 ) -> None:
-    row = rows.decision(key, what, decided.by, decided.at)
-    await connection.execute(insert(DECISIONS).values(**row, **(rows.window(window) if window else {})))
+    row = rows.new_decision(key, kind, decision.by, decision.at)
+    await connection.execute(insert(DECISIONS).values(**row, **(rows.window_columns(window) if window else {})))

@@ -1,4 +1,7 @@
-"""One document's rows inside a transaction: read, locked, changed. Who decides what is in catalogue and decisions."""
+"""Reads, locks and writes one document's rows inside a caller's transaction.
+
+The rules live in the callers: `ingest.catalogue.catalogue`, `ingest.catalogue.approvals`, `ingest.jobs.claims`.
+"""
 
 from uuid import uuid4
 
@@ -11,7 +14,8 @@ from ingest.catalogue.versions import Job, Upload, Version, VersionKey
 from ingest.errors import NotFound
 
 
-def at(key: VersionKey) -> Update:
+def update_version(key: VersionKey) -> Update:
+    """Return an update of a version's row, without values yet."""
     return update(VERSIONS).where(
         VERSIONS.c.tenant == key.tenant,
         VERSIONS.c.document_id == key.document_id,
@@ -19,13 +23,14 @@ def at(key: VersionKey) -> Update:
     )
 
 
-async def lock(connection: AsyncConnection, key: VersionKey, now: float) -> None:
+async def lock_document(connection: AsyncConnection, key: VersionKey, now: float) -> None:
+    """Hold the document's row until the transaction ends."""
     row = (DOCUMENTS.c.tenant == key.tenant) & (DOCUMENTS.c.document_id == key.document_id)
     await connection.execute(update(DOCUMENTS).where(row).values(updated_at=now))
 
 
 async def next_version(connection: AsyncConnection, tenant: str, document_id: str, now: float) -> int:
-    """Return the number of a document's next version, and make or lock its row."""
+    """Return the number of a document's next version, and insert or lock the document's row."""
     row = (DOCUMENTS.c.tenant == tenant) & (DOCUMENTS.c.document_id == document_id)
     next_one = update(DOCUMENTS).where(row).values(latest=DOCUMENTS.c.latest + 1, updated_at=now)
     number = (await connection.execute(next_one.returning(DOCUMENTS.c.latest))).scalar_one_or_none()
@@ -36,52 +41,59 @@ async def next_version(connection: AsyncConnection, tenant: str, document_id: st
     return 1
 
 
-async def version(connection: AsyncConnection, key: VersionKey) -> Version:
-    wanted = select(VERSIONS).where(
+async def read_version(connection: AsyncConnection, key: VersionKey) -> Version:
+    """Return a version.
+
+    Raises:
+        NotFound: there is none.
+    """
+    query = select(VERSIONS).where(
         VERSIONS.c.tenant == key.tenant,
         VERSIONS.c.document_id == key.document_id,
         VERSIONS.c.version == key.version,
     )
-    row = (await connection.execute(wanted)).mappings().one_or_none()
+    row = (await connection.execute(query)).mappings().one_or_none()
     if row is None:
         raise NotFound("there is no such version")
-    return rows.version(row)
+    return rows.to_version(row)
 
 
-async def versions(connection: AsyncConnection, tenant: str, document_id: str) -> list[Version]:
-    wanted = select(VERSIONS).where(VERSIONS.c.tenant == tenant, VERSIONS.c.document_id == document_id)
-    found = (await connection.execute(wanted.order_by(VERSIONS.c.version))).mappings().all()
-    return [rows.version(row) for row in found]
+async def read_versions(connection: AsyncConnection, tenant: str, document_id: str) -> list[Version]:
+    """Return a document's versions, oldest first."""
+    query = select(VERSIONS).where(VERSIONS.c.tenant == tenant, VERSIONS.c.document_id == document_id)
+    versions = (await connection.execute(query.order_by(VERSIONS.c.version))).mappings().all()
+    return [rows.to_version(row) for row in versions]
 
 
-async def job_of(connection: AsyncConnection, key: VersionKey) -> Job:
-    return rows.job((await connection.execute(rows.jobs_at(key))).mappings().one())
+async def read_job(connection: AsyncConnection, key: VersionKey) -> Job:
+    """Return the job of a version."""
+    return rows.to_job((await connection.execute(rows.select_job(key))).mappings().one())
 
 
 async def add_version(
     connection: AsyncConnection, key: VersionKey, upload: Upload, *, instead_of: VersionKey | None, now: float
 ) -> None:
-    """Add a version with the job that indexes it; its content stands for it from now on.
+    """Insert a version with its job, and let its content's row name it instead of `instead_of`.
 
     Raises:
-        IntegrityError: somebody else was quicker with the same content.
+        IntegrityError: another transaction has received the same content meanwhile.
     """
     await connection.execute(insert(VERSIONS).values(**rows.new_version(key, upload, now)))
     named = {"document_id": key.document_id, "version": key.version}
     where = (CONTENTS.c.tenant == key.tenant) & (CONTENTS.c.sha256 == upload.sha256)
     changed = 0
     if instead_of is not None:
-        as_seen = (CONTENTS.c.document_id == instead_of.document_id) & (CONTENTS.c.version == instead_of.version)
-        changed = (await connection.execute(update(CONTENTS).where(where, as_seen).values(**named))).rowcount
+        unchanged = (CONTENTS.c.document_id == instead_of.document_id) & (CONTENTS.c.version == instead_of.version)
+        changed = (await connection.execute(update(CONTENTS).where(where, unchanged).values(**named))).rowcount
     if not changed:
         await connection.execute(insert(CONTENTS).values(tenant=key.tenant, sha256=upload.sha256, **named))
     await connection.execute(insert(JOBS).values(**rows.new_job(uuid4().hex, key, now)))
 
 
-async def content_holder(connection: AsyncConnection, tenant: str, sha256: str) -> VersionKey | None:
-    """Return the version that a content stands for."""
-    wanted = select(CONTENTS).where(CONTENTS.c.tenant == tenant, CONTENTS.c.sha256 == sha256)
-    row = (await connection.execute(wanted)).mappings().one_or_none()
+async def version_of_content(connection: AsyncConnection, tenant: str, sha256: str) -> VersionKey | None:
+    """Return the version that a content's row names; None where the tenant has no such content."""
+    query = select(CONTENTS).where(CONTENTS.c.tenant == tenant, CONTENTS.c.sha256 == sha256)
+    row = (await connection.execute(query)).mappings().one_or_none()
     if row is None:
         return None
     return VersionKey(tenant=tenant, document_id=row["document_id"], version=row["version"])

@@ -1,5 +1,7 @@
-"""Rows of `ingest.catalogue.tables` to values of `ingest.catalogue.versions` and back: the one place that knows the
-column names."""
+"""Rows of `ingest.catalogue.tables` to values of `ingest.catalogue.versions` and back.
+
+The only module that maps column names to fields.
+"""
 
 from typing import TypeAlias
 
@@ -8,7 +10,6 @@ from sqlalchemy import RowMapping, Select, Update, select, update
 from ingest.catalogue.tables import JOBS
 from ingest.catalogue.versions import (
     Decision,
-    IndexTold,
     Job,
     JobState,
     Metadata,
@@ -18,12 +19,13 @@ from ingest.catalogue.versions import (
     Version,
     VersionKey,
     Window,
+    WindowWritten,
 )
 
 Values: TypeAlias = dict[str, object]
 
 
-def version(row: RowMapping) -> Version:
+def to_version(row: RowMapping) -> Version:
     """Return a row of `document_versions` as a value."""
     return Version(
         key=VersionKey(tenant=row["tenant"], document_id=row["document_id"], version=row["version"]),
@@ -50,13 +52,13 @@ def version(row: RowMapping) -> Version:
         approved_at=row["approved_at"],
         visible_from=row["visible_from"],
         visible_until=row["visible_until"],
-        told=IndexTold(row["window_written"]),
+        window_written=WindowWritten(row["window_written"]),
     )
 
 
 def new_version(key: VersionKey, upload: Upload, now: float) -> Values:
     """Return the row of a version that has just been received."""
-    said = upload.metadata
+    metadata = upload.metadata
     return {
         "tenant": key.tenant,
         "document_id": key.document_id,
@@ -64,13 +66,13 @@ def new_version(key: VersionKey, upload: Upload, now: float) -> Values:
         "file_name": upload.file_name,
         "sha256": upload.sha256,
         "size": upload.size,
-        "fingerprint": said.fingerprint,
-        "title": said.title,
-        "product": said.product,
-        "language": said.language,
-        "readers": list(said.readers),
-        "effective_from": said.effective_from,
-        "effective_until": said.effective_until,
+        "fingerprint": metadata.fingerprint,
+        "title": metadata.title,
+        "product": metadata.product,
+        "language": metadata.language,
+        "readers": list(metadata.readers),
+        "effective_from": metadata.effective_from,
+        "effective_until": metadata.effective_until,
         "state": State.RECEIVED,
         "passages": 0,
         "uploaded_by": upload.uploaded_by,
@@ -78,7 +80,7 @@ def new_version(key: VersionKey, upload: Upload, now: float) -> Values:
     }
 
 
-def job(row: RowMapping) -> Job:
+def to_job(row: RowMapping) -> Job:
     """Return a row of `ingest_jobs` as a value."""
     return Job(
         id=row["id"],
@@ -94,43 +96,43 @@ def job(row: RowMapping) -> Job:
 
 
 def new_job(job_id: str, key: VersionKey, now: float) -> Values:
-    """Return the row of a job that waits for the first time."""
+    """Return the row of a job that is queued for the first time."""
     identity = {"id": job_id, "tenant": key.tenant, "document_id": key.document_id, "version": key.version}
-    return identity | {"created_at": now} | job_again(now)
+    return identity | {"created_at": now} | requeued(now)
 
 
-def job_again(now: float) -> Values:
-    """Return what makes a job wait (again) from its beginning."""
+def requeued(now: float) -> Values:
+    """Return the columns that put a job into the queue (again), to be done from its beginning."""
     waiting = {"state": JobState.QUEUED, "stage": Stage.RECEIVE, "done": 0, "total": 0, "attempts": 0}
     return waiting | {"claimed_by": None, "claimed_until": 0.0, "updated_at": now}
 
 
-def jobs_at(key: VersionKey) -> Select[tuple[object]]:
+def select_job(key: VersionKey) -> Select[tuple[object]]:
     """Return the query for the job of a version."""
     return select(JOBS).where(
         JOBS.c.tenant == key.tenant, JOBS.c.document_id == key.document_id, JOBS.c.version == key.version
     )
 
 
-def job_at(key: VersionKey) -> Update:
+def update_job(key: VersionKey) -> Update:
     """Return an update of the job of a version."""
     return update(JOBS).where(
         JOBS.c.tenant == key.tenant, JOBS.c.document_id == key.document_id, JOBS.c.version == key.version
     )
 
 
-def window(of: Window) -> Values:
-    """Return the two columns that say when a version may be read."""
-    return {"visible_from": of.visible_from, "visible_until": of.visible_until}
+def window_columns(window: Window) -> Values:
+    """Return the two columns that hold a version's window."""
+    return {"visible_from": window.visible_from, "visible_until": window.visible_until}
 
 
-def decision(key: VersionKey, what: Decision, by: str, at: float) -> Values:
-    """Return the audit row of a decision."""
+def new_decision(key: VersionKey, decision: Decision, by: str, at: float) -> Values:
+    """Return the row of a decision (`document_decisions`)."""
     return {
         "tenant": key.tenant,
         "document_id": key.document_id,
         "version": key.version,
-        "decision": what,
+        "decision": decision,
         "decided_by": by,
         "decided_at": at,
     }

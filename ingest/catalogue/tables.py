@@ -57,7 +57,7 @@ VERSIONS = Table(
     Column("approved_at", Double),
     Column("visible_from", Double),
     Column("visible_until", Double),
-    # `Told`: the index is written after the catalogue; what a crash left between the two is written at the next start.
+    # A `WindowWritten`: the index is written after the catalogue, and after a crash between the two at the next start.
     Column("window_written", Integer, nullable=False, default=1),
     ForeignKeyConstraint(["tenant", "document_id"], ["documents.tenant", "documents.document_id"]),
 )

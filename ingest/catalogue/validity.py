@@ -1,6 +1,7 @@
-"""When versions of a document may be read: half-open intervals that never overlap and leave no gap. Pure.
+"""The windows in which a document's versions may be read: half-open intervals, without overlaps and gaps. Pure.
 
-The one gap that may be is the one staff ask for, by an effective_until before the next version begins.
+The only gap is one that staff ask for, by an `effective_until` before the next version begins. Instants are Unix
+seconds; each `windows_for_…` returns the windows to write, and those that it does not return stay as they are.
 """
 
 from collections.abc import Sequence
@@ -8,13 +9,13 @@ from dataclasses import replace
 from datetime import date, datetime, time, timedelta
 from zoneinfo import ZoneInfo
 
-from ingest.catalogue.versions import IndexTold, Metadata, State, Version, Window
+from ingest.catalogue.versions import Metadata, State, Version, Window, WindowWritten
 from ingest.errors import WrongState
 
 NOTICE_SECONDS = 2.0
-"""An approval shows this much later, so that every point of the version is written before anybody may read one."""
+"""Between an approval and the version's start: every point of the version is written before one may be read."""
 LEAST_NOTICE_SECONDS = 1.0
-"""With less left when the index is told, a version begins later."""
+"""With less left when the index is written, a version begins later."""
 
 
 def midnight(day: date, zone: ZoneInfo) -> float:
@@ -22,87 +23,91 @@ def midnight(day: date, zone: ZoneInfo) -> float:
     return datetime.combine(day, time.min, tzinfo=zone).timestamp()
 
 
-def activate(approved: Version, others: Sequence[Version], *, now: float, zone: ZoneInfo) -> list[Window]:
-    """Return the windows to write when a version is approved: what it replaces first, itself last.
+def windows_for_approval(approved: Version, others: Sequence[Version], *, now: float, zone: ZoneInfo) -> list[Window]:
+    """Return the windows for an approval at `now`: those of the versions it replaces first, its own last.
 
-    It begins at the later of its effective date and `now` + 2 s, also where the date lies in the past: the window says
-    what customers could read, and nobody could read it before it was approved. The version in force at that instant
-    ends there; a version approved for a later date ends this one.
+    It begins at the later of its first day and `now` + 2 s, also where that day lies in the past: a window says what
+    customers could read, and before the approval they could not. The version in force at that instant ends there; a
+    version approved for a later day ends this one.
 
     Raises:
-        WrongState: its last day has passed, or a later version is already in force by then.
+        WrongState: its last day has passed, or a later version is in force by then.
     """
     start = now + NOTICE_SECONDS
     if approved.metadata.effective_from is not None:
         start = max(start, midnight(approved.metadata.effective_from, zone))
     last = None
     if approved.metadata.effective_until is not None:
-        last = _last_midnight(approved.metadata, zone)
+        last = _end_of_last_day(approved.metadata, zone)
         if last <= start:
             raise WrongState(f"its last day, {approved.metadata.effective_until}, would be over before it is shown")
     shown = [other for other in others if other.state is State.APPROVED and _ever_visible(other)]
-    if any(o.key.version > approved.key.version and _begin(o) <= start for o in shown):
+    if any(other.key.version > approved.key.version and _start(other) <= start for other in shown):
         raise WrongState("a later version is already in force: bring the old text back as a new version instead")
     windows = [
-        Window(version=o.key.version, visible_from=_begin(o), visible_until=start)
-        for o in shown
-        if _runs_into(o, start)
+        Window(version=other.key.version, visible_from=_start(other), visible_until=start)
+        for other in shown
+        if _runs_into(other, start)
     ]
-    later = [_begin(other) for other in shown if _begin(other) > start]
+    later = [_start(other) for other in shown if _start(other) > start]
     ends = [instant for instant in (last, min(later, default=None)) if instant is not None]
     return [*windows, Window(version=approved.key.version, visible_from=start, visible_until=min(ends, default=None))]
 
 
-def end(gone: Sequence[Version], others: Sequence[Version], *, now: float, zone: ZoneInfo) -> list[Window]:
-    """Return the windows to write when versions may answer no more from `now` on.
+def windows_for_expiry(
+    expired: Sequence[Version], others: Sequence[Version], *, now: float, zone: ZoneInfo
+) -> list[Window]:
+    """Return the windows for versions that end at `now`.
 
-    A version that was approved for later never begins; the one that would have ended with its beginning goes on.
+    A version that was approved for later never begins; the one that would have ended with its start continues.
     """
     windows = []
-    for version in gone:
+    for version in expired:
         if _open_at(version, now):
-            windows.append(Window(version=version.key.version, visible_from=_begin(version), visible_until=now))
-            if _begin(version) > now:
-                windows += _go_on(version, others, zone=zone)
+            windows.append(Window(version=version.key.version, visible_from=_start(version), visible_until=now))
+            if _start(version) > now:
+                windows += _continued(version, others, zone=zone)
     return windows
 
 
-def _go_on(never_begun: Version, others: Sequence[Version], *, zone: ZoneInfo) -> list[Window]:
+def _continued(never_begun: Version, others: Sequence[Version], *, zone: ZoneInfo) -> list[Window]:
     """Return the window of the version before one that never begins: until its own last day, or the next version."""
-    start = _begin(never_begun)
-    before = next((o for o in others if o.state is State.APPROVED and o.visible_until == start), None)
+    start = _start(never_begun)
+    before = next((other for other in others if other.state is State.APPROVED and other.visible_until == start), None)
     return [] if before is None else [_until_next(before, before.metadata, others, zone=zone)]
 
 
-def redate(version: Version, said: Metadata, others: Sequence[Version], *, now: float, zone: ZoneInfo) -> list[Window]:
-    """Return the windows to write when an approved version gets other dates: what it touches first, itself last.
+def windows_for_new_dates(
+    version: Version, metadata: Metadata, others: Sequence[Version], *, now: float, zone: ZoneInfo
+) -> list[Window]:
+    """Return the windows for an approved version that gets other dates: those it touches first, its own last.
 
-    One that nobody could read yet is placed anew, as if it were approved at `now`. One that has begun only ends
-    elsewhere.
+    One that has not begun is placed anew, as if it were approved at `now`. One that has begun only ends elsewhere.
 
     Raises:
-        WrongState: it is over, it has begun and would begin elsewhere, or its last day has passed.
+        WrongState: it has ended, it has begun and would begin elsewhere, or its last day has passed.
     """
     if not _open_at(version, now):
         raise WrongState("it is over: bring its text back as a new version instead")
-    if _begin(version) > now + NOTICE_SECONDS:
-        return _placed_anew(version, said, others, now=now, zone=zone)
-    if said.effective_from != version.metadata.effective_from:
+    if _start(version) > now + NOTICE_SECONDS:
+        return _placed_anew(version, metadata, others, now=now, zone=zone)
+    if metadata.effective_from != version.metadata.effective_from:
         raise WrongState("it has begun: its first day stays what it was")
-    if _last_midnight(said, zone) <= now:
-        raise WrongState(f"its last day, {said.effective_until}, is over: expire it instead")
-    return [_until_next(version, said, others, zone=zone)]
+    if _end_of_last_day(metadata, zone) <= now:
+        raise WrongState(f"its last day, {metadata.effective_until}, is over: expire it instead")
+    return [_until_next(version, metadata, others, zone=zone)]
 
 
 def _placed_anew(
-    version: Version, said: Metadata, others: Sequence[Version], *, now: float, zone: ZoneInfo
+    version: Version, metadata: Metadata, others: Sequence[Version], *, now: float, zone: ZoneInfo
 ) -> list[Window]:
-    freed = {window.version: window for window in end([version], others, now=now, zone=zone)}
+    freed = {window.version: window for window in windows_for_expiry([version], others, now=now, zone=zone)}
     rest = [_in_window(other, freed.get(other.key.version)) for other in others]
-    placed = {window.version: window for window in activate(replace(version, metadata=said), rest, now=now, zone=zone)}
-    itself = placed.pop(version.key.version)
+    dated = replace(version, metadata=metadata)
+    placed = {window.version: window for window in windows_for_approval(dated, rest, now=now, zone=zone)}
+    own = placed.pop(version.key.version)
     del freed[version.key.version]
-    return [*(freed | placed).values(), itself]
+    return [*(freed | placed).values(), own]
 
 
 def _in_window(version: Version, window: Window | None) -> Version:
@@ -111,39 +116,41 @@ def _in_window(version: Version, window: Window | None) -> Version:
     return replace(version, visible_from=window.visible_from, visible_until=window.visible_until)
 
 
-def _until_next(version: Version, said: Metadata, others: Sequence[Version], *, zone: ZoneInfo) -> Window:
-    """Return the window of a version from its beginning until its last day, or until the next version begins."""
-    start = _begin(version)
-    later = [_begin(o) for o in others if o.state is State.APPROVED and _ever_visible(o) and _begin(o) > start]
-    until = min([*later, _last_midnight(said, zone)])
+def _until_next(version: Version, metadata: Metadata, others: Sequence[Version], *, zone: ZoneInfo) -> Window:
+    """Return the window of a version from its start until its last day, or until the next version begins."""
+    start = _start(version)
+    shown = [other for other in others if other.state is State.APPROVED and _ever_visible(other)]
+    later = [_start(other) for other in shown if _start(other) > start]
+    until = min([*later, _end_of_last_day(metadata, zone)])
     never = until == float("inf")
     return Window(version=version.key.version, visible_from=start, visible_until=None if never else until)
 
 
-def is_late(begins: float | None, *, now: float) -> bool:
-    """Tell whether what begins then does so before the index can be told of it."""
-    return begins is not None and begins < now + LEAST_NOTICE_SECONDS
+def starts_too_soon(start: float | None, *, now: float) -> bool:
+    """Tell whether a window's start leaves less than LEAST_NOTICE_SECONDS to write it to the index."""
+    return start is not None and start < now + LEAST_NOTICE_SECONDS
 
 
-def begin_later(late: Version, others: Sequence[Version], *, now: float, zone: ZoneInfo) -> list[Window]:
-    """Return the windows to write when the index was not told of a version in time: what it replaces, then itself.
+def windows_for_late_start(late: Version, others: Sequence[Version], *, now: float, zone: ZoneInfo) -> list[Window]:
+    """Return the windows for a version that the index does not have in time: that of its predecessor, then its own.
 
-    It begins 2 s after `now` instead. Until then customers find what it replaces, and an `as_of` search says so later.
+    It begins 2 s after `now` instead. Until then customers find its predecessor, and so does an `as_of` search later.
     """
     ends = late.visible_until if late.visible_until is not None else float("inf")
     start = min(now + NOTICE_SECONDS, ends)
-    known = [o for o in others if o.state is State.APPROVED and o.told is not IndexTold.NOTHING]
-    before = [o for o in known if o.visible_until == late.visible_from]
+    written = [o for o in others if o.state is State.APPROVED and o.window_written is not WindowWritten.NOTHING]
+    before = [other for other in written if other.visible_until == late.visible_from]
     windows = [Window(version=late.key.version, visible_from=start, visible_until=late.visible_until)]
     if before:
-        shown = max(before, key=lambda o: (_begin(o), o.key.version))  # the others never were, at this very instant
-        until = min(start, _last_midnight(shown.metadata, zone))
-        windows.insert(0, Window(version=shown.key.version, visible_from=_begin(shown), visible_until=until))
+        # Several end at this instant where some were replaced before they began: the last to begin was read.
+        shown = max(before, key=lambda other: (_start(other), other.key.version))
+        until = min(start, _end_of_last_day(shown.metadata, zone))
+        windows.insert(0, Window(version=shown.key.version, visible_from=_start(shown), visible_until=until))
     return windows
 
 
 def in_force(versions: Sequence[Version], *, now: float) -> list[Version]:
-    """Return the approved versions that answer now, or will."""
+    """Return the approved versions that answer at `now`, or later."""
     return [version for version in versions if version.state is State.APPROVED and _open_at(version, now)]
 
 
@@ -151,11 +158,12 @@ def _open_at(version: Version, now: float) -> bool:
     return _ever_visible(version) and (version.visible_until is None or version.visible_until > now)
 
 
-def _last_midnight(said: Metadata, zone: ZoneInfo) -> float:
-    return midnight(said.effective_until + timedelta(days=1), zone) if said.effective_until else float("inf")
+def _end_of_last_day(metadata: Metadata, zone: ZoneInfo) -> float:
+    """Return the midnight after a document's last day, infinity where it has none."""
+    return midnight(metadata.effective_until + timedelta(days=1), zone) if metadata.effective_until else float("inf")
 
 
-def _begin(version: Version) -> float:
+def _start(version: Version) -> float:
     return version.visible_from if version.visible_from is not None else float("inf")
 
 
@@ -166,4 +174,4 @@ def _ever_visible(version: Version) -> bool:
 
 
 def _runs_into(version: Version, start: float) -> bool:
-    return _begin(version) <= start and (version.visible_until is None or version.visible_until > start)
+    return _start(version) <= start and (version.visible_until is None or version.visible_until > start)

@@ -1,4 +1,4 @@
-"""The catalogue's values: a document's metadata, its versions, and in which state each is at an instant."""
+"""The catalogue's values: documents, their versions with metadata and state, and the jobs that index them."""
 
 import json
 from dataclasses import dataclass
@@ -32,16 +32,19 @@ class JobState(StrEnum):
     DEAD = "dead"
 
 
-class IndexTold(IntEnum):
-    """What the index has surely been told of a version's window; BEGINNING: nothing of when it ends by now."""
+class WindowWritten(IntEnum):
+    """How much of a version's window the index has confirmed; START: its start, but not its present end.
+
+    The numbers are stored (`document_versions.window_written`).
+    """
 
     NOTHING = 0
-    WINDOW = 1
-    BEGINNING = 2
+    WHOLE = 1
+    START = 2
 
 
 class Decision(StrEnum):
-    """What people decide about a version; written down with who and when."""
+    """The kinds of decision about a version; each is recorded with who made it and when."""
 
     APPROVED = "approved"
     REJECTED = "rejected"
@@ -52,7 +55,7 @@ class Decision(StrEnum):
 
 
 class Stage(StrEnum):
-    """The steps of the pipeline, as a job reports them."""
+    """The stages of the pipeline, as a job reports them."""
 
     RECEIVE = "receive"
     PARSE = "parse"
@@ -65,7 +68,7 @@ class Stage(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metadata:
-    """What staff say about a document; both dates are whole days in the tenant's zone, `effective_until` included."""
+    """A document's metadata, given by staff; both dates are days in the bank's zone, `effective_until` included."""
 
     title: str | None = None
     product: str | None = None
@@ -76,7 +79,7 @@ class Metadata:
 
     @property
     def fingerprint(self) -> str:
-        """The same for the same metadata, whatever the order of the readers."""
+        """A SHA-256 of the metadata; the order of the readers does not change it."""
         fields = [
             self.title,
             self.product,
@@ -90,7 +93,7 @@ class Metadata:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Dates:
-    """The first and the last day on which a version counts, both whole and included; None where there is none."""
+    """The first and the last day of a version's validity, both included; None: no bound."""
 
     effective_from: date | None
     effective_until: date | None
@@ -110,7 +113,7 @@ class VersionKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Window:
-    """From when until when a version may be read, in Unix seconds."""
+    """When customers may read a version: a half-open interval in Unix seconds; without an end until further notice."""
 
     version: int
     visible_from: float
@@ -119,7 +122,7 @@ class Window:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Upload:
-    """An original that is in the blob store, and what was said about it; without `document_id` one is made."""
+    """An original that is in the blob store, with its metadata; without `document_id` a new one is made."""
 
     tenant: str
     document_id: str | None
@@ -132,7 +135,7 @@ class Upload:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Version:
-    """One version as the catalogue knows it."""
+    """One version of a document; instants are Unix seconds, `size` is in bytes, `passages` a count."""
 
     key: VersionKey
     file_name: str
@@ -151,17 +154,17 @@ class Version:
     approved_at: float | None = None
     visible_from: float | None = None
     visible_until: float | None = None
-    told: IndexTold = IndexTold.WINDOW
+    window_written: WindowWritten = WindowWritten.WHOLE
 
     @property
     def window(self) -> Window | None:
-        """From when until when it may be read, if it was ever approved."""
+        """When customers may read it; None where it was never approved."""
         if self.visible_from is None:
             return None
         return Window(version=self.key.version, visible_from=self.visible_from, visible_until=self.visible_until)
 
     def state_at(self, now: float) -> State:
-        """Return the state with the clock taken into account."""
+        """Return the state at an instant (Unix seconds): an approved version may be active or expired by then."""
         if self.state is not State.APPROVED or self.visible_from is None:
             return self.state
         if self.visible_until is not None and self.visible_until <= max(now, self.visible_from):
@@ -170,8 +173,8 @@ class Version:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Indexed:
-    """What indexing a version found out about it."""
+class IndexingResult:
+    """What the pipeline found out about a version while it indexed it."""
 
     format: str
     title: str
@@ -181,7 +184,7 @@ class Indexed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """The work of bringing one version into the index."""
+    """The job that indexes one version; `done` of `total` is its progress in the stage; instants are Unix seconds."""
 
     id: str
     key: VersionKey
@@ -196,7 +199,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Received:
-    """What receiving an upload came to; `is_new` is False where the same upload was there already."""
+    """The version and the job of an upload; `is_new` is False where the same upload was received before."""
 
     version: Version
     job: Job

@@ -1,6 +1,6 @@
 """Jobs: who has claimed which (SQL is the truth), and the broker that brings their ids to workers (Redis)."""
 
-from ingest.jobs.broker import JobBroker, JobBrokerSettings, Later, deliver
+from ingest.jobs.broker import JobBroker, JobBrokerSettings, RetryLater, deliver
 from ingest.jobs.claims import LEASE_SECONDS, MOST_ATTEMPTS, RENEW_SECONDS, ClaimLost, JobClaims, Owner, this_process
 
 __all__ = [
@@ -11,8 +11,8 @@ __all__ = [
     "JobBroker",
     "JobBrokerSettings",
     "JobClaims",
-    "Later",
     "Owner",
+    "RetryLater",
     "deliver",
     "this_process",
 ]

@@ -1,8 +1,8 @@
 """Brings the ids of jobs to workers through Redis (streaq). The job itself is a row in SQL (`ingest.jobs.claims`).
 
-So Redis may lose everything: what nobody works on is sent again. An id that is on its way is not sent twice. A worker
-that dies leaves its message in the stream, where another one takes it up after `idle` seconds.
-QueueUnavailable    Redis cannot be reached, or does not answer in time
+So Redis may lose everything: a job that nobody works on is sent again. An id that is on its way is not sent twice. A
+worker that leaves puts its ids back into the queue; one that dies leaves them in the stream, where another one takes
+them up after `idle` seconds.
 """
 
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -25,22 +25,22 @@ _ENCODER = msgspec.json.Encoder(enc_hook=str)
 
 
 class JobBrokerSettings(BaseModel, frozen=True):
-    """The queue's name in Redis, how long sending may take, and after how long a silent worker counts as dead."""
+    """The queue's name in Redis; seconds that sending may take; seconds after which a silent worker counts as dead."""
 
     queue: str = "ingest"
     deadline: PositiveFloat = 2.0
     idle: PositiveFloat = 10.0
 
 
-class Later(Exception):
-    """A job that cannot be done now: deliver it again after so many seconds."""
+class RetryLater(Exception):
+    """A job that cannot be done now: deliver its id again after so many seconds."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__(f"again in {seconds:.1f} s")
         self.seconds = seconds
 
 
-Work = Callable[[str], Awaitable[None]]
+DoJob = Callable[[str], Awaitable[None]]
 
 
 class JobBroker:
@@ -51,55 +51,65 @@ class JobBroker:
         self._settings = settings
 
     async def send(self, job_ids: Sequence[str]) -> None:
-        """Let a worker hear of these jobs; durable as Redis is.
+        """Put jobs into the queue; they are as durable there as Redis is.
 
-        A connection a call: staff upload seldom, and a connection that is kept would have to be kept alive.
+        Each call opens a connection: staff upload seldom, and an idle connection would have to be kept alive.
 
         Raises:
-            QueueUnavailable: they may not have arrived.
+            QueueUnavailable: the ids may not have arrived.
         """
         worker = self._worker(at_once=1)
-        task = worker.task(name=_TASK)(_nobody)
-        sent = [task.enqueue(job_id) for job_id in job_ids]
-        for one, job_id in zip(sent, job_ids, strict=True):
-            one.id = job_id
-        with _translated():
-            with anyio.fail_after(self._settings.deadline):
-                async with worker:
-                    await worker.enqueue_many(sent)
+        task = worker.task(name=_TASK)(_not_run_here)
+        tasks = [task.enqueue(job_id) for job_id in job_ids]
+        for queued, job_id in zip(tasks, job_ids, strict=True):
+            queued.id = job_id
+        with _translated(), anyio.fail_after(self._settings.deadline):
+            async with worker:
+                await worker.enqueue_many(tasks)
 
-    async def receive(self, work: Work, *, at_once: int) -> None:
-        """Do what is delivered, so many at once, until cancelled; what runs then is delivered again at once.
+    async def receive(self, do_job: DoJob, *, at_once: int) -> None:
+        """Do the jobs that are delivered, at most `at_once` side by side, until cancelled.
+
+        On cancellation the jobs under way are cancelled too, and their ids go back to the queue.
 
         Raises:
             QueueUnavailable: the connection is lost; start again.
         """
-        worker = self._worker(at_once=at_once)
+        worker, under_way = self._worker(at_once=at_once), set[CancelScope]()
 
         async def run(job_id: str) -> None:
+            with CancelScope() as job:
+                under_way.add(job)
+                try:
+                    if not worker.stop.is_set():
+                        await do_job(job_id)
+                        return
+                except RetryLater as later:
+                    raise StreaqRetry(delay=timedelta(seconds=later.seconds)) from None
+                finally:
+                    under_way.remove(job)
+            raise StreaqRetry(delay=timedelta())  # the worker leaves: any other may have the job at once
+
+        async def stop_when_cancelled(running: CancelScope) -> None:
             try:
-                await work(job_id)
-            except Later as later:
-                raise StreaqRetry(delay=timedelta(seconds=later.seconds)) from None
+                await anyio.sleep_forever()
+            finally:
+                running.deadline = anyio.current_time() + self._settings.deadline
+                worker.stop.set()
+                for job in under_way:
+                    job.cancel()
 
         worker.task(name=_TASK, max_tries=None, ttl=0, silent=True)(run)
         with _translated():
             async with anyio.create_task_group() as beside:
-                # Cancelled from outside, streaq would lose its connection before it has let go of what it runs.
+                # Cancelled from outside, streaq would lose its connection before it has put its jobs back.
                 with CancelScope(shield=True) as running:
-                    beside.start_soon(self._stop_when_cancelled, worker, running)
+                    beside.start_soon(stop_when_cancelled, running)
                     await worker.run_async()
                 beside.cancel_scope.cancel()
 
-    async def _stop_when_cancelled(self, worker: "_Quiet", running: CancelScope) -> None:
-        try:
-            await anyio.sleep_forever()
-        finally:
-            running.deadline = anyio.current_time() + self._settings.deadline
-            worker.stop.set()
-
-    def _worker(self, *, at_once: int) -> "_Quiet":
-        return _Quiet(
+    def _worker(self, *, at_once: int) -> "_StoppableWorker":
+        return _StoppableWorker(
             redis_url=self._url.get_secret_value(),
             redis_kwargs={"connect_timeout": self._settings.deadline},
             concurrency=at_once,
@@ -111,17 +121,17 @@ class JobBroker:
         )
 
 
-async def deliver(job: Job, delivery: JobBroker | None) -> None:
-    """Let a worker hear of a job that is queued or running.
+async def deliver(job: Job, broker: JobBroker | None) -> None:
+    """Send a job that is queued or running to the workers.
 
     Raises:
-        QueueUnavailable: none may have heard of it; the row stays, and is sent when Redis is back.
+        QueueUnavailable: the job may not have arrived; its row stays, and is sent when Redis is back.
     """
     if job.state not in (JobState.QUEUED, JobState.RUNNING):
         return
-    if delivery is None:
+    if broker is None:
         raise QueueUnavailable("no queue is set (REDIS_URL)")
-    await delivery.send([job.id])
+    await broker.send([job.id])
 
 
 # What coredis raises when Redis is away, and what anyio raises at the deadline and below it.
@@ -130,7 +140,7 @@ UNAVAILABLE = (RedisError, OSError, TimeoutError, anyio.BrokenResourceError, any
 
 @contextmanager
 def _translated() -> Iterator[None]:
-    """Let what the driver raises, alone or in a task group, become QueueUnavailable."""
+    """Turn what the driver raises, alone or in a task group, into QueueUnavailable."""
     try:
         yield
     except BaseExceptionGroup as group:
@@ -141,8 +151,8 @@ def _translated() -> Iterator[None]:
         raise QueueUnavailable from exc
 
 
-class _Quiet(Worker[None]):
-    """A worker inside somebody's process: an event stops it instead of a signal, and it lets go of what it runs."""
+class _StoppableWorker(Worker[None]):
+    """A streaq worker inside a process that handles signals itself: an event stops it."""
 
     def __init__(self, **settings: Any) -> None:
         super().__init__(**settings)
@@ -151,9 +161,7 @@ class _Quiet(Worker[None]):
     async def signal_handler(self, scope: CancelScope) -> None:
         await self.stop.wait()
         scope.cancel()
-        for running in tuple(self._cancel_scopes.values()):
-            running.deadline = anyio.current_time()
 
 
-async def _nobody(_job_id: str) -> None:
-    """Stand for the task where it is only sent."""
+async def _not_run_here(_job_id: str) -> None:
+    """Stand for the task in a process that only sends it."""

@@ -1,7 +1,8 @@
-"""Jobs as rows: a claim is an UPDATE that only one can win, and lapses when its owner no longer renews it.
+"""Claims of jobs in SQL: a claim is an UPDATE that only one process can win, and lapses unless its owner renews it.
 
 The rows are the truth: an accepted upload is a row before its reply is sent, so no crash loses it. Redis
-(`ingest.jobs.broker`) only brings the ids of jobs to workers, and what it loses is sent again.
+(`ingest.jobs.broker`) only brings the ids of jobs to workers, and what it loses is sent again. Instants are Unix
+seconds.
 """
 
 import os
@@ -23,7 +24,7 @@ MOST_SENT = 500
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """Who holds a claim: the host, the process and its start, so that a process that is gone can be told."""
+    """The holder of a claim: host, process id, and a random name of its start, since process ids come again."""
 
     host: str
     process: int
@@ -35,7 +36,7 @@ class Owner:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Backlog:
-    """Unfinished jobs, since when the oldest of them waits (Unix seconds), and dead letters."""
+    """The counts of unfinished jobs and of dead letters, and the instant since which the oldest one waits."""
 
     waiting: int
     since: float | None
@@ -43,11 +44,11 @@ class Backlog:
 
 
 class ClaimLost(Exception):
-    """A job is no longer ours: the claim lapsed, and somebody else has taken it."""
+    """A job is no longer ours: the claim lapsed, and another owner has taken it."""
 
 
 def this_process() -> Owner:
-    """Return an owner that no other process, before or after, is."""
+    """Return an owner that no other process, earlier or later, has the name of."""
     return Owner(host=socket.gethostname().replace("/", "-"), process=os.getpid(), start=uuid4().hex[:8])
 
 
@@ -62,67 +63,66 @@ class JobClaims:
         self._owner = owner
 
     async def claim(self, job_id: str, *, now: float) -> Job | None:
-        """Claim one job; None when it is finished or somebody else is at it."""
-        wanted = select(JOBS).where(JOBS.c.id == job_id)
+        """Claim a job; None where it is finished, or claimed by another owner that may be alive."""
+        query = select(JOBS).where(JOBS.c.id == job_id)
         async with self._catalogue.write() as connection:
-            row = (await connection.execute(wanted)).mappings().one_or_none()
-            if row is None or not (row["claimed_until"] <= now or _is_gone(row["claimed_by"], self._owner)):
+            row = (await connection.execute(query)).mappings().one_or_none()
+            if row is None or not (row["claimed_until"] <= now or _has_ended(row["claimed_by"], self._owner)):
                 return None
-            as_seen = (JOBS.c.claimed_until == row["claimed_until"]) & (JOBS.c.updated_at == row["updated_at"])
-            claimed = {"claimed_by": str(self._owner), "claimed_until": now + LEASE_SECONDS, "updated_at": now}
-            taken = await connection.execute(
+            unchanged = (JOBS.c.claimed_until == row["claimed_until"]) & (JOBS.c.updated_at == row["updated_at"])
+            claim = {"claimed_by": str(self._owner), "claimed_until": now + LEASE_SECONDS, "updated_at": now}
+            claimed = await connection.execute(
                 update(JOBS)
-                .where(JOBS.c.id == job_id, _unfinished(), as_seen)
-                .values(state=JobState.RUNNING, attempts=JOBS.c.attempts + 1, **claimed)
+                .where(JOBS.c.id == job_id, _unfinished(), unchanged)
+                .values(state=JobState.RUNNING, attempts=JOBS.c.attempts + 1, **claim)
             )
-            if taken.rowcount != 1:
+            if claimed.rowcount != 1:
                 return None
-            return rows.job((await connection.execute(wanted)).mappings().one())
+            return rows.to_job((await connection.execute(query)).mappings().one())
 
     async def claimable_in(self, job_id: str, *, now: float) -> float | None:
-        """Return in how many seconds an unfinished job may be claimed; None when it is finished, or not there."""
-        wanted = select(JOBS.c.claimed_until).where(JOBS.c.id == job_id, _unfinished())
+        """Return the seconds until an unfinished job may be claimed; None where it is finished or not there."""
+        query = select(JOBS.c.claimed_until).where(JOBS.c.id == job_id, _unfinished())
         async with self._catalogue.read() as connection:
-            until = (await connection.execute(wanted)).scalar_one_or_none()
+            until = (await connection.execute(query)).scalar_one_or_none()
         return None if until is None else max(until - now, 0.0)
 
     async def pending(self, *, now: float, silent_for: float) -> list[str]:
-        """Return the jobs that anybody may claim and that nobody has touched for a while, oldest first."""
+        """Return the ids of jobs that may be claimed and were not changed for `silent_for` seconds, oldest first."""
         waiting = (JOBS.c.claimed_until <= now) & (JOBS.c.updated_at <= now - silent_for)
-        wanted = select(JOBS.c.id).where(_unfinished(), waiting).order_by(JOBS.c.created_at).limit(MOST_SENT)
+        query = select(JOBS.c.id).where(_unfinished(), waiting).order_by(JOBS.c.created_at).limit(MOST_SENT)
         async with self._catalogue.read() as connection:
-            return list((await connection.execute(wanted)).scalars().all())
+            return list((await connection.execute(query)).scalars().all())
 
-    async def again(self, job_id: str, *, tenant: str, now: float) -> Job:
-        """Let a job that failed or is dead be done again from its beginning; one that is not finished stays as it is.
+    async def retry(self, job_id: str, *, tenant: str, now: float) -> Job:
+        """Queue a failed job or a dead letter again, from its beginning; an unfinished one stays as it is.
 
         Raises:
             NotFound: there is no such job.
             WrongState: it is done, or its version was withdrawn.
         """
         async with self._catalogue.write() as connection:
-            row = await self._of_tenant(connection, tenant, job_id)
-            job = rows.job(row)
+            job = rows.to_job(await self._of_tenant(connection, tenant, job_id))
             if job.state in (JobState.QUEUED, JobState.RUNNING):
                 return job
             if job.state is JobState.DONE:
                 raise WrongState("the job is done")
-            failed = records.at(job.key).where(VERSIONS.c.state == State.FAILED)
+            failed = records.update_version(job.key).where(VERSIONS.c.state == State.FAILED)
             reset = await connection.execute(failed.values(state=State.RECEIVED, reason=None, detail=None))
             if not reset.rowcount:
                 raise WrongState("its version is no longer wanted")
-            await connection.execute(update(JOBS).where(JOBS.c.id == job_id).values(**rows.job_again(now)))
-            return rows.job(await self._of_tenant(connection, tenant, job_id))
+            await connection.execute(update(JOBS).where(JOBS.c.id == job_id).values(**rows.requeued(now)))
+            return rows.to_job(await self._of_tenant(connection, tenant, job_id))
 
     async def _of_tenant(self, connection: AsyncConnection, tenant: str, job_id: str) -> RowMapping:
-        wanted = select(JOBS).where(JOBS.c.id == job_id, JOBS.c.tenant == tenant)
-        row = (await connection.execute(wanted)).mappings().one_or_none()
+        query = select(JOBS).where(JOBS.c.id == job_id, JOBS.c.tenant == tenant)
+        row = (await connection.execute(query)).mappings().one_or_none()
         if row is None:
             raise NotFound("there is no such job")
         return row
 
     async def report(self, job: Job, *, stage: Stage, done: int, total: int, now: float) -> None:
-        """Record how far a claimed job is, and renew the claim."""
+        """Record the progress of a claimed job, and renew the claim."""
         progress = {
             "stage": stage,
             "done": done,
@@ -133,44 +133,40 @@ class JobClaims:
         await self._change(job, **progress)
 
     async def renew(self, job: Job, *, now: float) -> None:
-        """Keep the claim of a job that takes long over one step."""
+        """Renew the claim of a job, without progress."""
         await self._change(job, claimed_until=now + LEASE_SECONDS)
 
-    async def done(self, job: Job, *, now: float) -> None:
-        """End a job that came to its end."""
+    async def mark_done(self, job: Job, *, now: float) -> None:
+        """End a job that was done."""
         await self._change(job, state=JobState.DONE, claimed_until=0.0, updated_at=now)
 
-    async def failed(self, job: Job, *, now: float) -> None:
-        """End a job that cannot be done; the version says why."""
+    async def mark_failed(self, job: Job, *, now: float) -> None:
+        """End a job that cannot be done; its version has the reason."""
         await self._change(job, state=JobState.FAILED, claimed_until=0.0, updated_at=now)
 
-    async def bury(self, job: Job, *, now: float) -> None:
-        """End a job that was tried often enough: a dead letter, until somebody looks at it."""
+    async def mark_dead(self, job: Job, *, now: float) -> None:
+        """End a job that was tried MOST_ATTEMPTS times: a dead letter, until staff retry it."""
         await self._change(job, state=JobState.DEAD, claimed_until=0.0, updated_at=now)
 
-    async def put_back(self, job: Job, *, after: float, now: float) -> None:
-        """Let a job wait `after` seconds and be claimed again by anybody."""
+    async def requeue(self, job: Job, *, after: float, now: float) -> None:
+        """Give a job up for another attempt: it may be claimed again after `after` seconds."""
         await self._change(job, state=JobState.QUEUED, claimed_by=None, claimed_until=now + after, updated_at=now)
 
     async def release(self, job: Job, *, after: float = 0.0, now: float) -> None:
-        """Let anybody claim a job that was not done, without the attempt; one that has ended stays so.
+        """Give a job up as if it had not been begun: without the attempt; one that has ended stays so.
 
         Raises:
-            ClaimLost: it has ended, or is somebody else's.
+            ClaimLost: it has ended, or another owner has it.
         """
-        waits = {"state": JobState.QUEUED, "attempts": JOBS.c.attempts - 1}
-        waits |= {"claimed_by": None, "claimed_until": now + after}
+        waiting = {"state": JobState.QUEUED, "attempts": JOBS.c.attempts - 1}
+        waiting |= {"claimed_by": None, "claimed_until": now + after}
         async with self._catalogue.write() as connection:
-            running = update(JOBS).where(self._mine(job), JOBS.c.state == JobState.RUNNING)
-            if (await connection.execute(running.values(**waits, updated_at=now))).rowcount != 1:
+            running = update(JOBS).where(self._claimed(job), JOBS.c.state == JobState.RUNNING)
+            if (await connection.execute(running.values(**waiting, updated_at=now))).rowcount != 1:
                 raise ClaimLost
 
-    async def waiting(self) -> int:
-        """Return how many jobs are not finished."""
-        return (await self.backlog()).waiting
-
     async def backlog(self) -> Backlog:
-        """Return what waits, of all tenants."""
+        """Return the backlog of all tenants."""
         waiting = select(func.count(), func.min(JOBS.c.created_at)).where(_unfinished())
         dead = select(func.count()).where(JOBS.c.state == JobState.DEAD)
         async with self._catalogue.read() as connection:
@@ -178,21 +174,21 @@ class JobClaims:
             return Backlog(waiting=count, since=since, dead=(await connection.execute(dead)).scalar_one())
 
     async def counts(self, tenant: str) -> tuple[dict[JobState, int], float | None]:
-        """Return how many of a tenant's jobs are in which state, and since when the oldest unfinished one waits."""
-        mine = JOBS.c.tenant == tenant
-        by_state = select(JOBS.c.state, func.count()).where(mine).group_by(JOBS.c.state)
-        oldest = select(func.min(JOBS.c.created_at)).where(mine, _unfinished())
+        """Return a tenant's jobs by state, and the instant at which the oldest unfinished one was made."""
+        of_tenant = JOBS.c.tenant == tenant
+        by_state = select(JOBS.c.state, func.count()).where(of_tenant).group_by(JOBS.c.state)
+        oldest = select(func.min(JOBS.c.created_at)).where(of_tenant, _unfinished())
         async with self._catalogue.read() as connection:
-            found = (await connection.execute(by_state)).all()
+            counts = (await connection.execute(by_state)).all()
             since = (await connection.execute(oldest)).scalar_one_or_none()
-        return {JobState(state): count for state, count in found}, since
+        return {JobState(state): count for state, count in counts}, since
 
     async def _change(self, job: Job, **values: object) -> None:
         async with self._catalogue.write() as connection:
-            if (await connection.execute(update(JOBS).where(self._mine(job)).values(**values))).rowcount != 1:
+            if (await connection.execute(update(JOBS).where(self._claimed(job)).values(**values))).rowcount != 1:
                 raise ClaimLost
 
-    def _mine(self, job: Job) -> ColumnElement[bool]:
+    def _claimed(self, job: Job) -> ColumnElement[bool]:
         # By the attempt too: a process that stood still may have claimed the job anew beside the run that it resumes.
         return (JOBS.c.id == job.id) & (JOBS.c.claimed_by == str(self._owner)) & (JOBS.c.attempts == job.attempts)
 
@@ -201,15 +197,15 @@ def _unfinished() -> ColumnElement[bool]:
     return JOBS.c.state.in_([JobState.QUEUED, JobState.RUNNING])
 
 
-def _is_gone(claimed_by: str | None, me: Owner) -> bool:
-    """Tell whether a claim's owner was a process of this machine that runs no more: nobody need wait for its lease."""
+def _has_ended(claimed_by: str | None, this: Owner) -> bool:
+    """Tell whether a claim's owner was a process of this host that runs no more: its lease need not be waited for."""
     if claimed_by is None or claimed_by.count("/") != 2:
         return False
     host, process, start = claimed_by.split("/")
-    if host != me.host or not process.isdecimal():
+    if host != this.host or not process.isdecimal():
         return False
-    if int(process) == me.process:
-        return start != me.start
+    if int(process) == this.process:
+        return start != this.start
     try:
         os.kill(int(process), 0)
     except ProcessLookupError:

@@ -1,64 +1,63 @@
-"""Brings an index back, or a new one into being, from the catalogue and the originals alone.
+"""Restores an index, or fills a new one, from the catalogue and the originals alone.
 
-`rebuild` writes again what the index lost. `reindex` fills the next collection with this process's embedder and cutting
+`rebuild` writes again what the index lost. `reindex` fills the next collection with this process's embedder and chunker
 while everybody reads the present one and writes to both, and switches the alias when nothing is missing; stopped and
 started again it goes on where it was.
 """
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
+from functools import partial
 
-from ingest.catalogue import Stage, Version, VersionKey
+from ingest.catalogue import Catalogue, Stage, Version, VersionKey
 from ingest.errors import NotFound, StorageUnavailable
 from ingest.parsing import Unreadable
 from ingest.pipeline import chunk, embed_and_upsert, parse, verify, write_draft, write_window
 from ingest.services import Services
 from knowledge.index import Index
 
-Told = Callable[[VersionKey, int, int, str], None]
-"""Told after each version: which, its number, of how many, and what became of it."""
+ReportVersion = Callable[[VersionKey, int, int, str], None]
+"""Called after each version with its key, its number, of how many, and what was done."""
 
 
 @dataclass(slots=True)
 class Tally:
-    """What a run came to."""
+    """The counts of a run: versions seen and written, and which failed."""
 
     seen: int = 0
     written: int = 0
     failed: list[VersionKey] = field(default_factory=list)
 
 
-async def rebuild(services: Services, told: Told) -> Tally:
+async def rebuild(services: Services, report: ReportVersion) -> Tally:
     """Write every version again that the index does not hold as the catalogue says.
 
     Raises:
-        IndexUnavailable, CatalogueUnavailable: see there.
+        IndexUnavailable, CatalogueUnavailable: start again.
     """
-    return await _each(services, told, restore)
+    return await _each(services.catalogue, partial(restore, services=services), report)
 
 
-async def reindex(services: Services, told: Told) -> Tally:
+async def reindex(services: Services, report: ReportVersion) -> Tally:
     """Fill the next collection and let everybody read it; where a version fails, everybody stays with the present one.
 
     Raises:
         EmbedderMismatch: another embedder has begun to fill it.
-        IndexUnavailable, CatalogueUnavailable: see there; start again.
+        IndexUnavailable, CatalogueUnavailable: start again.
     """
     filled = await services.index.beside()
-    done: dict[VersionKey, int] = {}
-
-    async def cut_anew(key: VersionKey, services: Services) -> bool:
-        return await _cut_anew(key, services, filled, done)
-
-    tally = await _each(services, told, cut_anew)
-    while not tally.failed and (missed := await _each(services, told, cut_anew)).written:  # what came in meanwhile
+    done: dict[VersionKey, int] = {}  # passages
+    write = partial(_write_anew, services=services, filled=filled, done=done)
+    tally = await _each(services.catalogue, write, report)
+    # What was uploaded meanwhile.
+    while not tally.failed and (missed := await _each(services.catalogue, write, report)).written:
         tally.written += missed.written
     if tally.failed:
         return tally
     await services.index.switch_to(filled)
-    await _each(services, told, cut_anew)  # what began to be written before the next collection was there
+    await _each(services.catalogue, write, report)  # versions whose writing began before the next collection was there
     for key, passages in done.items():
-        await services.catalogue.recounted(key, passages)
+        await services.catalogue.set_passage_count(key, passages)
     return tally
 
 
@@ -74,44 +73,44 @@ async def restore(key: VersionKey, services: Services) -> bool:
     lost = count != version.passages or count == 0
     if lost:
         await write_draft(version, services, _ignore)
-    await _write_present_window(version, services)
+    await _write_present_window(version, services.catalogue, services.index)
     return lost
 
 
-async def _cut_anew(key: VersionKey, services: Services, filled: Index, done: dict[VersionKey, int]) -> bool:
-    """Write one version as it is cut and embedded now into `filled`; return whether it had to be written."""
+async def _write_anew(key: VersionKey, services: Services, filled: Index, done: dict[VersionKey, int]) -> bool:
+    """Chunk and embed one version anew and write it into `filled`; return whether it had to be written."""
     version = await services.catalogue.version(key)
     written = False
     if key not in done:
-        passages = await chunk(version, await parse(version, services, _ignore), services, _ignore)
+        parsed = await parse(version, services, _ignore)
+        passages = await chunk(version, parsed, services.chunker, services.metrics, _ignore)
         stored = await filled.passages(tenant=key.tenant, document_id=key.document_id, version=key.version)
         written = [passage.text for passage in stored] != [passage.text for passage in passages]
         if written:
-            beside = replace(services, index=filled)
-            await embed_and_upsert(key, passages, beside, _ignore)
-            await verify(key, passages, beside, _ignore)
+            await embed_and_upsert(key, passages, replace(services, index=filled), _ignore)
+            await verify(key, passages, filled, services.metrics, _ignore)
         done[key] = len(passages)
-    await _write_present_window(version, services)
+    await _write_present_window(version, services.catalogue, services.index)
     return written
 
 
-async def _write_present_window(version: Version, services: Services) -> None:
+async def _write_present_window(version: Version, catalogue: Catalogue, index: Index) -> None:
     if version.window is not None:
-        await write_window(version.key, version.window, services)
+        await write_window(version.key, version.window, catalogue, index)
 
 
-async def _each(services: Services, told: Told, do: Callable[[VersionKey, Services], Awaitable[bool]]) -> Tally:
-    keys = await services.catalogue.everything()
+async def _each(catalogue: Catalogue, write: Callable[[VersionKey], Awaitable[bool]], report: ReportVersion) -> Tally:
+    keys = await catalogue.indexable_versions()
     tally = Tally(seen=len(keys))
     for n, key in enumerate(keys, start=1):
         try:
-            written = await do(key, services)
+            written = await write(key)
         except (Unreadable, StorageUnavailable, NotFound) as exc:
             tally.failed.append(key)
-            told(key, n, len(keys), exc.detail)
+            report(key, n, len(keys), exc.detail)
             continue
         tally.written += written
-        told(key, n, len(keys), "written again" if written else "was there")
+        report(key, n, len(keys), "written again" if written else "was there")
     return tally
 
 

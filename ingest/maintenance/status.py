@@ -1,4 +1,4 @@
-"""`ingest status`: how many versions and jobs are where, how far work is behind, what failed; from SQL alone."""
+"""`ingest status`: versions and jobs by state, the age of the oldest unfinished job, and failures; from SQL alone."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -11,8 +11,8 @@ from ingest.jobs import JobClaims
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Overview:
-    """What there is of a tenant's documents at an instant; ages in seconds, 0 where nothing waits."""
+class TenantStatus:
+    """A tenant's versions and jobs at `now` (Unix seconds); `oldest_waiting` is an age in seconds, 0 without a job."""
 
     versions: tuple[Version, ...]
     jobs: dict[JobState, int]
@@ -26,14 +26,14 @@ class Overview:
         return tuple(version for version in self.versions if version.state is State.FAILED)
 
 
-async def read_status(catalogue: Catalogue, queue: JobClaims, tenant: str, *, now: float) -> Overview:
-    """Return how things stand.
+async def read_status(catalogue: Catalogue, job_claims: JobClaims, tenant: str, *, now: float) -> TenantStatus:
+    """Return a tenant's status.
 
     Raises:
         CatalogueUnavailable: the database cannot be asked.
     """
-    jobs, oldest = await queue.counts(tenant)
-    return Overview(
+    jobs, oldest = await job_claims.counts(tenant)
+    return TenantStatus(
         versions=tuple(await catalogue.all_versions(tenant)),
         jobs=jobs,
         oldest_waiting=0.0 if oldest is None else max(now - oldest, 0.0),
@@ -42,18 +42,17 @@ async def read_status(catalogue: Catalogue, queue: JobClaims, tenant: str, *, no
     )
 
 
-def show_status(overview: Overview, console: Console) -> None:
-    """Print it, failures last."""
-    states = Counter(version.state_at(overview.now) for version in overview.versions)
+def show_status(status: TenantStatus, console: Console) -> None:
+    """Print a status, failures last."""
+    states = Counter(version.state_at(status.now) for version in status.versions)
     table = Table("state", "versions", "passages")
     for state in (state for state in State if states[state]):
-        passages = sum(v.passages for v in overview.versions if v.state_at(overview.now) is state)
+        passages = sum(v.passages for v in status.versions if v.state_at(status.now) is state)
         table.add_row(state, str(states[state]), str(passages))
     console.print(table)
-    jobs = ", ".join(f"{overview.jobs[state]} {state}" for state in JobState if overview.jobs.get(state))
-    console.print(f"jobs: {jobs or 'none'}; the oldest that waits is {overview.oldest_waiting:.0f} s old")
-    if overview.unwritten_windows:
-        console.print(f"{overview.unwritten_windows} decisions have not reached the index yet")
-    for version in overview.failed:
-        said = f"{version.file_name}: {version.reason}: {version.detail}"
-        console.print(said, markup=False, soft_wrap=True)
+    jobs = ", ".join(f"{status.jobs[state]} {state}" for state in JobState if status.jobs.get(state))
+    console.print(f"jobs: {jobs or 'none'}; the oldest that waits is {status.oldest_waiting:.0f} s old")
+    if status.unwritten_windows:
+        console.print(f"{status.unwritten_windows} decisions have not reached the index yet")
+    for version in status.failed:
+        console.print(f"{version.file_name}: {version.reason}: {version.detail}", markup=False, soft_wrap=True)

@@ -1,49 +1,50 @@
-"""From a file to passages: one module a format, run in a limited process, and the chunker."""
+"""From a file to passages: one module a format, run in a sandboxed process, and the chunker."""
 
 from ingest.parsing.chunking import Chunk, Chunker, ChunkSettings
-from ingest.parsing.parsed import Format, Parsed, Reason, Unreadable
-from ingest.parsing.preview import LONGEST_SIDE, MOST_CHARACTERS, PagePreview, show_page
+from ingest.parsing.parsed import Format, OnPage, Parsed, Reason, Unreadable
+from ingest.parsing.preview import LONGEST_SIDE, MOST_CHARACTERS, PagePreview, preview_page
 from ingest.parsing.process import (
-    NoParser,
-    Outcome,
+    Answer,
     Parser,
     ParseRequest,
     ParserSettings,
+    ParserUnavailable,
     open_parser,
-    read_as_asked,
+    read_as_requested,
     serve,
 )
-from ingest.parsing.read import one_budget, read_document
-from ingest.parsing.readers import Occupied, Readers, open_readers
-from ingest.parsing.sandbox import Walled
+from ingest.parsing.read import read_document, whole_file_budget
+from ingest.parsing.readers import Readers, ReadersBusy, open_readers
+from ingest.parsing.sandbox import Restriction
 from ingest.parsing.tokenizer import WeightsMissing, open_tokenizer
 
 __all__ = [
     "LONGEST_SIDE",
     "MOST_CHARACTERS",
+    "Answer",
     "Chunk",
     "ChunkSettings",
     "Chunker",
     "Format",
-    "NoParser",
-    "Occupied",
-    "Outcome",
+    "OnPage",
     "PagePreview",
     "ParseRequest",
     "Parsed",
     "Parser",
     "ParserSettings",
+    "ParserUnavailable",
     "Readers",
+    "ReadersBusy",
     "Reason",
+    "Restriction",
     "Unreadable",
-    "Walled",
     "WeightsMissing",
-    "one_budget",
     "open_parser",
     "open_readers",
     "open_tokenizer",
-    "read_as_asked",
+    "preview_page",
+    "read_as_requested",
     "read_document",
     "serve",
-    "show_page",
+    "whole_file_budget",
 ]

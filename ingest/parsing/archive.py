@@ -1,7 +1,7 @@
-"""Office files are archives of XML: what they are, and their XML parts once nothing in them can do harm.
+"""Office files are archives of XML: their format, and their XML parts, checked.
 
-Nothing is unpacked before the declared sizes were checked, no part is unpacked beyond what it declares (one that holds
-more fails its checksum there), and only XML is unpacked at all: pictures, fonts and embedded files never are.
+Nothing is unpacked before the declared sizes are checked, no part is unpacked beyond its declared size (one that holds
+more fails its checksum there), and only XML is unpacked: pictures, fonts and embedded files never are.
 """
 
 import re
@@ -18,8 +18,8 @@ MOST_UNPACKED = 200 * 1024 * 1024
 MOST_PARTS = 5000
 MOST_RATIO = 200  # XML packs about 10 to 1; a bomb packs 1000 to 1
 
-# What editors write when nobody gave a title.
-_EDITORS_WORDS = {"word document", "powerpoint presentation", "powerpoint 프레젠테이션", "제목 없음", "untitled"}
+# Titles that editors write by themselves.
+_EDITORS_TITLES = {"word document", "powerpoint presentation", "powerpoint 프레젠테이션", "제목 없음", "untitled"}
 _TITLE = re.compile(rb"<dc:title>([^<]{1,500})</dc:title>")
 _DTD = re.compile(rb"<!\s*(DOCTYPE|ENTITY)", re.IGNORECASE)
 _XML = (".xml", ".rels", ".hpf", ".rdf")
@@ -29,7 +29,7 @@ _KINDS = ((Format.DOCX, "word/"), (Format.XLSX, "xl/"), (Format.PPTX, "ppt/"), (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Office:
-    """An office file's kind, its XML parts by name, and the names of the parts that were left packed."""
+    """An office file's format, its XML parts by name, and the names of the parts that were left packed."""
 
     format: Format
     parts: Mapping[str, bytes]
@@ -38,12 +38,12 @@ class Office:
     @property
     def title(self) -> str | None:
         """The title in the file's properties, where its author gave one."""
-        found = _TITLE.search(self.parts.get("docProps/core.xml", b""))
-        text = unescape(found.group(1).decode("utf-8", "replace")).strip() if found else ""
-        return None if not text or text.lower() in _EDITORS_WORDS else text
+        match = _TITLE.search(self.parts.get("docProps/core.xml", b""))
+        text = unescape(match.group(1).decode("utf-8", "replace")).strip() if match else ""
+        return None if not text or text.lower() in _EDITORS_TITLES else text
 
     def packed_again(self) -> BytesIO:
-        """Return the file with every part that is not XML empty: what a link leads to is there, and blank."""
+        """Return the file with every part that is not XML empty: the target of every link exists, and is blank."""
         packed = BytesIO()
         with zipfile.ZipFile(packed, "w", zipfile.ZIP_STORED) as archive:
             for name, data in self.parts.items():
@@ -87,11 +87,11 @@ def _check_declared(entries: list[zipfile.ZipInfo]) -> None:
 
 
 def _kind(names: list[str]) -> Format:
-    found = next((kind for kind, folder in _KINDS if any(name.startswith(folder) for name in names)), None)
+    kind = next((kind for kind, folder in _KINDS if any(name.startswith(folder) for name in names)), None)
     typed = "[content_types].xml" in names or "contents/content.hpf" in names or "mimetype" in names
-    if found is None or not typed:
+    if kind is None or not typed:
         raise Unreadable(Reason.UNKNOWN_TYPE, "archives are not supported: upload the files inside one by one")
-    return found
+    return kind
 
 
 def _read(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:

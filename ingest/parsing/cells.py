@@ -1,4 +1,4 @@
-"""How a spreadsheet shows a value: 0.0235 under the format 0.00% is "2.35%", and only that is what a customer reads."""
+"""Spreadsheet values as their cells show them: 0.0235 under the number format 0.00% is "2.35%"."""
 
 import re
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ MOST_DECIMALS = 15
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Pattern:
-    """A number format's first section: words before and after, decimals (at least, at most), thousands marked."""
+    """A number format's first section: text before and after, decimals (least, most), thousands separated, percent."""
 
     before: str
     after: str
@@ -54,15 +54,15 @@ def _number(value: float, number_format: str) -> str:
 
 def _pattern(section: str) -> _Pattern | None:
     plain = _PADDING.sub("", _BRACKETS.sub("", _CURRENCY.sub(r"\1", section)))
-    found = _DIGITS.search(plain)
-    if found is None or _SCIENTIFIC.search(plain):  # "General", text, and what decimals cannot say
+    match = _DIGITS.search(plain)
+    if match is None or _SCIENTIFIC.search(plain):  # "General", text, and formats that are no decimals
         return None
-    digits = found.group().rstrip(",.")
+    digits = match.group().rstrip(",.")
     decimals = digits.partition(".")[2]
-    after = plain[found.end() :]
+    after = plain[match.end() :]
     return _Pattern(
-        before=_words(plain[: found.start()]),
-        after=_words(after),
+        before=_literal(plain[: match.start()]),
+        after=_literal(after),
         least=min(decimals.count("0"), MOST_DECIMALS),
         most=min(len(decimals), MOST_DECIMALS),
         grouped="," in digits,
@@ -70,5 +70,5 @@ def _pattern(section: str) -> _Pattern | None:
     )
 
 
-def _words(text: str) -> str:
+def _literal(text: str) -> str:
     return text.replace('"', "").replace("\\", "").replace("@", "")

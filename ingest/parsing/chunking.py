@@ -1,6 +1,6 @@
-"""A parsed document into passages of about 300 tokens: sections stay together, tables keep their header, pages known.
+"""A parsed document into passages of about 300 tokens: sections stay together, tables keep their header row. Pure.
 
-Pure: the splitter counts with the embedder's own tokenizer, which is handed in.
+Lengths are counted with the embedder's own tokenizer.
 """
 
 import re
@@ -22,7 +22,7 @@ _RETURN = re.compile(r"\r\n?")
 
 
 class ChunkSettings(BaseModel, frozen=True):
-    """How long passages are, in tokens of the embedder; a section shorter than `enough` takes the next one in."""
+    """The length of passages in tokens of the embedder; a section shorter than `enough` is joined with the next."""
 
     tokens: PositiveInt = 300
     enough: PositiveInt = 40
@@ -30,7 +30,7 @@ class ChunkSettings(BaseModel, frozen=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chunk:
-    """A piece of the text with the headings it stands under ("Fees > Transfers") and the page where it begins."""
+    """A passage's text, its headings ("Fees > Transfers"), and the page where it begins (counted from 1)."""
 
     text: str
     section: str
@@ -39,7 +39,7 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Section:
-    """A heading with what follows it up to the next heading, or several of them."""
+    """A heading with the text up to the next heading, or several joined ones; offsets are in code points."""
 
     start: int
     end: int
@@ -67,8 +67,8 @@ class Chunker:
     """Cuts documents; one instance may be used by several threads."""
 
     def __init__(self, tokenizer: Tokenizer, settings: ChunkSettings) -> None:
-        # Without truncation: with it, nothing would ever count as longer than the model takes. The splitters ask this
-        # one: a copy for each would take another 285 MB, since the vocabulary has 250,000 pieces.
+        # Without truncation: with it, no text would count as longer than the model takes. The splitters share this
+        # tokenizer: a copy for each would take another 285 MB, since the vocabulary has 250,000 pieces.
         tokenizer.no_truncation()
         tokenizer.no_padding()
         self._tokenizer = tokenizer
@@ -79,7 +79,7 @@ class Chunker:
         self._markdown = MarkdownIt("commonmark").enable("table")
 
     def count(self, text: str) -> int:
-        """Return the text's tokens without the two that mark its ends."""
+        """Return the number of the text's tokens, without the two that mark its ends."""
         return len(self._tokenizer.encode(text, add_special_tokens=False).ids)
 
     def split(self, parsed: Parsed) -> list[Chunk]:
@@ -113,12 +113,12 @@ class Chunker:
         return headings, tables
 
     def _sections(self, text: str, headings: Sequence[_Heading]) -> list[_Section]:
-        """Return the sections in order, small ones joined with the next as long as it does not stand above them."""
+        """Return the sections in order, small ones joined with the next unless that one has a higher heading."""
         merged: list[_Section] = []
         for section in self._single_sections(text, headings):
             before = merged[-1] if merged else None
-            if before is not None and self._takes_in(before, section):
-                merged[-1] = _both(before, section)
+            if before is not None and self._is_joined(before, section):
+                merged[-1] = _joined_sections(before, section)
             else:
                 merged.append(section)
         return merged
@@ -139,12 +139,12 @@ class Chunker:
                 has_body=_LETTER.search(text, heading.body, end) is not None,
             )
 
-    def _takes_in(self, before: _Section, section: _Section) -> bool:
+    def _is_joined(self, before: _Section, section: _Section) -> bool:
         small = before.tokens < self._settings.enough or not before.has_body
         return small and section.level >= before.level and before.tokens + section.tokens <= self._most
 
     def _pieces(self, text: str, section: _Section, tables: Sequence[_Span]) -> Iterator[tuple[int, str]]:
-        """Yield (offset, piece): a table stays whole or is cut between rows by us, all else is cut by the splitter."""
+        """Yield (offset, piece): a table stays whole or is cut between rows, all else is cut by the splitter."""
         inside = [table for table in tables if section.start <= table.start < section.end]
         if inside and self.count(text[section.start : section.end]) <= self._most:
             inside = []
@@ -156,7 +156,7 @@ class Chunker:
                 yield from before
                 yield from self._rows(rows, table.start)
             else:
-                # The words that lead up to a table say what it is about: they stay with it where both fit.
+                # The text that leads up to a table says what it is about: it stays with the table where both fit.
                 leads = bool(before) and self.count(text[before[-1][0] : table.end]) <= self._most
                 start = before.pop()[0] if leads else table.start
                 yield from before
@@ -169,7 +169,7 @@ class Chunker:
             yield start + offset, piece
 
     def _rows(self, table: str, start: int) -> Iterator[tuple[int, str]]:
-        """Yield groups of rows, each under the table's header."""
+        """Yield (offset, rows): groups of a table's rows, each under the table's header."""
         header, rule, *rows = table.split("\n")
         head = f"{header}\n{rule}"
         head_tokens = self.count(head)
@@ -192,25 +192,28 @@ class Chunker:
             yield group_start, "\n".join([head, *group])
 
     def _long_row(self, header: str, row: str) -> list[str]:
-        """Return a row that is too long for a passage as "column: cell", cut like prose, each piece under its label."""
+        """Return a row that is too long for a passage as "column: cell", cut like prose, each piece under its label.
+
+        The label is the first column's cell.
+        """
         names, cells = _cells(header), _cells(row)
-        said = [f"{name}: {cell}" if name else cell for name, cell in zip(names, cells, strict=False) if cell]
-        if not said:
+        fields = [f"{name}: {cell}" if name else cell for name, cell in zip(names, cells, strict=False) if cell]
+        if not fields:
             return []
-        has_label = len(said) > 1 and bool(cells[0]) and self.count(said[0]) <= self._most // 4
-        label = f"{said[0]}\n\n" if has_label else ""
+        has_label = len(fields) > 1 and bool(cells[0]) and self.count(fields[0]) <= self._most // 4
+        label = f"{fields[0]}\n\n" if has_label else ""
         # A splitter copies the vocabulary (0.3 s), so two serve all rows: a label takes a quarter at most.
         splitter = self._labelled_splitter if has_label else self._splitter
-        return [label + piece for piece in splitter.chunks("\n\n".join(said[1:] if has_label else said))]
+        return [label + piece for piece in splitter.chunks("\n\n".join(fields[1:] if has_label else fields))]
 
 
-def _both(before: _Section, section: _Section) -> _Section:
-    """Return two sections as one; it is named by what they have in common, where both say something."""
+def _joined_sections(before: _Section, section: _Section) -> _Section:
+    """Return two sections as one, under the headings that they have in common, where both have text."""
     if not before.has_body:
         path = section.path
     else:
-        alike = (one for one, other in zip(before.path, section.path, strict=False) if one == other)
-        path = tuple(alike) or before.path[:1]
+        common = (title for title, other in zip(before.path, section.path, strict=False) if title == other)
+        path = tuple(common) or before.path[:1]
     return _Section(
         start=before.start,
         end=section.end,
@@ -222,7 +225,7 @@ def _both(before: _Section, section: _Section) -> _Section:
 
 
 def _joined(parsed: Parsed) -> tuple[str, list[int]]:
-    """Return all pages as one text, so that a section may run over a page's end, and where each page begins."""
+    """Return all pages as one text, so that a section may run over a page's end, and the offset of each page."""
     starts: list[int] = []
     parts: list[str] = []
     length = 0
@@ -235,7 +238,7 @@ def _joined(parsed: Parsed) -> tuple[str, list[int]]:
 
 
 def _without_lone_headings(chunks: Sequence[Chunk]) -> list[Chunk]:
-    """Put a passage that is only headings in front of the next one: alone it would be found and say nothing."""
+    """Put a passage of headings alone in front of the next one: by itself it would be found and answer nothing."""
     kept: list[Chunk] = []
     waiting = ""
     for chunk in chunks:

@@ -1,4 +1,4 @@
-"""Text whose lines are rows of a table (CSV, with commas, semicolons, tabs or bars): recognised by its regularity."""
+"""Delimited text (CSV, with commas, semicolons, tabs or bars): recognised by the regularity of its rows."""
 
 import csv
 from collections import Counter
@@ -11,18 +11,18 @@ MOST_ROWS = 1_000_000
 REGULAR = 0.95  # of the rows with more than one cell that must have the commonest number of cells
 PROSE = 60  # characters of an average cell: longer ones are sentences with commas in them
 _DELIMITERS = ("\t", ";", ",", "|")
-_SAMPLE = 200  # lines that show whether text is a table
+_SAMPLE = 200  # lines
 
 
 def delimiter_of(text: str) -> str | None:
-    """Return what separates the cells, None where the text is no table."""
+    """Return the delimiter of the cells, None where the text is no table."""
     sample = text[:200_000].split("\n", _SAMPLE)[:_SAMPLE]
-    found = {delimiter: shape for delimiter in _DELIMITERS if (shape := _shape(sample, delimiter)) is not None}
-    return max(found, key=lambda one: found[one]) if found else None
+    shapes = {delimiter: shape for delimiter in _DELIMITERS if (shape := _shape(sample, delimiter)) is not None}
+    return max(shapes, key=lambda delimiter: shapes[delimiter]) if shapes else None
 
 
 def parse_delimited(text: str, delimiter: str) -> Parsed:
-    """Return the rows as one table, after the lines that stand above it.
+    """Return the rows as one table, after the lines above it.
 
     Raises:
         Unreadable: more than a million rows, or cells longer than 128 KiB.
@@ -34,16 +34,16 @@ def parse_delimited(text: str, delimiter: str) -> Parsed:
     if len(rows) > MOST_ROWS:
         raise Unreadable(Reason.TOO_LARGE, "more than a million rows")
     titles = title_rows(rows)
-    said = [" ".join(cell for cell in row if cell) for row in rows[:titles]]
+    title_lines = [" ".join(cell for cell in row if cell) for row in rows[:titles]]
     return Parsed(
         format=Format.CSV,
-        title=said[0] if said else None,
-        pages=(Page(number=None, markdown="\n\n".join([*said, to_markdown(rows[titles:])]).strip()),),
+        title=title_lines[0] if title_lines else None,
+        pages=(Page(number=None, markdown="\n\n".join([*title_lines, to_markdown(rows[titles:])]).strip()),),
     )
 
 
 def _shape(lines: Sequence[str], delimiter: str) -> tuple[int, int] | None:
-    """Return how many cells the rows have and how many rows have them, None where the lines are no rows."""
+    """Return the commonest number of cells and the number of rows with it, None where the lines are no rows."""
     try:
         rows = [row for row in csv.reader(lines, delimiter=delimiter) if row]
     except csv.Error:

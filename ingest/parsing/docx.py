@@ -28,7 +28,7 @@ def parse_docx(office: Office) -> Parsed:
         Unreadable: malformed.
     """
     try:
-        # External pictures would be fetched by mammoth; without any pictures there is nothing to fetch.
+        # mammoth would fetch external pictures; without pictures there is nothing to fetch.
         html = mammoth.convert_to_html(
             office.packed_again(), style_map=_STYLES, convert_image=mammoth.images.img_element(_no_image)
         ).value

@@ -1,4 +1,4 @@
-"""HTML to Markdown: scripts, styles and navigation go; headings, lists and tables stay, spans in tables filled in."""
+"""HTML to Markdown: without scripts, styles and navigation; with headings, lists and tables, their spans filled in."""
 
 import re
 from collections.abc import Iterator
@@ -32,7 +32,7 @@ def parse_html(text: str) -> Parsed:
 
 
 def to_text(soup: BeautifulSoup) -> str:
-    """Return the soup as Markdown with pipe tables; the soup is used up."""
+    """Return the soup as Markdown with pipe tables; the soup is changed on the way."""
     _strip(soup)
     tables = dict(_take_tables(soup))
     converter = MarkdownConverter(
@@ -56,7 +56,7 @@ def _strip(soup: BeautifulSoup) -> None:
 
 
 def _take_tables(soup: BeautifulSoup) -> Iterator[tuple[str, str]]:
-    """Replace each table of data by a mark and yield (mark, Markdown); tables that only lay out a page are undone."""
+    """Replace each table of data by a mark and yield (mark, Markdown); tables that only lay out a page become divs."""
     for table in soup.find_all("table"):
         rows = [row for row in table.find_all("tr") if row.find_parent("table") is table]
         if table.find("table") or all(len(_cells(row)) < 2 for row in rows):
@@ -66,11 +66,11 @@ def _take_tables(soup: BeautifulSoup) -> Iterator[tuple[str, str]]:
         grid, header_rows = _grid(rows)
         caption = table.find("caption")
         mark = f"TABLE{uuid4().hex}"
-        said = f"{' '.join(caption.get_text().split())}\n\n" if caption else ""
+        title = f"{' '.join(caption.get_text().split())}\n\n" if caption else ""
         holder = soup.new_tag("p")
         holder.string = mark
         table.replace_with(holder)
-        yield mark, f"\n\n{said}{to_markdown(grid, header_rows=header_rows, filled=True)}\n\n"
+        yield mark, f"\n\n{title}{to_markdown(grid, header_rows=header_rows, filled=True)}\n\n"
 
 
 def _cells(row: Tag) -> list[Tag]:
@@ -78,7 +78,7 @@ def _cells(row: Tag) -> list[Tag]:
 
 
 def _grid(rows: list[Tag]) -> tuple[list[list[str]], int]:
-    """Return the cells with spans filled in, and how many of the first rows are header rows."""
+    """Return the cells with spans filled in, and the number of header rows."""
     grid: list[list[str]] = []
     hanging: dict[int, tuple[int, str]] = {}  # column → (rows still covered, text)
     for row in rows:

@@ -1,7 +1,7 @@
-"""HWP 5 and HWPX, the word processor of Korean offices, to Markdown by unhwp; merged cells are filled in by us.
+"""HWP 5 and HWPX, documents of the Korean word processor Hangul, to Markdown by unhwp; merged cells are filled in.
 
-An HWP 5 file is an OLE container of deflated streams: each is inflated once with a limit before unhwp sees the file.
-A distribution copy (배포용) keeps its text for Hancom's own viewer; what lies open in it is one sentence that says so.
+An HWP 5 file is an OLE container of deflated streams: each is inflated once with a limit before unhwp reads the file.
+A distribution copy (배포용) encrypts its text for Hancom's own viewer; its plain text is a placeholder sentence.
 """
 
 import re
@@ -73,7 +73,7 @@ def _check_streams(container: olefile.OleFileIO) -> None:
 
 
 def _inflated(data: bytes, most: int) -> int:
-    """Return how many bytes a stream holds once inflated, counted no further than just over `most`."""
+    """Return the size of an inflated stream in bytes, counted until it exceeds `most`."""
     inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     total = 0
     try:
@@ -103,7 +103,7 @@ def _parsed(kind: Format, data: bytes, title: str | None) -> Parsed:
 
 
 def _tidied(rendered: str) -> str:
-    with_tables = _TABLE.sub(lambda found: f"\n\n{to_text(BeautifulSoup(found.group(), 'lxml'))}\n\n", rendered)
+    with_tables = _TABLE.sub(lambda match: f"\n\n{to_text(BeautifulSoup(match.group(), 'lxml'))}\n\n", rendered)
     plain = _IMAGE.sub("", with_tables)
     lines = (
         _BREAK.sub(" " if line.startswith("|") else "\n\n", line).rstrip().replace("\u3000", " ")

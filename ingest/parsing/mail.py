@@ -1,7 +1,7 @@
-"""E-mail (RFC 822) to Markdown: the subject as heading, who wrote it and when, the body; attachments are named only.
+"""E-mail (RFC 5322) to Markdown: the subject as heading, sender, date and body; attachments are named only.
 
 Attachments are not read: each is a document of its own, with its own approval and dates, and is uploaded by itself.
-Recipients are left out: they say who was told, not what holds.
+Recipients are left out: they are no content.
 """
 
 import re
@@ -23,16 +23,16 @@ _ENCRYPTED = {"multipart/encrypted", "application/pkcs7-mime", "application/x-pk
 
 
 def is_mail(head: bytes) -> bool:
-    """Tell whether bytes begin like a message: header fields only mail has, before anything else."""
-    found = _HEADER.match(head)
-    return found is not None and _FIELDS.search(found.group()) is not None
+    """Tell whether bytes begin like a message: with a header that has a field of e-mail."""
+    match = _HEADER.match(head)
+    return match is not None and _FIELDS.search(match.group()) is not None
 
 
 def parse_mail(data: bytes) -> Parsed:
     """Return a message.
 
     Raises:
-        Unreadable: encrypted, malformed or nested without end.
+        Unreadable: encrypted, malformed or of too many parts.
     """
     try:
         message = message_from_bytes(data, policy=policy.default)
@@ -83,7 +83,7 @@ def _header(message: MIMEPart, name: str) -> str:
 
 
 def _body(message: MIMEPart, parts: list[MIMEPart]) -> str:
-    """Return the richer form of the body: HTML keeps tables; plain text where there is no HTML or it says nothing."""
+    """Return the HTML body, which keeps tables; the plain text where HTML has less than half as many letters."""
     bodies = [part for part in parts if not _is_attached(part) and part.get_content_maintype() == "text"]
     pages = [parse_html(_text(p)).pages[0].markdown for p in bodies if p.get_content_subtype() == "html"]
     plain = [_text(p).strip() for p in bodies if p.get_content_subtype() != "html"]

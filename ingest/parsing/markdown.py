@@ -1,4 +1,4 @@
-"""Markdown: front matter is read for its title and taken off, comments and pictures go, the rest is the text itself."""
+"""Markdown: the text itself, without front matter (its title is read), comments and pictures."""
 
 import re
 
@@ -14,9 +14,9 @@ _FIRST_HEADING = re.compile(r"^ {0,3}#{1,2}\s+(.+?)\s*#*\s*$", re.MULTILINE)
 
 def parse_markdown(text: str) -> Parsed:
     """Return Markdown without its front matter; the title is the front matter's, else the first heading."""
-    found = _FRONT_MATTER.match(text)
-    title = _front_title(found.group(1)) if found else None
-    body = without_pictures(_COMMENT.sub("", text[found.end() :] if found else text))
+    front_matter = _FRONT_MATTER.match(text)
+    title = _front_title(front_matter.group(1)) if front_matter else None
+    body = without_pictures(_COMMENT.sub("", text[front_matter.end() :] if front_matter else text))
     return Parsed(
         format=Format.MARKDOWN,
         title=title or first_heading(body),
@@ -26,8 +26,8 @@ def parse_markdown(text: str) -> Parsed:
 
 def first_heading(markdown: str) -> str | None:
     """Return the text of the first heading of level 1 or 2."""
-    found = _FIRST_HEADING.search(markdown)
-    return found.group(1).strip(" *_`") if found else None
+    match = _FIRST_HEADING.search(markdown)
+    return match.group(1).strip(" *_`") if match else None
 
 
 def _front_title(block: str) -> str | None:

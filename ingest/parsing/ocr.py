@@ -1,7 +1,7 @@
-"""Pictures of pages to lines of text by tesseract (Korean and English), as a child process with limits of its own.
+"""Character recognition of page pictures by tesseract (Korean and English), a child process with limits of its own.
 
-The picture goes in through a pipe and the words come out of one, so nothing is written anywhere; pytesseract does the
-same through files in a temporary folder, which the reading process may not write.
+Picture and words go through pipes, so nothing is written to the disk; pytesseract does the same through files in a
+temporary folder, which the sandboxed process may not write.
 """
 
 import csv
@@ -24,13 +24,13 @@ OTHER_LANGUAGES = "kor+eng"
 # One column of text of varied sizes. The automatic layout (1, 3) takes ruled tables for pictures and loses half a page.
 LAYOUT = "4"
 DPI = 300
-LIE_DPI = 150  # is enough to see how a page lies
+ORIENTATION_DPI = 150  # is enough to detect how a page is turned
 MOST_PIXELS = 9_000_000  # an A4 page at 300 dots an inch
 CPU_SECONDS = 28  # a page takes 1 to 5 s
 MEMORY_BYTES = 512 * 1024 * 1024
 LEAST_CONFIDENCE = 30.0  # of 100: below it tesseract reads letters into pictures
 MOST_BLANK = 100  # characters between two words
-SURE_OF_TURN = 2.0  # confidence that tesseract gives an orientation: right ones have 7 to 40
+LEAST_TURN_CONFIDENCE = 2.0  # of tesseract in an orientation: right ones have 7 to 40
 HEADING = 1.5  # times the page's usual height of a line
 
 _FIELDS = ("level", "page", "block", "par", "line", "word", "left", "top", "width", "height", "confidence", "text")
@@ -38,7 +38,7 @@ _FIELDS = ("level", "page", "block", "par", "line", "word", "left", "top", "widt
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Picture:
-    """A page as a portable pixmap (P6), with its dots an inch and the picture's height in dots."""
+    """A page as a portable pixmap (P6), with its dots an inch and its height in dots."""
 
     pixmap: bytes
     dpi: float
@@ -47,6 +47,8 @@ class Picture:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Word:
+    """A recognised word: its box in dots from the top left corner; `spaced`: a space stands before it."""
+
     line: tuple[int, int, int]
     left: int
     top: int
@@ -58,33 +60,33 @@ class _Word:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Lie:
-    """How a page lies: the degrees by which it must be turned clockwise to be read, and the models that read it."""
+class PageOrientation:
+    """The degrees by which a page must be turned clockwise to be upright, and the models that read its script."""
 
     turn: int
     languages: str
 
 
-def how_it_lies(picture: Picture) -> Lie:
-    """Return the orientation and the script; upright where there is too little text to tell.
+def detect_orientation(picture: Picture) -> PageOrientation:
+    """Return the orientation of a page and the models for its script; upright where there is too little text to tell.
 
     Raises:
         Unreadable: tesseract is missing, or took more time or memory than a page may.
     """
-    said = dict(line.split(": ", 1) for line in _tesseract(picture, "--psm", "0").splitlines() if ": " in line)
-    languages = LANGUAGES.get(said.get("Script", ""), OTHER_LANGUAGES)
-    sure = float(said.get("Orientation confidence", "0")) >= SURE_OF_TURN
-    return Lie(turn=int(said.get("Rotate", "0")) if sure else 0, languages=languages)
+    fields = dict(line.split(": ", 1) for line in _tesseract(picture, "--psm", "0").splitlines() if ": " in line)
+    languages = LANGUAGES.get(fields.get("Script", ""), OTHER_LANGUAGES)
+    confident = float(fields.get("Orientation confidence", "0")) >= LEAST_TURN_CONFIDENCE
+    return PageOrientation(turn=int(fields.get("Rotate", "0")) if confident else 0, languages=languages)
 
 
 def recognise(picture: Picture, languages: str) -> list[Line]:
-    """Return the lines of text in an upright picture, in order; places and heights are in points, as in a PDF.
+    """Return the lines of text in an upright picture, in order; boxes and heights are in points, as in a PDF.
 
     Raises:
         Unreadable: tesseract is missing, or took more time or memory than a page may.
     """
-    said = _tesseract(picture, "-l", languages, "--psm", LAYOUT, "tsv", "txt")
-    return _lines(list(_words(said)), picture)
+    output = _tesseract(picture, "-l", languages, "--psm", LAYOUT, "tsv", "txt")
+    return _lines(list(_words(output)), picture)
 
 
 def _tesseract(picture: Picture, *options: str) -> str:
@@ -92,7 +94,7 @@ def _tesseract(picture: Picture, *options: str) -> str:
     if program is None:
         raise Unreadable(Reason.EMPTY_TEXT, "its pages are pictures, and character recognition is not installed here")
     command = [program, "stdin", "stdout", "--dpi", f"{picture.dpi:.0f}", *options]
-    with _lending():
+    with _memory_lent_to_child():
         done = subprocess.run(  # noqa: S603  the program is found on PATH, the arguments are ours
             command,
             input=picture.pixmap,
@@ -109,8 +111,8 @@ def _tesseract(picture: Picture, *options: str) -> str:
 
 
 @contextmanager
-def _lending() -> Generator[None]:
-    """Take the child's memory out of this process's own: together they keep to one limit."""
+def _memory_lent_to_child() -> Generator[None]:
+    """Lower this process's memory limit by the child's: together they keep to one limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
     if soft == resource.RLIM_INFINITY:
         yield
@@ -127,9 +129,12 @@ def _limit() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
 
 
-def _words(said: str) -> Iterator[_Word]:
-    """Yield the words of a table; the text that follows it says which of them a space parts (syllables are words)."""
-    lines = said.split("\n")
+def _words(output: str) -> Iterator[_Word]:
+    """Yield the words of tesseract's table; the plain text after it shows which have a space before them.
+
+    In Korean the table's words are syllables.
+    """
+    lines = output.split("\n")
     rows = next((i for i, line in enumerate(lines) if line.count("\t") != len(_FIELDS) - 1), len(lines))
     text = "\n".join(lines[rows:])
     at = 0
@@ -154,18 +159,18 @@ def _words(said: str) -> Iterator[_Word]:
 
 
 def _lines(words: Sequence[_Word], picture: Picture) -> list[Line]:
-    sure = [word for word in words if word.confidence >= LEAST_CONFIDENCE]
-    if not sure:
+    confident = [word for word in words if word.confidence >= LEAST_CONFIDENCE]
+    if not confident:
         return []
-    usual = median(word.bottom - word.top for word in sure)
-    return [_line(list(line), usual, picture) for _, line in groupby(sure, key=lambda word: word.line)]
+    usual_height = median(word.bottom - word.top for word in confident)
+    return [_line(list(line), usual_height, picture) for _, line in groupby(confident, key=lambda word: word.line)]
 
 
-def _line(words: Sequence[_Word], usual: float, picture: Picture) -> Line:
-    points = 72 / picture.dpi
+def _line(words: Sequence[_Word], usual_height: float, picture: Picture) -> Line:
+    points = 72 / picture.dpi  # a dot
     height = median(word.bottom - word.top for word in words)
     # Letters with and without tails differ in height: only a much taller line is a heading.
-    size = height if height >= HEADING * usual else usual
+    size = height if height >= HEADING * usual_height else usual_height
     return Line(
         text="".join(f" {word.text}" if word.spaced else word.text for word in words).strip(),
         size_step=round(size * points * 2) / 2,

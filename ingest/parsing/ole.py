@@ -1,4 +1,4 @@
-"""OLE containers: HWP 5 documents are read, encrypted Office files, Outlook messages and old Office files named."""
+"""OLE containers: HWP 5 documents are read; encrypted or old Office files and Outlook messages are refused by name."""
 
 import re
 from io import BytesIO

@@ -1,4 +1,4 @@
-"""What a parser hands over, and the closed set of reasons why it could not."""
+"""The result of a parser, and the closed set of reasons why a file cannot be read."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class Format(StrEnum):
-    """What a file is, judged by its bytes."""
+    """The format of a file, judged by its bytes."""
 
     MARKDOWN = "markdown"
     TEXT = "text"
@@ -22,10 +22,10 @@ class Format(StrEnum):
 
 
 class Reason(StrEnum):
-    """Why a file was refused; staff read it, metrics are labelled with it."""
+    """Why a file is refused; staff read it, metrics are labelled with it."""
 
-    EMPTY_TEXT = "empty_text"  # nothing to read came out: a blank file, a picture of nothing
-    UNREADABLE_TEXT = "unreadable_text"  # text came out, but as symbols that no font maps to characters
+    EMPTY_TEXT = "empty_text"  # no text was found: a blank file, a picture without text
+    UNREADABLE_TEXT = "unreadable_text"  # the text is stored as symbols that no font maps to characters
     UNKNOWN_TYPE = "unknown_type"
     ENCRYPTED = "encrypted"
     PROTECTED = "protected"  # a distribution copy (배포용 HWP), which shows its text to one program only
@@ -33,11 +33,11 @@ class Reason(StrEnum):
     HOSTILE = "hostile"  # macros, document type declarations, archives that unpack to more than they say
     TOO_LARGE = "too_large"  # bytes, pages, or the memory that reading takes
     TOO_SLOW = "too_slow"
-    NOT_INDEXED = "not_indexed"  # read well, but the index does not hold or find what was written
+    NOT_INDEXED = "not_indexed"  # the index does not hold or find the passages that were written
 
 
 class Unreadable(Exception):
-    """A file that cannot become passages that are found: the reason, and a sentence for whoever uploaded it."""
+    """A file that cannot become passages: the reason, and a sentence for its uploader."""
 
     def __init__(self, reason: Reason, detail: str) -> None:
         super().__init__(detail)
@@ -46,7 +46,8 @@ class Unreadable(Exception):
 
 
 MOST_CHARACTERS = 10_000_000  # of a document: ten long novels
-PageBegun = Callable[[], None]  # called before each page that may take a page's time
+OnPage = Callable[[], None]
+"""Called before each page that may take a page's time."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,4 +68,5 @@ class Parsed:
 
     @property
     def characters(self) -> int:
+        """The length of the text in code points."""
         return sum(len(page.markdown) for page in self.pages)

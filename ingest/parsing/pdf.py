@@ -1,7 +1,7 @@
 """PDF to Markdown: text by pdfium, ruled tables by pdfplumber, headings by font size, page numbers kept.
 
 A page with a text layer is read from it. A page that only draws its text (a scan, letters as outlines, a font that maps
-to no characters) is rendered and its characters are recognised.
+to no characters) is rendered and its characters are recognised (`ingest.parsing.ocr`).
 """
 
 import re
@@ -13,8 +13,8 @@ from pathlib import Path
 import pypdfium2
 import pypdfium2.raw as pdfium_c
 
-from ingest.parsing.ocr import DPI, LIE_DPI, MOST_PIXELS, Picture, how_it_lies, recognise
-from ingest.parsing.parsed import Format, Page, PageBegun, Parsed, Reason, Unreadable
+from ingest.parsing.ocr import DPI, MOST_PIXELS, ORIENTATION_DPI, Picture, detect_orientation, recognise
+from ingest.parsing.parsed import Format, OnPage, Page, Parsed, Reason, Unreadable
 from ingest.parsing.pdf_layout import (
     Block,
     Line,
@@ -31,15 +31,15 @@ from ingest.parsing.pdf_tables import PageTables
 
 MOST_PAGES = 2000
 RULES_OF_A_TABLE = 4  # fewer drawn paths cannot rule a table, and pdfplumber is fifty times slower than pdfium
-SAMPLED = 64  # letters that say how a page's text stands
+SAMPLED = 64  # letters that show how a page's text is turned
 LEAST_LETTERS = 16  # fewer are a stamp or a page number, not a page's text
-PICTURE = 0.2  # of a page that its pictures must cover for them to be a scan
+SCAN_SHARE = 0.2  # of a page that its pictures must cover for them to be a scan
 OUTLINES = 30  # drawn paths that may be letters
 
-_FILE_LIKE = re.compile(r"^(microsoft word|untitled|document\d*$)|\.(docx?|hwpx?|pdf|pptx?|xlsx?|indd)$", re.IGNORECASE)
+_FILE_NAME = re.compile(r"^(microsoft word|untitled|document\d*$)|\.(docx?|hwpx?|pdf|pptx?|xlsx?|indd)$", re.IGNORECASE)
 
 
-def parse_pdf(path: Path, page_begun: PageBegun) -> Parsed:
+def parse_pdf(path: Path, on_page: OnPage) -> Parsed:
     """Return a PDF's pages.
 
     Raises:
@@ -52,7 +52,7 @@ def parse_pdf(path: Path, page_begun: PageBegun) -> Parsed:
         with PageTables(path) as tables:
             pages = []
             for i in range(len(document)):
-                page_begun()
+                on_page()
                 pages.append(_blocks(document, i, tables))
         title = document.get_metadata_value("Title").strip("\x00 \t\r\n")
     except pypdfium2.PdfiumError as exc:
@@ -63,7 +63,7 @@ def parse_pdf(path: Path, page_begun: PageBegun) -> Parsed:
 
 
 def is_pdf(head: bytes) -> bool:
-    """Tell whether a file that begins so is a PDF."""
+    """Tell whether the first bytes of a file are those of a PDF."""
     return b"%PDF-" in head[:1024]
 
 
@@ -96,7 +96,7 @@ def _parsed(pages: Sequence[Sequence[Block]], title: str) -> Parsed:
     whole = with_headers(pages, running)
     return Parsed(
         format=Format.PDF,
-        title=title if title and not _FILE_LIKE.search(title) else biggest,
+        title=title if title and not _FILE_NAME.search(title) else biggest,
         pages=tuple(
             Page(number=number, markdown=to_page(page, sizes))
             for number, page in enumerate(without_repeats(whole, running), start=1)
@@ -111,28 +111,28 @@ def _blocks(document: pypdfium2.PdfDocument, index: int, tables: PageTables) -> 
         upright = Upright(turn=_turn(text), sheet=page.get_mediabox())
         lines = _lines(text, upright)
         ruled = _paths(page, RULES_OF_A_TABLE) >= RULES_OF_A_TABLE
-        found = tables.on_page(index, turn=upright.turn) if ruled and lines else []
+        found_tables = tables.on_page(index, turn=upright.turn) if ruled and lines else []
         text.close()
-        if _readable(lines) < LEAST_LETTERS and not found and _draws(page, lines):
-            lie = how_it_lies(_picture(page, dpi=LIE_DPI))
-            lines = recognise(_picture(page, dpi=DPI, turn=lie.turn), lie.languages) or lines
+        if _readable(lines) < LEAST_LETTERS and not found_tables and _draws(page, lines):
+            orientation = detect_orientation(_picture(page, dpi=ORIENTATION_DPI))
+            lines = recognise(_picture(page, dpi=DPI, turn=orientation.turn), orientation.languages) or lines
     finally:
         page.close()
-    return arrange(lines, found)
+    return arrange(lines, found_tables)
 
 
 def _turn(text: pypdfium2.PdfTextPage) -> int:
-    """Return by how many degrees the page must be turned clockwise for most of its letters to stand upright."""
+    """Return the degrees by which the page must be turned clockwise for most of its letters to stand upright."""
     count = text.count_chars()
-    seen = range(0, count, max(count // SAMPLED, 1))
-    angles = [pdfium_c.FPDFText_GetCharAngle(text, i) for i in seen if pdfium_c.FPDFText_IsGenerated(text, i) == 0]
+    sampled = range(0, count, max(count // SAMPLED, 1))
+    angles = [pdfium_c.FPDFText_GetCharAngle(text, i) for i in sampled if pdfium_c.FPDFText_IsGenerated(text, i) == 0]
     turns = Counter(round(angle / (pi / 2)) * -90 % 360 for angle in angles if angle >= 0)
     turn, most = turns.most_common(1)[0] if turns else (0, 0)
     return turn if most * 2 > turns.total() else 0
 
 
 def _readable(lines: Sequence[Line]) -> int:
-    """Return how many letters and digits the text layer has, 0 where symbols that mean nothing outnumber them."""
+    """Count the letters and digits of the text layer; 0 where characters without a meaning outnumber them."""
     text = "".join(line.text for line in lines)
     letters = sum(c.isalnum() for c in text)
     strange = sum(c == "\ufffd" or "\ue000" <= c <= "\uf8ff" for c in text)
@@ -140,20 +140,20 @@ def _readable(lines: Sequence[Line]) -> int:
 
 
 def _draws(page: pypdfium2.PdfPage, lines: Sequence[Line]) -> bool:
-    """Tell whether a page shows something that may be text: pictures, many paths, or letters without a meaning."""
+    """Tell whether a page draws what may be text: pictures, many paths, or characters without a meaning."""
     width, height = page.get_size()
     covered = 0.0
     for image in page.get_objects(filter=[pdfium_c.FPDF_PAGEOBJ_IMAGE], max_depth=3):
         left, bottom, right, top = image.get_bounds()
         covered += max(right - left, 0.0) * max(top - bottom, 0.0)
-    is_scan = covered >= PICTURE * width * height
+    is_scan = covered >= SCAN_SHARE * width * height
     return is_scan or sum(len(line.text) for line in lines) >= LEAST_LETTERS or _paths(page, OUTLINES) >= OUTLINES
 
 
 def _picture(page: pypdfium2.PdfPage, *, dpi: int, turn: int = 0) -> Picture:
     width, height = page.get_size()
     scale = min(dpi / 72, (MOST_PIXELS / max(width * height, 1.0)) ** 0.5)
-    # In colour: tesseract itself finds letters on a coloured ground, which grey has lost.
+    # In colour: tesseract finds letters on a coloured ground, which a grey picture has lost.
     bitmap = page.render(scale=scale, rotation=turn, rev_byteorder=True, force_bitmap_format=pdfium_c.FPDFBitmap_BGR)
     try:
         rows = memoryview(bitmap.buffer).cast("B")
@@ -165,6 +165,7 @@ def _picture(page: pypdfium2.PdfPage, *, dpi: int, turn: int = 0) -> Picture:
 
 
 def _paths(page: pypdfium2.PdfPage, most: int) -> int:
+    """Count the drawn paths of a page, up to `most`."""
     count = 0
     for _ in page.get_objects(filter=[pdfium_c.FPDF_PAGEOBJ_PATH], max_depth=3):
         count += 1
@@ -187,10 +188,10 @@ def _lines(page: pypdfium2.PdfTextPage, upright: Upright) -> list[Line]:
 
 
 def _boxes(page: pypdfium2.PdfTextPage, start: int, raw: str) -> list[tuple[float, float, float, float]]:
-    seen = [start + i for i, c in enumerate(raw) if not c.isspace() and c != "\ufffe"]
+    drawn = [start + i for i, c in enumerate(raw) if not c.isspace() and c != "\ufffe"]
     most = page.count_chars()
-    # The first few, the middle and the last say how large a line is and where: each look-up is a call into pdfium.
-    chosen = dict.fromkeys([*seen[:3], *seen[len(seen) // 2 :][:1], *seen[-1:]])
+    # The first few, the middle and the last show the size and the place of a line: each look-up is a call into pdfium.
+    chosen = dict.fromkeys([*drawn[:3], *drawn[len(drawn) // 2 :][:1], *drawn[-1:]])
     return [page.get_charbox(i, loose=True) for i in chosen if i < most]
 
 

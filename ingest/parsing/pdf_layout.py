@@ -1,4 +1,4 @@
-"""From lines with places and sizes to Markdown: which are headings, which repeat on pages, which belong together."""
+"""Lines with boxes and sizes to Markdown: headings, lines that repeat on pages, paragraphs."""
 
 import re
 from collections import Counter
@@ -11,13 +11,16 @@ _BULLET = re.compile(r"^([-•·●○◦▪■□◆◇▶▷※☞*]|\(?\d{1,2
 _NUMBERED = re.compile(r"^\(?\d{1,2}[.)]\s")
 _SENTENCE_END = re.compile(r"[.!?。:;,]$")
 _MARKUP = re.compile(r"^(#{1,6}\s|\|)")
-LARGER = 1.2
+LARGER = 1.2  # times the body's line height that a heading has at least
 SAME_EDGE = 3.0  # points
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """A line of text: `size_step` is its height in points, rounded to halves; the box is in PDF points from below."""
+    """A line of text with its box in PDF points from the bottom left.
+
+    `size_step` is its height in points, rounded to halves; `spaced_end`: a space stands at its end.
+    """
 
     text: str
     size_step: float
@@ -35,7 +38,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Box:
-    """A rectangle in PDF points, counted from below."""
+    """A rectangle in PDF points from the bottom left."""
 
     left: float
     bottom: float
@@ -52,13 +55,13 @@ class Box:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Upright:
-    """A page turned clockwise until its text stands upright; the sheet: left, bottom, right, top before that."""
+    """A page turned clockwise by `turn` degrees until its text stands upright; the sheet: its box before that."""
 
     turn: int
     sheet: tuple[float, float, float, float]
 
     def box(self, left: float, bottom: float, right: float, top: float) -> tuple[float, float, float, float]:
-        """Return where a box of the page lies when it is turned."""
+        """Return a box of the page as it is on the turned page: left, bottom, right, top."""
         x0, y0, x1, y1 = self.sheet
         if self.turn == 90:
             return bottom - y0, x1 - right, top - y0, x1 - left
@@ -71,7 +74,7 @@ class Upright:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table:
-    """A table as Markdown, with the boxes of its cells and how many rows of the page its header row was made of."""
+    """A table as Markdown, with the boxes of its cells and the number of rows that its header row joins."""
 
     markdown: str
     cells: tuple[Box, ...]
@@ -81,21 +84,21 @@ class Table:
     def key(self) -> str:
         return self.markdown
 
-    def goes_on_in(self, other: "Table") -> bool:
+    def continues_in(self, other: "Table") -> bool:
         """Tell whether another table, first on the next page, has the same columns and no header of its own."""
-        mine, others = (sorted({round(cell.left) for cell in table.cells}) for table in (self, other))
-        alike = len(mine) == len(others) and all(abs(a - b) <= SAME_EDGE for a, b in zip(mine, others, strict=True))
+        own, others = (sorted({round(cell.left) for cell in table.cells}) for table in (self, other))
+        alike = len(own) == len(others) and all(abs(a - b) <= SAME_EDGE for a, b in zip(own, others, strict=True))
         head, next_head = (table.markdown.split("\n", 1)[0] for table in (self, other))
         return alike and other.header_rows == 1 and head != next_head and head.count(" | ") == next_head.count(" | ")
 
     def followed_by(self, other: "Table") -> "Table":
-        """Return the other table with this one's header, and what looked like its header as its first row."""
+        """Return the other table with this one's header; the row that stood as its header becomes its first row."""
         head, rule, *_ = self.markdown.split("\n")
         first, _, *rest = other.markdown.split("\n")
         return Table(markdown="\n".join([head, rule, first, *rest]), cells=other.cells)
 
     def holds(self, line: Line) -> bool:
-        """Tell whether the line's middle lies in a cell: a hole in a table belongs to the text around it."""
+        """Tell whether the line's middle is in a cell: a hole in a table belongs to the text around it."""
         x, y = (line.left + line.right) / 2, (line.bottom + line.top) / 2
         return any(cell.holds(x, y) for cell in self.cells)
 
@@ -104,7 +107,7 @@ Block = Line | Table
 
 
 def arrange(lines: Sequence[Line], tables: Sequence[Table]) -> list[Block]:
-    """Put each table where its first line stood, and take its lines out."""
+    """Put each table in the place of its first line, and take its lines out."""
     blocks: list[Block] = []
     placed: set[int] = set()
     for line in lines:
@@ -129,28 +132,28 @@ def running_lines(pages: Sequence[Sequence[Block]]) -> frozenset[str]:
 
 
 def without_repeats(pages: Sequence[Sequence[Block]], running: frozenset[str]) -> list[list[Block]]:
-    """Leave out headers and footers after the page on which each first stands: there it may name the document.
+    """Leave out headers and footers after the first page of each: there it may name the document.
 
-    A page on which nothing else stands keeps them.
+    A page without other text keeps them.
     """
     seen: set[str] = set()
     kept: list[list[Block]] = []
     for page in pages:
-        left = [block for block in page if block.key not in running or block.key not in seen]
-        kept.append(left or list(page))
+        unseen = [block for block in page if block.key not in running or block.key not in seen]
+        kept.append(unseen or list(page))
         seen.update(block.key for block in page)
     return kept
 
 
 def with_headers(pages: Sequence[Sequence[Block]], running: frozenset[str]) -> list[list[Block]]:
-    """Give a table that goes on from the page before the header it has there."""
+    """Give a table that continues one of the page before the header of that one."""
     done: list[list[Block]] = []
     last: Block | None = None
     for page in pages:
         blocks = list(page)
         at = next((i for i, block in enumerate(blocks) if block.key not in running), None)
         first = None if at is None else blocks[at]
-        if at is not None and isinstance(first, Table) and isinstance(last, Table) and last.goes_on_in(first):
+        if at is not None and isinstance(first, Table) and isinstance(last, Table) and last.continues_in(first):
             blocks[at] = last.followed_by(first)
         done.append(blocks)
         last = next((block for block in reversed(blocks) if block.key not in running), None)
@@ -183,8 +186,8 @@ def to_page(blocks: Sequence[Block], sizes: Sequence[float]) -> str:
     spaces_kept = any(isinstance(b, Line) and b.spaced_end for b in blocks)
     for block in blocks:
         level = _level(block, sizes) if isinstance(block, Line) else 0
-        goes_on = isinstance(block, Line) and not level and paragraph and _follows(paragraph[-1], block)
-        if paragraph and not goes_on:
+        continues = isinstance(block, Line) and not level and paragraph and _follows(paragraph[-1], block)
+        if paragraph and not continues:
             parts.append(_joined(paragraph, spaces_kept=spaces_kept))
             paragraph = []
         if isinstance(block, Table):
@@ -203,7 +206,7 @@ def _level(line: Line, sizes: Sequence[float]) -> int:
 
 
 def _follows(before: Line, line: Line) -> bool:
-    """Tell whether a line goes on with the paragraph of the line before."""
+    """Tell whether a line continues the paragraph of the line before."""
     height = max(before.top - before.bottom, 1.0)
     gap = before.bottom - line.top
     same_size = abs(before.size_step - line.size_step) <= 1.0
@@ -218,7 +221,7 @@ def _joined(lines: Sequence[Line], *, spaces_kept: bool) -> str:
 
 
 def _between(before: Line, line: Line, *, spaces_kept: bool) -> str:
-    # Korean is set breaking words anywhere; where the page keeps the spaces at line ends, none means a broken word.
+    # Korean lines break words anywhere; where the page keeps spaces at line ends, a missing one means a broken word.
     hangul = "가" <= before.text[-1] <= "힣" and "가" <= line.text[0] <= "힣"
     broken = spaces_kept and not before.spaced_end and hangul and len(before.text) >= 20
     return "" if broken else " "

@@ -1,4 +1,4 @@
-"""Ruled tables of a PDF page by pdfplumber, merged cells filled in, with the place they take on the page."""
+"""Ruled tables of a PDF page by pdfplumber, merged cells filled in, with the boxes of their cells."""
 
 import struct
 from bisect import bisect_left
@@ -15,12 +15,12 @@ from ingest.parsing.pdf_layout import Box, Table
 from ingest.parsing.tables import to_markdown
 
 MOST_CELLS = 5000
-WHOLE = 0.8  # of its frame that a table's cells must cover
+COVERED = 0.8  # share of its frame that a table's cells must cover
 _SAME_EDGE = 2.0  # points: rules drawn twice
 
 
 class PageTables:
-    """Opens the file with pdfplumber only when a page is asked for."""
+    """The tables of a PDF's pages; opens the file with pdfplumber when the first page is asked for."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -36,11 +36,9 @@ class PageTables:
             self._pdf.close()
 
     def on_page(self, index: int, *, turn: int) -> list[Table]:
-        """Return the tables of at least two rows and two columns of a page, turned clockwise by so many degrees.
+        """Return the tables of at least two rows and two columns of a page, turned clockwise by `turn` degrees.
 
-        None where pdfplumber cannot read the page.
-
-        pdfium reads pages that pdfplumber cannot (bad colour spaces, odd streams): their text is worth more than none.
+        pdfium reads pages that pdfplumber cannot (bad colour spaces, odd streams): those have no tables.
         """
         try:
             if self._pdf is None:
@@ -61,7 +59,7 @@ class PageTables:
 
 
 def _turned(page: pdfplumber.page.Page, turn: int) -> pdfplumber.page.Page:
-    """Return a page as its text stands, not as its entry in the file says."""
+    """Return a page with another rotation than its entry in the file has."""
     page.page_obj.rotate = turn
     page.page_obj.attrs = {**page.page_obj.attrs, "Rotate": turn}
     return pdfplumber.page.Page(page.pdf, page.page_obj, page.page_number)
@@ -95,7 +93,7 @@ def _table(found: FoundTable, floor: float) -> Table | None:
         return None
     cells = tuple(Box(left=c[0], bottom=floor - c[3], right=c[2], top=floor - c[1]) for c in found.cells)
     left, top, right, bottom = found.bbox
-    if sum(cell.area for cell in cells) < WHOLE * (right - left) * (bottom - top):
+    if sum(cell.area for cell in cells) < COVERED * (right - left) * (bottom - top):
         return None  # a frame whose right half is open: as text, its labels still stand before what they label
     grid, head_spans = _filled(found, columns, rows)
     if sum(bool(text) for line in grid for text in line) < 2:
@@ -124,7 +122,7 @@ def _filled(
 
 
 def _header_rows(spans: list[tuple[int, int]], rows: int) -> int:
-    """Return how deep the header is: where a head spans columns, as deep as its tallest neighbour."""
+    """Return the number of header rows: where a head spans columns, as many as its tallest neighbour covers."""
     tallest = max((down for down, _ in spans), default=1)
     spanning = any(across > 1 for _, across in spans)
     return tallest if spanning and tallest <= 3 and tallest < rows else 1

@@ -1,6 +1,6 @@
-"""PPTX to Markdown: a slide is a page under its title; text from top to bottom, tables, and the figures of charts.
+"""PPTX to Markdown: a slide is a page under its title; text from top to bottom, tables, and the numbers of charts.
 
-Hidden slides and speakers' notes are left out: the audience never saw them.
+Hidden slides and speakers' notes are left out: no audience has seen them.
 """
 
 import zipfile
@@ -17,7 +17,7 @@ from pptx.table import Table
 from pptx.text.text import TextFrame
 
 from ingest.parsing.archive import Office
-from ingest.parsing.parsed import Format, Page, PageBegun, Parsed, Reason, Unreadable
+from ingest.parsing.parsed import Format, OnPage, Page, Parsed, Reason, Unreadable
 from ingest.parsing.tables import to_markdown
 
 MOST_NESTED = 20  # groups within groups
@@ -27,7 +27,7 @@ _BROKEN = (
 )  # fmt: skip
 
 
-def parse_pptx(office: Office, page_begun: PageBegun) -> Parsed:
+def parse_pptx(office: Office, on_page: OnPage) -> Parsed:
     """Return a presentation's visible slides.
 
     Raises:
@@ -37,7 +37,7 @@ def parse_pptx(office: Office, page_begun: PageBegun) -> Parsed:
     try:
         slides = Presentation(office.packed_again()).slides
         for number, slide in enumerate(slides, start=1):
-            page_begun()
+            on_page()
             if slide.element.get("show") not in {"0", "false"}:
                 pages.append(Page(number=number, markdown="\n\n".join(_slide(slide))))
     except _BROKEN as exc:
@@ -53,21 +53,21 @@ def _slide(slide: Slide) -> Iterator[str]:
         yield f"# {' '.join(title.text_frame.text.split())}"
     for shape in _shapes(slide.shapes):
         if title is None or shape.shape_id != title.shape_id:
-            yield from filter(None, _said(shape))
+            yield from filter(None, _blocks(shape))
 
 
 def _shapes(shapes: Iterable[BaseShape], depth: int = 0) -> Iterator[BaseShape]:
     """Yield shapes from top to bottom and left to right, those of a group together."""
     if depth > MOST_NESTED:
         raise Unreadable(Reason.HOSTILE, "its shapes are nested deeper than in any presentation")
-    for shape in sorted(shapes, key=lambda one: (one.top or 0, one.left or 0)):
+    for shape in sorted(shapes, key=lambda shape: (shape.top or 0, shape.left or 0)):
         if isinstance(shape, GroupShape):
             yield from _shapes(shape.shapes, depth + 1)
         else:
             yield shape
 
 
-def _said(shape: BaseShape) -> Iterator[str]:
+def _blocks(shape: BaseShape) -> Iterator[str]:
     if isinstance(shape, GraphicFrame) and shape.has_table:
         yield _table(shape.table)
     elif isinstance(shape, GraphicFrame) and shape.has_chart:

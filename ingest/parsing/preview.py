@@ -1,4 +1,4 @@
-"""One page as somebody looks at it: a picture where the format has pages to draw, else the text that was read."""
+"""Previews of a page for reviewers: a picture where the format has pages to draw, else the text that was read."""
 
 from dataclasses import dataclass
 from io import BytesIO
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pypdfium2
 
-from ingest.parsing.parsed import PageBegun, Reason, Unreadable
+from ingest.parsing.parsed import OnPage, Reason, Unreadable
 from ingest.parsing.pdf import is_pdf, open_pdf
 from ingest.parsing.read import read_document
 
@@ -16,15 +16,15 @@ MOST_CHARACTERS = 200_000  # of a page's text; a document without pages is one
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PagePreview:
-    """A page, and how many there are; without a picture and a text there is no such page."""
+    """A page, and how many the file has; without a picture and a text there is no such page."""
 
     pages: int
     picture: bytes | None = None  # PNG
     text: str | None = None
 
 
-def show_page(path: Path, number: int, page_begun: PageBegun) -> PagePreview:
-    """Return a page, counted from 1.
+def preview_page(path: Path, number: int, on_page: OnPage) -> PagePreview:
+    """Return a preview of a page, counted from 1.
 
     Raises:
         Unreadable: with the reason.
@@ -33,7 +33,7 @@ def show_page(path: Path, number: int, page_begun: PageBegun) -> PagePreview:
         head = file.read(1024)
     if is_pdf(head):
         return _drawn(path, number)
-    pages = read_document(path, page_begun).pages
+    pages = read_document(path, on_page).pages
     numbered = {page.number or at: page.markdown for at, page in enumerate(pages, start=1)}
     text = numbered.get(number)
     return PagePreview(pages=max(numbered), text=None if text is None else text[:MOST_CHARACTERS])

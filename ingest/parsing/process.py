@@ -1,15 +1,15 @@
 """Reads files in a process of its own with limits, so that no file can take the service down.
 
-`python -m ingest.parsing.process` is a template: it loads the parsers once, and forks for every file it is told on
-stdin. The fork sets its limits (memory, CPU seconds), gives up network and files (`sandbox`), reads the file and is
-gone, so one file can leave nothing behind for the next. Where a format has pages, each has the time anew. `Parser` is
-the side that asks: it keeps the wall clock, and kills the whole process group when a page or the file takes too long or
-the asker is cancelled.
+`python -m ingest.parsing` is a fork server: it loads the parsers once, and forks for every request on its stdin. The
+fork sets its limits (memory, CPU seconds), enters the sandbox, reads the file and ends, so one file can leave nothing
+behind for the next. Where a format has pages, the limits of a page count anew for each. `Parser` is the client: it
+keeps the wall clock, and kills the whole process group when a page or the file takes too long or the caller is
+cancelled.
 
-Frames on the template's stdout: the question's number and a length in hexadecimal, a newline, that many bytes of JSON.
-The first, numbered 0, says which walls the kernel grants the forks.
-The fork holds neither end of that conversation, only a pipe to the template: a newline for each page that begins, then
-its answer. A reader taken over by a file can lie about that file, and the template puts the number on its lies.
+A frame on the fork server's stdout is the request's number and a length in hexadecimal, a newline, that many bytes of
+JSON. The first, numbered 0, names the restrictions that the kernel grants the forks. A fork holds neither end of that
+conversation, only a pipe to the fork server: a newline for each page that begins, then its answer. A fork that a file
+has taken over can lie about that file only, since the fork server numbers its answers.
 """
 
 import logging
@@ -29,24 +29,30 @@ from anyio.abc import Process
 from anyio.streams.buffered import BufferedByteReceiveStream
 from pydantic import BaseModel, Field, PositiveFloat, PositiveInt
 
-from ingest.parsing.parsed import Parsed, Reason, Unreadable
-from ingest.parsing.preview import PagePreview, show_page
+from ingest.parsing.parsed import OnPage, Parsed, Reason, Unreadable
+from ingest.parsing.preview import PagePreview, preview_page
 from ingest.parsing.read import read_document
-from ingest.parsing.sandbox import Walled, are_enough, close_in, lacking, walls_here
+from ingest.parsing.sandbox import (
+    Restriction,
+    are_sufficient,
+    available_restrictions,
+    enter_sandbox,
+    missing_restrictions,
+)
 
 log = logging.getLogger(__name__)  # not structlog, which would make every process that reads 12 MiB larger
 
-MOST_OUTPUT = 64 * 1024 * 1024
+MOST_OUTPUT = 64 * 1024 * 1024  # bytes of a frame
 MOST_FRAMES = 100_000  # pages, and the answer
 START_SECONDS = 60.0
-_GREETING = 0  # its number; questions count from 1
+_GREETING = 0  # its number; requests count from 1
 _MOST_HEADER = 32  # bytes
 _PAGE = b"\n"  # no JSON that we encode begins so
-_OWN_RESERVE = 2 * 1024 * 1024  # the file is there, but the answer about it still needs memory
+_RESERVE_BYTES = 2 * 1024 * 1024  # for the answer that says that memory ran out
 
 
 class ParserSettings(BaseModel, frozen=True):
-    """What reading may cost: memory for a file, seconds for a page (or a file without pages), and for a whole file.
+    """The limits of reading: memory for a file, seconds for a page (or a file without pages), and for a whole file.
 
     `processes` may read at once, all but one of them files that take over `long_seconds` (`ingest.parsing.readers`).
     With `require_walls` no file is read by a process that could write files or speak TCP.
@@ -62,7 +68,7 @@ class ParserSettings(BaseModel, frozen=True):
     require_walls: bool = False
 
     def of_one_page(self) -> "ParserSettings":
-        """Return the limits for looking at one page: the whole file has the time of a page."""
+        """Return the limits for a preview of one page: the whole file has the time of a page."""
         return self.model_copy(update={"most_wall_seconds": self.wall_seconds})
 
 
@@ -86,7 +92,7 @@ class Previewed(msgspec.Struct, frozen=True, tag="previewed"):
 
 
 class ParseRequest(msgspec.Struct, frozen=True):
-    """What the template is told: a file and its limits; with a `page` only that one is wanted, to be looked at."""
+    """A file to read and the limits of its fork; with a `page` only a preview of that page is wanted."""
 
     number: int
     path: str
@@ -99,167 +105,169 @@ class PageBegun(msgspec.Struct, frozen=True, tag="page_begun"):
     """The file goes on with another page, which has the time of a page."""
 
 
-class Walls(msgspec.Struct, frozen=True, tag="walls"):
-    """What the template says first: what its forks can no longer do."""
+class Restrictions(msgspec.Struct, frozen=True, tag="walls"):
+    """The first frame: the restrictions of the forks."""
 
-    taken: tuple[Walled, ...]
-
-
-Outcome = Read | Previewed | Refused
-Frame = Read | Previewed | Refused | PageBegun | Walls
-Reader = Callable[[ParseRequest, Callable[[], None]], Outcome]
+    taken: tuple[Restriction, ...]
 
 
-class Garbled(Exception):
-    """What came from the template is no frame, or one for another question."""
+Answer = Read | Previewed | Refused
+Frame = Read | Previewed | Refused | PageBegun | Restrictions
+ReadFile = Callable[[ParseRequest, OnPage], Answer]
 
 
-class NoParser(Exception):
-    """The process that reads files does not start, or not behind the walls required; the message says what to do."""
+class ProtocolViolated(Exception):
+    """The fork server sent no frame, or one for another request."""
 
 
-PROGRAM = (sys.executable, "-m", "ingest.parsing.process")
+class ParserUnavailable(Exception):
+    """The fork server does not start, or not with the required restrictions; the message says what to do."""
+
+
+PROGRAM = (sys.executable, "-m", "ingest.parsing")
 _CRASHED = "the program that reads it crashed"
 
-# A service's environment holds its secrets; a reader needs to find tesseract and nothing else.
+# A service's environment holds its secrets; a fork needs to find tesseract and nothing else.
 _ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C.UTF-8", "OMP_THREAD_LIMIT": "1"}
 
 
 class Parser:
-    """Reads one file at a time; a second asker waits."""
+    """The client of one fork server: reads one file at a time, others wait."""
 
     def __init__(self, settings: ParserSettings, program: Sequence[str] = PROGRAM) -> None:
         self._settings = settings
         self._program = program
         self._number = 0
         self._greeted: Process | None = None
-        self._walls: tuple[Walled, ...] | None = None
+        self._restrictions: tuple[Restriction, ...] | None = None
         self._one_at_a_time = anyio.Lock()
-        self._template: Process | None = None
+        self._server: Process | None = None
 
     async def start(self) -> int:
         """Start the process before the first file; return its id, which is its session's and group's too."""
         return (await self._started()).pid
 
-    async def walls(self) -> tuple[Walled, ...]:
-        """Return what the process that reads a file can no longer do.
+    async def restrictions(self) -> tuple[Restriction, ...]:
+        """Return the restrictions of the process that reads a file.
 
         Raises:
-            NoParser: it does not start, or walls are required and missing.
+            ParserUnavailable: it does not start, or required restrictions are missing.
         """
         async with self._one_at_a_time:
             try:
                 await self._ready()
-            except (Garbled, TimeoutError) as exc:
+            except (ProtocolViolated, TimeoutError) as exc:
                 await self.stop()
-                raise NoParser("the process that reads files does not start; its messages on stderr say why") from exc
+                raise ParserUnavailable(
+                    "the process that reads files does not start; its messages on stderr say why"
+                ) from exc
             except BaseException:
                 await self.stop()
                 raise
-        return self._walls or ()
+        return self._restrictions or ()
 
-    async def parse(self, path: Path, page_begun: Callable[[], None] = lambda: None) -> Parsed:
-        """Return what stands in a file; `page_begun` hears of each page, and ends the reading where it raises.
-
-        Raises:
-            Unreadable: with the reason.
-            NoParser: walls are required and missing.
-        """
-        outcome = await self._outcome(path, page_begun, page=None)
-        if not isinstance(outcome, Read):
-            raise Unreadable(Reason.MALFORMED, _CRASHED)
-        return outcome.parsed
-
-    async def show(self, path: Path, page: int) -> PagePreview:
-        """Return one page of a file, counted from 1, as somebody looks at it.
+    async def parse(self, path: Path, on_page: OnPage = lambda: None) -> Parsed:
+        """Return a file's text; `on_page` is called as each page begins, and ends the reading where it raises.
 
         Raises:
             Unreadable: with the reason.
+            ParserUnavailable: required restrictions are missing.
         """
-        outcome = await self._outcome(path, lambda: None, page=page)
-        if not isinstance(outcome, Previewed):
+        answer = await self._answer(path, on_page, page=None)
+        if not isinstance(answer, Read):
             raise Unreadable(Reason.MALFORMED, _CRASHED)
-        return outcome.shown
+        return answer.parsed
 
-    async def _outcome(self, path: Path, page_begun: Callable[[], None], *, page: int | None) -> Read | Previewed:
+    async def preview(self, path: Path, page: int) -> PagePreview:
+        """Return a preview of one page of a file, counted from 1.
+
+        Raises:
+            Unreadable: with the reason.
+        """
+        answer = await self._answer(path, lambda: None, page=page)
+        if not isinstance(answer, Previewed):
+            raise Unreadable(Reason.MALFORMED, _CRASHED)
+        return answer.shown
+
+    async def _answer(self, path: Path, on_page: OnPage, *, page: int | None) -> Read | Previewed:
         async with self._one_at_a_time:
             try:
                 with anyio.fail_after(self._settings.most_wall_seconds):
-                    outcome = await self._ask(path, page_begun, page)
+                    answer = await self._ask(path, on_page, page)
             except TimeoutError as exc:
                 await self.stop()
                 raise Unreadable(Reason.TOO_SLOW, self._too_slow()) from exc
-            except (Garbled, anyio.BrokenResourceError) as exc:
+            except (ProtocolViolated, anyio.BrokenResourceError) as exc:
                 await self.stop()
                 raise Unreadable(Reason.MALFORMED, _CRASHED) from exc
-            except BaseException:  # ended between question and answer: the next asker must not get this answer
+            except BaseException:  # ended between request and answer: the next request must not get this answer
                 await self.stop()
                 raise
-        if isinstance(outcome, Refused):
-            raise Unreadable(outcome.reason, outcome.detail)
-        return outcome
+        if isinstance(answer, Refused):
+            raise Unreadable(answer.reason, answer.detail)
+        return answer
 
-    async def _ask(self, path: Path, page_begun: Callable[[], None], page: int | None) -> Outcome:
-        template = await self._ready()
-        if template.stdin is None or template.stdout is None:
-            raise Garbled
+    async def _ask(self, path: Path, on_page: OnPage, page: int | None) -> Answer:
+        server = await self._ready()
+        if server.stdin is None or server.stdout is None:
+            raise ProtocolViolated
         limits = self._settings
         self._number += 1
-        asked = ParseRequest(self._number, str(path), limits.memory_bytes, limits.cpu_seconds, page)
-        await template.stdin.send(msgspec.json.encode(asked) + b"\n")
-        frames = BufferedByteReceiveStream(template.stdout)
+        request = ParseRequest(self._number, str(path), limits.memory_bytes, limits.cpu_seconds, page)
+        await server.stdin.send(msgspec.json.encode(request) + b"\n")
+        frames = BufferedByteReceiveStream(server.stdout)
         for _ in range(MOST_FRAMES):
             with anyio.fail_after(limits.wall_seconds):
-                frame = await _received(frames, asked.number)
-            if isinstance(frame, Walls):
+                frame = await _received(frames, request.number)
+            if isinstance(frame, Restrictions):
                 break
             if not isinstance(frame, PageBegun):
                 return frame
-            page_begun()
-        raise Garbled
+            on_page()
+        raise ProtocolViolated
 
     def _too_slow(self) -> str:
         page, file = self._settings.wall_seconds, self._settings.most_wall_seconds
         return f"reading took over {page:.0f} s for a page or {file:.0f} s for the file"
 
     async def _ready(self) -> Process:
-        template = await self._started()
-        if self._greeted is template:
-            return template
-        if template.stdout is None:
-            raise Garbled
+        server = await self._started()
+        if self._greeted is server:
+            return server
+        if server.stdout is None:
+            raise ProtocolViolated
         with anyio.fail_after(START_SECONDS):
-            greeting = await _received(BufferedByteReceiveStream(template.stdout), _GREETING)
-        if not isinstance(greeting, Walls):
-            raise Garbled
-        missing = "; ".join(lacking(greeting.taken))
-        if missing and greeting.taken != self._walls:
+            greeting = await _received(BufferedByteReceiveStream(server.stdout), _GREETING)
+        if not isinstance(greeting, Restrictions):
+            raise ProtocolViolated
+        missing = "; ".join(missing_restrictions(greeting.taken))
+        if missing and greeting.taken != self._restrictions:
             log.warning("parser walls missing: %s", missing)
-        if self._settings.require_walls and not are_enough(greeting.taken):
-            raise NoParser(f"PARSER__REQUIRE_WALLS is set, and the kernel or the container refuses: {missing}")
-        self._greeted, self._walls = template, greeting.taken
-        return template
+        if self._settings.require_walls and not are_sufficient(greeting.taken):
+            raise ParserUnavailable(f"PARSER__REQUIRE_WALLS is set, and the kernel or the container refuses: {missing}")
+        self._greeted, self._restrictions = server, greeting.taken
+        return server
 
     async def _started(self) -> Process:
-        if self._template is None or self._template.returncode is not None:
-            self._template = await anyio.open_process(
+        if self._server is None or self._server.returncode is not None:
+            self._server = await anyio.open_process(
                 self._program,
                 stderr=None,
                 start_new_session=True,
                 env=_ENVIRONMENT,
             )
-        return self._template
+        return self._server
 
     async def stop(self) -> None:
-        """Kill the template and whatever it is reading."""
-        template, self._template = self._template, None
-        if template is None:
+        """Kill the fork server and its fork."""
+        server, self._server = self._server, None
+        if server is None:
             return
         with anyio.CancelScope(shield=True):
-            if template.returncode is None:
-                with suppress(ProcessLookupError):  # it has ended, and the loop has not heard of it yet
-                    os.killpg(template.pid, signal.SIGKILL)
-            await template.aclose()
+            if server.returncode is None:
+                with suppress(ProcessLookupError):  # it has ended, and the loop has not noticed yet
+                    os.killpg(server.pid, signal.SIGKILL)
+            await server.aclose()
 
 
 @asynccontextmanager
@@ -277,25 +285,25 @@ async def _received(frames: BufferedByteReceiveStream, number: int) -> Frame:
         header = await frames.receive_until(b"\n", _MOST_HEADER)
         answered, length = (int(part, 16) for part in header.split())
         if answered != number or not 0 <= length <= MOST_OUTPUT:
-            raise Garbled
+            raise ProtocolViolated
         frame: Frame = msgspec.json.decode(await frames.receive_exactly(length), type=Frame)
     # An undecodable answer is a ValueError of some kind, one nested too deep a RecursionError.
     except (anyio.EndOfStream, anyio.IncompleteRead, anyio.DelimiterNotFound, ValueError, RecursionError) as exc:
-        raise Garbled from exc
+        raise ProtocolViolated from exc
     return frame
 
 
-def serve(read: Reader) -> None:
-    """Answer questions until stdin ends (the asker is gone); each is read in a fork."""
+def serve(read_file: ReadFile) -> None:
+    """Be the fork server: answer requests until stdin ends (the client is gone), each in a fork."""
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a parser prints must not end up between the frames
     # pdfminer warns about every odd font, with pieces of the text: nothing of a document belongs in a log.
     logging.disable(logging.CRITICAL)
-    _send(out, _GREETING, _encoded(Walls(walls_here())))
+    _send(out, _GREETING, _encoded(Restrictions(available_restrictions())))
     for line in sys.stdin.buffer:
-        asked = msgspec.json.decode(line, type=ParseRequest)
-        for frame in _forked(asked, read, out.fileno()):
-            _send(out, asked.number, frame)
+        request = msgspec.json.decode(line, type=ParseRequest)
+        for frame in _forked(request, read_file, out.fileno()):
+            _send(out, request.number, frame)
 
 
 def _send(out: BinaryIO, number: int, frame: bytes) -> None:
@@ -303,13 +311,14 @@ def _send(out: BinaryIO, number: int, frame: bytes) -> None:
     out.flush()
 
 
-def _forked(asked: ParseRequest, read: Reader, out: int) -> Iterator[bytes]:
+def _forked(request: ParseRequest, read_file: ReadFile, out: int) -> Iterator[bytes]:
+    """Read a file in a fork; yield the frames that it has sent, or one in its place where it died."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
         os.close(reader)
-        _let_go_of_the_asker(out)
-        _read_and_exit(asked, read, writer)
+        _close_the_conversation(out)
+        _read_and_exit(request, read_file, writer)
     os.close(writer)
     with os.fdopen(reader, "rb") as pipe:
         while (first := pipe.read(1)) == _PAGE:
@@ -324,8 +333,8 @@ def _forked(asked: ParseRequest, read: Reader, out: int) -> Iterator[bytes]:
         yield answer if status == 0 and answer else _encoded(_of_status(status))
 
 
-def _let_go_of_the_asker(out: int) -> None:
-    """Keep this fork from answering in the template's place, and from taking its next question."""
+def _close_the_conversation(out: int) -> None:
+    """Keep this fork from answering in the fork server's place, and from reading its next request."""
     os.close(out)
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, sys.stdin.fileno())
@@ -341,16 +350,16 @@ def _of_status(status: int) -> Refused:
     return Refused(Reason.MALFORMED, _CRASHED)
 
 
-def _read_and_exit(asked: ParseRequest, read: Reader, writer: int) -> None:
-    reserve = bytearray(_OWN_RESERVE)
+def _read_and_exit(request: ParseRequest, read_file: ReadFile, writer: int) -> None:
+    reserve = bytearray(_RESERVE_BYTES)
 
-    def page_begun() -> None:
-        _limit_cpu(asked.cpu_seconds)
+    def on_page() -> None:
+        _limit_cpu(request.cpu_seconds)
         os.write(writer, _PAGE)
 
     try:
-        _limit(asked)
-        answer = _encoded(read(asked, page_begun))
+        _limit(request)
+        answer = _encoded(read_file(request, on_page))
     except Unreadable as exc:
         answer = _encoded(Refused(exc.reason, exc.detail))
     except MemoryError:
@@ -365,23 +374,23 @@ def _read_and_exit(asked: ParseRequest, read: Reader, writer: int) -> None:
     os._exit(0)
 
 
-def read_as_asked(asked: ParseRequest, page_begun: Callable[[], None]) -> Outcome:
-    """Return what is asked of a file.
+def read_as_requested(request: ParseRequest, on_page: OnPage) -> Answer:
+    """Read a file, or preview one page of it.
 
     Raises:
         Unreadable: with the reason.
     """
-    path = Path(asked.path)
-    if asked.page is None:
-        return Read(read_document(path, page_begun))
-    return Previewed(show_page(path, asked.page, page_begun))
+    path = Path(request.path)
+    if request.page is None:
+        return Read(read_document(path, on_page))
+    return Previewed(preview_page(path, request.page, on_page))
 
 
-def _limit(asked: ParseRequest) -> None:
-    resource.setrlimit(resource.RLIMIT_AS, (asked.memory_bytes, asked.memory_bytes))
+def _limit(request: ParseRequest) -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (request.memory_bytes, request.memory_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    _limit_cpu(asked.cpu_seconds)
-    close_in()
+    _limit_cpu(request.cpu_seconds)
+    enter_sandbox()
 
 
 def _limit_cpu(seconds: int) -> None:
@@ -393,7 +402,3 @@ def _limit_cpu(seconds: int) -> None:
 
 def _encoded(frame: Frame) -> bytes:
     return msgspec.json.encode(frame)
-
-
-if __name__ == "__main__":
-    serve(read_as_asked)

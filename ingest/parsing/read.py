@@ -1,4 +1,4 @@
-"""A file's bytes to `Parsed`: the format is judged by content, never by name. Runs in the limited process."""
+"""A file's bytes to `Parsed`: the format is judged by content, never by name. Runs in the sandboxed process."""
 
 import re
 from pathlib import Path
@@ -11,7 +11,7 @@ from ingest.parsing.hwp import parse_hwpx
 from ingest.parsing.mail import is_mail, parse_mail
 from ingest.parsing.markdown import parse_markdown
 from ingest.parsing.ole import MAGIC, parse_ole
-from ingest.parsing.parsed import MOST_CHARACTERS, Format, PageBegun, Parsed, Reason, Unreadable
+from ingest.parsing.parsed import MOST_CHARACTERS, Format, OnPage, Parsed, Reason, Unreadable
 from ingest.parsing.pdf import is_pdf, parse_pdf
 from ingest.parsing.pptx import parse_pptx
 from ingest.parsing.text import decode, parse_text
@@ -21,18 +21,18 @@ _HTML = re.compile(r"<(!doctype\s+html|html|head|body|article|section|main|div|t
 _TAGS = re.compile(r"</?[a-zA-Z][^<>]{0,200}>")
 
 
-def one_budget() -> None:
-    """Let the whole file share one budget of time."""
+def whole_file_budget() -> None:
+    """Give no page a time of its own: the whole file shares one budget."""
 
 
-def read_document(path: Path, page_begun: PageBegun = one_budget) -> Parsed:
-    """Return the document in a file; `page_begun` hears of each page that may take as long as a page may.
+def read_document(path: Path, on_page: OnPage = whole_file_budget) -> Parsed:
+    """Return the document in a file; `on_page` is called before each page that may take a page's time.
 
     Raises:
         Unreadable: with the reason.
     """
     with path.open("rb") as file:
-        parsed = _parse(path, file.read(65536), page_begun)
+        parsed = _parse(path, file.read(65536), on_page)
     if parsed.characters > MOST_CHARACTERS:
         raise Unreadable(Reason.TOO_LARGE, f"more than {MOST_CHARACTERS // 1_000_000} million characters")
     letters = [
@@ -46,11 +46,11 @@ def read_document(path: Path, page_begun: PageBegun = one_budget) -> Parsed:
     return parsed
 
 
-def _parse(path: Path, head: bytes, page_begun: PageBegun) -> Parsed:
+def _parse(path: Path, head: bytes, on_page: OnPage) -> Parsed:
     if is_pdf(head):
-        return parse_pdf(path, page_begun)
+        return parse_pdf(path, on_page)
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
-        return _parse_office(path, page_begun)
+        return _parse_office(path, on_page)
     if head.startswith(MAGIC):
         return parse_ole(path)
     if is_mail(head):
@@ -58,12 +58,12 @@ def _parse(path: Path, head: bytes, page_begun: PageBegun) -> Parsed:
     return _parse_text(decode(path.read_bytes()))
 
 
-def _parse_office(path: Path, page_begun: PageBegun) -> Parsed:
+def _parse_office(path: Path, on_page: OnPage) -> Parsed:
     office = unpack(path)
     if office.format is Format.XLSX:
-        return parse_xlsx(office, page_begun)
+        return parse_xlsx(office, on_page)
     if office.format is Format.PPTX:
-        return parse_pptx(office, page_begun)
+        return parse_pptx(office, on_page)
     return parse_docx(office) if office.format is Format.DOCX else parse_hwpx(office)
 
 

@@ -1,9 +1,9 @@
 """Several processes that read files (`ingest.parsing.process`), so that a long scan holds up no short file.
 
-One of them takes file after file, so that reading short files takes one core from embedding at most. A file that still
-begins pages after `long_seconds` lets go of that turn, and another process reads the next file. All processes but one
-may read such long files. A worker's long file that finds none of them free is `Occupied`: its job goes back, for any
-worker. `ingest load`, which has nobody to leave it to, reads it in its turn.
+One of them reads file after file, in turn, so that reading short files takes one core from embedding at most. A file
+that still begins pages after `long_seconds` leaves that turn, and another process reads the next file. All processes
+but one may read such long files. A worker's long file that finds none of them free raises `ReadersBusy`: its job goes
+back, for any worker. `ingest load`, which has no other worker, reads it in its turn.
 """
 
 import time
@@ -17,11 +17,11 @@ import anyio
 
 from ingest.parsing.parsed import Parsed
 from ingest.parsing.process import PROGRAM, Parser, ParserSettings
-from ingest.parsing.sandbox import Walled
+from ingest.parsing.sandbox import Restriction
 
 
-class Occupied(Exception):
-    """A long file, while every process that may read one does."""
+class ReadersBusy(Exception):
+    """A file is long, and every process that may read long files reads one."""
 
 
 class Readers:
@@ -33,70 +33,70 @@ class Readers:
         self._long_seconds = settings.long_seconds
         self._long_places = settings.processes - 1
         self._gives_back = gives_back and settings.processes > 1
-        self._found_long: set[str] = set()
+        self._known_long: set[str] = set()
         self._turn = anyio.Semaphore(1)
 
     async def start(self) -> int:
         """Start a process before the first file; return its id."""
         return await self._idle[-1].start()
 
-    async def walls(self) -> tuple[Walled, ...]:
-        """Return what a process that reads a file can no longer do.
+    async def restrictions(self) -> tuple[Restriction, ...]:
+        """Return the restrictions of a process that reads a file.
 
         Raises:
-            NoParser: it does not start, or walls are required and missing.
+            ParserUnavailable: it does not start, or required restrictions are missing.
         """
-        return await self._idle[-1].walls()
+        return await self._idle[-1].restrictions()
 
     async def parse(self, path: Path) -> Parsed:
-        """Return what stands in an original, whose file has its content's name.
+        """Return the text of an original, whose file has the name of its content.
 
         Raises:
             Unreadable: with the reason.
-            Occupied: it takes long, and every process that may read such files does.
+            ReadersBusy: it takes long, and every process that may read long files reads one.
         """
-        hold = await self._begin(path.name)
+        slot = await self._acquire(path.name)
         parser = self._idle.pop()
         try:
-            return await parser.parse(path, partial(self._page_begun, hold))
+            return await parser.parse(path, partial(self._on_page, slot))
         finally:
             self._idle.append(parser)
-            self._end(hold)
+            self._release(slot)
 
     async def stop(self) -> None:
-        """Kill the processes; nothing is being read."""
+        """Kill the processes; nothing may be being read."""
         for parser in self._idle:
             await parser.stop()
 
-    async def _begin(self, name: str) -> "_Hold":
-        is_long = name in self._found_long and self._long_place(name)
+    async def _acquire(self, name: str) -> "_Slot":
+        is_long = name in self._known_long and self._take_long_place(name)
         if not is_long:
             await self._turn.acquire()
-        return _Hold(name, begun=time.monotonic(), is_long=is_long)
+        return _Slot(name, begun=time.monotonic(), is_long=is_long)
 
-    def _page_begun(self, hold: "_Hold") -> None:
-        if hold.is_long or time.monotonic() - hold.begun < self._long_seconds:
+    def _on_page(self, slot: "_Slot") -> None:
+        if slot.is_long or time.monotonic() - slot.begun < self._long_seconds:
             return
-        hold.is_long = self._long_place(hold.name)
-        if hold.is_long:
+        slot.is_long = self._take_long_place(slot.name)
+        if slot.is_long:
             self._turn.release()
 
-    def _end(self, hold: "_Hold") -> None:
-        if hold.is_long:
+    def _release(self, slot: "_Slot") -> None:
+        if slot.is_long:
             self._long_places += 1
         else:
             self._turn.release()
 
-    def _long_place(self, name: str) -> bool:
+    def _take_long_place(self, name: str) -> bool:
         """Take a place for long files, and tell whether there was one.
 
         Raises:
-            Occupied: there is none, and the file is left to others.
+            ReadersBusy: there is none, and the file is left to other workers.
         """
         if self._long_places == 0 and self._gives_back:
-            self._found_long.add(name)
-            raise Occupied
-        self._found_long.discard(name)
+            self._known_long.add(name)
+            raise ReadersBusy
+        self._known_long.discard(name)
         if self._long_places == 0:
             return False
         self._long_places -= 1
@@ -104,7 +104,7 @@ class Readers:
 
 
 @dataclass(slots=True)
-class _Hold:
+class _Slot:
     """What a file holds while it is read: the turn, or a place for long files."""
 
     name: str
@@ -116,7 +116,7 @@ class _Hold:
 async def open_readers(
     settings: ParserSettings, program: Sequence[str] = PROGRAM, *, gives_back: bool = False
 ) -> AsyncGenerator[Readers]:
-    """Open the processes; each starts with the first file it is needed for."""
+    """Open the readers; each process starts with the first file it is needed for."""
     readers = Readers(settings, program, gives_back=gives_back)
     try:
         yield readers

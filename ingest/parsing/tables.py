@@ -1,4 +1,4 @@
-"""Tables as Markdown (pipe tables): one header row, one line a row, whatever the source's spans and line breaks."""
+"""Tables as Markdown (pipe tables): one header row, one line for each row, without spans and line breaks."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ Row = Sequence[str]
 def to_markdown(rows: Sequence[Row], *, header_rows: int = 1, filled: bool = False) -> str:
     """Return the rows as a pipe table, several header rows joined cell by cell into one; "" without any content.
 
-    `filled` tells that merged cells were filled in: of columns that then say the same, one is kept.
+    With `filled`, merged cells were filled in: of neighbouring columns that are then equal, one is kept.
     """
     cells = [[_cell(text) for text in row] for row in rows]
     cells = [row for row in cells if any(row)]
@@ -28,7 +28,7 @@ def to_markdown(rows: Sequence[Row], *, header_rows: int = 1, filled: bool = Fal
 
 
 def title_rows(rows: Sequence[Row]) -> int:
-    """Return how many of the first rows are words above the table: one cell filled where later rows fill several."""
+    """Return the number of first rows that are titles: with one filled cell, where later rows have several."""
     filled = [sum(map(bool, row)) for row in rows]
     if max(filled, default=0) < 2:
         return len(rows)

@@ -1,4 +1,4 @@
-"""Bytes to text: byte order marks, UTF-8, UTF-16 without a mark, Korean code pages, Western Windows; and plain text."""
+"""Bytes to text: byte order marks, UTF-8, UTF-16 without a mark, Korean code pages, Windows-1252; and plain text."""
 
 import re
 
@@ -63,8 +63,8 @@ def parse_text(text: str) -> Parsed:
 
 
 def without_pictures(text: str) -> str:
-    """Return text with the description of each Markdown picture in its place: where it lies is nothing to read.
+    """Return text with the description of each Markdown picture in its place, without its address.
 
-    A program that shows an answer as Markdown would fetch it from there, and tell who asked.
+    A program that renders an answer as Markdown would fetch the picture, and so reveal who asked.
     """
     return _PICTURE.sub(r"\1", text)

@@ -1,4 +1,4 @@
-"""The embedder's tokenizer, with which the chunker counts."""
+"""The embedder's tokenizer, which the chunker counts with."""
 
 from pathlib import Path
 
@@ -6,14 +6,14 @@ from tokenizers import Tokenizer
 
 
 class WeightsMissing(Exception):
-    """The embedder's folder is not there; the message says how to get it."""
+    """The embedder's folder is missing; the message says how to fetch it."""
 
 
 def open_tokenizer(folder: Path) -> Tokenizer:
     """Return the tokenizer of an embedder's folder.
 
     Raises:
-        WeightsMissing: it is not there.
+        WeightsMissing: it is missing.
     """
     file = folder / "tokenizer.json"
     if not file.exists():

@@ -1,6 +1,6 @@
 """XLSX to Markdown: a sheet is a page, each block of rows between blank ones a table, merged cells filled in.
 
-What is hidden (sheets, rows, columns) stays hidden: it is often what a bank reckons with and does not publish.
+Hidden sheets, rows and columns are left out: they are often internal calculations that a bank does not publish.
 """
 
 import re
@@ -18,7 +18,7 @@ from openpyxl.utils.exceptions import InvalidFileException
 
 from ingest.parsing.archive import Office
 from ingest.parsing.cells import shown
-from ingest.parsing.parsed import MOST_CHARACTERS, Format, Page, PageBegun, Parsed, Reason, Unreadable
+from ingest.parsing.parsed import MOST_CHARACTERS, Format, OnPage, Page, Parsed, Reason, Unreadable
 from ingest.parsing.tables import title_rows, to_markdown
 
 MOST_FILLED = 1_000_000  # cells that merged ranges may cover in a sheet
@@ -34,14 +34,14 @@ _BROKEN = (
 
 @dataclass(slots=True)
 class _Layout:
-    """What openpyxl does not tell when it reads row by row: hidden rows and columns, merged ranges (all from 1)."""
+    """Hidden rows and columns and merged ranges (all from 1), which openpyxl omits when it reads row by row."""
 
     hidden_rows: set[int] = field(default_factory=set)
     hidden_columns: set[int] = field(default_factory=set)
     merged: list[tuple[int, int, int, int]] = field(default_factory=list)  # first column, row, last column, row
 
 
-def parse_xlsx(office: Office, page_begun: PageBegun) -> Parsed:
+def parse_xlsx(office: Office, on_page: OnPage) -> Parsed:
     """Return a workbook's visible sheets, each under its name.
 
     Raises:
@@ -50,35 +50,35 @@ def parse_xlsx(office: Office, page_begun: PageBegun) -> Parsed:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # openpyxl warns with pieces of the content
-            pages = list(_pages(office, page_begun))
+            pages = list(_pages(office, on_page))
     except _BROKEN as exc:
         raise Unreadable(Reason.MALFORMED, "the workbook inside the archive is damaged") from exc
     return Parsed(format=Format.XLSX, title=office.title, pages=tuple(pages))
 
 
-def _pages(office: Office, page_begun: PageBegun) -> Iterator[Page]:
+def _pages(office: Office, on_page: OnPage) -> Iterator[Page]:
     # Row by row: a whole workbook in memory takes fifty times its file.
     book = load_workbook(office.packed_again(), read_only=True, data_only=True, keep_links=False)
     parts = _sheet_parts(office.parts)
     for number, sheet in enumerate(book.worksheets, start=1):
         if sheet.sheet_state != "visible":
             continue
-        page_begun()
+        on_page()
         layout = _layout(office.parts.get(parts.get(sheet.title, ""), b""))
-        sheet.reset_dimensions()  # what a file says of its size makes openpyxl pad every row to it
+        sheet.reset_dimensions()  # openpyxl pads every row to the dimensions that a file declares
         rows = _rows(sheet.rows)
         yield Page(number=number, markdown=_sheet(sheet.title, rows, layout))
 
 
-def _rows(found: Iterable[Sequence[EmptyCell | ReadOnlyCell]]) -> Cells:
+def _rows(sheet_rows: Iterable[Sequence[EmptyCell | ReadOnlyCell]]) -> Cells:
     rows: Cells = {}
     characters = 0
-    for at, row in enumerate(found, start=1):
-        said = {cell.column: text for cell in row if (text := _text(cell))}
-        characters += sum(map(len, said.values()))
+    for at, row in enumerate(sheet_rows, start=1):
+        texts = {cell.column: text for cell in row if (text := _text(cell))}
+        characters += sum(map(len, texts.values()))
         if characters > MOST_CHARACTERS:  # a long text that many cells share takes no room in the file
             raise Unreadable(Reason.TOO_LARGE, f"more than {MOST_CHARACTERS // 1_000_000} million characters")
-        rows[at] = said
+        rows[at] = texts
     return rows
 
 
@@ -88,7 +88,7 @@ def _text(cell: EmptyCell | ReadOnlyCell) -> str:
 
 
 def _sheet_parts(parts: Mapping[str, bytes]) -> dict[str, str]:
-    """Return the part each sheet stands in, by the sheet's name."""
+    """Return the part of each sheet, by the sheet's name."""
     # `archive` has refused every part that declares an entity.
     relations = ElementTree.fromstring(parts["xl/_rels/workbook.xml.rels"])  # noqa: S314
     links = {link.get("Id"): link.get("Target", "") for link in relations}
@@ -101,15 +101,15 @@ def _sheet_parts(parts: Mapping[str, bytes]) -> dict[str, str]:
 
 def _layout(part: bytes) -> _Layout:
     layout = _Layout()
-    for found in _ELEMENT.finditer(part):
-        said = {name: value.decode("ascii", "replace") for name, value in _ATTRIBUTE.findall(found.group(2))}
-        is_hidden = said.get(b"hidden") in {"1", "true"}
-        if found.group(1) == b"mergeCell":
-            layout.merged.append(range_boundaries(said[b"ref"]))
-        elif found.group(1) == b"row" and is_hidden and b"r" in said:
-            layout.hidden_rows.add(int(said[b"r"]))
-        elif found.group(1) == b"col" and is_hidden:
-            layout.hidden_columns.update(range(int(said[b"min"]), int(said[b"max"]) + 1))
+    for element in _ELEMENT.finditer(part):
+        tag, attributes = element.group(1), dict(_ATTRIBUTE.findall(element.group(2)))
+        is_hidden = attributes.get(b"hidden") in {b"1", b"true"}
+        if tag == b"mergeCell":
+            layout.merged.append(range_boundaries(attributes[b"ref"].decode("ascii", "replace")))
+        elif tag == b"row" and is_hidden and b"r" in attributes:
+            layout.hidden_rows.add(int(attributes[b"r"]))
+        elif tag == b"col" and is_hidden:
+            layout.hidden_columns.update(range(int(attributes[b"min"]), int(attributes[b"max"]) + 1))
     return layout
 
 
@@ -130,13 +130,15 @@ def _block(rows: Sequence[Mapping[int, str]], spans: Sequence[int], layout: _Lay
     columns = sorted({column for row in rows for column in row} - layout.hidden_columns)
     grid = [[row.get(column, "") for column in columns] for row in rows]
     titles = title_rows(grid)
-    said = [" ".join(cell for cell in dict.fromkeys(row) if cell) for row in grid[:titles]]
+    title_lines = [" ".join(cell for cell in dict.fromkeys(row) if cell) for row in grid[:titles]]
     depth = spans[titles] if titles < len(spans) else 1
-    return "\n\n".join([*said, to_markdown(grid[titles:], header_rows=depth, filled=bool(layout.merged))]).strip()
+    return "\n\n".join(
+        [*title_lines, to_markdown(grid[titles:], header_rows=depth, filled=bool(layout.merged))]
+    ).strip()
 
 
 def _fill(rows: Cells, merged: Sequence[tuple[int, int, int, int]]) -> dict[int, int]:
-    """Write merged cells' text into all they cover, and return how deep a header is that begins in a row."""
+    """Write each merged cell's text into all cells it covers; return the depth of the header that begins in a row."""
     widest = max((max(row, default=0) for row in rows.values()), default=0)
     deepest = max(rows, default=0)
     spans: dict[int, int] = {}

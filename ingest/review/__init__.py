@@ -1,7 +1,7 @@
-"""What an approver is shown beside a version: screening findings and differences, computed one at a time."""
+"""The review of a version before its approval: screening findings and differences, computed one at a time."""
 
 from ingest.review.cpu_limiter import REVIEW_SECONDS, CpuLimiter
-from ingest.review.differences import DiffLine, Kind, differences, first, lines_of
+from ingest.review.differences import DiffLine, Kind, differences, lines_of, truncated
 from ingest.review.findings import PassageFinding, passage_findings
 
 __all__ = [
@@ -11,7 +11,7 @@ __all__ = [
     "Kind",
     "PassageFinding",
     "differences",
-    "first",
     "lines_of",
     "passage_findings",
+    "truncated",
 ]

@@ -1,4 +1,4 @@
-"""A limit on work over whole texts, which keeps a core busy for seconds: one at a time in a process."""
+"""A limit on reviews of whole texts, each of which keeps a core busy for seconds: one at a time in a process."""
 
 from collections.abc import Callable
 from typing import TypeVar
@@ -10,11 +10,11 @@ from ingest.errors import Unavailable
 T = TypeVar("T")
 
 REVIEW_SECONDS = 60.0
-"""A deadline: 30 s for a page, the rest for those that wait before it."""
+"""The deadline of a review: 30 s for a page, the rest for the reviews before it."""
 
 
 class CpuLimiter:
-    """Runs screening and comparing in a thread, one call at a time."""
+    """Runs CPU-bound work in a thread, one call at a time."""
 
     def __init__(self, *, seconds: float = REVIEW_SECONDS) -> None:
         self._seconds = seconds
@@ -24,7 +24,7 @@ class CpuLimiter:
         """Return what `work` returns.
 
         Raises:
-            Unavailable: it did not end within the deadline, the wait for its turn included.
+            Unavailable: it did not end within the deadline, which includes the wait for its turn.
         """
         try:
             with anyio.fail_after(self._seconds):

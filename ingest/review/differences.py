@@ -1,4 +1,4 @@
-"""What one version says that another does not: changed lines with their neighbours, changed words in them (pure)."""
+"""The differences between two versions' texts: changed lines with their context, changed words in them. Pure."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -10,8 +10,8 @@ from itertools import zip_longest
 from knowledge.passage import Passage
 
 CONTEXT = 2  # lines before and after a change
-MOST_PAIRED = 100  # changed lines on end; where more changed, words in them say little
-ALIKE = 0.4  # of the longer line's words, if one is to be the other, changed
+MOST_PAIRED = 100  # consecutive changed lines; in longer runs words are not compared
+ALIKE = 0.4  # share of the longer line's words that both lines of a pair must have
 
 # Numbers stay whole, so that 2.35% became 2.40%, not 35 became 40.
 _WORD = re.compile(r"\d[\d.,:/-]*%?|\w+|\s+|.", re.DOTALL)
@@ -27,7 +27,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A part of a line; `changed` where the other version says something else."""
+    """A part of a line; `changed` where the other version has other words."""
 
     text: str
     changed: bool
@@ -53,45 +53,45 @@ def lines_of(passages: Sequence[Passage]) -> list[str]:
     return [line.strip() for line in lines if line.strip()]
 
 
-def first(places: Iterator[list[DiffLine]], most: int) -> tuple[list[list[DiffLine]], bool]:
-    """Return places of `most` lines together, and whether there is more."""
-    shown: list[list[DiffLine]] = []
-    for place in places:
-        left = most - sum(map(len, shown))
-        if len(place) > left:
-            return [*shown, place[:left]], True
-        shown.append(place)
-    return shown, False
+def truncated(hunks: Iterator[list[DiffLine]], most: int) -> tuple[list[list[DiffLine]], bool]:
+    """Return the first hunks, `most` lines in all, and whether there are more."""
+    kept: list[list[DiffLine]] = []
+    for hunk in hunks:
+        room = most - sum(map(len, kept))
+        if len(hunk) > room:
+            return [*kept, hunk[:room]], True
+        kept.append(hunk)
+    return kept, False
 
 
 def differences(old: Sequence[str], new: Sequence[str]) -> Iterator[list[DiffLine]]:
-    """Yield each place where two texts differ, in order, as lines: what went before what came."""
+    """Yield the hunks in which two texts differ, in order, each as lines: removed ones before added ones."""
     for group in SequenceMatcher(None, old, new).get_grouped_opcodes(CONTEXT):
-        yield [line for what, a, b, c, d in group for line in _lines(what, old[a:b], new[c:d])]
+        yield [line for tag, a, b, c, d in group for line in _lines(tag, old[a:b], new[c:d])]
 
 
-def _lines(what: str, old: Sequence[str], new: Sequence[str]) -> list[DiffLine]:
-    if what == "equal":
+def _lines(tag: str, old: Sequence[str], new: Sequence[str]) -> list[DiffLine]:
+    if tag == "equal":
         return [DiffLine(Kind.SAME, (Piece(line, changed=False),)) for line in old]
-    pair = _pair if max(len(old), len(new)) <= MOST_PAIRED else _wholes
+    pair = _compared if max(len(old), len(new)) <= MOST_PAIRED else _wholes
     pairs = [pair(before, after) for before, after in zip_longest(old, new)]
     removed = [DiffLine(Kind.REMOVED, before) for before, _ in pairs if before]
     return [*removed, *(DiffLine(Kind.ADDED, after) for _, after in pairs if after)]
 
 
-def _pair(before: str | None, after: str | None) -> tuple[tuple[Piece, ...], tuple[Piece, ...]]:
-    """Return both lines in pieces; lines that have little in common are changed as wholes."""
+def _compared(before: str | None, after: str | None) -> tuple[tuple[Piece, ...], tuple[Piece, ...]]:
+    """Return both lines in pieces; lines that have few words in common are changed as wholes."""
     if before is None or after is None:
         return _wholes(before, after)
     old, new = _WORD.findall(before), _WORD.findall(after)
     matcher = SequenceMatcher(None, old, new, autojunk=False)
     codes = matcher.get_opcodes()
-    kept = sum(not word.isspace() for what, a, b, _, _ in codes if what == "equal" for word in old[a:b])
+    kept = sum(not word.isspace() for tag, a, b, _, _ in codes if tag == "equal" for word in old[a:b])
     if kept < ALIKE * max(sum(not word.isspace() for word in words) for words in (old, new)):
         return _wholes(before, after)
-    was = [Piece("".join(old[a:b]), changed=what != "equal") for what, a, b, _, _ in codes if a < b]
-    became = [Piece("".join(new[c:d]), changed=what != "equal") for what, _, _, c, d in codes if c < d]
-    return tuple(was), tuple(became)
+    old_pieces = [Piece("".join(old[a:b]), changed=tag != "equal") for tag, a, b, _, _ in codes if a < b]
+    new_pieces = [Piece("".join(new[c:d]), changed=tag != "equal") for tag, _, _, c, d in codes if c < d]
+    return tuple(old_pieces), tuple(new_pieces)
 
 
 def _wholes(before: str | None, after: str | None) -> tuple[tuple[Piece, ...], tuple[Piece, ...]]:

@@ -1,6 +1,6 @@
-"""What an approver should look at twice: personal identifiers and text that instructs the model (pure).
+"""Screening findings in passages, for approvers: personal identifiers and text that instructs the model. Pure.
 
-Found anew whenever somebody looks, by the detectors of that day, so that nothing personal is stored a second time
+Computed anew at every review, by the detectors of that day, so that nothing personal is stored a second time
 (docs/decisions/0016-staff-page.md).
 """
 
@@ -13,16 +13,16 @@ from knowledge.passage import Passage
 from knowledge.screening import IdentifierKind, Tactic, find_identifiers, find_injection
 
 BLOCKING = frozenset({Tactic.OVERRIDE, Tactic.EXTRACTION, Tactic.ROLE_MARKER, Tactic.HIDDEN})
-"""What a bank's own text never says: it blocks approval. The others it may: a warning names passwords, a form has
+"""Tactics that never stand in a bank's own text and block approval. Others may: a warning names passwords, a form has
 placeholders.
 """
 
-_REMEMBERED = 4096  # passages of about 1 KB
+_MOST_CACHED = 4096  # passages of about 1 KB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PassageFinding:
-    """A passage's words that look like an identifier of a person, or like an instruction to the model."""
+    """Words of passage `n` that look like an identifier of a person, or like an instruction to the model."""
 
     n: int
     page: int | None
@@ -32,22 +32,22 @@ class PassageFinding:
 
     @property
     def blocks(self) -> bool:
-        """Whether the version cannot be approved with it."""
+        """Whether it blocks the approval of the version."""
         return self.name in BLOCKING
 
 
 def passage_findings(passages: Sequence[Passage]) -> list[PassageFinding]:
-    """Return what was found, in the passages' order; about 7 ms a passage that nobody looked at before."""
-    return [found for passage in passages for found in _of_passage(passage.n, passage.page, passage.text)]
+    """Return the findings in the passages' order; takes about 7 ms for a passage that is not cached."""
+    return [finding for passage in passages for finding in _of_passage(passage.n, passage.page, passage.text)]
 
 
 def _of_passage(n: int, page: int | None, text: str) -> Iterator[PassageFinding]:
-    for name, excerpt in _found(text):
+    for name, excerpt in _detected(text):
         kind: Literal["identifier", "instruction"] = "identifier" if isinstance(name, IdentifierKind) else "instruction"
         yield PassageFinding(n=n, page=page, kind=kind, name=name, excerpt=excerpt)
 
 
-@lru_cache(maxsize=_REMEMBERED)
-def _found(text: str) -> tuple[tuple[IdentifierKind | Tactic, str], ...]:
-    identifiers = [(found.kind, text[found.start : found.end]) for found in find_identifiers(text)]
-    return (*identifiers, *((found.trick, found.excerpt) for found in find_injection(text)))
+@lru_cache(maxsize=_MOST_CACHED)
+def _detected(text: str) -> tuple[tuple[IdentifierKind | Tactic, str], ...]:
+    identifiers = [(mark.kind, text[mark.start : mark.end]) for mark in find_identifiers(text)]
+    return (*identifiers, *((finding.trick, finding.excerpt) for finding in find_injection(text)))

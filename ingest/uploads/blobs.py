@@ -1,6 +1,6 @@
-"""The original bytes, stored under their own SHA-256: the same file twice takes the room of one.
+"""The blob store of original bytes, named by their SHA-256: the same file twice is stored once.
 
-Two stores: a folder, and whatever speaks S3. A name appears in either only when all its bytes are there.
+Two stores: a folder, and an S3-compatible bucket. A name appears in either only when all its bytes are there.
 """
 
 import errno
@@ -25,12 +25,12 @@ from s3fs import S3FileSystem
 from ingest.errors import StorageFull, StorageUnavailable, TooLarge
 
 _PART_BYTES = 8 * 1024 * 1024
-"""How much of a document waits for S3 at once."""
+"""Of a multipart upload to S3; the bytes of one part are held in memory."""
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class BlobSettings(BaseModel, frozen=True):
-    """Where originals lie (a folder, or `s3://bucket/prefix`), how large one may be, how long S3 may take to answer.
+    """The store of originals (a folder, or `s3://bucket/prefix`), the limit of their size, S3's deadline in seconds.
 
     An S3 store's address and keys come from AWS's own variables (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, …).
     """
@@ -43,14 +43,14 @@ class BlobSettings(BaseModel, frozen=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Blob:
-    """A stored original."""
+    """A stored original: its SHA-256 and its size in bytes."""
 
     sha256: str
     size: int
 
 
 class Blobs(Protocol):
-    """A store of originals."""
+    """A store of originals, each of at most `most_bytes`."""
 
     most_bytes: int
 
@@ -64,7 +64,7 @@ class Blobs(Protocol):
         ...
 
     def on_disk(self, digest: str) -> AbstractAsyncContextManager[Path]:
-        """Give the original as a file while the block runs.
+        """Yield the path of a file with an original's bytes, valid while the block runs.
 
         Raises:
             StorageUnavailable: it cannot be read.
@@ -80,7 +80,7 @@ class Blobs(Protocol):
         ...
 
     def stored_before(self, instant: float) -> AsyncGenerator[list[str]]:
-        """Give the originals that were last written before an instant (Unix seconds), some at a time.
+        """Yield the digests of originals that were last written before an instant (Unix seconds), in batches.
 
         Raises:
             StorageUnavailable: the store cannot be asked.
@@ -96,7 +96,7 @@ class Blobs(Protocol):
         ...
 
     async def discard_drafts(self, before: float) -> None:
-        """Remove what uploads that came to nothing have left unfinished before an instant (Unix seconds).
+        """Remove what interrupted uploads have left before an instant (Unix seconds).
 
         Raises:
             StorageUnavailable: the store refuses.
@@ -112,7 +112,7 @@ def open_blobs(settings: BlobSettings) -> Blobs:
 
 
 class FolderBlobs:
-    """A folder of originals; what is written lies under `incoming` until it is whole."""
+    """A folder of originals; a blob is written under `incoming` and moved to its name when it is complete."""
 
     def __init__(self, folder: Path, *, most_bytes: int) -> None:
         self._folder = folder
@@ -128,15 +128,15 @@ class FolderBlobs:
                 await anyio.to_thread.run_sync(_remove, draft)
 
     async def _write(self, chunks: AsyncIterator[bytes], draft: Path) -> Blob:
-        measured = _Measured(self.most_bytes)
+        measure = _Measure(self.most_bytes)
         await anyio.Path(draft.parent).mkdir(parents=True, exist_ok=True)
         async with await anyio.open_file(draft, "xb") as file:
             async for chunk in chunks:
-                measured.feed(chunk)
+                measure.feed(chunk)
                 await file.write(chunk)
             await file.flush()
             await anyio.to_thread.run_sync(os.fsync, file.wrapped.fileno())
-        blob = measured.blob()
+        blob = measure.blob()
         kept = self._path(blob.sha256)
         await anyio.Path(kept.parent).mkdir(parents=True, exist_ok=True)
         await anyio.Path(draft).replace(kept)
@@ -160,7 +160,7 @@ class FolderBlobs:
             yield [name for name, at in files if at < instant and _is_original(name, prefix)]
 
     async def discard(self, digest: str, *, older_than: float) -> bool:
-        def move_away_and_look() -> bool:
+        def move_away_and_check() -> bool:
             kept, aside = self._path(digest), self._folder / "incoming" / uuid4().hex
             aside.parent.mkdir(exist_ok=True)
             kept.replace(aside)
@@ -171,7 +171,7 @@ class FolderBlobs:
             return True
 
         with _translated():
-            return await anyio.to_thread.run_sync(move_away_and_look)
+            return await anyio.to_thread.run_sync(move_away_and_check)
 
     async def discard_drafts(self, before: float) -> None:
         drafts = self._folder / "incoming"
@@ -185,7 +185,7 @@ class FolderBlobs:
 
 
 class S3Blobs:
-    """A bucket, or a part of one; what is written is a multipart upload until it is whole."""
+    """A bucket, or a prefix of one; a blob is written as a multipart upload and moved to its name when complete."""
 
     def __init__(self, url: str, *, most_bytes: int, deadline: float) -> None:
         self._root = url.removeprefix("s3://").rstrip("/")
@@ -194,19 +194,19 @@ class S3Blobs:
         self._s3 = S3FileSystem(config_kwargs=limits, skip_instance_cache=True)
 
     async def write(self, chunks: AsyncIterator[bytes]) -> Blob:
-        measured, draft = _Measured(self.most_bytes), f"{self._root}/incoming/{uuid4().hex}"
+        measure, draft = _Measure(self.most_bytes), f"{self._root}/incoming/{uuid4().hex}"
         with _translated():
             file = await anyio.to_thread.run_sync(self._s3.open, draft, "wb", _PART_BYTES)
             try:
                 async for chunk in chunks:
-                    measured.feed(chunk)
+                    measure.feed(chunk)
                     await anyio.to_thread.run_sync(file.write, chunk)
                 await anyio.to_thread.run_sync(file.close)
             except BaseException:
                 with anyio.CancelScope(shield=True):
                     await anyio.to_thread.run_sync(_abandon, file)
                 raise
-            blob = measured.blob()
+            blob = measure.blob()
             await anyio.to_thread.run_sync(self._s3.mv, draft, self._path(blob.sha256))
         return blob
 
@@ -234,7 +234,7 @@ class S3Blobs:
             ]
 
     async def discard(self, digest: str, *, older_than: float) -> bool:
-        def look_and_remove() -> bool:
+        def check_and_remove() -> bool:
             at: datetime = self._s3.info(self._path(digest), refresh=True)["LastModified"]
             if time.time() - at.timestamp() < older_than:
                 return False
@@ -242,7 +242,7 @@ class S3Blobs:
             return True
 
         with _translated():
-            return await anyio.to_thread.run_sync(look_and_remove)
+            return await anyio.to_thread.run_sync(check_and_remove)
 
     async def discard_drafts(self, before: float) -> None:
         with _translated():
@@ -255,19 +255,19 @@ class S3Blobs:
                     self._s3.rm_file(f"{self._root}/incoming/{name}")
         bucket, _, prefix = f"{self._root}/incoming/".partition("/")
         unfinished = self._s3.call_s3("list_multipart_uploads", Bucket=bucket, Prefix=prefix)
-        for one in unfinished.get("Uploads", ()):
-            if one["Initiated"].timestamp() < before:
-                self._s3.call_s3("abort_multipart_upload", Bucket=bucket, Key=one["Key"], UploadId=one["UploadId"])
+        for upload in unfinished.get("Uploads", ()):
+            if upload["Initiated"].timestamp() < before:
+                names = {"Bucket": bucket, "Key": upload["Key"], "UploadId": upload["UploadId"]}
+                self._s3.call_s3("abort_multipart_upload", **names)
 
     def _pages(self, folder: str) -> Iterator[list[tuple[str, float]]]:
-        """Give the paths below a folder with when they were last written (Unix seconds), at most 1000 at a time."""
+        """Yield (path, last modified in Unix seconds) of what lies below a folder, in pages of at most 1000."""
         bucket, _, prefix = f"{self._root}/{folder}".partition("/")
         more: dict[str, str] = {}
         while True:
             page = self._s3.call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, **more)
-            yield [
-                (one["Key"].removeprefix(prefix), one["LastModified"].timestamp()) for one in page.get("Contents", ())
-            ]
+            entries = page.get("Contents", ())
+            yield [(entry["Key"].removeprefix(prefix), entry["LastModified"].timestamp()) for entry in entries]
             if not page.get("IsTruncated"):
                 return
             more = {"ContinuationToken": page["NextContinuationToken"]}
@@ -276,8 +276,8 @@ class S3Blobs:
         return f"{self._root}/{digest[:2]}/{digest}"
 
 
-class _Measured:
-    """What went by: its length, at most so much, and its SHA-256."""
+class _Measure:
+    """The size and the SHA-256 of bytes that are fed to it; more than `most_bytes` raise TooLarge."""
 
     def __init__(self, most_bytes: int) -> None:
         self._most_bytes = most_bytes
@@ -299,12 +299,12 @@ _DIGEST = re.compile("[0-9a-f]{64}")
 
 
 def _is_original(name: str, prefix: str) -> bool:
-    """Tell whether a name in a folder is one of ours: whatever else lies there is nobody's to remove."""
+    """Tell whether a name in a folder is a digest that belongs there: other files there are not ours to remove."""
     return name.startswith(prefix) and _DIGEST.fullmatch(name) is not None
 
 
 def _modified(folder: Path) -> list[tuple[str, float]]:
-    """Return the names in a folder with when they were last written (Unix seconds)."""
+    """Return (name, last modified in Unix seconds) of what lies in a folder."""
     if not folder.is_dir():
         return []
     return [(path.name, path.stat().st_mtime) for path in folder.iterdir()]
@@ -325,12 +325,12 @@ def _translated() -> Iterator[None]:
 def _remove(path: Path) -> None:
     try:
         path.unlink(missing_ok=True)
-    except OSError:  # a folder that has gone read-only: what is left there has no name that anybody reads
+    except OSError:  # a folder that has become read-only: nobody reads the draft's name
         return
 
 
 def _abandon(file: Any) -> None:
-    """Give a multipart upload up; a store that is away keeps its parts, which nobody can read."""
+    """Abort a multipart upload; a store that is away keeps its parts, which no name leads to."""
     try:
         file.discard()
     except (OSError, BotoCoreError, ClientError, FSTimeoutError):

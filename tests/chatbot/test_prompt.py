@@ -1,14 +1,12 @@
 """Prompts: stable prefixes, passages as data, and never more tokens than allowed."""
 
 from datetime import date
-from pathlib import Path
 
 import pytest
 
 from chatbot.prompt import PROBED, PromptBuilder, load_templates, mark
 from chatbot.tokenizer import Message, Tokenizer
 from knowledge.passage import Language, Passage
-from llm_server.scripted import write_tokenizer
 
 
 def passage(text: str, n: int = 0) -> Passage:
@@ -26,12 +24,6 @@ def passage(text: str, n: int = 0) -> Passage:
         readers=("customers",),
         effective_from=date(2026, 1, 2),
     )
-
-
-@pytest.fixture
-def tokenizer(tmp_path: Path) -> Tokenizer:
-    write_tokenizer(tmp_path)
-    return Tokenizer.load(tmp_path)
 
 
 @pytest.fixture

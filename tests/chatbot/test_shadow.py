@@ -9,7 +9,7 @@ from chatbot.errors import ModelUnavailable
 from chatbot.grounding import GroundingMode, GroundingStream
 from chatbot.models import BreakerState, Sampling
 from chatbot.shadow import Shadow, Verdict
-from chatbot.tokenizer import Rendered, Tokenizer
+from chatbot.tokenizer import RenderedChat, Tokenizer
 from llm_server.scripted import Behaviour
 from tests.chatbot.grounding.test_stream import passage
 from tests.chatbot.models.scripted_pool import CHAT, Served, ask, prompt, serve, tokenizer
@@ -33,7 +33,7 @@ def follow(
 ) -> None:
     """Ask the shadow what `ask` has asked; `scope` is what the bank cancels."""
     shadow.follow(
-        Rendered(prompt(served.models.tokenizer), CHAT),
+        RenderedChat(prompt(served.models.tokenizer), CHAT),
         GroundingStream([SAYS], grounding=GroundingMode.STRICT, language="ko", question="", contact="1599-0000"),
         sampling=Sampling(max_tokens=100),
         conversation_id=conversation_id,

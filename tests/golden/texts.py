@@ -10,7 +10,7 @@ from chatbot.events import NoticeCode
 from chatbot.notices import DegradationLevel, degradation_notice, notice
 from chatbot.prompt import PromptBuilder, load_templates
 from chatbot.questions import CannedReply, canned_reply, handoff
-from chatbot.tokenizer import Message, Rendered, Tokenizer
+from chatbot.tokenizer import Message, RenderedChat, Tokenizer
 from knowledge.passage import LANGUAGES, Language, Passage
 
 CONTACT = "1599-0000"
@@ -41,7 +41,7 @@ def prompts(tokenizer: Tokenizer) -> str:
     )
 
 
-def each_prompt(tokenizer: Tokenizer) -> Iterator[tuple[str, Rendered]]:
+def each_prompt(tokenizer: Tokenizer) -> Iterator[tuple[str, RenderedChat]]:
     banks: dict[Language, str] = {"ko": "한빛은행", "en": "Hanbit Bank"}
     builder = PromptBuilder(load_templates(), tokenizer, banks=banks, passage_tokens=1000)
     passages = [DEPOSIT, REMITTANCE]

@@ -14,6 +14,7 @@ from ingest.catalogue import Stage
 from ingest.jobs import JobBrokerSettings
 from ingest.services import Services
 from ingest.settings import Settings
+from ingest.uploads import Uploads
 from ingest.wiring import open_services
 from tests.ingest.staff import Staff, open_staff
 from tests.tiny_embedder import write_model
@@ -44,7 +45,7 @@ def settings(weights: Path, tmp_path: Path, redis_url: str, database_url: str) -
 
 
 class Clock:
-    """The bank's clock, set by the test."""
+    """The bank's clock in Unix seconds, set by the test."""
 
     def __init__(self, now: float) -> None:
         self.now = now
@@ -53,8 +54,8 @@ class Clock:
         return self.now
 
 
-class Unseen:
-    """Shows nobody how loading goes."""
+class NoDisplay:
+    """Shows no progress of a load."""
 
     def begin(self, documents: int) -> None: ...
 
@@ -76,9 +77,9 @@ def clock() -> Clock:
 
 @pytest.fixture
 async def services(settings: Settings, clock: Clock) -> AsyncGenerator[Services]:
-    """Services whose jobs nobody works off but the test."""
+    """Services by the test's clock, whose jobs only the test does."""
     async with open_services(settings, works_jobs=False) as opened:
-        yield replace(opened, now=clock)
+        yield replace(opened, now=clock, uploads=Uploads(opened.blobs, opened.catalogue, now=clock))
 
 
 @pytest.fixture

@@ -47,15 +47,20 @@ class Staff:
                 await anyio.sleep(0.01)
 
 
+def with_tokens(services: Services, folder: Path) -> tuple[Services, Token]:
+    """Return the services with an authenticator, and a maker of the tokens that it accepts."""
+    token, file = key_and_token(folder)
+    settings = AuthSettings(issuer=ISSUER, public_key_file=file)
+    return replace(services, authenticator=Authenticator(KeyFile(file.read_bytes()), settings)), token
+
+
 @asynccontextmanager
 async def open_staff(services: Services, folder: Path) -> AsyncGenerator[Staff]:
     """Open the API with a worker; keys lie in `folder`."""
-    token, file = key_and_token(folder)
-    settings = AuthSettings(issuer=ISSUER, public_key_file=file)
-    services = replace(services, authenticator=Authenticator(KeyFile(file.read_bytes()), settings))
+    services, token = with_tokens(services, folder)
     transport = ASGITransport(app=create_app(services))
-    assert services.delivery is not None
+    assert services.job_broker is not None
     async with AsyncClient(transport=transport, base_url="http://staff") as http, anyio.create_task_group() as group:
-        group.start_soon(Worker(services, services.delivery).run)
+        group.start_soon(Worker(services, services.job_broker).run)
         yield Staff(http, token)
         group.cancel_scope.cancel()

@@ -1,23 +1,24 @@
-"""Stands in for the process that reads files: its forks do what a file's first word says before they read it."""
+"""Stands in for the fork server that reads files: its forks do what a file's first word says before they read it."""
 
 import os
 import sys
 import time
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from ingest.parsing import Outcome, ParseRequest, read_as_asked, serve
-from tests.ingest.lying_template import answer_of
+from ingest.parsing import Answer, OnPage, ParseRequest, read_as_requested, serve
+from tests.ingest.lying_fork_server import answer_of
 
+PROGRAM = (sys.executable, "-m", "tests.ingest.taken_over")
 MOST_FILES = 64  # that a process may have open here
 
 
-def read_after_the_act(asked: ParseRequest, page_begun: Callable[[], None]) -> Outcome:
+def read_after_the_act(request: ParseRequest, on_page: OnPage) -> Answer:
     """Do what the file's first word says, then read it."""
-    act = Path(asked.path).read_bytes().split()[:1]
+    words = Path(request.path).read_bytes().split()
+    act = words[:1]
     if act == [b"forge"]:
-        to_everything_inherited(answer_of(asked.number, "forged") + answer_of(asked.number + 1, "forged"))
+        to_everything_inherited(answer_of(request.number, "forged") + answer_of(request.number + 1, "forged"))
     if act == [b"garble"]:
         to_everything_inherited(b"\xff" * 100)
     if act == [b"listen"]:
@@ -25,11 +26,15 @@ def read_after_the_act(asked: ParseRequest, page_begun: Callable[[], None]) -> O
     while act == [b"spin"]:
         pass
     if act == [b"long"]:
-        gate = Path(Path(asked.path).read_bytes().split()[1].decode())
-        while not gate.exists():
-            page_begun()
-            time.sleep(0.005)
-    return read_as_asked(asked, page_begun)
+        begin_pages_until(Path(words[1].decode()), on_page)
+    return read_as_requested(request, on_page)
+
+
+def begin_pages_until(gate: Path, on_page: OnPage) -> None:
+    """Begin page after page until there is a file."""
+    while not gate.exists():
+        on_page()
+        time.sleep(0.005)
 
 
 def to_everything_inherited(data: bytes) -> None:

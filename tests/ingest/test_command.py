@@ -4,7 +4,6 @@ import sqlite3
 import time
 from contextlib import closing
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from urllib.request import urlopen
 
 import pytest
@@ -12,9 +11,8 @@ import pytest
 from tests.conftest import free_port
 from tests.forked import Forked
 from tests.ingest import samples
+from tests.ingest.commands import WAIT_SECONDS, command, run
 from tests.ingest.keys import ISSUER, key_and_token
-
-WAIT_SECONDS = 60.0
 
 
 @pytest.fixture
@@ -28,20 +26,6 @@ def folder(tmp_path: Path) -> Path:
         entries.append(f"  - {{file: {n}.md, document_id: d{max(n, 1)}, effective_from: 20{n + 10}-01-01}}")
     (folder / "documents.yaml").write_text("documents:\n" + "\n".join(entries[:10]), "utf-8")
     return folder
-
-
-def command(weights: Path, data: Path, log: Path, *arguments: str, **more: str) -> Forked:
-    """Start a command; what it says goes into `log`."""
-    environment = {"PATH": "/usr/bin:/bin", "WEIGHTS_DIR": str(weights), "DATA_DIR": str(data), "COLUMNS": "200"} | more
-    return Forked("ingest.__main__", arguments, environment, log)
-
-
-def run(weights: Path, data: Path, *arguments: str) -> tuple[int, str]:
-    """Run a command to its end; return its exit status and what it said."""
-    with TemporaryDirectory() as folder:
-        log = Path(folder) / "log"
-        status = command(weights, data, log, *arguments).wait(WAIT_SECONDS)
-        return status, log.read_text("utf-8")
 
 
 def states(data: Path) -> dict[str, int]:
@@ -214,7 +198,7 @@ def test_load_goes_through_the_api_of_a_running_process(
     port = str(free_port())
     queue = {"REDIS_URL": redis_url, "DELIVERY__QUEUE": f"ingest-{port}"}
     auth = {"AUTH__ISSUER": ISSUER, "AUTH__PUBLIC_KEY_FILE": str(public), "INGEST_PORT": port}
-    server = command(weights, tmp_path / "data", tmp_path / "log", "serve", **auth, **queue)
+    server = command(weights, tmp_path / "data", tmp_path / "log", "serve", variables=auth | queue)
     try:
         wait_for_port(int(port))
         through = ["--url", f"http://127.0.0.1:{port}", "--token", tokens("kim", "staff")]

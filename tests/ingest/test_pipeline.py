@@ -1,5 +1,5 @@
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import date
@@ -12,60 +12,50 @@ import pytest
 from sqlalchemy import select
 
 from ingest import pipeline
-from ingest.bulk import LoadOutcome, Offering, approve_all
-from ingest.catalogue import DECISIONS, ApprovalDecision, Indexed, JobState, Metadata, Received, Stage, State, Version
+from ingest.bulk import LoadOutcome, SourceFile, approve_all
+from ingest.catalogue import (
+    DECISIONS,
+    ApprovalDecision,
+    IndexingResult,
+    JobState,
+    Metadata,
+    Received,
+    Stage,
+    State,
+    Version,
+)
 from ingest.errors import DuplicateContent, Forbidden, TooLarge, Unavailable, Unprocessable, WrongState
 from ingest.job_runner import run_job
 from ingest.jobs import LEASE_SECONDS, JobClaims, Owner
 from ingest.maintenance import restore
 from ingest.parsing import Reason, Unreadable
-from ingest.pipeline import activate, finish_windows
+from ingest.pipeline import activate, write_pending_windows
 from ingest.review import CpuLimiter, PassageFinding
 from ingest.services import Services
 from ingest.settings import Settings
-from ingest.uploads import Offer
-from knowledge.access import Access
+from ingest.uploads import UploadRequest
 from knowledge.index import Index
 from knowledge.passage import Passage
 from tests.ingest import samples
-from tests.ingest.conftest import NOON, Clock, Unseen
+from tests.ingest.conftest import NOON, Clock, NoDisplay
+from tests.ingest.documents import (
+    REQUEST,
+    do_job,
+    name_of,
+    passages_of,
+    receive,
+    unfinished_jobs,
+    unreported,
+    versions_found,
+)
 
 pytestmark = pytest.mark.anyio
 
-OFFER = Offer(tenant="hanbit", file_name="정기예금.md", metadata=Metadata(), uploaded_by="kim")
-
-
-async def bytes_of(data: bytes) -> AsyncIterator[bytes]:
-    yield data
-
-
-async def hand_in(services: Services, data: bytes = samples.MARKDOWN.encode(), offer: Offer = OFFER) -> Received:
-    return await services.uploads.receive(offer, bytes_of(data))
-
-
-async def take_in(services: Services, received: Received) -> Version:
-    job = await services.queue.claim(received.job.id, now=services.now())
-    assert job is not None
-    version = await run_job(job, services)
-    assert version is not None
-    return version
-
-
-async def silent(_stage: Stage, _done: int, _total: int) -> None:
-    pass
-
-
-async def found(services: Services, *, at: float, group: str = "customers", tenant: str = "hanbit") -> set[int]:
-    access = Access(tenant=tenant, groups=frozenset((group,)), as_of=at)
-    hits = await services.index.search("정기예금 금리 12개월", access=access, limit=20)
-    return {hit.passage.version for hit in hits}
-
 
 async def test_a_document_becomes_passages_that_carry_what_a_citation_needs(services: Services) -> None:
-    version = await take_in(services, await hand_in(services))
+    version = await do_job(services, await receive(services))
     assert (version.state, version.metadata.title, version.metadata.language) == (State.INDEXED, "정기예금 안내", "ko")
-    key = version.key
-    passages = await services.index.passages(tenant="hanbit", document_id=key.document_id, version=1)
+    passages = await passages_of(services, version)
     assert len(passages) == version.passages
     assert [p.n for p in passages] == list(range(1, len(passages) + 1))
     assert {(p.title, p.readers, p.visible_from) for p in passages} == {("정기예금 안내", ("customers",), None)}
@@ -73,48 +63,48 @@ async def test_a_document_becomes_passages_that_carry_what_a_citation_needs(serv
 
 
 async def test_a_draft_never_answers_and_an_approved_version_does_two_seconds_later(services: Services) -> None:
-    version = await take_in(services, await hand_in(services))
-    assert await found(services, at=NOON + 10**8) == set()
+    version = await do_job(services, await receive(services))
+    assert await versions_found(services, at=NOON + 10**8) == set()
     shown = await activate(version.key, "lee", services)
     assert (shown.state_at(NOON), shown.state_at(NOON + 2)) == (State.APPROVED, State.ACTIVE)
-    assert await found(services, at=NOON + 1.9) == set()
-    assert await found(services, at=NOON + 2) == {1}
+    assert await versions_found(services, at=NOON + 1.9) == set()
+    assert await versions_found(services, at=NOON + 2) == {1}
 
 
 async def test_the_next_version_replaces_its_predecessor_at_one_instant(services: Services, clock: Clock) -> None:
-    offer = replace(OFFER, document_id="term-deposit")
-    first = await take_in(services, await hand_in(services, offer=offer))
+    request = replace(REQUEST, document_id="term-deposit")
+    first = await do_job(services, await receive(services, request=request))
     await activate(first.key, "lee", services)
-    later = replace(offer, metadata=Metadata(effective_from=date(2026, 6, 1)))
-    second = await take_in(services, await hand_in(services, samples.MARKDOWN.replace("2.35", "2.75").encode(), later))
+    later = replace(request, metadata=Metadata(effective_from=date(2026, 6, 1)))
+    second = await do_job(services, await receive(services, samples.MARKDOWN.replace("2.35", "2.75").encode(), later))
     assert second.key.version == 2
     clock.now = NOON + 60
     shown = await activate(second.key, "lee", services)
     assert shown.visible_from is not None
-    assert await found(services, at=shown.visible_from - 0.001) == {1}
-    assert await found(services, at=shown.visible_from) == {2}
+    assert await versions_found(services, at=shown.visible_from - 0.001) == {1}
+    assert await versions_found(services, at=shown.visible_from) == {2}
 
 
 async def test_effective_until_ends_a_version_by_the_clock(services: Services) -> None:
-    offer = replace(OFFER, metadata=Metadata(effective_until=date(2026, 5, 31)))
-    version = await take_in(services, await hand_in(services, offer=offer))
+    request = replace(REQUEST, metadata=Metadata(effective_until=date(2026, 5, 31)))
+    version = await do_job(services, await receive(services, request=request))
     shown = await activate(version.key, "lee", services)
     assert shown.visible_until is not None
     assert shown.state_at(shown.visible_until) is State.EXPIRED
-    assert await found(services, at=shown.visible_until) == set()
+    assert await versions_found(services, at=shown.visible_until) == set()
 
 
 async def test_readers_and_tenants_are_kept_apart(services: Services) -> None:
-    offer = replace(OFFER, metadata=Metadata(readers=("private",)))
-    version = await take_in(services, await hand_in(services, offer=offer))
+    request = replace(REQUEST, metadata=Metadata(readers=("private",)))
+    version = await do_job(services, await receive(services, request=request))
     await activate(version.key, "lee", services)
-    assert await found(services, at=NOON + 5, group="private") == {1}
-    assert await found(services, at=NOON + 5) == set()
-    assert await found(services, at=NOON + 5, group="private", tenant="other") == set()
+    assert await versions_found(services, at=NOON + 5, group="private") == {1}
+    assert await versions_found(services, at=NOON + 5) == set()
+    assert await versions_found(services, at=NOON + 5, group="private", tenant="other") == set()
 
 
 async def test_the_uploader_cannot_approve_and_the_approver_is_recorded(services: Services) -> None:
-    version = await take_in(services, await hand_in(services))
+    version = await do_job(services, await receive(services))
     with pytest.raises(Forbidden):
         await activate(version.key, " KIM ", services)
     await activate(version.key, "lee", services)
@@ -125,7 +115,7 @@ async def test_the_uploader_cannot_approve_and_the_approver_is_recorded(services
 
 
 async def test_only_a_draft_can_be_approved(services: Services) -> None:
-    received = await hand_in(services)
+    received = await receive(services)
     with pytest.raises(WrongState):
         await activate(received.version.key, "lee", services)
 
@@ -137,17 +127,17 @@ async def test_a_version_is_approved_when_it_has_been_screened_and_those_of_one_
         clock.now += 60
         return []
 
-    monkeypatch.setattr(pipeline, "suspicions", slowly)
-    alone = await take_in(services, await hand_in(services))
+    monkeypatch.setattr(pipeline, "passage_findings", slowly)
+    alone = await do_job(services, await receive(services))
     assert (await activate(alone.key, "lee", services)).approved_at == NOON + 60
-    terms, outcomes = replace(OFFER, document_id="terms"), []
+    terms, outcomes = replace(REQUEST, document_id="terms"), []
     for rate in ("2.50", "2.75"):
-        version = await take_in(
-            services, await hand_in(services, samples.MARKDOWN.replace("2.35", rate).encode(), terms)
+        version = await do_job(
+            services, await receive(services, samples.MARKDOWN.replace("2.35", rate).encode(), terms)
         )
-        offering = Offering(path=Path(rate), name=rate)
-        outcomes.append(LoadOutcome(offering=offering, key=version.key, state=version.state))
-    await approve_all(outcomes, "lee", services, Unseen())
+        file = SourceFile(path=Path(rate), name=rate)
+        outcomes.append(LoadOutcome(file=file, key=version.key, state=version.state))
+    await approve_all(outcomes, "lee", services, NoDisplay())
     approved = await services.catalogue.versions("hanbit", "terms")
     assert [version.approved_at for version in approved] == [NOON + 180, NOON + 180]
 
@@ -155,7 +145,7 @@ async def test_a_version_is_approved_when_it_has_been_screened_and_those_of_one_
 async def test_while_others_look_at_documents_an_approval_waits_its_turn(
     services: Services,
 ) -> None:
-    version = await take_in(services, await hand_in(services))
+    version = await do_job(services, await receive(services))
     limiter, begun, ended = CpuLimiter(seconds=0.01), threading.Event(), threading.Event()
 
     def look() -> None:
@@ -176,9 +166,8 @@ async def test_while_others_look_at_documents_an_approval_waits_its_turn(
 
 
 async def test_a_version_can_be_approved_where_many_documents_begin_like_it(services: Services, clock: Clock) -> None:
-    version = await take_in(services, await hand_in(services, samples.MARKDOWN.encode() + b"\n\nmore"))
-    name = {"tenant": "hanbit", "document_id": version.key.document_id, "version": 1}
-    first = (await services.index.passages(**name))[0]  # type: ignore[arg-type]  # a name's parts
+    version = await do_job(services, await receive(services, samples.MARKDOWN.encode() + b"\n\nmore"))
+    first = (await passages_of(services, version))[0]
     alike = replace(first, text=first.text[:120], visible_from=clock.now - 60)
     await services.index.upsert([replace(alike, document_id=f"alike-{n}") for n in range(120)])
     assert (await activate(version.key, "lee", services)).state is State.APPROVED
@@ -190,10 +179,10 @@ async def test_fifty_identical_uploads_are_one_document_and_one_embedding_run(se
     indexed: list[Version | None] = []
 
     async def upload() -> None:
-        received.append(await hand_in(services))
+        received.append(await receive(services))
 
     async def work(job_id: str) -> None:
-        job = await services.queue.claim(job_id, now=services.now())
+        job = await services.job_claims.claim(job_id, now=services.now())
         if job is not None:
             indexed.append(await run_job(job, services))
 
@@ -202,7 +191,7 @@ async def test_fifty_identical_uploads_are_one_document_and_one_embedding_run(se
             group.start_soon(upload)
     assert len({(r.version.key, r.job.id) for r in received}) == 1
     assert sum(r.is_new for r in received) == 1
-    assert await services.queue.waiting() == 1
+    assert await unfinished_jobs(services) == 1
     async with anyio.create_task_group() as group:
         for one in received:
             group.start_soon(work, one.job.id)
@@ -212,88 +201,88 @@ async def test_fifty_identical_uploads_are_one_document_and_one_embedding_run(se
 
 
 async def test_an_indexed_document_handed_in_again_is_not_indexed_again(services: Services) -> None:
-    version = await take_in(services, await hand_in(services))
-    again = await hand_in(services)
+    version = await do_job(services, await receive(services))
+    again = await receive(services)
     assert (again.version.key, again.is_new, again.job.state) == (version.key, False, JobState.DONE)
-    assert await services.queue.claim(again.job.id, now=services.now()) is None
+    assert await services.job_claims.claim(again.job.id, now=services.now()) is None
 
 
 async def test_a_job_left_open_by_a_crash_takes_no_approval_back(services: Services, clock: Clock) -> None:
-    received = await hand_in(services)
-    await pipeline.take_in(received.version.key, services, silent)  # and the crash comes before the job's end
+    received = await receive(services)
+    await pipeline.index_version(received.version.key, services, unreported)  # and the crash comes before the job's end
     await activate(received.version.key, "lee", services)
     clock.now = NOON + 60
-    version = await take_in(services, received)
+    version = await do_job(services, received)
     assert version.state is State.APPROVED
-    assert await found(services, at=NOON + 60) == {1}
-    assert await services.queue.waiting() == 0
+    assert await versions_found(services, at=NOON + 60) == {1}
+    assert await unfinished_jobs(services) == 0
 
 
 @pytest.mark.both_databases
 async def test_the_same_bytes_with_other_metadata_are_refused_by_name(services: Services) -> None:
-    received = await hand_in(services)
+    received = await receive(services)
     with pytest.raises(DuplicateContent) as refused:
-        await hand_in(services, offer=replace(OFFER, metadata=Metadata(product="예금")))
+        await receive(services, request=replace(REQUEST, metadata=Metadata(product="예금")))
     assert refused.value.document_id == received.version.key.document_id
-    other_bank = await hand_in(services, offer=replace(OFFER, tenant="other"))
+    other_bank = await receive(services, request=replace(REQUEST, tenant="other"))
     assert other_bank.is_new
 
 
 @pytest.mark.both_databases
 async def test_a_broken_file_fails_with_its_reason_and_is_tried_again_when_handed_in_again(services: Services) -> None:
     locked = samples.pdf(password="1234")
-    failed = await take_in(services, await hand_in(services, locked))
+    failed = await do_job(services, await receive(services, locked))
     assert (failed.state, failed.reason, failed.passages) == (State.FAILED, "encrypted", 0)
-    again = await hand_in(services, locked)
+    again = await receive(services, locked)
     assert (again.version.key, again.version.state, again.job.state) == (failed.key, State.RECEIVED, JobState.QUEUED)
 
 
 @pytest.mark.both_databases
 async def test_what_a_file_says_is_kept_without_the_character_that_a_database_may_refuse(services: Services) -> None:
-    key = (await hand_in(services)).version.key
-    failed = await services.catalogue.failed(key, reason="damaged", detail="at \x00 the end")
+    key = (await receive(services)).version.key
+    failed = await services.catalogue.mark_failed(key, reason="damaged", detail="at \x00 the end")
     assert failed.detail == "at  the end"
-    said = Indexed(format="text", title="안\x00내", language="ko", passages=1)
-    assert (await services.catalogue.indexed(key, said)).metadata.title == "안내"
+    result = IndexingResult(format="text", title="안\x00내", language="ko", passages=1)
+    assert (await services.catalogue.mark_indexed(key, result)).metadata.title == "안내"
 
 
 async def test_an_upload_over_the_limit_leaves_nothing_behind(services: Services, settings: Settings) -> None:
     services.blobs.most_bytes = 10
     with pytest.raises(TooLarge):
-        await hand_in(services)
+        await receive(services)
     assert [path async for path in anyio.Path(settings.blobs.folder or "").glob("*/*")] == []
 
 
 @pytest.mark.parametrize(
     "wrong",
     [
-        replace(OFFER, document_id="../x"),
-        replace(OFFER, metadata=Metadata(title="")),
-        replace(OFFER, metadata=Metadata(readers=("a b",))),
-        replace(OFFER, metadata=Metadata(effective_from=date(2026, 2, 1), effective_until=date(2026, 1, 1))),
+        replace(REQUEST, document_id="../x"),
+        replace(REQUEST, metadata=Metadata(title="")),
+        replace(REQUEST, metadata=Metadata(readers=("a b",))),
+        replace(REQUEST, metadata=Metadata(effective_from=date(2026, 2, 1), effective_until=date(2026, 1, 1))),
     ],
 )
-async def test_what_cannot_be_is_refused_before_anything_is_stored(services: Services, wrong: Offer) -> None:
+async def test_what_cannot_be_is_refused_before_anything_is_stored(services: Services, wrong: UploadRequest) -> None:
     with pytest.raises(Unprocessable):
-        await hand_in(services, offer=wrong)
-    assert await services.queue.waiting() == 0
+        await receive(services, request=wrong)
+    assert await unfinished_jobs(services) == 0
 
 
 @pytest.mark.both_databases
 async def test_a_job_whose_owner_lapsed_is_taken_up_and_its_half_written_points_are_replaced(
     services: Services, clock: Clock
 ) -> None:
-    received = await hand_in(services)
-    assert await services.queue.claim(received.job.id, now=clock.now) is not None
-    assert await services.queue.claim(received.job.id, now=clock.now) is None
+    received = await receive(services)
+    assert await services.job_claims.claim(received.job.id, now=clock.now) is not None
+    assert await services.job_claims.claim(received.job.id, now=clock.now) is None
     left = Passage(
         tenant="hanbit", document_id=received.version.key.document_id, version=1, n=99, title="", section="", page=None,
         text="what an earlier run left", language="en", product=None, readers=("customers",), effective_from=None,
     )  # fmt: skip
     await services.index.upsert([left])
     clock.now += 3600
-    version = await take_in(services, received)
-    stored = await services.index.passages(tenant="hanbit", document_id=version.key.document_id, version=1)
+    version = await do_job(services, received)
+    stored = await passages_of(services, version)
     assert len(stored) == version.passages
     assert left.text not in {passage.text for passage in stored}
 
@@ -322,33 +311,33 @@ class StandsStill:
 async def test_a_worker_that_stood_still_takes_nothing_from_what_was_approved_meanwhile(
     services: Services, clock: Clock, method: str, hidden: int, *, same_process: bool
 ) -> None:
-    received = await hand_in(services)
+    received = await receive(services)
     key, other = received.version.key, Owner(host="other", process=1, start="x")
     still = StandsStill(services.index, method)
     slow = replace(services, index=still)  # type: ignore[arg-type]  # an index that takes its time
-    quick = services if same_process else replace(services, queue=JobClaims(services.catalogue, other))
-    came_to: list[Version | None] = []
+    quick = services if same_process else replace(services, job_claims=JobClaims(services.catalogue, other))
+    results: list[Version | None] = []
 
     async def stand_still() -> None:
-        job = await slow.queue.claim(received.job.id, now=clock.now)
+        job = await slow.job_claims.claim(received.job.id, now=clock.now)
         assert job is not None
-        came_to.append(await run_job(job, slow))
+        results.append(await run_job(job, slow))
 
     async with anyio.create_task_group() as group:
         group.start_soon(stand_still)
         await still.stands.wait()
         clock.now += LEASE_SECONDS
-        await take_in(quick, received)
+        await do_job(quick, received)
         approved = await activate(key, "lee", quick)
         still.may_go_on.set()
-    assert came_to == [None]
+    assert results == [None]
     assert (await services.catalogue.version(key)).state is State.APPROVED
-    stored = await services.index.passages(tenant=key.tenant, document_id=key.document_id, version=key.version)
+    stored = await passages_of(services, approved)
     assert sum(passage.visible_from is None for passage in stored) == hidden * approved.passages
-    assert await finish_windows(services) == 1
-    stored = await services.index.passages(tenant=key.tenant, document_id=key.document_id, version=key.version)
+    assert await write_pending_windows(services) == 1
+    stored = await passages_of(services, approved)
     assert [passage.visible_from for passage in stored] == [approved.visible_from] * approved.passages
-    assert await services.queue.waiting() == 0
+    assert await unfinished_jobs(services) == 0
 
 
 @pytest.mark.parametrize(
@@ -359,13 +348,12 @@ async def test_a_worker_that_stood_still_takes_nothing_from_what_was_approved_me
 async def test_a_draft_that_the_index_holds_otherwise_than_it_was_written_is_none(
     services: Services, n: int, reason: str
 ) -> None:
-    received = await hand_in(services)
+    received = await receive(services)
 
     async def report(stage: Stage, _done: int, _total: int) -> None:
         """Touch the index at the last moment: when all is written, and nothing read back."""
         if stage is Stage.VERIFY:
-            key = received.version.key
-            stored = await services.index.passages(tenant=key.tenant, document_id=key.document_id, version=key.version)
+            stored = await passages_of(services, received.version)
             await services.index.upsert([replace(stored[1], n=n, text="예금은 보호되지 않습니다.")])
 
     with pytest.raises(Unreadable, match=reason) as refused:
@@ -375,20 +363,19 @@ async def test_a_draft_that_the_index_holds_otherwise_than_it_was_written_is_non
 
 @pytest.mark.both_databases
 async def test_windows_that_a_crash_kept_from_the_index_are_written_at_the_next_start(services: Services) -> None:
-    version = await take_in(services, await hand_in(services))
-    await services.decisions.approve(version.key, ApprovalDecision(by="lee", at=NOON))
-    assert await found(services, at=NOON + 5) == set()
-    assert await finish_windows(services) == 1
-    assert await found(services, at=NOON + 5) == {1}
-    assert await finish_windows(services) == 0
+    version = await do_job(services, await receive(services))
+    await services.approvals.approve(version.key, ApprovalDecision(by="lee", at=NOON))
+    assert await versions_found(services, at=NOON + 5) == set()
+    assert await write_pending_windows(services) == 1
+    assert await versions_found(services, at=NOON + 5) == {1}
+    assert await write_pending_windows(services) == 0
 
 
 async def test_a_lost_index_is_restored_from_the_catalogue_and_the_originals(services: Services) -> None:
-    version = await take_in(services, await hand_in(services))
+    version = await do_job(services, await receive(services))
     await activate(version.key, "lee", services)
-    key = version.key
-    before = await services.index.passages(tenant="hanbit", document_id=key.document_id, version=1)
-    await services.index.delete(tenant="hanbit", document_id=key.document_id, version=1)
-    assert await restore(key, services) is True
-    assert await services.index.passages(tenant="hanbit", document_id=key.document_id, version=1) == before
-    assert await restore(key, services) is False
+    before = await passages_of(services, version)
+    await services.index.delete(**name_of(version))
+    assert await restore(version.key, services) is True
+    assert await passages_of(services, version) == before
+    assert await restore(version.key, services) is False

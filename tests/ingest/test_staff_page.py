@@ -11,7 +11,7 @@ from playwright.async_api import Browser, Locator, Page, expect
 
 from tests.e2e.browser import NEEDS_CHROMIUM, WAIT, Trouble, assert_readable, launched
 from tests.ingest import samples
-from tests.ingest.test_worker_killed import Bank, served
+from tests.ingest.bank import Bank, served
 
 pytestmark = [
     pytest.mark.anyio,

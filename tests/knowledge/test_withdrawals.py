@@ -1,5 +1,5 @@
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import anyio
 import pytest
@@ -17,19 +17,12 @@ from knowledge.withdrawals import (
     open_withdrawals,
     write_withdrawal,
 )
+from tests.clock import Clock
 
 pytestmark = [pytest.mark.anyio, pytest.mark.both_databases]
 
 STOP = StopChange(action="stop", by="park", reason="the model misbehaves", at=1.0)
 RESUME = StopChange(action="resume", by="kim", reason="it was the documents", at=2.0)
-
-
-@dataclass
-class Clock:
-    now: float = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture
@@ -91,7 +84,7 @@ async def test_a_row_that_is_committed_late_with_an_older_instant_is_seen(
 async def test_a_look_reads_the_versions_only_when_there_are_more_or_a_minute_is_over(
     engine: AsyncEngine, database_url: str
 ) -> None:
-    clock, asked = Clock(), list[str]()
+    clock, asked = Clock(1000.0), list[str]()
     await known_withdrawals(engine)
     withdrawals = Withdrawals(engine, WithdrawalsSettings(), clock=clock)
     other = Withdrawals(open_engine(database_url), WithdrawalsSettings())
@@ -178,7 +171,7 @@ async def test_listeners_hear_of_every_look_also_of_one_that_fails(
 
 
 async def test_nothing_is_known_before_the_first_reading_nor_5_seconds_after_the_last(engine: AsyncEngine) -> None:
-    clock = Clock()
+    clock = Clock(1000.0)
     async with open_withdrawals(engine):
         pass
     withdrawals = Withdrawals(engine, WithdrawalsSettings(), clock=clock)

@@ -1,4 +1,4 @@
-"""From when until when a version counts, changed without a new upload."""
+"""The first and last day of a version, changed without a new upload."""
 
 from datetime import date
 from typing import Annotated, Self
@@ -11,7 +11,7 @@ from ingest.api.dependencies import TheServices
 from ingest.api.routes.documents import named_version
 from ingest.api.schemas import VersionOut
 from ingest.catalogue import ApprovalDecision, Dates, VersionKey
-from ingest.pipeline import tell_index
+from ingest.pipeline import update_index
 
 router = APIRouter(prefix="/v1/documents/{document_id}/versions/{version}/dates", tags=["documents"])
 
@@ -34,8 +34,8 @@ async def set_dates(
     key: Annotated[VersionKey, Depends(named_version)], who: Staff, services: TheServices, body: DatesIn
 ) -> VersionOut:
     """Change a version's dates: a draft's by anybody of staff, an approved one's by an approver."""
-    decided = ApprovalDecision(by=who.sub, at=services.now())
+    decision = ApprovalDecision(by=who.sub, at=services.now())
     dates = Dates(effective_from=body.effective_from, effective_until=body.effective_until)
-    changed = await services.decisions.date(key, dates, decided, may_approve=may_approve(who))
-    await tell_index(key, changed, services)
-    return VersionOut.of(await services.catalogue.version(key), decided.at)
+    changed = await services.approvals.set_dates(key, dates, decision, may_approve=may_approve(who))
+    await update_index(key, changed, services)
+    return VersionOut.of(await services.catalogue.version(key), decision.at)

@@ -1,4 +1,4 @@
-"""Documents: lists, passages as they would be cited, and what a second person decides about them."""
+"""Documents: lists, passages as they would be cited, and a second person's decisions about them."""
 
 from typing import Annotated
 
@@ -6,12 +6,11 @@ from fastapi import APIRouter, Depends, Path, Query
 from pydantic import BaseModel, Field
 
 from ingest.api.auth import Approver, Staff
-from ingest.api.dependencies import TheServices
+from ingest.api.dependencies import TheCatalogue, TheClock, TheIndex, TheServices
 from ingest.api.schemas import DocumentOut, DocumentsOut, PassageOut, PassagesOut, ReceivedOut, VersionOut, VersionsOut
 from ingest.catalogue import ApprovalDecision, VersionKey
 from ingest.jobs import deliver
-from ingest.pipeline import activate, tell_index
-from ingest.services import Services
+from ingest.pipeline import activate, update_index
 from knowledge.identity import Principal
 
 router = APIRouter(prefix="/v1/documents", tags=["documents"])
@@ -35,29 +34,30 @@ class RollBack(Why):
 @router.get("")
 async def documents(
     who: Staff,
-    services: TheServices,
+    catalogue: TheCatalogue,
+    now: TheClock,
     cursor: Annotated[str, Query(max_length=100)] = "",
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> DocumentsOut:
     """List documents by id."""
-    found = await services.catalogue.documents(who.tenant, limit=limit + 1, after=cursor)
-    shown = [DocumentOut.of(summary, services.now()) for summary in found[:limit]]
-    return DocumentsOut(documents=shown, next=shown[-1].document_id if len(found) > limit else None)
+    summaries = await catalogue.documents(who.tenant, limit=limit + 1, after=cursor)
+    page = [DocumentOut.of(summary, now()) for summary in summaries[:limit]]
+    return DocumentsOut(documents=page, next=page[-1].document_id if len(summaries) > limit else None)
 
 
 @router.get("/{document_id}")
-async def document(document_id: DocumentId, who: Staff, services: TheServices) -> DocumentOut:
+async def document(document_id: DocumentId, who: Staff, catalogue: TheCatalogue, now: TheClock) -> DocumentOut:
     """Return a document with its latest version."""
-    versions = await services.catalogue.versions(who.tenant, document_id)
-    latest = VersionOut.of(versions[-1], services.now())
+    versions = await catalogue.versions(who.tenant, document_id)
+    latest = VersionOut.of(versions[-1], now())
     return DocumentOut(document_id=document_id, versions=len(versions), latest=latest)
 
 
 @router.get("/{document_id}/versions")
-async def versions_of(document_id: DocumentId, who: Staff, services: TheServices) -> VersionsOut:
+async def versions_of(document_id: DocumentId, who: Staff, catalogue: TheCatalogue, now: TheClock) -> VersionsOut:
     """List a document's versions, oldest first."""
-    found = await services.catalogue.versions(who.tenant, document_id)
-    return VersionsOut(document_id=document_id, versions=[VersionOut.of(v, services.now()) for v in found])
+    versions = await catalogue.versions(who.tenant, document_id)
+    return VersionsOut(document_id=document_id, versions=[VersionOut.of(version, now()) for version in versions])
 
 
 async def named_version(document_id: DocumentId, version: VersionNumber, who: Staff) -> VersionKey:
@@ -66,24 +66,27 @@ async def named_version(document_id: DocumentId, version: VersionNumber, who: St
 
 
 @router.get("/{document_id}/versions/{version}")
-async def version(key: Annotated[VersionKey, Depends(named_version)], services: TheServices) -> VersionOut:
+async def version(
+    key: Annotated[VersionKey, Depends(named_version)], catalogue: TheCatalogue, now: TheClock
+) -> VersionOut:
     """Return one version with its state now."""
-    return VersionOut.of(await services.catalogue.version(key), services.now())
+    return VersionOut.of(await catalogue.version(key), now())
 
 
 @router.get("/{document_id}/versions/{version}/passages")
 async def passages(
     key: Annotated[VersionKey, Depends(named_version)],
-    services: TheServices,
+    catalogue: TheCatalogue,
+    index: TheIndex,
     cursor: Annotated[int, Query(ge=0)] = 0,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
 ) -> PassagesOut:
     """List a version's passages as they would be cited, drafts too."""
-    await services.catalogue.version(key)
-    found = await services.index.passages(tenant=key.tenant, document_id=key.document_id, version=key.version)
-    rest = [passage for passage in found if passage.n > cursor]
-    shown = [PassageOut.of(passage) for passage in rest[:limit]]
-    return PassagesOut(passages=shown, next=shown[-1].n if len(rest) > limit else None)
+    await catalogue.version(key)
+    stored = await index.passages(tenant=key.tenant, document_id=key.document_id, version=key.version)
+    rest = [passage for passage in stored if passage.n > cursor]
+    page = [PassageOut.of(passage) for passage in rest[:limit]]
+    return PassagesOut(passages=page, next=page[-1].n if len(rest) > limit else None)
 
 
 @router.post("/{document_id}/versions/{version}/approve")
@@ -99,9 +102,9 @@ async def reject(
     key: Annotated[VersionKey, Depends(named_version)], who: Approver, services: TheServices, body: Why | None = None
 ) -> VersionOut:
     """Withdraw a draft before anybody could read it."""
-    decided = _decided(who, services, body)
-    await tell_index(key, await services.decisions.reject(key, decided), services)
-    return VersionOut.of(await services.catalogue.version(key), decided.at)
+    decision = _decision(who, services.now(), body)
+    await update_index(key, await services.approvals.reject(key, decision), services)
+    return VersionOut.of(await services.catalogue.version(key), decision.at)
 
 
 @router.post("/{document_id}/versions/{version}/expire")
@@ -109,29 +112,29 @@ async def expire(
     key: Annotated[VersionKey, Depends(named_version)], who: Approver, services: TheServices, body: Why | None = None
 ) -> VersionOut:
     """Let an approved version answer no more, everywhere, within seconds."""
-    decided = _decided(who, services, body)
-    await tell_index(key, await services.decisions.expire(key, decided), services)
-    return VersionOut.of(await services.catalogue.version(key), decided.at)
+    decision = _decision(who, services.now(), body)
+    await update_index(key, await services.approvals.expire(key, decision), services)
+    return VersionOut.of(await services.catalogue.version(key), decision.at)
 
 
 @router.post("/{document_id}/rollback", status_code=202)
 async def roll_back(document_id: DocumentId, who: Approver, services: TheServices, body: RollBack) -> ReceivedOut:
     """Withdraw what answers now and bring an earlier version back as a new one, which answers once it is indexed."""
-    decided = _decided(who, services, body)
-    received, changed = await services.decisions.roll_back(who.tenant, document_id, body.to_version, decided)
-    await tell_index(received.version.key, changed, services)
-    await deliver(received.job, services.delivery)
+    decision = _decision(who, services.now(), body)
+    received, changed = await services.approvals.roll_back(who.tenant, document_id, body.to_version, decision)
+    await update_index(received.version.key, changed, services)
+    await deliver(received.job, services.job_broker)
     return ReceivedOut.of(received, services.now())
 
 
 @router.delete("/{document_id}")
 async def delete(document_id: DocumentId, who: Approver, services: TheServices, body: Why | None = None) -> VersionsOut:
     """Withdraw all versions of a document, everywhere, within seconds; the catalogue keeps what they were."""
-    decided = _decided(who, services, body)
-    changed = await services.decisions.delete(who.tenant, document_id, decided)
-    await tell_index(VersionKey(tenant=who.tenant, document_id=document_id, version=1), changed, services)
-    return await versions_of(document_id, who, services)
+    decision = _decision(who, services.now(), body)
+    changed = await services.approvals.delete(who.tenant, document_id, decision)
+    await update_index(VersionKey(tenant=who.tenant, document_id=document_id, version=1), changed, services)
+    return await versions_of(document_id, who, services.catalogue, services.now)
 
 
-def _decided(who: Principal, services: Services, body: Why | None) -> ApprovalDecision:
-    return ApprovalDecision(by=who.sub, at=services.now(), reason=body.reason if body else "")
+def _decision(who: Principal, at: float, body: Why | None) -> ApprovalDecision:
+    return ApprovalDecision(by=who.sub, at=at, reason=body.reason if body else "")

@@ -1,6 +1,6 @@
 """Probes and metrics: liveness depends on nothing, readiness on the catalogue and the index.
 
-A process whose embedder is not that of the collection that answers any more is not ready: restart it with the new one.
+A process whose embedder no longer is that of the collection that answers is not ready: restart it with the new one.
 """
 
 from collections.abc import Awaitable, Callable
@@ -10,14 +10,14 @@ from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
-from ingest.api.dependencies import TheServices
+from ingest.api.dependencies import TheCatalogue, TheIndex, TheServices
 from ingest.errors import IngestError
 from knowledge.index import EmbedderMismatch
 from knowledge.index import IndexUnavailable as IndexAway
 
 router = APIRouter(tags=["probes"])
 
-_DEADLINE = 2.0
+_DEADLINE_SECONDS = 2.0
 
 
 @router.get("/livez")
@@ -27,13 +27,9 @@ async def livez() -> dict[str, str]:
 
 
 @router.get("/readyz", response_model=None)
-async def readyz(services: TheServices) -> JSONResponse:
+async def readyz(catalogue: TheCatalogue, index: TheIndex) -> JSONResponse:
     """Say whether documents can be taken in here, and what is missing."""
-    pings = {
-        "catalogue": services.catalogue.ping,
-        "index": services.index.ping,
-        "embedder": services.index.require_current,
-    }
+    pings = {"catalogue": catalogue.ping, "index": index.ping, "embedder": index.require_current}
     parts = {name: await _state(ping) for name, ping in pings.items()}
     ready = all(state == "ok" for state in parts.values())
     return JSONResponse({"status": "ready" if ready else "not ready", **parts}, status_code=200 if ready else 503)
@@ -41,7 +37,7 @@ async def readyz(services: TheServices) -> JSONResponse:
 
 async def _state(ping: Callable[[], Awaitable[None]]) -> str:
     try:
-        with anyio.fail_after(_DEADLINE):
+        with anyio.fail_after(_DEADLINE_SECONDS):
             await ping()
     except (IngestError, IndexAway, TimeoutError):
         return "unavailable"
@@ -53,7 +49,7 @@ async def _state(ping: Callable[[], Awaitable[None]]) -> str:
 @router.get("/metrics")
 async def metrics(services: TheServices) -> Response:
     """Return Prometheus' text format."""
-    backlog = await services.queue.backlog()
+    backlog = await services.job_claims.backlog()
     services.metrics.jobs.set(backlog.waiting)
     services.metrics.dead_jobs.set(backlog.dead)
     services.metrics.oldest_job.set(services.now() - backlog.since if backlog.since is not None else 0)

@@ -1,4 +1,4 @@
-"""The test question: what a customer of a group would have found at an instant."""
+"""The test search: the passages that a customer of a group would have found at an instant."""
 
 from datetime import datetime
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""Taking a document in: a form whose file goes to the store of originals as it arrives."""
+"""Uploads: a form whose file goes to the store of originals as it arrives."""
 
 from collections.abc import Sequence
 from contextlib import aclosing
@@ -16,7 +16,7 @@ from ingest.api.schemas import ReceivedOut
 from ingest.catalogue import Metadata
 from ingest.errors import Unprocessable
 from ingest.jobs import deliver
-from ingest.uploads import Offer
+from ingest.uploads import UploadRequest
 from knowledge.access import EVERY_CUSTOMER
 from knowledge.identity import Principal
 from knowledge.passage import Language
@@ -49,41 +49,41 @@ async def upload(request: Request, who: Staff, services: TheServices) -> Receive
     """Take a document in; its job indexes it as a draft. The same bytes and metadata give the same ids again."""
     form = Form(request.headers.get("content-type", ""), request.stream())
     async with aclosing(form.file()) as chunks:
-        received = await services.uploads.receive_streamed(partial(_offer, form, who), chunks)
-    await deliver(received.job, services.delivery)
+        received = await services.uploads.receive_streamed(partial(_request_of, form, who), chunks)
+    await deliver(received.job, services.job_broker)
     return ReceivedOut.of(received, services.now())
 
 
-def _offer(form: Form, who: Principal) -> Offer:
-    """Return what a form that has ended says about its file.
+def _request_of(form: Form, who: Principal) -> UploadRequest:
+    """Return the request in the fields of a form that has ended.
 
     Raises:
-        Unprocessable: there is no file, or a field cannot be.
+        Unprocessable: there is no file, or a field is not valid.
     """
     if form.file_name is None:
         raise Unprocessable(f"{FILE}: Field required")
     try:
-        said = UploadFields.model_validate(_values(form.fields))
+        fields = UploadFields.model_validate(_values(form.fields))
     except ValidationError as exc:
-        what = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in exc.errors()[:5])
-        raise Unprocessable(what) from exc
-    return Offer(
+        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in exc.errors()[:5])
+        raise Unprocessable(problems) from exc
+    return UploadRequest(
         tenant=who.tenant,
         file_name=form.file_name or "unnamed",
         metadata=Metadata(
-            title=said.title,
-            product=said.product,
-            language=said.language,
-            readers=tuple(dict.fromkeys(said.readers)) or (EVERY_CUSTOMER,),
-            effective_from=said.effective_from,
-            effective_until=said.effective_until,
+            title=fields.title,
+            product=fields.product,
+            language=fields.language,
+            readers=tuple(dict.fromkeys(fields.readers)) or (EVERY_CUSTOMER,),
+            effective_from=fields.effective_from,
+            effective_until=fields.effective_until,
         ),
         uploaded_by=who.sub,
-        document_id=said.document_id,
+        document_id=fields.document_id,
     )
 
 
 def _values(fields: Sequence[tuple[str, str]]) -> dict[str, str | list[str]]:
-    """Return the fields by name; a page's empty input says nothing, but an empty reader is no "every customer"."""
+    """Return the fields by name: a page's empty input counts as absent, but an empty reader is invalid."""
     values: dict[str, str | list[str]] = {name: value for name, value in fields if value and name != "readers"}
     return values | {"readers": [value for name, value in fields if name == "readers"]}

@@ -5,7 +5,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from ingest.api.auth import Staff
-from ingest.api.dependencies import TheServices
+from ingest.api.dependencies import TheCatalogue, TheClock
 from ingest.api.schemas import StateOut, VersionOut
 from ingest.catalogue import State
 from ingest.errors import Unprocessable
@@ -18,7 +18,8 @@ _BY_THE_CLOCK = (State.ACTIVE, State.EXPIRED)
 @router.get("")
 async def versions(
     who: Staff,
-    services: TheServices,
+    catalogue: TheCatalogue,
+    now: TheClock,
     state: State = State.INDEXED,
     cursor: Annotated[str, Query(pattern=r"^([\w.\-]{1,100}/\d{1,10})?$")] = "",
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
@@ -30,9 +31,7 @@ async def versions(
     if state in _BY_THE_CLOCK:
         raise Unprocessable("state: active and expired versions are among the approved ones")
     document_id, _, version = cursor.rpartition("/")
-    found = await services.catalogue.in_state(
-        who.tenant, state, limit=limit + 1, after=(document_id, int(version or 0))
-    )
-    shown = [VersionOut.of(one, services.now()) for one in found[:limit]]
-    last = shown[-1] if len(found) > limit else None
-    return StateOut(versions=shown, next=f"{last.document_id}/{last.version}" if last else None)
+    in_state = await catalogue.in_state(who.tenant, state, limit=limit + 1, after=(document_id, int(version or 0)))
+    page = [VersionOut.of(listed, now()) for listed in in_state[:limit]]
+    last = page[-1] if len(in_state) > limit else None
+    return StateOut(versions=page, next=f"{last.document_id}/{last.version}" if last else None)

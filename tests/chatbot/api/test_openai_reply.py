@@ -17,7 +17,8 @@ from chatbot.errors import (
     Unauthenticated,
     Unsupported,
 )
-from chatbot.events import Accepted, Citation, Done, Event, Failed, FinishReason, Limits, Token, Usage
+from chatbot.events import Accepted, Citation, Event, Failed, FinishReason, Token, Usage
+from tests.answers import done
 
 ACCEPTED = Accepted(
     answer_id="a" * 32, conversation_id="c", question_id="q", model="m", prompt_version="p", trace_id="t"
@@ -26,16 +27,7 @@ CITATION = Citation(n=7, start=0, end=2, document_id="fees", version=1, page=Non
 FAILED = Failed(
     code="overloaded", status=503, title="Busy", retryable=True, retry_after_ms=1500, trace_id="t", handoff="Call us."
 )
-
-
-def done(reason: FinishReason) -> Done:
-    limits: Limits | None = None
-    return Done(
-        finish_reason=reason,
-        usage=Usage(prompt_tokens=5, cached_tokens=4, answer_tokens=2),
-        grounded=True,
-        limits=limits,
-    )
+USAGE = Usage(prompt_tokens=5, cached_tokens=4, answer_tokens=2)
 
 
 def fed(*events: Event, include_usage: bool = False) -> list[Chunk | ErrorReply]:
@@ -45,15 +37,15 @@ def fed(*events: Event, include_usage: bool = False) -> list[Chunk | ErrorReply]
 
 @pytest.mark.parametrize("reason", list(FinishReason))
 def test_every_end_has_a_reason_that_clients_know(reason: FinishReason) -> None:
-    whole = completion([ACCEPTED, Token(text="It is."), done(reason)], created=1)
-    last = fed(ACCEPTED, done(reason))[-1]
+    whole = completion([ACCEPTED, Token(text="It is."), done(reason, usage=USAGE)], created=1)
+    last = fed(ACCEPTED, done(reason, usage=USAGE))[-1]
     assert isinstance(whole, Completion)
     assert isinstance(last, Chunk)
     assert whole.choices[0].finish_reason == last.choices[0].finish_reason == FINISH[reason]
 
 
 def test_a_source_that_was_not_listed_is_named_by_its_document() -> None:
-    whole = completion([ACCEPTED, Token(text="It"), CITATION, done(FinishReason.STOP)], created=1)
+    whole = completion([ACCEPTED, Token(text="It"), CITATION, done(usage=USAGE)], created=1)
     assert isinstance(whole, Completion)
     (annotation,) = whole.choices[0].message.annotations
     assert annotation.url_citation.title == "fees"
@@ -61,7 +53,7 @@ def test_a_source_that_was_not_listed_is_named_by_its_document() -> None:
 
 
 def test_usage_is_told_only_where_it_was_asked_for() -> None:
-    events = (ACCEPTED, Token(text="It"), done(FinishReason.STOP))
+    events = (ACCEPTED, Token(text="It"), done(usage=USAGE))
     assert [b'"usage"' in msgspec.json.encode(chunk) for chunk in fed(*events)] == [False] * 3
     with_usage = [msgspec.json.decode(msgspec.json.encode(chunk)) for chunk in fed(*events, include_usage=True)]
     assert [chunk["usage"] for chunk in with_usage[:-1]] == [None] * 3

@@ -1,4 +1,4 @@
-"""Heads that were anchored elsewhere convict whoever rewrites the database with the right key; both stores."""
+"""Anchored heads show a database that was rewritten with the right key, in both stores."""
 
 import os
 from collections.abc import AsyncGenerator, Iterator
@@ -18,20 +18,12 @@ from chatbot.audit.anchors import Anchors, AnchorStore, AnchorsUnavailable, Fold
 from chatbot.audit.chain import GENESIS, seal
 from chatbot.audit.trail import AUDIT, Audit, open_audit, row_of
 from tests.chatbot.audit.test_trail import SETTINGS, answer
+from tests.clock import Clock
 
 pytestmark = pytest.mark.anyio
 
 DAY = 86_400.0
 MONDAY = 20_000 * DAY + 3600  # 2024-10-04
-
-
-class Clock:
-    """A time that tests set."""
-
-    now = MONDAY
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +60,7 @@ async def audit(engine: AsyncEngine) -> AsyncGenerator[Audit]:
 
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    return Clock(MONDAY)
 
 
 @pytest.fixture
@@ -81,7 +73,7 @@ async def faults(anchors: Anchors) -> list[str]:
 
 
 async def rewrite(engine: AsyncEngine, audit: Audit, sequence: int, *, was: str, now: str) -> None:
-    """Be the one who has the database and the key: change a row and sign the chain anew from there on."""
+    """Change a row and sign the chain anew from there on, as the owner of the database and the key can."""
     async with engine.begin() as connection:
         rows = [row_of(row) for row in await connection.execute(select(AUDIT).order_by(AUDIT.c.sequence))]
         await connection.execute(text("DELETE FROM chatbot_audit"))
@@ -175,7 +167,7 @@ async def test_an_anchor_that_was_changed_or_taken_away_is_found(audit: Audit, t
     assert await faults(anchors) == ["anchor", "anchor"]
 
 
-async def test_a_forged_anchor_beside_the_true_one_acquits_nobody(
+async def test_a_forged_anchor_beside_the_true_one_hides_nothing(
     anchors: Anchors, audit: Audit, engine: AsyncEngine, clock: Clock
 ) -> None:
     await answer(audit, "a1", "a2")
@@ -186,7 +178,7 @@ async def test_a_forged_anchor_beside_the_true_one_acquits_nobody(
     assert await faults(anchors) == ["edited"]
 
 
-async def test_a_place_that_is_not_there_says_so(audit: Audit, tmp_path: Path, clock: Clock) -> None:
+async def test_a_store_that_is_not_there_says_so(audit: Audit, tmp_path: Path, clock: Clock) -> None:
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(AnchorsUnavailable):
         await Anchors(audit, FolderAnchors(tmp_path / "file"), now=clock).anchor()
@@ -194,21 +186,23 @@ async def test_a_place_that_is_not_there_says_so(audit: Audit, tmp_path: Path, c
         open_anchors("ftp://elsewhere")
 
 
-async def test_it_anchors_by_itself_and_tells_when(anchors: Anchors, audit: Audit) -> None:
-    told: list[float] = []
+async def test_it_anchors_by_itself_and_reports_when(anchors: Anchors, audit: Audit) -> None:
+    reported: list[float] = []
     await answer(audit, "a1")
     async with anyio.create_task_group() as group:
-        group.start_soon(anchors.keep, told.append)
+        group.start_soon(anchors.anchor_daily, reported.append)
         with anyio.fail_after(20):
-            while len(told) < 2:
+            while len(reported) < 2:
                 await anyio.sleep(0.01)
         group.cancel_scope.cancel()
-    assert told == [1.0, MONDAY]
+    assert reported == [1.0, MONDAY]
 
 
-async def test_a_day_whose_place_is_away_is_told_as_not_anchored(audit: Audit, tmp_path: Path, clock: Clock) -> None:
+async def test_a_day_whose_store_is_away_is_reported_as_not_anchored(
+    audit: Audit, tmp_path: Path, clock: Clock
+) -> None:
     (tmp_path / "file").write_text("no folder")
-    told: list[float] = []
+    reported: list[float] = []
     with anyio.move_on_after(0.5):
-        await Anchors(audit, FolderAnchors(tmp_path / "file"), now=clock).keep(told.append)
-    assert told == [1.0]
+        await Anchors(audit, FolderAnchors(tmp_path / "file"), now=clock).anchor_daily(reported.append)
+    assert reported == [1.0]

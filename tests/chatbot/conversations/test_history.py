@@ -1,5 +1,4 @@
 import uuid
-from collections.abc import AsyncGenerator
 from datetime import date
 
 import msgspec
@@ -22,8 +21,7 @@ from chatbot.conversations.history import (
 from chatbot.errors import BadRequest, NotFound, StoreUnavailable
 from chatbot.events import Citation, FinishReason, Notice, NoticeCode, PassageRef, Source
 from chatbot.redis_client import RedisBreaker, RedisBreakerSettings
-
-PATIENT = RedisBreakerSettings(slow_after=20, probe_timeout=20)
+from tests.chatbot.conftest import PATIENT
 
 
 def history_of(redis: Redis, **bounds: int) -> History:
@@ -269,13 +267,6 @@ class TestHistory:
             await history.list(lee, limit=1)
         with pytest.raises(StoreUnavailable):
             await history.delete(lee, "c1")
-
-
-@pytest.fixture
-async def nowhere() -> AsyncGenerator[Redis]:
-    client = Redis(host="127.0.0.1", port=1, socket_connect_timeout=1)
-    yield client
-    await client.aclose()
 
 
 def test_an_id_may_begin_a_conversation_lately_and_for_its_owner_only() -> None:

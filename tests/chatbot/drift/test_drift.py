@@ -47,16 +47,16 @@ def window(
     better: float = 0.0,
 ) -> list[SearchFinished]:
     """Return questions drawn from topics with these weights; `better` moves their best passage's scores."""
-    chance = np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
     drawn: list[SearchFinished] = []
-    for topic in chance.choice(len(weights), questions, p=weights):
-        vector = TOPICS[topic] + chance.normal(scale=0.08, size=DIMENSIONS).astype(np.float32)
+    for topic in rng.choice(len(weights), questions, p=weights):
+        vector = TOPICS[topic] + rng.normal(scale=0.08, size=DIMENSIONS).astype(np.float32)
         drawn.append(
             SearchFinished(
                 vector=array("f", vector / np.linalg.norm(vector)),
-                language="en" if chance.random() < english else "ko",
-                meaning=float(chance.normal(0.85 + better, 0.03)),
-                terms=float(max(0.0, chance.normal(1.5 + 10 * better, 0.5))),
+                language="en" if rng.random() < english else "ko",
+                meaning=float(rng.normal(0.85 + better, 0.03)),
+                terms=float(max(0.0, rng.normal(1.5 + 10 * better, 0.5))),
                 about=f"document {topic}",
             )
         )
@@ -68,11 +68,11 @@ def reference() -> Reference:
     return build_reference(window(7, 2000), ENDED, embedder="e5", now=1.0)
 
 
-def moved(reference: Reference, looked: list[SearchFinished], ended: dict[str, int] = ENDED) -> dict[Feature, float]:
+def shifts(reference: Reference, searches: list[SearchFinished], ended: dict[str, int] = ENDED) -> dict[Feature, float]:
     """Return the PSI of each feature."""
-    found = BinCounter(reference).count(looked)
-    found.update({("outcome", name): count for name, count in ended.items()})
-    by_feature = {f: {b: float(n) for (of, b), n in found.items() if of == f} for f in reference.features}
+    counts = BinCounter(reference).count(searches)
+    counts.update({("outcome", name): count for name, count in ended.items()})
+    by_feature = {f: {b: float(n) for (of, b), n in counts.items() if of == f} for f in reference.features}
     return {feature: psi(reference.features[feature].shares, counted) for feature, counted in by_feature.items()}
 
 
@@ -99,9 +99,9 @@ def test_of_nothing_nothing_has_moved() -> None:
 @pytest.mark.parametrize("seed", range(10))
 @pytest.mark.parametrize("questions", [500, 2000])
 def test_the_same_kind_of_questions_never_alarms(reference: Reference, seed: int, questions: int) -> None:
-    found = moved(reference, window(seed + 100, questions))
-    assert set(found) == set(reference.features)
-    assert max(found.values()) < MODERATE_SHIFT, found
+    by_feature = shifts(reference, window(seed + 100, questions))
+    assert set(by_feature) == set(reference.features)
+    assert max(by_feature.values()) < MODERATE_SHIFT, by_feature
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -117,13 +117,13 @@ def test_the_same_kind_of_questions_never_alarms(reference: Reference, seed: int
     ],
 )
 def test_what_has_shifted_alarms(reference: Reference, seed: int, feature: Feature, changed: dict[str, object]) -> None:
-    found = moved(reference, window(seed + 200, 500, **changed))  # type: ignore[arg-type]
-    assert found[feature] > SIGNIFICANT_SHIFT, found
+    by_feature = shifts(reference, window(seed + 200, 500, **changed))  # type: ignore[arg-type]
+    assert by_feature[feature] > SIGNIFICANT_SHIFT, by_feature
 
 
 def test_twice_the_refusals_alarm_and_nothing_else_does(reference: Reference) -> None:
-    found = moved(reference, window(300, 1000), {"stop": 600, "refused": 350, "handoff": 50})
-    assert [feature for feature, value in found.items() if value > SIGNIFICANT_SHIFT] == ["outcome"]
+    by_feature = shifts(reference, window(300, 1000), {"stop": 600, "refused": 350, "handoff": 50})
+    assert [feature for feature, value in by_feature.items() if value > SIGNIFICANT_SHIFT] == ["outcome"]
 
 
 def test_the_file_is_small_names_topics_and_holds_no_vector_of_a_question(reference: Reference, tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ def test_the_file_is_small_names_topics_and_holds_no_vector_of_a_question(refere
     assert file.stat().st_size < 64 * 1024
     assert read_reference(file, embedder="e5") == reference
     assert {f"document {n}" for n in range(4)} <= set(reference.abouts)
-    questions = np.array([one.vector for one in window(7, 2000)])
+    questions = np.array([search.vector for search in window(7, 2000)])
     assert (questions @ np.array(reference.centers).T).max() < 0.999
     assert min(reference.features["topic"].shares.values()) >= 20 / 2000
     with pytest.raises(ReferenceUnreadable, match="made with e5"):
@@ -149,7 +149,7 @@ def test_too_few_questions_make_no_reference() -> None:
 def test_questions_that_are_all_the_same_make_one_too() -> None:
     same = window(1, 1) * LEAST_QUESTIONS
     reference = build_reference(same, {}, embedder="e5", now=1.0)
-    assert moved(reference, same, {})["topic"] < MODERATE_SHIFT
+    assert shifts(reference, same, {})["topic"] < MODERATE_SHIFT
 
 
 def finished(outcome: str) -> TurnFinished:
@@ -161,53 +161,55 @@ def finished(outcome: str) -> TurnFinished:
 
 @pytest.mark.anyio
 async def test_it_counts_away_from_the_loop_and_shows_it(reference: Reference) -> None:
-    metrics, heard = Metrics(), Counter[Bin]()
+    metrics, counts = Metrics(), Counter[Bin]()
 
-    def counted(reference_id: str, found: Counter[Bin]) -> None:
-        metrics.drift_counted(reference_id, found)
-        heard.update(found)
+    def on_counted(reference_id: str, batch: Counter[Bin]) -> None:
+        metrics.drift_counted(reference_id, batch)
+        counts.update(batch)
 
     metrics.drift_reference(reference)
     settings = DriftSettings(every=0.01, most_waiting=50)
-    watch = DriftWatch(settings, reference, embedder="e5", on_counted=counted, now=lambda: 5.0)
-    for one in window(1, 60):
-        watch.record_search(one)
+    watch = DriftWatch(settings, reference, embedder="e5", on_counted=on_counted, now=lambda: 5.0)
+    for search in window(1, 60):
+        watch.record_search(search)
     watch.record_turn(finished("stop"))
     watch.record_turn(finished("error_internal"))
     async with anyio.create_task_group() as group:
         group.start_soon(watch.watch)
         with anyio.fail_after(10):
-            while not heard:
+            while not counts:
                 await anyio.sleep(0.01)
         group.cancel_scope.cancel()
-    assert sum(count for (feature, _), count in heard.items() if feature == "topic") == 50  # what may wait is bounded
-    assert (heard["outcome", "stop"], heard["outcome", "error"]) == (1, 1)
-    told = generate_latest(metrics.registry).decode()
-    assert f'chatbot_drift_questions_total{{bin="error",feature="outcome",reference="{reference.id}"}} 1.0' in told
-    assert f'chatbot_drift_reference_share{{bin="refused",feature="outcome",reference="{reference.id}"}} 0.1' in told
-    assert f'chatbot_drift_reference_share{{bin="budget",feature="outcome",reference="{reference.id}"}} 0.001' in told
-    series = [line for line in told.splitlines() if line.startswith("chatbot_drift_questions_total{")]
+    assert sum(count for (feature, _), count in counts.items() if feature == "topic") == 50  # what may wait is bounded
+    assert (counts["outcome", "stop"], counts["outcome", "error"]) == (1, 1)
+    exposed = generate_latest(metrics.registry).decode()
+    assert f'chatbot_drift_questions_total{{bin="error",feature="outcome",reference="{reference.id}"}} 1.0' in exposed
+    assert f'chatbot_drift_reference_share{{bin="refused",feature="outcome",reference="{reference.id}"}} 0.1' in exposed
+    assert (
+        f'chatbot_drift_reference_share{{bin="budget",feature="outcome",reference="{reference.id}"}} 0.001' in exposed
+    )
+    series = [line for line in exposed.splitlines() if line.startswith("chatbot_drift_questions_total{")]
     assert len(series) == sum(len(binned.shares) for binned in reference.features.values()) < 100
 
 
 @pytest.mark.anyio
 async def test_a_reference_is_taken_from_a_bounded_sample_of_all_that_was_seen() -> None:
-    watch = DriftWatch(DriftSettings(sample=300), None, embedder="e5", on_counted=unheard, now=lambda: 5.0)
+    watch = DriftWatch(DriftSettings(sample=300), None, embedder="e5", on_counted=ignore, now=lambda: 5.0)
     with pytest.raises(TooFewQuestions):
         await watch.take_reference()
     await watch.watch()  # without a reference there is nothing to count
     early, late = window(1, 1000, weights=(1.0,)), window(2, 1000, weights=(0.0, 1.0))
-    for one in (*early, *late):
-        watch.record_search(one)
+    for search in (*early, *late):
+        watch.record_search(search)
     watch.record_turn(finished("refused"))
     reference = await watch.take_reference()
     assert (reference.questions, reference.made_at, reference.embedder) == (300, 5.0, "e5")
     assert reference.features["outcome"].shares["refused"] == 1
-    assert moved(reference, [*early, *late], {})["topic"] < MODERATE_SHIFT
+    assert shifts(reference, [*early, *late], {})["topic"] < MODERATE_SHIFT
 
 
-def unheard(_: str, __: Counter[Bin]) -> None:
-    """Nobody counts."""
+def ignore(_: str, __: Counter[Bin]) -> None:
+    """Count nothing."""
 
 
 def test_every_end_of_an_answer_has_a_bin() -> None:

@@ -9,6 +9,7 @@ from chatbot.events import Citation, Event, Notice, NoticeCode, Token
 from chatbot.grounding.markers import Markers
 from chatbot.grounding.stream import GroundingMode, GroundingStream, quote_passages
 from knowledge.passage import Language, Passage
+from tests.answers import text_of
 
 
 def passage(document_id: str, title: str, text: str, language: Language = "ko") -> Passage:
@@ -64,10 +65,6 @@ def merged(events: Sequence[Event]) -> list[Event]:
 
 def cited(events: Sequence[Event]) -> list[Citation]:
     return [event for event in events if isinstance(event, Citation)]
-
-
-def text_of(events: Sequence[Event]) -> str:
-    return "".join(event.text for event in events if isinstance(event, Token))
 
 
 def answer(text: str, grounding: GroundingMode = GroundingMode.STRICT, language: Language = "ko") -> GroundingStream:

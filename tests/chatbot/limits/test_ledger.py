@@ -14,30 +14,18 @@ from chatbot.errors import RateLimited, StoreUnavailable, TooLarge
 from chatbot.events import Limits, Usage
 from chatbot.limits.ledger import Caller, Ledger, LedgerSettings, Limit, LimitSettings, Reservation
 from chatbot.redis_client import RedisBreaker, RedisBreakerSettings, in_time
+from tests.chatbot.conftest import PATIENT
+from tests.clock import Clock
 
 pytestmark = pytest.mark.anyio
 
+START = 1_800_000_000.25  # Unix seconds
 HUGE = Limit(tokens_per_minute=10**9, requests_per_minute=10**6, concurrent=10**6, tokens_per_day=10**12)
-# Contended test machines: what is tested is the books, not the deadline (it has tests of its own).
-PATIENT = RedisBreakerSettings(slow_after=20, probe_timeout=20)
-
-
-@dataclass
-class Clock:
-    """Seconds that pass when a test says so."""
-
-    now: float = 1_800_000_000.25
-
-    def __call__(self) -> float:
-        return self.now
-
-    def pass_seconds(self, seconds: float) -> None:
-        self.now += seconds
 
 
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    return Clock(START)
 
 
 def someone() -> Caller:
@@ -410,7 +398,7 @@ async def assert_true(refusal: RateLimited, ledger: Ledger, who: Caller, tokens:
 async def test_never_more_than_the_limit_in_any_minute_and_every_wait_is_true(
     redis: Redis, steps: list[tuple[int, int, str]]
 ) -> None:
-    clock, who = Clock(), someone()
+    clock, who = Clock(START), someone()
     ledger = ledger_of(redis, limited(tokens_per_minute=100, requests_per_minute=6), clock)
     charges = await play(ledger, who, clock, steps)
     assert most_in_any_minute(charges) <= 100
@@ -426,14 +414,6 @@ class Away:
 
     ledger: Ledger
     clock: Clock
-
-
-@pytest.fixture
-async def nowhere(redis: Redis) -> Any:
-    await redis.ping()
-    client = Redis(host="127.0.0.1", port=1, socket_connect_timeout=1)
-    yield client
-    await client.aclose()
 
 
 def away(nowhere: Redis, limits: LimitSettings, *, replicas: int = 2) -> Away:

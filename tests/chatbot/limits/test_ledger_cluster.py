@@ -17,15 +17,15 @@ from chatbot.errors import RateLimited
 from chatbot.events import Usage
 from chatbot.limits.ledger import Caller, Ledger
 from chatbot.limits.limits import LedgerSettings, Limit, LimitSettings
-from chatbot.redis_client import RedisBreaker, RedisBreakerSettings, RedisSettings, open_cluster
+from chatbot.redis_client import RedisBreaker, RedisSettings, open_cluster
 from evals.redis_program import redis_program
+from tests.chatbot.conftest import PATIENT
 from tests.conftest import START_SECONDS, free_port, wait_until_answering
 
 pytestmark = [pytest.mark.anyio, pytest.mark.services]
 
 SLOTS = 16384
 NODES = 3
-PATIENT = RedisBreakerSettings(slow_after=20, probe_timeout=20)
 LIMIT = Limit(tokens_per_minute=100, requests_per_minute=10, concurrent=4, tokens_per_day=1000)
 
 

@@ -21,12 +21,12 @@ from chatbot.errors import RateLimited
 from chatbot.events import Usage
 from chatbot.limits.ledger import Caller, Ledger, Reservation
 from chatbot.limits.limits import DIMENSIONS, MICRO, SCOPES, LedgerSettings, Limit, LimitSettings, Scope
-from chatbot.redis_client import RedisBreaker, RedisBreakerSettings
+from chatbot.redis_client import RedisBreaker
+from tests.chatbot.conftest import PATIENT
 
 T = TypeVar("T")
 
 SEOUL = ZoneInfo("Asia/Seoul")
-PATIENT = RedisBreakerSettings(slow_after=20, probe_timeout=20)
 SPAN = 61
 LIMITS = LimitSettings(
     tenant=Limit(tokens_per_minute=150, requests_per_minute=8, concurrent=5, tokens_per_day=400),

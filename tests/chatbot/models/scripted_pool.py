@@ -16,7 +16,7 @@ from chatbot.models.client import ModelDone, Models, Switched
 from chatbot.models.completion import Delta, Sampling
 from chatbot.models.endpoint import Deadlines, Endpoint, open_session
 from chatbot.models.pool import Group, Member, Pool
-from chatbot.tokenizer import Message, Rendered, Tokenizer
+from chatbot.tokenizer import Message, RenderedChat, Tokenizer
 from llm_server.scripted import Behaviour, ScriptedModel, scripted_server, write_tokenizer
 from tests.patience import patient
 
@@ -127,7 +127,7 @@ async def ask(
     switches: list[Switched] = []
     done: list[ModelDone] = []
     stream = served.models.stream(
-        Rendered(prompt(served.models.tokenizer), messages),
+        RenderedChat(prompt(served.models.tokenizer), messages),
         sampling=sampling or Sampling(max_tokens=max_tokens),
         conversation_id=conversation_id,
         cache_salt="hanbit",

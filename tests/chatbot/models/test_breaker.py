@@ -6,23 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from chatbot.models.breaker import Breaker, BreakerSettings, BreakerState, CallResult, Permit
+from tests.clock import Clock
 
 SETTINGS = BreakerSettings(window=10, least=5, failure_rate=0.5, slow_rate=0.8, open_seconds=5)
 
 
-class Clock:
-    """Time that a test moves."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    return Clock(100.0)
 
 
 @pytest.fixture
@@ -151,7 +142,7 @@ def test_leaving_counts_neither_way(breaker: Breaker) -> None:
 def test_there_is_never_a_second_probe_and_never_a_lasting_refusal(
     steps: list[tuple[CallResult | None, float]],
 ) -> None:
-    clock = Clock()
+    clock = Clock(100.0)
     breaker = Breaker(SETTINGS, clock=clock)
     for result, wait in steps:
         clock.now += wait

@@ -21,7 +21,7 @@ from chatbot.models.client import ModelDone, Models, Switched, open_models
 from chatbot.models.completion import Delta, Sampling
 from chatbot.models.endpoint import Deadlines, Endpoint, open_session
 from chatbot.models.pool import DEADLINES, Member, ModelSettings, ModelsMisconfigured, Pool
-from chatbot.tokenizer import Rendered, Tokenizer
+from chatbot.tokenizer import RenderedChat, Tokenizer
 from llm_server.scripted import Behaviour, scripted_server, write_tokenizer
 from tests.chatbot.models.scripted_pool import (
     ANSWER,
@@ -344,7 +344,7 @@ async def test_a_fallback_with_another_tokenizer_is_told_the_same_chat_and_heard
         rest = await ask(served, messages=CHAT, begun_ids=half)
         assert ours.decode((*half, *rest.token_ids)) == ANSWER, "a successor goes on after the text"
         yes, _ = await served.models.choice_probabilities(
-            Rendered(prompt(ours), CHAT), YES_OR_NO, conversation_id="c", cache_salt=""
+            RenderedChat(prompt(ours), CHAT), YES_OR_NO, conversation_id="c", cache_salt=""
         )
         assert yes == pytest.approx(0.9, abs=0.02)
         seen = served.servers[1].stats().requests
@@ -425,7 +425,7 @@ async def test_a_client_that_leaves_frees_the_slot_at_once(tokenizer: Tokenizer,
         deadlines=Deadlines(prefill=1e6, answer=60, base=30),
     ) as served:
         stream = served.models.stream(
-            Rendered(prompt(tokenizer)), sampling=Sampling(max_tokens=400), conversation_id="c", cache_salt="t"
+            RenderedChat(prompt(tokenizer)), sampling=Sampling(max_tokens=400), conversation_id="c", cache_salt="t"
         )
         async with anyio.create_task_group() as group:
 
@@ -455,7 +455,7 @@ async def test_a_left_probe_frees_the_slot_too(tokenizer: Tokenizer) -> None:
 
 
 async def probability(served: Served, ids: Sequence[int] = ()) -> float:
-    rendered = Rendered(ids or prompt(served.models.tokenizer))
+    rendered = RenderedChat(ids or prompt(served.models.tokenizer))
     yes, _ = await served.models.choice_probabilities(rendered, YES_OR_NO, conversation_id="c-1", cache_salt="hanbit")
     return yes
 
@@ -469,7 +469,7 @@ async def test_the_probe_tells_how_likely_yes_is(tokenizer: Tokenizer, yes: floa
 
 async def test_one_of_several_numbers_is_weighed_by_its_token_alone(tokenizer: Tokenizer) -> None:
     async with serve(tokenizer, [Behaviour(chooses=(0.2, 0.7, 0.1))]) as served:
-        rendered = Rendered(prompt(tokenizer))
+        rendered = RenderedChat(prompt(tokenizer))
         three, two = [
             await served.models.choice_probabilities(
                 rendered, number_choices(upto), conversation_id="c-1", cache_salt="hanbit"

@@ -19,15 +19,15 @@ from chatbot.prompt import Prompt, PromptBuilder, load_templates
 from chatbot.proof.audit_replay import replay
 from chatbot.proof.context import ReplayContext, Replayed, ReplayStanding
 from chatbot.proof.report import report
-from chatbot.redis_client import RedisBreaker, RedisBreakerSettings
+from chatbot.redis_client import RedisBreaker
 from chatbot.tokenizer import Message, Tokenizer
 from knowledge.access import EVERY_CUSTOMER
 from knowledge.glossary import load_glossary
 from knowledge.index import Index, IndexSettings, open_index
 from knowledge.passage import Passage
 from knowledge.terms import Terms
-from llm_server.scripted import write_tokenizer
 from tests.chatbot.audit.test_trail import SETTINGS
+from tests.chatbot.conftest import PATIENT
 from tests.conftest import Golden
 
 pytestmark = pytest.mark.anyio
@@ -75,13 +75,6 @@ class Answered:
 
 
 @pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
-    folder = tmp_path_factory.mktemp("tokenizer")
-    write_tokenizer(folder)
-    return Tokenizer.load(folder)
-
-
-@pytest.fixture(scope="module")
 def terms() -> Terms:
     return Terms()
 
@@ -116,7 +109,7 @@ CLOSED = AuditClosed(
 @pytest.fixture
 async def answered(redis: Redis, engine: AsyncEngine, index: Index, tokenizer: Tokenizer) -> AsyncGenerator[Answered]:
     owner, conversation_id = Owner(TENANT, uuid4().hex), uuid4().hex
-    history = History(redis, RedisBreaker(RedisBreakerSettings(slow_after=10)), HistorySettings())
+    history = History(redis, RedisBreaker(PATIENT), HistorySettings())
     said = [
         StoredMessage(id="q0", parent_id=None, role="user", text=BEFORE[0], at=NOW - 9),
         StoredMessage(id="a0", parent_id="q0", role="assistant", text=BEFORE[1], at=NOW - 8),

@@ -176,13 +176,6 @@ async def answer_log(redis: Redis, breaker: RedisBreaker) -> AsyncGenerator[Answ
 
 
 @pytest.fixture
-async def tasks() -> AsyncGenerator[TaskGroup]:
-    async with anyio.create_task_group() as group:
-        yield group
-        group.cancel_scope.cancel()
-
-
-@pytest.fixture
 async def lapsed(redis: Redis) -> None:
     """What the former release left, whatever this machine's clock says of its writer's lease."""
     await restore(redis, ANSWERS)

@@ -1,7 +1,7 @@
 """Idempotency-Keys on a real Redis: however many ask, on however many replicas, one begins and the others join."""
 
 import contextlib
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from uuid import uuid4
 
 import anyio
@@ -14,15 +14,12 @@ from chatbot.streams.idempotency import BegunAnswer, IdempotencyKeys, Idempotenc
 from chatbot.streams.log import AnswerId, AnswerLog, AnswerLogSettings
 from chatbot.streams.pipelined_connection import PipelinedConnection
 from knowledge.identity import Principal
+from tests.answers import customer
+from tests.chatbot.conftest import PATIENT
 
 pytestmark = [pytest.mark.anyio, pytest.mark.services]
 
-PATIENT = RedisBreakerSettings(slow_after=20, probe_timeout=20)
 Begin = Callable[[], Awaitable[BegunAnswer]]
-
-
-def customer(sub: str = "lee", tenant: str | None = None) -> Principal:
-    return Principal(tenant=tenant or f"bank-{uuid4().hex}", sub=sub, roles=frozenset(), groups=frozenset())
 
 
 def replica(redis: Redis, **settings: float) -> IdempotencyKeys:
@@ -253,13 +250,6 @@ async def test_who_waits_for_another_replica_does_not_begin_when_redis_is_slow_f
         await trip(breaker)
         go_on.set()
     assert [result.answer_id for result in joined] == begin.begun
-
-
-@pytest.fixture
-async def nowhere() -> AsyncGenerator[Redis]:
-    client = Redis(host="127.0.0.1", port=1, socket_connect_timeout=1)
-    yield client
-    await client.aclose()
 
 
 async def test_a_process_joins_what_it_began_itself_though_redis_went_away(redis: Redis, nowhere: Redis) -> None:

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from redis.asyncio import Redis
 
 from chatbot.errors import Draining, NotFound
-from chatbot.events import Done, FinishReason, Token, Usage
-from chatbot.redis_client import RedisBreaker, RedisBreakerSettings
+from chatbot.events import Done, FinishReason, Token
+from chatbot.redis_client import RedisBreaker
 from chatbot.streams.live import LiveAnswer
 from chatbot.streams.log import (
     AnswerId,
@@ -30,6 +30,9 @@ from chatbot.streams.log import (
 from chatbot.streams.pipelined_connection import open_pipelined_connection
 from chatbot.streams.registry import AnswerRegistry, AnswerRegistrySettings, TakeoverReason
 from knowledge.identity import Principal
+from tests.answers import customer, done, text_of
+from tests.chatbot.conftest import PATIENT
+from tests.chatbot.streams.conftest import new_running
 
 pytestmark = [pytest.mark.anyio, pytest.mark.services]
 
@@ -38,22 +41,6 @@ QUICK = AnswerRegistrySettings(grace=0.4, heartbeat=0.05, sweep_every=0.05, orph
 # On a busy machine a reader may be away for longer than that between two visits.
 NEVER_ENDED = QUICK.model_copy(update={"grace": 60.0, "orphaned_after": 60.0})
 LEASE = 0.4
-
-
-def customer(sub: str = "lee") -> Principal:
-    return Principal(tenant=f"bank-{uuid4().hex}", sub=sub, roles=frozenset(), groups=frozenset())
-
-
-def done(reason: FinishReason = FinishReason.STOP) -> Done:
-    return Done(finish_reason=reason, usage=Usage(), grounded=True, limits=None)
-
-
-def new_running(who: Principal) -> LiveAnswer:
-    return LiveAnswer(AnswerId(uuid4().hex), who, conversation_id=uuid4().hex)
-
-
-def text_of(entries: list[LogEntry]) -> str:
-    return "".join(entry.event.text for entry in entries if isinstance(entry.event, Token))
 
 
 @dataclass
@@ -103,16 +90,8 @@ async def redis(redis_url: str) -> AsyncGenerator[Redis]:
 
 @pytest.fixture
 async def answer_log(redis: Redis) -> AsyncGenerator[AnswerLog]:
-    patient = RedisBreaker(RedisBreakerSettings(slow_after=5))
     async with open_pipelined_connection(redis) as line:
-        yield AnswerLog(redis, patient, AnswerLogSettings(block=0.2, lease=LEASE), line=line)
-
-
-@pytest.fixture
-async def tasks() -> AsyncGenerator[TaskGroup]:
-    async with anyio.create_task_group() as group:
-        yield group
-        group.cancel_scope.cancel()
+        yield AnswerLog(redis, RedisBreaker(PATIENT), AnswerLogSettings(block=0.2, lease=LEASE), line=line)
 
 
 @pytest.fixture
@@ -236,7 +215,7 @@ async def test_who_reads_the_answer_of_a_dead_replica_gets_it_continued(
     entries = await read_all(there, who, answer_id, after=2)
     assert anyio.current_time() - began < LEASE + 1
     assert [entry.n for entry in entries] == list(range(3, len(WORDS) + 2))
-    assert text_of(entries) == "".join(WORDS[2:])
+    assert text_of(entry.event for entry in entries) == "".join(WORDS[2:])
     assert entries[-1].event == done()
     assert (there.finished, there.taken) == ([answer_id], ["reader"])
 
@@ -273,7 +252,7 @@ async def test_a_writer_that_was_replaced_stops_and_settles_nothing(
         frozen.go_on.set()
         with anyio.fail_after(5):
             await frozen.answers.drained()
-    assert text_of(entries) == "".join(WORDS)
+    assert text_of(entry.event for entry in entries) == "".join(WORDS)
     assert (frozen.finished, there.finished) == ([], [running.answer_id])
     assert await answer_log.length(who, running.answer_id) == (len(WORDS) + 1, True)
 
@@ -301,7 +280,7 @@ async def test_a_cancel_ends_the_answer_of_a_dead_replica(
     answer_id = await half_said(answer_log, who)
     assert await there.answers.cancel(who, answer_id)
     entries = await read_all(there, who, answer_id)
-    assert text_of(entries) == "".join(WORDS[:4])
+    assert text_of(entry.event for entry in entries) == "".join(WORDS[:4])
     assert entries[-1].event == done(FinishReason.CANCELLED)
     assert there.finished == [answer_id]
 
@@ -335,7 +314,7 @@ async def test_a_reader_on_another_replica_keeps_the_answer_alive(replica: Calla
         await anyio.sleep(2 * QUICK.grace)  # the grace itself is what passes here
         here.go_on.set()
     assert entries[-1].event == done()
-    assert text_of(entries) == "".join(WORDS)
+    assert text_of(entry.event for entry in entries) == "".join(WORDS)
 
 
 async def test_an_answer_that_is_handed_over_goes_on_elsewhere_at_once(replica: Callable[..., Replica]) -> None:
@@ -360,7 +339,7 @@ async def test_an_answer_that_is_handed_over_goes_on_elsewhere_at_once(replica: 
     seen += await read_all(there, who, running.answer_id, after=len(seen))
     assert anyio.current_time() - began < LEASE / 2, "nobody waits for the lease"
     assert [entry.n for entry in seen] == list(range(1, len(WORDS) + 2))
-    assert text_of(seen) == "".join(WORDS)
+    assert text_of(entry.event for entry in seen) == "".join(WORDS)
     assert (here.finished, there.finished) == ([], [running.answer_id])
 
 
@@ -395,7 +374,7 @@ async def test_however_often_a_reader_loses_the_connection_there_is_no_gap_and_n
     if not (seen and isinstance(seen[-1].event, Done)):
         seen += await read_all(replicas[1], who, answer_id, after=seen[-1].n if seen else 0)
     assert [entry.n for entry in seen] == list(range(1, len(WORDS) + 2))
-    assert text_of(seen) == "".join(WORDS)
+    assert text_of(entry.event for entry in seen) == "".join(WORDS)
     with suppress(NotFound):
         assert await answer_log.length(who, answer_id) == (len(WORDS) + 1, True)
     assert len(replicas[0].finished + replicas[1].finished) == 1

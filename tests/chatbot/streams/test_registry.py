@@ -11,44 +11,25 @@ from anyio.abc import TaskGroup
 from redis.asyncio import Redis
 
 from chatbot.errors import ForeignEventId, LogLost, NotFound
-from chatbot.events import Done, Event, FinishReason, Notice, Token, Usage
+from chatbot.events import Done, FinishReason, Notice, Token, Usage
 from chatbot.redis_client import RedisBreaker, RedisBreakerSettings
 from chatbot.streams.live import LiveAnswer
 from chatbot.streams.log import AnswerId, AnswerLog, AnswerLogSettings, LogAppend, LogEntry, WriterReplaced
 from chatbot.streams.pipelined_connection import PipelinedConnection, open_pipelined_connection
 from chatbot.streams.registry import AnswerRegistry, AnswerRegistrySettings
 from knowledge.identity import Principal
+from tests.answers import customer, done, text_of
+from tests.chatbot.conftest import PATIENT
+from tests.chatbot.streams.conftest import new_running
 from tests.patience import patient
 
 pytestmark = [pytest.mark.anyio, pytest.mark.services]
 
 
-def customer(sub: str = "lee") -> Principal:
-    return Principal(
-        tenant=f"bank-{uuid4().hex}", sub=sub, roles=frozenset({"customer"}), groups=frozenset({"customers"})
-    )
-
-
-def done() -> Done:
-    return Done(finish_reason=FinishReason.STOP, usage=Usage(), grounded=True, limits=None)
-
-
-def new_running(who: Principal) -> LiveAnswer:
-    return LiveAnswer(AnswerId(uuid4().hex), who, conversation_id=uuid4().hex)
-
-
 @pytest.fixture
 async def answer_log(redis: Redis) -> AsyncGenerator[AnswerLog]:
     async with open_pipelined_connection(redis) as line:
-        breaker = RedisBreaker(RedisBreakerSettings(slow_after=2))
-        yield AnswerLog(redis, breaker, AnswerLogSettings(block=0.2), line=line)
-
-
-@pytest.fixture
-async def tasks() -> AsyncGenerator[TaskGroup]:
-    async with anyio.create_task_group() as group:
-        yield group
-        group.cancel_scope.cancel()
+        yield AnswerLog(redis, RedisBreaker(PATIENT), AnswerLogSettings(block=0.2), line=line)
 
 
 async def speak(running: LiveAnswer) -> None:
@@ -63,10 +44,6 @@ async def read_all(answers: AnswerRegistry, running: LiveAnswer, after: int = 0)
         return [entry async for entry in entries]
 
 
-def text_of(events: list[Event]) -> str:
-    return "".join(event.text for event in events if isinstance(event, Token))
-
-
 async def test_every_reader_gets_every_event_once_in_order(answer_log: AnswerLog, tasks: TaskGroup) -> None:
     answers, running = AnswerRegistry(answer_log, tasks, AnswerRegistrySettings()), new_running(customer())
     await answers.start(running, speak, passages=[])
@@ -75,7 +52,7 @@ async def test_every_reader_gets_every_event_once_in_order(answer_log: AnswerLog
         replayed = await read_all(answers, running)
         rest = await read_all(answers, running, after=2)
     assert [entry.n for entry in live] == [1, 2, 3, 4]
-    assert text_of([entry.event for entry in live]) == "one two three"
+    assert text_of(entry.event for entry in live) == "one two three"
     assert replayed == live
     assert rest == live[2:]
 
@@ -96,7 +73,7 @@ async def test_another_replica_reads_the_same_stream_while_it_runs(answer_log: A
             async for entry in entries:
                 seen.append(entry)
                 go_on.set()
-    assert text_of([entry.event for entry in seen]) == "first second"
+    assert text_of(entry.event for entry in seen) == "first second"
     assert [entry.n for entry in seen] == [1, 2, 3]
 
 
@@ -169,7 +146,7 @@ async def test_a_reader_who_comes_back_within_the_grace_keeps_the_answer_alive(
         go_on.set()
         with anyio.fail_after(5):
             entries = await read_all(answers, running)
-    assert text_of([entry.event for entry in entries]) == "here"
+    assert text_of(entry.event for entry in entries) == "here"
 
 
 async def test_a_reader_that_cannot_resume_ends_the_answer_at_once(answer_log: AnswerLog, tasks: TaskGroup) -> None:

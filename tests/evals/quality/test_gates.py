@@ -26,7 +26,7 @@ from evals.questions import (
     read_recording,
     write_recording,
 )
-from ingest.bulk import gather
+from ingest.bulk import find_files
 from ingest.settings import Settings
 from knowledge.terms import Terms
 from tests.forked import Forked
@@ -201,7 +201,7 @@ def fewer(tmp_path: Path, dataset: Dataset) -> Dataset:
     for file in (dataset.folder / "documents" / "ko").iterdir():
         if file.stem in FEW:
             shutil.copy(file, documents / "ko")
-    there = {offering.document_id for offering in gather([documents])}
+    there = {file.document_id for file in find_files([documents])}
     relevant = {
         question: found
         for question, judged in dataset.relevant.items()

@@ -30,7 +30,7 @@ from evals.questions import (
     require_loaded,
 )
 from evals.scorers import holm, intervals
-from ingest.bulk import LoadOutcome, Offering
+from ingest.bulk import LoadOutcome, SourceFile
 from ingest.catalogue import Metadata
 from knowledge.passage import Hit
 from tests.knowledge.conftest import BANK
@@ -38,7 +38,7 @@ from tests.knowledge.conftest import BANK
 TASK = Path(__file__).parents[3] / "evals" / "tasks" / "hanbit.yaml"
 
 
-LOADED = LoadOutcome(offering=Offering(path=Path("a.txt"), name="a.txt", document_id="a", metadata=Metadata()))
+LOADED = LoadOutcome(file=SourceFile(path=Path("a.txt"), name="a.txt", document_id="a", metadata=Metadata()))
 
 
 def written(folder: Path, queries: str, qrels: str) -> Path:
@@ -91,10 +91,10 @@ def test_a_folder_without_files_is_no_data_set(tmp_path: Path) -> None:
 def test_corpus_entries_become_files_that_the_catalogue_tells_apart(tmp_path: Path) -> None:
     corpus = [CorpusEntry("a-1", "Title\nin two lines", "same"), CorpusEntry("b/2 with blanks", "", "same")]
     entries = document_ids(corpus)
-    offerings = corpus_files(corpus, entries, tmp_path)
+    files = corpus_files(corpus, entries, tmp_path)
     assert entries == {"a-1": "a-1", "entry-000001": "b/2 with blanks"}
-    assert [offering.metadata.title for offering in offerings] == ["Title in two lines", None]
-    assert len({offering.path.read_bytes() for offering in offerings}) == 2
+    assert [file.metadata.title for file in files] == ["Title in two lines", None]
+    assert len({file.path.read_bytes() for file in files}) == 2
 
 
 @pytest.mark.parametrize(("reason", "may_be_refused"), [("suspicious", False), ("malformed", True)])

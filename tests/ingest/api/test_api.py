@@ -7,8 +7,8 @@ from ingest.api.routes import jobs
 from ingest.services import Services
 from tests.ingest import samples
 from tests.ingest.conftest import NOON, Clock
+from tests.ingest.documents import receive
 from tests.ingest.staff import Staff
-from tests.ingest.test_pipeline import hand_in
 
 pytestmark = [pytest.mark.anyio, pytest.mark.both_databases]
 
@@ -125,7 +125,7 @@ async def test_fifty_identical_uploads_at_once_are_one_document_and_one_embeddin
     assert await staff.done(str(replies[0]["job_id"])) == "done"
     assert len((await staff.http.get("/v1/documents", headers=staff.headers())).json()["documents"]) == 1
     version = (await services.catalogue.versions("hanbit", str(replies[0]["document_id"])))[0]
-    assert services.metrics.passages._value.get() == version.passages
+    assert services.metrics.registry.get_sample_value("ingest_passages_total") == version.passages
 
 
 async def test_a_jobs_steps_are_told_as_they_come_and_its_end_once(staff: Staff) -> None:
@@ -150,18 +150,18 @@ async def test_a_stream_in_which_nothing_happens_says_that_it_lives(
 ) -> None:
     assert jobs.HEARTBEAT_SECONDS == 15
     monkeypatch.setattr(jobs, "HEARTBEAT_SECONDS", 0.1)
-    job_id = (await hand_in(services)).job.id  # and no worker is told of it
-    told: list[str] = []
+    job_id = (await receive(services)).job.id  # and no worker is told of it
+    streams: list[str] = []
 
     async def follow() -> None:
-        told.append((await staff.http.get(f"/v1/jobs/{job_id}/events", headers=staff.headers())).text)
+        streams.append((await staff.http.get(f"/v1/jobs/{job_id}/events", headers=staff.headers())).text)
 
     async with anyio.create_task_group() as following:
         following.start_soon(follow)
         await anyio.sleep(0.5)
-        assert services.delivery is not None
-        await services.delivery.send([job_id])
-    assert told[0].count(": ping") >= 2
+        assert services.job_broker is not None
+        await services.job_broker.send([job_id])
+    assert streams[0].count(": ping") >= 2
 
 
 async def test_a_stream_of_steps_goes_on_after_the_last_one_that_was_seen(staff: Staff) -> None:

@@ -1,4 +1,4 @@
-"""What somebody looks at before deciding: pages, findings of screening, differences between versions."""
+"""The review before a decision: pages, screening findings, differences between versions."""
 
 from io import BytesIO
 from pathlib import Path
@@ -12,9 +12,9 @@ from ingest.parsing import (
     ParserSettings,
     Reason,
     Unreadable,
-    one_budget,
     open_parser,
-    show_page,
+    preview_page,
+    whole_file_budget,
 )
 from tests.ingest import samples, samples_office
 from tests.ingest.staff import Staff
@@ -57,22 +57,22 @@ async def test_a_page_that_cannot_be_drawn_says_why(staff: Staff) -> None:
 async def test_a_page_is_drawn_in_the_limited_process(tmp_path: Path) -> None:
     (file := tmp_path / "paper").write_bytes(samples.pdf())
     async with open_parser(ParserSettings().of_one_page()) as parser:
-        assert (await parser.show(file, 1)).picture is not None
+        assert (await parser.preview(file, 1)).picture is not None
         assert (await parser.parse(file)).pages[0].number == 1
     async with open_parser(ParserSettings(wall_seconds=0.01).of_one_page()) as parser:
         with pytest.raises(Unreadable) as refused:
-            await parser.show(file, 1)
+            await parser.preview(file, 1)
     assert refused.value.reason is Reason.TOO_SLOW
 
 
 async def test_a_sheet_is_found_by_its_number_and_long_text_is_cut(tmp_path: Path) -> None:
     (book := tmp_path / "book").write_bytes(samples_office.xlsx())
-    shown = show_page(book, 1, one_budget)
+    shown = preview_page(book, 1, whole_file_budget)
     assert shown.pages >= 1
     assert shown.text
-    assert show_page(book, shown.pages + 1, one_budget).text is None
+    assert preview_page(book, shown.pages + 1, whole_file_budget).text is None
     (long := tmp_path / "long").write_bytes(("# 가\n\n" + "나다라마 " * MOST_CHARACTERS).encode())
-    assert len(show_page(long, 1, one_budget).text or "") == MOST_CHARACTERS
+    assert len(preview_page(long, 1, whole_file_budget).text or "") == MOST_CHARACTERS
 
 
 async def test_what_screening_finds_is_listed_with_its_passage(staff: Staff) -> None:

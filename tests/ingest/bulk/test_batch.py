@@ -2,25 +2,25 @@
 
 import signal
 import sqlite3
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import pytest
-from moto.server import ThreadedMotoServer
-from qdrant_client import QdrantClient
 from s3fs import S3FileSystem
 
-from tests.forked import Forked
 from tests.ingest import samples
+from tests.ingest.commands import command
+from tests.ingest.commands import run as run_command
+from tests.ingest.points import points_in
+from tests.ingest.s3 import served_s3
 
 pytestmark = [pytest.mark.services]
 
 WITHIN_SECONDS = 900.0
 MANY = 40
-Points = dict[str, tuple[object, ...]]
 
 
 @pytest.fixture(scope="module")
@@ -49,50 +49,16 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def bucket(folder: Path) -> Iterator[tuple[str, dict[str, str]]]:
     """The same folder in an S3-compatible store, and the variables that name it."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    there = {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "key",
-        "AWS_SECRET_ACCESS_KEY": "secret",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }
-    s3 = S3FileSystem(endpoint_url=there["AWS_ENDPOINT_URL"], key="key", secret="secret", skip_instance_cache=True)
-    s3.mkdir("bank")
-    for file in folder.iterdir():
-        s3.put_file(str(file), f"bank/notices/{file.name}")
-    try:
-        yield "s3://bank/notices", there
-    finally:
-        server.stop()
+    with served_s3() as variables:
+        key, secret = variables["AWS_ACCESS_KEY_ID"], variables["AWS_SECRET_ACCESS_KEY"]
+        s3 = S3FileSystem(endpoint_url=variables["AWS_ENDPOINT_URL"], key=key, secret=secret, skip_instance_cache=True)
+        s3.mkdir("bank")
+        for file in folder.iterdir():
+            s3.put_file(str(file), f"bank/notices/{file.name}")
+        yield "s3://bank/notices", variables
 
 
-def environment(weights: Path, data: Path, **more: str) -> dict[str, str]:
-    return {"PATH": "/usr/bin:/bin", "WEIGHTS_DIR": str(weights), "DATA_DIR": str(data), "COLUMNS": "200"} | more
-
-
-def run(weights: Path, data: Path, *arguments: str, **more: str) -> tuple[int, str]:
-    """Run `ingest` to its end; return its exit status and what it said."""
-    with tempfile.TemporaryDirectory() as here:
-        log = Path(here) / "log"
-        status = Forked("ingest.__main__", arguments, environment(weights, data, **more), log).wait(WITHIN_SECONDS)
-        return status, log.read_text("utf-8")
-
-
-def points(data: Path) -> Points:
-    """Everything in the index, without when it may be read: that is the clock's."""
-    with closing(QdrantClient(path=str(data / "qdrant"))) as index:
-        found, _ = index.scroll("kb", limit=10_000, with_vectors=True)
-    held: Points = {}
-    for point in found:
-        vectors = point.vector
-        assert isinstance(vectors, dict)
-        payload = {name: value for name, value in (point.payload or {}).items() if not name.startswith("visible_")}
-        # Texts that are embedded together shape each other's last digits.
-        dense = [pytest.approx(float(str(value)), abs=5e-3) for value in vectors["dense"]]
-        held[str(point.id)] = (payload, vectors["terms"], dense)
-    return held
+run = partial(run_command, within_seconds=WITHIN_SECONDS)
 
 
 def processes_of_ray() -> set[str]:
@@ -114,16 +80,16 @@ def test_a_batch_makes_the_same_points_as_a_load_and_a_second_run_skips_what_is_
 ) -> None:
     plain, spread, before = tmp_path / "plain", tmp_path / "spread", processes_of_ray()
     people = ("--uploaded-by", "kim", "--approved-by", "lee")
-    place, there = bucket
+    place, variables = bucket
     assert run(weights, plain, "load", str(folder), *people)[0] == 1
-    status, said = run(weights, spread, "batch", place, *people, "--object-store-mib", "80", **there)
+    status, said = run(weights, spread, "batch", place, *people, "--object-store-mib", "80", variables=variables)
     assert status == 1, said
     assert "locked.pdf: encrypted" in said
     assert "empty.txt: empty_text" in said
     assert "active" in said
     assert "expired" in said
-    assert points(spread) == points(plain)
-    assert len(points(plain)) > 30
+    assert points_in(spread) == points_in(plain)
+    assert len(points_in(plain)) > 30
     with sqlite3.connect(spread / "bank.db") as database:
         left = database.execute("SELECT count(*) FROM ingest_jobs WHERE state NOT IN ('done', 'failed')").fetchone()
     assert left == (0,)
@@ -160,7 +126,7 @@ def test_a_killed_batch_that_is_started_again_does_what_is_left_and_makes_the_sa
     people, one_by_one = ("--uploaded-by", "kim", "--approved-by", "lee"), {"PIPELINE__AT_ONCE": "1"}
     assert run(weights, plain, "load", str(folder), *people)[0] == 0
     arguments = ["batch", str(folder), *people, "--object-store-mib", "80"]
-    killed = Forked("ingest.__main__", arguments, environment(weights, spread, **one_by_one), tmp_path / "log")
+    killed = command(weights, spread, tmp_path / "log", *arguments, variables=one_by_one)
     until(lambda: bool(jobs_done(spread)) or killed.poll() is not None, "no document is ever done")
     assert killed.poll() is None, (tmp_path / "log").read_text("utf-8")
     killed.send_signal(signal.SIGKILL)
@@ -175,7 +141,7 @@ def test_a_killed_batch_that_is_started_again_does_what_is_left_and_makes_the_sa
     again = jobs_done(spread)
     assert done <= again, "what was done is done again"
     assert len(again) == MANY
-    assert points(spread) == points(plain)
+    assert points_in(spread) == points_in(plain)
 
 
 def test_help_teaches(weights: Path, tmp_path: Path) -> None:

@@ -9,17 +9,17 @@ from aiohttp.test_utils import TestServer
 
 from ingest.bulk import remote
 from ingest.bulk.load import LoadOutcome
-from ingest.bulk.manifest import Offering
+from ingest.bulk.manifest import SourceFile
 from ingest.catalogue import JobState, State
-from tests.ingest.conftest import Unseen
+from tests.ingest.conftest import NoDisplay
 
 pytestmark = pytest.mark.anyio
 
 JOB = {"job_id": "j", "document_id": "a", "version": 1, "file_name": "a.md", "stage": "embed", "done": 1, "total": 2}
 JOB |= {"attempts": 3, "seconds_left": None, "reason": None, "detail": None}
-NOT_SAID = ("title", "product", "language", "format", "effective_from", "effective_until")
+NO_METADATA = ("title", "product", "language", "format", "effective_from", "effective_until")
 NOT_APPROVED = ("approved_by", "approved_at", "visible_from", "visible_until")
-VERSION = dict.fromkeys((*NOT_SAID, *NOT_APPROVED)) | {
+VERSION = dict.fromkeys((*NO_METADATA, *NOT_APPROVED)) | {
     "document_id": "a", "version": 1, "state": "failed", "reason": "unavailable", "detail": "the index is away",
     "readers": ["customers"], "file_name": "a.md", "size": 1, "sha256": "0", "passages": 0, "uploaded_by": "kim",
     "uploaded_at": 0.0,
@@ -27,7 +27,7 @@ VERSION = dict.fromkeys((*NOT_SAID, *NOT_APPROVED)) | {
 
 
 class Scripted:
-    """A staff API that takes every file and answers for its job as it is told."""
+    """A staff API that accepts every file and answers for its job with these answers, then that the job is dead."""
 
     def __init__(self, *answers: web.Response | None) -> None:
         self._answers: Iterator[web.Response | None] = iter(answers)
@@ -43,8 +43,8 @@ class Scripted:
 
 
 def refused(status: int, *, retryable: bool) -> web.Response:
-    said = {"code": "catalogue_unavailable" if retryable else "not_found", "detail": "no", "retryable": retryable}
-    return web.json_response(said, status=status)
+    problem = {"code": "catalogue_unavailable" if retryable else "not_found", "detail": "no", "retryable": retryable}
+    return web.json_response(problem, status=status)
 
 
 async def loaded(api: Scripted, folder: Path) -> LoadOutcome:
@@ -52,8 +52,8 @@ async def loaded(api: Scripted, folder: Path) -> LoadOutcome:
     app = web.Application()
     app.router.add_route("*", "/{any:.*}", api.answer)
     async with TestServer(app) as server:
-        told = remote.Api(url=str(server.make_url("/")), token="t")
-        return (await remote.load([Offering(path=file, name="a")], told, Unseen()))[0]
+        target = remote.Api(url=str(server.make_url("/")), token="t")
+        return (await remote.load([SourceFile(path=file, name="a")], target, NoDisplay()))[0]
 
 
 async def test_a_job_that_is_given_up_ends_the_load_though_the_api_was_away_for_a_while(tmp_path: Path) -> None:
@@ -66,7 +66,7 @@ async def test_a_job_that_is_given_up_ends_the_load_though_the_api_was_away_for_
 async def test_a_refusal_that_stays_ends_the_load(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, patience: float, *, retryable: bool
 ) -> None:
-    monkeypatch.setattr(remote, "_PATIENCE_SECONDS", patience)
+    monkeypatch.setattr(remote, "PATIENCE_SECONDS", patience)
     api = Scripted(refused(503 if retryable else 404, retryable=retryable))
     outcome = await loaded(api, tmp_path)
     assert (outcome.reason, api.asked) == ("catalogue_unavailable" if retryable else "not_found", 1)

@@ -12,16 +12,16 @@ from ingest.catalogue.tables import DECISIONS
 from ingest.catalogue.versions import Dates, Metadata, State, Version, VersionKey
 from ingest.errors import Forbidden, NotFound, SecondPersonNeeded, Unavailable, WrongState
 from ingest.maintenance import rebuild
-from ingest.pipeline import activate, approve, finish_windows, tell_index, write_window
+from ingest.pipeline import activate, approve, update_index, write_pending_windows, write_window
 from ingest.services import Services
 from knowledge.withdrawals import WITHDRAWN
 from tests.ingest import samples
 from tests.ingest.conftest import NOON, Clock
-from tests.ingest.test_pipeline import OFFER, found, hand_in, take_in
+from tests.ingest.documents import REQUEST, do_job, receive, versions_found
 
 pytestmark = [pytest.mark.anyio, pytest.mark.both_databases]
 
-TERMS = replace(OFFER, document_id="term-deposit")
+TERMS = replace(REQUEST, document_id="term-deposit")
 DAY = 86_400.0
 
 
@@ -29,13 +29,13 @@ def by(sub: str, at: float, reason: str = "") -> ApprovalDecision:
     return ApprovalDecision(by=sub, at=at, reason=reason)
 
 
-async def indexed(services: Services, rate: str, **said: date) -> Version:
+async def indexed(services: Services, rate: str, **dates: date) -> Version:
     text = samples.MARKDOWN.replace("2.35", rate).encode()
-    return await take_in(services, await hand_in(services, text, replace(TERMS, metadata=Metadata(**said))))  # type: ignore[arg-type]  # dates only
+    return await do_job(services, await receive(services, text, replace(TERMS, metadata=Metadata(**dates))))  # type: ignore[arg-type]  # dates only
 
 
-async def approved(services: Services, clock: Clock, rate: str, **said: date) -> Version:
-    version = await indexed(services, rate, **said)
+async def approved(services: Services, clock: Clock, rate: str, **dates: date) -> Version:
+    version = await indexed(services, rate, **dates)
     shown = await activate(version.key, "lee", services)
     clock.now += 60
     return shown
@@ -57,17 +57,17 @@ async def test_a_rejected_draft_is_gone_from_the_index_and_its_bytes_may_come_ag
 ) -> None:
     draft = await indexed(services, "2.35")
     for _ in range(2):
-        await tell_index(draft.key, await services.decisions.reject(draft.key, by("lee", NOON, "old form")), services)
+        await update_index(draft.key, await services.approvals.reject(draft.key, by("lee", NOON, "old form")), services)
     rejected = await services.catalogue.version(draft.key)
     assert (rejected.state, rejected.reason, rejected.detail) == (State.WITHDRAWN, "rejected", "old form")
     assert await services.index.count(tenant="hanbit", document_id="term-deposit", version=1) == 0
     assert await decided(services) == [(1, "rejected", "lee")]
     with pytest.raises(WrongState):
-        await services.decisions.approve(draft.key, by("lee", NOON))
+        await services.approvals.approve(draft.key, by("lee", NOON))
     again = await indexed(services, "2.35")
     assert again.key.version == 2
     await activate(again.key, "lee", services)
-    assert await found(services, at=clock.now + 2) == {2}
+    assert await versions_found(services, at=clock.now + 2) == {2}
 
 
 async def test_a_draft_that_the_index_has_lost_is_not_approved_unseen(services: Services) -> None:
@@ -82,12 +82,12 @@ async def test_an_expired_version_ends_now_and_stays_what_customers_saw_before(
     services: Services, clock: Clock
 ) -> None:
     version = await approved(services, clock, "2.35")
-    await tell_index(version.key, await services.decisions.expire(version.key, by("lee", clock.now)), services)
-    assert await found(services, at=clock.now - 0.001) == {1}
-    assert await found(services, at=clock.now) == set()
+    await update_index(version.key, await services.approvals.expire(version.key, by("lee", clock.now)), services)
+    assert await versions_found(services, at=clock.now - 0.001) == {1}
+    assert await versions_found(services, at=clock.now) == set()
     assert (await services.catalogue.version(version.key)).state_at(clock.now) is State.EXPIRED
     assert await withdrawn(services) == {"term-deposit@1"}
-    assert await services.decisions.expire(version.key, by("park", clock.now + 1)) == ChangedWindows()
+    assert await services.approvals.expire(version.key, by("park", clock.now + 1)) == ChangedWindows()
 
 
 async def test_a_version_that_was_to_come_never_does_and_the_one_before_goes_on(
@@ -96,10 +96,10 @@ async def test_a_version_that_was_to_come_never_does_and_the_one_before_goes_on(
     await approved(services, clock, "2.35")
     later = await approved(services, clock, "2.75", effective_from=date(2026, 6, 1))
     assert later.visible_from is not None
-    assert await found(services, at=later.visible_from) == {2}
-    await tell_index(later.key, await services.decisions.expire(later.key, by("lee", clock.now)), services)
-    assert await found(services, at=later.visible_from) == {1}
-    assert await found(services, at=later.visible_from + 100 * DAY) == {1}
+    assert await versions_found(services, at=later.visible_from) == {2}
+    await update_index(later.key, await services.approvals.expire(later.key, by("lee", clock.now)), services)
+    assert await versions_found(services, at=later.visible_from) == {1}
+    assert await versions_found(services, at=later.visible_from + 100 * DAY) == {1}
 
 
 async def test_a_rollback_ends_the_present_text_at_once_and_brings_the_old_one_back_as_a_new_version(
@@ -108,22 +108,22 @@ async def test_a_rollback_ends_the_present_text_at_once_and_brings_the_old_one_b
     first = await approved(services, clock, "2.35")
     second = await approved(services, clock, "9.99")
     begun = clock.now
-    received, changed = await services.decisions.roll_back("hanbit", "term-deposit", 1, by("park", begun, "typo"))
-    await tell_index(received.version.key, changed, services)
-    assert await found(services, at=begun) == set()
+    received, changed = await services.approvals.roll_back("hanbit", "term-deposit", 1, by("park", begun, "typo"))
+    await update_index(received.version.key, changed, services)
+    assert await versions_found(services, at=begun) == set()
     assert await withdrawn(services) == {"term-deposit@2"}
     clock.now += 5
-    third = await take_in(services, received)
+    third = await do_job(services, received)
     assert (third.key.version, third.sha256, third.uploaded_by) == (3, first.sha256, "kim")
     assert (third.state, third.approved_by, third.visible_from) == (State.APPROVED, "park", clock.now + 2)
-    assert await found(services, at=clock.now + 2) == {3}
-    assert await found(services, at=begun - 1) == {2}
+    assert await versions_found(services, at=clock.now + 2) == {3}
+    assert await versions_found(services, at=begun - 1) == {2}
     gone = await services.catalogue.version(second.key)
     assert (gone.state, gone.reason, gone.detail) == (State.WITHDRAWN, "rolled_back", "typo")
     assert await decided(services) == [
         (1, "approved", "lee"), (2, "approved", "lee"), (2, "rolled_back", "park"), (3, "approved", "park"),
     ]  # fmt: skip
-    same_bytes = await hand_in(services, samples.MARKDOWN.encode(), TERMS)
+    same_bytes = await receive(services, samples.MARKDOWN.encode(), TERMS)
     assert same_bytes.version.key == third.key
 
 
@@ -140,8 +140,8 @@ async def test_a_rollback_needs_a_version_that_was_approved_and_somebody_else_th
         (9, "lee", NotFound),
     ):
         with pytest.raises(refused):
-            await services.decisions.roll_back("hanbit", "term-deposit", to_version, by(who, clock.now))
-    assert await found(services, at=clock.now) == {2}
+            await services.approvals.roll_back("hanbit", "term-deposit", to_version, by(who, clock.now))
+    assert await versions_found(services, at=clock.now) == {2}
     assert len(await services.catalogue.versions("hanbit", "term-deposit")) == 3
 
 
@@ -150,7 +150,7 @@ async def test_a_text_whose_last_day_is_over_cannot_be_brought_back(services: Se
     clock.now += 10 * DAY
     await approved(services, clock, "2.75")
     with pytest.raises(WrongState):
-        await services.decisions.roll_back("hanbit", "term-deposit", 1, by("lee", clock.now))
+        await services.approvals.roll_back("hanbit", "term-deposit", 1, by("lee", clock.now))
 
 
 async def test_a_deleted_document_ends_everywhere_with_its_drafts_and_can_be_brought_back(
@@ -159,26 +159,26 @@ async def test_a_deleted_document_ends_everywhere_with_its_drafts_and_can_be_bro
     await approved(services, clock, "2.35")
     await approved(services, clock, "2.75", effective_from=date(2026, 6, 1))
     await indexed(services, "3.00")
-    changed = await services.decisions.delete("hanbit", "term-deposit", by("lee", clock.now, "wrong product"))
-    await tell_index(VersionKey(tenant="hanbit", document_id="term-deposit", version=1), changed, services)
+    changed = await services.approvals.delete("hanbit", "term-deposit", by("lee", clock.now, "wrong product"))
+    await update_index(VersionKey(tenant="hanbit", document_id="term-deposit", version=1), changed, services)
     for at in (clock.now, clock.now + 100 * DAY):
-        assert await found(services, at=at) == set()
+        assert await versions_found(services, at=at) == set()
     assert await withdrawn(services) == {f"term-deposit@{n}" for n in (1, 2, 3)}
     versions = await services.catalogue.versions("hanbit", "term-deposit")
     assert {version.state for version in versions} == {State.WITHDRAWN}
     assert await services.index.count(tenant="hanbit", document_id="term-deposit", version=3) == 0
     with pytest.raises(NotFound):
-        await services.decisions.delete("other", "term-deposit", by("lee", clock.now))
-    received, changed = await services.decisions.roll_back("hanbit", "term-deposit", 1, by("lee", clock.now))
-    await tell_index(received.version.key, changed, services)
-    await take_in(services, received)
-    assert await found(services, at=clock.now + 2) == {4}
+        await services.approvals.delete("other", "term-deposit", by("lee", clock.now))
+    received, changed = await services.approvals.roll_back("hanbit", "term-deposit", 1, by("lee", clock.now))
+    await update_index(received.version.key, changed, services)
+    await do_job(services, received)
+    assert await versions_found(services, at=clock.now + 2) == {4}
 
 
 async def test_a_document_deleted_while_its_job_waits_never_gets_into_the_index(services: Services) -> None:
-    received = await hand_in(services, offer=TERMS)
-    await services.decisions.delete("hanbit", "term-deposit", by("lee", NOON))
-    version = await take_in(services, received)
+    received = await receive(services, request=TERMS)
+    await services.approvals.delete("hanbit", "term-deposit", by("lee", NOON))
+    version = await do_job(services, received)
     assert version.state is State.WITHDRAWN
     assert await services.index.count(tenant="hanbit", document_id="term-deposit", version=1) == 0
 
@@ -187,11 +187,11 @@ async def test_a_revocation_that_a_crash_kept_from_the_index_is_told_at_the_next
     services: Services, clock: Clock
 ) -> None:
     version = await approved(services, clock, "2.35")
-    await services.decisions.expire(version.key, by("lee", clock.now))
+    await services.approvals.expire(version.key, by("lee", clock.now))
     assert await withdrawn(services) == {"term-deposit@1"}, "every replica of the chatbot knows already"
-    assert await found(services, at=clock.now) == {1}
-    assert await finish_windows(services) == 1
-    assert await found(services, at=clock.now) == set()
+    assert await versions_found(services, at=clock.now) == {1}
+    assert await write_pending_windows(services) == 1
+    assert await versions_found(services, at=clock.now) == set()
 
 
 async def test_an_approval_that_a_crash_kept_from_the_index_begins_when_the_index_knows_it(
@@ -200,13 +200,13 @@ async def test_an_approval_that_a_crash_kept_from_the_index_begins_when_the_inde
     await approved(services, clock, "2.35")
     second = await indexed(services, "2.75")
     decided_at = clock.now
-    await services.decisions.approve(second.key, by("lee", decided_at))
+    await services.approvals.approve(second.key, by("lee", decided_at))
     clock.now += 30
-    assert await found(services, at=clock.now) == {1}, "what customers read meanwhile"
-    assert await finish_windows(services) == 2
-    assert await found(services, at=decided_at + 3) == {1}, "what they have read, as it is told later"
-    assert await found(services, at=clock.now + 1.9) == {1}
-    assert await found(services, at=clock.now + 2) == {2}
+    assert await versions_found(services, at=clock.now) == {1}, "what customers read meanwhile"
+    assert await write_pending_windows(services) == 2
+    assert await versions_found(services, at=decided_at + 3) == {1}, "what they have read, as it is told later"
+    assert await versions_found(services, at=clock.now + 1.9) == {1}
+    assert await versions_found(services, at=clock.now + 2) == {2}
     assert (await services.catalogue.version(second.key)).visible_from == clock.now + 2
 
 
@@ -217,8 +217,8 @@ async def test_an_approval_that_waited_for_its_turn_begins_two_seconds_after_the
     second = await indexed(services, "2.75")
     shown = await approve(second.key, by("lee", clock.now - 9), services)
     assert shown.visible_from == clock.now + 2
-    assert await found(services, at=clock.now) == {1}
-    assert await found(services, at=clock.now + 2) == {2}
+    assert await versions_found(services, at=clock.now) == {1}
+    assert await versions_found(services, at=clock.now + 2) == {2}
 
 
 async def test_an_approval_that_is_asked_again_tells_the_index_what_it_was_not_told(
@@ -226,11 +226,11 @@ async def test_an_approval_that_is_asked_again_tells_the_index_what_it_was_not_t
 ) -> None:
     await approved(services, clock, "2.35")
     second = await indexed(services, "2.75")
-    await services.decisions.approve(second.key, by("lee", clock.now))
+    await services.approvals.approve(second.key, by("lee", clock.now))
     clock.now += 9  # the index was away: the call ended in 503
     shown = await activate(second.key, "lee", services)
     assert shown.visible_from == clock.now + 2
-    assert await found(services, at=clock.now + 2) == {2}
+    assert await versions_found(services, at=clock.now + 2) == {2}
     assert await services.catalogue.unwritten_windows() == []
 
 
@@ -241,41 +241,43 @@ async def test_a_first_day_that_begins_while_the_index_is_away_begins_when_it_is
     await approved(services, clock, "2.35")
     second = await indexed(services, "2.75", effective_from=date(2026, 6, 1))
     clock.now = june - 3
-    changed = await services.decisions.approve(second.key, by("lee", clock.now))
+    changed = await services.approvals.approve(second.key, by("lee", clock.now))
     clock.now = june + 5
-    await tell_index(second.key, changed, services)
-    assert await found(services, at=june + 1) == {1}
-    assert await found(services, at=june + 7) == {2}
+    await update_index(second.key, changed, services)
+    assert await versions_found(services, at=june + 1) == {1}
+    assert await versions_found(services, at=june + 7) == {2}
 
 
 async def test_what_the_index_knew_in_time_is_never_moved(services: Services, clock: Clock) -> None:
     version = await approved(services, clock, "2.35")
-    await services.catalogue.doubt_window(version.key)
-    await services.decisions.expire(version.key, by("lee", clock.now))
-    assert await finish_windows(services) == 1
-    assert await found(services, at=clock.now - 1) == {1}
+    await services.catalogue.unconfirm_window(version.key)
+    await services.approvals.expire(version.key, by("lee", clock.now))
+    assert await write_pending_windows(services) == 1
+    assert await versions_found(services, at=clock.now - 1) == {1}
     assert (await services.catalogue.version(version.key)).visible_from == version.visible_from
 
 
 async def test_whoever_writes_a_window_late_writes_what_was_decided_last(services: Services, clock: Clock) -> None:
     version = await approved(services, clock, "2.35")
     assert version.window is not None
-    await tell_index(version.key, await services.decisions.expire(version.key, by("lee", clock.now)), services)
-    await write_window(version.key, version.window, services)  # a sweep that had read it before
-    assert await found(services, at=clock.now) == set()
+    await update_index(version.key, await services.approvals.expire(version.key, by("lee", clock.now)), services)
+    await write_window(
+        version.key, version.window, services.catalogue, services.index
+    )  # a sweep that had read it before
+    assert await versions_found(services, at=clock.now) == set()
     assert await services.catalogue.unwritten_windows() == []
 
 
 async def test_a_lost_index_comes_back_with_every_interval_as_it_was(services: Services, clock: Clock) -> None:
     await approved(services, clock, "2.35")
     await approved(services, clock, "2.75")
-    changed = await services.decisions.delete("hanbit", "term-deposit", by("lee", clock.now))
-    await tell_index(VersionKey(tenant="hanbit", document_id="term-deposit", version=1), changed, services)
+    changed = await services.approvals.delete("hanbit", "term-deposit", by("lee", clock.now))
+    await update_index(VersionKey(tenant="hanbit", document_id="term-deposit", version=1), changed, services)
     names: list[dict[str, Any]] = [{"tenant": "hanbit", "document_id": "term-deposit", "version": n} for n in (1, 2)]
     before = [await services.index.passages(**name) for name in names]
     for name in names:
         await services.index.delete(**name)
-    tally = await rebuild(services, lambda *_told: None)
+    tally = await rebuild(services, lambda *_report: None)
     assert (tally.written, tally.failed) == (2, [])
     assert [await services.index.passages(**name) for name in names] == before
 
@@ -283,9 +285,9 @@ async def test_a_lost_index_comes_back_with_every_interval_as_it_was(services: S
 async def test_a_drafts_dates_change_and_whoever_set_them_cannot_approve_it(services: Services) -> None:
     draft = await indexed(services, "2.35")
     june = Dates(effective_from=date(2026, 6, 1), effective_until=date(2026, 6, 30))
-    assert await services.decisions.date(draft.key, june, by("lee", NOON), may_approve=False) == ChangedWindows()
+    assert await services.approvals.set_dates(draft.key, june, by("lee", NOON), may_approve=False) == ChangedWindows()
     with pytest.raises(SecondPersonNeeded):
-        await services.decisions.approve(draft.key, by("Lee ", NOON))
+        await services.approvals.approve(draft.key, by("Lee ", NOON))
     version = await activate(draft.key, "park", services)
     assert version.visible_from == 1_780_239_600.0  # 1 June in Seoul
     assert [what for _, what, _ in await decided(services)] == ["dated", "approved"]
@@ -295,7 +297,7 @@ async def test_a_drafts_dates_change_and_whoever_set_them_cannot_approve_it(serv
 
 
 async def hand_in_again(services: Services) -> Version:
-    return (await hand_in(services, samples.MARKDOWN.encode(), replace(TERMS, metadata=Metadata()))).version
+    return (await receive(services, samples.MARKDOWN.encode(), replace(TERMS, metadata=Metadata()))).version
 
 
 async def test_an_approved_versions_dates_are_an_approvers_and_every_search_follows(
@@ -306,19 +308,19 @@ async def test_an_approved_versions_dates_are_an_approvers_and_every_search_foll
     sooner = Dates(effective_from=date(2026, 6, 1), effective_until=None)
     for who, may_approve, refusal in (("park", False, Forbidden), ("kim", True, SecondPersonNeeded)):
         with pytest.raises(refusal):
-            await services.decisions.date(second.key, sooner, by(who, clock.now), may_approve=may_approve)
-    changed = await services.decisions.date(second.key, sooner, by("park", clock.now), may_approve=True)
-    await tell_index(second.key, changed, services)
+            await services.approvals.set_dates(second.key, sooner, by(who, clock.now), may_approve=may_approve)
+    changed = await services.approvals.set_dates(second.key, sooner, by("park", clock.now), may_approve=True)
+    await update_index(second.key, changed, services)
     begins = 1_780_239_600.0
-    assert await found(services, at=begins - 1) == {1}
-    assert await found(services, at=begins) == {2}
-    same = await services.decisions.date(second.key, sooner, by("park", clock.now), may_approve=True)
+    assert await versions_found(services, at=begins - 1) == {1}
+    assert await versions_found(services, at=begins) == {2}
+    same = await services.approvals.set_dates(second.key, sooner, by("park", clock.now), may_approve=True)
     assert same == ChangedWindows()
     assert len(await decided(services)) == 3
-    gone = await services.decisions.delete("hanbit", "term-deposit", by("lee", clock.now))
-    await tell_index(first.key, gone, services)
+    gone = await services.approvals.delete("hanbit", "term-deposit", by("lee", clock.now))
+    await update_index(first.key, gone, services)
     with pytest.raises(WrongState):
-        await services.decisions.date(first.key, sooner, by("park", clock.now), may_approve=True)
+        await services.approvals.set_dates(first.key, sooner, by("park", clock.now), may_approve=True)
 
 
 async def test_whoever_rolls_back_may_set_the_dates_of_what_is_being_indexed_again(
@@ -326,13 +328,13 @@ async def test_whoever_rolls_back_may_set_the_dates_of_what_is_being_indexed_aga
 ) -> None:
     first = await approved(services, clock, "2.35")
     await approved(services, clock, "2.75")
-    received, changed = await services.decisions.roll_back("hanbit", "term-deposit", 1, by("lee", clock.now))
-    await tell_index(first.key, changed, services)
+    received, changed = await services.approvals.roll_back("hanbit", "term-deposit", 1, by("lee", clock.now))
+    await update_index(first.key, changed, services)
     dates = Dates(effective_from=None, effective_until=date(2026, 6, 30))
     with pytest.raises(Forbidden):
-        await services.decisions.date(received.version.key, dates, by("park", clock.now), may_approve=False)
-    await services.decisions.date(received.version.key, dates, by("lee", clock.now), may_approve=True)
-    again = await take_in(services, received)
+        await services.approvals.set_dates(received.version.key, dates, by("park", clock.now), may_approve=False)
+    await services.approvals.set_dates(received.version.key, dates, by("lee", clock.now), may_approve=True)
+    again = await do_job(services, received)
     assert (again.state, again.approved_by, again.metadata.effective_until) == (
         State.APPROVED,
         "lee",
@@ -346,10 +348,10 @@ async def test_dates_that_a_crash_kept_from_the_index_are_written_by_the_next_sw
     await approved(services, clock, "2.35")
     second = await approved(services, clock, "2.75", effective_from=date(2026, 6, 10))
     sooner = Dates(effective_from=date(2026, 6, 1), effective_until=None)
-    await services.decisions.date(
+    await services.approvals.set_dates(
         second.key, sooner, by("park", clock.now), may_approve=True
     )  # and the index is not told
-    assert await finish_windows(services) == 2
-    assert await found(services, at=1_780_239_600.0) == {2}
+    assert await write_pending_windows(services) == 2
+    assert await versions_found(services, at=1_780_239_600.0) == {2}
     stored = await services.index.passages(tenant="hanbit", document_id="term-deposit", version=2)
     assert {passage.effective_from for passage in stored} == {date(2026, 6, 1)}

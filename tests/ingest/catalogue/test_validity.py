@@ -8,8 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.catalogue.validity import NOTICE_SECONDS, activate, begin_later, end, in_force, midnight, redate
-from ingest.catalogue.versions import IndexTold, Metadata, State, Version, VersionKey, Window
+from ingest.catalogue.validity import (
+    NOTICE_SECONDS,
+    in_force,
+    midnight,
+    windows_for_approval,
+    windows_for_expiry,
+    windows_for_late_start,
+    windows_for_new_dates,
+)
+from ingest.catalogue.versions import Metadata, State, Version, VersionKey, Window, WindowWritten
 from ingest.errors import WrongState
 
 SEOUL = ZoneInfo("Asia/Seoul")
@@ -34,25 +42,13 @@ def approved(versions: dict[int, Version], number: int, *, now: float) -> dict[i
     """Return the versions as they are after one of them is approved."""
     others = [v for v in versions.values() if v.key.version != number]
     changed = dict(versions)
-    for window in activate(versions[number], others, now=now, zone=SEOUL):
+    for window in windows_for_approval(versions[number], others, now=now, zone=SEOUL):
         changed[window.version] = with_window(versions[window.version], window.visible_from, window.visible_until)
     return changed
 
 
-def with_window(of: Version, begin: float, end: float | None) -> Version:
-    return Version(
-        key=of.key,
-        file_name=of.file_name,
-        sha256=of.sha256,
-        size=of.size,
-        metadata=of.metadata,
-        fingerprint=of.fingerprint,
-        uploaded_by=of.uploaded_by,
-        uploaded_at=of.uploaded_at,
-        state=State.APPROVED,
-        visible_from=begin,
-        visible_until=end,
-    )
+def with_window(version: Version, start: float, until: float | None) -> Version:
+    return replace(version, state=State.APPROVED, visible_from=start, visible_until=until)
 
 
 def test_a_version_without_dates_shows_two_seconds_after_its_approval() -> None:
@@ -83,16 +79,18 @@ def test_an_old_version_cannot_replace_a_newer_one_that_is_in_force() -> None:
         approved(versions, 1, now=NOON + 60)
 
 
-def told_late(versions: dict[int, Version], number: int, *, now: float) -> list[Window]:
-    """Return the windows of what is told so late of a version of which the index knows nothing."""
+def windows_of_late(versions: dict[int, Version], number: int, *, now: float) -> list[Window]:
+    """Return the windows for a version that the index has not got in time."""
     others = [v for v in versions.values() if v.key.version != number]
-    return begin_later(replace(versions[number], told=IndexTold.NOTHING), others, now=now, zone=SEOUL)
+    return windows_for_late_start(
+        replace(versions[number], window_written=WindowWritten.NOTHING), others, now=now, zone=SEOUL
+    )
 
 
 def test_a_version_of_which_the_index_is_told_late_begins_later_and_its_predecessor_goes_on_until_then() -> None:
     versions = approved(approved({1: version(1), 2: version(2)}, 1, now=NOON), 2, now=NOON + 60)
     begins = NOON + 90 + NOTICE_SECONDS
-    assert told_late(versions, 2, now=NOON + 90) == [
+    assert windows_of_late(versions, 2, now=NOON + 90) == [
         Window(version=1, visible_from=NOON + NOTICE_SECONDS, visible_until=begins),
         Window(version=2, visible_from=begins, visible_until=None),
     ]
@@ -102,7 +100,7 @@ def test_a_predecessor_never_goes_on_beyond_its_own_last_day() -> None:
     versions = {1: version(1, ends=date(2026, 5, 31)), 2: version(2, begins=date(2026, 6, 1))}
     versions = approved(approved(versions, 1, now=NOON), 2, now=NOON + 60)
     june = midnight(date(2026, 6, 1), SEOUL)
-    ended, begun = told_late(versions, 2, now=june + 3)
+    ended, begun = windows_of_late(versions, 2, now=june + 3)
     assert ended.visible_until == june
     assert begun.visible_from == june + 3 + NOTICE_SECONDS
 
@@ -110,7 +108,7 @@ def test_a_predecessor_never_goes_on_beyond_its_own_last_day() -> None:
 def test_a_version_that_is_over_before_the_index_is_told_never_shows() -> None:
     versions = approved(approved({1: version(1), 2: version(2)}, 1, now=NOON), 2, now=NOON + 60)
     versions[2] = replace(versions[2], visible_until=NOON + 70)
-    ended, begun = told_late(versions, 2, now=NOON + 90)
+    ended, begun = windows_of_late(versions, 2, now=NOON + 90)
     assert ended.visible_until == begun.visible_from == begun.visible_until == NOON + 70
 
 
@@ -118,8 +116,8 @@ def test_of_versions_replaced_at_one_instant_the_one_that_the_index_knows_last_g
     versions = {n: version(n) for n in range(1, 5)}
     for n in versions:
         versions = approved(versions, n, now=NOON if n == 1 else NOON + 60)
-    versions[3] = replace(versions[3], told=IndexTold.NOTHING)
-    assert [window.version for window in told_late(versions, 4, now=NOON + 90)] == [2, 4]
+    versions[3] = replace(versions[3], window_written=WindowWritten.NOTHING)
+    assert [window.version for window in windows_of_late(versions, 4, now=NOON + 90)] == [2, 4]
 
 
 def test_a_version_whose_last_day_is_over_cannot_be_approved() -> None:
@@ -175,7 +173,7 @@ def test_whatever_is_taken_back_is_read_no_more_and_no_two_versions_show_at_once
     gone = [v for v in versions.values() if v.key.version in taken and v.state is State.APPROVED]
     others = [v for v in versions.values() if v.key.version not in taken]
     covered = {v.key.version: v for v in others}
-    for window in end(gone, others, now=now, zone=SEOUL):
+    for window in windows_for_expiry(gone, others, now=now, zone=SEOUL):
         versions[window.version] = with_window(versions[window.version], window.visible_from, window.visible_until)
     for v in gone:
         assert not in_force([versions[v.key.version]], now=now)
@@ -189,11 +187,11 @@ def test_whatever_is_taken_back_is_read_no_more_and_no_two_versions_show_at_once
     assert all(ended <= begun for (_, ended), (begun, _) in pairwise(windows))
 
 
-def redated(versions: dict[int, Version], number: int, said: Metadata, *, now: float) -> dict[int, Version]:
+def redated(versions: dict[int, Version], number: int, metadata: Metadata, *, now: float) -> dict[int, Version]:
     """Return the versions as they are after one of them got other dates."""
     others = [v for v in versions.values() if v.key.version != number]
-    changed = versions | {number: replace(versions[number], metadata=said)}
-    for window in redate(versions[number], said, others, now=now, zone=SEOUL):
+    changed = versions | {number: replace(versions[number], metadata=metadata)}
+    for window in windows_for_new_dates(versions[number], metadata, others, now=now, zone=SEOUL):
         changed[window.version] = replace(
             changed[window.version], visible_from=window.visible_from, visible_until=window.visible_until
         )
@@ -218,9 +216,9 @@ def test_a_version_that_has_begun_ends_elsewhere_and_keeps_its_first_day() -> No
         midnight(date(2026, 8, 1), SEOUL),
     )
     assert redated(versions, 1, Metadata(), now=NOON + 60)[1].visible_until is None
-    for said in (Metadata(effective_from=date(2026, 6, 1)), Metadata(effective_until=date(2026, 5, 28))):
+    for metadata in (Metadata(effective_from=date(2026, 6, 1)), Metadata(effective_until=date(2026, 5, 28))):
         with pytest.raises(WrongState):
-            redated(versions, 1, said, now=NOON + 60)
+            redated(versions, 1, metadata, now=NOON + 60)
 
 
 def test_a_longer_version_still_ends_where_the_next_one_begins() -> None:

@@ -1,11 +1,10 @@
-"""Redis brings ids of jobs; what it loses is sent again, and without it no upload is said to be accepted."""
+"""The broker brings ids of jobs through Redis: each once, back to others when its worker leaves, none without Redis."""
 
 import signal
 import subprocess
 import time
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
 
@@ -14,30 +13,21 @@ import pytest
 from pydantic import SecretStr
 
 from evals.redis_program import redis_program
-from ingest.bulk import LoadOrder, Offering, load
-from ingest.catalogue import Job, JobState, State
-from ingest.errors import CatalogueUnavailable, QueueUnavailable
-from ingest.jobs.broker import JobBroker, JobBrokerSettings, Later, deliver
-from ingest.jobs.claims import LEASE_SECONDS, MOST_ATTEMPTS, ClaimLost, JobClaims, this_process
-from ingest.parsing import ParserSettings, open_readers
-from ingest.services import Services
-from ingest.worker import SWEEP_SECONDS, Worker, send_pending
+from ingest.errors import QueueUnavailable
+from ingest.jobs.broker import DoJob, JobBroker, JobBrokerSettings, RetryLater
 from tests.conftest import free_port, wait_until_answering
-from tests.ingest.conftest import Clock, Unseen
-from tests.ingest.parsing.test_process import TAKEN_OVER
-from tests.ingest.test_pipeline import hand_in
 from tests.patience import patient
 
 pytestmark = [pytest.mark.anyio, pytest.mark.services]
 
 
 @pytest.fixture
-def delivery(redis_url: str) -> JobBroker:
+def broker(redis_url: str) -> JobBroker:
     return JobBroker(SecretStr(redis_url), JobBrokerSettings(queue=f"test-{uuid4().hex}", idle=1.0))
 
 
-class Heard:
-    """Notes what is delivered, and fails as it is told."""
+class Deliveries:
+    """Notes the ids that are delivered, and raises one of the faults for each as long as there are any."""
 
     def __init__(self, *faults: Exception) -> None:
         self.jobs: list[str] = []
@@ -55,12 +45,13 @@ class Heard:
 
 
 @asynccontextmanager
-async def receiving(delivery: JobBroker, heard: Heard) -> AsyncGenerator[None]:
+async def receiving(broker: JobBroker, do_job: DoJob) -> AsyncGenerator[None]:
+    """Receive jobs while the block runs; then leave."""
+
+    async def receive() -> None:
+        await broker.receive(do_job, at_once=2)
+
     async with anyio.create_task_group() as group:
-
-        async def receive() -> None:
-            await delivery.receive(heard, at_once=2)
-
         group.start_soon(receive)
         yield
         group.cancel_scope.cancel()
@@ -78,47 +69,73 @@ def own_redis(tmp_path: Path) -> Iterator[tuple[str, "subprocess.Popen[bytes]"]]
         server.kill()
 
 
-async def test_what_is_sent_is_delivered_once_and_can_be_sent_again_when_it_is_done(delivery: JobBroker) -> None:
-    heard = Heard()
-    await delivery.send(["a", "b"])
-    await delivery.send(["a"])
-    async with receiving(delivery, heard):
-        await heard.until(2)
-        await delivery.send(["c"])
-        await heard.until(3)
-        assert sorted(heard.jobs) == ["a", "b", "c"]
+async def test_what_is_sent_is_delivered_once_and_can_be_sent_again_when_it_is_done(broker: JobBroker) -> None:
+    delivered = Deliveries()
+    await broker.send(["a", "b"])
+    await broker.send(["a"])
+    async with receiving(broker, delivered):
+        await delivered.until(2)
+        await broker.send(["c"])
+        await delivered.until(3)
+        assert sorted(delivered.jobs) == ["a", "b", "c"]
         with anyio.fail_after(20):
-            while heard.jobs.count("a") < 2:
-                await delivery.send(["a"])
+            while delivered.jobs.count("a") < 2:
+                await broker.send(["a"])
 
 
-async def test_a_job_that_cannot_be_done_now_comes_later(delivery: JobBroker) -> None:
-    heard = Heard(Later(0.2))
-    await delivery.send(["a"])
-    async with receiving(delivery, heard):
-        await heard.until(2)
+async def test_a_job_that_cannot_be_done_now_comes_later(broker: JobBroker) -> None:
+    delivered = Deliveries(RetryLater(0.2))
+    await broker.send(["a"])
+    async with receiving(broker, delivered):
+        await delivered.until(2)
 
 
-async def test_what_a_worker_that_leaves_was_doing_goes_to_the_next(delivery: JobBroker) -> None:
+async def test_what_a_worker_that_leaves_was_doing_goes_to_the_next(broker: JobBroker) -> None:
     begun = anyio.Event()
 
     async def forever(_job_id: str) -> None:
         begun.set()
         await anyio.sleep_forever()
 
-    await delivery.send(["a"])
-    async with anyio.create_task_group() as group:
-
-        async def receive() -> None:
-            await delivery.receive(forever, at_once=1)
-
-        group.start_soon(receive)
+    await broker.send(["a"])
+    async with receiving(broker, forever):
         with anyio.fail_after(20):
             await begun.wait()
+    delivered = Deliveries()
+    async with receiving(broker, delivered):
+        await delivered.until(1)
+
+
+async def test_what_a_worker_that_leaves_was_doing_goes_at_once_to_one_that_waits(redis_url: str) -> None:
+    # After `idle` seconds a job of a dead worker goes to another in any case.
+    broker = JobBroker(SecretStr(redis_url), JobBrokerSettings(queue=f"test-{uuid4().hex}", idle=60.0))
+    workers, done, held = [anyio.CancelScope(), anyio.CancelScope()], list[tuple[int, str]](), anyio.Event()
+
+    async def receive(worker: int) -> None:
+        async def do_job(job_id: str) -> None:
+            done.append((worker, job_id))
+            if job_id == "a" and not held.is_set():
+                held.set()
+                await anyio.sleep_forever()
+
+        with workers[worker]:
+            await broker.receive(do_job, at_once=1)
+
+    async with anyio.create_task_group() as group:
+        for worker in range(2):
+            group.start_soon(receive, worker)
+        with anyio.fail_after(30):
+            while {worker for worker, _ in done} != {0, 1}:
+                await broker.send([uuid4().hex])
+            await broker.send(["a"])
+            await held.wait()
+            holder = next(worker for worker, job in done if job == "a")
+            left = time.monotonic()
+            workers[holder].cancel()
+            while (1 - holder, "a") not in done:
+                await anyio.sleep(0.01)
+            assert time.monotonic() - left < patient(2.0)
         group.cancel_scope.cancel()
-    heard = Heard()
-    async with receiving(delivery, heard):
-        await heard.until(1)
 
 
 @pytest.mark.faults
@@ -127,12 +144,12 @@ async def test_without_redis_sending_fails_within_its_deadline(
     own_redis: tuple[str, "subprocess.Popen[bytes]"], how: signal.Signals
 ) -> None:
     url, server = own_redis
-    delivery = JobBroker(SecretStr(url), JobBrokerSettings(deadline=1.0))
-    await delivery.send(["a"])
+    broker = JobBroker(SecretStr(url), JobBrokerSettings(deadline=1.0))
+    await broker.send(["a"])
     server.send_signal(how)
     begun = time.monotonic()
     with pytest.raises(QueueUnavailable):
-        await delivery.send(["b"])
+        await broker.send(["b"])
     assert time.monotonic() - begun < patient(2.0)
 
 
@@ -141,172 +158,16 @@ async def test_a_worker_whose_redis_dies_says_so_and_works_on_when_it_is_back(
     own_redis: tuple[str, "subprocess.Popen[bytes]"],
 ) -> None:
     url, server = own_redis
-    delivery = JobBroker(SecretStr(url), JobBrokerSettings())
-    await delivery.send(["a"])
-    heard = Heard()
+    broker = JobBroker(SecretStr(url), JobBrokerSettings())
+    await broker.send(["a"])
+    delivered = Deliveries()
 
     async def receive() -> None:
         with pytest.raises(QueueUnavailable):
-            await delivery.receive(heard, at_once=1)
+            await broker.receive(delivered, at_once=1)
 
     with anyio.fail_after(30):
         async with anyio.create_task_group() as group:
             group.start_soon(receive)
-            await heard.until(1)
+            await delivered.until(1)
             server.kill()
-
-
-async def test_an_upload_without_redis_is_refused_and_its_job_is_done_when_redis_is_back(services: Services) -> None:
-    received = await hand_in(services)
-    gone = JobBroker(SecretStr(f"redis://127.0.0.1:{free_port()}"), JobBrokerSettings(deadline=1.0))
-    with pytest.raises(QueueUnavailable):
-        await deliver(received.job, gone)
-    await run_until_finished(services, received.job.id)
-    assert (await services.catalogue.version(received.version.key)).state is State.INDEXED
-
-
-async def run_until_finished(services: Services, job_id: str) -> None:
-    assert services.delivery is not None
-    async with anyio.create_task_group() as group:
-        group.start_soon(Worker(services, services.delivery).run)
-        assert await send_pending(services, services.delivery, silent_for=0) == 1
-        with anyio.fail_after(30):
-            while await services.queue.claimable_in(job_id, now=services.now()) is not None:
-                await anyio.sleep(0.01)
-        group.cancel_scope.cancel()
-
-
-@pytest.mark.both_databases
-async def test_pending_jobs_are_those_that_nobody_works_on(services: Services, clock: Clock) -> None:
-    received = await hand_in(services)
-    assert await services.queue.pending(now=clock.now, silent_for=10) == []
-    assert await services.queue.pending(now=clock.now + 10, silent_for=10) == [received.job.id]
-    assert await services.queue.claim(received.job.id, now=clock.now) is not None
-    assert await services.queue.pending(now=clock.now + 20, silent_for=10) == []
-    assert await services.queue.pending(now=clock.now + LEASE_SECONDS, silent_for=10) == [received.job.id]
-
-
-@pytest.mark.both_databases
-async def test_a_job_whose_worker_dies_each_time_is_a_dead_letter_until_somebody_wants_it_again(
-    services: Services, clock: Clock
-) -> None:
-    received = await hand_in(services)
-    for _ in range(MOST_ATTEMPTS):
-        assert await services.queue.claim(received.job.id, now=clock.now) is not None
-        clock.now += LEASE_SECONDS
-    assert services.delivery is not None
-    await Worker(services, services.delivery)._work(received.job.id)
-    job = await services.catalogue.job("hanbit", received.job.id)
-    version = await services.catalogue.version(received.version.key)
-    assert (job.state, version.state, version.reason) == (JobState.DEAD, State.FAILED, "unavailable")
-    assert [j.id for j, _ in await services.catalogue.jobs("hanbit", JobState.DEAD, limit=9)] == [job.id]
-    again = await services.queue.again(job.id, tenant="hanbit", now=clock.now)
-    assert (again.state, again.attempts) == (JobState.QUEUED, 0)
-    await Worker(services, services.delivery)._work(job.id)
-    assert (await services.catalogue.version(received.version.key)).state is State.INDEXED
-
-
-async def test_a_part_of_ours_that_is_away_is_waited_for_longer_each_time_and_three_times_at_most(
-    services: Services, clock: Clock
-) -> None:
-    class Away:
-        async def parse(self, _path: Path) -> None:
-            raise CatalogueUnavailable
-
-    received = await hand_in(services)
-    broken = replace(services, parser=Away())  # type: ignore[arg-type]  # what a part that is away does
-    assert services.delivery is not None
-    worker, waits = Worker(broken, services.delivery), []
-    for _ in range(MOST_ATTEMPTS - 1):
-        with pytest.raises(Later) as later:
-            await worker._work(received.job.id)
-        waits.append(later.value.seconds)
-        clock.now += later.value.seconds
-    await worker._work(received.job.id)
-    assert waits == [2.0, 6.0]
-    assert (await services.catalogue.job("hanbit", received.job.id)).state is JobState.DEAD
-
-
-@pytest.mark.both_databases
-async def test_a_job_whose_process_leaves_waits_for_the_next_as_if_it_had_not_begun(
-    services: Services, clock: Clock
-) -> None:
-    begun = anyio.Event()
-
-    class Endless:
-        async def parse(self, _path: Path) -> None:
-            begun.set()
-            await anyio.sleep_forever()
-
-    received = await hand_in(services)
-    assert services.delivery is not None
-    leaving = Worker(replace(services, parser=Endless()), services.delivery)  # type: ignore[arg-type]  # a long scan
-    async with anyio.create_task_group() as group:
-        group.start_soon(leaving.run)
-        await send_pending(services, services.delivery, silent_for=0)
-        with anyio.fail_after(30):
-            await begun.wait()
-        group.cancel_scope.cancel()
-    left = await services.catalogue.job("hanbit", received.job.id)
-    assert (left.state, left.attempts) == (JobState.QUEUED, 0)
-    job = await services.queue.claim(left.id, now=clock.now)
-    assert job is not None
-    await services.queue.done(job, now=clock.now)
-    with pytest.raises(ClaimLost):
-        await services.queue.release(job, now=clock.now)
-    assert (await services.catalogue.job("hanbit", job.id)).state is JobState.DONE
-
-
-class Away(JobClaims):
-    """The queue of a process whose database is away when a job ends, or before it begins."""
-
-    before: bool = False
-
-    async def claim(self, job_id: str, *, now: float) -> Job | None:
-        if self.before:
-            raise CatalogueUnavailable
-        return await super().claim(job_id, now=now)
-
-    async def done(self, job: Job, *, now: float) -> None:  # noqa: ARG002  as in Queue
-        raise CatalogueUnavailable
-
-
-async def test_a_database_that_is_away_when_a_job_ends_is_waited_for(services: Services) -> None:
-    received = await hand_in(services)
-    broken = replace(services, queue=Away(services.catalogue, this_process()))
-    assert services.delivery is not None
-    with pytest.raises(Later) as later:
-        await Worker(broken, services.delivery)._work(received.job.id)
-    assert later.value.seconds == SWEEP_SECONDS
-
-
-async def test_what_ends_a_load_leaves_it_as_itself(services: Services, tmp_path: Path) -> None:
-    (file := tmp_path / "a.md").write_text("# 안내\n\n예금 안내입니다.", "utf-8")
-    away = Away(services.catalogue, this_process())
-    away.before = True
-    order = LoadOrder(tenant="hanbit", uploaded_by="kim")
-    with pytest.raises(CatalogueUnavailable):
-        await load([Offering(path=file, name="a")], order, replace(services, queue=away), Unseen())
-
-
-async def test_a_long_file_leaves_the_worker_to_short_ones_and_its_claim_to_others(
-    services: Services, tmp_path: Path
-) -> None:
-    gate = tmp_path / "gate"
-    settings = ParserSettings(processes=2, long_seconds=0.001)
-    scans = [await hand_in(services, f"long {gate} {n}".encode()) for n in range(3)]
-    short = await hand_in(services)
-    assert services.delivery is not None
-    async with open_readers(settings, TAKEN_OVER, gives_back=True) as readers:
-        pipeline = services.settings.model_copy(update={"at_once": 2})
-        worker = Worker(replace(services, parser=readers, settings=pipeline), services.delivery)
-        async with anyio.create_task_group() as group:
-            group.start_soon(worker.run)
-            for received in (*scans, short):
-                await services.delivery.send([received.job.id])
-            with anyio.fail_after(60):
-                while (await services.catalogue.version(short.version.key)).state is not State.INDEXED:
-                    await anyio.sleep(0.01)
-            jobs = [await services.catalogue.job("hanbit", received.job.id) for received in scans]
-            group.cancel_scope.cancel()
-    assert sum(job.attempts for job in jobs) <= 2, "who found no room has not been tried"

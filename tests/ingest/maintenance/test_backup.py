@@ -6,7 +6,7 @@ import sqlite3
 from pathlib import Path
 
 from tests.ingest import samples
-from tests.ingest.test_command import run
+from tests.ingest.commands import run
 
 
 def test_sql_and_originals_in_an_empty_place_bring_every_passage_back(weights: Path, tmp_path: Path) -> None:

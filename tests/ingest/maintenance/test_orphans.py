@@ -12,7 +12,7 @@ from ingest.services import Services
 from ingest.uploads import Blob
 from ingest.worker import ORPHANS_BELIEVED, discard_orphans
 from tests.ingest.conftest import Clock
-from tests.ingest.test_pipeline import bytes_of, hand_in
+from tests.ingest.documents import receive, stream
 
 pytestmark = pytest.mark.anyio
 
@@ -21,7 +21,7 @@ DIGEST = sha256(TEXT).hexdigest()
 
 
 async def orphans(services: Services, *texts: bytes) -> list[Blob]:
-    return [await services.blobs.write(bytes_of(text)) for text in texts]
+    return [await services.blobs.write(stream(text)) for text in texts]
 
 
 async def make_old(services: Services, *digests: str) -> None:
@@ -33,13 +33,15 @@ async def make_old(services: Services, *digests: str) -> None:
 async def test_an_original_whose_row_was_never_written_is_removed_and_no_other(
     services: Services, clock: Clock
 ) -> None:
-    received = await hand_in(services)
+    received = await receive(services)
     (orphan,) = await orphans(services, TEXT)
     clock.now = time.time()
-    assert await discard_orphans(services) == 0, "it may be about to be written"
+    assert await discard_orphans(services.blobs, services.catalogue, now=clock.now) == 0, (
+        "it may be about to be written"
+    )
     await make_old(services, received.version.sha256, orphan.sha256)
-    assert await discard_orphans(services) == 1
-    assert [await services.blobs.has(one) for one in (received.version.sha256, orphan.sha256)] == [True, False]
+    assert await discard_orphans(services.blobs, services.catalogue, now=clock.now) == 1
+    assert [await services.blobs.has(digest) for digest in (received.version.sha256, orphan.sha256)] == [True, False]
 
 
 async def test_where_most_originals_are_nobodys_the_database_is_doubted_and_none_is_removed(
@@ -49,10 +51,10 @@ async def test_where_most_originals_are_nobodys_the_database_is_doubted_and_none
     left = [blob.sha256 for blob in await orphans(services, *texts)]
     await make_old(services, *left)
     clock.now = time.time()
-    assert await discard_orphans(services) == 0
+    assert await discard_orphans(services.blobs, services.catalogue, now=clock.now) == 0
     assert all([await services.blobs.has(digest) for digest in left])
     await services.blobs.discard(left.pop(), older_than=0)
-    assert await discard_orphans(services) == len(left)
+    assert await discard_orphans(services.blobs, services.catalogue, now=clock.now) == len(left)
 
 
 @pytest.mark.both_databases
@@ -61,10 +63,10 @@ async def test_an_upload_of_what_is_being_removed_waits_and_is_not_said_to_be_ac
 
     async def upload() -> None:
         with pytest.raises(StorageUnavailable):
-            await hand_in(services, TEXT)
+            await receive(services, TEXT)
         refused.set()
 
-    async with anyio.create_task_group() as uploads, services.catalogue.unnamed(DIGEST) as is_orphan:
+    async with anyio.create_task_group() as uploads, services.catalogue.hold_digest(DIGEST) as is_orphan:
         assert is_orphan
         uploads.start_soon(upload)
         with anyio.fail_after(20):
@@ -72,7 +74,7 @@ async def test_an_upload_of_what_is_being_removed_waits_and_is_not_said_to_be_ac
                 await anyio.sleep(0.01)
         assert await services.blobs.discard(DIGEST, older_than=-1)
         assert not refused.is_set()
-    again = await hand_in(services, TEXT)
+    again = await receive(services, TEXT)
     assert (again.version.sha256, again.is_new) == (DIGEST, False)
-    async with services.catalogue.unnamed(DIGEST) as is_orphan:
+    async with services.catalogue.hold_digest(DIGEST) as is_orphan:
         assert not is_orphan

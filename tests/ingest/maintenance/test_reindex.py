@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import anyio
 import anyio.lowlevel
@@ -16,7 +15,6 @@ from ingest.app import create_app
 from ingest.catalogue import JobState, Version, VersionKey
 from ingest.maintenance.rebuild import rebuild, reindex
 from ingest.parsing import Chunker, ChunkSettings
-from ingest.pipeline import activate
 from ingest.services import Services
 from ingest.worker import Worker
 from knowledge.access import EVERY_CUSTOMER, Access
@@ -24,13 +22,13 @@ from knowledge.glossary import load_glossary
 from knowledge.index import Index
 from tests.ingest import samples
 from tests.ingest.conftest import Clock
-from tests.ingest.test_pipeline import OFFER, found, hand_in, take_in
+from tests.ingest.documents import name_of, points_of, publish, receive, versions_found
 from tests.knowledge.index.test_index import Renamed
 
 pytestmark = pytest.mark.anyio
 
 
-def silent(_key: VersionKey, _n: int, _of: int, _what: str) -> None:
+def unprinted(_key: VersionKey, _n: int, _of: int, _result: str) -> None:
     pass
 
 
@@ -41,27 +39,20 @@ def finer(services: Services, tokenizer: Tokenizer) -> Services:
 
 
 async def shown(services: Services, document_id: str, text: str) -> Version:
-    offer = replace(OFFER, document_id=document_id)
-    version = await take_in(services, await hand_in(services, text.encode(), offer))
-    return await activate(version.key, "lee", services)
-
-
-async def count(services: Services, version: Version) -> int:
-    key = version.key
-    return await services.index.count(tenant=key.tenant, document_id=key.document_id, version=key.version)
+    return await publish(services, text.encode(), document_id=document_id)
 
 
 async def test_a_new_cutting_answers_after_the_switch_and_nothing_is_missing_meanwhile(
     services: Services, finer: Services, clock: Clock
 ) -> None:
     old = await shown(services, "old", samples.MARKDOWN)
-    coarse = await count(services, old)
+    coarse = await points_of(services, old)
     clock.now += 60
     filling, during, seen = anyio.Event(), list[Version](), list[set[int]]()
 
     async def read() -> None:
         while True:
-            seen.append(await found(services, at=clock.now))
+            seen.append(await versions_found(services, at=clock.now))
 
     async def write() -> None:
         await filling.wait()
@@ -71,16 +62,16 @@ async def test_a_new_cutting_answers_after_the_switch_and_nothing_is_missing_mea
         readers.start_soon(read)
         async with anyio.create_task_group() as writers:
             writers.start_soon(write)
-            tally = await reindex(finer, lambda *_told: filling.set())
+            tally = await reindex(finer, lambda *_report: filling.set())
         readers.cancel_scope.cancel()
     assert tally.failed == []
-    assert await found(services, at=clock.now) == {1}
+    assert await versions_found(services, at=clock.now) == {1}
     assert services.index.collection == "kb-2"
     assert seen
     assert all(versions == {1} for versions in seen), "a reader found nothing"
-    assert await count(services, old) > coarse
-    assert await count(services, during[0]) > 0
-    assert (await services.catalogue.version(old.key)).passages == await count(services, old)
+    assert await points_of(services, old) > coarse
+    assert await points_of(services, during[0]) > 0
+    assert (await services.catalogue.version(old.key)).passages == await points_of(services, old)
 
 
 async def test_a_search_says_in_which_collection_it_looked(services: Services, finer: Services, clock: Clock) -> None:
@@ -91,12 +82,14 @@ async def test_a_search_says_in_which_collection_it_looked(services: Services, f
     nobody = replace(everybody, groups=frozenset())
 
     async def looked_in() -> list[str]:
-        found = [await retrieval.search("정기예금 금리", earlier=(), access=access) for access in (everybody, nobody)]
-        assert [bool(one.hits) for one in found] == [True, False]
-        return [one.collection for one in found]
+        searches = [
+            await retrieval.search("정기예금 금리", earlier=(), access=access) for access in (everybody, nobody)
+        ]
+        assert [bool(search.hits) for search in searches] == [True, False]
+        return [search.collection for search in searches]
 
     assert await looked_in() == ["kb-1", "kb-1"]
-    await reindex(finer, silent)
+    await reindex(finer, unprinted)
     assert await looked_in() == ["kb-2", "kb-2"]
 
 
@@ -113,15 +106,14 @@ async def test_what_a_worker_of_the_former_embedder_ended_as_the_switch_came_com
 ) -> None:
     old = await shown(services, "old", samples.MARKDOWN)
     renewed = of_another_embedder(services)
-    assert (await reindex(renewed, silent)).failed == []
+    assert (await reindex(renewed, unprinted)).failed == []
     clock.now += 60
     late = await shown(services, "late", samples.MARKDOWN.replace("2.35", "2.75"))
-    assert [await count(renewed, version) for version in (old, late)] == [old.passages, 0]
+    assert [await points_of(renewed, version) for version in (old, late)] == [old.passages, 0]
     assert (services.index.collection, renewed.index.collection) == ("kb-1", "kb-2")
-    tally = await rebuild(renewed, silent)
+    tally = await rebuild(renewed, unprinted)
     assert (tally.written, tally.failed) == (1, [])
-    name: dict[str, Any] = {"tenant": "hanbit", "document_id": "late", "version": 1}
-    assert await renewed.index.passages(**name) == await services.index.passages(**name)
+    assert await renewed.index.passages(**name_of(late)) == await services.index.passages(**name_of(late))
 
 
 async def done_by(worker: Worker, job_id: str, services: Services) -> None:
@@ -149,26 +141,26 @@ async def test_a_worker_of_the_former_embedder_lets_go_of_its_jobs_and_takes_no_
             await anyio.sleep_forever()
 
     await shown(services, "old", samples.MARKDOWN)
-    received = await hand_in(services, samples.MARKDOWN.replace("2.35", "2.75").encode())
-    renewed, delivery = of_another_embedder(services), services.delivery
-    assert delivery is not None
-    former = Worker(replace(services, parser=Endless()), delivery)  # type: ignore[arg-type]  # a long file
-    await delivery.send([received.job.id])
-    with capture_logs() as said:
+    received = await receive(services, samples.MARKDOWN.replace("2.35", "2.75").encode())
+    renewed, broker = of_another_embedder(services), services.job_broker
+    assert broker is not None
+    former = Worker(replace(services, parser=Endless()), broker)  # type: ignore[arg-type]  # a long file
+    await broker.send([received.job.id])
+    with capture_logs() as logs:
         async with anyio.create_task_group() as group:
             group.start_soon(former.run)
             with anyio.fail_after(60):
                 await begun.wait()
                 assert await readiness(services) == (200, "ok")
-                await reindex(renewed, silent)
-                while not any(line["event"] == "jobs_left_to_others" for line in said):
+                await reindex(renewed, unprinted)
+                while not any(line["event"] == "jobs_left_to_others" for line in logs):
                     await anyio.sleep(0.01)
             assert await readiness(services) == (503, "former")
             job = await services.catalogue.job("hanbit", received.job.id)
             assert (job.state, job.attempts) == (JobState.QUEUED, 0)
-            await done_by(Worker(renewed, delivery), job.id, services)
+            await done_by(Worker(renewed, broker), job.id, services)
             group.cancel_scope.cancel()
-    assert await count(renewed, received.version) > 0
+    assert await points_of(renewed, received.version) > 0
 
 
 async def test_a_version_that_cannot_be_read_any_more_keeps_everybody_at_the_present_collection(
@@ -178,8 +170,8 @@ async def test_a_version_that_cannot_be_read_any_more_keeps_everybody_at_the_pre
     async with services.blobs.on_disk(version.sha256) as path:
         await anyio.Path(path).unlink()
     clock.now += 60
-    assert (await reindex(finer, silent)).failed == [version.key]
-    assert await found(services, at=clock.now) == {1}
+    assert (await reindex(finer, unprinted)).failed == [version.key]
+    assert await versions_found(services, at=clock.now) == {1}
     assert services.index.collection == "kb-1"
 
 
@@ -190,10 +182,10 @@ async def test_a_reindex_that_was_stopped_goes_on_where_it_was(services: Service
     class Stopped(Exception):
         pass
 
-    def stop(_key: VersionKey, _n: int, _of: int, _what: str) -> None:
+    def stop(_key: VersionKey, _n: int, _of: int, _result: str) -> None:
         raise Stopped
 
     with pytest.raises(Stopped):
         await reindex(finer, stop)
-    tally = await reindex(finer, silent)
+    tally = await reindex(finer, unprinted)
     assert (tally.seen, tally.written, tally.failed) == (2, 1, [])

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from ingest.parsing.cells import Value, shown
-from ingest.parsing.parsed import Format, Parsed, Reason, Unreadable
-from ingest.parsing.read import read_document
+from ingest.parsing.parsed import Format, Reason, Unreadable
 from tests.ingest import samples
 from tests.ingest import samples_office as office
+from tests.ingest.parsing.reading import read, text_of
 
 
 @pytest.fixture(autouse=True)
@@ -18,15 +18,6 @@ def _quiet_samples() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
-
-
-def read(tmp_path: Path, data: bytes) -> Parsed:
-    (file := tmp_path / "file").write_bytes(data)
-    return read_document(file)
-
-
-def text_of(parsed: Parsed) -> str:
-    return "\n".join(page.markdown for page in parsed.pages)
 
 
 def test_a_sheet_is_a_page_with_its_name_its_title_and_its_table(tmp_path: Path) -> None:

@@ -4,20 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from ingest.parsing.parsed import Format, Parsed, Reason, Unreadable
+from ingest.parsing.parsed import Format, Reason, Unreadable
 from ingest.parsing.process import ParserSettings, open_parser
-from ingest.parsing.read import read_document
 from tests.ingest import samples
-
-
-def read(tmp_path: Path, data: bytes, name: str = "file.bin") -> Parsed:
-    file = tmp_path / name
-    file.write_bytes(data)
-    return read_document(file)
-
-
-def text_of(parsed: Parsed) -> str:
-    return "\n".join(page.markdown for page in parsed.pages)
+from tests.ingest.parsing.reading import read, text_of
 
 
 def test_markdown_keeps_its_headings_and_tables_and_loses_its_front_matter(tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
-"""What a reader that a file has taken over can do to the files after it, and what a page may cost."""
+"""What a fork that a file has taken over can do to the files after it, and what a page may cost."""
 
-import sys
 from pathlib import Path
 
 import pytest
@@ -8,12 +7,11 @@ import pytest
 from ingest.parsing.parsed import Reason, Unreadable
 from ingest.parsing.process import MOST_OUTPUT, Parser, ParserSettings, open_parser
 from tests.ingest import samples
-from tests.ingest.lying_template import answer_of
+from tests.ingest.lying_fork_server import PROGRAM as LYING
+from tests.ingest.lying_fork_server import answer_of
+from tests.ingest.taken_over import PROGRAM as TAKEN_OVER
 
 pytestmark = pytest.mark.anyio
-
-TAKEN_OVER = (sys.executable, "-m", "tests.ingest.taken_over")
-LYING = (sys.executable, "-m", "tests.ingest.lying_template")
 
 
 async def reason_of(parser: Parser, path: Path) -> Reason:
@@ -27,10 +25,10 @@ async def test_a_fork_that_writes_to_all_it_inherited_spoils_its_own_answer_only
     (good := tmp_path / "good").write_bytes(samples.MARKDOWN.encode())
     (bad := tmp_path / "bad").write_bytes(act)
     async with open_parser(ParserSettings(), TAKEN_OVER) as parser:
-        template = await parser.start()
+        server = await parser.start()
         assert (await parser.parse(good)).title == "정기예금 안내"
         assert await reason_of(parser, bad) is Reason.MALFORMED
-        assert await parser.start() != template
+        assert await parser.start() != server
         assert (await parser.parse(good)).title == "정기예금 안내"
 
 
@@ -40,9 +38,9 @@ async def test_a_fork_reads_nothing_of_the_next_question(tmp_path: Path) -> None
         assert "listen" in (await parser.parse(curious)).pages[0].markdown
 
 
-SAID = {
+FRAMES = {
     "no number": b"{}\n",
-    "another question's answer": answer_of(0, "another"),
+    "another request's answer": answer_of(0, "another"),
     "a length below nothing": b"NUMBER -1\n{}",
     "a length over all that there can be": b"NUMBER %x\n" % (MOST_OUTPUT + 1),
     "a line without an end": b"0" * 100,
@@ -52,12 +50,12 @@ SAID = {
 }
 
 
-@pytest.mark.parametrize("name", SAID)
+@pytest.mark.parametrize("name", FRAMES)
 async def test_an_answer_that_is_none_is_this_files_error_and_the_next_file_has_its_own(
     tmp_path: Path, name: str
 ) -> None:
     (good := tmp_path / "good").write_bytes(b"")
-    (bad := tmp_path / "bad").write_bytes(b"raw " + SAID[name])
+    (bad := tmp_path / "bad").write_bytes(b"raw " + FRAMES[name])
     async with open_parser(ParserSettings(), LYING) as parser:
         assert await reason_of(parser, bad) is Reason.MALFORMED
         assert (await parser.parse(good)).title == "good"

@@ -3,15 +3,10 @@ from pathlib import Path
 
 import pytest
 
-from ingest.parsing.parsed import Format, Parsed, Reason, Unreadable
-from ingest.parsing.read import read_document
+from ingest.parsing.parsed import Format, Reason, Unreadable
+from tests.ingest.parsing.reading import read
 
 ROWS = '기간,금리,비고\n6개월,2.10%,\n12개월,2.35%,"우대, 최대 0.5%p"\n'
-
-
-def read(tmp_path: Path, data: bytes) -> Parsed:
-    (file := tmp_path / "file").write_bytes(data)
-    return read_document(file)
 
 
 @pytest.mark.parametrize("heading", ["# 가입\n\n", ""])

@@ -11,11 +11,12 @@ from uuid import uuid4
 
 import anyio
 import pytest
-from moto.server import ThreadedMotoServer
 from s3fs import S3FileSystem
 
 from ingest.errors import StorageUnavailable, TooLarge
 from ingest.uploads.blobs import Blobs, BlobSettings, open_blobs
+from tests.ingest.documents import stream
+from tests.ingest.s3 import served_s3
 
 pytestmark = [pytest.mark.anyio, pytest.mark.services]
 
@@ -32,20 +33,12 @@ class Store:
 
 
 @pytest.fixture(scope="module")
-def s3() -> Iterator[str]:
+def s3() -> Iterator[None]:
     """An S3 server; its address and keys are in the environment, where AWS's libraries look."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    url = f"http://{host}:{port}"
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in (
-            ("AWS_ENDPOINT_URL", url), ("AWS_ACCESS_KEY_ID", "test"), ("AWS_SECRET_ACCESS_KEY", "test"),
-            ("AWS_DEFAULT_REGION", "us-east-1"),
-        ):  # fmt: skip
+    with served_s3() as variables, pytest.MonkeyPatch.context() as patch:
+        for name, value in variables.items():
             patch.setenv(name, value)
-        yield url
-    server.stop()
+        yield
 
 
 @pytest.fixture(params=["folder", "s3"])
@@ -70,17 +63,12 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     )
 
 
-async def pieces(*chunks: bytes) -> AsyncIterator[bytes]:
-    for chunk in chunks:
-        yield chunk
-
-
 async def test_what_is_written_is_read_back_under_its_digest_and_twice_takes_one_place(
     store: Store,
 ) -> None:
     blobs, names = store.blobs, store.names
     data = [os.urandom(MIB) for _ in range(6)]
-    written = [await blobs.write(pieces(*data)) for _ in range(2)]
+    written = [await blobs.write(stream(*data)) for _ in range(2)]
     digest = hashlib.sha256(b"".join(data)).hexdigest()
     assert [(blob.sha256, blob.size) for blob in written] == [(digest, 6 * MIB)] * 2
     async with blobs.on_disk(digest) as path:
@@ -96,7 +84,7 @@ async def test_what_is_too_large_or_breaks_off_leaves_nothing(store: Store) -> N
         raise RuntimeError
 
     with pytest.raises(TooLarge):
-        await blobs.write(pieces(*[b"x" * MIB] * 8))
+        await blobs.write(stream(*[b"x" * MIB] * 8))
     with pytest.raises(RuntimeError):
         await blobs.write(breaks_off())
     assert names() == []
@@ -109,13 +97,13 @@ async def test_what_is_not_there_cannot_be_read(store: Store) -> None:
 
 
 async def stored(blobs: Blobs, *, before: float) -> list[str]:
-    async with aclosing(blobs.stored_before(before)) as found:
-        return [name async for some in found for name in some]
+    async with aclosing(blobs.stored_before(before)) as batches:
+        return [name async for batch in batches for name in batch]
 
 
 async def test_originals_are_listed_by_age_and_discarded_unless_they_were_written_again(store: Store) -> None:
     store.lay("ab/notes")
-    blob = await store.blobs.write(pieces(b"x"))
+    blob = await store.blobs.write(stream(b"x"))
     now = time.time()
     assert await stored(store.blobs, before=now - 60) == []
     assert await stored(store.blobs, before=now + 60) == [blob.sha256]
@@ -148,8 +136,8 @@ async def test_parts_that_a_dead_process_sent_to_s3_are_discarded() -> None:
     left = []
     for before in (0.0, time.time()):  # moto says of every upload that it began in 2010
         await blobs.discard_drafts(before)
-        found = files.call_s3("list_multipart_uploads", Bucket=bucket)["Uploads"]
-        left.append(sorted(one["Key"] for one in found))
+        uploads = files.call_s3("list_multipart_uploads", Bucket=bucket)["Uploads"]
+        left.append(sorted(upload["Key"] for upload in uploads))
     assert left == [["originals/incoming/left", "others/left"], ["others/left"]]
 
 
@@ -159,4 +147,4 @@ async def test_a_server_that_is_away_is_said_to_be(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
     blobs = open_blobs(BlobSettings(s3_url="s3://bank", deadline=1.0))
     with pytest.raises(StorageUnavailable):
-        await blobs.write(pieces(b"x"))
+        await blobs.write(stream(b"x"))

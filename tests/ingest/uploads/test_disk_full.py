@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from tests.ingest.test_worker_killed import Bank, served, text
+from tests.ingest.bank import Bank, served, text
 
 LARGE = b"# large\n\n" + b"word " * 600_000
 

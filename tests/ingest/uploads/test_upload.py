@@ -4,7 +4,7 @@ import asyncio
 import os
 import tempfile
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 
@@ -18,9 +18,9 @@ from ingest.api import MOST_FIELD_BYTES, MOST_FIELDS, Form
 from ingest.app import create_app
 from ingest.errors import BadRequest
 from ingest.services import Services
-from knowledge.identity import Authenticator, AuthSettings, KeyFile
 from tests.ingest import samples
-from tests.ingest.keys import ISSUER, key_and_token
+from tests.ingest.documents import stream
+from tests.ingest.staff import with_tokens
 
 MIB = 1024 * 1024
 KIND = "multipart/form-data; boundary=xyz"
@@ -37,11 +37,6 @@ def file_head(name: str = "안내.md", *, of: str = "file") -> bytes:
 
 def a_file(data: bytes = b"# A", name: str = "안내.md", *, of: str = "file") -> bytes:
     return file_head(name, of=of) + data + b"\r\n"
-
-
-async def stream(*pieces: bytes) -> AsyncIterator[bytes]:
-    for piece in pieces:
-        yield piece
 
 
 BROKEN: list[tuple[list[bytes], int]] = [
@@ -79,9 +74,8 @@ class Desk:
 
 @pytest.fixture
 async def desk(services: Services, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[Desk]:
-    token, key = key_and_token(tmp_path)
-    authenticator = Authenticator(KeyFile(key.read_bytes()), AuthSettings(issuer=ISSUER, public_key_file=key))
-    transport = ASGITransport(app=create_app(replace(services, authenticator=authenticator)))
+    services, token = with_tokens(services, tmp_path)
+    transport = ASGITransport(app=create_app(services))
     headers = {"authorization": f"Bearer {token('kim', 'staff')}"}
     # Whoever wants a temporary file fails.
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
@@ -151,8 +145,13 @@ async def test_fields_count_before_and_after_the_file(desk: Desk) -> None:
     accepted = await desk.send(stream(*fields, a_file(samples.MARKDOWN.encode(), "C:\\x\\안내.md"), *after, END))
     assert accepted.status_code == 202, accepted.text
     version = await desk.services.catalogue.versions("hanbit", "fees")
-    said = version[0].metadata
-    assert (said.readers, said.title, said.product, version[0].file_name) == (("gold", "vip"), "안내", None, "안내.md")
+    metadata = version[0].metadata
+    assert (metadata.readers, metadata.title, metadata.product, version[0].file_name) == (
+        ("gold", "vip"),
+        "안내",
+        None,
+        "안내.md",
+    )
 
 
 @pytest.mark.anyio

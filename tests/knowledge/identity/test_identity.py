@@ -17,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from knowledge.access import EVERY_CUSTOMER
 from knowledge.identity.tokens import Authenticator, AuthSettings, Jwks, KeyFile, KeysUnavailable, TokenRefused
+from tests.clock import Clock
 
 pytestmark = pytest.mark.anyio
 
@@ -169,18 +170,10 @@ async def provider() -> AsyncGenerator[Provider]:
     await runner.cleanup()
 
 
-@dataclass
-class Clock:
-    now: float = 0.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
 async def keys(provider: Provider) -> AsyncGenerator[tuple[Authenticator, Clock]]:
     settings = AuthSettings(issuer=ISSUER, jwks_url=provider.url)
-    clock = Clock()
+    clock = Clock(0.0)
     async with aiohttp.ClientSession() as http:
         yield Authenticator(Jwks(http, settings, clock=clock), settings), clock
 

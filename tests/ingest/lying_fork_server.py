@@ -1,12 +1,14 @@
-"""Stands in for the process that reads files, as if it were itself taken over.
+"""Stands in for the fork server that reads files, as if it were itself taken over.
 
-A file that begins with "raw" is answered with the bytes after that word, the question's number in place of NUMBER;
-every other file with its name. Imports little: it is started often.
+A file that begins with "raw" is answered with the bytes after that word, the request's number in place of NUMBER; every
+other file with its name. Imports little: it is started often.
 """
 
 import json
 import sys
 from pathlib import Path
+
+PROGRAM = (sys.executable, "-m", "tests.ingest.lying_fork_server")
 
 
 def answer_of(number: int, text: str) -> bytes:
@@ -22,15 +24,15 @@ def framed(number: int, message: object) -> bytes:
 
 
 def serve() -> None:
-    """Answer questions until stdin ends, behind no wall, or behind those that the command line names."""
+    """Answer requests until stdin ends, with the restrictions that the command line names."""
     sys.stdout.buffer.write(framed(0, {"type": "walls", "taken": sys.argv[1:]}))
     sys.stdout.buffer.flush()
     for line in sys.stdin.buffer:
-        asked = json.loads(line)
-        path, number = Path(asked["path"]), asked["number"]
+        request = json.loads(line)
+        path, number = Path(request["path"]), request["number"]
         act, _, raw = path.read_bytes().partition(b" ")
-        said = raw.replace(b"NUMBER", b"%x" % number) if act == b"raw" else answer_of(number, path.name)
-        sys.stdout.buffer.write(said)
+        answer = raw.replace(b"NUMBER", b"%x" % number) if act == b"raw" else answer_of(number, path.name)
+        sys.stdout.buffer.write(answer)
         sys.stdout.buffer.flush()
 
 

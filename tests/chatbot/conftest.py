@@ -1,0 +1,25 @@
+"""A tokenizer, and Redis as tests of the chatbot meet it: patient on a busy machine, or not there."""
+
+from collections.abc import AsyncGenerator
+
+import pytest
+from redis.asyncio import Redis
+
+from chatbot.redis_client import RedisBreakerSettings
+from chatbot.tokenizer import Tokenizer
+from llm_server.scripted import write_tokenizer
+
+PATIENT = RedisBreakerSettings(slow_after=20, probe_timeout=20)
+"""Where what Redis holds is tested, not the deadline of a command (which has tests of its own)."""
+
+
+@pytest.fixture(scope="session")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
+    return Tokenizer.load(write_tokenizer(tmp_path_factory.mktemp("tokenizer")))
+
+
+@pytest.fixture
+async def nowhere() -> AsyncGenerator[Redis]:
+    """A client of a Redis that is not there."""
+    async with Redis(host="127.0.0.1", port=1, socket_connect_timeout=1) as client:
+        yield client

@@ -1,0 +1,76 @@
+"""Documents through the pipeline, step by step: received, indexed, approved, searched for."""
+
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from ingest.catalogue import Metadata, Received, Stage, Version
+from ingest.job_runner import run_job
+from ingest.pipeline import activate
+from ingest.services import Services
+from ingest.uploads import UploadRequest
+from knowledge.access import Access
+from knowledge.passage import Passage
+from tests.ingest import samples
+
+REQUEST = UploadRequest(tenant="hanbit", file_name="정기예금.md", metadata=Metadata(), uploaded_by="kim")
+
+
+async def stream(*pieces: bytes) -> AsyncIterator[bytes]:
+    for piece in pieces:
+        yield piece
+
+
+async def receive(
+    services: Services, data: bytes = samples.MARKDOWN.encode(), request: UploadRequest = REQUEST
+) -> Received:
+    return await services.uploads.receive(request, stream(data))
+
+
+async def do_job(services: Services, received: Received) -> Version:
+    """Do the job of an upload that was received; return its version."""
+    job = await services.job_claims.claim(received.job.id, now=services.now())
+    assert job is not None
+    version = await run_job(job, services)
+    assert version is not None
+    return version
+
+
+async def publish(services: Services, data: bytes, **changed: Any) -> Version:
+    """Receive a document, index it and have Lee approve it; `changed` are fields of its request."""
+    version = await do_job(services, await receive(services, data, replace(REQUEST, **changed)))
+    return await activate(version.key, "lee", services)
+
+
+async def unfinished_jobs(services: Services) -> int:
+    return (await services.job_claims.backlog()).waiting
+
+
+async def passages_of(services: Services, version: Version) -> list[Passage]:
+    return await services.index.passages(**name_of(version))
+
+
+async def points_of(services: Services, version: Version) -> int:
+    return await services.index.count(**name_of(version))
+
+
+def name_of(version: Version) -> Mapping[str, Any]:
+    """Return a version's name as the index takes it."""
+    return {
+        "tenant": version.key.tenant,
+        "document_id": version.key.document_id,
+        "version": version.key.version,
+    }
+
+
+async def versions_found(
+    services: Services, *, at: float, group: str = "customers", tenant: str = "hanbit"
+) -> set[int]:
+    """Return the versions of which a customer's search finds passages at an instant."""
+    access = Access(tenant=tenant, groups=frozenset((group,)), as_of=at)
+    hits = await services.index.search("정기예금 금리 12개월", access=access, limit=20)
+    return {hit.passage.version for hit in hits}
+
+
+async def unreported(_stage: Stage, _done: int, _total: int) -> None:
+    """Take a report of progress, and do nothing with it."""
