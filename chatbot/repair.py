@@ -24,7 +24,7 @@ async def repair(checks: GroundingStream, answering: Answering, *, priority: int
     A successor shows the quotes that the writer before it has shown.
     """
     turn, state = answering.turn, answering.state
-    quoted = checks.quotes(turn.found.wording)
+    quoted = checks.quotes(turn.found.query)
     for shown in (quoted, *quoted.each()):
         if answering.live.log_ends_with(shown.events):
             return shown

@@ -1,10 +1,9 @@
-"""May a question be answered, and what does a customer read where not: masking, injections, scope, canned replies.
-Pure.
-"""
+"""Whether a question may be answered, and the text that a customer reads where not. No I/O."""
 
 from chatbot.questions.client_history import ClientMessage, screened_messages
+from chatbot.questions.refusals import CannedReply, canned_reply, handoff
 from chatbot.questions.scope import excluded_topic
-from chatbot.questions.screen import CannedReply, ScreenedQuestion, Verdict, canned_reply, handoff, screen
+from chatbot.questions.screen import ScreenedQuestion, Verdict, screen
 
 __all__ = [
     "CannedReply",

@@ -4,7 +4,7 @@ import re
 import unicodedata
 from typing import Final
 
-# Everyday words that English does not share; two of them, and more than English ones, make the text foreign.
+# Everyday words of languages that are not served. Two of them, and more than English ones, make a text foreign.
 _FOREIGN: Final = frozenset(
     """el los las del una uno unos que por para con como cual cuál donde dónde está es son esta este sus pero
     muy más porque cuando le les des du est sont dans sur avec pour pas une qui quoi quel quelle mot de où je
@@ -34,14 +34,16 @@ _ENGLISH: Final = frozenset(
     there we they he she am but so no its just get got about any all more out up now new use make need want
     also than then them his her our us one into over""".split()  # noqa: SIM905  # a word list reads best as prose
 )
-_SERVED: Final = ("LATIN", "HANGUL", "CJK")
+_SERVED_SCRIPTS: Final = ("LATIN", "HANGUL", "CJK")
 
 
 def is_unserved_language(text: str) -> bool:
-    """Whether a good part of the text is in a script or a language that is not served."""
+    """Whether over a quarter of the letters, or most of the function words, are of a script or language not served."""
     letters = [char for char in text if char.isalpha()]
-    other = [char for char in letters if not char.isascii() and not unicodedata.name(char, "").startswith(_SERVED)]
-    if len(letters) >= 4 and len(other) * 4 > len(letters):
+    of_other_scripts = [
+        char for char in letters if not char.isascii() and not unicodedata.name(char, "").startswith(_SERVED_SCRIPTS)
+    ]
+    if len(letters) >= 4 and len(of_other_scripts) * 4 > len(letters):
         return True
     words = re.findall(r"[^\W\d_]+", text.lower())
     latin = [word for word in words if word[0] < "가"]

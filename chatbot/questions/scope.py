@@ -1,7 +1,7 @@
-"""What the bank's documents can never answer, told from the question alone (pure; no model is asked).
+"""Topics that the bank's documents cannot answer, recognised in the question alone; no model is called, no I/O.
 
-Another bank's terms, the customer's own account, what will be, and what to buy: passages that look alike exist for all
-of them, so neither retrieval nor the model refuses them reliably.
+Another bank's terms, the customer's own account, the future, and investment advice: similar passages exist for all of
+them, so neither retrieval nor the model refuses them reliably.
 """
 
 import re
@@ -11,7 +11,7 @@ from typing import Final
 
 
 class ExcludedTopic(StrEnum):
-    """Why a question lies outside the documents."""
+    """A topic that is answered with a canned reply."""
 
     OTHER_BANK = "other_bank"
     OWN_ACCOUNT = "own_account"
@@ -19,10 +19,10 @@ class ExcludedTopic(StrEnum):
     ADVICE = "advice"
 
 
-_ANY_BANK: Final = frozenset(
+_GENERIC_BANKS: Final = frozenset(
     {"은행", "타은행", "다른은행", "시중은행", "상대은행", "인터넷은행", "해외은행", "외국은행", "한국은행", "중앙은행"}
 )
-# Money goes to and comes from other banks: those are our transfers, and our documents speak of them.
+# Transfers to and from other banks are this bank's business, and its documents describe them.
 _BANK_KO: Final = re.compile(
     r"(?P<name>[가-힣A-Za-z]{2,10}은행)(?!\s?(?:으로|에서|에게|한테|로|과|와|까지|계좌|통장|카드|고객|앱에))"
 )
@@ -71,21 +71,29 @@ _ADVICE: Final = re.compile(
 
 
 def excluded_topic(question: str, own_names: Collection[str]) -> ExcludedTopic | None:
-    """Return why the documents cannot answer, or nothing; `own_names` are the bank's own names."""
-    if any(_is_other(match["name"], own_names) for match in _BANK_KO.finditer(question)):
+    """Return the topic for which the question is not answered, or None; `own_names` are the bank's own names."""
+    if any(_is_other_bank(match["name"], own_names) for match in _BANK_KO.finditer(question)):
         return ExcludedTopic.OTHER_BANK
-    if any(_is_other(f"{match['name']} Bank", own_names) for match in _BANK_EN.finditer(question)):
+    if any(_is_other_bank(f"{match['name']} Bank", own_names) for match in _BANK_EN.finditer(question)):
         return ExcludedTopic.OTHER_BANK
-    for reason, pattern in (
+    for topic, pattern in (
         (ExcludedTopic.OWN_ACCOUNT, _OWN_ACCOUNT),
         (ExcludedTopic.FORECAST, _FORECAST),
         (ExcludedTopic.ADVICE, _ADVICE),
     ):
         if pattern.search(question):
-            return reason
+            return topic
     return None
 
 
-def _is_other(name: str, own_names: Collection[str]) -> bool:
-    generic = name in _ANY_BANK or name.split(maxsplit=1)[0] in {"The", "Your", "My", "Another", "Other", "This", "A"}
+def _is_other_bank(name: str, own_names: Collection[str]) -> bool:
+    generic = name in _GENERIC_BANKS or name.split(maxsplit=1)[0] in {
+        "The",
+        "Your",
+        "My",
+        "Another",
+        "Other",
+        "This",
+        "A",
+    }
     return not generic and not any(own in name or name in own for own in own_names)

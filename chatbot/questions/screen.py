@@ -1,7 +1,7 @@
-"""Screens a question before anything else sees it, and says no politely, with a person to turn to.
+"""Screens a question before any other step sees it: masks identifiers, and decides whether it may be answered.
 
-No model is called. A question is masked first; the verdict is on its original words, so that hiding an order among
-digits changes nothing.
+No model is called. The question is masked first; the verdict is on its original words, so that an injection hidden
+among digits is still found.
 """
 
 import re
@@ -10,7 +10,6 @@ from enum import StrEnum
 from typing import Final
 
 from chatbot.questions.languages import is_unserved_language
-from knowledge.passage import Language, language_of
 from knowledge.screening import IdentifierKind, ScreeningFinding, find_injection, mask
 
 
@@ -21,24 +20,9 @@ class Verdict(StrEnum):
     DISTRESS = "distress"
 
 
-class CannedReply(StrEnum):
-    """Every text that is shown instead of an answer."""
-
-    INJECTION = "injection"
-    OUT_OF_SCOPE = "out_of_scope"
-    DISTRESS = "distress"
-    OTHER_BANK = "other_bank"
-    OWN_ACCOUNT = "own_account"
-    FORECAST = "forecast"
-    ADVICE = "advice"
-    CANNOT_VERIFY = "cannot_verify"
-    UNAVAILABLE = "unavailable"
-    EMERGENCY = "emergency"
-
-
 @dataclass(frozen=True, slots=True)
 class ScreenedQuestion:
-    """`text` is all that may go on; `masked` are the kinds of identifiers taken out of it."""
+    """A question as the next steps may see it: its masked `text`, and the kinds of identifiers that were `masked`."""
 
     text: str
     masked: tuple[IdentifierKind, ...]
@@ -46,7 +30,7 @@ class ScreenedQuestion:
     findings: tuple[ScreeningFinding, ...] = ()
 
 
-# Somebody speaks of their own life; a question that mentions a suicide does not count.
+# Words about one's own life; a question that mentions suicide (of insurance) does not match.
 _DISTRESS: Final = re.compile(
     r"자살 ?(?:하고 ?싶|할 ?(?:래|까|거|게|생각|것 같)|충동|하려)|자해(?:하고|를 하|하게)|죽고 ?싶|죽어 ?버리(?:고"
     r"|ㄹ)|목숨을 끊고"
@@ -57,7 +41,7 @@ _DISTRESS: Final = re.compile(
     r"|\b(?:want|wish) to die\b|\bdon'?t want to (?:live|be alive)\b",
     re.IGNORECASE,
 )
-# Tasks for a general assistant; a bank's chatbot does none of them, whatever the topic.
+# Tasks for a general assistant, whatever their topic.
 _FOREIGN_TASK: Final = re.compile(
     r"\b(?:translate|paraphrase|proofread|rewrite)\b[^.?\n]{0,60}\b(?:into|to|in) (?:\w+ish|french|german|japanese"
     r"|chinese|"
@@ -78,8 +62,6 @@ _FOREIGN_TASK: Final = re.compile(
     r"|(?:영어|일본어|중국어|스페인어|프랑스어|독일어)로 (?:번역|통역)해|레시피|날씨(?:가|는)? ?(?:어때|어떤|알려)",
     re.IGNORECASE,
 )
-
-
 _BANKING: Final = re.compile(
     r"bank|account|card|transfer|deposit|loan|mortgage|\bfees?\b|pay|money|cash|\binterest|balance|credit|debit"
     r"|currency|exchange"
@@ -90,111 +72,21 @@ _BANKING: Final = re.compile(
     r"|가입|세금|수표|외화|비밀번호|앱|영업점|지점|주식|투자|연금|청약|민원|보이스피싱|사기|잔액|자동화기기",
     re.IGNORECASE,
 )
-# So much text without one word of banking is no question for a bank.
+# A text of this many characters without a word of banking is out of scope.
 _LONG: Final = 200
 
 
 def screen(question: str) -> ScreenedQuestion:
-    """Return what of the question may go on, and whether it is answered at all."""
+    """Return the masked question and the verdict on it."""
     masked = mask(question)
     if _DISTRESS.search(question):
         return ScreenedQuestion(masked.text, masked.found, Verdict.DISTRESS)
     findings = find_injection(question)
     if findings:
         return ScreenedQuestion(masked.text, masked.found, Verdict.INJECTION, findings)
-    foreign = is_unserved_language(question) or _FOREIGN_TASK.search(question) is not None
-    foreign = foreign or (len(question) >= _LONG and not _BANKING.search(question))
-    return ScreenedQuestion(masked.text, masked.found, Verdict.OUT_OF_SCOPE if foreign else Verdict.OK)
-
-
-_TEXTS: Final[dict[Language, dict[CannedReply, str]]] = {
-    "ko": {
-        CannedReply.INJECTION: "죄송합니다. 요청하신 내용은 도와드릴 수 없습니다. 금융 상품과"
-        " 은행 이용에 관한 질문을 해 주시면 안내해 드리겠습니다.",
-        CannedReply.OUT_OF_SCOPE: "죄송합니다. 저는 은행의 상품과 이용 방법에 관한 질문에만,"
-        " 한국어와 영어로 답변해 드릴 수 있습니다.",
-        CannedReply.DISTRESS: (
-            "많이 힘드신 것 같아 걱정됩니다. 혼자 견디지 마시고 지금 바로 자살예방 상담전화 109(24시간)나"
-            " 한국생명의전화 1588-9191, 또는 가까운 분께 이야기해 주세요. 위급하면 119에 연락해 주세요."
-            " 빚 때문에 힘드시다면 신용회복위원회(1600-5500)와 저희 상담원이 함께 방법을 찾아 드립니다."
-        ),
-        CannedReply.OTHER_BANK: (
-            "죄송합니다. 다른 금융회사의 상품과 조건은 저희가 확인해 드릴 수 없습니다. 해당 금융회사에 문의해 주세요."
-        ),
-        CannedReply.OWN_ACCOUNT: (
-            "고객님의 계좌와 거래 내역은 이 챗봇에서 조회하지 않습니다. 앱이나 인터넷뱅킹에 로그인하시면 직접"
-            " 확인하실 수 있고, 상담원은 본인 확인 후 안내해 드립니다."
-        ),
-        CannedReply.FORECAST: (
-            "앞으로의 금리나 환율, 시세가 어떻게 될지는 말씀드릴 수 없습니다. 현재 고시된 조건이 궁금하시면 그 내용을"
-            " 물어봐 주세요."
-        ),
-        CannedReply.ADVICE: (
-            "어떤 상품을 고르거나 사고파실지는 고객님의 상황에 따라 다르므로 챗봇이 권해 드리지 않습니다."
-            " 상품의 조건이나 위험을 물어봐 주시면 안내 문서에 있는 대로 알려 드리고,"
-            " 맞춤 상담은 상담원이 도와드립니다."
-        ),
-        CannedReply.CANNOT_VERIFY: "죄송합니다. 은행의 안내 문서에서 문의하신 내용을 확인할 수 없어"
-        " 답변드리지 않습니다.",
-        CannedReply.UNAVAILABLE: "죄송합니다. 지금은 답변을 만들 수 없습니다. 잠시 후 다시 질문해 주세요.",
-        CannedReply.EMERGENCY: "현재 챗봇 상담을 일시 중단하였습니다. 이용에 불편을 드려 죄송합니다.",
-    },
-    "en": {
-        CannedReply.INJECTION: "I'm sorry, but I can't help with that. I'm glad to answer"
-        " questions about our products and services.",
-        CannedReply.OUT_OF_SCOPE: (
-            "I'm sorry, but I can only answer questions about the bank's products and services, in Korean or in"
-            " English."
-        ),
-        CannedReply.DISTRESS: (
-            "I'm worried about you. Please don't go through this alone: in Korea call the suicide prevention line 109"
-            " (24 hours) or LifeLine Korea 1588-9191, or talk to someone close to you now. In an emergency call 119."
-            " If debt is the worry, the Credit Counseling and Recovery Service (1600-5500) and our staff will look for"
-            " a way together with you."
-        ),
-        CannedReply.OTHER_BANK: (
-            "I'm sorry, but I cannot confirm the products or terms of other institutions. Please ask that institution."
-        ),
-        CannedReply.OWN_ACCOUNT: (
-            "This chatbot does not look into your accounts or transactions. You can see them when you sign in to our"
-            " app or internet banking, and our staff can help once they have verified who you are."
-        ),
-        CannedReply.FORECAST: (
-            "I cannot say how rates, prices or exchange rates will develop. Please ask me about the terms that are"
-            " published today."
-        ),
-        CannedReply.ADVICE: (
-            "Which product to choose, buy or sell depends on your situation, so I do not recommend one. Ask me about"
-            " a product's terms or risks and I will tell you what our documents say; for personal advice our staff are"
-            " there for you."
-        ),
-        CannedReply.CANNOT_VERIFY: (
-            "I'm sorry, but I cannot confirm this from our documents, so I would rather not guess."
-        ),
-        CannedReply.UNAVAILABLE: "I'm sorry, I cannot answer right now. Please ask again in a moment.",
-        CannedReply.EMERGENCY: "The chatbot is paused at the moment. We apologise for the inconvenience.",
-    },
-}
-_HANDOFF: Final[dict[Language, str]] = {
-    "ko": "상담원의 도움이 필요하시면 {contact}로 연락해 주세요.",
-    "en": "To speak with a person, please call {contact}.",
-}
-
-
-def canned_reply(what: CannedReply, language: Language, *, contact: str) -> str:
-    """Return the text shown instead of an answer, with the person to turn to; `contact` comes from the settings."""
-    return f"{_TEXTS[language][what]} {handoff(language, contact=contact)}"
-
-
-def handoff(language: Language, *, contact: str) -> str:
-    """Return the sentence that names the person to turn to."""
-    return _HANDOFF[language].format(contact=contact)
-
-
-def refusal(screened: ScreenedQuestion, *, contact: str) -> str:
-    """Return what a customer reads whose question is not answered.
-
-    Raises:
-        ValueError: the question is in order.
-    """
-    return canned_reply(CannedReply(screened.verdict), language_of(screened.text), contact=contact)
+    out_of_scope = (
+        is_unserved_language(question)
+        or _FOREIGN_TASK.search(question) is not None
+        or (len(question) >= _LONG and not _BANKING.search(question))
+    )
+    return ScreenedQuestion(masked.text, masked.found, Verdict.OUT_OF_SCOPE if out_of_scope else Verdict.OK)

@@ -1,4 +1,4 @@
-"""From a question in its conversation to the passages that its caller may read."""
+"""From a question in its conversation to the passages that the caller may read."""
 
 from chatbot.retrieval.reranking import RerankerMissing, RerankerSettings, open_reranker
 from chatbot.retrieval.search import Retrieval, RetrievalSettings, SearchQuery, SearchResult

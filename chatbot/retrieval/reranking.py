@@ -1,7 +1,7 @@
-"""An optional second look at what was found: a cross-encoder reads question and passage together, best first.
+"""Optional reranking: a cross-encoder reads the question and a passage together, and sorts the passages by its score.
 
 Off unless RERANKER__FOLDER names a sentence-transformers cross-encoder. It only sorts: which passages may be read, and
-how sure retrieval is of them, was decided before. When it is late or fails, the order stays as retrieval had it.
+how certain retrieval is of them, was decided before. When it is late or fails, the order stays that of retrieval.
 Nogueira and Cho, "Passage Re-ranking with BERT", 2019.
 """
 
@@ -26,17 +26,17 @@ class RerankerMissing(Exception):
 
 
 class RerankerSettings(BaseModel, frozen=True):
-    """Which cross-encoder sorts how many candidates, and how long an answer waits for it at most, in seconds."""
+    """Which cross-encoder sorts how many candidates; an answer waits for it at most `timeout` seconds."""
 
     folder: Path | None = None
     candidates: PositiveInt = 20
     timeout: PositiveFloat = 0.5
-    # Questions that wait or are looked at; one more keeps the order that it has.
+    # Questions that wait or are being scored; the order of one more stays as it is.
     waiting: PositiveInt = 8
 
 
 class Reranker:
-    """Sorts hits in a thread of its own, one question after the other."""
+    """Sorts hits in a thread of its own, one question at a time."""
 
     def __init__(self, model: CrossEncoder, thread: ThreadPoolExecutor, settings: RerankerSettings) -> None:
         self._model = model
@@ -46,12 +46,12 @@ class Reranker:
 
     @property
     def candidates(self) -> int:
-        """How many hits it wants to choose from."""
+        """How many hits it sorts."""
         return self._settings.candidates
 
     async def order(self, question: str, hits: Sequence[Hit]) -> list[Hit]:
-        """Return the hits, what answers the question best first, or in the order that they have where it cannot say."""
-        self._pending = [scoring for scoring in self._pending if not scoring.done()]  # a late one goes on to its end
+        """Return the hits, best first; in the given order where the scores are late or fail."""
+        self._pending = [scoring for scoring in self._pending if not scoring.done()]  # a late one runs to its end
         if len(self._pending) >= self._settings.waiting or len(hits) < 2:
             return list(hits)
         pairs = [(question, indexed_text(hit.passage)) for hit in hits]

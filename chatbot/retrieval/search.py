@@ -1,4 +1,4 @@
-"""From a question in a conversation to passages: with what was asked before it, searched with the caller's access."""
+"""From a question in a conversation to passages: a search with the question before it and the caller's access."""
 
 import re
 from array import array
@@ -15,7 +15,7 @@ from chatbot.retrieval.reranking import Reranker
 from knowledge.access import Access
 from knowledge.glossary import Glossary
 from knowledge.index import Index
-from knowledge.index import IndexUnavailable as IndexAway
+from knowledge.index import IndexUnavailable as IndexFailed
 from knowledge.passage import Hit, language_of
 from knowledge.query_term_coverage import Coverage
 
@@ -30,33 +30,33 @@ class RetrievalSettings(BaseModel, frozen=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchResult:
-    """The passages for a question, best first, at an instant in Unix seconds, and the `Wording` that found them."""
+    """The passages for a question, best first, at the time `as_of` in Unix seconds, and the `SearchQuery.text`."""
 
     hits: tuple[Hit, ...]
     as_of: float
-    wording: str = ""
+    query: str = ""
     collection: str = ""
-    """Of the index, in which they were found; empty where nothing was looked for."""
+    """The collection of the index that was searched; empty where no search was made."""
 
 
 @dataclass(frozen=True, slots=True)
 class SearchQuery:
-    """What is looked for: the question, the one before it where it leans on that, other words for the same."""
+    """What is searched for: the question, the one before it where it is a follow-up, and synonyms for their words."""
 
     question: str
-    before: str
-    others: str
+    previous: str
+    synonyms: str
 
     @classmethod
     def of(cls, question: str, earlier: Sequence[str], glossary: Glossary) -> "SearchQuery":
-        """Return what a question looks for; `earlier` are the customer's questions, oldest first."""
-        before = earlier[-1] if earlier and is_follow_up(question) else ""
-        return cls(question, before, glossary.others(f"{before} {question}"))
+        """Return the query for a question; `earlier` are the customer's questions, oldest first."""
+        previous = earlier[-1] if earlier and is_follow_up(question) else ""
+        return cls(question, previous, glossary.others(f"{previous} {question}"))
 
     @property
     def text(self) -> str:
-        """All of it."""
-        return f"{self.before} {self.question} {self.others}"
+        """All its words."""
+        return f"{self.previous} {self.question} {self.synonyms}"
 
 
 class Retrieval:
@@ -64,7 +64,7 @@ class Retrieval:
 
     def __init__(
         self,
-        passages: Index,
+        index: Index,
         settings: RetrievalSettings,
         glossary: Glossary,
         *,
@@ -73,19 +73,19 @@ class Retrieval:
         on_search: Callable[[SearchFinished], None] | None = None,
     ) -> None:
         self._reranker = reranker
-        self._index = passages
+        self._index = index
         self.glossary = glossary
-        self._coverage = Coverage(passages.terms, glossary, own_names)
+        self._coverage = Coverage(index.terms, glossary, own_names)
         self._settings = settings
         self._on_search = on_search
 
     async def search(self, question: str, *, earlier: Sequence[str], access: Access) -> SearchResult:
-        """Return what the caller may read about the question; `earlier` are the customer's questions, oldest first.
+        """Return the passages about the question that `access` permits; `earlier` are the customer's, oldest first.
 
         Raises:
-            IndexUnavailable: the index cannot be asked.
+            IndexUnavailable: the index cannot be searched.
         """
-        wording = SearchQuery.of(question, earlier, self.glossary)
+        query = SearchQuery.of(question, earlier, self.glossary)
         vectors: list[Sequence[float]] = []
         wanted = self._settings.passages
         with tracer.start_as_current_span("retrieve") as span:
@@ -94,32 +94,32 @@ class Retrieval:
                     question,
                     access=access,
                     limit=wanted if self._reranker is None else max(wanted, self._reranker.candidates),
-                    before=wording.before,
-                    others=wording.others,
+                    before=query.previous,
+                    others=query.synonyms,
                     seen=vectors.append,
                 )
-            except IndexAway as exc:
+            except IndexFailed as exc:
                 raise IndexUnavailable from exc
             if self._reranker is not None:
-                hits = (await self._reranker.order(f"{wording.before} {question}".strip(), hits))[:wanted]
+                hits = (await self._reranker.order(f"{query.previous} {question}".strip(), hits))[:wanted]
             span.set_attribute("retrieval.hits", len(hits))
         if self._on_search is not None:
             self._on_search(search_record(question, vectors[0], hits))
         return SearchResult(
             hits=tuple(hits),
             as_of=access.as_of,
-            wording=wording.text,
+            query=query.text,
             collection=hits[0].collection if hits else self._index.collection,
         )
 
-    async def unknown_share(self, question: str, found: SearchResult) -> float:
-        """Return the share in [0, 1] of what the question names that none of the passages says by itself."""
-        passages = [hit.passage for hit in found.hits]
+    async def unknown_share(self, question: str, result: SearchResult) -> float:
+        """Return the share in [0, 1] of the question's terms that even the passage with most of them lacks."""
+        passages = [hit.passage for hit in result.hits]
         return await to_thread.run_sync(self._coverage.unknown, question, passages)
 
 
 def search_record(question: str, vector: Sequence[float], hits: Sequence[Hit]) -> SearchFinished:
-    """Return what is remembered of a search: no word of the question."""
+    """Return the record of a search for hooks; it holds no word of the question."""
     best = hits[0] if hits else None
     return SearchFinished(
         vector=array("f", vector),
@@ -142,7 +142,7 @@ _FOLLOW_UP_EN = re.compile(
 
 
 def is_follow_up(question: str) -> bool:
-    """Return whether the question cannot be understood alone: it points back (it, 그건, …는요?) or is very short."""
+    """Whether the question needs the one before it: it refers back (it, 그건, …는요?) or is very short."""
     words = question.split()
-    few = 6 if language_of(question) == "ko" else 4  # Korean leaves out what was named before
+    few = 6 if language_of(question) == "ko" else 4  # Korean omits what was named before
     return len(words) <= few or bool(_FOLLOW_UP_KO.search(question) or _FOLLOW_UP_EN.search(question))

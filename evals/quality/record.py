@@ -139,9 +139,9 @@ class Recorder:
             terms=tuple(round(hit.terms, 4) for hit in result.hits),
             probes=tuple(round(probe, 4) for probe in probes),
             unknown=round(unknown, 4),
-            wording=result.wording,
+            wording=result.query,
             said=text,
-            repair=await self.choice(checks.quotes(result.wording), passages, screened.text, before=prompt.before),
+            repair=await self.choice(checks.quotes(result.query), passages, screened.text, before=prompt.before),
         )
 
     async def choice(

@@ -8,7 +8,7 @@ NAMES = ("한빛은행", "Hanbit Bank")
 
 
 @pytest.mark.parametrize(
-    ("question", "why"),
+    ("question", "topic"),
     [
         ("하나은행 적금 이자 알려줘", ExcludedTopic.OTHER_BANK),
         ("What is the savings rate of Woori Bank?", ExcludedTopic.OTHER_BANK),
@@ -24,8 +24,8 @@ NAMES = ("한빛은행", "Hanbit Bank")
         ("Should I buy dollars now?", ExcludedTopic.ADVICE),
     ],
 )
-def test_questions_outside_the_documents(question: str, why: ExcludedTopic) -> None:
-    assert excluded_topic(question, NAMES) is why
+def test_questions_outside_the_documents(question: str, topic: ExcludedTopic) -> None:
+    assert excluded_topic(question, NAMES) is topic
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,11 @@
 """A cross-encoder sorts what was found; late, busy or broken it changes nothing."""
 
 from collections.abc import AsyncGenerator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from threading import Event
+from typing import Any
 
 import anyio
 import pytest
@@ -75,9 +77,9 @@ async def passages(weights: Path, tmp_path: Path) -> AsyncGenerator[Index]:
 
 
 def best_first(folder: Path, hits: list[Hit]) -> list[int]:
-    """What sentence-transformers itself says about the pairs."""
+    """Return the order of sentence-transformers' own ranking."""
     ranked = CrossEncoder(str(folder)).rank(QUESTION, [indexed_text(hit.passage) for hit in hits])
-    return [hits[int(one["corpus_id"])].passage.n for one in ranked]
+    return [hits[int(entry["corpus_id"])].passage.n for entry in ranked]
 
 
 async def test_the_best_answer_comes_first(reranker: Reranker, folder: Path) -> None:
@@ -92,33 +94,38 @@ async def test_a_search_chooses_from_more_candidates_than_it_returns(
     await passages.upsert([replace(passage, visible_from=100.0) for passage in numbered(*TEXTS)])
     settings = RetrievalSettings(passages=3)
     plain = await Retrieval(passages, settings, load_glossary()).search(QUESTION, earlier=[], access=CUSTOMER)
-    found = await Retrieval(passages, settings, load_glossary(), reranker=reranker).search(
+    reranked = await Retrieval(passages, settings, load_glossary(), reranker=reranker).search(
         QUESTION, earlier=[], access=CUSTOMER
     )
-    assert [hit.passage.n for hit in found.hits] == best_first(folder, HITS)[:3]
-    assert [hit.passage.n for hit in plain.hits] != [hit.passage.n for hit in found.hits]
+    assert [hit.passage.n for hit in reranked.hits] == best_first(folder, HITS)[:3]
+    assert [hit.passage.n for hit in plain.hits] != [hit.passage.n for hit in reranked.hits]
 
 
-async def test_a_late_cross_encoder_keeps_the_order_and_so_does_a_busy_one(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    go_on = Event()
-    settings = RerankerSettings(folder=folder, timeout=0.05, waiting=1)
-    async with open_reranker(settings) as reranker:
-        assert reranker is not None
-        predict = reranker._model.predict
+class BlockedCrossEncoder(CrossEncoder):
+    """A cross-encoder that scores nothing before it may."""
 
-        def slow(*args: object, **more: object) -> object:
-            go_on.wait(30)
-            return predict(*args, **more)  # type: ignore[call-overload]
+    def __init__(self, folder: Path) -> None:
+        super().__init__(str(folder), local_files_only=True)
+        self.released = Event()
+        self.predictions = 0
 
-        monkeypatch.setattr(reranker._model, "predict", slow)
+    def predict(self, *args: Any, **more: Any) -> Any:
+        self.predictions += 1
+        self.released.wait(30)
+        return super().predict(*args, **more)
+
+
+async def test_a_late_cross_encoder_keeps_the_order_and_so_does_a_busy_one(folder: Path) -> None:
+    model = BlockedCrossEncoder(folder)
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        reranker = Reranker(model, thread, RerankerSettings(timeout=0.05, waiting=1))
         try:
             with anyio.fail_after(10):
                 assert await reranker.order(QUESTION, HITS) == HITS
                 assert await reranker.order(QUESTION, HITS) == HITS
         finally:
-            go_on.set()
+            model.released.set()
+    assert model.predictions == 1, "the second question was not scored"
 
 
 async def test_without_a_folder_there_is_none() -> None:
