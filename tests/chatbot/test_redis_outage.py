@@ -1,12 +1,8 @@
 """What the process does when its Redis hangs, dies and comes back: a server of its own, stopped and killed for real."""
 
-import os
 import signal
-import subprocess
 import uuid
-from collections.abc import AsyncGenerator, Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import AsyncGenerator
 
 import anyio
 import pytest
@@ -17,8 +13,7 @@ from chatbot.errors import StoreUnavailable
 from chatbot.events import Usage
 from chatbot.limits import Caller, Ledger, LedgerSettings
 from chatbot.redis_client import RedisBreaker, RedisBreakerSettings, RedisSettings, open_redis
-from evals.redis_program import redis_program
-from tests.conftest import free_port, wait_until_answering
+from tests.conftest import RedisServer
 from tests.patience import patient
 
 pytestmark = pytest.mark.anyio
@@ -27,48 +22,8 @@ pytestmark = pytest.mark.anyio
 SETTINGS = RedisSettings(breaker=RedisBreakerSettings(probe_every=0.05))
 
 
-@dataclass
-class Server:
-    """A Redis that a test may stop and kill."""
-
-    folder: Path
-    port: int
-    process: subprocess.Popen[bytes]
-
-    @property
-    def url(self) -> str:
-        return f"redis://127.0.0.1:{self.port}/0"
-
-    def signal(self, number: signal.Signals) -> None:
-        os.kill(self.process.pid, number)
-
-    def restart(self) -> None:
-        self.signal(signal.SIGKILL)
-        self.process.wait(timeout=10)
-        self.process = start(self.folder, self.port)
-        wait_until_answering(self.url, self.process)
-
-
-def start(folder: Path, port: int) -> subprocess.Popen[bytes]:
-    arguments = ["--bind", "127.0.0.1", "--port", str(port), "--dir", str(folder), "--logfile", str(folder / "log")]
-    durable = ["--appendonly", "yes", "--appendfsync", "everysec", "--save", ""]
-    return subprocess.Popen([redis_program(), *arguments, *durable])  # noqa: S603  our own arguments
-
-
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    port = free_port()
-    server = Server(tmp_path, port, start(tmp_path, port))
-    try:
-        wait_until_answering(server.url, server.process)
-        yield server
-    finally:
-        server.signal(signal.SIGKILL)
-        server.process.wait(timeout=10)
-
-
-@pytest.fixture
-async def client(server: Server) -> AsyncGenerator[Redis]:
+async def client(server: RedisServer) -> AsyncGenerator[Redis]:
     async with open_redis(server.url, SETTINGS) as client:
         yield client
 
@@ -77,7 +32,9 @@ def someone() -> Caller:
     return Caller(tenant=uuid.uuid4().hex, sub="lee", model="qwen")
 
 
-async def test_a_hung_redis_delays_one_answer_by_250_ms_and_the_next_not_at_all(server: Server, client: Redis) -> None:
+async def test_a_hung_redis_delays_one_answer_by_250_ms_and_the_next_not_at_all(
+    server: RedisServer, client: Redis
+) -> None:
     breaker = RedisBreaker(RedisBreakerSettings())
     ledger, who = Ledger(client, breaker, LedgerSettings()), someone()
     first = await ledger.reserve(who, prompt_tokens=10, answer_tokens=10, lease_seconds=60)
@@ -96,7 +53,7 @@ async def test_a_hung_redis_delays_one_answer_by_250_ms_and_the_next_not_at_all(
 
 
 async def test_after_a_kill_the_client_is_back_within_two_seconds_and_nothing_settled_is_lost(
-    server: Server, client: Redis
+    server: RedisServer, client: Redis
 ) -> None:
     breaker = RedisBreaker(SETTINGS.breaker)
     ledger, who = Ledger(client, breaker, LedgerSettings()), someone()

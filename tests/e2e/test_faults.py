@@ -4,18 +4,14 @@ import contextlib
 import json
 import signal
 import socket
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx2
 import pytest
-from redis import Redis as BlockingRedis
-from redis.exceptions import ConnectionError as RedisConnectionError
 
-from evals.redis_program import redis_program
-from tests.conftest import free_port
+from tests.conftest import NOT_DURABLE, RedisServer, redis_server
 from tests.e2e.conftest import KOREAN, Product, scripted_model, served, until
 from tests.e2e.events import SentEvent, end_of, notice_codes, read_events, text_of
 from tests.e2e.metrics import total
@@ -151,27 +147,6 @@ async def test_a_customer_who_stops_reading_harms_nobody_else(product: Product, 
             assert end_of(await product.ask(http, KOREAN)).field("finish_reason") == "stop"
 
 
-@contextlib.contextmanager
-def own_redis(folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
-    """A Redis that a test may stop."""
-    port = free_port()
-    folder.mkdir()
-    command = [redis_program(), "--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder), "--save", ""]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as server:  # noqa: S603
-        try:
-            with BlockingRedis(port=port) as client:
-                for _ in range(200):
-                    try:
-                        client.ping()
-                        break
-                    except RedisConnectionError:
-                        time.sleep(0.05)
-            yield server, f"redis://127.0.0.1:{port}/0"
-        finally:
-            server.send_signal(signal.SIGCONT)
-            server.terminate()
-
-
 @pytest.fixture(scope="module")
 def leaving(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> Iterator[Product]:
     """A product with a short grace, so that abandonment is seen soon."""
@@ -181,29 +156,29 @@ def leaving(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> Iterato
 
 
 @pytest.fixture(scope="module")
-def stoppable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Product, subprocess.Popen[bytes]]]:
+def stoppable(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Product, RedisServer]]:
     """A product whose Redis may be stopped."""
     folder = tmp_path_factory.mktemp("stoppable")
     with (
-        own_redis(folder / "redis") as (redis, url),
+        redis_server(folder / "redis", *NOT_DURABLE) as redis,
         scripted_model(folder) as model,
-        served(folder, url, model) as running,
+        served(folder, redis.url, model) as running,
     ):
         yield running, redis
 
 
 async def test_with_redis_hung_chat_answers_without_history_and_says_so(
-    stoppable: tuple[Product, subprocess.Popen[bytes]], fault_round: int
+    stoppable: tuple[Product, RedisServer], fault_round: int
 ) -> None:
     product, redis = stoppable
     async with product.client(f"hung-{fault_round}") as http:
         assert end_of(await product.ask(http, KOREAN)).field("finish_reason") == "stop"
-        redis.send_signal(signal.SIGSTOP)
+        redis.signal(signal.SIGSTOP)
         try:
             events = await product.ask(http, KOREAN)
             refused = await http.get("/v1/conversations")
         finally:
-            redis.send_signal(signal.SIGCONT)
+            redis.signal(signal.SIGCONT)
         assert end_of(events).field("finish_reason") == "stop"
         codes = set(notice_codes(events))
         assert codes == {"history_unavailable", "degraded"}

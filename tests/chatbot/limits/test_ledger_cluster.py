@@ -1,12 +1,10 @@
 """The ledger on a real cluster of three nodes: all keys of a tenant lie in one slot, so its scripts run anywhere."""
 
-import subprocess
 import time
 import uuid
 from collections.abc import AsyncGenerator, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 from redis import Redis as BlockingRedis
@@ -18,9 +16,8 @@ from chatbot.events import Usage
 from chatbot.limits.ledger import Caller, Ledger
 from chatbot.limits.limits import LedgerSettings, Limit, LimitSettings
 from chatbot.redis_client import RedisBreaker, RedisSettings, open_cluster
-from evals.redis_program import redis_program
 from tests.chatbot.conftest import PATIENT
-from tests.conftest import START_SECONDS, free_port, wait_until_answering
+from tests.conftest import NOT_DURABLE, START_SECONDS, free_port, redis_server
 
 pytestmark = [pytest.mark.anyio, pytest.mark.services]
 
@@ -36,7 +33,8 @@ def ports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[int]]:
     bounds = [SLOTS * n // NODES for n in range(NODES + 1)]
     with ExitStack() as stack:
         for port, bus in zip(ports, buses, strict=True):
-            stack.enter_context(node(tmp_path_factory.mktemp("node"), port, bus))
+            options = ("--cluster-enabled", "yes", "--cluster-port", str(bus), *NOT_DURABLE)
+            stack.enter_context(redis_server(tmp_path_factory.mktemp("node"), *options, port=port))
         nodes = [stack.enter_context(BlockingRedis(port=port)) for port in ports]
         for epoch, (client, (first, end)) in enumerate(zip(nodes, pairwise(bounds), strict=True), 1):
             client.execute_command("CLUSTER SET-CONFIG-EPOCH", epoch)
@@ -48,19 +46,6 @@ def ports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[int]]:
             assert time.monotonic() < deadline, "the nodes never became a cluster"
             time.sleep(0.05)
         yield ports
-
-
-@contextmanager
-def node(folder: Path, port: int, bus: int) -> Iterator[None]:
-    where = ["--bind", "127.0.0.1", "--port", str(port), "--cluster-port", str(bus), "--dir", str(folder)]
-    what = ["--cluster-enabled", "yes", "--save", "", "--logfile", str(folder / "log")]
-    with subprocess.Popen([redis_program(), *where, *what]) as server:  # noqa: S603  our own arguments
-        try:
-            wait_until_answering(f"redis://127.0.0.1:{port}/0", server)
-            yield
-        finally:
-            server.terminate()
-            server.wait(timeout=10)
 
 
 def is_whole(client: BlockingRedis) -> bool:

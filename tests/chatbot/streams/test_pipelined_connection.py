@@ -20,10 +20,8 @@ from redis.exceptions import ResponseError
 
 from chatbot.redis_client import RedisSettings, open_redis
 from chatbot.streams.pipelined_connection import PipelinedConnection, open_pipelined_connection
-from tests.chatbot.test_redis_outage import Server, server
-from tests.conftest import free_port
+from tests.conftest import RedisServer, free_port
 
-__all__ = ["server"]
 pytestmark = pytest.mark.anyio
 
 ECHO = "redis.call('INCR', KEYS[1]) return ARGV[1]"
@@ -33,7 +31,7 @@ WITHIN = 5.0
 
 
 @pytest.fixture
-async def client(server: Server) -> AsyncGenerator[Redis]:
+async def client(server: RedisServer) -> AsyncGenerator[Redis]:
     async with open_redis(server.url, RedisSettings()) as client:
         yield client
 
@@ -71,7 +69,7 @@ async def test_a_script_that_redis_has_forgotten_is_loaded_again(client: Redis, 
 
 
 async def test_a_restarted_redis_is_found_again_at_once(
-    server: Server, client: Redis, line: PipelinedConnection
+    server: RedisServer, client: Redis, line: PipelinedConnection
 ) -> None:
     echo = client.register_script(ECHO)
     await line.run(echo, ["n"], ["a"], within=WITHIN)
@@ -80,7 +78,7 @@ async def test_a_restarted_redis_is_found_again_at_once(
 
 
 async def test_who_gives_up_on_a_hung_redis_leaves_no_reply_to_the_next(
-    server: Server, client: Redis, line: PipelinedConnection
+    server: RedisServer, client: Redis, line: PipelinedConnection
 ) -> None:
     echo = client.register_script(ECHO)
     await line.run(echo, ["n"], ["a"], within=WITHIN)
@@ -102,7 +100,7 @@ async def test_without_redis_it_says_so() -> None:
     await nowhere.aclose()
 
 
-async def test_it_uses_the_clients_credentials_name_and_database(server: Server) -> None:
+async def test_it_uses_the_clients_credentials_name_and_database(server: RedisServer) -> None:
     async with open_redis(server.url, RedisSettings()) as admin:
         await admin.acl_setuser("bank", enabled=True, passwords=["+secret"], keys=["*"], categories=["+@all"])
         url = server.url.replace("//", "//bank:secret@").replace("/0", "/3?client_name=appends")
@@ -113,7 +111,7 @@ async def test_it_uses_the_clients_credentials_name_and_database(server: Server)
         assert (own["user"], own["name"], own["db"], own["resp"]) == ("bank", "appends", "3", "2")
 
 
-async def test_credentials_that_redis_refuses_count_as_no_connection(server: Server) -> None:
+async def test_credentials_that_redis_refuses_count_as_no_connection(server: RedisServer) -> None:
     url = server.url.replace("//", "//nobody:wrong@")
     async with open_redis(url, RedisSettings()) as client, open_pipelined_connection(client) as line:
         with pytest.raises(RedisConnectionError):
@@ -134,7 +132,7 @@ async def relay(port: int, reader: asyncio.StreamReader, writer: asyncio.StreamW
         tasks.create_task(pass_on(from_redis, writer))
 
 
-async def test_it_connects_over_a_socket_file(server: Server, tmp_path: Path) -> None:
+async def test_it_connects_over_a_socket_file(server: RedisServer, tmp_path: Path) -> None:
     file = tmp_path / "redis.sock"
     async with (
         await asyncio.start_unix_server(partial(relay, server.port), file),
@@ -144,7 +142,9 @@ async def test_it_connects_over_a_socket_file(server: Server, tmp_path: Path) ->
         assert await line.run(client.register_script(ECHO), ["n"], ["a"], within=WITHIN) == b"a"
 
 
-async def test_it_connects_over_tls_and_only_to_a_certificate_that_it_trusts(server: Server, tmp_path: Path) -> None:
+async def test_it_connects_over_tls_and_only_to_a_certificate_that_it_trusts(
+    server: RedisServer, tmp_path: Path
+) -> None:
     certificate = self_signed(tmp_path)
     tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     tls.load_cert_chain(certificate)

@@ -1,7 +1,6 @@
 """The broker brings ids of jobs through Redis: each once, back to others when its worker leaves, none without Redis."""
 
 import signal
-import subprocess
 import time
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
@@ -12,13 +11,19 @@ import anyio
 import pytest
 from pydantic import SecretStr
 
-from evals.redis_program import redis_program
 from ingest.errors import QueueUnavailable
 from ingest.jobs.broker import DoJob, JobBroker, JobBrokerSettings, RetryLater
-from tests.conftest import free_port, wait_until_answering
+from tests.conftest import NOT_DURABLE, RedisServer, redis_server
 from tests.patience import patient
 
 pytestmark = [pytest.mark.anyio, pytest.mark.services]
+
+
+@pytest.fixture
+def own_redis(tmp_path: Path) -> Iterator[RedisServer]:
+    """A Redis of the test's own, that may be stopped."""
+    with redis_server(tmp_path, *NOT_DURABLE) as server:
+        yield server
 
 
 @pytest.fixture
@@ -55,18 +60,6 @@ async def receiving(broker: JobBroker, do_job: DoJob) -> AsyncGenerator[None]:
         group.start_soon(receive)
         yield
         group.cancel_scope.cancel()
-
-
-@pytest.fixture
-def own_redis(tmp_path: Path) -> Iterator[tuple[str, "subprocess.Popen[bytes]"]]:
-    """A Redis of the test's own, that may be stopped."""
-    port = free_port()
-    with subprocess.Popen([redis_program(), "--port", str(port), "--dir", str(tmp_path), "--save", ""]) as server:  # noqa: S603
-        url = f"redis://127.0.0.1:{port}/0"
-        wait_until_answering(url, server)
-        yield url, server
-        server.send_signal(signal.SIGCONT)
-        server.kill()
 
 
 async def test_what_is_sent_is_delivered_once_and_can_be_sent_again_when_it_is_done(broker: JobBroker) -> None:
@@ -140,13 +133,10 @@ async def test_what_a_worker_that_leaves_was_doing_goes_at_once_to_one_that_wait
 
 @pytest.mark.faults
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGSTOP])
-async def test_without_redis_sending_fails_within_its_deadline(
-    own_redis: tuple[str, "subprocess.Popen[bytes]"], how: signal.Signals
-) -> None:
-    url, server = own_redis
-    broker = JobBroker(SecretStr(url), JobBrokerSettings(deadline=1.0))
+async def test_without_redis_sending_fails_within_its_deadline(own_redis: RedisServer, how: signal.Signals) -> None:
+    broker = JobBroker(SecretStr(own_redis.url), JobBrokerSettings(deadline=1.0))
     await broker.send(["a"])
-    server.send_signal(how)
+    own_redis.signal(how)
     begun = time.monotonic()
     with pytest.raises(QueueUnavailable):
         await broker.send(["b"])
@@ -155,10 +145,9 @@ async def test_without_redis_sending_fails_within_its_deadline(
 
 @pytest.mark.faults
 async def test_a_worker_whose_redis_dies_says_so_and_works_on_when_it_is_back(
-    own_redis: tuple[str, "subprocess.Popen[bytes]"],
+    own_redis: RedisServer,
 ) -> None:
-    url, server = own_redis
-    broker = JobBroker(SecretStr(url), JobBrokerSettings())
+    broker = JobBroker(SecretStr(own_redis.url), JobBrokerSettings())
     await broker.send(["a"])
     delivered = Deliveries()
 
@@ -170,4 +159,4 @@ async def test_a_worker_whose_redis_dies_says_so_and_works_on_when_it_is_back(
         async with anyio.create_task_group() as group:
             group.start_soon(receive)
             await delivered.until(1)
-            server.kill()
+            own_redis.signal(signal.SIGKILL)
