@@ -16,6 +16,8 @@ ROOT = Path(__file__).parents[2]
 CHART = ROOT / "charts/bank-chatbot"
 PARTS = ROOT / ".venv/charts"
 GOLDEN = Path(__file__).parent / "golden"
+NAME = "bank-bank-chatbot"
+"""The release's name and the chart's, which the names of all its objects begin with."""
 RELEASE = ("bank", "--namespace", "bank")
 ENVIRONMENTS = ("dev", "staging", "prod", "airgapped")
 VALUES = ("values", *(f"values-{name}" for name in ENVIRONMENTS))

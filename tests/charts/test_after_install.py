@@ -10,9 +10,8 @@ from threading import Thread
 
 import pytest
 
-from tests.charts.rendering import named, render
+from tests.charts.rendering import NAME, named, render
 
-FINE = "bank-bank-chatbot"
 READY = {"status": "ready", "index": "ok", "sql": "ok", "redis": "ok", "models": "ok"}
 
 
@@ -46,12 +45,12 @@ def answering(replies: Mapping[str, tuple[int, object]]) -> Iterator[str]:
 
 def asked(state: Mapping[str, str], values: str = "values") -> subprocess.CompletedProcess[str]:
     """Run the script of the test's pod where the chatbot is ready and says `state` of its parts."""
-    (script,) = named(render(values), "Pod", f"{FINE}-test")["spec"]["containers"][0]["args"]
+    (script,) = named(render(values), "Pod", f"{NAME}-test")["spec"]["containers"][0]["args"]
     replies: dict[str, tuple[int, object]] = {
         "/readyz": (200, state), "/openapi.json": (200, {}), "/v1/chat": (401, {}), "/v1/documents": (401, {}),
     }  # fmt: skip
     with answering(replies) as url:
-        for address in (f"http://{FINE}-chatbot:8000", f"http://{FINE}-ingest:8001"):
+        for address in (f"http://{NAME}-chatbot:8000", f"http://{NAME}-ingest:8001"):
             assert address in script
             script = script.replace(address, url)
         command = [sys.executable, "-c", script]

@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.charts.rendering import Doc, containers, environment, named, of_kind, pods, render
+from tests.charts.rendering import NAME, Doc, containers, environment, named, of_kind, pods, render
 
-FINE = "bank-bank-chatbot"
 STORAGE = [{"ipBlock": {"cidr": "10.40.0.0/28"}}]
 VAULT = [{"ipBlock": {"cidr": "10.50.0.0/28"}}]
 ROLE = {"eks.amazonaws.com/role-arn": "arn:aws:iam::123456789012:role/originals"}
@@ -32,7 +31,7 @@ def rendered(folder: Path, *more: Doc) -> list[Doc]:
 
 def of(docs: list[Doc], component: str) -> Doc:
     """Return the one container of a Deployment."""
-    (container,) = named(docs, "Deployment", f"{FINE}-{component}")["spec"]["template"]["spec"]["containers"]
+    (container,) = named(docs, "Deployment", f"{NAME}-{component}")["spec"]["template"]["spec"]["containers"]
     return dict(container)
 
 
@@ -45,9 +44,9 @@ def from_secret(container: Doc) -> dict[str, str]:
 
 def test_originals_in_a_bucket_need_no_volume(tmp_path: Path) -> None:
     docs = rendered(tmp_path)
-    assert f"{FINE}-blobs" not in {doc["metadata"]["name"] for doc in of_kind(docs, "PersistentVolumeClaim")}
+    assert f"{NAME}-blobs" not in {doc["metadata"]["name"] for doc in of_kind(docs, "PersistentVolumeClaim")}
     for component in ("ingest", "ingest-worker"):
-        deployment = named(docs, "Deployment", f"{FINE}-{component}")["spec"]
+        deployment = named(docs, "Deployment", f"{NAME}-{component}")["spec"]
         assert deployment["strategy"]["type"] == "RollingUpdate"
         assert "blobs" not in {volume["name"] for volume in deployment["template"]["spec"]["volumes"]}
         container = of(docs, component)
@@ -66,17 +65,17 @@ def test_each_bucket_is_reached_by_those_who_use_it(
 ) -> None:
     policies = of_kind(rendered(tmp_path), "NetworkPolicy")
     rule = {"to": peers, "ports": [{"port": port, "protocol": "TCP"}]}
-    assert rule in named(policies, "NetworkPolicy", f"{FINE}-{component}")["spec"]["egress"]
+    assert rule in named(policies, "NetworkPolicy", f"{NAME}-{component}")["spec"]["egress"]
     let = {policy["metadata"]["name"] for policy in policies if rule in policy["spec"].get("egress", [])}
     everybody = {"ingest", "ingest-worker"} if peers is STORAGE else {"chatbot"}
-    assert let == {f"{FINE}-{name}" for name in everybody}
+    assert let == {f"{NAME}-{name}" for name in everybody}
 
 
 def test_a_tier_s_identity_is_told_by_its_account_and_no_key_is_asked_for(tmp_path: Path) -> None:
     docs = rendered(tmp_path, {"serviceAccount": {"annotations": {"ingest": ROLE}}})
     accounts = {doc["metadata"]["name"]: doc["metadata"].get("annotations") for doc in of_kind(docs, "ServiceAccount")}
-    assert {name for name, annotations in accounts.items() if annotations} == {f"{FINE}-ingest"}
-    assert accounts[f"{FINE}-ingest"] == ROLE
+    assert {name for name, annotations in accounts.items() if annotations} == {f"{NAME}-ingest"}
+    assert accounts[f"{NAME}-ingest"] == ROLE
     for where, pod in pods(docs):
         for container in containers(pod):
             assert not {name for name in from_secret({"env": [], **container}) if name.startswith("AWS_")}, where

@@ -2,7 +2,6 @@
 
 import json
 import re
-import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -16,7 +15,7 @@ from urllib.request import urlopen
 
 import pytest
 import yaml
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
 from chatbot import errors
@@ -28,7 +27,8 @@ from ingest.metrics import Metrics as StaffMetrics
 from ingest.parsing import Reason
 from tests.charts.promql import asked, grouped
 from tests.charts.rendering import CHART, ROOT, SCALED, VALUES, Doc, of_kind, render
-from tests.golden.contracts import descendants
+from tests.conftest import free_port
+from tests.golden.contracts import descendants, described_instruments
 
 RECORDED: Doc = yaml.safe_load((Path(__file__).parent / "vllm_metrics.yaml").read_text("utf-8"))
 VLLM = next((ROOT / ".venv-llm").glob("lib/*/site-packages/vllm/v1/metrics/loggers.py"), None)
@@ -68,20 +68,18 @@ def samples(name: str, kind: str, labels: set[str]) -> Labels:
     return {f"{name.removesuffix('_total')}_total" if kind == "counter" else name: labels}
 
 
-def of_registry(registry: CollectorRegistry) -> Labels:
-    """Return what our own instruments emit; a family without samples shows its labels only there."""
-    return {
-        name: found
-        for collector in set(registry._names_to_collectors.values())
-        for family in collector.collect()
-        for name, found in samples(family.name, family.type, set(getattr(collector, "_labelnames", ()))).items()
-    }
+def of_instruments(metrics: ChatMetrics | StaffMetrics) -> Labels:
+    """Return what our own instruments emit."""
+    emitted: Labels = {}
+    for instrument in described_instruments(metrics):
+        emitted |= samples(instrument["name"], instrument["type"], set(instrument["labels"]))
+    return emitted
 
 
 @cache
 def ours() -> Labels:
     """Return what the chatbot, the staff side and vLLM emit."""
-    found: Labels = {"up": set(), **of_registry(ChatMetrics().registry), **of_registry(StaffMetrics().registry)}
+    found: Labels = {"up": set(), **of_instruments(ChatMetrics()), **of_instruments(StaffMetrics())}
     for name, known in RECORDED["metrics"].items():
         found |= samples(name, known["type"], set(known["labels"]))
     return found
@@ -122,9 +120,7 @@ def redis_exported(redis_url: str) -> dict[str, set[str]]:
     exporter = which("prometheus-redis-exporter")
     if exporter is None:
         pytest.skip("prometheus-redis-exporter is missing: scripts/chart_parts brings it")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    address = f"127.0.0.1:{free_port()}"
     command = [exporter, "-redis.addr", redis_url, "-web.listen-address", address]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:  # noqa: S603
         try:

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 import pytest
 import yaml
 
-from tests.charts.rendering import CHART, VALUES, Doc, environment, named, of_kind, pods, render
+from tests.charts.rendering import CHART, NAME, VALUES, Doc, environment, named, of_kind, pods, render
 
-FINE = "bank-bank-chatbot"
 # The flows of design.md: (from, to, port) between parts of a release with all its stores.
 FLOWS = {
     *((c, "llm-h100", 8000) for c in ("chatbot",)),
@@ -86,7 +85,7 @@ def test_what_may_flow_inside_is_what_the_design_says_and_nothing_else() -> None
 @pytest.mark.parametrize("name", VALUES)
 def test_every_pod_is_shut_both_ways_and_has_a_policy_that_names_its_flows(name: str) -> None:
     docs = list(render(name))
-    shut = named(docs, "NetworkPolicy", f"{FINE}-deny-all")["spec"]
+    shut = named(docs, "NetworkPolicy", f"{NAME}-deny-all")["spec"]
     assert shut["policyTypes"] == ["Ingress", "Egress"]
     assert "ingress" not in shut
     assert "egress" not in shut
@@ -123,7 +122,7 @@ def test_a_fetch_is_let_out_to_what_it_is_told_to_ask() -> None:
         jobs = [doc for doc in of_kind(docs, "Job") if "-weights-" in doc["metadata"]["name"]]
         for job in jobs:
             (container,) = job["spec"]["template"]["spec"]["containers"]
-            egress = named(docs, "NetworkPolicy", f"{FINE}-weights")["spec"]["egress"]
+            egress = named(docs, "NetworkPolicy", f"{NAME}-weights")["spec"]["egress"]
             (outside,) = [rule for rule in egress if rule["ports"][0]["port"] != 53]
             proxy = environment(container).get("HTTPS_PROXY")
             if name == "values-dev":
@@ -139,7 +138,7 @@ def test_a_fetch_is_let_out_to_what_it_is_told_to_ask() -> None:
 def test_without_fetching_nobody_has_a_way_out_but_to_names_and_identity() -> None:
     docs = list(render("values-airgapped"))
     outside = {
-        (where.split("/")[0].removeprefix(f"{FINE}-"), json.dumps(peer))
+        (where.split("/")[0].removeprefix(f"{NAME}-"), json.dumps(peer))
         for where, rule in rules(docs)
         for peer in rule["peers"]
         if where.endswith("egress") and "podSelector" not in peer
@@ -150,7 +149,7 @@ def test_without_fetching_nobody_has_a_way_out_but_to_names_and_identity() -> No
 
 def test_a_stream_is_neither_cut_nor_buffered_and_probes_are_not_public() -> None:
     docs = render("values-prod", "--set", "chatbot.canary.enabled=true", "--set", "chatbot.canary.tag=0.2.0")
-    (rule,) = named(docs, "HTTPRoute", f"{FINE}-chatbot")["spec"]["rules"]
+    (rule,) = named(docs, "HTTPRoute", f"{NAME}-chatbot")["spec"]["rules"]
     longest = yaml.safe_load((CHART / "values.yaml").read_text("utf-8"))["chatbot"]["longestAnswerSeconds"]
     assert int(rule["timeouts"]["request"].removesuffix("s")) > longest
     assert int(rule["timeouts"]["backendRequest"].removesuffix("s")) > longest
@@ -158,10 +157,10 @@ def test_a_stream_is_neither_cut_nor_buffered_and_probes_are_not_public() -> Non
     assert paths == {"/v1/", "/web/", "/openapi.json", "/"}
     assert {"type": "Exact", "value": "/"} in [match["path"] for match in rule["matches"]]
     assert [(ref["name"], ref["weight"]) for ref in rule["backendRefs"]] == [
-        (f"{FINE}-chatbot", 95),
-        (f"{FINE}-chatbot-canary", 5),
+        (f"{NAME}-chatbot", 95),
+        (f"{NAME}-chatbot-canary", 5),
     ]
-    ingress = named(render("values-airgapped"), "Ingress", f"{FINE}-chatbot")
+    ingress = named(render("values-airgapped"), "Ingress", f"{NAME}-chatbot")
     annotations = ingress["metadata"]["annotations"]
     assert annotations["nginx.ingress.kubernetes.io/proxy-buffering"] == "off"
     assert annotations["nginx.ingress.kubernetes.io/proxy-http-version"] == "1.1"
@@ -190,7 +189,7 @@ def test_prometheus_finds_every_tier_and_services_lead_to_their_pods() -> None:
         policy = next(
             p
             for p in of_kind(docs, "NetworkPolicy")
-            if p["metadata"]["name"] == f"{FINE}-{'llm' if component.startswith('llm') else component}"
+            if p["metadata"]["name"] == f"{NAME}-{'llm' if component.startswith('llm') else component}"
         )
         port = next(p["port"] for p in service["spec"]["ports"] if p["name"] == spec["endpoints"][0]["port"])
         monitoring = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}

@@ -21,6 +21,7 @@ from llm_server.profile import load_profile
 from tests.charts.promql import asked
 from tests.charts.rendering import (
     CHART,
+    NAME,
     ROOT,
     SCALED,
     VALUES,
@@ -34,7 +35,6 @@ from tests.charts.rendering import (
 )
 
 APPS = {"chatbot": chatbot_app, "ingest": ingest_app, "llm-server": llm_app}
-FINE = "bank-bank-chatbot"
 OF_A_JOB = ("Job/", "CronJob/", "Pod/")
 # Sleeps, and does nothing that could be looked after.
 PLACEHOLDER = "-placeholder"
@@ -95,7 +95,7 @@ def test_liveness_depends_on_nothing_and_readiness_knows_draining() -> None:
     for name in VALUES:
         docs = render(name)
         for component in ("chatbot", "ingest"):
-            spec = named(docs, "Deployment", f"{FINE}-{component}")["spec"]["template"]["spec"]
+            spec = named(docs, "Deployment", f"{NAME}-{component}")["spec"]["template"]["spec"]
             (container,) = spec["containers"]
             assert container["livenessProbe"]["httpGet"]["path"] == "/livez"
             assert container["readinessProbe"]["httpGet"]["path"] == "/readyz"
@@ -111,7 +111,7 @@ def test_nobody_carries_a_token_of_the_cluster_and_each_tier_has_an_account_of_i
             assert pod["spec"]["serviceAccountName"] in accounts, where
     docs = render("values")
     used = {pod["spec"]["serviceAccountName"] for _, pod in pods(docs)}
-    assert {f"{FINE}-{tier}" for tier in ("chatbot", "ingest", "llm", "qdrant", "redis", "postgres", "weights")} <= used
+    assert {f"{NAME}-{tier}" for tier in ("chatbot", "ingest", "llm", "qdrant", "redis", "postgres", "weights")} <= used
 
 
 def test_no_secret_is_made_or_written_down() -> None:
@@ -126,12 +126,12 @@ def test_no_secret_is_made_or_written_down() -> None:
 
 
 def test_pods_are_rolled_when_their_models_or_their_secret_change() -> None:
-    before = named(render("values"), "Deployment", f"{FINE}-chatbot")["spec"]["template"]["metadata"]["annotations"]
+    before = named(render("values"), "Deployment", f"{NAME}-chatbot")["spec"]["template"]["metadata"]["annotations"]
     rotated = render("values", "--set", "secrets.revision=two")
     longer = render("values", "--set", "llm.pools.h100.maxReplicas=9")
-    after = named(rotated, "Deployment", f"{FINE}-chatbot")["spec"]["template"]["metadata"]["annotations"]
+    after = named(rotated, "Deployment", f"{NAME}-chatbot")["spec"]["template"]["metadata"]["annotations"]
     assert before["checksum/secrets"] != after["checksum/secrets"]
-    after = named(longer, "Deployment", f"{FINE}-chatbot")["spec"]["template"]["metadata"]["annotations"]
+    after = named(longer, "Deployment", f"{NAME}-chatbot")["spec"]["template"]["metadata"]["annotations"]
     assert before["checksum/models"] != after["checksum/models"]
 
 
@@ -205,7 +205,7 @@ def test_up_fast_down_slowly_and_never_without_prometheus() -> None:
 
 
 def test_a_sleeping_pool_is_woken_by_what_the_gateway_knows() -> None:
-    scaler = named(render("values-staging"), "ScaledObject", f"{FINE}-llm-l4")
+    scaler = named(render("values-staging"), "ScaledObject", f"{NAME}-llm-l4")
     assert scaler["spec"]["minReplicaCount"] == 0
     queries = [trigger["metadata"]["query"] for trigger in scaler["spec"]["triggers"]]
     assert "chatbot_queued_answers" in queries[0]
@@ -238,7 +238,7 @@ def test_tiers_spread_over_zones_and_nodes() -> None:
             keys = [constraint["topologyKey"] for constraint in pod["spec"]["topologySpreadConstraints"]]
             assert keys == ["topology.kubernetes.io/zone", "kubernetes.io/hostname"], where
             assert "podAntiAffinity" in pod["spec"]["affinity"], where
-    chatbot = named(render("values-prod"), "Deployment", f"{FINE}-chatbot")["spec"]["template"]["spec"]
+    chatbot = named(render("values-prod"), "Deployment", f"{NAME}-chatbot")["spec"]["template"]["spec"]
     assert chatbot["topologySpreadConstraints"][0]["whenUnsatisfiable"] == "DoNotSchedule"
 
 
@@ -257,7 +257,7 @@ def test_models_find_their_cards_and_parts_of_cards() -> None:
 
 
 def pool(docs: object) -> Doc:
-    found = named(cast("list[Doc]", docs), "StatefulSet", f"{FINE}-llm-h100")
+    found = named(cast("list[Doc]", docs), "StatefulSet", f"{NAME}-llm-h100")
     return cast("Doc", found["spec"]["template"]["spec"])
 
 
@@ -284,7 +284,7 @@ def test_what_the_chart_knows_of_profiles_is_what_they_say() -> None:
 
 def test_placeholders_ask_for_what_models_ask_for_and_go_first() -> None:
     docs = render("values")
-    spec = named(docs, "Deployment", f"{FINE}-llm-h100-placeholder")["spec"]["template"]["spec"]
+    spec = named(docs, "Deployment", f"{NAME}-llm-h100-placeholder")["spec"]["template"]["spec"]
     model = pool(docs)
     assert spec["nodeSelector"] == model["nodeSelector"]
     assert spec["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == 1
@@ -297,7 +297,7 @@ def test_placeholders_ask_for_what_models_ask_for_and_go_first() -> None:
 @pytest.mark.parametrize("name", VALUES)
 def test_the_chatbot_reads_the_models_file_that_the_chart_writes(name: str) -> None:
     docs = render(name)
-    entries = yaml.safe_load(named(docs, "ConfigMap", f"{FINE}-models")["data"]["models.yaml"])
+    entries = yaml.safe_load(named(docs, "ConfigMap", f"{NAME}-models")["data"]["models.yaml"])
     models = ModelsFile.model_validate(entries)
     sets = {doc["metadata"]["name"]: doc for doc in of_kind(docs, "StatefulSet")}
     for entry in models.root:
@@ -307,7 +307,7 @@ def test_the_chatbot_reads_the_models_file_that_the_chart_writes(name: str) -> N
             assert sets[service]["spec"]["serviceName"] == service
             assert namespace == "bank"
             assert url.port == 8000
-    mounted = named(docs, "Deployment", f"{FINE}-chatbot")["spec"]["template"]["spec"]["initContainers"][0]["args"][0]
+    mounted = named(docs, "Deployment", f"{NAME}-chatbot")["spec"]["template"]["spec"]["initContainers"][0]["args"][0]
     assert all(str(entry.tokenizer) in mounted for entry in models.root)
 
 
@@ -315,7 +315,7 @@ def test_a_pool_on_trial_is_a_shadow_with_its_share() -> None:
     on_trial = ["--set", "llm.pools.next.profile=h100", "--set", "llm.pools.next.group=shadow"]
     docs = render("values-prod", *on_trial, "--set-json", "llm.pools.next.weight=0.02")
     models = ModelsFile.model_validate(
-        yaml.safe_load(named(docs, "ConfigMap", f"{FINE}-models")["data"]["models.yaml"])
+        yaml.safe_load(named(docs, "ConfigMap", f"{NAME}-models")["data"]["models.yaml"])
     )
     assert [(entry.name, entry.weight) for entry in models.root if entry.group == "shadow"] == [("next", 0.02)]
 
@@ -338,12 +338,12 @@ def test_every_setting_that_the_chart_sets_is_one_that_the_program_has(name: str
 @pytest.mark.parametrize("name", VALUES)
 def test_the_chatbot_boots_with_what_the_chart_sets(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     docs = render(name)
-    (container,) = named(docs, "Deployment", f"{FINE}-chatbot")["spec"]["template"]["spec"]["containers"]
+    (container,) = named(docs, "Deployment", f"{NAME}-chatbot")["spec"]["template"]["spec"]["containers"]
     for entry in container["env"]:
         monkeypatch.setenv(entry["name"], entry.get("value", "postgresql+asyncpg://a:b@c/d"))
     if "LEDGER__PLANS_FILE" in environment(container):
         plans = tmp_path / "plans.yaml"
-        plans.write_text(named(docs, "ConfigMap", f"{FINE}-plans")["data"]["plans.yaml"], "utf-8")
+        plans.write_text(named(docs, "ConfigMap", f"{NAME}-plans")["data"]["plans.yaml"], "utf-8")
         monkeypatch.setenv("LEDGER__PLANS_FILE", str(plans))
     settings = ChatSettings()
     assert settings.host == "0.0.0.0"  # noqa: S104
@@ -357,8 +357,8 @@ def test_a_drift_reference_reaches_the_chatbot_as_it_was_taken_and_a_new_one_rol
         file = tmp_path / f"{questions}.json"
         file.write_text(f'{{"questions":{questions},"abouts":["Fees, 100 %"]}}\n', "utf-8")
         docs = render("values", "--set-file", f"chatbot.driftReference={file}")
-        assert named(docs, "ConfigMap", f"{FINE}-drift")["data"] == {"reference.json": file.read_text("utf-8")}
-        template = named(docs, "Deployment", f"{FINE}-chatbot")["spec"]["template"]
+        assert named(docs, "ConfigMap", f"{NAME}-drift")["data"] == {"reference.json": file.read_text("utf-8")}
+        template = named(docs, "Deployment", f"{NAME}-chatbot")["spec"]["template"]
         (container,) = template["spec"]["containers"]
         assert environment(container)["DRIFT__REFERENCE"] == "/etc/drift/reference.json"
         assert {"name": "drift", "mountPath": "/etc/drift", "readOnly": True} in container["volumeMounts"]

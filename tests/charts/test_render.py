@@ -10,6 +10,7 @@ import yaml
 from tests.charts.rendering import (
     CHART,
     GOLDEN,
+    NAME,
     ROOT,
     SCALED,
     VALUES,
@@ -106,7 +107,7 @@ def test_that_check_sees_a_key_two_levels_down(tmp_path: Path) -> None:
 def test_what_is_rendered_belongs_to_the_release_and_its_namespace() -> None:
     for asked in RENDERS:
         for doc in render(*asked):
-            assert doc["metadata"]["name"].startswith("bank-bank-chatbot"), doc["metadata"]["name"]
+            assert doc["metadata"]["name"].startswith(NAME), doc["metadata"]["name"]
             assert doc["metadata"]["labels"]["app.kubernetes.io/instance"] == "bank"
             clustered = doc["kind"] == "PriorityClass"
             assert clustered or doc["metadata"]["namespace"] == "bank"

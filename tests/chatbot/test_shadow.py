@@ -12,9 +12,8 @@ from chatbot.shadow import Shadow, Verdict
 from chatbot.tokenizer import RenderedChat, Tokenizer
 from llm_server.scripted import Behaviour
 from tests.chatbot.grounding.test_stream import passage
-from tests.chatbot.models.scripted_pool import CHAT, Served, ask, prompt, serve, tokenizer
+from tests.chatbot.models.scripted_pool import CHAT, Served, ask, prompt, serve
 
-__all__ = ["tokenizer"]
 pytestmark = pytest.mark.anyio
 
 ALL = 0.999_999

@@ -12,10 +12,9 @@ from llm_server.capacity import Load as PlannedLoad
 from llm_server.capacity import plan
 from llm_server.profile import load_profile
 from tests.charts.promql import asked
-from tests.charts.rendering import CHART, Doc, environment, named, render
+from tests.charts.rendering import CHART, NAME, Doc, environment, named, render
 from tests.scaling.simulation import SYNC, Load, Place, Policy, Simulation, Told
 
-FINE = "bank-bank-chatbot"
 # What a new GPU node takes: the cloud's, not the chart's.
 NODE_SECONDS = 240.0
 HOUR = 3600.0
@@ -36,7 +35,7 @@ def promised() -> float:
 
 def target_of(values: str) -> float:
     """Return the first-token target that a values file renders."""
-    (container,) = named(render(values), "Deployment", f"{FINE}-chatbot")["spec"]["template"]["spec"]["containers"]
+    (container,) = named(render(values), "Deployment", f"{NAME}-chatbot")["spec"]["template"]["spec"]["containers"]
     return float(environment(container)["ADMISSION__FIRST_TOKEN_TARGET"])
 
 
@@ -49,13 +48,13 @@ def load_seconds_of(values: str, pool: str) -> float:
 def policy_of(values: str, pool: str) -> tuple[Policy, Place]:
     """Return what a values file renders for a pool."""
     docs = render(values)
-    scaler = cast("Doc", named(docs, "ScaledObject", f"{FINE}-llm-{pool}")["spec"])
-    pod = named(docs, "StatefulSet", f"{FINE}-llm-{pool}")["spec"]["template"]["spec"]
+    scaler = cast("Doc", named(docs, "ScaledObject", f"{NAME}-llm-{pool}")["spec"])
+    pod = named(docs, "StatefulSet", f"{NAME}-llm-{pool}")["spec"]["template"]["spec"]
     behaviour = scaler["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]
     up = {policy["type"]: policy for policy in behaviour["scaleUp"]["policies"]}
     trigger = scaler["triggers"][0]["metadata"]
     (down,) = behaviour["scaleDown"]["policies"]
-    warm = [doc for doc in docs if doc["metadata"]["name"] == f"{FINE}-llm-{pool}-placeholder"]
+    warm = [doc for doc in docs if doc["metadata"]["name"] == f"{NAME}-llm-{pool}-placeholder"]
     policy = Policy(
         least=scaler["minReplicaCount"],
         most=scaler["maxReplicaCount"],

@@ -7,7 +7,7 @@ import pytest
 
 from llm_server.scripted import write_tokenizer
 from tests.charts.promql import Asked, asked
-from tests.charts.rendering import named, render
+from tests.charts.rendering import NAME, named, render
 from tests.e2e.conftest import Product, served
 from tests.e2e.metrics import scraped
 
@@ -37,7 +37,7 @@ async def told(product: Product, of: Asked) -> list[float]:
 
 
 async def test_a_question_that_no_model_can_answer_raises_what_the_scaler_counts(asleep: Product) -> None:
-    scaler = named(render("values-staging"), "ScaledObject", "bank-bank-chatbot-llm-l4")
+    scaler = named(render("values-staging"), "ScaledObject", f"{NAME}-llm-l4")
     counters = [of for of in asked(scaler["spec"]["triggers"][0]["metadata"]["query"]) if of.metric.endswith("_total")]
     assert len(counters) == 2
     for of in counters:

@@ -9,7 +9,6 @@ from uuid import uuid4
 import anyio
 import msgspec
 import pytest
-from moto.server import ThreadedMotoServer
 from s3fs import S3FileSystem
 from sqlalchemy import insert, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -19,6 +18,7 @@ from chatbot.audit.chain import GENESIS, seal
 from chatbot.audit.trail import AUDIT, Audit, open_audit, row_of
 from tests.chatbot.audit.test_trail import SETTINGS, answer
 from tests.clock import Clock
+from tests.s3 import served_s3
 
 pytestmark = pytest.mark.anyio
 
@@ -29,17 +29,10 @@ MONDAY = 20_000 * DAY + 3600  # 2024-10-04
 @pytest.fixture(scope="module")
 def s3() -> Iterator[None]:
     """An S3 server; its address and keys are in the environment, where AWS's libraries look."""
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in (
-            ("AWS_ENDPOINT_URL", f"http://{host}:{port}"), ("AWS_ACCESS_KEY_ID", "test"),
-            ("AWS_SECRET_ACCESS_KEY", "test"), ("AWS_DEFAULT_REGION", "us-east-1"),
-        ):  # fmt: skip
+    with served_s3() as variables, pytest.MonkeyPatch.context() as patch:
+        for name, value in variables.items():
             patch.setenv(name, value)
         yield
-    server.stop()
 
 
 @pytest.fixture(params=["folder", "s3"])

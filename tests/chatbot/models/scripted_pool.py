@@ -7,7 +7,6 @@ from random import Random
 from time import monotonic
 
 import anyio
-import pytest
 
 from chatbot.errors import ModelUnavailable
 from chatbot.models.breaker import Breaker, BreakerSettings
@@ -17,18 +16,13 @@ from chatbot.models.completion import Delta, Sampling
 from chatbot.models.endpoint import Deadlines, Endpoint, open_session
 from chatbot.models.pool import Group, Member, Pool
 from chatbot.tokenizer import Message, RenderedChat, Tokenizer
-from llm_server.scripted import Behaviour, ScriptedModel, scripted_server, write_tokenizer
+from llm_server.scripted import Behaviour, ScriptedModel, scripted_server
 from tests.patience import patient
 
 # Characters of one to eleven tokens, so that an answer may break off within one.
 ANSWER = "정기예금을 중도해지하면 기본이율의 50%입니다. Ünïcode ‘quotes’ 谢谢 👩‍👩‍👧 끝. The fee is ₩1,000 — final."
 QUICK = Deadlines(prefill=1e6, answer=30, between_tokens=0.4, base=0.4)  # where a deadline is to pass
 PATIENT = Deadlines(prefill=1e6, answer=60, between_tokens=30, base=30)  # where none is, however busy the machine
-
-
-@pytest.fixture(scope="module")
-def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
-    return Tokenizer.load(write_tokenizer(tmp_path_factory.mktemp("tokenizer")))
 
 
 @dataclass

@@ -33,12 +33,10 @@ from tests.chatbot.models.scripted_pool import (
     prompt,
     ready,
     serve,
-    tokenizer,
     until_idle,
 )
 from tests.patience import patient
 
-__all__ = ["tokenizer"]
 pytestmark = pytest.mark.anyio
 
 

@@ -6,7 +6,8 @@ from chatbot.tokenizer import Tokenizer
 from evals.quality.record import Recorder, checked_today
 from knowledge.index import Index
 from llm_server.scripted import Behaviour
-from tests.chatbot.models.scripted_pool import serve, tokenizer
+from tests.chatbot.conftest import tokenizer
+from tests.chatbot.models.scripted_pool import serve
 from tests.chatbot.proof.test_audit_replay import DEPOSIT, index, terms
 
 __all__ = ["index", "terms", "tokenizer"]

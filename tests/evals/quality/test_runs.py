@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from chatbot.events import Accepted, Citation, Done, Event, Failed, FinishReason, Token, Usage
+from chatbot.events import Accepted, Citation, Event, Failed, FinishReason, Token, Usage
 from evals.quality.answer import customer_answer
 from evals.quality.calibrate import ProbeEvidence, answer_probability, auroc, fit, split_halves
 from evals.quality.compare import NotComparable, compare, verdict
@@ -33,6 +33,7 @@ from evals.scorers import holm, intervals
 from ingest.bulk import LoadOutcome, SourceFile
 from ingest.catalogue import Metadata
 from knowledge.passage import Hit
+from tests.answers import done
 from tests.knowledge.conftest import BANK
 
 TASK = Path(__file__).parents[3] / "evals" / "tasks" / "hanbit.yaml"
@@ -159,18 +160,18 @@ def test_the_fused_ranking_stands_beside_its_halves_with_how_sure_the_difference
 CITATION = Citation(n=1, start=0, end=9, document_id="d1", version=1, page=None, quote="It costs 5 won.")
 
 
+USED = Usage(prompt_tokens=9, answer_tokens=3)
+REFUSED = done(FinishReason.REFUSED, usage=USED, grounded=False)
+
+
 def stream(*events: Event) -> list[Event]:
     """Return the events of a stream that begins as every one does."""
     first = Accepted(answer_id="x", conversation_id="c", question_id="q", model="m", prompt_version="p", trace_id="t")
     return [first, *events]
 
 
-def done(reason: FinishReason, *, grounded: bool = True) -> Done:
-    return Done(finish_reason=reason, usage=Usage(prompt_tokens=9, answer_tokens=3), grounded=grounded, limits=None)
-
-
 def test_the_events_of_a_stream_become_an_answer() -> None:
-    events = stream(Token(text="It costs "), Token(text="5 won."), CITATION, done(FinishReason.STOP))
+    events = stream(Token(text="It costs "), Token(text="5 won."), CITATION, done(usage=USED))
     answer = customer_answer("q", events, {1: "It costs 5 won."}, 0.5, 1.0)
     assert (answer.text, answer.refused, answer.grounded, answer.prompt_tokens) == ("It costs 5 won.", False, True, 9)
 
@@ -181,7 +182,7 @@ def test_a_failed_a_cut_and_a_refused_answer_are_none() -> None:
     )
     assert customer_answer("q", stream(failed), {}, None, 1.0).finish_reason == "error_model_unavailable"
     assert customer_answer("q", stream(Token(text="It")), {}, None, 1.0).finish_reason == "cut"
-    assert customer_answer("q", stream(done(FinishReason.REFUSED, grounded=False)), {}, None, 1.0).refused
+    assert customer_answer("q", stream(REFUSED), {}, None, 1.0).refused
 
 
 def run_of(tmp_path: Path, *, text: str = "It costs 5 won.") -> Run:
@@ -194,10 +195,8 @@ def run_of(tmp_path: Path, *, text: str = "It costs 5 won.") -> Run:
         Ranking(id="q1", documents=("d2", "d1"), answer_in_top=True, best_dense=1, best_terms=1, margin=0, seconds=1)
     ]
     answers = [
-        customer_answer(
-            "q1", stream(Token(text=text), CITATION, done(FinishReason.STOP)), {1: "It costs 5 won."}, 0.5, 1.0
-        ),
-        customer_answer("q2", stream(Token(text="No."), done(FinishReason.REFUSED, grounded=False)), {}, 0.1, 0.2),
+        customer_answer("q1", stream(Token(text=text), CITATION, done(usage=USED)), {1: "It costs 5 won."}, 0.5, 1.0),
+        customer_answer("q2", stream(Token(text="No."), REFUSED), {}, 0.1, 0.2),
     ]
     return summarise(dataset, rankings, answers)
 
@@ -388,5 +387,5 @@ def test_auroc_counts_ties_half() -> None:
 
 
 def test_answers_survive_being_written() -> None:
-    answer = customer_answer("q", stream(Token(text="5"), CITATION, done(FinishReason.STOP)), {1: "5"}, None, 1.0)
+    answer = customer_answer("q", stream(Token(text="5"), CITATION, done(usage=USED)), {1: "5"}, None, 1.0)
     assert msgspec.json.decode(msgspec.json.encode(answer), type=CustomerAnswer) == answer

@@ -15,7 +15,7 @@ from tests.ingest import samples
 from tests.ingest.commands import command
 from tests.ingest.commands import run as run_command
 from tests.ingest.points import points_in
-from tests.ingest.s3 import served_s3
+from tests.s3 import served_s3
 
 pytestmark = [pytest.mark.services]
 

@@ -16,7 +16,7 @@ from s3fs import S3FileSystem
 from ingest.errors import StorageUnavailable, TooLarge
 from ingest.uploads.blobs import Blobs, BlobSettings, open_blobs
 from tests.ingest.documents import stream
-from tests.ingest.s3 import served_s3
+from tests.s3 import served_s3
 
 pytestmark = [pytest.mark.anyio, pytest.mark.services]
 
