@@ -89,7 +89,7 @@ class Answering:
 
 
 def may_not_answer(withdrawals: Withdrawals) -> bool:
-    """Return whether everything is stopped, or nothing is known of what is."""
+    """Return whether an emergency stop is set, or the withdrawals were read too long ago to rely on."""
     return withdrawals.stopped() or not withdrawals.readable()
 
 

@@ -39,7 +39,7 @@ def bind(host: str, port: int, *, setting: str = "PORT") -> socket.socket:
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         bound.bind((host, port))
-        # SO_REUSEADDR lets a second bind pass while nobody listens yet; listening now makes the port ours.
+        # SO_REUSEADDR lets a second bind succeed until one socket listens; listening now makes the port ours.
         bound.listen(_BACKLOG)
     except OSError as exc:
         bound.close()

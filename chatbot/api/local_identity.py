@@ -23,9 +23,9 @@ class LocalSigner:
     audience: str = AUDIENCE
 
     def token(self, who: Principal, *, hours: float = 12) -> tuple[str, int]:
-        """Return a token for `who` and when it ends, in Unix seconds."""
+        """Return a token for `who` and its expiry in Unix seconds."""
         now = int(time.time())
-        ends = now + int(hours * 3600)
+        expires_at = now + int(hours * 3600)
         claims = {
             "iss": self.issuer,
             "aud": self.audience,
@@ -34,9 +34,9 @@ class LocalSigner:
             "roles": sorted(who.roles),
             "groups": sorted(who.groups),
             "iat": now,
-            "exp": ends,
+            "exp": expires_at,
         }
-        return jwt.encode(claims, self.key, algorithm="ES256"), ends
+        return jwt.encode(claims, self.key, algorithm="ES256"), expires_at
 
 
 def key_pair(folder: Path) -> tuple[Path, Path]:

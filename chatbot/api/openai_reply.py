@@ -2,7 +2,7 @@
 
 The id is the answer's own, so that `/v1/answers/{id}/…` takes it. Citations are `url_citation` annotations:
 `start_index` and `end_index` are the offsets of the cited sentence (code points, the end not included), `url` is the
-path of the passage at this API. Events that have no place in the format (queued, sources, notice) are left out.
+path of the passage at this API. Events without a counterpart in the format (queued, sources, notice) are left out.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -15,9 +15,9 @@ from chatbot.events import Accepted, Citation, Done, Event, Failed, FinishReason
 
 Finish = Literal["stop", "length", "content_filter"]
 
-# refused and handoff are `stop`: what was said is whole and meant for the customer, and many clients throw away what
+# refused and handoff are `stop`: the text is complete and meant for the customer, and many clients discard a text that
 # ends in `content_filter`. withheld is `content_filter`: as OpenAI defines it, content was left out by a check. budget
-# and cancelled are `length`: the text breaks off, and `length` is the one word by which clients know that.
+# and cancelled are `length`: the text breaks off, and `length` is the only reason by which clients recognise that.
 FINISH: Final[Mapping[FinishReason, Finish]] = {
     FinishReason.STOP: "stop",
     FinishReason.LENGTH: "length",
@@ -139,7 +139,7 @@ class Chunks:
         self._model = ""
 
     def feed(self, event: Event) -> list[Chunk | ErrorReply]:
-        """Return what the event becomes; most become one chunk, some none."""
+        """Return the chunks of the event: usually one, for some events none."""
         match event:
             case Accepted():
                 self._id, self._model = event.answer_id, event.model
@@ -174,14 +174,14 @@ class Chunks:
 
 
 class Annotations:
-    """Makes annotations of an answer's citations."""
+    """Turns the citations of an answer into annotations."""
 
     def __init__(self, answer_id: str, sources: Iterable[Source]) -> None:
         self._answer_id = answer_id
         self._titles = {source.n: source.title for source in sources}
 
     def of(self, citation: Citation) -> Annotation:
-        """Return the citation with its source's title and address."""
+        """Return the annotation, with the title of the source and its path at this API."""
         return Annotation(
             url_citation=UrlCitation(
                 start_index=citation.start,
@@ -193,7 +193,7 @@ class Annotations:
 
 
 def completion(events: Sequence[Event], *, created: int) -> Completion | ErrorReply:
-    """Return the finished answer that the events tell, or the error that it ended in; `created` is in Unix seconds.
+    """Return the finished answer of the events, or the error that ended it; `created` is in Unix seconds.
 
     Raises:
         ValueError: the events are not those of an answer from its first to its last.
@@ -232,7 +232,7 @@ def usage_of(usage: Usage) -> CompletionUsage:
 
 
 def failure(failed: Failed) -> ErrorReply:
-    """Return what an answer ended in, with the person to turn to."""
+    """Return the error that ended an answer, with its hand-off text."""
     return error_reply(status=failed.status, code=failed.code, message=f"{failed.title}. {failed.handoff}")
 
 

@@ -1,13 +1,13 @@
-"""An OpenAI chat completion request as this bank's question: what is taken, what is ignored, what is refused (pure).
+"""An OpenAI chat completion request as a question to this bank: what is used, ignored and refused (pure).
 
-- The last message is the question and must be the customer's; earlier ones are the caller's own account of the
-  conversation: never trusted, never stored.
-- Refused, because they would be the caller's orders to the bank's model: `system` and `developer` messages. Refused,
-  because the answer could not keep what they promise: tools and functions, images, audio and files, `n` above 1,
-  `stop`, `logprobs`, a `response_format` other than text, web search.
-- `max_completion_tokens` (or `max_tokens`) bounds the answer; more than the bank ever gives is taken as that most.
-- Ignored: `temperature`, `top_p`, `seed`, penalties, `user` and whatever else there is. How answers are sampled is the
-  bank's decision and stands in the audit record; the promise of the request's shape is kept without them.
+- The last message is the question and must be the customer's; the earlier ones are a conversation that the client
+  claims: never trusted, never stored.
+- Refused, because they would instruct the bank's model: `system` and `developer` messages. Refused, because the answer
+  could not fulfil them: tools and functions, images, audio and files, `n` above 1, `stop`, `logprobs`, a
+  `response_format` other than text, web search.
+- `max_completion_tokens` (or `max_tokens`) bounds the answer, up to the bank's own bound.
+- Ignored: `temperature`, `top_p`, `seed`, penalties, `user` and every other field. The bank decides how answers are
+  sampled, and records it in the audit trail.
 """
 
 from collections.abc import Mapping, Sequence
@@ -71,7 +71,7 @@ class CompletionRequest(BaseModel):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AskedQuestion:
-    """The question, which message it is, what was said before it by the caller's account, and the answer's bound."""
+    """The question, the index of its message, the messages before it, and the bound on the answer's tokens."""
 
     text: str
     position: int
@@ -93,24 +93,24 @@ def read_request(request: CompletionRequest) -> AskedQuestion:
     """Return the question that the request asks.
 
     Raises:
-        Unsupported: it asks for what this API does not give; the message says why.
+        Unsupported: it asks for something that this API does not do; the message says why.
     """
     _refuse_parameters(request)
-    said = [_said(message, position) for position, message in enumerate(request.messages)]
-    if said[-1].role != "user":
+    messages = [_client_message(message, position) for position, message in enumerate(request.messages)]
+    if messages[-1].role != "user":
         raise Unsupported("The last message must be the customer's question (role 'user')", param="messages")
     return AskedQuestion(
-        text=said[-1].text,
-        position=len(said) - 1,
-        earlier=tuple(said[:-1]),
+        text=messages[-1].text,
+        position=len(messages) - 1,
+        earlier=tuple(messages[:-1]),
         max_answer_tokens=request.max_completion_tokens or request.max_tokens,
     )
 
 
 def _refuse_parameters(request: CompletionRequest) -> None:
-    for name, why in _REFUSED.items():
+    for name, reason in _REFUSED.items():
         if getattr(request, name):
-            raise Unsupported(why, param=name)
+            raise Unsupported(reason, param=name)
     if request.n is not None and request.n > 1:
         raise Unsupported("One answer a request: each is checked and recorded", param="n")
     if set(request.modalities or ()) - {"text"}:
@@ -119,12 +119,12 @@ def _refuse_parameters(request: CompletionRequest) -> None:
         raise Unsupported("Answers are checked sentences, never JSON", param="response_format")
 
 
-def _said(message: ChatMessage, position: int) -> ClientMessage:
+def _client_message(message: ChatMessage, position: int) -> ClientMessage:
     param = f"messages.{position}"
     match message.role:
         case "system" | "developer":
-            why = f"'{message.role}' messages are not taken: what the bank's assistant does is the bank's decision"
-            raise Unsupported(why, param=f"{param}.role")
+            reason = f"'{message.role}' messages are not taken: what the bank's assistant does is the bank's decision"
+            raise Unsupported(reason, param=f"{param}.role")
         case "tool" | "function":
             raise Unsupported("The bank's assistant calls no tools", param=f"{param}.role")
         case role:

@@ -146,5 +146,5 @@ class AuditClosed:
 
 def passage_hash(passage: Passage) -> str:
     """Return 32 hexadecimal digits of the SHA-256 of everything that a prompt shows of the passage."""
-    shown = f"{passage.heading}\0{passage.effective_from or ''}\0{passage.text}"
-    return hashlib.sha256(shown.encode()).hexdigest()[:32]
+    parts = f"{passage.heading}\0{passage.effective_from or ''}\0{passage.text}"
+    return hashlib.sha256(parts.encode()).hexdigest()[:32]

@@ -115,13 +115,12 @@ def known_texts(conversation: Conversation | None, opened: Opened, given: str | 
     """Return the texts that the conversation keeps; the `given` question takes the place of one that is not kept."""
     messages = conversation.messages if conversation else ()
     by_id = {message.id: message for message in messages}
-    asked, answer = by_id.get(opened.question_id), by_id.get(opened.answer_id)
-    question = asked.text if asked else screen(given).text if given is not None else None
+    question, answer = by_id.get(opened.question_id), by_id.get(opened.answer_id)
     branch = path_to(messages, opened.parent_id)
     window = branch[len(branch) - opened.history :] if opened.history <= len(branch) else ()
     complete = len(window) == opened.history and not opened.brought
     return KnownTexts(
-        question=question,
+        question=question.text if question else screen(given).text if given is not None else None,
         earlier=tuple(Message(message.role, message.text) for message in window) if complete else None,
         answer=answer.text if answer else None,
     )

@@ -44,8 +44,8 @@ def test_each_of_the_first_passages_has_a_probe_that_begins_like_the_answers_pro
     passages = [passage(f"이자는 연 {n}%입니다.", n) for n in range(5)]
     prompt = builder.build("얼마예요?", history=[], passages=passages, language="ko")
     assert len(prompt.probes_ids) == PROBED
-    for said in (prompt.answer, *prompt.probes):
-        assert list(said.ids) == tokenizer.render(said.messages), "ids and messages say the same"
+    for rendered in (prompt.answer, *prompt.probes):
+        assert list(rendered.ids) == tokenizer.render(rendered.messages), "ids and messages are the same prompt"
     first = prompt.probes_ids[0]
     shared = next(n for n, (a, b) in enumerate(zip(prompt.answer_ids, first, strict=False)) if a != b)
     assert shared > 0.6 * len(first), "system, history and the first passage are one prefix"
@@ -86,12 +86,12 @@ def test_a_repair_asks_for_a_number_behind_what_the_answers_prompt_begins_with(
     answer = builder.build("새질문", history=history, passages=[passage("문서본문")], language=language)
     excerpts = [passage("이자는 연 1%입니다."), passage("이자는 연 2%입니다.")]
     repair = builder.repair("새질문", before=answer.before, excerpts=excerpts, language=language)
-    assert list(repair.ids) == tokenizer.render(repair.messages), "ids and messages say the same"
+    assert list(repair.ids) == tokenizer.render(repair.messages), "ids and messages are the same prompt"
     assert repair.messages[:-1] == answer.before
-    asked = repair.messages[-1].content
-    places = [asked.index(part) for part in ("연 1%", "연 2%", "새질문")]
+    content = repair.messages[-1].content
+    places = [content.index(part) for part in ("연 1%", "연 2%", "새질문")]
     assert places == sorted(places)
-    assert "문서본문" not in asked
+    assert "문서본문" not in content
 
 
 def test_a_sentence_cannot_pass_for_another_excerpt_or_role(builder: PromptBuilder, tokenizer: Tokenizer) -> None:
@@ -102,7 +102,7 @@ def test_a_sentence_cannot_pass_for_another_excerpt_or_role(builder: PromptBuild
     )
     start = tokenizer.render([Message("user", "x")])[0]
     assert forged.ids.count(start) == honest.ids.count(start)
-    assert [said.messages[-1].content.count("[2]") for said in (honest, forged)] == [1, 1]
+    assert [rendered.messages[-1].content.count("[2]") for rendered in (honest, forged)] == [1, 1]
     assert "(2) 이것이 답입니다." in forged.messages[-1].content
 
 

@@ -18,7 +18,7 @@ from tests.patience import patient
 
 pytestmark = pytest.mark.anyio
 
-# The product's deadlines, but a probe as soon as somebody asks: what is timed here is not how often we look.
+# The product's deadlines, but a probe with almost every command: the time between probes is not measured here.
 SETTINGS = RedisSettings(breaker=RedisBreakerSettings(probe_every=0.05))
 
 

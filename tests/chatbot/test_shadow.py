@@ -1,4 +1,4 @@
-"""A model on trial is asked behind everybody else, a little at a time, and is heard by nobody but the counters."""
+"""A model on trial is asked with the last priority, at most two at once, and only the verdicts are counted."""
 
 from collections import Counter
 
@@ -30,7 +30,7 @@ WRONG = "중도해지금리는 연 3.70%입니다."
 def follow(
     shadow: Shadow, served: Served, conversation_id: str = "c-1", *, scope: anyio.CancelScope | None = None
 ) -> None:
-    """Ask the shadow what `ask` has asked; `scope` is what the bank cancels."""
+    """Ask the shadow the prompt of `ask`; `scope` is cancelled by a revocation."""
     shadow.follow(
         RenderedChat(prompt(served.models.tokenizer), CHAT),
         GroundingStream([SAYS], grounding=GroundingMode.STRICT, language="ko", question="", contact="1599-0000"),
@@ -42,39 +42,39 @@ def follow(
 
 
 async def verdicts(served: Served, *, times: int = 1) -> Counter[Verdict]:
-    """Return how what the shadow says is judged."""
-    heard: Counter[Verdict] = Counter()
+    """Return the verdicts on the shadow's answers."""
+    counts: Counter[Verdict] = Counter()
     async with anyio.create_task_group() as tasks:
-        shadow = Shadow(served.models, tasks, hook=lambda verdict: heard.update([verdict]))
+        shadow = Shadow(served.models, tasks, hook=lambda verdict: counts.update([verdict]))
         for n in range(times):
             follow(shadow, served, f"c-{n}")
-    return heard
+    return counts
 
 
-@pytest.mark.parametrize(("says", "verdict"), [(HOLDS, "grounded"), (WRONG, "withheld")])
-async def test_only_the_verdict_on_what_it_says_is_kept(tokenizer: Tokenizer, says: str, verdict: Verdict) -> None:
-    async with serve(tokenizer, [Behaviour(answer="x")], shadows=[Behaviour(answer=says)], share=ALL) as served:
+@pytest.mark.parametrize(("text", "verdict"), [(HOLDS, "grounded"), (WRONG, "withheld")])
+async def test_only_the_verdict_on_its_answer_is_kept(tokenizer: Tokenizer, text: str, verdict: Verdict) -> None:
+    async with serve(tokenizer, [Behaviour(answer="x")], shadows=[Behaviour(answer=text)], share=ALL) as served:
         assert (await ask(served)).done.models == ("primary",)
         assert served.servers[1].stats().started == 0, "no customer's call goes to it"
         assert await verdicts(served) == {verdict: 1}
-        asked = served.servers[1].stats().requests[-1]
-    assert (asked.priority, asked.cache_salt) == (1000, "hanbit")
+        request = served.servers[1].stats().requests[-1]
+    assert (request.priority, request.cache_salt) == (1000, "hanbit")
     assert [(call.group, call.outcome) for call in served.calls] == [("primary", "ok"), ("shadow", "ok")]
 
 
-async def test_what_comes_while_it_is_busy_is_not_asked(tokenizer: Tokenizer) -> None:
+async def test_a_question_that_comes_while_it_is_busy_is_skipped(tokenizer: Tokenizer) -> None:
     async with serve(tokenizer, [Behaviour()], shadows=[Behaviour(answer=HOLDS)], share=ALL) as served:
         assert (await verdicts(served, times=20)).total() == 2
 
 
-async def test_conversations_beyond_its_share_and_pools_without_one_ask_nobody(tokenizer: Tokenizer) -> None:
+async def test_conversations_outside_its_share_and_pools_without_one_ask_no_model(tokenizer: Tokenizer) -> None:
     async with serve(tokenizer, [Behaviour()], shadows=[Behaviour()], share=0.0) as served:
         assert await verdicts(served, times=5) == {}
     async with serve(tokenizer, [Behaviour()], share=ALL) as served:
         assert await verdicts(served, times=5) == {}
 
 
-async def test_one_that_fails_or_is_stopped_troubles_nobody(tokenizer: Tokenizer) -> None:
+async def test_one_that_fails_or_is_stopped_changes_no_answer(tokenizer: Tokenizer) -> None:
     async with serve(tokenizer, [Behaviour()], shadows=[Behaviour(fail_status=500)], share=ALL) as served:
         assert await verdicts(served) == {"failed": 1}
         served.models.stop({"shadow"})
@@ -101,10 +101,10 @@ async def test_it_is_left_when_the_process_ends(tokenizer: Tokenizer) -> None:
 
 
 async def test_what_would_end_the_customers_answer_ends_it_and_frees_its_place(tokenizer: Tokenizer) -> None:
-    heard: Counter[Verdict] = Counter()
+    counts: Counter[Verdict] = Counter()
     shadowed = serve(tokenizer, [Behaviour()], shadows=[SLOW], share=ALL)
     async with shadowed as served, anyio.create_task_group() as tasks:
-        shadow, scope = Shadow(served.models, tasks, hook=lambda said: heard.update([said])), anyio.CancelScope()
+        shadow, scope = Shadow(served.models, tasks, hook=lambda verdict: counts.update([verdict])), anyio.CancelScope()
         follow(shadow, served, scope=scope)
         await _running(served, 1)
         scope.cancel()
@@ -112,7 +112,7 @@ async def test_what_would_end_the_customers_answer_ends_it_and_frees_its_place(t
         served.servers[1].tell(token_seconds=0.0)
         follow(shadow, served)
         follow(shadow, served)
-    assert heard == {"grounded": 2}
+    assert counts == {"grounded": 2}
 
 
 async def _running(served: Served, calls: int) -> None:

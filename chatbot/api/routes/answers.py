@@ -122,12 +122,12 @@ async def begin_again(
     refuse_while_draining(request)
     again = again or Again()
     conversation = await conversation_with(AnswerId(answer_id), who, services.answer_log, services.history)
-    asked = conversation.message(conversation.message(answer_id).parent_id)
+    message = conversation.message(conversation.message(answer_id).parent_id)
     question = Question(
-        text=asked.text,
-        id=asked.id,
+        text=message.text,
+        id=message.id,
         conversation_id=conversation.id,
-        parent_id=asked.parent_id,
+        parent_id=message.parent_id,
         max_answer_tokens=again.max_answer_tokens or services.settings.max_answer_tokens,
     )
     digest = digest_of(f"{answer_id} {again.model_dump_json(exclude={'stream'})}")

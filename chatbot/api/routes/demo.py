@@ -30,7 +30,7 @@ def demo_router(signer: LocalSigner, *, tenant: str) -> APIRouter:
     async def login(who: DemoLogin) -> DemoToken:
         """Sign in as a customer of the demo bank."""
         customer = Principal(tenant=tenant, sub=who.name, roles=frozenset({"customer"}), groups=frozenset())
-        token, ends = signer.token(customer)
-        return DemoToken(token=token, expires_at=ends)
+        token, expires_at = signer.token(customer)
+        return DemoToken(token=token, expires_at=expires_at)
 
     return router

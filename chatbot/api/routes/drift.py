@@ -12,7 +12,7 @@ router = APIRouter(prefix="/v1/admin", tags=["drift"])
 
 
 @router.get("/drift/reference")
-async def take_reference(admin: TheAdmin, drift: TheDrift) -> Response:  # noqa: ARG001  whoever may look
+async def take_reference(admin: TheAdmin, drift: TheDrift) -> Response:  # noqa: ARG001  admins only
     """Return the reference as `DRIFT__REFERENCE` reads it."""
     try:
         reference = await drift.take_reference()

@@ -87,7 +87,7 @@ async def test_a_day_is_anchored_once_and_only_with_what_is_new(anchors: Anchors
     clock.now += DAY
     assert await anchors.anchor() == "2024-10-05.json"
     clock.now += DAY
-    assert await anchors.anchor() == "2024-10-06.json"  # nothing was asked: that, too, is written down
+    assert await anchors.anchor() == "2024-10-06.json"  # no question was asked that day: its anchor says so
     anchored = await anchors.read()
     assert [head.sequence for head in anchored.heads] == [2, 4]
     assert anchored.at == clock.now
@@ -102,19 +102,19 @@ async def test_a_file_is_never_written_twice(store: AnchorStore) -> None:
 
 
 async def test_two_replicas_make_one_anchor(engine: AsyncEngine, store: AnchorStore, clock: Clock) -> None:
-    made: list[str | None] = []
-    async with open_audit(engine, SETTINGS) as one, open_audit(engine, SETTINGS) as two:
-        await answer(one, "a1")
-        await answer(two, "a2")
+    names: list[str | None] = []
+    async with open_audit(engine, SETTINGS) as first, open_audit(engine, SETTINGS) as second:
+        await answer(first, "a1")
+        await answer(second, "a2")
 
         async def anchor(audit: Audit) -> None:
-            made.append(await Anchors(audit, store, now=clock).anchor())
+            names.append(await Anchors(audit, store, now=clock).anchor())
 
         async with anyio.create_task_group() as group:
-            group.start_soon(anchor, one)
-            group.start_soon(anchor, two)
-        assert sorted(made, key=str) == ["2024-10-04.json", None]
-        anchors = Anchors(one, store, now=clock)
+            group.start_soon(anchor, first)
+            group.start_soon(anchor, second)
+        assert sorted(names, key=str) == ["2024-10-04.json", None]
+        anchors = Anchors(first, store, now=clock)
         assert len((await anchors.read()).heads) == 2
         assert await faults(anchors) == []
 

@@ -163,20 +163,20 @@ async def test_many_at_once_make_one_chain(audit: Audit, engine: AsyncEngine) ->
 
 async def test_two_replicas_write_at_once(engine: AsyncEngine) -> None:
     async with (
-        open_audit(engine, SETTINGS) as one,
-        open_audit(engine, SETTINGS) as two,
+        open_audit(engine, SETTINGS) as first,
+        open_audit(engine, SETTINGS) as second,
         anyio.create_task_group() as group,
     ):
         for n in range(20):
-            group.start_soon(answer, one, f"a{n}")
-            group.start_soon(answer, two, f"a{n + 10}")  # ten of them are written by both
+            group.start_soon(answer, first, f"a{n}")
+            group.start_soon(answer, second, f"a{n + 10}")  # both write ten of the answers
     async with open_audit(engine, SETTINGS) as audit:
         assert await faults(audit, unclosed_before=1e12) == []
         assert len(await audit.heads()) == 2
 
 
 @pytest.mark.parametrize(
-    ("statement", "found"),
+    ("statement", "expected"),
     [
         ("UPDATE chatbot_audit SET body = replace(body, 'qwen', 'other') WHERE sequence = 3", [("edited", 3)]),
         ("UPDATE chatbot_audit SET tenant = 'other' WHERE sequence = 3", [("reordered", 3)]),
@@ -191,11 +191,11 @@ async def test_two_replicas_write_at_once(engine: AsyncEngine) -> None:
     ],
 )
 async def test_verify_finds_what_was_touched(
-    audit: Audit, engine: AsyncEngine, statement: str, found: list[tuple[str, int]]
+    audit: Audit, engine: AsyncEngine, statement: str, expected: list[tuple[str, int]]
 ) -> None:
     await answer(audit, "a1", "a2", "a3")
     await tamper(engine, statement)
-    assert await faults(audit, unclosed_before=0) == found
+    assert await faults(audit, unclosed_before=0) == expected
 
 
 async def test_verify_finds_rows_that_changed_places(audit: Audit, engine: AsyncEngine) -> None:
@@ -229,7 +229,7 @@ async def test_another_key_proves_nothing(audit: Audit, engine: AsyncEngine) -> 
 
 @asynccontextmanager
 async def locked(database_url: str) -> AsyncGenerator[None]:
-    """Keep everybody from the audit's table while the block runs."""
+    """Lock the audit's table while the block runs."""
     engine = open_engine(database_url)
     lock = "BEGIN IMMEDIATE" if engine.dialect.name == "sqlite" else "LOCK TABLE chatbot_audit IN ACCESS EXCLUSIVE MODE"
     async with engine.begin() as connection:

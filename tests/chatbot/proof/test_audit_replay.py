@@ -45,7 +45,7 @@ BEFORE = ("송금 수수료는 얼마인가요?", "송금 수수료는 8,000원�
 
 
 class NoEmbedder:
-    """Vectors are given here, and nobody searches."""
+    """Vectors are given in these tests, and nothing is searched."""
 
     name = "none"
     dimensions = 2
@@ -59,16 +59,16 @@ class NoEmbedder:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answered:
-    """An answer that was given, and what it can be replayed from."""
+    """An answer, and the parts that its replay uses."""
 
-    archive: ReplayContext
+    context: ReplayContext
     engine: AsyncEngine
     owner: Owner
     conversation_id: str
     prompt: Prompt
 
     async def replayed(self, question: str | None = None) -> Replayed:
-        return await replay("a1", self.archive, question=question)
+        return await replay("a1", self.context, question=question)
 
     async def standings(self, question: str | None = None) -> dict[str, ReplayStanding]:
         return {finding.what: finding.standing for finding in (await self.replayed(question)).findings}
@@ -110,23 +110,23 @@ CLOSED = AuditClosed(
 async def answered(redis: Redis, engine: AsyncEngine, index: Index, tokenizer: Tokenizer) -> AsyncGenerator[Answered]:
     owner, conversation_id = Owner(TENANT, uuid4().hex), uuid4().hex
     history = History(redis, RedisBreaker(PATIENT), HistorySettings())
-    said = [
+    messages = [
         StoredMessage(id="q0", parent_id=None, role="user", text=BEFORE[0], at=NOW - 9),
         StoredMessage(id="a0", parent_id="q0", role="assistant", text=BEFORE[1], at=NOW - 8),
         StoredMessage(id="q1", parent_id="a0", role="user", text=QUESTION, at=NOW),
         StoredMessage(id="a1", parent_id="q1", role="assistant", text=ANSWER, at=NOW + 1, answer_id="a1"),
     ]
-    await history.append(owner, conversation_id, said, now=NOW)
+    await history.append(owner, conversation_id, messages, now=NOW)
     earlier = [Message("user", BEFORE[0]), Message("assistant", BEFORE[1])]
     prompt = builder(tokenizer).build(QUESTION, history=earlier, passages=[DEPOSIT, FEES], language="ko")
     async with open_audit(engine, SETTINGS) as audit:
-        archive = ReplayContext(
+        context = ReplayContext(
             audit=audit, history=history, index=index, prompts=builder(tokenizer), contact="1599-0000",
             glossary=load_glossary(),
         )  # fmt: skip
         await audit.open(opening(prompt, owner, conversation_id))
         await audit.close(CLOSED)
-        yield Answered(archive=archive, engine=engine, owner=owner, conversation_id=conversation_id, prompt=prompt)
+        yield Answered(context=context, engine=engine, owner=owner, conversation_id=conversation_id, prompt=prompt)
 
 
 async def test_while_everything_is_kept_everything_is_the_same(answered: Answered) -> None:
@@ -134,26 +134,26 @@ async def test_while_everything_is_kept_everything_is_the_same(answered: Answere
     same = ["rows", "question", "passages", "prompt", "screening", "answer", "grounded"]
     assert [(finding.what, finding.standing) for finding in replayed.findings] == [(what, "same") for what in same]
     assert not replayed.differs
-    told = report(replayed)
-    assert f"asked    2027-01-15T08:00:00+00:00 by hanbit/{answered.owner.sub} (groups: customers)" in told
-    assert f"same     prompt     {len(answered.prompt.answer_ids)} tokens with 2 passages" in told
-    assert QUESTION not in told
-    assert ANSWER not in told
+    lines = report(replayed)
+    assert f"asked    2027-01-15T08:00:00+00:00 by hanbit/{answered.owner.sub} (groups: customers)" in lines
+    assert f"same     prompt     {len(answered.prompt.answer_ids)} tokens with 2 passages" in lines
+    assert QUESTION not in lines
+    assert ANSWER not in lines
 
 
 async def test_a_report_reads_as_it_did_with_and_without_the_conversation(answered: Answered, golden: Golden) -> None:
     whole = report(await answered.replayed())
-    await answered.archive.history.delete(answered.owner, answered.conversation_id)
+    await answered.context.history.delete(answered.owner, answered.conversation_id)
     reports = f"{whole}\n\n{report(await answered.replayed())}\n"
     golden("replay_report.txt", reports.replace(answered.owner.sub, "lee"))
 
 
-async def test_the_rows_hold_no_word_and_no_token_of_what_was_said(answered: Answered) -> None:
-    bodies = [row.body for row in await answered.archive.audit.rows("a1")]
-    ids = ",".join(str(one) for one in answered.prompt.answer_ids[:4])
+async def test_the_rows_hold_no_text_and_no_token_of_the_answer(answered: Answered) -> None:
+    bodies = [row.body for row in await answered.context.audit.rows("a1")]
+    ids = ",".join(map(str, answered.prompt.answer_ids[:4]))
     for words in (QUESTION, ANSWER, *BEFORE, DEPOSIT.text, ids, "1,2,3"):
         assert not any(words in body for body in bodies)
-    keys, other = answered.archive.audit.keys, AuditKeys(b"another key of nobody")
+    keys, other = answered.context.audit.keys, AuditKeys(b"another key that is unused")
     assert keys.answer_hash(TENANT, ANSWER) in bodies[1]
     assert (
         len({keys.answer_hash(TENANT, ANSWER), keys.answer_hash("b", ANSWER), other.answer_hash(TENANT, ANSWER)}) == 3
@@ -163,7 +163,7 @@ async def test_the_rows_hold_no_word_and_no_token_of_what_was_said(answered: Ans
 
 
 async def test_after_a_deletion_the_passages_and_the_facts_are_what_can_be_shown(answered: Answered) -> None:
-    await answered.archive.history.delete(answered.owner, answered.conversation_id)
+    await answered.context.history.delete(answered.owner, answered.conversation_id)
     replayed = await answered.replayed()
     assert {finding.what: finding.standing for finding in replayed.findings} == {
         "rows": "same", "question": "gone", "passages": "same", "prompt": "gone", "answer": "gone",
@@ -173,8 +173,8 @@ async def test_after_a_deletion_the_passages_and_the_facts_are_what_can_be_shown
     assert replayed.opened.passages == (("deposit", 2, 3), ("fees", 1, 0))
 
 
-async def test_a_question_that_somebody_brings_is_proven_by_its_hash(answered: Answered) -> None:
-    await answered.archive.history.delete(answered.owner, answered.conversation_id)
+async def test_a_question_that_is_given_is_proven_by_its_hash(answered: Answered) -> None:
+    await answered.context.history.delete(answered.owner, answered.conversation_id)
     assert (await answered.standings(QUESTION))["question"] is ReplayStanding.SAME
     assert (await answered.standings(QUESTION))["prompt"] is ReplayStanding.GONE  # two messages stood before it
     assert (await answered.standings(f"{QUESTION} "))["question"] is ReplayStanding.DIFFERS
@@ -182,8 +182,8 @@ async def test_a_question_that_somebody_brings_is_proven_by_its_hash(answered: A
 
 async def test_a_passage_with_another_text_shows_and_so_does_the_prompt(answered: Answered, index: Index) -> None:
     await index.upsert([replace(DEPOSIT, text=DEPOSIT.text.replace("3.1", "1.3"))], [[1.0, 0.0]])
-    found = await answered.standings()
-    assert (found["passages"], found["prompt"], found["grounded"]) == ("differs", "differs", "differs")
+    standings = await answered.standings()
+    assert (standings["passages"], standings["prompt"], standings["grounded"]) == ("differs", "differs", "differs")
 
 
 @pytest.mark.parametrize("how", ["deleted", "for others"])
@@ -195,10 +195,10 @@ async def test_a_passage_that_cannot_be_had_is_gone_and_nothing_is_guessed(
     else:
         await index.upsert([replace(FEES, readers=("gold",))], [[0.0, 1.0]])
     replayed = await answered.replayed()
-    found = {finding.what: finding for finding in replayed.findings}
-    assert found["passages"].standing is ReplayStanding.GONE
-    assert "fees v1 #0" in found["passages"].detail
-    assert found["prompt"].standing is ReplayStanding.GONE
+    findings = {finding.what: finding for finding in replayed.findings}
+    assert findings["passages"].standing is ReplayStanding.GONE
+    assert "fees v1 #0" in findings["passages"].detail
+    assert findings["prompt"].standing is ReplayStanding.GONE
     assert not replayed.differs
 
 
@@ -210,9 +210,9 @@ async def test_a_passage_that_has_expired_since_is_read_as_of_then(answered: Ans
 
 
 async def test_another_prompt_shows(answered: Answered, tokenizer: Tokenizer) -> None:
-    elsewhere = replace(answered.archive, prompts=builder(tokenizer, bank="달빛은행"))
-    found = {finding.what: finding.standing for finding in (await replay("a1", elsewhere)).findings}
-    assert (found["question"], found["prompt"]) == ("same", "differs")
+    elsewhere = replace(answered.context, prompts=builder(tokenizer, bank="달빛은행"))
+    standings = {finding.what: finding.standing for finding in (await replay("a1", elsewhere)).findings}
+    assert (standings["question"], standings["prompt"]) == ("same", "differs")
 
 
 @pytest.mark.parametrize("kind", ["opened", "closed"])
@@ -231,32 +231,32 @@ async def test_a_kept_text_that_is_another_shows(answered: Answered, redis: Redi
     for n, words in ((2, "금리"), (3, "3.1")):
         stored = str((await redis.lrange(key, n, n))[0], "utf-8")  # type: ignore[arg-type]  # nothing is decoded by this client
         await redis.lset(key, n, stored.replace(words, "9"))
-    found = await answered.standings()
-    assert (found["question"], found["answer"], found["prompt"]) == ("differs", "differs", "differs")
+    standings = await answered.standings()
+    assert (standings["question"], standings["answer"], standings["prompt"]) == ("differs", "differs", "differs")
 
 
-async def test_what_a_caller_brought_along_is_kept_nowhere(answered: Answered, audit_of: Audit) -> None:
+async def test_messages_that_a_client_sent_along_are_not_kept(answered: Answered, audit_of: Audit) -> None:
     opened = opening(answered.prompt, answered.owner, answered.conversation_id)
     await audit_of.open(replace(opened, answer_id="a2", parent_id=None, brought=2))
-    found = {finding.what: finding for finding in (await replay("a2", answered.archive)).findings}
-    assert (found["question"].standing, found["prompt"].standing) == ("same", "gone")
-    assert "brought" in found["prompt"].detail
+    findings = {finding.what: finding for finding in (await replay("a2", answered.context)).findings}
+    assert (findings["question"].standing, findings["prompt"].standing) == ("same", "gone")
+    assert "brought" in findings["prompt"].detail
 
 
 async def test_a_row_of_an_older_release_says_what_it_does_not_hold(answered: Answered, audit_of: Audit) -> None:
     opened = opening(answered.prompt, answered.owner, answered.conversation_id)
     await audit_of.open(replace(opened, answer_id="a2", passage_hashes=(), question_id=""))
-    found = {finding.what: finding.standing for finding in (await replay("a2", answered.archive)).findings}
-    assert (found["question"], found["passages"], found["prompt"]) == ("gone", "unknown", "gone")
+    standings = {finding.what: finding.standing for finding in (await replay("a2", answered.context)).findings}
+    assert (standings["question"], standings["passages"], standings["prompt"]) == ("gone", "unknown", "gone")
 
 
 @pytest.fixture
 def audit_of(answered: Answered) -> Audit:
-    return answered.archive.audit
+    return answered.context.audit
 
 
-async def test_an_answer_of_nobody_or_of_another_tenant_is_not_found(answered: Answered) -> None:
+async def test_an_unknown_answer_or_another_tenants_is_not_found(answered: Answered) -> None:
     with pytest.raises(NotFound):
-        await replay("a9", answered.archive)
+        await replay("a9", answered.context)
     with pytest.raises(NotFound):
-        await replay("a1", answered.archive, tenant="other")
+        await replay("a1", answered.context, tenant="other")
