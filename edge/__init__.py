@@ -4,14 +4,13 @@ Neither service's routes, settings or errors are known here; each translates int
 """
 
 from edge.bearer import bearer_token
-from edge.headers import Header, ResponseHeaders, security_headers
+from edge.headers import ResponseHeaders, security_headers
 from edge.listening import PortTaken, bind, listening
 from edge.page import serve_page
 from edge.problems import PROBLEM_JSON, ProblemDocument, allowed_methods, invalid_fields, problem_json
 
 __all__ = [
     "PROBLEM_JSON",
-    "Header",
     "PortTaken",
     "ProblemDocument",
     "ResponseHeaders",
