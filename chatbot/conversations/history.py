@@ -216,7 +216,7 @@ class History:
             StoreUnavailable: Redis cannot be asked.
         """
         keys = [Keys(owner, conversation_id).answers]
-        args = [msgspec.json.encode({"answer_id": answer_id}), msgspec.json.encode(feedback)]
+        args = [msgspec.msgpack.encode({"answer_id": answer_id}), msgspec.json.encode(feedback)]
         if not await self._breaker.call(lambda: self._rate(keys=keys, args=args)):
             raise NotFound("there is no such answer")
 
@@ -241,7 +241,7 @@ class History:
             "most_conversations": self._settings.most_conversations,
             "owner": keys.owner,
         }
-        args = [msgspec.json.encode(named), *(msgspec.json.encode(message) for message in messages)]
+        args = [msgspec.msgpack.encode(named), *(msgspec.json.encode(message) for message in messages)]
         return bool(await self._breaker.call(lambda: self._append(keys=keys.all, args=args)))
 
     async def list(self, owner: Owner, *, limit: int, cursor: str | None = None) -> Page:
@@ -254,9 +254,9 @@ class History:
         last_id, last_change = ("", "") if cursor is None else read_cursor(cursor)
         # One more than asked for: whether there is a next page costs no second trip.
         named = {"owner": owner_prefix(owner), "limit": limit + 1, "last_id": last_id, "last_change": last_change}
-        keys, args = [conversations_key(owner)], [msgspec.json.encode(named)]
+        keys, args = [conversations_key(owner)], [msgspec.msgpack.encode(named)]
         reply = await self._breaker.call(lambda: self._list(keys=keys, args=args))
-        listed = [msgspec.json.decode(each, type=ListedConversation) for each in reply]
+        listed = msgspec.msgpack.decode(reply, type=list[ListedConversation])
         summaries = tuple(Summary(c.id, c.title, float(c.created_at), float(c.changed)) for c in listed[:limit])
         more = len(listed) > limit
         return Page(summaries, make_cursor(listed[limit - 1].id, listed[limit - 1].changed) if more else None)
@@ -274,7 +274,7 @@ class History:
             "remember_seconds": self._settings.begin_within,
             "owner": keys.owner,
         }
-        args = [msgspec.json.encode(named)]
+        args = [msgspec.msgpack.encode(named)]
         if not await self._breaker.call(lambda: self._delete(keys=keys.all, args=args)):
             raise NotFound("there is no such conversation")
 

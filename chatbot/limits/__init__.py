@@ -1,9 +1,7 @@
-"""Token-level rate limits: a ledger in Redis that reserves, extends and settles, its plans, and a quota for its
-outage.
-"""
+"""Token-level rate limits: a ledger in Redis that reserves, extends and settles; plans; a quota for Redis's outage."""
 
-from chatbot.limits.ledger import Caller, Ledger, LedgerSettings, LimitSettings, Reservation, Spending
-from chatbot.limits.limits import Limit, Scope
+from chatbot.limits.ledger import Caller, Ledger, Reservation, Spending
+from chatbot.limits.limits import LedgerSettings, Limit, LimitSettings, Scope
 from chatbot.limits.plans import PlansRead, PlansRefused, open_plans, read_plans
 
 __all__ = [

@@ -1,18 +1,20 @@
-"""The token ledger: what a tenant, a user and a tenant's use of a model may spend (design section 6).
+"""The token ledger: sliding-window limits of a tenant, a user and a tenant's use of a model (design section 6).
 
 Reserve, extend and settle are one script each on Redis's own time, under keys that all carry `{tenant}`. While Redis
-is away a replica spends its share (`chatbot.limits.outage_quota`) for a minute, then nobody spends anything.
+is away a replica admits on its quota (`chatbot.limits.outage_quota`) for a minute, then nothing.
 """
 
 import math
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.resources import files
+from typing import Any
 from urllib.parse import quote
 
+import msgspec
 from redis.asyncio import Redis
 from redis.asyncio.cluster import RedisCluster
 from redis.commands.core import AsyncScript
@@ -20,9 +22,10 @@ from redis.commands.core import AsyncScript
 from chatbot.errors import RateLimited, StoreUnavailable, TooLarge
 from chatbot.events import Limits, Usage
 from chatbot.limits.limits import (
-    DIMENSIONS,
     MICRO,
     SCOPES,
+    Day,
+    Dimension,
     LedgerSettings,
     Limit,
     LimitSettings,
@@ -31,20 +34,17 @@ from chatbot.limits.limits import (
     day_at,
     tightest,
 )
-from chatbot.limits.outage_quota import Holder, OutageQuota, QuotaClaim
+from chatbot.limits.outage_quota import ChargedScope, OutageQuota, QuotaClaim
 from chatbot.redis_client import RedisBreaker
 from knowledge.identity import Principal
 
-__all__ = ["Caller", "Ledger", "LedgerSettings", "Limit", "LimitSettings", "Reservation"]
-
-KEEP_UNSETTLED = 3600
-"""Seconds that a reservation outlives its lease, so that whoever takes the answer over can still settle it."""
-NUMBERS_A_SCOPE = 6
+KEEP_UNSETTLED_SECONDS = 3600
+"""How long a reservation outlives its lease, so that a successor can still settle it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Caller:
-    """Who spends, on which model; the roles decide by which limits."""
+    """A user and the model that it asks; the roles choose the user's limits."""
 
     tenant: str
     sub: str
@@ -58,7 +58,7 @@ class Caller:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reservation:
-    """Tokens set aside for one answer; whoever holds it extends and settles it."""
+    """Tokens reserved for one answer, which its writer extends and settles. A turn's checkpoint stores it."""
 
     id: str
     caller: Caller
@@ -67,7 +67,7 @@ class Reservation:
     lease_seconds: float
     limits: Limits
     local: bool = False
-    """Made on the replica's share: Redis knows nothing of it."""
+    """Whether it was admitted on the outage quota: Redis has no record of it."""
 
     @property
     def tokens(self) -> int:
@@ -76,12 +76,42 @@ class Reservation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spending:
-    """What one scope may spend and has spent; `name` says whose it is."""
+    """A scope's limit and use; `name` is the tenant's, the user's or the model's."""
 
     scope: Scope
     name: str
     limit: Limit
     use: Use
+
+
+class Uses(msgspec.Struct, frozen=True):
+    """The use of each of a caller's scopes."""
+
+    tenant: Use
+    user: Use
+    model: Use
+
+    @property
+    def in_order(self) -> tuple[Use, Use, Use]:
+        """In the order of `SCOPES`."""
+        return self.tenant, self.user, self.model
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """The scope and dimension that stay full for longest, and for how many microseconds."""
+
+    scope: Scope
+    dimension: Dimension
+    wait: int
+
+
+class LedgerReply(msgspec.Struct, frozen=True):
+    """The reply of every script (`report` in `lua/window.lua`): Redis's time in microseconds and the caller's state."""
+
+    now: int
+    percentile: int
+    uses: Uses
+    refusal: Refusal | None = None
 
 
 class Ledger:
@@ -97,9 +127,9 @@ class Ledger:
         clock: Callable[[], float] | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`plan_of` tells a tenant's plan, each time anew, in place of the settings.
+        """`plan_of` returns a tenant's present plan, in place of the settings'.
 
-        `clock` replaces Redis's time (for tests); with `None` Redis's own counts.
+        `clock` replaces Redis's time in tests; both clocks are in seconds.
         """
         self._redis = redis
         self._breaker = breaker
@@ -107,36 +137,36 @@ class Ledger:
         self._plan_of = plan_of or settings.of
         self._clock = clock
         self._monotonic = monotonic
-        self._share = OutageQuota(replicas=settings.replicas, seconds=settings.share_seconds)
+        self._outage_quota = OutageQuota(replicas=settings.replicas, seconds=settings.share_seconds)
         self._percentiles: dict[str, int] = {}
         # Redis's time less this process's monotonic time, in microseconds; unknown before the first reply.
-        self._offset: int | None = None
-        self._reserve = load(redis, "reserve")
-        self._extend = load(redis, "extend")
-        self._settle = load(redis, "settle")
-        self._limits = load(redis, "limits")
-        self._reset = load(redis, "reset")
+        self._clock_offset: int | None = None
+        self._reserve = load_script(redis, "reserve")
+        self._extend = load_script(redis, "extend")
+        self._settle = load_script(redis, "settle")
+        self._limits = load_script(redis, "limits")
+        self._reset = load_script(redis, "reset")
 
     async def reserve(
         self, caller: Caller, *, prompt_tokens: int, answer_tokens: int, lease_seconds: float
     ) -> Reservation:
-        """Set tokens, a request and a slot aside in all scopes, or write nothing.
+        """Reserve tokens, a request and a slot in all scopes, or write nothing.
 
         Raises:
             RateLimited: names the scope and dimension that stay full for longest, and for how long.
             TooLarge: more than a limit will ever allow.
-            StoreUnavailable: Redis is away, and for longer than the share lasts.
+            StoreUnavailable: Redis is away, for longer than the outage quota lasts or with a quota that is too small.
         """
         tokens = prompt_tokens + answer_tokens
         self._refuse_what_never_fits(caller, tokens)
         now = self._monotonic()
         claim = QuotaClaim(
-            id=uuid.uuid4().hex, holders=self._holders(caller), tokens=tokens, now=now, until=now + lease_seconds
+            id=uuid.uuid4().hex, scopes=self._scopes(caller), tokens=tokens, now=now, until=now + lease_seconds
         )
         try:
             limits, local = await self._reserve_in_redis(caller, claim, lease_seconds), False
         except StoreUnavailable:
-            limits, local = self._reserve_share(claim), True
+            limits, local = self._reserve_quota(claim), True
         return Reservation(
             id=claim.id,
             caller=caller,
@@ -148,54 +178,62 @@ class Ledger:
         )
 
     async def _reserve_in_redis(self, caller: Caller, claim: QuotaClaim, lease_seconds: float) -> Limits:
-        days = await self._days(caller.tenant)
-        arguments: list[str | int] = [claim.id, claim.tokens, round(lease_seconds * MICRO), keep_seconds(lease_seconds)]
-        limits = [n for limit in self._limits_of(caller) for n in all_of(limit)]
-        reply = await self._run(self._reserve, caller, claim.id, [*arguments, *days, *limits])
-        if reply[0] == 0:
-            *state, scope, dimension, wait = reply
+        args = {
+            "id": claim.id,
+            "tokens": claim.tokens,
+            "lease": round(lease_seconds * MICRO),
+            "keep_seconds": keep_seconds(lease_seconds),
+            "days": await self._days(caller.tenant),
+            "limits": self._limits_by_scope(caller),
+        }
+        reply = await self._run(self._reserve, caller, claim.id, args)
+        if reply.refusal is not None:
             raise RateLimited(
-                scope=SCOPES[scope - 1],
-                dimension=DIMENSIONS[dimension - 1],
-                retry_after=wait / MICRO,
-                limits=self._learn(caller, state),
+                scope=reply.refusal.scope,
+                dimension=reply.refusal.dimension,
+                retry_after=reply.refusal.wait / MICRO,
+                limits=self._limits_left(caller, reply),
             )
-        self._share.note(claim)
-        return self._learn(caller, reply)
+        self._outage_quota.record(claim)
+        return self._limits_left(caller, reply)
 
-    def _reserve_share(self, claim: QuotaClaim) -> Limits:
+    def _reserve_quota(self, claim: QuotaClaim) -> Limits:
         try:
-            self._share.reserve(claim)
+            self._outage_quota.reserve(claim)
         except RateLimited as exc:
-            exc.limits = self._share_limits(claim.holders)
+            exc.limits = self._quota_limits(claim.scopes)
             raise
-        return self._share_limits(claim.holders)
+        return self._quota_limits(claim.scopes)
 
     async def extend(self, reservation: Reservation, *, more_tokens: int) -> Reservation | None:
-        """Return a reservation with `more_tokens` for the answer; None where the limits refuse them."""
+        """Return the reservation with `more_tokens` for the answer; None where the limits refuse them."""
         try:
             if reservation.local:
-                limits = self._extend_share(reservation, more_tokens)
+                limits = self._extend_quota(reservation, more_tokens)
             else:
                 limits = await self._extend_in_redis(reservation, more_tokens)
         except StoreUnavailable:
-            limits = self._extend_share(reservation, more_tokens)
+            limits = self._extend_quota(reservation, more_tokens)
         if limits is None:
             return None
         return replace(reservation, answer_tokens=reservation.answer_tokens + more_tokens, limits=limits)
 
     async def _extend_in_redis(self, reservation: Reservation, more_tokens: int) -> Limits | None:
-        caller, lease = reservation.caller, reservation.lease_seconds
-        limits = [n for limit in self._limits_of(caller) for n in rate_and_day(limit)]
-        total = reservation.tokens + more_tokens
-        arguments: list[str | int] = [reservation.id, total, round(lease * MICRO), keep_seconds(lease)]
-        reply = await self._run(self._extend, caller, reservation.id, [*arguments, *limits])
-        return None if reply[0] == 0 else self._learn(caller, reply)
+        caller, lease_seconds = reservation.caller, reservation.lease_seconds
+        args = {
+            "id": reservation.id,
+            "total": reservation.tokens + more_tokens,
+            "lease": round(lease_seconds * MICRO),
+            "keep_seconds": keep_seconds(lease_seconds),
+            "limits": self._limits_by_scope(caller),
+        }
+        reply = await self._run_on(self._extend, reservation, args)
+        return None if reply is None else self._limits_left(caller, reply)
 
-    def _extend_share(self, reservation: Reservation, more_tokens: int) -> Limits | None:
-        holders = self._holders(reservation.caller)
-        allowed = self._share.extend(holders, reservation.id, more=more_tokens, now=self._monotonic())
-        return self._share_limits(holders) if allowed else None
+    def _extend_quota(self, reservation: Reservation, more_tokens: int) -> Limits | None:
+        scopes = self._scopes(reservation.caller)
+        extended = self._outage_quota.extend(scopes, reservation.id, more=more_tokens, now=self._monotonic())
+        return self._quota_limits(scopes) if extended else None
 
     async def settle(self, reservation: Reservation, usage: Usage) -> Limits | None:
         """Charge what was used instead of what was reserved, once; None when it was settled before.
@@ -204,15 +242,20 @@ class Ledger:
             StoreUnavailable: Redis is away; the reservation stays charged and its lease frees the slot.
         """
         caller = reservation.caller
-        holders = self._holders(caller)
+        scopes = self._scopes(caller)
         charge = self._plan_of(caller.tenant).charge(usage)
-        self._share.correct(holders, reservation.id, charge)
+        self._outage_quota.settle(scopes, reservation.id, charge)
         if reservation.local:
-            return self._share_limits(holders)
-        remembered = [self._settings.answers_remembered, self._settings.answers_needed]
-        arguments: list[str | int] = [reservation.id, charge, usage.answer_tokens, *remembered]
-        reply = await self._run(self._settle, caller, reservation.id, arguments)
-        return None if reply[0] == 0 else self._learn(caller, reply)
+            return self._quota_limits(scopes)
+        args = {
+            "id": reservation.id,
+            "charge": charge,
+            "answer_tokens": usage.answer_tokens,
+            "remember": self._settings.answers_remembered,
+            "needed": self._settings.answers_needed,
+        }
+        reply = await self._run_on(self._settle, reservation, args)
+        return None if reply is None else self._limits_left(caller, reply)
 
     async def limits(self, caller: Caller) -> Limits:
         """Return what the caller has left, by the tightest scope of each dimension.
@@ -220,120 +263,127 @@ class Ledger:
         Raises:
             StoreUnavailable: Redis is away.
         """
-        days = await self._days(caller.tenant)
-        return self._learn(caller, await self._run(self._limits, caller, "", days))
+        args = {"days": await self._days(caller.tenant)}
+        return self._limits_left(caller, await self._run(self._limits, caller, "", args))
 
     async def spending(self, caller: Caller) -> tuple[Spending, ...]:
-        """Return what each of the caller's scopes may spend and has spent.
+        """Return the limit and use of each of the caller's scopes.
 
         Raises:
             StoreUnavailable: Redis is away.
         """
-        days = await self._days(caller.tenant)
-        return self._spending(caller, await self._run(self._limits, caller, "", days))
+        args = {"days": await self._days(caller.tenant)}
+        return self._spending(caller, await self._run(self._limits, caller, "", args))
 
     async def reset(self, caller: Caller, scope: Scope) -> tuple[Spending, ...]:
-        """Forgive what one of the caller's scopes has spent of its minute and its days; running answers keep slots.
+        """Forgive the spending of one of the caller's scopes in its minute and days; running answers keep their slots.
 
         Raises:
             StoreUnavailable: Redis is away, and it is not known whether anything was forgiven.
         """
-        arguments = [SCOPES.index(scope) + 1, *await self._days(caller.tenant)]
-        return self._spending(caller, await self._run(self._reset, caller, "", arguments))
+        args = {"scope": scope, "days": await self._days(caller.tenant)}
+        return self._spending(caller, await self._run(self._reset, caller, "", args))
 
     async def expected_answer_tokens(self, tenant: str, ceiling: int) -> int:
-        """Return min(`ceiling`, the tenant's 95th percentile); asks Redis only when this process never heard it."""
+        """Return min(`ceiling`, the tenant's 95th percentile); asks Redis only before the tenant's first reply."""
         if tenant not in self._percentiles:
             key = percentile_key(tenant)
             try:
-                known = await self._breaker.call(lambda: self._redis.get(key))
+                percentile = await self._breaker.call(lambda: self._redis.get(key))
             except StoreUnavailable:
                 return ceiling
-            self._percentiles[tenant] = int(known or 0)
+            self._percentiles[tenant] = int(percentile or 0)
         return min(ceiling, self._percentiles[tenant] or ceiling)
 
     def _refuse_what_never_fits(self, caller: Caller, tokens: int) -> None:
         for scope, limit in zip(SCOPES, self._limits_of(caller), strict=True):
-            for most, unit in zip(rate_and_day(limit), ("minute", "day"), strict=True):
+            for most, unit in ((limit.tokens_per_minute, "minute"), (limit.tokens_per_day, "day")):
                 if tokens > most:
                     raise TooLarge(f"{tokens} tokens are more than the {scope}'s {most} a {unit}")
 
     async def _run(
-        self, script: AsyncScript, caller: Caller, reservation: str, arguments: Sequence[str | int]
-    ) -> list[int]:
-        now = "" if self._clock is None else str(round(self._clock() * MICRO))
-        keys = keys_of(caller, reservation)
-        line: bytes = await self._breaker.call(lambda: script(keys=keys, args=[now, *arguments]))
-        reply = [int(number) for number in line.split()]
-        self._share.redis_answered()
-        if len(reply) > 1:
-            self._offset = reply[1] - round(self._monotonic() * MICRO)
+        self, script: AsyncScript, caller: Caller, reservation_id: str, args: Mapping[str, object]
+    ) -> LedgerReply:
+        return self._decoded(await self._evaluated(script, caller, reservation_id, args))
+
+    async def _run_on(
+        self, script: AsyncScript, reservation: Reservation, args: Mapping[str, object]
+    ) -> LedgerReply | None:
+        """Run a script that replies nothing where there is no such reservation, or it is not extended."""
+        encoded = await self._evaluated(script, reservation.caller, reservation.id, args)
+        return None if encoded is None else self._decoded(encoded)
+
+    async def _evaluated(
+        self, script: AsyncScript, caller: Caller, reservation_id: str, args: Mapping[str, object]
+    ) -> Any:
+        if self._clock is not None:
+            args = {"now": round(self._clock() * MICRO), **args}
+        keys, encoded = keys_of(caller, reservation_id), msgspec.msgpack.encode(args)
+        reply = await self._breaker.call(lambda: script(keys=keys, args=[encoded]))
+        self._outage_quota.end_outage()
         return reply
 
-    def _learn(self, caller: Caller, reply: Sequence[int]) -> Limits:
-        """Keep what a reply tells (percentile, the day's remainder) and return it as `Limits`."""
-        self._percentiles[caller.tenant] = reply[2]
-        uses, now = uses_of(reply), self._monotonic()
-        for holder, use in zip(self._holders(caller), uses, strict=True):
-            self._share.saw_remainder(holder, max(0, holder.limit.tokens_per_day - use.today), now=now)
-        return tightest(self._limits_of(caller), uses, reply[1])
+    def _decoded(self, encoded: bytes) -> LedgerReply:
+        reply = msgspec.msgpack.decode(encoded, type=LedgerReply)
+        self._clock_offset = reply.now - round(self._monotonic() * MICRO)
+        return reply
 
-    def _spending(self, caller: Caller, reply: Sequence[int]) -> tuple[Spending, ...]:
+    def _limits_left(self, caller: Caller, reply: LedgerReply) -> Limits:
+        """Return a reply as `Limits`; the percentile and the days' remainders are kept."""
+        self._percentiles[caller.tenant] = reply.percentile
+        uses, now = reply.uses.in_order, self._monotonic()
+        for scope, use in zip(self._scopes(caller), uses, strict=True):
+            self._outage_quota.note_remainder(scope, max(0, scope.limit.tokens_per_day - use.today), now=now)
+        return tightest(self._limits_of(caller), uses, reply.now)
+
+    def _spending(self, caller: Caller, reply: LedgerReply) -> tuple[Spending, ...]:
         names = (caller.tenant, caller.sub, caller.model)
-        whole = zip(SCOPES, names, self._limits_of(caller), uses_of(reply), strict=True)
-        return tuple(Spending(scope=scope, name=name, limit=limit, use=use) for scope, name, limit, use in whole)
+        rows = zip(SCOPES, names, self._limits_of(caller), reply.uses.in_order, strict=True)
+        return tuple(Spending(scope=scope, name=name, limit=limit, use=use) for scope, name, limit, use in rows)
 
     def _limits_of(self, caller: Caller) -> tuple[Limit, Limit, Limit]:
-        return self._plan_of(caller.tenant).each(caller.roles)
+        return self._plan_of(caller.tenant).limits_of(caller.roles)
 
-    def _share_limits(self, holders: Sequence[Holder]) -> Limits:
+    def _limits_by_scope(self, caller: Caller) -> dict[Scope, dict[str, int]]:
+        # `vars`: pydantic's own ways to a dictionary take longer than all the rest of the arguments.
+        return {scope: vars(limit) for scope, limit in zip(SCOPES, self._limits_of(caller), strict=True)}
+
+    def _quota_limits(self, scopes: Sequence[ChargedScope]) -> Limits:
         now = self._monotonic()
-        shares = [holder.limit.share(self._settings.replicas) for holder in holders]
-        return tightest(shares, [self._share.use(holder, now=now) for holder in holders], round(now * MICRO))
+        shares = [scope.limit.share(self._settings.replicas) for scope in scopes]
+        return tightest(shares, [self._outage_quota.use(scope, now=now) for scope in scopes], round(now * MICRO))
 
-    def _holders(self, caller: Caller) -> tuple[Holder, ...]:
-        whole = zip(SCOPES, scope_keys(caller), self._limits_of(caller), strict=True)
-        return tuple(Holder(scope=scope, key=key, limit=limit) for scope, key, limit in whole)
+    def _scopes(self, caller: Caller) -> tuple[ChargedScope, ...]:
+        rows = zip(SCOPES, scope_keys(caller), self._limits_of(caller), strict=True)
+        return tuple(ChargedScope(scope=scope, key=key, limit=limit) for scope, key, limit in rows)
 
-    async def _days(self, tenant: str) -> list[str | int]:
+    async def _days(self, tenant: str) -> dict[str, Day]:
         """Return today and tomorrow with their ends, on Redis's time: this process's clock may be days off."""
         zone = self._plan_of(tenant).zone
         today = day_at(await self._now(), zone)
         tomorrow = day_at(today.ends, zone)
-        return [today.name, today.ends, tomorrow.name, tomorrow.ends]
+        return {"today": today, "tomorrow": tomorrow}
 
     async def _now(self) -> int:
+        """Return Redis's time in microseconds, or the test's."""
         if self._clock is not None:
             return round(self._clock() * MICRO)
         monotonic = round(self._monotonic() * MICRO)
-        if self._offset is None:
+        if self._clock_offset is None:
             seconds, micros = await self._breaker.call(self._redis.time)
-            self._offset = seconds * MICRO + micros - monotonic
-        return self._offset + monotonic
+            self._clock_offset = seconds * MICRO + micros - monotonic
+        return self._clock_offset + monotonic
 
 
-def load(redis: Redis | RedisCluster, name: str) -> AsyncScript:
-    """Return a script of `chatbot/lua`, behind the functions that all of them share."""
+def load_script(redis: Redis | RedisCluster, name: str) -> AsyncScript:
+    """Return a script of `chatbot/limits/lua`, behind the functions that all of them share."""
     folder = files("chatbot.limits") / "lua"
     texts = [(folder / f"{part}.lua").read_text(encoding="utf-8") for part in ("window", name)]
     return redis.register_script("\n".join(texts))
 
 
-def uses_of(reply: Sequence[int]) -> list[Use]:
-    """Return the scopes' state as `lua/window.lua` tells it."""
-    return [Use(*reply[at : at + NUMBERS_A_SCOPE]) for at in range(3, len(reply), NUMBERS_A_SCOPE)]
-
-
-def all_of(limit: Limit) -> tuple[int, int, int, int]:
-    return limit.tokens_per_minute, limit.requests_per_minute, limit.concurrent, limit.tokens_per_day
-
-
-def rate_and_day(limit: Limit) -> tuple[int, int]:
-    return limit.tokens_per_minute, limit.tokens_per_day
-
-
 def keep_seconds(lease_seconds: float) -> int:
-    return math.ceil(lease_seconds) + KEEP_UNSETTLED
+    return math.ceil(lease_seconds) + KEEP_UNSETTLED_SECONDS
 
 
 @lru_cache(maxsize=4096)
@@ -348,19 +398,19 @@ def percentile_key(tenant: str) -> str:
 
 @lru_cache(maxsize=4096)
 def scope_keys(caller: Caller) -> tuple[str, str, str]:
-    """Return what the keys of the caller's three scopes begin with."""
+    """Return the prefixes of the keys of the caller's three scopes."""
     tenant, sub, model = tenant_key(caller.tenant), quote(caller.sub, safe=""), quote(caller.model, safe="")
     return f"{tenant}:all", f"{tenant}:user:{sub}", f"{tenant}:model:{model}"
 
 
 @lru_cache(maxsize=4096)
 def scoped_keys(caller: Caller) -> tuple[str, ...]:
-    """Return the caller's part of KEYS."""
+    """Return the keys of the caller's three scopes."""
     return tuple(f"{key}:{part}" for key in scope_keys(caller) for part in ("window", "days", "leases"))
 
 
-def keys_of(caller: Caller, reservation: str) -> list[str]:
-    """Return KEYS as `lua/window.lua` numbers them."""
+def keys_of(caller: Caller, reservation_id: str) -> list[str]:
+    """Return KEYS in the order of `lua/window.lua`."""
     tenant = tenant_key(caller.tenant)
     percentile = percentile_key(caller.tenant)
-    return [*scoped_keys(caller), f"{tenant}:reservation:{reservation}", f"{tenant}:answers", percentile]
+    return [*scoped_keys(caller), f"{tenant}:reservation:{reservation_id}", f"{tenant}:answers", percentile]

@@ -1,4 +1,4 @@
-"""Limits as values: what a scope may spend, when a tenant's day ends, and what is left of it all (pure)."""
+"""Limits as values: a scope's limits and use, when a tenant's day ends, and what is left (pure)."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -15,19 +15,17 @@ from knowledge.identity import Role
 
 MICRO = 1_000_000
 BUCKET_SPAN = 61
-"""Seconds that a one-second bucket counts: what was spent at its very end is 60 s old only then."""
+"""Seconds for which a one-second bucket counts: a token spent at its very end is 60 s old only then."""
 
 Scope = Literal["tenant", "user", "model"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
-DIMENSIONS = ("tokens_per_minute", "requests_per_minute", "concurrent", "tokens_per_day")
-
-
+Dimension = Literal["tokens_per_minute", "requests_per_minute", "concurrent", "tokens_per_day"]
 Amount = Annotated[int, Field(ge=1, le=10**12)]
-"""What Lua's numbers carry exactly, with room for what is used beyond a limit."""
+"""Within what Lua's numbers hold exactly, with room for use beyond a limit."""
 
 
 class Limit(BaseModel, frozen=True, extra="forbid"):
-    """What one scope may spend."""
+    """The limits of one scope, by dimension."""
 
     tokens_per_minute: Amount
     requests_per_minute: Amount
@@ -35,7 +33,7 @@ class Limit(BaseModel, frozen=True, extra="forbid"):
     tokens_per_day: Amount
 
     def share(self, replicas: int) -> "Limit":
-        """Return one replica's part of the rates and slots, at least one of each."""
+        """Return one replica's part of each dimension, at least one."""
         return Limit(
             tokens_per_minute=max(1, self.tokens_per_minute // replicas),
             requests_per_minute=max(1, self.requests_per_minute // replicas),
@@ -78,20 +76,20 @@ class LimitSettings(BaseModel, frozen=True, extra="forbid"):
             raise ValueError(f"{zone!r} is no time zone of this machine; set one such as Asia/Seoul") from exc
         return zone
 
-    def each(self, roles: Iterable[str] = ()) -> tuple[Limit, Limit, Limit]:
+    def limits_of(self, roles: Iterable[str] = ()) -> tuple[Limit, Limit, Limit]:
         """Return the limits of a user with these roles, in the order of `SCOPES`."""
-        mine = [limit for role, limit in self.roles.items() if role in roles]
-        return self.tenant, most_generous(mine) if mine else self.user, self.model
+        of_roles = [limit for role, limit in self.roles.items() if role in roles]
+        return self.tenant, most_generous(of_roles) if of_roles else self.user, self.model
 
     def charge(self, usage: Usage) -> int:
-        """Return the tokens that an answer costs: its prompt, the cached part of it at its weight, and what it said."""
+        """Return the tokens that an answer costs: its prompt, the cached part at its weight, and its own."""
         cached = min(usage.cached_tokens, usage.prompt_tokens)
         return usage.prompt_tokens - cached + round(cached * self.cached_weight) + usage.answer_tokens
 
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """What is spent of one scope: tokens and requests of the minute with the second of the newest, slots, the day."""
+    """The use of one scope: tokens and requests of the minute, the second of each's newest, slots, today's tokens."""
 
     tokens: int
     newest_tokens: int
@@ -103,7 +101,7 @@ class Use:
 
 @dataclass(frozen=True, slots=True)
 class Day:
-    """A calendar day of a zone: its name, and when it ends in Unix microseconds."""
+    """A calendar day of a zone: its name (YYYYMMDD), and its end in Unix microseconds."""
 
     name: str
     ends: int
@@ -111,36 +109,40 @@ class Day:
 
 def day_at(micros: int, zone: str) -> Day:
     """Return the day of `zone` that the instant lies in."""
-    where = ZoneInfo(zone)
-    date = datetime.fromtimestamp(micros // MICRO, UTC).astimezone(where).date()
-    midnight = datetime.combine(date + timedelta(days=1), time_of_day.min, tzinfo=where)
+    timezone = ZoneInfo(zone)
+    date = datetime.fromtimestamp(micros // MICRO, UTC).astimezone(timezone).date()
+    midnight = datetime.combine(date + timedelta(days=1), time_of_day.min, tzinfo=timezone)
     return Day(name=f"{date:%Y%m%d}", ends=round(midnight.timestamp()) * MICRO)
 
 
 def tightest(limits: Sequence[Limit], uses: Sequence[Use], micros: int) -> Limits:
-    """Return what is left by the tightest scope of each dimension; `reset` is when a window is all there again."""
+    """Return what is left by the tightest scope of each dimension; `reset` is the seconds until a window is empty."""
     pairs = list(zip(limits, uses, strict=True))
-    tokens = min(pairs, key=lambda pair: pair[0].tokens_per_minute - pair[1].tokens)
-    requests = min(pairs, key=lambda pair: pair[0].requests_per_minute - pair[1].requests)
+    token_limit, token_use = min(pairs, key=lambda pair: pair[0].tokens_per_minute - pair[1].tokens)
+    request_limit, request_use = min(pairs, key=lambda pair: pair[0].requests_per_minute - pair[1].requests)
     return Limits(
-        limit_tokens=tokens[0].tokens_per_minute,
-        remaining_tokens=max(0, tokens[0].tokens_per_minute - tokens[1].tokens),
-        reset_tokens=seconds_until_gone(tokens[1].newest_tokens, micros),
-        limit_requests=requests[0].requests_per_minute,
-        remaining_requests=max(0, requests[0].requests_per_minute - requests[1].requests),
-        reset_requests=seconds_until_gone(requests[1].newest_request, micros),
+        limit_tokens=token_limit.tokens_per_minute,
+        remaining_tokens=max(0, token_limit.tokens_per_minute - token_use.tokens),
+        reset_tokens=seconds_until_gone(token_use.newest_tokens, micros),
+        limit_requests=request_limit.requests_per_minute,
+        remaining_requests=max(0, request_limit.requests_per_minute - request_use.requests),
+        reset_requests=seconds_until_gone(request_use.newest_request, micros),
         remaining_slots=max(0, min(limit.concurrent - use.slots for limit, use in pairs)),
         remaining_today=max(0, min(limit.tokens_per_day - use.today for limit, use in pairs)),
     )
 
 
 def seconds_until_gone(newest: int, micros: int) -> float:
-    """Return how long until the bucket of second `newest` (0: there is none) has left the window."""
+    """Return the seconds until the bucket of second `newest` (0: there is none) has left the window."""
     return max(0, (newest + BUCKET_SPAN) * MICRO - micros) / MICRO if newest else 0.0
 
 
 class LedgerSettings(BaseModel, frozen=True):
-    """Limits by tenant (`limits` for those without their own), and how a replica behaves while Redis is away."""
+    """Limits by tenant (`limits` for those without their own), and a replica's quota while Redis is away.
+
+    Of the limits a replica then has one of `replicas` shares, for `share_seconds`. The percentile of a tenant's answers
+    is that of the last `answers_remembered`, once there are `answers_needed`.
+    """
 
     limits: LimitSettings = LimitSettings()
     tenants: dict[str, LimitSettings] = {}
@@ -149,9 +151,10 @@ class LedgerSettings(BaseModel, frozen=True):
     plans_file: Path | None = None
     """Plans that may change while the process runs (`chatbot.limits.plans`), in place of `limits` and `tenants`."""
     plans_every: PositiveFloat = 1.0
-    """Seconds between two looks at it."""
+    """Seconds between two checks of the file."""
     answers_remembered: PositiveInt = 128
     answers_needed: PositiveInt = 20
 
     def of(self, tenant: str) -> LimitSettings:
+        """Return the tenant's limits."""
         return self.tenants.get(tenant, self.limits)

@@ -1,7 +1,7 @@
-"""What one replica may spend while Redis is away: its share of the rates and of the day's remainder it last saw.
+"""The quota of one replica while Redis is away: its share of the rates and of the day's remainder that it last saw.
 
-Pure bookkeeping on monotonic time. A replica's own last minute counts, also what it spent through Redis, so that an
-outage never opens a second, full window beside the first.
+Pure bookkeeping on monotonic time, in seconds. The replica's own last minute counts, also what it reserved through
+Redis, so that an outage never opens a second, full window beside the first.
 """
 
 from collections import OrderedDict, deque
@@ -12,12 +12,12 @@ from chatbot.errors import RateLimited, StoreUnavailable
 from chatbot.limits.limits import Limit, Scope, Use
 
 WINDOW_SECONDS = 60.0
-MOST_HOLDERS = 50_000
+MOST_SCOPES = 50_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Holder:
-    """One of the three scopes a reservation is charged to, with its whole limit."""
+class ChargedScope:
+    """One of the three scopes that a reservation is charged to, with its whole limit; `key` names it."""
 
     scope: Scope
     key: str
@@ -26,10 +26,10 @@ class Holder:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuotaClaim:
-    """What one reservation takes of each of its holders."""
+    """What one reservation takes of each of its scopes: tokens, a request, and a slot until `until`."""
 
     id: str
-    holders: Sequence[Holder]
+    scopes: Sequence[ChargedScope]
     tokens: int
     now: float
     until: float
@@ -37,18 +37,22 @@ class QuotaClaim:
 
 @dataclass(slots=True)
 class Spent:
+    """The tokens of one reservation, spent at one time."""
+
     at: float
     tokens: int
 
 
 @dataclass(slots=True)
 class QuotaSpending:
-    """What this replica knows of one holder."""
+    """What this replica has spent of one scope."""
 
     recent: deque[Spent] = field(default_factory=deque)
     leases: dict[str, float] = field(default_factory=dict)
     left_today: int | None = None
-    spent_away: int = 0
+    """The day's remainder that Redis last reported."""
+    spent_since: int = 0
+    """Tokens spent without Redis since then."""
 
 
 class OutageQuota:
@@ -58,76 +62,76 @@ class OutageQuota:
         self._replicas = replicas
         self._seconds = seconds
         self._away_since: float | None = None
-        self._holders: OrderedDict[str, QuotaSpending] = OrderedDict()
+        self._spendings: OrderedDict[str, QuotaSpending] = OrderedDict()
         self._open: dict[str, Spent] = {}
 
-    def redis_answered(self) -> None:
-        """Redis is there: the outage, if there was one, is over."""
+    def end_outage(self) -> None:
+        """Note that Redis answers."""
         self._away_since = None
 
-    def note(self, claim: QuotaClaim) -> None:
-        """Remember what was reserved, be it through Redis or by `reserve`."""
+    def record(self, claim: QuotaClaim) -> None:
+        """Record a reservation that was admitted, by Redis or by `reserve`."""
         spent = Spent(claim.now, claim.tokens)
         self._open[claim.id] = spent
-        for holder in claim.holders:
-            spending = self._spending(holder, claim.now)
+        for charged in claim.scopes:
+            spending = self._spending(charged, claim.now)
             spending.recent.append(spent)
             spending.leases[claim.id] = claim.until
 
-    def saw_remainder(self, holder: Holder, left_today: int, *, now: float) -> None:
-        """Remember the day's remainder that Redis told."""
-        spending = self._spending(holder, now)
+    def note_remainder(self, charged: ChargedScope, left_today: int, *, now: float) -> None:
+        """Note the day's remainder that Redis reports."""
+        spending = self._spending(charged, now)
         spending.left_today = left_today
-        spending.spent_away = 0
+        spending.spent_since = 0
 
     def reserve(self, claim: QuotaClaim) -> None:
-        """Admit on this replica's share, or write nothing.
+        """Admit on this replica's share, or record nothing.
 
         Raises:
-            StoreUnavailable: Redis is away for too long, or the share does not hold this much today or ever.
+            StoreUnavailable: Redis is away for too long, or the share never has this much, or not today.
             RateLimited: the share is used up for now.
         """
-        self._still_allowed(claim.now)
+        self._check_time(claim.now)
         refusals = [
             refused
-            for holder in claim.holders
-            for refused in self._refusals(holder, self._spending(holder, claim.now), claim)
+            for charged in claim.scopes
+            for refused in self._refusals(charged, self._spending(charged, claim.now), claim)
         ]
         if refusals:
             raise max(refusals, key=lambda refused: refused.retry_after or 0.0)
-        self.note(claim)
-        for holder in claim.holders:
-            self._spending(holder, claim.now).spent_away += claim.tokens
+        self.record(claim)
+        for charged in claim.scopes:
+            self._spending(charged, claim.now).spent_since += claim.tokens
 
-    def extend(self, holders: Sequence[Holder], reservation: str, *, more: int, now: float) -> bool:
-        """Add to a reservation of this replica where its share allows; False writes nothing."""
-        spent = self._open.get(reservation)
+    def extend(self, scopes: Sequence[ChargedScope], reservation_id: str, *, more: int, now: float) -> bool:
+        """Add tokens to a reservation of this replica; False, and nothing recorded, where its share has no room."""
+        spent = self._open.get(reservation_id)
         try:
-            self._still_allowed(now)
+            self._check_time(now)
         except StoreUnavailable:
             return False
-        if spent is None or not all(self._holds(holder, more, now) for holder in holders):
+        if spent is None or not all(self._has_room(charged, more, now) for charged in scopes):
             return False
-        for holder in holders:
-            self._spending(holder, now).spent_away += more
+        for charged in scopes:
+            self._spending(charged, now).spent_since += more
         spent.tokens += more
         return True
 
-    def correct(self, holders: Sequence[Holder], reservation: str, tokens: int) -> None:
-        """Settle this replica's own books; once."""
-        spent = self._open.pop(reservation, None)
+    def settle(self, scopes: Sequence[ChargedScope], reservation_id: str, tokens: int) -> None:
+        """Charge `tokens` instead of what was reserved; a second call changes nothing."""
+        spent = self._open.pop(reservation_id, None)
         if spent is None:
             return
-        for holder in holders:
-            spending = self._holders.get(holder.key)
+        for charged in scopes:
+            spending = self._spendings.get(charged.key)
             if spending is not None:
-                spending.leases.pop(reservation, None)
-                spending.spent_away = max(0, spending.spent_away + tokens - spent.tokens)
+                spending.leases.pop(reservation_id, None)
+                spending.spent_since = max(0, spending.spent_since + tokens - spent.tokens)
         spent.tokens = tokens
 
-    def use(self, holder: Holder, *, now: float) -> Use:
-        """Return what this replica has spent of its share."""
-        spending = self._spending(holder, now)
+    def use(self, charged: ChargedScope, *, now: float) -> Use:
+        """Return this replica's use of its share of a scope."""
+        spending = self._spending(charged, now)
         newest = int(spending.recent[-1].at) if spending.recent else 0
         return Use(
             tokens=sum(spent.tokens for spent in spending.recent),
@@ -135,56 +139,57 @@ class OutageQuota:
             requests=len(spending.recent),
             newest_request=newest,
             slots=len(spending.leases),
-            today=holder.limit.share(self._replicas).tokens_per_day - self._left_today(holder, spending),
+            today=charged.limit.share(self._replicas).tokens_per_day - self._left_today(charged, spending),
         )
 
-    def _still_allowed(self, now: float) -> None:
+    def _check_time(self, now: float) -> None:
         if self._away_since is None:
             self._away_since = now
         if now - self._away_since >= self._seconds:
             raise StoreUnavailable
 
-    def _holds(self, holder: Holder, tokens: int, now: float) -> bool:
-        spending = self._spending(holder, now)
+    def _has_room(self, charged: ChargedScope, tokens: int, now: float) -> bool:
+        spending = self._spending(charged, now)
         spent = sum(entry.tokens for entry in spending.recent)
-        rate = holder.limit.tokens_per_minute // self._replicas
-        return spent + tokens <= rate and tokens <= self._left_today(holder, spending)
+        rate = charged.limit.tokens_per_minute // self._replicas
+        return spent + tokens <= rate and tokens <= self._left_today(charged, spending)
 
-    def _left_today(self, holder: Holder, spending: QuotaSpending) -> int:
-        unseen = holder.limit.tokens_per_minute
-        return (unseen if spending.left_today is None else spending.left_today) // self._replicas - spending.spent_away
+    def _left_today(self, charged: ChargedScope, spending: QuotaSpending) -> int:
+        unseen = charged.limit.tokens_per_minute
+        remainder = unseen if spending.left_today is None else spending.left_today
+        return remainder // self._replicas - spending.spent_since
 
-    def _refusals(self, holder: Holder, spending: QuotaSpending, claim: QuotaClaim) -> list[RateLimited]:
-        tokens = holder.limit.tokens_per_minute // self._replicas
-        requests = holder.limit.requests_per_minute // self._replicas
-        if claim.tokens > tokens or requests == 0 or claim.tokens > self._left_today(holder, spending):
+    def _refusals(self, charged: ChargedScope, spending: QuotaSpending, claim: QuotaClaim) -> list[RateLimited]:
+        tokens = charged.limit.tokens_per_minute // self._replicas
+        requests = charged.limit.requests_per_minute // self._replicas
+        if claim.tokens > tokens or requests == 0 or claim.tokens > self._left_today(charged, spending):
             raise StoreUnavailable
         waits = {
             "tokens_per_minute": tokens_wait(spending.recent, claim, tokens),
             "requests_per_minute": requests_wait(spending.recent, claim, requests),
-            "concurrent": slot_wait(spending.leases, claim, max(1, holder.limit.concurrent // self._replicas)),
+            "concurrent": slot_wait(spending.leases, claim, max(1, charged.limit.concurrent // self._replicas)),
         }
         return [
-            RateLimited(scope=holder.scope, dimension=dimension, retry_after=wait)
+            RateLimited(scope=charged.scope, dimension=dimension, retry_after=wait)
             for dimension, wait in waits.items()
             if wait > 0
         ]
 
-    def _spending(self, holder: Holder, now: float) -> QuotaSpending:
-        spending = self._holders.setdefault(holder.key, QuotaSpending())
-        self._holders.move_to_end(holder.key)
+    def _spending(self, charged: ChargedScope, now: float) -> QuotaSpending:
+        spending = self._spendings.setdefault(charged.key, QuotaSpending())
+        self._spendings.move_to_end(charged.key)
         while spending.recent and spending.recent[0].at + WINDOW_SECONDS <= now:
             spending.recent.popleft()
-        for reservation in [r for r, until in spending.leases.items() if until <= now]:
-            del spending.leases[reservation]
-            self._open.pop(reservation, None)
-        if len(self._holders) > MOST_HOLDERS:
-            self._holders.popitem(last=False)
+        for reservation_id in [r for r, until in spending.leases.items() if until <= now]:
+            del spending.leases[reservation_id]
+            self._open.pop(reservation_id, None)
+        if len(self._spendings) > MOST_SCOPES:
+            self._spendings.popitem(last=False)
         return spending
 
 
 def tokens_wait(recent: deque[Spent], claim: QuotaClaim, most: int) -> float:
-    """Return how long until enough of the oldest tokens are a minute old."""
+    """Return the seconds until enough of the oldest tokens are a minute old."""
     excess = sum(spent.tokens for spent in recent) + claim.tokens - most
     if excess <= 0:
         return 0.0
@@ -196,10 +201,10 @@ def tokens_wait(recent: deque[Spent], claim: QuotaClaim, most: int) -> float:
 
 
 def requests_wait(recent: deque[Spent], claim: QuotaClaim, most: int) -> float:
-    """Return how long until there are fewer than `most` requests in the minute."""
+    """Return the seconds until there are fewer than `most` requests in the minute."""
     return recent[len(recent) - most].at + WINDOW_SECONDS - claim.now if len(recent) >= most else 0.0
 
 
 def slot_wait(leases: dict[str, float], claim: QuotaClaim, most: int) -> float:
-    """Return how long until fewer than `most` leases run, were none of them settled before."""
+    """Return the seconds until fewer than `most` leases run, if none of them is settled before."""
     return sorted(leases.values())[len(leases) - most] - claim.now if len(leases) >= most else 0.0

@@ -168,7 +168,7 @@ class IdempotencyKeys:
             "lease_ms": round(self._settings.lease * 1000),
             "answers": answer_key(request.tenant, AnswerId("")),
         }
-        args = [msgspec.json.encode(named), msgspec.json.encode(request.claim)]
+        args = [msgspec.msgpack.encode(named), msgspec.json.encode(request.claim)]
         standing = await self._breaker.call(lambda: self._claim(keys=[request.key], args=args))
         return request.claim if standing is None else msgspec.json.decode(standing, type=KeyClaim)
 
@@ -193,7 +193,11 @@ class IdempotencyKeys:
         """
         deadline = time.monotonic() + insist
         replacement = b"" if bound is None else msgspec.json.encode(bound)
-        args = [msgspec.json.encode({"keep_seconds": _KEEP_SECONDS}), msgspec.json.encode(request.claim), replacement]
+        args = [
+            msgspec.msgpack.encode({"keep_seconds": _KEEP_SECONDS}),
+            msgspec.json.encode(request.claim),
+            replacement,
+        ]
         while True:
             with suppress(StoreUnavailable):
                 await self._breaker.call(lambda: self._end(keys=[request.key], args=args))

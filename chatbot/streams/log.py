@@ -169,7 +169,7 @@ class AnswerLog:
             "conversation": conversation_id,
         }
         keys = [answer_key(who.tenant, answer_id), _open_answers_key(who.tenant)]
-        args = [msgspec.json.encode(named), checkpoint, msgspec.json.encode(passages)]
+        args = [msgspec.msgpack.encode(named), checkpoint, msgspec.json.encode(passages)]
         async with self._redis.pipeline(transaction=False) as pipe:
             await self._open(keys=keys, args=args, client=pipe)
             # After the set of open answers: `orphans` looks at them in the other order.
@@ -218,8 +218,8 @@ class AnswerLog:
             "writers": [{"answer_id": answer_id, "epoch": epoch} for answer_id, epoch in epochs.items()],
         }
         keys = [_open_answers_key(tenant), *(answer_key(tenant, answer_id) for answer_id in epochs)]
-        reply = await self._breaker.call(lambda: self._renew(keys=keys, args=[msgspec.json.encode(named)]))
-        standings = msgspec.json.decode(reply, type=dict[str, WriterStanding])
+        reply = await self._breaker.call(lambda: self._renew(keys=keys, args=[msgspec.msgpack.encode(named)]))
+        standings = msgspec.msgpack.decode(reply, type=dict[str, WriterStanding])
         return {answer_id: standings[answer_id] for answer_id in epochs}
 
     async def touch(
@@ -232,11 +232,11 @@ class AnswerLog:
             StoreUnavailable: Redis cannot be asked.
         """
         keys = [answer_key(who.tenant, answer_id), _open_answers_key(who.tenant)]
-        args = [msgspec.json.encode({"answer_id": answer_id, "sub": who.sub, "mark": mark})]
+        args = [msgspec.msgpack.encode({"answer_id": answer_id, "sub": who.sub, "mark": mark})]
         encoded = await self._breaker.call(lambda: self._touch(keys=keys, args=args))
         if encoded is None:
             raise NotFound("there is no such answer")
-        reply = msgspec.json.decode(encoded, type=TouchReply)
+        reply = msgspec.msgpack.decode(encoded, type=TouchReply)
         left = None if reply.lease_left_ms is None else reply.lease_left_ms / 1000
         return AnswerProgress(events=reply.events, lease_left=left)
 
@@ -247,7 +247,7 @@ class AnswerLog:
             StoreUnavailable: Redis cannot be asked.
         """
         keys = [*_answer_keys(tenant, answer_id), _open_answers_key(tenant)]
-        args = [msgspec.json.encode({"answer_id": answer_id, "lease_ms": self._lease_ms})]
+        args = [msgspec.msgpack.encode({"answer_id": answer_id, "lease_ms": self._lease_ms})]
         pairs = await self._breaker.call(lambda: self._take(keys=keys, args=args))
         if pairs is None:
             return None

@@ -7,7 +7,7 @@
 -- Returns 1, or 0 where nothing was written: there is no such conversation and it is not created.
 
 local CONVERSATION, MESSAGES, CONVERSATIONS, ANSWERS, DELETED = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-local args, FIRST_MESSAGE = cjson.decode(ARGV[1]), 2
+local args, FIRST_MESSAGE = cmsgpack.unpack(ARGV[1]), 2
 
 local function answer_key(answer_id)
   return args.owner .. ":answer:" .. answer_id

@@ -4,7 +4,7 @@
 -- Returns 1, or 0 where there is no such conversation.
 
 local CONVERSATION, MESSAGES, CONVERSATIONS, ANSWERS, DELETED = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-local args = cjson.decode(ARGV[1])
+local args = cmsgpack.unpack(ARGV[1])
 
 if redis.call("EXISTS", CONVERSATION) == 0 then
   return 0

@@ -2,10 +2,10 @@
 -- KEYS: the owner's conversations.
 -- Arguments: owner (the prefix of the owner's keys), limit, last_id and last_change of the last one listed (empty: from
 -- the newest on).
--- Returns a JSON object for each: id, changed (the score as text, exact for a cursor), title, created_at.
+-- Returns of each, packed: id, changed (the score as text, exact for a cursor), title, created_at.
 
 local CONVERSATIONS = KEYS[1]
-local args = cjson.decode(ARGV[1])
+local args = cmsgpack.unpack(ARGV[1])
 
 local start = 0
 if args.last_id ~= "" then
@@ -27,9 +27,9 @@ while #listed < args.limit do
     local stored = redis.call("HMGET", args.owner .. ":conversation:" .. id, "title", "created_at")
     local title, created_at = stored[1], stored[2]
     if created_at and #listed < args.limit then -- without: it has expired before its entry here
-      listed[#listed + 1] = cjson.encode({ id = id, changed = changed, title = title, created_at = created_at })
+      listed[#listed + 1] = { id = id, changed = changed, title = title, created_at = created_at }
     end
   end
   start = start + #batch / 2
 end
-return listed
+return cmsgpack.pack(listed)

@@ -4,7 +4,7 @@
 -- Returns 1, or 0 where the conversation has no such answer.
 
 local ANSWERS = KEYS[1]
-local args, feedback = cjson.decode(ARGV[1]), ARGV[2]
+local args, feedback = cmsgpack.unpack(ARGV[1]), ARGV[2]
 
 if redis.call("HEXISTS", ANSWERS, args.answer_id) == 0 then
   return 0

@@ -1,36 +1,34 @@
--- ARGV 2 id, 3 tokens in all after this, 4 lease (µs), 5 seconds to keep the reservation,
--- 6..13: for tenant, user, model in turn: tokens a minute, tokens a day.
--- The total is sent, not the difference, so that a command sent twice is charged once. A refusal writes nothing.
+-- Raises a reservation to a total, in all scopes. Returns the state, or nothing where that was refused, or there is no
+-- such reservation; then it has written nothing.
+-- Arguments: id, total (tokens: not the difference, so that a command sent twice is charged once), lease (µs),
+-- keep_seconds, limits (of each scope, by dimension).
 
-local id, total, lease = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local stored = redis.call("GET", RESERVATION)
 if not stored then
-  return "0"
+  return false
 end
 local record = cjson.decode(stored)
-local more = total - record.tokens
+local more = args.total - record.tokens
 
-local scopes = {}
-for n = 1, SCOPES do
-  local limit = 5 + (n - 1) * 2
-  scopes[n] = read_scope(n, record.day)
-  local rate, today = tonumber(ARGV[limit + 1]), tonumber(ARGV[limit + 2])
-  if more > 0 and (scopes[n].window.tokens + more > rate or scopes[n].spent + more > today) then
-    return "0"
+local scopes = read_scopes(record.day)
+for name, scope in pairs(scopes) do
+  local limit = args.limits[name]
+  local rate_full = scope.window.tokens + more > limit.tokens_per_minute
+  if more > 0 and (rate_full or scope.spent + more > limit.tokens_per_day) then
+    return false
   end
 end
 if more <= 0 then
   return report(scopes)
 end
 
-for n = 1, SCOPES do
-  local scope = scopes[n]
+for _, scope in pairs(scopes) do
   charge(scope.window, more, 0)
   spend_day(scope, record.day, more)
-  redis.call("ZADD", scope.leases_key, "XX", "GT", now + lease, id)
-  keep_leases(scope.leases_key, lease)
+  redis.call("ZADD", scope.leases_key, "XX", "GT", now + args.lease, args.id)
+  keep_leases(scope.leases_key, args.lease)
 end
-record.tokens = total
+record.tokens = args.total
 record.parts[#record.parts + 1] = part_of(scopes, more)
-redis.call("SET", RESERVATION, cjson.encode(record), "EX", ARGV[5])
+redis.call("SET", RESERVATION, cjson.encode(record), "EX", args.keep_seconds)
 return report(scopes)

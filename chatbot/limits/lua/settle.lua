@@ -1,10 +1,10 @@
--- ARGV 2 id, 3 tokens charged, 4 answer tokens (0: no sample), 5 answers to remember, 6 fewest for a percentile.
--- GETDEL makes it once: whoever comes second finds no reservation and changes nothing.
+-- Charges what was used in place of what was reserved. GETDEL makes it once: a second call finds no reservation and
+-- changes nothing. Returns the state, or nothing where there is no such reservation.
+-- Arguments: id, charge (tokens), answer_tokens (0: no sample), remember (answers), needed (answers for a percentile).
 
-local id, used, sample = ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local stored = redis.call("GETDEL", RESERVATION)
 if not stored then
-  return "0"
+  return false
 end
 local record = cjson.decode(stored)
 
@@ -15,12 +15,13 @@ local function correct(part, amount)
   local at, _, resets, generations = unpack(part)
   corrections[#corrections + 1] = { at = at, amount = amount, resets = resets, generations = generations }
 end
-local unused = record.tokens - used
+local unused = record.tokens - args.charge
 if unused < 0 then
   correct(record.parts[#record.parts], -unused)
 end
 for i = #record.parts, 1, -1 do
-  local back = math.min(unused, record.parts[i][2])
+  local part_tokens = record.parts[i][2]
+  local back = math.min(unused, part_tokens)
   if back > 0 then
     correct(record.parts[i], -back)
     unused = unused - back
@@ -28,9 +29,9 @@ for i = #record.parts, 1, -1 do
 end
 
 local scopes = {}
-for n = 1, SCOPES do
-  redis.call("ZREM", KEYS[(n - 1) * 3 + 3], id)
-  local scope, spent = read_scope(n, record.day), 0
+for n, name in ipairs(SCOPES) do
+  redis.call("ZREM", KEYS_OF[name].leases, args.id)
+  local scope, spent = read_scope(name, record.day), 0
   local window = scope.window
   for i = 1, #corrections do
     local part = corrections[i]
@@ -46,16 +47,15 @@ for n = 1, SCOPES do
   if spent ~= 0 then
     spend_day(scope, record.day, spent)
   end
-  scopes[n] = scope
+  scopes[name] = scope
 end
 
-if sample > 0 then
-  local keep = tonumber(ARGV[5])
-  redis.call("LPUSH", ANSWERS, sample)
-  redis.call("LTRIM", ANSWERS, 0, keep - 1)
+if args.answer_tokens > 0 then
+  redis.call("LPUSH", ANSWERS, args.answer_tokens)
+  redis.call("LTRIM", ANSWERS, 0, args.remember - 1)
   redis.call("EXPIRE", ANSWERS, 30 * 86400)
   local answers = redis.call("LRANGE", ANSWERS, 0, -1)
-  if #answers >= tonumber(ARGV[6]) then
+  if #answers >= args.needed then
     for i = 1, #answers do
       answers[i] = tonumber(answers[i])
     end

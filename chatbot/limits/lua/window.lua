@@ -5,19 +5,24 @@
 -- one, and only a refusal reads all buckets. What was charged in second s may have been charged at its very end, so it
 -- counts until s + 61: never more than the limit in any 60 s. Its generation (g) rises when the clock was set back, for
 -- a second that was removed may come again: what was charged in an older generation is corrected in the day only.
--- Times are whole microseconds (exact in a double until the year 2255): a wait that is told is a wait that is true.
+-- Times are whole microseconds (exact in a double until the year 2255), so the wait of a refusal is exact.
 --
--- KEYS 1..9: for tenant, user, model in turn: window, spent a day, leases.
--- KEYS 10: the reservation.  11: the tenant's last answers.  12: their 95th percentile.
--- ARGV 1: the time, empty for the server's.
+-- KEYS: for each scope its window, days and leases; then the reservation, the tenant's last answers' lengths, and their
+-- 95th percentile.
+-- Every script takes `now` (microseconds, for tests); without it the server's time counts.
 
-local SPAN, MICRO, SCOPES = 61, 1000000, 3
-local TOKENS, REQUESTS, SLOTS, DAY = 1, 2, 3, 4 -- dimensions, as they are told to the caller
+local SPAN, MICRO = 61, 1000000
+local SCOPES = { "tenant", "user", "model" }
+local KEYS_OF = {}
+for n, name in ipairs(SCOPES) do
+  KEYS_OF[name] = { window = KEYS[3 * n - 2], days = KEYS[3 * n - 1], leases = KEYS[3 * n] }
+end
 local RESERVATION, ANSWERS, PERCENTILE = KEYS[10], KEYS[11], KEYS[12]
+local args = cmsgpack.unpack(ARGV[1])
 
 local function current_time()
-  if ARGV[1] ~= "" then
-    return tonumber(ARGV[1])
+  if args.now then
+    return args.now
   end
   local parts = redis.call("TIME")
   return tonumber(parts[1]) * MICRO + tonumber(parts[2])
@@ -116,26 +121,31 @@ local function keep_leases(key, lease)
   end
 end
 
--- Today's field of the spent days, and its end: the process that asks may be a moment behind the server.
-local function day_of(today, today_end, tomorrow, tomorrow_end)
-  if now >= tonumber(today_end) then
-    return tomorrow, tonumber(tomorrow_end)
-  end
-  return today, tonumber(today_end)
+-- Of `days` ({name, ends} of today and tomorrow) the present one: the process that asks may be behind the server.
+local function day_of(days)
+  return now >= days.today.ends and days.tomorrow or days.today
 end
 
--- Everything there is to know of one scope; `day` is the field of today.
-local function read_scope(n, day)
-  local first = (n - 1) * 3
-  local days = redis.call("HMGET", KEYS[first + 2], day, "resets")
+-- The state of one scope; `day` is the name of today, a field of its days.
+local function read_scope(name, day)
+  local keys = KEYS_OF[name]
+  local days = redis.call("HMGET", keys.days, day, "resets")
   return {
-    window = read_window(KEYS[first + 1]),
-    day_key = KEYS[first + 2],
+    window = read_window(keys.window),
+    day_key = keys.days,
     spent = tonumber(days[1] or 0),
     resets = tonumber(days[2] or 0),
-    leases_key = KEYS[first + 3],
-    leases = redis.call("ZCOUNT", KEYS[first + 3], "(" .. string.format("%.0f", now), "+inf"),
+    leases_key = keys.leases,
+    leases = redis.call("ZCOUNT", keys.leases, "(" .. string.format("%.0f", now), "+inf"),
   }
+end
+
+local function read_scopes(day)
+  local scopes = {}
+  for _, name in ipairs(SCOPES) do
+    scopes[name] = read_scope(name, day)
+  end
+  return scopes
 end
 
 -- Microseconds until one slot is free, were nobody to settle before the lease runs out.
@@ -156,36 +166,33 @@ local function spend_day(scope, day, amount)
   scope.spent = scope.spent + amount
 end
 
--- Replies are one line of numbers: redis-py parses an array element by element, which took longer than the script.
--- (%.14g, as Lua writes numbers, is exact for all of them but the time.)
-local function reply(status, numbers)
-  return status .. " " .. string.format("%.0f", now) .. " " .. table.concat(numbers, " ")
-end
-
 -- What was charged when: its second, its tokens, how often each scope had been reset (a reset forgives only what came
 -- before it), and the generation of each window.
 local function part_of(scopes, tokens)
   local resets, generations = {}, {}
-  for n = 1, SCOPES do
-    resets[n], generations[n] = scopes[n].resets, scopes[n].window.generation
+  for n, name in ipairs(SCOPES) do
+    resets[n], generations[n] = scopes[name].resets, scopes[name].window.generation
   end
   return { second, tokens, resets, generations }
 end
 
--- The percentile, then six numbers a scope.
-local function state_of(scopes)
-  local numbers = { redis.call("GET", PERCENTILE) or 0 }
-  for n = 1, SCOPES do
-    local scope, window = scopes[n], scopes[n].window
-    local at = #numbers
-    numbers[at + 1], numbers[at + 2] = window.tokens, window.newest_tokens
-    numbers[at + 3], numbers[at + 4] = window.requests, window.newest_requests
-    numbers[at + 5], numbers[at + 6] = scope.leases, scope.spent
+-- The reply of every script (`LedgerReply` in ledger.py); a success has no `refusal`.
+local function report(scopes, refusal)
+  local uses = {}
+  for name, scope in pairs(scopes) do
+    uses[name] = {
+      tokens = scope.window.tokens,
+      newest_tokens = scope.window.newest_tokens,
+      requests = scope.window.requests,
+      newest_request = scope.window.newest_requests,
+      slots = scope.leases,
+      today = scope.spent,
+    }
   end
-  return numbers
-end
-
--- The reply of a success: 1, time, and the state.
-local function report(scopes)
-  return reply(1, state_of(scopes))
+  return cmsgpack.pack({
+    now = now,
+    percentile = tonumber(redis.call("GET", PERCENTILE) or 0),
+    uses = uses,
+    refusal = refusal,
+  })
 end

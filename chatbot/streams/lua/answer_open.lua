@@ -2,7 +2,7 @@
 -- Arguments: answer_id, lease_ms, keep_seconds, sub, conversation, then the checkpoint and the passages, kept as they are.
 
 local ANSWER, OPEN_ANSWERS = KEYS[1], KEYS[2]
-local args, checkpoint, passages = cjson.decode(ARGV[1]), ARGV[2], ARGV[3]
+local args, checkpoint, passages = cmsgpack.unpack(ARGV[1]), ARGV[2], ARGV[3]
 
 local time = redis.call("TIME")
 redis.call(

@@ -1,10 +1,10 @@
 -- Renews the leases of a writer's answers, all of one tenant; a lease of 0 ms gives them up.
 -- KEYS: the tenant's open answers, then the answers, in the order of `writers`.
 -- Arguments: lease_ms, reader_ms (how long a mark "read" counts), writers ({answer_id, epoch} each).
--- Returns, as JSON, each writer's standing (`WriterStanding` in log.py) by answer id.
+-- Returns, packed, each writer's standing (`WriterStanding` in log.py) by answer id.
 
 local OPEN_ANSWERS = KEYS[1]
-local args = cjson.decode(ARGV[1])
+local args = cmsgpack.unpack(ARGV[1])
 local REPLACED, OWNED, CANCELLED, FORGOTTEN, READ_ELSEWHERE = 0, 1, 2, 3, 4
 
 local time = redis.call("TIME")
@@ -29,4 +29,4 @@ for i, writer in ipairs(args.writers) do
   end
   standings[writer.answer_id] = standing
 end
-return cjson.encode(standings)
+return cmsgpack.pack(standings)

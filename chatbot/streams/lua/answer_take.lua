@@ -4,7 +4,7 @@
 -- Returns nothing where there is nothing to take; else names and values in turn (checkpoint and ids are bytes).
 
 local ANSWER, EVENTS, TOKEN_IDS, OPEN_ANSWERS = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local args = cjson.decode(ARGV[1])
+local args = cmsgpack.unpack(ARGV[1])
 
 local lease_end = redis.call("ZSCORE", OPEN_ANSWERS, args.answer_id)
 if not lease_end then

@@ -3,7 +3,7 @@
 -- Returns the claim that stands there already, or nothing where this one was made.
 
 local KEY = KEYS[1]
-local args, claim = cjson.decode(ARGV[1]), ARGV[2]
+local args, claim = cmsgpack.unpack(ARGV[1]), ARGV[2]
 
 local standing = redis.call("GET", KEY)
 if standing then

@@ -2,7 +2,7 @@
 -- Arguments: keep_seconds, the claim, and its replacement (empty: none); both are JSON, compared and kept as they are.
 
 local KEY = KEYS[1]
-local args, claim, replacement = cjson.decode(ARGV[1]), ARGV[2], ARGV[3]
+local args, claim, replacement = cmsgpack.unpack(ARGV[1]), ARGV[2], ARGV[3]
 
 if redis.call("GET", KEY) ~= claim then
   return 0

@@ -12,7 +12,8 @@ from redis.exceptions import RedisClusterException, RedisError
 
 from chatbot.errors import RateLimited, StoreUnavailable, TooLarge
 from chatbot.events import Limits, Usage
-from chatbot.limits.ledger import Caller, Ledger, LedgerSettings, Limit, LimitSettings, Reservation
+from chatbot.limits.ledger import Caller, Ledger, Reservation
+from chatbot.limits.limits import LedgerSettings, Limit, LimitSettings
 from chatbot.redis_client import RedisBreaker, RedisBreakerSettings, in_time
 from tests.chatbot.conftest import PATIENT
 from tests.clock import Clock
@@ -409,26 +410,43 @@ async def test_never_more_than_the_limit_in_any_minute_and_every_wait_is_true(
 
 
 @dataclass
-class Away:
-    """A ledger whose Redis is not there, and the clock of the outage."""
+class Outage:
+    """A ledger whose Redis may go and come back, and the clock of its process."""
 
     ledger: Ledger
     clock: Clock
+    redis: Redis
+    port: int
+
+    async def begin(self) -> None:
+        """Take Redis away."""
+        await self._use_port(1)
+
+    async def end(self) -> None:
+        """Let it be found again by the next probe."""
+        await self._use_port(self.port)
+        self.clock.pass_seconds(1)
+
+    async def _use_port(self, port: int) -> None:
+        pool: Any = self.redis.connection_pool
+        await pool.disconnect()
+        pool.reset()
+        pool.connection_kwargs["port"] = port
 
 
-def away(nowhere: Redis, limits: LimitSettings, *, replicas: int = 2) -> Away:
+def outage_of(redis: Redis, limits: LimitSettings, **more: Any) -> Outage:
     clock = Clock(1000)
-    breaker = RedisBreaker(RedisBreakerSettings(), clock=clock)
-    share = LedgerSettings(limits=limits, replicas=replicas)
-    return Away(Ledger(nowhere, breaker, share, monotonic=clock), clock)
+    ledger = Ledger(redis, RedisBreaker(PATIENT, clock=clock), LedgerSettings(limits=limits, **more), monotonic=clock)
+    return Outage(ledger, clock, redis, redis.connection_pool.connection_kwargs["port"])
 
 
-async def test_without_redis_a_replica_spends_its_share_for_a_minute(nowhere: Redis) -> None:
-    outage, who = away(nowhere, limited(tokens_per_minute=100, requests_per_minute=10)), someone()
+async def test_without_redis_a_replica_spends_its_share_for_a_minute(redis: Redis) -> None:
+    outage, who = outage_of(redis, limited(tokens_per_minute=100, requests_per_minute=10), replicas=2), someone()
+    await outage.begin()
     first = await reserve(outage.ledger, who, 30)
     assert first.local
     assert (first.limits.limit_tokens, first.limits.remaining_tokens) == (50, 20)
-    with pytest.raises(StoreUnavailable):  # nor is there a wait to tell: the unseen day holds no more either
+    with pytest.raises(StoreUnavailable):  # without a wait: the unseen day has no room for it either
         await reserve(outage.ledger, who, 21)
     settled = await outage.ledger.settle(first, spent(10))
     assert settled is not None
@@ -443,60 +461,52 @@ async def test_without_redis_a_replica_spends_its_share_for_a_minute(nowhere: Re
         await reserve(outage.ledger, who, 1)
 
 
-async def test_an_unseen_days_remainder_is_one_minutes_rate(nowhere: Redis) -> None:
-    outage, who = away(nowhere, limited(tokens_per_minute=100), replicas=1), someone()
-    outage.ledger._share._seconds = 1000
+async def test_an_unseen_days_remainder_is_one_minutes_rate(redis: Redis) -> None:
+    outage, who = outage_of(redis, limited(tokens_per_minute=100), share_seconds=1000), someone()
+    await outage.begin()
     await reserve(outage.ledger, who, 100)
     outage.clock.pass_seconds(61)
     with pytest.raises(StoreUnavailable):
         await reserve(outage.ledger, who, 1)
 
 
-async def test_more_than_the_share_ever_holds_is_our_fault_not_the_callers(nowhere: Redis) -> None:
-    outage = away(nowhere, limited(tokens_per_minute=100))
+async def test_more_than_the_share_ever_holds_is_our_fault_not_the_callers(redis: Redis) -> None:
+    outage = outage_of(redis, limited(tokens_per_minute=100), replicas=2)
+    await outage.begin()
     with pytest.raises(StoreUnavailable):
         await reserve(outage.ledger, someone(), 51)
 
 
-async def test_the_share_is_of_the_days_remainder_last_seen(redis: Redis, nowhere: Redis) -> None:
-    clock, who = Clock(1000), someone()
-    limits = limited(tokens_per_minute=1000, tokens_per_day=300)
-    ledger = Ledger(redis, RedisBreaker(PATIENT, clock=clock), LedgerSettings(limits=limits), monotonic=clock)
-    await ledger.settle(await reserve(ledger, who, 100), spent(100))
-    lost = Ledger(nowhere, RedisBreaker(PATIENT, clock=clock), LedgerSettings(limits=limits), monotonic=clock)
-    lost._share = ledger._share
+async def test_the_share_is_of_the_days_remainder_last_seen(redis: Redis) -> None:
+    outage, who = outage_of(redis, limited(tokens_per_minute=1000, tokens_per_day=300)), someone()
+    await outage.ledger.settle(await reserve(outage.ledger, who, 100), spent(100))
+    await outage.begin()
     with pytest.raises(StoreUnavailable):
-        await reserve(lost, who, 201)
-    assert (await reserve(lost, who, 200)).limits.remaining_today == 0
+        await reserve(outage.ledger, who, 201)
+    assert (await reserve(outage.ledger, who, 200)).limits.remaining_today == 0
 
 
-async def test_an_outage_opens_no_second_window_beside_the_first(redis: Redis, nowhere: Redis) -> None:
-    clock, who = Clock(1000), someone()
-    limits = limited(tokens_per_minute=100)
-    ledger = Ledger(redis, RedisBreaker(PATIENT, clock=clock), LedgerSettings(limits=limits), monotonic=clock)
-    await reserve(ledger, who, 80)
-    lost = Ledger(nowhere, RedisBreaker(PATIENT, clock=clock), LedgerSettings(limits=limits), monotonic=clock)
-    lost._share = ledger._share
-    assert (await refused(lost, who, 21)).retry_after == 60
-    await reserve(lost, who, 20)
+async def test_an_outage_opens_no_second_window_beside_the_first(redis: Redis) -> None:
+    outage, who = outage_of(redis, limited(tokens_per_minute=100)), someone()
+    await reserve(outage.ledger, who, 80)
+    await outage.begin()
+    assert (await refused(outage.ledger, who, 21)).retry_after == 60
+    await reserve(outage.ledger, who, 20)
 
 
-async def test_while_redis_is_away_an_answer_it_knows_goes_on_from_the_share(redis: Redis, nowhere: Redis) -> None:
-    clock, who = Clock(1000), someone()
-    limits = limited(tokens_per_minute=100)
-    ledger = Ledger(redis, RedisBreaker(PATIENT, clock=clock), LedgerSettings(limits=limits), monotonic=clock)
-    reservation = await reserve(ledger, who, 80)
-    lost = Ledger(nowhere, RedisBreaker(PATIENT, clock=clock), LedgerSettings(limits=limits), monotonic=clock)
-    lost._share = ledger._share
-    longer = await lost.extend(reservation, more_tokens=20)
+async def test_while_redis_is_away_an_answer_it_knows_goes_on_from_the_share(redis: Redis) -> None:
+    outage, who = outage_of(redis, limited(tokens_per_minute=100)), someone()
+    reservation = await reserve(outage.ledger, who, 80)
+    await outage.begin()
+    longer = await outage.ledger.extend(reservation, more_tokens=20)
     assert longer is not None
-    assert await lost.extend(longer, more_tokens=1) is None
+    assert await outage.ledger.extend(longer, more_tokens=1) is None
     with pytest.raises(StoreUnavailable):
-        await lost.settle(longer, spent(95))
-    # Redis is back, and whoever settles then charges what was used.
-    limits_left = await ledger.settle(longer, spent(95))
-    assert limits_left is not None
-    assert limits_left.remaining_tokens == 5
+        await outage.ledger.settle(longer, spent(95))
+    await outage.end()
+    left = await outage.ledger.settle(longer, spent(95))
+    assert left is not None
+    assert left.remaining_tokens == 5
 
 
 # --- the breaker -----------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Coroutine
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
-from typing import TypeVar
+from typing import TypeVar, get_args
 from zoneinfo import ZoneInfo
 
 import anyio
@@ -20,7 +20,7 @@ from redis.asyncio import BlockingConnectionPool, Redis
 from chatbot.errors import RateLimited
 from chatbot.events import Usage
 from chatbot.limits.ledger import Caller, Ledger, Reservation
-from chatbot.limits.limits import DIMENSIONS, MICRO, SCOPES, LedgerSettings, Limit, LimitSettings, Scope
+from chatbot.limits.limits import MICRO, SCOPES, Dimension, LedgerSettings, Limit, LimitSettings, Scope
 from chatbot.redis_client import RedisBreaker
 from tests.chatbot.conftest import PATIENT
 
@@ -188,7 +188,7 @@ class LedgerMachine(RuleBasedStateMachine):
         return Caller(tenant=self.tenant, sub=sub, model=model)
 
     def books_of(self, caller: Caller) -> tuple[Books, Books, Books]:
-        names = zip(SCOPES, (caller.tenant, caller.sub, caller.model), LIMITS.each(), strict=True)
+        names = zip(SCOPES, (caller.tenant, caller.sub, caller.model), LIMITS.limits_of(), strict=True)
         tenant, user, model = (self.books.setdefault((scope, name), Books(limit)) for scope, name, limit in names)
         return tenant, user, model
 
@@ -240,7 +240,8 @@ class LedgerMachine(RuleBasedStateMachine):
         longest = max(wait for each in waits for wait in each)
         assert longest > 0, "what fits is admitted"
         assert refusal.retry_after == longest / MICRO, "the wait of a refusal is true"
-        assert waits[[*SCOPES].index(refusal.scope)][DIMENSIONS.index(refusal.dimension)] == longest  # type: ignore[arg-type]
+        scopes: tuple[str, ...] = SCOPES
+        assert waits[scopes.index(refusal.scope)][get_args(Dimension).index(refusal.dimension)] == longest
 
     @rule(target=opened, held=consumes(opened), more=st.integers(1, 40))
     def extend(self, held: Open, more: int) -> Open:
@@ -334,7 +335,7 @@ class LedgerMachine(RuleBasedStateMachine):
     @invariant()
     def never_more_than_the_limit_in_any_sixty_seconds(self) -> None:
         for caller in (self.caller("lee", "large"), self.caller("kim", "small")):
-            for scope, limit in zip(SCOPES, LIMITS.each(), strict=True):
+            for scope, limit in zip(SCOPES, LIMITS.limits_of(), strict=True):
                 entries = [e for e in self.admitted if e.belongs_to(scope, caller)]
                 for start in entries:
                     within = sum(e.tokens for e in entries if start.at <= e.at < start.at + 60 * MICRO)

@@ -45,8 +45,8 @@ tenants:
     assert hanbit.user == USER.model_copy(update={"concurrent": 3, "tokens_per_day": 7})
     assert hanbit.cached_weight == 0.25
     assert hanbit.tenant == SETTINGS.limits.tenant
-    assert hanbit.each({"staff", "customer"})[1].tokens_per_minute == 500
-    assert hanbit.each({"customer"})[1] == hanbit.user
+    assert hanbit.limits_of({"staff", "customer"})[1].tokens_per_minute == 500
+    assert hanbit.limits_of({"customer"})[1] == hanbit.user
     assert book.tenants["old"].zone == "UTC", "the settings' own tenants stay"
 
 
@@ -54,7 +54,9 @@ def test_of_several_roles_the_largest_of_each_dimension_counts() -> None:
     staff = USER.model_copy(update={"tokens_per_minute": 500, "concurrent": 1})
     service = USER.model_copy(update={"tokens_per_minute": 50, "concurrent": 9})
     plan = LimitSettings(user=USER, roles={"staff": staff, "service": service})
-    assert plan.each({"staff", "service"})[1] == USER.model_copy(update={"tokens_per_minute": 500, "concurrent": 9})
+    assert plan.limits_of({"staff", "service"})[1] == USER.model_copy(
+        update={"tokens_per_minute": 500, "concurrent": 9}
+    )
 
 
 @pytest.mark.parametrize(
@@ -94,7 +96,7 @@ async def test_a_file_that_changes_is_read_once_it_is_left_alone(write: Write) -
 
     async def look(times: int) -> int:
         for _ in range(times):
-            await plans.look(file)
+            await plans.check(file)
         return plans.of("anybody").user.concurrent
 
     assert await look(2) == 3
@@ -118,11 +120,11 @@ async def test_a_file_that_breaks_or_goes_changes_nothing_until_it_is_whole_agai
     else:
         write(broken)
     for _ in range(3):
-        await plans.look(file)
+        await plans.check(file)
     assert plans.of("anybody").user.concurrent == 3
     assert seen == [PlansRead(accepted=False)]
     write("default: {user: {concurrent: 5}}")
     for _ in range(3):
-        await plans.look(file)
+        await plans.check(file)
     assert plans.of("anybody").user.concurrent == 5
     assert seen[-1] == PlansRead(accepted=True)
