@@ -5,6 +5,7 @@ from array import array
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 
+import msgspec
 from anyio import to_thread
 from opentelemetry import trace
 from pydantic import BaseModel
@@ -28,13 +29,15 @@ class RetrievalSettings(BaseModel, frozen=True):
     passages: int = 5
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SearchResult:
-    """The passages for a question, best first, at the time `as_of` in Unix seconds, and the `SearchQuery.text`."""
+class SearchResult(msgspec.Struct, frozen=True, kw_only=True):
+    """The passages for a question, best first, at the time `as_of` in Unix seconds, and the `SearchQuery.text`.
+
+    A turn's checkpoint stores it, so replicas of two releases read its fields' names.
+    """
 
     hits: tuple[Hit, ...]
     as_of: float
-    query: str = ""
+    query: str = msgspec.field(name="wording", default="")
     collection: str = ""
     """The collection of the index that was searched; empty where no search was made."""
 
