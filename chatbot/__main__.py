@@ -30,8 +30,8 @@ from knowledge import withdrawals
 from knowledge.embedding import EmbedderMissing
 from knowledge.identity import ROLES, Principal
 from knowledge.index import EmbedderMismatch, IndexUnavailable
-from knowledge.storage import migrate_database, open_engine
-from knowledge.withdrawals import UNREADABLE, StopChange, known_withdrawals
+from knowledge.storage import UNAVAILABLE, migrate_database, open_engine
+from knowledge.withdrawals import StopChange, load_withdrawals
 from telemetry.groups import leaves
 from telemetry.logs import configure_logs
 from telemetry.setup import tracing
@@ -103,7 +103,7 @@ def migrate() -> None:
     settings = settings_or_exit()
     try:
         revisions = asyncio.run(migrate_database(settings.database, withdrawals.SCHEMA, SCHEMA))
-    except UNREADABLE as exc:
+    except UNAVAILABLE as exc:
         typer.echo(f"chatbot: the database could not be migrated: {exc}", err=True)
         raise typer.Exit(1) from exc
     for owner, revision in revisions.items():
@@ -150,7 +150,7 @@ def _change(action: Literal["stop", "resume"], model: str | None, by: str, reaso
     except (ValueError, ModelsMisconfigured) as exc:
         typer.echo(f"chatbot: {exc}", err=True)
         raise typer.Exit(2) from exc
-    except UNREADABLE as exc:
+    except UNAVAILABLE as exc:
         typer.echo(f"chatbot: nothing was changed, the database cannot be written ({type(exc).__name__})", err=True)
         raise typer.Exit(1) from exc
 
@@ -158,7 +158,7 @@ def _change(action: Literal["stop", "resume"], model: str | None, by: str, reaso
 async def _changed(settings: Settings, change: StopChange) -> str:
     engine = open_engine(settings.database)
     try:
-        withdrawals = await known_withdrawals(engine)
+        withdrawals = await load_withdrawals(engine)
         known = {*settings.models.read().names, *withdrawals.stopped_models()} if change.model else set()
         if change.model is not None and change.model not in known:
             raise ValueError(f"no model is named {change.model}: there are {', '.join(sorted(known))}")

@@ -84,7 +84,7 @@ class Answering:
             if self.revoked():
                 scope.cancel()
 
-        with anyio.CancelScope() as scope, self.services.withdrawals.heard_by(look):
+        with anyio.CancelScope() as scope, self.services.withdrawals.notifying(look):
             yield scope
 
 
@@ -95,4 +95,4 @@ def may_not_answer(withdrawals: Withdrawals) -> bool:
 
 def withdrawn(passage: Passage, withdrawals: Withdrawals, *, now: float) -> bool:
     """Return whether a passage that was found is withdrawn, or no longer visible at `now` (Unix seconds)."""
-    return withdrawals.withdrawn(passage.tenant, passage.document_id, passage.version) or passage.over(now)
+    return withdrawals.withdrawn(passage.tenant, passage.document_id, passage.version) or passage.has_ended(now)

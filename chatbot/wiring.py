@@ -122,7 +122,7 @@ async def open_stops(engine: AsyncEngine, models: Models) -> AsyncGenerator[With
 
     async with open_withdrawals(engine) as withdrawals:
         stop_models()
-        with withdrawals.heard_by(stop_models):
+        with withdrawals.notifying(stop_models):
             yield withdrawals
 
 

@@ -1,4 +1,4 @@
-"""Who is asking, and at what time: every search takes an `Access`; `knowledge.index` turns it into the one filter."""
+"""Access of a search: tenant, groups and instant, which `knowledge.index` turns into its filter."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ EVERY_CUSTOMER = "customers"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Access:
-    """A tenant, the caller's groups and an instant in Unix seconds; no groups means that nothing can be read."""
+    """A tenant, the caller's groups and an instant in Unix seconds; without groups nothing can be read."""
 
     tenant: str
     groups: frozenset[str]

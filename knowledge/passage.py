@@ -1,4 +1,4 @@
-"""A passage: the piece of a document that is embedded, retrieved, shown to the model and quoted to the customer."""
+"""A passage: the piece of a document that is embedded, retrieved, put into prompts and quoted to customers."""
 
 from dataclasses import dataclass
 from datetime import date
@@ -16,7 +16,7 @@ class Passage:
     """One passage of one version of a document.
 
     `visible_from` and `visible_until` are Unix seconds and form a half-open interval; without `visible_from` the
-    version is a draft and nobody sees it. `readers` are group names and an empty tuple matches nobody.
+    version is a draft, which no search finds. `readers` are group names; an empty tuple matches no caller.
     """
 
     tenant: str
@@ -30,7 +30,7 @@ class Passage:
     language: Language
     product: str | None
     readers: tuple[str, ...]
-    effective_from: date | None = None  # a null in the index may mean that there is no field
+    effective_from: date | None = None  # the index stores no difference between a null and a missing field
     visible_from: float | None = None
     visible_until: float | None = None
 
@@ -40,8 +40,8 @@ class Passage:
         below = self.section.removeprefix(self.title).removeprefix(" > ")
         return f"{self.title} > {below}" if below else self.title
 
-    def over(self, now: float) -> bool:
-        """Return whether its time ended at or before `now`, in Unix seconds."""
+    def has_ended(self, now: float) -> bool:
+        """Return whether the visible interval ended at or before `now`, in Unix seconds."""
         return self.visible_until is not None and self.visible_until <= now
 
     @property
@@ -55,8 +55,8 @@ class Hit:
     """A passage found for a question.
 
     `score` is the fused score that orders hits; `dense` is the cosine similarity in [-1, 1] and `terms` the BM25 score
-    over that of the collection's rarest term, so that it means the same in a small collection and a large one (0 where
-    no term matched): answerability is judged from the two halves.
+    divided by that of the collection's rarest term, which makes it comparable between collections of any size (0 where
+    no term matches). Answerability is computed from the two.
     """
 
     passage: Passage
@@ -64,7 +64,7 @@ class Hit:
     dense: float
     terms: float
     collection: str = ""
-    """Where it was found: a re-index may bring another one at any moment."""
+    """The searched collection; a re-index may switch to another at any moment."""
 
 
 def language_of(text: str) -> Language:

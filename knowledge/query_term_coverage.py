@@ -1,5 +1,4 @@
-"""How much of what a question names a passage says: nouns and words of both languages, by themselves or by another word
-for the same (pure)."""
+"""The coverage of a question's topics by a passage, literally or by a synonym (pure)."""
 
 from collections.abc import Collection, Sequence
 
@@ -10,24 +9,24 @@ from knowledge.terms import Terms
 
 
 class Coverage:
-    """Compares a question's topics with passages; `own_names` (the bank's) are in every document, said or not."""
+    """Compares a question's topics with passages; `own_names`, those of the bank, are no topics."""
 
     def __init__(self, terms: Terms, glossary: Glossary, own_names: Collection[str]) -> None:
         self._terms = terms
         self._glossary = glossary
         self._own = frozenset(topic for name in own_names for topic in terms.topics(name))
 
-    def unknown(self, question: str, passages: Sequence[Passage]) -> float:
-        """Return the share in [0, 1] of what the question names that even the passage that says most of it does not."""
+    def unknown_share(self, question: str, passages: Sequence[Passage]) -> float:
+        """Return the share in [0, 1] of the question's topics that the passage with the best coverage does not name."""
         topics = [topic for topic in self._terms.topics(question) if topic not in self._own]
         if not topics or not passages:
             return float(bool(topics))
-        return min(self._missing(question, topics, indexed_text(passage)) for passage in passages) / len(topics)
+        return min(self._unknown_topics(question, topics, indexed_text(passage)) for passage in passages) / len(topics)
 
-    def _missing(self, question: str, topics: Sequence[str], text: str) -> int:
+    def _unknown_topics(self, question: str, topics: Sequence[str], text: str) -> int:
         plain = text.casefold()
-        said = set(self._terms.words(text))
-        for word, line in self._glossary.touched(question):
-            if any(other.casefold() in plain for other in line):
-                said.update(self._terms.topics(word))
-        return sum(topic not in said and topic not in plain for topic in topics)
+        named = set(self._terms.words(text))
+        for word, synonyms in self._glossary.matches(question):
+            if any(synonym.casefold() in plain for synonym in synonyms):
+                named.update(self._terms.topics(word))
+        return sum(topic not in named and topic not in plain for topic in topics)

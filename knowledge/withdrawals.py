@@ -1,12 +1,13 @@
-"""What the bank has taken back: versions, models, everything; in SQL, known to every process in a second.
+"""Withdrawn versions, stopped models and the emergency flag: an SQL table that every process polls once a second.
 
-Asked before each sentence leaves, so it answers from memory; a task looks at the table every second. When it could not
-be read for five seconds nothing is known, and `readable` says so: the caller then hands over to a person. Every stop
-and every resumption is written down with who, when and why, in the transaction that makes it.
+It is asked before each sentence of an answer is sent, so it answers from memory. After five seconds without a
+successful poll `readable` is false, and the caller hands over to a person. Every stop and resumption is recorded with
+its author, time and reason, in the transaction that makes it.
 
-A withdrawn version's row is never removed: its points stay for searches as of then, and an older index that was
-restored knows nothing of their end. So as many rows as before are the same rows, whatever clock or late commit they
-came from, and a look reads the stops and counts the versions; all are read when there are more, and once a minute.
+The row of a withdrawn version is never removed: its points stay for searches of an earlier time, and a restored older
+index does not know that they have ended. So an equal number of rows means the same rows, whatever clock or late commit
+they come from: a poll reads the stops and counts the versions, and reads all versions when the count has changed and
+once a minute.
 """
 
 import time
@@ -22,7 +23,7 @@ from sqlalchemy import Column, Double, Integer, MetaData, String, Table, delete,
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from knowledge.storage import UNAVAILABLE, Schema, hold, migrate
+from knowledge.storage import UNAVAILABLE, Schema, migrate, transaction_lock
 
 log = structlog.get_logger(__name__)
 
@@ -52,12 +53,9 @@ _STOP: Final = "stop"
 _MODEL: Final = "model"
 _EVERYONE: Final = ""
 
-UNREADABLE = UNAVAILABLE
-
 
 class WithdrawalsSettings(BaseModel, frozen=True):
-    """How often the table is looked at and how often read as a whole, how long a look may take, and after how long
-    nothing is known any more."""
+    """Seconds between polls and between reads of the whole table, of a poll at most, and until `readable` is false."""
 
     every: PositiveFloat = 1.0
     whole_every: PositiveFloat = 60.0
@@ -67,7 +65,7 @@ class WithdrawalsSettings(BaseModel, frozen=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StopChange:
-    """Somebody has stopped or resumed everything, or one model; `at` is Unix seconds."""
+    """A stop or resumption of one model, or of all answers (`model` None); `at` is Unix seconds."""
 
     action: Literal["stop", "resume"]
     model: str | None = None
@@ -77,7 +75,7 @@ class StopChange:
 
 
 class Withdrawals:
-    """The table as this process last read it."""
+    """The withdrawals as this process last read them."""
 
     def __init__(
         self, engine: AsyncEngine, settings: WithdrawalsSettings, *, clock: Callable[[], float] = time.monotonic
@@ -88,7 +86,7 @@ class Withdrawals:
         self._stops: frozenset[tuple[str, str]] = frozenset()
         self._versions: frozenset[tuple[str, str]] = frozenset()
         self._read_at = float("-inf")
-        self._whole_at = float("-inf")
+        self._versions_read_at = float("-inf")
         self._listeners: list[Callable[[], None]] = []
 
     def withdrawn(self, tenant: str, document_id: str, version: int) -> bool:
@@ -100,15 +98,15 @@ class Withdrawals:
         return (_STOP, _EVERYONE) in self._stops
 
     def stopped_models(self) -> frozenset[str]:
-        """Return the names of the models that may not be asked."""
+        """Return the names of the stopped models."""
         return frozenset(name for kind, name in self._stops if kind == _MODEL)
 
     def readable(self) -> bool:
-        """Return whether what is known is recent enough to rely on."""
+        """Return whether the last successful poll is recent enough to rely on."""
         return self._clock() - self._read_at <= self._settings.known_for
 
     async def withdraw(self, tenant: str, document_id: str, version: int, *, reason: str, at: float) -> None:
-        """Let a version answer no more, everywhere, within seconds; `at` is Unix seconds."""
+        """Withdraw a version, within seconds on every replica; `at` is Unix seconds."""
         try:
             async with self._engine.begin() as connection:
                 await write_withdrawal(connection, tenant, document_id, version, reason=reason, at=at)
@@ -117,8 +115,8 @@ class Withdrawals:
         await self.read()
 
     @contextmanager
-    def heard_by(self, listener: Callable[[], None]) -> Iterator[None]:
-        """Call `listener` after every look at the table, whether it could be read or not, while the block runs."""
+    def notifying(self, listener: Callable[[], None]) -> Iterator[None]:
+        """Call `listener` after every poll, successful or not, while the block runs."""
         self._listeners.append(listener)
         try:
             yield
@@ -126,88 +124,89 @@ class Withdrawals:
             self._listeners.remove(listener)
 
     async def change(self, change: StopChange) -> None:
-        """Stop or resume everything, or one model, on every replica within seconds, and write down who did it and why.
+        """Stop or resume all answers, or one model, within seconds on every replica, and record the change.
 
         Raises:
-            ValueError: it does not say who or why.
+            ValueError: the author or the reason is empty.
         """
         if not change.by.strip() or not change.reason.strip():
             raise ValueError("say who stops or resumes, and why")
         kind, name = (_STOP, _EVERYONE) if change.model is None else (_MODEL, change.model)
-        row = {"kind": kind, "tenant": _EVERYONE, "name": name, "reason": change.reason, "at": change.at}
-        written = {"at": change.at, "action": change.action, "model": name}
+        stop = {"kind": kind, "tenant": _EVERYONE, "name": name, "reason": change.reason, "at": change.at}
+        record = {"action": change.action, "model": name, "changed_by": change.by}
         with anyio.fail_after(self._settings.deadline):
             async with self._engine.begin() as connection:
-                await hold(connection, "stops")
-                # First out, then in: so a second stop needs no look at the first.
+                await transaction_lock(connection, "stops")
+                # Deleted first, so that a second stop does not conflict with the first.
                 await connection.execute(delete(WITHDRAWN).where(WITHDRAWN.c.kind == kind, WITHDRAWN.c.name == name))
                 if change.action == "stop":
-                    await connection.execute(insert(WITHDRAWN).values(row))
-                who = {"changed_by": change.by, "reason": change.reason}
-                await connection.execute(insert(CHANGES).values(written | who))
+                    await connection.execute(insert(WITHDRAWN).values(stop))
+                await connection.execute(insert(CHANGES).values(record | {"reason": change.reason, "at": change.at}))
         await self.read()
 
     async def changes(self, *, limit: int) -> tuple[StopChange, ...]:
         """Return the latest stops and resumptions, newest first.
 
         Raises:
-            UNREADABLE: they cannot be read.
+            UNAVAILABLE: the table cannot be read.
         """
         newest = select(CHANGES).order_by(CHANGES.c.id.desc()).limit(limit)
         with anyio.fail_after(self._settings.deadline):
             async with self._engine.connect() as connection:
                 rows = (await connection.execute(newest)).all()
         return tuple(
-            StopChange(action=r.action, model=r.model or None, by=r.changed_by, reason=r.reason, at=r.at) for r in rows
+            StopChange(action=row.action, model=row.model or None, by=row.changed_by, reason=row.reason, at=row.at)
+            for row in rows
         )
 
     async def read(self) -> None:
-        """Look at the table now.
+        """Poll the table now.
 
         Raises:
-            UNREADABLE: it cannot be read.
+            UNAVAILABLE: it cannot be read.
         """
         stops = select(WITHDRAWN.c.kind, WITHDRAWN.c.name).where(WITHDRAWN.c.kind.in_((_STOP, _MODEL)))
         count = select(func.count()).where(WITHDRAWN.c.kind == _VERSION)
         with anyio.fail_after(self._settings.deadline):
             async with self._engine.connect() as connection:
-                found = (await connection.execute(stops)).all()
-                if (await connection.execute(count)).scalar_one() != len(self._versions) or self._is_whole_due():
+                stopped = (await connection.execute(stops)).all()
+                version_count = (await connection.execute(count)).scalar_one()
+                if version_count != len(self._versions) or self._is_full_read_due():
                     await self._read_versions(connection)
-        self._stops = frozenset((kind, name) for kind, name in found)
+        self._stops = frozenset((kind, name) for kind, name in stopped)
         self._read_at = self._clock()
-        self._tell()
+        self._notify()
 
-    def _is_whole_due(self) -> bool:
-        return self._clock() - self._whole_at > self._settings.whole_every
+    def _is_full_read_due(self) -> bool:
+        return self._clock() - self._versions_read_at > self._settings.whole_every
 
     async def _read_versions(self, connection: AsyncConnection) -> None:
         versions = select(WITHDRAWN.c.tenant, WITHDRAWN.c.name).where(WITHDRAWN.c.kind == _VERSION)
         rows = (await connection.execute(versions)).all()
         self._versions = frozenset((tenant, name) for tenant, name in rows)
-        self._whole_at = self._clock()
+        self._versions_read_at = self._clock()
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         for listener in tuple(self._listeners):
             listener()
 
     async def watch(self) -> None:
-        """Read the table for ever."""
+        """Poll the table until cancelled."""
         while True:
             try:
-                # aiosqlite may never come back from a connection that is cancelled while it opens; the deadline holds.
+                # aiosqlite may never return from a connection that is cancelled while it opens; the deadline applies.
                 with anyio.CancelScope(shield=True):
                     await self.read()
-            except UNREADABLE as exc:
+            except UNAVAILABLE as exc:
                 log.warning("withdrawals_unreadable", error=type(exc).__name__)
-                self._tell()
+                self._notify()
             await anyio.sleep(self._settings.every)
 
 
 async def write_withdrawal(
     connection: AsyncConnection, tenant: str, document_id: str, version: int, *, reason: str, at: float
 ) -> None:
-    """Withdraw a version in the caller's transaction: what decides it and what makes it known are one write."""
+    """Withdraw a version in the caller's transaction, together with the change that decides it."""
     name = f"{document_id}@{version}"
     same = (WITHDRAWN.c.kind == _VERSION) & (WITHDRAWN.c.tenant == tenant) & (WITHDRAWN.c.name == name)
     row = {"kind": _VERSION, "tenant": tenant, "name": name, "reason": reason[:400], "at": at}
@@ -215,11 +214,11 @@ async def write_withdrawal(
     await connection.execute(insert(WITHDRAWN).values(row))
 
 
-async def known_withdrawals(engine: AsyncEngine, settings: WithdrawalsSettings | None = None) -> Withdrawals:
-    """Make the tables where they are missing, and return what they say now.
+async def load_withdrawals(engine: AsyncEngine, settings: WithdrawalsSettings | None = None) -> Withdrawals:
+    """Create the tables where they are missing, and return the withdrawals of now, without polling.
 
     Raises:
-        UNREADABLE: they cannot be read.
+        UNAVAILABLE: the tables cannot be read.
     """
     await migrate(engine, SCHEMA)
     withdrawals = Withdrawals(engine, settings or WithdrawalsSettings())
@@ -231,8 +230,8 @@ async def known_withdrawals(engine: AsyncEngine, settings: WithdrawalsSettings |
 async def open_withdrawals(
     engine: AsyncEngine, settings: WithdrawalsSettings | None = None
 ) -> AsyncGenerator[Withdrawals]:
-    """Make the tables where they are missing, read them once, and go on reading them while the block runs."""
-    withdrawals = await known_withdrawals(engine, settings)
+    """Create the tables where they are missing, read them, and poll them while the block runs."""
+    withdrawals = await load_withdrawals(engine, settings)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(withdrawals.watch)
         try:

@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from knowledge.embedding import NotConverted, keep_encoder
+from knowledge.embedding import NotConverted, cached_encoder
 from llm_server.capacity import Load
 from llm_server.capacity import plan as make_plan
 from llm_server.launch import CannotServe, ServeSettings, Warmth
@@ -94,7 +94,7 @@ def _fetch_one(name: str, root: Path, bar: Progress) -> None:
 
 def _convert(folder: Path) -> None:
     with suppress(OSError):  # a folder that only may be read: each process that embeds makes its own
-        keep_encoder(folder)
+        cached_encoder(folder)
 
 
 @app.command()

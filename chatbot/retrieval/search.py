@@ -54,7 +54,7 @@ class SearchQuery:
     def of(cls, question: str, earlier: Sequence[str], glossary: Glossary) -> "SearchQuery":
         """Return the query for a question; `earlier` are the customer's questions, oldest first."""
         previous = earlier[-1] if earlier and is_follow_up(question) else ""
-        return cls(question, previous, glossary.others(f"{previous} {question}"))
+        return cls(question, previous, glossary.synonyms(f"{previous} {question}"))
 
     @property
     def text(self) -> str:
@@ -118,7 +118,7 @@ class Retrieval:
     async def unknown_share(self, question: str, result: SearchResult) -> float:
         """Return the share in [0, 1] of the question's terms that even the passage with most of them lacks."""
         passages = [hit.passage for hit in result.hits]
-        return await to_thread.run_sync(self._coverage.unknown, question, passages)
+        return await to_thread.run_sync(self._coverage.unknown_share, question, passages)
 
 
 def search_record(question: str, vector: Sequence[float], hits: Sequence[Hit]) -> SearchFinished:

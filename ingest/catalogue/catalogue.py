@@ -31,7 +31,7 @@ from ingest.catalogue.versions import (
 )
 from ingest.errors import CatalogueUnavailable, DuplicateContent, NotFound
 from knowledge import withdrawals
-from knowledge.storage import UNAVAILABLE, hold, migrate
+from knowledge.storage import UNAVAILABLE, migrate, transaction_lock
 
 TRANSACTION_SECONDS = 10.0
 TURN_SECONDS = 10.0
@@ -109,7 +109,7 @@ class Catalogue:
 
     async def _receive(self, upload: Upload, now: float) -> Received:
         async with self.write() as connection:
-            await hold(connection, f"content {upload.sha256}")
+            await transaction_lock(connection, f"content {upload.sha256}")
             known = await _version_with_same_content(connection, upload)
             if known is not None and known.state is not State.WITHDRAWN:
                 return await _received_before(connection, known, now)
@@ -267,7 +267,7 @@ class Catalogue:
     async def hold_digest(self, digest: str) -> AsyncGenerator[bool]:
         """Keep uploads from registering a content while the block runs; yield whether no version has it."""
         async with self.write() as connection:
-            await hold(connection, f"content {digest}")
+            await transaction_lock(connection, f"content {digest}")
             yield (await connection.execute(select(exists().where(VERSIONS.c.sha256 == digest)))).scalar_one() is False
 
     async def all_versions(self, tenant: str) -> list[Version]:

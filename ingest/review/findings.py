@@ -50,4 +50,4 @@ def _of_passage(n: int, page: int | None, text: str) -> Iterator[PassageFinding]
 @lru_cache(maxsize=_MOST_CACHED)
 def _detected(text: str) -> tuple[tuple[IdentifierKind | Tactic, str], ...]:
     identifiers = [(mark.kind, text[mark.start : mark.end]) for mark in find_identifiers(text)]
-    return (*identifiers, *((finding.trick, finding.excerpt) for finding in find_injection(text)))
+    return (*identifiers, *((finding.tactic, finding.excerpt) for finding in find_injection(text)))

@@ -1,6 +1,4 @@
-"""Dense vectors of passages and questions: sentence-transformers in process, micro-batched, on OpenVINO where it is
-faster.
-"""
+"""Dense vectors of passages and questions: sentence-transformers in process, micro-batched, on a CPU by OpenVINO."""
 
 from knowledge.embedding.embedding import (
     Embedder,
@@ -9,7 +7,7 @@ from knowledge.embedding.embedding import (
     EmbeddingUnavailable,
     open_embedder,
 )
-from knowledge.embedding.openvino_cache import NotConverted, keep_encoder
+from knowledge.embedding.openvino_cache import NotConverted, cached_encoder
 
 __all__ = [
     "Embedder",
@@ -17,6 +15,6 @@ __all__ = [
     "EmbedderSettings",
     "EmbeddingUnavailable",
     "NotConverted",
-    "keep_encoder",
+    "cached_encoder",
     "open_embedder",
 ]

@@ -1,8 +1,8 @@
 """Embedders: text to vectors, in this process or at an OpenAI-compatible endpoint.
 
-EmbeddingUnavailable        no vector for this text now
-├── EmbedderMissing         the weights folder is not there or holds no model
-└── EmbedderBusy            more requests are waiting than the queue holds
+EmbeddingUnavailable        the text cannot be embedded now
+├── EmbedderMissing         the weights folder is missing or holds no model
+└── EmbedderBusy            the queue is full
 """
 
 import asyncio
@@ -22,7 +22,7 @@ import aiohttp
 import msgspec
 from pydantic import AnyHttpUrl, BaseModel, Field, PositiveFloat, PositiveInt, SecretStr, model_validator
 
-from knowledge.embedding.encoder import DType, compiled, computed
+from knowledge.embedding.encoder import DType, openvino_model, torch_model
 from knowledge.embedding.openvino_cache import NotConverted
 
 Vectors = list[list[float]]
@@ -30,22 +30,22 @@ Encode = Callable[[list[str]], Vectors]
 
 
 class EmbeddingUnavailable(Exception):
-    """No vector for this text now."""
+    """The text cannot be embedded now."""
 
 
 class EmbedderMissing(EmbeddingUnavailable):
-    """The weights folder is not there or holds no model."""
+    """The weights folder is missing or holds no model."""
 
 
 class EmbedderBusy(EmbeddingUnavailable):
-    """More requests are waiting than the queue holds."""
+    """The queue is full."""
 
 
 class EmbedderSettings(BaseModel, frozen=True):
     """Either a sentence-transformers `folder`, or the `url` and `model` of an OpenAI-compatible endpoint.
 
-    A core that computes bfloat16 takes in 3,700 tokens a second, and a short query takes 9 ms. A CPU without it
-    computes in float32.
+    Timeouts and `window` are seconds. A core with bfloat16 embeds 3,700 tokens a second, and a short query in 9 ms; a
+    CPU without it computes in float32.
     """
 
     folder: Path | None = None
@@ -56,22 +56,22 @@ class EmbedderSettings(BaseModel, frozen=True):
     passage_timeout: PositiveFloat = 30.0
     query_prefix: str = "query: "
     passage_prefix: str = "passage: "
-    # One: two threads meet at a barrier dozens of times a text, and beside vLLM's busy workers each meeting waits for a
+    # One: two threads meet at a barrier dozens of times a text, and beside vLLM's busy workers each barrier waits for a
     # time slice.
     threads: PositiveInt = 1
     dtype: DType = "bfloat16"
     device: Literal["cpu", "cuda"] = "cpu"
     window: float = Field(default=0.002, ge=0)
     query_batch: PositiveInt = 16
-    # 8 passages keep the worker for a quarter of a second at most before it looks for waiting queries again.
+    # 8 passages occupy the worker for a quarter of a second at most before it takes waiting queries again.
     passage_batch: PositiveInt = 8
-    # Passages that wait in the worker, whoever brought them: each batch is drawn from them by like length.
+    # Passages that wait in the worker, of all callers: a batch takes those of similar length.
     passage_window: PositiveInt = 256
-    # Bytes: what a call costs beside its texts is worth about so much of one.
+    # Bytes: the overhead of a call equals about so much text.
     padding: PositiveInt = 96
     queue: PositiveInt = 256
-    # They share one model, 440 MB, and each further one takes 110 MB (on CUDA: a model of its own). Two encode twice as
-    # much as one, two threads of one do not.
+    # They share one model, 440 MB, and each further one takes 110 MB (on CUDA: a model of its own). Two workers encode
+    # twice as much as one, two threads of one worker do not.
     workers: PositiveInt = 1
 
     @model_validator(mode="after")
@@ -84,7 +84,7 @@ class EmbedderSettings(BaseModel, frozen=True):
 
 
 class Embedder(Protocol):
-    """Gives vectors that are compared by cosine; `name` is what a collection records of who made them."""
+    """Returns vectors that are compared by cosine; a collection records the `name` of its embedder."""
 
     @property
     def name(self) -> str: ...
@@ -93,15 +93,19 @@ class Embedder(Protocol):
     def dimensions(self) -> int: ...
 
     async def embed_queries(self, texts: Sequence[str]) -> Vectors:
-        """Return one vector a question, in order."""
+        """Return one vector for each question, in order."""
 
     async def embed_passages(self, texts: Sequence[str]) -> Vectors:
-        """Return one vector a passage, in order; questions that arrive meanwhile go first."""
+        """Return one vector for each passage, in order; questions that arrive meanwhile go first."""
 
 
 @asynccontextmanager
 async def open_embedder(settings: EmbedderSettings) -> AsyncGenerator[Embedder]:
-    """Open the embedder that the settings name, ready to work; raises EmbeddingUnavailable when it is not."""
+    """Open the embedder of the settings and warm it up.
+
+    Raises:
+        EmbeddingUnavailable: it cannot be loaded or reached.
+    """
     if settings.folder is not None:
         local = LocalEmbedder(settings.folder, settings)
         await local.start()
@@ -117,6 +121,8 @@ async def open_embedder(settings: EmbedderSettings) -> AsyncGenerator[Embedder]:
 
 @dataclass(slots=True, eq=False)
 class _Job:
+    """Texts to encode together; those of a query are urgent."""
+
     texts: list[str]
     urgent: bool
     arrived: float = field(default_factory=monotonic)
@@ -124,16 +130,16 @@ class _Job:
     size: int = field(init=False)
 
     def __post_init__(self) -> None:
-        # Bytes: a token of Korean has about as many as one of English, and a third of the characters.
+        # In bytes: Korean and English tokens have about the same number of bytes, not of characters.
         self.size = sum(len(text.encode()) for text in self.texts)
 
 
 class LocalEmbedder:
-    """A sentence-transformers model that a thread asks, or several.
+    """A sentence-transformers model in one or several worker threads.
 
-    Questions that arrive within the window are encoded together and go before passages. The loop's side takes no lock:
-    a job goes through a SimpleQueue, its result comes back as a future, and a cancelled job is skipped. Passages wait
-    for room among those that wait already, and are encoded with those of like length, whichever document they are of.
+    Questions that arrive within the window are encoded together and go before passages. The event loop takes no lock: a
+    job goes through a SimpleQueue, its result comes back as a future, and a cancelled job is skipped. At most
+    `passage_window` passages wait in the workers; a batch holds passages of similar length, of any document.
     """
 
     def __init__(self, folder: Path, settings: EmbedderSettings) -> None:
@@ -142,92 +148,101 @@ class LocalEmbedder:
         self._settings = settings
         self._folder = folder
         self._workers = [_Worker(settings) for _ in range(settings.workers)]
-        self._waiting = 0
-        self._room = asyncio.Semaphore(settings.passage_window)
+        self._waiting_requests = 0
+        self._passage_slots = asyncio.Semaphore(settings.passage_window)
 
     async def start(self) -> None:
-        """Load the model, convert it where nobody has yet; return when every worker has encoded a first text."""
+        """Load the model, converted for OpenVINO where it is not yet, and let every worker encode a first text.
+
+        Raises:
+            EmbedderMissing: the folder holds no model, or it cannot be loaded.
+        """
         if not (self._folder / "modules.json").is_file():
             raise EmbedderMissing(f"no embedding model in {self._folder}: run `llm-server fetch {self._folder.name}`")
         try:
             load = await asyncio.to_thread(_loader, self._folder, self._settings)
-            for worker in self._workers:  # one after the other: loading sets torch's default type for all threads
+            for worker in self._workers:  # in turn: loading sets torch's default type for all threads
                 self.dimensions = await asyncio.wrap_future(worker.start(load))
         except (NotConverted, OSError, ValueError, KeyError, IndexError, RuntimeError) as exc:
             raise EmbedderMissing(f"the model in {self._folder} cannot be loaded: {exc}") from exc
 
     async def embed_queries(self, texts: Sequence[str]) -> Vectors:
-        """Return one vector a question, in order."""
+        """Return one vector for each question, in order."""
         if not texts:
             return []
-        if self._waiting >= self._settings.queue:
-            raise EmbedderBusy(f"{self._waiting} requests are waiting for the embedder")
-        self._waiting += 1
+        if self._waiting_requests >= self._settings.queue:
+            raise EmbedderBusy(f"{self._waiting_requests} requests are waiting for the embedder")
+        self._waiting_requests += 1
         try:
             return await self._encode(_Job([self._settings.query_prefix + text for text in texts], urgent=True))
         finally:
-            self._waiting -= 1
+            self._waiting_requests -= 1
 
     async def embed_passages(self, texts: Sequence[str]) -> Vectors:
-        """Return one vector a passage, in order; questions that arrive meanwhile go first."""
+        """Return one vector for each passage, in order; questions that arrive meanwhile go first."""
         prefixed = [self._settings.passage_prefix + text for text in texts]
         shortest_first = sorted(range(len(texts)), key=lambda i: len(texts[i]))
         try:
-            async with asyncio.TaskGroup() as each:
-                tasks = {i: each.create_task(self._encode_passage(prefixed[i])) for i in shortest_first}
+            async with asyncio.TaskGroup() as group:
+                tasks = {i: group.create_task(self._encode_passage(prefixed[i])) for i in shortest_first}
         except ExceptionGroup as failed:
             raise failed.exceptions[0] from None
         return [tasks[i].result() for i in range(len(texts))]
 
     async def aclose(self) -> None:
-        """Stop the workers after the batches they work on; whoever still waits gets EmbeddingUnavailable."""
+        """Stop the workers after their present batches; waiting jobs fail with EmbeddingUnavailable."""
         for worker in self._workers:
             worker.stop()
         for worker in self._workers:
             await asyncio.to_thread(worker.join)
 
     async def _encode_passage(self, text: str) -> list[float]:
-        async with self._room:
+        async with self._passage_slots:
             (vector,) = await self._encode(_Job([text], urgent=False))
         return vector
 
     async def _encode(self, job: _Job) -> Vectors:
-        worker = min(self._workers, key=lambda worker: worker.waiting)
-        worker.waiting += len(job.texts)
+        worker = min(self._workers, key=lambda worker: worker.waiting_texts)
+        worker.waiting_texts += len(job.texts)
         try:
             worker.submit(job)
             return await asyncio.wrap_future(job.result)
         finally:
-            worker.waiting -= len(job.texts)
+            worker.waiting_texts -= len(job.texts)
 
 
 class _Worker:
-    """The thread that asks the model: takes jobs, questions first, and encodes them in batches."""
+    """A thread that encodes jobs in batches, questions first."""
 
     def __init__(self, settings: EmbedderSettings) -> None:
-        self.waiting = 0  # texts; whoever submits counts
+        self.waiting_texts = 0  # counted by the caller of `submit`
         self._settings = settings
         self._inbox: SimpleQueue[_Job | None] = SimpleQueue()
-        self._urgent: deque[_Job] = deque()
-        self._patient: deque[_Job] = deque()
+        self._queries: deque[_Job] = deque()
+        self._passages: deque[_Job] = deque()
         self._closing = False
         self._ended = False
         self._thread: Thread | None = None
 
     def start(self, load: Callable[[], Encode]) -> Future[int]:
-        """Start the thread; the future holds the number of dimensions when the model is loaded and warm."""
+        """Start the thread; the future gets the number of dimensions when the model is loaded and warm."""
         ready: Future[int] = Future()
         self._thread = Thread(target=self._run, args=(load, ready), name="embedder", daemon=True)
         self._thread.start()
         return ready
 
     def submit(self, job: _Job) -> None:
+        """Queue a job.
+
+        Raises:
+            EmbeddingUnavailable: the embedder is closed.
+        """
         if self._closing or self._thread is None:
             raise EmbeddingUnavailable("the embedder is closed")
         self._inbox.put(job)
 
     def stop(self) -> None:
-        """Take no more jobs; called where `submit` is called, so that no job can come in behind the end."""
+        """Take no more jobs; called in the thread of `submit`, so that no job follows the end mark."""
         self._closing = True
         self._inbox.put(None)
 
@@ -240,48 +255,48 @@ class _Worker:
         try:
             encode = load()
             dimensions = len(encode(["warm up"])[0])
-        except Exception as exc:  # noqa: BLE001  the thread's edge: whoever opens the embedder gets it
+        except Exception as exc:  # noqa: BLE001  the thread's edge: `start` raises it
             ready.set_exception(exc)
             return
         ready.set_result(dimensions)
-        while jobs := self._next():
-            self._answer(encode, [job for job in jobs if job.result.set_running_or_notify_cancel()])
-        for job in (*self._urgent, *self._patient):
+        while jobs := self._next_batch():
+            self._encode(encode, [job for job in jobs if job.result.set_running_or_notify_cancel()])
+        for job in (*self._queries, *self._passages):
             if job.result.set_running_or_notify_cancel():
                 job.result.set_exception(EmbeddingUnavailable("the embedder is closed"))
 
-    def _next(self) -> list[_Job]:
+    def _next_batch(self) -> list[_Job]:
         """Return the next batch of jobs, or nothing when the embedder closes."""
-        while not self._ended and self._receive(None if not (self._urgent or self._patient) else 0.0):
+        while not self._ended and self._receive(None if not (self._queries or self._passages) else 0.0):
             pass
         if self._ended:
             return []
-        if not self._urgent:
-            return self._alike()
-        until = self._urgent[0].arrived + self._settings.window
-        while self._queries() < self._settings.query_batch and self._receive(max(0.0, until - monotonic())):
+        if not self._queries:
+            return self._next_passages()
+        until = self._queries[0].arrived + self._settings.window
+        while self._query_texts() < self._settings.query_batch and self._receive(max(0.0, until - monotonic())):
             pass
-        jobs = [self._urgent.popleft()]
-        room = self._settings.query_batch - len(jobs[0].texts)
-        while self._urgent and len(self._urgent[0].texts) <= room:
-            jobs.append(self._urgent.popleft())
-            room -= len(jobs[-1].texts)
+        jobs = [self._queries.popleft()]
+        free = self._settings.query_batch - len(jobs[0].texts)
+        while self._queries and len(self._queries[0].texts) <= free:
+            jobs.append(self._queries.popleft())
+            free -= len(jobs[-1].texts)
         return jobs
 
-    def _alike(self) -> list[_Job]:
-        """Take the passage that has waited longest with those of like length: a batch computes its padding too."""
-        oldest = self._patient[0]
-        near = [job for job in self._patient if abs(job.size - oldest.size) <= self._settings.padding]
-        alike = nsmallest(self._settings.passage_batch, near, key=lambda job: abs(job.size - oldest.size))
-        for job in alike:
-            self._patient.remove(job)
-        return alike
+    def _next_passages(self) -> list[_Job]:
+        """Take the passage that has waited longest with those of similar length: padding costs as much as text."""
+        oldest = self._passages[0]
+        similar = [job for job in self._passages if abs(job.size - oldest.size) <= self._settings.padding]
+        batch = nsmallest(self._settings.passage_batch, similar, key=lambda job: abs(job.size - oldest.size))
+        for job in batch:
+            self._passages.remove(job)
+        return batch
 
-    def _queries(self) -> int:
-        return sum(len(job.texts) for job in self._urgent)
+    def _query_texts(self) -> int:
+        return sum(len(job.texts) for job in self._queries)
 
     def _receive(self, timeout: float | None) -> bool:
-        """Take one job from the inbox into its queue; return whether one came in time."""
+        """Move one job from the inbox into its queue; return whether one came within `timeout` seconds."""
         try:
             job = self._inbox.get(block=timeout != 0.0, timeout=timeout)
         except Empty:
@@ -289,15 +304,15 @@ class _Worker:
         if job is None:
             self._ended = True
             return False
-        (self._urgent if job.urgent else self._patient).append(job)
+        (self._queries if job.urgent else self._passages).append(job)
         return True
 
-    def _answer(self, encode: Encode, jobs: list[_Job]) -> None:
+    def _encode(self, encode: Encode, jobs: list[_Job]) -> None:
         if not jobs:
             return
         try:
             vectors = iter(encode([text for job in jobs for text in job.texts]))
-        except Exception as exc:  # noqa: BLE001  the worker's loop: those who wait are told, the thread lives on
+        except Exception as exc:  # noqa: BLE001  the worker's loop: the jobs fail, the thread goes on
             for job in jobs:
                 failure = EmbeddingUnavailable(f"the embedder failed: {type(exc).__name__}")
                 failure.__cause__ = exc
@@ -308,14 +323,14 @@ class _Worker:
 
 
 def _loader(folder: Path, settings: EmbedderSettings) -> Callable[[], Encode]:
-    """Return what each worker calls in its thread for the encoder."""
+    """Return the function by which each worker, in its thread, loads the model and gets its `encode`."""
     if settings.device == "cpu":
-        load = compiled(folder, settings.dtype, workers=settings.workers, threads=settings.threads)
+        load = openvino_model(folder, settings.dtype, workers=settings.workers, threads=settings.threads)
     else:
-        load = computed(folder, settings.dtype, device=settings.device, threads=settings.threads)
+        load = torch_model(folder, settings.dtype, device=settings.device, threads=settings.threads)
     batch = max(settings.query_batch, settings.passage_batch)
 
-    def encoder() -> Encode:
+    def load_encode() -> Encode:
         model = load()
 
         def encode(texts: list[str]) -> Vectors:
@@ -327,20 +342,20 @@ def _loader(folder: Path, settings: EmbedderSettings) -> Callable[[], Encode]:
 
         return encode
 
-    return encoder
+    return load_encode
 
 
-class _Embedded(msgspec.Struct):
+class _Embedding(msgspec.Struct):
     index: int
     embedding: list[float]
 
 
-class _Reply(msgspec.Struct):
-    data: list[_Embedded]
+class _EmbeddingsReply(msgspec.Struct):
+    data: list[_Embedding]
 
 
 class EndpointEmbedder:
-    """An OpenAI-compatible `/v1/embeddings`; batching is the endpoint's business."""
+    """An OpenAI-compatible `/v1/embeddings` endpoint, which batches by itself."""
 
     def __init__(self, session: aiohttp.ClientSession, settings: EmbedderSettings, *, dimensions: int) -> None:
         self.name = settings.model
@@ -348,29 +363,29 @@ class EndpointEmbedder:
         self._session = session
         self._settings = settings
         self._url = f"{str(settings.url).rstrip('/')}/v1/embeddings"
-        self._decode = msgspec.json.Decoder(_Reply).decode
+        self._decode = msgspec.json.Decoder(_EmbeddingsReply).decode
 
     @classmethod
     async def connect(cls, session: aiohttp.ClientSession, settings: EmbedderSettings) -> Self:
-        """Ask once how many dimensions the vectors have."""
+        """Return the embedder, with the number of dimensions of a first vector."""
         unknown = cls(session, settings, dimensions=0)
         (vector,) = await unknown.embed_queries(["warm up"])
         return cls(session, settings, dimensions=len(vector))
 
     async def embed_queries(self, texts: Sequence[str]) -> Vectors:
-        """Return one vector a question, in order."""
+        """Return one vector for each question, in order."""
         prefixed = [self._settings.query_prefix + text for text in texts]
-        return await self._ask(prefixed, timeout=self._settings.query_timeout)
+        return await self._request(prefixed, timeout=self._settings.query_timeout)
 
     async def embed_passages(self, texts: Sequence[str]) -> Vectors:
-        """Return one vector a passage, in order."""
+        """Return one vector for each passage, in order."""
         vectors: Vectors = []
         for start in range(0, len(texts), self._settings.queue):
             batch = [self._settings.passage_prefix + text for text in texts[start : start + self._settings.queue]]
-            vectors.extend(await self._ask(batch, timeout=self._settings.passage_timeout))
+            vectors.extend(await self._request(batch, timeout=self._settings.passage_timeout))
         return vectors
 
-    async def _ask(self, texts: list[str], *, timeout: float) -> Vectors:
+    async def _request(self, texts: list[str], *, timeout: float) -> Vectors:
         if not texts:
             return []
         limit = aiohttp.ClientTimeout(total=timeout)
@@ -381,7 +396,7 @@ class EndpointEmbedder:
                 reply = self._decode(await response.read())
         except (aiohttp.ClientError, TimeoutError, msgspec.DecodeError) as exc:
             raise EmbeddingUnavailable(f"the embedding endpoint failed: {type(exc).__name__}") from exc
-        vectors = [one.embedding for one in sorted(reply.data, key=lambda one: one.index)]
+        vectors = [item.embedding for item in sorted(reply.data, key=lambda item: item.index)]
         sizes = {len(vector) for vector in vectors} | ({self.dimensions} if self.dimensions else set())
         if len(vectors) != len(texts) or len(sizes) != 1:
             raise EmbeddingUnavailable("the embedding endpoint answered with other vectors than asked for")

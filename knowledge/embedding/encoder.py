@@ -1,6 +1,6 @@
-"""The embedding model by sentence-transformers: its encoder compiled by OpenVINO on a CPU, computed by torch on CUDA.
+"""The sentence-transformers model, with its encoder compiled by OpenVINO for a CPU, or run by torch on CUDA.
 
-Tokens, pooling and normalisation are sentence-transformers' own either way.
+Tokenization, pooling and normalisation are sentence-transformers' own in both cases.
 """
 
 import json
@@ -20,14 +20,15 @@ from transformers.modeling_outputs import BaseModelOutput
 from knowledge.embedding.openvino_cache import encoder_file
 
 DType = Literal["bfloat16", "float32"]
-Load = Callable[[], SentenceTransformer]
-"""Returns the model for the thread that calls it."""
+ModelLoader = Callable[[], SentenceTransformer]
+"""Returns the model for the calling thread."""
 
 
-def compiled(folder: Path, dtype: DType, *, workers: int, threads: int) -> Load:
-    """Compile the encoder for so many threads that encode side by side, `threads` of OpenVINO's for each.
+def openvino_model(folder: Path, dtype: DType, *, workers: int, threads: int) -> ModelLoader:
+    """Compile the encoder for concurrent worker threads, each with so many OpenVINO threads.
 
-    They share one model. Its tokenizer is set by the first text and only read after that: let one thread begin.
+    The workers share one model. The first text configures its tokenizer, which is only read after that: let one worker
+    begin alone.
 
     Raises:
         NotConverted: the weights cannot be converted.
@@ -37,16 +38,22 @@ def compiled(folder: Path, dtype: DType, *, workers: int, threads: int) -> Load:
         "INFERENCE_PRECISION_HINT": {"bfloat16": "bf16", "float32": "f32"}[dtype],
         "NUM_STREAMS": workers,
         "INFERENCE_NUM_THREADS": workers * threads,
-        "ENABLE_CPU_PINNING": False,  # the cores are others' too: vLLM's, or this service's own
-        # Kernels are compiled for each shape (batch, length), 0.7 MB; OpenVINO keeps thousands. Kept ones save 2 ms.
+        "ENABLE_CPU_PINNING": False,  # vLLM and this service use the cores too
+        # Kernels are compiled for each shape (batch, length), 0.7 MB each; by default OpenVINO keeps thousands. A kept
+        # kernel saves 2 ms.
         "CPU_RUNTIME_CACHE_CAPACITY": 64,
     }
     with encoder_file(folder) as file:
         encoder = openvino.Core().compile_model(file, "CPU", options)
-    # A class in place of the one that modules.json names: sentence-transformers' own `backend` needs optimum-intel.
-    named = json.loads((folder / "modules.json").read_text("utf-8"))[0]["type"]
+    # Our module replaces the one of modules.json: sentence-transformers' `backend` needs optimum-intel, and its public
+    # constructor takes no module classes.
+    module = json.loads((folder / "modules.json").read_text("utf-8"))[0]["type"]
     model = SentenceTransformer._load_with_module_classes(  # noqa: SLF001
-        str(folder), {named: _Compiled}, device="cpu", local_files_only=True, model_kwargs={"encoder": encoder}
+        str(folder),
+        {module: _CompiledTransformer},
+        device="cpu",
+        local_files_only=True,
+        model_kwargs={"encoder": encoder},
     )
 
     def load() -> SentenceTransformer:
@@ -56,8 +63,8 @@ def compiled(folder: Path, dtype: DType, *, workers: int, threads: int) -> Load:
     return load
 
 
-def computed(folder: Path, dtype: DType, *, device: str, threads: int) -> Load:
-    """Let torch compute on `device`, a model for each thread."""
+def torch_model(folder: Path, dtype: DType, *, device: str, threads: int) -> ModelLoader:
+    """Return a loader of a torch model on `device`, one for each thread."""
 
     def load() -> SentenceTransformer:
         torch.set_num_threads(threads)  # of the calling thread
@@ -69,26 +76,26 @@ def computed(folder: Path, dtype: DType, *, device: str, threads: int) -> Load:
     return load
 
 
-class _Compiled(Transformer):
-    """sentence-transformers' module without weights: the compiled encoder has them."""
+class _CompiledTransformer(Transformer):
+    """sentence-transformers' module without weights, which the compiled encoder has."""
 
-    def _load_model(self, *given: Any, **model_kwargs: Any) -> Any:
-        return _Encoder(model_kwargs["encoder"], config=given[2])
+    def _load_model(self, *arguments: Any, **model_kwargs: Any) -> Any:
+        return _Encoder(model_kwargs["encoder"], config=arguments[2])
 
 
 class _Encoder(torch.nn.Module):
-    """What stands for the torch encoder; each thread has a request of its own."""
+    """The compiled encoder as a torch module; each thread has an inference request of its own."""
 
     def __init__(self, encoder: openvino.CompiledModel, config: PreTrainedConfig) -> None:
         super().__init__()
         self.config = config
         self._encoder = encoder
-        self._mine = local()
+        self._thread = local()
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor, **_: object) -> BaseModelOutput:
-        if not hasattr(self._mine, "request"):
-            self._mine.request = self._encoder.create_infer_request()
-        asked = {"input_ids": input_ids.numpy(), "attention_mask": attention_mask.numpy()}
-        # Nothing is copied: pooling has read the layer before this thread asks again.
-        (layer,) = self._mine.request.infer(asked, share_inputs=True, share_outputs=True).values()
+        if not hasattr(self._thread, "request"):
+            self._thread.request = self._encoder.create_infer_request()
+        inputs = {"input_ids": input_ids.numpy(), "attention_mask": attention_mask.numpy()}
+        # Nothing is copied: pooling has read the layer before this thread's next inference.
+        (layer,) = self._thread.request.infer(inputs, share_inputs=True, share_outputs=True).values()
         return BaseModelOutput(last_hidden_state=torch.from_numpy(layer))

@@ -1,8 +1,8 @@
-"""Writes the encoder of a sentence-transformers model as OpenVINO reads it.
+"""Converts the encoder of a sentence-transformers model to OpenVINO's format.
 
     python -m knowledge.embedding.openvino_export WEIGHTS FILE.xml
 
-A program of its own: tracing and converting leave 700 MB in the process that does it.
+A program of its own: tracing and conversion leave 700 MB allocated in their process.
 """
 
 import sys
@@ -17,7 +17,7 @@ EXAMPLES = ["one", "two and three"]
 
 
 class _LastLayer(torch.nn.Module):
-    """What sentence-transformers asks an encoder for."""
+    """The output of an encoder that sentence-transformers uses."""
 
     def __init__(self, encoder: Any) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class _LastLayer(torch.nn.Module):
 
 
 def convert(weights: str, file: str) -> None:
-    """Write `file` and, beside it, its weights as float16: for bfloat16 that loses nothing that counts."""
+    """Write `file` and, beside it, its weights as float16, which loses nothing relevant of bfloat16."""
     transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # publishes no types
     model = SentenceTransformer(
         weights, device="cpu", local_files_only=True, model_kwargs={"dtype": torch.float32}

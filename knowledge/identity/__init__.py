@@ -1,4 +1,4 @@
-"""Who calls: bearer tokens verified into a `Principal`."""
+"""Authentication: bearer tokens (JWT) verified into a `Principal`."""
 
 from knowledge.identity.principal import ROLES, Principal, Role
 from knowledge.identity.tokens import (

@@ -1,16 +1,16 @@
-"""Who calls: the subject of a token that was verified, its tenant, roles and groups."""
+"""The principal of a verified token: subject, tenant, roles and groups."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 Role = Literal["customer", "staff", "approver", "admin", "service", "evals"]
-"""`evals` marks, beside another role, a caller that only measures: its questions wait behind everybody else's."""
+"""`evals`, beside another role, marks a caller that measures: its questions queue behind all others."""
 ROLES: frozenset[str] = frozenset(get_args(Role))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Principal:
-    """Somebody who showed a valid token; customers always belong to the group of every customer."""
+    """The bearer of a valid token; one with any known role belongs to the group of every customer."""
 
     tenant: str
     sub: str

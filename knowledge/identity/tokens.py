@@ -1,11 +1,11 @@
-"""Who a bearer token says somebody is: JWT signatures, issuer, audience and expiry, checked the same way everywhere.
+"""Verifies bearer tokens (JWT, RFC 7519): signature, issuer, audience and expiry.
 
-Keys come from the identity provider's JWKS (fetched with a deadline, kept, asked again for an unknown key id) or from
-one public key file. RFC 7519, RFC 7517; only RS256 and ES256 are accepted, whatever the token's header asks for.
+Keys come from the identity provider's JWKS (RFC 7517; fetched with a deadline, cached, fetched again for an unknown key
+id) or from one public key file. Only RS256 and ES256 are accepted, whatever the token's header names.
 
 IdentityError
-├── TokenRefused      no token, expired, wrong signature, issuer, audience or a claim missing
-└── KeysUnavailable   the identity provider cannot be asked for its keys
+├── TokenRefused      missing, expired, or with a wrong signature, issuer, audience or claim
+└── KeysUnavailable   the identity provider's keys cannot be fetched
 """
 
 import time
@@ -39,15 +39,15 @@ class IdentityError(Exception):
 
 
 class TokenRefused(IdentityError):
-    """The token itself is at fault; the message says how and never repeats it."""
+    """The token is invalid; the message says why and never repeats it."""
 
 
 class KeysUnavailable(IdentityError):
-    """The identity provider's keys cannot be had right now."""
+    """The identity provider's keys cannot be fetched now."""
 
 
 class AuthSettings(BaseModel, frozen=True):
-    """Whose tokens are accepted; set `jwks_url` or `public_key_file`."""
+    """The accepted issuer, with either `jwks_url` or `public_key_file` as the source of its keys; times in seconds."""
 
     issuer: str
     audience: str = "bank-chatbot"
@@ -66,20 +66,20 @@ class AuthSettings(BaseModel, frozen=True):
 
 
 class Keys(Protocol):
-    """Where public keys come from."""
+    """A source of public keys."""
 
     async def key(self, key_id: str | None) -> jwt.PyJWK:
         """Return the key.
 
         Raises:
             TokenRefused: there is no such key.
-            KeysUnavailable: the provider cannot be asked.
+            KeysUnavailable: the keys cannot be fetched.
         """
         ...
 
 
 class KeyFile:
-    """One public key (PEM) that signs everything: the local key of `make run`."""
+    """One public key (PEM) for all tokens: the local key of `make run`."""
 
     def __init__(self, pem: bytes) -> None:
         public = load_pem_public_key(pem)
@@ -90,12 +90,12 @@ class KeyFile:
         else:
             raise TypeError("AUTH__PUBLIC_KEY_FILE must hold an RSA or a P-256 public key")
 
-    async def key(self, key_id: str | None) -> jwt.PyJWK:  # noqa: ARG002 - one key, whatever its name
+    async def key(self, key_id: str | None) -> jwt.PyJWK:  # noqa: ARG002 - one key, whatever its id
         return self._key
 
 
 class Jwks:
-    """An identity provider's key set, kept a while, and asked again for an unknown id at most every `ask_again`."""
+    """An identity provider's cached key set; an unknown id fetches it again, at most every `jwks_ask_again` seconds."""
 
     def __init__(
         self, http: aiohttp.ClientSession, settings: AuthSettings, *, clock: Callable[[], float] = time.monotonic
@@ -104,10 +104,10 @@ class Jwks:
         self._settings = settings
         self._clock = clock
         self._keys: Mapping[str | None, jwt.PyJWK] = {}
-        self._asked_at = float("-inf")
+        self._fetched_at = float("-inf")
 
     async def key(self, key_id: str | None) -> jwt.PyJWK:
-        age = self._clock() - self._asked_at
+        age = self._clock() - self._fetched_at
         if age > self._settings.jwks_keep or (key_id not in self._keys and age > self._settings.jwks_ask_again):
             await self._fetch()
         if key_id not in self._keys:
@@ -121,12 +121,12 @@ class Jwks:
             async with self._http.get(url, timeout=timeout, raise_for_status=True) as response:
                 published = jwt.PyJWKSet.from_dict(await response.json(content_type=None))
         except (aiohttp.ClientError, TimeoutError, jwt.PyJWKError, jwt.PyJWKSetError, ValueError) as exc:
-            if self._keys:  # an outage of the provider must not sign everybody out
-                self._asked_at = self._clock()
+            if self._keys:  # an outage of the provider must not invalidate every token
+                self._fetched_at = self._clock()
                 return
             raise KeysUnavailable("the identity provider's keys cannot be fetched") from exc
         self._keys = {key.key_id: key for key in published.keys if key.algorithm_name in ALGORITHMS}
-        self._asked_at = self._clock()
+        self._fetched_at = self._clock()
 
 
 class Authenticator:
@@ -137,11 +137,11 @@ class Authenticator:
         self._settings = settings
 
     async def verify(self, token: str) -> Principal:
-        """Return who the token speaks for.
+        """Return the principal of a token.
 
         Raises:
-            TokenRefused: see its message.
-            KeysUnavailable: the provider cannot be asked.
+            TokenRefused: the token is invalid.
+            KeysUnavailable: the keys cannot be fetched.
         """
         try:
             header = jwt.get_unverified_header(token)
@@ -151,7 +151,7 @@ class Authenticator:
             claims = jwt.decode(
                 token,
                 key,
-                # The key decides, never the header: an RSA key must not be read as an HMAC secret.
+                # The key's algorithm, never the header's: an RSA key must not be used as an HMAC secret.
                 algorithms=[key.algorithm_name],
                 audience=self._settings.audience,
                 issuer=self._settings.issuer,
@@ -172,7 +172,8 @@ def _principal(claims: Mapping[str, object]) -> Principal:
     if len(sub) > LONGEST_SUBJECT or len(tenant) > LONGEST_TENANT or "\x00" in tenant + sub:
         raise TokenRefused("the token's subject or tenant is too long, or no text")
     roles = _names(claims.get("roles", [])) & ROLES
-    return Principal(tenant=tenant, sub=sub, roles=roles, groups=_names(claims.get("groups", [])) | _given(roles))
+    groups = _names(claims.get("groups", [])) | _default_groups(roles)
+    return Principal(tenant=tenant, sub=sub, roles=roles, groups=groups)
 
 
 def _names(value: object) -> frozenset[str]:
@@ -181,13 +182,13 @@ def _names(value: object) -> frozenset[str]:
     return frozenset(value)
 
 
-def _given(roles: frozenset[str]) -> frozenset[str]:
+def _default_groups(roles: frozenset[str]) -> frozenset[str]:
     return frozenset((EVERY_CUSTOMER,)) if roles else frozenset()
 
 
 @asynccontextmanager
 async def open_authenticator(settings: AuthSettings) -> AsyncGenerator[Authenticator]:
-    """Open the source of keys that the settings name."""
+    """Yield an authenticator with the source of keys that the settings name."""
     if settings.public_key_file is not None:
         yield Authenticator(KeyFile(settings.public_key_file.read_bytes()), settings)
         return

@@ -1,4 +1,5 @@
-"""What must not pass: identifiers of persons, which are masked, and instructions to the model, which are reported.
+"""Screening of questions and passages: identifiers of persons are masked, instructions to the model are reported.
+
 Pure.
 """
 

@@ -1,6 +1,6 @@
-"""Reads text that hides what it says: escapes, codes, look-alike letters, letters spaced out, leetspeak, reversal.
+"""Undoes the obfuscation of text: escapes, encodings, look-alike letters, spaced letters, leetspeak, reversal.
 
-Pure. `fold` gives the text as a model would read it; `disguises` yields what else it may say, only where it differs.
+Pure. `normalised` returns the text as a model would read it; `deobfuscated` yields further readings that differ.
 """
 
 import base64
@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from typing import Final
 from urllib.parse import unquote
 
-_UNSEEN: Final = dict.fromkeys(
+_ZERO_WIDTH: Final = dict.fromkeys(
     map(
         ord,
         "\u200b\u200c\u200d\u2060\ufeff\u00ad\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u180e\u200e\u200f",
@@ -38,7 +38,7 @@ _LOOKALIKES: Final = {
 }  # fmt: skip
 _LEET: Final = str.maketrans("013457$@!|", "oieastsail")
 _LEET_WORD: Final = re.compile(r"(?<!\S)(?=\S*[A-Za-z])(?=\S*[013457$@!|])[A-Za-z013457$@!|]{3,}(?=[\s.,?;:]|$)")
-# Four or more single letters or syllables with the same thing between them.
+# Four or more single letters or syllables with the same separator between them.
 _SPACED: Final = re.compile(r"(?<![^\W_])[^\W\d_](?:([ .\-_*/|,])[^\W\d_])(?:\1[^\W\d_]){2,}(?![^\W_])")
 _BASE64: Final = re.compile(r"(?<![A-Za-z0-9+/=_-])[A-Za-z0-9+/_-]{16,}={0,2}(?![A-Za-z0-9+/=_-])")
 _BASE32: Final = re.compile(r"(?<![A-Z2-7=])[A-Z2-7]{16,}={0,6}(?![A-Z2-7=])")
@@ -46,36 +46,36 @@ _HEX: Final = re.compile(r"(?<![0-9A-Fa-f])(?:[0-9A-Fa-f]{2}[ :]?){10,}(?![0-9A-
 _UNICODE_ESCAPE: Final = re.compile(r"\\u([0-9a-fA-F]{4})|\\x([0-9a-fA-F]{2})|\\U([0-9a-fA-F]{8})")
 
 
-def fold(text: str) -> str:
+def normalised(text: str) -> str:
     """Return the text as a model would read it: compatibility forms folded, invisible characters gone."""
-    return _BLANKS.sub(" ", unicodedata.normalize("NFKC", text).translate(_UNSEEN))
+    return _BLANKS.sub(" ", unicodedata.normalize("NFKC", text).translate(_ZERO_WIDTH))
 
 
-def invisible(text: str) -> str | None:
-    """Return the characters that nobody sees, inside words or turning their direction, as escapes."""
-    found = _INVISIBLE.search(text)
-    return ascii(found.group())[:40] if found else None
+def invisible_characters(text: str) -> str | None:
+    """Return the first invisible characters within a word or of a changed text direction, as escapes."""
+    match = _INVISIBLE.search(text)
+    return ascii(match.group())[:40] if match else None
 
 
-def disguises(text: str) -> Iterator[str]:
-    """Yield what a text says once a disguise is taken off, for each that changes it."""
-    seen = {fold(text)}
-    # Blanks are still as they came: letters that are spaced out have wider gaps between their words.
-    plain = unicodedata.normalize("NFKC", text).translate(_UNSEEN)
-    for take_off in (_unescaped, _latin, _unspaced, _unleeted, _rot13, _backwards):
-        uncovered = _BLANKS.sub(" ", take_off(plain))
-        if uncovered not in seen:
-            seen.add(uncovered)
-            yield uncovered
+def deobfuscated(text: str) -> Iterator[str]:
+    """Yield the readings of a text by each kind of deobfuscation, without repetition."""
+    seen = {normalised(text)}
+    # Blanks are not collapsed yet: spaced letters have wider gaps between their words.
+    plain = unicodedata.normalize("NFKC", text).translate(_ZERO_WIDTH)
+    for undo in (_unescaped, _latin, _unspaced, _unleeted, _rot13, _backwards):
+        reading = _BLANKS.sub(" ", undo(plain))
+        if reading not in seen:
+            seen.add(reading)
+            yield reading
 
 
 def decoded(plain: str) -> Iterator[tuple[str, str]]:
     """Yield each run of Base64, Base32 or hexadecimal that decodes to text, with the text."""
     for pattern, decode in ((_BASE32, _from_base32), (_HEX, bytes.fromhex), (_BASE64, _from_base64)):
-        for found in pattern.finditer(plain):
-            text = _readable(found.group(), decode)
+        for match in pattern.finditer(plain):
+            text = _readable(match.group(), decode)
             if text is not None:
-                yield found.group(), text
+                yield match.group(), text
 
 
 def _unescaped(plain: str) -> str:
@@ -84,9 +84,9 @@ def _unescaped(plain: str) -> str:
     return _UNICODE_ESCAPE.sub(_character, text) if "\\" in text else text
 
 
-def _character(found: re.Match[str]) -> str:
-    code = int(found.group(1) or found.group(2) or found.group(3), 16)
-    return chr(code) if code < 0x110000 else found.group()
+def _character(escape: re.Match[str]) -> str:
+    code = int(escape.group(1) or escape.group(2) or escape.group(3), 16)
+    return chr(code) if code < 0x110000 else escape.group()
 
 
 def _latin(plain: str) -> str:
@@ -97,12 +97,12 @@ def _latin(plain: str) -> str:
 
 
 def _unspaced(plain: str) -> str:
-    """Join letters that stand alone; where words are set apart by more, they stay words."""
-    return _SPACED.sub(lambda found: found.group().replace(found.group(1), ""), plain)
+    """Join single letters with a separator between them; wider gaps between words stay."""
+    return _SPACED.sub(lambda letters: letters.group().replace(letters.group(1), ""), plain)
 
 
 def _unleeted(plain: str) -> str:
-    return _LEET_WORD.sub(lambda found: found.group().translate(_LEET), plain)
+    return _LEET_WORD.sub(lambda word: word.group().translate(_LEET), plain)
 
 
 def _rot13(plain: str) -> str:

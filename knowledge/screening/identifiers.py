@@ -1,8 +1,8 @@
-"""Finds what identifies a person in Korean or English text, however it is spelled: full-width digits, blanks around the
-hyphen, zero-width characters, an attached particle, digits written as words.
+"""Finds identifiers of persons in Korean or English text in any spelling: full-width digits, blanks around hyphens,
+zero-width characters, an attached particle, digits written as words.
 
-A checksum never decides that something is harmless: newer resident numbers have random last digits. Amounts, dates,
-rates, product codes and the bank's own 1588-0000 numbers are left alone.
+A failed checksum never makes a number harmless: newer resident numbers have random last digits. Amounts, dates, rates,
+product codes and the bank's own 1588-0000 numbers are no identifiers.
 """
 
 import re
@@ -14,6 +14,8 @@ from typing import Final
 
 
 class IdentifierKind(StrEnum):
+    """The kinds of identifiers; a `secret` is a PIN, password or security code."""
+
     RESIDENT_NUMBER = "resident_number"
     CARD = "card"
     ACCOUNT = "account"
@@ -27,7 +29,7 @@ class IdentifierKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Identifier:
-    """Something to mask: `start` and `end` are offsets in the text that was searched."""
+    """An identifier to mask; `start` and `end` are offsets in the searched text."""
 
     kind: IdentifierKind
     start: int
@@ -37,13 +39,13 @@ class Identifier:
 _ZERO_WIDTH: Final = frozenset("\u200b\u200c\u200d\u2060\ufeff\u00ad\u180e\u200e\u200f")
 _DASHES: Final = frozenset("‐‑‒–—―−﹣ㅡ⁃∼〜")
 _DIGIT_WORDS: Final = {"공": "0", "영": "0"} | dict(zip("일이삼사오육칠팔구", "123456789", strict=True)) | {"륙": "6"}
-# So many digits said as words, with what is said between them, are a number and no sentence; the 이 of 이에요 is none.
-_SAID: Final = re.compile(
+# Eight or more digit words, with the words between them, are a number; the 이 of 이에요 is no digit.
+_SPOKEN: Final = re.compile(
     r"[공영일이삼사오육륙칠팔구](?:(?:[ \t]{0,2}(?:-|–|다시|대시|에)?[ \t]{0,2})[공영일이삼사오육륙칠팔구]){7,}"
 )
 _ENDING: Final = re.compile(r"이(?=[고에예라며니야지면란])|일(?=[때까])|영(?=업)|사(?=용)")
-_SAID_WRITTEN: Final = _DIGIT_WORDS | {"다": " ", "시": "-", "대": " ", "에": "-"}
-# What may stand between two groups of digits.
+_SPOKEN_TO_WRITTEN: Final = _DIGIT_WORDS | {"다": " ", "시": "-", "대": " ", "에": "-"}
+# Separators between two groups of digits.
 _GAP: Final = r"[ \t]{0,2}[-._·/~)]?[ \t]{0,2}"
 _HYPHEN: Final = r"[ \t]{0,2}-[ \t]{0,2}"
 _NOT_BEFORE: Final = r"(?<![\d,])(?<!\d[.-])"
@@ -53,44 +55,44 @@ _NO_DATE: Final = r"(?!(?:19|20)\d\d[ ]?[.-][ ]?\d{1,2}[ ]?[.-][ ]?\d{1,2}(?!\d)
 _NO_AMOUNT: Final = r"(?![ \t]?(?:원|달러|만|억|천|%|퍼센트|won|usd|krw|dollars?))"
 
 
-def _is_no_year_list(found: re.Match[str]) -> bool:
-    groups = re.findall(r"\d{4}", found.group())
-    spaced = not re.search(r"\d[-._·/~]\d|-", found.group())
+def _is_no_year_list(match: re.Match[str]) -> bool:
+    groups = re.findall(r"\d{4}", match.group())
+    spaced = not re.search(r"\d[-._·/~]\d|-", match.group())
     plain = all(group.startswith(("19", "20")) for group in groups) or all(group.endswith("00") for group in groups)
-    return not (spaced and " " in found.group() and plain)
+    return not (spaced and " " in match.group() and plain)
 
 
-def _is_card(found: re.Match[str]) -> bool:
-    """Whether an ungrouped number passes the card checksum."""
-    doubled = [int(digit) * (1 + at % 2) for at, digit in enumerate(reversed(found.group()))]
+def _is_card(match: re.Match[str]) -> bool:
+    """Return whether an ungrouped number passes the card checksum (Luhn, ISO/IEC 7812-1)."""
+    doubled = [int(digit) * (1 + at % 2) for at, digit in enumerate(reversed(match.group()))]
     return sum(value // 10 + value % 10 for value in doubled) % 10 == 0
 
 
-def _is_private(found: re.Match[str]) -> bool:
-    """Whether a telephone number is not one that a bank publishes."""
-    return re.match(r"1[5-9]\d\d-?\d{4}\Z|\(?0?80", found["hit"]) is None and not re.match(
-        r"(?:19|20)\d\d[-.]", found["hit"]
+def _is_private(match: re.Match[str]) -> bool:
+    """Return whether a telephone number is none of those that banks publish."""
+    return re.match(r"1[5-9]\d\d-?\d{4}\Z|\(?0?80", match["hit"]) is None and not re.match(
+        r"(?:19|20)\d\d[-.]", match["hit"]
     )
 
 
-def _has_account_length(found: re.Match[str]) -> bool:
-    digits = re.sub(r"\D", "", found.group())
+def _has_account_length(match: re.Match[str]) -> bool:
+    digits = re.sub(r"\D", "", match.group())
     return 10 <= len(digits) <= 16
 
 
-def _has_ten_digits(found: re.Match[str]) -> bool:
-    """Whether what looks like an IBAN holds digits enough to be one; capitals alone may spell a word."""
-    return len(re.sub(r"\D", "", found.group())) >= 10
+def _has_ten_digits(match: re.Match[str]) -> bool:
+    """Return whether a possible IBAN has enough digits; capital letters alone may be a word."""
+    return len(re.sub(r"\D", "", match.group())) >= 10
 
 
-def _is_account(found: re.Match[str]) -> bool:
+def _is_account(match: re.Match[str]) -> bool:
     # 제2026-1234-5678호 is the number of an approval, not of an account.
-    around = found.string[max(0, found.start() - 2) : found.start()], found.string[found.end() : found.end() + 2]
+    around = match.string[max(0, match.start() - 2) : match.start()], match.string[match.end() : match.end() + 2]
     approval = (
-        around[0].endswith(("제", "제 ")) or around[1].lstrip().startswith("호") or found.group()[:2] in ("19", "20")
+        around[0].endswith(("제", "제 ")) or around[1].lstrip().startswith("호") or match.group()[:2] in ("19", "20")
     )
-    toll_free = re.match(r"0\d{1,3}-\d{3,4}-\d{3,4}\Z|1[5-9]\d\d-|0?80-", found.group().replace(" ", "")) is not None
-    return _has_account_length(found) and not approval and not toll_free
+    toll_free = re.match(r"0\d{1,3}-\d{3,4}-\d{3,4}\Z|1[5-9]\d\d-|0?80-", match.group().replace(" ", "")) is not None
+    return _has_account_length(match) and not approval and not toll_free
 
 
 def _always(_: re.Match[str]) -> bool:
@@ -151,7 +153,7 @@ _PATTERNS: Final[tuple[tuple[IdentifierKind, re.Pattern[str], _Check], ...]] = t
         (IdentifierKind.ACCOUNT, rf"(?P<hit>(?<![\d,.-]){_NO_DATE}\d(?:[ .-]{{0,4}}\d){{9,15}}){_NOT_AFTER}{_NO_AMOUNT}"
          rf"(?=[^\d\n]{{0,12}}{_ACCOUNT_WORD})", _always),
         (IdentifierKind.ACCOUNT, r"(?<!\d)(?<!\d[ \t])\d(?:[ \t]\d){9,13}(?![ \t]?\d)", _always),
-        # So long a run of digits names something, whatever it is called.
+        # So many digits identify something, whatever words stand around them.
         (IdentifierKind.ACCOUNT, rf"{_NOT_BEFORE}\d{{11,19}}{_NOT_AFTER}{_NO_AMOUNT}", _always),
         (IdentifierKind.SECRET, r"(?:cvc|cvv|보안[ ]?코드|pin|비밀[ ]?번호|비번|passcode|password)(?:[ ]?(?:번호|number"
          r"|code))?"
@@ -162,47 +164,50 @@ _PATTERNS: Final[tuple[tuple[IdentifierKind, re.Pattern[str], _Check], ...]] = t
 
 
 def find_identifiers(text: str) -> tuple[Identifier, ...]:
-    """Return what must be masked, from left to right, without overlaps."""
-    plain, offsets = _plain(text)
-    taken: list[Identifier] = []
+    """Return the identifiers of a text from left to right, without overlaps."""
+    plain, offsets = _normalised(text)
+    accepted: list[Identifier] = []
     for kind, start, end in _matches(plain):
-        if not any(start < other.end and other.start < end for other in taken):
-            taken.append(Identifier(kind, start, end))
-    taken.sort(key=lambda identifier: identifier.start)
-    return tuple(Identifier(one.kind, offsets[one.start], offsets[one.end - 1] + 1) for one in taken)
+        if not any(start < other.end and other.start < end for other in accepted):
+            accepted.append(Identifier(kind, start, end))
+    accepted.sort(key=lambda identifier: identifier.start)
+    return tuple(
+        Identifier(identifier.kind, offsets[identifier.start], offsets[identifier.end - 1] + 1)
+        for identifier in accepted
+    )
 
 
 def _matches(plain: str) -> Iterator[tuple[IdentifierKind, int, int]]:
     if not any(char.isdigit() or char == "@" or char in "공영" for char in plain):
         return
     for kind, pattern, check in _PATTERNS:
-        for found in pattern.finditer(plain):
-            if check(found):
-                start, end = found.span("hit" if "hit" in pattern.groupindex else 0)
+        for match in pattern.finditer(plain):
+            if check(match):
+                start, end = match.span("hit" if "hit" in pattern.groupindex else 0)
                 # (02-123-4567) keeps its brackets, 02)123-4567 has none to keep.
                 unclosed = plain[start] == "(" and ")" not in plain[start:end]
                 yield kind, start + unclosed, end
 
 
-def _plain(text: str) -> tuple[str, list[int]]:
-    """Return the text with one spelling for every digit, hyphen and blank, and where each character came from."""
+def _normalised(text: str) -> tuple[str, list[int]]:
+    """Return the text with one spelling of digits, hyphens and blanks, and each character's offset in the original."""
     plain: list[str] = []
     offsets: list[int] = []
-    for at, char in enumerate(text):
+    for offset, char in enumerate(text):
         for folded in _fold(char):
             plain.append(folded)
-            offsets.append(at)
-    for found in _SAID.finditer("".join(plain)):
-        # The same length, so that every offset stays where it is.
-        plain[found.start() : found.end()] = _as_digits(found)
+            offsets.append(offset)
+    for spoken in _SPOKEN.finditer("".join(plain)):
+        # The same length, so that every offset stays valid.
+        plain[spoken.start() : spoken.end()] = _as_digits(spoken)
     return "".join(plain), offsets
 
 
-def _as_digits(said: re.Match[str]) -> list[str]:
-    words = list(said.group())
-    last = _ENDING.match(said.string, said.end() - 1)
-    until = len(words) - (last is not None)
-    return [_SAID_WRITTEN.get(word, word) for word in words[:until]] + words[until:]
+def _as_digits(spoken: re.Match[str]) -> list[str]:
+    words = list(spoken.group())
+    ending = _ENDING.match(spoken.string, spoken.end() - 1)
+    until = len(words) - (ending is not None)
+    return [_SPOKEN_TO_WRITTEN.get(word, word) for word in words[:until]] + words[until:]
 
 
 def _fold(char: str) -> str:

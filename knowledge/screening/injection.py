@@ -1,7 +1,7 @@
-"""Recognises text that tries to instruct the model instead of asking the bank, in Korean and English.
+"""Recognises prompt injection: text that instructs the model instead of asking the bank, in Korean and English.
 
-The patterns are in `knowledge.screening.injection_patterns`. Text in a disguise (`knowledge.screening.deobfuscation`)
-is read once more without it.
+The patterns are in `knowledge.screening.injection_patterns`. Obfuscated text is also matched after deobfuscation
+(`knowledge.screening.deobfuscation`).
 """
 
 import re
@@ -10,82 +10,83 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from knowledge.screening.deobfuscation import decoded, disguises, fold, invisible
+from knowledge.screening.deobfuscation import decoded, deobfuscated, invisible_characters, normalised
 from knowledge.screening.injection_patterns import PATTERNS, Tactic
 
 
 @dataclass(frozen=True, slots=True)
 class ScreeningFinding:
-    """One trick and the words that show it."""
+    """A tactic of prompt injection and the excerpt that shows it."""
 
-    trick: Tactic
+    tactic: Tactic
     excerpt: str
 
 
 _HANGUL: Final = re.compile(r"[가-힣]")
-# A pattern that can only match Korean is not tried on text without any.
+# Patterns that only match Korean are skipped on text without Hangul.
 _KOREAN_ONLY: Final = frozenset(
     pattern
     for _, pattern in PATTERNS
     if _HANGUL.search(pattern.pattern) and not re.search(r"[a-z]{3}", pattern.pattern)
 )
-# What a disguise may hide: the rest says too little by itself in text that was never meant to be read so.
-_CODED: Final = tuple(
-    (trick, pattern)
-    for trick, pattern in PATTERNS
-    if trick in {Tactic.OVERRIDE, Tactic.EXTRACTION, Tactic.SECRETS, Tactic.ROLE_PLAY}
+# The tactics of obfuscated text; patterns of the others match by chance in text that is not obfuscated.
+_OBFUSCATED_PATTERNS: Final = tuple(
+    (tactic, pattern)
+    for tactic, pattern in PATTERNS
+    if tactic in {Tactic.OVERRIDE, Tactic.EXTRACTION, Tactic.SECRETS, Tactic.ROLE_PLAY}
 )
-# One of these stands in every order worth hiding; text without them is not searched again.
+# Every instruction worth obfuscating holds one of these stems; deobfuscated text without them is not matched.
 _STEMS: Final = re.compile(
     r"ignor|disregard|forget|instruct|prompt|password|passcode|secret|pretend|jailbr|system|unrestrict|reveal|bypass"
     r"|무시|지시|지침|명령|프롬프트|비밀번호|암호|시스템|탈옥",
     re.IGNORECASE,
 )
-# Letters that were spaced out evenly leave no gaps between the words.
+# Text whose letters were evenly spaced has no blanks between words.
 _RUN_TOGETHER: Final = re.compile(
     r"(?:ignore|disregard|forget)\w{0,12}(?:previous|prior|above|earlier|all|your)\w{0,12}(?:instruct|rule|prompt|order)"
     r"|systemprompt|developermode|doanythingnow|(?:지시|지침|명령|규칙|프롬프트)\w{0,6}(?:무시|잊어|출력|보여|알려)",
     re.IGNORECASE,
 )
 _PIG_LATIN: Final = re.compile(r"\b[a-z]{3,}(?:w|y)?ay\b", re.IGNORECASE)
-_REPEATED: Final = 15
+_FLOOD_REPETITIONS: Final = 15
 
 
 def find_injection(text: str) -> tuple[ScreeningFinding, ...]:
-    """Return the tricks that a question or a passage plays, each with the words that show it; none in honest text."""
-    plain = fold(text)
-    findings = [ScreeningFinding(Tactic.HIDDEN, seen)] if (seen := invisible(text)) else []
-    findings += _plainly(plain, PATTERNS)
-    findings += _coded(plain)
-    findings += _flooding(plain)
+    """Return the tactics in a question or a passage, each with an excerpt; none in honest text."""
+    plain = normalised(text)
+    unseen = invisible_characters(text)
+    findings = [ScreeningFinding(Tactic.HIDDEN, unseen)] if unseen else []
+    findings += _match(plain, PATTERNS)
+    findings += _encoded(plain)
+    findings += _flood(plain)
     if not findings:
-        findings += _disguised(text)
+        findings += _obfuscated(text)
     return tuple(findings)
 
 
-def _plainly(plain: str, patterns: tuple[tuple[Tactic, re.Pattern[str]], ...]) -> Iterator[ScreeningFinding]:
-    korean = _HANGUL.search(plain) is not None
-    for trick, pattern in patterns:
-        if not korean and pattern in _KOREAN_ONLY:
+def _match(plain: str, patterns: tuple[tuple[Tactic, re.Pattern[str]], ...]) -> Iterator[ScreeningFinding]:
+    is_korean = _HANGUL.search(plain) is not None
+    for tactic, pattern in patterns:
+        if not is_korean and pattern in _KOREAN_ONLY:
             continue
-        if found := pattern.search(plain):
-            yield ScreeningFinding(trick, found.group()[:120])
+        if match := pattern.search(plain):
+            yield ScreeningFinding(tactic, match.group()[:120])
 
 
-def _disguised(text: str) -> Iterator[ScreeningFinding]:
-    """Read what the text says without its disguise, where that could be an order."""
-    for other in disguises(text):
-        if not _STEMS.search(other):
+def _obfuscated(text: str) -> Iterator[ScreeningFinding]:
+    """Match the deobfuscated readings of the text that may hold an instruction."""
+    for reading in deobfuscated(text):
+        if not _STEMS.search(reading):
             continue
-        hidden = list(_plainly(other, _CODED))
-        if not hidden and (found := _RUN_TOGETHER.search(other)):
-            hidden = [ScreeningFinding(Tactic.SMUGGLING, found.group())]
-        for finding in hidden:
+        findings = list(_match(reading, _OBFUSCATED_PATTERNS))
+        if not findings and (match := _RUN_TOGETHER.search(reading)):
+            findings = [ScreeningFinding(Tactic.SMUGGLING, match.group())]
+        for finding in findings:
             yield ScreeningFinding(Tactic.SMUGGLING, finding.excerpt)
 
 
-def _coded(plain: str) -> Iterator[ScreeningFinding]:
-    """Notice a code that holds text: an honest question holds none."""
+def _encoded(plain: str) -> Iterator[ScreeningFinding]:
+    """Find encoded text (Base64, Base32, hexadecimal, pig Latin), which no honest question holds."""
     for token, _ in decoded(plain):
         yield ScreeningFinding(Tactic.SMUGGLING, token[:40])
     words = re.findall(r"[A-Za-z]+", plain)
@@ -93,11 +94,11 @@ def _coded(plain: str) -> Iterator[ScreeningFinding]:
         yield ScreeningFinding(Tactic.SMUGGLING, plain[:40])
 
 
-def _flooding(plain: str) -> Iterator[ScreeningFinding]:
-    """Notice a word or a line that is repeated until the instructions scroll out of sight."""
+def _flood(plain: str) -> Iterator[ScreeningFinding]:
+    """Find a word that is repeated so often that it displaces the instructions from the context."""
     words = plain.split()
-    if len(words) < _REPEATED:
+    if len(words) < _FLOOD_REPETITIONS:
         return
     word, times = Counter(words).most_common(1)[0]
-    if times >= _REPEATED and (times * 2 > len(words) or f"{word} {word} {word} {word}" in plain):
+    if times >= _FLOOD_REPETITIONS and (times * 2 > len(words) or f"{word} {word} {word} {word}" in plain):
         yield ScreeningFinding(Tactic.FLOOD, word[:40])

@@ -1,6 +1,6 @@
-"""The tricks by which text instructs a model, and the patterns that show them, in Korean and English.
+"""The tactics of prompt injection and their patterns, in Korean and English.
 
-Patterns name what every such text must do (set instructions aside, ask for the prompt or a secret, give a role, claim
+Patterns match what every such text must do (set instructions aside, ask for the prompt or a secret, give a role, claim
 an authority, smuggle a message, forge a turn, steer the answer's form), not the wording of known attacks.
 """
 
@@ -10,6 +10,8 @@ from typing import Final
 
 
 class Tactic(StrEnum):
+    """How a text tries to instruct the model; `markup` alone is harmless in a guide."""
+
     OVERRIDE = "override"
     EXTRACTION = "extraction"
     ROLE_PLAY = "role_play"
@@ -44,7 +46,7 @@ _SHOW: Final = (
     r"|disclose|translate|"
     r"summari[sz]e|copy|encode|paste|provide|describe|state|what (?:is|are|was|were))"
 )
-_SOMEBODY: Final = (
+_PERSONS: Final = (
     r"(?:the |that |this |another |other |different |each |every |all )?(?:users?|customers?|clients?|people"
     r"|persons?|account holders?|employees?)(?:'s?|s')?"
 )
@@ -55,8 +57,8 @@ _PERSONAL: Final = (
     r"|credit card|ssn|names?)"
 )
 PATTERNS: Final[tuple[tuple[Tactic, re.Pattern[str]], ...]] = tuple(
-    (trick, re.compile(pattern, re.IGNORECASE | re.MULTILINE))
-    for trick, pattern in (
+    (tactic, re.compile(pattern, re.IGNORECASE | re.MULTILINE))
+    for tactic, pattern in (
         (Tactic.OVERRIDE, rf"\b(?:ignor\w*|disregard\w*|forget|override|bypass|overrul\w*|set aside"
          rf"|do not (?:follow|obey)|don't follow|"
          rf"stop following|discard|neglect|erase|regardless of|cancel"
@@ -136,8 +138,8 @@ PATTERNS: Final[tuple[tuple[Tactic, re.Pattern[str]], ...]] = tuple(
          r"|records)\b|\bthe user (?:were|lives?|is|was|has|had|currently)\b"),
         (Tactic.SECRETS, r"(?<!another )(?<!other )(?<!the )(?<!each )(?<!every )(?<!different )(?<!all )(?<!that )"
          r"(?<!this )(?<!\bto )(?<!\binto )(?<!\bfrom )(?<!\bin )(?<!\bfor )(?<!\bon )(?<!\bunder )(?<!\bwith )"
-         rf"\b{_SOMEBODY} {_PERSONAL}\b(?! (?:service|support|centre|center|team|care|with|for"
-         rf"|and|is|was|were|been|has|have|when|or|will)\b)|\bwhere (?:does|is|do) {_SOMEBODY}(?: currently"
+         rf"\b{_PERSONS} {_PERSONAL}\b(?! (?:service|support|centre|center|team|care|with|for"
+         rf"|and|is|was|were|been|has|have|when|or|will)\b)|\bwhere (?:does|is|do) {_PERSONS}(?: currently"
          rf"| now)? liv"),
         (Tactic.SECRETS, r"\b(?:share|tell me|give me|reveal|confirm|know|what(?:'s| is| was"
          r"| would)(?: be)?) (?:your|our|the (?:system|secret|admin|master|root)) (?:\w+ )?(?:passwords?"
@@ -281,7 +283,7 @@ PATTERNS: Final[tuple[tuple[Tactic, re.Pattern[str]], ...]] = tuple(
          r"|base)\b"
          r"[^>\n]{0,200}>?|<[a-z][^>\n]{0,200}\b(?:hidden\b|style\s?=|on[a-z]{3,20}\s?=)"
          r"|!\[[^\]\n]*\]\(\s*<?(?:[a-z][a-z0-9+.-]*:|//|\\\\)"),
-        # What a guide may show of a page or a picture beside it: nothing is fetched, nothing acts, nothing is unseen.
+        # Markup that a guide may show: it fetches nothing, runs nothing and hides nothing.
         (Tactic.MARKUP, r"</[a-z][a-z0-9]{0,12}\s?>|!\[[^\]\n]*\]\(|\{\{[^}\n]*\}\}|\$\{[^}\n]*\}"),
         (Tactic.STEERING, r"\b(?:add|include|insert|append|mention|promote|recommend|advertise|embed|put|place|say)"
          r"\b[^\n]{0,120}\b(?:in|to|into|at the end of|within|with) (?:your|each|every|all) (?:repl(?:y|ies)"

@@ -1,4 +1,4 @@
-"""What must not pass, in questions and in passages: identifiers of persons, and text that instructs the model.
+"""Masks identifiers of persons, and gathers what screening offers.
 
 Pure. `mask` runs before anything of a question is stored, logged or sent; `find_injection` runs on questions (chatbot)
 and on passages at ingestion, where its findings are shown to the approver.
@@ -51,19 +51,19 @@ LABELS: Final[dict[Language, dict[IdentifierKind, str]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Masked:
-    """The text without identifiers, and the kinds that were found, each once, in order of appearance."""
+    """The text without identifiers, and the kinds that it had, without repetition, in order of appearance."""
 
     text: str
     found: tuple[IdentifierKind, ...]
 
 
 def mask(text: str, language: Language | None = None) -> Masked:
-    """Replace what identifies a person by its name in the text's language; without findings the text is unchanged."""
+    """Replace each identifier by the name of its kind in the text's language; other text is unchanged."""
     identifiers = find_identifiers(text)
     starts = [0, *(identifier.end for identifier in identifiers)]
     ends = [*(identifier.start for identifier in identifiers), len(text)]
     kept = [text[start:end] for start, end in zip(starts, ends, strict=True)]
-    # An address in Latin letters does not make a Korean sentence English.
+    # An e-mail address in Latin letters does not make a Korean sentence English.
     labels = LABELS[language or language_of("".join(kept))]
     masked = kept[0] + "".join(
         labels[identifier.kind] + after for identifier, after in zip(identifiers, kept[1:], strict=True)

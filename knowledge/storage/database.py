@@ -1,4 +1,4 @@
-"""The SQL engine that catalogue, audit and withdrawals share, and the lock that their processes have in common."""
+"""The SQL engine that catalogue, audit and withdrawals share, and a lock between their processes."""
 
 import sqlite3
 from hashlib import sha256
@@ -16,14 +16,14 @@ CONNECT_SECONDS = 5.0
 UNAVAILABLE: Final = (
     SQLAlchemyError, sqlite3.Error, asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError,
 )  # fmt: skip
-"""Whatever the SQL drivers raise; SQLAlchemy wraps all of it but what happens while asyncpg connects."""
+"""The exceptions of the SQL drivers; SQLAlchemy wraps all but those of asyncpg while it connects."""
 
 
 def open_engine(url: str) -> AsyncEngine:
     """Return an engine; a SQLite file is put in WAL mode, so that readers and one writer do not wait for each other.
 
-    A PostgreSQL server has 5 s to take a connection, and one that it has closed since (a failover, a restart) is
-    noticed before it is used.
+    A PostgreSQL server has 5 s to accept a connection, and a connection that it has closed (a failover, a restart) is
+    replaced before use.
     """
     is_sqlite = make_url(url).get_backend_name() == "sqlite"
     options: dict[str, Any] = {} if is_sqlite else {"pool_pre_ping": True, "connect_args": {"timeout": CONNECT_SECONDS}}
@@ -35,8 +35,8 @@ def open_engine(url: str) -> AsyncEngine:
     return engine
 
 
-async def hold(connection: AsyncConnection, name: str) -> None:
-    """Let no other transaction hold `name` until this one ends; on SQLite, let none write.
+async def transaction_lock(connection: AsyncConnection, name: str) -> None:
+    """Hold the lock `name` until the transaction ends: an advisory lock of PostgreSQL, SQLite's write lock.
 
     Called before the transaction's first write.
     """
@@ -55,5 +55,5 @@ def _write_ahead(connection: object, _entry: ConnectionPoolEntry) -> None:
     except sqlite3.OperationalError as exc:
         if exc.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
             raise
-        # Another process switches this moment, for which SQLite does not always wait: the file tells all of its mode.
+        # Another process is switching, for which SQLite does not always wait; the mode is a property of the file.
     cursor.close()

@@ -1,9 +1,9 @@
-"""Brings SQL tables to this release's shape (alembic).
+"""Migrates SQL tables to this release's schema (alembic).
 
-A package that owns tables keeps its steps in its own `migrations/versions`, and its revision in a table of its own: so
-two services share a database, and neither needs the other's release. One process migrates at a time and the others
-wait for it; where nothing is to be done nobody locks anything. A step only ever adds, so a database that a later
-release has migrated is left as it is (docs/operations.md).
+A package that owns tables has its steps in its own `migrations/versions`, and its revision in a table of its own: two
+services share a database without needing each other's release. One process migrates at a time and the others wait for
+it; without missing steps no lock is taken. A step only ever adds, so a database that a later release has migrated is
+left as it is (docs/operations.md).
 """
 
 from dataclasses import dataclass
@@ -18,14 +18,14 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, MetaData
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from knowledge.storage.database import hold, open_engine
+from knowledge.storage.database import open_engine, transaction_lock
 
 log = structlog.get_logger(__name__)
 
-_WAIT = "60s"
-"""For the process that migrates."""
-_TABLE_WAIT = "5s"
-"""For a table that somebody uses: whoever comes later waits behind the step, so it gives up and is tried again."""
+_MIGRATION_LOCK_TIMEOUT = "60s"
+"""For another process that migrates."""
+_TABLE_LOCK_TIMEOUT = "5s"
+"""For a table in use: later queries wait behind the step, so it gives up soon and is tried again."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,15 +39,15 @@ class Schema:
 
     @property
     def version_table(self) -> str:
-        """Where the database keeps the revision of these tables."""
+        """The table that holds the revision of these tables."""
         return f"{self.owner}_schema"
 
 
 async def migrate(engine: AsyncEngine, *schemas: Schema) -> None:
-    """Take the steps that the database lacks, each owner's as a whole or not at all.
+    """Take the steps that the database lacks, all of an owner's steps in one transaction.
 
     Raises:
-        knowledge.database.UNAVAILABLE: the database cannot be asked, or a table is not let go in time.
+        UNAVAILABLE: the database cannot be reached, or a table is locked for too long.
     """
     for schema in schemas:
         async with engine.connect() as connection:
@@ -55,10 +55,10 @@ async def migrate(engine: AsyncEngine, *schemas: Schema) -> None:
         if is_behind:
             async with engine.begin() as connection:
                 if connection.dialect.name == "postgresql":
-                    await connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{_WAIT}'")
-                await hold(connection, "migration")
+                    await connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{_MIGRATION_LOCK_TIMEOUT}'")
+                await transaction_lock(connection, "migration")
                 if connection.dialect.name == "postgresql":
-                    await connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{_TABLE_WAIT}'")
+                    await connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{_TABLE_LOCK_TIMEOUT}'")
                 await connection.run_sync(_upgrade, schema)
 
 
@@ -66,7 +66,7 @@ async def revision(engine: AsyncEngine, schema: Schema) -> str | None:
     """Return the last step that the database has taken for these tables.
 
     Raises:
-        knowledge.database.UNAVAILABLE: the database cannot be asked.
+        UNAVAILABLE: the database cannot be reached.
     """
     async with engine.connect() as connection:
         return await connection.run_sync(_revision, schema)
@@ -76,7 +76,7 @@ async def migrate_database(url: str, *schemas: Schema) -> dict[str, str | None]:
     """Migrate a database from a command; return each owner's revision.
 
     Raises:
-        knowledge.database.UNAVAILABLE: the database cannot be asked, or a table is not let go in time.
+        UNAVAILABLE: the database cannot be reached, or a table is locked for too long.
     """
     engine = open_engine(url)
     try:
@@ -100,7 +100,7 @@ def _is_behind(connection: Connection, schema: Schema) -> bool:
 
 def _upgrade(connection: Connection, schema: Schema) -> None:
     if not _is_behind(connection, schema):
-        return  # whoever held the lock before has done it
+        return  # the process that held the lock before has migrated
     config = _config(schema.package)
     config.attributes.update(connection=connection, version_table=schema.version_table)
     command.upgrade(config, "head")

@@ -1,10 +1,10 @@
-"""Sparse terms: what a text says word for word, as the half of the search that knows names, numbers and product terms.
+"""Sparse vectors of BM25 term weights, the lexical half of the search, which finds names, numbers and product terms.
 
 Korean terms are Kiwi morphemes (a particle never hides a noun, a compound is found by its parts), English terms are
 Snowball stems, numbers are kept whole without their thousands separators. A term's index is a hash of its text, so
 that no vocabulary has to be stored or shared. Passages carry BM25 term frequencies; the collection multiplies by IDF.
-Neighbouring terms of an English text are a term of their own: "credit card" is not just any credit and any card. Korean
-needs none: its compounds are cut here and stand side by side in few other ways.
+Two neighbouring terms of an English text (a bigram) are a term too: "credit card" is not just any credit and any card.
+Korean needs no bigrams: its compounds are split here, and their parts are seldom neighbours otherwise.
 """
 
 import re
@@ -21,26 +21,25 @@ from kiwipiepy import Kiwi, Token
 from pydantic import BaseModel, PositiveFloat
 from snowballstemmer import stemmer
 
-# Nouns, verbs, adjectives, roots, adverbs and Hanja. Kiwi's suffixes such as "VV-R" (regular conjugation) are cut
-# off first; particles, endings and punctuation carry no topic; letters and digits are read by `_WORD` in any language.
+# Nouns, verbs, adjectives, roots, adverbs and Hanja. Kiwi's suffixes such as "VV-R" (regular conjugation) are removed
+# first; particles, endings and punctuation carry no topic; letters and digits are matched by `_WORD` in any language.
 _TOPICAL = frozenset({"NNG", "NNP", "NNB", "NR", "NP", "VV", "VA", "XR", "MAG", "XPN", "SH"})
 
 _HANGUL = re.compile(r"[\u1100-\u11ff\u3131-\u318e\uac00-\ud7a3\u3400-\u9fff]")
 _WORD = re.compile(r"\d+(?:[.,]\d+)*|[a-z\u00c0-\u024f]+(?:'[a-z]+)?")
 _DIGITS = re.compile(r"\d")
 
-# Words that stand in most English sentences: left in, they only lengthen a passage.
-_STOPPED = (
+# Words of most English sentences, which would only lengthen a passage.
+_STOPWORD_LIST = (
     "a an the and or of to in on at by for from with as is are was were be been being am do does did done has have had "
     "having i me my we us our you your he him his she her it its they them their this that these those there here what "
     "which who whom when where why how if then than so not no nor can could will would shall should may might must "
     "about into over under up down out off again further once s t d ll m re ve"
 )
-_STOPWORDS = frozenset(_STOPPED.split())
+_STOPWORDS = frozenset(_STOPWORD_LIST.split())
 
-
-_NAMES = frozenset({"NNG", "NNP"})
-# Asks, or tells of the customer's day and family, and names nothing of a bank's.
+_NOUN_TAGS = frozenset({"NNG", "NNP"})
+# Words of questions and of the customer's everyday life, which are no topic of a bank.
 _GENERIC_WORDS = (
     "얼마 며칠 경우 정도 무엇 가능 방법 질문 안내 이유 문제 도움 확인 사용 이용 필요 생각 마음 사람 오늘 어제 "
     "내일 지금 요즘 이번 지난달 다음 처음 나중 아침 저녁 주말 우리 저희 거기 여기 때문 동안 이후 이전 엄마 아빠 "
@@ -57,9 +56,10 @@ _GENERIC_WORDS = (
 
 
 class TermSettings(BaseModel, frozen=True):
-    """BM25's constants, with the length in terms of a typical passage: a corpus that grows has no fixed mean.
+    """BM25's constants, with a typical passage length in terms: the mean of a growing corpus is not fixed.
 
-    `_en` is of a text without Hangul, which has fewer terms in as much text (docs/decisions/0001-fusion-of-scores.md).
+    `_en` applies to texts without Hangul, which have fewer terms for their length
+    (docs/decisions/0001-fusion-of-scores.md).
     """
 
     k1: PositiveFloat = 1.2
@@ -68,9 +68,9 @@ class TermSettings(BaseModel, frozen=True):
     typical_terms_ko: PositiveFloat = 150.0
     typical_terms_en: PositiveFloat = 60.0
     pair: PositiveFloat = 0.5
-    """What two neighbouring English terms of a question weigh together, against 1 for each by itself."""
+    """The weight of a bigram of a question, against 1 for a term."""
     before: PositiveFloat = 0.7
-    """What a term weighs that only the question before says, against 1 for the question's own."""
+    """The weight of a term that only the previous question has, against 1 for a term of the question."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,50 +87,56 @@ class Terms:
     def __init__(self, settings: TermSettings | None = None) -> None:
         self._settings = settings or TermSettings()
         # One worker: Kiwi's own pool would compete with the embedder for the same cores. Without its dictionaries of
-        # names Kiwi takes 250 MB less, loads in 0.9 instead of 3 s, and cuts compounds, which finds them by their
+        # names Kiwi takes 250 MB less, loads in 0.9 instead of 3 s, and splits compounds, which finds them by their
         # parts: nDCG of the terms alone is .939 either way on ko_autorag_docs, .976 against .973 on the other set.
         self._kiwi = Kiwi(num_workers=1, load_default_dict=False, load_typo_dict=False, load_multi_dict=False)
-        # Snowball's stemmer keeps the word it works on in itself, and Kiwi promises nothing about two threads at once.
+        # Snowball's stemmer keeps the word in its own state, and Kiwi is not documented as thread-safe.
         self._lock = Lock()
         self._stem = lru_cache(maxsize=50_000)(stemmer("english").stemWord)
-        self._generic = frozenset(word for one in _GENERIC_WORDS.split() for word in (one, self._stem(one)))
+        self._generic = frozenset(form for word in _GENERIC_WORDS.split() for form in (word, self._stem(word)))
         self._tokens("예금")  # Kiwi builds its tables at the first text, for 0.4 s in which no other thread runs
 
     def words(self, text: str) -> list[str]:
         """Return the terms of a text in order, repeated as often as they occur."""
         plain = normalize("NFKC", text).lower()
         with self._lock:
-            terms = [self._word(found.group()) for found in _WORD.finditer(plain) if found.group() not in _STOPWORDS]
+            words = (match.group() for match in _WORD.finditer(plain))
+            terms = [self._word(word) for word in words if word not in _STOPWORDS]
             if _HANGUL.search(plain):
                 terms.extend(self._morphemes(plain))
         return terms
 
     def topics(self, text: str) -> list[str]:
-        """Return what a text names, once each: Korean nouns, and English words of three letters and more."""
+        """Return the topics of a text, without repetition: Korean nouns, and English words of three or more letters."""
         plain = normalize("NFKC", text).lower()
         with self._lock:
-            words = (found.group() for found in _WORD.finditer(plain))
-            named = [self._word(word) for word in words if len(word) > 2 and word not in _STOPWORDS and word.isalpha()]
+            words = (match.group() for match in _WORD.finditer(plain))
+            topics = [self._word(word) for word in words if len(word) > 2 and word not in _STOPWORDS and word.isalpha()]
             if _HANGUL.search(plain):
-                named += [token.form for token in self._tokens(plain) if token.tag in _NAMES and len(token.form) > 1]
-        return [word for word in dict.fromkeys(named) if word not in self._generic]
+                nouns = (token.form for token in self._tokens(plain) if token.tag in _NOUN_TAGS)
+                topics += [noun for noun in nouns if len(noun) > 1]
+        return [word for word in dict.fromkeys(topics) if word not in self._generic]
 
     def passage(self, text: str) -> SparseTerms:
-        """Return BM25's term frequencies: saturated, and lower in a passage that is longer than typical."""
+        """Return BM25's term frequencies: saturated, and lower in a passage of more than the typical length."""
         words, s = self.words(text), self._settings
         b, typical = (s.b_ko, s.typical_terms_ko) if _HANGUL.search(text) else (s.b_en, s.typical_terms_en)
         length = s.k1 * (1 - b + b * len(words) / typical)
-        counts = Counter([*words, *_pairs(words, text)])
+        counts = Counter([*words, *_bigrams(words, text)])
         return _vector((term, n * (s.k1 + 1) / (n + length)) for term, n in counts.items())
 
     def query(self, text: str, *, before: str = "", others: str = "") -> SparseTerms:
-        """Return a question's terms and `others`, each weighing 1, and less for terms that stand only in `before`."""
-        leaning = {term: weight * self._settings.before for term, weight in self._asked(before).items()}
-        return _vector((leaning | dict.fromkeys(self.words(others), 1.0) | self._asked(text)).items())
+        """Return the terms of a question and of `others`, its synonyms, with weight 1.
 
-    def _asked(self, text: str) -> dict[str, float]:
+        Terms that only `before`, the previous question, has weigh less.
+        """
+        previous = {term: weight * self._settings.before for term, weight in self._question_weights(before).items()}
+        synonyms = dict.fromkeys(self.words(others), 1.0)
+        return _vector((previous | synonyms | self._question_weights(text)).items())
+
+    def _question_weights(self, text: str) -> dict[str, float]:
         words = self.words(text)
-        return dict.fromkeys(_pairs(words, text), self._settings.pair) | dict.fromkeys(words, 1.0)
+        return dict.fromkeys(_bigrams(words, text), self._settings.pair) | dict.fromkeys(words, 1.0)
 
     def _word(self, word: str) -> str:
         if _DIGITS.match(word):
@@ -138,7 +144,7 @@ class Terms:
         return str(self._stem(word))
 
     def _tokens(self, text: str) -> list[Token]:
-        # A list of one: Kiwi's own thread does it meanwhile, and other threads run; a bare string holds the GIL.
+        # For a list Kiwi works in its own thread and others run meanwhile; for a bare string it holds the GIL.
         tokens: list[Token] = next(iter(self._kiwi.tokenize([text])))
         return tokens
 
@@ -148,8 +154,8 @@ class Terms:
                 yield token.form
 
 
-def _pairs(words: Sequence[str], text: str) -> list[str]:
-    """Return neighbours as terms of their own; none of a text in Korean, whose words are not in their order here."""
+def _bigrams(words: Sequence[str], text: str) -> list[str]:
+    """Return the bigrams of an English text; none of a Korean one, whose words are not in their order here."""
     if _HANGUL.search(text):
         return []
     return [f"{one} {other}" for one, other in pairwise(words) if one != other]

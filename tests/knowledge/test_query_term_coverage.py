@@ -28,14 +28,14 @@ def coverage(terms: Terms) -> Coverage:
     ],
 )
 def test_what_a_question_names_and_the_passage_does_not(coverage: Coverage, question: str, unknown: float) -> None:
-    assert coverage.unknown(question, [DEPOSIT]) == pytest.approx(unknown, abs=0.2 if unknown else 0)
+    assert coverage.unknown_share(question, [DEPOSIT]) == pytest.approx(unknown, abs=0.2 if unknown else 0)
 
 
-def test_one_passage_must_say_it_by_itself(coverage: Coverage) -> None:
-    assert coverage.unknown("lost card fee", [DEPOSIT, LOST]) == 0
-    assert coverage.unknown("lost 정기예금", [DEPOSIT, LOST]) == pytest.approx(1 / 3)  # 정기, 예금 and lost
+def test_one_passage_must_name_every_topic_by_itself(coverage: Coverage) -> None:
+    assert coverage.unknown_share("lost card fee", [DEPOSIT, LOST]) == 0
+    assert coverage.unknown_share("lost 정기예금", [DEPOSIT, LOST]) == pytest.approx(1 / 3)  # 정기, 예금 and lost
 
 
 def test_without_passages_everything_is_unknown(coverage: Coverage) -> None:
-    assert coverage.unknown("정기예금", []) == 1
-    assert coverage.unknown("얼마예요?", []) == 0
+    assert coverage.unknown_share("정기예금", []) == 1
+    assert coverage.unknown_share("얼마예요?", []) == 0

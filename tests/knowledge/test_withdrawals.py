@@ -1,4 +1,4 @@
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import replace
 
 import anyio
@@ -13,7 +13,7 @@ from knowledge.withdrawals import (
     StopChange,
     Withdrawals,
     WithdrawalsSettings,
-    known_withdrawals,
+    load_withdrawals,
     open_withdrawals,
     write_withdrawal,
 )
@@ -31,10 +31,10 @@ async def withdrawals(engine: AsyncEngine) -> AsyncGenerator[Withdrawals]:
         yield withdrawals
 
 
-async def until(what: object) -> None:
+async def until(condition: Callable[[], bool]) -> None:
     """Return when the condition holds."""
     with anyio.fail_after(10):
-        while not what():  # type: ignore[operator]  # a function without arguments
+        while not condition():
             await anyio.sleep(0.01)
 
 
@@ -51,9 +51,7 @@ async def test_withdrawing_twice_changes_nothing(withdrawals: Withdrawals) -> No
     assert withdrawals.withdrawn("hanbit", "rates", 2)
 
 
-async def test_what_another_process_withdraws_or_stops_is_seen_by_the_watch(
-    withdrawals: Withdrawals, database_url: str
-) -> None:
+async def test_a_poll_sees_what_another_process_withdraws_or_stops(withdrawals: Withdrawals, database_url: str) -> None:
     engine = open_engine(database_url)
     other = Withdrawals(engine, WithdrawalsSettings())
     await other.withdraw("hanbit", "rates", 2, reason="wrong rate", at=1.0)
@@ -68,7 +66,7 @@ async def test_what_another_process_withdraws_or_stops_is_seen_by_the_watch(
 async def test_a_row_that_is_committed_late_with_an_older_instant_is_seen(
     engine: AsyncEngine, database_url: str
 ) -> None:
-    withdrawals = await known_withdrawals(engine)
+    withdrawals = await load_withdrawals(engine)
     other = open_engine(database_url)
     await withdrawals.withdraw("hanbit", "rates", 2, reason="wrong rate", at=1_000_000.0)
     async with other.begin() as late:
@@ -81,35 +79,36 @@ async def test_a_row_that_is_committed_late_with_an_older_instant_is_seen(
     await other.dispose()
 
 
-async def test_a_look_reads_the_versions_only_when_there_are_more_or_a_minute_is_over(
+async def test_a_poll_reads_the_versions_only_when_there_are_more_or_a_minute_is_over(
     engine: AsyncEngine, database_url: str
 ) -> None:
-    clock, asked = Clock(1000.0), list[str]()
-    await known_withdrawals(engine)
+    clock, statements = Clock(1000.0), list[str]()
+    await load_withdrawals(engine)
     withdrawals = Withdrawals(engine, WithdrawalsSettings(), clock=clock)
-    other = Withdrawals(open_engine(database_url), WithdrawalsSettings())
+    other_engine = open_engine(database_url)
+    other = Withdrawals(other_engine, WithdrawalsSettings())
     await withdrawals.withdraw("hanbit", "rates", 1, reason="wrong rate", at=1.0)
 
-    def ask(_connection: object, _cursor: object, statement: str, *_more: object) -> None:
-        asked.append(statement)
+    def keep(_connection: object, _cursor: object, statement: str, *_more: object) -> None:
+        statements.append(statement)
 
-    async def look() -> bool:
-        asked.clear()
+    async def reads_versions() -> bool:
+        statements.clear()
         await withdrawals.read()
-        return any("tenant" in statement for statement in asked)
+        return any("tenant" in statement for statement in statements)
 
-    event.listen(engine.sync_engine, "before_cursor_execute", ask)
-    assert not await look()
+    event.listen(engine.sync_engine, "before_cursor_execute", keep)
+    assert not await reads_versions()
     await other.withdraw("hanbit", "rates", 2, reason="wrong rate", at=1.0)
-    assert await look()
-    assert not await look()
-    async with other._engine.begin() as connection:  # a backup is restored, and as many are withdrawn as were lost
+    assert await reads_versions()
+    assert not await reads_versions()
+    async with other_engine.begin() as connection:  # a backup is restored, and as many are withdrawn as were lost
         await connection.execute(delete(WITHDRAWN).where(WITHDRAWN.c.name == "rates@2"))
         await write_withdrawal(connection, "hanbit", "rates", 3, reason="wrong rate", at=1.0)
     clock.now += 61
-    assert await look()
+    assert await reads_versions()
     assert [withdrawals.withdrawn("hanbit", "rates", n) for n in (1, 2, 3)] == [True, False, True]
-    await other._engine.dispose()
+    await other_engine.dispose()
 
 
 async def test_the_flag_is_set_and_cleared_and_so_is_each_models(withdrawals: Withdrawals) -> None:
@@ -134,7 +133,7 @@ async def test_several_people_may_stop_everything_at_once(withdrawals: Withdrawa
     assert {change.by for change in await withdrawals.changes(limit=10)} == {f"p{n}" for n in range(8)}
 
 
-async def test_every_change_is_written_down_with_who_when_and_why(withdrawals: Withdrawals) -> None:
+async def test_every_change_is_recorded_with_author_time_and_reason(withdrawals: Withdrawals) -> None:
     changes = [STOP, replace(STOP, model="big", by="lee"), RESUME]
     for change in changes:
         await withdrawals.change(change)
@@ -143,7 +142,7 @@ async def test_every_change_is_written_down_with_who_when_and_why(withdrawals: W
 
 
 @pytest.mark.parametrize("missing", ["by", "reason"])
-async def test_a_change_without_who_or_why_is_refused_and_changes_nothing(
+async def test_a_change_without_author_or_reason_is_refused_and_changes_nothing(
     withdrawals: Withdrawals, missing: str
 ) -> None:
     with pytest.raises(ValueError, match="who"):
@@ -152,22 +151,22 @@ async def test_a_change_without_who_or_why_is_refused_and_changes_nothing(
     assert await withdrawals.changes(limit=10) == ()
 
 
-async def test_listeners_hear_of_every_look_also_of_one_that_fails(
+async def test_listeners_are_called_after_every_poll_also_one_that_fails(
     withdrawals: Withdrawals, engine: AsyncEngine
 ) -> None:
-    heard: list[bool] = []
-    with withdrawals.heard_by(lambda: heard.append(withdrawals.stopped())):
+    polls: list[bool] = []
+    with withdrawals.notifying(lambda: polls.append(withdrawals.stopped())):
         await withdrawals.change(STOP)
-        assert heard[-1]
+        assert polls[-1]
         async with engine.begin() as connection:
             await connection.run_sync(WITHDRAWN.drop)
-        failed = len(heard)
-        await until(lambda: len(heard) > failed + 1)
+        failed = len(polls)
+        await until(lambda: len(polls) > failed + 1)
         async with engine.begin() as connection:
             await connection.run_sync(WITHDRAWN.create)
-    told = len(heard)
+    before = len(polls)
     await withdrawals.change(RESUME)
-    assert len(heard) == told, "nobody listens any more"
+    assert len(polls) == before, "the listener is removed"
 
 
 async def test_nothing_is_known_before_the_first_reading_nor_5_seconds_after_the_last(engine: AsyncEngine) -> None:
@@ -188,8 +187,8 @@ async def test_a_table_that_is_away_is_survived_and_found_again(withdrawals: Wit
         await connection.run_sync(WITHDRAWN.drop)
     with pytest.raises(SQLAlchemyError):
         await withdrawals.read()
-    seen = withdrawals._read_at
     async with engine.begin() as connection:
         await connection.run_sync(WITHDRAWN.create)
-    await until(lambda: withdrawals._read_at > seen)
+        await write_withdrawal(connection, "hanbit", "rates", 2, reason="wrong rate", at=1.0)
+    await until(lambda: withdrawals.withdrawn("hanbit", "rates", 2))
     assert withdrawals.readable()

@@ -10,7 +10,7 @@ from sqlalchemy import select
 from ingest.catalogue import catalogue
 from ingest.catalogue.catalogue import Catalogue
 from ingest.errors import CatalogueUnavailable
-from knowledge.storage import hold, open_engine
+from knowledge.storage import open_engine, transaction_lock
 
 pytestmark = pytest.mark.anyio
 
@@ -30,7 +30,7 @@ async def test_writers_that_meet_do_not_fail_but_take_turns(on_sqlite: Catalogue
     async def write(n: int) -> None:
         async with on_sqlite.write() as connection:
             await connection.exec_driver_sql("PRAGMA busy_timeout=0")  # who meets another writer fails at once
-            await hold(connection, "one")
+            await transaction_lock(connection, "one")
             await connection.execute(select(1))
             written.append(n)
 
@@ -51,9 +51,9 @@ async def test_a_reader_waits_for_no_writer_and_a_writer_not_for_ever(
                 pass
 
     async with on_sqlite.write() as connection:
-        await hold(connection, "one")
+        await transaction_lock(connection, "one")
         await on_sqlite.ping()
         async with anyio.create_task_group() as others:
             others.start_soon(write_too)
     async with on_sqlite.write() as connection:
-        await hold(connection, "one")
+        await transaction_lock(connection, "one")

@@ -70,7 +70,7 @@ def test_an_embedder_has_exactly_one_place(place: dict[str, str]) -> None:
 
 
 class Recorded:
-    """An encoder that says what it was asked for, and works only while its gate is open."""
+    """An encoder that keeps its batches, and works only while its gate is open."""
 
     def __init__(self) -> None:
         self.batches: list[list[str]] = []
@@ -92,7 +92,7 @@ class Recorded:
 
 @pytest.fixture
 async def recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[tuple[LocalEmbedder, Recorded]]:
-    """The real worker around an encoder that can be looked at."""
+    """The real worker around a recorded encoder."""
     encoder = Recorded()
     (tmp_path / "modules.json").touch()
     monkeypatch.setattr(embedding, "_loader", lambda *_: lambda: encoder.encode)
@@ -105,8 +105,8 @@ async def recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncGene
         yield local, encoder
 
 
-async def hold(encoder: Recorded) -> None:
-    """Return when the worker is busy with something that does not end before the gate opens."""
+async def until_busy(encoder: Recorded) -> None:
+    """Return when the worker encodes a batch, which ends when the gate opens."""
     await anyio.to_thread.run_sync(encoder.started.wait)
 
 
@@ -133,7 +133,7 @@ async def test_questions_go_before_passages_and_like_lengths_together(
     encoder.gate.clear()
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(local.embed_passages, ["a long passage", "p", "another long one", "pp"])
-        await hold(encoder)
+        await until_busy(encoder)
         tasks.start_soon(local.embed_queries, ["question"])
         await anyio.wait_all_tasks_blocked()
         encoder.gate.set()
@@ -153,7 +153,7 @@ async def test_passages_of_several_documents_are_encoded_by_like_length_and_the_
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(embed, 1, 99)
-        await hold(encoder)
+        await until_busy(encoder)
         tasks.start_soon(embed, 2, 80, 10)
         tasks.start_soon(embed, 3, 79, 11)
         await anyio.wait_all_tasks_blocked()
@@ -175,13 +175,13 @@ async def test_more_passages_than_the_window_holds_wait_and_all_come_back(tmp_pa
     assert max(len(batch) for batch in encoder.batches) <= 2
 
 
-async def test_whoever_gives_up_is_not_encoded(recorded: tuple[LocalEmbedder, Recorded]) -> None:
+async def test_a_cancelled_request_is_not_encoded(recorded: tuple[LocalEmbedder, Recorded]) -> None:
     local, encoder = recorded
     encoder.started.clear()
     encoder.gate.clear()
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(local.embed_passages, ["first"])
-        await hold(encoder)
+        await until_busy(encoder)
         with anyio.move_on_after(0.01):
             await local.embed_queries(["gone"])
         encoder.gate.set()
@@ -189,7 +189,7 @@ async def test_whoever_gives_up_is_not_encoded(recorded: tuple[LocalEmbedder, Re
     assert encoder.batches == [["first"], ["next"]]
 
 
-async def test_a_failure_reaches_who_waits_and_the_worker_lives_on(recorded: tuple[LocalEmbedder, Recorded]) -> None:
+async def test_a_failure_reaches_the_caller_and_the_worker_goes_on(recorded: tuple[LocalEmbedder, Recorded]) -> None:
     local, encoder = recorded
     encoder.failing = True
     with pytest.raises(EmbeddingUnavailable, match="RuntimeError"):
@@ -204,7 +204,7 @@ async def test_a_full_queue_refuses_at_once(recorded: tuple[LocalEmbedder, Recor
     encoder.gate.clear()
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(local.embed_passages, ["first"])
-        await hold(encoder)
+        await until_busy(encoder)
         for n in range(8):
             tasks.start_soon(local.embed_queries, [str(n)])
         await anyio.wait_all_tasks_blocked()
@@ -213,35 +213,35 @@ async def test_a_full_queue_refuses_at_once(recorded: tuple[LocalEmbedder, Recor
         encoder.gate.set()
 
 
-async def test_closing_ends_the_thread_and_tells_those_who_wait(recorded: tuple[LocalEmbedder, Recorded]) -> None:
+async def test_closing_ends_the_thread_and_fails_waiting_requests(recorded: tuple[LocalEmbedder, Recorded]) -> None:
     local, encoder = recorded
     encoder.started.clear()
     encoder.gate.clear()
-    told: list[str] = []
+    failed: list[str] = []
 
     async def ask() -> None:
         with pytest.raises(EmbeddingUnavailable, match="closed"):
             await local.embed_queries(["waits"])
-        told.append("closed")
+        failed.append("closed")
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(local.embed_passages, ["first"])
-        await hold(encoder)
+        await until_busy(encoder)
         tasks.start_soon(ask)
         await anyio.wait_all_tasks_blocked()
         tasks.start_soon(local.aclose)
         await anyio.wait_all_tasks_blocked()
         encoder.gate.set()
-    assert told == ["closed"]
+    assert failed == ["closed"]
     with pytest.raises(EmbeddingUnavailable, match="closed"):
         await local.embed_queries(["late"])
 
 
 class Endpoint:
-    """An OpenAI-compatible embeddings server on loopback that answers as it is told."""
+    """An OpenAI-compatible embeddings server on loopback, whose reply a test may set."""
 
     def __init__(self) -> None:
-        self.asked: list[dict[str, object]] = []
+        self.requests: list[dict[str, object]] = []
         self.reply: web.Response | None = None
         app = web.Application()
         app.router.add_post("/v1/embeddings", self.embed)
@@ -249,7 +249,7 @@ class Endpoint:
 
     async def embed(self, request: web.Request) -> web.Response:
         body = await request.json()
-        self.asked.append(body | {"authorization": request.headers.get("authorization")})
+        self.requests.append(body | {"authorization": request.headers.get("authorization")})
         if self.reply is not None:
             return self.reply
         data = [{"index": n, "embedding": [float(len(text)), 1.0]} for n, text in enumerate(body["input"])]
@@ -276,9 +276,9 @@ async def test_an_endpoint_is_asked_with_prefixes_and_read_by_index(endpoint: En
         assert await embedder.embed_queries(["a", "bcd"]) == [[8.0, 1.0], [10.0, 1.0]]
         assert await embedder.embed_passages(["a"]) == [[10.0, 1.0]]
         assert await embedder.embed_passages([]) == []
-    assert endpoint.asked[1]["input"] == ["query: a", "query: bcd"]
-    assert endpoint.asked[2]["input"] == ["passage: a"]
-    assert {call["authorization"] for call in endpoint.asked} == {"Bearer k"}
+    assert endpoint.requests[1]["input"] == ["query: a", "query: bcd"]
+    assert endpoint.requests[2]["input"] == ["passage: a"]
+    assert {call["authorization"] for call in endpoint.requests} == {"Bearer k"}
 
 
 @pytest.mark.parametrize(
@@ -293,7 +293,7 @@ async def test_an_endpoint_is_asked_with_prefixes_and_read_by_index(endpoint: En
     ],
     ids=["500", "429", "no JSON", "no vector", "other dimensions", "an error"],
 )
-async def test_an_endpoint_that_fails_or_lies_is_unavailable(endpoint: Endpoint, reply: object) -> None:
+async def test_an_endpoint_that_fails_or_replies_wrongly_is_unavailable(endpoint: Endpoint, reply: object) -> None:
     async with open_embedder(at(endpoint)) as embedder:
         endpoint.reply = reply()  # type: ignore[operator]  # one of the lambdas above
         with pytest.raises(EmbeddingUnavailable):

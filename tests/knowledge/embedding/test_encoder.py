@@ -1,4 +1,4 @@
-"""What OpenVINO computes is what torch computes; its file is made once, and belongs to its weights."""
+"""OpenVINO computes the vectors of torch; its file is converted once for each weights."""
 
 import shutil
 from concurrent.futures import ThreadPoolExecutor
@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
 
 from knowledge.embedding.embedding import EmbedderMissing, EmbedderSettings, open_embedder
-from knowledge.embedding.encoder import DType, compiled
-from knowledge.embedding.openvino_cache import NotConverted, encoder_file, keep_encoder
+from knowledge.embedding.encoder import DType, openvino_model
+from knowledge.embedding.openvino_cache import NotConverted, cached_encoder, encoder_file
 from tests.tiny_embedder import write_model
 
 TEXTS = [
@@ -45,7 +45,7 @@ def cosines(one: Vectors, other: Vectors) -> Vectors:
 
 @pytest.mark.parametrize(("dtype", "least"), [("bfloat16", 0.999), ("float32", 0.99999)])
 def test_vectors_are_those_of_torch(weights: Path, dtype: DType, least: float) -> None:
-    model = compiled(weights, dtype, workers=1, threads=1)()
+    model = openvino_model(weights, dtype, workers=1, threads=1)()
     together = encoded(model, TEXTS)
     assert cosines(together, by_torch(weights, TEXTS)).min() > least
     alone = np.concatenate([encoded(model, [text]) for text in TEXTS])
@@ -53,7 +53,7 @@ def test_vectors_are_those_of_torch(weights: Path, dtype: DType, least: float) -
 
 
 def test_a_model_is_shared_by_threads(weights: Path) -> None:
-    load = compiled(weights, "bfloat16", workers=2, threads=1)
+    load = openvino_model(weights, "bfloat16", workers=2, threads=1)
     expected = encoded(load(), TEXTS)
 
     def encode_often(_: int) -> float:
@@ -65,7 +65,7 @@ def test_a_model_is_shared_by_threads(weights: Path) -> None:
     assert not list(load().parameters()), "the weights are in the compiled encoder alone"
 
 
-def test_nothing_tells_who_uses_openvino() -> None:
+def test_openvino_sends_no_telemetry() -> None:
     assert find_spec("openvino") is not None
     assert find_spec("openvino_telemetry") is None, "requirements/never.txt keeps it out"
 
@@ -77,31 +77,30 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_the_file_is_made_once_whoever_comes_together(tiny: Path) -> None:
+def test_the_file_is_converted_once_by_concurrent_callers(tiny: Path) -> None:
     with ThreadPoolExecutor(2) as pool:
-        first, second = pool.map(keep_encoder, [tiny, tiny])
+        first, second = pool.map(cached_encoder, [tiny, tiny])
     assert first == second
     assert sorted(file.suffix for file in first.parent.iterdir()) == [".bin", ".xml"], "nothing unfinished is left"
     made = first.stat()
-    assert keep_encoder(tiny) == first
+    assert cached_encoder(tiny) == first
     assert first.stat() == made
 
 
 def test_other_weights_are_another_file(tiny: Path, tmp_path: Path) -> None:
     mine, other = tmp_path / "mine", tmp_path / "other"
     shutil.copytree(tiny, mine)
-    before = keep_encoder(mine)
+    before = cached_encoder(mine)
     write_model(other)
     shutil.copy(other / "model.safetensors", mine)
-    assert keep_encoder(mine) != before
+    assert cached_encoder(mine) != before
     texts = ["query: fee", "passage: a longer text about fees"]
-    assert (
-        cosines(encoded(compiled(mine, "float32", workers=1, threads=1)(), texts), by_torch(mine, texts)).min() > 0.9999
-    )
+    model = openvino_model(mine, "float32", workers=1, threads=1)()
+    assert cosines(encoded(model, texts), by_torch(mine, texts)).min() > 0.9999
 
 
 def test_many_lengths_do_not_add_up(tiny: Path) -> None:
-    model = compiled(tiny, "bfloat16", workers=1, threads=1)()
+    model = openvino_model(tiny, "bfloat16", workers=1, threads=1)()
     used = []
     for length in range(10, 500):
         model.encode(["x" * length])
@@ -115,14 +114,14 @@ def resident() -> int:
     return next(int(line.split()[1]) for line in lines if line.startswith("RssAnon")) // 1024
 
 
-def test_where_the_weights_may_only_be_read_the_file_is_lent(tiny: Path, tmp_path: Path) -> None:
+def test_where_the_weights_are_read_only_the_file_is_temporary(tiny: Path, tmp_path: Path) -> None:
     folder = tmp_path / "mounted"
     shutil.copytree(tiny, folder, ignore=shutil.ignore_patterns("openvino"))
     (folder / "openvino").touch()  # nobody can make a folder here, not even root
-    with encoder_file(folder) as lent:
-        assert lent.is_file()
-        encoder = openvino.Core().compile_model(lent, "CPU")
-    assert not lent.exists()
+    with encoder_file(folder) as file:
+        assert file.is_file()
+        encoder = openvino.Core().compile_model(file, "CPU")
+    assert not file.exists()
     ids = np.ones((1, 4), dtype=np.int64)
     (layer,) = encoder({"input_ids": ids, "attention_mask": ids}).values()
     assert layer.shape == (1, 4, 32), "what is mapped stays"
@@ -142,4 +141,4 @@ async def test_weights_that_cannot_be_converted_stop_the_boot(tiny: Path, tmp_pa
 def test_a_folder_without_weights_is_not_converted(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}", "utf-8")
     with pytest.raises(NotConverted, match="no weights"):
-        keep_encoder(tmp_path)
+        cached_encoder(tmp_path)

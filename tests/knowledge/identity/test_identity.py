@@ -1,4 +1,4 @@
-"""Tokens: only what the issuer signed, for us, now, is accepted."""
+"""Only tokens that the issuer signed, for our audience, within their time are accepted."""
 
 import base64
 import hashlib
@@ -49,8 +49,8 @@ def signed(key: EllipticCurvePrivateKey = KEY, *, kid: str | None = None, **chan
     return sign(claims(**changed), key, kid)
 
 
-def sign(what: dict[str, object], key: EllipticCurvePrivateKey = KEY, kid: str | None = None) -> str:
-    return jwt.encode(what, key, algorithm="ES256", headers={"kid": kid} if kid else None)
+def sign(claims: dict[str, object], key: EllipticCurvePrivateKey = KEY, kid: str | None = None) -> str:
+    return jwt.encode(claims, key, algorithm="ES256", headers={"kid": kid} if kid else None)
 
 
 @pytest.fixture
@@ -59,10 +59,10 @@ def authenticator() -> Authenticator:
 
 
 async def test_a_good_token_names_its_customer(authenticator: Authenticator) -> None:
-    who = await authenticator.verify(signed())
-    assert (who.tenant, who.sub) == ("hanbit", "lee")
-    assert who.roles == {"customer"}
-    assert who.groups == {"vip", EVERY_CUSTOMER}
+    principal = await authenticator.verify(signed())
+    assert (principal.tenant, principal.sub) == ("hanbit", "lee")
+    assert principal.roles == {"customer"}
+    assert principal.groups == {"vip", EVERY_CUSTOMER}
 
 
 async def test_a_minute_of_clock_difference_is_forgiven_and_more_is_not(authenticator: Authenticator) -> None:
@@ -99,9 +99,9 @@ async def test_a_token_with_a_wrong_claim_is_refused(
 
 
 async def test_a_token_without_a_known_role_reads_nothing(authenticator: Authenticator) -> None:
-    who = await authenticator.verify(signed(roles=["wizard"], groups=[]))
-    assert who.roles == frozenset()
-    assert who.groups == frozenset()
+    principal = await authenticator.verify(signed(roles=["wizard"], groups=[]))
+    assert principal.roles == frozenset()
+    assert principal.groups == frozenset()
 
 
 async def test_another_key_is_refused(authenticator: Authenticator) -> None:
@@ -140,12 +140,12 @@ class Provider:
     """A real identity provider's JWKS address, whose keys and health the test decides."""
 
     keys: dict[str, EllipticCurvePrivateKey] = field(default_factory=dict)
-    asked: int = 0
+    fetches: int = 0
     down: bool = False
     url: str = ""
 
     async def serve(self, _request: web.Request) -> web.Response:
-        self.asked += 1
+        self.fetches += 1
         if self.down:
             return web.Response(status=503)
         algorithm = jwt.get_algorithm_by_name("ES256")
@@ -182,7 +182,7 @@ async def test_published_keys_are_asked_for_once(provider: Provider, keys: tuple
     authenticator, _ = keys
     for _ in range(5):
         await authenticator.verify(signed(kid="k1"))
-    assert provider.asked == 1
+    assert provider.fetches == 1
 
 
 async def test_a_rotated_key_is_found_but_not_asked_for_at_every_guess(
@@ -194,10 +194,10 @@ async def test_a_rotated_key_is_found_but_not_asked_for_at_every_guess(
     for _ in range(5):
         with pytest.raises(TokenRefused):
             await authenticator.verify(signed(provider.keys["k2"], kid="k2"))
-    assert provider.asked == 1
+    assert provider.fetches == 1
     clock.now += 31
     await authenticator.verify(signed(provider.keys["k2"], kid="k2"))
-    assert provider.asked == 2
+    assert provider.fetches == 2
 
 
 async def test_an_outage_of_the_provider_signs_nobody_out(

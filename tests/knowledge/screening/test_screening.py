@@ -291,7 +291,7 @@ ATTACKS = [
     ],
 )
 def test_what_a_guide_may_show_is_markup_and_nothing_worse(text: str) -> None:
-    assert {finding.trick for finding in find_injection(text)} == {Tactic.MARKUP}
+    assert {finding.tactic for finding in find_injection(text)} == {Tactic.MARKUP}
 
 
 @pytest.mark.parametrize(
@@ -307,12 +307,12 @@ def test_what_a_guide_may_show_is_markup_and_nothing_worse(text: str) -> None:
     ],
 )  # fmt: skip
 def test_what_acts_fetches_or_is_unseen_is_hidden(text: str) -> None:
-    assert Tactic.HIDDEN in {finding.trick for finding in find_injection(text)}
+    assert Tactic.HIDDEN in {finding.tactic for finding in find_injection(text)}
 
 
-@pytest.mark.parametrize(("trick", "text"), ATTACKS)
-def test_an_attack_is_recognised(trick: Tactic, text: str) -> None:
-    assert trick in {finding.trick for finding in find_injection(text)}
+@pytest.mark.parametrize(("tactic", "text"), ATTACKS)
+def test_an_attack_is_recognised(tactic: Tactic, text: str) -> None:
+    assert tactic in {finding.tactic for finding in find_injection(text)}
 
 
 @pytest.mark.parametrize("text", [text for _, text in ATTACKS])
