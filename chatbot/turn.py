@@ -406,7 +406,7 @@ async def answer_without_a_model(exc: ChatError, answering: Answering) -> None:
     if answering.revoked():
         answering.show_canned_reply(CannedReply.EMERGENCY)
         return
-    quoted = quote_passages(turn.screened.text, turn.prompt_passages, turn.language, wording=turn.found.query)
+    quoted = quote_passages(turn.screened.text, turn.prompt_passages, turn.language, query=turn.found.query)
     answering.degrade(DegradationLevel.QUOTED if quoted.text else DegradationLevel.HANDOFF)
     answering.show_quotes(quoted)
     answering.show_canned_reply(CannedReply.UNAVAILABLE)

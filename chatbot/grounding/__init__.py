@@ -1,4 +1,4 @@
-"""Sentence ↔ passage: every claim is tied to a passage by comparison, or withheld. Pure: no clock, no network."""
+"""Sentence ↔ passage: every claim is tied to a passage by comparison, or withheld. No clock, no I/O."""
 
 from chatbot.grounding.numbers import quantities, unsupported_quantities
 from chatbot.grounding.stream import GroundingMode, GroundingStream, QuotedAnswer, grounding_stream, quote_passages

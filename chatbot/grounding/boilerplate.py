@@ -1,7 +1,7 @@
-"""Sentences that claim nothing: greetings, thanks, "please call us", and saying that the documents do not say.
+"""Sentences that claim nothing: greetings, thanks, "please call us", refusals ("the documents do not say"). No I/O.
 
-Only what is built from a small closed vocabulary passes; a fact dressed as a courtesy has a word too many. A bare yes
-or no is an answer, so it never stands alone: the stream shows it with the claim that follows, or not at all.
+Only sentences of a small closed vocabulary are courtesies: a claim in a polite form has a word that is not in it. A
+bare yes or no is an answer, so it never stands alone: the stream shows it with the claim that follows, or not at all.
 """
 
 import re
@@ -9,24 +9,26 @@ from typing import Final
 
 from chatbot.grounding.stems import content_words, features
 
-_WORDS: Final = """
+_POLITE_STEMS: Final = """
     안녕 고객 고객님 감사 죄송 양해 부탁 문의 상담 상담원 상담사 직원 고객센터 콜센터 센터 영업점 지점 가까운
     가까 방문 연락 전화 도움 필요 궁금 추가 질문 말씀 언제든지 언제든 편하게 편하 자세한 자세 정확 내용 사항
     문서 자료 정보 안내 확인 답변 설명 요약 정리 요청 연결 대표번호 번호 저희 은행 한빛은행 한빛 아니요 아니오
     직접 하루 알려 도와 이용
 """
-_FORMS: Final = """
+_POLITE_FORMS: Final = """
     점 점이 네 예 찾 찾을 어렵 어려 관하 제 제가 저 해주 좋 좋은 되 되세 되었기 보내 주세 주시 주십 주시기 바랍
     바랍니다 바라 바라겠 드리 드립 드려 드립니다 드리기 드리겠 드릴 도움이 따르면 같습니다 같습 다음과 아래
     아래와 경우 있으시면 있으면 대하 제공 제공된 더 합니다만 습니다만 그 이상
 """
-# Honorific and connecting syllables behind a polite word: 문의하시면, 안내해드리겠습니다, 확인하시기.
-_TAIL: Final = (
+# Honorific and connecting syllables after a polite stem: 문의하시면, 안내해드리겠습니다, 확인하시기.
+_POLITE_ENDINGS: Final = (
     r"(?:[하해시신실드려릴립겠주세십기거나면며고은는이가을를에로도의께요만]|지만|합니다만|니다|습니다|어요|아요){0,7}"
 )
-_POLITE: Final = re.compile("(?:" + "|".join(sorted(_WORDS.split(), key=len, reverse=True)) + ")" + _TAIL)
-_EXACT: Final = frozenset(_FORMS.split())
-_ENGLISH: Final = frozenset(
+_POLITE: Final = re.compile(
+    "(?:" + "|".join(sorted(_POLITE_STEMS.split(), key=len, reverse=True)) + ")" + _POLITE_ENDINGS
+)
+_POLITE_WORDS: Final = frozenset(_POLITE_FORMS.split())
+_POLITE_ENGLISH: Final = frozenset(
     word
     for text in (
         "hello hi dear customer thank thanks sorry apologize apologise apologies unfortunately please contact call",
@@ -38,14 +40,14 @@ _ENGLISH: Final = frozenset(
     )
     for word in content_words(text)
 )
-# Says where the answer comes from or that it comes; no passage holds it, so it does not count against a claim.
+# Words that announce an answer or its source; no passage contains them, so they do not count against a claim.
 _DISCOURSE: Final = frozenset(
     """문서 문서에 따르면 제공된 안내 안내드리 고객님 답변 질문 질문하신 문의하신 말씀하신 드리면 드립니다 다음과
     같습니다 아래와 정리 요약 네 예 아니요 아니오 따라서 그러므로""".split()  # noqa: SIM905  # a word list reads best as prose
 ) | frozenset(
     content_words("according document documents provided passage passages source sources yes therefore based")
 )
-# Each names the documents (or the speaker) as what does not say: "수수료는 없습니다" is a fact, no refusal.
+# Each names the documents or the speaker: "수수료는 없습니다" (there is no fee) is a fact and no refusal.
 _REFUSAL: Final = re.compile(
     r"(?:문서|자료|출처|본문|안내문|근거)(?:들)?(?:에|에서|에는|에서는|만으로|만으로는|로는|상)\s.{0,60}?(?:없|않|어렵|못)"
     r"|(?:정보|내용|근거|답변|설명|언급|규정)(?:가|이|는|은|를|을)?\s?(?:전혀 )?"
@@ -74,35 +76,35 @@ _PREDICATE: Final = re.compile(
 
 
 def is_courtesy(sentence: str) -> bool:
-    """Whether the sentence holds no content beyond a small set of polite words (or none at all)."""
+    """Whether the sentence has no content words but polite ones, or none at all."""
     if _TABLE_RULE.fullmatch(sentence):
         return True
     words = content_words(sentence)
     if not all(_is_polite(word) for word in words):
         return False
-    return not ((answers(sentence) or not words) and _PREDICATE.search(sentence))
+    return not ((begins_with_yes_or_no(sentence) or not words) and _PREDICATE.search(sentence))
 
 
-def answers(sentence: str) -> bool:
+def begins_with_yes_or_no(sentence: str) -> bool:
     """Whether the sentence begins with a yes or a no."""
     return _YES_OR_NO.match(sentence) is not None
 
 
 def is_refusal(sentence: str, question: str) -> bool:
-    """Whether the sentence only says that the documents do not say what was asked, in the question's own words."""
+    """Whether the sentence only says, in the question's words, that the documents do not answer it."""
     if not _REFUSAL.search(sentence):
         return False
-    asked = features(question)
-    rest = [word for word in content_words(sentence) if not _is_polite(word)]
-    known = sum(bool(features(word) & asked) for word in rest)
-    # One word in four, and one more for the verb of the refusal itself, may be new.
-    return known >= len(rest) - 1 - len(rest) // 4
+    question_features = features(question)
+    words = [word for word in content_words(sentence) if not _is_polite(word)]
+    of_question = sum(bool(features(word) & question_features) for word in words)
+    # One word in four may be new, and one more for the verb of the refusal itself.
+    return of_question >= len(words) - 1 - len(words) // 4
 
 
 def claim_features(sentence: str) -> frozenset[str]:
-    """Return what of a claim a passage must hold."""
+    """Return the features of a claim that its passages must have."""
     return frozenset(f for word in content_words(sentence) if word not in _DISCOURSE for f in features(word))
 
 
 def _is_polite(word: str) -> bool:
-    return word in _EXACT or word in _ENGLISH or _POLITE.fullmatch(word) is not None
+    return word in _POLITE_WORDS or word in _POLITE_ENGLISH or _POLITE.fullmatch(word) is not None

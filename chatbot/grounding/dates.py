@@ -1,11 +1,11 @@
-"""Dates, times of day, telephone numbers and codes in Korean and English text: numbers that are read as a whole."""
+"""Composite quantities in Korean and English text: dates, times of day, telephone numbers and codes. No I/O."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from decimal import Decimal
 from typing import Final
 
-from chatbot.grounding.quantity import CODE, DATE, PHONE, TIME, Day, Quantity, Reading
+from chatbot.grounding.quantity import CODE, DATE, PHONE, TIME, PartialDate, Quantity, Reading
 
 _MONTHS: Final = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 _MONTH: Final = (
@@ -14,7 +14,7 @@ _MONTH: Final = (
     r"|JAN(?:UARY)?|FEB(?:RUARY)?|MAR(?:CH)?|APR(?:IL)?|MAY|JUNE?|JULY?|AUG(?:UST)?|SEPT?(?:EMBER)?|OCT(?:OBER)?"
     r"|NOV(?:EMBER)?|DEC(?:EMBER)?)(?![A-Za-z])"
 )
-# "May" and "March" alone are as often verbs.
+# Without "May" and "March", which alone are as often verbs.
 _MONTH_ALONE: Final = r"(?:January|February|April|June|July|August|September|October|November|December)(?![A-Za-z])"
 _TH: Final = r"(?:st|nd|rd|th)?"
 _HALF_DAY: Final = r"(?:(?P<half>오전|오후|낮|저녁|밤|새벽|아침)\s?)?"
@@ -60,8 +60,8 @@ _CODES: Final = re.compile(
 )
 
 
-def whole_numbers_in(text: str) -> Iterator[Quantity]:
-    """Yield dates, times, telephone numbers and codes; earlier kinds win where two overlap."""
+def composite_quantities(text: str) -> Iterator[Quantity]:
+    """Yield dates, times, telephone numbers and codes; where two overlap, only the one of the earlier kind."""
     taken: list[tuple[int, int]] = []
     for reader in (_phones, _dates, _times, _codes):
         for quantity in reader(text):
@@ -70,58 +70,58 @@ def whole_numbers_in(text: str) -> Iterator[Quantity]:
                 yield quantity
 
 
-def _quantity(found: re.Match[str], readings: tuple[Reading, ...], numbers: Iterator[Decimal] | tuple[()]) -> Quantity:
-    return Quantity(found.group(), found.start(), found.end(), readings, tuple(numbers))
+def _quantity(match: re.Match[str], readings: Iterable[Reading], numbers: Iterable[Decimal]) -> Quantity:
+    return Quantity(match.group(), match.start(), match.end(), tuple(readings), tuple(numbers))
 
 
 def _phones(text: str) -> Iterator[Quantity]:
-    for found in _PHONES.finditer(text):
-        digits = re.sub(r"\D", "", found.group())
-        national = "0" + re.sub(r"^(?:00)?820?", "", digits) if re.match(r"\+|(?:00)?82", found.group()) else digits
-        yield _quantity(found, (Reading(PHONE, national),), (Decimal(digits),).__iter__())
+    for match in _PHONES.finditer(text):
+        digits = re.sub(r"\D", "", match.group())
+        national = "0" + re.sub(r"^(?:00)?820?", "", digits) if re.match(r"\+|(?:00)?82", match.group()) else digits
+        yield _quantity(match, [Reading(PHONE, national)], [Decimal(digits)])
 
 
 def _codes(text: str) -> Iterator[Quantity]:
-    for found in _CODES.finditer(text):
-        yield _quantity(found, (Reading(CODE, re.sub(r"[-_]", "", found.group()).upper()),), ())
+    for match in _CODES.finditer(text):
+        yield _quantity(match, [Reading(CODE, re.sub(r"[-_]", "", match.group()).upper())], [])
 
 
 def _dates(text: str) -> Iterator[Quantity]:
-    for found in _SLASHED.finditer(text):
-        year, first, second = int(found["y"]), int(found["a"]), int(found["b"])
-        days = [Day(year, m, d) for m, d in ((first, second), (second, first)) if m <= 12 and d <= 31]
-        if days:
-            yield _quantity(found, tuple(Reading(DATE, day) for day in days), map(Decimal, (year, first, second)))
+    for match in _SLASHED.finditer(text):
+        year, first, second = int(match["y"]), int(match["a"]), int(match["b"])
+        dates = [PartialDate(year, m, d) for m, d in ((first, second), (second, first)) if m <= 12 and d <= 31]
+        if dates:
+            yield _quantity(match, [Reading(DATE, date) for date in dates], map(Decimal, (year, first, second)))
     for pattern in _DATES:
-        for found in pattern.finditer(text):
-            day = _day(found.groupdict())
-            if day is not None:
-                parts = [Decimal(part) for part in (day.year, day.month, day.day) if part is not None]
-                yield _quantity(found, (Reading(DATE, day),), iter(parts))
+        for match in pattern.finditer(text):
+            date = _date(match.groupdict())
+            if date is not None:
+                numbers = [Decimal(part) for part in (date.year, date.month, date.day) if part is not None]
+                yield _quantity(match, [Reading(DATE, date)], numbers)
 
 
-def _day(parts: dict[str, str | None]) -> Day | None:
+def _date(parts: dict[str, str | None]) -> PartialDate | None:
+    """Return the date of a match's groups; None where the month or the day is out of range."""
     year, month, day = parts.get("y"), parts.get("m"), parts.get("d")
     if short := parts.get("yy"):
         year = f"20{short}"
     if name := parts.get("name"):
         month = str(_MONTHS.index(name[:3].lower()) + 1)
-    read = Day(*(int(part) if part else None for part in (year, month, day)))
-    fits = (read.month is None or 1 <= read.month <= 12) and (read.day is None or 1 <= read.day <= 31)
-    return read if fits else None
+    date = PartialDate(*(int(part) if part else None for part in (year, month, day)))
+    valid = (date.month is None or 1 <= date.month <= 12) and (date.day is None or 1 <= date.day <= 31)
+    return date if valid else None
 
 
 def _times(text: str) -> Iterator[Quantity]:
     for pattern in _TIMES:
-        for found in pattern.finditer(text):
-            readings = _minutes(found.groupdict())
-            numbers: Callable[[], Iterator[Decimal]] = lambda: (Decimal(d) for d in re.findall(r"\d+", found.group()))  # noqa: B023, E731
+        for match in pattern.finditer(text):
+            readings = [Reading(TIME, Decimal(minutes)) for minutes in _minutes(match.groupdict())]
             if readings:
-                yield _quantity(found, tuple(Reading(TIME, Decimal(minutes)) for minutes in readings), numbers())
+                yield _quantity(match, readings, map(Decimal, re.findall(r"\d+", match.group())))
 
 
 def _minutes(parts: dict[str, str | None]) -> tuple[int, ...]:
-    """Return the minutes since midnight; 9시 alone may be morning or evening, 24:00 is midnight."""
+    """Return the possible minutes since midnight; 9시 alone may be morning or evening, 24:00 is midnight."""
     if parts.get("noon"):
         return (720,)
     if parts.get("night"):

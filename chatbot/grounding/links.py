@@ -1,13 +1,13 @@
-"""Addresses in an answer that no passage holds: a link, an image or a mailbox that a model was told to show (pure).
+"""Links, images and mail addresses in an answer that no passage contains: a model may be told to show them. No I/O.
 
-A sentence may say what a passage says and carry a stranger's link all the same, so comparison alone lets it through.
+A sentence may say what a passage says and carry such a link as well, so comparison alone does not withhold it.
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Final
 
-_ADDRESS: Final = re.compile(
+_LINK: Final = re.compile(
     r"\b(?:https?|ftp|javascript|data|file|mailto):[^\s<>\"'|]+"
     r"|\bwww\.[^\s<>\"'|]+"
     r"|[\w.+-]+@[\w-]+(?:\.[\w-]+)+"
@@ -19,15 +19,10 @@ _ADDRESS: Final = re.compile(
 _TRAILING: Final = ".,;:!?)]}>'\"…"
 
 
-def foreign_address(text: str, sources: Iterable[str]) -> str | None:
-    """Return the first address of a text that stands in none of the sources, or nothing."""
-    found = list(_addresses(text))
-    if not found:
+def first_unknown_link(text: str, sources: Iterable[str]) -> str | None:
+    """Return the first link of the text that none of the sources contains, or None."""
+    links = [match.group().rstrip(_TRAILING) for match in _LINK.finditer(text)]
+    if not links:
         return None
     known = "\n".join(sources).casefold()
-    return next((address for address in found if address.casefold() not in known), None)
-
-
-def _addresses(text: str) -> Iterator[str]:
-    for found in _ADDRESS.finditer(text):
-        yield found.group().rstrip(_TRAILING)
+    return next((link for link in links if link.casefold() not in known), None)

@@ -1,7 +1,8 @@
-"""Takes the citation markers that a model writes out of a stream: [1], [1, 2], 【3】, (문서 1), [문장 2], (source: 1).
+"""Removes a model's own citation markers from a stream: [1], [1, 2], 【3】, (문서 1), [문장 2], (source: 1). No I/O.
 
-The model's word is no citation; the product attaches its own. A marker goes with the blanks before it, so that no
-double blank stays, and what may still grow into a marker is kept back, so that chunking changes nothing.
+The model's markers are not trusted; the product attaches its own citations. A marker is removed with the blanks before
+it, so that no double blank stays, and text that may still grow into a marker is held back, so that the size of the
+feeds changes nothing.
 """
 
 import re
@@ -20,19 +21,19 @@ _MARKER: Final = re.compile(
     re.IGNORECASE,
 )
 _OPENING: Final = re.compile(r"[\[［【(（]")
-# What stands behind an opening bracket while it can still become a marker.
+# The text after an opening bracket while it can still become a marker.
 _INSIDE: Final = re.compile(
     r"(?P<name>[A-Za-z가-힣]*)\s?[:#]?\s?[\[【]?(?:[\d\s,、·;~\-^]|(?<![A-Za-z가-힣])[A-Za-z가-힣]{1,10})*[\]】]?"
 )
-_LONGEST: Final = 48
+_LONGEST_MARKER: Final = 48
 
 
-class Markers:
-    """Strip markers from a stream; `feed` returns what is certainly text, `close` the rest."""
+class MarkerFilter:
+    """Removes markers from a stream; `feed` returns what is certainly text, `close` the rest."""
 
     def __init__(self) -> None:
         self._held = ""
-        self._line_start = True
+        self._at_line_start = True
         self._skip_blanks = False
 
     def feed(self, text: str) -> str:
@@ -44,27 +45,27 @@ class Markers:
 
     def _take(self, upto: int) -> str:
         ready, self._held = self._held[:upto], self._held[upto:]
-        shown: list[str] = []
+        kept: list[str] = []
         at = 0
-        for found in _MARKER.finditer(ready):
-            shown.append(self._show(ready[at : found.start()]))
-            # A line that began with a marker does not begin with the blank behind it.
-            self._skip_blanks = self._line_start
-            at = found.end()
-        shown.append(self._show(ready[at:]))
-        return "".join(shown)
+        for marker in _MARKER.finditer(ready):
+            kept.append(self._keep(ready[at : marker.start()]))
+            # The blanks after a marker that began a line go with it.
+            self._skip_blanks = self._at_line_start
+            at = marker.end()
+        kept.append(self._keep(ready[at:]))
+        return "".join(kept)
 
-    def _show(self, text: str) -> str:
+    def _keep(self, text: str) -> str:
         if self._skip_blanks:
             text = text.lstrip(" \t")
         if text:
-            self._skip_blanks, self._line_start = False, text.endswith("\n")
+            self._skip_blanks, self._at_line_start = False, text.endswith("\n")
         return text
 
 
 def _certain(text: str) -> int:
-    """Return how many characters cannot belong to a marker whose end is not seen yet."""
-    for opening in _OPENING.finditer(text, max(0, len(text) - _LONGEST)):
+    """Return how many characters cannot belong to a marker that is incomplete."""
+    for opening in _OPENING.finditer(text, max(0, len(text) - _LONGEST_MARKER)):
         if _may_grow(text[opening.start() :]):
             return len(text[: opening.start()].rstrip(" \t"))
     return len(text.rstrip(" \t"))

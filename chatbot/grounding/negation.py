@@ -1,35 +1,36 @@
-"""Whether a sentence says that something is so or is not: 가능합니다 and 불가합니다 share nearly all words."""
+"""Whether a sentence affirms or denies: 가능합니다 and 불가합니다 share nearly all their words. No I/O."""
 
 import re
 from dataclasses import dataclass
 from typing import Final
 
-_DENIES: Final = re.compile(
+_NEGATION: Final = re.compile(
     r"없|않|못하|못합|못한|불가|아니|아닙|금지|제외|미적용|안\s?(?:되|됩|된|돼)|면제|무료"
     r"|\b(?:not|no|never|cannot|without|except|unable|free|waived|neither|nor|unless|prohibited|excluded)\b|n't\b",
     re.IGNORECASE,
 )
-_ENDS_DENYING: Final = re.compile(r"(?:없|않|불가|못합|못한|아닙|금지|제외|안\s?(?:됩|돼))[가-힣\s]{0,6}[.!?)\s|*]*\Z")
-_ENGLISH_DENIAL: Final = re.compile(
-    r"\b(?:can|could|may|is|are|do|does|will|must|shall)(?:\s?not|n't)\b", re.IGNORECASE
+_FINAL_NEGATION: Final = re.compile(
+    r"(?:없|않|불가|못합|못한|아닙|금지|제외|안\s?(?:됩|돼))[가-힣\s]{0,6}[.!?)\s|*]*\Z"
 )
-_ENGLISH_CLAUSE: Final = 160
+_NEGATED_VERB: Final = re.compile(r"\b(?:can|could|may|is|are|do|does|will|must|shall)(?:\s?not|n't)\b", re.IGNORECASE)
+# Characters of an English sentence up to which a negated verb is that of its main clause.
+_ONE_CLAUSE: Final = 160
 
 
 @dataclass(frozen=True, slots=True)
 class Polarity:
-    """`denies`: a negative word stands anywhere; `ends_denying`: the sentence as a whole says that it is not so."""
+    """`has_negation`: a negative word stands anywhere in the sentence; `is_denial`: the sentence as a whole denies."""
 
-    denies: bool
-    ends_denying: bool
+    has_negation: bool
+    is_denial: bool
 
     @classmethod
     def of(cls, sentence: str) -> "Polarity":
-        denies = _DENIES.search(sentence) is not None
-        short = len(sentence) <= _ENGLISH_CLAUSE
-        main = _ENDS_DENYING.search(sentence) or (short and _ENGLISH_DENIAL.search(sentence))
-        return cls(denies, denies and bool(main))
+        has_negation = _NEGATION.search(sentence) is not None
+        is_short = len(sentence) <= _ONE_CLAUSE
+        main_clause = _FINAL_NEGATION.search(sentence) or (is_short and _NEGATED_VERB.search(sentence))
+        return cls(has_negation, has_negation and bool(main_clause))
 
     def contradicts(self, other: "Polarity") -> bool:
-        """Whether one says no as a whole and the other has no negative word at all."""
-        return (self.ends_denying and not other.denies) or (other.ends_denying and not self.denies)
+        """Whether one denies as a whole and the other has no negative word at all."""
+        return (self.is_denial and not other.has_negation) or (other.is_denial and not self.has_negation)

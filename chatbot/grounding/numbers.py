@@ -1,10 +1,10 @@
-"""The exact check of numbers: every amount, rate, date, period and count of a claim must stand in a source.
+"""The exact check of numbers: every amount, rate, date, period and count of a claim must stand in a source. No I/O.
 
-`quantities` reads a text, `unsupported` compares a claim with its sources. Values are compared as Decimals after
-normalisation, so 1천만원 is KRW 10 million and 연 2.50% is 2.5 percent, while 0.5% is not 0.5%p and 3회 is not 3명.
-12개월 and 1년 are equal; 365일 and 1년 are not. The sign is left out (a table's -0.3%p is the text's "0.3%p 인하").
-No claims: list ordinals at the start of a line, citation markers, "one" and 한 without a unit of money or time.
-A bare number in a table gets the unit that its column, its row or a caption (단위: 만원) names.
+`quantities` reads a text, `unsupported_quantities` compares a claim with its sources. Values are compared as Decimals
+after normalisation: 1천만원 is KRW 10 million and 연 2.50% is 2.5 percent, while 0.5% is not 0.5%p and 3회 is not 3명.
+12개월 and 1년 are equal; 365일 and 1년 are not. The sign is ignored (a table's -0.3%p is the text's "0.3%p 인하").
+Not quantities: list ordinals at the start of a line, citation markers, "one" and 한 without a unit of money or time.
+A bare number in a table has the unit that its column, its row or a caption (단위: 만원) names.
 """
 
 import re
@@ -13,14 +13,24 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Final
 
-from chatbot.grounding.dates import whole_numbers_in
+from chatbot.grounding.dates import composite_quantities
 from chatbot.grounding.numerals import Number, numbers_in
-from chatbot.grounding.quantity import DATE, DAYS, KRW, MONTHS, PERCENT, POINTS, SECONDS, TIME, Day, Quantity, Reading
+from chatbot.grounding.quantity import (
+    DATE,
+    DAYS,
+    KRW,
+    MONTHS,
+    PERCENT,
+    POINTS,
+    SECONDS,
+    TIME,
+    PartialDate,
+    Quantity,
+    Reading,
+)
 from chatbot.grounding.units import Unit, heading_unit, leading_currency, trailing_unit
 
-__all__ = ["QuantifiedText", "Quantity", "quantities", "unsupported_by", "unsupported_quantities"]
-
-# One for one, so that offsets stay those of the text.
+# Character by character, so that offsets stay those of the text.
 _FULL_WIDTH: Final = str.maketrans("０１２３４５６７８９．，％＋－：／（）＄￦", "0123456789.,%+-:/()$₩")
 _ORDINAL: Final = re.compile(
     r"^[ \t]*(?:(?:#{1,6}|[-*•·>])[ \t]+)*[*_]{0,2}\(?\d{1,3}[.)](?=[*_]{0,2}(?:[ \t]|$))", re.MULTILINE
@@ -31,7 +41,7 @@ _LIST: Final = re.compile(r"\s?(?:,|·|/|,?\s?(?:and|or|및|또는|혹은|이나
 _JOINED: Final = re.compile(r"\s?(?:(?:and|하고|과)\s)?")
 _YEARS: Final = range(1900, 2101)
 _MEASURES: Final = frozenset({KRW, "USD", "EUR", "JPY", "CNY", "GBP", PERCENT, POINTS, MONTHS, DAYS, SECONDS})
-# A claim of one of something is also supported by the word that says so: 1일 한도 by 하루, 1회 by 회당 or "each".
+# A quantity of one is also supported by a word for it: 1일 한도 by 하루, 1회 by 회당 or "each".
 _ONE_IN_WORDS: Final[Mapping[tuple[str, object], re.Pattern[str]]] = {
     (DAYS, 1): re.compile(r"하루|일일|매일|일\s?(?:한도|최대|최고)|daily|(?:per|a|each|every) day", re.IGNORECASE),
     (MONTHS, 1): re.compile(r"매월|매달|월간|월\s?\d|monthly|(?:per|a|each|every) month", re.IGNORECASE),
@@ -49,7 +59,7 @@ _ZERO_IN_WORDS: Final = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class QuantifiedText:
-    """A source's text with its quantities, read once and asked for every claim."""
+    """A source's text with its quantities, which are read once for all claims."""
 
     text: str
     quantities: tuple[Quantity, ...]
@@ -59,62 +69,64 @@ class QuantifiedText:
         return cls(text, quantities(text))
 
     def supports(self, claimed: Quantity) -> bool:
-        if any(own.supports(claimed) for own in self.quantities):
+        """Whether the claimed quantity stands in the text, in numbers or, of zero and one, in words."""
+        if any(quantity.supports(claimed) for quantity in self.quantities):
             return True
         if not claimed.readings or len(claimed.numbers) != 1 or claimed.numbers[0] > 1:
             return False
-        one = claimed.readings[0]
-        words = _ONE_IN_WORDS.get((one.unit, one.value)) if claimed.numbers[0] else _ZERO_IN_WORDS
+        reading = claimed.readings[0]
+        words = _ONE_IN_WORDS.get((reading.unit, reading.value)) if claimed.numbers[0] else _ZERO_IN_WORDS
         return words is not None and words.search(self.text) is not None
 
 
-def unsupported_quantities(claim: str, supports: Sequence[str]) -> tuple[Quantity, ...]:
-    """Return the quantities of the claim that stand in none of the supporting texts."""
-    return unsupported_by(quantities(claim), [QuantifiedText.read(text) for text in supports])
+def unsupported_quantities(claim: str, sources: Sequence[str]) -> tuple[Quantity, ...]:
+    """Return the quantities of the claim that stand in none of the sources."""
+    return unsupported_by(quantities(claim), [QuantifiedText.read(text) for text in sources])
 
 
-def unsupported_by(claimed: Iterable[Quantity], evidence: Sequence[QuantifiedText]) -> tuple[Quantity, ...]:
-    """Return those of the claimed quantities that no evidence supports."""
-    return tuple(quantity for quantity in claimed if not any(one.supports(quantity) for one in evidence))
+def unsupported_by(claimed: Iterable[Quantity], sources: Sequence[QuantifiedText]) -> tuple[Quantity, ...]:
+    """Return the claimed quantities that none of the sources supports."""
+    return tuple(quantity for quantity in claimed if not any(source.supports(quantity) for source in sources))
 
 
 def quantities(text: str) -> tuple[Quantity, ...]:
-    """Return what the text claims in numbers, from left to right."""
+    """Return the quantities of a text, from left to right."""
     plain = text.translate(_FULL_WIDTH)
-    taken = [found.span() for pattern in (_ORDINAL, _MARKER) for found in pattern.finditer(plain)]
-    found = [quantity for quantity in whole_numbers_in(plain) if _free(quantity.start, quantity.end, taken)]
-    taken += [(quantity.start, quantity.end) for quantity in found]
+    taken = [match.span() for pattern in (_ORDINAL, _MARKER) for match in pattern.finditer(plain)]
+    result = [quantity for quantity in composite_quantities(plain) if _is_free(quantity.start, quantity.end, taken)]
+    taken += [(quantity.start, quantity.end) for quantity in result]
     for number in numbers_in(plain):
-        if _free(number.start, number.end, taken):
-            found.extend(_read(plain, number))
-    found.sort(key=lambda quantity: quantity.start)
-    return tuple(_with_headings(plain, _with_shared_units(plain, _compounds(plain, found))))
+        if _is_free(number.start, number.end, taken):
+            result.extend(_with_unit(plain, number))
+    result.sort(key=lambda quantity: quantity.start)
+    return tuple(_with_table_units(plain, _with_shared_units(plain, _with_compounds(plain, result))))
 
 
-def _free(start: int, end: int, taken: Sequence[tuple[int, int]]) -> bool:
+def _is_free(start: int, end: int, taken: Sequence[tuple[int, int]]) -> bool:
     return not any(start < other_end and other_start < end for other_start, other_end in taken)
 
 
-def _read(text: str, number: Number) -> Iterator[Quantity]:
-    behind, before = trailing_unit(text, number.end), leading_currency(text, number.start)
+def _with_unit(text: str, number: Number) -> Iterator[Quantity]:
+    """Yield the quantity of a number and its unit; nothing where the number states none."""
+    trailing, leading = trailing_unit(text, number.end), leading_currency(text, number.start)
     start, end = number.start, number.end
     unit: Unit | None = None
     if number.counts_days:
         unit = Unit((DAYS,))
-    elif behind is not None:
-        unit, end = behind
-    elif before is not None:
-        unit, start = before
-    if _is_no_claim(text, number, unit):
+    elif trailing is not None:
+        unit, end = trailing
+    elif leading is not None:
+        unit, start = leading
+    if _is_no_quantity(text, number, unit):
         return
     yield Quantity(text[start:end], start, end, _readings(number.value, unit), (number.value,))
 
 
-def _is_no_claim(text: str, number: Number, unit: Unit | None) -> bool:
+def _is_no_quantity(text: str, number: Number, unit: Unit | None) -> bool:
     if not number.in_words:
         return False
-    alone = text[number.start : number.end] in ("만", "천", "백", "백만", "천만", "십만", "십억")
-    if alone and (text[: number.start].rstrip().endswith((":", "：", "단위", "(", "（", ",")) or unit is None):
+    is_scale_alone = text[number.start : number.end] in ("만", "천", "백", "백만", "천만", "십만", "십억")
+    if is_scale_alone and (text[: number.start].rstrip().endswith((":", "：", "단위", "(", "（", ",")) or unit is None):
         return True  # a table's heading names its unit: (단위: 천원), (만원)
     if unit is None:
         return number.value <= 1 or not text[number.start].isascii()
@@ -129,17 +141,17 @@ def _readings(value: Decimal, unit: Unit | None) -> tuple[Reading, ...]:
 
 
 def _other_reading(value: Decimal, name: str) -> Iterator[Reading]:
-    """Yield what a number means in the second sense of its unit: 25일 is a span or a day of the month."""
+    """Yield the reading of a number in another meaning of its unit: 25일 is a period or a day of the month."""
     if name != DATE:
         yield Reading(name, value)
     elif value == int(value) and 1 <= value <= 31:
-        yield Reading(DATE, Day(day=int(value)))
+        yield Reading(DATE, PartialDate(day=int(value)))
 
 
-def _compounds(text: str, found: Iterable[Quantity]) -> list[Quantity]:
+def _with_compounds(text: str, separate: Iterable[Quantity]) -> list[Quantity]:
     """Join 1년 6개월 and 1시간 30분 into one period."""
     joined: list[Quantity] = []
-    for quantity in found:
+    for quantity in separate:
         last = joined[-1] if joined else None
         if last is not None and _continues(text, last, quantity):
             total = last.readings[0].value + quantity.readings[0].value  # type: ignore[operator]  # both are periods
@@ -158,21 +170,22 @@ def _continues(text: str, first: Quantity, second: Quantity) -> bool:
     larger, smaller = first.readings[0], second.readings[0]
     if larger.unit != smaller.unit or larger.unit not in (MONTHS, SECONDS):
         return False
-    # The larger unit comes first and the smaller one does not fill it: not "6개월 1년".
-    return first.numbers[-1] != larger.value and 0 < second.numbers[0] * _step(second) < _step(first)
+    # The larger unit comes first, and the second quantity is less than one of it: not "6개월 1년".
+    return first.numbers[-1] != larger.value and 0 < second.numbers[0] * _unit_size(second) < _unit_size(first)
 
 
-def _step(quantity: Quantity) -> Decimal:
+def _unit_size(quantity: Quantity) -> Decimal:
+    """Return how many of its reading's unit one of its written unit is: 12 months for 1년."""
     value = quantity.readings[0].value
     return value / quantity.numbers[-1] if isinstance(value, Decimal) and quantity.numbers[-1] else Decimal(0)
 
 
-def _with_shared_units(text: str, found: list[Quantity]) -> list[Quantity]:
+def _with_shared_units(text: str, separate: list[Quantity]) -> list[Quantity]:
     """Give 3~5일, 100만~500만원, 6, 12 and 24 months and KRW 10,000 to 50,000 the unit that is written once."""
-    shared = list(found)
+    shared = list(separate)
     for at in range(len(shared) - 2, -1, -1):
         left, right = shared[at], shared[at + 1]
-        if not left.readings and right.readings and _share(text, left, right):
+        if not left.readings and right.readings and _share_unit(text, left, right):
             shared[at] = replace(left, readings=_borrowed(left, right))
     for at in range(1, len(shared)):
         left, right = shared[at - 1], shared[at]
@@ -182,82 +195,89 @@ def _with_shared_units(text: str, found: list[Quantity]) -> list[Quantity]:
     return shared
 
 
-def _share(text: str, left: Quantity, right: Quantity) -> bool:
+def _share_unit(text: str, left: Quantity, right: Quantity) -> bool:
     if _RANGE.fullmatch(text, left.end, right.start):
         return True
-    year = left.numbers[0] in _YEARS and right.readings[0].unit != DATE
-    return not year and _LIST.fullmatch(text, left.end, right.start) is not None
+    is_year = left.numbers[0] in _YEARS and right.readings[0].unit != DATE
+    return not is_year and _LIST.fullmatch(text, left.end, right.start) is not None
 
 
-def _borrowed(bare: Quantity, other: Quantity) -> tuple[Reading, ...]:
-    value, model = bare.numbers[0], other.readings[0]
-    if isinstance(model.value, Day):
+def _borrowed(bare: Quantity, neighbour: Quantity) -> tuple[Reading, ...]:
+    """Return the readings of a bare number in the unit of its neighbour."""
+    value, model = bare.numbers[0], neighbour.readings[0]
+    if isinstance(model.value, PartialDate):
         return _borrowed_date(value, model.value)
     if not isinstance(model.value, Decimal):
         return ()
     if model.unit == TIME:
         return tuple(Reading(TIME, (value * 60 + half) % 1440) for half in (0, 720))
-    written = other.numbers[-1]
+    written = neighbour.numbers[-1]
     factor = model.value / written if written else Decimal(1)
     readings = [Reading(model.unit, value * factor)]
-    readings += [replace(reading, value=value) for reading in other.readings[1:] if isinstance(reading.value, Decimal)]
-    scale = _scale(other)
+    readings += [
+        replace(reading, value=value) for reading in neighbour.readings[1:] if isinstance(reading.value, Decimal)
+    ]
+    scale = _scale(neighbour)
     if scale > 1 and value < scale:
         readings.append(Reading(model.unit, value * factor * scale))  # 1~3천만원
     return tuple(readings)
 
 
-def _borrowed_date(value: Decimal, model: Day) -> tuple[Reading, ...]:
+def _borrowed_date(value: Decimal, model: PartialDate) -> tuple[Reading, ...]:
     number = int(value)
     if number in _YEARS:
-        return (Reading(DATE, Day(year=number)),)
+        return (Reading(DATE, PartialDate(year=number)),)
     if model.day is not None:
-        return (Reading(DATE, replace(model, day=number)), Reading(DATE, Day(day=number)))
-    return (Reading(DATE, Day(month=number)),) if number <= 12 else ()
+        return (Reading(DATE, replace(model, day=number)), Reading(DATE, PartialDate(day=number)))
+    return (Reading(DATE, PartialDate(month=number)),) if number <= 12 else ()
 
 
 def _scale(quantity: Quantity) -> Decimal:
     return next((number.scale for number in numbers_in(quantity.text)), Decimal(1))
 
 
-def _with_headings(text: str, found: list[Quantity]) -> list[Quantity]:
-    """Give bare numbers of a table the unit that a heading or a caption before them names."""
+def _with_table_units(text: str, separate: list[Quantity]) -> list[Quantity]:
+    """Give the bare numbers of a table the unit that a heading or a caption before them names."""
     if "|" not in text and "단위" not in text and "nit" not in text:
-        return found
-    units = _Headings(text)
+        return separate
+    units = _TableUnits(text)
     return [
         quantity
         if quantity.readings
         else replace(quantity, readings=_readings(quantity.numbers[0], units.at(quantity)))
-        for quantity in found
+        for quantity in separate
     ]
 
 
-class _Headings:
-    """Where the tables of a text stand and which units their columns, rows and captions name."""
+class _TableUnits:
+    """The units that the columns, rows and captions of a text's tables name."""
 
     def __init__(self, text: str) -> None:
         self._text = text
-        self._caption = [(found.start(), unit) for found in re.finditer(r"(?:단위|[Uu]nits?)\s*[:：][^\n)]*", text)
-                         if (unit := heading_unit(found.group()))]  # fmt: skip
+        self._captions = [
+            (match.start(), unit)
+            for match in re.finditer(r"(?:단위|[Uu]nits?)\s*[:：][^\n)]*", text)
+            if (unit := heading_unit(match.group()))
+        ]
         self._rows: list[tuple[int, int, list[str]]] = []
         heading: list[str] = []
         at = 0
         for line in text.splitlines(keepends=True):
-            row = line.lstrip().startswith("|")
-            heading = (heading or line.split("|")) if row else []
-            if row and heading != line.split("|"):
+            is_row = line.lstrip().startswith("|")
+            heading = (heading or line.split("|")) if is_row else []
+            if is_row and heading != line.split("|"):
                 self._rows.append((at, at + len(line), heading))
             at += len(line)
 
     def at(self, quantity: Quantity) -> Unit | None:
+        """Return the unit of the bare number: of its column, of its row, or of the last caption before it."""
         for start, end, heading in self._rows:
             if start <= quantity.start < end:
                 column = self._text.count("|", start, quantity.start)
                 label = self._text[start:end].split("|")[1]
-                named = heading_unit(heading[column]) if column < len(heading) else None
-                return named or heading_unit(label) or self._captioned(quantity)
+                column_unit = heading_unit(heading[column]) if column < len(heading) else None
+                return column_unit or heading_unit(label) or self._captioned(quantity)
         return self._captioned(quantity)
 
     def _captioned(self, quantity: Quantity) -> Unit | None:
-        return next((unit for start, unit in reversed(self._caption) if start < quantity.start), None)
+        return next((unit for start, unit in reversed(self._captions) if start < quantity.start), None)

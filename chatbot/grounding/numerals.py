@@ -1,6 +1,6 @@
-"""Where a number stands in Korean or English text and what it is worth: 1천만, 5억 3천만, 10 million, two hundred.
+"""Numbers in Korean and English text, with their values: 1천만, 5억 3천만, 10 million, two hundred. No I/O.
 
-Only the number itself is read here; `numbers` finds the unit. Offsets are those of the given text.
+Only the number itself is read; `numbers` finds the unit. Offsets are those of the given text.
 """
 
 import re
@@ -63,10 +63,10 @@ _LEADING_DIGITS = re.compile(_DIGITS)
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """A number in a text.
+    """A number at [start, end) of a text.
 
-    `scale` is what a single mantissa was multiplied with (억 in 3억), else 1.
-    `counts_days` is true of 하루 and the like.
+    `scale` is the factor of a single mantissa (10^8 in 3억), otherwise 1. `in_words`: it has no digits.
+    `counts_days`: it is a word for a number of days, like 하루.
     """
 
     start: int
@@ -79,14 +79,14 @@ class Number:
 
 def numbers_in(text: str) -> Iterator[Number]:
     """Yield the numbers of `text` from left to right."""
-    for found in _NUMBER.finditer(text):
-        kind, raw = found.lastgroup or "", found.group()
+    for match in _NUMBER.finditer(text):
+        kind, raw = match.lastgroup or "", match.group()
         value = _READERS[kind](raw)
-        mantissa = _LEADING_DIGITS.match(raw)
-        single = mantissa is not None and len(_LEADING_DIGITS.findall(raw)) == 1
-        first = _plain(mantissa.group()) if single and mantissa else Decimal(0)
-        scale = value / first if first else Decimal(1)
-        yield Number(found.start(), found.end(), value, scale, in_words=kind in _WORDS, counts_days=kind == "days")
+        digits = _LEADING_DIGITS.match(raw)
+        is_single = digits is not None and len(_LEADING_DIGITS.findall(raw)) == 1
+        mantissa = _plain(digits.group()) if is_single and digits else Decimal(0)
+        scale = value / mantissa if mantissa else Decimal(1)
+        yield Number(match.start(), match.end(), value, scale, in_words=kind in _WORDS, counts_days=kind == "days")
 
 
 def _plain(digits: str) -> Decimal:

@@ -1,4 +1,4 @@
-"""What a number in an answer claims: an exact value, the unit it is counted in, and when one claim covers another."""
+"""What a number in a text states: an exact value, its unit, and when one statement supports another. No I/O."""
 
 from dataclasses import dataclass
 from decimal import Decimal
@@ -15,22 +15,22 @@ DATE: Final = "date"
 PHONE: Final = "phone"
 CODE: Final = "code"
 
-# A count of things that English often leaves to the noun (3장, "three cards"): it may stand without a unit in a source.
+# Counters that English expresses by the noun (3장, "three cards"): a source may have the number without a unit.
 GENERIC_COUNTERS: Final = frozenset(
     {"개", "건", "장", "곳", "단계", "자리", "조", "항", "호", "차", "대", "등급", "쪽"}
 )
 
 
 @dataclass(frozen=True, slots=True)
-class Day:
-    """A date as far as it was written: a year, a year and month, a month and day, a day of the month."""
+class PartialDate:
+    """A date, as far as it was written: a year, a year and month, a month and day, or a day of the month."""
 
     year: int | None = None
     month: int | None = None
     day: int | None = None
 
-    def covers(self, claimed: "Day") -> bool:
-        """Whether every part that is claimed is written here, and the same."""
+    def covers(self, claimed: "PartialDate") -> bool:
+        """Whether every part of the claimed date is written here, with the same value."""
         return (
             claimed.year in (None, self.year)
             and claimed.month in (None, self.month)
@@ -43,19 +43,23 @@ class Reading:
     """One meaning of a quantity: money in currency units, periods in months, days or seconds, times in minutes."""
 
     unit: str
-    value: Decimal | Day | str
+    value: Decimal | PartialDate | str
 
     def supports(self, claimed: "Reading") -> bool:
+        """Whether a source with this reading supports the claimed one."""
         if self.unit != claimed.unit:
             return False
-        if isinstance(self.value, Day) and isinstance(claimed.value, Day):
+        if isinstance(self.value, PartialDate) and isinstance(claimed.value, PartialDate):
             return self.value.covers(claimed.value)
         return self.value == claimed.value
 
 
 @dataclass(frozen=True, slots=True)
 class Quantity:
-    """A number of a text with its unit; `readings` is empty for a bare number, `numbers` are the numbers as written."""
+    """A number with its unit, at [start, end) of a text.
+
+    `readings` is empty for a bare number; `numbers` are the numbers as written.
+    """
 
     text: str
     start: int
@@ -63,16 +67,16 @@ class Quantity:
     readings: tuple[Reading, ...]
     numbers: tuple[Decimal, ...]
 
-    def is_counted_like(self, other: "Quantity") -> bool:
-        """Whether both are of one kind: amounts of one currency, periods, bare numbers."""
-        own = {reading.unit for reading in self.readings}
-        return bool(own & {reading.unit for reading in other.readings}) or not (own or other.readings)
+    def is_same_kind(self, other: "Quantity") -> bool:
+        """Whether both have a unit in common, or both have none."""
+        units = {reading.unit for reading in self.readings}
+        return bool(units & {reading.unit for reading in other.readings}) or not (units or other.readings)
 
     def supports(self, claimed: "Quantity") -> bool:
-        """Whether a source that says this quantity supports the claimed one."""
+        """Whether a source with this quantity supports the claimed one."""
         if not claimed.readings:
             return all(number in self.numbers for number in claimed.numbers)
         if any(own.supports(reading) for own in self.readings for reading in claimed.readings):
             return True
-        unit_may_miss = claimed.readings[0].unit in GENERIC_COUNTERS or claimed.readings[0].unit == PHONE
-        return unit_may_miss and not self.readings and claimed.numbers == self.numbers
+        unit_is_optional = claimed.readings[0].unit in GENERIC_COUNTERS or claimed.readings[0].unit == PHONE
+        return unit_is_optional and not self.readings and claimed.numbers == self.numbers

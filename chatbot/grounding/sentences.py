@@ -1,23 +1,24 @@
-"""Where a sentence ends, in Korean and English, in a stream (`feed`, `close`) and in a passage.
+"""Where sentences end, in Korean and English, in a stream (`feed`, `close`) and in a passage. No I/O.
 
-The pieces concatenate to the input: what separates two sentences leads the second, so leaving a sentence out leaves
-no hole. A boundary is decided only when the text seen so far decides it, so chunking never changes the pieces. Where
-a full stop is ambiguous (an ordinal, a date) the sentence goes on: two sentences judged as one are judged more
-strictly, half a number is not.
+The pieces concatenate to the input: what separates two sentences leads the second, so that leaving a sentence out
+leaves no gap. A boundary is decided only when the text so far decides it, so that the size of the feeds never changes
+the pieces. Where a full stop is ambiguous (an ordinal, a date) the sentence goes on: two sentences judged as one are
+judged more strictly, half a number is not.
 """
 
 import re
 from dataclasses import dataclass
 from typing import Final
 
+# Instead of the offset of a boundary:
 _UNDECIDED: Final = -1
-_NONE: Final = 0
+_NO_BOUNDARY: Final = 0
 
 _CANDIDATE = re.compile(r"[.!?…。！？\n]")
 _RUN = re.compile(r"[.!?…。！？]+")
 _CLOSERS = re.compile(r"[\"'”’)\]}」』》〉】*_`]*")
 _OPENERS = "\"'“‘([{「『《〈【*-•"
-# Syllables that end a Korean sentence: only after these a full stop ends one without a space.
+# Syllables that end Korean sentences: only after these a full stop ends one without a space.
 _ENDINGS = frozenset("다요까죠음함됨임오네라")
 _OUTLINE = re.compile(r"\s*[가나다라마바사아자차카타파하]")
 _DATE = re.compile(r"(?:(?<!\d)\d{4}|['’]\d{2})\.\s?\d{1,2}(?:\.\s?\d{1,2})?")
@@ -32,22 +33,22 @@ _MAY_BE_LAST = frozenset(
 )
 
 
-class Sentences:
-    """Cut a stream into sentences; `feed` returns those now certainly complete, `close` the rest."""
+class SentenceSplitter:
+    """Splits a stream into sentences; `feed` returns those that are complete, `close` the rest."""
 
     def __init__(self) -> None:
         self._text = ""
-        self._scan = 0
+        self._scan_from = 0
         self._settled = 0
 
     @property
     def pending(self) -> str:
-        """The beginning of the sentence that is not complete yet."""
+        """The text of the sentence that is not complete yet."""
         return self._text
 
     @property
     def settled(self) -> int:
-        """How much of `pending` belongs to that sentence however the stream goes on."""
+        """How many characters of `pending` belong to that sentence however the stream goes on."""
         return self._settled
 
     def feed(self, text: str) -> list[str]:
@@ -56,65 +57,65 @@ class Sentences:
 
     def close(self) -> list[str]:
         pieces = self._cut(final=True)
-        rest, self._text, self._scan, self._settled = self._text, "", 0, 0
+        rest, self._text, self._scan_from, self._settled = self._text, "", 0, 0
         return [*pieces, rest] if rest else pieces
 
     def _cut(self, *, final: bool) -> list[str]:
         pieces: list[str] = []
-        while (found := _CANDIDATE.search(self._text, self._scan)) is not None:
-            at = found.start()
+        while (mark := _CANDIDATE.search(self._text, self._scan_from)) is not None:
+            at = mark.start()
             end = _boundary(self._text, at, final=final)
             if end == _UNDECIDED:
-                self._scan, self._settled = at, at + 1
+                self._scan_from, self._settled = at, at + 1
                 return pieces
-            if end == _NONE:
-                self._scan = _past(self._text, at)
+            if end == _NO_BOUNDARY:
+                self._scan_from = _past(self._text, at)
                 continue
             pieces.append(self._text[:end])
-            self._text, self._scan = self._text[end:], 0
-        # No mark is left to decide, so nothing before this point needs to be looked at again.
-        self._scan = self._settled = len(self._text)
+            self._text, self._scan_from = self._text[end:], 0
+        # No mark is left undecided, so the next scan starts here.
+        self._scan_from = self._settled = len(self._text)
         return pieces
 
 
 def split_sentences(text: str) -> list[str]:
     """Return the sentences of a whole text; together they are the text."""
-    sentences = Sentences()
-    return [*sentences.feed(text), *sentences.close()]
+    splitter = SentenceSplitter()
+    return [*splitter.feed(text), *splitter.close()]
 
 
 @dataclass(frozen=True, slots=True)
-class Span:
-    """A sentence of a passage: `text` is the passage's own characters from `start` on, without outer blanks."""
+class PassageSentence:
+    """A sentence of a passage: `text` are the passage's characters from `start` on, without outer white space."""
 
     text: str
     start: int
 
 
-def passage_sentences(text: str) -> list[Span]:
-    """Return the sentences of a passage; a line that a PDF wrapped in mid-sentence goes on in the next."""
-    spans: list[Span] = []
+def passage_sentences(text: str) -> list[PassageSentence]:
+    """Return the sentences of a passage; a line that a PDF wrapped in mid-sentence continues in the next."""
+    sentences: list[PassageSentence] = []
     at = 0
     for piece in split_sentences(_unwrap(text)):
-        own = text[at : at + len(piece)]
-        if stripped := own.strip():
-            spans.append(Span(stripped, at + own.index(stripped)))
+        original = text[at : at + len(piece)]
+        if stripped := original.strip():
+            sentences.append(PassageSentence(stripped, at + original.index(stripped)))
         at += len(piece)
-    return spans
+    return sentences
 
 
 _WRAP = re.compile(r"(?<=[^\s|:.!?…。])[ \t]*(\n)(?=[^\s|#>*\-•·○●◦▪∙※→①-⑳\d<\[])")
 
 
 def _unwrap(text: str) -> str:
-    """Return `text` of the same length, with a blank for each line break inside a paragraph."""
-    kept = list(text)
+    """Return the text with a blank for each line break inside a paragraph, so at the same length."""
+    characters = list(text)
     for wrap in _WRAP.finditer(text):
         line = text[text.rfind("\n", 0, wrap.start(1)) + 1 : wrap.start(1)].lstrip()
-        # A short line is a heading or a label, a line of a table or a heading is never prose.
+        # A short line is a heading or a label; a line of a table or a heading is no prose.
         if len(line) >= 25 and not line.startswith(("#", "|")):
-            kept[wrap.start(1)] = " "
-    return "".join(kept)
+            characters[wrap.start(1)] = " "
+    return "".join(characters)
 
 
 def _past(text: str, at: int) -> int:
@@ -123,9 +124,9 @@ def _past(text: str, at: int) -> int:
 
 
 def _boundary(text: str, at: int, *, final: bool) -> int:
-    """Return where the sentence with the mark at `at` ends, or that it does not end there or is undecided."""
+    """Return the offset at which the sentence with the mark at `at` ends, `_NO_BOUNDARY` or `_UNDECIDED`."""
     if text[at] == "\n":
-        return at if text[:at].strip() else _NONE
+        return at if text[:at].strip() else _NO_BOUNDARY
     after_run = _past(text, at)
     closers = _CLOSERS.match(text, after_run)
     end = closers.end() if closers else after_run
@@ -144,7 +145,7 @@ def _after_stop(text: str, at: int, end: int, *, final: bool) -> int:
         return _after_number(text, at, end, final=final)
     if before.isascii() and before.isalpha():
         return _after_latin(text, at, end, final=final)
-    return _NONE if _OUTLINE.fullmatch(text[:at]) else _by_what_follows(text, at, end)
+    return _NO_BOUNDARY if _OUTLINE.fullmatch(text[:at]) else _by_what_follows(text, at, end)
 
 
 def _by_what_follows(text: str, at: int, end: int) -> int:
@@ -152,11 +153,11 @@ def _by_what_follows(text: str, at: int, end: int) -> int:
     if following.isspace():
         return end
     starts = "가" <= following <= "힣" or following.isdigit() or following.isupper() or following in _OPENERS
-    return end if starts and at and text[at - 1] in _ENDINGS else _NONE
+    return end if starts and at and text[at - 1] in _ENDINGS else _NO_BOUNDARY
 
 
 def _next_mark(text: str, end: int) -> str:
-    """Return the next character that is no blank, a line break for the end of the line, nothing when not seen yet."""
+    """Return the next character that is no blank, a line break included; an empty string where the text ends."""
     for char in text[end:]:
         if char == "\n" or not char.isspace():
             return char
@@ -165,31 +166,31 @@ def _next_mark(text: str, end: int) -> str:
 
 def _after_number(text: str, at: int, end: int, *, final: bool) -> int:
     if not text[end].isspace():
-        return _NONE
+        return _NO_BOUNDARY
     following = _next_mark(text, end) or ("\n" if final else "")
     if not following:
         return _UNDECIDED
     if following == "\n":
         return end
     if _DATE_END.search(text, max(0, at - 16), at):
-        return end if following.isascii() and following.isupper() else _NONE
+        return end if following.isascii() and following.isupper() else _NO_BOUNDARY
     if _SHORT.search(text, max(0, at - 4), at):
-        return _NONE
+        return _NO_BOUNDARY
     if following.isdigit() and _WHOLE.search(text, max(0, at - 6), at):
-        return _NONE
+        return _NO_BOUNDARY
     return end
 
 
 def _after_latin(text: str, at: int, end: int, *, final: bool) -> int:
     if not text[end].isspace():
-        return _NONE
-    found = _WORD.search(text, max(0, at - 12), at)
-    word = found.group().lower() if found else ""
+        return _NO_BOUNDARY
+    match = _WORD.search(text, max(0, at - 12), at)
+    word = match.group().lower() if match else ""
     if word in _NEVER_LAST or (len(word) == 1 and word != "i"):
-        return _NONE
+        return _NO_BOUNDARY
     if word not in _MAY_BE_LAST:
         return end
     following = _next_mark(text, end) or ("\n" if final else "")
     if not following:
         return _UNDECIDED
-    return end if following == "\n" or not (following.islower() or following.isdigit()) else _NONE
+    return end if following == "\n" or not (following.islower() or following.isdigit()) else _NO_BOUNDARY

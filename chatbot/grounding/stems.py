@@ -1,7 +1,7 @@
-"""What a sentence is about: its content, in features that Korean particles and endings and English plurals leave alone.
+"""The content of a sentence: features that Korean particles and endings and English plurals do not change. No I/O.
 
-A Korean word gives the syllable pairs of its stem (가입 조건 and 가입조건을 share most of them), an English word its
-stem. Numbers are no features: `numbers` compares them exactly.
+The features of a Korean word are the syllable bigrams of its stem (가입 조건 and 가입조건을 share most of them), the
+feature of an English word is its stem. Numbers have no features: `numbers` compares them exactly.
 """
 
 import re
@@ -9,21 +9,22 @@ import unicodedata
 from functools import lru_cache
 from typing import Final
 
-# What is attached to a number is its unit and a particle (12개월간, 3%로), and numbers are compared elsewhere.
+# Hangul directly after a number is its unit and a particle (12개월간, 3%로); numbers are compared elsewhere.
 _WORD: Final = re.compile(r"\d[\d,.:]*[%~]?p?[가-힣]*|([a-z]+(?:'[a-z]+)?|[가-힣]+)")
-_LISTED: Final = """하였습니다 되었습니다 했습니다 됐습니다 하셨습니다 하십니다 하실 합니다 됩니다 입니다 습니다 십니다
+_ENDING_LIST: Final = """
+    하였습니다 되었습니다 했습니다 됐습니다 하셨습니다 하십니다 하실 합니다 됩니다 입니다 습니다 십니다
     하십시오 십시오 하세요 세요 해야 하여야 하여 해서 하며 하고 하는 하면 하지 하기 하신 하시면 되는 되며 되고
     되어 되면 되지 되기 할 한 될 된 됨 함 임 이며 이고 인 이나 이라 이란 라는 라도 에서부터 으로부터 에서는 으로는
     에서도 까지는 부터는 으로써 로써 로서 으로서 에서 에게 으로 까지 부터 처럼 만큼 보다 마다 밖에 께서 은 는 이
     가 을 를 의 에 와 과 로 도 만 나 란 시 해 요 이에요 예요 이다 하다 한다 된다 되다 인가요 나요 까요 건가요 는지"""
-_ENDINGS: Final = tuple(sorted(_LISTED.split(), key=len, reverse=True))
-_KOREAN_EMPTY: Final = frozenset(
+_ENDINGS: Final = tuple(sorted(_ENDING_LIST.split(), key=len, reverse=True))
+_KOREAN_STOP_WORDS: Final = frozenset(
     """있 없 수 것 등 및 때 또는 그리고 그러나 하지만 따라 따라서 대한 대해 대하여 통해 통하여 위해 위하여 관련
     해당 다음 같 같습 있습 없습 경우 위 이 그 저 각 본 및 더 또 즉 단 다만 먼저 이를 이후 이때 매우 바로 모두
     모든 어떤 의한 의해 있는 있으 있으며 있고 없는 없으 않 않습 않는 아니 않으 못 안 후 전 중 내 외 별 측 년 월
     일 원 회 개월 만원 천원 억원 백만원 천만원 퍼센트 포인트""".split()  # noqa: SIM905  # a word list reads best as prose
 ) | frozenset(_ENDINGS)
-_ENGLISH_EMPTY: Final = frozenset(
+_ENGLISH_STOP_WORDS: Final = frozenset(
     """a an the of to in on at by for from with without as is are was were be been being am do does did have
     has had can could may might will would shall should must and or but if then else than that this these those
     it its they them their there here you your we our us i my me he she his her who which what when where how
@@ -31,17 +32,27 @@ _ENGLISH_EMPTY: Final = frozenset(
     only own same too very just both through during before after above below between while because until again
     further once yes""".split()  # noqa: SIM905  # a word list reads best as prose
 )
-_LIGHT: Final = (("ies", "y"), ("sses", "ss"), ("ing", ""), ("edly", ""), ("ed", ""), ("es", ""), ("s", ""), ("ly", ""))
+# Suffix and replacement.
+_ENGLISH_SUFFIXES: Final = (
+    ("ies", "y"),
+    ("sses", "ss"),
+    ("ing", ""),
+    ("edly", ""),
+    ("ed", ""),
+    ("es", ""),
+    ("s", ""),
+    ("ly", ""),
+)
 
 
 def content_words(text: str) -> list[str]:
-    """Return the stems of the words that carry content, in order."""
+    """Return the stems of the content words, in order."""
     plain = unicodedata.normalize("NFKC", text).lower()
     return [stem for word in _WORD.findall(plain) if word and (stem := _stem(word))]
 
 
 def features(text: str) -> frozenset[str]:
-    """Return what can be compared of a text's content."""
+    """Return the features of a text."""
     return frozenset(feature for stem in content_words(text) for feature in _features(stem))
 
 
@@ -52,16 +63,16 @@ def _stem(word: str) -> str:
     for _ in range(2):
         ending = next((e for e in _ENDINGS if word.endswith(e) and len(word) - len(e) >= 2), "")
         word = word.removesuffix(ending) if ending else word
-    return "" if word in _KOREAN_EMPTY else word
+    return "" if word in _KOREAN_STOP_WORDS else word
 
 
 def _english_stem(word: str) -> str:
     word = word.removesuffix("'s").replace("'", "")
-    if word in _ENGLISH_EMPTY or len(word) < 2:
+    if word in _ENGLISH_STOP_WORDS or len(word) < 2:
         return ""
-    for ending, instead in _LIGHT:
-        if word.endswith(ending) and not word.endswith("ss") and len(word) - len(ending) >= 3:
-            word = word.removesuffix(ending) + instead
+    for suffix, replacement in _ENGLISH_SUFFIXES:
+        if word.endswith(suffix) and not word.endswith("ss") and len(word) - len(suffix) >= 3:
+            word = word.removesuffix(suffix) + replacement
             break
     return word.removesuffix("e") if len(word) > 4 else word
 

@@ -1,4 +1,4 @@
-"""The units numbers are counted in, in Korean and English: behind the number, before it, and in a table's headings."""
+"""The units of numbers, in Korean and English: after the number, before it, and in the headings of tables. No I/O."""
 
 import re
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from chatbot.grounding.quantity import DATE, DAYS, KRW, MONTHS, PERCENT, POINTS,
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """`names` are the meanings the unit may have (2주 are weeks or shares); a value counts `factor` of the first."""
+    """`names` are the possible meanings (2주 are weeks or shares); a value is multiplied by `factor` for the first."""
 
     names: tuple[str, ...]
     factor: Decimal = Decimal(1)
@@ -19,8 +19,8 @@ class Unit:
 # "won입니다" ends a word too: Hangul right behind Latin letters is a particle.
 _B: Final = r"\b"
 _END: Final = r"(?![A-Za-z])"
-# The look-aheads keep a counter apart from the words that begin like it (3일 / 일반, 5건 / 건강).
-_BEHIND: Final[tuple[tuple[str, Unit], ...]] = tuple(
+# The look-aheads exclude words that begin like a counter (3일 / 일반, 5건 / 건강).
+_TRAILING_UNITS: Final[tuple[tuple[str, Unit], ...]] = tuple(
     (pattern, Unit(tuple(names.split("|")), Decimal(factor)))
     for pattern, names, factor in (
         (r"%\s?(?:p(?![a-z])|포인트)|(?:퍼센트|프로)\s?포인트|(?:percent(?:age)?|%)[ -]points?\b|pp\b", POINTS, 1),
@@ -66,7 +66,8 @@ _BEHIND: Final[tuple[tuple[str, Unit], ...]] = tuple(
 )
 _GAP: Final = r"[*_]{0,3}[ \t]?[*_]{0,3}-?"
 _TRAILING: Final = re.compile(
-    _GAP + "(?:" + "|".join(f"(?P<u{n}>{p.replace(_B, _END)})" for n, (p, _) in enumerate(_BEHIND)) + ")", re.IGNORECASE
+    _GAP + "(?:" + "|".join(f"(?P<u{n}>{p.replace(_B, _END)})" for n, (p, _) in enumerate(_TRAILING_UNITS)) + ")",
+    re.IGNORECASE,
 )
 _LEADING: Final = re.compile(
     r"(?P<sign>KRW|₩|￦|US\$|USD|\$|€|EUR|¥|JPY|£|GBP|CNY|원화|미화)[ \t]?[*_]{0,3}\Z", re.IGNORECASE
@@ -76,7 +77,7 @@ _SIGNS: Final = {
     "EUR": "EUR", "¥": "JPY", "JPY": "JPY", "£": "GBP", "GBP": "GBP", "CNY": "CNY",
 }  # fmt: skip
 
-# What stands in a heading: (단위: 천원), 금리(연 %), Fee (KRW), 한도, 만원
+# Units in headings: (단위: 천원), 금리(연 %), Fee (KRW), 한도, 만원
 _HEADING: Final = re.compile(
     r"(?:단위\s*[:：]?|units?\s*[:：]?|in)?\s*(?:연|월|세전|세후|연이율|per annum|p\.a\.)?[\s,]*"
     r"(?P<scale>천|만|십만|백만|천만|억|십억|thousand|million|billion)?\s*(?P<unit>원|won|KRW|달러|USD|\$|%p|%|퍼센트|percent"
@@ -93,29 +94,29 @@ _HEADING_SCALES: Final = {
 
 
 def trailing_unit(text: str, at: int) -> tuple[Unit, int] | None:
-    """Return the unit that stands right behind a number ending at `at`, and where it ends."""
-    found = _TRAILING.match(text, at)
-    if found is None:
+    """Return the unit directly after a number that ends at `at`, and the offset of the unit's end."""
+    match = _TRAILING.match(text, at)
+    if match is None:
         return None
-    return _BEHIND[int((found.lastgroup or "u0")[1:])][1], found.end()
+    return _TRAILING_UNITS[int((match.lastgroup or "u0")[1:])][1], match.end()
 
 
 def leading_currency(text: str, at: int) -> tuple[Unit, int] | None:
-    """Return the currency that stands right before a number starting at `at`, and where it starts."""
-    found = _LEADING.search(text, max(0, at - 8), at)
-    return (Unit((_SIGNS[found["sign"].upper()],)), found.start()) if found else None
+    """Return the currency directly before a number that starts at `at`, and the offset of the currency's start."""
+    match = _LEADING.search(text, max(0, at - 8), at)
+    return (Unit((_SIGNS[match["sign"].upper()],)), match.start()) if match else None
 
 
 def heading_unit(cell: str) -> Unit | None:
-    """Return the unit a table's heading or a caption gives to the bare numbers under it."""
-    inner = [part for found in _PARENTHESIS.findall(cell) for part in (found, *found.split(","))]
+    """Return the unit that a table's heading or a caption gives to the bare numbers under it."""
+    inner = [part for text in _PARENTHESIS.findall(cell) for part in (text, *text.split(","))]
     for candidate in [*_CAPTION.findall(cell), *inner, cell]:
-        found = _HEADING.fullmatch(candidate.strip())
-        if found is None:
+        match = _HEADING.fullmatch(candidate.strip())
+        if match is None:
             continue
-        named = trailing_unit(" " + found["unit"], 0) or leading_currency(found["unit"], len(found["unit"]))
-        if named is not None:
-            scale = found["scale"] or found["after"]
+        unit = trailing_unit(" " + match["unit"], 0) or leading_currency(match["unit"], len(match["unit"]))
+        if unit is not None:
+            scale = match["scale"] or match["after"]
             factor = _HEADING_SCALES[scale.lower()] if scale else 1
-            return Unit(named[0].names, named[0].factor * factor)
+            return Unit(unit[0].names, unit[0].factor * factor)
     return None

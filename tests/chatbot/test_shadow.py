@@ -11,7 +11,7 @@ from chatbot.models import BreakerState, Sampling
 from chatbot.shadow import Shadow, Verdict
 from chatbot.tokenizer import RenderedChat, Tokenizer
 from llm_server.scripted import Behaviour
-from tests.chatbot.grounding.test_stream import passage
+from tests.chatbot.grounding.fed_streams import passage
 from tests.chatbot.models.scripted_pool import CHAT, Served, ask, prompt, serve
 
 pytestmark = pytest.mark.anyio

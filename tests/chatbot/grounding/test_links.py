@@ -1,22 +1,16 @@
-"""A link, an image or a mailbox is shown only where a passage holds it."""
-
-from datetime import date
+"""A link, an image or a mail address is shown only where a passage contains it."""
 
 import pytest
 
-from chatbot.grounding.links import foreign_address
-from chatbot.grounding.stream import GroundingMode, GroundingStream
-from knowledge.passage import Passage
+from chatbot.grounding.links import first_unknown_link
+from tests.chatbot.grounding.fed_streams import checked, passage
 
 TEXT = "한빛 정기예금의 기본 금리는 연 3.10%입니다. 자세한 내용은 www.hanbit.example/deposit 을 보세요."
-PASSAGE = Passage(
-    tenant="hanbit", document_id="deposit", version=1, n=1, title="정기예금", section="금리", page=None, text=TEXT,
-    language="ko", product=None, readers=("customers",), effective_from=date(2026, 1, 1),
-)  # fmt: skip
+PASSAGE = passage("deposit", "정기예금", TEXT)
 
 
 @pytest.mark.parametrize(
-    ("text", "address"),
+    ("text", "link"),
     [
         ("연 3.10%입니다 (https://evil.example/x).", "https://evil.example/x"),
         ("![그림](https://evil.example/?q=3.10)", "https://evil.example/?q=3.10"),
@@ -26,16 +20,16 @@ PASSAGE = Passage(
         ("javascript:alert(1)", "javascript:alert(1"),
     ],
 )
-def test_an_address_that_no_passage_holds_is_found(text: str, address: str) -> None:
-    assert foreign_address(text, [TEXT]) == address
+def test_a_link_that_no_passage_contains_is_found(text: str, link: str) -> None:
+    assert first_unknown_link(text, [TEXT]) == link
 
 
 @pytest.mark.parametrize(
     "text",
     ["www.hanbit.example/deposit 을 보세요.", "WWW.HANBIT.EXAMPLE", "연 3.10%, 1.5.2항, 5 p.m.", "e.g. a deposit", ""],
 )
-def test_what_passages_hold_and_what_is_no_address_passes(text: str) -> None:
-    assert foreign_address(text, [TEXT]) is None
+def test_what_passages_contain_and_what_is_no_link_passes(text: str) -> None:
+    assert first_unknown_link(text, [TEXT]) is None
 
 
 @pytest.mark.parametrize(
@@ -47,16 +41,12 @@ def test_what_passages_hold_and_what_is_no_address_passes(text: str) -> None:
     ],
 )
 def test_a_supported_sentence_with_a_strangers_link_is_withheld(planted: str) -> None:
-    checks = GroundingStream([PASSAGE], grounding=GroundingMode.STRICT, language="ko")
-    checks.feed(planted)
-    checks.close()
+    checks = checked(planted, [PASSAGE])
     assert "evil" not in checks.text
     assert checks.withheld == 1
 
 
 def test_the_banks_own_link_is_shown() -> None:
-    checks = GroundingStream([PASSAGE], grounding=GroundingMode.STRICT, language="ko")
-    checks.feed(TEXT)
-    checks.close()
+    checks = checked(TEXT, [PASSAGE])
     assert "www.hanbit.example/deposit" in checks.text
     assert checks.grounded

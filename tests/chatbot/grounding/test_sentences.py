@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chatbot.grounding.sentences import Sentences, passage_sentences, split_sentences
+from chatbot.grounding.sentences import SentenceSplitter, passage_sentences, split_sentences
 
 PARTS = st.sampled_from(
     [
@@ -43,11 +43,11 @@ TEXTS = st.one_of(st.lists(PARTS, max_size=25).map("".join), st.text(max_size=60
 
 
 def in_feeds(text: str, sizes: list[int]) -> list[str]:
-    sentences, pieces, at = Sentences(), [], 0
+    splitter, pieces, at = SentenceSplitter(), [], 0
     for size in [*sizes, len(text)]:
-        pieces += sentences.feed(text[at : at + size])
+        pieces += splitter.feed(text[at : at + size])
         at += size
-    return [*pieces, *sentences.close()]
+    return [*pieces, *splitter.close()]
 
 
 @settings(deadline=None)
@@ -65,13 +65,13 @@ def test_the_cut_into_feeds_changes_nothing(text: str, sizes: list[int]) -> None
 @settings(deadline=None)
 @given(TEXTS)
 def test_settled_text_stays_in_its_sentence(text: str) -> None:
-    sentences, settled = Sentences(), ""
+    splitter, settled = SentenceSplitter(), ""
     for char in text:
-        for piece in sentences.feed(char):
+        for piece in splitter.feed(char):
             assert piece.startswith(settled)
             settled = ""
-        settled = sentences.pending[: sentences.settled]
-    assert "".join(sentences.close()).startswith(settled)
+        settled = splitter.pending[: splitter.settled]
+    assert "".join(splitter.close()).startswith(settled)
 
 
 @pytest.mark.parametrize(
@@ -104,22 +104,23 @@ def test_sentences_end_where_a_reader_ends_them(text: str, pieces: list[str]) ->
 
 
 def test_a_sentence_is_complete_as_soon_as_the_next_blank_is_seen() -> None:
-    sentences = Sentences()
-    assert sentences.feed("됩니다.") == []
-    assert sentences.feed(" ") == ["됩니다."]
+    splitter = SentenceSplitter()
+    assert splitter.feed("됩니다.") == []
+    assert splitter.feed(" ") == ["됩니다."]
 
 
 @settings(deadline=None)
 @given(TEXTS)
 def test_passage_sentences_are_verbatim(text: str) -> None:
-    for span in passage_sentences(text):
-        assert text[span.start : span.start + len(span.text)] == span.text == span.text.strip()
+    for sentence in passage_sentences(text):
+        end = sentence.start + len(sentence.text)
+        assert text[sentence.start : end] == sentence.text == sentence.text.strip()
 
 
 def test_a_line_that_a_pdf_wrapped_goes_on_in_the_next() -> None:
     text = "이 상품은 만 19세 이상의 개인이 영업점과 모바일에서\n가입할 수 있는 상품입니다.\n- 우대금리\n"
     text += "| a | b |\n| 1 | 2 |"
-    assert [span.text for span in passage_sentences(text)] == [
+    assert [sentence.text for sentence in passage_sentences(text)] == [
         "이 상품은 만 19세 이상의 개인이 영업점과 모바일에서\n가입할 수 있는 상품입니다.",
         "- 우대금리",
         "| a | b |",

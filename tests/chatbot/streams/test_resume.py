@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from chatbot.events import Citation, Done, Event, FinishReason, Notice, NoticeCode, Queued, Token, Usage
 from chatbot.grounding import GroundingMode
 from chatbot.streams.resume import Diverged, RepetitionCheck, whole_tokens
-from tests.chatbot.grounding.test_stream import ANSWERS, events_of, merged, stream
+from tests.chatbot.grounding.fed_streams import ANSWERS, events_of, merged, stream
 
 
 def pieces(text: str, cuts: list[int]) -> list[str]:
