@@ -131,10 +131,10 @@ async def open_answer_log(settings: Settings, redis: Redis, breaker: RedisBreake
     """Open the answer log, with a connection of its own for appends and a client of its own for blocking reads."""
     url = settings.redis_url.get_secret_value()
     async with (
-        open_pipelined_connection(redis) as line,
+        open_pipelined_connection(redis) as pipelined,
         open_redis(url, settings.redis.for_readers()) as readers,
     ):
-        yield AnswerLog(redis, breaker, settings.answer_log, line=line, readers=readers)
+        yield AnswerLog(redis, breaker, settings.answer_log, pipelined=pipelined, readers=readers)
 
 
 @asynccontextmanager

@@ -1,7 +1,7 @@
-"""An answer outlives its connection: its log in Redis, the writers and readers of it, resuming, Idempotency-Keys.
+"""An answer outlives its connection: its log in Redis, its writers and readers, resuming, Idempotency-Keys.
 
-An event is in the log before it is on the wire; whoever holds the lease writes (docs/decisions/0005-leases-and-
-epochs.md).
+An event is in the log before it is on the wire; the holder of the answer's lease writes
+(docs/decisions/0005-leases-and-epochs.md).
 """
 
 from chatbot.streams.idempotency import BegunAnswer, IdempotencyKeys, IdempotencySettings

@@ -131,13 +131,13 @@ class AnswerLog:
         breaker: RedisBreaker,
         settings: AnswerLogSettings,
         *,
-        line: PipelinedConnection,
+        pipelined: PipelinedConnection,
         readers: Redis | None = None,
     ) -> None:
-        """`line` carries the appends; `readers` is the client for blocking reads, so that they delay no command."""
+        """`pipelined` carries the appends, `readers` the blocking reads, so that these delay no command."""
         self._redis = redis
         self._readers = readers or redis
-        self._line = line
+        self._pipelined = pipelined
         self._breaker = breaker
         self._settings = settings
         self._lease_ms = round(settings.lease * 1000)
@@ -187,7 +187,7 @@ class AnswerLog:
             answer_id, append, epoch=epoch, lease_ms=self._lease_ms, keep_seconds=self._settings.keep
         )
         keys = [*_answer_keys(tenant, answer_id), _open_answers_key(tenant)]
-        reply = await self._breaker.call_within(lambda left: self._line.run(self._append, keys, args, within=left))
+        reply = await self._breaker.call_within(lambda left: self._pipelined.run(self._append, keys, args, within=left))
         standing = WriterStanding(reply)
         if standing is WriterStanding.REPLACED:
             raise WriterReplaced(answer_id)

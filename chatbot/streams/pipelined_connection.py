@@ -231,8 +231,8 @@ async def _greeting(target: AbstractConnection) -> list[tuple[Argument, ...]]:
 @asynccontextmanager
 async def open_pipelined_connection(redis: Redis) -> AsyncGenerator[PipelinedConnection]:
     """Keep a pipelined connection while the block runs."""
-    line = PipelinedConnection(redis)
+    connection = PipelinedConnection(redis)
     try:
-        yield line
+        yield connection
     finally:
-        line.close()
+        connection.close()

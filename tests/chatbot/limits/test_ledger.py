@@ -62,11 +62,11 @@ def wait_of(refusal: RateLimited) -> float:
 
 async def dump(redis: Redis, who: Caller) -> dict[bytes, object]:
     """Everything that Redis keeps of a tenant."""
-    found: dict[bytes, object] = {}
+    dumped: dict[bytes, object] = {}
     prefix = await tenant_prefix(redis, who)
     async for key in redis.scan_iter(match=prefix + b"*"):
-        found[key] = await redis.dump(key)
-    return found
+        dumped[key] = await redis.dump(key)
+    return dumped
 
 
 async def tenant_prefix(redis: Redis, who: Caller) -> bytes:
@@ -275,8 +275,8 @@ async def test_fifty_at_once_exactly_at_the_limit_admit_no_more_than_the_limit(r
 
 async def test_limits_follow_the_tenant(redis: Redis, clock: Clock) -> None:
     who = someone()
-    mine = {who.tenant: limited(tokens_per_minute=7)}
-    ledger = ledger_of(redis, limited(tokens_per_minute=100), clock, tenants=mine)
+    own_limits = {who.tenant: limited(tokens_per_minute=7)}
+    ledger = ledger_of(redis, limited(tokens_per_minute=100), clock, tenants=own_limits)
     assert (await ledger.limits(who)).limit_tokens == 7
     assert (await ledger.limits(someone())).limit_tokens == 100
 

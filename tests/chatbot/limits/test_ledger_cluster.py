@@ -49,8 +49,8 @@ def ports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[int]]:
 
 
 def is_whole(client: BlockingRedis) -> bool:
-    told = client.execute_command("CLUSTER INFO")  # type: ignore[no-untyped-call]  # has no types
-    return str(told["cluster_state"]) == "ok" and int(told["cluster_known_nodes"]) == NODES
+    info = client.execute_command("CLUSTER INFO")  # type: ignore[no-untyped-call]  # has no types
+    return str(info["cluster_state"]) == "ok" and int(info["cluster_known_nodes"]) == NODES
 
 
 @pytest.fixture
@@ -61,11 +61,11 @@ async def cluster(ports: list[int]) -> AsyncGenerator[RedisCluster]:
 
 def keys_by_node(ports: list[int], tenant: str) -> dict[int, list[bytes]]:
     """Return which node keeps which keys of a tenant."""
-    found = {}
+    keys_at = {}
     for port in ports:
         with BlockingRedis(port=port) as client:
-            found[port] = list(client.scan_iter(match=f"*{tenant}*", count=1000))
-    return {port: keys for port, keys in found.items() if keys}
+            keys_at[port] = list(client.scan_iter(match=f"*{tenant}*", count=1000))
+    return {port: keys for port, keys in keys_at.items() if keys}
 
 
 async def test_all_that_the_ledger_does_works_on_a_cluster(cluster: RedisCluster, ports: list[int]) -> None:
@@ -88,7 +88,7 @@ async def test_all_that_the_ledger_does_works_on_a_cluster(cluster: RedisCluster
         assert await ledger.expected_answer_tokens(who.tenant, 400) == 30
         open_still = await ledger.reserve(who, prompt_tokens=10, answer_tokens=0, lease_seconds=60)
         await ledger.reset(who, "user")
-        assert [one.use.tokens for one in await ledger.spending(who)] == [80, 0, 80]
+        assert [spending.use.tokens for spending in await ledger.spending(who)] == [80, 0, 80]
 
         held = keys_by_node(ports, who.tenant)
         assert len(held) == 1, "one node has all of it"

@@ -12,7 +12,7 @@ from chatbot.streams.log import AnswerId
 from knowledge.identity import Principal
 
 
-def new_running(who: Principal) -> LiveAnswer:
+def new_answer(who: Principal) -> LiveAnswer:
     return LiveAnswer(AnswerId(uuid4().hex), who, conversation_id=uuid4().hex)
 
 

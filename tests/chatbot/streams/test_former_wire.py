@@ -28,7 +28,7 @@ from chatbot.conversations import (
 )
 from chatbot.events import Accepted, Done, Event, FinishReason, PassageRef, Token, Usage, from_json
 from chatbot.limits import Caller, Ledger, LedgerSettings
-from chatbot.redis_client import RedisBreaker, RedisBreakerSettings
+from chatbot.redis_client import RedisBreaker
 from chatbot.streams.idempotency import BegunAnswer, IdempotencyKeys, IdempotencySettings, KeyClaim
 from chatbot.streams.live import LiveAnswer
 from chatbot.streams.log import AnswerId, AnswerLog, AnswerLogSettings, LogAppend, TakenOver, WriterReplaced
@@ -36,6 +36,7 @@ from chatbot.streams.pipelined_connection import open_pipelined_connection
 from chatbot.streams.registry import AnswerRegistry, AnswerRegistrySettings
 from chatbot.transcript import checkpoint, turn_of
 from knowledge.identity import Principal
+from tests.chatbot.conftest import PATIENT
 
 pytestmark = [pytest.mark.anyio, pytest.mark.services]
 
@@ -166,13 +167,13 @@ async def redis(redis_url: str) -> AsyncGenerator[Redis]:
 
 @pytest.fixture
 def breaker() -> RedisBreaker:
-    return RedisBreaker(RedisBreakerSettings(slow_after=20))
+    return RedisBreaker(PATIENT)
 
 
 @pytest.fixture
 async def answer_log(redis: Redis, breaker: RedisBreaker) -> AsyncGenerator[AnswerLog]:
-    async with open_pipelined_connection(redis) as line:
-        yield AnswerLog(redis, breaker, AnswerLogSettings(block=0.2), line=line)
+    async with open_pipelined_connection(redis) as pipelined:
+        yield AnswerLog(redis, breaker, AnswerLogSettings(block=0.2), pipelined=pipelined)
 
 
 @pytest.fixture
@@ -205,7 +206,7 @@ async def test_an_unfinished_answer_is_taken_over_with_all_that_a_successor_need
 
 @pytest.mark.usefixtures("lapsed")
 async def test_a_reader_of_the_unfinished_answer_gets_it_continued(answer_log: AnswerLog, tasks: TaskGroup) -> None:
-    said = events_of(UNFINISHED)
+    logged = events_of(UNFINISHED)
     done = Done(finish_reason=FinishReason.STOP, usage=Usage(), grounded=True, limits=None)
 
     async def resume(live: LiveAnswer, taken: TakenOver) -> None:
@@ -219,17 +220,17 @@ async def test_a_reader_of_the_unfinished_answer_gets_it_continued(answer_log: A
     with anyio.fail_after(20), registry.reading(UNFINISHED):
         async with aclosing(registry.follow(LEE, UNFINISHED, after=5)) as entries:
             read = [entry async for entry in entries]
-    assert [entry.n for entry in read] == list(range(6, len(said) + 3))
-    assert [entry.event for entry in read] == [*said[5:], Token(text=" 더 있습니다."), done]
+    assert [entry.n for entry in read] == list(range(6, len(logged) + 3))
+    assert [entry.event for entry in read] == [*logged[5:], Token(text=" 더 있습니다."), done]
 
 
 @pytest.mark.usefixtures("lapsed")
 async def test_a_finished_answer_is_resumed_from_an_event_on(answer_log: AnswerLog, tasks: TaskGroup) -> None:
-    registry, said = AnswerRegistry(answer_log, tasks, AnswerRegistrySettings()), events_of(FINISHED)
+    registry, logged = AnswerRegistry(answer_log, tasks, AnswerRegistrySettings()), events_of(FINISHED)
     assert await registry.resume_position(LEE, FINISHED, f"{FINISHED}.9") == (9, False)
-    assert await registry.resume_position(LEE, FINISHED, f"{FINISHED}.{len(said)}") == (len(said), True)
+    assert await registry.resume_position(LEE, FINISHED, f"{FINISHED}.{len(logged)}") == (len(logged), True)
     async with aclosing(registry.follow(LEE, FINISHED, after=9)) as entries:
-        assert [(entry.n, entry.event) async for entry in entries] == [*enumerate(said, 1)][9:]
+        assert [(entry.n, entry.event) async for entry in entries] == [*enumerate(logged, 1)][9:]
     assert await answer_log.passages(LEE, FINISHED) != ()
 
 

@@ -30,7 +30,7 @@ class Beginner:
     """Begins answers with a log, as the product does, and counts them."""
 
     def __init__(self, redis: Redis, who: Principal) -> None:
-        self.log = AnswerLog(redis, RedisBreaker(PATIENT), AnswerLogSettings(), line=PipelinedConnection(redis))
+        self.log = AnswerLog(redis, RedisBreaker(PATIENT), AnswerLogSettings(), pipelined=PipelinedConnection(redis))
         self.who = who
         self.begun: list[AnswerId] = []
 

@@ -32,7 +32,7 @@ from chatbot.streams.registry import AnswerRegistry, AnswerRegistrySettings, Tak
 from knowledge.identity import Principal
 from tests.answers import customer, done, text_of
 from tests.chatbot.conftest import PATIENT
-from tests.chatbot.streams.conftest import new_running
+from tests.chatbot.streams.conftest import new_answer
 
 pytestmark = [pytest.mark.anyio, pytest.mark.services]
 
@@ -47,37 +47,37 @@ LEASE = 0.4
 class Replica:
     """A process with its answers; `finished` are those that it settled and recorded."""
 
-    answers: AnswerRegistry
+    registry: AnswerRegistry
     finished: list[AnswerId] = field(default_factory=list)
     taken: list[TakeoverReason] = field(default_factory=list)
     go_on: anyio.Event = field(default_factory=anyio.Event)
 
-    async def speak(self, running: LiveAnswer) -> None:
+    async def speak(self, live: LiveAnswer) -> None:
         """Say the words again from the first one, waiting in the middle unless told to go on."""
         reason = FinishReason.CANCELLED
         try:
             for n, word in enumerate(WORDS):
-                if n >= len(running.token_ids):
-                    running.add_token_ids([n])
-                running.put(Token(text=word))
+                if n >= len(live.token_ids):
+                    live.add_token_ids([n])
+                live.put(Token(text=word))
                 if n == len(WORDS) // 2:
                     await self.go_on.wait()
                 await anyio.lowlevel.checkpoint()
             reason = FinishReason.STOP
         finally:
-            await self.finish(running, reason)
+            await self.finish(live, reason)
 
-    async def resume(self, running: LiveAnswer, taken: TakenOver) -> None:
+    async def resume(self, live: LiveAnswer, taken: TakenOver) -> None:
         if taken.cancelled:
-            await self.finish(running, FinishReason.CANCELLED)
+            await self.finish(live, FinishReason.CANCELLED)
         else:
-            await self.speak(running)
+            await self.speak(live)
 
-    async def finish(self, running: LiveAnswer, reason: FinishReason) -> None:
+    async def finish(self, live: LiveAnswer, reason: FinishReason) -> None:
         with anyio.CancelScope(shield=True):
-            if await running.confirm_ownership():
-                self.finished.append(running.answer_id)
-                running.put(done(reason))
+            if await live.confirm_ownership():
+                self.finished.append(live.answer_id)
+                live.put(done(reason))
 
 
 @pytest.fixture
@@ -90,8 +90,8 @@ async def redis(redis_url: str) -> AsyncGenerator[Redis]:
 
 @pytest.fixture
 async def answer_log(redis: Redis) -> AsyncGenerator[AnswerLog]:
-    async with open_pipelined_connection(redis) as line:
-        yield AnswerLog(redis, RedisBreaker(PATIENT), AnswerLogSettings(block=0.2, lease=LEASE), line=line)
+    async with open_pipelined_connection(redis) as pipelined:
+        yield AnswerLog(redis, RedisBreaker(PATIENT), AnswerLogSettings(block=0.2, lease=LEASE), pipelined=pipelined)
 
 
 @pytest.fixture
@@ -100,15 +100,15 @@ def replica(answer_log: AnswerLog, tasks: TaskGroup) -> Callable[..., Replica]:
         taken: list[TakeoverReason] = []
         started = Replica(AnswerRegistry(answer_log, tasks, settings, on_taken=taken.append), taken=taken)
         if not alone:
-            tasks.start_soon(started.answers.maintain_leases, started.resume)
+            tasks.start_soon(started.registry.maintain_leases, started.resume)
         return started
 
     return start
 
 
 async def read_all(replica: Replica, who: Principal, answer_id: AnswerId, after: int = 0) -> list[LogEntry]:
-    with anyio.fail_after(10), replica.answers.reading(answer_id):
-        async with aclosing(replica.answers.follow(who, answer_id, after=after)) as followed:
+    with anyio.fail_after(10), replica.registry.reading(answer_id):
+        async with aclosing(replica.registry.follow(who, answer_id, after=after)) as followed:
             return [entry async for entry in followed]
 
 
@@ -208,16 +208,16 @@ async def test_of_two_writers_only_the_present_epoch_writes(
 async def test_who_reads_the_answer_of_a_dead_replica_gets_it_continued(
     answer_log: AnswerLog, replica: Callable[..., Replica]
 ) -> None:
-    who, there = customer(), replica()
-    there.go_on.set()
+    who, other = customer(), replica()
+    other.go_on.set()
     answer_id = await half_said(answer_log, who)
     began = anyio.current_time()
-    entries = await read_all(there, who, answer_id, after=2)
+    entries = await read_all(other, who, answer_id, after=2)
     assert anyio.current_time() - began < LEASE + 1
     assert [entry.n for entry in entries] == list(range(3, len(WORDS) + 2))
     assert text_of(entry.event for entry in entries) == "".join(WORDS[2:])
     assert entries[-1].event == done()
-    assert (there.finished, there.taken) == ([answer_id], ["reader"])
+    assert (other.finished, other.taken) == ([answer_id], ["reader"])
 
 
 async def test_many_readers_on_two_replicas_take_it_over_once(
@@ -225,17 +225,17 @@ async def test_many_readers_on_two_replicas_take_it_over_once(
 ) -> None:
     who, replicas = customer(), [replica(), replica()]
     answer_id = await half_said(answer_log, who)
-    found: list[list[LogEntry]] = []
+    readings: list[list[LogEntry]] = []
 
     async def read(at: Replica) -> None:
         at.go_on.set()
-        found.append(await read_all(at, who, answer_id))
+        readings.append(await read_all(at, who, answer_id))
 
     async with anyio.create_task_group() as readers:
         for n in range(10):
             readers.start_soon(read, replicas[n % 2])
-    assert [entry.n for entry in found[0]] == list(range(1, len(WORDS) + 2))
-    assert all(entries == found[0] for entries in found)
+    assert [entry.n for entry in readings[0]] == list(range(1, len(WORDS) + 2))
+    assert all(entries == readings[0] for entries in readings)
     assert len(replicas[0].finished + replicas[1].finished) == 1
 
 
@@ -243,46 +243,46 @@ async def test_a_writer_that_was_replaced_stops_and_settles_nothing(
     answer_log: AnswerLog, replica: Callable[..., Replica]
 ) -> None:
     # `frozen` keeps no leases, as a process that stands still.
-    who, frozen, there = customer(), replica(alone=True), replica()
-    there.go_on.set()
-    running = new_running(who)
-    with frozen.answers.reading(running.answer_id):
-        await frozen.answers.start(running, frozen.speak, passages=[])
-        entries = await read_all(there, who, running.answer_id)
+    who, frozen, other = customer(), replica(alone=True), replica()
+    other.go_on.set()
+    live = new_answer(who)
+    with frozen.registry.reading(live.answer_id):
+        await frozen.registry.start(live, frozen.speak, passages=[])
+        entries = await read_all(other, who, live.answer_id)
         frozen.go_on.set()
         with anyio.fail_after(5):
-            await frozen.answers.drained()
+            await frozen.registry.drained()
     assert text_of(entry.event for entry in entries) == "".join(WORDS)
-    assert (frozen.finished, there.finished) == ([], [running.answer_id])
-    assert await answer_log.length(who, running.answer_id) == (len(WORDS) + 1, True)
+    assert (frozen.finished, other.finished) == ([], [live.answer_id])
+    assert await answer_log.length(who, live.answer_id) == (len(WORDS) + 1, True)
 
 
 async def test_a_cancel_on_another_replica_stops_the_writer_at_once(replica: Callable[..., Replica]) -> None:
-    who, here, there = customer(), replica(), replica()
-    running = new_running(who)
-    with here.answers.reading(running.answer_id):
-        await here.answers.start(running, here.speak, passages=[])
+    who, writer, other = customer(), replica(), replica()
+    live = new_answer(who)
+    with writer.registry.reading(live.answer_id):
+        await writer.registry.start(live, writer.speak, passages=[])
         began = anyio.current_time()
-        assert await there.answers.cancel(who, running.answer_id)
+        assert await other.registry.cancel(who, live.answer_id)
         with anyio.fail_after(5):
-            await here.answers.drained()
+            await writer.registry.drained()
     assert anyio.current_time() - began < 0.5
-    assert running.published[-1] == done(FinishReason.CANCELLED)
-    assert not await there.answers.cancel(who, running.answer_id), "it has ended"
+    assert live.published[-1] == done(FinishReason.CANCELLED)
+    assert not await other.registry.cancel(who, live.answer_id), "it has ended"
     with pytest.raises(NotFound):
-        await there.answers.cancel(customer(), running.answer_id)
+        await other.registry.cancel(customer(), live.answer_id)
 
 
 async def test_a_cancel_ends_the_answer_of_a_dead_replica(
     answer_log: AnswerLog, replica: Callable[..., Replica]
 ) -> None:
-    who, there = customer(), replica(AnswerRegistrySettings(sweep_every=60))
+    who, other = customer(), replica(AnswerRegistrySettings(sweep_every=60))
     answer_id = await half_said(answer_log, who)
-    assert await there.answers.cancel(who, answer_id)
-    entries = await read_all(there, who, answer_id)
+    assert await other.registry.cancel(who, answer_id)
+    entries = await read_all(other, who, answer_id)
     assert text_of(entry.event for entry in entries) == "".join(WORDS[:4])
     assert entries[-1].event == done(FinishReason.CANCELLED)
-    assert there.finished == [answer_id]
+    assert other.finished == [answer_id]
 
 
 async def test_an_orphan_that_nobody_asks_for_is_ended_once(
@@ -301,46 +301,46 @@ async def test_an_orphan_that_nobody_asks_for_is_ended_once(
 
 
 async def test_a_reader_on_another_replica_keeps_the_answer_alive(replica: Callable[..., Replica]) -> None:
-    who, here, there = customer(), replica(), replica()
-    running = new_running(who)
-    await here.answers.start(running, here.speak, passages=[])
+    who, writer, other = customer(), replica(), replica()
+    live = new_answer(who)
+    await writer.registry.start(live, writer.speak, passages=[])
     entries: list[LogEntry] = []
     async with anyio.create_task_group() as group:
 
         async def read() -> None:
-            entries.extend(await read_all(there, who, running.answer_id))
+            entries.extend(await read_all(other, who, live.answer_id))
 
         group.start_soon(read)
         await anyio.sleep(2 * QUICK.grace)  # the grace itself is what passes here
-        here.go_on.set()
+        writer.go_on.set()
     assert entries[-1].event == done()
     assert text_of(entry.event for entry in entries) == "".join(WORDS)
 
 
 async def test_an_answer_that_is_handed_over_goes_on_elsewhere_at_once(replica: Callable[..., Replica]) -> None:
-    who, here, there = customer(), replica(), replica()
-    there.go_on.set()
-    running = new_running(who)
+    who, writer, other = customer(), replica(), replica()
+    other.go_on.set()
+    live = new_answer(who)
     seen: list[LogEntry] = []
 
     async def read_here() -> None:
-        seen.extend(await read_all(here, who, running.answer_id))
+        seen.extend(await read_all(writer, who, live.answer_id))
 
     async with anyio.create_task_group() as group:
-        await here.answers.start(running, here.speak, passages=[])
+        await writer.registry.start(live, writer.speak, passages=[])
         group.start_soon(read_here)
         await anyio.sleep(0.1)
-        here.answers.stop_taking_over()
-        await here.answers.hand_over()
+        writer.registry.stop_taking_over()
+        await writer.registry.hand_over()
     assert not any(isinstance(entry.event, Done) for entry in seen), "the connection ends without an end"
     with pytest.raises(Draining):
-        await here.answers.resume_position(who, running.answer_id, None)
+        await writer.registry.resume_position(who, live.answer_id, None)
     began = anyio.current_time()
-    seen += await read_all(there, who, running.answer_id, after=len(seen))
+    seen += await read_all(other, who, live.answer_id, after=len(seen))
     assert anyio.current_time() - began < LEASE / 2, "nobody waits for the lease"
     assert [entry.n for entry in seen] == list(range(1, len(WORDS) + 2))
     assert text_of(entry.event for entry in seen) == "".join(WORDS)
-    assert (here.finished, there.finished) == ([], [running.answer_id])
+    assert (writer.finished, other.finished) == ([], [live.answer_id])
 
 
 VISITS = st.lists(st.tuples(st.integers(0, 1), st.integers(0, 5)), max_size=12)
@@ -357,14 +357,14 @@ async def test_however_often_a_reader_loses_the_connection_there_is_no_gap_and_n
     if writer == "dies":
         answer_id = await half_said(answer_log, who)
     else:
-        running = new_running(who)
-        answer_id = running.answer_id
-        await replicas[0].answers.start(running, replicas[0].speak, passages=[])
+        live = new_answer(who)
+        answer_id = live.answer_id
+        await replicas[0].registry.start(live, replicas[0].speak, passages=[])
     seen: list[LogEntry] = []
     for at, length in visits:
-        with anyio.move_on_after(0.01), replicas[at].answers.reading(answer_id):
+        with anyio.move_on_after(0.01), replicas[at].registry.reading(answer_id):
             after = seen[-1].n if seen else 0
-            async with aclosing(replicas[at].answers.follow(who, answer_id, after=after)) as entries:
+            async with aclosing(replicas[at].registry.follow(who, answer_id, after=after)) as entries:
                 async for entry in entries:
                     seen.append(entry)
                     if len(seen) >= after + length:

@@ -37,66 +37,68 @@ async def client(server: RedisServer) -> AsyncGenerator[Redis]:
 
 
 @pytest.fixture
-async def line(client: Redis) -> AsyncGenerator[PipelinedConnection]:
-    async with open_pipelined_connection(client) as line:
-        yield line
+async def pipelined(client: Redis) -> AsyncGenerator[PipelinedConnection]:
+    async with open_pipelined_connection(client) as pipelined:
+        yield pipelined
 
 
-async def test_everybody_gets_their_own_reply_also_beside_refusals(client: Redis, line: PipelinedConnection) -> None:
+async def test_everybody_gets_their_own_reply_also_beside_refusals(
+    client: Redis, pipelined: PipelinedConnection
+) -> None:
     echo, faulty = client.register_script(ECHO), client.register_script(FAULTY)
-    said: dict[int, object] = {}
+    replies: dict[int, object] = {}
 
     async def ask(n: int) -> None:
         try:
-            said[n] = await line.run(echo if n % 5 else faulty, ["n"], [n], within=WITHIN)
+            replies[n] = await pipelined.run(echo if n % 5 else faulty, ["n"], [n], within=WITHIN)
         except ResponseError as refused:
-            said[n] = refused
+            replies[n] = refused
 
     async with asyncio.TaskGroup() as tasks:
         for n in range(ROUNDS):
             tasks.create_task(ask(n))
-    for n, reply in said.items():
+    for n, reply in replies.items():
         assert reply == str(n).encode() if n % 5 else isinstance(reply, ResponseError)
-    assert len(said) == ROUNDS
+    assert len(replies) == ROUNDS
     assert len([entry for entry in await client.client_list() if entry["cmd"] == "evalsha"]) == 1
 
 
-async def test_a_script_that_redis_has_forgotten_is_loaded_again(client: Redis, line: PipelinedConnection) -> None:
+async def test_a_script_that_redis_has_forgotten_is_loaded_again(client: Redis, pipelined: PipelinedConnection) -> None:
     echo = client.register_script(ECHO)
-    assert await line.run(echo, ["n"], ["a"], within=WITHIN) == b"a"
+    assert await pipelined.run(echo, ["n"], ["a"], within=WITHIN) == b"a"
     await client.script_flush()
-    assert await line.run(echo, ["n"], ["b"], within=WITHIN) == b"b"
+    assert await pipelined.run(echo, ["n"], ["b"], within=WITHIN) == b"b"
 
 
 async def test_a_restarted_redis_is_found_again_at_once(
-    server: RedisServer, client: Redis, line: PipelinedConnection
+    server: RedisServer, client: Redis, pipelined: PipelinedConnection
 ) -> None:
     echo = client.register_script(ECHO)
-    await line.run(echo, ["n"], ["a"], within=WITHIN)
+    await pipelined.run(echo, ["n"], ["a"], within=WITHIN)
     server.restart()
-    assert await line.run(echo, ["n"], ["b"], within=WITHIN) == b"b"
+    assert await pipelined.run(echo, ["n"], ["b"], within=WITHIN) == b"b"
 
 
 async def test_who_gives_up_on_a_hung_redis_leaves_no_reply_to_the_next(
-    server: RedisServer, client: Redis, line: PipelinedConnection
+    server: RedisServer, client: Redis, pipelined: PipelinedConnection
 ) -> None:
     echo = client.register_script(ECHO)
-    await line.run(echo, ["n"], ["a"], within=WITHIN)
+    await pipelined.run(echo, ["n"], ["a"], within=WITHIN)
     server.signal(signal.SIGSTOP)
     async with asyncio.TaskGroup() as tasks:
-        waiting = tasks.create_task(line.run(echo, ["n"], ["beside it"], within=WITHIN))
+        waiting = tasks.create_task(pipelined.run(echo, ["n"], ["beside it"], within=WITHIN))
         with pytest.raises(TimeoutError):
-            await line.run(echo, ["n"], ["late"], within=0.1)
+            await pipelined.run(echo, ["n"], ["late"], within=0.1)
         server.signal(signal.SIGCONT)
     assert waiting.result() == b"beside it", "it is asked again on the next connection"
-    assert await line.run(echo, ["n"], ["next"], within=WITHIN) == b"next"
+    assert await pipelined.run(echo, ["n"], ["next"], within=WITHIN) == b"next"
 
 
 async def test_without_redis_it_says_so() -> None:
     nowhere = Redis.from_url(f"redis://127.0.0.1:{free_port()}/0")
-    async with open_pipelined_connection(nowhere) as line:
+    async with open_pipelined_connection(nowhere) as pipelined:
         with pytest.raises(RedisConnectionError):
-            await line.run(nowhere.register_script(ECHO), ["n"], ["a"], within=WITHIN)
+            await pipelined.run(nowhere.register_script(ECHO), ["n"], ["a"], within=WITHIN)
     await nowhere.aclose()
 
 
@@ -104,8 +106,8 @@ async def test_it_uses_the_clients_credentials_name_and_database(server: RedisSe
     async with open_redis(server.url, RedisSettings()) as admin:
         await admin.acl_setuser("bank", enabled=True, passwords=["+secret"], keys=["*"], categories=["+@all"])
         url = server.url.replace("//", "//bank:secret@").replace("/0", "/3?client_name=appends")
-        async with open_redis(url, RedisSettings()) as client, open_pipelined_connection(client) as line:
-            assert await line.run(client.register_script(ECHO), ["n"], ["a"], within=WITHIN) == b"a"
+        async with open_redis(url, RedisSettings()) as client, open_pipelined_connection(client) as pipelined:
+            assert await pipelined.run(client.register_script(ECHO), ["n"], ["a"], within=WITHIN) == b"a"
             assert await client.get("n") == b"1"
             [own] = [entry for entry in await admin.client_list() if entry["cmd"] == "evalsha"]
         assert (own["user"], own["name"], own["db"], own["resp"]) == ("bank", "appends", "3", "2")
@@ -113,9 +115,9 @@ async def test_it_uses_the_clients_credentials_name_and_database(server: RedisSe
 
 async def test_credentials_that_redis_refuses_count_as_no_connection(server: RedisServer) -> None:
     url = server.url.replace("//", "//nobody:wrong@")
-    async with open_redis(url, RedisSettings()) as client, open_pipelined_connection(client) as line:
+    async with open_redis(url, RedisSettings()) as client, open_pipelined_connection(client) as pipelined:
         with pytest.raises(RedisConnectionError):
-            await line.run(client.register_script(ECHO), ["n"], ["a"], within=WITHIN)
+            await pipelined.run(client.register_script(ECHO), ["n"], ["a"], within=WITHIN)
 
 
 async def relay(port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -137,9 +139,9 @@ async def test_it_connects_over_a_socket_file(server: RedisServer, tmp_path: Pat
     async with (
         await asyncio.start_unix_server(partial(relay, server.port), file),
         open_redis(f"unix://{file}?db=2", RedisSettings()) as client,
-        open_pipelined_connection(client) as line,
+        open_pipelined_connection(client) as pipelined,
     ):
-        assert await line.run(client.register_script(ECHO), ["n"], ["a"], within=WITHIN) == b"a"
+        assert await pipelined.run(client.register_script(ECHO), ["n"], ["a"], within=WITHIN) == b"a"
 
 
 async def test_it_connects_over_tls_and_only_to_a_certificate_that_it_trusts(
@@ -152,8 +154,8 @@ async def test_it_connects_over_tls_and_only_to_a_certificate_that_it_trusts(
         port = listener.sockets[0].getsockname()[1]
         for trusted in (True, False):
             url = f"rediss://127.0.0.1:{port}/0" + (f"?ssl_ca_certs={certificate}" if trusted else "")
-            async with open_redis(url, RedisSettings()) as client, open_pipelined_connection(client) as line:
-                asked = line.run(client.register_script("return 'a'"), [], [], within=WITHIN)
+            async with open_redis(url, RedisSettings()) as client, open_pipelined_connection(client) as pipelined:
+                asked = pipelined.run(client.register_script("return 'a'"), [], [], within=WITHIN)
                 if trusted:
                     assert await asked == b"a"
                 else:

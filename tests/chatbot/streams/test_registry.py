@@ -20,7 +20,7 @@ from chatbot.streams.registry import AnswerRegistry, AnswerRegistrySettings
 from knowledge.identity import Principal
 from tests.answers import customer, done, text_of
 from tests.chatbot.conftest import PATIENT
-from tests.chatbot.streams.conftest import new_running
+from tests.chatbot.streams.conftest import new_answer
 from tests.patience import patient
 
 pytestmark = [pytest.mark.anyio, pytest.mark.services]
@@ -28,48 +28,48 @@ pytestmark = [pytest.mark.anyio, pytest.mark.services]
 
 @pytest.fixture
 async def answer_log(redis: Redis) -> AsyncGenerator[AnswerLog]:
-    async with open_pipelined_connection(redis) as line:
-        yield AnswerLog(redis, RedisBreaker(PATIENT), AnswerLogSettings(block=0.2), line=line)
+    async with open_pipelined_connection(redis) as pipelined:
+        yield AnswerLog(redis, RedisBreaker(PATIENT), AnswerLogSettings(block=0.2), pipelined=pipelined)
 
 
-async def speak(running: LiveAnswer) -> None:
+async def speak(live: LiveAnswer) -> None:
     for word in ("one ", "two ", "three"):
-        running.put(Token(text=word))
+        live.put(Token(text=word))
         await anyio.lowlevel.checkpoint()
-    running.put(done())
+    live.put(done())
 
 
-async def read_all(answers: AnswerRegistry, running: LiveAnswer, after: int = 0) -> list[LogEntry]:
-    async with aclosing(answers.follow(running.who, running.answer_id, after=after)) as entries:
+async def read_all(registry: AnswerRegistry, live: LiveAnswer, after: int = 0) -> list[LogEntry]:
+    async with aclosing(registry.follow(live.who, live.answer_id, after=after)) as entries:
         return [entry async for entry in entries]
 
 
 async def test_every_reader_gets_every_event_once_in_order(answer_log: AnswerLog, tasks: TaskGroup) -> None:
-    answers, running = AnswerRegistry(answer_log, tasks, AnswerRegistrySettings()), new_running(customer())
-    await answers.start(running, speak, passages=[])
+    registry, live = AnswerRegistry(answer_log, tasks, AnswerRegistrySettings()), new_answer(customer())
+    await registry.start(live, speak, passages=[])
     with anyio.fail_after(5):
-        live = await read_all(answers, running)
-        replayed = await read_all(answers, running)
-        rest = await read_all(answers, running, after=2)
-    assert [entry.n for entry in live] == [1, 2, 3, 4]
-    assert text_of(entry.event for entry in live) == "one two three"
-    assert replayed == live
-    assert rest == live[2:]
+        first = await read_all(registry, live)
+        replayed = await read_all(registry, live)
+        rest = await read_all(registry, live, after=2)
+    assert [entry.n for entry in first] == [1, 2, 3, 4]
+    assert text_of(entry.event for entry in first) == "one two three"
+    assert replayed == first
+    assert rest == first[2:]
 
 
 async def test_another_replica_reads_the_same_stream_while_it_runs(answer_log: AnswerLog, tasks: TaskGroup) -> None:
-    here, there = (AnswerRegistry(answer_log, tasks, AnswerRegistrySettings()) for _ in range(2))
-    running, go_on = new_running(customer()), anyio.Event()
+    writer, other = (AnswerRegistry(answer_log, tasks, AnswerRegistrySettings()) for _ in range(2))
+    live, go_on = new_answer(customer()), anyio.Event()
 
-    async def speak_in_two_parts(running: LiveAnswer) -> None:
-        running.put(Token(text="first "))
+    async def speak_in_two_parts(live: LiveAnswer) -> None:
+        live.put(Token(text="first "))
         await go_on.wait()
-        running.put(Token(text="second"), done())
+        live.put(Token(text="second"), done())
 
-    await here.start(running, speak_in_two_parts, passages=[])
+    await writer.start(live, speak_in_two_parts, passages=[])
     seen: list[LogEntry] = []
     with anyio.fail_after(5):
-        async with aclosing(there.follow(running.who, running.answer_id, after=0)) as entries:
+        async with aclosing(other.follow(live.who, live.answer_id, after=0)) as entries:
             async for entry in entries:
                 seen.append(entry)
                 go_on.set()
@@ -78,49 +78,49 @@ async def test_another_replica_reads_the_same_stream_while_it_runs(answer_log: A
 
 
 async def test_somebody_elses_answer_is_not_found(answer_log: AnswerLog, tasks: TaskGroup) -> None:
-    answers, running = AnswerRegistry(answer_log, tasks, AnswerRegistrySettings()), new_running(customer())
-    await answers.start(running, speak, passages=[])
-    thief = Principal(tenant=running.who.tenant, sub="kim", roles=running.who.roles, groups=running.who.groups)
+    registry, live = AnswerRegistry(answer_log, tasks, AnswerRegistrySettings()), new_answer(customer())
+    await registry.start(live, speak, passages=[])
+    thief = Principal(tenant=live.who.tenant, sub="kim", roles=live.who.roles, groups=live.who.groups)
     with pytest.raises(NotFound):
-        await answers.resume_position(thief, running.answer_id, None)
+        await registry.resume_position(thief, live.answer_id, None)
     with pytest.raises(NotFound):
-        await answers.cancel(thief, running.answer_id)
-    await answers.drained()
+        await registry.cancel(thief, live.answer_id)
+    await registry.drained()
     with pytest.raises(NotFound):
-        await answers.resume_position(thief, running.answer_id, None)
+        await registry.resume_position(thief, live.answer_id, None)
     with pytest.raises(NotFound):
-        await answers.resume_position(customer(), running.answer_id, None)
+        await registry.resume_position(customer(), live.answer_id, None)
 
 
 async def test_a_last_event_id_is_checked(answer_log: AnswerLog, tasks: TaskGroup) -> None:
-    answers, running = AnswerRegistry(answer_log, tasks, AnswerRegistrySettings()), new_running(customer())
-    await answers.start(running, speak, passages=[])
-    await answers.drained()
-    who, answer_id = running.who, running.answer_id
-    assert await answers.resume_position(who, answer_id, f"{answer_id}.4") == (4, True)
-    assert await answers.resume_position(who, answer_id, f"{answer_id}.2") == (2, False)
+    registry, live = AnswerRegistry(answer_log, tasks, AnswerRegistrySettings()), new_answer(customer())
+    await registry.start(live, speak, passages=[])
+    await registry.drained()
+    who, answer_id = live.who, live.answer_id
+    assert await registry.resume_position(who, answer_id, f"{answer_id}.4") == (4, True)
+    assert await registry.resume_position(who, answer_id, f"{answer_id}.2") == (2, False)
     with pytest.raises(LogLost):
-        await answers.resume_position(who, answer_id, f"{answer_id}.5")
+        await registry.resume_position(who, answer_id, f"{answer_id}.5")
     for foreign in (f"{uuid4().hex}.1", f"{answer_id}.x", "nonsense", f"{answer_id}.-1"):
         with pytest.raises(ForeignEventId):
-            await answers.resume_position(who, answer_id, foreign)
+            await registry.resume_position(who, answer_id, foreign)
 
 
 async def test_an_answer_that_nobody_reads_is_cancelled_after_the_grace(
     answer_log: AnswerLog, tasks: TaskGroup
 ) -> None:
-    answers, running = AnswerRegistry(answer_log, tasks, AnswerRegistrySettings(grace=0.05)), new_running(customer())
+    registry, live = AnswerRegistry(answer_log, tasks, AnswerRegistrySettings(grace=0.05)), new_answer(customer())
 
-    async def speak_for_ever(running: LiveAnswer) -> None:
+    async def speak_for_ever(live: LiveAnswer) -> None:
         try:
             await anyio.sleep_forever()
         finally:
-            running.put(Done(finish_reason=FinishReason.CANCELLED, usage=Usage(), grounded=False, limits=None))
+            live.put(Done(finish_reason=FinishReason.CANCELLED, usage=Usage(), grounded=False, limits=None))
 
-    await answers.start(running, speak_for_ever, passages=[])
+    await registry.start(live, speak_for_ever, passages=[])
     with anyio.fail_after(5):
-        await answers.drained()
-    last = running.published[-1]
+        await registry.drained()
+    last = live.published[-1]
     assert isinstance(last, Done)
     assert last.finish_reason is FinishReason.CANCELLED
 
@@ -128,40 +128,40 @@ async def test_an_answer_that_nobody_reads_is_cancelled_after_the_grace(
 async def test_a_reader_who_comes_back_within_the_grace_keeps_the_answer_alive(
     answer_log: AnswerLog, tasks: TaskGroup
 ) -> None:
-    answers, running, go_on = (
+    registry, live, go_on = (
         AnswerRegistry(answer_log, tasks, AnswerRegistrySettings(grace=0.2)),
-        new_running(customer()),
+        new_answer(customer()),
         anyio.Event(),
     )
 
-    async def speak_when_told(running: LiveAnswer) -> None:
+    async def speak_when_told(live: LiveAnswer) -> None:
         await go_on.wait()
-        running.put(Token(text="here"), done())
+        live.put(Token(text="here"), done())
 
-    await answers.start(running, speak_when_told, passages=[])
-    with answers.reading(running.answer_id):
+    await registry.start(live, speak_when_told, passages=[])
+    with registry.reading(live.answer_id):
         pass
-    with answers.reading(running.answer_id):
+    with registry.reading(live.answer_id):
         await anyio.sleep(0.5)  # longer than the grace: the second reader holds it
         go_on.set()
         with anyio.fail_after(5):
-            entries = await read_all(answers, running)
+            entries = await read_all(registry, live)
     assert text_of(entry.event for entry in entries) == "here"
 
 
 async def test_a_reader_that_cannot_resume_ends_the_answer_at_once(answer_log: AnswerLog, tasks: TaskGroup) -> None:
-    answers, running = AnswerRegistry(answer_log, tasks, AnswerRegistrySettings(grace=60)), new_running(customer())
+    registry, live = AnswerRegistry(answer_log, tasks, AnswerRegistrySettings(grace=60)), new_answer(customer())
     stopped = anyio.Event()
 
-    async def wait_for_ever(running: LiveAnswer) -> None:
+    async def wait_for_ever(live: LiveAnswer) -> None:
         try:
             await anyio.sleep_forever()
         finally:
             stopped.set()
-            running.put(done())
+            live.put(done())
 
-    await answers.start(running, wait_for_ever, passages=[])
-    with answers.reading(running.answer_id, resumable=False):
+    await registry.start(live, wait_for_ever, passages=[])
+    with registry.reading(live.answer_id, resumable=False):
         await anyio.lowlevel.checkpoint()
     with anyio.fail_after(patient(0.5)):
         await stopped.wait()
@@ -170,13 +170,13 @@ async def test_a_reader_that_cannot_resume_ends_the_answer_at_once(answer_log: A
 async def test_without_redis_the_stream_goes_on_with_a_notice(tasks: TaskGroup) -> None:
     nowhere = Redis(host="127.0.0.1", port=1)
     log = AnswerLog(
-        nowhere, RedisBreaker(RedisBreakerSettings()), AnswerLogSettings(), line=PipelinedConnection(nowhere)
+        nowhere, RedisBreaker(RedisBreakerSettings()), AnswerLogSettings(), pipelined=PipelinedConnection(nowhere)
     )
-    answers, running = AnswerRegistry(log, tasks, AnswerRegistrySettings()), new_running(customer())
-    await answers.start(running, speak, passages=[])
+    registry, live = AnswerRegistry(log, tasks, AnswerRegistrySettings()), new_answer(customer())
+    await registry.start(live, speak, passages=[])
     with anyio.fail_after(5):
-        entries = await read_all(answers, running)
-        again = await read_all(answers, running)
+        entries = await read_all(registry, live)
+        again = await read_all(registry, live)
     events = [entry.event for entry in entries]
     assert text_of(events) == "one two three"
     assert [entry.n for entry in entries] == list(range(1, len(entries) + 1))
@@ -196,9 +196,9 @@ async def test_a_writer_with_an_old_epoch_may_not_append(answer_log: AnswerLog, 
 
 
 async def test_a_forgotten_answer_is_gone(answer_log: AnswerLog, tasks: TaskGroup) -> None:
-    answers, running = AnswerRegistry(answer_log, tasks, AnswerRegistrySettings()), new_running(customer())
-    await answers.start(running, speak, passages=[])
-    await answers.drained()
-    await answer_log.forget(running.who.tenant, [running.answer_id])
+    registry, live = AnswerRegistry(answer_log, tasks, AnswerRegistrySettings()), new_answer(customer())
+    await registry.start(live, speak, passages=[])
+    await registry.drained()
+    await answer_log.forget(live.who.tenant, [live.answer_id])
     with pytest.raises(NotFound):
-        await answers.resume_position(running.who, running.answer_id, None)
+        await registry.resume_position(live.who, live.answer_id, None)

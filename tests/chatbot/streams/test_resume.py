@@ -55,12 +55,12 @@ def test_what_befell_a_writer_is_not_said_again_and_what_befalls_the_next_is_new
 
 
 @pytest.mark.parametrize(
-    "said",
+    "repeated",
     [[Token(text="other")], [citation(2)], [Token(text="one "), citation(1)], [Token(text="one two"), citation(2)]],
 )
-def test_a_successor_that_says_something_else_is_stopped(said: list[Event]) -> None:
+def test_a_successor_that_says_something_else_is_stopped(repeated: list[Event]) -> None:
     with pytest.raises(Diverged):
-        RepetitionCheck([Token(text="one two"), citation(1)]).new_events(said)
+        RepetitionCheck([Token(text="one two"), citation(1)]).new_events(repeated)
 
 
 def test_what_a_writer_ended_with_can_be_told_from_what_it_did_not_say() -> None:
