@@ -62,9 +62,9 @@ class Postgres:
 
 def programs() -> Path | None:
     """Return the folder of the newest installed server's programs."""
-    found = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parents[1].name))
+    installed = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parents[1].name))
     beside = shutil.which("initdb")
-    return found[-1].parent if found else Path(beside).parent if beside else None
+    return installed[-1].parent if installed else Path(beside).parent if beside else None
 
 
 @contextmanager

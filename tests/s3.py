@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import pytest
 from moto.server import ThreadedMotoServer
 
 
@@ -21,3 +22,12 @@ def served_s3() -> Iterator[dict[str, str]]:
         }
     finally:
         server.stop()
+
+
+@contextmanager
+def s3_in_the_environment() -> Iterator[None]:
+    """Run the server with its address and keys in this process's environment."""
+    with served_s3() as variables, pytest.MonkeyPatch.context() as patch:
+        for name, value in variables.items():
+            patch.setenv(name, value)
+        yield

@@ -113,13 +113,13 @@ def module_name(path: Path) -> str:
 @cache
 def imported(path: Path) -> tuple[tuple[int, str, str], ...]:
     """Return (line, module, name) of every import; the name is empty where the module itself is imported."""
-    found: list[tuple[int, str, str]] = []
+    imports: list[tuple[int, str, str]] = []
     for node in ast.walk(parsed(path)):
         if isinstance(node, ast.Import):
-            found += [(node.lineno, alias.name, "") for alias in node.names]
+            imports += [(node.lineno, alias.name, "") for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module is not None:
-            found += [(node.lineno, node.module, alias.name) for alias in node.names]
-    return tuple(found)
+            imports += [(node.lineno, node.module, alias.name) for alias in node.names]
+    return tuple(imports)
 
 
 def behind_a_door(path: Path) -> Iterator[str]:
@@ -134,7 +134,7 @@ EVERY_FILE = [*modules(), *sorted((ROOT / "tests").rglob("*.py")), ROOT / "run.p
 
 
 def test_nobody_imports_from_behind_the_door_of_another_room() -> None:
-    assert [found for path in EVERY_FILE for found in behind_a_door(path)] == []
+    assert [problem for path in EVERY_FILE for problem in behind_a_door(path)] == []
 
 
 def rooms() -> Iterator[str]:

@@ -82,8 +82,8 @@ def test_every_metric_is_documented_with_its_type_and_labels(
 ) -> None:
     documented = {names(row[0])[0]: (row[1], names(row[2])) for row in table(METRICS, section)}
     assert documented == {
-        f"{one['name']}_total" if one["type"] == "counter" else one["name"]: (one["type"], one["labels"])
-        for one in described_instruments(metrics)
+        described["samples"][0].removesuffix("_bucket"): (described["type"], described["labels"])
+        for described in described_instruments(metrics)
     }
 
 

@@ -37,16 +37,16 @@ def differences(schema: Schema) -> Callable[[Connection], list[Any]]:
             return kind != "table" or name in schema.tables.tables or name not in everybodys
 
         options = {"version_table": schema.version_table, "include_name": ours}
-        found: list[Any] = compare_metadata(MigrationContext.configure(connection, opts=options), schema.tables)
-        return found
+        changes: list[Any] = compare_metadata(MigrationContext.configure(connection, opts=options), schema.tables)
+        return changes
 
     everybodys = {name for each in SCHEMAS for name in (*each.tables.tables, each.version_table)}
     return compare
 
 
-async def look(engine: AsyncEngine, what: Callable[[Connection], list[Any]]) -> list[Any]:
+async def look(engine: AsyncEngine, inspection: Callable[[Connection], list[Any]]) -> list[Any]:
     async with engine.connect() as connection:
-        return await connection.run_sync(what)
+        return await connection.run_sync(inspection)
 
 
 async def steps_of_old(engine: AsyncEngine) -> None:
@@ -127,12 +127,15 @@ CHATBOT = {
 async def test_both_commands_migrate_one_database_at_once(database_url: str, tmp_path: Path) -> None:
     environment = {"PATH": "/usr/bin:/bin", "DATABASE_URL": database_url, "LOG_FORMAT": "console"}
     programs = {"chatbot": environment | CHATBOT, "ingest": environment}
-    running = {name: Forked(f"{name}.__main__", ["migrate"], told, tmp_path / name) for name, told in programs.items()}
-    assert {name: one.wait(60) for name, one in running.items()} == {"chatbot": 0, "ingest": 0}
-    said = {name: (tmp_path / name).read_text("utf-8") for name in running}
-    assert all("knowledge 0001" in told for told in said.values())
-    assert "chatbot 0001" in said["chatbot"]
-    assert "ingest 0002" in said["ingest"]
+    running = {
+        name: Forked(f"{name}.__main__", ["migrate"], variables, tmp_path / name)
+        for name, variables in programs.items()
+    }
+    assert {name: process.wait(60) for name, process in running.items()} == {"chatbot": 0, "ingest": 0}
+    printed = {name: (tmp_path / name).read_text("utf-8") for name in running}
+    assert all("knowledge 0001" in text for text in printed.values())
+    assert "chatbot 0001" in printed["chatbot"]
+    assert "ingest 0002" in printed["ingest"]
 
 
 @pytest.mark.parametrize(("program", "environment"), [("chatbot", CHATBOT), ("ingest", {})])
@@ -142,6 +145,6 @@ async def test_a_database_that_is_away_is_one_sentence(
     away = {"PATH": "/usr/bin:/bin", "DATABASE_URL": "postgresql+asyncpg://nobody@127.0.0.1:1/none"}
     log = tmp_path / "log"
     assert Forked(f"{program}.__main__", ["migrate"], away | environment, log).wait(60) == 1
-    said = log.read_text("utf-8")
-    assert "could not be migrated" in said
-    assert "Traceback" not in said
+    printed = log.read_text("utf-8")
+    assert "could not be migrated" in printed
+    assert "Traceback" not in printed

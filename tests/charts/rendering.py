@@ -63,9 +63,9 @@ def render(name: str = "values", *more: str, major: int = 4) -> Sequence[Doc]:
 
 def named(docs: Sequence[Doc], kind: str, name: str) -> Doc:
     """Return the one object of that kind and name."""
-    found = [doc for doc in docs if doc["kind"] == kind and doc["metadata"]["name"] == name]
-    assert len(found) == 1, f"{kind} {name}: {len(found)}"
-    return found[0]
+    matching = [doc for doc in docs if doc["kind"] == kind and doc["metadata"]["name"] == name]
+    assert len(matching) == 1, f"{kind} {name}: {len(matching)}"
+    return matching[0]
 
 
 def of_kind(docs: Sequence[Doc], *kinds: str) -> list[Doc]:

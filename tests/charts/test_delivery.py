@@ -21,9 +21,9 @@ WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yaml"))
 
 def stage(name: str) -> str:
     """Return the instructions of one stage."""
-    found = re.search(rf"^FROM \S+ AS {name}\n(.*?)(?=^FROM |\Z)", DOCKERFILE, re.MULTILINE | re.DOTALL)
-    assert found, name
-    return found[1]
+    stage = re.search(rf"^FROM \S+ AS {name}\n(.*?)(?=^FROM |\Z)", DOCKERFILE, re.MULTILINE | re.DOTALL)
+    assert stage, name
+    return stage[1]
 
 
 def test_hadolint_finds_nothing() -> None:
@@ -192,7 +192,7 @@ def test_argo_cd_s_example_runs_production_by_the_release_s_digests_alone(pushed
     chart, values = yaml.safe_load((ROOT / "charts/argocd-application.yaml").read_text("utf-8"))["spec"]["sources"]
     own, released = chart["helm"]["valueFiles"]
     assert released == f"${values['ref']}/bank-chatbot/digests.yaml"
-    asked = [f"--set={one['name']}={one['value']}" for one in chart["helm"]["parameters"]]
+    asked = [f"--set={given['name']}={given['value']}" for given in chart["helm"]["parameters"]]
     done = template(own.removesuffix(".yaml"), "-f", str(digests), *asked)
     assert done.returncode == 0, done.stderr
     images = set(re.findall(r"image: (\S+)", done.stdout))
@@ -209,7 +209,7 @@ def test_argo_cd_s_example_runs_production_by_the_release_s_digests_alone(pushed
 
 def test_a_release_s_chart_carries_its_version(tmp_path: Path) -> None:
     workflow = yaml.safe_load((ROOT / ".github/workflows/release.yaml").read_text("utf-8"))
-    (step,) = [one for one in workflow["jobs"]["chart"]["steps"] if "helm package" in one.get("run", "")]
+    (step,) = [step for step in workflow["jobs"]["chart"]["steps"] if "helm package" in step.get("run", "")]
     assert step["env"]["VERSION"] == "${{ github.ref_name }}"
     (command,) = [line for line in step["run"].splitlines() if line.startswith("helm package")]
     (tmp_path / "helm").symlink_to(tool("helm3"))

@@ -6,7 +6,6 @@ import subprocess
 import time
 from collections.abc import Iterator
 from functools import cache
-from itertools import chain
 from pathlib import Path
 from shutil import which
 from typing import get_args
@@ -79,10 +78,10 @@ def of_instruments(metrics: ChatMetrics | StaffMetrics) -> Labels:
 @cache
 def ours() -> Labels:
     """Return what the chatbot, the staff side and vLLM emit."""
-    found: Labels = {"up": set(), **of_instruments(ChatMetrics()), **of_instruments(StaffMetrics())}
+    emitted: Labels = {"up": set(), **of_instruments(ChatMetrics()), **of_instruments(StaffMetrics())}
     for name, known in RECORDED["metrics"].items():
-        found |= samples(name, known["type"], set(known["labels"]))
-    return found
+        emitted |= samples(name, known["type"], set(known["labels"]))
+    return emitted
 
 
 def rules() -> list[Doc]:
@@ -137,8 +136,8 @@ def families(url: str, process: subprocess.Popen[bytes]) -> dict[str, set[str]]:
         except URLError:
             time.sleep(0.05)
             continue
-        found = chain.from_iterable(family.samples for family in text_string_to_metric_families(text))
-        return {sample.name: set(sample.labels) for sample in found}
+        families = text_string_to_metric_families(text)
+        return {sample.name: set(sample.labels) for family in families for sample in family.samples}
     pytest.fail("the exporter did not answer")
 
 
@@ -147,15 +146,15 @@ def test_every_metric_and_label_that_is_asked_for_is_emitted(redis_exported: dic
     known = ours() | redis_exported | recorded
     wrong = []
     for where, expression in expressions():
-        metrics = list(asked(expression))
-        assert metrics, f"{where} asks for nothing that we know: {expression}"
-        of_all = {label for found in metrics for label in known.get(found.metric, set())} | SCRAPED
-        wrong += [f"{where}: nobody emits {found.metric}" for found in metrics if found.metric not in known]
+        selectors = list(asked(expression))
+        assert selectors, f"{where} asks for nothing that we know: {expression}"
+        of_all = {label for selector in selectors for label in known.get(selector.metric, set())} | SCRAPED
+        wrong += [f"{where}: nobody emits {selector.metric}" for selector in selectors if selector.metric not in known]
         wrong += [
-            f"{where}: {found.metric} has no label {label}"
-            for found in metrics
-            for label, _, _ in found.matchers
-            if label not in known.get(found.metric, set()) | SCRAPED
+            f"{where}: {selector.metric} has no label {label}"
+            for selector in selectors
+            for label, _, _ in selector.matchers
+            if label not in known.get(selector.metric, set()) | SCRAPED
         ]
         wrong += [f"{where}: nothing has the label {label}" for label in grouped(expression) - of_all]
     assert wrong == []
@@ -164,18 +163,20 @@ def test_every_metric_and_label_that_is_asked_for_is_emitted(redis_exported: dic
 def test_every_value_that_is_asked_for_can_be_emitted() -> None:
     wrong = []
     for where, expression in expressions():
-        for found in asked(expression):
-            if not found.metric.startswith(("chatbot", "ingest")):
+        for selector in asked(expression):
+            if not selector.metric.startswith(("chatbot", "ingest")):
                 continue
-            for label, operator, value in found.matchers:
+            for label, operator, value in selector.matchers:
                 known = VALUES_OF.get(label)
                 if known is None or "$" in value:
                     assert label in SCRAPED, f"{where}: {label} is not a closed set"
                     continue
                 parts = [value] if operator in {"=", "!="} else value.split("|")
-                known = OUTCOMES_OF.get(found.metric, known) if label == "outcome" else known
+                known = OUTCOMES_OF.get(selector.metric, known) if label == "outcome" else known
                 wrong += [
-                    f"{where}: {label}={part}" for part in parts if not any(re.fullmatch(part, one) for one in known)
+                    f"{where}: {label}={part}"
+                    for part in parts
+                    if not any(re.fullmatch(part, emitted) for emitted in known)
                 ]
     assert wrong == []
 
@@ -192,8 +193,8 @@ def test_the_buckets_that_are_asked_for_exist() -> None:
 
 
 def test_that_comparison_sees_a_metric_of_old_and_a_label_that_is_not_there() -> None:
-    found = list(asked('sum by (model) (vllm:gpu_cache_usage_perc{namespace="a"}) / up{job="x"}'))
-    assert [one.metric for one in found] == ["vllm:gpu_cache_usage_perc", "up"]
+    selectors = list(asked('sum by (model) (vllm:gpu_cache_usage_perc{namespace="a"}) / up{job="x"}'))
+    assert [selector.metric for selector in selectors] == ["vllm:gpu_cache_usage_perc", "up"]
     assert "vllm:gpu_cache_usage_perc" not in ours()
     assert grouped("sum by (model) (vllm:num_requests_running)") == {"model"}
     assert "model" not in ours()["vllm:num_requests_running"]

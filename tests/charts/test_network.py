@@ -41,12 +41,12 @@ class Part:
 
 
 def parts(docs: list[Doc]) -> list[Part]:
-    found = {}
+    by_name = {}
     for _, pod in pods(docs):
         labels = pod["metadata"]["labels"]
         name = labels["app.kubernetes.io/component"]
-        found[name] = Part(name, tuple(sorted((k, str(v)) for k, v in labels.items())))
-    return list(found.values())
+        by_name[name] = Part(name, tuple(sorted((k, str(v)) for k, v in labels.items())))
+    return list(by_name.values())
 
 
 def allowed(docs: list[Doc], source: Part, target: Part, port: int) -> bool:
@@ -71,7 +71,7 @@ def permits(docs: list[Doc], of: Part, other: Part, port: int, way: str) -> bool
 def test_what_may_flow_inside_is_what_the_design_says_and_nothing_else() -> None:
     docs = list(render("values"))
     known = parts(docs)
-    found = {
+    flows = {
         (a.name, b.name, port)
         for a in known
         for b in known
@@ -79,7 +79,7 @@ def test_what_may_flow_inside_is_what_the_design_says_and_nothing_else() -> None
         for port in PORTS
         if allowed(docs, a, b, port)
     }
-    assert found == FLOWS
+    assert flows == FLOWS
 
 
 @pytest.mark.parametrize("name", VALUES)
@@ -143,7 +143,7 @@ def test_without_fetching_nobody_has_a_way_out_but_to_names_and_identity() -> No
         for peer in rule["peers"]
         if where.endswith("egress") and "podSelector" not in peer
     }
-    assert {what for what, _ in outside} == {"chatbot", "ingest", "ingest-worker"}
+    assert {tier for tier, _ in outside} == {"chatbot", "ingest", "ingest-worker"}
     assert {peer for _, peer in outside} == {'{"ipBlock": {"cidr": "10.20.0.0/24"}}'}
 
 

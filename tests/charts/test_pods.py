@@ -257,8 +257,8 @@ def test_models_find_their_cards_and_parts_of_cards() -> None:
 
 
 def pool(docs: object) -> Doc:
-    found = named(cast("list[Doc]", docs), "StatefulSet", f"{NAME}-llm-h100")
-    return cast("Doc", found["spec"]["template"]["spec"])
+    workload = named(cast("list[Doc]", docs), "StatefulSet", f"{NAME}-llm-h100")
+    return cast("Doc", workload["spec"]["template"]["spec"])
 
 
 def test_models_are_pinned_and_nothing_is_looked_up() -> None:
@@ -368,9 +368,9 @@ def test_a_drift_reference_reaches_the_chatbot_as_it_was_taken_and_a_new_one_rol
 
 @pytest.mark.parametrize("name", VALUES)
 def test_what_takes_documents_in_boots_with_what_the_chart_sets(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = [c for _, pod in pods(render(name)) for c in pod["spec"]["containers"] if c["name"] == "ingest"]
-    assert len(found) == (1 if name == "values-dev" else 2), "the API and its workers"
-    for container in found:
+    containers = [c for _, pod in pods(render(name)) for c in pod["spec"]["containers"] if c["name"] == "ingest"]
+    assert len(containers) == (1 if name == "values-dev" else 2), "the API and its workers"
+    for container in containers:
         with monkeypatch.context() as patched:
             for entry in container["env"]:
                 patched.setenv(entry["name"], entry.get("value", "postgresql+asyncpg://a:b@c/d"))

@@ -38,9 +38,9 @@ with socket.create_connection(("127.0.0.1", int(os.environ["PORT"]))) as server,
 
 def documented() -> str:
     """Return the page's own commands for a copy of Redis."""
-    found = re.search(r"^### Redis\n.*?^```sh\n(.*?)^```", OPERATIONS, re.MULTILINE | re.DOTALL)
-    assert found
-    return found[1]
+    block = re.search(r"^### Redis\n.*?^```sh\n(.*?)^```", OPERATIONS, re.MULTILINE | re.DOTALL)
+    assert block
+    return block[1]
 
 
 @pytest.fixture

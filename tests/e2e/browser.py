@@ -209,6 +209,6 @@ CONTRASTS = """() => {
 
 async def assert_readable(page: Page) -> None:
     """Every visible text stands out from its ground by 4.5 : 1 at least."""
-    found = await page.evaluate(CONTRASTS)
-    assert len(found) > 10
-    assert [text for text in found if text["ratio"] < 4.5] == []
+    texts = await page.evaluate(CONTRASTS)
+    assert len(texts) > 10
+    assert [text for text in texts if text["ratio"] < 4.5] == []

@@ -142,14 +142,14 @@ class Cluster:
 
     async def working(self) -> Server:
         """Return the model that generates; wait until one does."""
-        found: list[Server] = []
+        generating: list[Server] = []
 
         async def one_does() -> bool:
-            found.extend(await self._generating())
-            return bool(found)
+            generating.extend(await self._generating())
+            return bool(generating)
 
         await until(one_does)
-        return found[0]
+        return generating[0]
 
     async def gauge(self, replica: Server, name: str) -> int:
         return int(await total(replica.url, name))
@@ -160,17 +160,17 @@ class Cluster:
 
     async def owner(self) -> int:
         """Return which replica runs the only answer there is; wait until one does."""
-        found: list[int] = []
+        owners: list[int] = []
 
         async def one_does() -> bool:
             for n, replica in enumerate(self.replicas):
                 if await self.gauge(replica, "chatbot_active_answers"):
-                    found.append(n)
-            return bool(found)
+                    owners.append(n)
+            return bool(owners)
 
         await until(one_does)
-        assert len(found) == 1
-        return found[0]
+        assert len(owners) == 1
+        return owners[0]
 
     async def at_rest(self) -> bool:
         """Return whether no answer runs and no slot is taken anywhere."""
@@ -182,8 +182,8 @@ class Cluster:
         with socket.socket(socket.AF_UNIX) as asking:
             asking.connect(str(self.stats))
             asking.sendall(b"show stat\n")
-            told = b"".join(iter(lambda: asking.recv(65536), b"")).decode()
-        rows = [line.split(",") for line in told.splitlines()]
+            statistics = b"".join(iter(lambda: asking.recv(65536), b"")).decode()
+        rows = [line.split(",") for line in statistics.splitlines()]
         return {row[1] for row in rows if len(row) > 17 and row[0] == "replicas" and row[17].startswith("UP")} - {
             "BACKEND"
         }

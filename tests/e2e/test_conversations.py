@@ -24,11 +24,11 @@ AT_ONCE = 50
 def replicas(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> Iterator[tuple[Product, Product]]:
     """Two replicas that share Redis and the signing key; each has an index and a database of its own."""
     first, second = tmp_path_factory.mktemp("first"), tmp_path_factory.mktemp("second")
-    with scripted_model(first) as model, served(first, redis_url, model) as one:
-        keys = {"AUTH__PUBLIC_KEY_FILE": one.environment["AUTH__PUBLIC_KEY_FILE"]}
-        with served(second, redis_url, model, **keys) as two:
-            two.signer = one.signer
-            yield one, two
+    with scripted_model(first) as model, served(first, redis_url, model) as first_replica:
+        keys = {"AUTH__PUBLIC_KEY_FILE": first_replica.environment["AUTH__PUBLIC_KEY_FILE"]}
+        with served(second, redis_url, model, **keys) as second_replica:
+            second_replica.signer = first_replica.signer
+            yield first_replica, second_replica
 
 
 async def all_of(
@@ -56,19 +56,19 @@ async def test_fifty_posts_under_one_key_on_two_replicas_are_one_answer(replicas
     sub = new_customer()
     await replicas[0].tell(first_token_seconds=0.3)
     try:
-        async with replicas[0].client(sub) as here, replicas[1].client(sub) as there:
-            before = (await here.get("/v1/limits")).json()
+        async with replicas[0].client(sub) as first, replicas[1].client(sub) as second:
+            before = (await first.get("/v1/limits")).json()
             async with asyncio.TaskGroup() as tasks:
                 posts = [
                     tasks.create_task(all_of(client, "/v1/chat", key="k", body={"message": KOREAN}))
-                    for client in [here, there] * (AT_ONCE // 2)
+                    for client in [first, second] * (AT_ONCE // 2)
                 ]
-            after = (await here.get("/v1/limits")).json()
-            conversations = (await there.get("/v1/conversations")).json()["items"]
+            after = (await first.get("/v1/limits")).json()
+            conversations = (await second.get("/v1/conversations")).json()["items"]
             body = {"message": KOREAN, "stream": False}
-            whole = await there.post("/v1/chat", json=body, headers={"idempotency-key": "k"})
+            whole = await second.post("/v1/chat", json=body, headers={"idempotency-key": "k"})
             [conversation] = conversations
-            kept = (await here.get(f"/v1/conversations/{conversation['id']}")).json()["messages"]
+            kept = (await first.get(f"/v1/conversations/{conversation['id']}")).json()["messages"]
     finally:
         await replicas[0].restore()
     streams = [post.result() for post in posts]
@@ -332,7 +332,7 @@ async def test_a_conversation_deleted_while_it_is_answered_stays_deleted_and_its
                 events = read_events(response)
                 accepted = await anext(events)
                 answer_id, conversation_id = (accepted.field(name) for name in ("answer_id", "conversation_id"))
-                found = (await http.get(f"/v1/conversations/{conversation_id}")).json()["messages"]
+                messages = (await http.get(f"/v1/conversations/{conversation_id}")).json()["messages"]
                 assert (await http.delete(f"/v1/conversations/{conversation_id}")).status_code == 204
                 rest = [event async for event in events]
             assert (await http.get(f"/v1/conversations/{conversation_id}")).status_code == 404
@@ -342,7 +342,7 @@ async def test_a_conversation_deleted_while_it_is_answered_stays_deleted_and_its
         finally:
             await product.restore()
     assert rest[-1].field("finish_reason") == "cancelled"
-    assert found[0]["answered_by"] == answer_id, "so that another device finds it"
+    assert messages[0]["answered_by"] == answer_id, "so that another device finds it"
 
 
 async def test_somebody_elses_answer_and_conversation_are_not_found_by_any_route(product: Product) -> None:

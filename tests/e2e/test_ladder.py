@@ -157,8 +157,8 @@ def closing(cluster: Cluster, events: list[SentEvent]) -> dict[str, object]:
     with contextlib.closing(sqlite3.connect(cluster.database, timeout=10)) as sql:
         query = "SELECT body FROM chatbot_audit WHERE answer_id = ? AND kind = 'closed'"
         (body,) = sql.execute(query, (events[0].field("answer_id"),)).fetchone()
-    said: dict[str, object] = json.loads(body)
-    return said
+    row: dict[str, object] = json.loads(body)
+    return row
 
 
 async def test_with_every_model_down_breakers_open_soon_and_models_are_found_again(
@@ -270,7 +270,7 @@ async def command(cluster: Cluster, *arguments: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "complaint"),
     [
         (["stop", "--reason", "r"], "--by"),
         (["resume", "--by", "kim"], "--reason"),
@@ -282,13 +282,13 @@ async def command(cluster: Cluster, *arguments: str) -> None:
     ],
 )
 async def test_a_command_without_who_or_why_or_for_no_model_changes_nothing(
-    cluster: Cluster, tmp_path: Path, arguments: list[str], said: str
+    cluster: Cluster, tmp_path: Path, arguments: list[str], complaint: str
 ) -> None:
     log = tmp_path / "log"
     environment = cluster.environment | {"DATA_DIR": str(cluster.database.parent)}
     refused = Forked("chatbot.__main__", arguments, environment, log)
     assert await asyncio.to_thread(refused.wait, 30) == 2
-    assert said in log.read_text("utf-8")
+    assert complaint in log.read_text("utf-8")
 
 
 async def test_only_an_admin_may_stop_and_says_why(cluster: Cluster) -> None:
@@ -358,9 +358,9 @@ async def test_a_changed_document_is_never_answered_from_before(
 def changed_document(document_id: str, folder: Path) -> Path:
     """Return a folder with a new version of the document."""
     folder.mkdir()
-    said = (DOCUMENTS / "샘물예금.md").read_text("utf-8")
-    assert "0.5%" in said
-    (folder / "new.md").write_text(said.replace("0.5%", "0.7%"), encoding="utf-8")
+    text = (DOCUMENTS / "샘물예금.md").read_text("utf-8")
+    assert "0.5%" in text
+    (folder / "new.md").write_text(text.replace("0.5%", "0.7%"), encoding="utf-8")
     manifest = {"documents": [{"file": "new.md", "document_id": document_id}]}
     (folder / "documents.yaml").write_text(json.dumps(manifest), encoding="utf-8")  # JSON is YAML
     return folder
@@ -370,5 +370,5 @@ async def newer(cluster: Cluster, replica: Server, whole: list[SentEvent]) -> bo
     """Return whether the question now finds another version than the answer cites."""
     cited = {(c["document_id"], c["version"]) for c in map(json.loads, citations(whole))}
     events = await asked(cluster, replica)
-    found = json.loads(next(event.data for event in events if event.name == "sources"))
-    return not cited & {(source["document_id"], source["version"]) for source in found}
+    sources = json.loads(next(event.data for event in events if event.name == "sources"))
+    return not cited & {(source["document_id"], source["version"]) for source in sources}

@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.e2e]
 
 QUESTION = {"message": ENGLISH, "stream": False}
 COMPLETION = {"model": "scripted", "messages": [{"role": "user", "content": QUESTION["message"]}]}
-RATE = {f"x-ratelimit-{what}-{of}" for what in ("limit", "remaining", "reset") for of in ("tokens", "requests")}
+RATE = {f"x-ratelimit-{value}-{unit}" for value in ("limit", "remaining", "reset") for unit in ("tokens", "requests")}
 PLANS = """
 default:
   user: {requests_per_minute: 50}
@@ -69,8 +69,8 @@ async def test_an_answer_and_its_refusal_carry_the_callers_limits(planned: Plann
         metrics = (await http.get("/metrics")).text
     assert [reply.status_code for reply in replies] == [200, 200, 429]
     seen = [rates(reply.headers) for reply in replies]
-    assert [told["remaining-requests"] for told in seen] == [1, 0, 0]
-    assert {told["limit-requests"] for told in seen} == {2}
+    assert [limits["remaining-requests"] for limits in seen] == [1, 0, 0]
+    assert {limits["limit-requests"] for limits in seen} == {2}
     assert seen[0]["remaining-tokens"] < seen[0]["limit-tokens"]
     assert 0 < int(replies[2].headers["retry-after"]) <= 61
     assert 'chatbot_rate_limited_requests_total{dimension="requests_per_minute",scope="user"}' in metrics
@@ -140,17 +140,17 @@ async def test_an_admin_sees_and_resets_what_somebody_of_their_tenant_has_spent(
     async with planned.client(tenant, sub="lee") as lee, planned.client(tenant, role="admin") as admin:
         usage = (await lee.post("/v1/chat", json=QUESTION)).json()["usage"]
         tokens = usage["prompt_tokens"] + usage["answer_tokens"]
-        seen = {one["scope"]: one for one in (await admin.get("/v1/admin/limits", params={"sub": "lee"})).json()}
+        seen = {row["scope"]: row for row in (await admin.get("/v1/admin/limits", params={"sub": "lee"})).json()}
         assert seen.keys() == {"tenant", "user", "model"}
         assert seen["user"]["name"] == "lee"
         assert seen["user"]["limit"]["requests_per_minute"] == 50
         spent = {"tokens": tokens, "requests": 1, "concurrent": 0, "tokens_today": tokens}
-        assert [one["spent"] for one in seen.values()] == [spent] * 3
-        assert "user" not in {one["scope"] for one in (await admin.get("/v1/admin/limits")).json()}
+        assert [row["spent"] for row in seen.values()] == [spent] * 3
+        assert "user" not in {row["scope"] for row in (await admin.get("/v1/admin/limits")).json()}
 
         reset = await admin.delete("/v1/admin/limits", params={"scope": "user", "sub": "lee"})
         assert reset.json()[0]["spent"] == dict.fromkeys(spent, 0)
-        seen = {one["scope"]: one for one in (await admin.get("/v1/admin/limits", params={"sub": "lee"})).json()}
+        seen = {row["scope"]: row for row in (await admin.get("/v1/admin/limits", params={"sub": "lee"})).json()}
         assert [seen[scope]["spent"]["tokens"] for scope in ("tenant", "user", "model")] == [tokens, 0, tokens]
         assert (await lee.get("/v1/limits")).json()["remaining_requests"] == 50
     log = planned.product.data.parent / "chat.log"
@@ -171,7 +171,7 @@ async def test_nobody_but_an_admin_and_no_admin_of_another_bank_sees_or_resets(p
             assert (await http.get("/v1/admin/limits")).status_code == 403
             assert (await http.delete("/v1/admin/limits", params={"scope": "tenant"})).status_code == 403
         seen = (await stranger.get("/v1/admin/limits", params={"sub": "lee"})).json()
-        assert {one["spent"]["tokens_today"] for one in seen} == {0}
+        assert {row["spent"]["tokens_today"] for row in seen} == {0}
         for scope in ("tenant", "user", "model"):
             await stranger.delete("/v1/admin/limits", params={"scope": scope, "sub": "lee", "model": "scripted"})
         assert (await lee.get("/v1/limits")).json()["remaining_requests"] == 49

@@ -48,8 +48,8 @@ def text_of(chunks: Sequence[ChatCompletionChunk]) -> str:
 
 def annotations_of(chunk: ChatCompletionChunk) -> list[dict[str, object]]:
     extra = (chunk.choices[0].delta.model_extra or {}) if chunk.choices else {}
-    found = extra.get("annotations") or []
-    return [annotation["url_citation"] for annotation in found]
+    annotations = extra.get("annotations") or []
+    return [annotation["url_citation"] for annotation in annotations]
 
 
 async def busy(product: Product) -> bool:
@@ -285,7 +285,7 @@ async def _refusals(client: openai.AsyncOpenAI, count: int) -> list[openai.RateL
 
     async with asyncio.TaskGroup() as tasks:
         asked = [tasks.create_task(ask()) for _ in range(count)]
-    return [error for one in asked if (error := one.result()) is not None]
+    return [error for task in asked if (error := task.result()) is not None]
 
 
 @pytest.mark.parametrize("first_token_seconds", [0.0, 30.0], ids=["mid-stream", "before the first token"])

@@ -311,9 +311,9 @@ async def test_enter_in_the_middle_of_a_korean_syllable_does_not_send(desk: Page
 async def test_a_screen_reader_hears_whole_sentences_and_the_end(desk: Page) -> None:
     await finished(await ask(desk))
     spoken = await desk.evaluate("window.seen.spoken")
-    said = [line for line in spoken if any(sentence in line for sentence in SENTENCES)]
-    assert " ".join(said) == ANSWER
-    assert len(said) <= len(SENTENCES)
+    sentences = [line for line in spoken if any(sentence in line for sentence in SENTENCES)]
+    assert " ".join(sentences) == ANSWER
+    assert len(sentences) <= len(SENTENCES)
     assert spoken[-1].startswith("답변이 끝났습니다.")
 
 
@@ -348,10 +348,10 @@ async def test_after_a_reload_and_on_a_second_device_the_running_answer_goes_on(
         await phone.goto(address.replace("#", "?again#"))  # a load, not a jump in the page that knows another customer
         elsewhere = phone.locator(".answer")
         await expect(elsewhere).to_have_attribute("aria-busy", "true")
-        for one in (answer, elsewhere):
-            await finished(one)
-            assert await words(one) == ANSWER
-            await expect(one.locator(".cite").first).to_be_visible()
+        for view in (answer, elsewhere):
+            await finished(view)
+            assert await words(view) == ANSWER
+            await expect(view.locator(".cite").first).to_be_visible()
     assert await scripted.running() == 0
 
 

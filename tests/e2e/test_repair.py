@@ -103,14 +103,14 @@ async def test_a_model_that_is_not_sure_enough_changes_nothing(product: Product,
 async def test_the_audit_keeps_what_the_model_chose_and_a_replay_asks_it_again(product: Product) -> None:
     sure = await asked(product, chooses=SURE)
     await product.tell(answer=WRONG, probe=0.99, chooses=SURE)
-    row, found = await closed(product, sure)
+    row, standings = await closed(product, sure)
     assert row["repair"] == pytest.approx(SURE, abs=0.02)
-    assert {found[what] for what in ("probes", "model", "repair", "answer")} == {"same"}
+    assert {standings[part] for part in ("probes", "model", "repair", "answer")} == {"same"}
     await product.tell(chooses=(0.9, 0.1))
     assert (await closed(product, sure))[1]["repair"] == "differs"
     await product.tell(answer="샘물 정기예금의 가입 기간은 12개월입니다.")
-    found = (await closed(product, sure))[1]
-    assert (found["model"], found["repair"]) == ("differs", "unknown")
+    standings = (await closed(product, sure))[1]
+    assert (standings["model"], standings["repair"]) == ("differs", "unknown")
     await product.restore()
 
 
@@ -144,12 +144,15 @@ async def held(product: Product, **then: object) -> AsyncGenerator[Asking]:
 
 async def in_the_middle(url: str) -> bool:
     """Return whether a model holds an answer."""
-    return any((one["ended"], one["answer_tokens"]) == ("running", HELD["stall_after"]) for one in await requests(url))
+    return any(
+        (request["ended"], request["answer_tokens"]) == ("running", HELD["stall_after"])
+        for request in await requests(url)
+    )
 
 
 async def chooses(url: str) -> bool:
     """Return whether a model is being asked for one token."""
-    return any(one["ended"] == "running" and one["top_logprobs"] is not None for one in await requests(url))
+    return any(request["ended"] == "running" and request["top_logprobs"] is not None for request in await requests(url))
 
 
 @pytest.mark.parametrize("status", [500, 429], ids=["fails", "is overloaded"])
@@ -242,8 +245,10 @@ async def test_a_successor_repeats_what_was_shown_and_asks_nothing_again(
 
 async def choices(cluster: Cluster) -> int:
     """Return how often the models were asked for one token of more than a ping."""
-    asked = [one for model in cluster.models for one in await requests(model.url)]
-    return sum(one["top_logprobs"] is not None and int(str(one["prompt_tokens"])) > 100 for one in asked)
+    requested = [request for model in cluster.models for request in await requests(model.url)]
+    return sum(
+        request["top_logprobs"] is not None and int(str(request["prompt_tokens"])) > 100 for request in requested
+    )
 
 
 @pytest.mark.faults

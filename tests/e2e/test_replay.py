@@ -43,15 +43,15 @@ async def test_an_answer_is_replayed_token_by_token_until_its_conversation_is_de
     async with product.client(uuid4().hex) as http:
         first, second = await conversation(product, http)
         for events in (first, second):
-            found = await replayed(product, events[0].field("answer_id"))
-            assert found == dict.fromkeys(ALL, "same")
+            standings = await replayed(product, events[0].field("answer_id"))
+            assert standings == dict.fromkeys(ALL, "same")
         deleted = await http.delete(f"/v1/conversations/{first[0].field('conversation_id')}")
         assert deleted.status_code == 204
-    found = await replayed(product, first[0].field("answer_id"))
-    assert (found["rows"], found["passages"]) == ("same", "same")
-    assert {found[what] for what in ("question", "prompt", "answer")} == {"gone"}
+    standings = await replayed(product, first[0].field("answer_id"))
+    assert (standings["rows"], standings["passages"]) == ("same", "same")
+    assert {standings[part] for part in ("question", "prompt", "answer")} == {"gone"}
     brought = await replayed(product, first[0].field("answer_id"), question=KOREAN)
-    assert {brought[what] for what in ("question", "prompt", "probes", "model", "shown")} == {"same"}
+    assert {brought[part] for part in ("question", "prompt", "probes", "model", "shown")} == {"same"}
     assert (await replayed(product, first[0].field("answer_id"), question=FOLLOW_UP))["question"] == "differs"
 
 
@@ -60,10 +60,10 @@ async def test_a_model_that_says_something_else_now_shows(product: Product) -> N
         events = await product.ask(http, KOREAN)
     await product.tell(answer="샘물 정기예금의 기본 금리는 연 3.1%입니다.", probe=0.7)
     try:
-        found = await replayed(product, events[0].field("answer_id"))
+        standings = await replayed(product, events[0].field("answer_id"))
     finally:
         await product.restore()
-    assert {what for what, standing in found.items() if standing == "differs"} == {"probes", "model", "shown"}
+    assert {part for part, standing in standings.items() if standing == "differs"} == {"probes", "model", "shown"}
 
 
 @pytest.mark.parametrize(
@@ -73,18 +73,18 @@ async def test_a_refusal_is_replayed_too(product: Product, question: str) -> Non
     async with product.client(uuid4().hex) as http:
         events = await product.ask(http, question)
     assert events[-1].field("finish_reason") == "refused"
-    found = await replayed(product, events[0].field("answer_id"))
-    assert set(found.values()) == {"same"}
-    assert {"question", "prompt", "screening", "answer", "model"} <= set(found)
+    standings = await replayed(product, events[0].field("answer_id"))
+    assert set(standings.values()) == {"same"}
+    assert {"question", "prompt", "screening", "answer", "model"} <= set(standings)
 
 
 async def test_a_caller_who_brings_a_history_along_is_told_that_nobody_kept_it(product: Product) -> None:
-    said = [("user", KOREAN), ("assistant", "중도해지 금리 연 0.5%를 적용합니다."), ("user", FOLLOW_UP)]
-    body = {"messages": [{"role": role, "content": content} for role, content in said], "model": "scripted"}
+    messages = [("user", KOREAN), ("assistant", "중도해지 금리 연 0.5%를 적용합니다."), ("user", FOLLOW_UP)]
+    body = {"messages": [{"role": role, "content": content} for role, content in messages], "model": "scripted"}
     async with product.client(uuid4().hex) as http:
         reply = await http.post("/v1/chat/completions", json=body)
-    found = await replayed(product, reply.json()["id"].removeprefix("chatcmpl-"))
-    assert (found["question"], found["prompt"], found["model"]) == ("same", "gone", "unknown")
+    standings = await replayed(product, reply.json()["id"].removeprefix("chatcmpl-"))
+    assert (standings["question"], standings["prompt"], standings["model"]) == ("same", "gone", "unknown")
 
 
 async def test_only_admins_of_the_tenant_may_look(product: Product) -> None:
@@ -97,22 +97,22 @@ async def test_only_admins_of_the_tenant_may_look(product: Product) -> None:
 
 
 async def test_the_audit_is_anchored_and_verified_by_command(product: Product, tmp_path: Path) -> None:
-    status, told = run(product, tmp_path / "first", "audit", "anchor", AUDIT_ANCHORS=f"file://{tmp_path}/elsewhere")
-    assert (status, told.startswith("anchored: 2")) == (0, True), told
+    status, printed = run(product, tmp_path / "first", "audit", "anchor", AUDIT_ANCHORS=f"file://{tmp_path}/elsewhere")
+    assert (status, printed.startswith("anchored: 2")) == (0, True), printed
     assert run(product, tmp_path / "again", "audit", "anchor", AUDIT_ANCHORS=f"file://{tmp_path}/elsewhere") == (
         0, "anchored before today\n",
     )  # fmt: skip
     # The served process anchors by itself, beside its database.
     await until(lambda: list((product.data / "anchors").glob("*.json")), 15)
-    status, told = run(product, tmp_path / "verified", "audit", "verify")
-    assert (status, told) == (0, "every row is in its place\n")
+    status, printed = run(product, tmp_path / "verified", "audit", "verify")
+    assert (status, printed) == (0, "every row is in its place\n")
     (anchor,) = (tmp_path / "elsewhere").glob("*.json")
     head = json.loads(anchor.read_text("utf-8"))["heads"][0]["hmac"]
     anchor.chmod(0o600)
     anchor.write_text(anchor.read_text("utf-8").replace(head, head[::-1]), "utf-8")
-    status, told = run(product, tmp_path / "found", "audit", "verify", AUDIT_ANCHORS=f"file://{tmp_path}/elsewhere")
+    status, printed = run(product, tmp_path / "found", "audit", "verify", AUDIT_ANCHORS=f"file://{tmp_path}/elsewhere")
     assert status == 1
-    assert "the chain was another when its head was anchored" in told
+    assert "the chain was another when its head was anchored" in printed
     assert run(product, tmp_path / "bad", "audit", "verify", AUDIT_ANCHORS="ftp://nowhere")[0] == 2
 
 
@@ -127,18 +127,18 @@ async def test_the_command_prints_it_through_the_api_or_by_itself(product: Produ
         events = await product.ask(http, KOREAN)
     answer_id = str(events[0].field("answer_id"))
     token = product.token("root", role="admin")
-    status, told = run(
+    status, printed = run(
         product, tmp_path / "api", "replay", answer_id, "--url", product.url, "--token", token, "--json", "--model"
     )
-    assert status == 0, told
-    assert {finding["what"] for finding in json.loads(told)["findings"]} == ALL
+    assert status == 0, printed
+    assert {finding["what"] for finding in json.loads(printed)["findings"]} == ALL
     # The served process holds the embedded index: a copy stands for a Qdrant server here.
     shutil.copytree(product.data, tmp_path / "data", ignore=shutil.ignore_patterns(".lock"))
-    status, told = run(product, tmp_path / "own", "replay", answer_id, "--model", DATA_DIR=str(tmp_path / "data"))
-    assert status == 0, told
-    assert "\nsame     prompt " in told
-    assert "\nsame     model " in told
-    status, told = run(product, tmp_path / "held", "replay", answer_id)
+    status, printed = run(product, tmp_path / "own", "replay", answer_id, "--model", DATA_DIR=str(tmp_path / "data"))
+    assert status == 0, printed
+    assert "\nsame     prompt " in printed
+    assert "\nsame     model " in printed
+    status, printed = run(product, tmp_path / "held", "replay", answer_id)
     assert status == 2
-    assert "nothing was proven" in told
+    assert "nothing was proven" in printed
     assert run(product, tmp_path / "none", "replay", "nobody", "--url", product.url, "--token", token)[0] == 2

@@ -154,16 +154,16 @@ async def test_what_a_customer_would_have_seen_before_can_still_be_looked_up(ban
     async with bank.approver() as http:
         data = await asyncio.to_thread((tmp_path / "new.md").read_bytes)
         job = (await http.post("/v1/documents", files={"file": ("new.md", data)}, headers=staff)).json()
-        told = (await http.get(f"/v1/jobs/{job['job_id']}/events", headers=staff)).text
-        assert told.count("event: done") == 1
+        progress = (await http.get(f"/v1/jobs/{job['job_id']}/events", headers=staff)).text
+        assert progress.count("event: done") == 1
         address = f"/v1/documents/{job['document_id']}/versions/1"
         begins = (await http.post(f"{address}/approve")).json()["visible_from"]
 
-        async def found(**at: str) -> bool:
+        async def is_found(**at: str) -> bool:
             hits = (await http.get("/v1/search", params={"q": "새벽 적금 금리", **at})).json()["hits"]
             return any(hit["passage"]["document_id"] == job["document_id"] for hit in hits)
 
-        await until(found, 10)
+        await until(is_found, 10)
         ended = (await http.post(f"{address}/expire")).json()["visible_until"]
-        assert not await found()
-        assert await found(as_of=datetime.fromtimestamp((begins + ended) / 2, UTC).isoformat())
+        assert not await is_found()
+        assert await is_found(as_of=datetime.fromtimestamp((begins + ended) / 2, UTC).isoformat())

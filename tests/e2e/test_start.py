@@ -14,7 +14,7 @@ from tests.forked import Forked
 pytestmark = pytest.mark.e2e
 
 
-def told(folder: Path, redis_url: str, **settings: str) -> str:
+def refusal(folder: Path, redis_url: str, **settings: str) -> str:
     """Start the chat API, which has to end with 1, and return what it printed but its log."""
     _, public = key_pair(folder)
     write_tokenizer(folder / "tokenizer")
@@ -29,30 +29,30 @@ def told(folder: Path, redis_url: str, **settings: str) -> str:
     (folder / "data").mkdir()
     started = Forked("chatbot.__main__", ["serve"], environment, folder / "log")
     status = started.wait(60)
-    said = [line for line in (folder / "log").read_text("utf-8").splitlines() if not line.startswith("{")]
-    assert status == 1, said
-    return "\n".join(said)
+    printed = [line for line in (folder / "log").read_text("utf-8").splitlines() if not line.startswith("{")]
+    assert status == 1, printed
+    return "\n".join(printed)
 
 
 def test_missing_weights_are_named_with_the_command_that_brings_them(tmp_path: Path, redis_url: str) -> None:
-    said = told(tmp_path, redis_url, WEIGHTS_DIR=str(tmp_path / "none"))
-    assert said.startswith("chatbot: no embedding model in ")
-    assert said.endswith("run `llm-server fetch e5-small`")
+    printed = refusal(tmp_path, redis_url, WEIGHTS_DIR=str(tmp_path / "none"))
+    assert printed.startswith("chatbot: no embedding model in ")
+    assert printed.endswith("run `llm-server fetch e5-small`")
 
 
 def test_a_missing_tokenizer_is_named(tmp_path: Path, redis_url: str) -> None:
-    said = told(tmp_path, redis_url, LLM_TOKENIZER=str(tmp_path / "none"))
-    assert said.startswith("chatbot: ")
-    assert str(tmp_path / "none") in said
-    assert "\n" not in said
+    printed = refusal(tmp_path, redis_url, LLM_TOKENIZER=str(tmp_path / "none"))
+    assert printed.startswith("chatbot: ")
+    assert str(tmp_path / "none") in printed
+    assert "\n" not in printed
 
 
 def test_a_missing_cross_encoder_is_named(tmp_path: Path, redis_url: str) -> None:
-    said = told(tmp_path, redis_url, RERANKER__FOLDER=str(tmp_path / "none"))
-    assert said.startswith(f"chatbot: RERANKER__FOLDER: no cross-encoder in {tmp_path / 'none'}")
+    printed = refusal(tmp_path, redis_url, RERANKER__FOLDER=str(tmp_path / "none"))
+    assert printed.startswith(f"chatbot: RERANKER__FOLDER: no cross-encoder in {tmp_path / 'none'}")
 
 
 def test_a_taken_port_is_named(tmp_path: Path, redis_url: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        assert told(tmp_path, redis_url, PORT=str(port)).startswith(f"chatbot: port {port} is taken")
+        assert refusal(tmp_path, redis_url, PORT=str(port)).startswith(f"chatbot: port {port} is taken")

@@ -109,7 +109,7 @@ async def check_recorded(cluster: Cluster, who: str, events: list[SentEvent]) ->
     assert (kept[1]["answer_id"], kept[1]["text"], kept[1]["finish_reason"]) == (answer_id, got.text, got.finish_reason)
 
 
-async def said(model: Server) -> int:
+async def generated(model: Server) -> int:
     """Return how many tokens of the present answer a model has generated."""
     return int((await requests(model.url))[-1]["answer_tokens"])
 
@@ -151,7 +151,7 @@ async def test_a_killed_model_is_succeeded_by_the_other(talking: Cluster, whole:
 
 
 async def _has_said(model: Server, k: int) -> bool:
-    return await said(model) >= k
+    return await generated(model) >= k
 
 
 async def test_a_cancel_through_the_other_replica_stops_the_model(talking: Cluster, fault_round: int) -> None:
@@ -303,8 +303,8 @@ async def followed(wire: Wire, token: str, answers: list[str], chance: random.Ra
 
 def sent(lines: list[dict[str, str]], answer: str) -> list[SentEvent]:
     """Return the events of one answer."""
-    told = [line for line in lines if line["answer"] == answer and line["name"] not in {"lost", "closed"}]
-    return [SentEvent(id=line["id"], name=line["name"], data=line["data"].encode()) for line in told]
+    own = [line for line in lines if line["answer"] == answer and line["name"] not in {"lost", "closed"}]
+    return [SentEvent(id=line["id"], name=line["name"], data=line["data"].encode()) for line in own]
 
 
 async def begun(http: httpx2.AsyncClient) -> str:

@@ -69,8 +69,8 @@ def engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Engine]]:
     """Two vLLMs, started side by side."""
     with ExitStack() as stack:
         both = [stack.enter_context(engine(tmp_path_factory.mktemp("vllm"))) for _ in range(2)]
-        for one in both:
-            one.await_ready()
+        for vllm in both:
+            vllm.await_ready()
         yield both
 
 

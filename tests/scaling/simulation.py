@@ -72,7 +72,7 @@ class Replica:
 
 
 @dataclass(slots=True)
-class Told:
+class SimulationResult:
     """What happened."""
 
     first_tokens: list[tuple[float, float]] = field(default_factory=list)
@@ -113,9 +113,9 @@ class Simulation:
         self._seen: deque[tuple[float, float]] = deque()
         self._wishes: deque[tuple[float, int]] = deque()
         self._changes: deque[tuple[float, int]] = deque()
-        self.told = Told(sizes=[(0.0, policy.least)])
+        self.result = SimulationResult(sizes=[(0.0, policy.least)])
 
-    def run(self, seconds: float) -> Told:
+    def run(self, seconds: float) -> SimulationResult:
         """Play the time and return what happened."""
         self._at(0.0, self._ask)
         self._at(SYNC, self._scale)
@@ -123,7 +123,7 @@ class Simulation:
         while self._events and self._events[0][0] <= seconds:
             now, _, event = heappop(self._events)
             event(now)
-        return self.told
+        return self.result
 
     def _at(self, when: float, event: Callable[[float], None]) -> None:
         heappush(self._events, (when, next(self._numbers), event))
@@ -135,11 +135,11 @@ class Simulation:
         able = [replica for replica in self._replicas if replica.takes(now)]
         if not able:
             self._lately["chatbot_ladder_total"].append(now)
-            self.told.without_model.append(now)
+            self.result.without_model.append(now)
             return
         if len(self._queue) > self._target * len(able) / self._busy_seconds:
             self._lately["chatbot_turned_away_total"].append(now)
-            self.told.turned_away.append(now)
+            self.result.turned_away.append(now)
             return
         self._queue.append(now)
         self._fill(now)
@@ -166,7 +166,7 @@ class Simulation:
         self._at(replica.reads_until, lambda then: self._write(replica, asked, then))
 
     def _write(self, replica: Replica, asked: float, now: float) -> None:
-        self.told.first_tokens.append((asked, now - asked))
+        self.result.first_tokens.append((asked, now - asked))
         replica.writing += 1
         speeds = self._profile.speeds
         pace = min(speeds.one_stream, speeds.all_streams / replica.writing)
@@ -178,7 +178,7 @@ class Simulation:
         replica.writing -= 1
         replica.running -= 1
         # Past its grace the pod was killed: this answer had not ended then.
-        self.told.lost += now > replica.leaves_by
+        self.result.lost += now > replica.leaves_by
         self._fill(now)
 
     # --- Kubernetes --------------------------------------------------------------------------------------------------
@@ -197,7 +197,7 @@ class Simulation:
 
     def _scale(self, now: float) -> None:
         self._at(now + SYNC, self._scale)
-        size = self.told.sizes[-1][1]
+        size = self.result.sizes[-1][1]
         wish = self._wish(self._seen[-1][1], size) if self._seen else size
         self._wishes.append((now, wish))
         while self._wishes[0][0] < now - self._policy.calm_seconds:
@@ -228,7 +228,7 @@ class Simulation:
 
     def _resize(self, size: int, new: int, now: float) -> None:
         self._changes.append((now, new - size))
-        self.told.sizes.append((now, new))
+        self.result.sizes.append((now, new))
         staying = [replica for replica in self._replicas if replica.leaves_by == math.inf]
         for _ in range(new - size):
             ready = now + self._place.load_seconds + self.node(now)

@@ -13,7 +13,7 @@ from llm_server.capacity import plan
 from llm_server.profile import load_profile
 from tests.charts.promql import asked
 from tests.charts.rendering import CHART, NAME, Doc, environment, named, render
-from tests.scaling.simulation import SYNC, Load, Place, Policy, Simulation, Told
+from tests.scaling.simulation import SYNC, Load, Place, Policy, Simulation, SimulationResult
 
 # What a new GPU node takes: the cloud's, not the chart's.
 NODE_SECONDS = 240.0
@@ -30,7 +30,9 @@ def promised() -> float:
     (rule,) = (
         r for g in groups for r in g["rules"] if r.get("record") == "namespace:chatbot_first_token_in_time:ratio5m"
     )
-    return next(float(value) for found in asked(rule["expr"]) for label, _, value in found.matchers if label == "le")
+    return next(
+        float(value) for selector in asked(rule["expr"]) for label, _, value in selector.matchers if label == "le"
+    )
 
 
 def target_of(values: str) -> float:
@@ -59,7 +61,7 @@ def policy_of(values: str, pool: str) -> tuple[Policy, Place]:
         least=scaler["minReplicaCount"],
         most=scaler["maxReplicaCount"],
         answers_per_replica=float(trigger["threshold"]),
-        asked=frozenset(found.metric for found in asked(trigger["query"])),
+        asked=frozenset(selector.metric for selector in asked(trigger["query"])),
         answer_seconds=float(trigger["query"].split("* ")[-2].split(")")[0]),
         up_percent=up["Percent"]["value"],
         up_pods=up["Pods"]["value"],
@@ -85,20 +87,20 @@ def peak(t: float) -> float:
 
 
 @pytest.fixture(scope="module")
-def pay_day() -> Told:
+def pay_day() -> SimulationResult:
     policy, place = policy_of("values-prod", "h100")
     target = target_of("values-prod")
     return Simulation(load_profile("h100"), policy, place, peak, target_seconds=target).run(1.5 * HOUR)
 
 
-def share_within(told: Told, begin: float, end: float) -> float:
-    seconds = [waited for asked, waited in told.first_tokens if begin <= asked < end]
+def share_within(result: SimulationResult, begin: float, end: float) -> float:
+    seconds = [waited for asked, waited in result.first_tokens if begin <= asked < end]
     assert len(seconds) > 1000
     in_time = promised()
     return sum(waited <= in_time for waited in seconds) / len(seconds)
 
 
-def test_a_peak_is_seen_in_full_and_served_after_one_scale_up(pay_day: Told) -> None:
+def test_a_peak_is_seen_in_full_and_served_after_one_scale_up(pay_day: SimulationResult) -> None:
     policy, place = policy_of("values-prod", "h100")
     ups = [(at, new) for (_, old), (at, new) in pairwise(pay_day.sizes) if new > old and at >= 600]
     enough = plan(
@@ -114,12 +116,12 @@ def test_a_peak_is_seen_in_full_and_served_after_one_scale_up(pay_day: Told) -> 
     assert max(new for _, new in pay_day.sizes) <= policy.most
 
 
-def test_whoever_is_let_in_during_the_peak_is_answered_in_time(pay_day: Told) -> None:
+def test_whoever_is_let_in_during_the_peak_is_answered_in_time(pay_day: SimulationResult) -> None:
     assert share_within(pay_day, 600, PEAK_ENDS) >= 0.95
     assert share_within(pay_day, 0, 600) >= 0.99
 
 
-def test_after_the_peak_pods_leave_one_by_one_and_lose_no_stream(pay_day: Told) -> None:
+def test_after_the_peak_pods_leave_one_by_one_and_lose_no_stream(pay_day: SimulationResult) -> None:
     downs = [(at, old - new) for (_, old), (at, new) in pairwise(pay_day.sizes) if new < old and at >= PEAK_ENDS]
     assert len(downs) >= 5
     assert all(by == 1 for _, by in downs)
@@ -134,20 +136,20 @@ def day(t: float) -> float:
     return ORDINARY * (2.1 - 2 * math.cos(phase)) * gust
 
 
-def turns(told: Told, within: float) -> int:
+def turns(result: SimulationResult, within: float) -> int:
     """Return how often the size went up and down again, or down and up, within so many seconds."""
-    moves = [(at, new - old) for (_, old), (at, new) in pairwise(told.sizes)]
+    moves = [(at, new - old) for (_, old), (at, new) in pairwise(result.sizes)]
     return sum(a * b < 0 and later - earlier < within for (earlier, a), (later, b) in pairwise(moves))
 
 
 def test_over_a_day_the_pool_follows_the_load_without_flapping() -> None:
     policy, place = policy_of("values-prod", "h100")
-    told = Simulation(load_profile("h100"), policy, place, day, target_seconds=target_of("values-prod")).run(DAY)
-    assert turns(told, within=policy.calm_seconds) == 0
-    assert turns(told, within=math.inf) <= 4
-    assert len(told.sizes) > 3, "it did follow"
-    assert share_within(told, 0, DAY) >= 0.99
-    assert told.lost == 0
+    result = Simulation(load_profile("h100"), policy, place, day, target_seconds=target_of("values-prod")).run(DAY)
+    assert turns(result, within=policy.calm_seconds) == 0
+    assert turns(result, within=math.inf) <= 4
+    assert len(result.sizes) > 3, "it did follow"
+    assert share_within(result, 0, DAY) >= 0.99
+    assert result.lost == 0
 
 
 @pytest.mark.parametrize(("values", "pool"), [("values-prod", "h100"), ("values-staging", "l4")])
@@ -163,15 +165,15 @@ def test_a_replica_is_asked_for_what_it_does_when_it_is_busy_to_seventy_percent(
 def test_the_simulation_can_tell_a_bad_policy_from_ours() -> None:
     policy, place = policy_of("values-prod", "h100")
     hasty = replace(policy, calm_seconds=15.0, seconds_per_pod_down=15.0)
-    told = Simulation(load_profile("h100"), hasty, place, day, target_seconds=target_of("values-prod")).run(DAY / 2)
-    assert turns(told, within=policy.calm_seconds) > 3
+    result = Simulation(load_profile("h100"), hasty, place, day, target_seconds=target_of("values-prod")).run(DAY / 2)
+    assert turns(result, within=policy.calm_seconds) > 3
 
 
 def test_a_grace_shorter_than_answers_loses_streams() -> None:
     policy, place = policy_of("values-prod", "h100")
     abrupt, target = replace(place, drain_seconds=0.5), target_of("values-prod")
-    told = Simulation(load_profile("h100"), policy, abrupt, peak, target_seconds=target).run(0.75 * HOUR)
-    assert told.lost > 0
+    result = Simulation(load_profile("h100"), policy, abrupt, peak, target_seconds=target).run(0.75 * HOUR)
+    assert result.lost > 0
 
 
 @pytest.mark.parametrize("values", ["values", "values-staging", "values-prod", "values-airgapped"])
@@ -184,16 +186,16 @@ def test_a_pool_that_sleeps_is_woken_by_the_first_question() -> None:
     policy, place = policy_of("values-staging", "l4")
     assert policy.least == 0
     target = target_of("values-staging")
-    told = Simulation(load_profile("l4"), policy, place, lambda _: 0.1, target_seconds=target, seed=3).run(HOUR)
-    first = told.without_model[0]
-    (_, _), (woken_at, size), *_ = told.sizes
+    result = Simulation(load_profile("l4"), policy, place, lambda _: 0.1, target_seconds=target, seed=3).run(HOUR)
+    first = result.without_model[0]
+    (_, _), (woken_at, size), *_ = result.sizes
     assert size == 1
     assert woken_at - first <= 2 * SYNC
-    assert max(told.without_model) <= woken_at + place.node_seconds + place.load_seconds
-    assert len(told.first_tokens) > 100
+    assert max(result.without_model) <= woken_at + place.node_seconds + place.load_seconds
+    assert len(result.first_tokens) > 100
     deaf = replace(policy, asked=policy.asked - {"chatbot_ladder_total"})
-    told = Simulation(load_profile("l4"), deaf, place, lambda _: 0.1, target_seconds=target, seed=3).run(HOUR)
-    assert told.sizes == [(0.0, 0)], "the simulation sees the difference"
+    result = Simulation(load_profile("l4"), deaf, place, lambda _: 0.1, target_seconds=target, seed=3).run(HOUR)
+    assert result.sizes == [(0.0, 0)], "the simulation sees the difference"
 
 
 def test_a_warm_gpu_is_taken_once_and_comes_back_with_the_next_node() -> None:

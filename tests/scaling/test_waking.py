@@ -26,7 +26,7 @@ def asleep(tmp_path: Path, redis_url: str) -> Iterator[Product]:
         yield product
 
 
-async def told(product: Product, of: Asked) -> list[float]:
+async def samples_of(product: Product, of: Asked) -> list[float]:
     """Return the samples of one selector of the query."""
     wanted = [(label, value.split("|")) for label, _, value in of.matchers if label not in ADDED]
     return [
@@ -41,10 +41,10 @@ async def test_a_question_that_no_model_can_answer_raises_what_the_scaler_counts
     counters = [of for of in asked(scaler["spec"]["triggers"][0]["metadata"]["query"]) if of.metric.endswith("_total")]
     assert len(counters) == 2
     for of in counters:
-        samples = await told(asleep, of)
+        samples = await samples_of(asleep, of)
         assert samples, f"rate() does not see the first event of {of.metric}"
         assert sum(samples) == 0
     async with asleep.client() as http:
         events = await asleep.ask(http, "정기예금 기본 금리는 얼마인가요?")
     assert events[-1].name == "done"
-    assert [sum(await told(asleep, of)) for of in counters if of.metric == "chatbot_ladder_total"] == [1]
+    assert [sum(await samples_of(asleep, of)) for of in counters if of.metric == "chatbot_ladder_total"] == [1]

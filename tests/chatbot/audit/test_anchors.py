@@ -18,7 +18,7 @@ from chatbot.audit.chain import GENESIS, seal
 from chatbot.audit.trail import AUDIT, Audit, open_audit, row_of
 from tests.chatbot.audit.test_trail import SETTINGS, answer
 from tests.clock import Clock
-from tests.s3 import served_s3
+from tests.s3 import s3_in_the_environment
 
 pytestmark = pytest.mark.anyio
 
@@ -28,10 +28,7 @@ MONDAY = 20_000 * DAY + 3600  # 2024-10-04
 
 @pytest.fixture(scope="module")
 def s3() -> Iterator[None]:
-    """An S3 server; its address and keys are in the environment, where AWS's libraries look."""
-    with served_s3() as variables, pytest.MonkeyPatch.context() as patch:
-        for name, value in variables.items():
-            patch.setenv(name, value)
+    with s3_in_the_environment():
         yield
 
 

@@ -16,7 +16,7 @@ from s3fs import S3FileSystem
 from ingest.errors import StorageUnavailable, TooLarge
 from ingest.uploads.blobs import Blobs, BlobSettings, open_blobs
 from tests.ingest.documents import stream
-from tests.s3 import served_s3
+from tests.s3 import s3_in_the_environment
 
 pytestmark = [pytest.mark.anyio, pytest.mark.services]
 
@@ -34,10 +34,7 @@ class Store:
 
 @pytest.fixture(scope="module")
 def s3() -> Iterator[None]:
-    """An S3 server; its address and keys are in the environment, where AWS's libraries look."""
-    with served_s3() as variables, pytest.MonkeyPatch.context() as patch:
-        for name, value in variables.items():
-            patch.setenv(name, value)
+    with s3_in_the_environment():
         yield
 
 
