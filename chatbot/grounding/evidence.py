@@ -123,7 +123,7 @@ class _Claim:
 
     def has_kind_of(self, quantified: QuantifiedText) -> bool:
         """Whether the text has quantities of the same kind as the claim's."""
-        return any(own.is_same_kind(quantity) for own in quantified.quantities for quantity in self.quantities)
+        return any(other.is_same_kind(quantity) for other in quantified.quantities for quantity in self.quantities)
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +184,9 @@ class Comparison:
         """
         conditions = quantities(query)
         attempted = [
-            quantity for quantity in quantities(attempt) if not any(own.supports(quantity) for own in conditions)
+            quantity
+            for quantity in quantities(attempt)
+            if not any(condition.supports(quantity) for condition in conditions)
         ]
         claim = self._claim(features(query), attempted, None)
         number_factor = _ASKED_NUMBER if _ASKS_FOR_A_NUMBER.search(query) else 1.0
@@ -307,13 +309,13 @@ class Comparison:
         if not sentences or self._weight_in(claim, sentences) < _REPEATED * claim.total:
             return ()
         quoted = [quantity for sentence in sentences for quantity in sentence.quantified.quantities]
-        unclaimed = [own for own in quoted if not claim.states(own)]
+        unclaimed = [other for other in quoted if not claim.states(other)]
         heads = [self._sources[sentence.n - 1].head for sentence in sentences]
         return tuple(
             quantity
             for quantity in unsupported_by(claim.quantities, heads)
-            if sum(own.supports(quantity) for own in quoted) < claim.count(quantity)
-            and any(own.is_same_kind(quantity) for own in unclaimed)
+            if sum(other.supports(quantity) for other in quoted) < claim.count(quantity)
+            and any(other.is_same_kind(quantity) for other in unclaimed)
         )
 
     def _ambiguous(self, claim: _Claim, cited: Sequence[_Match]) -> tuple[Quote, ...]:
@@ -331,7 +333,7 @@ class Comparison:
             unit = self._unit_of(nearest)
             if unit is None or self._names_row(claim, quantity, nearest, unit):
                 continue
-            if any(own.is_same_kind(quantity) and not claim.states(own) for own in unit.quantified.quantities):
+            if any(other.is_same_kind(quantity) and not claim.states(other) for other in unit.quantified.quantities):
                 ambiguous[Quote(nearest.n, unit.text)] = None
         return tuple(ambiguous)
 
@@ -356,7 +358,7 @@ class Comparison:
     def _names_row(self, claim: _Claim, quantity: Quantity, row: _SourceSentence, table: _SourceSentence) -> bool:
         """Whether the claim has a feature or number of only this row, and the row has one number of the kind."""
         if not row.text.startswith("|") or any(
-            own.is_same_kind(quantity) and not claim.states(own) for own in row.quantified.quantities
+            other.is_same_kind(quantity) and not claim.states(other) for other in row.quantified.quantities
         ):
             return False
         others = [s for s in self._sentences if s.n == row.n and s is not row and s.text in table.text]

@@ -76,7 +76,7 @@ class Quantity:
         """Whether a source with this quantity supports the claimed one."""
         if not claimed.readings:
             return all(number in self.numbers for number in claimed.numbers)
-        if any(own.supports(reading) for own in self.readings for reading in claimed.readings):
+        if any(reading.supports(other) for reading in self.readings for other in claimed.readings):
             return True
         unit_is_optional = claimed.readings[0].unit in GENERIC_COUNTERS or claimed.readings[0].unit == PHONE
         return unit_is_optional and not self.readings and claimed.numbers == self.numbers

@@ -85,8 +85,8 @@ def test_the_settings_stand_in_where_nothing_is_told() -> None:
 def test_the_slots_of_all_replicas_settle_at_what_the_endpoints_run() -> None:
     runs, replicas, calm = 12, [16, 16, 16], 0
     for _ in range(60):
-        asked = sum(replicas)
-        load = [EndpointLoad(running=min(asked, runs), waiting=max(0, asked - runs))]
+        started = sum(replicas)
+        load = [EndpointLoad(running=min(started, runs), waiting=max(0, started - runs))]
         calm = 0 if load[0].waiting else calm + 1
         replicas = [slots_after(slots, load, busy=slots, calm=calm, most=16) for slots in replicas]
     assert runs - len(replicas) <= sum(replicas) <= runs + len(replicas), "each tries one more now and then"

@@ -5,6 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import permutations
 
 import anyio
 import anyio.lowlevel
@@ -406,13 +407,12 @@ def test_while_two_tenants_wait_their_work_differs_by_no_more_than_an_answer_eac
             for at in range(len(costs)):
                 await simulation.end(simulation.served[at])
                 name = simulation.served[slots + at]
-                both = [tenant for tenant in TENANTS if waiting[tenant]]
+                tenants = [tenant for tenant in TENANTS if waiting[tenant]]
                 tenant = name.split()[0]
                 waiting[tenant] -= 1
                 work[tenant] += cost_of[name] / weights[tenant]
-                for one in both:
-                    for other in both:
-                        assert work[one] - work[other] <= most[one] + most[other] + 1e-6
+                for first, second in permutations(tenants, 2):
+                    assert work[first] - work[second] <= most[first] + most[second] + 1e-6
             assert len(simulation.served) == slots + len(costs), "nobody starves"
 
     anyio.run(serve_all)

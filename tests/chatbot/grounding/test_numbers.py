@@ -94,55 +94,58 @@ DAYS = st.dates(date(2000, 1, 1), date(2099, 12, 31))
 @settings(deadline=None)
 @given(AMOUNTS, st.sampled_from(WON), st.sampled_from(WON), AROUND, AROUND)
 def test_an_amount_is_found_equal_in_any_spelling(
-    amount: int, one: Callable[[int], str], other: Callable[[int], str], here: str, there: str
+    amount: int, spelling: Callable[[int], str], other_spelling: Callable[[int], str], claim: str, source: str
 ) -> None:
-    assert not unsupported_quantities(here.format(one(amount)), [there.format(other(amount))])
-    assert unsupported_quantities(here.format(one(amount)), [there.format(other(amount + 1))])
-    assert len(quantities(here.format(one(amount)))) == 1
+    assert not unsupported_quantities(claim.format(spelling(amount)), [source.format(other_spelling(amount))])
+    assert unsupported_quantities(claim.format(spelling(amount)), [source.format(other_spelling(amount + 1))])
+    assert len(quantities(claim.format(spelling(amount)))) == 1
 
 
 @settings(deadline=None)
 @given(st.integers(1, 9_999), st.sampled_from(WON))
-def test_thousands_of_ten_thousands_are_read(tens: int, other: Callable[[int], str]) -> None:
-    assert not unsupported_quantities(f"{in_thousands(tens * 10**4)}원", [other(tens * 10**4)])
+def test_thousands_of_ten_thousands_are_read(tens: int, other_spelling: Callable[[int], str]) -> None:
+    assert not unsupported_quantities(f"{in_thousands(tens * 10**4)}원", [other_spelling(tens * 10**4)])
 
 
 @settings(deadline=None)
 @given(PERCENT, st.sampled_from(RATES), st.sampled_from(RATES), AROUND, AROUND)
 def test_a_rate_is_found_equal_in_any_spelling(
-    rate: Decimal, one: Callable[[Decimal], str], other: Callable[[Decimal], str], here: str, there: str
+    rate: Decimal, spelling: Callable[[Decimal], str], other_spelling: Callable[[Decimal], str], claim: str, source: str
 ) -> None:
-    assert not unsupported_quantities(here.format(one(rate)), [there.format(other(rate))])
-    assert unsupported_quantities(here.format(one(rate)), [there.format(other(rate + Decimal("0.01")))])
+    assert not unsupported_quantities(claim.format(spelling(rate)), [source.format(other_spelling(rate))])
+    assert unsupported_quantities(claim.format(spelling(rate)), [source.format(other_spelling(rate + Decimal("0.01")))])
 
 
 @settings(deadline=None)
 @given(PERCENT, st.sampled_from(RATES), st.sampled_from(POINTS), st.sampled_from(POINTS))
 def test_percentage_points_are_no_percent(
-    rate: Decimal, percent: Callable[[Decimal], str], one: Callable[[Decimal], str], other: Callable[[Decimal], str]
+    rate: Decimal,
+    percent: Callable[[Decimal], str],
+    spelling: Callable[[Decimal], str],
+    other_spelling: Callable[[Decimal], str],
 ) -> None:
-    assert not unsupported_quantities(one(rate), [other(rate)])
-    assert unsupported_quantities(percent(rate), [one(rate)])
-    assert unsupported_quantities(one(rate), [percent(rate)])
+    assert not unsupported_quantities(spelling(rate), [other_spelling(rate)])
+    assert unsupported_quantities(percent(rate), [spelling(rate)])
+    assert unsupported_quantities(spelling(rate), [percent(rate)])
 
 
 @settings(deadline=None)
 @given(DAYS, st.sampled_from(DATES), st.sampled_from(DATES), AROUND, AROUND)
 def test_a_date_is_found_equal_in_any_spelling(
-    day: date, one: Callable[[date], str], other: Callable[[date], str], here: str, there: str
+    day: date, spelling: Callable[[date], str], other_spelling: Callable[[date], str], claim: str, source: str
 ) -> None:
-    assert not unsupported_quantities(here.format(one(day)), [there.format(other(day))])
+    assert not unsupported_quantities(claim.format(spelling(day)), [source.format(other_spelling(day))])
     tomorrow = date.fromordinal(day.toordinal() + 1)
-    assert unsupported_quantities(here.format(one(day)), [there.format(other(tomorrow))])
+    assert unsupported_quantities(claim.format(spelling(day)), [source.format(other_spelling(tomorrow))])
 
 
 @settings(deadline=None)
 @given(st.integers(1, 480), st.sampled_from(PERIODS), st.sampled_from(PERIODS), AROUND, AROUND)
 def test_a_period_is_found_equal_in_any_spelling(
-    months: int, one: Callable[[int], str], other: Callable[[int], str], here: str, there: str
+    months: int, spelling: Callable[[int], str], other_spelling: Callable[[int], str], claim: str, source: str
 ) -> None:
-    assert not unsupported_quantities(here.format(one(months)), [there.format(other(months))])
-    assert unsupported_quantities(here.format(one(months)), [there.format(other(months + 1))])
+    assert not unsupported_quantities(claim.format(spelling(months)), [source.format(other_spelling(months))])
+    assert unsupported_quantities(claim.format(spelling(months)), [source.format(other_spelling(months + 1))])
 
 
 @pytest.mark.parametrize(
@@ -274,8 +277,8 @@ def test_what_is_no_claim_has_no_quantity(text: str) -> None:
 
 
 def test_words_that_begin_like_a_counter_are_no_unit() -> None:
-    found = quantities("일반 5건강 100원칙 2인출 30일반 7일부터 10원씩")
-    assert [(q.text, [r.unit for r in q.readings][:1]) for q in found] == [
+    read = quantities("일반 5건강 100원칙 2인출 30일반 7일부터 10원씩")
+    assert [(q.text, [r.unit for r in q.readings][:1]) for q in read] == [
         ("5", []),
         ("100", []),
         ("2", []),

@@ -60,9 +60,9 @@ FOREIGN = passage(
 
 def test_what_a_passage_says_of_one_product_is_no_claim_about_another_that_is_asked_for() -> None:
     question = "What is the minimum for a foreign currency term deposit?"
-    said = "The minimum for a foreign currency term deposit is KRW 1,000,000 at a branch."
-    for sources, shown in (((WON, FOREIGN), ""), ((WON,), said)):
-        checks = checked(said, sources, question=question, language="en")
+    text = "The minimum for a foreign currency term deposit is KRW 1,000,000 at a branch."
+    for sources, shown in (((WON, FOREIGN), ""), ((WON,), text)):
+        checks = checked(text, sources, question=question, language="en")
         assert checks.text == shown
 
 
@@ -303,15 +303,15 @@ def test_a_number_that_was_withheld_shows_which_sentence_to_quote_but_not_its_wo
 
 
 @pytest.mark.parametrize(
-    "said", ["네, 정기적금 만기 전에 일부만 뺄 수 있습니다.", "아니요, 정기적금은 만기 전에 일부만 뺄 수 없습니다."]
+    "text", ["네, 정기적금 만기 전에 일부만 뺄 수 있습니다.", "아니요, 정기적금은 만기 전에 일부만 뺄 수 없습니다."]
 )
-def test_a_yes_or_no_to_the_questions_own_words_is_left_to_the_passage(said: str) -> None:
+def test_a_yes_or_no_to_the_questions_own_words_is_left_to_the_passage(text: str) -> None:
     source = passage(
         "savings", "정기적금 안내", "정기적금은 만기 전에 일부만 뺄 수 없고 모두 해지해야 합니다. 매월 20일에 냅니다."
     )
     question = "정기적금 만기 전에 일부만 뺄 수 있나요?"
     checks = GroundingStream((source,), grounding=GroundingMode.STRICT, language="ko", question=question)
-    events = events_of(checks, [said])
+    events = events_of(checks, [text])
     assert checks.text == "정기적금은 만기 전에 일부만 뺄 수 없고 모두 해지해야 합니다."
     assert checks.grounded
     assert [citation.quote for citation in cited(events)] == [checks.text]
@@ -362,9 +362,9 @@ def test_more_than_half_of_two_is_no_certainty() -> None:
 
 
 def test_an_answer_of_which_something_is_shown_needs_no_repair() -> None:
-    for said in (GOOD, f"{GOOD} {WRONG_RATE}", ""):
+    for text in (GOOD, f"{GOOD} {WRONG_RATE}", ""):
         checks = stream(GroundingMode.STRICT)
-        events_of(checks, [said])
+        events_of(checks, [text])
         assert checks.quotes("한빛 정기예금의 12개월 금리는?").events == []
 
 

@@ -120,8 +120,8 @@ def call(*, until: float = math.inf, max_tokens: int = 50) -> GenerationRequest:
     )
 
 
-async def listen(endpoint: Endpoint, asked: GenerationRequest | None = None) -> list[Delta | GenerationEnd]:
-    async with aclosing(endpoint.stream(asked or call())) as parts:
+async def listen(endpoint: Endpoint, request: GenerationRequest | None = None) -> list[Delta | GenerationEnd]:
+    async with aclosing(endpoint.stream(request or call())) as parts:
         return [part async for part in parts]
 
 
@@ -209,7 +209,7 @@ async def test_an_answer_that_breaks_off_is_broken(handler: Handler) -> None:
 
 @pytest.mark.anyio
 @pytest.mark.parametrize(
-    ("status", "said", "kind"),
+    ("status", "body", "kind"),
     [
         (503, b"The engine is currently busy. Please try again later or on a different instance.", QueueFull),
         (503, b"<html>no server is available</html>", ReplyBroken),
@@ -220,8 +220,8 @@ async def test_an_answer_that_breaks_off_is_broken(handler: Handler) -> None:
         (500, b"", ReplyBroken),
     ],
 )
-async def test_every_status_has_a_meaning(status: int, said: bytes, kind: type[EndpointFailed]) -> None:
-    async with replying(saying(said), status=status) as endpoint:
+async def test_every_status_has_a_meaning(status: int, body: bytes, kind: type[EndpointFailed]) -> None:
+    async with replying(saying(body), status=status) as endpoint:
         with pytest.raises(kind):
             await listen(endpoint)
         with pytest.raises(kind):
