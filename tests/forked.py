@@ -1,4 +1,4 @@
-"""Our programs as processes of their own, forked from one that has imported them: seconds of imports are paid once."""
+"""Run our programs as processes forked from one that has imported them, so that the imports are paid once."""
 
 import multiprocessing
 import os
@@ -14,7 +14,7 @@ PROGRAMS = ("chatbot.__main__", "ingest.__main__", "evals.__main__")
 
 
 class Forked:
-    """A running program; speaks as `subprocess.Popen` does."""
+    """A running program, with the part of the interface of `subprocess.Popen` that tests use."""
 
     def __init__(self, program: str, arguments: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
         context = multiprocessing.get_context("forkserver")
@@ -39,7 +39,11 @@ class Forked:
         os.kill(self.pid, number)
 
     def wait(self, seconds: float) -> int:
-        """Return the exit status; raise `TimeoutError` when there is none in time."""
+        """Return the exit status.
+
+        Raises:
+            TimeoutError: the program still runs after `seconds`.
+        """
         self._process.join(seconds)
         if self._process.exitcode is None:
             raise TimeoutError
@@ -47,7 +51,7 @@ class Forked:
 
 
 def run(program: str, arguments: Sequence[str], environment: Mapping[str, str], log: str) -> None:
-    """Be the program: its environment, its output, its arguments."""
+    """Replace this process's environment, output and arguments by the program's, and run it."""
     os.environ.clear()  # noqa: TID251  the program's own edge
     os.environ.update(environment)  # noqa: TID251  the program's own edge
     with Path(log).open("ab") as out:
@@ -59,7 +63,7 @@ def run(program: str, arguments: Sequence[str], environment: Mapping[str, str], 
 
 
 def run_to_the_end(program: str, arguments: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
-    """Run a program that ends by itself; fail with what it said unless it ends well."""
+    """Run a program to its end; fail with its output unless it exits with 0."""
     began = time.monotonic()
     status = Forked(program, arguments, environment, log).wait(180)
     assert status == 0, (

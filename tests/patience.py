@@ -1,4 +1,4 @@
-"""How long a test waits for what is promised: to the letter in `make faults`, longer on a machine that others share."""
+"""Factor on promised delays: 1 in `make faults`, larger on a machine shared with other work."""
 
 
 class _Patience:
@@ -6,10 +6,10 @@ class _Patience:
 
 
 def set_patience(times: float) -> None:
-    """Set the factor: 1 holds the product to its promises exactly (`--patience`)."""
+    """Set the factor (`--patience`)."""
     _Patience.times = times
 
 
 def patient(promised: float) -> float:
-    """Return the seconds to wait before a promise of `promised` seconds is called broken."""
+    """Return the seconds to wait for something promised within `promised` seconds."""
     return promised * _Patience.times + (_Patience.times - 1)

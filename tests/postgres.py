@@ -1,4 +1,4 @@
-"""A real PostgreSQL, as Debian's package brings it: one server a session, an empty database a test."""
+"""A PostgreSQL server from Debian's package: one per session, with an empty database per test."""
 
 import os
 import shutil
@@ -14,11 +14,11 @@ from uuid import uuid4
 import pytest
 
 START_SECONDS = 60.0
-# Nothing here has to outlive the machine: every other promise of the server is kept.
+# The data need not survive a crash of the machine; all else is as in production.
 SETTINGS = {"listen_addresses": "", "fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 SHARED = "postgres"
 UNPRIVILEGED = "postgres"
-"""Whose server it is where root runs the tests: PostgreSQL refuses to be root's."""
+"""The user that runs the server where root runs the tests: PostgreSQL refuses to run as root."""
 
 
 class Postgres:
@@ -43,7 +43,7 @@ class Postgres:
         ).stdout
 
     def emptied(self) -> str:
-        """Make the one database that tests share empty, whoever is still connected, and return its name."""
+        """Empty the database that tests share, closing other connections to it, and return its name."""
         others = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
         gone = [f"SELECT pg_terminate_backend(pid) {others}", "DROP SCHEMA public CASCADE", "CREATE SCHEMA public"]
         self.run("psql", "--dbname", SHARED, "--quiet", *(f"--command={statement}" for statement in gone))
@@ -51,7 +51,7 @@ class Postgres:
 
     @contextmanager
     def database(self) -> Iterator[str]:
-        """Give the name of a database of its own, empty, while the block runs (ten times slower than `emptied`)."""
+        """Yield the name of a new, empty database and drop it afterwards (ten times slower than `emptied`)."""
         name = f"test_{uuid4().hex}"
         self.run("createdb", name)
         try:
@@ -69,10 +69,7 @@ def programs() -> Path | None:
 
 @contextmanager
 def served() -> Iterator[Postgres]:
-    """Run a server while the block runs.
-
-    Its folder lies outside pytest's, which only the one who runs the tests may enter.
-    """
+    """Run a server while the block runs, in a folder outside pytest's, which only the user of the tests may enter."""
     where = programs()
     if where is None:
         pytest.skip("PostgreSQL is not installed (apt-get install postgresql)")

@@ -1,4 +1,4 @@
-"""The installed commands themselves: other tests fork programs that are imported already."""
+"""The installed console scripts; other tests fork programs that are imported already."""
 
 import subprocess
 import sys

@@ -1,7 +1,7 @@
 """What the code offers, the documents name: settings, errors, events, metrics, make targets.
 
-An entry without a row is one that nobody outside knows of; a row without an entry is a promise that nothing keeps.
-(That none of them changes unnoticed is for `tests/golden`.)
+Without a row, users cannot know of an entry; without an entry, a row promises what does not exist.
+(`tests/golden` protects the entries themselves from unnoticed changes.)
 """
 
 import re

@@ -1,4 +1,4 @@
-"""Migrations: they make what the code uses, keep what is there, and are made once, on SQLite and on PostgreSQL."""
+"""Migrations create the tables of the code, keep existing rows, and run once, on SQLite and on PostgreSQL."""
 
 from collections.abc import Callable
 from datetime import date
@@ -30,7 +30,7 @@ VALUES: dict[type, Any] = {str: "x", int: 3, float: 1_800_000_000.25, date: date
 
 
 def differences(schema: Schema) -> Callable[[Connection], list[Any]]:
-    """Return what would have to be done to the database to make it what the code says of this owner's tables."""
+    """Return an inspection that lists the changes that would bring this owner's tables to the code's schema."""
 
     def compare(connection: Connection) -> list[Any]:
         def ours(name: str | None, kind: str, _parents: object) -> bool:
@@ -50,7 +50,7 @@ async def look(engine: AsyncEngine, inspection: Callable[[Connection], list[Any]
 
 
 async def steps_of_old(engine: AsyncEngine) -> None:
-    """Make the tables as they were when `create_all` made them."""
+    """Create the tables of the release before migrations, which `create_all` made."""
     async with engine.begin() as connection:
         for statement in (BEFORE / f"{engine.dialect.name}.sql").read_text("utf-8").split(";"):
             if statement.strip():

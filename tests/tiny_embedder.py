@@ -1,4 +1,4 @@
-"""An embedding model that is made in a second: random, and the same code path."""
+"""An embedding model with random weights, written in a second, that runs through the real code path."""
 
 from pathlib import Path
 

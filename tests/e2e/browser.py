@@ -1,4 +1,4 @@
-"""The customers' page opened in Chromium, with what every look at it wants to know: words, focus, sizes, complaints."""
+"""The customers' page in Chromium: opening it, asking, and its text, focus, sizes, contrast and console errors."""
 
 import shutil
 from collections.abc import AsyncGenerator
@@ -55,7 +55,7 @@ addEventListener("DOMContentLoaded", () => {
 
 
 class Trouble:
-    """What went wrong on a page that should have gone right; a test names what it provokes."""
+    """Console errors, uncaught exceptions and foreign requests of a page; a test names those that it provokes."""
 
     def __init__(self, page: Page) -> None:
         self.found: list[str] = []
@@ -113,7 +113,7 @@ async def opened(
 
 
 async def customer(page: Page) -> str:
-    """Return who the demo bank takes this browser for."""
+    """Return the name of the demo customer that this browser is signed in as."""
     name: str = await page.evaluate("localStorage.getItem('hanbit.customer')")
     return name
 
@@ -151,7 +151,7 @@ async def focus_backwards(page: Page, selector: str) -> str:
 
 
 async def assert_fits(page: Page) -> None:
-    """Nothing is wider than the window, and what is to be touched is at least 44 px high and wide."""
+    """Assert that nothing is wider than the window and every control is at least 44 px high and wide."""
     assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     assert await page.evaluate("document.getElementById('log').scrollWidth <= innerWidth")
     too_small = await page.evaluate(
@@ -208,7 +208,7 @@ CONTRASTS = """() => {
 
 
 async def assert_readable(page: Page) -> None:
-    """Every visible text stands out from its ground by 4.5 : 1 at least."""
+    """Assert a contrast of at least 4.5 : 1 for every visible text (WCAG 2.2, 1.4.3)."""
     texts = await page.evaluate(CONTRASTS)
     assert len(texts) > 10
     assert [text for text in texts if text["ratio"] < 4.5] == []

@@ -83,11 +83,11 @@ class Server:
         return f"http://127.0.0.1:{self.port}"
 
     def start(self) -> None:
-        """Start the process; `wait` tells when it answers."""
+        """Start the process without waiting for it."""
         self.process = self.begin()
 
     def wait(self) -> None:
-        """Wait until it is ready."""
+        """Wait until its readiness probe answers 200."""
         assert self.process is not None
         wait_for(f"{self.url}{self.ready}", self.process, self.log, seconds=90)
 
@@ -101,7 +101,7 @@ class Server:
 
 @dataclass(kw_only=True)
 class Cluster:
-    """The product as it runs in production, small."""
+    """Replicas, models, balancer and stores, as in production but two of each."""
 
     port: int
     replicas: tuple[Server, Server]
@@ -189,7 +189,7 @@ class Cluster:
         }
 
     async def whole(self) -> None:
-        """Start what was killed and wait until the balancer knows."""
+        """Start the killed processes and wait until the balancer uses every replica."""
         for server in (*self.models, *self.replicas):
             if server.process is None:
                 server.start()

@@ -1,4 +1,4 @@
-"""The product as customers meet it: real processes and stores; the scripted model server stands in for the model."""
+"""The product end to end: its own processes and stores, over the scripted model server."""
 
 import asyncio
 import contextlib
@@ -57,7 +57,7 @@ class Product:
         return self.data / "bank.db"
 
     def token(self, sub: str, *, tenant: str = TENANT, role: str = "customer") -> str:
-        """Return a token of somebody with one role."""
+        """Return a token of a user with one role."""
         return signed_token(self.signer, sub, tenant=tenant, role=role)
 
     def client(self, sub: str = "lee", *, tenant: str = TENANT, role: str = "customer") -> httpx2.AsyncClient:
@@ -100,7 +100,7 @@ def audited(database: Path, answer_id: str) -> list[str]:
 
 
 async def until(condition: Callable[[], object], seconds: float = 5.0) -> None:
-    """Wait until an (awaitable) condition holds, as it should within `seconds`."""
+    """Wait until a condition, awaitable or not, holds; fail after `seconds` times the patience."""
     deadline = time.monotonic() + patient(seconds)
     while True:
         holds = condition()

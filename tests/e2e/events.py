@@ -21,7 +21,7 @@ class SentEvent:
 
     @property
     def answer_id(self) -> str:
-        """The answer that it is an event of."""
+        """The id of its answer."""
         return self.id.partition(".")[0]
 
 

@@ -1,4 +1,4 @@
-"""What a served process's `/metrics` tells."""
+"""Samples of a process's `/metrics`."""
 
 import httpx2
 from prometheus_client import Metric

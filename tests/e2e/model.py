@@ -1,4 +1,4 @@
-"""Telling the scripted model server what to do, and asking it what it was asked."""
+"""Control of the scripted model server: its behaviour and the requests that it got."""
 
 from typing import Any
 
@@ -6,13 +6,13 @@ import httpx2
 
 
 async def tell(url: str, **behaviour: object) -> None:
-    """Change what it does."""
+    """Change its behaviour."""
     async with httpx2.AsyncClient() as http:
         (await http.post(f"{url}/script", json=behaviour)).raise_for_status()
 
 
 async def restore(url: str) -> None:
-    """Set it back."""
+    """Reset its behaviour."""
     async with httpx2.AsyncClient() as http:
         (await http.delete(f"{url}/script")).raise_for_status()
 
@@ -23,7 +23,7 @@ async def running(url: str) -> int:
 
 
 async def requests(url: str) -> list[dict[str, Any]]:
-    """Return what it was asked, oldest first."""
+    """Return the requests that it got, oldest first."""
     asked: list[dict[str, Any]] = (await _stats(url))["requests"]
     return asked
 

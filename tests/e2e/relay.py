@@ -1,4 +1,4 @@
-"""A wire between a browser and a server that a test may cut: plain TCP, whatever flows over it."""
+"""A TCP relay between a client and a server, which a test may cut."""
 
 import asyncio
 from collections.abc import AsyncGenerator

@@ -1,4 +1,4 @@
-"""Every question that is looked for counts for the next reference; only admins may take one."""
+"""Every question with a search counts for the next drift reference; only admins may read it."""
 
 from uuid import uuid4
 

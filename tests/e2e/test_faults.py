@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.e2e, pytest.mark.faults]
 
 
 def unasked(fault_round: int) -> str:
-    """Return the question as nobody has asked it who got an answer: that would be shown again."""
+    """Return a variant of the question that has no cached answer yet."""
     return f"{KOREAN} ({fault_round})"
 
 

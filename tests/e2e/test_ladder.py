@@ -36,7 +36,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> Iterato
 
 @pytest.fixture
 async def ladder(cluster: Cluster) -> AsyncGenerator[Cluster]:
-    """The cluster, every part of it well and nothing in the cache."""
+    """The cluster with every part working and an empty cache."""
     cluster.redis.flushdb()
     await cluster.tell(answer=ANSWER, probe=0.99)
     await until(lambda: by_primaries(cluster), 15)
@@ -47,7 +47,7 @@ async def ladder(cluster: Cluster) -> AsyncGenerator[Cluster]:
 
 @pytest.fixture
 async def whole(ladder: Cluster) -> list[SentEvent]:
-    """An answer that nothing happens to."""
+    """An answer without a fault."""
     events = await asked(ladder, ladder.replicas[0])
     assert (finish(events), notice_codes(events), events[-1].field("grounded")) == ("stop", [], True)
     return events
@@ -60,7 +60,7 @@ async def by_primaries(cluster: Cluster) -> bool:
 
 
 async def asked(cluster: Cluster, replica: Server, message: str = KOREAN) -> list[SentEvent]:
-    """Ask one replica as somebody new."""
+    """Ask one replica as a new customer."""
     async with cluster.client(new_customer(), url=replica.url) as http:
         return await cluster.ask(http, message)
 
@@ -85,7 +85,7 @@ def citations(events: list[SentEvent]) -> list[bytes]:
 
 @contextlib.asynccontextmanager
 async def counted(cluster: Cluster, rung: str) -> AsyncGenerator[None]:
-    """One answer more goes down to this rung, and none to another."""
+    """Assert that the block adds one answer at this degradation level and none at another."""
     before = {name: await cluster.counted("chatbot_ladder_total", rung=name) for name in (rung, "")}
     before[""] = await cluster.counted("chatbot_ladder_total")
     yield
@@ -153,7 +153,7 @@ async def test_the_passages_are_quoted_where_nothing_else_can_answer(ladder: Clu
 
 
 def closing(cluster: Cluster, events: list[SentEvent]) -> dict[str, object]:
-    """Return what the audit says of an answer's end."""
+    """Return the body of an answer's closed audit row."""
     with contextlib.closing(sqlite3.connect(cluster.database, timeout=10)) as sql:
         query = "SELECT body FROM chatbot_audit WHERE answer_id = ? AND kind = 'closed'"
         (body,) = sql.execute(query, (events[0].field("answer_id"),)).fetchone()

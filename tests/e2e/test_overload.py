@@ -1,7 +1,7 @@
 """More customers than there are slots: served in a fair order, told their places, refused with a time to return.
 
-How much and how fast is measured by `python -m evals.performance.load`; here nothing is timed but that a refusal waits
-for nobody.
+How much and how fast is measured by `python -m evals.performance.load`; here the only timing is
+that a refusal is immediate.
 """
 
 import asyncio
@@ -50,7 +50,7 @@ Ask = Callable[[str, str], Asked]
 
 @asynccontextmanager
 async def customers(product: Product) -> AsyncGenerator[Ask]:
-    """Yield a function that begins a question; whoever is still there in the end leaves."""
+    """Yield a function that begins a question; streams that still run are cancelled at the end of the block."""
     async with asyncio.TaskGroup() as tasks:
         running: list[asyncio.Task[None]] = []
 
@@ -74,7 +74,7 @@ async def customers(product: Product) -> AsyncGenerator[Ask]:
 
 
 async def refused(product: Product, sub: str) -> httpx2.Response | None:
-    """Ask without streaming; return the refusal, or nothing where there was a place."""
+    """Ask without streaming; return the refusal, or None where the question was queued."""
     async with product.client(sub) as http:
         try:
             return await http.post("/v1/chat", json={**QUESTION, "stream": False}, timeout=2)
@@ -97,7 +97,7 @@ async def test_waiting_is_told_in_order_and_beyond_the_bound_is_a_refusal_with_a
         third = ask("third", "customer")
         await until(lambda: third.named("queued"), 10)
         refusal = await refused(small, "fourth")
-        assert refusal is not None, "a refusal waits for nobody"
+        assert refusal is not None, "a refusal does not wait"
         assert (refusal.status_code, refusal.json()["code"]) == (503, "overloaded")
         assert refusal.headers["content-type"] == "application/problem+json"
         assert int(refusal.headers["retry-after"]) >= 1

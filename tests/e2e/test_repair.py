@@ -34,7 +34,7 @@ HELD = {"answer": WRONG, "probe": 0.99, "stall_after": 5}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Shown:
-    """What an answer came to."""
+    """An answer as its reader got it."""
 
     quotes: tuple[str, ...]
     text: str
@@ -56,7 +56,7 @@ class Shown:
 
 
 async def asked(product: Product, **behaviour: object) -> Shown:
-    """Ask somebody new's question of a model that says something wrong, and `behaviour`."""
+    """Ask, as a new customer, a model that answers wrongly and otherwise as `behaviour` says."""
     await product.tell(answer=WRONG, probe=0.99, **behaviour)
     try:
         async with product.client(uuid4().hex) as http:
@@ -67,7 +67,7 @@ async def asked(product: Product, **behaviour: object) -> Shown:
 
 @pytest.fixture(scope="module")
 async def unsure(product: Product) -> Shown:
-    """What is shown where the model says nothing of which quote is right."""
+    """The answer where the model chooses no quote."""
     shown = await asked(product)
     assert len(shown.quotes) >= 2
     assert (shown.end["finish_reason"], shown.end["grounded"]) == ("stop", True)
@@ -116,7 +116,7 @@ async def test_the_audit_keeps_what_the_model_chose_and_a_replay_asks_it_again(p
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asking:
-    """A customer whose answer is being made: what came of it so far."""
+    """A customer whose answer runs, with its events so far."""
 
     http: httpx2.AsyncClient
     events: list[SentEvent] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""`chatbot replay` on what a served product answered: the exact prompt again, and the scripted model asked again."""
+"""`chatbot replay` of a served product's answers: the same prompt, and the scripted model asked again."""
 
 import json
 import shutil
@@ -117,7 +117,7 @@ async def test_the_audit_is_anchored_and_verified_by_command(product: Product, t
 
 
 def run(product: Product, log: Path, *arguments: str, **settings: str) -> tuple[int, str]:
-    """Run a `chatbot` command and return its exit status and what it said."""
+    """Run a `chatbot` command and return its exit status and output."""
     status = Forked("chatbot.__main__", list(arguments), product.environment | settings, log).wait(120)
     return status, log.read_text("utf-8")
 

@@ -1,8 +1,8 @@
-"""A document that staff take back stops answering within 5 s on every replica, whatever their copy of the index says.
+"""A document that staff withdraw stops answering within 5 s on every replica, even where its index still holds it.
 
-Each replica has a copy of the embedded index (only one process may open one), and the staff API a third, which alone is
-told of the decision: so what is shown here is the way through SQL. With one index for all, as on a Qdrant server, every
-search after the decision's reply goes without the document (tests/ingest/catalogue/test_approvals.py).
+Each replica has a copy of the embedded index, which only one process may open, and the staff API a third, the only one
+that the decision changes: the withdrawal reaches the replicas through SQL. With one index for all, as on a Qdrant
+server, every search after the decision goes without the document (tests/ingest/catalogue/test_approvals.py).
 """
 
 import asyncio

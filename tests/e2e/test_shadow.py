@@ -1,4 +1,4 @@
-"""A model on trial: asked what the customer asked, seen by the counters alone, ended with everything else."""
+"""A shadow model gets the customers' questions; only counters show its answers, and an emergency stop ends it too."""
 
 import json
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.e2e]
 
 @pytest.fixture(scope="module")
 def tried(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> Iterator[tuple[Product, Product]]:
-    """A product, and the same as seen from its shadow's side."""
+    """A product, twice: with the address of its model, and with that of its shadow model."""
     folder = tmp_path_factory.mktemp("tried")
     (folder / "trial").mkdir()
     with scripted_model(folder) as main, scripted_model(folder / "trial") as trial:

@@ -1,4 +1,4 @@
-"""A start that cannot be says why in one sentence, and what to do."""
+"""A start that fails prints one sentence with the reason and the remedy."""
 
 import socket
 from pathlib import Path

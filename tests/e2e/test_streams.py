@@ -32,8 +32,8 @@ PACKAGES = Path(__file__).parents[2] / ".venv" / "npm"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Meaning:
-    """What an answer comes to, however many connections, processes and models it took."""
+class Answer:
+    """An answer without the ids, connections, processes and models that differ from run to run."""
 
     text: str
     citations: tuple[bytes, ...]
@@ -58,12 +58,12 @@ def cluster(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> Iterato
 
 
 @pytest.fixture(scope="module")
-async def whole(cluster: Cluster) -> Meaning:
-    """An answer that nothing happens to; it costs what it says."""
+async def whole(cluster: Cluster) -> Answer:
+    """An answer without a fault, charged as its usage says."""
     who = new_customer()
     await cluster.tell(answer=ANSWER, probe=0.99)
     async with cluster.client(who) as http:
-        unbroken = meaning(await cluster.ask(http, KOREAN))
+        unbroken = answer_of(await cluster.ask(http, KOREAN))
     assert cluster.spent_today(who) == unbroken.tokens
     return unbroken
 
@@ -80,16 +80,16 @@ async def talking(cluster: Cluster) -> AsyncGenerator[Cluster]:
 
 @pytest.fixture
 def times(request: pytest.FixtureRequest) -> int:
-    """How often what design and issue ask 200 times is done: 200 with `--faults 50`."""
+    """Repetitions of what the design asks 200 times: 200 with `--faults 50`."""
     return 4 * int(request.config.getoption("--faults"))
 
 
-def meaning(events: list[SentEvent]) -> Meaning:
-    """Return what a customer got: no gap, no double, one end."""
+def answer_of(events: list[SentEvent]) -> Answer:
+    """Return a customer's answer; assert that its events have no gap, no duplicate and one end."""
     assert [event.id.rpartition(".")[2] for event in events] == [str(n) for n in range(1, len(events) + 1)]
     assert [event.name for event in events if event.name in {"done", "error"}] == ["done"]
     usage = json.loads(events[-1].data)["usage"]
-    return Meaning(
+    return Answer(
         text=text_of(events),
         citations=tuple(event.data for event in events if event.name == "citation"),
         finish_reason=str(events[-1].field("finish_reason")),
@@ -98,8 +98,8 @@ def meaning(events: list[SentEvent]) -> Meaning:
 
 
 async def check_recorded(cluster: Cluster, who: str, events: list[SentEvent]) -> None:
-    """An answer is charged once, is in the history once, and its audit row is closed."""
-    got, answer_id = meaning(events), events[0].answer_id
+    """Assert that an answer is charged once, is in the history once, and its audit row is closed."""
+    got, answer_id = answer_of(events), events[0].answer_id
     assert cluster.spent_today(who) == got.tokens
     assert cluster.slots(who) == 0
     assert cluster.audited(answer_id) == ["closed", "opened"]
@@ -114,7 +114,7 @@ async def generated(model: Server) -> int:
     return int((await requests(model.url))[-1]["answer_tokens"])
 
 
-async def test_a_killed_replica_is_succeeded_by_the_other(talking: Cluster, whole: Meaning, fault_round: int) -> None:
+async def test_a_killed_replica_is_succeeded_by_the_other(talking: Cluster, whole: Answer, fault_round: int) -> None:
     chance, who = random.Random(fault_round), new_customer()  # noqa: S311  a test's dice
     async with talking.client(who) as http:
         events: list[SentEvent] = []
@@ -127,11 +127,11 @@ async def test_a_killed_replica_is_succeeded_by_the_other(talking: Cluster, whol
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(talking.follow(http, events, message=KOREAN))
             tasks.create_task(kill_at_a_random_token())
-    assert meaning(events) == whole
+    assert answer_of(events) == whole
     await check_recorded(talking, who, events)
 
 
-async def test_a_killed_model_is_succeeded_by_the_other(talking: Cluster, whole: Meaning, fault_round: int) -> None:
+async def test_a_killed_model_is_succeeded_by_the_other(talking: Cluster, whole: Answer, fault_round: int) -> None:
     chance, who = random.Random(fault_round), new_customer()  # noqa: S311  a test's dice
     async with talking.client(who) as http:
         events: list[SentEvent] = []
@@ -146,7 +146,7 @@ async def test_a_killed_model_is_succeeded_by_the_other(talking: Cluster, whole:
             tasks.create_task(talking.follow(http, events, message=KOREAN))
             tasks.create_task(kill_at_a_random_token())
     assert notice_codes(events) == ["model_switched"]
-    assert meaning(events) == whole
+    assert answer_of(events) == whole
     await check_recorded(talking, who, events)
 
 
@@ -168,7 +168,7 @@ async def test_a_cancel_through_the_other_replica_stops_the_model(talking: Clust
                 cancelled = await elsewhere.post(f"/v1/answers/{answer_id}/cancel")
             assert (cancelled.status_code, cancelled.json()) == (202, {"stopped": True})
             await until(talking.idle, 0.5)
-    assert meaning(events).finish_reason == "cancelled"
+    assert answer_of(events).finish_reason == "cancelled"
     await check_recorded(talking, who, events)
 
 
@@ -188,7 +188,7 @@ async def test_a_cancel_ends_what_a_killed_replica_left(talking: Cluster) -> Non
         assert (await http.post(f"/v1/answers/{answer_id}/cancel")).json() == {"stopped": True}
         await until(lambda: talking.audited(answer_id) == ["closed", "opened"], 5)
         await talking.follow(http, events)
-    assert meaning(events).finish_reason == "cancelled"
+    assert answer_of(events).finish_reason == "cancelled"
     await check_recorded(talking, who, events)
 
 
@@ -245,7 +245,7 @@ async def test_customers_who_leave_cost_nothing_for_long(talking: Cluster, times
     await until(lambda: sockets(talking) <= before + 12, 10)  # a few idle connections to Redis and the models stay
 
 
-async def test_a_rolling_restart_loses_no_stream(talking: Cluster, whole: Meaning, times: int) -> None:
+async def test_a_rolling_restart_loses_no_stream(talking: Cluster, whole: Answer, times: int) -> None:
     """Every stream is shorter than the restarts, longer than the drain's grace, and goes on."""
     await talking.tell(answer=ANSWER, token_seconds=0.06, probe=0.99)  # 50 of them leave a core some room
     streams, restarted = max(6, times // 4), asyncio.Event()
@@ -268,11 +268,11 @@ async def test_a_rolling_restart_loses_no_stream(talking: Cluster, whole: Meanin
             await asyncio.to_thread(replica.wait)
         await until(lambda: len(talking.up()) == 2, 10)
         restarted.set()
-    assert [meaning(events) for events in finished] == [whole] * len(finished)
+    assert [answer_of(events) for events in finished] == [whole] * len(finished)
 
 
 @pytest.mark.skipif(not (PACKAGES / "node_modules" / "eventsource").exists(), reason="scripts/test_parts installs it")
-async def test_an_eventsource_of_somebody_else_misses_nothing(talking: Cluster, whole: Meaning, times: int) -> None:
+async def test_an_eventsource_of_somebody_else_misses_nothing(talking: Cluster, whole: Answer, times: int) -> None:
     await talking.tell(answer=ANSWER, token_seconds=0.04, probe=0.99)
     who, chance = new_customer(), random.Random(times)  # noqa: S311  a test's dice
     lost = 0
@@ -284,7 +284,7 @@ async def test_an_eventsource_of_somebody_else_misses_nothing(talking: Cluster, 
             ends = [line["data"] for line in lines if line["name"] == "closed"]
             assert ends == ["204"] * len(answers), "an EventSource stops at the end of a finished stream"
             for answer in answers:
-                assert meaning(sent(lines, answer)) == whole
+                assert answer_of(sent(lines, answer)) == whole
 
 
 async def followed(wire: Wire, token: str, answers: list[str], chance: random.Random) -> list[dict[str, str]]:

@@ -76,7 +76,7 @@ def engines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Engine]]:
 
 @pytest.fixture(scope="module")
 def vllm(engines: list[Engine]) -> dict[str, str]:
-    """What the product must know of them."""
+    """The settings that point the product to them."""
     weights = Path(os.environ.get("WEIGHTS_DIR", "~/.cache/bank-chatbot/weights")).expanduser()  # noqa: TID251
     urls = ",".join(engine.url for engine in engines)
     return {"LLM_URLS": urls, "LLM_TOKENIZER": str(weights / PROFILE), "LLM_PROFILE": PROFILE}
