@@ -4,7 +4,7 @@ IngestError
 ├── BadRequest             400 bad_request          the request cannot be understood
 ├── Unauthenticated        401 unauthenticated      no token, or one that is not accepted
 ├── Forbidden              403 forbidden            this role may not do that
-│   └── SecondPersonNeeded     403 second_person        somebody else has to decide that
+│   └── SecondPersonNeeded     403 second_person        a second person has to decide that
 ├── NotFound               404 not_found            not there, or another tenant's
 ├── DuplicateContent       409 duplicate_content    the same bytes are there with other metadata; names the document
 ├── WrongState             409 wrong_state          the version is not in a state that allows it

@@ -98,7 +98,7 @@ async def activate(key: VersionKey, approver: str, services: Services) -> Versio
 
 
 async def approve(key: VersionKey, decision: ApprovalDecision, services: Services) -> Version:
-    """Approve a draft that was found harmless; the decision is seconds old, so that the index has it before it shows.
+    """Approve a draft that was screened; the decision is recent, so that the index is written before the version shows.
 
     Raises:
         Forbidden: the approver is the uploader.

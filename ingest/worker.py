@@ -130,7 +130,7 @@ async def discard_orphans(blobs: Blobs, catalogue: Catalogue, *, now: float) -> 
     if len(orphans) > max(ORPHANS_BELIEVED, seen * ORPHANS_SHARE):
         log.error("orphans_not_believed", orphans=len(orphans), originals=seen)
         return 0
-    await blobs.discard_drafts(before)
+    await blobs.discard_unfinished(before)
     return sum([await _discard(digest, blobs, catalogue) for digest in orphans])
 
 

@@ -1,7 +1,7 @@
-"""The parts of the services that routes take: annotate a parameter, and FastAPI passes it."""
+"""What a route takes from the application that serves it: single parts where two are enough, else all services."""
 
-from collections.abc import Callable
-from typing import Annotated, cast
+from collections.abc import Awaitable, Callable
+from typing import Annotated, TypeVar, cast
 
 from fastapi import Depends, Request
 
@@ -9,6 +9,8 @@ from ingest.catalogue import Catalogue
 from ingest.services import PipelineSettings, Services
 from knowledge.identity import Authenticator
 from knowledge.index import Index
+
+T = TypeVar("T")
 
 Clock = Callable[[], float]
 
@@ -21,28 +23,17 @@ async def services_of(request: Request) -> Services:
 TheServices = Annotated[Services, Depends(services_of)]
 
 
-async def _authenticator(services: TheServices) -> Authenticator | None:
-    return services.authenticator
+def part(of: Callable[[Services], T]) -> Callable[[Services], Awaitable[T]]:
+    """Return the dependency that gives a route one part of the services."""
+
+    async def dependency(services: TheServices) -> T:  # async: FastAPI runs any other in a thread
+        return of(services)
+
+    return dependency
 
 
-async def _catalogue(services: TheServices) -> Catalogue:
-    return services.catalogue
-
-
-async def _clock(services: TheServices) -> Clock:
-    return services.now
-
-
-async def _index(services: TheServices) -> Index:
-    return services.index
-
-
-async def _settings(services: TheServices) -> PipelineSettings:
-    return services.settings
-
-
-TheAuthenticator = Annotated[Authenticator | None, Depends(_authenticator)]
-TheCatalogue = Annotated[Catalogue, Depends(_catalogue)]
-TheClock = Annotated[Clock, Depends(_clock)]
-TheIndex = Annotated[Index, Depends(_index)]
-TheSettings = Annotated[PipelineSettings, Depends(_settings)]
+TheAuthenticator = Annotated[Authenticator | None, Depends(part(lambda services: services.authenticator))]
+TheCatalogue = Annotated[Catalogue, Depends(part(lambda services: services.catalogue))]
+TheClock = Annotated[Clock, Depends(part(lambda services: services.now))]
+TheIndex = Annotated[Index, Depends(part(lambda services: services.index))]
+TheSettings = Annotated[PipelineSettings, Depends(part(lambda services: services.settings))]

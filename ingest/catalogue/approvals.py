@@ -301,7 +301,7 @@ async def _receive_again(connection: AsyncConnection, old: Version, decision: Ap
     approval = {"fingerprint": old.fingerprint, "approved_by": decision.by, "approved_at": decision.at}
     await connection.execute(records.update_version(new).values(**approval))
     version = await records.read_version(connection, new)
-    return Received(version=version, job=await records.read_job(connection, new), is_new=True)
+    return Received(version=version, job=await records.read_job(connection, new))
 
 
 async def _write_windows(

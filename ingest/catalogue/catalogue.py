@@ -118,7 +118,7 @@ class Catalogue:
             key = VersionKey(tenant=upload.tenant, document_id=document_id, version=number)
             await records.add_version(connection, key, upload, instead_of=known.key if known else None, now=now)
             version = await records.read_version(connection, key)
-            return Received(version=version, job=await records.read_job(connection, key), is_new=True)
+            return Received(version=version, job=await records.read_job(connection, key))
 
     async def version(self, key: VersionKey) -> Version:
         """Return a version.
@@ -313,4 +313,4 @@ async def _received_before(connection: AsyncConnection, known: Version, now: flo
         )
         await connection.execute(rows.update_job(known.key).values(**rows.requeued(now)))
         known = await records.read_version(connection, known.key)
-    return Received(version=known, job=await records.read_job(connection, known.key), is_new=False)
+    return Received(version=known, job=await records.read_job(connection, known.key))

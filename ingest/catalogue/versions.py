@@ -199,11 +199,10 @@ class Job:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Received:
-    """The version and the job of an upload; `is_new` is False where the same upload was received before."""
+    """The version and the job of an upload: those of the first one, where the same upload comes again."""
 
     version: Version
     job: Job
-    is_new: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,7 +23,6 @@ _PLACEHOLDER = re.compile(r"배포용 문서입니다\.\s*문서를 읽으려면
 _TABLE = re.compile(r"<table>.*?</table>", re.DOTALL)
 _IMAGE = re.compile(r"!\[[^\]]*\]\([^)]*\)")
 _BREAK = re.compile(r"<br\s*/?>")
-_RULE = re.compile(r"^\| :-", re.MULTILINE)
 _BLANK_LINES = re.compile(r"\n\s*\n\s*\n+")
 _LAYOUT = unhwp.RenderOptions(table_fallback="html", escape_special_chars=False)
 _KINDS = {

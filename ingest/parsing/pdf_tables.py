@@ -8,7 +8,7 @@ from types import TracebackType
 import pdfplumber
 from pdfminer.pdfexceptions import PDFException
 from pdfminer.psexceptions import PSException
-from pdfplumber.table import Table as FoundTable
+from pdfplumber.table import Table as DrawnTable
 from pdfplumber.utils.exceptions import PdfminerException
 
 from ingest.parsing.pdf_layout import Box, Table
@@ -68,10 +68,10 @@ def _turned(page: pdfplumber.page.Page, turn: int) -> pdfplumber.page.Page:
 def _tables(page: pdfplumber.page.Page) -> list[Table]:
     try:
         floor = float(page.height) + float(page.mediabox[1])
-        found = [_table(table, floor) for table in page.find_tables() if len(table.cells) <= MOST_CELLS]
+        tables = [_table(table, floor) for table in page.find_tables() if len(table.cells) <= MOST_CELLS]
     finally:
         page.close()
-    return _innermost([table for table in found if table is not None])
+    return _innermost([table for table in tables if table is not None])
 
 
 def _innermost(tables: list[Table]) -> list[Table]:
@@ -86,16 +86,16 @@ def _frames(outer: Table, inner: Table) -> bool:
     )
 
 
-def _table(found: FoundTable, floor: float) -> Table | None:
-    columns = _edges([cell[0] for cell in found.cells])
-    rows = _edges([cell[1] for cell in found.cells])
+def _table(drawn: DrawnTable, floor: float) -> Table | None:
+    columns = _edges([cell[0] for cell in drawn.cells])
+    rows = _edges([cell[1] for cell in drawn.cells])
     if len(columns) < 2 or len(rows) < 2:
         return None
-    cells = tuple(Box(left=c[0], bottom=floor - c[3], right=c[2], top=floor - c[1]) for c in found.cells)
-    left, top, right, bottom = found.bbox
+    cells = tuple(Box(left=c[0], bottom=floor - c[3], right=c[2], top=floor - c[1]) for c in drawn.cells)
+    left, top, right, bottom = drawn.bbox
     if sum(cell.area for cell in cells) < COVERED * (right - left) * (bottom - top):
-        return None  # a frame whose right half is open: as text, its labels still stand before what they label
-    grid, head_spans = _filled(found, columns, rows)
+        return None  # a frame whose right half is open: as text, its labels still precede their values
+    grid, head_spans = _filled(drawn, columns, rows)
     if sum(bool(text) for line in grid for text in line) < 2:
         return None
     depth = _header_rows(head_spans, len(rows))
@@ -103,12 +103,12 @@ def _table(found: FoundTable, floor: float) -> Table | None:
 
 
 def _filled(
-    found: FoundTable, columns: list[float], rows: list[float]
+    drawn: DrawnTable, columns: list[float], rows: list[float]
 ) -> tuple[list[list[str]], list[tuple[int, int]]]:
     """Return the grid with merged cells filled in, and (rows, columns) that each cell of the first row spans."""
     grid = [[""] * len(columns) for _ in rows]
     head_spans: list[tuple[int, int]] = []
-    for row, texts in zip(found.rows, found.extract(), strict=True):
+    for row, texts in zip(drawn.rows, drawn.extract(), strict=True):
         for cell, text in zip(row.cells, texts, strict=True):
             if cell is None:
                 continue

@@ -95,7 +95,7 @@ class Blobs(Protocol):
         """
         ...
 
-    async def discard_drafts(self, before: float) -> None:
+    async def discard_unfinished(self, before: float) -> None:
         """Remove what interrupted uploads have left before an instant (Unix seconds).
 
         Raises:
@@ -119,27 +119,27 @@ class FolderBlobs:
         self.most_bytes = most_bytes
 
     async def write(self, chunks: AsyncIterator[bytes]) -> Blob:
-        draft = self._folder / "incoming" / uuid4().hex
+        unfinished = self._folder / "incoming" / uuid4().hex
         try:
             with _translated():
-                return await self._write(chunks, draft)
+                return await self._write(chunks, unfinished)
         finally:
             with anyio.CancelScope(shield=True):
-                await anyio.to_thread.run_sync(_remove, draft)
+                await anyio.to_thread.run_sync(_remove, unfinished)
 
-    async def _write(self, chunks: AsyncIterator[bytes], draft: Path) -> Blob:
+    async def _write(self, chunks: AsyncIterator[bytes], unfinished: Path) -> Blob:
         measure = _Measure(self.most_bytes)
-        await anyio.Path(draft.parent).mkdir(parents=True, exist_ok=True)
-        async with await anyio.open_file(draft, "xb") as file:
+        await anyio.Path(unfinished.parent).mkdir(parents=True, exist_ok=True)
+        async with await anyio.open_file(unfinished, "xb") as file:
             async for chunk in chunks:
                 measure.feed(chunk)
                 await file.write(chunk)
             await file.flush()
             await anyio.to_thread.run_sync(os.fsync, file.wrapped.fileno())
         blob = measure.blob()
-        kept = self._path(blob.sha256)
-        await anyio.Path(kept.parent).mkdir(parents=True, exist_ok=True)
-        await anyio.Path(draft).replace(kept)
+        original = self._path(blob.sha256)
+        await anyio.Path(original.parent).mkdir(parents=True, exist_ok=True)
+        await anyio.Path(unfinished).replace(original)
         return blob
 
     @asynccontextmanager
@@ -161,11 +161,11 @@ class FolderBlobs:
 
     async def discard(self, digest: str, *, older_than: float) -> bool:
         def move_away_and_check() -> bool:
-            kept, aside = self._path(digest), self._folder / "incoming" / uuid4().hex
+            original, aside = self._path(digest), self._folder / "incoming" / uuid4().hex
             aside.parent.mkdir(exist_ok=True)
-            kept.replace(aside)
+            original.replace(aside)
             if time.time() - aside.stat().st_mtime < older_than:
-                aside.replace(kept)
+                aside.replace(original)
                 return False
             aside.unlink()
             return True
@@ -173,12 +173,12 @@ class FolderBlobs:
         with _translated():
             return await anyio.to_thread.run_sync(move_away_and_check)
 
-    async def discard_drafts(self, before: float) -> None:
-        drafts = self._folder / "incoming"
+    async def discard_unfinished(self, before: float) -> None:
+        incoming = self._folder / "incoming"
         with _translated():
-            for name, at in await anyio.to_thread.run_sync(_modified, drafts):
+            for name, at in await anyio.to_thread.run_sync(_modified, incoming):
                 if at < before:
-                    await anyio.Path(drafts / name).unlink(missing_ok=True)
+                    await anyio.Path(incoming / name).unlink(missing_ok=True)
 
     def _path(self, digest: str) -> Path:
         return self._folder / digest[:2] / digest
@@ -194,9 +194,9 @@ class S3Blobs:
         self._s3 = S3FileSystem(config_kwargs=limits, skip_instance_cache=True)
 
     async def write(self, chunks: AsyncIterator[bytes]) -> Blob:
-        measure, draft = _Measure(self.most_bytes), f"{self._root}/incoming/{uuid4().hex}"
+        measure, unfinished = _Measure(self.most_bytes), f"{self._root}/incoming/{uuid4().hex}"
         with _translated():
-            file = await anyio.to_thread.run_sync(self._s3.open, draft, "wb", _PART_BYTES)
+            file = await anyio.to_thread.run_sync(self._s3.open, unfinished, "wb", _PART_BYTES)
             try:
                 async for chunk in chunks:
                     measure.feed(chunk)
@@ -207,7 +207,7 @@ class S3Blobs:
                     await anyio.to_thread.run_sync(_abandon, file)
                 raise
             blob = measure.blob()
-            await anyio.to_thread.run_sync(self._s3.mv, draft, self._path(blob.sha256))
+            await anyio.to_thread.run_sync(self._s3.mv, unfinished, self._path(blob.sha256))
         return blob
 
     @asynccontextmanager
@@ -244,11 +244,11 @@ class S3Blobs:
         with _translated():
             return await anyio.to_thread.run_sync(check_and_remove)
 
-    async def discard_drafts(self, before: float) -> None:
+    async def discard_unfinished(self, before: float) -> None:
         with _translated():
-            await anyio.to_thread.run_sync(self._discard_drafts, before)
+            await anyio.to_thread.run_sync(self._discard_unfinished, before)
 
-    def _discard_drafts(self, before: float) -> None:
+    def _discard_unfinished(self, before: float) -> None:
         for page in self._pages("incoming/"):
             for name, at in page:
                 if at < before:
@@ -325,7 +325,7 @@ def _translated() -> Iterator[None]:
 def _remove(path: Path) -> None:
     try:
         path.unlink(missing_ok=True)
-    except OSError:  # a folder that has become read-only: nobody reads the draft's name
+    except OSError:  # a folder that has become read-only: no name leads to what is left in it
         return
 
 

@@ -174,8 +174,8 @@ def pdf_turned(turn: int, *, shown_upright: bool = True) -> bytes:
     """Return a PDF whose page is drawn lying by so many degrees, with a ruled table; viewers turn it, or do not."""
     buffer = BytesIO()
     width, height = pagesizes.A4
-    lies = turn in (90, 270)
-    canvas = Canvas(buffer, pagesize=(height, width) if lies and not shown_upright else (width, height))
+    is_landscape = turn in (90, 270)
+    canvas = Canvas(buffer, pagesize=(height, width) if is_landscape and not shown_upright else (width, height))
     if shown_upright:
         canvas.setPageRotation(turn)  # which takes the page's size for that of the turned page
     origin = {0: (0, 0), 90: (height, 0), 180: (width, height), 270: (0, width)}

@@ -33,24 +33,24 @@ def states(data: Path) -> dict[str, int]:
         return dict(database.execute("SELECT state, count(*) FROM document_versions GROUP BY state"))
 
 
-def wait_for(process: Forked, log: Path, said: str) -> None:
-    """Wait until a running command has said something."""
+def wait_for(process: Forked, log: Path, line: str) -> None:
+    """Wait until a running command has written a line."""
     deadline = time.monotonic() + WAIT_SECONDS
-    while not log.exists() or said not in log.read_text("utf-8"):
-        assert process.poll() is None, f"it ended before it said {said}"
-        assert time.monotonic() < deadline, f"it never said {said}"
+    while not log.exists() or line not in log.read_text("utf-8"):
+        assert process.poll() is None, f"it ended before it wrote {line}"
+        assert time.monotonic() < deadline, f"it never wrote {line}"
         time.sleep(0.005)
 
 
 def test_load_approves_shows_the_newest_version_and_says_what_it_did(
     weights: Path, folder: Path, tmp_path: Path
 ) -> None:
-    code, said = run(weights, tmp_path / "data", "load", str(folder), "--uploaded-by", "kim", "--approved-by", "lee")
-    assert code == 0, said
-    assert "[10/10]" in said
-    assert "passages/s" in said
-    assert "active" in said
-    assert "expired" in said
+    code, output = run(weights, tmp_path / "data", "load", str(folder), "--uploaded-by", "kim", "--approved-by", "lee")
+    assert code == 0, output
+    assert "[10/10]" in output
+    assert "passages/s" in output
+    assert "active" in output
+    assert "expired" in output
     with sqlite3.connect(tmp_path / "data" / "bank.db") as database:
         windows = database.execute(
             "SELECT version, visible_from, visible_until FROM document_versions"
@@ -66,16 +66,16 @@ def test_a_broken_file_is_named_with_its_reason_and_the_rest_goes_on(weights: Pa
     (folder / "good.md").write_text(samples.MARKDOWN, "utf-8")
     (folder / "locked.pdf").write_bytes(samples.pdf(password="1234"))
     (folder / "empty.txt").write_bytes(b"")
-    code, said = run(weights, tmp_path / "data", "load", str(folder))
+    code, output = run(weights, tmp_path / "data", "load", str(folder))
     assert code == 1
-    assert "locked.pdf: encrypted" in said
-    assert "empty.txt: empty_text" in said
+    assert "locked.pdf: encrypted" in output
+    assert "empty.txt: empty_text" in output
     assert states(tmp_path / "data") == {"indexed": 1, "failed": 2}
-    code, said = run(weights, tmp_path / "data", "status")
+    code, output = run(weights, tmp_path / "data", "status")
     assert code == 0
-    assert "locked.pdf: encrypted" in said
-    assert "jobs: 1 done, 2 failed; the oldest that waits is 0 s old" in said
-    assert "decisions have not reached" not in said
+    assert "locked.pdf: encrypted" in output
+    assert "jobs: 1 done, 2 failed; the oldest that waits is 0 s old" in output
+    assert "decisions have not reached" not in output
 
 
 def test_status_counts_what_is_where_and_says_how_far_work_is_behind(weights: Path, tmp_path: Path) -> None:
@@ -92,13 +92,13 @@ def test_status_counts_what_is_where_and_says_how_far_work_is_behind(weights: Pa
             database.execute(waiting, (state, time.time() - ago, name))
         database.execute("UPDATE document_versions SET visible_from = visible_from - 60")
         database.execute("UPDATE document_versions SET window_written = 0 WHERE document_id = ?", names[:1])
-    code, said = run(weights, data, "status")
-    assert code == 0, said
-    assert ["active", "3", str(passages)] in [line.replace("│", " ").split() for line in said.splitlines()]
-    lag = re.search(r"jobs: 1 queued, 1 running, 1 done; the oldest that waits is (\d+) s old", said)
-    assert lag is not None, said
+    code, output = run(weights, data, "status")
+    assert code == 0, output
+    assert ["active", "3", str(passages)] in [line.replace("│", " ").split() for line in output.splitlines()]
+    lag = re.search(r"jobs: 1 queued, 1 running, 1 done; the oldest that waits is (\d+) s old", output)
+    assert lag is not None, output
     assert 3600 <= int(lag[1]) <= 3600 + WAIT_SECONDS
-    assert "1 decisions have not reached the index yet" in said
+    assert "1 decisions have not reached the index yet" in output
 
 
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
@@ -110,19 +110,19 @@ def test_an_interrupted_load_goes_on_where_it_stopped(
     process = command(weights, data, log, "load", str(folder))
     wait_for(process, log, "[3/40]")
     process.send_signal(how)
-    status, said = process.wait(WAIT_SECONDS), log.read_text("utf-8")
+    status, output = process.wait(WAIT_SECONDS), log.read_text("utf-8")
     if how is signal.SIGINT:
-        assert status == 130, said
-        assert "goes on where it stopped" in said
+        assert status == 130, output
+        assert "goes on where it stopped" in output
     before = states(data).get("indexed", 0)
     assert 3 <= before < 40
-    code, said = run(weights, data, "load", str(folder))
-    assert code == 0, said
-    assert said.count("was there") >= before
+    code, output = run(weights, data, "load", str(folder))
+    assert code == 0, output
+    assert output.count("was there") >= before
     assert states(data) == {"indexed": 40}
-    code, said = run(weights, data, "rebuild")
-    assert code == 0, said
-    assert "0 of 40 versions written again" in said
+    code, output = run(weights, data, "rebuild")
+    assert code == 0, output
+    assert "0 of 40 versions written again" in output
 
 
 def test_while_a_process_holds_the_index_the_command_says_how_to_load_through_it(
@@ -134,13 +134,13 @@ def test_while_a_process_holds_the_index_the_command_says_how_to_load_through_it
     wait_for(first, log, "[1/40]")
     first.send_signal(signal.SIGSTOP)
     try:
-        code, said = run(weights, data, "load", str(folder))
+        code, output = run(weights, data, "load", str(folder))
     finally:
         first.send_signal(signal.SIGKILL)
         first.wait(WAIT_SECONDS)
     assert code == 1
-    assert "--url http://127.0.0.1:8001" in said
-    assert said.count("\n") == 1
+    assert "--url http://127.0.0.1:8001" in output
+    assert output.count("\n") == 1
 
 
 def test_while_a_process_writes_the_index_the_command_says_how_to_load_through_it(
@@ -151,9 +151,9 @@ def test_while_a_process_writes_the_index_the_command_says_how_to_load_through_i
     (file,) = data.glob("qdrant/collection/*/storage.sqlite")
     with closing(sqlite3.connect(file)) as writer:
         writer.execute("BEGIN EXCLUSIVE")
-        code, said = run(weights, data, "load", str(folder))
+        code, output = run(weights, data, "load", str(folder))
     assert code == 1
-    assert "--url http://127.0.0.1:8001" in said
+    assert "--url http://127.0.0.1:8001" in output
 
 
 @pytest.mark.parametrize(
@@ -170,25 +170,25 @@ def test_while_a_process_writes_the_index_the_command_says_how_to_load_through_i
 def test_a_wrong_command_ends_with_one_sentence(
     weights: Path, tmp_path: Path, arguments: list[str], sentence: str
 ) -> None:
-    code, said = run(weights, tmp_path / "data", *arguments)
+    code, output = run(weights, tmp_path / "data", *arguments)
     assert code == 2
-    assert sentence in said
-    assert "Traceback" not in said
+    assert sentence in output
+    assert "Traceback" not in output
 
 
 def test_a_database_that_cannot_be_read_is_one_sentence(weights: Path, tmp_path: Path) -> None:
     assert run(weights, tmp_path, "status")[0] == 0
     with sqlite3.connect(tmp_path / "bank.db") as database:
         database.execute("DROP TABLE document_versions")
-    code, said = run(weights, tmp_path, "rebuild")
-    assert (code, said) == (1, "ingest: The catalogue cannot be reached right now\n")
+    code, output = run(weights, tmp_path, "rebuild")
+    assert (code, output) == (1, "ingest: The catalogue cannot be reached right now\n")
 
 
 def test_an_api_that_does_not_answer_is_one_sentence(weights: Path, folder: Path, tmp_path: Path) -> None:
-    code, said = run(weights, tmp_path, "load", str(folder), "--url", "http://127.0.0.1:9", "--token", "x")
+    code, output = run(weights, tmp_path, "load", str(folder), "--url", "http://127.0.0.1:9", "--token", "x")
     assert code == 1
-    assert "does not answer" in said
-    assert "Traceback" not in said
+    assert "does not answer" in output
+    assert "Traceback" not in output
 
 
 def test_load_goes_through_the_api_of_a_running_process(
@@ -203,12 +203,12 @@ def test_load_goes_through_the_api_of_a_running_process(
         wait_for_port(int(port))
         through = ["--url", f"http://127.0.0.1:{port}", "--token", tokens("kim", "staff")]
         approver = ["--approved-by", "lee", "--approver-token", tokens("lee", "approver")]
-        code, said = run(weights, tmp_path / "elsewhere", "load", str(folder), *through, *approver)
-        assert code == 0, said
-        assert "[10/10]" in said
-        assert "active" in said
-        code, said = run(weights, tmp_path / "elsewhere", "load", str(folder), *through, *approver)
-        assert (code, said.count("was there")) == (0, 10), said
+        code, output = run(weights, tmp_path / "elsewhere", "load", str(folder), *through, *approver)
+        assert code == 0, output
+        assert "[10/10]" in output
+        assert "active" in output
+        code, output = run(weights, tmp_path / "elsewhere", "load", str(folder), *through, *approver)
+        assert (code, output.count("was there")) == (0, 10), output
     finally:
         server.send_signal(signal.SIGTERM)
         server.wait(WAIT_SECONDS)

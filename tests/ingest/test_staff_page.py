@@ -164,9 +164,9 @@ async def upload_four(page: Page) -> None:
     await expect(broken.locator(".problem")).to_have_text("암호가 걸려 있습니다. 암호를 풀어 다시 올리세요.")
     await expect(page.locator("#announcements")).to_contain_text("terms.md 완료")
     await expect(page.locator("#announcements")).to_contain_text("locked.pdf 실패: 암호가")
-    said = await page.evaluate("window.seen.said")
-    assert {"file_waiting", "file_sending", "file_accepted"} <= set(said)
-    assert said.count("file_done") == 3
+    messages = await page.evaluate("window.seen.said")
+    assert {"file_waiting", "file_sending", "file_accepted"} <= set(messages)
+    assert messages.count("file_done") == 3
 
 
 async def look_at_own_draft(page: Page) -> None:

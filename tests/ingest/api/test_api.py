@@ -71,8 +71,8 @@ async def test_versions_are_listed_by_their_state_page_by_page(staff: Staff) -> 
 
 
 async def test_whoever_calls_is_told_who_they_are(staff: Staff) -> None:
-    told = await staff.http.get("/v1/me", headers=staff.headers("lee", "staff", "approver"))
-    assert told.json() == {"sub": "lee", "tenant": "hanbit", "roles": ["approver", "staff"], "zone": "Asia/Seoul"}
+    reply = await staff.http.get("/v1/me", headers=staff.headers("lee", "staff", "approver"))
+    assert reply.json() == {"sub": "lee", "tenant": "hanbit", "roles": ["approver", "staff"], "zone": "Asia/Seoul"}
 
 
 async def test_a_search_sees_what_a_customer_of_the_groups_could_read(staff: Staff, clock: Clock) -> None:
@@ -84,8 +84,8 @@ async def test_a_search_sees_what_a_customer_of_the_groups_could_read(staff: Sta
 
     async def seen(**more: str | list[str]) -> set[str]:
         params = {"q": "정기예금 금리"} | more
-        told = (await staff.http.get("/v1/search", params=params, headers=staff.headers())).json()
-        return {hit["passage"]["document_id"] for hit in told["hits"]}
+        reply = (await staff.http.get("/v1/search", params=params, headers=staff.headers())).json()
+        return {hit["passage"]["document_id"] for hit in reply["hits"]}
 
     assert await seen() == await seen(as_group="staff") == {"all"}
     assert await seen(as_group=["staff", "vip"]) == {"all", "few"}
@@ -135,12 +135,12 @@ async def test_a_jobs_steps_are_told_as_they_come_and_its_end_once(staff: Staff)
         (samples.pdf(password="1234"), "error", "encrypted", [{"progress"}, set()]),
     ):
         received = (await staff.upload(data)).json()
-        told = await staff.http.get(f"/v1/jobs/{received['job_id']}/events", headers=staff.headers())
-        assert told.headers["content-type"].startswith("text/event-stream")
-        events = [line.removeprefix("event: ") for line in told.text.splitlines() if line.startswith("event: ")]
+        reply = await staff.http.get(f"/v1/jobs/{received['job_id']}/events", headers=staff.headers())
+        assert reply.headers["content-type"].startswith("text/event-stream")
+        events = [line.removeprefix("event: ") for line in reply.text.splitlines() if line.startswith("event: ")]
         assert events[-1] == end
         assert set(events[:-1]) in steps
-        last = json.loads([line for line in told.text.splitlines() if line.startswith("data: ")][-1][6:])
+        last = json.loads([line for line in reply.text.splitlines() if line.startswith("data: ")][-1][6:])
         assert (last["job_id"], last["reason"]) == (received["job_id"], reason)
     assert (await staff.http.get("/v1/jobs/nobody/events", headers=staff.headers())).status_code == 404
 
@@ -167,9 +167,9 @@ async def test_a_stream_in_which_nothing_happens_says_that_it_lives(
 async def test_a_stream_of_steps_goes_on_after_the_last_one_that_was_seen(staff: Staff) -> None:
     job_id = await staff.hand_in(samples.MARKDOWN.encode())
     address = f"/v1/jobs/{job_id}/events"
-    told = await staff.http.get(address, headers=staff.headers())
-    ids = [line.removeprefix("id: ") for line in told.text.splitlines() if line.startswith("id: ")]
-    assert len(ids) == len(set(ids)) == told.text.count("event: ")
+    reply = await staff.http.get(address, headers=staff.headers())
+    ids = [line.removeprefix("id: ") for line in reply.text.splitlines() if line.startswith("id: ")]
+    assert len(ids) == len(set(ids)) == reply.text.count("event: ")
     over = await staff.http.get(address, headers=staff.headers() | {"last-event-id": ids[-1]})
     assert (over.status_code, over.content) == (204, b"")
     missed = await staff.http.get(address, headers=staff.headers() | {"last-event-id": f"{job_id}.1.running.parse.0"})
@@ -274,9 +274,9 @@ async def test_probes_metrics_and_the_page_answer(staff: Staff) -> None:
         "index": "ok",
         "embedder": "ok",
     }
-    told = (await staff.http.get("/metrics")).text
-    assert all(f"ingest_{name} 0.0" in told for name in ("jobs_waiting", "dead_jobs", "oldest_job_seconds"))
-    assert 'ingest_parser_walls{wall="bytes"} 1.0' in told
+    reply = (await staff.http.get("/metrics")).text
+    assert all(f"ingest_{name} 0.0" in reply for name in ("jobs_waiting", "dead_jobs", "oldest_job_seconds"))
+    assert 'ingest_parser_walls{wall="bytes"} 1.0' in reply
     assert "문서 관리" in (await staff.http.get("/")).text
     missing = await staff.http.get("/nowhere")
     assert (missing.status_code, missing.json()["code"]) == (404, "not_found")

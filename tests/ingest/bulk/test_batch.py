@@ -82,19 +82,19 @@ def test_a_batch_makes_the_same_points_as_a_load_and_a_second_run_skips_what_is_
     people = ("--uploaded-by", "kim", "--approved-by", "lee")
     place, variables = bucket
     assert run(weights, plain, "load", str(folder), *people)[0] == 1
-    status, said = run(weights, spread, "batch", place, *people, "--object-store-mib", "80", variables=variables)
-    assert status == 1, said
-    assert "locked.pdf: encrypted" in said
-    assert "empty.txt: empty_text" in said
-    assert "active" in said
-    assert "expired" in said
+    status, output = run(weights, spread, "batch", place, *people, "--object-store-mib", "80", variables=variables)
+    assert status == 1, output
+    assert "locked.pdf: encrypted" in output
+    assert "empty.txt: empty_text" in output
+    assert "active" in output
+    assert "expired" in output
     assert points_in(spread) == points_in(plain)
     assert len(points_in(plain)) > 30
     with sqlite3.connect(spread / "bank.db") as database:
         left = database.execute("SELECT count(*) FROM ingest_jobs WHERE state NOT IN ('done', 'failed')").fetchone()
     assert left == (0,)
-    status, said = run(weights, spread, "load", str(folder), *people)
-    assert said.count("was there") == 4, said
+    status, output = run(weights, spread, "load", str(folder), *people)
+    assert output.count("was there") == 4, output
     until(lambda: processes_of_ray() <= before, "a process of Ray is left")
 
 
@@ -134,10 +134,10 @@ def test_a_killed_batch_that_is_started_again_does_what_is_left_and_makes_the_sa
     done = jobs_done(spread)
     assert 0 < len(done) < MANY, "the kill met a batch that was over"
     until(lambda: processes_of_ray() <= before, "Ray outlives the batch that started it")
-    status, said = run(weights, spread, *arguments)
-    assert status == 0, said
+    status, output = run(weights, spread, *arguments)
+    assert status == 0, output
     # One more where the kill came between the draft and the end of its job.
-    assert said.count("was there") - len(done) in {0, 1}, said
+    assert output.count("was there") - len(done) in {0, 1}, output
     again = jobs_done(spread)
     assert done <= again, "what was done is done again"
     assert len(again) == MANY
@@ -145,26 +145,26 @@ def test_a_killed_batch_that_is_started_again_does_what_is_left_and_makes_the_sa
 
 
 def test_help_teaches(weights: Path, tmp_path: Path) -> None:
-    status, said = run(weights, tmp_path, "batch", "--help")
+    status, output = run(weights, tmp_path, "batch", "--help")
     assert status == 0
-    for told in ("s3://", "--approved-by", "--address", "skipped", "BLOB_URL", "requirements/batch.lock"):
-        assert told in said
+    for hint in ("s3://", "--approved-by", "--address", "skipped", "BLOB_URL", "requirements/batch.lock"):
+        assert hint in output
 
 
 def test_the_approver_is_never_the_uploader(weights: Path, tmp_path: Path) -> None:
-    status, said = run(weights, tmp_path, "batch", "x", "--uploaded-by", "kim", "--approved-by", "Kim")
-    assert (status, "somebody else" in said) == (2, True)
+    status, output = run(weights, tmp_path, "batch", "x", "--uploaded-by", "kim", "--approved-by", "Kim")
+    assert (status, "somebody else" in output) == (2, True)
 
 
 def test_a_place_that_is_not_there_is_one_sentence(weights: Path, tmp_path: Path) -> None:
-    status, said = run(weights, tmp_path / "data", "batch", str(tmp_path / "nowhere"))
+    status, output = run(weights, tmp_path / "data", "batch", str(tmp_path / "nowhere"))
     assert status == 2
-    assert "there is no such file or folder" in said
+    assert "there is no such file or folder" in output
 
 
 def test_a_ray_that_does_not_start_is_one_sentence(weights: Path, folder: Path, tmp_path: Path) -> None:
     more_than_there_is = str(1024**3)
-    status, said = run(weights, tmp_path / "data", "batch", str(folder), "--object-store-mib", more_than_there_is)
+    status, output = run(weights, tmp_path / "data", "batch", str(folder), "--object-store-mib", more_than_there_is)
     assert status == 1
-    assert "ingest: Ray does not start: " in said
-    assert "Traceback" not in said
+    assert "ingest: Ray does not start: " in output
+    assert "Traceback" not in output

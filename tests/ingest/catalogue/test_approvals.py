@@ -290,7 +290,7 @@ async def test_a_drafts_dates_change_and_whoever_set_them_cannot_approve_it(serv
         await services.approvals.approve(draft.key, by("Lee ", NOON))
     version = await activate(draft.key, "park", services)
     assert version.visible_from == 1_780_239_600.0  # 1 June in Seoul
-    assert [what for _, what, _ in await decided(services)] == ["dated", "approved"]
+    assert [kind for _, kind, _ in await decided(services)] == ["dated", "approved"]
     stored = await services.index.passages(tenant="hanbit", document_id="term-deposit", version=1)
     assert {passage.effective_from for passage in stored} == {date(2026, 6, 1)}
     assert (await hand_in_again(services)).key == draft.key  # the bytes and what was said with them are still that

@@ -14,14 +14,14 @@ def test_sql_and_originals_in_an_empty_place_bring_every_passage_back(weights: P
     documents.mkdir()
     for n in range(3):
         (documents / f"{n}.md").write_text(samples.MARKDOWN.replace("2.35", f"3.{n}"), "utf-8")
-    code, said = run(weights, data, "load", str(documents), "--approved-by", "somebody else")
-    assert code == 0, said
+    code, output = run(weights, data, "load", str(documents), "--approved-by", "somebody else")
+    assert code == 0, output
     restored.mkdir()
     with sqlite3.connect(data / "bank.db") as live, sqlite3.connect(restored / "bank.db") as copy:
         live.backup(copy)
     shutil.copytree(data / "blobs", restored / "blobs")
-    code, said = run(weights, restored, "rebuild")
-    assert code == 0, said
-    assert re.search(r"\b3 of 3 versions written again", said), said
-    code, said = run(weights, restored, "rebuild")
-    assert re.search(r"\b0 of 3 versions written again", said), said
+    code, output = run(weights, restored, "rebuild")
+    assert code == 0, output
+    assert re.search(r"\b3 of 3 versions written again", output), output
+    code, output = run(weights, restored, "rebuild")
+    assert re.search(r"\b0 of 3 versions written again", output), output

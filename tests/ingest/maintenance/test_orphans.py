@@ -75,6 +75,6 @@ async def test_an_upload_of_what_is_being_removed_waits_and_is_not_said_to_be_ac
         assert await services.blobs.discard(DIGEST, older_than=-1)
         assert not refused.is_set()
     again = await receive(services, TEXT)
-    assert (again.version.sha256, again.is_new) == (DIGEST, False)
+    assert (again.version.sha256, again.version.key.version) == (DIGEST, 1), "registered, though it was refused"
     async with services.catalogue.hold_digest(DIGEST) as is_orphan:
         assert not is_orphan

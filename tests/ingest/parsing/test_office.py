@@ -174,9 +174,9 @@ def test_a_hostile_broken_or_locked_office_file_is_refused_with_its_reason(tmp_p
     wrong = []
     for name, data, reason in hostile():
         try:
-            found: Reason | str = text_of(read(tmp_path, data))[:60]
+            result: Reason | str = text_of(read(tmp_path, data))[:60]
         except Unreadable as exc:
-            found = exc.reason
-        if found is not reason:
-            wrong.append(f"{name}: {found!r}, not {reason!r}")
+            result = exc.reason
+        if result is not reason:
+            wrong.append(f"{name}: {result!r}, not {reason!r}")
     assert wrong == []

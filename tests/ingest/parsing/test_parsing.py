@@ -69,8 +69,8 @@ def test_pdf_gives_pages_headings_and_tables(tmp_path: Path) -> None:
 
 def test_two_columns_of_a_pdf_are_read_one_after_the_other(tmp_path: Path) -> None:
     text = text_of(read(tmp_path, samples.pdf_in_two_columns()))
-    said = [f"Line {line} is about {what}." for what in ("savings", "loans") for line in range(1, 9)]
-    assert text.split() == " ".join(["# Savings and loans", *said]).split()
+    lines = [f"Line {line} is about {subject}." for subject in ("savings", "loans") for line in range(1, 9)]
+    assert text.split() == " ".join(["# Savings and loans", *lines]).split()
 
 
 @pytest.mark.parametrize("shown_upright", [True, False])

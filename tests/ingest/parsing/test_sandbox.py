@@ -33,16 +33,16 @@ def in_a_closed_process(act: Callable[[], object]) -> str:
         enter_sandbox()
         try:
             act()
-            said = "done"
+            result = "done"
         except OSError as exc:
-            said = type(exc).__name__ + f" {exc.errno}"
-        os.write(writer, said.encode())
+            result = type(exc).__name__ + f" {exc.errno}"
+        os.write(writer, result.encode())
         os._exit(0)
     os.close(writer)
     with os.fdopen(reader) as pipe:
-        said = pipe.read()
+        result = pipe.read()
     os.waitpid(child, 0)
-    return said
+    return result
 
 
 def test_the_reading_process_writes_no_file(tmp_path: Path) -> None:

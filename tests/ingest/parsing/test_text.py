@@ -11,8 +11,8 @@ ROWS = '기간,금리,비고\n6개월,2.10%,\n12개월,2.35%,"우대, 최대 0.5
 
 @pytest.mark.parametrize("heading", ["# 가입\n\n", ""])
 def test_of_a_picture_its_description_is_read_and_not_its_address(tmp_path: Path, heading: str) -> None:
-    told = '절차는 ![가입 절차](https://evil.example/?q=1)와 ![](images/a.png "그림")입니다. [안내](https://bank.example/a)'
-    parsed = read(tmp_path, f"{heading}{told}".encode())
+    text = '절차는 ![가입 절차](https://evil.example/?q=1)와 ![](images/a.png "그림")입니다. [안내](https://bank.example/a)'
+    parsed = read(tmp_path, f"{heading}{text}".encode())
     assert parsed.format is (Format.MARKDOWN if heading else Format.TEXT)
     expected = f"{heading}절차는 가입 절차와 입니다. [안내](https://bank.example/a)"
     assert [page.markdown for page in parsed.pages] == [expected]

@@ -112,14 +112,14 @@ async def test_originals_are_listed_by_age_and_discarded_unless_they_were_writte
     assert store.names() == ["notes"]
 
 
-async def test_drafts_of_uploads_that_came_to_nothing_are_discarded_by_age(store: Store) -> None:
+async def test_what_interrupted_uploads_have_left_is_discarded_by_age(store: Store) -> None:
     store.lay("incoming/left")
     now = time.time()
-    await store.blobs.discard_drafts(now - 60)
+    await store.blobs.discard_unfinished(now - 60)
     assert store.names() == ["left"]
-    await store.blobs.discard_drafts(now + 60)
+    await store.blobs.discard_unfinished(now + 60)
     assert store.names() == []
-    await store.blobs.discard_drafts(now + 60)
+    await store.blobs.discard_unfinished(now + 60)
 
 
 @pytest.mark.usefixtures("s3")
@@ -132,7 +132,7 @@ async def test_parts_that_a_dead_process_sent_to_s3_are_discarded() -> None:
     blobs = open_blobs(BlobSettings(s3_url=f"s3://{bucket}/originals"))
     left = []
     for before in (0.0, time.time()):  # moto says of every upload that it began in 2010
-        await blobs.discard_drafts(before)
+        await blobs.discard_unfinished(before)
         uploads = files.call_s3("list_multipart_uploads", Bucket=bucket)["Uploads"]
         left.append(sorted(upload["Key"] for upload in uploads))
     assert left == [["originals/incoming/left", "others/left"], ["others/left"]]
