@@ -45,14 +45,14 @@ class AdmissionSettings(BaseModel, frozen=True):
     )
     queue: int = Field(64, ge=1, description="the most that may wait, of one priority and those before it")
     tenant_share: float = Field(0.5, gt=0, le=1, description="the most of the queue that one tenant may hold")
-    first_token_target: float = Field(10.0, gt=0, description="nobody waits who would not start within these seconds")
-    longest_retry: float = Field(300.0, ge=1, description="the longest that anybody is told to stay away, in seconds")
+    first_token_target: float = Field(10.0, gt=0, description="seconds; an answer that would start later is refused")
+    longest_retry: float = Field(300.0, ge=1, description="the longest Retry-After, in seconds")
     weights: dict[str, Annotated[float, Field(gt=0)]] = {}
     """By tenant; 1 where none is set."""
     priorities: dict[Role, Annotated[int, Field(ge=0)]] = {"service": 10, "evals": 20}
     """By role; lower goes first, 0 where none is set. Others than 0 need vLLM's `--scheduling-policy priority`."""
-    tell_every: float = Field(1.0, gt=0, description="seconds between two looks for places that have changed")
-    poll_every: float = Field(1.0, gt=0, description="seconds between two looks at the endpoints' metrics")
+    tell_every: float = Field(1.0, gt=0, description="seconds between two updates of changed positions")
+    poll_every: float = Field(1.0, gt=0, description="seconds between two reads of the endpoints' metrics")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
