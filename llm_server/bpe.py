@@ -1,7 +1,8 @@
-"""Writes a byte-level BPE tokenizer as the files that vLLM, transformers and a tiktoken reader all understand. Pure but
-for the writing.
+"""Writes a byte-level BPE tokenizer as the files that vLLM, transformers and our tiktoken reader load. Pure but for the
+writing.
 
-Always the same shape, Qwen's: an optional NFC normalizer, one Split by a regular expression, ByteLevel without its own.
+The pipeline is Qwen's: an optional NFC normalizer, one Split by a regular expression, ByteLevel without a regular
+expression of its own.
 """
 
 import json
@@ -9,17 +10,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-# Qwen2's split.
+# The regular expression of Qwen2.
 QWEN_SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
-# SmolLM takes digits apart first and splits the rest as GPT-2 does; this is both in one expression.
+# SmolLM separates digits first and splits the rest as GPT-2 does; this is both in one expression.
 SMOLLM_SPLIT = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+|\s+(?=\p{N})|\s+(?!\S)|\s+"
 
 
 @dataclass(frozen=True, slots=True)
 class AddedToken:
-    """A token that is never built by merges; `special` ones are left out of decoded answers."""
+    """A token outside the merges; `special` ones are left out of decoded answers."""
 
     id: int
     content: str

@@ -1,32 +1,33 @@
-"""How many replicas a load needs, from a profile's measured speeds and its memory for contexts. Pure arithmetic.
+"""The number of replicas for a load, from a profile's measured speeds and its memory for contexts. Pure arithmetic.
 
-A replica writes `all_streams` tokens a second when full and reads prompts at `prefill`; the two share the machine, so
-an answer costs `prompt tokens read ÷ prefill + answer tokens ÷ all_streams` seconds of a replica. Contexts that do not
-fit into memory cannot run together. The headroom keeps queues short: at 70 % busy a request waits about as long as it
+A full replica generates `all_streams` tokens a second and reads prompts at `prefill`; both share the machine, so an
+answer takes `uncached prompt tokens ÷ prefill + answer tokens ÷ all_streams` seconds of a replica. Contexts that exceed
+the memory cannot run together. The headroom keeps queues short: at 70 % utilisation a request waits about as long as it
 is served, beyond that the wait grows without bound.
 """
 
 import math
 from dataclasses import dataclass
 
-from llm_server.profile import Profile
+from llm_server.profile import Profile, Speeds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Load:
-    """What customers bring at the busiest time."""
+class PeakLoad:
+    """The load at the busiest time."""
 
     answers_per_minute: float
     prompt_tokens: int
     answer_tokens: int
-    cached_share: float = 0.3  # of the prompt: system text and earlier turns found in the prefix cache
+    cached_share: float = 0.3
+    """Of the prompt: system text and earlier turns that the prefix cache holds."""
     headroom: float = 0.3
     spare_replicas: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
-    """What one replica does, and how many the load needs."""
+class CapacityPlan:
+    """The capacity of one replica, and the number of replicas."""
 
     streams: int
     answers_per_second: float
@@ -36,7 +37,7 @@ class Plan:
     bound_by: str
 
 
-def plan(profile: Profile, load: Load) -> Plan:
+def plan_capacity(profile: Profile, load: PeakLoad) -> CapacityPlan:
     """Return the plan for a load.
 
     Raises:
@@ -49,33 +50,33 @@ def plan(profile: Profile, load: Load) -> Plan:
             f"{profile.engine.max_model_len} tokens of profile {profile.name}."
         )
     speeds, memory = profile.speeds, profile.memory
-    fitting = memory.kv_cache // (memory.kv_per_token * context)
-    streams = max(1, min(profile.engine.max_num_seqs, fitting))
-    together = _together(profile, streams)
-    reading = load.prompt_tokens * (1 - load.cached_share) / speeds.prefill
-    writing = load.answer_tokens / together
-    per_second = 1 / (reading + writing)
-    needed = load.answers_per_minute / 60 / (per_second * (1 - load.headroom))
-    return Plan(
+    fitting_contexts = memory.kv_cache // (memory.kv_per_token * context)
+    streams = max(1, min(profile.engine.max_num_seqs, fitting_contexts))
+    tokens_per_second = _tokens_per_second(speeds, streams)
+    prefill_seconds = load.prompt_tokens * (1 - load.cached_share) / speeds.prefill
+    decode_seconds = load.answer_tokens / tokens_per_second
+    per_second = 1 / (prefill_seconds + decode_seconds)
+    replicas = load.answers_per_minute / 60 / (per_second * (1 - load.headroom))
+    return CapacityPlan(
         streams=streams,
         answers_per_second=per_second,
-        first_token_seconds=reading,
-        answer_seconds=reading + load.answer_tokens * streams / together,
-        replicas=math.ceil(needed) + load.spare_replicas,
-        bound_by=_bound(profile, fitting, reading, writing),
+        first_token_seconds=prefill_seconds,
+        answer_seconds=prefill_seconds + load.answer_tokens * streams / tokens_per_second,
+        replicas=math.ceil(replicas) + load.spare_replicas,
+        bound_by=_bound(profile, fitting_contexts, prefill_seconds, decode_seconds),
     )
 
 
-def _together(profile: Profile, streams: int) -> float:
-    """Return tokens a second over `streams`: linear between one stream and the measured full batch."""
-    speeds = profile.speeds
+def _tokens_per_second(speeds: Speeds, streams: int) -> float:
+    """Return the tokens a second of all streams together: linear between one stream and the measured full batch."""
     if streams >= speeds.streams or speeds.streams == 1:
         return speeds.all_streams
     share = (streams - 1) / (speeds.streams - 1)
     return speeds.one_stream + share * (speeds.all_streams - speeds.one_stream)
 
 
-def _bound(profile: Profile, fitting: int, reading: float, writing: float) -> str:
-    if fitting < profile.engine.max_num_seqs and fitting < profile.speeds.streams:
+def _bound(profile: Profile, fitting_contexts: int, prefill_seconds: float, decode_seconds: float) -> str:
+    """Return what limits a replica, in words."""
+    if fitting_contexts < profile.engine.max_num_seqs and fitting_contexts < profile.speeds.streams:
         return "memory for contexts"
-    return "reading prompts" if reading > writing else "writing answers"
+    return "reading prompts" if prefill_seconds > decode_seconds else "writing answers"

@@ -1,7 +1,7 @@
-"""A profile: which model runs on which machine, with which vLLM arguments, and what it was measured to do.
+"""Profiles: a model for a kind of machine, with its vLLM arguments and measured speeds.
 
 One YAML file each in `profiles/`. Every field of `Engine` is a flag of `vllm serve` of the pinned release, written with
-underscores; a test puts all profiles through vLLM's own parser.
+underscores; a test parses all profiles with vLLM's own parser.
 """
 
 from collections.abc import Iterator, Mapping
@@ -16,7 +16,7 @@ Positive = Annotated[int, Field(gt=0)]
 
 
 class UnknownProfile(Exception):
-    """There is no such profile, or its file is wrong; the message names what to choose or to mend."""
+    """There is no such profile, or its file is invalid; the message names the choices or the field."""
 
 
 class _Strict(BaseModel):
@@ -24,14 +24,14 @@ class _Strict(BaseModel):
 
 
 class HubModel(_Strict):
-    """A model on a hub, pinned to one commit: what was tested is what is served."""
+    """A model on a hub, pinned to the tested commit."""
 
     name: str
     revision: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
 
 
 class Engine(_Strict):
-    """Flags of `vllm serve`; what is not named here stays at vLLM's default."""
+    """Flags of `vllm serve`; all others have vLLM's defaults. Timeouts are seconds."""
 
     dtype: Literal["auto", "bfloat16"] = "auto"
     max_model_len: Positive
@@ -50,7 +50,7 @@ class Engine(_Strict):
     shutdown_timeout: Positive
     enable_prompt_tokens_details: bool = True
     enable_request_id_headers: bool = True
-    # Sampling comes with each request; a model's own defaults (a repetition penalty, say) would change it unseen.
+    # Every request names its sampling; a model's own defaults (a repetition penalty, say) would change it.
     generation_config: Literal["auto", "vllm"] = "vllm"
     sse_keep_alive_interval: Positive = 10
     disable_uvicorn_access_log: bool = True
@@ -68,7 +68,7 @@ class Engine(_Strict):
 
 
 class Speeds(_Strict):
-    """Tokens per second of one replica; `measured` says on what, or that it is an estimate."""
+    """Tokens per second of one replica; `measured` names the machine, or says that it is an estimate."""
 
     prefill: Annotated[float, Field(gt=0)]
     one_stream: Annotated[float, Field(gt=0)]
@@ -78,7 +78,7 @@ class Speeds(_Strict):
 
 
 class Memory(_Strict):
-    """Bytes: what the weights take, what one token of context takes, what is left for contexts."""
+    """Bytes of the weights, of one token of context, and of all contexts."""
 
     weights: Positive
     kv_per_token: Positive
@@ -86,7 +86,7 @@ class Memory(_Strict):
 
 
 class Profile(_Strict):
-    """Everything `serve` and `plan` know about a model on a kind of machine."""
+    """A model on a kind of machine, for `serve` and `plan`."""
 
     name: str
     about: str
@@ -114,7 +114,7 @@ def load_profile(name: str) -> Profile:
     """Return the profile of that name.
 
     Raises:
-        UnknownProfile: there is none, or its file does not fit.
+        UnknownProfile: there is none, or its file is invalid.
     """
     path = PROFILES / f"{name}.yaml"
     if name not in profile_names():
@@ -123,10 +123,10 @@ def load_profile(name: str) -> Profile:
 
 
 def read_profile(path: Path) -> Profile:
-    """Return the profile that a file holds.
+    """Read a profile from a file.
 
     Raises:
-        UnknownProfile: the file does not fit; the message names the field.
+        UnknownProfile: the file is invalid; the message names the field.
     """
     try:
         return Profile.model_validate({"name": path.stem, **yaml.safe_load(path.read_text(encoding="utf-8"))})

@@ -1,22 +1,22 @@
-"""What task groups raise, taken apart for whoever tells a person about it."""
+"""The exceptions inside exception groups, for messages to persons."""
 
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 
 
 def leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
-    """Yield the exceptions of a group that are no groups themselves, however deep they lie."""
-    for one in group.exceptions:
-        if isinstance(one, BaseExceptionGroup):
-            yield from leaves(one)
+    """Yield the exceptions of a group that are no groups, at any depth."""
+    for exc in group.exceptions:
+        if isinstance(exc, BaseExceptionGroup):
+            yield from leaves(exc)
         else:
-            yield one
+            yield exc
 
 
 @contextmanager
 def first_failure() -> Generator[None]:
-    """Let what ends a task group leave it as itself, however deep it lies."""
+    """Raise the first exception of a group, at any depth, in place of the group."""
     try:
         yield
-    except ExceptionGroup as failed:
-        raise next(leaves(failed)) from None
+    except ExceptionGroup as group:
+        raise next(leaves(group)) from None

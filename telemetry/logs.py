@@ -1,4 +1,4 @@
-"""JSON logs, one object a line, with the trace and span of the moment; standard-library loggers go the same way."""
+"""JSON logs, one object a line, with the ids of the current trace and span; the standard library's loggers included."""
 
 import logging
 import sys
@@ -14,7 +14,7 @@ LogFormat = Literal["json", "console"]
 
 
 def add_trace(_logger: object, _method: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
-    """Add `trace_id` and `span_id` where there is a span (a structlog processor)."""
+    """Add the `trace_id` and `span_id` of the current span (a structlog processor)."""
     context = trace.get_current_span().get_span_context()
     if context.is_valid:
         event["trace_id"] = f"{context.trace_id:032x}"
@@ -23,7 +23,7 @@ def add_trace(_logger: object, _method: str, event: MutableMapping[str, Any]) ->
 
 
 def configure_logs(*, level: str = "INFO", log_format: LogFormat = "json") -> None:
-    """Send structlog and the standard library to stderr in one format."""
+    """Configure structlog and the standard library's logging to write to stderr in one format."""
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -49,5 +49,5 @@ def configure_logs(*, level: str = "INFO", log_format: LogFormat = "json") -> No
         )
     )
     logging.basicConfig(handlers=[handler], level=level, force=True)
-    # uvicorn's access log prints paths only, but a line a request is the proxy's job.
+    # uvicorn's access log has paths only, but the proxy logs requests.
     logging.getLogger("uvicorn.access").disabled = True

@@ -1,4 +1,4 @@
-"""What must never stand in a log line: the fields that carry customers' words are dropped, wherever they come from."""
+"""Removes texts of customers from log lines, by the names of their fields."""
 
 from collections.abc import Mapping, MutableMapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""Traces: one tracer provider a process, exporting over OTLP/HTTP when an endpoint is set; plumbing only."""
+"""Traces: the process's tracer provider, which exports over OTLP/HTTP where an endpoint is set."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 
 class TraceSettings(BaseModel, frozen=True):
-    """Where spans go; without an endpoint they are made (so that logs carry trace ids) and dropped."""
+    """The OTLP endpoint and the seconds of an export; without an endpoint spans are made, for the logs, and dropped."""
 
     otlp_endpoint: str | None = None
     export_timeout: float = 5.0
@@ -20,7 +20,7 @@ class TraceSettings(BaseModel, frozen=True):
 
 @contextmanager
 def tracing(service: str, settings: TraceSettings, *, exporter: SpanExporter | None = None) -> Iterator[TracerProvider]:
-    """Install the process's tracer provider for the duration; `exporter` takes the place of OTLP (tests)."""
+    """Install the process's tracer provider while the block runs; `exporter` replaces OTLP (tests)."""
     provider = TracerProvider(resource=Resource.create({"service.name": service}))
     if exporter is None and settings.otlp_endpoint:
         exporter = OTLPSpanExporter(endpoint=f"{settings.otlp_endpoint}/v1/traces", timeout=settings.export_timeout)

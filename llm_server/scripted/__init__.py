@@ -1,4 +1,4 @@
-"""A stand-in for vLLM that speaks its API and does as it is told: for faults and load, the only one in the house."""
+"""A stand-in for vLLM with its API and a scripted behaviour, for faults and load; the only stand-in of the tests."""
 
 from llm_server.scripted.byte_tokenizer import CHAT_TEMPLATE, byte_tokenizer
 from llm_server.scripted.server import ScriptedModel, scripted_server, write_tokenizer

@@ -1,7 +1,7 @@
-"""What the scripted model says: a quotation of the passage in its prompt that shares most with the question. Pure.
+"""The answers of the scripted model: the sentences of the prompt's passages that overlap most with the question. Pure.
 
-It reads any ChatML prompt: the question is what follows the last `질문:`/`Question:` (or stands in `<question>`), else
-the last line of the last user turn; what stands before it in that turn is passages, or else the system turn.
+It reads any ChatML prompt: the question follows the last `질문:`/`Question:` (or stands in `<question>`), else it is
+the last line of the last user turn; the passages are the text before it in that turn, else the system turn.
 """
 
 import re
@@ -32,64 +32,63 @@ _KOREAN_STOP = ("얼마", "무엇", "어떻게", "어디", "언제", "있", "되
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """A prompt taken apart: the question and the text of its passages."""
+class PromptParts:
+    """The question of a prompt and the text of its passages."""
 
     question: str
     passages: str
 
 
-def read_prompt(prompt: str) -> Asked:
-    """Return what is asked in `prompt`, which may be ChatML or bare text."""
+def read_prompt(prompt: str) -> PromptParts:
+    """Return the parts of a prompt, which may be ChatML or bare text."""
     turns = _TURN.findall(prompt) or [("user", prompt)]
     users = [text for role, text in turns if role == "user"]
-    asking = users[-1] if users else prompt
-    found = (
-        _TAGGED.findall(asking) or _LABELLED.findall(asking) or [line for line in asking.splitlines() if line.strip()]
-    )
-    question = found[-1].strip() if found else ""
-    before = asking[: asking.rfind(question)]
+    last_turn = users[-1] if users else prompt
+    lines = [line for line in last_turn.splitlines() if line.strip()]
+    candidates = _TAGGED.findall(last_turn) or _LABELLED.findall(last_turn) or lines
+    question = candidates[-1].strip() if candidates else ""
+    before = last_turn[: last_turn.rfind(question)]
     system = "\n".join(text for role, text in turns if role == "system")
-    return Asked(question=question, passages=before if len(before.split()) > 3 else system)
+    return PromptParts(question=question, passages=before if len(before.split()) > 3 else system)
 
 
-def obey(prompt: str) -> str:
-    """Return what a model says that does whatever it reads: all of the customer's last turn, what was asked first."""
+def obedient_answer(prompt: str) -> str:
+    """Return the answer of a model that obeys every input: the last user turn, the question before the passages."""
     users = [text for role, text in _TURN.findall(prompt) or [("user", prompt)] if role == "user"]
     turn = users[-1] if users else prompt
-    passages_end = max((found.end() for found in _CLOSING_MARK.finditer(turn)), default=0)
+    passages_end = max((mark.end() for mark in _CLOSING_MARK.finditer(turn)), default=0)
     return f"{turn[passages_end:]}\n{turn[:passages_end]}".strip()
 
 
-def quote(prompt: str, *, sentences: int = 2) -> str:
-    """Return the sentences of the prompt's passages that best match its question, or a refusal when none does."""
-    asked = read_prompt(prompt)
-    terms = _terms(asked.question)
+def quoted_answer(prompt: str, *, sentences: int = 2) -> str:
+    """Return the sentences of the passages that best match the question, or a refusal when none does."""
+    parts = read_prompt(prompt)
+    terms = _terms(parts.question)
     ranked = sorted(
         (
-            # A heading or a row of a table repeats the words of the question and seldom answers alone.
+            # A heading or a row of a table has the words of the question and is seldom an answer by itself.
             (_overlap(terms, sentence) * (1.0 if sentence.endswith((".", "!", "。")) else 0.6), -n, sentence)
-            for n, sentence in enumerate(_sentences(asked.passages))
+            for n, sentence in enumerate(_sentences(parts.passages))
         ),
         reverse=True,
     )
     chosen = [(-n, sentence) for score, n, sentence in ranked[:sentences] if score >= 0.3]
     if not chosen:
-        return REFUSALS["ko" if re.search(r"[가-힣]", asked.question) else "en"]
+        return REFUSALS["ko" if re.search(r"[가-힣]", parts.question) else "en"]
     return " ".join(sentence for _, sentence in sorted(chosen))
 
 
-def answerable(prompt: str) -> float:
-    """Return the probability that the passages answer the question: the best share of its terms in one passage line."""
-    asked = read_prompt(prompt)
-    terms = _terms(asked.question)
-    best = max((_overlap(terms, sentence) for sentence in _sentences(asked.passages)), default=0.0)
+def answer_probability(prompt: str) -> float:
+    """Return the probability that the passages answer the question, from the best share of its terms in a sentence."""
+    parts = read_prompt(prompt)
+    terms = _terms(parts.question)
+    best = max((_overlap(terms, sentence) for sentence in _sentences(parts.passages)), default=0.0)
     return 0.02 + 0.96 * min(1.0, max(0.0, (best - 0.15) / 0.5))
 
 
 def _sentences(text: str) -> Iterator[str]:
     for piece in _SENTENCE.split(text):
-        # Markers and headings are no part of what a passage says.
+        # Markers and headings are no sentences.
         if piece.lstrip().startswith(("<", "#")) and not piece.endswith((".", "!", "|", ">")):
             continue
         sentence = _MARKUP.sub("", piece).strip()
@@ -102,13 +101,13 @@ def _overlap(terms: frozenset[str], sentence: str) -> float:
 
 
 def _terms(text: str) -> frozenset[str]:
-    """Return English words cut to five letters and pairs of Korean syllables: stems good enough for a script."""
-    found: set[str] = set()
+    """Return English words cut to five letters and pairs of Korean syllables, as simple stems."""
+    terms: set[str] = set()
     for word in _WORD.findall(text.lower()):
         if "가" <= word[0] <= "힣":
             stem = _ENDING.sub("", word) or word
             if not stem.startswith(_KOREAN_STOP):
-                found.update(stem[n : n + 2] for n in range(max(1, len(stem) - 1)))
+                terms.update(stem[n : n + 2] for n in range(max(1, len(stem) - 1)))
         elif word not in _STOP:
-            found.add(word[:5])
-    return frozenset(found)
+            terms.add(word[:5])
+    return frozenset(terms)

@@ -1,7 +1,7 @@
-"""A byte-level BPE tokenizer made in code: what the scripted model speaks, in the shape of Qwen's files.
+"""The scripted model's byte-level BPE tokenizer, generated in code with the layout of Qwen's files.
 
 All 256 bytes, every Hangul syllable, pairs of small letters and the four words of the answerability probe are tokens,
-so that prompts cost about what they cost with a real model and rarer characters still arrive byte by byte.
+so that prompts have about as many tokens as with a real model, and rarer characters arrive byte by byte.
 """
 
 from collections.abc import Iterator
@@ -47,7 +47,7 @@ def byte_tokenizer() -> Bpe:
 
 
 def byte_letters() -> dict[int, str]:
-    """Return the printable letter that byte-level BPE writes for each byte (GPT-2's table)."""
+    """Return the printable letter of each byte in byte-level BPE (GPT-2's table)."""
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     hidden = [byte for byte in range(256) if byte not in printable]
     return {byte: chr(byte) for byte in printable} | {byte: chr(256 + n) for n, byte in enumerate(hidden)}

@@ -1,9 +1,9 @@
-"""A real HTTP server that speaks vLLM's API and does as it is told: slow, stalled, failing, dying after k tokens.
+"""An HTTP server with vLLM's API and a scripted behaviour: slow, stalled, failing, dying after k tokens.
 
 `python -m llm_server.scripted --port P [--script FILE]`, or in tests `async with scripted_server(behaviour) as server`.
-`POST /script` changes single fields of its `Behaviour` at run time, `DELETE /script` sets it back; `GET /stats` tells
-what runs, waits and was seen. The rest is vLLM's: /v1/completions, /v1/chat/completions, /v1/models, /tokenize,
-/health, /metrics.
+`POST /script` changes single fields of its `Behaviour` at run time, `DELETE /script` restores it; `GET /stats` returns
+its running, waiting and former generations. The rest is vLLM's: /v1/completions, /v1/chat/completions, /v1/models,
+/tokenize, /health, /metrics.
 """
 
 import asyncio
@@ -21,15 +21,15 @@ import typer
 from aiohttp import web
 
 from llm_server.scripted.byte_tokenizer import write_tokenizer
-from llm_server.scripted.reply import Frames, Generation, read_generation
-from llm_server.scripted.speech import Behaviour, Step, decode, encode, render, speak, tokenizer
-from llm_server.scripted.wire import ErrorInfo, ErrorReply, TokenizeAsking, Tokens
+from llm_server.scripted.reply import GenerationRequest, ReplyEncoder, read_generation_request
+from llm_server.scripted.speech import Behaviour, GeneratedToken, decode, encode, generate, render, tokenizer
+from llm_server.scripted.wire import ErrorInfo, ErrorReply, TokenizeReply, TokenizeRequest
 
-__all__ = ["Behaviour", "ScriptedModel", "Seen", "Stats", "scripted_server", "write_tokenizer"]
+__all__ = ["Behaviour", "ScriptedModel", "SeenGeneration", "Stats", "scripted_server", "write_tokenizer"]
 
 
-class Seen(msgspec.Struct, kw_only=True):
-    """One generation as the server saw it; `ended` is running, stop, length, left, cut or failed."""
+class SeenGeneration(msgspec.Struct, kw_only=True):
+    """One generation that the server received; `ended` is running, stop, length, left, cut or failed."""
 
     path: str
     prompt_tokens: int
@@ -42,65 +42,65 @@ class Seen(msgspec.Struct, kw_only=True):
 
 
 class Stats(msgspec.Struct, frozen=True, kw_only=True):
-    """What runs and waits now, and the last hundred generations, oldest first."""
+    """The running and waiting generations, all that started, and the last hundred, oldest first."""
 
     running: int
     waiting: int
     started: int
-    requests: list[Seen]
+    requests: list[SeenGeneration]
 
 
 class ScriptedModel:
-    """The server's state: its behaviour, its slots and what it has seen."""
+    """The server's state: its behaviour, its slots and its generations."""
 
     def __init__(self, behaviour: Behaviour, *, name: str = "scripted") -> None:
         self.name = name
         self.url = ""
         self.behaviour = behaviour
-        self._first = behaviour
-        self._told = anyio.Event()
+        self._initial = behaviour
+        self._behaviour_changed = anyio.Event()
         self._slots = anyio.CapacityLimiter(behaviour.slots)
-        self._seen: deque[Seen] = deque(maxlen=100)
+        self._generations: deque[SeenGeneration] = deque(maxlen=100)
         self._started = 0
         self._waiting = 0
-        self._moved = anyio.Event()
-        self._open: set[asyncio.Transport] = set()
-        self._cache: deque[tuple[str | None, Sequence[int]]] = deque(maxlen=64)
+        self._stats_changed = anyio.Event()
+        self._transports: set[asyncio.Transport] = set()
+        self._prompts: deque[tuple[str | None, Sequence[int]]] = deque(maxlen=64)
 
     def tell(self, **changes: object) -> Behaviour:
-        """Change fields of the behaviour; whoever stalls or hangs goes on with it."""
-        known = {**msgspec.structs.asdict(self.behaviour), **changes}
-        return self._become(msgspec.convert(known, Behaviour))
+        """Change fields of the behaviour; stalled and hung requests go on with it."""
+        fields = {**msgspec.structs.asdict(self.behaviour), **changes}
+        return self._set_behaviour(msgspec.convert(fields, Behaviour))
 
     def reset(self) -> Behaviour:
-        """Return to the behaviour it was started with."""
-        return self._become(self._first)
+        """Restore the initial behaviour."""
+        return self._set_behaviour(self._initial)
 
     def stats(self) -> Stats:
-        """Return what runs, waits and was seen."""
+        """Return the generations that run, wait and were received."""
         return Stats(
             running=self._slots.borrowed_tokens,
             waiting=self._waiting,
             started=self._started,
-            requests=list(self._seen),
+            requests=list(self._generations),
         )
 
     async def until(self, condition: Callable[[Stats], bool]) -> Stats:
-        """Return the first statistics that meet `condition`, looking whenever a generation starts, waits or ends."""
+        """Return the first statistics that meet `condition`, checked whenever a generation starts, waits or ends."""
         while not condition(stats := self.stats()):
-            await self._moved.wait()
+            await self._stats_changed.wait()
         return stats
 
     def app(self) -> web.Application:
         """Return the server's routes."""
-        app = web.Application(middlewares=[self._alive], client_max_size=16 * 2**20)
+        app = web.Application(middlewares=[self._availability], client_max_size=16 * 2**20)
         app.add_routes(
             [
-                web.get("/script", self._show),
-                web.post("/script", self._change),
-                web.delete("/script", self._restore),
-                web.get("/stats", self._count),
-                web.get("/prompts", self._prompts),
+                web.get("/script", self._get_script),
+                web.post("/script", self._post_script),
+                web.delete("/script", self._delete_script),
+                web.get("/stats", self._get_stats),
+                web.get("/prompts", self._get_prompts),
                 web.get("/health", self._health),
                 web.get("/metrics", self._metrics),
                 web.get("/v1/models", self._models),
@@ -111,47 +111,47 @@ class ScriptedModel:
         )
         return app
 
-    def _become(self, behaviour: Behaviour) -> Behaviour:
+    def _set_behaviour(self, behaviour: Behaviour) -> Behaviour:
         self.behaviour = behaviour
         self._slots.total_tokens = behaviour.slots
-        self._told.set()
-        self._told = anyio.Event()
+        self._behaviour_changed.set()
+        self._behaviour_changed = anyio.Event()
         if behaviour.dead:
-            for transport in self._open:
+            for transport in self._transports:
                 transport.abort()
         return behaviour
 
     @web.middleware
-    async def _alive(
+    async def _availability(
         self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
         if request.path in {"/script", "/stats", "/prompts"}:
             return await handler(request)
         while self.behaviour.hung:
-            await self._told.wait()
+            await self._behaviour_changed.wait()
         if self.behaviour.dead:
             _cut(request)
             return web.Response()
         return await handler(request)
 
-    async def _show(self, _: web.Request) -> web.Response:
+    async def _get_script(self, _: web.Request) -> web.Response:
         return _json(self.behaviour)
 
-    async def _change(self, request: web.Request) -> web.Response:
+    async def _post_script(self, request: web.Request) -> web.Response:
         try:
             return _json(self.tell(**msgspec.json.decode(await request.read(), type=dict[str, object])))
         except msgspec.MsgspecError as exc:
             return _error(400, str(exc))
 
-    async def _restore(self, _: web.Request) -> web.Response:
+    async def _delete_script(self, _: web.Request) -> web.Response:
         return _json(self.reset())
 
-    async def _count(self, _: web.Request) -> web.Response:
+    async def _get_stats(self, _: web.Request) -> web.Response:
         return _json(self.stats())
 
-    async def _prompts(self, _: web.Request) -> web.Response:
-        """Return the last prompts as text, oldest first: what the model was told, word for word."""
-        return web.json_response([decode(ids) for _, ids in self._cache])
+    async def _get_prompts(self, _: web.Request) -> web.Response:
+        """Return the last prompts as text, oldest first."""
+        return web.json_response([decode(ids) for _, ids in self._prompts])
 
     async def _health(self, _: web.Request) -> web.Response:
         return web.Response()
@@ -176,134 +176,132 @@ class ScriptedModel:
 
     async def _tokenize(self, request: web.Request) -> web.Response:
         try:
-            asked = msgspec.json.decode(await request.read(), type=TokenizeAsking)
+            body = msgspec.json.decode(await request.read(), type=TokenizeRequest)
         except msgspec.MsgspecError as exc:
             return _error(400, str(exc))
-        text = asked.prompt or ""
-        if asked.messages is not None:
+        text = body.prompt or ""
+        if body.messages is not None:
             text = render(
-                asked.messages,
-                add_generation_prompt=asked.add_generation_prompt,
-                continue_final_message=asked.continue_final_message,
+                body.messages,
+                add_generation_prompt=body.add_generation_prompt,
+                continue_final_message=body.continue_final_message,
             )
         ids = encode(text)
-        strings = [tokenizer().id_to_token(token) or "" for token in ids] if asked.return_token_strs else None
-        return _json(Tokens(len(ids), self.behaviour.max_model_len, ids, strings))
+        strings = [tokenizer().id_to_token(token) or "" for token in ids] if body.return_token_strs else None
+        return _json(TokenizeReply(len(ids), self.behaviour.max_model_len, ids, strings))
 
     async def _generate(self, request: web.Request) -> web.StreamResponse:
-        behaviour, self.behaviour = self.behaviour, self.behaviour.claimed()
+        behaviour, self.behaviour = self.behaviour, self.behaviour.after_generation()
         try:
-            asked = read_generation(request.path, await request.read(), behaviour.max_model_len)
+            generation_request = read_generation_request(request.path, await request.read(), behaviour.max_model_len)
         except (msgspec.MsgspecError, ValueError) as exc:
             return _error(400, str(exc))
-        seen = Seen(
+        generation = SeenGeneration(
             path=request.path,
-            prompt_tokens=len(asked.prompt_ids),
-            cache_salt=asked.cache_salt,
-            priority=asked.priority,
+            prompt_tokens=len(generation_request.prompt_ids),
+            cache_salt=generation_request.cache_salt,
+            priority=generation_request.priority,
             traceparent=request.headers.get("traceparent"),
-            top_logprobs=asked.top_logprobs,
+            top_logprobs=generation_request.top_logprobs,
         )
-        self._seen.append(seen)
+        self._generations.append(generation)
         self._started += 1
         busy = self._slots.available_tokens < 1
         full = behaviour.queue is not None and busy and self._waiting >= behaviour.queue
         if full or behaviour.fail_status is not None:
-            seen.ended = "failed"
+            generation.ended = "failed"
             return _error(behaviour.fail_status or 503, "scripted failure", retry_after=behaviour.retry_after)
-        async with self._slot(request, seen):
-            return await self._answer(request, asked, behaviour, seen)
+        async with self._slot(request, generation):
+            return await self._answer(request, generation_request, behaviour, generation)
 
     @asynccontextmanager
-    async def _slot(self, request: web.Request, seen: Seen) -> AsyncGenerator[None]:
+    async def _slot(self, request: web.Request, generation: SeenGeneration) -> AsyncGenerator[None]:
         """Wait for a slot and hold it; a generation that ends without a reason was left by its client."""
         transport = request.transport
         self._waiting += 1
-        self._move()
+        self._notify()
         try:
             await self._slots.acquire()
         finally:
             self._waiting -= 1
-            self._move()
+            self._notify()
         if transport is not None:
-            self._open.add(transport)
+            self._transports.add(transport)
         try:
             yield
         finally:
             self._slots.release()
             if transport is not None:
-                self._open.discard(transport)
-            if seen.ended == "running":
-                seen.ended = "left"
-            self._move()
+                self._transports.discard(transport)
+            if generation.ended == "running":
+                generation.ended = "left"
+            self._notify()
 
-    def _move(self) -> None:
-        self._moved.set()
-        self._moved = anyio.Event()
+    def _notify(self) -> None:
+        self._stats_changed.set()
+        self._stats_changed = anyio.Event()
 
     async def _answer(
-        self, request: web.Request, asked: Generation, behaviour: Behaviour, seen: Seen
+        self, http_request: web.Request, request: GenerationRequest, behaviour: Behaviour, generation: SeenGeneration
     ) -> web.StreamResponse:
-        frames = Frames(asked, model=self.name, cached_tokens=self._cached(asked), now=int(time.time()))
+        cached_tokens = self._cached_tokens(request)
+        encoder = ReplyEncoder(request, model=self.name, cached_tokens=cached_tokens, now=int(time.time()))
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream; charset=utf-8"})
-        if asked.stream:
-            await response.prepare(request)
-            await response.write(frames.opening())
-        async with aclosing(self._steps(request, asked, behaviour)) as steps:
-            async for step in steps:
-                seen.answer_tokens += 1
-                frame = frames.feed(step)
-                if asked.stream:
-                    # A frame that is no JSON, as a broken proxy would leave one.
-                    garbled = behaviour.garble_after == seen.answer_tokens - 1
-                    await response.write(b"data: {broken\n\n" if garbled else frame)
-                seen.ended = step.finish_reason or seen.ended
-        if seen.ended == "running":
-            seen.ended = "cut"
+        if request.stream:
+            await response.prepare(http_request)
+            await response.write(encoder.opening())
+        async with aclosing(self._tokens(http_request, request, behaviour)) as tokens:
+            async for token in tokens:
+                generation.answer_tokens += 1
+                chunk = encoder.feed(token)
+                if request.stream:
+                    # A chunk that is no JSON, as from a broken proxy.
+                    garbled = behaviour.garble_after == generation.answer_tokens - 1
+                    await response.write(b"data: {broken\n\n" if garbled else chunk)
+                generation.ended = token.finish_reason or generation.ended
+        if generation.ended == "running":
+            generation.ended = "cut"
             return response
-        if not asked.stream:
-            return web.Response(body=frames.whole(), content_type="application/json")
-        await response.write(frames.closing())
+        if not request.stream:
+            return web.Response(body=encoder.whole(), content_type="application/json")
+        await response.write(encoder.closing())
         await response.write_eof()
         return response
 
-    async def _steps(self, request: web.Request, asked: Generation, behaviour: Behaviour) -> AsyncGenerator[Step]:
-        prefill = len(asked.prompt_ids) / behaviour.prefill_tokens_per_second
+    async def _tokens(
+        self, http_request: web.Request, request: GenerationRequest, behaviour: Behaviour
+    ) -> AsyncGenerator[GeneratedToken]:
+        """Yield the answer at the scripted pace, with the scripted faults."""
+        prefill = len(request.prompt_ids) / behaviour.prefill_tokens_per_second
         pause = behaviour.first_token_seconds + prefill
-        for n, step in enumerate(speak_to(asked, behaviour)):
+        answer = generate(
+            request.prompt_ids,
+            behaviour,
+            max_tokens=request.max_tokens,
+            stop=request.stop,
+            probing=request.top_logprobs is not None,
+        )
+        for n, token in enumerate(list(answer)):
             if n == behaviour.stall_after:
-                await self._told.wait()
+                await self._behaviour_changed.wait()
             if n == behaviour.die_after:
-                self._become(msgspec.structs.replace(behaviour.healed(), dead=True))
+                self._set_behaviour(msgspec.structs.replace(behaviour.without_faults(), dead=True))
             if n in {behaviour.drop_after, behaviour.die_after}:
-                _cut(request)
+                _cut(http_request)
                 return
             await asyncio.sleep(pause)
             pause = behaviour.token_seconds
-            yield step
+            yield token
 
-    def _cached(self, asked: Generation) -> int:
+    def _cached_tokens(self, request: GenerationRequest) -> int:
         """Return how much of the prompt a prefix cache with vLLM's blocks of 16 would hold, and remember the prompt."""
-        best = 0
-        for salt, ids in self._cache:
-            if salt == asked.cache_salt:
-                pairs = enumerate(zip(ids, asked.prompt_ids, strict=False))
-                best = max(best, next((n for n, (a, b) in pairs if a != b), min(len(ids), len(asked.prompt_ids))))
-        self._cache.append((asked.cache_salt, asked.prompt_ids))
-        return min(best, len(asked.prompt_ids) - 1) // 16 * 16
-
-
-def speak_to(asked: Generation, behaviour: Behaviour) -> list[Step]:
-    """Return the whole answer to a request."""
-    return list(
-        speak(
-            asked.prompt_ids,
-            behaviour,
-            max_tokens=asked.max_tokens,
-            stop=asked.stop,
-            probing=asked.top_logprobs is not None,
-        )
-    )
+        best, prompt_ids = 0, request.prompt_ids
+        for salt, ids in self._prompts:
+            if salt == request.cache_salt:
+                pairs = enumerate(zip(ids, prompt_ids, strict=False))
+                best = max(best, next((n for n, (a, b) in pairs if a != b), min(len(ids), len(prompt_ids))))
+        self._prompts.append((request.cache_salt, prompt_ids))
+        return min(best, len(prompt_ids) - 1) // 16 * 16
 
 
 def _cut(request: web.Request) -> None:
@@ -346,7 +344,7 @@ def main(
     tokenizer_folder: Annotated[Path | None, typer.Option(help="Write the model's tokenizer there.")] = None,
     name: Annotated[str, typer.Option(help="The served model's name.")] = "scripted",
 ) -> None:
-    """Serve a model that speaks vLLM's API and does as it is told, until Ctrl-C."""
+    """Serve a scripted model with vLLM's API until Ctrl-C."""
     behaviour = msgspec.json.decode(script.read_bytes(), type=Behaviour) if script else Behaviour()
     if tokenizer_folder:
         write_tokenizer(tokenizer_folder)

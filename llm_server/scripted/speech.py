@@ -1,4 +1,4 @@
-"""What one request to the scripted server is answered with, token by token. Pure but for the tokenizer it is given."""
+"""Generates the scripted model's answer to one request, token by token. Pure but for the cached tokenizer."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -8,9 +8,9 @@ from functools import cache
 import msgspec
 from tokenizers import Tokenizer
 
-from llm_server.scripted.answers import NO, YES, answerable, obey, quote, read_prompt
+from llm_server.scripted.answers import NO, YES, answer_probability, obedient_answer, quoted_answer, read_prompt
 from llm_server.scripted.byte_tokenizer import byte_tokenizer
-from llm_server.scripted.wire import Turn, probe_candidates
+from llm_server.scripted.wire import RequestMessage, probe_candidates
 
 START, END = "<|im_start|>", "<|im_end|>"
 
@@ -18,14 +18,14 @@ START, END = "<|im_start|>", "<|im_end|>"
 class Behaviour(msgspec.Struct, frozen=True, kw_only=True):
     """How the scripted model behaves; every field may be changed while it runs (`POST /script`).
 
-    A fault holds until told otherwise, or for the next `times` generations. Tokens are counted from the first one that
-    the request asked for, so a continuation counts anew. `hung` also silences the probes, as a stopped process would;
-    `dead` cuts every connection, as a killed one would.
+    A fault applies until it is changed, or for the next `times` generations. Tokens are counted from the first one of a
+    request, so a continuation counts anew. `hung` also blocks health checks, like a stopped process; `dead` cuts every
+    connection, like a killed one.
     """
 
-    answer: str | None = None  # this text; otherwise a quotation of the passage that fits the question best
-    obeys: bool = False  # instead it says yes to every probe and repeats whatever the customer's turn demands
-    sentences: int = 2  # how many sentences are quoted
+    answer: str | None = None  # otherwise a quotation of the passages that match the question best
+    obeys: bool = False  # yes to every probe, and the last user turn as the answer
+    sentences: int = 2  # of a quotation
     probe: float | None = None  # P(yes) of the answerability probe; otherwise by overlap with the passages
     chooses: tuple[float, ...] = ()  # P of each number, from 1 on, where one token is asked for
     first_token_seconds: float = 0.0
@@ -34,43 +34,43 @@ class Behaviour(msgspec.Struct, frozen=True, kw_only=True):
     slots: int = 256
     queue: int | None = None  # generations allowed to wait for a slot; more are refused with 503, as vLLM does
     max_model_len: int = 32_768
-    cache_used: float = 0.0  # what its metrics say of its cache of contexts
+    cache_used: float = 0.0  # the KV cache usage of its metrics
     fail_status: int | None = None
     retry_after: int | None = None
     stall_after: int | None = None
     drop_after: int | None = None
-    garble_after: int | None = None  # a frame that is no JSON
+    garble_after: int | None = None  # a chunk that is no JSON
     die_after: int | None = None
     dead: bool = False
     hung: bool = False
     times: int | None = None
 
-    def healed(self) -> "Behaviour":
-        """Return the same model without its faults."""
+    def without_faults(self) -> "Behaviour":
+        """Return the same behaviour without its faults."""
         return msgspec.structs.replace(
             self, fail_status=None, stall_after=None, drop_after=None, garble_after=None, die_after=None, times=None
         )
 
-    def claimed(self) -> "Behaviour":
-        """Return the behaviour that is left once one more generation has taken its share of `times`."""
+    def after_generation(self) -> "Behaviour":
+        """Return the behaviour of the generations after the next one, with `times` counted down."""
         if self.times is None:
             return self
-        return msgspec.structs.replace(self, times=self.times - 1) if self.times > 1 else self.healed()
+        return msgspec.structs.replace(self, times=self.times - 1) if self.times > 1 else self.without_faults()
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
-    """One token of an answer: its text ("" while a character is incomplete) and how likely the alternatives were."""
+class GeneratedToken:
+    """One token of an answer: its text (empty while a character is incomplete) and the likeliest tokens."""
 
     token: int
     text: str
     finish_reason: str | None
-    chances: dict[str, float]
+    probabilities: dict[str, float]
 
 
 @cache
 def tokenizer() -> Tokenizer:
-    """Return the scripted model's tokenizer, which `write_tokenizer` also writes to a folder."""
+    """Return the scripted model's tokenizer, the one of `write_tokenizer`."""
     return Tokenizer.from_str(byte_tokenizer().to_json())
 
 
@@ -86,7 +86,9 @@ def decode(ids: Sequence[int]) -> str:
     return text
 
 
-def render(turns: Sequence[Turn], *, add_generation_prompt: bool = True, continue_final_message: bool = False) -> str:
+def render(
+    turns: Sequence[RequestMessage], *, add_generation_prompt: bool = True, continue_final_message: bool = False
+) -> str:
     """Return the ChatML prompt of a chat, exactly as the folder's chat template renders it."""
     text = "".join(f"{START}{turn.role}\n{turn.content}{END}\n" for turn in turns)
     if continue_final_message:
@@ -94,30 +96,30 @@ def render(turns: Sequence[Turn], *, add_generation_prompt: bool = True, continu
     return f"{text}{START}assistant\n" if add_generation_prompt else text
 
 
-def speak(
+def generate(
     prompt_ids: Sequence[int], behaviour: Behaviour, *, max_tokens: int, stop: Sequence[str], probing: bool
-) -> Iterator[Step]:
-    """Yield the answer to `prompt_ids` from where its assistant turn breaks off, at most `max_tokens` of it."""
+) -> Iterator[GeneratedToken]:
+    """Yield the answer to a prompt, after the part in its assistant turn, at most `max_tokens` tokens."""
     prompt = decode(prompt_ids)
     if probing and max_tokens == 1:
         yield _probe(prompt, behaviour)
         return
-    whole = _whole(prompt, behaviour)
-    cut = min((whole.find(word) for word in stop if word in whole), default=len(whole))
-    said = encode(whole[:cut])
-    begun = _begun(prompt_ids)
-    done = len(begun) if said[: len(begun)] == begun else 0
-    yield from _steps([*said[done:], *encode(END)], max_tokens)
+    text = _answer_text(prompt, behaviour)
+    end = min((text.find(word) for word in stop if word in text), default=len(text))
+    ids = encode(text[:end])
+    begun = _begun_answer(prompt_ids)
+    skipped = len(begun) if ids[: len(begun)] == begun else 0
+    yield from _tokens([*ids[skipped:], *encode(END)], max_tokens)
 
 
-def _whole(prompt: str, behaviour: Behaviour) -> str:
+def _answer_text(prompt: str, behaviour: Behaviour) -> str:
     if behaviour.answer is not None:
         return behaviour.answer
-    return obey(prompt) if behaviour.obeys else quote(prompt, sentences=behaviour.sentences)
+    return obedient_answer(prompt) if behaviour.obeys else quoted_answer(prompt, sentences=behaviour.sentences)
 
 
-def _begun(prompt_ids: Sequence[int]) -> list[int]:
-    """Return the ids that already stand in the assistant turn with which a ChatML prompt ends."""
+def _begun_answer(prompt_ids: Sequence[int]) -> list[int]:
+    """Return the ids of the answer in the assistant turn at the end of a ChatML prompt."""
     header = encode(f"{START}assistant\n")
     for at in range(len(prompt_ids) - len(header), -1, -1):
         if prompt_ids[at] == header[0]:
@@ -125,7 +127,7 @@ def _begun(prompt_ids: Sequence[int]) -> list[int]:
     return []
 
 
-def _steps(ids: Sequence[int], max_tokens: int) -> Iterator[Step]:
+def _tokens(ids: Sequence[int], max_tokens: int) -> Iterator[GeneratedToken]:
     held: list[int] = []
     for n, token in enumerate(ids[:max_tokens], 1):
         last = n == len(ids)
@@ -136,16 +138,17 @@ def _steps(ids: Sequence[int], max_tokens: int) -> Iterator[Step]:
             text = ""
         else:
             held.clear()
-        yield Step(token=token, text=text, finish_reason=reason, chances={decode([token]): 0.97})
+        yield GeneratedToken(token=token, text=text, finish_reason=reason, probabilities={decode([token]): 0.97})
 
 
-def _probe(prompt: str, behaviour: Behaviour) -> Step:
-    """Return the one token that says whether the passages answer, in the question's language, or which of them."""
-    yes = 1.0 if behaviour.obeys else answerable(prompt) if behaviour.probe is None else behaviour.probe
+def _probe(prompt: str, behaviour: Behaviour) -> GeneratedToken:
+    """Return the token of a probe: yes or no in the question's language, or a number."""
+    yes = 1.0 if behaviour.obeys else answer_probability(prompt) if behaviour.probe is None else behaviour.probe
     korean = any("가" <= letter <= "힣" for letter in read_prompt(prompt).question)
     word = (YES if yes >= 0.5 else NO)[0 if korean else 1]
-    chances = probe_candidates(yes)
+    probabilities = probe_candidates(yes)
     if not korean:
-        chances = {word: chances[other] for word, other in zip(("Yes", "예", "No", "아니오"), chances, strict=True)}
-    chances |= {str(n): chance for n, chance in enumerate(behaviour.chooses, 1)}
-    return Step(token=encode(word)[0], text=word, finish_reason="length", chances=chances)
+        english = ("Yes", "예", "No", "아니오")
+        probabilities = {word: probabilities[other] for word, other in zip(english, probabilities, strict=True)}
+    probabilities |= {str(n): probability for n, probability in enumerate(behaviour.chooses, 1)}
+    return GeneratedToken(token=encode(word)[0], text=word, finish_reason="length", probabilities=probabilities)

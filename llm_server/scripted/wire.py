@@ -1,4 +1,4 @@
-"""What the scripted server reads and writes: the part of vLLM's OpenAI-compatible wire format that we use."""
+"""The messages of the scripted server: the part of vLLM's OpenAI-compatible API that the product uses."""
 
 from typing import Annotated
 
@@ -14,13 +14,13 @@ class StreamOptions(msgspec.Struct, frozen=True):
     continuous_usage_stats: bool = False
 
 
-class Turn(msgspec.Struct, frozen=True):
+class RequestMessage(msgspec.Struct, frozen=True):
     role: str
     content: str
 
 
-class Asking(msgspec.Struct, frozen=True, kw_only=True):
-    """What completions and chat completions share; fields we do not name are ignored, as vLLM's are by us."""
+class RequestFields(msgspec.Struct, frozen=True, kw_only=True):
+    """The common fields of both completion requests; other fields are ignored."""
 
     model: str | None = None
     stream: bool = False
@@ -32,14 +32,14 @@ class Asking(msgspec.Struct, frozen=True, kw_only=True):
     priority: int = 0
 
 
-class CompletionAsking(Asking, frozen=True, kw_only=True):
+class CompletionRequest(RequestFields, frozen=True, kw_only=True):
     prompt: str | tuple[Count, ...]
     max_tokens: Annotated[int, msgspec.Meta(ge=1)] | None = 16
     logprobs: Count | None = None
 
 
-class ChatAsking(Asking, frozen=True, kw_only=True):
-    messages: tuple[Turn, ...]
+class ChatCompletionRequest(RequestFields, frozen=True, kw_only=True):
+    messages: tuple[RequestMessage, ...]
     max_tokens: Annotated[int, msgspec.Meta(ge=1)] | None = None
     max_completion_tokens: Annotated[int, msgspec.Meta(ge=1)] | None = None
     logprobs: bool = False
@@ -48,15 +48,15 @@ class ChatAsking(Asking, frozen=True, kw_only=True):
     continue_final_message: bool = False
 
 
-class TokenizeAsking(msgspec.Struct, frozen=True, kw_only=True):
+class TokenizeRequest(msgspec.Struct, frozen=True, kw_only=True):
     prompt: str | None = None
-    messages: tuple[Turn, ...] | None = None
+    messages: tuple[RequestMessage, ...] | None = None
     add_generation_prompt: bool = True
     continue_final_message: bool = False
     return_token_strs: bool = False
 
 
-class Cached(msgspec.Struct, frozen=True):
+class PromptTokensDetails(msgspec.Struct, frozen=True):
     cached_tokens: int
 
 
@@ -64,7 +64,7 @@ class Usage(msgspec.Struct, frozen=True, omit_defaults=True):
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
-    prompt_tokens_details: Cached | None = None
+    prompt_tokens_details: PromptTokensDetails | None = None
 
 
 class TopLogprob(msgspec.Struct, frozen=True):
@@ -99,7 +99,7 @@ class ChatMessage(msgspec.Struct, frozen=True):
 
 
 class Choice(msgspec.Struct, frozen=True, kw_only=True):
-    """One struct for the four kinds of choice; fields left UNSET are not on the wire."""
+    """One struct for the four kinds of choice; UNSET fields are not sent."""
 
     index: int = 0
     text: str | msgspec.UnsetType = msgspec.UNSET
@@ -134,7 +134,7 @@ class ErrorReply(msgspec.Struct, frozen=True):
     error: ErrorInfo
 
 
-class Tokens(msgspec.Struct, frozen=True):
+class TokenizeReply(msgspec.Struct, frozen=True):
     count: int
     max_model_len: int
     tokens: list[int]
@@ -142,7 +142,7 @@ class Tokens(msgspec.Struct, frozen=True):
 
 
 def probe_candidates(yes: float) -> dict[str, float]:
-    """Return how likely each word of the probe's vocabulary is, when the answer is yes with probability `yes`."""
+    """Return the probability of each word of the answerability probe, where that of yes is `yes`."""
     shares = (0.9, 0.1)
-    chances = {word: yes * share for word, share in zip(YES, shares, strict=True)}
-    return chances | {word: (1 - yes) * share for word, share in zip(NO, shares, strict=True)}
+    probabilities = {word: yes * share for word, share in zip(YES, shares, strict=True)}
+    return probabilities | {word: (1 - yes) * share for word, share in zip(NO, shares, strict=True)}

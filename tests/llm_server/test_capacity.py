@@ -1,8 +1,8 @@
-"""The plan is plain arithmetic on a profile's figures."""
+"""Capacity is arithmetic on a profile's figures."""
 
 import pytest
 
-from llm_server.capacity import Load, plan
+from llm_server.capacity import PeakLoad, plan_capacity
 from llm_server.profile import Engine, Memory, Profile, Speeds
 
 PROFILE = Profile(
@@ -17,35 +17,35 @@ PROFILE = Profile(
     speeds=Speeds(prefill=1000, one_stream=10, all_streams=100, streams=10, measured="made up"),
     memory=Memory(weights=1, kv_per_token=1, kv_cache=11_000),
 )
-LOAD = Load(answers_per_minute=60, prompt_tokens=1000, answer_tokens=100, cached_share=0.5)
+LOAD = PeakLoad(answers_per_minute=60, prompt_tokens=1000, answer_tokens=100, cached_share=0.5)
 
 
 def test_reading_and_writing_share_a_replica() -> None:
-    made = plan(PROFILE, LOAD)
-    assert made.streams == 10
-    assert made.first_token_seconds == pytest.approx(0.5)  # 500 uncached tokens at 1,000 a second
-    assert made.answers_per_second == pytest.approx(1 / (0.5 + 1.0))  # and 100 tokens at 100 a second
-    assert made.answer_seconds == pytest.approx(0.5 + 10.0)  # each of ten streams gets 10 a second
+    planned = plan_capacity(PROFILE, LOAD)
+    assert planned.streams == 10
+    assert planned.first_token_seconds == pytest.approx(0.5)  # 500 uncached tokens at 1,000 a second
+    assert planned.answers_per_second == pytest.approx(1 / (0.5 + 1.0))  # and 100 tokens at 100 a second
+    assert planned.answer_seconds == pytest.approx(0.5 + 10.0)  # each of ten streams gets 10 a second
 
 
 def test_replicas_cover_the_load_with_headroom_and_a_spare() -> None:
-    made = plan(PROFILE, LOAD)
-    needed = 1.0 / (made.answers_per_second * 0.7)
-    assert made.replicas == 3 + 1
+    planned = plan_capacity(PROFILE, LOAD)
+    needed = 1.0 / (planned.answers_per_second * 0.7)
+    assert planned.replicas == 3 + 1
     assert 2 < needed < 3
 
 
 def test_contexts_that_do_not_fit_into_memory_do_not_run_together() -> None:
     small = PROFILE.model_copy(update={"memory": Memory(weights=1, kv_per_token=1, kv_cache=2_200)})
-    made = plan(small, LOAD)
-    assert made.streams == 2
-    assert made.bound_by == "memory for contexts"
-    assert made.answers_per_second < plan(PROFILE, LOAD).answers_per_second
+    planned = plan_capacity(small, LOAD)
+    assert planned.streams == 2
+    assert planned.bound_by == "memory for contexts"
+    assert planned.answers_per_second < plan_capacity(PROFILE, LOAD).answers_per_second
 
 
 def test_more_load_never_needs_fewer_replicas() -> None:
     replicas = [
-        plan(PROFILE, Load(answers_per_minute=n, prompt_tokens=1000, answer_tokens=100)).replicas
+        plan_capacity(PROFILE, PeakLoad(answers_per_minute=n, prompt_tokens=1000, answer_tokens=100)).replicas
         for n in range(1, 500, 7)
     ]
     assert replicas == sorted(replicas)
@@ -53,4 +53,4 @@ def test_more_load_never_needs_fewer_replicas() -> None:
 
 def test_a_prompt_longer_than_the_context_is_refused_in_words() -> None:
     with pytest.raises(ValueError, match="do not fit into 4096 tokens of profile machine"):
-        plan(PROFILE, Load(answers_per_minute=1, prompt_tokens=4000, answer_tokens=200))
+        plan_capacity(PROFILE, PeakLoad(answers_per_minute=1, prompt_tokens=4000, answer_tokens=200))

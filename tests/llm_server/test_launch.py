@@ -1,7 +1,7 @@
-"""`llm-server serve` is ready only after a generation, ends what it started, and says in one sentence what is wrong.
+"""`llm-server serve` is ready only after a generation, ends its processes, and reports an error in one sentence.
 
-In vLLM's place runs the scripted server, behind a program that takes vLLM's command line: these tests are about the
-launcher. That vLLM itself starts with these arguments is shown by the tests marked `vllm`.
+The scripted server runs in vLLM's place, behind a program with vLLM's command line: these tests are about the launcher.
+Tests marked `vllm` start vLLM itself with these arguments.
 """
 
 import os
@@ -17,6 +17,8 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from tests.conftest import free_port
+
 ROOT = Path(__file__).parents[2]
 # Takes the place of `python -m vllm.entrypoints.cli.main serve MODEL … --port N …`, with an engine process as vLLM has.
 STAND_IN = """#!/bin/sh
@@ -29,20 +31,17 @@ exec {python} -m llm_server.scripted --port "$2" --name smollm2-135m {more}
 
 @pytest.fixture
 def port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        found: int = probe.getsockname()[1]
-        return found
+    return free_port()
 
 
 @contextmanager
 def serving(python: Path, port: int, tmp_path: Path, *more: str) -> Iterator[subprocess.Popen[str]]:
     """Run the command with the given interpreter in vLLM's place."""
-    known = {**os.environ, "LLM_PYTHON": str(python), "DATA_DIR": str(tmp_path), "PYTHONPATH": str(ROOT)}  # noqa: TID251
-    asked = ["--profile", "cpu-tiny", "--model", str(tmp_path), "--port", str(port), *more]
+    environment = {**os.environ, "LLM_PYTHON": str(python), "DATA_DIR": str(tmp_path), "PYTHONPATH": str(ROOT)}  # noqa: TID251
+    options = ["--profile", "cpu-tiny", "--model", str(tmp_path), "--port", str(port), *more]
     with subprocess.Popen(  # noqa: S603
-        [sys.executable, "-m", "llm_server", "serve", *asked],
-        env=known,
+        [sys.executable, "-m", "llm_server", "serve", *options],
+        env=environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -54,13 +53,13 @@ def serving(python: Path, port: int, tmp_path: Path, *more: str) -> Iterator[sub
 
 
 def descendants(pid: int) -> list[int]:
-    """Return the ids of a process's children and theirs."""
-    mine = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()]
-    return [*mine, *(pid for child in mine for pid in descendants(child))]
+    """Return the ids of a process's descendants."""
+    children = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()]
+    return [*children, *(pid for child in children for pid in descendants(child))]
 
 
 def all_gone(pids: list[int]) -> bool:
-    """Return whether the processes ended within ten seconds; one that nobody has waited for has ended too."""
+    """Return whether the processes ended within ten seconds; a zombie has ended too."""
     deadline = time.monotonic() + 10
     while time.monotonic() < deadline:
         alive = [path for pid in pids if (path := Path(f"/proc/{pid}/stat")).exists()]
@@ -78,12 +77,12 @@ def stand_in(tmp_path: Path, more: str = "") -> Path:
 
 
 def sentence(process: subprocess.Popen[str]) -> str:
-    """Return what a failed run says, which is one line, after nothing on its standard output."""
-    said, complaint = process.communicate(timeout=60)
+    """Return the standard error of a failed run, which is one line, without any output."""
+    output, error = process.communicate(timeout=60)
     assert process.returncode == 1
-    assert said == ""
-    assert complaint.count("\n") == 1
-    return complaint
+    assert output == ""
+    assert error.count("\n") == 1
+    return error
 
 
 def test_ready_is_printed_after_a_generation_and_a_signal_ends_the_whole_group(tmp_path: Path, port: int) -> None:
@@ -101,14 +100,14 @@ def test_ready_is_printed_after_a_generation_and_a_signal_ends_the_whole_group(t
     assert "engine of its own" in (tmp_path / "logs" / "vllm-cpu-tiny.log").read_text(encoding="utf-8")
 
 
-def test_in_a_container_vllm_writes_where_we_do(tmp_path: Path, port: int) -> None:
+def test_in_a_container_vllm_inherits_our_output(tmp_path: Path, port: int) -> None:
     with serving(stand_in(tmp_path), port, tmp_path, "--log-file", "-") as process:
         assert process.stdout is not None
-        told = process.stdout.readline()
-        assert told == "engine of its own\n"
-        while told and told != f"ready http://127.0.0.1:{port}\n":
-            told = process.stdout.readline()
-        assert told == f"ready http://127.0.0.1:{port}\n"
+        line = process.stdout.readline()
+        assert line == "engine of its own\n"
+        while line and line != f"ready http://127.0.0.1:{port}\n":
+            line = process.stdout.readline()
+        assert line == f"ready http://127.0.0.1:{port}\n"
         process.send_signal(signal.SIGTERM)
         assert process.wait(30) == 0
     assert not (tmp_path / "logs").exists()
@@ -134,7 +133,7 @@ def wait_for_line(path: Path, process: subprocess.Popen[str]) -> None:
     pytest.fail("the command ended")
 
 
-def test_its_own_death_does_not_leave_vllm_behind(tmp_path: Path, port: int) -> None:
+def test_vllm_does_not_survive_the_launcher(tmp_path: Path, port: int) -> None:
     with serving(stand_in(tmp_path), port, tmp_path) as process:
         assert process.stdout is not None
         process.stdout.readline()
@@ -143,7 +142,7 @@ def test_its_own_death_does_not_leave_vllm_behind(tmp_path: Path, port: int) -> 
         assert all_gone(server)
 
 
-def test_a_taken_port_is_said_before_anything_is_loaded(tmp_path: Path, port: int) -> None:
+def test_a_taken_port_is_reported_before_the_model_is_loaded(tmp_path: Path, port: int) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", port))
         other.listen()
@@ -156,25 +155,25 @@ def test_an_interpreter_without_vllm_is_named(tmp_path: Path, port: int) -> None
         assert "has no vLLM: run scripts/setup, or set LLM_PYTHON" in sentence(process)
 
 
-def test_vllms_last_words_and_its_log_are_named_when_it_ends(tmp_path: Path, port: int) -> None:
+def test_vllms_last_error_and_its_log_are_named_when_it_ends(tmp_path: Path, port: int) -> None:
     path = tmp_path / "python"
     path.write_text("#!/bin/sh\necho loading\necho 'ValueError: no room for the cache'\nexit 3\n", encoding="utf-8")
     path.chmod(0o755)
     with serving(path, port, tmp_path) as process:
-        said = sentence(process)
-    assert "vLLM ended with status 3 after saying: ValueError: no room for the cache" in said
-    assert "logs/vllm-cpu-tiny.log" in said
+        error = sentence(process)
+    assert "vLLM ended with status 3 after saying: ValueError: no room for the cache" in error
+    assert "logs/vllm-cpu-tiny.log" in error
 
 
-def test_weights_that_are_not_there_are_named(tmp_path: Path) -> None:
-    known = {**os.environ, "WEIGHTS_DIR": str(tmp_path)}  # noqa: TID251
-    done = subprocess.run(
+def test_missing_weights_are_named(tmp_path: Path) -> None:
+    environment = {**os.environ, "WEIGHTS_DIR": str(tmp_path)}  # noqa: TID251
+    finished = subprocess.run(
         [sys.executable, "-m", "llm_server", "serve", "--profile", "cpu-tiny"],
-        env=known,
+        env=environment,
         capture_output=True,
         text=True,
         check=False,
         timeout=60,
     )
-    assert done.returncode == 1
-    assert "run `llm-server fetch cpu-tiny` first" in done.stderr
+    assert finished.returncode == 1
+    assert "run `llm-server fetch cpu-tiny` first" in finished.stderr

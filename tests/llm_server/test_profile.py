@@ -1,4 +1,4 @@
-"""Profiles are strict, and every flag they use is one that the pinned vLLM parses."""
+"""Profiles are strict, and the pinned vLLM parses every flag that they use."""
 
 import json
 import subprocess
@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from llm_server.launch import ServeSettings, command, environment
-from llm_server.profile import Profile, UnknownProfile, load_profile, profile_names, read_profile
+from llm_server.profile import PROFILES, Profile, UnknownProfile, load_profile, profile_names, read_profile
 from llm_server.pypi_weights import WEIGHTS
 
 VLLM = Path(__file__).parents[2] / ".venv-llm" / "bin" / "python"
-# vLLM's own parser and its own check of the result; the model is not looked at.
+# vLLM's own parser and its validation of the result; the model is not loaded.
 PARSE = """
 import json, sys
 from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
@@ -33,10 +33,10 @@ def settings(profile: Profile) -> ServeSettings:
 @pytest.mark.vllm
 def test_vllm_itself_parses_the_arguments_of_every_profile() -> None:
     profiles = [load_profile(name) for name in profile_names()]
-    asked = "\n".join(json.dumps(command(settings(profile))[4:]) for profile in profiles)
-    done = subprocess.run([VLLM, "-c", PARSE], input=asked, capture_output=True, text=True, check=False)  # noqa: S603
-    assert done.returncode == 0, done.stderr[-2000:]
-    parsed = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("[")]
+    lines = "\n".join(json.dumps(command(settings(profile))[4:]) for profile in profiles)
+    finished = subprocess.run([VLLM, "-c", PARSE], input=lines, capture_output=True, text=True, check=False)  # noqa: S603
+    assert finished.returncode == 0, finished.stderr[-2000:]
+    parsed = [json.loads(line) for line in finished.stdout.splitlines() if line.startswith("[")]
     assert parsed == [
         [
             profile.engine.max_num_queued_reqs,
@@ -57,14 +57,14 @@ def test_a_profile_names_pinned_weights_or_a_pinned_commit_and_fits_its_memory(n
     assert profile.engine.max_num_queued_reqs >= profile.engine.max_num_seqs
 
 
-def test_a_cpu_profile_binds_the_cores_and_reports_to_nobody() -> None:
-    made = environment(settings(load_profile("cpu")))
-    assert made["VLLM_CPU_OMP_THREADS_BIND"]
-    assert made["VLLM_NO_USAGE_STATS"] == made["DO_NOT_TRACK"] == "1"
-    assert made["VLLM_CPU_KVCACHE_SPACE"] == "1"
+def test_a_cpu_profile_binds_the_cores_and_sends_no_telemetry() -> None:
+    variables = environment(settings(load_profile("cpu")))
+    assert variables["VLLM_CPU_OMP_THREADS_BIND"]
+    assert variables["VLLM_NO_USAGE_STATS"] == variables["DO_NOT_TRACK"] == "1"
+    assert variables["VLLM_CPU_KVCACHE_SPACE"] == "1"
 
 
-def test_an_unknown_profile_is_answered_with_the_choice() -> None:
+def test_an_unknown_profile_is_refused_with_the_choices() -> None:
     with pytest.raises(UnknownProfile, match="choose from a100, cpu, cpu-small"):
         load_profile("tpu")
 
@@ -78,7 +78,7 @@ def test_an_unknown_profile_is_answered_with_the_choice() -> None:
     ],
 )
 def test_a_wrong_field_is_named(tmp_path: Path, change: str, reason: str) -> None:
-    text = (Path(__file__).parents[2] / "llm_server" / "profiles" / "cpu.yaml").read_text(encoding="utf-8")
+    text = (PROFILES / "cpu.yaml").read_text(encoding="utf-8")
     key = change.split(":", maxsplit=1)[0]
     kept = [line for line in text.splitlines() if line.strip().split(":")[0] != key]
     at = kept.index("engine:") + 1
@@ -89,7 +89,7 @@ def test_a_wrong_field_is_named(tmp_path: Path, change: str, reason: str) -> Non
 
 
 def test_a_model_that_is_not_pinned_to_a_commit_is_refused(tmp_path: Path) -> None:
-    text = (Path(__file__).parents[2] / "llm_server" / "profiles" / "l4.yaml").read_text(encoding="utf-8")
+    text = (PROFILES / "l4.yaml").read_text(encoding="utf-8")
     path = tmp_path / "mine.yaml"
     path.write_text(text.replace("8591804019c8b22094c3b5b4454e0edc05dffc98", "main"), encoding="utf-8")
     with pytest.raises(UnknownProfile, match=r"hub\.revision"):

@@ -8,8 +8,7 @@ from typing import cast
 import pytest
 import yaml
 
-from llm_server.capacity import Load as PlannedLoad
-from llm_server.capacity import plan
+from llm_server.capacity import PeakLoad, plan_capacity
 from llm_server.profile import load_profile
 from tests.charts.promql import asked
 from tests.charts.rendering import CHART, NAME, Doc, environment, named, render
@@ -103,9 +102,9 @@ def share_within(result: SimulationResult, begin: float, end: float) -> float:
 def test_a_peak_is_seen_in_full_and_served_after_one_scale_up(pay_day: SimulationResult) -> None:
     policy, place = policy_of("values-prod", "h100")
     ups = [(at, new) for (_, old), (at, new) in pairwise(pay_day.sizes) if new > old and at >= 600]
-    enough = plan(
+    enough = plan_capacity(
         load_profile("h100"),
-        PlannedLoad(answers_per_minute=10 * ORDINARY * 60, prompt_tokens=2000, answer_tokens=200, spare_replicas=0,
+        PeakLoad(answers_per_minute=10 * ORDINARY * 60, prompt_tokens=2000, answer_tokens=200, spare_replicas=0,
                     headroom=0.0),
     ).replicas  # fmt: skip
     decided = next(at for at, new in ups if new >= enough)
@@ -157,7 +156,7 @@ def test_a_replica_is_asked_for_what_it_does_when_it_is_busy_to_seventy_percent(
     policy, _ = policy_of(values, pool)
     profile, load = load_profile(pool), Load()
     unhurried = load.prompt_tokens / profile.speeds.prefill + load.answer_tokens / profile.speeds.one_stream
-    planned = plan(profile, PlannedLoad(answers_per_minute=60, prompt_tokens=2000, answer_tokens=200))
+    planned = plan_capacity(profile, PeakLoad(answers_per_minute=60, prompt_tokens=2000, answer_tokens=200))
     assert policy.answer_seconds == pytest.approx(unhurried, rel=0.15)
     assert policy.answers_per_replica == pytest.approx(0.7 * planned.answers_per_second * unhurried, rel=0.15)
 

@@ -1,4 +1,4 @@
-"""Logs are JSON with trace ids, and never a customer's words."""
+"""Logs are JSON with trace ids, without texts of customers."""
 
 import io
 import json
@@ -43,7 +43,7 @@ def test_content_is_replaced_by_its_length(lines: io.StringIO) -> None:
     assert json.loads(lines.getvalue())["question"] == f"<{len(CANARY)} characters>"
 
 
-def test_the_standard_library_goes_the_same_way(lines: io.StringIO) -> None:
+def test_loggers_of_the_standard_library_have_the_same_format(lines: io.StringIO) -> None:
     logging.getLogger("somebody.else").error("disk %s", "full")
     line = json.loads(lines.getvalue())
     assert (line["event"], line["level"], line["logger"]) == ("disk full", "error", "somebody.else")

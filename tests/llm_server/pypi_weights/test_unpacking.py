@@ -1,4 +1,4 @@
-"""What is unpacked is what was packed: within half a step of INT8, with a tokenizer that everybody reads alike."""
+"""Unpacked weights equal the packed ones within half a step of INT8, and their tokenizer encodes alike."""
 
 import json
 import struct
@@ -30,12 +30,12 @@ def stored(folder: Path) -> dict[str, NDArray[np.generic]]:
     (size,) = struct.unpack_from("<Q", raw)
     header = json.loads(raw[8 : 8 + size])
     kinds = {"I8": np.int8, "BF16": np.uint16, "F32": np.float32}
-    found = {}
+    tensors = {}
     for name, entry in header.items():
         if name != "__metadata__":
             start, stop = (8 + size + at for at in entry["data_offsets"])
-            found[name] = np.frombuffer(raw[start:stop], dtype=kinds[entry["dtype"]]).reshape(entry["shape"])
-    return found
+            tensors[name] = np.frombuffer(raw[start:stop], dtype=kinds[entry["dtype"]]).reshape(entry["shape"])
+    return tensors
 
 
 def test_int8_weights_are_within_half_a_step_of_the_original(tmp_path: Path) -> None:

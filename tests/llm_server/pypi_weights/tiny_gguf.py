@@ -8,14 +8,14 @@ import gguf
 import numpy as np
 from numpy.typing import NDArray
 
-from llm_server.pypi_weights.pins import Part, Weights
+from llm_server.pypi_weights.pins import WeightPart, Weights
 from llm_server.scripted import CHAT_TEMPLATE, byte_tokenizer
 
 HIDDEN, INNER, HEADS, LAYERS = 64, 128, 4, 2
 
 
 def write_gguf(path: Path, architecture: str = "qwen2") -> dict[str, NDArray[np.float32]]:
-    """Write a model of random Q8_0 weights and return them as they can be read back."""
+    """Write a model of random Q8_0 weights, and return their dequantised values."""
     writer = gguf.GGUFWriter(path, architecture)
     writer.add_context_length(512)
     writer.add_embedding_length(HIDDEN)
@@ -27,21 +27,21 @@ def write_gguf(path: Path, architecture: str = "qwen2") -> dict[str, NDArray[np.
     writer.add_layer_norm_rms_eps(1e-6)
     vocabulary = _add_tokenizer(writer)
     random = np.random.default_rng(7)
-    kept = {}
+    values_by_name = {}
     for name, shape in _shapes(vocabulary).items():
         values = random.standard_normal(shape, dtype=np.float32)
         if len(shape) == 1:
             writer.add_tensor(name, values)
-            kept[name] = values
+            values_by_name[name] = values
             continue
         packed = gguf.quantize(values, gguf.GGMLQuantizationType.Q8_0)
         writer.add_tensor(name, packed, raw_dtype=gguf.GGMLQuantizationType.Q8_0)
-        kept[name] = gguf.dequantize(packed, gguf.GGMLQuantizationType.Q8_0)
+        values_by_name[name] = gguf.dequantize(packed, gguf.GGMLQuantizationType.Q8_0)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    return kept
+    return values_by_name
 
 
 def _add_tokenizer(writer: gguf.GGUFWriter) -> int:
@@ -90,7 +90,7 @@ def pack(file: Path, index: Path, *, parts: int = 3, name: str = "tiny") -> Weig
         package, module = f"tiny-weights-part{n + 1}", f"tiny_weights_part{n + 1}"
         member = f"{module}/data/part{n + 1:02}.bin"
         write_wheel(index, module, {member: piece})
-        pinned.append(Part(package, "1.0", member, len(piece), hashlib.sha256(piece).hexdigest()))
+        pinned.append(WeightPart(package, "1.0", member, len(piece), hashlib.sha256(piece).hexdigest()))
     return Weights(name, tuple(pinned), hashlib.sha256(data).hexdigest(), "int8", 1_000_000)
 
 
