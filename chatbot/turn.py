@@ -12,6 +12,7 @@ from dataclasses import replace
 from uuid import uuid4
 
 import anyio
+import msgspec
 import structlog
 from opentelemetry import trace
 
@@ -187,7 +188,7 @@ async def retrieve(
         return nothing, CannedReply.UNAVAILABLE
     # The index may hear of a withdrawal later than the table that every replica reads.
     hits = tuple(hit for hit in result.hits if not withdrawn(hit.passage, withdrawals, now=services.now()))
-    result = replace(result, hits=hits)
+    result = msgspec.structs.replace(result, hits=hits)
     if answerability.nothing_near(hits, services.settings.answerability):
         return result, CannedReply.CANNOT_VERIFY
     return result, None

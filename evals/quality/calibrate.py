@@ -7,7 +7,6 @@ weights are fitted on every second question of each kind and evaluated on the ot
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
 
@@ -98,13 +97,13 @@ class Prober:
         access = Access(tenant=TENANT, groups=frozenset({EVERY_CUSTOMER}), as_of=2**33)
         result = await self._retrieval.search(sample.text, earlier=sample.earlier, access=access)
         shown = RetrievalSettings().passages
-        evidence = [await self._probe(sample, replace(result, hits=result.hits[:shown]))]
+        evidence = [await self._probe(sample, msgspec.structs.replace(result, hits=result.hits[:shown]))]
         right = dataset.right_documents(sample)
         others = tuple(hit for hit in result.hits if hit.passage.document_id not in right)[:shown]
         answered = any(holds_answer(hit.passage.text, sample.answers) for hit in others)
         if others and not (sample.unanswerable or answered):
             without = msgspec.structs.replace(sample, id=f"{sample.id}-without", kind=WITHOUT, unanswerable=True)
-            evidence.append(await self._probe(without, replace(result, hits=others)))
+            evidence.append(await self._probe(without, msgspec.structs.replace(result, hits=others)))
         return evidence
 
     async def _probe(self, sample: Sample, result: SearchResult) -> ProbeEvidence:
