@@ -31,8 +31,11 @@ for command in commands:
 
 from chatbot.app import create_app as create_chat_app
 from ingest.app import create_app as create_staff_app
-staff_services = SimpleNamespace(blobs=SimpleNamespace(most_bytes=1))
-for app in (create_chat_app(SimpleNamespace()), create_staff_app(staff_services)):
+class Services:
+    blobs = SimpleNamespace(most_bytes=1)
+    def __getattr__(self, name):
+        return None
+for app in (create_chat_app(Services()), create_staff_app(Services())):
     for path in ("/", "/web/app.js", "/web/sse.js", "/openapi.json"):
         print(path, TestClient(app).get(path).status_code)
 ours = [module for name, module in sys.modules.items() if name.split(".")[0] in packages]

@@ -25,7 +25,7 @@ Amount = Annotated[int, Field(ge=1, le=10**12)]
 
 
 class Limit(BaseModel, frozen=True, extra="forbid"):
-    """The limits of one scope, by dimension."""
+    """What one scope may spend."""
 
     tokens_per_minute: Amount
     requests_per_minute: Amount
