@@ -30,7 +30,7 @@ check: ## Format, lint, types, import contracts, house rules
 	@.venv/bin/typos
 	@.venv/bin/lint-imports --no-cache | tail -n 3
 	@.venv/bin/mypy
-	@$(PY) -m pytest -q tests/test_architecture.py tests/test_docs.py
+	@$(PY) -m pytest -q tests/test_architecture.py tests/test_docs.py tests/golden
 	@$(PY) scripts/house_numbers
 
 fix: ## Format, and fix what lint can fix

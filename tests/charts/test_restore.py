@@ -16,7 +16,7 @@ from chatbot.tables import SCHEMA
 from ingest import catalogue
 from knowledge import withdrawals
 from knowledge.storage import migrate_database, open_engine
-from tests.chatbot.audit.test_trail import SETTINGS, answer, faults
+from tests.audit import SETTINGS, answer, faults
 from tests.conftest import DURABLE, redis_server
 from tests.postgres import Postgres
 

@@ -12,10 +12,9 @@ from uuid import uuid4
 import httpx2
 import pytest
 
-from tests.chatbot.limits.test_ledger_cluster import keys_by_node, ports
 from tests.e2e.conftest import ENGLISH, Product, scripted_model, served, until
+from tests.redis_cluster import keys_by_node, redis_cluster
 
-__all__ = ["ports"]
 pytestmark = [pytest.mark.anyio, pytest.mark.e2e]
 
 QUESTION = {"message": ENGLISH, "stream": False}
@@ -41,6 +40,12 @@ class Planned:
 
     def client(self, tenant: str, *, sub: str = "", role: str = "customer") -> httpx2.AsyncClient:
         return self.product.client(sub or uuid4().hex, tenant=tenant, role=role)
+
+
+@pytest.fixture(scope="module")
+def ports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[int]]:
+    with redis_cluster(tmp_path_factory.mktemp("cluster")) as ports:
+        yield ports
 
 
 @pytest.fixture(scope="module")

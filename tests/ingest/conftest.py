@@ -1,6 +1,6 @@
 """A tiny embedding model and real services over it: embedded Qdrant, a database and a blob folder of the test's own."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
@@ -16,6 +16,8 @@ from ingest.services import Services
 from ingest.settings import Settings
 from ingest.uploads import Uploads
 from ingest.wiring import open_services
+from tests.clock import Clock
+from tests.ingest.bank import Bank, served
 from tests.ingest.staff import Staff, open_staff
 from tests.tiny_embedder import write_model
 
@@ -42,16 +44,6 @@ def settings(weights: Path, tmp_path: Path, redis_url: str, database_url: str) -
         redis_url=SecretStr(redis_url),
         delivery=JobBrokerSettings(queue=f"ingest-{uuid4().hex}"),
     )
-
-
-class Clock:
-    """The bank's clock in Unix seconds, set by the test."""
-
-    def __init__(self, now: float) -> None:
-        self.now = now
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class NoDisplay:
@@ -86,3 +78,9 @@ async def services(settings: Settings, clock: Clock) -> AsyncGenerator[Services]
 async def staff(services: Services, tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[Staff]:
     async with open_staff(services, tmp_path_factory.mktemp("keys")) as opened:
         yield opened
+
+
+@pytest.fixture
+def bank(weights: Path, redis_url: str, tmp_path: Path) -> Iterator[Bank]:
+    with served(Bank(tmp_path, weights, redis_url)) as bank:
+        yield bank

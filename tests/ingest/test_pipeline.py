@@ -36,8 +36,9 @@ from ingest.settings import Settings
 from ingest.uploads import UploadRequest
 from knowledge.index import Index
 from knowledge.passage import Passage
+from tests.clock import Clock
 from tests.ingest import samples
-from tests.ingest.conftest import NOON, Clock, NoDisplay
+from tests.ingest.conftest import NOON, NoDisplay
 from tests.ingest.documents import (
     REQUEST,
     do_job,

@@ -2,16 +2,15 @@
 
 import base64
 import re
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
-from pathlib import Path
 
 import pytest
 from playwright.async_api import Browser, Locator, Page, expect
 
 from tests.e2e.browser import NEEDS_CHROMIUM, WAIT, Trouble, assert_readable, launched
 from tests.ingest import samples
-from tests.ingest.bank import Bank, served
+from tests.ingest.bank import Bank
 
 pytestmark = [
     pytest.mark.anyio,
@@ -48,12 +47,6 @@ TOO_SMALL = """() => [...document.querySelectorAll("button, a[href], input, sele
   .filter((control) => control.checkVisibility() && !control.matches(".skip, .visually-hidden"))
   .map((control) => ({ what: control.outerHTML.slice(0, 90), touch: control.getBoundingClientRect() }))
   .filter(({ touch }) => touch.width < 44 || touch.height < 44).map(({ what }) => what)"""
-
-
-@pytest.fixture
-def bank(weights: Path, redis_url: str, tmp_path: Path) -> Iterator[Bank]:
-    with served(Bank(tmp_path, weights, redis_url)) as bank:
-        yield bank
 
 
 @pytest.fixture

@@ -24,8 +24,9 @@ from ingest.jobs import (
 from ingest.parsing import ParserSettings, open_readers
 from ingest.services import Services
 from ingest.worker import SWEEP_SECONDS, Worker, send_pending
+from tests.clock import Clock
 from tests.conftest import free_port
-from tests.ingest.conftest import Clock, NoDisplay
+from tests.ingest.conftest import NoDisplay
 from tests.ingest.documents import receive
 from tests.ingest.taken_over import PROGRAM as TAKEN_OVER
 

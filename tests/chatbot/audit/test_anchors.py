@@ -1,7 +1,7 @@
 """Anchored heads show a database that was rewritten with the right key, in both stores."""
 
 import os
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from uuid import uuid4
@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from chatbot.audit.anchors import Anchors, AnchorStore, AnchorsUnavailable, FolderAnchors, open_anchors
 from chatbot.audit.chain import GENESIS, seal
 from chatbot.audit.trail import AUDIT, Audit, open_audit, row_of
-from tests.chatbot.audit.test_trail import SETTINGS, answer
+from tests.audit import SETTINGS, answer
 from tests.clock import Clock
 from tests.s3 import s3_in_the_environment
 
@@ -40,12 +40,6 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> AnchorStore:
     bucket = f"bank-{uuid4().hex}"
     S3FileSystem(skip_instance_cache=True).mkdir(bucket)
     return open_anchors(f"s3://{bucket}/audit")
-
-
-@pytest.fixture
-async def audit(engine: AsyncEngine) -> AsyncGenerator[Audit]:
-    async with open_audit(engine, SETTINGS) as audit:
-        yield audit
 
 
 @pytest.fixture

@@ -15,57 +15,12 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from chatbot.audit.chain import GENESIS, AuditKeys, ChainCheck, Closed, Opened, seal
-from chatbot.audit.records import AuditClosed, AuditOpened
 from chatbot.audit.trail import Audit, AuditSettings, open_audit
 from chatbot.errors import AuditUnavailable
-from chatbot.events import FinishReason, Usage
 from knowledge.storage import UNAVAILABLE, open_engine
+from tests.audit import CLOSED, OPENED, SETTINGS, answer, faults
 
 pytestmark = [pytest.mark.anyio, pytest.mark.both_databases]
-
-SETTINGS = AuditSettings(key=SecretStr("a key that only tests have"), deadline=10, retry_every=0.05)
-OPENED = AuditOpened(
-    answer_id="a1",
-    tenant="hanbit",
-    sub="lee",
-    conversation_id="c1",
-    question="제 한도는 얼마인가요?",
-    passages=(("fees", 2, 7), ("limits", 1, 0)),
-    groups=("customers", "gold"),
-    as_of=1_800_000_000.5,
-    model="qwen",
-    prompt_version="p1",
-    index_version="kb-1",
-    embedder="e5-small",
-    sampling="temperature=0",
-    grounding="strict",
-    at=100.25,
-)
-CLOSED = AuditClosed(
-    answer_id="a1",
-    tenant="hanbit",
-    usage=Usage(prompt_tokens=100, cached_tokens=60, answer_tokens=20),
-    finish_reason=FinishReason.STOP,
-    error=None,
-    grounded=True,
-    at=101.5,
-)
-
-
-@pytest.fixture
-async def audit(engine: AsyncEngine) -> AsyncGenerator[Audit]:
-    async with open_audit(engine, SETTINGS) as audit:
-        yield audit
-
-
-async def answer(audit: Audit, *names: str) -> None:
-    for name in names:
-        await audit.open(replace(OPENED, answer_id=name))
-        await audit.close(replace(CLOSED, answer_id=name))
-
-
-async def faults(audit: Audit, *, unclosed_before: float = 0.0) -> list[tuple[str, int]]:
-    return [(p.fault, p.sequence) for p in await audit.verify(unclosed_before=unclosed_before)]
 
 
 async def tamper(engine: AsyncEngine, statement: str) -> None:

@@ -1,7 +1,6 @@
 """The same questions do not alarm, others do; whatever the shares, PSI is a distance; nothing of a question is kept."""
 
 import math
-from array import array
 from collections import Counter
 from pathlib import Path
 
@@ -30,37 +29,9 @@ from chatbot.drift.watch import DriftSettings, DriftWatch, ReferenceUnreadable, 
 from chatbot.events import FinishReason, Usage
 from chatbot.metrics import Metrics
 from chatbot.records import SearchFinished, TurnFinished
-
-DIMENSIONS = 64
-TOPICS = np.linalg.qr(np.random.default_rng(1).normal(size=(DIMENSIONS, 8)))[0].T.astype(np.float32)
-ENDED = {"stop": 880, "refused": 100, "handoff": 20}
+from tests.drift import ENDED, window
 
 COUNTS = st.lists(st.integers(0, 10_000), min_size=2, max_size=12).filter(any)
-
-
-def window(
-    seed: int,
-    questions: int,
-    *,
-    weights: tuple[float, ...] = (0.4, 0.3, 0.2, 0.1),
-    english: float = 0.2,
-    better: float = 0.0,
-) -> list[SearchFinished]:
-    """Return questions drawn from topics with these weights; `better` moves their best passage's scores."""
-    rng = np.random.default_rng(seed)
-    drawn: list[SearchFinished] = []
-    for topic in rng.choice(len(weights), questions, p=weights):
-        vector = TOPICS[topic] + rng.normal(scale=0.08, size=DIMENSIONS).astype(np.float32)
-        drawn.append(
-            SearchFinished(
-                vector=array("f", vector / np.linalg.norm(vector)),
-                language="en" if rng.random() < english else "ko",
-                meaning=float(rng.normal(0.85 + better, 0.03)),
-                terms=float(max(0.0, rng.normal(1.5 + 10 * better, 0.5))),
-                about=f"document {topic}",
-            )
-        )
-    return drawn
 
 
 @pytest.fixture(scope="module")

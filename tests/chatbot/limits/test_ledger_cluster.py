@@ -1,13 +1,9 @@
 """The ledger on a real cluster of three nodes: all keys of a tenant lie in one slot, so its scripts run anywhere."""
 
-import time
 import uuid
 from collections.abc import AsyncGenerator, Iterator
-from contextlib import ExitStack
-from itertools import pairwise
 
 import pytest
-from redis import Redis as BlockingRedis
 from redis.asyncio.cluster import RedisCluster
 from redis.crc import key_slot
 
@@ -17,55 +13,23 @@ from chatbot.limits.ledger import Caller, Ledger
 from chatbot.limits.limits import LedgerSettings, Limit, LimitSettings
 from chatbot.redis_client import RedisBreaker, RedisSettings, open_cluster
 from tests.chatbot.conftest import PATIENT
-from tests.conftest import NOT_DURABLE, START_SECONDS, free_port, redis_server
+from tests.redis_cluster import keys_by_node, redis_cluster
 
 pytestmark = [pytest.mark.anyio, pytest.mark.services]
 
-SLOTS = 16384
-NODES = 3
 LIMIT = Limit(tokens_per_minute=100, requests_per_minute=10, concurrent=4, tokens_per_day=1000)
 
 
 @pytest.fixture(scope="module")
 def ports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[int]]:
-    """Three nodes, each with a third of the slots, that know each other."""
-    ports, buses = ([free_port() for _ in range(NODES)] for _ in range(2))
-    bounds = [SLOTS * n // NODES for n in range(NODES + 1)]
-    with ExitStack() as stack:
-        for port, bus in zip(ports, buses, strict=True):
-            options = ("--cluster-enabled", "yes", "--cluster-port", str(bus), *NOT_DURABLE)
-            stack.enter_context(redis_server(tmp_path_factory.mktemp("node"), *options, port=port))
-        nodes = [stack.enter_context(BlockingRedis(port=port)) for port in ports]
-        for epoch, (client, (first, end)) in enumerate(zip(nodes, pairwise(bounds), strict=True), 1):
-            client.execute_command("CLUSTER SET-CONFIG-EPOCH", epoch)
-            client.execute_command("CLUSTER ADDSLOTSRANGE", first, end - 1)
-        for port, bus in zip(ports[1:], buses[1:], strict=True):
-            nodes[0].execute_command("CLUSTER MEET", "127.0.0.1", port, bus)
-        deadline = time.monotonic() + START_SECONDS
-        while not all(is_whole(client) for client in nodes):
-            assert time.monotonic() < deadline, "the nodes never became a cluster"
-            time.sleep(0.05)
+    with redis_cluster(tmp_path_factory.mktemp("cluster")) as ports:
         yield ports
-
-
-def is_whole(client: BlockingRedis) -> bool:
-    info = client.execute_command("CLUSTER INFO")  # type: ignore[no-untyped-call]  # has no types
-    return str(info["cluster_state"]) == "ok" and int(info["cluster_known_nodes"]) == NODES
 
 
 @pytest.fixture
 async def cluster(ports: list[int]) -> AsyncGenerator[RedisCluster]:
     async with open_cluster(f"redis://127.0.0.1:{ports[0]}", RedisSettings()) as cluster:
         yield cluster
-
-
-def keys_by_node(ports: list[int], tenant: str) -> dict[int, list[bytes]]:
-    """Return which node keeps which keys of a tenant."""
-    keys_at = {}
-    for port in ports:
-        with BlockingRedis(port=port) as client:
-            keys_at[port] = list(client.scan_iter(match=f"*{tenant}*", count=1000))
-    return {port: keys for port, keys in keys_at.items() if keys}
 
 
 async def test_all_that_the_ledger_does_works_on_a_cluster(cluster: RedisCluster, ports: list[int]) -> None:

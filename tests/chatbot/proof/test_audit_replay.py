@@ -1,8 +1,7 @@
 """What an answer's rows prove of its parts: real rows, conversation, passages and prompt; no model is asked here."""
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, replace
-from datetime import date
 from pathlib import Path
 from uuid import uuid4
 
@@ -23,38 +22,17 @@ from chatbot.redis_client import RedisBreaker
 from chatbot.tokenizer import Message, Tokenizer
 from knowledge.access import EVERY_CUSTOMER
 from knowledge.glossary import load_glossary
-from knowledge.index import Index, IndexSettings, open_index
-from knowledge.passage import Passage
-from knowledge.terms import Terms
-from tests.chatbot.audit.test_trail import SETTINGS
+from knowledge.index import Index
+from tests.audit import SETTINGS
 from tests.chatbot.conftest import PATIENT
 from tests.conftest import Golden
+from tests.passages import DEPOSIT, FEES, NOW, TENANT, indexed_passages
 
 pytestmark = pytest.mark.anyio
 
-TENANT, NOW = "hanbit", 1_800_000_000.0
-DEPOSIT = Passage(
-    tenant=TENANT, document_id="deposit", version=2, n=3, title="정기예금", section="금리", page=None,
-    text="정기예금의 기본 금리는 연 3.1%입니다. 중도해지 금리는 연 0.5%입니다.", language="ko", product=None,
-    readers=(EVERY_CUSTOMER,), effective_from=date(2026, 1, 2), visible_from=NOW - 100,
-)  # fmt: skip
-FEES = replace(DEPOSIT, document_id="fees", version=1, n=0, title="수수료", text="송금 수수료는 8,000원입니다.")
 QUESTION = "정기예금의 금리는 얼마인가요?"
 ANSWER = "정기예금의 기본 금리는 연 3.1%입니다."
 BEFORE = ("송금 수수료는 얼마인가요?", "송금 수수료는 8,000원입니다.")
-
-
-class NoEmbedder:
-    """Vectors are given in these tests, and nothing is searched."""
-
-    name = "none"
-    dimensions = 2
-
-    async def embed_queries(self, texts: Sequence[str]) -> list[list[float]]:
-        raise NotImplementedError(texts)
-
-    async def embed_passages(self, texts: Sequence[str]) -> list[list[float]]:
-        raise NotImplementedError(texts)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,15 +52,9 @@ class Answered:
         return {finding.what: finding.standing for finding in (await self.replayed(question)).findings}
 
 
-@pytest.fixture(scope="module")
-def terms() -> Terms:
-    return Terms()
-
-
 @pytest.fixture
-async def index(tmp_path: Path, terms: Terms) -> AsyncGenerator[Index]:
-    async with open_index(IndexSettings(path=tmp_path / "qdrant"), NoEmbedder(), terms) as index:
-        await index.upsert([DEPOSIT, FEES], [[1.0, 0.0], [0.0, 1.0]])
+async def index(tmp_path: Path) -> AsyncGenerator[Index]:
+    async with indexed_passages(tmp_path / "index") as index:
         yield index
 
 

@@ -17,8 +17,8 @@ from typer.testing import CliRunner
 from chatbot.drift import BinCounter, Reference, build_reference
 from chatbot.metrics import Metrics
 from evals.__main__ import app
-from tests.chatbot.drift.test_drift import ENDED, window
 from tests.conftest import free_port
+from tests.drift import ENDED, window
 
 PROMETHEUS = shutil.which("prometheus")
 

@@ -1,24 +1,26 @@
 """A recording asks the model as a turn does."""
 
+from pathlib import Path
+
 import pytest
 
 from chatbot.tokenizer import Tokenizer
 from evals.quality.record import Recorder, checked_today
-from knowledge.index import Index
-from llm_server.scripted import Behaviour
-from tests.chatbot.conftest import tokenizer
+from llm_server.scripted import Behaviour, write_tokenizer
 from tests.chatbot.models.scripted_pool import serve
-from tests.chatbot.proof.test_audit_replay import DEPOSIT, index, terms
-
-__all__ = ["index", "terms", "tokenizer"]
+from tests.passages import DEPOSIT, indexed_passages
 
 
 @pytest.mark.anyio
 async def test_what_the_model_chooses_where_all_was_withheld_is_recorded_with_the_quotes(
-    tokenizer: Tokenizer, index: Index
+    tmp_path: Path,
 ) -> None:
     question = "정기예금의 기본 금리와 중도해지 금리는 얼마인가요?"
-    async with serve(tokenizer, [Behaviour(chooses=(0.2, 0.6))]) as served:
+    tokenizer = Tokenizer.load(write_tokenizer(tmp_path / "tokenizer"))
+    async with (
+        indexed_passages(tmp_path / "index") as index,
+        serve(tokenizer, [Behaviour(chooses=(0.2, 0.6))]) as served,
+    ):
         recorder = Recorder(served.models, index)
         choices = [
             await recorder.choice(checked_today(question, [DEPOSIT], text).quotes(""), [DEPOSIT], question, before=())

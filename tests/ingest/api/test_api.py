@@ -5,8 +5,9 @@ import pytest
 
 from ingest.api.routes import jobs
 from ingest.services import Services
+from tests.clock import Clock
 from tests.ingest import samples
-from tests.ingest.conftest import NOON, Clock
+from tests.ingest.conftest import NOON
 from tests.ingest.documents import receive
 from tests.ingest.staff import Staff
 

@@ -8,7 +8,7 @@ from rich.console import Console
 from ingest.bulk.load import LoadOutcome
 from ingest.bulk.manifest import SourceFile
 from ingest.bulk.progress import ProgressLines, open_display
-from tests.ingest.conftest import Clock
+from tests.clock import Clock
 
 OUTCOME = LoadOutcome(file=SourceFile(path=Path("a.md"), name="a.md"), passages=3)
 

@@ -15,8 +15,9 @@ from ingest.maintenance import rebuild
 from ingest.pipeline import activate, approve, update_index, write_pending_windows, write_window
 from ingest.services import Services
 from knowledge.withdrawals import WITHDRAWN
+from tests.clock import Clock
 from tests.ingest import samples
-from tests.ingest.conftest import NOON, Clock
+from tests.ingest.conftest import NOON
 from tests.ingest.documents import REQUEST, do_job, receive, versions_found
 
 pytestmark = [pytest.mark.anyio, pytest.mark.both_databases]

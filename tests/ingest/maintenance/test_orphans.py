@@ -11,7 +11,7 @@ from ingest.errors import StorageUnavailable
 from ingest.services import Services
 from ingest.uploads import Blob
 from ingest.worker import ORPHANS_BELIEVED, discard_orphans
-from tests.ingest.conftest import Clock
+from tests.clock import Clock
 from tests.ingest.documents import receive, stream
 
 pytestmark = pytest.mark.anyio

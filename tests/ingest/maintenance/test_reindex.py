@@ -20,8 +20,8 @@ from ingest.worker import Worker
 from knowledge.access import EVERY_CUSTOMER, Access
 from knowledge.glossary import load_glossary
 from knowledge.index import Index
+from tests.clock import Clock
 from tests.ingest import samples
-from tests.ingest.conftest import Clock
 from tests.ingest.documents import name_of, points_of, publish, receive, versions_found
 from tests.knowledge.index.test_index import Renamed
 

@@ -6,21 +6,13 @@ runs: a write past it fails as one to a full disk does.
 
 import resource
 import time
-from collections.abc import Iterator
-from pathlib import Path
 
 import httpx2
 import pytest
 
-from tests.ingest.bank import Bank, served, text
+from tests.ingest.bank import Bank, text
 
 LARGE = b"# large\n\n" + b"word " * 600_000
-
-
-@pytest.fixture
-def bank(weights: Path, redis_url: str, tmp_path: Path) -> Iterator[Bank]:
-    with served(Bank(tmp_path, weights, redis_url)) as running:
-        yield running
 
 
 def room(bank: Bank, size: int) -> None:
