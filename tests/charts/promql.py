@@ -1,4 +1,4 @@
-"""Which metrics, labels and label values an expression of Prometheus asks for. Its syntax is promtool's to judge."""
+"""The metrics, labels and label values that a PromQL expression selects; promtool checks its syntax."""
 
 import re
 from collections.abc import Iterator
@@ -10,19 +10,19 @@ _GROUPED = re.compile(r"\b(?:by|without|on|ignoring)\s*\(([^)]*)\)")
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """A metric and the (label, operator, value) of its matchers."""
+class Selector:
+    """A metric and the (label, operator, value) of its label matchers."""
 
     metric: str
     matchers: tuple[tuple[str, str, str], ...]
 
 
-def asked(expression: str) -> Iterator[Asked]:
-    """Yield what is selected."""
+def selectors_of(expression: str) -> Iterator[Selector]:
+    """Yield the vector selectors of an expression."""
     for name, matchers in _METRIC.findall(_GROUPED.sub("", expression)):
-        yield Asked(name, tuple(_MATCHER.findall(matchers)))
+        yield Selector(name, tuple(_MATCHER.findall(matchers)))
 
 
 def grouped(expression: str) -> set[str]:
-    """Return the labels that results are grouped by."""
+    """Return the labels of an expression's grouping and matching clauses (`by`, `without`, `on`, `ignoring`)."""
     return {label.strip() for labels in _GROUPED.findall(expression) for label in labels.split(",") if label.strip()}

@@ -1,4 +1,4 @@
-"""Renders of the chart by real Helm, and what is asked of them again and again.
+"""Renders of the chart by real Helm, and functions that read them.
 
 `python -m tests.charts.rendering` writes the golden renders anew.
 """
@@ -17,7 +17,7 @@ CHART = ROOT / "charts/bank-chatbot"
 PARTS = ROOT / ".venv/charts"
 GOLDEN = Path(__file__).parent / "golden"
 NAME = "bank-bank-chatbot"
-"""The release's name and the chart's, which the names of all its objects begin with."""
+"""The prefix of all objects' names: the release's name and the chart's."""
 RELEASE = ("bank", "--namespace", "bank")
 ENVIRONMENTS = ("dev", "staging", "prod", "airgapped")
 VALUES = ("values", *(f"values-{name}" for name in ENVIRONMENTS))
@@ -28,15 +28,15 @@ Doc = dict[str, Any]
 
 
 def tool(name: str) -> str:
-    """Return the path of a program that scripts/chart_parts brings; without it the test is skipped."""
+    """Return the path of a program that scripts/chart_parts installs; without it the test is skipped."""
     path = PARTS / name
     if not path.exists():
-        pytest.skip(f"{path.relative_to(ROOT)} is missing: scripts/chart_parts brings it")
+        pytest.skip(f"{path.relative_to(ROOT)} is missing: scripts/chart_parts installs it")
     return str(path)
 
 
 def helm(major: int, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run Helm; its own folders stay out of the home."""
+    """Run Helm 3 or 4 with a home folder of its own."""
     home = {"HOME": str(PARTS / "home"), "PATH": "/usr/bin:/bin"}
     return subprocess.run(  # noqa: S603
         [tool(f"helm{major}"), *arguments], env=home, capture_output=True, text=True, check=False, timeout=60
@@ -49,20 +49,20 @@ def values_of(name: str) -> list[str]:
 
 
 def template(name: str, *more: str, major: int = 4) -> subprocess.CompletedProcess[str]:
-    """Render with one of the chart's values files and what else is given."""
+    """Render with one of the chart's values files and more arguments of Helm."""
     return helm(major, "template", RELEASE[0], str(CHART), *RELEASE[1:], *values_of(name), *more)
 
 
 @cache
 def render(name: str = "values", *more: str, major: int = 4) -> Sequence[Doc]:
     """Return the objects of a render that must succeed."""
-    done = template(name, *more, major=major)
-    assert done.returncode == 0, done.stderr
-    return [doc for doc in yaml.safe_load_all(done.stdout) if doc]
+    completed = template(name, *more, major=major)
+    assert completed.returncode == 0, completed.stderr
+    return [doc for doc in yaml.safe_load_all(completed.stdout) if doc]
 
 
 def named(docs: Sequence[Doc], kind: str, name: str) -> Doc:
-    """Return the one object of that kind and name."""
+    """Return the object of that kind and name."""
     matching = [doc for doc in docs if doc["kind"] == kind and doc["metadata"]["name"] == name]
     assert len(matching) == 1, f"{kind} {name}: {len(matching)}"
     return matching[0]
@@ -74,7 +74,7 @@ def of_kind(docs: Sequence[Doc], *kinds: str) -> list[Doc]:
 
 
 def pods(docs: Sequence[Doc]) -> Iterator[tuple[str, Doc]]:
-    """Yield (kind/name, pod template) of everything that makes pods."""
+    """Yield (kind/name, pod template) of every object that makes pods."""
     for doc in docs:
         spec = doc.get("spec", {})
         template = {"Pod": doc, "CronJob": spec.get("jobTemplate", {}).get("spec", {}).get("template")}.get(
@@ -85,26 +85,26 @@ def pods(docs: Sequence[Doc]) -> Iterator[tuple[str, Doc]]:
 
 
 def containers(pod: Doc) -> list[Doc]:
-    """Return all containers of a pod, those that run first included."""
+    """Return all containers of a pod, init containers included."""
     return [*pod["spec"].get("initContainers", []), *pod["spec"]["containers"]]
 
 
 def environment(container: Doc) -> dict[str, str]:
-    """Return the variables that have a value of their own."""
+    """Return the environment variables whose value is in the pod, not in a Secret."""
     return {entry["name"]: entry["value"] for entry in container.get("env", []) if "value" in entry}
 
 
 def golden_text(name: str) -> str:
-    """Return a render as it is kept: without what stands in files of its own (rules and dashboards)."""
-    kept = []
+    """Return a render as a golden file: without alert rules and dashboards, which are files of the chart already."""
+    objects = []
     for doc in render(name):
         if doc["kind"] == "PrometheusRule":
-            kept.append({**doc, "spec": "files/alerts.yaml"})
+            objects.append({**doc, "spec": "files/alerts.yaml"})
         elif "-dashboard-" in doc["metadata"]["name"]:
-            kept.append({**doc, "data": "dashboards/"})
+            objects.append({**doc, "data": "dashboards/"})
         else:
-            kept.append(doc)
-    return yaml.safe_dump_all(kept, sort_keys=True, allow_unicode=True, width=120)
+            objects.append(doc)
+    return yaml.safe_dump_all(objects, sort_keys=True, allow_unicode=True, width=120)
 
 
 if __name__ == "__main__":

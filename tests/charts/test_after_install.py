@@ -1,4 +1,4 @@
-"""`helm test`: the pod's own script, run against a chatbot and a staff API that say what they are told to say."""
+"""`helm test`: the pod's own script, run against scripted replies of a chatbot and a staff API."""
 
 import json
 import subprocess
@@ -16,10 +16,10 @@ READY = {"status": "ready", "index": "ok", "sql": "ok", "redis": "ok", "models":
 
 
 @contextmanager
-def answering(replies: Mapping[str, tuple[int, object]]) -> Iterator[str]:
-    """Give the address of a server that answers each path as told."""
+def scripted_server(replies: Mapping[str, tuple[int, object]]) -> Iterator[str]:
+    """Run a server that replies to each path with its (status, JSON body); yield its URL."""
 
-    class Told(BaseHTTPRequestHandler):
+    class ScriptedReplies(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             self.rfile.read(int(self.headers.get("Content-Length", 0)))
             status, body = replies[self.path]
@@ -30,10 +30,10 @@ def answering(replies: Mapping[str, tuple[int, object]]) -> Iterator[str]:
         def do_POST(self) -> None:
             self.do_GET()
 
-        def log_message(self, format: str, *args: object) -> None:  # noqa: A002  the name of the one it overrides
-            """Keep silent."""
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002  the name in the base class
+            """Log nothing."""
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Told) as server:
+    with ThreadingHTTPServer(("127.0.0.1", 0), ScriptedReplies) as server:
         thread = Thread(target=server.serve_forever)
         thread.start()
         try:
@@ -43,13 +43,13 @@ def answering(replies: Mapping[str, tuple[int, object]]) -> Iterator[str]:
             thread.join()
 
 
-def asked(state: Mapping[str, str], values: str = "values") -> subprocess.CompletedProcess[str]:
-    """Run the script of the test's pod where the chatbot is ready and says `state` of its parts."""
+def run_test_pod(state: Mapping[str, str], values: str = "values") -> subprocess.CompletedProcess[str]:
+    """Run the script of the release's test pod; the chatbot replies to `/readyz` with `state`."""
     (script,) = named(render(values), "Pod", f"{NAME}-test")["spec"]["containers"][0]["args"]
     replies: dict[str, tuple[int, object]] = {
         "/readyz": (200, state), "/openapi.json": (200, {}), "/v1/chat": (401, {}), "/v1/documents": (401, {}),
     }  # fmt: skip
-    with answering(replies) as url:
+    with scripted_server(replies) as url:
         for address in (f"http://{NAME}-chatbot:8000", f"http://{NAME}-ingest:8001"):
             assert address in script
             script = script.replace(address, url)
@@ -58,17 +58,17 @@ def asked(state: Mapping[str, str], values: str = "values") -> subprocess.Comple
 
 
 def test_a_release_with_all_its_parts_passes() -> None:
-    done = asked(READY)
-    assert done.returncode == 0, done.stdout + done.stderr
+    completed = run_test_pod(READY)
+    assert completed.returncode == 0, completed.stdout + completed.stderr
 
 
 @pytest.mark.parametrize("part", ["index", "sql", "redis", "models"])
-def test_a_release_without_one_of_its_parts_fails_and_says_which(part: str) -> None:
-    done = asked({**READY, part: "unavailable"})
-    assert done.returncode == 1, done.stdout + done.stderr
-    assert f"{part} unavailable" in done.stdout
+def test_a_release_without_one_of_its_parts_fails_and_names_the_part(part: str) -> None:
+    completed = run_test_pod({**READY, part: "unavailable"})
+    assert completed.returncode == 1, completed.stdout + completed.stderr
+    assert f"{part} unavailable" in completed.stdout
 
 
-def test_a_pool_that_may_sleep_is_not_missed() -> None:
-    assert asked({**READY, "models": "unavailable"}, "values-staging").returncode == 0
-    assert asked({**READY, "redis": "unavailable"}, "values-staging").returncode == 1
+def test_a_pool_that_may_sleep_need_not_be_ready() -> None:
+    assert run_test_pod({**READY, "models": "unavailable"}, "values-staging").returncode == 0
+    assert run_test_pod({**READY, "redis": "unavailable"}, "values-staging").returncode == 1

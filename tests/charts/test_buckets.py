@@ -1,4 +1,4 @@
-"""Originals and anchors of the audit in buckets: what the pods are told, who they are, and the way out."""
+"""Originals and audit anchors in buckets: the pods' settings, service accounts and egress rules."""
 
 import json
 from pathlib import Path
@@ -21,7 +21,7 @@ BUCKETS = {
 
 
 def rendered(folder: Path, *more: Doc) -> list[Doc]:
-    """Render the bucket's values and what else is given."""
+    """Render with the values of the buckets and more values."""
     files = []
     for n, values in enumerate((BUCKETS, *more)):
         (folder / f"{n}.yaml").write_text(json.dumps(values), "utf-8")
@@ -29,14 +29,14 @@ def rendered(folder: Path, *more: Doc) -> list[Doc]:
     return list(render("values", *files))
 
 
-def of(docs: list[Doc], component: str) -> Doc:
-    """Return the one container of a Deployment."""
+def container_of(docs: list[Doc], component: str) -> Doc:
+    """Return the container of a Deployment, which has one."""
     (container,) = named(docs, "Deployment", f"{NAME}-{component}")["spec"]["template"]["spec"]["containers"]
     return dict(container)
 
 
 def from_secret(container: Doc) -> dict[str, str]:
-    """Return variables and the Secret's keys that they come from."""
+    """Return the Secret's key of each variable that comes from the Secret."""
     return {
         entry["name"]: entry["valueFrom"]["secretKeyRef"]["key"] for entry in container["env"] if "valueFrom" in entry
     }
@@ -49,29 +49,27 @@ def test_originals_in_a_bucket_need_no_volume(tmp_path: Path) -> None:
         deployment = named(docs, "Deployment", f"{NAME}-{component}")["spec"]
         assert deployment["strategy"]["type"] == "RollingUpdate"
         assert "blobs" not in {volume["name"] for volume in deployment["template"]["spec"]["volumes"]}
-        container = of(docs, component)
+        container = container_of(docs, component)
         assert "/blobs" not in {mount["mountPath"] for mount in container["volumeMounts"]}
-        known = environment(container)
-        assert known["BLOB_URL"] == "s3://bank-originals/chatbot"
-        assert known["AWS_ENDPOINT_URL"] == "https://s3.bank.internal"
+        variables = environment(container)
+        assert variables["BLOB_URL"] == "s3://bank-originals/chatbot"
+        assert variables["AWS_ENDPOINT_URL"] == "https://s3.bank.internal"
 
 
 @pytest.mark.parametrize(
     ("component", "peers", "port"),
     [("ingest", STORAGE, 443), ("ingest-worker", STORAGE, 443), ("chatbot", VAULT, 9000)],
 )
-def test_each_bucket_is_reached_by_those_who_use_it(
-    component: str, peers: list[Doc], port: int, tmp_path: Path
-) -> None:
+def test_each_bucket_is_reached_by_its_users_only(component: str, peers: list[Doc], port: int, tmp_path: Path) -> None:
     policies = of_kind(rendered(tmp_path), "NetworkPolicy")
     rule = {"to": peers, "ports": [{"port": port, "protocol": "TCP"}]}
     assert rule in named(policies, "NetworkPolicy", f"{NAME}-{component}")["spec"]["egress"]
-    let = {policy["metadata"]["name"] for policy in policies if rule in policy["spec"].get("egress", [])}
-    everybody = {"ingest", "ingest-worker"} if peers is STORAGE else {"chatbot"}
-    assert let == {f"{NAME}-{name}" for name in everybody}
+    allowed = {policy["metadata"]["name"] for policy in policies if rule in policy["spec"].get("egress", [])}
+    users = {"ingest", "ingest-worker"} if peers is STORAGE else {"chatbot"}
+    assert allowed == {f"{NAME}-{name}" for name in users}
 
 
-def test_a_tier_s_identity_is_told_by_its_account_and_no_key_is_asked_for(tmp_path: Path) -> None:
+def test_a_tier_is_identified_by_its_service_account_and_needs_no_key(tmp_path: Path) -> None:
     docs = rendered(tmp_path, {"serviceAccount": {"annotations": {"ingest": ROLE}}})
     accounts = {doc["metadata"]["name"]: doc["metadata"].get("annotations") for doc in of_kind(docs, "ServiceAccount")}
     assert {name for name, annotations in accounts.items() if annotations} == {f"{NAME}-ingest"}
@@ -85,5 +83,5 @@ def test_keys_come_from_the_secret_and_the_anchors_have_their_own(tmp_path: Path
     docs = rendered(tmp_path, {"ingest": {"blobs": {"keysInSecret": True}}, "chatbot": {"anchorKeysInSecret": True}})
     names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
     for component, prefix in (("ingest", ""), ("ingest-worker", ""), ("chatbot", "ANCHORS_")):
-        asked = from_secret(of(docs, component))
-        assert {name: asked.get(name) for name in names} == {name: f"{prefix}{name}" for name in names}
+        keys = from_secret(container_of(docs, component))
+        assert {name: keys.get(name) for name in names} == {name: f"{prefix}{name}" for name in names}

@@ -1,4 +1,4 @@
-"""Images, the compose file and the workflows: pinned, without root, and only what the README's commands do."""
+"""Images, the compose file and the workflows: they are pinned, run without root, and use the Makefile's targets."""
 
 import re
 import subprocess
@@ -28,12 +28,12 @@ def stage(name: str) -> str:
 
 def test_hadolint_finds_nothing() -> None:
     command = [tool("tools/bin/hadolint"), str(ROOT / "Dockerfile")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
-    assert done.returncode == 0, done.stdout
+    completed = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    assert completed.returncode == 0, completed.stdout
 
 
 @pytest.mark.parametrize("target", FINAL)
-def test_an_image_runs_as_nobody_who_owns_anything(target: str) -> None:
+def test_an_image_runs_as_a_user_that_owns_no_file(target: str) -> None:
     lines = stage(target).splitlines()
     assert "USER 10001:10001" in lines
     last_copy = max(n for n, line in enumerate(lines) if line.startswith(("COPY", "RUN")))
@@ -46,8 +46,8 @@ def test_weights_and_tools_stay_out_of_images() -> None:
     assert "fetch" not in instructions
     assert "hf download" not in instructions
     assert "sed '/^# checks and tests/,$d' requirements/dev.in" in stage("services")
-    wanted = (ROOT / "requirements/dev.in").read_text("utf-8")
-    services, marker, tools = wanted.partition("# checks and tests")
+    requirements = (ROOT / "requirements/dev.in").read_text("utf-8")
+    services, marker, tools = requirements.partition("# checks and tests")
     assert marker
     for package in ("fastapi", "redis", "qdrant-client", "sqlalchemy", "asyncpg", "pypdfium2", "sentence-transformers"):
         assert package in services
@@ -57,18 +57,18 @@ def test_weights_and_tools_stay_out_of_images() -> None:
         assert package not in services
 
 
-def test_what_the_dockerfile_copies_is_let_into_the_build() -> None:
-    let_in = {
+def test_the_build_context_holds_exactly_what_the_dockerfile_copies() -> None:
+    context = {
         line[1:].rstrip("/") for line in (ROOT / ".dockerignore").read_text("utf-8").splitlines() if line[:1] == "!"
     }
     copied = set()
     for line in re.findall(r"^COPY (?!--from)(.*)", DOCKERFILE, re.MULTILINE):
         copied |= {part.rstrip("/") for part in line.split()[:-1]}
-    assert copied == let_in
+    assert copied == context
     assert all((ROOT / part).exists() for part in copied)
 
 
-def test_compose_pins_what_it_pulls_and_listens_on_loopback_only() -> None:
+def test_compose_pins_its_images_and_listens_on_loopback_only() -> None:
     for name, service in COMPOSE["services"].items():
         assert ("build" in service) != ("image" in service), name
         if "image" in service:
@@ -92,19 +92,19 @@ def test_compose_runs_the_chart_s_versions_of_stores() -> None:
 def test_compose_s_services_boot_with_what_it_sets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     _, public = key_pair(tmp_path)
     for name, settings in (("chatbot", ChatSettings), ("ingest", StaffSettings)):
-        given = COMPOSE["services"][name]["environment"]
-        wrong = {v for v in given if v.split("__")[0].lower() not in settings.model_fields}
-        assert wrong == set()
-        for variable, value in given.items():
+        variables = COMPOSE["services"][name]["environment"]
+        unknown = {v for v in variables if v.split("__")[0].lower() not in settings.model_fields}
+        assert unknown == set()
+        for variable, value in variables.items():
             monkeypatch.setenv(variable, value)
-        assert Path(given["AUTH__PUBLIC_KEY_FILE"]).name == public.name
-        made = settings()
-        assert made.auth is not None
-        assert (made.auth.issuer, made.auth.audience) == (ISSUER, AUDIENCE)
+        assert Path(variables["AUTH__PUBLIC_KEY_FILE"]).name == public.name
+        auth = settings().auth
+        assert auth is not None
+        assert (auth.issuer, auth.audience) == (ISSUER, AUDIENCE)
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
-def test_a_workflow_may_do_little_and_runs_what_is_pinned(path: Path) -> None:
+def test_a_workflow_has_few_permissions_and_runs_pinned_actions(path: Path) -> None:
     workflow = yaml.safe_load(path.read_text("utf-8"))
     assert workflow["permissions"] == {}
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
@@ -118,7 +118,7 @@ def test_a_workflow_may_do_little_and_runs_what_is_pinned(path: Path) -> None:
                 if "checkout" in step["uses"]:
                     assert step["with"]["persist-credentials"] is False
             else:
-                # What others may write (a branch's name) reaches a shell only through the environment.
+                # Text that outsiders write (a branch's name) reaches a shell only through the environment.
                 assert "${{" not in step["run"], step["run"]
                 assert {target for target in re.findall(r"^make ([a-z]+)", step["run"])} <= targets
 
@@ -133,14 +133,14 @@ def test_ci_runs_every_check_of_the_makefile() -> None:
     assert {"check", "test", "charts"} <= set(re.findall(r"make ([a-z]+)", runs))
 
 
-def test_make_charts_brings_what_its_tests_would_skip_without() -> None:
+def test_make_charts_installs_every_tool_without_which_its_tests_are_skipped() -> None:
     target = re.search(r"^charts:(.*)##.*\n((?:\t.*\n)+)", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
     assert target
     assert "setup" in target[1].split(), "the recorded metrics are compared with the vLLM in .venv-llm"
     assert "scripts/chart_parts" in target[2]
-    brought = (ROOT / "scripts/chart_parts").read_text("utf-8")
+    script = (ROOT / "scripts/chart_parts").read_text("utf-8")
     for package in ("prometheus", "prometheus-redis-exporter", "npm", "postgresql"):
-        assert f"missing+=({package})" in brought
+        assert f"missing+=({package})" in script
 
 
 def test_a_gpu_pool_is_selected_by_what_its_documented_command_declares() -> None:
@@ -159,13 +159,13 @@ def test_a_gpu_pool_is_selected_by_what_its_documented_command_declares() -> Non
 
 
 def release_digests(folder: Path) -> subprocess.CompletedProcess[str]:
-    script = [sys.executable, str(ROOT / "scripts/release_digests"), str(folder)]
-    return subprocess.run(script, capture_output=True, text=True, check=False)  # noqa: S603
+    command = [sys.executable, str(ROOT / "scripts/release_digests"), str(folder)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
 
 
 @pytest.fixture
 def pushed(tmp_path: Path) -> Path:
-    """Return a folder of digests as the release's jobs leave them."""
+    """A folder of digests as the release's jobs write it."""
     for n, target in enumerate(FINAL):
         (tmp_path / f"digest-{target}").mkdir()
         image = f"ghcr.io/bank/chatbot/{target}@sha256:{n:064x}\n"
@@ -181,29 +181,29 @@ def test_a_release_s_digests_become_values(pushed: Path) -> None:
         "digest": f"sha256:{FINAL.index('llm-server'):064x}",
     }
     (pushed / "digest-ingest" / "ingest").write_text("ghcr.io/bank/chatbot/ingest:latest\n", "utf-8")
-    done = release_digests(pushed)
-    assert done.returncode != 0
-    assert "holds no image by digest" in done.stderr
+    completed = release_digests(pushed)
+    assert completed.returncode != 0
+    assert "holds no image by digest" in completed.stderr
 
 
-def test_argo_cd_s_example_runs_production_by_the_release_s_digests_alone(pushed: Path) -> None:
+def test_argo_cd_s_example_pins_production_by_the_release_s_digests(pushed: Path) -> None:
     digests = pushed / "digests.yaml"
     digests.write_text(release_digests(pushed).stdout, "utf-8")
     chart, values = yaml.safe_load((ROOT / "charts/argocd-application.yaml").read_text("utf-8"))["spec"]["sources"]
     own, released = chart["helm"]["valueFiles"]
     assert released == f"${values['ref']}/bank-chatbot/digests.yaml"
-    asked = [f"--set={given['name']}={given['value']}" for given in chart["helm"]["parameters"]]
-    done = template(own.removesuffix(".yaml"), "-f", str(digests), *asked)
-    assert done.returncode == 0, done.stderr
-    images = set(re.findall(r"image: (\S+)", done.stdout))
+    options = [f"--set={parameter['name']}={parameter['value']}" for parameter in chart["helm"]["parameters"]]
+    completed = template(own.removesuffix(".yaml"), "-f", str(digests), *options)
+    assert completed.returncode == 0, completed.stderr
+    images = set(re.findall(r"image: (\S+)", completed.stdout))
     assert {image.split("@")[0] for image in images} == {
         f"registry.bank.internal/bank/chatbot/{name}:0.1.0" for name in ("chatbot", "ingest", "llm-server")
     }
     assert all(re.search(r"@sha256:[0-9a-f]{64}$", image) for image in images)
-    bare = template(own.removesuffix(".yaml"), *asked)
+    bare = template(own.removesuffix(".yaml"), *options)
     assert "image-without-digest: images." in bare.stderr
     canary = ["--set=chatbot.canary.enabled=true", "--set=chatbot.canary.tag=0.2.0"]
-    mixed = template(own.removesuffix(".yaml"), "-f", str(digests), *asked, *canary)
+    mixed = template(own.removesuffix(".yaml"), "-f", str(digests), *options, *canary)
     assert "image-without-digest: chatbot.canary" in mixed.stderr
 
 
@@ -213,8 +213,8 @@ def test_a_release_s_chart_carries_its_version(tmp_path: Path) -> None:
     assert step["env"]["VERSION"] == "${{ github.ref_name }}"
     (command,) = [line for line in step["run"].splitlines() if line.startswith("helm package")]
     (tmp_path / "helm").symlink_to(tool("helm3"))
-    path = {"PATH": f"{tmp_path}:/usr/bin:/bin", "HOME": str(tmp_path), "VERSION": "v7.8.9"}
+    variables = {"PATH": f"{tmp_path}:/usr/bin:/bin", "HOME": str(tmp_path), "VERSION": "v7.8.9"}
     command += f" --destination {tmp_path}"
-    subprocess.run(["/bin/bash", "-c", command], cwd=ROOT, env=path, check=True, capture_output=True)  # noqa: S603
-    done = helm(3, "template", "bank", str(tmp_path / "bank-chatbot-7.8.9.tgz"))
-    assert "image: registry.example.com/bank-chatbot/chatbot:7.8.9" in done.stdout
+    subprocess.run(["/bin/bash", "-c", command], cwd=ROOT, env=variables, check=True, capture_output=True)  # noqa: S603
+    completed = helm(3, "template", "bank", str(tmp_path / "bank-chatbot-7.8.9.tgz"))
+    assert "image: registry.example.com/bank-chatbot/chatbot:7.8.9" in completed.stdout

@@ -1,4 +1,4 @@
-"""Scalers, rules and dashboards ask only for metrics, labels and values that the programs emit."""
+"""Scalers, rules and dashboards select only metrics, labels and values that the programs emit."""
 
 import json
 import re
@@ -24,17 +24,17 @@ from chatbot.models import FailureName, Group
 from chatbot.notices import DegradationLevel
 from ingest.metrics import Metrics as StaffMetrics
 from ingest.parsing import Reason
-from tests.charts.promql import asked, grouped
+from tests.charts.promql import grouped, selectors_of
 from tests.charts.rendering import CHART, ROOT, SCALED, VALUES, Doc, of_kind, render
 from tests.conftest import free_port
 from tests.golden.contracts import descendants, described_instruments
 
 RECORDED: Doc = yaml.safe_load((Path(__file__).parent / "vllm_metrics.yaml").read_text("utf-8"))
 VLLM = next((ROOT / ".venv-llm").glob("lib/*/site-packages/vllm/v1/metrics/loggers.py"), None)
-# What Prometheus adds to everything that a ServiceMonitor finds.
+# Labels that Prometheus adds to every target of a ServiceMonitor.
 SCRAPED = {"namespace", "service", "pod", "job", "instance", "container", "endpoint"}
-# Runbooks that are about more than their alerts.
-OLDER = {"overload", "models-down", "limits"}
+# Runbooks that do not name the alerts which lead to them.
+GENERAL_RUNBOOKS = {"overload", "models-down", "limits"}
 REASONS = {"late", "full", "share"}
 CODES = {error.code for error in (errors.ChatError, *descendants(errors.ChatError))}
 VALUES_OF: dict[str, set[str]] = {
@@ -48,11 +48,11 @@ VALUES_OF: dict[str, set[str]] = {
     "rating": {"up", "down"},
     "le": {"5.0"},
 }
-# Of documents; a new one is a question to DocumentsFail: has it gone well?
-WRITTEN = {"indexed", "approved", "dead"}
+# Outcomes of documents beside the reasons of a failure; a new one may have to be counted by the alert DocumentsFail.
+DOCUMENT_OUTCOMES = {"indexed", "approved", "dead"}
 OUTCOMES_OF: dict[str, set[str]] = {
     "chatbot_model_calls_total": set(get_args(FailureName)) | {"ok", "slow"},
-    "ingest_documents_total": WRITTEN | {reason.value for reason in Reason},
+    "ingest_documents_total": DOCUMENT_OUTCOMES | {reason.value for reason in Reason},
 }
 
 
@@ -68,7 +68,7 @@ def samples(name: str, kind: str, labels: set[str]) -> Labels:
 
 
 def of_instruments(metrics: ChatMetrics | StaffMetrics) -> Labels:
-    """Return what our own instruments emit."""
+    """Return the samples of our own instruments."""
     emitted: Labels = {}
     for instrument in described_instruments(metrics):
         emitted |= samples(instrument["name"], instrument["type"], set(instrument["labels"]))
@@ -77,10 +77,10 @@ def of_instruments(metrics: ChatMetrics | StaffMetrics) -> Labels:
 
 @cache
 def ours() -> Labels:
-    """Return what the chatbot, the staff side and vLLM emit."""
+    """Return the samples of the chatbot, the staff side and vLLM."""
     emitted: Labels = {"up": set(), **of_instruments(ChatMetrics()), **of_instruments(StaffMetrics())}
-    for name, known in RECORDED["metrics"].items():
-        emitted |= samples(name, known["type"], set(known["labels"]))
+    for name, metric in RECORDED["metrics"].items():
+        emitted |= samples(name, metric["type"], set(metric["labels"]))
     return emitted
 
 
@@ -90,7 +90,7 @@ def rules() -> list[Doc]:
 
 
 def expressions() -> Iterator[tuple[str, str]]:
-    """Yield (where, expression) of everything in the chart that asks Prometheus."""
+    """Yield (place, expression) of every PromQL expression in the chart."""
     for rule in rules():
         yield str(rule.get("alert") or rule.get("record")), str(rule["expr"])
     for path in sorted(CHART.glob("dashboards/*.json")):
@@ -109,26 +109,27 @@ def test_drift_and_the_canary_are_on_the_customers_dashboard() -> None:
     assert any("by (job)" in expression and "error_" in expression for expression in panels)
 
 
-def test_there_is_something_to_compare() -> None:
+def test_the_chart_has_expressions_to_compare() -> None:
     assert len(list(expressions())) > 80
 
 
 @pytest.fixture(scope="module")
 def redis_exported(redis_url: str) -> dict[str, set[str]]:
-    """What a real exporter tells of a real server."""
+    """The labels of each sample that a real exporter emits for a real server."""
     exporter = which("prometheus-redis-exporter")
     if exporter is None:
-        pytest.skip("prometheus-redis-exporter is missing: scripts/chart_parts brings it")
+        pytest.skip("prometheus-redis-exporter is missing: scripts/chart_parts installs it")
     address = f"127.0.0.1:{free_port()}"
     command = [exporter, "-redis.addr", redis_url, "-web.listen-address", address]
     with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:  # noqa: S603
         try:
-            return families(f"http://{address}/metrics", process)
+            return scraped_samples(f"http://{address}/metrics", process)
         finally:
             process.terminate()
 
 
-def families(url: str, process: subprocess.Popen[bytes]) -> dict[str, set[str]]:
+def scraped_samples(url: str, process: subprocess.Popen[bytes]) -> dict[str, set[str]]:
+    """Return the labels of each sample of an exporter, which has 20 seconds to answer."""
     deadline = time.monotonic() + 20
     while process.poll() is None and time.monotonic() < deadline:
         try:
@@ -141,59 +142,61 @@ def families(url: str, process: subprocess.Popen[bytes]) -> dict[str, set[str]]:
     pytest.fail("the exporter did not answer")
 
 
-def test_every_metric_and_label_that_is_asked_for_is_emitted(redis_exported: dict[str, set[str]]) -> None:
+def test_every_metric_and_label_that_is_selected_is_emitted(redis_exported: dict[str, set[str]]) -> None:
     recorded = {rule["record"]: grouped(rule["expr"]) for rule in rules() if "record" in rule}
-    known = ours() | redis_exported | recorded
+    emitted = ours() | redis_exported | recorded
     wrong = []
     for where, expression in expressions():
-        selectors = list(asked(expression))
-        assert selectors, f"{where} asks for nothing that we know: {expression}"
-        of_all = {label for selector in selectors for label in known.get(selector.metric, set())} | SCRAPED
-        wrong += [f"{where}: nobody emits {selector.metric}" for selector in selectors if selector.metric not in known]
+        selectors = list(selectors_of(expression))
+        assert selectors, f"{where} has no known selector: {expression}"
+        labels = {label for selector in selectors for label in emitted.get(selector.metric, set())} | SCRAPED
+        wrong += [
+            f"{where}: no {selector.metric} is emitted" for selector in selectors if selector.metric not in emitted
+        ]
         wrong += [
             f"{where}: {selector.metric} has no label {label}"
             for selector in selectors
             for label, _, _ in selector.matchers
-            if label not in known.get(selector.metric, set()) | SCRAPED
+            if label not in emitted.get(selector.metric, set()) | SCRAPED
         ]
-        wrong += [f"{where}: nothing has the label {label}" for label in grouped(expression) - of_all]
+        wrong += [f"{where}: nothing has the label {label}" for label in grouped(expression) - labels]
     assert wrong == []
 
 
-def test_every_value_that_is_asked_for_can_be_emitted() -> None:
+def test_every_label_value_that_is_selected_can_be_emitted() -> None:
     wrong = []
     for where, expression in expressions():
-        for selector in asked(expression):
+        for selector in selectors_of(expression):
             if not selector.metric.startswith(("chatbot", "ingest")):
                 continue
             for label, operator, value in selector.matchers:
-                known = VALUES_OF.get(label)
-                if known is None or "$" in value:
+                values = VALUES_OF.get(label)
+                if values is None or "$" in value:
                     assert label in SCRAPED, f"{where}: {label} is not a closed set"
                     continue
                 parts = [value] if operator in {"=", "!="} else value.split("|")
-                known = OUTCOMES_OF.get(selector.metric, known) if label == "outcome" else known
+                values = OUTCOMES_OF.get(selector.metric, values) if label == "outcome" else values
                 wrong += [
                     f"{where}: {label}={part}"
                     for part in parts
-                    if not any(re.fullmatch(part, emitted) for emitted in known)
+                    if not any(re.fullmatch(part, emitted) for emitted in values)
                 ]
     assert wrong == []
 
 
 def test_the_outcomes_of_documents_are_those_that_are_counted() -> None:
     source = "".join(path.read_text("utf-8") for path in (ROOT / "ingest").glob("*.py"))
-    assert set(re.findall(r'documents\.labels\(outcome="(\w+)"\)', source)) == WRITTEN
+    assert set(re.findall(r'documents\.labels\(outcome="(\w+)"\)', source)) == DOCUMENT_OUTCOMES
 
 
-def test_the_buckets_that_are_asked_for_exist() -> None:
+def test_the_buckets_that_are_selected_exist() -> None:
     registry = ChatMetrics()
     registry.first_token.labels("ko").observe(1)
     assert 'chatbot_first_token_seconds_bucket{language="ko",le="5.0"}' in generate_latest(registry.registry).decode()
 
 
-def test_that_comparison_sees_a_metric_of_old_and_a_label_that_is_not_there() -> None:
-    selectors = list(asked('sum by (model) (vllm:gpu_cache_usage_perc{namespace="a"}) / up{job="x"}'))
+def test_the_comparison_detects_an_old_metric_and_a_label_that_is_not_there() -> None:
+    selectors = list(selectors_of('sum by (model) (vllm:gpu_cache_usage_perc{namespace="a"}) / up{job="x"}'))
     assert [selector.metric for selector in selectors] == ["vllm:gpu_cache_usage_perc", "up"]
     assert "vllm:gpu_cache_usage_perc" not in ours()
     assert grouped("sum by (model) (vllm:num_requests_running)") == {"model"}
@@ -206,22 +209,22 @@ def test_the_recorded_metrics_are_those_of_the_pinned_vllm() -> None:
     if VLLM is None:
         pytest.skip(".venv-llm is missing: scripts/setup brings it")
     source = VLLM.read_text("utf-8")
-    for name, known in RECORDED["metrics"].items():
-        made = re.search(rf"_{known['type']}_cls\(\s*name=\"{name}\",(.*?)\n        \)", source, re.DOTALL)
-        assert made, f"{name} is no {known['type']} of this vLLM"
-        named = re.search(r"labelnames=(.*)", made[1])
-        assert named, name
-        labels = named[1].rstrip(",").replace("labelnames", '["model_name", "engine"]')
-        assert set(re.findall(r'"(\w+)"', labels)) == set(known["labels"]), f"{name}: {labels}"
+    for name, metric in RECORDED["metrics"].items():
+        instrument = re.search(rf"_{metric['type']}_cls\(\s*name=\"{name}\",(.*?)\n        \)", source, re.DOTALL)
+        assert instrument, f"{name} is no {metric['type']} of this vLLM"
+        names = re.search(r"labelnames=(.*)", instrument[1])
+        assert names, name
+        labels = names[1].rstrip(",").replace("labelnames", '["model_name", "engine"]')
+        assert set(re.findall(r'"(\w+)"', labels)) == set(metric["labels"]), f"{name}: {labels}"
 
 
-def test_what_the_autoscaler_reads_is_what_the_adapter_is_told_to_offer() -> None:
+def test_the_autoscaler_reads_the_metrics_that_the_adapter_offers() -> None:
     hpa = render("values", *SCALED)
     adapter = next(doc for doc in hpa if doc["metadata"]["name"].endswith("-adapter-rules"))
     config = yaml.safe_load(adapter["data"]["config.yaml"])
     offered = {}
     for rule in [*config["rules"], *config["externalRules"]]:
-        (series,) = asked(rule["seriesQuery"])
+        (series,) = selectors_of(rule["seriesQuery"])
         assert series.metric in ours()
         offered[rule["name"]["as"]] = series.metric
     read = {
@@ -235,31 +238,31 @@ def test_what_the_autoscaler_reads_is_what_the_adapter_is_told_to_offer() -> Non
 def test_promtool_accepts_every_rule_and_every_panel(tmp_path: Path) -> None:
     promtool = which("promtool")
     if promtool is None:
-        pytest.skip("promtool is missing: scripts/chart_parts brings it")
-    filled = [
+        pytest.skip("promtool is missing: scripts/chart_parts installs it")
+    panel_rules = [
         {"record": f"panel:n{n}", "expr": expression.replace("$__rate_interval", "5m").replace("$namespace", "bank")}
         for n, (_, expression) in enumerate(expressions())
     ]
     panels = tmp_path / "panels.yaml"
-    panels.write_text(yaml.safe_dump({"groups": [{"name": "panels", "rules": filled}]}), "utf-8")
+    panels.write_text(yaml.safe_dump({"groups": [{"name": "panels", "rules": panel_rules}]}), "utf-8")
     command = [promtool, "check", "rules", "--lint=all", "--lint-fatal", str(CHART / "files/alerts.yaml"), str(panels)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
-    assert done.returncode == 0, done.stdout + done.stderr
+    completed = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    assert completed.returncode == 0, completed.stdout + completed.stderr
 
 
-def test_alerts_are_raised_by_what_they_are_for_and_by_nothing_else(tmp_path: Path) -> None:
+def test_alerts_are_raised_by_their_conditions_and_by_nothing_else(tmp_path: Path) -> None:
     promtool = which("promtool")
     if promtool is None:
-        pytest.skip("promtool is missing: scripts/chart_parts brings it")
+        pytest.skip("promtool is missing: scripts/chart_parts installs it")
     tests = sorted((Path(__file__).parent / "rules").glob("*_test.yaml"))
     for path in (CHART / "files/alerts.yaml", *tests):
         (tmp_path / path.name).write_text(path.read_text("utf-8"), "utf-8")
     command = [promtool, "test", "rules", *(str(tmp_path / path.name) for path in tests)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
-    assert done.returncode == 0, done.stdout + done.stderr
+    completed = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+    assert completed.returncode == 0, completed.stdout + completed.stderr
 
 
-def test_every_alert_is_tested_has_a_severity_and_a_runbook_that_is_there() -> None:
+def test_every_alert_has_a_test_a_severity_and_a_runbook() -> None:
     tested = "".join(path.read_text("utf-8") for path in (Path(__file__).parent / "rules").glob("*_test.yaml"))
     for rule in (rule for rule in rules() if "alert" in rule):
         name = rule["alert"]
@@ -268,7 +271,7 @@ def test_every_alert_is_tested_has_a_severity_and_a_runbook_that_is_there() -> N
         assert rule["labels"]["severity"] in {"page", "ticket"}
         runbook = ROOT / rule["annotations"]["runbook_url"]
         assert runbook.is_file(), f"{name}: {runbook} is missing"
-        assert name in runbook.read_text("utf-8") or runbook.stem in OLDER
+        assert name in runbook.read_text("utf-8") or runbook.stem in GENERAL_RUNBOOKS
 
 
 def test_a_bank_may_serve_its_runbooks_elsewhere() -> None:

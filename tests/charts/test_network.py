@@ -1,8 +1,9 @@
-"""Every flow is named: a small reader of NetworkPolicies says who may talk to whom, and nothing else may."""
+"""NetworkPolicies allow the design's flows and no other; `permits` evaluates them as Kubernetes does."""
 
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import permutations
 
 import pytest
 import yaml
@@ -22,16 +23,16 @@ PORTS = {8000, 8001, 6333, 6379, 5432, 9121, 443, 53}
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """A kind of pod and its labels."""
+class Component:
+    """A component of the release and the labels of its pods."""
 
     name: str
     labels: tuple[tuple[str, str], ...]
 
     def matches(self, selector: Doc) -> bool:
+        """Return whether a label selector selects the component's pods."""
         labels = dict(self.labels)
-        wanted = selector.get("matchLabels", {})
-        if any(labels.get(key) != value for key, value in wanted.items()):
+        if any(labels.get(key) != value for key, value in selector.get("matchLabels", {}).items()):
             return False
         for term in selector.get("matchExpressions", []):
             assert term["operator"] == "In"
@@ -40,83 +41,83 @@ class Part:
         return True
 
 
-def parts(docs: list[Doc]) -> list[Part]:
+def components(docs: list[Doc]) -> list[Component]:
+    """Return the components that have pods."""
     by_name = {}
     for _, pod in pods(docs):
         labels = pod["metadata"]["labels"]
         name = labels["app.kubernetes.io/component"]
-        by_name[name] = Part(name, tuple(sorted((k, str(v)) for k, v in labels.items())))
+        by_name[name] = Component(name, tuple(sorted((k, str(v)) for k, v in labels.items())))
     return list(by_name.values())
 
 
-def allowed(docs: list[Doc], source: Part, target: Part, port: int) -> bool:
-    """Return whether the policies let `source` speak to `target`: both sides must."""
+def allowed(docs: list[Doc], source: Component, target: Component, port: int) -> bool:
+    """Return whether `source` may connect to `target`: its egress and the target's ingress must allow it."""
     return permits(docs, source, target, port, "egress") and permits(docs, target, source, port, "ingress")
 
 
-def permits(docs: list[Doc], of: Part, other: Part, port: int, way: str) -> bool:
-    side = "to" if way == "egress" else "from"
+def permits(docs: list[Doc], component: Component, peer: Component, port: int, direction: str) -> bool:
+    """Return whether the component's policies allow traffic with a peer in one direction (`ingress` or `egress`)."""
+    side = "to" if direction == "egress" else "from"
     policies = [
-        policy["spec"] for policy in of_kind(docs, "NetworkPolicy") if of.matches(policy["spec"]["podSelector"])
+        policy["spec"] for policy in of_kind(docs, "NetworkPolicy") if component.matches(policy["spec"]["podSelector"])
     ]
-    assert any(way.capitalize() in spec["policyTypes"] for spec in policies), f"{of.name} has no {way} policy"
-    for rule in (rule for spec in policies for rule in spec.get(way, [])):
+    with_direction = [spec for spec in policies if direction.capitalize() in spec["policyTypes"]]
+    assert with_direction, f"{component.name} has no {direction} policy"
+    for rule in (rule for spec in policies for rule in spec.get(direction, [])):
         ports = {entry["port"] for entry in rule["ports"]}
-        peers = [peer for peer in rule[side] if "namespaceSelector" not in peer and "podSelector" in peer]
-        if port in ports and any(other.matches(peer["podSelector"]) for peer in peers):
+        selectors = [to["podSelector"] for to in rule[side] if "namespaceSelector" not in to and "podSelector" in to]
+        if port in ports and any(peer.matches(selector) for selector in selectors):
             return True
     return False
 
 
-def test_what_may_flow_inside_is_what_the_design_says_and_nothing_else() -> None:
+def test_the_flows_between_components_are_those_of_the_design() -> None:
     docs = list(render("values"))
-    known = parts(docs)
     flows = {
-        (a.name, b.name, port)
-        for a in known
-        for b in known
-        if a is not b
+        (source.name, target.name, port)
+        for source, target in permutations(components(docs), 2)
         for port in PORTS
-        if allowed(docs, a, b, port)
+        if allowed(docs, source, target, port)
     }
     assert flows == FLOWS
 
 
 @pytest.mark.parametrize("name", VALUES)
-def test_every_pod_is_shut_both_ways_and_has_a_policy_that_names_its_flows(name: str) -> None:
+def test_every_pod_is_isolated_both_ways_and_has_a_policy_that_names_its_flows(name: str) -> None:
     docs = list(render(name))
-    shut = named(docs, "NetworkPolicy", f"{NAME}-deny-all")["spec"]
-    assert shut["policyTypes"] == ["Ingress", "Egress"]
-    assert "ingress" not in shut
-    assert "egress" not in shut
-    for part in parts(docs):
-        assert part.matches(shut["podSelector"]), part
-        own = [
-            p for p in of_kind(docs, "NetworkPolicy") if part.matches(p["spec"]["podSelector"]) and p["spec"] != shut
-        ]
-        assert own or part.name.endswith("-placeholder"), f"{part.name} has no flow"
+    deny_all = named(docs, "NetworkPolicy", f"{NAME}-deny-all")["spec"]
+    assert deny_all["policyTypes"] == ["Ingress", "Egress"]
+    assert "ingress" not in deny_all
+    assert "egress" not in deny_all
+    specs = [policy["spec"] for policy in of_kind(docs, "NetworkPolicy") if policy["spec"] != deny_all]
+    for component in components(docs):
+        assert component.matches(deny_all["podSelector"]), component
+        has_policy = any(component.matches(spec["podSelector"]) for spec in specs)
+        assert has_policy or component.name.endswith("-placeholder"), f"{component.name} has no flow"
 
 
 def rules(docs: list[Doc]) -> Iterator[tuple[str, Doc]]:
+    """Yield (policy/direction, peers and ports) of every rule."""
     for policy in of_kind(docs, "NetworkPolicy"):
-        for way, side in (("ingress", "from"), ("egress", "to")):
-            for rule in policy["spec"].get(way, []):
-                yield f"{policy['metadata']['name']}/{way}", {"peers": rule.get(side), "ports": rule.get("ports")}
+        for direction, side in (("ingress", "from"), ("egress", "to")):
+            for rule in policy["spec"].get(direction, []):
+                yield f"{policy['metadata']['name']}/{direction}", {"peers": rule.get(side), "ports": rule.get("ports")}
 
 
 @pytest.mark.parametrize("name", VALUES)
-def test_no_rule_lets_everybody_through(name: str) -> None:
+def test_no_rule_allows_every_peer_or_port(name: str) -> None:
     for where, rule in rules(list(render(name))):
-        assert rule["peers"], f"{where}: no peers means everybody"
+        assert rule["peers"], f"{where}: no peers means all"
         assert rule["ports"], f"{where}: no ports means all"
         for peer in rule["peers"]:
-            # Half of all addresses is everybody too; one node for trying has neither a proxy nor an identity provider.
+            # Half of all addresses is as good as all. A single node has neither a proxy nor an identity provider.
             wide = int(peer.get("ipBlock", {}).get("cidr", "/32").partition("/")[2]) < 8
             assert not wide or (name == "values-dev" and where.endswith("/egress")), where
             assert peer.get("namespaceSelector", {"some": 1}) != {}, where
 
 
-def test_a_fetch_is_let_out_to_what_it_is_told_to_ask() -> None:
+def test_the_weights_job_may_connect_to_its_proxy_only() -> None:
     for name in VALUES:
         docs = list(render(name))
         jobs = [doc for doc in of_kind(docs, "Job") if "-weights-" in doc["metadata"]["name"]]
@@ -135,7 +136,7 @@ def test_a_fetch_is_let_out_to_what_it_is_told_to_ask() -> None:
         assert bool(jobs) == (name != "values-airgapped")
 
 
-def test_without_fetching_nobody_has_a_way_out_but_to_names_and_identity() -> None:
+def test_without_fetching_pods_connect_outside_only_for_dns_and_identity() -> None:
     docs = list(render("values-airgapped"))
     outside = {
         (where.split("/")[0].removeprefix(f"{NAME}-"), json.dumps(peer))
@@ -171,11 +172,9 @@ def test_a_stream_is_neither_cut_nor_buffered_and_probes_are_not_public() -> Non
 def test_prometheus_finds_every_tier_and_services_lead_to_their_pods() -> None:
     docs = list(render("values"))
     services = {doc["metadata"]["name"]: doc for doc in of_kind(docs, "Service")}
-    known = parts(docs)
-    for service in services.values():
-        assert [p for p in known if p.matches({"matchLabels": service["spec"]["selector"]})], service["metadata"][
-            "name"
-        ]
+    for name, service in services.items():
+        selector = {"matchLabels": service["spec"]["selector"]}
+        assert any(component.matches(selector) for component in components(docs)), name
     monitored = {
         doc["spec"]["selector"]["matchLabels"]["app.kubernetes.io/component"]: doc["spec"]
         for doc in of_kind(docs, "ServiceMonitor")

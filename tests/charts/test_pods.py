@@ -1,4 +1,4 @@
-"""What every pod of every render holds to, and how its seconds, its names and its scalers add up."""
+"""The rules that every pod of every render follows, and how its timeouts, its names and its scalers fit together."""
 
 import json
 import runpy
@@ -18,7 +18,7 @@ from ingest.settings import Settings as StaffSettings
 from llm_server.__main__ import app as llm_app
 from llm_server.launch import ServeSettings
 from llm_server.profile import load_profile
-from tests.charts.promql import asked
+from tests.charts.promql import selectors_of
 from tests.charts.rendering import (
     CHART,
     NAME,
@@ -35,8 +35,8 @@ from tests.charts.rendering import (
 )
 
 APPS = {"chatbot": chatbot_app, "ingest": ingest_app, "llm-server": llm_app}
-OF_A_JOB = ("Job/", "CronJob/", "Pod/")
-# Sleeps, and does nothing that could be looked after.
+JOB_KINDS = ("Job/", "CronJob/", "Pod/")
+# A pod that only reserves a GPU needs no probe.
 PLACEHOLDER = "-placeholder"
 
 
@@ -52,7 +52,7 @@ def every_container() -> Iterator[tuple[str, Doc, Doc]]:
             yield f"{where}/{container['name']}", pod, container
 
 
-def test_nobody_is_root_or_can_become_it() -> None:
+def test_no_container_runs_as_root_or_can_become_root() -> None:
     for where, pod in every_pod():
         security = pod["spec"]["securityContext"]
         assert security["runAsNonRoot"] is True, where
@@ -70,7 +70,7 @@ def test_nobody_is_root_or_can_become_it() -> None:
         assert "add" not in security["capabilities"], where
 
 
-def test_every_container_knows_its_limits_and_every_scratch_folder_its_size() -> None:
+def test_every_container_has_limits_and_every_scratch_folder_a_size() -> None:
     for where, pod, container in every_container():
         for kind in ("requests", "limits"):
             assert {"cpu", "memory"} <= set(container["resources"][kind]), where
@@ -80,15 +80,14 @@ def test_every_container_knows_its_limits_and_every_scratch_folder_its_size() ->
                 assert volume["emptyDir"]["sizeLimit"], where
 
 
-def test_what_serves_has_its_probes() -> None:
+def test_servers_have_probes() -> None:
     for where, pod in every_pod():
-        if any(kind in where for kind in OF_A_JOB) or where.endswith(PLACEHOLDER):
+        if any(kind in where for kind in JOB_KINDS) or where.endswith(PLACEHOLDER):
             continue
         for container in pod["spec"]["containers"]:
-            wanted = {"livenessProbe", "readinessProbe"}
-            assert wanted <= set(container), f"{where}/{container['name']}"
-            asked = container["livenessProbe"].get("httpGet", {}).get("path", "")
-            assert "readyz" not in asked, f"{where}: a liveness that depends on others restarts all at once"
+            assert {"livenessProbe", "readinessProbe"} <= set(container), f"{where}/{container['name']}"
+            path = container["livenessProbe"].get("httpGet", {}).get("path", "")
+            assert "readyz" not in path, f"{where}: a liveness that depends on others restarts all at once"
 
 
 def test_liveness_depends_on_nothing_and_readiness_knows_draining() -> None:
@@ -101,7 +100,7 @@ def test_liveness_depends_on_nothing_and_readiness_knows_draining() -> None:
             assert container["readinessProbe"]["httpGet"]["path"] == "/readyz"
 
 
-def test_nobody_carries_a_token_of_the_cluster_and_each_tier_has_an_account_of_its_own() -> None:
+def test_no_pod_has_a_token_of_the_cluster_and_each_tier_has_an_account_of_its_own() -> None:
     for name in VALUES:
         docs = render(name)
         accounts = {doc["metadata"]["name"]: doc for doc in of_kind(docs, "ServiceAccount")}
@@ -114,7 +113,7 @@ def test_nobody_carries_a_token_of_the_cluster_and_each_tier_has_an_account_of_i
     assert {f"{NAME}-{tier}" for tier in ("chatbot", "ingest", "llm", "qdrant", "redis", "postgres", "weights")} <= used
 
 
-def test_no_secret_is_made_or_written_down() -> None:
+def test_the_chart_makes_no_secret_and_writes_none_into_a_pod() -> None:
     for name in VALUES:
         docs = render(name)
         assert of_kind(docs, "Secret") == []
@@ -135,7 +134,7 @@ def test_pods_are_rolled_when_their_models_or_their_secret_change() -> None:
     assert before["checksum/models"] != after["checksum/models"]
 
 
-def test_seconds_add_up_from_the_first_notice_to_the_kill() -> None:
+def test_a_pod_has_time_to_drain_before_it_is_killed() -> None:
     for name in VALUES:
         for where, pod in pods(render(name)):
             spec = pod["spec"]
@@ -145,11 +144,11 @@ def test_seconds_add_up_from_the_first_notice_to_the_kill() -> None:
                 if container["name"] == "chatbot":
                     drain = float(environment(container)["DRAIN_SECONDS"])
                     assert drain >= float(environment(container)["TURN__LONGEST_ANSWER"])
-                    assert wait >= 5, f"{where}: balancers need a moment"
+                    assert wait >= 5, f"{where}: load balancers need time to take the pod out"
                     assert grace > wait + drain + 10, where
                 elif container["name"] == "llm-server":
                     profile = load_profile(argument(container, "profile"))
-                    # llm-server's own patience is ten seconds longer than vLLM's.
+                    # llm-server waits ten seconds longer than vLLM does.
                     assert grace > wait + profile.engine.shutdown_timeout + 10, where
                 elif container["name"] == "ingest":
                     assert grace > wait + 30, where
@@ -160,25 +159,25 @@ def argument(container: Doc, name: str) -> str:
 
 
 def test_a_model_server_may_start_longer_than_llm_server_waits_for_it() -> None:
-    patience = ServeSettings.model_fields["start_seconds"].default
+    start_seconds = ServeSettings.model_fields["start_seconds"].default
     for where, pod in every_pod():
         for container in pod["spec"]["containers"]:
             if container["name"] == "llm-server":
                 probe = container["startupProbe"]
-                assert probe["failureThreshold"] * probe["periodSeconds"] > patience, where
+                assert probe["failureThreshold"] * probe["periodSeconds"] > start_seconds, where
 
 
 def scalers(docs: list[Doc]) -> list[Doc]:
     return of_kind(docs, "ScaledObject", "HorizontalPodAutoscaler")
 
 
-@pytest.mark.parametrize("asked", [*((name,) for name in VALUES), ("values", *SCALED)], ids=" ".join)
-def test_no_replicas_stand_where_a_scaler_owns_them_and_some_stand_everywhere_else(asked: tuple[str, ...]) -> None:
-    docs = list(render(*asked))
+@pytest.mark.parametrize("arguments", [*((name,) for name in VALUES), ("values", *SCALED)], ids=" ".join)
+def test_replicas_are_set_exactly_where_no_scaler_owns_them(arguments: tuple[str, ...]) -> None:
+    docs = list(render(*arguments))
     owned = {
         (scaler["spec"]["scaleTargetRef"]["kind"], scaler["spec"]["scaleTargetRef"]["name"]) for scaler in scalers(docs)
     }
-    assert owned or asked[0] in {"values-dev", "values-airgapped"}
+    assert owned or arguments[0] in {"values-dev", "values-airgapped"}
     for doc in of_kind(docs, "Deployment", "StatefulSet"):
         is_owned = (doc["kind"], doc["metadata"]["name"]) in owned
         assert ("replicas" in doc["spec"]) is not is_owned, doc["metadata"]["name"]
@@ -195,24 +194,24 @@ def test_up_fast_down_slowly_and_never_without_prometheus() -> None:
             assert behaviour["scaleDown"]["stabilizationWindowSeconds"] >= 300
             assert behaviour["scaleDown"]["policies"] == [{"type": "Pods", "value": 1, "periodSeconds": 120}]
             assert spec["minReplicaCount"] <= spec["fallback"]["replicas"] <= spec["maxReplicaCount"]
-            assert spec["fallback"]["behavior"] == "currentReplicasIfHigher", "an outage in a peak takes nobody away"
+            assert spec["fallback"]["behavior"] == "currentReplicasIfHigher", "an outage in a peak removes no replica"
             for trigger in spec["triggers"]:
                 # KEDA's fallback holds for averages only.
                 assert trigger["metricType"] == "AverageValue"
-                # To KEDA nothing found is 0, unless it is told otherwise: then no scrape would look like no load.
-                always_found = trigger["metadata"]["query"].endswith("or vector(0)")
-                assert (trigger["metadata"].get("ignoreNullValues") == "false") is not always_found
+                # By default KEDA takes an empty result for 0: without a scrape the pool would look idle.
+                never_empty = trigger["metadata"]["query"].endswith("or vector(0)")
+                assert (trigger["metadata"].get("ignoreNullValues") == "false") is not never_empty
 
 
-def test_a_sleeping_pool_is_woken_by_what_the_gateway_knows() -> None:
+def test_a_sleeping_pool_is_woken_by_the_metrics_of_the_gateway() -> None:
     scaler = named(render("values-staging"), "ScaledObject", f"{NAME}-llm-l4")
     assert scaler["spec"]["minReplicaCount"] == 0
     queries = [trigger["metadata"]["query"] for trigger in scaler["spec"]["triggers"]]
     assert "chatbot_queued_answers" in queries[0]
     assert "chatbot_turned_away_total" in queries[0]
     assert "vllm" not in queries[0]
-    # Without an endpoint nobody queues or is turned away: answers come from the rungs that need no model.
-    (ladder,) = [of for of in asked(queries[0]) if of.metric == "chatbot_ladder_total"]
+    # Without an endpoint no question queues or is turned away: answers come from the rungs that need no model.
+    (ladder,) = [selector for selector in selectors_of(queries[0]) if selector.metric == "chatbot_ladder_total"]
     assert ("rung", "=~", "cached|quoted|handoff") in ladder.matchers
     assert scaler["spec"]["cooldownPeriod"] > 180
 
@@ -242,16 +241,16 @@ def test_tiers_spread_over_zones_and_nodes() -> None:
     assert chatbot["topologySpreadConstraints"][0]["whenUnsatisfiable"] == "DoNotSchedule"
 
 
-def test_models_find_their_cards_and_parts_of_cards() -> None:
+def test_model_servers_request_gpus_or_slices_of_gpus() -> None:
     (container,) = pool(render("values"))["containers"]
     assert container["resources"]["limits"]["nvidia.com/gpu"] == 1
     spec = pool(render("values"))
     assert spec["runtimeClassName"] == "nvidia"
     assert spec["nodeSelector"] == {"bank-chatbot/pool": "h100"}
     assert spec["tolerations"][0]["key"] == "nvidia.com/gpu"
-    part = pool(render("values", "--set", "llm.pools.h100.gpu.resource=nvidia.com/mig-4g.40gb"))
-    assert part["containers"][0]["resources"]["limits"]["nvidia.com/mig-4g.40gb"] == 1
-    assert "nvidia.com/gpu" not in part["containers"][0]["resources"]["limits"]
+    mig_slice = pool(render("values", "--set", "llm.pools.h100.gpu.resource=nvidia.com/mig-4g.40gb"))
+    assert mig_slice["containers"][0]["resources"]["limits"]["nvidia.com/mig-4g.40gb"] == 1
+    assert "nvidia.com/gpu" not in mig_slice["containers"][0]["resources"]["limits"]
     shm = next(volume for volume in spec["volumes"] if volume["name"] == "shm")
     assert shm["emptyDir"]["medium"] == "Memory"
 
@@ -261,7 +260,7 @@ def pool(docs: object) -> Doc:
     return cast("Doc", workload["spec"]["template"]["spec"])
 
 
-def test_models_are_pinned_and_nothing_is_looked_up() -> None:
+def test_models_are_pinned_and_never_looked_up_on_the_hub() -> None:
     profile = load_profile("h100")
     assert profile.hub
     (container,) = pool(render("values"))["containers"]
@@ -274,24 +273,24 @@ def test_models_are_pinned_and_nothing_is_looked_up() -> None:
     assert of_kind(render("values-airgapped"), "Job") == []
 
 
-def test_what_the_chart_knows_of_profiles_is_what_they_say() -> None:
-    made = runpy.run_path(str(ROOT / "scripts/chart_profiles"))["chart_profiles"]()
-    kept = yaml.safe_load((CHART / "files/profiles.yaml").read_text("utf-8"))
-    assert kept == made, "run scripts/chart_profiles"
+def test_the_chart_s_profiles_are_those_of_the_llm_server() -> None:
+    profiles = runpy.run_path(str(ROOT / "scripts/chart_profiles"))["chart_profiles"]()
+    rendered = yaml.safe_load((CHART / "files/profiles.yaml").read_text("utf-8"))
+    assert rendered == profiles, "run scripts/chart_profiles"
     schema = json.loads((CHART / "values.schema.json").read_text("utf-8"))
-    assert schema["$defs"]["profile"]["enum"] == sorted(made)
+    assert schema["$defs"]["profile"]["enum"] == sorted(profiles)
 
 
-def test_placeholders_ask_for_what_models_ask_for_and_go_first() -> None:
+def test_placeholders_request_what_model_servers_request_and_are_evicted_first() -> None:
     docs = render("values")
     spec = named(docs, "Deployment", f"{NAME}-llm-h100-placeholder")["spec"]["template"]["spec"]
     model = pool(docs)
     assert spec["nodeSelector"] == model["nodeSelector"]
     assert spec["containers"][0]["resources"]["limits"]["nvidia.com/gpu"] == 1
     assert spec["containers"][0]["image"] == model["containers"][0]["image"], "or the node has to pull it first"
-    value = {doc["metadata"]["name"]: doc["value"] for doc in of_kind(docs, "PriorityClass")}
+    priorities = {doc["metadata"]["name"]: doc["value"] for doc in of_kind(docs, "PriorityClass")}
     # Below -10 the Cluster Autoscaler adds no node for a pod.
-    assert -10 <= value[spec["priorityClassName"]] < 0 < value[model["priorityClassName"]]
+    assert -10 <= priorities[spec["priorityClassName"]] < 0 < priorities[model["priorityClassName"]]
 
 
 @pytest.mark.parametrize("name", VALUES)
@@ -321,18 +320,18 @@ def test_a_pool_on_trial_is_a_shadow_with_its_share() -> None:
 
 
 @pytest.mark.parametrize("name", VALUES)
-def test_every_setting_that_the_chart_sets_is_one_that_the_program_has(name: str) -> None:
-    known = {
+def test_every_setting_of_the_chart_is_one_of_the_program(name: str) -> None:
+    settings = {
         "chatbot": set(ChatSettings.model_fields),
         "ingest": set(StaffSettings.model_fields),
     }
-    others = {"HOME", "HF_HUB_OFFLINE", "POSTGRES_PASSWORD", "REDIS_PASSWORD"}
+    no_settings = {"HOME", "HF_HUB_OFFLINE", "POSTGRES_PASSWORD", "REDIS_PASSWORD"}
     for where, pod in pods(render(name)):
         for container in pod["spec"]["containers"]:
-            if container["name"] in known:
-                given = {entry["name"] for entry in container["env"]} - others
-                wrong = {v for v in given if v.split("__")[0].lower() not in known[container["name"]]}
-                assert wrong == set(), where
+            if container["name"] in settings:
+                variables = {entry["name"] for entry in container["env"]} - no_settings
+                unknown = {v for v in variables if v.split("__")[0].lower() not in settings[container["name"]]}
+                assert unknown == set(), where
 
 
 @pytest.mark.parametrize("name", VALUES)
@@ -352,7 +351,7 @@ def test_the_chatbot_boots_with_what_the_chart_sets(name: str, monkeypatch: pyte
 
 
 def test_a_drift_reference_reaches_the_chatbot_as_it_was_taken_and_a_new_one_rolls_it(tmp_path: Path) -> None:
-    sums = set()
+    checksums = set()
     for questions in (200, 300):
         file = tmp_path / f"{questions}.json"
         file.write_text(f'{{"questions":{questions},"abouts":["Fees, 100 %"]}}\n', "utf-8")
@@ -362,12 +361,12 @@ def test_a_drift_reference_reaches_the_chatbot_as_it_was_taken_and_a_new_one_rol
         (container,) = template["spec"]["containers"]
         assert environment(container)["DRIFT__REFERENCE"] == "/etc/drift/reference.json"
         assert {"name": "drift", "mountPath": "/etc/drift", "readOnly": True} in container["volumeMounts"]
-        sums.add(template["metadata"]["annotations"]["checksum/drift"])
-    assert len(sums) == 2
+        checksums.add(template["metadata"]["annotations"]["checksum/drift"])
+    assert len(checksums) == 2
 
 
 @pytest.mark.parametrize("name", VALUES)
-def test_what_takes_documents_in_boots_with_what_the_chart_sets(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_staff_side_boots_with_what_the_chart_sets(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     containers = [c for _, pod in pods(render(name)) for c in pod["spec"]["containers"] if c["name"] == "ingest"]
     assert len(containers) == (1 if name == "values-dev" else 2), "the API and its workers"
     for container in containers:
@@ -381,7 +380,7 @@ def test_what_takes_documents_in_boots_with_what_the_chart_sets(name: str, monke
         assert settings.index.url is not None
 
 
-def test_every_command_is_one_that_its_program_has() -> None:
+def test_every_command_of_a_container_is_one_of_its_program() -> None:
     for where, pod in every_pod():
         for container in pod["spec"]["containers"]:
             command = container.get("command", [""])

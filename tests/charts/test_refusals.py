@@ -1,4 +1,4 @@
-"""Mistakes in values: each is refused before anything is rendered, and the refusal says what is wrong."""
+"""Mistakes in values: each is refused before anything is rendered, with a message that names the mistake."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ from tests.charts.rendering import CHART, helm, template
 
 DIGEST = "sha256:" + "0" * 64
 OFFICE = [{"ipBlock": {"cidr": "10.0.0.0/24"}}]
-# (what the refusal names, values file, the mistake)
+# (name in the message, values file, mistaken values)
 SCHEMA: list[tuple[str, str, object]] = [
     ("replicaCount", "values", {"replicaCount": 3}),
     ("minReplica", "values", {"chatbot": {"scaling": {"minReplica": 3}}}),
@@ -115,32 +115,33 @@ CHECKS: list[tuple[str, str, object]] = [
 ]  # fmt: skip
 
 
-def refused(values: str, mistake: object, tmp_path: Path) -> str:
+def refusal(values: str, mistake: object, tmp_path: Path) -> str:
+    """Return Helm's message about a mistake that it must refuse."""
     (tmp_path / "mistake.yaml").write_text(json.dumps(mistake), "utf-8")
-    done = template(values, "-f", str(tmp_path / "mistake.yaml"))
-    assert done.returncode != 0, "it was rendered"
-    assert done.stdout == ""
-    return done.stderr
+    completed = template(values, "-f", str(tmp_path / "mistake.yaml"))
+    assert completed.returncode != 0, "it was rendered"
+    assert completed.stdout == ""
+    return completed.stderr
 
 
 @pytest.mark.parametrize(("name", "values", "mistake"), SCHEMA, ids=lambda part: part if isinstance(part, str) else "")
 def test_the_schema_refuses(name: str, values: str, mistake: object, tmp_path: Path) -> None:
-    complaint = refused(values, mistake, tmp_path)
-    assert "values don't meet the specifications of the schema" in complaint
-    assert name in complaint
+    message = refusal(values, mistake, tmp_path)
+    assert "values don't meet the specifications of the schema" in message
+    assert name in message
 
 
 @pytest.mark.parametrize(("name", "values", "mistake"), CHECKS, ids=lambda part: part if isinstance(part, str) else "")
 def test_a_check_refuses(name: str, values: str, mistake: object, tmp_path: Path) -> None:
-    assert f"{name}: " in refused(values, mistake, tmp_path)
+    assert f"{name}: " in refusal(values, mistake, tmp_path)
 
 
 def test_a_release_whose_pods_would_have_names_too_long_is_refused() -> None:
-    done = helm(4, "template", "a-very-long-name-for-a-release", str(CHART))
-    assert "name-too-long: " in done.stderr
+    completed = helm(4, "template", "a-very-long-name-for-a-release", str(CHART))
+    assert "name-too-long: " in completed.stderr
 
 
-def test_there_are_forty_mistakes_and_no_check_is_untried() -> None:
+def test_there_are_forty_mistakes_and_every_check_has_one() -> None:
     assert len(SCHEMA) + len(CHECKS) >= 40
     text = (CHART / "templates/checks.yaml").read_text("utf-8")
     names = {part.split(":")[0].removeprefix('"') for part in text.split("fail ")[1:]}

@@ -1,4 +1,4 @@
-"""Both Helms render every values file to the same valid objects, and a change of what is rendered is seen."""
+"""Helm 3 and 4 render every values file to the same valid objects, which are those of the golden files."""
 
 import json
 import subprocess
@@ -40,9 +40,9 @@ RENDERS = [*((name,) for name in VALUES), ("values", *SCALED), ("values-prod", *
 @pytest.mark.parametrize("major", [3, 4])
 @pytest.mark.parametrize("name", VALUES)
 def test_lint_finds_nothing(name: str, major: int) -> None:
-    done = helm(major, "lint", "--strict", str(CHART), *values_of(name))
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "[WARNING]" not in done.stdout
+    completed = helm(major, "lint", "--strict", str(CHART), *values_of(name))
+    assert completed.returncode == 0, completed.stdout + completed.stderr
+    assert "[WARNING]" not in completed.stdout
 
 
 @pytest.mark.parametrize("name", VALUES)
@@ -51,31 +51,31 @@ def test_helm_3_and_4_render_the_same(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", VALUES)
-def test_a_render_is_the_one_that_was_looked_at(name: str) -> None:
+def test_a_render_is_its_golden_file(name: str) -> None:
     golden = (GOLDEN / f"{name}.yaml").read_text("utf-8")
     assert golden_text(name) == golden, "read the difference, then: python -m tests.charts.rendering"
 
 
-def test_objects_of_kubernetes_hold_to_its_schema(tmp_path: Path) -> None:
-    done = validated([doc for asked in RENDERS for doc in render(*asked)], tmp_path)
-    assert done.returncode == 0, done.stdout + done.stderr
+def test_kubernetes_objects_are_valid_by_its_schema(tmp_path: Path) -> None:
+    completed = validated([doc for arguments in RENDERS for doc in render(*arguments)], tmp_path)
+    assert completed.returncode == 0, completed.stdout + completed.stderr
 
 
 def validated(docs: list[Doc], tmp_path: Path) -> subprocess.CompletedProcess[str]:
-    """Validate what is Kubernetes' own, unknown keys refused."""
+    """Validate the objects of Kubernetes' own kinds against its schema; unknown keys are refused."""
     (tmp_path / "core.yaml").write_text(yaml.safe_dump_all(d for d in docs if d["kind"] not in TYPES), "utf-8")
     command = [tool("tools/bin/kubernetes-validate"), "--strict", "-k", "1.37", str(tmp_path / "core.yaml")]
     return subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
 
 
-def test_that_check_sees_an_unknown_key(tmp_path: Path) -> None:
+def test_the_schema_detects_an_unknown_key(tmp_path: Path) -> None:
     docs = json.loads(json.dumps(of_kind(render(), "Deployment")))
     docs[0]["spec"]["template"]["spec"]["containers"][0]["livenes"] = {}
     assert validated(docs, tmp_path).returncode != 0
 
 
 def typed(docs: list[Doc], tmp_path: Path) -> subprocess.CompletedProcess[str]:
-    """Compile custom resources as literals of their published types: TypeScript refuses keys that a type lacks."""
+    """Compile custom resources as literals of their published types; TypeScript refuses keys that a type lacks."""
     kinds = sorted({doc["kind"] for doc in docs})
     lines = [f'import type {{ I{kind} }} from "@kubernetes-models/{TYPES[kind]}/{kind}";' for kind in kinds]
     lines += [f"const o{n}: I{doc['kind']} = {json.dumps(doc)};" for n, doc in enumerate(docs)]
@@ -87,33 +87,34 @@ def typed(docs: list[Doc], tmp_path: Path) -> subprocess.CompletedProcess[str]:
 
 
 def custom_resources() -> list[Doc]:
+    """Return the custom resources of all renders and the example of Argo CD."""
     example = yaml.safe_load((ROOT / "charts/argocd-application.yaml").read_text("utf-8"))
-    return [*(doc for asked in RENDERS for doc in render(*asked) if doc["kind"] in TYPES), example]
+    return [*(doc for arguments in RENDERS for doc in render(*arguments) if doc["kind"] in TYPES), example]
 
 
 def test_custom_resources_have_no_key_that_their_types_lack(tmp_path: Path) -> None:
     docs = custom_resources()
     assert {doc["kind"] for doc in docs} == set(TYPES)
-    done = typed(docs, tmp_path)
-    assert done.returncode == 0, done.stdout
+    completed = typed(docs, tmp_path)
+    assert completed.returncode == 0, completed.stdout
 
 
-def test_that_check_sees_a_key_two_levels_down(tmp_path: Path) -> None:
+def test_the_types_detect_an_unknown_key_two_levels_down(tmp_path: Path) -> None:
     docs = json.loads(json.dumps(custom_resources()))
     of_kind(docs, "ScaledObject")[0]["spec"]["triggers"][0]["treshold"] = "1"
     assert "'\"treshold\"' does not exist" in typed(docs, tmp_path).stdout
 
 
-def test_what_is_rendered_belongs_to_the_release_and_its_namespace() -> None:
-    for asked in RENDERS:
-        for doc in render(*asked):
+def test_every_object_belongs_to_the_release_and_its_namespace() -> None:
+    for arguments in RENDERS:
+        for doc in render(*arguments):
             assert doc["metadata"]["name"].startswith(NAME), doc["metadata"]["name"]
             assert doc["metadata"]["labels"]["app.kubernetes.io/instance"] == "bank"
-            clustered = doc["kind"] == "PriorityClass"
-            assert clustered or doc["metadata"]["namespace"] == "bank"
+            cluster_wide = doc["kind"] == "PriorityClass"
+            assert cluster_wide or doc["metadata"]["namespace"] == "bank"
 
 
 def test_no_name_is_rendered_twice() -> None:
-    for asked in RENDERS:
-        names = [(doc["kind"], doc["metadata"]["name"]) for doc in render(*asked)]
+    for arguments in RENDERS:
+        names = [(doc["kind"], doc["metadata"]["name"]) for doc in render(*arguments)]
         assert len(names) == len(set(names))

@@ -1,4 +1,4 @@
-"""What docs/operations.md promises of restores: Redis from a copy of its running files, PostgreSQL from a dump."""
+"""The restores of docs/operations.md: Redis from a copy of its files while it runs, PostgreSQL from a dump."""
 
 import re
 import shutil
@@ -21,7 +21,7 @@ from tests.conftest import DURABLE, redis_server
 from tests.postgres import Postgres
 
 OPERATIONS = (Path(__file__).parents[2] / "docs/operations.md").read_text("utf-8")
-# What stands in for the cluster: the pod's commands run here, on the folder and the port of the server under test.
+# Stand-ins for the cluster's programs: a pod's commands run here, on the folder and port of the server under test.
 KUBECTL = """#!/bin/bash
 while [ "$1" != -- ]; do shift; done
 shift
@@ -36,8 +36,8 @@ with socket.create_connection(("127.0.0.1", int(os.environ["PORT"]))) as server,
 """
 
 
-def documented() -> str:
-    """Return the page's own commands for a copy of Redis."""
+def documented_commands() -> str:
+    """Return the page's commands that copy Redis."""
     block = re.search(r"^### Redis\n.*?^```sh\n(.*?)^```", OPERATIONS, re.MULTILINE | re.DOTALL)
     assert block
     return block[1]
@@ -45,7 +45,7 @@ def documented() -> str:
 
 @pytest.fixture
 def cluster(tmp_path: Path) -> Path:
-    """Return a folder of programs that stand in for the cluster's."""
+    """A folder of programs that stand in for the cluster's."""
     programs = tmp_path / "programs"
     programs.mkdir()
     for name, text in (("kubectl", KUBECTL), ("valkey-cli", VALKEY_CLI)):
@@ -55,13 +55,13 @@ def cluster(tmp_path: Path) -> Path:
 
 
 @contextmanager
-def written_to(port: int) -> Iterator[None]:
-    """Write all the while, as customers do."""
-    done = Event()
+def continuous_writes(port: int) -> Iterator[None]:
+    """Write to Redis as long as the block runs."""
+    stop = Event()
 
     def write() -> None:
         with Redis(port=port) as redis:
-            while not done.is_set():
+            while not stop.is_set():
                 redis.rpush("meanwhile", "x" * 1000)
 
     writer = Thread(target=write)
@@ -69,27 +69,30 @@ def written_to(port: int) -> Iterator[None]:
     try:
         yield
     finally:
-        done.set()
+        stop.set()
         writer.join()
 
 
-def test_redis_comes_back_from_a_copy_that_is_made_of_it_as_documented_while_it_runs(
-    tmp_path: Path, cluster: Path
-) -> None:
+def test_redis_is_restored_from_the_documented_copy_of_its_files_while_it_runs(tmp_path: Path, cluster: Path) -> None:
     old = tmp_path / "old"
     with (
         redis_server(old, *DURABLE) as server,
         Redis(port=server.port, decode_responses=True) as redis,
-        written_to(server.port),
+        continuous_writes(server.port),
     ):
         redis.mset({f"answer:{n}": f"event {n}" for n in range(1000)})
         redis.config_set("rdb-key-save-delay", 2000)  # so that this rewrite runs for two seconds
         redis.bgrewriteaof()
         assert redis.info("persistence")["aof_rewrite_in_progress"] == 1
         redis.set("before", "the copy")
-        given = {"PATH": f"{cluster}:/usr/bin:/bin", "DATA": str(old), "PORT": str(server.port), "REDIS_PASSWORD": ""}
-        command = ["/bin/bash", "-euo", "pipefail", "-c", documented()]
-        subprocess.run(command, cwd=tmp_path, env=given, check=True, timeout=60)  # noqa: S603
+        variables = {
+            "PATH": f"{cluster}:/usr/bin:/bin",
+            "DATA": str(old),
+            "PORT": str(server.port),
+            "REDIS_PASSWORD": "",
+        }
+        command = ["/bin/bash", "-euo", "pipefail", "-c", documented_commands()]
+        subprocess.run(command, cwd=tmp_path, env=variables, check=True, timeout=60)  # noqa: S603
         assert redis.config_get("auto-aof-rewrite-percentage") == {"auto-aof-rewrite-percentage": "100"}
     new = tmp_path / "new"
     new.mkdir()
@@ -102,17 +105,17 @@ def test_redis_comes_back_from_a_copy_that_is_made_of_it_as_documented_while_it_
 
 
 @pytest.mark.anyio
-async def test_postgresql_comes_back_from_a_dump_with_every_audit_row_in_its_place(postgres: Postgres) -> None:
-    everybodys = (withdrawals.SCHEMA, catalogue.SCHEMA, SCHEMA)
+async def test_postgresql_is_restored_from_a_dump_with_every_audit_row(postgres: Postgres) -> None:
+    schemas = (withdrawals.SCHEMA, catalogue.SCHEMA, SCHEMA)
     with postgres.database() as lost, postgres.database() as restored:
-        revisions = await migrate_database(postgres.url(lost), *everybodys)
+        revisions = await migrate_database(postgres.url(lost), *schemas)
         engine = open_engine(postgres.url(lost))
         async with open_audit(engine, SETTINGS) as audit:
             await answer(audit, "a1", "a2", "a3")
         await engine.dispose()
         dump = postgres.run("pg_dump", "-Fc", lost)
         postgres.run("pg_restore", "-d", restored, "--clean", "--if-exists", data=dump)
-        assert await migrate_database(postgres.url(restored), *everybodys) == revisions
+        assert await migrate_database(postgres.url(restored), *schemas) == revisions
         engine = open_engine(postgres.url(restored))
         audit = Audit(engine, SETTINGS)
         assert [len(await audit.rows(name)) for name in ("a1", "a2", "a3")] == [2, 2, 2]
