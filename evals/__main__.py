@@ -103,7 +103,7 @@ def one_sentence() -> Iterator[None]:
 def run_spec(
     dataset: Path, *, limit: int | None, answers: bool, profile: str, data: Path, split: str | None = None
 ) -> RunSpec:
-    """Return what to run, with the settings of the environment; from now on SIGTERM interrupts like Ctrl-C."""
+    """Return the run's specification with the environment's settings; from now on SIGTERM interrupts like Ctrl-C."""
     interrupt_on_sigterm()
     configure_logs(level="WARNING", log_format="console")
     settings = Settings()
@@ -228,9 +228,9 @@ def record_answers(
     at_once: Annotated[int, typer.Option(min=1, help="So many questions side by side.")] = 4,
     output: Annotated[Path, typer.Option(help="Where the recording goes.")] = GOLDEN / "recorded.jsonl",
 ) -> None:
-    """Ask a model every question as a turn does, and keep what it said for `evals gate`.
+    """Ask a model every question as a turn does, and record its answers for `evals gate`.
 
-    Stopped and started again it goes on: until it is whole, what was said is in OUTPUT.part.
+    A run that was stopped continues where it ended: an incomplete recording is in OUTPUT.part.
     """
     part = output.with_name(f"{output.name}.part")
     with one_sentence(), tempfile.TemporaryDirectory(prefix="evals-") as folder:
@@ -264,7 +264,7 @@ def list_feedback(
     days: Annotated[float, typer.Option(min=0, help="Ratings of so many days.")] = 30,
     rating: Annotated[str, typer.Option(help="down or up.")] = "down",
 ) -> None:
-    """Write what customers disliked, without who they are, as a list for staff to decide on."""
+    """Write the answers that customers rated, without the customers' identity, as a list for staff to decide on."""
     with one_sentence():
         since = time.time() - days * DAY
         cases = anyio.run(partial(read_feedback, TriageSettings(), tenant=tenant, since=since, rating=rating))
@@ -278,7 +278,7 @@ def adopt_cases(
     cases: Annotated[Path, typer.Argument(help="A list of `evals triage`, with decisions.")],
     dataset: DatasetOption = GOLDEN,
 ) -> None:
-    """Append what was decided on to the golden questions, where the documents prove it."""
+    """Append the adopted cases of a list to the golden questions, where the documents prove their answers."""
     with one_sentence():
         adopted = adopt(read_cases(cases), dataset)
     typer.echo(f"{len(adopted.queries)} questions adopted into {dataset}")

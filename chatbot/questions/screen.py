@@ -80,13 +80,13 @@ def screen(question: str) -> ScreenedQuestion:
     """Return the masked question and the verdict on it."""
     masked = mask(question)
     if _DISTRESS.search(question):
-        return ScreenedQuestion(masked.text, masked.found, Verdict.DISTRESS)
+        return ScreenedQuestion(masked.text, masked.kinds, Verdict.DISTRESS)
     findings = find_injection(question)
     if findings:
-        return ScreenedQuestion(masked.text, masked.found, Verdict.INJECTION, findings)
+        return ScreenedQuestion(masked.text, masked.kinds, Verdict.INJECTION, findings)
     out_of_scope = (
         is_unserved_language(question)
         or _FOREIGN_TASK.search(question) is not None
         or (len(question) >= _LONG and not _BANKING.search(question))
     )
-    return ScreenedQuestion(masked.text, masked.found, Verdict.OUT_OF_SCOPE if out_of_scope else Verdict.OK)
+    return ScreenedQuestion(masked.text, masked.kinds, Verdict.OUT_OF_SCOPE if out_of_scope else Verdict.OK)

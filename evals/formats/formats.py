@@ -78,9 +78,9 @@ def read_expected(path: Path) -> list[Expectation]:
 
 def share_of(ours: str, other: str) -> tuple[float | None, int]:
     """Return the share of the other text's letters and digits that ours has, and their number."""
-    expected, found = _letters(other), _letters(ours)
+    expected, extracted = _letters(other), _letters(ours)
     total = expected.total()
-    return (None, 0) if total == 0 else ((expected & found).total() / total, total)
+    return (None, 0) if total == 0 else ((expected & extracted).total() / total, total)
 
 
 def _letters(text: str) -> Counter[str]:

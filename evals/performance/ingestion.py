@@ -196,7 +196,7 @@ def ratio(
     least: float | None = None,
 ) -> BenchFigure:
     """Compare the seconds of two sides round by round; `times` is a factor for unequal work."""
-    ratios = sorted(times * one.seconds / other.seconds for one, other in zip(above, below, strict=True))
+    ratios = sorted(times * over.seconds / under.seconds for over, under in zip(above, below, strict=True))
     spread = f"median of {len(ratios)} rounds ({ratios[0]:.2f} to {ratios[-1]:.2f})"
     return BenchFigure(name=f"{name}, {spread}", value=median(ratios), unit="×", least=least)
 

@@ -96,10 +96,10 @@ class Prober:
         """Return a question's evidence and, where it is answerable, that without the documents that answer it."""
         access = Access(tenant=TENANT, groups=frozenset({EVERY_CUSTOMER}), as_of=2**33)
         result = await self._retrieval.search(sample.text, earlier=sample.earlier, access=access)
-        shown = RetrievalSettings().passages
-        evidence = [await self._probe(sample, msgspec.structs.replace(result, hits=result.hits[:shown]))]
+        limit = RetrievalSettings().passages
+        evidence = [await self._probe(sample, msgspec.structs.replace(result, hits=result.hits[:limit]))]
         right = dataset.right_documents(sample)
-        others = tuple(hit for hit in result.hits if hit.passage.document_id not in right)[:shown]
+        others = tuple(hit for hit in result.hits if hit.passage.document_id not in right)[:limit]
         answered = any(holds_answer(hit.passage.text, sample.answers) for hit in others)
         if others and not (sample.unanswerable or answered):
             without = msgspec.structs.replace(sample, id=f"{sample.id}-without", kind=WITHOUT, unanswerable=True)
@@ -218,13 +218,13 @@ def outcome_line(probes: Sequence[ProbeEvidence], settings: AnswerabilitySetting
 
 def fit_report(probes: Sequence[ProbeEvidence]) -> str:
     """Return a line each for the present settings, the fit of one half on both halves, and the fit of all."""
-    seen, unseen = split_halves(probes)
-    half, whole, present = fit(seen), fit(probes), AnswerabilitySettings()
+    fitted, held_out = split_halves(probes)
+    half, whole, present = fit(fitted), fit(probes), AnswerabilitySettings()
     return "\n".join(
         [
             outcome_line(probes, present, f"the present settings {weights_text(present)}"),
-            outcome_line(seen, half, f"fitted on one half {weights_text(half)}, on it"),
-            outcome_line(unseen, half, "the same on the other half"),
+            outcome_line(fitted, half, f"fitted on one half {weights_text(half)}, on it"),
+            outcome_line(held_out, half, "the same on the other half"),
             outcome_line(probes, whole, f"fitted on all {weights_text(whole)}"),
         ]
     )

@@ -51,10 +51,10 @@ LABELS: Final[dict[Language, dict[IdentifierKind, str]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Masked:
-    """The text without identifiers, and the kinds that it had, without repetition, in order of appearance."""
+    """A text without its identifiers, and their kinds, without repetition, in order of appearance."""
 
     text: str
-    found: tuple[IdentifierKind, ...]
+    kinds: tuple[IdentifierKind, ...]
 
 
 def mask(text: str, language: Language | None = None) -> Masked:

@@ -158,7 +158,7 @@ def _bigrams(words: Sequence[str], text: str) -> list[str]:
     """Return the bigrams of an English text; none of a Korean one, whose words are not in their order here."""
     if _HANGUL.search(text):
         return []
-    return [f"{one} {other}" for one, other in pairwise(words) if one != other]
+    return [f"{left} {right}" for left, right in pairwise(words) if left != right]
 
 
 def _vector(weights: Iterable[tuple[str, float]]) -> SparseTerms:

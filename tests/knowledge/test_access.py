@@ -1,4 +1,4 @@
-"""Nobody reads what is not theirs: the filter against a plain predicate, and no way around the filter in the tree."""
+"""Access to passages: the filter against a plain predicate, and no search in the tree without the filter."""
 
 import ast
 from collections.abc import Iterator
@@ -60,7 +60,7 @@ def may_read(passage: Passage, access: Access) -> bool:
 
 @settings(deadline=None, max_examples=200)
 @given(PASSAGES, ACCESS)
-def test_the_filter_shows_exactly_what_may_be_read(passages: list[Passage], access: Access) -> None:
+def test_the_filter_passes_exactly_the_readable_passages(passages: list[Passage], access: Access) -> None:
     client = QdrantClient(":memory:")
     client.create_collection("kb", vectors_config={})
     client.upsert(
@@ -70,12 +70,12 @@ def test_the_filter_shows_exactly_what_may_be_read(passages: list[Passage], acce
             for n, passage in enumerate(passages)
         ],
     )
-    shown, _ = client.scroll("kb", scroll_filter=visible_filter(access), limit=100)
-    assert {point.id for point in shown} == {n for n, passage in enumerate(passages) if may_read(passage, access)}
+    points, _ = client.scroll("kb", scroll_filter=visible_filter(access), limit=100)
+    assert {point.id for point in points} == {n for n, passage in enumerate(passages) if may_read(passage, access)}
 
 
 @pytest.mark.anyio
-async def test_a_search_shows_nothing_to_somebody_without_the_right_tenant_group_or_time(index: Index) -> None:
+async def test_a_search_returns_nothing_without_the_right_tenant_group_or_time(index: Index) -> None:
     await index.upsert(numbered("정기예금 중도해지 이율"))
     assert await index.search("중도해지 이율", access=CUSTOMER, limit=5)
     for access in (

@@ -23,11 +23,11 @@ def coverage(terms: Terms) -> Coverage:
         ("정기예금 이율이 얼마예요?", 0.0),  # another word for it
         ("한빛은행 정기예금 금리", 0.0),  # the bank's own name is no topic
         ("골드바 금리", 0.5),
-        ("할머니 정기예금", 0.0),  # nor is who asks
+        ("할머니 정기예금", 0.0),  # nor is the person who asks
         ("얼마예요?", 0.0),
     ],
 )
-def test_what_a_question_names_and_the_passage_does_not(coverage: Coverage, question: str, unknown: float) -> None:
+def test_the_unknown_share_of_a_question(coverage: Coverage, question: str, unknown: float) -> None:
     assert coverage.unknown_share(question, [DEPOSIT]) == pytest.approx(unknown, abs=0.2 if unknown else 0)
 
 

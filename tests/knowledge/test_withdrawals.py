@@ -51,7 +51,9 @@ async def test_withdrawing_twice_changes_nothing(withdrawals: Withdrawals) -> No
     assert withdrawals.withdrawn("hanbit", "rates", 2)
 
 
-async def test_a_poll_sees_what_another_process_withdraws_or_stops(withdrawals: Withdrawals, database_url: str) -> None:
+async def test_a_poll_sees_the_withdrawals_and_stops_of_other_processes(
+    withdrawals: Withdrawals, database_url: str
+) -> None:
     engine = open_engine(database_url)
     other = Withdrawals(engine, WithdrawalsSettings())
     await other.withdraw("hanbit", "rates", 2, reason="wrong rate", at=1.0)

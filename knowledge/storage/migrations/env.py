@@ -1,8 +1,8 @@
-"""What alembic runs for every owner's steps, inside the transaction that `knowledge.storage.migrate` has opened."""
+"""Alembic's environment of every owner's migrations, run in the transaction that `knowledge.storage` has opened."""
 
 from alembic import context
 
-given = context.config.attributes
-context.configure(connection=given["connection"], version_table=given["version_table"])
+attributes = context.config.attributes
+context.configure(connection=attributes["connection"], version_table=attributes["version_table"])
 with context.begin_transaction():
     context.run_migrations()

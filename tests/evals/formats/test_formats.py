@@ -74,7 +74,7 @@ def test_a_file_of_which_the_other_parser_finds_nothing_is_wrong_unless_that_is_
     assert not unchecked.wrong
 
 
-def test_what_is_expected_of_each_folder_can_be_read() -> None:
+def test_the_expectations_of_each_folder_are_valid() -> None:
     expected = read_expected(EXPECTED)
     assert expected[-1].files == "*"
     assert all(expectation.why for expectation in expected)

@@ -59,11 +59,11 @@ def count_week(metrics: Metrics, reference: Reference) -> int:
 
 
 def evals(*arguments: str) -> tuple[int, str]:
-    done = CliRunner().invoke(app, ["drift", *arguments])
-    return done.exit_code, done.output
+    result = CliRunner().invoke(app, ["drift", *arguments])
+    return result.exit_code, result.output
 
 
-def test_the_report_names_what_moved(
+def test_the_report_names_the_bins_that_moved(
     metrics: Metrics, served: str, reference: tuple[Path, Reference], tmp_path: Path
 ) -> None:
     file, window_then = reference

@@ -40,15 +40,15 @@ class Bank:
         """Store a conversation and its customer's rating of the answer; return the answer's id."""
         owner, conversation, answer_id = Owner(self._tenant, sub), uuid4().hex, uuid4().hex
         messages = self._earlier(before)
-        asked = StoredMessage(
+        user_message = StoredMessage(
             id=uuid4().hex, parent_id=messages[-1].id if messages else None, role="user", text=question, at=NOW
         )
         citation = Citation(n=1, start=0, end=2, document_id="fees-ko", version=2, page=1, quote="무료")
-        given = StoredMessage(
-            id=answer_id, parent_id=asked.id, role="assistant", text="무료입니다.", at=NOW, answer_id=answer_id,
+        answer = StoredMessage(
+            id=answer_id, parent_id=user_message.id, role="assistant", text="무료입니다.", at=NOW, answer_id=answer_id,
             citations=(citation,), finish_reason="stop", grounded=True,
         )  # fmt: skip
-        for message in (*messages, asked, given):
+        for message in (*messages, user_message, answer):
             await self._history.append(owner, conversation, [message], now=NOW)
         await self._ratings.write(self._tenant, answer_id, rating)
         return answer_id
@@ -72,7 +72,7 @@ UP = msgspec.structs.replace(DOWN, rating="up")
 
 
 @pytest.mark.anyio
-async def test_the_list_tells_what_was_disliked_and_not_by_whom(
+async def test_the_list_holds_disliked_answers_and_no_customer(
     bank: Bank, tenant: str, redis: Redis, engine: AsyncEngine, tmp_path: Path
 ) -> None:
     answer_id = await bank.rate(QUESTION, rating=DOWN, before="통장 사본이 필요해요")
@@ -150,7 +150,7 @@ def folder(golden: Path) -> Path:
     return golden
 
 
-def test_what_a_person_decided_on_becomes_golden_questions_once(folder: Path) -> None:
+def test_cases_with_a_decision_become_golden_questions_once(folder: Path) -> None:
     dropped = msgspec.structs.replace(CASE, id="fb-3", decision="drop")
     open_one = msgspec.structs.replace(CASE, id="fb-4", decision="")
     cases = [CASE, UNANSWERABLE, dropped, open_one]
@@ -190,7 +190,7 @@ def test_a_case_that_nothing_proves_is_refused_and_nothing_is_written(
     [({"absent": ("재발급",)}, "재발급 stands in a document"), ({"absent": ()}, "absent is missing"),
      ({"answers": ("무료",)}, "has answers")],
 )  # fmt: skip
-def test_what_a_document_does_say_is_not_adopted_as_unanswerable(
+def test_a_question_that_a_document_answers_is_not_adopted_as_unanswerable(
     folder: Path, change: dict[str, object], why: str
 ) -> None:
     with pytest.raises(NotAdopted, match=why):

@@ -201,14 +201,14 @@ def fewer(tmp_path: Path, dataset: Dataset) -> Dataset:
     for file in (dataset.folder / "documents" / "ko").iterdir():
         if file.stem in FEW:
             shutil.copy(file, documents / "ko")
-    there = {file.document_id for file in find_files([documents])}
+    document_ids = {file.document_id for file in find_files([documents])}
     relevant = {
-        question: found
+        question: scores
         for question, judged in dataset.relevant.items()
-        if (found := {name: score for name, score in judged.items() if name in there})
+        if (scores := {name: score for name, score in judged.items() if name in document_ids})
     }
-    asked = tuple(sample for sample in dataset.samples if sample.id in relevant and not sample.history)
-    return Dataset(folder=documents.parent, samples=asked, relevant=relevant)
+    samples = tuple(sample for sample in dataset.samples if sample.id in relevant and not sample.history)
+    return Dataset(folder=documents.parent, samples=samples, relevant=relevant)
 
 
 @pytest.mark.anyio

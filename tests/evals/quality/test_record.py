@@ -12,7 +12,7 @@ from tests.passages import DEPOSIT, indexed_passages
 
 
 @pytest.mark.anyio
-async def test_what_the_model_chooses_where_all_was_withheld_is_recorded_with_the_quotes(
+async def test_the_model_s_choice_among_quotes_is_recorded_where_grounding_withheld_the_answer(
     tmp_path: Path,
 ) -> None:
     question = "정기예금의 기본 금리와 중도해지 금리는 얼마인가요?"

@@ -99,13 +99,13 @@ def test_corpus_entries_become_files_that_the_catalogue_tells_apart(tmp_path: Pa
 
 
 @pytest.mark.parametrize(("reason", "may_be_refused"), [("suspicious", False), ("malformed", True)])
-def test_what_did_not_come_through_stops_a_run(reason: str, *, may_be_refused: bool) -> None:
+def test_a_document_that_was_not_loaded_stops_a_run(reason: str, *, may_be_refused: bool) -> None:
     with pytest.raises(CorpusNotLoaded, match=f"1 of 2 entries were not loaded, first a.txt: {reason}"):
         require_loaded([LOADED, replace(LOADED, reason=reason)], may_be_refused=may_be_refused)
     assert require_loaded([LOADED, replace(LOADED, reason="empty_text")], may_be_refused=may_be_refused) == 0
 
 
-def test_what_nobody_could_approve_is_left_out_of_a_public_corpus_and_counted() -> None:
+def test_documents_that_cannot_be_approved_are_left_out_of_a_public_corpus_and_counted() -> None:
     assert require_loaded([LOADED, replace(LOADED, reason="suspicious")], may_be_refused=True) == 1
 
 
@@ -305,12 +305,12 @@ def test_gates_hold_at_their_bound_and_a_missing_measure_fails(tmp_path: Path) -
         Gate(measure="errors", most=0),
         Gate(measure="unheard_of", least=0),
     ]
-    shown = {line.measure: line.holds for line in lines(run_of(tmp_path), gates)}
-    assert [shown[gate.measure] for gate in gates] == [True, False, True, False]
-    assert shown["queries"] is None
+    held = {line.measure: line.holds for line in lines(run_of(tmp_path), gates)}
+    assert [held[gate.measure] for gate in gates] == [True, False, True, False]
+    assert held["queries"] is None
 
 
-def test_the_page_lists_questions_with_faults_and_escapes_what_was_said(tmp_path: Path) -> None:
+def test_the_page_lists_questions_with_faults_and_escapes_their_texts(tmp_path: Path) -> None:
     run = run_of(tmp_path, text="It costs <b>9</b> dollars.")
     written_page = page(run, [])
     assert "1 of 2 questions with a fault" in written_page
@@ -371,14 +371,14 @@ def probe_of(n: int, *, unanswerable: bool, probability: float) -> ProbeEvidence
     )
 
 
-def test_the_fit_tells_likely_from_unlikely_and_counts_both_sides_alike() -> None:
+def test_the_fit_separates_likely_from_unlikely_and_weighs_both_classes_alike() -> None:
     yes = [probe_of(n, unanswerable=False, probability=0.6 + n / 100) for n in range(30)]
     no = [probe_of(n, unanswerable=True, probability=0.2 + n / 100) for n in range(6)]
-    seen, unseen = split_halves([*yes, *no])
-    assert {len(seen), len(unseen)} == {18}
-    settings = fit(seen)
+    fitted, held_out = split_halves([*yes, *no])
+    assert {len(fitted), len(held_out)} == {18}
+    settings = fit(fitted)
     assert all(
-        (answer_probability(probe, settings) >= settings.threshold) is not probe.unanswerable for probe in unseen
+        (answer_probability(probe, settings) >= settings.threshold) is not probe.unanswerable for probe in held_out
     )
 
 

@@ -197,8 +197,8 @@ def test_judgements_name_documents_and_questions_that_exist(dataset: Dataset) ->
 def test_every_answer_stands_in_a_relevant_document(dataset: Dataset) -> None:
     missing = []
     for query in dataset.queries:
-        there = dataset.in_force(query)
-        gold = [there.get(name, "") for name in dataset.relevant.get(query.id, ())]
+        in_force = dataset.in_force(query)
+        gold = [in_force.get(name, "") for name in dataset.relevant.get(query.id, ())]
         if not query.unanswerable and not any(answer in text for answer in query.answers for text in gold):
             missing.append(query.id)
     assert missing == []
@@ -214,7 +214,7 @@ def test_every_relevant_document_holds_the_answer(dataset: Dataset) -> None:
     assert wrong == []
 
 
-def test_what_an_unanswerable_question_asks_about_stands_in_no_document(dataset: Dataset) -> None:
+def test_no_document_holds_the_subject_of_an_unanswerable_question(dataset: Dataset) -> None:
     for query in dataset.queries:
         assert bool(query.absent) == (query.unanswerable and query.kind not in NEVER_SAID), query.id
         texts = dataset.in_force(query).values()
@@ -231,7 +231,7 @@ def test_questions_of_a_date_lie_on_both_sides_of_the_new_fees(dataset: Dataset)
 
 def test_a_history_alternates_and_ends_with_the_assistant(dataset: Dataset) -> None:
     for query in dataset.queries:
-        roles = [said.role for said in query.history]
+        roles = [message.role for message in query.history]
         assert roles == ["user", "assistant"] * (len(roles) // 2), query.id
 
 
@@ -239,7 +239,7 @@ def test_no_question_is_a_sentence_of_a_document(dataset: Dataset) -> None:
     assert [query.id for query in dataset.queries if any(query.text in text for text in dataset.texts.values())] == []
 
 
-def test_pdf_and_word_files_are_what_their_sources_give_and_building_twice_changes_nothing(tmp_path: Path) -> None:
+def test_pdf_and_word_files_are_built_from_their_sources_and_a_second_build_changes_nothing(tmp_path: Path) -> None:
     built = []
     for name in ("first", "second"):
         subprocess.run([sys.executable, str(BUILD), "--out", str(tmp_path / name)], check=True, capture_output=True)  # noqa: S603 - our own script

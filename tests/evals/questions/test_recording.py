@@ -29,7 +29,7 @@ FIRST = RecordedAnswer(
 SECOND = RecordedAnswer(id="q2", passages=(("fees", 1, 2),), probes=(0.1,))
 
 
-def test_a_stopped_recording_goes_on_with_what_it_has(tmp_path: Path) -> None:
+def test_a_stopped_recording_continues_after_its_last_answer(tmp_path: Path) -> None:
     path = tmp_path / "recorded.jsonl.part"
     PartialRecording(path, HEADER).append(FIRST, PASSAGES)
     with path.open("ab") as file:

@@ -18,7 +18,7 @@ REPORT = "\n".join(
 ).encode()
 
 
-def test_success_is_told_by_family_and_bounded_as_a_whole() -> None:
+def test_success_is_reported_by_family_and_bounded_as_a_whole() -> None:
     figures = success_figures(list(read_report(REPORT)))
     assert [round(figure.value, 1) for figure in figures] == [1.0, 20.0, 10.5]
     assert [figure.holds for figure in figures] == [True, True, False]
@@ -28,7 +28,7 @@ def test_a_run_without_verdicts_does_not_pass() -> None:
     assert not success_figures([])[-1].holds
 
 
-def test_what_succeeded_is_shown() -> None:
+def test_successful_attacks_are_listed() -> None:
     printed = StringIO()
     hit = {"probe": "dan.Dan", "detector": "dan.DAN", "output": {"text": "나는 DAN"}}
     show_hits(json.dumps(hit).encode(), Console(file=printed, width=200))

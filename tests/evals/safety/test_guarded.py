@@ -55,7 +55,7 @@ def test_attacks_count_as_stopped_by_retrieval_too_and_honest_questions_as_refus
     assert (measures["benign_refused"], measures["stopped_harmful"]) == (0.5, 0.0)
 
 
-def test_the_halves_are_told_apart_by_id_alone() -> None:
+def test_the_half_of_a_question_depends_on_its_id_alone() -> None:
     ids = [str(n) for n in range(200)]
     held_out = [question for n in ids if (question := msgspec.structs.replace(ATTACK, id=n)).held_out]
     assert 70 < len(held_out) < 130

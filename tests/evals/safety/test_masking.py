@@ -49,6 +49,6 @@ def test_the_command_fails_below_its_bound(tmp_path: Path, question: str, status
     (tmp_path / "train.csv").write_text(f"text,category\n{question},pay\n", "utf-8")
     app = Typer()
     app.command()(main)
-    done = CliRunner().invoke(app, ["--clean", str(tmp_path), "--count", "2"])
-    assert done.exit_code == status
-    assert json.loads(done.stdout.splitlines()[-1])["clean_questions"] == 1
+    result = CliRunner().invoke(app, ["--clean", str(tmp_path), "--count", "2"])
+    assert result.exit_code == status
+    assert json.loads(result.stdout.splitlines()[-1])["clean_questions"] == 1

@@ -73,7 +73,7 @@ def test_refusals_are_scored_in_both_directions() -> None:
     assert score.recall == pytest.approx(1 / 2)
 
 
-def test_nobody_who_refuses_has_no_precision() -> None:
+def test_without_a_refusal_precision_is_undefined() -> None:
     assert score_refusals([(False, False)]).precision is None
 
 
@@ -131,13 +131,13 @@ def test_digits_and_korean_scales_are_read_as_values(text: str, expected: Sequen
     assert [float(value) for _, value in values(text)] == pytest.approx(expected)
 
 
-def test_numbers_that_no_cited_passage_holds_are_named_and_other_spellings_are_told_apart() -> None:
-    shown = check_numbers("최대 1억원이고 12개월 동안 5회, 7일입니다.", ["한도 100,000,000원", "1년 동안 5회"])
-    assert shown.unfounded == ("7일",)
-    assert shown.respelled == ("12",)
+def test_unfounded_numbers_are_distinguished_from_respelled_numbers() -> None:
+    check = check_numbers("최대 1억원이고 12개월 동안 5회, 7일입니다.", ["한도 100,000,000원", "1년 동안 5회"])
+    assert check.unfounded == ("7일",)
+    assert check.respelled == ("12",)
 
 
-def test_waits_are_a_median_and_a_percentile_within_what_was_measured() -> None:
+def test_waits_are_a_median_and_a_percentile_within_the_measured_range() -> None:
     waits = score_waits([None, *range(1, 22)])
     assert (waits.median, waits.p95) == (11, 20)
     assert score_waits([2.0]).p95 == 2.0

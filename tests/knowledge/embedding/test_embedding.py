@@ -23,8 +23,9 @@ from knowledge.embedding.embedding import (
 pytestmark = pytest.mark.anyio
 
 
-def cosine(one: list[float], other: list[float]) -> float:
-    return sum(a * b for a, b in zip(one, other, strict=True))
+def cosine(a: list[float], b: list[float]) -> float:
+    """Return the cosine of two vectors of length 1."""
+    return sum(x * y for x, y in zip(a, b, strict=True))
 
 
 async def test_a_question_is_nearer_to_its_answer_across_languages(embedder: Embedder) -> None:

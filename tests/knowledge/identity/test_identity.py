@@ -200,7 +200,7 @@ async def test_a_rotated_key_is_found_but_not_asked_for_at_every_guess(
     assert provider.fetches == 2
 
 
-async def test_an_outage_of_the_provider_signs_nobody_out(
+async def test_tokens_stay_valid_during_an_outage_of_the_provider(
     provider: Provider, keys: tuple[Authenticator, Clock]
 ) -> None:
     authenticator, clock = keys
@@ -210,7 +210,7 @@ async def test_an_outage_of_the_provider_signs_nobody_out(
     await authenticator.verify(signed(kid="k1"))
 
 
-async def test_without_any_key_the_provider_is_said_to_be_away(
+async def test_without_any_key_the_provider_is_unavailable(
     provider: Provider, keys: tuple[Authenticator, Clock]
 ) -> None:
     provider.down = True

@@ -53,14 +53,14 @@ def test_a_resident_number_is_masked_in_any_spelling_whatever_its_checksum(born,
     text = around.format(spell(front, back))
     masked = mask(text)
     assert rest not in masked.text.replace("\u200b", "")
-    assert masked.found == (IdentifierKind.RESIDENT_NUMBER,)
+    assert masked.kinds == (IdentifierKind.RESIDENT_NUMBER,)
 
 
 @settings(deadline=None)
 @given(digits(4), digits(4), digits(4), st.sampled_from([" ", "-", " - ", ".", "－", "  "]), AROUND)
 def test_a_grouped_card_number_is_masked_without_a_checksum(b: str, c: str, d: str, gap: str, around: str) -> None:
     text = around.format(gap.join(["5412", b, c, d]))
-    assert IdentifierKind.CARD in mask(text).found
+    assert IdentifierKind.CARD in mask(text).kinds
     assert d not in mask(text).text or d in around
 
 
@@ -74,7 +74,7 @@ def test_a_grouped_card_number_is_masked_without_a_checksum(b: str, c: str, d: s
 )
 def test_a_mobile_number_is_masked_in_any_spelling(first: str, b: str, c: str, gap: str, around: str) -> None:
     for text in (around.format(gap.join([first, b, c])), around.format(f"+82 {first[1:]}{gap}{b}{gap}{c}")):
-        assert mask(text).found == (IdentifierKind.PHONE,)
+        assert mask(text).kinds == (IdentifierKind.PHONE,)
 
 
 @pytest.mark.parametrize(
@@ -165,9 +165,9 @@ def test_an_identifier_is_replaced_by_its_name(text: str, masked: str) -> None:
         "",
     ],
 )
-def test_what_identifies_nobody_stays(text: str) -> None:
+def test_numbers_that_identify_no_person_are_kept(text: str) -> None:
     assert mask(text).text == text
-    assert mask(text).found == ()
+    assert mask(text).kinds == ()
 
 
 def test_made_up_identifiers_are_masked_in_every_spelling_and_nothing_of_them_is_left() -> None:
@@ -180,7 +180,7 @@ def test_made_up_identifiers_are_masked_in_every_spelling_and_nothing_of_them_is
 
 def test_every_kind_found_is_named_once_in_order() -> None:
     masked = mask("010-1234-5678, 010-8765-4321, a@b.co, 900101-1234567")
-    assert masked.found == (IdentifierKind.PHONE, IdentifierKind.EMAIL, IdentifierKind.RESIDENT_NUMBER)
+    assert masked.kinds == (IdentifierKind.PHONE, IdentifierKind.EMAIL, IdentifierKind.RESIDENT_NUMBER)
     assert masked.text == "[phone number], [phone number], [e-mail], [resident number]"
 
 
@@ -201,7 +201,7 @@ def test_identifiers_lie_in_the_text_without_overlap(text: str) -> None:
 @given(st.text(alphabet="0123456789- ()가번@.a", max_size=60))
 def test_masking_twice_finds_nothing_more(text: str) -> None:
     once = mask(text, "ko").text
-    assert IdentifierKind.RESIDENT_NUMBER not in mask(once, "ko").found
+    assert IdentifierKind.RESIDENT_NUMBER not in mask(once, "ko").kinds
 
 
 ATTACKS = [
@@ -290,7 +290,7 @@ ATTACKS = [
         "${name}",
     ],
 )
-def test_what_a_guide_may_show_is_markup_and_nothing_worse(text: str) -> None:
+def test_the_markup_of_a_guide_is_found_as_markup_alone(text: str) -> None:
     assert {finding.tactic for finding in find_injection(text)} == {Tactic.MARKUP}
 
 
@@ -306,7 +306,7 @@ def test_what_a_guide_may_show_is_markup_and_nothing_worse(text: str) -> None:
         "![x](data:image/svg+xml,x)", "<base href=https://evil.example>",
     ],
 )  # fmt: skip
-def test_what_acts_fetches_or_is_unseen_is_hidden(text: str) -> None:
+def test_active_fetching_or_invisible_markup_is_hidden(text: str) -> None:
     assert Tactic.HIDDEN in {finding.tactic for finding in find_injection(text)}
 
 

@@ -20,7 +20,7 @@ from knowledge.terms.sparse import Terms, TermSettings
         ("don't", {"don't"}),
     ],
 )
-def test_terms_are_what_a_text_is_about(terms: Terms, text: str, expected: set[str]) -> None:
+def test_terms_are_the_content_words_of_a_text(terms: Terms, text: str, expected: set[str]) -> None:
     assert expected <= set(terms.words(text))
 
 
@@ -63,12 +63,12 @@ def test_english_neighbours_are_a_term_of_their_own_that_weighs_half(terms: Term
     assert sorted(terms.query("What is a credit card?").values) == [0.5, 1.0, 1.0]
     apart = set(terms.passage("A card with credit.").indices)
     together = set(terms.passage("The credit card.").indices)
-    asked = set(terms.query("credit cards").indices)
-    assert asked <= together
-    assert len(asked & apart) == 2
+    queried = set(terms.query("credit cards").indices)
+    assert queried <= together
+    assert len(queried & apart) == 2
 
 
-def test_a_word_said_twice_and_korean_give_no_pair(terms: Terms) -> None:
+def test_a_repeated_word_and_korean_words_give_no_pair(terms: Terms) -> None:
     assert terms.query("fee fee").values == (1.0,)
     assert set(terms.query("OTP 재발급 fee").values) == {1.0}
 

@@ -177,7 +177,7 @@ async def test_a_client_that_leaves_frees_its_slot() -> None:
     assert server.stats().requests[-1].ended == "left"
 
 
-async def test_a_full_queue_is_refused_and_what_waits_is_counted() -> None:
+async def test_a_request_to_a_full_queue_is_refused_and_waiting_ones_are_counted() -> None:
     async with scripted_server(Behaviour(stall_after=0, slots=1, queue=1)) as server, aiohttp.ClientSession() as http:
         body = {"prompt": "x", "stream": True}
         async with http.post(f"{server.url}/v1/completions", json=body), anyio.create_task_group() as group:

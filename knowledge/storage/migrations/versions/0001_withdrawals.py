@@ -1,4 +1,4 @@
-"""Withdrawals, and who stopped what. (`if_not_exists`: the tables were there before their migrations.)"""
+"""The withdrawals and the log of stops. (`if_not_exists`: the tables existed before their migrations.)"""
 
 import sqlalchemy as sa
 from alembic import op
