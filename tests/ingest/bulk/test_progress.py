@@ -27,13 +27,13 @@ def test_lines_say_how_approving_goes_only_where_it_takes_long() -> None:
 
 
 def test_a_terminal_sees_a_bar_of_what_is_approved() -> None:
-    screen = io.StringIO()
-    with open_display(Console(file=screen, force_terminal=True, width=100)) as display:
+    terminal = io.StringIO()
+    with open_display(Console(file=terminal, force_terminal=True, width=100)) as display:
         display.begin(2)
         for done in (1, 2):
             display.end(OUTCOME)
             display.approved(done, 2)
-    shown = screen.getvalue()
-    assert "approving" in shown
-    assert "2/2 documents" in shown
-    assert "6 passages" in shown
+    output = terminal.getvalue()
+    assert "approving" in output
+    assert "2/2 documents" in output
+    assert "6 passages" in output
