@@ -41,7 +41,7 @@ class Entry(BaseModel, frozen=True, extra="forbid"):
     effective_from: date
 
 
-class Said(BaseModel, frozen=True, extra="forbid"):
+class HistoryMessage(BaseModel, frozen=True, extra="forbid"):
     role: str
     text: str
 
@@ -56,7 +56,7 @@ class Query(BaseModel, frozen=True, extra="forbid"):
     unanswerable: bool
     kind: str
     language: str
-    history: tuple[Said, ...] = ()
+    history: tuple[HistoryMessage, ...] = ()
     as_of: date | None = None
     absent: tuple[str, ...] = ()
     split: Literal["dev", "test"]
