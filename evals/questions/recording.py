@@ -116,7 +116,7 @@ def documents_digest(folder: Path) -> str:
 
 
 class PartialRecording:
-    """A recording in progress: each answer is appended to a file, so that an interrupted recording goes on."""
+    """A recording in progress: each answer is appended to a file, so that an interrupted recording can continue."""
 
     def __init__(self, path: Path, header: RecordingHeader) -> None:
         self.answers: dict[str, RecordedAnswer] = {}

@@ -191,8 +191,8 @@ PATTERNS: Final[tuple[tuple[Tactic, re.Pattern[str]], ...]] = tuple(
         (Tactic.STEERING, r"\b(?:with|as) (?:developer|dan|the following) (?:mode|format)"
          r"|\btwo different (?:separate )?ways\b|\bprefix(?:ed)? (?:your|each|every) (?:answer|response"
          r"|message)"),
-        # More general forms: who is told to do what, and on whose authority. A customer speaks of rules, passwords and
-        # other people's accounts too, so each needs the verb that makes it an order to a machine.
+        # More general forms: the order and its claimed authority. A customer speaks of rules, passwords and
+        # other people's accounts too, so each form needs the verb that makes it an order to a machine.
         (Tactic.OVERRIDE, r"\b(?:ignor\w*|disregard\w*|forget|overlook|abandon|set aside|never ?mind)\b[^.\n]{0,40}\b"
          r"(?:you(?:'ve| have)?(?: been| were| are)? (?:told|taught|given|trained|instructed|programmed)"
          r"|(?:your|those|these|any|all) (?:\w+ ){0,2}(?:rules?|instructions?|guidelines?|restrictions?|limitations"

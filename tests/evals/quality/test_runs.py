@@ -318,7 +318,7 @@ def test_the_page_lists_questions_with_faults_and_escapes_their_texts(tmp_path: 
 
 
 class Addresses(HTMLParser):
-    """Collects whatever a page would fetch, and its plots' labels."""
+    """Collects the URLs that a page would fetch, and the labels of its plots."""
 
     def __init__(self) -> None:
         super().__init__()

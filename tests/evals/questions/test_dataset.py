@@ -133,7 +133,7 @@ def test_there_are_enough_documents_of_every_format_in_both_languages(dataset: D
     languages = Counter(entry.language for entry in dataset.entries)
     assert languages["ko"] >= 18
     assert languages["en"] >= 10
-    # Long enough for two passages or more, short enough to be read by whoever checks an answer.
+    # Long enough for two passages or more, short enough for a reviewer of an answer to read.
     assert all(1000 <= len(text) <= 4000 for text in dataset.texts.values())
 
 

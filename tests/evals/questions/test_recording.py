@@ -1,4 +1,4 @@
-"""An interrupted recording goes on where it was; another recording begins anew."""
+"""An interrupted recording continues where it ended; another recording begins anew."""
 
 from pathlib import Path
 

@@ -117,7 +117,7 @@ def resident() -> int:
 def test_where_the_weights_are_read_only_the_file_is_temporary(tiny: Path, tmp_path: Path) -> None:
     folder = tmp_path / "mounted"
     shutil.copytree(tiny, folder, ignore=shutil.ignore_patterns("openvino"))
-    (folder / "openvino").touch()  # nobody can make a folder here, not even root
+    (folder / "openvino").touch()  # a file, so that no folder can be made here, not even by root
     with encoder_file(folder) as file:
         assert file.is_file()
         encoder = openvino.Core().compile_model(file, "CPU")
