@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from operator import itemgetter
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
 from evals.questions.sample import CorpusEntry, Dataset, read_lines
 from ingest.bulk import LoadOrder, LoadOutcome, ProgressDisplay, SourceFile, find_files, load
@@ -13,6 +14,7 @@ from ingest.catalogue import Metadata, midnight
 from ingest.errors import Suspicious
 from ingest.services import Services
 from ingest.settings import Settings
+from knowledge.index import Index
 
 TENANT = "hanbit"
 _DOCUMENT_ID = re.compile(r"\w[\w.\-]{0,99}")
@@ -60,24 +62,24 @@ async def load_corpus(
     order = LoadOrder(tenant=tenant, uploaded_by="evals", approver="evals-approver")
     outcomes = await load(files, order, services, show)
     left_out = require_loaded(outcomes, may_be_refused=not has_documents)
-    await backdate_visibility(outcomes, services)
+    await backdate_visibility(outcomes, services.index, zone=services.zone, now=services.now())
     return Corpus(entries=entries, passages=sum(outcome.passages for outcome in outcomes), left_out=left_out)
 
 
-async def backdate_visibility(outcomes: Sequence[LoadOutcome], services: Services) -> None:
+async def backdate_visibility(outcomes: Sequence[LoadOutcome], index: Index, *, zone: ZoneInfo, now: float) -> None:
     """Make every dated version visible from its day until that of the next version, as if approved at that time.
 
     An approval opens nothing for days that have passed, and questions with `as_of` are about what was in force then.
     """
     dated = [(outcome.key, outcome.file.metadata.effective_from) for outcome in outcomes if outcome.key]
     by_begin = sorted(
-        ((key.document_id, midnight(day, services.zone), key) for key, day in dated if day is not None),
+        ((key.document_id, midnight(day, zone), key) for key, day in dated if day is not None),
         key=itemgetter(0, 1),
     )
     for (document_id, begins, key), following in zip_longest(by_begin, by_begin[1:]):
         until = following[1] if following and following[0] == document_id else None
-        if begins <= services.now():
-            await services.index.set_visibility(
+        if begins <= now:
+            await index.set_visibility(
                 tenant=key.tenant,
                 document_id=document_id,
                 version=key.version,
