@@ -145,7 +145,8 @@ class Parser:
 
     async def start(self) -> int:
         """Start the process before the first file; return its id, which is its session's and group's too."""
-        return (await self._started()).pid
+        async with self._one_at_a_time:
+            return (await self._started()).pid
 
     async def restrictions(self) -> tuple[Restriction, ...]:
         """Return the restrictions of the process that reads a file.
@@ -154,16 +155,7 @@ class Parser:
             ParserUnavailable: it does not start, or required restrictions are missing.
         """
         async with self._one_at_a_time:
-            try:
-                await self._ready()
-            except (ProtocolViolated, TimeoutError) as exc:
-                await self.stop()
-                raise ParserUnavailable(
-                    "the process that reads files does not start; its messages on stderr say why"
-                ) from exc
-            except BaseException:
-                await self.stop()
-                raise
+            await self._ready()
         return self._restrictions or ()
 
     async def parse(self, path: Path, on_page: OnPage = lambda: None) -> Parsed:
@@ -171,7 +163,7 @@ class Parser:
 
         Raises:
             Unreadable: with the reason.
-            ParserUnavailable: required restrictions are missing.
+            ParserUnavailable: as `restrictions`.
         """
         answer = await self._answer(path, on_page, page=None)
         if not isinstance(answer, Read):
@@ -183,6 +175,7 @@ class Parser:
 
         Raises:
             Unreadable: with the reason.
+            ParserUnavailable: as `restrictions`.
         """
         answer = await self._answer(path, lambda: None, page=page)
         if not isinstance(answer, Previewed):
@@ -191,9 +184,10 @@ class Parser:
 
     async def _answer(self, path: Path, on_page: OnPage, *, page: int | None) -> Read | Previewed:
         async with self._one_at_a_time:
+            server = await self._ready()
             try:
                 with anyio.fail_after(self._settings.most_wall_seconds):
-                    answer = await self._ask(path, on_page, page)
+                    answer = await self._ask(server, path, on_page, page)
             except TimeoutError as exc:
                 await self.stop()
                 raise Unreadable(Reason.TOO_SLOW, self._too_slow()) from exc
@@ -207,8 +201,7 @@ class Parser:
             raise Unreadable(answer.reason, answer.detail)
         return answer
 
-    async def _ask(self, path: Path, on_page: OnPage, page: int | None) -> Answer:
-        server = await self._ready()
+    async def _ask(self, server: Process, path: Path, on_page: OnPage, page: int | None) -> Answer:
         if server.stdin is None or server.stdout is None:
             raise ProtocolViolated
         limits = self._settings
@@ -231,9 +224,26 @@ class Parser:
         return f"reading took over {page:.0f} s for a page or {file:.0f} s for the file"
 
     async def _ready(self) -> Process:
-        server = await self._started()
-        if self._greeted is server:
-            return server
+        """Return the process, started and greeted; its start is no part of a file's time, nor a file's fault.
+
+        Raises:
+            ParserUnavailable: it does not start, or required restrictions are missing.
+        """
+        try:
+            server = await self._started()
+            if self._greeted is not server:
+                await self._greet(server)
+        except (ProtocolViolated, TimeoutError) as exc:
+            await self.stop()
+            raise ParserUnavailable(
+                "the process that reads files does not start; its messages on stderr say why"
+            ) from exc
+        except BaseException:
+            await self.stop()
+            raise
+        return server
+
+    async def _greet(self, server: Process) -> None:
         if server.stdout is None:
             raise ProtocolViolated
         with anyio.fail_after(START_SECONDS):
@@ -246,20 +256,23 @@ class Parser:
         if self._settings.require_walls and not are_sufficient(greeting.taken):
             raise ParserUnavailable(f"PARSER__REQUIRE_WALLS is set, and the kernel or the container refuses: {missing}")
         self._greeted, self._restrictions = server, greeting.taken
-        return server
 
     async def _started(self) -> Process:
-        if self._server is None or self._server.returncode is not None:
-            self._server = await anyio.open_process(
+        if self._server is not None and self._server.returncode is None:
+            return self._server
+        await self.stop()
+        # A start takes milliseconds. Cancelled halfway, anyio would leave a process that nothing waits for.
+        with anyio.CancelScope(shield=True):
+            self._server = server = await anyio.open_process(
                 self._program,
                 stderr=None,
                 start_new_session=True,
                 env=_ENVIRONMENT,
             )
-        return self._server
+        return server
 
     async def stop(self) -> None:
-        """Kill the fork server and its fork."""
+        """Kill the fork server and its fork; nothing may be being started or read."""
         server, self._server = self._server, None
         if server is None:
             return

@@ -10,7 +10,7 @@ from ingest.api.routes.documents import VersionNumber, named_version
 from ingest.api.schemas import DifferencesOut, FindingsOut
 from ingest.catalogue import Catalogue, VersionKey
 from ingest.errors import CannotShow, NotFound, Unavailable, Unprocessable, WrongState
-from ingest.parsing import PagePreview, Parser, Unreadable
+from ingest.parsing import PagePreview, Parser, ParserUnavailable, Unreadable
 from ingest.review import REVIEW_SECONDS, differences, lines_of, passage_findings, truncated
 from ingest.uploads import Blobs
 from knowledge.index import Index
@@ -69,6 +69,8 @@ async def _preview(digest: str, page: int, blobs: Blobs, previewer: Parser) -> P
                 return await previewer.preview(path, page)
     except TimeoutError as exc:
         raise Unavailable("many look at documents at this moment") from exc
+    except ParserUnavailable as exc:
+        raise Unavailable("documents cannot be drawn at this moment") from exc
     except Unreadable as exc:
         raise CannotShow(exc.detail) from exc
 

@@ -1,7 +1,9 @@
-"""What a fork that a file has taken over can do to the files after it, and what a page may cost."""
+"""What a fork that a file has taken over can do to the files after it, what a page may cost, and how a start is left."""
 
+from contextlib import suppress
 from pathlib import Path
 
+import anyio
 import pytest
 
 from ingest.parsing.parsed import Reason, Unreadable
@@ -69,3 +71,34 @@ async def test_computing_without_end_is_too_slow(tmp_path: Path) -> None:
             await parser.parse(spin)
         assert refused.value.reason is Reason.TOO_SLOW
         assert (await parser.parse(good)).title == "정기예금 안내"
+
+
+def left_behind() -> set[str]:
+    """Return the processes that this one started and has not waited for."""
+    children = set[str]()
+    for thread in Path("/proc/self/task").iterdir():
+        with suppress(FileNotFoundError):  # the thread has ended
+            children |= set((thread / "children").read_text("ascii").split())
+    return children
+
+
+@pytest.mark.parametrize("steps", range(12))
+async def test_a_start_that_is_cancelled_at_any_step_leaves_no_process(steps: int) -> None:
+    before = left_behind()
+    async with open_parser(ParserSettings(), LYING) as parser:
+        async with anyio.create_task_group() as group:
+            group.start_soon(parser.restrictions)
+            for _ in range(steps):
+                await anyio.lowlevel.checkpoint()
+            group.cancel_scope.cancel()
+    assert left_behind() <= before
+
+
+async def test_two_that_start_it_at_once_start_one_process() -> None:
+    before = left_behind()
+    async with open_parser(ParserSettings(), LYING) as parser:
+        async with anyio.create_task_group() as group:
+            group.start_soon(parser.start)
+            group.start_soon(parser.restrictions)
+        assert len(left_behind() - before) == 1
+    assert left_behind() <= before

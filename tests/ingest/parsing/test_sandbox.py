@@ -151,7 +151,9 @@ async def test_the_fork_server_names_the_restrictions_of_its_forks() -> None:
 
 
 @pytest.mark.anyio
-async def test_a_process_that_does_not_start_is_no_parser() -> None:
+async def test_a_process_that_does_not_start_is_no_parser_and_no_fault_of_a_file(tmp_path: Path) -> None:
+    (good := tmp_path / "good").write_bytes(b"")
     async with open_parser(ParserSettings(), (sys.executable, "-c", "")) as parser:
-        with pytest.raises(ParserUnavailable, match="does not start"):
-            await parser.restrictions()
+        for use in (parser.restrictions, partial(parser.parse, good), partial(parser.preview, good, 1)):
+            with pytest.raises(ParserUnavailable, match="does not start"):
+                await use()
