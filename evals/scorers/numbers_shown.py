@@ -15,7 +15,6 @@ from decimal import Decimal, InvalidOperation
 from chatbot.grounding import unsupported_quantities
 
 _SCALES = {"십": 10, "백": 100, "천": 1000, "만": 10**4, "억": 10**8, "조": 10**12}
-_LARGE = ("만", "억", "조")
 # Parts must touch or stand one blank apart: 1억 5,000만.
 _NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?(?:\s?[십백천]?[만억조]|\s?[십백천](?=\s?[만억조원]))*")
 _PART = re.compile(r"(\d[\d,]*(?:\.\d+)?)\s?([십백천]?)([만억조]?)")
