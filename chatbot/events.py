@@ -137,24 +137,49 @@ class Failed(Event, frozen=True, kw_only=True):
     handoff: str
 
 
+class Unknown(Event, frozen=True, kw_only=True):
+    """An event that another release has written: readers pass it on as it is, and nobody here acts on it."""
+
+    name: str  # type: ignore[misc]  # each has its own
+    data: bytes
+
+
 EVENTS: dict[str, type[Event]] = {
     kind.name: kind for kind in (Accepted, Queued, Sources, Token, Citation, Notice, Done, Failed)
 }
-LAST = (Done, Failed)
+_LAST = frozenset({Done.name, Failed.name})
+
+
+def is_last(event: Event) -> bool:
+    """Return whether the event ends its stream, whatever else another release says in it."""
+    return event.name in _LAST
 
 
 def to_json(event: Event) -> bytes:
     """Return the event's `data:` line."""
+    if isinstance(event, Unknown):
+        return event.data
     return msgspec.json.encode(event.items if isinstance(event, Sources) else event)
 
 
 def from_json(name: str, data: bytes) -> Event:
-    """Return the event that `to_json` wrote.
+    """Return the event that `to_json` wrote; fields that this release does not know are passed over.
 
-    Raises:
-        KeyError: `name` is not of the vocabulary.
-        msgspec.ValidationError: `data` is not that event's JSON.
+    An event of another name, or with a value that this release does not know, is an `Unknown`.
     """
-    if name == Sources.name:
-        return Sources(items=msgspec.json.decode(data, type=tuple[Source, ...]))
-    return msgspec.json.decode(data, type=EVENTS[name])
+    try:
+        if name == Sources.name:
+            return Sources(items=msgspec.json.decode(data, type=tuple[Source, ...]))
+        if name in EVENTS:
+            return msgspec.json.decode(data, type=EVENTS[name])
+    except msgspec.MsgspecError:
+        pass
+    return Unknown(name=name, data=data if _is_json(data) else b"null")
+
+
+def _is_json(data: bytes) -> bool:
+    try:
+        msgspec.json.decode(data.decode())
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return False
+    return True

@@ -54,6 +54,9 @@ class Metrics:
             "chatbot_ladder", "Answers that another than the conversation's endpoint gave", ["rung"]
         )
         self.takeovers = counter("chatbot_takeovers", "Answers taken over from a dead replica", ["why"])
+        self.task_failures = counter(
+            "chatbot_task_failures", "Times that a background task, or the edge of an answer, failed", ["task"]
+        )
         self.audit_anchored_at = gauge(
             "chatbot_audit_anchored_timestamp_seconds",
             "When the audit was anchored last; 0 without AUDIT_ANCHORS",
@@ -107,6 +110,10 @@ class Metrics:
     def answer_taken(self, why: Literal["reader", "cancel", "orphan"]) -> None:
         """Count an answer that was taken over from a dead replica (a hook)."""
         self.takeovers.labels(why).inc()
+
+    def task_failed(self, task: str) -> None:
+        """Count a failure of a background task or of an answer that nothing of its own expected (a hook)."""
+        self.task_failures.labels(task).inc()
 
     def audit_anchored(self, at: float) -> None:
         """Record when the audit's heads were anchored last, in Unix seconds (a hook)."""

@@ -18,6 +18,7 @@ from chatbot.errors import TooLarge
 from chatbot.grounding import GroundingStream
 from chatbot.models import EndpointFailed, Models, Sampling
 from chatbot.tokenizer import RenderedChat
+from telemetry.supervision import contained
 
 log = structlog.get_logger(__name__)
 
@@ -56,7 +57,7 @@ class Shadow:
 
         async def ask() -> None:
             try:
-                with within():
+                with contained("shadow"), within():
                     text = await self._models.shadow_answer(
                         prompt, sampling=sampling, conversation_id=conversation_id, cache_salt=cache_salt
                     )

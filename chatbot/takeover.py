@@ -12,6 +12,7 @@ import structlog
 
 from chatbot.answering import Answering
 from chatbot.errors import ChatError
+from chatbot.events import Unknown
 from chatbot.questions import CannedReply
 from chatbot.services import Services
 from chatbot.streams import LiveAnswer, TakenOver, whole_tokens
@@ -36,7 +37,10 @@ async def resume(live: LiveAnswer, taken: TakenOver, services: Services) -> None
     live.continue_after(whole_tokens(taken.token_ids, services.models.tokenizer.decode))
     answering = Answering.of(turn, live, services)
     revoked = turn.reply is None and answering.revoked()
-    if taken.cancelled or taken.epoch > _MOST_WRITERS or revoked:
+    if any(isinstance(event, Unknown) for event in taken.events):  # of another release: nobody here can go on after it
+        log.error("log_unreadable", answer_id=taken.answer_id)
+        await end(answering, cancelled=False)
+    elif taken.cancelled or taken.epoch > _MOST_WRITERS or revoked:
         await end(answering, cancelled=taken.cancelled)
     else:
         await answer(turn, live, services.admission.enter_unconditionally(turn.who), services)

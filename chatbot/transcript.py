@@ -141,11 +141,12 @@ class AnswerState:
     @classmethod
     def of(cls, turn: Turn, *, published: Sequence[Event], answer_tokens: int) -> "AnswerState":
         """Return the state after what an earlier writer published: its events, and the number of tokens generated."""
-        content = [event for event in published if isinstance(event, Token | Citation | Notice)]
         usage = Usage(prompt_tokens=len(turn.prompt.answer_ids), answer_tokens=answer_tokens)
-        return cls(
-            usage=usage if answer_tokens else Usage(), shown=[event for event in content if event not in turn.notices]
-        )
+        return cls(usage=usage if answer_tokens else Usage(), shown=shown_in(turn, published))
+
+    def break_off(self, turn: Turn, *, published: Sequence[Event]) -> None:
+        """End in an error, with what was published and nothing that was put after it."""
+        self.error, self.grounded, self.shown = ChatError(), False, shown_in(turn, published)
 
     def count(self, delta: Delta) -> None:
         """Count the tokens of a delta: they are charged where the model cannot report its usage any more."""
@@ -169,6 +170,12 @@ class AnswerState:
     def text(self) -> str:
         """The answer's text as it was shown."""
         return "".join(event.text for event in self.shown if isinstance(event, Token))
+
+
+def shown_in(turn: Turn, published: Sequence[Event]) -> list[Event]:
+    """Return what a customer reads of the published events, but for the notices of the turn itself."""
+    content = (event for event in published if isinstance(event, Token | Citation | Notice))
+    return [event for event in content if event not in turn.notices]
 
 
 def checkpoint(turn: Turn) -> bytes:

@@ -6,7 +6,7 @@ is put after everything is settled, so that a quick customer finds the history w
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import replace
 from uuid import uuid4
@@ -46,6 +46,7 @@ from chatbot.models import YES_OR_NO, Delta, ModelDone, Switched
 from chatbot.notices import DegradationLevel, notice
 from chatbot.prompt import Prompt
 from chatbot.questions import CannedReply, ScreenedQuestion, Verdict, excluded_topic, screen, screened_messages
+from chatbot.records import TurnFinished
 from chatbot.repair import repair
 from chatbot.retrieval import SearchResult
 from chatbot.services import Services
@@ -70,6 +71,7 @@ from knowledge.access import Access
 from knowledge.identity import Principal
 from knowledge.passage import Language, language_of
 from telemetry.setup import current_trace_id
+from telemetry.supervision import contained
 
 log = structlog.get_logger(__name__)
 tracer = trace.get_tracer(__name__)
@@ -241,7 +243,22 @@ async def answer(turn: Turn, live: LiveAnswer, place: Place, services: Services)
     answering = Answering.of(turn, live, services)
     state = answering.state
     try:
-        live.put(accepted(turn, services.versions), *turn.notices, sources(turn))
+        await speak(answering, place)
+    except ChatError as exc:
+        state.error = exc
+    except Exception:
+        log.exception("answer_failed", answer_id=turn.answer_id)
+        state.error = ChatError()
+    finally:
+        services.admission.leave(place)
+        await finish(answering)
+
+
+async def speak(answering: Answering, place: Place) -> None:
+    """Put everything but the last event: the model's answer, or what there is without a model."""
+    turn, live = answering.turn, answering.live
+    try:
+        live.put(accepted(turn, answering.services.versions), *turn.notices, sources(turn))
         if turn.reply is not None:
             answering.show_canned_reply(turn.reply)
         else:
@@ -252,14 +269,6 @@ async def answer(turn: Turn, live: LiveAnswer, place: Place, services: Services)
         live.check_repeated()
     except (ModelUnavailable, Overloaded) as exc:
         await answer_without_a_model(exc, answering)
-    except ChatError as exc:
-        state.error = exc
-    except Exception:
-        log.exception("answer_failed", answer_id=turn.answer_id)
-        state.error = ChatError()
-    finally:
-        services.admission.leave(place)
-        await finish(answering)
 
 
 async def ask_the_model(answering: Answering, place: Place) -> None:
@@ -443,6 +452,8 @@ async def finish(answering: Answering) -> None:
     with anyio.move_on_after(services.settings.finish_timeout, shield=True) as scope:
         if not await live.confirm_ownership():
             return
+        if live.broken:
+            state.break_off(turn, published=live.published)
         limits = await settle(turn, state.usage, services.ledger)
         message = answer_message(turn, state, at=services.now())
         await remember(turn, message, services.history, now=services.now())
@@ -450,9 +461,15 @@ async def finish(answering: Answering) -> None:
         await close_audit(audit_closed(turn, state, token_ids=live.token_ids, at=services.now()), services.audit)
     if scope.cancelled_caught:
         log.error("finish_timed_out", answer_id=turn.answer_id)
-    for hook in services.on_turn_finished:
-        hook(turn_finished(turn, state, now=time.monotonic()))
+    tell(services.on_turn_finished, turn_finished(turn, state, now=time.monotonic()))
     live.put(last_event(turn, state, limits, contact=services.settings.contact))
+
+
+def tell(hooks: Sequence[Callable[[TurnFinished], None]], finished: TurnFinished) -> None:
+    """Call every hook, whatever another one raises."""
+    for hook in hooks:
+        with contained("hook"):
+            hook(finished)
 
 
 async def settle(turn: Turn, usage: Usage, ledger: Ledger) -> Limits | None:

@@ -18,7 +18,7 @@ from chatbot.audit import Anchors, Audit, open_anchors, open_audit
 from chatbot.conversations import AnswerCache, ConversationIds, History, Ratings
 from chatbot.drift import DriftWatch, read_reference
 from chatbot.errors import AuditUnavailable, IndexUnavailable
-from chatbot.limits import Ledger, PlansRead, open_plans
+from chatbot.limits import Ledger, open_plans
 from chatbot.metrics import Metrics
 from chatbot.models import Models, open_models
 from chatbot.prompt import PromptBuilder, load_templates
@@ -41,6 +41,7 @@ from knowledge.passage import Language
 from knowledge.storage import UNAVAILABLE
 from knowledge.terms import Terms
 from knowledge.withdrawals import Withdrawals, open_withdrawals
+from telemetry.supervision import OnFailure, supervise
 
 
 @asynccontextmanager
@@ -66,10 +67,10 @@ async def open_services(
         redis = await enter(open_redis(settings.redis_url.get_secret_value(), settings.redis))
         breaker = RedisBreaker(settings.redis.breaker)
         models = await enter(open_models(settings.models, on_call=metrics.model_called))
-        ledger = await enter(open_ledger(settings, redis, breaker, on_plans_read=metrics.plans_read))
-        audit = await enter(open_audit(engine, settings.audit))
+        ledger = await enter(open_ledger(settings, redis, breaker, metrics))
+        audit = await enter(open_audit(engine, settings.audit, on_failure=metrics.task_failed))
         ratings = await open_ratings(engine)
-        withdrawals = await enter(open_stops(engine, models))
+        withdrawals = await enter(open_stops(engine, models, on_failure=metrics.task_failed))
         answer_log = await enter(open_answer_log(settings, redis, breaker))
         drift = await watch_drift(settings, index.embedder, metrics)
         retrieval = await enter(open_retrieval(settings, index, on_search=drift.record_search))
@@ -81,7 +82,9 @@ async def open_services(
             authenticator=authenticator,
             admission=Admission(settings.admission, prefill=models.pool.prefill_rate, hook=metrics.admitted),
             answer_cache=AnswerCache(redis, breaker, settings.answer_cache),
-            answers=AnswerRegistry(answer_log, tasks, settings.answers, on_taken=metrics.answer_taken),
+            answers=AnswerRegistry(
+                answer_log, tasks, settings.answers, on_taken=metrics.answer_taken, on_failure=metrics.task_failed
+            ),
             answer_log=answer_log,
             audit=audit,
             drift=drift,
@@ -114,13 +117,13 @@ async def open_ratings(engine: AsyncEngine) -> Ratings:
 
 
 @asynccontextmanager
-async def open_stops(engine: AsyncEngine, models: Models) -> AsyncGenerator[Withdrawals]:
+async def open_stops(engine: AsyncEngine, models: Models, *, on_failure: OnFailure) -> AsyncGenerator[Withdrawals]:
     """Open the withdrawals, and keep the models stopped that they name."""
 
     def stop_models() -> None:
         models.stop(withdrawals.stopped_models())
 
-    async with open_withdrawals(engine) as withdrawals:
+    async with open_withdrawals(engine, on_failure=on_failure) as withdrawals:
         stop_models()
         with withdrawals.notifying(stop_models):
             yield withdrawals
@@ -165,10 +168,10 @@ async def open_retrieval(
 
 @asynccontextmanager
 async def open_ledger(
-    settings: Settings, redis: Redis, breaker: RedisBreaker, *, on_plans_read: Callable[[PlansRead], None]
+    settings: Settings, redis: Redis, breaker: RedisBreaker, metrics: Metrics
 ) -> AsyncGenerator[Ledger]:
     """Open the ledger with the tenants' plans, on a Redis Cluster of its own where one is named."""
-    async with open_plans(settings.ledger, on_read=on_plans_read) as plans:
+    async with open_plans(settings.ledger, on_read=metrics.plans_read, on_failure=metrics.task_failed) as plans:
         if settings.ledger_cluster_url is None:
             yield Ledger(redis, breaker, settings.ledger, plan_of=plans.of)
             return
@@ -191,14 +194,19 @@ async def watch_drift(settings: Settings, embedder: str, metrics: Metrics) -> Dr
 
 
 def start_beside(tasks: TaskGroup, services: Services, settings: Settings) -> None:
-    """Start the tasks that run beside the answers until the process ends."""
-    tasks.start_soon(services.answers.maintain_leases, partial(resume, services=services))
-    tasks.start_soon(services.admission.notify_forever)
-    tasks.start_soon(services.drift.watch)
-    tasks.start_soon(Capacity(services.models.pool.members, services.admission, settings.admission).watch)
+    """Start the tasks that run beside the answers until the process ends, each supervised."""
+    capacity = Capacity(services.models.pool.members, services.admission, settings.admission)
+    work: dict[str, Callable[[], Awaitable[None]]] = {
+        "leases": partial(services.answers.maintain_leases, partial(resume, services=services)),
+        "places": services.admission.notify_forever,
+        "drift": services.drift.watch,
+        "capacity": capacity.watch,
+    }
     if settings.anchors is not None:
         anchors = Anchors(services.audit, open_anchors(settings.anchors), now=services.now)
-        tasks.start_soon(anchors.anchor_daily, services.metrics.audit_anchored)
+        work["anchors"] = partial(anchors.anchor_daily, services.metrics.audit_anchored)
+    for name, run in work.items():
+        tasks.start_soon(supervise, name, run, services.metrics.task_failed)
 
 
 @asynccontextmanager

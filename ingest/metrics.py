@@ -36,6 +36,12 @@ class Metrics:
         self.refusals = Counter(
             "ingest_requests_refused_total", "Requests answered with an error", ["code"], registry=self.registry
         )
+        self.task_failures = Counter(
+            "ingest_task_failures_total",
+            "Times that a background task failed and was started again",
+            ["task"],
+            registry=self.registry,
+        )
         self.parser_walls = Gauge(
             "ingest_parser_walls",
             "Whether the process that reads files stands behind a wall",
@@ -44,6 +50,10 @@ class Metrics:
         )
         for stage in Stage:
             self.stage_seconds.labels(stage=stage.value)
+
+    def task_failed(self, task: str) -> None:
+        """Count a failure of a background task (a hook)."""
+        self.task_failures.labels(task=task).inc()
 
     def timed(self, stage: Stage) -> AbstractContextManager[object]:
         """Observe the seconds that a stage takes inside the block, however it ends."""

@@ -19,6 +19,7 @@ from ingest.services import Services
 from ingest.uploads import Blobs
 from knowledge.index import EmbedderMismatch, IndexUnavailable
 from telemetry.groups import first_failure
+from telemetry.supervision import contained, supervise
 
 SWEEP_SECONDS = 5.0
 SILENT_SECONDS = 10.0
@@ -42,9 +43,12 @@ class Worker:
     async def run(self) -> None:
         """Work until cancelled."""
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._receive)
-            tasks.start_soon(self._sweep)
-            tasks.start_soon(self._discard_orphans)
+            for name, work in (
+                ("receive", self._receive),
+                ("sweep", self._sweep),
+                ("discard_orphans", self._discard_orphans),
+            ):
+                tasks.start_soon(supervise, name, work, self._services.metrics.task_failed)
 
     async def _receive(self) -> None:
         while True:
@@ -73,11 +77,19 @@ class Worker:
                 await self._services.index.require_current()
 
     async def do_job(self, job_id: str) -> None:
-        """Do a delivered job.
+        """Do a delivered job; the next one does not suffer for its failures.
 
         Raises:
             RetryLater: another owner has it, it waits for its next attempt, or the database is away.
         """
+        wait: float | None = SWEEP_SECONDS
+        with contained("job", self._services.metrics.task_failed):
+            wait = await self._attempt(job_id)
+        if wait is not None:
+            raise RetryLater(wait)
+
+    async def _attempt(self, job_id: str) -> float | None:
+        """Do a job that nobody else has; return the seconds until it may be tried again, if it is to be."""
         job_claims = self._services.job_claims
         try:
             job = await job_claims.claim(job_id, now=self._services.now())
@@ -85,11 +97,10 @@ class Worker:
                 await give_up(job, self._services, detail="its worker died each time")
             elif job is not None:
                 await run_job(job, self._services)
-            wait = await job_claims.claimable_in(job_id, now=self._services.now())
+            return await job_claims.claimable_in(job_id, now=self._services.now())
         except (IngestError, ClaimLost) as exc:
-            raise RetryLater(SWEEP_SECONDS) from exc
-        if wait is not None:
-            raise RetryLater(wait)
+            log.warning("job_not_done", job_id=job_id, error=type(exc).__name__)
+            return SWEEP_SECONDS
 
     async def _sweep(self) -> None:
         """Send jobs that nobody works on and write windows that a crash kept from the index, for ever."""

@@ -24,6 +24,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from knowledge.storage import UNAVAILABLE, Schema, migrate, transaction_lock
+from telemetry.supervision import OnFailure, contained, supervise, uncounted
 
 log = structlog.get_logger(__name__)
 
@@ -188,7 +189,8 @@ class Withdrawals:
 
     def _notify(self) -> None:
         for listener in tuple(self._listeners):
-            listener()
+            with contained("listener"):  # the others hear of it all the same
+                listener()
 
     async def watch(self) -> None:
         """Poll the table until cancelled."""
@@ -228,12 +230,12 @@ async def load_withdrawals(engine: AsyncEngine, settings: WithdrawalsSettings | 
 
 @asynccontextmanager
 async def open_withdrawals(
-    engine: AsyncEngine, settings: WithdrawalsSettings | None = None
+    engine: AsyncEngine, settings: WithdrawalsSettings | None = None, *, on_failure: OnFailure = uncounted
 ) -> AsyncGenerator[Withdrawals]:
     """Create the tables where they are missing, read them, and poll them while the block runs."""
     withdrawals = await load_withdrawals(engine, settings)
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(withdrawals.watch)
+        tasks.start_soon(supervise, "withdrawals", withdrawals.watch, on_failure)
         try:
             yield withdrawals
         finally:

@@ -24,6 +24,7 @@ _CACHE_FULL = 0.95
 # that wait inside vLLM are told no position.
 _CALM_POLLS = 5
 _GROWTH_DIVISOR = 8
+_MOST_REQUESTS = 1e6
 
 
 class LoadNotReported(Exception):
@@ -50,7 +51,7 @@ def read_load(text: str) -> EndpointLoad:
         for line in text.splitlines():
             name = line.partition("{")[0]
             if name in values:
-                values[name].append(float(line.rpartition(" ")[2]))
+                values[name].append(_gauge(line.rpartition(" ")[2]))
     except ValueError as exc:
         raise LoadNotReported from exc
     if not values[_RUNNING] or not values[_WAITING]:
@@ -60,6 +61,18 @@ def read_load(text: str) -> EndpointLoad:
         waiting=round(sum(values[_WAITING])),
         cache=max(values[_CACHE], default=0.0),
     )
+
+
+def _gauge(text: str) -> float:
+    """Return the value of a gauge of vLLM's.
+
+    Raises:
+        ValueError: it is no number of requests and no share: NaN, infinite, negative or absurd.
+    """
+    value = float(text)
+    if not 0 <= value <= _MOST_REQUESTS:
+        raise ValueError(text)
+    return value
 
 
 def slots_after(slots: int, loads: Sequence[EndpointLoad], *, busy: int, calm: int, most: int) -> int:

@@ -21,6 +21,7 @@ from pydantic import BaseModel, Field
 
 from chatbot.errors import Overloaded
 from knowledge.identity import Principal, Role
+from telemetry.supervision import contained
 
 RejectionReason = Literal["late", "full", "share"]
 OnWait = Callable[[int, float], None]
@@ -324,7 +325,8 @@ class Admission:
             changed = place.state == "waiting" and position != place.told_position
             if changed and place.on_wait is not None and (not places or place in places):
                 place.told_position = position
-                place.on_wait(position, self.estimate(position))
+                with contained("place"):  # the others are told all the same
+                    place.on_wait(position, self.estimate(position))
 
     async def notify_forever(self) -> None:
         """Call `notify` every `tell_every` seconds, for ever."""

@@ -41,6 +41,7 @@ from chatbot.audit.records import AuditClosed, AuditOpened
 from chatbot.errors import AuditUnavailable
 from chatbot.tables import METADATA, SCHEMA
 from knowledge.storage import UNAVAILABLE, migrate
+from telemetry.supervision import OnFailure, supervise, uncounted
 
 log = structlog.get_logger(__name__)
 
@@ -101,6 +102,7 @@ class Audit:
 
         Raises:
             AuditUnavailable: it is not durable within the deadline, so there may be no answer.
+            ValueError: it holds what no row can, such as text that is no Unicode.
         """
         await self._write(Waiting(opened))
 
@@ -109,6 +111,7 @@ class Audit:
 
         Raises:
             AuditUnavailable: it is not durable yet; this process retries as long as it lives.
+            ValueError: as `open`.
         """
         await self._write(Waiting(closed))
 
@@ -191,6 +194,8 @@ class Audit:
             await self._waiting[-1].done.wait()
 
     async def _write(self, waiting: Waiting) -> None:
+        # What cannot be made a row fails here, for its caller alone, and not in the transaction of others.
+        seal(waiting.record.entry(self._writer, 1, self.keys), GENESIS, self.keys)
         if len(self._waiting) >= self._settings.most_waiting:
             raise AuditUnavailable
         self._waiting.append(waiting)
@@ -264,7 +269,9 @@ class Audit:
 
 
 @asynccontextmanager
-async def open_audit(engine: AsyncEngine, settings: AuditSettings) -> AsyncGenerator[Audit]:
+async def open_audit(
+    engine: AsyncEngine, settings: AuditSettings, *, on_failure: OnFailure = uncounted
+) -> AsyncGenerator[Audit]:
     """Open the process's audit writer; on the way out it writes what still waits.
 
     Raises:
@@ -273,7 +280,7 @@ async def open_audit(engine: AsyncEngine, settings: AuditSettings) -> AsyncGener
     audit = Audit(engine, settings)
     await audit.prepare()
     async with anyio.create_task_group() as group:
-        group.start_soon(audit.write_forever)
+        group.start_soon(supervise, "audit", audit.write_forever, on_failure)
         try:
             yield audit
         finally:

@@ -16,12 +16,15 @@ from typing import Literal, Protocol, TypeVar, cast
 from urllib.parse import quote
 
 import msgspec
+import structlog
 from pydantic import BaseModel, PositiveInt
 from redis.asyncio import Redis
 
 from chatbot.errors import BadRequest, NotFound
 from chatbot.events import Citation, Notice, PassageRef, Source
 from chatbot.redis_client import RedisBreaker
+
+log = structlog.get_logger(__name__)
 
 TITLE_LENGTH = 60
 CHANGED = re.compile(r"[0-9]+(\.[0-9]+)?(e[+-]?[0-9]+)?")
@@ -338,10 +341,23 @@ def messages_of(stored: Sequence[bytes], feedback: Mapping[bytes, bytes]) -> tup
 
     A message that was written twice counts as the latest: a question that was answered again, a command sent twice.
     """
-    messages = [msgspec.json.decode(message, type=StoredMessage) for message in stored]
+    messages = [message for data in stored if (message := _message(data)) is not None]
     ratings = {name.decode(): msgspec.json.decode(rating, type=Feedback) for name, rating in feedback.items() if rating}
     unique = {message.id: message for message in messages}
     return tuple(msgspec.structs.replace(m, feedback=ratings[m.id]) if m.id in ratings else m for m in unique.values())
+
+
+def _message(data: bytes) -> StoredMessage | None:
+    """Return a message: without its notices where another release wrote one that this does not know, or nothing."""
+    try:
+        try:
+            return msgspec.json.decode(data, type=StoredMessage)
+        except msgspec.ValidationError:
+            known = {name: value for name, value in msgspec.json.decode(data).items() if name != "notices"}
+            return msgspec.convert(known, StoredMessage)
+    except (msgspec.MsgspecError, UnicodeDecodeError, AttributeError):
+        log.error("message_unreadable")  # noqa: TRY400  its text is a customer's
+        return None
 
 
 def title_of(text: str) -> str:

@@ -16,6 +16,7 @@ cannot be read, has an unknown name or an invalid value stops the boot; later it
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import anyio
@@ -25,6 +26,7 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError
 
 from chatbot.limits.limits import LedgerSettings, LimitSettings
+from telemetry.supervision import OnFailure, supervise, uncounted
 
 log = structlog.get_logger(__name__)
 
@@ -114,7 +116,9 @@ class Plans:
 
 
 @asynccontextmanager
-async def open_plans(settings: LedgerSettings, *, on_read: Callable[[PlansRead], None]) -> AsyncGenerator[Plans]:
+async def open_plans(
+    settings: LedgerSettings, *, on_read: Callable[[PlansRead], None], on_failure: OnFailure = uncounted
+) -> AsyncGenerator[Plans]:
     """Read the plans, and again whenever their file changes while the block runs.
 
     Raises:
@@ -128,7 +132,7 @@ async def open_plans(settings: LedgerSettings, *, on_read: Callable[[PlansRead],
     book = await anyio.to_thread.run_sync(read_plans, file, settings)
     plans = Plans(settings, book=book, version=version, on_read=on_read)
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(plans.watch, file)
+        tasks.start_soon(supervise, "plans", partial(plans.watch, file), on_failure)
         try:
             yield plans
         finally:

@@ -5,11 +5,19 @@ Only the fields in use are decoded, into msgspec types: decoding JSON is the mai
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import msgspec
 
 # A chunk is the JSON of one token (about 300 bytes); the first also holds the prompt's ids.
 LONGEST_CHUNK_BYTES = 4 * 2**20
+
+
+TokenId = Annotated[int, msgspec.Meta(ge=0, lt=2**32)]
+"""A token's id, as the answer log packs it."""
+Count = Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
+LogProbability = Annotated[float, msgspec.Meta(le=1)]
+"""A natural logarithm; rounding may bring it a little above 0."""
 
 
 class CompletionBroken(Exception):
@@ -60,14 +68,14 @@ class CompletionRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults
 
 
 class _PromptTokensDetails(msgspec.Struct, frozen=True, gc=False):
-    cached_tokens: int | None = None
+    cached_tokens: Count | None = None
 
 
 class ReportedUsage(msgspec.Struct, frozen=True, gc=False):
     """The token counts that an endpoint reports."""
 
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
+    prompt_tokens: Count = 0
+    completion_tokens: Count = 0
     prompt_tokens_details: _PromptTokensDetails | None = None
 
     @property
@@ -77,14 +85,14 @@ class ReportedUsage(msgspec.Struct, frozen=True, gc=False):
 
 
 class _Logprobs(msgspec.Struct, frozen=True):
-    top_logprobs: tuple[Mapping[str, float] | None, ...] | None = None
+    top_logprobs: tuple[Mapping[str, LogProbability] | None, ...] | None = None
 
 
 class Choice(msgspec.Struct, frozen=True, gc=False):
     """A piece of the answer; its text lags behind its token ids while a character is incomplete."""
 
     text: str = ""
-    token_ids: tuple[int, ...] | None = None
+    token_ids: tuple[TokenId, ...] | None = None
     finish_reason: str | None = None
 
 
@@ -121,7 +129,7 @@ class ModelCard(msgspec.Struct, frozen=True):
     """A model that an endpoint serves, and how many tokens its context holds."""
 
     id: str
-    max_model_len: int | None = None
+    max_model_len: Annotated[int, msgspec.Meta(ge=1, lt=2**31)] | None = None
 
 
 class ModelList(msgspec.Struct, frozen=True):
@@ -129,7 +137,7 @@ class ModelList(msgspec.Struct, frozen=True):
 
 
 class TokenizeReply(msgspec.Struct, frozen=True):
-    tokens: tuple[int, ...]
+    tokens: tuple[TokenId, ...]
 
 
 _CHUNKS = msgspec.json.Decoder(CompletionChunk)
@@ -164,7 +172,7 @@ class CompletionDecoder:
                 continue
             try:
                 chunk = decode(line[5:])
-            except msgspec.MsgspecError as exc:
+            except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
                 if line[5:].strip() == b"[DONE]":
                     self.done = True
                     break
@@ -185,7 +193,7 @@ def read_top_tokens(body: bytes) -> TopTokens:
         reply = _TOP_TOKENS.decode(body)
         logprobs = reply.choices[0].logprobs
         top = (logprobs and logprobs.top_logprobs and logprobs.top_logprobs[0]) or {}
-        by_id = {int(name.removeprefix("token_id:")): value for name, value in top.items()}
+        by_id = {msgspec.convert(name.removeprefix("token_id:"), TokenId, strict=False): p for name, p in top.items()}
     except (msgspec.MsgspecError, IndexError, ValueError) as exc:
         raise CompletionBroken("the probe's answer cannot be read") from exc
     return TopTokens(by_id, reply.usage or ReportedUsage())

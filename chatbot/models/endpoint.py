@@ -351,7 +351,7 @@ class Endpoint:
     def _decode(self, body: bytes, kind: type[_Reply]) -> _Reply:
         try:
             return msgspec.json.decode(body, type=kind)
-        except msgspec.MsgspecError as exc:
+        except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
             raise ReplyBroken(f"{self.name}: an answer that cannot be read") from exc
 
     @asynccontextmanager

@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Sequence
 
 import anyio
 
-from chatbot.events import LAST, Event
+from chatbot.events import Event, is_last
 from chatbot.streams.log import AnswerId, LogAppend, LogEntry
 from chatbot.streams.resume import Diverged, RepetitionCheck
 from knowledge.identity import Principal
@@ -15,6 +15,27 @@ from knowledge.identity import Principal
 
 class LiveAnswer:
     """One answer in this process; `logged` are the events of the writer that it succeeds. Only its own task puts."""
+
+    has_log = True
+    """Whether a log was opened in Redis."""
+    fully_logged = True
+    """Whether the log has every published event."""
+    warned = False
+    """Whether readers have been told that the answer is not resumable, or need not be."""
+    deleted = False
+    """Whether its customer has deleted it."""
+    ended = False
+    """Whether the event that ends the answer is published."""
+    last_put = False
+    """Whether the event that ends the answer was put."""
+    worked = False
+    """Whether the work that puts its events is over."""
+    broken = False
+    """Whether a part of the answer could not be written: it was dropped, and the answer ends in an error."""
+    written_elsewhere = False
+    """Whether another replica writes the answer, or will."""
+    finishing = False
+    """Whether this process settles and records the answer."""
 
     def __init__(
         self,
@@ -31,21 +52,8 @@ class LiveAnswer:
         self.conversation_id = conversation_id
         self.epoch = epoch
         self.scope = anyio.CancelScope()
-        self.has_log = True
-        """Whether a log was opened in Redis."""
-        self.fully_logged = True
-        """Whether the log has every published event."""
-        self.warned = False
-        """Whether readers have been told that the answer is not resumable, or need not be."""
-        self.deleted = False
-        """Whether its customer has deleted it."""
         self.published: list[Event] = list(logged)
         self.token_ids: list[int] = list(token_ids)
-        self.ended = False
-        self.written_elsewhere = False
-        """Whether another replica writes the answer, or will."""
-        self.finishing = False
-        """Whether this process settles and records the answer."""
         self._repetition = RepetitionCheck(logged)
         self._logged = len(logged)
         self._logged_ids = len(token_ids)
@@ -64,9 +72,16 @@ class LiveAnswer:
             Diverged: the log has other events of the previous writer.
         """
         new = self._repetition.new_events(events)
+        self.last_put = self.last_put or any(is_last(event) for event in new)
         self._pending.extend(new)
         self._put.set()
         return new
+
+    def end_with(self, last: Event) -> None:
+        """Put the event that ends the answer, unless one was put."""
+        if not self.last_put:
+            self.stop_repeating()
+            self.put(last)
 
     def log_ends_with(self, events: Sequence[Event]) -> bool:
         """Return whether exactly these logged events remain to be repeated."""
@@ -132,10 +147,18 @@ class LiveAnswer:
         """Return whether the last append was less than so many seconds ago."""
         return time.monotonic() - self._appended_at < seconds
 
+    def drop_unpublished(self) -> None:
+        """Drop what was put and not published, with the token ids that the log lacks: it cannot be written."""
+        self.broken, self.last_put = True, False
+        self._pending.clear()
+        self.continue_after(self.token_ids[: self._logged_ids])
+        self.stop_repeating()
+        self._wake()
+
     def publish(self, events: Sequence[Event]) -> None:
         """Show events to every connection."""
         self.published.extend(events)
-        self.ended = self.ended or any(isinstance(e, LAST) for e in events)
+        self.ended = self.ended or any(is_last(event) for event in events)
         self._wake()
 
     def stop_writing(self) -> None:

@@ -19,7 +19,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from chatbot.errors import NotFound, StoreUnavailable
-from chatbot.events import LAST, Event, PassageRef, from_json, to_json
+from chatbot.events import Event, PassageRef, from_json, is_last, to_json
 from chatbot.redis_client import RedisBreaker
 from chatbot.streams.pipelined_connection import Argument, PipelinedConnection
 from knowledge.identity import Principal
@@ -260,8 +260,10 @@ class AnswerLog:
             epoch=reply.epoch,
             checkpoint=reply.checkpoint,
             cancelled=bool(reply.cancelled),
-            token_ids=struct.unpack(f"<{len(reply.token_ids) // 4}I", reply.token_ids),
-            events=tuple(_event(_by_name(pairs)) for _, pairs in reply.entries),
+            token_ids=tuple(
+                ids for (ids,) in struct.iter_unpack("<I", reply.token_ids[: len(reply.token_ids) // 4 * 4])
+            ),
+            events=tuple(_event(dict(zip(pairs[::2], pairs[1::2], strict=True))) for _, pairs in reply.entries),
         )
 
     async def orphans(self, *, lapsed_for: float) -> list[tuple[str, AnswerId]]:
@@ -319,7 +321,7 @@ class AnswerLog:
         except RedisError as exc:
             raise StoreUnavailable from exc
         return [
-            LogEntry(n=int(entry_id.rpartition(b"-")[2]), event=from_json(fields[b"name"].decode(), fields[b"data"]))
+            LogEntry(n=int(entry_id.rpartition(b"-")[2]), event=_event(fields))
             for _, entries in cast("_Streams", streams)
             for entry_id, fields in entries
         ]
@@ -349,7 +351,7 @@ def append_arguments(
     answer_id: AnswerId, append: LogAppend, *, epoch: int, lease_ms: int, keep_seconds: int
 ) -> list[Argument]:
     """Return ARGV of `answer_append.lua`, which names them in this order."""
-    ended = int(any(isinstance(event, LAST) for event in append.events))
+    ended = int(any(is_last(event) for event in append.events))
     token_ids = struct.pack(f"<{len(append.token_ids)}I", *append.token_ids)
     args: list[Argument] = [answer_id, epoch, lease_ms, keep_seconds, ended, append.ids_before, token_ids]
     for n, event in enumerate(append.events, append.first):
@@ -381,5 +383,7 @@ def _by_name(pairs: Sequence[Any]) -> dict[str, Any]:
     return {name.decode(): value for name, value in zip(pairs[::2], pairs[1::2], strict=True)}
 
 
-def _event(fields: Mapping[str, bytes]) -> Event:
-    return from_json(fields["name"].decode(), fields["data"])
+def _event(fields: Mapping[bytes, bytes]) -> Event:
+    """Return the event of an entry; of one that is none, what stands for it under its number."""
+    name = fields.get(b"name", b"").decode("ascii", "replace")
+    return from_json(name if name.isidentifier() else "unknown", fields.get(b"data", b""))

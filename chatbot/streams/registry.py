@@ -21,14 +21,25 @@ import structlog
 from anyio.abc import TaskGroup
 from pydantic import BaseModel
 
-from chatbot.errors import Draining, ForeignEventId, LogLost, NotFound, StoreUnavailable
-from chatbot.events import LAST, Event, Notice, NoticeCode, PassageRef
+from chatbot.errors import ChatError, Draining, ForeignEventId, LogLost, NotFound, StoreUnavailable
+from chatbot.events import Event, Failed, Notice, NoticeCode, PassageRef, is_last
 from chatbot.streams.live import LiveAnswer
 from chatbot.streams.log import AnswerId, AnswerLog, LogAppend, LogEntry, TakenOver, WriterReplaced, WriterStanding
 from knowledge.identity import Principal
+from telemetry.supervision import OnFailure, contained, supervise, uncounted
 
 log = structlog.get_logger(__name__)
 
+_UNFINISHED = Failed(
+    code=ChatError.code,
+    status=ChatError.status,
+    title=ChatError.title,
+    retryable=True,
+    retry_after_ms=None,
+    trace_id="",
+    handoff="답변을 끝까지 만들지 못했습니다. 다시 질문해 주세요. This answer could not be finished: please ask again.",
+)
+"""Ends an answer whose own end failed."""
 _NOT_RESUMABLE = "연결이 끊기면 이 답변은 이어볼 수 없습니다. If the connection drops, this answer cannot be resumed."
 
 
@@ -68,11 +79,13 @@ class AnswerRegistry:
         settings: AnswerRegistrySettings,
         *,
         on_taken: Callable[[TakeoverReason], None] = _uncounted,
+        on_failure: OnFailure = uncounted,
     ) -> None:
         self._log = answer_log
         self._tasks = tasks
         self._settings = settings
         self._on_taken = on_taken
+        self._on_failure = on_failure
         self._live: dict[AnswerId, LiveAnswer] = {}
         self._unlogged: OrderedDict[AnswerId, LiveAnswer] = OrderedDict()
         self._readers: Counter[AnswerId] = Counter()
@@ -112,25 +125,47 @@ class AnswerRegistry:
         self._tasks.start_soon(self._write, live)
 
     async def _run(self, live: LiveAnswer, work: Work) -> None:
-        with live.scope:
+        """Run the work of an answer; whatever happens in it, the answer gets a last event."""
+        with live.scope, contained("answer", self._on_failure):
             await work(live)
+        live.worked = True
+        if not live.written_elsewhere:
+            live.end_with(_UNFINISHED)
 
     async def _write(self, live: LiveAnswer) -> None:
         while not (live.ended or live.written_elsewhere):
             batch, unlogged = await live.next_append()
-            if live.has_log:
-                await self._append(live, unlogged)
-            if live.written_elsewhere:
-                break
-            if not (live.fully_logged or live.warned):
-                batch = _with_warning(live, batch)
-            live.publish(batch)
+            done = False
+            with contained("writer", self._on_failure):
+                await self._log_and_publish(live, batch, unlogged)
+                done = True
+            if not done:
+                self._break(live)
         live.cancel_abandonment()
         del self._live[live.answer_id]
         if not (live.fully_logged or live.written_elsewhere or live.deleted):
             self._keep_in_memory(live)
         if not self._live:
             self._idle.set()
+
+    async def _log_and_publish(self, live: LiveAnswer, batch: list[Event], unlogged: LogAppend) -> None:
+        if live.has_log:
+            await self._append(live, unlogged)
+        if live.written_elsewhere:
+            return
+        if not (live.fully_logged or live.warned):
+            batch = _with_warning(live, batch)
+        live.publish(batch)
+
+    def _break(self, live: LiveAnswer) -> None:
+        """End an answer that cannot be written as it is: without what could not be written, in an error."""
+        if live.broken:  # nor can its end be
+            live.has_log = live.fully_logged = False
+            live.publish([_UNFINISHED])
+        live.drop_unpublished()
+        live.scope.cancel()
+        if live.worked:
+            live.end_with(_UNFINISHED)
 
     async def _append(self, live: LiveAnswer, unlogged: LogAppend) -> None:
         try:
@@ -215,7 +250,7 @@ class AnswerRegistry:
                 async for entry in entries:
                     after = entry.n
                     yield entry
-                    if isinstance(entry.event, LAST):
+                    if is_last(entry.event):
                         return
             if live is not None and live.ended:
                 return
@@ -273,8 +308,8 @@ class AnswerRegistry:
         """Renew this process's leases and end the orphans of dead replicas, until cancelled."""
         self._resume = resume
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._renew_leases)
-            tasks.start_soon(self._end_orphans)
+            tasks.start_soon(supervise, "renewals", self._renew_leases, self._on_failure)
+            tasks.start_soon(supervise, "orphans", self._end_orphans, self._on_failure)
 
     async def _renew_leases(self) -> None:
         while True:
@@ -298,19 +333,20 @@ class AnswerRegistry:
             await anyio.sleep(self._settings.sweep_every)
             with suppress(StoreUnavailable):
                 for tenant, answer_id in await self._log.orphans(lapsed_for=self._settings.orphaned_after):
-                    await self._take_over(tenant, answer_id, "orphan")
+                    with contained("orphan", self._on_failure):
+                        await self._take_over(tenant, answer_id, "orphan")
 
     async def _end_if_lapsed(self, tenant: str, answer_id: AnswerId, lease_left: float) -> None:
         """End a cancelled answer whose writer is dead, once its lease has lapsed."""
         await anyio.sleep(max(0.0, lease_left))
-        with suppress(StoreUnavailable):
+        with contained("cancel", self._on_failure), suppress(StoreUnavailable):
             await self._take_over(tenant, answer_id, "cancel")
 
     async def _take_over(self, tenant: str, answer_id: AnswerId, reason: TakeoverReason) -> bool:
         """Continue an answer whose writer's lease has lapsed; return whether this process writes it now."""
         resume = self._resume
-        if resume is None or self._draining:
-            return False
+        if resume is None or self._draining or answer_id in self._live:
+            return False  # a lease of our own that has lapsed is renewed by the next append
         with anyio.CancelScope(shield=True):  # what was taken over is run
             taken = await self._log.take_over(tenant, answer_id)
             if taken is None:

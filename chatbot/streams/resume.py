@@ -8,7 +8,7 @@ log) are not repeated and do not count.
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from chatbot.events import LAST, Citation, Event, Notice, NoticeCode, Queued, Token
+from chatbot.events import Citation, Event, Notice, NoticeCode, Queued, Token, is_last
 
 _WRITER_NOTICES = frozenset({NoticeCode.MODEL_SWITCHED, NoticeCode.DEGRADED})
 
@@ -46,7 +46,7 @@ class RepetitionCheck:
             return list(events)
         new: list[Event] = []
         for event in events:
-            if self.complete or about_the_writer(event) or isinstance(event, LAST):
+            if self.complete or about_the_writer(event) or is_last(event):
                 new.append(event)
             elif isinstance(event, Token):
                 new += self._new_text(event.text)

@@ -45,6 +45,18 @@ async def test_a_withdrawn_version_is_known_at_once_and_only_it(withdrawals: Wit
         assert not withdrawals.withdrawn(*other)
 
 
+async def test_a_listener_that_fails_keeps_no_other_from_hearing(withdrawals: Withdrawals) -> None:
+    heard: list[bool] = []
+
+    def fail() -> None:
+        raise KeyError("a bug")
+
+    with withdrawals.notifying(fail), withdrawals.notifying(lambda: heard.append(withdrawals.stopped())):
+        await withdrawals.change(STOP)
+        await until(lambda: heard[-1:] == [True])
+    assert withdrawals.readable()
+
+
 async def test_withdrawing_twice_changes_nothing(withdrawals: Withdrawals) -> None:
     for at in (1.0, 2.0):
         await withdrawals.withdraw("hanbit", "rates", 2, reason="wrong rate", at=at)

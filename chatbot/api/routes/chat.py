@@ -16,9 +16,8 @@ from starlette.types import Receive, Scope, Send
 from chatbot.api.auth import TheCaller
 from chatbot.api.dependencies import TheAnswers, TheServices, TheSettings
 from chatbot.api.rate_limit_headers import rate_limit_headers
-from chatbot.errors import Draining
+from chatbot.errors import ChatError, Draining
 from chatbot.events import (
-    LAST,
     Accepted,
     Citation,
     Done,
@@ -29,7 +28,9 @@ from chatbot.events import (
     Source,
     Sources,
     Token,
+    Unknown,
     Usage,
+    is_last,
     to_json,
 )
 from chatbot.services import Services, TurnSettings
@@ -195,6 +196,7 @@ async def collect(answers: AnswerRegistry, who: Principal, answer_id: AnswerId, 
 
     Raises:
         Draining: another replica goes on with the answer.
+        ChatError: this release cannot read how it ended.
     """
     events: list[Event] = []
 
@@ -209,8 +211,10 @@ async def collect(answers: AnswerRegistry, who: Principal, answer_id: AnswerId, 
             async with aclosing(answers.follow(who, answer_id, after=0)) as entries:
                 events.extend([entry.event async for entry in entries])
             tasks.cancel_scope.cancel()
-    if events and not isinstance(events[-1], LAST):
+    if events and not is_last(events[-1]):
         raise Draining(retry_after=1)
+    if events and isinstance(events[-1], Unknown):
+        raise ChatError("a server of another release ended this answer in a way that this one cannot read")
     return events
 
 

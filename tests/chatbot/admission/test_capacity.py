@@ -41,7 +41,16 @@ def test_the_metrics_of_the_pinned_vllm_are_read_over_all_its_engines() -> None:
     assert read_load(VLLM) == EndpointLoad(running=5, waiting=1, cache=0.5)
 
 
-@pytest.mark.parametrize("text", ["", "up 1\n", VLLM.replace("waiting{", "queued{"), VLLM.replace("} 3.0", "} three")])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "up 1\n",
+        VLLM.replace("waiting{", "queued{"),
+        *(VLLM.replace("} 3.0", f"}} {value}") for value in ("three", "NaN", "+Inf", "-1", "1e300")),
+        VLLM.replace("} 0.25", "} NaN"),
+    ],
+)
 def test_other_metrics_tell_nothing(text: str) -> None:
     with pytest.raises(LoadNotReported):
         read_load(text)

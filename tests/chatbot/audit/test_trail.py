@@ -14,6 +14,7 @@ from pydantic import SecretStr, ValidationError
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from chatbot.audit import AuditOpened
 from chatbot.audit.chain import GENESIS, AuditKeys, ChainCheck, Closed, Opened, seal
 from chatbot.audit.trail import Audit, AuditSettings, open_audit
 from chatbot.errors import AuditUnavailable
@@ -214,6 +215,24 @@ async def test_without_the_database_it_says_so_in_time_and_closes_when_it_is_bac
         assert await faults(audit, unclosed_before=1e12) == []
         await answer(audit, "a3")
         assert await faults(audit, unclosed_before=1e12) == []
+
+
+async def test_a_row_that_cannot_be_written_keeps_no_other_from_being_written(audit: Audit) -> None:
+    refused: list[str] = []
+
+    async def refuse(record: AuditOpened) -> None:
+        try:
+            await audit.open(record)
+        except ValueError:
+            refused.append(record.question)
+
+    async with anyio.create_task_group() as group:
+        for name, question in (("a1", "한도"), ("a2", "이자"), ("a3", "\ud800"), ("a4", "수수료")):
+            group.start_soon(refuse, replace(OPENED, answer_id=name, question=question))
+    assert refused == ["\ud800"]
+    await answer(audit, "a1", "a2", "a4")
+    assert await audit.rows("a3") == ()
+    assert await faults(audit, unclosed_before=1e12) == []
 
 
 async def test_what_waits_is_written_on_the_way_out(engine: AsyncEngine) -> None:

@@ -92,6 +92,17 @@ class TestHistory:
         assert await history.append(lee, "c1", [again], now=2)
         assert (await history.load(lee, "c1")).messages == (question(), ANSWER)
 
+    async def test_a_message_that_a_later_release_wrote_is_read_without_what_is_unknown(
+        self, history: History, redis: Redis, lee: Owner
+    ) -> None:
+        await history.append(lee, "c", [question(), ANSWER], now=100)
+        later = msgspec.json.encode(ANSWER).replace(b'"withheld"', b'"of a later release"')
+        [key] = [key async for key in redis.scan_iter(f"history:{{{lee.tenant}}}:lee:messages:*")]
+        await redis.lset(key, 1, (later[:-1] + b',"since":2}').decode())
+        await redis.rpush(key, b'{"id":7}', b"\xff no JSON", b"[]")
+        loaded = await history.load(lee, "c")
+        assert loaded.messages == (question(), msgspec.structs.replace(ANSWER, notices=()))
+
     @pytest.mark.parametrize("other", ["sub", "tenant"])
     async def test_somebody_elses_conversation_is_not_found(self, history: History, lee: Owner, other: str) -> None:
         await history.append(lee, "c1", [question()], now=1)

@@ -1,0 +1,211 @@
+"""One bad answer ends by itself, with an error that its readers see; every other answer of the process goes on."""
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from uuid import uuid4
+
+import anyio
+import anyio.lowlevel
+import pytest
+from anyio.abc import TaskGroup
+from redis.asyncio import Redis
+
+from chatbot.errors import ChatError
+from chatbot.events import Event, Failed, FinishReason, Token, Unknown, from_json, is_last, to_json
+from chatbot.redis_client import RedisBreaker
+from chatbot.streams.live import LiveAnswer
+from chatbot.streams.log import AnswerId, AnswerLog, AnswerLogSettings, LogAppend, TakenOver
+from chatbot.streams.pipelined_connection import open_pipelined_connection
+from chatbot.streams.registry import AnswerRegistry, AnswerRegistrySettings
+from tests.answers import customer, done, text_of
+from tests.chatbot.conftest import PATIENT
+from tests.chatbot.streams.conftest import new_answer
+
+pytestmark = [pytest.mark.anyio, pytest.mark.services, pytest.mark.faults]
+
+SURROGATE = "\ud800"
+"""Text that cannot be encoded, as a careless decoder may leave it."""
+
+
+@pytest.fixture
+async def redis(redis_url: str) -> AsyncGenerator[Redis]:
+    """A database of its own: the sweep also ends the orphans that other tests leave."""
+    async with Redis.from_url(f"{redis_url.removesuffix('/0')}/11", max_connections=50) as client:
+        await client.flushdb()
+        yield client
+
+
+@pytest.fixture
+async def answer_log(redis: Redis) -> AsyncGenerator[AnswerLog]:
+    async with open_pipelined_connection(redis) as pipelined:
+        yield AnswerLog(redis, RedisBreaker(PATIENT), AnswerLogSettings(), pipelined=pipelined)
+
+
+async def read_all(registry: AnswerRegistry, live: LiveAnswer) -> list[Event]:
+    with anyio.fail_after(10):
+        async with aclosing(registry.follow(live.who, live.answer_id, after=0)) as entries:
+            return [entry.event async for entry in entries]
+
+
+async def speak(live: LiveAnswer) -> None:
+    live.put(Token(text="one "))
+    await anyio.lowlevel.checkpoint()
+    live.put(Token(text="two"), done())
+
+
+async def a_negative_token_id(live: LiveAnswer) -> None:
+    live.put(Token(text="one "))
+    await live.confirm_ownership()
+    live.add_token_ids([5, -1])
+    live.put(Token(text="two"))
+    await anyio.sleep_forever()
+
+
+async def a_text_that_cannot_be_encoded(live: LiveAnswer) -> None:
+    live.put(Token(text="one "))
+    await live.confirm_ownership()
+    live.put(Token(text=SURROGATE))
+    await anyio.sleep_forever()
+
+
+async def an_end_that_cannot_be_encoded(live: LiveAnswer) -> None:
+    live.put(Token(text="one "))
+    await live.confirm_ownership()
+    live.put(Token(text=SURROGATE), done())
+
+
+async def an_exception(live: LiveAnswer) -> None:
+    live.put(Token(text="one "))
+    await anyio.lowlevel.checkpoint()
+    raise KeyError("a bug")
+
+
+async def no_last_event(live: LiveAnswer) -> None:
+    live.put(Token(text="one "))
+    await anyio.lowlevel.checkpoint()
+
+
+@pytest.mark.parametrize(
+    "work",
+    [
+        a_negative_token_id,
+        a_text_that_cannot_be_encoded,
+        an_end_that_cannot_be_encoded,
+        an_exception,
+        no_last_event,
+    ],
+)
+async def test_it_ends_in_an_error_and_the_others_go_on(answer_log: AnswerLog, tasks: TaskGroup, work) -> None:  # type: ignore[no-untyped-def]
+    failures: list[str] = []
+    registry = AnswerRegistry(answer_log, tasks, AnswerRegistrySettings(), on_failure=failures.append)
+    bad, good = new_answer(customer()), new_answer(customer())
+    await registry.start(bad, work, passages=[])
+    await registry.start(good, speak, passages=[])
+    events = await read_all(registry, bad)
+    assert text_of(events) == "one "
+    assert isinstance(events[-1], Failed)
+    assert (events[-1].code, len([event for event in events if is_last(event)])) == (ChatError.code, 1)
+    assert text_of(await read_all(registry, good)) == "one two"
+    with anyio.fail_after(5):
+        await registry.drained()
+    elsewhere = AnswerRegistry(answer_log, tasks, AnswerRegistrySettings())
+    assert await read_all(elsewhere, bad) == events, "the log says the same"
+    assert failures == ([] if work is no_last_event else ["answer" if work is an_exception else "writer"])
+
+
+async def test_a_work_that_sees_its_answer_break_puts_the_last_event_itself(
+    answer_log: AnswerLog, tasks: TaskGroup
+) -> None:
+    registry, live = AnswerRegistry(answer_log, tasks, AnswerRegistrySettings()), new_answer(customer())
+
+    async def work(live: LiveAnswer) -> None:
+        live.put(Token(text="one "))
+        await live.confirm_ownership()
+        live.finishing = False
+        try:
+            live.put(Token(text=SURROGATE))
+            await anyio.sleep_forever()
+        finally:
+            with anyio.CancelScope(shield=True):
+                assert await live.confirm_ownership()
+                assert live.broken
+                live.put(done(FinishReason.CANCELLED))
+
+    await registry.start(live, work, passages=[])
+    assert await read_all(registry, live) == [Token(text="one "), done(FinishReason.CANCELLED)]
+
+
+async def test_no_process_takes_its_own_live_answer_over(answer_log: AnswerLog, tasks: TaskGroup, redis: Redis) -> None:
+    # The heartbeat is slower than the sweep, as after an outage that outlasted the lease.
+    settings, taken, go_on = AnswerRegistrySettings(heartbeat=60, sweep_every=0.01), list[str](), anyio.Event()
+    registry = AnswerRegistry(answer_log, tasks, settings, on_taken=taken.append)
+
+    async def wait(live: LiveAnswer) -> None:
+        live.put(Token(text="one "))
+        await go_on.wait()
+        live.put(done())
+
+    async def resume(live: LiveAnswer, _: TakenOver) -> None:
+        live.put(done(FinishReason.CANCELLED))
+
+    live, dead = new_answer(customer()), new_answer(customer())
+    await registry.start(live, wait, passages=[])
+    await answer_log.open(dead.who, dead.answer_id, conversation_id="c", passages=[])
+    for answer in (live, dead):
+        await redis.zadd(f"{{{answer.who.tenant}}}:answers:open", {answer.answer_id: 1})
+    tasks.start_soon(registry.maintain_leases, resume)
+    with anyio.fail_after(10):
+        while not (await answer_log.length(dead.who, dead.answer_id))[1]:  # a sweep has come by
+            await anyio.sleep(0.01)
+    go_on.set()
+    assert (await read_all(registry, live))[-1] == done()
+    assert taken == ["orphan"]
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("thought", b'{"text":"a later release"}'),
+        ("notice", b'{"code":"of a later release","text":"news"}'),
+        ("token", b"\xff no JSON"),
+        ("", b""),
+    ],
+)
+async def test_a_reader_passes_on_what_it_does_not_know(
+    answer_log: AnswerLog, tasks: TaskGroup, redis: Redis, name: str, data: bytes
+) -> None:
+    registry, live = AnswerRegistry(answer_log, tasks, AnswerRegistrySettings()), new_answer(customer())
+    await answer_log.open(live.who, live.answer_id, conversation_id="c", passages=[])
+    first = LogAppend(first=1, events=[Token(text="one ")])
+    await answer_log.append(live.who.tenant, live.answer_id, first, epoch=1)
+    key = f"{{{live.who.tenant}}}:answer:{live.answer_id}"
+    await redis.xadd(f"{key}:events", {"name": name, "data": data} if name else {"other": "x"}, id="0-2")
+    await redis.hset(key, "n", "2")
+    rest = LogAppend(first=3, events=[Token(text="two"), done()])
+    await answer_log.append(live.who.tenant, live.answer_id, rest, epoch=1)
+    events = await read_all(registry, live)
+    assert text_of(events) == "one two"
+    assert len(events) == 4, "its number is not left out"
+    expected = data if name and data.startswith(b"{") else b"null"
+    assert events[1] == Unknown(name=name or "unknown", data=expected)
+    assert to_json(events[1]) == expected
+
+
+async def test_a_successor_gets_what_stands_for_entries_that_it_cannot_read(
+    answer_log: AnswerLog, redis: Redis
+) -> None:
+    who, answer_id = customer(), AnswerId(uuid4().hex)
+    await answer_log.open(who, answer_id, conversation_id="c", passages=[])
+    await redis.xadd(f"{{{who.tenant}}}:answer:{answer_id}:events", {"name": "later", "data": "{}"}, id="0-1")
+    await redis.hset(f"{{{who.tenant}}}:answer:{answer_id}", "n", "1")
+    await redis.set(f"{{{who.tenant}}}:answer:{answer_id}:tokens", b"\1\0\0\0\2")
+    await answer_log.give_up(who.tenant, {answer_id: 1})
+    taken = await answer_log.take_over(who.tenant, answer_id)
+    assert taken is not None
+    assert taken.events == (Unknown(name="later", data=b"{}"),)
+    assert taken.token_ids == (1,)
+
+
+def test_a_field_of_a_later_release_is_passed_over() -> None:
+    assert from_json("token", b'{"text":"one","since":2}') == Token(text="one")
+    assert is_last(from_json("done", b'{"finish_reason":"of a later release"}'))
