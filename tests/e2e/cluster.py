@@ -21,11 +21,10 @@ from llm_server.scripted import write_tokenizer
 from tests.conftest import free_port
 from tests.e2e import model
 from tests.e2e.conftest import (
-    DOCUMENTS,
     TENANT,
     audited,
     chat_environment,
-    load,
+    copy_loaded,
     signed_in,
     signed_token,
     until,
@@ -239,9 +238,9 @@ class Cluster:
 
 @contextlib.contextmanager
 def clustered(folder: Path, redis_url: str, *, smaller: str = "", **settings: str) -> Iterator[Cluster]:
-    """Load the documents once, give each replica its own copy of the index, and serve; `smaller` names a fallback."""
+    """Give each replica its own copy of the index of the loaded documents, and serve; `smaller` names a fallback."""
     first, second = folder / "first", folder / "second"
-    first.mkdir()
+    copy_loaded(folder.parent, first)
     private, public = key_pair(first)
     write_tokenizer(folder / "tokenizer")
     models = (scripted(folder, 0), scripted(folder, 1))
@@ -257,7 +256,6 @@ def clustered(folder: Path, redis_url: str, *, smaller: str = "", **settings: st
         "LEDGER__LIMITS__USER__CONCURRENT": "100",
         **settings,
     }
-    load(DOCUMENTS, environment | {"DATA_DIR": str(first)}, folder / "load.log")
     shutil.copytree(first / "qdrant", second / "qdrant")
     replicas = (api(first, environment), api(second, environment))
     balancer = balanced(folder, replicas)

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -181,15 +182,24 @@ def load(documents: Path, environment: dict[str, str], log: Path) -> None:
     run_to_the_end("ingest.__main__", arguments, environment, log)
 
 
+def copy_loaded(session: Path, data: Path) -> None:
+    """Copy the index, the catalogue and the originals of the documents, which are loaded once a session."""
+    loaded, loading = session / "loaded", session / "loading"
+    if not loaded.exists():
+        environment = dict(os.environ) | {"DATA_DIR": str(loading)}  # noqa: TID251 - children inherit it
+        load(DOCUMENTS, environment, session / "load.log")
+        loading.rename(loaded)
+    shutil.copytree(loaded, data, dirs_exist_ok=True)
+
+
 @contextlib.contextmanager
 def served(folder: Path, redis_url: str, endpoints: dict[str, str], **settings: str) -> Iterator[Product]:
-    """Load the documents, serve the chat API as a process of its own, and stop it in the end."""
+    """Serve the chat API over the loaded documents as a process of its own, and stop it in the end."""
     data, log, port = folder / "data", folder / "chat.log", free_port()
-    data.mkdir()
+    copy_loaded(folder.parent, data)
     private, public = key_pair(data)
     own = {"DATA_DIR": str(data), "PORT": str(port), "DEMO_KEY_FILE": str(private)}
     environment = chat_environment(public, redis_url, **own, **endpoints, **settings)
-    load(DOCUMENTS, environment, folder / "load.log")
     chat = Forked("chatbot.__main__", ["serve"], environment, log)
     with stopped_in_the_end(chat):
         url = f"http://127.0.0.1:{port}"

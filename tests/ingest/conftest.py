@@ -16,6 +16,9 @@ from ingest.services import Services
 from ingest.settings import Settings
 from ingest.uploads import Uploads
 from ingest.wiring import open_services
+from knowledge.embedding import open_embedder
+from knowledge.index import open_index
+from knowledge.terms import Terms
 from tests.clock import Clock
 from tests.ingest.bank import Bank, served
 from tests.ingest.staff import Staff, open_staff
@@ -67,10 +70,20 @@ def clock() -> Clock:
     return Clock(NOON)
 
 
+@pytest.fixture(scope="session")
+def terms() -> Terms:
+    """Kiwi takes a second to load."""
+    return Terms()
+
+
 @pytest.fixture
-async def services(settings: Settings, clock: Clock) -> AsyncGenerator[Services]:
+async def services(settings: Settings, clock: Clock, terms: Terms) -> AsyncGenerator[Services]:
     """Services by the test's clock, whose jobs only the test does."""
-    async with open_services(settings, works_jobs=False) as opened:
+    async with (
+        open_embedder(settings.embedder) as embedder,
+        open_index(settings.index, embedder, terms) as index,
+        open_services(settings, index=index, works_jobs=False) as opened,
+    ):
         yield replace(opened, now=clock, uploads=Uploads(opened.blobs, opened.catalogue, now=clock))
 
 
