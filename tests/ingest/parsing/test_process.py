@@ -1,4 +1,4 @@
-"""What a fork that a file has taken over can do to the files after it, what a page may cost, and how a start is left."""
+"""What a fork that a file has taken over can do to the next files, what a page may cost, and a start that is left."""
 
 from contextlib import suppress
 from pathlib import Path
@@ -85,12 +85,11 @@ def left_behind() -> set[str]:
 @pytest.mark.parametrize("steps", range(12))
 async def test_a_start_that_is_cancelled_at_any_step_leaves_no_process(steps: int) -> None:
     before = left_behind()
-    async with open_parser(ParserSettings(), LYING) as parser:
-        async with anyio.create_task_group() as group:
-            group.start_soon(parser.restrictions)
-            for _ in range(steps):
-                await anyio.lowlevel.checkpoint()
-            group.cancel_scope.cancel()
+    async with open_parser(ParserSettings(), LYING) as parser, anyio.create_task_group() as group:
+        group.start_soon(parser.restrictions)
+        for _ in range(steps):
+            await anyio.lowlevel.checkpoint()
+        group.cancel_scope.cancel()
     assert left_behind() <= before
 
 
