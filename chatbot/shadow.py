@@ -57,7 +57,7 @@ class Shadow:
 
         async def ask() -> None:
             try:
-                with contained("shadow"), within():
+                with within():
                     text = await self._models.shadow_answer(
                         prompt, sampling=sampling, conversation_id=conversation_id, cache_salt=cache_salt
                     )
@@ -66,10 +66,15 @@ class Shadow:
             except (EndpointFailed, TooLarge) as exc:
                 log.warning("shadow_failed", error=type(exc).__name__)
                 self._hook("failed")
+
+        async def ask_alone() -> None:
+            try:
+                with contained("shadow"):
+                    await ask()
             finally:
                 self._asked -= 1
 
-        self._tasks.start_soon(ask)
+        self._tasks.start_soon(ask_alone)
 
 
 def _verdict(text: str, checks: GroundingStream) -> Verdict:
