@@ -142,7 +142,7 @@ class Approvals:
             version = _version_in(versions, key)
             if version.state is not State.APPROVED:
                 raise WrongState(f"only an approved version can expire; this version is {version.state}")
-            windows = self._windows_for_expiry([version], versions, decision)
+            windows = validity.windows_for_expiry(version, _without(versions, key), now=decision.at, zone=self._zone)
             await _write_windows(connection, key, windows, versions)
             if windows:
                 await _revoke(connection, version, Decision.EXPIRED, decision)
@@ -159,7 +159,7 @@ class Approvals:
         async with self._locked(first, decision.at) as (connection, versions):
             if not versions:
                 raise NotFound("there is no such document")
-            windows = self._windows_for_expiry(validity.in_force(versions, now=decision.at), versions, decision)
+            windows = self._windows_for_end(validity.in_force(versions, now=decision.at), decision)
             await _write_windows(connection, first, windows, versions)
             withdrawn = [version for version in versions if version.state is not State.WITHDRAWN]
             for version in withdrawn:
@@ -184,7 +184,7 @@ class Approvals:
             old = _version_in(versions, key)
             current = validity.in_force(versions, now=decision.at)
             self._require_restorable(old, current, decision)
-            windows = self._windows_for_expiry(current, versions, decision)
+            windows = self._windows_for_end(current, decision)
             await _write_windows(connection, key, windows, versions)
             for version in current:
                 await _withdraw(connection, version, Decision.ROLLED_BACK, decision)
@@ -213,12 +213,10 @@ class Approvals:
             await records.lock_document(connection, key, at)
             yield connection, await records.read_versions(connection, key.tenant, key.document_id)
 
-    def _windows_for_expiry(
-        self, ended: Sequence[Version], versions: Sequence[Version], decision: ApprovalDecision
-    ) -> list[Window]:
-        keys = {version.key for version in ended}
-        others = [version for version in versions if version.key not in keys]
-        return validity.windows_for_expiry(ended, others, now=decision.at, zone=self._zone)
+    def _windows_for_end(self, current: Sequence[Version], decision: ApprovalDecision) -> list[Window]:
+        """Return the windows for versions that all end, and after which none of the document continues."""
+        ends = (validity.windows_for_expiry(version, [], now=decision.at, zone=self._zone) for version in current)
+        return [window for windows in ends for window in windows]
 
     def _windows_for_new_dates(
         self, version: Version, metadata: Metadata, versions: Sequence[Version], decision: ApprovalDecision

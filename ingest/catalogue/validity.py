@@ -54,27 +54,27 @@ def windows_for_approval(approved: Version, others: Sequence[Version], *, now: f
     return [*windows, Window(version=approved.key.version, visible_from=start, visible_until=min(ends, default=None))]
 
 
-def windows_for_expiry(
-    expired: Sequence[Version], others: Sequence[Version], *, now: float, zone: ZoneInfo
-) -> list[Window]:
-    """Return the windows for versions that end at `now`.
+def windows_for_expiry(expired: Version, others: Sequence[Version], *, now: float, zone: ZoneInfo) -> list[Window]:
+    """Return the windows for a version that ends at `now`; none where it has ended already.
 
-    A version that was approved for later never begins; the one that would have ended with its start continues.
+    One that was approved for later never begins; of `others` the one that would have ended with its start continues.
     """
-    windows = []
-    for version in expired:
-        if _open_at(version, now):
-            windows.append(Window(version=version.key.version, visible_from=_start(version), visible_until=now))
-            if _start(version) > now:
-                windows += _continued(version, others, zone=zone)
-    return windows
+    if not _open_at(expired, now):
+        return []
+    own = Window(version=expired.key.version, visible_from=_start(expired), visible_until=now)
+    return [own, *(_continued(expired, others, zone=zone) if _start(expired) > now else [])]
 
 
 def _continued(never_begun: Version, others: Sequence[Version], *, zone: ZoneInfo) -> list[Window]:
     """Return the window of the version before one that never begins: until its own last day, or the next version."""
     start = _start(never_begun)
-    before = next((other for other in others if other.state is State.APPROVED and other.visible_until == start), None)
-    return [] if before is None else [_until_next(before, before.metadata, others, zone=zone)]
+    before = [other for other in others if other.state is State.APPROVED and other.visible_until == start]
+    return [_until_next(last, last.metadata, others, zone=zone) for last in _last_to_begin(before)]
+
+
+def _last_to_begin(versions: Sequence[Version]) -> list[Version]:
+    """Return the last version to begin, if any: several end at one instant where some were replaced beforehand."""
+    return sorted(versions, key=lambda version: (_start(version), version.key.version))[-1:]
 
 
 def windows_for_new_dates(
@@ -101,7 +101,7 @@ def windows_for_new_dates(
 def _placed_anew(
     version: Version, metadata: Metadata, others: Sequence[Version], *, now: float, zone: ZoneInfo
 ) -> list[Window]:
-    freed = {window.version: window for window in windows_for_expiry([version], others, now=now, zone=zone)}
+    freed = {window.version: window for window in windows_for_expiry(version, others, now=now, zone=zone)}
     rest = [_in_window(other, freed.get(other.key.version)) for other in others]
     dated = replace(version, metadata=metadata)
     placed = {window.version: window for window in windows_for_approval(dated, rest, now=now, zone=zone)}
@@ -141,9 +141,7 @@ def windows_for_late_start(late: Version, others: Sequence[Version], *, now: flo
     written = [o for o in others if o.state is State.APPROVED and o.window_written is not WindowWritten.NOTHING]
     before = [other for other in written if other.visible_until == late.visible_from]
     windows = [Window(version=late.key.version, visible_from=start, visible_until=late.visible_until)]
-    if before:
-        # Several end at this instant where some were replaced before they began: the last to begin was read.
-        shown = max(before, key=lambda other: (_start(other), other.key.version))
+    for shown in _last_to_begin(before):
         until = min(start, _end_of_last_day(shown.metadata, zone))
         windows.insert(0, Window(version=shown.key.version, visible_from=_start(shown), visible_until=until))
     return windows

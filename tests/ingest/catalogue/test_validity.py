@@ -5,7 +5,7 @@ from itertools import pairwise
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ingest.catalogue.validity import (
@@ -45,6 +45,24 @@ def approved(versions: dict[int, Version], number: int, *, now: float) -> dict[i
     for window in windows_for_approval(versions[number], others, now=now, zone=SEOUL):
         changed[window.version] = with_window(versions[window.version], window.visible_from, window.visible_until)
     return changed
+
+
+def expired(versions: dict[int, Version], number: int, *, now: float) -> dict[int, Version]:
+    """Return the versions as they are after one of them is expired."""
+    others = [v for v in versions.values() if v.key.version != number]
+    changed = dict(versions)
+    for window in windows_for_expiry(versions[number], others, now=now, zone=SEOUL):
+        changed[window.version] = with_window(versions[window.version], window.visible_from, window.visible_until)
+    return changed
+
+
+def test_of_those_replaced_before_they_began_the_last_one_continues_where_the_next_never_begins() -> None:
+    versions = {n: version(n) for n in (1, 2, 3)}
+    for n in versions:
+        versions = approved(versions, n, now=NOON)
+    after = expired(versions, 3, now=NOON + 1)
+    assert {n: in_force([v], now=NOON + 1) != [] for n, v in after.items()} == {1: False, 2: True, 3: False}
+    assert (after[2].visible_from, after[2].visible_until) == (NOON + NOTICE_SECONDS, None)
 
 
 def with_window(version: Version, start: float, until: float | None) -> Version:
@@ -159,10 +177,11 @@ def test_whatever_is_approved_when_no_two_versions_show_at_once_and_no_gap_opens
 @given(
     begins=st.lists(days, min_size=2, max_size=6),
     waits=st.lists(st.floats(0, 40 * 86400), min_size=6, max_size=6),
-    taken=st.sets(st.integers(1, 6), min_size=1, max_size=3),
+    taken=st.lists(st.integers(1, 6), min_size=1, max_size=3, unique=True),
 )
+@example(begins=[None] * 5, waits=[0.0, 0.0, 0.0, 1.0, 0.0, 0.0], taken=[3, 5])
 def test_whatever_is_taken_back_is_read_no_more_and_no_two_versions_show_at_once(
-    begins: list[date | None], waits: list[float], taken: set[int]
+    begins: list[date | None], waits: list[float], taken: list[int]
 ) -> None:
     versions = {n: version(n, begins=begin) for n, begin in enumerate(begins, start=1)}
     now = NOON
@@ -170,15 +189,16 @@ def test_whatever_is_taken_back_is_read_no_more_and_no_two_versions_show_at_once
         now += waits[n - 1]
         with contextlib.suppress(WrongState):
             versions = approved(versions, n, now=now)
-    gone = [v for v in versions.values() if v.key.version in taken and v.state is State.APPROVED]
-    others = [v for v in versions.values() if v.key.version not in taken]
-    covered = {v.key.version: v for v in others}
-    for window in windows_for_expiry(gone, others, now=now, zone=SEOUL):
-        versions[window.version] = with_window(versions[window.version], window.visible_from, window.visible_until)
-    for v in gone:
-        assert not in_force([versions[v.key.version]], now=now)
-    for n, v in covered.items():
-        assert versions[n].visible_from == v.visible_from
+    before, ended = dict(versions), set[int]()
+    for n in taken:
+        if n in versions and in_force([versions[n]], now=now):
+            versions = expired(versions, n, now=now)
+            ended.add(n)
+    for n, v in versions.items():
+        if n in ended:
+            assert not in_force([v], now=now)
+        else:
+            assert v.visible_from == before[n].visible_from
     windows = sorted(
         (v.visible_from, v.visible_until or float("inf"))
         for v in versions.values()
