@@ -40,6 +40,23 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("database_url", ["sqlite", "postgresql"], indirect=True)
 
 
+LAST = (
+    *("streams", "page", "ladder", "faults", "repair", "revocation", "conversations", "limits", "overload", "shadow"),
+    *("chat", "openai", "replay", "start", "scenario", "drift"),
+)
+"""The files of `tests/e2e`, the longest first."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files last, in falling order: two workers that take file after file so end together."""
+    items.sort(key=lambda item: _place(item.path))
+
+
+def _place(file: Path) -> int:
+    name = file.stem.removeprefix("test_")
+    return LAST.index(name) + 1 if file.parent.name == "e2e" and name in LAST else 0
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Report a skipped test as failed with CI=true, where every dependency of a test must be installed."""
