@@ -7,9 +7,9 @@ N ?= 50
 # of time.
 WORKERS ?= 2
 
-.PHONY: help setup run test check fix faults evals gates bench charts lock samples clean
+.PHONY: help setup run test test-qdrant check fix faults evals gates bench charts lock samples clean
 help: ## Show the targets
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 setup: ## Install everything into .venv and .venv-llm (every other target does it by itself)
 	@scripts/setup
@@ -22,6 +22,10 @@ test: setup ## Run every test that this machine can run (CI=true: a skipped test
 	@.venv/bin/llm-server fetch e5-small cpu-small
 	@$(PY) -m pytest -m 'not vllm' -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 	@$(PY) -m pytest -m vllm
+
+test-qdrant: setup ## Run the index's conformance suite on the Qdrant server at QDRANT_TEST_URL (key: QDRANT_TEST_API_KEY)
+	@[ -n "$${QDRANT_TEST_URL:-}" ] || { echo "set QDRANT_TEST_URL to the address of a Qdrant server" >&2; exit 2; }
+	@$(PY) -m pytest -q -m qdrant tests/knowledge/index
 
 check: ## Format, lint, types, import contracts, house rules
 	@scripts/setup --no-llm

@@ -39,10 +39,12 @@ from edge import PortTaken, bind, listening
 from evals.redis_program import redis_program
 from ingest.app import create_app as create_staff
 from ingest.bulk import LoadOrder, find_files, load, open_display
+from ingest.maintenance import rebuild
 from ingest.services import Services as StaffServices
 from ingest.settings import Settings as StaffSettings
 from ingest.wiring import open_services as open_staff
 from knowledge.identity import Principal
+from knowledge.index import Index, IndexFormatUnknown, IndexRefused, IndexUnavailable
 from knowledge.storage import open_engine
 from telemetry.groups import leaves
 from telemetry.logs import configure_logs
@@ -221,6 +223,25 @@ async def ask(http: aiohttp.ClientSession, question: str) -> bool:
     return printer.finish()
 
 
+async def open_embedded_or_server(settings: ChatSettings, staff: StaffSettings, stack: AsyncExitStack) -> Index:
+    """Open the index until the stack is left; one in a former release's format is filled anew from the originals.
+
+    Raises:
+        CannotRun: a document could not be written again.
+    """
+    try:
+        return await stack.enter_async_context(open_passages(settings))
+    except IndexFormatUnknown:
+        if settings.qdrant_url is not None:
+            raise
+    print_progress("the index was filled by a former release: filling it anew from the originals")
+    async with open_staff(staff, works_jobs=False, discard_former=True) as services:
+        tally = await rebuild(services, lambda key, n, of, result: print_progress(f"[{n}/{of}] {key}: {result}"))
+        if tally.failed:
+            raise CannotRun(f"{len(tally.failed)} documents could not be written again, the first is {tally.failed[0]}")
+    return await stack.enter_async_context(open_passages(settings))
+
+
 async def load_samples(services: StaffServices) -> None:
     """Load and approve the sample documents; those that an earlier run has loaded are skipped.
 
@@ -305,7 +326,7 @@ async def run(profile: str, data: Path, *, once: bool) -> int:
         provider = stack.enter_context(tracing("bank-chatbot", settings.traces))
         engine: AsyncEngine = open_engine(settings.database)
         stack.push_async_callback(engine.dispose)
-        index = await stack.enter_async_context(open_passages(settings))
+        index = await open_embedded_or_server(settings, staff_settings, stack)
         staff = await stack.enter_async_context(open_staff(staff_settings, index=index, engine=engine))
         await load_samples(staff)
         if model is not None:
@@ -350,7 +371,7 @@ def main() -> None:
     status = 1
     try:
         status = asyncio.run(run(arguments.profile, data, once=arguments.once))
-    except* (CannotRun, PortTaken, ModelsMisconfigured) as stopped:
+    except* (CannotRun, IndexRefused, IndexUnavailable, PortTaken, ModelsMisconfigured) as stopped:
         for reason in leaves(stopped):
             print(f"make run: {reason}", file=sys.stderr)
     except* (KeyboardInterrupt, asyncio.CancelledError):

@@ -29,7 +29,7 @@ from edge import PortTaken, bind, listening
 from knowledge import withdrawals
 from knowledge.embedding import EmbedderMissing
 from knowledge.identity import ROLES, Principal
-from knowledge.index import EmbedderMismatch, IndexUnavailable
+from knowledge.index import IndexRefused, IndexUnavailable
 from knowledge.storage import UNAVAILABLE, migrate_database, open_engine
 from knowledge.withdrawals import StopChange, load_withdrawals
 from telemetry.groups import leaves
@@ -39,8 +39,8 @@ from telemetry.setup import tracing
 T = TypeVar("T")
 
 CANNOT_SERVE = (
-    EmbedderMismatch,
     EmbedderMissing,
+    IndexRefused,
     IndexUnavailable,
     ModelsMisconfigured,
     PortTaken,
@@ -193,7 +193,7 @@ def replay_answer(
     except NotFound as exc:
         typer.echo(f"chatbot: {exc}", err=True)
         raise typer.Exit(2) from exc
-    except (ChatError, IndexUnavailable, EmbedderMismatch, ModelsMisconfigured, TokenizerError) as exc:
+    except (ChatError, IndexUnavailable, IndexRefused, ModelsMisconfigured, TokenizerError) as exc:
         typer.echo(f"chatbot: nothing was proven: {exc}", err=True)
         raise typer.Exit(2) from exc
     typer.echo(msgspec.json.format(msgspec.json.encode(replayed)).decode() if as_json else report(replayed))

@@ -21,7 +21,7 @@ from chatbot.services import TurnSettings
 from chatbot.streams import AnswerLogSettings, AnswerRegistrySettings, IdempotencySettings
 from knowledge.embedding import EmbedderSettings
 from knowledge.identity import AuthSettings
-from knowledge.index import IndexSettings
+from knowledge.index import IndexSettings, ServerSettings
 from telemetry.setup import TraceSettings
 
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
@@ -44,6 +44,7 @@ class Settings(BaseSettings):
     ledger_cluster_url: SecretStr | None = None
     qdrant_url: str | None = None
     qdrant_api_key: SecretStr | None = None
+    qdrant: ServerSettings = ServerSettings()
     database_url: SecretStr | None = None
     models_file: Path | None = None
     llm_urls: str | None = None
@@ -129,7 +130,7 @@ class Settings(BaseSettings):
     def index(self) -> IndexSettings:
         """The passage index: embedded in the data folder unless QDRANT_URL is set."""
         if self.qdrant_url is not None:
-            return IndexSettings(url=self.qdrant_url, api_key=self.qdrant_api_key)
+            return IndexSettings(url=self.qdrant_url, api_key=self.qdrant_api_key, server=self.qdrant)
         return IndexSettings(path=self.data_dir / "qdrant")
 
     @property

@@ -46,9 +46,12 @@ from telemetry.supervision import OnFailure, supervise
 
 @asynccontextmanager
 async def open_passages(settings: Settings) -> AsyncGenerator[Index]:
-    """Open the passage index with its embedder and its terms."""
+    """Open the passage index with its embedder and its terms; a server's is made by the staff side, with its key."""
     terms = await anyio.to_thread.run_sync(Terms)
-    async with open_embedder(settings.embedder) as embedder, open_index(settings.index, embedder, terms) as index:
+    async with (
+        open_embedder(settings.embedder) as embedder,
+        open_index(settings.index, embedder, terms, read_only=settings.qdrant_url is not None) as index,
+    ):
         yield index
 
 

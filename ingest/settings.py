@@ -13,7 +13,7 @@ from ingest.services import PipelineSettings
 from ingest.uploads import BlobSettings
 from knowledge.embedding import EmbedderSettings
 from knowledge.identity import AuthSettings
-from knowledge.index import IndexSettings
+from knowledge.index import IndexSettings, ServerSettings
 from telemetry.setup import TraceSettings
 
 READ_SECONDS = 10.0
@@ -34,6 +34,7 @@ class Settings(BaseSettings):
     database_url: SecretStr | None = None
     qdrant_url: AnyHttpUrl | None = None
     qdrant_api_key: SecretStr | None = None
+    qdrant: ServerSettings = ServerSettings()
     blob_url: str | None = None
     redis_url: SecretStr | None = None
     delivery: JobBrokerSettings = JobBrokerSettings()
@@ -72,7 +73,9 @@ class Settings(BaseSettings):
     def index(self) -> IndexSettings:
         """The passage index: embedded in the data folder unless QDRANT_URL is set."""
         if self.qdrant_url is not None:
-            return IndexSettings(url=self.qdrant_url, api_key=self.qdrant_api_key, read_timeout=READ_SECONDS)
+            return IndexSettings(
+                url=self.qdrant_url, api_key=self.qdrant_api_key, server=self.qdrant, read_timeout=READ_SECONDS
+            )
         return IndexSettings(path=self.data_dir / "qdrant", read_timeout=READ_SECONDS)
 
     @property

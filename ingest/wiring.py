@@ -22,6 +22,7 @@ from ingest.worker import Worker
 from knowledge.embedding import open_embedder
 from knowledge.identity import open_authenticator
 from knowledge.index import Index, open_index
+from knowledge.passage import instant
 from knowledge.storage import open_engine
 from knowledge.terms import Terms
 from telemetry.groups import first_failure
@@ -38,12 +39,14 @@ async def open_services(
     engine: AsyncEngine | None = None,
     works_jobs: bool = True,
     any_embedder: bool = False,
+    discard_former: bool = False,
 ) -> AsyncGenerator[Services]:
     """Open the services; `index` and `engine` are given where another service of this process shares them.
 
     With `works_jobs` uploads are indexed by this process while the block runs; without it (`ingest load`) the caller
     runs the jobs, needs no Redis and embeds on every core, up to MOST_EMBED_WORKERS. With `any_embedder` another
-    embedder may have filled the collection that answers: for a re-index.
+    embedder may have filled the collection that answers: for a re-index. With `discard_former` a folder of the index in
+    a former release's format is emptied: for a rebuild.
     """
     async with AsyncExitStack() as stack:
         tokenizer = await anyio.to_thread.run_sync(open_tokenizer, settings.embedder_folder)
@@ -54,7 +57,9 @@ async def open_services(
             stack.push_async_callback(engine.dispose)
         if index is None:
             workers = settings.embed_workers or (1 if works_jobs else embed_workers())
-            index = await stack.enter_async_context(_open_passage_index(settings, workers, any_embedder=any_embedder))
+            index = await stack.enter_async_context(
+                _open_passage_index(settings, workers, any_embedder=any_embedder, discard_former=discard_former)
+            )
         authenticator = None
         if settings.auth is not None:
             authenticator = await stack.enter_async_context(open_authenticator(settings.auth))
@@ -78,11 +83,11 @@ async def open_services(
             job_broker=job_broker,
             job_claims=JobClaims(catalogue, this_process()),
             metrics=metrics,
-            now=time.time,
+            now=clock,
             parser=parser,
             previewer=previewer,
             review_limiter=CpuLimiter(),
-            uploads=Uploads(blobs, catalogue, now=time.time),
+            uploads=Uploads(blobs, catalogue, now=clock),
         )
         stack.enter_context(first_failure())
         # Entered last, so left first: no job outlives what it uses.
@@ -96,13 +101,20 @@ async def open_services(
 
 
 @asynccontextmanager
-async def _open_passage_index(settings: Settings, workers: int, *, any_embedder: bool) -> AsyncGenerator[Index]:
+async def _open_passage_index(
+    settings: Settings, workers: int, *, any_embedder: bool, discard_former: bool
+) -> AsyncGenerator[Index]:
     terms = await anyio.to_thread.run_sync(Terms)
     async with (
         open_embedder(settings.embedder.model_copy(update={"workers": workers})) as embedder,
-        open_index(settings.index, embedder, terms, check=not any_embedder) as index,
+        open_index(settings.index, embedder, terms, check=not any_embedder, discard_former=discard_former) as index,
     ):
         yield index
+
+
+def clock() -> float:
+    """Return the Unix time in seconds, as the index stores it: a decision's instant is the same in both."""
+    return instant(time.time())
 
 
 def embed_workers() -> int:

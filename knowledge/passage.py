@@ -67,6 +67,14 @@ class Hit:
     """The searched collection; a re-index may switch to another at any moment."""
 
 
+def instant(seconds: float) -> float:
+    """Return Unix seconds in whole microseconds: what the engine stores and compares without a rounding of its own.
+
+    Its JSON parser may change the last bit of a longer number, and a version would not be visible at its very instant.
+    """
+    return round(seconds, 6)
+
+
 def language_of(text: str) -> Language:
     """Return "ko" when at least a fifth of the letters are Hangul, else "en"."""
     letters = [c for c in text if c.isalpha()]

@@ -1,4 +1,5 @@
-"""An embedding model with random weights, written in a second, that runs through the real code path."""
+"""An embedding model with random weights, written in a second, that runs through the real code path; and a real one
+under another name."""
 
 from pathlib import Path
 
@@ -6,6 +7,18 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+
+from knowledge.embedding import Embedder
+
+
+class Renamed:
+    """The real embedder under another name or size."""
+
+    def __init__(self, real: Embedder, *, name: str, dimensions: int) -> None:
+        self.name = name
+        self.dimensions = dimensions
+        self.embed_queries = real.embed_queries
+        self.embed_passages = real.embed_passages
 
 
 def write_model(folder: Path) -> None:

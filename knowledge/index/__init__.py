@@ -1,21 +1,21 @@
 """The passage index: one filter for every search, dense and sparse halves fused, collections behind an alias."""
 
-from knowledge.index.index import (
-    EmbedderMismatch,
-    Index,
-    IndexSettings,
-    IndexUnavailable,
-    indexed_text,
-    open_index,
-    visible_filter,
-)
+from knowledge.index.edge import optimize_folder
+from knowledge.index.engine import EmbedderMismatch, IndexFormatUnknown, IndexInUse, IndexRefused, IndexUnavailable
+from knowledge.index.index import Index, indexed_text, open_index, visible_filter
+from knowledge.index.settings import IndexSettings, ServerSettings
 
 __all__ = [
     "EmbedderMismatch",
     "Index",
+    "IndexFormatUnknown",
+    "IndexInUse",
+    "IndexRefused",
     "IndexSettings",
     "IndexUnavailable",
+    "ServerSettings",
     "indexed_text",
     "open_index",
+    "optimize_folder",
     "visible_filter",
 ]

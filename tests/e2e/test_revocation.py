@@ -78,7 +78,7 @@ def bank(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> Iterator[B
     url = f"{redis_url.removesuffix('/0')}/8"
     with clustered(folder, url, TURN__GROUNDING="numbers") as cluster:
         third, port = folder / "third", free_port()
-        shutil.copytree(folder / "first" / "qdrant", third / "qdrant", ignore=shutil.ignore_patterns(".lock"))
+        shutil.copytree(folder / "first" / "qdrant", third / "qdrant")
         mine = {"DATA_DIR": str(third), "INGEST_PORT": str(port), "DELIVERY__QUEUE": uuid4().hex}
         mine["BLOB_URL"] = f"file://{folder / 'first' / 'blobs'}"
         staff = Server(

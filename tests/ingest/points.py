@@ -1,11 +1,10 @@
 """The points of an embedded index that no process holds."""
 
-from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
-from qdrant_client import QdrantClient
-from qdrant_client.models import Record
+import qdrant_edge as edge
 
 Points = dict[str, tuple[object, ...]]
 
@@ -14,12 +13,12 @@ def points_in(data: Path) -> Points:
     """Return every point by its id, without when it may be read: that is the clock's."""
     points: Points = {}
     for record in _records(data):
-        vectors = record.vector
-        assert isinstance(vectors, dict)
+        vectors: Any = record.vector
         payload = {name: value for name, value in (record.payload or {}).items() if not name.startswith("visible_")}
         # Texts that are embedded together change each other's last digits, and batches differ from run to run.
-        dense = [pytest.approx(float(str(value)), abs=5e-3) for value in vectors["dense"]]
-        points[str(record.id)] = (payload, vectors["terms"], dense)
+        dense = [pytest.approx(value, abs=5e-3) for value in vectors["dense"]]
+        terms = dict(zip(vectors["terms"].indices, vectors["terms"].values, strict=True))
+        points[str(record.id)] = (payload, terms, dense)
     return points
 
 
@@ -29,6 +28,9 @@ def starts_of(data: Path, document_id: str, version: int) -> set[object]:
     return {p["visible_from"] for p in payloads if (p["document_id"], p["version"]) == (document_id, version)}
 
 
-def _records(data: Path) -> list[Record]:
-    with closing(QdrantClient(path=str(data / "qdrant"))) as index:
-        return index.scroll("kb", limit=10_000, with_vectors=True)[0]
+def _records(data: Path) -> list[edge.Record]:
+    shard = edge.EdgeShard.load(str(data / "qdrant" / "kb-1" / "shard"))
+    try:
+        return shard.scroll(edge.ScrollRequest(limit=10_000, with_payload=True, with_vector=True))[0]
+    finally:
+        shard.close()

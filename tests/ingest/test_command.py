@@ -1,8 +1,8 @@
 import re
+import shutil
 import signal
 import sqlite3
 import time
-from contextlib import closing
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -13,6 +13,7 @@ from tests.forked import Forked
 from tests.ingest import samples
 from tests.ingest.commands import WAIT_SECONDS, command, run
 from tests.ingest.keys import ISSUER, key_and_token
+from tests.ingest.points import points_in
 
 
 @pytest.fixture
@@ -143,17 +144,26 @@ def test_while_a_process_holds_the_index_the_command_says_how_to_load_through_it
     assert output.count("\n") == 1
 
 
-def test_while_a_process_writes_the_index_the_command_says_how_to_load_through_it(
+def test_an_index_of_the_former_format_names_the_command_that_fills_it_anew(
     weights: Path, folder: Path, tmp_path: Path
 ) -> None:
     data = tmp_path / "data"
-    run(weights, data, "load", str(folder))
-    (file,) = data.glob("qdrant/collection/*/storage.sqlite")
-    with closing(sqlite3.connect(file)) as writer:
-        writer.execute("BEGIN EXCLUSIVE")
-        code, output = run(weights, data, "load", str(folder))
-    assert code == 1
-    assert "--url http://127.0.0.1:8001" in output
+    assert run(weights, data, "load", str(folder), "--approved-by", "lee")[0] == 0
+    before = points_in(data)
+    shutil.rmtree(data / "qdrant")
+    (data / "qdrant" / "collection" / "kb-1").mkdir(parents=True)
+    (data / "qdrant" / "meta.json").write_text("{}")
+    code, output = run(weights, data, "load", str(folder))
+    assert (code, output.count("\n")) == (1, 1)
+    assert "`ingest rebuild` fills it anew" in output
+    code, output = run(weights, data, "rebuild")
+    assert code == 0, output
+    assert points_in(data) == before
+    assert sorted(path.name for path in (data / "qdrant").iterdir()) == ["aliases.json", "kb-1", "lock"]
+    code, output = run(weights, data, "optimize")
+    assert code == 0, output
+    assert f"{len(before)} passages in 1 collections" in output
+    assert points_in(data) == before
 
 
 @pytest.mark.parametrize(

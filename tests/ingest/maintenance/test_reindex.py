@@ -23,7 +23,7 @@ from knowledge.index import Index
 from tests.clock import Clock
 from tests.ingest import samples
 from tests.ingest.documents import name_of, points_of, publish, receive, versions_found
-from tests.knowledge.index.test_index import Renamed
+from tests.tiny_embedder import Renamed
 
 pytestmark = pytest.mark.anyio
 
@@ -97,7 +97,7 @@ def of_another_embedder(services: Services) -> Services:
     """The same services with an embedder of another name."""
     present = services.index
     embedder = Renamed(present._embedder, name="another", dimensions=present._embedder.dimensions)
-    index = Index(present._driver, embedder, present.terms, present._settings, collection=present.collection)
+    index = Index(present._engine, embedder, present.terms, present._settings, collection=present.collection)
     return replace(services, index=index)
 
 

@@ -7,14 +7,15 @@ import anyio
 import pytest
 from blockbuster import blockbuster_ctx
 from pydantic import ValidationError
-from qdrant_client import models
 
 from knowledge.embedding import Embedder, EmbeddingUnavailable
+from knowledge.index import EmbedderMismatch, Index, IndexSettings, IndexUnavailable, indexed_text, open_index
 from knowledge.index.collection import collections_of
-from knowledge.index.index import EmbedderMismatch, Index, IndexSettings, IndexUnavailable, indexed_text, open_index
+from knowledge.index.filters import Equals, Filter
 from knowledge.passage import Hit
 from knowledge.terms import Terms
 from tests.knowledge.conftest import BANK, CUSTOMER, numbered
+from tests.tiny_embedder import Renamed
 
 pytestmark = pytest.mark.anyio
 
@@ -177,16 +178,6 @@ async def test_what_was_written_is_there_after_a_restart(tmp_path: Path, embedde
         assert_same(await index.search("수수료", access=CUSTOMER, limit=3), before)
 
 
-class Renamed:
-    """The real embedder under another name or size."""
-
-    def __init__(self, real: Embedder, *, name: str, dimensions: int) -> None:
-        self.name = name
-        self.dimensions = dimensions
-        self.embed_queries = real.embed_queries
-        self.embed_passages = real.embed_passages
-
-
 @pytest.mark.parametrize(("name", "dimensions"), [("other", 384), ("e5-small", 768)])
 async def test_another_embedder_stops_the_boot(
     tmp_path: Path, embedder: Embedder, terms: Terms, name: str, dimensions: int
@@ -211,7 +202,7 @@ async def test_readers_follow_the_alias_to_a_collection_that_was_filled_beside(i
     assert await index.search("수수료", access=CUSTOMER, limit=3)
     third = await index.beside()
     await index.switch_to(third)
-    assert set(await index._driver.run(lambda client: collections_of(client, "kb"))) == {"kb-2", "kb-3"}
+    assert set(await collections_of(index._engine, "kb")) == {"kb-2", "kb-3"}
 
 
 async def test_during_a_reindex_writes_go_to_both_collections(index: Index) -> None:
@@ -233,7 +224,7 @@ async def test_a_reader_stays_with_what_its_own_embedder_filled(
     other = Renamed(embedder, name="other", dimensions=384)
     async with open_index(IndexSettings(path=tmp_path), embedder, terms) as index:
         await index.upsert(numbered(*CORPUS))
-        mine = Index(index._driver, other, terms, IndexSettings(path=tmp_path), collection="kb-1")
+        mine = Index(index._engine, other, terms, IndexSettings(path=tmp_path), collection="kb-1")
         filled = await mine.beside()
         await mine.switch_to(filled)
         index._looked_at = 0.0
@@ -252,9 +243,7 @@ async def test_a_reader_stays_with_what_its_own_embedder_filled(
 
 async def test_a_point_that_is_no_passage_is_not_passed_over(index: Index) -> None:
     await index.upsert(numbered(*CORPUS[:1]))
-    await index._driver.run(
-        lambda client: client.set_payload("kb", {"n": "three"}, points=models.Filter(must=[]), wait=True)
-    )
+    await index._engine.set_payload("kb-1", Filter(must=(Equals("tenant", "hanbit"),)), {"n": "three"})
     with pytest.raises(IndexUnavailable, match="no passage"):
         await index.search("이율", access=CUSTOMER, limit=1)
 

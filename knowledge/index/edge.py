@@ -1,0 +1,422 @@
+"""Qdrant Edge as an engine: the server's own search engine in this process, over a folder that belongs to it.
+
+    lock                 held by the one process that has the folder open
+    aliases.json         alias → collection, replaced in one step
+    kb-1/collection.json the embedder and its dimensions
+    kb-1/shard/          the engine's own files
+
+Writes go to the engine's write-ahead log before they return, and survive the end of the process at any moment. They run
+one after another in one thread, reads in several: the engine releases the GIL.
+"""
+
+import asyncio
+import fcntl
+import math
+import os
+import shutil
+import time
+from collections.abc import AsyncGenerator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+import qdrant_edge as edge
+import structlog
+
+from knowledge.index.engine import (
+    DENSE,
+    FLOAT_FIELDS,
+    INTEGER_FIELDS,
+    KEYWORD_FIELDS,
+    TENANT_FIELD,
+    TERMS,
+    IndexFormatUnknown,
+    IndexInUse,
+    IndexUnavailable,
+    NewPoint,
+    Payload,
+    Query,
+    StoredPoint,
+    Vectors,
+)
+from knowledge.index.filters import Above, AnyOf, AtMost, Condition, Equals, Filter, Missing
+from knowledge.terms import SparseTerms
+
+T = TypeVar("T")
+
+EXACT_POINTS = 100_000
+"""Collections of more points than this are searched in more than about 15 ms until `ingest optimize` has run."""
+
+_READ_THREADS = 4
+_FLUSH_SECONDS = 5.0
+"""Time between two flushes while there are writes. A flush bounds what the write-ahead log replays at a start."""
+_FREE_BYTES = 128 * 1024 * 1024
+"""Free space that a write needs: the engine's files are memory-mapped, and a full disk would end the process."""
+_PARTIAL = ".partial"
+_FORMER_FORMAT = ("meta.json", "collection")
+"""The files of the Python client's local mode, which filled such folders until release 0.1."""
+
+log = structlog.get_logger(__name__)
+
+
+class _Recorded(msgspec.Struct):
+    """The content of collection.json."""
+
+    embedder: str | None
+    dimensions: int
+
+
+@asynccontextmanager
+async def open_edge(
+    folder: Path, *, read_timeout: float, write_timeout: float, discard_former: bool = False
+) -> AsyncGenerator["EdgeEngine"]:
+    """Open the folder for as long as the context lasts; timeouts are in seconds.
+
+    With `discard_former` the collections of a folder in the former format are removed: the caller fills it anew. It
+    counts as of the present format when the context is left without an exception.
+
+    Raises:
+        IndexInUse: another process has it open.
+        IndexUnavailable: it is damaged.
+        IndexFormatUnknown: it is in the former format.
+    """
+    engine = EdgeEngine(folder, read_timeout=read_timeout, write_timeout=write_timeout)
+    await engine.open(discard_former=discard_former)
+    try:
+        yield engine
+        if discard_former:
+            (folder / _FORMER_FORMAT[0]).unlink(missing_ok=True)
+    finally:
+        await engine.aclose()
+
+
+async def optimize_folder(folder: Path) -> dict[str, int]:
+    """Build the graphs of every collection of a folder that no process has open; return the points of each.
+
+    The engine holds the whole process meanwhile, about 10 s for 10,000 points on two cores, so that a process that
+    serves must not call this. Interrupted at any moment it loses nothing.
+
+    Raises:
+        IndexInUse, IndexUnavailable, IndexFormatUnknown: as `open_edge`.
+    """
+    async with open_edge(folder, read_timeout=math.inf, write_timeout=math.inf) as engine:
+        return await engine.optimize()
+
+
+class EdgeEngine:
+    """Implements `Engine`."""
+
+    def __init__(self, folder: Path, *, read_timeout: float, write_timeout: float) -> None:
+        self._folder = folder
+        self._read_timeout = read_timeout
+        self._write_timeout = write_timeout
+        self._readers = ThreadPoolExecutor(_READ_THREADS, thread_name_prefix="index-read")
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix="index-write")
+        self._shards: dict[str, edge.EdgeShard] = {}
+        self._recorded: dict[str, _Recorded] = {}
+        self._aliases: dict[str, str] = {}
+        self._unflushed: dict[str, float] = {}
+        self._lock = -1
+
+    async def open(self, *, discard_former: bool) -> None:
+        """Take the folder and load its collections."""
+        try:
+            await self._in_thread(self._writer, lambda: self._load(discard_former=discard_former))
+        except BaseException:
+            await self.aclose()
+            raise
+
+    async def aclose(self) -> None:
+        """Flush what was written, once running calls have ended, and give the folder back."""
+        await asyncio.to_thread(self._close)
+
+    async def collections(self) -> list[str]:
+        return await self._read(lambda: sorted(self._shards))
+
+    async def vectors_of(self, collection: str) -> Vectors:
+        recorded = await self._read(lambda: self._record(collection))
+        return Vectors(recorded.embedder, recorded.dimensions)
+
+    async def create(self, collection: str, vectors: Vectors) -> None:
+        await self._write(lambda: self._create(collection, vectors))
+
+    async def drop(self, collection: str) -> None:
+        await self._write(lambda: self._drop(collection))
+
+    async def behind(self, alias: str) -> str | None:
+        return await self._read(lambda: self._aliases.get(alias))
+
+    async def point_alias(self, alias: str, collection: str) -> None:
+        def point() -> None:
+            aliases = self._aliases | {alias: collection}
+            _replace(self._folder / "aliases.json", msgspec.json.encode(aliases))
+            self._aliases = aliases
+
+        await self._write(point)
+
+    async def search(self, collection: str, queries: Sequence[Query]) -> list[dict[str, float]]:
+        def search() -> list[dict[str, float]]:
+            batch = edge.QueryBatchRequest([_query(query) for query in queries])
+            return [
+                {str(point.id): point.score for point in points}
+                for points in self._shard(collection).query_batch(batch)
+            ]
+
+        return await self._read(search)
+
+    async def size(self, collection: str) -> int:
+        return await self._read(lambda: self._shard(collection).count(edge.CountRequest(exact=False)))
+
+    async def count(self, collection: str, only: Filter) -> int:
+        request = edge.CountRequest(filter=_filter(only), exact=True)
+        return await self._read(lambda: self._shard(collection).count(request))
+
+    async def read(
+        self, collection: str, ids: Sequence[str], *, fields: Sequence[str] | None = None, dense: bool = False
+    ) -> list[StoredPoint]:
+        payload = True if fields is None else list(fields)
+        vectors = [DENSE] if dense else False
+
+        def read() -> list[StoredPoint]:
+            return [_stored(record) for record in self._shard(collection).retrieve(list(ids), payload, vectors)]
+
+        return await self._read(read)
+
+    async def page(
+        self, collection: str, only: Filter, *, limit: int, after: str | None = None
+    ) -> tuple[list[StoredPoint], str | None]:
+        request = edge.ScrollRequest(offset=after, limit=limit, filter=_filter(only), with_payload=True)
+
+        def page() -> tuple[list[StoredPoint], str | None]:
+            records, following = self._shard(collection).scroll(request)
+            return [_stored(record) for record in records], None if following is None else str(following)
+
+        return await self._read(page)
+
+    async def upsert(self, collection: str, points: Sequence[NewPoint]) -> None:
+        await self._update(collection, lambda: edge.UpdateOperation.upsert_points([_point(point) for point in points]))
+
+    async def set_payload(self, collection: str, only: Filter, payload: Payload) -> None:
+        await self._update(collection, lambda: edge.UpdateOperation.set_payload_by_filter(_filter(only), dict(payload)))
+
+    async def delete(self, collection: str, only: Filter) -> None:
+        await self._update(collection, lambda: edge.UpdateOperation.delete_points_by_filter(_filter(only)))
+
+    async def optimize(self) -> dict[str, int]:
+        """Build what large collections are searched by; return the points of each collection."""
+
+        def optimize() -> dict[str, int]:
+            for shard in self._shards.values():
+                shard.optimize()
+            return {name: shard.info().points_count for name, shard in self._shards.items()}
+
+        return await self._write(optimize)
+
+    async def _update(self, collection: str, operation: Callable[[], edge.UpdateOperation]) -> None:
+        def update() -> None:
+            shard = self._shard(collection)
+            shard.update(operation())
+            now = time.monotonic()
+            if now - self._unflushed.setdefault(collection, now) > _FLUSH_SECONDS:
+                shard.flush()
+                del self._unflushed[collection]
+
+        await self._write(update)
+
+    async def _read(self, call: Callable[[], T]) -> T:
+        async with _deadline(self._read_timeout):
+            return await self._in_thread(self._readers, lambda: self._checked(call))
+
+    async def _write(self, call: Callable[[], T]) -> T:
+        def write() -> T:
+            if shutil.disk_usage(self._folder).free < _FREE_BYTES:
+                raise IndexUnavailable(f"{self._folder}: less than {_FREE_BYTES // 1024 // 1024} MiB are free there")
+            return call()
+
+        async with _deadline(self._write_timeout):
+            return await self._in_thread(self._writer, lambda: self._checked(write))
+
+    async def _in_thread(self, threads: ThreadPoolExecutor, call: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(threads, lambda: _translated(call))
+
+    def _checked(self, call: Callable[[], T]) -> T:
+        # The engine's files are mapped: without this look it would go on after its folder is lost.
+        (self._folder / "lock").stat()
+        return call()
+
+    def _shard(self, collection: str) -> edge.EdgeShard:
+        try:
+            return self._shards[collection]
+        except KeyError:
+            raise IndexUnavailable(f"there is no collection {collection}") from None
+
+    def _record(self, collection: str) -> _Recorded:
+        self._shard(collection)
+        return self._recorded[collection]
+
+    def _load(self, *, discard_former: bool) -> None:
+        folder = self._folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self._lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise IndexInUse(f"{folder} is open in another process: stop it, or work through its API") from None
+        self._handle_former_format(discard=discard_former)
+        for partial in folder.glob(f"*{_PARTIAL}"):
+            shutil.rmtree(partial)
+        for described in sorted(folder.glob("*/collection.json")):
+            name = described.parent.name
+            self._recorded[name] = msgspec.json.decode(described.read_bytes(), type=_Recorded)
+            self._shards[name] = edge.EdgeShard.load(str(described.parent / "shard"))
+            self._warn_of_size(name)
+        aliases = folder / "aliases.json"
+        if aliases.exists():
+            self._aliases = msgspec.json.decode(aliases.read_bytes(), type=dict[str, str])
+
+    def _handle_former_format(self, *, discard: bool) -> None:
+        marker, collections = (self._folder / name for name in _FORMER_FORMAT)
+        if not marker.exists():
+            return
+        if not discard:
+            raise IndexFormatUnknown(
+                f"{self._folder} was filled by a former release: `ingest rebuild` fills it anew from the originals"
+            )
+        shutil.rmtree(collections, ignore_errors=True)
+
+    def _warn_of_size(self, collection: str) -> None:
+        info = self._shards[collection].info()
+        # Terms are always indexed, and counted as well.
+        with_graph = info.indexed_vectors_count - info.points_count
+        if info.points_count > EXACT_POINTS and with_graph < 0.8 * info.points_count:
+            log.warning("index_unoptimized", collection=collection, points=info.points_count, command="ingest optimize")
+
+    def _create(self, collection: str, vectors: Vectors) -> None:
+        if collection in self._shards:
+            return
+        recorded = _Recorded(vectors.embedder, vectors.dimensions or 0)
+        partial = self._folder / f"{collection}{_PARTIAL}"
+        partial.mkdir()
+        config = edge.EdgeConfig(
+            vectors={DENSE: edge.EdgeVectorParams(size=recorded.dimensions, distance=edge.Distance.Cosine)},
+            sparse_vectors={TERMS: edge.EdgeSparseVectorParams(modifier=edge.Modifier.Idf)},
+        )
+        shard = edge.EdgeShard.create(str(partial / "shard"), config)
+        for field, schema in _PAYLOAD_INDEXES.items():
+            shard.update(edge.UpdateOperation.create_field_index(field, schema))
+        shard.flush()
+        shard.close()
+        _replace(partial / "collection.json", msgspec.json.encode(recorded))
+        partial.rename(self._folder / collection)
+        self._shards[collection] = edge.EdgeShard.load(str(self._folder / collection / "shard"))
+        self._recorded[collection] = recorded
+
+    def _drop(self, collection: str) -> None:
+        shard = self._shards.pop(collection, None)
+        if shard is None:
+            return
+        del self._recorded[collection]
+        self._unflushed.pop(collection, None)
+        partial = self._folder / f"{collection}{_PARTIAL}"
+        (self._folder / collection).rename(partial)
+        shard.close()
+        shutil.rmtree(partial)
+
+    def _close(self) -> None:
+        self._readers.shutdown()
+        self._writer.shutdown()
+        for shard in self._shards.values():
+            shard.flush()
+            shard.close()
+        self._shards.clear()
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+
+_PAYLOAD_INDEXES: dict[str, Any] = {
+    TENANT_FIELD: edge.KeywordIndexParams(is_tenant=True),
+    **dict.fromkeys(KEYWORD_FIELDS, edge.PayloadSchemaType.Keyword),
+    **dict.fromkeys(INTEGER_FIELDS, edge.PayloadSchemaType.Integer),
+    **dict.fromkeys(FLOAT_FIELDS, edge.PayloadSchemaType.Float),
+}
+
+
+@asynccontextmanager
+async def _deadline(seconds: float) -> AsyncGenerator[None]:
+    try:
+        async with asyncio.timeout(None if math.isinf(seconds) else seconds):
+            yield
+    except TimeoutError as exc:
+        raise IndexUnavailable("the index did not answer in time") from exc
+
+
+def _translated(call: Callable[[], T]) -> T:
+    """Run a call of the engine; what it raises becomes IndexUnavailable."""
+    try:
+        return call()
+    except (OSError, ValueError, msgspec.MsgspecError) as exc:
+        raise IndexUnavailable(f"the index failed: {exc}") from exc
+    except BaseException as exc:
+        # The engine raises Exception itself; Rust's PanicException has no import.
+        if type(exc) is not Exception and type(exc).__name__ != "PanicException":
+            raise
+        raise IndexUnavailable(f"the index failed: {exc}") from exc
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Write a file so that it holds the former or the new content whatever happens."""
+    beside = path.with_name(f"{path.name}.tmp")
+    with beside.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)
+
+
+def _query(query: Query) -> edge.QueryRequest:
+    if isinstance(query.vector, SparseTerms):
+        nearest = edge.Query.Nearest(_sparse(query.vector), using=TERMS)
+    else:
+        nearest = edge.Query.Nearest(list(query.vector), using=DENSE)
+    return edge.QueryRequest(query.limit, query=nearest, filter=_filter(query.filter))
+
+
+def _filter(only: Filter) -> edge.Filter:
+    should = [_condition(condition) for condition in only.should]
+    return edge.Filter(must=[_condition(condition) for condition in only.must], should=should or None)
+
+
+def _condition(condition: Condition) -> Any:
+    match condition:
+        case Equals(field, value):
+            return edge.FieldCondition(field, match=edge.MatchValue(value))
+        case AnyOf(field, ()):
+            # A condition and its opposite: engines differ in what an empty list of alternatives means.
+            empty = edge.IsEmptyCondition(field)
+            return edge.Filter(must=[empty], must_not=[empty])
+        case AnyOf(field, values):
+            return edge.FieldCondition(field, match=edge.MatchAny(list(values)))
+        case AtMost(field, bound):
+            return edge.FieldCondition(field, range=edge.RangeFloat(lte=bound))
+        case Above(field, bound):
+            return edge.FieldCondition(field, range=edge.RangeFloat(gt=bound))
+        case Missing(field):
+            return edge.IsEmptyCondition(field)
+
+
+def _sparse(terms: SparseTerms) -> edge.SparseVector:
+    return edge.SparseVector(list(terms.indices), list(terms.values))
+
+
+def _point(point: NewPoint) -> edge.Point:
+    vectors: dict[str, Any] = {DENSE: list(point.dense), TERMS: _sparse(point.terms)}
+    return edge.Point(point.id, vectors, dict(point.payload))
+
+
+def _stored(record: edge.Record) -> StoredPoint:
+    vectors = record.vector if isinstance(record.vector, dict) else {}
+    dense: Any = vectors.get(DENSE, ())
+    return StoredPoint(id=str(record.id), payload=record.payload or {}, dense=dense)

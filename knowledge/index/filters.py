@@ -1,0 +1,60 @@
+"""Filters over the payload of points, in our own words; each engine translates them into its own."""
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+Value: TypeAlias = str | int
+
+
+@dataclass(frozen=True, slots=True)
+class Equals:
+    """The field holds this value."""
+
+    field: str
+    value: Value
+
+
+@dataclass(frozen=True, slots=True)
+class AnyOf:
+    """The field, or one element of a list, is one of these values; no value matches no point."""
+
+    field: str
+    values: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AtMost:
+    """The field is a number not above the bound; a missing or null field does not match."""
+
+    field: str
+    bound: float
+
+
+@dataclass(frozen=True, slots=True)
+class Above:
+    """The field is a number above the bound; a missing or null field does not match."""
+
+    field: str
+    bound: float
+
+
+@dataclass(frozen=True, slots=True)
+class Missing:
+    """The field is absent, null or an empty list."""
+
+    field: str
+
+
+Condition: TypeAlias = Equals | AnyOf | AtMost | Above | Missing
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Matches a point that satisfies every condition of `must` and, where there are any, one of `should`."""
+
+    must: tuple[Condition, ...]
+    should: tuple[Condition, ...] = ()
+
+    def narrowed(self, *conditions: Condition) -> "Filter":
+        """Return this filter with further conditions that must hold."""
+        return Filter((*self.must, *conditions), self.should)

@@ -1,0 +1,54 @@
+"""Settings of the index: where it is, how a server keeps it, and how halves are fused."""
+
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import AnyHttpUrl, BaseModel, Field, PositiveFloat, PositiveInt, SecretStr, model_validator
+
+from knowledge.index.fusion import FusionSettings
+from knowledge.tls import TlsSettings
+
+
+class ServerSettings(TlsSettings, frozen=True):
+    """How a Qdrant server is reached, and how it keeps the collections that this process creates.
+
+    An existing collection keeps how it was created until the next `ingest reindex`.
+    """
+
+    shards: PositiveInt = Field(1, description="parts of a collection, spread over the server's nodes")
+    replicas: PositiveInt = Field(1, description="copies of each shard")
+    write_consistency: PositiveInt = Field(1, description="copies that must have a write before it is acknowledged")
+    payload_on_disk: bool = Field(default=True, description="whether texts and other payload stay on disk")
+    quantize: Literal["off", "int8"] = Field(
+        "off", description="int8: a quarter of the memory for vectors; candidates are scored again with the originals"
+    )
+    oversampling: float = Field(2.0, ge=1, description="candidates scored again, in multiples of those asked for")
+    graph_by_tenant: bool = Field(
+        default=False, description="one HNSW graph a tenant instead of one over all: for many tenants of like size"
+    )
+
+    @model_validator(mode="after")
+    def _copies_for_consistency(self) -> Self:
+        if self.write_consistency > self.replicas:
+            raise ValueError(f"write_consistency is {self.write_consistency}, but there are {self.replicas} replicas")
+        return self
+
+
+class IndexSettings(BaseModel, frozen=True):
+    """Either the `url` of a Qdrant server or the `path` of an embedded one, which only one process may open."""
+
+    url: AnyHttpUrl | None = None
+    path: Path | None = None
+    api_key: SecretStr | None = None
+    server: ServerSettings = ServerSettings()
+    alias: str = "kb"
+    read_timeout: PositiveFloat = Field(2.0, description="seconds")
+    write_timeout: PositiveFloat = Field(30.0, description="seconds")
+    write_batch: PositiveInt = Field(64, description="points a write")
+    fusion: FusionSettings = FusionSettings()
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if (self.url is None) == (self.path is None):
+            raise ValueError("set either the index's url or its path")
+        return self

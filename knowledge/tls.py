@@ -1,0 +1,39 @@
+"""TLS of a connection to another part: one shape for every connection (docs/decisions/0020-one-engine.md)."""
+
+import ssl
+from pathlib import Path
+from typing import Self
+
+from pydantic import BaseModel, model_validator
+
+
+class TlsSettings(BaseModel, frozen=True):
+    """Files in PEM format; without `ca_file` the system's authorities are trusted."""
+
+    ca_file: Path | None = None
+    cert_file: Path | None = None
+    key_file: Path | None = None
+    verify: bool = True
+
+    @model_validator(mode="after")
+    def _certificate_with_its_key(self) -> Self:
+        if self.key_file is not None and self.cert_file is None:
+            raise ValueError("key_file needs the cert_file that it belongs to")
+        for path in (self.ca_file, self.cert_file, self.key_file):
+            if path is not None and not path.is_file():
+                raise ValueError(f"{path} is not a file")
+        return self
+
+    def context(self) -> ssl.SSLContext:
+        """Return the client's TLS context.
+
+        Raises:
+            ssl.SSLError, OSError: a file cannot be read, or is not in PEM format.
+        """
+        context = ssl.create_default_context(cafile=self.ca_file)
+        if not self.verify:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        if self.cert_file is not None:
+            context.load_cert_chain(self.cert_file, self.key_file)
+        return context

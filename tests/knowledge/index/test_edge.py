@@ -1,0 +1,280 @@
+"""Qdrant Edge in a folder: the conformance suite, and what becomes of the folder when things go wrong."""
+
+import json
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import AsyncGenerator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from threading import Thread
+
+import anyio
+import pytest
+from structlog.testing import capture_logs
+
+from knowledge.index import edge as edge_engine
+from knowledge.index.collection import ensure_collection
+from knowledge.index.edge import EdgeEngine, open_edge, optimize_folder
+from knowledge.index.engine import Engine, IndexFormatUnknown, IndexInUse, IndexUnavailable
+from tests.knowledge.index.conformance import EVERYTHING, VECTORS, EngineConformance, OpenAgain, near, point, point_id
+from tests.knowledge.index.writer import PASSAGES, of_version, shown
+
+pytestmark = pytest.mark.anyio
+ROOT = Path(__file__).parents[3]
+
+
+def opened(folder: Path, *, discard_former: bool = False) -> AbstractAsyncContextManager[EdgeEngine]:
+    return open_edge(folder, read_timeout=10, write_timeout=30, discard_former=discard_former)
+
+
+class TestEdge(EngineConformance):
+    @pytest.fixture
+    def alias(self) -> str:
+        return "kb"
+
+    @pytest.fixture
+    async def stack(self) -> AsyncGenerator[AsyncExitStack]:
+        async with AsyncExitStack() as stack:
+            yield stack
+
+    @pytest.fixture
+    async def engine(self, stack: AsyncExitStack, tmp_path: Path) -> Engine:
+        return await stack.enter_async_context(opened(tmp_path))
+
+    @pytest.fixture
+    def again(self, stack: AsyncExitStack, tmp_path: Path) -> OpenAgain:
+        @asynccontextmanager
+        async def again() -> AsyncGenerator[Engine]:
+            await stack.aclose()
+            async with opened(tmp_path) as engine:
+                yield engine
+
+        return again
+
+
+@asynccontextmanager
+async def filled(folder: Path, points: int = 20) -> AsyncGenerator[EdgeEngine]:
+    """Open a folder with points 0 … points - 1."""
+    async with opened(folder) as engine:
+        name = await ensure_collection(engine, alias="kb", vectors=VECTORS)
+        await engine.upsert(name, [point(n) for n in range(points)])
+        yield engine
+
+
+async def test_a_second_opener_is_told_in_one_sentence_and_disturbs_nothing(tmp_path: Path) -> None:
+    async with filled(tmp_path) as engine:
+        with pytest.raises(IndexInUse, match=r"is open in another process: stop it, or work through its API$"):
+            async with opened(tmp_path):
+                pass
+        open_it = (
+            "import asyncio, pathlib, sys\n"
+            "from knowledge.index.edge import open_edge\n"
+            "async def main():\n"
+            "    async with open_edge(pathlib.Path(sys.argv[1]), read_timeout=9, write_timeout=9): pass\n"
+            "asyncio.run(main())"
+        )
+        refused = await anyio.run_process([sys.executable, "-c", open_it, str(tmp_path)], check=False)
+        assert refused.stderr.decode().splitlines()[-1].startswith("knowledge.index.engine.IndexInUse: ")
+        assert await engine.count("kb-1", EVERYTHING) == 20
+    async with opened(tmp_path) as engine:
+        assert await engine.count("kb-1", EVERYTHING) == 20
+
+
+async def test_a_folder_that_is_lost_is_unavailable_and_comes_back(tmp_path: Path) -> None:
+    async with filled(tmp_path / "index") as engine:
+        (tmp_path / "index").rename(tmp_path / "elsewhere")
+        for call in (
+            lambda: engine.search("kb-1", [near()]),
+            lambda: engine.upsert("kb-1", [point(50)]),
+            lambda: engine.behind("kb"),
+        ):
+            with pytest.raises(IndexUnavailable):
+                await call()
+        (tmp_path / "elsewhere").rename(tmp_path / "index")
+        assert await engine.count("kb-1", EVERYTHING) == 20
+
+
+@pytest.mark.parametrize(
+    "damaged", ["aliases.json", "kb-1/collection.json", "kb-1/shard/edge_config.json", "kb-1/shard"]
+)
+async def test_a_damaged_folder_is_unavailable_by_its_message_and_is_not_changed(tmp_path: Path, damaged: str) -> None:
+    async with filled(tmp_path):
+        pass
+    path = tmp_path / damaged
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.write_text('{"a"')
+    with pytest.raises(IndexUnavailable, match=r"the index failed: .+"):
+        async with opened(tmp_path):
+            pass
+    if path.exists():
+        assert path.read_text() == '{"a"'
+
+
+async def test_a_full_disk_refuses_writes_and_answers_searches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with filled(tmp_path) as engine:
+        monkeypatch.setattr(edge_engine, "_FREE_BYTES", 2**62)
+        with pytest.raises(IndexUnavailable, match="MiB are free"):
+            await engine.upsert("kb-1", [point(30)])
+        (scores,) = await engine.search("kb-1", [near(limit=30)])
+        assert len(scores) == 20
+        monkeypatch.undo()
+        await engine.upsert("kb-1", [point(30)])
+        assert await engine.count("kb-1", EVERYTHING) == 21
+
+
+async def test_what_a_crash_left_half_made_is_removed(tmp_path: Path) -> None:
+    async with filled(tmp_path):
+        pass
+    (tmp_path / "kb-2.partial" / "shard").mkdir(parents=True)
+    async with opened(tmp_path) as engine:
+        assert await engine.collections() == ["kb-1"]
+        await engine.create("kb-2", VECTORS)
+        assert await engine.collections() == ["kb-1", "kb-2"]
+        assert {path.name for path in tmp_path.iterdir()} == {"lock", "aliases.json", "kb-1", "kb-2"}  # noqa: ASYNC240
+
+
+def former_format(folder: Path) -> None:
+    """Write a folder as the Python client's local mode left it."""
+    (folder / "collection" / "kb-1").mkdir(parents=True)
+    (folder / "collection" / "kb-1" / "storage.sqlite").write_bytes(b"SQLite format 3\0")
+    (folder / "meta.json").write_text(json.dumps({"collections": {"kb-1": {}}, "aliases": {"kb": "kb-1"}}))
+
+
+async def test_a_folder_of_the_former_format_names_the_command_and_is_kept(tmp_path: Path) -> None:
+    former_format(tmp_path)
+    for _ in range(2):
+        with pytest.raises(IndexFormatUnknown, match="filled by a former release: `ingest rebuild` fills it anew"):
+            async with opened(tmp_path):
+                pass
+    assert (tmp_path / "collection" / "kb-1" / "storage.sqlite").exists()
+
+
+async def test_a_rebuild_that_was_cut_off_leaves_the_folder_of_the_former_format(tmp_path: Path) -> None:
+    former_format(tmp_path)
+
+    async def rebuild(*, cut_off: bool) -> None:
+        async with opened(tmp_path, discard_former=True) as engine:
+            name = await ensure_collection(engine, alias="kb", vectors=VECTORS)
+            if cut_off:
+                raise KeyboardInterrupt
+            await engine.upsert(name, [point(1)])
+
+    with pytest.raises(KeyboardInterrupt):
+        await rebuild(cut_off=True)
+    with pytest.raises(IndexFormatUnknown):
+        async with opened(tmp_path):
+            pass
+    await rebuild(cut_off=False)
+    async with opened(tmp_path) as engine:
+        assert await engine.count("kb-1", EVERYTHING) == 1
+
+
+async def test_an_optimized_folder_holds_the_same_points(tmp_path: Path) -> None:
+    async with filled(tmp_path, 500) as engine:
+        before = await engine.page("kb-1", EVERYTHING, limit=1000), await engine.search("kb-1", [near()])
+        with pytest.raises(IndexInUse):
+            await optimize_folder(tmp_path)
+    assert await optimize_folder(tmp_path) == {"kb-1": 500}
+    async with opened(tmp_path) as engine:
+        assert (await engine.page("kb-1", EVERYTHING, limit=1000), await engine.search("kb-1", [near()])) == before
+
+
+async def test_a_large_collection_that_was_not_optimized_is_named_at_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with filled(tmp_path):
+        pass
+    monkeypatch.setattr(edge_engine, "EXACT_POINTS", 10)
+    with capture_logs() as logs:
+        async with opened(tmp_path):
+            pass
+    warned = [(entry["event"], entry["points"], entry["command"]) for entry in logs]
+    assert warned == [("index_unoptimized", 20, "ingest optimize")]
+
+
+async def test_while_one_thread_writes_searches_go_on(tmp_path: Path) -> None:
+    async with filled(tmp_path) as engine:
+        stopped, searched = anyio.Event(), 0
+
+        async def write() -> None:
+            for start in range(100, 2100, 200):
+                await engine.upsert("kb-1", [point(n) for n in range(start, start + 200)])
+            stopped.set()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(write)
+            while not stopped.is_set():
+                await engine.search("kb-1", [near()])
+                searched += 1
+        assert searched > 10
+
+
+@pytest.mark.faults
+def test_an_acknowledged_write_survives_kill_9_at_any_moment(tmp_path: Path, fault_round: int) -> None:
+    """A process writes versions, shows them and deletes older ones; what it acknowledged is there after a kill.
+
+    What was not acknowledged is there whole or not at all as far as a reader sees: a version is drafted, then shown.
+    """
+    log = tmp_path / "log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(  # noqa: S603
+            [sys.executable, "-m", "tests.knowledge.index.writer", str(tmp_path / "index")], stdout=output, cwd=ROOT
+        )
+        deadline = time.monotonic() + 60
+        while log.read_bytes().count(b"\n") < 3:
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        time.sleep(random.Random(fault_round).uniform(0, 1.5))  # noqa: S311  the moment of the kill
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    acknowledged = [line.split() for line in log.read_text().splitlines(keepends=True) if line.endswith("\n")]
+    anyio.run(_compare, tmp_path / "index", [(word, int(version)) for word, version in acknowledged])
+
+
+async def _compare(folder: Path, acknowledged: list[tuple[str, int]]) -> None:
+    done = {
+        word: [version for each, version in acknowledged if each == word] for word in ("written", "shown", "deleted")
+    }
+    async with opened(folder) as engine:
+        for version in range(max(done["written"]) + 2):
+            stored = (await engine.page("kb-1", of_version(version), limit=1000))[0]
+            visible = await engine.count("kb-1", shown(version))
+            if version in done["deleted"]:
+                assert stored == []
+            elif version in done["written"]:
+                deleting = version == max(done["deleted"], default=-1) + 1
+                assert len(stored) == PASSAGES or (deleting and not stored), version
+            # Nothing is visible that should not be: a version is shown whole or not at all.
+            assert visible in (0, PASSAGES), version
+            if version in done["shown"] and stored:
+                assert visible == PASSAGES
+            for read in stored:
+                assert read.id == point_id(version * PASSAGES + read.payload["n"] % PASSAGES)
+
+
+def test_the_engine_lets_other_threads_run_while_it_searches(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with filled(tmp_path, 500) as engine:
+            ticks, stop = 0, False
+
+            def tick() -> None:
+                nonlocal ticks
+                while not stop:
+                    ticks += 1
+
+            thread = Thread(target=tick)
+            thread.start()
+            for _ in range(50):
+                await engine.search("kb-1", [near()])
+            stop = True
+            thread.join()
+            assert ticks > 100
+
+    anyio.run(main)

@@ -1,0 +1,328 @@
+"""A Qdrant server: the conformance suite where QDRANT_TEST_URL names one, and what becomes of one that is slow, wrong
+or gone: always IndexUnavailable, and in time."""
+
+import inspect
+import os
+import ssl
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Address
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import anyio
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer as HttpServer
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+from pydantic import ValidationError
+from qdrant_client.common import client_exceptions
+from qdrant_client.http import exceptions
+
+from knowledge.embedding import Embedder
+from knowledge.index import IndexFormatUnknown, IndexSettings, IndexUnavailable, ServerSettings, open_index
+from knowledge.index.engine import Engine
+from knowledge.index.server import CLIENT_ERRORS, open_server
+from knowledge.terms import Terms
+from tests.knowledge.conftest import CUSTOMER, numbered
+from tests.knowledge.index.conformance import VECTORS, EngineConformance, OpenAgain
+
+pytestmark = pytest.mark.anyio
+TIMEOUTS = {"read_timeout": 10.0, "write_timeout": 30.0}
+
+
+def opened(settings: ServerSettings) -> Any:
+    url = os.environ["QDRANT_TEST_URL"]  # noqa: TID251  the test runner's own edge
+    return open_server(url, settings, api_key=os.environ.get("QDRANT_TEST_API_KEY"), **TIMEOUTS)  # noqa: TID251
+
+
+@pytest.mark.qdrant
+@pytest.mark.parametrize(
+    "kept", [{}, {"quantize": "int8"}, {"graph_by_tenant": True, "shards": 2, "payload_on_disk": False}], ids=str
+)
+class TestServer(EngineConformance):
+    @pytest.fixture
+    def alias(self) -> str:
+        return f"test{uuid4().hex[:12]}"
+
+    @pytest.fixture
+    async def engine(self, alias: str, kept: dict[str, Any]) -> AsyncGenerator[Engine]:
+        async with opened(ServerSettings.model_validate(kept)) as engine:
+            yield engine
+            for name in await engine.collections():
+                if name.startswith(alias):
+                    await engine.drop(name)
+
+    @pytest.fixture
+    def again(self) -> OpenAgain:
+        return lambda: opened(ServerSettings())
+
+    async def test_two_processes_that_boot_at_once_make_one_collection(self, engine: Engine, alias: str) -> None:
+        async with anyio.create_task_group() as tasks:
+            for _ in range(4):
+                tasks.start_soon(engine.create, f"{alias}-1", VECTORS)
+        assert await engine.vectors_of(f"{alias}-1") == VECTORS
+
+
+def declared() -> Iterator[type[Exception]]:
+    for module in (client_exceptions, exceptions):
+        for _, found in inspect.getmembers(module, inspect.isclass):
+            if issubclass(found, Exception) and found.__module__ == module.__name__:
+                yield found
+
+
+def test_every_exception_that_the_client_declares_is_translated() -> None:
+    kinds = list(declared())
+    assert len(kinds) >= 5
+    assert [kind for kind in kinds if not issubclass(kind, CLIENT_ERRORS)] == []
+    assert issubclass(TimeoutError, CLIENT_ERRORS)
+
+
+class FakeServer:
+    """Speaks just enough of Qdrant's API to boot an index, then answers every search as it is told."""
+
+    def __init__(self) -> None:
+        self.version = "1.20.0"
+        self.answer: web.Response | None = None
+        self.aliased = True
+        self.indexed: list[str] = []
+        self.others: list[str] = []
+        self.release = anyio.Event()
+        app = web.Application()
+        app.router.add_get("/", self.root)
+        app.router.add_get("/aliases", self.aliases)
+        app.router.add_get("/collections/kb-1", self.collection)
+        app.router.add_get("/collections/kb-1/exists", self.exists)
+        app.router.add_put("/collections/kb-1/index", self.index_field)
+        app.router.add_post("/collections/kb-1/points/query/batch", self.query)
+        app.router.add_route("*", "/{rest:.*}", self.other)
+        self.server = HttpServer(app)
+
+    async def root(self, _: web.Request) -> web.Response:
+        return web.json_response({"title": "qdrant - vector search engine", "version": self.version, "commit": "x"})
+
+    async def aliases(self, _: web.Request) -> web.Response:
+        present = [{"alias_name": "kb", "collection_name": "kb-1"}] if self.aliased else []
+        return ok({"aliases": present})
+
+    async def exists(self, _: web.Request) -> web.Response:
+        return ok({"exists": True})
+
+    async def other(self, request: web.Request) -> web.Response:
+        self.others.append(f"{request.method} {request.path}")
+        return web.Response(status=403)
+
+    async def collection(self, _: web.Request) -> web.Response:
+        params = {"vectors": {"dense": {"size": 384, "distance": "Cosine"}}, "sparse_vectors": {"terms": {}}}
+        optimizer = {"deleted_threshold": 0.2, "vacuum_min_vector_number": 1000, "default_segment_number": 0}
+        config = {
+            "params": params,
+            "hnsw_config": {"m": 16, "ef_construct": 100, "full_scan_threshold": 10000},
+            "optimizer_config": optimizer | {"flush_interval_sec": 5},
+            "metadata": {"embedder": "e5-small"},
+        }
+        info = {"status": "green", "optimizer_status": "ok", "segments_count": 1, "payload_schema": {}}
+        return ok(info | {"config": config})
+
+    async def index_field(self, request: web.Request) -> web.Response:
+        assert request.query["wait"] == "true"
+        self.indexed.append((await request.json())["field_name"])
+        return ok({"operation_id": 1, "status": "completed"})
+
+    async def query(self, _: web.Request) -> web.Response:
+        if self.answer is not None:
+            return self.answer
+        await self.release.wait()
+        return web.Response(status=500)
+
+
+def ok(result: object) -> web.Response:
+    return web.json_response({"result": result, "status": "ok", "time": 0.0})
+
+
+@pytest.fixture
+async def server() -> AsyncGenerator[FakeServer]:
+    server = FakeServer()
+    await server.server.start_server()
+    try:
+        yield server
+    finally:
+        server.release.set()
+        await server.server.close()
+
+
+def at(server: FakeServer) -> IndexSettings:
+    return IndexSettings.model_validate({"url": str(server.server.make_url("/")), "read_timeout": 0.5})
+
+
+async def test_a_server_gets_its_payload_indexes_at_boot(server: FakeServer, embedder: Embedder, terms: Terms) -> None:
+    async with open_index(at(server), embedder, terms) as index:
+        assert index.collection == "kb-1"
+    filtered = {"tenant", "readers", "document_id", "version", "visible_from", "visible_until", "language"}
+    assert set(server.indexed) == filtered
+
+
+@pytest.mark.parametrize("version", ["1.15.5", "1.18.9", "1.22.0", "2.0.0", "", "unknown"])
+async def test_a_server_of_another_version_is_refused_at_boot_in_one_sentence(
+    server: FakeServer, embedder: Embedder, terms: Terms, version: str
+) -> None:
+    server.version = version
+    with pytest.raises(IndexFormatUnknown, match=rf"is of version {version}: run one of 1\.19 to 1\.21$"):
+        async with open_index(at(server), embedder, terms):
+            pass
+    assert server.indexed == server.others == []
+
+
+@pytest.mark.parametrize("version", ["1.19.0", "1.20.3", "1.21.0-dev"])
+async def test_a_server_one_minor_version_away_is_taken(
+    server: FakeServer, embedder: Embedder, terms: Terms, version: str
+) -> None:
+    server.version = version
+    async with open_index(at(server), embedder, terms) as index:
+        assert index.collection == "kb-1"
+
+
+async def test_who_only_reads_makes_nothing_and_waits_for_the_collection(
+    server: FakeServer, embedder: Embedder, terms: Terms, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.aliased = False
+    server.answer = ok([{"points": []}] * 3)
+    async with open_index(at(server), embedder, terms, read_only=True) as index:
+        assert index.collection == ""
+        for _ in range(2):
+            with pytest.raises(IndexUnavailable, match="kb has no collection yet"):
+                await index.search("수수료", access=CUSTOMER, limit=3)
+        with pytest.raises(IndexUnavailable, match="no collection yet"):
+            await index.ping()
+        server.aliased = True
+        monkeypatch.setattr("knowledge.index.index._LOOK_EVERY", 0.0)
+        assert await index.search("수수료", access=CUSTOMER, limit=3) == []
+        await index.ping()
+    assert server.indexed == server.others == []
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        lambda: web.Response(status=500),
+        lambda: web.Response(status=404, text="{}"),
+        lambda: web.Response(status=429, headers={"retry-after": "3"}),
+        lambda: web.Response(text="not JSON"),
+        lambda: web.json_response({"result": [{"points": 7}]}),
+        lambda: None,
+    ],
+    ids=["500", "404", "429", "no JSON", "other JSON", "silence"],
+)
+async def test_a_server_that_fails_makes_a_search_unavailable_within_its_time(
+    server: FakeServer, embedder: Embedder, terms: Terms, answer: Callable[[], web.Response | None]
+) -> None:
+    async with open_index(at(server), embedder, terms) as index:
+        server.answer = answer()
+        with anyio.fail_after(5), pytest.raises(IndexUnavailable):
+            await index.search("수수료", access=CUSTOMER, limit=3)
+
+
+async def test_a_server_that_is_not_there_stops_the_boot_and_then_fails_every_call(
+    server: FakeServer, embedder: Embedder, terms: Terms
+) -> None:
+    settings = at(server)
+    async with open_index(settings, embedder, terms) as index:
+        await server.server.close()
+        with pytest.raises(IndexUnavailable):
+            await index.search("수수료", access=CUSTOMER, limit=3)
+        with pytest.raises(IndexUnavailable):
+            await index.upsert(numbered("수수료"))
+        with pytest.raises(IndexUnavailable):
+            await index.ping()
+    with pytest.raises(IndexUnavailable):
+        async with open_index(settings, embedder, terms):
+            pass
+
+
+@asynccontextmanager
+async def served_with_tls(folder: Path) -> AsyncGenerator[str]:
+    """Serve the fake over TLS that wants a client's certificate; yield its address."""
+    server = FakeServer()
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=folder / "ca.pem")
+    context.load_cert_chain(folder / "server.pem", folder / "server.key")
+    context.verify_mode = ssl.CERT_REQUIRED
+    await server.server.start_server(ssl=context)
+    try:
+        yield str(server.server.make_url("/"))
+    finally:
+        server.release.set()
+        await server.server.close()
+
+
+async def test_a_server_is_reached_by_tls_with_the_banks_authority_and_a_client_certificate(
+    tmp_path: Path, embedder: Embedder, terms: Terms
+) -> None:
+    certificates(tmp_path)
+    files = {"ca_file": tmp_path / "ca.pem", "cert_file": tmp_path / "client.pem", "key_file": tmp_path / "client.key"}
+    async with served_with_tls(tmp_path) as url:
+        trusted = IndexSettings.model_validate({"url": url, "server": files})
+        async with open_index(trusted, embedder, terms) as index:
+            assert index.collection == "kb-1"
+        for server in ({}, {"ca_file": files["ca_file"]}, {"verify": False}):
+            with pytest.raises(IndexUnavailable):
+                async with open_index(IndexSettings.model_validate({"url": url, "server": server}), embedder, terms):
+                    pass
+        unverified = {**files, "verify": False}
+        del unverified["ca_file"]
+        async with open_index(IndexSettings.model_validate({"url": url, "server": unverified}), embedder, terms):
+            pass
+    (tmp_path / "ca.pem").write_text("no certificate")
+    with pytest.raises(IndexFormatUnknown, match="TLS files"):
+        async with open_index(trusted, embedder, terms):
+            pass
+
+
+def certificates(folder: Path) -> None:
+    """Write an authority, and a server's and a client's certificate of it."""
+    now = datetime.now(UTC)
+
+    def sign(name: str, issuer: x509.Name, issuer_key: ec.EllipticCurvePrivateKey | None, *, ca: bool = False) -> Any:
+        key = ec.generate_private_key(ec.SECP256R1())
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        certificate = (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(issuer if issuer_key else subject)
+            .public_key(key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(now - timedelta(hours=1))
+            .not_valid_after(now + timedelta(hours=1))
+            .add_extension(x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))]), critical=False)
+            .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
+            .sign(issuer_key or key, hashes.SHA256())
+        )
+        (folder / f"{name}.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+        (folder / f"{name}.key").write_bytes(
+            key.private_bytes(
+                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+            )
+        )
+        return subject, key
+
+    authority, authority_key = sign("ca", x509.Name([]), None, ca=True)
+    for name in ("server", "client"):
+        sign(name, authority, authority_key)
+
+
+@pytest.mark.parametrize(
+    ("settings", "sentence"),
+    [
+        ({"replicas": 2, "write_consistency": 3}, "there are 2 replicas"),
+        ({"key_file": "/etc/passwd"}, "needs the cert_file"),
+        ({"ca_file": "/nowhere"}, "/nowhere is not a file"),
+        ({"quantize": "int4"}, "int8"),
+    ],
+)
+def test_settings_that_cannot_be_are_refused(settings: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ValidationError, match=sentence):
+        ServerSettings.model_validate(settings)
