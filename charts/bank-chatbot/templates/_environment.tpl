@@ -31,10 +31,21 @@
 {{- end }}
 {{- end }}
 
+{{/* Where Qdrant is, and the key for "read" or "write": (list $ "read") */}}
 {{- define "bank.qdrantEnv" -}}
+{{- $root := index . 0 -}}
 - name: QDRANT_URL
-  value: {{ .Values.qdrant.enabled | ternary (printf "http://%s-qdrant:6333" (include "bank.fullname" .)) .Values.qdrant.external.url }}
-{{ include "bank.secretEnv" (list . "QDRANT_API_KEY") }}
+  value: {{ $root.Values.qdrant.enabled | ternary (printf "http://%s-qdrant:6333" (include "bank.fullname" $root)) $root.Values.qdrant.external.url }}
+- name: QDRANT_API_KEY
+  valueFrom:
+    secretKeyRef:
+      name: {{ $root.Values.secrets.existing }}
+      key: {{ include "bank.qdrantKey" . }}
+{{- end }}
+
+{{- define "bank.qdrantKey" -}}
+{{- $root := index . 0 -}}
+{{- and (eq (index . 1) "read") $root.Values.qdrant.readKeyInSecret | ternary "QDRANT_READ_API_KEY" "QDRANT_API_KEY" -}}
 {{- end }}
 
 {{- define "bank.redisEnv" -}}

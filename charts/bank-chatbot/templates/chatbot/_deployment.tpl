@@ -79,7 +79,7 @@ spec:
             {{- include "bank.identityEnv" $root | nindent 12 }}
             {{- include "bank.secretEnv" (list $root "AUDIT_KEY") | nindent 12 }}
             {{- include "bank.databaseEnv" $root | trim | nindent 12 }}
-            {{- include "bank.qdrantEnv" $root | nindent 12 }}
+            {{- include "bank.qdrantEnv" (list $root "read") | nindent 12 }}
             {{- include "bank.redisEnv" $root | trim | nindent 12 }}
             {{- if $chatbot.anchorKeysInSecret }}
             {{- include "bank.awsEnv" (list $root "ANCHORS_") | nindent 12 }}

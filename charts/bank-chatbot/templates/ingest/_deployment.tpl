@@ -70,7 +70,7 @@ spec:
             - {name: PIPELINE__AT_ONCE, value: {{ $tier.jobsAtOnce | quote }}}
             {{- include "bank.identityEnv" $root | nindent 12 }}
             {{- include "bank.databaseEnv" $root | trim | nindent 12 }}
-            {{- include "bank.qdrantEnv" $root | nindent 12 }}
+            {{- include "bank.qdrantEnv" (list $root "write") | nindent 12 }}
             {{- include "bank.redisEnv" $root | trim | nindent 12 }}
             {{- include "bank.settingsEnv" $root.Values.ingest.settings | nindent 12 }}
           {{- include "bank.webProbes" $tier | nindent 10 }}
