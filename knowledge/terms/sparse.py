@@ -71,6 +71,9 @@ class TermSettings(BaseModel, frozen=True):
     """The weight of a bigram of a question, against 1 for a term."""
     before: PositiveFloat = 0.7
     """The weight of a term that only the previous question has, against 1 for a term of the question."""
+    synonym_ko: PositiveFloat = 0.5
+    synonym_en: PositiveFloat = 1.0
+    """The weight of a synonym of a Korean question, and of an English one, against 1 for a term of the question."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,12 +129,13 @@ class Terms:
         return _vector((term, n * (s.k1 + 1) / (n + length)) for term, n in counts.items())
 
     def query(self, text: str, *, before: str = "", others: str = "") -> SparseTerms:
-        """Return the terms of a question and of `others`, its synonyms, with weight 1.
+        """Return the terms of a question, with those of `others`, its synonyms, and of `before`, the previous question.
 
-        Terms that only `before`, the previous question, has weigh less.
+        A term that only those have weighs less (`TermSettings`).
         """
         previous = {term: weight * self._settings.before for term, weight in self._question_weights(before).items()}
-        synonyms = dict.fromkeys(self.words(others), 1.0)
+        synonym = self._settings.synonym_ko if _HANGUL.search(text) else self._settings.synonym_en
+        synonyms = dict.fromkeys(self.words(others), synonym)
         return _vector((previous | synonyms | self._question_weights(text)).items())
 
     def _question_weights(self, text: str) -> dict[str, float]:

@@ -77,6 +77,11 @@ def test_a_pair_of_the_glossary_is_no_pair_of_the_question(terms: Terms) -> None
     assert sorted(terms.query("ATM", others="cash machine").values) == [1.0, 1.0, 1.0]
 
 
+def test_a_synonym_counts_half_in_a_korean_question_and_its_own_terms_count_whole(terms: Terms) -> None:
+    assert sorted(terms.query("현금지급기", others="ATM 현금").values) == [0.5, *[1.0] * len(terms.words("현금지급기"))]
+    assert sorted(terms.query("fee", others="charge").values) == [1.0, 1.0]
+
+
 def test_a_passage_in_korean_is_typical_at_another_length() -> None:
     terms = Terms(TermSettings(typical_terms_ko=1))
     assert terms.passage("수수료").values == (1.0,)
