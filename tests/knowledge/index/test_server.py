@@ -42,6 +42,7 @@ def opened(settings: ServerSettings) -> Any:
 
 
 @pytest.mark.qdrant
+@pytest.mark.filterwarnings("ignore:Api key is used with an insecure connection:UserWarning")
 @pytest.mark.parametrize(
     "kept", [{}, {"quantize": "int8"}, {"graph_by_tenant": True, "shards": 2, "payload_on_disk": False}], ids=str
 )
