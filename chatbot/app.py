@@ -109,6 +109,9 @@ async def drain(app: FastAPI, *, seconds: float) -> None:
     try:
         with anyio.move_on_after(seconds):
             await services.answers.drained()
+            await services.deferred.drained()
     finally:
         with anyio.move_on_after(services.settings.finish_timeout + 1, shield=True), suppress(StoreUnavailable):
             await services.answers.hand_over()
+            await services.deferred.retry()
+        services.deferred.give_up()

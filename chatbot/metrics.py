@@ -11,6 +11,7 @@ from typing import Literal, get_args
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from chatbot.admission import Rejected, RejectionReason, Started
+from chatbot.deferred import WriteKind
 from chatbot.drift import FLOOR, Bin, Reference
 from chatbot.limits import PlansRead
 from chatbot.models import ModelCallFinished
@@ -54,17 +55,22 @@ class Metrics:
             "chatbot_ladder", "Answers that another than the conversation's endpoint gave", ["rung"]
         )
         self.takeovers = counter("chatbot_takeovers", "Answers taken over from a dead replica", ["why"])
-        self.task_failures = counter(
-            "chatbot_task_failures", "Times that a background task, or the edge of an answer, failed", ["task"]
-        )
         self.audit_anchored_at = gauge(
             "chatbot_audit_anchored_timestamp_seconds",
             "When the audit was anchored last; 0 without AUDIT_ANCHORS",
         )
+        self._count_failures(counter, gauge)
         drift = ["reference", "feature", "bin"]
         self.drift_questions = counter("chatbot_drift_questions", "Questions in the bins of the drift reference", drift)
         self.drift_share = gauge("chatbot_drift_reference_share", "Share of the reference's questions in a bin", drift)
         self.plans_outdated = gauge("chatbot_plans_outdated", "The plans file was refused and older plans apply")
+
+    def _count_failures(self, counter: Callable[..., Counter], gauge: Callable[..., Gauge]) -> None:
+        self.task_failures = counter(
+            "chatbot_task_failures", "Times that a background task, or the edge of an answer, failed", ["task"]
+        )
+        self.deferred = gauge("chatbot_deferred_writes", "Ends of answers that Redis has not taken yet")
+        self.lost = counter("chatbot_lost_writes", "Ends of answers that were given up", ["kind"])
 
     def _makers(self) -> tuple[Callable[..., Counter], Callable[..., Gauge], Callable[..., Histogram]]:
         def counter(name: str, text: str, labels: Sequence[str] = ()) -> Counter:
@@ -82,6 +88,8 @@ class Metrics:
         """Create the labelled counters that scalers ask the rate of: a counter that begins at 1 has no rate."""
         for level in DegradationLevel:
             self.degraded.labels(level.value)
+        for kind in get_args(WriteKind):
+            self.lost.labels(kind)
         for priority, reason in product(priorities, get_args(RejectionReason)):
             self.turned_away.labels(str(priority), reason)
 
@@ -114,6 +122,10 @@ class Metrics:
     def task_failed(self, task: str) -> None:
         """Count a failure of a background task or of an answer that nothing of its own expected (a hook)."""
         self.task_failures.labels(task).inc()
+
+    def write_lost(self, kind: WriteKind) -> None:
+        """Count a settlement or a message that was given up (a hook)."""
+        self.lost.labels(kind).inc()
 
     def audit_anchored(self, at: float) -> None:
         """Record when the audit's heads were anchored last, in Unix seconds (a hook)."""

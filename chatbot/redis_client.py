@@ -1,10 +1,11 @@
 """Clients of Redis, and the circuit breaker before them: opened by a command over 200 ms or a broken connection.
 
-While it is open every command is refused at once with `StoreUnavailable`, except one probe a second, which has less
+While it is open every command is refused at once with `StoreUnavailable`, except two probes a second, which have less
 time. Everything in a process that uses Redis shares one breaker, so that only the first command waits.
 """
 
 import asyncio
+import math
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -35,7 +36,7 @@ class RedisBreakerSettings(BaseModel, frozen=True):
 
     slow_after: PositiveFloat = 0.2
     probe_timeout: PositiveFloat = 0.05
-    probe_every: PositiveFloat = 1.0
+    probe_every: PositiveFloat = 0.5
 
 
 class RedisBreaker:
@@ -45,6 +46,12 @@ class RedisBreaker:
         self._settings = settings
         self._clock = clock
         self._next_probe: float | None = None
+        self._back_at = -math.inf
+
+    @property
+    def back_for(self) -> float:
+        """For how many seconds commands have been let through again; infinite where Redis was never away."""
+        return 0.0 if self.is_open else self._clock() - self._back_at
 
     @property
     def is_open(self) -> bool:
@@ -98,6 +105,7 @@ class RedisBreaker:
     def _close(self) -> None:
         if self._next_probe is not None:
             log.info("redis is back")
+            self._back_at = self._clock()
         self._next_probe = None
 
 

@@ -10,6 +10,7 @@ from chatbot.admission import Admission
 from chatbot.answerability import AnswerabilitySettings
 from chatbot.audit import Audit, Versions
 from chatbot.conversations import AnswerCache, ConversationIds, History, Ratings
+from chatbot.deferred import DeferredWrites
 from chatbot.drift import DriftWatch
 from chatbot.grounding import GroundingMode
 from chatbot.limits import Ledger
@@ -65,6 +66,7 @@ class Services:
     answer_log: AnswerLog
     audit: Audit
     conversation_ids: ConversationIds
+    deferred: DeferredWrites
     drift: DriftWatch
     history: History
     idempotency: IdempotencyKeys

@@ -12,6 +12,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from chatbot.admission import AdmissionSettings
 from chatbot.audit import AuditSettings
 from chatbot.conversations import AnswerCacheSettings, HistorySettings
+from chatbot.deferred import DeferredSettings
 from chatbot.drift import DriftSettings
 from chatbot.limits import LedgerSettings, PlansRefused, read_plans
 from chatbot.models import ModelSettings, ProfileName
@@ -65,6 +66,7 @@ class Settings(BaseSettings):
     answer_cache: AnswerCacheSettings = AnswerCacheSettings()
     answers: AnswerRegistrySettings = AnswerRegistrySettings()
     answer_log: AnswerLogSettings = AnswerLogSettings()
+    deferred: DeferredSettings = DeferredSettings()
     drift: DriftSettings = DriftSettings()
     history: HistorySettings = HistorySettings()
     idempotency: IdempotencySettings = IdempotencySettings()

@@ -20,6 +20,7 @@ from chatbot.events import (
     FinishReason,
     Limits,
     Notice,
+    NoticeCode,
     PassageRef,
     Source,
     Sources,
@@ -104,6 +105,11 @@ class Turn:
         return Sampling(max_tokens=self.max_answer_tokens, temperature=self.temperature)
 
     @property
+    def kept(self) -> bool:
+        """Whether the history has the question; its customer is told where it has not."""
+        return all(notice.code is not NoticeCode.HISTORY_UNAVAILABLE for notice in self.notices)
+
+    @property
     def prompt_passages(self) -> tuple[Passage, ...]:
         """The passages in the answer's prompt, in the order of their numbers there."""
         return tuple(hit.passage for hit in self.found.hits[: self.prompt.passages])
@@ -144,9 +150,11 @@ class AnswerState:
         usage = Usage(prompt_tokens=len(turn.prompt.answer_ids), answer_tokens=answer_tokens)
         return cls(usage=usage if answer_tokens else Usage(), shown=shown_in(turn, published))
 
-    def break_off(self, turn: Turn, *, published: Sequence[Event]) -> None:
-        """End in an error, with what was published and nothing that was put after it."""
-        self.error, self.grounded, self.shown = ChatError(), False, shown_in(turn, published)
+    def as_published(self, turn: Turn, published: Sequence[Event], *, broken: bool) -> None:
+        """Record what customers have read, and nothing else; an answer that broke ends in an error."""
+        self.shown = shown_in(turn, published)
+        if broken:
+            self.error, self.grounded = ChatError(), False
 
     def count(self, delta: Delta) -> None:
         """Count the tokens of a delta: they are charged where the model cannot report its usage any more."""

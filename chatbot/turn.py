@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import replace
+from functools import partial
 from uuid import uuid4
 
 import anyio
@@ -219,14 +220,10 @@ async def record_opening(turn: Turn, services: Services) -> bool:
     """
     settings = services.settings
     await services.audit.open(audit_opened(turn, services.versions, grounding=settings.grounding, at=services.now()))
-    return await remember(turn, question_message(turn, at=services.now()), services.history, now=services.now())
-
-
-async def remember(turn: Turn, message: StoredMessage, history: History, *, now: float) -> bool:
-    """Append a message to the history; return whether it is there: without Redis the answer goes on."""
+    owner, question = Owner(turn.who.tenant, turn.who.sub), question_message(turn, at=services.now())
     try:
-        await history.append(Owner(turn.who.tenant, turn.who.sub), turn.conversation.id, [message], now=now)
-    except StoreUnavailable:
+        await services.history.append(owner, turn.conversation.id, [question], now=services.now())
+    except StoreUnavailable:  # the answer goes on without it
         log.warning("history_unavailable", answer_id=turn.answer_id)
         return False
     return True
@@ -448,15 +445,13 @@ async def finish(answering: Answering) -> None:
     None of it where another replica writes the answer by now.
     """
     turn, live, state, services = answering.turn, answering.live, answering.state, answering.services
-    limits: Limits | None = None
-    with anyio.move_on_after(services.settings.finish_timeout, shield=True) as scope:
+    with anyio.CancelScope(shield=True):
         if not await live.confirm_ownership():
             return
-        if live.broken:
-            state.break_off(turn, published=live.published)
-        limits = await settle(turn, state.usage, services.ledger)
-        message = answer_message(turn, state, at=services.now())
-        await remember(turn, message, services.history, now=services.now())
+        state.as_published(turn, live.published, broken=live.broken)
+        limits = await settle(answering)
+        await remember_answer(answering)
+    with anyio.move_on_after(services.settings.finish_timeout, shield=True) as scope, contained("record"):
         await keep_for_later(answering)
         await close_audit(audit_closed(turn, state, token_ids=live.token_ids, at=services.now()), services.audit)
     if scope.cancelled_caught:
@@ -472,13 +467,21 @@ def tell(hooks: Sequence[Callable[[TurnFinished], None]], finished: TurnFinished
             hook(finished)
 
 
-async def settle(turn: Turn, usage: Usage, ledger: Ledger) -> Limits | None:
-    """Charge what was used, once; return what the caller has left, if the ledger can be asked."""
-    try:
-        return await ledger.settle(turn.reservation, usage)
-    except StoreUnavailable:
-        log.warning("settle_failed", answer_id=turn.answer_id)  # the reservation stays charged until its window passes
-        return None
+async def settle(answering: Answering) -> Limits | None:
+    """Charge what was used, once, now or later; return what the caller has left, if the ledger can be asked."""
+    turn, state, services = answering.turn, answering.state, answering.services
+    return await services.deferred.write("settlement", partial(services.ledger.settle, turn.reservation, state.usage))
+
+
+async def remember_answer(answering: Answering) -> None:
+    """Append the answer to the history, now or later, unless the customer was told that the history is not kept."""
+    turn, state, services = answering.turn, answering.state, answering.services
+    if not turn.kept:
+        return
+    message, now = answer_message(turn, state, at=services.now()), services.now()
+    owner = Owner(turn.who.tenant, turn.who.sub)
+    append = partial(services.history.append, owner, turn.conversation.id, [message], now=now)
+    await services.deferred.write("history", append)
 
 
 async def keep_for_later(answering: Answering) -> None:

@@ -16,6 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from chatbot.admission import Admission, Capacity
 from chatbot.audit import Anchors, Audit, open_anchors, open_audit
 from chatbot.conversations import AnswerCache, ConversationIds, History, Ratings
+from chatbot.deferred import DeferredWrites
 from chatbot.drift import DriftWatch, read_reference
 from chatbot.errors import AuditUnavailable, IndexUnavailable
 from chatbot.limits import Ledger, open_plans
@@ -86,12 +87,18 @@ async def open_services(
             admission=Admission(settings.admission, prefill=models.pool.prefill_rate, hook=metrics.admitted),
             answer_cache=AnswerCache(redis, breaker, settings.answer_cache),
             answers=AnswerRegistry(
-                answer_log, tasks, settings.answers, on_taken=metrics.answer_taken, on_failure=metrics.task_failed
+                answer_log,
+                tasks,
+                settings.answers,
+                on_taken=metrics.answer_taken,
+                on_lost=metrics.write_lost,
+                on_failure=metrics.task_failed,
             ),
             answer_log=answer_log,
             audit=audit,
             drift=drift,
             conversation_ids=conversation_ids(settings),
+            deferred=DeferredWrites(settings.deferred, on_lost=metrics.write_lost, on_failure=metrics.task_failed),
             history=History(redis, breaker, settings.history),
             idempotency=IdempotencyKeys(redis, breaker, settings.idempotency),
             index=index,
@@ -202,6 +209,7 @@ def start_beside(tasks: TaskGroup, services: Services, settings: Settings) -> No
     work: dict[str, Callable[[], Awaitable[None]]] = {
         "leases": partial(services.answers.maintain_leases, partial(resume, services=services)),
         "places": services.admission.notify_forever,
+        "deferred": services.deferred.retry_forever,
         "drift": services.drift.watch,
         "capacity": capacity.watch,
     }

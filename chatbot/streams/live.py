@@ -24,6 +24,8 @@ class LiveAnswer:
     """Whether readers have been told that the answer is not resumable, or need not be."""
     deleted = False
     """Whether its customer has deleted it."""
+    unflushed = False
+    """Whether it has ended, and its log lacks the end."""
     ended = False
     """Whether the event that ends the answer is published."""
     last_put = False
@@ -129,7 +131,11 @@ class LiveAnswer:
         batch, self._pending = self._pending, []
         self._in_flight += self._waiting
         self._waiting.clear()
-        return batch, LogAppend(
+        return batch, self.unlogged(batch)
+
+    def unlogged(self, batch: Sequence[Event] = ()) -> LogAppend:
+        """Return everything that the log lacks, and events that are to be published."""
+        return LogAppend(
             first=self._logged + 1,
             events=[*self.published[self._logged :], *batch],
             ids_before=self._logged_ids,

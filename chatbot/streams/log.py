@@ -176,6 +176,24 @@ class AnswerLog:
             pipe.sadd(_TENANTS, who.tenant)
             await self._breaker.call(pipe.execute)
 
+    @property
+    def lease_seconds(self) -> float:
+        """How long a writer's lease lasts."""
+        return self._settings.lease
+
+    @property
+    def back_for(self) -> float:
+        """For how many seconds Redis has been back since it was away last; infinite where it never was."""
+        return self._breaker.back_for
+
+    async def ping(self) -> None:
+        """Ask Redis whether it is there.
+
+        Raises:
+            StoreUnavailable: it cannot be asked.
+        """
+        await self._breaker.call(self._redis.ping)
+
     async def append(self, tenant: str, answer_id: AnswerId, append: LogAppend, *, epoch: int) -> WriterStanding:
         """Append events and token ids, and renew the lease; the same append sent twice is there once.
 

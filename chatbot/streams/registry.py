@@ -10,6 +10,7 @@ reader of an answer whose lease has lapsed takes the answer over and continues i
 without readers. `docs/decisions/0005-leases-and-epochs.md` says what a successor may assume.
 """
 
+import math
 from collections import Counter, OrderedDict, defaultdict
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager, suppress
@@ -21,6 +22,7 @@ import structlog
 from anyio.abc import TaskGroup
 from pydantic import BaseModel
 
+from chatbot.deferred import WriteKind
 from chatbot.errors import ChatError, Draining, ForeignEventId, LogLost, NotFound, StoreUnavailable
 from chatbot.events import Event, Failed, Notice, NoticeCode, PassageRef, is_last
 from chatbot.streams.live import LiveAnswer
@@ -40,6 +42,8 @@ _UNFINISHED = Failed(
     handoff="답변을 끝까지 만들지 못했습니다. 다시 질문해 주세요. This answer could not be finished: please ask again.",
 )
 """Ends an answer whose own end failed."""
+_TERMS = 2
+"""For how many terms of a lease Redis must have been back before a lapsed one counts: a writer may need two probes."""
 _NOT_RESUMABLE = "연결이 끊기면 이 답변은 이어볼 수 없습니다. If the connection drops, this answer cannot be resumed."
 
 
@@ -53,7 +57,7 @@ class AnswerRegistrySettings(BaseModel, frozen=True):
     """
 
     grace: float = 10.0
-    kept: int = 200
+    kept: int = 1000
     heartbeat: float = 0.25
     sweep_every: float = 5.0
     orphaned_after: float = 10.0
@@ -79,12 +83,14 @@ class AnswerRegistry:
         settings: AnswerRegistrySettings,
         *,
         on_taken: Callable[[TakeoverReason], None] = _uncounted,
+        on_lost: Callable[[WriteKind], None] = lambda _: None,
         on_failure: OnFailure = uncounted,
     ) -> None:
         self._log = answer_log
         self._tasks = tasks
         self._settings = settings
         self._on_taken = on_taken
+        self._on_lost = on_lost
         self._on_failure = on_failure
         self._live: dict[AnswerId, LiveAnswer] = {}
         self._unlogged: OrderedDict[AnswerId, LiveAnswer] = OrderedDict()
@@ -92,6 +98,7 @@ class AnswerRegistry:
         self._resume: Resume | None = None
         self._draining = False
         self._handed_over = False
+        self._stood_still_at = -math.inf
         self._idle = anyio.Event()
         self._idle.set()
 
@@ -116,7 +123,7 @@ class AnswerRegistry:
         self._start_tasks(live, work)
 
     def _start_tasks(self, live: LiveAnswer, work: Work) -> None:
-        if not self._live:
+        if self._idle.is_set():
             self._idle = anyio.Event()
         self._live[live.answer_id] = live
         if not self._readers[live.answer_id]:
@@ -145,7 +152,24 @@ class AnswerRegistry:
         del self._live[live.answer_id]
         if not (live.fully_logged or live.written_elsewhere or live.deleted):
             self._keep_in_memory(live)
-        if not self._live:
+            if live.has_log:
+                live.unflushed = True
+                self._tasks.start_soon(self._flush, live)
+        self._set_idle()
+
+    async def _flush(self, live: LiveAnswer) -> None:
+        """Bring the end of an answer into its log once Redis takes it; until then this process keeps its lease."""
+        while live.unflushed and not self._handed_over:
+            await anyio.sleep(self._settings.heartbeat)
+            with contained("flush", self._on_failure):
+                await self._append(live, live.unlogged())
+            if live.fully_logged or live.written_elsewhere or live.deleted:
+                self._drop_from_memory(live)
+        self._set_idle()
+
+    def _set_idle(self) -> None:
+        """Tell who waits for it that this process writes no answer, and that no log lacks the end of one."""
+        if not (self._live or any(live.unflushed for live in self._unlogged.values())):
             self._idle.set()
 
     async def _log_and_publish(self, live: LiveAnswer, batch: list[Event], unlogged: LogAppend) -> None:
@@ -153,7 +177,7 @@ class AnswerRegistry:
             await self._append(live, unlogged)
         if live.written_elsewhere:
             return
-        if not (live.fully_logged or live.warned):
+        if not (live.fully_logged or live.warned or any(is_last(event) for event in batch)):
             batch = _with_warning(live, batch)
         live.publish(batch)
 
@@ -196,7 +220,15 @@ class AnswerRegistry:
     def _keep_in_memory(self, live: LiveAnswer) -> None:
         self._unlogged[live.answer_id] = live
         while len(self._unlogged) > self._settings.kept:
-            self._unlogged.popitem(last=False)
+            self._drop_from_memory(next(iter(self._unlogged.values())))
+
+    def _drop_from_memory(self, live: LiveAnswer) -> None:
+        """Let readers find the answer in its log; one that is not there yet is ended by the sweep as it is there."""
+        del self._unlogged[live.answer_id]
+        if live.unflushed and not live.fully_logged:
+            log.error("write_lost", kind="log", answer_id=live.answer_id)
+            self._on_lost("log")
+        live.unflushed = False
 
     # --- readers -----------------------------------------------------------------------------------------------------
 
@@ -313,16 +345,28 @@ class AnswerRegistry:
 
     async def _renew_leases(self) -> None:
         while True:
+            slept_at = anyio.current_time()
             await anyio.sleep(self._settings.heartbeat)
-            by_tenant: defaultdict[str, dict[AnswerId, int]] = defaultdict(dict)
-            for live in self._live.values():
-                if live.has_log and not live.written_elsewhere and not self._just_renewed(live):
-                    by_tenant[live.who.tenant][live.answer_id] = live.epoch
+            if anyio.current_time() - slept_at > self._log.lease_seconds:
+                self._stood_still_at = anyio.current_time()
+            by_tenant = self._leases_to_renew()
+            if not by_tenant:
+                with suppress(StoreUnavailable):  # so that this process, too, knows when Redis was away
+                    await self._log.ping()
             for tenant, epochs in by_tenant.items():
                 with suppress(StoreUnavailable):
                     for answer_id, standing in (await self._log.renew(tenant, epochs)).items():
                         if (still_live := self._live.get(answer_id)) is not None and not still_live.written_elsewhere:
                             self._apply_standing(still_live, standing)
+
+    def _leases_to_renew(self) -> dict[str, dict[AnswerId, int]]:
+        """Return the epochs of the answers that this process writes, or whose end it has still to log, by tenant."""
+        by_tenant: defaultdict[str, dict[AnswerId, int]] = defaultdict(dict)
+        unflushed = (live for live in self._unlogged.values() if live.unflushed)
+        for live in (*self._live.values(), *unflushed):
+            if live.has_log and not live.written_elsewhere and not self._just_renewed(live):
+                by_tenant[live.who.tenant][live.answer_id] = live.epoch
+        return by_tenant
 
     def _just_renewed(self, live: LiveAnswer) -> bool:
         """Return whether an append made the heartbeat superfluous: it only does not report readers elsewhere."""
@@ -331,13 +375,22 @@ class AnswerRegistry:
     async def _end_orphans(self) -> None:
         while True:
             await anyio.sleep(self._settings.sweep_every)
+            if not self._trusts_lapsed_leases(self._settings.orphaned_after):
+                continue
             with suppress(StoreUnavailable):
                 for tenant, answer_id in await self._log.orphans(lapsed_for=self._settings.orphaned_after):
                     with contained("orphan", self._on_failure):
                         await self._take_over(tenant, answer_id, "orphan")
 
+    def _trusts_lapsed_leases(self, seconds: float) -> bool:
+        """Return whether a lease that has lapsed means a dead writer: Redis was there, and we were, for so long.
+
+        While Redis was away nobody could renew. A process that stood still may have missed that.
+        """
+        return min(self._log.back_for, anyio.current_time() - self._stood_still_at) >= seconds
+
     async def _end_if_lapsed(self, tenant: str, answer_id: AnswerId, lease_left: float) -> None:
-        """End a cancelled answer whose writer is dead, once its lease has lapsed."""
+        """End a cancelled answer whose writer is dead, once its lease has lapsed; else the sweep does."""
         await anyio.sleep(max(0.0, lease_left))
         with contained("cancel", self._on_failure), suppress(StoreUnavailable):
             await self._take_over(tenant, answer_id, "cancel")
@@ -345,8 +398,10 @@ class AnswerRegistry:
     async def _take_over(self, tenant: str, answer_id: AnswerId, reason: TakeoverReason) -> bool:
         """Continue an answer whose writer's lease has lapsed; return whether this process writes it now."""
         resume = self._resume
-        if resume is None or self._draining or answer_id in self._live:
+        if resume is None or self._draining or answer_id in self._live or answer_id in self._unlogged:
             return False  # a lease of our own that has lapsed is renewed by the next append
+        if not self._trusts_lapsed_leases(_TERMS * self._log.lease_seconds):
+            return False
         with anyio.CancelScope(shield=True):  # what was taken over is run
             taken = await self._log.take_over(tenant, answer_id)
             if taken is None:
@@ -382,6 +437,9 @@ class AnswerRegistry:
             StoreUnavailable: the leases could not be given up; they lapse by themselves.
         """
         self._handed_over = True
+        for live in tuple(self._unlogged.values()):
+            if live.unflushed:
+                self._drop_from_memory(live)
         epochs: defaultdict[str, dict[AnswerId, int]] = defaultdict(dict)
         for live in self._live.values():
             if live.finishing:
@@ -397,10 +455,10 @@ class AnswerRegistry:
 
 
 def _with_warning(live: LiveAnswer, batch: list[Event]) -> list[Event]:
+    """Return the batch with the warning behind it: Redis may have taken the batch, under the numbers that were sent."""
     live.warned = True
     log.warning("answer_not_logged", answer_id=live.answer_id)
-    at = 0 if live.published else 1  # `accepted` stays the first event
-    return [*batch[:at], Notice(code=NoticeCode.DEGRADED, text=_NOT_RESUMABLE), *batch[at:]]
+    return [*batch, Notice(code=NoticeCode.DEGRADED, text=_NOT_RESUMABLE)]
 
 
 def _number_of(last_event_id: str | None, answer_id: AnswerId) -> int:

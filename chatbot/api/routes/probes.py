@@ -45,6 +45,7 @@ async def metrics(services: TheServices) -> Response:
     """Return Prometheus' text format."""
     instruments, admission = services.metrics, services.admission
     instruments.active.set(services.answers.active)
+    instruments.deferred.set(services.deferred.waiting)
     instruments.slots.set(admission.slots)
     instruments.busy.set(admission.busy)
     instruments.prefill.set(admission.prefill)

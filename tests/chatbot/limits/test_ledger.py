@@ -512,7 +512,7 @@ async def test_while_redis_is_away_an_answer_it_knows_goes_on_from_the_share(red
 # --- the breaker -----------------------------------------------------------------------------------------------------
 
 
-async def test_the_first_slow_command_opens_the_breaker_and_one_probe_a_second_closes_it() -> None:
+async def test_the_first_slow_command_opens_the_breaker_and_one_probe_a_period_closes_it() -> None:
     clock, asked = Clock(0), 0
     breaker = RedisBreaker(RedisBreakerSettings(slow_after=0.05, probe_timeout=0.05), clock=clock)
 
@@ -532,14 +532,17 @@ async def test_the_first_slow_command_opens_the_breaker_and_one_probe_a_second_c
         with pytest.raises(StoreUnavailable):
             await breaker.call(answer)
     assert (asked, breaker.is_open) == (1, True)
-    clock.pass_seconds(1)
+    clock.pass_seconds(0.5)
     with pytest.raises(StoreUnavailable):
         await breaker.call(hang)
-    clock.pass_seconds(0.99)
+    clock.pass_seconds(0.49)
     with pytest.raises(StoreUnavailable):
         await breaker.call(answer)
     clock.pass_seconds(0.01)
+    assert breaker.back_for == 0
     assert (await breaker.call(answer), breaker.is_open, asked) == ("PONG", False, 3)
+    clock.pass_seconds(7)
+    assert breaker.back_for == 7
 
 
 async def test_half_open_lets_one_through_whoever_else_arrives() -> None:

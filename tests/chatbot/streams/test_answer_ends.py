@@ -19,7 +19,8 @@ from redis.asyncio import Redis
 from chatbot.admission import Admission, AdmissionSettings
 from chatbot.audit import AuditClosed, Versions
 from chatbot.conversations import StoredMessage
-from chatbot.errors import ChatError, ModelUnavailable
+from chatbot.deferred import DeferredSettings, DeferredWrites
+from chatbot.errors import ChatError, ModelUnavailable, StoreUnavailable
 from chatbot.events import Accepted, Done, Event, Failed, Notice, NoticeCode, Sources, Unknown, Usage
 from chatbot.models import Delta, ModelDone, Switched
 from chatbot.records import TurnFinished
@@ -88,6 +89,11 @@ class Bank:
     kept: list[StoredMessage] = field(default_factory=list)
     closed: list[AuditClosed] = field(default_factory=list)
     finished: list[TurnFinished] = field(default_factory=list)
+    lost: list[str] = field(default_factory=list)
+    deferred: DeferredWrites = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.deferred = DeferredWrites(DeferredSettings(), on_lost=self.lost.append)
 
     async def choice_probabilities(self, *_: object, **__: object) -> tuple[float, float]:
         if self.model is not None:
@@ -135,6 +141,7 @@ class Bank:
             "admission": Admission(AdmissionSettings()),
             "answer_cache": self,
             "audit": self,
+            "deferred": self.deferred,
             "history": self,
             "ledger": self,
             "models": models,
@@ -207,6 +214,21 @@ async def test_an_answer_is_settled_kept_and_recorded_as_it_was_read(
     assert [message.text for message in bank.kept] == [text_of(events)]
     assert [closed.text for closed in bank.closed] == [text_of(events)]
     assert len(bank.settled) == len(bank.finished) == 1
+
+
+async def test_what_the_store_did_not_take_at_the_end_is_settled_and_kept_once_it_does(
+    tokenizer: Tokenizer, answer_log: AnswerLog, tasks: TaskGroup
+) -> None:
+    bank = Bank(tokenizer, store=StoreUnavailable())
+    events = await (await ask(bank, answer_log, tasks)).events()
+    assert isinstance(events[-1], Done)
+    await bank.deferred.retry()
+    assert (bank.settled, bank.kept, bank.deferred.waiting) == ([], [], 2)
+    bank.store = None
+    await bank.deferred.retry()
+    assert [message.text for message in bank.kept] == [text_of(events)]
+    assert bank.settled == [events[-1].usage]
+    assert (bank.deferred.waiting, bank.lost) == (0, [])
 
 
 async def test_a_hook_that_fails_keeps_no_customer_from_the_end(

@@ -1,0 +1,127 @@
+"""Writes that a store did not take at the end of an answer: kept in memory, and tried again until it takes them.
+
+What a customer has read to its end is settled and in the history although Redis stalls just then. Such a write may be
+sent any number of times: a reservation is settled once, and an answer is once in its conversation. There are at most
+`most` of them, for `keep` seconds; one that is given up is counted as lost. A process that ends waits for them within
+its drain.
+"""
+
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Literal, TypeVar
+
+import anyio
+import structlog
+from pydantic import BaseModel, PositiveFloat, PositiveInt
+
+from chatbot.errors import StoreUnavailable
+from telemetry.supervision import OnFailure, contained, uncounted
+
+T = TypeVar("T")
+WriteKind = Literal["settlement", "history", "log"]
+"""What is written at the end of an answer; `log`: its last events (`chatbot.streams` keeps those)."""
+log = structlog.get_logger(__name__)
+
+
+class DeferredSettings(BaseModel, frozen=True):
+    """How many writes are kept, for how many seconds, and the seconds between two rounds of trying them."""
+
+    most: PositiveInt = 10_000
+    keep: PositiveFloat = 3600.0
+    every: PositiveFloat = 0.5
+
+
+@dataclass(slots=True, eq=False)
+class Deferred:
+    """A write that waits, since a time of the monotonic clock."""
+
+    kind: WriteKind
+    write: Callable[[], Awaitable[object]]
+    since: float = field(default_factory=time.monotonic)
+
+
+class DeferredWrites:
+    """Does writes now where that is possible, and later otherwise."""
+
+    def __init__(
+        self,
+        settings: DeferredSettings,
+        *,
+        on_lost: Callable[[WriteKind], None] = lambda _: None,
+        on_failure: OnFailure = uncounted,
+    ) -> None:
+        self._settings = settings
+        self._on_lost = on_lost
+        self._on_failure = on_failure
+        self._waiting: list[Deferred] = []
+        self._none_waits = anyio.Event()
+
+    @property
+    def waiting(self) -> int:
+        """How many writes wait."""
+        return len(self._waiting)
+
+    async def write(self, kind: WriteKind, write: Callable[[], Awaitable[T]]) -> T | None:
+        """Return what the write returns; None where its store is away, and it is kept, or where it fails by a bug."""
+        with contained(kind, self._on_failure):
+            try:
+                return await write()
+            except StoreUnavailable:
+                self._keep(Deferred(kind, write))
+                return None
+        self._on_lost(kind)
+        return None
+
+    def _keep(self, deferred: Deferred) -> None:
+        self._waiting.append(deferred)
+        log.warning("write_deferred", kind=deferred.kind, waiting=self.waiting)
+        if self.waiting > self._settings.most:
+            self._lose(self._waiting[0])
+
+    def _lose(self, deferred: Deferred) -> None:
+        self._waiting.remove(deferred)
+        log.error("write_lost", kind=deferred.kind)
+        self._on_lost(deferred.kind)
+
+    async def retry_forever(self) -> None:
+        """Try what waits, again and again."""
+        while True:
+            await anyio.sleep(self._settings.every)
+            await self.retry()
+
+    async def retry(self) -> None:
+        """Try everything that waits once, in order; of a kind whose store is still away only the first."""
+        away: set[WriteKind] = set()
+        for deferred in tuple(self._waiting):
+            if deferred.kind not in away and not await self._try(deferred):
+                away.add(deferred.kind)
+            if deferred in self._waiting and time.monotonic() - deferred.since > self._settings.keep:
+                self._lose(deferred)
+        if not self._waiting:
+            self._none_waits.set()
+            self._none_waits = anyio.Event()
+
+    async def _try(self, deferred: Deferred) -> bool:
+        """Try a write, which waits no more unless its store is still away; return whether it is not."""
+        with contained(deferred.kind, self._on_failure):
+            try:
+                await deferred.write()
+            except StoreUnavailable:
+                return False
+            if deferred in self._waiting:
+                self._waiting.remove(deferred)
+            return True
+        if deferred in self._waiting:
+            self._lose(deferred)
+        return True
+
+    async def drained(self) -> None:
+        """Return when nothing waits."""
+        while self._waiting:
+            await self._none_waits.wait()
+
+    def give_up(self) -> None:
+        """Count everything that still waits as lost: this process ends."""
+        while self._waiting:
+            self._lose(self._waiting[0])

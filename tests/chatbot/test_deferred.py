@@ -1,0 +1,94 @@
+"""Writes that wait for their store: bounded, in order, tried until they are done, counted when they are lost."""
+
+import anyio
+import pytest
+
+from chatbot.deferred import DeferredSettings, DeferredWrites, WriteKind
+from chatbot.errors import StoreUnavailable
+
+pytestmark = pytest.mark.anyio
+
+
+class Store:
+    """Takes writes once it is there."""
+
+    def __init__(self) -> None:
+        self.away = True
+        self.taken: list[int] = []
+        self.asked = 0
+
+    async def take(self, n: int) -> int:
+        self.asked += 1
+        if self.away:
+            raise StoreUnavailable
+        self.taken.append(n)
+        return n
+
+
+async def test_a_write_is_done_at_once_where_its_store_is_there() -> None:
+    writes, store = DeferredWrites(DeferredSettings()), Store()
+    store.away = False
+    assert await writes.write("history", lambda: store.take(1)) == 1
+    assert (writes.waiting, store.taken) == (0, [1])
+
+
+async def test_an_outage_delays_writes_and_loses_none() -> None:
+    lost: list[WriteKind] = []
+    writes, store = DeferredWrites(DeferredSettings(), on_lost=lost.append), Store()
+    for n in range(100):
+        assert await writes.write("history", lambda n=n: store.take(n)) is None  # type: ignore[misc]
+    assert writes.waiting == 100
+    before = store.asked
+    await writes.retry()
+    assert store.asked == before + 1, "while the store is away, one write asks for all"
+    store.away = False
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(writes.retry_forever)
+        with anyio.fail_after(10):
+            await writes.drained()
+        tasks.cancel_scope.cancel()
+    assert (store.taken, lost) == ([*range(100)], [])
+
+
+async def test_the_oldest_are_lost_where_too_many_wait_and_are_counted() -> None:
+    lost: list[WriteKind] = []
+    writes, store = DeferredWrites(DeferredSettings(most=3), on_lost=lost.append), Store()
+    for n in range(5):
+        await writes.write("settlement", lambda n=n: store.take(n))  # type: ignore[misc]
+    assert (writes.waiting, lost) == (3, ["settlement"] * 2)
+    store.away = False
+    await writes.retry()
+    assert store.taken == [2, 3, 4]
+
+
+async def test_a_write_that_waited_too_long_is_lost() -> None:
+    lost: list[WriteKind] = []
+    writes, store = DeferredWrites(DeferredSettings(keep=1e-9), on_lost=lost.append), Store()
+    await writes.write("history", lambda: store.take(1))
+    await writes.retry()
+    assert (writes.waiting, lost) == (0, ["history"])
+
+
+async def test_a_write_that_fails_by_a_bug_keeps_no_other_from_being_done() -> None:
+    lost, failures = list[WriteKind](), list[str]()
+    writes = DeferredWrites(DeferredSettings(), on_lost=lost.append, on_failure=failures.append)
+    store = Store()
+
+    async def fail() -> None:
+        raise StoreUnavailable if store.away else KeyError("a bug")
+
+    await writes.write("settlement", fail)
+    await writes.write("history", lambda: store.take(1))
+    store.away = False
+    await writes.retry()
+    assert (store.taken, writes.waiting, lost, failures) == ([1], 0, ["settlement"], ["settlement"])
+    await writes.write("settlement", fail)
+    assert (writes.waiting, lost) == (0, ["settlement"] * 2)
+
+
+async def test_what_still_waits_when_the_process_ends_is_counted() -> None:
+    lost: list[WriteKind] = []
+    writes, store = DeferredWrites(DeferredSettings(), on_lost=lost.append), Store()
+    await writes.write("history", lambda: store.take(1))
+    writes.give_up()
+    assert (writes.waiting, lost) == (0, ["history"])
