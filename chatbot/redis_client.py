@@ -1,4 +1,4 @@
-"""Clients of Redis, and the circuit breaker before them: opened by a command over 200 ms or a broken connection.
+"""Clients of Redis, and the circuit breaker before them: opened by a late command, a broken connection or a replica.
 
 While it is open every command is refused at once with `StoreUnavailable`, except two probes a second, which have less
 time. Everything in a process that uses Redis shares one breaker, so that only the first command waits.
@@ -17,8 +17,8 @@ from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.cluster import RedisCluster
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import ClusterDownError, ReadOnlyError, RedisClusterException, RedisError
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisClusterException, RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from chatbot.errors import StoreUnavailable
@@ -29,6 +29,8 @@ log = structlog.get_logger(__name__)
 LATE_SECONDS = 0.02
 """An event loop that runs a timer later than this was too busy to read replies."""
 GRACE_SECONDS = 0.05
+DEMOTED = (ReadOnlyError, ClusterDownError)
+"""What a Redis answers that is no master any more: its connections are given up, and others may lead to the master."""
 
 
 class RedisBreakerSettings(BaseModel, frozen=True):
@@ -75,11 +77,11 @@ class RedisBreaker:
         deadline = self._admit()
         try:
             reply = await command(deadline)
-        except (TimeoutError, RedisConnectionError, RedisTimeoutError, RedisClusterException, OSError) as exc:
+        except (TimeoutError, RedisConnectionError, RedisTimeoutError, RedisClusterException, OSError, *DEMOTED) as exc:
             self._open(exc)
             raise StoreUnavailable from exc
         except RedisError as exc:
-            # Redis answers, so it is not away: read-only, out of memory, disk full (MISCONF), an error in a script.
+            # Redis answers, so it is not away: out of memory, disk full (MISCONF), an error in a script.
             self._close()
             log.warning("redis refused a command", error=type(exc).__name__, detail=str(exc)[:200])
             raise StoreUnavailable from exc
@@ -167,7 +169,12 @@ async def open_cluster(url: str, settings: RedisSettings) -> AsyncGenerator[Redi
 async def open_redis(url: str, settings: RedisSettings) -> AsyncGenerator[Redis]:
     """Open a client: its pool makes commands wait in a burst, and retries once, at once, over a stale connection."""
     pool = BlockingConnectionPool.from_url(
-        url, max_connections=settings.max_connections, timeout=5, socket_connect_timeout=2, retry=Retry(NoBackoff(), 1)
+        url,
+        max_connections=settings.max_connections,
+        timeout=5,
+        socket_connect_timeout=2,
+        retry=Retry(NoBackoff(), 1),
+        retry_on_error=[*DEMOTED],  # by another connection
     )
     client = Redis.from_pool(pool)
     try:

@@ -112,7 +112,7 @@ async def open_services(
             withdrawals=withdrawals,
             cache_salt=partial(salt_of, settings.audit_key.get_secret_value()),
             now=time.time,
-            pings=pings(index, engine, redis, breaker, models),
+            pings=pings(index, engine, answer_log, models),
             on_turn_finished=(metrics.turn_finished, drift.record_turn),
         )
         start_beside(tasks, services, settings)
@@ -273,13 +273,13 @@ def salt_of(key: str, tenant: str) -> str:
 
 
 def pings(
-    index: Index, engine: AsyncEngine, redis: Redis, breaker: RedisBreaker, models: Models
+    index: Index, engine: AsyncEngine, answer_log: AnswerLog, models: Models
 ) -> dict[str, Callable[[], Awaitable[None]]]:
     """Return the readiness probe of each part that an answer needs, by its name in `/readyz`."""
     return {
         "index": partial(ping_index, index),
         "sql": partial(ping_sql, engine),
-        "redis": partial(ping_redis, redis, breaker),
+        "redis": answer_log.ping,
         "models": models.ping,
     }
 
@@ -307,12 +307,3 @@ async def ping_sql(engine: AsyncEngine) -> None:
             await connection.execute(text("SELECT 1"))
     except UNAVAILABLE as exc:
         raise AuditUnavailable from exc
-
-
-async def ping_redis(redis: Redis, breaker: RedisBreaker) -> None:
-    """Return once Redis answers.
-
-    Raises:
-        StoreUnavailable: it does not answer.
-    """
-    await breaker.call(redis.ping)

@@ -27,6 +27,7 @@ from knowledge.identity import Principal
 AnswerId = NewType("AnswerId", str)
 
 _TENANTS = "answers:tenants"
+_PING = "answers:ping"
 _READ_MARK_SECONDS = 2.5
 """How long a mark "read" counts; a reader on another replica renews it every `block` seconds at the latest."""
 _MOST_ORPHANS = 100
@@ -187,12 +188,12 @@ class AnswerLog:
         return self._breaker.back_for
 
     async def ping(self) -> None:
-        """Ask Redis whether it is there.
+        """Ask Redis whether it takes writes.
 
         Raises:
-            StoreUnavailable: it cannot be asked.
+            StoreUnavailable: it cannot be asked, or takes none.
         """
-        await self._breaker.call(self._redis.ping)
+        await self._breaker.call(lambda: self._redis.set(_PING, "", px=1000))
 
     async def append(self, tenant: str, answer_id: AnswerId, append: LogAppend, *, epoch: int) -> WriterStanding:
         """Append events and token ids, and renew the lease; the same append sent twice is there once.

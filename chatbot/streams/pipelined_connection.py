@@ -167,10 +167,10 @@ def _packed(*command: Argument) -> bytes:
 
 
 def _error(message: str) -> Exception:
-    """Return the exception of an error reply; a Redis that is still loading counts as one that is not there."""
+    """Return the exception of an error reply; a Redis that loads, or is no master, counts as one that is not there."""
     if message.startswith("NOSCRIPT"):
         return NoScriptError(message)
-    if message.startswith("LOADING"):
+    if message.startswith(("LOADING", "READONLY", "MASTERDOWN", "CLUSTERDOWN")):
         return RedisConnectionError(message)
     return ResponseError(message)
 

@@ -3,6 +3,7 @@
 import signal
 import uuid
 from collections.abc import AsyncGenerator
+from contextlib import suppress
 
 import anyio
 import pytest
@@ -13,6 +14,7 @@ from chatbot.errors import StoreUnavailable
 from chatbot.events import Usage
 from chatbot.limits import Caller, Ledger, LedgerSettings
 from chatbot.redis_client import RedisBreaker, RedisBreakerSettings, RedisSettings, open_redis
+from chatbot.streams import AnswerLog, AnswerLogSettings, open_pipelined_connection
 from tests.conftest import RedisServer
 from tests.patience import patient
 
@@ -50,6 +52,30 @@ async def test_a_hung_redis_delays_one_answer_by_250_ms_and_the_next_not_at_all(
     assert (first.local, hung.local, local.local) == (False, True, True)
     assert opened - began < 0.35  # 250 ms, and what two shared cores add
     assert at_once - opened < 0.05
+
+
+async def test_a_redis_that_was_demoted_is_away_until_a_connection_leads_to_a_master(client: Redis) -> None:
+    breaker = RedisBreaker(SETTINGS.breaker)
+    history, owner = History(client, breaker, HistorySettings()), Owner(uuid.uuid4().hex, "lee")
+    question = StoredMessage(id="q1", parent_id=None, role="user", text="예금 금리는?", at=100.0)
+    await history.append(owner, "c1", [question], now=100)
+    before = await client.client_id()
+    await client.replicaof("127.0.0.1", "1")
+    with pytest.raises(StoreUnavailable):
+        await history.append(owner, "c2", [question], now=100)
+    assert breaker.is_open
+    async with open_pipelined_connection(client) as pipelined:
+        answer_log = AnswerLog(client, RedisBreaker(SETTINGS.breaker), AnswerLogSettings(), pipelined=pipelined)
+        with pytest.raises(StoreUnavailable):
+            await answer_log.ping()
+        assert answer_log.back_for == 0
+    await client.replicaof("NO", "ONE")
+    assert await client.client_id() != before, "connections to the demoted one are given up"
+    with anyio.fail_after(patient(2)):
+        while breaker.is_open:
+            with suppress(StoreUnavailable):
+                await history.append(owner, "c2", [question], now=100)
+            await anyio.sleep(0.01)
 
 
 async def test_after_a_kill_the_client_is_back_within_two_seconds_and_nothing_settled_is_lost(

@@ -94,6 +94,18 @@ async def test_who_gives_up_on_a_hung_redis_leaves_no_reply_to_the_next(
     assert await pipelined.run(echo, ["n"], ["next"], within=WITHIN) == b"next"
 
 
+async def test_a_redis_that_was_demoted_counts_as_a_broken_connection(
+    client: Redis, pipelined: PipelinedConnection
+) -> None:
+    echo = client.register_script(ECHO)
+    assert await pipelined.run(echo, ["n"], [1], within=WITHIN) == b"1"
+    await client.replicaof("127.0.0.1", "1")
+    with pytest.raises(RedisConnectionError):
+        await pipelined.run(echo, ["n"], [2], within=WITHIN)
+    await client.replicaof("NO", "ONE")
+    assert await pipelined.run(echo, ["n"], [3], within=WITHIN) == b"3"
+
+
 async def test_without_redis_it_says_so() -> None:
     nowhere = Redis.from_url(f"redis://127.0.0.1:{free_port()}/0")
     async with open_pipelined_connection(nowhere) as pipelined:
