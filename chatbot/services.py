@@ -19,6 +19,7 @@ from chatbot.models import Models
 from chatbot.prompt import PromptBuilder
 from chatbot.records import TurnFinished
 from chatbot.retrieval import Retrieval
+from chatbot.screener import Screener
 from chatbot.shadow import Shadow
 from chatbot.streams import AnswerLog, AnswerRegistry, IdempotencyKeys
 from knowledge.identity import Authenticator
@@ -58,7 +59,6 @@ class Services:
     """Everything a turn, a route or a probe may use."""
 
     settings: TurnSettings
-    bank_names: tuple[str, ...]
     authenticator: Authenticator
     admission: Admission
     answer_cache: AnswerCache
@@ -77,6 +77,7 @@ class Services:
     prompts: PromptBuilder
     ratings: Ratings
     retrieval: Retrieval
+    screener: Screener
     shadow: Shadow
     withdrawals: Withdrawals
     cache_salt: Callable[[str], str]

@@ -46,10 +46,11 @@ from chatbot.limits import Caller, Ledger, Reservation
 from chatbot.models import YES_OR_NO, Delta, ModelDone, Switched
 from chatbot.notices import DegradationLevel, notice
 from chatbot.prompt import Prompt
-from chatbot.questions import CannedReply, ScreenedQuestion, Verdict, excluded_topic, screen, screened_messages
+from chatbot.questions import CannedReply, Verdict
 from chatbot.records import TurnFinished
 from chatbot.repair import repair
 from chatbot.retrieval import SearchResult
+from chatbot.screener import Screening
 from chatbot.services import Services
 from chatbot.streams import AnswerId, LiveAnswer
 from chatbot.tokenizer import Message
@@ -88,18 +89,21 @@ async def open_turn(question: Question, who: Principal, services: Services) -> T
         ChatError: the refusal, with its status; nothing is reserved or recorded then.
     """
     owner, settings = Owner(who.tenant, who.sub), services.settings
+    caller = Caller.of(who, services.models.model)
+    services.ledger.count_request(caller)
     conversation = await load_conversation(
         question, owner, services.conversation_ids, services.history, now=services.now()
     )
-    screened = screen(question.text)
+    screening = await services.screener.screen(question.text, question.earlier)
+    screened = screening.question
     language = language_of(screened.text)
     branch = branch_of(conversation, question)
-    earlier: list[HistoryMessage] = [*branch, *screened_messages(question.earlier)]
-    result, canned_reply = await retrieve(screened, earlier, who, services)
+    earlier: list[HistoryMessage] = [*branch, *screening.earlier]
+    result, canned_reply = await retrieve(screening, earlier, who, services)
     prompt = build_prompt(screened.text, earlier, result, language, services)
     answer_tokens = await services.ledger.expected_answer_tokens(who.tenant, question.max_answer_tokens)
     reservation = await services.ledger.reserve(
-        Caller.of(who, services.models.model),
+        caller,
         prompt_tokens=0 if canned_reply else len(prompt.answer_ids),
         answer_tokens=answer_tokens,
         lease_seconds=settings.longest_answer,
@@ -170,17 +174,17 @@ def branch_of(conversation: Conversation, question: Question) -> tuple[StoredMes
 
 
 async def retrieve(
-    screened: ScreenedQuestion, earlier: Sequence[HistoryMessage], who: Principal, services: Services
+    screening: Screening, earlier: Sequence[HistoryMessage], who: Principal, services: Services
 ) -> tuple[SearchResult, CannedReply | None]:
     """Return the passages that the caller may read, and the canned reply where no answer should be tried."""
-    now, withdrawals = services.now(), services.withdrawals
+    now, withdrawals, screened = services.now(), services.withdrawals, screening.question
     nothing = SearchResult(hits=(), as_of=now)
     if may_not_answer(withdrawals):
         return nothing, CannedReply.EMERGENCY
     if screened.verdict is not Verdict.OK:
         return nothing, CannedReply(screened.verdict)
-    if (excluded := excluded_topic(screened.text, services.bank_names)) is not None:
-        return nothing, CannedReply(excluded)
+    if screening.topic is not None:
+        return nothing, CannedReply(screening.topic)
     questions = [message.text for message in earlier if message.role == "user"]
     try:
         result = await services.retrieval.search(

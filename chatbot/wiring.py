@@ -27,6 +27,7 @@ from chatbot.proof import ReplayContext
 from chatbot.records import SearchFinished
 from chatbot.redis_client import RedisBreaker, open_cluster, open_redis
 from chatbot.retrieval import Retrieval, open_reranker
+from chatbot.screener import Screener
 from chatbot.services import Services
 from chatbot.settings import Settings
 from chatbot.shadow import Shadow
@@ -82,7 +83,6 @@ async def open_services(
         tasks = await enter(open_tasks())
         services = Services(
             settings=settings.turn,
-            bank_names=tuple(bank_names(settings).values()),
             authenticator=authenticator,
             admission=Admission(settings.admission, prefill=models.pool.prefill_rate, hook=metrics.admitted),
             answer_cache=AnswerCache(redis, breaker, settings.answer_cache),
@@ -108,6 +108,7 @@ async def open_services(
             prompts=prompt_builder(settings, models.tokenizer),
             ratings=ratings,
             retrieval=retrieval,
+            screener=Screener(tuple(bank_names(settings).values())),
             shadow=Shadow(models, tasks, hook=metrics.shadowed),
             withdrawals=withdrawals,
             cache_salt=partial(salt_of, settings.audit_key.get_secret_value()),

@@ -66,7 +66,7 @@ _REFUSAL: Final = re.compile(
 )
 _TABLE_RULE: Final = re.compile(r"[\s|:\-*_#>=~·•]*")
 _YES_OR_NO: Final = re.compile(
-    r"[\s*_]*(?:네|예|아니요|아니오|그렇습니다|맞습니다|yes|no|sure|certainly)(?![A-Za-z가-힣])", re.IGNORECASE
+    r"[\s*_]{0,8}(?:네|예|아니요|아니오|그렇습니다|맞습니다|yes|no|sure|certainly)(?![A-Za-z가-힣])", re.IGNORECASE
 )
 _PREDICATE: Final = re.compile(
     r"됩니다|돼요|되며|됨|있습니다|있어요|없습니다|없어요|않습니다|않아요|아닙니다|맞습니다|그렇습니다|합니다(?!만)"

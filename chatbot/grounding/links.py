@@ -10,7 +10,7 @@ from typing import Final
 _LINK: Final = re.compile(
     r"\b(?:https?|ftp|javascript|data|file|mailto):[^\s<>\"'|]+"
     r"|\bwww\.[^\s<>\"'|]+"
-    r"|[\w.+-]+@[\w-]+(?:\.[\w-]+)+"
+    r"|[\w.+-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,8}"
     r"|(?<![\w.@-])(?:[a-z0-9-]+\.)+(?:com|net|org|kr|io|co|app|me|info|biz|xyz|link|top|site|online|ru|cn|dev|ly|gg|example)"
     r"(?![a-z0-9-])(?:/[^\s<>\"'|]*)?"
     r"|(?<=\]\()[^)\s]+",

@@ -16,7 +16,7 @@ _NAMES: Final = (
 _NAME: Final = "|".join(sorted(_NAMES, key=len, reverse=True))
 _LIST: Final = rf"\^?\d{{1,2}}(?:\s?(?:[,、·;~-]|and|및)\s?(?:(?:{_NAME})\s?)?\d{{1,2}})*"
 _MARKER: Final = re.compile(
-    rf"[ \t]*(?:[\[［【](?:(?:{_NAME})\s?[:#]?\s?)?{_LIST}[\]］】]"
+    rf"(?<![ \t])[ \t]*+(?:[\[［【](?:(?:{_NAME})\s?[:#]?\s?)?{_LIST}[\]］】]"
     rf"|[(（](?:{_NAME})\s?[:#]?\s?(?:{_LIST}|[\[【]{_LIST}[\]】])[)）])",
     re.IGNORECASE,
 )

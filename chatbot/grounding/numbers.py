@@ -36,7 +36,9 @@ _ORDINAL: Final = re.compile(
     r"^[ \t]*(?:(?:#{1,6}|[-*•·>])[ \t]+)*[*_]{0,2}\(?\d{1,3}[.)](?=[*_]{0,2}(?:[ \t]|$))", re.MULTILINE
 )
 _MARKER: Final = re.compile(r"[\[【［]\^?\d{1,2}(?:\s?[,、~-]\s?\d{1,2})*[\]】］]")
-_RANGE: Final = re.compile(r"[*_]*\s{0,2}(?:~|∼|〜|～|→|–|—|-|to|through|내지|에서|부터)\s{0,2}[*_]*", re.IGNORECASE)
+_RANGE: Final = re.compile(
+    r"[*_]{0,4}\s{0,2}(?:~|∼|〜|～|→|–|—|-|to|through|내지|에서|부터)\s{0,2}[*_]{0,4}", re.IGNORECASE
+)
 _LIST: Final = re.compile(r"\s?(?:,|·|/|,?\s?(?:and|or|및|또는|혹은|이나|나))\s?", re.IGNORECASE)
 _JOINED: Final = re.compile(r"\s?(?:(?:and|하고|과)\s)?")
 _YEARS: Final = range(1900, 2101)
@@ -256,7 +258,7 @@ class _TableUnits:
         self._text = text
         self._captions = [
             (match.start(), unit)
-            for match in re.finditer(r"(?:단위|[Uu]nits?)\s*[:：][^\n)]*", text)
+            for match in re.finditer(r"(?:단위|[Uu]nits?)\s{0,3}[:：][^\n)]*", text)
             if (unit := heading_unit(match.group()))
         ]
         self._rows: list[tuple[int, int, list[str]]] = []

@@ -52,7 +52,8 @@ _NUMBER = re.compile(
     rf"(?P<english_scaled>{_DIGITS}[ -]?(?:{_ENGLISH_SCALE})(?![A-Za-z]))"
     rf"|(?P<digits>{_KOREAN})"
     rf"|(?P<days>(?<![가-힣])(?:{'|'.join(_DAYS)}))"
-    rf"|(?P<sino>(?<![가-힣])(?={_SINO_WORD}*[십백천만억]){_SINO_WORD}+(?:[ ]{_SINO_WORD}+)*(?=[ ]?{_SINO_UNIT}))"
+    rf"|(?P<sino>(?<![가-힣])(?={_SINO_WORD}*[십백천만억]){_SINO_WORD}+(?:[ ]{_SINO_WORD}+){{0,12}}"
+    rf"(?=[ ]?{_SINO_UNIT}))"
     rf"|(?P<native>(?<![가-힣])(?:{_NATIVE_WORD})(?=[ ]?{_COUNTED}))"
     rf"|(?P<english>(?<![A-Za-z])(?:{_ENGLISH_UNIT})(?:[ -](?:and[ ])?(?:{_ENGLISH_WORD}))*(?![A-Za-z]))",
     re.IGNORECASE,

@@ -254,14 +254,14 @@ def _citation(sources: Sequence[Passage], quote: Quote, start: int, end: int) ->
 
 # After a word with a digit, or one that states or joins numbers, text is held back: the number may still grow.
 _NUMERIC_WORD: Final = re.compile(
-    r"\d|[０-９]|^[\W_]*(?:[한두세네](?:$|번|가지|개|명|분|달|시|살|곳|군데|건|장|배|종|단계|주|사람|자리)|다섯|여섯|일곱|여덟|아홉|열|스무|하루|이틀|사흘|나흘|열흘|보름|일주일|정오|자정"
+    r"\d|[０-９]|^[\W_]{0,20}(?:[한두세네](?:$|번|가지|개|명|분|달|시|살|곳|군데|건|장|배|종|단계|주|사람|자리)|다섯|여섯|일곱|여덟|아홉|열|스무|하루|이틀|사흘|나흘|열흘|보름|일주일|정오|자정"
     r"|[일이삼사오육칠팔구십백천만억조]{2,}|[천백만십](?=\s?원)|zero|one|two|three|four|five|six|seven|eight|nine|ten"
     r"|eleven|twelve|\w+teen|twenty|thirty|forty|fifty|sixty|seventy|eighty|ninety|hundred|thousand|million|billion|trillion"
     r"|noon|midnight|krw|usd|eur|won|jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)|[$₩￦€¥£]",
     re.IGNORECASE,
 )
-_JOINING_WORD: Final = re.compile(r"[\W_]*(?:and|or|to|및|또는|내지|오전|오후|매월|매달|은행)?[\W_]*", re.IGNORECASE)
-_WORDS: Final = re.compile(r"\S+(?=\s)")
+_JOINING_WORD: Final = re.compile(r"[\W_]*+(?:and|or|to|및|또는|내지|오전|오후|매월|매달|은행)?[\W_]*+", re.IGNORECASE)
+_WORDS: Final = re.compile(r"(?<!\S)\S++(?=\s)")
 _WORDS_OR_LAST: Final = re.compile(r"\S+")
 # After this many plain words a number is complete: no unit, scale or second half of a range is further away.
 _CLOSING_WORDS: Final = 3

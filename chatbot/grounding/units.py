@@ -64,7 +64,7 @@ _TRAILING_UNITS: Final[tuple[tuple[str, Unit], ...]] = tuple(
         (r"쪽|페이지|pages?\b", "쪽", 1),
     )
 )
-_GAP: Final = r"[*_]{0,3}[ \t]?[*_]{0,3}-?"
+_GAP: Final = r"[*_]{0,3}+[ \t]?+[*_]{0,3}+-?+"
 _TRAILING: Final = re.compile(
     _GAP + "(?:" + "|".join(f"(?P<u{n}>{p.replace(_B, _END)})" for n, (p, _) in enumerate(_TRAILING_UNITS)) + ")",
     re.IGNORECASE,
@@ -79,10 +79,10 @@ _SIGNS: Final = {
 
 # Units in headings: (단위: 천원), 금리(연 %), Fee (KRW), 한도, 만원
 _HEADING: Final = re.compile(
-    r"(?:단위\s*[:：]?|units?\s*[:：]?|in)?\s*(?:연|월|세전|세후|연이율|per annum|p\.a\.)?[\s,]*"
-    r"(?P<scale>천|만|십만|백만|천만|억|십억|thousand|million|billion)?\s*(?P<unit>원|won|KRW|달러|USD|\$|%p|%|퍼센트|percent"
-    r"|개월|months?|years?|영업일|business days|days?|년|일|회|건|명|times)\s*(?P<after>thousand|million|billion)?"
-    r"(?:\s*,?\s*(?:연|세전|세후|p\.a\.|per annum|이내|이상|기준))?\s*",
+    r"(?:단위\s{0,3}[:：]?|units?\s{0,3}[:：]?|in)?\s{0,3}(?:연|월|세전|세후|연이율|per annum|p\.a\.)?[\s,]{0,4}"
+    r"(?P<scale>천|만|십만|백만|천만|억|십억|thousand|million|billion)?\s{0,3}(?P<unit>원|won|KRW|달러|USD|\$|%p|%|퍼센트|percent"
+    r"|개월|months?|years?|영업일|business days|days?|년|일|회|건|명|times)\s{0,3}(?P<after>thousand|million|billion)?"
+    r"(?:\s{0,3},?\s{0,3}(?:연|세전|세후|p\.a\.|per annum|이내|이상|기준))?\s{0,3}",
     re.IGNORECASE,
 )
 _PARENTHESIS: Final = re.compile(r"[(（\[]([^()（）\[\]]{1,24})[)）\]]")

@@ -21,6 +21,7 @@ from redis.commands.core import AsyncScript
 
 from chatbot.errors import RateLimited, StoreUnavailable, TooLarge
 from chatbot.events import Limits, Usage
+from chatbot.limits.attempts import Attempts
 from chatbot.limits.limits import (
     MICRO,
     SCOPES,
@@ -138,6 +139,7 @@ class Ledger:
         self._clock = clock
         self._monotonic = monotonic
         self._outage_quota = OutageQuota(replicas=settings.replicas, seconds=settings.share_seconds)
+        self._attempts = Attempts(clock=monotonic)
         self._percentiles: dict[str, int] = {}
         # Redis's time less this process's monotonic time, in microseconds; unknown before the first reply.
         self._clock_offset: int | None = None
@@ -146,6 +148,16 @@ class Ledger:
         self._settle = load_script(redis, "settle")
         self._limits = load_script(redis, "limits")
         self._reset = load_script(redis, "reset")
+
+    def count_request(self, caller: Caller) -> None:
+        """Count a request in this process before any work is done for it; `reserve` counts it for all replicas.
+
+        Raises:
+            RateLimited: the user sends far more than their limit.
+        """
+        _, user, _ = scope_keys(caller)
+        _, limit, _ = self._limits_of(caller)
+        self._attempts.count(user, requests_per_minute=limit.requests_per_minute)
 
     async def reserve(
         self, caller: Caller, *, prompt_tokens: int, answer_tokens: int, lease_seconds: float

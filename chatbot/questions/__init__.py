@@ -2,12 +2,13 @@
 
 from chatbot.questions.client_history import ClientMessage, screened_messages
 from chatbot.questions.refusals import CannedReply, canned_reply, handoff
-from chatbot.questions.scope import excluded_topic
+from chatbot.questions.scope import ExcludedTopic, excluded_topic
 from chatbot.questions.screen import ScreenedQuestion, Verdict, screen
 
 __all__ = [
     "CannedReply",
     "ClientMessage",
+    "ExcludedTopic",
     "ScreenedQuestion",
     "Verdict",
     "canned_reply",

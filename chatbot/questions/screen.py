@@ -10,7 +10,7 @@ from enum import StrEnum
 from typing import Final
 
 from chatbot.questions.languages import is_unserved_language
-from knowledge.screening import IdentifierKind, ScreeningFinding, find_injection, mask
+from knowledge.screening import IdentifierKind, ScreeningFinding, find_injection, mask, one_spaced
 
 
 class Verdict(StrEnum):
@@ -43,7 +43,7 @@ _DISTRESS: Final = re.compile(
 )
 # Tasks for a general assistant, whatever their topic.
 _FOREIGN_TASK: Final = re.compile(
-    r"\b(?:translate|paraphrase|proofread|rewrite)\b[^.?\n]{0,60}\b(?:into|to|in) (?:\w+ish|french|german|japanese"
+    r"\b(?:translate|paraphrase|proofread|rewrite)\b[^.?\n]{0,60}\b(?:into|to|in) (?:\w{1,20}ish|french|german|japanese"
     r"|chinese|"
     r"korean|italian|portuguese|latin|arabic)\b"
     r"|\b(?:write|compose|create|generate|draft|tell)\b(?: me)?[^.?\n]{0,30}\b(?:poems?|haikus?|songs?|lyrics"
@@ -54,9 +54,9 @@ _FOREIGN_TASK: Final = re.compile(
     r"|text|code|e-?mail|document)\b"
     r"|\b(?:determine|classify|identify|analy[sz]e|detect|assess)\b[^.?\n]{0,40}\b(?:sentiment|mood|tone|emotion)s?\b"
     r"|<table>|<html>|\b(?:recipes?|horoscope)\b|\bweather\b[^.?\n]{0,20}\b(?:like|in|today|tomorrow|forecast)\b"
-    r"|\b(?:talk|speak|tell me|discuss\w*|explain)\b[^?\n]{0,60}\b(?:equations?|quantum|physics|politics|religion"
+    r"|\b(?:talk|speak|tell me|discuss\w{0,8}|explain)\b[^?\n]{0,60}\b(?:equations?|quantum|physics|politics|religion"
     r"|climate|global "
-    r"temperature|neural networks?|schr?[oö]dinger\w*)\b"
+    r"temperature|neural networks?|schr?[oö]dinger)\b"
     r"|(?:시|소설|노래|가사|농담|이야기|에세이|동화|코드|프로그램|파이썬)(?:를|을|\s)?\s?(?:하나 |좀 "
     r"|한 ?편 )*(?:써|지어|작성해|만들어|짜|해) ?(?:줘|주세요|줄래|봐)"
     r"|(?:영어|일본어|중국어|스페인어|프랑스어|독일어)로 (?:번역|통역)해|레시피|날씨(?:가|는)? ?(?:어때|어떤|알려)",
@@ -79,6 +79,7 @@ _LONG: Final = 200
 def screen(question: str) -> ScreenedQuestion:
     """Return the masked question and the verdict on it."""
     masked = mask(question)
+    question = one_spaced(question)
     if _DISTRESS.search(question):
         return ScreenedQuestion(masked.text, masked.kinds, Verdict.DISTRESS)
     findings = find_injection(question)

@@ -28,6 +28,7 @@ from rich.table import Table
 from chatbot.api import LocalSigner
 from chatbot.models import CompletionDecoder, CompletionRequest
 from chatbot.prompt import PromptBuilder, load_templates
+from chatbot.questions import screen
 from chatbot.retrieval import Retrieval, RetrievalSettings
 from chatbot.settings import Settings as ChatSettings
 from chatbot.tokenizer import Tokenizer
@@ -134,7 +135,7 @@ async def bench(plan: BenchPlan, spec: ProductSpec, settings: Settings, console:
         console.print("measuring with grounding off", highlight=False)
         async with started_part(run_product(spec, model, TURN__GROUNDING="off")) as product:
             figures = [*await first_tokens(product, model, setup, plan), *memory(product.pids)]
-            figures += await ledger_trips(product.redis_url, plan)
+            figures += [*await ledger_trips(product.redis_url, plan), *screening_costs()]
             console.print("measuring what the answer log costs", highlight=False)
             copy = await with_store_copy(spec, "unlogged")
             unlogged = run_product(copy, model, module="evals.performance.unlogged", TURN__GROUNDING="off")
@@ -419,6 +420,33 @@ async def ledger_trips(redis_url: str, plan: BenchPlan) -> list[BenchFigure]:
             most=MOST_GETS,
         ),
     ]
+
+
+def screening_costs() -> list[BenchFigure]:
+    """Return the time of screening a usual question, and the most expensive of hostile ones of the longest length."""
+    hostile = (
+        "a" + "\n" * 3998 + "b",
+        "너의비밀번호알" * 571,
+        "시스템 비밀번호 " * 444,
+        "제통장잔" * 1000,
+        "1-" * 2000,
+    )
+    usual = min(_screening_seconds("한빛 정기예금을 중간에 해지하면 이자는 어떻게 되나요?") for _ in range(20))
+    return [
+        BenchFigure(name="screening a usual question", value=usual * 1e3, unit="ms", most=20),
+        BenchFigure(
+            name="screening the worst of 4,000 characters",
+            value=max(min(_screening_seconds(text) for _ in range(3)) for text in hostile) * 1e3,
+            unit="ms",
+            most=250,
+        ),
+    ]
+
+
+def _screening_seconds(text: str) -> float:
+    began = time.thread_time()
+    screen(text)
+    return time.thread_time() - began
 
 
 def print_figures(figures: Sequence[BenchFigure], console: Console) -> bool:

@@ -6,8 +6,8 @@ from datetime import date, datetime, time, timedelta
 
 Value = str | int | float | bool | date | datetime | time | timedelta | None
 
-_CURRENCY = re.compile(r"\[\$([^\]-]*)[^\]]*\]")
-_BRACKETS = re.compile(r"\[[^\]]*\]")
+_CURRENCY = re.compile(r"\[\$([^\[\]-]*+)[^\[\]]*+\]")
+_BRACKETS = re.compile(r"\[[^\[\]]*+\]")
 _PADDING = re.compile(r"_.|\*.")
 _DIGITS = re.compile(r"[#0?][#0?,.]*")
 _SCIENTIFIC = re.compile(r"[eE][+-]|/")

@@ -19,11 +19,11 @@ from ingest.parsing.parsed import Format, Page, Parsed, Reason, Unreadable
 
 _PASSWORD, _DISTRIBUTION, _DRM = 1 << 1, 1 << 2, 1 << 4
 _CERTIFIED = 1 << 8  # encrypted with a certificate
-_PLACEHOLDER = re.compile(r"배포용 문서입니다\.\s*문서를 읽으려면")
-_TABLE = re.compile(r"<table>.*?</table>", re.DOTALL)
-_IMAGE = re.compile(r"!\[[^\]]*\]\([^)]*\)")
+_PLACEHOLDER = re.compile(r"배포용 문서입니다\.\s{0,4}문서를 읽으려면")
+_TABLE = re.compile(r"<table>.*?(?:</table>|\Z)", re.DOTALL)
+_IMAGE = re.compile(r"!\[[^\[\]]*+\]\([^\[)]*+\)")
 _BREAK = re.compile(r"<br\s*/?>")
-_BLANK_LINES = re.compile(r"\n\s*\n\s*\n+")
+_BLANK_LINES = re.compile(r"\n(?:[^\S\n]*+\n){2,}")
 _LAYOUT = unhwp.RenderOptions(table_fallback="html", escape_special_chars=False)
 _KINDS = {
     unhwp.ErrorKind.ENCRYPTED: (Reason.ENCRYPTED, "the document is protected by a password"),

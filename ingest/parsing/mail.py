@@ -16,7 +16,7 @@ from ingest.parsing.parsed import Format, Page, Parsed, Reason, Unreadable
 from ingest.parsing.text import decode
 
 MOST_PARTS = 1000
-_HEADER = re.compile(rb"\A(?:[A-Za-z-]{2,40}:[ \t].*\r?\n(?:[ \t].*\r?\n)*){2,}")
+_HEADER = re.compile(rb"\A(?:[A-Za-z-]{2,40}:[ \t][^\n]*+\n(?:[ \t][^\n]*+\n)*+){2,}")
 _FIELDS = re.compile(rb"^(received|mime-version|message-id|return-path|delivered-to): ", re.IGNORECASE | re.MULTILINE)
 _KOREAN = {"euc-kr", "ks_c_5601-1987", "ks_c_5601", "ksc5601", "ks_c_5601-1989"}
 _ENCRYPTED = {"multipart/encrypted", "application/pkcs7-mime", "application/x-pkcs7-mime"}

@@ -8,8 +8,8 @@ from ingest.parsing.parsed import Format, Page, Parsed
 from ingest.parsing.text import without_pictures
 
 _FRONT_MATTER = re.compile(r"\A---\n(.{0,20000}?)\n(?:---|\.\.\.)\n", re.DOTALL)
-_COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
-_FIRST_HEADING = re.compile(r"^ {0,3}#{1,2}\s+(.+?)\s*#*\s*$", re.MULTILINE)
+_COMMENT = re.compile(r"<!--.*?(?:-->|\Z)", re.DOTALL)
+_FIRST_HEADING = re.compile(r"^ {0,3}#{1,2}[ \t]++(\S.*)$", re.MULTILINE)
 
 
 def parse_markdown(text: str) -> Parsed:
@@ -27,7 +27,7 @@ def parse_markdown(text: str) -> Parsed:
 def first_heading(markdown: str) -> str | None:
     """Return the text of the first heading of level 1 or 2."""
     match = _FIRST_HEADING.search(markdown)
-    return match.group(1).strip(" *_`") if match else None
+    return match.group(1).rstrip().rstrip("#").strip(" \t*_`") if match else None
 
 
 def _front_title(block: str) -> str | None:

@@ -18,6 +18,10 @@ from ingest.parsing.text import decode, parse_text
 from ingest.parsing.xlsx import parse_xlsx
 
 _HTML = re.compile(r"<(!doctype\s+html|html|head|body|article|section|main|div|table|h[1-6]|p|ul|ol)\b", re.IGNORECASE)
+_PAGE = re.compile(
+    r"\A(?:<\?xml[^>]*+>\s*+)?(?:<!--(?:(?!-->).)*+-->\s*+)*+<(?:!doctype\s{1,8}html|html|head|body)\b",
+    re.IGNORECASE | re.DOTALL,
+)
 _TAGS = re.compile(r"</?[a-zA-Z][^<>]{0,200}>")
 
 
@@ -86,8 +90,6 @@ def _parse_text(text: str) -> Parsed:
 
 def is_html(start: str) -> bool:
     """Tell whether text is a web page or a fragment of one, rather than Markdown that uses a tag or two."""
-    if re.match(
-        r"(<\?xml[^>]*>\s*)?(<!--.*?-->\s*)*<(!doctype\s+html|html|head|body)\b", start, re.IGNORECASE | re.DOTALL
-    ):
+    if _PAGE.match(start):
         return True
     return start.startswith("<") and _HTML.match(start) is not None and len(_TAGS.findall(start)) >= 4

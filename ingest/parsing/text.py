@@ -6,9 +6,11 @@ from ingest.parsing.parsed import Format, Page, Parsed, Reason, Unreadable
 
 _MARKS = ((b"\xef\xbb\xbf", "utf-8"), (b"\xff\xfe", "utf-16-le"), (b"\xfe\xff", "utf-16-be"))
 _CONTROL = re.compile(r"[\x00-\x08\x0e-\x1a\x1c-\x1f\x7f]")
-_META_CHARSET = re.compile(rb"<meta[^>]{0,200}?charset\s*=\s*[\"']?\s*([a-zA-Z0-9_.:-]{2,40})", re.IGNORECASE)
-_PICTURE = re.compile(r"!\[([^\]\n]{0,500})\]\([^)\n]{0,2000}\)")
-_MARKDOWN = re.compile(r"^(#{1,6} \S|\|?[ :]*-{3,}[ :|-]*\|[ :|-]*$|(```|~~~))", re.MULTILINE)
+_META_CHARSET = re.compile(
+    rb"<meta[^>]{0,200}?charset\s{0,8}=\s{0,8}[\"']?\s{0,8}([a-zA-Z0-9_.:-]{2,40})", re.IGNORECASE
+)
+_PICTURE = re.compile(r"!\[([^\[\]]{0,500})\]\(")
+_MARKDOWN = re.compile(r"^(#{1,6} \S|\|?[ :]*+-{3,}+(?=[ :-]*+\|)[ :|-]*+$|(```|~~~))", re.MULTILINE)
 
 
 def decode(data: bytes) -> str:
@@ -67,4 +69,16 @@ def without_pictures(text: str) -> str:
 
     A program that renders an answer as Markdown would fetch the picture, and so reveal who asked.
     """
-    return _PICTURE.sub(r"\1", text)
+    return "\n".join(_line_without_pictures(line) for line in text.split("\n")) if "](" in text else text
+
+
+def _line_without_pictures(line: str) -> str:
+    kept: list[str] = []
+    at, last_close = 0, line.rfind(")")
+    for picture in _PICTURE.finditer(line):
+        if picture.end() > last_close:
+            break
+        if picture.start() >= at:
+            kept += [line[at : picture.start()], picture.group(1)]
+            at = line.index(")", picture.end()) + 1
+    return "".join([*kept, line[at:]])

@@ -23,7 +23,7 @@ from ingest.parsing.tables import title_rows, to_markdown
 
 MOST_FILLED = 1_000_000  # cells that merged ranges may cover in a sheet
 _ATTRIBUTE = re.compile(rb'\s([a-zA-Z]+)="([^"]*)"')
-_ELEMENT = re.compile(rb"<(?:\w+:)?(col|row|mergeCell)(\s[^>]*?)/?>")
+_ELEMENT = re.compile(rb"<(?:\w+:)?(col|row|mergeCell)(\s[^<>]*?)/?>")
 Cells = dict[int, dict[int, str]]  # row → column → text, both from 1
 _ID = "{http://schemas.openxmlformats.org/officeDocument/2006/relationships}id"
 _BROKEN = (

@@ -9,6 +9,7 @@ IdentityError
 """
 
 import time
+import unicodedata
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -31,6 +32,10 @@ ALGORITHMS = ("RS256", "ES256")
 LONGEST_SUBJECT = 200
 LONGEST_TENANT = 100
 """Characters: what the SQL tables hold."""
+LONGEST_NAME = 100
+MOST_NAMES = 200
+"""Characters of a role or a group, and how many a token may have of each: every search and audit row carries them."""
+_MOST_KEY_SET_BYTES = 1024 * 1024
 _OPTIONS: Options = {"require": ["exp", "iat", "iss", "aud", "sub"]}
 
 
@@ -169,7 +174,7 @@ def _principal(claims: Mapping[str, object]) -> Principal:
     sub, tenant = claims.get("sub"), claims.get("tenant")
     if not (isinstance(sub, str) and sub and isinstance(tenant, str) and tenant and "{" not in tenant + sub):
         raise TokenRefused("the token names no subject or no tenant")
-    if len(sub) > LONGEST_SUBJECT or len(tenant) > LONGEST_TENANT or "\x00" in tenant + sub:
+    if not (_is_name(sub, LONGEST_SUBJECT) and _is_name(tenant, LONGEST_TENANT)):
         raise TokenRefused("the token's subject or tenant is too long, or no text")
     roles = _names(claims.get("roles", [])) & ROLES
     groups = _names(claims.get("groups", [])) | _default_groups(roles)
@@ -179,7 +184,15 @@ def _principal(claims: Mapping[str, object]) -> Principal:
 def _names(value: object) -> frozenset[str]:
     if not (isinstance(value, list) and all(isinstance(item, str) for item in value)):
         raise TokenRefused("the token's roles or groups are not lists of names")
+    if len(value) > MOST_NAMES or not all(_is_name(item, LONGEST_NAME) for item in value):
+        raise TokenRefused("the token's roles or groups are too many, too long, or no text")
     return frozenset(value)
+
+
+def _is_name(text: str, longest: int) -> bool:
+    """Tell whether a claim can be stored and sent: Redis, SQL, the index, logs and headers all get it."""
+    # A lone surrogate is a character for JSON and Python, and for nothing that encodes it.
+    return len(text) <= longest and not any(unicodedata.category(char) in {"Cc", "Cs"} for char in text)
 
 
 def _default_groups(roles: frozenset[str]) -> frozenset[str]:

@@ -3,6 +3,7 @@
 Pure.
 """
 
+from knowledge.screening.deobfuscation import one_spaced
 from knowledge.screening.screening import (
     IdentifierKind,
     ScreeningFinding,
@@ -12,4 +13,4 @@ from knowledge.screening.screening import (
     mask,
 )
 
-__all__ = ["IdentifierKind", "ScreeningFinding", "Tactic", "find_identifiers", "find_injection", "mask"]
+__all__ = ["IdentifierKind", "ScreeningFinding", "Tactic", "find_identifiers", "find_injection", "mask", "one_spaced"]

@@ -19,7 +19,10 @@ _ZERO_WIDTH: Final = dict.fromkeys(
         "\u200b\u200c\u200d\u2060\ufeff\u00ad\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u180e\u200e\u200f",
     )
 )
-_BLANKS: Final = re.compile(r"[ \t\xa0\u3000]+")
+_BLANKS: Final = re.compile(r"[^\S\n]+")
+_LINE_BREAKS: Final = re.compile(r" ?\n[ \n]*")
+# Two Arabic phrases in one character each, which fold into eighteen and eight: a short text would become a long one.
+_LONG_FORMS: Final = dict.fromkeys(map(ord, "\ufdfa\ufdfb"), " ")
 _INVISIBLE: Final = re.compile(
     r"(?<=[^\W_])[\u200b-\u200d\u2060\ufeff\u00ad]+(?=[^\W_])|[\u202a-\u202e\u2066-\u2069]"
     r"|[\U000e0000-\U000e007f]"
@@ -48,7 +51,19 @@ _UNICODE_ESCAPE: Final = re.compile(r"\\u([0-9a-fA-F]{4})|\\x([0-9a-fA-F]{2})|\\
 
 def normalised(text: str) -> str:
     """Return the text as a model would read it: compatibility forms folded, invisible characters gone."""
-    return _BLANKS.sub(" ", unicodedata.normalize("NFKC", text).translate(_ZERO_WIDTH))
+    return one_spaced(_folded(text))
+
+
+def one_spaced(text: str) -> str:
+    """Return the text with one blank for each run of blanks, and one line feed for each run that has one.
+
+    Patterns are matched on such a text: between two words they allow for one blank, not for any number.
+    """
+    return _LINE_BREAKS.sub("\n", _BLANKS.sub(" ", text))
+
+
+def _folded(text: str) -> str:
+    return unicodedata.normalize("NFKC", text.translate(_LONG_FORMS)).translate(_ZERO_WIDTH)
 
 
 def invisible_characters(text: str) -> str | None:
@@ -61,9 +76,9 @@ def deobfuscated(text: str) -> Iterator[str]:
     """Yield the readings of a text by each kind of deobfuscation, without repetition."""
     seen = {normalised(text)}
     # Blanks are not collapsed yet: spaced letters have wider gaps between their words.
-    plain = unicodedata.normalize("NFKC", text).translate(_ZERO_WIDTH)
+    plain = _folded(text)
     for undo in (_unescaped, _latin, _unspaced, _unleeted, _rot13, _backwards):
-        reading = _BLANKS.sub(" ", undo(plain))
+        reading = one_spaced(undo(plain))
         if reading not in seen:
             seen.add(reading)
             yield reading

@@ -103,8 +103,8 @@ _Check = Callable[[re.Match[str]], bool]
 _PATTERNS: Final[tuple[tuple[IdentifierKind, re.Pattern[str], _Check], ...]] = tuple(
     (kind, re.compile(pattern, re.IGNORECASE), check)
     for kind, pattern, check in (
-        (IdentifierKind.EMAIL, r"[A-Za-z0-9._%+\-]+[ \t]?@[ \t]?"
-         r"[A-Za-z0-9\-]+(?:[ \t]?\.[ \t]?[A-Za-z0-9\-]+)*\.[A-Za-z]{2,}", _always),
+        (IdentifierKind.EMAIL, r"[A-Za-z0-9._%+\-]{1,64}+[ \t]?@[ \t]?"
+         r"[A-Za-z0-9\-]{1,63}(?:[ \t]?\.[ \t]?[A-Za-z0-9\-]{1,63}){0,8}\.[A-Za-z]{2,24}", _always),
         (IdentifierKind.ACCOUNT, r"(?<![A-Za-z0-9])[A-Z]{2}\d{2}(?:[ ]?[A-Z0-9]{4}){3,7}"
          r"(?:[ ]?[A-Z0-9]{1,3})?(?![A-Za-z0-9])", _has_ten_digits),
         (IdentifierKind.RESIDENT_NUMBER, rf"{_NOT_BEFORE}\d{{2}}(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d"

@@ -56,14 +56,34 @@ _PERSONAL: Final = (
     r"balances?|accounts?|salary|socioeconomic|favou?rite \w+|age|location|city|income|transactions?"
     r"|credit card|ssn|names?)"
 )
+_BOUNDS: Final = (
+    (r"\w+", r"\w{1,30}+"),
+    (r"\w*", r"\w{0,30}+"),
+    (r"\S+\s", r"\S{1,30}+\s"),
+    (r"\S*", r"\S{0,12}"),
+    (r"\s*", r"\s{0,2}"),
+    ("[A-Z][a-z]+", "[A-Z][a-z]{1,20}"),
+)
+
+
+def _bounded(pattern: str) -> str:
+    """Return the pattern with a bound of each word and of each white space, so that its work is linear in the text.
+
+    Words and blanks are disjoint, so nothing is lost where a repeat keeps what it took (`+` after the bound).
+    """
+    for unbounded, bounded in _BOUNDS:
+        pattern = pattern.replace(unbounded, bounded)
+    return pattern
+
+
 PATTERNS: Final[tuple[tuple[Tactic, re.Pattern[str]], ...]] = tuple(
-    (tactic, re.compile(pattern, re.IGNORECASE | re.MULTILINE))
+    (tactic, re.compile(_bounded(pattern), re.IGNORECASE | re.MULTILINE))
     for tactic, pattern in (
         (Tactic.OVERRIDE, rf"\b(?:ignor\w*|disregard\w*|forget|override|bypass|overrul\w*|set aside"
          rf"|do not (?:follow|obey)|don't follow|"
          rf"stop following|discard|neglect|erase|regardless of|cancel"
          rf"|pay no attention to)\b[^.\n]{{0,25}}?\b{_BEFORE}\b[^.\n]{{0,40}}?\b{_INSTRUCTIONS}\b"),
-        (Tactic.OVERRIDE, r"\b(?:ignore|disregard|forget) (?:all |about |everything |of )*(?:the |what is "
+        (Tactic.OVERRIDE, r"\b(?:ignore|disregard|forget) (?:all |about |everything |of ){0,4}(?:the |what is "
          r"|what was |you (?:were|have been) told |that came )?(?:above|before|previous(?:ly)?|earlier|prior)\b"),
         (Tactic.OVERRIDE, r"\bforget (?:about )?(?:that|this|it|everything)\b[,.]? (?:and |now )?(?:can|could"
          r"|just|please|tell|give|write|you)\b"),
@@ -99,7 +119,7 @@ PATTERNS: Final[tuple[tuple[Tactic, re.Pattern[str]], ...]] = tuple(
          rf"|복사|번역|적어|써|요약|나열)"),
         (Tactic.EXTRACTION, r"프롬프트(?:를|을|가|는|의|\s)[^.\n]{0,15}(?:보여|알려|출력|공개|말해|뭐|무엇"
          r"|그대로|복사|번역|적어|내용)|(?:위|앞)(?:의|에)?\s?(?:있는\s?)?(?:텍스트|내용|글|문장|문구)(?:를"
-         r"|을)?\s?(?:모두 |전부 |그대로 |다시 )+(?:출력|반복|복사|적어|써)"),
+         r"|을)?\s?(?:모두 |전부 |그대로 |다시 ){1,4}(?:출력|반복|복사|적어|써)"),
         (Tactic.ROLE_PLAY, r"\b(?:DAN|DUDE|STAN|AIM|Anti-?GPT|BetterDAN|DevMode) mode\b|\bdo anything now\b"
          r"|\bact(?:ing)? (?:just |exactly )?(?:like|as) (?:a |an )?(?:dan\b|dude\b|unrestricted|unfiltered"
          r"|evil|jailbr)|\bjailbr(?:eak|oken)"),
@@ -163,20 +183,20 @@ PATTERNS: Final[tuple[tuple[Tactic, re.Pattern[str]], ...]] = tuple(
          r"|복호화|인코딩|rot-?13|base-?64|시저 암호|모스 부호|인터레이스|암호를 해독)"),
         (Tactic.SMUGGLING, r"\b[a-z] ?= ?[\"'“][^\"'”\n]{1,120}[\"'”][^\n]{0,200}\b[a-z] ?= ?[\"'“]"
          r"|\b[a-z] ?\+ ?[a-z] ?\+ ?[a-z]\b|\bconcatenat\w+"),
-        (Tactic.SMUGGLING, r"(?:[01]{8}[ ,]?){4,}|(?:\\x[0-9a-f]{2}){4,}|(?:\\u[0-9a-f]{4}){4,}"
-         r"|(?:&#x?[0-9a-f]{2,6};){4,}|(?:%[0-9a-f]{2}){5,}"),
+        (Tactic.SMUGGLING, r"(?:[01]{8}[ ,]?){4}|(?:\\x[0-9a-f]{2}){4}|(?:\\u[0-9a-f]{4}){4}"
+         r"|(?:&#x?[0-9a-f]{2,6};){4}|(?:%[0-9a-f]{2}){5}"),
         (Tactic.SMUGGLING, r"\b(?:backwards?|in reverse(?: order)?|each letter|every letter|substitution"
          r"|first (?:three |two )?letters? of|vowels? with|dashes in between|letter by letter)\b"),
         (Tactic.ROLE_MARKER, r"<\|[^|>\n]{1,40}\|?>|\[/?INST\]|<</?SYS>>|</?(?:system|assistant|user"
          r"|instructions?|s)>|<(?:system|now entering)[^>\n]{0,40}(?:mode|override)[^>\n]{0,20}>|\b(?:begin"
          r"|end) (?:of )?(?:system|new|admin|prompt|user|document|context)[a-z ]{0,20}(?:prompt|instructions?"
-         r"|message|text|input)?\s*(?:-{2,}|={2,}|\]|>)"),
+         r"|message|text|input)?\s*(?:--|==|\]|>)"),
         (Tactic.ROLE_MARKER, r"^\s*[#*\[(<]{0,4}\s*(?:system|assistant|developer|human|시스템|어시스턴트"
-         r"|개발자)\s*(?:prompt|message|메시지|프롬프트|지시)?\s*[\])>*]{0,3}\s*[:：]|^#{2,}\s*(?:instruction"
+         r"|개발자)\s*(?:prompt|message|메시지|프롬프트|지시)?\s*[\])>*]{0,3}\s*[:：]|^#{2,6}\s*(?:instruction"
          r"|response|system|new task|override)s?\b|\b(?:system mode|override_mode)\b"),
-        (Tactic.ROLE_MARKER, r"\bQ\s?:[^\n]{5,}\bA\s?:[^\n]{5,}\bQ\s?:"),
-        (Tactic.HIDDEN, r"<!--.*?(?:-->|$)|display\s*:\s*none|font-size\s*:\s*0|visibility\s*:\s*hidden"
-         r"|<script\b|<iframe\b|\bjavascript:|!\[[^\]]*\]\(https?://[^)]*[?&][^)]*\)|<img\b[^>]*\balt\s?="
+        (Tactic.ROLE_MARKER, r"\bQ\s?:[^\n]{5,160}?\bA\s?:[^\n]{5,160}?\bQ\s?:"),
+        (Tactic.HIDDEN, r"<!--[^\n]{0,200}|display\s*:\s*none|font-size\s*:\s*0|visibility\s*:\s*hidden"
+         r"|<script\b|<iframe\b|\bjavascript:|!\[[^\]]{0,100}\]\(https?://[^)?&]{0,300}[?&][^)]{0,300}\)|<img\b[^>]{0,200}\balt\s?="
          r"|\bon(?:error|load|click|mouseover)\s?="),
         (Tactic.STEERING, r"\b(?:phishing e-?mail|malware|ransomware|hate humans|kill all humans)\b|\bstat(?:e"
          r"|ing) (?:that |the )(?:output|i used|your account)|\bprint the following\b"),
@@ -185,7 +205,7 @@ PATTERNS: Final[tuple[tuple[Tactic, re.Pattern[str]], ...]] = tuple(
          r"|within|throughout|at the (?:end|start|beginning) of) your (?:response|reply|answer|output"
          r"|message)s?\b|\b(?:reply|respond|answer) (?:only )?(?:in|with|using) (?:reverse|emojis?|code|cipher"
          r"|base|rot|pirate|rhymes?|html|json|binary|morse)|\byour (?:response|reply"
-         r"|output)\b[^.?\n]{0,40}\b(?:by \d|alphabet|cipher|emoji|reverse|encoded|brand)|^\W*(?:in|enhance"
+         r"|output)\b[^.?\n]{0,40}\b(?:by \d|alphabet|cipher|emoji|reverse|encoded|brand)|^\W{0,8}(?:in|enhance"
          r"|modify|reverse|alter|tweak|adjust|shift|alter) (?:your|the) (?:response|answer|reply|output)\b"
          r"|\brepresent your (?:answer|response)\b"),
         (Tactic.STEERING, r"\b(?:with|as) (?:developer|dan|the following) (?:mode|format)"
@@ -209,7 +229,7 @@ PATTERNS: Final[tuple[tuple[Tactic, re.Pattern[str]], ...]] = tuple(
         (Tactic.OVERRIDE, r"(?:^|[.!?,;:\n]\s*|\b(?:please|and|then|to|must|should|just|you|now|simply|instead) )"
          r"(?:say|print|output|reply|respond|answer|write|repeat|return|type|speak)(?: (?:back|with|only|just|exactly"
          r"|precisely|nothing but|simply|me|to me|the|word|words|phrase|sentence|string|following|text|verbatim"
-         r"|out loud|after me))*\s?[:,]?\s?[\"'“‘「『][^\"'”’」』\n]{2,}"),
+         r"|out loud|after me)){0,6}\s?[:,]?\s?[\"'“‘「『][^\"'”’」』\n]{2,120}"),
         (Tactic.OVERRIDE, r"\b(?:repeat after me|say exactly|respond only with|reply only with|answer only with"
          r"|output only|print exactly|(?:first|last|next) (?:word|line|sentence|thing) (?:of|in) your"
          r" (?:answer|response|reply|output))\b"),
@@ -282,9 +302,9 @@ PATTERNS: Final[tuple[tuple[Tactic, re.Pattern[str]], ...]] = tuple(
         (Tactic.HIDDEN, r"<(?:a|img|script|svg|iframe|body|html|div|span|style|form|input|object|embed|link|meta"
          r"|base)\b"
          r"[^>\n]{0,200}>?|<[a-z][^>\n]{0,200}\b(?:hidden\b|style\s?=|on[a-z]{3,20}\s?=)"
-         r"|!\[[^\]\n]*\]\(\s*<?(?:[a-z][a-z0-9+.-]*:|//|\\\\)"),
+         r"|!\[[^\]\n]{0,100}\]\(\s*<?(?:[a-z][a-z0-9+.-]{0,30}:|//|\\\\)"),
         # Markup that a guide may show: it fetches nothing, runs nothing and hides nothing.
-        (Tactic.MARKUP, r"</[a-z][a-z0-9]{0,12}\s?>|!\[[^\]\n]*\]\(|\{\{[^}\n]*\}\}|\$\{[^}\n]*\}"),
+        (Tactic.MARKUP, r"</[a-z][a-z0-9]{0,12}\s?>|!\[[^\]\n]{0,100}\]\(|\{\{[^}\n]{0,100}\}\}|\$\{[^}\n]{0,100}\}"),
         (Tactic.STEERING, r"\b(?:add|include|insert|append|mention|promote|recommend|advertise|embed|put|place|say)"
          r"\b[^\n]{0,120}\b(?:in|to|into|at the end of|within|with) (?:your|each|every|all) (?:repl(?:y|ies)"
          r"|responses?|answers?|outputs?|summary|summaries|translations?)\b|\b(?:every|each) (?:answer|response|reply"

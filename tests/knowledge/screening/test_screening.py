@@ -1,6 +1,7 @@
 import base64
 import codecs
 import time
+from re import _parser  # type: ignore[attr-defined]  # the parse of a pattern
 
 import pytest
 from hypothesis import given, settings
@@ -8,6 +9,8 @@ from hypothesis import strategies as st
 
 from evals.questions import spelled_identifiers, spellings_of
 from evals.safety import is_masked
+from knowledge.screening.identifiers import _PATTERNS as IDENTIFIER_PATTERNS
+from knowledge.screening.injection_patterns import PATTERNS as INJECTION_PATTERNS
 from knowledge.screening.screening import IdentifierKind, Tactic, find_identifiers, find_injection, mask
 
 FULL_WIDTH = str.maketrans("0123456789-", "０１２３４５６７８９－")
@@ -44,6 +47,13 @@ DIGIT = st.integers(0, 9)
 
 def digits(count: int) -> st.SearchStrategy[str]:
     return st.lists(DIGIT, min_size=count, max_size=count).map(lambda many: "".join(map(str, many)))
+
+
+def test_a_match_of_a_screening_pattern_has_a_greatest_length() -> None:
+    # Then a search does bounded work at each character, whatever the text is.
+    patterns = [*(pattern for _, pattern in INJECTION_PATTERNS), *(pattern for _, pattern, _ in IDENTIFIER_PATTERNS)]
+    widths = {p.pattern: _parser.parse(p.pattern, p.flags).getwidth()[1] for p in patterns}
+    assert {pattern: width for pattern, width in widths.items() if width > 800} == {}
 
 
 @settings(deadline=None)

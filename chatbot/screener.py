@@ -1,0 +1,62 @@
+"""Screens a question and what its client sent along in a thread, within a time limit.
+
+Screening takes processor time in proportion to the text (a few milliseconds, tens for the longest and most hostile). In
+the event loop it would delay every other answer, and the probes.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+import anyio
+
+from chatbot.errors import Overloaded
+from chatbot.questions import (
+    ClientMessage,
+    ExcludedTopic,
+    ScreenedQuestion,
+    Verdict,
+    excluded_topic,
+    screen,
+    screened_messages,
+)
+
+SCREENING_SECONDS = 3.0
+"""The deadline of a screening, which includes the wait for those before it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Screening:
+    """A screened question, the topic for which it is not answered, and the earlier messages that may be used."""
+
+    question: ScreenedQuestion
+    topic: ExcludedTopic | None
+    earlier: tuple[ClientMessage, ...]
+
+
+class Screener:
+    """Screens one question at a time: threads beside each other would only take turns."""
+
+    def __init__(self, bank_names: Collection[str], *, seconds: float = SCREENING_SECONDS) -> None:
+        self._bank_names = bank_names
+        self._seconds = seconds
+        self._limiter = anyio.CapacityLimiter(1)
+
+    async def screen(self, question: str, earlier: Sequence[ClientMessage]) -> Screening:
+        """Return what screening finds.
+
+        Raises:
+            Overloaded: it did not end within the deadline.
+        """
+        try:
+            with anyio.fail_after(self._seconds):
+                return await anyio.to_thread.run_sync(
+                    self._screened, question, tuple(earlier), limiter=self._limiter, abandon_on_cancel=True
+                )
+        except TimeoutError as exc:
+            raise Overloaded("many questions are screened at this moment", retry_after=1) from exc
+
+    def _screened(self, text: str, earlier: Sequence[ClientMessage]) -> Screening:
+        question = screen(text)
+        may_be_answered = question.verdict is Verdict.OK
+        topic = excluded_topic(question.text, self._bank_names) if may_be_answered else None
+        return Screening(question, topic, screened_messages(earlier) if may_be_answered else ())

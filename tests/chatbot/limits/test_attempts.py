@@ -1,0 +1,32 @@
+import pytest
+
+from chatbot.errors import RateLimited
+from chatbot.limits.attempts import Attempts
+from tests.clock import Clock
+
+
+def test_a_user_is_refused_at_twice_their_limit_and_let_in_when_the_oldest_request_is_a_minute_old() -> None:
+    clock = Clock(100.0)
+    attempts = Attempts(clock=clock)
+    for _ in range(6):
+        attempts.count("lee", requests_per_minute=3)
+        clock.pass_seconds(1)
+    with pytest.raises(RateLimited) as refused:
+        attempts.count("lee", requests_per_minute=3)
+    assert refused.value.retry_after == 54
+    clock.pass_seconds(54)
+    attempts.count("lee", requests_per_minute=3)
+
+
+def test_one_user_does_not_use_up_another_s_requests() -> None:
+    attempts = Attempts(clock=Clock(0.0))
+    attempts.count("lee", requests_per_minute=1)
+    attempts.count("lee", requests_per_minute=1)
+    attempts.count("kim", requests_per_minute=1)
+
+
+def test_users_in_any_number_take_bounded_memory() -> None:
+    attempts = Attempts(clock=Clock(0.0))
+    for n in range(10_500):
+        attempts.count(f"user {n}", requests_per_minute=1)
+    assert len(attempts) == 10_000

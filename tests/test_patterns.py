@@ -1,0 +1,125 @@
+"""Every pattern of the tree does linear work on any text: whoever writes a text cannot stop a process with it.
+
+Texts are made from each pattern (`tests/adversarial_text.py`): repeats of its own pieces, white space, near misses.
+Work is measured in processor time of this thread, the least of several tries, so that other programs do not count.
+"""
+
+import ast
+import importlib
+import re
+import time
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from re import Pattern
+
+import pytest
+
+from tests.adversarial_text import adversarial_texts, samples
+
+ROOT = Path(__file__).parents[1]
+# Not evals and llm_server: what they read is written here.
+PACKAGES = ("chatbot", "edge", "ingest", "knowledge", "telemetry")
+NOT_IMPORTED = {"ingest.bulk.batch", "knowledge.storage.migrations.env"}  # parts of Ray and of Alembic's own process
+# Patterns made from words at run time: an alternation of escaped words is linear.
+ESCAPED_WORDS = {"chatbot/tokenizer.py", "knowledge/glossary.py", "knowledge/index/collection.py"}
+FUNCTIONS = {"compile", "search", "match", "fullmatch", "sub", "subn", "split", "findall", "finditer"}
+LONGEST_QUESTION = 4000
+MOST_GROWTH = 2.5
+# Below this no measure of growth is exact, and no text of 4,000 characters delays anybody.
+NEGLIGIBLE_SECONDS = 0.002
+TRIES = 3
+
+
+def module_names() -> Iterator[str]:
+    for package in PACKAGES:
+        for path in sorted((ROOT / package).rglob("*.py")):
+            name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+            if not name.endswith("__main__") and name not in NOT_IMPORTED:
+                yield name
+
+
+@cache
+def patterns() -> dict[str, list[Pattern[str] | Pattern[bytes]]]:
+    """Return the compiled patterns of each module, and those that its functions compile from literals."""
+    return {name: list(dict.fromkeys([*_kept(name), *_inline(name)])) for name in module_names()}
+
+
+def _kept(name: str) -> Iterator[Pattern[str] | Pattern[bytes]]:
+    waiting: list[object] = [value for key, value in vars(importlib.import_module(name)).items() if key[:2] != "__"]
+    while waiting:
+        match waiting.pop():
+            case re.Pattern() as pattern:
+                yield pattern
+            case tuple() | list() | frozenset() | set() as many:
+                waiting.extend(many)
+            case dict() as table:
+                waiting.extend([*table, *table.values()])
+
+
+def _inline(name: str) -> Iterator[Pattern[str] | Pattern[bytes]]:
+    module = importlib.import_module(name)
+    path = Path(str(module.__file__))
+    for function in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if not isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+            continue
+        for call in ast.walk(function):
+            if (
+                isinstance(call, ast.Call)
+                and isinstance(call.func, ast.Attribute)
+                and isinstance(call.func.value, ast.Name)
+                and call.func.value.id == "re"
+                and call.func.attr in FUNCTIONS
+                and str(path.relative_to(ROOT)) not in ESCAPED_WORDS
+            ):
+                source = eval(compile(ast.Expression(call.args[0]), str(path), "eval"), vars(module))  # noqa: S307  # our own source
+                yield re.compile(source)
+
+
+def seconds(pattern: Pattern[str] | Pattern[bytes], text: str) -> float:
+    subject = text if isinstance(pattern.pattern, str) else text.encode("utf-8", "replace")
+    began = time.thread_time()
+    for _ in pattern.finditer(subject):  # type: ignore[arg-type]  # a pattern of bytes has bytes
+        pass
+    return time.thread_time() - began
+
+
+def growth(pattern: Pattern[str] | Pattern[bytes], text: str, doubled: str) -> float:
+    """Return how many times the work of a text its double costs, by the least of several tries of each."""
+    tries = [(seconds(pattern, text), seconds(pattern, doubled)) for _ in range(TRIES)]
+    return min(longer for _, longer in tries) / max(1e-9, min(shorter for shorter, _ in tries))
+
+
+@pytest.mark.parametrize("module", [name for name, found in patterns().items() if found])
+def test_a_text_of_twice_the_length_is_at_most_two_and_a_half_times_the_work(module: str) -> None:
+    for pattern in patterns()[module]:
+        # The first length shows an exponential or cubic pattern before it takes minutes.
+        for length in (250, LONGEST_QUESTION // 2):
+            pairs = zip(adversarial_texts(pattern, length), adversarial_texts(pattern, 2 * length), strict=True)
+            for text, doubled in pairs:
+                if seconds(pattern, doubled) > NEGLIGIBLE_SECONDS:
+                    grown = min(growth(pattern, text, doubled) for _ in range(2))
+                    assert grown <= MOST_GROWTH, f"{grown:.1f} × on {doubled[:80]!r}: {pattern.pattern!r}"
+
+
+def test_the_texts_are_what_the_patterns_look_for() -> None:
+    # Otherwise the test above shows nothing: most texts that are drawn from a pattern must match it.
+    drawn = [(pattern, text) for found in patterns().values() for pattern in found for text in samples(pattern)]
+    matched = sum(pattern.search(text) is not None for pattern, text in drawn if isinstance(pattern.pattern, str))
+    assert matched > 0.7 * len(drawn)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "flags"),
+    [
+        (r"^\s*[#*]{0,4}\s*(?:system|human)\s*:", re.MULTILINE),
+        (r"너의\s?(?:\S+\s?){0,2}비밀번호\S*알려", 0),
+        (r"<!--.*?-->", re.DOTALL),
+        (r"[\w.]+@\w+", 0),
+        (r"(?=[^.]*rates?)[^.]*will", 0),
+    ],
+)
+def test_a_pattern_that_is_not_linear_is_found(pattern: str, flags: int) -> None:
+    compiled = re.compile(pattern, flags)
+    pairs = zip(adversarial_texts(compiled, 300), adversarial_texts(compiled, 600), strict=True)
+    assert any(growth(compiled, *pair) > 3 for pair in pairs if seconds(compiled, pair[1]) > 0.0002)
