@@ -12,7 +12,15 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from ingest.catalogue import Approvals, Catalogue
 from ingest.jobs import JobBroker, JobClaims, this_process
 from ingest.metrics import Metrics
-from ingest.parsing import Chunker, Restriction, open_parser, open_readers, open_tokenizer
+from ingest.parsing import (
+    Chunker,
+    ParserSettings,
+    Readers,
+    Restriction,
+    open_parser,
+    open_readers,
+    open_tokenizer,
+)
 from ingest.pipeline import write_pending_windows
 from ingest.review import CpuLimiter
 from ingest.services import Services
@@ -32,16 +40,17 @@ MOST_EMBED_WORKERS = 4
 
 
 @asynccontextmanager
-async def open_services(
+async def open_services(  # noqa: PLR0913  three parts that may be given, three kinds of use
     settings: Settings,
     *,
     index: Index | None = None,
     engine: AsyncEngine | None = None,
+    parser: Readers | None = None,
     works_jobs: bool = True,
     any_embedder: bool = False,
     discard_former: bool = False,
 ) -> AsyncGenerator[Services]:
-    """Open the services; `index` and `engine` are given where another service of this process shares them.
+    """Open the services; `index`, `engine` and `parser` are given where something else of this process shares them.
 
     With `works_jobs` uploads are indexed by this process while the block runs; without it (`ingest load`) the caller
     runs the jobs, needs no Redis and embeds on every core, up to MOST_EMBED_WORKERS. With `any_embedder` another
@@ -50,8 +59,8 @@ async def open_services(
     """
     async with AsyncExitStack() as stack:
         tokenizer = await anyio.to_thread.run_sync(open_tokenizer, settings.embedder_folder)
-        parser = await stack.enter_async_context(open_readers(settings.parser, gives_back=works_jobs))
-        await parser.start()  # it loads its parsers while this process loads its models
+        if parser is None:
+            parser = await stack.enter_async_context(_start_readers(settings.parser, gives_back=works_jobs))
         if engine is None:
             engine = open_engine(settings.database)
             stack.push_async_callback(engine.dispose)
@@ -98,6 +107,14 @@ async def open_services(
             tasks.start_soon(Worker(services, job_broker).run)
         yield services
         tasks.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def _start_readers(settings: ParserSettings, *, gives_back: bool) -> AsyncGenerator[Readers]:
+    """Open the readers, the first of which loads its parsers while this process loads its models."""
+    async with open_readers(settings, gives_back=gives_back) as readers:
+        await readers.start()
+        yield readers
 
 
 @asynccontextmanager

@@ -12,6 +12,7 @@ from tokenizers import Tokenizer
 from ingest.bulk import LoadOutcome
 from ingest.catalogue import Stage
 from ingest.jobs import JobBrokerSettings
+from ingest.parsing import ParserSettings, Readers, open_readers
 from ingest.services import Services
 from ingest.settings import Settings
 from ingest.uploads import Uploads
@@ -76,13 +77,20 @@ def terms() -> Terms:
     return Terms()
 
 
+@pytest.fixture(scope="module")  # an async fixture of the session would keep its event loop open under every later test
+async def readers() -> AsyncGenerator[Readers]:
+    """A process that reads files takes half a second to start."""
+    async with open_readers(ParserSettings()) as readers:
+        yield readers
+
+
 @pytest.fixture
-async def services(settings: Settings, clock: Clock, terms: Terms) -> AsyncGenerator[Services]:
+async def services(settings: Settings, clock: Clock, terms: Terms, readers: Readers) -> AsyncGenerator[Services]:
     """Services by the test's clock, whose jobs only the test does."""
     async with (
         open_embedder(settings.embedder) as embedder,
         open_index(settings.index, embedder, terms) as index,
-        open_services(settings, index=index, works_jobs=False) as opened,
+        open_services(settings, index=index, parser=readers, works_jobs=False) as opened,
     ):
         yield replace(opened, now=clock, uploads=Uploads(opened.blobs, opened.catalogue, now=clock))
 
