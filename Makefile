@@ -55,11 +55,11 @@ gates: ## Hold retrieval (real weights) and recorded answers against their gates
 	@.venv/bin/llm-server fetch e5-small
 	@.venv/bin/evals gate
 
-bench: setup ## Measure first token and memory against vLLM asked directly, ingestion beside others', and three times the load
+bench: setup ## Measure first token and memory against vLLM asked directly, ingestion beside others', the index by its size, and three times the load
 	@.venv/bin/llm-server fetch e5-small cpu-small
 	@scripts/peers
 	@failed=0; $(PY) -m evals.performance.bench || failed=$$?; $(PY) -m evals.performance.ingestion .venv/peers/bin/python || failed=$$?; \
-	  $(PY) -m evals.performance.load && exit $$failed
+	  $(PY) -m evals.performance.passages || failed=$$?; $(PY) -m evals.performance.load && exit $$failed
 
 attacks: setup ## Attack the whole product over a model that obeys everything (garak), and both APIs (schemathesis); 1 above a bound
 	@scripts/attack_parts

@@ -4,9 +4,10 @@ Reciprocal rank fusion discards the distances of scores: .859 on ko_autorag_docs
 z-scores, and where the weights come from, is in docs/decisions/0001-fusion-of-scores.md.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from statistics import fmean, pstdev
+from statistics import fmean
 
 from pydantic import BaseModel, Field
 
@@ -84,7 +85,8 @@ def _standardised(scores: Mapping[str, float], points: list[str], *, exhausted: 
         return dict.fromkeys(points, 0.0)
     floor = 0.0 if exhausted else min(scores.values())
     sample = [scores.get(point, floor) for point in points] if exhausted else list(scores.values())
-    mean, spread = fmean(sample), pstdev(sample)
+    mean = fmean(sample)
+    spread = math.sqrt(fmean((score - mean) ** 2 for score in sample))
     if spread < 1e-9:
         return dict.fromkeys(points, 0.0)
     return {point: (scores.get(point, floor) - mean) / spread for point in points}

@@ -9,11 +9,11 @@ import math
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from datetime import date
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from knowledge.access import Access
 from knowledge.embedding import Embedder, EmbeddingUnavailable
@@ -26,7 +26,7 @@ from knowledge.index.collection import (
     next_collection,
 )
 from knowledge.index.edge import open_edge
-from knowledge.index.engine import Engine, IndexUnavailable, NewPoint, Payload, Query, StoredPoint, Vectors
+from knowledge.index.engine import Engine, IndexUnavailable, NewPoint, Payload, Query, Vectors
 from knowledge.index.filters import Above, AnyOf, AtMost, Equals, Filter, Missing
 from knowledge.index.fusion import Fused, balanced, fuse
 from knowledge.index.server import open_server
@@ -293,12 +293,18 @@ class Index:
         ids = [candidate.point_id for candidate in best]
         points = {point.id: point for point in await self._engine.read(collection, ids, dense=True)}
         unit = await self._rarest(collection)
-        hits = [
-            _hit(candidate, points[candidate.point_id], vector, unit)
-            for candidate in best
-            if candidate.point_id in points
+        present = [candidate for candidate in best if candidate.point_id in points]
+        cosines = _cosines(vector, [points[candidate.point_id].dense for candidate in present])
+        return [
+            Hit(
+                passage=_passage(points[candidate.point_id].payload),
+                score=candidate.score,
+                dense=cosine,
+                terms=(candidate.terms or 0.0) / unit,
+                collection=collection,
+            )
+            for candidate, cosine in zip(present, cosines, strict=True)
         ]
-        return [replace(hit, collection=collection) for hit in hits]
 
     def _points(self, passages: Sequence[Passage], vectors: Sequence[Sequence[float]]) -> list[NewPoint]:
         return [
@@ -373,14 +379,13 @@ def _leaning(question: Sequence[float], before: Sequence[float] | None = None) -
     return [value / length for value in both] if length else list(question)
 
 
-def _hit(fused: Fused, point: StoredPoint, vector: Sequence[float], unit: float) -> Hit:
-    dense = _cosine(vector, point.dense)
-    return Hit(passage=_passage(point.payload), score=fused.score, dense=dense, terms=(fused.terms or 0.0) / unit)
-
-
-def _cosine(one: Sequence[float], other: Sequence[float]) -> float:
-    dot = sum(a * b for a, b in zip(one, other, strict=True))
-    return float(dot / (math.hypot(*one) * math.hypot(*other)))
+def _cosines(vector: Sequence[float], stored: Sequence[Sequence[float]]) -> list[float]:
+    """Return the cosine of one vector with each of the others."""
+    if not stored:
+        return []
+    own, others = np.asarray(vector), np.asarray(stored)
+    cosines: list[float] = (others @ own / (np.linalg.norm(others, axis=1) * np.linalg.norm(own))).tolist()
+    return cosines
 
 
 def _payload(passage: Passage) -> dict[str, Any]:
