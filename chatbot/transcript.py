@@ -32,7 +32,7 @@ from chatbot.limits import Reservation
 from chatbot.models import Delta, ModelDone, Sampling
 from chatbot.notices import DEGRADATION_LEVELS, DegradationLevel
 from chatbot.prompt import Prompt
-from chatbot.questions import CannedReply, ClientMessage, ScreenedQuestion, handoff
+from chatbot.questions import OF_THE_QUESTION, CannedReply, ClientMessage, ScreenedQuestion, handoff
 from chatbot.records import TurnFinished
 from chatbot.retrieval import SearchResult
 from chatbot.streams import AnswerId
@@ -98,6 +98,8 @@ class Turn:
     """Whether no message precedes the question and it is answered for the first time."""
     brought: int = 0
     """The number of messages that the client sent along: untrusted, and not kept."""
+    context: tuple[str, ...] = ()
+    """The ids of the earlier messages in the prompt, without those that the client sent along."""
 
     @property
     def sampling(self) -> Sampling:
@@ -326,6 +328,8 @@ def question_message(turn: Turn, *, at: float) -> StoredMessage:
         text=turn.screened.text,
         at=first_asked[0] if first_asked else at,
         answered_by=turn.answer_id,
+        refused=turn.reply if turn.reply in OF_THE_QUESTION else "",
+        context=turn.context,
     )
 
 

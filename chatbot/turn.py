@@ -29,6 +29,7 @@ from chatbot.conversations import (
     Owner,
     StoredMessage,
     path_to,
+    repeatable,
     window,
 )
 from chatbot.errors import (
@@ -40,7 +41,7 @@ from chatbot.errors import (
     Overloaded,
     StoreUnavailable,
 )
-from chatbot.events import FinishReason, Limits, NoticeCode, Queued, Token, Usage
+from chatbot.events import FinishReason, Limits, NoticeCode, PassageRef, Queued, Token, Usage
 from chatbot.grounding import GroundingStream, quote_passages
 from chatbot.limits import Caller, Ledger, Reservation
 from chatbot.models import YES_OR_NO, Delta, ModelDone, Switched
@@ -72,6 +73,7 @@ from chatbot.transcript import (
 from knowledge.access import Access
 from knowledge.identity import Principal
 from knowledge.passage import Language, language_of
+from knowledge.withdrawals import Withdrawals
 from telemetry.setup import current_trace_id
 from telemetry.supervision import contained
 
@@ -98,9 +100,11 @@ async def open_turn(question: Question, who: Principal, services: Services) -> T
     screened = screening.question
     language = language_of(screened.text)
     branch = branch_of(conversation, question)
-    earlier: list[HistoryMessage] = [*branch, *screening.earlier]
+    repeated = repeatable(branch, partial(was_withdrawn, who.tenant, services.withdrawals))
+    earlier: list[HistoryMessage] = [*repeated, *screening.earlier]
     result, canned_reply = await retrieve(screening, earlier, who, services)
-    prompt = build_prompt(screened.text, earlier, result, language, services)
+    in_prompt = window(earlier, services.models.tokenizer.count, settings.history_tokens)
+    prompt = build_prompt(screened.text, in_prompt, result, language, services)
     answer_tokens = await services.ledger.expected_answer_tokens(who.tenant, question.max_answer_tokens)
     reservation = await services.ledger.reserve(
         caller,
@@ -126,7 +130,8 @@ async def open_turn(question: Question, who: Principal, services: Services) -> T
         trace_id=current_trace_id(),
         opened_at=time.monotonic(),
         is_first=not earlier and question.id is None,
-        brought=len(earlier) - len(branch),
+        brought=len(screening.earlier),
+        context=tuple(message.id for message in repeated if message in in_prompt),
     )
     try:
         kept = await record_opening(turn, services)
@@ -173,6 +178,11 @@ def branch_of(conversation: Conversation, question: Question) -> tuple[StoredMes
     return branch
 
 
+def was_withdrawn(tenant: str, withdrawals: Withdrawals, passage: PassageRef) -> bool:
+    """Return whether a passage of an earlier answer is withdrawn by now."""
+    return withdrawals.withdrawn(tenant, passage.document_id, passage.version)
+
+
 async def retrieve(
     screening: Screening, earlier: Sequence[HistoryMessage], who: Principal, services: Services
 ) -> tuple[SearchResult, CannedReply | None]:
@@ -204,11 +214,10 @@ async def retrieve(
 def build_prompt(
     question: str, earlier: Sequence[HistoryMessage], result: SearchResult, language: Language, services: Services
 ) -> Prompt:
-    """Return the prompt, with as much of the history as its budget allows, newest first."""
-    history = window(earlier, services.models.tokenizer.count, services.settings.history_tokens)
+    """Return the prompt of a question, with these earlier messages."""
     return services.prompts.build(
         question,
-        history=[Message(message.role, message.text) for message in history],
+        history=[Message(message.role, message.text) for message in earlier],
         passages=[hit.passage for hit in result.hits],
         language=language,
     )

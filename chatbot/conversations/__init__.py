@@ -11,6 +11,7 @@ from chatbot.conversations.history import (
     Owner,
     StoredMessage,
     path_to,
+    repeatable,
     window,
 )
 from chatbot.conversations.ratings import RATINGS, Ratings
@@ -31,5 +32,6 @@ __all__ = [
     "Ratings",
     "StoredMessage",
     "path_to",
+    "repeatable",
     "window",
 ]

@@ -77,7 +77,8 @@ class StoredMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     """A question or an answer, as the customer saw it; `at` is in Unix seconds.
 
     `passages` are those behind the sources, in their order; `answered_by` is the latest answer to a question, which may
-    still be running.
+    still be running. Of a question, `refused` is the canned reply that stands in place of an answer ("": none, None: an
+    earlier release did not say), and `context` are the ids of the earlier messages in its prompt.
     """
 
     id: str
@@ -94,6 +95,8 @@ class StoredMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     finish_reason: str | None = None
     grounded: bool | None = None
     feedback: Feedback | None = None
+    refused: str | None = None
+    context: tuple[str, ...] | None = None
 
 
 class Conversation(msgspec.Struct, frozen=True):
@@ -394,6 +397,22 @@ def path_to(messages: Sequence[StoredMessage], message_id: str | None) -> tuple[
         branch.append(by_id.pop(message_id))
         message_id = branch[-1].parent_id
     return tuple(reversed(branch))
+
+
+def repeatable(branch: Sequence[StoredMessage], withdrawn: Callable[[PassageRef], bool]) -> tuple[StoredMessage, ...]:
+    """Return the messages that may stand in a prompt again: no question that was refused, nor the answer to it.
+
+    Nor an answer that had a passage which `withdrawn` names, nor its question, which would be asked anew without it.
+    """
+    answers = {message.parent_id: message for message in branch if message.role == "assistant"}
+    left_out: set[str] = set()
+    for question in (message for message in branch if message.role == "user"):
+        answer = answers.get(question.id)
+        by_earlier_release = question.refused is None and answer is not None and answer.finish_reason == "refused"
+        is_withdrawn = answer is not None and any(withdrawn(passage) for passage in answer.passages)
+        if question.refused or by_earlier_release or is_withdrawn:
+            left_out |= {question.id, *([answer.id] if answer else [])}
+    return tuple(message for message in branch if message.id not in left_out)
 
 
 def window(messages: Sequence[MessageT], tokens_of: Callable[[str], int], budget: int) -> tuple[MessageT, ...]:

@@ -116,8 +116,11 @@ def known_texts(conversation: Conversation | None, opened: Opened, given: str | 
     messages = conversation.messages if conversation else ()
     by_id = {message.id: message for message in messages}
     question, answer = by_id.get(opened.question_id), by_id.get(opened.answer_id)
-    branch = path_to(messages, opened.parent_id)
-    window = branch[len(branch) - opened.history :] if opened.history <= len(branch) else ()
+    if question is not None and question.context is not None:
+        window = tuple(by_id[earlier] for earlier in question.context if earlier in by_id)
+    else:  # asked of an earlier release
+        branch = path_to(messages, opened.parent_id)
+        window = branch[len(branch) - opened.history :] if opened.history <= len(branch) else ()
     complete = len(window) == opened.history and not opened.brought
     return KnownTexts(
         question=question.text if question else screen(given).text if given is not None else None,

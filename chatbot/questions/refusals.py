@@ -21,6 +21,12 @@ class CannedReply(StrEnum):
     EMERGENCY = "emergency"
 
 
+OF_THE_QUESTION: Final = frozenset(CannedReply) - {
+    CannedReply.CANNOT_VERIFY,
+    CannedReply.UNAVAILABLE,
+    CannedReply.EMERGENCY,
+}
+"""The replies that refuse a question for what it says; none of these questions enters a later prompt."""
 _TEXTS: Final[dict[Language, dict[CannedReply, str]]] = {
     "ko": {
         CannedReply.INJECTION: "죄송합니다. 요청하신 내용은 도와드릴 수 없습니다. 금융 상품과"

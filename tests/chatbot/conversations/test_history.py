@@ -16,6 +16,7 @@ from chatbot.conversations.history import (
     Owner,
     StoredMessage,
     path_to,
+    repeatable,
     window,
 )
 from chatbot.errors import BadRequest, NotFound, StoreUnavailable
@@ -335,3 +336,41 @@ def test_a_branch_is_the_way_from_its_first_question() -> None:
     assert path_to(tree, None) == ()
     assert [m.id for m in path_to(tree[2:], "q2")] == ["q2"]
     assert [m.id for m in path_to([question(name="x", parent="x")], "x")] == ["x"]
+
+
+def asked(name: str, *, parent: str | None = None, refused: str | None = "") -> StoredMessage:
+    return msgspec.structs.replace(question(name=name, parent=parent), refused=refused)
+
+
+def answered(name: str, to: str, *, finish: str = "stop", document: str = "deposit") -> StoredMessage:
+    behind = (PassageRef(document_id=document, version=1, n=0),)
+    return StoredMessage(
+        id=name, parent_id=to, role="assistant", text="…", at=1.0, passages=behind, finish_reason=finish
+    )
+
+
+def test_a_refused_question_and_its_answer_are_left_out_of_later_prompts() -> None:
+    branch = (
+        asked("q1"),
+        answered("a1", "q1"),
+        asked("q2", parent="a1", refused="injection"),
+        answered("a2", "q2", finish="refused"),
+        asked("q3", parent="a2"),
+        answered("a3", "q3", finish="refused"),  # the documents did not answer it: nothing is wrong with the question
+    )
+    assert [message.id for message in repeatable(branch, lambda _: False)] == ["q1", "a1", "q3", "a3"]
+
+
+def test_a_question_that_an_earlier_release_refused_is_left_out_too() -> None:
+    branch = (asked("q1", refused=None), answered("a1", "q1", finish="refused"), asked("q2", refused=None))
+    assert [message.id for message in repeatable(branch, lambda _: False)] == ["q2"]
+
+
+def test_a_refused_question_that_is_still_being_answered_is_left_out() -> None:
+    assert repeatable((asked("q1", refused="injection"),), lambda _: False) == ()
+
+
+def test_an_answer_from_a_withdrawn_document_is_left_out_with_its_question() -> None:
+    branch = (asked("q1"), answered("a1", "q1", document="old"), asked("q2", parent="a1"), answered("a2", "q2"))
+    kept = repeatable(branch, lambda passage: passage.document_id == "old")
+    assert [message.id for message in kept] == ["q2", "a2"]
