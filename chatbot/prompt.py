@@ -3,7 +3,8 @@
 The order keeps prefixes stable for vLLM's prefix cache. A probe ("is the answer in this passage?") is asked of each of
 the first passages by itself: a small model judges one passage far better than five. System, history and passage come
 first, so customers who ask about the same passage share its prefill. Passages are data: they stand between markers
-that their own text cannot forge; so do the numbered excerpts of the prompt that repairs a withheld answer.
+that no text in the prompt can forge, neither theirs, nor their titles', nor the customer's; so do the numbered excerpts
+of the prompt that repairs a withheld answer. Every text that is not the bank's own passes through `as_data`.
 """
 
 import hashlib
@@ -17,6 +18,7 @@ from knowledge.passage import Language, Passage
 PROBED = 3
 """The number of passages that are probed: they hold the answer to 94 % of questions."""
 
+_ANGLES = str.maketrans("<>＜＞﹤﹥", "‹›‹›‹›")  # the wide ones too: a small model reads them alike
 _MARKS: Mapping[Language, str] = {"ko": "문서", "en": "document"}
 
 
@@ -90,7 +92,8 @@ class PromptBuilder:
     ) -> Prompt:
         """Return the prompt of a question, its history (oldest first) and its passages (best first)."""
         marked = self._fitting([mark(passage, n, language) for n, passage in enumerate(passages, 1)])
-        before = (Message("system", self._text("system", language).format(bank=self._banks[language])), *history)
+        system = Message("system", self._text("system", language).format(bank=self._banks[language]))
+        before = (system, *(Message(message.role, as_data(message.content)) for message in history))
 
         answer = self._last_message("answer", question, marked, language)
         probes = [
@@ -119,7 +122,7 @@ class PromptBuilder:
 
     def _last_message(self, task: str, question: str, passages: Sequence[str], language: Language) -> str:
         return self._text("question", language).format(
-            passages="\n".join(passages), question=question, task=self._text(task, language)
+            passages="\n".join(passages), question=as_data(question), task=self._text(task, language)
         )
 
     def _ids(self, before: Sequence[Message], content: str) -> tuple[int, ...]:
@@ -142,8 +145,7 @@ class PromptBuilder:
 def mark(passage: Passage, n: int, language: Language) -> str:
     """Return the passage as the model sees it: numbered, titled, dated, and unable to close its own marker."""
     name = _MARKS[language]
-    body = passage.text.replace("<", "‹").replace(">", "›")
-    return f"<{name} {n}> {_titled(passage)}\n{body}\n</{name} {n}>"
+    return f"<{name} {n}> {_titled(passage)}\n{as_data(passage.text)}\n</{name} {n}>"
 
 
 def number(excerpt: Passage, n: int) -> str:
@@ -151,10 +153,15 @@ def number(excerpt: Passage, n: int) -> str:
 
     With the markers of passages the small model prefers the first place even more (docs/decisions/0002).
     """
-    body = f"{_titled(excerpt)}\n{excerpt.text}".replace("[", "(").replace("]", ")")
+    body = f"{_titled(excerpt)}\n{as_data(excerpt.text)}".replace("[", "(").replace("]", ")")
     return f"[{n}] {body}"
 
 
 def _titled(passage: Passage) -> str:
     dated = f" ({passage.effective_from.isoformat()})" if passage.effective_from else ""
-    return f"{passage.heading}{dated}"
+    return f"{' '.join(as_data(passage.heading).split())}{dated}"
+
+
+def as_data(text: str) -> str:
+    """Return a text that is not the bank's own as it may stand in a prompt: unable to open or close a marker."""
+    return text.translate(_ANGLES)

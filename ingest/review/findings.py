@@ -1,4 +1,4 @@
-"""Screening findings in passages, for approvers: personal identifiers and text that instructs the model. Pure.
+"""Screening findings in passages and their headings, for approvers: personal identifiers and text that instructs the model. Pure.
 
 Computed anew at every review, by the detectors of that day, so that nothing personal is stored a second time
 (docs/decisions/0016-staff-page.md).
@@ -38,11 +38,13 @@ class PassageFinding:
 
 def passage_findings(passages: Sequence[Passage]) -> list[PassageFinding]:
     """Return the findings in the passages' order; takes about 7 ms for a passage that is not cached."""
-    return [finding for passage in passages for finding in _of_passage(passage.n, passage.page, passage.text)]
+    return [finding for passage in passages for finding in _of_passage(passage)]
 
 
-def _of_passage(n: int, page: int | None, text: str) -> Iterator[PassageFinding]:
-    for name, excerpt in _detected(text):
+def _of_passage(passage: Passage) -> Iterator[PassageFinding]:
+    """Find in all of a passage that reaches a prompt: its title, its section and its text."""
+    n, page = passage.n, passage.page
+    for name, excerpt in dict.fromkeys((*_detected(passage.heading), *_detected(passage.text))):
         kind: Literal["identifier", "instruction"] = "identifier" if isinstance(name, IdentifierKind) else "instruction"
         yield PassageFinding(n=n, page=page, kind=kind, name=name, excerpt=excerpt)
 
