@@ -159,7 +159,8 @@ def number(excerpt: Passage, n: int) -> str:
 
 def _titled(passage: Passage) -> str:
     dated = f" ({passage.effective_from.isoformat()})" if passage.effective_from else ""
-    return f"{' '.join(as_data(passage.heading).split())}{dated}"
+    # Between title and section stands a ">" of ours, which closes nothing by itself.
+    return f"{' '.join(as_data(passage.heading).split()).replace(' › ', ' > ')}{dated}"
 
 
 def as_data(text: str) -> str:

@@ -88,6 +88,12 @@ class CannotShow(IngestError):
     code, status, title = "cannot_show", 422, "This page cannot be shown"
 
 
+class OriginalChanged(IngestError):
+    """An original's bytes are not those that were handed in and approved: somebody else writes the store."""
+
+    code, status, title = "original_changed", 409, "The original is not what was handed in"
+
+
 class StorageFull(IngestError):
     code, status, title, retryable = "storage_full", 507, "No room left for documents", True
 

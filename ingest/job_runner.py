@@ -18,7 +18,7 @@ import anyio
 import structlog
 
 from ingest.catalogue import Job, Stage, Version
-from ingest.errors import IngestError, NotFound
+from ingest.errors import IngestError, NotFound, OriginalChanged
 from ingest.jobs import LEASE_SECONDS, MOST_ATTEMPTS, RENEW_SECONDS, ClaimLost, JobClaims
 from ingest.parsing import ReadersBusy, Unreadable
 from ingest.pipeline import Report, Write, index_version
@@ -129,6 +129,8 @@ async def _attempt(job: Job, services: Services, report: Report, write: Write | 
     except ReadersBusy:
         await services.job_claims.release(job, after=BUSY_SECONDS, now=services.now())
         return None
+    except OriginalChanged as exc:  # no attempt will find other bytes, and nothing may be made from these
+        return await _fail(job, services, reason=exc.code, detail=exc.detail)
     except TRANSIENT as exc:
         log.warning("job_attempt_failed", job_id=job.id, attempt=job.attempts, error=type(exc).__name__)
         return await _try_later(exc, job, services)

@@ -37,7 +37,7 @@ from ingest.bulk.load import (
 )
 from ingest.bulk.sources import Source
 from ingest.catalogue import IndexingResult, Job, Version
-from ingest.errors import StorageUnavailable
+from ingest.errors import OriginalChanged, StorageUnavailable
 from ingest.parsing import Reason, Unreadable
 from ingest.pipeline import EmbeddedBatch, Report, clear, indexing_result, upsert, verify
 from ingest.services import Services
@@ -270,9 +270,12 @@ async def write_embedded(document: Document, version: Version, services: Service
     Raises:
         Unreadable: the file could not become passages.
         StorageUnavailable: its original could not be read.
+        OriginalChanged: its original has other bytes than were handed in.
     """
     if document.reason == StorageUnavailable.code:
         raise StorageUnavailable(document.detail)
+    if document.reason == OriginalChanged.code:
+        raise OriginalChanged(document.detail)
     if document.reason:
         raise Unreadable(Reason(document.reason), document.detail)
     passages = [document.passages[n][0] for n in sorted(document.passages)]

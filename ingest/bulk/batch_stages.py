@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ingest.catalogue import Version
-from ingest.errors import StorageUnavailable
+from ingest.errors import OriginalChanged, StorageUnavailable
 from ingest.parsing import Chunker, ChunkSettings, Parser, ParserSettings, Reason, Unreadable, open_tokenizer
 from ingest.pipeline import passages_of
 from ingest.uploads import BlobSettings, open_blobs
@@ -72,7 +72,7 @@ class Read:
                 parsed = await self._parser.parse(path)
         except Unreadable as exc:
             return [PassageRow(document=number, of=0, reason=exc.reason.value, detail=exc.detail)]
-        except StorageUnavailable as exc:
+        except (OriginalChanged, StorageUnavailable) as exc:
             return [PassageRow(document=number, of=0, reason=exc.code, detail=exc.detail)]
         passages = passages_of(version, parsed, self._chunker.split(parsed))
         if not passages:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 
 from ingest.catalogue import Catalogue, Stage, Version, VersionKey
-from ingest.errors import NotFound, StorageUnavailable
+from ingest.errors import NotFound, OriginalChanged, StorageUnavailable
 from ingest.parsing import Unreadable
 from ingest.pipeline import chunk, embed_and_upsert, parse, verify, write_draft, write_window
 from ingest.services import Services
@@ -67,6 +67,7 @@ async def restore(key: VersionKey, services: Services) -> bool:
     Raises:
         Unreadable: its original can no longer be read.
         StorageUnavailable: its original is gone.
+        OriginalChanged: its original has other bytes than were approved.
     """
     version = await services.catalogue.version(key)
     count = await services.index.count(tenant=key.tenant, document_id=key.document_id, version=key.version)
@@ -105,7 +106,7 @@ async def _each(catalogue: Catalogue, write: Callable[[VersionKey], Awaitable[bo
     for n, key in enumerate(keys, start=1):
         try:
             written = await write(key)
-        except (Unreadable, StorageUnavailable, NotFound) as exc:
+        except (Unreadable, OriginalChanged, StorageUnavailable, NotFound) as exc:
             tally.failed.append(key)
             report(key, n, len(keys), exc.detail)
             continue

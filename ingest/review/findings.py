@@ -1,4 +1,4 @@
-"""Screening findings in passages and their headings, for approvers: personal identifiers and text that instructs the model. Pure.
+"""Screening findings in passages and their headings, for approvers: identifiers of persons, orders to the model. Pure.
 
 Computed anew at every review, by the detectors of that day, so that nothing personal is stored a second time
 (docs/decisions/0016-staff-page.md).

@@ -11,18 +11,22 @@ from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from hashlib import sha256
+from hashlib import file_digest, sha256
 from pathlib import Path
+from shutil import copyfile
 from typing import Any, Protocol
 from uuid import uuid4
 
 import anyio
+import structlog
 from botocore.exceptions import BotoCoreError, ClientError
 from fsspec.exceptions import FSTimeoutError
 from pydantic import BaseModel, PositiveFloat, PositiveInt
 from s3fs import S3FileSystem
 
-from ingest.errors import StorageFull, StorageUnavailable, TooLarge
+from ingest.errors import OriginalChanged, StorageFull, StorageUnavailable, TooLarge
+
+log = structlog.get_logger(__name__)
 
 _PART_BYTES = 8 * 1024 * 1024
 """Of a multipart upload to S3; the bytes of one part are held in memory."""
@@ -64,10 +68,11 @@ class Blobs(Protocol):
         ...
 
     def on_disk(self, digest: str) -> AbstractAsyncContextManager[Path]:
-        """Yield the path of a file with an original's bytes, valid while the block runs.
+        """Yield the path of a copy of an original, valid while the block runs; its bytes have this SHA-256.
 
         Raises:
             StorageUnavailable: it cannot be read.
+            OriginalChanged: the store holds other bytes under this digest.
         """
         ...
 
@@ -144,10 +149,13 @@ class FolderBlobs:
 
     @asynccontextmanager
     async def on_disk(self, digest: str) -> AsyncGenerator[Path]:
-        path = self._path(digest)
-        if not await anyio.Path(path).exists():
-            raise StorageUnavailable("the original is not in the store")
-        yield path
+        # A copy, so that nobody changes the bytes between the check and the reading.
+        async with anyio.TemporaryDirectory() as folder:
+            path = Path(folder) / digest
+            with _translated():
+                await anyio.to_thread.run_sync(copyfile, self._path(digest), path)
+            await _check(path, digest)
+            yield path
 
     async def has(self, digest: str) -> bool:
         with _translated():
@@ -216,6 +224,7 @@ class S3Blobs:
             path = Path(folder) / digest
             with _translated():
                 await anyio.to_thread.run_sync(self._s3.get_file, self._path(digest), str(path))
+            await _check(path, digest)
             yield path
 
     async def has(self, digest: str) -> bool:
@@ -292,6 +301,18 @@ class _Measure:
 
     def blob(self) -> Blob:
         return Blob(sha256=self._digest.hexdigest(), size=self._size)
+
+
+async def _check(path: Path, digest: str) -> None:
+    """Compare a file's SHA-256 with the digest under which it was approved."""
+
+    def measured() -> str:
+        with path.open("rb") as file:
+            return file_digest(file, "sha256").hexdigest()
+
+    if await anyio.to_thread.run_sync(measured) != digest:
+        log.error("original_changed", sha256=digest)
+        raise OriginalChanged("the store holds other bytes than those that were handed in: see who writes it")
 
 
 _PREFIXES = tuple(f"{n:02x}" for n in range(256))

@@ -22,6 +22,7 @@ from chatbot.events import FinishReason
 from chatbot.metrics import Metrics as ChatMetrics
 from chatbot.models import FailureName, Group
 from chatbot.notices import DegradationLevel
+from ingest.errors import IngestError, OriginalChanged
 from ingest.metrics import Metrics as StaffMetrics
 from ingest.parsing import Reason
 from tests.charts.promql import grouped, selectors_of
@@ -39,7 +40,7 @@ REASONS = {"late", "full", "share"}
 CODES = {error.code for error in (errors.ChatError, *descendants(errors.ChatError))}
 VALUES_OF: dict[str, set[str]] = {
     "outcome": {reason.value for reason in FinishReason} | {f"error_{code}" for code in CODES},
-    "code": CODES,
+    "code": CODES | {error.code for error in descendants(IngestError)},
     "rung": {rung.value for rung in DegradationLevel},
     "group": set(get_args(Group)),
     "grounded": {"true", "false"},
@@ -52,7 +53,7 @@ VALUES_OF: dict[str, set[str]] = {
 DOCUMENT_OUTCOMES = {"indexed", "approved", "dead"}
 OUTCOMES_OF: dict[str, set[str]] = {
     "chatbot_model_calls_total": set(get_args(FailureName)) | {"ok", "slow"},
-    "ingest_documents_total": DOCUMENT_OUTCOMES | {reason.value for reason in Reason},
+    "ingest_documents_total": DOCUMENT_OUTCOMES | {reason.value for reason in Reason} | {OriginalChanged.code},
 }
 
 

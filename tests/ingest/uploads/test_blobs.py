@@ -13,7 +13,7 @@ import anyio
 import pytest
 from s3fs import S3FileSystem
 
-from ingest.errors import StorageUnavailable, TooLarge
+from ingest.errors import OriginalChanged, StorageUnavailable, TooLarge
 from ingest.uploads.blobs import Blobs, BlobSettings, open_blobs
 from tests.ingest.documents import stream
 from tests.s3 import s3_in_the_environment
@@ -30,6 +30,7 @@ class Store:
     blobs: Blobs
     names: Callable[[], list[str]]
     lay: Callable[[str], object]
+    overwrite: Callable[[str, bytes], object]
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +49,12 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
             (folder / name).write_bytes(b"x")
 
         blobs = open_blobs(BlobSettings(folder=folder, most_bytes=7 * MIB))
-        return Store(blobs, lambda: [path.name for path in folder.rglob("*") if path.is_file()], lay)
+        return Store(
+            blobs,
+            lambda: [path.name for path in folder.rglob("*") if path.is_file()],
+            lay,
+            lambda digest, data: (folder / digest[:2] / digest).write_bytes(data),
+        )
     request.getfixturevalue("s3")
     bucket = f"bank-{uuid4().hex}"
     files = S3FileSystem(skip_instance_cache=True)
@@ -57,6 +63,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
         open_blobs(BlobSettings(s3_url=f"s3://{bucket}/originals", most_bytes=7 * MIB)),
         lambda: [name.rpartition("/")[2] for name in files.find(bucket, refresh=True)],
         lambda name: files.pipe(f"{bucket}/originals/{name}", b"x"),
+        lambda digest, data: files.pipe(f"{bucket}/originals/{digest[:2]}/{digest}", data),
     )
 
 
@@ -145,3 +152,13 @@ async def test_a_server_that_is_away_is_said_to_be(monkeypatch: pytest.MonkeyPat
     blobs = open_blobs(BlobSettings(s3_url="s3://bank", deadline=1.0))
     with pytest.raises(StorageUnavailable):
         await blobs.write(stream(b"x"))
+
+
+async def test_an_original_that_somebody_else_has_written_is_not_read(store: Store) -> None:
+    blob = await store.blobs.write(stream(b"approved"))
+    async with store.blobs.on_disk(blob.sha256) as path:
+        assert path.read_bytes() == b"approved"
+    store.overwrite(blob.sha256, b"replaced")
+    with pytest.raises(OriginalChanged):
+        async with store.blobs.on_disk(blob.sha256):
+            pytest.fail("bytes that nobody approved were given to a reader")
