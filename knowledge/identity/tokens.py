@@ -5,9 +5,11 @@ id) or from one public key file. Only RS256 and ES256 are accepted, whatever the
 
 IdentityError
 ├── TokenRefused      missing, expired, or with a wrong signature, issuer, audience or claim
-└── KeysUnavailable   the identity provider's keys cannot be fetched
+├── KeysUnavailable   the identity provider's keys cannot be fetched
+└── KeySetRefused     what it publishes is no key set; keys that are known stay
 """
 
+import json
 import time
 import unicodedata
 from collections.abc import AsyncGenerator, Callable, Mapping
@@ -16,7 +18,9 @@ from pathlib import Path
 from typing import Protocol
 
 import aiohttp
+import anyio
 import jwt
+import structlog
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
@@ -28,6 +32,8 @@ from pydantic import BaseModel, model_validator
 from knowledge.access import EVERY_CUSTOMER
 from knowledge.identity.principal import ROLES, Principal
 
+log = structlog.get_logger(__name__)
+
 ALGORITHMS = ("RS256", "ES256")
 LONGEST_SUBJECT = 200
 LONGEST_TENANT = 100
@@ -36,6 +42,9 @@ LONGEST_NAME = 100
 MOST_NAMES = 200
 """Characters of a role or a group, and how many a token may have of each: every search and audit row carries them."""
 _MOST_KEY_SET_BYTES = 1024 * 1024
+_MOST_KEYS = 100
+_FIRST_KEYS_PAUSE = 1.0
+"""Seconds between two fetches while no key is known."""
 _OPTIONS: Options = {"require": ["exp", "iat", "iss", "aud", "sub"]}
 
 
@@ -51,6 +60,10 @@ class KeysUnavailable(IdentityError):
     """The identity provider's keys cannot be fetched now."""
 
 
+class KeySetRefused(IdentityError):
+    """What the identity provider publishes is no key set."""
+
+
 class AuthSettings(BaseModel, frozen=True):
     """The accepted issuer, with either `jwks_url` or `public_key_file` as the source of its keys; times in seconds."""
 
@@ -62,6 +75,10 @@ class AuthSettings(BaseModel, frozen=True):
     jwks_timeout: float = 3.0
     jwks_keep: float = 3600.0
     jwks_ask_again: float = 30.0
+    jwks_most_age: float = 86400.0
+    """The age at which keys are no longer believed, where the provider is away or answers nonsense."""
+    longest_lifetime: float = 86400.0
+    """The most seconds between a token's `iat` and its `exp`."""
 
     @model_validator(mode="after")
     def _one_source_of_keys(self) -> "AuthSettings":
@@ -100,7 +117,12 @@ class KeyFile:
 
 
 class Jwks:
-    """An identity provider's cached key set; an unknown id fetches it again, at most every `jwks_ask_again` seconds."""
+    """An identity provider's cached key set.
+
+    It is fetched again when it is old, or for an unknown key id: by one caller at a time, at most every
+    `jwks_ask_again` seconds, whatever tokens come. Keys older than `jwks_most_age` are none: one that was revoked must
+    not sign for ever.
+    """
 
     def __init__(
         self, http: aiohttp.ClientSession, settings: AuthSettings, *, clock: Callable[[], float] = time.monotonic
@@ -110,28 +132,90 @@ class Jwks:
         self._clock = clock
         self._keys: Mapping[str | None, jwt.PyJWK] = {}
         self._fetched_at = float("-inf")
+        self._asked_at = float("-inf")
+        self._fetching = anyio.Lock()
 
     async def key(self, key_id: str | None) -> jwt.PyJWK:
-        age = self._clock() - self._fetched_at
-        if age > self._settings.jwks_keep or (key_id not in self._keys and age > self._settings.jwks_ask_again):
-            await self._fetch()
+        if self._should_fetch(key_id):
+            async with self._fetching:
+                if self._should_fetch(key_id):  # unless the caller before has fetched
+                    await self._fetch()
+        if self._age() > self._settings.jwks_most_age:
+            raise KeysUnavailable("the identity provider's keys cannot be fetched")
         if key_id not in self._keys:
             raise TokenRefused("the token is signed with a key that its issuer does not publish")
         return self._keys[key_id]
 
+    def _age(self) -> float:
+        return self._clock() - self._fetched_at
+
+    def _should_fetch(self, key_id: str | None) -> bool:
+        is_wanted = key_id not in self._keys or self._age() > self._settings.jwks_keep
+        # Without any key every customer waits, so a provider that is back is noticed soon.
+        pause = self._settings.jwks_ask_again if self._keys else _FIRST_KEYS_PAUSE
+        return is_wanted and self._clock() - self._asked_at > pause
+
     async def _fetch(self) -> None:
+        """Fetch the key set; where that fails, the present keys stay until they are too old."""
+        self._asked_at = self._clock()
         url = str(self._settings.jwks_url)
         timeout = aiohttp.ClientTimeout(total=self._settings.jwks_timeout)
         try:
             async with self._http.get(url, timeout=timeout, raise_for_status=True) as response:
-                published = jwt.PyJWKSet.from_dict(await response.json(content_type=None))
-        except (aiohttp.ClientError, TimeoutError, jwt.PyJWKError, jwt.PyJWKSetError, ValueError) as exc:
-            if self._keys:  # an outage of the provider must not invalidate every token
-                self._fetched_at = self._clock()
-                return
-            raise KeysUnavailable("the identity provider's keys cannot be fetched") from exc
-        self._keys = {key.key_id: key for key in published.keys if key.algorithm_name in ALGORITHMS}
-        self._fetched_at = self._clock()
+                keys = key_set(await read_at_most(response, _MOST_KEY_SET_BYTES))
+        except (aiohttp.ClientError, TimeoutError, KeySetRefused) as exc:
+            log.warning("key_set_not_fetched", error=f"{type(exc).__name__}: {exc}"[:200])
+            return
+        self._keys = keys
+        self._fetched_at = self._asked_at = self._clock()
+
+
+async def read_at_most(response: aiohttp.ClientResponse, most_bytes: int) -> bytes:
+    """Return the body of a reply.
+
+    Raises:
+        KeySetRefused: it is longer.
+    """
+    body = b""
+    async for chunk in response.content.iter_chunked(65536):
+        body += chunk
+        if len(body) > most_bytes:
+            raise KeySetRefused("the key set is too long")
+    return body
+
+
+def key_set(body: bytes) -> dict[str | None, jwt.PyJWK]:
+    """Return the usable keys of a JWKS (RFC 7517) by their id; keys of other kinds, or broken ones, are passed over.
+
+    Raises:
+        KeySetRefused: it is no key set, or has no usable key.
+    """
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError) as exc:
+        raise KeySetRefused("the key set is no JSON") from exc
+    published = document.get("keys") if isinstance(document, dict) else None
+    if not isinstance(published, list):
+        raise KeySetRefused("the key set has no list of keys")
+    keys: dict[str | None, jwt.PyJWK] = {}
+    for entry in published[:_MOST_KEYS]:
+        key = _usable(entry)
+        if key is not None:
+            keys[key.key_id] = key
+    if not keys:
+        raise KeySetRefused("the key set has no key that signs with RS256 or ES256")
+    return keys
+
+
+def _usable(entry: object) -> jwt.PyJWK | None:
+    if not isinstance(entry, dict) or not isinstance(entry.get("kid"), str | None):
+        return None
+    try:
+        key = jwt.PyJWK(entry)
+    # Each malformed field raises something else, depending on what reads it.
+    except (jwt.PyJWTError, UnsupportedAlgorithm, ValueError, TypeError, AttributeError, KeyError, OverflowError):
+        return None
+    return key if key.algorithm_name in ALGORITHMS else None
 
 
 class Authenticator:
@@ -163,10 +247,13 @@ class Authenticator:
                 leeway=self._settings.leeway,
                 options=_OPTIONS,
             )
+            lifetime = float(claims["exp"]) - float(claims["iat"])
         except jwt.ExpiredSignatureError as exc:
             raise TokenRefused("the token has expired: sign in again") from exc
-        except (jwt.PyJWTError, UnsupportedAlgorithm, ValueError, TypeError) as exc:
+        except (jwt.PyJWTError, UnsupportedAlgorithm, ValueError, TypeError, OverflowError, RecursionError) as exc:
             raise TokenRefused("the token is not valid") from exc
+        if not lifetime <= self._settings.longest_lifetime:  # not: longer; nothing compares with NaN
+            raise TokenRefused("the token is good for longer than is accepted")
         return _principal(claims)
 
 

@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
 
 import aiohttp
+import anyio
 import jwt
 import pytest
 from aiohttp import web
@@ -85,6 +86,10 @@ async def test_a_minute_of_clock_difference_is_forgiven_and_more_is_not(authenti
         {"tenant": "h" * 101},
         {"sub": "le\x00e"},
         {"exp": None},
+        {"exp": int(time.time()) + 90_000},
+        {"exp": float("nan")},
+        {"exp": 1e300},
+        {"iat": 0},
         {"iat": None},
         {"roles": "customer"},
         {"groups": [1]},
@@ -151,12 +156,15 @@ class Provider:
     keys: dict[str, EllipticCurvePrivateKey] = field(default_factory=dict)
     fetches: int = 0
     down: bool = False
+    body: bytes | None = None
     url: str = ""
 
     async def serve(self, _request: web.Request) -> web.Response:
         self.fetches += 1
         if self.down:
             return web.Response(status=503)
+        if self.body is not None:
+            return web.Response(body=self.body, content_type="application/json")
         algorithm = jwt.get_algorithm_by_name("ES256")
         published = [
             {**algorithm.to_jwk(key.public_key(), as_dict=True), "kid": kid, "alg": "ES256", "use": "sig"}
@@ -225,3 +233,80 @@ async def test_without_any_key_the_provider_is_unavailable(
     provider.down = True
     with pytest.raises(KeysUnavailable):
         await keys[0].verify(signed(kid="k1"))
+
+
+async def test_a_flood_of_unknown_key_ids_is_one_fetch(provider: Provider, keys: tuple[Authenticator, Clock]) -> None:
+    authenticator, clock = keys
+    await authenticator.verify(signed(kid="k1"))
+    clock.now += 31
+    refused = 0
+
+    async def guess(n: int) -> None:
+        nonlocal refused
+        with pytest.raises(TokenRefused):
+            await authenticator.verify(signed(kid=f"guess-{n}"))
+        refused += 1
+
+    async with anyio.create_task_group() as tasks:
+        for n in range(300):
+            tasks.start_soon(guess, n)
+    assert (refused, provider.fetches) == (300, 2)
+
+
+async def test_without_any_key_the_provider_is_asked_once_a_second(
+    provider: Provider, keys: tuple[Authenticator, Clock]
+) -> None:
+    authenticator, clock = keys
+    provider.down = True
+    clock.now = 10.0
+    for _ in range(20):
+        with pytest.raises(KeysUnavailable):
+            await authenticator.verify(signed(kid="k1"))
+    assert provider.fetches == 1
+    provider.down = False
+    clock.now += 1.1
+    await authenticator.verify(signed(kid="k1"))
+
+
+async def test_keys_are_not_believed_for_ever_without_their_provider(
+    provider: Provider, keys: tuple[Authenticator, Clock]
+) -> None:
+    authenticator, clock = keys
+    await authenticator.verify(signed(kid="k1"))
+    provider.down = True
+    clock.now += 86_000
+    await authenticator.verify(signed(kid="k1"))
+    clock.now += 1_000
+    with pytest.raises(KeysUnavailable):
+        await authenticator.verify(signed(kid="k1"))
+    provider.down = False
+    clock.now += 31
+    await authenticator.verify(signed(kid="k1"))
+
+
+MALFORMED = [
+    b"", b"[]", b"null", b"7", b'"keys"', b"{}", b'{"keys": {}}', b'{"keys": []}', b'{"keys": [null, 7, "x", []]}',
+    b'{"keys": [{}]}', b'{"keys": [{"kty": "EC"}]}', b'{"keys": [{"kty": "EC", "crv": "P-256", "x": 7, "y": 7}]}',
+    b'{"keys": [{"kty": ["EC"], "kid": {}}]}', b'{"keys": [{"kty": "RSA", "n": "!", "e": "AQAB"}]}',
+    b'{"keys": [{"kty": "oct", "k": "c2VjcmV0", "alg": "HS256"}]}', b"\xff\xfe", b"[" * 100_000, b"{" * 2_000_000,
+    b'{"keys": [{"kty": "EC", "crv": "P-256", "x": "\\ud800", "y": "AA", "kid": "k1"}]}',
+    b'{"keys": [{"kty": "RSA", "n": "", "e": ""}]}',
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("body", MALFORMED, ids=range(len(MALFORMED)))
+async def test_a_malformed_key_set_changes_nothing_but_that_its_keys_are_missing(
+    provider: Provider, keys: tuple[Authenticator, Clock], body: bytes
+) -> None:
+    authenticator, clock = keys
+    clock.now = 10.0
+    provider.body = body
+    with pytest.raises(KeysUnavailable):
+        await authenticator.verify(signed(kid="k1"))
+    provider.body = None
+    clock.now += 2
+    await authenticator.verify(signed(kid="k1"))
+    provider.body = body
+    clock.now += 4_000
+    await authenticator.verify(signed(kid="k1"))
+    assert provider.fetches == 3
