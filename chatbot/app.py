@@ -14,7 +14,7 @@ from chatbot.errors import StoreUnavailable
 from chatbot.limits import Caller, Ledger
 from chatbot.models import Models
 from chatbot.services import Services
-from edge import ResponseHeaders, security_headers, serve_page
+from edge import add_response_headers, security_headers, serve_page
 
 _BODY_LIMIT = 64 * 1024
 _HEADERS = (
@@ -80,13 +80,13 @@ def create_app(
         redoc_url=None,
         redirect_slashes=False,  # an empty id is no conversation, and not the list of all
         middleware=[
-            Middleware(ResponseHeaders, headers=_HEADERS),
             Middleware(RateLimitHeaders, ledger=services.ledger, models=services.models),
             Middleware(BodyLimit, most_bytes=_BODY_LIMIT),
         ],
         # One span a request and none an event: the spans of an answer are made in chatbot.turn and chatbot.models.
         telemetry={"logs": False, "operation_spans": False, "tracer_provider": tracer_provider},
     )
+    add_response_headers(app, _HEADERS)
     app.state.services = services
     app.state.draining = False
     install_problems(app, FORMATS)

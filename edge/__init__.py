@@ -4,7 +4,7 @@ Neither service's routes, settings or errors are known here; each translates int
 """
 
 from edge.bearer import bearer_token
-from edge.headers import ResponseHeaders, security_headers
+from edge.headers import add_response_headers, security_headers
 from edge.listening import PortTaken, bind, listening
 from edge.page import serve_page
 from edge.problems import PROBLEM_JSON, ProblemDocument, allowed_methods, invalid_fields, problem_json
@@ -13,7 +13,7 @@ __all__ = [
     "PROBLEM_JSON",
     "PortTaken",
     "ProblemDocument",
-    "ResponseHeaders",
+    "add_response_headers",
     "allowed_methods",
     "bearer_token",
     "bind",

@@ -1,10 +1,12 @@
-"""Security headers of every response: pages, JSON and streams."""
+"""Security headers of every response: pages, JSON, streams and the reply to a bug."""
 
 from collections.abc import Sequence
 
+from fastapi import FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 Header = tuple[bytes, bytes]
+_NO_STORE: Header = (b"cache-control", b"no-store")
 
 
 def security_headers(*, image_sources: str) -> tuple[Header, ...]:
@@ -20,6 +22,19 @@ def security_headers(*, image_sources: str) -> tuple[Header, ...]:
     )
 
 
+def add_response_headers(app: FastAPI, headers: Sequence[Header]) -> None:
+    """Add the headers to every response of the application, and `no-store` where a response says nothing of caches.
+
+    Outside all middleware: the reply to an error that nothing has handled is made outside an application's own.
+    """
+    inner = app.build_middleware_stack
+
+    def with_headers() -> ASGIApp:
+        return ResponseHeaders(inner(), headers=headers)
+
+    app.build_middleware_stack = with_headers  # type: ignore[method-assign]  # what Starlette itself calls once
+
+
 class ResponseHeaders:
     """Adds the same headers to every response (pure ASGI: streams pass untouched)."""
 
@@ -30,7 +45,10 @@ class ResponseHeaders:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], *self._headers]
+                own = message["headers"]
+                cached = any(name.lower() == b"cache-control" for name, _ in own)
+                # What customers and staff read is theirs: no cache on the way or on the disk may keep it.
+                message["headers"] = [*own, *self._headers, *([] if cached else [_NO_STORE])]
             await send(message)
 
         await self._app(scope, receive, send_with_headers if scope["type"] == "http" else send)

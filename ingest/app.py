@@ -7,7 +7,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from edge import ResponseHeaders, security_headers, serve_page
+from edge import add_response_headers, security_headers, serve_page
 from ingest.api import ROUTERS, install_problems, problem
 from ingest.errors import TooLarge
 from ingest.services import Services
@@ -40,12 +40,12 @@ def create_app(services: Services, *, tracer_provider: TracerProvider | None = N
         redoc_url=None,
         redirect_slashes=False,  # an empty name is no document, and not the list of all
         middleware=[
-            Middleware(ResponseHeaders, headers=security_headers(image_sources="blob:")),
             Middleware(DeclaredLength, most_bytes=most_bytes),
             Middleware(RequestBodyLimitMiddleware, max_body_size=most_bytes),
         ],
         telemetry={"logs": False, "operation_spans": False, "tracer_provider": tracer_provider},
     )
+    add_response_headers(app, security_headers(image_sources="blob:"))
     app.state.services = services
     install_problems(app)
     for router in ROUTERS:

@@ -26,6 +26,7 @@ from ingest.catalogue import (
     VersionKey,
     Window,
     WindowWritten,
+    plain,
     starts_too_soon,
 )
 from ingest.errors import Suspicious, Unavailable
@@ -297,7 +298,7 @@ def passages_of(version: Version, parsed: Parsed, chunks: Sequence[Chunk]) -> li
             document_id=version.key.document_id,
             version=version.key.version,
             n=n,
-            title=metadata.title or parsed.title or PurePath(version.file_name).stem,
+            title=metadata.title or plain(parsed.title or "").strip() or PurePath(version.file_name).stem,
             section=chunk.section,
             page=chunk.page,
             text=chunk.text,

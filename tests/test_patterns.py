@@ -102,6 +102,18 @@ def test_a_text_of_twice_the_length_is_at_most_two_and_a_half_times_the_work(mod
                     assert grown <= MOST_GROWTH, f"{grown:.1f} × on {doubled[:80]!r}: {pattern.pattern!r}"
 
 
+def test_a_pattern_of_a_whole_text_lets_no_line_feed_pass() -> None:
+    # `$` matches before a last line feed too: what a whole text must be is asked with `fullmatch`, or ends in `\\Z`.
+    ending = [
+        f"{module}: {pattern.pattern!r}"
+        for module, found in patterns().items()
+        for pattern in found
+        if isinstance(pattern.pattern, str) and not pattern.flags & re.MULTILINE
+        if pattern.pattern.startswith("^") and pattern.pattern.endswith("$")
+    ]
+    assert ending == []
+
+
 def test_the_texts_are_what_the_patterns_look_for() -> None:
     # Otherwise the test above shows nothing: most texts that are drawn from a pattern must match it.
     drawn = [(pattern, text) for found in patterns().values() for pattern in found for text in samples(pattern)]

@@ -3,6 +3,7 @@
 from ingest.catalogue import records, rows
 from ingest.catalogue.approvals import ApprovalDecision, Approvals, ChangedWindows
 from ingest.catalogue.catalogue import Catalogue
+from ingest.catalogue.plain_text import is_plain, plain
 from ingest.catalogue.tables import DECISIONS, JOBS, SCHEMA, VERSIONS
 from ingest.catalogue.validity import midnight, starts_too_soon
 from ingest.catalogue.versions import (
@@ -45,7 +46,9 @@ __all__ = [
     "VersionKey",
     "Window",
     "WindowWritten",
+    "is_plain",
     "midnight",
+    "plain",
     "records",
     "rows",
     "starts_too_soon",

@@ -6,13 +6,12 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import PurePath
 
-from ingest.catalogue import Catalogue, Metadata, Received, Upload
+from ingest.catalogue import Catalogue, Metadata, Received, Upload, is_plain, plain
 from ingest.errors import StorageUnavailable, Unprocessable
 from ingest.uploads.blobs import Blobs
 
-_NAME = re.compile(r"^\w[\w.\-]{0,99}$")
-_GROUP = re.compile(r"^[^\s{}/]{1,100}$")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_NAME = re.compile(r"\w[\w.\-]{0,99}")
+_GROUP = re.compile(r"[^\s{}/]{1,100}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,7 +62,7 @@ class Uploads:
         upload = Upload(
             tenant=request.tenant,
             document_id=request.document_id,
-            file_name=_CONTROL.sub("", PurePath(request.file_name.replace("\\", "/")).name)[:255] or "unnamed",
+            file_name=plain(PurePath(request.file_name.replace("\\", "/")).name)[:255] or "unnamed",
             sha256=blob.sha256,
             size=blob.size,
             metadata=request.metadata,
@@ -76,12 +75,12 @@ class Uploads:
 
 
 def _check(request: UploadRequest) -> None:
-    if request.document_id is not None and not _NAME.match(request.document_id):
+    if request.document_id is not None and not _NAME.fullmatch(request.document_id):
         raise Unprocessable("document_id: letters, digits, '.', '-' and '_', at most 100")
-    if not all(_GROUP.match(reader) for reader in request.metadata.readers):
+    if not all(_GROUP.fullmatch(reader) and is_plain(reader) for reader in request.metadata.readers):
         raise Unprocessable("readers: names of groups without spaces")
     for name, value in (("title", request.metadata.title), ("product", request.metadata.product)):
-        if value is not None and (not value.strip() or len(value) > 300 or _CONTROL.search(value)):
+        if value is not None and (not value.strip() or len(value) > 300 or not is_plain(value)):
             raise Unprocessable(f"{name}: 1 to 300 characters on one line")
     begin, end = request.metadata.effective_from, request.metadata.effective_until
     if begin is not None and end is not None and end < begin:

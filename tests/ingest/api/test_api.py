@@ -252,6 +252,12 @@ async def test_another_tenant_sees_nothing(staff: Staff) -> None:
         ({"effective_from": "soon"}, "invalid_request"),
         ({"language": "fr"}, "invalid_request"),
         ({"document_id": "a/b"}, "invalid_request"),
+        ({"document_id": "deposit\n"}, "invalid_request"),
+        ({"readers": "vip\n"}, "invalid_request"),
+        ({"readers": "vip\u202e"}, "invalid_request"),
+        ({"title": "deposit\u202efdp.exe"}, "invalid_request"),
+        ({"title": "two\nlines"}, "invalid_request"),
+        ({"product": "dep\u200bosit"}, "invalid_request"),
         ({"effective_from": "2026-02-01", "effective_until": "2026-01-01"}, "invalid_request"),
     ],
 )

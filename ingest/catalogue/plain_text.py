@@ -1,0 +1,17 @@
+"""One line of plain text: a title, a product or a file name, as every reader sees it."""
+
+import unicodedata
+from typing import Final
+
+# Control characters, line and paragraph separators, lone surrogates, and what is unseen or turns the direction of text.
+_ODD: Final = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
+
+
+def is_plain(text: str) -> bool:
+    """Tell whether a text shows what it is: U+202E would show a file `exe.pdf` that is none."""
+    return not any(unicodedata.category(char) in _ODD for char in text)
+
+
+def plain(text: str) -> str:
+    """Return the text without the characters that are not plain."""
+    return "".join(char for char in text if unicodedata.category(char) not in _ODD)
