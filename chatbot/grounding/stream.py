@@ -294,7 +294,8 @@ class _NumberCheck:
             return False
         is_refusal = complete and self._comparison.in_question(unknown) and not self._comparison.judge(sentence).claims
         if unknown and not is_refusal:
-            self._cut = len(sentence[: unknown[0].start].rstrip())
+            # Not before `begin`: what precedes the number (오후 of 오후 9시) was shown where the text came in pieces.
+            self._cut = len(sentence[: max(begin, unknown[0].start)].rstrip())
         self._checked = end
         return True
 
