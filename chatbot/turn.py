@@ -7,7 +7,7 @@ is put after everything is settled, so that a quick customer finds the history w
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import aclosing, suppress
+from contextlib import aclosing
 from dataclasses import replace
 from functools import partial
 from uuid import uuid4
@@ -56,6 +56,7 @@ from chatbot.services import Services
 from chatbot.streams import AnswerId, LiveAnswer
 from chatbot.tokenizer import Message
 from chatbot.transcript import (
+    AnswerState,
     Question,
     Turn,
     accepted,
@@ -136,10 +137,17 @@ async def open_turn(question: Question, who: Principal, services: Services) -> T
     try:
         kept = await record_opening(turn, services)
     except BaseException:
-        with anyio.move_on_after(1, shield=True), suppress(StoreUnavailable):  # the first failure is the one raised
-            await services.ledger.settle(reservation, Usage())
+        with anyio.CancelScope(shield=True):
+            await abandon(turn, services)
         raise
     return turn if kept else replace(turn, notices=(*turn.notices, notice(NoticeCode.HISTORY_UNAVAILABLE, language)))
+
+
+async def abandon(turn: Turn, services: Services) -> None:
+    """Give back what was reserved for an answer that will not be given, and close its audit record if it was opened."""
+    unanswered = AnswerState(error=AuditUnavailable())
+    services.audit.abandon(audit_closed(turn, unanswered, token_ids=(), at=services.now()))
+    await services.deferred.write("settlement", partial(services.ledger.settle, turn.reservation, Usage()))
 
 
 async def load_conversation(

@@ -5,6 +5,7 @@ unknown it begins a new chain, so that no chain can fork. Writing is a group com
 rows of the next one gather, so that many answers share one flush, and a caller that gives up loses only its own row.
 """
 
+import time
 import uuid
 from collections.abc import AsyncGenerator, Iterable, Sequence
 from contextlib import asynccontextmanager
@@ -45,6 +46,9 @@ from telemetry.supervision import OnFailure, supervise, uncounted
 
 log = structlog.get_logger(__name__)
 
+_LOOK_FOR_OPENING = 60.0
+"""For how many seconds the opening of an abandoned answer may still be written: by a server that was slow to commit."""
+
 AUDIT = Table(
     "chatbot_audit",
     METADATA,
@@ -79,6 +83,9 @@ class Waiting:
     done: anyio.Event = field(default_factory=anyio.Event)
     error: Exception | None = None
     given_up: bool = False
+    after_opening: bool = False
+    """Whether it is written only where the opening of its answer is there."""
+    since: float = field(default_factory=time.monotonic)
 
     @property
     def key(self) -> tuple[str, str]:
@@ -94,6 +101,7 @@ class Audit:
         self._settings = settings
         self.keys = AuditKeys(settings.key.get_secret_value().encode())
         self._waiting: list[Waiting] = []
+        self._abandoned: list[Waiting] = []
         self._wake = anyio.Event()
         self._writer, self._sequence, self._head = new_chain()
 
@@ -114,6 +122,15 @@ class Audit:
             ValueError: as `open`.
         """
         await self._write(Waiting(closed))
+
+    def abandon(self, closed: AuditClosed) -> None:
+        """Close an opening whose answer will not be given, if it was written or still is: its outcome may be unknown.
+
+        Does not wait; this process looks for the opening for a minute.
+        """
+        self._abandoned.append(Waiting(closed, after_opening=True))
+        del self._abandoned[: -self._settings.most_waiting]
+        self._wake.set()
 
     async def rows(self, answer_id: str) -> tuple[AuditRow, ...]:
         """Return an answer's rows, the opening first.
@@ -183,7 +200,7 @@ class Audit:
             with anyio.move_on_after(self._settings.retry_every):
                 await self._wake.wait()
             self._wake = anyio.Event()
-            batch = [waiting for waiting in self._waiting if not waiting.given_up]
+            batch = [*(waiting for waiting in self._waiting if not waiting.given_up), *self._abandoned]
             self._waiting = []
             if batch:
                 await self._write_batch(batch)
@@ -192,6 +209,8 @@ class Audit:
         """Return when nothing waits any more."""
         while self._waiting:
             await self._waiting[-1].done.wait()
+        if self._abandoned:
+            await self._write_batch(tuple(self._abandoned))
 
     async def _write(self, waiting: Waiting) -> None:
         # What cannot be made a row fails here, for its caller alone, and not in the transaction of others.
@@ -228,8 +247,8 @@ class Audit:
         for waiting in batch:
             waiting.error = exc
             waiting.done.set()
-        closings = [Waiting(waiting.record) for waiting in batch if isinstance(waiting.record, AuditClosed)]
-        self._waiting = closings + self._waiting
+        closings = [w for w in batch if isinstance(w.record, AuditClosed) and not w.after_opening]
+        self._waiting = [*(Waiting(closing.record) for closing in closings), *self._waiting]
 
     async def _insert_unless_written(self, batch: Sequence[Waiting]) -> None:
         try:
@@ -242,11 +261,13 @@ class Audit:
         async with self._engine.begin() as connection:
             if self._is_sqlite:
                 await connection.exec_driver_sql("PRAGMA busy_timeout=1000")
-            known = await written(connection, [waiting.key for waiting in batch])
+            openings = [(waiting.record.answer_id, "opened") for waiting in batch if waiting.after_opening]
+            known = await written(connection, [*(waiting.key for waiting in batch), *openings])
             rows: list[AuditRow] = []
             head = self._head
             for waiting in batch:
-                if waiting.key not in known:
+                is_due = not waiting.after_opening or (waiting.record.answer_id, "opened") in known
+                if waiting.key not in known and is_due:
                     known.add(waiting.key)
                     entry = waiting.record.entry(self._writer, self._sequence + len(rows) + 1, self.keys)
                     rows.append(seal(entry, head, self.keys))
@@ -255,6 +276,8 @@ class Audit:
                 await connection.execute(insert(AUDIT), [asdict(row) for row in rows])
         self._sequence += len(rows)
         self._head = head
+        oldest = time.monotonic() - _LOOK_FOR_OPENING
+        self._abandoned = [w for w in self._abandoned if w.key not in known and w.since > oldest]
 
     async def _read(self, query: Select[Any]) -> tuple[AuditRow, ...]:
         try:

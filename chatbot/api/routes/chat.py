@@ -36,7 +36,7 @@ from chatbot.events import (
 from chatbot.services import Services, TurnSettings
 from chatbot.streams import AnswerId, AnswerRegistry, BegunAnswer, LiveAnswer
 from chatbot.transcript import Question, checkpoint, passage_refs
-from chatbot.turn import answer, open_turn
+from chatbot.turn import abandon, answer, open_turn
 from knowledge.identity import Principal
 
 router = APIRouter(prefix="/v1", tags=["chat"])
@@ -112,7 +112,11 @@ async def begin(question: Question, who: Principal, services: Services) -> Begun
         live = LiveAnswer(turn.answer_id, who, conversation_id=turn.conversation.id)
         with anyio.CancelScope(shield=True):  # a reserved turn is always answered or settled
             work = partial(answer, turn, place=place, services=services)
-            await services.answers.start(live, work, passages=passage_refs(turn), checkpoint=checkpoint(turn))
+            try:
+                await services.answers.start(live, work, passages=passage_refs(turn), checkpoint=checkpoint(turn))
+            except BaseException:
+                await abandon(turn, services)
+                raise
     return BegunAnswer(turn.answer_id, turn.reservation.limits)
 
 

@@ -217,6 +217,48 @@ async def test_without_the_database_it_says_so_in_time_and_closes_when_it_is_bac
         assert await faults(audit, unclosed_before=1e12) == []
 
 
+@pytest.mark.faults
+@pytest.mark.parametrize("seconds", [1.4, 1.6, 2.2])
+async def test_the_opening_of_a_refused_question_does_not_stay_open(
+    engine: AsyncEngine, database_url: str, seconds: float
+) -> None:
+    async with open_audit(engine, AuditSettings(key=SETTINGS.key)) as audit:
+
+        async def ask() -> None:
+            try:
+                await audit.open(OPENED)
+            except AuditUnavailable:
+                audit.abandon(replace(CLOSED, error="audit_unavailable"))
+            else:
+                await audit.close(CLOSED)
+
+        async with anyio.create_task_group() as asking, locked(database_url):
+            asking.start_soon(ask)
+            await anyio.sleep(seconds)  # the fault itself
+        await answer(audit, "a2")  # what was in flight has ended
+    assert await faults(audit, unclosed_before=1e12) == []
+    assert len(await audit.rows("a1")) in (0, 2)
+
+
+async def test_an_abandoned_opening_is_closed_where_it_is_there_and_only_there(
+    audit: Audit, engine: AsyncEngine
+) -> None:
+    await audit.open(OPENED)
+    audit.abandon(CLOSED)
+    audit.abandon(replace(CLOSED, answer_id="never opened"))
+    with anyio.fail_after(10):
+        while await audit.unclosed(older_than=1e12):
+            await anyio.sleep(0.01)
+    assert await audit.rows("never opened") == ()
+    async with open_audit(engine, SETTINGS) as other:
+        await other.open(replace(OPENED, answer_id="late"))
+        audit.abandon(replace(CLOSED, answer_id="late"))
+    with anyio.fail_after(10):
+        while await audit.unclosed(older_than=1e12):
+            await anyio.sleep(0.01)
+    assert await faults(audit, unclosed_before=1e12) == []
+
+
 async def test_a_row_that_cannot_be_written_keeps_no_other_from_being_written(audit: Audit) -> None:
     refused: list[str] = []
 
