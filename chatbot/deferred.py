@@ -19,8 +19,8 @@ from chatbot.errors import StoreUnavailable
 from telemetry.supervision import OnFailure, contained, uncounted
 
 T = TypeVar("T")
-WriteKind = Literal["settlement", "history", "log"]
-"""What is written at the end of an answer; `log`: its last events (`chatbot.streams` keeps those)."""
+WriteKind = Literal["settlement", "history", "key", "log"]
+"""What is written late; `key`: an Idempotency-Key is bound, `log`: the last events (`chatbot.streams` keeps those)."""
 log = structlog.get_logger(__name__)
 
 

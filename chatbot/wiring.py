@@ -79,6 +79,7 @@ async def open_services(
         answer_log = await enter(open_answer_log(settings, redis, breaker))
         drift = await watch_drift(settings, index.embedder, metrics)
         retrieval = await enter(open_retrieval(settings, index, on_search=drift.record_search))
+        deferred = DeferredWrites(settings.deferred, on_lost=metrics.write_lost, on_failure=metrics.task_failed)
         # Entered last, so left first: no answer outlives what it uses.
         tasks = await enter(open_tasks())
         services = Services(
@@ -98,9 +99,9 @@ async def open_services(
             audit=audit,
             drift=drift,
             conversation_ids=conversation_ids(settings),
-            deferred=DeferredWrites(settings.deferred, on_lost=metrics.write_lost, on_failure=metrics.task_failed),
+            deferred=deferred,
             history=History(redis, breaker, settings.history),
-            idempotency=IdempotencyKeys(redis, breaker, settings.idempotency),
+            idempotency=IdempotencyKeys(redis, breaker, settings.idempotency, deferred=deferred),
             index=index,
             ledger=ledger,
             metrics=metrics,

@@ -3,13 +3,15 @@
 The semantics are those of draft-ietf-httpapi-idempotency-key-header. A key is claimed in Redis before anything is done
 for it. A request that finds it claimed waits until the key is bound to an answer, or until the claim is removed (a
 refusal binds nothing) or has lapsed (its process died), and then claims it itself. A key belongs to (tenant, sub) and
-is bound to its answer as long as that answer's log lives. While Redis is away, no key binds.
+is bound to its answer as long as that answer's log lives. While Redis is away a key binds in this process, and in Redis
+once it is back.
 """
 
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from importlib.resources import files
 from uuid import uuid4
 
@@ -18,6 +20,7 @@ import msgspec
 from pydantic import BaseModel, PositiveFloat
 from redis.asyncio import Redis
 
+from chatbot.deferred import DeferredWrites
 from chatbot.errors import KeyReused, Overloaded, StoreUnavailable
 from chatbot.events import Limits
 from chatbot.redis_client import RedisBreaker
@@ -27,6 +30,8 @@ from knowledge.identity import Principal
 _STILL_CLAIMED = "another request with this Idempotency-Key is still being accepted"
 _KEEP_SECONDS = 86_400
 """How long a bound key is kept: longer than any log, since a key without its answer's log is free."""
+
+_MOST_UNWRITTEN = 10_000
 
 Begin = Callable[[], Awaitable["BegunAnswer"]]
 
@@ -82,11 +87,16 @@ class KeyHolders:
 class IdempotencyKeys:
     """Begins one answer a key."""
 
-    def __init__(self, redis: Redis, breaker: RedisBreaker, settings: IdempotencySettings) -> None:
+    def __init__(
+        self, redis: Redis, breaker: RedisBreaker, settings: IdempotencySettings, *, deferred: DeferredWrites
+    ) -> None:
         self._redis = redis
         self._breaker = breaker
         self._settings = settings
+        self._deferred = deferred
         self._holders: dict[str, KeyHolders] = {}
+        self._unwritten: dict[str, KeyClaim] = {}
+        """The keys that this process has bound and Redis has not heard of yet."""
         folder = files("chatbot.streams") / "lua"
         self._claim = redis.register_script((folder / "claim.lua").read_text("utf-8"))
         self._end = redis.register_script((folder / "claim_end.lua").read_text("utf-8"))
@@ -119,7 +129,7 @@ class IdempotencyKeys:
         try:
             insist = self._settings.insist
             try:
-                claim = holders.bound or await self._claimed(request)
+                claim = holders.bound or self._unwritten.get(request.key) or await self._claimed(request)
             except StoreUnavailable:
                 # The claim may have been made, its reply only late: its end is sent once.
                 claim, insist = request.claim, 0
@@ -189,7 +199,8 @@ class IdempotencyKeys:
     async def _replace(self, request: KeyRequest, bound: KeyClaim | None, *, insist: float) -> None:
         """Put the bound claim in the claim's place, or remove it.
 
-        Tried for `insist` seconds while Redis is away: a claim that is left lapses, and then another request begins.
+        Tried for `insist` seconds while Redis is away. After that a claim that is to be removed lapses by itself; one
+        that is bound is joined in this process, and written once Redis is back.
         """
         deadline = time.monotonic() + insist
         replacement = b"" if bound is None else msgspec.json.encode(bound)
@@ -203,8 +214,27 @@ class IdempotencyKeys:
                 await self._breaker.call(lambda: self._end(keys=[request.key], args=args))
                 return
             if time.monotonic() >= deadline:
+                if bound is not None:
+                    self._unwritten[request.key] = bound
+                    while len(self._unwritten) > _MOST_UNWRITTEN:
+                        del self._unwritten[next(iter(self._unwritten))]
+                    await self._deferred.write("key", partial(self._bind_late, request, bound))
                 return
             await anyio.sleep(self._settings.look_every)
+
+    async def _bind_late(self, request: KeyRequest, bound: KeyClaim) -> None:
+        """Bind a key for which Redis may have no claim; one that stands for another answer by now stays so.
+
+        Raises:
+            StoreUnavailable: Redis is still away.
+        """
+        kept = msgspec.msgpack.encode({"keep_seconds": _KEEP_SECONDS})
+        named = {"lease_ms": _KEEP_SECONDS * 1000, "answers": answer_key(request.tenant, AnswerId(""))}
+        end = [kept, msgspec.json.encode(request.claim), msgspec.json.encode(bound)]
+        claim = [msgspec.msgpack.encode(named), msgspec.json.encode(bound)]
+        if not await self._breaker.call(lambda: self._end(keys=[request.key], args=end)):
+            await self._breaker.call(lambda: self._claim(keys=[request.key], args=claim))
+        self._unwritten.pop(request.key, None)
 
 
 def _key(who: Principal, key: str) -> str:

@@ -8,7 +8,7 @@ from collections.abc import AsyncGenerator, Sequence
 import anyio
 
 from chatbot.events import Event, is_last
-from chatbot.streams.log import AnswerId, LogAppend, LogEntry
+from chatbot.streams.log import AnswerId, LogAppend, LogEntry, LogOpening
 from chatbot.streams.resume import Diverged, RepetitionCheck
 from knowledge.identity import Principal
 
@@ -39,6 +39,9 @@ class LiveAnswer:
     finishing = False
     """Whether this process settles and records the answer."""
 
+    opening: LogOpening | None = None
+    """What makes its log where Redis never had it, or has lost it; only the first writer has it."""
+
     def __init__(
         self,
         answer_id: AnswerId,
@@ -66,6 +69,11 @@ class LiveAnswer:
         self._put = anyio.Event()
         self._grown = anyio.Event()
         self._abandonment: asyncio.TimerHandle | None = None
+
+    @property
+    def loggable(self) -> bool:
+        """Whether it has a log in Redis, or may get one."""
+        return (self.has_log or self.opening is not None) and not self.deleted
 
     def put(self, *events: Event) -> list[Event]:
         """Add events to the answer and return the new ones; they are published once the log has them.
@@ -142,12 +150,21 @@ class LiveAnswer:
             token_ids=self.token_ids[self._logged_ids :],
         )
 
+    def log_lost(self) -> None:
+        """Note that Redis has lost the log, or a part of it: the next append has everything."""
+        self.fully_logged = False
+        self._logged = self._logged_ids = 0
+
+    def append_again(self) -> None:
+        """Have what the log lacks appended, although nothing new was put."""
+        self._put.set()
+
     def mark_appended(self, appended: LogAppend) -> None:
         """Note that the log has this, which renewed the writer's lease."""
         self.fully_logged = True
         self._appended_at = time.monotonic()
-        self._logged += len(appended.events)
-        self._logged_ids += len(appended.token_ids)
+        self._logged = appended.first - 1 + len(appended.events)
+        self._logged_ids = appended.ids_before + len(appended.token_ids)
 
     def appended_within(self, seconds: float) -> bool:
         """Return whether the last append was less than so many seconds ago."""

@@ -65,10 +65,20 @@ class WriterStanding(IntEnum):
     OWNED = 1
     CANCELLED = 2
     """Owned, but to be cancelled."""
-    FORGOTTEN = 3
+    DELETED = 3
     """Its customer has deleted the answer."""
     READ_ELSEWHERE = 4
     """Owned, and read on another replica; only `answer_renew` reports it."""
+    BEHIND = 5
+    """Redis lacks what it had, or all of it: everything is to be sent again."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogOpening:
+    """The content of a new log: the passages behind the sources, and what a successor reads."""
+
+    passages: Sequence[PassageRef]
+    checkpoint: bytes = b""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,10 +167,11 @@ class AnswerLog:
         passages: Sequence[PassageRef],
         checkpoint: bytes = b"",
     ) -> None:
-        """Make the log, owned by the caller and written by epoch 1.
+        """Make the log, owned by the caller and written by epoch 1; a second time changes nothing.
 
         Raises:
-            StoreUnavailable: Redis cannot be asked.
+            WriterReplaced: another replica has taken the answer over.
+            StoreUnavailable: Redis cannot be asked; the log may be there or not.
         """
         named = {
             "answer_id": answer_id,
@@ -175,7 +186,9 @@ class AnswerLog:
             await self._open(keys=keys, args=args, client=pipe)
             # After the set of open answers: `orphans` looks at them in the other order.
             pipe.sadd(_TENANTS, who.tenant)
-            await self._breaker.call(pipe.execute)
+            opened, _ = await self._breaker.call(pipe.execute)
+        if not opened:
+            raise WriterReplaced(answer_id)
 
     @property
     def lease_seconds(self) -> float:
@@ -361,9 +374,14 @@ class AnswerLog:
         Raises:
             StoreUnavailable: Redis cannot be asked.
         """
-        keys = [key for answer_id in answer_ids for key in _answer_keys(tenant, AnswerId(answer_id))]
-        if keys:
-            await self._breaker.call(lambda: self._redis.delete(*keys))
+        if not answer_ids:
+            return
+        async with self._redis.pipeline(transaction=False) as pipe:
+            for answer_id in map(AnswerId, answer_ids):
+                # So that its writer can tell a deletion from a log that Redis has lost.
+                pipe.set(f"{answer_key(tenant, answer_id)}:deleted", "", ex=self._settings.keep)
+                pipe.delete(*_answer_keys(tenant, answer_id))
+            await self._breaker.call(pipe.execute)
 
 
 def append_arguments(

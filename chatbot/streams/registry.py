@@ -26,7 +26,16 @@ from chatbot.deferred import WriteKind
 from chatbot.errors import ChatError, Draining, ForeignEventId, LogLost, NotFound, StoreUnavailable
 from chatbot.events import Event, Failed, Notice, NoticeCode, PassageRef, is_last
 from chatbot.streams.live import LiveAnswer
-from chatbot.streams.log import AnswerId, AnswerLog, LogAppend, LogEntry, TakenOver, WriterReplaced, WriterStanding
+from chatbot.streams.log import (
+    AnswerId,
+    AnswerLog,
+    LogAppend,
+    LogEntry,
+    LogOpening,
+    TakenOver,
+    WriterReplaced,
+    WriterStanding,
+)
 from knowledge.identity import Principal
 from telemetry.supervision import OnFailure, contained, supervise, uncounted
 
@@ -112,15 +121,32 @@ class AnswerRegistry:
     ) -> None:
         """Open the answer's log and run `work` in the application's task group; a successor reads `checkpoint`.
 
-        While Redis is away the answer starts without a log.
+        While Redis is away the answer starts without a log, and gets it when Redis is back.
         """
+        live.opening, live.has_log = LogOpening(passages=passages, checkpoint=checkpoint), False
         try:
-            await self._log.open(
-                live.who, live.answer_id, conversation_id=live.conversation_id, passages=passages, checkpoint=checkpoint
-            )
+            await self._open(live)
         except StoreUnavailable:
-            live.has_log = live.fully_logged = False
+            live.fully_logged = False
         self._start_tasks(live, work)
+
+    async def _open(self, live: LiveAnswer) -> None:
+        """Make the log of an answer that has none.
+
+        Raises:
+            WriterReplaced: another replica has taken the answer over.
+            StoreUnavailable: Redis cannot be asked.
+        """
+        opening = live.opening
+        if opening is not None and not live.has_log:
+            await self._log.open(
+                live.who,
+                live.answer_id,
+                conversation_id=live.conversation_id,
+                passages=opening.passages,
+                checkpoint=opening.checkpoint,
+            )
+            live.has_log = True
 
     def _start_tasks(self, live: LiveAnswer, work: Work) -> None:
         if self._idle.is_set():
@@ -152,7 +178,7 @@ class AnswerRegistry:
         del self._live[live.answer_id]
         if not (live.fully_logged or live.written_elsewhere or live.deleted):
             self._keep_in_memory(live)
-            if live.has_log:
+            if live.loggable:
                 live.unflushed = True
                 self._tasks.start_soon(self._flush, live)
         self._set_idle()
@@ -173,8 +199,8 @@ class AnswerRegistry:
             self._idle.set()
 
     async def _log_and_publish(self, live: LiveAnswer, batch: list[Event], unlogged: LogAppend) -> None:
-        if live.has_log:
-            await self._append(live, unlogged)
+        if live.loggable:
+            await self._append(live, unlogged, batch)
         if live.written_elsewhere:
             return
         if not (live.fully_logged or live.warned or any(is_last(event) for event in batch)):
@@ -184,22 +210,29 @@ class AnswerRegistry:
     def _break(self, live: LiveAnswer) -> None:
         """End an answer that cannot be written as it is: without what could not be written, in an error."""
         if live.broken:  # nor can its end be
-            live.has_log = live.fully_logged = False
+            live.opening, live.has_log, live.fully_logged = None, False, False
             live.publish([_UNFINISHED])
         live.drop_unpublished()
         live.scope.cancel()
         if live.worked:
             live.end_with(_UNFINISHED)
 
-    async def _append(self, live: LiveAnswer, unlogged: LogAppend) -> None:
+    async def _append(self, live: LiveAnswer, unlogged: LogAppend, batch: Sequence[Event] = ()) -> None:
+        """Append what the log lacks, everything where Redis has lost the log; what fails goes with the next append."""
         try:
+            await self._open(live)
             standing = await self._log.append(live.who.tenant, live.answer_id, unlogged, epoch=live.epoch)
+            if standing is WriterStanding.BEHIND:
+                self._apply_standing(live, standing)
+                await self._open(live)
+                unlogged = live.unlogged(batch)
+                standing = await self._log.append(live.who.tenant, live.answer_id, unlogged, epoch=live.epoch)
         except StoreUnavailable:
-            live.fully_logged = False  # what is missing goes with the next append
+            live.fully_logged = False
         except WriterReplaced:
             self._apply_standing(live, WriterStanding.REPLACED)
         else:
-            if standing is not WriterStanding.FORGOTTEN:
+            if standing not in (WriterStanding.DELETED, WriterStanding.BEHIND):
                 live.mark_appended(unlogged)
             self._apply_standing(live, standing)
 
@@ -210,10 +243,14 @@ class AnswerRegistry:
                 live.stop_writing()
             case WriterStanding.CANCELLED:
                 live.scope.cancel()
-            case WriterStanding.FORGOTTEN:
-                live.has_log = live.fully_logged = False
+            case WriterStanding.DELETED:
+                live.fully_logged = False
                 live.warned = live.deleted = True  # its customer has deleted it and needs no warning
                 live.scope.cancel()
+            case WriterStanding.BEHIND:
+                log.warning("log_lost", answer_id=live.answer_id)
+                live.has_log = live.opening is None
+                live.log_lost()
             case WriterStanding.READ_ELSEWHERE if not self._readers[live.answer_id]:
                 live.abandon_after(self._settings.grace)
 
@@ -349,6 +386,7 @@ class AnswerRegistry:
             await anyio.sleep(self._settings.heartbeat)
             if anyio.current_time() - slept_at > self._log.lease_seconds:
                 self._stood_still_at = anyio.current_time()
+            self._complete_logs()
             by_tenant = self._leases_to_renew()
             if not by_tenant:
                 with suppress(StoreUnavailable):  # so that this process, too, knows when Redis was away
@@ -358,6 +396,12 @@ class AnswerRegistry:
                     for answer_id, standing in (await self._log.renew(tenant, epochs)).items():
                         if (still_live := self._live.get(answer_id)) is not None and not still_live.written_elsewhere:
                             self._apply_standing(still_live, standing)
+
+    def _complete_logs(self) -> None:
+        """Have appended what logs lack, also of answers that put nothing for a while."""
+        for live in self._live.values():
+            if live.loggable and not live.fully_logged:
+                live.append_again()
 
     def _leases_to_renew(self) -> dict[str, dict[AnswerId, int]]:
         """Return the epochs of the answers that this process writes, or whose end it has still to log, by tenant."""

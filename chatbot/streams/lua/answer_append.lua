@@ -7,17 +7,22 @@
 local ANSWER, EVENTS, TOKEN_IDS, OPEN_ANSWERS = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local answer_id, epoch, lease_ms, keep_seconds, ended, ids_before, token_ids = unpack(ARGV, 1, 7)
 local FIRST_EVENT = 8 -- from there on three arguments an event: its number, name and data
-local REPLACED, OWNED, CANCELLED, FORGOTTEN = 0, 1, 2, 3
+local REPLACED, OWNED, CANCELLED, DELETED, BEHIND = 0, 1, 2, 3, 5
 
 local stored = redis.call("HMGET", ANSWER, "epoch", "n", "cancelled")
 local stored_epoch, stored_n, cancelled = stored[1], stored[2], stored[3]
 if not stored_epoch then
-  return FORGOTTEN
+  return redis.call("EXISTS", ANSWER .. ":deleted") == 1 and DELETED or BEHIND
 end
 if stored_epoch ~= epoch then
   return REPLACED
 end
 local n = tonumber(stored_n)
+-- Redis has forgotten what it had: a replica that was promoted, a log that was not on the disk.
+local follows = #ARGV < FIRST_EVENT or tonumber(ARGV[FIRST_EVENT]) <= n + 1
+if not follows or (#token_ids > 0 and redis.call("STRLEN", TOKEN_IDS) < 4 * ids_before) then
+  return BEHIND
+end
 for i = FIRST_EVENT, #ARGV, 3 do
   local number, name, data = tonumber(ARGV[i]), ARGV[i + 1], ARGV[i + 2]
   if number > n then

@@ -5,7 +5,7 @@
 
 local OPEN_ANSWERS = KEYS[1]
 local args = cmsgpack.unpack(ARGV[1])
-local REPLACED, OWNED, CANCELLED, FORGOTTEN, READ_ELSEWHERE = 0, 1, 2, 3, 4
+local REPLACED, OWNED, CANCELLED, DELETED, READ_ELSEWHERE, BEHIND = 0, 1, 2, 3, 4, 5
 
 local time = redis.call("TIME")
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
@@ -15,7 +15,7 @@ for i, writer in ipairs(args.writers) do
   local epoch, cancelled, read = stored[1], stored[2], stored[3]
   local standing = OWNED
   if not epoch then
-    standing = FORGOTTEN
+    standing = redis.call("EXISTS", KEYS[1 + i] .. ":deleted") == 1 and DELETED or BEHIND
   elseif tonumber(epoch) ~= writer.epoch then
     standing = REPLACED
   else

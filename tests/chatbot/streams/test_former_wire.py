@@ -26,6 +26,7 @@ from chatbot.conversations import (
     Owner,
     StoredMessage,
 )
+from chatbot.deferred import DeferredSettings, DeferredWrites
 from chatbot.events import Accepted, Done, Event, FinishReason, PassageRef, Token, Usage, from_json
 from chatbot.limits import Caller, Ledger, LedgerSettings
 from chatbot.redis_client import RedisBreaker
@@ -255,7 +256,7 @@ async def test_a_conversation_is_loaded_listed_and_found_by_its_answer(redis: Re
 
 @pytest.mark.usefixtures("lapsed")
 async def test_a_key_joins_the_answer_that_it_is_bound_to(redis: Redis, breaker: RedisBreaker) -> None:
-    keys = IdempotencyKeys(redis, breaker, IdempotencySettings())
+    keys = IdempotencyKeys(redis, breaker, IdempotencySettings(), deferred=DeferredWrites(DeferredSettings()))
     claim = msgspec.json.decode(ANSWERS[KEY].content, type=KeyClaim)
 
     async def begin() -> BegunAnswer:
@@ -361,7 +362,9 @@ async def test_a_key_is_claimed_and_bound_as_before(redis: Redis, breaker: Redis
         claimed.update(await dump(redis))
         return BegunAnswer(FINISHED, None)
 
-    await IdempotencyKeys(redis, breaker, IdempotencySettings()).begin_once(LEE, "former-key", claim.digest, begin)
+    await IdempotencyKeys(
+        redis, breaker, IdempotencySettings(), deferred=DeferredWrites(DeferredSettings())
+    ).begin_once(LEE, "former-key", claim.digest, begin)
     assert json.loads(claimed[KEY].content).keys() == {"token", "digest"}, "no answer yet"
     assert claimed[KEY].ttl_seconds <= 15
     bound = await dump(redis)

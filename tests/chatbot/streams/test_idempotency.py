@@ -1,21 +1,30 @@
 """Idempotency-Keys on a real Redis: however many ask, on however many replicas, one begins and the others join."""
 
 import contextlib
-from collections.abc import Awaitable, Callable
+import signal
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from uuid import uuid4
 
 import anyio
 import pytest
+from anyio.abc import TaskGroup
 from redis.asyncio import Redis
 
+from chatbot.deferred import DeferredSettings, DeferredWrites
 from chatbot.errors import KeyReused, Overloaded, RateLimited, StoreUnavailable
-from chatbot.redis_client import RedisBreaker, RedisBreakerSettings
+from chatbot.events import Token
+from chatbot.redis_client import RedisBreaker, RedisBreakerSettings, RedisSettings, open_redis
 from chatbot.streams.idempotency import BegunAnswer, IdempotencyKeys, IdempotencySettings
-from chatbot.streams.log import AnswerId, AnswerLog, AnswerLogSettings
-from chatbot.streams.pipelined_connection import PipelinedConnection
+from chatbot.streams.live import LiveAnswer
+from chatbot.streams.log import AnswerId, AnswerLog, AnswerLogSettings, TakenOver
+from chatbot.streams.pipelined_connection import PipelinedConnection, open_pipelined_connection
+from chatbot.streams.registry import AnswerRegistry, AnswerRegistrySettings
 from knowledge.identity import Principal
-from tests.answers import customer
+from tests.answers import customer, done
 from tests.chatbot.conftest import PATIENT
+from tests.chatbot.streams.conftest import new_answer
+from tests.conftest import RedisServer
 
 pytestmark = [pytest.mark.anyio, pytest.mark.services]
 
@@ -23,7 +32,12 @@ Begin = Callable[[], Awaitable[BegunAnswer]]
 
 
 def replica(redis: Redis, **settings: float) -> IdempotencyKeys:
-    return IdempotencyKeys(redis, RedisBreaker(PATIENT), IdempotencySettings.model_validate(settings))
+    return keys_of(redis, RedisBreaker(PATIENT), **settings)
+
+
+def keys_of(redis: Redis, breaker: RedisBreaker, **settings: float) -> IdempotencyKeys:
+    deferred = DeferredWrites(DeferredSettings())
+    return IdempotencyKeys(redis, breaker, IdempotencySettings.model_validate(settings), deferred=deferred)
 
 
 class Beginner:
@@ -220,7 +234,7 @@ async def test_a_redis_that_is_slow_for_a_moment_does_not_lose_what_was_begun(re
         await trip(breaker)
         return begun
 
-    await IdempotencyKeys(redis, breaker, IdempotencySettings()).begin_once(begin.who, "k", "d", slow_moment)
+    await keys_of(redis, breaker).begin_once(begin.who, "k", "d", slow_moment)
     joined = await replica(redis).begin_once(begin.who, "k", "d", begin)
     assert begin.begun == [joined.answer_id]
 
@@ -228,7 +242,7 @@ async def test_a_redis_that_is_slow_for_a_moment_does_not_lose_what_was_begun(re
 async def test_who_waits_for_another_replica_does_not_begin_when_redis_is_slow_for_a_moment(redis: Redis) -> None:
     breaker = RedisBreaker(RedisBreakerSettings(slow_after=0.2, probe_every=0.1, probe_timeout=1))
     waiting, begin, go_on = (
-        IdempotencyKeys(redis, breaker, IdempotencySettings()),
+        keys_of(redis, breaker),
         Beginner(redis, customer()),
         anyio.Event(),
     )
@@ -253,16 +267,81 @@ async def test_who_waits_for_another_replica_does_not_begin_when_redis_is_slow_f
 
 
 async def test_a_process_joins_what_it_began_itself_though_redis_went_away(redis: Redis, nowhere: Redis) -> None:
-    keys = IdempotencyKeys(nowhere, RedisBreaker(RedisBreakerSettings()), IdempotencySettings())
+    keys = keys_of(nowhere, RedisBreaker(RedisBreakerSettings()))
     begin = Beginner(redis, customer())
     results = await together([asking(keys, begin)] * 10)
     assert {result.answer_id for result in results} == set(begin.begun)
     assert len(begin.begun) == 1
 
 
-async def test_without_redis_the_question_is_answered_unbound(redis: Redis, nowhere: Redis) -> None:
-    keys = IdempotencyKeys(nowhere, RedisBreaker(RedisBreakerSettings()), IdempotencySettings())
+async def test_without_redis_a_key_binds_in_the_process_that_has_it(redis: Redis, nowhere: Redis) -> None:
+    keys = keys_of(nowhere, RedisBreaker(RedisBreakerSettings()))
     begin = Beginner(redis, customer())
     for _ in range(2):
-        await keys.begin_once(begin.who, "k", "d", begin)
-    assert len(begin.begun) == 2
+        assert (await keys.begin_once(begin.who, "k", "d", begin)).answer_id == begin.begun[0]
+    with pytest.raises(KeyReused):
+        await keys.begin_once(begin.who, "k", "another body", begin)
+    assert len(begin.begun) == 1
+
+
+@asynccontextmanager
+async def process(server: RedisServer, tasks: TaskGroup) -> AsyncGenerator[tuple[IdempotencyKeys, AnswerRegistry]]:
+    """Run the keys and the answers of a replica at the product's own settings."""
+    async with open_redis(server.url, RedisSettings()) as redis, open_pipelined_connection(redis) as pipelined:
+        breaker, deferred = RedisBreaker(RedisBreakerSettings()), DeferredWrites(DeferredSettings())
+        keys = IdempotencyKeys(redis, breaker, IdempotencySettings(), deferred=deferred)
+        answer_log = AnswerLog(redis, breaker, AnswerLogSettings(), pipelined=pipelined)
+        registry = AnswerRegistry(answer_log, tasks, AnswerRegistrySettings())
+        tasks.start_soon(deferred.retry_forever)
+        tasks.start_soon(registry.maintain_leases, never)
+        await answer_log.ping()
+        yield keys, registry
+
+
+async def never(live: LiveAnswer, _: TakenOver) -> None:
+    raise AssertionError(f"{live.answer_id} was taken over")
+
+
+@pytest.mark.faults
+@pytest.mark.parametrize("seconds", [0.3, 1.0, 2.5])
+async def test_a_stall_at_the_opening_makes_no_second_answer(
+    server: RedisServer, tasks: TaskGroup, fault_round: int, seconds: float
+) -> None:
+    del fault_round
+    who, go_on, begun = customer(), anyio.Event(), list[AnswerId]()
+    async with AsyncExitStack() as stack:
+        replicas = [await stack.enter_async_context(process(server, tasks)) for _ in range(2)]
+
+        async def speak(live: LiveAnswer) -> None:
+            live.put(Token(text="one "))
+            await go_on.wait()
+            live.put(done())
+
+        async def post(n: int) -> BegunAnswer:
+            keys, registry = replicas[n]
+
+            async def begin() -> BegunAnswer:
+                live = new_answer(who)
+                begun.append(live.answer_id)
+                await registry.start(live, speak, passages=[])
+                return BegunAnswer(live.answer_id, None)
+
+            return await keys.begin_once(who, "k", "d", begin)
+
+        server.signal(signal.SIGSTOP)
+        tasks.start_soon(_go_on_after, server, seconds)
+        first = await post(0)
+        assert (await post(0)).answer_id == first.answer_id, "at once"
+        await anyio.sleep(seconds + 1.5)  # the breaker's probe, and the next round of what waits
+        assert (await post(1)).answer_id == first.answer_id
+        go_on.set()
+        with anyio.fail_after(10):
+            async with aclosing(replicas[1][1].follow(who, first.answer_id, after=0)) as entries:
+                read = [entry.event async for entry in entries]
+        assert read[-1] == done(), "it has a log by now"
+        assert begun == [first.answer_id]
+
+
+async def _go_on_after(server: RedisServer, seconds: float) -> None:
+    await anyio.sleep(seconds)  # the fault itself
+    server.signal(signal.SIGCONT)

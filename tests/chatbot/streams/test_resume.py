@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chatbot.events import Citation, Done, Event, FinishReason, Notice, NoticeCode, Queued, Token, Usage
@@ -20,6 +20,7 @@ def pieces(text: str, cuts: list[int]) -> list[str]:
     return [text[start:end] for start, end in zip([0, *ends], [*ends, len(text)], strict=True)]
 
 
+@settings(deadline=None)
 @given(ANSWERS, st.lists(st.integers(1, 7), max_size=80), st.integers(0, 80), st.sampled_from(GroundingMode))
 def test_wherever_the_writer_dies_its_successor_completes_the_same_answer(
     text: str, cuts: list[int], died: int, grounding: GroundingMode

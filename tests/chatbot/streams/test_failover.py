@@ -1,0 +1,161 @@
+"""A failover forgets the last moments of Redis: writers send again what is missing, and nothing counts as deleted."""
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+import anyio
+import pytest
+from anyio.abc import TaskGroup
+from redis.asyncio import Redis
+
+from chatbot.events import Event, Token
+from chatbot.redis_client import RedisBreaker, RedisBreakerSettings
+from chatbot.streams.live import LiveAnswer
+from chatbot.streams.log import AnswerLog, AnswerLogSettings, LogAppend, TakenOver, WriterReplaced, WriterStanding
+from chatbot.streams.pipelined_connection import open_pipelined_connection
+from chatbot.streams.registry import AnswerRegistry, AnswerRegistrySettings
+from tests.answers import customer, done, text_of
+from tests.chatbot.streams.conftest import new_answer
+
+pytestmark = [pytest.mark.anyio, pytest.mark.services, pytest.mark.faults]
+
+WORDS = tuple(f"word{n} " for n in range(20))
+
+
+@pytest.fixture
+async def redis(redis_url: str) -> AsyncGenerator[Redis]:
+    """A database of its own: what a failover forgets is removed from it."""
+    async with Redis.from_url(f"{redis_url.removesuffix('/0')}/12", max_connections=50) as client:
+        await client.flushdb()
+        yield client
+
+
+@pytest.fixture
+async def answer_log(redis: Redis) -> AsyncGenerator[AnswerLog]:
+    async with open_pipelined_connection(redis) as pipelined:
+        patient = RedisBreakerSettings(slow_after=20, probe_timeout=20)
+        yield AnswerLog(redis, RedisBreaker(patient), AnswerLogSettings(), pipelined=pipelined)
+
+
+class Speaker:
+    """Says ten words, waits, and says the rest."""
+
+    def __init__(self) -> None:
+        self.half = anyio.Event()
+        self.go_on = anyio.Event()
+
+    async def __call__(self, live: LiveAnswer) -> None:
+        for n, word in enumerate(WORDS):
+            if n == len(WORDS) // 2:
+                self.half.set()
+                await self.go_on.wait()
+            live.add_token_ids([n])
+            live.put(Token(text=word))
+            await live.confirm_ownership()
+        live.put(done())
+
+
+async def never(live: LiveAnswer, taken: TakenOver) -> None:
+    raise AssertionError(f"{live.answer_id} was taken over, after {len(taken.events)} events")
+
+
+async def read_all(registry: AnswerRegistry, live: LiveAnswer) -> list[Event]:
+    with anyio.fail_after(15):
+        async with aclosing(registry.follow(live.who, live.answer_id, after=0)) as entries:
+            return [entry.event async for entry in entries]
+
+
+async def forget_the_end(redis: Redis, live: LiveAnswer) -> None:
+    """Leave three events and two token ids, as a replica that lags has them."""
+    key = f"{{{live.who.tenant}}}:answer:{live.answer_id}"
+    await redis.xtrim(f"{key}:events", maxlen=0)
+    await redis.delete(f"{key}:events")
+    for n, word in enumerate(WORDS[:3], 1):
+        await redis.xadd(f"{key}:events", {"name": "token", "data": f'{{"text":"{word}"}}'}, id=f"0-{n}")
+    await redis.hset(key, "n", "3")
+    await redis.set(f"{key}:tokens", b"\0\0\0\0\1\0\0\0")
+
+
+async def forget_all(redis: Redis, _: LiveAnswer) -> None:
+    await redis.flushdb()
+
+
+@pytest.mark.parametrize("forget", [forget_the_end, forget_all])
+async def test_the_log_is_whole_again_and_readers_elsewhere_read_everything(  # type: ignore[no-untyped-def]
+    answer_log: AnswerLog, tasks: TaskGroup, redis: Redis, fault_round: int, forget
+) -> None:
+    del fault_round
+    registry, other = (AnswerRegistry(answer_log, tasks, AnswerRegistrySettings()) for _ in range(2))
+    for process in (registry, other):
+        tasks.start_soon(process.maintain_leases, never)
+    live, speak = new_answer(customer()), Speaker()
+    with registry.reading(live.answer_id):
+        await registry.start(live, speak, passages=[], checkpoint=b"the turn")
+        await speak.half.wait()
+        await forget(redis, live)
+        speak.go_on.set()
+        here = await read_all(registry, live)
+    assert text_of(here) == "".join(WORDS)
+    assert here[-1] == done()
+    with anyio.fail_after(10):
+        await registry.drained()
+    assert await read_all(other, live) == here
+    assert live.fully_logged
+
+
+async def test_a_quiet_writer_hears_it_from_its_heartbeat(
+    answer_log: AnswerLog, tasks: TaskGroup, redis: Redis
+) -> None:
+    registry = AnswerRegistry(answer_log, tasks, AnswerRegistrySettings())
+    tasks.start_soon(registry.maintain_leases, never)
+    live, speak = new_answer(customer()), Speaker()
+    with registry.reading(live.answer_id):
+        await registry.start(live, speak, passages=[], checkpoint=b"the turn")
+        await speak.half.wait()
+        await redis.flushdb()
+        with anyio.fail_after(5):
+            while not await redis.exists(f"{{{live.who.tenant}}}:answer:{live.answer_id}:events"):
+                await anyio.sleep(0.01)
+        assert not live.scope.cancel_called, "nobody has deleted it"
+        speak.go_on.set()
+        assert text_of(await read_all(registry, live)) == "".join(WORDS)
+
+
+async def test_an_answer_that_its_customer_deletes_is_cancelled(answer_log: AnswerLog, tasks: TaskGroup) -> None:
+    registry = AnswerRegistry(answer_log, tasks, AnswerRegistrySettings())
+    tasks.start_soon(registry.maintain_leases, never)
+    live, speak = new_answer(customer()), Speaker()
+    with registry.reading(live.answer_id):
+        await registry.start(live, speak, passages=[])
+        await speak.half.wait()
+        await answer_log.forget(live.who.tenant, [live.answer_id])
+        with anyio.fail_after(5):
+            while not live.scope.cancel_called:
+                await anyio.sleep(0.01)
+
+
+async def test_an_append_that_does_not_follow_changes_nothing(answer_log: AnswerLog) -> None:
+    live = new_answer(customer())
+    tenant, answer_id = live.who.tenant, live.answer_id
+    await answer_log.open(live.who, answer_id, conversation_id="c", passages=[])
+    first = LogAppend(first=1, events=[Token(text="one")], token_ids=[1])
+    assert await answer_log.append(tenant, answer_id, first, epoch=1) is WriterStanding.OWNED
+    for gap in (
+        LogAppend(first=3, events=[Token(text="three")], ids_before=1, token_ids=[3]),
+        LogAppend(first=2, events=[Token(text="two")], ids_before=2, token_ids=[3]),
+    ):
+        assert await answer_log.append(tenant, answer_id, gap, epoch=1) is WriterStanding.BEHIND
+        assert await answer_log.length(live.who, answer_id) == (1, False)
+
+
+async def test_opening_twice_changes_nothing_and_takes_nothing_back(answer_log: AnswerLog) -> None:
+    live = new_answer(customer())
+    tenant, answer_id = live.who.tenant, live.answer_id
+    for _ in range(2):
+        await answer_log.open(live.who, answer_id, conversation_id="c", passages=[])
+        await answer_log.append(tenant, answer_id, LogAppend(first=1, events=[Token(text="one")]), epoch=1)
+    assert await answer_log.length(live.who, answer_id) == (1, False)
+    await answer_log.give_up(tenant, {answer_id: 1})
+    assert await answer_log.take_over(tenant, answer_id) is not None
+    with pytest.raises(WriterReplaced):
+        await answer_log.open(live.who, answer_id, conversation_id="c", passages=[])
