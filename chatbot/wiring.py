@@ -71,7 +71,7 @@ async def open_services(
             index = await enter(open_passages(settings))
         redis = await enter(open_redis(settings.redis_url.get_secret_value(), settings.redis))
         breaker = RedisBreaker(settings.redis.breaker)
-        models = await enter(open_models(settings.models, on_call=metrics.model_called))
+        models = await enter(open_models(settings.models, on_call=metrics.model_called, on_failure=metrics.task_failed))
         ledger = await enter(open_ledger(settings, redis, breaker, metrics))
         audit = await enter(open_audit(engine, settings.audit, on_failure=metrics.task_failed))
         ratings = await open_ratings(engine)

@@ -1,5 +1,8 @@
 """The circuit breaker of one endpoint: closed, open, half open with exactly one probe (Nygard, "Release It!", 2007).
 
+Customers' calls pass only while it is closed; what probes is asked for by `Models` in the background. Each failed probe
+doubles the time until the next.
+
 Own code: the libraries that were tried let 50 of 50 concurrent calls through when half open.
 
 Every call takes a `Permit` and returns it with its result, which counts only in the state that it was permitted in: a
@@ -42,15 +45,25 @@ class BreakerSettings(BaseModel, frozen=True):
     least: int = Field(5, ge=1, description="below this many calls nothing is concluded")
     failure_rate: float = Field(0.5, gt=0, le=1)
     slow_rate: float = Field(0.8, gt=0, le=1)
-    open_seconds: float = Field(5.0, gt=0, description="how long before one probe is let through")
+    open_seconds: float = Field(5.0, gt=0, description="how long before the first probe")
+    longest_open_seconds: float = Field(12.0, gt=0, description="how long between two probes at most")
 
 
 class Breaker:
     """Counts the results of calls; it never waits and calls nothing."""
 
-    def __init__(self, settings: BreakerSettings, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        settings: BreakerSettings,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        jitter: Callable[[], float] = lambda: 1.0,
+    ) -> None:
+        """`jitter` gives the part of each wait that is kept, so that many breakers do not probe at once."""
         self._settings = settings
         self._clock = clock
+        self._jitter = jitter
+        self._failed_probes = 0
         self._results: deque[CallResult] = deque(maxlen=settings.window)
         self._state = BreakerState.CLOSED
         self._period = 0
@@ -58,17 +71,23 @@ class Breaker:
 
     @property
     def state(self) -> BreakerState:
-        """The state now; an open breaker counts as half open once `open_seconds` have passed."""
-        if self._state is BreakerState.OPEN and self._clock() >= self._open_until:
-            return BreakerState.HALF_OPEN
+        """The state now; half open while a probe is out."""
         return self._state
 
     @property
     def available(self) -> bool:
         """Whether `permit` would return a permit now."""
-        return self._state is BreakerState.CLOSED or (
-            self._state is BreakerState.OPEN and self.state is BreakerState.HALF_OPEN
-        )
+        return self._state is BreakerState.CLOSED
+
+    @property
+    def due(self) -> bool:
+        """Whether `probe` would return a permit now."""
+        return self._state is BreakerState.OPEN and self._clock() >= self._open_until
+
+    @property
+    def due_since(self) -> float:
+        """The time of the clock from which on a probe is due."""
+        return self._open_until
 
     @property
     def retry_after(self) -> float:
@@ -77,11 +96,14 @@ class Breaker:
 
     def permit(self) -> Permit | None:
         """Return a permit for one call, or None while the endpoint must not be called."""
-        if not self.available:
+        return Permit(self._period, probe=False) if self.available else None
+
+    def probe(self) -> Permit | None:
+        """Return the permit for the one probe of an open breaker, or None where none is due."""
+        if not self.due:
             return None
-        if self._state is BreakerState.OPEN:
-            self._enter(BreakerState.HALF_OPEN)
-        return Permit(self._period, probe=self._state is BreakerState.HALF_OPEN)
+        self._enter(BreakerState.HALF_OPEN)
+        return Permit(self._period, probe=True)
 
     def override(self) -> Permit:
         """Return a permit in any state, for a call that rescues an answer; its result does not count."""
@@ -92,7 +114,9 @@ class Breaker:
         if permit.period != self._period:
             return
         if permit.probe:
-            self._enter(BreakerState.OPEN if result is CallResult.FAILED else BreakerState.CLOSED)
+            failed = result is CallResult.FAILED
+            self._failed_probes = self._failed_probes + 1 if failed else 0
+            self._enter(BreakerState.OPEN if failed else BreakerState.CLOSED)
             return
         self._results.append(result)
         if self._over_threshold():
@@ -113,7 +137,9 @@ class Breaker:
         self._period += 1
         self._results.clear()
         if state is BreakerState.OPEN:
-            self._open_until = self._clock() + self._settings.open_seconds
+            wait = self._settings.open_seconds * 2 ** min(self._failed_probes, 10)
+            longest = max(self._settings.longest_open_seconds, self._settings.open_seconds)
+            self._open_until = self._clock() + min(wait, longest) * self._jitter()
 
     def _over_threshold(self) -> bool:
         calls = len(self._results)

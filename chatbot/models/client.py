@@ -8,16 +8,17 @@ A canary or a fallback may have a tokenizer of its own: it gets the same chat re
 is encoded in the primaries' tokens, so that counts, logs and continuations have one vocabulary
 (docs/decisions/0006-ladder.md).
 
-An endpoint that is down at boot does not stop the boot: its breaker starts open, and its tokenizer is checked by the
-first call that reaches it (a probe, so one at a time). `ping` probes as well, so that a replica without traffic becomes
-ready.
+An endpoint that is down at boot does not stop the boot: its breaker starts open. Open breakers are closed by probes in
+the background, which also check the tokenizer, and by `ping`; never by a customer's call.
 """
 
 import logging
+import random
 import time
 from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Sequence
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -25,7 +26,7 @@ import anyio
 
 from chatbot.errors import ModelUnavailable, TooLarge
 from chatbot.events import Usage
-from chatbot.models.breaker import Breaker, BreakerState
+from chatbot.models.breaker import Breaker, BreakerState, CallResult
 from chatbot.models.call import CallHook, CallKind, ModelCall
 from chatbot.models.choice_probabilities import Choices, choice_probabilities
 from chatbot.models.completion import Delta, ReportedUsage, Sampling, TopTokens
@@ -41,6 +42,8 @@ from chatbot.models.endpoint import (
 from chatbot.models.failover import Attempts
 from chatbot.models.pool import DEADLINES, Group, Member, ModelSettings, ModelsMisconfigured, Pool, Target
 from chatbot.tokenizer import Message, RenderedChat, Tokenizer, UnknownTokenizer
+from telemetry.groups import first_failure
+from telemetry.supervision import OnFailure, contained, supervise, uncounted
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +54,8 @@ _TOP_TOKENS = 20
 _SHADOW_PRIORITY = 1000
 # The deadline of a readiness probe.
 _PING_SECONDS = 1.5
+_PROBE_EVERY = 1.0
+_JITTER = random.SystemRandom()
 _TOKENIZER_SAMPLES = (
     "정기예금을 중도해지하면 기본이율의 50%만 적용됩니다. 예금자보호 한도는 1억원입니다.",
     "Early withdrawal costs 1,000,000 won (0.5%);\n\n  see  section 3.2 -- it's final. 谢谢 🙂 e\u0301",
@@ -101,7 +106,9 @@ class Models:
         *,
         hooks: Sequence[CallHook] = (),
         clock: Callable[[], float] = time.monotonic,
+        on_failure: OnFailure = uncounted,
     ) -> None:
+        self._on_failure = on_failure
         self.tokenizer = tokenizer
         self.pool = pool
         self._hooks = tuple(hooks)
@@ -264,10 +271,35 @@ class Models:
         if any(m.tokenizer_checked and m.breaker.state is BreakerState.CLOSED for m in serving):
             return
         for member in serving:
-            permit = member.breaker.permit()
-            if permit is not None and await self._generates(Target(member, permit)):
+            if await self._probe(member) or (member.available and await self._closed_generates(member)):
                 return
         raise ModelUnavailable(retry_after=self.pool.retry_after())
+
+    async def probe_forever(self) -> None:
+        """Probe endpoints whose breaker is open as they are due, one a second in all: none is tried on a customer."""
+        async with anyio.create_task_group() as tasks:
+            while True:
+                await anyio.sleep(_PROBE_EVERY)
+                due = [m for m in self.pool.members if m.breaker.due and not m.endpoint.stopped]
+                if due:
+                    tasks.start_soon(self._probe, min(due, key=lambda member: member.breaker.due_since))
+
+    async def _probe(self, member: Member) -> bool:
+        """Probe an endpoint whose breaker is open, if that is due; return whether it generates."""
+        permit = member.breaker.probe()
+        if permit is None:
+            return False
+        try:
+            with contained("probe", self._on_failure):
+                return await self._generates(Target(member, permit))
+        finally:
+            # Counts only where the call has brought no result: a bug, or the end of this process.
+            member.breaker.record(permit, CallResult.FAILED)
+        return False
+
+    async def _closed_generates(self, member: Member) -> bool:
+        permit = member.breaker.permit()
+        return permit is not None and await self._generates(Target(member, permit))
 
     async def check(self) -> None:
         """Compare every endpoint's tokenizer with ours; one that is down starts with an open breaker.
@@ -436,8 +468,10 @@ def _usage(reported: ReportedUsage | None, answer: Continuation) -> Usage:
 
 
 @asynccontextmanager
-async def open_models(settings: ModelSettings, *, on_call: CallHook | None = None) -> AsyncGenerator[Models]:
-    """Open the endpoints that the settings name and compare their tokenizers with ours.
+async def open_models(
+    settings: ModelSettings, *, on_call: CallHook | None = None, on_failure: OnFailure = uncounted
+) -> AsyncGenerator[Models]:
+    """Open the endpoints that the settings name, compare their tokenizers with ours, and probe those that are away.
 
     Raises:
         ModelsMisconfigured: the message says what to set.
@@ -455,7 +489,7 @@ async def open_models(settings: ModelSettings, *, on_call: CallHook | None = Non
             Member(
                 Endpoint(http, str(url), DEADLINES[entry.profile], model=entry.model),
                 entry.group,
-                Breaker(settings.breaker),
+                Breaker(settings.breaker, jitter=partial(_JITTER.uniform, 0.8, 1.0)),
                 entry=entry.name,
                 tokenizer=None if entry.tokenizer == file.tokenizer else tokenizers[entry.tokenizer],
             )
@@ -463,6 +497,13 @@ async def open_models(settings: ModelSettings, *, on_call: CallHook | None = Non
             for url in entry.urls
         ]
         pool = Pool(members, shares=file.shares)
-        models = Models(pool, tokenizers[file.tokenizer], hooks=[on_call] if on_call else [])
+        hooks = [on_call] if on_call else []
+        models = Models(pool, tokenizers[file.tokenizer], hooks=hooks, on_failure=on_failure)
         await models.check()
-        yield models
+        with first_failure():
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(supervise, "probes", models.probe_forever, on_failure)
+                try:
+                    yield models
+                finally:
+                    tasks.cancel_scope.cancel()

@@ -35,6 +35,12 @@ def permitted(breaker: Breaker) -> Permit:
     return permit
 
 
+def probe(breaker: Breaker) -> Permit:
+    permit = breaker.probe()
+    assert permit is not None
+    return permit
+
+
 def opened(breaker: Breaker) -> Breaker:
     for _ in range(5):
         call(breaker, CallResult.FAILED)
@@ -72,13 +78,13 @@ def test_late_first_tokens_open_it_later_than_failures_do(breaker: Breaker) -> N
 
 
 @pytest.mark.anyio
-async def test_of_fifty_concurrent_calls_exactly_one_passes_when_half_open(breaker: Breaker, clock: Clock) -> None:
+async def test_of_fifty_concurrent_probes_exactly_one_passes(breaker: Breaker, clock: Clock) -> None:
     opened(breaker)
     clock.now += 5
     passed: list[Permit] = []
 
     async def ask() -> None:
-        permit = breaker.permit()
+        permit = breaker.probe()
         if permit is not None:
             passed.append(permit)
             for _ in range(10):  # the others ask while this one is on its way
@@ -95,27 +101,38 @@ async def test_of_fifty_concurrent_calls_exactly_one_passes_when_half_open(break
 def test_a_good_probe_closes_it(breaker: Breaker, clock: Clock) -> None:
     opened(breaker)
     clock.now += 5
-    call(breaker, CallResult.OK)
+    assert breaker.permit() is None, "no customer probes"
+    breaker.record(probe(breaker), CallResult.OK)
     assert state(breaker) is BreakerState.CLOSED
     assert not permitted(breaker).probe
 
 
-def test_a_failed_probe_opens_it_for_as_long_again(breaker: Breaker, clock: Clock) -> None:
+def test_each_failed_probe_doubles_the_time_until_the_next(breaker: Breaker, clock: Clock) -> None:
+    opened(breaker)
+    for wait in (5, 10, 12, 12):
+        clock.now += wait - 0.1
+        assert breaker.probe() is None
+        clock.now += 0.1
+        breaker.record(probe(breaker), CallResult.FAILED)
+    clock.now += 12
+    breaker.record(probe(breaker), CallResult.OK)
     opened(breaker)
     clock.now += 5
-    call(breaker, CallResult.FAILED)
-    clock.now += 4.9
-    assert breaker.permit() is None
-    clock.now += 0.2
-    assert permitted(breaker).probe
+    assert breaker.due, "after a good one the waits are short again"
+
+
+def test_probes_of_many_are_not_at_once(clock: Clock) -> None:
+    breaker = Breaker(SETTINGS, clock=clock, jitter=lambda: 0.8)
+    breaker.trip()
+    assert breaker.retry_after == pytest.approx(4)
 
 
 def test_a_probe_whose_client_left_gives_its_place_to_the_next(breaker: Breaker, clock: Clock) -> None:
     opened(breaker)
     clock.now += 5
-    breaker.abandon(permitted(breaker))
-    assert permitted(breaker).probe
-    assert breaker.permit() is None
+    breaker.abandon(probe(breaker))
+    assert probe(breaker).probe
+    assert breaker.probe() is None
 
 
 def test_a_call_that_began_before_it_opened_decides_nothing(breaker: Breaker, clock: Clock) -> None:
@@ -124,11 +141,11 @@ def test_a_call_that_began_before_it_opened_decides_nothing(breaker: Breaker, cl
     breaker.record(early, CallResult.OK)
     assert state(breaker) is BreakerState.OPEN
     clock.now += 5
-    probe = permitted(breaker)
+    out = probe(breaker)
     breaker.record(early, CallResult.OK)
     breaker.abandon(early)
-    assert breaker.permit() is None, "the probe is still out"
-    breaker.record(probe, CallResult.OK)
+    assert breaker.probe() is None, "the probe is still out"
+    breaker.record(out, CallResult.OK)
     assert state(breaker) is BreakerState.CLOSED
 
 
@@ -146,15 +163,15 @@ def test_there_is_never_a_second_probe_and_never_a_lasting_refusal(
     breaker = Breaker(SETTINGS, clock=clock)
     for result, wait in steps:
         clock.now += wait
-        permit = breaker.permit()
+        permit = breaker.permit() or breaker.probe()
         if permit is None:
             assert breaker.retry_after > 0
             continue
         if permit.probe:
-            assert breaker.permit() is None
+            assert breaker.permit() is breaker.probe() is None
         if result is None:
             breaker.abandon(permit)
         else:
             breaker.record(permit, result)
-    clock.now += SETTINGS.open_seconds + 1e-6
-    assert breaker.available
+    clock.now += SETTINGS.longest_open_seconds + 1e-6
+    assert breaker.available or breaker.due

@@ -3,16 +3,17 @@
 import json
 import logging
 from collections.abc import Sequence
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from itertools import count
 from pathlib import Path
 from time import perf_counter
+from typing import cast
 
 import anyio
 import pytest
 from pydantic import ValidationError
 
-from chatbot.errors import ChatError, ModelUnavailable, Overloaded, TooLarge
+from chatbot.errors import ModelUnavailable, Overloaded, TooLarge
 from chatbot.events import Usage
 from chatbot.models.breaker import Breaker, BreakerSettings, BreakerState
 from chatbot.models.call import ModelCallFinished
@@ -35,6 +36,7 @@ from tests.chatbot.models.scripted_pool import (
     serve,
     until_idle,
 )
+from tests.conftest import free_port
 from tests.patience import patient
 
 pytestmark = pytest.mark.anyio
@@ -186,24 +188,78 @@ async def test_a_model_that_comes_back_is_found_by_one_probe(tokenizer: Tokenize
         assert len(probes) == 1
 
 
-async def test_of_fifty_customers_one_probes_and_the_others_are_refused(tokenizer: Tokenizer) -> None:
+async def test_no_customer_is_sent_to_an_endpoint_to_find_out_whether_it_is_there(tokenizer: Tokenizer) -> None:
     async with serve(tokenizer, [Behaviour(answer=ANSWER, dead=True)], open_seconds=0.1) as served:
-        served.servers[0].tell(dead=False, first_token_seconds=0.2)
+        served.servers[0].tell(dead=False)
         await anyio.sleep(0.15)  # the breaker's own time
-        heard: list[str] = []
-        refused: list[ChatError] = []
-
-        async def customer(n: int) -> None:
-            try:
-                heard.append((await ask(served, conversation_id=f"c-{n}")).text)
-            except ModelUnavailable as exc:
-                refused.append(exc)
-
+        for n in range(50):
+            with pytest.raises(ModelUnavailable):
+                await ask(served, conversation_id=f"c-{n}")
+        assert served.started() == 0
         async with anyio.create_task_group() as group:
-            for n in range(50):
-                group.start_soon(customer, n)
-        assert (len(heard), len(refused)) == (1, 49)
-        assert served.started() == 1
+            group.start_soon(served.models.probe_forever)
+            with anyio.fail_after(patient(5)):
+                while not served.members[0].available:
+                    await anyio.sleep(0.01)
+            group.cancel_scope.cancel()
+        assert (await ask(served)).text == ANSWER
+        assert [call.kind for call in served.calls if call.outcome == "ok"] == ["ping", "answer"]
+
+
+async def test_a_pool_that_names_more_than_there_are_degrades_no_answer(tokenizer: Tokenizer) -> None:
+    # At the product's own settings: three servers are up, thirteen names lead nowhere.
+    calls: list[ModelCallFinished] = []
+    async with AsyncExitStack() as stack:
+        servers = [await stack.enter_async_context(scripted_server(Behaviour(answer="예."))) for _ in range(3)]
+        http = await stack.enter_async_context(open_session())
+        urls = [*(server.url for server in servers), *(f"http://127.0.0.1:{free_port()}" for _ in range(13))]
+        members = [Member(Endpoint(http, url, PATIENT), "primary", Breaker(BreakerSettings())) for url in urls]
+        models = Models(Pool(members), tokenizer, hooks=[calls.append])
+        await models.check()
+        served, began = Served(models, servers), anyio.current_time()
+        async with anyio.create_task_group() as group:
+            group.start_soon(models.probe_forever)
+            for n in range(600):
+                heard = await ask(served, conversation_id=f"c-{n}")
+                assert not heard.done.retried
+                assert not heard.switches
+                await anyio.sleep(0.01)  # customers come one after the other, for longer than a breaker is open
+            took = anyio.current_time() - began
+            group.cancel_scope.cancel()
+    failed = [call for call in calls if call.outcome != "ok"]
+    assert took > BreakerSettings().open_seconds, "no probe was due"
+    assert failed
+    assert {call.kind for call in failed} == {"ping"}
+    assert len(failed) <= took
+
+
+async def test_an_endpoint_whose_probe_fails_by_a_bug_is_probed_again(tokenizer: Tokenizer) -> None:
+    failures: list[str] = []
+    async with serve(tokenizer, [Behaviour(answer=ANSWER)], open_seconds=0.01) as served:
+        models = Models(served.models.pool, tokenizer, on_failure=failures.append)
+        [member] = served.members
+        member.tokenizer = cast("Tokenizer", BrokenTemplate())
+        member.breaker.trip()
+        member.tokenizer_checked = False
+        with pytest.raises(ModelUnavailable):
+            await ready_or_not(models)
+        assert failures
+        assert member.breaker.state is BreakerState.OPEN, "not half open for good"
+        member.tokenizer = None
+        await ready(models, within=5)
+        assert member.available
+
+
+class BrokenTemplate:
+    """A tokenizer whose chat template fails."""
+
+    def render(self, _: object) -> list[int]:
+        raise KeyError("a bug in the template")
+
+
+async def ready_or_not(models: Models) -> None:
+    await anyio.sleep(0.02)  # the breaker's own time
+    await models.ping()
 
 
 async def test_a_model_that_is_up_but_hangs_is_not_ready(tokenizer: Tokenizer) -> None:
