@@ -27,12 +27,13 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from rich.console import Console
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from chatbot.api import AUDIENCE, ISSUER, LocalSigner, key_pair
+from chatbot.api import AUDIENCE, ISSUER, LocalSigner, demo_signer, key_pair
 from chatbot.app import create_app as create_chat
 from chatbot.events import Citation, Done, Event, Failed, Notice, NoticeCode, Source, Sources, Token, from_json
 from chatbot.models import ModelsMisconfigured
 from chatbot.serving import until_told
 from chatbot.settings import Settings as ChatSettings
+from chatbot.settings import check_demo_host
 from chatbot.wiring import open_passages
 from chatbot.wiring import open_services as open_chat
 from edge import PortTaken, bind, listening
@@ -264,10 +265,18 @@ def unset(*names: str) -> bool:
     return not any(os.environ.get(name) for name in names)
 
 
-def prepare_identity(data: Path) -> LocalSigner:
-    """Set this machine's key pair and audit key where the environment names none; return the signer of its tokens."""
+def prepare_identity(data: Path, host: str) -> LocalSigner:
+    """Set this machine's key pair and audit key where the environment names none; return the signer of its tokens.
+
+    Raises:
+        CannotRun: the demo login would be open to other machines.
+    """
     private, public = key_pair(data)
     if unset("AUTH__ISSUER"):
+        try:
+            check_demo_host(host)
+        except ValueError as exc:
+            raise CannotRun(str(exc)) from exc
         os.environ |= {"AUTH__ISSUER": ISSUER, "AUTH__AUDIENCE": AUDIENCE, "AUTH__PUBLIC_KEY_FILE": str(public)}
         os.environ |= {"DEMO_KEY_FILE": str(private), "DEMO_TENANT": TENANT}
     if unset("AUDIT_KEY"):
@@ -319,7 +328,7 @@ async def run(profile: str, data: Path, *, once: bool) -> int:
         staff_socket = bind(host, int(os.environ.get("INGEST_PORT", "8001")), setting="INGEST_PORT")
         stack.callback(chat_socket.close)
         stack.callback(staff_socket.close)
-        signer = prepare_identity(data)
+        signer = prepare_identity(data, host)
         model = await asyncio.to_thread(start_parts, profile, data, stack)
         print_progress("opening the index and the embedding model")
         settings, staff_settings = ChatSettings(), StaffSettings()
@@ -332,7 +341,8 @@ async def run(profile: str, data: Path, *, once: bool) -> int:
         if model is not None:
             await wait_for_model(model, data)
         services = await stack.enter_async_context(open_chat(settings, engine=engine, index=index))
-        chat = create_chat(services, tracer_provider=provider, demo=signer, demo_tenant=TENANT)
+        demo = demo_signer(settings.demo_key_file)  # none beside somebody else's tokens, and none off loopback
+        chat = create_chat(services, tracer_provider=provider, demo=demo, demo_tenant=settings.demo_tenant)
         await stack.enter_async_context(listening(create_staff(staff, tracer_provider=provider), staff_socket))
         await stack.enter_async_context(listening(chat, chat_socket))
         grounded = await ask_questions(f"http://{host}:{settings.port}", signer)

@@ -12,7 +12,7 @@ import msgspec
 import typer
 from pydantic import ValidationError
 
-from chatbot.api import LocalSigner, key_pair
+from chatbot.api import LocalSigner, demo_signer, key_pair
 from chatbot.app import create_app
 from chatbot.audit import Anchors, AnchorsUnavailable, Audit, ChainProblem, open_anchors
 from chatbot.drift import ReferenceUnreadable
@@ -90,7 +90,7 @@ async def _serve(settings: Settings) -> None:
         engine = open_engine(settings.database)
         stack.push_async_callback(engine.dispose)
         services = await stack.enter_async_context(open_services(settings, engine=engine))
-        demo = LocalSigner(settings.demo_key_file.read_text("ascii")) if settings.demo_key_file else None
+        demo = demo_signer(settings.demo_key_file)
         chat = create_app(services, tracer_provider=provider, demo=demo, demo_tenant=settings.demo_tenant)
         await stack.enter_async_context(listening(chat, bound))
         typer.echo(f"chatbot listens on http://{settings.host}:{settings.port}", err=True)

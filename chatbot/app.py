@@ -72,7 +72,7 @@ def create_app(
     demo: LocalSigner | None = None,
     demo_tenant: str = "hanbit",
 ) -> FastAPI:
-    """Return the application; `demo` adds the demo login."""
+    """Return the application; `demo` (`chatbot.api.demo_signer`) adds the demo login."""
     app = FastAPI(
         title="Bank chatbot",
         version="1",

@@ -79,11 +79,8 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _demo_only_on_loopback(self) -> Self:
-        if self.demo_key_file is not None and self.host not in LOOPBACK:
-            raise ValueError(
-                f"DEMO_KEY_FILE lets anybody sign in as anybody, so it is allowed only while bound to loopback, "
-                f"and HOST is {self.host}: unset DEMO_KEY_FILE or set HOST=127.0.0.1"
-            )
+        if self.demo_key_file is not None:
+            check_demo_host(self.host)
         return self
 
     @model_validator(mode="after")
@@ -139,3 +136,17 @@ class Settings(BaseSettings):
     def embedder(self) -> EmbedderSettings:
         """The embedding model in the weights folder."""
         return EmbedderSettings(folder=self.weights_dir.expanduser() / "e5-small")
+
+
+def check_demo_host(host: str) -> None:
+    """Allow the demo login on this machine's own address only.
+
+    Raises:
+        ValueError: the address is another.
+    """
+    if host not in LOOPBACK:
+        raise ValueError(
+            f"DEMO_KEY_FILE lets anybody sign in as anybody, so it is allowed only while bound to loopback, "
+            f"and HOST is {host}: unset DEMO_KEY_FILE (with AUTH__ISSUER the product starts without it) "
+            f"or set HOST=127.0.0.1"
+        )

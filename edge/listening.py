@@ -9,10 +9,13 @@ import gc
 import socket
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 
 import anyio
 import uvicorn
 from fastapi import FastAPI
+
+from edge.connection_limits import ConnectionLimits, LimitedConnection, most_connections
 
 _OPEN_CONNECTIONS_SECONDS = 5
 _BACKLOG = 2048
@@ -50,15 +53,18 @@ def bind(host: str, port: int, *, setting: str = "PORT") -> socket.socket:
 
 
 @asynccontextmanager
-async def listening(app: FastAPI, bound: socket.socket) -> AsyncGenerator[None]:
-    """Serve the application on the socket while the block runs."""
+async def listening(
+    app: FastAPI, bound: socket.socket, *, limits: ConnectionLimits | None = None
+) -> AsyncGenerator[None]:
+    """Serve the application on the socket while the block runs; each connection within the limits."""
+    limits = limits or ConnectionLimits(connections=most_connections())
     config = uvicorn.Config(
         app,
         log_config=None,
         access_log=False,
         lifespan="off",
         loop="uvloop",
-        http="httptools",
+        http=partial(LimitedConnection, limits=limits),  # type: ignore[arg-type]  # uvicorn only calls it
         timeout_graceful_shutdown=_OPEN_CONNECTIONS_SECONDS,
         server_header=False,
     )

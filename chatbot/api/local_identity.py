@@ -39,6 +39,11 @@ class LocalSigner:
         return jwt.encode(claims, self.key, algorithm="ES256"), expires_at
 
 
+def demo_signer(key_file: Path | None) -> LocalSigner | None:
+    """Return the signer of the demo login, which exists only where DEMO_KEY_FILE allows it (`chatbot.settings`)."""
+    return None if key_file is None else LocalSigner(key_file.read_text("ascii"))
+
+
 def key_pair(folder: Path) -> tuple[Path, Path]:
     """Return the private and public key files of a folder, made on the first call (readable by their owner only)."""
     private, public = folder / "demo-key.pem", folder / "demo-key.pub"

@@ -1,0 +1,43 @@
+"""The demo login gives a token to everybody who asks, so it exists on loopback only."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from chatbot.api import demo_signer, key_pair
+from chatbot.settings import check_demo_host
+from tests.conftest import free_port
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["0.0.0.0", "::", "127.0.0.2", "10.0.0.1", "localhost.example", "", "127.1", "2130706433", "[::1]"],  # noqa: S104  refused
+)
+def test_any_address_but_loopback_is_refused(host: str) -> None:
+    with pytest.raises(ValueError, match="HOST=127.0.0.1"):
+        check_demo_host(host)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost"])
+def test_loopback_is_allowed(host: str) -> None:
+    check_demo_host(host)
+
+
+def test_there_is_no_demo_login_without_its_key_file(tmp_path: Path) -> None:
+    private, _ = key_pair(tmp_path)
+    assert demo_signer(None) is None
+    assert demo_signer(private) is not None
+
+
+def test_make_run_does_not_start_off_loopback(tmp_path: Path) -> None:
+    environment = {"HOST": "127.0.0.2", "PORT": str(free_port()), "INGEST_PORT": str(free_port())}
+    environment |= {"DATA_DIR": str(tmp_path), "PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"}
+    command = [sys.executable, str(ROOT / "run.py"), "--once"]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100, check=False)  # noqa: S603
+    assert ended.returncode == 1
+    assert "make run: DEMO_KEY_FILE" in ended.stderr
+    assert "Traceback" not in ended.stderr
