@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
     ["0.0.0.0", "::", "127.0.0.2", "10.0.0.1", "localhost.example", "", "127.1", "2130706433", "[::1]"],  # noqa: S104  refused
 )
 def test_any_address_but_loopback_is_refused(host: str) -> None:
-    with pytest.raises(ValueError, match="HOST=127.0.0.1"):
+    with pytest.raises(ValueError, match=r"HOST=127\.0\.0\.1"):
         check_demo_host(host)
 
 
