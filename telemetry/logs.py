@@ -11,6 +11,7 @@ from opentelemetry import trace
 from telemetry.redact import drop_content
 
 LogFormat = Literal["json", "console"]
+OUR_PACKAGES = ("chatbot", "edge", "evals", "ingest", "knowledge", "llm_server", "telemetry")
 
 
 def add_trace(_logger: object, _method: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
@@ -49,5 +50,9 @@ def configure_logs(*, level: str = "INFO", log_format: LogFormat = "json") -> No
         )
     )
     logging.basicConfig(handlers=[handler], level=level, force=True)
+    # Drivers log statements with their parameters, and bodies, at DEBUG: only our own code may be so talkative.
+    logging.getLogger().setLevel(max(logging.INFO, logging.getLogger().level))
+    for package in OUR_PACKAGES:
+        logging.getLogger(package).setLevel(level)
     # uvicorn's access log has paths only, but the proxy logs requests.
     logging.getLogger("uvicorn.access").disabled = True

@@ -10,6 +10,8 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from pydantic import BaseModel
 
+from telemetry.redact import ContentFreeExporter
+
 
 class TraceSettings(BaseModel, frozen=True):
     """The OTLP endpoint and the seconds of an export; without an endpoint spans are made, for the logs, and dropped."""
@@ -25,7 +27,7 @@ def tracing(service: str, settings: TraceSettings, *, exporter: SpanExporter | N
     if exporter is None and settings.otlp_endpoint:
         exporter = OTLPSpanExporter(endpoint=f"{settings.otlp_endpoint}/v1/traces", timeout=settings.export_timeout)
     if exporter is not None:
-        provider.add_span_processor(BatchSpanProcessor(exporter))
+        provider.add_span_processor(BatchSpanProcessor(ContentFreeExporter(exporter)))
     trace.set_tracer_provider(provider)
     try:
         yield provider

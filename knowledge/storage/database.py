@@ -27,7 +27,8 @@ def open_engine(url: str) -> AsyncEngine:
     """
     is_sqlite = make_url(url).get_backend_name() == "sqlite"
     options: dict[str, Any] = {} if is_sqlite else {"pool_pre_ping": True, "connect_args": {"timeout": CONNECT_SECONDS}}
-    engine = create_async_engine(url, **options)
+    # The parameters of a statement that failed are customers' and staff's: they would stand in its message, so in logs.
+    engine = create_async_engine(url, hide_parameters=True, **options)
     if is_sqlite:
         if engine.url.database:
             Path(engine.url.database).parent.mkdir(parents=True, exist_ok=True)

@@ -47,3 +47,11 @@ def test_loggers_of_the_standard_library_have_the_same_format(lines: io.StringIO
     logging.getLogger("somebody.else").error("disk %s", "full")
     line = json.loads(lines.getvalue())
     assert (line["event"], line["level"], line["logger"]) == ("disk full", "error", "somebody.else")
+
+
+def test_drivers_never_log_below_info(lines: io.StringIO) -> None:
+    assert logging.getLogger("chatbot.turn").isEnabledFor(logging.DEBUG)
+    for driver in ("aiosqlite", "botocore.endpoint", "sqlalchemy.engine", "asyncpg", "httpx2", "redis"):
+        logging.getLogger(driver).debug("INSERT … (%s)", CANARY)
+        assert not logging.getLogger(driver).isEnabledFor(logging.DEBUG), "its parameters are customers'"
+    assert CANARY not in lines.getvalue()
