@@ -5,7 +5,6 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from typing import Any
-from uuid import NAMESPACE_URL, uuid5
 
 import anyio
 import pytest
@@ -14,14 +13,14 @@ from hypothesis import strategies as st
 
 from knowledge.access import Access
 from knowledge.index.collection import collections_of, ensure_collection, followed, next_collection
-from knowledge.index.engine import EmbedderMismatch, Engine, IndexUnavailable, NewPoint, Query, StoredPoint, Vectors
+from knowledge.index.engine import EmbedderMismatch, Engine, IndexUnavailable, Query, StoredPoint, Vectors
 from knowledge.index.filters import Above, AnyOf, AtMost, Equals, Filter, Missing
 from knowledge.index.index import visible_filter
 from knowledge.terms import SparseTerms
+from tests.knowledge.index.points import VECTORS, point, point_id
 
 pytestmark = pytest.mark.anyio
 
-VECTORS = Vectors("e5-small", 4)
 EVERYTHING = Filter(must=(Equals("tenant", "hanbit"),))
 OpenAgain = Callable[[], AbstractAsyncContextManager[Engine]]
 
@@ -46,24 +45,6 @@ ACCESS = st.builds(
     st.frozensets(GROUPS, max_size=3),
     INSTANTS,
 )
-
-
-def point_id(n: int) -> str:
-    return str(uuid5(NAMESPACE_URL, str(n)))
-
-
-def point(
-    n: int, *, terms: dict[int, float] | None = None, dense: list[float] | None = None, **payload: Any
-) -> NewPoint:
-    """Return a point; its vector turns away from (1, 0, 0, 0) as n grows."""
-    held = {n: 1.0} if terms is None else dict(sorted(terms.items()))
-    angle = min(n, 500) * 0.003
-    return NewPoint(
-        id=point_id(n),
-        dense=dense or [math.cos(angle), math.sin(angle), 0.0, 0.0],
-        terms=SparseTerms(tuple(held), tuple(held.values())),
-        payload={"tenant": "hanbit", "n": n, **payload},
-    )
 
 
 def near(filter_: Filter = EVERYTHING, *, limit: int = 10) -> Query:

@@ -20,7 +20,8 @@ from knowledge.index import edge as edge_engine
 from knowledge.index.collection import ensure_collection
 from knowledge.index.edge import EdgeEngine, open_edge, optimize_folder
 from knowledge.index.engine import Engine, IndexFormatUnknown, IndexInUse, IndexUnavailable
-from tests.knowledge.index.conformance import EVERYTHING, VECTORS, EngineConformance, OpenAgain, near, point, point_id
+from tests.knowledge.index.conformance import EVERYTHING, EngineConformance, OpenAgain, near
+from tests.knowledge.index.points import VECTORS, point, point_id
 from tests.knowledge.index.writer import PASSAGES, of_version, shown
 
 pytestmark = pytest.mark.anyio

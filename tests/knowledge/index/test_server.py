@@ -30,7 +30,8 @@ from knowledge.index.engine import Engine
 from knowledge.index.server import CLIENT_ERRORS, open_server
 from knowledge.terms import Terms
 from tests.knowledge.conftest import CUSTOMER, numbered
-from tests.knowledge.index.conformance import VECTORS, EngineConformance, OpenAgain
+from tests.knowledge.index.conformance import EngineConformance, OpenAgain
+from tests.knowledge.index.points import VECTORS
 
 pytestmark = pytest.mark.anyio
 TIMEOUTS = {"read_timeout": 10.0, "write_timeout": 30.0}

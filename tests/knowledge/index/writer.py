@@ -8,7 +8,7 @@ from pathlib import Path
 from knowledge.index.collection import ensure_collection
 from knowledge.index.edge import open_edge
 from knowledge.index.filters import AtMost, Equals, Filter
-from tests.knowledge.index.conformance import VECTORS, point
+from tests.knowledge.index.points import VECTORS, point
 
 PASSAGES = 40
 KEPT = 10
