@@ -227,20 +227,17 @@ async def ask(http: aiohttp.ClientSession, question: str) -> bool:
 async def open_embedded_or_server(settings: ChatSettings, staff: StaffSettings, stack: AsyncExitStack) -> Index:
     """Open the index until the stack is left; one in a former release's format is filled anew from the originals.
 
-    Raises:
-        CannotRun: a document could not be written again.
+    What cannot be written again is printed, and does not answer.
     """
     try:
-        return await stack.enter_async_context(open_passages(settings))
+        return await stack.enter_async_context(open_passages(settings, read_only=False))
     except IndexFormatUnknown:
         if settings.qdrant_url is not None:
             raise
     print_progress("the index was filled by a former release: filling it anew from the originals")
     async with open_staff(staff, works_jobs=False, discard_former=True) as services:
-        tally = await rebuild(services, lambda key, n, of, result: print_progress(f"[{n}/{of}] {key}: {result}"))
-        if tally.failed:
-            raise CannotRun(f"{len(tally.failed)} documents could not be written again, the first is {tally.failed[0]}")
-    return await stack.enter_async_context(open_passages(settings))
+        await rebuild(services, lambda key, n, of, result: print_progress(f"[{n}/{of}] {key}: {result}"))
+    return await stack.enter_async_context(open_passages(settings, read_only=False))
 
 
 async def load_samples(services: StaffServices) -> None:

@@ -47,12 +47,12 @@ from telemetry.supervision import OnFailure, supervise
 
 
 @asynccontextmanager
-async def open_passages(settings: Settings) -> AsyncGenerator[Index]:
-    """Open the passage index with its embedder and its terms; a server's is made by the staff side, with its key."""
+async def open_passages(settings: Settings, *, read_only: bool) -> AsyncGenerator[Index]:
+    """Open the passage index with its embedder and its terms; with `read_only` a server's collection is not made."""
     terms = await anyio.to_thread.run_sync(Terms)
     async with (
         open_embedder(settings.embedder) as embedder,
-        open_index(settings.index, embedder, terms, read_only=settings.qdrant_url is not None) as index,
+        open_index(settings.index, embedder, terms, read_only=read_only and settings.qdrant_url is not None) as index,
     ):
         yield index
 
@@ -68,7 +68,7 @@ async def open_services(
         metrics.begin_at_zero((0, *settings.admission.priorities.values()))
         authenticator = await enter(open_authenticator(settings.auth))
         if index is None:
-            index = await enter(open_passages(settings))
+            index = await enter(open_passages(settings, read_only=True))
         redis = await enter(open_redis(settings.redis_url.get_secret_value(), settings.redis))
         breaker = RedisBreaker(settings.redis.breaker)
         models = await enter(open_models(settings.models, on_call=metrics.model_called, on_failure=metrics.task_failed))
@@ -233,7 +233,7 @@ async def open_replay_context(
         IndexUnavailable: the index cannot be opened.
     """
     async with AsyncExitStack() as stack:
-        index = await stack.enter_async_context(open_passages(settings))
+        index = await stack.enter_async_context(open_passages(settings, read_only=True))
         redis = await stack.enter_async_context(open_redis(settings.redis_url.get_secret_value(), settings.redis))
         models = await stack.enter_async_context(open_models(settings.models)) if ask_model else None
         if models is None:

@@ -412,8 +412,8 @@ def _printing(console: Console) -> ReportVersion:
 def _index_unavailable(exc: IndexUnavailable) -> str:
     if isinstance(exc, IndexInUse):
         return (
-            "the index is in use by a running process: load through its API with "
-            "--url http://127.0.0.1:8001 --token TOKEN, or stop it first."
+            "the index is in use by a running process: stop it first, or load through its API with "
+            "`ingest load … --url http://127.0.0.1:8001 --token TOKEN`."
         )
     return f"{exc}."
 

@@ -24,6 +24,11 @@ class TlsSettings(BaseModel, frozen=True):
                 raise ValueError(f"{path} is not a file")
         return self
 
+    @property
+    def has_files(self) -> bool:
+        """Whether any file is set."""
+        return any((self.ca_file, self.cert_file, self.key_file))
+
     def context(self) -> ssl.SSLContext:
         """Return the client's TLS context.
 

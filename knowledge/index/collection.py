@@ -1,7 +1,7 @@
 """The collection: what it is called, what it holds, and which embedder filled it.
 
-A re-index fills the next collection behind the readers' back, while writes go to both, and switches the alias in one
-call. Readers look at the alias each second and follow it, unless another embedder than theirs filled what it stands
+A re-index fills the next collection while readers use the present one and writes go to both, and switches the alias in
+one call. Readers look at the alias each second and follow it, unless another embedder than theirs filled what it stands
 for: they stay with what they can read, which is kept until the re-index after.
 """
 
@@ -12,7 +12,11 @@ from knowledge.index.engine import EmbedderMismatch, Engine, Vectors
 
 
 async def ensure_collection(engine: Engine, *, alias: str, vectors: Vectors, check: bool = True) -> str:
-    """Return the collection behind the alias, made when there is none; raise EmbedderMismatch on another's vectors."""
+    """Return the collection behind the alias, made when there is none.
+
+    Raises:
+        EmbedderMismatch: with `check`, another embedder filled it.
+    """
     behind = await engine.behind(alias)
     name = behind or f"{alias}-1"
     await engine.create(name, vectors)
@@ -63,10 +67,14 @@ async def drop_former(engine: Engine, *, alias: str, keep: Collection[str]) -> N
 async def check_embedder(engine: Engine, name: str, vectors: Vectors) -> None:
     """Raise EmbedderMismatch unless the collection holds such vectors."""
     stored = await engine.vectors_of(name)
+    if stored.embedder is None:
+        raise EmbedderMismatch(
+            f"collection {name} does not record its embedder: run `ingest reindex`, which fills the next one"
+        )
     if stored.embedder != vectors.embedder:
         raise EmbedderMismatch(
             f"collection {name} holds vectors of {stored.embedder or 'an unnamed embedder'}, this process embeds with "
-            f"{vectors.embedder}: use the recorded embedder, or run `ingest reindex` with the new one"
+            f"{vectors.embedder}: use the recorded embedder, or fill a new collection with `ingest reindex`"
         )
     if stored.dimensions != vectors.dimensions:
         raise EmbedderMismatch(

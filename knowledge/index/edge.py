@@ -18,9 +18,12 @@ import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+import anyio
+import anyio.to_thread
 import msgspec
 import qdrant_edge as edge
 import structlog
@@ -55,8 +58,8 @@ _FLUSH_SECONDS = 5.0
 _FREE_BYTES = 128 * 1024 * 1024
 """Free space that a write needs: the engine's files are memory-mapped, and a full disk would end the process."""
 _PARTIAL = ".partial"
-_FORMER_FORMAT = ("meta.json", "collection")
-"""The files of the Python client's local mode, which filled such folders until release 0.1."""
+_FORMER_MARKER, _FORMER_COLLECTIONS, _FORMER_LOCK = "meta.json", "collection", ".lock"
+"""The files of the Python client's local mode, which filled such folders in builds before Qdrant Edge."""
 
 log = structlog.get_logger(__name__)
 
@@ -68,14 +71,20 @@ class _Recorded(msgspec.Struct):
     dimensions: int
 
 
+@dataclass(frozen=True, slots=True)
+class _Collection:
+    shard: edge.EdgeShard
+    recorded: _Recorded
+
+
 @asynccontextmanager
 async def open_edge(
     folder: Path, *, read_timeout: float, write_timeout: float, discard_former: bool = False
 ) -> AsyncGenerator["EdgeEngine"]:
     """Open the folder for as long as the context lasts; timeouts are in seconds.
 
-    With `discard_former` the collections of a folder in the former format are removed: the caller fills it anew. It
-    counts as of the present format when the context is left without an exception.
+    With `discard_former` a folder in the former format is opened as an empty one, and the former files are removed when
+    the context is left without an exception: the caller fills the index anew.
 
     Raises:
         IndexInUse: another process has it open.
@@ -87,7 +96,7 @@ async def open_edge(
     try:
         yield engine
         if discard_former:
-            (folder / _FORMER_FORMAT[0]).unlink(missing_ok=True)
+            await asyncio.to_thread(_remove_former, folder)
     finally:
         await engine.aclose()
 
@@ -95,8 +104,8 @@ async def open_edge(
 async def optimize_folder(folder: Path) -> dict[str, int]:
     """Build the graphs of every collection of a folder that no process has open; return the points of each.
 
-    The engine holds the whole process meanwhile, about 10 s for 10,000 points on two cores, so that a process that
-    serves must not call this. Interrupted at any moment it loses nothing.
+    The engine blocks every thread of the process, for about 10 s for 10,000 points on two cores: only a command of its
+    own may call this. Interrupted at any moment it loses nothing.
 
     Raises:
         IndexInUse, IndexUnavailable, IndexFormatUnknown: as `open_edge`.
@@ -114,11 +123,11 @@ class EdgeEngine:
         self._write_timeout = write_timeout
         self._readers = ThreadPoolExecutor(_READ_THREADS, thread_name_prefix="index-read")
         self._writer = ThreadPoolExecutor(1, thread_name_prefix="index-write")
-        self._shards: dict[str, edge.EdgeShard] = {}
-        self._recorded: dict[str, _Recorded] = {}
+        self._collections: dict[str, _Collection] = {}
         self._aliases: dict[str, str] = {}
         self._unflushed: dict[str, float] = {}
-        self._lock = -1
+        self._locks: list[int] = []
+        self._closed = False
 
     async def open(self, *, discard_former: bool) -> None:
         """Take the folder and load its collections."""
@@ -129,21 +138,23 @@ class EdgeEngine:
             raise
 
     async def aclose(self) -> None:
-        """Flush what was written, once running calls have ended, and give the folder back."""
-        await asyncio.to_thread(self._close)
+        """Flush what was written, once running calls have ended, and release the folder; waiting calls are refused."""
+        self._closed = True
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(self._close)
 
     async def collections(self) -> list[str]:
-        return await self._read(lambda: sorted(self._shards))
+        return await self._read(lambda: sorted(self._collections))
 
     async def vectors_of(self, collection: str) -> Vectors:
-        recorded = await self._read(lambda: self._record(collection))
+        recorded = await self._read(lambda: self._collection(collection).recorded)
         return Vectors(recorded.embedder, recorded.dimensions)
 
     async def create(self, collection: str, vectors: Vectors) -> None:
         await self._write(lambda: self._create(collection, vectors))
 
     async def drop(self, collection: str) -> None:
-        await self._write(lambda: self._drop(collection))
+        await self._write(lambda: self._drop(collection), needed_bytes=0)
 
     async def behind(self, alias: str) -> str | None:
         return await self._read(lambda: self._aliases.get(alias))
@@ -161,17 +172,19 @@ class EdgeEngine:
             batch = edge.QueryBatchRequest([_query(query) for query in queries])
             return [
                 {str(point.id): point.score for point in points}
-                for points in self._shard(collection).query_batch(batch)
+                for points in self._collection(collection).shard.query_batch(batch)
             ]
 
         return await self._read(search)
 
     async def size(self, collection: str) -> int:
-        return await self._read(lambda: self._shard(collection).count(edge.CountRequest(exact=False)))
+        return await self._read(lambda: self._collection(collection).shard.count(edge.CountRequest(exact=False)))
 
     async def count(self, collection: str, only: Filter) -> int:
-        request = edge.CountRequest(filter=_filter(only), exact=True)
-        return await self._read(lambda: self._shard(collection).count(request))
+        def count() -> int:
+            return self._collection(collection).shard.count(edge.CountRequest(filter=_filter(only), exact=True))
+
+        return await self._read(count)
 
     async def read(
         self, collection: str, ids: Sequence[str], *, fields: Sequence[str] | None = None, dense: bool = False
@@ -180,17 +193,18 @@ class EdgeEngine:
         vectors = [DENSE] if dense else False
 
         def read() -> list[StoredPoint]:
-            return [_stored(record) for record in self._shard(collection).retrieve(list(ids), payload, vectors)]
+            return [
+                _stored(record) for record in self._collection(collection).shard.retrieve(list(ids), payload, vectors)
+            ]
 
         return await self._read(read)
 
     async def page(
         self, collection: str, only: Filter, *, limit: int, after: str | None = None
     ) -> tuple[list[StoredPoint], str | None]:
-        request = edge.ScrollRequest(offset=after, limit=limit, filter=_filter(only), with_payload=True)
-
         def page() -> tuple[list[StoredPoint], str | None]:
-            records, following = self._shard(collection).scroll(request)
+            request = edge.ScrollRequest(offset=after, limit=limit, filter=_filter(only), with_payload=True)
+            records, following = self._collection(collection).shard.scroll(request)
             return [_stored(record) for record in records], None if following is None else str(following)
 
         return await self._read(page)
@@ -208,15 +222,17 @@ class EdgeEngine:
         """Build what large collections are searched by; return the points of each collection."""
 
         def optimize() -> dict[str, int]:
-            for shard in self._shards.values():
-                shard.optimize()
-            return {name: shard.info().points_count for name, shard in self._shards.items()}
+            for collection in self._collections.values():
+                collection.shard.optimize()
+            return {name: held.shard.info().points_count for name, held in self._collections.items()}
 
-        return await self._write(optimize)
+        # Segments are written anew before the former ones go.
+        stored = await asyncio.to_thread(_disk_bytes, self._folder)
+        return await self._write(optimize, needed_bytes=stored + _FREE_BYTES)
 
     async def _update(self, collection: str, operation: Callable[[], edge.UpdateOperation]) -> None:
         def update() -> None:
-            shard = self._shard(collection)
+            shard = self._collection(collection).shard
             shard.update(operation())
             now = time.monotonic()
             if now - self._unflushed.setdefault(collection, now) > _FLUSH_SECONDS:
@@ -229,111 +245,142 @@ class EdgeEngine:
         async with _deadline(self._read_timeout):
             return await self._in_thread(self._readers, lambda: self._checked(call))
 
-    async def _write(self, call: Callable[[], T]) -> T:
+    async def _write(self, call: Callable[[], T], *, needed_bytes: int | None = None) -> T:
+        needed = _FREE_BYTES if needed_bytes is None else needed_bytes
+
         def write() -> T:
-            if shutil.disk_usage(self._folder).free < _FREE_BYTES:
-                raise IndexUnavailable(f"{self._folder}: less than {_FREE_BYTES // 1024 // 1024} MiB are free there")
+            if shutil.disk_usage(self._folder).free < needed:
+                raise IndexUnavailable(f"{self._folder}: less than {needed // 1024 // 1024} MiB are free there")
             return call()
 
         async with _deadline(self._write_timeout):
             return await self._in_thread(self._writer, lambda: self._checked(write))
 
     async def _in_thread(self, threads: ThreadPoolExecutor, call: Callable[[], T]) -> T:
-        return await asyncio.get_running_loop().run_in_executor(threads, lambda: _translated(call))
+        if self._closed:
+            raise IndexUnavailable("the index is closed")
+        try:
+            return await asyncio.get_running_loop().run_in_executor(threads, lambda: _translated(call))
+        except asyncio.CancelledError:
+            if self._closed and (task := asyncio.current_task()) is not None and not task.cancelling():
+                raise IndexUnavailable("the index is closed") from None
+            raise
 
     def _checked(self, call: Callable[[], T]) -> T:
         # The engine's files are mapped: without this look it would go on after its folder is lost.
         (self._folder / "lock").stat()
         return call()
 
-    def _shard(self, collection: str) -> edge.EdgeShard:
+    def _collection(self, name: str) -> _Collection:
         try:
-            return self._shards[collection]
+            return self._collections[name]
         except KeyError:
-            raise IndexUnavailable(f"there is no collection {collection}") from None
-
-    def _record(self, collection: str) -> _Recorded:
-        self._shard(collection)
-        return self._recorded[collection]
+            raise IndexUnavailable(f"there is no collection {name}") from None
 
     def _load(self, *, discard_former: bool) -> None:
         folder = self._folder
         folder.mkdir(parents=True, exist_ok=True)
-        self._lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise IndexInUse(f"{folder} is open in another process: stop it, or work through its API") from None
+        self._take("lock")
         self._handle_former_format(discard=discard_former)
         for partial in folder.glob(f"*{_PARTIAL}"):
             shutil.rmtree(partial)
-        for described in sorted(folder.glob("*/collection.json")):
-            name = described.parent.name
-            self._recorded[name] = msgspec.json.decode(described.read_bytes(), type=_Recorded)
-            self._shards[name] = edge.EdgeShard.load(str(described.parent / "shard"))
+        for place in sorted(
+            {path.parent for name in ("shard", "collection.json") for path in folder.glob(f"*/{name}")}
+        ):
+            name, shard, described = place.name, place / "shard", place / "collection.json"
+            for path in (shard, described):
+                if not path.exists():
+                    raise IndexUnavailable(f"{path} is missing: remove {folder} and run `ingest rebuild`")
+            recorded = msgspec.json.decode(described.read_bytes(), type=_Recorded)
+            self._collections[name] = _Collection(edge.EdgeShard.load(str(shard)), recorded)
             self._warn_of_size(name)
         aliases = folder / "aliases.json"
         if aliases.exists():
             self._aliases = msgspec.json.decode(aliases.read_bytes(), type=dict[str, str])
+        for alias, name in self._aliases.items():
+            if name not in self._collections:
+                raise IndexUnavailable(
+                    f"{folder} lacks the collection {name} of {alias}: remove it and run `ingest rebuild`"
+                )
+
+    def _take(self, name: str) -> None:
+        """Hold a lock file of the folder until the close."""
+        lock = os.open(self._folder / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._locks.append(lock)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise IndexInUse(f"{self._folder} is open in another process: stop it, or work through its API") from None
 
     def _handle_former_format(self, *, discard: bool) -> None:
-        marker, collections = (self._folder / name for name in _FORMER_FORMAT)
-        if not marker.exists():
+        if not (self._folder / _FORMER_MARKER).exists():
             return
         if not discard:
             raise IndexFormatUnknown(
                 f"{self._folder} was filled by a former release: `ingest rebuild` fills it anew from the originals"
             )
-        shutil.rmtree(collections, ignore_errors=True)
+        self._take(_FORMER_LOCK)
 
     def _warn_of_size(self, collection: str) -> None:
-        info = self._shards[collection].info()
+        info = self._collections[collection].shard.info()
         # Terms are always indexed, and counted as well.
         with_graph = info.indexed_vectors_count - info.points_count
         if info.points_count > EXACT_POINTS and with_graph < 0.8 * info.points_count:
             log.warning("index_unoptimized", collection=collection, points=info.points_count, command="ingest optimize")
 
     def _create(self, collection: str, vectors: Vectors) -> None:
-        if collection in self._shards:
+        if collection in self._collections:
+            self._index_payload(self._collections[collection].shard)
             return
         recorded = _Recorded(vectors.embedder, vectors.dimensions or 0)
         partial = self._folder / f"{collection}{_PARTIAL}"
+        shutil.rmtree(partial, ignore_errors=True)  # of an attempt that failed
         partial.mkdir()
         config = edge.EdgeConfig(
             vectors={DENSE: edge.EdgeVectorParams(size=recorded.dimensions, distance=edge.Distance.Cosine)},
             sparse_vectors={TERMS: edge.EdgeSparseVectorParams(modifier=edge.Modifier.Idf)},
         )
         shard = edge.EdgeShard.create(str(partial / "shard"), config)
-        for field, schema in _PAYLOAD_INDEXES.items():
-            shard.update(edge.UpdateOperation.create_field_index(field, schema))
+        self._index_payload(shard)
         shard.flush()
         shard.close()
         _replace(partial / "collection.json", msgspec.json.encode(recorded))
         partial.rename(self._folder / collection)
-        self._shards[collection] = edge.EdgeShard.load(str(self._folder / collection / "shard"))
-        self._recorded[collection] = recorded
+        loaded = edge.EdgeShard.load(str(self._folder / collection / "shard"))
+        self._collections[collection] = _Collection(loaded, recorded)
+
+    def _index_payload(self, shard: edge.EdgeShard) -> None:
+        present = shard.info().payload_schema
+        for field, schema in _PAYLOAD_INDEXES.items():
+            if field not in present:
+                shard.update(edge.UpdateOperation.create_field_index(field, schema))
 
     def _drop(self, collection: str) -> None:
-        shard = self._shards.pop(collection, None)
-        if shard is None:
+        if collection not in self._collections:
             return
-        del self._recorded[collection]
-        self._unflushed.pop(collection, None)
         partial = self._folder / f"{collection}{_PARTIAL}"
+        shutil.rmtree(partial, ignore_errors=True)
         (self._folder / collection).rename(partial)
-        shard.close()
+        self._unflushed.pop(collection, None)
+        self._collections.pop(collection).shard.close()
         shutil.rmtree(partial)
 
     def _close(self) -> None:
-        self._readers.shutdown()
-        self._writer.shutdown()
-        for shard in self._shards.values():
-            shard.flush()
-            shard.close()
-        self._shards.clear()
-        if self._lock >= 0:
-            os.close(self._lock)
-            self._lock = -1
+        for threads in (self._readers, self._writer):
+            threads.shutdown(cancel_futures=True)
+        try:
+            for name, collection in self._collections.items():
+                try:
+                    _translated(collection.shard.flush)
+                    _translated(collection.shard.close)
+                except IndexUnavailable as exc:
+                    # The write-ahead log holds what was acknowledged.
+                    log.warning("index_not_flushed", collection=name, error=str(exc))
+            self._collections.clear()
+        finally:
+            for lock in self._locks:
+                os.close(lock)
+            self._locks.clear()
 
 
 _PAYLOAD_INDEXES: dict[str, Any] = {
@@ -357,13 +404,25 @@ def _translated(call: Callable[[], T]) -> T:
     """Run a call of the engine; what it raises becomes IndexUnavailable."""
     try:
         return call()
-    except (OSError, ValueError, msgspec.MsgspecError) as exc:
+    except (OSError, OverflowError, TypeError, ValueError, msgspec.MsgspecError) as exc:
         raise IndexUnavailable(f"the index failed: {exc}") from exc
     except BaseException as exc:
         # The engine raises Exception itself; Rust's PanicException has no import.
         if type(exc) is not Exception and type(exc).__name__ != "PanicException":
             raise
         raise IndexUnavailable(f"the index failed: {exc}") from exc
+
+
+def _remove_former(folder: Path) -> None:
+    """Remove the files of the former format; the one by which it is recognised goes last."""
+    shutil.rmtree(folder / _FORMER_COLLECTIONS, ignore_errors=True)
+    for name in (_FORMER_LOCK, _FORMER_MARKER):
+        (folder / name).unlink(missing_ok=True)
+
+
+def _disk_bytes(folder: Path) -> int:
+    """Return the bytes that the folder's files take on disk; the engine's are sparse."""
+    return sum(path.stat().st_blocks * 512 for path in folder.rglob("*") if path.is_file())
 
 
 def _replace(path: Path, content: bytes) -> None:

@@ -89,11 +89,11 @@ class Engine(Protocol):
         ...
 
     async def create(self, collection: str, vectors: Vectors) -> None:
-        """Create an empty collection with its payload indexes; to one that exists, add those that it lacks."""
+        """Create an empty collection with its payload indexes; an existing collection gets the missing ones."""
         ...
 
     async def drop(self, collection: str) -> None:
-        """Remove a collection; of one that does not exist nothing is said."""
+        """Remove a collection; one that does not exist is ignored."""
         ...
 
     async def behind(self, alias: str) -> str | None:

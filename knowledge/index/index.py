@@ -262,7 +262,12 @@ class Index:
             )
             self._looked_at = time.monotonic()
         if self._collection is None:
-            raise IndexUnavailable(f"{self._settings.alias} has no collection yet: `ingest` makes it at its start")
+            behind = await self._engine.behind(self._settings.alias)
+            raise IndexUnavailable(
+                f"{self._settings.alias} has no collection yet: `ingest` makes it at its start"
+                if behind is None
+                else f"{behind} was filled by another embedder than {self._embedder.name}"
+            )
         return self._collection
 
     async def _collections(self, *, own_vectors: bool) -> list[str]:
@@ -270,6 +275,8 @@ class Index:
         if self._pinned:
             return [self.collection]
         known = await collections_of(self._engine, self._settings.alias)
+        if not known:
+            raise IndexUnavailable(f"{self._settings.alias} has no collection to write to")
         return [name for name, filled_by in known.items() if not own_vectors or filled_by == self._embedder.name]
 
     async def _embed_question(self, questions: Sequence[str]) -> list[float]:

@@ -5,7 +5,6 @@ against the server's published OpenAPI description.
 """
 
 import asyncio
-import json
 import math
 from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
@@ -24,6 +23,7 @@ from knowledge.index.engine import (
     TENANT_FIELD,
     TERMS,
     IndexFormatUnknown,
+    IndexRefused,
     IndexUnavailable,
     NewPoint,
     Payload,
@@ -37,9 +37,9 @@ from knowledge.terms import SparseTerms
 
 T = TypeVar("T")
 
-# Everything the client raises when the server cannot be asked: its own two trees (httpx is wrapped in them), and what a
-# proxy's page instead of JSON becomes. TimeoutError is an OSError.
-CLIENT_ERRORS = (ApiException, QdrantException, json.JSONDecodeError, OSError)
+# Everything the client raises when the server cannot be asked: its own two trees (httpx is wrapped in them), and
+# ValueError for a text that cannot be encoded and a reply that is no JSON. TimeoutError is an OSError.
+CLIENT_ERRORS = (ApiException, QdrantException, OSError, ValueError)
 
 OLDEST_SERVER = (1, 19)
 NEWEST_SERVER = (1, 21)
@@ -55,13 +55,14 @@ async def open_server(
     Raises:
         IndexUnavailable: it does not answer.
         IndexFormatUnknown: its version is too old, or too new.
+        IndexRefused: the TLS files cannot be used.
     """
     options: dict[str, Any] = {}
     if url.startswith("https:"):
         try:
             options["verify"] = await asyncio.to_thread(settings.context)
         except OSError as exc:  # ssl.SSLError is one
-            raise IndexFormatUnknown(f"the TLS files of the Qdrant server cannot be used: {exc}") from exc
+            raise IndexRefused(f"the TLS files of the Qdrant server cannot be used: {exc}") from exc
     # The client's own check of versions is a blocking request in its constructor.
     client = AsyncQdrantClient(
         url=url.rstrip("/"), api_key=api_key, timeout=math.ceil(write_timeout), check_compatibility=False, **options
@@ -115,11 +116,20 @@ class ServerEngine:
                 # Another replica that boots at the same moment may have been first.
                 if not isinstance(exc.__cause__, UnexpectedResponse) or not await self._exists(collection):
                     raise
-        schemas: dict[str, models.PayloadSchemaType | models.KeywordIndexParams] = {
-            TENANT_FIELD: models.KeywordIndexParams(type=models.KeywordIndexType.KEYWORD, is_tenant=True),
-            **dict.fromkeys(KEYWORD_FIELDS, models.PayloadSchemaType.KEYWORD),
-            **dict.fromkeys(INTEGER_FIELDS, models.PayloadSchemaType.INTEGER),
-            **dict.fromkeys(FLOAT_FIELDS, models.PayloadSchemaType.FLOAT),
+        # With a graph a tenant no other field gets graphs of its own.
+        graph = False if self._settings.graph_by_tenant else None
+        keyword, integer, number = (
+            models.KeywordIndexType.KEYWORD,
+            models.IntegerIndexType.INTEGER,
+            models.FloatIndexType.FLOAT,
+        )
+        schemas: dict[str, models.PayloadSchemaParams] = {
+            TENANT_FIELD: models.KeywordIndexParams(type=keyword, is_tenant=True),
+            **dict.fromkeys(KEYWORD_FIELDS, models.KeywordIndexParams(type=keyword, enable_hnsw=graph)),
+            **dict.fromkeys(
+                INTEGER_FIELDS, models.IntegerIndexParams(type=integer, lookup=True, range=True, enable_hnsw=graph)
+            ),
+            **dict.fromkeys(FLOAT_FIELDS, models.FloatIndexParams(type=number, enable_hnsw=graph)),
         }
         for field, schema in schemas.items():
             index = partial(self._client.create_payload_index, collection, field, schema, wait=True)
@@ -192,6 +202,9 @@ class ServerEngine:
         try:
             async with asyncio.timeout(timeout):
                 return await operation()
+        except UnexpectedResponse as exc:
+            advice = ": QDRANT_API_KEY may not do this" if exc.status_code in (401, 403) else ""
+            raise IndexUnavailable(f"the Qdrant server answered {exc.status_code} {exc.reason_phrase}{advice}") from exc
         except CLIENT_ERRORS as exc:
             raise IndexUnavailable(f"the index failed: {type(exc).__name__}") from exc
 
@@ -201,10 +214,11 @@ class ServerEngine:
     async def _create(self, collection: str, vectors: Vectors) -> bool:
         settings = self._settings
         size = vectors.dimensions or 0
+        quantized = settings.quantize == "int8"
         int8 = models.ScalarQuantizationConfig(type=models.ScalarType.INT8, always_ram=True)
         return await self._client.create_collection(
             collection,
-            vectors_config={DENSE: models.VectorParams(size=size, distance=models.Distance.COSINE)},
+            vectors_config={DENSE: models.VectorParams(size=size, distance=models.Distance.COSINE, on_disk=quantized)},
             sparse_vectors_config={TERMS: models.SparseVectorParams(modifier=models.Modifier.IDF)},
             shard_number=settings.shards,
             replication_factor=settings.replicas,
@@ -212,7 +226,7 @@ class ServerEngine:
             on_disk_payload=settings.payload_on_disk,
             # m=0: no graph over all points; payload_m: one a tenant (qdrant.tech, "Multitenancy").
             hnsw_config=models.HnswConfigDiff(m=0, payload_m=16) if settings.graph_by_tenant else None,
-            quantization_config=None if settings.quantize == "off" else models.ScalarQuantization(scalar=int8),
+            quantization_config=models.ScalarQuantization(scalar=int8) if quantized else None,
             metadata={"embedder": vectors.embedder},
         )
 

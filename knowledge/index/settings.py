@@ -20,7 +20,8 @@ class ServerSettings(TlsSettings, frozen=True):
     write_consistency: PositiveInt = Field(1, description="copies that must have a write before it is acknowledged")
     payload_on_disk: bool = Field(default=True, description="whether texts and other payload stay on disk")
     quantize: Literal["off", "int8"] = Field(
-        "off", description="int8: a quarter of the memory for vectors; candidates are scored again with the originals"
+        "off",
+        description="int8: vectors take a quarter of the memory; candidates are scored again by the originals on disk",
     )
     oversampling: float = Field(2.0, ge=1, description="candidates scored again, in multiples of those asked for")
     graph_by_tenant: bool = Field(
@@ -51,4 +52,10 @@ class IndexSettings(BaseModel, frozen=True):
     def _one_place(self) -> Self:
         if (self.url is None) == (self.path is None):
             raise ValueError("set either the index's url or its path")
+        return self
+
+    @model_validator(mode="after")
+    def _tls_only_where_it_is_used(self) -> Self:
+        if self.server.has_files and (self.url is None or self.url.scheme != "https"):
+            raise ValueError("TLS files are set, but the index's url does not begin with https://")
         return self

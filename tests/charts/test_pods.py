@@ -387,3 +387,23 @@ def test_every_command_of_a_container_is_one_of_its_program() -> None:
             if command[0] in APPS:
                 group = typer.main.get_command(APPS[command[0]])
                 assert command[1] in group.list_commands(None), where  # type: ignore[attr-defined]
+
+
+def test_certificates_of_qdrant_are_mounted_where_the_settings_say() -> None:
+    options = {"secret": "q-tls", "clientCertificate": "true"}
+    docs = render("values-prod", *(f"--set=qdrant.tls.{name}={value}" for name, value in options.items()))
+    files = {"QDRANT__CA_FILE": "ca.crt", "QDRANT__CERT_FILE": "tls.crt", "QDRANT__KEY_FILE": "tls.key"}
+    found = 0
+    for where, pod in pods(docs):
+        for container in containers(pod):
+            settings = {entry["name"]: entry.get("value") for entry in container.get("env", ())}
+            if "QDRANT_URL" not in settings or "snapshot" in where:
+                continue
+            found += 1
+            assert {name: settings[name] for name in files} == {
+                name: f"/etc/qdrant-tls/{file}" for name, file in files.items()
+            }
+            (mount,) = [m for m in container["volumeMounts"] if m["mountPath"] == "/etc/qdrant-tls"]
+            (volume,) = [v for v in pod["volumes"] if v["name"] == mount["name"]]
+            assert (volume["secret"]["secretName"], mount["readOnly"]) == ("q-tls", True)
+    assert found >= 3, "chatbot, ingest and its worker"

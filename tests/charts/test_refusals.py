@@ -89,6 +89,7 @@ CHECKS: list[tuple[str, str, object]] = [
     ("no-postgres", "values", {"postgres": {"enabled": False}}),
     ("no-qdrant", "values", {"qdrant": {"enabled": False, "snapshots": {"enabled": False}}}),
     ("qdrant-twice", "values", {"qdrant": {"external": {"url": "http://qdrant.stores:6333"}}}),
+    ("qdrant-tls", "values", {"qdrant": {"tls": {"secret": "q"}}}),
     ("snapshots-of-nothing", "values-prod", {"qdrant": {"snapshots": {"enabled": True}}}),
     ("flow-not-named", "values-prod", {"networkPolicy": {"egress": {"redis": {"to": []}}}}),
     ("flow-not-named", "values", {"traces": {"otlpEndpoint": "http://collector:4318"}}),

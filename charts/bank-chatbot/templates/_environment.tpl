@@ -41,6 +41,15 @@
     secretKeyRef:
       name: {{ $root.Values.secrets.existing }}
       key: {{ include "bank.qdrantKey" . }}
+{{- with $root.Values.qdrant.tls }}
+{{- if .secret }}
+- {name: QDRANT__CA_FILE, value: /etc/qdrant-tls/ca.crt}
+{{- if .clientCertificate }}
+- {name: QDRANT__CERT_FILE, value: /etc/qdrant-tls/tls.crt}
+- {name: QDRANT__KEY_FILE, value: /etc/qdrant-tls/tls.key}
+{{- end }}
+{{- end }}
+{{- end }}
 {{- end }}
 
 {{- define "bank.qdrantKey" -}}

@@ -1,16 +1,17 @@
 """Qdrant Edge in a folder: the conformance suite, and what becomes of the folder when things go wrong."""
 
+import fcntl
 import json
 import random
 import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from threading import Thread
 
 import anyio
 import pytest
@@ -19,10 +20,11 @@ from structlog.testing import capture_logs
 from knowledge.index import edge as edge_engine
 from knowledge.index.collection import ensure_collection
 from knowledge.index.edge import EdgeEngine, open_edge, optimize_folder
-from knowledge.index.engine import Engine, IndexFormatUnknown, IndexInUse, IndexUnavailable
-from tests.knowledge.index.conformance import EVERYTHING, EngineConformance, OpenAgain, near
+from knowledge.index.engine import Engine, IndexFormatUnknown, IndexInUse, IndexUnavailable, Vectors
+from knowledge.index.filters import AnyOf
+from tests.knowledge.index.conformance import EVERYTHING, EngineConformance, OpenAgain, holding, near
 from tests.knowledge.index.points import VECTORS, point, point_id
-from tests.knowledge.index.writer import PASSAGES, of_version, shown
+from tests.knowledge.index.writer import PASSAGES, of_version, points_of, shown
 
 pytestmark = pytest.mark.anyio
 ROOT = Path(__file__).parents[3]
@@ -110,7 +112,9 @@ async def test_a_damaged_folder_is_unavailable_by_its_message_and_is_not_changed
         shutil.rmtree(path)
     else:
         path.write_text('{"a"')
-    with pytest.raises(IndexUnavailable, match=r"the index failed: .+"):
+    with pytest.raises(
+        IndexUnavailable, match=r"the index failed: .+|kb-1/shard is missing: remove .* and run `ingest rebuild`"
+    ):
         async with opened(tmp_path):
             pass
     if path.exists():
@@ -152,6 +156,16 @@ async def test_a_folder_of_the_former_format_names_the_command_and_is_kept(tmp_p
     for _ in range(2):
         with pytest.raises(IndexFormatUnknown, match="filled by a former release: `ingest rebuild` fills it anew"):
             async with opened(tmp_path):
+                pass
+    assert (tmp_path / "collection" / "kb-1" / "storage.sqlite").exists()
+
+
+async def test_a_folder_that_a_former_release_has_open_is_not_discarded(tmp_path: Path) -> None:
+    former_format(tmp_path)
+    with (tmp_path / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(IndexInUse):
+            async with opened(tmp_path, discard_former=True):
                 pass
     assert (tmp_path / "collection" / "kb-1" / "storage.sqlite").exists()
 
@@ -199,21 +213,65 @@ async def test_a_large_collection_that_was_not_optimized_is_named_at_the_start(
     assert warned == [("index_unoptimized", 20, "ingest optimize")]
 
 
-async def test_while_one_thread_writes_searches_go_on(tmp_path: Path) -> None:
+async def test_searches_are_answered_while_a_long_write_runs(tmp_path: Path) -> None:
     async with filled(tmp_path) as engine:
-        stopped, searched = anyio.Event(), 0
+        written, answered_meanwhile = anyio.Event(), 0
 
         async def write() -> None:
-            for start in range(100, 2100, 200):
-                await engine.upsert("kb-1", [point(n) for n in range(start, start + 200)])
-            stopped.set()
+            await engine.upsert("kb-1", [point(n, text="가" * 2000) for n in range(100, 6100)])
+            written.set()
 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(write)
-            while not stopped.is_set():
+            while not written.is_set():
                 await engine.search("kb-1", [near()])
-                searched += 1
-        assert searched > 10
+                answered_meanwhile += not written.is_set()
+        assert answered_meanwhile >= 3
+
+
+async def test_a_failed_create_and_a_missing_file_are_named_and_do_not_block_the_next(tmp_path: Path) -> None:
+    async with opened(tmp_path) as engine:
+        with pytest.raises(IndexUnavailable):
+            await engine.create("kb-1", Vectors("e5-small", -1))
+        await engine.create("kb-1", VECTORS)
+        await engine.drop("kb-1")
+        await engine.create("kb-1", VECTORS)
+    (tmp_path / "kb-1" / "collection.json").unlink()
+    with pytest.raises(IndexUnavailable, match=r"kb-1/collection.json is missing: remove .* and run `ingest rebuild`"):
+        async with opened(tmp_path):
+            pass
+
+
+async def test_a_collection_gets_the_payload_indexes_that_it_lacks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    every = dict(edge_engine._PAYLOAD_INDEXES)
+    monkeypatch.setattr(edge_engine, "_PAYLOAD_INDEXES", {"tenant": every["tenant"]})
+    async with filled(tmp_path):
+        pass
+    monkeypatch.undo()
+    async with opened(tmp_path) as engine:
+        await ensure_collection(engine, alias="kb", vectors=VECTORS)
+        assert set(engine._collection("kb-1").shard.info().payload_schema) == set(every)
+
+
+async def test_a_close_that_is_cancelled_still_gives_the_folder_back(tmp_path: Path) -> None:
+    busy = threading.Event()
+    with anyio.CancelScope() as scope:
+        async with filled(tmp_path) as engine:
+            engine._writer.submit(busy.wait, 1.0)
+            scope.cancel()
+            await anyio.sleep_forever()
+    with pytest.raises(IndexUnavailable, match="is closed"):
+        await engine.count("kb-1", EVERYTHING)
+    async with opened(tmp_path) as again:
+        assert await again.count("kb-1", EVERYTHING) == 20
+
+
+async def test_a_folder_that_is_lost_before_the_close_is_given_back(tmp_path: Path) -> None:
+    async with filled(tmp_path / "index") as engine:
+        shutil.rmtree(tmp_path / "index")
+    assert engine._locks == []
 
 
 @pytest.mark.faults
@@ -244,6 +302,7 @@ async def _compare(folder: Path, acknowledged: list[tuple[str, int]]) -> None:
         word: [version for each, version in acknowledged if each == word] for word in ("written", "shown", "deleted")
     }
     async with opened(folder) as engine:
+        assert await engine.behind("kb") == "kb-1"
         for version in range(max(done["written"]) + 2):
             stored = (await engine.page("kb-1", of_version(version), limit=1000))[0]
             visible = await engine.count("kb-1", shown(version))
@@ -256,26 +315,42 @@ async def _compare(folder: Path, acknowledged: list[tuple[str, int]]) -> None:
             assert visible in (0, PASSAGES), version
             if version in done["shown"] and stored:
                 assert visible == PASSAGES
-            for read in stored:
-                assert read.id == point_id(version * PASSAGES + read.payload["n"] % PASSAGES)
+            written = {expected.id: expected for expected in points_of(version)}
+            for read in await engine.read("kb-1", [read.id for read in stored], dense=True):
+                expected = written[read.id]
+                assert {**read.payload, "visible_from": None} == {**expected.payload, "visible_from": None}
+                assert list(read.dense) == pytest.approx(list(expected.dense), abs=1e-6)
+            if len(stored) == PASSAGES:
+                (with_term,) = await engine.search("kb-1", [holding(version * PASSAGES)])
+                assert list(with_term) == [point_id(version * PASSAGES)]
+        # The second alias stands for a whole collection, whatever moment of its re-index was cut off.
+        beside = await engine.behind("beside")
+        if beside is not None:
+            assert await engine.vectors_of(beside) == VECTORS
+            assert await engine.count(beside, EVERYTHING) == PASSAGES
 
 
-def test_the_engine_lets_other_threads_run_while_it_searches(tmp_path: Path) -> None:
+def test_other_threads_run_while_the_engine_searches(tmp_path: Path) -> None:
+    """Of one long search no thread waits for more than a small part: the engine releases the GIL."""
+
     async def main() -> None:
-        async with filled(tmp_path, 500) as engine:
-            ticks, stop = 0, False
+        async with filled(tmp_path, 2000) as engine:
+            ticks, stopped = [time.monotonic()], threading.Event()
 
             def tick() -> None:
-                nonlocal ticks
-                while not stop:
-                    ticks += 1
+                while not stopped.is_set():
+                    ticks.append(time.monotonic())
 
-            thread = Thread(target=tick)
+            queries = [near(EVERYTHING.narrowed(AnyOf("readers", (f"group {n}",)))) for n in range(4000)]
+            thread = threading.Thread(target=tick)
             thread.start()
-            for _ in range(50):
-                await engine.search("kb-1", [near()])
-            stop = True
+            began = time.monotonic()
+            await engine.search("kb-1", queries)
+            took = time.monotonic() - began
+            stopped.set()
             thread.join()
-            assert ticks > 100
+            during = [moment for moment in ticks if began <= moment <= began + took]
+            assert took > 0.02
+            assert len({int((moment - began) / took * 10) for moment in during}) >= 6, "whole tenths without a tick"
 
     anyio.run(main)

@@ -25,7 +25,14 @@ from qdrant_client.common import client_exceptions
 from qdrant_client.http import exceptions
 
 from knowledge.embedding import Embedder
-from knowledge.index import IndexFormatUnknown, IndexSettings, IndexUnavailable, ServerSettings, open_index
+from knowledge.index import (
+    IndexFormatUnknown,
+    IndexRefused,
+    IndexSettings,
+    IndexUnavailable,
+    ServerSettings,
+    open_index,
+)
 from knowledge.index.engine import Engine
 from knowledge.index.server import CLIENT_ERRORS, open_server
 from knowledge.terms import Terms
@@ -98,6 +105,7 @@ class FakeServer:
         app = web.Application()
         app.router.add_get("/", self.root)
         app.router.add_get("/aliases", self.aliases)
+        app.router.add_get("/collections", self.collections)
         app.router.add_get("/collections/kb-1", self.collection)
         app.router.add_get("/collections/kb-1/exists", self.exists)
         app.router.add_put("/collections/kb-1/index", self.index_field)
@@ -111,6 +119,9 @@ class FakeServer:
     async def aliases(self, _: web.Request) -> web.Response:
         present = [{"alias_name": "kb", "collection_name": "kb-1"}] if self.aliased else []
         return ok({"aliases": present})
+
+    async def collections(self, _: web.Request) -> web.Response:
+        return ok({"collections": []})
 
     async def exists(self, _: web.Request) -> web.Response:
         return ok({"exists": True})
@@ -229,6 +240,27 @@ async def test_a_server_that_fails_makes_a_search_unavailable_within_its_time(
             await index.search("수수료", access=CUSTOMER, limit=3)
 
 
+async def test_a_key_that_may_not_write_is_named(server: FakeServer, embedder: Embedder, terms: Terms) -> None:
+    async with open_index(at(server), embedder, terms) as index:
+        with pytest.raises(IndexUnavailable, match=r"answered 403 Forbidden: QDRANT_API_KEY may not do this"):
+            await index._engine.drop("kb-1")
+
+
+async def test_a_write_before_there_is_a_collection_is_refused(
+    server: FakeServer, embedder: Embedder, terms: Terms
+) -> None:
+    server.aliased = False
+    async with open_index(at(server), embedder, terms, read_only=True) as index:
+        with pytest.raises(IndexUnavailable, match="has no collection to write to"):
+            await index.upsert(numbered("수수료"))
+
+
+def test_tls_files_need_an_address_that_uses_them(tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").touch()
+    with pytest.raises(ValidationError, match="does not begin with https"):
+        IndexSettings.model_validate({"url": "http://127.0.0.1:1", "server": {"ca_file": tmp_path / "ca.pem"}})
+
+
 async def test_a_server_that_is_not_there_stops_the_boot_and_then_fails_every_call(
     server: FakeServer, embedder: Embedder, terms: Terms
 ) -> None:
@@ -279,7 +311,7 @@ async def test_a_server_is_reached_by_tls_with_the_banks_authority_and_a_client_
         async with open_index(IndexSettings.model_validate({"url": url, "server": unverified}), embedder, terms):
             pass
     (tmp_path / "ca.pem").write_text("no certificate")
-    with pytest.raises(IndexFormatUnknown, match="TLS files"):
+    with pytest.raises(IndexRefused, match="TLS files"):
         async with open_index(trusted, embedder, terms):
             pass
 

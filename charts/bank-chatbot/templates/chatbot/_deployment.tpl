@@ -98,6 +98,9 @@ spec:
           volumeMounts:
             - {name: tmp, mountPath: /tmp}
             - {name: weights, mountPath: /models, readOnly: true}
+            {{- if $root.Values.qdrant.tls.secret }}
+            - {name: qdrant-tls, mountPath: /etc/qdrant-tls, readOnly: true}
+            {{- end }}
             - {name: models, mountPath: /etc/chatbot, readOnly: true}
             {{- if $chatbot.plans }}
             - {name: plans, mountPath: /etc/plans, readOnly: true}
@@ -108,6 +111,11 @@ spec:
       volumes:
         {{- include "bank.scratch" "1Gi" | nindent 8 }}
         {{- include "bank.weightsVolume" $root | nindent 8 }}
+        {{- if $root.Values.qdrant.tls.secret }}
+        - name: qdrant-tls
+          secret:
+            secretName: {{ $root.Values.qdrant.tls.secret }}
+        {{- end }}
         - name: models
           configMap:
             name: {{ include "bank.fullname" $root }}-models

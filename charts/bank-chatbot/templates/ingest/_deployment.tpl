@@ -85,12 +85,20 @@ spec:
           volumeMounts:
             - {name: tmp, mountPath: /tmp}
             - {name: weights, mountPath: /models, readOnly: true}
+            {{- if $root.Values.qdrant.tls.secret }}
+            - {name: qdrant-tls, mountPath: /etc/qdrant-tls, readOnly: true}
+            {{- end }}
             {{- if not $bucket }}
             - {name: blobs, mountPath: /blobs}
             {{- end }}
       volumes:
         {{- include "bank.scratch" "4Gi" | nindent 8 }}
         {{- include "bank.weightsVolume" $root | nindent 8 }}
+        {{- if $root.Values.qdrant.tls.secret }}
+        - name: qdrant-tls
+          secret:
+            secretName: {{ $root.Values.qdrant.tls.secret }}
+        {{- end }}
         {{- if not $bucket }}
         - name: blobs
           persistentVolumeClaim:
