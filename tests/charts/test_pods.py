@@ -404,6 +404,6 @@ def test_certificates_of_qdrant_are_mounted_where_the_settings_say() -> None:
                 name: f"/etc/qdrant-tls/{file}" for name, file in files.items()
             }
             (mount,) = [m for m in container["volumeMounts"] if m["mountPath"] == "/etc/qdrant-tls"]
-            (volume,) = [v for v in pod["volumes"] if v["name"] == mount["name"]]
+            (volume,) = [v for v in pod["spec"]["volumes"] if v["name"] == mount["name"]]
             assert (volume["secret"]["secretName"], mount["readOnly"]) == ("q-tls", True)
     assert found >= 3, "chatbot, ingest and its worker"
