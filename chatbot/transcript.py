@@ -352,9 +352,14 @@ def answer_message(turn: Turn, state: AnswerState, *, at: float) -> StoredMessag
 
 
 def last_event(turn: Turn, state: AnswerState, limits: Limits | None, *, contact: str) -> Event:
-    """Return the event that ends the stream; `contact` is the bank's telephone number."""
+    """Return the event that ends the stream; `contact` is the bank's telephone number.
+
+    It counts no cached tokens: customers of a tenant share a prefix cache, and the count would tell one of them what
+    another has asked (docs/decisions/0021).
+    """
     if state.error is None:
-        return Done(finish_reason=state.finish_reason, usage=state.usage, grounded=state.grounded, limits=limits)
+        usage = msgspec.structs.replace(state.usage, cached_tokens=0)
+        return Done(finish_reason=state.finish_reason, usage=usage, grounded=state.grounded, limits=limits)
     return failed(state.error, trace_id=turn.trace_id, handoff=handoff(turn.language, contact=contact))
 
 

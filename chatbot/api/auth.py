@@ -52,5 +52,18 @@ async def require_admin(principal: Annotated[Principal, Depends(authenticate)]) 
     return principal
 
 
+async def require_platform(principal: Annotated[Principal, Depends(authenticate)]) -> Principal:
+    """Return the caller, if they run the platform that all tenants share.
+
+    Raises:
+        Forbidden: they do not, whatever they may do in their own tenant.
+    """
+    if "platform" not in principal.roles:
+        raise Forbidden("this token does not carry the role platform")
+    return principal
+
+
+ThePlatform = Annotated[Principal, Depends(require_platform)]
+"""Somebody who runs what all tenants share: stops and resumes it, and sees who did."""
 TheAdmin = Annotated[Principal, Depends(require_admin)]
 """An administrator of one tenant."""

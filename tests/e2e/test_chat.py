@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from knowledge.identity import Principal
-from tests.e2e.conftest import ENGLISH, KOREAN, Product, until
+from tests.e2e.conftest import ENGLISH, KOREAN, Product, new_customer, until
 from tests.e2e.events import SentEvent, end_of, notice_codes, read_events, text_of
 
 pytestmark = [pytest.mark.anyio, pytest.mark.e2e]
@@ -301,3 +301,30 @@ async def test_identifiers_reach_neither_the_model_nor_logs_nor_the_database(pro
     assert all(name in prompts for name in ("[주민등록번호]", "[카드번호]", "[계좌번호]", "[전화번호]", "[이메일]"))
     assert {"chat.log", "model.log"} <= {path.name for path in files}
     assert not [hidden for hidden in spelled if hidden in prompts or hidden in kept]
+
+
+async def test_no_reply_tells_how_much_of_a_prompt_was_cached(product: Product) -> None:
+    async with product.client(new_customer()) as first, product.client(new_customer()) as second:
+        for http in (first, second):
+            events = await product.ask(http, KOREAN)
+            assert events[-1].field("usage")["cached_tokens"] == 0  # type: ignore[index]  # JSON
+        openai = {"model": (await second.get("/v1/models")).json()["data"][0]["id"]}
+        openai |= {"messages": [{"role": "user", "content": KOREAN}]}
+        reply = (await second.post("/v1/chat/completions", json=openai)).json()
+        metrics = (await second.get("/metrics")).text
+    assert reply["usage"]["prompt_tokens_details"]["cached_tokens"] == 0
+    cached = [line for line in metrics.splitlines() if line.startswith("chatbot_") and 'kind="cached"' in line]
+    assert any(float(line.split()[-1]) > 0 for line in cached), "the bill and the operators still have it"
+
+
+@pytest.mark.parametrize("role", ["customer", "staff", "admin", "service"])
+async def test_no_role_of_a_tenant_stops_or_sees_what_all_tenants_share(product: Product, role: str) -> None:
+    async with product.client(new_customer(), role=role) as http:
+        body = {"reason": "mine"}
+        replies = [
+            await http.get("/v1/admin/stops"),
+            await http.post("/v1/admin/stop", json=body),
+            await http.post("/v1/admin/resume", json=body),
+            await http.get("/v1/admin/drift/reference"),
+        ]
+    assert [reply.status_code for reply in replies] == [403] * 4

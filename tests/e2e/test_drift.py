@@ -10,7 +10,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.e2e]
 
 
 async def test_questions_are_sampled_and_too_few_make_no_reference(product: Product) -> None:
-    async with product.client(uuid4().hex) as http, product.client("root", role="admin") as admin:
+    async with product.client(uuid4().hex) as http, product.client("root", role="platform") as admin:
         for question in ("샘물 정기예금의 기본 금리는 얼마인가요?", "How much does an overseas transfer cost?"):
             await product.ask(http, question)
         reply = await admin.get("/v1/admin/drift/reference")

@@ -247,7 +247,7 @@ async def test_an_emergency_stop_ends_every_answer_on_every_replica(ladder: Clus
     assert await ladder.counted("chatbot_model_calls_total") == calls, "no model is asked"
 
     await ladder.tell(answer=ANSWER, token_seconds=0.0, stall_after=None)
-    async with ladder.client("park", url=ladder.replicas[1].url, role="admin") as admin:
+    async with ladder.client("park", url=ladder.replicas[1].url, role="platform") as admin:
         state = (await admin.post("/v1/admin/resume", json={"reason": f"{reason} is over"})).json()
         assert state["stopped"] is False
         assert [(c["action"], c["model"], c["by"], c["reason"]) for c in state["changes"][:2]] == [
@@ -298,7 +298,7 @@ async def test_only_an_admin_may_stop_and_says_why(cluster: Cluster) -> None:
             for action in ("stop", "resume"):
                 refused = await http.post(f"/v1/admin/{action}", json={"reason": "r"})
                 assert (refused.status_code, refused.json()["code"]) == (403, "forbidden")
-    async with cluster.client("park", role="admin") as admin:
+    async with cluster.client("park", role="platform") as admin:
         assert (await admin.post("/v1/admin/stop", json={"reason": " "})).status_code == 422
         unknown = await admin.post("/v1/admin/stop", json={"model": "other", "reason": "r"})
         assert (unknown.status_code, unknown.json()["detail"]) == (
@@ -312,7 +312,7 @@ async def test_a_stopped_model_is_left_on_every_replica_and_the_ladder_goes_on(l
     await ladder.tell(answer=ANSWER * 5, probe=0.99, token_seconds=0.01, stall_after=60)
     await tell(ladder.fallback, answer=ANSWER, probe=0.99)
     streams: list[list[SentEvent]] = [[], []]
-    async with ladder.client("park", url=ladder.replicas[0].url, role="admin") as admin:
+    async with ladder.client("park", url=ladder.replicas[0].url, role="platform") as admin:
         async with asyncio.TaskGroup() as tasks:
             for replica, events in zip(ladder.replicas, streams, strict=True):
                 tasks.create_task(followed(ladder, replica, events))

@@ -66,7 +66,7 @@ async def test_an_emergency_stop_ends_it_too(tried: tuple[Product, Product]) -> 
     async with product.client(uuid4().hex) as http:
         await product.ask(http, ENGLISH)
     await until(trial.running)
-    async with product.client("park", role="admin") as http:
+    async with product.client("park", role="platform") as http:
         (await http.post("/v1/admin/stop", json={"reason": "a test"})).raise_for_status()
         await until(trial.idle, 3)
         (await http.post("/v1/admin/resume", json={"reason": "it is over"})).raise_for_status()

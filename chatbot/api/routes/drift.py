@@ -3,7 +3,7 @@
 import msgspec
 from fastapi import APIRouter, Response
 
-from chatbot.api.auth import TheAdmin
+from chatbot.api.auth import ThePlatform
 from chatbot.api.dependencies import TheDrift
 from chatbot.drift import TooFewQuestions
 from chatbot.errors import NotFound
@@ -12,7 +12,7 @@ router = APIRouter(prefix="/v1/admin", tags=["drift"])
 
 
 @router.get("/drift/reference")
-async def take_reference(admin: TheAdmin, drift: TheDrift) -> Response:  # noqa: ARG001  admins only
+async def take_reference(operator: ThePlatform, drift: TheDrift) -> Response:  # noqa: ARG001  operators only
     """Return the reference as `DRIFT__REFERENCE` reads it."""
     try:
         reference = await drift.take_reference()

@@ -1,11 +1,11 @@
-"""Stopping and resuming the chatbot, or one of its models, on every replica within seconds; for admins, recorded."""
+"""Stopping and resuming the chatbot, or one model, on every replica within seconds; recorded, for operators only."""
 
 from typing import Annotated, Literal
 
 from fastapi import APIRouter
 from pydantic import BaseModel, Field, StringConstraints
 
-from chatbot.api.auth import TheAdmin
+from chatbot.api.auth import ThePlatform
 from chatbot.api.dependencies import TheModels, TheServices, TheWithdrawals
 from chatbot.errors import AuditUnavailable, NotFound
 from chatbot.models import Models
@@ -59,24 +59,24 @@ class State(BaseModel):
 
 
 @router.get("/stops")
-async def stops(admin: TheAdmin, models: TheModels, withdrawals: TheWithdrawals) -> State:  # noqa: ARG001  admins only
+async def stops(operator: ThePlatform, models: TheModels, withdrawals: TheWithdrawals) -> State:  # noqa: ARG001  operators only
     """Return what is stopped, how each model stands, and who changed what."""
     return await state(models, withdrawals)
 
 
 @router.post("/stop")
-async def stop(change: Change, admin: TheAdmin, services: TheServices) -> State:
+async def stop(change: Change, operator: ThePlatform, services: TheServices) -> State:
     """Stop every answer, or everything that a model says; running answers end too."""
-    return await changed("stop", change, admin, services)
+    return await changed("stop", change, operator, services)
 
 
 @router.post("/resume")
-async def resume(change: Change, admin: TheAdmin, services: TheServices) -> State:
+async def resume(change: Change, operator: ThePlatform, services: TheServices) -> State:
     """Let the chatbot, or a model, answer again."""
-    return await changed("resume", change, admin, services)
+    return await changed("resume", change, operator, services)
 
 
-async def changed(action: Literal["stop", "resume"], change: Change, admin: Principal, services: Services) -> State:
+async def changed(action: Literal["stop", "resume"], change: Change, operator: Principal, services: Services) -> State:
     """Make and record the change; return what is stopped afterwards.
 
     Raises:
@@ -89,7 +89,7 @@ async def changed(action: Literal["stop", "resume"], change: Change, admin: Prin
     stop_change = StopChange(
         action=action,
         model=change.model,
-        by=f"{admin.tenant}/{admin.sub}",
+        by=f"{operator.tenant}/{operator.sub}",
         reason=change.reason,
         at=services.now(),
     )
