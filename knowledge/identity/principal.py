@@ -4,7 +4,9 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 Role = Literal["customer", "staff", "approver", "admin", "platform", "service", "evals"]
-"""`admin` administers its own tenant, `platform` what all tenants share. `evals`, beside another role, marks a caller that measures: its questions queue behind all others."""
+"""`admin` administers its own tenant, `platform` what all tenants share. `evals`, beside another role, marks a caller
+that measures: its questions queue behind all others.
+"""
 ROLES: frozenset[str] = frozenset(get_args(Role))
 
 
