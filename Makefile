@@ -7,7 +7,7 @@ N ?= 50
 # of time.
 WORKERS ?= 2
 
-.PHONY: help setup run test test-qdrant check fix faults evals gates bench charts lock samples clean
+.PHONY: help setup run test test-qdrant check fix faults evals gates bench charts pages lock samples clean
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
@@ -70,6 +70,10 @@ charts: setup ## Check the chart, its rules and dashboards, the Dockerfile and t
 	@scripts/chart_parts --checkov
 	@$(PY) -m pytest -q tests/charts tests/scaling
 	@scripts/checkov
+
+pages: ## Write docs/settings.md and docs/metrics.md from the code
+	@scripts/setup --no-llm
+	@$(PY) -m tests.golden.pages
 
 lock: ## Compile requirements/*.lock from requirements/*.in
 	@scripts/lock

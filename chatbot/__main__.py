@@ -63,13 +63,13 @@ def settings_or_exit() -> Settings:
         for error in exc.errors():
             name = "__".join(str(part) for part in error["loc"]).upper()
             typer.echo(f"chatbot: {name + ': ' if name else ''}{error['msg'].removeprefix('Value error, ')}", err=True)
-        typer.echo("chatbot: the README lists every environment variable.", err=True)
+        typer.echo("chatbot: docs/settings.md lists every environment variable.", err=True)
         raise typer.Exit(2) from exc
 
 
 @app.command()
 def serve() -> None:
-    """Serve the chat API (settings come from the environment; see the README)."""
+    """Serve the chat API (settings come from the environment; see docs/settings.md)."""
     settings = settings_or_exit()
     configure_logs(level=settings.log_level, log_format=settings.log_format)
     errors: list[BaseException] = []

@@ -7,7 +7,7 @@ the model's log-odds of "yes", passage by passage; how its weights were fitted: 
 import math
 from collections.abc import Sequence
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from knowledge.passage import Hit, Language
 
@@ -18,17 +18,18 @@ _CLIP = 1e-4
 class AnswerabilitySettings(BaseModel, frozen=True):
     """Weights and threshold; below `least_dense`, the least cosine, the model is not asked: nothing near was found."""
 
-    threshold: float = 0.4
-    least_dense: float = 0.78
-    bias: float = -7.236
-    first: float = 0.522
-    """Weight of the model's log-odds for the first passage."""
-    likeliest: float = 0.127
-    """Weight of its log-odds for the likeliest one."""
-    terms: float = 4.171
-    unknown: float = -4.405
-    english: float = 2.03
-    """Added for English questions: the model says yes to them less readily, and their term scores are lower."""
+    threshold: float = Field(0.4, description="ratio: how probable it must be that the passages hold the answer")
+    least_dense: float = Field(
+        0.78, description="ratio: the least cosine of the nearest passage; below it the model is not asked"
+    )
+    bias: float = Field(-7.236, description="weight: the constant of the fit")
+    first: float = Field(0.522, description="weight: of the model's log-odds for the first passage")
+    likeliest: float = Field(0.127, description="weight: of its log-odds for the likeliest one")
+    terms: float = Field(4.171, description="weight: of the highest term score, as ln(1 + score)")
+    unknown: float = Field(-4.405, description="weight: of the share of the question's topics that no passage names")
+    english: float = Field(
+        2.03, description="weight: added for English questions, to which the model says yes less readily"
+    )
 
 
 def nothing_near(hits: Sequence[Hit], settings: AnswerabilitySettings) -> bool:

@@ -13,7 +13,7 @@ from typing import Literal, TypeVar
 
 import anyio
 import structlog
-from pydantic import BaseModel, PositiveFloat, PositiveInt
+from pydantic import BaseModel, Field, PositiveFloat, PositiveInt
 
 from chatbot.errors import StoreUnavailable
 from telemetry.supervision import OnFailure, contained, uncounted
@@ -25,11 +25,13 @@ log = structlog.get_logger(__name__)
 
 
 class DeferredSettings(BaseModel, frozen=True):
-    """How many writes are kept, for how many seconds, and the seconds between two rounds of trying them."""
+    """How many writes wait, for how long, and how often they are tried."""
 
-    most: PositiveInt = 10_000
-    keep: PositiveFloat = 3600.0
-    every: PositiveFloat = 0.5
+    most: PositiveInt = Field(
+        10_000, description="writes: how many settlements and messages of ended answers wait for Redis in a process"
+    )
+    keep: PositiveFloat = Field(3600.0, description="seconds: how long one waits before it is given up")
+    every: PositiveFloat = Field(0.5, description="seconds: between two rounds of trying them")
 
 
 @dataclass(slots=True, eq=False)

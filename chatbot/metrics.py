@@ -28,49 +28,85 @@ class Metrics:
         self.registry = CollectorRegistry()
         counter, gauge, histogram = self._makers()
         self.answers = counter("chatbot_answers", "Answers that ended", ["outcome", "language", "grounded"])
-        self.first_token = histogram("chatbot_first_token_seconds", "Turn opened to first text shown", ["language"])
-        self.answer = histogram("chatbot_answer_seconds", "Turn opened to settled", ["language"])
+        self.first_token = histogram(
+            "chatbot_first_token_seconds", "From the opened turn to the first text shown", ["language"]
+        )
+        self.answer = histogram("chatbot_answer_seconds", "From the opened turn to settled", ["language"])
         self.tokens = counter("chatbot_tokens", "Tokens charged", ["kind"])
         self.withheld = counter("chatbot_withheld_sentences", "Sentences that failed the checks", ["language"])
         self.citations = counter("chatbot_citations", "Citations shown", ["language"])
         self.refused = counter("chatbot_refused_requests", "Requests refused before the first byte", ["code"])
         self.rate_limited = counter(
-            "chatbot_rate_limited_requests", "Requests over the caller's own limit", ["scope", "dimension"]
+            "chatbot_rate_limited_requests",
+            "Those of the refused requests that were over the caller's own limit",
+            ["scope", "dimension"],
         )
-        self.feedback = counter("chatbot_feedback", "Ratings given to answers", ["rating"])
+        self.feedback = counter("chatbot_feedback", "Ratings that customers gave to answers", ["rating"])
         self.active = gauge("chatbot_active_answers", "Answers that run in this process")
-        self.slots = gauge("chatbot_model_slots", "Model slots that there are now")
+        self.slots = gauge(
+            "chatbot_model_slots",
+            "Model slots that there are now: what the endpoints can take, at most `ADMISSION__SLOTS`",
+        )
         self.busy = gauge("chatbot_busy_slots", "Model slots taken")
-        self.prefill = gauge("chatbot_prefill_tokens_per_second", "Measured speed of reading prompts")
+        self.prefill = gauge(
+            "chatbot_prefill_tokens_per_second",
+            "How fast prompts are read: the profiles' rate, corrected by first tokens",
+        )
         self.queued = gauge("chatbot_queued_answers", "Answers that wait for a model slot", ["priority"])
-        self.queue_wait = histogram("chatbot_queue_wait_seconds", "Ready for a model slot to having one", ["priority"])
-        self.turned_away = counter("chatbot_turned_away", "Questions for which there was no place", ["priority", "why"])
+        self.queue_wait = histogram(
+            "chatbot_queue_wait_seconds", "From ready for a model slot to having one", ["priority"]
+        )
+        self.turned_away = counter(
+            "chatbot_turned_away", "Questions for which there was no place; 503 `overloaded`", ["priority", "why"]
+        )
         self.model_calls = counter("chatbot_model_calls", "Calls to model endpoints", ["group", "kind", "outcome"])
         self.model_first_token = histogram(
-            "chatbot_model_first_token_seconds", "Endpoint called to its first token", ["group", "kind"]
+            "chatbot_model_first_token_seconds", "From an endpoint called to its first token", ["group", "kind"]
         )
-        self.failover_tokens = counter("chatbot_failover_prompt_tokens", "Prompt tokens computed again by failover")
-        self.shadow = counter("chatbot_shadow_answers", "What a model on trial said, as it was judged", ["verdict"])
+        self.failover_tokens = counter(
+            "chatbot_failover_prompt_tokens", "Prompt tokens that a retry, a failover or a takeover computed again"
+        )
+        self.shadow = counter(
+            "chatbot_shadow_answers", "What a model on trial said, as the checks judged it", ["verdict"]
+        )
         self.degraded = counter(
-            "chatbot_ladder", "Answers that another than the conversation's endpoint gave", ["rung"]
+            "chatbot_ladder",
+            "Answers that the conversation's own endpoint did not give, by how far down the ladder they went",
+            ["rung"],
         )
-        self.takeovers = counter("chatbot_takeovers", "Answers taken over from a dead replica", ["why"])
+        self.takeovers = counter(
+            "chatbot_takeovers", "Answers of a dead or leaving replica that this one went on with or ended", ["why"]
+        )
         self.audit_anchored_at = gauge(
             "chatbot_audit_anchored_timestamp_seconds",
-            "When the audit was anchored last; 0 without AUDIT_ANCHORS",
+            "When the audit's heads were anchored last; 1 where no anchor is known, 0 without AUDIT_ANCHORS",
         )
         self._count_failures(counter, gauge)
         drift = ["reference", "feature", "bin"]
-        self.drift_questions = counter("chatbot_drift_questions", "Questions in the bins of the drift reference", drift)
-        self.drift_share = gauge("chatbot_drift_reference_share", "Share of the reference's questions in a bin", drift)
-        self.plans_outdated = gauge("chatbot_plans_outdated", "The plans file was refused and older plans apply")
+        self.drift_questions = counter(
+            "chatbot_drift_questions",
+            "Questions by the bins of the drift reference; nothing without `DRIFT__REFERENCE`",
+            drift,
+        )
+        self.drift_share = gauge(
+            "chatbot_drift_reference_share", "The share of the reference's questions in a bin, at least 0.001", drift
+        )
+        self.plans_outdated = gauge("chatbot_plans_outdated", "1 while the plans file is refused and older plans apply")
 
     def _count_failures(self, counter: Callable[..., Counter], gauge: Callable[..., Gauge]) -> None:
         self.task_failures = counter(
-            "chatbot_task_failures", "Times that a background task, or the edge of an answer, failed", ["task"]
+            "chatbot_task_failures",
+            "Background tasks that failed and were started again, and answers that ended by a bug",
+            ["task"],
         )
-        self.deferred = gauge("chatbot_deferred_writes", "Ends of answers that Redis has not taken yet")
-        self.lost = counter("chatbot_lost_writes", "Ends of answers that were given up", ["kind"])
+        self.deferred = gauge(
+            "chatbot_deferred_writes", "Settlements and messages of ended answers that Redis has not taken yet"
+        )
+        self.lost = counter(
+            "chatbot_lost_writes",
+            "Those that were given up, and ends of logs: too many, for an hour, or the process ended",
+            ["kind"],
+        )
 
     def _makers(self) -> tuple[Callable[..., Counter], Callable[..., Gauge], Callable[..., Histogram]]:
         def counter(name: str, text: str, labels: Sequence[str] = ()) -> Counter:

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from typing import TypeVar
 
 import structlog
-from pydantic import BaseModel, PositiveFloat, PositiveInt
+from pydantic import BaseModel, Field, PositiveFloat, PositiveInt
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.cluster import RedisCluster
 from redis.asyncio.retry import Retry
@@ -34,11 +34,13 @@ DEMOTED = (ReadOnlyError, ClusterDownError)
 
 
 class RedisBreakerSettings(BaseModel, frozen=True):
-    """In seconds: the deadline of a command, the deadline of a probe, and the time between two probes."""
+    """When Redis counts as away, and how its return is noticed."""
 
-    slow_after: PositiveFloat = 0.2
-    probe_timeout: PositiveFloat = 0.05
-    probe_every: PositiveFloat = 0.5
+    slow_after: PositiveFloat = Field(
+        0.2, description="seconds: the deadline of a command; one that misses it opens the breaker"
+    )
+    probe_timeout: PositiveFloat = Field(0.05, description="seconds: the deadline of a probe while the breaker is open")
+    probe_every: PositiveFloat = Field(0.5, description="seconds: between two probes")
 
 
 class RedisBreaker:
@@ -143,9 +145,11 @@ async def in_time(command: Callable[[], Awaitable[T]], seconds: float) -> T:
 class RedisSettings(BaseModel, frozen=True):
     """A process's connections to Redis; the deadline of a command is the breaker's."""
 
-    max_connections: PositiveInt = 64
-    max_readers: PositiveInt = 1000
-    """Connections for readers of answers that another replica writes: each blocks one while it waits in Redis."""
+    max_connections: PositiveInt = Field(64, description="connections: of one process to Redis")
+    max_readers: PositiveInt = Field(
+        1000,
+        description="connections: for readers of answers that another replica writes; each blocks one while it waits",
+    )
     breaker: RedisBreakerSettings = RedisBreakerSettings()
 
     def for_readers(self) -> "RedisSettings":

@@ -30,23 +30,29 @@ from knowledge.withdrawals import Withdrawals
 class TurnSettings(BaseModel, frozen=True):
     """How answers are made: what is checked, their length in tokens, and their time in seconds."""
 
-    grounding: GroundingMode = GroundingMode.STRICT
+    grounding: GroundingMode = Field(
+        GroundingMode.STRICT,
+        description="`strict` holds a sentence back until it is checked, `numbers` only a number, `off` checks nothing",
+    )
     answerability: AnswerabilitySettings = AnswerabilitySettings()
-    contact: str = "1599-0000"
-    repair_certainty: Annotated[float, Field(gt=0, le=1)] = 0.5
-    """The certainty, from 0 (all quotes alike) to 1, from which one quote is shown alone in place of a withheld answer.
-
-    The question costs the model one token; 1 asks nothing.
-    """
-    temperature: float = 0.0
-    again_temperature: float = 0.4
-    """The temperature of another answer to a question: at the first answer's 0 the model would repeat itself."""
-    max_answer_tokens: int = 400
-    most_answer_tokens: int = 2000
-    extension_tokens: int = 128
-    history_tokens: int = 500
-    longest_answer: float = 600.0
-    finish_timeout: float = 5.0
+    contact: str = Field("1599-0000", description="the telephone number of a person, which a hand-off names")
+    repair_certainty: Annotated[float, Field(gt=0, le=1)] = Field(
+        0.5,
+        description=(
+            "ratio: how sure the model must be which quote states the answer, so that it is shown in place of a "
+            "withheld one; 1 asks it nothing"
+        ),
+    )
+    temperature: float = Field(0.0, description="ratio: the sampling temperature of a first answer")
+    again_temperature: float = Field(
+        0.4, description="ratio: that of another answer to a question; at 0 the model would repeat itself"
+    )
+    max_answer_tokens: int = Field(400, description="tokens: the longest answer where the caller names no length")
+    most_answer_tokens: int = Field(2000, description="tokens: the longest answer that a caller may ask for")
+    extension_tokens: int = Field(128, description="tokens: reserved at once when an answer outgrows its reservation")
+    history_tokens: int = Field(500, description="tokens: earlier messages in the prompt")
+    longest_answer: float = Field(600.0, description="seconds: until an answer is ended, and its slot's lease lapses")
+    finish_timeout: float = Field(5.0, description="seconds: the deadline of recording an answer's end")
 
     @property
     def probes(self) -> bool:

@@ -35,32 +35,72 @@ class Settings(BaseSettings):
         env_nested_delimiter="__", nested_model_default_partial_update=True, frozen=True, extra="ignore"
     )
 
-    host: str = "127.0.0.1"
-    port: int = Field(8000, ge=1, le=65535)
-    data_dir: Path = Path(".data")
-    weights_dir: Path = Path("~/.cache/bank-chatbot/weights")
-    bank_name_ko: str = "한빛은행"
-    bank_name_en: str = "Hanbit Bank"
-    redis_url: SecretStr
-    ledger_cluster_url: SecretStr | None = None
-    qdrant_url: str | None = None
-    qdrant_api_key: SecretStr | None = None
+    host: str = Field("127.0.0.1", description="where the chat API listens")
+    port: int = Field(8000, ge=1, le=65535, description="port: of the chat API")
+    data_dir: Path = Field(Path(".data"), description="the folder of embedded stores, logs and keys")
+    weights_dir: Path = Field(
+        Path("~/.cache/bank-chatbot/weights"), description="the folder of model weights; it holds the embedder"
+    )
+    bank_name_ko: str = Field("한빛은행", description="what the Korean prompt calls the bank")
+    bank_name_en: str = Field("Hanbit Bank", description="what the English prompt calls the bank")
+    redis_url: SecretStr = Field(description="history, answer logs, token ledger; `make run` starts one")
+    ledger_cluster_url: SecretStr | None = Field(
+        None, description="any node of a Redis Cluster that keeps the token ledger, where one Redis cannot"
+    )
+    qdrant_url: str | None = Field(
+        None,
+        description="a Qdrant server, 1.19 to 1.21; without it the index is embedded in the data folder (one process)",
+    )
+    qdrant_api_key: SecretStr | None = Field(
+        None, description="the server's key; the chat API reads only, so a read key will do"
+    )
     qdrant: ServerSettings = ServerSettings()
-    database_url: SecretStr | None = None
-    models_file: Path | None = None
-    llm_urls: str | None = None
-    llm_tokenizer: Path | None = None
-    llm_profile: ProfileName = "cpu"
-    llm_api_key: SecretStr | None = None
-    audit_key: SecretStr
-    audit_anchors: str | None = Field(None, pattern=r"^(file:///|s3://).+")
+    database_url: SecretStr | None = Field(
+        None,
+        description=(
+            "audit and withdrawals in SQL, as `postgresql+asyncpg://user:password@host/name`; without it SQLite in the "
+            "data folder"
+        ),
+    )
+    models_file: Path | None = Field(
+        None, description="a YAML file of endpoint groups with `name, urls, group, weight, tokenizer, profile`"
+    )
+    llm_urls: str | None = Field(
+        None,
+        description="the addresses of one group of endpoints, separated by commas: the short form of a models file",
+    )
+    llm_tokenizer: Path | None = Field(
+        None, description="the folder of the served model's tokenizer, compared with the endpoint at the start"
+    )
+    llm_profile: ProfileName = Field("cpu", description="whose deadlines these endpoints have")
+    llm_api_key: SecretStr | None = Field(None, description="the endpoints' key")
+    audit_key: SecretStr = Field(description="the secret that chains the audit rows; `make run` makes one")
+    audit_anchors: str | None = Field(
+        None,
+        pattern=r"^(file:///|s3://).+",
+        description=(
+            "where the heads of the audit's chains are written once a day, out of reach of whoever has the database; "
+            "without it, and without DATABASE_URL, in the data folder"
+        ),
+    )
     auth: AuthSettings
-    demo_key_file: Path | None = None
-    demo_tenant: str = "hanbit"
-    drain_seconds: float = 120.0
-    refuse_seconds: float = 0.0
-    log_level: str = "INFO"
-    log_format: Literal["json", "console"] = "json"
+    demo_key_file: Path | None = Field(
+        None, description="anybody may sign in, with tokens that this key signs; refused unless bound to loopback"
+    )
+    demo_tenant: str = Field("hanbit", description="the bank whose customers they are")
+    drain_seconds: float = Field(
+        120.0,
+        description="seconds: how long running answers may go on after SIGTERM, before other replicas continue them",
+    )
+    refuse_seconds: float = Field(
+        0.0,
+        description=(
+            "seconds: how long a leaving process refuses questions at least before it closes, so that a balancer that "
+            "looks at `/readyz` is gone by then; 0 where something waits before SIGTERM"
+        ),
+    )
+    log_level: str = Field("INFO", description="the least level that is logged")
+    log_format: Literal["json", "console"] = Field("json", description="how a line of the log is written")
     turn: TurnSettings = TurnSettings()
     admission: AdmissionSettings = AdmissionSettings()
     answer_cache: AnswerCacheSettings = AnswerCacheSettings()
@@ -75,7 +115,7 @@ class Settings(BaseSettings):
     retrieval: RetrievalSettings = RetrievalSettings()
     reranker: RerankerSettings = RerankerSettings()
     traces: TraceSettings = TraceSettings()
-    passage_tokens: int = Field(1000, ge=200, description="prompt tokens that passages may take")
+    passage_tokens: int = Field(1000, ge=200, description="tokens: of the prompt that passages may take")
 
     @model_validator(mode="after")
     def _demo_only_on_loopback(self) -> Self:

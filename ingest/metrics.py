@@ -30,21 +30,25 @@ class Metrics:
         )
         self.jobs = Gauge("ingest_jobs_waiting", "Jobs that are not finished", registry=self.registry)
         self.oldest_job = Gauge(
-            "ingest_oldest_job_seconds", "Since when the oldest unfinished job waits", registry=self.registry
+            "ingest_oldest_job_seconds",
+            "Since when the oldest of them waits: how far the workers are behind",
+            registry=self.registry,
         )
-        self.dead_jobs = Gauge("ingest_dead_jobs", "Jobs that were tried often enough", registry=self.registry)
+        self.dead_jobs = Gauge(
+            "ingest_dead_jobs", "Jobs that were tried three times and wait for somebody", registry=self.registry
+        )
         self.refusals = Counter(
             "ingest_requests_refused_total", "Requests answered with an error", ["code"], registry=self.registry
         )
         self.task_failures = Counter(
             "ingest_task_failures_total",
-            "Times that a background task failed and was started again",
+            "Background tasks that failed and were started again",
             ["task"],
             registry=self.registry,
         )
         self.parser_walls = Gauge(
             "ingest_parser_walls",
-            "Whether the process that reads files stands behind a wall",
+            "1 where the process that reads files has given that up, 0 where the kernel or the container refused",
             ["wall"],
             registry=self.registry,
         )

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from zoneinfo import ZoneInfo
 
-from pydantic import BaseModel, PositiveInt
+from pydantic import BaseModel, Field, PositiveInt
 
 from ingest.catalogue import Approvals, Catalogue
 from ingest.jobs import JobBroker, JobClaims
@@ -22,9 +22,9 @@ class PipelineSettings(BaseModel, frozen=True):
     Most documents have few passages, and the embedder works best on dozens: so many documents at once.
     """
 
-    zone: str = "Asia/Seoul"
-    batch: PositiveInt = 64
-    at_once: PositiveInt = 16
+    zone: str = Field("Asia/Seoul", description="the bank's time zone: when a document's dates begin and end")
+    batch: PositiveInt = Field(64, description="passages: of one document, embedded in one batch")
+    at_once: PositiveInt = Field(16, description="documents: under way at once")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

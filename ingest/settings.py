@@ -27,25 +27,47 @@ class Settings(BaseSettings):
         env_nested_delimiter="__", nested_model_default_partial_update=True, frozen=True, extra="ignore"
     )
 
-    ingest_host: str = "127.0.0.1"
-    ingest_port: int = Field(8001, ge=1, le=65535)
-    data_dir: Path = Path(".data")
-    weights_dir: Path = Path("~/.cache/bank-chatbot/weights")
-    database_url: SecretStr | None = None
-    qdrant_url: AnyHttpUrl | None = None
-    qdrant_api_key: SecretStr | None = None
+    ingest_host: str = Field("127.0.0.1", description="where the documents API listens")
+    ingest_port: int = Field(8001, ge=1, le=65535, description="port: of the documents API")
+    data_dir: Path = Field(Path(".data"), description="the folder of embedded stores, logs and keys")
+    weights_dir: Path = Field(
+        Path("~/.cache/bank-chatbot/weights"), description="the folder of model weights; it holds the embedder"
+    )
+    database_url: SecretStr | None = Field(
+        None,
+        description=(
+            "the catalogue and withdrawals in SQL, as `postgresql+asyncpg://user:password@host/name`; without it "
+            "SQLite in the data folder"
+        ),
+    )
+    qdrant_url: AnyHttpUrl | None = Field(
+        None,
+        description="a Qdrant server, 1.19 to 1.21; without it the index is embedded in the data folder (one process)",
+    )
+    qdrant_api_key: SecretStr | None = Field(None, description="the server's key, which must be allowed to write")
     qdrant: ServerSettings = ServerSettings()
-    blob_url: str | None = None
-    redis_url: SecretStr | None = None
+    blob_url: str | None = Field(
+        None,
+        description=(
+            "the original documents: `file:///path` or `s3://bucket/prefix`; without it a folder in the data folder"
+        ),
+    )
+    redis_url: SecretStr | None = Field(None, description="the queue of jobs; the API and its workers need it")
     delivery: JobBrokerSettings = JobBrokerSettings()
-    most_upload_bytes: PositiveInt = 100 * 1024 * 1024
+    most_upload_bytes: PositiveInt = Field(100 * 1024 * 1024, description="bytes: the largest document")
     auth: AuthSettings | None = None
-    log_level: str = "INFO"
-    log_format: Literal["json", "console"] = "json"
+    log_level: str = Field("INFO", description="the least level that is logged")
+    log_format: Literal["json", "console"] = Field("json", description="how a line of the log is written")
     chunks: ChunkSettings = ChunkSettings()
     parser: ParserSettings = ParserSettings()
     pipeline: PipelineSettings = PipelineSettings()
-    embed_workers: PositiveInt | None = None
+    embed_workers: PositiveInt | None = Field(
+        None,
+        description=(
+            "processes: that embed passages side by side, each but the first 110 MB; without it one where jobs are "
+            "worked, else every core, at most 4"
+        ),
+    )
     traces: TraceSettings = TraceSettings()
 
     @model_validator(mode="after")

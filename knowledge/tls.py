@@ -4,16 +4,18 @@ import ssl
 from pathlib import Path
 from typing import Self
 
-from pydantic import BaseModel, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 
 class TlsSettings(BaseModel, frozen=True):
     """Files in PEM format; without `ca_file` the system's authorities are trusted."""
 
-    ca_file: Path | None = None
-    cert_file: Path | None = None
-    key_file: Path | None = None
-    verify: bool = True
+    ca_file: Path | None = Field(
+        None, description="the authorities that are trusted, a file in PEM format; without it the system's"
+    )
+    cert_file: Path | None = Field(None, description="this client's certificate, a file in PEM format")
+    key_file: Path | None = Field(None, description="the key of that certificate, a file in PEM format")
+    verify: bool = Field(default=True, description="whether the server's certificate is checked")
 
     @model_validator(mode="after")
     def _certificate_with_its_key(self) -> Self:

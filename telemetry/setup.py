@@ -8,7 +8,7 @@ from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExport
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from telemetry.redact import ContentFreeExporter
 
@@ -16,8 +16,10 @@ from telemetry.redact import ContentFreeExporter
 class TraceSettings(BaseModel, frozen=True):
     """The OTLP endpoint and the seconds of an export; without an endpoint spans are made, for the logs, and dropped."""
 
-    otlp_endpoint: str | None = None
-    export_timeout: float = 5.0
+    otlp_endpoint: str | None = Field(
+        None, description="where spans go (OTLP over HTTP); without it they are made, for the logs, and dropped"
+    )
+    export_timeout: float = Field(5.0, description="seconds: the deadline of an export")
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What the code offers, the documents name: settings, errors, events, metrics, make targets.
+"""What the code offers, the documents name: errors, events, make targets.
 
 Without a row, users cannot know of an entry; without an entry, a row promises what does not exist.
 (`tests/golden` protects the entries themselves from unnoticed changes.)
@@ -14,23 +14,14 @@ import pytest
 
 from chatbot.errors import ChatError
 from chatbot.events import EVENTS, FinishReason, NoticeCode, Source, Sources
-from chatbot.metrics import Metrics as ChatMetrics
-from chatbot.settings import Settings as ChatSettings
 from ingest.errors import IngestError
-from ingest.metrics import Metrics as IngestMetrics
-from ingest.settings import Settings as IngestSettings
-from tests.golden.contracts import descendants, described_instruments
+from tests.golden.contracts import descendants
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
 API = (ROOT / "docs/api.md").read_text("utf-8")
-METRICS = (ROOT / "docs/metrics.md").read_text("utf-8")
 SERVICES = pytest.mark.parametrize(
     ("root", "section"), [(ChatError, "Errors of the chat API"), (IngestError, "Errors of the documents API")]
-)
-INSTRUMENTS = pytest.mark.parametrize(
-    ("metrics", "section"),
-    [(ChatMetrics(), "chatbot (`:8000/metrics`)"), (IngestMetrics(), "ingest (`:8001/metrics`)")],
 )
 
 
@@ -74,23 +65,6 @@ def test_every_event_is_documented_with_its_fields() -> None:
 @pytest.mark.parametrize(("values", "section"), [(NoticeCode, "Codes of a notice"), (FinishReason, "Finish reasons")])
 def test_every_notice_and_finish_reason_is_documented(values: type[StrEnum], section: str) -> None:
     assert [name for row in table(API, section) for name in names(row[0])] == list(values)
-
-
-@INSTRUMENTS
-def test_every_metric_is_documented_with_its_type_and_labels(
-    metrics: ChatMetrics | IngestMetrics, section: str
-) -> None:
-    documented = {names(row[0])[0]: (row[1], names(row[2])) for row in table(METRICS, section)}
-    assert documented == {
-        described["samples"][0].removesuffix("_bucket"): (described["type"], described["labels"])
-        for described in described_instruments(metrics)
-    }
-
-
-@pytest.mark.parametrize("settings", [ChatSettings, IngestSettings], ids=["chatbot", "ingest"])
-def test_every_setting_is_documented(settings: type[ChatSettings] | type[IngestSettings]) -> None:
-    silent = [name for name in settings.model_fields if not re.search(rf"`{name.upper()}(__\w+)?`", README)]
-    assert silent == [], "settings that the README does not name"
 
 
 def test_every_make_target_is_explained() -> None:

@@ -42,18 +42,24 @@ class AdmissionSettings(BaseModel, frozen=True):
     """How many answers this process serves at once, how many may wait and for how long, and in which order."""
 
     slots: int = Field(
-        16, ge=1, description="the most at once; all of them where the endpoints' metrics are unreadable"
+        16, ge=1, description="answers: the most at once; all of them where the endpoints' metrics are unreadable"
     )
-    queue: int = Field(64, ge=1, description="the most that may wait, of one priority and those before it")
-    tenant_share: float = Field(0.5, gt=0, le=1, description="the most of the queue that one tenant may hold")
-    first_token_target: float = Field(10.0, gt=0, description="seconds; an answer that would start later is refused")
-    longest_retry: float = Field(300.0, ge=1, description="the longest Retry-After, in seconds")
-    weights: dict[str, Annotated[float, Field(gt=0)]] = {}
-    """By tenant; 1 where none is set."""
-    priorities: dict[Role, Annotated[int, Field(ge=0)]] = {"service": 10, "evals": 20}
-    """By role; lower goes first, 0 where none is set. Others than 0 need vLLM's `--scheduling-policy priority`."""
-    tell_every: float = Field(1.0, gt=0, description="seconds between two updates of changed positions")
-    poll_every: float = Field(1.0, gt=0, description="seconds between two reads of the endpoints' metrics")
+    queue: int = Field(64, ge=1, description="answers: the most that may wait, of one priority and those before it")
+    tenant_share: float = Field(0.5, gt=0, le=1, description="ratio: the most of the queue that one tenant may hold")
+    first_token_target: float = Field(10.0, gt=0, description="seconds: an answer that would start later is refused")
+    longest_retry: float = Field(300.0, ge=1, description="seconds: the longest Retry-After")
+    weights: dict[str, Annotated[float, Field(gt=0)]] = Field(
+        default={}, description="each tenant's share of the slots, as JSON; 1 where none is set"
+    )
+    priorities: dict[Role, Annotated[int, Field(ge=0)]] = Field(
+        default={"service": 10, "evals": 20},
+        description=(
+            "each role's priority, as JSON; lower goes first, 0 where none is set; others than 0 need vLLM's "
+            "`--scheduling-policy priority`"
+        ),
+    )
+    tell_every: float = Field(1.0, gt=0, description="seconds: between two updates of changed positions")
+    poll_every: float = Field(1.0, gt=0, description="seconds: between two reads of the endpoints' metrics")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,7 @@ from functools import partial
 
 import msgspec
 import structlog
-from pydantic import BaseModel, PositiveInt
+from pydantic import BaseModel, Field, PositiveInt
 from redis.asyncio import Redis
 
 from chatbot.errors import StoreUnavailable
@@ -26,8 +26,10 @@ log = structlog.get_logger(__name__)
 class AnswerCacheSettings(BaseModel, frozen=True):
     """How long an answer may be shown again, and how large one may be to be kept."""
 
-    keep_seconds: PositiveInt = 86_400
-    most_bytes: PositiveInt = 16_384
+    keep_seconds: PositiveInt = Field(
+        86_400, description="seconds: how long a grounded answer may be shown again while no model can answer"
+    )
+    most_bytes: PositiveInt = Field(16_384, description="bytes: the largest answer that is kept")
 
 
 class CachedAnswer(msgspec.Struct, frozen=True, kw_only=True):

@@ -17,7 +17,7 @@ from urllib.parse import quote
 
 import msgspec
 import structlog
-from pydantic import BaseModel, PositiveInt
+from pydantic import BaseModel, Field, PositiveInt
 from redis.asyncio import Redis
 
 from chatbot.errors import BadRequest, NotFound
@@ -31,16 +31,20 @@ CHANGED = re.compile(r"[0-9]+(\.[0-9]+)?(e[+-]?[0-9]+)?")
 
 
 class HistorySettings(BaseModel, frozen=True):
-    """How long a conversation is kept after its last message, and how much of it.
+    """How long a conversation is kept after its last message, and how much of it."""
 
-    `begin_within`: the seconds for which an issued id may still begin its conversation (Redis was away when it should
-    have), and for which a deletion is remembered.
-    """
-
-    keep_seconds: PositiveInt = 30 * 86400
-    begin_within: PositiveInt = 86400
-    most_messages: PositiveInt = 400
-    most_conversations: PositiveInt = 1000
+    keep_seconds: PositiveInt = Field(
+        30 * 86400, description="seconds: how long a conversation is kept after its last message"
+    )
+    begin_within: PositiveInt = Field(
+        86400,
+        description=(
+            "seconds: for which an issued id may still begin its conversation (Redis was away when it should have), "
+            "and for which a deletion is remembered"
+        ),
+    )
+    most_messages: PositiveInt = Field(400, description="messages: the most of one conversation")
+    most_conversations: PositiveInt = Field(1000, description="conversations: the most of one customer")
 
 
 class HistoryMessage(Protocol):

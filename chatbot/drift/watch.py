@@ -13,7 +13,7 @@ from pathlib import Path
 import anyio
 import msgspec
 import structlog
-from pydantic import BaseModel, PositiveFloat, PositiveInt
+from pydantic import BaseModel, Field, PositiveFloat, PositiveInt
 
 from chatbot.drift.psi import OUTCOMES, Bin, BinCounter, Reference, build_reference
 from chatbot.records import SearchFinished, TurnFinished
@@ -22,16 +22,14 @@ log = structlog.get_logger(__name__)
 
 
 class DriftSettings(BaseModel, frozen=True):
-    """What to compare with; without a `reference` nothing is counted.
+    """What questions are compared with, and how much of them is kept in memory."""
 
-    `every`: seconds between counts. `sample`, `most_waiting`: searches kept in memory for a new reference, and for the
-    next count.
-    """
-
-    reference: Path | None = None
-    every: PositiveFloat = 5.0
-    sample: PositiveInt = 2000
-    most_waiting: PositiveInt = 5000
+    reference: Path | None = Field(
+        None, description="a reference window: questions are counted in its bins; without one nothing is counted"
+    )
+    every: PositiveFloat = Field(5.0, description="seconds: between two counts")
+    sample: PositiveInt = Field(2000, description="searches: kept in memory for a new reference")
+    most_waiting: PositiveInt = Field(5000, description="searches: kept in memory for the next count")
 
 
 class ReferenceUnreadable(Exception):

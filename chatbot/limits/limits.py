@@ -27,10 +27,10 @@ Amount = Annotated[int, Field(ge=1, le=10**12)]
 class Limit(BaseModel, frozen=True, extra="forbid"):
     """What one scope may spend."""
 
-    tokens_per_minute: Amount
-    requests_per_minute: Amount
-    concurrent: Amount
-    tokens_per_day: Amount
+    tokens_per_minute: Amount = Field(description="tokens: in any 60 seconds")
+    requests_per_minute: Amount = Field(description="requests: in any 60 seconds")
+    concurrent: Amount = Field(description="answers: at once")
+    tokens_per_day: Amount = Field(description="tokens: from midnight to midnight")
 
     def share(self, replicas: int) -> "Limit":
         """Return one replica's part of each dimension, at least one."""
@@ -61,11 +61,17 @@ class LimitSettings(BaseModel, frozen=True, extra="forbid"):
 
     tenant: Limit = TENANT
     user: Limit = USER
-    roles: dict[Role, Limit] = {}
-    """In place of `user` for users of these roles; of several, the largest of each dimension."""
+    roles: dict[Role, Limit] = Field(
+        default={},
+        description=(
+            "limits in place of the user's for users of these roles, as JSON; of several, the largest of each dimension"
+        ),
+    )
     model: Limit = TENANT
-    zone: str = "Asia/Seoul"
-    cached_weight: Annotated[float, Field(ge=0, le=1)] = 1.0
+    zone: str = Field("Asia/Seoul", description="the time zone whose midnight ends the day")
+    cached_weight: Annotated[float, Field(ge=0, le=1)] = Field(
+        1.0, description="ratio: what a prompt token that the model had cached costs"
+    )
 
     @field_validator("zone")
     @classmethod
@@ -138,22 +144,30 @@ def seconds_until_gone(newest: int, micros: int) -> float:
 
 
 class LedgerSettings(BaseModel, frozen=True):
-    """Limits by tenant (`limits` for those without their own), and a replica's quota while Redis is away.
-
-    Of the limits a replica then has one of `replicas` shares, for `share_seconds`. The percentile of a tenant's answers
-    is that of the last `answers_remembered`, once there are `answers_needed`.
-    """
+    """Limits by tenant (`limits` for those without their own), and a replica's quota while Redis is away."""
 
     limits: LimitSettings = LimitSettings()
-    tenants: dict[str, LimitSettings] = {}
-    replicas: PositiveInt = 1
-    share_seconds: PositiveFloat = 60.0
-    plans_file: Path | None = None
-    """Plans that may change while the process runs (`chatbot.limits.plans`), in place of `limits` and `tenants`."""
-    plans_every: PositiveFloat = 1.0
-    """Seconds between two checks of the file."""
-    answers_remembered: PositiveInt = 128
-    answers_needed: PositiveInt = 20
+    tenants: dict[str, LimitSettings] = Field(
+        default={},
+        description="limits of tenants that have their own, as JSON; a tenant's entry has the fields of `limits`",
+    )
+    replicas: PositiveInt = Field(1, description="replicas: among how many the limits are shared while Redis is away")
+    share_seconds: PositiveFloat = Field(
+        60.0, description="seconds: how long a replica goes on with its share; then 503"
+    )
+    plans_file: Path | None = Field(
+        None,
+        description=(
+            "a YAML file of limits by tenant and role, read again when it changes, in place of `limits` and `tenants`"
+        ),
+    )
+    plans_every: PositiveFloat = Field(1.0, description="seconds: between two checks of that file")
+    answers_remembered: PositiveInt = Field(
+        128, description="answers: the last of a tenant, whose 95th percentile of tokens is what is reserved"
+    )
+    answers_needed: PositiveInt = Field(
+        20, description="answers: how many there must be for that; before, the longest is reserved"
+    )
 
     def of(self, tenant: str) -> LimitSettings:
         """Return the tenant's limits."""

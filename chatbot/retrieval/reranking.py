@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import structlog
-from pydantic import BaseModel, PositiveFloat, PositiveInt
+from pydantic import BaseModel, Field, PositiveFloat, PositiveInt
 from sentence_transformers import CrossEncoder
 
 from knowledge.index import indexed_text
@@ -28,11 +28,18 @@ class RerankerMissing(Exception):
 class RerankerSettings(BaseModel, frozen=True):
     """Which cross-encoder sorts how many candidates; an answer waits for it at most `timeout` seconds."""
 
-    folder: Path | None = None
-    candidates: PositiveInt = 20
-    timeout: PositiveFloat = 0.5
-    # Questions that wait or are being scored; the order of one more stays as it is.
-    waiting: PositiveInt = 8
+    folder: Path | None = Field(
+        None,
+        description=(
+            "a sentence-transformers cross-encoder that sorts the candidates of a search; without one they stay as "
+            "found"
+        ),
+    )
+    candidates: PositiveInt = Field(20, description="passages: how many it sorts")
+    timeout: PositiveFloat = Field(0.5, description="seconds: how long an answer waits for it; then the order stays")
+    waiting: PositiveInt = Field(
+        8, description="questions: the most that wait or are scored; the order of one more stays as it is"
+    )
 
 
 class Reranker:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import msgspec
 from anyio import to_thread
 from opentelemetry import trace
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from chatbot.errors import IndexUnavailable
 from chatbot.records import SearchFinished
@@ -26,7 +26,7 @@ tracer = trace.get_tracer(__name__)
 class RetrievalSettings(BaseModel, frozen=True):
     """How many passages an answer may draw from."""
 
-    passages: int = 5
+    passages: int = Field(5, description="passages: the most that an answer may draw from")
 
 
 class SearchResult(msgspec.Struct, frozen=True, kw_only=True):

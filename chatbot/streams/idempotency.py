@@ -17,7 +17,7 @@ from uuid import uuid4
 
 import anyio
 import msgspec
-from pydantic import BaseModel, PositiveFloat
+from pydantic import BaseModel, Field, PositiveFloat
 from redis.asyncio import Redis
 
 from chatbot.deferred import DeferredWrites
@@ -37,16 +37,16 @@ Begin = Callable[[], Awaitable["BegunAnswer"]]
 
 
 class IdempotencySettings(BaseModel, frozen=True):
-    """Seconds.
+    """How long a claim on an Idempotency-Key lasts, and how long others wait for it."""
 
-    `lease`: until a claim lapses; `patience`: how long a request waits for another's claim, looking every `look_every`;
-    `insist`: how long a command is repeated while Redis does not answer.
-    """
-
-    lease: PositiveFloat = 15.0
-    patience: PositiveFloat = 30.0
-    look_every: PositiveFloat = 0.05
-    insist: PositiveFloat = 1.5
+    lease: PositiveFloat = Field(
+        15.0, description="seconds: after which a request is taken for dead that had its key and no answer yet"
+    )
+    patience: PositiveFloat = Field(30.0, description="seconds: how long a request waits for another's claim")
+    look_every: PositiveFloat = Field(0.05, description="seconds: between two looks at that claim")
+    insist: PositiveFloat = Field(
+        1.5, description="seconds: how long a command is repeated while Redis does not answer"
+    )
 
 
 @dataclass(frozen=True, slots=True)

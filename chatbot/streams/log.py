@@ -14,7 +14,7 @@ from importlib.resources import files
 from typing import Any, Literal, NewType, cast
 
 import msgspec
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
@@ -39,11 +39,13 @@ _Streams = list[tuple[bytes, _Entries]]
 
 
 class AnswerLogSettings(BaseModel, frozen=True):
-    """Seconds: a log is kept after its last event; a reader waits in Redis for the next one; a writer's lease lasts."""
+    """How long a log is kept, read and owned."""
 
-    keep: int = 3600
-    block: float = 2.0
-    lease: float = 2.0
+    keep: int = Field(3600, description="seconds: how long a finished stream can be read again")
+    block: float = Field(
+        2.0, description="seconds: how long a reader waits in Redis for the next event before it asks anew"
+    )
+    lease: float = Field(2.0, description="seconds: after which another replica may take a silent writer's answer over")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

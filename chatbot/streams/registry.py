@@ -20,7 +20,7 @@ from typing import Literal
 import anyio
 import structlog
 from anyio.abc import TaskGroup
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 from chatbot.deferred import WriteKind
 from chatbot.errors import ChatError, Draining, ForeignEventId, LogLost, NotFound, StoreUnavailable
@@ -57,19 +57,20 @@ _NOT_RESUMABLE = "연결이 끊기면 이 답변은 이어볼 수 없습니다. 
 
 
 class AnswerRegistrySettings(BaseModel, frozen=True):
-    """Seconds, but for `kept`.
+    """When an answer without readers or without its process ends."""
 
-    `grace`: until an answer without readers is abandoned; `heartbeat`: between two renewals of the leases, so at most
-    until a cancel on another replica is noticed; `sweep_every`: between two sweeps for answers whose writer is dead;
-    `orphaned_after`: how long such an answer waits for a reader before it is ended. `kept`: ended answers without a log
-    that stay in memory.
-    """
-
-    grace: float = 10.0
-    kept: int = 1000
-    heartbeat: float = 0.25
-    sweep_every: float = 5.0
-    orphaned_after: float = 10.0
+    grace: float = Field(10.0, description="seconds: until an answer that nobody reads is abandoned")
+    kept: int = Field(1000, description="answers: how many that have ended without a log stay in memory")
+    heartbeat: float = Field(
+        0.25,
+        description=(
+            "seconds: between two renewals of the leases, so at most until a cancel on another replica is noticed"
+        ),
+    )
+    sweep_every: float = Field(5.0, description="seconds: between two sweeps for answers whose process died")
+    orphaned_after: float = Field(
+        10.0, description="seconds: until such an answer, which nobody reads, is ended by another replica"
+    )
 
 
 Work = Callable[[LiveAnswer], Awaitable[None]]

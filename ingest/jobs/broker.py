@@ -14,7 +14,7 @@ import anyio
 import msgspec
 from anyio import CancelScope
 from coredis.exceptions import RedisError
-from pydantic import BaseModel, PositiveFloat, SecretStr
+from pydantic import BaseModel, Field, PositiveFloat, SecretStr
 from streaq import StreaqRetry, Worker
 
 from ingest.catalogue import Job, JobState
@@ -25,11 +25,11 @@ _ENCODER = msgspec.json.Encoder(enc_hook=str)
 
 
 class JobBrokerSettings(BaseModel, frozen=True):
-    """The queue's name in Redis; seconds that sending may take; seconds after which a silent worker counts as dead."""
+    """The queue of jobs in Redis, and when a worker counts as dead."""
 
-    queue: str = "ingest"
-    deadline: PositiveFloat = 2.0
-    idle: PositiveFloat = 10.0
+    queue: str = Field("ingest", description="the name of the queue of uploads in Redis")
+    deadline: PositiveFloat = Field(2.0, description="seconds: the deadline of sending a job")
+    idle: PositiveFloat = Field(10.0, description="seconds: after which a silent worker's job goes to another")
 
 
 class RetryLater(Exception):

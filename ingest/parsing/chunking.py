@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from markdown_it import MarkdownIt
-from pydantic import BaseModel, PositiveInt
+from pydantic import BaseModel, Field, PositiveInt
 from semantic_text_splitter import MarkdownSplitter
 from tokenizers import Tokenizer
 
@@ -22,10 +22,10 @@ _RETURN = re.compile(r"\r\n?")
 
 
 class ChunkSettings(BaseModel, frozen=True):
-    """The length of passages in tokens of the embedder; a section shorter than `enough` is joined with the next."""
+    """The length of passages."""
 
-    tokens: PositiveInt = 300
-    enough: PositiveInt = 40
+    tokens: PositiveInt = Field(300, description="tokens: the longest passage, counted by the embedder's tokenizer")
+    enough: PositiveInt = Field(40, description="tokens: a section shorter than this is joined with the next")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -58,14 +58,24 @@ class ParserSettings(BaseModel, frozen=True):
     With `require_walls` no file is read by a process that could write files or speak TCP.
     """
 
-    memory_bytes: PositiveInt = 1024 * 1024 * 1024
-    cpu_seconds: PositiveInt = 28
-    wall_seconds: PositiveFloat = 30.0
-    most_wall_seconds: PositiveFloat = 900.0  # a scan of about 200 pages
-    long_seconds: PositiveFloat = 5.0
-    # One a core; not without end, because each may take `memory_bytes`.
-    processes: PositiveInt = Field(default_factory=lambda: min(max(2, len(os.sched_getaffinity(0))), 4))
-    require_walls: bool = False
+    memory_bytes: PositiveInt = Field(
+        1024 * 1024 * 1024, description="bytes: the memory that reading one file may take"
+    )
+    cpu_seconds: PositiveInt = Field(28, description="seconds: of a processor for a page, or for a file without pages")
+    wall_seconds: PositiveFloat = Field(30.0, description="seconds: for a page, or for a file without pages")
+    most_wall_seconds: PositiveFloat = Field(
+        900.0, description="seconds: for a whole file; the default is a scan of about 200 pages"
+    )
+    long_seconds: PositiveFloat = Field(
+        5.0, description="seconds: after which a file counts as long, and lets the others pass"
+    )
+    processes: PositiveInt = Field(  # not without end, because each may take `memory_bytes`
+        default_factory=lambda: min(max(2, len(os.sched_getaffinity(0))), 4),
+        description="files: read at once, all but one of them short; the default is one a core, 2 to 4",
+    )
+    require_walls: bool = Field(
+        default=False, description="whether no file is read by a process that could write files or speak TCP"
+    )
 
     def of_one_page(self) -> "ParserSettings":
         """Return the limits for a preview of one page: the whole file has the time of a page."""

@@ -27,7 +27,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 from jwt.types import Options
-from pydantic import BaseModel, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 from knowledge.access import EVERY_CUSTOMER
 from knowledge.identity.principal import ROLES, Principal
@@ -67,18 +67,19 @@ class KeySetRefused(IdentityError):
 class AuthSettings(BaseModel, frozen=True):
     """The accepted issuer, with either `jwks_url` or `public_key_file` as the source of its keys; times in seconds."""
 
-    issuer: str
-    audience: str = "bank-chatbot"
-    jwks_url: str | None = None
-    public_key_file: Path | None = None
-    leeway: float = 60.0
-    jwks_timeout: float = 3.0
-    jwks_keep: float = 3600.0
-    jwks_ask_again: float = 30.0
-    jwks_most_age: float = 86400.0
-    """The age at which keys are no longer believed, where the provider is away or answers nonsense."""
-    longest_lifetime: float = 86400.0
-    """The most seconds between a token's `iat` and its `exp`."""
+    issuer: str = Field(description="who signs the accepted tokens (`iss`)")
+    audience: str = Field("bank-chatbot", description="for whom they must be (`aud`)")
+    jwks_url: str | None = Field(None, description="where the issuer publishes its keys; this or the key file")
+    public_key_file: Path | None = Field(None, description="the issuer's public key, a file in PEM format")
+    leeway: float = Field(60.0, description="seconds: how far the issuer's clock may be from ours")
+    jwks_timeout: float = Field(3.0, description="seconds: the deadline of fetching the keys")
+    jwks_keep: float = Field(3600.0, description="seconds: how long fetched keys are used")
+    jwks_ask_again: float = Field(30.0, description="seconds: at least between two fetches for a key that is unknown")
+    jwks_most_age: float = Field(
+        86400.0,
+        description="seconds: the age at which keys are no longer believed, where the provider is away or answers nonsense",
+    )
+    longest_lifetime: float = Field(86400.0, description="seconds: the most between a token's `iat` and its `exp`")
 
     @model_validator(mode="after")
     def _one_source_of_keys(self) -> "AuthSettings":

@@ -15,15 +15,17 @@ class ServerSettings(TlsSettings, frozen=True):
     An existing collection keeps how it was created until the next `ingest reindex`.
     """
 
-    shards: PositiveInt = Field(1, description="parts of a collection, spread over the server's nodes")
-    replicas: PositiveInt = Field(1, description="copies of each shard")
-    write_consistency: PositiveInt = Field(1, description="copies that must have a write before it is acknowledged")
+    shards: PositiveInt = Field(1, description="shards: parts of a collection, spread over the server's nodes")
+    replicas: PositiveInt = Field(1, description="copies: of each shard")
+    write_consistency: PositiveInt = Field(1, description="copies: that must have a write before it is acknowledged")
     payload_on_disk: bool = Field(default=True, description="whether texts and other payload stay on disk")
     quantize: Literal["off", "int8"] = Field(
         "off",
         description="int8: vectors take a quarter of the memory; candidates are scored again by the originals on disk",
     )
-    oversampling: float = Field(2.0, ge=1, description="candidates scored again, in multiples of those asked for")
+    oversampling: float = Field(
+        2.0, ge=1, description="ratio: candidates scored again, in multiples of those asked for"
+    )
     graph_by_tenant: bool = Field(
         default=False, description="one HNSW graph a tenant instead of one over all: for many tenants of like size"
     )

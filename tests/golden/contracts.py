@@ -74,7 +74,7 @@ def events() -> str:
 
 
 def metrics(instruments: ChatMetrics | StaffMetrics) -> str:
-    return lines(described_instruments(instruments))
+    return lines({key: d[key] for key in d if key != "what"} for d in described_instruments(instruments))
 
 
 def described_instruments(instruments: ChatMetrics | StaffMetrics) -> Iterator[dict[str, Any]]:
@@ -95,7 +95,8 @@ def described(instrument: Counter | Gauge | Histogram) -> dict[str, Any]:
     labels = list(dict.fromkeys(label for sample in shown for label in sample.labels if label != "le"))
     buckets = list(dict.fromkeys(sample.labels["le"] for sample in shown if "le" in sample.labels))
     names = list(dict.fromkeys(sample.name for sample in shown))
-    return {"name": family.name, "type": family.type, "labels": labels, "samples": names, "buckets": buckets}
+    shape = {"name": family.name, "type": family.type, "labels": labels, "samples": names, "buckets": buckets}
+    return shape | {"what": family.documentation}
 
 
 # --- settings --------------------------------------------------------------------------------------------------------
