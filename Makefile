@@ -71,7 +71,7 @@ charts: setup ## Check the chart, its rules and dashboards, the Dockerfile and t
 	@$(PY) -m pytest -q tests/charts tests/scaling
 	@scripts/checkov
 
-pages: ## Write docs/settings.md and docs/metrics.md from the code
+pages: ## Write docs/api.md, docs/settings.md and docs/metrics.md from the code
 	@scripts/setup --no-llm
 	@$(PY) -m tests.golden.pages
 

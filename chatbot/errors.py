@@ -2,24 +2,24 @@
 
 ChatError
 ├── BadRequest            400 bad_request         the request cannot be understood
-│   ├── ForeignEventId    400 foreign_event_id    Last-Event-ID belongs to another answer
-│   └── Unsupported       400 unsupported         an OpenAI request for what this API does not give
+│   ├── ForeignEventId    400 foreign_event_id    `Last-Event-ID` belongs to another answer
+│   └── Unsupported       400 unsupported         an OpenAI request for what is not served here; `param` names the field
 ├── Unauthenticated       401 unauthenticated     no token, an expired one, a wrong signature
-├── Forbidden             403 forbidden           authenticated, but this role may not do that
-├── NotFound              404 not_found           not there, or another customer's
+├── Forbidden             403 forbidden           the caller's role may not do that
+├── NotFound              404 not_found           it does not exist, or belongs to another customer
 │   └── ModelNotFound     404 model_not_found     no model of that name answers here
 ├── LogLost               409 log_lost            the answer log no longer reaches back that far
 ├── StillRunning          409 still_running       the answer has not ended yet
 ├── TooLarge              413 too_large           larger than the limit will ever allow
 ├── Unprocessable         422 invalid_request     a field is missing or out of range
-│   └── KeyReused         422 idempotency_key_reused  the same Idempotency-Key with another body
-├── RateLimited           429 rate_limited        the caller's own limit; Retry-After is the true wait
-└── Unavailable           503 unavailable         ours, try later
-    ├── Overloaded        503 overloaded          no capacity left; Retry-After says when
+│   └── KeyReused         422 idempotency_key_reused  the same `Idempotency-Key` with another body
+├── RateLimited           429 rate_limited        the caller's own limit; `scope` and `dimension` name it
+└── Unavailable           503 unavailable         a part of the service is away
+    ├── Overloaded        503 overloaded          no capacity left; `Retry-After` says when
     ├── IndexUnavailable  503 index_unavailable   the passage index cannot be asked
     ├── ModelUnavailable  503 model_unavailable   no model endpoint answers
     ├── StoreUnavailable  503 store_unavailable   Redis cannot be asked
-    ├── AuditUnavailable  503 audit_unavailable   no answer goes unaudited
+    ├── AuditUnavailable  503 audit_unavailable   the audit cannot be written, and no answer goes unaudited
     └── Draining          503 draining            this replica is shutting down
 Anything else is `internal` (500): a bug, logged with its trace id.
 """

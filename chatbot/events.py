@@ -1,4 +1,4 @@
-"""The vocabulary of an answer's stream: what the answer log keeps and the customer reads (design section 3).
+"""The vocabulary of an answer's stream: what the answer log keeps and the customer reads (docs/api.md).
 
 `token* citation*` flow between `accepted` and exactly one `done` or `error`; offsets are Unicode code points of the
 answer, which is the concatenation of all `token` texts.
@@ -6,27 +6,50 @@ answer, which is the concatenation of all `token` texts.
 
 from datetime import date
 from enum import StrEnum
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import msgspec
+from msgspec import Meta
 
 
 class NoticeCode(StrEnum):
+    """What a notice is about."""
+
     DEGRADED = "degraded"
+    """a cached answer, quotes or a hand-off stand in for an answer"""
     MASKED = "masked"
+    """personal data in the question was masked before use"""
     WITHHELD = "withheld"
+    """sentences that the sources do not state were withheld"""
     HISTORY_UNAVAILABLE = "history_unavailable"
+    """earlier messages cannot be read, and this one is not kept"""
     MODEL_SWITCHED = "model_switched"
+    """another endpoint, or the smaller model, continues the answer"""
 
 
 class FinishReason(StrEnum):
+    """Why an answer has ended."""
+
     STOP = "stop"
+    """the answer is complete"""
     LENGTH = "length"
+    """it reached the number of tokens that was asked for"""
     BUDGET = "budget"
+    """the caller's limits allow no more tokens"""
     REFUSED = "refused"
+    """the question is not answered: out of scope, an injection attempt, or nothing found"""
     WITHHELD = "withheld"
+    """no sentence passed the checks"""
     CANCELLED = "cancelled"
+    """the customer cancelled it, or nobody read it any more"""
     HANDOFF = "handoff"
+    """no model answers, or the emergency stop is on: a person takes over"""
+
+
+DocumentId = Annotated[str, Meta(description="the document, as in its address at the documents API")]
+DocumentVersion = Annotated[int, Meta(description="the document's version, from 1")]
+Page = Annotated[int | None, Meta(description="the page of the original, from 1; null where it has none")]
+TraceId = Annotated[str, Meta(description="what operators find this request by")]
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,30 +59,38 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Accepted(Event, frozen=True, kw_only=True):
+    """The answer has begun."""
+
     name: ClassVar[str] = "accepted"
-    answer_id: str
-    conversation_id: str
-    question_id: str
-    model: str
-    prompt_version: str
-    trace_id: str
+    answer_id: Annotated[str, Meta(description="the answer; its stream is read again at `/v1/answers/{id}/events`")]
+    conversation_id: Annotated[str, Meta(description="the conversation, to be sent with the next question")]
+    question_id: Annotated[str, Meta(description="the question's message in the conversation")]
+    model: Annotated[str, Meta(description="the served model that is asked")]
+    prompt_version: Annotated[str, Meta(description="the version of the prompt's texts")]
+    trace_id: TraceId
 
 
 class Queued(Event, frozen=True, kw_only=True):
+    """It waits for a model slot; sent again when the position changes."""
+
     name: ClassVar[str] = "queued"
-    position: int
-    estimated_wait_ms: int
+    position: Annotated[int, Meta(description="answers: the place in the queue, from 1")]
+    estimated_wait_ms: Annotated[int, Meta(description="ms: until the slot, as far as can be told")]
 
 
 class Source(msgspec.Struct, frozen=True, kw_only=True):
-    n: int
-    document_id: str
-    version: int
-    title: str
-    section: str
-    page: int | None
-    effective_from: date | None
-    score: float
+    """A passage that was found."""
+
+    n: Annotated[int, Meta(description="the source's number, from 1, which citations name")]
+    document_id: DocumentId
+    version: DocumentVersion
+    title: Annotated[str, Meta(description="the document's title")]
+    section: Annotated[str, Meta(description="the headings above the passage, joined by ` > `")]
+    page: Page
+    effective_from: Annotated[date | None, Meta(description="the day from which the document applies, YYYY-MM-DD")]
+    score: Annotated[
+        float, Meta(description="ratio: how well the passage fits the question; only for comparing within one list")
+    ]
 
 
 class PassageRef(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,70 +102,84 @@ class PassageRef(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Sources(Event, frozen=True, kw_only=True):
-    """Sent as a bare JSON list of its `items`."""
+    """The passages that were found, best first: a bare JSON list of sources."""
 
     name: ClassVar[str] = "sources"
     items: tuple[Source, ...]
 
 
 class Token(Event, frozen=True, kw_only=True):
+    """The next piece of the answer."""
+
     name: ClassVar[str] = "token"
-    text: str
+    text: Annotated[str, Meta(description="the piece; all of them joined are the answer")]
 
 
 class Citation(Event, frozen=True, kw_only=True):
+    """A stretch of the answer stands in a source."""
+
     name: ClassVar[str] = "citation"
-    n: int
-    start: int
-    end: int
-    document_id: str
-    version: int
-    page: int | None
-    quote: str
+    n: Annotated[int, Meta(description="the source's number")]
+    start: Annotated[int, Meta(description="characters: where the stretch begins in the answer")]
+    end: Annotated[int, Meta(description="characters: where it ends, exclusive")]
+    document_id: DocumentId
+    version: DocumentVersion
+    page: Page
+    quote: Annotated[str, Meta(description="the words of the passage that state it")]
 
 
 class Notice(Event, frozen=True, kw_only=True):
+    """Something the customer should know."""
+
     name: ClassVar[str] = "notice"
-    code: NoticeCode
-    text: str
+    code: Annotated[NoticeCode, Meta(description="what it is about")]
+    text: Annotated[str, Meta(description="the notice, in the customer's language")]
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):
-    prompt_tokens: int = 0
-    cached_tokens: int = 0
-    answer_tokens: int = 0
+    """The tokens of an answer."""
+
+    prompt_tokens: Annotated[int, Meta(description="tokens: of the prompt")] = 0
+    cached_tokens: Annotated[int, Meta(description="tokens: of the prompt that the model had cached")] = 0
+    answer_tokens: Annotated[int, Meta(description="tokens: of the answer")] = 0
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """What the caller has left: tokens and requests in the sliding minute, slots, and tokens today."""
 
-    limit_tokens: int
-    remaining_tokens: int
-    reset_tokens: float
-    limit_requests: int
-    remaining_requests: int
-    reset_requests: float
-    remaining_slots: int
-    remaining_today: int
+    limit_tokens: Annotated[int, Meta(description="tokens: the limit of a minute")]
+    remaining_tokens: Annotated[int, Meta(description="tokens: left of it")]
+    reset_tokens: Annotated[float, Meta(description="seconds: until all of them are there again")]
+    limit_requests: Annotated[int, Meta(description="requests: the limit of a minute")]
+    remaining_requests: Annotated[int, Meta(description="requests: left of it")]
+    reset_requests: Annotated[float, Meta(description="seconds: until all of them are there again")]
+    remaining_slots: Annotated[int, Meta(description="answers: how many more may run at once")]
+    remaining_today: Annotated[int, Meta(description="tokens: left until midnight in the bank's zone")]
 
 
 class Done(Event, frozen=True, kw_only=True):
+    """The answer has ended."""
+
     name: ClassVar[str] = "done"
-    finish_reason: FinishReason
-    usage: Usage
-    grounded: bool
-    limits: Limits | None
+    finish_reason: Annotated[FinishReason, Meta(description="why it has ended")]
+    usage: Annotated[Usage, Meta(description="what it cost")]
+    grounded: Annotated[bool, Meta(description="whether every claim that was shown stands in a source")]
+    limits: Annotated[
+        Limits | None, Meta(description="what the caller has left; null where the ledger cannot be asked")
+    ]
 
 
 class Failed(Event, frozen=True, kw_only=True):
+    """The answer has failed."""
+
     name: ClassVar[str] = "error"
-    code: str
-    status: int
-    title: str
-    retryable: bool
-    retry_after_ms: int | None
-    trace_id: str
-    handoff: str
+    code: Annotated[str, Meta(description="the code, as of an error before the first byte")]
+    status: Annotated[int, Meta(description="the status that goes with it")]
+    title: Annotated[str, Meta(description="the code in words, in English")]
+    retryable: Annotated[bool, Meta(description="whether the same question may succeed later")]
+    retry_after_ms: Annotated[int | None, Meta(description="ms: how long to wait before that; null where nobody knows")]
+    trace_id: TraceId
+    handoff: Annotated[str, Meta(description="where to find a person, in the customer's language")]
 
 
 class Unknown(Event, frozen=True, kw_only=True):

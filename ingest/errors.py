@@ -4,16 +4,17 @@ IngestError
 ├── BadRequest             400 bad_request          the request cannot be understood
 ├── Unauthenticated        401 unauthenticated      no token, or one that is not accepted
 ├── Forbidden              403 forbidden            this role may not do that
-│   └── SecondPersonNeeded     403 second_person        a second person has to decide that
-├── NotFound               404 not_found            not there, or another tenant's
+│   └── SecondPersonNeeded     403 second_person        another person than the uploader has to decide
+├── NotFound               404 not_found            it does not exist, or belongs to another tenant
 ├── DuplicateContent       409 duplicate_content    the same bytes are there with other metadata; names the document
 ├── WrongState             409 wrong_state          the version is not in a state that allows it
 │   └── Suspicious             409 suspicious           a passage instructs the model: no approval lets it answer
+├── OriginalChanged        409 original_changed     the store holds other bytes than were handed in and approved
 ├── CannotShow             422 cannot_show          a page of the original cannot be drawn or read
 ├── TooLarge               413 too_large            the upload is larger than the limit
 ├── Unprocessable          422 invalid_request      a field is missing or out of range
 ├── StorageFull            507 storage_full         no room for the original's bytes
-└── Unavailable            503 unavailable          ours, try later
+└── Unavailable            503 unavailable          a part of the service is away
     ├── CatalogueUnavailable   503 catalogue_unavailable    SQL cannot be asked
     ├── IndexUnavailable       503 index_unavailable        the passage index cannot be asked
     ├── QueueUnavailable       503 queue_unavailable        Redis cannot bring the job to a worker

@@ -77,7 +77,7 @@ class AuthSettings(BaseModel, frozen=True):
     jwks_ask_again: float = Field(30.0, description="seconds: at least between two fetches for a key that is unknown")
     jwks_most_age: float = Field(
         86400.0,
-        description="seconds: the age at which keys are no longer believed, where the provider is away or answers nonsense",
+        description="seconds: when keys are no longer believed, where the provider is away or answers nonsense",
     )
     longest_lifetime: float = Field(86400.0, description="seconds: the most between a token's `iat` and its `exp`")
 

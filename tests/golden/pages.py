@@ -3,28 +3,53 @@
 What no code says in words (guarantees of a stream, the values of a label) stands here and in the docstrings.
 """
 
+import ast
 import inspect
 import json
+import re
 import sys
+import textwrap
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import date
 from enum import StrEnum
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, get_args
 
+import msgspec
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
+from chatbot import errors as chat_errors
 from chatbot.deferred import WriteKind
-from chatbot.events import FinishReason
+from chatbot.events import (
+    EVENTS,
+    Accepted,
+    Citation,
+    Done,
+    Event,
+    Failed,
+    FinishReason,
+    Limits,
+    Notice,
+    NoticeCode,
+    Queued,
+    Source,
+    Sources,
+    Token,
+    Usage,
+    to_json,
+)
 from chatbot.limits import Limit
 from chatbot.metrics import Metrics as ChatMetrics
 from chatbot.notices import DegradationLevel
 from chatbot.settings import Settings as ChatSettings
+from ingest import errors as staff_errors
 from ingest.catalogue import Stage
 from ingest.metrics import Metrics as StaffMetrics
 from ingest.settings import Settings as StaffSettings
 from knowledge.passage import LANGUAGES
-from tests.golden.contracts import described_instruments
+from tests.golden.contracts import descendants, described_instruments
 
 DOCS = Path(__file__).parents[2] / "docs"
 COMMAND = "make pages"
@@ -32,6 +57,7 @@ COMMAND = "make pages"
 UNITS = frozenset(
     [
         "answers",
+        "characters",
         "bytes",
         "connections",
         "conversations",
@@ -210,7 +236,7 @@ LABEL_VALUES: Mapping[str, str] = {
     "feature": "`language`, `topic`, `nearness`, `direction_1` to `direction_3`, `meaning`, `terms`, `outcome`",
     "group": "`primary`, `canary`, `fallback`, `shadow`",
     "grounded": "`true`, `false`",
-    "ingest_documents_total outcome": "`indexed`, `approved`, `dead`, the file's reasons",
+    "ingest_documents_total outcome": "`indexed`, `approved`, `dead`, `original_changed`, the file's reasons",
     "kind": "`answer`, `probability`, `ping`",
     "language": code(LANGUAGES),
     "priority": "0 and those of `ADMISSION__PRIORITIES`",
@@ -262,7 +288,212 @@ def lowered(text: str) -> str:
     return text[:1].lower() + text[1:]
 
 
-PAGES = {"settings.md": settings_page, "metrics.md": metrics_page}
+# --- events and errors -----------------------------------------------------------------------------------------------
+
+API = """# Events and errors
+
+Routes, parameters and bodies are in `/openapi.json` of each port, and so is the stream, as `itemSchema` of `text/event-stream`.
+This page says in words what a client may rely on. It is written from the code by `{command}`.
+
+## What holds for every stream
+
+`POST /v1/chat`, `POST /v1/answers/{{id}}/regenerate` and `GET /v1/answers/{{id}}/events` send server-sent events whose `data:` is JSON.
+
+- **Refused before, told after.** What can be refused is an HTTP status with a problem document. After the first byte a failure is an `error` event
+  with the code and status that it would have had.
+- **Order.** `accepted` is first, then `sources`, with any `notice` that is due by then between them. Then `queued`, any number of times, before the
+  first `token`. A `citation` comes after the tokens that it covers; `notice` may come at any time. Exactly one `done` or `error` is last.
+- **Numbers.** `id:` is `<answer_id>.<n>`, n = 1, 2, 3, … without gaps.
+- **Durable.** An event is in the log before it is sent, so what a client has seen can be read again. Where Redis is away the stream goes on, cannot be
+  resumed elsewhere, and a `notice` says so.
+- **Alive.** A comment line comes every 15 s at the latest, from the first moment on, also before the model answers.
+- **Offsets** are Unicode code points of the answer, which is all `token` texts joined.
+- **Grounded.** With `TURN__GROUNDING=strict` no sentence is sent before it is checked.
+- **Newer servers.** A client passes over events, fields, codes and reasons that it does not know; `done` and `error` end a stream whatever they hold.
+
+## Resuming
+
+`GET /v1/answers/{{id}}/events` with `Last-Event-ID` goes on after that event, without it from the first one: while the answer runs and for an hour after its end
+(`ANSWER_LOG__KEEP`), on any replica, also where the process that wrote the answer has died. `retry:` says how long an EventSource waits.
+At the end of a finished stream: 204, so that an EventSource stops. Beyond the log: 409 `log_lost`. With the id of another answer: 400 `foreign_event_id`.
+Answers belong to their tenant and subject: anybody else reads 404.
+
+## Leaving
+
+A lost connection settles nothing. An answer that nobody reads is abandoned after 10 s (`ANSWERS__GRACE`): the model is left, the answer ends `cancelled`, what was
+shown is charged, and it can be read again for the hour. `POST /v1/answers/{{id}}/cancel` ends it at once, on whichever replica it runs.
+A call without stream, and one of the OpenAI-compatible route, cannot be resumed: when its client leaves, the model stops within half a second.
+
+## Asking twice
+
+The same `Idempotency-Key` with the same body joins the same answer, for as long as its log is kept; with another body: 422 `idempotency_key_reused`.
+A refusal does not bind the key.
+
+## Events of an answer
+
+{events}
+
+### Codes of a notice
+
+{notices}
+
+### Finish reasons
+
+{reasons}
+
+## Errors of the chat API
+
+An error before the first byte is a problem document (RFC 9457, `application/problem+json`) with `code`, `status`, `title`, `detail`, `retryable` and `trace_id`.
+`Retry-After` is sent where waiting helps, and is the true wait.
+Every reply to a caller has `x-ratelimit-limit-…`, `-remaining-…` and `-reset-…` for `tokens` and `requests`.
+Under `/v1/chat/completions` and `/v1/models` the same codes come in OpenAI's format.
+
+{chat_errors}
+
+## Errors of the documents API
+
+{staff_errors}
+"""
+_ANSWER = "7d0c0e6a4f0b4b7f9a5f1c2d3e4f5a6b"
+EXAMPLES: Mapping[str, Event] = {
+    event.name: event
+    for event in (
+        Accepted(
+            answer_id=_ANSWER,
+            conversation_id="0b8e3f5d9c1a4d7e8f6a2b1c0d9e8f7a",
+            question_id="5f2d7c9e1b3a4c6d8e0f1a2b3c4d5e6f",
+            model="main",
+            prompt_version="3f9c1a2b",
+            trace_id="4bf92f3577b34da6a3ce929d0e0e4736",
+        ),
+        Queued(position=2, estimated_wait_ms=1400),
+        Sources(
+            items=(
+                Source(
+                    n=1,
+                    document_id="overseas-remittance",
+                    version=1,
+                    title="Overseas remittance",
+                    section="Fees",
+                    page=None,
+                    effective_from=None,
+                    score=0.91,
+                ),
+            )
+        ),
+        Token(text="A transfer of up to USD 5,000 costs KRW 10,000."),
+        Citation(
+            n=1,
+            start=0,
+            end=47,
+            document_id="overseas-remittance",
+            version=1,
+            page=None,
+            quote="A transfer of up to USD 5,000 costs KRW 10,000.",
+        ),
+        Notice(code=NoticeCode.MASKED, text="Personal data in your question was masked before use."),
+        Done(
+            finish_reason=FinishReason.STOP,
+            usage=Usage(prompt_tokens=812, cached_tokens=640, answer_tokens=19),
+            grounded=True,
+            limits=Limits(
+                limit_tokens=60000,
+                remaining_tokens=59169,
+                reset_tokens=60.0,
+                limit_requests=20,
+                remaining_requests=19,
+                reset_requests=60.0,
+                remaining_slots=3,
+                remaining_today=999169,
+            ),
+        ),
+        Failed(
+            code="model_unavailable",
+            status=503,
+            title="No model can answer right now",
+            retryable=True,
+            retry_after_ms=5000,
+            trace_id="4bf92f3577b34da6a3ce929d0e0e4736",
+            handoff="Please call 1599-0000 to speak to a person.",
+        ),
+    )
+}
+"""An event of each kind, as a customer might read it."""
+
+
+def api_page() -> str:
+    """Return `docs/api.md`."""
+    return API.format(
+        command=COMMAND,
+        events="\n\n".join(
+            event_section(n, name, Source if kind is Sources else kind)
+            for n, (name, kind) in enumerate(EVENTS.items(), start=1)
+        ),
+        notices=table(("code", "what"), member_rows(NoticeCode)),
+        reasons=table(("finish reason", "what"), member_rows(FinishReason)),
+        chat_errors=error_table(chat_errors.ChatError, chat_errors.__doc__ or ""),
+        staff_errors=error_table(staff_errors.IngestError, staff_errors.__doc__ or ""),
+    )
+
+
+def event_section(n: int, name: str, kind: type[msgspec.Struct]) -> str:
+    """Return what an event is, its fields, and the lines of an example."""
+    example = f"id: {_ANSWER}.{n}\nevent: {name}\ndata: {to_json(EXAMPLES[name]).decode()}"
+    what = inspect.getdoc(EVENTS[name])
+    fields = table(("field", "type", "unit", "what"), field_rows(kind, ""))
+    return f"### `{name}`\n\n{what}\n\n{fields}\n\n```\n{example}\n```"
+
+
+def field_rows(kind: type[msgspec.Struct], prefix: str) -> Iterator[tuple[str, ...]]:
+    """Yield the fields of an event's data, those of a part below the part."""
+    for field in msgspec.structs.fields(kind):
+        name = f"{prefix}{field.encode_name}"
+        (described, *_) = [*(hint for hint in (field.type,) if hasattr(hint, "__metadata__")), field.type]
+        (meta, *_) = [*getattr(described, "__metadata__", ()), msgspec.Meta(description="")]
+        unit, meaning = unit_and_meaning(meta.description or "")
+        kinds = [kind for kind in alternatives(field.type) if kind is not type(None)]
+        null = ", null" if type(None) in alternatives(field.type) else ""
+        yield f"`{name}`", json_type(kinds[0]) + null, unit, meaning
+        if inspect.isclass(kinds[0]) and issubclass(kinds[0], msgspec.Struct):
+            yield from field_rows(kinds[0], f"{name}.")
+
+
+def alternatives(hint: Any) -> tuple[Any, ...]:
+    """Return the types of a union, or the type itself, without annotations."""
+    bare = getattr(hint, "__origin__", hint) if hasattr(hint, "__metadata__") else hint
+    return get_args(bare) or (bare,)
+
+
+def json_type(kind: type) -> str:
+    named = {str: "text", int: "whole number", float: "number", bool: "true, false", date: "date"}
+    if issubclass(kind, StrEnum):
+        return "code"
+    return "object" if issubclass(kind, msgspec.Struct) else named[kind]
+
+
+def member_rows(values: type[StrEnum]) -> Iterator[tuple[str, str]]:
+    """Yield each member of an enumeration with the docstring below it."""
+    (body,) = ast.parse(textwrap.dedent(inspect.getsource(values))).body
+    assert isinstance(body, ast.ClassDef)
+    for assigned, documented in pairwise(body.body):
+        if isinstance(assigned, ast.Assign):
+            assert isinstance(documented, ast.Expr), f"{ast.unparse(assigned)} has no docstring"
+            yield f"`{ast.literal_eval(assigned.value)}`", str(ast.literal_eval(documented.value))
+
+
+def error_table(root: type[chat_errors.ChatError | staff_errors.IngestError], tree: str) -> str:
+    """Return the errors by status; the tree in their module's docstring says what each is."""
+    what = {code: text for _, code, text in re.findall(r"(\d{3}) (\w+) +(.+)$", tree, re.MULTILINE)}
+    what["internal"] = "a bug, logged with its trace id"
+    kinds = sorted({root, *descendants(root)}, key=lambda kind: (kind.status, kind.code))
+    assert set(what) == {kind.code for kind in kinds}, (
+        f"the tree in the docstring of {root.__module__} is not the code's"
+    )
+    rows = ((f"`{k.code}`", str(k.status), "yes" if k.retryable else "no", what[k.code]) for k in kinds)
+    return table(("code", "status", "retry", "what"), rows)
+
+
+PAGES = {"api.md": api_page, "settings.md": settings_page, "metrics.md": metrics_page}
 
 
 def write() -> None:

@@ -10,7 +10,16 @@ from pydantic import BaseModel, Field, StringConstraints
 
 from chatbot.api.auth import TheCaller
 from chatbot.api.dependencies import TheAnswers, TheServices, TheSettings
-from chatbot.api.routes.chat import Id, IdempotencyKey, Text, begin, digest_of, refuse_while_draining, respond
+from chatbot.api.routes.chat import (
+    ANSWER_CONTENT,
+    Id,
+    IdempotencyKey,
+    Text,
+    begin,
+    digest_of,
+    refuse_while_draining,
+    respond,
+)
 from chatbot.conversations import Conversation, Feedback, History, Owner
 from chatbot.errors import NotFound, StillRunning
 from chatbot.events import PassageRef
@@ -134,7 +143,7 @@ async def begin_again(
     return await services.idempotency.begin_once(who, idempotency_key, digest, partial(begin, question, who, services))
 
 
-@router.post("/regenerate", response_model=None, responses={200: {"content": {"text/event-stream": {}}}})
+@router.post("/regenerate", response_model=None, responses={200: {"content": ANSWER_CONTENT}})
 async def regenerate(
     begun: Annotated[BegunAnswer, Depends(begin_again)],
     who: TheCaller,

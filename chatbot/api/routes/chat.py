@@ -16,6 +16,7 @@ from starlette.types import Receive, Scope, Send
 from chatbot.api.auth import TheCaller
 from chatbot.api.dependencies import TheAnswers, TheServices, TheSettings
 from chatbot.api.rate_limit_headers import rate_limit_headers
+from chatbot.api.stream_schema import json_content, stream_content
 from chatbot.errors import ChatError, Draining
 from chatbot.events import (
     Accepted,
@@ -165,7 +166,25 @@ async def encode(
             )
 
 
-@router.post("/chat", response_model=None, responses={200: {"content": {"text/event-stream": {}}}})
+class AnswerDocument(msgspec.Struct, frozen=True, kw_only=True):
+    """A finished answer in one document, put together from its events."""
+
+    answer_id: str
+    conversation_id: str
+    text: str
+    finish_reason: str
+    grounded: bool
+    usage: Usage
+    limits: Limits | None
+    sources: tuple[Source, ...]
+    citations: tuple[Citation, ...]
+    notices: tuple[Notice, ...]
+
+
+ANSWER_CONTENT = stream_content() | json_content(AnswerDocument)
+
+
+@router.post("/chat", response_model=None, responses={200: {"content": ANSWER_CONTENT}})
 async def chat(
     ask: Ask, begun: TheAnswer, who: TheCaller, request: Request, answers: TheAnswers, settings: TheSettings
 ) -> Response:
@@ -222,21 +241,6 @@ async def collect(answers: AnswerRegistry, who: Principal, answer_id: AnswerId, 
     return events
 
 
-class AnswerDocument(msgspec.Struct, frozen=True, kw_only=True):
-    """A finished answer in one document, put together from its events."""
-
-    answer_id: str
-    conversation_id: str
-    text: str
-    finish_reason: str
-    grounded: bool
-    usage: Usage
-    limits: Limits | None
-    sources: tuple[Source, ...]
-    citations: tuple[Citation, ...]
-    notices: tuple[Notice, ...]
-
-
 def document(events: Sequence[Event]) -> Response:
     """Return the finished answer as JSON, or the problem that it ended in."""
     accepted, last = next(e for e in events if isinstance(e, Accepted)), events[-1]
@@ -258,9 +262,7 @@ def document(events: Sequence[Event]) -> Response:
     return Response(msgspec.json.encode(answer_document), media_type="application/json")
 
 
-@router.get(
-    "/answers/{answer_id}/events", response_model=None, responses={204: {}, 200: {"content": {"text/event-stream": {}}}}
-)
+@router.get("/answers/{answer_id}/events", response_model=None, responses={204: {}, 200: {"content": stream_content()}})
 async def events(
     answer_id: Id,
     who: TheCaller,
