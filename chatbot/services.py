@@ -51,7 +51,9 @@ class TurnSettings(BaseModel, frozen=True):
     most_answer_tokens: int = Field(2000, description="tokens: the longest answer that a caller may ask for")
     extension_tokens: int = Field(128, description="tokens: reserved at once when an answer outgrows its reservation")
     history_tokens: int = Field(500, description="tokens: earlier messages in the prompt")
-    longest_answer: float = Field(600.0, description="seconds: until an answer is ended, and its slot's lease lapses")
+    longest_answer: float = Field(
+        600.0, description="seconds: the term of an answer's slot, and of its stream after SIGTERM"
+    )
     finish_timeout: float = Field(5.0, description="seconds: the deadline of recording an answer's end")
 
     @property

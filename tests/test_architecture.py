@@ -1,4 +1,4 @@
-"""House rules as code: what lint cannot say (style.md)."""
+"""House rules as code: what lint cannot say (CONTRIBUTING.md)."""
 
 import ast
 import tomllib
@@ -201,4 +201,4 @@ DRIVERS = {"redis", "qdrant_client", "qdrant_edge", "aiohttp", "sqlalchemy"}
 @pytest.mark.parametrize("name", ["turn", "answering", "repair", "transcript", "takeover", "shadow"])
 def test_the_spine_sees_no_driver(name: str) -> None:
     packages = {module.partition(".")[0] for _, module, _ in imported(ROOT / "chatbot" / f"{name}.py")}
-    assert packages & DRIVERS == set(), "services hide the drivers (design section 2)"
+    assert packages & DRIVERS == set(), "services hide the drivers (house rule 2)"

@@ -5,6 +5,7 @@ Without a row, users cannot know of an entry; without an entry, a row promises w
 """
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from tests.golden.contracts import descendants
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
-API = (ROOT / "docs/api.md").read_text("utf-8")
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
 SERVICES = pytest.mark.parametrize(
     ("root", "section"), [(ChatError, "Errors of the chat API"), (IngestError, "Errors of the documents API")]
 )
@@ -40,6 +41,69 @@ def test_version_and_changelog_agree() -> None:
     version = re.search(r'^version = "(.+)"', (ROOT / "pyproject.toml").read_text("utf-8"), re.MULTILINE)
     assert version
     assert f"## {version[1]}" in (ROOT / "CHANGELOG.md").read_text("utf-8")
+
+
+WRITTEN = (
+    "chatbot",
+    "ingest",
+    "llm_server",
+    "knowledge",
+    "edge",
+    "telemetry",
+    "evals",
+    "tests",
+    "charts",
+    "docs",
+    "compose",
+)
+KINDS = {".py", ".md", ".toml", ".yaml", ".yml", ".lua", ".js", ".css", ".html", ".tpl"}
+SAMPLES = ("evals/datasets", "tests/e2e/documents")
+ELSEWHERE = re.compile(r"(?i)\b(design|facts|style)(\.md)?,? (section|§)|\b(facts|style|design)\.md\b|\bshared/")
+"""Papers that are not in this repository."""
+
+
+def dangling(path: Path) -> Iterator[str]:
+    """Yield the reasons that a text cites and that a reader of this repository cannot look up."""
+    text = path.read_text("utf-8")
+    yield from (match[0] for match in ELSEWHERE.finditer(text))
+    for match in re.finditer(r"house rule (\d+)", text):
+        if f"\n{match[1]}. **" not in CONTRIBUTING:
+            yield match[0]
+    for match in re.finditer(r"docs/decisions/(\d{4})", text):
+        if not list(ROOT.glob(f"docs/decisions/{match[1]}-*.md")):
+            yield match[0]
+    for page in re.findall(r"(?<![\w/.-])(?:docs/(?:[\w-]+/)*[\w-]+|[A-Z]{6,})\.md\b", text):
+        if not (ROOT / page).exists() and "NNNN" not in page:
+            yield page
+
+
+def written_files() -> Iterator[Path]:
+    """Yield every text of ours: code, pages, charts and settings of tools, but no sample documents."""
+    for path in [*ROOT.glob("*"), *(path for folder in WRITTEN for path in (ROOT / folder).rglob("*"))]:
+        if (
+            path.suffix in KINDS
+            and not path.relative_to(ROOT).as_posix().startswith(SAMPLES)
+            and path != Path(__file__)
+        ):
+            yield path
+
+
+def test_every_reason_that_is_cited_can_be_looked_up_here() -> None:
+    cited = {path.relative_to(ROOT).as_posix(): list(dangling(path)) for path in written_files()}
+    assert "chatbot/turn.py" in cited
+    assert {name: reasons for name, reasons in cited.items() if reasons} == {}
+
+
+def test_every_promise_names_tests_that_exist() -> None:
+    rows = re.findall(r"^\| (.+) \| .+ \| (.+) \|$", (ROOT / "docs/reliability.md").read_text("utf-8"), re.MULTILINE)
+    faults = [row for row in rows if row[0] != "fault" and not row[0].startswith("---")]
+    assert len(faults) >= 20
+    for fault, shown_by in faults:
+        tests = re.findall(r"`(tests/[\w/]+\.py)(?:::(\w+))?`", shown_by)
+        assert tests, f"nothing shows what is promised of: {fault}"
+        for file, name in tests:
+            code = (ROOT / file).read_text("utf-8")
+            assert f"def {name}(" in code if name else "def test_" in code, f"{fault}: {file} has no {name}"
 
 
 def test_links_between_documents_resolve() -> None:

@@ -166,7 +166,7 @@ class LedgerSettings(BaseModel, frozen=True):
         128, description="answers: the last of a tenant, whose 95th percentile of tokens is what is reserved"
     )
     answers_needed: PositiveInt = Field(
-        20, description="answers: how many there must be for that; before, the longest is reserved"
+        20, description="answers: how many there must be for that; before, what was asked for is reserved"
     )
 
     def of(self, tenant: str) -> LimitSettings:

@@ -73,7 +73,7 @@ class AuthSettings(BaseModel, frozen=True):
     public_key_file: Path | None = Field(None, description="the issuer's public key, a file in PEM format")
     leeway: float = Field(60.0, description="seconds: how far the issuer's clock may be from ours")
     jwks_timeout: float = Field(3.0, description="seconds: the deadline of fetching the keys")
-    jwks_keep: float = Field(3600.0, description="seconds: how long fetched keys are used")
+    jwks_keep: float = Field(3600.0, description="seconds: after which the keys are fetched anew")
     jwks_ask_again: float = Field(30.0, description="seconds: at least between two fetches for a key that is unknown")
     jwks_most_age: float = Field(
         86400.0,

@@ -10,7 +10,7 @@ import yaml
 
 from tests.charts.rendering import CHART, NAME, VALUES, Doc, environment, named, of_kind, pods, render
 
-# The flows of design.md: (from, to, port) between parts of a release with all its stores.
+# The flows of docs/architecture.md: (from, to, port) between parts of a release with all its stores.
 FLOWS = {
     *((c, "llm-h100", 8000) for c in ("chatbot",)),
     *((c, "redis", 6379) for c in ("chatbot", "ingest", "ingest-worker")),

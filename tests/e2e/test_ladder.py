@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.e2e, pytest.mark.faults, NEEDS_HAPR
 OTHER = "샘물 정기예금의 최소 가입 금액은 얼마인가요?"
 ANSWER = "만기 전에 해지하면 중도해지 금리 연 0.5%를 적용합니다. 샘물 정기예금의 기본 금리는 연 3.1%입니다."
 CONTACT = "1599-0000"
-# Bars of reliability.md; what is added is for two cores that others share.
+# Bars of docs/reliability.md; what is added is for two cores that others share.
 NOISE = 1.0
 
 

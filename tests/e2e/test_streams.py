@@ -80,7 +80,7 @@ async def talking(cluster: Cluster) -> AsyncGenerator[Cluster]:
 
 @pytest.fixture
 def times(request: pytest.FixtureRequest) -> int:
-    """Repetitions of what the design asks 200 times: 200 with `--faults 50`."""
+    """Repetitions of what is promised of 200 times: 200 with `--faults 50`."""
     return 4 * int(request.config.getoption("--faults"))
 
 

@@ -7,7 +7,6 @@ import ast
 import inspect
 import json
 import re
-import sys
 import textwrap
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import date
@@ -329,6 +328,13 @@ A call without stream, and one of the OpenAI-compatible route, cannot be resumed
 The same `Idempotency-Key` with the same body joins the same answer, for as long as its log is kept; with another body: 422 `idempotency_key_reused`.
 A refusal does not bind the key.
 
+## With an OpenAI client
+
+`POST /v1/chat/completions` and `GET /v1/models[/{{id}}]` give any OpenAI client the same answers, with citations as `annotations`.
+Earlier `user` and `assistant` messages are context for a follow-up and are not kept. `system` and `developer` messages,
+tools, images and `n` above 1 are refused with 400; `temperature` and other sampling parameters are ignored. Such a call
+cannot be resumed: when the client leaves, the model stops.
+
 ## Events of an answer
 
 {events}
@@ -448,9 +454,8 @@ def field_rows(kind: type[msgspec.Struct], prefix: str) -> Iterator[tuple[str, .
     """Yield the fields of an event's data, those of a part below the part."""
     for field in msgspec.structs.fields(kind):
         name = f"{prefix}{field.encode_name}"
-        (described, *_) = [*(hint for hint in (field.type,) if hasattr(hint, "__metadata__")), field.type]
-        (meta, *_) = [*getattr(described, "__metadata__", ()), msgspec.Meta(description="")]
-        unit, meaning = unit_and_meaning(meta.description or "")
+        said = (part.description for part in getattr(field.type, "__metadata__", ()) if isinstance(part, msgspec.Meta))
+        unit, meaning = unit_and_meaning(next(said, None) or "")
         kinds = [kind for kind in alternatives(field.type) if kind is not type(None)]
         null = ", null" if type(None) in alternatives(field.type) else ""
         yield f"`{name}`", json_type(kinds[0]) + null, unit, meaning
@@ -493,7 +498,32 @@ def error_table(root: type[chat_errors.ChatError | staff_errors.IngestError], tr
     return table(("code", "status", "retry", "what"), rows)
 
 
-PAGES = {"api.md": api_page, "settings.md": settings_page, "metrics.md": metrics_page}
+# --- rooms -----------------------------------------------------------------------------------------------------------
+
+ROOMS = re.compile("(?<=<!-- rooms -->\n)(.*?)(?=<!-- end of rooms -->\n)", re.DOTALL)
+
+
+def architecture_page() -> str:
+    """Return `docs/architecture.md`, written by hand but for its list of rooms."""
+    return ROOMS.sub(lambda _: f"\n{room_table()}\n\n", (DOCS / "architecture.md").read_text("utf-8"))
+
+
+def room_table() -> str:
+    """Return a line a room, from the docstrings of their doors."""
+    doors = [
+        (path.parent.relative_to(DOCS.parent).as_posix(), ast.get_docstring(ast.parse(path.read_text("utf-8"))) or "")
+        for package in ("chatbot", "ingest", "knowledge", "edge", "llm_server", "evals")
+        for path in sorted((DOCS.parent / package).rglob("__init__.py"))
+    ]
+    return table(("room", "duty"), ((f"`{room}`", said.partition("\n")[0]) for room, said in doors if said))
+
+
+PAGES = {
+    "api.md": api_page,
+    "settings.md": settings_page,
+    "metrics.md": metrics_page,
+    "architecture.md": architecture_page,
+}
 
 
 def write() -> None:
@@ -502,4 +532,4 @@ def write() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(write())
+    write()
