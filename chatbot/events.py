@@ -140,7 +140,9 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
     """The tokens of an answer."""
 
     prompt_tokens: Annotated[int, Meta(description="tokens: of the prompt")] = 0
-    cached_tokens: Annotated[int, Meta(description="tokens: of the prompt that the model had cached")] = 0
+    cached_tokens: Annotated[
+        int, Meta(description="tokens: of the prompt that the model had cached; 0 in every reply to a caller")
+    ] = 0
     answer_tokens: Annotated[int, Meta(description="tokens: of the answer")] = 0
 
 

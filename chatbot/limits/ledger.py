@@ -1,4 +1,4 @@
-"""The token ledger: sliding-window limits of a tenant, a user and a tenant's use of a model (docs/decisions/0021).
+"""The token ledger: sliding-window limits of a tenant, a user and a tenant's use of a model (docs/decisions/0022).
 
 Reserve, extend and settle are one script each on Redis's own time, under keys that all carry `{tenant}`. While Redis
 is away a replica admits on its quota (`chatbot.limits.outage_quota`) for a minute, then nothing.

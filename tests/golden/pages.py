@@ -400,7 +400,7 @@ EXAMPLES: Mapping[str, Event] = {
         Notice(code=NoticeCode.MASKED, text="Personal data in your question was masked before use."),
         Done(
             finish_reason=FinishReason.STOP,
-            usage=Usage(prompt_tokens=812, cached_tokens=640, answer_tokens=19),
+            usage=Usage(prompt_tokens=812, cached_tokens=0, answer_tokens=19),
             grounded=True,
             limits=Limits(
                 limit_tokens=60000,
