@@ -1,10 +1,12 @@
 """Every instrument of the staff side, in one table; label values are closed sets."""
 
+from collections.abc import Container
 from contextlib import AbstractContextManager
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from ingest.catalogue import Stage
+from ingest.parsing import Restriction
 
 _SECONDS = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300)
 
@@ -54,6 +56,11 @@ class Metrics:
         )
         for stage in Stage:
             self.stage_seconds.labels(stage=stage.value)
+
+    def show_walls(self, in_force: Container[Restriction]) -> None:
+        """Show which walls stand around the process that reads files."""
+        for restriction in Restriction:
+            self.parser_walls.labels(wall=restriction.name.lower()).set(restriction in in_force)
 
     def task_failed(self, task: str) -> None:
         """Count a failure of a background task (a hook)."""

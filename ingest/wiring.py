@@ -1,8 +1,7 @@
 """Opens the parts of the staff side, in order, in one exit stack, and yields the frozen `Services`."""
 
 import os
-import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from zoneinfo import ZoneInfo
 
@@ -16,7 +15,6 @@ from ingest.parsing import (
     Chunker,
     ParserSettings,
     Readers,
-    Restriction,
     open_parser,
     open_readers,
     open_tokenizer,
@@ -31,9 +29,10 @@ from knowledge.embedding import open_embedder
 from knowledge.identity import open_authenticator
 from knowledge.index import Index, open_index
 from knowledge.passage import instant
-from knowledge.storage import open_engine
+from knowledge.storage import StoreClock, open_engine
 from knowledge.terms import Terms
 from telemetry.groups import first_failure
+from telemetry.supervision import OnFailure, supervise
 
 MOST_EMBED_WORKERS = 4
 """Threads that share one model; each further one takes 110 MB."""
@@ -73,13 +72,13 @@ async def open_services(  # noqa: PLR0913  three parts that may be given, three 
         if settings.auth is not None:
             authenticator = await stack.enter_async_context(open_authenticator(settings.auth))
         metrics = Metrics()
-        in_force = await parser.restrictions()
-        for restriction in Restriction:
-            metrics.parser_walls.labels(wall=restriction.name.lower()).set(restriction in in_force)
+        metrics.show_walls(await parser.restrictions())
         previewer = await stack.enter_async_context(open_parser(settings.parser.of_one_page()))
         job_broker = JobBroker(settings.redis_url, settings.delivery) if settings.redis_url is not None else None
         catalogue = Catalogue(engine)
         await catalogue.create_tables()
+        stack.enter_context(first_failure())
+        now = await stack.enter_async_context(_open_clock(engine, metrics.task_failed))
         blobs = open_blobs(settings.blobs)
         services = Services(
             settings=settings.pipeline,
@@ -92,13 +91,12 @@ async def open_services(  # noqa: PLR0913  three parts that may be given, three 
             job_broker=job_broker,
             job_claims=JobClaims(catalogue, this_process()),
             metrics=metrics,
-            now=clock,
+            now=now,
             parser=parser,
             previewer=previewer,
             review_limiter=CpuLimiter(),
-            uploads=Uploads(blobs, catalogue, now=clock),
+            uploads=Uploads(blobs, catalogue, now=now),
         )
-        stack.enter_context(first_failure())
         # Entered last, so left first: no job outlives what it uses.
         tasks = await stack.enter_async_context(anyio.create_task_group())
         if works_jobs and job_broker is not None:
@@ -107,6 +105,19 @@ async def open_services(  # noqa: PLR0913  three parts that may be given, three 
             tasks.start_soon(Worker(services, job_broker).run)
         yield services
         tasks.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def _open_clock(engine: AsyncEngine, on_failure: OnFailure) -> AsyncGenerator[Callable[[], float]]:
+    """Yield what tells the database's time, as the index stores instants: a decision's is the same in both."""
+    clock = StoreClock(engine)
+    await clock.sync()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(supervise, "clock", clock.keep_synced, on_failure)
+        try:
+            yield lambda: instant(clock.now())
+        finally:
+            tasks.cancel_scope.cancel()
 
 
 @asynccontextmanager
@@ -127,11 +138,6 @@ async def _open_passage_index(
         open_index(settings.index, embedder, terms, check=not any_embedder, discard_former=discard_former) as index,
     ):
         yield index
-
-
-def clock() -> float:
-    """Return the Unix time in seconds, as the index stores it: a decision's instant is the same in both."""
-    return instant(time.time())
 
 
 def embed_workers() -> int:

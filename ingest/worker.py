@@ -25,8 +25,10 @@ SWEEP_SECONDS = 5.0
 SILENT_SECONDS = 10.0
 RECONNECT_SECONDS = 1.0
 EMBEDDER_CHECK_SECONDS = 1.0
-ORPHAN_SECONDS = 3600.0
-"""The age at which an original that no version names counts as left by an upload that was never registered."""
+CLEAN_UP_SECONDS = 3600.0
+"""The time between two looks for what uploads have left, and the age at which an unfinished one counts as such."""
+ORPHAN_SECONDS = 35 * 86400.0
+"""The age at which an original that no version names is removed: older than any backup of SQL that may be restored."""
 ORPHANS_BELIEVED = 100
 ORPHANS_SHARE = 0.1
 
@@ -121,7 +123,7 @@ class Worker:
                 await discard_orphans(services.blobs, services.catalogue, now=services.now())
             except IngestError as exc:
                 log.warning("orphans_not_discarded", error=exc.code)
-            await anyio.sleep(ORPHAN_SECONDS)
+            await anyio.sleep(CLEAN_UP_SECONDS)
 
 
 async def discard_orphans(blobs: Blobs, catalogue: Catalogue, *, now: float) -> int:
@@ -141,7 +143,7 @@ async def discard_orphans(blobs: Blobs, catalogue: Catalogue, *, now: float) -> 
     if len(orphans) > max(ORPHANS_BELIEVED, seen * ORPHANS_SHARE):
         log.error("orphans_not_believed", orphans=len(orphans), originals=seen)
         return 0
-    await blobs.discard_unfinished(before)
+    await blobs.discard_unfinished(now - CLEAN_UP_SECONDS)
     return sum([await _discard(digest, blobs, catalogue) for digest in orphans])
 
 

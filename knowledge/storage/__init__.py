@@ -2,5 +2,15 @@
 
 from knowledge.storage.database import UNAVAILABLE, open_engine, transaction_lock
 from knowledge.storage.migrate import Schema, migrate, migrate_database, revision
+from knowledge.storage.store_clock import StoreClock
 
-__all__ = ["UNAVAILABLE", "Schema", "migrate", "migrate_database", "open_engine", "revision", "transaction_lock"]
+__all__ = [
+    "UNAVAILABLE",
+    "Schema",
+    "StoreClock",
+    "migrate",
+    "migrate_database",
+    "open_engine",
+    "revision",
+    "transaction_lock",
+]

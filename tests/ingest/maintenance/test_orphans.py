@@ -3,6 +3,7 @@
 import os
 import time
 from hashlib import sha256
+from pathlib import Path
 
 import anyio
 import pytest
@@ -24,14 +25,14 @@ async def orphans(services: Services, *texts: bytes) -> list[Blob]:
     return [await services.blobs.write(stream(text)) for text in texts]
 
 
-async def make_old(services: Services, *digests: str) -> None:
+def make_old(folder: Path, *digests: str) -> None:
     for digest in digests:
-        async with services.blobs.on_disk(digest) as path:
-            os.utime(path, (0, 0))
+        [original] = folder.rglob(digest)
+        os.utime(original, (0, 0))
 
 
 async def test_an_original_whose_row_was_never_written_is_removed_and_no_other(
-    services: Services, clock: Clock
+    services: Services, clock: Clock, tmp_path: Path
 ) -> None:
     received = await receive(services)
     (orphan,) = await orphans(services, TEXT)
@@ -39,17 +40,19 @@ async def test_an_original_whose_row_was_never_written_is_removed_and_no_other(
     assert await discard_orphans(services.blobs, services.catalogue, now=clock.now) == 0, (
         "it may be about to be written"
     )
-    await make_old(services, received.version.sha256, orphan.sha256)
+    # A database of last month was restored: it does not know what was uploaded since.
+    assert await discard_orphans(services.blobs, services.catalogue, now=clock.now + 30 * 86400) == 0
+    make_old(tmp_path, received.version.sha256, orphan.sha256)
     assert await discard_orphans(services.blobs, services.catalogue, now=clock.now) == 1
     assert [await services.blobs.has(digest) for digest in (received.version.sha256, orphan.sha256)] == [True, False]
 
 
 async def test_where_most_originals_are_nobodys_the_database_is_doubted_and_none_is_removed(
-    services: Services, clock: Clock
+    services: Services, clock: Clock, tmp_path: Path
 ) -> None:
     texts = [str(n).encode() for n in range(ORPHANS_BELIEVED + 1)]
     left = [blob.sha256 for blob in await orphans(services, *texts)]
-    await make_old(services, *left)
+    make_old(tmp_path, *left)
     clock.now = time.time()
     assert await discard_orphans(services.blobs, services.catalogue, now=clock.now) == 0
     assert all([await services.blobs.has(digest) for digest in left])

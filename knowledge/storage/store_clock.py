@@ -1,0 +1,65 @@
+"""The time of the SQL database: processes whose own clocks differ agree on it.
+
+SQLite runs in the process, so its time is the machine's. PostgreSQL's is asked for now and then and carried on by the
+monotonic clock between, which no step of the machine's clock moves.
+"""
+
+import time
+from collections.abc import Callable
+
+import anyio
+import structlog
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from knowledge.storage.database import UNAVAILABLE
+
+log = structlog.get_logger(__name__)
+
+SYNC_SECONDS = 30.0
+DEADLINE_SECONDS = 5.0
+
+
+class StoreClock:
+    """Tells the database's time, in Unix seconds; before the first `sync` the machine's."""
+
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        *,
+        machine: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._engine = engine
+        self._machine = machine
+        self._monotonic = monotonic
+        self._offset: float | None = None
+        """The database's time less the monotonic clock's."""
+
+    def now(self) -> float:
+        """Return the time."""
+        return self._machine() if self._offset is None else self._monotonic() + self._offset
+
+    async def sync(self) -> None:
+        """Ask the database for its time.
+
+        Raises:
+            UNAVAILABLE: it cannot be asked.
+        """
+        if self._engine.dialect.name != "postgresql":
+            return
+        with anyio.fail_after(DEADLINE_SECONDS):
+            async with self._engine.connect() as connection:
+                asked = self._monotonic()
+                told = await connection.scalar(text("SELECT extract(epoch FROM clock_timestamp())"))
+                answered = self._monotonic()
+        self._offset = float(told) - (asked + answered) / 2
+
+    async def keep_synced(self) -> None:
+        """Ask again and again, for ever; while the database is away its last time is carried on."""
+        while True:
+            await anyio.sleep(SYNC_SECONDS)
+            try:
+                await self.sync()
+            except UNAVAILABLE as exc:
+                log.warning("clock_not_synced", error=type(exc).__name__)
