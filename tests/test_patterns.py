@@ -98,7 +98,9 @@ def test_a_text_of_twice_the_length_is_at_most_two_and_a_half_times_the_work(mod
             pairs = zip(adversarial_texts(pattern, length), adversarial_texts(pattern, 2 * length), strict=True)
             for text, doubled in pairs:
                 if seconds(pattern, doubled) > NEGLIGIBLE_SECONDS:
-                    grown = min(growth(pattern, text, doubled) for _ in range(2))
+                    grown = growth(pattern, text, doubled)
+                    for _ in range(4):  # a busy machine disturbs one measure; work that is not linear shows in each
+                        grown = grown if grown <= MOST_GROWTH else growth(pattern, text, doubled)
                     assert grown <= MOST_GROWTH, f"{grown:.1f} × on {doubled[:80]!r}: {pattern.pattern!r}"
 
 

@@ -4,6 +4,7 @@ mammoth and markdownify instead of markitdown, because markitdown brings onnxrun
 """
 
 import zipfile
+from dataclasses import replace
 from xml.etree.ElementTree import ParseError
 from xml.parsers.expat import ExpatError
 
@@ -14,6 +15,7 @@ from ingest.parsing.archive import Office
 from ingest.parsing.html import to_text
 from ingest.parsing.markdown import first_heading
 from ingest.parsing.parsed import Format, Page, Parsed, Reason, Unreadable
+from ingest.parsing.unseen import hidden_styles, without_unseen_runs
 
 _STYLES = "\n".join(
     ["p[style-name='Title'] => h1:fresh", "p[style-name='제목'] => h1:fresh", "p[style-name='Subtitle'] => p:fresh"]
@@ -30,7 +32,7 @@ def parse_docx(office: Office) -> Parsed:
     try:
         # mammoth would fetch external pictures; without pictures there is nothing to fetch.
         html = mammoth.convert_to_html(
-            office.packed_again(), style_map=_STYLES, convert_image=mammoth.images.img_element(_no_image)
+            _seen(office).packed_again(), style_map=_STYLES, convert_image=mammoth.images.img_element(_no_image)
         ).value
     except (zipfile.BadZipFile, ExpatError, ParseError, KeyError, ValueError, AttributeError, OSError) as exc:
         raise Unreadable(Reason.MALFORMED, "the document inside the archive is damaged") from exc
@@ -40,6 +42,16 @@ def parse_docx(office: Office) -> Parsed:
         title=office.title or first_heading(markdown),
         pages=(Page(number=None, markdown=markdown),),
     )
+
+
+def _seen(office: Office) -> Office:
+    """Return the document without the text that Word does not show."""
+    styles = hidden_styles(office.parts["word/styles.xml"]) if "word/styles.xml" in office.parts else frozenset()
+    parts = {
+        name: without_unseen_runs(part, styles) if name.startswith("word/") and b"<w:rPr" in part else part
+        for name, part in office.parts.items()
+    }
+    return replace(office, parts=parts)
 
 
 def _no_image(_image: object) -> dict[str, str]:

@@ -11,11 +11,11 @@ from markdownify import MarkdownConverter
 from ingest.parsing.markdown import first_heading
 from ingest.parsing.parsed import Format, Page, Parsed
 from ingest.parsing.tables import to_markdown
+from ingest.parsing.unseen import remove_unseen
 
 # Not <form>: some sites wrap a whole page in one.
 _DROPPED = ["script", "style", "noscript", "template", "nav", "iframe", "object", "embed", "svg", "canvas"]
 _DROPPED += ["button", "input", "select", "textarea", "head", "link", "meta"]
-_HIDDEN = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden", re.IGNORECASE)
 _XML_PROLOGUE = re.compile(r"\A\s*<\?xml[^>]*>")
 _BLANK_LINES = re.compile(r"\n{3,}")
 MOST_SPANNED = 200
@@ -46,13 +46,11 @@ def to_text(soup: BeautifulSoup) -> str:
 
 
 def _strip(soup: BeautifulSoup) -> None:
+    remove_unseen(soup)  # before its style sheets go
     for tag in soup(_DROPPED):
         tag.decompose()
     for node in soup.find_all(string=lambda text: isinstance(text, Comment | PreformattedString)):
         node.extract()
-    for tag in soup.find_all(re.compile("")):
-        if not tag.decomposed and (tag.has_attr("hidden") or _HIDDEN.search(str(tag.get("style", "")))):
-            tag.decompose()
 
 
 def _take_tables(soup: BeautifulSoup) -> Iterator[tuple[str, str]]:

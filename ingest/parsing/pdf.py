@@ -36,7 +36,7 @@ LEAST_LETTERS = 16  # fewer are a stamp or a page number, not a page's text
 SCAN_SHARE = 0.2  # of a page that its pictures must cover for them to be a scan
 OUTLINES = 30  # drawn paths that may be letters
 
-_FILE_NAME = re.compile(r"^(microsoft word|untitled|document\d*$)|\.(docx?|hwpx?|pdf|pptx?|xlsx?|indd)$", re.IGNORECASE)
+_FILE_NAME = re.compile(
 
 
 def parse_pdf(path: Path, on_page: OnPage) -> Parsed:

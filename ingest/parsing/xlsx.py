@@ -84,7 +84,17 @@ def _rows(sheet_rows: Iterable[Sequence[EmptyCell | ReadOnlyCell]]) -> Cells:
 
 def _text(cell: EmptyCell | ReadOnlyCell) -> str:
     # A cell with nothing in it is openpyxl's EmptyCell, which has no column either.
-    return shown(cell.value, cell.number_format) if isinstance(cell, ReadOnlyCell) and cell.value is not None else ""
+    if not isinstance(cell, ReadOnlyCell) or cell.value is None or _is_unseen(cell):
+        return ""
+    return shown(cell.value, cell.number_format)
+
+
+def _is_unseen(cell: ReadOnlyCell) -> bool:
+    """Tell whether a cell shows nothing: by its number format, or white on no ground."""
+    if cell.number_format.strip() == ";;;":
+        return True
+    color = cell.font.color if cell.font else None
+    return color is not None and color.type == "rgb" and color.rgb == "FFFFFFFF" and cell.fill.fill_type is None
 
 
 def _sheet_parts(parts: Mapping[str, bytes]) -> dict[str, str]:
