@@ -37,7 +37,7 @@ SCAN_SHARE = 0.2  # of a page that its pictures must cover for them to be a scan
 OUTLINES = 30  # drawn paths that may be letters
 
 _FILE_NAME = re.compile(
-    r"\A(microsoft word|untitled|document\d*)\Z|\.(docx?|hwpx?|pdf|pptx?|xlsx?|indd)\Z", re.IGNORECASE
+    r"\A(microsoft word|untitled|document\d*\Z)|\.(docx?|hwpx?|pdf|pptx?|xlsx?|indd)\Z", re.IGNORECASE
 )
 
 
