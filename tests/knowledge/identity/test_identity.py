@@ -86,7 +86,6 @@ async def test_a_minute_of_clock_difference_is_forgiven_and_more_is_not(authenti
         {"tenant": "h" * 101},
         {"sub": "le\x00e"},
         {"exp": None},
-        {"exp": int(time.time()) + 90_000},
         {"exp": float("nan")},
         {"exp": 1e300},
         {"iat": 0},
@@ -110,6 +109,11 @@ async def test_a_token_with_a_wrong_claim_is_refused(
 ) -> None:
     with pytest.raises(TokenRefused):
         await authenticator.verify(sign(claims(**changed)))
+
+
+async def test_a_token_that_lives_for_more_than_a_day_is_refused(authenticator: Authenticator) -> None:
+    with pytest.raises(TokenRefused):
+        await authenticator.verify(signed(exp=int(time.time()) + 90_000))
 
 
 async def test_a_token_without_a_known_role_reads_nothing(authenticator: Authenticator) -> None:
