@@ -168,7 +168,10 @@ async def test_where_the_model_cannot_be_asked_the_quotes_are_shown(
 
 
 async def test_an_emergency_stop_while_the_model_chooses_shows_no_quote(product: Product) -> None:
-    async with held(product, first_token_seconds=30, chooses=SURE) as asking, admin(product) as http:
+    async with (
+        held(product, first_token_seconds=30, chooses=SURE) as asking,
+        product.client("park", role="platform") as http,
+    ):
         await until(lambda: chooses(product.model_url))
         try:
             assert (await http.post("/v1/admin/stop", json={"reason": "test"})).status_code == 200

@@ -167,8 +167,7 @@ async def test_a_version_that_cannot_be_read_any_more_keeps_everybody_at_the_pre
     services: Services, finer: Services, clock: Clock
 ) -> None:
     version = await shown(services, "old", samples.MARKDOWN)
-    async with services.blobs.on_disk(version.sha256) as path:
-        await anyio.Path(path).unlink()
+    assert await services.blobs.discard(version.sha256, older_than=-1)
     clock.now += 60
     assert (await reindex(finer, unprinted)).failed == [version.key]
     assert await versions_found(services, at=clock.now) == {1}
