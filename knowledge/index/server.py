@@ -18,6 +18,7 @@ from qdrant_client.http.exceptions import ApiException, UnexpectedResponse
 from knowledge.index.engine import (
     DENSE,
     FLOAT_FIELDS,
+    HNSW_EF,
     INTEGER_FIELDS,
     KEYWORD_FIELDS,
     TENANT_FIELD,
@@ -86,7 +87,9 @@ class ServerEngine:
         self._read_timeout = read_timeout
         self._write_timeout = write_timeout
         quantized = models.QuantizationSearchParams(rescore=True, oversampling=settings.oversampling)
-        self._dense_params = None if settings.quantize == "off" else models.SearchParams(quantization=quantized)
+        self._dense_params = models.SearchParams(
+            hnsw_ef=HNSW_EF, quantization=None if settings.quantize == "off" else quantized
+        )
 
     async def check_version(self) -> None:
         """Raise IndexFormatUnknown unless the server is of a version that the client speaks to."""
