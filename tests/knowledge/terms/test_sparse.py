@@ -77,7 +77,8 @@ def test_a_pair_of_the_glossary_is_no_pair_of_the_question(terms: Terms) -> None
     assert sorted(terms.query("ATM", others="cash machine").values) == [1.0, 1.0, 1.0]
 
 
-def test_a_synonym_counts_half_in_a_korean_question_and_its_own_terms_count_whole(terms: Terms) -> None:
+def test_a_synonym_weighs_by_language_and_the_questions_own_terms_weigh_one() -> None:
+    terms = Terms(TermSettings(synonym_ko=0.5))
     assert sorted(terms.query("현금지급기", others="ATM 현금").values) == [0.5, *[1.0] * len(terms.words("현금지급기"))]
     assert sorted(terms.query("fee", others="charge").values) == [1.0, 1.0]
 
