@@ -220,7 +220,7 @@ class EdgeEngine:
         await self._update(collection, lambda: edge.UpdateOperation.delete_points_by_filter(_filter(only)))
 
     async def optimize(self) -> dict[str, int]:
-        """Build what large collections are searched by; return the points of each collection."""
+        """Build the HNSW graphs of every collection; return the points of each."""
 
         def optimize() -> dict[str, int]:
             for collection in self._collections.values():
