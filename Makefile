@@ -20,7 +20,7 @@ run: setup ## Start everything, load the sample documents, ask one question in e
 test: setup ## Run every test that this machine can run (CI=true: a skipped test fails)
 	@scripts/test_parts
 	@.venv/bin/llm-server fetch e5-small cpu-small
-	@$(PY) -m pytest -m 'not vllm' -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+	@scripts/test_in_parallel -m 'not vllm' -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 	@$(PY) -m pytest -m vllm
 
 test-qdrant: setup ## Run the index's conformance suite on the Qdrant server at QDRANT_TEST_URL (key: QDRANT_TEST_API_KEY)
