@@ -1,14 +1,17 @@
 """Clients of Redis, and the circuit breaker before them: opened by a late command, a broken connection or a replica.
 
 While it is open every command is refused at once with `StoreUnavailable`, except two probes a second, which have less
-time. Everything in a process that uses Redis shares one breaker, so that only the first command waits.
+time. Everything in a process that uses Redis shares one breaker, so that only the first command waits. A command may
+also be late by its own weight, or because this process has no connection left for it: a PING over a connection of its
+own tells that from a store that is away.
 """
 
 import asyncio
 import math
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import structlog
@@ -43,12 +46,29 @@ class RedisBreakerSettings(BaseModel, frozen=True):
     probe_every: PositiveFloat = Field(0.5, description="seconds: between two probes")
 
 
+@dataclass(slots=True, eq=False)
+class _Asked:
+    """A PING that is under way, and whether it was answered."""
+
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+    answered: bool = False
+
+
 class RedisBreaker:
     """Runs commands against a deadline; while it is open it refuses them."""
 
-    def __init__(self, settings: RedisBreakerSettings, *, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        settings: RedisBreakerSettings,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        ping: Callable[[], Awaitable[object]] | None = None,
+    ) -> None:
+        """`ping` asks Redis whether it answers, over a connection that nothing else uses."""
         self._settings = settings
         self._clock = clock
+        self._ping = ping
+        self._asked: _Asked | None = None
         self._next_probe: float | None = None
         self._back_at = -math.inf
 
@@ -79,8 +99,15 @@ class RedisBreaker:
         deadline = self._admit()
         try:
             reply = await command(deadline)
-        except (TimeoutError, RedisConnectionError, RedisTimeoutError, RedisClusterException, OSError, *DEMOTED) as exc:
+        except DEMOTED as exc:
             self._open(exc)
+            raise StoreUnavailable from exc
+        except (TimeoutError, RedisConnectionError, RedisTimeoutError, RedisClusterException, OSError) as exc:
+            if await self._answers():
+                self._close()
+                log.warning("a command of redis failed alone", error=type(exc).__name__)
+            else:
+                self._open(exc)
             raise StoreUnavailable from exc
         except RedisError as exc:
             # Redis answers, so it is not away: out of memory, disk full (MISCONF), an error in a script.
@@ -89,6 +116,23 @@ class RedisBreaker:
             raise StoreUnavailable from exc
         self._close()
         return reply
+
+    async def _answers(self) -> bool:
+        """Return whether Redis answers a PING now; commands that fail together share one."""
+        if self._ping is None:
+            return False
+        if (asked := self._asked) is not None:
+            await asked.over.wait()
+            return asked.answered
+        asked = self._asked = _Asked()
+        try:
+            with suppress(TimeoutError, RedisError, OSError):
+                await in_time(self._ping, self._settings.probe_timeout)
+                asked.answered = True
+        finally:
+            self._asked = None
+            asked.over.set()
+        return asked.answered
 
     def _admit(self) -> float:
         if self._next_probe is None:
@@ -151,6 +195,10 @@ class RedisSettings(BaseModel, frozen=True):
         description="connections: for readers of answers that another replica writes; each blocks one while it waits",
     )
     breaker: RedisBreakerSettings = RedisBreakerSettings()
+
+    def for_pings(self) -> "RedisSettings":
+        """Return the settings of the client for the breaker's pings."""
+        return self.model_copy(update={"max_connections": 1})
 
     def for_readers(self) -> "RedisSettings":
         """Return the settings of the client for blocking reads."""

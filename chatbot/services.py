@@ -17,6 +17,7 @@ from chatbot.limits import Ledger
 from chatbot.metrics import Metrics
 from chatbot.models import Models
 from chatbot.prompt import PromptBuilder
+from chatbot.reads import Reads
 from chatbot.records import TurnFinished
 from chatbot.retrieval import Retrieval
 from chatbot.screener import Screener
@@ -84,6 +85,7 @@ class Services:
     models: Models
     prompts: PromptBuilder
     ratings: Ratings
+    reads: Reads
     retrieval: Retrieval
     screener: Screener
     shadow: Shadow

@@ -16,6 +16,7 @@ from chatbot.deferred import DeferredSettings
 from chatbot.drift import DriftSettings
 from chatbot.limits import LedgerSettings, PlansRefused, read_plans
 from chatbot.models import ModelSettings, ProfileName
+from chatbot.reads import ReadSettings
 from chatbot.redis_client import RedisSettings
 from chatbot.retrieval import RerankerSettings, RetrievalSettings
 from chatbot.services import TurnSettings
@@ -111,6 +112,7 @@ class Settings(BaseSettings):
     history: HistorySettings = HistorySettings()
     idempotency: IdempotencySettings = IdempotencySettings()
     ledger: LedgerSettings = LedgerSettings()
+    reads: ReadSettings = ReadSettings()
     redis: RedisSettings = RedisSettings()
     retrieval: RetrievalSettings = RetrievalSettings()
     reranker: RerankerSettings = RerankerSettings()

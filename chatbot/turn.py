@@ -23,8 +23,6 @@ from chatbot.answering import Answering, may_not_answer, withdrawn
 from chatbot.audit import Audit, AuditClosed
 from chatbot.conversations import (
     Conversation,
-    ConversationIds,
-    History,
     HistoryMessage,
     Owner,
     StoredMessage,
@@ -81,6 +79,9 @@ from telemetry.supervision import contained
 log = structlog.get_logger(__name__)
 tracer = trace.get_tracer(__name__)
 
+_CHARACTERS_PER_TOKEN = 20
+"""More than a token of text has: what is read beyond the prompt's window takes the place of messages left out."""
+
 
 # --- before the first byte -------------------------------------------------------------------------------------------
 
@@ -94,9 +95,7 @@ async def open_turn(question: Question, who: Principal, services: Services) -> T
     owner, settings = Owner(who.tenant, who.sub), services.settings
     caller = Caller.of(who, services.models.model)
     services.ledger.count_request(caller)
-    conversation = await load_conversation(
-        question, owner, services.conversation_ids, services.history, now=services.now()
-    )
+    conversation = await load_conversation(question, owner, services)
     screening = await services.screener.screen(question.text, question.earlier)
     screened = screening.question
     language = language_of(screened.text)
@@ -150,23 +149,31 @@ async def abandon(turn: Turn, services: Services) -> None:
     await services.deferred.write("settlement", partial(services.ledger.settle, turn.reservation, Usage()))
 
 
-async def load_conversation(
-    question: Question, owner: Owner, ids: ConversationIds, history: History, *, now: float
-) -> Conversation:
+async def load_conversation(question: Question, owner: Owner, services: Services) -> Conversation:
     """Return the conversation that the question continues, or a new one; without Redis an empty one.
+
+    Of a long one only as much is read as the prompt may take.
 
     Raises:
         NotFound: there is no such conversation, or it belongs to another customer.
+        RateLimited, Overloaded: the customer has read too much, or too much is read at once.
     """
-    conversation_id = question.conversation_id
+    conversation_id, now = question.conversation_id, services.now()
     if conversation_id is None:
-        return Conversation.new(ids.new(owner, now=now), now=now)
+        return Conversation.new(services.conversation_ids.new(owner, now=now), now=now)
+    enough = partial(holds_branch, question, characters=_CHARACTERS_PER_TOKEN * services.settings.history_tokens)
     try:
-        if ids.may_begin(owner, conversation_id, now=now):  # its first question was not kept
-            return await history.load_or_begin(owner, conversation_id, now=now)
-        return await history.load(owner, conversation_id)
+        if services.conversation_ids.may_begin(owner, conversation_id, now=now):  # its first question was not kept
+            return await services.history.load_or_begin(owner, conversation_id, now=now, enough=enough)
+        return await services.history.load(owner, conversation_id, enough=enough)
     except StoreUnavailable:
         return Conversation.new(conversation_id, now=now)
+
+
+def holds_branch(question: Question, messages: Sequence[StoredMessage], *, characters: int) -> bool:
+    """Return whether the messages hold so many characters of what leads to the question."""
+    parent_id = question.parent_id or next((m.id for m in reversed(messages) if m.role == "assistant"), None)
+    return sum(len(message.text) for message in path_to(messages, parent_id)) >= characters
 
 
 def branch_of(conversation: Conversation, question: Question) -> tuple[StoredMessage, ...]:

@@ -24,6 +24,7 @@ from chatbot.metrics import Metrics
 from chatbot.models import Models, open_models
 from chatbot.prompt import PromptBuilder, load_templates
 from chatbot.proof import ReplayContext
+from chatbot.reads import Reads
 from chatbot.records import SearchFinished
 from chatbot.redis_client import RedisBreaker, open_cluster, open_redis
 from chatbot.retrieval import Retrieval, open_reranker
@@ -70,7 +71,7 @@ async def open_services(
         if index is None:
             index = await enter(open_passages(settings, read_only=True))
         redis = await enter(open_redis(settings.redis_url.get_secret_value(), settings.redis))
-        breaker = RedisBreaker(settings.redis.breaker)
+        breaker = await enter(open_breaker(settings))
         models = await enter(open_models(settings.models, on_call=metrics.model_called, on_failure=metrics.task_failed))
         ledger = await enter(open_ledger(settings, redis, breaker, metrics))
         audit = await enter(open_audit(engine, settings.audit, on_failure=metrics.task_failed))
@@ -79,6 +80,7 @@ async def open_services(
         answer_log = await enter(open_answer_log(settings, redis, breaker))
         drift = await watch_drift(settings, index.embedder, metrics)
         retrieval = await enter(open_retrieval(settings, index, on_search=drift.record_search))
+        reads = Reads(settings.reads)
         deferred = DeferredWrites(settings.deferred, on_lost=metrics.write_lost, on_failure=metrics.task_failed)
         # Entered last, so left first: no answer outlives what it uses.
         tasks = await enter(open_tasks())
@@ -100,7 +102,7 @@ async def open_services(
             drift=drift,
             conversation_ids=conversation_ids(settings),
             deferred=deferred,
-            history=History(redis, breaker, settings.history),
+            history=History(redis, breaker, settings.history, reads=reads),
             idempotency=IdempotencyKeys(redis, breaker, settings.idempotency, deferred=deferred),
             index=index,
             ledger=ledger,
@@ -108,6 +110,7 @@ async def open_services(
             models=models,
             prompts=prompt_builder(settings, models.tokenizer),
             ratings=ratings,
+            reads=reads,
             retrieval=retrieval,
             screener=Screener(tuple(bank_names(settings).values())),
             shadow=Shadow(models, tasks, hook=metrics.shadowed),
@@ -139,6 +142,13 @@ async def open_stops(engine: AsyncEngine, models: Models, *, on_failure: OnFailu
         stop_models()
         with withdrawals.notifying(stop_models):
             yield withdrawals
+
+
+@asynccontextmanager
+async def open_breaker(settings: Settings) -> AsyncGenerator[RedisBreaker]:
+    """Open the breaker before Redis, with a connection of its own to tell a late command from a store that is away."""
+    async with open_redis(settings.redis_url.get_secret_value(), settings.redis.for_pings()) as pinging:
+        yield RedisBreaker(settings.redis.breaker, ping=pinging.ping)
 
 
 @asynccontextmanager

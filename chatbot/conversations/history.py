@@ -9,8 +9,10 @@ import binascii
 import hmac
 import re
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from importlib.resources import files
 from typing import Literal, Protocol, TypeVar, cast
 from urllib.parse import quote
@@ -22,6 +24,7 @@ from redis.asyncio import Redis
 
 from chatbot.errors import BadRequest, NotFound
 from chatbot.events import Citation, Notice, PassageRef, Source
+from chatbot.reads import Reads
 from chatbot.redis_client import RedisBreaker
 
 log = structlog.get_logger(__name__)
@@ -45,6 +48,8 @@ class HistorySettings(BaseModel, frozen=True):
     )
     most_messages: PositiveInt = Field(400, description="messages: the most of one conversation")
     most_conversations: PositiveInt = Field(1000, description="conversations: the most of one customer")
+    page_messages: PositiveInt = Field(100, description="messages: of a conversation that are read at once")
+    page_bytes: PositiveInt = Field(256 * 1024, description="bytes: of a conversation's messages that are read at once")
 
 
 class HistoryMessage(Protocol):
@@ -129,6 +134,21 @@ class Conversation(msgspec.Struct, frozen=True):
         raise NotFound("the conversation has no such message")
 
 
+class ConversationPage(Conversation, frozen=True):
+    """A part of a conversation, and where the messages before it are (None: there are none)."""
+
+    next_cursor: str | None = None
+
+
+Enough = Callable[[Sequence[StoredMessage]], bool]
+"""Tells whether the newest messages of a conversation, oldest first, are enough."""
+
+
+def no_part_is_enough(_: Sequence[StoredMessage]) -> bool:
+    """Return False: all messages are wanted."""
+    return False
+
+
 class Summary(msgspec.Struct, frozen=True):
     """A conversation as it is listed; times are in Unix seconds."""
 
@@ -155,68 +175,143 @@ class ListedConversation(msgspec.Struct, frozen=True):
 
 
 class History:
-    """Loads, appends, lists, rates and deletes customers' conversations, one round trip each."""
+    """Loads, appends, lists, rates and deletes customers' conversations.
 
-    def __init__(self, redis: Redis, breaker: RedisBreaker, settings: HistorySettings) -> None:
+    Messages are read page by page, the newest first, each page within a bound of bytes and in its customer's turn.
+    """
+
+    def __init__(
+        self, redis: Redis, breaker: RedisBreaker, settings: HistorySettings, *, reads: Reads | None = None
+    ) -> None:
+        """`reads` meters what is read; without it nothing is metered, as for commands beside the service."""
         self._redis = redis
         self._breaker = breaker
         self._settings = settings
+        self._reads = reads
         folder = files("chatbot.conversations") / "lua"
         self._append = redis.register_script((folder / "history_append.lua").read_text("utf-8"))
+        self._page = redis.register_script((folder / "history_page.lua").read_text("utf-8"))
         self._list = redis.register_script((folder / "history_list.lua").read_text("utf-8"))
         self._rate = redis.register_script((folder / "history_rate.lua").read_text("utf-8"))
         self._delete = redis.register_script((folder / "history_delete.lua").read_text("utf-8"))
 
-    async def load(self, owner: Owner, conversation_id: str) -> Conversation:
-        """Return a conversation.
+    async def page(self, owner: Owner, conversation_id: str, *, cursor: str | None = None) -> ConversationPage:
+        """Return the newest messages of a conversation, or those before `cursor`.
+
+        Pages may overlap where messages were added meanwhile: a message's id tells, and the newest page has its latest.
 
         Raises:
             NotFound: there is none, or it is another customer's.
+            BadRequest: no page has given this cursor.
+            RateLimited, Overloaded: the customer has read too much, or too much is read at once.
             StoreUnavailable: Redis cannot be asked.
         """
-        conversation, _ = await self._load(owner, conversation_id)
+        before = None if cursor is None else message_index(cursor)
+        part = await self._part(owner, conversation_id, before)
+        if isinstance(part, Absent):
+            raise NotFound("there is no such conversation")
+        feedback = await self._feedback(owner, conversation_id, part.messages)
+        rated = with_feedback(latest(part.messages), feedback)
+        earlier = str(part.first) if part.first else None
+        return ConversationPage(conversation_id, part.title, part.created_at, part.updated_at, rated, earlier)
+
+    async def load(
+        self,
+        owner: Owner,
+        conversation_id: str,
+        *,
+        enough: Enough = no_part_is_enough,
+    ) -> Conversation:
+        """Return a conversation with its newest messages: as many as are `enough`, or all there are.
+
+        Raises:
+            NotFound: there is none, or it is another customer's.
+            RateLimited, Overloaded: the customer has read too much, or too much is read at once.
+            StoreUnavailable: Redis cannot be asked.
+        """
+        conversation, _ = await self._load(owner, conversation_id, enough)
         if conversation is None:
             raise NotFound("there is no such conversation")
         return conversation
 
-    async def load_or_begin(self, owner: Owner, conversation_id: str, *, now: float) -> Conversation:
-        """Return a conversation, or a new one where none is stored under the id.
+    async def load_or_begin(
+        self,
+        owner: Owner,
+        conversation_id: str,
+        *,
+        now: float,
+        enough: Enough = no_part_is_enough,
+    ) -> Conversation:
+        """Return a conversation like `load`, or a new one where none is stored under the id.
 
         Raises:
             NotFound: its customer has deleted it.
+            RateLimited, Overloaded: the customer has read too much, or too much is read at once.
             StoreUnavailable: Redis cannot be asked.
         """
-        conversation, deleted = await self._load(owner, conversation_id)
+        conversation, deleted = await self._load(owner, conversation_id, enough)
         if deleted:
             raise NotFound("there is no such conversation")
         return conversation or Conversation.new(conversation_id, now=now)
 
-    async def _load(self, owner: Owner, conversation_id: str) -> tuple[Conversation | None, bool]:
+    async def _load(self, owner: Owner, conversation_id: str, enough: Enough) -> tuple[Conversation | None, bool]:
         """Return the conversation, and where there is none, whether it was deleted lately."""
-        keys = Keys(owner, conversation_id)
-        async with self._redis.pipeline(transaction=True) as pipe:
-            pipe.hmget(keys.conversation, ["title", "created_at", "updated_at"])
-            pipe.lrange(keys.messages, 0, -1)
-            pipe.hgetall(keys.answers)
-            pipe.exists(keys.deleted)
-            (title, created_at, updated_at), stored, feedback, deleted = await self._breaker.call(pipe.execute)
-        if created_at is None:
-            return None, bool(deleted)
-        messages = messages_of(stored, feedback)
-        return Conversation(conversation_id, title.decode(), float(created_at), float(updated_at), messages), False
+        messages: tuple[StoredMessage, ...] = ()
+        before: int | None = None
+        while True:
+            part = await self._part(owner, conversation_id, before)
+            if isinstance(part, Absent):
+                return None, part.deleted
+            messages, before = latest([*part.messages, *messages]), part.first
+            if before == 0 or enough(messages):
+                break
+        rated = with_feedback(messages, await self._feedback(owner, conversation_id, messages))
+        return Conversation(conversation_id, part.title, part.created_at, part.updated_at, rated), False
+
+    async def _part(self, owner: Owner, conversation_id: str, before: int | None) -> "Part | Absent":
+        """Read messages before an index, or the newest, in the customer's turn; they count as read."""
+        named = {
+            "before": -1 if before is None else before,
+            "most_messages": self._settings.page_messages,
+            "most_bytes": self._settings.page_bytes,
+        }
+        keys, args = Keys(owner, conversation_id), [msgspec.msgpack.encode(named)]
+        customer = keys.owner
+        async with nullcontext() if self._reads is None else self._reads.turn(customer):
+            reply = await self._breaker.call(lambda: self._page(keys=keys.all, args=args))
+            if self._reads is not None:
+                self._reads.count(customer, sum(len(data) for data in reply[4:]))
+        if len(reply) == 1:
+            return Absent(deleted=bool(reply[0]))
+        title, created_at, updated_at, first, *stored = reply
+        messages = [message for data in stored if (message := _message(data)) is not None]
+        return Part(title.decode(), float(created_at), float(updated_at), first, messages)
+
+    async def _feedback(
+        self, owner: Owner, conversation_id: str, messages: Sequence[StoredMessage]
+    ) -> dict[str, Feedback]:
+        """Return the feedback on those of the messages that have some, by their ids."""
+        answers = [message.id for message in messages if message.answer_id is not None]
+        if not answers:
+            return {}
+        key = Keys(owner, conversation_id).answers
+        stored = cast("list[bytes | None]", await self._breaker.call(lambda: self._redis.hmget(key, answers)))
+        pairs = zip(answers, stored, strict=True)
+        return {answer_id: msgspec.json.decode(data, type=Feedback) for answer_id, data in pairs if data}
 
     async def containing(self, owner: Owner, answer_id: str) -> Conversation:
-        """Return the conversation that an answer belongs to.
+        """Return the conversation that an answer belongs to, at least from the answer's question on.
 
         Raises:
             NotFound: there is none, or it is another customer's.
+            RateLimited, Overloaded: the customer has read too much, or too much is read at once.
             StoreUnavailable: Redis cannot be asked.
         """
         key = answer_key(owner, answer_id)
         conversation_id = cast("bytes | None", await self._breaker.call(lambda: self._redis.get(key)))
         if conversation_id is None:
             raise NotFound("there is no such answer")
-        return await self.load(owner, conversation_id.decode())
+        return await self.load(owner, conversation_id.decode(), enough=partial(holds, answer_id))
 
     async def rate(self, owner: Owner, conversation_id: str, answer_id: str, feedback: Feedback) -> None:
         """Keep the feedback on an answer, in place of an earlier one.
@@ -343,15 +438,54 @@ class ConversationIds:
         return hmac.digest(self._key, signed, "sha256").hex()[:14]
 
 
-def messages_of(stored: Sequence[bytes], feedback: Mapping[bytes, bytes]) -> tuple[StoredMessage, ...]:
-    """Return the messages, each answer with its feedback.
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """There is no such conversation."""
 
-    A message that was written twice counts as the latest: a question that was answered again, a command sent twice.
+    deleted: bool
+    """Whether it was deleted lately."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Messages of a conversation, oldest first, from the index `first` on."""
+
+    title: str
+    created_at: float
+    updated_at: float
+    first: int
+    messages: list[StoredMessage]
+
+
+def latest(messages: Iterable[StoredMessage]) -> tuple[StoredMessage, ...]:
+    """Return the messages, each once.
+
+    One that was written twice counts as the latest: a question that was answered again, a command sent twice.
     """
-    messages = [message for data in stored if (message := _message(data)) is not None]
-    ratings = {name.decode(): msgspec.json.decode(rating, type=Feedback) for name, rating in feedback.items() if rating}
-    unique = {message.id: message for message in messages}
-    return tuple(msgspec.structs.replace(m, feedback=ratings[m.id]) if m.id in ratings else m for m in unique.values())
+    return tuple({message.id: message for message in messages}.values())
+
+
+def with_feedback(messages: Iterable[StoredMessage], ratings: Mapping[str, Feedback]) -> tuple[StoredMessage, ...]:
+    """Return the messages, each answer with its feedback."""
+    return tuple(msgspec.structs.replace(m, feedback=ratings[m.id]) if m.id in ratings else m for m in messages)
+
+
+def holds(answer_id: str, messages: Sequence[StoredMessage]) -> bool:
+    """Return whether an answer is among the messages, with its question."""
+    by_id = {message.id: message for message in messages}
+    answer = by_id.get(answer_id)
+    return answer is not None and (answer.parent_id is None or answer.parent_id in by_id)
+
+
+def message_index(cursor: str) -> int:
+    """Return the index that a page's cursor names.
+
+    Raises:
+        BadRequest: no page has given this cursor.
+    """
+    if not (cursor.isascii() and cursor.isdecimal() and len(cursor) <= 9):
+        raise BadRequest("this cursor is not one that a page has given")
+    return int(cursor)
 
 
 def _message(data: bytes) -> StoredMessage | None:

@@ -110,7 +110,8 @@ async def triage(engine: AsyncEngine, redis: Redis, *, tenant: str, since: float
         if (owner := owners.get(answer.answer_id)) is None:
             continue
         try:
-            conversation = await history.containing(owner, answer.answer_id)
+            containing = await history.containing(owner, answer.answer_id)
+            conversation = await history.load(owner, containing.id)
             cases.append(case_of(answer, conversation))
         except NotFound:  # deleted meanwhile
             continue

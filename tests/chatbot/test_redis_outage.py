@@ -54,6 +54,48 @@ async def test_a_hung_redis_delays_one_answer_by_250_ms_and_the_next_not_at_all(
     assert at_once - opened < 0.05
 
 
+async def test_a_hung_redis_is_away_after_250_ms_also_where_a_ping_has_to_tell(
+    server: RedisServer, client: Redis
+) -> None:
+    async with open_redis(server.url, SETTINGS.for_pings()) as pinging:
+        breaker = RedisBreaker(RedisBreakerSettings(), ping=pinging.ping)
+        await breaker.call(client.ping)
+        server.signal(signal.SIGSTOP)
+        began = anyio.current_time()
+        for _ in range(2):
+            with pytest.raises(StoreUnavailable):
+                await breaker.call(client.ping)
+        took = anyio.current_time() - began
+        server.signal(signal.SIGCONT)
+    assert breaker.is_open
+    assert took < 0.35  # 250 ms, and what two shared cores add
+
+
+async def test_a_command_that_is_late_by_itself_fails_alone(server: RedisServer, client: Redis) -> None:
+    async with open_redis(server.url, SETTINGS.for_pings()) as pinging:
+        breaker = RedisBreaker(RedisBreakerSettings(), ping=pinging.ping)
+        with pytest.raises(StoreUnavailable):
+            await breaker.call(lambda: client.blpop(["nothing"], timeout=30))
+        assert not breaker.is_open
+        await breaker.call(client.ping)
+
+
+async def test_a_process_without_a_connection_left_does_not_take_redis_for_away(server: RedisServer) -> None:
+    one = RedisSettings(max_connections=1)
+    async with open_redis(server.url, one) as busy, open_redis(server.url, one.for_pings()) as pinging:
+        breaker = RedisBreaker(RedisBreakerSettings(), ping=pinging.ping)
+
+        async def use_the_connection() -> None:
+            await busy.blpop(["nothing"], timeout=1)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(use_the_connection)
+            await anyio.wait_all_tasks_blocked()
+            with pytest.raises(StoreUnavailable):
+                await breaker.call(busy.ping)
+        assert not breaker.is_open
+
+
 async def test_a_redis_that_was_demoted_is_away_until_a_connection_leads_to_a_master(client: Redis) -> None:
     breaker = RedisBreaker(SETTINGS.breaker)
     history, owner = History(client, breaker, HistorySettings()), Owner(uuid.uuid4().hex, "lee")

@@ -42,6 +42,7 @@ from chatbot.events import (
 from chatbot.limits import Limit
 from chatbot.metrics import Metrics as ChatMetrics
 from chatbot.notices import DegradationLevel
+from chatbot.reads import ReadDimension
 from chatbot.settings import Settings as ChatSettings
 from ingest import errors as staff_errors
 from ingest.catalogue import Stage
@@ -70,6 +71,8 @@ UNITS = frozenset(
         "processes",
         "questions",
         "ratio",
+        "readers",
+        "reads",
         "replicas",
         "requests",
         "searches",
@@ -231,7 +234,7 @@ LABEL_VALUES: Mapping[str, str] = {
     "chatbot_tokens_total kind": "`prompt`, `cached`, `answer`",
     "chatbot_turned_away_total why": "`late`, `full`, `share`",
     "code": "of [the errors](api.md)",
-    "dimension": code(Limit.model_fields),
+    "dimension": code([*Limit.model_fields, *get_args(ReadDimension)]),
     "feature": "`language`, `topic`, `nearness`, `direction_1` to `direction_3`, `meaning`, `terms`, `outcome`",
     "group": "`primary`, `canary`, `fallback`, `shadow`",
     "grounded": "`true`, `false`",

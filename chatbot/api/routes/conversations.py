@@ -26,9 +26,14 @@ async def conversations(
 
 
 @router.get("/conversations/{conversation_id}", response_model=None)
-async def conversation(conversation_id: Id, who: TheCaller, history: TheHistory) -> Response:
-    """Return a conversation with its messages."""
-    return _json(await history.load(Owner(who.tenant, who.sub), conversation_id))
+async def conversation(
+    conversation_id: Id,
+    who: TheCaller,
+    history: TheHistory,
+    cursor: Annotated[str | None, Query(max_length=20)] = None,
+) -> Response:
+    """Return a conversation with its newest messages; `next_cursor` leads to those before them."""
+    return _json(await history.page(Owner(who.tenant, who.sub), conversation_id, cursor=cursor))
 
 
 @router.get("/conversations/{conversation_id}/export", response_model=None)

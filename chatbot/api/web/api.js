@@ -73,8 +73,20 @@ export class Api {
     return (await this.#request(`/v1/conversations${query}`)).json();
   }
 
+  /** Return a conversation with all its messages, page by page from the newest back. */
   async conversation(id) {
-    return (await this.#request(`/v1/conversations/${encodeURIComponent(id)}`)).json();
+    const path = `/v1/conversations/${encodeURIComponent(id)}`;
+    const newest = await (await this.#request(path)).json();
+    const messages = newest.messages;
+    const known = new Set(messages.map((message) => message.id));
+    for (let cursor = newest.next_cursor; cursor; ) {
+      const page = await (await this.#request(`${path}?cursor=${encodeURIComponent(cursor)}`)).json();
+      const earlier = page.messages.filter((message) => !known.has(message.id)); // pages may overlap
+      earlier.forEach((message) => known.add(message.id));
+      messages.unshift(...earlier);
+      cursor = page.next_cursor;
+    }
+    return { ...newest, messages };
   }
 
   async deleteConversation(id) {

@@ -19,8 +19,9 @@ from chatbot.conversations.history import (
     repeatable,
     window,
 )
-from chatbot.errors import BadRequest, NotFound, StoreUnavailable
+from chatbot.errors import BadRequest, NotFound, RateLimited, StoreUnavailable
 from chatbot.events import Citation, FinishReason, Notice, NoticeCode, PassageRef, Source
+from chatbot.reads import Reads, ReadSettings
 from chatbot.redis_client import RedisBreaker, RedisBreakerSettings
 from tests.chatbot.conftest import PATIENT
 
@@ -103,6 +104,52 @@ class TestHistory:
         await redis.rpush(key, b'{"id":7}', b"\xff no JSON", b"[]")
         loaded = await history.load(lee, "c")
         assert loaded.messages == (question(), msgspec.structs.replace(ANSWER, notices=()))
+
+    async def test_pages_hold_so_many_bytes_and_lead_to_the_first_message_also_while_messages_are_added(
+        self, redis: Redis, lee: Owner
+    ) -> None:
+        history = history_of(redis, page_bytes=1000, most_messages=12)
+        for n in range(12):
+            await history.append(lee, "c", [question("가" * (400 if n == 5 else 80), name=f"q{n}")], now=n)
+        newest = await history.page(lee, "c")
+        await history.append(lee, "c", [question("new", name="q12")], now=12)  # and the oldest leaves
+        read, cursor = [message.id for message in newest.messages], newest.next_cursor
+        while cursor is not None:
+            page = await history.page(lee, "c", cursor=cursor)
+            assert sum(len(msgspec.json.encode(m)) for m in page.messages) <= 1000 or len(page.messages) == 1
+            read = [message.id for message in page.messages if message.id not in read] + read
+            cursor = page.next_cursor
+        assert read == [f"q{n}" for n in range(1, 12)]
+        with pytest.raises(BadRequest):
+            await history.page(lee, "c", cursor="-1")
+        with pytest.raises(NotFound):
+            await history.page(Owner(lee.tenant, "kim"), "c")
+
+    async def test_of_a_long_conversation_no_more_is_read_than_is_enough(self, redis: Redis, lee: Owner) -> None:
+        history = history_of(redis, page_messages=3)
+        for n in range(10):
+            await history.append(lee, "c", [question(name=f"q{n}")], now=n)
+        part = await history.load(lee, "c", enough=lambda messages: len(messages) >= 4)
+        assert [message.id for message in part.messages] == [f"q{n}" for n in range(4, 10)]
+        assert len((await history.load(lee, "c")).messages) == 10
+
+    async def test_an_answer_is_found_with_its_question_however_far_back(self, redis: Redis, lee: Owner) -> None:
+        history = history_of(redis, page_messages=2)
+        await history.append(lee, "c", [question(), ANSWER], now=1)
+        await history.rate(lee, "c", "a1", UP)
+        for n in range(5):
+            await history.append(lee, "c", [question(name=f"later{n}")], now=n + 2)
+        found = await history.containing(lee, "a1")
+        assert found.message("a1").feedback == UP
+        assert found.message("q1") == question()
+
+    async def test_what_is_read_counts_and_too_much_is_refused(self, redis: Redis, lee: Owner) -> None:
+        reads = Reads(ReadSettings(bytes_per_minute=300))
+        history = History(redis, RedisBreaker(PATIENT), HistorySettings(), reads=reads)
+        await history.append(lee, "c", [question("가" * 100)], now=1)
+        await history.load(lee, "c")
+        with pytest.raises(RateLimited):
+            await history.load(lee, "c")
 
     @pytest.mark.parametrize("other", ["sub", "tenant"])
     async def test_somebody_elses_conversation_is_not_found(self, history: History, lee: Owner, other: str) -> None:

@@ -1,0 +1,118 @@
+"""What customers read of what is kept for them: metered in bytes, one at a time each, few at once in a process.
+
+Writers and the answers of others share Redis and the event loop with them, and must not wait for a customer who reads
+all that is allowed at once. The count is a process's own: it protects the process.
+"""
+
+import time
+from collections import OrderedDict
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Literal
+
+import anyio
+from pydantic import BaseModel, Field, PositiveFloat, PositiveInt
+
+from chatbot.errors import Overloaded, RateLimited
+
+ReadDimension = Literal["bytes_read_per_minute", "readers"]
+"""The limits on reading, beside those of `chatbot.limits`; `readers` are open streams."""
+_MOST_CUSTOMERS = 10_000
+_MINUTE = 60.0
+
+
+class ReadSettings(BaseModel, frozen=True):
+    """How much a customer reads, and how many read at once."""
+
+    bytes_per_minute: PositiveInt = Field(
+        16 * 1024 * 1024,
+        description="bytes: of conversations and repeated answers that a customer reads from a process in a minute",
+    )
+    at_once: PositiveInt = Field(4, description="reads: of conversations at once in a process; a customer has one")
+    wait: PositiveFloat = Field(2.0, description="seconds: how long a read waits for its turn; then 503")
+
+
+@dataclass(slots=True)
+class _Customer:
+    """What a customer has read: bytes that leave evenly within a minute, counted at a time of the monotonic clock."""
+
+    spent: float = 0.0
+    at: float = 0.0
+    turn: anyio.Lock = field(default_factory=anyio.Lock)
+
+
+def too_much(dimension: ReadDimension, *, retry_after: float) -> RateLimited:
+    """Return the refusal of a customer who reads too much; `retry_after` is in seconds."""
+    return RateLimited(scope="user", dimension=dimension, retry_after=retry_after)
+
+
+class Reads:
+    """Gives customers their turns to read, and counts what they read."""
+
+    def __init__(self, settings: ReadSettings | None = None, *, clock: Callable[[], float] = time.monotonic) -> None:
+        """`clock` returns monotonic seconds."""
+        self._settings = settings or ReadSettings()
+        self._clock = clock
+        self._customers: OrderedDict[str, _Customer] = OrderedDict()
+        self._turns = anyio.Semaphore(self._settings.at_once)
+
+    def __len__(self) -> int:
+        """Return how many customers are remembered."""
+        return len(self._customers)
+
+    def check(self, customer: str) -> None:
+        """Refuse a customer who has read too much.
+
+        Raises:
+            RateLimited: more than a minute's bytes were read; `retry_after` is when the next byte is free.
+        """
+        surplus = self._now(customer).spent - self._settings.bytes_per_minute
+        if surplus >= 0:
+            wait = (surplus + 1) * _MINUTE / self._settings.bytes_per_minute
+            raise too_much("bytes_read_per_minute", retry_after=wait)
+
+    def count(self, customer: str, size: int) -> None:
+        """Count bytes that the customer has read."""
+        self._now(customer).spent += size
+
+    @asynccontextmanager
+    async def turn(self, customer: str) -> AsyncGenerator[None]:
+        """Wait for the customer's turn to read, and hold it while the block runs.
+
+        Raises:
+            RateLimited: the customer has read too much.
+            Overloaded: the turn did not come in time.
+        """
+        turn = self._now(customer).turn
+        try:
+            with anyio.fail_after(self._settings.wait):
+                await self._take(turn)
+        except TimeoutError:
+            raise Overloaded("too much is read at once", retry_after=1) from None
+        try:
+            self.check(customer)
+            yield
+        finally:
+            self._turns.release()
+            turn.release()
+
+    async def _take(self, turn: anyio.Lock) -> None:
+        """Take the customer's turn, and one of the process's; neither where it is cancelled meanwhile."""
+        await turn.acquire()
+        try:
+            await self._turns.acquire()
+        except BaseException:
+            turn.release()
+            raise
+
+    def _now(self, customer: str) -> _Customer:
+        """Return the customer's count as of now."""
+        now = self._clock()
+        known = self._customers.setdefault(customer, _Customer(at=now))
+        self._customers.move_to_end(customer)
+        known.spent = max(0.0, known.spent - (now - known.at) * self._settings.bytes_per_minute / _MINUTE)
+        known.at = now
+        if len(self._customers) > _MOST_CUSTOMERS:
+            self._customers.popitem(last=False)
+        return known
