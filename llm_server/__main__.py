@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from knowledge.embedding import NotConverted, cached_encoder
+from knowledge.embedding import NotConverted, cached_model
 from llm_server.capacity import PeakLoad, plan_capacity
 from llm_server.launch import CannotServe, ServeSettings, WarmUpResult
 from llm_server.launch import serve as run_vllm
@@ -92,7 +92,7 @@ def _fetch_one(name: str, root: Path, bar: Progress) -> None:
 
 def _convert(folder: Path) -> None:
     with suppress(OSError):  # a read-only folder: each process that embeds converts its own copy
-        cached_encoder(folder)
+        cached_model(folder)
 
 
 @app.command()

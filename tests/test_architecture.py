@@ -1,6 +1,8 @@
 """House rules as code: what lint cannot say (CONTRIBUTING.md)."""
 
 import ast
+import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from functools import cache
@@ -42,12 +44,30 @@ def test_a_module_opens_nothing_on_import(path: Path) -> None:
             assert not called & opening, f"{path.name}:{node.lineno} opens {called & opening} on import (house rule 2)"
 
 
+TORCH = {"torch", "transformers", "sentence_transformers"}
+ONLY_WHERE_SET = {
+    "chatbot/retrieval/reranking.py": "sentence_transformers",
+    "knowledge/embedding/embedding.py": "knowledge.embedding.torch_encoder",
+}
+"""What brings torch, which takes seconds and half a gigabyte: imported in the function that needs it."""
+
+
 @pytest.mark.parametrize("path", list(modules()), ids=lambda p: str(p.relative_to(ROOT)))
 def test_imports_stand_at_the_top(path: Path) -> None:
+    late = ONLY_WHERE_SET.get(str(path.relative_to(ROOT)))
     for node in ast.walk(parsed(path)):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            hidden = [n.lineno for n in ast.walk(node) if isinstance(n, ast.Import | ast.ImportFrom)]
-            assert not hidden, f"{path.name}:{hidden} imports inside a function"
+            hidden = [n for n in ast.walk(node) if isinstance(n, ast.Import | ast.ImportFrom)]
+            lines = [n.lineno for n in hidden if late is None or getattr(n, "module", None) != late]
+            assert not lines, f"{path.name}:{lines} imports inside a function"
+
+
+@pytest.mark.parametrize("program", ["chatbot.app", "chatbot.__main__", "ingest.app", "llm_server.__main__"])
+def test_no_program_imports_torch_before_it_is_used(program: str) -> None:
+    command = [sys.executable, "-c", f"import sys, {program}; print(*sorted(sys.modules))"]
+    imported = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout.split()  # noqa: S603
+    assert program in imported
+    assert TORCH & {name.partition(".")[0] for name in imported} == set()
 
 
 def test_nobody_mocks() -> None:

@@ -2,13 +2,16 @@
 under another name."""
 
 from pathlib import Path
+from typing import Literal
 
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+from sentence_transformers.sentence_transformer import modules
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
 from knowledge.embedding import Embedder
+
+Pooling = Literal["mean", "cls", "max", "lasttoken"]
 
 
 class Renamed:
@@ -21,7 +24,7 @@ class Renamed:
         self.embed_passages = real.embed_passages
 
 
-def write_model(folder: Path) -> None:
+def write_model(folder: Path, *, pooling: Pooling = "mean") -> None:
     """Write a random BERT of one layer over bytes, as a sentence-transformers folder."""
     bert = folder.with_name("bert")
     tokenizer = _byte_tokenizer()
@@ -35,8 +38,8 @@ def write_model(folder: Path) -> None:
     )  # fmt: skip
     BertModel(config).save_pretrained(bert)
     wrapped.save_pretrained(bert)
-    transformer = Transformer(str(bert), max_seq_length=512)
-    SentenceTransformer(modules=[transformer, Pooling(32)], device="cpu").save(str(folder))
+    transformer = modules.Transformer(str(bert), max_seq_length=512)
+    SentenceTransformer(modules=[transformer, modules.Pooling(32, pooling)], device="cpu").save(str(folder))
 
 
 def _byte_tokenizer() -> Tokenizer:

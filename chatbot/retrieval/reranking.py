@@ -9,14 +9,18 @@ import asyncio
 from collections.abc import AsyncGenerator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
 from pydantic import BaseModel, Field, PositiveFloat, PositiveInt
-from sentence_transformers import CrossEncoder
 
 from knowledge.index import indexed_text
 from knowledge.passage import Hit
+
+if TYPE_CHECKING:
+    from sentence_transformers import CrossEncoder
 
 log = structlog.get_logger(__name__)
 
@@ -45,7 +49,7 @@ class RerankerSettings(BaseModel, frozen=True):
 class Reranker:
     """Sorts hits in a thread of its own, one question at a time."""
 
-    def __init__(self, model: CrossEncoder, thread: ThreadPoolExecutor, settings: RerankerSettings) -> None:
+    def __init__(self, model: "CrossEncoder", thread: ThreadPoolExecutor, settings: RerankerSettings) -> None:
         self._model = model
         self._thread = thread
         self._settings = settings
@@ -83,7 +87,7 @@ async def open_reranker(settings: RerankerSettings) -> AsyncGenerator[Reranker |
     """Load the cross-encoder; None where no folder is named.
 
     Raises:
-        RerankerMissing: the folder holds none.
+        RerankerMissing: the folder holds none, or what would run it is not installed.
     """
     if settings.folder is None:
         yield None
@@ -93,7 +97,13 @@ async def open_reranker(settings: RerankerSettings) -> AsyncGenerator[Reranker |
         yield Reranker(await asyncio.get_running_loop().run_in_executor(thread, _load, folder), thread, settings)
 
 
-def _load(folder: Path) -> CrossEncoder:
+def _load(folder: Path) -> "CrossEncoder":
+    if find_spec("sentence_transformers") is None:
+        raise RerankerMissing(
+            "RERANKER__FOLDER: sentence-transformers is not installed here (docs/operations.md, Reranking)"
+        )
+    from sentence_transformers import CrossEncoder  # noqa: PLC0415  only for a reranker: seconds, half a gigabyte
+
     try:
         model: CrossEncoder = CrossEncoder(str(folder), local_files_only=True)
     except (OSError, ValueError) as exc:

@@ -1,4 +1,4 @@
-"""Dense vectors of passages and questions: sentence-transformers in process, micro-batched, on a CPU by OpenVINO."""
+"""Dense vectors of passages and questions: a model in process, micro-batched, on a CPU by OpenVINO; or an endpoint."""
 
 from knowledge.embedding.embedding import (
     Embedder,
@@ -7,7 +7,7 @@ from knowledge.embedding.embedding import (
     EmbeddingUnavailable,
     open_embedder,
 )
-from knowledge.embedding.openvino_cache import NotConverted, cached_encoder
+from knowledge.embedding.openvino_cache import NotConverted, cached_model
 
 __all__ = [
     "Embedder",
@@ -15,6 +15,6 @@ __all__ = [
     "EmbedderSettings",
     "EmbeddingUnavailable",
     "NotConverted",
-    "cached_encoder",
+    "cached_model",
     "open_embedder",
 ]

@@ -7,7 +7,7 @@ EmbeddingUnavailable        the text cannot be embedded now
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -22,11 +22,8 @@ import aiohttp
 import msgspec
 from pydantic import AnyHttpUrl, BaseModel, Field, PositiveFloat, PositiveInt, SecretStr, model_validator
 
-from knowledge.embedding.encoder import DType, openvino_model, torch_model
+from knowledge.embedding.encoder import DType, Encode, LoadEncode, Vectors, openvino_encoder
 from knowledge.embedding.openvino_cache import NotConverted
-
-Vectors = list[list[float]]
-Encode = Callable[[list[str]], Vectors]
 
 
 class EmbeddingUnavailable(Exception):
@@ -161,7 +158,7 @@ class LocalEmbedder:
             raise EmbedderMissing(f"no embedding model in {self._folder}: run `llm-server fetch {self._folder.name}`")
         try:
             load = await asyncio.to_thread(_loader, self._folder, self._settings)
-            for worker in self._workers:  # in turn: loading sets torch's default type for all threads
+            for worker in self._workers:  # in turn: loading by torch sets its default type for all threads
                 self.dimensions = await asyncio.wrap_future(worker.start(load))
         except (NotConverted, OSError, ValueError, KeyError, IndexError, RuntimeError) as exc:
             raise EmbedderMissing(f"the model in {self._folder} cannot be loaded: {exc}") from exc
@@ -224,7 +221,7 @@ class _Worker:
         self._ended = False
         self._thread: Thread | None = None
 
-    def start(self, load: Callable[[], Encode]) -> Future[int]:
+    def start(self, load: LoadEncode) -> Future[int]:
         """Start the thread; the future gets the number of dimensions when the model is loaded and warm."""
         ready: Future[int] = Future()
         self._thread = Thread(target=self._run, args=(load, ready), name="embedder", daemon=True)
@@ -251,7 +248,7 @@ class _Worker:
         if self._thread is not None:
             self._thread.join()
 
-    def _run(self, load: Callable[[], Encode], ready: Future[int]) -> None:
+    def _run(self, load: LoadEncode, ready: Future[int]) -> None:
         try:
             encode = load()
             dimensions = len(encode(["warm up"])[0])
@@ -322,27 +319,14 @@ class _Worker:
             job.result.set_result([next(vectors) for _ in job.texts])
 
 
-def _loader(folder: Path, settings: EmbedderSettings) -> Callable[[], Encode]:
-    """Return the function by which each worker, in its thread, loads the model and gets its `encode`."""
-    if settings.device == "cpu":
-        load = openvino_model(folder, settings.dtype, workers=settings.workers, threads=settings.threads)
-    else:
-        load = torch_model(folder, settings.dtype, device=settings.device, threads=settings.threads)
+def _loader(folder: Path, settings: EmbedderSettings) -> LoadEncode:
+    """Return the function by which each worker, in its thread, gets its `encode`."""
     batch = max(settings.query_batch, settings.passage_batch)
+    if settings.device == "cpu":
+        return openvino_encoder(folder, settings.dtype, workers=settings.workers, threads=settings.threads, batch=batch)
+    from knowledge.embedding.torch_encoder import torch_encoder  # noqa: PLC0415  only for CUDA: seconds, half a gigabyte
 
-    def load_encode() -> Encode:
-        model = load()
-
-        def encode(texts: list[str]) -> Vectors:
-            encoded = model.encode(
-                texts, batch_size=batch, convert_to_tensor=True, normalize_embeddings=True, show_progress_bar=False
-            )
-            vectors: Vectors = encoded.float().tolist()
-            return vectors
-
-        return encode
-
-    return load_encode
+    return torch_encoder(folder, settings.dtype, device=settings.device, threads=settings.threads, batch=batch)
 
 
 class _Embedding(msgspec.Struct):

@@ -1,7 +1,7 @@
-"""The embedding model's encoder in OpenVINO's format, converted once and cached beside the weights.
+"""The embedding model in OpenVINO's format, converted once and cached beside the weights.
 
-The file has the place that sentence-transformers expects (`openvino/`) and a name with a digest of the weights, so that
-other weights have another file. It appears by a rename, so it is always complete.
+A folder in `openvino/` with the graph, its weights and the tokenizer, named by a digest of what it was made from: other
+weights or settings of the model have another folder. It appears by a rename, so it is always complete.
 """
 
 import hashlib
@@ -9,67 +9,83 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 FOLDER = "openvino"
+FORMAT = b"2"
+"""Of what the conversion writes; a change of it makes new folders."""
+GRAPH = "model.xml"
+TOKENIZER = "tokenizer.json"
 CONVERSION_TIMEOUT = 300.0
 """Seconds; a conversion takes ten."""
-SOURCES = ("config.json", "*.safetensors", "pytorch_model*.bin")
+SOURCES = ("*.json", "*.safetensors", "pytorch_model*.bin", "*.txt", "*.model")
+"""What sentence-transformers reads of a model's folder: settings, weights, vocabularies."""
+WEIGHTS = (".safetensors", ".bin")
 
 
 class NotConverted(Exception):
     """The weights cannot be converted; the message says why."""
 
 
-def cached_encoder(folder: Path) -> Path:
-    """Return the cached file of the weights in `folder`; convert them where it is missing.
+def cached_model(folder: Path) -> Path:
+    """Return the folder of the converted model of the weights in `folder`; convert them where there is none.
 
     Raises:
         NotConverted: the weights cannot be converted.
         OSError: the folder cannot be written.
     """
-    file = folder / FOLDER / f"openvino_model_{_digest(folder)}.xml"
-    if not file.exists():
-        file.parent.mkdir(exist_ok=True)
-        with TemporaryDirectory(dir=file.parent, prefix=".unfinished-") as unfinished:
-            converted = _convert(folder, Path(unfinished))
-            # The weights first: a process that sees the .xml file has both.
-            converted.with_suffix(".bin").rename(file.with_suffix(".bin"))
-            converted.rename(file)
-    return file
+    cached = folder / FOLDER / _digest(folder)
+    if not cached.exists():
+        cached.parent.mkdir(exist_ok=True)
+        with TemporaryDirectory(dir=cached.parent, prefix=".unfinished-") as unfinished:
+            converted = _convert(folder, Path(unfinished) / cached.name)
+            try:
+                converted.rename(cached)
+            except OSError:
+                if not cached.exists():  # else somebody else was as quick
+                    raise
+    return cached
 
 
 @contextmanager
-def encoder_file(folder: Path) -> Iterator[Path]:
-    """Yield the file of the weights; a temporary one where their folder cannot be written.
+def converted_model(folder: Path) -> Iterator[Path]:
+    """Yield the folder of the converted model; a temporary one where that of the weights cannot be written.
 
     Raises:
         NotConverted: the weights cannot be converted.
     """
     try:
-        cached = cached_encoder(folder)
+        cached = cached_model(folder)
     except OSError:
         with TemporaryDirectory() as temporary:
-            yield _convert(folder, Path(temporary))
+            yield _convert(folder, Path(temporary) / FOLDER)
         return
     yield cached
 
 
 def _digest(folder: Path) -> str:
-    files = sorted(file for pattern in SOURCES for file in folder.rglob(pattern))
-    if not any(file.suffix != ".json" for file in files):
+    found = sorted({file for pattern in SOURCES for file in folder.rglob(pattern)})
+    files = [file for file in found if FOLDER not in file.relative_to(folder).parts]
+    if not any(file.suffix in WEIGHTS for file in files):
         raise NotConverted(f"there are no weights in {folder}")
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(FORMAT)
     for file in files:
+        digest.update(f"{file.relative_to(folder)}\0".encode())
         with file.open("rb") as opened:
             digest.update(hashlib.file_digest(opened, "sha256").digest())
     return digest.hexdigest()[:16]
 
 
 def _convert(folder: Path, target: Path) -> Path:
-    file = target / "openvino_model.xml"
-    command = [sys.executable, "-m", "knowledge.embedding.openvino_export", str(folder), str(file)]
+    if find_spec("sentence_transformers") is None:
+        raise NotConverted(
+            f"the weights are not converted for OpenVINO, and no sentence-transformers is installed here to do so: "
+            f"run `llm-server fetch {folder.name}` where it is"
+        )
+    target.mkdir()
+    command = [sys.executable, "-m", "knowledge.embedding.openvino_export", str(folder), str(target)]
     try:
         finished = subprocess.run(command, capture_output=True, check=False, text=True, timeout=CONVERSION_TIMEOUT)  # noqa: S603
     except subprocess.TimeoutExpired as exc:
@@ -77,4 +93,4 @@ def _convert(folder: Path, target: Path) -> Path:
     if finished.returncode != 0:
         errors = finished.stderr.strip().splitlines() or [f"exit status {finished.returncode}"]
         raise NotConverted(f"OpenVINO cannot convert the weights: {errors[-1]}")
-    return file
+    return target

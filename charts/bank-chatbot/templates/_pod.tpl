@@ -83,6 +83,9 @@ capabilities:
       for folder in {{ join " " (index . 2) }}; do
         until [ -e "$folder/weights.json" ]; do echo "waiting for $folder"; sleep 5; done
       done
+      {{- if has "/models/e5-small" (index . 2) }}
+      until ls /models/e5-small/openvino/*/model.xml >/dev/null 2>&1; do echo "waiting for llm-server fetch e5-small to convert it"; sleep 5; done
+      {{- end }}
   resources:
     requests: {cpu: 10m, memory: 16Mi}
     limits: {cpu: 100m, memory: 64Mi}

@@ -1,5 +1,6 @@
 """A cross-encoder sorts what was found; late, busy or broken it changes nothing."""
 
+import sys
 from collections.abc import AsyncGenerator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -139,4 +140,11 @@ async def test_a_folder_without_a_cross_encoder_is_one_sentence(tmp_path: Path, 
         write_cross_encoder(tmp_path, labels=labels)
     with pytest.raises(RerankerMissing, match=r"RERANKER__FOLDER.*" + str(tmp_path)):
         async with open_reranker(RerankerSettings(folder=tmp_path)):
+            pass
+
+
+async def test_an_image_without_sentence_transformers_says_so(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "sentence_transformers", None)
+    with pytest.raises(RerankerMissing, match="sentence-transformers is not installed here"):
+        async with open_reranker(RerankerSettings(folder=folder)):
             pass

@@ -16,9 +16,9 @@ from knowledge.embedding.embedding import (
     EmbedderSettings,
     EmbeddingUnavailable,
     LocalEmbedder,
-    Vectors,
     open_embedder,
 )
+from knowledge.embedding.encoder import Vectors
 
 pytestmark = pytest.mark.anyio
 

@@ -1,21 +1,23 @@
 """OpenVINO computes the vectors of torch; its file is converted once for each weights."""
 
+import json
 import shutil
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
-import openvino
 import pytest
 import torch
 from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
 
 from knowledge.embedding.embedding import EmbedderMissing, EmbedderSettings, open_embedder
-from knowledge.embedding.encoder import DType, openvino_model
-from knowledge.embedding.openvino_cache import NotConverted, cached_encoder, encoder_file
-from tests.tiny_embedder import write_model
+from knowledge.embedding.encoder import DType, LoadEncode, openvino_encoder, read_converted
+from knowledge.embedding.openvino_cache import NotConverted, cached_model, converted_model
+from tests.tiny_embedder import Pooling, write_model
 
 TEXTS = [
     "query: 금리",
@@ -29,13 +31,18 @@ TEXTS = [
 Vectors = NDArray[np.float32]
 
 
-def encoded(model: SentenceTransformer, texts: list[str]) -> Vectors:
-    vectors: Vectors = model.encode(texts, normalize_embeddings=True, convert_to_tensor=True).float().numpy()
-    return vectors
+def loader(folder: Path, dtype: DType, *, workers: int = 1, batch: int = 16) -> LoadEncode:
+    return openvino_encoder(folder, dtype, workers=workers, threads=1, batch=batch)
+
+
+def by_openvino(folder: Path, dtype: DType, texts: list[str], *, batch: int = 16) -> Vectors:
+    return np.array(loader(folder, dtype, batch=batch)()(texts), np.float32)
 
 
 def by_torch(folder: Path, texts: list[str]) -> Vectors:
-    return encoded(SentenceTransformer(str(folder), device="cpu", model_kwargs={"dtype": torch.float32}), texts)
+    model = SentenceTransformer(str(folder), device="cpu", model_kwargs={"dtype": torch.float32})
+    vectors: Vectors = model.encode(texts, normalize_embeddings=True)
+    return vectors
 
 
 def cosines(one: Vectors, other: Vectors) -> Vectors:
@@ -43,26 +50,31 @@ def cosines(one: Vectors, other: Vectors) -> Vectors:
     return together
 
 
-@pytest.mark.parametrize(("dtype", "least"), [("bfloat16", 0.999), ("float32", 0.99999)])
-def test_vectors_are_those_of_torch(weights: Path, dtype: DType, least: float) -> None:
-    model = openvino_model(weights, dtype, workers=1, threads=1)()
-    together = encoded(model, TEXTS)
-    assert cosines(together, by_torch(weights, TEXTS)).min() > least
-    alone = np.concatenate([encoded(model, [text]) for text in TEXTS])
-    assert cosines(together, alone).min() > least, "padding counts"
+@pytest.mark.parametrize(("dtype", "least"), [("bfloat16", 0.9999), ("float32", 0.999999)])
+def test_vectors_are_those_of_sentence_transformers(weights: Path, dtype: DType, least: float) -> None:
+    theirs = by_torch(weights, TEXTS)
+    together = by_openvino(weights, dtype, TEXTS)
+    assert cosines(together, theirs).min() > least
+    assert np.abs(np.linalg.norm(together, axis=1) - 1).max() < 1e-5
+    alone = by_openvino(weights, dtype, TEXTS, batch=1)
+    assert cosines(alone, theirs).min() > least, "padding counts"
+
+
+def test_every_text_gets_its_own_vector_whatever_the_batches(weights: Path) -> None:
+    texts = [f"query: {'이자 ' * (n % 7)}fee {n}" for n in range(40)]
+    assert cosines(by_openvino(weights, "float32", texts, batch=7), by_torch(weights, texts)).min() > 0.999999
 
 
 def test_a_model_is_shared_by_threads(weights: Path) -> None:
-    load = openvino_model(weights, "bfloat16", workers=2, threads=1)
-    expected = encoded(load(), TEXTS)
+    load = loader(weights, "bfloat16", workers=2)
+    expected = np.array(load()(TEXTS))
 
     def encode_often(_: int) -> float:
-        model = load()
-        return min(float(cosines(encoded(model, TEXTS), expected).min()) for _ in range(3))
+        encode = load()
+        return min(float(cosines(np.array(encode(TEXTS)), expected).min()) for _ in range(3))
 
     with ThreadPoolExecutor(2) as pool:
         assert min(pool.map(encode_often, range(2))) > 0.999
-    assert not list(load().parameters()), "the weights are in the compiled encoder alone"
 
 
 def test_openvino_sends_no_telemetry() -> None:
@@ -79,31 +91,31 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_file_is_converted_once_by_concurrent_callers(tiny: Path) -> None:
     with ThreadPoolExecutor(2) as pool:
-        first, second = pool.map(cached_encoder, [tiny, tiny])
+        first, second = pool.map(cached_model, [tiny, tiny])
     assert first == second
-    assert sorted(file.suffix for file in first.parent.iterdir()) == [".bin", ".xml"], "nothing unfinished is left"
+    assert list(first.parent.iterdir()) == [first], "nothing unfinished is left"
+    assert sorted(file.name for file in first.iterdir()) == ["model.bin", "model.xml", "tokenizer.json"]
     made = first.stat()
-    assert cached_encoder(tiny) == first
+    assert cached_model(tiny) == first
     assert first.stat() == made
 
 
 def test_other_weights_are_another_file(tiny: Path, tmp_path: Path) -> None:
     mine, other = tmp_path / "mine", tmp_path / "other"
     shutil.copytree(tiny, mine)
-    before = cached_encoder(mine)
+    before = cached_model(mine)
     write_model(other)
     shutil.copy(other / "model.safetensors", mine)
-    assert cached_encoder(mine) != before
+    assert cached_model(mine) != before
     texts = ["query: fee", "passage: a longer text about fees"]
-    model = openvino_model(mine, "float32", workers=1, threads=1)()
-    assert cosines(encoded(model, texts), by_torch(mine, texts)).min() > 0.9999
+    assert cosines(by_openvino(mine, "float32", texts), by_torch(mine, texts)).min() > 0.9999
 
 
 def test_many_lengths_do_not_add_up(tiny: Path) -> None:
-    model = openvino_model(tiny, "bfloat16", workers=1, threads=1)()
+    encode = loader(tiny, "bfloat16")()
     used = []
     for length in range(10, 500):
-        model.encode(["x" * length])
+        encode(["x" * length])
         used.append(resident())
     assert used[-1] - used[250] < 80, "MiB; without a bound, OpenVINO keeps 0.7 for each length"
 
@@ -118,13 +130,53 @@ def test_where_the_weights_are_read_only_the_file_is_temporary(tiny: Path, tmp_p
     folder = tmp_path / "mounted"
     shutil.copytree(tiny, folder, ignore=shutil.ignore_patterns("openvino"))
     (folder / "openvino").touch()  # a file, so that no folder can be made here, not even by root
-    with encoder_file(folder) as file:
-        assert file.is_file()
-        encoder = openvino.Core().compile_model(file, "CPU")
-    assert not file.exists()
-    ids = np.ones((1, 4), dtype=np.int64)
-    (layer,) = encoder({"input_ids": ids, "attention_mask": ids}).values()
-    assert layer.shape == (1, 4, 32), "what is mapped stays"
+    with converted_model(folder) as converted:
+        encode = read_converted(converted, "float32", workers=1, threads=1, batch=2)()
+    assert not converted.exists()
+    assert len(encode(["what is mapped stays"])[0]) == 32
+
+
+@pytest.mark.parametrize("pooling", ["cls", "max", "lasttoken"])
+def test_the_pooling_is_that_of_the_model(tmp_path: Path, pooling: Pooling) -> None:
+    folder = tmp_path / pooling
+    write_model(folder, pooling=pooling)
+    texts = ["query: fee", "passage: a longer text about fees"]
+    assert cosines(by_openvino(folder, "float32", texts), by_torch(folder, texts)).min() > 0.9999
+
+
+def test_a_model_whose_vectors_the_conversion_changes_is_refused(tiny: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "prompted"
+    shutil.copytree(tiny, folder, ignore=shutil.ignore_patterns("openvino"))
+    settings = folder / "config_sentence_transformers.json"
+    prompts = {"prompts": {"query": "Represent this sentence: "}, "default_prompt_name": "query"}
+    settings.write_text(json.dumps(json.loads(settings.read_text("utf-8")) | prompts), "utf-8")
+    with pytest.raises(NotConverted, match=r"its vectors are not those of sentence-transformers \(cosine"):
+        cached_model(folder)
+
+
+def test_without_torch_the_converted_model_is_read_and_no_other(tiny: Path, tmp_path: Path) -> None:
+    cached_model(tiny)
+    other = tmp_path / "other"
+    shutil.copytree(tiny, other, ignore=shutil.ignore_patterns("openvino"))
+    assert in_an_image_without_torch(tiny).stdout == "32\n"
+    refused = in_an_image_without_torch(other)
+    assert "no sentence-transformers is installed here" in refused.stderr
+    assert "run `llm-server fetch other`" in refused.stderr
+
+
+def in_an_image_without_torch(folder: Path) -> subprocess.CompletedProcess[str]:
+    """Load a model in a process that finds none of the packages that chatbot's image lacks."""
+    program = """
+import asyncio, sys
+sys.modules |= {"torch": None, "transformers": None, "sentence_transformers": None}
+from pathlib import Path
+from knowledge.embedding import EmbedderSettings, open_embedder
+async def main():
+    async with open_embedder(EmbedderSettings(folder=Path(sys.argv[1]))) as embedder:
+        print(embedder.dimensions)
+asyncio.run(main())
+"""
+    return subprocess.run([sys.executable, "-c", program, str(folder)], capture_output=True, text=True, check=False)  # noqa: S603
 
 
 @pytest.mark.anyio
@@ -141,4 +193,4 @@ async def test_weights_that_cannot_be_converted_stop_the_boot(tiny: Path, tmp_pa
 def test_a_folder_without_weights_is_not_converted(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}", "utf-8")
     with pytest.raises(NotConverted, match="no weights"):
-        cached_encoder(tmp_path)
+        cached_model(tmp_path)
