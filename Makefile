@@ -6,6 +6,8 @@ N ?= 50
 # Test files side by side. Those that start two vLLM come after the others: memory for both, and no start beside a test
 # of time.
 WORKERS ?= 2
+# Programs in Python without a suffix; ruff's extend-include has the same.
+SCRIPTS := scripts/chart_profiles scripts/house_numbers scripts/qdrant_requests scripts/release_digests
 
 .PHONY: help setup run test test-qdrant check fix faults evals gates bench charts pages lock samples clean
 help: ## Show the targets
@@ -34,6 +36,7 @@ check: ## Format, lint, types, import contracts, house rules
 	@.venv/bin/typos
 	@.venv/bin/lint-imports --no-cache | tail -n 3
 	@.venv/bin/mypy
+	@.venv/bin/mypy --scripts-are-modules $(SCRIPTS)
 	@$(PY) -m pytest -q tests/test_architecture.py tests/test_docs.py tests/golden
 	@$(PY) scripts/house_numbers
 

@@ -1,6 +1,7 @@
 """House rules as code: what lint cannot say (CONTRIBUTING.md)."""
 
 import ast
+import re
 import subprocess
 import sys
 import tomllib
@@ -222,3 +223,13 @@ DRIVERS = {"redis", "qdrant_client", "qdrant_edge", "aiohttp", "sqlalchemy"}
 def test_the_spine_sees_no_driver(name: str) -> None:
     packages = {module.partition(".")[0] for _, module, _ in imported(ROOT / "chatbot" / f"{name}.py")}
     assert packages & DRIVERS == set(), "services hide the drivers (house rule 2)"
+
+
+def test_lint_and_types_see_every_program_in_scripts() -> None:
+    texts = {path: path.read_text("utf-8") for path in (ROOT / "scripts").iterdir() if path.is_file()}
+    python = {f"scripts/{path.name}" for path, text in texts.items() if "bash" not in text.partition("\n")[0]}
+    config = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    assert set(config["tool"]["ruff"]["extend-include"]) == python
+    (listed,) = re.findall(r"^SCRIPTS := (.+)$", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
+    assert set(listed.split()) == python
+    assert "run" in config["tool"]["mypy"]["modules"]
