@@ -117,7 +117,7 @@ def token(
     tenant: Annotated[str, typer.Option(help="The bank.")] = "hanbit",
     group: Annotated[list[str], typer.Option(help="A reader group beside every customer's.")] = [],
     hours: Annotated[float, typer.Option(help="How long it is good for.")] = 12,
-    data_dir: Annotated[Path, typer.Option(help="Where `make run` keeps its data.")] = Path(".data"),
+    data_dir: Annotated[Path, typer.Option(envvar="DATA_DIR", help="Where `make run` keeps its data.")] = Path(".data"),
 ) -> None:
     """Print a token signed with the demo key of `make run`: curl -H "Authorization: Bearer $(chatbot token)" …"""
     private, _ = key_pair(data_dir)

@@ -105,14 +105,14 @@ class RedisBreaker:
         except (TimeoutError, RedisConnectionError, RedisTimeoutError, RedisClusterException, OSError) as exc:
             if await self._answers():
                 self._close()
-                log.warning("a command of redis failed alone", error=type(exc).__name__)
+                log.warning("redis_command_failed_alone", error=type(exc).__name__)
             else:
                 self._open(exc)
             raise StoreUnavailable from exc
         except RedisError as exc:
             # Redis answers, so it is not away: out of memory, disk full (MISCONF), an error in a script.
             self._close()
-            log.warning("redis refused a command", error=type(exc).__name__, detail=str(exc)[:200])
+            log.warning("redis_refused_command", error=type(exc).__name__, detail=str(exc)[:200])
             raise StoreUnavailable from exc
         self._close()
         return reply
@@ -147,12 +147,12 @@ class RedisBreaker:
 
     def _open(self, exc: BaseException) -> None:
         if self._next_probe is None:
-            log.warning("redis is away", error=type(exc).__name__)
+            log.warning("redis_away", error=type(exc).__name__)
         self._next_probe = self._clock() + self._settings.probe_every
 
     def _close(self) -> None:
         if self._next_probe is not None:
-            log.info("redis is back")
+            log.info("redis_back")
             self._back_at = self._clock()
         self._next_probe = None
 

@@ -233,3 +233,23 @@ def test_lint_and_types_see_every_program_in_scripts() -> None:
     (listed,) = re.findall(r"^SCRIPTS := (.+)$", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
     assert set(listed.split()) == python
     assert "run" in config["tool"]["mypy"]["modules"]
+
+
+STDLIB_LOGGERS = {
+    "ingest/bulk/batch.py",  # quiets the loggers of Ray
+    "ingest/parsing/process.py",  # structlog would make every process that reads 12 MiB larger
+    "evals/formats/formats.py",  # quiets the loggers of other parsers
+    "telemetry/logs.py",
+}
+
+
+@pytest.mark.parametrize("path", list(modules()), ids=lambda p: str(p.relative_to(ROOT)))
+def test_events_are_logged_by_structlog_under_a_name_in_snake_case(path: Path) -> None:
+    name = str(path.relative_to(ROOT))
+    standard = any(module == "logging" for _, module, _ in imported(path))
+    assert not standard or name in STDLIB_LOGGERS, f"{name} logs past structlog"
+    for node in ast.walk(parsed(path)):
+        if isinstance(node, ast.Call) and ast.unparse(node.func).startswith("log.") and node.args:
+            for text in ast.walk(node.args[0]):
+                if isinstance(text, ast.Constant) and isinstance(text.value, str):
+                    assert re.fullmatch(r"[a-z][a-z0-9_]*(: %s)?", text.value), f"{name}:{node.lineno} {text.value}"

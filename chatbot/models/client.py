@@ -12,7 +12,6 @@ An endpoint that is down at boot does not stop the boot: its breaker starts open
 the background, which also check the tokenizer, and by `ping`; never by a customer's call.
 """
 
-import logging
 import random
 import time
 from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Sequence
@@ -23,6 +22,7 @@ from pathlib import Path
 from typing import Literal
 
 import anyio
+import structlog
 
 from chatbot.errors import ModelUnavailable, TooLarge
 from chatbot.events import Usage
@@ -45,7 +45,7 @@ from chatbot.tokenizer import Message, RenderedChat, Tokenizer, UnknownTokenizer
 from telemetry.groups import first_failure
 from telemetry.supervision import OnFailure, contained, supervise, uncounted
 
-log = logging.getLogger(__name__)
+log = structlog.get_logger(__name__)
 
 UNKNOWN_MODEL = "unknown"
 # The default of vLLM's `--max-logprobs`.
@@ -138,7 +138,7 @@ class Models:
             if member.entry not in names:
                 member.endpoint.resume()
             elif not member.endpoint.stopped:
-                log.warning("model endpoint %s is stopped", member.endpoint.name)
+                log.warning("model_endpoint_stopped", endpoint=member.endpoint.name)
                 member.endpoint.stop()
 
     def endpoint_statuses(self) -> tuple[EndpointStatus, ...]:
@@ -315,7 +315,7 @@ class Models:
             except WrongModel as exc:
                 mismatches.append(str(exc))
             except EndpointFailed as exc:
-                log.warning("model endpoint %s is not there yet: %s", member.endpoint.name, exc)
+                log.warning("model_endpoint_not_there_yet", endpoint=member.endpoint.name, error=str(exc))
                 member.breaker.trip()
 
         async with anyio.create_task_group() as tasks:

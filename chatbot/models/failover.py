@@ -5,10 +5,10 @@ fallback group. After it: another endpoint of the same group continues the answe
 the answer is lost otherwise. An endpoint that only cut the connection is called again when no other is left.
 """
 
-import logging
 from collections.abc import Collection
 
 import anyio
+import structlog
 
 from chatbot.errors import ModelUnavailable, Overloaded, Unavailable
 from chatbot.models.endpoint import (
@@ -23,7 +23,7 @@ from chatbot.models.endpoint import (
 )
 from chatbot.models.pool import Group, Member, Pool, Target
 
-log = logging.getLogger(__name__)
+log = structlog.get_logger(__name__)
 
 # Two primaries and a fallback; connecting takes at most 0.6 s each, so that a hand-off comes within 2 s.
 _MOST_BEFORE_FIRST_TOKEN = 3
@@ -83,7 +83,7 @@ class Attempts:
         self._failed.append(target.member)
         self._last_failure = exc
         self._begun = begun
-        log.warning("model call failed: %s (%s)", exc, exc.outcome)
+        log.warning("model_call_failed", error=str(exc), outcome=exc.outcome)
         if isinstance(exc, RequestRejected) or (isinstance(exc, DeadlineExceeded) and exc.phase == "whole answer"):
             raise ModelUnavailable(retry_after=self._pool.retry_after()) from exc
         if not self._may_retry(exc):

@@ -5,7 +5,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from chatbot.__main__ import app
 from chatbot.api import demo_signer, key_pair
 from chatbot.settings import check_demo_host
 from tests.conftest import free_port
@@ -41,3 +43,11 @@ def test_make_run_does_not_start_off_loopback(tmp_path: Path) -> None:
     assert ended.returncode == 1
     assert "make run: DEMO_KEY_FILE" in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def test_a_token_is_signed_with_the_key_in_the_data_folder(tmp_path: Path) -> None:
+    named, chosen = tmp_path / "named", tmp_path / "chosen"
+    runner = CliRunner(env={"DATA_DIR": str(named)})
+    assert runner.invoke(app, ["token"]).exit_code == 0
+    assert runner.invoke(app, ["token", "--data-dir", str(chosen)]).exit_code == 0
+    assert [len(list(folder.glob("demo-key*"))) for folder in (named, chosen)] == [2, 2]

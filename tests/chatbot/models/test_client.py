@@ -12,6 +12,7 @@ from typing import cast
 import anyio
 import pytest
 from pydantic import ValidationError
+from structlog.testing import capture_logs
 
 from chatbot.errors import ModelUnavailable, Overloaded, TooLarge
 from chatbot.events import Usage
@@ -577,11 +578,11 @@ async def test_a_busy_home_shares_its_load(tokenizer: Tokenizer) -> None:
 async def test_no_content_is_logged(tokenizer: Tokenizer, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     async with serve(tokenizer, [Behaviour(answer="카나리아 881-1234", garble_after=3)] * 2) as served:
-        with pytest.raises(ModelUnavailable):
+        with capture_logs() as logs, pytest.raises(ModelUnavailable):
             await ask(served)
-    assert "broken" in caplog.text
-    assert "카나리아" not in caplog.text
-    assert "881" not in caplog.text
+    assert {(entry["event"], entry["outcome"]) for entry in logs} == {("model_call_failed", "broken")}
+    assert "카나리아" not in f"{logs} {caplog.text}"
+    assert "881" not in f"{logs} {caplog.text}"
 
 
 async def test_models_open_from_settings_and_ask_the_models_name(tmp_path: Path) -> None:

@@ -124,7 +124,7 @@ async def test_a_missing_restriction_is_said_once_a_parser(tmp_path: Path, caplo
         assert await parser.restrictions() == IN_A_POD
         await parser.stop()
         await parser.parse(file)
-    assert caplog.messages == [f"parser walls missing: {Restriction.NETWORK}"]
+    assert caplog.messages == [f"parser_walls_missing: {Restriction.NETWORK}"]
 
 
 @pytest.mark.anyio
