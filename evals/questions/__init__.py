@@ -1,6 +1,7 @@
 """Data sets, their corpora, recorded answers, and answers as a customer sees them."""
 
 from evals.questions.answered import CustomerAnswer
+from evals.questions.composed import ComposedIdentifier, composed_identifiers
 from evals.questions.corpus import (
     TENANT,
     Corpus,
@@ -37,6 +38,7 @@ from evals.questions.spellings import SpelledIdentifier, spelled_identifiers, sp
 __all__ = [
     "HANBIT",
     "TENANT",
+    "ComposedIdentifier",
     "Corpus",
     "CorpusEntry",
     "CorpusNotLoaded",
@@ -51,6 +53,7 @@ __all__ = [
     "RecordingBroken",
     "Sample",
     "SpelledIdentifier",
+    "composed_identifiers",
     "corpus_files",
     "document_ids",
     "documents_digest",

@@ -1,8 +1,11 @@
 """`python -m evals.safety.masking`: recall and precision of masking as one JSON line; exit 1 below a bound.
 
-Recall is over made-up identifiers in every spelling (`evals/questions/spellings.py`): one is masked when none of its
-characters is left. Precision is over benign questions (`--clean`, the queries of banking77 as CSV) and over a set with
-labelled spans (`--labelled`, in presidio-research's form): a mask is correct where it covers a labelled identifier.
+Recall is over made-up identifiers: in the spellings that customers use (`evals/questions/spellings.py`), and composed
+from public formats and Unicode (`evals/questions/composed.py`); one is masked when none of its characters is left.
+Precision is over honest questions (`--clean`, the queries of banking77 as CSV), over foreign texts (`--foreign`, JSON
+lines; what is masked in them is listed, since some of it is an identifier) and over a set with labelled spans
+(`--labelled`, in presidio-research's form): a mask is correct where it covers a labelled identifier. Intervals are of
+95 %.
 """
 
 import csv
@@ -17,7 +20,8 @@ import msgspec
 import typer
 from rich.console import Console
 
-from evals.questions import SpelledIdentifier, spelled_identifiers
+from evals.questions import ComposedIdentifier, SpelledIdentifier, composed_identifiers, spelled_identifiers
+from evals.scorers import share_interval
 from knowledge.screening import find_identifiers
 
 LEAST = 0.98
@@ -55,6 +59,38 @@ def recall(sentences: Sequence[SpelledIdentifier]) -> tuple[dict[str, float], li
     missed_by_kind = Counter(sentence.kind for sentence in missed)
     shares = {f"recall_{kind}": round(1 - missed_by_kind[kind] / total, 4) for kind, total in total_by_kind.items()}
     return {"recall": round(1 - len(missed) / len(sentences), 4), **shares}, missed
+
+
+def is_hidden(composed: ComposedIdentifier) -> bool:
+    """Return whether no digit and no letter of any piece of the identifier is left."""
+    masks = find_identifiers(composed.text)
+    return all(
+        any(mask.start <= at < mask.end for mask in masks)
+        for start, end in composed.pieces
+        for at in range(start, end)
+        if composed.text[at].isalnum()
+    )
+
+
+def composed_recall(
+    sentences: Sequence[ComposedIdentifier],
+) -> tuple[dict[str, float | int | tuple[float, float]], list[ComposedIdentifier]]:
+    """Return the share hidden with its interval, the lowest share of any kind, script and link, and what is missed."""
+    missed = [sentence for sentence in sentences if not is_hidden(sentence)]
+    shares: dict[str, float | int | tuple[float, float]] = {
+        "composed": len(sentences),
+        **_share("composed_recall", len(sentences) - len(missed), len(sentences)),
+    }
+    for axis in ("kind", "digits", "link"):
+        total = Counter(str(getattr(sentence, axis)) for sentence in sentences)
+        left = Counter(str(getattr(sentence, axis)) for sentence in missed)
+        shares[f"composed_recall_lowest_{axis}"] = round(min(1 - left[value] / total[value] for value in total), 4)
+    return shares, missed
+
+
+def _share(name: str, hits: int, total: int) -> dict[str, float | tuple[float, float]]:
+    interval = share_interval(hits, total)
+    return {name: round(hits / total, 4), f"{name}_interval": (interval.low, interval.high)}
 
 
 def false_masks(questions: Sequence[str]) -> list[str]:
@@ -95,31 +131,56 @@ def questions_of(folder: Path) -> Iterator[str]:
             yield from (row["text"] for row in csv.DictReader(lines))
 
 
-def main(
+def texts_of(folder: Path) -> Iterator[str]:
+    """Yield the `text` of every line of every JSONL file in or below a folder."""
+    for path in sorted(folder.rglob("*.jsonl")):
+        with path.open(encoding="utf-8") as lines:
+            yield from (str(json.loads(line)["text"]) for line in lines)
+
+
+def masks_of(texts: Sequence[str]) -> list[str]:
+    """Return what is masked in the texts."""
+    return [text[mask.start : mask.end] for text in texts for mask in find_identifiers(text)]
+
+
+def main(  # noqa: C901  # one branch an option
     clean: Annotated[Path | None, typer.Option(help="A folder of CSV files with honest questions.")] = None,
+    foreign: Annotated[Path | None, typer.Option(help="A folder of JSONL files with texts of others.")] = None,
     labelled: Annotated[Path | None, typer.Option(help="A JSON file with labelled spans.")] = None,
     count: Annotated[int, typer.Option(min=1, help="Sentences of every kind and spelling.")] = 20,
 ) -> None:
     """Measure the masking of identifiers."""
     console = Console(stderr=True)
+
+    def show(line: str) -> None:
+        console.print(line, markup=False, highlight=False)
+
     measures, missed = recall(list(spelled_identifiers(count)))
-    for sentence in missed[:20]:
-        name = f"{sentence.kind}, {sentence.spelling}"
-        console.print(f"not masked: {name}: {sentence.text!r}", markup=False, highlight=False)
-    line: dict[str, float | int] = dict(measures)
-    bounds = [measures["recall"]]
+    composed, not_hidden = composed_recall(list(composed_identifiers(max(1, count // 4))))
+    for spelled in missed[:20]:
+        show(f"not masked: {spelled.kind}, {spelled.spelling}: {spelled.text!r}")
+    for made in not_hidden[:20]:
+        show(f"not masked: {made.kind}, {made.digits}, {made.link}: {made.text!r}")
+    line: dict[str, float | int | tuple[float, float]] = {**measures, **composed}
+    bounds = [measures["recall"], composed["composed_recall"]]
     if clean is not None:
         questions = list(questions_of(clean))
         wrong = false_masks(questions)
         for question in wrong[:20]:
-            console.print(f"masked for nothing: {question}", markup=False, highlight=False)
+            show(f"masked for nothing: {question}")
         line |= {"clean_questions": len(questions), "clean_masked": len(wrong)}
-        line["clean_precision"] = round(1 - len(wrong) / max(1, len(questions)), 4)
-        bounds.append(float(line["clean_precision"]))
+        line |= _share("clean_precision", len(questions) - len(wrong), len(questions))
+        bounds.append(line["clean_precision"])
+    if foreign is not None:
+        texts = list(texts_of(foreign))
+        masks = masks_of(texts)
+        for masked in dict.fromkeys(masks):
+            show(f"masked in a foreign text: {masked!r}")
+        line |= {"foreign_texts": len(texts), "foreign_masked": len(false_masks(texts)), "foreign_masks": len(masks)}
     if labelled is not None:
         line |= labelled_measures(msgspec.json.decode(labelled.read_bytes(), type=list[LabelledText]))
     typer.echo(json.dumps(line))
-    if min(bounds) < LEAST:
+    if any(isinstance(bound, float | int) and bound < LEAST for bound in bounds):
         sys.exit(1)
 
 

@@ -2,7 +2,7 @@
 
 from evals.scorers.answers import answer_f1, holds_answer, mean
 from evals.scorers.citations import score_citations
-from evals.scorers.intervals import Interval, change, holm, intervals
+from evals.scorers.intervals import Interval, change, holm, intervals, share_interval
 from evals.scorers.numbers_shown import check_numbers
 from evals.scorers.ranking import RankingScore, score_rankings
 from evals.scorers.refusals import score_refusals
@@ -22,4 +22,5 @@ __all__ = [
     "score_rankings",
     "score_refusals",
     "score_waits",
+    "share_interval",
 ]

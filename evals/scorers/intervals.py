@@ -58,6 +58,20 @@ def intervals(
     return {name: _middle(np.asarray(values)) for name, values in samples.items() if values}
 
 
+def share_interval(hits: int, total: int) -> Interval:
+    """Return the 95 % interval of a share (Wilson's score); resampling gives none where every row is a hit.
+
+    Raises:
+        ValueError: there are no rows.
+    """
+    if total < 1:
+        raise ValueError("a share of no rows has no interval")
+    z, share = 1.959964, hits / total
+    middle = (share + z * z / (2 * total)) / (1 + z * z / total)
+    half = z / (1 + z * z / total) * ((share * (1 - share) / total + z * z / (4 * total * total)) ** 0.5)
+    return Interval(low=round(max(0.0, middle - half), 4), high=round(min(1.0, middle + half), 4))
+
+
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
     """Return the p-values corrected for multiple comparisons (Holm 1979)."""
     corrected: dict[str, float] = {}

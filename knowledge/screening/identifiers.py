@@ -1,30 +1,23 @@
-"""Finds identifiers of persons in Korean or English text in any spelling: full-width digits, blanks around hyphens,
-zero-width characters, an attached particle, digits written as words.
+"""Finds identifiers of persons in Korean or English text in any spelling.
+
+A text is read in up to three ways (`plain_digits`): whatever Unicode calls a digit, a dash or a blank is one, unseen
+characters are none, and words may be digits. Patterns here find what is written in one piece, `digit_groups` what
+stands in groups with marks, words or line breaks between, `named_secrets` what only its name tells.
 
 A failed checksum never makes a number harmless: newer resident numbers have random last digits. Amounts, dates, rates,
 product codes and the bank's own 1588-0000 numbers are no identifiers.
 """
 
 import re
-import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Final
 
-
-class IdentifierKind(StrEnum):
-    """The kinds of identifiers; a `secret` is a PIN, password or security code."""
-
-    RESIDENT_NUMBER = "resident_number"
-    CARD = "card"
-    ACCOUNT = "account"
-    PHONE = "phone"
-    PASSPORT = "passport"
-    DRIVER_LICENCE = "driver_licence"
-    BUSINESS_NUMBER = "business_number"
-    EMAIL = "email"
-    SECRET = "secret"  # noqa: S105  # the name of a kind, not one
+from knowledge.screening.digit_groups import grouped_identifiers, is_card_number
+from knowledge.screening.identifier_kinds import IdentifierKind
+from knowledge.screening.named_secrets import named_secrets
+from knowledge.screening.plain_digits import readings
+from knowledge.screening.spelled_addresses import spelled_addresses
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,15 +29,6 @@ class Identifier:
     end: int
 
 
-_ZERO_WIDTH: Final = frozenset("\u200b\u200c\u200d\u2060\ufeff\u00ad\u180e\u200e\u200f")
-_DASHES: Final = frozenset("‐‑‒–—―−﹣ㅡ⁃∼〜")
-_DIGIT_WORDS: Final = {"공": "0", "영": "0"} | dict(zip("일이삼사오육칠팔구", "123456789", strict=True)) | {"륙": "6"}
-# Eight or more digit words, with the words between them, are a number; the 이 of 이에요 is no digit.
-_SPOKEN: Final = re.compile(
-    r"[공영일이삼사오육륙칠팔구](?:(?:[ \t]{0,2}(?:-|–|다시|대시|에)?[ \t]{0,2})[공영일이삼사오육륙칠팔구]){7,}"
-)
-_ENDING: Final = re.compile(r"이(?=[고에예라며니야지면란])|일(?=[때까])|영(?=업)|사(?=용)")
-_SPOKEN_TO_WRITTEN: Final = _DIGIT_WORDS | {"다": " ", "시": "-", "대": " ", "에": "-"}
 # Separators between two groups of digits.
 _GAP: Final = r"[ \t]{0,2}[-._·/~)]?[ \t]{0,2}"
 _HYPHEN: Final = r"[ \t]{0,2}-[ \t]{0,2}"
@@ -52,20 +36,40 @@ _NOT_BEFORE: Final = r"(?<![\d,])(?<!\d[.-])"
 _NOT_AFTER: Final = r"(?!\d|,\d)"
 _ACCOUNT_WORD: Final = r"(?:계좌|통장|입금|송금|이체|예금주|가상계좌|account|acct|a/c|iban)"
 _NO_DATE: Final = r"(?!(?:19|20)\d\d[ ]?[.-][ ]?\d{1,2}[ ]?[.-][ ]?\d{1,2}(?!\d))"
-_NO_AMOUNT: Final = r"(?![ \t]?(?:원|달러|만|억|천|%|퍼센트|won|usd|krw|dollars?))"
+# Ten digits and more are no number of 만 or 억: what follows is 만기, 억울, or "only".
+_NO_AMOUNT: Final = r"(?![ \t]?(?:원(?![래금하])|달러|%|퍼센트|won\b|usd\b|krw\b|dollars?\b))"
 
 
 def _is_no_year_list(match: re.Match[str]) -> bool:
     groups = re.findall(r"\d{4}", match.group())
+    if set("".join(groups)) <= {"0", "1"} or all(re.match(r"1[5-9]", group) for group in groups[:2]):
+        return False  # bytes in binary, the bank's own numbers
     spaced = not re.search(r"\d[-._·/~]\d|-", match.group())
     plain = all(group.startswith(("19", "20")) for group in groups) or all(group.endswith("00") for group in groups)
     return not (spaced and " " in match.group() and plain)
 
 
+def _is_no_digest(match: re.Match[str]) -> bool:
+    """Return whether digits are no part of a long word of letters and digits, such as a digest in an address."""
+    start, end = match.span()
+    before = re.search(r"[A-Za-z0-9]{0,40}\Z", match.string[max(0, start - 40) : start])
+    after = re.match(r"[A-Za-z0-9]{0,40}", match.string[end : end + 40])
+    word = (before.group() if before else "") + (after.group() if after else "")
+    return len(re.sub(r"\d", "", word)) < 2 or len(word) + end - start < 20
+
+
+def _is_iban(match: re.Match[str]) -> bool:
+    """Return whether capital letters and digits may be an IBAN, or others pass its check (ISO 13616)."""
+    written = match.group().replace(" ", "")
+    if len(re.sub(r"\D", "", written)) < 10:
+        return False
+    turned = written[4:] + written[:4]
+    return written.isupper() or int("".join(str(int(char, 36)) for char in turned)) % 97 == 1
+
+
 def _is_card(match: re.Match[str]) -> bool:
-    """Return whether an ungrouped number passes the card checksum (Luhn, ISO/IEC 7812-1)."""
-    doubled = [int(digit) * (1 + at % 2) for at, digit in enumerate(reversed(match.group()))]
-    return sum(value // 10 + value % 10 for value in doubled) % 10 == 0
+    """Return whether an ungrouped number passes the card checksum."""
+    return is_card_number(match.group())
 
 
 def _is_private(match: re.Match[str]) -> bool:
@@ -78,11 +82,6 @@ def _is_private(match: re.Match[str]) -> bool:
 def _has_account_length(match: re.Match[str]) -> bool:
     digits = re.sub(r"\D", "", match.group())
     return 10 <= len(digits) <= 16
-
-
-def _has_ten_digits(match: re.Match[str]) -> bool:
-    """Return whether a possible IBAN has enough digits; capital letters alone may be a word."""
-    return len(re.sub(r"\D", "", match.group())) >= 10
 
 
 def _is_account(match: re.Match[str]) -> bool:
@@ -99,6 +98,13 @@ def _always(_: re.Match[str]) -> bool:
     return True
 
 
+# Without a digit in any spelling and a sign of an address nothing is searched.
+_MAY_HOLD_ONE: Final = re.compile(
+    r"\d|[^\x00-\x7f\uac00-\ud7a3]|@|[공영일이삼사오육륙칠팔구]{2}|골뱅이"
+    r"|\bat\b|\(at|\[at|\{at|<at|zero|one|two|three|four|five|six|seven|eight|nine",
+    re.IGNORECASE,
+)
+_LONGEST_HALF = 8  # digits
 _Check = Callable[[re.Match[str]], bool]
 _PATTERNS: Final[tuple[tuple[IdentifierKind, re.Pattern[str], _Check], ...]] = tuple(
     (kind, re.compile(pattern, re.IGNORECASE), check)
@@ -106,7 +112,7 @@ _PATTERNS: Final[tuple[tuple[IdentifierKind, re.Pattern[str], _Check], ...]] = t
         (IdentifierKind.EMAIL, r"[A-Za-z0-9._%+\-]{1,64}+[ \t]?@[ \t]?"
          r"[A-Za-z0-9\-]{1,63}(?:[ \t]?\.[ \t]?[A-Za-z0-9\-]{1,63}){0,8}\.[A-Za-z]{2,24}", _always),
         (IdentifierKind.ACCOUNT, r"(?<![A-Za-z0-9])[A-Z]{2}\d{2}(?:[ ]?[A-Z0-9]{4}){3,7}"
-         r"(?:[ ]?[A-Z0-9]{1,3})?(?![A-Za-z0-9])", _has_ten_digits),
+         r"(?:[ ]?[A-Z0-9]{1,3})?(?![A-Za-z0-9])", _is_iban),
         (IdentifierKind.RESIDENT_NUMBER, rf"{_NOT_BEFORE}\d{{2}}(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d"
          rf"|3[01]){_GAP}\d\d{{6}}{_NOT_AFTER}", _always),
         (IdentifierKind.RESIDENT_NUMBER, rf"{_NOT_BEFORE}\d{{6}}{_HYPHEN}\d(?:\d{{6}}|[*xX●○#]{{6}})(?!\d)", _always),
@@ -154,32 +160,62 @@ _PATTERNS: Final[tuple[tuple[IdentifierKind, re.Pattern[str], _Check], ...]] = t
          rf"(?=[^\d\n]{{0,12}}{_ACCOUNT_WORD})", _always),
         (IdentifierKind.ACCOUNT, r"(?<!\d)(?<!\d[ \t])\d(?:[ \t]\d){9,13}(?![ \t]?\d)", _always),
         # So many digits identify something, whatever words stand around them.
-        (IdentifierKind.ACCOUNT, rf"{_NOT_BEFORE}\d{{11,19}}{_NOT_AFTER}{_NO_AMOUNT}", _always),
-        (IdentifierKind.SECRET, r"(?:cvc|cvv|보안[ ]?코드|pin|비밀[ ]?번호|비번|passcode|password)(?:[ ]?(?:번호|number"
-         r"|code))?"
-         r"[ \t]{0,2}(?:는|은|가|이|:|=|is|was)?[ \t]{0,2}(?P<hit>(?<!\d)\d{3,8})(?!\d|[ ]?(?:자리|회|번|일|년|월"
-         r"|digit|원|개))", _always),
+        (IdentifierKind.ACCOUNT, rf"{_NOT_BEFORE}\d{{11,19}}{_NOT_AFTER}{_NO_AMOUNT}", _is_no_digest),
+        (IdentifierKind.RESIDENT_NUMBER, r"뒷[ ]?(?:자리|번호|부분)[^\d]{0,8}(?:7[ ]?자리[^\d]{0,8})?"
+         rf"(?P<hit>(?<!\d)[1-8]\d{{6}}){_NOT_AFTER}{_NO_AMOUNT}", _always),
+        (IdentifierKind.RESIDENT_NUMBER, r"앞[ ]?(?:자리|번호|부분)[^\d]{0,8}(?:6[ ]?자리[^\d]{0,8})?"
+         rf"(?P<hit>(?<!\d)\d{{2}}(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])){_NOT_AFTER}{_NO_AMOUNT}", _always),
     )
 )  # fmt: skip
 
 
 def find_identifiers(text: str) -> tuple[Identifier, ...]:
     """Return the identifiers of a text from left to right, without overlaps."""
-    plain, offsets = _normalised(text)
+    if not _MAY_HOLD_ONE.search(text):
+        return ()
     accepted: list[Identifier] = []
+    for reading in readings(text):
+        for found in _found(reading.text):
+            start, end = reading.original(found.start, found.end)
+            _accept(accepted, Identifier(found.kind, start, end))
+    return tuple(sorted(accepted, key=lambda identifier: identifier.start))
+
+
+def _accept(accepted: list[Identifier], one: Identifier) -> None:
+    """Add an identifier; where two readings find one in part, the longer names it and both are masked."""
+    touched = [other for other in accepted if one.start < other.end and other.start < one.end]
+    if touched:
+        accepted[:] = [other for other in accepted if other not in touched]
+        longest = max([*touched, one], key=lambda other: other.end - other.start)
+        start, end = min(other.start for other in (one, *touched)), max(other.end for other in (one, *touched))
+        one = Identifier(longest.kind, start, end)
+    accepted.append(one)
+
+
+def _found(plain: str) -> list[Identifier]:
+    """Return the identifiers of one reading; each character belongs to one at most."""
+    owners: list[Identifier | None] = [None] * len(plain)
     for kind, start, end in _matches(plain):
-        if not any(start < other.end and other.start < end for other in accepted):
-            accepted.append(Identifier(kind, start, end))
-    accepted.sort(key=lambda identifier: identifier.start)
-    return tuple(
-        Identifier(identifier.kind, offsets[identifier.start], offsets[identifier.end - 1] + 1)
-        for identifier in accepted
+        if not any(owners[start:end]):
+            owners[start:end] = [Identifier(kind, start, end)] * (end - start)
+    for kind, start, end in grouped_identifiers(plain):
+        # Several groups are surer than one of them that looked like an account or a secret.
+        within = {owner for owner in owners[start:end] if owner is not None}
+        if all(_is_part(owner, kind, start, end) for owner in within):
+            owners[start:end] = [Identifier(kind, start, end)] * (end - start)
+    return list(dict.fromkeys(owner for owner in owners if owner is not None))
+
+
+def _is_part(owner: Identifier, kind: IdentifierKind, start: int, end: int) -> bool:
+    is_larger = end - start > owner.end - owner.start
+    is_half = owner.end - owner.start <= _LONGEST_HALF
+    is_weaker = owner.kind in (kind, IdentifierKind.ACCOUNT, IdentifierKind.SECRET) or (
+        owner.kind is IdentifierKind.PHONE and kind is not IdentifierKind.ACCOUNT
     )
+    return start <= owner.start and owner.end <= end and is_larger and (is_half or is_weaker)
 
 
 def _matches(plain: str) -> Iterator[tuple[IdentifierKind, int, int]]:
-    if not any(char.isdigit() or char == "@" or char in "공영" for char in plain):
-        return
     for kind, pattern, check in _PATTERNS:
         for match in pattern.finditer(plain):
             if check(match):
@@ -187,40 +223,5 @@ def _matches(plain: str) -> Iterator[tuple[IdentifierKind, int, int]]:
                 # (02-123-4567) keeps its brackets, 02)123-4567 has none to keep.
                 unclosed = plain[start] == "(" and ")" not in plain[start:end]
                 yield kind, start + unclosed, end
-
-
-def _normalised(text: str) -> tuple[str, list[int]]:
-    """Return the text with one spelling of digits, hyphens and blanks, and each character's offset in the original."""
-    plain: list[str] = []
-    offsets: list[int] = []
-    for offset, char in enumerate(text):
-        for folded in _fold(char):
-            plain.append(folded)
-            offsets.append(offset)
-    for spoken in _SPOKEN.finditer("".join(plain)):
-        # The same length, so that every offset stays valid.
-        plain[spoken.start() : spoken.end()] = _as_digits(spoken)
-    return "".join(plain), offsets
-
-
-def _as_digits(spoken: re.Match[str]) -> list[str]:
-    words = list(spoken.group())
-    ending = _ENDING.match(spoken.string, spoken.end() - 1)
-    until = len(words) - (ending is not None)
-    return [_SPOKEN_TO_WRITTEN.get(word, word) for word in words[:until]] + words[until:]
-
-
-def _fold(char: str) -> str:
-    if char in _ZERO_WIDTH:
-        return ""
-    if char.isascii():
-        return char
-    if char in _DASHES:
-        return "-"
-    if char.isdecimal():
-        return str(unicodedata.decimal(char))
-    if char.isspace():
-        return "\n" if char in "\u2028\u2029\x85" else " "
-    folded = unicodedata.normalize("NFKC", char)
-    # ½, ㎡ and the like are no digits of an identifier; enclosed digits (①) are.
-    return "-" if folded in _DASHES else folded
+    yield from ((IdentifierKind.EMAIL, start, end) for start, end in spelled_addresses(plain))
+    yield from ((IdentifierKind.SECRET, start, end) for start, end in named_secrets(plain))

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from knowledge.passage import Language, language_of
-from knowledge.screening.identifiers import Identifier, IdentifierKind, find_identifiers
+from knowledge.screening.identifier_kinds import IdentifierKind
+from knowledge.screening.identifiers import Identifier, find_identifiers
 from knowledge.screening.injection import ScreeningFinding, find_injection
 from knowledge.screening.injection_patterns import Tactic
 

@@ -9,6 +9,7 @@ from chatbot.events import Citation
 from evals.questions import CustomerAnswer
 from evals.scorers.answers import answer_f1, holds_answer, mean
 from evals.scorers.citations import score_citations
+from evals.scorers.intervals import Interval, share_interval
 from evals.scorers.numbers_shown import check_numbers, values
 from evals.scorers.ranking import score_rankings
 from evals.scorers.refusals import score_refusals
@@ -24,6 +25,16 @@ def test_a_ranking_is_scored_as_trec_eval_does() -> None:
     assert scores["q"].ndcg_at_10 == pytest.approx(dcg / ideal)
     assert scores["q"].recall_at_5 == pytest.approx(2 / 3)
     assert scores["q"].reciprocal_rank == pytest.approx(1 / 2)
+
+
+@pytest.mark.parametrize(("hits", "low", "high"), [(10, 0.7225, 1.0), (5, 0.2366, 0.7634), (0, 0.0, 0.2775)])
+def test_a_share_has_an_interval_also_where_every_row_is_a_hit(hits: int, low: float, high: float) -> None:
+    assert share_interval(hits, 10) == Interval(low=low, high=high)
+
+
+def test_a_share_of_no_rows_is_refused() -> None:
+    with pytest.raises(ValueError, match="no rows"):
+        share_interval(0, 0)
 
 
 def test_a_question_for_which_nothing_was_found_scores_nothing() -> None:

@@ -1,14 +1,15 @@
 import base64
 import codecs
 import time
+import unicodedata
 from re import _parser  # type: ignore[attr-defined]  # the parse of a pattern
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evals.questions import spelled_identifiers, spellings_of
-from evals.safety import is_masked
+from evals.questions import composed_identifiers, spelled_identifiers, spellings_of
+from evals.safety import is_hidden, is_masked
 from knowledge.screening.identifiers import _PATTERNS as IDENTIFIER_PATTERNS
 from knowledge.screening.injection_patterns import PATTERNS as INJECTION_PATTERNS
 from knowledge.screening.screening import IdentifierKind, Tactic, find_identifiers, find_injection, mask
@@ -140,6 +141,32 @@ def test_a_mobile_number_is_masked_in_any_spelling(first: str, b: str, c: str, g
         ("비밀번호는 1234예요", "비밀번호는 [비밀번호]예요"),
         ("my PIN is 4821", "my PIN is [secret code]"),
         ("ssn 123-45-6789", "ssn [resident number]"),
+        ("주민번호 880101-\n1234567 입니다", "주민번호 [주민등록번호] 입니다"),
+        ("880101 다시 1234567 맞아요", "[주민등록번호] 맞아요"),
+        ("앞자리는 880101이고 뒷자리는 1234567이에요", "앞자리는 [주민등록번호]이에요"),
+        ("주민번호 뒷자리는 1234567인데요", "주민번호 뒷자리는 [주민등록번호]인데요"),
+        ("88년01월01일-1234567 맞아요", "[주민등록번호] 맞아요"),
+        ("19880101-1234567 맞아요", "[주민등록번호] 맞아요"),
+        ("880101,1234567 맞아요", "[주민등록번호] 맞아요"),
+        ("8️⃣8️⃣0️⃣1️⃣0️⃣1️⃣-1️⃣2️⃣3️⃣4️⃣5️⃣6️⃣7️⃣ 맞아요", "[주민등록번호] 맞아요"),
+        ("880101\u2063-\u20631234567 맞아요", "[주민등록번호] 맞아요"),
+        ("५५०१०१-१२३४५६७", "[resident number]"),
+        ("주민번호 880101-1234567", "주민번호 [주민등록번호]"),
+        ("카드 5412\n0001\n2345\n6789 분실", "카드 [카드번호] 분실"),
+        ("계좌 110-123-456789 만기가 언제예요", "계좌 [계좌번호] 만기가 언제예요"),
+        ("계좌 110123456788만 조회해 줘요", "계좌 [계좌번호]만 조회해 줘요"),
+        ("통장 110123456788 억울해요", "통장 [계좌번호] 억울해요"),
+        ("계좌는 110 콜론 123 콜론 456789예요", "계좌는 [계좌번호]예요"),
+        ("hong (at) gmail (dot) com", "[e-mail]"),
+        ("메일은 hong골뱅이naver점com이에요", "메일은 [이메일]이에요"),
+        ("lee at bank dot co dot kr please", "[e-mail] please"),
+        ("OTP 482913 눌렀어요", "OTP [비밀번호] 눌렀어요"),
+        ("문자 인증번호는 482 913이에요", "문자 인증번호는 [비밀번호]이에요"),
+        ("일회용 비밀번호: 4️⃣8️⃣2️⃣9️⃣1️⃣3️⃣", "일회용 비밀번호: [비밀번호]"),
+        ("보안카드 12번 3456 맞나요", "보안카드 12번 [비밀번호] 맞나요"),
+        ("보안카드 7번 앞 두 자리 34예요", "보안카드 7번 앞 두 자리 [비밀번호]예요"),
+        ("482913이 제 OTP예요", "[비밀번호]이 제 OTP예요"),
+        ("my one-time password is 482913.", "my one-time password is [secret code]."),
     ],
 )
 def test_an_identifier_is_replaced_by_its_name(text: str, masked: str) -> None:
@@ -172,6 +199,24 @@ def test_an_identifier_is_replaced_by_its_name(text: str, masked: str) -> None:
         "일이삼사오 순서로 누르세요",
         "번호 1 2 3 4 5 6 7 8 9를 누르세요",
         "통장 사용은 2026-01-01 10:00:00부터",
+        "인증번호가 3번이나 안 와요",
+        "인증번호가 1588-0000에서 왔어요",
+        "OTP 6자리를 5회 틀렸어요",
+        "보안카드 35개 번호 중 2개",
+        "251231 기준 1234567원",
+        "2020, 2021, 2022, 2023",
+        "비과세 계좌 한도 200만원 400만원 200만원 400만원 400만원",
+        "accounts receivable\n1,217,968\n833,033",
+        "카드 실적 \n1,701 \n1,224 \n80.5 \n2,018",
+        "신규일 2025.01.10.이고 해지일 2025.4.10.인 경우",
+        "입금은 22.1.1 ~ 22.12.31",
+        "I bank at chase.com, look at the dot com page",
+        "골뱅이 무침 3.5만원",
+        "이사일이 언제인지, 일이 많아 사이트를 못 봤어요",
+        "one or two of three accounts, number four",
+        "고객센터 1588/1599/1533-5000",
+        "01010111 01101000 01100001",
+        "https://bank.example/f16b1f78a92498247223b337bd9303c2758b9ba8",
         "",
     ],
 )
@@ -186,6 +231,20 @@ def test_made_up_identifiers_are_masked_in_every_spelling_and_nothing_of_them_is
     assert len(missed) <= 0.005 * 5 * sum(
         len(spellings_of(kind)) for kind in IdentifierKind if kind is not IdentifierKind.SECRET
     ), missed
+
+
+def test_identifiers_composed_of_any_script_and_link_are_masked() -> None:
+    sentences = [*composed_identifiers(1, seed=11)]
+    missed = [(made.kind, made.digits, made.link, made.text) for made in sentences if not is_hidden(made)]
+    assert len(missed) <= 0.02 * len(sentences), missed
+
+
+def test_letters_of_hangul_that_are_written_apart_name_a_number_too() -> None:
+    assert mask(unicodedata.normalize("NFD", "인증번호는 482913이에요")).kinds == (IdentifierKind.SECRET,)
+
+
+def test_marks_on_digits_are_masked_with_them() -> None:
+    assert mask("카드 5️⃣4️⃣1️⃣2️⃣-0001-2345-678️⃣9️⃣!").text == "카드 [카드번호]!"
 
 
 def test_every_kind_found_is_named_once_in_order() -> None:
