@@ -68,7 +68,7 @@ def readings(text: str) -> Iterator[Reading]:
     yield plain
     said = _drawn_together(plain, _ENGLISH_RUN, _english_digits(plain.text))
     said = _rewritten(said, _DAY, lambda day: f"{day.group()[:-1]}日")
-    for pattern, rewrite in ((_SPOKEN, _spoken_digits), (_RUN, _run_digits), (_LOOK_ALIKE, _look_alikes)):
+    for pattern, rewrite in ((_SPOKEN, _spoken_digits), (_RUN, _run_digits), (_LOOK_ALIKE, _letters_as_digits)):
         said = _rewritten(said, pattern, rewrite)
     if said.text != plain.text:
         yield said
@@ -166,7 +166,7 @@ def _run_digits(run: re.Match[str]) -> str:
     return "".join(_WORDS.get(word, word) for word in run.group()[:until]) + run.group()[until:]
 
 
-def _look_alikes(run: re.Match[str]) -> str:
+def _letters_as_digits(run: re.Match[str]) -> str:
     digits = sum(map(str.isdigit, run.group()))
     return run.group().translate(_LETTERS) if digits else run.group()
 
