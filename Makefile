@@ -7,9 +7,9 @@ N ?= 50
 # of time.
 WORKERS ?= 2
 # Programs in Python without a suffix; ruff's extend-include has the same.
-SCRIPTS := scripts/chart_profiles scripts/house_numbers scripts/qdrant_requests scripts/release_digests
+SCRIPTS := scripts/chart_profiles scripts/house_numbers scripts/qdrant_requests scripts/release_digests scripts/site
 
-.PHONY: help setup run test test-qdrant check fix faults evals gates bench charts pages lock samples clean
+.PHONY: help setup run test test-qdrant check fix faults evals gates bench charts pages docs lock samples clean
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
@@ -77,6 +77,13 @@ charts: setup ## Check the chart, its rules and dashboards, the Dockerfile and t
 pages: ## Write docs/api.md, docs/settings.md and docs/metrics.md from the code
 	@scripts/setup --no-llm
 	@$(PY) -m tests.golden.pages
+
+docs: ## Build the documentation site into .data/docs; a dead link or a page outside its order fails (REPOSITORY_URL: where links to code lead)
+	@scripts/setup --no-llm
+	@scripts/doc_parts
+	@scripts/site .data/site $(REPOSITORY_URL)
+	@cp .venv/docs/mermaid.min.js .data/site/pages/
+	@NO_MKDOCS_2_WARNING=1 .venv/docs/bin/mkdocs build --strict --config-file .data/site/mkdocs.yml --site-dir $(CURDIR)/.data/docs
 
 lock: ## Compile requirements/*.lock from requirements/*.in
 	@scripts/lock

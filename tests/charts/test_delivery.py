@@ -231,7 +231,7 @@ def test_ci_runs_every_check_of_the_makefile() -> None:
         for job in yaml.safe_load(path.read_text("utf-8"))["jobs"].values()
         for step in job["steps"]
     )
-    assert {"check", "test", "charts"} <= set(re.findall(r"make ([a-z]+)", runs))
+    assert {"check", "test", "charts", "docs"} <= set(re.findall(r"make ([a-z]+)", runs))
 
 
 def test_make_charts_installs_every_tool_without_which_its_tests_are_skipped() -> None:
