@@ -18,6 +18,8 @@ from chatbot.errors import Overloaded, RateLimited
 
 ReadDimension = Literal["bytes_read_per_minute", "readers"]
 """The limits on reading, beside those of `chatbot.limits`; `readers` are open streams."""
+Customer = tuple[str, str]
+"""A customer's tenant and subject."""
 _MOST_CUSTOMERS = 10_000
 _MINUTE = 60.0
 
@@ -54,14 +56,14 @@ class Reads:
         """`clock` returns monotonic seconds."""
         self._settings = settings or ReadSettings()
         self._clock = clock
-        self._customers: OrderedDict[str, _Customer] = OrderedDict()
+        self._customers: OrderedDict[Customer, _Customer] = OrderedDict()
         self._turns = anyio.Semaphore(self._settings.at_once)
 
     def __len__(self) -> int:
         """Return how many customers are remembered."""
         return len(self._customers)
 
-    def check(self, customer: str) -> None:
+    def check(self, customer: Customer) -> None:
         """Refuse a customer who has read too much.
 
         Raises:
@@ -72,12 +74,12 @@ class Reads:
             wait = (surplus + 1) * _MINUTE / self._settings.bytes_per_minute
             raise too_much("bytes_read_per_minute", retry_after=wait)
 
-    def count(self, customer: str, size: int) -> None:
+    def count(self, customer: Customer, size: int) -> None:
         """Count bytes that the customer has read."""
         self._now(customer).spent += size
 
     @asynccontextmanager
-    async def turn(self, customer: str) -> AsyncGenerator[None]:
+    async def turn(self, customer: Customer) -> AsyncGenerator[None]:
         """Wait for the customer's turn to read, and hold it while the block runs.
 
         Raises:
@@ -106,7 +108,7 @@ class Reads:
             turn.release()
             raise
 
-    def _now(self, customer: str) -> _Customer:
+    def _now(self, customer: Customer) -> _Customer:
         """Return the customer's count as of now."""
         now = self._clock()
         known = self._customers.setdefault(customer, _Customer(at=now))

@@ -24,6 +24,7 @@ from chatbot.metrics import Metrics
 from chatbot.models import Models, open_models
 from chatbot.prompt import PromptBuilder, load_templates
 from chatbot.proof import ReplayContext
+from chatbot.questions import handoff
 from chatbot.reads import Reads
 from chatbot.records import SearchFinished
 from chatbot.redis_client import RedisBreaker, open_cluster, open_redis
@@ -40,7 +41,7 @@ from knowledge.glossary import load_glossary
 from knowledge.identity import open_authenticator
 from knowledge.index import Index, open_index
 from knowledge.index import IndexUnavailable as IndexAway
-from knowledge.passage import Language
+from knowledge.passage import LANGUAGES, Language
 from knowledge.storage import UNAVAILABLE
 from knowledge.terms import Terms
 from knowledge.withdrawals import Withdrawals, open_withdrawals
@@ -96,6 +97,7 @@ async def open_services(
                 on_taken=metrics.answer_taken,
                 on_lost=metrics.write_lost,
                 on_failure=metrics.task_failed,
+                person=" ".join(handoff(language, contact=settings.turn.contact) for language in LANGUAGES),
             ),
             answer_log=answer_log,
             audit=audit,

@@ -276,7 +276,7 @@ class History:
             "most_bytes": self._settings.page_bytes,
         }
         keys, args = Keys(owner, conversation_id), [msgspec.msgpack.encode(named)]
-        customer = keys.owner
+        customer = owner.tenant, owner.sub
         async with nullcontext() if self._reads is None else self._reads.turn(customer):
             reply = await self._breaker.call(lambda: self._page(keys=keys.all, args=args))
             if self._reads is not None:

@@ -13,6 +13,7 @@ from enum import IntEnum
 from importlib.resources import files
 from typing import Any, Literal, NewType, cast
 
+import anyio
 import msgspec
 from pydantic import BaseModel, Field
 from redis.asyncio import Redis
@@ -30,6 +31,10 @@ _TENANTS = "answers:tenants"
 _PING = "answers:ping"
 _READ_MARK_SECONDS = 2.5
 """How long a mark "read" counts; a reader on another replica renews it every `block` seconds at the latest."""
+_READ_SECONDS = 1.0
+"""How much later than asked for a blocking read may come back."""
+_MOST_ENTRIES = 500
+"""How many events are read at once: more than most answers have."""
 _MOST_ORPHANS = 100
 """How many of a tenant's orphans one sweep looks at."""
 
@@ -50,7 +55,10 @@ class AnswerLogSettings(BaseModel, frozen=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogEntry:
-    """An event and its number in the answer, from 1 without gaps."""
+    """An event and its number in the answer, from 1 without gaps.
+
+    An error of number 0 is none of the answer's: it could not be read further here.
+    """
 
     n: int
     event: Event
@@ -349,16 +357,25 @@ class AnswerLog:
         """
         key = _events_key(tenant, answer_id)
         block_ms = max(1, round(1000 * min(wait, self._settings.block)))
-        # Blocks in Redis on purpose, so not under the breaker's deadline.
+        # Blocks in Redis on purpose, so not under the breaker's deadline but its own.
         try:
-            streams = await self._readers.xread({key: f"0-{after}"}, block=block_ms)
-        except RedisError as exc:
+            with anyio.fail_after(block_ms / 1000 + _READ_SECONDS):
+                streams = await self._readers.xread({key: f"0-{after}"}, count=_MOST_ENTRIES, block=block_ms)
+        except (RedisError, TimeoutError, OSError) as exc:
             raise StoreUnavailable from exc
-        return [
-            LogEntry(n=int(entry_id.rpartition(b"-")[2]), event=_event(fields))
-            for _, entries in cast("_Streams", streams)
-            for entry_id, fields in entries
-        ]
+        return [entry for _, entries in cast("_Streams", streams) for entry in _entries(entries)]
+
+    async def entries(self, tenant: str, answer_id: AnswerId, *, after: int, until: int) -> list[LogEntry]:
+        """Return the entries from behind number `after` to `until`, so many as are read at once.
+
+        Raises:
+            StoreUnavailable: Redis cannot be asked.
+        """
+        key = _events_key(tenant, answer_id)
+        stored = await self._breaker.call(
+            lambda: self._redis.xrange(key, f"0-{after + 1}", f"0-{until}", count=_MOST_ENTRIES)
+        )
+        return _entries(cast("_Entries", stored))
 
     async def length(self, who: Principal, answer_id: AnswerId) -> tuple[int, bool]:
         """Return how many events the log holds and whether the last one ends the answer.
@@ -420,6 +437,10 @@ def _open_answers_key(tenant: str) -> str:
 def _by_name(pairs: Sequence[Any]) -> dict[str, Any]:
     """Return the values by their names, which Redis gives in turn."""
     return {name.decode(): value for name, value in zip(pairs[::2], pairs[1::2], strict=True)}
+
+
+def _entries(stored: _Entries) -> list[LogEntry]:
+    return [LogEntry(n=int(entry_id.rpartition(b"-")[2]), event=_event(fields)) for entry_id, fields in stored]
 
 
 def _event(fields: Mapping[bytes, bytes]) -> Event:

@@ -15,16 +15,19 @@ from collections import Counter, OrderedDict, defaultdict
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from typing import Literal
 
 import anyio
 import structlog
 from anyio.abc import TaskGroup
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, PositiveInt
 
 from chatbot.deferred import WriteKind
-from chatbot.errors import ChatError, Draining, ForeignEventId, LogLost, NotFound, StoreUnavailable
+from chatbot.errors import ChatError, Draining, ForeignEventId, LogLost, NotFound, Overloaded, StoreUnavailable
 from chatbot.events import Event, Failed, Notice, NoticeCode, PassageRef, is_last
+from chatbot.reads import too_much
+from chatbot.streams.elsewhere import ReadsElsewhere
 from chatbot.streams.live import LiveAnswer
 from chatbot.streams.log import (
     AnswerId,
@@ -41,16 +44,14 @@ from telemetry.supervision import OnFailure, contained, supervise, uncounted
 
 log = structlog.get_logger(__name__)
 
-_UNFINISHED = Failed(
-    code=ChatError.code,
-    status=ChatError.status,
-    title=ChatError.title,
-    retryable=True,
-    retry_after_ms=None,
-    trace_id="",
-    handoff="답변을 끝까지 만들지 못했습니다. 다시 질문해 주세요. This answer could not be finished: please ask again.",
+_UNFINISHED = (
+    "답변을 끝까지 만들지 못했습니다. 다시 질문해 주세요. This answer could not be finished: please ask again."
 )
-"""Ends an answer whose own end failed."""
+_CUT_OFF = (
+    "지금은 이 답변을 이어서 보여 드릴 수 없습니다. 잠시 뒤에 다시 열어 주세요. "
+    "This answer cannot be shown further right now: please open it again in a moment."
+)
+_RETRY_READERS_SECONDS = 5
 _TERMS = 2
 """For how many terms of a lease Redis must have been back before a lapsed one counts: a writer may need two probes."""
 _NOT_RESUMABLE = "연결이 끊기면 이 답변은 이어볼 수 없습니다. If the connection drops, this answer cannot be resumed."
@@ -71,6 +72,22 @@ class AnswerRegistrySettings(BaseModel, frozen=True):
     orphaned_after: float = Field(
         10.0, description="seconds: until such an answer, which nobody reads, is ended by another replica"
     )
+    patience: float = Field(
+        10.0,
+        description=(
+            "seconds: how long those who read an answer that another replica writes wait for Redis before an `error`"
+        ),
+    )
+    readers_of_answer: PositiveInt = Field(32, description="readers: open streams of one answer in a process; then 429")
+    readers_of_customer: PositiveInt = Field(200, description="readers: open streams of one customer; then 429")
+    readers: PositiveInt = Field(10_000, description="readers: open streams of a process; then 503")
+    followed: PositiveInt = Field(
+        1000,
+        description=(
+            "answers: that other replicas write and this process reads at once, each over one of "
+            "`REDIS__MAX_READERS` connections; then 503"
+        ),
+    )
 
 
 Work = Callable[[LiveAnswer], Awaitable[None]]
@@ -83,10 +100,23 @@ def _uncounted(_: TakeoverReason) -> None:
     """Count nothing."""
 
 
+def failed(error: ChatError, *, text: str, retryable: bool | None = None) -> Failed:
+    """Return the `error` event of what no turn can speak of; `text` is its hand-off."""
+    return Failed(
+        code=error.code,
+        status=error.status,
+        title=error.title,
+        retryable=error.retryable if retryable is None else retryable,
+        retry_after_ms=None if error.retry_after is None else round(error.retry_after * 1000),
+        trace_id="",
+        handoff=text,
+    )
+
+
 class AnswerRegistry:
     """Starts, finds, follows and cancels answers; takes over those of dead replicas, hands over its own."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  what happens is told to three
         self,
         answer_log: AnswerLog,
         tasks: TaskGroup,
@@ -95,7 +125,9 @@ class AnswerRegistry:
         on_taken: Callable[[TakeoverReason], None] = _uncounted,
         on_lost: Callable[[WriteKind], None] = lambda _: None,
         on_failure: OnFailure = uncounted,
+        person: str = "",
     ) -> None:
+        """`person` is the sentence that names the person to turn to, in each language."""
         self._log = answer_log
         self._tasks = tasks
         self._settings = settings
@@ -105,6 +137,16 @@ class AnswerRegistry:
         self._live: dict[AnswerId, LiveAnswer] = {}
         self._unlogged: OrderedDict[AnswerId, LiveAnswer] = OrderedDict()
         self._readers: Counter[AnswerId] = Counter()
+        self._readers_of: Counter[tuple[str, str]] = Counter()
+        self._unfinished = failed(ChatError(), text=f"{_UNFINISHED} {person}".strip(), retryable=True)
+        self._cut_off = f"{_CUT_OFF} {person}".strip()
+        self._elsewhere = ReadsElsewhere(
+            answer_log,
+            tasks,
+            patience=settings.patience,
+            take_over=partial(self._take_over, reason="reader"),
+            on_failure=on_failure,
+        )
         self._resume: Resume | None = None
         self._draining = False
         self._handed_over = False
@@ -164,7 +206,7 @@ class AnswerRegistry:
             await work(live)
         live.worked = True
         if not live.written_elsewhere:
-            live.end_with(_UNFINISHED)
+            live.end_with(self._unfinished)
 
     async def _write(self, live: LiveAnswer) -> None:
         while not (live.ended or live.written_elsewhere):
@@ -212,11 +254,11 @@ class AnswerRegistry:
         """End an answer that cannot be written as it is: without what could not be written, in an error."""
         if live.broken:  # nor can its end be
             live.opening, live.has_log, live.fully_logged = None, False, False
-            live.publish([_UNFINISHED])
+            live.publish([self._unfinished])
         live.drop_unpublished()
         live.scope.cancel()
         if live.worked:
-            live.end_with(_UNFINISHED)
+            live.end_with(self._unfinished)
 
     async def _append(self, live: LiveAnswer, unlogged: LogAppend, batch: Sequence[Event] = ()) -> None:
         """Append what the log lacks, everything where Redis has lost the log; what fails goes with the next append."""
@@ -305,8 +347,24 @@ class AnswerRegistry:
     async def follow(self, who: Principal, answer_id: AnswerId, *, after: int) -> AsyncGenerator[LogEntry]:
         """Yield the entries after number `after`: from memory while this process writes the answer, else from the log.
 
-        An answer whose writer is dead is taken over. Ends without a last event only where this process ends and has
-        handed the answer over: the client resumes on another replica.
+        An answer whose writer is dead is taken over. Where it cannot be read to its end an error of number 0 is the
+        last entry. Ends without a last event only where this process ends and has handed the answer over: the client
+        resumes on another replica.
+        """
+        error = ChatError()
+        with contained("stream", self._on_failure):
+            try:
+                async with aclosing(self._followed(who, answer_id, after)) as entries:
+                    async for entry in entries:
+                        yield entry
+            except ChatError as exc:
+                error = exc
+            else:
+                return
+        yield LogEntry(n=0, event=failed(error, text=self._cut_off))
+
+    async def _followed(self, who: Principal, answer_id: AnswerId, after: int) -> AsyncGenerator[LogEntry]:
+        """Yield the entries of `follow`.
 
         Raises:
             NotFound: no such answer, or another customer's.
@@ -315,8 +373,8 @@ class AnswerRegistry:
         """
         while not self._handed_over:
             live = self.find(who, answer_id)
-            entries = self._logged(who, answer_id, after) if live is None else live.follow(after)
-            async with aclosing(entries):
+            followed = self._elsewhere.follow(who, answer_id, after) if live is None else live.follow(after)
+            async with aclosing(followed) as entries:
                 async for entry in entries:
                     after = entry.n
                     yield entry
@@ -325,32 +383,45 @@ class AnswerRegistry:
             if live is not None and live.ended:
                 return
 
-    async def _logged(self, who: Principal, answer_id: AnswerId, after: int) -> AsyncGenerator[LogEntry]:
-        """Yield the log's entries until the writer's lease ends, and take the answer over where it has lapsed.
+    def check_readers(self, who: Principal, answer_id: AnswerId | None = None) -> None:
+        """Refuse one more reader of an answer (None: of one that is not begun yet) where there are too many.
 
         Raises:
-            LogLost: the answer has ended, without a last event after `after`.
+            RateLimited: of the answer, or of this customer.
+            Overloaded: of this process, or of answers that other replicas write.
         """
-        progress = await self._log.touch(who, answer_id, "read")
-        left = progress.lease_left
-        if left is not None and left <= 0 and await self._take_over(who.tenant, answer_id, "reader"):
-            return
-        entries = await self._log.read(who.tenant, answer_id, after=after, wait=left if left and left > 0 else 0.1)
-        for entry in entries:
-            yield entry
-        if left is None and not entries:
-            raise LogLost(f"the log ends at event {progress.events}")
+        settings = self._settings
+        of_answer = 0 if answer_id is None else self._readers[answer_id]
+        if (
+            of_answer >= settings.readers_of_answer
+            or self._readers_of[who.tenant, who.sub] >= settings.readers_of_customer
+        ):
+            raise too_much("readers", retry_after=_RETRY_READERS_SECONDS)
+        is_elsewhere = answer_id is not None and self.find(who, answer_id) is None and answer_id not in self._elsewhere
+        if self._readers.total() >= settings.readers or (is_elsewhere and len(self._elsewhere) >= settings.followed):
+            raise Overloaded("too many answers are read here", retry_after=_RETRY_READERS_SECONDS)
 
     @contextmanager
-    def reading(self, answer_id: AnswerId, *, resumable: bool = True) -> Iterator[None]:
-        """Count a connection as a reader of the answer; one that cannot resume gives it no grace when it leaves."""
+    def reading(self, who: Principal, answer_id: AnswerId, *, resumable: bool = True) -> Iterator[None]:
+        """Count a connection as a reader of the answer; one that cannot resume gives it no grace when it leaves.
+
+        Raises:
+            NotFound: the answer belongs to another customer.
+            RateLimited, Overloaded: there are too many readers (`check_readers`).
+        """
+        self.check_readers(who, answer_id)
+        customer = who.tenant, who.sub
         self._readers[answer_id] += 1
+        self._readers_of[customer] += 1
         if (live := self._live.get(answer_id)) is not None:
             live.cancel_abandonment()
         try:
             yield
         finally:
             self._readers[answer_id] -= 1
+            self._readers_of[customer] -= 1
+            if self._readers_of[customer] == 0:
+                del self._readers_of[customer]
             if self._readers[answer_id] == 0:
                 del self._readers[answer_id]
                 if (live := self._live.get(answer_id)) is not None:
@@ -482,6 +553,7 @@ class AnswerRegistry:
             StoreUnavailable: the leases could not be given up; they lapse by themselves.
         """
         self._handed_over = True
+        self._elsewhere.end_all()
         for live in tuple(self._unlogged.values()):
             if live.unflushed:
                 self._drop_from_memory(live)

@@ -8,31 +8,32 @@ from chatbot.reads import Reads, ReadSettings
 from tests.clock import Clock
 
 pytestmark = pytest.mark.anyio
+LEE, KIM, PARK = ("hanbit", "lee"), ("hanbit", "kim"), ("hanbit", "park")
 SETTINGS = ReadSettings(bytes_per_minute=600, at_once=2, wait=0.05)
 
 
 async def test_bytes_of_a_minute_are_refused_with_the_true_wait() -> None:
     clock = Clock(1000.0)
     reads = Reads(SETTINGS, clock=clock)
-    reads.count("lee", 599)
-    reads.check("lee")
-    reads.count("lee", 11)
+    reads.count(LEE, 599)
+    reads.check(LEE)
+    reads.count(LEE, 11)
     with pytest.raises(RateLimited) as refused:
-        reads.check("lee")
+        reads.check(LEE)
     assert (refused.value.scope, refused.value.dimension) == ("user", "bytes_read_per_minute")
-    reads.check("kim")
+    reads.check(KIM)
     clock.pass_seconds((refused.value.retry_after or 0) - 0.2)
     with pytest.raises(RateLimited):
-        reads.check("lee")
+        reads.check(LEE)
     clock.pass_seconds(0.2)
-    reads.check("lee")
+    reads.check(LEE)
 
 
 async def test_a_turn_is_refused_before_anything_is_read_once_too_much_was() -> None:
     reads = Reads(SETTINGS)
-    reads.count("lee", 700)
+    reads.count(LEE, 700)
     with pytest.raises(RateLimited):
-        async with reads.turn("lee"):
+        async with reads.turn(LEE):
             pytest.fail("it was given a turn")
 
 
@@ -40,26 +41,26 @@ async def test_a_customer_has_one_turn_and_leaves_the_others_to_others() -> None
     reads, held = Reads(SETTINGS), anyio.Event()
 
     async def hold() -> None:
-        async with reads.turn("lee"):
+        async with reads.turn(LEE):
             await held.wait()
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(hold)
         await anyio.wait_all_tasks_blocked()
-        async with reads.turn("kim"):
+        async with reads.turn(KIM):
             with pytest.raises(Overloaded):
-                async with reads.turn("lee"):
+                async with reads.turn(LEE):
                     pytest.fail("two turns of one customer")
             with pytest.raises(Overloaded):
-                async with reads.turn("park"):
+                async with reads.turn(PARK):
                     pytest.fail("three turns in a process")
         held.set()
-    async with reads.turn("lee"), reads.turn("park"):
+    async with reads.turn(LEE), reads.turn(PARK):
         pass
 
 
 async def test_customers_are_remembered_within_a_bound() -> None:
     reads = Reads(SETTINGS)
     for n in range(10_050):
-        reads.count(f"customer-{n}", 1)
+        reads.count(("hanbit", f"customer-{n}"), 1)
     assert len(reads) == 10_000

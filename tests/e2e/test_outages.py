@@ -132,3 +132,38 @@ async def test_an_answer_outlives_an_outage_longer_than_its_lease(talking: Bank,
     assert time.monotonic() - began > LONG_OUTAGE, "the answer ended before the outage"
     await check_everywhere(talking, who, events)
     assert await talking.cluster.counted("chatbot_takeovers_total") == taken_before
+
+
+@pytest.mark.timeout(300)
+async def test_a_reader_on_another_replica_gets_an_error_when_redis_stays_away(talking: Bank, fault_round: int) -> None:
+    del fault_round
+    cluster, who = talking.cluster, new_customer()
+    await cluster.tell(answer=ANSWER, token_seconds=0.2, probe=0.99)
+    own: list[SentEvent] = []
+    elsewhere: list[SentEvent] = []
+
+    async def read_elsewhere(answer_id: str) -> None:
+        async with (
+            cluster.client(who, url=cluster.replicas[1].url) as http,
+            http.stream("GET", f"/v1/answers/{answer_id}/events") as response,
+        ):
+            async for event in read_events(response):
+                elsewhere.append(event)
+                if event.name == "token" and sum(e.name == "token" for e in elsewhere) == 3:
+                    tasks.start_soon(talking.stall, LONG_OUTAGE + 3)
+
+    async with (
+        cluster.client(who, url=cluster.replicas[0].url) as http,
+        anyio.create_task_group() as tasks,
+        http.stream("POST", "/v1/chat", json={"message": KOREAN}) as response,
+    ):
+        async for event in read_events(response):
+            own.append(event)
+            if event.name == "accepted":
+                tasks.start_soon(read_elsewhere, event.answer_id)
+    assert end_of(own).field("finish_reason") == "stop"
+    error = elsewhere[-1]
+    assert (error.name, error.field("code")) == ("error", "store_unavailable")
+    assert "1599-0000" in str(error.field("handoff"))
+    assert elsewhere[:-1] == own[: len(elsewhere) - 1]
+    await check_everywhere(talking, who, own)

@@ -305,6 +305,8 @@ This page says in words what a client may rely on. It is written from the code b
   with the code and status that it would have had.
 - **Order.** `accepted` is first, then `sources`, with any `notice` that is due by then between them. Then `queued`, any number of times, before the
   first `token`. A `citation` comes after the tokens that it covers; `notice` may come at any time. Exactly one `done` or `error` is last.
+- **An `error` without `id:`** is the connection's and not the answer's: the answer may go on, and is read on behind the last event (Redis was away for too long
+  for a replica that does not write the answer). A connection that closes without either is resumed in the same way: its replica is leaving.
 - **Numbers.** `id:` is `<answer_id>.<n>`, n = 1, 2, 3, … without gaps.
 - **Durable.** An event is in the log before it is sent, so what a client has seen can be read again. Where Redis is away the stream goes on, cannot be
   resumed elsewhere, and a `notice` says so.
@@ -319,6 +321,8 @@ This page says in words what a client may rely on. It is written from the code b
 (`ANSWER_LOG__KEEP`), on any replica, also where the process that wrote the answer has died. `retry:` says how long an EventSource waits.
 At the end of a finished stream: 204, so that an EventSource stops. Beyond the log: 409 `log_lost`. With the id of another answer: 400 `foreign_event_id`.
 Answers belong to their tenant and subject: anybody else reads 404.
+Open streams are bounded by answer, by customer and by process (`ANSWERS__READERS_OF_ANSWER`, `…_OF_CUSTOMER`, `ANSWERS__READERS`), and what is streamed again counts
+as read (`READS__BYTES_PER_MINUTE`): 429 with the dimension `readers` or `bytes_read_per_minute`, or 503 `overloaded`, before the first byte.
 
 ## Leaving
 

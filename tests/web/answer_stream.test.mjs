@@ -41,6 +41,13 @@ test("a cut stream goes on behind the last event that was seen, and what comes t
   assert.deepEqual(resumedFrom, ["a a.2"]);
 });
 
+test("an error without a number is the connection's: the answer is read on", async () => {
+  const broken = 'event: error\ndata: {"code":"store_unavailable","status":503}\n\n';
+  const { types, resumedFrom } = await follow(async () => streamed(ACCEPTED, SOURCES, broken), async () => streamed(TOKEN, DONE));
+  assert.deepEqual(types, ["accepted", "sources", "reconnecting", "token", "done"]);
+  assert.deepEqual(resumedFrom, ["a a.2"]);
+});
+
 test("five tries without an event give up; any event starts the count again", async () => {
   const cut = async () => streamed();
   const lost = await follow(async () => streamed(ACCEPTED), cut, cut, async () => streamed(TOKEN), cut, cut, cut, cut, cut);

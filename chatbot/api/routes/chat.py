@@ -1,7 +1,7 @@
 """Asking, following and cancelling: the answer runs in the application, and a connection only reads it."""
 
 import hashlib
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from functools import partial
 from typing import Annotated, cast
@@ -108,6 +108,7 @@ async def begin(question: Question, who: Principal, services: Services) -> Begun
     Raises:
         ChatError: the refusal; with no place left, before anything is done for the question.
     """
+    services.answers.check_readers(who)
     with services.admission.entered(who) as place:
         turn = await open_turn(question, who, services)
         live = LiveAnswer(turn.answer_id, who, conversation_id=turn.conversation.id)
@@ -130,6 +131,7 @@ class AnswerStream(EventSourceResponse):
     def __init__(
         self,
         answers: AnswerRegistry,
+        who: Principal,
         answer_id: AnswerId,
         events: AsyncGenerator[ServerSentEvent],
         *,
@@ -144,24 +146,36 @@ class AnswerStream(EventSourceResponse):
             shutdown_grace_period=longest_answer,
         )
         self._answers = answers
+        self._who = who
         self._answer_id = answer_id
         self._resumable = resumable
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with self._answers.reading(self._answer_id, resumable=self._resumable):
+        # Refuses one reader too many: nothing is sent yet.
+        with self._answers.reading(self._who, self._answer_id, resumable=self._resumable):
             await super().__call__(scope, receive, send)
 
 
 async def encode(
-    answers: AnswerRegistry, who: Principal, answer_id: AnswerId, *, after: int
+    answers: AnswerRegistry,
+    who: Principal,
+    answer_id: AnswerId,
+    *,
+    after: int,
+    on_sent: Callable[[int], None] = lambda _: None,
 ) -> AsyncGenerator[ServerSentEvent]:
-    """Yield the answer's entries after number `after` as server-sent events."""
+    """Yield the answer's entries after number `after` as server-sent events; `on_sent` gets the size of each.
+
+    An error that is not the answer's own has no id: the stream may be resumed behind the last event.
+    """
     async with aclosing(answers.follow(who, answer_id, after=after)) as entries:
         async for entry in entries:
+            data = to_json(entry.event)
+            on_sent(len(data))
             yield ServerSentEvent(
-                data=to_json(entry.event).decode(),
+                data=data.decode(),
                 event=entry.event.name,
-                id=f"{answer_id}.{entry.n}",
+                id=f"{answer_id}.{entry.n}" if entry.n else None,
                 retry=_RETRY_MS if entry.n == after + 1 else None,
             )
 
@@ -205,7 +219,7 @@ async def respond(
     """Return the answer as a stream or as one document, with its caller's rate limits."""
     if stream:
         sent = encode(answers, who, begun.answer_id, after=0)
-        response: Response = AnswerStream(answers, begun.answer_id, sent, longest_answer=settings.longest_answer)
+        response: Response = AnswerStream(answers, who, begun.answer_id, sent, longest_answer=settings.longest_answer)
     else:
         events = await collect(answers, who, begun.answer_id, request)
         response = document(events) if events else Response(status_code=499)
@@ -228,7 +242,7 @@ async def collect(answers: AnswerRegistry, who: Principal, answer_id: AnswerId, 
             pass
         scope.cancel()
 
-    with answers.reading(answer_id, resumable=False):
+    with answers.reading(who, answer_id, resumable=False):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(watch, tasks.cancel_scope)
             async with aclosing(answers.follow(who, answer_id, after=0)) as entries:
@@ -266,16 +280,18 @@ def document(events: Sequence[Event]) -> Response:
 async def events(
     answer_id: Id,
     who: TheCaller,
-    answers: TheAnswers,
-    settings: TheSettings,
+    services: TheServices,
     last_event_id: Annotated[str | None, Header()] = None,
 ) -> Response:
-    """Send the answer's stream again, from the event after `Last-Event-ID` on."""
-    after, finished = await answers.resume_position(who, AnswerId(answer_id), last_event_id)
+    """Send the answer's stream again, from the event after `Last-Event-ID` on; it counts as read."""
+    answers, reader, name = services.answers, (who.tenant, who.sub), AnswerId(answer_id)
+    services.reads.check(reader)
+    answers.check_readers(who, name)
+    after, finished = await answers.resume_position(who, name, last_event_id)
     if finished:
         return Response(status_code=204)
-    sent = encode(answers, who, AnswerId(answer_id), after=after)
-    return AnswerStream(answers, AnswerId(answer_id), sent, longest_answer=settings.longest_answer)
+    sent = encode(answers, who, name, after=after, on_sent=partial(services.reads.count, reader))
+    return AnswerStream(answers, who, name, sent, longest_answer=services.settings.longest_answer)
 
 
 @router.post("/answers/{answer_id}/cancel", status_code=202)

@@ -96,7 +96,7 @@ async def complete(
         chunks = Chunks(created=created, include_usage=asked.include_usage)
         sent = encode(answers, who, begun.answer_id, chunks)
         response: Response = AnswerStream(
-            answers, begun.answer_id, sent, longest_answer=services.settings.longest_answer, resumable=False
+            answers, who, begun.answer_id, sent, longest_answer=services.settings.longest_answer, resumable=False
         )
     else:
         events = await collect(answers, who, begun.answer_id, request)

@@ -20,6 +20,8 @@ export async function* followAnswer({ ask, resume, wait = reconnectDelay, silenc
       const response = answerId ? await resume(answerId, lastId) : await ask();
       if (response.status === 204) return;
       for await (const { event, data, id } of eventsOf(response.body, silence)) {
+        // An error without a number of its own is this connection's: the answer may go on elsewhere.
+        if (event === "error" && id === lastId) throw new ConnectionLost("the answer cannot be read further here");
         if (numberOf(id) <= numberOf(lastId)) continue;
         lastId = id;
         lost = 0;

@@ -89,7 +89,7 @@ async def test_the_log_is_whole_again_and_readers_elsewhere_read_everything(  # 
     for process in (registry, other):
         tasks.start_soon(process.maintain_leases, never)
     live, speak = new_answer(customer()), Speaker()
-    with registry.reading(live.answer_id):
+    with registry.reading(live.who, live.answer_id):
         await registry.start(live, speak, passages=[], checkpoint=b"the turn")
         await speak.half.wait()
         await forget(redis, live)
@@ -109,7 +109,7 @@ async def test_a_quiet_writer_hears_it_from_its_heartbeat(
     registry = AnswerRegistry(answer_log, tasks, AnswerRegistrySettings())
     tasks.start_soon(registry.maintain_leases, never)
     live, speak = new_answer(customer()), Speaker()
-    with registry.reading(live.answer_id):
+    with registry.reading(live.who, live.answer_id):
         await registry.start(live, speak, passages=[], checkpoint=b"the turn")
         await speak.half.wait()
         await redis.flushdb()
@@ -125,7 +125,7 @@ async def test_an_answer_that_its_customer_deletes_is_cancelled(answer_log: Answ
     registry = AnswerRegistry(answer_log, tasks, AnswerRegistrySettings())
     tasks.start_soon(registry.maintain_leases, never)
     live, speak = new_answer(customer()), Speaker()
-    with registry.reading(live.answer_id):
+    with registry.reading(live.who, live.answer_id):
         await registry.start(live, speak, passages=[])
         await speak.half.wait()
         await answer_log.forget(live.who.tenant, [live.answer_id])

@@ -219,7 +219,7 @@ async def test_a_reader_of_the_unfinished_answer_gets_it_continued(answer_log: A
     registry = AnswerRegistry(answer_log, tasks, AnswerRegistrySettings())
     tasks.start_soon(registry.maintain_leases, resume)
     await anyio.wait_all_tasks_blocked()
-    with anyio.fail_after(20), registry.reading(UNFINISHED):
+    with anyio.fail_after(20), registry.reading(LEE, UNFINISHED):
         async with aclosing(registry.follow(LEE, UNFINISHED, after=5)) as entries:
             read = [entry async for entry in entries]
     assert [entry.n for entry in read] == list(range(6, len(logged) + 3))

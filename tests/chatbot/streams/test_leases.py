@@ -107,7 +107,7 @@ def replica(answer_log: AnswerLog, tasks: TaskGroup) -> Callable[..., Replica]:
 
 
 async def read_all(replica: Replica, who: Principal, answer_id: AnswerId, after: int = 0) -> list[LogEntry]:
-    with anyio.fail_after(10), replica.registry.reading(answer_id):
+    with anyio.fail_after(10), replica.registry.reading(who, answer_id):
         async with aclosing(replica.registry.follow(who, answer_id, after=after)) as followed:
             return [entry async for entry in followed]
 
@@ -246,7 +246,7 @@ async def test_a_writer_that_was_replaced_stops_and_settles_nothing(
     who, frozen, other = customer(), replica(alone=True), replica()
     other.go_on.set()
     live = new_answer(who)
-    with frozen.registry.reading(live.answer_id):
+    with frozen.registry.reading(live.who, live.answer_id):
         await frozen.registry.start(live, frozen.speak, passages=[])
         entries = await read_all(other, who, live.answer_id)
         frozen.go_on.set()
@@ -260,7 +260,7 @@ async def test_a_writer_that_was_replaced_stops_and_settles_nothing(
 async def test_a_cancel_on_another_replica_stops_the_writer_at_once(replica: Callable[..., Replica]) -> None:
     who, writer, other = customer(), replica(), replica()
     live = new_answer(who)
-    with writer.registry.reading(live.answer_id):
+    with writer.registry.reading(live.who, live.answer_id):
         await writer.registry.start(live, writer.speak, passages=[])
         began = anyio.current_time()
         assert await other.registry.cancel(who, live.answer_id)
@@ -363,7 +363,7 @@ async def test_however_often_a_reader_loses_the_connection_there_is_no_gap_and_n
         await replicas[0].registry.start(live, replicas[0].speak, passages=[])
     seen: list[LogEntry] = []
     for at, length in visits:
-        with anyio.move_on_after(0.01), replicas[at].registry.reading(answer_id):
+        with anyio.move_on_after(0.01), replicas[at].registry.reading(who, answer_id):
             after = seen[-1].n if seen else 0
             async with aclosing(replicas[at].registry.follow(who, answer_id, after=after)) as entries:
                 async for entry in entries:

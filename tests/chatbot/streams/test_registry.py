@@ -139,9 +139,9 @@ async def test_a_reader_who_comes_back_within_the_grace_keeps_the_answer_alive(
         live.put(Token(text="here"), done())
 
     await registry.start(live, speak_when_told, passages=[])
-    with registry.reading(live.answer_id):
+    with registry.reading(live.who, live.answer_id):
         pass
-    with registry.reading(live.answer_id):
+    with registry.reading(live.who, live.answer_id):
         await anyio.sleep(0.5)  # longer than the grace: the second reader holds it
         go_on.set()
         with anyio.fail_after(5):
@@ -161,7 +161,7 @@ async def test_a_reader_that_cannot_resume_ends_the_answer_at_once(answer_log: A
             live.put(done())
 
     await registry.start(live, wait_for_ever, passages=[])
-    with registry.reading(live.answer_id, resumable=False):
+    with registry.reading(live.who, live.answer_id, resumable=False):
         await anyio.lowlevel.checkpoint()
     with anyio.fail_after(patient(0.5)):
         await stopped.wait()

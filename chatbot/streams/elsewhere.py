@@ -1,0 +1,200 @@
+"""Following answers that other replicas write: one read of the log for each in a process, shared by all who follow.
+
+A read begins behind the last event that its first follower has; whoever needs earlier events fetches those alone.
+"""
+
+from collections.abc import AsyncGenerator, Awaitable, Callable
+
+import anyio
+import structlog
+from anyio.abc import TaskGroup
+
+from chatbot.errors import ChatError, LogLost, NotFound, StoreUnavailable
+from chatbot.events import is_last
+from chatbot.streams.log import AnswerId, AnswerLog, LogEntry
+from knowledge.identity import Principal
+from telemetry.supervision import OnFailure, contained
+
+log = structlog.get_logger(__name__)
+
+_RETRY_SECONDS = 0.25
+TakeOver = Callable[[str, AnswerId], Awaitable[bool]]
+"""Takes over an answer of a tenant whose writer's lease has lapsed; returns whether this process writes it now."""
+
+
+class SharedRead:
+    """What is read of one answer: its entries after number `start`; it is over at the last, or where it failed."""
+
+    def __init__(self, who: Principal, start: int) -> None:
+        self.who = who
+        self.start = start
+        self.scope = anyio.CancelScope()
+        self.followers = 0
+        self.entries: list[LogEntry] = []
+        self.over = False
+        self.error: ChatError | None = None
+        self._grown = anyio.Event()
+
+    @property
+    def after(self) -> int:
+        """The number of the last entry that was read."""
+        return self.entries[-1].n if self.entries else self.start
+
+    def add(self, entries: list[LogEntry]) -> None:
+        self.entries += entries
+        self._wake()
+
+    def end(self, error: ChatError | None = None) -> None:
+        """End the read; followers look anew for who has the answer, or get the error."""
+        if not self.over:
+            self.over, self.error = True, error
+            self._wake()
+
+    def _wake(self) -> None:
+        grown, self._grown = self._grown, anyio.Event()
+        grown.set()
+
+    async def follow(self, after: int) -> AsyncGenerator[LogEntry]:
+        """Yield the entries after number `after`, which is not before the start.
+
+        Raises:
+            ChatError: why the read ended.
+        """
+        n = after - self.start
+        while True:
+            while n < len(self.entries):
+                n += 1
+                yield self.entries[n - 1]
+            if self.over:
+                if self.error is not None:
+                    raise self.error
+                return
+            await self._grown.wait()
+
+
+class ReadsElsewhere:
+    """The answers that this process reads for its followers while another replica writes them."""
+
+    def __init__(
+        self,
+        answer_log: AnswerLog,
+        tasks: TaskGroup,
+        *,
+        patience: float,
+        take_over: TakeOver,
+        on_failure: OnFailure,
+    ) -> None:
+        """`patience` is how many seconds a read waits for Redis to come back."""
+        self._log = answer_log
+        self._tasks = tasks
+        self._patience = patience
+        self._take_over = take_over
+        self._on_failure = on_failure
+        self._reads: dict[AnswerId, SharedRead] = {}
+
+    def __len__(self) -> int:
+        """Return how many answers are read."""
+        return len(self._reads)
+
+    def __contains__(self, answer_id: AnswerId) -> bool:
+        """Return whether an answer is read."""
+        return answer_id in self._reads
+
+    async def follow(self, who: Principal, answer_id: AnswerId, after: int) -> AsyncGenerator[LogEntry]:
+        """Yield the entries after number `after`, until the last one or until this process writes the answer.
+
+        Raises:
+            NotFound: no such answer, or another customer's.
+            LogLost: the answer has ended, without a last event after `after`.
+            StoreUnavailable: Redis has been away for too long.
+        """
+        read = self._reads.get(answer_id)
+        if read is None or read.over:
+            read = self._reads[answer_id] = SharedRead(who, after)
+            self._tasks.start_soon(self._run, answer_id, read)
+        elif (read.who.tenant, read.who.sub) != (who.tenant, who.sub):
+            raise NotFound("there is no such answer")
+        read.followers += 1
+        try:
+            while after < read.start:
+                for entry in await self._earlier(who, answer_id, after=after, before=read.start):
+                    after = entry.n
+                    yield entry
+            async for entry in read.follow(after):
+                yield entry
+        finally:
+            read.followers -= 1
+            if not read.followers:
+                self._leave(answer_id, read)
+
+    async def _earlier(self, who: Principal, answer_id: AnswerId, *, after: int, before: int) -> list[LogEntry]:
+        """Return some of the entries from behind `after` to `before`.
+
+        Raises:
+            LogLost: there are none.
+            StoreUnavailable: Redis cannot be asked.
+        """
+        entries = await self._log.entries(who.tenant, answer_id, after=after, until=before)
+        if not entries:
+            raise LogLost(f"the log has lost what followed event {after}")
+        return entries
+
+    def _leave(self, answer_id: AnswerId, read: SharedRead) -> None:
+        read.end()
+        read.scope.cancel()
+        if self._reads.get(answer_id) is read:
+            del self._reads[answer_id]
+
+    def end_all(self) -> None:
+        """End every read: this process goes."""
+        for answer_id, read in tuple(self._reads.items()):
+            self._leave(answer_id, read)
+
+    async def _run(self, answer_id: AnswerId, read: SharedRead) -> None:
+        with read.scope, contained("reader", self._on_failure):
+            try:
+                await self._read(answer_id, read)
+            except ChatError as exc:
+                read.end(exc)
+        read.end(ChatError())
+        if self._reads.get(answer_id) is read:
+            del self._reads[answer_id]
+
+    async def _read(self, answer_id: AnswerId, read: SharedRead) -> None:
+        """Read until the last event, or until the answer was taken over by this process.
+
+        Raises:
+            ChatError: the read cannot go on.
+        """
+        away_since: float | None = None
+        while not read.over:
+            try:
+                await self._read_more(answer_id, read)
+            except StoreUnavailable:
+                away_since = away_since or anyio.current_time()
+                if anyio.current_time() - away_since >= self._patience:
+                    raise
+                await anyio.sleep(_RETRY_SECONDS)
+            else:
+                away_since = None
+
+    async def _read_more(self, answer_id: AnswerId, read: SharedRead) -> None:
+        """Read until the writer's lease ends, and take the answer over where it has lapsed.
+
+        Raises:
+            NotFound: there is no such answer any more.
+            LogLost: the answer has ended, without a last event after those read.
+            StoreUnavailable: Redis cannot be asked.
+        """
+        progress = await self._log.touch(read.who, answer_id, "read")
+        left = progress.lease_left
+        if left is not None and left <= 0 and await self._take_over(read.who.tenant, answer_id):
+            read.end()
+            return
+        wait = left if left and left > 0 else 0.1
+        entries = await self._log.read(read.who.tenant, answer_id, after=read.after, wait=wait)
+        read.add(entries)
+        if entries and is_last(entries[-1].event):
+            read.end()
+        elif left is None and not entries:
+            raise LogLost(f"the log ends at event {progress.events}")

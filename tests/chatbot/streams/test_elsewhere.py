@@ -1,0 +1,197 @@
+"""Answers that another replica writes: one read for all their readers, within bounds, and always an end."""
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+
+import anyio
+import pytest
+from anyio.abc import TaskGroup
+from redis.asyncio import Redis
+
+from chatbot.errors import NotFound, Overloaded, RateLimited
+from chatbot.events import Failed, Token
+from chatbot.redis_client import RedisBreaker, RedisSettings, open_redis
+from chatbot.streams.live import LiveAnswer
+from chatbot.streams.log import AnswerLog, AnswerLogSettings, LogEntry
+from chatbot.streams.pipelined_connection import open_pipelined_connection
+from chatbot.streams.registry import AnswerRegistry, AnswerRegistrySettings
+from knowledge.identity import Principal
+from tests.answers import customer, done, text_of
+from tests.chatbot.conftest import PATIENT
+from tests.chatbot.streams.conftest import new_answer
+from tests.conftest import RedisServer
+
+pytestmark = [pytest.mark.anyio, pytest.mark.services]
+
+
+@pytest.fixture
+async def answer_log(redis: Redis, redis_url: str) -> AsyncGenerator[AnswerLog]:
+    """A log whose readers have three connections."""
+    async with (
+        open_pipelined_connection(redis) as pipelined,
+        open_redis(redis_url, RedisSettings(max_readers=3).for_readers()) as readers,
+    ):
+        yield AnswerLog(redis, RedisBreaker(PATIENT), AnswerLogSettings(), pipelined=pipelined, readers=readers)
+
+
+class Speaker:
+    """Says word after word when it is told to."""
+
+    def __init__(self) -> None:
+        self.go_on = anyio.Event()
+
+    async def __call__(self, live: LiveAnswer) -> None:
+        live.put(Token(text="one "), Token(text="two "))
+        await self.go_on.wait()
+        live.put(Token(text="three"), done())
+
+
+async def read_all(registry: AnswerRegistry, live: LiveAnswer, after: int = 0) -> list[LogEntry]:
+    async with aclosing(registry.follow(live.who, live.answer_id, after=after)) as entries:
+        return [entry async for entry in entries]
+
+
+async def test_three_hundred_readers_share_one_read(answer_log: AnswerLog, redis: Redis, tasks: TaskGroup) -> None:
+    writer, other = (AnswerRegistry(answer_log, tasks, AnswerRegistrySettings()) for _ in range(2))
+    live, speak = new_answer(customer()), Speaker()
+    tasks.start_soon(writer.maintain_leases, _nobody_resumes)
+    await writer.start(live, speak, passages=[])
+    read: list[list[LogEntry]] = []
+
+    async def follow(after: int) -> None:
+        read.append(await read_all(other, live, after))
+
+    with anyio.fail_after(30):
+        async with anyio.create_task_group() as following:
+            for n in range(300):
+                following.start_soon(follow, n % 3)
+            await anyio.sleep(6)  # longer than a client waits for a connection of its pool
+            calls = int((await redis.info("commandstats"))["cmdstat_xread"]["calls"])
+            await anyio.sleep(3)
+            assert int((await redis.info("commandstats"))["cmdstat_xread"]["calls"]) - calls < 6
+            speak.go_on.set()
+    assert len(read) == 300
+    for entries in read:
+        assert [entry.n for entry in entries] == list(range(5 - len(entries), 5))
+    assert {text_of(entry.event for entry in entries) for entries in read} == {"one two three", "two three", "three"}
+    assert len(other._elsewhere) == 0, "nothing is kept once nobody follows"
+
+
+async def test_who_leaves_last_ends_the_read(answer_log: AnswerLog, tasks: TaskGroup) -> None:
+    writer, other = (AnswerRegistry(answer_log, tasks, AnswerRegistrySettings()) for _ in range(2))
+    live, speak = new_answer(customer()), Speaker()
+    await writer.start(live, speak, passages=[])
+    for _ in range(2):
+        async with aclosing(other.follow(live.who, live.answer_id, after=0)) as followed:
+            async for entry in followed:
+                if entry.n == 2:
+                    break
+        assert len(other._elsewhere) == 0
+    speak.go_on.set()
+    assert text_of(entry.event for entry in await read_all(other, live)) == "one two three"
+
+
+async def test_a_shared_read_is_its_owners(answer_log: AnswerLog, tasks: TaskGroup) -> None:
+    writer, other = (AnswerRegistry(answer_log, tasks, AnswerRegistrySettings()) for _ in range(2))
+    live, speak = new_answer(customer()), Speaker()
+    await writer.start(live, speak, passages=[])
+    thief = Principal(tenant=live.who.tenant, sub="kim", roles=live.who.roles, groups=live.who.groups)
+    async with aclosing(other.follow(live.who, live.answer_id, after=0)) as followed:
+        await anext(followed)
+        for registry in (other, writer):
+            async with aclosing(registry.follow(thief, live.answer_id, after=0)) as stolen:
+                [entry] = [entry async for entry in stolen]
+            assert isinstance(entry.event, Failed)
+            assert (entry.n, entry.event.code) == (0, NotFound.code)
+
+
+async def test_when_redis_dies_a_reader_elsewhere_gets_an_error_and_not_a_cut_connection(
+    server: RedisServer, tasks: TaskGroup
+) -> None:
+    async with open_redis(server.url, RedisSettings()) as client, open_pipelined_connection(client) as pipelined:
+        logs = [
+            AnswerLog(client, RedisBreaker(RedisSettings().breaker), AnswerLogSettings(), pipelined=pipelined)
+            for _ in range(2)
+        ]
+        settings = AnswerRegistrySettings(patience=1)
+        writer, other = (AnswerRegistry(log, tasks, settings, person="1599-0000") for log in logs)
+        live, speak = new_answer(customer()), Speaker()
+        await writer.start(live, speak, passages=[])
+        with anyio.fail_after(20):
+            async with aclosing(other.follow(live.who, live.answer_id, after=0)) as followed:
+                seen = [await anext(followed), await anext(followed)]
+                server.stop()
+                seen += [entry async for entry in followed]
+        assert [entry.n for entry in seen] == [1, 2, 0]
+        last = seen[-1].event
+        assert isinstance(last, Failed)
+        assert (last.code, last.status, last.retryable) == ("store_unavailable", 503, True)
+        assert "1599-0000" in last.handoff
+        speak.go_on.set()
+        assert text_of(entry.event for entry in await read_all(writer, live)) == "one two three"
+
+
+async def test_a_stall_shorter_than_the_patience_is_waited_for(server: RedisServer, tasks: TaskGroup) -> None:
+    async with open_redis(server.url, RedisSettings()) as client, open_pipelined_connection(client) as pipelined:
+        logs = [
+            AnswerLog(client, RedisBreaker(RedisSettings().breaker), AnswerLogSettings(), pipelined=pipelined)
+            for _ in range(2)
+        ]
+        writer, other = (AnswerRegistry(log, tasks, AnswerRegistrySettings()) for log in logs)
+        live, speak = new_answer(customer()), Speaker()
+        await writer.start(live, speak, passages=[])
+        maintained = anyio.create_task_group()
+        async with maintained:
+            maintained.start_soon(writer.maintain_leases, _nobody_resumes)
+            with anyio.fail_after(30):
+                async with aclosing(other.follow(live.who, live.answer_id, after=0)) as followed:
+                    seen = [await anext(followed), await anext(followed)]
+                    server.restart()
+                    speak.go_on.set()
+                    seen += [entry async for entry in followed]
+            maintained.cancel_scope.cancel()
+        assert text_of(entry.event for entry in seen) == "one two three"
+
+
+async def _nobody_resumes(_live: LiveAnswer, _taken: object) -> None:
+    pytest.fail("an answer was taken over")
+
+
+async def test_readers_of_an_answer_of_a_customer_and_of_a_process_are_bounded(
+    answer_log: AnswerLog, tasks: TaskGroup
+) -> None:
+    settings = AnswerRegistrySettings(readers_of_answer=2, readers_of_customer=3, readers=4)
+    registry, lee, kim = AnswerRegistry(answer_log, tasks, settings), customer(), customer()
+    mine, beside, theirs = new_answer(lee), new_answer(lee), new_answer(kim)
+    with registry.reading(lee, mine.answer_id), registry.reading(lee, mine.answer_id):
+        with pytest.raises(RateLimited) as refused, registry.reading(lee, mine.answer_id):
+            pytest.fail("a third reader of one answer")
+        assert refused.value.dimension == "readers"
+        with registry.reading(lee, beside.answer_id):
+            with pytest.raises(RateLimited), registry.reading(lee, beside.answer_id):
+                pytest.fail("a fourth reader of one customer")
+            with pytest.raises(RateLimited):
+                registry.check_readers(lee)
+            with (
+                registry.reading(kim, theirs.answer_id),
+                pytest.raises(Overloaded),
+                registry.reading(kim, theirs.answer_id),
+            ):
+                pytest.fail("a fifth reader of the process")
+    with registry.reading(lee, mine.answer_id), registry.reading(lee, mine.answer_id):
+        registry.check_readers(lee)
+
+
+async def test_answers_read_elsewhere_are_bounded(answer_log: AnswerLog, tasks: TaskGroup) -> None:
+    writer = AnswerRegistry(answer_log, tasks, AnswerRegistrySettings())
+    other = AnswerRegistry(answer_log, tasks, AnswerRegistrySettings(followed=1))
+    first, second = new_answer(customer()), new_answer(customer())
+    for live in (first, second):
+        await writer.start(live, Speaker(), passages=[])
+    async with aclosing(other.follow(first.who, first.answer_id, after=0)) as followed:
+        await anext(followed)
+        with other.reading(first.who, first.answer_id):
+            pass
+        with pytest.raises(Overloaded):
+            other.check_readers(second.who, second.answer_id)
+    other.check_readers(second.who, second.answer_id)
