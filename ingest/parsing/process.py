@@ -55,7 +55,7 @@ class ParserSettings(BaseModel, frozen=True):
     """The limits of reading: memory for a file, seconds for a page (or a file without pages), and for a whole file.
 
     `processes` may read at once, all but one of them files that take over `long_seconds` (`ingest.parsing.readers`).
-    With `require_walls` no file is read by a process that could write files or speak TCP.
+    With `require_walls` no file is read by a process that sees other files, writes any, or reaches anybody.
     """
 
     memory_bytes: PositiveInt = Field(
@@ -74,7 +74,8 @@ class ParserSettings(BaseModel, frozen=True):
         description="files: read at once, all but one of them short; the default is one a core, 2 to 4",
     )
     require_walls: bool = Field(
-        default=False, description="whether no file is read by a process that could write files or speak TCP"
+        default=False,
+        description="whether no file is read by a process that sees other files, writes any, or reaches anybody",
     )
 
     def of_one_page(self) -> "ParserSettings":
@@ -413,7 +414,7 @@ def _limit(request: ParseRequest) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (request.memory_bytes, request.memory_bytes))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _limit_cpu(request.cpu_seconds)
-    enter_sandbox()
+    enter_sandbox(Path(request.path))
 
 
 def _limit_cpu(seconds: int) -> None:

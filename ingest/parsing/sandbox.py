@@ -1,25 +1,41 @@
-"""The sandbox of a process that reads a file: before it opens the file it gives up network and writing to files.
+"""The sandbox of a process that reads a file: it sees that file and its own libraries, and reaches nobody.
 
-Both come from the kernel and need no privilege, but a container may forbid them: a restriction that is refused is left
-out, and `enter_sandbox` returns those in force; `available_restrictions` tries it out beforehand. Resource limits
-(memory, CPU seconds) are set beside it and are never refused.
+All of it comes from the kernel and needs no privilege, and holds for root as well; a container may forbid parts: a
+restriction that is refused is left out, and `enter_sandbox` returns those in force; `available_restrictions` tries it
+out beforehand. Resource limits (memory, CPU seconds) are set beside it and are never refused.
 """
 
 import ctypes
 import os
 import resource
+import sys
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from enum import StrEnum
+from pathlib import Path
+from typing import Final
+
+from ingest.parsing.system_calls import refuse_calls
 
 # Linux: clone(2), prctl(2), landlock_create_ruleset(2). Landlock's calls have the same numbers on every architecture.
 _CLONE_NEWUSER, _CLONE_NEWNET = 0x10000000, 0x40000000
 _PR_SET_NO_NEW_PRIVS = 38
-_LANDLOCK_CREATE_RULESET, _LANDLOCK_RESTRICT_SELF = 444, 446
-_LANDLOCK_CREATE_RULESET_VERSION = 1
+_LANDLOCK_CREATE_RULESET, _LANDLOCK_ADD_RULE, _LANDLOCK_RESTRICT_SELF = 444, 445, 446
+_LANDLOCK_CREATE_RULESET_VERSION, _LANDLOCK_RULE_PATH_BENEATH = 1, 1
+_EXECUTE, _READ_FILE, _READ_FOLDER = 1 << 0, 1 << 2, 1 << 3
+_READS = _EXECUTE | _READ_FILE | _READ_FOLDER
 # write, remove folder and file, make of every kind (bits 4 to 12); from version 2 on move, from 3 on truncate
 _WRITES = (1 << 1) | sum(1 << bit for bit in range(4, 13))
 _MOVE, _TRUNCATE = 1 << 13, 1 << 14
 _TCP = 0b11  # bind and connect, from version 4 on
+_SCOPES = 0b11  # abstract Unix sockets and signals out of the sandbox, from version 6 on
+
+# What an interpreter, the parsers and tesseract read beside their own folders, where it is there.
+_SYSTEM: Final = (
+    "/usr", "/lib", "/lib32", "/lib64", "/bin", "/etc/ld.so.cache", "/etc/ld.so.conf", "/etc/ld.so.conf.d",
+    "/etc/fonts", "/etc/localtime", "/etc/alternatives", "/etc/mime.types", "/dev/null", "/dev/zero", "/dev/urandom",
+    "/dev/random", "/proc/cpuinfo", "/proc/meminfo", "/sys/devices/system/cpu",
+)  # fmt: skip
 
 
 class Restriction(StrEnum):
@@ -29,32 +45,41 @@ class Restriction(StrEnum):
     TCP = "no TCP: Landlock"
     WRITES = "no file is made, changed or removed: Landlock"
     BYTES = "no byte is written to a file: RLIMIT_FSIZE"
+    READS = "no file is read but the document and the libraries: Landlock"
+    CALLS = "no socket, no signal, no look into another process: seccomp"
 
 
-# One of each group at least, where the sandbox is required: without a network namespace Landlock still forbids TCP.
-_REQUIRED = ((Restriction.BYTES,), (Restriction.WRITES,), (Restriction.NETWORK, Restriction.TCP))
+_REQUIRED: Final = (Restriction.BYTES, Restriction.WRITES, Restriction.READS, Restriction.CALLS)
 
 
 def missing_restrictions(in_force: Collection[Restriction]) -> list[Restriction]:
-    """Return the restrictions that were refused; TCP is not missing where there is no network at all."""
-    without_network = Restriction.NETWORK in in_force
-    return [r for r in Restriction if r not in in_force and not (r is Restriction.TCP and without_network)]
+    """Return the restrictions that were refused; what keeps from the network is not missed where another does."""
+    kept_off = bool({Restriction.CALLS, Restriction.NETWORK} & {*in_force})
+    spared = {Restriction.NETWORK, Restriction.TCP} if kept_off else set()
+    return [r for r in Restriction if r not in in_force and r not in spared]
 
 
 def are_sufficient(in_force: Collection[Restriction]) -> bool:
-    """Tell whether a process under these restrictions writes to no file and speaks no TCP."""
-    return all(any(restriction in in_force for restriction in group) for group in _REQUIRED)
+    """Tell whether a process under these restrictions sees its document only, writes nothing and reaches nobody."""
+    return all(restriction in in_force for restriction in _REQUIRED)
 
 
 class _Ruleset(ctypes.Structure):
     """`struct landlock_ruleset_attr`."""
 
-    _fields_ = (("files", ctypes.c_uint64), ("network", ctypes.c_uint64))
+    _fields_ = (("files", ctypes.c_uint64), ("network", ctypes.c_uint64), ("scopes", ctypes.c_uint64))
 
 
-def enter_sandbox() -> tuple[Restriction, ...]:
-    """Give up network and files for good, in this process and its children; only in a process of one thread."""
-    return tuple(_restricted())
+class _Beneath(ctypes.Structure):
+    """`struct landlock_path_beneath_attr`."""
+
+    _pack_ = 1
+    _fields_ = (("allowed", ctypes.c_uint64), ("folder", ctypes.c_int32))
+
+
+def enter_sandbox(document: Path | None = None) -> tuple[Restriction, ...]:
+    """Give up all but a document for good, in this process and its children; only in a process of one thread."""
+    return tuple(_restricted(document))
 
 
 def available_restrictions() -> tuple[Restriction, ...]:
@@ -73,32 +98,68 @@ def available_restrictions() -> tuple[Restriction, ...]:
     return tuple(map(Restriction, names.splitlines()))
 
 
-def _restricted() -> Iterator[Restriction]:
+def _restricted(document: Path | None) -> Iterator[Restriction]:
     kernel = ctypes.CDLL(None, use_errno=True)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     yield Restriction.BYTES
     # As root without a user namespace, in which root could no longer read other owners' files.
     if kernel.unshare(_CLONE_NEWNET) == 0 or kernel.unshare(_CLONE_NEWUSER | _CLONE_NEWNET) == 0:
         yield Restriction.NETWORK
-    yield from _landlocked(kernel)
+    yield from _landlocked(kernel, document)
+    if refuse_calls():
+        yield Restriction.CALLS
 
 
-def _landlocked(kernel: ctypes.CDLL) -> Iterator[Restriction]:
+def _landlocked(kernel: ctypes.CDLL, document: Path | None) -> Iterator[Restriction]:
     version = kernel.syscall(_LANDLOCK_CREATE_RULESET, None, ctypes.c_size_t(0), _LANDLOCK_CREATE_RULESET_VERSION)
     if version < 1:
         return
-    files = _WRITES | (_MOVE if version >= 2 else 0) | (_TRUNCATE if version >= 3 else 0)
+    writes = _WRITES | (_MOVE if version >= 2 else 0) | (_TRUNCATE if version >= 3 else 0)
     with_tcp = version >= 4
-    ruleset = _Ruleset(files, _TCP if with_tcp else 0)
-    size = ctypes.c_size_t(ctypes.sizeof(_Ruleset) if with_tcp else 8)
+    ruleset = _Ruleset(writes | _READS, _TCP if with_tcp else 0, _SCOPES if version >= 6 else 0)
+    size = ctypes.c_size_t(24 if version >= 6 else 16 if with_tcp else 8)
     rules = kernel.syscall(_LANDLOCK_CREATE_RULESET, ctypes.byref(ruleset), size, 0)
     if rules < 0:
         return
     try:
+        allowed = all(_may_read(kernel, rules, path) for path in (*libraries(), *([document] if document else ())))
         unprivileged = kernel.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0
-        if unprivileged and kernel.syscall(_LANDLOCK_RESTRICT_SELF, rules, 0) == 0:
+        if allowed and unprivileged and kernel.syscall(_LANDLOCK_RESTRICT_SELF, rules, 0) == 0:
             yield Restriction.WRITES
+            yield Restriction.READS
             if with_tcp:
                 yield Restriction.TCP
     finally:
         os.close(rules)
+
+
+def libraries() -> tuple[Path, ...]:
+    """Return the files and folders that are there and that reading any document may need.
+
+    Of a folder of sources that is on the path only the packages: data and keys may lie beside them.
+    """
+    installed = {Path(sys.prefix).resolve(), Path(sys.base_prefix).resolve()}
+    packages = {Path(file).resolve().parent for name, file in _packages() if "." not in name}
+    beside = {folder for folder in packages if not any(folder.is_relative_to(root) for root in installed)}
+    return tuple(path for path in (*sorted(installed | beside), *map(Path, _SYSTEM)) if os.access(path, os.F_OK))
+
+
+def _packages() -> Iterator[tuple[str, str]]:
+    """Yield the loaded packages with the file of each; a module without a folder of its own is none."""
+    for name, module in [*sys.modules.items()]:
+        if hasattr(module, "__path__") and isinstance(file := getattr(module, "__file__", None), str):
+            yield name, file
+
+
+def _may_read(kernel: ctypes.CDLL, rules: int, path: Path) -> bool:
+    """Allow reading of a file, or of all beneath a folder; what this user does not reach needs no rule."""
+    with suppress(FileNotFoundError, PermissionError):
+        folder = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        try:
+            rule = _Beneath(_READS if path.is_dir() else _EXECUTE | _READ_FILE, folder)
+            return bool(
+                kernel.syscall(_LANDLOCK_ADD_RULE, rules, _LANDLOCK_RULE_PATH_BENEATH, ctypes.byref(rule), 0) == 0
+            )
+        finally:
+            os.close(folder)
+    return True

@@ -70,6 +70,13 @@ def test_no_container_runs_as_root_or_can_become_root() -> None:
         assert "add" not in security["capabilities"], where
 
 
+def test_no_document_is_read_outside_the_walls() -> None:
+    readers = [(where, container) for where, _, container in every_container() if container["name"] == "ingest"]
+    assert readers
+    for where, container in readers:
+        assert environment(container)["PARSER__REQUIRE_WALLS"] == "true", where
+
+
 def test_every_container_has_limits_and_every_scratch_folder_a_size() -> None:
     for where, pod, container in every_container():
         for kind in ("requests", "limits"):

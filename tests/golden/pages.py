@@ -248,7 +248,7 @@ LABEL_VALUES: Mapping[str, str] = {
     "stage": code(Stage),
     "task": "[which](runbooks/targets-down.md)",
     "verdict": "`grounded`, `withheld`, `uncited`, `failed`",
-    "wall": "`network`, `tcp`, `writes`, `bytes`",
+    "wall": "`network`, `tcp`, `writes`, `bytes`, `reads`, `calls`",
 }
 """What a label may be: of one metric, else of every metric that has the label."""
 RUNBOOKS: Mapping[str, str] = {

@@ -1,16 +1,23 @@
 """The sandbox of the process that reads files: what it can no longer do, and what is said where that is missing."""
 
 import ctypes
+import errno
+import importlib
+import json.decoder
 import os
+import resource
+import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
 import pytest
 
+import ingest.parsing
 from ingest.parsing.process import ParserSettings, ParserUnavailable, open_parser
 from ingest.parsing.sandbox import (
     Restriction,
@@ -19,25 +26,30 @@ from ingest.parsing.sandbox import (
     enter_sandbox,
     missing_restrictions,
 )
+from ingest.parsing.system_calls import refused_calls
 from tests.ingest.lying_fork_server import PROGRAM as LYING
 
 LANDLOCK = 444  # landlock_create_ruleset, on every architecture
 FIRST_WITH_TCP = 4
 
 
-def in_a_closed_process(act: Callable[[], object]) -> str:
-    """Return "done", or the name of the error that an act ends in after `close_in`."""
+def in_a_closed_process(act: Callable[[], object], document: Path | None = None, user: int | None = None) -> str:
+    """Return "done", or the name of the error that an act ends in within the sandbox, there as another user."""
     reader, writer = os.pipe()
+    result = "it died"
     child = os.fork()
     if child == 0:
-        enter_sandbox()
         try:
+            if user is not None:
+                os.setuid(user)
+            enter_sandbox(document)
             act()
             result = "done"
         except OSError as exc:
             result = type(exc).__name__ + f" {exc.errno}"
-        os.write(writer, result.encode())
-        os._exit(0)
+        finally:
+            os.write(writer, result.encode())
+            os._exit(0)
     os.close(writer)
     with os.fdopen(reader) as pipe:
         result = pipe.read()
@@ -48,7 +60,7 @@ def in_a_closed_process(act: Callable[[], object]) -> str:
 def test_the_reading_process_writes_no_file(tmp_path: Path) -> None:
     (there := tmp_path / "there").write_text("x")
     assert in_a_closed_process(lambda: there.write_text("more")) != "done"
-    assert in_a_closed_process(there.read_text) == "done"
+    assert in_a_closed_process(there.read_text, there) == "done"
     if Restriction.WRITES in available_restrictions():
         assert in_a_closed_process((tmp_path / "new").touch) != "done"
         assert in_a_closed_process(there.unlink) != "done"
@@ -83,7 +95,8 @@ def landlock_version() -> int:
 def test_every_restriction_that_this_kernel_has_is_in_force(capsys: pytest.CaptureFixture[str]) -> None:
     taken, version = available_restrictions(), landlock_version()
     assert Restriction.BYTES in taken
-    assert (Restriction.WRITES in taken) == (version >= 1)
+    assert (Restriction.WRITES in taken) == (Restriction.READS in taken) == (version >= 1)
+    assert (Restriction.CALLS in taken) == bool(refused_calls())
     assert (Restriction.TCP in taken) == (version >= FIRST_WITH_TCP)
     # No skip: with CI=true that fails, and a kernel without Landlock is no fault of ours.
     for restriction in (restriction for restriction in Restriction if restriction not in taken):
@@ -91,19 +104,100 @@ def test_every_restriction_that_this_kernel_has_is_in_force(capsys: pytest.Captu
             sys.stdout.write(f"\nnot tried on this machine: {restriction}\n")
 
 
+NOBODY = 65534
+REFUSED = f"PermissionError {errno.EACCES}"
+
+
+@pytest.mark.parametrize("user", [None, NOBODY] if os.getuid() == 0 else [None])
+def test_the_reading_process_sees_its_document_and_its_libraries_only(tmp_path: Path, user: int | None) -> None:
+    for folder in (tmp_path, *tmp_path.parents):
+        if "pytest" in str(folder):  # which closes its folders to other users
+            folder.chmod(0o755)
+    document, key = tmp_path / "document.pdf", tmp_path / "signing.key"
+    for file in (document, key):
+        file.write_text("x")
+        file.chmod(0o644)
+    if Restriction.READS not in available_restrictions():
+        return  # `test_every_restriction…` says so
+    inside = partial(in_a_closed_process, document=document, user=user)
+    assert inside(document.read_text) == "done"
+    assert inside(lambda: subprocess.run(["/bin/true"], check=True)) == "done"
+    if user is None:  # another may not be let into this interpreter's folder
+        assert inside(lambda: importlib.reload(json.decoder)) == "done"
+    assert inside(key.read_text) == REFUSED
+    assert inside(lambda: [*tmp_path.iterdir()]) == REFUSED
+    assert inside(Path(f"/proc/{os.getpid()}/environ").read_bytes) == REFUSED
+    assert inside(Path("/etc/passwd").read_bytes) == REFUSED
+    beside = Path(ingest.parsing.__file__).parents[2] / "pyproject.toml"
+    assert inside(beside.read_bytes) in (REFUSED, f"FileNotFoundError {errno.ENOENT}")  # installed there is none
+
+
+@pytest.mark.parametrize("user", [None, NOBODY] if os.getuid() == 0 else [None])
+def test_the_reading_process_sends_no_signal_and_opens_no_socket(user: int | None) -> None:
+    if Restriction.CALLS not in available_restrictions():
+        return
+    refused = f"PermissionError {errno.EPERM}"
+    acts: list[Callable[[], object]] = [
+        partial(os.kill, os.getppid(), 0),
+        partial(os.kill, os.getpid(), signal.SIGTERM),
+        partial(os.killpg, os.getpgid(0), 0),
+        partial(signal.pidfd_send_signal, 0, 0),
+        partial(resource.prlimit, os.getpid(), resource.RLIMIT_NOFILE),
+        *(partial(socket.socket, family) for family in (socket.AF_UNIX, socket.AF_INET, socket.AF_NETLINK)),
+        socket.socketpair,
+    ]
+    assert {in_a_closed_process(act, user=user) for act in acts} == {refused}
+
+
+def test_each_call_of_the_filter_is_refused_before_the_kernel_looks_at_it() -> None:
+    if Restriction.CALLS not in available_restrictions():
+        return
+
+    def refused() -> None:
+        kernel = ctypes.CDLL(None, use_errno=True)
+        for name, number in refused_calls().items():
+            ctypes.set_errno(0)
+            if kernel.syscall(number, -1, -1, -1, -1, -1, -1) != -1 or ctypes.get_errno() != errno.EPERM:
+                raise OSError(number, name)
+
+    assert in_a_closed_process(refused) == "done"
+    assert len(refused_calls()) > 60
+
+
+def test_the_process_itself_goes_on_under_the_filter() -> None:
+    def goes_on() -> None:
+        resource.setrlimit(resource.RLIMIT_CPU, (30, resource.getrlimit(resource.RLIMIT_CPU)[1]))
+        if subprocess.run(["/bin/echo", "x"], check=True, capture_output=True).stdout != b"x\n":
+            raise OSError(0, "no child")
+        thread = threading.Thread(target=lambda: None)
+        thread.start()
+        thread.join()
+
+    assert in_a_closed_process(goes_on) == "done"
+
+
 ALL = tuple(Restriction)
-IN_A_POD = (Restriction.BYTES, Restriction.WRITES, Restriction.TCP)  # the default seccomp profile forbids namespaces
+# The default seccomp profile of a pod forbids namespaces.
+IN_A_POD = (Restriction.BYTES, Restriction.WRITES, Restriction.TCP, Restriction.READS, Restriction.CALLS)
 
 
 @pytest.mark.parametrize(
     ("taken", "missing", "enough"),
     [
         (ALL, [], True),
-        ((Restriction.BYTES, Restriction.WRITES, Restriction.NETWORK), [], True),
-        (IN_A_POD, [Restriction.NETWORK], True),
-        ((Restriction.BYTES, Restriction.WRITES), [Restriction.NETWORK, Restriction.TCP], False),
-        ((Restriction.BYTES, Restriction.NETWORK), [Restriction.WRITES], False),
-        ((), [Restriction.NETWORK, Restriction.TCP, Restriction.WRITES, Restriction.BYTES], False),
+        (IN_A_POD, [], True),
+        ((Restriction.BYTES, Restriction.WRITES, Restriction.READS, Restriction.CALLS), [], True),
+        (
+            (Restriction.BYTES, Restriction.WRITES, Restriction.READS, Restriction.NETWORK),
+            [Restriction.CALLS],
+            False,
+        ),
+        (
+            (Restriction.BYTES, Restriction.CALLS),
+            [Restriction.WRITES, Restriction.READS],
+            False,
+        ),
+        ((), list(Restriction), False),
     ],
 )
 def test_which_restrictions_are_missed_and_which_are_enough(
@@ -120,11 +214,12 @@ def fork_server_with(*restrictions: Restriction) -> tuple[str, ...]:
 @pytest.mark.anyio
 async def test_a_missing_restriction_is_said_once_a_parser(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (file := tmp_path / "file").write_bytes(b"")
-    async with open_parser(ParserSettings(), fork_server_with(*IN_A_POD)) as parser:
-        assert await parser.restrictions() == IN_A_POD
+    without = (Restriction.BYTES, Restriction.NETWORK)
+    async with open_parser(ParserSettings(), fork_server_with(*without)) as parser:
+        assert await parser.restrictions() == without
         await parser.stop()
         await parser.parse(file)
-    assert caplog.messages == [f"parser_walls_missing: {Restriction.NETWORK}"]
+    assert caplog.messages == [f"parser_walls_missing: {Restriction.WRITES}; {Restriction.READS}; {Restriction.CALLS}"]
 
 
 @pytest.mark.anyio

@@ -67,6 +67,7 @@ spec:
             {{- if $blobs.keysInSecret }}
             {{- include "bank.awsEnv" (list $root "") | nindent 12 }}
             {{- end }}
+            - {name: PARSER__REQUIRE_WALLS, value: {{ $root.Values.ingest.requireWalls | quote }}}
             - {name: PIPELINE__AT_ONCE, value: {{ $tier.jobsAtOnce | quote }}}
             {{- include "bank.identityEnv" $root | nindent 12 }}
             {{- include "bank.databaseEnv" $root | trim | nindent 12 }}
