@@ -177,7 +177,6 @@ class Models:
         fitting = self._fitting(len(prompt.ids), sampling)
         answer = Continuation(prompt.ids, fitting, begun_ids=begun_ids, begun_text=self.tokenizer.decode(begun_ids))
         attempts = Attempts(self.pool, conversation_id, resumed=bool(begun_ids), avoid=self._unable(prompt))
-        models: list[str] = []
         while not answer.spent:
             target, reported = attempts.next_target()
             member = target.member
@@ -189,21 +188,23 @@ class Models:
                 ) as call:
                     if reported:
                         yield Switched(member.endpoint.name, member.group)
-                    async with aclosing(self._answer(member, request, answer, call)) as parts:
+                    await self._check_tokenizer(member)
+                    async with aclosing(member.endpoint.stream(request)) as parts:
                         async for part in parts:
-                            if member.endpoint.model not in models:
-                                models.append(member.endpoint.model)
-                            if isinstance(part, ModelDone):
-                                yield replace(part, models=tuple(models), retried=attempts.retried)
-                            else:
-                                yield part
+                            taken = self._taken(part, member, answer, call)
+                            if taken is None:
+                                continue
+                            attempts.record_model(member.endpoint.model)
+                            if isinstance(taken, ModelDone):
+                                taken = replace(taken, models=attempts.models, retried=attempts.retried)
+                            yield taken
             except EndpointFailed as exc:
                 attempts.record_failure(target, exc, begun=answer.begun)
                 answer.resume(self.tokenizer.decode)
             else:
                 return
         usage = Usage(prompt_tokens=answer.prompt_tokens, answer_tokens=answer.kept)
-        yield ModelDone("length", usage, tuple(models), attempts.retried)
+        yield ModelDone("length", usage, attempts.models, attempts.retried)
 
     async def choice_probabilities(
         self,
@@ -258,8 +259,10 @@ class Models:
         request = self._request(prompt.ids, answer.sampling, cache_salt, _SHADOW_PRIORITY, until=until)
         request = self._for_member(target.member, request, prompt.messages)
         with self._counted(target, "answer", request, extra_prompt_tokens=0) as call:
-            async with aclosing(self._answer(target.member, request, answer, call)) as parts:
-                return "".join([part.text async for part in parts if isinstance(part, Delta)])
+            await self._check_tokenizer(target.member)
+            async with aclosing(target.member.endpoint.stream(request)) as parts:
+                taken = [self._taken(part, target.member, answer, call) async for part in parts]
+        return "".join(part.text for part in taken if isinstance(part, Delta))
 
     async def ping(self) -> None:
         """Return when an endpoint is ready, after a probe of each endpoint whose breaker permits one.
@@ -324,21 +327,15 @@ class Models:
         if mismatches:
             raise ModelsMisconfigured("; ".join(mismatches))
 
-    async def _answer(
-        self, member: Member, request: GenerationRequest, answer: Continuation, call: ModelCall
-    ) -> AsyncGenerator[Delta | ModelDone]:
-        """Yield what one endpoint contributes to the answer."""
-        await self._check_tokenizer(member)
-        async with aclosing(member.endpoint.stream(request)) as parts:
-            async for part in parts:
-                if isinstance(part, GenerationEnd):
-                    call.outcome = "ok"
-                    reported = part.usage if member.tokenizer is None else None
-                    yield ModelDone(part.finish_reason, _usage(reported, answer))
-                else:
-                    call.add_tokens(len(part.token_ids))
-                    if (shown := answer.feed(self._in_our_tokens(member, part))) is not None:
-                        yield shown
+    def _taken(
+        self, part: Delta | GenerationEnd, member: Member, answer: Continuation, call: ModelCall
+    ) -> Delta | ModelDone | None:
+        """Add what an endpoint generated to the answer, and return what is new of it."""
+        if isinstance(part, GenerationEnd):
+            call.outcome = "ok"
+            return ModelDone(part.finish_reason, _usage(part.usage if member.tokenizer is None else None, answer))
+        call.add_tokens(len(part.token_ids))
+        return answer.feed(self._in_our_tokens(member, part))
 
     async def _top_tokens(
         self,

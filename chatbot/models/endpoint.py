@@ -191,12 +191,25 @@ class Endpoint:
             cache_salt=request.cache_salt or None,
             priority=request.priority,
         )
+        first = _now() + self.deadlines.first_token(len(request.prompt_ids))
+        finish_reason, usage = None, None
         with self._span(request) as span:
-            async with aclosing(self._generate(body, request, _headers(span))) as parts:
-                async for part in parts:
-                    if isinstance(part, GenerationEnd):
-                        _set_usage(span, part)
-                    yield part
+            async with self._opened(body, request, _headers(span), first) as response:
+                try:
+                    async with aclosing(self._chunks(response, request, first)) as chunks:
+                        async for chunk in chunks:
+                            usage = chunk.usage or usage
+                            for choice in chunk.choices:
+                                finish_reason = choice.finish_reason or finish_reason
+                                yield Delta(choice.text, choice.token_ids or ())
+                except EndpointFailed:
+                    if finish_reason is None:  # otherwise the answer is whole and only its usage is missing
+                        raise
+                if finish_reason not in ("stop", "length"):  # vLLM says "abort" when it shuts down
+                    raise ReplyBroken(f"{self.name}: the answer was aborted ({finish_reason})")
+                end = GenerationEnd("stop" if finish_reason == "stop" else "length", usage)
+                _set_usage(span, end)
+                yield end
 
     async def top_tokens(self, request: GenerationRequest, *, top: int) -> TopTokens:
         """Return the `top` most likely next tokens.
@@ -268,40 +281,20 @@ class Endpoint:
             await self._check_status(response)
             return (await response.read()).decode("utf-8", "replace")
 
-    async def _generate(
-        self, body: CompletionRequest, request: GenerationRequest, headers: Mapping[str, str]
-    ) -> AsyncGenerator[Delta | GenerationEnd]:
-        """Yield the parts of the answer; the socket is closed however the generator is left."""
-        first = _now() + self.deadlines.first_token(len(request.prompt_ids))
+    @asynccontextmanager
+    async def _opened(
+        self, body: CompletionRequest, request: GenerationRequest, headers: Mapping[str, str], first: float
+    ) -> AsyncGenerator[aiohttp.ClientResponse]:
+        """Ask for the stream, whose first token is due at `first`; its socket is closed however the block is left."""
         async with self._deadline(*_sooner("first token", first, request.until)):
             response = await self._post("/v1/completions", body, headers)
         try:
             async with self._deadline(*_sooner("first token", first, request.until)):
                 await self._check_status(response)
-            async with aclosing(self._parts(response, request, first)) as parts:
-                async for part in parts:
-                    yield part
+            yield response
         finally:
             # Does not wait: after a whole answer the connection has gone back to the pool by itself.
             response.close()
-
-    async def _parts(
-        self, response: aiohttp.ClientResponse, request: GenerationRequest, first: float
-    ) -> AsyncGenerator[Delta | GenerationEnd]:
-        finish_reason, usage = None, None
-        try:
-            async with aclosing(self._chunks(response, request, first)) as chunks:
-                async for chunk in chunks:
-                    usage = chunk.usage or usage
-                    for choice in chunk.choices:
-                        finish_reason = choice.finish_reason or finish_reason
-                        yield Delta(choice.text, choice.token_ids or ())
-        except EndpointFailed:
-            if finish_reason is None:  # otherwise the answer is whole and only its usage is missing
-                raise
-        if finish_reason not in ("stop", "length"):  # vLLM says "abort" when it shuts down
-            raise ReplyBroken(f"{self.name}: the answer was aborted ({finish_reason})")
-        yield GenerationEnd("stop" if finish_reason == "stop" else "length", usage)
 
     async def _chunks(
         self, response: aiohttp.ClientResponse, request: GenerationRequest, first: float

@@ -1,0 +1,187 @@
+"""Count what one token of an answer goes through in the chat API: our functions, their calls, files and generators.
+
+usage: .venv/bin/python -m scripts.token_way [--list]      --list: name the functions
+
+Over a real stream: `chatbot serve` with its stores and the sample documents, the scripted model at twenty tokens a
+second, `sys.setprofile` in the process of the API. A token's way lasts from one `add_token_ids` to the next; a function
+is on it where at least half of the tokens call it. A generator that goes on is a call each time, a coroutine is not.
+The way with grounding off is held against the goals (1: missed), strict is shown beside it.
+"""
+
+import argparse
+import atexit
+import inspect
+import os
+import sys
+import tempfile
+from collections import Counter
+from contextlib import AsyncExitStack, ExitStack
+from functools import cache
+from pathlib import Path
+from statistics import median
+from types import CodeType, FrameType
+
+import aiohttp
+import anyio
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from chatbot.__main__ import app
+from chatbot.streams import LiveAnswer
+from evals.performance.bench import QUESTION
+from evals.product import ProductSpec, run_product, run_scripted_model, scripted_tokenizer
+from evals.quality import loaded_corpus
+from evals.questions import HANBIT, read_dataset
+from ingest.settings import Settings
+from knowledge.identity import Principal
+from llm_server.scripted import Behaviour
+from telemetry.logs import configure_logs
+
+ROOT = Path(__file__).resolve().parents[1]
+OURS = tuple(str(ROOT / package) + os.sep for package in ("chatbot", "edge", "knowledge", "telemetry"))
+MODES = ("off", "strict")
+FUNCTIONS, FILES = 30, 9
+"""The goals with grounding off."""
+PACE = Behaviour(sentences=3, token_seconds=0.05)
+COUNTED = "TOKEN_WAY_FILE"
+
+
+class Step(msgspec.Struct, frozen=True):
+    """A function on the way."""
+
+    file: str
+    name: str
+    generator: bool
+
+
+class Way(msgspec.Struct, frozen=True):
+    """What the tokens of one answer went through."""
+
+    tokens: int
+    calls: float
+    steps: tuple[Step, ...]
+
+    @property
+    def files(self) -> set[str]:
+        """The files of its functions."""
+        return {step.file for step in self.steps}
+
+    @property
+    def generators(self) -> list[Step]:
+        """Its functions that are generators."""
+        return [step for step in self.steps if step.generator]
+
+
+def way_of(cycles: list[list[CodeType]]) -> Way:
+    """Return the way of the tokens whose calls are given; the first and the last cycle are the answer's ends."""
+    middle = cycles[1:-1]
+    frequent = Counter(code for cycle in middle for code in set(cycle))
+    codes = [code for code, tokens in frequent.items() if tokens * 2 >= len(middle)]
+    on_the_way = set(codes)
+    steps = [
+        Step(
+            file=str(Path(code.co_filename).relative_to(ROOT)),
+            name=code.co_qualname,
+            generator=bool(code.co_flags & (inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR)),
+        )
+        for code in codes
+        if not code.co_name.startswith("<")
+    ]
+    return Way(
+        tokens=len(middle),
+        calls=median(sum(code in on_the_way for code in cycle) for cycle in middle),
+        steps=tuple(sorted(steps, key=lambda step: (step.file, step.name))),
+    )
+
+
+def goes_on(frame: FrameType) -> bool:
+    """Return whether a call is a coroutine that goes on after an await: it was called before."""
+    code = frame.f_code
+    resumed = bytecode(code)[frame.f_lasti + 1] & 3  # the argument of RESUME; 0: the beginning
+    return bool(code.co_flags & inspect.CO_COROUTINE) and resumed != 0
+
+
+@cache
+def bytecode(code: CodeType) -> bytes:
+    """Return a function's instructions, which Python copies at every look."""
+    return code.co_code
+
+
+def serve_and_count(file: Path) -> None:
+    """Run the chat API; at its end write the way of the tokens that it handled."""
+    cycles: list[list[CodeType]] = [[]]
+    boundary = LiveAnswer.add_token_ids.__code__
+
+    def on_event(frame: FrameType, event: str, _argument: object) -> None:
+        code = frame.f_code
+        if event == "call" and code.co_filename.startswith(OURS) and not goes_on(frame):
+            if code is boundary:
+                cycles.append([])
+            cycles[-1].append(code)
+
+    atexit.register(lambda: file.write_bytes(msgspec.json.encode(way_of(cycles))))
+    sys.setprofile(on_event)
+    app()
+
+
+async def count(environment: dict[str, str]) -> dict[str, Way]:
+    """Ask one question in each mode of grounding; return the way of its tokens."""
+    settings = Settings()
+    with tempfile.TemporaryDirectory(prefix="token-way-") as folder:
+        data = Path(folder)
+        async with loaded_corpus(read_dataset(HANBIT), settings, data, Console(stderr=True, quiet=True)):
+            pass
+        spec = ProductSpec(
+            profile="scripted", data=data, weights=settings.weights_dir.expanduser(), environment=environment
+        )
+        return {mode: await count_mode(spec, mode) for mode in MODES}
+
+
+async def count_mode(spec: ProductSpec, mode: str) -> Way:
+    """Ask one question with a mode of grounding, and read what the API counted."""
+    counted = spec.data / f"{mode}.json"
+    settings = {"TURN__GROUNDING": mode, "TURN__ANSWERABILITY__THRESHOLD": "0", COUNTED: str(counted)}
+    with ExitStack() as parts:
+        model = await anyio.to_thread.run_sync(parts.enter_context, run_scripted_model(spec, PACE))
+        tokenizer = str(scripted_tokenizer(spec))
+        product = await anyio.to_thread.run_sync(
+            parts.enter_context,
+            run_product(spec, model, module="scripts.token_way", LLM_TOKENIZER=tokenizer, **settings),
+        )
+        who = Principal(tenant="hanbit", sub="token-way", roles=frozenset({"customer"}), groups=frozenset())
+        headers = {"authorization": f"Bearer {product.signer.token(who)[0]}"}
+        async with AsyncExitStack() as stack:
+            http = await stack.enter_async_context(aiohttp.ClientSession(product.url, headers=headers))
+            reply = await stack.enter_async_context(http.post("/v1/chat", json={"message": QUESTION}))
+            reply.raise_for_status()
+            async for _ in reply.content:
+                pass
+    return msgspec.json.decode(counted.read_bytes(), type=Way)
+
+
+def main() -> int:
+    """Print the counts; return 1 where the goals with grounding off are missed."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--list", action="store_true", help="name the functions")
+    arguments = parser.parse_args()
+    configure_logs(level="ERROR", log_format="console")
+    ways = anyio.run(count, dict(os.environ))  # noqa: TID251  the command line's own edge: what the parts are started with
+    console, table = Console(), Table("grounding", "functions", "files", "calls", "generators", "tokens counted")
+    for mode, way in ways.items():
+        numbers = (len(way.steps), len(way.files), f"{way.calls:g}", len(way.generators), way.tokens)
+        table.add_row(mode, *(str(number) for number in numbers))
+    console.print(table)
+    if arguments.list:
+        for step in ways[MODES[0]].steps:
+            console.print(f"{step.file}  {step.name}{'  (generator)' if step.generator else ''}", highlight=False)
+    off = ways[MODES[0]]
+    return 0 if len(off.steps) <= FUNCTIONS and len(off.files) <= FILES else 1
+
+
+if __name__ == "__main__":
+    target = os.environ.get(COUNTED)  # noqa: TID251  set for the process that serves
+    if target is not None:
+        serve_and_count(Path(target))
+    else:
+        sys.exit(main())
