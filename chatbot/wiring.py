@@ -13,6 +13,7 @@ from redis.asyncio import Redis
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from chatbot.abandoned import AbandonedOpenings
 from chatbot.admission import Admission, Capacity
 from chatbot.audit import Anchors, Audit, open_anchors, open_audit
 from chatbot.conversations import AnswerCache, ConversationIds, History, Ratings
@@ -220,12 +221,15 @@ async def watch_drift(settings: Settings, embedder: str, metrics: Metrics) -> Dr
 def start_beside(tasks: TaskGroup, services: Services, settings: Settings) -> None:
     """Start the tasks that run beside the answers until the process ends, each supervised."""
     capacity = Capacity(services.models.pool.members, services.admission, settings.admission)
+    longest = settings.turn.longest_answer + settings.idempotency.lease
+    abandoned = AbandonedOpenings(services.audit, services.answer_log, after=longest, now=services.now)
     work: dict[str, Callable[[], Awaitable[None]]] = {
         "leases": partial(services.answers.maintain_leases, partial(resume, services=services)),
         "places": services.admission.notify_forever,
         "deferred": services.deferred.retry_forever,
         "drift": services.drift.watch,
         "capacity": capacity.watch,
+        "openings": abandoned.close_forever,
     }
     if settings.anchors is not None:
         anchors = Anchors(services.audit, open_anchors(settings.anchors), now=services.now)

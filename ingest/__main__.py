@@ -43,6 +43,7 @@ from ingest.maintenance import ReportVersion, read_status, rebuild, reindex, sho
 from ingest.parsing import ParserUnavailable, WeightsMissing
 from ingest.services import Services
 from ingest.settings import Settings
+from ingest.uploads import open_blobs
 from ingest.wiring import open_services
 from knowledge import withdrawals
 from knowledge.index import IndexInUse, IndexRefused, IndexUnavailable, optimize_folder
@@ -289,14 +290,15 @@ async def _migrate(settings: Settings) -> dict[str, str | None]:
 
 @app.command()
 def status(tenant: Annotated[str, typer.Option(help="The bank.")] = TENANT) -> None:
-    """Show how many versions and jobs are in which state, how far the work is behind, and why some failed."""
+    """Show versions and jobs by state, how far the work is behind, why some failed, and originals of no version."""
     settings = settings_or_exit()
     run_or_exit(_status(settings, tenant, Console()))
 
 
 async def _status(settings: Settings, tenant: str, console: Console) -> None:
     async with _catalogue(settings) as (catalogue, job_claims):
-        show_status(await read_status(catalogue, job_claims, tenant, now=time.time()), console)
+        blobs = open_blobs(settings.blobs)
+        show_status(await read_status(catalogue, job_claims, blobs, tenant, now=time.time()), console)
 
 
 @app.command()

@@ -6,6 +6,7 @@ worker whose embedder did not fill the collection that answers takes no jobs, an
 """
 
 from contextlib import aclosing, suppress
+from dataclasses import dataclass
 
 import anyio
 import structlog
@@ -126,25 +127,50 @@ class Worker:
             await anyio.sleep(CLEAN_UP_SECONDS)
 
 
-async def discard_orphans(blobs: Blobs, catalogue: Catalogue, *, now: float) -> int:
-    """Remove originals that no version names, and unfinished ones; return how many originals.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Orphans:
+    """Originals that no version names, among so many."""
 
-    Where they are a large part of the store, the database is not its own (another one, or one that is yet to be
-    restored), and nothing is removed.
+    digests: frozenset[str]
+    originals: int
+
+    @property
+    def believed(self) -> bool:
+        """Whether they are few enough for the database to be the store's own.
+
+        Else it is another one, or one that is yet to be restored.
+        """
+        return len(self.digests) <= max(ORPHANS_BELIEVED, self.originals * ORPHANS_SHARE)
+
+
+async def find_orphans(blobs: Blobs, catalogue: Catalogue, *, before: float) -> Orphans:
+    """Return the originals that were last written before an instant (Unix seconds) and that no version names.
 
     Raises:
         CatalogueUnavailable, StorageUnavailable: as the catalogue and the blob store.
     """
-    before, seen, orphans = now - ORPHAN_SECONDS, 0, set[str]()
+    seen, orphans = 0, set[str]()
     async with aclosing(blobs.stored_before(before)) as batches:
         async for digests in batches:
             seen += len(digests)
             orphans |= set(digests) - await catalogue.known_digests(digests)
-    if len(orphans) > max(ORPHANS_BELIEVED, seen * ORPHANS_SHARE):
-        log.error("orphans_not_believed", orphans=len(orphans), originals=seen)
+    return Orphans(digests=frozenset(orphans), originals=seen)
+
+
+async def discard_orphans(blobs: Blobs, catalogue: Catalogue, *, now: float) -> int:
+    """Remove originals that no version names, and unfinished ones; return how many originals.
+
+    Where they are a large part of the store nothing is removed. `ingest status` shows them long before.
+
+    Raises:
+        CatalogueUnavailable, StorageUnavailable: as the catalogue and the blob store.
+    """
+    orphans = await find_orphans(blobs, catalogue, before=now - ORPHAN_SECONDS)
+    if not orphans.believed:
+        log.error("orphans_not_believed", orphans=len(orphans.digests), originals=orphans.originals)
         return 0
     await blobs.discard_unfinished(now - CLEAN_UP_SECONDS)
-    return sum([await _discard(digest, blobs, catalogue) for digest in orphans])
+    return sum([await _discard(digest, blobs, catalogue) for digest in orphans.digests])
 
 
 async def _discard(digest: str, blobs: Blobs, catalogue: Catalogue) -> bool:

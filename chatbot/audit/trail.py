@@ -140,13 +140,13 @@ class Audit:
         """
         return await self._read(select(AUDIT).where(AUDIT.c.answer_id == answer_id).order_by(AUDIT.c.kind.desc()))
 
-    async def unclosed(self, *, older_than: float) -> tuple[AuditRow, ...]:
-        """Return the opening rows before `older_than` (Unix seconds) without a closing one: their processes died.
+    async def unclosed(self, *, older_than: float, since: float = 0.0) -> tuple[AuditRow, ...]:
+        """Return the opening rows from `since` to `older_than` (Unix seconds) without a closing one.
 
         Raises:
             AuditUnavailable: the database cannot be asked.
         """
-        late = and_(AUDIT.c.kind == "opened", AUDIT.c.at < older_than)
+        late = and_(AUDIT.c.kind == "opened", AUDIT.c.at >= since, AUDIT.c.at < older_than)
         return await self._read(select(AUDIT).where(late, ~exists_other("closed")).order_by(AUDIT.c.at))
 
     async def heads(self) -> tuple[ChainHead, ...]:

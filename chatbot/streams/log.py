@@ -377,6 +377,28 @@ class AnswerLog:
         )
         return _entries(cast("_Entries", stored))
 
+    async def all_events(self, tenant: str, answer_id: AnswerId) -> list[Event]:
+        """Return every event of an answer, none where there is no log any more.
+
+        Raises:
+            StoreUnavailable: Redis cannot be asked.
+        """
+        events: list[Event] = []
+        while more := await self.entries(tenant, answer_id, after=len(events), until=len(events) + _MOST_ENTRIES):
+            events += [entry.event for entry in more]
+        return events
+
+    async def running(self, tenant: str, answer_ids: Sequence[AnswerId]) -> set[AnswerId]:
+        """Return which of a tenant's answers have not ended.
+
+        Raises:
+            StoreUnavailable: Redis cannot be asked.
+        """
+        key = _open_answers_key(tenant)
+        leases = await self._breaker.call(lambda: self._redis.zmscore(key, list(answer_ids)))
+        pairs = zip(answer_ids, leases, strict=True)
+        return {answer_id for answer_id, lease_end in pairs if lease_end is not None}
+
     async def length(self, who: Principal, answer_id: AnswerId) -> tuple[int, bool]:
         """Return how many events the log holds and whether the last one ends the answer.
 

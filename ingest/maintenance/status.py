@@ -1,4 +1,4 @@
-"""`ingest status`: versions and jobs by state, the age of the oldest unfinished job, and failures; from SQL alone."""
+"""`ingest status`: versions and jobs by state, the oldest unfinished job, failures, and originals that nobody names."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -8,6 +8,8 @@ from rich.table import Table
 
 from ingest.catalogue import Catalogue, JobState, State, Version
 from ingest.jobs import JobClaims
+from ingest.uploads import Blobs
+from ingest.worker import CLEAN_UP_SECONDS, ORPHAN_SECONDS, Orphans, find_orphans
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,6 +20,10 @@ class TenantStatus:
     jobs: dict[JobState, int]
     oldest_waiting: float
     unwritten_windows: int
+    orphans: Orphans
+    """Of all tenants: originals of at least an hour that no version names."""
+    due_orphans: Orphans
+    """Those that are old enough to be removed."""
     now: float
 
     @property
@@ -26,11 +32,14 @@ class TenantStatus:
         return tuple(version for version in self.versions if version.state is State.FAILED)
 
 
-async def read_status(catalogue: Catalogue, job_claims: JobClaims, tenant: str, *, now: float) -> TenantStatus:
+async def read_status(
+    catalogue: Catalogue, job_claims: JobClaims, blobs: Blobs, tenant: str, *, now: float
+) -> TenantStatus:
     """Return a tenant's status.
 
     Raises:
         CatalogueUnavailable: the database cannot be asked.
+        StorageUnavailable: the store of originals cannot be asked.
     """
     jobs, oldest = await job_claims.counts(tenant)
     return TenantStatus(
@@ -38,6 +47,8 @@ async def read_status(catalogue: Catalogue, job_claims: JobClaims, tenant: str, 
         jobs=jobs,
         oldest_waiting=0.0 if oldest is None else max(now - oldest, 0.0),
         unwritten_windows=len(await catalogue.unwritten_windows()),
+        orphans=await find_orphans(blobs, catalogue, before=now - CLEAN_UP_SECONDS),
+        due_orphans=await find_orphans(blobs, catalogue, before=now - ORPHAN_SECONDS),
         now=now,
     )
 
@@ -54,5 +65,16 @@ def show_status(status: TenantStatus, console: Console) -> None:
     console.print(f"jobs: {jobs or 'none'}; the oldest that waits is {status.oldest_waiting:.0f} s old")
     if status.unwritten_windows:
         console.print(f"{status.unwritten_windows} decisions have not reached the index yet")
+    if status.orphans.digests:
+        console.print(orphans_line(status.orphans, status.due_orphans), soft_wrap=True)
     for version in status.failed:
         console.print(f"{version.file_name}: {version.reason}: {version.detail}", markup=False, soft_wrap=True)
+
+
+def orphans_line(orphans: Orphans, due: Orphans) -> str:
+    """Return what is to be known of originals that no version names."""
+    found = f"{len(orphans.digests)} of {orphans.originals} originals belong to no version"
+    if not due.believed:
+        return f"{found}; none is removed, they are too many: is this the database of this store?"
+    days = ORPHAN_SECONDS / 86400
+    return f"{found}; {len(due.digests)} of them are older than {days:.0f} days and are removed by a running worker"

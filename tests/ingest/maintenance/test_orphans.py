@@ -9,9 +9,10 @@ import anyio
 import pytest
 
 from ingest.errors import StorageUnavailable
+from ingest.maintenance.status import orphans_line, read_status
 from ingest.services import Services
 from ingest.uploads import Blob
-from ingest.worker import ORPHANS_BELIEVED, discard_orphans
+from ingest.worker import ORPHANS_BELIEVED, Orphans, discard_orphans
 from tests.clock import Clock
 from tests.ingest.documents import receive, stream
 
@@ -81,3 +82,26 @@ async def test_an_upload_of_what_is_being_removed_waits_and_is_not_said_to_be_ac
     assert (again.version.sha256, again.version.key.version) == (DIGEST, 1), "registered, though it was refused"
     async with services.catalogue.hold_digest(DIGEST) as is_orphan:
         assert not is_orphan
+
+
+async def test_the_status_shows_originals_of_no_version_long_before_they_go(
+    services: Services, clock: Clock, tmp_path: Path
+) -> None:
+    await receive(services)
+    young, old = await orphans(services, b"# young", TEXT)
+    make_old(tmp_path, old.sha256)
+    clock.now = time.time() + 2 * 3600  # an upload that is on its way is none
+    status = await read_status(services.catalogue, services.job_claims, services.blobs, "hanbit", now=clock.now)
+    assert status.orphans.digests == {young.sha256, old.sha256}
+    assert status.due_orphans.digests == {old.sha256}
+    said = orphans_line(status.orphans, status.due_orphans)
+    assert (
+        said
+        == "2 of 3 originals belong to no version; 1 of them are older than 35 days and are removed by a running worker"
+    )
+    assert await services.blobs.has(old.sha256), "looking removes nothing"
+
+
+def test_the_status_doubts_the_database_where_most_originals_are_nobodys() -> None:
+    many = Orphans(digests=frozenset(map(str, range(ORPHANS_BELIEVED + 1))), originals=ORPHANS_BELIEVED + 1)
+    assert "is this the database of this store?" in orphans_line(many, many)

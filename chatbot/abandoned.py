@@ -1,0 +1,104 @@
+"""Openings in the audit that nobody closed: their process died before the answer had a log, or while SQL was away.
+
+Every replica looks at its start and from time to time. It leaves alone what may be alive: an opening is closed only
+where it is older than any answer gets, Redis knows of no writer, and both are still so a minute later, in which a
+process that waits for SQL has closed its own.
+"""
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+
+import anyio
+import structlog
+
+from chatbot.audit import Audit, AuditClosed, AuditRow
+from chatbot.errors import AuditUnavailable, ChatError, StoreUnavailable
+from chatbot.events import Done, Event, Failed, Token, Usage
+from chatbot.streams import AnswerId, AnswerLog
+
+log = structlog.get_logger(__name__)
+
+_AGAIN_SECONDS = 60.0
+"""Between the two looks that an opening has to be seen in."""
+_EVERY_SECONDS = 600.0
+_WINDOW_SECONDS = 2 * 86400.0
+"""Older openings are left to `chatbot audit verify`: a look may not read the rows of years."""
+
+
+class AbandonedOpenings:
+    """Closes openings that nobody else will."""
+
+    def __init__(
+        self,
+        audit: Audit,
+        answer_log: AnswerLog,
+        *,
+        after: float,
+        now: Callable[[], float],
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`after` is the age in seconds that no running answer's opening has."""
+        self._audit = audit
+        self._log = answer_log
+        self._after = after
+        self._now = now
+        self._monotonic = monotonic
+        self._seen: dict[str, float] = {}
+
+    async def close_forever(self) -> None:
+        """Look now, a minute later, and then every ten minutes and a minute after that."""
+        while True:
+            for wait in (_AGAIN_SECONDS, _EVERY_SECONDS):
+                try:
+                    await self.look()
+                except (AuditUnavailable, StoreUnavailable) as exc:
+                    self._seen.clear()  # who lives may not have been able to close either
+                    log.warning("audit_openings_not_looked_at", error=exc.code)
+                await anyio.sleep(wait)
+
+    async def look(self) -> int:
+        """Close the openings that were abandoned in an earlier look too; return how many.
+
+        Raises:
+            AuditUnavailable: the database cannot be asked.
+            StoreUnavailable: Redis cannot be asked.
+        """
+        older_than = self._now() - self._after
+        rows = await self._audit.unclosed(older_than=older_than, since=older_than - _WINDOW_SECONDS)
+        abandoned = await self._without_writer(rows)
+        now = self._monotonic()
+        self._seen = {row.answer_id: self._seen.get(row.answer_id, now) for row in abandoned}
+        due = [row for row in abandoned if now - self._seen[row.answer_id] >= _AGAIN_SECONDS]
+        for row in due:
+            await self._audit.close(
+                closing(row, await self._log.all_events(row.tenant, AnswerId(row.answer_id)), at=self._now())
+            )
+            log.warning("audit_opening_closed", answer_id=row.answer_id)
+        return len(due)
+
+    async def _without_writer(self, rows: Sequence[AuditRow]) -> list[AuditRow]:
+        by_tenant: defaultdict[str, list[AnswerId]] = defaultdict(list)
+        for row in rows:
+            by_tenant[row.tenant].append(AnswerId(row.answer_id))
+        running: set[AnswerId] = set()
+        for tenant, answer_ids in by_tenant.items():
+            running |= await self._log.running(tenant, answer_ids)
+        return [row for row in rows if row.answer_id not in running]
+
+
+def closing(row: AuditRow, events: Sequence[Event], *, at: float) -> AuditClosed:
+    """Return the closing of an opening: what its log says that the customer has read, else an error."""
+    last = events[-1] if events else None
+    done = last if isinstance(last, Done) else None
+    error = last.code if isinstance(last, Failed) else ChatError.code
+    return AuditClosed(
+        answer_id=row.answer_id,
+        tenant=row.tenant,
+        usage=done.usage if done else Usage(),
+        finish_reason=done.finish_reason if done else None,
+        error=None if done else error,
+        grounded=done.grounded if done else False,
+        at=at,
+        text="".join(event.text for event in events if isinstance(event, Token)),
+    )

@@ -1,0 +1,113 @@
+"""Openings that nobody closed are closed by the next start, and none of a living answer."""
+
+from collections.abc import AsyncGenerator
+from dataclasses import replace
+
+import pytest
+from redis.asyncio import Redis
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from chatbot.abandoned import AbandonedOpenings
+from chatbot.audit import Audit, Closed, open_audit
+from chatbot.errors import StoreUnavailable
+from chatbot.events import Token
+from chatbot.redis_client import RedisBreaker
+from chatbot.streams import AnswerId, AnswerLog, AnswerLogSettings, open_pipelined_connection
+from chatbot.streams.log import LogAppend
+from tests.answers import customer, done
+from tests.audit import CLOSED, OPENED, SETTINGS, faults
+from tests.chatbot.conftest import PATIENT
+from tests.clock import Clock
+
+pytestmark = [pytest.mark.anyio, pytest.mark.both_databases]
+
+HOUR = 3600.0
+
+
+@pytest.fixture
+async def audit(engine: AsyncEngine) -> AsyncGenerator[Audit]:
+    async with open_audit(engine, SETTINGS) as audit:
+        yield audit
+
+
+@pytest.fixture
+async def answer_log(redis: Redis) -> AsyncGenerator[AnswerLog]:
+    async with open_pipelined_connection(redis) as pipelined:
+        yield AnswerLog(redis, RedisBreaker(PATIENT), AnswerLogSettings(), pipelined=pipelined)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock(OPENED.at + HOUR)
+
+
+def looking(audit: Audit, answer_log: AnswerLog, clock: Clock) -> AbandonedOpenings:
+    return AbandonedOpenings(audit, answer_log, after=HOUR / 2, now=clock, monotonic=clock)
+
+
+async def test_an_opening_without_a_log_is_closed_in_the_second_look(
+    audit: Audit, answer_log: AnswerLog, clock: Clock
+) -> None:
+    await audit.open(OPENED)
+    await audit.open(replace(OPENED, answer_id="young", at=clock.now))
+    next_start = looking(audit, answer_log, clock)
+    assert await next_start.look() == 0
+    clock.pass_seconds(59)
+    assert await next_start.look() == 0
+    clock.pass_seconds(2)
+    assert await next_start.look() == 1
+    _, row = await audit.rows(OPENED.answer_id)
+    closed = row.entry()
+    assert isinstance(closed, Closed)
+    assert (closed.error, closed.finish_reason) == ("internal", None)
+    assert await faults(audit, unclosed_before=clock.now - 200) == []
+    assert [row.answer_id for row in await audit.unclosed(older_than=1e12)] == ["young"]
+
+
+async def test_a_living_answer_is_left_alone_and_one_that_its_process_closes_late_too(
+    audit: Audit, answer_log: AnswerLog, clock: Clock
+) -> None:
+    who = customer()
+    opened = replace(OPENED, tenant=who.tenant)
+    await audit.open(opened)
+    await audit.open(replace(opened, answer_id="late"))
+    await answer_log.open(who, AnswerId(opened.answer_id), conversation_id="c", passages=[])
+    successor = looking(audit, answer_log, clock)
+    await successor.look()
+    await audit.close(replace(CLOSED, answer_id="late", tenant=who.tenant))
+    clock.pass_seconds(61)
+    assert await successor.look() == 0
+    assert [row.answer_id for row in await audit.unclosed(older_than=1e12)] == [opened.answer_id]
+
+
+async def test_the_closing_of_an_answer_that_was_read_to_its_end_says_what_was_read(
+    audit: Audit, answer_log: AnswerLog, clock: Clock
+) -> None:
+    who = customer()
+    answer_id = AnswerId(OPENED.answer_id)
+    await audit.open(replace(OPENED, tenant=who.tenant))
+    await answer_log.open(who, answer_id, conversation_id="c", passages=[])
+    end = done()
+    append = LogAppend(first=1, events=[Token(text="연 "), Token(text="3.1%"), end])
+    await answer_log.append(who.tenant, answer_id, append, epoch=1)
+    next_start = looking(audit, answer_log, clock)
+    await next_start.look()
+    clock.pass_seconds(61)
+    assert await next_start.look() == 1
+    _, row = await audit.rows(answer_id)
+    closed = row.entry()
+    assert isinstance(closed, Closed)
+    assert (closed.finish_reason, closed.error, closed.grounded) == (end.finish_reason, None, end.grounded)
+    assert closed.answer_hash == audit.keys.answer_hash(who.tenant, "연 3.1%")
+    assert (closed.prompt_tokens, closed.answer_tokens) == (end.usage.prompt_tokens, end.usage.answer_tokens)
+
+
+async def test_while_redis_cannot_be_asked_nothing_is_closed(audit: Audit, nowhere: Redis, clock: Clock) -> None:
+    await audit.open(OPENED)
+    async with open_pipelined_connection(nowhere) as pipelined:
+        away = AnswerLog(nowhere, RedisBreaker(PATIENT), AnswerLogSettings(), pipelined=pipelined)
+        for _ in range(2):
+            with pytest.raises(StoreUnavailable):
+                await looking(audit, away, clock).look()
+            clock.pass_seconds(61)
+    assert [row.answer_id for row in await audit.unclosed(older_than=1e12)] == [OPENED.answer_id]
