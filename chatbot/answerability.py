@@ -1,7 +1,8 @@
 """Whether passages hold the answer to a question, from both scores of retrieval and one token of the model (pure).
 
-`score` is a logistic regression over the best term score, the share of the question's topics that no passage names, and
-the model's log-odds of "yes", passage by passage; how its weights were fitted: docs/decisions/0002-answerability.md.
+`score` is a logistic regression over the best term score, the cosine of the nearest passage, the share of the
+question's topics that no passage names, and the model's log-odds of "yes"; how its weights were fitted on three banks'
+documents: docs/decisions/0002-answerability.md.
 """
 
 import math
@@ -18,17 +19,20 @@ _CLIP = 1e-4
 class AnswerabilitySettings(BaseModel, frozen=True):
     """Weights and threshold; below `least_dense`, the least cosine, the model is not asked: nothing near was found."""
 
-    threshold: float = Field(0.4, description="ratio: how probable it must be that the passages hold the answer")
+    threshold: float = Field(0.45, description="ratio: how probable it must be that the passages hold the answer")
     least_dense: float = Field(
         0.78, description="ratio: the least cosine of the nearest passage; below it the model is not asked"
     )
-    bias: float = Field(-7.236, description="weight: the constant of the fit")
-    first: float = Field(0.522, description="weight: of the model's log-odds for the first passage")
-    likeliest: float = Field(0.127, description="weight: of its log-odds for the likeliest one")
-    terms: float = Field(4.171, description="weight: of the highest term score, as ln(1 + score)")
-    unknown: float = Field(-4.405, description="weight: of the share of the question's topics that no passage names")
+    bias: float = Field(-4.131, description="weight: the constant of the fit")
+    first: float = Field(0.453, description="weight: of the model's log-odds for the first passage")
+    likeliest: float = Field(
+        0.0, description="weight: of its log-odds for the likeliest of the first three; 0 asks about the first alone"
+    )
+    dense: float = Field(1.042, description="weight: of the nearest passage's cosine, as 20 x (cosine - 0.85)")
+    terms: float = Field(2.186, description="weight: of the highest term score, as ln(1 + score)")
+    unknown: float = Field(-3.557, description="weight: of the share of the question's topics that no passage names")
     english: float = Field(
-        2.03, description="weight: added for English questions, to which the model says yes less readily"
+        1.48, description="weight: added for English questions, to which the model says yes less readily"
     )
 
 
@@ -51,9 +55,15 @@ def score(
     """
     z = settings.bias + settings.first * log_odds(probabilities[0])
     z += settings.likeliest * log_odds(max(probabilities))
+    z += settings.dense * nearness(max(hit.dense for hit in hits))
     z += settings.terms * math.log1p(max(hit.terms for hit in hits))
     z += settings.unknown * unknown + settings.english * (language == "en")
     return 1 / (1 + math.exp(-z))
+
+
+def nearness(cosine: float) -> float:
+    """Return a cosine on a scale of its own: 0 at .85, 1 at .90 (e5's cosines lie between .78 and .95)."""
+    return 20 * (cosine - 0.85)
 
 
 def log_odds(probability: float) -> float:

@@ -322,7 +322,7 @@ async def ask_the_model(answering: Answering, place: Place) -> None:
 async def answerable(answering: Answering, *, priority: int) -> bool:
     """Return whether the passages hold the answer, by retrieval and one token of the model a passage.
 
-    Passage by passage, until the score reaches the threshold: most answers stand in the first.
+    Passage by passage, until the score reaches the threshold or the others count nothing in it.
     """
     turn, state, services = answering.turn, answering.state, answering.services
     if not services.settings.probes:
@@ -340,7 +340,7 @@ async def answerable(answering: Answering, *, priority: int) -> bool:
             )
             state.probes = (*state.probes, yes)
             score = answerability.score(turn.found.hits, state.probes, unknown, turn.language, settings)
-            if score >= settings.threshold:
+            if score >= settings.threshold or not settings.likeliest:
                 break
         span.set_attributes({"probe.said": state.probes, "probe.unknown": unknown, "probe.judged": score})
     return score >= settings.threshold

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
 
-from chatbot.answerability import AnswerabilitySettings, log_odds
+from chatbot.answerability import AnswerabilitySettings, log_odds, nearness
 from chatbot.errors import ModelUnavailable
 from chatbot.models import YES_OR_NO, Models
 from chatbot.prompt import PromptBuilder, load_templates
@@ -37,7 +37,7 @@ from knowledge.passage import Language, language_of
 _RIDGE = 0.1
 """Pulls weights towards 0: about thirty questions a side would otherwise be separated by huge weights."""
 
-WEIGHTS = ("bias", "first", "likeliest", "terms", "unknown", "english")
+WEIGHTS = ("bias", "first", "likeliest", "dense", "terms", "unknown", "english")
 WITHOUT = "without_its_documents"
 _WITHOUT_WEIGHT = 0.35
 """Against 1 for a question that is unanswerable by itself, which is about something that no document names."""
@@ -158,6 +158,7 @@ def features(probe: ProbeEvidence) -> list[float]:
         1.0,
         log_odds(probe.probabilities[0]),
         log_odds(max(probe.probabilities)),
+        nearness(max(probe.dense)),
         math.log1p(max(probe.terms)),
         probe.unknown,
         float(probe.language == "en"),

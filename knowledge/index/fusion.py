@@ -21,7 +21,7 @@ class FusionSettings(BaseModel, frozen=True):
     """The number of candidates of each half, and the weight of the dense half in each language (the rest is terms)."""
 
     candidates: int = Field(default=100, ge=1, le=1000)
-    dense_weight_ko: float = Field(default=0.4, ge=0, le=1)
+    dense_weight_ko: float = Field(default=0.45, ge=0, le=1)
     dense_weight_en: float = Field(default=0.65, ge=0, le=1)
     language_balance: float = Field(default=0.5, ge=0, le=1)
     """The share in [0, 1] that is removed of the embedder's lead for passages in the question's own language."""

@@ -71,7 +71,7 @@ class TermSettings(BaseModel, frozen=True):
     """The weight of a bigram of a question, against 1 for a term."""
     before: PositiveFloat = 0.7
     """The weight of a term that only the previous question has, against 1 for a term of the question."""
-    synonym_ko: PositiveFloat = 1.0
+    synonym_ko: PositiveFloat = 0.5
     synonym_en: PositiveFloat = 1.0
     """The weight of a synonym of a Korean question, and of an English one, against 1 for a term of the question."""
 
