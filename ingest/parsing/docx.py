@@ -15,7 +15,7 @@ from ingest.parsing.archive import Office
 from ingest.parsing.html import to_text
 from ingest.parsing.markdown import first_heading
 from ingest.parsing.parsed import Format, Page, Parsed, Reason, Unreadable
-from ingest.parsing.unseen import hidden_styles, without_unseen_runs
+from ingest.parsing.unseen import letter_styles, without_unseen_runs
 
 _STYLES = "\n".join(
     ["p[style-name='Title'] => h1:fresh", "p[style-name='제목'] => h1:fresh", "p[style-name='Subtitle'] => p:fresh"]
@@ -46,9 +46,11 @@ def parse_docx(office: Office) -> Parsed:
 
 def _seen(office: Office) -> Office:
     """Return the document without the text that Word does not show."""
-    styles = hidden_styles(office.parts["word/styles.xml"]) if "word/styles.xml" in office.parts else frozenset()
+    styles = letter_styles(office.parts["word/styles.xml"]) if "word/styles.xml" in office.parts else {}
     parts = {
-        name: without_unseen_runs(part, styles) if name.startswith("word/") and b"<w:rPr" in part else part
+        name: without_unseen_runs(part, styles)
+        if name.startswith("word/") and b"<w:r" in part and name != "word/styles.xml"
+        else part
         for name, part in office.parts.items()
     }
     return replace(office, parts=parts)

@@ -6,7 +6,7 @@ to no characters) is rendered and its characters are recognised (`ingest.parsing
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from math import pi
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from ingest.parsing.ocr import DPI, MOST_PIXELS, ORIENTATION_DPI, Picture, detec
 from ingest.parsing.parsed import Format, OnPage, Page, Parsed, Reason, Unreadable
 from ingest.parsing.pdf_layout import (
     Block,
+    Box,
     Line,
     Table,
     Upright,
@@ -28,6 +29,7 @@ from ingest.parsing.pdf_layout import (
     without_repeats,
 )
 from ingest.parsing.pdf_tables import PageTables
+from ingest.parsing.pdf_unseen import UnseenLetter, unseen_letters
 
 MOST_PAGES = 2000
 RULES_OF_A_TABLE = 4  # fewer drawn paths cannot rule a table, and pdfplumber is fifty times slower than pdfium
@@ -111,9 +113,10 @@ def _blocks(document: pypdfium2.PdfDocument, index: int, tables: PageTables) -> 
     try:
         text = page.get_textpage()
         upright = Upright(turn=_turn(text), sheet=page.get_mediabox())
-        lines = _lines(text, upright)
+        unseen = unseen_letters(page, text)
+        lines = _lines(text, upright, {letter.index: letter.letter for letter in unseen})
         ruled = _paths(page, RULES_OF_A_TABLE) >= RULES_OF_A_TABLE
-        found_tables = tables.on_page(index, turn=upright.turn) if ruled and lines else []
+        found_tables = _tables(index, tables, upright, unseen) if ruled and lines else []
         text.close()
         if _readable(lines) < LEAST_LETTERS and not found_tables and _draws(page, lines):
             orientation = detect_orientation(_picture(page, dpi=ORIENTATION_DPI))
@@ -121,6 +124,16 @@ def _blocks(document: pypdfium2.PdfDocument, index: int, tables: PageTables) -> 
     finally:
         page.close()
     return arrange(lines, found_tables)
+
+
+def _tables(index: int, tables: PageTables, upright: Upright, unseen: Sequence[UnseenLetter]) -> list[Table]:
+    hidden = [(letter.letter, _box(upright.box(*letter.box))) for letter in unseen]
+    return tables.on_page(index, turn=upright.turn, unseen=hidden)
+
+
+def _box(sides: tuple[float, float, float, float]) -> Box:
+    left, bottom, right, top = sides
+    return Box(left=left, bottom=bottom, right=right, top=top)
 
 
 def _turn(text: pypdfium2.PdfTextPage) -> int:
@@ -176,10 +189,12 @@ def _paths(page: pypdfium2.PdfPage, most: int) -> int:
     return count
 
 
-def _lines(page: pypdfium2.PdfTextPage, upright: Upright) -> list[Line]:
+def _lines(page: pypdfium2.PdfTextPage, upright: Upright, unseen: Mapping[int, str]) -> list[Line]:
+    """Return the page's lines without the unseen letters, each of which stands for a blank."""
     lines: list[Line] = []
     start = 0
-    for raw in page.get_text_range().split("\n"):
+    for written in page.get_text_range().split("\n"):
+        raw = "".join(" " if unseen.get(start + i) == c else c for i, c in enumerate(written)) if unseen else written
         # U+FFFE stands where pdfium saw a hyphen that only breaks a word.
         text = raw.rstrip("\r").replace("\ufffe", "").replace("\x00", "").replace("\t", " ")
         if text.strip():

@@ -2,8 +2,11 @@
 
 import struct
 from bisect import bisect_left
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import pdfplumber
 from pdfminer.pdfexceptions import PDFException
@@ -35,8 +38,10 @@ class PageTables:
         if self._pdf is not None:
             self._pdf.close()
 
-    def on_page(self, index: int, *, turn: int) -> list[Table]:
+    def on_page(self, index: int, *, turn: int, unseen: Sequence[tuple[str, Box]] = ()) -> list[Table]:
         """Return the tables of at least two rows and two columns of a page, turned clockwise by `turn` degrees.
+
+        The `unseen` letters, with their boxes on the turned page, are left out of the cells.
 
         pdfium reads pages that pdfplumber cannot (bad colour spaces, odd streams): those have no tables.
         """
@@ -44,7 +49,7 @@ class PageTables:
             if self._pdf is None:
                 self._pdf = pdfplumber.open(self._path)
             page = self._pdf.pages[index]
-            return _tables(page if page.rotation == turn else _turned(page, turn))
+            return _tables(page if page.rotation == turn else _turned(page, turn), unseen)
         except (
             PDFException,
             PdfminerException,
@@ -65,13 +70,22 @@ def _turned(page: pdfplumber.page.Page, turn: int) -> pdfplumber.page.Page:
     return pdfplumber.page.Page(page.pdf, page.page_obj, page.page_number)
 
 
-def _tables(page: pdfplumber.page.Page) -> list[Table]:
+def _tables(page: pdfplumber.page.Page, unseen: Sequence[tuple[str, Box]]) -> list[Table]:
     try:
         floor = float(page.height) + float(page.mediabox[1])
-        tables = [_table(table, floor) for table in page.find_tables() if len(table.cells) <= MOST_CELLS]
+        seen = page.filter(partial(_is_seen, unseen=unseen, floor=floor)) if unseen else page
+        tables = [_table(table, floor) for table in seen.find_tables() if len(table.cells) <= MOST_CELLS]
     finally:
         page.close()
     return _innermost([table for table in tables if table is not None])
+
+
+def _is_seen(drawn: Mapping[str, Any], *, unseen: Sequence[tuple[str, Box]], floor: float) -> bool:
+    """Tell whether pdfplumber's object is no unseen letter: one is known by its place and by what it is."""
+    if drawn["object_type"] != "char":
+        return True
+    x, y = (drawn["x0"] + drawn["x1"]) / 2, floor - (drawn["top"] + drawn["bottom"]) / 2
+    return not any(letter == drawn["text"] and box.holds(x, y) for letter, box in unseen)
 
 
 def _innermost(tables: list[Table]) -> list[Table]:

@@ -4,7 +4,7 @@ Whoever approves a document looks at its pages; text that they cannot see there 
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Final
 from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
@@ -29,6 +29,8 @@ _SPACES: Final = re.compile(r"\s++")
 MOST_SELECTORS: Final = 500
 _W: Final = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
 _SMALLEST_HALF_POINTS: Final = 4
+_MOST_BASES: Final = 12  # styles that one style is based on, in a row
+_GROUNDED: Final = frozenset(f"{_W}{name}" for name in ("pPr", "tcPr", "tblPr"))
 
 
 def remove_unseen(soup: BeautifulSoup) -> None:
@@ -88,43 +90,82 @@ def _plain(style: str) -> str:
     return _SPACES.sub("", _COMMENTS.sub("", style))
 
 
-def without_unseen_runs(part: bytes, hidden_styles: frozenset[str]) -> bytes:
-    """Return a part of a Word file without the text of hidden, white or tiny runs; unchanged where there is none."""
+Properties = Mapping[str, Element]
+"""What a style or a run says of its letters, by the name of each property."""
+
+
+def without_unseen_runs(part: bytes, styles: Mapping[str, Properties]) -> bytes:
+    """Return a part of a Word file without the text of hidden, white or tiny runs; unchanged where there is none.
+
+    A run has the properties of its paragraph's style, of its own style, and its own, of which the last counts.
+    """
     root = ElementTree.fromstring(part)  # noqa: S314  `archive` has refused every part that declares an entity
+    parents = {child: parent for parent in root.iter() for child in parent}
     changed = False
     for run in root.iter(f"{_W}r"):
-        if _is_unseen(run.find(f"{_W}rPr"), hidden_styles):
+        around = list(_around(run, parents))
+        own = _properties(run.find(f"{_W}rPr"))
+        paragraph = next((one for one in around if one.tag == f"{_W}p"), None)
+        inherited = styles.get(_style_of(paragraph, "pPr", "pStyle"), {})
+        merged = {**inherited, **styles.get(_style_of(run, "rPr", "rStyle"), {}), **own}
+        if _is_unseen(merged, on_ground=any(map(_is_shaded, around))):
             for child in list(run):
                 run.remove(child)
                 changed = True
     return ElementTree.tostring(root, "utf-8") if changed else part
 
 
-def hidden_styles(part: bytes) -> frozenset[str]:
-    """Return the ids of a Word file's styles whose text is hidden."""
+def letter_styles(part: bytes) -> dict[str, Properties]:
+    """Return what each style of a Word file says of letters, with what it takes from the style it is based on."""
     root = ElementTree.fromstring(part)  # noqa: S314  as above
-    return frozenset(
-        str(style.get(f"{_W}styleId"))
-        for style in root.iter(f"{_W}style")
-        if _is_unseen(style.find(f"{_W}rPr"), frozenset())
-    )
+    found = {str(style.get(f"{_W}styleId")): style for style in root.iter(f"{_W}style")}
+    return {name: _with_base(style, found) for name, style in found.items()}
 
 
-def _is_unseen(properties: Element | None, hidden_styles: frozenset[str]) -> bool:
-    if properties is None:
-        return False
-    style, size, color = (_value(properties, name) for name in ("rStyle", "sz", "color"))
+def _with_base(style: Element, styles: Mapping[str, Element]) -> Properties:
+    merged: dict[str, Element] = {}
+    next_style: Element | None = style
+    for _ in range(_MOST_BASES):  # a circle of styles has an end too
+        if next_style is None:
+            break
+        merged = {**_properties(next_style.find(f"{_W}rPr")), **merged}
+        next_style = styles.get(_value(next_style.find(f"{_W}basedOn")))
+    return merged
+
+
+def _around(run: Element, parents: Mapping[Element, Element]) -> Iterator[Element]:
+    """Yield what a run stands in, from the nearest: its paragraph, its cell, its table."""
+    element = parents.get(run)
+    while element is not None:
+        yield element
+        element = parents.get(element)
+
+
+def _is_shaded(element: Element) -> bool:
+    """Tell whether a paragraph, cell or table has a ground of its own; a table's style may give it one."""
+    properties = next((child for child in element if child.tag in _GROUNDED), None)
+    return properties is not None and any(child.tag in {f"{_W}shd", f"{_W}tblStyle"} for child in properties)
+
+
+def _properties(element: Element | None) -> Properties:
+    return {child.tag.removeprefix(_W): child for child in element} if element is not None else {}
+
+
+def _style_of(element: Element | None, properties: str, name: str) -> str:
+    return "" if element is None else _value(element.find(f"{_W}{properties}/{_W}{name}"))
+
+
+def _is_unseen(properties: Properties, *, on_ground: bool) -> bool:
+    size, color = _value(properties.get("sz")), _value(properties.get("color"))
     is_tiny = size.isdecimal() and int(size) < _SMALLEST_HALF_POINTS
-    on_ground = any(properties.find(f"{_W}{name}") is not None for name in ("shd", "highlight"))
-    is_white = color.upper() in {"FFFFFF", "FEFEFE"} and not on_ground
-    return style in hidden_styles or is_tiny or is_white or _is_on(properties, "vanish")
+    has_ground = on_ground or "shd" in properties or "highlight" in properties
+    is_white = color.upper() in {"FFFFFF", "FEFEFE"} and not has_ground
+    return is_tiny or is_white or _is_on(properties.get("vanish"))
 
 
-def _value(properties: Element, name: str) -> str:
-    found = properties.find(f"{_W}{name}")
-    return "" if found is None else str(found.get(f"{_W}val", ""))
+def _value(element: Element | None) -> str:
+    return "" if element is None else str(element.get(f"{_W}val", ""))
 
 
-def _is_on(properties: Element, name: str) -> bool:
-    found = properties.find(f"{_W}{name}")
-    return found is not None and found.get(f"{_W}val", "1") not in {"0", "false", "off"}
+def _is_on(element: Element | None) -> bool:
+    return element is not None and element.get(f"{_W}val", "1") not in {"0", "false", "off"}

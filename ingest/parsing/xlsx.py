@@ -26,6 +26,9 @@ _ATTRIBUTE = re.compile(rb'\s([a-zA-Z]+)="([^"]*)"')
 _ELEMENT = re.compile(rb"<(?:\w+:)?(col|row|mergeCell)(\s[^<>]*?)/?>")
 Cells = dict[int, dict[int, str]]  # row → column → text, both from 1
 _ID = "{http://schemas.openxmlformats.org/officeDocument/2006/relationships}id"
+# White as a value, as the theme's light ground (its first colour), and as an index of the old palette.
+_WHITES = frozenset({("rgb", "FFFFFFFF"), ("rgb", "00FFFFFF"), ("theme", 0), ("indexed", 1), ("indexed", 9)})
+_LEAST_TINT = -0.05  # a darker tint of white is grey, which is seen
 _BROKEN = (
     zipfile.BadZipFile, InvalidFileException, ElementTree.ParseError, KeyError, ValueError, TypeError, AttributeError,
     IndexError, OSError, SyntaxError,
@@ -94,7 +97,9 @@ def _is_unseen(cell: ReadOnlyCell) -> bool:
     if cell.number_format.strip() == ";;;":
         return True
     color = cell.font.color if cell.font else None
-    return color is not None and color.type == "rgb" and color.rgb == "FFFFFFFF" and cell.fill.fill_type is None
+    if color is None or cell.fill.fill_type is not None:
+        return False
+    return (color.type, color.value) in _WHITES and (color.type != "theme" or color.tint > _LEAST_TINT)
 
 
 def _sheet_parts(parts: Mapping[str, bytes]) -> dict[str, str]:
