@@ -14,7 +14,10 @@ from starlette.exceptions import HTTPException
 from chatbot.api.rate_limit_headers import rate_limit_headers
 from chatbot.errors import BadRequest, ChatError, NotFound, RateLimited, TooLarge, Unprocessable
 from chatbot.metrics import Metrics
+from chatbot.questions import handoff
+from chatbot.services import Services
 from edge import PROBLEM_JSON, ProblemDocument, allowed_methods, invalid_fields, problem_json
+from knowledge.passage import LANGUAGES, Language
 from telemetry.setup import current_trace_id
 
 log = structlog.get_logger(__name__)
@@ -24,11 +27,15 @@ _TITLES: Mapping[int, str] = {405: "This address does not take that method"}
 
 
 class Problem(ProblemDocument, frozen=True, kw_only=True):
-    """A problem document (RFC 9457); `param` is the field at fault, `scope` and `dimension` the limit used up."""
+    """A problem document (RFC 9457); `param` is the field at fault, `scope` and `dimension` the limit used up.
+
+    `handoff` is where to find a person while the service is away, in the customer's language.
+    """
 
     param: str | UnsetType = UNSET
     scope: str | UnsetType = UNSET
     dimension: str | UnsetType = UNSET
+    handoff: str | UnsetType = UNSET
 
 
 _DOCUMENTED: Final = {
@@ -39,8 +46,8 @@ Format = Callable[[Problem, Mapping[str, str]], Response]
 """Makes the response of a problem, with these headers."""
 
 
-def problem_of(exc: ChatError) -> Problem:
-    """Return the problem document of an error."""
+def problem_of(exc: ChatError, *, said: str = "") -> Problem:
+    """Return the problem document of an error, where nothing can be answered with the sentence that names a person."""
     limit = exc if isinstance(exc, RateLimited) else None
     return Problem(
         title=exc.title,
@@ -52,7 +59,20 @@ def problem_of(exc: ChatError) -> Problem:
         param=exc.param or UNSET,
         scope=limit.scope if limit else UNSET,
         dimension=limit.dimension if limit else UNSET,
+        handoff=said if said and exc.status >= 500 else UNSET,
     )
+
+
+def person(request: Request) -> str:
+    """Return the sentence that names the person to turn to, in the language of the question or of the client.
+
+    In every language where neither is known.
+    """
+    services: Services = request.app.state.services
+    asked: Language | None = getattr(request.state, "language", None)
+    preferred = request.headers.get("accept-language", "")[:2].lower()
+    languages = (asked,) if asked else tuple(name for name in LANGUAGES if name == preferred) or LANGUAGES
+    return " ".join(handoff(language, contact=services.settings.contact) for language in languages)
 
 
 def headers_of(exc: ChatError) -> dict[str, str]:
@@ -84,7 +104,8 @@ def install_problems(app: FastAPI, formats: Mapping[str, Format]) -> None:
         metrics.refused.labels(exc.code).inc()
         if isinstance(exc, RateLimited):
             metrics.rate_limited.labels(exc.scope, exc.dimension).inc()
-        return refusal(request, problem_of(exc), headers_of(exc))
+        said = person(request) if exc.status >= 500 else ""
+        return refusal(request, problem_of(exc, said=said), headers_of(exc))
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, exc: RequestValidationError) -> Response:
@@ -104,4 +125,4 @@ def install_problems(app: FastAPI, formats: Mapping[str, Format]) -> None:
     @app.exception_handler(Exception)
     async def bug(request: Request, exc: Exception) -> Response:
         log.error("request_failed", exc_info=exc)
-        return refusal(request, problem_of(ChatError()), {})
+        return refusal(request, problem_of(ChatError(), said=person(request)), {})

@@ -4,6 +4,7 @@ import contextlib
 import json
 import signal
 import socket
+import sqlite3
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ import httpx2
 import pytest
 
 from tests.conftest import NOT_DURABLE, RedisServer, redis_server
-from tests.e2e.conftest import KOREAN, Product, scripted_model, served, until
+from tests.e2e.conftest import ENGLISH, KOREAN, Product, scripted_model, served, until
 from tests.e2e.events import SentEvent, end_of, notice_codes, read_events, text_of
 from tests.e2e.metrics import total
 from tests.patience import patient
@@ -210,3 +211,28 @@ async def _draining(product: Product) -> bool:
     async with httpx2.AsyncClient() as http:
         reply = await http.get(f"{product.url}/readyz")
     return reply.status_code == 503 and reply.json()["status"] == "draining"
+
+
+@pytest.mark.parametrize(("question", "said"), [(KOREAN, "상담원"), (ENGLISH, "speak with a person")])
+async def test_with_sql_locked_a_customer_is_handed_off_in_their_own_language(
+    leaving: Product, fault_round: int, question: str, said: str
+) -> None:
+    who = f"unaudited-{fault_round}"
+    with contextlib.closing(sqlite3.connect(leaving.database, timeout=10, isolation_level=None)) as sql:
+        sql.execute("BEGIN EXCLUSIVE")
+        async with leaving.client(who) as http:
+            began = time.monotonic()
+            refused = await http.post("/v1/chat", json={"message": question})
+            took = time.monotonic() - began
+            openai = await http.post(
+                "/v1/chat/completions",
+                json={"model": "scripted", "messages": [{"role": "user", "content": question}]},
+            )
+        sql.execute("ROLLBACK")
+    assert (refused.status_code, refused.json()["code"]) == (503, "audit_unavailable")
+    assert said in refused.json()["handoff"]
+    assert "1599-0000" in refused.json()["handoff"]
+    assert said in openai.json()["error"]["message"]
+    assert took < patient(2), f"{took:.2f} s"
+    async with leaving.client(who) as http:
+        assert end_of(await leaving.ask(http, question)).name == "done", "it heals by itself"

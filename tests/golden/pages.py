@@ -357,6 +357,7 @@ cannot be resumed: when the client leaves, the model stops.
 ## Errors of the chat API
 
 An error before the first byte is a problem document (RFC 9457, `application/problem+json`) with `code`, `status`, `title`, `detail`, `retryable` and `trace_id`.
+From 500 on `handoff` says where to find a person, in the language of the question, else of `Accept-Language`, else in both.
 `Retry-After` is sent where waiting helps, and is the true wait.
 Every reply to a caller has `x-ratelimit-limit-…`, `-remaining-…` and `-reset-…` for `tokens` and `requests`.
 Under `/v1/chat/completions` and `/v1/models` the same codes come in OpenAI's format.

@@ -39,6 +39,7 @@ from chatbot.streams import AnswerId, AnswerRegistry, BegunAnswer, LiveAnswer
 from chatbot.transcript import Question, checkpoint, passage_refs
 from chatbot.turn import abandon, answer, open_turn
 from knowledge.identity import Principal
+from knowledge.passage import language_of
 
 router = APIRouter(prefix="/v1", tags=["chat"])
 
@@ -76,6 +77,7 @@ async def begin_answer(
     ask: Ask, who: TheCaller, services: TheServices, request: Request, idempotency_key: IdempotencyKey = None
 ) -> BegunAnswer:
     """Begin an answer, or join the one that the Idempotency-Key began; every refusal is raised here."""
+    request.state.language = language_of(ask.message)  # a refusal names a person in it
     refuse_while_draining(request)
     question = Question(
         text=ask.message,

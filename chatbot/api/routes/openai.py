@@ -30,6 +30,7 @@ from chatbot.services import TurnSettings
 from chatbot.streams import AnswerId, AnswerRegistry, BegunAnswer
 from chatbot.transcript import Question
 from knowledge.identity import Principal
+from knowledge.passage import language_of
 from telemetry.setup import current_trace_id
 
 router = APIRouter(prefix="/v1", tags=["openai"])
@@ -46,6 +47,7 @@ async def begin_completion(
     refuse_while_draining(request)
     refuse_other_models(asked.model, served=services.models.model)
     question = question_of(read_request(asked), services.settings)
+    request.state.language = language_of(question.text)  # a refusal names a person in it
     digest = digest_of(asked.model_dump_json(exclude={"stream", "stream_options"}))
     return await services.idempotency.begin_once(who, idempotency_key, digest, partial(begin, question, who, services))
 
@@ -159,7 +161,8 @@ def served(model: str, now: float) -> tuple[Model, ...]:
 def error_json(problem: Problem, headers: Mapping[str, str]) -> Response:
     """Return a problem in OpenAI's format; the request id is the trace id."""
     param = None if problem.param is UNSET else problem.param
-    body = error_reply(status=problem.status, code=problem.code, message=problem.detail, param=param)
+    message = problem.detail if problem.handoff is UNSET else f"{problem.detail}. {problem.handoff}"
+    body = error_reply(status=problem.status, code=problem.code, message=message, param=param)
     return Response(
         msgspec.json.encode(body),
         problem.status,
