@@ -21,6 +21,7 @@ from pathlib import Path
 
 import aiohttp
 from fastapi import FastAPI
+from pydantic import ValidationError
 from redis import Redis
 from redis.exceptions import BusyLoadingError
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -268,17 +269,31 @@ def prepare_identity(data: Path, host: str) -> LocalSigner:
     Raises:
         CannotRun: the demo login would be open to other machines.
     """
-    private, public = key_pair(data)
-    if unset("AUTH__ISSUER"):
+    if unset("AUTH__ISSUER") or not unset("DEMO_KEY_FILE"):  # the demo login is there, ours or the environment's
         try:
             check_demo_host(host)
         except ValueError as exc:
             raise CannotRun(str(exc)) from exc
+    private, public = key_pair(data)
+    if unset("AUTH__ISSUER"):
         os.environ |= {"AUTH__ISSUER": ISSUER, "AUTH__AUDIENCE": AUDIENCE, "AUTH__PUBLIC_KEY_FILE": str(public)}
         os.environ |= {"DEMO_KEY_FILE": str(private), "DEMO_TENANT": TENANT}
     if unset("AUDIT_KEY"):
         os.environ["AUDIT_KEY"] = audit_key(data)
     return LocalSigner(private.read_text("ascii"))
+
+
+def read_settings() -> tuple[ChatSettings, StaffSettings]:
+    """Return the settings of both services.
+
+    Raises:
+        CannotRun: one has no value that it may have.
+    """
+    try:
+        return ChatSettings(), StaffSettings()
+    except ValidationError as exc:
+        said = [f"{'__'.join(map(str, error['loc'])).upper()}: {error['msg']}" for error in exc.errors()]
+        raise CannotRun(f"{'; '.join(said)} (docs/settings.md lists every environment variable)") from exc
 
 
 def start_parts(profile: str, data: Path, stack: AsyncExitStack) -> subprocess.Popen[str] | None:
@@ -328,7 +343,7 @@ async def run(profile: str, data: Path, *, once: bool) -> int:
         signer = prepare_identity(data, host)
         model = await asyncio.to_thread(start_parts, profile, data, stack)
         print_progress("opening the index and the embedding model")
-        settings, staff_settings = ChatSettings(), StaffSettings()
+        settings, staff_settings = read_settings()
         provider = stack.enter_context(tracing("bank-chatbot", settings.traces))
         engine: AsyncEngine = open_engine(settings.database)
         stack.push_async_callback(engine.dispose)

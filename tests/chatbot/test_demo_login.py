@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 from chatbot.__main__ import app
 from chatbot.api import demo_signer, key_pair
 from chatbot.settings import check_demo_host
+from run import CannotRun, read_settings
 from tests.conftest import free_port
 
 ROOT = Path(__file__).parents[2]
@@ -35,14 +36,24 @@ def test_there_is_no_demo_login_without_its_key_file(tmp_path: Path) -> None:
     assert demo_signer(private) is not None
 
 
-def test_make_run_does_not_start_off_loopback(tmp_path: Path) -> None:
-    environment = {"HOST": "127.0.0.2", "PORT": str(free_port()), "INGEST_PORT": str(free_port())}
+@pytest.mark.parametrize(
+    "identity", [{}, {"AUTH__ISSUER": "https://login.bank.example", "DEMO_KEY_FILE": "/run/demo.key"}]
+)
+def test_make_run_does_not_start_off_loopback(tmp_path: Path, identity: dict[str, str]) -> None:
+    environment = {"HOST": "127.0.0.2", "PORT": str(free_port()), "INGEST_PORT": str(free_port()), **identity}
     environment |= {"DATA_DIR": str(tmp_path), "PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"}
     command = [sys.executable, str(ROOT / "run.py"), "--once"]
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100, check=False)  # noqa: S603
     assert ended.returncode == 1
     assert "make run: DEMO_KEY_FILE" in ended.stderr
     assert "Traceback" not in ended.stderr
+    assert not (tmp_path / "redis").exists()  # refused before anything is started
+
+
+def test_make_run_says_in_a_sentence_which_setting_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TURN__GROUNDING", "sometimes")
+    with pytest.raises(CannotRun, match=r"TURN__GROUNDING: .* \(docs/settings.md lists"):
+        read_settings()
 
 
 def test_a_token_is_signed_with_the_key_in_the_data_folder(tmp_path: Path) -> None:
