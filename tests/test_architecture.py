@@ -255,3 +255,15 @@ def test_events_are_logged_by_structlog_under_a_name_in_snake_case(path: Path) -
             for text in ast.walk(node.args[0]):
                 if isinstance(text, ast.Constant) and isinstance(text.value, str):
                     assert re.fullmatch(r"[a-z][a-z0-9_]*(: %s)?", text.value), f"{name}:{node.lineno} {text.value}"
+
+
+# Which particle is right depends on the sound of what stands before it: 1599-0000으로, but 1599-0001로.
+PARTICLE_AFTER_A_PLACEHOLDER = re.compile(r"\}(?:을|를|은|는|이|가|와|과|로|으로)(?![가-힣])")
+
+
+@pytest.mark.parametrize("package", ["chatbot", "ingest", "edge"])
+def test_no_korean_particle_follows_what_is_filled_in(package: str) -> None:
+    for path in sorted((ROOT / package).rglob("*")):
+        if path.suffix in {".py", ".js", ".html", ".md"}:
+            wrong = PARTICLE_AFTER_A_PLACEHOLDER.findall(path.read_text("utf-8"))
+            assert not wrong, f"{path.relative_to(ROOT)}: {wrong}"

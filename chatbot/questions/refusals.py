@@ -95,8 +95,9 @@ _TEXTS: Final[dict[Language, dict[CannedReply, str]]] = {
         CannedReply.EMERGENCY: "The chatbot is paused at the moment. We apologise for the inconvenience.",
     },
 }
+# No particle follows a placeholder: which one is right depends on the sound of what stands there (1599-0000으로).
 _HANDOFF: Final[dict[Language, str]] = {
-    "ko": "상담원의 도움이 필요하시면 {contact}로 연락해 주세요.",
+    "ko": "상담원의 도움이 필요하시면 연락해 주세요: {contact}.",
     "en": "To speak with a person, please call {contact}.",
 }
 

@@ -194,7 +194,7 @@ async def reject_draft(page: Page) -> None:
     await queue.locator(".cards > li", has_text="지난 행사").locator("a").click()
     reject = page.locator("#decision").get_by_role("button", name="반려")
     await reject.click()
-    await expect(page.locator("#confirm-text")).to_contain_text("판 1을 반려할까요?")
+    await expect(page.locator("#confirm-text")).to_contain_text("이 판을 반려할까요? 초안의 구절이 지워집니다. (판 1)")
     await page.keyboard.press("Escape")  # no
     await expect(page.locator("#approve")).to_be_visible()
     await reject.click()

@@ -86,7 +86,7 @@ def test_an_ordinary_question_is_answered(question: str) -> None:
 @pytest.mark.parametrize("reply", list(CannedReply))
 def test_every_refusal_names_a_person_in_both_languages(reply: CannedReply) -> None:
     korean, english = (canned_reply(reply, language, contact="1599-0000") for language in ("ko", "en"))
-    assert korean.endswith("1599-0000로 연락해 주세요.")
+    assert korean.endswith("연락해 주세요: 1599-0000.")
     assert english.endswith("please call 1599-0000.")
     assert korean != english
 
@@ -122,5 +122,5 @@ def test_every_verdict_but_ok_has_a_canned_reply() -> None:
 def test_the_handoff_names_the_contact_of_the_settings() -> None:
     assert (
         handoff("ko", contact="한빛은행 고객센터(1599-0000)")
-        == "상담원의 도움이 필요하시면 한빛은행 고객센터(1599-0000)로 연락해 주세요."
+        == "상담원의 도움이 필요하시면 연락해 주세요: 한빛은행 고객센터(1599-0000)."
     )
