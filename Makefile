@@ -3,13 +3,14 @@ SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 PY := .venv/bin/python
 N ?= 50
+SEED ?= 1
 # Test files side by side. Those that start two vLLM come after the others: memory for both, and no start beside a test
 # of time.
 WORKERS ?= 2
 # Programs in Python without a suffix; ruff's extend-include has the same.
 SCRIPTS := scripts/chart_profiles scripts/house_numbers scripts/qdrant_requests scripts/release_digests scripts/site
 
-.PHONY: help setup run test test-qdrant check fix faults evals gates bench charts pages docs lock samples clean
+.PHONY: help setup run test test-qdrant check fix faults mutants evals gates bench charts pages docs lock samples clean
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
@@ -48,6 +49,10 @@ faults: setup ## Inject every fault that can be survived, N times each (N=50)
 	@scripts/test_parts
 	@.venv/bin/llm-server fetch e5-small
 	@$(PY) -m pytest -q -m faults --faults $(N) --patience 1 tests
+
+mutants: setup ## Change N places of the code at random (SEED=1) and print the changes that no test notices; fails below 90 % noticed
+	@scripts/test_parts
+	@$(PY) scripts/mutants.py $(N) --seed $(SEED)
 
 evals: setup ## Score retrieval and answers on the golden set with the cpu profile; fails below the gates
 	@.venv/bin/llm-server fetch e5-small cpu

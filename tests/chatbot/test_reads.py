@@ -17,7 +17,10 @@ async def test_bytes_of_a_minute_are_refused_with_the_true_wait() -> None:
     reads = Reads(SETTINGS, clock=clock)
     reads.count(LEE, 599)
     reads.check(LEE)
-    reads.count(LEE, 11)
+    reads.count(LEE, 1)
+    with pytest.raises(RateLimited):
+        reads.check(LEE)
+    reads.count(LEE, 10)
     with pytest.raises(RateLimited) as refused:
         reads.check(LEE)
     assert (refused.value.scope, refused.value.dimension) == ("user", "bytes_read_per_minute")
@@ -64,3 +67,14 @@ async def test_customers_are_remembered_within_a_bound() -> None:
     for n in range(10_050):
         reads.count(("hanbit", f"customer-{n}"), 1)
     assert len(reads) == 10_000
+
+
+async def test_who_reads_on_is_remembered_and_who_read_first_is_forgotten() -> None:
+    reads = Reads(SETTINGS, clock=Clock(1000.0))
+    reads.count(LEE, 600)
+    reads.count(KIM, 600)
+    for n in range(9_999):
+        reads.count(("hanbit", f"customer-{n}"), 1)
+        with pytest.raises(RateLimited):
+            reads.check(LEE)
+    reads.check(KIM)  # forgotten: there are more customers than are remembered
