@@ -85,13 +85,22 @@ def serve() -> None:
 
 async def _serve(settings: Settings) -> None:
     bound = bind(settings.host, settings.port)
+    for_admins = bind(settings.host, settings.admin_port, setting="ADMIN_PORT") if settings.admin_port else None
     async with AsyncExitStack() as stack:
         provider = stack.enter_context(tracing("chatbot", settings.traces))
         engine = open_engine(settings.database)
         stack.push_async_callback(engine.dispose)
         services = await stack.enter_async_context(open_services(settings, engine=engine))
         demo = demo_signer(settings.demo_key_file)
-        chat = create_app(services, tracer_provider=provider, demo=demo, demo_tenant=settings.demo_tenant)
+        chat = create_app(
+            services,
+            admin_port=settings.admin_port,
+            tracer_provider=provider,
+            demo=demo,
+            demo_tenant=settings.demo_tenant,
+        )
+        if for_admins is not None:
+            await stack.enter_async_context(listening(chat, for_admins))
         await stack.enter_async_context(listening(chat, bound))
         typer.echo(f"chatbot listens on http://{settings.host}:{settings.port}", err=True)
         await until_told(chat, drain_seconds=settings.drain_seconds, refuse_seconds=settings.refuse_seconds)

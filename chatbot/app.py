@@ -16,6 +16,7 @@ from chatbot.models import Models
 from chatbot.services import Services
 from edge import add_response_headers, security_headers, serve_page
 
+_ADMIN, _NOWHERE = "/v1/admin", "/nowhere"
 _BODY_LIMIT = 64 * 1024
 _HEADERS = (
     *security_headers(image_sources="data:"),
@@ -65,14 +66,34 @@ class BodyLimit:
         await self._app(scope, receive_within_limit, send)
 
 
+class AdminListener:
+    """Shows `/v1/admin/…` on one port only, and nothing else there; anywhere else it is a path that does not exist."""
+
+    def __init__(self, app: ASGIApp, *, port: int) -> None:
+        self._app = app
+        self._port = port
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http":
+            is_admin = scope["path"].startswith(_ADMIN)
+            listens = (scope.get("server") or ("", None))[1] == self._port
+            if is_admin != listens:
+                scope = {**scope, "path": _NOWHERE, "raw_path": _NOWHERE.encode()}
+        await self._app(scope, receive, send)
+
+
 def create_app(
     services: Services,
     *,
+    admin_port: int | None = None,
     tracer_provider: TracerProvider | None = None,
     demo: LocalSigner | None = None,
     demo_tenant: str = "hanbit",
 ) -> FastAPI:
-    """Return the application; `demo` (`chatbot.api.demo_signer`) adds the demo login."""
+    """Return the application; `demo` (`chatbot.api.demo_signer`) adds the demo login.
+
+    With an `admin_port` the calls of admins are on that port only.
+    """
     app = FastAPI(
         title="Bank chatbot",
         version="1",
@@ -82,6 +103,7 @@ def create_app(
         middleware=[
             Middleware(RateLimitHeaders, ledger=services.ledger, models=services.models),
             Middleware(BodyLimit, most_bytes=_BODY_LIMIT),
+            *([Middleware(AdminListener, port=admin_port)] if admin_port is not None else []),
         ],
         # One span a request and none an event: the spans of an answer are made in chatbot.turn and chatbot.models.
         telemetry={"logs": False, "operation_spans": False, "tracer_provider": tracer_provider},

@@ -85,6 +85,12 @@ class Settings(BaseSettings):
         ),
     )
     auth: AuthSettings
+    admin_port: int | None = Field(
+        None,
+        ge=1,
+        le=65535,
+        description="port: one of its own, on HOST, for admins (`/v1/admin/…`); without it they are served on PORT",
+    )
     demo_key_file: Path | None = Field(
         None, description="anybody may sign in, with tokens that this key signs; refused unless bound to loopback"
     )

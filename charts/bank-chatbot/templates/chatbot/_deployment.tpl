@@ -55,9 +55,12 @@ spec:
           command: [chatbot, serve]
           ports:
             - {name: http, containerPort: 8000, protocol: TCP}
+            # No Service and no policy leads here: operators come by `kubectl port-forward`.
+            - {name: admin, containerPort: 8010, protocol: TCP}
           env:
             - {name: HOST, value: 0.0.0.0}
             - {name: PORT, value: "8000"}
+            - {name: ADMIN_PORT, value: "8010"}
             {{- include "bank.commonEnv" $root | nindent 12 }}
             - {name: MODELS_FILE, value: /etc/chatbot/models.yaml}
             - {name: BANK_NAME_KO, value: {{ $root.Values.bank.nameKo | quote }}}
