@@ -53,7 +53,6 @@ class AbandonedOpenings:
                 try:
                     await self.look()
                 except (AuditUnavailable, StoreUnavailable) as exc:
-                    self._seen.clear()  # who lives may not have been able to close either
                     log.warning("audit_openings_not_looked_at", error=exc.code)
                 await anyio.sleep(wait)
 
@@ -64,11 +63,12 @@ class AbandonedOpenings:
             AuditUnavailable: the database cannot be asked.
             StoreUnavailable: Redis cannot be asked.
         """
+        seen, self._seen = self._seen, {}  # after a failed look anew: who lives may not have been able to close either
         older_than = self._now() - self._after
         rows = await self._audit.unclosed(older_than=older_than, since=older_than - _WINDOW_SECONDS)
         abandoned = await self._without_writer(rows)
         now = self._monotonic()
-        self._seen = {row.answer_id: self._seen.get(row.answer_id, now) for row in abandoned}
+        self._seen = {row.answer_id: seen.get(row.answer_id, now) for row in abandoned}
         due = [row for row in abandoned if now - self._seen[row.answer_id] >= _AGAIN_SECONDS]
         for row in due:
             await self._audit.close(

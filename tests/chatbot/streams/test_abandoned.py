@@ -1,8 +1,10 @@
 """Openings that nobody closed are closed by the next start, and none of a living answer."""
 
 from collections.abc import AsyncGenerator
+from contextlib import suppress
 from dataclasses import replace
 
+import anyio
 import pytest
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -11,13 +13,15 @@ from chatbot.abandoned import AbandonedOpenings
 from chatbot.audit import Audit, Closed, open_audit
 from chatbot.errors import StoreUnavailable
 from chatbot.events import Token
-from chatbot.redis_client import RedisBreaker
+from chatbot.redis_client import RedisBreaker, RedisSettings, open_redis
 from chatbot.streams import AnswerId, AnswerLog, AnswerLogSettings, open_pipelined_connection
 from chatbot.streams.log import LogAppend
 from tests.answers import customer, done
 from tests.audit import CLOSED, OPENED, SETTINGS, faults
 from tests.chatbot.conftest import PATIENT
 from tests.clock import Clock
+from tests.conftest import RedisServer
+from tests.patience import patient
 
 pytestmark = [pytest.mark.anyio, pytest.mark.both_databases]
 
@@ -54,12 +58,12 @@ async def test_an_opening_without_a_log_is_closed_in_the_second_look(
     assert await next_start.look() == 0
     clock.pass_seconds(59)
     assert await next_start.look() == 0
-    clock.pass_seconds(2)
+    clock.pass_seconds(1)
     assert await next_start.look() == 1
     _, row = await audit.rows(OPENED.answer_id)
     closed = row.entry()
     assert isinstance(closed, Closed)
-    assert (closed.error, closed.finish_reason) == ("internal", None)
+    assert (closed.error, closed.finish_reason, closed.grounded) == ("internal", None, False)
     assert await faults(audit, unclosed_before=clock.now - 200) == []
     assert [row.answer_id for row in await audit.unclosed(older_than=1e12)] == ["young"]
 
@@ -111,3 +115,26 @@ async def test_while_redis_cannot_be_asked_nothing_is_closed(audit: Audit, nowhe
                 await looking(audit, away, clock).look()
             clock.pass_seconds(61)
     assert [row.answer_id for row in await audit.unclosed(older_than=1e12)] == [OPENED.answer_id]
+
+
+async def test_after_an_outage_an_opening_has_to_be_seen_twice_anew(
+    audit: Audit, server: RedisServer, clock: Clock
+) -> None:
+    await audit.open(OPENED)
+    async with open_redis(server.url, RedisSettings()) as client, open_pipelined_connection(client) as pipelined:
+        log = AnswerLog(client, RedisBreaker(PATIENT), AnswerLogSettings(), pipelined=pipelined)
+        looks = looking(audit, log, clock)
+        assert await looks.look() == 0
+        server.stop()
+        clock.pass_seconds(61)
+        with pytest.raises(StoreUnavailable):
+            await looks.look()
+        server.restart()
+        with anyio.fail_after(patient(5)):
+            while log.back_for == 0:
+                with suppress(StoreUnavailable):
+                    await log.ping()
+                await anyio.sleep(0.02)
+        assert await looks.look() == 0
+        clock.pass_seconds(61)
+        assert await looks.look() == 1
