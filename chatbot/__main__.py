@@ -134,26 +134,27 @@ def token(
     typer.echo(LocalSigner(private.read_text("ascii")).token(who, hours=hours)[0])
 
 
+Tenant = Annotated[str | None, typer.Option(help="Only the answers of this tenant.")]
 Model = Annotated[str | None, typer.Option(help="Only this entry of the MODELS_FILE (`primary` with LLM_URLS).")]
 By = Annotated[str, typer.Option(help="Who does it.")]
 Reason = Annotated[str, typer.Option(help="Why.")]
 
 
 @app.command()
-def stop(by: By, reason: Reason, model: Model = None) -> None:
-    """Stop every answer on every replica within seconds, or all that one model says."""
-    _change("stop", model, by, reason)
+def stop(by: By, reason: Reason, model: Model = None, tenant: Tenant = None) -> None:
+    """Stop every answer on every replica within seconds, or a tenant's, or all that one model says."""
+    _change("stop", model, tenant, by, reason)
 
 
 @app.command()
-def resume(by: By, reason: Reason, model: Model = None) -> None:
-    """Let the chatbot, or one model, answer again."""
-    _change("resume", model, by, reason)
+def resume(by: By, reason: Reason, model: Model = None, tenant: Tenant = None) -> None:
+    """Let the chatbot, a tenant or one model answer again."""
+    _change("resume", model, tenant, by, reason)
 
 
-def _change(action: Literal["stop", "resume"], model: str | None, by: str, reason: str) -> None:
+def _change(action: Literal["stop", "resume"], model: str | None, tenant: str | None, by: str, reason: str) -> None:
     settings = settings_or_exit()
-    change = StopChange(action=action, model=model, by=by, reason=reason, at=time.time())
+    change = StopChange(action=action, model=model, tenant=tenant, by=by, reason=reason, at=time.time())
     try:
         typer.echo(asyncio.run(_changed(settings, change)))
     except (ValueError, ModelsMisconfigured) as exc:
@@ -173,7 +174,9 @@ async def _changed(settings: Settings, change: StopChange) -> str:
             raise ValueError(f"no model is named {change.model}: there are {', '.join(sorted(known))}")
         await withdrawals.change(change)
         state = "everything is stopped" if withdrawals.stopped() else "the chatbot answers"
-        return f"{state}; stopped models: {', '.join(sorted(withdrawals.stopped_models())) or 'none'}"
+        tenants = ", ".join(sorted(withdrawals.stopped_tenants())) or "none"
+        models = ", ".join(sorted(withdrawals.stopped_models())) or "none"
+        return f"{state}; stopped tenants: {tenants}; stopped models: {models}"
     finally:
         await engine.dispose()
 

@@ -74,7 +74,9 @@ class Answering:
         """Return whether an emergency stop or the withdrawal of a passage forbids the answer."""
         withdrawals, now = self.services.withdrawals, self.services.now()
         passages = (hit.passage for hit in self.turn.found.hits)
-        return may_not_answer(withdrawals) or any(withdrawn(p, withdrawals, now=now) for p in passages)
+        return may_not_answer(withdrawals, self.turn.who.tenant) or any(
+            withdrawn(p, withdrawals, now=now) for p in passages
+        )
 
     @contextmanager
     def until_revoked(self) -> Iterator[anyio.CancelScope]:
@@ -88,9 +90,9 @@ class Answering:
             yield scope
 
 
-def may_not_answer(withdrawals: Withdrawals) -> bool:
-    """Return whether an emergency stop is set, or the withdrawals were read too long ago to rely on."""
-    return withdrawals.stopped() or not withdrawals.readable()
+def may_not_answer(withdrawals: Withdrawals, tenant: str) -> bool:
+    """Return whether an emergency stop holds for the tenant, or the withdrawals were read too long ago to rely on."""
+    return withdrawals.stopped(tenant) or not withdrawals.readable()
 
 
 def withdrawn(passage: Passage, withdrawals: Withdrawals, *, now: float) -> bool:

@@ -204,7 +204,7 @@ async def retrieve(
     """Return the passages that the caller may read, and the canned reply where no answer should be tried."""
     now, withdrawals, screened = services.now(), services.withdrawals, screening.question
     nothing = SearchResult(hits=(), as_of=now)
-    if may_not_answer(withdrawals):
+    if may_not_answer(withdrawals, who.tenant):
         return nothing, CannedReply.EMERGENCY
     if screened.verdict is not Verdict.OK:
         return nothing, CannedReply(screened.verdict)

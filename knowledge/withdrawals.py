@@ -48,10 +48,12 @@ CHANGES = Table(
     Column("model", String(200), nullable=False),
     Column("changed_by", String(200), nullable=False),
     Column("reason", String(400), nullable=False),
+    Column("tenant", String(200), nullable=False, server_default=""),
 )
 _VERSION: Final = "version"
 _STOP: Final = "stop"
 _MODEL: Final = "model"
+_TENANT: Final = "tenant"  # a kind of its own: an earlier release would read a stop with a tenant as one of everybody
 _EVERYONE: Final = ""
 
 
@@ -66,10 +68,11 @@ class WithdrawalsSettings(BaseModel, frozen=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StopChange:
-    """A stop or resumption of one model, or of all answers (`model` None); `at` is Unix seconds."""
+    """A stop or resumption of one model, of one tenant's answers, or of all (neither is set); `at` is Unix seconds."""
 
     action: Literal["stop", "resume"]
     model: str | None = None
+    tenant: str | None = None
     by: str
     reason: str
     at: float
@@ -94,9 +97,13 @@ class Withdrawals:
         """Return whether this version may no longer answer."""
         return (tenant, f"{document_id}@{version}") in self._versions
 
-    def stopped(self) -> bool:
-        """Return whether the emergency flag is set."""
-        return (_STOP, _EVERYONE) in self._stops
+    def stopped(self, tenant: str | None = None) -> bool:
+        """Return whether the emergency flag of everybody is set, or that of this tenant."""
+        return (_STOP, _EVERYONE) in self._stops or (_TENANT, tenant) in self._stops
+
+    def stopped_tenants(self) -> frozenset[str]:
+        """Return the tenants that are stopped by themselves."""
+        return frozenset(name for kind, name in self._stops if kind == _TENANT)
 
     def stopped_models(self) -> frozenset[str]:
         """Return the names of the stopped models."""
@@ -125,16 +132,21 @@ class Withdrawals:
             self._listeners.remove(listener)
 
     async def change(self, change: StopChange) -> None:
-        """Stop or resume all answers, or one model, within seconds on every replica, and record the change.
+        """Stop or resume all answers, a tenant's or a model's, within seconds on every replica; record the change.
 
         Raises:
-            ValueError: the author or the reason is empty.
+            ValueError: the author or the reason is empty, or both a model and a tenant are named.
         """
         if not change.by.strip() or not change.reason.strip():
             raise ValueError("say who stops or resumes, and why")
+        if change.model is not None and change.tenant is not None:
+            raise ValueError("a model is stopped for all tenants: name a model or a tenant")
         kind, name = (_STOP, _EVERYONE) if change.model is None else (_MODEL, change.model)
+        if change.tenant is not None:
+            kind, name = _TENANT, change.tenant
         stop = {"kind": kind, "tenant": _EVERYONE, "name": name, "reason": change.reason, "at": change.at}
-        record = {"action": change.action, "model": name, "changed_by": change.by}
+        record = {"action": change.action, "model": change.model or "", "changed_by": change.by}
+        record |= {"tenant": change.tenant or _EVERYONE}
         with anyio.fail_after(self._settings.deadline):
             async with self._engine.begin() as connection:
                 await transaction_lock(connection, "stops")
@@ -145,18 +157,27 @@ class Withdrawals:
                 await connection.execute(insert(CHANGES).values(record | {"reason": change.reason, "at": change.at}))
         await self.read()
 
-    async def changes(self, *, limit: int) -> tuple[StopChange, ...]:
-        """Return the latest stops and resumptions, newest first.
+    async def changes(self, *, limit: int, tenant: str | None = None) -> tuple[StopChange, ...]:
+        """Return the latest stops and resumptions, newest first; with a `tenant` those of that one alone.
 
         Raises:
             UNAVAILABLE: the table cannot be read.
         """
         newest = select(CHANGES).order_by(CHANGES.c.id.desc()).limit(limit)
+        if tenant is not None:
+            newest = newest.where(CHANGES.c.tenant == tenant)
         with anyio.fail_after(self._settings.deadline):
             async with self._engine.connect() as connection:
                 rows = (await connection.execute(newest)).all()
         return tuple(
-            StopChange(action=row.action, model=row.model or None, by=row.changed_by, reason=row.reason, at=row.at)
+            StopChange(
+                action=row.action,
+                model=row.model or None,
+                tenant=row.tenant or None,
+                by=row.changed_by,
+                reason=row.reason,
+                at=row.at,
+            )
             for row in rows
         )
 
@@ -166,7 +187,7 @@ class Withdrawals:
         Raises:
             UNAVAILABLE: it cannot be read.
         """
-        stops = select(WITHDRAWN.c.kind, WITHDRAWN.c.name).where(WITHDRAWN.c.kind.in_((_STOP, _MODEL)))
+        stops = select(WITHDRAWN.c.kind, WITHDRAWN.c.name).where(WITHDRAWN.c.kind.in_((_STOP, _MODEL, _TENANT)))
         count = select(func.count()).where(WITHDRAWN.c.kind == _VERSION)
         with anyio.fail_after(self._settings.deadline):
             async with self._engine.connect() as connection:

@@ -61,6 +61,10 @@ def row_of(table: Table) -> dict[str, Any]:
     return {column.name: VALUES[column.type.python_type] for column in table.columns}
 
 
+def columns_of(connection: Connection, table: str) -> set[str]:
+    return {column["name"] for column in inspect(connection).get_columns(table)}
+
+
 @OWNERS
 async def test_the_steps_make_the_tables_that_the_code_uses(engine: AsyncEngine, schema: Schema) -> None:
     assert await look(engine, differences(schema)) != []
@@ -73,15 +77,19 @@ async def test_a_database_from_before_the_steps_becomes_what_the_code_uses_and_k
 ) -> None:
     await steps_of_old(engine)
     tables = [table for schema in SCHEMAS for table in schema.tables.sorted_tables]
+    former: dict[str, dict[str, Any]] = {}
     async with engine.begin() as connection:
         for table in tables:
-            await connection.execute(insert(table).values(row_of(table)))
+            names = await connection.run_sync(columns_of, table.name)
+            former[table.name] = {name: value for name, value in row_of(table).items() if name in names}
+            await connection.execute(insert(table).values(former[table.name]))
     await migrate(engine, *SCHEMAS)
     for schema in SCHEMAS:
         assert await look(engine, differences(schema)) == []
     async with engine.connect() as connection:
         for table in tables:
-            assert [dict(row) for row in (await connection.execute(select(table))).mappings()] == [row_of(table)]
+            (row,) = (await connection.execute(select(table))).mappings()
+            assert {name: row[name] for name in former[table.name]} == former[table.name]
 
 
 async def test_processes_that_start_together_take_each_step_once(engine: AsyncEngine, database_url: str) -> None:
@@ -133,7 +141,7 @@ async def test_both_commands_migrate_one_database_at_once(database_url: str, tmp
     }
     assert {name: process.wait(60) for name, process in running.items()} == {"chatbot": 0, "ingest": 0}
     printed = {name: (tmp_path / name).read_text("utf-8") for name in running}
-    assert all("knowledge 0001" in text for text in printed.values())
+    assert all("knowledge 0002" in text for text in printed.values())
     assert "chatbot 0001" in printed["chatbot"]
     assert "ingest 0002" in printed["ingest"]
 

@@ -317,6 +317,34 @@ async def test_no_reply_tells_how_much_of_a_prompt_was_cached(product: Product) 
     assert any(float(line.split()[-1]) > 0 for line in cached), "the bill and the operators still have it"
 
 
+async def test_an_admin_stops_and_resumes_its_own_tenant_and_no_other(product: Product) -> None:
+    async with (
+        product.client("park", role="admin") as admin,
+        product.client("kim", tenant="other", role="admin") as stranger,
+        product.client(new_customer()) as customer,
+        product.client(new_customer(), tenant="other") as elsewhere,
+    ):
+        stopped = (await admin.post("/v1/admin/tenant/stop", json={"reason": "wrong rates"})).json()
+        try:
+            silent = (await product.ask(customer, KOREAN))[-1].field("finish_reason")
+            other = (await product.ask(elsewhere, KOREAN))[-1].field("finish_reason")
+            of_the_other = (await stranger.get("/v1/admin/tenant/stops")).json()
+        finally:
+            resumed = (await admin.post("/v1/admin/tenant/resume", json={"reason": "mended"})).json()
+        answered = (await product.ask(customer, KOREAN))[-1].field("finish_reason")
+        refused = [
+            (await customer.post(f"/v1/admin/tenant/{action}", json={"reason": "mine"})).status_code
+            for action in ("stop", "resume")
+        ]
+    assert (stopped["stopped"], silent, other) == (True, "handoff", "refused")
+    assert of_the_other == {"stopped": False, "changes": []}
+    assert [(change["action"], change["by"]) for change in resumed["changes"][:2]] == [
+        ("resume", "hanbit/park"),
+        ("stop", "hanbit/park"),
+    ]
+    assert (resumed["stopped"], answered, refused) == (False, "stop", [403, 403])
+
+
 @pytest.mark.parametrize("role", ["customer", "staff", "admin", "service"])
 async def test_no_role_of_a_tenant_stops_or_sees_what_all_tenants_share(product: Product, role: str) -> None:
     async with product.client(new_customer(), role=role) as http:

@@ -155,6 +155,24 @@ async def test_every_change_is_recorded_with_author_time_and_reason(withdrawals:
     assert await withdrawals.changes(limit=1) == (RESUME,)
 
 
+async def test_a_stop_of_a_tenant_is_its_own_and_its_change_is_seen_by_it_alone(withdrawals: Withdrawals) -> None:
+    ours = replace(STOP, tenant="hanbit")
+    await withdrawals.change(ours)
+    assert (withdrawals.stopped("hanbit"), withdrawals.stopped("other"), withdrawals.stopped()) == (True, False, False)
+    assert withdrawals.stopped_tenants() == {"hanbit"}
+    assert not withdrawals.stopped_models()
+    await withdrawals.change(STOP)
+    assert withdrawals.stopped("other")
+    await withdrawals.change(RESUME)
+    assert (withdrawals.stopped("hanbit"), withdrawals.stopped("other")) == (True, False), (
+        "each stop is ended by itself"
+    )
+    assert await withdrawals.changes(limit=10, tenant="hanbit") == (ours,)
+    assert await withdrawals.changes(limit=10, tenant="other") == ()
+    with pytest.raises(ValueError, match="a model or a tenant"):
+        await withdrawals.change(replace(ours, model="big"))
+
+
 @pytest.mark.parametrize("missing", ["by", "reason"])
 async def test_a_change_without_author_or_reason_is_refused_and_changes_nothing(
     withdrawals: Withdrawals, missing: str

@@ -1,11 +1,14 @@
-"""Stopping and resuming the chatbot, or one model, on every replica within seconds; recorded, for operators only."""
+"""Stopping and resuming the chatbot, a model or a tenant on every replica within seconds; recorded.
 
-from typing import Annotated, Literal
+The role `platform` stops and sees everything; a tenant's `admin` its own tenant alone.
+"""
+
+from typing import Annotated, Literal, Self
 
 from fastapi import APIRouter
-from pydantic import BaseModel, Field, StringConstraints
+from pydantic import BaseModel, Field, StringConstraints, model_validator
 
-from chatbot.api.auth import ThePlatform
+from chatbot.api.auth import TheAdmin, ThePlatform
 from chatbot.api.dependencies import TheModels, TheServices, TheWithdrawals
 from chatbot.errors import AuditUnavailable, NotFound
 from chatbot.models import Models
@@ -19,13 +22,27 @@ router = APIRouter(prefix="/v1/admin", tags=["stops"])
 _CHANGES = 50
 
 
+Reason = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=400, pattern="^[^\\x00]*$")]
+
+
 class Change(BaseModel):
-    """What to stop or resume, everything unless it names an entry of the MODELS_FILE, and why."""
+    """What to stop or resume, everything unless it names an entry of the MODELS_FILE or a tenant, and why."""
 
     model: Annotated[str, StringConstraints(min_length=1, max_length=200)] | None = None
-    reason: Annotated[
-        str, StringConstraints(strip_whitespace=True, min_length=1, max_length=400, pattern="^[^\\x00]*$")
-    ]
+    tenant: Annotated[str, StringConstraints(min_length=1, max_length=200, pattern="^[^\\x00]*$")] | None = None
+    reason: Reason
+
+    @model_validator(mode="after")
+    def _names_one(self) -> Self:
+        if self.model is not None and self.tenant is not None:
+            raise ValueError("a model is stopped for all tenants: name a model or a tenant")
+        return self
+
+
+class ChangeOfTenant(BaseModel):
+    """Why the caller's tenant is stopped or resumed."""
+
+    reason: Reason
 
 
 class ModelState(BaseModel):
@@ -44,6 +61,7 @@ class Changed(BaseModel):
 
     action: Literal["stop", "resume"]
     model: str | None
+    tenant: str | None = None
     by: str
     reason: str
     at: float
@@ -54,8 +72,37 @@ class State(BaseModel):
 
     stopped: bool
     stopped_models: list[str]
+    stopped_tenants: list[str] = []
     models: list[ModelState]
     changes: list[Changed] = Field(max_length=_CHANGES)
+
+
+class StateOfTenant(BaseModel):
+    """Whether the caller's tenant answers as this replica knows it, and its own latest changes, newest first."""
+
+    stopped: bool
+    """By itself or with everybody."""
+    changes: list[Changed] = Field(max_length=_CHANGES)
+
+
+@router.get("/tenant/stops")
+async def tenant_stops(admin: TheAdmin, withdrawals: TheWithdrawals) -> StateOfTenant:
+    """Return whether the caller's tenant is stopped, and who in it changed that."""
+    return await state_of(admin.tenant, withdrawals)
+
+
+@router.post("/tenant/stop")
+async def stop_tenant(change: ChangeOfTenant, admin: TheAdmin, services: TheServices) -> StateOfTenant:
+    """Stop every answer of the caller's tenant, running ones too."""
+    await make_change("stop", admin, services, tenant=admin.tenant, reason=change.reason)
+    return await state_of(admin.tenant, services.withdrawals)
+
+
+@router.post("/tenant/resume")
+async def resume_tenant(change: ChangeOfTenant, admin: TheAdmin, services: TheServices) -> StateOfTenant:
+    """Let the caller's tenant answer again, where not everything is stopped."""
+    await make_change("resume", admin, services, tenant=admin.tenant, reason=change.reason)
+    return await state_of(admin.tenant, services.withdrawals)
 
 
 @router.get("/stops")
@@ -86,18 +133,31 @@ async def changed(action: Literal["stop", "resume"], change: Change, operator: P
     known = services.models.names | services.withdrawals.stopped_models()
     if change.model is not None and change.model not in known:
         raise NotFound(f"no model is named {change.model}: there are {', '.join(sorted(known))}")
-    stop_change = StopChange(
-        action=action,
-        model=change.model,
-        by=f"{operator.tenant}/{operator.sub}",
-        reason=change.reason,
-        at=services.now(),
-    )
+    await make_change(action, operator, services, model=change.model, tenant=change.tenant, reason=change.reason)
+    return await state(services.models, services.withdrawals)
+
+
+async def make_change(
+    action: Literal["stop", "resume"],
+    who: Principal,
+    services: Services,
+    *,
+    model: str | None = None,
+    tenant: str | None = None,
+    reason: str,
+) -> None:
+    """Make and record a change.
+
+    Raises:
+        AuditUnavailable: it could not be recorded, so it was not made.
+    """
+    by, at = f"{who.tenant}/{who.sub}", services.now()
     try:
-        await services.withdrawals.change(stop_change)
+        await services.withdrawals.change(
+            StopChange(action=action, model=model, tenant=tenant, by=by, reason=reason, at=at)
+        )
     except UNAVAILABLE as exc:
         raise AuditUnavailable("the change could not be written down") from exc
-    return await state(services.models, services.withdrawals)
 
 
 async def state(models: Models, withdrawals: Withdrawals) -> State:
@@ -106,18 +166,40 @@ async def state(models: Models, withdrawals: Withdrawals) -> State:
     Raises:
         AuditUnavailable: the changes cannot be read.
     """
-    try:
-        changes = await withdrawals.changes(limit=_CHANGES)
-    except UNAVAILABLE as exc:
-        raise AuditUnavailable("the changes cannot be read") from exc
+    changes = await latest_changes(withdrawals)
     return State(
         stopped=withdrawals.stopped(),
         stopped_models=sorted(withdrawals.stopped_models()),
+        stopped_tenants=sorted(withdrawals.stopped_tenants()),
         models=[
             ModelState(
                 name=m.name, group=m.group, model=m.model, endpoint=m.endpoint, breaker=m.breaker, stopped=m.stopped
             )
             for m in models.endpoint_statuses()
         ],
-        changes=[Changed(action=c.action, model=c.model, by=c.by, reason=c.reason, at=c.at) for c in changes],
+        changes=changes,
     )
+
+
+async def state_of(tenant: str, withdrawals: Withdrawals) -> StateOfTenant:
+    """Return whether a tenant is stopped, and its latest changes.
+
+    Raises:
+        AuditUnavailable: the changes cannot be read.
+    """
+    return StateOfTenant(stopped=withdrawals.stopped(tenant), changes=await latest_changes(withdrawals, tenant=tenant))
+
+
+async def latest_changes(withdrawals: Withdrawals, *, tenant: str | None = None) -> list[Changed]:
+    """Return the latest changes, all of them or a tenant's.
+
+    Raises:
+        AuditUnavailable: they cannot be read.
+    """
+    try:
+        changes = await withdrawals.changes(limit=_CHANGES, tenant=tenant)
+    except UNAVAILABLE as exc:
+        raise AuditUnavailable("the changes cannot be read") from exc
+    return [
+        Changed(action=c.action, model=c.model, tenant=c.tenant, by=c.by, reason=c.reason, at=c.at) for c in changes
+    ]
