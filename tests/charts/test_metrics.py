@@ -206,7 +206,7 @@ def test_the_comparison_detects_an_old_metric_and_a_label_that_is_not_there() ->
 
 def test_the_recorded_metrics_are_those_of_the_pinned_vllm() -> None:
     lock = (ROOT / "requirements/llm-gpu.lock").read_text("utf-8")
-    assert f"\nvllm=={RECORDED['release']}\n" in lock, "vLLM has another release: record its metrics anew"
+    assert f"\nvllm=={RECORDED['release']} \\\n" in lock, "vLLM has another release: record its metrics anew"
     if VLLM is None:
         pytest.skip(".venv-llm is missing: scripts/setup brings it")
     source = VLLM.read_text("utf-8")

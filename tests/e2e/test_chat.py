@@ -115,7 +115,7 @@ async def test_a_conversation_is_kept_listed_read_exported_and_deleted(product: 
         assert read["messages"][1]["text"] == text_of(first)
         assert read["messages"][1]["citations"]
         export = await http.get(f"/v1/conversations/{conversation}/export")
-        assert export.json() == read
+        assert (read.pop("next_cursor"), export.json()) == (None, read)
         assert "attachment" in export.headers["content-disposition"]
         async with product.client("stranger") as other:
             for method in ("GET", "DELETE"):

@@ -44,7 +44,7 @@ def test_nothing_found_is_nothing_fused() -> None:
     assert fuse({}, {}, weight=0.5, candidates=10) == []
 
 
-@pytest.mark.parametrize(("language", "weight"), [("ko", 0.4), ("en", 0.65)])
+@pytest.mark.parametrize(("language", "weight"), [("ko", 0.45), ("en", 0.65)])
 def test_the_dense_half_counts_less_in_korean(language: str, weight: float) -> None:
     assert FusionSettings().dense_weight(language) == weight  # type: ignore[arg-type]  # the parameters are literals
 
