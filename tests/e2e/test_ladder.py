@@ -222,7 +222,10 @@ async def test_a_model_that_stalls_is_left_in_time_and_slows_nobody_else(ladder:
     assert took[int(len(took) * 0.99)] <= patient(0.2 + NOISE), took[-5:]
 
 
-async def test_an_emergency_stop_ends_every_answer_on_every_replica(ladder: Cluster, fault_round: int) -> None:
+@pytest.mark.parametrize("tenant", [None, TENANT], ids=["everything", "a tenant"])
+async def test_an_emergency_stop_ends_every_answer_on_every_replica(
+    ladder: Cluster, fault_round: int, tenant: str | None
+) -> None:
     # Silent in mid-answer: a stop does not wait for the next token.
     await ladder.tell(answer=ANSWER * 5, probe=0.99, token_seconds=0.01, stall_after=60)
     streams: list[list[SentEvent]] = [[], []]
@@ -232,7 +235,7 @@ async def test_an_emergency_stop_ends_every_answer_on_every_replica(ladder: Clus
             tasks.create_task(followed(ladder, replica, events))
         await until(lambda: all(text_of(events) for events in streams))
         began = time.monotonic()
-        await command(ladder, "stop", "--by", "kim", "--reason", reason)
+        await command(ladder, "stop", *(["--tenant", tenant] if tenant else []), "--by", "kim", "--reason", reason)
         stopped = time.monotonic()
     assert time.monotonic() - stopped < patient(2 + NOISE), f"the command itself took {stopped - began:.1f} s"
     assert [finish(events) for events in streams] == ["handoff", "handoff"]
@@ -248,11 +251,11 @@ async def test_an_emergency_stop_ends_every_answer_on_every_replica(ladder: Clus
 
     await ladder.tell(answer=ANSWER, token_seconds=0.0, stall_after=None)
     async with ladder.client("park", url=ladder.replicas[1].url, role="platform") as admin:
-        state = (await admin.post("/v1/admin/resume", json={"reason": f"{reason} is over"})).json()
-        assert state["stopped"] is False
-        assert [(c["action"], c["model"], c["by"], c["reason"]) for c in state["changes"][:2]] == [
-            ("resume", None, f"{TENANT}/park", f"{reason} is over"),
-            ("stop", None, "kim", reason),
+        state = (await admin.post("/v1/admin/resume", json={"reason": f"{reason} is over", "tenant": tenant})).json()
+        assert (state["stopped"], state["stopped_tenants"]) == (False, [])
+        assert [(c["action"], c["model"], c["tenant"], c["by"], c["reason"]) for c in state["changes"][:2]] == [
+            ("resume", None, tenant, f"{TENANT}/park", f"{reason} is over"),
+            ("stop", None, tenant, "kim", reason),
         ]
         assert all(abs(change["at"] - time.time()) < 60 for change in state["changes"][:2])
     await until(lambda: by_primaries(ladder), 2 + NOISE)
