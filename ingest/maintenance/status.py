@@ -42,13 +42,15 @@ async def read_status(
         StorageUnavailable: the store of originals cannot be asked.
     """
     jobs, oldest = await job_claims.counts(tenant)
+    orphans = await find_orphans(blobs, catalogue, before=now - CLEAN_UP_SECONDS)
+    due = await find_orphans(blobs, catalogue, before=now - ORPHAN_SECONDS) if orphans.digests else orphans
     return TenantStatus(
         versions=tuple(await catalogue.all_versions(tenant)),
         jobs=jobs,
         oldest_waiting=0.0 if oldest is None else max(now - oldest, 0.0),
         unwritten_windows=len(await catalogue.unwritten_windows()),
-        orphans=await find_orphans(blobs, catalogue, before=now - CLEAN_UP_SECONDS),
-        due_orphans=await find_orphans(blobs, catalogue, before=now - ORPHAN_SECONDS),
+        orphans=orphans,
+        due_orphans=due,
         now=now,
     )
 
