@@ -61,6 +61,11 @@ def score(
     return 1 / (1 + math.exp(-z))
 
 
+def settled(score: float, settings: AnswerabilitySettings) -> bool:
+    """Return whether no further passage needs to be probed: the score is enough, or the others count nothing in it."""
+    return score >= settings.threshold or not settings.likeliest
+
+
 def nearness(cosine: float) -> float:
     """Return a cosine on a scale of its own: 0 at .85, 1 at .90 (e5's cosines lie between .78 and .95)."""
     return 20 * (cosine - 0.85)

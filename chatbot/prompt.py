@@ -16,7 +16,7 @@ from chatbot.tokenizer import Message, RenderedChat, Tokenizer
 from knowledge.passage import Language, Passage
 
 PROBED = 3
-"""The number of passages that are probed: they hold the answer to 94 % of questions."""
+"""Passages that a probe is made for, the most that may be asked: they hold the answer to 94 % of questions."""
 
 _ANGLES = str.maketrans("<>＜＞﹤﹥", "‹›‹›‹›")  # the wide ones too: a small model reads them alike
 _MARKS: Mapping[Language, str] = {"ko": "문서", "en": "document"}

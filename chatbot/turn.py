@@ -320,10 +320,7 @@ async def ask_the_model(answering: Answering, place: Place) -> None:
 
 
 async def answerable(answering: Answering, *, priority: int) -> bool:
-    """Return whether the passages hold the answer, by retrieval and one token of the model a passage.
-
-    Passage by passage, until the score reaches the threshold or the others count nothing in it.
-    """
+    """Return whether the passages hold the answer, by retrieval and one token of the model for a passage."""
     turn, state, services = answering.turn, answering.state, answering.services
     if not services.settings.probes:
         return True
@@ -340,7 +337,7 @@ async def answerable(answering: Answering, *, priority: int) -> bool:
             )
             state.probes = (*state.probes, yes)
             score = answerability.score(turn.found.hits, state.probes, unknown, turn.language, settings)
-            if score >= settings.threshold or not settings.likeliest:
+            if answerability.settled(score, settings):
                 break
         span.set_attributes({"probe.said": state.probes, "probe.unknown": unknown, "probe.judged": score})
     return score >= settings.threshold

@@ -165,7 +165,7 @@ class Recorder:
     async def _probes(
         self, result: SearchResult, prompt: Prompt, unknown: float, language: Language
     ) -> tuple[list[float], bool]:
-        """Return the probabilities of "yes", passage by passage until one is enough, and whether one was."""
+        """Return the probabilities of "yes", as a turn asks for them, and whether they are enough."""
         settings = TurnSettings().answerability
         probabilities: list[float] = []
         if answerability.nothing_near(result.hits, settings):
@@ -175,8 +175,9 @@ class Recorder:
                 probe, YES_OR_NO, conversation_id=uuid4().hex, cache_salt=TENANT
             )
             probabilities.append(yes)
-            if answerability.score(result.hits, probabilities, unknown, language, settings) >= settings.threshold:
-                return probabilities, True
+            score = answerability.score(result.hits, probabilities, unknown, language, settings)
+            if answerability.settled(score, settings):
+                return probabilities, score >= settings.threshold
         return probabilities, False
 
     async def _answer(self, prompt: Prompt) -> str:
