@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 
 from knowledge.access import EVERY_CUSTOMER
+from knowledge.embedding import Embedder
 from knowledge.index import Index, IndexSettings, open_index
 from knowledge.passage import Passage
 from knowledge.terms import Terms
@@ -34,12 +35,19 @@ class NoEmbedder:
         raise NotImplementedError(texts)
 
 
+class FirstAxis(NoEmbedder):
+    """Every question is near DEPOSIT."""
+
+    async def embed_queries(self, texts: Sequence[str]) -> list[list[float]]:
+        return [[1.0, 0.0] for _ in texts]
+
+
 _terms = cache(Terms)
 
 
 @asynccontextmanager
-async def indexed_passages(folder: Path) -> AsyncGenerator[Index]:
+async def indexed_passages(folder: Path, embedder: Embedder | None = None) -> AsyncGenerator[Index]:
     """Open an index in a folder and write both passages."""
-    async with open_index(IndexSettings(path=folder), NoEmbedder(), _terms()) as index:
+    async with open_index(IndexSettings(path=folder), embedder or NoEmbedder(), _terms()) as index:
         await index.upsert([DEPOSIT, FEES], [[1.0, 0.0], [0.0, 1.0]])
         yield index

@@ -1,7 +1,7 @@
 import sqlite3
 import threading
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,9 +9,10 @@ import anyio
 import asyncpg  # type: ignore[import-untyped]  # publishes no types
 import msgspec
 import pytest
+import sqlalchemy.event
 import sqlalchemy.exc
 from pydantic import SecretStr, ValidationError
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from chatbot.audit import AuditOpened
@@ -215,6 +216,31 @@ async def test_without_the_database_it_says_so_in_time_and_closes_when_it_is_bac
         assert await faults(audit, unclosed_before=1e12) == []
         await answer(audit, "a3")
         assert await faults(audit, unclosed_before=1e12) == []
+
+
+@contextmanager
+def replies_lost(engine: AsyncEngine) -> Iterator[None]:
+    """Let the database commit while the block runs, and the writer never hear of it."""
+
+    def commit_and_say_nothing(connection: Connection) -> None:
+        connection.connection.commit()
+        raise sqlalchemy.exc.OperationalError("COMMIT", None, ConnectionError("the reply was lost"))
+
+    sqlalchemy.event.listen(engine.sync_engine, "commit", commit_and_say_nothing)
+    try:
+        yield
+    finally:
+        sqlalchemy.event.remove(engine.sync_engine, "commit", commit_and_say_nothing)
+
+
+async def test_after_a_write_of_unknown_outcome_a_new_chain_begins(audit: Audit, engine: AsyncEngine) -> None:
+    await answer(audit, "a1")
+    with replies_lost(engine), pytest.raises(AuditUnavailable):
+        await audit.open(replace(OPENED, answer_id="a2"))
+    assert len(await audit.rows("a2")) == 1, "it was written all the same"
+    await answer(audit, "a2", "a3")
+    assert await faults(audit, unclosed_before=1e12) == []
+    assert len(await audit.heads()) == 2
 
 
 @pytest.mark.faults

@@ -3,6 +3,7 @@
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
+from typing import Literal
 from uuid import uuid4
 
 import anyio
@@ -27,7 +28,7 @@ from chatbot.streams.log import (
     WriterReplaced,
     WriterStanding,
 )
-from chatbot.streams.pipelined_connection import open_pipelined_connection
+from chatbot.streams.pipelined_connection import PipelinedConnection, open_pipelined_connection
 from chatbot.streams.registry import AnswerRegistry, AnswerRegistrySettings, TakeoverReason
 from knowledge.identity import Principal
 from tests.answers import customer, done, text_of
@@ -41,6 +42,7 @@ QUICK = AnswerRegistrySettings(grace=0.4, heartbeat=0.05, sweep_every=0.05, orph
 # On a busy machine a reader may be away for longer than that between two visits.
 NEVER_ENDED = QUICK.model_copy(update={"grace": 60.0, "orphaned_after": 60.0})
 LEASE = 0.4
+LOG = AnswerLogSettings(block=0.2, lease=LEASE)
 
 
 @dataclass
@@ -91,7 +93,7 @@ async def redis(redis_url: str) -> AsyncGenerator[Redis]:
 @pytest.fixture
 async def answer_log(redis: Redis) -> AsyncGenerator[AnswerLog]:
     async with open_pipelined_connection(redis) as pipelined:
-        yield AnswerLog(redis, RedisBreaker(PATIENT), AnswerLogSettings(block=0.2, lease=LEASE), pipelined=pipelined)
+        yield AnswerLog(redis, RedisBreaker(PATIENT), LOG, pipelined=pipelined)
 
 
 @pytest.fixture
@@ -342,6 +344,124 @@ async def test_an_answer_that_is_handed_over_goes_on_elsewhere_at_once(replica: 
     assert [entry.n for entry in seen] == list(range(1, len(WORDS) + 2))
     assert text_of(entry.event for entry in seen) == "".join(WORDS)
     assert (writer.finished, other.finished) == ([], [live.answer_id])
+
+
+class Slow(AnswerLog):
+    """A log of which one kind of command waits until a test lets it go on."""
+
+    slow: Literal["append", "take_over"] = "append"
+
+    def __init__(self, redis: Redis, pipelined: PipelinedConnection) -> None:
+        super().__init__(redis, RedisBreaker(PATIENT), LOG, pipelined=pipelined)
+        self.begun = anyio.Event()
+        self.go_on = anyio.Event()
+
+    async def append(self, tenant: str, answer_id: AnswerId, append: LogAppend, *, epoch: int) -> WriterStanding:
+        if self.slow == "append":  # it is under way
+            self.begun.set()
+            await self.go_on.wait()
+        return await super().append(tenant, answer_id, append, epoch=epoch)
+
+    async def take_over(self, tenant: str, answer_id: AnswerId) -> TakenOver | None:
+        taken = await super().take_over(tenant, answer_id)
+        if self.slow == "take_over":  # its reply is under way
+            self.begun.set()
+            await self.go_on.wait()
+        return taken
+
+
+@pytest.fixture
+async def slow_log(redis: Redis) -> AsyncGenerator[Slow]:
+    async with open_pipelined_connection(redis) as pipelined:
+        yield Slow(redis, pipelined)
+
+
+async def test_a_lease_is_given_up_behind_the_appends_that_are_under_way(
+    answer_log: AnswerLog, slow_log: Slow, tasks: TaskGroup
+) -> None:
+    live, handed = new_answer(customer()), anyio.Event()
+    writer = Replica(AnswerRegistry(slow_log, tasks, NEVER_ENDED))
+
+    async def hand_over() -> None:
+        await writer.registry.hand_over()
+        handed.set()
+
+    await writer.registry.start(live, writer.speak, passages=[])
+    with anyio.fail_after(5):
+        await slow_log.begun.wait()
+    tasks.start_soon(hand_over)
+    with anyio.move_on_after(0.2):
+        await handed.wait()
+    slow_log.go_on.set()
+    with anyio.fail_after(5):
+        await handed.wait()
+        await writer.registry.drained()
+    assert await answer_log.take_over(live.who.tenant, live.answer_id) is not None, "the append renewed the lease"
+
+
+async def test_an_answer_that_is_settled_already_is_not_handed_over(
+    answer_log: AnswerLog, tasks: TaskGroup, replica: Callable[..., Replica]
+) -> None:
+    writer, other, live = replica(NEVER_ENDED), replica(NEVER_ENDED), new_answer(customer())
+    settling, settled = anyio.Event(), anyio.Event()
+
+    async def speak_and_settle(live: LiveAnswer) -> None:
+        live.put(Token(text="all of it"))
+        if await live.confirm_ownership():
+            settling.set()
+            with anyio.CancelScope(shield=True):
+                await settled.wait()
+            writer.finished.append(live.answer_id)
+        live.put(done())
+
+    await writer.registry.start(live, speak_and_settle, passages=[])
+    with anyio.fail_after(5):
+        await settling.wait()
+    tasks.start_soon(writer.registry.hand_over)
+    with anyio.move_on_after(0.2):
+        await writer.registry.drained()
+    taken = await answer_log.take_over(live.who.tenant, live.answer_id)
+    settled.set()
+    assert taken is None
+    entries = await read_all(other, live.who, live.answer_id)
+    assert entries[-1].event == done()
+    assert (writer.finished, other.finished) == ([live.answer_id], [])
+
+
+async def test_a_takeover_goes_on_although_the_reader_who_asked_for_it_leaves(
+    answer_log: AnswerLog, slow_log: Slow, tasks: TaskGroup
+) -> None:
+    who, slow_log.slow = customer(), "take_over"
+    other = Replica(AnswerRegistry(slow_log, tasks, NEVER_ENDED))
+    other.go_on.set()
+    tasks.start_soon(other.registry.maintain_leases, other.resume)
+    answer_id = await half_said(answer_log, who)
+    async with anyio.create_task_group() as reader:
+        reader.start_soon(read_all, other, who, answer_id)
+        with anyio.fail_after(5):
+            await slow_log.begun.wait()
+        reader.cancel_scope.cancel()
+    slow_log.go_on.set()
+    with anyio.fail_after(5):
+        while not other.finished:
+            await anyio.sleep(0.01)
+    assert other.finished == [answer_id]
+
+
+async def test_nothing_of_an_answer_is_kept_for_good(answer_log: AnswerLog, redis: Redis) -> None:
+    who = customer()
+    prefix, keep = f"{{{who.tenant}}}", AnswerLogSettings().keep
+    answer_id = await half_said(answer_log, who)
+    key = f"{prefix}:answer:{answer_id}"
+    for name in (key, f"{key}:events", f"{key}:tokens"):
+        assert 0 < await redis.ttl(name) <= keep, name
+        await redis.expire(name, 5)
+    await answer_log.append(who.tenant, answer_id, LogAppend(first=5, events=[done()], ids_before=4), epoch=1)
+    kept = {name: await redis.ttl(name) async for name in redis.scan_iter(f"{prefix}*")}
+    assert kept.keys() == {key.encode(), f"{key}:events".encode()}
+    assert all(keep - 5 <= seconds <= keep for seconds in kept.values()), "an hour from its end on"
+    await answer_log.forget(who.tenant, [answer_id])
+    assert [await redis.ttl(name) > 0 async for name in redis.scan_iter(f"{prefix}*")] == [True]
 
 
 VISITS = st.lists(st.tuples(st.integers(0, 1), st.integers(0, 5)), max_size=12)

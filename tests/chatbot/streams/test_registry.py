@@ -185,6 +185,23 @@ async def test_without_redis_the_stream_goes_on_with_a_notice(tasks: TaskGroup) 
     await nowhere.aclose()
 
 
+async def test_of_answers_without_a_log_only_the_last_ones_stay_in_memory(nowhere: Redis, tasks: TaskGroup) -> None:
+    log = AnswerLog(
+        nowhere, RedisBreaker(RedisBreakerSettings()), AnswerLogSettings(), pipelined=PipelinedConnection(nowhere)
+    )
+    registry, lives = (
+        AnswerRegistry(log, tasks, AnswerRegistrySettings(kept=2)),
+        [new_answer(customer()) for _ in "abcd"],
+    )
+    for live in lives:
+        await registry.start(live, speak, passages=[])
+        with anyio.fail_after(5):
+            await read_all(registry, live)
+            while registry.active:
+                await anyio.sleep(0.01)
+    assert [registry.find(live.who, live.answer_id) for live in lives] == [None, None, *lives[2:]]
+
+
 async def test_a_writer_with_an_old_epoch_may_not_append(answer_log: AnswerLog, redis: Redis) -> None:
     who, answer_id = customer(), AnswerId(uuid4().hex)
     await answer_log.open(who, answer_id, conversation_id="c", passages=[])

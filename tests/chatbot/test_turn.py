@@ -1,0 +1,155 @@
+"""A turn before its first byte, over real stores: what is refused leaves nothing, what is withdrawn is not used."""
+
+import signal
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
+from uuid import uuid4
+
+import anyio
+import pytest
+from redis.asyncio import Redis
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from chatbot.audit import Audit, Versions, open_audit
+from chatbot.conversations import ConversationIds, History, HistorySettings, Owner, StoredMessage
+from chatbot.deferred import DeferredSettings, DeferredWrites
+from chatbot.errors import AuditUnavailable
+from chatbot.events import PassageRef
+from chatbot.limits import Caller, Ledger, LedgerSettings
+from chatbot.prompt import PromptBuilder, load_templates
+from chatbot.redis_client import RedisBreaker
+from chatbot.retrieval import Retrieval, RetrievalSettings
+from chatbot.screener import Screener
+from chatbot.services import Services, TurnSettings
+from chatbot.tokenizer import Tokenizer
+from chatbot.transcript import Question
+from chatbot.turn import open_turn
+from knowledge.glossary import load_glossary
+from knowledge.identity import Principal
+from knowledge.withdrawals import Withdrawals, load_withdrawals
+from tests.answers import customer
+from tests.audit import SETTINGS, faults
+from tests.chatbot.conftest import PATIENT
+from tests.conftest import RedisServer
+from tests.passages import DEPOSIT, NOW, TENANT, FirstAxis, indexed_passages
+
+pytestmark = [pytest.mark.anyio, pytest.mark.services]
+
+QUESTION = "정기예금의 금리는 얼마인가요?"
+MODEL = "qwen"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bank:
+    """The stores of a bank, and a customer of it."""
+
+    services: Services
+    audit: Audit
+    history: History
+    ledger: Ledger
+    withdrawals: Withdrawals
+    who: Principal
+
+    def question(self, conversation_id: str | None = None) -> Question:
+        return Question(text=QUESTION, conversation_id=conversation_id, max_answer_tokens=100)
+
+    def but(self, **parts: object) -> Services:
+        """Return its stores with others in place of some."""
+        return cast("Services", SimpleNamespace(**vars(self.services) | parts))
+
+    async def withdraw_deposit(self) -> None:
+        await self.withdrawals.withdraw(TENANT, DEPOSIT.document_id, DEPOSIT.version, reason="wrong", at=NOW)
+
+
+@pytest.fixture
+async def bank(redis: Redis, engine: AsyncEngine, tokenizer: Tokenizer, tmp_path: Path) -> AsyncGenerator[Bank]:
+    breaker, glossary = RedisBreaker(PATIENT), load_glossary()
+    history, ledger = History(redis, breaker, HistorySettings()), Ledger(redis, breaker, LedgerSettings())
+    withdrawals = await load_withdrawals(engine)
+    async with open_audit(engine, SETTINGS) as audit, indexed_passages(tmp_path / "index", FirstAxis()) as index:
+        parts = SimpleNamespace(
+            settings=TurnSettings(),
+            audit=audit,
+            conversation_ids=ConversationIds("a key that only tests have", begin_within=60),
+            deferred=DeferredWrites(DeferredSettings()),
+            history=history,
+            ledger=ledger,
+            models=SimpleNamespace(tokenizer=tokenizer, model=MODEL),
+            now=lambda: NOW,
+            prompts=PromptBuilder(
+                load_templates(), tokenizer, banks={"ko": "한빛은행", "en": "Hanbit Bank"}, passage_tokens=1000
+            ),
+            retrieval=Retrieval(index, RetrievalSettings(), glossary),
+            screener=Screener(("한빛은행",)),
+            versions=Versions(model=MODEL, prompt="1", index="passages", embedder="none"),
+            withdrawals=withdrawals,
+        )
+        yield Bank(
+            services=cast("Services", parts),
+            audit=audit,
+            history=history,
+            ledger=ledger,
+            withdrawals=withdrawals,
+            who=customer(sub=uuid4().hex, tenant=TENANT),
+        )
+
+
+async def test_a_question_that_cannot_be_recorded_costs_nothing(bank: Bank) -> None:
+    nowhere = create_async_engine("postgresql+asyncpg://nobody@127.0.0.1:1/none")
+    away = Audit(nowhere, SETTINGS.model_copy(update={"deadline": 0.1}))
+    with pytest.raises(AuditUnavailable):
+        await open_turn(bank.question(), bank.who, bank.but(audit=away))
+    _, user, _ = await bank.ledger.spending(Caller.of(bank.who, MODEL))
+    assert (user.use.tokens, user.use.today, user.use.slots) == (0, 0, 0)
+    assert user.use.requests == 1, "it was reserved before it was refused"
+    await nowhere.dispose()
+
+
+async def test_a_question_that_its_customer_leaves_while_it_is_kept_is_closed_and_costs_nothing(
+    bank: Bank, server: RedisServer
+) -> None:
+    async with Redis.from_url(server.url) as hung:
+        history = History(hung, RedisBreaker(PATIENT), HistorySettings())
+        server.signal(signal.SIGSTOP)
+        async with anyio.create_task_group() as asking:
+            asking.start_soon(open_turn, bank.question(), bank.who, bank.but(history=history))
+            with anyio.fail_after(10):
+                while not await bank.audit.unclosed(older_than=1e12):
+                    await anyio.sleep(0.01)
+            asking.cancel_scope.cancel()
+    await bank.audit.drain()
+    assert await faults(bank.audit, unclosed_before=1e12) == []
+    _, user, _ = await bank.ledger.spending(Caller.of(bank.who, MODEL))
+    assert (user.use.tokens, user.use.slots) == (0, 0)
+
+
+async def test_a_withdrawn_passage_is_not_used_although_the_index_still_finds_it(bank: Bank) -> None:
+    before = await open_turn(bank.question(), bank.who, bank.services)
+    assert {hit.passage.document_id for hit in before.found.hits} == {"deposit", "fees"}
+    await bank.withdraw_deposit()
+    after = await open_turn(bank.question(), bank.who, bank.services)
+    assert {hit.passage.document_id for hit in after.found.hits} == {"fees"}
+    assert (before.prompt.passages, after.prompt.passages) == (2, 1)
+
+
+async def test_an_answer_from_a_passage_that_is_withdrawn_is_in_no_later_prompt(bank: Bank) -> None:
+    owner = Owner(TENANT, bank.who.sub)
+    conversation_id = bank.services.conversation_ids.new(owner, now=NOW)
+    passage = PassageRef(document_id=DEPOSIT.document_id, version=DEPOSIT.version, n=DEPOSIT.n)
+    asked = StoredMessage(id="q0", parent_id=None, role="user", text="예금 이자는요?", at=NOW - 9, refused="")
+    told = StoredMessage(
+        id="a0",
+        parent_id="q0",
+        role="assistant",
+        text="연 3.1%입니다.",
+        at=NOW - 8,
+        answer_id="a0",
+        passages=(passage,),
+    )
+    await bank.history.append(owner, conversation_id, [asked, told], now=NOW - 8)
+    assert (await open_turn(bank.question(conversation_id), bank.who, bank.services)).context == ("q0", "a0")
+    await bank.withdraw_deposit()
+    assert (await open_turn(bank.question(conversation_id), bank.who, bank.services)).context == ()
