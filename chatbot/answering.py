@@ -7,13 +7,14 @@ from dataclasses import dataclass
 
 import anyio
 
-from chatbot.events import Event, Token
+from chatbot.events import Event, NoticeCode, Token
 from chatbot.grounding import GroundingStream, QuotedAnswer, grounding_stream
-from chatbot.notices import DegradationLevel, degradation_notice
+from chatbot.models import ThinkingFilter, Thought, begun_answer
+from chatbot.notices import DegradationLevel, degradation_notice, notice
 from chatbot.questions import CannedReply, canned_reply
 from chatbot.services import Services
 from chatbot.streams import LiveAnswer
-from chatbot.transcript import FINISH, AnswerState, Turn
+from chatbot.transcript import FINISH, AnswerState, Turn, is_progress, shown_in
 from knowledge.passage import Passage
 from knowledge.withdrawals import Withdrawals
 
@@ -30,8 +31,17 @@ class Answering:
     @classmethod
     def of(cls, turn: Turn, live: LiveAnswer, services: Services) -> "Answering":
         """Return the answer at its beginning, or where the writer before this one ended."""
-        state = AnswerState.of(turn, published=live.published, answer_tokens=len(live.token_ids))
-        return cls(turn, live, state, services)
+        progress_shown = any(map(is_progress, live.published))
+        state = AnswerState(shown=shown_in(turn, live.published), progress_shown=progress_shown)
+        answering = cls(turn, live, state, services)
+        if live.token_ids:
+            answering.state.begin_after(answering.said(), turn)
+        return answering
+
+    def said(self) -> ThinkingFilter:
+        """Return what the model has said by the token ids of the log."""
+        models, turn = self.services.models, self.turn
+        return begun_answer(models.tokenizer, turn.prompt.answer, self.live.token_ids, turn.sampling)
 
     def checks(self) -> GroundingStream:
         """Return new grounding checks for a text that answers the turn."""
@@ -50,6 +60,15 @@ class Answering:
         if self.state.first_token_at is None and any(isinstance(event, Token) for event in fresh):
             self.state.first_token_at = time.monotonic()
         self.state.shown.extend(fresh)
+
+    def show_progress(self, thought: Thought) -> None:
+        """Count a piece of the model's thinking, and have its ids logged; the customer is told once that it thinks."""
+        self.state.count(thinking_tokens=thought.tokens)
+        if not self.state.progress_shown:
+            self.live.put(notice(NoticeCode.THINKING, self.turn.language))
+            self.state.progress_shown = True
+        else:
+            self.live.append_again()
 
     def show_canned_reply(self, reply: CannedReply) -> None:
         """Show one of the bank's own texts: it claims nothing, so it is neither cited nor grounded."""

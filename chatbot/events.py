@@ -25,6 +25,8 @@ class NoticeCode(StrEnum):
     """earlier messages cannot be read, and this one is not kept"""
     MODEL_SWITCHED = "model_switched"
     """another endpoint, or the smaller model, continues the answer"""
+    THINKING = "thinking"
+    """the model thinks before it answers: progress, which no message of the history keeps"""
 
 
 class FinishReason(StrEnum):
@@ -144,6 +146,12 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True):
         int, Meta(description="tokens: of the prompt that the model had cached; 0 in every reply to a caller")
     ] = 0
     answer_tokens: Annotated[int, Meta(description="tokens: of the answer")] = 0
+    thinking_tokens: Annotated[int, Meta(description="tokens: of the model's thinking, which is not shown")] = 0
+
+    @property
+    def generated_tokens(self) -> int:
+        """The tokens that the model generated."""
+        return self.answer_tokens + self.thinking_tokens
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):

@@ -138,6 +138,7 @@ class Metrics:
         self.tokens.labels("prompt").inc(turn.usage.prompt_tokens)
         self.tokens.labels("cached").inc(turn.usage.cached_tokens)
         self.tokens.labels("answer").inc(turn.usage.answer_tokens)
+        self.tokens.labels("thinking").inc(turn.usage.thinking_tokens)
         self.withheld.labels(turn.language).inc(turn.withheld)
         self.citations.labels(turn.language).inc(turn.citations)
         if turn.degradation_level is not None:

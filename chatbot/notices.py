@@ -29,6 +29,10 @@ _TEXTS: Final[Mapping[NoticeCode, Mapping[Language, str]]] = {
         "ko": "지금은 이전 대화를 볼 수 없고 이 대화도 저장되지 않습니다.",
         "en": "Earlier messages cannot be read right now, and this one is not kept.",
     },
+    NoticeCode.THINKING: {
+        "ko": "답변을 검토하고 있습니다. 잠시만 기다려 주세요.",
+        "en": "The answer is being worked out. One moment, please.",
+    },
 }
 _LEVELS: Final[Mapping[DegradationLevel, tuple[NoticeCode, Mapping[Language, str]]]] = {
     DegradationLevel.REPLICA: (

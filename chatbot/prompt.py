@@ -41,16 +41,17 @@ class Prompt:
     @property
     def answer(self) -> RenderedChat:
         """The prompt of the answer."""
-        return self._rendered(self.answer_ids, self.answer_text)
+        return self._rendered(self.answer_ids, self.answer_text, thinks=True)
 
     @property
     def probes(self) -> tuple[RenderedChat, ...]:
         """The prompts of the probes."""
         texts = self.probe_texts or [""] * len(self.probes_ids)
-        return tuple(self._rendered(ids, text) for ids, text in zip(self.probes_ids, texts, strict=True))
+        pairs = zip(self.probes_ids, texts, strict=True)
+        return tuple(self._rendered(ids, text, thinks=False) for ids, text in pairs)
 
-    def _rendered(self, ids: tuple[int, ...], text: str) -> RenderedChat:
-        return RenderedChat(ids, (*self.before, Message("user", text)) if text else ())
+    def _rendered(self, ids: tuple[int, ...], text: str, *, thinks: bool) -> RenderedChat:
+        return RenderedChat(ids, (*self.before, Message("user", text)) if text else (), thinks)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +102,8 @@ class PromptBuilder:
             for passage in passages[:PROBED]
         ]
         return Prompt(
-            answer_ids=self._ids(before, answer),
-            probes_ids=tuple(self._ids(before, probe) for probe in probes),
+            answer_ids=self._ids(before, answer, thinks=True),
+            probes_ids=tuple(self._ids(before, probe, thinks=False) for probe in probes),
             passages=len(marked),
             before=before,
             answer_text=answer,
@@ -118,15 +119,16 @@ class PromptBuilder:
         """
         numbered = "\n\n".join(number(excerpt, n) for n, excerpt in enumerate(excerpts, 1))
         content = self._last_message("repair", question, [numbered], language)
-        return RenderedChat(self._ids(before, content), (*before, Message("user", content)))
+        ids = self._ids(before, content, thinks=False)
+        return RenderedChat(ids, (*before, Message("user", content)), thinks=False)
 
     def _last_message(self, task: str, question: str, passages: Sequence[str], language: Language) -> str:
         return self._text("question", language).format(
             passages="\n".join(passages), question=as_data(question), task=self._text(task, language)
         )
 
-    def _ids(self, before: Sequence[Message], content: str) -> tuple[int, ...]:
-        return tuple(self._tokenizer.render([*before, Message("user", content)]))
+    def _ids(self, before: Sequence[Message], content: str, *, thinks: bool) -> tuple[int, ...]:
+        return tuple(self._tokenizer.render([*before, Message("user", content)], thinks=thinks))
 
     def _text(self, name: str, language: Language) -> str:
         return self._templates.texts[f"{name}.{language}"]

@@ -50,6 +50,13 @@ class TurnSettings(BaseModel, frozen=True):
     )
     max_answer_tokens: int = Field(400, description="tokens: the longest answer where the caller names no length")
     most_answer_tokens: int = Field(2000, description="tokens: the longest answer that a caller may ask for")
+    thinking_tokens: Annotated[int, Field(gt=0)] = Field(
+        1000,
+        description=(
+            "tokens: what a reasoning model may think, beside the answer; one that has not answered by then is ended, "
+            "and the customer is led to a person"
+        ),
+    )
     extension_tokens: int = Field(128, description="tokens: reserved at once when an answer outgrows its reservation")
     history_tokens: int = Field(500, description="tokens: earlier messages in the prompt")
     longest_answer: float = Field(

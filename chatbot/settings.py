@@ -6,7 +6,7 @@ Nested values use two underscores: `TURN__GROUNDING=numbers`, `LEDGER__LIMITS__U
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, JsonValue, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from chatbot.admission import AdmissionSettings
@@ -75,6 +75,13 @@ class Settings(BaseSettings):
     )
     llm_profile: ProfileName = Field("cpu", description="whose deadlines these endpoints have")
     llm_api_key: SecretStr | None = Field(None, description="the endpoints' key")
+    llm_chat_template_kwargs: dict[str, JsonValue] = Field(
+        {},
+        description=(
+            "what the model's chat template is given beside the messages, as JSON; many reasoning models do not think "
+            'with `{"enable_thinking": false}`'
+        ),
+    )
     audit_key: SecretStr = Field(description="the secret that chains the audit rows; `make run` makes one")
     audit_anchors: str | None = Field(
         None,
@@ -151,6 +158,7 @@ class Settings(BaseSettings):
                 "llm_tokenizer": self.llm_tokenizer,
                 "llm_profile": self.llm_profile,
                 "llm_api_key": self.llm_api_key,
+                "llm_chat_template_kwargs": self.llm_chat_template_kwargs,
             }
         )
 

@@ -6,6 +6,10 @@ A `tiktoken.Encoding` is built from a byte-level BPE `tokenizer.json` (Qwen, Smo
 A customer cannot forge a role: special-token strings inside a message (`<|im_start|>`) are broken up before rendering
 and reach the model as ordinary text. Only the template's own markers become special tokens.
 
+A reasoning model thinks between markers before it answers (docs/decisions/0024-thinking.md). Which ones, and whether
+its template opens the block, is read here; a prompt without thinking is rendered by the template's own switch, or ends
+with a closed block.
+
 TokenizerError
 └── UnknownTokenizer   the files are missing, or the tokenizer is of another kind; the message says which part
 """
@@ -15,6 +19,7 @@ import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import Literal, NoReturn, TypeVar
@@ -25,6 +30,21 @@ from jinja2 import TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 _File = TypeVar("_File")
+
+THINKING_MARKERS = (
+    ("<think>", "</think>"),
+    ("<thinking>", "</thinking>"),
+    ("<thought>", "</thought>"),
+    ("<reasoning>", "</reasoning>"),
+    ("<seed:think>", "</seed:think>"),
+    ("<|START_THINKING|>", "<|END_THINKING|>"),
+    ("[THINK]", "[/THINK]"),
+    ("◁think▷", "◁/think▷"),
+)
+"""What reasoning models open and close their thinking with."""
+_CHANNEL = "<|channel|>"
+_NO_THINKING = {"enable_thinking": False, "thinking": False}
+"""The switches of chat templates: Qwen's and most others', and Granite's and DeepSeek V3.1's."""
 
 Role = Literal["system", "user", "assistant"]
 
@@ -66,6 +86,7 @@ class _Normalizer(msgspec.Struct, frozen=True):
 class _AddedToken(msgspec.Struct, frozen=True):
     id: int
     content: str
+    special: bool = False
     single_word: bool = False
     lstrip: bool = False
     rstrip: bool = False
@@ -119,19 +140,24 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class RenderedChat:
-    """A chat as token ids; its `messages` are needed where a model with another tokenizer may be called."""
+    """A chat as token ids; its `messages` are needed where a model with another tokenizer may be called.
+
+    `thinks`: a reasoning model may think before it answers.
+    """
 
     ids: Sequence[int]
     messages: Sequence[Message] = ()
+    thinks: bool = True
 
 
 class Tokenizer:
     """Counts tokens, renders chats to prompt ids, encodes text and decodes ids."""
 
-    def __init__(self, encoding: "_Encoding", special: Mapping[str, int], template: "ChatTemplate") -> None:
+    def __init__(self, encoding: "_Encoding", added: Sequence[_AddedToken], template: "ChatTemplate") -> None:
         self._encoding = encoding
-        self._special = dict(special)
-        self._special_ids = frozenset(special.values())
+        self._special = special = {token.content: token.id for token in added}
+        # vLLM leaves out special ones, and shows the others (Qwen3's `<think>`).
+        self._added_bytes = {token.id: b"" if token.special else token.content.encode() for token in added}
         # Longest first: where one special token begins like another, `tokenizers` takes the longer.
         longest_first = sorted(special, key=len, reverse=True)
         self._special_pattern = re.compile("(" + "|".join(map(re.escape, longest_first)) + ")") if special else None
@@ -141,15 +167,18 @@ class Tokenizer:
         self._template = template
 
     @classmethod
-    def load(cls, folder: Path) -> "Tokenizer":
+    def load(cls, folder: Path, *, template_kwargs: Mapping[str, object] | None = None) -> "Tokenizer":
         """Read the tokenizer of a model folder; about half a second for 150,000 tokens.
+
+        `template_kwargs` are given to every rendering of the chat template (`enable_thinking: false`).
 
         Raises:
             UnknownTokenizer: the message says why the folder cannot be used.
         """
         file = _read(folder / "tokenizer.json", _TokenizerFile)
-        special = _special_tokens(file)
-        tokenizer = cls(_Encoding(file, special, name=folder.name), special, ChatTemplate.load(folder))
+        _check_added_tokens(file.added_tokens)
+        template = ChatTemplate.load(folder, kwargs=template_kwargs or {})
+        tokenizer = cls(_Encoding(file, name=folder.name), file.added_tokens, template)
         try:
             tokenizer.render(
                 [Message("system", "s"), Message("user", "u"), Message("assistant", "a"), Message("user", "u")]
@@ -162,10 +191,13 @@ class Tokenizer:
         """Return how many tokens `text` is inside a message."""
         return len(self._encoding.encode(text))
 
-    def render(self, messages: Sequence[Message], *, continue_with: str = "") -> list[int]:
-        """Return the prompt's ids, with the assistant's turn opened and begun with `continue_with`."""
+    def render(self, messages: Sequence[Message], *, continue_with: str = "", thinks: bool = True) -> list[int]:
+        """Return the prompt's ids, with the assistant's turn opened and begun with `continue_with`.
+
+        Without `thinks` a reasoning model answers at once.
+        """
         conversation = [{"role": message.role, "content": self._broken_up(message.content)} for message in messages]
-        return self._encode(self._template.render(conversation) + self._broken_up(continue_with))
+        return self._encode(self._template.render(conversation, thinks=thinks) + self._broken_up(continue_with))
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of our own text (never a customer's), in which special-token strings are special tokens."""
@@ -177,13 +209,36 @@ class Tokenizer:
 
     def token_bytes(self, token: int) -> bytes:
         """Return the bytes of an ordinary token; special and unknown ones have none."""
-        return b"" if token in self._special_ids else self._encoding.token_bytes(token)
+        added = self._added_bytes.get(token)
+        return self._encoding.token_bytes(token) if added is None else added
 
     @property
     def end_ids(self) -> tuple[int, ...]:
         """The id of the token that ends an answer, where the folder names one."""
         end = self._special.get(self._template.end_token)
         return () if end is None else (end,)
+
+    @property
+    def template_kwargs(self) -> Mapping[str, object]:
+        """What the chat template is given beside the messages."""
+        return self._template.kwargs
+
+    @property
+    def thinks(self) -> bool:
+        """Whether the model may think before it answers: its template names the markers and is not switched off."""
+        return self._template.thinks
+
+    @property
+    def opens_thinking(self) -> bool:
+        """Whether a prompt ends inside a block of thinking, so that the model's output begins there."""
+        return self._template.opens_thinking
+
+    @cached_property
+    def thinking_ids(self) -> tuple[frozenset[int], frozenset[int]]:
+        """The ids of the markers that open and that close thinking; empty where the tokenizer has no pair of them."""
+        pairs = [pair for pair in THINKING_MARKERS if all(marker in self._special for marker in pair)]
+        opening, closing = (frozenset(self._special[pair[n]] for pair in pairs) for n in (0, 1))
+        return opening, closing
 
     def _broken_up(self, content: str) -> str:
         """Return `content` with the first character of every special-token string replaced by its stand-in."""
@@ -204,10 +259,12 @@ class Tokenizer:
 
 
 class ChatTemplate:
-    """A model's chat template, compiled once, with the special tokens it may name."""
+    """A model's chat template, compiled once, with the special tokens it may name and the bank's own switches."""
 
-    def __init__(self, source: str, tokens: Mapping[str, str]) -> None:
+    def __init__(self, source: str, tokens: Mapping[str, str], kwargs: Mapping[str, object]) -> None:
         self._tokens = dict(tokens)
+        self.kwargs = dict(kwargs)
+        self._markers = next((pair for pair in THINKING_MARKERS if any(marker in source for marker in pair)), None)
         # As transformers' `apply_chat_template` compiles it. A template comes with the weights and is not trusted, so
         # it runs in the immutable sandbox.
         environment = ImmutableSandboxedEnvironment(
@@ -218,7 +275,7 @@ class ChatTemplate:
         self._template = environment.from_string(source)
 
     @classmethod
-    def load(cls, folder: Path) -> "ChatTemplate":
+    def load(cls, folder: Path, *, kwargs: Mapping[str, object]) -> "ChatTemplate":
         """Read `chat_template.jinja`, or the template in `tokenizer_config.json`.
 
         Raises:
@@ -232,7 +289,7 @@ class ChatTemplate:
         special = {name: getattr(config, name) for name in ("bos_token", "eos_token", "pad_token", "unk_token")}
         tokens = {name: token if isinstance(token, str) else token.content for name, token in special.items() if token}
         try:
-            return cls(source, tokens)
+            return cls(source, tokens, kwargs)
         except TemplateError as exc:
             raise UnknownTokenizer(f"the chat template of {folder} cannot be read: {exc}") from exc
 
@@ -241,24 +298,50 @@ class ChatTemplate:
         """The text of the token that ends an answer; empty where the folder names none."""
         return self._tokens.get("eos_token", "")
 
-    def render(self, messages: Sequence[Mapping[str, str]]) -> str:
-        """Return the chat's text with the assistant's turn opened."""
+    @cached_property
+    def thinks(self) -> bool:
+        """Whether the model may think, as far as its template tells."""
+        return self._markers is not None and not self._rendered_sample.endswith(self._markers[1])
+
+    @cached_property
+    def opens_thinking(self) -> bool:
+        """Whether a rendered chat ends inside a block of thinking."""
+        return self._markers is not None and self._rendered_sample.endswith(self._markers[0])
+
+    @cached_property
+    def _rendered_sample(self) -> str:
+        return self._rendered([{"role": "user", "content": "u"}], self.kwargs).rstrip()
+
+    def render(self, messages: Sequence[Mapping[str, str]], *, thinks: bool = True) -> str:
+        """Return the chat's text with the assistant's turn opened, and with thinking closed unless `thinks`."""
+        if thinks or self._markers is None:
+            return self._rendered(messages, self.kwargs)
+        opening, closing = self._markers
+        switched_off = self._rendered(messages, {**self.kwargs, **_NO_THINKING})
+        if switched_off.rstrip().endswith(opening):
+            return f"{switched_off.rstrip()}\n\n{closing}\n\n"
+        has_switch = switched_off != self._rendered(messages, self.kwargs)
+        if has_switch or switched_off.rstrip().endswith(closing):
+            return switched_off
+        return f"{switched_off}{opening}\n\n{closing}\n\n"
+
+    def _rendered(self, messages: Sequence[Mapping[str, str]], kwargs: Mapping[str, object]) -> str:
         return self._template.render(
-            messages=messages, tools=None, documents=None, add_generation_prompt=True, **self._tokens
+            messages=messages, tools=None, documents=None, add_generation_prompt=True, **self._tokens, **kwargs
         )
 
 
 class _Encoding:
     """Text to ids without special tokens, and back."""
 
-    def __init__(self, file: _TokenizerFile, special: Mapping[str, int], *, name: str) -> None:
+    def __init__(self, file: _TokenizerFile, *, name: str) -> None:
         if file.normalizer not in (None, _Normalizer("NFC")):
             raise UnknownTokenizer(f"the normalizer is {file.normalizer}: only NFC or none is read")
         self._nfc = file.normalizer is not None
         ranks = _ranks(file.model)
         # tiktoken panics at bytes that no merge and no letter covers (0xFF in a trained vocabulary); `tokenizers` drops
         # them, and so does this class.
-        unused = iter(range(max(*ranks.values(), *special.values(), 0) + 1, 2**31))
+        unused = iter(range(max(*ranks.values(), *(token.id for token in file.added_tokens), 0) + 1, 2**31))
         missing = {bytes([byte]): next(unused) for byte in range(256) if bytes([byte]) not in ranks}
         self._dropped = frozenset(missing.values())
         self._bpe = tiktoken.Encoding(
@@ -324,13 +407,17 @@ def _pattern(pre_tokenizer: _PreTokenizer) -> str:
             raise UnknownTokenizer(f"the pre-tokenizer is not one this client reads exactly: {other}")
 
 
-def _special_tokens(file: _TokenizerFile) -> dict[str, int]:
-    stripping = [token.content for token in file.added_tokens if token.single_word or token.lstrip or token.rstrip]
+def _check_added_tokens(added: Sequence[_AddedToken]) -> None:
+    stripping = [token.content for token in added if token.single_word or token.lstrip or token.rstrip]
     if stripping:
         raise UnknownTokenizer(f"added tokens that take white space along are not read exactly: {stripping}")
-    if len({token.content[:1] for token in file.added_tokens}) > len(_STAND_INS):
+    if len({token.content[:1] for token in added}) > len(_STAND_INS):
         raise UnknownTokenizer(f"the added tokens begin with more than {len(_STAND_INS)} different characters")
-    return {token.content: token.id for token in file.added_tokens}
+    if _CHANNEL in {token.content for token in added}:
+        raise UnknownTokenizer(
+            f"the model answers in channels ({_CHANNEL}, as gpt-oss does), and its thinking cannot be told from its "
+            "answer here: serve a model that thinks between markers, or one that does not"
+        )
 
 
 def _read(path: Path, kind: type[_File]) -> _File:

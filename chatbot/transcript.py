@@ -29,7 +29,7 @@ from chatbot.events import (
 )
 from chatbot.grounding import GroundingMode
 from chatbot.limits import Reservation
-from chatbot.models import Delta, ModelDone, Sampling
+from chatbot.models import ModelDone, Sampling, ThinkingFilter
 from chatbot.notices import DEGRADATION_LEVELS, DegradationLevel
 from chatbot.prompt import Prompt
 from chatbot.questions import OF_THE_QUESTION, CannedReply, ClientMessage, ScreenedQuestion, handoff
@@ -100,11 +100,15 @@ class Turn:
     """The number of messages that the client sent along: untrusted, and not kept."""
     context: tuple[str, ...] = ()
     """The ids of the earlier messages in the prompt, without those that the client sent along."""
+    thinking_tokens: int = 0
+    """How many tokens a reasoning model may think, beside the answer; 0 where none is asked."""
 
     @property
     def sampling(self) -> Sampling:
         """The sampling parameters of the answer."""
-        return Sampling(max_tokens=self.max_answer_tokens, temperature=self.temperature)
+        return Sampling(
+            max_tokens=self.max_answer_tokens, thinking_tokens=self.thinking_tokens, temperature=self.temperature
+        )
 
     @property
     def kept(self) -> bool:
@@ -138,6 +142,8 @@ class AnswerState:
     first_token_at: float | None = None
     """When the first text was shown, in seconds on the monotonic clock."""
     shown: list[Event] = field(default_factory=list)
+    progress_shown: bool = False
+    """Whether the customer was told that the model thinks."""
     models: tuple[str, ...] = ()
     degradation_level: DegradationLevel | None = None
     cached_answer_id: str = ""
@@ -146,11 +152,13 @@ class AnswerState:
     """The model's probability of "yes" to each probe that was asked, in order."""
     repair: Repair | None = None
 
-    @classmethod
-    def of(cls, turn: Turn, *, published: Sequence[Event], answer_tokens: int) -> "AnswerState":
-        """Return the state after what an earlier writer published: its events, and the number of tokens generated."""
-        usage = Usage(prompt_tokens=len(turn.prompt.answer_ids), answer_tokens=answer_tokens)
-        return cls(usage=usage if answer_tokens else Usage(), shown=shown_in(turn, published))
+    def begin_after(self, said: ThinkingFilter, turn: Turn) -> None:
+        """Count what an earlier writer had generated."""
+        self.usage = Usage(
+            prompt_tokens=len(turn.prompt.answer_ids),
+            answer_tokens=said.answer_tokens,
+            thinking_tokens=said.thinking_tokens,
+        )
 
     def as_published(self, turn: Turn, published: Sequence[Event], *, broken: bool) -> None:
         """Record what customers have read, and nothing else; an answer that broke ends in an error."""
@@ -158,12 +166,13 @@ class AnswerState:
         if broken:
             self.error, self.grounded = ChatError(), False
 
-    def count(self, delta: Delta) -> None:
-        """Count the tokens of a delta: they are charged where the model cannot report its usage any more."""
+    def count(self, *, answer_tokens: int = 0, thinking_tokens: int = 0) -> None:
+        """Count tokens as they arrive: they are charged where the model cannot report its usage any more."""
         self.usage = Usage(
             prompt_tokens=self.usage.prompt_tokens,
             cached_tokens=self.usage.cached_tokens,
-            answer_tokens=self.usage.answer_tokens + len(delta.token_ids),
+            answer_tokens=self.usage.answer_tokens + answer_tokens,
+            thinking_tokens=self.usage.thinking_tokens + thinking_tokens,
         )
 
     def model_done(self, done: ModelDone) -> None:
@@ -183,9 +192,14 @@ class AnswerState:
 
 
 def shown_in(turn: Turn, published: Sequence[Event]) -> list[Event]:
-    """Return what a customer reads of the published events, but for the notices of the turn itself."""
+    """Return what a customer reads of the published events, but for the notices of the turn itself and of progress."""
     content = (event for event in published if isinstance(event, Token | Citation | Notice))
-    return [event for event in content if event not in turn.notices]
+    return [event for event in content if event not in turn.notices and not is_progress(event)]
+
+
+def is_progress(event: Event) -> bool:
+    """Return whether the event says that the model thinks: of no interest once it has answered."""
+    return isinstance(event, Notice) and event.code is NoticeCode.THINKING
 
 
 def checkpoint(turn: Turn) -> bytes:

@@ -42,7 +42,7 @@ from chatbot.errors import (
 from chatbot.events import FinishReason, Limits, NoticeCode, PassageRef, Queued, Token, Usage
 from chatbot.grounding import GroundingStream, quote_passages
 from chatbot.limits import Caller, Ledger, Reservation
-from chatbot.models import YES_OR_NO, Delta, ModelDone, Switched
+from chatbot.models import YES_OR_NO, Delta, ModelDone, Switched, Thought
 from chatbot.notices import DegradationLevel, notice
 from chatbot.prompt import Prompt
 from chatbot.questions import CannedReply, Verdict
@@ -105,7 +105,10 @@ async def open_turn(question: Question, who: Principal, services: Services) -> T
     result, canned_reply = await retrieve(screening, earlier, who, services)
     in_prompt = window(earlier, services.models.tokenizer.count, settings.history_tokens)
     prompt = build_prompt(screened.text, in_prompt, result, language, services)
-    answer_tokens = await services.ledger.expected_answer_tokens(who.tenant, question.max_answer_tokens)
+    thinking_tokens = settings.thinking_tokens if services.models.think else 0
+    answer_tokens = await services.ledger.expected_answer_tokens(
+        who.tenant, question.max_answer_tokens + thinking_tokens
+    )
     reservation = await services.ledger.reserve(
         caller,
         prompt_tokens=0 if canned_reply else len(prompt.answer_ids),
@@ -125,6 +128,7 @@ async def open_turn(question: Question, who: Principal, services: Services) -> T
         reply=canned_reply,
         reservation=reservation,
         max_answer_tokens=question.max_answer_tokens,
+        thinking_tokens=thinking_tokens,
         temperature=settings.again_temperature if question.id else settings.temperature,
         notices=(notice(NoticeCode.MASKED, language),) if screened.masked else (),
         trace_id=current_trace_id(),
@@ -345,10 +349,10 @@ async def answerable(answering: Answering, *, priority: int) -> bool:
 
 async def stream_answer(checks: GroundingStream, answering: Answering, place: Place) -> None:
     """Stream the model's tokens through the checks, until it is done, the reservation used up or the answer revoked."""
-    turn, live, state, services = answering.turn, answering.live, answering.state, answering.services
-    logged_ids = tuple(live.token_ids)
-    answering.show(checks.feed(services.models.tokenizer.decode(logged_ids)))
-    state.usage = Usage(prompt_tokens=len(turn.prompt.answer_ids), answer_tokens=len(logged_ids))
+    turn, state, services = answering.turn, answering.state, answering.services
+    said = answering.said()
+    answering.show(checks.feed(said.text))
+    state.begin_after(said, turn)
     reservation: Reservation | None = turn.reservation
     stream = services.models.stream(
         turn.prompt.answer,
@@ -356,16 +360,14 @@ async def stream_answer(checks: GroundingStream, answering: Answering, place: Pl
         conversation_id=turn.conversation.id,
         cache_salt=services.cache_salt(turn.who.tenant),
         priority=place.priority,
-        begun_ids=logged_ids,
+        begun_ids=tuple(answering.live.token_ids),
     )
     async with aclosing(stream) as deltas:
         async for delta in deltas:
             match delta:
-                case Delta():
+                case Delta() | Thought():
                     services.admission.record_first_token(place)
-                    state.count(delta)
-                    live.add_token_ids(delta.token_ids)
-                    answering.show(checks.feed(delta.text))
+                    take(delta, checks, answering)
                     reservation = await within_reservation(
                         reservation, state.usage, services.ledger, more_tokens=services.settings.extension_tokens
                     )
@@ -383,11 +385,21 @@ async def stream_answer(checks: GroundingStream, answering: Answering, place: Pl
     answering.show(checks.close())
 
 
+def take(part: Delta | Thought, checks: GroundingStream, answering: Answering) -> None:
+    """Count and log what the model generated; of an answer its checked text is shown, of thinking that it goes on."""
+    answering.live.add_token_ids(part.token_ids)
+    if isinstance(part, Delta):
+        answering.state.count(answer_tokens=len(part.token_ids))
+        answering.show(checks.feed(part.text))
+    else:
+        answering.show_progress(part)
+
+
 async def within_reservation(
     reservation: Reservation | None, usage: Usage, ledger: Ledger, *, more_tokens: int
 ) -> Reservation | None:
     """Return the reservation, extended once the answer has reached it, or nothing where the ledger refuses."""
-    if reservation is None or usage.answer_tokens < reservation.answer_tokens:
+    if reservation is None or usage.generated_tokens < reservation.answer_tokens:
         return reservation
     return await ledger.extend(reservation, more_tokens=more_tokens)
 

@@ -254,7 +254,7 @@ async def open_replay_context(
         models = await stack.enter_async_context(open_models(settings.models)) if ask_model else None
         if models is None:
             file = await anyio.to_thread.run_sync(settings.models.read)
-            tokenizer = await anyio.to_thread.run_sync(Tokenizer.load, file.tokenizer)
+            tokenizer = await anyio.to_thread.run_sync(file.primary.load_tokenizer)
         else:
             tokenizer = models.tokenizer
         yield ReplayContext(

@@ -47,11 +47,16 @@ class PromptTokens(msgspec.Struct, frozen=True, kw_only=True):
     cached_tokens: int
 
 
+class CompletionTokens(msgspec.Struct, frozen=True, kw_only=True):
+    reasoning_tokens: int
+
+
 class CompletionUsage(msgspec.Struct, frozen=True, kw_only=True):
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
     prompt_tokens_details: PromptTokens
+    completion_tokens_details: CompletionTokens
 
 
 class ReplyMessage(msgspec.Struct, frozen=True, kw_only=True):
@@ -225,9 +230,10 @@ def usage_of(usage: Usage) -> CompletionUsage:
     """Return the tokens used, in OpenAI's names."""
     return CompletionUsage(
         prompt_tokens=usage.prompt_tokens,
-        completion_tokens=usage.answer_tokens,
-        total_tokens=usage.prompt_tokens + usage.answer_tokens,
+        completion_tokens=usage.generated_tokens,
+        total_tokens=usage.prompt_tokens + usage.generated_tokens,
         prompt_tokens_details=PromptTokens(cached_tokens=usage.cached_tokens),
+        completion_tokens_details=CompletionTokens(reasoning_tokens=usage.thinking_tokens),
     )
 
 

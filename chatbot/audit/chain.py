@@ -69,6 +69,7 @@ class Closed(AuditEntry, frozen=True, kw_only=True, tag="closed"):
     probes: tuple[float, ...] = ()
     repair: tuple[float, ...] = ()
     repair_hash: str = ""
+    thinking_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

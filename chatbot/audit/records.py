@@ -110,7 +110,7 @@ class AuditClosed:
     text: str = ""
     """The text that was shown."""
     token_ids: Sequence[int] = ()
-    """Token ids of the model's answer, before the checks."""
+    """Token ids of what the model generated, its thinking included, before the checks."""
     probes: tuple[float, ...] = ()
     """The model's probability of "yes" to each probe that was asked, in order."""
     repair: tuple[float, ...] = ()
@@ -129,6 +129,7 @@ class AuditClosed:
             prompt_tokens=self.usage.prompt_tokens,
             cached_tokens=self.usage.cached_tokens,
             answer_tokens=self.usage.answer_tokens,
+            thinking_tokens=self.usage.thinking_tokens,
             finish_reason=self.finish_reason,
             error=self.error,
             grounded=self.grounded,

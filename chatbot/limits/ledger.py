@@ -262,7 +262,7 @@ class Ledger:
         args = {
             "id": reservation.id,
             "charge": charge,
-            "answer_tokens": usage.answer_tokens,
+            "answer_tokens": usage.generated_tokens,
             "remember": self._settings.answers_remembered,
             "needed": self._settings.answers_needed,
         }

@@ -88,9 +88,9 @@ class LimitSettings(BaseModel, frozen=True, extra="forbid"):
         return self.tenant, most_generous(of_roles) if of_roles else self.user, self.model
 
     def charge(self, usage: Usage) -> int:
-        """Return the tokens that an answer costs: its prompt, the cached part at its weight, and its own."""
+        """Return the tokens that an answer costs: its prompt, the cached part at its weight, its own, its thinking."""
         cached = min(usage.cached_tokens, usage.prompt_tokens)
-        return usage.prompt_tokens - cached + round(cached * self.cached_weight) + usage.answer_tokens
+        return usage.prompt_tokens - cached + round(cached * self.cached_weight) + usage.generated_tokens
 
 
 @dataclass(frozen=True, slots=True)

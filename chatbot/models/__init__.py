@@ -16,6 +16,7 @@ from chatbot.models.pool import (
     ModelsMisconfigured,
     ProfileName,
 )
+from chatbot.models.thinking import ThinkingFilter, Thought, begun_answer
 
 __all__ = [
     "DEADLINES",
@@ -43,6 +44,9 @@ __all__ = [
     "ProfileName",
     "Sampling",
     "Switched",
+    "ThinkingFilter",
+    "Thought",
+    "begun_answer",
     "number_choices",
     "open_models",
     "open_session",

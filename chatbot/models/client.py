@@ -6,7 +6,7 @@ fallback group answers. A `Switched` reports both; a retry before the first toke
 
 A canary or a fallback may have a tokenizer of its own: it gets the same chat rendered by that tokenizer, and its text
 is encoded in the primaries' tokens, so that counts, logs and continuations have one vocabulary
-(docs/decisions/0006-ladder.md).
+(docs/decisions/0006-ladder.md). What a model thinks before it answers is separated from the answer (`thinking.py`).
 
 An endpoint that is down at boot does not stop the boot: its breaker starts open. Open breakers are closed by probes in
 the background, which also check the tokenizer, and by `ping`; never by a customer's call.
@@ -18,7 +18,6 @@ from collections.abc import AsyncGenerator, Callable, Collection, Iterator, Sequ
 from contextlib import aclosing, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
-from pathlib import Path
 from typing import Literal
 
 import anyio
@@ -29,8 +28,7 @@ from chatbot.events import Usage
 from chatbot.models.breaker import Breaker, BreakerState, CallResult
 from chatbot.models.call import CallHook, CallKind, ModelCall
 from chatbot.models.choice_probabilities import Choices, choice_probabilities
-from chatbot.models.completion import Delta, ReportedUsage, Sampling, TopTokens
-from chatbot.models.continuation import Continuation
+from chatbot.models.completion import Delta, Sampling, TopTokens
 from chatbot.models.endpoint import (
     Endpoint,
     EndpointFailed,
@@ -40,7 +38,19 @@ from chatbot.models.endpoint import (
     open_session,
 )
 from chatbot.models.failover import Attempts
-from chatbot.models.pool import DEADLINES, Group, Member, ModelSettings, ModelsMisconfigured, Pool, Target
+from chatbot.models.generation import Generation
+from chatbot.models.pool import (
+    DEADLINES,
+    SERVING_GROUPS,
+    Group,
+    Member,
+    ModelSettings,
+    ModelsFileEntry,
+    ModelsMisconfigured,
+    Pool,
+    Target,
+)
+from chatbot.models.thinking import Thought
 from chatbot.tokenizer import Message, RenderedChat, Tokenizer, UnknownTokenizer
 from telemetry.groups import first_failure
 from telemetry.supervision import OnFailure, contained, supervise, uncounted
@@ -74,8 +84,8 @@ class Switched:
 class ModelDone:
     """The answer is whole.
 
-    `usage` counts the prompt once, however many endpoints read it, and all tokens of the answer. `models` are those
-    that generated a part of it; `retried`: an endpoint failed on the way.
+    `usage` counts the prompt once, however many endpoints read it, and all tokens of the answer and of its thinking.
+    `models` are those that generated a part of it; `retried`: an endpoint failed on the way.
     """
 
     finish_reason: Literal["stop", "length"]
@@ -128,6 +138,11 @@ class Models:
         return min(sizes, default=None)
 
     @property
+    def think(self) -> bool:
+        """Whether a model whose answers customers see may think before it answers."""
+        return any(self._tokenizer_of(m).thinks for m in self.pool.members if m.group in SERVING_GROUPS)
+
+    @property
     def names(self) -> frozenset[str]:
         """The names of the MODELS_FILE's entries, by which they can be stopped."""
         return frozenset(member.entry for member in self.pool.members)
@@ -164,24 +179,25 @@ class Models:
         cache_salt: str,
         priority: int = 0,
         begun_ids: Sequence[int] = (),
-    ) -> AsyncGenerator[Delta | Switched | ModelDone]:
+    ) -> AsyncGenerator[Delta | Thought | Switched | ModelDone]:
         """Generate an answer, or what follows its first tokens `begun_ids`; closing the generator closes the socket.
 
-        An endpoint with another tokenizer is not called where the prompt has no messages.
+        An endpoint with another tokenizer is not called where the prompt has no messages. An answer whose thinking
+        uses up its tokens ends with the reason "length".
 
         Raises:
             TooLarge: prompt and answer do not fit into the model's context.
             Overloaded: every endpoint's queue is full.
             ModelUnavailable: no endpoint can answer, or none finished in time.
         """
-        fitting = self._fitting(len(prompt.ids), sampling)
-        answer = Continuation(prompt.ids, fitting, begun_ids=begun_ids, begun_text=self.tokenizer.decode(begun_ids))
+        answer = self._generation(prompt, sampling, begun_ids)
         attempts = Attempts(self.pool, conversation_id, resumed=bool(begun_ids), avoid=self._unable(prompt))
         while not answer.spent:
             target, reported = attempts.next_target()
             member = target.member
+            answer.continue_on(member.tokenizer)
             request = self._request(answer.prompt_ids, answer.sampling, cache_salt, priority, until=attempts.deadline())
-            request = self._for_member(member, request, prompt.messages, answer.text)
+            request = self._for_member(member, request, prompt, answer.text)
             try:
                 with self._counted(
                     target, "answer", request, extra_prompt_tokens=attempts.extra_prompt_tokens(request)
@@ -189,22 +205,19 @@ class Models:
                     if reported:
                         yield Switched(member.endpoint.name, member.group)
                     await self._check_tokenizer(member)
-                    async with aclosing(member.endpoint.stream(request)) as parts:
+                    async with aclosing(self._parts(member, request, answer, call)) as parts:
                         async for part in parts:
-                            taken = self._taken(part, member, answer, call)
-                            if taken is None:
-                                continue
                             attempts.record_model(member.endpoint.model)
-                            if isinstance(taken, ModelDone):
-                                taken = replace(taken, models=attempts.models, retried=attempts.retried)
-                            yield taken
+                            if isinstance(part, ModelDone):
+                                yield replace(part, models=attempts.models, retried=attempts.retried)
+                            else:
+                                yield part
             except EndpointFailed as exc:
                 attempts.record_failure(target, exc, begun=answer.begun)
-                answer.resume(self.tokenizer.decode)
+                answer.resume()
             else:
                 return
-        usage = Usage(prompt_tokens=answer.prompt_tokens, answer_tokens=answer.kept)
-        yield ModelDone("length", usage, attempts.models, attempts.retried)
+        yield ModelDone("length", answer.usage(), attempts.models, attempts.retried)
 
     async def choice_probabilities(
         self,
@@ -228,7 +241,7 @@ class Models:
         while True:
             target, _ = attempts.next_target()
             request = self._request(prompt.ids, sampling, cache_salt, priority, until=attempts.deadline())
-            request = self._for_member(target.member, request, prompt.messages)
+            request = self._for_member(target.member, request, prompt)
             extra = attempts.extra_prompt_tokens(request)
             try:
                 top_tokens = await self._top_tokens(target, request, "probability", extra_prompt_tokens=extra)
@@ -254,15 +267,17 @@ class Models:
         target = self.pool.pick(conversation_id, group="shadow", avoid=self._unable(prompt))
         if target is None:
             return None
-        answer = Continuation(prompt.ids, self._fitting(len(prompt.ids), sampling))
+        answer = self._generation(prompt, sampling)
+        answer.continue_on(target.member.tokenizer)
         until = anyio.current_time() + target.member.endpoint.deadlines.answer
         request = self._request(prompt.ids, answer.sampling, cache_salt, _SHADOW_PRIORITY, until=until)
-        request = self._for_member(target.member, request, prompt.messages)
+        request = self._for_member(target.member, request, prompt)
         with self._counted(target, "answer", request, extra_prompt_tokens=0) as call:
             await self._check_tokenizer(target.member)
-            async with aclosing(target.member.endpoint.stream(request)) as parts:
-                taken = [self._taken(part, target.member, answer, call) async for part in parts]
-        return "".join(part.text for part in taken if isinstance(part, Delta))
+            async with aclosing(self._parts(target.member, request, answer, call)) as parts:
+                async for _ in parts:
+                    pass
+        return answer.text
 
     async def ping(self) -> None:
         """Return when an endpoint is ready, after a probe of each endpoint whose breaker permits one.
@@ -327,15 +342,32 @@ class Models:
         if mismatches:
             raise ModelsMisconfigured("; ".join(mismatches))
 
-    def _taken(
-        self, part: Delta | GenerationEnd, member: Member, answer: Continuation, call: ModelCall
-    ) -> Delta | ModelDone | None:
-        """Add what an endpoint generated to the answer, and return what is new of it."""
-        if isinstance(part, GenerationEnd):
-            call.outcome = "ok"
-            return ModelDone(part.finish_reason, _usage(part.usage if member.tokenizer is None else None, answer))
-        call.add_tokens(len(part.token_ids))
-        return answer.feed(self._in_our_tokens(member, part))
+    def _generation(self, prompt: RenderedChat, sampling: Sampling, begun_ids: Sequence[int] = ()) -> Generation:
+        whole = replace(sampling, max_tokens=sampling.max_tokens + sampling.thinking_tokens)
+        most_tokens = self._fitting(len(prompt.ids), whole).max_tokens
+        return Generation(self.tokenizer, prompt, sampling, most_tokens=most_tokens, begun_ids=begun_ids)
+
+    async def _parts(
+        self, member: Member, request: GenerationRequest, answer: Generation, call: ModelCall
+    ) -> AsyncGenerator[Delta | Thought | ModelDone]:
+        """Have an endpoint generate, and yield what is new of the answer, until it is whole or has all its tokens."""
+        end = GenerationEnd("length", None)
+        async with aclosing(member.endpoint.stream(request)) as parts:
+            async for part in parts:
+                if isinstance(part, GenerationEnd):
+                    end = part
+                    continue
+                call.add_tokens(len(part.token_ids))
+                for new in answer.feed(part):
+                    yield new
+                if answer.spent:
+                    break
+        call.outcome = "ok"
+        for held in answer.close():
+            yield held
+        if answer.thinks:
+            log.warning("thinking_not_closed", endpoint=member.endpoint.name)
+        yield ModelDone(end.finish_reason, answer.usage(end.usage))
 
     async def _top_tokens(
         self,
@@ -373,7 +405,7 @@ class Models:
         messages = [{"role": message.role, "content": message.content} for message in chat]
         comparisons: list[tuple[dict[str, object], list[int]]] = [
             *(({"prompt": text, "add_special_tokens": False}, tokenizer.encode(text)) for text in _TOKENIZER_SAMPLES),
-            ({"messages": messages, "add_generation_prompt": True}, tokenizer.render(chat)),
+            ({"messages": messages, "add_generation_prompt": True} | _kwargs(tokenizer), tokenizer.render(chat)),
         ]
         for body, ours in comparisons:
             if await endpoint.tokenize(body) != ours:
@@ -407,20 +439,17 @@ class Models:
         ]
 
     def _for_member(
-        self, member: Member, request: GenerationRequest, messages: Sequence[Message], begun_text: str = ""
+        self, member: Member, request: GenerationRequest, prompt: RenderedChat, begun_text: str = ""
     ) -> GenerationRequest:
         """Return the request in the member's tokens, with no more answer tokens than its context has room for."""
         if member.tokenizer is not None:
-            ids = [*member.tokenizer.render(messages), *member.tokenizer.encode(begun_text)]
+            rendered = member.tokenizer.render(prompt.messages, thinks=prompt.thinks and not begun_text)
+            ids = [*rendered, *member.tokenizer.encode(begun_text)]
             request = replace(request, prompt_ids=ids, end_ids=member.tokenizer.end_ids)
         if member.context_tokens is None:
             return request
         room = max(1, member.context_tokens - len(request.prompt_ids))
         return replace(request, sampling=replace(request.sampling, max_tokens=min(room, request.sampling.max_tokens)))
-
-    def _in_our_tokens(self, member: Member, delta: Delta) -> Delta:
-        """Return the delta with the ids that its text has in the primaries' tokenizer."""
-        return delta if member.tokenizer is None else Delta(delta.text, tuple(self.tokenizer.encode(delta.text)))
 
     def _request(
         self, prompt_ids: Sequence[int], sampling: Sampling, cache_salt: str, priority: int, *, until: float
@@ -454,14 +483,15 @@ class Models:
                 hook(record)
 
 
-def _usage(reported: ReportedUsage | None, answer: Continuation) -> Usage:
-    """Return what the customer pays for: the prompt once, every token of the answer."""
-    return Usage(
-        prompt_tokens=answer.prompt_tokens,
-        # In a continuation the cached tokens are mostly the answer's own.
-        cached_tokens=reported.cached_tokens if reported and not answer.kept else 0,
-        answer_tokens=answer.kept + reported.completion_tokens if reported else answer.tokens,
-    )
+def _kwargs(tokenizer: Tokenizer) -> dict[str, object]:
+    return {"chat_template_kwargs": tokenizer.template_kwargs} if tokenizer.template_kwargs else {}
+
+
+async def _load_tokenizer(entry: ModelsFileEntry) -> Tokenizer:
+    try:
+        return await anyio.to_thread.run_sync(entry.load_tokenizer)
+    except UnknownTokenizer as exc:
+        raise ModelsMisconfigured(f"LLM_TOKENIZER (or `tokenizer` in MODELS_FILE): {exc}") from exc
 
 
 @asynccontextmanager
@@ -474,12 +504,8 @@ async def open_models(
         ModelsMisconfigured: the message says what to set.
     """
     file = await anyio.to_thread.run_sync(settings.read)
-    tokenizers: dict[Path, Tokenizer] = {}
-    for folder in {entry.tokenizer for entry in file.root}:
-        try:
-            tokenizers[folder] = await anyio.to_thread.run_sync(Tokenizer.load, folder)
-        except UnknownTokenizer as exc:
-            raise ModelsMisconfigured(f"LLM_TOKENIZER (or `tokenizer` in MODELS_FILE): {exc}") from exc
+    tokenizer = await _load_tokenizer(file.primary)
+    foreign = {e.name: await _load_tokenizer(e) for e in file.root if not e.shares_tokenizer(file.primary)}
     key = settings.llm_api_key.get_secret_value() if settings.llm_api_key else None
     async with open_session(api_key=key) as http:
         members = [
@@ -488,14 +514,14 @@ async def open_models(
                 entry.group,
                 Breaker(settings.breaker, jitter=partial(_JITTER.uniform, 0.8, 1.0)),
                 entry=entry.name,
-                tokenizer=None if entry.tokenizer == file.tokenizer else tokenizers[entry.tokenizer],
+                tokenizer=foreign.get(entry.name),
             )
             for entry in file.root
             for url in entry.urls
         ]
         pool = Pool(members, shares=file.shares)
         hooks = [on_call] if on_call else []
-        models = Models(pool, tokenizers[file.tokenizer], hooks=hooks, on_failure=on_failure)
+        models = Models(pool, tokenizer, hooks=hooks, on_failure=on_failure)
         await models.check()
         with first_failure():
             async with anyio.create_task_group() as tasks:

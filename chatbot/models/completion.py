@@ -26,9 +26,10 @@ class CompletionBroken(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:
-    """How the answer's tokens are chosen."""
+    """How the answer's tokens are chosen; `thinking_tokens` are those that a reasoning model may have beside them."""
 
     max_tokens: int
+    thinking_tokens: int = 0
     temperature: float = 0.0
     top_p: float = 1.0
     seed: int | None = 0

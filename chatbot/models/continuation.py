@@ -51,7 +51,7 @@ class Continuation:
     @property
     def prompt_ids(self) -> list[int]:
         """The prompt for the present endpoint: that of the answer, then the answer's kept tokens."""
-        return self._prompt_ids + self._ids[: self._kept]
+        return self._prompt_ids + (self._ids + self._held)[: self._kept]
 
     @property
     def sampling(self) -> Sampling:
@@ -88,10 +88,9 @@ class Continuation:
         kept = next(n for n in range(len(ids), -1, -1) if shown.startswith(decode(ids[:n])))
         self._skip_text = len(shown) - len(decode(ids[:kept]))
         self._skip_ids = max(0, len(self._ids) - kept)
-        # Held tokens without text of their own (special ones) are kept, so they count as shown.
-        self._ids += ids[len(self._ids) : kept]
+        # Held tokens without text of their own (special ones) are kept: they are shown with the next text.
+        self._held = ids[len(self._ids) : kept]
         self._kept = kept
-        self._held.clear()
 
     def _without_shown(self, delta: Delta) -> Delta:
         text, ids = delta.text[self._skip_text :], delta.token_ids[self._skip_ids :]

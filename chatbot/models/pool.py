@@ -18,7 +18,17 @@ from pathlib import Path
 from typing import Annotated, Literal, Protocol, get_args
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, Field, HttpUrl, RootModel, SecretStr, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    Field,
+    HttpUrl,
+    JsonValue,
+    RootModel,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 
 from chatbot.models.breaker import Breaker, BreakerSettings, BreakerState, Permit
 from chatbot.models.endpoint import Deadlines, Endpoint
@@ -71,6 +81,21 @@ class ModelsFileEntry(BaseModel, frozen=True, extra="forbid"):
     tokenizer: Path
     profile: ProfileName
     model: str | None = Field(None, description="name to ask for; otherwise the first that /v1/models tells")
+    chat_template_kwargs: Mapping[str, JsonValue] = Field(
+        {}, description="what the chat template is given beside the messages, such as `enable_thinking: false`"
+    )
+
+    def load_tokenizer(self) -> Tokenizer:
+        """Return the tokenizer, with the chat template's switches (blocking).
+
+        Raises:
+            UnknownTokenizer: the folder cannot be used.
+        """
+        return Tokenizer.load(self.tokenizer, template_kwargs=self.chat_template_kwargs)
+
+    def shares_tokenizer(self, other: "ModelsFileEntry") -> bool:
+        """Return whether both entries render a chat to the same ids."""
+        return (self.tokenizer, self.chat_template_kwargs) == (other.tokenizer, other.chat_template_kwargs)
 
     @model_validator(mode="after")
     def _check_weight(self) -> "ModelsFileEntry":
@@ -95,8 +120,8 @@ class ModelsFile(RootModel[tuple[ModelsFileEntry, ...]], frozen=True):
                 raise ValueError(f"at most one entry may be of the group `{group}`")
         if len({entry.name for entry in self.root}) < len(self.root):
             raise ValueError("every entry needs a name of its own: it is what `chatbot stop --model` takes")
-        if len({entry.tokenizer for entry in self.root if entry.group == "primary"}) > 1:
-            raise ValueError("all primaries must name the same tokenizer")
+        if not all(entry.shares_tokenizer(self.primary) for entry in self.root if entry.group == "primary"):
+            raise ValueError("all primaries must name the same tokenizer, with the same `chat_template_kwargs`")
         return self
 
     @property
@@ -105,9 +130,9 @@ class ModelsFile(RootModel[tuple[ModelsFileEntry, ...]], frozen=True):
         return tuple(entry.name for entry in self.root)
 
     @property
-    def tokenizer(self) -> Path:
-        """The folder of the tokenizer that the primaries share."""
-        return next(entry.tokenizer for entry in self.root if entry.group == "primary")
+    def primary(self) -> ModelsFileEntry:
+        """The first of the primaries, whose tokenizer the others share."""
+        return next(entry for entry in self.root if entry.group == "primary")
 
     @property
     def shares(self) -> dict[Group, float]:
@@ -123,6 +148,7 @@ class ModelSettings(BaseModel, frozen=True):
     llm_tokenizer: Path | None = None
     llm_profile: ProfileName | None = None
     llm_model: str | None = None
+    llm_chat_template_kwargs: Mapping[str, JsonValue] = {}
     llm_api_key: SecretStr | None = None
     breaker: BreakerSettings = BreakerSettings()
 
@@ -142,8 +168,15 @@ class ModelSettings(BaseModel, frozen=True):
             ModelsMisconfigured: the file cannot be read or is not valid.
         """
         if self.models_file is None:
-            single = {"urls": self.llm_urls, "profile": self.llm_profile, "model": self.llm_model}
-            return ModelsFile.model_validate([single | {"name": "primary", "tokenizer": self.llm_tokenizer}])
+            single = {
+                "name": "primary",
+                "urls": self.llm_urls,
+                "tokenizer": self.llm_tokenizer,
+                "profile": self.llm_profile,
+                "model": self.llm_model,
+                "chat_template_kwargs": self.llm_chat_template_kwargs,
+            }
+            return ModelsFile.model_validate([single])
         try:
             return ModelsFile.model_validate(yaml.safe_load(self.models_file.read_text("utf-8")))
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as exc:

@@ -8,7 +8,7 @@ import msgspec
 
 from chatbot.audit import Closed, Opened
 from chatbot.grounding import GroundingMode, GroundingStream, QuotedAnswer, grounding_stream
-from chatbot.models import LEAST_CHOICE_MASS, YES_OR_NO, Delta, Models, Sampling, number_choices
+from chatbot.models import LEAST_CHOICE_MASS, YES_OR_NO, Delta, Models, Sampling, Thought, number_choices
 from chatbot.prompt import Prompt
 from chatbot.proof.context import ReplayContext, ReplayFinding, ReplayStanding, Subject
 from chatbot.retrieval import SearchQuery
@@ -123,8 +123,9 @@ async def rerun_answer(rerun: Rerun, sampling: Sampling) -> tuple[list[int], Gro
     )
     async with aclosing(stream) as deltas:
         async for delta in deltas:
-            if isinstance(delta, Delta):
+            if isinstance(delta, Delta | Thought):
                 token_ids += delta.token_ids
+            if isinstance(delta, Delta):
                 checks.feed(delta.text)
     checks.close()
     return token_ids, checks

@@ -2,7 +2,7 @@
 
 A successor (docs/decisions/0005-leases-and-epochs.md) runs the turn again on the same tokens, so it produces the same
 events in the same order. A text may be cut at other places; notices about a writer itself (its queue, its model, its
-log) are not repeated and do not count.
+log, that it thinks) are not repeated and do not count.
 """
 
 from collections import deque
@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from chatbot.events import Citation, Event, Notice, NoticeCode, Queued, Token, is_last
 
-_WRITER_NOTICES = frozenset({NoticeCode.MODEL_SWITCHED, NoticeCode.DEGRADED})
+_WRITER_NOTICES = frozenset({NoticeCode.MODEL_SWITCHED, NoticeCode.DEGRADED, NoticeCode.THINKING})
 
 
 class Diverged(Exception):

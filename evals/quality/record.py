@@ -181,10 +181,14 @@ class Recorder:
         return probabilities, False
 
     async def _answer(self, prompt: Prompt) -> str:
-        text = ""
+        text, settings = "", TurnSettings()
         stream = self._models.stream(
             prompt.answer,
-            sampling=Sampling(max_tokens=TurnSettings().max_answer_tokens, temperature=TurnSettings().temperature),
+            sampling=Sampling(
+                max_tokens=settings.max_answer_tokens,
+                thinking_tokens=settings.thinking_tokens if self._models.think else 0,
+                temperature=settings.temperature,
+            ),
             conversation_id=uuid4().hex,
             cache_salt=TENANT,
         )

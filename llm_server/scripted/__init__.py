@@ -1,7 +1,15 @@
 """A stand-in for vLLM with its API and a scripted behaviour, for faults and load; the only stand-in of the tests."""
 
-from llm_server.scripted.byte_tokenizer import CHAT_TEMPLATE, byte_tokenizer
+from llm_server.scripted.byte_tokenizer import CHAT_TEMPLATE, Template, byte_tokenizer
 from llm_server.scripted.server import ScriptedModel, scripted_server, write_tokenizer
 from llm_server.scripted.speech import Behaviour
 
-__all__ = ["CHAT_TEMPLATE", "Behaviour", "ScriptedModel", "byte_tokenizer", "scripted_server", "write_tokenizer"]
+__all__ = [
+    "CHAT_TEMPLATE",
+    "Behaviour",
+    "ScriptedModel",
+    "Template",
+    "byte_tokenizer",
+    "scripted_server",
+    "write_tokenizer",
+]

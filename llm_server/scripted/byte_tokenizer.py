@@ -4,13 +4,18 @@ All 256 bytes, every Hangul syllable, pairs of small letters and the four words 
 so that prompts have about as many tokens as with a real model, and rarer characters arrive byte by byte.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from string import ascii_lowercase
+from typing import Literal
 
 from llm_server.bpe import QWEN_SPLIT, AddedToken, Bpe
 
 SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>")
+MARKERS = ("<think>", "</think>")
+"""Around what a scripted reasoning model thinks: added tokens that decoded answers show, as Qwen3's are."""
+NO_THINKING = "<think>\n\n</think>\n\n"
+"""The beginning of an answer without thinking."""
 CHAT_TEMPLATE = (
     "{%- for message in messages %}"
     "{{- '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>' + '\\n' }}"
@@ -19,15 +24,26 @@ CHAT_TEMPLATE = (
 )
 
 
-def write_tokenizer(folder: Path) -> Path:
-    """Write the tokenizer's files into `folder` and return it."""
+Template = Literal["plain", "switched", "opening"]
+"""Templates by what they do about thinking: nothing, as Qwen3's (`enable_thinking: false`), as DeepSeek R1's."""
+TEMPLATES: Mapping[Template, str] = {
+    "plain": CHAT_TEMPLATE,
+    "switched": CHAT_TEMPLATE
+    + "{%- if add_generation_prompt and enable_thinking is defined and enable_thinking is false %}"
+    "{{- '<think>\\n\\n</think>\\n\\n' }}{%- endif %}",
+    "opening": CHAT_TEMPLATE + "{%- if add_generation_prompt %}{{- '<think>\\n' }}{%- endif %}",
+}
+
+
+def write_tokenizer(folder: Path, *, template: Template = "plain", marked: bool = False) -> Path:
+    """Write the tokenizer's files into `folder` and return it; `marked`: the markers of thinking are tokens."""
     folder.mkdir(parents=True, exist_ok=True)
-    byte_tokenizer().write(folder)
+    byte_tokenizer(template=template, marked=marked).write(folder)
     return folder
 
 
-def byte_tokenizer() -> Bpe:
-    """Return the tokenizer; ids grow in the order of merges, as BPE ranks do."""
+def byte_tokenizer(*, template: Template = "plain", marked: bool = False) -> Bpe:
+    """Return the tokenizer; ids grow in the order of merges, as BPE ranks do, and the markers of thinking are last."""
     letters = byte_letters()
     vocabulary = {letters[byte]: n for n, byte in enumerate(sorted(range(256), key=lambda b: ord(letters[b])))}
     merges = [("".join(letters[b] for b in left), "".join(letters[b] for b in right)) for left, right in _merges()]
@@ -36,10 +52,13 @@ def byte_tokenizer() -> Bpe:
     return Bpe(
         vocabulary=vocabulary,
         merges=merges,
-        added=[AddedToken(len(vocabulary) + n, content, special=True) for n, content in enumerate(SPECIALS)],
+        added=[
+            AddedToken(len(vocabulary) + n, content, special=content in SPECIALS)
+            for n, content in enumerate((*SPECIALS, *(MARKERS if marked else ())))
+        ],
         split=QWEN_SPLIT,
         nfc=True,
-        chat_template=CHAT_TEMPLATE,
+        chat_template=TEMPLATES[template],
         eos="<|im_end|>",
         pad="<|endoftext|>",
         max_length=32_768,

@@ -185,8 +185,10 @@ class ScriptedModel:
                 body.messages,
                 add_generation_prompt=body.add_generation_prompt,
                 continue_final_message=body.continue_final_message,
+                template=self.behaviour.template,
+                thinks=body.chat_template_kwargs.get("enable_thinking") is not False,
             )
-        ids = encode(text)
+        ids = encode(text, marked=self.behaviour.marked)
         strings = [tokenizer().id_to_token(token) or "" for token in ids] if body.return_token_strs else None
         return _json(TokenizeReply(len(ids), self.behaviour.max_model_len, ids, strings))
 

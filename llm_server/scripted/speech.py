@@ -9,7 +9,7 @@ import msgspec
 from tokenizers import Tokenizer
 
 from llm_server.scripted.answers import NO, YES, answer_probability, obedient_answer, quoted_answer, read_prompt
-from llm_server.scripted.byte_tokenizer import byte_tokenizer
+from llm_server.scripted.byte_tokenizer import MARKERS, NO_THINKING, Template, byte_tokenizer
 from llm_server.scripted.wire import RequestMessage, probe_candidates
 
 START, END = "<|im_start|>", "<|im_end|>"
@@ -26,6 +26,9 @@ class Behaviour(msgspec.Struct, frozen=True, kw_only=True):
     answer: str | None = None  # otherwise a quotation of the passages that match the question best
     obeys: bool = False  # yes to every probe, and the last user turn as the answer
     sentences: int = 2  # of a quotation
+    thinking: str = ""  # what precedes the answer, markers included, unless the prompt ends with a closed block
+    marked: bool = True  # whether markers are tokens of their own
+    template: Template = "plain"  # of the chats that are tokenized here
     probe: float | None = None  # P(yes) of the answerability probe; otherwise by overlap with the passages
     chooses: tuple[float, ...] = ()  # P of each number, from 1 on, where one token is asked for
     first_token_seconds: float = 0.0
@@ -69,14 +72,14 @@ class GeneratedToken:
 
 
 @cache
-def tokenizer() -> Tokenizer:
+def tokenizer(*, marked: bool = True) -> Tokenizer:
     """Return the scripted model's tokenizer, the one of `write_tokenizer`."""
-    return Tokenizer.from_str(byte_tokenizer().to_json())
+    return Tokenizer.from_str(byte_tokenizer(marked=marked).to_json())
 
 
-def encode(text: str) -> list[int]:
-    """Return the token ids of `text`, in which ChatML's markers are special tokens."""
-    ids: list[int] = tokenizer().encode(text, add_special_tokens=False).ids
+def encode(text: str, *, marked: bool = True) -> list[int]:
+    """Return the token ids of `text`, in which ChatML's markers, and if `marked` those of thinking, are tokens."""
+    ids: list[int] = tokenizer(marked=marked).encode(text, add_special_tokens=False).ids
     return ids
 
 
@@ -87,13 +90,21 @@ def decode(ids: Sequence[int]) -> str:
 
 
 def render(
-    turns: Sequence[RequestMessage], *, add_generation_prompt: bool = True, continue_final_message: bool = False
+    turns: Sequence[RequestMessage],
+    *,
+    add_generation_prompt: bool = True,
+    continue_final_message: bool = False,
+    template: Template = "plain",
+    thinks: bool = True,
 ) -> str:
     """Return the ChatML prompt of a chat, exactly as the folder's chat template renders it."""
     text = "".join(f"{START}{turn.role}\n{turn.content}{END}\n" for turn in turns)
     if continue_final_message:
         return text.removesuffix(f"{END}\n")
-    return f"{text}{START}assistant\n" if add_generation_prompt else text
+    if not add_generation_prompt:
+        return text
+    begun = {"plain": "", "switched": "" if thinks else NO_THINKING, "opening": f"{MARKERS[0]}\n"}[template]
+    return f"{text}{START}assistant\n{begun}"
 
 
 def generate(
@@ -101,15 +112,21 @@ def generate(
 ) -> Iterator[GeneratedToken]:
     """Yield the answer to a prompt, after the part in its assistant turn, at most `max_tokens` tokens."""
     prompt = decode(prompt_ids)
+    begun = _begun_answer(prompt_ids)
+    thinks = bool(behaviour.thinking) and decode(begun)[: len(NO_THINKING)] != NO_THINKING
     if probing and max_tokens == 1:
-        yield _probe(prompt, behaviour)
+        yield _thinking_probe() if thinks else _probe(prompt, behaviour)
         return
     text = _answer_text(prompt, behaviour)
     end = min((text.find(word) for word in stop if word in text), default=len(text))
-    ids = encode(text[:end])
-    begun = _begun_answer(prompt_ids)
-    skipped = len(begun) if ids[: len(begun)] == begun else 0
-    yield from _tokens([*ids[skipped:], *encode(END)], max_tokens)
+    before = behaviour.thinking if thinks or not behaviour.thinking else NO_THINKING
+    ids = encode(before + text[:end], marked=behaviour.marked)
+    if ids[: len(begun)] == begun:
+        rest = ids[len(begun) :]
+    else:  # by another model, or without the thinking
+        said = decode(begun).rpartition(MARKERS[1])[2].lstrip()
+        rest = encode(text[len(said) : end]) if said and text.startswith(said) else ids
+    yield from _tokens([*rest, *encode(END)], max_tokens)
 
 
 def _answer_text(prompt: str, behaviour: Behaviour) -> str:
@@ -139,6 +156,12 @@ def _tokens(ids: Sequence[int], max_tokens: int) -> Iterator[GeneratedToken]:
         else:
             held.clear()
         yield GeneratedToken(token=token, text=text, finish_reason=reason, probabilities={decode([token]): 0.97})
+
+
+def _thinking_probe() -> GeneratedToken:
+    """Return the token of a reasoning model that was not told to answer at once: it begins to think."""
+    marker = MARKERS[0]
+    return GeneratedToken(token=encode(marker)[0], text=marker, finish_reason="length", probabilities={marker: 0.99})
 
 
 def _probe(prompt: str, behaviour: Behaviour) -> GeneratedToken:

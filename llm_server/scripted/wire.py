@@ -54,6 +54,7 @@ class TokenizeRequest(msgspec.Struct, frozen=True, kw_only=True):
     add_generation_prompt: bool = True
     continue_final_message: bool = False
     return_token_strs: bool = False
+    chat_template_kwargs: dict[str, object] = {}
 
 
 class PromptTokensDetails(msgspec.Struct, frozen=True):

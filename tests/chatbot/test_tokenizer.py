@@ -208,6 +208,49 @@ def test_a_template_file_comes_before_the_configs(pair: Pair, tmp_path: Path) ->
     assert Tokenizer.load(folder).render([Message("user", "<가>")]) == pair.ids('"<가>"')
 
 
+OPENED = "{{ messages[0].content }}<think>\n"
+SWITCHED = "{{ messages[0].content }}{% if enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}"
+TOLD = "{% if thinking is not false %}Think between <think> and </think>.{% endif %}{{ messages[0].content }}"
+CUT = "{{ messages[0].content.split('</think>')[-1] }}"
+
+
+@pytest.mark.parametrize(
+    ("template", "thinks", "opens", "answering"),
+    [
+        ("{{ messages[0].content }}", False, False, "u"),
+        (OPENED, True, True, "u<think>\n\n</think>\n\n"),
+        (SWITCHED, True, False, "u<think>\n\n</think>\n\n"),
+        (TOLD, True, False, "u"),
+        (CUT, True, False, "u<think>\n\n</think>\n\n"),
+        ("{{ messages[0].content }}</think>", False, False, "u</think>"),
+    ],
+)
+def test_a_prompt_without_thinking_is_the_templates_own_or_ends_with_a_closed_block(
+    pair: Pair, tmp_path: Path, template: str, answering: str, *, thinks: bool, opens: bool
+) -> None:
+    folder = write(pair.theirs, tmp_path)
+    (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
+    ours = Tokenizer.load(folder)
+    assert (ours.thinks, ours.opens_thinking) == (thinks, opens)
+    assert ours.decode(ours.render([Message("user", "u")], thinks=False)) == answering
+
+
+def test_a_bank_switches_the_thinking_of_a_template_off(pair: Pair, tmp_path: Path) -> None:
+    folder = write(pair.theirs, tmp_path)
+    (folder / "chat_template.jinja").write_text(SWITCHED, encoding="utf-8")
+    ours = Tokenizer.load(folder, template_kwargs={"enable_thinking": False})
+    assert not ours.thinks
+    assert ours.decode(ours.render([Message("user", "u")])) == "u<think>\n\n</think>\n\n"
+
+
+def test_added_tokens_that_are_not_special_have_text(tmp_path: Path) -> None:
+    reference = trained("qwen")
+    reference.add_tokens([AddedToken("<think>", special=False, normalized=False)])
+    pair = Pair(write(reference, tmp_path))
+    ids = pair.ours.encode("<think>a<|im_end|>")
+    assert pair.ours.decode(ids) == pair.theirs.decode(ids, skip_special_tokens=True) == "<think>a"
+
+
 UNIGRAM = '{"model": {"type": "Unigram", "vocab": [["a", 0.0]]}, "pre_tokenizer": {"type": "Metaspace"}}'
 
 
@@ -237,6 +280,7 @@ def test_a_folder_that_cannot_be_used_says_why(tmp_path: Path, name: str, text: 
         ("pre_tokenizer", {"type": "ByteLevel", "add_prefix_space": True, "use_regex": True}, "pre-tokenizer"),
         ("pre_tokenizer", {"type": "Whitespace"}, "pre-tokenizer"),
         ("added_tokens", [{"id": 9, "content": "<x>", "rstrip": True}], "white space"),
+        ("added_tokens", [{"id": 9, "content": "<|channel|>"}], "answers in channels"),
         ("added_tokens", [{"id": 900 + n, "content": chr(0x4E00 + n)} for n in range(40)], "different characters"),
     ],
 )

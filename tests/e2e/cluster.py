@@ -238,11 +238,14 @@ class Cluster:
 
 @contextlib.contextmanager
 def clustered(folder: Path, redis_url: str, *, smaller: str = "", **settings: str) -> Iterator[Cluster]:
-    """Give each replica its own copy of the index of the loaded documents, and serve; `smaller` names a fallback."""
+    """Give each replica its own copy of the index of the loaded documents, and serve; `smaller` names a fallback.
+
+    The models may think: they do once they are told to.
+    """
     first, second = folder / "first", folder / "second"
     copy_loaded(folder.parent, first)
     private, public = key_pair(first)
-    write_tokenizer(folder / "tokenizer")
+    write_tokenizer(folder / "tokenizer", template="switched", marked=True)
     models = (scripted(folder, 0), scripted(folder, 1))
     fallback = scripted(folder, 2, name=smaller) if smaller else None
     if fallback is not None:
@@ -254,6 +257,7 @@ def clustered(folder: Path, redis_url: str, *, smaller: str = "", **settings: st
         "LLM_PROFILE": "scripted",
         "LEDGER__LIMITS__TENANT__CONCURRENT": "1000",
         "LEDGER__LIMITS__USER__CONCURRENT": "100",
+        "TURN__THINKING_TOKENS": "200",
         **settings,
     }
     shutil.copytree(first / "qdrant", second / "qdrant")

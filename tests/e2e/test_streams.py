@@ -7,12 +7,13 @@ import random
 import signal
 import subprocess
 from collections.abc import AsyncGenerator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import httpx2
 import pytest
 
+from chatbot.tokenizer import Tokenizer
 from tests.e2e.cluster import NEEDS_HAPROXY, Cluster, Server, clustered
 from tests.e2e.conftest import KOREAN, new_customer, until
 from tests.e2e.events import SentEvent, notice_codes, read_events, text_of
@@ -93,7 +94,7 @@ def answer_of(events: list[SentEvent]) -> Answer:
         text=text_of(events),
         citations=tuple(event.data for event in events if event.name == "citation"),
         finish_reason=str(events[-1].field("finish_reason")),
-        tokens=usage["prompt_tokens"] + usage["answer_tokens"],
+        tokens=usage["prompt_tokens"] + usage["answer_tokens"] + usage["thinking_tokens"],
     )
 
 
@@ -147,6 +148,34 @@ async def test_a_killed_model_is_succeeded_by_the_other(talking: Cluster, whole:
             tasks.create_task(kill_at_a_random_token())
     assert notice_codes(events) == ["model_switched"]
     assert answer_of(events) == whole
+    await check_recorded(talking, who, events)
+
+
+@pytest.mark.parametrize("victim", ["model", "replica"])
+async def test_thinking_that_a_death_cuts_goes_on_and_nobody_reads_it(
+    talking: Cluster, whole: Answer, fault_round: int, victim: str
+) -> None:
+    thinking = "<think>\n" + "Ёж " * 30 + "\n</think>\n\n"
+    tokenizer = Tokenizer.load(Path(talking.environment["LLM_TOKENIZER"]))
+    chance, who = random.Random(fault_round), new_customer()  # noqa: S311  a test's dice
+    await talking.tell(thinking=thinking)
+    async with talking.client(who) as http:
+        events: list[SentEvent] = []
+
+        async def kill_while_it_thinks() -> None:
+            await until(lambda: "thinking" in notice_codes(events))
+            model, k = await talking.working(), chance.randrange(2, 60)
+            await until(lambda: _has_said(model, k))
+            assert not text_of(events)
+            server = model if victim == "model" else talking.replicas[await talking.owner()]
+            server.stop(signal.SIGKILL)
+
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(talking.follow(http, events, message=KOREAN))
+            tasks.create_task(kill_while_it_thinks())
+    assert sorted(map(str, notice_codes(events))) == ["model_switched", "thinking"][victim == "replica" :]
+    assert answer_of(events) == replace(whole, tokens=whole.tokens + len(tokenizer.encode(thinking)))
+    assert not [event for event in events if "Ё" in event.data.decode()]
     await check_recorded(talking, who, events)
 
 

@@ -65,7 +65,7 @@ def canned_replies() -> str:
         *((f"handoff {lang}", handoff(lang, contact=CONTACT)) for lang in LANGUAGES),
         *(
             (f"notice {code} {lang}", notice(code, lang).text)
-            for code in (NoticeCode.MASKED, NoticeCode.HISTORY_UNAVAILABLE)
+            for code in (NoticeCode.MASKED, NoticeCode.HISTORY_UNAVAILABLE, NoticeCode.THINKING)
             for lang in LANGUAGES
         ),
         *(

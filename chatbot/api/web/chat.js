@@ -236,6 +236,7 @@ export class Chat {
   }
 
   #noticed(notice, { view, turn }) {
+    if (notice.code === "thinking") return view.wait("thinking"); // progress, gone with the first text
     view.notice(notice);
     if (notice.code === "history_unavailable") this.#lastId = turn.parentId; // nothing can be asked behind this answer
     this.#announcer.announce(`${t("notice")}: ${notice.text}`);

@@ -17,7 +17,7 @@ from chatbot.errors import (
     Unauthenticated,
     Unsupported,
 )
-from chatbot.events import Accepted, Citation, Event, Failed, FinishReason, Token, Usage
+from chatbot.events import Accepted, Citation, Event, Failed, FinishReason, Notice, NoticeCode, Token, Usage
 from tests.answers import done
 
 ACCEPTED = Accepted(
@@ -27,7 +27,7 @@ CITATION = Citation(n=7, start=0, end=2, document_id="fees", version=1, page=Non
 FAILED = Failed(
     code="overloaded", status=503, title="Busy", retryable=True, retry_after_ms=1500, trace_id="t", handoff="Call us."
 )
-USAGE = Usage(prompt_tokens=5, cached_tokens=4, answer_tokens=2)
+USAGE = Usage(prompt_tokens=5, cached_tokens=4, answer_tokens=2, thinking_tokens=3)
 
 
 def fed(*events: Event, include_usage: bool = False) -> list[Chunk | ErrorReply]:
@@ -52,6 +52,13 @@ def test_a_source_that_was_not_listed_is_named_by_its_document() -> None:
     assert annotation.url_citation.url == f"/v1/answers/{'a' * 32}/sources/7"
 
 
+def test_a_model_that_thinks_adds_nothing_to_the_answer() -> None:
+    thinks = Notice(code=NoticeCode.THINKING, text="The answer is being worked out.")
+    events = (ACCEPTED, Token(text="It"), done(usage=USAGE))
+    assert fed(ACCEPTED, thinks, *events[1:]) == fed(*events)
+    assert completion([ACCEPTED, thinks, *events[1:]], created=1) == completion(events, created=1)
+
+
 def test_usage_is_told_only_where_it_was_asked_for() -> None:
     events = (ACCEPTED, Token(text="It"), done(usage=USAGE))
     assert [b'"usage"' in msgspec.json.encode(chunk) for chunk in fed(*events)] == [False] * 3
@@ -60,9 +67,10 @@ def test_usage_is_told_only_where_it_was_asked_for() -> None:
     assert with_usage[-1]["choices"] == []
     assert with_usage[-1]["usage"] == {
         "prompt_tokens": 5,
-        "completion_tokens": 2,
-        "total_tokens": 7,
+        "completion_tokens": 5,
+        "total_tokens": 10,
         "prompt_tokens_details": {"cached_tokens": 4},
+        "completion_tokens_details": {"reasoning_tokens": 3},
     }
 
 

@@ -7,6 +7,7 @@ from random import Random
 from time import monotonic
 
 import anyio
+from opentelemetry.trace import Tracer
 
 from chatbot.errors import ModelUnavailable
 from chatbot.models.breaker import Breaker, BreakerSettings
@@ -15,6 +16,7 @@ from chatbot.models.client import ModelDone, Models, Switched
 from chatbot.models.completion import Delta, Sampling
 from chatbot.models.endpoint import Deadlines, Endpoint, open_session
 from chatbot.models.pool import Group, Member, Pool
+from chatbot.models.thinking import Thought
 from chatbot.tokenizer import Message, RenderedChat, Tokenizer
 from llm_server.scripted import Behaviour, ScriptedModel, scripted_server
 from tests.patience import patient
@@ -64,6 +66,7 @@ async def serve(
     deadlines: Deadlines = PATIENT,
     open_seconds: float = 60.0,
     clock: Callable[[], float] = monotonic,
+    tracer: Tracer | None = None,
 ) -> AsyncGenerator[Served]:
     groups: list[Group] = []
     groups += ("primary" for _ in primaries)
@@ -79,7 +82,7 @@ async def serve(
         breaker_settings = BreakerSettings(open_seconds=open_seconds)
         members = [
             Member(
-                Endpoint(http, server.url, deadlines),
+                Endpoint(http, server.url, deadlines, tracer=tracer),
                 group,
                 Breaker(breaker_settings),
                 tokenizer=foreign if group == "fallback" else None,
@@ -100,12 +103,13 @@ async def serve(
 
 @dataclass
 class Heard:
-    """A whole answer, as its reader got it."""
+    """A whole answer, as its reader got it; `token_ids` are also those of the thinking."""
 
     text: str
     token_ids: tuple[int, ...]
     switches: list[Switched]
     done: ModelDone
+    thinking_tokens: int
 
 
 async def ask(
@@ -117,7 +121,7 @@ async def ask(
     messages: Sequence[Message] = (),
     begun_ids: Sequence[int] = (),
 ) -> Heard:
-    deltas: list[Delta] = []
+    generated: list[Delta | Thought] = []
     switches: list[Switched] = []
     done: list[ModelDone] = []
     stream = served.models.stream(
@@ -130,13 +134,19 @@ async def ask(
     async with aclosing(stream) as parts:
         async for part in parts:
             assert not done, "nothing follows the end"
-            kinds: list[object] = {Delta: deltas, Switched: switches, ModelDone: done}[type(part)]  # type: ignore[assignment]
-            kinds.append(part)
+            match part:
+                case Switched():
+                    switches.append(part)
+                case ModelDone():
+                    done.append(part)
+                case _:
+                    generated.append(part)
     return Heard(
-        "".join(delta.text for delta in deltas),
-        tuple(token for delta in deltas for token in delta.token_ids),
+        "".join(part.text for part in generated if isinstance(part, Delta)),
+        tuple(token for part in generated for token in part.token_ids),
         switches,
         done[0],
+        sum(part.tokens for part in generated if isinstance(part, Thought)),
     )
 
 

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, contextmanager
 from dataclasses import dataclass, field, replace
@@ -12,17 +13,23 @@ from typing import Any, cast
 from uuid import uuid4
 
 import anyio
+import msgspec
 import pytest
 from anyio.abc import TaskGroup
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from redis.asyncio import Redis
+from structlog.testing import capture_logs
 
 from chatbot.admission import Admission, AdmissionSettings
 from chatbot.audit import AuditClosed, Versions
 from chatbot.conversations import StoredMessage
 from chatbot.deferred import DeferredSettings, DeferredWrites
 from chatbot.errors import ChatError, ModelUnavailable, StoreUnavailable
-from chatbot.events import Accepted, Done, Event, Failed, Notice, NoticeCode, Sources, Unknown, Usage
-from chatbot.models import Delta, ModelDone, Switched
+from chatbot.events import Accepted, Done, Event, Failed, Notice, NoticeCode, Sources, Unknown, Usage, to_json
+from chatbot.models import Breaker, BreakerSettings, Delta, ModelDone, Models, Switched
+from chatbot.notices import notice
 from chatbot.records import TurnFinished
 from chatbot.redis_client import RedisBreaker
 from chatbot.services import Services, TurnSettings
@@ -41,8 +48,10 @@ from chatbot.tokenizer import Tokenizer
 from chatbot.transcript import Turn, checkpoint, turn_of
 from chatbot.turn import answer
 from knowledge.identity import Principal
+from llm_server.scripted import Behaviour, Template, write_tokenizer
 from tests.answers import customer, text_of
 from tests.chatbot.conftest import PATIENT
+from tests.chatbot.models.scripted_pool import Served, serve
 
 pytestmark = [pytest.mark.anyio, pytest.mark.services, pytest.mark.faults]
 
@@ -83,6 +92,7 @@ class Bank:
 
     tokenizer: Tokenizer
     model: ChatError | None = None
+    models: Models | None = None
     store: ChatError | None = None
     hook: Exception | None = None
     settled: list[Usage] = field(default_factory=list)
@@ -133,7 +143,7 @@ class Bank:
             raise self.hook
 
     def services(self) -> Services:
-        models = SimpleNamespace(
+        models = self.models or SimpleNamespace(
             choice_probabilities=self.choice_probabilities, stream=self.stream, tokenizer=self.tokenizer, model="m"
         )
         parts: dict[str, Any] = {
@@ -181,9 +191,9 @@ def asked_turn() -> Turn:
     return replace(former_turn(), who=customer(), answer_id=AnswerId(uuid4().hex))
 
 
-async def ask(bank: Bank, answer_log: AnswerLog, tasks: TaskGroup) -> Asked:
+async def ask(bank: Bank, answer_log: AnswerLog, tasks: TaskGroup, turn: Turn | None = None) -> Asked:
     """Answer the turn in a process of its own."""
-    turn, services = asked_turn(), bank.services()
+    turn, services = turn or asked_turn(), bank.services()
     live = LiveAnswer(turn.answer_id, turn.who, conversation_id=turn.conversation.id)
     registry = AnswerRegistry(answer_log, tasks, AnswerRegistrySettings())
     work = partial(answer, turn, place=services.admission.enter(turn.who), services=services)
@@ -191,13 +201,23 @@ async def ask(bank: Bank, answer_log: AnswerLog, tasks: TaskGroup) -> Asked:
     return Asked(registry, turn.who, turn.answer_id)
 
 
-async def taken_over(bank: Bank, answer_log: AnswerLog, tasks: TaskGroup, logged: Sequence[Event]) -> Asked:
+async def taken_over(
+    bank: Bank,
+    answer_log: AnswerLog,
+    tasks: TaskGroup,
+    logged: Sequence[Event],
+    turn: Turn | None = None,
+    *,
+    token_ids: Sequence[int] = (),
+) -> Asked:
     """Have the turn continued by a process of its own, after what a dead one has logged."""
-    turn = asked_turn()
+    turn = turn or asked_turn()
     await answer_log.open(
         turn.who, turn.answer_id, conversation_id=turn.conversation.id, passages=[], checkpoint=checkpoint(turn)
     )
-    await answer_log.append(turn.who.tenant, turn.answer_id, LogAppend(first=1, events=logged), epoch=1)
+    await answer_log.append(
+        turn.who.tenant, turn.answer_id, LogAppend(first=1, events=logged, token_ids=token_ids), epoch=1
+    )
     await answer_log.give_up(turn.who.tenant, {turn.answer_id: 1})
     registry = AnswerRegistry(answer_log, tasks, AnswerRegistrySettings())
     tasks.start_soon(registry.maintain_leases, partial(resume, services=bank.services()))
@@ -266,3 +286,105 @@ async def test_an_answer_that_cannot_be_continued_ends_in_an_error(
     assert (events[-1].code, "1599-0000" in events[-1].handoff) == (ChatError.code, True)
     assert [closed.error for closed in bank.closed] == [ChatError.code]
     assert len(bank.settled) == 1
+
+
+THINKING = "<think>\nЁж 🐟\n</think>\n\n"
+SECRET = re.compile(r"[\u0400-\u04ff🐟]|think>|\\\\u04")
+"""Any character of it, or of its markers."""
+
+
+@dataclass
+class Thinker:
+    """A reasoning model on two endpoints, and what is traced and logged while it answers."""
+
+    tokenizer: Tokenizer
+    served: Served
+    turn: Turn
+    answer_log: AnswerLog
+    redis: Redis
+    spans: InMemorySpanExporter
+    caplog: pytest.LogCaptureFixture
+
+    async def answered(
+        self, tasks: TaskGroup, *, die_after: int | None = None, after: Sequence[int] | None = None
+    ) -> tuple[str, Usage]:
+        """Return the text and the charge of an answer whose endpoint, or whose writer, dies after some tokens."""
+        for member, server in zip(self.served.members, self.served.servers, strict=True):
+            member.breaker = Breaker(BreakerSettings())
+            server.reset()
+        turn = replace(self.turn, answer_id=AnswerId(uuid4().hex), who=customer())
+        self.served.servers[self.served.home(turn.conversation.id)].tell(drop_after=die_after, times=1)
+        bank, logged = Bank(self.tokenizer, models=self.served.models), (*BEGUN, notice(NoticeCode.THINKING, "ko"))
+        with capture_logs() as logs:
+            if after is None:
+                asked = await ask(bank, self.answer_log, tasks, turn)
+            else:
+                asked = await taken_over(bank, self.answer_log, tasks, logged, turn, token_ids=after)
+            events = await asked.events()
+        left = [*map(repr, logs), *await self.left(bank, turn, events)]
+        assert [text for text in left if SECRET.search(text)] == [], (die_after, after)
+        assert not await self.redis.exists(f"{{{turn.who.tenant}}}:answer:{turn.answer_id}:tokens")
+        assert [event.code for event in events if isinstance(event, Notice)].count(NoticeCode.THINKING) == 1
+        assert NoticeCode.THINKING not in [notice.code for message in bank.kept for notice in message.notices]
+        self.spans.clear()
+        self.caplog.clear()
+        [usage], [_] = bank.settled, bank.closed
+        assert isinstance(events[-1], Done)
+        assert events[-1].grounded
+        return text_of(events), msgspec.structs.replace(usage, cached_tokens=0)
+
+    async def left(self, bank: Bank, turn: Turn, events: Sequence[Event]) -> list[str]:
+        """Return everything that an answer leaves behind, as texts."""
+        keys = [key async for key in self.redis.scan_iter(f"{{{turn.who.tenant}}}*", count=1000)]
+        assert keys
+        return [
+            *(to_json(event).decode() for event in events),
+            *[str(await self.stored(key)) for key in keys],
+            *map(repr, (bank.kept, [closed.text for closed in bank.closed], bank.finished)),
+            *(record.getMessage() for record in self.caplog.records),
+            *(span.to_json() for span in self.spans.get_finished_spans()),
+        ]
+
+    async def stored(self, key: bytes) -> list[str]:
+        """Return what Redis has under a key, with its characters."""
+        match await self.redis.type(key):
+            case b"hash":
+                values: list[Any] = await self.redis.hvals(key)
+            case b"stream":
+                entries: Any = await self.redis.xrange(key)
+                values = [value for _, fields in entries for value in fields.values()]
+            case kind:
+                pytest.fail(f"{kind!r} of an answer that has ended")
+        return [value.decode() for value in values]
+
+
+@pytest.mark.parametrize(("template", "marked"), [("switched", True), ("opening", True), ("opening", False)])
+async def test_no_character_of_thinking_is_shown_kept_or_logged_wherever_it_is_cut(
+    answer_log: AnswerLog,
+    tasks: TaskGroup,
+    redis: Redis,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    template: Template,
+    *,
+    marked: bool,
+) -> None:
+    caplog.set_level("DEBUG")
+    spans, provider = InMemorySpanExporter(), TracerProvider()
+    provider.add_span_processor(SimpleSpanProcessor(spans))
+    tokenizer = Tokenizer.load(write_tokenizer(tmp_path, template=template, marked=marked))
+    opened = "<think>\n" if template == "opening" else ""
+    turn = asked_turn()
+    prompt = replace(turn.prompt, answer_ids=(*turn.prompt.answer_ids, *tokenizer.encode(opened)))
+    turn = replace(turn, prompt=prompt, thinking_tokens=100, temperature=0.0)
+    behaviour = Behaviour(thinking=THINKING, sentences=1, template=template, marked=marked, probe=0.99)
+    async with serve(tokenizer, [behaviour] * 2, tracer=provider.get_tracer("endpoints")) as served:
+        thinker = Thinker(tokenizer, served, turn, answer_log, redis, spans, caplog)
+        whole = await thinker.answered(tasks)
+        output = tokenizer.encode(THINKING.removeprefix(opened) + whole[0])
+        assert whole[1].generated_tokens == len(output) + 1
+        assert whole[1].thinking_tokens == len(tokenizer.encode(THINKING.removeprefix(opened).rstrip()))
+        for k in range(len(output) + 1):
+            assert await thinker.answered(tasks, die_after=k) == whole, k
+            if k and not tokenizer.decode(output[:k]).endswith("\N{REPLACEMENT CHARACTER}"):
+                assert await thinker.answered(tasks, after=output[:k]) == whole, k

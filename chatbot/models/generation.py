@@ -1,0 +1,124 @@
+"""An answer as it is generated, endpoint after endpoint: what is new of each piece, and what it costs; no I/O."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from chatbot.events import Usage
+from chatbot.models.completion import Delta, ReportedUsage, Sampling
+from chatbot.models.continuation import Continuation
+from chatbot.models.thinking import ThinkingFilter, Thought, begun_answer
+from chatbot.tokenizer import RenderedChat, Tokenizer
+
+
+class Generation:
+    """An answer so far, in our tokens; `most_tokens` are all that it may have, its thinking included."""
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        prompt: RenderedChat,
+        sampling: Sampling,
+        *,
+        most_tokens: int,
+        begun_ids: Sequence[int] = (),
+    ) -> None:
+        self._tokenizer = tokenizer
+        self._prompt = prompt
+        self._most_thinking = sampling.thinking_tokens
+        self._continuation = Continuation(
+            prompt.ids,
+            replace(sampling, max_tokens=most_tokens),
+            begun_ids=begun_ids,
+            begun_text=tokenizer.decode(begun_ids),
+        )
+        self._said = begun_answer(tokenizer, prompt, begun_ids, sampling)
+        self._foreign: ThinkingFilter | None = None
+
+    @property
+    def begun(self) -> bool:
+        """Whether anything was generated that the present endpoint must go on after."""
+        return self._continuation.begun
+
+    @property
+    def spent(self) -> bool:
+        """Whether the answer, or the thinking before it, has all tokens that it may have."""
+        return self._continuation.spent or self._said.spent or (self._foreign is not None and self._foreign.spent)
+
+    @property
+    def thinks(self) -> bool:
+        """Whether a block of thinking is open."""
+        return (self._foreign or self._said).inside
+
+    @property
+    def prompt_ids(self) -> list[int]:
+        """The prompt for the present endpoint, where its tokenizer is ours."""
+        return self._continuation.prompt_ids
+
+    @property
+    def sampling(self) -> Sampling:
+        """The sampling for the present endpoint."""
+        return self._continuation.sampling
+
+    @property
+    def text(self) -> str:
+        """The answer's text, without thinking."""
+        return self._said.text
+
+    def continue_on(self, tokenizer: Tokenizer | None) -> None:
+        """Prepare for an endpoint; its tokenizer is None where it is ours.
+
+        One with another tokenizer begins with the answer's text: its thinking has no ids that others could go on after.
+        """
+        self._foreign = None
+        if tokenizer is not None:
+            begins_inside = tokenizer.opens_thinking and self._prompt.thinks and not self.text
+            most = {"most_thinking": self._most_thinking} if self._most_thinking else {}
+            self._foreign = ThinkingFilter(tokenizer, begins_inside=begins_inside, **most)
+
+    def resume(self) -> None:
+        """Prepare for another endpoint after one that failed."""
+        self._continuation.resume(self._tokenizer.decode)
+
+    def feed(self, delta: Delta) -> Iterator[Delta | Thought]:
+        """Yield what is new of a piece that the present endpoint generated."""
+        if self._foreign is None:
+            yield from self._ours(delta)
+            return
+        for part in self._foreign.feed(delta):
+            if isinstance(part, Thought):
+                yield Thought(part.tokens)
+            else:
+                yield from self._ours(self._in_our_tokens(part.text))
+
+    def close(self) -> Iterator[Delta]:
+        """Yield what was held back, now that the present endpoint has ended the answer."""
+        if self._foreign is not None and (held := self._foreign.close()):
+            yield from (part for part in self._ours(self._in_our_tokens(held)) if isinstance(part, Delta))
+        if held := self._said.close():
+            yield Delta(held, ())
+
+    def usage(self, reported: ReportedUsage | None = None) -> Usage:
+        """Return what the customer pays for: the prompt once, every token of the answer and of its thinking."""
+        continuation, thinking = self._continuation, self._said.thinking_tokens
+        if self._foreign is not None:
+            generated, thinking_elsewhere = continuation.tokens, self._foreign.thinking_tokens
+        else:
+            generated = continuation.kept + reported.completion_tokens if reported else continuation.tokens
+            thinking_elsewhere = 0
+        return Usage(
+            prompt_tokens=continuation.prompt_tokens,
+            # In a continuation the cached tokens are mostly the answer's own.
+            cached_tokens=reported.cached_tokens if reported and not (self._foreign or continuation.kept) else 0,
+            answer_tokens=self._said.answer_tokens if self._said.spent else generated - thinking,
+            thinking_tokens=thinking + thinking_elsewhere,
+        )
+
+    def _ours(self, delta: Delta) -> Iterator[Delta | Thought]:
+        new = self._continuation.feed(delta)
+        if new is not None:
+            yield from self._said.feed(new)
+
+    def _in_our_tokens(self, text: str) -> Delta:
+        """Return the text with the ids that it has in our tokenizer, after those that close what our prompt opened."""
+        ids = (*self._said.closing_ids, *self._tokenizer.encode(text))
+        return Delta(self._tokenizer.decode(ids), ids)
