@@ -72,3 +72,14 @@ def test_an_allowance_used_up_before_the_break_is_spent() -> None:
     assert not answer.spent
     answer.resume(decode)
     assert answer.spent
+
+
+def test_special_tokens_that_an_endpoint_held_when_it_died_are_given_out_with_the_next_text() -> None:
+    answer = Continuation(PROMPT, Sampling(max_tokens=9))
+    answer.feed(Delta("a", (97,)))
+    assert answer.feed(Delta("", (300,))) is None
+    for _ in range(2):
+        answer.resume(decode)
+        assert answer.prompt_ids == [*PROMPT, 97, 300]
+        assert answer.tokens == 2
+    assert answer.feed(Delta("b", (98,))) == Delta("b", (300, 98))
