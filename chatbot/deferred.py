@@ -1,12 +1,16 @@
-"""Writes that a store did not take at the end of an answer: kept in memory, and tried again until it takes them.
+"""Writes at the end of an answer: those that a store did not take are kept in memory, and tried until it takes them.
 
 What a customer has read to its end is settled and in the history although Redis stalls just then. Such a write may be
 sent any number of times: a reservation is settled once, and an answer is once in its conversation. There are at most
 `most` of them, for `keep` seconds; one that is given up is counted as lost. A process that ends waits for them within
 its drain.
+
+A store that fails over forgets what it took last: the writes of the last `again` seconds are kept as well, and done
+once more when it is seen to have forgotten something.
 """
 
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Literal, TypeVar
@@ -21,6 +25,8 @@ from telemetry.supervision import OnFailure, contained, uncounted
 T = TypeVar("T")
 WriteKind = Literal["settlement", "history", "key", "log"]
 """What is written late; `key`: an Idempotency-Key is bound, `log`: the last events (`chatbot.streams` keeps those)."""
+StoreMemory = Literal["whole", "forgetful"]
+"""Whether a store has everything that it took, or has forgotten its last moments."""
 log = structlog.get_logger(__name__)
 
 
@@ -32,11 +38,15 @@ class DeferredSettings(BaseModel, frozen=True):
     )
     keep: PositiveFloat = Field(3600.0, description="seconds: how long one waits before it is given up")
     every: PositiveFloat = Field(0.5, description="seconds: between two rounds of trying them")
+    again: PositiveFloat = Field(
+        10.0,
+        description="seconds: what was written so lately is written again where Redis has forgotten its last moments",
+    )
 
 
 @dataclass(slots=True, eq=False)
 class Deferred:
-    """A write that waits, since a time of the monotonic clock."""
+    """A write that waits, or was done, since a time of the monotonic clock."""
 
     kind: WriteKind
     write: Callable[[], Awaitable[object]]
@@ -57,6 +67,7 @@ class DeferredWrites:
         self._on_lost = on_lost
         self._on_failure = on_failure
         self._waiting: list[Deferred] = []
+        self._done: deque[Deferred] = deque(maxlen=settings.most)
         self._none_waits = anyio.Event()
 
     @property
@@ -68,12 +79,28 @@ class DeferredWrites:
         """Return what the write returns; None where its store is away, and it is kept, or where it fails by a bug."""
         with contained(kind, self._on_failure):
             try:
-                return await write()
+                written = await write()
             except StoreUnavailable:
                 self._keep(Deferred(kind, write))
                 return None
+            self.note_done(kind, write)
+            return written
         self._on_lost(kind)
         return None
+
+    def note_done(self, kind: WriteKind, write: Callable[[], Awaitable[object]]) -> None:
+        """Have a write that was done done again, should its store forget it within `again` seconds."""
+        self._done.append(Deferred(kind, write))
+
+    def store_seen(self, memory: StoreMemory) -> None:
+        """Take note that the store answers, and whether it has forgotten its last moments."""
+        if memory == "forgetful":
+            log.warning("writes_done_again", writes=len(self._done))
+            self._waiting += [Deferred(done.kind, done.write) for done in self._done]
+            self._done.clear()
+        oldest = time.monotonic() - self._settings.again
+        while self._done and self._done[0].since < oldest:
+            self._done.popleft()
 
     def _keep(self, deferred: Deferred) -> None:
         self._waiting.append(deferred)
@@ -113,6 +140,7 @@ class DeferredWrites:
                 return False
             if deferred in self._waiting:
                 self._waiting.remove(deferred)
+            self.note_done(deferred.kind, deferred.write)
             return True
         if deferred in self._waiting:
             self._lose(deferred)

@@ -107,6 +107,12 @@ class Metrics:
             "Those that were given up, and ends of logs: too many, for an hour, or the process ended",
             ["kind"],
         )
+        self.evicting = gauge(
+            "chatbot_redis_evicts", "1 where a full Redis would remove conversations and reservations (not noeviction)"
+        )
+        self.forgotten = counter(
+            "chatbot_forgotten_reservations", "Reservations that Redis forgot in a failover, and that were charged anew"
+        )
 
     def _makers(self) -> tuple[Callable[..., Counter], Callable[..., Gauge], Callable[..., Histogram]]:
         def counter(name: str, text: str, labels: Sequence[str] = ()) -> Counter:
@@ -163,6 +169,14 @@ class Metrics:
     def write_lost(self, kind: WriteKind) -> None:
         """Count a settlement or a message that was given up (a hook)."""
         self.lost.labels(kind).inc()
+
+    def redis_evicts(self, evicts: bool) -> None:  # noqa: FBT001  a hook
+        """Show whether Redis removes keys when it is full (a hook)."""
+        self.evicting.set(evicts)
+
+    def reservation_forgotten(self) -> None:
+        """Count a reservation that Redis had forgotten (a hook)."""
+        self.forgotten.inc()
 
     def audit_anchored(self, at: float) -> None:
         """Record when the audit's heads were anchored last, in Unix seconds (a hook)."""

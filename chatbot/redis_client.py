@@ -32,6 +32,9 @@ log = structlog.get_logger(__name__)
 LATE_SECONDS = 0.02
 """An event loop that runs a timer later than this was too busy to read replies."""
 GRACE_SECONDS = 0.05
+LOOK_SECONDS = 3600.0
+"""Between two looks at how Redis is set."""
+RETRY_SECONDS = 5.0
 DEMOTED = (ReadOnlyError, ClusterDownError)
 """What a Redis answers that is no master any more: its connections are given up, and others may lead to the master."""
 
@@ -155,6 +158,29 @@ class RedisBreaker:
             log.info("redis_back")
             self._back_at = self._clock()
         self._next_probe = None
+
+
+async def evicts(redis: Redis) -> str | None:
+    """Return the policy by which a full Redis removes keys that nobody has deleted; None where it refuses writes.
+
+    Conversations, reservations and logs would go without a word.
+    """
+    memory = await redis.info("memory")
+    policy = str(memory.get("maxmemory_policy", "noeviction"))
+    return None if policy == "noeviction" else policy
+
+
+async def watch_eviction(redis: Redis, breaker: RedisBreaker, tell: Callable[[bool], None]) -> None:
+    """Look every hour whether Redis removes keys when it is full, and tell, for ever."""
+    while True:
+        wait = RETRY_SECONDS
+        with suppress(StoreUnavailable):
+            policy = await breaker.call(lambda: evicts(redis))
+            tell(policy is not None)
+            if policy is not None:
+                log.error("redis_evicts", policy=policy, mend="set its maxmemory-policy to noeviction")
+            wait = LOOK_SECONDS
+        await asyncio.sleep(wait)
 
 
 def more_time(due: float) -> float:

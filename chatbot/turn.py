@@ -511,13 +511,17 @@ async def settle(answering: Answering) -> Limits | None:
 
 
 async def remember_answer(answering: Answering) -> None:
-    """Append the answer to the history, now or later, unless the customer was told that the history is not kept."""
+    """Append the answer to the history, now or later, unless the customer was told that the history is not kept.
+
+    Its question comes with it: Redis may have forgotten that, and the conversation, in a failover.
+    """
     turn, state, services = answering.turn, answering.state, answering.services
     if not turn.kept:
         return
-    message, now = answer_message(turn, state, at=services.now()), services.now()
+    now = services.now()
+    messages = [question_message(turn, at=turn.found.as_of), answer_message(turn, state, at=now)]
     owner = Owner(turn.who.tenant, turn.who.sub)
-    append = partial(services.history.append, owner, turn.conversation.id, [message], now=now)
+    append = partial(services.history.append, owner, turn.conversation.id, messages, now=now)
     await services.deferred.write("history", append)
 
 

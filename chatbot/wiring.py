@@ -28,7 +28,7 @@ from chatbot.proof import ReplayContext
 from chatbot.questions import handoff
 from chatbot.reads import Reads
 from chatbot.records import SearchFinished
-from chatbot.redis_client import RedisBreaker, open_cluster, open_redis
+from chatbot.redis_client import RedisBreaker, open_cluster, open_redis, watch_eviction
 from chatbot.retrieval import Retrieval, open_reranker
 from chatbot.screener import Screener
 from chatbot.services import Services
@@ -43,7 +43,7 @@ from knowledge.identity import open_authenticator
 from knowledge.index import Index, open_index
 from knowledge.index import IndexUnavailable as IndexAway
 from knowledge.passage import LANGUAGES, Language
-from knowledge.storage import UNAVAILABLE
+from knowledge.storage import UNAVAILABLE, open_clock
 from knowledge.terms import Terms
 from knowledge.withdrawals import Withdrawals, open_withdrawals
 from telemetry.supervision import OnFailure, supervise
@@ -77,6 +77,7 @@ async def open_services(
         models = await enter(open_models(settings.models, on_call=metrics.model_called, on_failure=metrics.task_failed))
         ledger = await enter(open_ledger(settings, redis, breaker, metrics))
         audit = await enter(open_audit(engine, settings.audit, on_failure=metrics.task_failed))
+        now = await enter(open_clock(engine, metrics.task_failed))
         ratings = await open_ratings(engine)
         withdrawals = await enter(open_stops(engine, models, on_failure=metrics.task_failed))
         answer_log = await enter(open_answer_log(settings, redis, breaker))
@@ -98,6 +99,7 @@ async def open_services(
                 on_taken=metrics.answer_taken,
                 on_lost=metrics.write_lost,
                 on_failure=metrics.task_failed,
+                on_store_seen=deferred.store_seen,
                 person=" ".join(handoff(language, contact=settings.turn.contact) for language in LANGUAGES),
             ),
             answer_log=answer_log,
@@ -119,11 +121,13 @@ async def open_services(
             shadow=Shadow(models, tasks, hook=metrics.shadowed),
             withdrawals=withdrawals,
             cache_salt=partial(salt_of, settings.audit_key.get_secret_value()),
-            now=time.time,
+            now=now,
             pings=pings(index, engine, answer_log, models),
             on_turn_finished=(metrics.turn_finished, drift.record_turn),
         )
         start_beside(tasks, services, settings)
+        looks = partial(watch_eviction, redis, breaker, metrics.redis_evicts)
+        tasks.start_soon(supervise, "eviction", looks, metrics.task_failed)
         yield services
 
 
@@ -198,10 +202,16 @@ async def open_ledger(
     """Open the ledger with the tenants' plans, on a Redis Cluster of its own where one is named."""
     async with open_plans(settings.ledger, on_read=metrics.plans_read, on_failure=metrics.task_failed) as plans:
         if settings.ledger_cluster_url is None:
-            yield Ledger(redis, breaker, settings.ledger, plan_of=plans.of)
+            yield Ledger(redis, breaker, settings.ledger, plan_of=plans.of, on_forgotten=metrics.reservation_forgotten)
             return
         async with open_cluster(settings.ledger_cluster_url.get_secret_value(), settings.redis) as cluster:
-            yield Ledger(cluster, RedisBreaker(settings.redis.breaker), settings.ledger, plan_of=plans.of)
+            yield Ledger(
+                cluster,
+                RedisBreaker(settings.redis.breaker),
+                settings.ledger,
+                plan_of=plans.of,
+                on_forgotten=metrics.reservation_forgotten,
+            )
 
 
 async def watch_drift(settings: Settings, embedder: str, metrics: Metrics) -> DriftWatch:

@@ -3,6 +3,7 @@
 import os
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from zoneinfo import ZoneInfo
 
 import anyio
@@ -29,10 +30,9 @@ from knowledge.embedding import open_embedder
 from knowledge.identity import open_authenticator
 from knowledge.index import Index, open_index
 from knowledge.passage import instant
-from knowledge.storage import StoreClock, open_engine
+from knowledge.storage import open_clock, open_engine
 from knowledge.terms import Terms
 from telemetry.groups import first_failure
-from telemetry.supervision import OnFailure, supervise
 
 MOST_EMBED_WORKERS = 4
 """Threads that share one model; each further one takes 110 MB."""
@@ -78,7 +78,7 @@ async def open_services(  # noqa: PLR0913  three parts that may be given, three 
         catalogue = Catalogue(engine)
         await catalogue.create_tables()
         stack.enter_context(first_failure())
-        now = await stack.enter_async_context(_open_clock(engine, metrics.task_failed))
+        now = partial(_now, await stack.enter_async_context(open_clock(engine, metrics.task_failed)))
         blobs = open_blobs(settings.blobs)
         services = Services(
             settings=settings.pipeline,
@@ -107,17 +107,9 @@ async def open_services(  # noqa: PLR0913  three parts that may be given, three 
         tasks.cancel_scope.cancel()
 
 
-@asynccontextmanager
-async def _open_clock(engine: AsyncEngine, on_failure: OnFailure) -> AsyncGenerator[Callable[[], float]]:
-    """Yield what tells the database's time, as the index stores instants: a decision's is the same in both."""
-    clock = StoreClock(engine)
-    await clock.sync()
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(supervise, "clock", clock.keep_synced, on_failure)
-        try:
-            yield lambda: instant(clock.now())
-        finally:
-            tasks.cancel_scope.cancel()
+def _now(clock: Callable[[], float]) -> float:
+    """Return the time as the index stores instants: a decision's is the same in both."""
+    return instant(clock())
 
 
 @asynccontextmanager

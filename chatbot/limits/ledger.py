@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import quote
 
 import msgspec
+import structlog
 from redis.asyncio import Redis
 from redis.asyncio.cluster import RedisCluster
 from redis.commands.core import AsyncScript
@@ -39,8 +40,11 @@ from chatbot.limits.outage_quota import ChargedScope, OutageQuota, QuotaClaim
 from chatbot.redis_client import RedisBreaker
 from knowledge.identity import Principal
 
+log = structlog.get_logger(__name__)
+
 KEEP_UNSETTLED_SECONDS = 3600
-"""How long a reservation outlives its lease, so that a successor can still settle it."""
+"""How long a reservation outlives its lease, so that a successor can still settle it, and how long it is known that it
+is settled."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,22 +117,27 @@ class LedgerReply(msgspec.Struct, frozen=True):
     percentile: int
     uses: Uses
     refusal: Refusal | None = None
+    forgotten: bool = False
+    """Whether Redis had forgotten the reservation, and charged it anew."""
 
 
 class Ledger:
     """Sliding windows, slots and a day's budget over three scopes at once; never over-admits, settles once."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913  two clocks and a hook for tests and metrics
         self,
         redis: Redis | RedisCluster,
         breaker: RedisBreaker,
         settings: LedgerSettings,
         *,
         plan_of: Callable[[str], LimitSettings] | None = None,
+        on_forgotten: Callable[[], None] = lambda: None,
         clock: Callable[[], float] | None = None,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         """`plan_of` returns a tenant's present plan, in place of the settings'.
+
+        `on_forgotten` is called for a reservation that Redis had forgotten and that was charged anew.
 
         `clock` replaces Redis's time in tests; both clocks are in seconds.
         """
@@ -136,6 +145,7 @@ class Ledger:
         self._breaker = breaker
         self._settings = settings
         self._plan_of = plan_of or settings.of
+        self._on_forgotten = on_forgotten
         self._clock = clock
         self._monotonic = monotonic
         self._outage_quota = OutageQuota(replicas=settings.replicas, seconds=settings.share_seconds)
@@ -237,6 +247,7 @@ class Ledger:
             "total": reservation.tokens + more_tokens,
             "lease": round(lease_seconds * MICRO),
             "keep_seconds": keep_seconds(lease_seconds),
+            "days": await self._days(caller.tenant),
             "limits": self._limits_by_scope(caller),
         }
         reply = await self._run_on(self._extend, reservation, args)
@@ -249,6 +260,8 @@ class Ledger:
 
     async def settle(self, reservation: Reservation, usage: Usage) -> Limits | None:
         """Charge what was used instead of what was reserved, once; None when it was settled before.
+
+        A reservation that Redis has forgotten in a failover is charged now.
 
         Raises:
             StoreUnavailable: Redis is away; the reservation stays charged and its lease frees the slot.
@@ -265,6 +278,8 @@ class Ledger:
             "answer_tokens": usage.generated_tokens,
             "remember": self._settings.answers_remembered,
             "needed": self._settings.answers_needed,
+            "keep_seconds": KEEP_UNSETTLED_SECONDS,
+            "days": await self._days(caller.tenant),
         }
         reply = await self._run_on(self._settle, reservation, args)
         return None if reply is None else self._limits_left(caller, reply)
@@ -323,7 +338,13 @@ class Ledger:
     ) -> LedgerReply | None:
         """Run a script that replies nothing where there is no such reservation, or it is not extended."""
         encoded = await self._evaluated(script, reservation.caller, reservation.id, args)
-        return None if encoded is None else self._decoded(encoded)
+        if encoded is None:
+            return None
+        reply = self._decoded(encoded)
+        if reply.forgotten:
+            log.warning("reservation_forgotten", reservation=reservation.id)
+            self._on_forgotten()
+        return reply
 
     async def _evaluated(
         self, script: AsyncScript, caller: Caller, reservation_id: str, args: Mapping[str, object]
@@ -424,5 +445,5 @@ def scoped_keys(caller: Caller) -> tuple[str, ...]:
 def keys_of(caller: Caller, reservation_id: str) -> list[str]:
     """Return KEYS in the order of `lua/window.lua`."""
     tenant = tenant_key(caller.tenant)
-    percentile = percentile_key(caller.tenant)
-    return [*scoped_keys(caller), f"{tenant}:reservation:{reservation_id}", f"{tenant}:answers", percentile]
+    reservation, settled = (f"{tenant}:{kind}:{reservation_id}" for kind in ("reservation", "settled"))
+    return [*scoped_keys(caller), reservation, f"{tenant}:answers", percentile_key(caller.tenant), settled]

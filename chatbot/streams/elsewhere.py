@@ -32,6 +32,7 @@ class SharedRead:
         self.followers = 0
         self.entries: list[LogEntry] = []
         self.over = False
+        self.was_there = False
         self.error: ChatError | None = None
         self._grown = anyio.Event()
 
@@ -170,13 +171,22 @@ class ReadsElsewhere:
         while not read.over:
             try:
                 await self._read_more(answer_id, read)
-            except StoreUnavailable:
+            except (StoreUnavailable, NotFound) as exc:
+                if isinstance(exc, NotFound) and not await self._may_come_back(answer_id, read):
+                    raise
                 away_since = away_since or anyio.current_time()
                 if anyio.current_time() - away_since >= self._patience:
                     raise
                 await anyio.sleep(_RETRY_SECONDS)
             else:
                 away_since = None
+
+    async def _may_come_back(self, answer_id: AnswerId, read: SharedRead) -> bool:
+        """Return whether an answer that is not there any more may only be forgotten: its writer then brings it back."""
+        try:
+            return read.was_there and not await self._log.was_deleted(read.who.tenant, answer_id)
+        except StoreUnavailable:
+            return read.was_there
 
     async def _read_more(self, answer_id: AnswerId, read: SharedRead) -> None:
         """Read until the writer's lease ends, and take the answer over where it has lapsed.
@@ -187,6 +197,7 @@ class ReadsElsewhere:
             StoreUnavailable: Redis cannot be asked.
         """
         progress = await self._log.touch(read.who, answer_id, "read")
+        read.was_there = True
         left = progress.lease_left
         if left is not None and left <= 0 and await self._take_over(read.who.tenant, answer_id):
             read.end()

@@ -211,7 +211,12 @@ class IdempotencyKeys:
         ]
         while True:
             with suppress(StoreUnavailable):
-                await self._breaker.call(lambda: self._end(keys=[request.key], args=args))
+                replaced = await self._breaker.call(lambda: self._end(keys=[request.key], args=args))
+                if bound is not None:
+                    bind = partial(self._bind_late, request, bound)
+                    if not replaced:  # Redis has forgotten the claim
+                        await bind()
+                    self._deferred.note_done("key", bind)
                 return
             if time.monotonic() >= deadline:
                 if bound is not None:

@@ -40,7 +40,7 @@ class LiveAnswer:
     """Whether this process settles and records the answer."""
 
     opening: LogOpening | None = None
-    """What makes its log where Redis never had it, or has lost it; only the first writer has it."""
+    """What makes its log where Redis never had it, or has lost it."""
 
     def __init__(
         self,

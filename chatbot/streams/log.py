@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from importlib.resources import files
 from typing import Any, Literal, NewType, cast
+from uuid import uuid4
 
 import anyio
 import msgspec
@@ -29,6 +30,7 @@ AnswerId = NewType("AnswerId", str)
 
 _TENANTS = "answers:tenants"
 _PING = "answers:ping"
+_BEAT_KEEP_SECONDS = 3600
 _READ_MARK_SECONDS = 2.5
 """How long a mark "read" counts; a reader on another replica renews it every `block` seconds at the latest."""
 _READ_SECONDS = 1.0
@@ -122,6 +124,7 @@ class TakenOver:
     cancelled: bool
     token_ids: tuple[int, ...]
     events: tuple[Event, ...]
+    passages: tuple[PassageRef, ...] = ()
 
 
 class TouchReply(msgspec.Struct, frozen=True):
@@ -139,6 +142,7 @@ class TakeReply(msgspec.Struct, frozen=True):
     conversation: bytes
     checkpoint: bytes
     cancelled: int
+    passages: bytes
     token_ids: bytes
     entries: list[tuple[bytes, list[bytes]]]
 
@@ -162,11 +166,15 @@ class AnswerLog:
         self._breaker = breaker
         self._settings = settings
         self._lease_ms = round(settings.lease * 1000)
+        self._beat_key = f"answers:beat:{uuid4().hex}"
+        self._beats = self._confirmed_beat = 0
+        self._server_run: bytes | None = None
         folder = files("chatbot.streams") / "lua"
         self._open, self._append, self._renew, self._touch, self._take = (
             redis.register_script((folder / f"answer_{name}.lua").read_text("utf-8"))
             for name in ("open", "append", "renew", "touch", "take")
         )
+        self._beat = redis.register_script((folder / "beat.lua").read_text("utf-8"))
 
     async def open(
         self,
@@ -176,8 +184,9 @@ class AnswerLog:
         conversation_id: str,
         passages: Sequence[PassageRef],
         checkpoint: bytes = b"",
+        epoch: int = 1,
     ) -> None:
-        """Make the log, owned by the caller and written by epoch 1; a second time changes nothing.
+        """Make the log, owned by the caller and written by an epoch; a second time changes nothing.
 
         Raises:
             WriterReplaced: another replica has taken the answer over.
@@ -185,6 +194,7 @@ class AnswerLog:
         """
         named = {
             "answer_id": answer_id,
+            "epoch": epoch,
             "lease_ms": self._lease_ms,
             "keep_seconds": self._settings.keep,
             "sub": who.sub,
@@ -217,6 +227,24 @@ class AnswerLog:
             StoreUnavailable: it cannot be asked, or takes none.
         """
         await self._breaker.call(lambda: self._redis.set(_PING, "", px=1000))
+
+    async def has_forgotten(self) -> bool:
+        """Write the next number of a count of this process; return whether Redis may have forgotten its last moments.
+
+        A failover, a restart from an older file or a restore does so without a word: it is another run of the server,
+        or has lost a number that was confirmed.
+
+        Raises:
+            StoreUnavailable: it cannot be asked, or takes no writes.
+        """
+        self._beats += 1
+        beat, confirmed = self._beats, self._confirmed_beat
+        before, run = await self._breaker.call(
+            lambda: self._beat(keys=[self._beat_key], args=[beat, _BEAT_KEEP_SECONDS])
+        )
+        is_another = self._server_run not in (None, run)
+        self._confirmed_beat, self._server_run = beat, run
+        return is_another or before < confirmed
 
     async def append(self, tenant: str, answer_id: AnswerId, append: LogAppend, *, epoch: int) -> WriterStanding:
         """Append events and token ids, and renew the lease; the same append sent twice is there once.
@@ -282,6 +310,14 @@ class AnswerLog:
         left = None if reply.lease_left_ms is None else reply.lease_left_ms / 1000
         return AnswerProgress(events=reply.events, lease_left=left)
 
+    async def was_deleted(self, tenant: str, answer_id: AnswerId) -> bool:
+        """Return whether an answer that is not there was deleted lately; else Redis may have forgotten it.
+
+        Raises:
+            StoreUnavailable: Redis cannot be asked.
+        """
+        return bool(await self._breaker.call(lambda: self._redis.exists(_deleted_key(tenant, answer_id))))
+
     async def take_over(self, tenant: str, answer_id: AnswerId) -> TakenOver | None:
         """Take an answer over, as its next epoch; None where its writer's lease holds or it has ended.
 
@@ -302,6 +338,7 @@ class AnswerLog:
             epoch=reply.epoch,
             checkpoint=reply.checkpoint,
             cancelled=bool(reply.cancelled),
+            passages=msgspec.json.decode(reply.passages, type=tuple[PassageRef, ...]),
             token_ids=tuple(
                 ids for (ids,) in struct.iter_unpack("<I", reply.token_ids[: len(reply.token_ids) // 4 * 4])
             ),
@@ -420,7 +457,7 @@ class AnswerLog:
         async with self._redis.pipeline(transaction=False) as pipe:
             for answer_id in map(AnswerId, answer_ids):
                 # So that its writer can tell a deletion from a log that Redis has lost.
-                pipe.set(f"{answer_key(tenant, answer_id)}:deleted", "", ex=self._settings.keep)
+                pipe.set(_deleted_key(tenant, answer_id), "", ex=self._settings.keep)
                 pipe.delete(*_answer_keys(tenant, answer_id))
             await self._breaker.call(pipe.execute)
 
@@ -450,6 +487,10 @@ def _answer_keys(tenant: str, answer_id: AnswerId) -> tuple[str, str, str]:
 
 def _events_key(tenant: str, answer_id: AnswerId) -> str:
     return f"{answer_key(tenant, answer_id)}:events"
+
+
+def _deleted_key(tenant: str, answer_id: AnswerId) -> str:
+    return f"{answer_key(tenant, answer_id)}:deleted"
 
 
 def _open_answers_key(tenant: str) -> str:

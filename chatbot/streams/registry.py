@@ -11,7 +11,7 @@ without readers. `docs/decisions/0005-leases-and-epochs.md` says what a successo
 """
 
 import math
-from collections import Counter, OrderedDict, defaultdict
+from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager, suppress
 from dataclasses import replace
@@ -23,7 +23,7 @@ import structlog
 from anyio.abc import TaskGroup
 from pydantic import BaseModel, Field, PositiveInt
 
-from chatbot.deferred import WriteKind
+from chatbot.deferred import StoreMemory, WriteKind
 from chatbot.errors import ChatError, Draining, ForeignEventId, LogLost, NotFound, Overloaded, StoreUnavailable
 from chatbot.events import Event, Failed, Notice, NoticeCode, PassageRef, is_last
 from chatbot.reads import too_much
@@ -66,6 +66,12 @@ class AnswerRegistrySettings(BaseModel, frozen=True):
         0.25,
         description=(
             "seconds: between two renewals of the leases, so at most until a cancel on another replica is noticed"
+        ),
+    )
+    again: float = Field(
+        10.0,
+        description=(
+            "seconds: answers that ended so lately are logged again where Redis has forgotten its last moments"
         ),
     )
     sweep_every: float = Field(5.0, description="seconds: between two sweeps for answers whose process died")
@@ -125,15 +131,21 @@ class AnswerRegistry:
         on_taken: Callable[[TakeoverReason], None] = _uncounted,
         on_lost: Callable[[WriteKind], None] = lambda _: None,
         on_failure: OnFailure = uncounted,
+        on_store_seen: Callable[[StoreMemory], None] = lambda _: None,
         person: str = "",
     ) -> None:
-        """`person` is the sentence that names the person to turn to, in each language."""
+        """`person` is the sentence that names the person to turn to, in each language.
+
+        `on_store_seen` is called each heartbeat that Redis answers, with whether it has forgotten its last moments.
+        """
         self._log = answer_log
         self._tasks = tasks
         self._settings = settings
         self._on_taken = on_taken
         self._on_lost = on_lost
         self._on_failure = on_failure
+        self._on_store_seen = on_store_seen
+        self._ended: deque[tuple[float, LiveAnswer]] = deque(maxlen=settings.kept)
         self._live: dict[AnswerId, LiveAnswer] = {}
         self._unlogged: OrderedDict[AnswerId, LiveAnswer] = OrderedDict()
         self._readers: Counter[AnswerId] = Counter()
@@ -188,6 +200,7 @@ class AnswerRegistry:
                 conversation_id=live.conversation_id,
                 passages=opening.passages,
                 checkpoint=opening.checkpoint,
+                epoch=live.epoch,
             )
             live.has_log = True
 
@@ -220,11 +233,20 @@ class AnswerRegistry:
         live.cancel_abandonment()
         del self._live[live.answer_id]
         if not (live.fully_logged or live.written_elsewhere or live.deleted):
-            self._keep_in_memory(live)
             if live.loggable:
-                live.unflushed = True
-                self._tasks.start_soon(self._flush, live)
+                self._flush_later(live)
+            else:
+                self._keep_in_memory(live)
+        elif live.fully_logged:
+            self._ended.append((anyio.current_time(), live))
         self._set_idle()
+
+    def _flush_later(self, live: LiveAnswer) -> None:
+        if self._idle.is_set():
+            self._idle = anyio.Event()
+        live.unflushed = True
+        self._keep_in_memory(live)
+        self._tasks.start_soon(self._flush, live)
 
     async def _flush(self, live: LiveAnswer) -> None:
         """Bring the end of an answer into its log once Redis takes it; until then this process keeps its lease."""
@@ -234,6 +256,8 @@ class AnswerRegistry:
                 await self._append(live, live.unlogged())
             if live.fully_logged or live.written_elsewhere or live.deleted:
                 self._drop_from_memory(live)
+                if live.fully_logged:
+                    self._ended.append((anyio.current_time(), live))
         self._set_idle()
 
     def _set_idle(self) -> None:
@@ -330,6 +354,7 @@ class AnswerRegistry:
             NotFound: no such answer, or another customer's.
             ForeignEventId: `last_event_id` is another answer's.
             LogLost: it lies beyond the log.
+            StoreUnavailable: this process does not hold the answer and Redis cannot be asked.
             Draining: this process ends soon and does not run the answer.
         """
         after = _number_of(last_event_id, answer_id)
@@ -339,10 +364,24 @@ class AnswerRegistry:
         elif self._draining:
             raise Draining(retry_after=1)
         else:
-            length, ended = await self._log.length(who, answer_id)
+            length, ended = await self._length(who, answer_id)
         if after > length:
             raise LogLost(f"the log ends at event {length}")
         return after, ended and after == length
+
+    async def _length(self, who: Principal, answer_id: AnswerId) -> tuple[int, bool]:
+        """Return how many events a log holds, and whether it has ended.
+
+        Raises:
+            NotFound: no such answer, or another customer's.
+            StoreUnavailable: Redis cannot be asked, or came back just now and may have forgotten the answer.
+        """
+        try:
+            return await self._log.length(who, answer_id)
+        except NotFound:
+            if self._log.back_for < _TERMS * self._log.lease_seconds:
+                raise StoreUnavailable(retry_after=1) from None
+            raise
 
     async def follow(self, who: Principal, answer_id: AnswerId, *, after: int) -> AsyncGenerator[LogEntry]:
         """Yield the entries after number `after`: from memory while this process writes the answer, else from the log.
@@ -453,21 +492,39 @@ class AnswerRegistry:
             tasks.start_soon(supervise, "orphans", self._end_orphans, self._on_failure)
 
     async def _renew_leases(self) -> None:
+        await self._ask_store()
         while True:
             slept_at = anyio.current_time()
             await anyio.sleep(self._settings.heartbeat)
             if anyio.current_time() - slept_at > self._log.lease_seconds:
                 self._stood_still_at = anyio.current_time()
             self._complete_logs()
+            await self._ask_store()
             by_tenant = self._leases_to_renew()
-            if not by_tenant:
-                with suppress(StoreUnavailable):  # so that this process, too, knows when Redis was away
-                    await self._log.ping()
             for tenant, epochs in by_tenant.items():
                 with suppress(StoreUnavailable):
                     for answer_id, standing in (await self._log.renew(tenant, epochs)).items():
                         if (still_live := self._live.get(answer_id)) is not None and not still_live.written_elsewhere:
                             self._apply_standing(still_live, standing)
+
+    async def _ask_store(self) -> None:
+        """Ask Redis whether it forgot its last moments; so this process knows, too, when Redis was away.
+
+        The ends of answers that it may have forgotten are appended again; nothing changes where it has them.
+        """
+        try:
+            memory: StoreMemory = "forgetful" if await self._log.has_forgotten() else "whole"
+        except StoreUnavailable:
+            return
+        if memory == "forgetful":
+            log.warning("redis_forgot_its_last_moments", ended=len(self._ended))
+            for _, live in self._ended:
+                live.log_lost()
+                self._flush_later(live)
+            self._ended.clear()
+        while self._ended and anyio.current_time() - self._ended[0][0] > self._settings.again:
+            self._ended.popleft()
+        self._on_store_seen(memory)
 
     def _complete_logs(self) -> None:
         """Have appended what logs lack, also of answers that put nothing for a while."""
@@ -532,6 +589,7 @@ class AnswerRegistry:
                 logged=taken.events,
                 token_ids=taken.token_ids,
             )
+            live.opening = LogOpening(passages=taken.passages, checkpoint=taken.checkpoint)
             marked = replace(taken, cancelled=taken.cancelled or reason == "orphan")
             self._start_tasks(live, lambda live: resume(live, marked))
         return True

@@ -2,7 +2,7 @@
 
 from knowledge.storage.database import UNAVAILABLE, open_engine, transaction_lock
 from knowledge.storage.migrate import Schema, migrate, migrate_database, revision
-from knowledge.storage.store_clock import StoreClock
+from knowledge.storage.store_clock import StoreClock, open_clock
 
 __all__ = [
     "UNAVAILABLE",
@@ -10,6 +10,7 @@ __all__ = [
     "StoreClock",
     "migrate",
     "migrate_database",
+    "open_clock",
     "open_engine",
     "revision",
     "transaction_lock",

@@ -5,7 +5,8 @@ monotonic clock between, which no step of the machine's clock moves.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
 
 import anyio
 import structlog
@@ -13,6 +14,7 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from knowledge.storage.database import UNAVAILABLE
+from telemetry.supervision import OnFailure, supervise
 
 log = structlog.get_logger(__name__)
 
@@ -63,3 +65,20 @@ class StoreClock:
                 await self.sync()
             except UNAVAILABLE as exc:
                 log.warning("clock_not_synced", error=type(exc).__name__)
+
+
+@asynccontextmanager
+async def open_clock(engine: AsyncEngine, on_failure: OnFailure) -> AsyncGenerator[Callable[[], float]]:
+    """Yield what tells the database's time, which is asked for while the block runs.
+
+    Raises:
+        UNAVAILABLE: the database cannot be asked at the beginning.
+    """
+    clock = StoreClock(engine)
+    await clock.sync()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(supervise, "clock", clock.keep_synced, on_failure)
+        try:
+            yield clock.now
+        finally:
+            tasks.cancel_scope.cancel()

@@ -86,6 +86,35 @@ async def test_a_write_that_fails_by_a_bug_keeps_no_other_from_being_done() -> N
     assert (writes.waiting, lost) == (0, ["settlement"] * 2)
 
 
+async def test_what_was_written_lately_is_written_again_where_the_store_has_forgotten_its_last_moments() -> None:
+    writes, store = DeferredWrites(DeferredSettings(again=60)), Store()
+    store.away = False
+    await writes.write("settlement", lambda: store.take(1))
+    store.away = True
+    await writes.write("history", lambda: store.take(2))
+    store.away = False
+    await writes.retry()
+    writes.store_seen("whole")
+    await writes.retry()
+    assert store.taken == [1, 2], "nothing was forgotten"
+    writes.store_seen("forgetful")
+    await writes.retry()
+    assert store.taken == [1, 2, 1, 2]
+    writes.store_seen("forgetful")
+    await writes.retry()
+    assert store.taken == [1, 2] * 3, "twice in a row"
+
+
+async def test_what_was_written_long_ago_is_not_written_again() -> None:
+    writes, store = DeferredWrites(DeferredSettings(again=1e-9)), Store()
+    store.away = False
+    await writes.write("settlement", lambda: store.take(1))
+    writes.store_seen("whole")
+    writes.store_seen("forgetful")
+    await writes.retry()
+    assert store.taken == [1]
+
+
 async def test_what_still_waits_when_the_process_ends_is_counted() -> None:
     lost: list[WriteKind] = []
     writes, store = DeferredWrites(DeferredSettings(), on_lost=lost.append), Store()

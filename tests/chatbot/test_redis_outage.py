@@ -13,7 +13,7 @@ from chatbot.conversations import History, HistorySettings, Owner, StoredMessage
 from chatbot.errors import StoreUnavailable
 from chatbot.events import Usage
 from chatbot.limits import Caller, Ledger, LedgerSettings
-from chatbot.redis_client import RedisBreaker, RedisBreakerSettings, RedisSettings, open_redis
+from chatbot.redis_client import RedisBreaker, RedisBreakerSettings, RedisSettings, open_redis, watch_eviction
 from chatbot.streams import AnswerLog, AnswerLogSettings, open_pipelined_connection
 from tests.conftest import RedisServer
 from tests.patience import patient
@@ -118,6 +118,26 @@ async def test_a_redis_that_was_demoted_is_away_until_a_connection_leads_to_a_ma
             with suppress(StoreUnavailable):
                 await history.append(owner, "c2", [question], now=100)
             await anyio.sleep(0.01)
+
+
+@pytest.mark.faults
+async def test_a_full_redis_refuses_writes_and_reads_on_and_one_that_would_evict_is_told(client: Redis) -> None:
+    breaker, told = RedisBreaker(SETTINGS.breaker), list[bool]()
+    history, owner = History(client, breaker, HistorySettings()), Owner(uuid.uuid4().hex, "lee")
+    question = StoredMessage(id="q1", parent_id=None, role="user", text="질문", at=1.0)
+    await history.append(owner, "c1", [question], now=1.0)
+    used = (await client.info("memory"))["used_memory"]
+    await client.config_set("maxmemory", used - 1)
+    for policy, evicting in (("noeviction", False), ("allkeys-lru", True), ("noeviction", False)):
+        await client.config_set("maxmemory-policy", policy)
+        with anyio.move_on_after(0.3):
+            await watch_eviction(client, breaker, told.append)
+        assert told[-1] is evicting
+    with pytest.raises(StoreUnavailable):
+        await history.append(owner, "c2", [question], now=2.0)
+    assert not breaker.is_open, "it answers"
+    await client.config_set("maxmemory", 0)
+    assert await history.append(owner, "c2", [question], now=2.0)
 
 
 async def test_after_a_kill_the_client_is_back_within_two_seconds_and_nothing_settled_is_lost(

@@ -2,11 +2,13 @@
 
 import contextlib
 import json
+import resource
 import signal
 import socket
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import httpx2
@@ -213,13 +215,61 @@ async def _draining(product: Product) -> bool:
     return reply.status_code == 503 and reply.json()["status"] == "draining"
 
 
-@pytest.mark.parametrize(("question", "said"), [(KOREAN, "상담원"), (ENGLISH, "speak with a person")])
-async def test_with_sql_locked_a_customer_is_handed_off_in_their_own_language(
+@contextlib.contextmanager
+def sql_locked(product: Product) -> Iterator[None]:
+    with contextlib.closing(sqlite3.connect(product.database, timeout=10, isolation_level=None)) as sql:
+        sql.execute("BEGIN EXCLUSIVE")
+        yield
+        sql.execute("ROLLBACK")
+
+
+@contextlib.contextmanager
+def disk_full(product: Product) -> Iterator[None]:
+    """Let no file of the process be written: it fails as on a full disk."""
+    _, hard = resource.prlimit(product.process.pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(product.process.pid, resource.RLIMIT_FSIZE, (0, hard))
+    yield
+    resource.prlimit(product.process.pid, resource.RLIMIT_FSIZE, (hard, hard))
+
+
+@contextlib.contextmanager
+def index_lost(product: Product) -> Iterator[None]:
+    (product.data / "qdrant").rename(product.data / "elsewhere")
+    yield
+    (product.data / "elsewhere").rename(product.data / "qdrant")
+
+
+ASKED = [(KOREAN, "상담원"), (ENGLISH, "speak with a person")]
+
+
+@pytest.mark.parametrize(("question", "said"), ASKED)
+async def test_without_the_index_a_customer_reads_whom_to_call_in_their_own_language(
     leaving: Product, fault_round: int, question: str, said: str
 ) -> None:
+    async with leaving.client(f"unfound-{fault_round}") as http:
+        with index_lost(leaving):
+            began = time.monotonic()
+            events = await leaving.ask(http, question)
+            took = time.monotonic() - began
+        done = end_of(events)
+        assert (done.field("finish_reason"), done.field("grounded")) == ("handoff", False)
+        assert said in text_of(events)
+        assert "1599-0000" in text_of(events)
+        assert took < patient(2), f"{took:.2f} s"
+        await until(lambda: _answered(leaving, http), 5)
+
+
+@pytest.mark.parametrize("fault", [sql_locked, disk_full])
+@pytest.mark.parametrize(("question", "said"), ASKED)
+async def test_with_sql_locked_or_full_a_customer_is_handed_off_in_their_own_language(
+    leaving: Product,
+    fault_round: int,
+    question: str,
+    said: str,
+    fault: Callable[[Product], AbstractContextManager[None]],
+) -> None:
     who = f"unaudited-{fault_round}"
-    with contextlib.closing(sqlite3.connect(leaving.database, timeout=10, isolation_level=None)) as sql:
-        sql.execute("BEGIN EXCLUSIVE")
+    with fault(leaving):
         async with leaving.client(who) as http:
             began = time.monotonic()
             refused = await http.post("/v1/chat", json={"message": question})
@@ -228,7 +278,6 @@ async def test_with_sql_locked_a_customer_is_handed_off_in_their_own_language(
                 "/v1/chat/completions",
                 json={"model": "scripted", "messages": [{"role": "user", "content": question}]},
             )
-        sql.execute("ROLLBACK")
     assert (refused.status_code, refused.json()["code"]) == (503, "audit_unavailable")
     assert said in refused.json()["handoff"]
     assert "1599-0000" in refused.json()["handoff"]

@@ -1,5 +1,6 @@
 -- Appends messages to a conversation, within its bounds and its owner's.
 -- A conversation that its customer deleted meanwhile stays deleted: only a question may create one, and none that was.
+-- A question that is among the newest messages for the same answer is not appended again.
 -- KEYS: the conversation (hash), its messages (list), the owner's conversations (sorted set by last change), its answers
 -- (hash: answer id to feedback, empty without), and what remembers that it was deleted.
 -- Arguments: conversation_id, may_create, title, now (Unix seconds as text), keep_seconds, most_messages,
@@ -11,6 +12,18 @@ local args, FIRST_MESSAGE = cmsgpack.unpack(ARGV[1]), 2
 
 local function answer_key(answer_id)
   return args.owner .. ":answer:" .. answer_id
+end
+
+local NEWEST = -10
+
+local function is_asked(answered_by)
+  local answered = '"answered_by":' .. cjson.encode(answered_by)
+  for _, message in ipairs(redis.call("LRANGE", MESSAGES, NEWEST, -1)) do
+    if message:find(answered, 1, true) then
+      return true
+    end
+  end
+  return false
 end
 
 local function forget(conversation_id)
@@ -32,9 +45,12 @@ redis.call("HSETNX", CONVERSATION, "created_at", args.now)
 redis.call("HSET", CONVERSATION, "updated_at", args.now)
 for i = FIRST_MESSAGE, #ARGV do
   local message = ARGV[i]
-  local answer_id = cjson.decode(message).answer_id
+  local decoded = cjson.decode(message)
+  local answer_id, answered_by = decoded.answer_id, decoded.answered_by
   if not answer_id then
-    redis.call("RPUSH", MESSAGES, message)
+    if not (answered_by and is_asked(answered_by)) then
+      redis.call("RPUSH", MESSAGES, message)
+    end
   elseif redis.call("HSETNX", ANSWERS, answer_id, "") == 1 then
     -- Once: a successor cannot know whether the writer before it has appended the answer.
     redis.call("RPUSH", MESSAGES, message)

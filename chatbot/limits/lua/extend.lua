@@ -1,13 +1,13 @@
--- Raises a reservation to a total, in all scopes. Returns the state, or nothing where that was refused, or there is no
--- such reservation; then it has written nothing.
+-- Raises a reservation to a total, in all scopes; one that Redis has forgotten is made anew. Returns the state, or
+-- nothing where that was refused, or it is settled; then it has written nothing.
 -- Arguments: id, total (tokens: not the difference, so that a command sent twice is charged once), lease (µs),
--- keep_seconds, limits (of each scope, by dimension).
+-- keep_seconds, limits (of each scope, by dimension), days.
 
 local stored = redis.call("GET", RESERVATION)
-if not stored then
+if not stored and redis.call("EXISTS", SETTLED) == 1 then
   return false
 end
-local record = cjson.decode(stored)
+local record = stored and cjson.decode(stored) or { day = day_of(args.days).name, tokens = 0, parts = {} }
 local more = args.total - record.tokens
 
 local scopes = read_scopes(record.day)
@@ -23,12 +23,16 @@ if more <= 0 then
 end
 
 for _, scope in pairs(scopes) do
-  charge(scope.window, more, 0)
+  charge(scope.window, more, stored and 0 or 1)
   spend_day(scope, record.day, more)
-  redis.call("ZADD", scope.leases_key, "XX", "GT", now + args.lease, args.id)
+  if stored then
+    redis.call("ZADD", scope.leases_key, "XX", "GT", now + args.lease, args.id)
+  else
+    redis.call("ZADD", scope.leases_key, now + args.lease, args.id)
+  end
   keep_leases(scope.leases_key, args.lease)
 end
 record.tokens = args.total
 record.parts[#record.parts + 1] = part_of(scopes, more)
 redis.call("SET", RESERVATION, cjson.encode(record), "EX", args.keep_seconds)
-return report(scopes)
+return report(scopes, nil, not stored)

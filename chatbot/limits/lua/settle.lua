@@ -1,12 +1,16 @@
--- Charges what was used in place of what was reserved. GETDEL makes it once: a second call finds no reservation and
--- changes nothing. Returns the state, or nothing where there is no such reservation.
--- Arguments: id, charge (tokens), answer_tokens (0: no sample), remember (answers), needed (answers for a percentile).
+-- Charges what was used in place of what was reserved, once: a mark stays, and a second call changes nothing. Where
+-- there is neither a reservation nor a mark Redis has forgotten the reservation, and what was used is charged now.
+-- Returns the state, or nothing where it was settled before.
+-- Arguments: id, charge (tokens), answer_tokens (0: no sample), remember (answers), needed (answers for a percentile),
+-- keep_seconds (of the mark), days.
 
-local stored = redis.call("GETDEL", RESERVATION)
-if not stored then
+if redis.call("EXISTS", SETTLED) == 1 then
+  redis.call("DEL", RESERVATION) -- of a mark that came back without the deletion
   return false
 end
-local record = cjson.decode(stored)
+local stored = redis.call("GETDEL", RESERVATION)
+redis.call("SET", SETTLED, "", "EX", args.keep_seconds)
+local record = stored and cjson.decode(stored) or charge_anew(day_of(args.days), args.charge)
 
 -- What was not used goes back to where it was charged, the latest extension first; what was used beyond the
 -- reservation is added to the latest part.
@@ -63,4 +67,4 @@ if args.answer_tokens > 0 then
     redis.call("SET", PERCENTILE, answers[math.ceil(0.95 * #answers)], "EX", 30 * 86400)
   end
 end
-return report(scopes)
+return report(scopes, nil, not stored)

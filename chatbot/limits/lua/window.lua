@@ -7,8 +7,8 @@
 -- a second that was removed may come again: what was charged in an older generation is corrected in the day only.
 -- Times are whole microseconds (exact in a double until the year 2255), so the wait of a refusal is exact.
 --
--- KEYS: for each scope its window, days and leases; then the reservation, the tenant's last answers' lengths, and their
--- 95th percentile.
+-- KEYS: for each scope its window, days and leases; then the reservation, the tenant's last answers' lengths, their 95th
+-- percentile, and the mark that the reservation is settled.
 -- Every script takes `now` (microseconds, for tests); without it the server's time counts.
 
 local SPAN, MICRO = 61, 1000000
@@ -17,7 +17,7 @@ local KEYS_OF = {}
 for n, name in ipairs(SCOPES) do
   KEYS_OF[name] = { window = KEYS[3 * n - 2], days = KEYS[3 * n - 1], leases = KEYS[3 * n] }
 end
-local RESERVATION, ANSWERS, PERCENTILE = KEYS[10], KEYS[11], KEYS[12]
+local RESERVATION, ANSWERS, PERCENTILE, SETTLED = KEYS[10], KEYS[11], KEYS[12], KEYS[13]
 local args = cmsgpack.unpack(ARGV[1])
 
 local function current_time()
@@ -176,8 +176,19 @@ local function part_of(scopes, tokens)
   return { second, tokens, resets, generations }
 end
 
--- The reply of every script (`LedgerReply` in ledger.py); a success has no `refusal`.
-local function report(scopes, refusal)
+-- Charge tokens and a request now, in place of a reservation that Redis has forgotten; returns what it would be.
+local function charge_anew(day, tokens)
+  local scopes = read_scopes(day.name)
+  for _, scope in pairs(scopes) do
+    charge(scope.window, tokens, 1)
+    spend_day(scope, day.name, tokens)
+  end
+  return { day = day.name, tokens = tokens, parts = { part_of(scopes, tokens) } }
+end
+
+-- The reply of every script (`LedgerReply` in ledger.py); a success has no `refusal`. `forgotten`: Redis had forgotten
+-- the reservation.
+local function report(scopes, refusal, forgotten)
   local uses = {}
   for name, scope in pairs(scopes) do
     uses[name] = {
@@ -194,5 +205,6 @@ local function report(scopes, refusal)
     percentile = tonumber(redis.call("GET", PERCENTILE) or 0),
     uses = uses,
     refusal = refusal,
+    forgotten = forgotten or false,
   })
 end

@@ -15,7 +15,8 @@ if not stored_epoch then
   return redis.call("EXISTS", ANSWER .. ":deleted") == 1 and DELETED or BEHIND
 end
 if stored_epoch ~= epoch then
-  return REPLACED
+  -- A lower one: Redis has forgotten that this writer took the answer over.
+  return tonumber(stored_epoch) < tonumber(epoch) and BEHIND or REPLACED
 end
 local n = tonumber(stored_n)
 -- Redis has forgotten what it had: a replica that was promoted, a log that was not on the disk.

@@ -1,18 +1,20 @@
--- Opens an answer's log: its owner, what a successor needs, and the first writer's lease (ms of Redis's time).
--- A second time changes nothing but the lease, and nothing at all where another writer has taken the answer over.
--- Arguments: answer_id, lease_ms, keep_seconds, sub, conversation, then the checkpoint and the passages, kept as they are.
+-- Opens an answer's log: its owner, what a successor needs, and its writer's lease (ms of Redis's time).
+-- A second time changes nothing but the lease, and nothing at all where another writer has taken the answer over. A
+-- successor opens what Redis has forgotten, be it the log or only its takeover.
+-- Arguments: answer_id, epoch, lease_ms, keep_seconds, sub, conversation, then the checkpoint and the passages, kept as
+-- they are.
 
 local ANSWER, OPEN_ANSWERS = KEYS[1], KEYS[2]
 local args, checkpoint, passages = cmsgpack.unpack(ARGV[1]), ARGV[2], ARGV[3]
 
 local epoch = redis.call("HGET", ANSWER, "epoch")
-if epoch and epoch ~= "1" then
+if epoch and tonumber(epoch) > args.epoch then
   return 0
 end
 local time = redis.call("TIME")
 redis.call("HSETNX", ANSWER, "n", 0)
 redis.call(
-  "HSET", ANSWER, "epoch", 1, "sub", args.sub, "conversation", args.conversation, "frame", checkpoint,
+  "HSET", ANSWER, "epoch", args.epoch, "sub", args.sub, "conversation", args.conversation, "frame", checkpoint,
   "passages", passages
 )
 redis.call("EXPIRE", ANSWER, args.keep_seconds)

@@ -16,8 +16,10 @@ for i, writer in ipairs(args.writers) do
   local standing = OWNED
   if not epoch then
     standing = redis.call("EXISTS", KEYS[1 + i] .. ":deleted") == 1 and DELETED or BEHIND
-  elseif tonumber(epoch) ~= writer.epoch then
+  elseif tonumber(epoch) > writer.epoch then
     standing = REPLACED
+  elseif tonumber(epoch) < writer.epoch then
+    standing = BEHIND -- Redis has forgotten that this writer took the answer over
   else
     -- XX: an answer that has ended meanwhile is not opened again.
     redis.call("ZADD", OPEN_ANSWERS, "XX", now + args.lease_ms, writer.answer_id)

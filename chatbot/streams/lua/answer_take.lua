@@ -21,13 +21,14 @@ if redis.call("EXISTS", ANSWER) == 0 then
 end
 local epoch = redis.call("HINCRBY", ANSWER, "epoch", 1)
 redis.call("ZADD", OPEN_ANSWERS, now + args.lease_ms, args.answer_id)
-local stored = redis.call("HMGET", ANSWER, "sub", "conversation", "frame", "cancelled")
+local stored = redis.call("HMGET", ANSWER, "sub", "conversation", "frame", "cancelled", "passages")
 return {
   "epoch", epoch,
   "sub", stored[1],
   "conversation", stored[2],
   "checkpoint", stored[3] or "",
   "cancelled", stored[4] and 1 or 0,
+  "passages", stored[5] or "[]",
   "token_ids", redis.call("GET", TOKEN_IDS) or "",
   "entries", redis.call("XRANGE", EVENTS, "-", "+"),
 }

@@ -77,6 +77,12 @@ def answer(name: str, *, to: str) -> StoredMessage:
     return StoredMessage(id=name, parent_id=to, role="assistant", text="…", at=101.0, answer_id=name)
 
 
+async def stored(redis: Redis, owner: Owner, conversation_id: str) -> list[str]:
+    """Return the ids of the messages that are written of a conversation."""
+    key = f"history:{{{owner.tenant}}}:{owner.sub}:messages:{conversation_id}"
+    return [msgspec.json.decode(message)["id"] for message in await redis.lrange(key, 0, -1)]
+
+
 async def keys_of(redis: Redis, owner: Owner) -> set[bytes]:
     return {key async for key in redis.scan_iter(match=f"*{owner.tenant}*")}
 
@@ -189,6 +195,28 @@ class TestHistory:
         assert not [key for key in await keys_of(redis, lee) if b":deleted:" not in key]
         with pytest.raises(NotFound):
             await history.load_or_begin(lee, "c1", now=3)
+
+    async def test_an_answer_whose_conversation_redis_forgot_brings_it_back_with_its_question(
+        self, history: History, redis: Redis, lee: Owner
+    ) -> None:
+        asked = msgspec.structs.replace(question(), answered_by="a1")
+        await history.append(lee, "c1", [asked], now=1)
+        await redis.delete(*await keys_of(redis, lee))
+        for _ in range(2):  # however often it is sent
+            assert await history.append(lee, "c1", [asked, ANSWER], now=2)
+        assert await stored(redis, lee, "c1") == ["q1", "a1"]
+        await history.delete(lee, "c1")
+        assert not await history.append(lee, "c1", [asked, ANSWER], now=3), "forgotten is not deleted"
+
+    async def test_a_question_is_written_once_for_each_of_its_answers(
+        self, history: History, redis: Redis, lee: Owner
+    ) -> None:
+        asked = msgspec.structs.replace(question(), answered_by="a1")
+        await history.append(lee, "c1", [asked], now=1)
+        await history.append(lee, "c1", [question(text='"answered_by":"a1"', name="q2")], now=1)
+        await history.append(lee, "c1", [msgspec.structs.replace(asked, answered_by="a2")], now=2)
+        await history.append(lee, "c1", [asked, ANSWER], now=3)
+        assert await stored(redis, lee, "c1") == ["q1", "q2", "q1", "a1"]
 
     async def test_a_question_begins_a_conversation_that_redis_never_heard_of(
         self, history: History, lee: Owner

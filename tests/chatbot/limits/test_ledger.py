@@ -1,4 +1,5 @@
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -37,8 +38,15 @@ def limited(**limits: int) -> LimitSettings:
     return LimitSettings(user=HUGE.model_copy(update=limits), tenant=HUGE, model=HUGE)
 
 
-def ledger_of(redis: Redis, limits: LimitSettings, clock: Clock | None, **more: Any) -> Ledger:
-    return Ledger(redis, RedisBreaker(PATIENT), LedgerSettings(limits=limits, **more), clock=clock)
+def ledger_of(
+    redis: Redis,
+    limits: LimitSettings,
+    clock: Clock | None,
+    on_forgotten: Callable[[], None] = lambda: None,
+    **more: Any,
+) -> Ledger:
+    settings = LedgerSettings(limits=limits, **more)
+    return Ledger(redis, RedisBreaker(PATIENT), settings, clock=clock, on_forgotten=on_forgotten)
 
 
 async def reserve(ledger: Ledger, who: Caller, tokens: int, *, lease: float = 300) -> Reservation:
@@ -81,6 +89,44 @@ async def test_tokens_up_to_the_limit_pass_and_one_more_is_refused_by_scope_and_
     assert (await reserve(ledger, who, 100)).limits.remaining_tokens == 0
     refusal = await refused(ledger, who, 1)
     assert (refusal.scope, refusal.dimension) == ("user", "tokens_per_minute")
+
+
+async def forget(redis: Redis, who: Caller) -> None:
+    """Let Redis lose what it has of a tenant, as in a failover."""
+    await redis.delete(*await dump(redis, who))
+
+
+@pytest.mark.parametrize("before", ["its extension", "its end"])
+async def test_a_reservation_that_redis_forgot_is_charged_anew_once_and_counted(
+    redis: Redis, clock: Clock, before: str
+) -> None:
+    forgotten: list[str] = []
+    ledger, who = ledger_of(redis, limited(), clock, on_forgotten=lambda: forgotten.append("once")), someone()
+    reservation = await reserve(ledger, who, 60)
+    await forget(redis, who)
+    if before == "its extension":
+        more = await ledger.extend(reservation, more_tokens=40)
+        assert more is not None
+        _, user, _ = await ledger.spending(who)
+        assert (user.use.tokens, user.use.today, user.use.requests, user.use.slots) == (100, 100, 1, 1)
+        reservation = more
+    for _ in range(2):
+        await ledger.settle(reservation, spent(45))
+        _, user, _ = await ledger.spending(who)
+        assert (user.use.tokens, user.use.today, user.use.requests, user.use.slots) == (45, 45, 1, 0)
+    assert forgotten == ["once"]
+    assert await ledger.extend(reservation, more_tokens=1) is None, "it is settled"
+
+
+async def test_a_reservation_that_is_too_large_by_now_is_not_made_anew(redis: Redis, clock: Clock) -> None:
+    ledger, who = ledger_of(redis, limited(tokens_per_minute=100), clock), someone()
+    reservation = await reserve(ledger, who, 60)
+    await forget(redis, who)
+    await reserve(ledger, who, 60)
+    assert await ledger.extend(reservation, more_tokens=1) is None
+    await ledger.settle(reservation, spent(60))
+    _, user, _ = await ledger.spending(who)
+    assert user.use.tokens == 120, "it was used"
 
 
 @pytest.mark.parametrize("scope", ["tenant", "user", "model"])

@@ -231,7 +231,7 @@ async def test_an_answer_is_settled_kept_and_recorded_as_it_was_read(
     bank = Bank(tokenizer)
     events = await (await ask(bank, answer_log, tasks)).events()
     assert isinstance(events[-1], Done)
-    assert [message.text for message in bank.kept] == [text_of(events)]
+    assert [message.text for message in bank.kept] == [former_turn().screened.text, text_of(events)]
     assert [closed.text for closed in bank.closed] == [text_of(events)]
     assert len(bank.settled) == len(bank.finished) == 1
 
@@ -246,7 +246,7 @@ async def test_what_the_store_did_not_take_at_the_end_is_settled_and_kept_once_i
     assert (bank.settled, bank.kept, bank.deferred.waiting) == ([], [], 2)
     bank.store = None
     await bank.deferred.retry()
-    assert [message.text for message in bank.kept] == [text_of(events)]
+    assert [message.text for message in bank.kept] == [former_turn().screened.text, text_of(events)]
     assert bank.settled == [events[-1].usage]
     assert (bank.deferred.waiting, bank.lost) == (0, [])
 

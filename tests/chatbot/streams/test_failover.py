@@ -8,7 +8,7 @@ import pytest
 from anyio.abc import TaskGroup
 from redis.asyncio import Redis
 
-from chatbot.events import Event, Token
+from chatbot.events import Event, Failed, Token
 from chatbot.redis_client import RedisBreaker, RedisBreakerSettings
 from chatbot.streams.live import LiveAnswer
 from chatbot.streams.log import AnswerLog, AnswerLogSettings, LogAppend, TakenOver, WriterReplaced, WriterStanding
@@ -119,6 +119,77 @@ async def test_a_quiet_writer_hears_it_from_its_heartbeat(
         assert not live.scope.cancel_called, "nobody has deleted it"
         speak.go_on.set()
         assert text_of(await read_all(registry, live)) == "".join(WORDS)
+
+
+async def test_who_reads_elsewhere_waits_for_what_redis_forgot_and_not_for_what_was_deleted(
+    answer_log: AnswerLog, tasks: TaskGroup, redis: Redis
+) -> None:
+    writer, other = (AnswerRegistry(answer_log, tasks, AnswerRegistrySettings()) for _ in range(2))
+    live, speak = new_answer(customer()), Speaker()
+    seen: list[Event] = []
+
+    async def read_elsewhere() -> None:
+        seen.extend(await read_all(other, live))
+
+    async with anyio.create_task_group() as reader:
+        with writer.reading(live.who, live.answer_id):
+            await writer.start(live, speak, passages=[], checkpoint=b"the turn")
+            reader.start_soon(read_elsewhere)
+            await speak.half.wait()
+            await redis.flushdb()  # and nobody renews a lease: it is not there for longer than a read waits
+            await anyio.sleep(AnswerLogSettings().block + 0.5)
+            assert not seen
+            tasks.start_soon(writer.maintain_leases, never)
+            speak.go_on.set()
+    assert text_of(seen) == "".join(WORDS)
+    assert seen[-1] == done()
+    gone = new_answer(customer())
+    await answer_log.open(gone.who, gone.answer_id, conversation_id="c", passages=[])
+    async with aclosing(other.follow(gone.who, gone.answer_id, after=0)) as entries, anyio.create_task_group() as again:
+
+        async def delete() -> None:
+            await anyio.sleep(0.1)
+            await answer_log.forget(gone.who.tenant, [gone.answer_id])
+
+        again.start_soon(delete)
+        with anyio.fail_after(6):
+            [entry] = [entry async for entry in entries]
+    assert isinstance(entry.event, Failed)
+    assert entry.event.code == "not_found"
+
+
+async def test_a_successor_brings_back_what_redis_forgot_with_its_takeover(
+    answer_log: AnswerLog, tasks: TaskGroup, redis: Redis
+) -> None:
+    who, registry, speak = customer(), AnswerRegistry(answer_log, tasks, AnswerRegistrySettings()), Speaker()
+    answer_id = new_answer(who).answer_id
+    await answer_log.open(who, answer_id, conversation_id="c", passages=[], checkpoint=b"the turn")
+    await answer_log.give_up(who.tenant, {answer_id: 1})
+
+    async def resume(live: LiveAnswer, taken: TakenOver) -> None:
+        assert (taken.epoch, taken.checkpoint) == (2, b"the turn")
+        await speak(live)
+
+    tasks.start_soon(registry.maintain_leases, resume)
+    key = f"{{{who.tenant}}}:answer:{answer_id}"
+    async with anyio.create_task_group() as reader:
+        read: list[Event] = []
+
+        async def read_here() -> None:
+            with registry.reading(who, answer_id), anyio.fail_after(15):
+                async with aclosing(registry.follow(who, answer_id, after=0)) as entries:
+                    read.extend([entry.event async for entry in entries])
+
+        reader.start_soon(read_here)
+        await speak.half.wait()
+        await redis.flushdb()
+        await answer_log.open(who, answer_id, conversation_id="c", passages=[], checkpoint=b"the turn")  # as before it
+        speak.go_on.set()
+    assert (text_of(read), read[-1]) == ("".join(WORDS), done())
+    with anyio.fail_after(10):
+        await registry.drained()
+    assert await redis.hget(key, "epoch") == b"2"
+    assert await answer_log.length(who, answer_id) == (len(WORDS) + 1, True)
 
 
 async def test_an_answer_that_its_customer_deletes_is_cancelled(answer_log: AnswerLog, tasks: TaskGroup) -> None:

@@ -395,6 +395,7 @@ async def test_the_ledger_keeps_its_books_as_before(redis: Redis, breaker: Redis
             value.kind, value.ttl_seconds, renamed(value.content, held.id, former_id)
         )
         for key, value in (await dump(redis)).items()
+        if ":settled:" not in key  # a mark, which the former release passes over
     }
     assert len(held.id) == len(former_id)
     assert_same(with_records_read(written), with_records_read(BOOKS))

@@ -302,6 +302,28 @@ async def never(live: LiveAnswer, _: TakenOver) -> None:
     raise AssertionError(f"{live.answer_id} was taken over")
 
 
+async def test_a_claim_that_redis_forgot_is_bound_all_the_same(redis: Redis) -> None:
+    begin = Beginner(redis, customer())
+
+    async def forgotten() -> BegunAnswer:
+        await redis.delete(*await redis.keys(f"{{{begin.who.tenant}}}:idempotency:*"))
+        return await begin()
+
+    first = await replica(redis).begin_once(begin.who, "k", "d", forgotten)
+    assert (await replica(redis).begin_once(begin.who, "k", "d", begin)).answer_id == first.answer_id
+    assert begin.begun == [first.answer_id]
+
+
+async def test_a_key_that_redis_forgot_is_bound_again(redis: Redis) -> None:
+    begin, deferred = Beginner(redis, customer()), DeferredWrites(DeferredSettings())
+    keys = IdempotencyKeys(redis, RedisBreaker(PATIENT), IdempotencySettings(), deferred=deferred)
+    first = await keys.begin_once(begin.who, "k", "d", begin)
+    await redis.delete(*await redis.keys(f"{{{begin.who.tenant}}}:idempotency:*"))
+    deferred.store_seen("forgetful")
+    await deferred.retry()
+    assert (await replica(redis).begin_once(begin.who, "k", "d", begin)).answer_id == first.answer_id
+
+
 @pytest.mark.faults
 @pytest.mark.parametrize("seconds", [0.3, 1.0, 2.5])
 async def test_a_stall_at_the_opening_makes_no_second_answer(
