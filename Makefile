@@ -2,6 +2,8 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 PY := .venv/bin/python
+# A process that starts would compile every module anew.
+unexport PYTHONDONTWRITEBYTECODE
 N ?= 50
 SEED ?= 1
 # Test files side by side. Those that start two vLLM come after the others: memory for both, and no start beside a test
@@ -10,7 +12,7 @@ WORKERS ?= 2
 # Programs in Python without a suffix; ruff's extend-include has the same.
 SCRIPTS := scripts/chart_profiles scripts/house_numbers scripts/qdrant_requests scripts/release_digests scripts/site
 
-.PHONY: help setup run test test-qdrant check fix faults mutants evals gates bench charts pages docs lock samples clean
+.PHONY: help setup run test test-fast test-qdrant check fix faults mutants evals gates bench charts pages docs lock samples clean
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
@@ -23,8 +25,12 @@ run: setup ## Start everything, load the sample documents, ask one question in e
 test: setup ## Run every test that this machine can run (CI=true: a skipped test fails)
 	@scripts/test_parts
 	@.venv/bin/llm-server fetch e5-small cpu-small
-	@scripts/test_in_parallel -m 'not vllm' -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+	@scripts/test_in_parallel -m 'not vllm and not long' -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 	@$(PY) -m pytest -m vllm
+
+test-fast: ## Run the tests that start no server, browser or model: a minute
+	@scripts/setup --no-llm
+	@$(PY) -m pytest -q --fast -n $(WORKERS) --dist loadfile
 
 test-qdrant: setup ## Run the index's conformance suite on the Qdrant server at QDRANT_TEST_URL (key: QDRANT_TEST_API_KEY)
 	@[ -n "$${QDRANT_TEST_URL:-}" ] || { echo "set QDRANT_TEST_URL to the address of a Qdrant server" >&2; exit 2; }
@@ -48,7 +54,7 @@ fix: ## Format, and fix what lint can fix
 faults: setup ## Inject every fault that can be survived, N times each (N=50)
 	@scripts/test_parts
 	@.venv/bin/llm-server fetch e5-small
-	@$(PY) -m pytest -q -m faults --faults $(N) --patience 1 tests
+	@$(PY) -m pytest -q -m 'faults or long' --faults $(N) --patience 1 tests
 
 mutants: setup ## Change N places of the code at random (SEED=1) and print the changes that no test notices; fails below 90 % noticed
 	@scripts/test_parts

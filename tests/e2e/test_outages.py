@@ -121,6 +121,7 @@ async def test_a_stall_at_the_end_of_an_answer_changes_nothing_that_was_read(
     assert await talking.cluster.counted("chatbot_lost_writes_total") == 0
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 async def test_an_answer_outlives_an_outage_longer_than_its_lease(talking: Bank, fault_round: int) -> None:
     del fault_round
@@ -134,6 +135,7 @@ async def test_an_answer_outlives_an_outage_longer_than_its_lease(talking: Bank,
     assert await talking.cluster.counted("chatbot_takeovers_total") == taken_before
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 async def test_a_reader_on_another_replica_gets_an_error_when_redis_stays_away(talking: Bank, fault_round: int) -> None:
     del fault_round

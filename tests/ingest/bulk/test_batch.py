@@ -115,6 +115,7 @@ def until(is_so: Callable[[], bool], what: str) -> None:
         time.sleep(0.001)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(3000)  # Ray starts twice
 def test_a_killed_batch_that_is_started_again_does_what_is_left_and_makes_the_same_points(
     weights: Path, tmp_path: Path

@@ -1,0 +1,75 @@
+"""Which tests `make test-fast` runs: those that start no process and load no model, read from what the tests import.
+
+A file is left out where it, or a module of the tests that it imports, imports something of `STARTING`; of the others
+those tests are left out that use a fixture of `STARTED`. A test that starts a process all the same fails.
+"""
+
+import ast
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+STARTING = {
+    *("subprocess", "multiprocessing", "torch", "transformers", "sentence_transformers", "playwright", "ray"),
+    *("redis_server", "scripted_server", "open_embedder", "open_parser", "open_readers", "run_process", "uvicorn"),
+    "evals.formats",
+}
+"""Modules, and names of ours, with which a test starts a process or loads a model."""
+STARTED = {"redis_url", "server", "postgres", "weights", "readers", "product"}
+"""Fixtures that do."""
+
+
+class OnlyFast:
+    """The plugin of `--fast`."""
+
+    def __init__(self) -> None:
+        self._running = ""
+        sys.addaudithook(self._audit)
+
+    def pytest_ignore_collect(self, collection_path: Path) -> bool | None:
+        """Leave out files without reading more of them than their imports."""
+        is_test = collection_path.name.startswith("test_") and collection_path.suffix == ".py"
+        return True if is_test and starts_something(collection_path) else None
+
+    def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
+        """Leave out tests by their fixtures, and the PostgreSQL half of those that run on both databases."""
+        slow = [item for item in items if STARTED & set(getattr(item, "fixturenames", ())) or "postgresql" in item.name]
+        config.hook.pytest_deselected(items=slow)
+        items[:] = [item for item in items if item not in slow]
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> object:
+        self._running = item.nodeid
+        try:
+            return (yield)
+        finally:
+            self._running = ""
+
+    def _audit(self, event: str, arguments: tuple[object, ...]) -> None:
+        if self._running and event in {"subprocess.Popen", "os.fork", "os.posix_spawn", "os.exec"}:
+            raise RuntimeError(f"{self._running} starts a process: tests/fast.py has to leave it out ({arguments[:1]})")
+
+
+@cache
+def starts_something(path: Path) -> bool:
+    """Return whether a module of the tests, or one that it imports, imports something of `STARTING`."""
+    for node in ast.walk(ast.parse(path.read_bytes())):
+        match node:
+            case ast.Import(names=names):
+                imported, modules = {alias.name for alias in names}, [alias.name for alias in names]
+            case ast.ImportFrom(module=str(module), names=names):
+                imported = {module, *(alias.name for alias in names)}
+                modules = [module, *(f"{module}.{alias.name}" for alias in names)]
+            case _:
+                continue
+        if STARTING & {name for each in imported for name in (each, each.partition(".")[0])}:
+            return True
+        files = {
+            ROOT.joinpath(*module.split(".")).with_suffix(".py") for module in modules if module.startswith("tests.")
+        }
+        if any(file.exists() and file.name != "conftest.py" and starts_something(file) for file in files):
+            return True
+    return False
