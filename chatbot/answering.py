@@ -47,7 +47,7 @@ class Answering:
         """Return new grounding checks for a text that answers the turn."""
         settings = self.services.settings
         return grounding_stream(
-            self.turn.screened.text, self.turn.prompt_passages, grounding=settings.grounding, contact=settings.contact
+            self.turn.question, self.turn.prompt_passages, grounding=settings.grounding, contact=settings.contact
         )
 
     # --- what is shown -----------------------------------------------------------------------------------------------

@@ -70,6 +70,9 @@ class Accepted(Event, frozen=True, kw_only=True):
     model: Annotated[str, Meta(description="the served model that is asked")]
     prompt_version: Annotated[str, Meta(description="the version of the prompt's texts")]
     trace_id: TraceId
+    understood_as: Annotated[
+        str, Meta(description="the question as it is understood alone; empty where it is asked as it stands")
+    ] = ""
 
 
 class Queued(Event, frozen=True, kw_only=True):

@@ -41,7 +41,7 @@ async def choose(quoted: QuotedAnswer, answering: Answering, *, priority: int) -
     """Return the model's probability of each quote, among the quotes alone; nothing where no model can be asked."""
     turn, services = answering.turn, answering.services
     prompt = services.prompts.repair(
-        turn.screened.text,
+        turn.question,
         before=turn.prompt.before,
         excerpts=quoted.excerpts([hit.passage for hit in turn.found.hits]),
         language=turn.language,

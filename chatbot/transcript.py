@@ -104,6 +104,11 @@ class Turn:
     """How many tokens a reasoning model may think, beside the answer; 0 where none is asked."""
 
     @property
+    def question(self) -> str:
+        """The question that search, model and checks are asked: as it is understood alone where that is known."""
+        return self.found.standalone or self.screened.text
+
+    @property
     def sampling(self) -> Sampling:
         """The sampling parameters of the answer."""
         return Sampling(
@@ -276,6 +281,7 @@ def accepted(turn: Turn, versions: Versions) -> Accepted:
         model=versions.model,
         prompt_version=versions.prompt,
         trace_id=turn.trace_id,
+        understood_as=turn.found.standalone,
     )
 
 
@@ -344,6 +350,7 @@ def question_message(turn: Turn, *, at: float) -> StoredMessage:
         answered_by=turn.answer_id,
         refused=turn.reply if turn.reply in OF_THE_QUESTION else "",
         context=turn.context,
+        standalone=turn.found.standalone,
     )
 
 

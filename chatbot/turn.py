@@ -48,7 +48,7 @@ from chatbot.prompt import Prompt
 from chatbot.questions import CannedReply, Verdict
 from chatbot.records import TurnFinished
 from chatbot.repair import repair
-from chatbot.retrieval import SearchResult
+from chatbot.retrieval import EarlierQuestion, SearchResult
 from chatbot.screener import Screening
 from chatbot.services import Services
 from chatbot.streams import AnswerId, LiveAnswer
@@ -103,8 +103,10 @@ async def open_turn(question: Question, who: Principal, services: Services) -> T
     repeated = repeatable(branch, partial(was_withdrawn, who.tenant, services.withdrawals))
     earlier: list[HistoryMessage] = [*repeated, *screening.earlier]
     result, canned_reply = await retrieve(screening, earlier, who, services)
-    in_prompt = window(earlier, services.models.tokenizer.count, settings.history_tokens)
-    prompt = build_prompt(screened.text, in_prompt, result, language, services)
+    # A question that is understood alone needs no message before it.
+    budget = 0 if result.standalone else settings.history_tokens
+    in_prompt = window(earlier, services.models.tokenizer.count, budget)
+    prompt = build_prompt(result.standalone or screened.text, in_prompt, result, language, services)
     thinking_tokens = settings.thinking_tokens if services.models.think else 0
     answer_tokens = await services.ledger.expected_answer_tokens(
         who.tenant, question.max_answer_tokens + thinking_tokens
@@ -214,11 +216,9 @@ async def retrieve(
         return nothing, CannedReply(screened.verdict)
     if screening.topic is not None:
         return nothing, CannedReply(screening.topic)
-    questions = [message.text for message in earlier if message.role == "user"]
+    access = Access(tenant=who.tenant, groups=who.groups, as_of=now)
     try:
-        result = await services.retrieval.search(
-            screened.text, earlier=questions, access=Access(tenant=who.tenant, groups=who.groups, as_of=now)
-        )
+        result = await services.retrieval.search(screened.text, earlier=earlier_questions(earlier), access=access)
     except IndexUnavailable:
         log.warning("index_unavailable")
         return nothing, CannedReply.UNAVAILABLE
@@ -228,6 +228,18 @@ async def retrieve(
     if answerability.nothing_near(hits, services.settings.answerability):
         return result, CannedReply.CANNOT_VERIFY
     return result, None
+
+
+def earlier_questions(earlier: Sequence[HistoryMessage]) -> list[EarlierQuestion]:
+    """Return the customer's questions, oldest first: as they were understood, with what was found for them if kept."""
+    questions: list[EarlierQuestion] = []
+    for message in earlier:
+        stored = message if isinstance(message, StoredMessage) else None
+        if message.role == "user":
+            questions.append(EarlierQuestion(stored.standalone if stored and stored.standalone else message.text))
+        elif stored is not None and questions:
+            questions[-1] = replace(questions[-1], titles=tuple(source.title for source in stored.sources))
+    return questions
 
 
 def build_prompt(
@@ -329,7 +341,7 @@ async def answerable(answering: Answering, *, priority: int) -> bool:
     if not services.settings.probes:
         return True
     settings, score = services.settings.answerability, 0.0
-    unknown = await services.retrieval.unknown_share(turn.screened.text, turn.found)
+    unknown = await services.retrieval.unknown_share(turn.question, turn.found)
     with tracer.start_as_current_span("probe") as span:
         for probe in turn.prompt.probes:
             yes, _ = await services.models.choice_probabilities(
@@ -450,7 +462,7 @@ async def answer_without_a_model(exc: ChatError, answering: Answering) -> None:
     if answering.revoked():
         answering.show_canned_reply(CannedReply.EMERGENCY)
         return
-    quoted = quote_passages(turn.screened.text, turn.prompt_passages, turn.language, query=turn.found.query)
+    quoted = quote_passages(turn.question, turn.prompt_passages, turn.language, query=turn.found.query)
     answering.degrade(DegradationLevel.QUOTED if quoted.text else DegradationLevel.HANDOFF)
     answering.show_quotes(quoted)
     answering.show_canned_reply(CannedReply.UNAVAILABLE)

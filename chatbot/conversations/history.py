@@ -87,7 +87,8 @@ class StoredMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 
     `passages` are those behind the sources, in their order; `answered_by` is the latest answer to a question, which may
     still be running. Of a question, `refused` is the canned reply that stands in place of an answer ("": none, None: an
-    earlier release did not say), and `context` are the ids of the earlier messages in its prompt.
+    earlier release did not say), `context` are the ids of the earlier messages in its prompt, and `standalone` is the
+    question as it was understood alone ("": as it stands).
     """
 
     id: str
@@ -106,6 +107,7 @@ class StoredMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     feedback: Feedback | None = None
     refused: str | None = None
     context: tuple[str, ...] | None = None
+    standalone: str = ""
 
 
 class Conversation(msgspec.Struct, frozen=True):

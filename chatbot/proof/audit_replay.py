@@ -25,9 +25,15 @@ from knowledge.passage import Passage, language_of
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KnownTexts:
-    """The texts of an answer that are still known; `earlier` is None where the prompt's history is not complete."""
+    """The texts of an answer that are still known; `earlier` is None where the prompt's history is not complete.
+
+    `asked` is the question as it stood in the prompt: as it was understood alone, where that was known. `previous` is
+    the question before it, none where the prompt needed none.
+    """
 
     question: str | None
+    asked: str | None
+    previous: tuple[str, ...]
     earlier: tuple[Message, ...] | None
     answer: str | None
 
@@ -68,11 +74,11 @@ async def replay(
         findings += [answer_finding(texts, closed, keys)]
         findings += grounding_finding(texts, passages, prompt, opened, closed, context.contact)
     if ask_model and closed is not None and context.models is not None:
-        if prompt is None or texts.question is None or prompt_proven.standing is not ReplayStanding.SAME:
+        if prompt is None or texts.asked is None or prompt_proven.standing is not ReplayStanding.SAME:
             unsent = "not asked: the prompt is not the one that was sent"
             findings.append(ReplayFinding("model", ReplayStanding.UNKNOWN, unsent))
         else:
-            rerun = Rerun(prompt, passages, texts.question, opened, closed, context.models, context)
+            rerun = Rerun(prompt, passages, texts.asked, texts.previous, opened, closed, context.models, context)
             findings += await rerun_model(rerun)
     return replace(replayed, findings=tuple(findings))
 
@@ -122,8 +128,11 @@ def known_texts(conversation: Conversation | None, opened: Opened, given: str | 
         branch = path_to(messages, opened.parent_id)
         window = branch[len(branch) - opened.history :] if opened.history <= len(branch) else ()
     complete = len(window) == opened.history and not opened.brought
+    said = question.text if question else screen(given).text if given is not None else None
     return KnownTexts(
-        question=question.text if question else screen(given).text if given is not None else None,
+        question=said,
+        asked=question.standalone if question and question.standalone else said,
+        previous=tuple(m.standalone or m.text for m in window if m.role == "user")[-1:],
         earlier=tuple(Message(message.role, message.text) for message in window) if complete else None,
         answer=answer.text if answer else None,
     )
@@ -169,10 +178,10 @@ async def read_passages(opened: Opened, index: Index) -> tuple[list[Passage], Re
 
 def rebuild(texts: KnownTexts, passages: Sequence[Passage], prompts: PromptBuilder) -> Prompt | None:
     """Return the prompt, if all its parts are known."""
-    if texts.question is None or texts.earlier is None:
+    if texts.asked is None or texts.earlier is None:
         return None
-    language = language_of(texts.question)
-    return prompts.build(texts.question, history=texts.earlier, passages=passages, language=language)
+    language = language_of(texts.asked)
+    return prompts.build(texts.asked, history=texts.earlier, passages=passages, language=language)
 
 
 # --- whether it is the same ------------------------------------------------------------------------------------------
@@ -249,9 +258,9 @@ def grounding_finding(
     texts: KnownTexts, passages: Sequence[Passage], prompt: Prompt | None, opened: Opened, closed: Closed, contact: str
 ) -> Iterator[ReplayFinding]:
     """Yield whether the checks find the text that was shown as grounded as then."""
-    if texts.answer is None or texts.question is None or prompt is None or closed.finish_reason not in COMPLETE:
+    if texts.answer is None or texts.asked is None or prompt is None or closed.finish_reason not in COMPLETE:
         return
-    checks = grounding_stream(texts.question, passages[: prompt.passages], grounding=GroundingMode.OFF, contact=contact)
+    checks = grounding_stream(texts.asked, passages[: prompt.passages], grounding=GroundingMode.OFF, contact=contact)
     checks.feed(texts.answer)
     checks.close()
     standing = ReplayStanding.SAME if checks.grounded == closed.grounded else ReplayStanding.DIFFERS

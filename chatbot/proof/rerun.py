@@ -11,7 +11,7 @@ from chatbot.grounding import GroundingMode, GroundingStream, QuotedAnswer, grou
 from chatbot.models import LEAST_CHOICE_MASS, YES_OR_NO, Delta, Models, Sampling, Thought, number_choices
 from chatbot.prompt import Prompt
 from chatbot.proof.context import ReplayContext, ReplayFinding, ReplayStanding, Subject
-from chatbot.retrieval import SearchQuery
+from chatbot.retrieval import quoting_query
 from knowledge.passage import Passage, language_of
 
 COMPLETE = frozenset({"stop", "length"})
@@ -22,11 +22,15 @@ _TOLERANCE = 0.02
 
 @dataclass(frozen=True, slots=True)
 class Rerun:
-    """A recorded answer and its prompt, which is the one that was sent; the model is asked through `models`."""
+    """A recorded answer and its prompt, which is the one that was sent; the model is asked through `models`.
+
+    `question` is as it stood in the prompt, `previous` the one before it, none where the prompt needed none.
+    """
 
     prompt: Prompt
     passages: Sequence[Passage]
     question: str
+    previous: Sequence[str]
     opened: Opened
     closed: Closed
     models: Models
@@ -50,16 +54,10 @@ async def rerun_model(rerun: Rerun) -> list[ReplayFinding]:
     except msgspec.MsgspecError:
         return [*findings, ReplayFinding("model", ReplayStanding.UNKNOWN, "the row is older than sampling parameters")]
     token_ids, checks = await rerun_answer(rerun, sampling)
-    quoted = checks.quotes(search_query(rerun))
+    quoted = checks.quotes(quoting_query(rerun.question, rerun.previous, rerun.context.glossary))
     texts = [shown.text for shown in (quoted, *quoted.each())] if quoted.citations else [checks.text]
     findings += answer_findings(rerun, token_ids, texts)
     return [*findings, await rerun_repair(rerun, quoted)] if closed.repair else findings
-
-
-def search_query(rerun: Rerun) -> str:
-    """Return the query that found the passages."""
-    earlier = [message.content for message in rerun.prompt.before if message.role == "user"]
-    return SearchQuery.of(rerun.question, earlier, rerun.context.glossary).text
 
 
 async def rerun_probes(rerun: Rerun) -> ReplayFinding:

@@ -1,6 +1,5 @@
-"""From a question in a conversation to passages: a search with the question before it and the caller's access."""
+"""From a question in a conversation to passages: written out or with those before it, and with the caller's access."""
 
-import re
 from array import array
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from pydantic import BaseModel, Field
 from chatbot.errors import IndexUnavailable
 from chatbot.records import SearchFinished
 from chatbot.retrieval.reranking import Reranker
+from chatbot.retrieval.standalone import EarlierQuestion, StandaloneQuestions
 from knowledge.access import Access
 from knowledge.glossary import Glossary
 from knowledge.index import Index
@@ -30,7 +30,7 @@ class RetrievalSettings(BaseModel, frozen=True):
 
 
 class SearchResult(msgspec.Struct, frozen=True, kw_only=True):
-    """The passages for a question, best first, at the time `as_of` in Unix seconds, and the `SearchQuery.text`.
+    """The passages for a question, best first, at the time `as_of` in Unix seconds, and the words to quote them by.
 
     A turn's checkpoint stores it, so replicas of two releases read its fields' names.
     """
@@ -40,26 +40,46 @@ class SearchResult(msgspec.Struct, frozen=True, kw_only=True):
     query: str = msgspec.field(name="wording", default="")
     collection: str = ""
     """The collection of the index that was searched; empty where no search was made."""
+    standalone: str = ""
+    """The question as it is understood alone; empty where it is asked as it stands, after the messages before it."""
+
+
+LONGEST_BEFORE = 200
+"""Characters of the questions before one that are searched with it."""
 
 
 @dataclass(frozen=True, slots=True)
 class SearchQuery:
-    """What is searched for: the question, the one before it where it is a follow-up, and synonyms for their words."""
+    """What is searched for: the question, those before it, which count less, and synonyms for their words."""
 
     question: str
-    previous: str
+    earlier: tuple[str, ...]
     synonyms: str
 
     @classmethod
     def of(cls, question: str, earlier: Sequence[str], glossary: Glossary) -> "SearchQuery":
-        """Return the query for a question; `earlier` are the customer's questions, oldest first."""
-        previous = earlier[-1] if earlier and is_follow_up(question) else ""
-        return cls(question, previous, glossary.synonyms(f"{previous} {question}"))
+        """Return the query for a question; `earlier` are those before it, oldest first, of which the last are taken."""
+        kept: list[str] = []
+        for text in reversed(earlier):
+            if sum(map(len, kept)) + len(text) > LONGEST_BEFORE:
+                break
+            kept.insert(0, text)
+        return cls(question, tuple(kept), glossary.synonyms(" ".join((*kept, question))))
+
+    @property
+    def before(self) -> str:
+        """The questions before, as one text."""
+        return " ".join(self.earlier)
 
     @property
     def text(self) -> str:
         """All its words."""
-        return f"{self.previous} {self.question} {self.synonyms}"
+        return " ".join((*self.earlier, self.question, self.synonyms))
+
+
+def quoting_query(question: str, previous: Sequence[str], glossary: Glossary) -> str:
+    """Return the words by which passages are quoted: `previous` is the question before, none where it is not needed."""
+    return SearchQuery.of(question, previous, glossary).text
 
 
 class Retrieval:
@@ -79,41 +99,65 @@ class Retrieval:
         self._index = index
         self.glossary = glossary
         self._coverage = Coverage(index.terms, glossary, own_names)
+        self._standalone = StandaloneQuestions(index.terms, own_names)
         self._settings = settings
         self._on_search = on_search
 
-    async def search(self, question: str, *, earlier: Sequence[str], access: Access) -> SearchResult:
-        """Return the passages about the question that `access` permits; `earlier` are the customer's, oldest first.
+    async def search(self, question: str, *, earlier: Sequence[EarlierQuestion], access: Access) -> SearchResult:
+        """Return the passages about the question that `access` permits; `earlier` are those before it, oldest first.
 
         Raises:
             IndexUnavailable: the index cannot be searched.
         """
-        query = SearchQuery.of(question, earlier, self.glossary)
-        vectors: list[Sequence[float]] = []
-        wanted = self._settings.passages
         with tracer.start_as_current_span("retrieve") as span:
-            try:
-                hits = await self._index.search(
-                    question,
-                    access=access,
-                    limit=wanted if self._reranker is None else max(wanted, self._reranker.candidates),
-                    before=query.previous,
-                    others=query.synonyms,
-                    seen=vectors.append,
-                )
-            except IndexFailed as exc:
-                raise IndexUnavailable from exc
+            standalone = await self._written_out(question, earlier, access) if earlier else ""
+            before = [other.text for other in earlier]
+            query = SearchQuery.of(standalone or question, before, self.glossary)
+            vectors: list[Sequence[float]] = []
+            wanted = self._settings.passages
+            hits = await self._hits(
+                query,
+                access=access,
+                limit=wanted if self._reranker is None else max(wanted, self._reranker.candidates),
+                seen=vectors.append,
+            )
             if self._reranker is not None:
-                hits = (await self._reranker.order(f"{query.previous} {question}".strip(), hits))[:wanted]
+                hits = (await self._reranker.order(f"{query.before} {query.question}".strip(), hits))[:wanted]
             span.set_attribute("retrieval.hits", len(hits))
         if self._on_search is not None:
             self._on_search(search_record(question, vectors[0], hits))
         return SearchResult(
             hits=tuple(hits),
             as_of=access.as_of,
-            query=query.text,
+            query=quoting_query(query.question, () if standalone else before[-1:], self.glossary),
             collection=hits[0].collection if hits else self._index.collection,
+            standalone=standalone,
         )
+
+    async def _written_out(self, question: str, earlier: Sequence[EarlierQuestion], access: Access) -> str:
+        """Return the question as it is understood alone, "" where that is not known."""
+        if language_of(question) != "ko":
+            return ""
+        hits = await self._hits(
+            SearchQuery.of(question, (), self.glossary), access=access, limit=self._settings.passages
+        )
+        titles = [hit.passage.title for hit in hits]
+        return await to_thread.run_sync(self._standalone.write_out, question, earlier, titles)
+
+    async def _hits(
+        self,
+        query: SearchQuery,
+        *,
+        access: Access,
+        limit: int,
+        seen: Callable[[Sequence[float]], None] | None = None,
+    ) -> list[Hit]:
+        try:
+            return await self._index.search(
+                query.question, access=access, limit=limit, before=query.before, others=query.synonyms, seen=seen
+            )
+        except IndexFailed as exc:
+            raise IndexUnavailable from exc
 
     async def unknown_share(self, question: str, result: SearchResult) -> float:
         """Return the share in [0, 1] of the question's terms that even the passage with most of them lacks."""
@@ -131,21 +175,3 @@ def search_record(question: str, vector: Sequence[float], hits: Sequence[Hit]) -
         terms=best.terms if best else 0.0,
         about=best.passage.title if best else "",
     )
-
-
-_FOLLOW_UP_KO = re.compile(
-    r"^(그|그럼|그러면|그렇다면|그건|그거|그것|이건|이거|거기|저기|그리고|근데|그런데|또|아니|만약|혹시 그)"
-    r"|(는요|은요|도요|면요|로는요|에서는요)\s*\?*$|(그 |그건|그거|그것|그럼|거기서|위에|방금|말씀하신|해당)"
-)
-_FOLLOW_UP_EN = re.compile(
-    r"^(and|but|so|then|what about|how about|what if|or)\b"
-    r"|\b(it|its|they|them|their|that|those|this|these|there|one|ones)\b",
-    re.IGNORECASE,
-)
-
-
-def is_follow_up(question: str) -> bool:
-    """Whether the question needs the one before it: it refers back (it, 그건, …는요?) or is very short."""
-    words = question.split()
-    few = 6 if language_of(question) == "ko" else 4  # Korean omits what was named before
-    return len(words) <= few or bool(_FOLLOW_UP_KO.search(question) or _FOLLOW_UP_EN.search(question))

@@ -26,6 +26,7 @@ from chatbot.settings import Settings
 from chatbot.tokenizer import Message, RenderedChat
 from evals.product import ProductNotStarted
 from evals.quality.record import open_model
+from evals.quality.retrieve import earlier_questions
 from evals.quality.run import RunSpec, loaded_corpus, progress_bar
 from evals.questions import TENANT, Dataset, Sample
 from evals.scorers import holds_answer
@@ -95,7 +96,8 @@ class Prober:
     async def evidence(self, sample: Sample, dataset: Dataset) -> list[ProbeEvidence]:
         """Return a question's evidence and, where it is answerable, that without the documents that answer it."""
         access = Access(tenant=TENANT, groups=frozenset({EVERY_CUSTOMER}), as_of=2**33)
-        result = await self._retrieval.search(sample.text, earlier=sample.earlier, access=access)
+        earlier = await earlier_questions(self._retrieval, sample, access)
+        result = await self._retrieval.search(sample.text, earlier=earlier, access=access)
         limit = RetrievalSettings().passages
         evidence = [await self._probe(sample, msgspec.structs.replace(result, hits=result.hits[:limit]))]
         right = dataset.right_documents(sample)
@@ -108,10 +110,10 @@ class Prober:
 
     async def _probe(self, sample: Sample, result: SearchResult) -> ProbeEvidence:
         began = anyio.current_time()
-        language = language_of(sample.text)
+        question, language = result.standalone or sample.text, language_of(sample.text)
         prompt = self._prompts.build(
-            sample.text,
-            history=[Message(turn.role, turn.text) for turn in sample.history],
+            question,
+            history=[] if result.standalone else [Message(turn.role, turn.text) for turn in sample.history],
             passages=[hit.passage for hit in result.hits],
             language=language,
         )
@@ -126,7 +128,7 @@ class Prober:
             probabilities=tuple([await self._probability(ids) for ids in prompt.probes_ids]),
             dense=tuple(hit.dense for hit in result.hits),
             terms=tuple(hit.terms for hit in result.hits),
-            unknown=await self._retrieval.unknown_share(sample.text, result),
+            unknown=await self._retrieval.unknown_share(question, result),
             outside=excluded_topic(sample.text, self._banks) is not None,
             seconds=anyio.current_time() - began,
         )

@@ -31,6 +31,7 @@ from chatbot.settings import Settings
 from chatbot.tokenizer import Message
 from evals.product import ProductSpec, run_model, run_scripted_model, scripted_tokenizer
 from evals.quality.answer_checks import checked_answer
+from evals.quality.retrieve import earlier_questions
 from evals.quality.run import RunSpec, loaded_corpus, progress_bar
 from evals.questions import (
     TENANT,
@@ -119,19 +120,20 @@ class Recorder:
         if screened.verdict is not Verdict.OK or excluded_topic(screened.text, tuple(BANKS.values())) is not None:
             return RecordedAnswer(id=sample.id)
         access = Access(tenant=TENANT, groups=frozenset({EVERY_CUSTOMER}), as_of=2**33)
-        result = await self._retrieval.search(screened.text, earlier=sample.earlier, access=access)
-        language = language_of(screened.text)
+        earlier = await earlier_questions(self._retrieval, sample, access)
+        result = await self._retrieval.search(screened.text, earlier=earlier, access=access)
+        question, language = result.standalone or screened.text, language_of(screened.text)
         prompt = self._prompts.build(
-            screened.text,
-            history=[Message(turn.role, turn.text) for turn in sample.history],
+            question,
+            history=[] if result.standalone else [Message(turn.role, turn.text) for turn in sample.history],
             passages=[hit.passage for hit in result.hits],
             language=language,
         )
-        unknown = await self._retrieval.unknown_share(screened.text, result)
+        unknown = await self._retrieval.unknown_share(question, result)
         probes, is_answerable = await self._probes(result, prompt, unknown, language)
         text = await self._answer(prompt) if is_answerable else None
         passages = [hit.passage for hit in result.hits[: prompt.passages]]
-        checks = checked_today(screened.text, passages, text or "")
+        checks = checked_today(question, passages, text or "")
         return RecordedAnswer(
             id=sample.id,
             passages=tuple(map(self._keep, passages)),
@@ -140,8 +142,9 @@ class Recorder:
             probes=tuple(round(probe, 4) for probe in probes),
             unknown=round(unknown, 4),
             wording=result.query,
+            standalone=result.standalone,
             said=text,
-            repair=await self.choice(checks.quotes(result.query), passages, screened.text, before=prompt.before),
+            repair=await self.choice(checks.quotes(result.query), passages, question, before=prompt.before),
         )
 
     async def choice(

@@ -71,7 +71,7 @@ class RecordedAnswerCheck:
         self._passages = passages
         self._contact = contact
         self._grounding = grounding
-        self._question = screen(sample.text).text
+        self._question = recorded.standalone or screen(sample.text).text
         self._language: Language = language_of(self._question)
 
     def answer(self) -> CustomerAnswer:

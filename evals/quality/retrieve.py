@@ -10,7 +10,7 @@ import msgspec
 import stamina
 
 from chatbot.errors import IndexUnavailable
-from chatbot.retrieval import Retrieval, RetrievalSettings
+from chatbot.retrieval import EarlierQuestion, Retrieval, RetrievalSettings
 from evals.questions import TENANT, Sample
 from evals.scorers import holds_answer
 from knowledge.access import EVERY_CUSTOMER, Access
@@ -76,10 +76,21 @@ async def timed_search(retrieval: Retrieval, sample: Sample, access: Access) -> 
     """Return the hits for a question and the seconds of the search; a busy machine is retried."""
     async for attempt in stamina.retry_context(on=IndexUnavailable, attempts=10, timeout=300.0):
         with attempt:
+            earlier = await earlier_questions(retrieval, sample, access)
             began = time.perf_counter()
-            result = await retrieval.search(sample.text, earlier=sample.earlier, access=access)
+            result = await retrieval.search(sample.text, earlier=earlier, access=access)
             seconds = time.perf_counter() - began
     return result.hits, seconds
+
+
+async def earlier_questions(retrieval: Retrieval, sample: Sample, access: Access) -> list[EarlierQuestion]:
+    """Return the questions before a question, each understood and searched for in order, as its conversation does."""
+    earlier: list[EarlierQuestion] = []
+    for text in sample.earlier:
+        result = await retrieval.search(text, earlier=earlier, access=access)
+        titles = tuple(hit.passage.title for hit in result.hits[: RetrievalSettings().passages])
+        earlier.append(EarlierQuestion(result.standalone or text, titles))
+    return earlier
 
 
 def noon(day: date) -> float:

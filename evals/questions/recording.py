@@ -69,7 +69,7 @@ class RecordedAnswer(msgspec.Struct, frozen=True, kw_only=True, tag="answer", om
 
     `dense` and `terms` are the two scores of every hit, `probes` the model's probabilities of "yes", `unknown` the
     share of the question's topics that no passage names, `repair` the quotes that the model chooses from when its
-    answer is withheld as a whole, each with its probability.
+    answer is withheld as a whole, each with its probability. `standalone` is the question as it was understood alone.
     """
 
     id: str
@@ -81,6 +81,7 @@ class RecordedAnswer(msgspec.Struct, frozen=True, kw_only=True, tag="answer", om
     wording: str = ""
     said: str | None = None
     repair: tuple[tuple[str, float], ...] = ()
+    standalone: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

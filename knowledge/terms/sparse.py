@@ -70,7 +70,7 @@ class TermSettings(BaseModel, frozen=True):
     pair: PositiveFloat = 0.5
     """The weight of a bigram of a question, against 1 for a term."""
     before: PositiveFloat = 0.7
-    """The weight of a term that only the previous question has, against 1 for a term of the question."""
+    """The weight of a term that only the questions before have, against 1 for a term of the question."""
     synonym_ko: PositiveFloat = 0.5
     synonym_en: PositiveFloat = 1.0
     """The weight of a synonym of a Korean question, and of an English one, against 1 for a term of the question."""
@@ -82,6 +82,16 @@ class SparseTerms:
 
     indices: tuple[int, ...]
     values: tuple[float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Morpheme:
+    """A morpheme with its part of speech in the Sejong tag set, and its place in the text."""
+
+    form: str
+    tag: str
+    start: int
+    end: int
 
 
 class Terms:
@@ -109,6 +119,12 @@ class Terms:
                 terms.extend(self._morphemes(plain))
         return terms
 
+    def morphemes(self, text: str) -> list[Morpheme]:
+        """Return the Korean morphemes of a text in order; forms are in lower case, places count its characters."""
+        with self._lock:
+            tokens = self._tokens(text)
+        return [Morpheme(t.form.lower(), t.tag.partition("-")[0], t.start, t.start + t.len) for t in tokens]
+
     def topics(self, text: str) -> list[str]:
         """Return the topics of a text, without repetition: Korean nouns, and English words of three or more letters."""
         plain = normalize("NFKC", text).lower()
@@ -129,7 +145,7 @@ class Terms:
         return _vector((term, n * (s.k1 + 1) / (n + length)) for term, n in counts.items())
 
     def query(self, text: str, *, before: str = "", others: str = "") -> SparseTerms:
-        """Return the terms of a question, with those of `others`, its synonyms, and of `before`, the previous question.
+        """Return the terms of a question, with those of `others`, its synonyms, and of `before`, those before it.
 
         A term that only those have weighs less (`TermSettings`).
         """

@@ -172,6 +172,13 @@ function describe(source) {
   return [el("span", { class: "title", lang: languageOf(title) }, title), details];
 }
 
+/** Say below a question how it was understood, where it was asked with less than all of its words. */
+export function showUnderstanding(question, understoodAs) {
+  if (!understoodAs || question.querySelector(".understood")) return;
+  const note = say(el("p", { class: "understood muted", lang: languageOf(understoodAs) }), "understood", { question: understoodAs });
+  question.querySelector("p").after(note);
+}
+
 /** Return a question as the customer wrote it; `turns` is the way to what was asked in its place. */
 export function questionView(text, at, turns = null) {
   const who = say(el("h2", { class: "who visually-hidden" }), "you");

@@ -3,7 +3,7 @@
 import { ConnectionLost, Problem, TokenNeeded } from "./api.js";
 import { followAnswer } from "./answer_stream.js";
 import { actionsView, turnsView } from "./answer_actions.js";
-import { AnswerView, questionView } from "./answer_view.js";
+import { AnswerView, questionView, showUnderstanding } from "./answer_view.js";
 import { branchThrough, branchTo, newestBranch, openQuestion, siblingsOf } from "./branch.js";
 import { t } from "./i18n.js";
 import { troubleOf, troubleView } from "./trouble.js";
@@ -100,8 +100,10 @@ export class Chat {
     });
   }
 
-  #asked({ id, text, at }, siblings) {
-    return questionView(text, at, this.#turns(siblings, id));
+  #asked({ id, text, at, standalone }, siblings) {
+    const question = questionView(text, at, this.#turns(siblings, id));
+    showUnderstanding(question, standalone);
+    return question;
   }
 
   #past(message, asked, siblings) {
@@ -219,8 +221,9 @@ export class Chat {
     running.lost = event.type === "reconnecting";
   }
 
-  #accepted({ answer_id: answerId, conversation_id: conversationId }, running) {
+  #accepted({ answer_id: answerId, conversation_id: conversationId, understood_as: understoodAs }, running) {
     const isNew = this.conversationId !== conversationId;
+    showUnderstanding(running.turn.question, understoodAs);
     running.view.answerId = answerId;
     running.view.wait("checking");
     this.conversationId = conversationId;

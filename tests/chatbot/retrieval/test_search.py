@@ -1,31 +1,19 @@
-"""A follow-up is read with what came before; a question that stands alone is not."""
+"""A question is searched with those before it, which count less, as far as they fit."""
 
-import pytest
+from chatbot.retrieval.search import LONGEST_BEFORE, SearchQuery, quoting_query
+from knowledge.glossary import Glossary
 
-from chatbot.retrieval.search import is_follow_up
-
-
-@pytest.mark.parametrize(
-    "question",
-    [
-        "그럼 중도해지하면요?",
-        "그건 언제부터예요?",
-        "이자는요?",
-        "What about its fee?",
-        "And how long does it take?",
-        "왜요?",
-    ],
-)
-def test_a_question_that_points_back_is_read_with_the_one_before(question: str) -> None:
-    assert is_follow_up(question)
+GLOSSARY = Glossary([["수수료", "fee"], ["적금", "savings"]])
 
 
-@pytest.mark.parametrize(
-    "question",
-    [
-        "해외송금을 하루에 얼마까지 보낼 수 있는지 알려 주세요",
-        "How much does Hanbit Bank charge me for sending money abroad from Seoul?",
-    ],
-)
-def test_a_question_that_stands_alone_is_left_alone(question: str) -> None:
-    assert not is_follow_up(question)
+def test_the_questions_before_are_searched_too_the_last_ones_where_not_all_fit() -> None:
+    long = "가" * (LONGEST_BEFORE - 5)
+    query = SearchQuery.of("수수료는요?", ["적금 금리", long, "적금"], GLOSSARY)
+    assert query.before == f"{long} 적금"
+    assert SearchQuery.of("수수료는요?", ["적금", "나" * (LONGEST_BEFORE + 1)], GLOSSARY).before == ""
+
+
+def test_synonyms_are_those_of_all_its_words() -> None:
+    assert SearchQuery.of("수수료는요?", ["예금 만기", "적금 금리"], GLOSSARY).synonyms == "savings fee"
+    assert quoting_query("수수료는요?", ["적금 금리"], GLOSSARY) == "적금 금리 수수료는요? savings fee"
+    assert quoting_query("수수료는요?", (), GLOSSARY) == "수수료는요? fee"
