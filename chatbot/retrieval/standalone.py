@@ -1,4 +1,4 @@
-"""Writes a Korean question of a conversation out so that it is understood alone (docs/decisions/0024).
+"""Writes a Korean question of a conversation out so that it is understood alone (docs/decisions/0025).
 
 Korean leaves out what was named before: after a question about a deposit, "앱으로 가입하면 더 주나요?" asks about the
 deposit. Search, the probe, the prompt and the checks need the whole question. It is completed by grammar, with words
