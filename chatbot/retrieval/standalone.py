@@ -9,6 +9,7 @@ An English question is not completed: there only the search knows the questions 
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from typing import Final
 
@@ -17,6 +18,9 @@ from knowledge.terms import Morpheme, Terms
 
 LONGEST: Final = 400
 """Characters of a question that is written out; a longer one stays as it was asked."""
+
+MOST_EARLIER: Final = 8
+"""Questions that are looked back on."""
 
 _NOUN_TAGS: Final = frozenset({"NNG", "NNP", "XR", "SL", "XPN", "XSN", "SN", "SH"})
 _NAMING_TAGS: Final = frozenset({"NNG", "NNP", "XR", "SL"})
@@ -93,6 +97,7 @@ class StandaloneQuestions:
 
     def __init__(self, terms: Terms, own_names: Collection[str]) -> None:
         self._terms = terms
+        self._named_by = lru_cache(maxsize=4096)(self._words_of_title)
         self._of_titles = _OF_TITLES | {noun.form for name in own_names for noun in terms.morphemes(name)}
 
     def write_out(self, question: str, earlier: Sequence[EarlierQuestion], titles: Sequence[str]) -> str:
@@ -103,7 +108,7 @@ class StandaloneQuestions:
         """
         if language_of(question) != "ko":
             return ""
-        whole = self._written_out(_OPENERS.sub("", question).strip(), earlier, titles)
+        whole = self._written_out(_OPENERS.sub("", question).strip(), earlier[-MOST_EARLIER:], titles)
         return whole if len(whole) <= LONGEST else ""
 
     def _written_out(self, said: str, earlier: Sequence[EarlierQuestion], titles: Sequence[str]) -> str:
@@ -142,11 +147,11 @@ class StandaloneQuestions:
 
     def _named(self, text: str, titles: Sequence[str]) -> str:
         """Return the words of the text that name one of the first three documents, by two of the title's words."""
-        most, named = 1, ""
+        most, named, phrases = 1, "", self._phrases(text)
         for title in titles[:3]:
-            of_title = {word for phrase in self._phrases(title) for word in phrase.naming(self._of_titles)}
-            for phrase in self._phrases(text):
-                places = [n for n, noun in enumerate(phrase.nouns) if noun.form in of_title - _OF_ANY_PRODUCT]
+            of_title = self._named_by(title)
+            for phrase in phrases:
+                places = [n for n, noun in enumerate(phrase.nouns) if noun.form in of_title]
                 if len({phrase.nouns[n].form for n in places}) <= most:
                     continue
                 last = places[-1]
@@ -155,6 +160,10 @@ class StandaloneQuestions:
                 most = len({phrase.nouns[n].form for n in places})
                 named = text[phrase.nouns[places[0]].start : phrase.nouns[last].end]
         return named
+
+    def _words_of_title(self, title: str) -> frozenset[str]:
+        words = {word for phrase in self._phrases(title) for word in phrase.naming(self._of_titles)}
+        return frozenset(words - _OF_ANY_PRODUCT)
 
     def _with_choice(self, said: str, earlier: Sequence[EarlierQuestion]) -> str:
         """Return what was said with the chosen one of two things ("앞에 거") named; "" where no two were named."""
