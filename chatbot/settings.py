@@ -24,6 +24,7 @@ from chatbot.streams import AnswerLogSettings, AnswerRegistrySettings, Idempoten
 from knowledge.embedding import EmbedderSettings
 from knowledge.identity import AuthSettings
 from knowledge.index import IndexSettings, ServerSettings
+from knowledge.tls import TlsSettings
 from telemetry.setup import TraceSettings
 
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
@@ -74,7 +75,10 @@ class Settings(BaseSettings):
         None, description="the folder of the served model's tokenizer, compared with the endpoint at the start"
     )
     llm_profile: ProfileName = Field("cpu", description="whose deadlines these endpoints have")
-    llm_api_key: SecretStr | None = Field(None, description="the endpoints' key")
+    llm_api_key: SecretStr | None = Field(
+        None, description="the endpoints' key; entries of a models file have their own"
+    )
+    llm_tls: TlsSettings = TlsSettings()
     llm_chat_template_kwargs: dict[str, JsonValue] = Field(
         {},
         description=(
@@ -158,6 +162,7 @@ class Settings(BaseSettings):
                 "llm_tokenizer": self.llm_tokenizer,
                 "llm_profile": self.llm_profile,
                 "llm_api_key": self.llm_api_key,
+                "llm_tls": self.llm_tls,
                 "llm_chat_template_kwargs": self.llm_chat_template_kwargs,
             }
         )

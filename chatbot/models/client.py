@@ -30,6 +30,7 @@ from chatbot.models.call import CallHook, CallKind, ModelCall
 from chatbot.models.choice_probabilities import Choices, choice_probabilities
 from chatbot.models.completion import Delta, Sampling, TopTokens
 from chatbot.models.endpoint import (
+    AccessDenied,
     Endpoint,
     EndpointFailed,
     GenerationEnd,
@@ -323,9 +324,10 @@ class Models:
         """Compare every endpoint's tokenizer with ours; one that is down starts with an open breaker.
 
         Raises:
-            ModelsMisconfigured: an endpoint serves another model or tokenizer.
+            ModelsMisconfigured: an endpoint serves another model or tokenizer, or none of them lets us in.
         """
         mismatches: list[str] = []
+        denied: dict[Member, str] = {}
 
         async def check(member: Member) -> None:
             try:
@@ -335,10 +337,14 @@ class Models:
             except EndpointFailed as exc:
                 log.warning("model_endpoint_not_there_yet", endpoint=member.endpoint.name, error=str(exc))
                 member.breaker.trip()
+                if isinstance(exc, AccessDenied):
+                    denied[member] = str(exc)
 
         async with anyio.create_task_group() as tasks:
             for member in self.pool.members:
                 tasks.start_soon(check, member)
+        if all(member in denied for member in self.pool.serving):
+            mismatches += denied.values()
         if mismatches:
             raise ModelsMisconfigured("; ".join(mismatches))
 
@@ -507,10 +513,11 @@ async def open_models(
     tokenizer = await _load_tokenizer(file.primary)
     foreign = {e.name: await _load_tokenizer(e) for e in file.root if not e.shares_tokenizer(file.primary)}
     key = settings.llm_api_key.get_secret_value() if settings.llm_api_key else None
-    async with open_session(api_key=key) as http:
+    access = {entry.name: await anyio.to_thread.run_sync(entry.access, key) for entry in file.root}
+    async with open_session() as http:
         members = [
             Member(
-                Endpoint(http, str(url), DEADLINES[entry.profile], model=entry.model),
+                Endpoint(http, str(url), DEADLINES[entry.profile], model=entry.model, access=access[entry.name]),
                 entry.group,
                 Breaker(settings.breaker, jitter=partial(_JITTER.uniform, 0.8, 1.0)),
                 entry=entry.name,

@@ -10,13 +10,15 @@ EndpointFailed          the call failed; `outcome` is a closed set for metrics
 ├── ReplyBroken         broken        an error status, a cut connection, undecodable bytes, an aborted answer
 ├── RequestRejected     refused       it says that our request is at fault; another endpoint would say the same
 ├── WrongModel          unfit         it serves another model or tokenizer than ours
+├── AccessDenied        unfit         it refuses our key or certificate, or we do not trust its certificate
 └── EndpointStopped     stopped       the bank has stopped it
 """
 
 import asyncio
+import ssl
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, Literal, TypeVar
 from uuid import uuid4
 
@@ -92,6 +94,10 @@ class WrongModel(EndpointFailed):
     outcome = "unfit"
 
 
+class AccessDenied(EndpointFailed):
+    outcome = "unfit"
+
+
 class EndpointStopped(EndpointFailed):
     outcome = "stopped"
 
@@ -137,6 +143,15 @@ class GenerationRequest:
     until: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Access:
+    """What an endpoint is given with every request: headers (with its key), our TLS, and fields of its own."""
+
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    tls: ssl.SSLContext | None = None
+    extra_body: Mapping[str, object] = field(default_factory=dict)
+
+
 class Endpoint:
     """An endpoint over a shared HTTP session, with the name of its model and whether the bank has stopped it."""
 
@@ -147,9 +162,11 @@ class Endpoint:
         deadlines: Deadlines,
         *,
         model: str | None = None,
+        access: Access | None = None,
         tracer: trace.Tracer | None = None,
     ) -> None:
         self.url = URL(url)
+        self._access = access or Access()
         self.name = f"{self.url.host}:{self.url.port}{self.url.path.rstrip('/')}"
         self.deadlines = deadlines
         self.model = model or ""
@@ -231,7 +248,7 @@ class Endpoint:
         with self._span(request) as span:
             async with (
                 self._deadline("first token", deadline),
-                await self._post("/v1/completions", body, _headers(span)) as response,
+                await self._send("POST", "/v1/completions", self._with_extra(body), _headers(span)) as response,
             ):
                 await self._check_status(response)
                 top_tokens = read_top_tokens(await response.read())
@@ -244,8 +261,10 @@ class Endpoint:
         Raises:
             EndpointFailed: a subclass says why.
         """
-        url = self.url.joinpath("v1", "models")
-        async with self._deadline("first token", _now() + METADATA_SECONDS), self._http.get(url) as response:
+        async with (
+            self._deadline("first token", _now() + METADATA_SECONDS),
+            await self._send("GET", "/v1/models") as response,
+        ):
             await self._check_status(response)
             cards = self._decode(await response.read(), ModelList).data
         served = [card for card in cards if self._fixed_model in (None, card.id)]
@@ -254,6 +273,10 @@ class Endpoint:
                 f"{self.name} serves {[card.id for card in cards]}, not {self._fixed_model}: set its model's name"
             )
         self.model = served[0].id
+        if served[0].max_model_len is None:  # vLLM tells an adapter's with its base model
+            return msgspec.structs.replace(
+                served[0], max_model_len=next(filter(None, (card.max_model_len for card in cards)), None)
+            )
         return served[0]
 
     async def tokenize(self, text: Mapping[str, object]) -> list[int]:
@@ -265,7 +288,7 @@ class Endpoint:
         body = {"model": self.model, **text}
         async with (
             self._deadline("first token", _now() + METADATA_SECONDS),
-            await self._post("/tokenize", body, {}) as response,
+            await self._send("POST", "/tokenize", body) as response,
         ):
             await self._check_status(response)
             return list(self._decode(await response.read(), TokenizeReply).tokens)
@@ -276,8 +299,10 @@ class Endpoint:
         Raises:
             EndpointFailed: a subclass says why.
         """
-        url = self.url.joinpath("metrics")
-        async with self._deadline("first token", _now() + within_seconds), self._http.get(url) as response:
+        async with (
+            self._deadline("first token", _now() + within_seconds),
+            await self._send("GET", "/metrics") as response,
+        ):
             await self._check_status(response)
             return (await response.read()).decode("utf-8", "replace")
 
@@ -287,7 +312,7 @@ class Endpoint:
     ) -> AsyncGenerator[aiohttp.ClientResponse]:
         """Ask for the stream, whose first token is due at `first`; its socket is closed however the block is left."""
         async with self._deadline(*_sooner("first token", first, request.until)):
-            response = await self._post("/v1/completions", body, headers)
+            response = await self._send("POST", "/v1/completions", self._with_extra(body), headers)
         try:
             async with self._deadline(*_sooner("first token", first, request.until)):
                 await self._check_status(response)
@@ -320,13 +345,21 @@ class Endpoint:
                 elif not data:
                     raise ReplyBroken(f"{self.name}: the stream ended without its end mark")
 
-    async def _post(self, path: str, body: object, headers: Mapping[str, str]) -> aiohttp.ClientResponse:
-        return await self._http.post(
+    async def _send(
+        self, method: Literal["GET", "POST"], path: str, body: object = None, headers: Mapping[str, str] | None = None
+    ) -> aiohttp.ClientResponse:
+        return await self._http.request(
+            method,
             self.url.joinpath(path.removeprefix("/")),
-            data=msgspec.json.encode(body),
-            allow_redirects=False,  # a prompt goes to the configured address and nowhere else
-            headers={"Content-Type": "application/json", **headers},
+            data=None if body is None else msgspec.json.encode(body),
+            allow_redirects=False,  # a prompt and a key go to the configured address and nowhere else
+            headers={"Content-Type": "application/json", **self._access.headers, **(headers or {})},
+            ssl=self._access.tls or True,
         )
+
+    def _with_extra(self, body: CompletionRequest) -> object:
+        extra = self._access.extra_body
+        return {**msgspec.to_builtins(body), **extra} if extra else body
 
     async def _check_status(self, response: aiohttp.ClientResponse) -> None:
         """Raise what a status other than 200 means."""
@@ -337,6 +370,8 @@ class Endpoint:
         response.close()
         if status == 429 or (status == 503 and _BUSY_ADVICE in beginning):
             raise QueueFull(f"{self.name}: its queue is full")
+        if status in (401, 403):
+            raise AccessDenied(f"{self.name}: it refused the key ({status}): set the one of this endpoint")
         if status in (400, 413, 422):
             raise RequestRejected(f"{self.name}: it refused the request ({status})")
         raise ReplyBroken(f"{self.name}: status {status}")
@@ -385,12 +420,20 @@ class Endpoint:
         try:
             yield
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as exc:
+            if reason := _tls_reason(exc):
+                raise self._no_tls(reason) from exc
             raise Unreachable(f"{self.name}: no connection") from exc
         except CompletionBroken as exc:
             raise ReplyBroken(f"{self.name}: {exc}") from exc
         except (aiohttp.ClientError, OSError) as exc:
+            if reason := _tls_reason(exc):
+                raise self._no_tls(reason) from exc
             # Only its class: a parser's message quotes what it could not parse, which may be a customer's answer.
-            raise ReplyBroken(f"{self.name}: {type(exc).__name__}") from exc
+            hint = " (a server that wants a client certificate does this, too)" if self.url.scheme == "https" else ""
+            raise ReplyBroken(f"{self.name}: {type(exc).__name__}{hint}") from exc
+
+    def _no_tls(self, reason: str) -> AccessDenied:
+        return AccessDenied(f"{self.name}: no TLS connection ({reason}): set `ca_file`, `cert_file` and `key_file`")
 
     @contextmanager
     def _span(self, request: GenerationRequest) -> Iterator[Span]:
@@ -416,15 +459,22 @@ class Endpoint:
 
 
 @asynccontextmanager
-async def open_session(*, api_key: str | None = None) -> AsyncGenerator[aiohttp.ClientSession]:
+async def open_session() -> AsyncGenerator[aiohttp.ClientSession]:
     """Open the session that all endpoints share; connections are limited by admission, time by each call."""
     async with aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=KEEP_ALIVE_SECONDS),
         timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
         cookie_jar=aiohttp.DummyCookieJar(),
-        headers={"Authorization": f"Bearer {api_key}"} if api_key else {},
     ) as http:
         yield http
+
+
+def _tls_reason(exc: BaseException) -> str:
+    """Return why there is no TLS, in OpenSSL's words; empty where that is not what has failed."""
+    for cause in (getattr(exc, "certificate_error", None), getattr(exc, "os_error", None), exc.__cause__, exc):
+        if isinstance(cause, ssl.SSLError):
+            return getattr(cause, "verify_message", "") or getattr(cause, "reason", "") or type(cause).__name__
+    return ""
 
 
 def _sooner(phase: Phase, deadline: float, until: float) -> tuple[Phase, float]:

@@ -10,6 +10,7 @@ breaker is open does not count; its conversations spread over the rest and retur
 """
 
 import math
+import os
 import random
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,8 +32,10 @@ from pydantic import (
 )
 
 from chatbot.models.breaker import Breaker, BreakerSettings, BreakerState, Permit
-from chatbot.models.endpoint import Deadlines, Endpoint
+from chatbot.models.completion import CompletionRequest
+from chatbot.models.endpoint import Access, Deadlines, Endpoint
 from chatbot.tokenizer import Tokenizer
+from knowledge.tls import TlsSettings
 
 Group = Literal["primary", "canary", "fallback", "shadow"]
 SERVING_GROUPS: tuple[Group, ...] = ("primary", "canary", "fallback")
@@ -71,7 +74,7 @@ def _split(value: object) -> object:
 _Urls = Annotated[tuple[HttpUrl, ...], BeforeValidator(_split)]
 
 
-class ModelsFileEntry(BaseModel, frozen=True, extra="forbid"):
+class ModelsFileEntry(TlsSettings, frozen=True, extra="forbid"):
     """One entry of the MODELS_FILE: endpoints of one model on machines of one profile."""
 
     name: str
@@ -80,7 +83,15 @@ class ModelsFileEntry(BaseModel, frozen=True, extra="forbid"):
     weight: float | None = Field(None, ge=0, lt=1, description="a canary's or a shadow's share of the conversations")
     tokenizer: Path
     profile: ProfileName
-    model: str | None = Field(None, description="name to ask for; otherwise the first that /v1/models tells")
+    model: str | None = Field(
+        None, description="name to ask for, also an adapter's; otherwise the first that /v1/models tells"
+    )
+    api_key_file: Path | None = Field(None, description="a file with the endpoints' key")
+    api_key_variable: str | None = Field(None, description="an environment variable with the endpoints' key")
+    headers: Mapping[str, str] = Field({}, description="sent with every request; the key is none of them")
+    extra_body: Mapping[str, JsonValue] = Field(
+        {}, description="fields of every generation beside those of the product"
+    )
     chat_template_kwargs: Mapping[str, JsonValue] = Field(
         {}, description="what the chat template is given beside the messages, such as `enable_thinking: false`"
     )
@@ -96,6 +107,45 @@ class ModelsFileEntry(BaseModel, frozen=True, extra="forbid"):
     def shares_tokenizer(self, other: "ModelsFileEntry") -> bool:
         """Return whether both entries render a chat to the same ids."""
         return (self.tokenizer, self.chat_template_kwargs) == (other.tokenizer, other.chat_template_kwargs)
+
+    def access(self, api_key: str | None = None) -> Access:
+        """Return what the endpoints are given with every request (blocking); `api_key` in place of the entry's own.
+
+        Raises:
+            ModelsMisconfigured: a file or a variable cannot be read.
+        """
+        key = api_key or self._api_key()
+        headers = {**self.headers, **({"Authorization": f"Bearer {key}"} if key else {})}
+        try:
+            tls = self.context()
+        except OSError as exc:  # ssl.SSLError is one
+            raise ModelsMisconfigured(f"the TLS files of {self.name} cannot be used: {exc}") from exc
+        return Access(headers=headers, tls=tls, extra_body=self.extra_body)
+
+    def _api_key(self) -> str | None:
+        if self.api_key_file is not None:
+            try:
+                return self.api_key_file.read_text("utf-8").strip()
+            except (OSError, UnicodeDecodeError) as exc:
+                raise ModelsMisconfigured(f"the api_key_file of {self.name} cannot be read: {exc}") from exc
+        if self.api_key_variable is None:
+            return None
+        try:
+            return os.environ[self.api_key_variable]  # noqa: TID251  only the file knows its name
+        except KeyError as exc:
+            raise ModelsMisconfigured(
+                f"{self.api_key_variable}, the api_key_variable of {self.name}, is not set"
+            ) from exc
+
+    @model_validator(mode="after")
+    def _check_access(self) -> "ModelsFileEntry":
+        if self.api_key_file is not None and self.api_key_variable is not None:
+            raise ValueError("set `api_key_file` or `api_key_variable`, not both")
+        if "authorization" in map(str.lower, self.headers):
+            raise ValueError("the key is not written into this file: set `api_key_file` or `api_key_variable`")
+        if ours := sorted(self.extra_body.keys() & set(CompletionRequest.__struct_fields__)):
+            raise ValueError(f"`extra_body` cannot set what the product sets: {', '.join(ours)}")
+        return self
 
     @model_validator(mode="after")
     def _check_weight(self) -> "ModelsFileEntry":
@@ -150,6 +200,7 @@ class ModelSettings(BaseModel, frozen=True):
     llm_model: str | None = None
     llm_chat_template_kwargs: Mapping[str, JsonValue] = {}
     llm_api_key: SecretStr | None = None
+    llm_tls: TlsSettings = TlsSettings()
     breaker: BreakerSettings = BreakerSettings()
 
     @model_validator(mode="after")
@@ -168,7 +219,7 @@ class ModelSettings(BaseModel, frozen=True):
             ModelsMisconfigured: the file cannot be read or is not valid.
         """
         if self.models_file is None:
-            single = {
+            single = self.llm_tls.model_dump() | {
                 "name": "primary",
                 "urls": self.llm_urls,
                 "tokenizer": self.llm_tokenizer,

@@ -8,6 +8,7 @@ its running, waiting and former generations. The rest is vLLM's: /v1/completions
 
 import asyncio
 import signal
+import ssl
 import time
 from collections import deque
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
@@ -53,8 +54,9 @@ class Stats(msgspec.Struct, frozen=True, kw_only=True):
 class ScriptedModel:
     """The server's state: its behaviour, its slots and its generations."""
 
-    def __init__(self, behaviour: Behaviour, *, name: str = "scripted") -> None:
+    def __init__(self, behaviour: Behaviour, *, name: str = "scripted", api_key: str | None = None) -> None:
         self.name = name
+        self._api_key = api_key
         self.url = ""
         self.behaviour = behaviour
         self._initial = behaviour
@@ -127,6 +129,8 @@ class ScriptedModel:
     ) -> web.StreamResponse:
         if request.path in {"/script", "/stats", "/prompts"}:
             return await handler(request)
+        if self._api_key is not None and request.headers.get("Authorization") != f"Bearer {self._api_key}":
+            return _error(401, "Unauthorized")
         while self.behaviour.hung:
             await self._behaviour_changed.wait()
         if self.behaviour.dead:
@@ -324,17 +328,22 @@ def _error(status: int, message: str, *, retry_after: int | None = None) -> web.
 
 @asynccontextmanager
 async def scripted_server(
-    behaviour: Behaviour | None = None, *, port: int = 0, name: str = "scripted"
+    behaviour: Behaviour | None = None,
+    *,
+    port: int = 0,
+    name: str = "scripted",
+    api_key: str | None = None,
+    tls: ssl.SSLContext | None = None,
 ) -> AsyncGenerator[ScriptedModel]:
     """Serve a scripted model on loopback while the context is open; port 0 takes a free one."""
-    model = ScriptedModel(behaviour or Behaviour(), name=name)
+    model = ScriptedModel(behaviour or Behaviour(), name=name, api_key=api_key)
     # handler_cancellation: a client that leaves frees its slot at once, as with vLLM.
     runner = web.AppRunner(model.app(), handler_cancellation=True, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
     try:
-        site = web.TCPSite(runner, "127.0.0.1", port, reuse_address=True)
+        site = web.TCPSite(runner, "127.0.0.1", port, reuse_address=True, ssl_context=tls)
         await site.start()
-        model.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        model.url = f"{'https' if tls else 'http'}://127.0.0.1:{runner.addresses[0][1]}"
         yield model
     finally:
         await runner.cleanup()

@@ -81,6 +81,11 @@ spec:
             {{- end }}
             {{- include "bank.identityEnv" $root | nindent 12 }}
             {{- include "bank.secretEnv" (list $root "AUDIT_KEY") | nindent 12 }}
+            {{- range $root.Values.llm.external }}
+            {{- with .api_key_variable }}
+            {{- include "bank.secretEnv" (list $root .) | nindent 12 }}
+            {{- end }}
+            {{- end }}
             {{- include "bank.databaseEnv" $root | trim | nindent 12 }}
             {{- include "bank.qdrantEnv" (list $root "read") | nindent 12 }}
             {{- include "bank.redisEnv" $root | trim | nindent 12 }}

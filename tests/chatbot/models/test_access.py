@@ -1,0 +1,170 @@
+"""Each endpoint has its own key, TLS, headers and fields; without them one sentence says which is missing."""
+
+import json
+import ssl
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
+from structlog.testing import capture_logs
+
+from chatbot.errors import ModelUnavailable
+from chatbot.models.breaker import Breaker, BreakerSettings
+from chatbot.models.client import open_models
+from chatbot.models.endpoint import Endpoint, open_session
+from chatbot.models.pool import ModelSettings, ModelsMisconfigured
+from llm_server.scripted import Behaviour, ScriptedModel, scripted_server, write_tokenizer
+from tests.certificates import certificates
+from tests.chatbot.models.scripted_pool import PATIENT, Served, ask
+
+pytestmark = pytest.mark.anyio
+
+KEY = "sk-of-the-bank"
+
+
+@asynccontextmanager
+async def guarded(folder: Path) -> AsyncGenerator[ScriptedModel]:
+    """Serve a model that wants a key, TLS with an authority of the bank's own, and a certificate of the client."""
+    certificates(folder)
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=folder / "ca.pem")
+    tls.load_cert_chain(folder / "server.pem", folder / "server.key")
+    tls.verify_mode = ssl.CERT_REQUIRED
+    async with scripted_server(Behaviour(answer="예."), api_key=KEY, tls=tls) as server:
+        yield server
+
+
+def settings(folder: Path, *entries: dict[str, Any]) -> ModelSettings:
+    """Write a MODELS_FILE; entries are primaries of the scripted model unless they say something else."""
+    file, tokenizer = folder / "models.yaml", write_tokenizer(folder / "tokenizer")
+    common = {"tokenizer": str(tokenizer), "profile": "scripted"}
+    file.write_text(json.dumps([{"name": f"m{n}", **common, **entry} for n, entry in enumerate(entries)]), "utf-8")
+    return ModelSettings(models_file=file)
+
+
+def credentials(folder: Path) -> dict[str, str]:
+    (folder / "key").write_text(f"{KEY}\n", encoding="utf-8")
+    files = {"api_key_file": "key", "ca_file": "ca.pem", "cert_file": "client.pem", "key_file": "client.key"}
+    return {name: str(folder / file) for name, file in files.items()}
+
+
+async def test_an_endpoint_is_reached_with_its_key_and_certificates(tmp_path: Path) -> None:
+    async with guarded(tmp_path) as server:
+        entry = {"urls": [server.url], **credentials(tmp_path)}
+        async with open_models(settings(tmp_path, entry)) as models:
+            assert (await ask(Served(models, [server]))).text == "예."
+            await models.ping()
+
+
+@pytest.mark.parametrize(
+    ("missing", "sentence"),
+    [
+        (["api_key_file"], r"refused the key \(401\)"),
+        (["ca_file"], r"no TLS connection \(self-signed certificate in certificate chain\)"),
+    ],
+)
+async def test_without_one_of_them_the_boot_ends_with_a_sentence(
+    tmp_path: Path, missing: list[str], sentence: str
+) -> None:
+    async with guarded(tmp_path) as server:
+        known = {name: value for name, value in credentials(tmp_path).items() if name not in missing}
+        with pytest.raises(ModelsMisconfigured, match=sentence):
+            async with open_models(settings(tmp_path, {"urls": [server.url], **known})):
+                pass
+
+
+async def test_an_endpoint_that_lets_nobody_in_does_not_stop_the_boot_beside_one_that_does(tmp_path: Path) -> None:
+    async with guarded(tmp_path) as server, scripted_server(Behaviour(answer="예.")) as other:
+        with capture_logs() as logs:
+            async with open_models(settings(tmp_path, {"urls": [server.url]}, {"urls": [other.url]})) as models:
+                assert (await ask(Served(models, [server, other]))).text == "예."
+            assert [entry["event"] for entry in logs if "no TLS connection" in entry.get("error", "")]
+            without = {
+                name: value for name, value in credentials(tmp_path).items() if name not in {"cert_file", "key_file"}
+            }
+            async with open_models(settings(tmp_path, {"urls": [server.url], **without}, {"urls": [other.url]})):
+                pass
+        assert [entry["event"] for entry in logs if "client certificate" in entry.get("error", "")]
+
+
+async def test_the_short_form_has_a_key_and_certificates_too(tmp_path: Path) -> None:
+    async with guarded(tmp_path) as server:
+        files = credentials(tmp_path)
+        del files["api_key_file"]
+        short = {
+            "llm_urls": server.url,
+            "llm_tokenizer": write_tokenizer(tmp_path / "tokenizer"),
+            "llm_profile": "scripted",
+            "llm_api_key": KEY,
+            "llm_tls": files,
+        }
+        async with open_models(ModelSettings.model_validate(short)) as models:
+            assert (await ask(Served(models, [server]))).text == "예."
+
+
+async def test_headers_and_fields_of_an_endpoint_go_with_every_generation(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KEY_OF_THE_TEST", KEY)
+    seen: list[tuple[dict[str, str], dict[str, Any]]] = []
+
+    async def generate(request: web.Request) -> web.Response:
+        seen.append((dict(request.headers), await request.json()))
+        return web.Response(status=503)
+
+    app = web.Application()
+    app.router.add_post("/v1/completions", generate)
+    async with TestServer(app) as server:
+        file = settings(
+            tmp_path,
+            {
+                "urls": [str(server.make_url("/"))],
+                "api_key_variable": "KEY_OF_THE_TEST",
+                "headers": {"X-Project": "cards"},
+                "extra_body": {"repetition_penalty": 1.1},
+            },
+        )
+        async with open_models(file) as models:
+            [member] = models.pool.members
+            member.tokenizer_checked = True
+            member.breaker = Breaker(BreakerSettings())
+            with pytest.raises(ModelUnavailable):
+                await ask(Served(models, []))
+    headers, body = seen[0]
+    assert (headers["Authorization"], headers["X-Project"]) == (f"Bearer {KEY}", "cards")
+    assert (body["repetition_penalty"], body["stream"], body["return_token_ids"]) == (1.1, True, True)
+
+
+@pytest.mark.parametrize(
+    ("entry", "sentence"),
+    [
+        ({"api_key_file": "/a", "api_key_variable": "A"}, "not both"),
+        ({"api_key_file": "/nowhere/key"}, "the api_key_file of m0 cannot be read"),
+        ({"api_key_variable": "NOT_SET_ANYWHERE"}, "NOT_SET_ANYWHERE, the api_key_variable of m0, is not set"),
+        ({"headers": {"Authorization": "Bearer x"}}, "the key is not written into this file"),
+        ({"extra_body": {"prompt": "x", "stream": False}}, "cannot set what the product sets: prompt, stream"),
+        ({"ca_file": "/nowhere/ca.pem"}, "is not a file"),
+    ],
+)
+async def test_what_cannot_be_used_ends_the_boot_with_a_sentence(
+    tmp_path: Path, entry: dict[str, Any], sentence: str
+) -> None:
+    with pytest.raises(ModelsMisconfigured, match=sentence):
+        async with open_models(settings(tmp_path, {"urls": ["http://127.0.0.1:1"], **entry})):
+            pass
+
+
+async def test_an_adapter_has_the_context_of_its_base_model() -> None:
+    cards = [{"id": "base", "max_model_len": 4096}, {"id": "adapter", "max_model_len": None}]
+
+    async def models(_: web.Request) -> web.Response:
+        return web.json_response({"data": cards})
+
+    app = web.Application()
+    app.router.add_get("/v1/models", models)
+    async with TestServer(app) as server, open_session() as http:
+        card = await Endpoint(http, str(server.make_url("/")), PATIENT, model="adapter").model_card()
+    assert (card.id, card.max_model_len) == ("adapter", 4096)
