@@ -16,6 +16,7 @@ from chatbot.api import LocalSigner, demo_signer, key_pair
 from chatbot.app import create_app
 from chatbot.audit import Anchors, AnchorsUnavailable, Audit, ChainProblem, open_anchors
 from chatbot.drift import ReferenceUnreadable
+from chatbot.encodings import TokenizerError
 from chatbot.errors import ChatError, NotFound
 from chatbot.models import ModelsMisconfigured
 from chatbot.proof import Replayed, replay, replay_remotely, report
@@ -23,7 +24,6 @@ from chatbot.retrieval import RerankerMissing
 from chatbot.serving import until_told
 from chatbot.settings import Settings
 from chatbot.tables import SCHEMA
-from chatbot.tokenizer import TokenizerError
 from chatbot.wiring import open_replay_context, open_services
 from edge import PortTaken, bind, listening
 from knowledge import withdrawals

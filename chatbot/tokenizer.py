@@ -1,7 +1,6 @@
 """The served model's tokenizer and chat template, read from its folder: exact token counts and prompts as token ids.
 
-A `tiktoken.Encoding` is built from a byte-level BPE `tokenizer.json` (Qwen, SmolLM2, GPT-2): the same ids as
-`tokenizers`, several times faster. The chat template is rendered as transformers does, in jinja2's sandbox.
+`encodings.py` turns text into ids and back. The chat template is rendered as transformers does, in jinja2's sandbox.
 
 A customer cannot forge a role: special-token strings inside a message (`<|im_start|>`) are broken up before rendering
 and reach the model as ordinary text. Only the template's own markers become special tokens.
@@ -9,27 +8,20 @@ and reach the model as ordinary text. Only the template's own markers become spe
 A reasoning model thinks between markers before it answers (docs/decisions/0024-thinking.md). Which ones, and whether
 its template opens the block, is read here; a prompt without thinking is rendered by the template's own switch, or ends
 with a closed block.
-
-TokenizerError
-└── UnknownTokenizer   the files are missing, or the tokenizer is of another kind; the message says which part
 """
 
 import json
-import re
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
 from pathlib import Path
-from typing import Literal, NoReturn, TypeVar
+from typing import Literal, NoReturn
 
 import msgspec
-import tiktoken
 from jinja2 import TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-_File = TypeVar("_File")
+from chatbot.encodings import Encoding, UnknownTokenizer, read_encoding, read_file
 
 THINKING_MARKERS = (
     ("<think>", "</think>"),
@@ -42,70 +34,10 @@ THINKING_MARKERS = (
     ("◁think▷", "◁/think▷"),
 )
 """What reasoning models open and close their thinking with."""
-_CHANNEL = "<|channel|>"
 _NO_THINKING = {"enable_thinking": False, "thinking": False}
 """The switches of chat templates: Qwen's and most others', and Granite's and DeepSeek V3.1's."""
 
 Role = Literal["system", "user", "assistant"]
-
-# `Digits` before `ByteLevel` (SmolLM2) cuts the text at every digit, so that white space before a digit ends a segment:
-# the look-ahead of GPT-2's pattern then sees an end where the joined pattern sees the digit.
-_GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-_GPT2_AFTER_DIGITS = r"\p{N}|'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?[^\s\p{L}\p{N}]+|\s+(?![^\s\p{N}])|\s+"
-
-# Unicode's noncharacters are never text, so each may stand for the first character of a broken-up special token.
-_STAND_INS = tuple(chr(code) for code in range(0xFDD0, 0xFDF0))
-_ANY_STAND_IN = re.compile(f"[{_STAND_INS[0]}-{_STAND_INS[-1]}]")
-
-
-class TokenizerError(Exception):
-    """A tokenizer cannot be used."""
-
-
-class UnknownTokenizer(TokenizerError):
-    """The folder holds no byte-level BPE tokenizer that this module reads exactly."""
-
-
-class _PreTokenizer(msgspec.Struct, frozen=True):
-    """A pre-tokenizer, or a sequence of them."""
-
-    type: str
-    pretokenizers: "tuple[_PreTokenizer, ...]" = ()
-    pattern: Mapping[str, str] = {}
-    behavior: str = "Isolated"
-    invert: bool = False
-    add_prefix_space: bool = False
-    use_regex: bool = True
-    individual_digits: bool = False
-
-
-class _Normalizer(msgspec.Struct, frozen=True):
-    type: str
-
-
-class _AddedToken(msgspec.Struct, frozen=True):
-    id: int
-    content: str
-    special: bool = False
-    single_word: bool = False
-    lstrip: bool = False
-    rstrip: bool = False
-
-
-class _Bpe(msgspec.Struct, frozen=True):
-    type: str
-    vocab: dict[str, int]
-    merges: tuple[str | tuple[str, str], ...]
-    byte_fallback: bool = False
-
-
-class _TokenizerFile(msgspec.Struct, frozen=True):
-    """The part of a `tokenizer.json` that decides how text becomes ids."""
-
-    model: _Bpe
-    pre_tokenizer: _PreTokenizer
-    normalizer: _Normalizer | None = None
-    added_tokens: tuple[_AddedToken, ...] = ()
 
 
 class _NamedTemplate(msgspec.Struct, frozen=True):
@@ -153,17 +85,11 @@ class RenderedChat:
 class Tokenizer:
     """Counts tokens, renders chats to prompt ids, encodes text and decodes ids."""
 
-    def __init__(self, encoding: "_Encoding", added: Sequence[_AddedToken], template: "ChatTemplate") -> None:
+    def __init__(self, encoding: Encoding, template: "ChatTemplate") -> None:
         self._encoding = encoding
-        self._special = special = {token.content: token.id for token in added}
+        self._added = {token.content: token.id for token in encoding.added}
         # vLLM leaves out special ones, and shows the others (Qwen3's `<think>`).
-        self._added_bytes = {token.id: b"" if token.special else token.content.encode() for token in added}
-        # Longest first: where one special token begins like another, `tokenizers` takes the longer.
-        longest_first = sorted(special, key=len, reverse=True)
-        self._special_pattern = re.compile("(" + "|".join(map(re.escape, longest_first)) + ")") if special else None
-        firsts = sorted({text[0] for text in special})
-        self._stand_in = dict(zip(firsts, _STAND_INS, strict=False))
-        self._original = {stand_in: first for first, stand_in in self._stand_in.items()}
+        self._added_bytes = {token.id: b"" if token.special else token.content.encode() for token in encoding.added}
         self._template = template
 
     @classmethod
@@ -175,10 +101,8 @@ class Tokenizer:
         Raises:
             UnknownTokenizer: the message says why the folder cannot be used.
         """
-        file = _read(folder / "tokenizer.json", _TokenizerFile)
-        _check_added_tokens(file.added_tokens)
-        template = ChatTemplate.load(folder, kwargs=template_kwargs or {})
-        tokenizer = cls(_Encoding(file, name=folder.name), file.added_tokens, template)
+        encoding = read_encoding(folder / "tokenizer.json")
+        tokenizer = cls(encoding, ChatTemplate.load(folder, kwargs=template_kwargs or {}))
         try:
             tokenizer.render(
                 [Message("system", "s"), Message("user", "u"), Message("assistant", "a"), Message("user", "u")]
@@ -189,19 +113,25 @@ class Tokenizer:
 
     def count(self, text: str) -> int:
         """Return how many tokens `text` is inside a message."""
-        return len(self._encoding.encode(text))
+        return len(self._encoding.encode(self._encoding.harmless(text)))
 
     def render(self, messages: Sequence[Message], *, continue_with: str = "", thinks: bool = True) -> list[int]:
         """Return the prompt's ids, with the assistant's turn opened and begun with `continue_with`.
 
         Without `thinks` a reasoning model answers at once.
         """
-        conversation = [{"role": message.role, "content": self._broken_up(message.content)} for message in messages]
-        return self._encode(self._template.render(conversation, thinks=thinks) + self._broken_up(continue_with))
+        harmless = self._encoding.harmless
+        conversation = [{"role": message.role, "content": harmless(message.content)} for message in messages]
+        rendered = self._template.render(conversation, thinks=thinks)
+        return self._encoding.encode(rendered + (harmless(continue_with) if continue_with else ""))
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of our own text (never a customer's), in which special-token strings are special tokens."""
-        return self._encode(_ANY_STAND_IN.sub("\N{REPLACEMENT CHARACTER}", text))
+        return self._encoding.encode(text)
+
+    def encode_within(self, text: str) -> list[int]:
+        """Return ids that add exactly this text to another: an answer's, piece by piece."""
+        return self._encoding.encode_within(text)
 
     def decode(self, ids: Sequence[int]) -> str:
         """Return the text of answer ids as vLLM shows it: without special tokens, broken characters replaced."""
@@ -215,7 +145,7 @@ class Tokenizer:
     @property
     def end_ids(self) -> tuple[int, ...]:
         """The id of the token that ends an answer, where the folder names one."""
-        end = self._special.get(self._template.end_token)
+        end = self._added.get(self._template.end_token)
         return () if end is None else (end,)
 
     @property
@@ -236,26 +166,9 @@ class Tokenizer:
     @cached_property
     def thinking_ids(self) -> tuple[frozenset[int], frozenset[int]]:
         """The ids of the markers that open and that close thinking; empty where the tokenizer has no pair of them."""
-        pairs = [pair for pair in THINKING_MARKERS if all(marker in self._special for marker in pair)]
-        opening, closing = (frozenset(self._special[pair[n]] for pair in pairs) for n in (0, 1))
+        pairs = [pair for pair in THINKING_MARKERS if all(marker in self._added for marker in pair)]
+        opening, closing = (frozenset(self._added[pair[n]] for pair in pairs) for n in (0, 1))
         return opening, closing
-
-    def _broken_up(self, content: str) -> str:
-        """Return `content` with the first character of every special-token string replaced by its stand-in."""
-        content = _ANY_STAND_IN.sub("\N{REPLACEMENT CHARACTER}", content)
-        if self._special_pattern is None:
-            return content
-        return self._special_pattern.sub(lambda match: self._stand_in[match[0][0]] + match[0][1:], content)
-
-    def _encode(self, text: str) -> list[int]:
-        ids: list[int] = []
-        for piece in self._special_pattern.split(text) if self._special_pattern else [text]:
-            token = self._special.get(piece)
-            if token is not None:
-                ids.append(token)
-            elif piece:
-                ids += self._encoding.encode(_ANY_STAND_IN.sub(lambda match: self._original[match[0]], piece))
-        return ids
 
 
 class ChatTemplate:
@@ -281,7 +194,7 @@ class ChatTemplate:
         Raises:
             UnknownTokenizer: the folder has none, or it is no jinja template.
         """
-        config = _read(folder / "tokenizer_config.json", _Config)
+        config = read_file(folder / "tokenizer_config.json", _Config)
         file = folder / "chat_template.jinja"
         source = file.read_text("utf-8") if file.is_file() else _default_template(config)
         if source is None:
@@ -329,104 +242,6 @@ class ChatTemplate:
         return self._template.render(
             messages=messages, tools=None, documents=None, add_generation_prompt=True, **self._tokens, **kwargs
         )
-
-
-class _Encoding:
-    """Text to ids without special tokens, and back."""
-
-    def __init__(self, file: _TokenizerFile, *, name: str) -> None:
-        if file.normalizer not in (None, _Normalizer("NFC")):
-            raise UnknownTokenizer(f"the normalizer is {file.normalizer}: only NFC or none is read")
-        self._nfc = file.normalizer is not None
-        ranks = _ranks(file.model)
-        # tiktoken panics at bytes that no merge and no letter covers (0xFF in a trained vocabulary); `tokenizers` drops
-        # them, and so does this class.
-        unused = iter(range(max(*ranks.values(), *(token.id for token in file.added_tokens), 0) + 1, 2**31))
-        missing = {bytes([byte]): next(unused) for byte in range(256) if bytes([byte]) not in ranks}
-        self._dropped = frozenset(missing.values())
-        self._bpe = tiktoken.Encoding(
-            name, pat_str=_pattern(file.pre_tokenizer), mergeable_ranks=ranks | missing, special_tokens={}
-        )
-
-    def encode(self, text: str) -> list[int]:
-        if self._nfc and not text.isascii():
-            text = unicodedata.normalize("NFC", text)
-        ids = self._bpe.encode_ordinary(text)
-        return [token for token in ids if token not in self._dropped] if self._dropped else ids
-
-    def token_bytes(self, token: int) -> bytes:
-        try:
-            return b"" if token in self._dropped else self._bpe.decode_single_token_bytes(token)
-        except KeyError:
-            return b""
-
-
-def _ranks(model: _Bpe) -> dict[bytes, int]:
-    """Return every mergeable token's bytes and id.
-
-    tiktoken merges by id, `tokenizers` by the place in `merges`: the same only where ids grow with the merges.
-    """
-    if model.type != "BPE" or model.byte_fallback:
-        raise UnknownTokenizer(f"the tokenizer's model is {model.type}: only byte-level BPE is read")
-    merged = ["".join(merge) if isinstance(merge, tuple) else merge.replace(" ", "", 1) for merge in model.merges]
-    ids = [model.vocab[token] for token in merged]
-    if any(later <= earlier for earlier, later in pairwise(ids)):
-        raise UnknownTokenizer("the tokenizer's ids do not follow its merges: tiktoken would split words otherwise")
-    byte_of_letter = _bytes_of_letters()
-    letters = {bytes([byte]): model.vocab[letter] for letter, byte in byte_of_letter.items() if letter in model.vocab}
-    try:
-        words = {bytes(map(byte_of_letter.__getitem__, token)): n for token, n in zip(merged, ids, strict=True)}
-    except KeyError as exc:
-        raise UnknownTokenizer(f"the tokenizer is not byte-level: its merges hold {exc}") from exc
-    return letters | words
-
-
-def _bytes_of_letters() -> dict[str, int]:
-    """Return the byte behind each printable letter of byte-level BPE (GPT-2's table)."""
-    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    hidden = [byte for byte in range(256) if byte not in printable]
-    return {chr(byte): byte for byte in printable} | {chr(256 + n): byte for n, byte in enumerate(hidden)}
-
-
-def _pattern(pre_tokenizer: _PreTokenizer) -> str:
-    """Return one regular expression that splits text as the pre-tokenizer does."""
-    match pre_tokenizer.pretokenizers or (pre_tokenizer,):
-        case (
-            _PreTokenizer(type="Split", behavior="Isolated", invert=False, pattern={"Regex": pattern}),
-            _PreTokenizer(type="ByteLevel", add_prefix_space=False, use_regex=False),
-        ):
-            return pattern
-        case (
-            _PreTokenizer(type="Digits", individual_digits=True),
-            _PreTokenizer(type="ByteLevel", add_prefix_space=False, use_regex=True),
-        ):
-            return _GPT2_AFTER_DIGITS
-        case (_PreTokenizer(type="ByteLevel", add_prefix_space=False, use_regex=True),):
-            return _GPT2
-        case other:
-            raise UnknownTokenizer(f"the pre-tokenizer is not one this client reads exactly: {other}")
-
-
-def _check_added_tokens(added: Sequence[_AddedToken]) -> None:
-    stripping = [token.content for token in added if token.single_word or token.lstrip or token.rstrip]
-    if stripping:
-        raise UnknownTokenizer(f"added tokens that take white space along are not read exactly: {stripping}")
-    if len({token.content[:1] for token in added}) > len(_STAND_INS):
-        raise UnknownTokenizer(f"the added tokens begin with more than {len(_STAND_INS)} different characters")
-    if _CHANNEL in {token.content for token in added}:
-        raise UnknownTokenizer(
-            f"the model answers in channels ({_CHANNEL}, as gpt-oss does), and its thinking cannot be told from its "
-            "answer here: serve a model that thinks between markers, or one that does not"
-        )
-
-
-def _read(path: Path, kind: type[_File]) -> _File:
-    try:
-        return msgspec.json.decode(path.read_bytes(), type=kind)
-    except OSError as exc:
-        raise UnknownTokenizer(f"{path} cannot be read: set the folder of the served model") from exc
-    except msgspec.MsgspecError as exc:
-        raise UnknownTokenizer(f"{path} is not a tokenizer this client reads: {exc}") from exc
 
 
 def _default_template(config: _Config) -> str | None:

@@ -23,6 +23,7 @@ from typing import Literal
 import anyio
 import structlog
 
+from chatbot.encodings import UnknownTokenizer
 from chatbot.errors import ModelUnavailable, TooLarge
 from chatbot.events import Usage
 from chatbot.models.breaker import Breaker, BreakerState, CallResult
@@ -52,7 +53,7 @@ from chatbot.models.pool import (
     Target,
 )
 from chatbot.models.thinking import Thought
-from chatbot.tokenizer import Message, RenderedChat, Tokenizer, UnknownTokenizer
+from chatbot.tokenizer import Message, RenderedChat, Tokenizer
 from telemetry.groups import first_failure
 from telemetry.supervision import OnFailure, contained, supervise, uncounted
 
@@ -70,6 +71,8 @@ _JITTER = random.SystemRandom()
 _TOKENIZER_SAMPLES = (
     "정기예금을 중도해지하면 기본이율의 50%만 적용됩니다. 예금자보호 한도는 1억원입니다.",
     "Early withdrawal costs 1,000,000 won (0.5%);\n\n  see  section 3.2 -- it's final. 谢谢 🙂 e\u0301",
+    "\u1100\u1161\u11a8\u1100\u1161\u11a8 ㄱㅏㄱ 각각 \u00e9t\u00e9 👩‍👩‍👧 "
+    "½ Ⅳ ０１２ 12345678901 \t\t    x\r\n \u3000 \u00a0y",
 )
 
 
@@ -450,7 +453,7 @@ class Models:
         """Return the request in the member's tokens, with no more answer tokens than its context has room for."""
         if member.tokenizer is not None:
             rendered = member.tokenizer.render(prompt.messages, thinks=prompt.thinks and not begun_text)
-            ids = [*rendered, *member.tokenizer.encode(begun_text)]
+            ids = [*rendered, *member.tokenizer.encode_within(begun_text)]
             request = replace(request, prompt_ids=ids, end_ids=member.tokenizer.end_ids)
         if member.context_tokens is None:
             return request

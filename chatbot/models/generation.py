@@ -120,5 +120,5 @@ class Generation:
 
     def _in_our_tokens(self, text: str) -> Delta:
         """Return the text with the ids that it has in our tokenizer, after those that close what our prompt opened."""
-        ids = (*self._said.closing_ids, *self._tokenizer.encode(text))
+        ids = (*self._said.closing_ids, *self._tokenizer.encode_within(text))
         return Delta(self._tokenizer.decode(ids), ids)
