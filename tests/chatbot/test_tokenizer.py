@@ -3,44 +3,19 @@
 import json
 import random
 import unicodedata
-from collections.abc import Iterator
-from itertools import islice
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, trainers
 from tokenizers import Tokenizer as Reference
 from transformers import PreTrainedTokenizerFast
 
 from chatbot.encodings import LibraryEncoding, TiktokenEncoding, UnknownTokenizer, read_encoding
-from chatbot.models.completion import Delta, Sampling
-from chatbot.models.continuation import Continuation
 from chatbot.tokenizer import Message, Tokenizer
 from llm_server.scripted import write_tokenizer
-
-QWEN_SPLIT = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-SPECIALS = ("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|im_start|>more", "[TOOL]")
-# As SmolLM2's: a default system message, blocks on lines of their own, white space that trim and lstrip take away.
-TEMPLATE = """{%- if messages[0]['role'] != 'system' %}
-    {{- '<|im_start|>system\\nYou help.<|im_end|>\\n' }}
-{%- endif %}
-{% for message in messages %}
-    {% if message.role == 'user' and loop.index0 > 40 %}{% break %}{% endif %}
-{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' }}
-{% endfor %}
-{% if add_generation_prompt %}
-{{ '<|im_start|>assistant\\n' }}
-{% endif %}"""
-CORPUS = (
-    "정기예금을 중도해지하는 경우 기본이율의 50%가 적용됩니다. 예금자보호 한도는 원금과 이자를 합하여 1억원입니다.\n"
-    "체크카드 연회비는 없습니다. 대출 금리는 연 3.10%이며 만기는 12개월입니다.\n\n"
-    "Early withdrawal costs 1,000,000 won; it's the customer's choice. We'll tell you, they're sure, I'd say.\n"
-    "  Indented\ttext\r\nwith  spaces   and -- dashes... (brackets) [lists] {json: 'yes'}\n"
-).splitlines(keepends=True)
+from tests.trained_tokenizers import CORPUS, KINDS, SPECIALS, TEMPLATE, trained, unigram, write
 
 STAND_INS = "".join(map(chr, range(0xFDD0, 0xFDF0)))
 TEXTS = st.one_of(
@@ -54,86 +29,6 @@ TEXTS = st.one_of(
 CHATS = st.lists(st.builds(Message, st.sampled_from(["user", "assistant"]), TEXTS), min_size=1, max_size=4)
 
 exactly = settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-
-
-def trained(style: str) -> Reference:
-    """Return a tokenizer trained here: three that tiktoken reads, in the shape of Qwen2.5's, SmolLM2's and GPT-2's, and
-    three of other kinds, in the shape of Llama 3's, of SentencePiece's with byte fallback, and of a Unigram.
-    """
-    specials = [AddedToken(text, special=True, normalized=False) for text in SPECIALS]
-    if style in {"sentencepiece", "unigram"}:
-        reference = sentencepiece() if style == "sentencepiece" else unigram()
-    else:
-        reference = byte_level(style, specials)
-    reference.add_special_tokens(specials)
-    return reference
-
-
-def byte_level(style: str, specials: list[AddedToken]) -> Reference:
-    reference = Reference(models.BPE(ignore_merges=style == "llama3"))
-    part = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=style not in {"qwen", "llama3"})
-    before: dict[str, list[pre_tokenizers.PreTokenizer]] = {
-        "qwen": [pre_tokenizers.Split(Regex(QWEN_SPLIT), "isolated")],
-        "llama3": [pre_tokenizers.Split(Regex(QWEN_SPLIT.replace(r"\p{N}|", r"\p{N}{1,3}|", 1)), "isolated")],
-        "smollm2": [pre_tokenizers.Digits(individual_digits=True)],
-        "gpt2": [],
-    }
-    parts = [*before[style], part]
-    reference.pre_tokenizer = pre_tokenizers.Sequence(parts) if len(parts) > 1 else part
-    reference.decoder = decoders.ByteLevel()
-    if style == "qwen":
-        reference.normalizer = normalizers.NFC()
-    first = specials if style == "smollm2" else []  # SmolLM2's special tokens have the lowest ids, Qwen's the highest
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=900, special_tokens=first, initial_alphabet=alphabet, show_progress=False)
-    reference.train_from_iterator(CORPUS, trainer)
-    if style == "llama3":
-        post = [("<|endoftext|>", reference.get_vocab_size())]
-        reference.add_special_tokens(specials)
-        reference.post_processor = processors.TemplateProcessing(single="<|endoftext|> $A", special_tokens=post)
-    return reference
-
-
-BYTES = [f"<0x{byte:02X}>" for byte in range(256)]
-
-
-def sentencepiece() -> Reference:
-    """As Llama 2's: a space before the text, spaces as a letter of their own, unknown characters as bytes."""
-    reference = Reference(models.BPE(byte_fallback=True, fuse_unk=True, unk_token="<unk>"))
-    reference.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
-    ends = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
-    reference.decoder = decoders.Sequence(ends)
-    trainer = trainers.BpeTrainer(
-        vocab_size=700, special_tokens=["<unk>", *BYTES], limit_alphabet=60, show_progress=False
-    )
-    reference.train_from_iterator(CORPUS, trainer)
-    return with_bytes(reference)
-
-
-def unigram() -> Reference:
-    reference = Reference(models.Unigram())
-    reference.pre_tokenizer = pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="first", split=False)
-    trainer = trainers.UnigramTrainer(
-        vocab_size=500, special_tokens=["<unk>", *BYTES], unk_token="<unk>", show_progress=False
-    )
-    reference.train_from_iterator(CORPUS, trainer)
-    reference.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Metaspace("▁", "first", split=False)])
-    return with_bytes(reference)
-
-
-def with_bytes(reference: Reference) -> Reference:
-    """Return a tokenizer to which the pieces of bytes are no added tokens, but what an unknown character becomes."""
-    described = json.loads(reference.to_str())
-    described["model"]["byte_fallback"] = True
-    described["added_tokens"] = [token for token in described["added_tokens"] if token["content"] == "<unk>"]
-    return Reference.from_str(json.dumps(described))
-
-
-def write(reference: Reference, folder: Path) -> Path:
-    reference.save(str(folder / "tokenizer.json"))
-    config = {"tokenizer_class": "PreTrainedTokenizerFast", "chat_template": TEMPLATE, "eos_token": "<|im_end|>"}
-    (folder / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
-    return folder
 
 
 class Pair:
@@ -163,7 +58,7 @@ class Pair:
         return str(self.transformers.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
 
 
-@pytest.fixture(scope="module", params=["qwen", "smollm2", "gpt2", "llama3", "sentencepiece", "unigram"])
+@pytest.fixture(scope="module", params=KINDS)
 def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Pair:
     return Pair(write(trained(request.param), tmp_path_factory.mktemp(request.param)))
 
@@ -203,28 +98,6 @@ def test_two_thousand_texts_that_break_tokenizers_have_the_same_ids(pair: Pair) 
     texts = ["".join(dice.choices(pieces, k=dice.randint(1, 12))) for _ in range(2000)]
     assert [text for text in texts if pair.ours.encode(text) != pair.ids(text)] == []
     assert [text for text in texts if pair.ours.decode(pair.ids(text)) != pair.text(pair.ids(text))] == []
-
-
-def test_an_answer_that_breaks_off_at_any_token_goes_on_exactly(pair: Pair) -> None:
-    """The endpoint is vLLM's own detokenizer over the library's tokenizer."""
-    prompt = pair.ours.render([Message("user", "u")])
-    ids = pair.ours.encode_within("중도해지 ₩1,000 입니다. 👩‍👩‍👧 Ünï  it's — 谢谢")
-    assert pair.ours.decode(ids) == "중도해지 ₩1,000 입니다. 👩‍👩‍👧 Ünï  it's — 谢谢"
-
-    def said(begun: int) -> Iterator[Delta]:
-        stream = decoders.DecodeStream(ids=[*prompt, *ids[:begun]], skip_special_tokens=True)
-        for token in ids[begun:]:
-            yield Delta(stream.step(pair.theirs, token) or "", (token,))
-
-    whole = "".join(delta.text for delta in said(0))
-    for k in range(len(ids)):
-        answer = Continuation(prompt, Sampling(max_tokens=500))
-        first = [new for delta in islice(said(0), k) if (new := answer.feed(delta)) is not None]
-        answer.resume(pair.ours.decode)
-        kept = len(answer.prompt_ids) - len(prompt)
-        rest = [new for delta in said(kept) if (new := answer.feed(delta)) is not None]
-        assert "".join(delta.text for delta in (*first, *rest)) == whole, k
-        assert [token for delta in (*first, *rest) for token in delta.token_ids] == ids
 
 
 @pytest.mark.parametrize("text", ["lo", " lo", "금", "🙂", "\n- a", "e\u0301", ""])

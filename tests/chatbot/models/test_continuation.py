@@ -1,12 +1,18 @@
 """Whatever an endpoint held back when it died, the reader sees the answer once and whole."""
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
+from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import decoders
 
 from chatbot.models.completion import Delta, Sampling
 from chatbot.models.continuation import Continuation
+from chatbot.tokenizer import Message, Tokenizer
+from tests.trained_tokenizers import KINDS, trained, write
 
 # A token is a byte or two, so characters and stop strings break anywhere.
 PROMPT = [900, 901]
@@ -83,3 +89,28 @@ def test_special_tokens_that_an_endpoint_held_when_it_died_are_given_out_with_th
         assert answer.prompt_ids == [*PROMPT, 97, 300]
         assert answer.tokens == 2
     assert answer.feed(Delta("b", (98,))) == Delta("b", (300, 98))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_answer_that_breaks_off_at_any_token_goes_on_exactly(tmp_path: Path, kind: str) -> None:
+    """The endpoint shows its tokens as vLLM does, by the library's stream decoder."""
+    theirs = trained(kind)
+    ours = Tokenizer.load(write(theirs, tmp_path))
+    prompt = ours.render([Message("user", "u")])
+    ids = ours.encode_within("중도해지 ₩1,000 입니다. 👩‍👩‍👧 Ünï  it's — 谢谢")
+    assert ours.decode(ids) == "중도해지 ₩1,000 입니다. 👩‍👩‍👧 Ünï  it's — 谢谢"
+
+    def said(begun: int) -> Iterator[Delta]:
+        stream = decoders.DecodeStream(ids=[*prompt, *ids[:begun]], skip_special_tokens=True)
+        for token in ids[begun:]:
+            yield Delta(stream.step(theirs, token) or "", (token,))
+
+    whole = "".join(delta.text for delta in said(0))
+    for k in range(len(ids)):
+        answer = Continuation(prompt, Sampling(max_tokens=500))
+        first = [new for delta in islice(said(0), k) if (new := answer.feed(delta)) is not None]
+        answer.resume(ours.decode)
+        kept = len(answer.prompt_ids) - len(prompt)
+        rest = [new for delta in said(kept) if (new := answer.feed(delta)) is not None]
+        assert "".join(delta.text for delta in (*first, *rest)) == whole, k
+        assert [token for delta in (*first, *rest) for token in delta.token_ids] == ids
