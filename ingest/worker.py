@@ -24,6 +24,10 @@ from telemetry.supervision import contained, supervise
 
 SWEEP_SECONDS = 5.0
 SILENT_SECONDS = 10.0
+LATE_SECONDS = 60.0
+"""A write to the index that began before a decision has ended so long after it, or its process has."""
+LOOKED_BACK = 500
+"""How many decisions before its start a worker looks at."""
 RECONNECT_SECONDS = 1.0
 EMBEDDER_CHECK_SECONDS = 1.0
 CLEAN_UP_SECONDS = 3600.0
@@ -107,8 +111,10 @@ class Worker:
 
     async def _sweep(self) -> None:
         """Send jobs that nobody works on and write windows that a crash kept from the index, for ever."""
+        decisions: int | None = None
         while True:
             try:
+                decisions = await look_at_decisions(self._services, after=decisions)
                 await write_pending_windows(self._services)
                 await send_pending(
                     self._services.job_claims, self._broker, now=self._services.now(), silent_for=SILENT_SECONDS
@@ -125,6 +131,17 @@ class Worker:
             except IngestError as exc:
                 log.warning("orphans_not_discarded", error=exc.code)
             await anyio.sleep(CLEAN_UP_SECONDS)
+
+
+async def look_at_decisions(services: Services, *, after: int | None) -> int:
+    """Have windows written again that a late writer may have spoiled before it died; return the last decision seen.
+
+    `after` is the last one that was seen before (None: none was yet).
+    """
+    catalogue = services.catalogue
+    if after is None:
+        after = max(0, await catalogue.last_decision() - LOOKED_BACK)
+    return await catalogue.unconfirm_windows_decided_again(after=after, until=services.now() - LATE_SECONDS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

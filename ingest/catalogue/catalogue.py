@@ -7,15 +7,16 @@ writes queue at that row, as they do on SQLite at the one write lock.
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from hashlib import sha256
+from itertools import takewhile
 
 import anyio
-from sqlalchemy import exists, select, tuple_
+from sqlalchemy import exists, func, select, tuple_, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from stamina import AsyncRetryingCaller
 
 from ingest.catalogue import records, rows
-from ingest.catalogue.tables import DOCUMENTS, JOBS, SCHEMA, VERSIONS
+from ingest.catalogue.tables import DECISIONS, DOCUMENTS, JOBS, SCHEMA, VERSIONS
 from ingest.catalogue.versions import (
     DocumentSummary,
     IndexingResult,
@@ -36,6 +37,7 @@ from knowledge.storage import UNAVAILABLE, migrate, transaction_lock
 TRANSACTION_SECONDS = 10.0
 TURN_SECONDS = 10.0
 _MOST_DIGESTS_PER_QUERY = 500
+_MOST_DECISIONS = 500
 
 
 class Catalogue:
@@ -230,6 +232,32 @@ class Catalogue:
         async with self.write() as connection:
             update = records.update_version(key).where(confirmed).values(window_written=WindowWritten.START)
             await connection.execute(update)
+
+    async def last_decision(self) -> int:
+        """Return the id of the last decision, 0 without any."""
+        async with self.read() as connection:
+            return (await connection.execute(select(func.max(DECISIONS.c.id)))).scalar_one() or 0
+
+    async def unconfirm_windows_decided_again(self, *, after: int, until: float) -> int:
+        """Have the windows of documents written again that were decided on repeatedly; return the last decision seen.
+
+        Looks at decisions behind the id `after` from before the instant `until`: whoever was late with the window of an
+        earlier decision may have died before they looked at the latest.
+        """
+        latest = select(DECISIONS.c.id, DECISIONS.c.tenant, DECISIONS.c.document_id, DECISIONS.c.decided_at)
+        latest = latest.where(DECISIONS.c.id > after).order_by(DECISIONS.c.id).limit(_MOST_DECISIONS)
+        async with self.read() as connection:
+            past = list(takewhile(lambda row: row.decided_at < until, (await connection.execute(latest)).all()))
+        for row in past:
+            of_document = (DECISIONS.c.tenant == row.tenant) & (DECISIONS.c.document_id == row.document_id)
+            again = exists().where(of_document, DECISIONS.c.id < row.id)
+            confirmed = VERSIONS.c.visible_from.is_not(None) & (VERSIONS.c.window_written == WindowWritten.WHOLE)
+            same = (VERSIONS.c.tenant == row.tenant) & (VERSIONS.c.document_id == row.document_id)
+            async with self.write() as connection:
+                await connection.execute(
+                    update(VERSIONS).where(same, confirmed, again).values(window_written=WindowWritten.START)
+                )
+        return past[-1].id if past else after
 
     async def set_passage_count(self, key: VersionKey, passages: int) -> None:
         """Record how many passages a version has after it was chunked anew."""

@@ -20,6 +20,8 @@ LEASE_SECONDS = 30.0
 RENEW_SECONDS = 5.0
 MOST_ATTEMPTS = 3
 MOST_SENT = 500
+MOST_AHEAD_SECONDS = 60.0
+"""No claim or wait ends so much later than it was written: the clock was set back since."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +69,10 @@ class JobClaims:
         query = select(JOBS).where(JOBS.c.id == job_id)
         async with self._catalogue.write() as connection:
             row = (await connection.execute(query)).mappings().one_or_none()
-            if row is None or not (row["claimed_until"] <= now or _has_ended(row["claimed_by"], self._owner)):
+            if row is None or (
+                now < row["claimed_until"] <= now + MOST_AHEAD_SECONDS
+                and not _has_ended(row["claimed_by"], self._owner)
+            ):
                 return None
             unchanged = (JOBS.c.claimed_until == row["claimed_until"]) & (JOBS.c.updated_at == row["updated_at"])
             claim = {"claimed_by": str(self._owner), "claimed_until": now + LEASE_SECONDS, "updated_at": now}
@@ -85,11 +90,11 @@ class JobClaims:
         query = select(JOBS.c.claimed_until).where(JOBS.c.id == job_id, _unfinished())
         async with self._catalogue.read() as connection:
             until = (await connection.execute(query)).scalar_one_or_none()
-        return None if until is None else max(until - now, 0.0)
+        return None if until is None else max(until - now, 0.0) if until <= now + MOST_AHEAD_SECONDS else 0.0
 
     async def pending(self, *, now: float, silent_for: float) -> list[str]:
         """Return the ids of jobs that may be claimed and were not changed for `silent_for` seconds, oldest first."""
-        waiting = (JOBS.c.claimed_until <= now) & (JOBS.c.updated_at <= now - silent_for)
+        waiting = _past(JOBS.c.claimed_until, now) & _past(JOBS.c.updated_at, now - silent_for)
         query = select(JOBS.c.id).where(_unfinished(), waiting).order_by(JOBS.c.created_at).limit(MOST_SENT)
         async with self._catalogue.read() as connection:
             return list((await connection.execute(query)).scalars().all())
@@ -191,6 +196,11 @@ class JobClaims:
     def _claimed(self, job: Job) -> ColumnElement[bool]:
         # By the attempt too: a process that stood still may have claimed the job anew beside the run that it resumes.
         return (JOBS.c.id == job.id) & (JOBS.c.claimed_by == str(self._owner)) & (JOBS.c.attempts == job.attempts)
+
+
+def _past(instant: ColumnElement[float], now: float) -> ColumnElement[bool]:
+    """Return the condition that an instant has passed, or was written before the clock was set back."""
+    return (instant <= now) | (instant > now + MOST_AHEAD_SECONDS)
 
 
 def _unfinished() -> ColumnElement[bool]:

@@ -1,11 +1,13 @@
 """The worker and its claims: what fails is tried again, what a worker leaves waits for the next."""
 
+import time
 from dataclasses import replace
 from pathlib import Path
 
 import anyio
 import pytest
 from pydantic import SecretStr
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from ingest.bulk import LoadOrder, SourceFile, load
 from ingest.catalogue import Job, JobState, State
@@ -17,6 +19,7 @@ from ingest.jobs import (
     JobBroker,
     JobBrokerSettings,
     JobClaims,
+    Owner,
     RetryLater,
     deliver,
     this_process,
@@ -24,6 +27,7 @@ from ingest.jobs import (
 from ingest.parsing import ParserSettings, open_readers
 from ingest.services import Services
 from ingest.worker import SWEEP_SECONDS, Worker, send_pending
+from knowledge.storage import StoreClock
 from tests.clock import Clock
 from tests.conftest import free_port
 from tests.ingest.conftest import NoDisplay
@@ -69,6 +73,36 @@ async def test_pending_jobs_are_those_that_nobody_works_on(services: Services, c
     assert await services.job_claims.claim(received.job.id, now=clock.now) is not None
     assert await services.job_claims.pending(now=clock.now + 20, silent_for=10) == []
     assert await services.job_claims.pending(now=clock.now + LEASE_SECONDS, silent_for=10) == [received.job.id]
+
+
+@pytest.mark.both_databases
+async def test_a_clock_that_was_two_days_ahead_blocks_no_job(services: Services, clock: Clock) -> None:
+    received = await receive(services)
+    ahead = clock.now + 2 * 86400.0
+    dead = JobClaims(services.catalogue, Owner(host="another", process=1, start="a"))
+    assert await dead.claim(received.job.id, now=ahead) is not None  # and dies; then the clock is set right
+    assert await services.job_claims.pending(now=clock.now, silent_for=10) == [received.job.id]
+    assert await services.job_claims.claimable_in(received.job.id, now=clock.now) == 0
+    claimed = await services.job_claims.claim(received.job.id, now=clock.now)
+    assert claimed is not None
+    assert await dead.claim(received.job.id, now=clock.now) is None, "a lease of today holds"
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)  # SQLite's processes share the machine's clock
+async def test_a_worker_whose_clock_is_two_days_ahead_steals_and_blocks_nothing(
+    services: Services, engine: AsyncEngine
+) -> None:
+    here, ahead = StoreClock(engine), StoreClock(engine, machine=lambda: time.time() + 2 * 86400.0)
+    for clock in (here, ahead):
+        await clock.sync()
+    running, left = await receive(services), await receive(services, b"# another\n\ntext")
+    other = JobClaims(services.catalogue, Owner(host="ahead", process=1, start="a"))
+    assert await services.job_claims.claim(running.job.id, now=here.now()) is not None
+    assert await other.claim(running.job.id, now=ahead.now()) is None, "it is being done"
+    assert await other.claim(left.job.id, now=ahead.now()) is not None
+    wait = await services.job_claims.claimable_in(left.job.id, now=here.now())
+    assert wait is not None
+    assert LEASE_SECONDS - 5 < wait <= LEASE_SECONDS + 0.5
 
 
 @pytest.mark.both_databases

@@ -14,6 +14,7 @@ from ingest.errors import Forbidden, NotFound, SecondPersonNeeded, Unavailable, 
 from ingest.maintenance import rebuild
 from ingest.pipeline import activate, approve, update_index, write_pending_windows, write_window
 from ingest.services import Services
+from ingest.worker import LATE_SECONDS, look_at_decisions
 from knowledge.withdrawals import WITHDRAWN
 from tests.clock import Clock
 from tests.ingest import samples
@@ -267,6 +268,32 @@ async def test_whoever_writes_a_window_late_writes_what_was_decided_last(service
     )  # a sweep that had read it before
     assert await versions_found(services, at=clock.now) == set()
     assert await services.catalogue.unwritten_windows() == []
+
+
+@pytest.mark.both_databases
+async def test_what_a_late_writer_left_that_died_is_written_again_a_minute_later(
+    services: Services, clock: Clock
+) -> None:
+    first = await approved(services, clock, "2.35")
+    assert first.window is not None
+    second = await approved(services, clock, "2.75")
+    late = first.window  # of a process that read it before the second version was approved, and dies having written it
+    await services.index.set_visibility(
+        tenant=first.key.tenant,
+        document_id=first.key.document_id,
+        version=1,
+        visible_from=late.visible_from,
+        visible_until=late.visible_until,
+    )
+    assert await versions_found(services, at=clock.now + 100) == {1, 2}
+    seen = await look_at_decisions(services, after=None)
+    assert await write_pending_windows(services) == 0, "the late write may still come"
+    clock.now += LATE_SECONDS + 1
+    assert await look_at_decisions(services, after=seen) > seen
+    assert await write_pending_windows(services) == 2
+    assert await versions_found(services, at=clock.now) == {2}
+    assert (await services.catalogue.version(second.key)).visible_from == second.visible_from
+    assert await write_pending_windows(services) == 0
 
 
 async def test_a_lost_index_comes_back_with_every_interval_as_it_was(services: Services, clock: Clock) -> None:

@@ -1,5 +1,6 @@
 """The broker brings ids of jobs through Redis: each once, back to others when its worker leaves, none without Redis."""
 
+import contextlib
 import signal
 import time
 from collections.abc import AsyncGenerator, Iterator
@@ -10,6 +11,7 @@ from uuid import uuid4
 import anyio
 import pytest
 from pydantic import SecretStr
+from redis.asyncio import Redis
 
 from ingest.errors import QueueUnavailable
 from ingest.jobs.broker import DoJob, JobBroker, JobBrokerSettings, RetryLater
@@ -160,3 +162,27 @@ async def test_a_worker_whose_redis_dies_says_so_and_works_on_when_it_is_back(
             group.start_soon(receive)
             await delivered.until(1)
             own_redis.signal(signal.SIGKILL)
+
+
+@pytest.mark.faults
+async def test_a_worker_whose_redis_forgets_everything_goes_on(own_redis: RedisServer) -> None:
+    broker = JobBroker(SecretStr(own_redis.url), JobBrokerSettings())
+    delivered = Deliveries()
+
+    async def receive() -> None:
+        while True:
+            with contextlib.suppress(QueueUnavailable):
+                await broker.receive(delivered, at_once=1)
+            await anyio.sleep(0.1)  # as the worker does
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(receive)
+        await broker.send(["a"])
+        with anyio.fail_after(30):
+            await delivered.until(1)
+            async with Redis.from_url(own_redis.url) as client:
+                await client.flushall()
+            while "b" not in delivered.jobs:  # as the sweep sends what nobody works on
+                await broker.send(["b"])
+                await anyio.sleep(0.1)
+        group.cancel_scope.cancel()
