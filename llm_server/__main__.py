@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from knowledge.embedding import NotConverted, cached_model
 from llm_server.capacity import PeakLoad, plan_capacity
+from llm_server.engine_args import check_engine_args
 from llm_server.launch import CannotServe, ServeSettings, WarmUpResult
 from llm_server.launch import serve as run_vllm
 from llm_server.profile import Profile, UnknownProfile, load_profile, profile_names
@@ -49,7 +50,9 @@ def failure(reason: Exception | str, status: int = 1) -> typer.Exit:
 
 Names = Annotated[list[str], typer.Argument(help=f"What to bring: {', '.join(WEIGHTS)}.", show_default=False)]
 Folder = Annotated[Path | None, typer.Option("--dir", help="Where weights are kept; default: WEIGHTS_DIR.")]
-ProfileName = Annotated[str, typer.Option("--profile", help=f"One of {', '.join(profile_names())}.")]
+ProfileName = Annotated[
+    str, typer.Option("--profile", help=f"One of {', '.join(profile_names())}, or a .yaml file of your own.")
+]
 
 
 @app.command()
@@ -151,7 +154,8 @@ def plan(
 ) -> None:
     """Tell how many answers a second, streams and replicas a profile gives for a load.
 
-    Taken from the speeds in the profile's file; 30 % of each replica is kept free so that queues stay short.
+    Taken from the speeds in the profile's file; 30 % of each replica is kept free so that queues stay short. The
+    arguments of a profile of your own are checked with vLLM's parser (LLM_PYTHON names the interpreter that has it).
     """
     load = PeakLoad(
         answers_per_minute=answers_per_minute,
@@ -162,8 +166,10 @@ def plan(
     )
     try:
         chosen = load_profile(profile)
+        if profile not in profile_names():
+            check_engine_args(chosen, default_python())
         result = plan_capacity(chosen, load)
-    except (UnknownProfile, ValueError) as exc:
+    except (UnknownProfile, CannotServe, ValueError) as exc:
         raise failure(exc) from exc
     print(f"profile           {chosen.name}: {chosen.served_name} ({chosen.speeds.measured})")
     print(
@@ -176,7 +182,7 @@ def plan(
 def _log_file(named: Path | None, profile: str) -> Path | None:
     if named == Path("-"):
         return None
-    return named or Path(os.environ.get("DATA_DIR") or ".data") / "logs" / f"vllm-{profile}.log"
+    return named or Path(os.environ.get("DATA_DIR") or ".data") / "logs" / f"vllm-{Path(profile).stem}.log"
 
 
 def _model_of(profile: Profile, root: Path) -> str:

@@ -104,7 +104,7 @@ def command(settings: ServeSettings) -> list[str]:
     named = ["--port", str(settings.port), "--served-model-name", profile.served_name]
     pinned = ["--revision", profile.hub.revision] if profile.hub and settings.model == profile.hub.name else []
     traced = ["--otlp-traces-endpoint", settings.otlp_endpoint] if settings.otlp_endpoint else []
-    return [str(settings.python), *fixed, *named, *pinned, *profile.engine.arguments(), *traced]
+    return [str(settings.python), *fixed, *named, *pinned, *profile.arguments(), *traced]
 
 
 def environment(settings: ServeSettings) -> dict[str, str]:

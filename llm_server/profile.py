@@ -1,15 +1,17 @@
 """Profiles: a model for a kind of machine, with its vLLM arguments and measured speeds.
 
-One YAML file each in `profiles/`. Every field of `Engine` is a flag of `vllm serve` of the pinned release, written with
-underscores; a test parses all profiles with vLLM's own parser.
+One YAML file each in `profiles/`, or anybody's own, named by its path. Every field of `Engine` is a flag of
+`vllm serve` of the pinned release, written with underscores; `engine_args` are any other flags of it. A test parses all
+profiles of ours with vLLM's own parser, and `llm-server plan` anybody's (`engine_args.py`).
 """
 
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 PROFILES = Path(__file__).parent / "profiles"
 Positive = Annotated[int, Field(gt=0)]
@@ -57,14 +59,27 @@ class Engine(_Strict):
 
     def arguments(self) -> Iterator[str]:
         """Yield the fields as command-line arguments."""
-        for name, value in self.model_dump(exclude_none=True).items():
-            flag = f"--{name.replace('_', '-')}"
-            if value is False:
-                yield f"--no-{name.replace('_', '-')}"
-            elif value is True:
-                yield flag
-            else:
-                yield from (flag, str(value))
+        yield from as_arguments(self.model_dump(exclude_none=True))
+
+
+def as_arguments(flags: Mapping[str, JsonValue]) -> Iterator[str]:
+    """Yield flags of `vllm serve`, written with underscores, as command-line arguments; mappings go as JSON."""
+    for name, value in flags.items():
+        flag = name.replace("_", "-")
+        match value:
+            case False:
+                yield f"--no-{flag}"
+            case True | None:
+                yield f"--{flag}"
+            case list():
+                yield from (f"--{flag}", *map(str, value))
+            case dict():
+                yield from (f"--{flag}", json.dumps(value))
+            case _:
+                yield from (f"--{flag}", str(value))
+
+
+_SET_BY_SERVE = frozenset({"model", "host", "port", "served_model_name", "revision", "otlp_traces_endpoint", "api_key"})
 
 
 class Speeds(_Strict):
@@ -95,14 +110,22 @@ class Profile(_Strict):
     hub: HubModel | None = None
     served_name: str
     engine: Engine
+    engine_args: Mapping[str, JsonValue] = Field(default_factory=dict)
     environment: Mapping[str, str] = Field(default_factory=dict)
     speeds: Speeds
     memory: Memory
 
     def model_post_init(self, _: object) -> None:
-        """Refuse a profile that names no model, or two."""
+        """Refuse a profile that names no model, or two, or an argument at two places."""
         if (self.weights is None) == (self.hub is None):
             raise ValueError("name either `weights` (brought by llm-server fetch) or a `hub` model")
+        if twice := sorted(self.engine_args.keys() & (Engine.model_fields.keys() | _SET_BY_SERVE)):
+            raise ValueError(f"`engine_args` cannot set {', '.join(twice)}: `engine` or `llm-server serve` does")
+
+    def arguments(self) -> Iterator[str]:
+        """Yield the arguments of `vllm serve` that the profile decides."""
+        yield from self.engine.arguments()
+        yield from as_arguments(self.engine_args)
 
 
 def profile_names() -> list[str]:
@@ -111,15 +134,18 @@ def profile_names() -> list[str]:
 
 
 def load_profile(name: str) -> Profile:
-    """Return the profile of that name.
+    """Return the profile of that name, or of the file whose path that is.
 
     Raises:
         UnknownProfile: there is none, or its file is invalid.
     """
-    path = PROFILES / f"{name}.yaml"
+    if name.endswith(".yaml"):
+        return read_profile(Path(name))
     if name not in profile_names():
-        raise UnknownProfile(f"There is no profile {name!r}: choose from {', '.join(profile_names())}.")
-    return read_profile(path)
+        raise UnknownProfile(
+            f"There is no profile {name!r}: choose from {', '.join(profile_names())}, or give the path of a .yaml file."
+        )
+    return read_profile(PROFILES / f"{name}.yaml")
 
 
 def read_profile(path: Path) -> Profile:
@@ -130,7 +156,9 @@ def read_profile(path: Path) -> Profile:
     """
     try:
         return Profile.model_validate({"name": path.stem, **yaml.safe_load(path.read_text(encoding="utf-8"))})
-    except (ValidationError, yaml.YAMLError, TypeError) as exc:
+    except OSError as exc:
+        raise UnknownProfile(f"The profile {path} cannot be read: {exc.strerror}") from exc
+    except (ValidationError, yaml.YAMLError, TypeError, UnicodeDecodeError) as exc:
         raise UnknownProfile(f"The profile {path.name} is wrong: {_first_reason(exc)}") from exc
 
 

@@ -2,11 +2,13 @@
 
 import json
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from llm_server.launch import ServeSettings, command, environment
+from llm_server.engine_args import check_engine_args
+from llm_server.launch import CannotServe, ServeSettings, command, environment
 from llm_server.profile import PROFILES, Profile, UnknownProfile, load_profile, profile_names, read_profile
 from llm_server.pypi_weights import WEIGHTS
 
@@ -62,6 +64,61 @@ def test_a_cpu_profile_binds_the_cores_and_sends_no_telemetry() -> None:
     assert variables["VLLM_CPU_OMP_THREADS_BIND"]
     assert variables["VLLM_NO_USAGE_STATS"] == variables["DO_NOT_TRACK"] == "1"
     assert variables["VLLM_CPU_KVCACHE_SPACE"] == "1"
+
+
+FREE = """
+engine_args:
+  speculative_config: {method: ngram, num_speculative_tokens: 4, prompt_lookup_max: 4}
+  enable_lora: true
+  lora_modules: [tone=/adapters/tone]
+  swap_space_that_nobody_knows: 3
+"""
+
+
+def own_profile(folder: Path, more: str) -> Path:
+    path = folder / "mine.yaml"
+    path.write_text((PROFILES / "cpu.yaml").read_text("utf-8") + more, encoding="utf-8")
+    return path
+
+
+def test_a_profile_of_ones_own_has_any_arguments(tmp_path: Path) -> None:
+    profile = load_profile(str(own_profile(tmp_path, FREE)))
+    free = command(settings(profile))
+    at = free.index("--speculative-config")
+    assert json.loads(free[at + 1])["method"] == "ngram"
+    assert free[at + 2 :][:4] == [
+        "--enable-lora",
+        "--lora-modules",
+        "tone=/adapters/tone",
+        "--swap-space-that-nobody-knows",
+    ]
+
+
+@pytest.mark.vllm
+def test_vllm_itself_refuses_an_argument_that_it_does_not_know_by_name(tmp_path: Path) -> None:
+    planted = "  swap_space_that_nobody_knows: 3\n"
+    check_engine_args(load_profile(str(own_profile(tmp_path, FREE.replace(planted, "")))), VLLM)
+    with pytest.raises(CannotServe, match=r"refuses the arguments of mine: .*--swap-space-that-nobody-knows"):
+        check_engine_args(load_profile(str(own_profile(tmp_path, FREE))), VLLM)
+
+
+def test_without_a_vllm_the_check_says_what_to_set(tmp_path: Path) -> None:
+    profile = load_profile(str(own_profile(tmp_path, FREE)))
+    with pytest.raises(CannotServe, match=r"has no vLLM .* set LLM_PYTHON"):
+        check_engine_args(profile, Path(sys.executable))
+    with pytest.raises(CannotServe, match="cannot be checked"):
+        check_engine_args(profile, tmp_path / "python")
+
+
+@pytest.mark.parametrize("name", ["max_model_len", "port"])
+def test_what_is_set_elsewhere_is_no_free_argument(tmp_path: Path, name: str) -> None:
+    with pytest.raises(UnknownProfile, match=f"`engine_args` cannot set {name}"):
+        load_profile(str(own_profile(tmp_path, f"engine_args: {{{name}: 1}}\n")))
+
+
+def test_a_profile_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UnknownProfile, match="cannot be read: No such file"):
+        load_profile(str(tmp_path / "none.yaml"))
 
 
 def test_an_unknown_profile_is_refused_with_the_choices() -> None:

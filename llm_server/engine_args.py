@@ -1,0 +1,42 @@
+"""Whether the pinned vLLM accepts the arguments of a profile, by its own parser; no model is loaded."""
+
+import json
+import subprocess
+from pathlib import Path
+
+from llm_server.launch import CannotServe, ServeSettings, command
+from llm_server.profile import Profile
+
+_SECONDS = 300.0
+"""Importing vLLM takes 20 s of two cores, and more on a busy machine."""
+_PARSE = """
+import json, sys
+from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
+from vllm.utils.argparse_utils import FlexibleArgumentParser
+args = make_arg_parser(FlexibleArgumentParser()).parse_args(json.loads(sys.argv[1]))
+validate_parsed_serve_args(args)
+"""
+
+
+def check_engine_args(profile: Profile, python: Path) -> None:
+    """Check that the vLLM of an interpreter accepts the profile's arguments.
+
+    Raises:
+        CannotServe: it does not, and the message has its words; or there is no vLLM.
+    """
+    model = profile.hub.name if profile.hub else profile.name
+    arguments = command(ServeSettings(profile=profile, model=model, python=python, log_file=None))
+    parsing = [str(python), "-c", _PARSE, json.dumps(arguments[arguments.index("serve") + 1 :])]
+    try:
+        done = subprocess.run(parsing, capture_output=True, text=True, timeout=_SECONDS, check=False)  # noqa: S603  ours
+    except (OSError, subprocess.TimeoutExpired) as exc:
+        raise CannotServe(f"The arguments of {profile.name} cannot be checked with {python}: {exc}") from exc
+    if done.returncode == 0:
+        return
+    said = [line for line in done.stderr.splitlines() if line.strip()] or ["nothing"]
+    if any("No module named 'vllm'" in line for line in said):
+        raise CannotServe(
+            f"{python} has no vLLM to check the arguments of {profile.name} with: run scripts/setup, or set LLM_PYTHON."
+        )
+    reason = said[-1].partition("error: ")[2] or said[-1]
+    raise CannotServe(f"vLLM refuses the arguments of {profile.name}: {reason.strip()}")
