@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import anyio
 
-from chatbot.events import Event, NoticeCode, Token
-from chatbot.grounding import GroundingStream, QuotedAnswer, grounding_stream
+from chatbot.events import Event, NoticeCode, Related, RelatedPassage, Token
+from chatbot.grounding import GroundingStream, QuotedAnswer, grounding_stream, nearest_quote
 from chatbot.models import ThinkingFilter, Thought, begun_answer
 from chatbot.notices import DegradationLevel, degradation_notice, notice
 from chatbot.questions import CannedReply, canned_reply
@@ -17,6 +17,9 @@ from chatbot.streams import LiveAnswer
 from chatbot.transcript import FINISH, AnswerState, Turn, is_progress, shown_in
 from knowledge.passage import Passage
 from knowledge.withdrawals import Withdrawals
+
+MOST_RELATED = 3
+"""Passages that are shown in place of an answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,25 @@ class Answering:
         """Show the quotes, if there are any."""
         self.show(quoted.events)
         self.state.grounded = bool(quoted.citations)
+
+    def show_related(self) -> None:
+        """Show the passages that may help a customer whose question is not answered, if there are any."""
+        turn = self.turn
+        items = [
+            RelatedPassage(
+                n=n,
+                document_id=passage.document_id,
+                version=passage.version,
+                title=passage.title,
+                section=passage.section,
+                page=passage.page,
+                quote=quote,
+            )
+            for n, passage in enumerate(turn.prompt_passages[:MOST_RELATED], 1)
+            if (quote := nearest_quote(turn.question, passage, query=turn.found.query))
+        ]
+        if items:
+            self.show([Related(items=tuple(items))])
 
     def degrade(self, level: DegradationLevel) -> None:
         """Record the degradation level and show its notice."""

@@ -120,6 +120,25 @@ class Token(Event, frozen=True, kw_only=True):
     text: Annotated[str, Meta(description="the piece; all of them joined are the answer")]
 
 
+class RelatedPassage(msgspec.Struct, frozen=True, kw_only=True):
+    """A passage that may help where there is no answer."""
+
+    n: Annotated[int, Meta(description="the source's number")]
+    document_id: DocumentId
+    version: DocumentVersion
+    title: Annotated[str, Meta(description="the document's title")]
+    section: Annotated[str, Meta(description="the headings above the passage, joined by ` > `")]
+    page: Page
+    quote: Annotated[str, Meta(description="the words of the passage that are nearest to the question")]
+
+
+class Related(Event, frozen=True, kw_only=True):
+    """What may help where the question was not answered, nearest first: a bare JSON list; no claim, never grounded."""
+
+    name: ClassVar[str] = "related"
+    items: tuple[RelatedPassage, ...]
+
+
 class Citation(Event, frozen=True, kw_only=True):
     """A stretch of the answer stands in a source."""
 
@@ -203,8 +222,10 @@ class Unknown(Event, frozen=True, kw_only=True):
 
 
 EVENTS: dict[str, type[Event]] = {
-    kind.name: kind for kind in (Accepted, Queued, Sources, Token, Citation, Notice, Done, Failed)
+    kind.name: kind for kind in (Accepted, Queued, Sources, Token, Citation, Related, Notice, Done, Failed)
 }
+LISTS: dict[str, type[Sources | Related]] = {kind.name: kind for kind in (Sources, Related)}
+"""The events whose data is the bare list of their `items`."""
 _LAST = frozenset({Done.name, Failed.name})
 
 
@@ -217,7 +238,7 @@ def to_json(event: Event) -> bytes:
     """Return the event's `data:` line."""
     if isinstance(event, Unknown):
         return event.data
-    return msgspec.json.encode(event.items if isinstance(event, Sources) else event)
+    return msgspec.json.encode(event.items if isinstance(event, Sources | Related) else event)
 
 
 def from_json(name: str, data: bytes) -> Event:
@@ -226,8 +247,8 @@ def from_json(name: str, data: bytes) -> Event:
     An event of another name, or with a value that this release does not know, is an `Unknown`.
     """
     try:
-        if name == Sources.name:
-            return Sources(items=msgspec.json.decode(data, type=tuple[Source, ...]))
+        if kind := LISTS.get(name):
+            return msgspec.convert({"items": msgspec.json.decode(data)}, type=kind)
         if name in EVENTS:
             return msgspec.json.decode(data, type=EVENTS[name])
     except msgspec.MsgspecError:

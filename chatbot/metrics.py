@@ -18,6 +18,11 @@ from chatbot.models import ModelCallFinished
 from chatbot.notices import DegradationLevel
 from chatbot.records import TurnFinished
 
+_BY_LANGUAGE = (
+    ("chatbot_withheld_sentences", "Sentences that failed the checks"),
+    ("chatbot_citations", "Citations shown"),
+    ("chatbot_related_answers", "Refusals that showed passages near the question: what the documents may lack"),
+)
 _SECONDS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 40, 80)
 
 
@@ -33,8 +38,9 @@ class Metrics:
         )
         self.answer = histogram("chatbot_answer_seconds", "From the opened turn to settled", ["language"])
         self.tokens = counter("chatbot_tokens", "Tokens charged", ["kind"])
-        self.withheld = counter("chatbot_withheld_sentences", "Sentences that failed the checks", ["language"])
-        self.citations = counter("chatbot_citations", "Citations shown", ["language"])
+        self.withheld, self.citations, self.related = (
+            counter(name, documentation, ["language"]) for name, documentation in _BY_LANGUAGE
+        )
         self.refused = counter("chatbot_refused_requests", "Requests refused before the first byte", ["code"])
         self.rate_limited = counter(
             "chatbot_rate_limited_requests",
@@ -146,6 +152,7 @@ class Metrics:
         self.tokens.labels("answer").inc(turn.usage.answer_tokens)
         self.tokens.labels("thinking").inc(turn.usage.thinking_tokens)
         self.withheld.labels(turn.language).inc(turn.withheld)
+        self.related.labels(turn.language).inc(turn.related)
         self.citations.labels(turn.language).inc(turn.citations)
         if turn.degradation_level is not None:
             self.degraded.labels(turn.degradation_level.value).inc()

@@ -20,6 +20,8 @@ class TurnFinished:
     usage: Usage
     withheld: int
     citations: int
+    related: bool
+    """Whether passages that may help were shown in place of an answer."""
     degradation_level: DegradationLevel | None
     """None where the conversation's own endpoint answered."""
 

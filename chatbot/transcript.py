@@ -22,6 +22,7 @@ from chatbot.events import (
     Notice,
     NoticeCode,
     PassageRef,
+    Related,
     Source,
     Sources,
     Token,
@@ -198,7 +199,7 @@ class AnswerState:
 
 def shown_in(turn: Turn, published: Sequence[Event]) -> list[Event]:
     """Return what a customer reads of the published events, but for the notices of the turn itself and of progress."""
-    content = (event for event in published if isinstance(event, Token | Citation | Notice))
+    content = (event for event in published if isinstance(event, Token | Citation | Related | Notice))
     return [event for event in content if event not in turn.notices and not is_progress(event)]
 
 
@@ -366,6 +367,7 @@ def answer_message(turn: Turn, state: AnswerState, *, at: float) -> StoredMessag
         sources=sources(turn).items,
         passages=passage_refs(turn),
         citations=tuple(event for event in state.shown if isinstance(event, Citation)),
+        related=tuple(item for event in state.shown if isinstance(event, Related) for item in event.items),
         notices=(*turn.notices, *(event for event in state.shown if isinstance(event, Notice))),
         finish_reason="error" if state.error else state.finish_reason,
         grounded=state.grounded,
@@ -408,5 +410,6 @@ def turn_finished(turn: Turn, state: AnswerState, *, now: float) -> TurnFinished
         usage=state.usage,
         withheld=state.withheld,
         citations=sum(isinstance(event, Citation) for event in state.shown),
+        related=any(isinstance(event, Related) for event in state.shown),
         degradation_level=state.degradation_level,
     )

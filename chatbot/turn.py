@@ -307,6 +307,8 @@ async def speak(answering: Answering, place: Place) -> None:
                 await ask_the_model(answering, place)
             if scope.cancelled_caught:
                 answering.show_canned_reply(CannedReply.EMERGENCY)
+            elif answering.state.finish_reason in {FinishReason.REFUSED, FinishReason.WITHHELD}:
+                answering.show_related()
         live.check_repeated()
     except (ModelUnavailable, Overloaded) as exc:
         await answer_without_a_model(exc, answering)

@@ -2,7 +2,8 @@
 
 The id is the answer's own, so that `/v1/answers/{id}/…` takes it. Citations are `url_citation` annotations:
 `start_index` and `end_index` are the offsets of the cited sentence (code points, the end not included), `url` is the
-path of the passage at this API. Events without a counterpart in the format (queued, sources, notice) are left out.
+path of the passage at this API. A passage that may help in place of an answer (`related`) is one too, for no sentence:
+both offsets are the end of the text. Events without a counterpart in the format (queued, sources, notice) are left out.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,7 +12,20 @@ from typing import Final, Literal
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from chatbot.events import Accepted, Citation, Done, Event, Failed, FinishReason, Source, Sources, Token, Usage
+from chatbot.events import (
+    Accepted,
+    Citation,
+    Done,
+    Event,
+    Failed,
+    FinishReason,
+    Related,
+    RelatedPassage,
+    Source,
+    Sources,
+    Token,
+    Usage,
+)
 
 Finish = Literal["stop", "length", "content_filter"]
 
@@ -142,6 +156,7 @@ class Chunks:
         self._annotations = Annotations("", ())
         self._id = ""
         self._model = ""
+        self._length = 0
 
     def feed(self, event: Event) -> list[Chunk | ErrorReply]:
         """Return the chunks of the event: usually one, for some events none."""
@@ -152,9 +167,13 @@ class Chunks:
             case Sources():
                 self._annotations = Annotations(self._id, event.items)
             case Token():
+                self._length += len(event.text)
                 return [self._chunk(Delta(content=event.text))]
             case Citation():
                 return [self._chunk(Delta(annotations=(self._annotations.of(event),)))]
+            case Related():
+                annotations = tuple(self._annotations.related(item, at=self._length) for item in event.items)
+                return [self._chunk(Delta(annotations=annotations))]
             case Done():
                 return self._ended(event)
             case Failed():
@@ -187,14 +206,16 @@ class Annotations:
 
     def of(self, citation: Citation) -> Annotation:
         """Return the annotation, with the title of the source and its path at this API."""
-        return Annotation(
-            url_citation=UrlCitation(
-                start_index=citation.start,
-                end_index=citation.end,
-                title=self._titles.get(citation.n, citation.document_id),
-                url=f"/v1/answers/{self._answer_id}/sources/{citation.n}",
-            )
-        )
+        title = self._titles.get(citation.n, citation.document_id)
+        return self._annotation(citation.n, title, citation.start, citation.end)
+
+    def related(self, passage: RelatedPassage, *, at: int) -> Annotation:
+        """Return the annotation of a passage that may help, at the end of the text."""
+        return self._annotation(passage.n, passage.title, at, at)
+
+    def _annotation(self, n: int, title: str, start: int, end: int) -> Annotation:
+        url = f"/v1/answers/{self._answer_id}/sources/{n}"
+        return Annotation(url_citation=UrlCitation(start_index=start, end_index=end, title=title, url=url))
 
 
 def completion(events: Sequence[Event], *, created: int) -> Completion | ErrorReply:
@@ -208,9 +229,12 @@ def completion(events: Sequence[Event], *, created: int) -> Completion | ErrorRe
             return failure(failed)
         case [Accepted() as accepted], [Done() as done]:
             annotations = Annotations(accepted.answer_id, _sources(events))
+            text = "".join(event.text for event in events if isinstance(event, Token))
+            cited = [annotations.of(event) for event in events if isinstance(event, Citation)]
+            related = [item for event in events if isinstance(event, Related) for item in event.items]
             message = ReplyMessage(
-                content="".join(event.text for event in events if isinstance(event, Token)),
-                annotations=tuple(annotations.of(event) for event in events if isinstance(event, Citation)),
+                content=text,
+                annotations=(*cited, *(annotations.related(item, at=len(text)) for item in related)),
             )
             return Completion(
                 id=accepted.answer_id,

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from chatbot.events import EVENTS, Event, Sources
+from chatbot.events import EVENTS, LISTS, Event
 
 
 def stream_content() -> dict[str, Any]:
@@ -22,7 +22,7 @@ def json_content(kind: type[msgspec.Struct]) -> dict[str, Any]:
 
 def data_schema(kind: type[Event]) -> dict[str, Any]:
     """Return the JSON schema of an event's `data:`."""
-    return written_out(msgspec.json.schema(Sources.__annotations__["items"] if kind is Sources else kind))
+    return written_out(msgspec.json.schema(kind.__annotations__["items"] if kind.name in LISTS else kind))
 
 
 def _event(name: str, kind: type[Event]) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from pydantic import BaseModel, Field, PositiveInt
 from redis.asyncio import Redis
 
 from chatbot.errors import BadRequest, NotFound
-from chatbot.events import Citation, Notice, PassageRef, Source
+from chatbot.events import Citation, Notice, PassageRef, RelatedPassage, Source
 from chatbot.reads import Reads
 from chatbot.redis_client import RedisBreaker
 
@@ -101,6 +101,7 @@ class StoredMessage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     sources: tuple[Source, ...] = ()
     passages: tuple[PassageRef, ...] = ()
     citations: tuple[Citation, ...] = ()
+    related: tuple[RelatedPassage, ...] = ()
     notices: tuple[Notice, ...] = ()
     finish_reason: str | None = None
     grounded: bool | None = None

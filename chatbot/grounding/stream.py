@@ -375,6 +375,15 @@ _NEAR_ENOUGH: Final = 0.6
 _SHORTEST_QUOTE: Final = 8
 
 
+def nearest_quote(question: str, passage: Passage, *, query: str) -> str:
+    """Return the sentence or table row of a passage that is nearest to the question; "" where no word is shared.
+
+    `query` is what was searched for: the question with the one before it and synonyms.
+    """
+    nearest = Comparison([passage], question=question).nearest(query)
+    return next((quote.text for score, quote in nearest if score and len(quote.text) >= _SHORTEST_QUOTE), "")
+
+
 def quote_passages(
     question: str, sources: Sequence[Passage], language: Language, *, query: str = "", attempt: str = ""
 ) -> QuotedAnswer:

@@ -14,7 +14,7 @@ from pydantic.fields import FieldInfo
 from chatbot.api import LocalSigner
 from chatbot.app import create_app as create_chat_app
 from chatbot.errors import ChatError
-from chatbot.events import EVENTS, Sources
+from chatbot.events import EVENTS, LISTS
 from chatbot.metrics import Metrics as ChatMetrics
 from chatbot.services import Services as ChatServices
 from chatbot.settings import Settings as ChatSettings
@@ -60,11 +60,11 @@ def descendants(root: type[ChatError | IngestError]) -> Iterator[type[ChatError 
 
 
 def events() -> str:
-    """Return the events of an answer's stream with the JSON schema of their `data:` (`sources` sends its items)."""
+    """Return the events of an answer's stream with the JSON schema of their `data:` (lists send their items)."""
     return lines(
         {
             "event": name,
-            "data": named_nothing(msgspec.json.schema(Sources.__annotations__["items"] if kind is Sources else kind)),
+            "data": named_nothing(msgspec.json.schema(kind.__annotations__["items"] if name in LISTS else kind)),
         }
         for name, kind in EVENTS.items()
     )

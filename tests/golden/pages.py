@@ -33,6 +33,8 @@ from chatbot.events import (
     Notice,
     NoticeCode,
     Queued,
+    Related,
+    RelatedPassage,
     Source,
     Sources,
     Token,
@@ -405,6 +407,19 @@ EXAMPLES: Mapping[str, Event] = {
             page=None,
             quote="A transfer of up to USD 5,000 costs KRW 10,000.",
         ),
+        Related(
+            items=(
+                RelatedPassage(
+                    n=1,
+                    document_id="overseas-remittance",
+                    version=1,
+                    title="Overseas remittance",
+                    section="Fees",
+                    page=None,
+                    quote="A transfer of up to USD 5,000 costs KRW 10,000.",
+                ),
+            )
+        ),
         Notice(code=NoticeCode.MASKED, text="Personal data in your question was masked before use."),
         Done(
             finish_reason=FinishReason.STOP,
@@ -433,6 +448,8 @@ EXAMPLES: Mapping[str, Event] = {
     )
 }
 """An event of each kind, as a customer might read it."""
+_ITEMS: dict[str, type[msgspec.Struct]] = {Sources.name: Source, Related.name: RelatedPassage}
+"""The items of the events whose data is a bare list."""
 
 
 def api_page() -> str:
@@ -440,8 +457,7 @@ def api_page() -> str:
     return API.format(
         command=COMMAND,
         events="\n\n".join(
-            event_section(n, name, Source if kind is Sources else kind)
-            for n, (name, kind) in enumerate(EVENTS.items(), start=1)
+            event_section(n, name, _ITEMS.get(name, kind)) for n, (name, kind) in enumerate(EVENTS.items(), start=1)
         ),
         notices=table(("code", "what"), member_rows(NoticeCode)),
         reasons=table(("finish reason", "what"), member_rows(FinishReason)),

@@ -26,6 +26,8 @@ from chatbot.events import (
     Failed,
     Limits,
     Notice,
+    Related,
+    RelatedPassage,
     Source,
     Sources,
     Token,
@@ -194,6 +196,7 @@ class AnswerDocument(msgspec.Struct, frozen=True, kw_only=True):
     limits: Limits | None
     sources: tuple[Source, ...]
     citations: tuple[Citation, ...]
+    related: tuple[RelatedPassage, ...]
     notices: tuple[Notice, ...]
 
 
@@ -273,6 +276,7 @@ def document(events: Sequence[Event]) -> Response:
         limits=done.limits,
         sources=tuple(source for event in events if isinstance(event, Sources) for source in event.items),
         citations=tuple(event for event in events if isinstance(event, Citation)),
+        related=tuple(item for event in events if isinstance(event, Related) for item in event.items),
         notices=tuple(event for event in events if isinstance(event, Notice)),
     )
     return Response(msgspec.json.encode(answer_document), media_type="application/json")

@@ -27,7 +27,7 @@ export async function* followAnswer({ ask, resume, wait = reconnectDelay, silenc
         lost = 0;
         const payload = JSON.parse(data);
         answerId = payload.answer_id ?? answerId;
-        yield event === "sources" ? { type: event, items: payload } : { type: event, ...payload };
+        yield Array.isArray(payload) ? { type: event, items: payload } : { type: event, ...payload };
         if (event === "done" || event === "error") return;
       }
       throw new ConnectionLost("the stream ended in the middle");

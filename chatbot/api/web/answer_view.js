@@ -13,6 +13,7 @@ export class AnswerView {
   #text = "";
   #sources = [];
   #citations = [];
+  #related = [];
   #frame = 0;
   #body = el("div", { class: "body" });
   #status = el("p", { class: "status" }, el("span", { class: "dots", "aria-hidden": "true" }), el("span"));
@@ -52,6 +53,11 @@ export class AnswerView {
   cite(citation) {
     this.#citations.push(citation);
     this.#paintSoon();
+  }
+
+  /** Passages that may help where there is no answer: shown below it when it has ended. */
+  relate(items) {
+    this.#related = items;
   }
 
   notice({ code, text }) {
@@ -140,6 +146,7 @@ export class AnswerView {
     this.#sourceList.replaceChildren();
     const cited = [...new Set(this.#citations.map(({ n }) => n))].sort((a, b) => a - b).map((n) => this.#source(n));
     const others = this.#sources.filter((source) => !cited.some(({ n }) => n === source.n));
+    if (this.#related.length) return this.#sourceList.append(say(el("h3"), "related"), this.#list(this.#related));
     if (cited.length) this.#sourceList.append(say(el("h3"), "sources"), this.#list(cited));
     if (others.length) {
       const summary = say(el("summary"), "sources_other", { count: others.length });
@@ -148,15 +155,19 @@ export class AnswerView {
   }
 
   #list(sources) {
-    const quotesOf = (n) => this.#citations.filter((citation) => citation.n === n).map(({ quote }) => quote);
+    const quotesOf = (n) => [...this.#citations, ...this.#related].filter((passage) => passage.n === n).map(({ quote }) => quote);
     const items = sources.map((source) => {
       const button = el("button", { type: "button", class: "source", "aria-haspopup": "dialog" });
-      button.append(el("span", { class: "n" }, String(source.n)), el("span", { class: "what" }, ...describe(source)));
+      button.append(el("span", { class: "n" }, String(source.n)), el("span", { class: "what" }, ...describe(source), quoteOf(source)));
       button.addEventListener("click", () => this.#open(source, quotesOf(source.n), button));
       return el("li", {}, button);
     });
     return el("ul", { class: "sources" }, ...items);
   }
+}
+
+function quoteOf({ quote }) {
+  return quote ? el("span", { class: "quote", lang: languageOf(quote) }, quote) : "";
 }
 
 function describe(source) {

@@ -107,13 +107,14 @@ export class Chat {
   }
 
   #past(message, asked, siblings) {
-    const { answer_id: answerId, text, sources = [], citations = [], notices = [], grounded, feedback } = message;
+    const { answer_id: answerId, text, sources = [], citations = [], related = [], notices = [], grounded, feedback } = message;
     const view = new AnswerView(this.#openPassage);
     view.answerId = answerId;
     notices.forEach((notice) => view.notice(notice));
     view.sources(sources);
     view.append(text);
     citations.forEach((citation) => view.cite(citation));
+    view.relate(related);
     view.finish(message.finish_reason ?? "stop", { grounded });
     this.#offer(view, asked, siblings, feedback);
     return view.element;
@@ -210,6 +211,7 @@ export class Chat {
       sources: () => view.sources(event.items),
       token: () => this.#grew(event.text, running),
       citation: () => view.cite(event),
+      related: () => view.relate(event.items),
       notice: () => this.#noticed(event, running),
       done: () => this.#done(event, running),
       error: () => this.#failed(event, running),

@@ -17,7 +17,20 @@ from chatbot.errors import (
     Unauthenticated,
     Unsupported,
 )
-from chatbot.events import Accepted, Citation, Event, Failed, FinishReason, Notice, NoticeCode, Token, Usage
+from chatbot.events import (
+    Accepted,
+    Citation,
+    Event,
+    Failed,
+    FinishReason,
+    Notice,
+    NoticeCode,
+    Related,
+    RelatedPassage,
+    Sources,
+    Token,
+    Usage,
+)
 from tests.answers import done
 
 ACCEPTED = Accepted(
@@ -50,6 +63,20 @@ def test_a_source_that_was_not_listed_is_named_by_its_document() -> None:
     (annotation,) = whole.choices[0].message.annotations
     assert annotation.url_citation.title == "fees"
     assert annotation.url_citation.url == f"/v1/answers/{'a' * 32}/sources/7"
+
+
+def test_what_may_help_is_annotated_at_the_end_of_the_text_in_both_ways() -> None:
+    passage = RelatedPassage(n=2, document_id="d", version=1, title="Fees", section="", page=None, quote="A fee.")
+    found = Sources(items=())
+    events = (ACCEPTED, found, Token(text="No."), Related(items=(passage,)), done(FinishReason.REFUSED, usage=USAGE))
+    whole = completion(list(events), created=1)
+    assert isinstance(whole, Completion)
+    (annotation,) = whole.choices[0].message.annotations
+    cited = annotation.url_citation
+    assert (cited.start_index, cited.end_index, cited.title) == (3, 3, "Fees")
+    assert cited.url == f"/v1/answers/{'a' * 32}/sources/2"
+    chunks = [chunk for chunk in fed(*events) if isinstance(chunk, Chunk)]
+    assert [chunk.choices[0].delta.annotations for chunk in chunks][2] == (annotation,)
 
 
 def test_a_model_that_thinks_adds_nothing_to_the_answer() -> None:
