@@ -369,7 +369,7 @@ class Models:
                 call.add_tokens(len(part.token_ids))
                 for new in answer.feed(part):
                     yield new
-                if answer.spent:
+                if answer.cut:
                     break
         call.outcome = "ok"
         for held in answer.close():

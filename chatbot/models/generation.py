@@ -1,6 +1,6 @@
 """An answer as it is generated, endpoint after endpoint: what is new of each piece, and what it costs; no I/O."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from chatbot.events import Usage
@@ -40,9 +40,14 @@ class Generation:
         return self._continuation.begun
 
     @property
+    def cut(self) -> bool:
+        """Whether the answer, or its thinking, has all its tokens, and the present endpoint is to be left."""
+        return self._said.spent or (self._foreign is not None and self._foreign.spent)
+
+    @property
     def spent(self) -> bool:
-        """Whether the answer, or the thinking before it, has all tokens that it may have."""
-        return self._continuation.spent or self._said.spent or (self._foreign is not None and self._foreign.spent)
+        """Whether no endpoint need be asked for more."""
+        return self._continuation.spent or self.cut
 
     @property
     def thinks(self) -> bool:
@@ -79,21 +84,17 @@ class Generation:
         """Prepare for another endpoint after one that failed."""
         self._continuation.resume(self._tokenizer.decode)
 
-    def feed(self, delta: Delta) -> Iterator[Delta | Thought]:
-        """Yield what is new of a piece that the present endpoint generated."""
-        if self._foreign is None:
-            yield from self._ours(delta)
-            return
-        for part in self._foreign.feed(delta):
-            if isinstance(part, Thought):
-                yield Thought(part.tokens)
-            else:
-                yield from self._ours(self._in_our_tokens(part.text))
+    def feed(self, delta: Delta) -> Iterable[Delta | Thought]:
+        """Return what is new of a piece that the present endpoint generated."""
+        if self._foreign is not None:
+            return self._translated(self._foreign.feed(delta))
+        new = self._continuation.feed(delta)
+        return () if new is None else self._said.feed(new)
 
     def close(self) -> Iterator[Delta]:
         """Yield what was held back, now that the present endpoint has ended the answer."""
         if self._foreign is not None and (held := self._foreign.close()):
-            yield from (part for part in self._ours(self._in_our_tokens(held)) if isinstance(part, Delta))
+            yield from (part for part in self._translated([Delta(held, ())]) if isinstance(part, Delta))
         if held := self._said.close():
             yield Delta(held, ())
 
@@ -113,10 +114,12 @@ class Generation:
             thinking_tokens=thinking + thinking_elsewhere,
         )
 
-    def _ours(self, delta: Delta) -> Iterator[Delta | Thought]:
-        new = self._continuation.feed(delta)
-        if new is not None:
-            yield from self._said.feed(new)
+    def _translated(self, parts: Iterable[Delta | Thought]) -> Iterator[Delta | Thought]:
+        for part in parts:
+            if isinstance(part, Thought):
+                yield Thought(part.tokens)
+            elif (new := self._continuation.feed(self._in_our_tokens(part.text))) is not None:
+                yield from self._said.feed(new)
 
     def _in_our_tokens(self, text: str) -> Delta:
         """Return the text with the ids that it has in our tokenizer, after those that close what our prompt opened."""

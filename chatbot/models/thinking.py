@@ -10,7 +10,7 @@ answer; but an opening that only repeats the template's own is none. A closing w
 
 import codecs
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
@@ -59,19 +59,25 @@ class ThinkingFilter:
         self.answer_tokens = 0
         self.text = ""
         """The answer's."""
-
-    @property
-    def spent(self) -> bool:
+        self.spent = False
         """Whether all tokens that the thinking, or the answer, may have are there."""
-        return self.thinking_tokens >= self._most[0] or self.answer_tokens >= self._most[1]
 
     @property
     def inside(self) -> bool:
         """Whether a block of thinking is open."""
         return self._depth > 0
 
-    def feed(self, delta: Delta) -> Iterator[Thought | Delta]:
-        """Yield what a piece of the model's output holds, in its order."""
+    def feed(self, delta: Delta) -> Iterable[Thought | Delta]:
+        """Return what a piece of the model's output holds, in its order."""
+        is_plain = not (self._opening or self._depth or self._held or self._strips)
+        if is_plain and _MAY_BEGIN.search(delta.text) is None:
+            self.answer_tokens += len(delta.token_ids)
+            self.text += delta.text
+            self.spent = self.answer_tokens >= self._most[1]
+            return (delta,)
+        return self._separated(delta)
+
+    def _separated(self, delta: Delta) -> Iterator[Thought | Delta]:
         separated = self._by_ids(delta.token_ids) if self._opening and delta.token_ids else [self._by_text(delta)]
         for part in separated:
             if isinstance(part, Thought):
@@ -82,6 +88,7 @@ class ThinkingFilter:
                 self.text += part.text
             else:
                 self._held_tokens += len(part.token_ids)
+            self.spent = self.thinking_tokens >= self._most[0] or self.answer_tokens >= self._most[1]
             yield part
 
     @property
@@ -120,8 +127,6 @@ class ThinkingFilter:
         return True
 
     def _by_text(self, delta: Delta) -> Thought | Delta:
-        if not (self._depth or self._held or self._strips) and _MAY_BEGIN.search(delta.text) is None:
-            return delta
         inside, text = self.inside, self._held + delta.text
         lengths = range(min(_LONGEST_PART, len(text)), 0, -1)
         kept = next((len(text) - n for n in lengths if text[-n:] in _PARTS), len(text))
