@@ -6,6 +6,7 @@ PY := .venv/bin/python
 unexport PYTHONDONTWRITEBYTECODE
 N ?= 50
 SEED ?= 1
+SHARD ?= 1/1
 # Test files side by side. Those that start two vLLM come after the others: memory for both, and no start beside a test
 # of time.
 WORKERS ?= 2
@@ -51,10 +52,10 @@ fix: ## Format, and fix what lint can fix
 	@.venv/bin/ruff format -q .
 	@.venv/bin/ruff check -q --fix .
 
-faults: setup ## Inject every fault that can be survived, N times each (N=50)
+faults: setup ## Inject every fault that can be survived, N times each (N=50; SHARD=2/3: a part); goes on where it was broken off
 	@scripts/test_parts
 	@.venv/bin/llm-server fetch e5-small
-	@$(PY) -m pytest -q -m 'faults or long' --faults $(N) --patience 1 tests
+	@$(PY) scripts/faults.py $(N) --shard $(SHARD)
 
 mutants: setup ## Change N places of the code at random (SEED=1) and print the changes that no test notices; fails below 90 % noticed
 	@scripts/test_parts

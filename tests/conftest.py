@@ -39,10 +39,23 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "fault_round" in metafunc.fixturenames:
-        metafunc.parametrize("fault_round", range(metafunc.config.getoption("--faults")))
+    _repeat_faults(metafunc)
     if "database_url" in metafunc.fixturenames and metafunc.definition.get_closest_marker("both_databases"):
         metafunc.parametrize("database_url", ["sqlite", "postgresql"], indirect=True)
+
+
+MOST_LONG = 5
+"""How often a test that waits for ten seconds or more is repeated at most."""
+
+
+def _repeat_faults(metafunc: pytest.Metafunc) -> None:
+    """Have every test of a fault run as often as `--faults` says, also one that does not ask which round it is."""
+    times, is_long = metafunc.config.getoption("--faults"), metafunc.definition.get_closest_marker("long")
+    if "fault_round" not in metafunc.fixturenames:
+        if times == 1 or not (is_long or metafunc.definition.get_closest_marker("faults")):
+            return
+        metafunc.fixturenames.append("fault_round")
+    metafunc.parametrize("fault_round", range(min(times, MOST_LONG) if is_long else times))
 
 
 LAST = (
