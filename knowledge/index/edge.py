@@ -478,6 +478,6 @@ def _point(point: NewPoint) -> edge.Point:
 
 
 def _stored(record: edge.Record) -> StoredPoint:
-    vectors = record.vector if isinstance(record.vector, dict) else {}
-    dense: Any = vectors.get(DENSE, ())
+    vectors = record.vector  # each look at it makes a new list
+    dense: Any = vectors.get(DENSE, ()) if isinstance(vectors, dict) else ()
     return StoredPoint(id=str(record.id), payload=record.payload or {}, dense=dense)

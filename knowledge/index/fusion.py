@@ -6,9 +6,9 @@ z-scores, and where the weights come from, is in docs/decisions/0001-fusion-of-s
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from statistics import fmean
 
+import msgspec
 from pydantic import BaseModel, Field
 
 from knowledge.passage import Language
@@ -31,8 +31,7 @@ class FusionSettings(BaseModel, frozen=True):
         return self.dense_weight_ko if language == "ko" else self.dense_weight_en
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fused:
+class Fused(msgspec.Struct, frozen=True, kw_only=True):
     """One candidate: its fused score, and the score of its terms (None where it is below their candidates)."""
 
     point_id: str

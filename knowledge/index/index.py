@@ -142,7 +142,8 @@ class Index:
         )
         by_terms = scores[-1] if len(scores) > len(LANGUAGES) else {}
         best = fuse(by_meaning, by_terms, weight=weight, candidates=candidates)[:limit]
-        return await self._hits(best, vector, collection)
+        cosines = {point: cosine for named in scores[: len(LANGUAGES)] for point, cosine in named.items()}
+        return await self._hits(best, vector, cosines, collection)
 
     async def passage(self, *, document_id: str, version: int, n: int, access: Access) -> Passage | None:
         """Return one passage if `access` may read it."""
@@ -293,24 +294,28 @@ class Index:
             self._counted_at = time.monotonic()
         return math.log1p(max(self._size - 0.5, 0.5) / 1.5)
 
-    async def _hits(self, best: Sequence[Fused], vector: Sequence[float], collection: str) -> list[Hit]:
-        """Fetch what is shown; a point deleted since the search is left out."""
+    async def _hits(
+        self, best: Sequence[Fused], vector: Sequence[float], cosines: dict[str, float], collection: str
+    ) -> list[Hit]:
+        """Fetch what is shown; a point deleted since the search is left out. `cosines` are those that it has found."""
         if not best:
             return []
         ids = [candidate.point_id for candidate in best]
         points = {point.id: point for point in await self._engine.read(collection, ids, dense=True)}
         unit = await self._rarest(collection)
-        present = [candidate for candidate in best if candidate.point_id in points]
-        cosines = _cosines(vector, [points[candidate.point_id].dense for candidate in present])
+        # Only the terms have named these.
+        others = [point_id for point_id in points if point_id not in cosines]
+        cosines |= zip(others, _cosines(vector, [points[point_id].dense for point_id in others]), strict=True)
         return [
             Hit(
                 passage=_passage(points[candidate.point_id].payload),
                 score=candidate.score,
-                dense=cosine,
+                dense=cosines[candidate.point_id],
                 terms=(candidate.terms or 0.0) / unit,
                 collection=collection,
             )
-            for candidate, cosine in zip(present, cosines, strict=True)
+            for candidate in best
+            if candidate.point_id in points
         ]
 
     def _points(self, passages: Sequence[Passage], vectors: Sequence[Sequence[float]]) -> list[NewPoint]:

@@ -28,6 +28,17 @@ def starts_of(data: Path, document_id: str, version: int) -> set[object]:
     return {p["visible_from"] for p in payloads if (p["document_id"], p["version"]) == (document_id, version)}
 
 
+def windows_in(data: Path) -> dict[str, tuple[int, int]]:
+    """Return for each document how many of its points readers may see, now or later, and how many are drafts."""
+    if not (data / "qdrant" / "kb-1" / "shard").exists():
+        return {}
+    starts: dict[str, list[bool]] = {}
+    for record in _records(data):
+        payload = record.payload or {}
+        starts.setdefault(str(payload["document_id"]), []).append(payload.get("visible_from") is not None)
+    return {document_id: (sum(shown), len(shown) - sum(shown)) for document_id, shown in starts.items()}
+
+
 def _records(data: Path) -> list[edge.Record]:
     shard = edge.EdgeShard.load(str(data / "qdrant" / "kb-1" / "shard"))
     try:

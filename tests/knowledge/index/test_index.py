@@ -81,12 +81,15 @@ async def test_terms_of_an_earlier_question_break_a_tie(index: Index) -> None:
 
 
 async def test_a_hit_that_only_terms_found_has_its_cosine_too(tmp_path: Path, embedder: Embedder, terms: Terms) -> None:
-    settings = IndexSettings.model_validate({"path": tmp_path, "fusion": {"candidates": 1, "dense_weight_ko": 0}})
+    settings = IndexSettings.model_validate({"path": tmp_path, "fusion": {"candidates": 2, "dense_weight_ko": 0}})
+    (question,) = await embedder.embed_queries(["수수료 12345"])
+    near, far = [*question[:-1], -question[-1]], [*question[1:], question[0]]
     async with open_index(settings, embedder, terms) as index:
-        await index.upsert(numbered("수수료 안내를 알려 드립니다", "12345 수수료"))
-        hits = await index.search("12345 수수료 안내", access=CUSTOMER, limit=2)
-    assert len(hits) == 2
-    assert all(hit.dense > 0.5 for hit in hits)
+        await index.upsert(numbered("같은 뜻", "수수료 안내", "수수료 12345"), [question, near, far])
+        by_meaning = await index.weighing(1).search("수수료 12345", access=CUSTOMER, limit=2)
+        by_terms = await index.search("수수료 12345", access=CUSTOMER, limit=2)
+    assert ([hit.passage.n for hit in by_meaning], by_terms[0].passage.n) == ([0, 1], 2)
+    assert by_terms[0].dense == pytest.approx(sum(a * b for a, b in zip(question, far, strict=True)), abs=1e-3)
 
 
 async def test_a_question_without_terms_is_still_answered_by_meaning(index: Index) -> None:
