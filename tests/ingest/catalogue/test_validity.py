@@ -65,6 +65,12 @@ def test_of_those_replaced_before_they_began_the_last_one_continues_where_the_ne
     assert (after[2].visible_from, after[2].visible_until) == (NOON + NOTICE_SECONDS, None)
 
 
+def test_the_window_of_the_version_that_is_replaced_is_written_first() -> None:
+    versions = approved({1: version(1)}, 1, now=NOON)
+    windows = windows_for_approval(version(2), list(versions.values()), now=NOON + 60, zone=SEOUL)
+    assert [window.version for window in windows] == [1, 2]
+
+
 def with_window(version: Version, start: float, until: float | None) -> Version:
     return replace(version, state=State.APPROVED, visible_from=start, visible_until=until)
 
