@@ -65,7 +65,7 @@ def starts_something(path: Path) -> bool:
                 modules = [module, *(f"{module}.{alias.name}" for alias in names)]
             case _:
                 continue
-        if STARTING & {name for each in imported for name in (each, each.partition(".")[0])}:
+        if any(f"{each}.".startswith(f"{name}.") for each in imported for name in STARTING):
             return True
         files = {
             ROOT.joinpath(*module.split(".")).with_suffix(".py") for module in modules if module.startswith("tests.")
