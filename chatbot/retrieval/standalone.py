@@ -53,8 +53,7 @@ _CONTRACTED: Final = {"건": "은", "걸": "을", "게": "이", "긴": "은"}
 _IF: Final = re.compile(r"면(?:은)?요\s?[?.!]{0,3}$")
 _ENDS_IN_TOPIC: Final = re.compile(r"(?P<topic>[가-힣](?:은|는|도))요\s?[?.!]{0,3}$")
 _CORRECTION: Final = re.compile(
-    r"^(?P<former>[^.?!]{0,60}?)\s?(?:말고|아니고|아니라)\s(?P<meant>[^.?!]{1,60}?)(?:이에요|예요|이요|인데요|요)(?:[.?!,]\s?|\s|$)"
-    r"(?P<rest>.*)$"
+    r"^(?P<former>[^.?!]{0,60}?)\s?(?:말고|아니고|아니라)\s(?P<meant>[^.?!]{1,60}?)(?:이에요|예요|이요|인데요|요)(?=[\s.?!,]|\Z)"
 )
 _CHOICE: Final = re.compile(
     r"(?:둘 중(?:에)? )?(?:(?P<first>앞에?|첫\s?번째|먼저 말한|전자)|뒤에?|둘째|두\s?번째|나중에 말한|후자)"
@@ -191,7 +190,7 @@ class StandaloneQuestions:
         """Return the question that a correction ("수도권 아니고 대전이에요") asks; "" where it is none."""
         if not (correction := _CORRECTION.match(said)):
             return ""
-        meant, rest = correction["meant"].strip(), correction["rest"].strip()
+        meant, rest = correction["meant"].strip(), said[correction.end() :].lstrip(" .?!,")
         former = re.sub(r"[이가은는]$", "", correction["former"].split()[-1]) if correction["former"].split() else ""
         if rest and own_subject:
             return f"{with_particle(own_subject, '은')} {rest}"
