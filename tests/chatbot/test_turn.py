@@ -77,7 +77,7 @@ async def bank(redis: Redis, engine: AsyncEngine, tokenizer: Tokenizer, tmp_path
             deferred=DeferredWrites(DeferredSettings()),
             history=history,
             ledger=ledger,
-            models=SimpleNamespace(tokenizer=tokenizer, model=MODEL),
+            models=SimpleNamespace(tokenizer=tokenizer, model=MODEL, think=False),
             now=lambda: NOW,
             prompts=PromptBuilder(
                 load_templates(), tokenizer, banks={"ko": "한빛은행", "en": "Hanbit Bank"}, passage_tokens=1000

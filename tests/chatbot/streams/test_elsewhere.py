@@ -25,11 +25,19 @@ pytestmark = [pytest.mark.anyio, pytest.mark.services]
 
 
 @pytest.fixture
+async def redis(redis_url: str) -> AsyncGenerator[Redis]:
+    """A database of its own: answers that other tests left open would be taken over here."""
+    async with Redis.from_url(f"{redis_url.removesuffix('/0')}/11") as redis:
+        await redis.flushdb()
+        yield redis
+
+
+@pytest.fixture
 async def answer_log(redis: Redis, redis_url: str) -> AsyncGenerator[AnswerLog]:
     """A log whose readers have three connections."""
     async with (
         open_pipelined_connection(redis) as pipelined,
-        open_redis(redis_url, RedisSettings(max_readers=3).for_readers()) as readers,
+        open_redis(f"{redis_url.removesuffix('/0')}/11", RedisSettings(max_readers=3).for_readers()) as readers,
     ):
         yield AnswerLog(redis, RedisBreaker(PATIENT), AnswerLogSettings(), pipelined=pipelined, readers=readers)
 
