@@ -6,7 +6,8 @@ import os
 import random
 import signal
 import subprocess
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -308,8 +309,9 @@ async def test_an_eventsource_of_somebody_else_misses_nothing(talking: Cluster, 
     lost = 0
     async with talking.client(who) as http, wired(talking.url) as wire:
         while lost < times:
-            answers = [await begun(http) for _ in range(6)]
-            lines = await followed(wire, talking.token(who), answers, chance)
+            async with AsyncExitStack() as open_streams:  # an answer that nobody reads ends before node has started
+                answers = [await open_streams.enter_async_context(begun(http)) for _ in range(6)]
+                lines = await followed(wire, talking.token(who), answers, chance)
             lost += len([line for line in lines if line["name"] == "lost"]) - len(answers)  # the last is the end
             ends = [line["data"] for line in lines if line["name"] == "closed"]
             assert ends == ["204"] * len(answers), "an EventSource stops at the end of a finished stream"
@@ -337,11 +339,10 @@ def sent(lines: list[dict[str, str]], answer: str) -> list[SentEvent]:
     return [SentEvent(id=line["id"], name=line["name"], data=line["data"].encode()) for line in own]
 
 
-async def begun(http: httpx2.AsyncClient) -> str:
-    """Begin an answer and leave; return its id."""
+@asynccontextmanager
+async def begun(http: httpx2.AsyncClient) -> AsyncIterator[str]:
+    """Begin an answer and stay, without reading on, while the block runs; yield its id."""
     async with http.stream("POST", "/v1/chat", json={"message": KOREAN}) as response:
         assert response.status_code == 200, await response.aread()
-        events = read_events(response)
-        first = await anext(events)
-        await events.aclose()
-        return first.answer_id
+        async with aclosing(read_events(response)) as events:
+            yield (await anext(events)).answer_id
