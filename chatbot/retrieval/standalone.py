@@ -59,6 +59,7 @@ _CHOICE: Final = re.compile(
     r"(?:둘 중(?:에)? )?(?:(?P<first>앞에?|첫\s?번째|먼저 말한|전자)|뒤에?|둘째|두\s?번째|나중에 말한|후자)"
     r"(?:\s?[거것꺼]|(?<=[전후]자))(?P<particle>[는은도로])?(?=[\s?])"
 )
+_TOPIC_OR_SUBJECT: Final = re.compile(r"[이가은는]\Z")
 _SENTENCE_END: Final = re.compile(r"[?.!]")
 _AND: Final = re.compile(r"(?:이랑|랑|와|과|하고|이나|나|,|\s?아니면)\s?")
 _AT_FIRST: Final = re.compile(r"맨 처음|처음에 (?:말|물)")
@@ -115,8 +116,9 @@ class StandaloneQuestions:
         subject, own_subject = self._subject(before), self._named(said, titles)
         if chosen := self._with_choice(said, earlier):
             return chosen
-        if corrected := self._corrected(said, before.text, subject, own_subject):
-            return corrected
+        if correction := _CORRECTION.match(said):
+            rest = said[correction.end() :].lstrip(" .?!,")
+            return _corrected(correction, rest, before.text, subject, own_subject)
         if _IF.search(said) and not _SENTENCE_END.search(said[:-1]):  # "토요일이면요?" asks the same of a Saturday
             condition = _REFERRING.sub("", _IF.sub("면", said)).strip()
             return f"{condition} {earlier[-1].text}"
@@ -186,18 +188,6 @@ class StandaloneQuestions:
                 return text[left.start : left.end], text[right.start : right.end]
         return None
 
-    def _corrected(self, said: str, before: str, subject: str, own_subject: str) -> str:
-        """Return the question that a correction ("수도권 아니고 대전이에요") asks; "" where it is none."""
-        if not (correction := _CORRECTION.match(said)):
-            return ""
-        meant, rest = correction["meant"].strip(), said[correction.end() :].lstrip(" .?!,")
-        former = re.sub(r"[이가은는]$", "", correction["former"].split()[-1]) if correction["former"].split() else ""
-        if rest and own_subject:
-            return f"{with_particle(own_subject, '은')} {rest}"
-        if meant.endswith("면"):
-            return f"{with_particle(subject, '은')} {meant} 어떻게 되나요?"
-        return f"{before.replace(former, meant)} {rest}".strip() if former and former in before else ""
-
     def _words(self, text: str) -> set[str]:
         return {word for phrase in self._phrases(text) for word in phrase.naming(_OF_ANY_PRODUCT)}
 
@@ -213,6 +203,16 @@ class StandaloneQuestions:
             phrases[-1].append(morpheme)
         found = (_NounPhrase(tuple(nouns)) for nouns in phrases if nouns)
         return [phrase for phrase in found if phrase.naming(frozenset())]
+
+
+def _corrected(correction: re.Match[str], rest: str, before: str, subject: str, own_subject: str) -> str:
+    """Return the question that a correction ("수도권 아니고 대전이에요") asks; "" where that is not known."""
+    meant, former = correction["meant"].strip(), _TOPIC_OR_SUBJECT.sub("", "".join(correction["former"].split()[-1:]))
+    if rest and own_subject:
+        return f"{with_particle(own_subject, '은')} {rest}"
+    if subject and meant.endswith("면"):
+        return f"{with_particle(subject, '은')} {meant} 어떻게 되나요?"
+    return f"{before.replace(former, meant)} {rest}".strip() if former and former in before else ""
 
 
 def _in_place_of(referring: re.Match[str], subject: str) -> str:

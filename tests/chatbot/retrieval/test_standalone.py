@@ -61,10 +61,17 @@ def test_the_earlier_question_that_shares_a_word_is_the_one_that_goes_on(questio
     [
         ("그건 얼마예요?", EarlierQuestion("돈을 딴 사람한테 보냈어요", ("지연이체 서비스와 착오송금 반환 안내",))),
         ("그건 얼마예요?", EarlierQuestion("정기예금 금리는요?")),
+        ("아뇨 입대 말고 결혼하면요", EarlierQuestion("돈을 딴 사람한테 보냈어요")),
         ("What about its fee?", EarlierQuestion("How much is the term deposit?", ("Term deposit",))),
         ("그건 " * (LONGEST // 2) + "얼마예요?", DEPOSIT),
     ],
-    ids=["the question does not name what was found", "nothing is known of what was found", "English", "too long"],
+    ids=[
+        "the question does not name what was found",
+        "nothing is known of what was found",
+        "a correction of nothing",
+        "English",
+        "too long",
+    ],
 )
 def test_what_is_not_known_is_not_written(
     questions: StandaloneQuestions, question: str, before: EarlierQuestion
