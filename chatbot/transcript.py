@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import msgspec
 
 from chatbot.audit import AuditClosed, AuditOpened, Versions, passage_hash
-from chatbot.conversations import Basis, CachedAnswer, Conversation, StoredMessage
+from chatbot.conversations import Basis, CachedAnswer, Conversation, HistoryMessage, StoredMessage
 from chatbot.errors import ChatError
 from chatbot.events import (
     Accepted,
@@ -35,7 +35,7 @@ from chatbot.notices import DEGRADATION_LEVELS, DegradationLevel
 from chatbot.prompt import Prompt
 from chatbot.questions import OF_THE_QUESTION, CannedReply, ClientMessage, ScreenedQuestion, handoff
 from chatbot.records import TurnFinished
-from chatbot.retrieval import SearchResult
+from chatbot.retrieval import EarlierQuestion, SearchResult
 from chatbot.streams import AnswerId
 from knowledge.identity import Principal
 from knowledge.passage import Language, Passage
@@ -195,6 +195,18 @@ class AnswerState:
     def text(self) -> str:
         """The answer's text as it was shown."""
         return "".join(event.text for event in self.shown if isinstance(event, Token))
+
+
+def earlier_questions(earlier: Sequence[HistoryMessage]) -> list[EarlierQuestion]:
+    """Return the customer's questions, oldest first: as they were understood, with what was found for them if kept."""
+    questions: list[EarlierQuestion] = []
+    for message in earlier:
+        stored = message if isinstance(message, StoredMessage) else None
+        if message.role == "user":
+            questions.append(EarlierQuestion(stored.standalone if stored and stored.standalone else message.text))
+        elif stored is not None and questions:
+            questions[-1] = replace(questions[-1], titles=tuple(source.title for source in stored.sources))
+    return questions
 
 
 def shown_in(turn: Turn, published: Sequence[Event]) -> list[Event]:

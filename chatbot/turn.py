@@ -48,7 +48,7 @@ from chatbot.prompt import Prompt
 from chatbot.questions import CannedReply, Verdict
 from chatbot.records import TurnFinished
 from chatbot.repair import repair
-from chatbot.retrieval import EarlierQuestion, SearchResult
+from chatbot.retrieval import SearchResult
 from chatbot.screener import Screening
 from chatbot.services import Services
 from chatbot.streams import AnswerId, LiveAnswer
@@ -62,6 +62,7 @@ from chatbot.transcript import (
     audit_closed,
     audit_opened,
     basis,
+    earlier_questions,
     last_event,
     may_be_cached,
     question_message,
@@ -228,18 +229,6 @@ async def retrieve(
     if answerability.nothing_near(hits, services.settings.answerability):
         return result, CannedReply.CANNOT_VERIFY
     return result, None
-
-
-def earlier_questions(earlier: Sequence[HistoryMessage]) -> list[EarlierQuestion]:
-    """Return the customer's questions, oldest first: as they were understood, with what was found for them if kept."""
-    questions: list[EarlierQuestion] = []
-    for message in earlier:
-        stored = message if isinstance(message, StoredMessage) else None
-        if message.role == "user":
-            questions.append(EarlierQuestion(stored.standalone if stored and stored.standalone else message.text))
-        elif stored is not None and questions:
-            questions[-1] = replace(questions[-1], titles=tuple(source.title for source in stored.sources))
-    return questions
 
 
 def build_prompt(
