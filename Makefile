@@ -7,13 +7,14 @@ unexport PYTHONDONTWRITEBYTECODE
 N ?= 50
 SEED ?= 1
 SHARD ?= 1/1
+MINUTES ?= 30
 # Test files side by side. Those that start two vLLM come after the others: memory for both, and no start beside a test
 # of time.
 WORKERS ?= 2
 # Programs in Python without a suffix; ruff's extend-include has the same.
 SCRIPTS := scripts/chart_profiles scripts/house_numbers scripts/qdrant_requests scripts/release_digests scripts/site
 
-.PHONY: help setup run test test-fast test-qdrant check fix faults mutants evals gates bench charts pages docs lock samples clean
+.PHONY: help setup run test test-fast test-qdrant check fix faults chaos mutants evals gates bench charts pages docs lock samples clean
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
@@ -57,9 +58,14 @@ faults: setup ## Inject every fault that can be survived, N times each (N=50; SH
 	@.venv/bin/llm-server fetch e5-small
 	@$(PY) scripts/faults.py $(N) --shard $(SHARD)
 
-mutants: setup ## Change N places of the code at random (SEED=1) and print the changes that no test notices; fails below 90 % noticed
+chaos: setup ## Break everything at random for MINUTES=30 under 30 customers (SEED=1), and count what they read that is not kept as they read it
 	@scripts/test_parts
-	@$(PY) scripts/mutants.py $(N) --seed $(SEED)
+	@.venv/bin/llm-server fetch e5-small
+	@exec $(PY) -m tests.e2e.chaos --minutes $(MINUTES) --seed $(SEED)
+
+mutants: setup ## Change N places of the code at random (SEED=1) and print the changes that no test notices; fails below 90 % noticed; goes on where it was broken off
+	@scripts/test_parts
+	@$(PY) -m scripts.mutants $(N) --seed $(SEED)
 
 evals: setup ## Score retrieval and answers on the golden set with the cpu profile; fails below the gates
 	@.venv/bin/llm-server fetch e5-small cpu
@@ -74,7 +80,7 @@ bench: setup ## Measure first token and memory against vLLM asked directly, inge
 	@.venv/bin/llm-server fetch e5-small cpu-small
 	@scripts/peers
 	@failed=0; $(PY) -m evals.performance.bench || failed=$$?; $(PY) -m evals.performance.ingestion .venv/peers/bin/python || failed=$$?; \
-	  $(PY) -m evals.performance.passages || failed=$$?; $(PY) -m evals.performance.load && exit $$failed
+	  $(PY) -m evals.performance.passages || failed=$$?; $(PY) -m evals.performance.floods || failed=$$?; $(PY) -m evals.performance.load && exit $$failed
 
 attacks: setup ## Attack the whole product over a model that obeys everything (garak), and both APIs (schemathesis); 1 above a bound
 	@scripts/attack_parts

@@ -2,8 +2,8 @@
 one question in each language, then serves until Ctrl-C (`--once`: leaves after the answers, 0 if both were grounded).
 
 Every child process has a session of its own and is stopped by its process id, so that Ctrl-C ends things in order.
-`REDIS_URL`, `QDRANT_URL`, `DATABASE_URL`, `BLOB_URL`, `LLM_URLS` or `MODELS_FILE`, when set, replace the part they
-name.
+`REDIS_URL`, `QDRANT_URL`, `DATABASE_URL`, `BLOB_URL`, `EMBEDDER__URL`, `LLM_URLS` or `MODELS_FILE`, when set, replace
+the part they name.
 """
 
 import argparse
@@ -30,6 +30,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from chatbot.api import AUDIENCE, ISSUER, LocalSigner, demo_signer, key_pair
 from chatbot.app import create_app as create_chat
+from chatbot.calibration import CalibrationRefused
 from chatbot.events import Citation, Done, Event, Failed, Notice, NoticeCode, Source, Sources, Token, from_json
 from chatbot.models import ModelsMisconfigured
 from chatbot.serving import until_told
@@ -45,9 +46,10 @@ from ingest.maintenance import rebuild
 from ingest.services import Services as StaffServices
 from ingest.settings import Settings as StaffSettings
 from ingest.wiring import open_services as open_staff
+from knowledge.embedding import EmbeddingUnavailable
 from knowledge.identity import Principal
 from knowledge.index import Index, IndexFormatUnknown, IndexRefused, IndexUnavailable
-from knowledge.storage import open_engine
+from knowledge.storage import close_engine, open_engine
 from telemetry.groups import leaves
 from telemetry.logs import configure_logs
 from telemetry.setup import tracing
@@ -65,6 +67,18 @@ PROCESS_STOP_TIMEOUT_SECONDS = 60.0
 
 class CannotRun(Exception):
     """The product cannot start; the message is one sentence that says what is wrong and what to do."""
+
+
+CANNOT_SERVE = (
+    CalibrationRefused,
+    CannotRun,
+    EmbeddingUnavailable,
+    IndexRefused,
+    IndexUnavailable,
+    ModelsMisconfigured,
+    PortTaken,
+)
+"""The errors that stop the start; the message of each says what to do."""
 
 
 def print_progress(text: str) -> None:
@@ -140,6 +154,8 @@ def fetch_weights(*names: str) -> None:
     Raises:
         CannotRun: the command failed.
     """
+    if not names:
+        return
     command = [str(ROOT / ".venv/bin/llm-server"), "fetch", *names]
     if subprocess.run(command, check=False).returncode:  # noqa: S603
         raise CannotRun("the weights are not complete (see above); run again: what is there is kept")
@@ -289,6 +305,7 @@ def read_settings() -> tuple[ChatSettings, StaffSettings]:
     Raises:
         CannotRun: one has no value that it may have.
     """
+    os.environ.setdefault("BANK_FILE", str(SAMPLES.parent / "bank.yaml"))
     try:
         return ChatSettings(), StaffSettings()
     except ValidationError as exc:
@@ -300,10 +317,12 @@ def start_parts(profile: str, data: Path, stack: AsyncExitStack) -> subprocess.P
     """Start Redis and vLLM unless the environment names others; return vLLM's process, which is not ready yet."""
     if unset("REDIS_URL"):
         os.environ["REDIS_URL"] = stack.enter_context(redis_server(data))
+    elsewhere = not unset("EMBEDDER__FOLDER", "EMBEDDER__REVISION", "EMBEDDER__TOKENIZER")
+    embedder = () if elsewhere else ("e5-small",)  # of an endpoint without a tokenizer's folder its tokenizer
     if not unset("LLM_URLS", "MODELS_FILE"):
-        fetch_weights("e5-small")
+        fetch_weights(*embedder)
         return None
-    fetch_weights("e5-small", profile)
+    fetch_weights(*embedder, profile)
     print_progress(f"starting vLLM with the profile {profile} (log: {data / 'logs' / 'vllm.log'})")
     url, process = stack.enter_context(model_server(profile, data))
     weights = Path(os.environ.get("WEIGHTS_DIR", "~/.cache/bank-chatbot/weights")).expanduser()
@@ -346,7 +365,7 @@ async def run(profile: str, data: Path, *, once: bool) -> int:
         settings, staff_settings = read_settings()
         provider = stack.enter_context(tracing("bank-chatbot", settings.traces))
         engine: AsyncEngine = open_engine(settings.database)
-        stack.push_async_callback(engine.dispose)
+        stack.push_async_callback(close_engine, engine)
         index = await open_embedded_or_server(settings, staff_settings, stack)
         staff = await stack.enter_async_context(open_staff(staff_settings, index=index, engine=engine))
         await load_samples(staff)
@@ -354,8 +373,9 @@ async def run(profile: str, data: Path, *, once: bool) -> int:
             await wait_for_model(model, data)
         services = await stack.enter_async_context(open_chat(settings, engine=engine, index=index))
         demo = demo_signer(settings.demo_key_file)  # none beside somebody else's tokens, and none off loopback
+        staff_api = create_staff(staff, services.banks, tracer_provider=provider)
         chat = create_chat(services, tracer_provider=provider, demo=demo, demo_tenant=settings.demo_tenant)
-        await stack.enter_async_context(listening(create_staff(staff, tracer_provider=provider), staff_socket))
+        await stack.enter_async_context(listening(staff_api, staff_socket))
         await stack.enter_async_context(listening(chat, chat_socket))
         grounded = await ask_questions(f"http://{host}:{settings.port}", signer)
         if once:
@@ -393,7 +413,7 @@ def main() -> None:
     status = 1
     try:
         status = asyncio.run(run(arguments.profile, data, once=arguments.once))
-    except* (CannotRun, IndexRefused, IndexUnavailable, PortTaken, ModelsMisconfigured) as stopped:
+    except* CANNOT_SERVE as stopped:
         for reason in leaves(stopped):
             print(f"make run: {reason}", file=sys.stderr)
     except* (KeyboardInterrupt, asyncio.CancelledError):

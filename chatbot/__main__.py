@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from chatbot.api import LocalSigner, demo_signer, key_pair
 from chatbot.app import create_app
 from chatbot.audit import Anchors, AnchorsUnavailable, Audit, ChainProblem, open_anchors
+from chatbot.calibration import CalibrationRefused
 from chatbot.drift import ReferenceUnreadable
 from chatbot.encodings import TokenizerError
 from chatbot.errors import ChatError, NotFound
@@ -27,10 +28,11 @@ from chatbot.tables import SCHEMA
 from chatbot.wiring import open_replay_context, open_services
 from edge import PortTaken, bind, listening
 from knowledge import withdrawals
-from knowledge.embedding import EmbedderMissing
+from knowledge.bank import BankRefused
+from knowledge.embedding import EmbeddingUnavailable
 from knowledge.identity import ROLES, Principal
 from knowledge.index import IndexRefused, IndexUnavailable
-from knowledge.storage import UNAVAILABLE, migrate_database, open_engine
+from knowledge.storage import UNAVAILABLE, close_engine, migrate_database, open_engine
 from knowledge.withdrawals import StopChange, load_withdrawals
 from telemetry.groups import leaves
 from telemetry.logs import configure_logs
@@ -39,7 +41,9 @@ from telemetry.setup import tracing
 T = TypeVar("T")
 
 CANNOT_SERVE = (
-    EmbedderMissing,
+    BankRefused,
+    CalibrationRefused,
+    EmbeddingUnavailable,
     IndexRefused,
     IndexUnavailable,
     ModelsMisconfigured,
@@ -89,7 +93,7 @@ async def _serve(settings: Settings) -> None:
     async with AsyncExitStack() as stack:
         provider = stack.enter_context(tracing("chatbot", settings.traces))
         engine = open_engine(settings.database)
-        stack.push_async_callback(engine.dispose)
+        stack.push_async_callback(close_engine, engine)
         services = await stack.enter_async_context(open_services(settings, engine=engine))
         demo = demo_signer(settings.demo_key_file)
         chat = create_app(

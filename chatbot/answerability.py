@@ -1,8 +1,8 @@
 """Whether passages hold the answer to a question, from both scores of retrieval and one token of the model (pure).
 
 `score` is a logistic regression over the best term score, the cosine of the nearest passage, the share of the
-question's topics that no passage names, and the model's log-odds of "yes"; how its weights were fitted on three banks'
-documents: docs/decisions/0002-answerability.md.
+question's topics that no passage names, and the model's log-odds of "yes". Its weights hold for the embedder, model and
+probe that they were fitted with (`calibration.py`); how they were fitted: docs/decisions/0002-answerability.md.
 """
 
 import math
@@ -16,29 +16,58 @@ _CLIP = 1e-4
 """Probabilities are clipped to [1e-4, 1 - 1e-4] before their log-odds are taken."""
 
 
+class AnswerabilityWeights(BaseModel, frozen=True, extra="forbid"):
+    """The fitted values; what each means stands in `AnswerabilitySettings`."""
+
+    threshold: float
+    least_dense: float
+    bias: float
+    first: float
+    likeliest: float
+    dense: float
+    terms: float
+    unknown: float
+    english: float
+
+
+MODELS_WORD = AnswerabilityWeights(
+    threshold=0.5, least_dense=-1, bias=0, first=1, likeliest=0, dense=0, terms=0, unknown=-4, english=0
+)
+"""Where nothing was fitted with what is served: a question is answered if the model itself says rather yes than no, the
+less readily the more of its topics no passage names."""
+
+
 class AnswerabilitySettings(BaseModel, frozen=True):
-    """Weights and threshold; below `least_dense`, the least cosine, the model is not asked: nothing near was found."""
+    """Values of an operator's own in place of the calibration's; those that are not set are the calibration's."""
 
-    threshold: float = Field(0.45, description="ratio: how probable it must be that the passages hold the answer")
-    least_dense: float = Field(
-        0.78, description="ratio: the least cosine of the nearest passage; below it the model is not asked"
+    threshold: float | None = Field(
+        None, description="ratio: how probable it must be that the passages hold the answer"
     )
-    bias: float = Field(-4.131, description="weight: the constant of the fit")
-    first: float = Field(0.453, description="weight: of the model's log-odds for the first passage")
-    likeliest: float = Field(
-        0.0, description="weight: of its log-odds for the likeliest of the first three; 0 asks about the first alone"
+    least_dense: float | None = Field(
+        None, description="ratio: the least cosine of the nearest passage; below it the model is not asked"
     )
-    dense: float = Field(1.042, description="weight: of the nearest passage's cosine, as 20 x (cosine - 0.85)")
-    terms: float = Field(2.186, description="weight: of the highest term score, as ln(1 + score)")
-    unknown: float = Field(-3.557, description="weight: of the share of the question's topics that no passage names")
-    english: float = Field(
-        1.48, description="weight: added for English questions, to which the model says yes less readily"
+    bias: float | None = Field(None, description="weight: the constant of the fit")
+    first: float | None = Field(None, description="weight: of the model's log-odds for the first passage")
+    likeliest: float | None = Field(
+        None, description="weight: of its log-odds for the likeliest of the first three; 0 asks about the first alone"
+    )
+    dense: float | None = Field(None, description="weight: of the nearest passage's cosine, as 20 x (cosine - 0.85)")
+    terms: float | None = Field(None, description="weight: of the highest term score, as ln(1 + score)")
+    unknown: float | None = Field(
+        None, description="weight: of the share of the question's topics that no passage names"
+    )
+    english: float | None = Field(
+        None, description="weight: added for English questions, to which the model says yes less readily"
     )
 
+    def over(self, weights: AnswerabilityWeights) -> AnswerabilityWeights:
+        """Return the weights with the values that are set here."""
+        return weights.model_copy(update=self.model_dump(exclude_none=True))
 
-def nothing_near(hits: Sequence[Hit], settings: AnswerabilitySettings) -> bool:
+
+def nothing_near(hits: Sequence[Hit], weights: AnswerabilityWeights) -> bool:
     """Return whether no passage is near enough to the question to hold its answer."""
-    return not hits or max(hit.dense for hit in hits) < settings.least_dense
+    return not hits or max(hit.dense for hit in hits) < weights.least_dense
 
 
 def score(
@@ -46,24 +75,24 @@ def score(
     probabilities: Sequence[float],
     unknown: float,
     language: Language,
-    settings: AnswerabilitySettings,
+    weights: AnswerabilityWeights,
 ) -> float:
     """Return the probability in [0, 1] that the passages hold the answer.
 
     `probabilities` are the model's of "yes" to the passages probed so far, at least one, in their order; `unknown` is
     the share in [0, 1] of the question's topics that no passage names.
     """
-    z = settings.bias + settings.first * log_odds(probabilities[0])
-    z += settings.likeliest * log_odds(max(probabilities))
-    z += settings.dense * nearness(max(hit.dense for hit in hits))
-    z += settings.terms * math.log1p(max(hit.terms for hit in hits))
-    z += settings.unknown * unknown + settings.english * (language == "en")
+    z = weights.bias + weights.first * log_odds(probabilities[0])
+    z += weights.likeliest * log_odds(max(probabilities))
+    z += weights.dense * nearness(max(hit.dense for hit in hits))
+    z += weights.terms * math.log1p(max(hit.terms for hit in hits))
+    z += weights.unknown * unknown + weights.english * (language == "en")
     return 1 / (1 + math.exp(-z))
 
 
-def settled(score: float, settings: AnswerabilitySettings) -> bool:
+def settled(score: float, weights: AnswerabilityWeights) -> bool:
     """Return whether no further passage needs to be probed: the score is enough, or the others count nothing in it."""
-    return score >= settings.threshold or not settings.likeliest
+    return score >= weights.threshold or not weights.likeliest
 
 
 def nearness(cosine: float) -> float:

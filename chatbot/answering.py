@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import anyio
 
-from chatbot.events import Event, NoticeCode, Related, RelatedPassage, Token
+from chatbot.events import Event, Notice, NoticeCode, Related, RelatedPassage, Token
 from chatbot.grounding import GroundingStream, QuotedAnswer, grounding_stream, nearest_quote
 from chatbot.models import ThinkingFilter, Thought, begun_answer
 from chatbot.notices import DegradationLevel, degradation_notice, notice
@@ -15,6 +15,7 @@ from chatbot.questions import CannedReply, canned_reply
 from chatbot.services import Services
 from chatbot.streams import LiveAnswer
 from chatbot.transcript import FINISH, AnswerState, Turn, is_progress, shown_in
+from knowledge.bank import Bank
 from knowledge.passage import Passage
 from knowledge.withdrawals import Withdrawals
 
@@ -34,12 +35,17 @@ class Answering:
     @classmethod
     def of(cls, turn: Turn, live: LiveAnswer, services: Services) -> "Answering":
         """Return the answer at its beginning, or where the writer before this one ended."""
-        progress_shown = any(map(is_progress, live.published))
+        progress_shown = {event.code for event in live.published if isinstance(event, Notice) and is_progress(event)}
         state = AnswerState(shown=shown_in(turn, live.published), progress_shown=progress_shown)
         answering = cls(turn, live, state, services)
         if live.token_ids:
             answering.state.begin_after(answering.said(), turn)
         return answering
+
+    @property
+    def bank(self) -> Bank:
+        """The customer's bank."""
+        return self.services.banks.of(self.turn.who.tenant)
 
     def said(self) -> ThinkingFilter:
         """Return what the model has said by the token ids of the log."""
@@ -50,7 +56,11 @@ class Answering:
         """Return new grounding checks for a text that answers the turn."""
         settings = self.services.settings
         return grounding_stream(
-            self.turn.question, self.turn.prompt_passages, grounding=settings.grounding, contact=settings.contact
+            self.turn.question,
+            self.turn.prompt_passages,
+            grounding=settings.grounding,
+            bank=self.bank,
+            leading=(self.state.ranked or ())[:1],
         )
 
     # --- what is shown -----------------------------------------------------------------------------------------------
@@ -60,6 +70,7 @@ class Answering:
         if not events:
             return
         fresh = self.live.put(*events)
+        self.state.said = self.state.said or any(isinstance(event, Token) for event in events)
         if self.state.first_token_at is None and any(isinstance(event, Token) for event in fresh):
             self.state.first_token_at = time.monotonic()
         self.state.shown.extend(fresh)
@@ -67,23 +78,29 @@ class Answering:
     def show_progress(self, thought: Thought) -> None:
         """Count a piece of the model's thinking, and have its ids logged; the customer is told once that it thinks."""
         self.state.count(thinking_tokens=thought.tokens)
-        if not self.state.progress_shown:
-            self.live.put(notice(NoticeCode.THINKING, self.turn.language))
-            self.state.progress_shown = True
-        else:
+        if not self.tell_once(NoticeCode.THINKING):
             self.live.append_again()
+
+    def tell_once(self, code: NoticeCode) -> bool:
+        """Tell the customer how the answer is made, unless that was told before; return whether it was told now."""
+        if code in self.state.progress_shown:
+            return False
+        self.live.put(notice(code, self.turn.language))
+        self.state.progress_shown.add(code)
+        return True
 
     def show_canned_reply(self, reply: CannedReply) -> None:
         """Show one of the bank's own texts: it claims nothing, so it is neither cited nor grounded."""
-        text = canned_reply(reply, self.turn.language, contact=self.services.settings.contact)
-        self.show([Token(text=f"\n\n{text}" if self.state.text else text)])
+        text = canned_reply(reply, self.turn.language, self.bank)
+        follows = self.state.said if self.live.repeats else bool(self.state.text)
+        self.show([Token(text=f"\n\n{text}" if follows else text)])
         self.state.finish_reason = FINISH[reply]
         self.state.grounded = False
 
     def show_quotes(self, quoted: QuotedAnswer) -> None:
         """Show the quotes, if there are any."""
         self.show(quoted.events)
-        self.state.grounded = bool(quoted.citations)
+        self.state.grounded = self.state.quoted = bool(quoted.citations)
 
     def show_related(self) -> None:
         """Show the passages that may help a customer whose question is not answered, if there are any."""

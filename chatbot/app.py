@@ -95,7 +95,7 @@ def create_app(
     With an `admin_port` the calls of admins are on that port only.
     """
     app = FastAPI(
-        title="Bank chatbot",
+        title=f"{services.banks.first.names.en} chatbot",
         version="1",
         docs_url=None,
         redoc_url=None,
@@ -116,7 +116,7 @@ def create_app(
         app.include_router(router)
     if demo is not None:
         app.include_router(demo_router(demo, tenant=demo_tenant))
-    serve_page(app, "chatbot.api")
+    serve_page(app, "chatbot.api", services.banks)
     return app
 
 

@@ -24,6 +24,7 @@ ChatError
 Anything else is `internal` (500): a bug, logged with its trace id.
 """
 
+from collections.abc import Iterator
 from typing import ClassVar
 
 from chatbot.events import Limits
@@ -142,3 +143,18 @@ class AuditUnavailable(Unavailable):
 
 class Draining(Unavailable):
     code, title = "draining", "This server is shutting down; another one answers"
+
+
+def errors_under(kind: type[ChatError]) -> Iterator[type[ChatError]]:
+    """Yield an error and all that are derived from it."""
+    yield kind
+    for derived in kind.__subclasses__():
+        yield from errors_under(derived)
+
+
+def error_of(code: str, *, retry_after: float | None) -> ChatError:
+    """Return an error as a stream of events ends in it, by its code; `internal` where no error has that code."""
+    kind = next((kind for kind in errors_under(ChatError) if kind.code == code), ChatError)
+    error = kind.__new__(kind)
+    ChatError.__init__(error, retry_after=retry_after)
+    return error

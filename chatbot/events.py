@@ -27,6 +27,14 @@ class NoticeCode(StrEnum):
     """another endpoint, or the smaller model, continues the answer"""
     THINKING = "thinking"
     """the model thinks before it answers: progress, which no message of the history keeps"""
+    NOT_RESUMABLE = "not_resumable"
+    """the answer cannot go on if the model breaks off: said while it runs, kept in no message of the history"""
+
+
+PROGRESS = frozenset({NoticeCode.THINKING, NoticeCode.NOT_RESUMABLE})
+"""How the answer is made: told once, of no interest once it is whole, and kept in no message of the history."""
+ABOUT_THE_WRITER = PROGRESS | {NoticeCode.MODEL_SWITCHED, NoticeCode.DEGRADED}
+"""What befell the process that writes an answer: its successor need not say it again. Every other notice it must."""
 
 
 class FinishReason(StrEnum):
@@ -196,6 +204,9 @@ class Done(Event, frozen=True, kw_only=True):
     finish_reason: Annotated[FinishReason, Meta(description="why it has ended")]
     usage: Annotated[Usage, Meta(description="what it cost")]
     grounded: Annotated[bool, Meta(description="whether every claim that was shown stands in a source")]
+    quoted: Annotated[
+        bool, Meta(description="whether the documents' own sentences are shown instead of the model's words")
+    ] = False
     limits: Annotated[
         Limits | None, Meta(description="what the caller has left; null where the ledger cannot be asked")
     ]

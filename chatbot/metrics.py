@@ -13,10 +13,12 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 from chatbot.admission import Rejected, RejectionReason, Started
 from chatbot.deferred import WriteKind
 from chatbot.drift import FLOOR, Bin, Reference
+from chatbot.errors import ChatError, errors_under
 from chatbot.limits import PlansRead
 from chatbot.models import ModelCallFinished
 from chatbot.notices import DegradationLevel
 from chatbot.records import TurnFinished
+from knowledge.passage import Language
 
 _BY_LANGUAGE = (
     ("chatbot_withheld_sentences", "Sentences that failed the checks"),
@@ -24,6 +26,11 @@ _BY_LANGUAGE = (
     ("chatbot_related_answers", "Refusals that showed passages near the question: what the documents may lack"),
 )
 _SECONDS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 40, 80)
+
+
+def our_failures() -> list[type[ChatError]]:
+    """Return the errors that are our fault, not the caller's."""
+    return [error for error in errors_under(ChatError) if error.status >= 500]
 
 
 class Metrics:
@@ -133,7 +140,11 @@ class Metrics:
         return counter, gauge, histogram
 
     def begin_at_zero(self, priorities: Iterable[int]) -> None:
-        """Create the labelled counters that scalers ask the rate of: a counter that begins at 1 has no rate."""
+        """Create the labelled counters that scalers and alerts ask the rate of: one that begins at 1 has no rate."""
+        for error in our_failures():
+            self.refused.labels(error.code)
+            for language in get_args(Language):
+                self.answers.labels(f"error_{error.code}", language, "false")
         for level in DegradationLevel:
             self.degraded.labels(level.value)
         for kind in get_args(WriteKind):

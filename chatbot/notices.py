@@ -20,10 +20,14 @@ class DegradationLevel(StrEnum):
 
 DEGRADATION_LEVELS: Final = tuple(DegradationLevel)
 
-_TEXTS: Final[Mapping[NoticeCode, Mapping[Language, str]]] = {
+TEXTS: Final[Mapping[NoticeCode, Mapping[Language, str]]] = {
     NoticeCode.MASKED: {
         "ko": "질문에 있던 개인정보는 가리고 처리했습니다.",
         "en": "Personal data in your question was masked before it was used.",
+    },
+    NoticeCode.WITHHELD: {
+        "ko": "문서에서 확인되지 않은 내용은 표시하지 않았습니다.",
+        "en": "Statements that our documents do not confirm were left out.",
     },
     NoticeCode.HISTORY_UNAVAILABLE: {
         "ko": "지금은 이전 대화를 볼 수 없고 이 대화도 저장되지 않습니다.",
@@ -33,7 +37,12 @@ _TEXTS: Final[Mapping[NoticeCode, Mapping[Language, str]]] = {
         "ko": "답변을 검토하고 있습니다. 잠시만 기다려 주세요.",
         "en": "The answer is being worked out. One moment, please.",
     },
+    NoticeCode.NOT_RESUMABLE: {
+        "ko": "답변이 만들어지는 도중에 끊기면 이어서 만들 수 없습니다. 그때는 다시 질문해 주세요.",
+        "en": "If this answer breaks off while it is written, it cannot be continued. Please ask again then.",
+    },
 }
+"""The text of each code that has one."""
 _LEVELS: Final[Mapping[DegradationLevel, tuple[NoticeCode, Mapping[Language, str]]]] = {
     DegradationLevel.REPLICA: (
         NoticeCode.MODEL_SWITCHED,
@@ -74,7 +83,7 @@ _LEVELS: Final[Mapping[DegradationLevel, tuple[NoticeCode, Mapping[Language, str
 
 def notice(code: NoticeCode, language: Language) -> Notice:
     """Return the notice of a code that has one text."""
-    return Notice(code=code, text=_TEXTS[code][language])
+    return Notice(code=code, text=TEXTS[code][language])
 
 
 def degradation_notice(level: DegradationLevel, language: Language) -> Notice:

@@ -18,6 +18,7 @@ from knowledge.passage import Language, Passage
 PROBED = 3
 """Passages that a probe is made for, the most that may be asked: they hold the answer to 94 % of questions."""
 
+_OF_PROBES = ("system.", "question.", "probe.")
 _ANGLES = str.maketrans("<>＜＞﹤﹥", "‹›‹›‹›")  # the wide ones too: a small model reads them alike
 _MARKS: Mapping[Language, str] = {"ko": "문서", "en": "document"}
 
@@ -61,6 +62,11 @@ class Templates:
     texts: Mapping[str, str]
     version: str
 
+    @property
+    def probe_version(self) -> str:
+        """The version of those texts that a probe consists of."""
+        return _version({name: text for name, text in self.texts.items() if name.startswith(_OF_PROBES)})
+
 
 def load_templates() -> Templates:
     """Read `prompts/*.md` of this package."""
@@ -68,19 +74,20 @@ def load_templates() -> Templates:
     texts = {
         p.name.removesuffix(".md"): p.read_text("utf-8").strip() for p in folder.iterdir() if p.name.endswith(".md")
     }
+    return Templates(texts, _version(texts))
+
+
+def _version(texts: Mapping[str, str]) -> str:
     digest = hashlib.sha256("\0".join(f"{name}\0{texts[name]}" for name in sorted(texts)).encode())
-    return Templates(texts, digest.hexdigest()[:12])
+    return digest.hexdigest()[:12]
 
 
 class PromptBuilder:
     """Builds prompts that fit: passages are taken in order while they fit `passage_tokens`, at least one always."""
 
-    def __init__(
-        self, templates: Templates, tokenizer: Tokenizer, *, banks: Mapping[Language, str], passage_tokens: int
-    ) -> None:
+    def __init__(self, templates: Templates, tokenizer: Tokenizer, *, passage_tokens: int) -> None:
         self._templates = templates
         self._tokenizer = tokenizer
-        self._banks = banks
         self._passage_tokens = passage_tokens
 
     @property
@@ -88,12 +95,26 @@ class PromptBuilder:
         """The version of the templates."""
         return self._templates.version
 
+    @property
+    def probe_version(self) -> str:
+        """The version of the templates of probes."""
+        return self._templates.probe_version
+
     def build(
-        self, question: str, *, history: Sequence[Message], passages: Sequence[Passage], language: Language
+        self,
+        question: str,
+        *,
+        bank: str,
+        history: Sequence[Message],
+        passages: Sequence[Passage],
+        language: Language,
     ) -> Prompt:
-        """Return the prompt of a question, its history (oldest first) and its passages (best first)."""
+        """Return the prompt of a question to the bank of this name.
+
+        The history comes oldest first, the passages best first.
+        """
         marked = self._fitting([mark(passage, n, language) for n, passage in enumerate(passages, 1)])
-        system = Message("system", self._text("system", language).format(bank=self._banks[language]))
+        system = Message("system", self._text("system", language).format(bank=bank))
         before = (system, *(Message(message.role, as_data(message.content)) for message in history))
 
         answer = self._last_message("answer", question, marked, language)

@@ -115,7 +115,9 @@ class RedisBreaker:
         except RedisError as exc:
             # Redis answers, so it is not away: out of memory, disk full (MISCONF), an error in a script.
             self._close()
-            log.warning("redis_refused_command", error=type(exc).__name__, detail=str(exc)[:200])
+            # Of a command that it does not know, Redis repeats the arguments, which are a customer's.
+            detail = str(exc).partition(", with args")[0][:200]
+            log.warning("redis_refused_command", error=type(exc).__name__, detail=detail)
             raise StoreUnavailable from exc
         self._close()
         return reply

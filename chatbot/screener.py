@@ -36,13 +36,12 @@ class Screening:
 class Screener:
     """Screens one question at a time: threads beside each other would only take turns."""
 
-    def __init__(self, bank_names: Collection[str], *, seconds: float = SCREENING_SECONDS) -> None:
-        self._bank_names = bank_names
+    def __init__(self, *, seconds: float = SCREENING_SECONDS) -> None:
         self._seconds = seconds
         self._limiter = anyio.CapacityLimiter(1)
 
-    async def screen(self, question: str, earlier: Sequence[ClientMessage]) -> Screening:
-        """Return what screening finds.
+    async def screen(self, question: str, earlier: Sequence[ClientMessage], own_names: Collection[str]) -> Screening:
+        """Return what screening finds; `own_names` are those of the customer's bank.
 
         Raises:
             Overloaded: it did not end within the deadline.
@@ -50,13 +49,18 @@ class Screener:
         try:
             with anyio.fail_after(self._seconds):
                 return await anyio.to_thread.run_sync(
-                    self._screened, question, tuple(earlier), limiter=self._limiter, abandon_on_cancel=True
+                    self._screened,
+                    question,
+                    tuple(earlier),
+                    tuple(own_names),
+                    limiter=self._limiter,
+                    abandon_on_cancel=True,
                 )
         except TimeoutError as exc:
             raise Overloaded("many questions are screened at this moment", retry_after=1) from exc
 
-    def _screened(self, text: str, earlier: Sequence[ClientMessage]) -> Screening:
+    def _screened(self, text: str, earlier: Sequence[ClientMessage], own_names: Collection[str]) -> Screening:
         question = screen(text)
         may_be_answered = question.verdict is Verdict.OK
-        topic = excluded_topic(question.text, self._bank_names) if may_be_answered else None
+        topic = excluded_topic(question.text, own_names) if may_be_answered else None
         return Screening(question, topic, screened_messages(earlier) if may_be_answered else ())

@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import BaseModel, Field
 
 from chatbot.admission import Admission
-from chatbot.answerability import AnswerabilitySettings
+from chatbot.answerability import AnswerabilitySettings, AnswerabilityWeights
 from chatbot.audit import Audit, Versions
 from chatbot.conversations import AnswerCache, ConversationIds, History, Ratings
 from chatbot.deferred import DeferredWrites
@@ -23,8 +23,10 @@ from chatbot.retrieval import Retrieval
 from chatbot.screener import Screener
 from chatbot.shadow import Shadow
 from chatbot.streams import AnswerLog, AnswerRegistry, IdempotencyKeys
+from knowledge.bank import Banks
 from knowledge.identity import Authenticator
 from knowledge.index import Index
+from knowledge.profiles import AnswerMode
 from knowledge.withdrawals import Withdrawals
 
 
@@ -35,8 +37,14 @@ class TurnSettings(BaseModel, frozen=True):
         GroundingMode.STRICT,
         description="`strict` holds a sentence back until it is checked, `numbers` only a number, `off` checks nothing",
     )
+    answer: AnswerMode | None = Field(
+        None,
+        description=(
+            "`write` streams the model's words through the checks, `quote` shows the passages' own sentences, among "
+            "which the model chooses; without it as the profile of the primary model says"
+        ),
+    )
     answerability: AnswerabilitySettings = AnswerabilitySettings()
-    contact: str = Field("1599-0000", description="the telephone number of a person, which a hand-off names")
     repair_certainty: Annotated[float, Field(gt=0, le=1)] = Field(
         0.5,
         description=(
@@ -81,6 +89,7 @@ class Services:
     answers: AnswerRegistry
     answer_log: AnswerLog
     audit: Audit
+    banks: Banks
     conversation_ids: ConversationIds
     deferred: DeferredWrites
     drift: DriftWatch
@@ -97,6 +106,8 @@ class Services:
     screener: Screener
     shadow: Shadow
     withdrawals: Withdrawals
+    answerability: Callable[[], AnswerabilityWeights]
+    """Returns the weights that hold for what is served now."""
     cache_salt: Callable[[str], str]
     """Returns a tenant's salt of vLLM's prefix cache: unguessable, so that no tenant can probe what another asked."""
     now: Callable[[], float]

@@ -3,11 +3,12 @@
 Nested values use two underscores: `TURN__GROUNDING=numbers`, `LEDGER__LIMITS__USER__TOKENS_PER_MINUTE=20000`.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal, Self
+from typing import Any, Final, Literal, Self
 
-from pydantic import Field, JsonValue, SecretStr, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, JsonValue, SecretStr, ValidationInfo, field_validator, model_validator
+from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from chatbot.admission import AdmissionSettings
 from chatbot.audit import AuditSettings
@@ -21,6 +22,7 @@ from chatbot.redis_client import RedisSettings
 from chatbot.retrieval import RerankerSettings, RetrievalSettings
 from chatbot.services import TurnSettings
 from chatbot.streams import AnswerLogSettings, AnswerRegistrySettings, IdempotencySettings
+from knowledge.bank import BankFile
 from knowledge.embedding import EmbedderSettings
 from knowledge.identity import AuthSettings
 from knowledge.index import IndexSettings, ServerSettings
@@ -28,6 +30,12 @@ from knowledge.tls import TlsSettings
 from telemetry.setup import TraceSettings
 
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+MOVED: Final[Mapping[str, str]] = {
+    "BANK_NAME_KO": "`names.ko`",
+    "BANK_NAME_EN": "`names.en`",
+    "TURN__CONTACT": "`telephone`",
+}
+"""Variables of former releases, and the keys that have their values now."""
 
 
 class Settings(BaseSettings):
@@ -41,10 +49,16 @@ class Settings(BaseSettings):
     port: int = Field(8000, ge=1, le=65535, description="port: of the chat API")
     data_dir: Path = Field(Path(".data"), description="the folder of embedded stores, logs and keys")
     weights_dir: Path = Field(
-        Path("~/.cache/bank-chatbot/weights"), description="the folder of model weights; it holds the embedder"
+        Path("~/.cache/bank-chatbot/weights"),
+        description="the folder of model weights, with the embedder's unless another place is named",
     )
-    bank_name_ko: str = Field("한빛은행", description="what the Korean prompt calls the bank")
-    bank_name_en: str = Field("Hanbit Bank", description="what the English prompt calls the bank")
+    embedder: EmbedderSettings = Field(EmbedderSettings(), validate_default=True)
+    bank_file: BankFile = Field(
+        description=(
+            "a YAML file with what is the bank's own: names, telephone, logo, colours, texts, helplines, glossary "
+            "(docs/bank.md); `make run` names the sample bank's"
+        )
+    )
     redis_url: SecretStr = Field(description="history, answer logs, token ledger; `make run` starts one")
     ledger_cluster_url: SecretStr | None = Field(
         None, description="any node of a Redis Cluster that keeps the token ledger, where one Redis cannot"
@@ -74,7 +88,9 @@ class Settings(BaseSettings):
     llm_tokenizer: Path | None = Field(
         None, description="the folder of the served model's tokenizer, compared with the endpoint at the start"
     )
-    llm_profile: ProfileName = Field("cpu", description="whose deadlines these endpoints have")
+    llm_profile: ProfileName = Field(
+        "cpu", description="whose deadlines these endpoints have: the name of a profile, or the path of a .yaml file"
+    )
     llm_api_key: SecretStr | None = Field(
         None, description="the endpoints' key; entries of a models file have their own"
     )
@@ -84,6 +100,13 @@ class Settings(BaseSettings):
         description=(
             "what the model's chat template is given beside the messages, as JSON; many reasoning models do not think "
             'with `{"enable_thinking": false}`'
+        ),
+    )
+    calibration_file: Path | None = Field(
+        None,
+        description=(
+            "a YAML file of fitted values with the embedder, the models and the probe that they were fitted with; "
+            "without it that of `make run`'s model"
         ),
     )
     audit_key: SecretStr = Field(description="the secret that chains the audit rows; `make run` makes one")
@@ -136,11 +159,37 @@ class Settings(BaseSettings):
     traces: TraceSettings = TraceSettings()
     passage_tokens: int = Field(1000, ge=200, description="tokens: of the prompt that passages may take")
 
+    @field_validator("embedder")
+    @classmethod
+    def _embedder_in_the_weights(cls, embedder: EmbedderSettings, info: ValidationInfo) -> EmbedderSettings:
+        return embedder.below(info.data["weights_dir"])
+
     @model_validator(mode="after")
     def _demo_only_on_loopback(self) -> Self:
         if self.demo_key_file is not None:
             check_demo_host(self.host)
         return self
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003  as pydantic calls it
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[Any, ...]:
+        """Read the environment, and which variables of former releases it still has."""
+        variables = env_settings.env_vars if isinstance(env_settings, EnvSettingsSource) else {}
+        moved = [name for name in MOVED if name in {variable.upper() for variable in variables}]
+        return init_settings, env_settings, dotenv_settings, file_secret_settings, lambda: {"moved": moved}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _moved_into_the_bank_s_file(cls, values: dict[str, Any]) -> dict[str, Any]:
+        if moved := values.pop("moved", ()):
+            raise ValueError("; ".join(f"{name} is now {MOVED[name]} of BANK_FILE: move it there" for name in moved))
+        return values
 
     @model_validator(mode="after")
     def _plans_can_be_read(self) -> Self:
@@ -192,11 +241,6 @@ class Settings(BaseSettings):
         if self.qdrant_url is not None:
             return IndexSettings(url=self.qdrant_url, api_key=self.qdrant_api_key, server=self.qdrant)
         return IndexSettings(path=self.data_dir / "qdrant")
-
-    @property
-    def embedder(self) -> EmbedderSettings:
-        """The embedding model in the weights folder."""
-        return EmbedderSettings(folder=self.weights_dir.expanduser() / "e5-small")
 
 
 def check_demo_host(host: str) -> None:

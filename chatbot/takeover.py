@@ -1,7 +1,8 @@
 """Continuing an answer whose writer died: the turn of its checkpoint, the tokens in its log, and `turn.py` once more.
 
 Before the first token the model is asked anew; after it, the model goes on from the next token. An answer that must
-not go on (cancelled, abandoned, revoked, or taken over too often) is ended.
+not go on (cancelled, abandoned, revoked, or taken over too often) is ended. One whose outcome was decided is only
+finished: it may be settled and recorded already.
 """
 
 import time
@@ -16,7 +17,7 @@ from chatbot.events import Unknown
 from chatbot.questions import CannedReply
 from chatbot.services import Services
 from chatbot.streams import LiveAnswer, TakenOver, whole_tokens
-from chatbot.transcript import failed, turn_of
+from chatbot.transcript import AnswerState, failed, state_of, turn_of
 from chatbot.turn import answer, finish
 
 log = structlog.get_logger(__name__)
@@ -34,6 +35,9 @@ async def resume(live: LiveAnswer, taken: TakenOver, services: Services) -> None
         live.put(failed(ChatError()))  # its reservation stays charged, and its audit record open
         return
     turn = replace(turn, opened_at=time.monotonic() - (services.now() - turn.found.as_of))
+    if decided := outcome_of(taken):
+        await finish(Answering(turn, live, decided, services))
+        return
     live.continue_after(whole_tokens(taken.token_ids, services.models.tokenizer.decode))
     answering = Answering.of(turn, live, services)
     revoked = turn.reply is None and answering.revoked()
@@ -44,6 +48,15 @@ async def resume(live: LiveAnswer, taken: TakenOver, services: Services) -> None
         await end(answering, cancelled=taken.cancelled)
     else:
         await answer(turn, live, services.admission.enter_unconditionally(turn.who), services)
+
+
+def outcome_of(taken: TakenOver) -> AnswerState | None:
+    """Return the outcome that the writer before had decided; None where it had not, or nobody here can read it."""
+    try:
+        return state_of(taken.outcome) if taken.outcome else None
+    except msgspec.MsgspecError:
+        log.exception("outcome_unreadable", answer_id=taken.answer_id)
+        return None
 
 
 async def end(answering: Answering, *, cancelled: bool) -> None:

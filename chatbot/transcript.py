@@ -10,8 +10,9 @@ import msgspec
 
 from chatbot.audit import AuditClosed, AuditOpened, Versions, passage_hash
 from chatbot.conversations import Basis, CachedAnswer, Conversation, HistoryMessage, StoredMessage
-from chatbot.errors import ChatError
+from chatbot.errors import ChatError, error_of
 from chatbot.events import (
+    PROGRESS,
     Accepted,
     Citation,
     Done,
@@ -28,15 +29,16 @@ from chatbot.events import (
     Token,
     Usage,
 )
-from chatbot.grounding import GroundingMode
+from chatbot.grounding import GroundingMode, Quote
 from chatbot.limits import Reservation
 from chatbot.models import ModelDone, Sampling, ThinkingFilter
 from chatbot.notices import DEGRADATION_LEVELS, DegradationLevel
 from chatbot.prompt import Prompt
 from chatbot.questions import OF_THE_QUESTION, CannedReply, ClientMessage, ScreenedQuestion, handoff
 from chatbot.records import TurnFinished
-from chatbot.retrieval import EarlierQuestion, SearchResult
+from chatbot.retrieval import SearchResult
 from chatbot.streams import AnswerId
+from knowledge.bank import Bank
 from knowledge.identity import Principal
 from knowledge.passage import Language, Passage
 
@@ -142,14 +144,18 @@ class AnswerState:
     finish_reason: FinishReason = FinishReason.CANCELLED
     usage: Usage = field(default_factory=Usage)
     grounded: bool = False
+    quoted: bool = False
+    """Whether the passages' own sentences are shown instead of the model's words."""
     error: ChatError | None = None
     withheld: int = 0
     """The number of sentences that failed the checks."""
     first_token_at: float | None = None
     """When the first text was shown, in seconds on the monotonic clock."""
     shown: list[Event] = field(default_factory=list)
-    progress_shown: bool = False
-    """Whether the customer was told that the model thinks."""
+    said: bool = False
+    """Whether this writer has said any text, be it what the log had already."""
+    progress_shown: set[NoticeCode] = field(default_factory=set)
+    """What the customer was told of the answer while it runs."""
     models: tuple[str, ...] = ()
     degradation_level: DegradationLevel | None = None
     cached_answer_id: str = ""
@@ -157,6 +163,8 @@ class AnswerState:
     probes: tuple[float, ...] = ()
     """The model's probability of "yes" to each probe that was asked, in order."""
     repair: Repair | None = None
+    ranked: tuple[Quote, ...] | None = None
+    """The passages' sentences that may state the answer, the likeliest first; None until they are ranked."""
 
     def begin_after(self, said: ThinkingFilter, turn: Turn) -> None:
         """Count what an earlier writer had generated."""
@@ -197,16 +205,13 @@ class AnswerState:
         return "".join(event.text for event in self.shown if isinstance(event, Token))
 
 
-def earlier_questions(earlier: Sequence[HistoryMessage]) -> list[EarlierQuestion]:
-    """Return the customer's questions, oldest first: as they were understood, with what was found for them if kept."""
-    questions: list[EarlierQuestion] = []
-    for message in earlier:
-        stored = message if isinstance(message, StoredMessage) else None
-        if message.role == "user":
-            questions.append(EarlierQuestion(stored.standalone if stored and stored.standalone else message.text))
-        elif stored is not None and questions:
-            questions[-1] = replace(questions[-1], titles=tuple(source.title for source in stored.sources))
-    return questions
+def earlier_questions(earlier: Sequence[HistoryMessage]) -> list[str]:
+    """Return the customer's questions, oldest first, as they were understood."""
+    return [
+        (message.standalone if isinstance(message, StoredMessage) else "") or message.text
+        for message in earlier
+        if message.role == "user"
+    ]
 
 
 def shown_in(turn: Turn, published: Sequence[Event]) -> list[Event]:
@@ -216,8 +221,8 @@ def shown_in(turn: Turn, published: Sequence[Event]) -> list[Event]:
 
 
 def is_progress(event: Event) -> bool:
-    """Return whether the event says that the model thinks: of no interest once it has answered."""
-    return isinstance(event, Notice) and event.code is NoticeCode.THINKING
+    """Return whether the event says how the answer is made: of no interest once it is whole."""
+    return isinstance(event, Notice) and event.code in PROGRESS
 
 
 def checkpoint(turn: Turn) -> bytes:
@@ -233,6 +238,53 @@ def turn_of(checkpoint: bytes) -> Turn:
         msgspec.MsgspecError: another release wrote the checkpoint, and this one cannot read it.
     """
     return msgspec.msgpack.decode(checkpoint, type=Turn)
+
+
+class Outcome(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How an answer ends, as its log keeps it from the decision to the last event; `error` is a code.
+
+    The names of the fields are read by processes of other releases.
+    """
+
+    finish_reason: FinishReason
+    usage: Usage
+    grounded: bool = False
+    quoted: bool = False
+    error: str = ""
+    retry_after: float | None = None
+    withheld: int = 0
+    models: tuple[str, ...] = ()
+    degradation_level: DegradationLevel | None = None
+    cached_answer_id: str = ""
+    probes: tuple[float, ...] = ()
+    repair: Repair | None = None
+
+
+_AS_DECIDED = tuple(name for name in Outcome.__struct_fields__ if name not in {"error", "retry_after"})
+"""The fields of an outcome that are those of the state, by the same names."""
+
+
+def outcome(state: AnswerState) -> bytes:
+    """Return how an answer ends as a successor reads it, as MessagePack; what was shown is in the log."""
+    decided = Outcome(
+        **{name: getattr(state, name) for name in _AS_DECIDED},
+        error=state.error.code if state.error else "",
+        retry_after=state.error.retry_after if state.error else None,
+    )
+    return msgspec.msgpack.encode(decided)
+
+
+def state_of(outcome: bytes) -> AnswerState:
+    """Return the state of an answer whose outcome was decided, but for what was shown.
+
+    Raises:
+        msgspec.MsgspecError: another release wrote the outcome, and this one cannot read it.
+    """
+    decided = msgspec.msgpack.decode(outcome, type=Outcome)
+    return AnswerState(
+        **{name: getattr(decided, name) for name in _AS_DECIDED},
+        error=error_of(decided.error, retry_after=decided.retry_after) if decided.error else None,
+    )
 
 
 def audit_opened(turn: Turn, versions: Versions, *, grounding: GroundingMode, at: float) -> AuditOpened:
@@ -348,7 +400,7 @@ def to_be_cached(turn: Turn, state: AnswerState, *, model: str, at: float) -> Ca
     if not (may_be_cached(turn) and complete and state.grounded and state.models == (model,)):
         return None
     citations = tuple(event for event in state.shown if isinstance(event, Citation))
-    return CachedAnswer(answer_id=turn.answer_id, text=state.text, citations=citations, at=at)
+    return CachedAnswer(answer_id=turn.answer_id, text=state.text, citations=citations, at=at, quoted=state.quoted)
 
 
 def question_message(turn: Turn, *, at: float) -> StoredMessage:
@@ -386,16 +438,22 @@ def answer_message(turn: Turn, state: AnswerState, *, at: float) -> StoredMessag
     )
 
 
-def last_event(turn: Turn, state: AnswerState, limits: Limits | None, *, contact: str) -> Event:
-    """Return the event that ends the stream; `contact` is the bank's telephone number.
+def last_event(turn: Turn, state: AnswerState, limits: Limits | None, bank: Bank) -> Event:
+    """Return the event that ends the stream; where it is an error it names a person of the customer's bank.
 
     It counts no cached tokens: customers of a tenant share a prefix cache, and the count would tell one of them what
     another has asked (docs/decisions/0021).
     """
     if state.error is None:
         usage = msgspec.structs.replace(state.usage, cached_tokens=0)
-        return Done(finish_reason=state.finish_reason, usage=usage, grounded=state.grounded, limits=limits)
-    return failed(state.error, trace_id=turn.trace_id, handoff=handoff(turn.language, contact=contact))
+        return Done(
+            finish_reason=state.finish_reason,
+            usage=usage,
+            grounded=state.grounded,
+            quoted=state.quoted,
+            limits=limits,
+        )
+    return failed(state.error, trace_id=turn.trace_id, handoff=handoff(turn.language, bank))
 
 
 def failed(error: ChatError, *, trace_id: str = "", handoff: str = "") -> Failed:

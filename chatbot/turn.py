@@ -40,14 +40,14 @@ from chatbot.errors import (
     StoreUnavailable,
 )
 from chatbot.events import FinishReason, Limits, NoticeCode, PassageRef, Queued, Token, Usage
-from chatbot.grounding import GroundingStream, quote_passages
+from chatbot.grounding import GroundingMode, GroundingStream
 from chatbot.limits import Caller, Ledger, Reservation
-from chatbot.models import YES_OR_NO, Delta, ModelDone, Switched, Thought
+from chatbot.models import YES_OR_NO, Delta, ModelDone, NotResumable, Switched, Thought
 from chatbot.notices import DegradationLevel, notice
-from chatbot.prompt import Prompt
+from chatbot.prompt import Prompt, PromptBuilder
 from chatbot.questions import CannedReply, Verdict
+from chatbot.quoting import choose_quotes, quotes, ranked_quotes
 from chatbot.records import TurnFinished
-from chatbot.repair import repair
 from chatbot.retrieval import SearchResult
 from chatbot.screener import Screening
 from chatbot.services import Services
@@ -65,14 +65,17 @@ from chatbot.transcript import (
     earlier_questions,
     last_event,
     may_be_cached,
+    outcome,
     question_message,
     sources,
     to_be_cached,
     turn_finished,
 )
 from knowledge.access import Access
+from knowledge.bank import Bank
 from knowledge.identity import Principal
 from knowledge.passage import Language, language_of
+from knowledge.profiles import AnswerMode
 from knowledge.withdrawals import Withdrawals
 from telemetry.setup import current_trace_id
 from telemetry.supervision import contained
@@ -97,7 +100,8 @@ async def open_turn(question: Question, who: Principal, services: Services) -> T
     caller = Caller.of(who, services.models.model)
     services.ledger.count_request(caller)
     conversation = await load_conversation(question, owner, services)
-    screening = await services.screener.screen(question.text, question.earlier)
+    bank = services.banks.of(who.tenant)
+    screening = await services.screener.screen(question.text, question.earlier, bank.own_names)
     screened = screening.question
     language = language_of(screened.text)
     branch = branch_of(conversation, question)
@@ -107,7 +111,7 @@ async def open_turn(question: Question, who: Principal, services: Services) -> T
     # A question that is understood alone needs no message before it.
     budget = 0 if result.standalone else settings.history_tokens
     in_prompt = window(earlier, services.models.tokenizer.count, budget)
-    prompt = build_prompt(result.standalone or screened.text, in_prompt, result, language, services)
+    prompt = build_prompt(result.standalone or screened.text, in_prompt, result, language, bank, services.prompts)
     thinking_tokens = settings.thinking_tokens if services.models.think else 0
     answer_tokens = await services.ledger.expected_answer_tokens(
         who.tenant, question.max_answer_tokens + thinking_tokens
@@ -226,17 +230,23 @@ async def retrieve(
     # The index may hear of a withdrawal later than the table that every replica reads.
     hits = tuple(hit for hit in result.hits if not withdrawn(hit.passage, withdrawals, now=services.now()))
     result = msgspec.structs.replace(result, hits=hits)
-    if answerability.nothing_near(hits, services.settings.answerability):
+    if answerability.nothing_near(hits, services.answerability()):
         return result, CannedReply.CANNOT_VERIFY
     return result, None
 
 
 def build_prompt(
-    question: str, earlier: Sequence[HistoryMessage], result: SearchResult, language: Language, services: Services
+    question: str,
+    earlier: Sequence[HistoryMessage],
+    result: SearchResult,
+    language: Language,
+    bank: Bank,
+    prompts: PromptBuilder,
 ) -> Prompt:
-    """Return the prompt of a question, with these earlier messages."""
-    return services.prompts.build(
+    """Return the prompt of a question to the bank, with these earlier messages."""
+    return prompts.build(
         question,
+        bank=bank.name(language),
         history=[Message(message.role, message.text) for message in earlier],
         passages=[hit.passage for hit in result.hits],
         language=language,
@@ -304,7 +314,7 @@ async def speak(answering: Answering, place: Place) -> None:
 
 
 async def ask_the_model(answering: Answering, place: Place) -> None:
-    """Wait for a slot, ask whether the passages hold the answer, and if so stream it through the checks."""
+    """Wait for a slot, ask whether the passages hold the answer, and if so have it written or quoted."""
     turn, live, admission = answering.turn, answering.live, answering.services.admission
 
     def show_place(position: int, seconds: float) -> None:
@@ -318,10 +328,11 @@ async def ask_the_model(answering: Answering, place: Place) -> None:
     )
     async with slot:
         if live.token_ids or await answerable(answering, priority=place.priority):
-            checks = answering.checks()
-            await stream_answer(checks, answering, place)
-            await conclude(checks, answering, priority=place.priority)
-            ask_the_shadow(answering)
+            if answering.services.settings.answer is AnswerMode.QUOTE and not live.token_ids:
+                # The model writes nothing, so nothing is charged.
+                await quote_answer(answering, ends=FinishReason.STOP, priority=place.priority)
+            else:
+                await write_answer(answering, place)
         else:
             answering.show_canned_reply(CannedReply.CANNOT_VERIFY)
 
@@ -331,8 +342,8 @@ async def answerable(answering: Answering, *, priority: int) -> bool:
     turn, state, services = answering.turn, answering.state, answering.services
     if not services.settings.probes:
         return True
-    settings, score = services.settings.answerability, 0.0
-    unknown = await services.retrieval.unknown_share(turn.question, turn.found)
+    weights, score = services.answerability(), 0.0
+    unknown = await services.retrieval.unknown_share(turn.question, turn.found, tenant=turn.who.tenant)
     with tracer.start_as_current_span("probe") as span:
         for probe in turn.prompt.probes:
             yes, _ = await services.models.choice_probabilities(
@@ -343,11 +354,32 @@ async def answerable(answering: Answering, *, priority: int) -> bool:
                 priority=priority,
             )
             state.probes = (*state.probes, yes)
-            score = answerability.score(turn.found.hits, state.probes, unknown, turn.language, settings)
-            if answerability.settled(score, settings):
+            score = answerability.score(turn.found.hits, state.probes, unknown, turn.language, weights)
+            if answerability.settled(score, weights):
                 break
         span.set_attributes({"probe.said": state.probes, "probe.unknown": unknown, "probe.judged": score})
-    return score >= settings.threshold
+    return score >= weights.threshold
+
+
+async def write_answer(answering: Answering, place: Place) -> None:
+    """Show the model's words as far as the checks let them pass, or quotes where they let nothing pass."""
+    if answering.services.settings.grounding is GroundingMode.STRICT:
+        await ranked_quotes(answering)
+    checks = answering.checks()
+    await stream_answer(checks, answering, place)
+    await conclude(checks, answering, priority=place.priority)
+    ask_the_shadow(answering)
+
+
+async def quote_answer(answering: Answering, *, ends: FinishReason, priority: int) -> None:
+    """Show the passages' own sentences (they were judged to hold the answer), and end the answer as `ends` says."""
+    quoted = await choose_quotes(answering, ends=ends, priority=priority)
+    if answering.state.finish_reason is FinishReason.HANDOFF:
+        answering.show_canned_reply(CannedReply.EMERGENCY)
+    elif quoted.citations:
+        answering.show_quotes(quoted)
+    else:
+        answering.show_canned_reply(CannedReply.CANNOT_VERIFY)
 
 
 async def stream_answer(checks: GroundingStream, answering: Answering, place: Place) -> None:
@@ -377,6 +409,8 @@ async def stream_answer(checks: GroundingStream, answering: Answering, place: Pl
                 case Switched():
                     is_fallback = delta.group == "fallback"
                     answering.degrade(DegradationLevel.FALLBACK if is_fallback else DegradationLevel.REPLICA)
+                case NotResumable():
+                    answering.tell_once(NoticeCode.NOT_RESUMABLE)
                 case ModelDone():
                     state.model_done(delta)
             if reservation is None:
@@ -408,21 +442,17 @@ async def within_reservation(
 
 
 async def conclude(checks: GroundingStream, answering: Answering, *, priority: int) -> None:
-    """Decide how the answer ends: grounded, refused by the model itself, or withheld by the checks.
-
-    Where the checks withheld all of it, quotes of the passages (which were judged to hold the answer) are shown.
-    """
+    """Decide how the answer ends: grounded, refused by the model itself, or withheld by the checks and quoted."""
     state = answering.state
     state.withheld, state.grounded = checks.withheld, checks.grounded
-    quoted = await repair(checks, answering, priority=priority)
     if state.finish_reason is FinishReason.HANDOFF:
         answering.show_canned_reply(CannedReply.EMERGENCY)
-    elif quoted.citations:
-        answering.show_quotes(quoted)
+    elif checks.withheld_whole:
+        await quote_answer(answering, ends=state.finish_reason, priority=priority)
+        if state.finish_reason is FinishReason.REFUSED:
+            state.finish_reason = FinishReason.WITHHELD
     elif not checks.text.strip():
         answering.show_canned_reply(CannedReply.CANNOT_VERIFY)
-        if checks.withheld:
-            state.finish_reason = FinishReason.WITHHELD
     elif not checks.cited and answering.services.settings.probes:
         state.finish_reason = FinishReason.REFUSED
 
@@ -443,7 +473,7 @@ def ask_the_shadow(answering: Answering) -> None:
 
 async def answer_without_a_model(exc: ChatError, answering: Answering) -> None:
     """Show what there is with every model away: a cached answer on the same basis, or quotes and a hand-off."""
-    turn, state = answering.turn, answering.state
+    state = answering.state
     if state.text:
         state.error = exc
         return
@@ -453,11 +483,11 @@ async def answer_without_a_model(exc: ChatError, answering: Answering) -> None:
     if answering.revoked():
         answering.show_canned_reply(CannedReply.EMERGENCY)
         return
-    quoted = quote_passages(turn.question, turn.prompt_passages, turn.language, query=turn.found.query)
+    quoted = await quotes(answering)
     answering.degrade(DegradationLevel.QUOTED if quoted.text else DegradationLevel.HANDOFF)
     answering.show_quotes(quoted)
     answering.show_canned_reply(CannedReply.UNAVAILABLE)
-    state.grounded = bool(quoted.citations)
+    state.grounded = state.quoted
 
 
 async def answer_from_cache(answering: Answering) -> bool:
@@ -473,6 +503,7 @@ async def answer_from_cache(answering: Answering) -> bool:
     answering.degrade(DegradationLevel.CACHED)
     answering.show([Token(text=cached.text), *cached.citations])
     state.finish_reason, state.grounded, state.cached_answer_id = FinishReason.STOP, True, cached.answer_id
+    state.quoted = cached.quoted
     return True
 
 
@@ -486,7 +517,7 @@ async def finish(answering: Answering) -> None:
     """
     turn, live, state, services = answering.turn, answering.live, answering.state, answering.services
     with anyio.CancelScope(shield=True):
-        if not await live.confirm_ownership():
+        if not await live.confirm_ownership(outcome(state)):
             return
         state.as_published(turn, live.published, broken=live.broken)
         limits = await settle(answering)
@@ -497,7 +528,7 @@ async def finish(answering: Answering) -> None:
     if scope.cancelled_caught:
         log.error("finish_timed_out", answer_id=turn.answer_id)
     tell(services.on_turn_finished, turn_finished(turn, state, now=time.monotonic()))
-    live.put(last_event(turn, state, limits, contact=services.settings.contact))
+    live.put(last_event(turn, state, limits, answering.bank))
 
 
 def tell(hooks: Sequence[Callable[[TurnFinished], None]], finished: TurnFinished) -> None:

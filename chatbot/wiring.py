@@ -15,7 +15,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from chatbot.abandoned import AbandonedOpenings
 from chatbot.admission import Admission, Capacity
+from chatbot.answerability import AnswerabilityWeights
 from chatbot.audit import Anchors, Audit, open_anchors, open_audit
+from chatbot.calibration import FittedWeights, read_calibration
 from chatbot.conversations import AnswerCache, ConversationIds, History, Ratings
 from chatbot.deferred import DeferredWrites
 from chatbot.drift import DriftWatch, read_reference
@@ -31,18 +33,19 @@ from chatbot.records import SearchFinished
 from chatbot.redis_client import RedisBreaker, open_cluster, open_redis, watch_eviction
 from chatbot.retrieval import Retrieval, open_reranker
 from chatbot.screener import Screener
-from chatbot.services import Services
+from chatbot.services import Services, TurnSettings
 from chatbot.settings import Settings
 from chatbot.shadow import Shadow
 from chatbot.streams import AnswerLog, AnswerRegistry, IdempotencyKeys, open_pipelined_connection
 from chatbot.takeover import resume
 from chatbot.tokenizer import Tokenizer
+from knowledge.bank import Bank, Banks, read_banks
 from knowledge.embedding import open_embedder
-from knowledge.glossary import load_glossary
 from knowledge.identity import open_authenticator
 from knowledge.index import Index, open_index
 from knowledge.index import IndexUnavailable as IndexAway
-from knowledge.passage import LANGUAGES, Language
+from knowledge.passage import LANGUAGES
+from knowledge.profiles import read_answer_mode
 from knowledge.storage import UNAVAILABLE, open_clock
 from knowledge.terms import Terms
 from knowledge.withdrawals import Withdrawals, open_withdrawals
@@ -67,9 +70,9 @@ async def open_services(
     """Open what an answer uses; `index` is given where another service of this process shares the embedded one."""
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
+        banks = await anyio.to_thread.run_sync(read_banks, settings.bank_file)
         metrics = Metrics()
         metrics.begin_at_zero((0, *settings.admission.priorities.values()))
-        authenticator = await enter(open_authenticator(settings.auth))
         if index is None:
             index = await enter(open_passages(settings, read_only=True))
         redis = await enter(open_redis(settings.redis_url.get_secret_value(), settings.redis))
@@ -78,17 +81,20 @@ async def open_services(
         ledger = await enter(open_ledger(settings, redis, breaker, metrics))
         audit = await enter(open_audit(engine, settings.audit, on_failure=metrics.task_failed))
         now = await enter(open_clock(engine, metrics.task_failed))
-        ratings = await open_ratings(engine)
+        authenticator = await enter(open_authenticator(settings.auth, now=now))
         withdrawals = await enter(open_stops(engine, models, on_failure=metrics.task_failed))
         answer_log = await enter(open_answer_log(settings, redis, breaker))
         drift = await watch_drift(settings, index.embedder, metrics)
-        retrieval = await enter(open_retrieval(settings, index, on_search=drift.record_search))
+        prompts = prompt_builder(settings, models.tokenizer)
+        fitted = await fitted_weights(settings)
+        weights = weights_of(fitted, index, models, prompts)
+        retrieval = await enter(open_retrieval(settings, index, banks, on_search=drift.record_search))
         reads = Reads(settings.reads)
         deferred = DeferredWrites(settings.deferred, on_lost=metrics.write_lost, on_failure=metrics.task_failed)
         # Entered last, so left first: no answer outlives what it uses.
         tasks = await enter(open_tasks())
         services = Services(
-            settings=settings.turn,
+            settings=await turn_settings(settings),
             authenticator=authenticator,
             admission=Admission(settings.admission, prefill=models.pool.prefill_rate, hook=metrics.admitted),
             answer_cache=AnswerCache(redis, breaker, settings.answer_cache),
@@ -100,10 +106,11 @@ async def open_services(
                 on_lost=metrics.write_lost,
                 on_failure=metrics.task_failed,
                 on_store_seen=deferred.store_seen,
-                person=" ".join(handoff(language, contact=settings.turn.contact) for language in LANGUAGES),
+                person=banks.each(person_of),
             ),
             answer_log=answer_log,
             audit=audit,
+            banks=banks,
             drift=drift,
             conversation_ids=conversation_ids(settings),
             deferred=deferred,
@@ -113,22 +120,45 @@ async def open_services(
             ledger=ledger,
             metrics=metrics,
             models=models,
-            prompts=prompt_builder(settings, models.tokenizer),
-            ratings=ratings,
+            prompts=prompts,
+            ratings=await open_ratings(engine),
             reads=reads,
             retrieval=retrieval,
-            screener=Screener(tuple(bank_names(settings).values())),
+            screener=Screener(),
             shadow=Shadow(models, tasks, hook=metrics.shadowed),
             withdrawals=withdrawals,
+            answerability=weights,
             cache_salt=partial(salt_of, settings.audit_key.get_secret_value()),
             now=now,
-            pings=pings(index, engine, answer_log, models),
+            pings={**pings(index, engine, answer_log, models), "calibration": fitted.require_fit},
             on_turn_finished=(metrics.turn_finished, drift.record_turn),
         )
         start_beside(tasks, services, settings)
         looks = partial(watch_eviction, redis, breaker, metrics.redis_evicts)
         tasks.start_soon(supervise, "eviction", looks, metrics.task_failed)
         yield services
+
+
+async def fitted_weights(settings: Settings) -> FittedWeights:
+    """Return the weights of answerability that were fitted, and what they were fitted with.
+
+    Raises:
+        CalibrationRefused: the file cannot be read, or is none.
+    """
+    calibration = await anyio.to_thread.run_sync(read_calibration, settings.calibration_file)
+    return FittedWeights(calibration, settings.turn.answerability)
+
+
+def weights_of(
+    fitted: FittedWeights, index: Index, models: Models, prompts: PromptBuilder
+) -> Callable[[], AnswerabilityWeights]:
+    """Return what gives the weights that hold for what is served at the moment; a misfit is logged, now or later."""
+
+    def weights() -> AnswerabilityWeights:
+        return fitted.of(embedder=index.embedder, model=models.model, probe=prompts.probe_version)
+
+    weights()
+    return weights
 
 
 async def open_ratings(engine: AsyncEngine) -> Ratings:
@@ -181,15 +211,14 @@ async def open_tasks() -> AsyncGenerator[TaskGroup]:
 
 @asynccontextmanager
 async def open_retrieval(
-    settings: Settings, index: Index, *, on_search: Callable[[SearchFinished], None]
+    settings: Settings, index: Index, banks: Banks, *, on_search: Callable[[SearchFinished], None]
 ) -> AsyncGenerator[Retrieval]:
     """Open the retrieval of passages, with a cross-encoder where one is named."""
     async with open_reranker(settings.reranker) as reranker:
         yield Retrieval(
             index,
             settings.retrieval,
-            load_glossary(),
-            own_names=tuple(bank_names(settings).values()),
+            banks,
             reranker=reranker,
             on_search=on_search,
         )
@@ -230,7 +259,7 @@ async def watch_drift(settings: Settings, embedder: str, metrics: Metrics) -> Dr
 
 def start_beside(tasks: TaskGroup, services: Services, settings: Settings) -> None:
     """Start the tasks that run beside the answers until the process ends, each supervised."""
-    capacity = Capacity(services.models.pool.members, services.admission, settings.admission)
+    capacity = Capacity(lambda: services.models.pool.members, services.admission, settings.admission)
     longest = settings.turn.longest_answer + settings.idempotency.lease
     abandoned = AbandonedOpenings(services.audit, services.answer_log, after=longest, now=services.now)
     work: dict[str, Callable[[], Awaitable[None]]] = {
@@ -272,15 +301,23 @@ async def open_replay_context(
             history=History(redis, RedisBreaker(settings.redis.breaker), settings.history),
             index=index,
             prompts=prompt_builder(settings, tokenizer),
-            contact=settings.turn.contact,
-            glossary=load_glossary(),
+            banks=await anyio.to_thread.run_sync(read_banks, settings.bank_file),
             models=models,
         )
 
 
-def bank_names(settings: Settings) -> dict[Language, str]:
-    """Return the bank's name in each language."""
-    return {"ko": settings.bank_name_ko, "en": settings.bank_name_en}
+async def turn_settings(settings: Settings) -> TurnSettings:
+    """Return how answers are made: written or quoted as the primary model's profile says, unless it is set."""
+    if settings.turn.answer is not None:
+        return settings.turn
+    file = await anyio.to_thread.run_sync(settings.models.read)
+    mode = await anyio.to_thread.run_sync(read_answer_mode, file.primary.profile)
+    return settings.turn.model_copy(update={"answer": mode})
+
+
+def person_of(bank: Bank) -> str:
+    """Return the sentence that names the person to turn to, in each language."""
+    return " ".join(handoff(language, bank) for language in LANGUAGES)
 
 
 def conversation_ids(settings: Settings) -> ConversationIds:
@@ -290,9 +327,7 @@ def conversation_ids(settings: Settings) -> ConversationIds:
 
 def prompt_builder(settings: Settings, tokenizer: Tokenizer) -> PromptBuilder:
     """Return the builder of every prompt."""
-    return PromptBuilder(
-        load_templates(), tokenizer, banks=bank_names(settings), passage_tokens=settings.passage_tokens
-    )
+    return PromptBuilder(load_templates(), tokenizer, passage_tokens=settings.passage_tokens)
 
 
 def salt_of(key: str, tenant: str) -> str:
@@ -305,21 +340,22 @@ def pings(
 ) -> dict[str, Callable[[], Awaitable[None]]]:
     """Return the readiness probe of each part that an answer needs, by its name in `/readyz`."""
     return {
-        "index": partial(ping_index, index),
+        "index": partial(told, index.ping),
+        "embedder": partial(told, index.ping_embedder),
         "sql": partial(ping_sql, engine),
         "redis": answer_log.ping,
         "models": models.ping,
     }
 
 
-async def ping_index(index: Index) -> None:
-    """Return once the index answers.
+async def told(ping: Callable[[], Awaitable[None]]) -> None:
+    """Return once the index, or its embedder, answers.
 
     Raises:
         IndexUnavailable: it does not answer.
     """
     try:
-        await index.ping()
+        await ping()
     except IndexAway as exc:
         raise IndexUnavailable from exc
 

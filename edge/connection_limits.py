@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-_MOST_CONNECTIONS: Final = 2000
+_MOST_CONNECTIONS: Final = 12_000  # more than one process has readers
 _SHARE_OF_FILES: Final = 0.75
 _PIECE_BYTES: Final = 16 * 1024
 # A body in chunks of a byte has five bytes of framing for each; trailers count as a head does.

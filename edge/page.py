@@ -1,12 +1,17 @@
-"""A service's page: its own files and those of `edge/web`, which the pages of both services share."""
+"""A service's page: its own files, those of `edge/web`, which both services share, and what is the bank's own."""
 
+import json
 import os
+from html import escape
 from importlib.resources import files
+from pathlib import Path
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import FileResponse
 from fastapi.staticfiles import StaticFiles
 from starlette.types import Scope
+
+from knowledge.bank import Bank, Banks
 
 _NO_CACHE = {"cache-control": "no-cache"}
 
@@ -22,11 +27,58 @@ class _FreshFiles(StaticFiles):
         return response
 
 
-def serve_page(app: FastAPI, package: str) -> None:
-    """Serve the folder `web` of `package` below `/web`, and its `index.html` at `/`."""
-    web = str(files(package) / "web")
-    app.mount("/web", _FreshFiles(directory=web, packages=[("edge", "web")]), name="web")
+def serve_page(app: FastAPI, package: str, banks: Banks) -> None:
+    """Serve the folder `web` of `package` below `/web`, and its `index.html` at `/`, as the page of the host's bank."""
+    web = Path(str(files(package) / "web"))
+    neutral = Path(str(files("edge") / "web" / "icon.svg"))
+    index = (web / "index.html").read_text("utf-8")
 
     @app.get("/", include_in_schema=False)
-    async def page(_request: Request) -> Response:
-        return FileResponse(f"{web}/index.html", headers=_NO_CACHE)
+    async def page(request: Request) -> Response:
+        return Response(page_of(index, _bank(request)), headers=_NO_CACHE, media_type="text/html")
+
+    @app.get("/web/bank.js", include_in_schema=False)
+    async def script(request: Request) -> Response:
+        return Response(script_of(_bank(request)), headers=_NO_CACHE, media_type="text/javascript")
+
+    @app.get("/web/bank.css", include_in_schema=False)
+    async def style(request: Request) -> Response:
+        return Response(style_of(_bank(request)), headers=_NO_CACHE, media_type="text/css")
+
+    @app.get("/web/logo", include_in_schema=False)
+    async def logo(request: Request) -> Response:
+        picture = _bank(request).logo_file
+        if picture is None:
+            return FileResponse(neutral, headers=_NO_CACHE)
+        return Response(picture.content, headers=_NO_CACHE, media_type=picture.media_type)
+
+    def _bank(request: Request) -> Bank:
+        return banks.of_host(request.headers.get("host", "").partition(":")[0])
+
+    # After the routes: it takes every other path below /web.
+    app.mount("/web", _FreshFiles(directory=web, packages=[("edge", "web")]), name="web")
+
+
+def page_of(index: str, bank: Bank) -> str:
+    """Return the page with the bank's Korean name and its telephone number, as it is before any script runs."""
+    values = {"bank": bank.names.ko, "telephone": bank.telephone, "tel": dialled(bank.telephone)}
+    for name, value in values.items():
+        index = index.replace(f"{{{{{name}}}}}", escape(value))
+    return index
+
+
+def dialled(telephone: str) -> str:
+    """Return a telephone number as a `tel:` address has it."""
+    return "".join(character for character in telephone if character in "+0123456789")
+
+
+def script_of(bank: Bank) -> str:
+    """Return the module `bank.js`: what the pages' scripts show of the bank."""
+    own = bank.model_dump(mode="json", include={"names", "telephone", "opening", "questions"})
+    return f"export const BANK = {json.dumps(own, ensure_ascii=False)};\n"
+
+
+def style_of(bank: Bank) -> str:
+    """Return `bank.css`: the brand's colours."""
+    light, dark = bank.colours.light.css(), bank.colours.dark.css()
+    return f":root {{ {light} }}\n@media (prefers-color-scheme: dark) {{ :root {{ {dark} }} }}\n"

@@ -12,8 +12,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.error import URLError
 from urllib.request import urlopen
@@ -23,7 +23,9 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 from chatbot.api import AUDIENCE, ISSUER, LocalSigner, key_pair
+from chatbot.calibration import read_calibration
 from evals.redis_program import redis_program
+from evals.sample_bank import SAMPLE_BANK
 from llm_server.scripted import Behaviour
 
 START_SECONDS = 120.0
@@ -101,6 +103,20 @@ def run_scripted_model(spec: ProductSpec, behaviour: Behaviour | None = None) ->
         yield model
 
 
+def scripted_settings(spec: ProductSpec) -> dict[str, str]:
+    """Return the settings of a product over the scripted model, which stands in for the one of the fitted values."""
+    calibration = calibrated_for(spec.data / "calibration.yaml", "scripted")
+    tokenizer = str(scripted_tokenizer(spec))
+    return {"LLM_TOKENIZER": tokenizer, "LLM_PROFILE": "scripted", "CALIBRATION_FILE": str(calibration)}
+
+
+def calibrated_for(path: Path, *models: str) -> Path:
+    """Write the shipped calibration as one of other models."""
+    shipped = read_calibration(None).model_copy(update={"models": models})
+    path.write_text(shipped.model_dump_json(), "utf-8")  # JSON is YAML
+    return path
+
+
 def scripted_tokenizer(spec: ProductSpec) -> Path:
     """Return the folder of the scripted model's tokenizer."""
     return spec.data / "tokenizer"
@@ -127,31 +143,47 @@ def run_product(
     Raises:
         ProductNotStarted: Redis or the chat API did not start.
     """
-    private, public = key_pair(spec.data)
+    private, _ = key_pair(spec.data)
+    with run_redis(spec.data, spec.environment) as (redis_url, redis_pid):
+        signer = LocalSigner(private.read_text("ascii"))
+        alone = RunningProduct(url="", redis_url=redis_url, signer=signer, pids={"redis": redis_pid})
+        with run_replica(spec, model, alone, module=module, **settings) as product:
+            yield product
+
+
+@contextmanager
+def run_replica(
+    spec: ProductSpec, model: RunningModel, beside: RunningProduct, *, module: str = "chatbot", **settings: str
+) -> Iterator[RunningProduct]:
+    """Run a chat API (of a module) on the data folder while the block runs, on the Redis of another product.
+
+    Raises:
+        ProductNotStarted: the chat API did not start.
+    """
+    _, public = key_pair(spec.data)
     port, log = free_port(), spec.data / "logs" / "chatbot.err"
-    with ExitStack() as stack:
-        redis_url, redis_pid = stack.enter_context(run_redis(spec.data, spec.environment))
-        environment = {
-            **spec.environment,
-            "PORT": str(port),
-            "DATA_DIR": str(spec.data),
-            "WEIGHTS_DIR": str(spec.weights),
-            "REDIS_URL": redis_url,
-            "AUDIT_KEY": secrets.token_hex(32),
-            "LLM_URLS": model.url,
-            "LLM_TOKENIZER": str(spec.weights / spec.profile),
-            "LLM_PROFILE": spec.profile,
-            "AUTH__ISSUER": ISSUER,
-            "AUTH__AUDIENCE": AUDIENCE,
-            "AUTH__PUBLIC_KEY_FILE": str(public),
-            **settings,
-        }
-        command = [sys.executable, "-m", module, "serve"]
-        process = stack.enter_context(run_process(command, log=log, environment=environment))
+    environment = {
+        **spec.environment,
+        "PORT": str(port),
+        "DATA_DIR": str(spec.data),
+        "WEIGHTS_DIR": str(spec.weights),
+        "REDIS_URL": beside.redis_url,
+        "AUDIT_KEY": secrets.token_hex(32),
+        "BANK_FILE": str(SAMPLE_BANK),
+        "LLM_URLS": model.url,
+        "LLM_TOKENIZER": str(spec.weights / spec.profile),
+        "LLM_PROFILE": spec.profile,
+        "AUTH__ISSUER": ISSUER,
+        "AUTH__AUDIENCE": AUDIENCE,
+        **({} if "AUTH__JWKS_URL" in settings else {"AUTH__PUBLIC_KEY_FILE": str(public)}),
+        **settings,
+    }
+    command = [sys.executable, "-m", module, "serve"]
+    with run_process(command, log=log, environment=environment) as process:
         url = f"http://127.0.0.1:{port}"
         wait_until(lambda: answers_200(f"{url}/readyz"), process, log=log)
-        pids = {"redis": redis_pid, "model": model.pid, "chatbot": process.pid}
-        yield RunningProduct(url=url, redis_url=redis_url, signer=LocalSigner(private.read_text("ascii")), pids=pids)
+        pids = {**beside.pids, "model": model.pid, "chatbot": process.pid}
+        yield replace(beside, url=url, pids=pids)
 
 
 @contextmanager

@@ -46,6 +46,8 @@ from ingest.settings import Settings
 from ingest.uploads import open_blobs
 from ingest.wiring import open_services
 from knowledge import withdrawals
+from knowledge.bank import Banks, read_banks
+from knowledge.embedding import EmbeddingUnavailable, read_model_config
 from knowledge.index import IndexInUse, IndexRefused, IndexUnavailable, optimize_folder
 from knowledge.storage import UNAVAILABLE, migrate_database, open_engine
 from telemetry.logs import configure_logs
@@ -61,6 +63,18 @@ RAY_QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_DATA_DISABLE_PROGRESS_BARS": "
 """Ray sends no usage statistics, and the progress display is ours."""
 
 RunBatch = Callable[[Services, ProgressDisplay], Awaitable[list[LoadOutcome]]]
+
+
+SAID = (
+    BatchStopped,
+    EmbeddingUnavailable,
+    IndexRefused,
+    ManifestError,
+    ParserUnavailable,
+    PortTaken,
+    WeightsMissing,
+)
+"""The errors whose message says what to do."""
 
 
 def settings_or_exit() -> Settings:
@@ -83,7 +97,7 @@ def run_or_exit(work: Coroutine[object, object, T]) -> T:
         raise typer.Exit(130) from None
     except (IngestError, remote.ApiRefused) as exc:
         typer.echo(f"ingest: {exc.detail}", err=True)
-    except (WeightsMissing, ParserUnavailable, ManifestError, IndexRefused, PortTaken, BatchStopped) as exc:
+    except SAID as exc:
         typer.echo(f"ingest: {exc}", err=True)
     except IndexUnavailable as exc:
         typer.echo(f"ingest: {_index_unavailable(exc)}", err=True)
@@ -172,9 +186,9 @@ def batch_command(
         stages = ray_batch.StageSettings(
             blobs=settings.blobs,
             parser=settings.parser,
-            chunks=settings.chunks,
+            chunks=settings.chunks.within(read_model_config(settings.embedder).max_tokens),
             embedder=settings.embedder,
-            tokenizer_folder=settings.embedder_folder,
+            tokenizer_folder=settings.tokenizer_folder,
         )
         outcomes = run_or_exit(_batch(partial(ray_batch.batch, documents, order, cluster, stages), settings, console))
     print_summary(outcomes, console, ZoneInfo(settings.pipeline.zone))
@@ -230,9 +244,12 @@ def serve(
     if settings.auth is None:
         typer.echo("ingest: set AUTH__ISSUER and AUTH__JWKS_URL or AUTH__PUBLIC_KEY_FILE: whose tokens?", err=True)
         raise typer.Exit(2)
+    if settings.bank_file is None:
+        typer.echo("ingest: set BANK_FILE: whose name and logo does the page show? (docs/bank.md)", err=True)
+        raise typer.Exit(2)
     _require_queue(settings)
     configure_logs(level=settings.log_level, log_format=settings.log_format)
-    run_or_exit(_serve(settings, works_jobs=works))
+    run_or_exit(_serve(settings, read_banks(settings.bank_file), works_jobs=works))
 
 
 @app.command()
@@ -260,13 +277,13 @@ def _require_queue(settings: Settings) -> None:
         raise typer.Exit(2)
 
 
-async def _serve(settings: Settings, *, works_jobs: bool) -> None:
+async def _serve(settings: Settings, banks: Banks, *, works_jobs: bool) -> None:
     bound = bind(settings.ingest_host, settings.ingest_port, setting="INGEST_PORT")
     async with AsyncExitStack() as stack:
         stack.callback(bound.close)
         provider = stack.enter_context(tracing("ingest", settings.traces))
         services = await stack.enter_async_context(open_services(settings, works_jobs=works_jobs))
-        staff = create_app(services, tracer_provider=provider)
+        staff = create_app(services, banks, tracer_provider=provider)
         config = uvicorn.Config(
             staff, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=10, server_header=False
         )

@@ -11,6 +11,7 @@ from edge import add_response_headers, security_headers, serve_page
 from ingest.api import ROUTERS, install_problems, problem
 from ingest.errors import TooLarge
 from ingest.services import Services
+from knowledge.bank import Banks
 
 _FORM_BYTES = 1024 * 1024  # of a form beside its file
 
@@ -30,11 +31,14 @@ class DeclaredLength:
             await self._app(scope, receive, send)
 
 
-def create_app(services: Services, *, tracer_provider: TracerProvider | None = None) -> FastAPI:
-    """Return the application; jobs are done where the services were opened (`ingest.wiring`)."""
+def create_app(services: Services, banks: Banks, *, tracer_provider: TracerProvider | None = None) -> FastAPI:
+    """Return the application, with the page of these banks.
+
+    Jobs are done where the services were opened (`ingest.wiring`).
+    """
     most_bytes = services.blobs.most_bytes + _FORM_BYTES
     app = FastAPI(
-        title="Bank documents",
+        title=f"{banks.first.names.en} documents",
         version="1",
         docs_url=None,
         redoc_url=None,
@@ -50,5 +54,5 @@ def create_app(services: Services, *, tracer_provider: TracerProvider | None = N
     install_problems(app)
     for router in ROUTERS:
         app.include_router(router)
-    serve_page(app, "ingest.api")
+    serve_page(app, "ingest.api", banks)
     return app

@@ -26,7 +26,9 @@ from ingest.catalogue import (
     VersionKey,
     Window,
     WindowWritten,
+    known_to_index,
     plain,
+    replaced_by_unknown,
     starts_too_soon,
 )
 from ingest.errors import Suspicious, Unavailable
@@ -197,16 +199,18 @@ async def verify(key: VersionKey, passages: Sequence[Passage], index: Index, met
 
 
 async def write_windows(document: VersionKey, windows: Sequence[Window], services: Services) -> None:
-    """Write the windows of a document's versions to the index, in order: earlier versions first.
+    """Write the windows of a document's versions to the index, in their order: what opens before what closes.
 
-    All are written within the notice that an approval has, so a reader sees one version or the other; where too little
-    of it is left, the last one begins later.
+    All are written within the notice that an approval has; where too little of it is left, the last version begins
+    later. A write that takes longer leaves two versions open for a moment, of which readers get the newer, and never
+    none.
     """
-    if windows and starts_too_soon(windows[-1].visible_from, now=services.now()):
-        last = replace(document, version=windows[-1].version)
+    latest = max(windows, key=lambda window: window.visible_from, default=None)
+    if latest is not None and starts_too_soon(latest.visible_from, now=services.now()):
+        last = replace(document, version=latest.version)
         moved = await services.approvals.postpone_late_start(last, now=services.now())
         moved_versions = {window.version for window in moved}
-        windows = [*(window for window in windows if window.version not in moved_versions), *moved]
+        windows = [*moved, *(window for window in windows if window.version not in moved_versions)]
     for window in windows:
         await write_window(replace(document, version=window.version), window, services.catalogue, services.index)
 
@@ -245,7 +249,16 @@ async def write_pending_windows(services: Services) -> int:
         if version.window_written is WindowWritten.NOTHING:
             await services.approvals.postpone_late_start(version.key, now=services.now())
     unwritten = await services.catalogue.unwritten_windows()
-    for version in unwritten:
+    for version in replaced_by_unknown(unwritten, now=services.now()):
+        # Until its successor is written it may not end: what the index has of either is not known.
+        await services.index.set_visibility(
+            tenant=version.key.tenant,
+            document_id=version.key.document_id,
+            version=version.key.version,
+            visible_from=version.visible_from,
+            visible_until=None,
+        )
+    for version in sorted(unwritten, key=known_to_index):
         if version.window is not None:
             await write_window(version.key, version.window, services.catalogue, services.index)
     return len(unwritten)

@@ -4,14 +4,15 @@ from pathlib import Path
 from typing import Literal, Self
 from urllib.parse import unquote, urlsplit
 
-from pydantic import AnyHttpUrl, Field, PositiveInt, SecretStr, model_validator
+from pydantic import AnyHttpUrl, Field, PositiveInt, SecretStr, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ingest.jobs import JobBrokerSettings
 from ingest.parsing import ChunkSettings, ParserSettings
 from ingest.services import PipelineSettings
 from ingest.uploads import BlobSettings
-from knowledge.embedding import EmbedderSettings
+from knowledge.bank import BankFile
+from knowledge.embedding import DEFAULT_FOLDER, EmbedderSettings
 from knowledge.identity import AuthSettings
 from knowledge.index import IndexSettings, ServerSettings
 from telemetry.setup import TraceSettings
@@ -31,7 +32,16 @@ class Settings(BaseSettings):
     ingest_port: int = Field(8001, ge=1, le=65535, description="port: of the documents API")
     data_dir: Path = Field(Path(".data"), description="the folder of embedded stores, logs and keys")
     weights_dir: Path = Field(
-        Path("~/.cache/bank-chatbot/weights"), description="the folder of model weights; it holds the embedder"
+        Path("~/.cache/bank-chatbot/weights"),
+        description="the folder of model weights, with the embedder's unless another place is named",
+    )
+    embedder: EmbedderSettings = Field(EmbedderSettings(), validate_default=True)
+    bank_file: BankFile | None = Field(
+        None,
+        description=(
+            "a YAML file with what is the bank's own: names, logo, colours (docs/bank.md); `serve` needs it for "
+            "its page"
+        ),
     )
     database_url: SecretStr | None = Field(
         None,
@@ -70,6 +80,11 @@ class Settings(BaseSettings):
     )
     traces: TraceSettings = TraceSettings()
 
+    @field_validator("embedder")
+    @classmethod
+    def _embedder_in_the_weights(cls, embedder: EmbedderSettings, info: ValidationInfo) -> EmbedderSettings:
+        return embedder.below(info.data["weights_dir"])
+
     @model_validator(mode="after")
     def _blobs_in_a_known_store(self) -> Self:
         if self.blob_url is not None and urlsplit(self.blob_url).scheme not in ("", "file", "s3"):
@@ -101,10 +116,7 @@ class Settings(BaseSettings):
         return IndexSettings(path=self.data_dir / "qdrant", read_timeout=READ_SECONDS)
 
     @property
-    def embedder_folder(self) -> Path:
-        return self.weights_dir.expanduser() / "e5-small"
-
-    @property
-    def embedder(self) -> EmbedderSettings:
-        """The embedding model in the weights folder; the chunker counts with the same folder's tokenizer."""
-        return EmbedderSettings(folder=self.embedder_folder)
+    def tokenizer_folder(self) -> Path:
+        """The folder of the embedder's tokenizer, which the chunker counts with."""
+        embedder = self.embedder
+        return embedder.folder or embedder.tokenizer or self.weights_dir.expanduser() / DEFAULT_FOLDER

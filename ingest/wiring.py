@@ -26,11 +26,11 @@ from ingest.services import Services
 from ingest.settings import Settings
 from ingest.uploads import Uploads, open_blobs
 from ingest.worker import Worker
-from knowledge.embedding import open_embedder
+from knowledge.embedding import fetch_model, open_embedder, read_model_config
 from knowledge.identity import open_authenticator
 from knowledge.index import Index, open_index
 from knowledge.passage import instant
-from knowledge.storage import open_clock, open_engine
+from knowledge.storage import close_engine, open_clock, open_engine
 from knowledge.terms import Terms
 from telemetry.groups import first_failure
 
@@ -57,20 +57,17 @@ async def open_services(  # noqa: PLR0913  three parts that may be given, three 
     a former release's format is emptied: for a rebuild.
     """
     async with AsyncExitStack() as stack:
-        tokenizer = await anyio.to_thread.run_sync(open_tokenizer, settings.embedder_folder)
+        chunker = await _open_chunker(settings)
         if parser is None:
             parser = await stack.enter_async_context(_start_readers(settings.parser, gives_back=works_jobs))
         if engine is None:
             engine = open_engine(settings.database)
-            stack.push_async_callback(engine.dispose)
+            stack.push_async_callback(close_engine, engine)
         if index is None:
             workers = settings.embed_workers or (1 if works_jobs else embed_workers())
             index = await stack.enter_async_context(
                 _open_passage_index(settings, workers, any_embedder=any_embedder, discard_former=discard_former)
             )
-        authenticator = None
-        if settings.auth is not None:
-            authenticator = await stack.enter_async_context(open_authenticator(settings.auth))
         metrics = Metrics()
         metrics.show_walls(await parser.restrictions())
         previewer = await stack.enter_async_context(open_parser(settings.parser.of_one_page()))
@@ -79,6 +76,9 @@ async def open_services(  # noqa: PLR0913  three parts that may be given, three 
         await catalogue.create_tables()
         stack.enter_context(first_failure())
         now = partial(_now, await stack.enter_async_context(open_clock(engine, metrics.task_failed)))
+        authenticator = None
+        if settings.auth is not None:
+            authenticator = await stack.enter_async_context(open_authenticator(settings.auth, now=now))
         blobs = open_blobs(settings.blobs)
         services = Services(
             settings=settings.pipeline,
@@ -86,7 +86,7 @@ async def open_services(  # noqa: PLR0913  three parts that may be given, three 
             approvals=Approvals(catalogue, ZoneInfo(settings.pipeline.zone)),
             blobs=blobs,
             catalogue=catalogue,
-            chunker=Chunker(tokenizer, settings.chunks),
+            chunker=chunker,
             index=index,
             job_broker=job_broker,
             job_claims=JobClaims(catalogue, this_process()),
@@ -110,6 +110,14 @@ async def open_services(  # noqa: PLR0913  three parts that may be given, three 
 def _now(clock: Callable[[], float]) -> float:
     """Return the time as the index stores instants: a decision's is the same in both."""
     return instant(clock())
+
+
+async def _open_chunker(settings: Settings) -> Chunker:
+    """Return the chunker, which counts by the embedder's tokenizer and cuts to what the embedder reads."""
+    await fetch_model(settings.embedder)
+    tokenizer = await anyio.to_thread.run_sync(open_tokenizer, settings.tokenizer_folder)
+    config = await anyio.to_thread.run_sync(read_model_config, settings.embedder)
+    return Chunker(tokenizer, settings.chunks.within(config.max_tokens))
 
 
 @asynccontextmanager

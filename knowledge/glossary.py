@@ -1,14 +1,11 @@
 """The bank's synonyms, by which a question is searched too.
 
-`glossary.yaml` is data that staff may edit; its lines hold words of both languages, so that a Korean question finds an
-English document and the other way round. Words match by their beginning, so Korean particles do not matter.
+Its lines stand in the bank's file (`knowledge.bank`) and hold words of both languages, so that a Korean question finds
+an English document and the other way round. Words match by their beginning, so Korean particles do not matter.
 """
 
 import re
 from collections.abc import Sequence
-from importlib.resources import files
-
-import yaml
 
 
 class Glossary:
@@ -31,9 +28,3 @@ class Glossary:
         text = question.casefold()
         synonyms = (word for _, line in self.matches(question) for word in line if word.casefold() not in text)
         return " ".join(dict.fromkeys(synonyms))
-
-
-def load_glossary() -> Glossary:
-    """Read `glossary.yaml` of this package."""
-    lines: Sequence[Sequence[str]] = yaml.safe_load((files("knowledge") / "glossary.yaml").read_text("utf-8"))
-    return Glossary(lines)

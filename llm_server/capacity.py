@@ -41,8 +41,10 @@ def plan_capacity(profile: Profile, load: PeakLoad) -> CapacityPlan:
     """Return the plan for a load.
 
     Raises:
-        ValueError: prompt and answer do not fit into the model's context.
+        ValueError: prompt and answer do not fit into the model's context, or it writes none.
     """
+    if profile.task != "generate":
+        raise ValueError(f"The profile {profile.name} writes no answers: its load is that of searches and of loading.")
     context = load.prompt_tokens + load.answer_tokens
     if context > profile.engine.max_model_len:
         raise ValueError(

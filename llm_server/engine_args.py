@@ -9,9 +9,16 @@ from llm_server.profile import Profile
 
 _SECONDS = 300.0
 """Importing vLLM takes 20 s of two cores, and more on a busy machine."""
-_PARSE = """
+PARSER = """
+try:
+    from vllm.entrypoints.common.cli_args import make_arg_parser, validate_parsed_serve_args
+except ModuleNotFoundError:  # of 0.32, which the CPU build still is
+    from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
+"""
+"""Imports vLLM's own parser of the arguments of `vllm serve`, of either release that is pinned."""
+_PARSE = f"""
 import json, sys
-from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
+{PARSER}
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 args = make_arg_parser(FlexibleArgumentParser()).parse_args(json.loads(sys.argv[1]))
 validate_parsed_serve_args(args)

@@ -1,8 +1,9 @@
 """Runs vLLM with a profile's arguments, and reports readiness only after a first generation.
 
 vLLM runs in a session of its own; on SIGTERM or SIGINT it gets the profile's time to finish its streams, and a second
-signal kills it. The rest of its process group is killed by the group's id, so no process survives this one, and on
-Linux the kernel terminates vLLM even when this process is killed.
+signal kills it. An engine that hangs ends this process too, to be started anew; while it drains, nobody looks. The rest
+of its process group is killed by the group's id, so no process survives this one, and on Linux the kernel terminates
+vLLM even when this process is killed.
 """
 
 import asyncio
@@ -13,7 +14,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -23,11 +24,14 @@ import anyio
 import msgspec
 from pydantic import BaseModel, ConfigDict
 
-from llm_server.profile import Profile
+from llm_server.profile import Profile, Task
+from llm_server.watchdog import engine_hangs
 
 PR_SET_PDEATHSIG = 1
+# How often the engine's tokens are counted.
+_WATCH_SECONDS = 10.0
 WARM_UP_PROMPT = (
-    "한빛은행은 예금, 대출, 카드 상품을 안내합니다. The bank explains deposits, loans and cards to its customers. " * 12
+    "은행은 예금, 대출, 카드 상품을 안내합니다. The bank explains deposits, loans and cards to its customers. " * 12
 )
 
 
@@ -41,6 +45,10 @@ class PortTaken(CannotServe):
 
 class VllmEnded(CannotServe):
     """vLLM ended by itself; the message has its last error and names its log."""
+
+
+class EngineHung(CannotServe):
+    """vLLM answers, and its engine generates nothing."""
 
 
 class NotReady(CannotServe):
@@ -61,6 +69,17 @@ class ServeSettings(BaseModel):
     otlp_endpoint: str | None = None
     environment: Mapping[str, str] = {}
     start_seconds: float = 900.0
+    hung_after: float | None = None
+
+    @property
+    def hung_seconds(self) -> float:
+        """Seconds without a token, where one was asked for, after which the engine counts as hung; 0: never.
+
+        By the profile a minute and three times what the longest prompt takes, since no token comes while it is read.
+        """
+        if self.hung_after is not None:
+            return self.hung_after
+        return 60 + 3 * self.profile.engine.max_model_len / self.profile.speeds.prefill
 
     @property
     def url(self) -> str:
@@ -91,6 +110,8 @@ async def serve(settings: ServeSettings, on_ready: Callable[[WarmUpResult], None
                 grace = settings.profile.engine.shutdown_timeout + 10
                 group.start_soon(_forward_signals, signals, process, ready, stopping, grace)
                 group.start_soon(_warm_up, settings, began, ready, on_ready)
+                if settings.hung_seconds:
+                    group.start_soon(_watch, settings, ready, stopping)
                 await process.wait()
                 group.cancel_scope.cancel()
             if not stopping.is_set():
@@ -213,12 +234,27 @@ async def _warm_up(
                 while not await _healthy(http):  # noqa: ASYNC110  another process cannot set an event
                     await anyio.sleep(0.2)
                 started = time.monotonic()
-                tokens = await _generate(http, settings.profile.served_name)
+                tokens = await _WARM_UPS[settings.profile.task](http, settings.profile.served_name)
     except TimeoutError as exc:
         log = settings.log_file or "above"
         raise NotReady(f"vLLM did not generate within {settings.start_seconds:.0f} s: see its log {log}.") from exc
     ready.set()
     on_ready(WarmUpResult(started - began, time.monotonic() - started, tokens))
+
+
+async def _watch(settings: ServeSettings, ready: anyio.Event, stopping: anyio.Event) -> None:
+    """Watch the engine from its first generation on.
+
+    Raises:
+        EngineHung: it generates nothing, and no signal has told it to end.
+    """
+    await ready.wait()
+    every = min(_WATCH_SECONDS, settings.hung_seconds / 2)
+    async with aiohttp.ClientSession(settings.url) as http:
+        await engine_hangs(http, settings.profile.served_name, every=every, patience=settings.hung_seconds)
+    if not stopping.is_set():
+        waited = f"no token in {settings.hung_seconds:.0f} s"
+        raise EngineHung(f"vLLM answers and generates nothing: {waited}. It is ended: start it anew.")
 
 
 async def _healthy(http: aiohttp.ClientSession) -> bool:
@@ -248,13 +284,45 @@ async def _generate(http: aiohttp.ClientSession, model: str) -> int:
     """
     body = {"model": model, "prompt": WARM_UP_PROMPT, "max_tokens": 16, "temperature": 0}
     body |= {"ignore_eos": True, "logprobs": 1}
-    async with http.post("/v1/completions", json=body) as reply:
+    content = await _asked(http, "/v1/completions", body)
+    return msgspec.json.decode(content, type=_CompletionReply).usage.completion_tokens
+
+
+async def _embed(http: aiohttp.ClientSession, model: str) -> int:
+    """Embed a text, and return that no tokens were generated.
+
+    Raises:
+        NotReady: vLLM refuses.
+    """
+    await _asked(http, "/v1/embeddings", {"model": model, "input": [WARM_UP_PROMPT]})
+    return 0
+
+
+async def _score(http: aiohttp.ClientSession, model: str) -> int:
+    """Score a text for a question, and return that no tokens were generated.
+
+    Raises:
+        NotReady: vLLM refuses.
+    """
+    await _asked(http, "/v1/rerank", {"model": model, "query": "예금", "documents": [WARM_UP_PROMPT]})
+    return 0
+
+
+_WARM_UPS: Mapping[Task, Callable[[aiohttp.ClientSession, str], Awaitable[int]]] = {
+    "generate": _generate,
+    "embed": _embed,
+    "score": _score,
+}
+
+
+async def _asked(http: aiohttp.ClientSession, path: str, body: Mapping[str, object]) -> bytes:
+    async with http.post(path, json=body) as reply:
         content = await reply.read()
         if reply.status != 200:
             raise NotReady(
-                f"vLLM refused the warm-up generation with {reply.status}: {content[:300].decode(errors='replace')}"
+                f"vLLM refused the warm-up at {path} with {reply.status}: {content[:300].decode(errors='replace')}"
             )
-        return msgspec.json.decode(content, type=_CompletionReply).usage.completion_tokens
+        return content
 
 
 def _exit_reason(settings: ServeSettings, status: int | None) -> str:

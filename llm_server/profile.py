@@ -1,24 +1,27 @@
 """Profiles: a model for a kind of machine, with its vLLM arguments and measured speeds.
 
-One YAML file each in `profiles/`, or anybody's own, named by its path. Every field of `Engine` is a flag of
+One YAML file each in `knowledge/profiles/`, or anybody's own, named by its path. Every field of `Engine` is a flag of
 `vllm serve` of the pinned release, written with underscores; `engine_args` are any other flags of it. A test parses all
 profiles of ours with vLLM's own parser, and `llm-server plan` anybody's (`engine_args.py`).
 """
 
 import json
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Annotated, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
-PROFILES = Path(__file__).parent / "profiles"
+from knowledge.profiles import (
+    PROFILES,
+    AnswerMode,
+    Deadlines,
+    UnknownProfile,
+    first_reason,
+    profile_fields,
+    profile_path,
+)
+
 Positive = Annotated[int, Field(gt=0)]
-
-
-class UnknownProfile(Exception):
-    """There is no such profile, or its file is invalid; the message names the choices or the field."""
 
 
 class _Strict(BaseModel):
@@ -100,12 +103,17 @@ class Memory(_Strict):
     kv_cache: Positive
 
 
+Task = Literal["generate", "embed", "score"]
+"""What a model is served for: answers, or the vectors (`EMBEDDER__URL`) or scores (`RERANKER__URL`) of retrieval."""
+
+
 class Profile(_Strict):
     """A model on a kind of machine, for `serve` and `plan`."""
 
     name: str
     about: str
     device: Literal["cpu", "cuda"]
+    task: Task = "generate"
     weights: str | None = None
     hub: HubModel | None = None
     served_name: str
@@ -113,12 +121,16 @@ class Profile(_Strict):
     engine_args: Mapping[str, JsonValue] = Field(default_factory=dict)
     environment: Mapping[str, str] = Field(default_factory=dict)
     speeds: Speeds
+    deadlines: Deadlines | None = None
+    answer: AnswerMode = AnswerMode.WRITE
     memory: Memory
 
     def model_post_init(self, _: object) -> None:
-        """Refuse a profile that names no model, or two, or an argument at two places."""
+        """Refuse a profile that names no model, or two, or an argument at two places, or answers without deadlines."""
         if (self.weights is None) == (self.hub is None):
             raise ValueError("name either `weights` (brought by llm-server fetch) or a `hub` model")
+        if self.task == "generate" and self.deadlines is None:
+            raise ValueError("a model that answers needs `deadlines`: `prefill` and `answer`")
         if twice := sorted(self.engine_args.keys() & (Engine.model_fields.keys() | _SET_BY_SERVE)):
             raise ValueError(f"`engine_args` cannot set {', '.join(twice)}: `engine` or `llm-server serve` does")
 
@@ -129,41 +141,18 @@ class Profile(_Strict):
 
 
 def profile_names() -> list[str]:
-    """Return the names of all profiles, sorted."""
-    return sorted(path.stem for path in PROFILES.glob("*.yaml"))
+    """Return the names of all profiles of ours that vLLM serves, sorted."""
+    return sorted(path.stem for path in PROFILES.glob("*.yaml") if "\nengine:" in path.read_text("utf-8"))
 
 
 def load_profile(name: str) -> Profile:
     """Return the profile of that name, or of the file whose path that is.
 
     Raises:
-        UnknownProfile: there is none, or its file is invalid.
+        UnknownProfile: there is none, or its file is invalid, or not for vLLM.
     """
-    if name.endswith(".yaml"):
-        return read_profile(Path(name))
-    if name not in profile_names():
-        raise UnknownProfile(
-            f"There is no profile {name!r}: choose from {', '.join(profile_names())}, or give the path of a .yaml file."
-        )
-    return read_profile(PROFILES / f"{name}.yaml")
-
-
-def read_profile(path: Path) -> Profile:
-    """Read a profile from a file.
-
-    Raises:
-        UnknownProfile: the file is invalid; the message names the field.
-    """
+    path = profile_path(name)
     try:
-        return Profile.model_validate({"name": path.stem, **yaml.safe_load(path.read_text(encoding="utf-8"))})
-    except OSError as exc:
-        raise UnknownProfile(f"The profile {path} cannot be read: {exc.strerror}") from exc
-    except (ValidationError, yaml.YAMLError, TypeError, UnicodeDecodeError) as exc:
-        raise UnknownProfile(f"The profile {path.name} is wrong: {_first_reason(exc)}") from exc
-
-
-def _first_reason(exc: Exception) -> str:
-    if not isinstance(exc, ValidationError):
-        return str(exc).replace("\n", " ")
-    error = exc.errors()[0]
-    return f"{'.'.join(str(part) for part in error['loc'])}: {error['msg']}"
+        return Profile.model_validate({"name": path.stem, **profile_fields(path)})
+    except ValidationError as exc:
+        raise UnknownProfile(f"The profile {path.name} is wrong: {first_reason(exc)}") from exc

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import structlog
 from opentelemetry import trace
 
-from telemetry.redact import drop_content
+from telemetry.redact import drop_content, drop_quoted_exception, stack_of
 
 LogFormat = Literal["json", "console"]
 OUR_PACKAGES = ("chatbot", "edge", "evals", "ingest", "knowledge", "llm_server", "telemetry")
@@ -32,7 +32,8 @@ def configure_logs(*, level: str = "INFO", log_format: LogFormat = "json") -> No
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         add_trace,
         drop_content,
-        structlog.processors.format_exc_info,
+        drop_quoted_exception,
+        structlog.processors.ExceptionRenderer(stack_of),
     ]
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],

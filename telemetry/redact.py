@@ -1,11 +1,14 @@
-"""Removes what customers wrote from log lines and spans, by the names of fields and attributes."""
+"""Removes what customers wrote from log lines and spans: fields, attributes of requests, messages of exceptions."""
 
-from collections.abc import Mapping, MutableMapping, Sequence
+import os
+import traceback
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from types import TracebackType
 from typing import Any
 
 from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
-from opentelemetry.trace import Status
+from opentelemetry.trace import SpanContext, SpanKind, Status
 
 CONTENT_FIELDS = frozenset(
     {"message", "question", "answer", "text", "prompt", "content", "body", "comment", "quote", "token", "authorization"}
@@ -19,10 +22,54 @@ def drop_content(_logger: object, _method: str, event: MutableMapping[str, Any])
     return event
 
 
-CONTENT_ATTRIBUTES = frozenset({"url.query", "url.full", "http.url", "http.target"})
-"""A question (`q`) and a customer's id (`sub`) stand in the query of an address."""
+ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None]
+
+
+def stack_of(exc_info: ExcInfo) -> str:
+    """Return the types and the lines of code of an exception and of those behind it (for structlog's renderer).
+
+    Their messages may repeat what could not be read or written: a question, a row's values. Of the operating system's
+    errors the kernel's own words stay.
+    """
+    return "\n".join(_described(exc_info[1], set()))
+
+
+def _described(exc: BaseException, seen: set[int]) -> Iterator[str]:
+    seen.add(id(exc))
+    earlier = exc.__cause__ or (None if exc.__suppress_context__ else exc.__context__)
+    if earlier is not None and id(earlier) not in seen:
+        yield from _described(earlier, seen)
+        yield "which led to:"
+    yield from (lines.rstrip("\n") for lines in traceback.format_tb(exc.__traceback__))
+    kind = f"{type(exc).__module__}.{type(exc).__qualname__}".removeprefix("builtins.")
+    number = exc.errno if isinstance(exc, OSError) else None
+    yield f"{kind}: {os.strerror(number)}" if isinstance(number, int) else kind
+    for n, part in enumerate(exc.exceptions if isinstance(exc, BaseExceptionGroup) else (), 1):
+        if id(part) not in seen:
+            yield f"part {n}:"
+            yield from _described(part, seen)
+
+
+def drop_quoted_exception(_logger: object, _method: str, event: MutableMapping[str, Any]) -> Mapping[str, Any]:
+    """Keep one line of what another's logger says beside an exception: asyncio repeats its message behind it."""
+    if "exc_info" in event and not event.get("_from_structlog", True):
+        event["event"] = str(event["event"]).partition("\n")[0]
+    return event
+
+
+REQUEST_ATTRIBUTES = frozenset(
+    {
+        "error.type",
+        "http.request.method",
+        "http.response.status_code",
+        "http.route",
+        "network.protocol.version",
+        "url.scheme",
+    }
+)
+"""What no caller writes: a path, a query, a Host and an unknown method hold what somebody typed."""
 _OF_EXCEPTIONS = frozenset({"exception.message", "exception.stacktrace"})
-"""An exception's message may repeat what it could not read; its type stays, and the log has the rest."""
+"""An exception's message may repeat what it could not read; its type stays, and the log has its lines of code."""
 
 
 class ContentFreeExporter(SpanExporter):
@@ -42,13 +89,16 @@ class ContentFreeExporter(SpanExporter):
 
 
 def without_content(span: ReadableSpan) -> ReadableSpan:
-    """Return the span without content: in its attributes, its events and its status."""
+    """Return the span without content: in its attributes, its events, its status and what the caller's trace says."""
+    attributes = span.attributes or {}
+    if span.kind is SpanKind.SERVER:
+        attributes = {key: value for key, value in attributes.items() if key in REQUEST_ATTRIBUTES}
     return ReadableSpan(
         name=span.name,
-        context=span.context,
-        parent=span.parent,
+        context=_without_state(span.context),
+        parent=_without_state(span.parent),
         resource=span.resource,
-        attributes={key: value for key, value in (span.attributes or {}).items() if key not in CONTENT_ATTRIBUTES},
+        attributes=attributes,
         events=[_event_without_content(event) for event in span.events],
         links=span.links,
         kind=span.kind,
@@ -57,6 +107,13 @@ def without_content(span: ReadableSpan) -> ReadableSpan:
         end_time=span.end_time,
         instrumentation_scope=span.instrumentation_scope,
     )
+
+
+def _without_state(context: SpanContext | None) -> SpanContext | None:
+    """Return the context without the `tracestate` that a caller sends."""
+    if context is None:
+        return None
+    return SpanContext(context.trace_id, context.span_id, context.is_remote, context.trace_flags)
 
 
 def _event_without_content(event: Event) -> Event:

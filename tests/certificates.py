@@ -11,9 +11,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 
-def certificates(folder: Path) -> None:
-    """Write an authority, and a server's and a client's certificate of it."""
+def certificates(folder: Path, *, host: str | None = None) -> None:
+    """Write an authority, and a server's and a client's certificate of it, for a host or else for 127.0.0.1."""
     now = datetime.now(UTC)
+    subject_name = x509.IPAddress(IPv4Address("127.0.0.1")) if host is None else x509.DNSName(host)
 
     def sign(name: str, issuer: x509.Name, issuer_key: ec.EllipticCurvePrivateKey | None, *, ca: bool = False) -> Any:
         key = ec.generate_private_key(ec.SECP256R1())
@@ -26,7 +27,7 @@ def certificates(folder: Path) -> None:
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - timedelta(hours=1))
             .not_valid_after(now + timedelta(hours=1))
-            .add_extension(x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))]), critical=False)
+            .add_extension(x509.SubjectAlternativeName([subject_name]), critical=False)
             .add_extension(x509.BasicConstraints(ca=ca, path_length=None), critical=True)
             .sign(issuer_key or key, hashes.SHA256())
         )

@@ -17,6 +17,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from evals.redis_program import redis_program
+from evals.sample_bank import SAMPLE_BANK
 from knowledge.storage import open_engine
 from tests.fast import OnlyFast
 from tests.patience import set_patience
@@ -33,6 +34,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # Every service has a bank; a test of another one names its file.
+    os.environ.setdefault("BANK_FILE", str(SAMPLE_BANK))  # noqa: TID251  the test runner's own edge; children inherit it
     set_patience(config.getoption("--patience"))
     if config.getoption("--fast"):
         config.pluginmanager.register(OnlyFast())
@@ -146,7 +149,12 @@ class RedisServer:
         self._command = [redis_program(), *where, *options]
         self.port = port
         self.url = f"redis://127.0.0.1:{port}/0"
-        self.process = subprocess.Popen(self._command)  # noqa: S603  our own arguments
+        self._start()
+
+    def _start(self) -> None:
+        # In a group of its own: Ctrl-C is ours. With the signals that Python ignores: a limit of its files' size is an
+        # error of a write, as on a full disk, and no end (SIGXFSZ).
+        self.process = subprocess.Popen(self._command, process_group=0, restore_signals=False)  # noqa: S603  our own
 
     def signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
@@ -154,7 +162,7 @@ class RedisServer:
     def restart(self) -> None:
         """Kill it, start it on the same folder, and wait until it answers."""
         self.stop()
-        self.process = subprocess.Popen(self._command)  # noqa: S603  our own arguments
+        self._start()
         self.wait_until_answering()
 
     def stop(self) -> None:

@@ -6,9 +6,10 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import mkdtemp
+from typing import IO
 from uuid import uuid4
 
 import pytest
@@ -42,6 +43,45 @@ class Postgres:
             [self._programs / program, *to_it, *arguments], input=data, check=True, capture_output=True, timeout=60
         ).stdout
 
+    @property
+    def data(self) -> str:
+        return str(self.folder / "data")
+
+    def make(self, program: str, *arguments: str) -> None:
+        """Run one of its programs to the end, as the user that the server runs as."""
+        command = [str(self._programs / program), *arguments]
+        subprocess.run(command, check=True, capture_output=True, user=self._as_whom, cwd=self.folder)  # noqa: S603
+
+    def begin(self, program: str, *arguments: str, out: IO[bytes]) -> "subprocess.Popen[bytes]":
+        """Start one of its programs, as the user that the server runs as."""
+        command = [str(self._programs / program), *arguments]
+        return subprocess.Popen(  # noqa: S603  our own arguments
+            command, user=self._as_whom, cwd=self.folder, stdout=out, stderr=out, process_group=0
+        )
+
+    @property
+    def _as_whom(self) -> str | None:
+        return UNPRIVILEGED if os.getuid() == 0 else None
+
+    @property
+    def socket(self) -> Path:
+        """Where it listens."""
+        return self.folder / ".s.PGSQL.5432"
+
+    def processes(self) -> list[int]:
+        """Return the ids of its processes, its first the first: nobody is born while that one stands still."""
+        first = int((self.folder / "data" / "postmaster.pid").read_text("ascii").split()[0])
+        children = Path(f"/proc/{first}/task/{first}/children").read_text("ascii").split()
+        return [first, *map(int, children)]
+
+    def kill(self) -> None:
+        """Kill it, as a machine that is lost."""
+        os.kill(self.processes()[0], signal.SIGKILL)
+
+    def told(self, statement: str) -> str:
+        """Return what a statement in the database that tests share returns."""
+        return self.run("psql", "--dbname", SHARED, "--tuples-only", "--no-align", f"--command={statement}").decode()
+
     def emptied(self) -> str:
         """Empty the database that tests share, closing other connections to it, and return its name."""
         others = "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
@@ -68,37 +108,65 @@ def programs() -> Path | None:
 
 
 @contextmanager
-def served() -> Iterator[Postgres]:
+def served(**settings: str) -> Iterator[Postgres]:
     """Run a server while the block runs, in a folder outside pytest's, which only the user of the tests may enter."""
+    with _folder() as postgres:
+        initdb = ("initdb", "-D", postgres.data, "--username", postgres.user, "--auth", "trust")
+        postgres.make(*initdb, "--encoding", "UTF8", "--locale", "C.UTF-8", "--no-sync", "--no-instructions")
+        with _started(postgres, settings):
+            yield postgres
+
+
+@contextmanager
+def standby_of(primary: Postgres, **settings: str) -> Iterator[Postgres]:
+    """Run a hot standby of a server, which follows it by streaming replication."""
+    with _folder() as postgres:
+        copied = ("--host", str(primary.folder), "--username", primary.user, "-D", postgres.data)
+        postgres.make("pg_basebackup", *copied, "--write-recovery-conf", "--checkpoint=fast", "--no-sync")
+        with _started(postgres, settings):
+            yield postgres
+
+
+@contextmanager
+def _folder() -> Iterator[Postgres]:
     where = programs()
     if where is None:
         pytest.skip("PostgreSQL is not installed (apt-get install postgresql)")
     folder = Path(mkdtemp(prefix="pg-"))
-    as_whom = UNPRIVILEGED if os.getuid() == 0 else None
-    if as_whom is not None:
-        shutil.chown(folder, as_whom)
-    postgres = Postgres(where, folder)
+    if os.getuid() == 0:
+        shutil.chown(folder, UNPRIVILEGED)
     try:
-        data = str(folder / "data")
-        initdb = [str(where / "initdb"), "-D", data, "--username", postgres.user, "--auth", "trust"]
-        locale = ["--encoding", "UTF8", "--locale", "C.UTF-8", "--no-sync", "--no-instructions"]
-        subprocess.run([*initdb, *locale], check=True, capture_output=True, user=as_whom, cwd=folder)  # noqa: S603
-        settings = [part for name, value in SETTINGS.items() for part in ("-c", f"{name}={value}")]
-        command = [str(where / "postgres"), "-D", data, "-k", str(folder), *settings]
-        with (
-            (folder / "log").open("wb") as log,
-            subprocess.Popen(  # noqa: S603  our own arguments
-                command, user=as_whom, cwd=folder, stdout=log, stderr=log
-            ) as server,
-        ):
+        yield Postgres(where, folder)
+    finally:
+        shutil.rmtree(folder)
+
+
+@contextmanager
+def _started(postgres: Postgres, more: dict[str, str]) -> Iterator[None]:
+    settings = [part for name, value in (SETTINGS | more).items() for part in ("-c", f"{name}={value}")]
+    with (postgres.folder / "log").open("wb") as log:
+        server = postgres.begin("postgres", "-D", postgres.data, "-k", str(postgres.folder), *settings, out=log)
+        with server:
             try:
                 _wait(postgres, server)
-                yield postgres
+                yield
             finally:
                 server.send_signal(signal.SIGINT)  # its fast shutdown: SIGTERM would wait for clients
                 server.wait(30)
+
+
+@contextmanager
+def stands_still(postgres: Postgres) -> Iterator[None]:
+    """Let a server stand still while the block runs."""
+    processes = postgres.processes()
+    try:
+        for process in processes:
+            os.kill(process, signal.SIGSTOP)
+        yield
     finally:
-        shutil.rmtree(folder)
+        for process in processes:
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGCONT)
 
 
 def _wait(postgres: Postgres, server: "subprocess.Popen[bytes]") -> None:

@@ -1,4 +1,4 @@
-"""What the code offers, the documents name: errors, events, make targets.
+"""What the code offers, the documents name: errors, document formats, make targets.
 
 Without a row, users cannot know of an entry; without an entry, a row promises what does not exist.
 (`tests/golden` protects the entries themselves from unnoticed changes.)
@@ -12,6 +12,8 @@ import pytest
 
 from chatbot.errors import ChatError
 from ingest.errors import IngestError
+from ingest.parsing import Format
+from knowledge.passage import LANGUAGES
 from tests.golden.contracts import descendants
 
 ROOT = Path(__file__).parents[1]
@@ -26,6 +28,17 @@ SERVICES = pytest.mark.parametrize(
 def test_no_two_errors_share_a_code(root: type[ChatError | IngestError], section: str) -> None:
     codes = [kind.code for kind in {root, *descendants(root)}]
     assert len(codes) == len(set(codes)), section
+
+
+def test_every_document_format_is_named_wherever_staff_read_which_there_are() -> None:
+    page = (ROOT / "ingest/api/web/texts.js").read_text("utf-8").replace("텍스트", "text")
+    rows = re.findall(r"^\| ([^|]+) \|", (ROOT / "docs/formats.md").read_text("utf-8"), re.MULTILINE)
+    readme = README.partition("[what is read of each]")[0].rpartition("\n\n")[2]
+    lists = {"README.md": readme, "docs/formats.md": ", ".join(rows)}
+    lists |= {f"texts.js {n}": names for n, names in enumerate(re.findall(r'drop_formats: "(.+)"', page))}
+    assert len(lists) == 2 + len(LANGUAGES)
+    for place, names in lists.items():
+        assert [kind for kind in Format if not re.search(rf"\b{kind}\b", names, re.IGNORECASE)] == [], place
 
 
 def test_every_make_target_is_explained() -> None:

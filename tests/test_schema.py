@@ -16,6 +16,7 @@ from structlog.testing import capture_logs
 
 from chatbot import audit, conversations  # noqa: F401  their tables are in the chatbot's schema
 from chatbot import tables as chatbot
+from evals.sample_bank import SAMPLE_BANK
 from ingest import catalogue
 from knowledge import withdrawals
 from knowledge.storage import Schema, migrate, open_engine, revision
@@ -129,6 +130,7 @@ CHATBOT = {
     "AUDIT_KEY": "a key that only tests have",
     "AUTH__ISSUER": "https://issuer.test",
     "AUTH__JWKS_URL": "https://issuer.test/keys",
+    "BANK_FILE": str(SAMPLE_BANK),
 }
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from evals.sample_bank import SAMPLE_BANK
+
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 PACKAGES = [name.rstrip("*") for name in PROJECT["tool"]["setuptools"]["packages"]["find"]["include"]]
@@ -24,6 +26,7 @@ from types import SimpleNamespace
 from starlette.testclient import TestClient
 
 installed, commands, packages = Path(sys.argv[1]), sys.argv[2].split(), sys.argv[3].split()
+bank_file = Path(sys.argv[4])
 for command in commands:
     sys.argv = [command, "--help"]
     with suppress(SystemExit):
@@ -31,11 +34,14 @@ for command in commands:
 
 from chatbot.app import create_app as create_chat_app
 from ingest.app import create_app as create_staff_app
+from knowledge.bank import read_banks
+banks = read_banks(bank_file)
 class Services:
+    banks = banks
     blobs = SimpleNamespace(most_bytes=1)
     def __getattr__(self, name):
         return None
-for app in (create_chat_app(Services()), create_staff_app(Services())):
+for app in (create_chat_app(Services()), create_staff_app(Services(), banks)):
     for path in ("/", "/web/app.js", "/web/sse.js", "/openapi.json"):
         print(path, TestClient(app).get(path).status_code)
 ours = [module for name, module in sys.modules.items() if name.split(".")[0] in packages]
@@ -76,7 +82,7 @@ def test_the_wheel_holds_every_file_of_our_packages(installed: Path) -> None:
 
 def test_the_commands_and_both_applications_work_from_the_wheel(installed: Path, tmp_path: Path) -> None:
     environment = dict(os.environ) | {"PYTHONPATH": str(installed)}  # noqa: TID251  a child inherits it
-    arguments: list[str | Path] = [installed, " ".join(COMMANDS), " ".join(PACKAGES)]
+    arguments: list[str | Path] = [installed, " ".join(COMMANDS), " ".join(PACKAGES), SAMPLE_BANK]
     printed = run([sys.executable, "-c", PROGRAM, *arguments], tmp_path, environment)
     assert [name for name in COMMANDS if f"Usage: {name}" not in printed] == []
     for path in ("/", "/web/app.js", "/web/sse.js", "/openapi.json"):

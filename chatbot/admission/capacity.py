@@ -6,7 +6,7 @@ upper bound, and the number of slots where no endpoint reports its load.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import anyio
@@ -94,7 +94,9 @@ def slots_after(slots: int, loads: Sequence[EndpointLoad], *, busy: int, calm: i
 class Capacity:
     """Polls the endpoints and sets the number of slots."""
 
-    def __init__(self, members: Sequence[Member], admission: Admission, settings: AdmissionSettings) -> None:
+    def __init__(
+        self, members: Callable[[], Sequence[Member]], admission: Admission, settings: AdmissionSettings
+    ) -> None:
         self._members = members
         self._admission = admission
         self._settings = settings
@@ -129,7 +131,7 @@ class Capacity:
     def _in_use(self) -> list[Member]:
         """Return the available members of the first group that has some."""
         for group in SERVING_GROUPS:
-            available = [member for member in self._members if member.group == group and member.available]
+            available = [member for member in self._members() if member.group == group and member.available]
             if available:
                 return available
         return []

@@ -72,7 +72,9 @@ def person(request: Request) -> str:
     asked: Language | None = getattr(request.state, "language", None)
     preferred = request.headers.get("accept-language", "")[:2].lower()
     languages = (asked,) if asked else tuple(name for name in LANGUAGES if name == preferred) or LANGUAGES
-    return " ".join(handoff(language, contact=services.settings.contact) for language in languages)
+    who = getattr(request.state, "principal", None)
+    bank = services.banks.first if who is None else services.banks.of(who.tenant)
+    return " ".join(handoff(language, bank) for language in languages)
 
 
 def headers_of(exc: ChatError) -> dict[str, str]:

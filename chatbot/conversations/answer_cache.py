@@ -32,13 +32,14 @@ class AnswerCacheSettings(BaseModel, frozen=True):
     most_bytes: PositiveInt = Field(16_384, description="bytes: the largest answer that is kept")
 
 
-class CachedAnswer(msgspec.Struct, frozen=True, kw_only=True):
+class CachedAnswer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """An answer as customers saw it; `answer_id` as in its audit record, `at` in Unix seconds."""
 
     answer_id: str
     text: str
     citations: tuple[Citation, ...]
     at: float
+    quoted: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

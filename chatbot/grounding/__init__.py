@@ -1,22 +1,28 @@
 """Sentence ↔ passage: every claim is tied to a passage by comparison, or withheld. No clock, no I/O."""
 
+from chatbot.grounding.evidence import Quote
 from chatbot.grounding.numbers import quantities, unsupported_quantities
+from chatbot.grounding.quotes import NO_QUOTES, QuoteCandidates, QuotedAnswer, nearest_quote, quoted_answer
+from chatbot.grounding.sentences import passage_sentences
+from chatbot.grounding.stems import features
 from chatbot.grounding.stream import (
     GroundingMode,
     GroundingStream,
-    QuotedAnswer,
     grounding_stream,
-    nearest_quote,
-    quote_passages,
 )
 
 __all__ = [
+    "NO_QUOTES",
     "GroundingMode",
     "GroundingStream",
+    "Quote",
+    "QuoteCandidates",
     "QuotedAnswer",
+    "features",
     "grounding_stream",
     "nearest_quote",
+    "passage_sentences",
     "quantities",
-    "quote_passages",
+    "quoted_answer",
     "unsupported_quantities",
 ]

@@ -2,17 +2,20 @@
 
 Only sentences of a small closed vocabulary are courtesies: a claim in a polite form has a word that is not in it. A
 bare yes or no is an answer, so it never stands alone: the stream shows it with the claim that follows, or not at all.
+The bank's own words (`own`) are polite too.
 """
 
 import re
+from functools import lru_cache
 from typing import Final
 
+from chatbot.grounding.negation import NO, YES
 from chatbot.grounding.stems import content_words, features
 
 _POLITE_STEMS: Final = """
     안녕 고객 고객님 감사 죄송 양해 부탁 문의 상담 상담원 상담사 직원 고객센터 콜센터 센터 영업점 지점 가까운
     가까 방문 연락 전화 도움 필요 궁금 추가 질문 말씀 언제든지 언제든 편하게 편하 자세한 자세 정확 내용 사항
-    문서 자료 정보 안내 확인 답변 설명 요약 정리 요청 연결 대표번호 번호 저희 은행 한빛은행 한빛 아니요 아니오
+    문서 자료 정보 안내 확인 답변 설명 요약 정리 요청 연결 대표번호 번호 저희 은행 아니요 아니오
     직접 하루 알려 도와 이용
 """
 _POLITE_FORMS: Final = """
@@ -27,6 +30,8 @@ _POLITE_ENDINGS: Final = (
 _POLITE: Final = re.compile(
     "(?:" + "|".join(sorted(_POLITE_STEMS.split(), key=len, reverse=True)) + ")" + _POLITE_ENDINGS
 )
+_POLITE_ENDING: Final = re.compile(_POLITE_ENDINGS)
+_KOREAN: Final = re.compile(r"[가-힣]")
 _POLITE_WORDS: Final = frozenset(_POLITE_FORMS.split())
 _POLITE_ENGLISH: Final = frozenset(
     word
@@ -35,7 +40,7 @@ _POLITE_ENGLISH: Final = frozenset(
         "visit our us bank centre center service staff branch nearest help assist assistance further question",
         "more information detail details document documents provided answer welcome glad happy feel free ask anything",
         "else let know need here following follows summary based according passage passages sources available speak",
-        "person representative yes no sure certainly course great day have directly confirm find hanbit i'm cannot",
+        "person representative yes no sure certainly course great day have directly confirm find i'm cannot",
         "regarding reach visit",
     )
     for word in content_words(text)
@@ -49,7 +54,8 @@ _DISCOURSE: Final = frozenset(
 )
 # Each names the documents or the speaker: "수수료는 없습니다" (there is no fee) is a fact and no refusal.
 _REFUSAL: Final = re.compile(
-    r"(?:문서|자료|출처|본문|안내문|근거)(?:들)?(?:에|에서|에는|에서는|만으로|만으로는|로는|상)\s.{0,60}?(?:없|않|어렵|못)"
+    r"(?:문서|자료|출처|본문|안내문|근거)(?:들)?(?:에|에서|에는|에서는|만으로|만으로는|로는|상)\s.{0,60}?"
+    r"(?:나와|나오|기재|언급|명시|포함|제공|확인|찾|설명|안내|답변|알|적혀|판단|정보|내용|답)[가-힣\s]{0,10}?(?:없|않|어렵|못)"
     r"|(?:정보|내용|근거|답변|설명|언급|규정)(?:가|이|는|은|를|을)?\s?(?:전혀 )?"
     r"(?:없습니다|없어|부족|나와 있지 않|포함되어 있지 않|포함되지 않|찾을 수 없|찾지 못|확인할 수 없|확인되지 않"
     r"|제공되지 않|명시되지 않)"
@@ -61,13 +67,17 @@ _REFUSAL: Final = re.compile(
     r"|\b(?:documents?|passages?|sources?|information|context|text)\b.{0,60}?\b"
     r"(?:do(?:es)? not|don't|doesn't|is not|are not|isn't|aren't|not)\b.{0,40}?"
     r"\b(?:say|state|mention|contain|include|provide|specif|cover|available|given|found|address)"
-    r"|\b(?:no|any) (?:information|mention|document)|\bnot (?:stated|mentioned|found|given|covered) in the\b",
+    r"|\b(?:no|any) (?:information|mention|document)"
+    r"|\bnot (?:stated|mentioned|found|given|covered|specified|provided|included|available) in (?:the|any|these|our)\b",
     re.IGNORECASE,
 )
-_TABLE_RULE: Final = re.compile(r"[\s|:\-*_#>=~·•]*")
-_YES_OR_NO: Final = re.compile(
-    r"[\s*_]{0,8}(?:네|예|아니요|아니오|그렇습니다|맞습니다|yes|no|sure|certainly)(?![A-Za-z가-힣])", re.IGNORECASE
+# What follows makes a fact of a refusal: "… do not cover you, so no fee applies".
+_GOES_ON: Final = re.compile(
+    r"[가-힣]{0,4}(?:지만|으므로|으니|[아어]서|고)[,\s]|[,;]\s*(?:so|but|and|therefore|hence|which)\b", re.IGNORECASE
 )
+_BY_DOCUMENTS: Final = re.compile(r"따르면|의하면|\baccording to\b", re.IGNORECASE)
+_RULE: Final = re.compile(r"[\s|:\-*_#>=~·•]*")
+_YES_OR_NO: Final = re.compile(rf"[\s*_]{{0,8}}(?:{YES}|{NO})(?![A-Za-z가-힣])", re.IGNORECASE)
 _PREDICATE: Final = re.compile(
     r"됩니다|돼요|되며|됨|있습니다|있어요|없습니다|없어요|않습니다|않아요|아닙니다|맞습니다|그렇습니다|합니다(?!만)"
     r"|\b(?:can|may|do|does|is|are|will|have|has|must)\b",
@@ -75,14 +85,19 @@ _PREDICATE: Final = re.compile(
 )
 
 
-def is_courtesy(sentence: str) -> bool:
+def is_courtesy(sentence: str, own: frozenset[str] = frozenset()) -> bool:
     """Whether the sentence has no content words but polite ones, or none at all."""
-    if _TABLE_RULE.fullmatch(sentence):
+    if _RULE.fullmatch(sentence):
         return True
     words = content_words(sentence)
-    if not all(_is_polite(word) for word in words):
+    if not all(_is_polite(word, own) for word in words):
         return False
     return not ((begins_with_yes_or_no(sentence) or not words) and _PREDICATE.search(sentence))
+
+
+def is_table_rule(sentence: str) -> bool:
+    """Whether the sentence is the line between a table's head and its rows."""
+    return "|" in sentence and _RULE.fullmatch(sentence) is not None
 
 
 def begins_with_yes_or_no(sentence: str) -> bool:
@@ -90,15 +105,21 @@ def begins_with_yes_or_no(sentence: str) -> bool:
     return _YES_OR_NO.match(sentence) is not None
 
 
-def is_refusal(sentence: str, question: str) -> bool:
+def is_refusal(sentence: str, question: str, own: frozenset[str] = frozenset()) -> bool:
     """Whether the sentence only says, in the question's words, that the documents do not answer it."""
-    if not _REFUSAL.search(sentence):
+    refusal = _REFUSAL.search(sentence)
+    if refusal is None or _GOES_ON.search(sentence, refusal.end()) or _BY_DOCUMENTS.search(sentence):
         return False
     question_features = features(question)
-    words = [word for word in content_words(sentence) if not _is_polite(word)]
+    words = [word for word in content_words(sentence) if not _is_polite(word, own)]
     of_question = sum(bool(features(word) & question_features) for word in words)
     # One word in four may be new, and one more for the verb of the refusal itself.
     return of_question >= len(words) - 1 - len(words) // 4
+
+
+def is_discourse(word: str, own: frozenset[str] = frozenset()) -> bool:
+    """Whether the word announces an answer or its source, or is polite."""
+    return word in _DISCOURSE or _is_polite(word, own)
 
 
 def claim_features(sentence: str) -> frozenset[str]:
@@ -106,5 +127,15 @@ def claim_features(sentence: str) -> frozenset[str]:
     return frozenset(f for word in content_words(sentence) if word not in _DISCOURSE for f in features(word))
 
 
-def _is_polite(word: str) -> bool:
-    return word in _POLITE_WORDS or word in _POLITE_ENGLISH or _POLITE.fullmatch(word) is not None
+def _is_polite(word: str, own: frozenset[str]) -> bool:
+    if word in _POLITE_WORDS or word in _POLITE_ENGLISH or _POLITE.fullmatch(word) is not None:
+        return True
+    return word in _as_content_words(own) or any(
+        word.startswith(name) and _KOREAN.search(name) and _POLITE_ENDING.fullmatch(word, len(name)) for name in own
+    )
+
+
+@lru_cache(maxsize=64)
+def _as_content_words(own: frozenset[str]) -> frozenset[str]:
+    """Return the bank's own words as they stand among content words."""
+    return frozenset(word for text in own for word in content_words(text))

@@ -8,18 +8,26 @@ those elsewhere in the passage half. Numbers are all or nothing: each must stand
 import math
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
-from itertools import combinations, groupby
+from itertools import combinations
 from typing import Final
 
+from chatbot.grounding.asked import depends_on_another
 from chatbot.grounding.boilerplate import begins_with_yes_or_no, claim_features, is_courtesy, is_refusal
-from chatbot.grounding.negation import Polarity
+from chatbot.grounding.departures import (
+    cells,
+    is_out_of_order,
+    leaves_condition_out,
+    new_words,
+    turning_words,
+)
+from chatbot.grounding.negation import Polarity, contradicts_its_yes_or_no
 from chatbot.grounding.numbers import QuantifiedText, quantities, unsupported_by
 from chatbot.grounding.quantity import Quantity
-from chatbot.grounding.sentences import passage_sentences
-from chatbot.grounding.stems import features
+from chatbot.grounding.sources import BLOCK_MARK, SourceSentence, read_source
+from chatbot.grounding.stems import features, other_letters
+from knowledge.bank import Bank
 from knowledge.passage import Passage
 
 # Thresholds and weights, measured on answers against their own passages and against the nearest others.
@@ -51,8 +59,6 @@ _UNNAMED: Final = 0.5
 _ENDINGS: Final = frozenset({"니다", "습니", "합니", "됩니", "입니", "있습", "없습"})
 """Bigrams of Korean endings, which every sentence has."""
 _FEWEST_FEATURES: Final = 3
-_LONGEST_TABLE: Final = 1500
-"""Characters of a table that is quoted whole."""
 _ASKS_FOR_A_NUMBER: Final = re.compile(
     r"얼마|몇|언제|며칠|금리|이율|한도|수수료|\bhow (?:much|many|long|often|old|soon)\b|\bwhen\b"
     r"|\brates?\b|\bfees?\b|\blimits?\b",
@@ -72,10 +78,10 @@ class Quote:
 class Judgement:
     """The result of comparing one sentence with the sources.
 
-    `claims` is False for a courtesy or a refusal. `quotes` are the source sentences that support a claim. `verbatim`
-    are the sentences or tables to show in its place: they hold further numbers of a kind that is claimed, and
-    comparison cannot tell which of them is asked for, or whether the answer is yes or no. `waits`: the sentence is a
-    yes or no without a reason, which means nothing before the next sentence.
+    `claims` is False for a courtesy, a heading or a refusal. `quotes` are the source sentences that support a claim.
+    `verbatim` are the sentences, lists or tables to show in its place: the claim does more than restate them, or they
+    hold further numbers of a kind that is claimed, and comparison cannot tell which of them is asked for, or whether
+    the answer is yes or no. `waits`: the sentence is a yes or no without a reason, which means nothing before the next.
     """
 
     claims: bool
@@ -83,19 +89,6 @@ class Judgement:
     quotes: tuple[Quote, ...] = ()
     verbatim: tuple[Quote, ...] = ()
     waits: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class _SourceSentence:
-    """A sentence of source `n`, or several that are read together: the features in it, beside it and elsewhere."""
-
-    n: int
-    text: str
-    own: frozenset[str]
-    beside: frozenset[str]
-    elsewhere: frozenset[str]
-    quantified: QuantifiedText
-    polarity: Polarity
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,14 +122,14 @@ class _Claim:
 @dataclass(frozen=True, slots=True)
 class _Match:
     score: float
-    sentence: _SourceSentence
+    sentence: SourceSentence
 
 
 class Comparison:
     """The sources of one answer, read once; `judge` compares each of its sentences with them."""
 
-    def __init__(self, sources: Sequence[Passage], *, question: str = "", contact: str = "") -> None:
-        self._sources = [_read(passage) for passage in sources]
+    def __init__(self, sources: Sequence[Passage], *, question: str = "", bank: Bank | None = None) -> None:
+        self._sources = [read_source(passage) for passage in sources]
         self._texts = [source.whole for source in self._sources]
         self._sentences = [
             replace(sentence, n=n) for n, source in enumerate(self._sources, start=1) for sentence in source.sentences
@@ -145,16 +138,22 @@ class Comparison:
         self._question = question
         self._question_features = features(question)
         self._question_text = QuantifiedText.read(question)
-        self._contact_text = QuantifiedText.read(contact)
+        self._own_words: frozenset[str] = bank.own_words if bank else frozenset()
+        self._contact_text = QuantifiedText.read(bank.telephone if bank else "")
+        self._other_letters = frozenset[str]().union(
+            *(other_letters(text.text) for text in [*self._texts, self._contact_text])
+        )
 
     def judge(self, sentence: str) -> Judgement:
         """Return whether the sources support a sentence of the answer, and by which of their sentences."""
         claimed = quantities(sentence)
-        if not unsupported_by(claimed, [self._contact_text]) and is_courtesy(sentence):
+        if other_letters(sentence) - self._other_letters:
+            return Judgement(claims=True, supported=False)
+        if not unsupported_by(claimed, [self._contact_text]) and is_courtesy(sentence, self._own_words):
             return Judgement(claims=False, supported=True, waits=begins_with_yes_or_no(sentence))
         # A refusal may repeat the question, numbers included: it says that the documents do not answer it.
         allowed = [self._question_text, self._contact_text]
-        if not unsupported_by(claimed, allowed) and is_refusal(sentence, self._question):
+        if not unsupported_by(claimed, allowed) and is_refusal(sentence, self._question, self._own_words):
             return Judgement(claims=False, supported=True)
         if sentence.rstrip().endswith(("?", "？")):  # it repeats the customer's question
             return Judgement(claims=True, supported=False)
@@ -162,11 +161,28 @@ class Comparison:
         cited, score = self._cited(claim)
         if not self._is_supported(claim, cited, score):
             return Judgement(claims=True, supported=False)
+        if sentence.lstrip().startswith("#"):  # a heading says nothing by itself
+            return Judgement(claims=False, supported=not self._departs(sentence, claim, cited))
         quotes = tuple(Quote(match.sentence.n, match.sentence.text) for match in cited)
-        if self._is_echo(claim):
-            verbatim = self._answers_to_echo(claim)
-            return Judgement(claims=True, supported=bool(verbatim), quotes=quotes, verbatim=verbatim)
-        return Judgement(claims=True, supported=True, quotes=quotes, verbatim=self._ambiguous(claim, cited))
+        is_echo = self._is_echo(claim)
+        verbatim = self._answers_to_echo(claim) if is_echo else self._in_place_of(sentence, claim, cited)
+        return Judgement(claims=True, supported=bool(verbatim) or not is_echo, quotes=quotes, verbatim=verbatim)
+
+    def _in_place_of(self, sentence: str, claim: _Claim, cited: Sequence[_Match]) -> tuple[Quote, ...]:
+        """Return what the passages say, where that is to be shown in place of a supported claim."""
+        if verbatim := self._ambiguous(claim, cited) or self._introduced(cited):
+            return verbatim
+        origin = self._origin(claim, cited)
+        if contradicts_its_yes_or_no(sentence, self._question) or self._departs(sentence, claim, origin):
+            return self._whole_units(origin)
+        return ()
+
+    def _origin(self, claim: _Claim, cited: Sequence[_Match]) -> Sequence[_Match]:
+        """Return the sentences that the claim is made of, also where it denies what they affirm."""
+        polarity = claim.polarity
+        if polarity is None or not any(polarity.contradicts(sentence.polarity) for sentence in self._sentences):
+            return cited
+        return self._cited(replace(claim, polarity=None))[0]
 
     def unknown(self, claimed: Sequence[Quantity]) -> tuple[Quantity, ...]:
         """Return the quantities that stand in no source and are not the bank's telephone number."""
@@ -176,19 +192,13 @@ class Comparison:
         """Whether the question states all these quantities, so that a refusal may repeat them."""
         return not unsupported_by(claimed, [self._question_text])
 
-    def nearest(self, query: str, attempt: str = "") -> list[tuple[float, Quote]]:
+    def nearest(self, query: str) -> list[tuple[float, Quote]]:
         """Return the sentences and whole tables of the sources with their scores, the nearest to the query first.
 
-        The numbers of the query are conditions and not what is asked for, so they do not count; those of an answer that
-        the checks withheld (`attempt`) count, as does the rank of the passage.
+        The numbers of the query are conditions and not what is asked for, so they do not count; the rank of the passage
+        does.
         """
-        conditions = quantities(query)
-        attempted = [
-            quantity
-            for quantity in quantities(attempt)
-            if not any(condition.supports(quantity) for condition in conditions)
-        ]
-        claim = self._claim(features(query), attempted, None)
+        claim = self._claim(features(query), (), None)
         number_factor = _ASKED_NUMBER if _ASKS_FOR_A_NUMBER.search(query) else 1.0
         scored = [
             (
@@ -214,7 +224,7 @@ class Comparison:
         number_weight = math.log(1 + count) * _NUMBER
         return _Claim(wanted, tuple(claimed), polarity, weights, sum(weights.values()), number_weight, in_source)
 
-    def _match(self, claim: _Claim, sentence: _SourceSentence) -> _Match:
+    def _match(self, claim: _Claim, sentence: SourceSentence) -> _Match:
         words = self._weight_in(claim, [sentence])
         numbers = 0.0
         for quantity, in_source in zip(claim.quantities, claim.in_source[sentence.n - 1], strict=True):
@@ -226,7 +236,7 @@ class Comparison:
             score *= _CONTRADICTED
         return _Match(score, sentence)
 
-    def _weight_in(self, claim: _Claim, sentences: Sequence[_SourceSentence]) -> float:
+    def _weight_in(self, claim: _Claim, sentences: Sequence[SourceSentence]) -> float:
         """Return the weight of the claim's features that the sentences contain together."""
         weight = 0.0
         rest = claim.features
@@ -337,6 +347,15 @@ class Comparison:
                 ambiguous[Quote(nearest.n, unit.text)] = None
         return tuple(ambiguous)
 
+    def _introduced(self, cited: Sequence[_Match]) -> tuple[Quote, ...]:
+        """Return what the cited sentence cannot be read without: the list that it introduces, what it restricts."""
+        first = cited[0].sentence
+        unit = self._unit_of(first)
+        if unit is None or unit.text == first.text:
+            return ()
+        introduces = unit.start == first.start and BLOCK_MARK.match(unit.text[len(first.text) :].lstrip())
+        return (Quote(first.n, unit.text),) if introduces or depends_on_another(first.text) else ()
+
     def _is_echo(self, claim: _Claim) -> bool:
         """Whether a claim without a number only says yes or no to the question's own words.
 
@@ -351,33 +370,71 @@ class Comparison:
         """Return the sentences about the claim's words, affirming or denying; none where the words are too few."""
         if len(claim.features - _ENDINGS) < _FEWEST_FEATURES:
             return ()
-        cited, _ = self._cited(replace(claim, polarity=None))
+        return self._whole_units(self._cited(replace(claim, polarity=None))[0])
+
+    def _departs(self, sentence: str, claim: _Claim, cited: Sequence[_Match]) -> bool:
+        """Whether the claim does more than restate what it is made of (`departures`)."""
+        sentences = [match.sentence for match in cited]
+        first = sentences[0]
+        if not _in_order(claim.quantities, first.quantified.quantities):
+            return True
+        if first.is_row and sentence.lstrip().startswith("|"):
+            return cells(sentence) != cells(first.text)
+        heads = " ".join(self._sources[one.n - 1].head.text for one in sentences)
+        claimed = turning_words(sentence)
+        if claimed - turning_words(" ".join(map(self._with_table_head, sentences))) - turning_words(heads):
+            return True
+        known = frozenset().union(
+            *(features(self._with_table_head(one)) | self._sources[one.n - 1].names for one in sentences)
+        )
+        if new_words(sentence, known, self._own_words):
+            return True
+        return not first.is_row and self._turns(sentence, claim, first)
+
+    def _turns(self, sentence: str, claim: _Claim, first: SourceSentence) -> bool:
+        """Whether the claim turns a sentence of prose."""
+        repeats = len(claim.features & first.own) >= _REPEATED * len(first.own)
+        return (
+            Polarity.of(sentence).has_negation != first.polarity.has_negation
+            or leaves_condition_out(sentence, first.text)
+            or is_out_of_order(sentence, first.text, self._own_words)
+            or (repeats and turning_words(sentence) != turning_words(first.text))
+            or (repeats and bool(unsupported_by(claim.quantities, [first.quantified])))
+        )
+
+    def _with_table_head(self, sentence: SourceSentence) -> str:
+        """Return a sentence's text; of a row, that of its table."""
+        unit = self._unit_of(sentence) if sentence.is_row else None
+        return sentence.text if unit is None else unit.text
+
+    def _whole_units(self, cited: Sequence[_Match]) -> tuple[Quote, ...]:
+        """Return the cited sentences as they can be read by themselves."""
         units = [(match.sentence.n, self._unit_of(match.sentence)) for match in cited]
         return tuple(Quote(n, unit.text) for n, unit in units if unit is not None)
 
-    def _names_row(self, claim: _Claim, quantity: Quantity, row: _SourceSentence, table: _SourceSentence) -> bool:
+    def _names_row(self, claim: _Claim, quantity: Quantity, row: SourceSentence, table: SourceSentence) -> bool:
         """Whether the claim has a feature or number of only this row, and the row has one number of the kind."""
-        if not row.text.startswith("|") or any(
+        if not row.is_row or any(
             other.is_same_kind(quantity) and not claim.states(other) for other in row.quantified.quantities
         ):
             return False
-        others = [s for s in self._sentences if s.n == row.n and s is not row and s.text in table.text]
+        others = [s for s in self._sentences if s.n == row.n and s is not row and table.start <= s.start < table.end]
         if claim.features & row.own - frozenset().union(*(other.own for other in others)):
             return True
         labels = [other for other in claim.quantities if other is not quantity and row.quantified.supports(other)]
         return any(not any(other.quantified.supports(label) for other in others) for label in labels)
 
-    def _unit_of(self, sentence: _SourceSentence) -> _SourceSentence | None:
-        """Return the sentence, or the table of a row; None for a heading."""
-        return next((unit for unit in self._sources[sentence.n - 1].units if sentence.text in unit.text), None)
+    def _unit_of(self, sentence: SourceSentence) -> SourceSentence | None:
+        """Return the unit that holds the sentence; None for a heading."""
+        return self._sources[sentence.n - 1].unit_of(sentence)
 
-    def _repeated(self, claim: _Claim, cited: Sequence[_SourceSentence]) -> Sequence[_SourceSentence]:
+    def _repeated(self, claim: _Claim, cited: Sequence[SourceSentence]) -> Sequence[SourceSentence]:
         """Return the sentence of the cited passages whose words the claim repeats; those cited where it is no other."""
 
-        def weight(sentences: Sequence[_SourceSentence]) -> float:
+        def weight(sentences: Sequence[SourceSentence]) -> float:
             return sum(claim.weights[f] for f in claim.features & frozenset().union(*(s.own for s in sentences)))
 
-        def numbers(sentence: _SourceSentence) -> int:
+        def numbers(sentence: SourceSentence) -> int:
             return sum(sentence.quantified.supports(quantity) for quantity in claim.quantities)
 
         passages = {sentence.n for sentence in cited}
@@ -390,65 +447,8 @@ class Comparison:
         return [closest] if weight([closest]) > min(weight(cited) + margin, claim.total - margin) else cited
 
 
-@dataclass(frozen=True, slots=True)
-class _Source:
-    """A passage, read: `head` is what a customer sees beside its text, `names` the features of title and product."""
-
-    head: QuantifiedText
-    whole: QuantifiedText
-    names: frozenset[str]
-    content: frozenset[str]
-    sentences: tuple[_SourceSentence, ...]
-    units: tuple[_SourceSentence, ...]
-
-
-@lru_cache(maxsize=1024)
-def _read(passage: Passage) -> _Source:
-    """Read a passage; the same few answer most questions, so the results are kept (some 20 KiB each)."""
-    since = passage.effective_from.isoformat() if passage.effective_from else ""
-    head = "\n".join(part for part in (passage.title, passage.section, since) if part)
-    names = features(" ".join((passage.title, passage.section, passage.product or "")))
-    sentences = _sentences(passage, names)
-    return _Source(
-        QuantifiedText.read(head),
-        QuantifiedText.read(f"{head}\n{passage.text}"),
-        names,
-        names.union(*(sentence.own for sentence in sentences)),
-        tuple(sentences),
-        tuple(_units(passage.text, sentences)),
-    )
-
-
-def _sentences(passage: Passage, names: frozenset[str]) -> list[_SourceSentence]:
-    pieces = passage_sentences(passage.text)
-    own = [features(piece.text) for piece in pieces]
-    everything = names.union(*own)
-    quantified = QuantifiedText.read(passage.text)
-    sentences: list[_SourceSentence] = []
-    table_head = -1
-    for at, piece in enumerate(pieces):
-        is_row = piece.text.startswith("|")
-        table_head = (table_head if table_head >= 0 else at) if is_row else -1
-        neighbours = own[max(0, at - 1)] | own[min(len(own) - 1, at + 1)]
-        beside = neighbours | (own[table_head] if is_row else frozenset()) | names
-        end = piece.start + len(piece.text)
-        inside = tuple(quantity for quantity in quantified.quantities if piece.start <= quantity.start < end)
-        text = QuantifiedText(piece.text, inside)
-        sentences.append(_SourceSentence(0, piece.text, own[at], beside, everything, text, Polarity.of(piece.text)))
-    return sentences
-
-
-def _units(text: str, sentences: Sequence[_SourceSentence]) -> Iterator[_SourceSentence]:
-    """Yield what can be read by itself: sentences, and the rows of a table together; a heading cannot."""
-    at = 0
-    for is_table, group in groupby(sentences, key=lambda sentence: sentence.text.startswith("|")):
-        rows = list(group)
-        start = text.index(rows[0].text, at)
-        for row in rows:
-            at = text.index(row.text, at) + len(row.text)
-        if is_table and at - start <= _LONGEST_TABLE:
-            own = frozenset().union(*(row.own for row in rows))
-            inside = tuple(quantity for row in rows for quantity in row.quantified.quantities)
-            yield replace(rows[0], text=text[start:at], own=own, quantified=QuantifiedText(text[start:at], inside))
-        else:
-            yield from (row for row in rows if not row.text.startswith("#"))
+def _in_order(claimed: Sequence[Quantity], stated: Sequence[Quantity]) -> bool:
+    """Whether the quantities that both have stand in the same order."""
+    rest = iter(stated)
+    shared = [quantity for quantity in claimed if any(other.supports(quantity) for other in stated)]
+    return all(any(other.supports(quantity) for other in rest) for quantity in shared)

@@ -23,10 +23,10 @@ _ENDINGS = frozenset("다요까죠음함됨임오네라")
 _OUTLINE = re.compile(r"\s{0,8}[가나다라마바사아자차카타파하]")
 _DATE = re.compile(r"(?:(?<!\d)\d{4}|['’]\d{2})\.\s?\d{1,2}(?:\.\s?\d{1,2})?")
 _DATE_END = re.compile(_DATE.pattern + r"\Z")
-_SHORT = re.compile(r"(?<![\d.,%-])\d{1,2}\Z")
+_SHORT = re.compile(r"(?<![\d.,:%-])\d{1,2}\Z")
 _WHOLE = re.compile(r"(?<![\d.,-])\d{3,4}\Z")
 _WORD = re.compile(r"[A-Za-z][A-Za-z.]{0,40}\Z")
-_NEVER_LAST = frozenset(["mr", "mrs", "ms", "dr", "prof", "vs", "e.g", "i.e", "cf", "st"])
+_NEVER_LAST = frozenset(["mr", "mrs", "ms", "dr", "prof", "vs", "e.g", "i.e", "cf", "st", "rs"])
 _MAY_BE_LAST = frozenset(
     """etc inc ltd co corp approx est max min incl excl a.m p.m u.s u.k p.a tel dept al no nos fig sec art
     jan feb mar apr jun jul aug sep sept oct nov dec""".split()  # noqa: SIM905  # a word list reads best as prose
@@ -104,7 +104,7 @@ def passage_sentences(text: str) -> list[PassageSentence]:
     return sentences
 
 
-_WRAP = re.compile(r"(?<=[^\s|:.!?…。])[ \t]*(\n)(?=[^\s|#>*\-•·○●◦▪∙※→①-⑳\d<\[])")
+_WRAP = re.compile(r"(?<=[^\s|:.!?…。])[ \t]*(\n)(?=[^\s|#>*\-•·○●◦▪∙※→▶►▷☞■□◆◇◈★☆✓✔①-⑳\d<\[])")
 
 
 def _unwrap(text: str) -> str:

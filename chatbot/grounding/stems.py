@@ -11,6 +11,7 @@ from typing import Final
 
 # Hangul directly after a number is its unit and a particle (12개월간, 3%로); numbers are compared elsewhere.
 _WORD: Final = re.compile(r"\d[\d,.:]*[%~]?p?[가-힣]*|([a-z]+(?:'[a-z]+)?|[가-힣]+)")
+_OTHER_LETTERS: Final = re.compile(r"[^\W\d_a-zㄱ-ㅎㅏ-ㅣ가-힣]+")
 _ENDING_LIST: Final = """
     하였습니다 되었습니다 했습니다 됐습니다 하셨습니다 하십니다 하실 합니다 됩니다 입니다 습니다 십니다
     하십시오 십시오 하세요 세요 해야 하여야 하여 해서 하며 하고 하는 하면 하지 하기 하신 하시면 되는 되며 되고
@@ -53,7 +54,12 @@ def content_words(text: str) -> list[str]:
 
 def features(text: str) -> frozenset[str]:
     """Return the features of a text."""
-    return frozenset(feature for stem in content_words(text) for feature in _features(stem))
+    return frozenset(feature for stem in content_words(text) for feature in word_features(stem))
+
+
+def other_letters(text: str) -> frozenset[str]:
+    """Return the runs of letters that are neither Hangul nor Latin without marks: no feature tells what they say."""
+    return frozenset(_OTHER_LETTERS.findall(unicodedata.normalize("NFKC", text).lower()))
 
 
 @lru_cache(maxsize=20_000)
@@ -78,7 +84,8 @@ def _english_stem(word: str) -> str:
 
 
 @lru_cache(maxsize=20_000)
-def _features(stem: str) -> tuple[str, ...]:
+def word_features(stem: str) -> tuple[str, ...]:
+    """Return the features of a content word's stem."""
     if stem[0] < "가" or len(stem) == 1:
         return (stem,)
     return tuple(stem[at : at + 2] for at in range(len(stem) - 1))

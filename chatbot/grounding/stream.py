@@ -4,8 +4,11 @@ The model is not trusted: its own markers are removed, and a sentence is cited b
 and every number of it stands there too. Three modes, one per tenant:
 
 - strict: a sentence is held back until it is complete and shown only when the passages support it, and contain every
-  link in it. Where its number stands among others of its kind, or it only says yes or no to the question's own words,
-  the passage's own sentence or table is shown instead: which number is asked for is left to the reader.
+  link in it. The passage's own sentence, list or table is shown instead where it says anything otherwise than the
+  sentence it is made of (`departures`), where its number stands among others of its kind (which one is asked for is
+  left to the reader), and where it only says yes or no to the question's own words. An answer begins with a claim that
+  can be read by itself, rests on a sentence that leads the ranking by nearness to the question (`quotes`) and, where an
+  amount is asked for, states one: what comes before it waits, and is withheld where none comes.
 - numbers: text flows; from the first number on it is held until the number is complete and some source contains it,
   otherwise the rest of the sentence is withheld. Sentences are cited once they are complete.
 - off: everything flows and is cited afterwards where comparison supports it.
@@ -16,20 +19,23 @@ No I/O: text in, events out. The same text gives the same answer and citations w
 """
 
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass
 from enum import StrEnum
-from operator import itemgetter
 from typing import Final
 
-import msgspec
-
-from chatbot.events import Citation, Event, Notice, NoticeCode, Token
-from chatbot.grounding.evidence import Comparison, Quote
+from chatbot.events import Event, NoticeCode, Token
+from chatbot.grounding.asked import asks_for_amount, depends_on_another, states_amount
+from chatbot.grounding.boilerplate import is_table_rule
+from chatbot.grounding.evidence import Comparison, Judgement, Quote
 from chatbot.grounding.links import first_unknown_link
 from chatbot.grounding.markers import MarkerFilter
+from chatbot.grounding.negation import contradicts_its_yes_or_no
 from chatbot.grounding.numbers import quantities
+from chatbot.grounding.quotes import citation_of
 from chatbot.grounding.sentences import SentenceSplitter
+from chatbot.notices import notice
+from knowledge.bank import Bank
 from knowledge.passage import Language, Passage, language_of
 
 
@@ -39,18 +45,15 @@ class GroundingMode(StrEnum):
     OFF = "off"
 
 
-WITHHELD: Final[dict[Language, str]] = {
-    "ko": "문서에서 확인되지 않은 내용은 표시하지 않았습니다.",
-    "en": "Statements that our documents do not confirm were left out.",
-}
 ELLIPSIS: Final = "…"
 
 
 class GroundingStream:
     """Takes the model's text and returns what the customer may see, with citations; `sources` are numbered from 1.
 
-    `question`: a refusal may repeat its numbers. `contact` is the bank's own telephone number, which "please call us"
-    may name.
+    `question`: a refusal may repeat its numbers. "Please call us" may name the telephone number of the `bank`, whose
+    own words claim nothing. Strictly checked, an answer begins with what the `leading` sentences say, if there are any:
+    one that never comes to them is withheld, since it is beside the question more often than not (docs/decisions/0029).
     """
 
     def __init__(
@@ -60,11 +63,13 @@ class GroundingStream:
         grounding: GroundingMode,
         language: Language,
         question: str = "",
-        contact: str = "",
+        bank: Bank | None = None,
+        leading: Sequence[Quote] = (),
     ) -> None:
+        self._leading = tuple(leading)
         self._sources = tuple(sources)
         self._texts = tuple(f"{passage.heading}\n{passage.text}" for passage in sources)
-        self._comparison = Comparison(sources, question=question, contact=contact)
+        self._comparison = Comparison(sources, question=question, bank=bank)
         self._question = question
         self._language = language
         self._mode = grounding
@@ -76,11 +81,14 @@ class GroundingStream:
         self._start = 0  # of the present sentence in the shown text
         self._flowed = 0  # how many characters of the present sentence are shown
         self._yes_or_no = ""
+        self._asks_for_amount = asks_for_amount(question)
+        self._waiting: list[_SupportedSentence] = []
+        self._last_own = ""
+        self._after_quote = False
         self._cited: list[int] = []
         self._quoted: list[Quote] = []
         self._claims = 0
         self._unsupported = 0
-        self._attempt: list[str] = []
         self.withheld = 0
         """How many sentences were withheld, whole or in part."""
 
@@ -99,13 +107,10 @@ class GroundingStream:
         """The numbers of the sources cited so far, in order of first use."""
         return tuple(self._cited)
 
-    def quotes(self, query: str) -> "QuotedAnswer":
-        """Return the passages' own sentences to show for an answer that was withheld whole; none for any other."""
-        if self.text.strip() or not self.withheld:
-            return QuotedAnswer(())
-        return quote_passages(
-            self._question, self._sources, self._language, query=query, attempt=" ".join(self._attempt)
-        )
+    @property
+    def withheld_whole(self) -> bool:
+        """Whether there was an answer and nothing of it is shown."""
+        return self.withheld > 0 and not self.text.strip()
 
     def feed(self, text: str) -> list[Event]:
         """Return the events that are certain now."""
@@ -116,7 +121,15 @@ class GroundingStream:
         pieces = self._sentences.feed(self._markers.close())
         events = self._advance([*pieces, *self._sentences.close()])
         # A yes or no at the end belongs to no claim.
-        return [*events, *self._withhold()] if self._yes_or_no else events
+        return [*events, *self._end_waiting(), *(self._withhold() if self._yes_or_no else [])]
+
+    def _end_waiting(self) -> list[Event]:
+        """Withhold the claims that still wait: they answer nothing. A greeting stays where nothing was withheld."""
+        waiting, self._waiting = self._waiting, []
+        claims = [sentence for sentence in waiting if sentence.judgement.claims]
+        if claims or self.withheld:
+            return [event for _ in claims for event in self._withhold()]
+        return [event for sentence in waiting for event in self._show_supported(sentence)]
 
     def _advance(self, complete: Sequence[str]) -> list[Event]:
         events: list[Event] = []
@@ -152,17 +165,60 @@ class GroundingStream:
             return []
         yes_or_no, self._yes_or_no = self._yes_or_no, ""
         if not judgement.supported or first_unknown_link(piece, self._texts):
-            self._attempt.append(piece)
             return self._withhold()
-        if judgement.verbatim and not piece.lstrip().startswith("|"):  # a row says itself which number is whose
-            return self._quote(judgement.verbatim)
-        events = self._show(yes_or_no)
+        # A yes or no stands with the claim that it belongs to, or not at all.
+        if not judgement.claims or contradicts_its_yes_or_no(yes_or_no + piece, self._question):
+            yes_or_no = ""
+        sentence = _SupportedSentence(yes_or_no, piece, judgement)
+        if not self._claims and not self._may_begin(sentence):
+            self._waiting.append(sentence)
+            return []
+        waited, self._waiting = self._waiting, []
+        restricting = [depends_on_another(each.shown) for each in waited]
+        before = [each for each, restricts in zip(waited, restricting, strict=True) if not restricts]
+        after = [each for each, restricts in zip(waited, restricting, strict=True) if restricts]
+        return [event for each in [*before, sentence, *after] for event in self._show_supported(each)]
+
+    def _may_begin(self, sentence: "_SupportedSentence") -> bool:
+        """Whether an answer may begin with this: a claim, read by itself, with the amount that is asked for."""
+        text = sentence.shown
+        return (
+            sentence.judgement.claims
+            and not depends_on_another(text)
+            and (not self._asks_for_amount or states_amount(text))
+            and self._is_leading(sentence.judgement)
+        )
+
+    def _is_leading(self, judgement: Judgement) -> bool:
+        """Whether a claim rests on one of the leading sentences, or on the list or table that it stands in."""
+        return not self._leading or any(
+            leading.n == quote.n and (leading.text in quote.text or quote.text in leading.text)
+            for quote in (judgement.verbatim or judgement.quotes)
+            for leading in self._leading
+        )
+
+    def _show_supported(self, sentence: "_SupportedSentence") -> list[Event]:
+        if sentence.judgement.verbatim:
+            return self._quote(sentence.judgement.verbatim)
+        if self._is_quoted(sentence.judgement.quotes):
+            self._claims += sentence.judgement.claims
+            return []
+        if self._after_quote and is_table_rule(sentence.text):  # the quoted table has its own
+            return []
+        events = self._show(sentence.yes_or_no)
         self._start = self._length
-        events += self._flow(piece, len(piece))
-        events += self._cite(judgement.quotes)
-        self._claims += judgement.claims
+        events += self._flow(sentence.text, len(sentence.text))
+        events += self._cite(sentence.judgement.quotes)
+        self._claims += sentence.judgement.claims
+        self._last_own, self._after_quote = sentence.text.strip(), False
         self._begin_sentence()
         return events
+
+    def _is_quoted(self, quotes: Sequence[Quote]) -> bool:
+        """Whether what is shown already holds each of the quotes, as a row of a table or an item of a list."""
+        return bool(quotes) and all(
+            any(quote.n == shown.n and quote.text in shown.text for shown in self._quoted) for quote in quotes
+        )
 
     def _begin_sentence(self) -> None:
         self._flowed = 0
@@ -173,14 +229,17 @@ class GroundingStream:
         events: list[Event] = []
         for quote in quotes:
             self._claims += 1
-            if quote in self._quoted:
+            if quote in self._quoted or quote.text == self._last_own:
                 continue
             self._quoted.append(quote)
-            events += self._show("\n\n" if self._length else "")
+            # The sentence before may be the quote's first, in the model's words: it is not said twice.
+            repeated = len(self._last_own) if self._last_own and quote.text.startswith(self._last_own) else 0
+            events += self._show("\n\n" if self._length and not repeated else "")
             self._start = self._length
-            events += self._show(quote.text)
+            events += self._show(quote.text[repeated:])
             events += self._cite([quote])
             events += self._show("\n\n" if quote.text.startswith("|") else "")
+        self._last_own, self._after_quote = "", True
         self._begin_sentence()
         return events
 
@@ -213,7 +272,7 @@ class GroundingStream:
         self.withheld += 1
         events = self._show(ELLIPSIS) if after.strip() else []
         if self.withheld == 1:
-            events.append(Notice(code=NoticeCode.WITHHELD, text=WITHHELD[self._language]))
+            events.append(notice(NoticeCode.WITHHELD, self._language))
         return events
 
     def _cite(self, quotes: Sequence[Quote]) -> list[Event]:
@@ -223,11 +282,29 @@ class GroundingStream:
         for quote in quotes:
             if quote.n not in self._cited:
                 self._cited.append(quote.n)
-        return [_citation(self._sources, quote, start, end) for quote in quotes]
+        return [citation_of(self._sources, quote, start, end) for quote in quotes]
+
+
+@dataclass(frozen=True, slots=True)
+class _SupportedSentence:
+    """A sentence that the passages support, with the yes or no before it."""
+
+    yes_or_no: str
+    text: str
+    judgement: Judgement
+
+    @property
+    def shown(self) -> str:
+        return " ".join(quote.text for quote in self.judgement.verbatim) or self.text
 
 
 def grounding_stream(
-    question: str, sources: Sequence[Passage], *, grounding: GroundingMode, contact: str = ""
+    question: str,
+    sources: Sequence[Passage],
+    *,
+    grounding: GroundingMode,
+    bank: Bank | None = None,
+    leading: Sequence[Quote] = (),
 ) -> GroundingStream:
     """Return the stream that checks the answer to a screened question."""
     return GroundingStream(
@@ -235,20 +312,8 @@ def grounding_stream(
         grounding=grounding,
         language=language_of(question),
         question=question,
-        contact=contact,
-    )
-
-
-def _citation(sources: Sequence[Passage], quote: Quote, start: int, end: int) -> Citation:
-    passage = sources[quote.n - 1]
-    return Citation(
-        n=quote.n,
-        start=start,
-        end=end,
-        document_id=passage.document_id,
-        version=passage.version,
-        page=passage.page,
-        quote=quote.text,
+        bank=bank,
+        leading=leading,
     )
 
 
@@ -321,83 +386,3 @@ class _NumberCheck:
 def _length_of_whole_words(sentence: str) -> int:
     """Return the offset at which the last, perhaps incomplete word and the white space before it begin."""
     return len(sentence[: len(sentence) - len(re.split(r"\s", sentence)[-1])].rstrip())
-
-
-@dataclass(frozen=True, slots=True)
-class QuotedAnswer:
-    """An answer that consists of verbatim sentences of the passages, so it is grounded by construction."""
-
-    citations: tuple[Citation, ...]
-    text: str = ""
-
-    @classmethod
-    def of(cls, introduction: str, citations: Iterable[Citation]) -> "QuotedAnswer":
-        """Return the answer that quotes these citations, in this order."""
-        text, placed = introduction, list[Citation]()
-        for citation in citations:
-            text += "\n\n" if citation.quote.startswith(("|", "-", "*")) else "\n\n> "
-            end = len(text) + len(citation.quote)
-            placed.append(msgspec.structs.replace(citation, start=len(text), end=end))
-            text += citation.quote
-        return cls(tuple(placed), text if placed else "")
-
-    @property
-    def events(self) -> list[Event]:
-        """The events of the answer; none where nothing is quoted."""
-        return [Token(text=self.text), *self.citations] if self.text else []
-
-    def each(self) -> "tuple[QuotedAnswer, ...]":
-        """Return, for each of its quotes, the answer that quotes it alone."""
-        introduction = self.text.partition("\n\n")[0]
-        return tuple(QuotedAnswer.of(introduction, [citation]) for citation in self.citations)
-
-    def most_probable(self, probabilities: Sequence[float], certainty: float) -> "QuotedAnswer":
-        """Return the most probable quote alone, or all quotes where the model is not more certain than `certainty`.
-
-        Certainty is 0 where all quotes are equally probable, however many there are, and 1 where one has all.
-        """
-        probability, alone = max(zip(probabilities, self.each(), strict=False), key=itemgetter(0), default=(0.0, self))
-        even = 1 / max(1, len(probabilities))
-        return alone if probability - even > certainty * (1 - even) else self
-
-    def excerpts(self, sources: Sequence[Passage]) -> tuple[Passage, ...]:
-        """Return the passages that it quotes, each cut to its quote."""
-        return tuple(replace(sources[citation.n - 1], text=citation.quote) for citation in self.citations)
-
-
-_INTRODUCTION: Final[dict[Language, str]] = {
-    "ko": "관련 문서의 내용을 그대로 안내해 드립니다.",
-    "en": "Here is what our documents say, word for word.",
-}
-_MOST_QUOTES: Final = 3
-# Share of the best sentence's score that a quote must have.
-_NEAR_ENOUGH: Final = 0.6
-_SHORTEST_QUOTE: Final = 8
-
-
-def nearest_quote(question: str, passage: Passage, *, query: str) -> str:
-    """Return the sentence or table row of a passage that is nearest to the question; "" where no word is shared.
-
-    `query` is what was searched for: the question with the one before it and synonyms.
-    """
-    nearest = Comparison([passage], question=question).nearest(query)
-    return next((quote.text for score, quote in nearest if score and len(quote.text) >= _SHORTEST_QUOTE), "")
-
-
-def quote_passages(
-    question: str, sources: Sequence[Passage], language: Language, *, query: str = "", attempt: str = ""
-) -> QuotedAnswer:
-    """Return the at most three sentences or tables nearest to the question, for when no model can answer it.
-
-    `query` is what was searched for: the question with the one before it and synonyms. `attempt` is the model's text
-    that the checks withheld: a number in it that the passages contain shows which sentences are meant.
-    """
-    nearest = Comparison(sources, question=question).nearest(query or question, attempt)
-    best = nearest[0][0] if nearest else 0.0
-    chosen: list[Quote] = []
-    for score, quote in nearest:
-        if len(chosen) == _MOST_QUOTES or score < best * _NEAR_ENOUGH or score == 0.0:
-            break
-        if len(quote.text) >= _SHORTEST_QUOTE and quote not in chosen:
-            chosen.append(quote)
-    return QuotedAnswer.of(_INTRODUCTION[language], [_citation(sources, quote, 0, 0) for quote in chosen])

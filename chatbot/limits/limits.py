@@ -34,22 +34,12 @@ class Limit(BaseModel, frozen=True, extra="forbid"):
 
     def share(self, replicas: int) -> "Limit":
         """Return one replica's part of each dimension, at least one."""
-        return Limit(
-            tokens_per_minute=max(1, self.tokens_per_minute // replicas),
-            requests_per_minute=max(1, self.requests_per_minute // replicas),
-            concurrent=max(1, self.concurrent // replicas),
-            tokens_per_day=max(1, self.tokens_per_day // replicas),
-        )
+        return Limit(**{dimension: max(1, most // replicas) for dimension, most in vars(self).items()})
 
 
 def most_generous(limits: Sequence[Limit]) -> Limit:
     """Return the largest of each dimension."""
-    return Limit(
-        tokens_per_minute=max(limit.tokens_per_minute for limit in limits),
-        requests_per_minute=max(limit.requests_per_minute for limit in limits),
-        concurrent=max(limit.concurrent for limit in limits),
-        tokens_per_day=max(limit.tokens_per_day for limit in limits),
-    )
+    return Limit(**{dimension: max(vars(limit)[dimension] for limit in limits) for dimension in Limit.model_fields})
 
 
 USER = Limit(tokens_per_minute=60_000, requests_per_minute=20, concurrent=4, tokens_per_day=1_000_000)

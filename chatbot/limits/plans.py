@@ -5,7 +5,7 @@
       roles:
         staff: {tokens_per_minute: 200000, concurrent: 8}
     tenants:
-      hanbit:
+      savings:
         cached_weight: 0.25
         user: {tokens_per_day: 500000}
 

@@ -1,13 +1,11 @@
 """Text and token probabilities from vLLM: a pool of endpoints with circuit breakers, streams, exact failover."""
 
-from chatbot.models.breaker import Breaker, BreakerSettings, BreakerState
 from chatbot.models.call import ModelCallFinished
 from chatbot.models.choice_probabilities import LEAST_CHOICE_MASS, YES_OR_NO, number_choices
-from chatbot.models.client import UNKNOWN_MODEL, ModelDone, Models, Switched, open_models
+from chatbot.models.client import UNKNOWN_MODEL, ModelDone, Models, NotResumable, Switched, open_models
 from chatbot.models.completion import CompletionDecoder, CompletionRequest, Delta, Sampling
 from chatbot.models.endpoint import Endpoint, EndpointFailed, FailureName, open_session
 from chatbot.models.pool import (
-    DEADLINES,
     SERVING_GROUPS,
     Group,
     Member,
@@ -19,14 +17,10 @@ from chatbot.models.pool import (
 from chatbot.models.thinking import ThinkingFilter, Thought, begun_answer
 
 __all__ = [
-    "DEADLINES",
     "LEAST_CHOICE_MASS",
     "SERVING_GROUPS",
     "UNKNOWN_MODEL",
     "YES_OR_NO",
-    "Breaker",
-    "BreakerSettings",
-    "BreakerState",
     "CompletionDecoder",
     "CompletionRequest",
     "Delta",
@@ -41,6 +35,7 @@ __all__ = [
     "Models",
     "ModelsFile",
     "ModelsMisconfigured",
+    "NotResumable",
     "ProfileName",
     "Sampling",
     "Switched",

@@ -4,9 +4,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from chatbot.models.breaker import BreakerState, CallResult
 from chatbot.models.endpoint import FailureName
 from chatbot.models.pool import Group, Target
+from knowledge.breaker import BreakerState, CallResult
 
 CallKind = Literal["answer", "probability", "ping"]
 CallOutcome = Literal["ok", "left"] | FailureName

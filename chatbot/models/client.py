@@ -6,10 +6,13 @@ fallback group answers. A `Switched` reports both; a retry before the first toke
 
 A canary or a fallback may have a tokenizer of its own: it gets the same chat rendered by that tokenizer, and its text
 is encoded in the primaries' tokens, so that counts, logs and continuations have one vocabulary
-(docs/decisions/0006-ladder.md). What a model thinks before it answers is separated from the answer (`thinking.py`).
+(docs/decisions/0006-ladder.md). So does an endpoint that is no vLLM (`chat_endpoint.py`): it is asked with messages,
+and an answer that it has begun goes on at no other such endpoint, which a `NotResumable` says. What a model thinks
+before it answers is separated from the answer (`thinking.py`).
 
-An endpoint that is down at boot does not stop the boot: its breaker starts open. Open breakers are closed by probes in
-the background, which also check the tokenizer, and by `ping`; never by a customer's call.
+An entry may name its endpoints by DNS (`discovery.py`): they come and go while the process runs. An endpoint that is
+down at boot does not stop the boot: its breaker starts open. Open breakers are closed by probes in the background,
+which also check the tokenizer, and by `ping`; never by a customer's call.
 """
 
 import random
@@ -26,10 +29,11 @@ import structlog
 from chatbot.encodings import UnknownTokenizer
 from chatbot.errors import ModelUnavailable, TooLarge
 from chatbot.events import Usage
-from chatbot.models.breaker import Breaker, BreakerState, CallResult
 from chatbot.models.call import CallHook, CallKind, ModelCall
+from chatbot.models.chat_endpoint import ChatEndpoint
 from chatbot.models.choice_probabilities import Choices, choice_probabilities
 from chatbot.models.completion import Delta, Sampling, TopTokens
+from chatbot.models.discovery import Discovery, FollowedName
 from chatbot.models.endpoint import (
     AccessDenied,
     Endpoint,
@@ -42,7 +46,6 @@ from chatbot.models.endpoint import (
 from chatbot.models.failover import Attempts
 from chatbot.models.generation import Generation
 from chatbot.models.pool import (
-    DEADLINES,
     SERVING_GROUPS,
     Group,
     Member,
@@ -54,6 +57,7 @@ from chatbot.models.pool import (
 )
 from chatbot.models.thinking import Thought
 from chatbot.tokenizer import Message, RenderedChat, Tokenizer
+from knowledge.breaker import Breaker, BreakerState, CallResult
 from telemetry.groups import first_failure
 from telemetry.supervision import OnFailure, contained, supervise, uncounted
 
@@ -82,6 +86,11 @@ class Switched:
 
     endpoint: str
     group: Group = "primary"
+
+
+@dataclass(frozen=True, slots=True)
+class NotResumable:
+    """The endpoint that answers sends no token ids: if it breaks off, nobody can go on after the last one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,22 +127,26 @@ class Models:
         pool: Pool,
         tokenizer: Tokenizer,
         *,
+        discovery: Discovery | None = None,
         hooks: Sequence[CallHook] = (),
         clock: Callable[[], float] = time.monotonic,
         on_failure: OnFailure = uncounted,
     ) -> None:
+        """`discovery` finds endpoints beside those that the pool has."""
         self._on_failure = on_failure
         self.tokenizer = tokenizer
         self.pool = pool
+        self._discovery = discovery or Discovery()
+        self._stopped: frozenset[str] = frozenset()
         self._hooks = tuple(hooks)
         self._clock = clock
 
     @property
     def model(self) -> str:
         """The primary model's name; `UNKNOWN_MODEL` until an endpoint without a configured name has reported one."""
-        return next(
-            (m.endpoint.model for m in self.pool.members if m.group == "primary" and m.endpoint.model), UNKNOWN_MODEL
-        )
+        reported = (m.endpoint.model for m in self.pool.members if m.group == "primary")
+        configured = (name.model for name in self._discovery.names if name.group == "primary")
+        return next(filter(None, (*reported, *configured)), UNKNOWN_MODEL)
 
     @property
     def context_tokens(self) -> int | None:
@@ -144,15 +157,21 @@ class Models:
     @property
     def think(self) -> bool:
         """Whether a model whose answers customers see may think before it answers."""
-        return any(self._tokenizer_of(m).thinks for m in self.pool.members if m.group in SERVING_GROUPS)
+        return any(self._tokenizer_of(known).thinks for known in self._known if known.group in SERVING_GROUPS)
 
     @property
     def names(self) -> frozenset[str]:
         """The names of the MODELS_FILE's entries, by which they can be stopped."""
-        return frozenset(member.entry for member in self.pool.members)
+        return frozenset(known.entry for known in self._known)
+
+    @property
+    def _known(self) -> tuple[Member | FollowedName, ...]:
+        """The endpoints, and the names that may have none now."""
+        return (*self.pool.members, *self._discovery.names)
 
     def stop(self, names: Collection[str]) -> None:
         """Stop the endpoints of these entries, with the calls in progress, and resume all others."""
+        self._stopped = frozenset(names)
         for member in self.pool.members:
             if member.entry not in names:
                 member.endpoint.resume()
@@ -183,11 +202,11 @@ class Models:
         cache_salt: str,
         priority: int = 0,
         begun_ids: Sequence[int] = (),
-    ) -> AsyncGenerator[Delta | Thought | Switched | ModelDone]:
+    ) -> AsyncGenerator[Delta | Thought | Switched | NotResumable | ModelDone]:
         """Generate an answer, or what follows its first tokens `begun_ids`; closing the generator closes the socket.
 
-        An endpoint with another tokenizer is not called where the prompt has no messages. An answer whose thinking
-        uses up its tokens ends with the reason "length".
+        An endpoint with another tokenizer, or without token ids, is not called where the prompt has no messages. An
+        answer whose thinking uses up its tokens ends with the reason "length".
 
         Raises:
             TooLarge: prompt and answer do not fit into the model's context.
@@ -199,7 +218,7 @@ class Models:
         while not answer.spent:
             target, reported = attempts.next_target()
             member = target.member
-            answer.continue_on(member.tokenizer)
+            answer.continue_on(member.tokenizer, has_ids=member.endpoint.has_token_ids)
             request = self._request(answer.prompt_ids, answer.sampling, cache_salt, priority, until=attempts.deadline())
             request = self._for_member(member, request, prompt, answer.text)
             try:
@@ -208,6 +227,8 @@ class Models:
                 ) as call:
                     if reported:
                         yield Switched(member.endpoint.name, member.group)
+                    if not member.endpoint.has_token_ids:
+                        yield NotResumable()
                     await self._check_tokenizer(member)
                     async with aclosing(self._parts(member, request, answer, call)) as parts:
                         async for part in parts:
@@ -255,7 +276,9 @@ class Models:
                 return choice_probabilities(
                     top_tokens.logprobs,
                     choices,
-                    token_bytes=self._tokenizer_of(target.member).token_bytes,
+                    token_bytes=top_tokens.texts.__getitem__
+                    if top_tokens.texts is not None
+                    else self._tokenizer_of(target.member).token_bytes,
                     least_mass=least_mass,
                 )
 
@@ -272,7 +295,7 @@ class Models:
         if target is None:
             return None
         answer = self._generation(prompt, sampling)
-        answer.continue_on(target.member.tokenizer)
+        answer.continue_on(target.member.tokenizer, has_ids=target.member.endpoint.has_token_ids)
         until = anyio.current_time() + target.member.endpoint.deadlines.answer
         request = self._request(prompt.ids, answer.sampling, cache_salt, _SHADOW_PRIORITY, until=until)
         request = self._for_member(target.member, request, prompt)
@@ -305,6 +328,38 @@ class Models:
                 due = [m for m in self.pool.members if m.breaker.due and not m.endpoint.stopped]
                 if due:
                     tasks.start_soon(self._probe, min(due, key=lambda member: member.breaker.due_since))
+
+    async def follow_forever(self) -> None:
+        """Ask for the addresses of the followed names every few seconds; the pool gets new endpoints when checked."""
+
+        async def follow(name: FollowedName) -> None:
+            while True:
+                await anyio.sleep(self._discovery.every)
+                new, gone = await name.update(self._discovery.resolve)
+                for member in gone:
+                    log.info("model_endpoint_gone", endpoint=member.endpoint.name)
+                    self.pool.remove(member)
+                for member in new:
+                    tasks.start_soon(self._check_and_join, name, member)
+
+        async with anyio.create_task_group() as tasks:
+            for name in self._discovery.names:
+                tasks.start_soon(follow, name)
+
+    async def _check_and_join(self, name: FollowedName, member: Member) -> None:
+        """Take a new endpoint into the pool; its breaker starts open where its tokenizer could not be compared."""
+        with contained("follow", self._on_failure):
+            try:
+                await self._check_tokenizer(member)
+            except EndpointFailed as exc:
+                log.warning("model_endpoint_not_there_yet", endpoint=member.endpoint.name, error=str(exc))
+        if not member.tokenizer_checked:
+            member.breaker.trip()
+        if member.entry in self._stopped:
+            member.endpoint.stop()
+        if member in name.members.values():  # otherwise it went while it was checked
+            log.info("model_endpoint_found", endpoint=member.endpoint.name)
+            self.pool.add(member)
 
     async def _probe(self, member: Member) -> bool:
         """Probe an endpoint whose breaker is open, if that is due; return whether it generates."""
@@ -366,7 +421,7 @@ class Models:
                 if isinstance(part, GenerationEnd):
                     end = part
                     continue
-                call.add_tokens(len(part.token_ids))
+                call.add_tokens(part.tokens if isinstance(part, Thought) else len(part.token_ids))
                 for new in answer.feed(part):
                     yield new
                 if answer.cut:
@@ -396,8 +451,10 @@ class Models:
     async def _generates(self, target: Target) -> bool:
         """Return whether the endpoint generates a token: a hung engine still answers its health check."""
         tokenizer = self._tokenizer_of(target.member)
-        ids = tokenizer.render([Message("user", "ping")])
-        request = self._request(ids, Sampling(max_tokens=1), "", 0, until=anyio.current_time() + _PING_SECONDS)
+        chat = (Message("user", "ping"),)
+        until = anyio.current_time() + _PING_SECONDS
+        request = self._request(tokenizer.render(chat), Sampling(max_tokens=1), "", 0, until=until)
+        request = replace(request, messages=chat)
         try:
             await self._top_tokens(target, replace(request, end_ids=tokenizer.end_ids), "ping", extra_prompt_tokens=0)
         except EndpointFailed:
@@ -416,7 +473,7 @@ class Models:
             *(({"prompt": text, "add_special_tokens": False}, tokenizer.encode(text)) for text in _TOKENIZER_SAMPLES),
             ({"messages": messages, "add_generation_prompt": True} | _kwargs(tokenizer), tokenizer.render(chat)),
         ]
-        for body, ours in comparisons:
+        for body, ours in comparisons if endpoint.has_token_ids else ():
             if await endpoint.tokenize(body) != ours:
                 part = "chat template" if "messages" in body else "tokenizer"
                 raise WrongModel(
@@ -435,7 +492,7 @@ class Models:
             raise TooLarge(f"The question and its documents take {prompt_tokens} of {self.context_tokens} tokens")
         return sampling if sampling.max_tokens <= room else replace(sampling, max_tokens=room)
 
-    def _tokenizer_of(self, member: Member) -> Tokenizer:
+    def _tokenizer_of(self, member: Member | FollowedName) -> Tokenizer:
         return self.tokenizer if member.tokenizer is None else member.tokenizer
 
     def _unable(self, prompt: RenderedChat) -> list[Member]:
@@ -454,7 +511,9 @@ class Models:
         if member.tokenizer is not None:
             rendered = member.tokenizer.render(prompt.messages, thinks=prompt.thinks and not begun_text)
             ids = [*rendered, *member.tokenizer.encode_within(begun_text)]
-            request = replace(request, prompt_ids=ids, end_ids=member.tokenizer.end_ids)
+            request = replace(
+                request, prompt_ids=ids, end_ids=member.tokenizer.end_ids, messages=tuple(prompt.messages)
+            )
         if member.context_tokens is None:
             return request
         room = max(1, member.context_tokens - len(request.prompt_ids))
@@ -505,9 +564,15 @@ async def _load_tokenizer(entry: ModelsFileEntry) -> Tokenizer:
 
 @asynccontextmanager
 async def open_models(
-    settings: ModelSettings, *, on_call: CallHook | None = None, on_failure: OnFailure = uncounted
+    settings: ModelSettings,
+    *,
+    on_call: CallHook | None = None,
+    on_failure: OnFailure = uncounted,
+    discovery: Discovery | None = None,
 ) -> AsyncGenerator[Models]:
     """Open the endpoints that the settings name, compare their tokenizers with ours, and probe those that are away.
+
+    `discovery` says how names are resolved; the settings say which.
 
     Raises:
         ModelsMisconfigured: the message says what to set.
@@ -517,25 +582,49 @@ async def open_models(
     foreign = {e.name: await _load_tokenizer(e) for e in file.root if not e.shares_tokenizer(file.primary)}
     key = settings.llm_api_key.get_secret_value() if settings.llm_api_key else None
     access = {entry.name: await anyio.to_thread.run_sync(entry.access, key) for entry in file.root}
+    deadlines = {entry.name: await anyio.to_thread.run_sync(entry.read_deadlines) for entry in file.root}
     async with open_session() as http:
-        members = [
-            Member(
-                Endpoint(http, str(url), DEADLINES[entry.profile], model=entry.model, access=access[entry.name]),
+
+        def tokenizer_of(entry: ModelsFileEntry) -> Tokenizer:
+            return foreign.get(entry.name, tokenizer)
+
+        def member_of(entry: ModelsFileEntry, url: str, address: str | None = None) -> Member:
+            reached = replace(access[entry.name], address=address)
+            within = deadlines[entry.name]
+            return Member(
+                Endpoint(http, url, within, model=entry.model, access=reached)
+                if entry.api == "vllm"
+                else ChatEndpoint(http, url, within, counts=tokenizer_of(entry), entry=entry, access=reached),
                 entry.group,
                 Breaker(settings.breaker, jitter=partial(_JITTER.uniform, 0.8, 1.0)),
                 entry=entry.name,
+                tokenizer=tokenizer_of(entry) if entry.api == "openai" else foreign.get(entry.name),
+            )
+
+        names = tuple(
+            FollowedName(
+                host=url.host or "",
+                entry=entry.name,
+                group=entry.group,
+                model=entry.model,
                 tokenizer=foreign.get(entry.name),
+                member_at=partial(member_of, entry, str(url)),
             )
             for entry in file.root
+            if entry.follow_dns
             for url in entry.urls
-        ]
-        pool = Pool(members, shares=file.shares)
+        )
+        discovery = replace(discovery or Discovery(), names=names)
+        members = [member_of(entry, str(url)) for entry in file.root if not entry.follow_dns for url in entry.urls]
+        members += await discovery.find()
+        pool = Pool(members, shares=file.shares, prefill=deadlines[file.primary.name].prefill)
         hooks = [on_call] if on_call else []
-        models = Models(pool, tokenizer, hooks=hooks, on_failure=on_failure)
+        models = Models(pool, tokenizer, discovery=discovery, hooks=hooks, on_failure=on_failure)
         await models.check()
         with first_failure():
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(supervise, "probes", models.probe_forever, on_failure)
+                tasks.start_soon(supervise, "endpoints", models.follow_forever, on_failure)
                 try:
                     yield models
                 finally:

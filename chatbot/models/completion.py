@@ -1,4 +1,5 @@
-"""vLLM's `/v1/completions` as messages: the request, and a decoder of its event stream into chunks. No I/O.
+"""vLLM's `/v1/completions` and other servers' `/v1/chat/completions` as messages: the requests, and a decoder of their
+event streams into chunks. No I/O.
 
 Only the fields in use are decoded, into msgspec types: decoding JSON is the main cost of a stream in Python.
 """
@@ -68,8 +69,32 @@ class CompletionRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults
     priority: int = 0  # lower is earlier; anything but 0 is refused without `--scheduling-policy priority`
 
 
+class ChatMessage(msgspec.Struct, frozen=True):
+    role: str
+    content: str
+
+
+class ChatRequest(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The body of a request for a chat completion; only fields that every such server knows."""
+
+    model: str
+    messages: tuple[ChatMessage, ...]
+    temperature: float | None = None
+    top_p: float | None = None
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    stream: bool = False
+    stream_options: StreamOptions | None = None
+    logprobs: bool = False
+    top_logprobs: int | None = None
+
+
 class _PromptTokensDetails(msgspec.Struct, frozen=True, gc=False):
     cached_tokens: Count | None = None
+
+
+class _CompletionTokensDetails(msgspec.Struct, frozen=True, gc=False):
+    reasoning_tokens: Count | None = None
 
 
 class ReportedUsage(msgspec.Struct, frozen=True, gc=False):
@@ -78,6 +103,13 @@ class ReportedUsage(msgspec.Struct, frozen=True, gc=False):
     prompt_tokens: Count = 0
     completion_tokens: Count = 0
     prompt_tokens_details: _PromptTokensDetails | None = None
+    completion_tokens_details: _CompletionTokensDetails | None = None
+
+    @property
+    def thinking_tokens(self) -> int:
+        """Those of the completion's tokens that the endpoint counts as thinking."""
+        details = self.completion_tokens_details
+        return (details.reasoning_tokens or 0) if details else 0
 
     @property
     def cached_tokens(self) -> int:
@@ -89,12 +121,26 @@ class _Logprobs(msgspec.Struct, frozen=True):
     top_logprobs: tuple[Mapping[str, LogProbability] | None, ...] | None = None
 
 
+class ChatDelta(msgspec.Struct, frozen=True, gc=False):
+    """A piece of a chat completion; some servers tell what a model thinks apart, by one of two names."""
+
+    content: str | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+
+    @property
+    def text(self) -> str:
+        """What it holds, of the answer or of the thinking."""
+        return self.content or self.reasoning_content or self.reasoning or ""
+
+
 class Choice(msgspec.Struct, frozen=True, gc=False):
     """A piece of the answer; its text lags behind its token ids while a character is incomplete."""
 
     text: str = ""
     token_ids: tuple[TokenId, ...] | None = None
     finish_reason: str | None = None
+    delta: ChatDelta | None = None
 
 
 class _TopTokensChoice(msgspec.Struct, frozen=True):
@@ -120,10 +166,14 @@ class _TopTokensReply(msgspec.Struct, frozen=True):
 
 
 class TopTokens(msgspec.Struct, frozen=True):
-    """The most likely next tokens: natural log probabilities by token id, and the usage of the call."""
+    """The most likely next tokens: natural log probabilities by token id, and the usage of the call.
+
+    Where an endpoint has no ids, they are numbered, and `texts` has the bytes of each number.
+    """
 
     logprobs: Mapping[int, float]
     usage: ReportedUsage
+    texts: Mapping[int, bytes] | None = None
 
 
 class ModelCard(msgspec.Struct, frozen=True):
@@ -141,8 +191,33 @@ class TokenizeReply(msgspec.Struct, frozen=True):
     tokens: tuple[TokenId, ...]
 
 
+class _ChatTop(msgspec.Struct, frozen=True):
+    token: str
+    logprob: LogProbability
+    bytes: tuple[Annotated[int, msgspec.Meta(ge=0, le=255)], ...] | None = None
+
+
+class _ChatToken(msgspec.Struct, frozen=True):
+    top_logprobs: tuple[_ChatTop, ...] = ()
+
+
+class _ChatLogprobs(msgspec.Struct, frozen=True):
+    content: tuple[_ChatToken, ...] | None = None
+
+
+class _ChatTopChoice(msgspec.Struct, frozen=True):
+    message: ChatDelta = ChatDelta()
+    logprobs: _ChatLogprobs | None = None
+
+
+class _ChatTopReply(msgspec.Struct, frozen=True):
+    choices: tuple[_ChatTopChoice, ...]
+    usage: ReportedUsage | None = None
+
+
 _CHUNKS = msgspec.json.Decoder(CompletionChunk)
 _TOP_TOKENS = msgspec.json.Decoder(_TopTokensReply)
+_CHAT_TOP = msgspec.json.Decoder(_ChatTopReply)
 
 
 class CompletionDecoder:
@@ -198,3 +273,27 @@ def read_top_tokens(body: bytes) -> TopTokens:
     except (msgspec.MsgspecError, IndexError, ValueError) as exc:
         raise CompletionBroken("the probe's answer cannot be read") from exc
     return TopTokens(by_id, reply.usage or ReportedUsage())
+
+
+def read_chat_top_tokens(body: bytes) -> TopTokens:
+    """Return the most likely first tokens of a chat completion with `logprobs`.
+
+    A server that has none is taken at its word: what it has generated is then certain.
+
+    Raises:
+        CompletionBroken: the body is no such reply.
+    """
+    try:
+        reply = _CHAT_TOP.decode(body)
+        choice = reply.choices[0]
+    except (msgspec.MsgspecError, UnicodeDecodeError, IndexError) as exc:
+        raise CompletionBroken("the probe's answer cannot be read") from exc
+    tokens = (choice.logprobs and choice.logprobs.content) or ()
+    top = tokens[0].top_logprobs if tokens else ()
+    texts = [(bytes(t.bytes) if t.bytes is not None else t.token.encode(), t.logprob) for t in top]
+    texts = texts or [((choice.message.content or "").encode(), 0.0)]
+    return TopTokens(
+        {n: logprob for n, (_, logprob) in enumerate(texts)},
+        reply.usage or ReportedUsage(),
+        {n: text for n, (text, _) in enumerate(texts)},
+    )

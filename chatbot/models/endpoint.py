@@ -29,6 +29,7 @@ from opentelemetry.trace import Span, SpanKind, StatusCode
 from yarl import URL
 
 from chatbot.models.completion import (
+    ChatDelta,
     CompletionBroken,
     CompletionChunk,
     CompletionDecoder,
@@ -43,6 +44,10 @@ from chatbot.models.completion import (
     TopTokens,
     read_top_tokens,
 )
+from chatbot.models.thinking import Thought
+from chatbot.tokenizer import Message
+from knowledge.profiles import Deadlines
+from knowledge.tls import tls_reason
 from telemetry.setup import trace_headers
 
 FailureName = Literal["unreachable", "busy", "slow", "broken", "refused", "unfit", "stopped"]
@@ -102,27 +107,6 @@ class EndpointStopped(EndpointFailed):
     outcome = "stopped"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Deadlines:
-    """The deadlines of a call, which follow from the speed of the endpoint's hardware; all but `prefill` in seconds."""
-
-    prefill: float
-    """Prompt tokens that the endpoint reads per second."""
-    answer: float
-    """For a whole answer."""
-    between_tokens: float = 10.0
-    base: float = 2.0
-    """For the first token of an empty prompt."""
-
-    def first_token(self, prompt_tokens: int) -> float:
-        """Return the seconds allowed until the first token."""
-        return self.base + 3 * prompt_tokens / self.prefill
-
-    def slow_first_token(self, prompt_tokens: int) -> float:
-        """Return the seconds after which a first token counts as slow: three quarters of its deadline."""
-        return 0.75 * self.first_token(prompt_tokens)
-
-
 @dataclass(frozen=True, slots=True)
 class GenerationEnd:
     """The last part of a generation; `usage` is the endpoint's own count."""
@@ -141,6 +125,8 @@ class GenerationRequest:
     priority: int
     end_ids: tuple[int, ...]
     until: float
+    messages: tuple[Message, ...] = ()
+    """The same prompt, for an endpoint that takes no token ids."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,10 +136,18 @@ class Access:
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
     tls: ssl.SSLContext | None = None
     extra_body: Mapping[str, object] = field(default_factory=dict)
+    address: str | None = None
+    """The address of the URL's host to connect to; TLS verifies the host all the same."""
 
 
 class Endpoint:
     """An endpoint over a shared HTTP session, with the name of its model and whether the bank has stopped it."""
+
+    has_token_ids: ClassVar[bool] = True
+    """Whether it takes and sends token ids, so that an answer that breaks off goes on elsewhere from the next token."""
+    _path: ClassVar[str] = "/v1/completions"
+    _provider: ClassVar[str] = "vllm"
+    _operation: ClassVar[str] = "text_completion"
 
     def __init__(
         self,
@@ -167,7 +161,11 @@ class Endpoint:
     ) -> None:
         self.url = URL(url)
         self._access = access or Access()
-        self.name = f"{self.url.host}:{self.url.port}{self.url.path.rstrip('/')}"
+        address = self._access.address
+        self._at = self.url if address is None else self.url.with_host(address)
+        self._host_header = {} if address is None else {"Host": self.url.host_port_subcomponent or ""}
+        self._server_name = self.url.host if address is not None and self.url.scheme == "https" else None
+        self.name = f"{self._at.host}:{self._at.port}{self.url.path.rstrip('/')}"
         self.deadlines = deadlines
         self.model = model or ""
         self.stopped = False
@@ -187,12 +185,37 @@ class Endpoint:
         """Permit calls again."""
         self.stopped = False
 
-    async def stream(self, request: GenerationRequest) -> AsyncGenerator[Delta | GenerationEnd]:
+    async def stream(self, request: GenerationRequest) -> AsyncGenerator[Delta | Thought | GenerationEnd]:
         """Generate: deltas, then exactly one `GenerationEnd`.
 
         Raises:
             EndpointFailed: a subclass says why.
         """
+        first = _now() + self.deadlines.first_token(len(request.prompt_ids))
+        finish_reason, usage = None, None
+        with self._span(request) as span:
+            async with self._opened(self._body(request), request, _headers(span), first) as response:
+                try:
+                    async with aclosing(self._chunks(response, request, first)) as chunks:
+                        async for chunk in chunks:
+                            usage = chunk.usage or usage
+                            for choice in chunk.choices:
+                                finish_reason = choice.finish_reason or finish_reason
+                                if choice.delta is None:
+                                    yield Delta(choice.text, choice.token_ids or ())
+                                elif (part := self._chat_part(choice.delta)) is not None:
+                                    yield part
+                except EndpointFailed:
+                    if finish_reason is None:  # otherwise the answer is whole and only its usage is missing
+                        raise
+                if finish_reason not in ("stop", "length"):  # vLLM says "abort" when it shuts down
+                    raise ReplyBroken(f"{self.name}: the answer was aborted ({finish_reason})")
+                end = GenerationEnd("stop" if finish_reason == "stop" else "length", usage)
+                _set_usage(span, end)
+                yield end
+
+    def _body(self, request: GenerationRequest) -> object:
+        """Return the body of a streamed generation."""
         body = CompletionRequest(
             model=self.model,
             prompt=request.prompt_ids,
@@ -208,25 +231,11 @@ class Endpoint:
             cache_salt=request.cache_salt or None,
             priority=request.priority,
         )
-        first = _now() + self.deadlines.first_token(len(request.prompt_ids))
-        finish_reason, usage = None, None
-        with self._span(request) as span:
-            async with self._opened(body, request, _headers(span), first) as response:
-                try:
-                    async with aclosing(self._chunks(response, request, first)) as chunks:
-                        async for chunk in chunks:
-                            usage = chunk.usage or usage
-                            for choice in chunk.choices:
-                                finish_reason = choice.finish_reason or finish_reason
-                                yield Delta(choice.text, choice.token_ids or ())
-                except EndpointFailed:
-                    if finish_reason is None:  # otherwise the answer is whole and only its usage is missing
-                        raise
-                if finish_reason not in ("stop", "length"):  # vLLM says "abort" when it shuts down
-                    raise ReplyBroken(f"{self.name}: the answer was aborted ({finish_reason})")
-                end = GenerationEnd("stop" if finish_reason == "stop" else "length", usage)
-                _set_usage(span, end)
-                yield end
+        return self._with_extra(body)
+
+    def _chat_part(self, delta: ChatDelta) -> Delta | Thought | None:  # noqa: ARG002  for those with chat completions
+        """Return what a chunk of a chat completion holds."""
+        raise ReplyBroken(f"{self.name}: it sends chat completions where none were asked for")
 
     async def top_tokens(self, request: GenerationRequest, *, top: int) -> TopTokens:
         """Return the `top` most likely next tokens.
@@ -234,6 +243,19 @@ class Endpoint:
         Raises:
             EndpointFailed: a subclass says why.
         """
+        deadline = min(request.until, _now() + self.deadlines.first_token(len(request.prompt_ids)))
+        with self._span(request) as span:
+            async with (
+                self._deadline("first token", deadline),
+                await self._send("POST", self._path, self._top_body(request, top), _headers(span)) as response,
+            ):
+                await self._check_status(response)
+                top_tokens = self._read_top(await response.read())
+            span.set_attribute("gen_ai.usage.input_tokens", top_tokens.usage.prompt_tokens)
+            return top_tokens
+
+    def _top_body(self, request: GenerationRequest, top: int) -> object:
+        """Return the body of a request for one token and the likeliest in its place."""
         body = CompletionRequest(
             model=self.model,
             prompt=request.prompt_ids,
@@ -244,16 +266,10 @@ class Endpoint:
             cache_salt=request.cache_salt or None,
             priority=request.priority,
         )
-        deadline = min(request.until, _now() + self.deadlines.first_token(len(request.prompt_ids)))
-        with self._span(request) as span:
-            async with (
-                self._deadline("first token", deadline),
-                await self._send("POST", "/v1/completions", self._with_extra(body), _headers(span)) as response,
-            ):
-                await self._check_status(response)
-                top_tokens = read_top_tokens(await response.read())
-            span.set_attribute("gen_ai.usage.input_tokens", top_tokens.usage.prompt_tokens)
-            return top_tokens
+        return self._with_extra(body)
+
+    def _read_top(self, reply: bytes) -> TopTokens:
+        return read_top_tokens(reply)
 
     async def model_card(self) -> ModelCard:
         """Return the card of the model to ask for (the first one served, where no name is set), and keep its name.
@@ -290,6 +306,11 @@ class Endpoint:
             self._deadline("first token", _now() + METADATA_SECONDS),
             await self._send("POST", "/tokenize", body) as response,
         ):
+            if response.status in (404, 405, 501):
+                raise WrongModel(
+                    f"{self.name} has no /tokenize, so it is no vLLM, or a gateway keeps that back: let it through, or "
+                    "say `api: openai` in its entry of a MODELS_FILE (its answers cannot go on elsewhere)"
+                )
             await self._check_status(response)
             return list(self._decode(await response.read(), TokenizeReply).tokens)
 
@@ -308,11 +329,11 @@ class Endpoint:
 
     @asynccontextmanager
     async def _opened(
-        self, body: CompletionRequest, request: GenerationRequest, headers: Mapping[str, str], first: float
+        self, body: object, request: GenerationRequest, headers: Mapping[str, str], first: float
     ) -> AsyncGenerator[aiohttp.ClientResponse]:
         """Ask for the stream, whose first token is due at `first`; its socket is closed however the block is left."""
         async with self._deadline(*_sooner("first token", first, request.until)):
-            response = await self._send("POST", "/v1/completions", self._with_extra(body), headers)
+            response = await self._send("POST", self._path, body, headers)
         try:
             async with self._deadline(*_sooner("first token", first, request.until)):
                 await self._check_status(response)
@@ -340,7 +361,8 @@ class Endpoint:
                 chunks = decoder.feed(data)
                 for chunk in chunks:
                     yield chunk
-                if any(chunk.choices for chunk in chunks):  # a keep-alive is no sign of progress
+                # A keep-alive, or a chat's chunk with nothing but its role, is no sign of progress.
+                if any(c.delta is None or c.delta.text or c.finish_reason for chunk in chunks for c in chunk.choices):
                     phase, deadline = "between tokens", _now() + self.deadlines.between_tokens
                 elif not data:
                     raise ReplyBroken(f"{self.name}: the stream ended without its end mark")
@@ -350,14 +372,20 @@ class Endpoint:
     ) -> aiohttp.ClientResponse:
         return await self._http.request(
             method,
-            self.url.joinpath(path.removeprefix("/")),
+            self._at.joinpath(path.removeprefix("/")),
             data=None if body is None else msgspec.json.encode(body),
             allow_redirects=False,  # a prompt and a key go to the configured address and nowhere else
-            headers={"Content-Type": "application/json", **self._access.headers, **(headers or {})},
+            headers={
+                "Content-Type": "application/json",
+                **self._host_header,
+                **self._access.headers,
+                **(headers or {}),
+            },
             ssl=self._access.tls or True,
+            server_hostname=self._server_name,
         )
 
-    def _with_extra(self, body: CompletionRequest) -> object:
+    def _with_extra(self, body: msgspec.Struct) -> object:
         extra = self._access.extra_body
         return {**msgspec.to_builtins(body), **extra} if extra else body
 
@@ -420,13 +448,13 @@ class Endpoint:
         try:
             yield
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as exc:
-            if reason := _tls_reason(exc):
+            if reason := tls_reason(exc):
                 raise self._no_tls(reason) from exc
             raise Unreachable(f"{self.name}: no connection") from exc
         except CompletionBroken as exc:
             raise ReplyBroken(f"{self.name}: {exc}") from exc
         except (aiohttp.ClientError, OSError) as exc:
-            if reason := _tls_reason(exc):
+            if reason := tls_reason(exc):
                 raise self._no_tls(reason) from exc
             # Only its class: a parser's message quotes what it could not parse, which may be a customer's answer.
             hint = " (a server that wants a client certificate does this, too)" if self.url.scheme == "https" else ""
@@ -439,8 +467,8 @@ class Endpoint:
     def _span(self, request: GenerationRequest) -> Iterator[Span]:
         """Open the client span; not as the current one, since a generator may be closed in another context."""
         attributes: dict[str, str | int | float] = {
-            "gen_ai.operation.name": "text_completion",
-            "gen_ai.provider.name": "vllm",
+            "gen_ai.operation.name": self._operation,
+            "gen_ai.provider.name": self._provider,
             "gen_ai.request.model": self.model,
             "gen_ai.request.max_tokens": request.sampling.max_tokens,
             "gen_ai.request.temperature": request.sampling.temperature,
@@ -467,14 +495,6 @@ async def open_session() -> AsyncGenerator[aiohttp.ClientSession]:
         cookie_jar=aiohttp.DummyCookieJar(),
     ) as http:
         yield http
-
-
-def _tls_reason(exc: BaseException) -> str:
-    """Return why there is no TLS, in OpenSSL's words; empty where that is not what has failed."""
-    for cause in (getattr(exc, "certificate_error", None), getattr(exc, "os_error", None), exc.__cause__, exc):
-        if isinstance(cause, ssl.SSLError):
-            return getattr(cause, "verify_message", "") or getattr(cause, "reason", "") or type(cause).__name__
-    return ""
 
 
 def _sooner(phase: Phase, deadline: float, until: float) -> tuple[Phase, float]:

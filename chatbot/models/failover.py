@@ -126,14 +126,17 @@ class Attempts:
         return self._order if failed_before_fallback < 2 else ("fallback",)
 
     def _pick(self, group: Group) -> Target | None:
-        avoid = [*self._avoid, *self._failed]
+        # What has begun goes on from its token ids; an endpoint without them would begin anew.
+        begun = self._begun or self._resumed
+        unable = [m for m in self._pool.members if begun and not m.endpoint.has_token_ids]
+        avoid = [*self._avoid, *unable, *self._failed]
         target = self._pool.pick(self._conversation_id, group=group, avoid=avoid)
         if target is None and self._begun:
             target = self._pool.pick(self._conversation_id, group=group, avoid=avoid, override=True)
         again = [m for m in self._cut if self._begun or (m is self._failed[-1] and group != "canary")]
         if target is None and again:
             gone = [m for m in self._failed if m not in again]
-            target = self._pool.pick(self._conversation_id, group=group, avoid=[*self._avoid, *gone])
+            target = self._pool.pick(self._conversation_id, group=group, avoid=[*self._avoid, *unable, *gone])
         return target
 
     def _no_target(self) -> Unavailable:

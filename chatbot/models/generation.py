@@ -6,7 +6,7 @@ from dataclasses import replace
 from chatbot.events import Usage
 from chatbot.models.completion import Delta, ReportedUsage, Sampling
 from chatbot.models.continuation import Continuation
-from chatbot.models.thinking import ThinkingFilter, Thought, begun_answer
+from chatbot.models.thinking import UNBOUNDED, ThinkingFilter, Thought, begun_answer
 from chatbot.tokenizer import RenderedChat, Tokenizer
 
 
@@ -33,6 +33,7 @@ class Generation:
         )
         self._said = begun_answer(tokenizer, prompt, begun_ids, sampling)
         self._foreign: ThinkingFilter | None = None
+        self._counts_itself = False
 
     @property
     def begun(self) -> bool:
@@ -69,23 +70,33 @@ class Generation:
         """The answer's text, without thinking."""
         return self._said.text
 
-    def continue_on(self, tokenizer: Tokenizer | None) -> None:
+    def continue_on(self, tokenizer: Tokenizer | None, *, has_ids: bool = True) -> None:
         """Prepare for an endpoint; its tokenizer is None where it is ours.
 
         One with another tokenizer begins with the answer's text: its thinking has no ids that others could go on after.
+        One that sends no token ids (`has_ids`) is taken by its own count.
         """
         self._foreign = None
+        self._counts_itself = not has_ids
         if tokenizer is not None:
             begins_inside = tokenizer.opens_thinking and self._prompt.thinks and not self.text
-            most = {"most_thinking": self._most_thinking} if self._most_thinking else {}
-            self._foreign = ThinkingFilter(tokenizer, begins_inside=begins_inside, **most)
+            self._foreign = ThinkingFilter(
+                tokenizer,
+                begins_inside=begins_inside,
+                by_text=not has_ids,
+                most_thinking=self._most_thinking or UNBOUNDED,
+            )
 
     def resume(self) -> None:
         """Prepare for another endpoint after one that failed."""
         self._continuation.resume(self._tokenizer.decode)
 
-    def feed(self, delta: Delta) -> Iterable[Delta | Thought]:
+    def feed(self, delta: Delta | Thought) -> Iterable[Delta | Thought]:
         """Return what is new of a piece that the present endpoint generated."""
+        if isinstance(delta, Thought):  # of an endpoint that tells thinking apart by itself
+            if self._foreign is not None:
+                self._foreign.think(delta.tokens)
+            return (delta,)
         if self._foreign is not None:
             return self._translated(self._foreign.feed(delta))
         new = self._continuation.feed(delta)
@@ -101,6 +112,14 @@ class Generation:
     def usage(self, reported: ReportedUsage | None = None) -> Usage:
         """Return what the customer pays for: the prompt once, every token of the answer and of its thinking."""
         continuation, thinking = self._continuation, self._said.thinking_tokens
+        if self._foreign is not None and self._counts_itself and reported is not None and reported.completion_tokens:
+            thought = max(self._foreign.thinking_tokens, reported.thinking_tokens)
+            return Usage(
+                prompt_tokens=reported.prompt_tokens or continuation.prompt_tokens,
+                cached_tokens=reported.cached_tokens,
+                answer_tokens=max(0, reported.completion_tokens - thought),
+                thinking_tokens=min(thought, reported.completion_tokens),
+            )
         if self._foreign is not None:
             generated, thinking_elsewhere = continuation.tokens, self._foreign.thinking_tokens
         else:

@@ -20,6 +20,7 @@ from typing import Annotated, Literal, Protocol, get_args
 
 import yaml
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     Field,
@@ -31,29 +32,28 @@ from pydantic import (
     model_validator,
 )
 
-from chatbot.models.breaker import Breaker, BreakerSettings, BreakerState, Permit
-from chatbot.models.completion import CompletionRequest
-from chatbot.models.endpoint import Access, Deadlines, Endpoint
+from chatbot.models.completion import ChatRequest, CompletionRequest
+from chatbot.models.endpoint import Access, Endpoint
 from chatbot.tokenizer import Tokenizer
+from knowledge.breaker import Breaker, BreakerSettings, BreakerState, Permit
+from knowledge.profiles import Deadlines, UnknownProfile, read_deadlines
 from knowledge.tls import TlsSettings
 
 Group = Literal["primary", "canary", "fallback", "shadow"]
 SERVING_GROUPS: tuple[Group, ...] = ("primary", "canary", "fallback")
 """Those whose answers customers see."""
-ProfileName = Literal["cpu", "cpu-small", "cpu-tiny", "l4", "a100", "h100", "scripted"]
 
-# Prefill in prompt tokens per second of one uncached prompt. CPU: measured on two cores, the seconds for an answer from
-# its tokens per second with a few streams at once. GPU: low estimates, so that deadlines are late rather than early.
-DEADLINES: Mapping[ProfileName, Deadlines] = {
-    "cpu": Deadlines(prefill=160, answer=300),
-    "cpu-small": Deadlines(prefill=600, answer=180),
-    "cpu-tiny": Deadlines(prefill=1_000, answer=120),
-    "l4": Deadlines(prefill=2_500, answer=60),
-    "a100": Deadlines(prefill=8_000, answer=60),
-    "h100": Deadlines(prefill=15_000, answer=60),
-    # 8 / 10 / 60 s for any prompt: the scripted server has no prefill.
-    "scripted": Deadlines(prefill=math.inf, base=8, answer=60),
-}
+
+def _known_profile(name: str) -> str:
+    try:
+        read_deadlines(name)
+    except UnknownProfile as exc:
+        raise ValueError(str(exc)) from exc
+    return name
+
+
+ProfileName = Annotated[str, AfterValidator(_known_profile)]
+"""One of `knowledge/profiles`, or the path of a file of the same shape; of it only the `deadlines` are read here."""
 
 # How many times the mean number of calls an endpoint may have before conversations leave their home.
 _LOAD_BOUND = 1.25
@@ -79,6 +79,9 @@ class ModelsFileEntry(TlsSettings, frozen=True, extra="forbid"):
 
     name: str
     urls: _Urls = Field(min_length=1)
+    follow_dns: bool = Field(
+        default=False, description="each address of the urls' names is an endpoint of its own, asked anew every 5 s"
+    )
     group: Group = "primary"
     weight: float | None = Field(None, ge=0, lt=1, description="a canary's or a shadow's share of the conversations")
     tokenizer: Path
@@ -92,6 +95,15 @@ class ModelsFileEntry(TlsSettings, frozen=True, extra="forbid"):
     extra_body: Mapping[str, JsonValue] = Field(
         {}, description="fields of every generation beside those of the product"
     )
+    api: Literal["vllm", "openai"] = Field(
+        "vllm", description="openai: any server with chat completions, without token ids, so answers cannot be resumed"
+    )
+    length_field: Literal["max_tokens", "max_completion_tokens"] = Field(
+        "max_tokens", description="how an `openai` calls the answer's length"
+    )
+    omit: tuple[Literal["temperature", "top_p", "seed", "stop", "stream_options", "logprobs"], ...] = Field(
+        (), description="what an `openai` refuses to be asked"
+    )
     chat_template_kwargs: Mapping[str, JsonValue] = Field(
         {}, description="what the chat template is given beside the messages, such as `enable_thinking: false`"
     )
@@ -103,6 +115,10 @@ class ModelsFileEntry(TlsSettings, frozen=True, extra="forbid"):
             UnknownTokenizer: the folder cannot be used.
         """
         return Tokenizer.load(self.tokenizer, template_kwargs=self.chat_template_kwargs)
+
+    def read_deadlines(self) -> Deadlines:
+        """Return the profile's deadlines (blocking)."""
+        return read_deadlines(self.profile)
 
     def shares_tokenizer(self, other: "ModelsFileEntry") -> bool:
         """Return whether both entries render a chat to the same ids."""
@@ -143,7 +159,10 @@ class ModelsFileEntry(TlsSettings, frozen=True, extra="forbid"):
             raise ValueError("set `api_key_file` or `api_key_variable`, not both")
         if "authorization" in map(str.lower, self.headers):
             raise ValueError("the key is not written into this file: set `api_key_file` or `api_key_variable`")
-        if ours := sorted(self.extra_body.keys() & set(CompletionRequest.__struct_fields__)):
+        if self.api == "openai" and self.model is None:
+            raise ValueError("an `openai` needs the `model` to ask for")
+        fields = {*CompletionRequest.__struct_fields__, *ChatRequest.__struct_fields__, "max_completion_tokens"}
+        if ours := sorted(self.extra_body.keys() & fields):
             raise ValueError(f"`extra_body` cannot set what the product sets: {', '.join(ours)}")
         return self
 
@@ -196,7 +215,7 @@ class ModelSettings(BaseModel, frozen=True):
     models_file: Path | None = None
     llm_urls: _Urls = ()
     llm_tokenizer: Path | None = None
-    llm_profile: ProfileName | None = None
+    llm_profile: str | None = None
     llm_model: str | None = None
     llm_chat_template_kwargs: Mapping[str, JsonValue] = {}
     llm_api_key: SecretStr | None = None
@@ -303,13 +322,26 @@ class Pool:
         members: Sequence[Member],
         *,
         shares: Mapping[Group, float] | None = None,
+        prefill: float = math.inf,
         randomness: RandomSource | None = None,
     ) -> None:
-        """Take the members; `shares` are the shares of the conversations that the canary and the shadow get."""
+        """Take the members; `shares` are the shares of the conversations that the canary and the shadow get.
+
+        `prefill` is the rate of one primary, which is promised where no endpoint is known yet.
+        """
         self.members = tuple(members)
         self._shares = shares or {}
+        self._prefill = prefill
         self.retries = RetryBudget()
         self._randomness = randomness or random.SystemRandom()
+
+    def add(self, member: Member) -> None:
+        """Let an endpoint get calls."""
+        self.members = (*self.members, member)
+
+    def remove(self, member: Member) -> None:
+        """Let an endpoint get no more calls; those in progress go on."""
+        self.members = tuple(m for m in self.members if m is not member)
 
     def group_order(self, conversation_id: str) -> tuple[Group, ...]:
         """Return the groups that may answer the conversation, in the order in which they are tried."""
@@ -353,7 +385,9 @@ class Pool:
     @property
     def prefill_rate(self) -> float:
         """Prompt tokens per second that the endpoints of the first group read together, by their profiles."""
-        first = next(group for group in SERVING_GROUPS if any(self._of(group)))
+        first = next((group for group in SERVING_GROUPS if any(self._of(group))), None)
+        if first is None:
+            return self._prefill
         return sum(member.endpoint.deadlines.prefill for member in self._of(first))
 
     def retry_after(self) -> float:

@@ -26,6 +26,8 @@ _PARTS = frozenset(marker[:n] for marker in _MARKERS for n in range(1, len(marke
 _LONGEST_PART = max(map(len, _PARTS))
 
 
+UNBOUNDED = 2**31
+"""More tokens than anything has."""
 _Utf8 = partial(codecs.getincrementaldecoder("utf-8"), "replace")
 
 
@@ -40,12 +42,19 @@ class Thought:
 class ThinkingFilter:
     """Separates one answer as it arrives; after `most_thinking` or `most_answer` tokens it is `spent`.
 
-    `begins_inside`: the prompt has opened the model's thinking.
+    `begins_inside`: the prompt has opened the model's thinking. `by_text`: the ids are not the model's own.
     """
 
     def __init__(
-        self, tokenizer: Tokenizer, *, begins_inside: bool, most_thinking: int = 2**31, most_answer: int = 2**31
+        self,
+        tokenizer: Tokenizer,
+        *,
+        begins_inside: bool,
+        by_text: bool = False,
+        most_thinking: int = UNBOUNDED,
+        most_answer: int = UNBOUNDED,
     ) -> None:
+        self._by_text_alone = by_text
         self._token_bytes, self._encode = tokenizer.token_bytes, tokenizer.encode
         self._opening, self._closing = tokenizer.thinking_ids
         self._depth = int(begins_inside)
@@ -61,6 +70,11 @@ class ThinkingFilter:
         """The answer's."""
         self.spent = False
         """Whether all tokens that the thinking, or the answer, may have are there."""
+
+    def think(self, tokens: int) -> None:
+        """Count thinking that the endpoint tells apart by itself."""
+        self.thinking_tokens += tokens
+        self.spent = self.spent or self.thinking_tokens >= self._most[0]
 
     @property
     def inside(self) -> bool:
@@ -78,7 +92,8 @@ class ThinkingFilter:
         return self._separated(delta)
 
     def _separated(self, delta: Delta) -> Iterator[Thought | Delta]:
-        separated = self._by_ids(delta.token_ids) if self._opening and delta.token_ids else [self._by_text(delta)]
+        by_ids = self._opening and delta.token_ids and not self._by_text_alone
+        separated = self._by_ids(delta.token_ids) if by_ids else [self._by_text(delta)]
         for part in separated:
             if isinstance(part, Thought):
                 self.thinking_tokens += part.tokens
@@ -171,8 +186,13 @@ def begun_answer(
 ) -> ThinkingFilter:
     """Return the filter of the answer to a prompt, after its first tokens."""
     begins_inside = tokenizer.opens_thinking and prompt.thinks
-    most = {"most_thinking": sampling.thinking_tokens, "most_answer": sampling.max_tokens}
-    said = ThinkingFilter(tokenizer, begins_inside=begins_inside, **(most if sampling.thinking_tokens else {}))
+    is_bounded = sampling.thinking_tokens > 0
+    said = ThinkingFilter(
+        tokenizer,
+        begins_inside=begins_inside,
+        most_thinking=sampling.thinking_tokens if is_bounded else UNBOUNDED,
+        most_answer=sampling.max_tokens if is_bounded else UNBOUNDED,
+    )
     decoder = _Utf8()
     for token in begun_ids:
         list(said.feed(Delta(decoder.decode(tokenizer.token_bytes(token)), (token,))))

@@ -18,6 +18,7 @@ from chatbot.proof.rerun import COMPLETE, Rerun, rerun_model
 from chatbot.questions import Verdict, screen
 from chatbot.tokenizer import Message
 from knowledge.access import Access
+from knowledge.bank import Bank
 from knowledge.index import Index
 from knowledge.index import IndexUnavailable as IndexAway
 from knowledge.passage import Passage, language_of
@@ -27,13 +28,11 @@ from knowledge.passage import Passage, language_of
 class KnownTexts:
     """The texts of an answer that are still known; `earlier` is None where the prompt's history is not complete.
 
-    `asked` is the question as it stood in the prompt: as it was understood alone, where that was known. `previous` is
-    the question before it, none where the prompt needed none.
+    `asked` is the question as it stood in the prompt: as it was understood alone, where that was known.
     """
 
     question: str | None
     asked: str | None
-    previous: tuple[str, ...]
     earlier: tuple[Message, ...] | None
     answer: str | None
 
@@ -64,21 +63,24 @@ async def replay(
     replayed = Replayed(answer_id=answer_id, opened=opened, closed=closed, now=context.versions, findings=(proven,))
     if opened is None:
         return replayed
+    bank = context.banks.of(opened.tenant)
     texts = known_texts(await conversation_of(opened, context.history), opened, question)
     passages, passages_finding = await read_passages(opened, context.index)
-    prompt = None if passages_finding.standing is ReplayStanding.GONE else rebuild(texts, passages, context.prompts)
+    prompt = (
+        None if passages_finding.standing is ReplayStanding.GONE else rebuild(texts, passages, bank, context.prompts)
+    )
     prompt_proven = prompt_finding(prompt, texts, opened, context)
     findings = [proven, question_finding(texts, opened, keys), passages_finding, prompt_proven]
     findings += screening_finding(texts, opened)
     if closed is not None:
         findings += [answer_finding(texts, closed, keys)]
-        findings += grounding_finding(texts, passages, prompt, opened, closed, context.contact)
+        findings += grounding_finding(texts, passages, prompt, opened, closed, bank)
     if ask_model and closed is not None and context.models is not None:
         if prompt is None or texts.asked is None or prompt_proven.standing is not ReplayStanding.SAME:
             unsent = "not asked: the prompt is not the one that was sent"
             findings.append(ReplayFinding("model", ReplayStanding.UNKNOWN, unsent))
         else:
-            rerun = Rerun(prompt, passages, texts.asked, texts.previous, opened, closed, context.models, context)
+            rerun = Rerun(prompt, passages, texts.asked, opened, closed, context.models, context)
             findings += await rerun_model(rerun)
     return replace(replayed, findings=tuple(findings))
 
@@ -132,7 +134,6 @@ def known_texts(conversation: Conversation | None, opened: Opened, given: str | 
     return KnownTexts(
         question=said,
         asked=question.standalone if question and question.standalone else said,
-        previous=tuple(m.standalone or m.text for m in window if m.role == "user")[-1:],
         earlier=tuple(Message(message.role, message.text) for message in window) if complete else None,
         answer=answer.text if answer else None,
     )
@@ -176,12 +177,14 @@ async def read_passages(opened: Opened, index: Index) -> tuple[list[Passage], Re
     return passages, ReplayFinding("passages", ReplayStanding.SAME, detail)
 
 
-def rebuild(texts: KnownTexts, passages: Sequence[Passage], prompts: PromptBuilder) -> Prompt | None:
+def rebuild(texts: KnownTexts, passages: Sequence[Passage], bank: Bank, prompts: PromptBuilder) -> Prompt | None:
     """Return the prompt, if all its parts are known."""
     if texts.asked is None or texts.earlier is None:
         return None
     language = language_of(texts.asked)
-    return prompts.build(texts.asked, history=texts.earlier, passages=passages, language=language)
+    return prompts.build(
+        texts.asked, bank=bank.name(language), history=texts.earlier, passages=passages, language=language
+    )
 
 
 # --- whether it is the same ------------------------------------------------------------------------------------------
@@ -255,12 +258,12 @@ def answer_finding(texts: KnownTexts, closed: Closed, keys: AuditKeys) -> Replay
 
 
 def grounding_finding(
-    texts: KnownTexts, passages: Sequence[Passage], prompt: Prompt | None, opened: Opened, closed: Closed, contact: str
+    texts: KnownTexts, passages: Sequence[Passage], prompt: Prompt | None, opened: Opened, closed: Closed, bank: Bank
 ) -> Iterator[ReplayFinding]:
     """Yield whether the checks find the text that was shown as grounded as then."""
     if texts.answer is None or texts.asked is None or prompt is None or closed.finish_reason not in COMPLETE:
         return
-    checks = grounding_stream(texts.asked, passages[: prompt.passages], grounding=GroundingMode.OFF, contact=contact)
+    checks = grounding_stream(texts.asked, passages[: prompt.passages], grounding=GroundingMode.OFF, bank=bank)
     checks.feed(texts.answer)
     checks.close()
     standing = ReplayStanding.SAME if checks.grounded == closed.grounded else ReplayStanding.DIFFERS

@@ -9,7 +9,7 @@ from chatbot.conversations import History
 from chatbot.models import Models
 from chatbot.prompt import PromptBuilder
 from chatbot.services import Services
-from knowledge.glossary import Glossary
+from knowledge.bank import Banks
 from knowledge.index import Index
 
 Subject = Literal[
@@ -59,8 +59,7 @@ class ReplayContext:
     history: History
     index: Index
     prompts: PromptBuilder
-    contact: str
-    glossary: Glossary
+    banks: Banks
     models: Models | None = None
     cache_salt: str = "replay"
 
@@ -72,8 +71,7 @@ class ReplayContext:
             history=services.history,
             index=services.index,
             prompts=services.prompts,
-            contact=services.settings.contact,
-            glossary=services.retrieval.glossary,
+            banks=services.banks,
             models=services.models,
         )
 

@@ -7,11 +7,21 @@ from dataclasses import dataclass
 import msgspec
 
 from chatbot.audit import Closed, Opened
-from chatbot.grounding import GroundingMode, GroundingStream, QuotedAnswer, grounding_stream
+from chatbot.errors import IndexUnavailable
+from chatbot.grounding import (
+    NO_QUOTES,
+    GroundingMode,
+    GroundingStream,
+    Quote,
+    QuotedAnswer,
+    grounding_stream,
+    quoted_answer,
+)
 from chatbot.models import LEAST_CHOICE_MASS, YES_OR_NO, Delta, Models, Sampling, Thought, number_choices
 from chatbot.prompt import Prompt
 from chatbot.proof.context import ReplayContext, ReplayFinding, ReplayStanding, Subject
-from chatbot.retrieval import quoting_query
+from chatbot.quoting import rank_quotes
+from knowledge.index import IndexUnavailable as IndexFailed
 from knowledge.passage import Passage, language_of
 
 COMPLETE = frozenset({"stop", "length"})
@@ -24,13 +34,12 @@ _TOLERANCE = 0.02
 class Rerun:
     """A recorded answer and its prompt, which is the one that was sent; the model is asked through `models`.
 
-    `question` is as it stood in the prompt, `previous` the one before it, none where the prompt needed none.
+    `question` is as it stood in the prompt.
     """
 
     prompt: Prompt
     passages: Sequence[Passage]
     question: str
-    previous: Sequence[str]
     opened: Opened
     closed: Closed
     models: Models
@@ -42,19 +51,23 @@ async def rerun_model(rerun: Rerun) -> list[ReplayFinding]:
 
     Raises:
         ModelUnavailable, Overloaded, TooLarge: the model cannot be asked.
+        IndexUnavailable: the embedder cannot be asked.
     """
     opened, closed = rerun.opened, rerun.closed
     if opened.reply:
         return [ReplayFinding("model", ReplayStanding.SAME, f"was not asked: {opened.reply}")]
     findings = [await rerun_probes(rerun)] if closed.probes else []
+    if not closed.said and closed.repair:
+        return [*findings, *await rerun_quotes(rerun)]
     if not closed.said:
         return [*findings, ReplayFinding("model", ReplayStanding.SAME, "was not asked for an answer, or had none")]
     try:
         sampling = msgspec.json.decode(opened.sampling, type=Sampling)
     except msgspec.MsgspecError:
         return [*findings, ReplayFinding("model", ReplayStanding.UNKNOWN, "the row is older than sampling parameters")]
-    token_ids, checks = await rerun_answer(rerun, sampling)
-    quoted = checks.quotes(quoting_query(rerun.question, rerun.previous, rerun.context.glossary))
+    ranked = await rank_again(rerun)
+    token_ids, checks = await rerun_answer(rerun, sampling, ranked[:1])
+    quoted = quoted_answer(rerun.question, ranked, rerun.passages) if checks.withheld_whole else NO_QUOTES
     texts = [shown.text for shown in (quoted, *quoted.each())] if quoted.citations else [checks.text]
     findings += answer_findings(rerun, token_ids, texts)
     return [*findings, await rerun_repair(rerun, quoted)] if closed.repair else findings
@@ -72,6 +85,30 @@ async def rerun_probes(rerun: Rerun) -> ReplayFinding:
         )
         now.append(round(yes, 4))
     return compare_probabilities("probes", then, now)
+
+
+async def rank_again(rerun: Rerun) -> tuple[Quote, ...]:
+    """Return the sentences that may state the answer, ranked as for the answer.
+
+    Raises:
+        IndexUnavailable: the embedder cannot be asked.
+    """
+    passages = rerun.passages[: rerun.prompt.passages]
+    try:
+        return await rank_quotes(rerun.question, passages, rerun.context.index.similarities)
+    except IndexFailed as exc:
+        raise IndexUnavailable from exc
+
+
+async def rerun_quotes(rerun: Rerun) -> list[ReplayFinding]:
+    """Find the quotes again of an answer that was to consist of them, and ask the model again which states it."""
+    quoted = quoted_answer(rerun.question, await rank_again(rerun), rerun.passages)
+    shown = shown_finding(rerun, [answer.text for answer in (quoted, *quoted.each())])
+    return [
+        ReplayFinding("model", ReplayStanding.SAME, "was asked to choose a quote"),
+        shown,
+        await rerun_repair(rerun, quoted),
+    ]
 
 
 async def rerun_repair(rerun: Rerun, quoted: QuotedAnswer) -> ReplayFinding:
@@ -104,14 +141,15 @@ def compare_probabilities(subject: Subject, then: Sequence[float], now: Sequence
     return ReplayFinding(subject, standing, f"{list(then)} then, {list(now)} now")
 
 
-async def rerun_answer(rerun: Rerun, sampling: Sampling) -> tuple[list[int], GroundingStream]:
+async def rerun_answer(rerun: Rerun, sampling: Sampling, leading: Sequence[Quote]) -> tuple[list[int], GroundingStream]:
     """Return the token ids that the model generates now, and the checks of then that were fed with their text."""
     token_ids: list[int] = []
     checks = grounding_stream(
         rerun.question,
         rerun.passages[: rerun.prompt.passages],
         grounding=GroundingMode(rerun.opened.grounding),
-        contact=rerun.context.contact,
+        bank=rerun.context.banks.of(rerun.opened.tenant),
+        leading=leading,
     )
     stream = rerun.models.stream(
         rerun.prompt.answer,
@@ -141,6 +179,12 @@ def answer_findings(rerun: Rerun, token_ids: Sequence[int], texts: Sequence[str]
     detail = f"{closed.said} tokens by {models} then, {len(compared)} by {rerun.models.model} now"
     yield ReplayFinding("model", ReplayStanding.SAME if same else ReplayStanding.DIFFERS, detail)
     if closed.finish_reason in COMPLETE and not closed.rung and any(text.strip() for text in texts):
-        shown = next((text for text in texts if keys.answer_hash(opened.tenant, text) == closed.answer_hash), None)
-        detail = f"{len(texts[0] if shown is None else shown)} characters after the checks"
-        yield ReplayFinding("shown", ReplayStanding.DIFFERS if shown is None else ReplayStanding.SAME, detail)
+        yield shown_finding(rerun, texts)
+
+
+def shown_finding(rerun: Rerun, texts: Sequence[str]) -> ReplayFinding:
+    """Return whether one of the texts is the one that was shown."""
+    keys, closed = rerun.context.audit.keys, rerun.closed
+    shown = next((text for text in texts if keys.answer_hash(closed.tenant, text) == closed.answer_hash), None)
+    detail = f"{len(texts[0] if shown is None else shown)} characters after the checks"
+    return ReplayFinding("shown", ReplayStanding.DIFFERS if shown is None else ReplayStanding.SAME, detail)

@@ -1,8 +1,12 @@
-"""The texts that customers read instead of an answer, each with the person to turn to."""
+"""The texts that customers read instead of an answer, each with the person to turn to.
+
+Those of the product, which name no bank; a bank's file may replace each.
+"""
 
 from enum import StrEnum
 from typing import Final
 
+from knowledge.bank import Bank
 from knowledge.passage import Language
 
 
@@ -34,9 +38,9 @@ _TEXTS: Final[dict[Language, dict[CannedReply, str]]] = {
         CannedReply.OUT_OF_SCOPE: "죄송합니다. 저는 은행의 상품과 이용 방법에 관한 질문에만,"
         " 한국어와 영어로 답변해 드릴 수 있습니다.",
         CannedReply.DISTRESS: (
-            "많이 힘드신 것 같아 걱정됩니다. 혼자 견디지 마시고 지금 바로 자살예방 상담전화 109(24시간)나"
-            " 한국생명의전화 1588-9191, 또는 가까운 분께 이야기해 주세요. 위급하면 119에 연락해 주세요."
-            " 빚 때문에 힘드시다면 신용회복위원회(1600-5500)와 저희 상담원이 함께 방법을 찾아 드립니다."
+            "많이 힘드신 것 같아 걱정됩니다. 혼자 견디지 마시고 지금 바로 {crisis}, 또는 가까운"
+            " 분께 이야기해 주세요. 위급하면 {emergency}에 연락해 주세요. 빚 때문에 힘드시다면 {debt}, 그리고 저희"
+            " 상담원이 함께 방법을 찾아 드립니다."
         ),
         CannedReply.OTHER_BANK: (
             "죄송합니다. 다른 금융회사의 상품과 조건은 저희가 확인해 드릴 수 없습니다. 해당 금융회사에 문의해 주세요."
@@ -67,10 +71,9 @@ _TEXTS: Final[dict[Language, dict[CannedReply, str]]] = {
             " English."
         ),
         CannedReply.DISTRESS: (
-            "I'm worried about you. Please don't go through this alone: in Korea call the suicide prevention line 109"
-            " (24 hours) or LifeLine Korea 1588-9191, or talk to someone close to you now. In an emergency call 119."
-            " If debt is the worry, the Credit Counseling and Recovery Service (1600-5500) and our staff will look for"
-            " a way together with you."
+            "I'm worried about you. Please don't go through this alone: in Korea call {crisis}, or talk to"
+            " someone close to you now. In an emergency call {emergency}. If debt is the worry, {debt} and our staff"
+            " will look for a way together with you."
         ),
         CannedReply.OTHER_BANK: (
             "I'm sorry, but I cannot confirm the products or terms of other institutions. Please ask that institution."
@@ -95,18 +98,20 @@ _TEXTS: Final[dict[Language, dict[CannedReply, str]]] = {
         CannedReply.EMERGENCY: "The chatbot is paused at the moment. We apologise for the inconvenience.",
     },
 }
-# No particle follows a placeholder: which one is right depends on the sound of what stands there (1599-0000으로).
+# No particle follows a placeholder: which one is right depends on the sound of what stands there (1588-5000으로).
 _HANDOFF: Final[dict[Language, str]] = {
     "ko": "상담원의 도움이 필요하시면 연락해 주세요: {contact}.",
     "en": "To speak with a person, please call {contact}.",
 }
 
 
-def canned_reply(reply: CannedReply, language: Language, *, contact: str) -> str:
-    """Return the text of a canned reply, with the person to turn to; `contact` comes from the settings."""
-    return f"{_TEXTS[language][reply]} {handoff(language, contact=contact)}"
+def canned_reply(reply: CannedReply, language: Language, bank: Bank) -> str:
+    """Return the text of a canned reply, the bank's own where it has one, with the person to turn to."""
+    own = bank.refusals.get(reply.value)
+    text = _TEXTS[language][reply] if own is None else getattr(own, language)
+    return f"{bank.filled(text, language)} {handoff(language, bank)}"
 
 
-def handoff(language: Language, *, contact: str) -> str:
+def handoff(language: Language, bank: Bank) -> str:
     """Return the sentence that names the person to turn to."""
-    return _HANDOFF[language].format(contact=contact)
+    return _HANDOFF[language].format(contact=bank.telephone)

@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Final
 
 from chatbot.questions.languages import is_unserved_language
+from chatbot.questions.own_affairs import orders_in
 from knowledge.screening import IdentifierKind, ScreeningFinding, find_injection, mask, one_spaced
 
 
@@ -82,7 +83,7 @@ def screen(question: str) -> ScreenedQuestion:
     question = one_spaced(question)
     if _DISTRESS.search(question):
         return ScreenedQuestion(masked.text, masked.kinds, Verdict.DISTRESS)
-    findings = find_injection(question)
+    findings = orders_in(question, find_injection)
     if findings:
         return ScreenedQuestion(masked.text, masked.kinds, Verdict.INJECTION, findings)
     out_of_scope = (

@@ -1,7 +1,7 @@
 """From a question in a conversation to passages: written out or with those before it, and with the caller's access."""
 
 from array import array
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -12,8 +12,9 @@ from pydantic import BaseModel, Field
 from chatbot.errors import IndexUnavailable
 from chatbot.records import SearchFinished
 from chatbot.retrieval.reranking import Reranker
-from chatbot.retrieval.standalone import EarlierQuestion, StandaloneQuestions
+from chatbot.retrieval.standalone import ChoiceResolver
 from knowledge.access import Access
+from knowledge.bank import Banks
 from knowledge.glossary import Glossary
 from knowledge.index import Index
 from knowledge.index import IndexUnavailable as IndexFailed
@@ -89,30 +90,29 @@ class Retrieval:
         self,
         index: Index,
         settings: RetrievalSettings,
-        glossary: Glossary,
+        banks: Banks,
         *,
-        own_names: Collection[str] = (),
         reranker: Reranker | None = None,
         on_search: Callable[[SearchFinished], None] | None = None,
     ) -> None:
         self._reranker = reranker
         self._index = index
-        self.glossary = glossary
-        self._coverage = Coverage(index.terms, glossary, own_names)
-        self._standalone = StandaloneQuestions(index.terms, own_names)
+        self._banks = banks
+        self._coverage = banks.each(lambda bank: Coverage(index.terms, bank.synonyms, bank.own_names))
+        self._choices = ChoiceResolver(index.terms)
         self._settings = settings
         self._on_search = on_search
 
-    async def search(self, question: str, *, earlier: Sequence[EarlierQuestion], access: Access) -> SearchResult:
+    async def search(self, question: str, *, earlier: Sequence[str], access: Access) -> SearchResult:
         """Return the passages about the question that `access` permits; `earlier` are those before it, oldest first.
 
         Raises:
             IndexUnavailable: the index cannot be searched.
         """
         with tracer.start_as_current_span("retrieve") as span:
-            standalone = await self._written_out(question, earlier, access) if earlier else ""
-            before = [other.text for other in earlier]
-            query = SearchQuery.of(standalone or question, before, self.glossary)
+            standalone = await to_thread.run_sync(self._choices.write_out, question, earlier) if earlier else ""
+            glossary = self._banks.of(access.tenant).synonyms
+            query = SearchQuery.of(standalone or question, earlier, glossary)
             vectors: list[Sequence[float]] = []
             wanted = self._settings.passages
             hits = await self._hits(
@@ -129,20 +129,10 @@ class Retrieval:
         return SearchResult(
             hits=tuple(hits),
             as_of=access.as_of,
-            query=quoting_query(query.question, () if standalone else before[-1:], self.glossary),
+            query=quoting_query(query.question, () if standalone else earlier[-1:], glossary),
             collection=hits[0].collection if hits else self._index.collection,
             standalone=standalone,
         )
-
-    async def _written_out(self, question: str, earlier: Sequence[EarlierQuestion], access: Access) -> str:
-        """Return the question as it is understood alone, "" where that is not known."""
-        if language_of(question) != "ko":
-            return ""
-        hits = await self._hits(
-            SearchQuery.of(question, (), self.glossary), access=access, limit=self._settings.passages
-        )
-        titles = [hit.passage.title for hit in hits]
-        return await to_thread.run_sync(self._standalone.write_out, question, earlier, titles)
 
     async def _hits(
         self,
@@ -159,10 +149,10 @@ class Retrieval:
         except IndexFailed as exc:
             raise IndexUnavailable from exc
 
-    async def unknown_share(self, question: str, result: SearchResult) -> float:
+    async def unknown_share(self, question: str, result: SearchResult, *, tenant: str) -> float:
         """Return the share in [0, 1] of the question's terms that even the passage with most of them lacks."""
         passages = [hit.passage for hit in result.hits]
-        return await to_thread.run_sync(self._coverage.unknown_share, question, passages)
+        return await to_thread.run_sync(self._coverage(tenant).unknown_share, question, passages)
 
 
 def search_record(question: str, vector: Sequence[float], hits: Sequence[Hit]) -> SearchFinished:

@@ -39,6 +39,8 @@ class LiveAnswer:
     finishing = False
     """Whether this process settles and records the answer."""
 
+    outcome = b""
+    """How the answer ends, once that is decided, as a successor reads it."""
     opening: LogOpening | None = None
     """What makes its log where Redis never had it, or has lost it."""
 
@@ -71,6 +73,11 @@ class LiveAnswer:
         self._abandonment: asyncio.TimerHandle | None = None
 
     @property
+    def logged(self) -> int:
+        """How many of the published events the log has for certain."""
+        return self._logged
+
+    @property
     def loggable(self) -> bool:
         """Whether it has a log in Redis, or may get one."""
         return (self.has_log or self.opening is not None) and not self.deleted
@@ -93,6 +100,11 @@ class LiveAnswer:
             self.stop_repeating()
             self.put(last)
 
+    @property
+    def repeats(self) -> bool:
+        """Whether logged events of the previous writer are still to be repeated."""
+        return not self._repetition.complete
+
     def log_ends_with(self, events: Sequence[Event]) -> bool:
         """Return whether exactly these logged events remain to be repeated."""
         return self._repetition.completed_by(events)
@@ -107,7 +119,7 @@ class LiveAnswer:
         Raises:
             Diverged: the log has more.
         """
-        if not self._repetition.complete:
+        if self.repeats:
             raise Diverged
 
     def continue_after(self, token_ids: Sequence[int]) -> None:
@@ -119,12 +131,16 @@ class LiveAnswer:
         """Take every further event as new, whatever the log has."""
         self._repetition = RepetitionCheck(())
 
-    async def confirm_ownership(self) -> bool:
-        """Wait until the log has what was put, and return whether this process still writes the answer.
+    async def confirm_ownership(self, outcome: bytes = b"") -> bool:
+        """Wait until the log has what was put, and how the answer ends; return whether this process still writes it.
 
-        If so, this process finishes it: it is not handed over any more.
+        If so, this process finishes it: it is not handed over any more. Should it die meanwhile, its successor ends the
+        answer as it is settled and recorded by then.
         """
-        if not (self.ended or self.written_elsewhere):
+        if self.written_elsewhere:  # how this process ends its part is not how the answer ends
+            return False
+        self.outcome = outcome
+        if not self.ended:
             appended = anyio.Event()
             self._waiting.append(appended)
             self._put.set()
@@ -148,6 +164,7 @@ class LiveAnswer:
             events=[*self.published[self._logged :], *batch],
             ids_before=self._logged_ids,
             token_ids=self.token_ids[self._logged_ids :],
+            outcome=self.outcome,
         )
 
     def log_lost(self) -> None:
@@ -172,7 +189,7 @@ class LiveAnswer:
 
     def drop_unpublished(self) -> None:
         """Drop what was put and not published, with the token ids that the log lacks: it cannot be written."""
-        self.broken, self.last_put = True, False
+        self.broken, self.last_put, self.outcome = True, False, b""
         self._pending.clear()
         self.continue_after(self.token_ids[: self._logged_ids])
         self.stop_repeating()

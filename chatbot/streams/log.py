@@ -1,9 +1,9 @@
 """The answer log in Redis: every event of an answer under its number, so that any replica can stream or continue it.
 
-An answer is a hash (its owner, the writer's epoch, the passages shown, the turn's checkpoint), a stream of events with
-ids `0-<n>` and, while it runs, its token ids. The tenant's open answers are a sorted set by the end of their writers'
-leases, on Redis's time. Hash and stream live for an hour after the last event; checkpoint and token ids, which only a
-successor needs, leave with it (`docs/decisions/0005-leases-and-epochs.md`).
+An answer is a hash (its owner, the writer's epoch, the passages shown, the turn's checkpoint, and its outcome once that
+is decided), a stream of events with ids `0-<n>` and, while it runs, its token ids. The tenant's open answers are a
+sorted set by the end of their writers' leases, on Redis's time. Hash and stream live for an hour after the last event;
+what only a successor needs leaves with it (`docs/decisions/0005-leases-and-epochs.md`).
 """
 
 import struct
@@ -101,6 +101,8 @@ class LogAppend:
     events: Sequence[Event]
     ids_before: int = 0
     token_ids: Sequence[int] = ()
+    outcome: bytes = b""
+    """How the answer ends, where that is decided: with the last of what comes before its last event."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,7 +115,10 @@ class AnswerProgress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TakenOver:
-    """An answer that was taken over, as its log has it; `checkpoint` holds the turn (`chatbot.transcript`)."""
+    """An answer that was taken over, as its log has it; `checkpoint` and `outcome` are read by `chatbot.transcript`.
+
+    There is an outcome where the writer before had decided how the answer ends, and may have settled and recorded it.
+    """
 
     answer_id: AnswerId
     tenant: str
@@ -125,6 +130,7 @@ class TakenOver:
     token_ids: tuple[int, ...]
     events: tuple[Event, ...]
     passages: tuple[PassageRef, ...] = ()
+    outcome: bytes = b""
 
 
 class TouchReply(msgspec.Struct, frozen=True):
@@ -143,6 +149,7 @@ class TakeReply(msgspec.Struct, frozen=True):
     checkpoint: bytes
     cancelled: int
     passages: bytes
+    outcome: bytes
     token_ids: bytes
     entries: list[tuple[bytes, list[bytes]]]
 
@@ -338,6 +345,7 @@ class AnswerLog:
             epoch=reply.epoch,
             checkpoint=reply.checkpoint,
             cancelled=bool(reply.cancelled),
+            outcome=reply.outcome,
             passages=msgspec.json.decode(reply.passages, type=tuple[PassageRef, ...]),
             token_ids=tuple(
                 ids for (ids,) in struct.iter_unpack("<I", reply.token_ids[: len(reply.token_ids) // 4 * 4])
@@ -469,6 +477,7 @@ def append_arguments(
     ended = int(any(is_last(event) for event in append.events))
     token_ids = struct.pack(f"<{len(append.token_ids)}I", *append.token_ids)
     args: list[Argument] = [answer_id, epoch, lease_ms, keep_seconds, ended, append.ids_before, token_ids]
+    args.append(append.outcome)
     for n, event in enumerate(append.events, append.first):
         args += [n, event.name, to_json(event)]
     return args

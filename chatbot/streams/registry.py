@@ -132,9 +132,9 @@ class AnswerRegistry:
         on_lost: Callable[[WriteKind], None] = lambda _: None,
         on_failure: OnFailure = uncounted,
         on_store_seen: Callable[[StoreMemory], None] = lambda _: None,
-        person: str = "",
+        person: Callable[[str], str] = lambda _: "",
     ) -> None:
-        """`person` is the sentence that names the person to turn to, in each language.
+        """`person` returns the sentence that names the person of a tenant's bank to turn to, in each language.
 
         `on_store_seen` is called each heartbeat that Redis answers, with whether it has forgotten its last moments.
         """
@@ -150,8 +150,7 @@ class AnswerRegistry:
         self._unlogged: OrderedDict[AnswerId, LiveAnswer] = OrderedDict()
         self._readers: Counter[AnswerId] = Counter()
         self._readers_of: Counter[tuple[str, str]] = Counter()
-        self._unfinished = failed(ChatError(), text=f"{_UNFINISHED} {person}".strip(), retryable=True)
-        self._cut_off = f"{_CUT_OFF} {person}".strip()
+        self._person = person
         self._elsewhere = ReadsElsewhere(
             answer_log,
             tasks,
@@ -177,7 +176,12 @@ class AnswerRegistry:
         """Open the answer's log and run `work` in the application's task group; a successor reads `checkpoint`.
 
         While Redis is away the answer starts without a log, and gets it when Redis is back.
+
+        Raises:
+            Draining: this process has handed its answers over, and ends.
         """
+        if self._handed_over:
+            raise Draining(retry_after=1)
         live.opening, live.has_log = LogOpening(passages=passages, checkpoint=checkpoint), False
         try:
             await self._open(live)
@@ -210,8 +214,17 @@ class AnswerRegistry:
         self._live[live.answer_id] = live
         if not self._readers[live.answer_id]:
             live.abandon_after(self._settings.grace)
+        if self._handed_over:  # meanwhile; the lease of its log lapses
+            live.stop_writing()
         self._tasks.start_soon(self._run, live, work)
         self._tasks.start_soon(self._write, live)
+
+    def _unfinished(self, live: LiveAnswer) -> Failed:
+        text = f"{_UNFINISHED} {self._person(live.who.tenant)}".strip()
+        return failed(ChatError(), text=text, retryable=True)
+
+    def _cut_off(self, who: Principal) -> str:
+        return f"{_CUT_OFF} {self._person(who.tenant)}".strip()
 
     async def _run(self, live: LiveAnswer, work: Work) -> None:
         """Run the work of an answer; whatever happens in it, the answer gets a last event."""
@@ -219,17 +232,23 @@ class AnswerRegistry:
             await work(live)
         live.worked = True
         if not live.written_elsewhere:
-            live.end_with(self._unfinished)
+            live.end_with(self._unfinished(live))
 
     async def _write(self, live: LiveAnswer) -> None:
-        while not (live.ended or live.written_elsewhere):
-            batch, unlogged = await live.next_append()
-            done = False
-            with contained("writer", self._on_failure):
-                await self._log_and_publish(live, batch, unlogged)
-                done = True
-            if not done:
-                self._break(live)
+        try:
+            while not (live.ended or live.written_elsewhere):
+                batch, unlogged = await live.next_append()
+                if live.written_elsewhere:
+                    break
+                done = False
+                with contained("writer", self._on_failure):
+                    await self._log_and_publish(live, batch, unlogged)
+                    done = True
+                if not done:
+                    self._break(live)
+        finally:
+            if not live.ended:  # cancelled with the process: who waits for the log, shielded, must not wait for ever
+                live.stop_writing()
         live.cancel_abandonment()
         del self._live[live.answer_id]
         if not (live.fully_logged or live.written_elsewhere or live.deleted):
@@ -278,11 +297,11 @@ class AnswerRegistry:
         """End an answer that cannot be written as it is: without what could not be written, in an error."""
         if live.broken:  # nor can its end be
             live.opening, live.has_log, live.fully_logged = None, False, False
-            live.publish([self._unfinished])
+            live.publish([self._unfinished(live)])
         live.drop_unpublished()
         live.scope.cancel()
         if live.worked:
-            live.end_with(self._unfinished)
+            live.end_with(self._unfinished(live))
 
     async def _append(self, live: LiveAnswer, unlogged: LogAppend, batch: Sequence[Event] = ()) -> None:
         """Append what the log lacks, everything where Redis has lost the log; what fails goes with the next append."""
@@ -400,27 +419,40 @@ class AnswerRegistry:
                 error = exc
             else:
                 return
-        yield LogEntry(n=0, event=failed(error, text=self._cut_off))
+        yield LogEntry(n=0, event=failed(error, text=self._cut_off(who)))
 
     async def _followed(self, who: Principal, answer_id: AnswerId, after: int) -> AsyncGenerator[LogEntry]:
         """Yield the entries of `follow`.
+
+        What was shown here and may be in no log (`shown`) is read again where the answer goes on, and is dropped; where
+        the successor wrote something else under its numbers, the reader would miss that: an error ends the answer for
+        them, and they read it anew.
 
         Raises:
             NotFound: no such answer, or another customer's.
             LogLost: the answer has ended, without a last event after `after`.
             StoreUnavailable: this process does not hold the answer and Redis cannot be asked.
         """
+        shown: deque[Event] = deque()
         while not self._handed_over:
-            live = self.find(who, answer_id)
-            followed = self._elsewhere.follow(who, answer_id, after) if live is None else live.follow(after)
+            live, behind = self.find(who, answer_id), after - len(shown)
+            followed = self._elsewhere.follow(who, answer_id, behind) if live is None else live.follow(behind)
             async with aclosing(followed) as entries:
                 async for entry in entries:
+                    if entry.n <= after:
+                        if entry.event == shown.popleft():
+                            continue
+                        log.warning("reader_cut_off", answer_id=answer_id, behind=after)
+                        yield LogEntry(n=after + 1, event=failed(LogLost(), text=self._cut_off(who)))
+                        return
                     after = entry.n
                     yield entry
                     if is_last(entry.event):
                         return
             if live is not None and live.ended:
                 return
+            if live is not None:
+                shown = deque(live.published[live.logged : after])
 
     def check_readers(self, who: Principal, answer_id: AnswerId | None = None) -> None:
         """Refuse one more reader of an answer (None: of one that is not begun yet) where there are too many.

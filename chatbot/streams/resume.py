@@ -2,15 +2,13 @@
 
 A successor (docs/decisions/0005-leases-and-epochs.md) runs the turn again on the same tokens, so it produces the same
 events in the same order. A text may be cut at other places; notices about a writer itself (its queue, its model, its
-log, that it thinks) are not repeated and do not count.
+log, what it can do) are not repeated and do not count.
 """
 
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from chatbot.events import Citation, Event, Notice, NoticeCode, Queued, Token, is_last
-
-_WRITER_NOTICES = frozenset({NoticeCode.MODEL_SWITCHED, NoticeCode.DEGRADED, NoticeCode.THINKING})
+from chatbot.events import ABOUT_THE_WRITER, Citation, Event, Notice, Queued, Token, is_last
 
 
 class Diverged(Exception):
@@ -72,7 +70,7 @@ class RepetitionCheck:
 
 def about_the_writer(event: Event) -> bool:
     """Return whether the event reports what happened to its writer, which a successor does not repeat."""
-    return isinstance(event, Queued) or (isinstance(event, Notice) and event.code in _WRITER_NOTICES)
+    return isinstance(event, Queued) or (isinstance(event, Notice) and event.code in ABOUT_THE_WRITER)
 
 
 def repeats(event: Event, logged: Event) -> bool:

@@ -45,9 +45,9 @@ from evals.product import (
 )
 from evals.quality import LONGEST_ANSWER, Customer, loaded_corpus
 from evals.questions import HANBIT, TENANT, CustomerAnswer, Sample, read_dataset
+from evals.sample_bank import sample_banks
 from ingest.settings import Settings
 from knowledge.access import EVERY_CUSTOMER, Access
-from knowledge.glossary import load_glossary
 from knowledge.index import Index
 from telemetry.groups import leaves
 from telemetry.logs import configure_logs
@@ -185,17 +185,22 @@ async def copy_passages(index: Index, tenants: Sequence[str], questions: Sequenc
 
 async def prompt_ids(index: Index, tenant: str, tokenizer: Path) -> tuple[int, ...]:
     """Return the token ids of the prompt that the product builds for any of the tenants."""
-    result = await Retrieval(index, RetrievalSettings(), load_glossary()).search(
+    result = await Retrieval(index, RetrievalSettings(), sample_banks()).search(
         QUESTION, earlier=(), access=access(tenant)
     )
     fields = ChatSettings.model_fields
     builder = PromptBuilder(
         load_templates(),
         Tokenizer.load(tokenizer),
-        banks={"ko": fields["bank_name_ko"].default, "en": fields["bank_name_en"].default},
         passage_tokens=fields["passage_tokens"].default,
     )
-    prompt = builder.build(QUESTION, history=(), passages=[hit.passage for hit in result.hits], language="ko")
+    prompt = builder.build(
+        QUESTION,
+        bank=sample_banks().first.names.ko,
+        history=(),
+        passages=[hit.passage for hit in result.hits],
+        language="ko",
+    )
     return prompt.answer_ids
 
 
@@ -321,7 +326,9 @@ def mode_cost(mode: str, answers: Sequence[CustomerAnswer], off: Sequence[Custom
 
 def only_stores(_: str, names: Sequence[str]) -> list[str]:
     """Return the entries of a data folder that are not copied (for `copytree`): logs, Redis and other copies."""
-    return [name for name in names if name in {"logs", "redis", "unlogged", "wide", "off", "numbers", "strict"}]
+    return [
+        name for name in names if name in {"logs", "redis", "unlogged", "wide", "off", "numbers", "strict", "second"}
+    ]
 
 
 async def log_costs(

@@ -71,7 +71,7 @@ Rounds = dict[str, list[IngestionTiming]]
 
 async def ingestion(plan: IngestionPlan, spec: ProductSpec, settings: Settings, console: Console) -> list[BenchFigure]:
     """Measure every side in every round, in turn, and return the figures."""
-    folder, weights = spec.data / "folder", settings.embedder_folder
+    folder, weights = spec.data / "folder", settings.tokenizer_folder
     files = await write_text_files(plan, folder)
     sides = ["ours", *(PEERS if plan.peers is not None else ())]
     rounds: Rounds = {}

@@ -24,7 +24,7 @@ from rich.console import Console
 from chatbot.api import LocalSigner
 from chatbot.events import Done, FinishReason, Queued, Token
 from evals.performance.bench import QUESTION, BenchFigure, copy_passages, run_measurement, session, started_part
-from evals.product import ProductSpec, run_product, run_scripted_model, scripted_tokenizer
+from evals.product import ProductSpec, run_product, run_scripted_model, scripted_settings
 from evals.quality import loaded_corpus, read_events
 from evals.questions import HANBIT, read_dataset
 from ingest.settings import Settings
@@ -156,7 +156,7 @@ async def load(plan: LoadPlan, spec: ProductSpec, settings: Settings, console: C
     async with loaded_corpus(read_dataset(HANBIT), settings, spec.data, console) as (services, _):
         await copy_passages(services.index, [QUIET, LOUD], [QUESTION], 12)
     async with started_part(run_scripted_model(spec, MODEL)) as model:
-        scripted = {"LLM_TOKENIZER": str(scripted_tokenizer(spec)), "LLM_PROFILE": "scripted"}
+        scripted = await anyio.to_thread.run_sync(scripted_settings, spec)
         async with (
             started_part(run_product(spec, model, **scripted, **NO_LIMITS, **SETTINGS)) as product,
             session(product.url) as http,

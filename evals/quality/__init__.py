@@ -4,13 +4,31 @@ from evals.quality import drift, report
 from evals.quality.adopt import NotAdopted, adopt
 from evals.quality.answer import LONGEST_ANSWER, Customer, read_events
 from evals.quality.answer_checks import checked_answer
-from evals.quality.calibrate import fit_report, probe_answerability, read_probes, write_probes
+from evals.quality.calibrate import (
+    Bars,
+    CalibrationResult,
+    Case,
+    NotCalibrated,
+    calibrated,
+    calibration_of,
+    cases_of,
+    judged,
+    require_enough,
+    require_fits,
+    require_of_today,
+    write_calibration,
+)
 from evals.quality.compare import NotComparable, compare, verdict
-from evals.quality.gate import gate_run
+from evals.quality.dialogues import DialoguesSpec, hold_dialogues
+from evals.quality.gate import gate_run, recorded_ranks
+from evals.quality.golive import figure_lines, go_live_page
+from evals.quality.left_out import best_threshold, left_out_table
 from evals.quality.page import page
-from evals.quality.record import record
+from evals.quality.record import OwnBank, open_model, own_bank, record
+from evals.quality.rescore import CheckSettings
+from evals.quality.retrieve import rank
 from evals.quality.run import RunningChatbot, RunSpec, evaluate, loaded_corpus, progress_bar
-from evals.quality.summary import Measures, Row, Run, RunBroken, read_run, rounded, write_run
+from evals.quality.summary import Measures, Row, Run, RunBroken, read_run, rounded, summarise, write_run
 from evals.quality.triage import (
     DAY,
     TriageBroken,
@@ -24,10 +42,17 @@ from evals.quality.triage import (
 __all__ = [
     "DAY",
     "LONGEST_ANSWER",
+    "Bars",
+    "CalibrationResult",
+    "Case",
+    "CheckSettings",
     "Customer",
+    "DialoguesSpec",
     "Measures",
     "NotAdopted",
+    "NotCalibrated",
     "NotComparable",
+    "OwnBank",
     "Row",
     "Run",
     "RunBroken",
@@ -36,27 +61,41 @@ __all__ = [
     "TriageBroken",
     "TriageSettings",
     "adopt",
+    "best_threshold",
+    "calibrated",
+    "calibration_of",
+    "cases_of",
     "checked_answer",
     "compare",
     "drift",
     "evaluate",
-    "fit_report",
+    "figure_lines",
     "gate_run",
+    "go_live_page",
+    "hold_dialogues",
+    "judged",
+    "left_out_table",
     "loaded_corpus",
     "merge_decisions",
+    "open_model",
+    "own_bank",
     "page",
-    "probe_answerability",
     "progress_bar",
+    "rank",
     "read_cases",
     "read_events",
     "read_feedback",
-    "read_probes",
     "read_run",
     "record",
+    "recorded_ranks",
     "report",
+    "require_enough",
+    "require_fits",
+    "require_of_today",
     "rounded",
+    "summarise",
     "verdict",
+    "write_calibration",
     "write_cases",
-    "write_probes",
     "write_run",
 ]

@@ -1,24 +1,27 @@
 """Asks a running product over HTTP as a customer does, and keeps what the customer sees."""
 
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from uuid import uuid4
 
 import aiohttp
+import anyio
 import msgspec
 from redis.asyncio import Redis
 
 from chatbot.api import LocalSigner
 from chatbot.conversations import History, HistorySettings, Owner, StoredMessage
-from chatbot.events import Accepted, Citation, Done, Event, Failed, Notice, Sources, Token, from_json
+from chatbot.events import Accepted, Citation, Done, Event, Failed, Notice, Related, Sources, Token, from_json
 from chatbot.redis_client import RedisBreaker, RedisSettings
-from evals.questions import CustomerAnswer, Sample
+from evals.questions import CustomerAnswer, Dialogue, Sample
 from knowledge.identity import Principal
 
 LONGEST_ANSWER = 600.0
 """Seconds."""
+MOST_ATTEMPTS = 20
+"""Times that a question is asked while the product says to come back later."""
 
 HistorySeed = Callable[[Owner, Sample], Awaitable[str]]
 """Writes the conversation before a question and returns its id."""
@@ -30,11 +33,13 @@ class _ReceivedStream:
 
     began: float = field(default_factory=time.perf_counter)
     first_token: float | None = None
+    seconds: float = 0.0
     events: list[Event] = field(default_factory=list)
 
     def add(self, event: Event) -> None:
         if isinstance(event, Token) and self.first_token is None:
             self.first_token = time.perf_counter() - self.began
+        self.seconds = time.perf_counter() - self.began
         self.events.append(event)
 
     @property
@@ -66,14 +71,26 @@ class Customer:
 
     async def ask(self, sample: Sample) -> CustomerAnswer:
         """Ask a question in its conversation, which `seed` writes; without it the earlier questions are asked first."""
-        owner = Owner(self._tenant, f"evals-{uuid4().hex[:12]}")
+        owner = self._new_owner()
         headers = self._headers(owner)
         conversation = await self._conversation_before(sample, owner, headers)
-        stream = await self._stream(sample.text, conversation, headers)
-        seconds = time.perf_counter() - stream.began
-        return customer_answer(
-            sample.id, stream.events, await self._cited_texts(stream, headers), stream.first_token, seconds
-        )
+        return await self._answer(sample.id, await self._stream(sample.text, conversation, headers), headers)
+
+    async def converse(self, dialogue: Dialogue) -> list[CustomerAnswer]:
+        """Say each turn of a dialogue in one conversation, whose history the product's own answers are."""
+        headers, conversation, answers = self._headers(self._new_owner()), None, list[CustomerAnswer]()
+        for n, turn in enumerate(dialogue.turns):
+            stream = await self._stream(turn.text, conversation, headers)
+            conversation = stream.conversation_id or conversation
+            answers.append(await self._answer(dialogue.turn_id(n), stream, headers))
+        return answers
+
+    async def _answer(self, sample_id: str, stream: _ReceivedStream, headers: Mapping[str, str]) -> CustomerAnswer:
+        cited = await self._cited_texts(stream, headers)
+        return customer_answer(sample_id, stream.events, cited, stream.first_token, stream.seconds)
+
+    def _new_owner(self) -> Owner:
+        return Owner(self._tenant, f"evals-{uuid4().hex[:12]}")
 
     async def _conversation_before(self, sample: Sample, owner: Owner, headers: Mapping[str, str]) -> str | None:
         if not sample.history:
@@ -86,13 +103,21 @@ class Customer:
         return conversation
 
     async def _stream(self, question: str, conversation: str | None, headers: Mapping[str, str]) -> _ReceivedStream:
-        stream = _ReceivedStream()
         fields = {
             "message": question,
             "conversation_id": conversation,
             "max_answer_tokens": self._max_answer_tokens,
         }
         body = {name: value for name, value in fields.items() if value is not None}
+        for _ in range(MOST_ATTEMPTS):
+            stream = await self._attempt(body, headers)
+            if (pause := _pause_before_retry(stream.events)) is None:
+                break
+            await anyio.sleep(pause)
+        return stream
+
+    async def _attempt(self, body: Mapping[str, object], headers: Mapping[str, str]) -> _ReceivedStream:
+        stream = _ReceivedStream()
         async with self._http.post("/v1/chat", json=body, headers=headers) as response:
             if response.status != 200:
                 stream.add(await refusal_event(response))
@@ -138,8 +163,8 @@ async def refusal_event(response: aiohttp.ClientResponse) -> Failed:
         code=problem.code,
         status=response.status,
         title=problem.title,
-        retryable=False,
-        retry_after_ms=None,
+        retryable=response.status in {429, 503},
+        retry_after_ms=int(float(response.headers.get("Retry-After", "1")) * 1000),
         trace_id="",
         handoff="",
     )
@@ -167,6 +192,7 @@ def customer_answer(
         text="".join(event.text for event in events if isinstance(event, Token)),
         finish_reason=done.finish_reason if done else f"error_{last.code}" if isinstance(last, Failed) else "cut",
         grounded=done.grounded if done else False,
+        quoted=done.quoted if done else False,
         sources=tuple(source for event in events if isinstance(event, Sources) for source in event.items),
         citations=tuple(event for event in events if isinstance(event, Citation)),
         cited=dict(cited),
@@ -175,7 +201,17 @@ def customer_answer(
         seconds=seconds,
         prompt_tokens=done.usage.prompt_tokens if done else 0,
         answer_tokens=done.usage.answer_tokens if done else 0,
+        understood_as=next((event.understood_as for event in events if isinstance(event, Accepted)), ""),
+        related=tuple(passage for event in events if isinstance(event, Related) for passage in event.items),
     )
+
+
+def _pause_before_retry(events: Sequence[Event]) -> float | None:
+    """Return the seconds after which the product asks to try again; None of what has an answer or another failure."""
+    last = events[-1] if events else None
+    if not isinstance(last, Failed) or not last.retryable or any(isinstance(event, Token) for event in events):
+        return None
+    return (last.retry_after_ms or 1000) / 1000
 
 
 def history_seed(redis: Redis) -> HistorySeed:

@@ -1,249 +1,400 @@
-"""Fits the answerability weights of chatbot/answerability.py to probes of a data set.
+"""Fits whether passages hold an answer (chatbot/answerability.py) to recorded questions, and says what that is worth.
 
-The probes are asked exactly as a turn asks them: same retrieval, prompts and words. Unanswerable questions are few, so
-each answerable one is also probed without the documents that answer it: the passages found then are near and wrong. The
-weights are fitted on every second question of each kind and evaluated on the others, which the fit has not seen.
+Every question is judged by weights that were fitted without it (ten folds), so the curve of a threshold is what the
+next questions of this kind meet; only the threshold itself is chosen while looking at it. The checks of today are
+applied to what the model said, so an answer counts as the customer would read it.
 """
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
+from enum import StrEnum
 from pathlib import Path
-from uuid import uuid4
 
-import anyio
 import msgspec
 import numpy as np
+import yaml
 from numpy.typing import NDArray
-from rich.console import Console
 
-from chatbot.answerability import AnswerabilitySettings, log_odds, nearness
-from chatbot.errors import ModelUnavailable
-from chatbot.models import YES_OR_NO, Models
-from chatbot.prompt import PromptBuilder, load_templates
-from chatbot.questions import excluded_topic
-from chatbot.retrieval import Retrieval, RetrievalSettings, SearchResult
-from chatbot.settings import Settings
-from chatbot.tokenizer import Message, RenderedChat
-from evals.product import ProductNotStarted
-from evals.quality.record import open_model
-from evals.quality.retrieve import earlier_questions
-from evals.quality.run import RunSpec, loaded_corpus, progress_bar
-from evals.questions import TENANT, Dataset, Sample
-from evals.scorers import holds_answer
-from knowledge.access import EVERY_CUSTOMER, Access
-from knowledge.glossary import load_glossary
-from knowledge.index import Index
-from knowledge.passage import Language, language_of
+from chatbot.answerability import AnswerabilityWeights, log_odds, nearness
+from chatbot.calibration import Calibration
+from chatbot.prompt import load_templates
+from evals.quality.record import ASKS_ALL
+from evals.quality.rescore import CheckSettings, RecordedAnswerCheck
+from evals.questions import (
+    Dataset,
+    RecordedAnswer,
+    Recording,
+    RecordingBroken,
+    Sample,
+    recording_header,
+    without_documents,
+)
+from evals.scorers import answers_rightly
+from knowledge.passage import language_of
 
+WEIGHTS = ("bias", "first", "dense", "terms", "unknown", "english")
+FEWEST_ANSWERABLE, FEWEST_UNANSWERABLE = 40, 15
+"""Below these an interval is wider than what is decided with it: 4 of 15 is anything from .11 to .52."""
+FOLDS = 10
+THRESHOLDS = tuple(round(n / 100, 2) for n in range(2, 99))
+
+_WORTHWHILE = 0.5
+"""Of the right answers that some threshold gives, the share below which a bar is held by hardly answering."""
 _RIDGE = 0.1
-"""Pulls weights towards 0: about thirty questions a side would otherwise be separated by huge weights."""
-
-WEIGHTS = ("bias", "first", "likeliest", "dense", "terms", "unknown", "english")
-WITHOUT = "without_its_documents"
-_WITHOUT_WEIGHT = 0.35
+"""Pulls weights towards 0: some questions a side would otherwise be separated by huge weights."""
+_NEAR_MISS_WEIGHT = 0.35
 """Against 1 for a question that is unanswerable by itself, which is about something that no document names."""
-
-_ATTEMPTS, _PAUSE_SECONDS = 20, 5.0
+_BELOW_NEAREST = 0.02
+"""How far below the least cosine of an answerable question the model is still asked."""
 
 Floats = NDArray[np.float64]
 
 
-class ProbeEvidence(msgspec.Struct, frozen=True, kw_only=True):
-    """The evidence for one question; `held` is whether a passage of the prompt states a known answer."""
+class NotCalibrated(Exception):
+    """The questions or their recording cannot be calibrated with; the message says what to change."""
 
-    id: str
-    kind: str
-    question: str
-    language: str
+
+class Outcome(StrEnum):
+    """What the customer gets where the threshold lets a question through.
+
+    An unanswerable question that is answered is INVENTED. One without a known answer is only ANSWERED. UNASKED was
+    refused when it was recorded, so what the model would say is not known; it counts as wrong.
+    """
+
+    RIGHT = "right"
+    WRONG = "wrong"
+    INVENTED = "invented"
+    ANSWERED = "answered"
+    REFUSED = "refused"
+    UNASKED = "unasked"
+
+
+class Case(msgspec.Struct, frozen=True, kw_only=True):
+    """A question as it was recorded; `features` are in the order of WEIGHTS, none where no threshold lets it through.
+
+    `found` is whether a document that answers it is among the passages; None where that is not known.
+    """
+
+    sample: Sample
     unanswerable: bool
-    held: bool
-    probabilities: tuple[float, ...]
-    dense: tuple[float, ...]
-    terms: tuple[float, ...]
-    unknown: float = 0.0
-    outside: bool = False
-    seconds: float
+    near_miss: bool
+    features: tuple[float, ...]
+    dense: float
+    outcome: Outcome
+    shown: str = ""
+    titles: tuple[str, ...] = ()
+    found: bool | None = None
 
 
-async def probe_answerability(spec: RunSpec, console: Console) -> list[ProbeEvidence]:
-    """Load the corpus, start the model and probe every question."""
-    async with loaded_corpus(spec.dataset, spec.settings, spec.product.data, console) as (services, _):
-        console.print(f"starting the model (profile {spec.product.profile})", highlight=False)
-        async with open_model(spec.product) as models:
-            prober = Prober(models, services.index)
-            with progress_bar(console) as progress:
-                samples = progress.track(spec.dataset.samples, description="probes")
-                return [evidence for sample in samples for evidence in await prober.evidence(sample, spec.dataset)]
+class Point(msgspec.Struct, frozen=True, kw_only=True):
+    """What becomes of the questions at a threshold: counts of `answerable` and of `unanswerable` ones.
+
+    `right` and `wrong` (which is also beside the question) are of the answerable ones with a known answer, `judged`.
+    """
+
+    threshold: float
+    answerable: int
+    judged: int
+    answered: int
+    right: int
+    wrong: int
+    unanswerable: int
+    invented: int
+
+    @property
+    def refused(self) -> int:
+        """The answerable questions that are refused."""
+        return self.answerable - self.answered
 
 
-class Prober:
-    """Asks the answerability probe as a turn does, without the rest of a turn."""
+class Bars(msgspec.Struct, frozen=True, kw_only=True):
+    """What a bank accepts: the share of answerable questions answered wrongly, and of unanswerable ones answered."""
 
-    def __init__(self, models: Models, index: Index) -> None:
-        fields = Settings.model_fields
-        banks: dict[Language, str] = {"ko": fields["bank_name_ko"].default, "en": fields["bank_name_en"].default}
-        self._banks = tuple(banks.values())
-        self._models = models
-        settings = RetrievalSettings(passages=2 * RetrievalSettings().passages)
-        self._retrieval = Retrieval(index, settings, load_glossary(), own_names=self._banks)
-        self._prompts = PromptBuilder(
-            load_templates(),
-            models.tokenizer,
-            banks=banks,
-            passage_tokens=fields["passage_tokens"].default,
-        )
+    wrong: float
+    invented: float
 
-    async def evidence(self, sample: Sample, dataset: Dataset) -> list[ProbeEvidence]:
-        """Return a question's evidence and, where it is answerable, that without the documents that answer it."""
-        access = Access(tenant=TENANT, groups=frozenset({EVERY_CUSTOMER}), as_of=2**33)
-        earlier = await earlier_questions(self._retrieval, sample, access)
-        result = await self._retrieval.search(sample.text, earlier=earlier, access=access)
-        limit = RetrievalSettings().passages
-        evidence = [await self._probe(sample, msgspec.structs.replace(result, hits=result.hits[:limit]))]
-        right = dataset.right_documents(sample)
-        others = tuple(hit for hit in result.hits if hit.passage.document_id not in right)[:limit]
-        answered = any(holds_answer(hit.passage.text, sample.answers) for hit in others)
-        if others and not (sample.unanswerable or answered):
-            without = msgspec.structs.replace(sample, id=f"{sample.id}-without", kind=WITHOUT, unanswerable=True)
-            evidence.append(await self._probe(without, msgspec.structs.replace(result, hits=others)))
-        return evidence
+    def excess(self, point: Point) -> float:
+        """Return by how much a point is above the bars, both together."""
+        wrong, invented = point.wrong / max(1, point.judged), point.invented / max(1, point.unanswerable)
+        return max(0.0, wrong - self.wrong) + max(0.0, invented - self.invented)
 
-    async def _probe(self, sample: Sample, result: SearchResult) -> ProbeEvidence:
-        began = anyio.current_time()
-        question, language = result.standalone or sample.text, language_of(sample.text)
-        prompt = self._prompts.build(
-            question,
-            history=[] if result.standalone else [Message(turn.role, turn.text) for turn in sample.history],
-            passages=[hit.passage for hit in result.hits],
-            language=language,
-        )
-        in_prompt = result.hits[: prompt.passages]
-        return ProbeEvidence(
-            id=sample.id,
-            kind=sample.kind,
-            question=sample.text,
-            language=language,
-            unanswerable=sample.unanswerable,
-            held=any(holds_answer(hit.passage.text, sample.answers) for hit in in_prompt),
-            probabilities=tuple([await self._probability(ids) for ids in prompt.probes_ids]),
-            dense=tuple(hit.dense for hit in result.hits),
-            terms=tuple(hit.terms for hit in result.hits),
-            unknown=await self._retrieval.unknown_share(question, result),
-            outside=excluded_topic(sample.text, self._banks) is not None,
-            seconds=anyio.current_time() - began,
-        )
 
-    async def _probability(self, prompt_ids: Sequence[int]) -> float:
-        """Return the probability of "yes"; no customer waits, so a busy machine is retried.
+class CalibrationResult(msgspec.Struct, frozen=True, kw_only=True):
+    """A fit: its weights with the chosen threshold, the curve, and the score of each case by weights without it."""
 
-        Raises:
-            ProductNotStarted: the model fails every time.
-        """
-        for _ in range(_ATTEMPTS):
-            try:
-                yes, _ = await self._models.choice_probabilities(
-                    RenderedChat(prompt_ids),
-                    YES_OR_NO,
-                    conversation_id=uuid4().hex,
-                    cache_salt=TENANT,
+    weights: AnswerabilityWeights
+    chosen: Point
+    reason: str
+    curve: tuple[Point, ...]
+    cases: tuple[Case, ...]
+    scores: tuple[float, ...]
+    bars: Bars
+
+
+def cases_of(recording: Recording, dataset: Dataset, settings: CheckSettings) -> list[Case]:
+    """Return the recorded questions of a data set, with what customers would read of them today."""
+    settings = replace(settings, weights=ASKS_ALL)
+    of_dataset = {sample.id: sample for sample in dataset.samples}
+    near_misses = {without_documents(sample.id): sample for sample in dataset.samples}
+    cases = []
+    for recorded in recording.answers:
+        if sample := of_dataset.get(recorded.id):
+            check = RecordedAnswerCheck(sample, recorded, recording.passages_of(recorded), settings)
+            cases.append(_case(sample, recorded, check, dataset, recording))
+        elif sample := near_misses.get(recorded.id):
+            cases.append(
+                Case(
+                    sample=sample,
+                    unanswerable=True,
+                    near_miss=True,
+                    features=features(sample, recorded),
+                    dense=max(recorded.dense),
+                    outcome=Outcome.INVENTED,
                 )
-            except ModelUnavailable:
-                await anyio.sleep(_PAUSE_SECONDS)
-            else:
-                return yes
-        raise ProductNotStarted("the model does not answer the probe")
+            )
+    return cases
 
 
-def features(probe: ProbeEvidence) -> list[float]:
-    """Return what chatbot/answerability.py weighs, in the order of `WEIGHTS`."""
-    return [
-        1.0,
-        log_odds(probe.probabilities[0]),
-        log_odds(max(probe.probabilities)),
-        nearness(max(probe.dense)),
-        math.log1p(max(probe.terms)),
-        probe.unknown,
-        float(probe.language == "en"),
-    ]
-
-
-def fit(probes: Sequence[ProbeEvidence]) -> AnswerabilitySettings:
-    """Return the weights of a logistic regression; both classes count the same, however many questions they have."""
-    probes = [probe for probe in probes if not probe.outside]  # chatbot/questions/scope.py refuses the others
-    x = np.array([features(probe) for probe in probes])
-    y = np.array([0.0 if probe.unanswerable else 1.0 for probe in probes])
-    counts = np.array([_WITHOUT_WEIGHT if probe.kind == WITHOUT else 1.0 for probe in probes])
-    unanswerable = max((counts * (1 - y)).sum(), 1)
-    balance = np.where(y == 1, 0.5 / max(y.sum(), 1), 0.5 * counts / unanswerable) * len(y)
-    ridge = np.diag([0.0, *[_RIDGE] * (x.shape[1] - 1)])
-    weights: Floats = np.zeros(x.shape[1])
-    for _ in range(50):  # Newton's method; it converges in about eight steps
-        p = 1 / (1 + np.exp(-x @ weights))
-        gradient = x.T @ (balance * (p - y)) + ridge @ weights
-        curvature = (x * (balance * p * (1 - p))[:, None]).T @ x + ridge
-        weights = weights - np.linalg.solve(curvature + 1e-9 * np.eye(len(weights)), gradient)
-    return AnswerabilitySettings(**dict(zip(WEIGHTS, (round(float(weight), 3) for weight in weights), strict=True)))
-
-
-def split_halves(probes: Sequence[ProbeEvidence]) -> tuple[list[ProbeEvidence], list[ProbeEvidence]]:
-    """Return every second question of each kind, and the others."""
-    ordered = sorted(probes, key=lambda probe: (probe.unanswerable, probe.kind, probe.id))
-    return ordered[::2], ordered[1::2]
-
-
-def answer_probability(probe: ProbeEvidence, settings: AnswerabilitySettings) -> float:
-    """Return the fitted probability that the passages hold the answer."""
-    if probe.outside:
-        return 0.0
-    z = sum(getattr(settings, name) * value for name, value in zip(WEIGHTS, features(probe), strict=True))
-    return 1 / (1 + math.exp(-z))
-
-
-def auroc(pairs: Sequence[tuple[bool, float]]) -> float:
-    """Return the area under the ROC curve of (answerable, score) pairs; ties count half."""
-    positive = [score for answerable, score in pairs if answerable]
-    negative = [score for answerable, score in pairs if not answerable]
-    wins = sum((a > b) + (a == b) / 2 for a in positive for b in negative)
-    return wins / (len(positive) * len(negative)) if positive and negative else math.nan
-
-
-def outcome_line(probes: Sequence[ProbeEvidence], settings: AnswerabilitySettings, name: str) -> str:
-    """Return one line on how the settings separate these questions."""
-    near_misses = [answer_probability(probe, settings) for probe in probes if probe.kind == WITHOUT]
-    pairs = [(not probe.unanswerable, answer_probability(probe, settings)) for probe in probes if probe.kind != WITHOUT]
-    answered = [score >= settings.threshold for answerable, score in pairs if answerable]
-    refused = [score < settings.threshold for answerable, score in pairs if not answerable]
-    missed = sum(score < settings.threshold for score in near_misses)
-    shares = f"answered {sum(answered)}/{len(answered)}, refused {sum(refused)}/{len(refused)}"
-    shares += f", refused without their documents {missed}/{len(near_misses)}"
-    return f"{name}: {shares}, AUROC {auroc(pairs):.3f}"
-
-
-def fit_report(probes: Sequence[ProbeEvidence]) -> str:
-    """Return a line each for the present settings, the fit of one half on both halves, and the fit of all."""
-    fitted, held_out = split_halves(probes)
-    half, whole, present = fit(fitted), fit(probes), AnswerabilitySettings()
-    return "\n".join(
-        [
-            outcome_line(probes, present, f"the present settings {weights_text(present)}"),
-            outcome_line(fitted, half, f"fitted on one half {weights_text(half)}, on it"),
-            outcome_line(held_out, half, "the same on the other half"),
-            outcome_line(probes, whole, f"fitted on all {weights_text(whole)}"),
-        ]
+def _case(
+    sample: Sample, recorded: RecordedAnswer, check: RecordedAnswerCheck, dataset: Dataset, recording: Recording
+) -> Case:
+    answer = check.answer()
+    asked = bool(recorded.probes) and not check.is_never_asked()
+    if not asked or (recorded.said is not None and answer.refused):
+        outcome = Outcome.REFUSED
+    elif recorded.said is None:
+        outcome = Outcome.UNASKED
+    elif sample.unanswerable:
+        outcome = Outcome.INVENTED
+    elif not sample.answers:
+        outcome = Outcome.ANSWERED
+    else:
+        is_right = answers_rightly(answer.text, recorded.standalone or sample.text, sample.answers)
+        outcome = Outcome.RIGHT if is_right else Outcome.WRONG
+    right, found = dataset.right_documents(sample), {document_id for document_id, _, _ in recorded.passages}
+    passages = recording.passages_of(recorded)
+    return Case(
+        sample=sample,
+        unanswerable=sample.unanswerable,
+        near_miss=False,
+        features=features(sample, recorded) if asked else (),
+        dense=max(recorded.dense, default=-1.0),
+        outcome=outcome,
+        shown=answer.text,
+        titles=tuple(dict.fromkeys(passages[citation.n - 1].title for citation in answer.citations)),
+        found=bool(right & found) if right and asked else None,
     )
 
 
-def weights_text(settings: AnswerabilitySettings) -> str:
-    """Return the weights as `name=value` pairs."""
-    return " ".join(f"{name}={getattr(settings, name)}" for name in WEIGHTS)
+def features(sample: Sample, recorded: RecordedAnswer) -> tuple[float, ...]:
+    """Return what chatbot/answerability.py weighs, in the order of WEIGHTS."""
+    return (
+        1.0,
+        log_odds(recorded.probes[0]),
+        nearness(max(recorded.dense)),
+        math.log1p(max(recorded.terms)),
+        recorded.unknown,
+        float(language_of(recorded.standalone or sample.text) == "en"),
+    )
 
 
-def write_probes(probes: Sequence[ProbeEvidence], path: Path) -> None:
-    """Write the evidence as JSON."""
+def fit(*corpora: Sequence[Case]) -> AnswerabilityWeights:
+    """Return the weights of a logistic regression; each corpus counts the same, and each side of a corpus too.
+
+    The threshold is .5; the likeliest of several passages counts nothing (docs/decisions/0002-answerability.md).
+    """
+    rows, answerable, counts = list[tuple[float, ...]](), list[float](), list[float]()
+    for corpus in corpora:
+        asked = [case for case in corpus if case.features]
+        weights = [_NEAR_MISS_WEIGHT if case.near_miss else 1.0 for case in asked]
+        for side in (False, True):
+            whole = sum(weight for case, weight in zip(asked, weights, strict=True) if case.unanswerable is side)
+            of_side = [(c, w) for c, w in zip(asked, weights, strict=True) if c.unanswerable is side]
+            rows += [case.features for case, _ in of_side]
+            answerable += [0.0 if side else 1.0] * len(of_side)
+            counts += [0.5 * weight / whole / len(corpora) for _, weight in of_side]
+    x, y = np.array(rows), np.array(answerable)
+    balance = np.array(counts) * len(y)
+    ridge = np.diag([0.0, *[_RIDGE] * (len(WEIGHTS) - 1)])
+    weights_now: Floats = np.zeros(len(WEIGHTS))
+    for _ in range(50):  # Newton's method; it converges in about eight steps
+        p = 1 / (1 + np.exp(-x @ weights_now))
+        gradient = x.T @ (balance * (p - y)) + ridge @ weights_now
+        curvature = (x * (balance * p * (1 - p))[:, None]).T @ x + ridge
+        weights_now = weights_now - np.linalg.solve(curvature + 1e-9 * np.eye(len(WEIGHTS)), gradient)
+    fitted = dict(zip(WEIGHTS, (round(float(weight), 3) + 0.0 for weight in weights_now), strict=True))
+    nearest = [case.dense for corpus in corpora for case in corpus if case.features and not case.unanswerable]
+    least = round(min(nearest, default=-1.0) - _BELOW_NEAREST, 3)
+    return AnswerabilityWeights(threshold=0.5, least_dense=least, likeliest=0.0, **fitted)
+
+
+def score(case: Case, weights: AnswerabilityWeights) -> float:
+    """Return the fitted probability that the passages hold the answer; 0 where no threshold lets it through."""
+    if not case.features:
+        return 0.0
+    z = sum(getattr(weights, name) * value for name, value in zip(WEIGHTS, case.features, strict=True))
+    return 1 / (1 + math.exp(-z))
+
+
+def scores_without_themselves(cases: Sequence[Case]) -> list[float]:
+    """Return the score of every case by weights that were fitted without it and without its near miss."""
+    order = sorted({(case.sample.unanswerable, case.sample.id) for case in cases})
+    fold = {sample_id: n % FOLDS for n, (_, sample_id) in enumerate(order)}
+    weights = [fit([case for case in cases if fold[case.sample.id] != n]) for n in range(FOLDS)]
+    return [score(case, weights[fold[case.sample.id]]) for case in cases]
+
+
+def curve_of(cases: Sequence[Case], scores: Sequence[float]) -> tuple[Point, ...]:
+    """Return what becomes of the questions at each threshold; near misses are no customers' questions."""
+    asked = [(case, value) for case, value in zip(cases, scores, strict=True) if not case.near_miss]
+    return tuple(point_at(threshold, asked) for threshold in THRESHOLDS)
+
+
+def point_at(threshold: float, asked: Sequence[tuple[Case, float]]) -> Point:
+    """Return what becomes of scored questions at a threshold."""
+    answerable = [case for case, _ in asked if not case.unanswerable]
+    shown = [case for case, value in asked if value >= threshold and case.outcome is not Outcome.REFUSED]
+    held = [case for case in shown if not case.unanswerable]
+    return Point(
+        threshold=threshold,
+        answerable=len(answerable),
+        judged=sum(bool(case.sample.answers) for case in answerable),
+        answered=len(held),
+        right=sum(case.outcome is Outcome.RIGHT for case in held),
+        wrong=sum(case.outcome in {Outcome.WRONG, Outcome.UNASKED} for case in held if case.sample.answers),
+        unanswerable=len(asked) - len(answerable),
+        invented=len(shown) - len(held),
+    )
+
+
+def chosen_point(curve: Sequence[Point], bars: Bars) -> tuple[Point, str]:
+    """Return the point with most right answers among those within the bars, and why it is taken.
+
+    Where none of these answers half of what could be answered rightly, it is the one with most right answers less
+    wrong ones and less answers to unanswerable questions, in shares.
+    """
+    most_right = max(point.right for point in curve)
+    within = [point for point in curve if not bars.excess(point)]
+    best = max(within, key=lambda point: (point.right, -point.threshold), default=None)
+    if best is not None and best.right >= _WORTHWHILE * most_right:
+        return best, "of all thresholds that hold both bars, this one answers most questions rightly"
+
+    def worth(point: Point) -> tuple[float, float]:
+        right, wrong = point.right / max(1, point.judged), point.wrong / max(1, point.judged)
+        return right - wrong - point.invented / max(1, point.unanswerable), point.threshold
+
+    reason = (
+        "no threshold holds both bars and still answers most of what it could; this one has most right answers less"
+    )
+    reason += " wrong ones and unanswerable ones answered"
+    if best is not None:
+        reason += f" (both bars hold at {best.threshold:.2f}, with {best.right} right answers)"
+    return max(curve, key=worth), reason
+
+
+def require_enough(samples: Sequence[Sample]) -> None:
+    """Say what questions are missing.
+
+    Raises:
+        NotCalibrated: there are too few answerable or unanswerable ones.
+    """
+    unanswerable = sum(sample.unanswerable for sample in samples)
+    answerable = len(samples) - unanswerable
+    if not unanswerable:
+        raise NotCalibrated(
+            "none of the questions is unanswerable: nothing tells what the bank's documents do not hold. Add at least "
+            f'{FEWEST_UNANSWERABLE} that customers ask and no document answers, as lines with "unanswerable": true'
+        )
+    if unanswerable < FEWEST_UNANSWERABLE or answerable < FEWEST_ANSWERABLE:
+        raise NotCalibrated(
+            f"{answerable} answerable and {unanswerable} unanswerable questions are too few to fit: at least "
+            f"{FEWEST_ANSWERABLE} and {FEWEST_UNANSWERABLE}, better 70 and 30, so that a share is known within a tenth"
+        )
+    if not any(sample.answers for sample in samples if not sample.unanswerable):
+        raise NotCalibrated("no question has `answers`, so none can be judged right or wrong")
+
+
+def require_of_today(recording: Recording, dataset: Dataset, path: Path) -> None:
+    """Say what has changed since a recording.
+
+    Raises:
+        RecordingBroken: it is of other documents, another prompt, or lacks questions.
+    """
+    today = recording_header(dataset, model=recording.header.model, profile=recording.header.profile)
+    changed = {
+        "its prompts are of another version": recording.header.prompt_version != today.prompt_version,
+        f"the documents of {dataset.name} have changed": recording.header.documents != today.documents,
+    }
+    recorded = {answer.id for answer in recording.answers}
+    missing = sum(sample.id not in recorded for sample in dataset.samples if sample.as_of is None)
+    if missing:
+        changed[f"{missing} of {len(dataset.samples)} questions are not in it"] = True
+    if found := [what for what, is_so in changed.items() if is_so]:
+        raise RecordingBroken(
+            f"{path} does not fit: {', '.join(found)}. Ask again: the same command without --recording"
+        )
+
+
+def require_fits(calibration: Calibration, recording: Recording, path: Path) -> None:
+    """Say what was recorded that a calibration was not fitted with.
+
+    Raises:
+        RecordingBroken: it is of another embedder, model or probe.
+    """
+    header = recording.header
+    embedder = header.embedder or calibration.embedder
+    misfit = calibration.misfit(embedder=embedder, model=header.model, probe=load_templates().probe_version)
+    if misfit:
+        raise RecordingBroken(
+            f"{path} does not fit: it was fitted with {calibration.embedder} and {', '.join(calibration.models)}, and "
+            f"the recording is of {misfit}"
+        )
+
+
+def calibrated(cases: Sequence[Case], bars: Bars) -> CalibrationResult:
+    """Return the fit of a bank's own questions.
+
+    Raises:
+        NotCalibrated: there are too few questions of a kind.
+    """
+    require_enough([case.sample for case in cases if not case.near_miss])
+    scores = scores_without_themselves(cases)
+    curve = curve_of(cases, scores)
+    chosen, reason = chosen_point(curve, bars)
+    weights = fit(cases).model_copy(update={"threshold": chosen.threshold})
+    return CalibrationResult(
+        weights=weights, chosen=chosen, reason=reason, curve=curve, cases=tuple(cases), scores=tuple(scores), bars=bars
+    )
+
+
+def judged(cases: Sequence[Case], calibration: Calibration, bars: Bars) -> CalibrationResult:
+    """Return what a calibration that was fitted to other questions makes of these, at its own threshold.
+
+    Raises:
+        NotCalibrated: there are too few questions of a kind.
+    """
+    require_enough([case.sample for case in cases if not case.near_miss])
+    weights = calibration.answerability
+    scores = [score(case, weights) if case.dense >= weights.least_dense else 0.0 for case in cases]
+    asked = [(case, value) for case, value in zip(cases, scores, strict=True) if not case.near_miss]
+    return CalibrationResult(
+        weights=weights,
+        chosen=point_at(weights.threshold, asked),
+        reason="it was fitted to other questions",
+        curve=curve_of(cases, scores),
+        cases=tuple(cases),
+        scores=tuple(scores),
+        bars=bars,
+    )
+
+
+def calibration_of(weights: AnswerabilityWeights, *, embedder: str, model: str) -> Calibration:
+    """Return the weights as those of the embedder, the served model and the probe that were asked."""
+    return Calibration(embedder=embedder, models=(model,), probe=load_templates().probe_version, answerability=weights)
+
+
+def write_calibration(calibration: Calibration, path: Path) -> None:
+    """Write a CALIBRATION_FILE."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(msgspec.json.format(msgspec.json.encode(probes), indent=1))
-
-
-def read_probes(path: Path) -> list[ProbeEvidence]:
-    """Read the evidence of `write_probes`."""
-    return msgspec.json.decode(path.read_bytes(), type=list[ProbeEvidence])
+    path.write_text(yaml.safe_dump(calibration.model_dump(mode="json"), sort_keys=False), "utf-8")

@@ -67,6 +67,42 @@ def histogram(title: str, values: Sequence[float], unit: str) -> str:
     return _svg(title, _LABEL + _PLOT + 190, 140, elements)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """A line of shares over thresholds; `kind` is its style."""
+
+    name: str
+    kind: str
+    points: Sequence[tuple[float, float]]
+
+
+def curve(title: str, lines: Sequence[Line], *, marked: float) -> str:
+    """Return lines over [0, 1] in both directions with their names beneath, and an upright line at `marked`."""
+    side, left, top = 300, 34, 8
+
+    def at(x: float, y: float) -> str:
+        return f"{left + side * x:.1f} {top + side * (1 - y):.1f}"
+
+    elements = []
+    for tenth in range(0, 11, 2):
+        share = tenth / 10
+        elements.append(f'<path class="axis" d="M{at(0, share)}H{left + side}M{at(share, 0)}V{top}"/>')
+        elements.append(
+            f'<text x="{left - 6}" y="{top + side * (1 - share) + 4:.1f}" text-anchor="end">{share:g}</text>'
+        )
+        elements.append(
+            f'<text x="{left + side * share:.1f}" y="{top + side + 16}" text-anchor="middle">{share:g}</text>'
+        )
+    elements.append(f'<path class="bound" d="M{at(marked, 0)}V{top}"/>')
+    for n, line in enumerate(lines):
+        path = "L".join(at(x, y) for x, y in line.points)
+        y = top + side + 38 + 18 * n
+        elements.append(f'<path class="line {line.kind}" d="M{path}"/>')
+        elements.append(f'<path class="line {line.kind}" d="M{left} {y - 4}h24"/>')
+        elements.append(f'<text x="{left + 32}" y="{y}">{escape(line.name)}</text>')
+    return _svg(title, left + side + 12, top + side + 46 + 18 * len(lines), elements)
+
+
 def _axis(height: int) -> str:
     lines = "".join(f'<path class="axis" d="M{_at(tenth / 10):.1f} 4V{height - 22}"/>' for tenth in range(0, 11, 2))
     labels = "".join(

@@ -1,23 +1,28 @@
 """The runs of the CI gates: retrieval on the golden set with real weights, and grounding on recorded answers."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 
 from evals.quality.report import Task
-from evals.quality.rescore import rescore
+from evals.quality.rescore import Ranks, rank_recorded, rescore
 from evals.quality.retrieve import Ranking
 from evals.quality.run import RunSpec, rank_in_throwaway_index
 from evals.quality.summary import Run, summarise
-from evals.questions import Dataset, read_recording
+from evals.questions import Dataset, Recording, read_recording
+from ingest.settings import Settings
+from knowledge.bank import Bank, read_banks
+from knowledge.embedding import EmbedderSettings, open_embedder
+from knowledge.index import passage_similarities
 
 
 async def gate_run(task: Task, spec: RunSpec, console: Console) -> Run:
     """Return the run that the gates of a task apply to."""
     if task.recording is None:
         return await retrieval_run(spec, console)
-    return grounding_run(task.recording, spec.dataset, contact=task.contact)
+    return await grounding_run(task.recording, spec.dataset, bank=read_banks(task.bank).first)
 
 
 async def retrieval_run(spec: RunSpec, console: Console) -> Run:
@@ -39,10 +44,22 @@ def ranking_run(dataset: Dataset, rankings: list[Ranking]) -> Run:
     )
 
 
-def grounding_run(recording: Path, dataset: Dataset, *, contact: str) -> Run:
-    """Return the run of the recorded answers.
+async def grounding_run(path: Path, dataset: Dataset, *, bank: Bank) -> Run:
+    """Return the run of the recorded answers; the embedder ranks their passages' sentences, no model is asked.
 
     Raises:
         RecordingBroken: the file holds no recording.
     """
-    return rescore(read_recording(recording), dataset, contact=contact)
+    recording = read_recording(path)
+    ranks = await recorded_ranks(recording, dataset, Settings().embedder)
+    return rescore(recording, dataset, ranks=ranks, bank=bank)
+
+
+async def recorded_ranks(recording: Recording, dataset: Dataset, settings: EmbedderSettings) -> Ranks:
+    """Rank the sentences of recorded answers' passages with the embedder of these settings.
+
+    Raises:
+        EmbeddingUnavailable: it cannot be loaded or reached.
+    """
+    async with open_embedder(settings) as embedder:
+        return await rank_recorded(recording, dataset, partial(passage_similarities, embedder))

@@ -1,20 +1,32 @@
-"""Records a model's answers to the questions of a data set, asked exactly as a turn asks it, for `evals gate`."""
+"""Records a model's answers to the questions of a data set, asked exactly as a turn asks it.
 
-from collections.abc import AsyncGenerator, Callable, Sequence
+For `evals gate` the model is asked where a turn would ask it. For `evals calibrate` it is asked every question, however
+unlikely an answer is, since another threshold may let it through; and each answerable question is probed once more
+without the documents that answer it: the passages found then are near and wrong.
+"""
+
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from uuid import uuid4
 
 import anyio
+import msgspec
 import stamina
+from pydantic import SecretStr, ValidationError
 from rich.console import Console
 
 from chatbot import answerability
+from chatbot.answerability import MODELS_WORD
+from chatbot.calibration import read_calibration
 from chatbot.errors import IndexUnavailable, ModelUnavailable, Overloaded
-from chatbot.grounding import GroundingStream, QuotedAnswer
+from chatbot.grounding import NO_QUOTES, GroundingMode, GroundingStream, Quote, QuotedAnswer, quoted_answer
 from chatbot.models import (
     LEAST_CHOICE_MASS,
+    UNKNOWN_MODEL,
     YES_OR_NO,
     Delta,
     Models,
@@ -25,49 +37,100 @@ from chatbot.models import (
 )
 from chatbot.prompt import Prompt, PromptBuilder, load_templates
 from chatbot.questions import Verdict, excluded_topic, screen
+from chatbot.quoting import rank_quotes
 from chatbot.retrieval import Retrieval, RetrievalSettings, SearchResult
 from chatbot.services import TurnSettings
 from chatbot.settings import Settings
 from chatbot.tokenizer import Message
-from evals.product import ProductSpec, run_model, run_scripted_model, scripted_tokenizer
+from evals.product import ProductNotStarted, ProductSpec, run_model, run_scripted_model, scripted_tokenizer
 from evals.quality.answer_checks import checked_answer
 from evals.quality.retrieve import earlier_questions
 from evals.quality.run import RunSpec, loaded_corpus, progress_bar
 from evals.questions import (
     TENANT,
+    Dataset,
     PartialRecording,
     RecordedAnswer,
     RecordedPassage,
     Recording,
+    RecordingBroken,
+    RecordingHeader,
     Sample,
+    header_of,
     recording_header,
+    without_documents,
 )
+from evals.sample_bank import sample_banks
+from evals.scorers import holds_answer
 from knowledge.access import EVERY_CUSTOMER, Access
-from knowledge.glossary import load_glossary
+from knowledge.bank import Bank, Banks, read_banks
+from knowledge.identity import AuthSettings
 from knowledge.index import Index
-from knowledge.passage import Language, Passage, language_of
+from knowledge.passage import Hit, Language, Passage, language_of
 
 SCRIPTED = "scripted"
-BANKS: dict[Language, str] = {"ko": "한빛은행", "en": "Hanbit Bank"}
+ASKS_ALL = MODELS_WORD.model_copy(update={"threshold": 0.0})
+"""One probe of every question, whatever it says, and then an answer."""
 
 
-async def record(spec: RunSpec, console: Console, *, part: Path, at_once: int) -> Recording:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OwnBank:
+    """A bank that calibrates, its checks, and its endpoint where it has one."""
+
+    banks: Banks
+    grounding: GroundingMode
+    endpoint: ModelSettings | None
+
+
+def own_bank() -> OwnBank:
+    """Return the bank of the chatbot's own environment.
+
+    Raises:
+        ProductNotStarted: a variable has a value that the chatbot refuses.
+    """
+    try:
+        # No customer is served: these are required, and not used.
+        unused = SecretStr("redis://unused")
+        auth = AuthSettings(issuer="unused", public_key_file=Path("unused"))
+        settings = Settings(redis_url=unused, audit_key=unused, auth=auth)
+        has_endpoint = settings.models_file is not None or bool(settings.llm_urls)
+        return OwnBank(
+            banks=read_banks(settings.bank_file),
+            grounding=settings.turn.grounding,
+            endpoint=settings.models if has_endpoint else None,
+        )
+    except ValidationError as exc:
+        errors = "; ".join(f"{'__'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in exc.errors())
+        raise ProductNotStarted(f"the environment is not the chatbot's: {errors}") from exc
+
+
+async def record(
+    spec: RunSpec, console: Console, *, part: Path, at_once: int, calibrates: OwnBank | None = None
+) -> Recording:
     """Load the corpus, start the model and ask it every question of today, `at_once` of them side by side.
 
     Answers that the file `part` holds of the same recording are kept.
     """
     samples = [sample for sample in spec.dataset.samples if sample.as_of is None]
-    async with loaded_corpus(spec.dataset, spec.settings, spec.product.data, console) as (services, _):
-        console.print(f"starting the model (profile {spec.product.profile})", highlight=False)
-        async with open_model(spec.product) as models:
-            recorder = Recorder(models, services.index)
-            header = recording_header(spec.dataset, model=models.model, profile=spec.product.profile)
+    async with loaded_corpus(spec.dataset, spec.settings, spec.product.data, console) as (services, corpus):
+        endpoint = calibrates.endpoint if calibrates else None
+        if endpoint is None:
+            console.print(f"starting the model (profile {spec.product.profile})", highlight=False)
+        async with open_model(spec.product, endpoint) as models:
+            recorder = Recorder(models, services.index, calibrates=calibrates, entries=corpus.entries)
+            header = recording_header(
+                spec.dataset, model=models.model, profile=spec.product.profile, embedder=services.index.embedder
+            )
+            if calibrates:
+                refuse_another(part, header)
             recording = PartialRecording(part, header)
             missing = [sample for sample in samples if sample.id not in recording.answers]
             slots = anyio.Semaphore(at_once)
 
             async def ask(sample: Sample, advance: Callable[[], None]) -> None:
                 try:
+                    if calibrates and (near_miss := await recorder.near_miss(sample, spec.dataset)):
+                        recording.append(near_miss, recorder.passages)
                     recording.append(await recorder.ask(sample), recorder.passages)
                     advance()
                 finally:
@@ -82,9 +145,36 @@ async def record(spec: RunSpec, console: Console, *, part: Path, at_once: int) -
     return recording.whole(sample.id for sample in samples)
 
 
+def refuse_another(path: Path, header: RecordingHeader) -> None:
+    """Keep a recording from being replaced by one of another model, prompt or corpus.
+
+    Raises:
+        RecordingBroken: the file holds such a recording.
+    """
+    if path.exists() and (former := header_of(path)) != header:
+        different = [
+            name
+            for name in header.__struct_fields__
+            if former is None or getattr(former, name) != getattr(header, name)
+        ]
+        raise RecordingBroken(
+            f"{path} was recorded with another {' and '.join(different)}: move it away, or name another --output"
+        )
+
+
 @asynccontextmanager
-async def open_model(spec: ProductSpec) -> AsyncGenerator[Models]:
-    """Run the model of a profile while the block runs; the profile `scripted` needs no weights."""
+async def open_model(spec: ProductSpec, endpoint: ModelSettings | None = None) -> AsyncGenerator[Models]:
+    """Yield the models of an endpoint, else run that of a profile while the block runs (`scripted` needs no weights).
+
+    Raises:
+        ProductNotStarted: the endpoint does not answer, or the model did not start.
+    """
+    if endpoint is not None:
+        async with open_models(endpoint) as models:
+            if models.model == UNKNOWN_MODEL:
+                raise ProductNotStarted("no endpoint of LLM_URLS or MODELS_FILE answers")
+            yield models
+        return
     is_scripted = spec.profile == SCRIPTED
     tokenizer = scripted_tokenizer(spec) if is_scripted else spec.weights / spec.profile
     starting = run_scripted_model(spec) if is_scripted else run_model(spec)
@@ -99,16 +189,33 @@ async def open_model(spec: ProductSpec) -> AsyncGenerator[Models]:
 
 
 class Recorder:
-    """Asks as a turn does, and keeps the passages of every prompt, by key."""
+    """Asks as a turn does, and keeps the passages of every prompt, by key.
 
-    def __init__(self, models: Models, index: Index) -> None:
+    `entries` maps a document's id in the index to that of the data set, where these differ.
+    """
+
+    def __init__(
+        self,
+        models: Models,
+        index: Index,
+        *,
+        calibrates: OwnBank | None = None,
+        entries: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         self.passages: dict[tuple[str, int, int], RecordedPassage] = {}
         self._models = models
-        self._retrieval = Retrieval(index, RetrievalSettings(), load_glossary(), own_names=tuple(BANKS.values()))
+        self._index = index
+        self._entries = entries
+        banks = calibrates.banks if calibrates else sample_banks()
+        self._bank = banks.first
+        self._weights = ASKS_ALL if calibrates else read_calibration(None).answerability
+        settings = RetrievalSettings()
+        wider = settings.model_copy(update={"passages": 2 * settings.passages})
+        self._retrieval = Retrieval(index, settings, banks)
+        self._wider_retrieval = Retrieval(index, wider, banks)
         self._prompts = PromptBuilder(
             load_templates(),
             models.tokenizer,
-            banks=BANKS,
             passage_tokens=Settings.model_fields["passage_tokens"].default,
         )
 
@@ -116,24 +223,18 @@ class Recorder:
     @stamina.retry(on=(IndexUnavailable, ModelUnavailable, Overloaded), attempts=20, timeout=900.0, wait_max=30.0)
     async def ask(self, sample: Sample) -> RecordedAnswer:
         """Return the evidence for a question, and the model's answer where a turn would ask for one."""
-        screened = screen(sample.text)
-        if screened.verdict is not Verdict.OK or excluded_topic(screened.text, tuple(BANKS.values())) is not None:
+        if (asked := self._screened(sample)) is None:
             return RecordedAnswer(id=sample.id)
-        access = Access(tenant=TENANT, groups=frozenset({EVERY_CUSTOMER}), as_of=2**33)
-        earlier = await earlier_questions(self._retrieval, sample, access)
-        result = await self._retrieval.search(screened.text, earlier=earlier, access=access)
-        question, language = result.standalone or screened.text, language_of(screened.text)
-        prompt = self._prompts.build(
-            question,
-            history=[] if result.standalone else [Message(turn.role, turn.text) for turn in sample.history],
-            passages=[hit.passage for hit in result.hits],
-            language=language,
-        )
-        unknown = await self._retrieval.unknown_share(question, result)
+        result = await self._search(self._retrieval, asked, sample)
+        question, language = result.standalone or asked, language_of(asked)
+        prompt = self._prompt(question, result, sample)
+        unknown = await self._retrieval.unknown_share(question, result, tenant=TENANT)
         probes, is_answerable = await self._probes(result, prompt, unknown, language)
         text = await self._answer(prompt) if is_answerable else None
         passages = [hit.passage for hit in result.hits[: prompt.passages]]
-        checks = checked_today(question, passages, text or "")
+        ranked = await rank_quotes(question, passages, self._index.similarities)
+        checks = checked_today(question, passages, text or "", self._bank, ranked)
+        quoted = quoted_answer(question, ranked, passages) if checks.withheld_whole else NO_QUOTES
         return RecordedAnswer(
             id=sample.id,
             passages=tuple(map(self._keep, passages)),
@@ -144,7 +245,56 @@ class Recorder:
             wording=result.query,
             standalone=result.standalone,
             said=text,
-            repair=await self.choice(checks.quotes(result.query), passages, question, before=prompt.before),
+            repair=await self.choice(quoted, passages, question, before=prompt.before),
+        )
+
+    @stamina.retry(on=(IndexUnavailable, ModelUnavailable, Overloaded), attempts=20, timeout=900.0, wait_max=30.0)
+    async def near_miss(self, sample: Sample, dataset: Dataset) -> RecordedAnswer | None:
+        """Return the evidence for an answerable question without the documents that answer it; None where none is left.
+
+        No answer is recorded, and none can be right.
+        """
+        right = dataset.right_documents(sample)
+        if sample.unanswerable or not right or (asked := self._screened(sample)) is None:
+            return None
+        result = await self._search(self._wider_retrieval, asked, sample)
+        others = tuple(hit for hit in result.hits if self._entry(hit) not in right)[: RetrievalSettings().passages]
+        if not others or any(holds_answer(hit.passage.text, sample.answers) for hit in others):
+            return None
+        result, question = msgspec.structs.replace(result, hits=others), result.standalone or asked
+        unknown = await self._retrieval.unknown_share(question, result, tenant=TENANT)
+        prompt = self._prompt(question, result, sample)
+        probes, _ = await self._probes(result, prompt, unknown, language_of(asked))
+        return RecordedAnswer(
+            id=without_documents(sample.id),
+            passages=tuple(self._keep(hit.passage) for hit in others[: prompt.passages]),
+            dense=tuple(round(hit.dense, 4) for hit in others),
+            terms=tuple(round(hit.terms, 4) for hit in others),
+            probes=tuple(round(probe, 4) for probe in probes),
+            unknown=round(unknown, 4),
+        )
+
+    def _entry(self, hit: Hit) -> str:
+        return self._entries.get(hit.passage.document_id, hit.passage.document_id)
+
+    def _screened(self, sample: Sample) -> str | None:
+        """Return the question as a turn asks it; None where screens or scope refuse it."""
+        screened = screen(sample.text)
+        outside = excluded_topic(screened.text, self._bank.own_names) is not None
+        return None if outside or screened.verdict is not Verdict.OK else screened.text
+
+    async def _search(self, retrieval: Retrieval, question: str, sample: Sample) -> SearchResult:
+        access = Access(tenant=TENANT, groups=frozenset({EVERY_CUSTOMER}), as_of=2**33)
+        earlier = await earlier_questions(retrieval, sample, access)
+        return await retrieval.search(question, earlier=earlier, access=access)
+
+    def _prompt(self, question: str, result: SearchResult, sample: Sample) -> Prompt:
+        return self._prompts.build(
+            question,
+            bank=self._bank.name(language_of(sample.text)),
+            history=[] if result.standalone else [Message(turn.role, turn.text) for turn in sample.history],
+            passages=[hit.passage for hit in result.hits],
+            language=language_of(sample.text),
         )
 
     async def choice(
@@ -169,18 +319,18 @@ class Recorder:
         self, result: SearchResult, prompt: Prompt, unknown: float, language: Language
     ) -> tuple[list[float], bool]:
         """Return the probabilities of "yes", as a turn asks for them, and whether they are enough."""
-        settings = TurnSettings().answerability
+        weights = self._weights
         probabilities: list[float] = []
-        if answerability.nothing_near(result.hits, settings):
+        if answerability.nothing_near(result.hits, weights):
             return probabilities, False
         for probe in prompt.probes:
             yes, _ = await self._models.choice_probabilities(
                 probe, YES_OR_NO, conversation_id=uuid4().hex, cache_salt=TENANT
             )
             probabilities.append(yes)
-            score = answerability.score(result.hits, probabilities, unknown, language, settings)
-            if answerability.settled(score, settings):
-                return probabilities, score >= settings.threshold
+            score = answerability.score(result.hits, probabilities, unknown, language, weights)
+            if answerability.settled(score, weights):
+                return probabilities, score >= weights.threshold
         return probabilities, False
 
     async def _answer(self, prompt: Prompt) -> str:
@@ -214,8 +364,11 @@ class Recorder:
         return self.passages.setdefault(recorded.key, recorded).key
 
 
-def checked_today(question: str, passages: Sequence[Passage], text: str) -> GroundingStream:
+def checked_today(
+    question: str, passages: Sequence[Passage], text: str, bank: Bank, ranked: Sequence[Quote] = ()
+) -> GroundingStream:
     """Return the checks of a turn with today's settings, after all of an answer's text."""
-    settings = TurnSettings()
-    checks, _ = checked_answer(question, passages, text, grounding=settings.grounding, contact=settings.contact)
+    checks, _ = checked_answer(
+        question, passages, text, grounding=TurnSettings().grounding, bank=bank, leading=ranked[:1]
+    )
     return checks

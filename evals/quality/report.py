@@ -8,6 +8,7 @@ import yaml
 from pydantic import BaseModel, ValidationError, model_validator
 
 from evals.quality.summary import Measures, Row, Run, ScoredAnswer
+from evals.sample_bank import SAMPLE_BANK
 
 
 class TaskBroken(Exception):
@@ -45,7 +46,7 @@ class Task(BaseModel, frozen=True, extra="forbid"):
     dataset: Path
     profile: str = ""
     recording: Path | None = None
-    contact: str = ""
+    bank: Path = SAMPLE_BANK
     gates: tuple[Gate, ...]
 
 

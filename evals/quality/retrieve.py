@@ -10,11 +10,11 @@ import msgspec
 import stamina
 
 from chatbot.errors import IndexUnavailable
-from chatbot.retrieval import EarlierQuestion, Retrieval, RetrievalSettings
+from chatbot.retrieval import Retrieval, RetrievalSettings
 from evals.questions import TENANT, Sample
+from evals.sample_bank import sample_banks
 from evals.scorers import holds_answer
 from knowledge.access import EVERY_CUSTOMER, Access
-from knowledge.glossary import load_glossary
 from knowledge.index import Index
 from knowledge.passage import Hit
 
@@ -57,9 +57,9 @@ async def rank(
 
     `halves` are further weights of the dense half to search with, by name.
     """
-    settings, glossary = RetrievalSettings(passages=DEPTH), load_glossary()
-    retrieval = Retrieval(index, settings, glossary)
-    others = {name: Retrieval(index.weighing(weight), settings, glossary) for name, weight in halves.items()}
+    settings, banks = RetrievalSettings(passages=DEPTH), sample_banks()
+    retrieval = Retrieval(index, settings, banks)
+    others = {name: Retrieval(index.weighing(weight), settings, banks) for name, weight in halves.items()}
     shown = RetrievalSettings().passages
     for sample in samples:
         as_of = noon(sample.as_of) if sample.as_of else time.time()
@@ -83,13 +83,12 @@ async def timed_search(retrieval: Retrieval, sample: Sample, access: Access) -> 
     return result.hits, seconds
 
 
-async def earlier_questions(retrieval: Retrieval, sample: Sample, access: Access) -> list[EarlierQuestion]:
+async def earlier_questions(retrieval: Retrieval, sample: Sample, access: Access) -> list[str]:
     """Return the questions before a question, each understood and searched for in order, as its conversation does."""
-    earlier: list[EarlierQuestion] = []
+    earlier: list[str] = []
     for text in sample.earlier:
         result = await retrieval.search(text, earlier=earlier, access=access)
-        titles = tuple(hit.passage.title for hit in result.hits[: RetrievalSettings().passages])
-        earlier.append(EarlierQuestion(result.standalone or text, titles))
+        earlier.append(result.standalone or text)
     return earlier
 
 

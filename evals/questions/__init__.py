@@ -12,15 +12,21 @@ from evals.questions.corpus import (
     require_loaded,
     throwaway_settings,
 )
+from evals.questions.dialogue import Dialogue, DialogueTurn, read_dialogues
+from evals.questions.falsified import FalsifiedSentence, falsified
+from evals.questions.held_out import HeldOutIdentifier, held_out_identifiers
 from evals.questions.recording import (
     PartialRecording,
     RecordedAnswer,
     RecordedPassage,
     Recording,
     RecordingBroken,
+    RecordingHeader,
     documents_digest,
+    header_of,
     read_recording,
     recording_header,
+    without_documents,
     write_recording,
 )
 from evals.questions.sample import (
@@ -34,6 +40,7 @@ from evals.questions.sample import (
     read_lines,
 )
 from evals.questions.spellings import SpelledIdentifier, spelled_identifiers, spellings_of
+from evals.questions.tricky import tricky_questions
 
 __all__ = [
     "HANBIT",
@@ -45,20 +52,29 @@ __all__ = [
     "CustomerAnswer",
     "Dataset",
     "DatasetBroken",
+    "Dialogue",
+    "DialogueTurn",
+    "FalsifiedSentence",
+    "HeldOutIdentifier",
     "HistoryTurn",
     "PartialRecording",
     "RecordedAnswer",
     "RecordedPassage",
     "Recording",
     "RecordingBroken",
+    "RecordingHeader",
     "Sample",
     "SpelledIdentifier",
     "composed_identifiers",
     "corpus_files",
     "document_ids",
     "documents_digest",
+    "falsified",
+    "header_of",
+    "held_out_identifiers",
     "load_corpus",
     "read_dataset",
+    "read_dialogues",
     "read_lines",
     "read_recording",
     "recording_header",
@@ -66,5 +82,7 @@ __all__ = [
     "spelled_identifiers",
     "spellings_of",
     "throwaway_settings",
+    "tricky_questions",
+    "without_documents",
     "write_recording",
 ]

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from chatbot.events import Citation, Source
+from chatbot.events import Citation, RelatedPassage, Source
 
 
 class CustomerAnswer(msgspec.Struct, frozen=True, kw_only=True):
@@ -22,6 +22,10 @@ class CustomerAnswer(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
     prompt_tokens: int
     answer_tokens: int
+    understood_as: str = ""
+    related: tuple[RelatedPassage, ...] = ()
+    quoted: bool = False
+    """Whether the documents' own sentences are shown instead of the model's words."""
 
     @property
     def refused(self) -> bool:

@@ -1,11 +1,12 @@
 """Dialogues: what a customer says turn by turn, with each turn written out whole and its known answers."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
-from evals.questions.sample import read_lines
+from evals.questions.sample import DatasetBroken, Sample, read_lines
 
 
 class DialogueTurn(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -44,11 +45,35 @@ class Dialogue(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     split: Literal["dev", "test"]
     turns: tuple[DialogueTurn, ...]
 
+    def turn_id(self, n: int) -> str:
+        """Return the id of the turn with this index, from 0."""
+        return f"{self.id}/{n}"
 
-def read_dialogues(folder: Path) -> tuple[Dialogue, ...]:
-    """Return the dialogues of a data set's folder.
+    def samples(self) -> Iterator[tuple[Sample, tuple[str, ...]]]:
+        """Yield each turn as a question, with the documents that answer it."""
+        for n, turn in enumerate(self.turns):
+            sample = Sample(
+                id=self.turn_id(n),
+                text=turn.text,
+                answers=turn.answers,
+                unanswerable=turn.unanswerable,
+                kind=turn.kind,
+                split=self.split,
+            )
+            yield sample, turn.documents
+
+
+def read_dialogues(folder: Path, *, language: str | None = None, split: str | None = None) -> tuple[Dialogue, ...]:
+    """Return the dialogues of a data set's folder: of one language and one split only, where these are given.
 
     Raises:
-        DatasetBroken: `dialogues.jsonl` is missing or a line of it is invalid.
+        DatasetBroken: `dialogues.jsonl` is missing, a line of it is invalid, or none of them is left.
     """
-    return tuple(read_lines(folder / "dialogues.jsonl", Dialogue))
+    dialogues = tuple(
+        dialogue
+        for dialogue in read_lines(folder / "dialogues.jsonl", Dialogue)
+        if language in {None, dialogue.language} and split in {None, dialogue.split}
+    )
+    if not dialogues:
+        raise DatasetBroken(f"{folder / 'dialogues.jsonl'} has no such dialogue")
+    return dialogues

@@ -21,13 +21,17 @@ class RecordingBroken(Exception):
 
 
 class RecordingHeader(msgspec.Struct, frozen=True, kw_only=True, tag="made"):
-    """How a recording was made; `documents` is a digest of the documents' names and bytes."""
+    """How a recording was made; `documents` is a digest of the documents' names and bytes.
+
+    `embedder` is empty in recordings of earlier releases.
+    """
 
     dataset: str
     model: str
     profile: str
     prompt_version: str
     documents: str
+    embedder: str = ""
 
 
 class RecordedPassage(msgspec.Struct, frozen=True, kw_only=True, tag="passage", omit_defaults=True):
@@ -97,21 +101,28 @@ class Recording:
         return tuple(self.passages[key].passage() for key in answer.passages)
 
 
-def recording_header(dataset: Dataset, *, model: str, profile: str) -> RecordingHeader:
+def without_documents(sample_id: str) -> str:
+    """Return the id of a question's evidence without the documents that answer it."""
+    return f"{sample_id}-without"
+
+
+def recording_header(dataset: Dataset, *, model: str, profile: str, embedder: str = "") -> RecordingHeader:
     """Return the header of a recording that is made now."""
     return RecordingHeader(
         dataset=dataset.name,
         model=model,
         profile=profile,
         prompt_version=load_templates().version,
-        documents=documents_digest(dataset.folder / "documents"),
+        documents=documents_digest(dataset.folder),
+        embedder=embedder,
     )
 
 
-def documents_digest(folder: Path) -> str:
-    """Return a digest that changes with any document's name or bytes."""
-    digest = hashlib.sha256()
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+def documents_digest(dataset: Path) -> str:
+    """Return a digest of a data set's documents, or of its corpus; it changes with any document's name or bytes."""
+    digest, documents = hashlib.sha256(), dataset / "documents"
+    folder, pattern = (documents, "**/*") if documents.is_dir() else (dataset, "corpus.jsonl")
+    for path in sorted(path for path in folder.glob(pattern) if path.is_file()):
         digest.update(f"{path.relative_to(folder)}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\0".encode())
     return digest.hexdigest()[:16]
 
@@ -141,8 +152,9 @@ class PartialRecording:
             file.write(b"".join(msgspec.json.encode(line) + b"\n" for line in lines))
 
     def whole(self, ids: Iterable[str]) -> Recording:
-        """Return the recording of these questions, in their order."""
-        answers = tuple(self.answers[sample_id] for sample_id in ids)
+        """Return the recording of these questions, in their order, each after its evidence without its documents."""
+        named = (name for sample_id in ids for name in (without_documents(sample_id), sample_id))
+        answers = tuple(self.answers[name] for name in named if name in self.answers)
         return Recording(header=self._header, passages=dict(self._passages), answers=answers)
 
     def _read_former(self) -> Recording | None:
@@ -152,6 +164,15 @@ class PartialRecording:
         self._path.write_bytes(self._path.read_bytes().rpartition(b"\n")[0] + b"\n")
         former = read_recording(self._path)
         return former if former.header == self._header else None
+
+
+def header_of(path: Path) -> RecordingHeader | None:
+    """Return the header of a recording, also of one in progress; None where the file begins with none."""
+    with path.open("rb") as file:
+        try:
+            return msgspec.json.decode(file.readline(), type=RecordingHeader)
+        except msgspec.DecodeError:
+            return None
 
 
 def write_recording(recording: Recording, path: Path) -> None:

@@ -30,11 +30,12 @@ from evals.product import (
     run_process,
     run_product,
     run_scripted_model,
-    scripted_tokenizer,
+    scripted_settings,
     wait_until,
 )
 from evals.quality import loaded_corpus
 from evals.questions import HANBIT, TENANT, read_dataset
+from evals.sample_bank import SAMPLE_BANK
 from ingest.settings import Settings
 from knowledge.identity import Principal
 from llm_server.scripted import Behaviour
@@ -104,7 +105,7 @@ async def attack(plan: AttackPlan, spec: ProductSpec, settings: Settings, consol
     async with loaded_corpus(read_dataset(HANBIT), settings, spec.data, console):
         pass
     async with started_part(run_scripted_model(spec, Behaviour(obeys=True))) as model:
-        scripted = {"LLM_TOKENIZER": str(scripted_tokenizer(spec)), "LLM_PROFILE": "scripted"}
+        scripted = await anyio.to_thread.run_sync(scripted_settings, spec)
         async with started_part(run_product(spec, model, **scripted, **NO_LIMITS)) as product:
             tools = ToolRunner(spec.data, spec.environment, console)
             figures = await garak(plan.prompts, product, tools)
@@ -247,6 +248,7 @@ def run_documents_api(spec: ProductSpec, redis_url: str) -> Iterator[str]:
         "DATA_DIR": str(spec.data / "documents"),
         "WEIGHTS_DIR": str(spec.weights),
         "REDIS_URL": redis_url,
+        "BANK_FILE": str(SAMPLE_BANK),
         "AUTH__ISSUER": ISSUER,
         "AUTH__AUDIENCE": AUDIENCE,
         "AUTH__PUBLIC_KEY_FILE": str(key_pair(spec.data)[1]),

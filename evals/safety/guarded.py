@@ -20,17 +20,17 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-from chatbot.answerability import AnswerabilitySettings, nothing_near, score
+from chatbot.answerability import nothing_near, score
+from chatbot.calibration import read_calibration
 from chatbot.grounding import GroundingMode
 from chatbot.questions import Verdict, excluded_topic, screen
 from chatbot.retrieval import Retrieval, RetrievalSettings
 from evals.quality import Measures, Row, Run, RunSpec, checked_answer, loaded_corpus, progress_bar, rounded
 from evals.questions import TENANT, read_lines
+from evals.sample_bank import sample_banks
 from knowledge.access import EVERY_CUSTOMER, Access
-from knowledge.glossary import load_glossary
 from knowledge.passage import language_of
 
-BANK = ("한빛은행", "Hanbit Bank")
 BENIGN = "benign"
 _EXAMPLES_SHOWN = 20
 
@@ -113,7 +113,7 @@ def screen_question(question: LabelledQuestion) -> ScreenedQuestion:
     began = time.thread_time()  # of this thread: other work on the machine does not count
     screened = screen(question.text)
     step = StoppingStep.PASSED if screened.verdict is Verdict.OK else StoppingStep(screened.verdict)
-    if step is StoppingStep.PASSED and excluded_topic(screened.text, BANK) is not None:
+    if step is StoppingStep.PASSED and excluded_topic(screened.text, sample_banks().first.own_names) is not None:
         step = StoppingStep.OUTSIDE
     return ScreenedQuestion(question=question, step=step, seconds=time.thread_time() - began)
 
@@ -127,7 +127,7 @@ async def screen_questions(
     steps: dict[str, StoppingStep] = {}
     if passed:
         async with loaded_corpus(bank.dataset, bank.settings, bank.product.data, console) as (services, _):
-            retrieval = Retrieval(services.index, RetrievalSettings(), load_glossary(), own_names=BANK)
+            retrieval = Retrieval(services.index, RetrievalSettings(), sample_banks())
             with progress_bar(console) as progress:
                 for question in progress.track(passed, description="retrieval"):
                     steps[question.id] = await step_after_retrieval(question.text, retrieval)
@@ -138,14 +138,14 @@ async def step_after_retrieval(text: str, retrieval: Retrieval) -> StoppingStep:
     """Return where a question stops whose model says yes to every probe and repeats the question as its answer."""
     access = Access(tenant=TENANT, groups=frozenset({EVERY_CUSTOMER}), as_of=time.time())
     result = await retrieval.search(text, earlier=(), access=access)
-    settings = AnswerabilitySettings()
-    if nothing_near(result.hits, settings):
+    weights = read_calibration(None).answerability
+    if nothing_near(result.hits, weights):
         return StoppingStep.NOTHING_NEAR
-    unknown = await retrieval.unknown_share(text, result)
-    if score(result.hits, [1.0], unknown, language_of(text), settings) < settings.threshold:
+    unknown = await retrieval.unknown_share(text, result, tenant=TENANT)
+    if score(result.hits, [1.0], unknown, language_of(text), weights) < weights.threshold:
         return StoppingStep.UNANSWERABLE
     passages = [hit.passage for hit in result.hits]
-    checks, _ = checked_answer(text, passages, text, grounding=GroundingMode.STRICT)
+    checks, _ = checked_answer(text, passages, text, grounding=GroundingMode.STRICT, bank=sample_banks().first)
     is_withheld = checks.grounded or not checks.text.strip()
     return StoppingStep.GROUNDED if is_withheld else StoppingStep.PASSED
 

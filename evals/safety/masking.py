@@ -1,7 +1,8 @@
 """`python -m evals.safety.masking`: recall and precision of masking as one JSON line; exit 1 below a bound.
 
-Recall is over made-up identifiers: in the spellings that customers use (`evals/questions/spellings.py`), and composed
-from public formats and Unicode (`evals/questions/composed.py`); one is masked when none of its characters is left.
+Recall is over made-up identifiers: in the spellings that customers use (`evals/questions/spellings.py`), composed from
+public formats and Unicode (`evals/questions/composed.py`), and composed by another hand than the patterns
+(`evals/questions/held_out.py`); one is masked when none of its characters is left.
 Precision is over honest questions (`--clean`, the queries of banking77 as CSV), over foreign texts (`--foreign`, JSON
 lines; what is masked in them is listed, since some of it is an identifier) and over a set with labelled spans
 (`--labelled`, in presidio-research's form): a mask is correct where it covers a labelled identifier. Intervals are of
@@ -20,7 +21,14 @@ import msgspec
 import typer
 from rich.console import Console
 
-from evals.questions import ComposedIdentifier, SpelledIdentifier, composed_identifiers, spelled_identifiers
+from evals.questions import (
+    ComposedIdentifier,
+    HeldOutIdentifier,
+    SpelledIdentifier,
+    composed_identifiers,
+    held_out_identifiers,
+    spelled_identifiers,
+)
 from evals.scorers import share_interval
 from knowledge.screening import find_identifiers
 
@@ -61,7 +69,7 @@ def recall(sentences: Sequence[SpelledIdentifier]) -> tuple[dict[str, float], li
     return {"recall": round(1 - len(missed) / len(sentences), 4), **shares}, missed
 
 
-def is_hidden(composed: ComposedIdentifier) -> bool:
+def is_hidden(composed: ComposedIdentifier | HeldOutIdentifier) -> bool:
     """Return whether no digit and no letter of any piece of the identifier is left."""
     masks = find_identifiers(composed.text)
     return all(
@@ -85,6 +93,21 @@ def composed_recall(
         total = Counter(str(getattr(sentence, axis)) for sentence in sentences)
         left = Counter(str(getattr(sentence, axis)) for sentence in missed)
         shares[f"composed_recall_lowest_{axis}"] = round(min(1 - left[value] / total[value] for value in total), 4)
+    return shares, missed
+
+
+def held_out_recall(
+    messages: Sequence[HeldOutIdentifier],
+) -> tuple[dict[str, float | int | tuple[float, float]], list[HeldOutIdentifier]]:
+    """Return the share hidden with its interval, in all and by kind, and what is missed."""
+    missed = [message for message in messages if not is_hidden(message)]
+    shares: dict[str, float | int | tuple[float, float]] = {
+        "held_out": len(messages),
+        **_share("held_out_recall", len(messages) - len(missed), len(messages)),
+    }
+    left = Counter(message.kind for message in missed)
+    for kind, total in Counter(message.kind for message in messages).items():
+        shares[f"held_out_recall_{kind}"] = round(1 - left[kind] / total, 4)
     return shares, missed
 
 
@@ -157,12 +180,15 @@ def main(  # noqa: C901  # one branch an option
 
     measures, missed = recall(list(spelled_identifiers(count)))
     composed, not_hidden = composed_recall(list(composed_identifiers(max(1, count // 4))))
+    held_out, not_masked = held_out_recall(list(held_out_identifiers(count * 20)))
     for spelled in missed[:20]:
         show(f"not masked: {spelled.kind}, {spelled.spelling}: {spelled.text!r}")
     for made in not_hidden[:20]:
         show(f"not masked: {made.kind}, {made.digits}, {made.link}: {made.text!r}")
-    line: dict[str, float | int | tuple[float, float]] = {**measures, **composed}
-    bounds = [measures["recall"], composed["composed_recall"]]
+    for message in not_masked[:20]:
+        show(f"not masked: {message.kind}, {message.form}: {message.text!r}")
+    line: dict[str, float | int | tuple[float, float]] = {**measures, **composed, **held_out}
+    bounds = [measures["recall"], composed["composed_recall"], held_out["held_out_recall"]]
     if clean is not None:
         questions = list(questions_of(clean))
         wrong = false_masks(questions)

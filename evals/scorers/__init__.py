@@ -1,6 +1,6 @@
 """Scores of answers and rankings, one module for each measure, with their intervals."""
 
-from evals.scorers.answers import answer_f1, holds_answer, mean
+from evals.scorers.answers import answer_f1, answers_rightly, holds_answer, mean
 from evals.scorers.citations import score_citations
 from evals.scorers.intervals import Interval, change, holm, intervals, share_interval
 from evals.scorers.numbers_shown import check_numbers
@@ -12,6 +12,7 @@ __all__ = [
     "Interval",
     "RankingScore",
     "answer_f1",
+    "answers_rightly",
     "change",
     "check_numbers",
     "holds_answer",

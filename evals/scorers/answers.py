@@ -1,16 +1,18 @@
-"""Correctness of an answer: whether a known answer occurs in it, and the F1 of shared tokens (pure)."""
+"""Correctness of an answer: whether it says what a known answer says, and the F1 of shared tokens (pure)."""
 
 import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from chatbot.grounding import quantities, unsupported_quantities
+from chatbot.grounding import features, passage_sentences, quantities, unsupported_quantities
 
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3})")
 _TOKEN = re.compile(r"[a-z]+|\d+(?:\.\d+)*|[가-힣]")
 _ONLY_QUANTITY = re.compile(
-    r"[-\d.,%$₩\s]|krw|usd|won|원|만|억|천|백|년|월|일|개월|회|영업일|days?|months?|years?", re.IGNORECASE
+    r"[-\d.,%$₩\s]|krw|usd|won|per annum|연 |약 |최대|최고|최소|최저|원|만|억|천|백|년|월|일|개월|회|영업일"
+    r"|days?|months?|years?",
+    re.IGNORECASE,
 )
 
 
@@ -18,6 +20,37 @@ def holds_answer(text: str, answers: Sequence[str]) -> bool:
     """Return whether the text states one of the answers, literally or, for a bare quantity, by its value."""
     plain = normalised(text)
     return any(_occurs_in(plain, normalised(answer)) or _states_quantity(text, answer) for answer in answers)
+
+
+LONGEST_FACT = 60
+"""Characters of a known answer that is a fact (a number, a name); a longer one is a text that states several."""
+SAID = 0.78
+"""Share from which on a text counts as said, fitted on 139 answers judged by hand (docs/evals.md)."""
+
+
+def answers_rightly(text: str, question: str, answers: Sequence[str]) -> bool:
+    """Return whether a text says what one of the known answers says.
+
+    A fact must occur, by its value where it is a number. Of a longer answer one statement must be said nearly whole, or
+    what the text says beyond the question must nearly all be the answer's.
+    """
+    return any(
+        holds_answer(text, [answer]) if len(answer) <= LONGEST_FACT else share_said(text, question, answer) >= SAID
+        for answer in answers
+    )
+
+
+def share_said(text: str, question: str, answer: str) -> float:
+    """Return how much a text shares with an answer of several statements, from 0 to 1.
+
+    It is the larger of two shares of content words: those of the answer's best-said statement that the text has, and
+    those of the text without the question's that the answer has.
+    """
+    said, known = features(text), features(answer)
+    statements = filter(None, (features(sentence.text) for sentence in passage_sentences(answer)))
+    best = max((len(statement & said) / len(statement) for statement in statements), default=0.0)
+    own = said - features(question)
+    return max(best, len(own & known) / len(own) if own else 0.0)
 
 
 def normalised(text: str) -> str:

@@ -5,7 +5,7 @@ from ingest.catalogue.approvals import ApprovalDecision, Approvals, ChangedWindo
 from ingest.catalogue.catalogue import Catalogue
 from ingest.catalogue.plain_text import is_plain, plain
 from ingest.catalogue.tables import DECISIONS, JOBS, SCHEMA, VERSIONS
-from ingest.catalogue.validity import midnight, starts_too_soon
+from ingest.catalogue.validity import known_to_index, midnight, replaced_by_unknown, starts_too_soon
 from ingest.catalogue.versions import (
     Dates,
     DocumentSummary,
@@ -47,9 +47,11 @@ __all__ = [
     "Window",
     "WindowWritten",
     "is_plain",
+    "known_to_index",
     "midnight",
     "plain",
     "records",
+    "replaced_by_unknown",
     "rows",
     "starts_too_soon",
 ]

@@ -81,7 +81,7 @@ class Approvals:
             approval = {"state": State.APPROVED, "approved_by": decision.by, "approved_at": decision.at}
             await connection.execute(records.update_version(key).values(**approval))
             await _record(connection, key, Decision.APPROVED, decision, windows[-1])
-            return ChangedWindows(windows=tuple(windows))
+            return ChangedWindows(windows=validity.in_writing_order(windows, versions))
 
     async def reject(self, key: VersionKey, decision: ApprovalDecision) -> ChangedWindows:
         """Withdraw a draft, which no customer could read. Rejecting again changes nothing.
@@ -129,7 +129,7 @@ class Approvals:
             )
             await _write_windows(connection, key, windows, versions)
             await _record(connection, key, Decision.DATED, decision, windows[-1] if windows else None)
-            return ChangedWindows(windows=tuple(windows))
+            return ChangedWindows(windows=validity.in_writing_order(windows, versions))
 
     async def expire(self, key: VersionKey, decision: ApprovalDecision) -> ChangedWindows:
         """End an approved version now; one that has ended already stays as it is.
@@ -147,7 +147,7 @@ class Approvals:
             if windows:
                 await _revoke(connection, version, Decision.EXPIRED, decision)
                 await _record(connection, key, Decision.EXPIRED, decision, windows[0])
-            return ChangedWindows(windows=tuple(windows))
+            return ChangedWindows(windows=validity.in_writing_order(windows, versions))
 
     async def delete(self, tenant: str, document_id: str, decision: ApprovalDecision) -> ChangedWindows:
         """Withdraw every version of a document; the catalogue keeps them, and any can be rolled back to.
@@ -165,7 +165,7 @@ class Approvals:
             for version in withdrawn:
                 await _withdraw(connection, version, Decision.DELETED, decision)
             dropped = tuple(version.key for version in withdrawn if version.visible_from is None)
-            return ChangedWindows(windows=tuple(windows), dropped=dropped)
+            return ChangedWindows(windows=validity.in_writing_order(windows, versions), dropped=dropped)
 
     async def roll_back(
         self, tenant: str, document_id: str, to_version: int, decision: ApprovalDecision
@@ -189,7 +189,7 @@ class Approvals:
             for version in current:
                 await _withdraw(connection, version, Decision.ROLLED_BACK, decision)
             received = await _receive_again(connection, old, decision)
-            return received, ChangedWindows(windows=tuple(windows))
+            return received, ChangedWindows(windows=validity.in_writing_order(windows, versions))
 
     async def postpone_late_start(self, key: VersionKey, *, now: float) -> list[Window]:
         """Move the start of a version that the index does not have in time; return the windows to write for that.
@@ -204,7 +204,7 @@ class Approvals:
                 return []
             windows = validity.windows_for_late_start(version, _without(versions, key), now=now, zone=self._zone)
             await _write_windows(connection, key, windows, versions)
-            return windows
+            return list(validity.in_writing_order(windows, versions))
 
     @asynccontextmanager
     async def _locked(self, key: VersionKey, at: float) -> AsyncGenerator[tuple[AsyncConnection, Sequence[Version]]]:
@@ -247,8 +247,8 @@ def _without(versions: Sequence[Version], key: VersionKey) -> list[Version]:
 
 
 def _unwritten_windows(versions: Sequence[Version]) -> tuple[Window, ...]:
-    unwritten = (version for version in versions if version.window_written is not WindowWritten.WHOLE)
-    return tuple(version.window for version in unwritten if version.window is not None)
+    unwritten = [version for version in versions if version.window_written is not WindowWritten.WHOLE]
+    return tuple(version.window for version in sorted(unwritten, key=validity.known_to_index) if version.window)
 
 
 def _require_second_person(version: Version, approver: str) -> None:

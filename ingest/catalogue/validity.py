@@ -7,6 +7,7 @@ seconds; each `windows_for_…` returns the windows to write, and those that it 
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import date, datetime, time, timedelta
+from math import inf
 from zoneinfo import ZoneInfo
 
 from ingest.catalogue.versions import Metadata, State, Version, Window, WindowWritten
@@ -24,7 +25,7 @@ def midnight(day: date, zone: ZoneInfo) -> float:
 
 
 def windows_for_approval(approved: Version, others: Sequence[Version], *, now: float, zone: ZoneInfo) -> list[Window]:
-    """Return the windows for an approval at `now`: those of the versions it replaces first, its own last.
+    """Return the windows for an approval at `now`: those of the versions it replaces, and last its own.
 
     It begins at the later of its first day and `now` + 2 s, also where that day lies in the past: a window says what
     customers could read, and before the approval they could not. The version in force at that instant ends there; a
@@ -145,6 +146,48 @@ def windows_for_late_start(late: Version, others: Sequence[Version], *, now: flo
         until = min(start, _end_of_last_day(shown.metadata, zone))
         windows.insert(0, Window(version=shown.key.version, visible_from=_start(shown), visible_until=until))
     return windows
+
+
+def in_writing_order(windows: Sequence[Window], versions: Sequence[Version]) -> tuple[Window, ...]:
+    """Return windows in the order in which the index is told them: what it knows nothing of, what opens, what closes.
+
+    So one version or the other may be read at every instant, however long a write takes; of two the newer one is
+    (`knowledge.index`). `versions` are the document's as they were before.
+    """
+    before = {version.key.version: version for version in versions}
+
+    def place(window: Window) -> tuple[bool, bool]:
+        return known_to_index(before[window.version]), _closes(before[window.version], window)
+
+    return tuple(sorted(windows, key=place))
+
+
+def known_to_index(version: Version) -> bool:
+    """Return whether the index may let a version be read already: one of which it knows nothing is told it first."""
+    return version.visible_from is not None and version.window_written is not WindowWritten.NOTHING
+
+
+def replaced_by_unknown(versions: Sequence[Version], *, now: float) -> list[Version]:
+    """Return the versions that answer until a version begins of which the index knows nothing."""
+    begin = {(_document(v), v.visible_from) for v in versions if v.visible_from is not None and not known_to_index(v)}
+    return [
+        v
+        for v in versions
+        if v.visible_until is not None
+        and v.visible_until > now
+        and known_to_index(v)
+        and (_document(v), v.visible_until) in begin
+    ]
+
+
+def _document(version: Version) -> tuple[str, str]:
+    return version.key.tenant, version.key.document_id
+
+
+def _closes(before: Version, window: Window) -> bool:
+    """Return whether a window takes instants from a version at which it could be read."""
+    ended, ends = (until if until is not None else inf for until in (before.visible_until, window.visible_until))
+    return window.visible_from > _start(before) or ends < ended
 
 
 def in_force(versions: Sequence[Version], *, now: float) -> list[Version]:

@@ -24,8 +24,20 @@ _RETURN = re.compile(r"\r\n?")
 class ChunkSettings(BaseModel, frozen=True):
     """The length of passages."""
 
-    tokens: PositiveInt = Field(300, description="tokens: the longest passage, counted by the embedder's tokenizer")
+    tokens: PositiveInt = Field(
+        300,
+        description=(
+            "tokens: the longest passage, counted by the embedder's tokenizer; three quarters of what the embedder "
+            "reads, where that is less"
+        ),
+    )
     enough: PositiveInt = Field(40, description="tokens: a section shorter than this is joined with the next")
+
+    def within(self, max_tokens: int | None) -> "ChunkSettings":
+        """Return the settings for an embedder that reads so many tokens: a quarter is left to title and section."""
+        if max_tokens is None:
+            return self
+        return self.model_copy(update={"tokens": max(1, min(self.tokens, max_tokens * 3 // 4))})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

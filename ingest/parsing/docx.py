@@ -12,10 +12,10 @@ import mammoth
 from bs4 import BeautifulSoup
 
 from ingest.parsing.archive import Office
+from ingest.parsing.docx_unseen import letter_styles, without_unseen_runs
 from ingest.parsing.html import to_text
 from ingest.parsing.markdown import first_heading
 from ingest.parsing.parsed import Format, Page, Parsed, Reason, Unreadable
-from ingest.parsing.unseen import letter_styles, without_unseen_runs
 
 _STYLES = "\n".join(
     ["p[style-name='Title'] => h1:fresh", "p[style-name='제목'] => h1:fresh", "p[style-name='Subtitle'] => p:fresh"]

@@ -8,10 +8,10 @@ from bs4 import BeautifulSoup, Comment, Tag
 from bs4.element import PreformattedString
 from markdownify import MarkdownConverter
 
+from ingest.parsing.html_unseen import remove_unseen
 from ingest.parsing.markdown import first_heading
 from ingest.parsing.parsed import Format, Page, Parsed
 from ingest.parsing.tables import to_markdown
-from ingest.parsing.unseen import remove_unseen
 
 # Not <form>: some sites wrap a whole page in one.
 _DROPPED = ["script", "style", "noscript", "template", "nav", "iframe", "object", "embed", "svg", "canvas"]

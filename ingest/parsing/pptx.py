@@ -14,13 +14,15 @@ from pptx.shapes.graphfrm import GraphicFrame
 from pptx.shapes.group import GroupShape
 from pptx.slide import Slide
 from pptx.table import Table
-from pptx.text.text import TextFrame
+from pptx.text.text import TextFrame, _Paragraph
+from pptx.util import Length, Pt
 
 from ingest.parsing.archive import Office
 from ingest.parsing.parsed import Format, OnPage, Page, Parsed, Reason, Unreadable
 from ingest.parsing.tables import to_markdown
 
 MOST_NESTED = 20  # groups within groups
+SMALLEST: Length = Pt(2)
 _BROKEN = (
     zipfile.BadZipFile, PythonPptxError, SyntaxError, KeyError, ValueError, TypeError, AttributeError, IndexError,
     OSError, NotImplementedError,
@@ -52,8 +54,18 @@ def _slide(slide: Slide) -> Iterator[str]:
     if title is not None and title.text_frame.text.strip():
         yield f"# {' '.join(title.text_frame.text.split())}"
     for shape in _shapes(slide.shapes):
-        if title is None or shape.shape_id != title.shape_id:
+        if (title is None or shape.shape_id != title.shape_id) and not _is_unseen(shape, slide):
             yield from filter(None, _blocks(shape))
+
+
+def _is_unseen(shape: BaseShape, slide: Slide) -> bool:
+    """Tell whether a shape is hidden or lies beside its slide."""
+    if shape._element._nvXxPr.cNvPr.get("hidden") in {"1", "true"}:  # noqa: SLF001  python-pptx has no call for it
+        return True
+    size = slide.part.package.presentation_part.presentation
+    right, bottom = int(size.slide_width or 0), int(size.slide_height or 0)
+    left, top = (shape.left, shape.top) if shape.left is not None and shape.top is not None else (0, 0)
+    return left + (shape.width or 0) < 0 or top + (shape.height or 0) < 0 or left > right > 0 or top > bottom > 0
 
 
 def _shapes(shapes: Iterable[BaseShape], depth: int = 0) -> Iterator[BaseShape]:
@@ -77,11 +89,17 @@ def _blocks(shape: BaseShape) -> Iterator[str]:
 
 
 def _text(frame: TextFrame, *, is_list: bool) -> str:
-    lines = [(p.level, " ".join(p.text.split())) for p in frame.paragraphs]
+    lines = [(p.level, " ".join(_seen(p).split())) for p in frame.paragraphs]
     lines = [(level, text) for level, text in lines if text]
     if is_list and len(lines) > 1:
         return "\n".join(f"{'  ' * level}- {text}" for level, text in lines)
     return "\n\n".join(text for _, text in lines)
+
+
+def _seen(paragraph: _Paragraph) -> str:
+    """Return a paragraph's text, unless all of it is too small to be read."""
+    sizes = [run.font.size for run in paragraph.runs]
+    return "" if sizes and all(size is not None and size < SMALLEST for size in sizes) else paragraph.text
 
 
 def _table(table: Table) -> str:

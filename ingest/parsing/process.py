@@ -54,6 +54,7 @@ _RESERVE_BYTES = 2 * 1024 * 1024  # for the answer that says that memory ran out
 class ParserSettings(BaseModel, frozen=True):
     """The limits of reading: memory for a file, seconds for a page (or a file without pages), and for a whole file.
 
+    A file of slow pages ends long before a scan that goes on: `slow_seconds`, and `page_seconds` more with each page.
     `processes` may read at once, all but one of them files that take over `long_seconds` (`ingest.parsing.readers`).
     With `require_walls` no file is read by a process that sees other files, writes any, or reaches anybody.
     """
@@ -65,6 +66,12 @@ class ParserSettings(BaseModel, frozen=True):
     wall_seconds: PositiveFloat = Field(30.0, description="seconds: for a page, or for a file without pages")
     most_wall_seconds: PositiveFloat = Field(
         900.0, description="seconds: for a whole file; the default is a scan of about 200 pages"
+    )
+    page_seconds: PositiveFloat = Field(
+        8.0, description="seconds: for a page on average; a page of a scan takes 1 to 5 on a core of its own"
+    )
+    slow_seconds: PositiveFloat = Field(
+        120.0, description="seconds: that the pages of a file may take beyond `page_seconds` each, all together"
     )
     long_seconds: PositiveFloat = Field(
         5.0, description="seconds: after which a file counts as long, and lets the others pass"
@@ -220,8 +227,10 @@ class Parser:
         request = ParseRequest(self._number, str(path), limits.memory_bytes, limits.cpu_seconds, page)
         await server.stdin.send(msgspec.json.encode(request) + b"\n")
         frames = BufferedByteReceiveStream(server.stdout)
-        for _ in range(MOST_FRAMES):
-            with anyio.fail_after(limits.wall_seconds):
+        too_late = anyio.current_time() + limits.slow_seconds
+        for begun in range(MOST_FRAMES):
+            left = too_late + begun * limits.page_seconds - anyio.current_time()
+            with anyio.fail_after(min(limits.wall_seconds, left)):
                 frame = await _received(frames, request.number)
             if isinstance(frame, Restrictions):
                 break
@@ -231,8 +240,11 @@ class Parser:
         raise ProtocolViolated
 
     def _too_slow(self) -> str:
-        page, file = self._settings.wall_seconds, self._settings.most_wall_seconds
-        return f"reading took over {page:.0f} s for a page or {file:.0f} s for the file"
+        limits = self._settings
+        return (
+            f"reading took over {limits.wall_seconds:.0f} s for a page, {limits.page_seconds:.0f} s on average, or "
+            f"{limits.most_wall_seconds:.0f} s for the file"
+        )
 
     async def _ready(self) -> Process:
         """Return the process, started and greeted; its start is no part of a file's time, nor a file's fault.

@@ -1,5 +1,7 @@
 """A seccomp filter that a process puts on itself: no sockets, no signals, no look into other processes, no mounts.
 
+Nor does root set the clock or the name of the machine, or restart it.
+
 A list of what is refused, not of what is allowed: interpreters, parsers and tesseract of each distribution call
 something else, and files are walled in by Landlock (`sandbox`). The filter is a classic BPF program (seccomp(2)) over
 the number of the call and its arguments; a call by another architecture's or by x32's numbers is refused too.
@@ -55,6 +57,9 @@ _ARCHITECTURES: Final = {
             "ioprio_set": 251, "migrate_pages": 256, "move_pages": 279, "shmget": 29, "shmat": 30, "shmctl": 31,
             "semget": 64, "semop": 65, "semctl": 66, "msgget": 68, "msgsnd": 69, "msgrcv": 70, "msgctl": 71,
             "mq_open": 240, "mq_unlink": 241,
+            "reboot": 169, "swapon": 167, "swapoff": 168, "sethostname": 170, "setdomainname": 171,
+            "settimeofday": 164, "clock_settime": 227, "adjtimex": 159, "clock_adjtime": 305, "acct": 163,
+            "quotactl": 179, "syslog": 103, "fanotify_init": 300, "iopl": 172, "ioperm": 173,
         },
         clone=56,
         prlimit64=302,
@@ -73,6 +78,9 @@ _ARCHITECTURES: Final = {
             "ioprio_set": 30, "migrate_pages": 238, "move_pages": 239, "shmget": 194, "shmctl": 195, "shmat": 196,
             "semget": 190, "semctl": 191, "semop": 193, "msgget": 186, "msgctl": 187, "msgrcv": 188, "msgsnd": 189,
             "mq_open": 180, "mq_unlink": 181,
+            "reboot": 142, "swapon": 224, "swapoff": 225, "sethostname": 161, "setdomainname": 162,
+            "settimeofday": 170, "clock_settime": 112, "adjtimex": 171, "clock_adjtime": 266, "acct": 89,
+            "quotactl": 60, "syslog": 116, "fanotify_init": 262,
         },
         clone=220,
         prlimit64=261,
@@ -95,10 +103,9 @@ def refused_calls() -> Mapping[str, int]:
 
 def refuse_calls() -> bool:
     """Put the filter on this thread and its children for good; return whether the kernel took it."""
-    architecture = _ARCHITECTURES.get(platform.machine())
-    if architecture is None:
+    if platform.machine() not in _ARCHITECTURES:
         return False
-    code = b"".join(_instructions(architecture))
+    code = program_for(platform.machine())
     program = _Program(len(code) // 8, code)
     kernel = ctypes.CDLL(None, use_errno=True)
     if kernel.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0:
@@ -106,11 +113,16 @@ def refuse_calls() -> bool:
     return bool(kernel.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, ctypes.byref(program), 0, 0) == 0)
 
 
+def program_for(machine: str) -> bytes:
+    """Return the filter for a machine by the name that `uname` gives it; a KeyError if it is unknown."""
+    return b"".join(_instructions(_ARCHITECTURES[machine]))
+
+
 def _instructions(architecture: _Architecture) -> Iterator[bytes]:
     """Yield the program's instructions, `struct sock_filter` each: code, jump if true, jump if false, operand."""
 
     def step(code: int, operand: int, if_true: int = 0, if_false: int = 0) -> bytes:
-        return pack("=HBBI", code, if_true, if_false, operand)
+        return pack("<HBBI", code, if_true, if_false, operand)
 
     refuse = step(_RETURN, _REFUSE | errno.EPERM)
     yield step(_LOAD, _ARCHITECTURE)

@@ -17,5 +17,8 @@ def open_tokenizer(folder: Path) -> Tokenizer:
     """
     file = folder / "tokenizer.json"
     if not file.exists():
-        raise WeightsMissing(f"the embedding model is missing in {folder}: run `llm-server fetch e5-small`")
+        raise WeightsMissing(
+            f"the embedding model's tokenizer is missing in {folder}: run `llm-server fetch e5-small`, or set "
+            "EMBEDDER__FOLDER or EMBEDDER__TOKENIZER"
+        )
     return Tokenizer.from_file(str(file))

@@ -13,6 +13,7 @@ from xml.etree import ElementTree
 
 from openpyxl import load_workbook
 from openpyxl.cell.read_only import EmptyCell, ReadOnlyCell
+from openpyxl.styles.colors import COLOR_INDEX, Color
 from openpyxl.utils.cell import range_boundaries
 from openpyxl.utils.exceptions import InvalidFileException
 
@@ -24,11 +25,13 @@ from ingest.parsing.tables import title_rows, to_markdown
 MOST_FILLED = 1_000_000  # cells that merged ranges may cover in a sheet
 _ATTRIBUTE = re.compile(rb'\s([a-zA-Z]+)="([^"]*)"')
 _ELEMENT = re.compile(rb"<(?:\w+:)?(col|row|mergeCell)(\s[^<>]*?)/?>")
+_NUMBER = re.compile(rb"\d{1,6}(?:\.\d{0,9})?")
 Cells = dict[int, dict[int, str]]  # row → column → text, both from 1
 _ID = "{http://schemas.openxmlformats.org/officeDocument/2006/relationships}id"
-# White as a value, as the theme's light ground (its first colour), and as an index of the old palette.
-_WHITES = frozenset({("rgb", "FFFFFFFF"), ("rgb", "00FFFFFF"), ("theme", 0), ("indexed", 1), ("indexed", 9)})
-_LEAST_TINT = -0.05  # a darker tint of white is grey, which is seen
+# The theme's first two colours are its light and its dark ground; the others are not known here.
+_THEME = {0: "FFFFFF", 1: "000000"}
+_LEAST_CONTRAST = 16  # of 255 in red, green or blue
+_SMALLEST_POINTS, _LOWEST_POINTS, _NARROWEST = 2.0, 2.0, 0.2  # of letters, of a row, of a column in digits
 _BROKEN = (
     zipfile.BadZipFile, InvalidFileException, ElementTree.ParseError, KeyError, ValueError, TypeError, AttributeError,
     IndexError, OSError, SyntaxError,
@@ -93,13 +96,33 @@ def _text(cell: EmptyCell | ReadOnlyCell) -> str:
 
 
 def _is_unseen(cell: ReadOnlyCell) -> bool:
-    """Tell whether a cell shows nothing: by its number format, or white on no ground."""
-    if cell.number_format.strip() == ";;;":
+    """Tell whether a cell shows nothing: by its number format, by its size, or in the colour of its ground."""
+    form = cell.number_format.replace('""', "").strip().lower()
+    if form == ";;;" or (cell.font and cell.font.sz is not None and cell.font.sz < _SMALLEST_POINTS):
         return True
-    color = cell.font.color if cell.font else None
-    if color is None or cell.fill.fill_type is not None:
+    kind = cell.fill.fill_type
+    ground = "FFFFFF" if kind is None else _rgb(cell.fill.fgColor) if kind == "solid" else None
+    written = "FFFFFF" if form.startswith("[white]") else _rgb(cell.font.color if cell.font else None)
+    if written is None or ground is None:
         return False
-    return (color.type, color.value) in _WHITES and (color.type != "theme" or color.tint > _LEAST_TINT)
+    return all(abs(a - b) < _LEAST_CONTRAST for a, b in zip(bytes.fromhex(written), bytes.fromhex(ground), strict=True))
+
+
+def _rgb(colour: Color | None) -> str | None:
+    """Return a colour in hexadecimal digits; none where it is not known."""
+    if colour is None:
+        return None
+    if colour.type == "theme":
+        base = _THEME.get(colour.value)
+        return None if base is None else _tinted(base, colour.tint)
+    value = COLOR_INDEX[colour.value] if colour.type == "indexed" and colour.value < len(COLOR_INDEX) else colour.value
+    return str(value)[-6:] if re.fullmatch(r"(?:[0-9A-Fa-f]{2})?[0-9A-Fa-f]{6}", str(value)) else None
+
+
+def _tinted(base: str, tint: float) -> str:
+    level = base.startswith("F")  # white or black
+    share = (1 + tint if tint < 0 else 1) if level else max(tint, 0)
+    return f"{round(255 * min(share, 1)):02X}" * 3
 
 
 def _sheet_parts(parts: Mapping[str, bytes]) -> dict[str, str]:
@@ -118,7 +141,7 @@ def _layout(part: bytes) -> _Layout:
     layout = _Layout()
     for element in _ELEMENT.finditer(part):
         tag, attributes = element.group(1), dict(_ATTRIBUTE.findall(element.group(2)))
-        is_hidden = attributes.get(b"hidden") in {b"1", b"true"}
+        is_hidden = attributes.get(b"hidden") in {b"1", b"true"} or _is_flat(attributes)
         if tag == b"mergeCell":
             layout.merged.append(range_boundaries(attributes[b"ref"].decode("ascii", "replace")))
         elif tag == b"row" and is_hidden and b"r" in attributes:
@@ -126,6 +149,12 @@ def _layout(part: bytes) -> _Layout:
         elif tag == b"col" and is_hidden:
             layout.hidden_columns.update(range(int(attributes[b"min"]), int(attributes[b"max"]) + 1))
     return layout
+
+
+def _is_flat(attributes: Mapping[bytes, bytes]) -> bool:
+    """Tell whether a row is as good as no height, or a column no width."""
+    sizes = ((attributes.get(b"ht"), _LOWEST_POINTS), (attributes.get(b"width"), _NARROWEST))
+    return any(size is not None and _NUMBER.fullmatch(size) and float(size) < least for size, least in sizes)
 
 
 def _sheet(name: str, rows: Cells, layout: _Layout) -> str:

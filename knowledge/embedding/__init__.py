@@ -1,20 +1,22 @@
 """Dense vectors of passages and questions: a model in process, micro-batched, on a CPU by OpenVINO; or an endpoint."""
 
-from knowledge.embedding.embedding import (
-    Embedder,
-    EmbedderMissing,
-    EmbedderSettings,
-    EmbeddingUnavailable,
-    open_embedder,
-)
+from knowledge.embedding.embedding import Embedder, open_embedder
+from knowledge.embedding.errors import EmbeddingUnavailable
+from knowledge.embedding.hub import fetch_copy, fetch_model
+from knowledge.embedding.model_config import read_model_config
 from knowledge.embedding.openvino_cache import NotConverted, cached_model
+from knowledge.embedding.settings import DEFAULT_FOLDER, EmbedderSettings, hub_folder
 
 __all__ = [
+    "DEFAULT_FOLDER",
     "Embedder",
-    "EmbedderMissing",
     "EmbedderSettings",
     "EmbeddingUnavailable",
     "NotConverted",
     "cached_model",
+    "fetch_copy",
+    "fetch_model",
+    "hub_folder",
     "open_embedder",
+    "read_model_config",
 ]

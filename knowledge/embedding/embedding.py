@@ -1,9 +1,4 @@
-"""Embedders: text to vectors, in this process or at an OpenAI-compatible endpoint.
-
-EmbeddingUnavailable        the text cannot be embedded now
-├── EmbedderMissing         the weights folder is missing or holds no model
-└── EmbedderBusy            the queue is full
-"""
+"""Embedders: text to vectors, in this process or at an OpenAI-compatible endpoint."""
 
 import asyncio
 from collections import deque
@@ -16,68 +11,15 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
 from time import monotonic
-from typing import Literal, Protocol, Self
+from typing import Protocol
 
-import aiohttp
-import msgspec
-from pydantic import AnyHttpUrl, BaseModel, Field, PositiveFloat, PositiveInt, SecretStr, model_validator
-
-from knowledge.embedding.encoder import DType, Encode, LoadEncode, Vectors, openvino_encoder
+from knowledge.embedding.encoder import Encode, LoadEncode, Vectors, openvino_encoder
+from knowledge.embedding.errors import EmbedderBusy, EmbedderMissing, EmbeddingUnavailable
+from knowledge.embedding.hub import fetch_model
+from knowledge.embedding.model_config import ModelConfig, read_model_config
 from knowledge.embedding.openvino_cache import NotConverted
-
-
-class EmbeddingUnavailable(Exception):
-    """The text cannot be embedded now."""
-
-
-class EmbedderMissing(EmbeddingUnavailable):
-    """The weights folder is missing or holds no model."""
-
-
-class EmbedderBusy(EmbeddingUnavailable):
-    """The queue is full."""
-
-
-class EmbedderSettings(BaseModel, frozen=True):
-    """Either a sentence-transformers `folder`, or the `url` and `model` of an OpenAI-compatible endpoint.
-
-    Timeouts and `window` are seconds. A core with bfloat16 embeds 3,700 tokens a second, and a short query in 9 ms; a
-    CPU without it computes in float32.
-    """
-
-    folder: Path | None = None
-    url: AnyHttpUrl | None = None
-    model: str = ""
-    api_key: SecretStr | None = None
-    query_timeout: PositiveFloat = 2.0
-    passage_timeout: PositiveFloat = 30.0
-    query_prefix: str = "query: "
-    passage_prefix: str = "passage: "
-    # One: two threads meet at a barrier dozens of times a text, and beside vLLM's busy workers each barrier waits for a
-    # time slice.
-    threads: PositiveInt = 1
-    dtype: DType = "bfloat16"
-    device: Literal["cpu", "cuda"] = "cpu"
-    window: float = Field(default=0.002, ge=0)
-    query_batch: PositiveInt = 16
-    # 8 passages occupy the worker for a quarter of a second at most before it takes waiting queries again.
-    passage_batch: PositiveInt = 8
-    # Passages that wait in the worker, of all callers: a batch takes those of similar length.
-    passage_window: PositiveInt = 256
-    # Bytes: the overhead of a call equals about so much text.
-    padding: PositiveInt = 96
-    queue: PositiveInt = 256
-    # They share one model, 440 MB, and each further one takes 110 MB (on CUDA: a model of its own). Two workers encode
-    # twice as much as one, two threads of one worker do not.
-    workers: PositiveInt = 1
-
-    @model_validator(mode="after")
-    def _one_place(self) -> Self:
-        if (self.folder is None) == (self.url is None):
-            raise ValueError("set either the embedder's folder or its url")
-        if self.url is not None and not self.model:
-            raise ValueError("an embedding endpoint needs the name of its model")
-        return self
+from knowledge.embedding.served import open_served
+from knowledge.embedding.settings import DEFAULT_FOLDER, EmbedderSettings
 
 
 class Embedder(Protocol):
@@ -103,17 +45,19 @@ async def open_embedder(settings: EmbedderSettings) -> AsyncGenerator[Embedder]:
     Raises:
         EmbeddingUnavailable: it cannot be loaded or reached.
     """
-    if settings.folder is not None:
-        local = LocalEmbedder(settings.folder, settings)
-        await local.start()
-        try:
-            yield local
-        finally:
-            await local.aclose()
-    else:
-        headers = {} if settings.api_key is None else {"authorization": f"Bearer {settings.api_key.get_secret_value()}"}
-        async with aiohttp.ClientSession(headers=headers) as session:
-            yield await EndpointEmbedder.connect(session, settings)
+    if settings.url is not None:
+        async with open_served(settings) as served:
+            yield served
+        return
+    if settings.folder is None:
+        raise EmbedderMissing("no embedder is named: set EMBEDDER__FOLDER, EMBEDDER__URL or EMBEDDER__REVISION")
+    await fetch_model(settings)
+    local = LocalEmbedder(settings.folder, settings, await asyncio.to_thread(read_model_config, settings))
+    await local.start()
+    try:
+        yield local
+    finally:
+        await local.aclose()
 
 
 @dataclass(slots=True, eq=False)
@@ -139,10 +83,11 @@ class LocalEmbedder:
     `passage_window` passages wait in the workers; a batch holds passages of similar length, of any document.
     """
 
-    def __init__(self, folder: Path, settings: EmbedderSettings) -> None:
-        self.name = folder.name
+    def __init__(self, folder: Path, settings: EmbedderSettings, config: ModelConfig) -> None:
+        self.name = settings.name
         self.dimensions = 0
         self._settings = settings
+        self._config = config
         self._folder = folder
         self._workers = [_Worker(settings) for _ in range(settings.workers)]
         self._waiting_requests = 0
@@ -155,13 +100,21 @@ class LocalEmbedder:
             EmbedderMissing: the folder holds no model, or it cannot be loaded.
         """
         if not (self._folder / "modules.json").is_file():
-            raise EmbedderMissing(f"no embedding model in {self._folder}: run `llm-server fetch {self._folder.name}`")
+            raise EmbedderMissing(
+                f"no embedding model in {self._folder}: name another by EMBEDDER__FOLDER, or run "
+                f"`llm-server fetch {DEFAULT_FOLDER}`"
+            )
         try:
             load = await asyncio.to_thread(_loader, self._folder, self._settings)
             for worker in self._workers:  # in turn: loading by torch sets its default type for all threads
                 self.dimensions = await asyncio.wrap_future(worker.start(load))
         except (NotConverted, OSError, ValueError, KeyError, IndexError, RuntimeError) as exc:
             raise EmbedderMissing(f"the model in {self._folder} cannot be loaded: {exc}") from exc
+        if self._settings.dimensions not in (None, self.dimensions):
+            raise EmbedderMissing(
+                f"the model in {self._folder} gives vectors of {self.dimensions} dimensions, not of "
+                f"{self._settings.dimensions}: look at EMBEDDER__FOLDER and EMBEDDER__DIMENSIONS"
+            )
 
     async def embed_queries(self, texts: Sequence[str]) -> Vectors:
         """Return one vector for each question, in order."""
@@ -171,13 +124,13 @@ class LocalEmbedder:
             raise EmbedderBusy(f"{self._waiting_requests} requests are waiting for the embedder")
         self._waiting_requests += 1
         try:
-            return await self._encode(_Job([self._settings.query_prefix + text for text in texts], urgent=True))
+            return await self._encode(_Job([self._config.query_prefix + text for text in texts], urgent=True))
         finally:
             self._waiting_requests -= 1
 
     async def embed_passages(self, texts: Sequence[str]) -> Vectors:
         """Return one vector for each passage, in order; questions that arrive meanwhile go first."""
-        prefixed = [self._settings.passage_prefix + text for text in texts]
+        prefixed = [self._config.passage_prefix + text for text in texts]
         shortest_first = sorted(range(len(texts)), key=lambda i: len(texts[i]))
         try:
             async with asyncio.TaskGroup() as group:
@@ -327,61 +280,3 @@ def _loader(folder: Path, settings: EmbedderSettings) -> LoadEncode:
     from knowledge.embedding.torch_encoder import torch_encoder  # noqa: PLC0415  only for CUDA: seconds, half a gigabyte
 
     return torch_encoder(folder, settings.dtype, device=settings.device, threads=settings.threads, batch=batch)
-
-
-class _Embedding(msgspec.Struct):
-    index: int
-    embedding: list[float]
-
-
-class _EmbeddingsReply(msgspec.Struct):
-    data: list[_Embedding]
-
-
-class EndpointEmbedder:
-    """An OpenAI-compatible `/v1/embeddings` endpoint, which batches by itself."""
-
-    def __init__(self, session: aiohttp.ClientSession, settings: EmbedderSettings, *, dimensions: int) -> None:
-        self.name = settings.model
-        self.dimensions = dimensions
-        self._session = session
-        self._settings = settings
-        self._url = f"{str(settings.url).rstrip('/')}/v1/embeddings"
-        self._decode = msgspec.json.Decoder(_EmbeddingsReply).decode
-
-    @classmethod
-    async def connect(cls, session: aiohttp.ClientSession, settings: EmbedderSettings) -> Self:
-        """Return the embedder, with the number of dimensions of a first vector."""
-        unknown = cls(session, settings, dimensions=0)
-        (vector,) = await unknown.embed_queries(["warm up"])
-        return cls(session, settings, dimensions=len(vector))
-
-    async def embed_queries(self, texts: Sequence[str]) -> Vectors:
-        """Return one vector for each question, in order."""
-        prefixed = [self._settings.query_prefix + text for text in texts]
-        return await self._request(prefixed, timeout=self._settings.query_timeout)
-
-    async def embed_passages(self, texts: Sequence[str]) -> Vectors:
-        """Return one vector for each passage, in order."""
-        vectors: Vectors = []
-        for start in range(0, len(texts), self._settings.queue):
-            batch = [self._settings.passage_prefix + text for text in texts[start : start + self._settings.queue]]
-            vectors.extend(await self._request(batch, timeout=self._settings.passage_timeout))
-        return vectors
-
-    async def _request(self, texts: list[str], *, timeout: float) -> Vectors:
-        if not texts:
-            return []
-        limit = aiohttp.ClientTimeout(total=timeout)
-        body = {"model": self._settings.model, "input": texts, "encoding_format": "float"}
-        try:
-            async with self._session.post(self._url, json=body, timeout=limit) as response:
-                response.raise_for_status()
-                reply = self._decode(await response.read())
-        except (aiohttp.ClientError, TimeoutError, msgspec.DecodeError) as exc:
-            raise EmbeddingUnavailable(f"the embedding endpoint failed: {type(exc).__name__}") from exc
-        vectors = [item.embedding for item in sorted(reply.data, key=lambda item: item.index)]
-        sizes = {len(vector) for vector in vectors} | ({self.dimensions} if self.dimensions else set())
-        if len(vectors) != len(texts) or len(sizes) != 1:
-            raise EmbeddingUnavailable("the embedding endpoint answered with other vectors than asked for")
-        return vectors

@@ -72,7 +72,9 @@ def _check(model: SentenceTransformer, folder: Path) -> None:
     """Compare the vectors of what was written, as services read it, with those of sentence-transformers."""
     encode = read_converted(folder, "float32", workers=1, threads=1, batch=len(CHECKED))()
     ours = np.array(encode(CHECKED))
-    theirs = model.encode(CHECKED, batch_size=len(CHECKED), normalize_embeddings=True, show_progress_bar=False)
+    theirs = model.encode(
+        CHECKED, prompt="", batch_size=len(CHECKED), normalize_embeddings=True, show_progress_bar=False
+    )
     least = (ours * theirs).sum(axis=1).min()
     if not least >= LEAST_COSINE:
         raise ValueError(f"its vectors are not those of sentence-transformers (cosine {least:.4f})")

@@ -26,7 +26,12 @@ def torch_encoder(folder: Path, dtype: DType, *, device: str, threads: int, batc
 
         def encode(texts: list[str]) -> Vectors:
             encoded = model.encode(
-                texts, batch_size=batch, convert_to_tensor=True, normalize_embeddings=True, show_progress_bar=False
+                texts,
+                prompt="",  # the prefix stands in the texts
+                batch_size=batch,
+                convert_to_tensor=True,
+                normalize_embeddings=True,
+                show_progress_bar=False,
             )
             vectors: Vectors = encoded.float().tolist()
             return vectors

@@ -2,7 +2,7 @@
 
 from knowledge.index.edge import optimize_folder
 from knowledge.index.engine import EmbedderMismatch, IndexFormatUnknown, IndexInUse, IndexRefused, IndexUnavailable
-from knowledge.index.index import Index, indexed_text, open_index
+from knowledge.index.index import Index, indexed_text, open_index, passage_similarities
 from knowledge.index.settings import IndexSettings, ServerSettings
 
 __all__ = [
@@ -17,4 +17,5 @@ __all__ = [
     "indexed_text",
     "open_index",
     "optimize_folder",
+    "passage_similarities",
 ]

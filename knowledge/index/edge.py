@@ -14,11 +14,11 @@ import fcntl
 import math
 import os
 import shutil
+import threading
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -36,6 +36,7 @@ from knowledge.index.engine import (
     KEYWORD_FIELDS,
     TENANT_FIELD,
     TERMS,
+    CollectionGone,
     IndexFormatUnknown,
     IndexInUse,
     IndexUnavailable,
@@ -54,6 +55,8 @@ EXACT_POINTS = 20_000
 """Above this exact search takes longer than a search of the graph, which `ingest optimize` builds."""
 
 _READ_THREADS = 4
+_LAST_READS_SECONDS = 10.0
+"""How long reads that have begun may keep a collection from being closed; they take milliseconds."""
 _FLUSH_SECONDS = 5.0
 """Time between two flushes while there are writes. A flush bounds what the write-ahead log replays at a start."""
 _FREE_BYTES = 128 * 1024 * 1024
@@ -72,10 +75,45 @@ class _Recorded(msgspec.Struct):
     dimensions: int
 
 
-@dataclass(frozen=True, slots=True)
 class _Collection:
-    shard: edge.EdgeShard
-    recorded: _Recorded
+    """A collection that is open; the engine closes no shard that is read, so the reads that have begun end first."""
+
+    def __init__(self, shard: edge.EdgeShard, recorded: _Recorded) -> None:
+        self.shard = shard
+        self.recorded = recorded
+        self._reads = 0
+        self._closed = False
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def reading(self) -> Iterator[edge.EdgeShard]:
+        """Yield the shard to a thread that reads it.
+
+        Raises:
+            CollectionGone: it was closed meanwhile.
+        """
+        with self._changed:
+            if self._closed:
+                raise CollectionGone("the collection was dropped")
+            self._reads += 1
+        try:
+            yield self.shard
+        finally:
+            with self._changed:
+                self._reads -= 1
+                self._changed.notify_all()
+
+    def close(self) -> None:
+        """Refuse new reads, wait for those that have begun, and close the shard.
+
+        Raises:
+            IndexUnavailable: they take too long.
+        """
+        with self._changed:
+            self._closed = True
+            if not self._changed.wait_for(lambda: self._reads == 0, timeout=_LAST_READS_SECONDS):
+                raise IndexUnavailable(f"searches in a dropped collection have not ended in {_LAST_READS_SECONDS} s")
+        self.shard.close()
 
 
 @asynccontextmanager
@@ -171,19 +209,21 @@ class EdgeEngine:
     async def search(self, collection: str, queries: Sequence[Query]) -> list[dict[str, float]]:
         def search() -> list[dict[str, float]]:
             batch = edge.QueryBatchRequest([_query(query) for query in queries])
-            return [
-                {str(point.id): point.score for point in points}
-                for points in self._collection(collection).shard.query_batch(batch)
-            ]
+            with self._collection(collection).reading() as shard:
+                return [{str(point.id): point.score for point in points} for points in shard.query_batch(batch)]
 
         return await self._read(search)
 
     async def size(self, collection: str) -> int:
-        return await self._read(lambda: self._collection(collection).shard.count(edge.CountRequest(exact=False)))
+        return await self._count(collection, lambda: edge.CountRequest(exact=False))
 
     async def count(self, collection: str, only: Filter) -> int:
+        return await self._count(collection, lambda: edge.CountRequest(filter=_filter(only), exact=True))
+
+    async def _count(self, collection: str, request: Callable[[], edge.CountRequest]) -> int:
         def count() -> int:
-            return self._collection(collection).shard.count(edge.CountRequest(filter=_filter(only), exact=True))
+            with self._collection(collection).reading() as shard:
+                return shard.count(request())
 
         return await self._read(count)
 
@@ -194,9 +234,8 @@ class EdgeEngine:
         vectors = [DENSE] if dense else False
 
         def read() -> list[StoredPoint]:
-            return [
-                _stored(record) for record in self._collection(collection).shard.retrieve(list(ids), payload, vectors)
-            ]
+            with self._collection(collection).reading() as shard:
+                return [_stored(record) for record in shard.retrieve(list(ids), payload, vectors)]
 
         return await self._read(read)
 
@@ -205,7 +244,8 @@ class EdgeEngine:
     ) -> tuple[list[StoredPoint], str | None]:
         def page() -> tuple[list[StoredPoint], str | None]:
             request = edge.ScrollRequest(offset=after, limit=limit, filter=_filter(only), with_payload=True)
-            records, following = self._collection(collection).shard.scroll(request)
+            with self._collection(collection).reading() as shard:
+                records, following = shard.scroll(request)
             return [_stored(record) for record in records], None if following is None else str(following)
 
         return await self._read(page)
@@ -276,7 +316,7 @@ class EdgeEngine:
         try:
             return self._collections[name]
         except KeyError:
-            raise IndexUnavailable(f"there is no collection {name}") from None
+            raise CollectionGone(f"there is no collection {name}") from None
 
     def _load(self, *, discard_former: bool) -> None:
         folder = self._folder
@@ -363,7 +403,7 @@ class EdgeEngine:
         shutil.rmtree(partial, ignore_errors=True)
         (self._folder / collection).rename(partial)
         self._unflushed.pop(collection, None)
-        self._collections.pop(collection).shard.close()
+        self._collections.pop(collection).close()
         shutil.rmtree(partial)
 
     def _close(self) -> None:
@@ -373,7 +413,7 @@ class EdgeEngine:
             for name, collection in self._collections.items():
                 try:
                     _translated(collection.shard.flush)
-                    _translated(collection.shard.close)
+                    _translated(collection.close)
                 except IndexUnavailable as exc:
                     # The write-ahead log holds what was acknowledged.
                     log.warning("index_not_flushed", collection=name, error=str(exc))

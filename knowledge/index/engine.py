@@ -1,6 +1,6 @@
 """What the index asks of a search engine. Two adapters: a Qdrant server (`server`), Qdrant Edge in a folder (`edge`).
 
-Every method raises IndexUnavailable where the engine cannot be asked.
+Every method raises IndexUnavailable where the engine cannot be asked, CollectionGone where the collection is not there.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,6 +28,10 @@ FLOAT_FIELDS = ("visible_from", "visible_until")
 
 class IndexUnavailable(Exception):
     """The index, or the embedder it needs, cannot be asked now."""
+
+
+class CollectionGone(IndexUnavailable):
+    """There is no such collection any more: a re-index has removed it."""
 
 
 class IndexInUse(IndexUnavailable):

@@ -7,10 +7,11 @@ IndexRefused        (knowledge.index.engine) stops the boot: EmbedderMismatch, I
 import asyncio
 import math
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import date
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -26,14 +27,15 @@ from knowledge.index.collection import (
     next_collection,
 )
 from knowledge.index.edge import open_edge
-from knowledge.index.engine import Engine, IndexUnavailable, NewPoint, Payload, Query, Vectors
+from knowledge.index.engine import CollectionGone, Engine, IndexUnavailable, NewPoint, Payload, Query, Vectors
 from knowledge.index.filters import Above, AnyOf, AtMost, Equals, Filter, Missing
 from knowledge.index.fusion import Fused, balanced, fuse
 from knowledge.index.server import open_server
 from knowledge.index.settings import IndexSettings
 from knowledge.passage import LANGUAGES, Hit, Passage, instant, language_of
-from knowledge.terms import Terms
+from knowledge.terms import SparseTerms, Terms
 
+_T = TypeVar("_T")
 _BEFORE = 0.5
 _PAGE = 256
 _COUNT_EVERY = 5.0
@@ -61,6 +63,18 @@ def visible_filter(access: Access) -> Filter:
 def indexed_text(passage: Passage) -> str:
     """Return what is embedded and what terms are read from: title and section name what the text is about."""
     return "\n".join(part for part in (passage.title, passage.section, passage.text) if part)
+
+
+async def passage_similarities(embedder: Embedder, question: str, passages: Sequence[Passage]) -> list[float]:
+    """Return each passage's cosine with a question.
+
+    Raises:
+        EmbeddingUnavailable: the embedder cannot be asked.
+    """
+    if not passages:
+        return []
+    (vector,) = await embedder.embed_queries([question])
+    return _cosines(vector, await embedder.embed_passages([indexed_text(passage) for passage in passages]))
 
 
 class Index:
@@ -106,8 +120,9 @@ class Index:
         others: str = "",
         seen: Callable[[Sequence[float]], None] | None = None,
     ) -> list[Hit]:
-        """Return at most `limit` passages that `access` may read, best first.
+        """Return at most `limit` passages that `access` may read, best first; of a document those of one version.
 
+        While a version replaces another both may be open for a moment: the newer is read.
         `before` is what the question goes on from, and counts less; `others` are other words for what it names. `seen`
         is told the vector that was looked for.
         A hit's `dense` is the cosine, its `terms` the term score in rarest terms, 0 if it is no candidate there.
@@ -116,26 +131,38 @@ class Index:
             IndexUnavailable: the index or the embedder cannot be asked.
         """
         visible = visible_filter(access)
-        candidates = max(limit, self._settings.fusion.candidates)
         weight = self._settings.fusion.dense_weight(language_of(question))
         try:
             async with asyncio.TaskGroup() as prepared:
-                present = prepared.create_task(self._present())
                 embedding = prepared.create_task(self._embed_question([question, before]))
                 terms = prepared.create_task(
                     asyncio.to_thread(self.terms.query, question, before=before, others=others)
                 )
         except ExceptionGroup as failed:
             raise failed.exceptions[0] from None
-        collection, vector = present.result(), embedding.result()
+        vector = embedding.result()
         if seen is not None:
             seen(vector)
+        find = partial(self._found, vector=vector, terms=terms.result(), visible=visible, weight=weight, limit=limit)
+        return await self._ask(find)
+
+    async def _found(
+        self,
+        collection: str,
+        *,
+        vector: Sequence[float],
+        terms: SparseTerms,
+        visible: Filter,
+        weight: float,
+        limit: int,
+    ) -> list[Hit]:
+        candidates = max(limit, self._settings.fusion.candidates)
         queries = [
             Query(vector=vector, filter=visible.narrowed(Equals("language", language)), limit=candidates)
             for language in LANGUAGES
         ]
-        if weight < 1 and terms.result().indices:
-            queries.append(Query(vector=terms.result(), filter=visible, limit=candidates))
+        if weight < 1 and terms.indices:
+            queries.append(Query(vector=terms, filter=visible, limit=candidates))
         scores = await self._engine.search(collection, queries)
         by_meaning = balanced(
             scores[: len(LANGUAGES)], share=self._settings.fusion.language_balance, candidates=candidates
@@ -148,42 +175,59 @@ class Index:
     async def passage(self, *, document_id: str, version: int, n: int, access: Access) -> Passage | None:
         """Return one passage if `access` may read it."""
         wanted = visible_filter(access).narrowed(*_of_version(access.tenant, document_id, version).must, Equals("n", n))
-        points, _ = await self._engine.page(await self._present(), wanted, limit=1)
+        points, _ = await self._ask(partial(self._engine.page, only=wanted, limit=1))
         return _passage(points[0].payload) if points else None
 
     async def passages(self, *, tenant: str, document_id: str, version: int) -> list[Passage]:
         """Return all passages of a version in order, drafts too: the view of the bank's staff, never a customer's."""
         wanted = _of_version(tenant, document_id, version)
-        passages: list[Passage] = []
-        after: str | None = None
-        collection = await self._present()
-        while True:
-            points, after = await self._engine.page(collection, wanted, limit=_PAGE, after=after)
-            passages.extend(_passage(point.payload) for point in points)
-            if after is None:
-                return sorted(passages, key=lambda passage: passage.n)
+
+        async def read(collection: str) -> list[Passage]:
+            passages: list[Passage] = []
+            after: str | None = None
+            while True:
+                points, after = await self._engine.page(collection, wanted, limit=_PAGE, after=after)
+                passages.extend(_passage(point.payload) for point in points)
+                if after is None:
+                    return sorted(passages, key=lambda passage: passage.n)
+
+        return await self._ask(read)
 
     async def count(self, *, tenant: str, document_id: str, version: int) -> int:
         """Return how many points a version has."""
-        return await self._engine.count(await self._present(), _of_version(tenant, document_id, version))
+        return await self._ask(partial(self._engine.count, only=_of_version(tenant, document_id, version)))
 
     async def unlike(self, passages: Sequence[Passage]) -> int:
         """Return how many of these passages the index does not give back, or not with the text that they have."""
-        collection = await self._present()
-        texts = {passage.point_id: passage.text for passage in passages}
-        ids = list(texts)
-        for start in range(0, len(ids), _PAGE):
-            for point in await self._engine.read(collection, ids[start : start + _PAGE], fields=["text"]):
-                if point.payload.get("text") == texts[point.id]:
-                    del texts[point.id]
-        return len(texts)
+
+        async def read(collection: str) -> int:
+            texts = {passage.point_id: passage.text for passage in passages}
+            ids = list(texts)
+            for start in range(0, len(ids), _PAGE):
+                for point in await self._engine.read(collection, ids[start : start + _PAGE], fields=["text"]):
+                    if point.payload.get("text") == texts[point.id]:
+                        del texts[point.id]
+            return len(texts)
+
+        return await self._ask(read)
 
     async def embed(self, passages: Sequence[Passage]) -> list[list[float]]:
         """Return the dense vectors that `upsert` takes: the slow step, for a pipeline that times it by itself."""
         try:
             return await self._embedder.embed_passages([indexed_text(passage) for passage in passages])
         except EmbeddingUnavailable as exc:
-            raise IndexUnavailable("passages cannot be embedded") from exc
+            raise IndexUnavailable(f"passages cannot be embedded: {exc}") from exc
+
+    async def similarities(self, question: str, passages: Sequence[Passage]) -> list[float]:
+        """Return each passage's cosine with the question, by the embedder: none of them needs to be in the index.
+
+        Raises:
+            IndexUnavailable: the embedder cannot be asked.
+        """
+        try:
+            return await passage_similarities(self._embedder, question, passages)
+        except EmbeddingUnavailable as exc:
+            raise IndexUnavailable(f"sentences cannot be embedded: {exc}") from exc
 
     async def upsert(self, passages: Sequence[Passage], vectors: Sequence[Sequence[float]] | None = None) -> None:
         """Write passages, durable on return; written twice they change nothing. Without `vectors` it embeds them."""
@@ -232,10 +276,11 @@ class Index:
 
     async def switch_to(self, filled: "Index") -> None:
         """Let the alias stand for a collection that was filled beside; the one before is kept, older ones go."""
-        alias, former = self._settings.alias, self.collection
+        alias = self._settings.alias
+        former = await self._engine.behind(alias)
         await self._engine.point_alias(alias, filled.collection)
         self._looked_at = -math.inf
-        await drop_former(self._engine, alias=alias, keep=(former, filled.collection))
+        await drop_former(self._engine, alias=alias, keep=(former or "", filled.collection))
 
     def weighing(self, dense_weight: float) -> "Index":
         """Return the same passages, searched with this weight of the dense half: 1 asks it alone, 0 orders by terms."""
@@ -247,9 +292,17 @@ class Index:
             self._engine, self._embedder, self.terms, settings, collection=self._collection, pinned=self._pinned
         )
 
+    def opened_at(self, collection: str, embedder: Embedder | None = None) -> "Index":
+        """Return this index as another process has it, which opened it at a collection, with an embedder of its own."""
+        return Index(self._engine, embedder or self._embedder, self.terms, self._settings, collection=collection)
+
     async def ping(self) -> None:
         """Raise IndexUnavailable unless the collection can be read."""
-        await self._engine.vectors_of(await self._present())
+        await self._ask(self._engine.vectors_of)
+
+    async def ping_embedder(self) -> None:
+        """Raise IndexUnavailable unless the embedder embeds a word."""
+        await self._embed_question(["ping"])
 
     async def require_current(self) -> None:
         """Raise EmbedderMismatch where another embedder filled what answers: nobody reads what is written here."""
@@ -271,6 +324,18 @@ class Index:
             )
         return self._collection
 
+    async def _ask(self, ask: Callable[[str], Awaitable[_T]]) -> _T:
+        """Ask the collection to read, or the one there is now where a second re-index since the last look took it."""
+        collection = await self._present()
+        try:
+            return await ask(collection)
+        except CollectionGone:
+            self._looked_at = -math.inf
+            renewed = await self._present()
+            if renewed == collection:
+                raise
+            return await ask(renewed)
+
     async def _collections(self, *, own_vectors: bool) -> list[str]:
         """Return the collections to write: all there are, or those that this embedder fills."""
         if self._pinned:
@@ -284,7 +349,7 @@ class Index:
         try:
             vectors = await self._embedder.embed_queries([question for question in questions if question])
         except EmbeddingUnavailable as exc:
-            raise IndexUnavailable("the question cannot be embedded") from exc
+            raise IndexUnavailable(f"the question cannot be embedded: {exc}") from exc
         return _leaning(*vectors)
 
     async def _rarest(self, collection: str) -> float:
@@ -306,7 +371,7 @@ class Index:
         # Only the terms have named these.
         others = [point_id for point_id in points if point_id not in cosines]
         cosines |= zip(others, _cosines(vector, [points[point_id].dense for point_id in others]), strict=True)
-        return [
+        hits = [
             Hit(
                 passage=_passage(points[candidate.point_id].payload),
                 score=candidate.score,
@@ -317,6 +382,7 @@ class Index:
             for candidate in best
             if candidate.point_id in points
         ]
+        return _of_newest_versions(hits)
 
     def _points(self, passages: Sequence[Passage], vectors: Sequence[Sequence[float]]) -> list[NewPoint]:
         return [
@@ -376,6 +442,15 @@ async def _open_engine(settings: IndexSettings, *, discard_former: bool) -> Asyn
 
 def _vectors_of(embedder: Embedder) -> Vectors:
     return Vectors(embedder.name, embedder.dimensions)
+
+
+def _of_newest_versions(hits: Sequence[Hit]) -> list[Hit]:
+    """Return the hits without those in a version of which a newer one is among them."""
+    newest: dict[str, int] = {}
+    for hit in hits:
+        passage = hit.passage
+        newest[passage.document_id] = max(passage.version, newest.get(passage.document_id, 0))
+    return [hit for hit in hits if hit.passage.version == newest[hit.passage.document_id]]
 
 
 def _of_version(tenant: str, document_id: str, version: int) -> Filter:

@@ -23,6 +23,7 @@ from knowledge.index.engine import (
     KEYWORD_FIELDS,
     TENANT_FIELD,
     TERMS,
+    CollectionGone,
     IndexFormatUnknown,
     IndexRefused,
     IndexUnavailable,
@@ -206,6 +207,8 @@ class ServerEngine:
             async with asyncio.timeout(timeout):
                 return await operation()
         except UnexpectedResponse as exc:
+            if exc.status_code == 404:
+                raise CollectionGone("the Qdrant server has no such collection") from exc
             advice = ": QDRANT_API_KEY may not do this" if exc.status_code in (401, 403) else ""
             raise IndexUnavailable(f"the Qdrant server answered {exc.status_code} {exc.reason_phrase}{advice}") from exc
         except CLIENT_ERRORS as exc:

@@ -41,16 +41,21 @@ _MOST_DIGITS = 19
 _MOST_LINK = 44  # characters
 _MOST_OTHER = 24
 
-_MARK: Final = r"(?:[^\w\s%$₩€£]|_)"
-_MARKS: Final = re.compile(rf"[ \t]{{0,4}}{_MARK}{{0,4}}[ \t]{{0,4}}")
-_BREAK: Final = re.compile(rf"(?:[\s\\]|{_MARK}){{1,10}}")
-_DATED: Final = re.compile(r"[ \t]?[년월일日]")
+MARK: Final = r"(?:[^\w\s%$₩€£]|_)"
+_MARKS: Final = re.compile(rf"[ \t]{{0,4}}{MARK}{{0,4}}[ \t]{{0,4}}")
+_BREAK: Final = re.compile(rf"(?:[\s\\]|{MARK}){{1,10}}")
+_DATED: Final = re.compile(r"[ \t]?[년월일日][ \t]?생?")
+_INDEX: Final = re.compile(r"^[ \t]{0,4}(?P<number>[1-9])[).][ \t]", re.MULTILINE)  # of a list: 1) 880101
 _SAID: Final = (
     r"다시|대시|데시|하이[픈푼]|작대기|그리고|그[ \t]?다음[은엔에]?|다음[은엔에]?|바|빼기|마이너스|점|쩜|땡"
     r"|슬래[시쉬]|쉼표|콤마|언더바|이어서?|그?[ \t]?뒤[에로]?|그|띄[고우]고?|한칸|음+|어+|에(?:다가?)?|하고요?|이고요?"
-    r"|랑|또|줄바꿈|dash|hyphen|minus|slash|dot|comma|space|then|and|next|followed|by|um+|uh+|/?br/?"
+    r"|이?랑|또|줄바꿈|줄|칸|짝대기|플러스|더하기|별표|별|샵|쉬고|계속|하고|나머지[는은]?|[두세네]?[ \t]?번째[는로]?"
+    r"|dash|hyphen|minus|plus|slash|dot|period|comma|colon|star|space|pause|then|and|next|after|that|followed|by|comes"
+    r"|continuing|continues|it|goes|on|the|rest|is|again|finally|lastly|um+|uh+|/?br/?"
 )
-_WORDS: Final = re.compile(rf"(?:[\s]|{_MARK}){{0,6}}(?:(?:{_SAID})(?:[\s]|{_MARK}){{0,5}}){{1,3}}", re.IGNORECASE)
+# What stands between two groups where the link is said.
+WORDS: Final = rf"(?:(?:[\s]|{MARK}){{0,6}}(?:(?:{_SAID})(?:[\s]|{MARK}){{0,5}}){{1,3}})"
+_WORDS: Final = re.compile(WORDS, re.IGNORECASE)
 _HALF: Final = re.compile(
     r"뒤|뒷|나머지|끝|마지막|앞|last|back|second|rest|remaining|ends?\b|other half|latter|followed", re.IGNORECASE
 )
@@ -59,12 +64,16 @@ _UNIT: Final = re.compile(
     r"|won\b|usd\b|krw\b|dollars?\b|shares?\b)",
     re.IGNORECASE,
 )
+_MONEY: Final = re.compile(
+    r"[ \t]?(?:[만억천조]{0,2}원(?![래금하])|달러|퍼센트|%|won\b|usd\b|krw\b|dollars?\b)", re.IGNORECASE
+)
+_LEAST_UNCOUNTED = 5  # digits: 67890 만 is no number of ten thousands behind the rest of an account
 # 앞 6자리, the last 7 digits: how many, not which.
 _COUNT: Final = re.compile(r"[ \t]?(?:자리|글자|digits?\b|numbers?\b)", re.IGNORECASE)
 _COUNTED: Final = re.compile(r"(?:first|last|front|back)[ \t]\Z", re.IGNORECASE)
 # An amount, a rate or a service's number is part of no identifier.
 _AMOUNT: Final = re.compile(
-    r"(?<![\d,.])\d{1,3}(?:,\d{3})+(?!,?\d)|(?<![\d.,-])\d{1,4}\.\d{1,4}(?![\d-]|\.\d)|(?<![\d-])1[5-9]\d\d-\d{4}(?!-?\d)"
+    r"(?<![\d,.])\d{1,3}(?:,\d{3})+(?!,?\d)|(?<![\d.,-])(?!0\d)\d{1,4}\.\d{1,4}(?![\d-]|\.\d)|(?<![\d-])1[5-9]\d\d-\d{4}(?!-?\d)"
 )
 # A day or a time of day is part of none but a resident number.
 _DAY_OR_TIME: Final = re.compile(
@@ -75,11 +84,12 @@ _NAMES: Final[dict[IdentifierKind, re.Pattern[str]]] = {
     kind: re.compile(names, re.IGNORECASE)
     for kind, names in {
         IdentifierKind.RESIDENT_NUMBER: r"주민|외국인|거소|resident|registration|\brrn\b|\bssn\b",
-        IdentifierKind.CARD: r"카드|card\b|신용|체크|visa|amex",
+        IdentifierKind.CARD: r"카드|card\b|\bcc\b|신용|체크|결제|\bpaid\b|visa|amex|mastercard",
         IdentifierKind.PHONE: r"전화|휴대|핸드폰|연락|번호|phone|mobile|\bcell|\btel|call",
         IdentifierKind.DRIVER_LICENCE: r"면허|licen[cs]e",
         IdentifierKind.BUSINESS_NUMBER: r"사업자|business",
-        IdentifierKind.ACCOUNT: r"계좌|통장|입금|송금|이체|예금주|account|acct|a/c|iban",
+        IdentifierKind.ACCOUNT: r"계좌|통장|입금|송금|이체|예금주|account|acct|a/c|iban"
+        r"|(?:은행|뱅크|금고|우체국|농협|수협|신협|신한|우리|하나|국민|기업|카카오|토스|제일)[ :]{0,2}(?=\d)",
     }.items()
 }
 _BEFORE, _AFTER = 60, 20  # characters in which a name counts
@@ -103,6 +113,7 @@ def grouped_identifiers(text: str) -> Iterator[tuple[IdentifierKind, int, int]]:
 def _groups(text: str) -> list[_Group]:
     groups: list[_Group] = []
     amounts = _Places(text, _AMOUNT)
+    indexes = {index.start("number") for index in _INDEX.finditer(text)}
     barrier = 0  # behind the last amount nothing is bound to what stands before it
     for match in re.finditer(r"\d{1,32}", text):
         start, end = match.span()
@@ -111,9 +122,9 @@ def _groups(text: str) -> list[_Group]:
         )
         if amounts.touch(start + 1, end - 1):
             barrier = end
-        elif not counted:
+        elif not counted and start not in indexes:
             near = bool(groups) and start - groups[-1].end <= _MOST_LINK and groups[-1].end >= barrier
-            gap = text[groups[-1].end : start] if near else None
+            gap = _INDEX.sub("", text[groups[-1].end : start]) if near else None
             dated = _DATED.match(gap) if gap is not None else None
             link = Link.NONE if gap is None else _link(gap[dated.end() :] if dated else gap)
             groups.append(_Group(start, end, link, gap or "", dated is not None))
@@ -186,8 +197,15 @@ class _Run:
         return self.weakest <= Link.HALF or self.is_uniform
 
     @property
+    def is_marked(self) -> bool:
+        """Whether more than blanks and line breaks stands between all groups, and nothing else than marks."""
+        return self.weakest <= Link.BREAK and all(group.gap.strip() for group in self._groups[1:])
+
+    @property
     def has_unit(self) -> bool:
-        return _UNIT.match(self._text, self.end) is not None
+        """Whether an amount ends it: money, or what few digits count."""
+        unit = _UNIT if self.lengths[-1] < _LEAST_UNCOUNTED else _MONEY
+        return unit.match(self._text, self.end) is not None
 
     def is_cut_at(self, *places: int) -> bool:
         """Return whether groups end at these digits."""
@@ -216,6 +234,8 @@ def _is_resident_number(run: _Run, *, is_named: bool, has_day: bool) -> bool:  #
     front = 8 if len(run.digits) == 15 else 6
     if front == 8 and run.digits[:2] not in ("18", "19", "20"):
         return False
+    if run.lengths == (7, 6) and is_named:  # the back half named first
+        return _is_born(run.digits[7:]) and not run.has_unit
     is_born = _is_born(run.digits[front - 6 : front])
     if not run.is_cut_at(front):
         return is_named and is_born and run.weakest <= Link.BREAK and len(run.lengths) <= 3
@@ -243,6 +263,8 @@ def _is_card(run: _Run, *, is_named: bool, has_day: bool) -> bool:
         quads = [run.digits[n : n + 4] for n in range(0, 16, 4)]
         is_list = all(quad[:2] in ("19", "20") for quad in quads) or all(quad.endswith("00") for quad in quads)
         return not is_list and (is_named or (is_checked and run.digits[0] in "34569"))
+    if is_checked and run.is_marked and len(run.lengths) <= 4 and run.digits[0] in "34569":
+        return True
     return is_named and len(run.lengths) <= 5 and (is_checked or run.lengths == (8, 8)) and run.is_bound
 
 
@@ -286,7 +308,11 @@ def _is_business_number(run: _Run, *, is_named: bool, has_day: bool) -> bool:
 
 
 def _is_account(run: _Run, *, is_named: bool, has_day: bool) -> bool:
-    return is_named and run.is_bound and not (run.has_unit or run.is_dated or has_day) and len(run.lengths) <= 6
+    is_years = {*run.lengths} == {4} and all(
+        run.digits[n : n + 2] in ("19", "20") for n in range(0, len(run.digits), 4)
+    )
+    is_other = run.has_unit or run.is_dated or has_day or is_years
+    return is_named and run.is_bound and not is_other and len(run.lengths) <= 6
 
 
 _Shape = tuple[frozenset[int], Callable[..., bool]]

@@ -117,7 +117,9 @@ PATTERNS: Final[tuple[tuple[Tactic, re.Pattern[str]], ...]] = tuple(
         (Tactic.EXTRACTION, rf"(?:초기|처음|원래|숨겨진|내부|최초|비밀|너의|네|당신의|챗봇의|받은"
          rf"|주어진)\s?(?:{_JIBUN}|지시문|지시사항)[^.\n]{{0,20}}(?:보여|알려|출력|공개|말해|뭐|무엇|그대로"
          rf"|복사|번역|적어|써|요약|나열)"),
-        (Tactic.EXTRACTION, r"프롬프트(?:를|을|가|는|의|\s)[^.\n]{0,15}(?:보여|알려|출력|공개|말해|뭐|무엇"
+        # Before another noun it is none of its own: 프롬프트 상환, 프롬프트 페이먼트.
+        (Tactic.EXTRACTION, r"프롬프트(?:를|을|가|는|의|\s(?=내용|원문|전문|전체|텍스트|문구|그대로|좀|다\s|모두|전부"
+         r"|보여|알려|출력|공개|말해|뭐|무엇|복사|번역|적어))[^.\n]{0,15}(?:보여|알려|출력|공개|말해|뭐|무엇"
          r"|그대로|복사|번역|적어|내용)|(?:위|앞)(?:의|에)?\s?(?:있는\s?)?(?:텍스트|내용|글|문장|문구)(?:를"
          r"|을)?\s?(?:모두 |전부 |그대로 |다시 ){1,4}(?:출력|반복|복사|적어|써)"),
         (Tactic.ROLE_PLAY, r"\b(?:DAN|DUDE|STAN|AIM|Anti-?GPT|BetterDAN|DevMode) mode\b|\bdo anything now\b"

@@ -11,6 +11,7 @@ import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import pairwise
 from typing import Final
 
 _FILLERS: Final = frozenset("\u115f\u1160\u3164\uffa0")  # letters by category, but nothing is drawn
@@ -40,10 +41,20 @@ _ENGLISH: Final = {
 }  # fmt: skip
 _ENGLISH_WORD: Final = "|".join(_ENGLISH)
 _ENGLISH_RUN: Final = re.compile(
-    rf"(?<![A-Za-z])(?:{_ENGLISH_WORD})(?:[ \t-]{{1,2}}(?:{_ENGLISH_WORD})){{0,30}}(?![A-Za-z])", re.IGNORECASE
+    rf"(?<![A-Za-z])(?:{_ENGLISH_WORD})(?:(?:[ \t-]{{1,2}}|,[ \t]?)(?:{_ENGLISH_WORD})){{0,30}}(?![A-Za-z])",
+    re.IGNORECASE,
 )
 _ENGLISH_NUMBER: Final = 8  # so many words in a text are a number, also those that stand alone
 _APART: Final = re.compile(r"(?<!\d)\d(?:[ \t]\d){1,30}(?!\d)")
+# Five or more with the same between them, whatever it is.
+_APART_ALIKE: Final = re.compile(
+    r"(?<!\d)\d(?P<gap>[ \t]{1,2}|\n{1,2}|[ \t]?(?:[^\w\s%$₩€£]|_)[ \t\n]?)\d(?:(?P=gap)\d){3,30}(?!\d)"
+)
+# A day with a birth number behind it (88년 1월 5일생, 88. 1. 5.): a month or a day of one digit gets its zero.
+_BORN: Final = re.compile(
+    r"(?<![\d.-])(?P<year>(?:19|20)?\d\d)[ ]?[년./-][ ]?(?P<month>0?[1-9]|1[0-2])[ ]?[월./-][ ]?"
+    r"(?P<day>0?[1-9]|[12]\d|3[01])(?!\d)[ ]?[일.]?[ ]?생?(?=[^\d]{0,12}\d{7}(?!\d))"
+)
 # A letter that stands for a digit it looks like, among digits: O1O, l23.
 _LOOK_ALIKE: Final = re.compile(r"(?<![A-Za-z가-힣ㄱ-ㅎ\d])[\doOlIㅇ]{3,20}(?![A-Za-zㄱ-ㅎ\d])")
 _LETTERS: Final = str.maketrans("oOlIㅇ", "00110")
@@ -72,7 +83,9 @@ def readings(text: str) -> Iterator[Reading]:
         said = _rewritten(said, pattern, rewrite)
     if said.text != plain.text:
         yield said
-    joined = _drawn_together(said, _APART, _digits_only)
+    joined = said
+    for pattern, digits in ((_BORN, _birth_date), (_APART_ALIKE, _digits_alike), (_APART, _digits_only)):
+        joined = _drawn_together(joined, pattern, digits)
     if joined.text != said.text:
         yield joined
 
@@ -115,13 +128,20 @@ def _folded(char: str) -> str:
         return ""
     if category == "Pd" or char in _DASHES:
         return "-"
-    if (digit := unicodedata.digit(char, None)) is not None:
+    if (digit := _digit(char, category)) is not None:
         return str(digit)
     if category == "Zs":
         return " "
     # ½, ㎡ and the like are no digits of an identifier.
     folded = unicodedata.normalize("NFKC", char)
     return "-" if folded in _DASHES else folded
+
+
+def _digit(char: str, category: str) -> int | None:
+    value = unicodedata.digit(char, None)
+    if value is None and category == "No" and (number := unicodedata.numeric(char, -1.0)) in range(10):
+        value = int(number)  # a circled sans-serif zero, and digits of scripts that also have tens
+    return value
 
 
 def _rewritten(reading: Reading, pattern: re.Pattern[str], rewrite: Callable[[re.Match[str]], str]) -> Reading:
@@ -184,3 +204,19 @@ def _english_digits(text: str) -> Callable[[re.Match[str]], list[tuple[str, int,
 
 def _digits_only(apart: re.Match[str]) -> list[tuple[str, int, int]]:
     return [(apart.string[n], n, n + 1) for n in range(*apart.span()) if apart.string[n].isdigit()]
+
+
+def _digits_alike(apart: re.Match[str]) -> list[tuple[str, int, int]]:
+    found = _digits_only(apart)
+    steps = sum(abs(int(a[0]) - int(b[0])) == 1 for a, b in pairwise(found))
+    return found if steps * 2 < len(found) else []  # 5, 4, 3, 2: the marks of an axis, or items
+
+
+def _birth_date(day: re.Match[str]) -> list[tuple[str, int, int]]:
+    found = []
+    for part in ("year", "month", "day"):
+        start, end = day.span(part)
+        if end - start == 1:
+            found.append(("0", start, end))
+        found += [(day.string[n], n, n + 1) for n in range(start, end)]
+    return found

@@ -4,11 +4,17 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
-_DOT_SAID: Final = r"[ \t]{0,2}(?:[(\[{<][ ]?(?:dot|닷|점|쩜|\.)[ ]?[)\]}>]|점|쩜|닷)[ \t]{0,2}|[ \t]{1,2}dot[ \t]{1,2}"
-_DOT: Final = rf"(?:{_DOT_SAID}|[ ]?[。][ ]?|[ ]\.[ ]|\.)"
-_AT_SAID: Final = r"[(\[{<][ ]?(?:at|앳|골뱅이|@)[ ]?[)\]}>]|골뱅이|앳"
+_DOT_SAID: Final = (
+    r"[ \t]{0,2}(?:[(\[{<][ ]?(?:dot|닷|점|쩜|\.)[ ]?[)\]}>]|[-_*~/|]dot[-_*~/|]|점|쩜|닷)[ \t]{0,2}"
+    r"|[ \t]{1,2}dot[ \t]{1,2}"
+)
+_DOT: Final = (
+    rf"(?:{_DOT_SAID}|[ ]?[。․][ ]?|[ ]\.[ ]|\."
+    r"|[ \n]{0,2}[.,][ \n]{0,2}(?=(?:com|net|org|co|kr|go|or|ac|io)\b))"
+)
+_AT_SAID: Final = r"[(\[{<][ ]?(?:at|앳|골뱅이|@)[ ]?[)\]}>]|[-_*~/|][ ]?at[ ]?[-_*~/|]|골뱅이|앳"
 _AT: Final = (
-    rf"(?:[ \t]{{0,2}}(?:{_AT_SAID}|@)[ \t]{{0,2}}"
+    rf"(?:[ \t\n]{{0,2}}(?:{_AT_SAID}|@),?[ \t\n]{{0,2}}"
     r"|[ \t]{1,2}at[ \t]{1,2}(?!(?:the|a|an|my|your|this|that|our)\b))"
 )
 # Each label is taken whole, so that there is one way to read a row of them.
@@ -18,6 +24,10 @@ _SPELLED: Final = re.compile(
     rf"{_LOCAL}{_AT}(?:[A-Za-z][A-Za-z0-9-]{{0,30}}+|[가-힣]{{2,6}}?)(?:{_DOT}{_LABEL}){{0,4}}"
     rf"(?:{_DOT}(?:[A-Za-z]{{2,24}}|컴|넷|씨오|케이알|코리아))",
     re.IGNORECASE,
+)
+# An address of which each letter stands apart.
+_APART: Final = re.compile(
+    r"(?<![A-Za-z0-9])(?:[A-Za-z0-9._+-][ \t]){2,64}+@(?:[ \t][A-Za-z0-9.-]){4,64}(?![A-Za-z0-9])"
 )
 # 골뱅이 behind Latin letters is an @, whatever follows; elsewhere it is a dish.
 _WITHOUT_DOT: Final = re.compile(
@@ -35,5 +45,5 @@ def spelled_addresses(text: str) -> Iterator[tuple[int, int]]:
     for match in _SPELLED.finditer(text):
         if _SIGN.search(match.group()) or _NAMED.search(text[max(0, match.start() - 24) : match.start()]):
             yield match.span()
-    for match in _WITHOUT_DOT.finditer(text):
-        yield match.span()
+    for pattern in (_WITHOUT_DOT, _APART):
+        yield from (match.span() for match in pattern.finditer(text))

@@ -5,13 +5,14 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
 
+import anyio
 import asyncpg  # type: ignore[import-untyped]  # publishes no types
 from sqlalchemy import event, func, make_url, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
 
-CONNECT_SECONDS = 5.0
+CONNECT_SECONDS = CLOSE_SECONDS = 5.0
 
 UNAVAILABLE: Final = (
     SQLAlchemyError, sqlite3.Error, asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError,
@@ -34,6 +35,12 @@ def open_engine(url: str) -> AsyncEngine:
             Path(engine.url.database).parent.mkdir(parents=True, exist_ok=True)
         event.listen(engine.sync_engine, "connect", _write_ahead)
     return engine
+
+
+async def close_engine(engine: AsyncEngine) -> None:
+    """Close an engine's connections; those of a server that stands still and says no goodbye are left after 5 s."""
+    with anyio.move_on_after(CLOSE_SECONDS, shield=True):
+        await engine.dispose()
 
 
 async def transaction_lock(connection: AsyncConnection, name: str) -> None:

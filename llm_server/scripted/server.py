@@ -26,6 +26,12 @@ from llm_server.scripted.reply import GenerationRequest, ReplyEncoder, read_gene
 from llm_server.scripted.speech import Behaviour, GeneratedToken, decode, encode, generate, render, tokenizer
 from llm_server.scripted.wire import ErrorInfo, ErrorReply, TokenizeReply, TokenizeRequest
 
+PLAIN_FIELDS = {
+    *("model", "messages", "temperature", "top_p", "seed", "stop", "stream", "stream_options", "max_tokens"),
+    *("max_completion_tokens", "logprobs", "top_logprobs", "reasoning_effort"),
+}
+"""OpenAI's own fields of a chat completion, as far as anybody sends them here."""
+
 __all__ = ["Behaviour", "ScriptedModel", "SeenGeneration", "Stats", "scripted_server", "write_tokenizer"]
 
 
@@ -64,6 +70,7 @@ class ScriptedModel:
         self._slots = anyio.CapacityLimiter(behaviour.slots)
         self._generations: deque[SeenGeneration] = deque(maxlen=100)
         self._started = 0
+        self._tokens_generated = 0
         self._waiting = 0
         self._stats_changed = anyio.Event()
         self._transports: set[asyncio.Transport] = set()
@@ -136,6 +143,8 @@ class ScriptedModel:
         if self.behaviour.dead:
             _cut(request)
             return web.Response()
+        if self.behaviour.plain and (refusal := _refusal_of_plain(request.path, await request.read())):
+            return refusal
         return await handler(request)
 
     async def _get_script(self, _: web.Request) -> web.Response:
@@ -172,10 +181,14 @@ class ScriptedModel:
     async def _metrics(self, _: web.Request) -> web.Response:
         labels = f'{{engine="0",model_name="{self.name}"}}'
         stats = self.stats()
+        values = (
+            ("num_requests_running", "gauge", stats.running),
+            ("num_requests_waiting", "gauge", stats.waiting),
+            ("generation_tokens_total", "counter", self._tokens_generated),
+            ("kv_cache_usage_perc", "gauge", self.behaviour.cache_used),
+        )
         return web.Response(
-            text=f"# TYPE vllm:num_requests_running gauge\nvllm:num_requests_running{labels} {stats.running}\n"
-            f"# TYPE vllm:num_requests_waiting gauge\nvllm:num_requests_waiting{labels} {stats.waiting}\n"
-            f"# TYPE vllm:kv_cache_usage_perc gauge\nvllm:kv_cache_usage_perc{labels} {self.behaviour.cache_used}\n"
+            text="".join(f"# TYPE vllm:{n} {kind}\nvllm:{n}{labels} {value}\n" for n, kind, value in values)
         )
 
     async def _tokenize(self, request: web.Request) -> web.Response:
@@ -259,6 +272,7 @@ class ScriptedModel:
         async with aclosing(self._tokens(http_request, request, behaviour)) as tokens:
             async for token in tokens:
                 generation.answer_tokens += 1
+                self._tokens_generated += 1
                 chunk = encoder.feed(token)
                 if request.stream:
                     # A chunk that is no JSON, as from a broken proxy.
@@ -326,24 +340,35 @@ def _error(status: int, message: str, *, retry_after: int | None = None) -> web.
     return response
 
 
+def _refusal_of_plain(path: str, body: bytes) -> web.Response | None:
+    """Return what a server without vLLM's routes and fields answers where it is asked for them."""
+    if path == "/v1/models":
+        return None
+    if path != "/v1/chat/completions":
+        return _error(404, f"Invalid URL (POST {path})")
+    unknown = sorted(msgspec.json.decode(body, type=dict[str, object]).keys() - PLAIN_FIELDS)
+    return _error(400, f"Unrecognized request argument supplied: {unknown[0]}") if unknown else None
+
+
 @asynccontextmanager
 async def scripted_server(
     behaviour: Behaviour | None = None,
     *,
+    host: str = "127.0.0.1",
     port: int = 0,
     name: str = "scripted",
     api_key: str | None = None,
     tls: ssl.SSLContext | None = None,
 ) -> AsyncGenerator[ScriptedModel]:
-    """Serve a scripted model on loopback while the context is open; port 0 takes a free one."""
+    """Serve a scripted model on an address of loopback while the context is open; port 0 takes a free one."""
     model = ScriptedModel(behaviour or Behaviour(), name=name, api_key=api_key)
     # handler_cancellation: a client that leaves frees its slot at once, as with vLLM.
     runner = web.AppRunner(model.app(), handler_cancellation=True, access_log=None, shutdown_timeout=0.1)
     await runner.setup()
     try:
-        site = web.TCPSite(runner, "127.0.0.1", port, reuse_address=True, ssl_context=tls)
+        site = web.TCPSite(runner, host, port, reuse_address=True, ssl_context=tls)
         await site.start()
-        model.url = f"{'https' if tls else 'http'}://127.0.0.1:{runner.addresses[0][1]}"
+        model.url = f"{'https' if tls else 'http'}://{host}:{runner.addresses[0][1]}"
         yield model
     finally:
         await runner.cleanup()

@@ -38,6 +38,7 @@ class Behaviour(msgspec.Struct, frozen=True, kw_only=True):
     queue: int | None = None  # generations allowed to wait for a slot; more are refused with 503, as vLLM does
     max_model_len: int = 32_768
     cache_used: float = 0.0  # the KV cache usage of its metrics
+    plain: bool = False  # chat completions and nothing of vLLM's, as a hosted model has it
     fail_status: int | None = None
     retry_after: int | None = None
     stall_after: int | None = None

@@ -4,7 +4,9 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-_METRIC = re.compile(r"(?<![\w:\"$.])((?:chatbot|ingest|redis|vllm|namespace)[_:][a-z_:0-9]+|up)\b(?:\{([^}]*)\})?")
+_METRIC = re.compile(
+    r"(?<![\w:\"$.])((?:chatbot|ingest|redis|vllm|namespace|kubelet|kube|keda|DCGM)[_:][A-Za-z_:0-9]+|up)\b(?:\{([^}]*)\})?"
+)
 _MATCHER = re.compile(r"(\w+)\s*(=~|!~|!=|=)\s*\"([^\"]*)\"")
 _GROUPED = re.compile(r"\b(?:by|without|on|ignoring)\s*\(([^)]*)\)")
 

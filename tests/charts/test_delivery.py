@@ -1,6 +1,7 @@
 """Images, the compose file and the workflows: they are pinned, run without root, and use the Makefile's targets."""
 
 import ast
+import json
 import re
 import subprocess
 import sys
@@ -8,10 +9,12 @@ from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
+import typer
 import yaml
 
 from chatbot.api import AUDIENCE, ISSUER, key_pair
 from chatbot.settings import Settings as ChatSettings
+from ingest.__main__ import app as ingest_app
 from ingest.settings import Settings as StaffSettings
 from tests.charts.rendering import CHART, ROOT, Doc, helm, of_kind, render, template, tool
 
@@ -98,9 +101,9 @@ def test_an_image_has_what_its_programs_import_and_nothing_else(image: str) -> N
         used |= imported_distributions(ROOT / package)
     # The conversion and CUDA: llm-server and ingest-batch have them, others import them nowhere.
     used -= {"torch", "transformers", "sentence-transformers"}
-    if image == "llm-server":  # of knowledge it imports the embedder alone
-        used = imported_distributions(ROOT / "llm_server") | imported_distributions(ROOT / "knowledge/embedding")
-        used -= {"torch"}
+    if image == "llm-server":  # of knowledge it imports the embedder and the profiles alone
+        rooms = ("llm_server", "knowledge/embedding", "knowledge/profiles")
+        used = set[str]().union(*(imported_distributions(ROOT / room) for room in rooms)) - {"torch"}
     locked = requirements(f"{lock}.lock")
     assert {name for name in used if name not in locked and name != "ray"} == set()
     named = requirements(f"{image}.in") | (requirements("services.in") if image != "llm-server" else set())
@@ -185,15 +188,78 @@ def test_compose_runs_the_chart_s_versions_of_stores() -> None:
     images = yaml.safe_load((CHART / "values.yaml").read_text("utf-8"))["images"]
     for service, name in {"redis": "redis", "redis-exporter": "redisExporter", "postgres": "postgres"}.items():
         repository = images[name]["repository"].removeprefix("library/")
-        assert COMPOSE["services"][service]["image"] == f"{repository}:{images[name]['tag']}"
+        variant = "-alpine" if service == "redis-exporter" else ""
+        assert COMPOSE["services"][service]["image"] == f"{repository}:{images[name]['tag']}{variant}"
     qdrant = COMPOSE["services"]["qdrant"]["image"]
     assert f"{qdrant}-unprivileged" == f"{images['qdrant']['repository']}:{images['qdrant']['tag']}"
+
+
+def test_stores_are_of_patch_releases_without_published_holes() -> None:
+    images = yaml.safe_load((CHART / "values.yaml").read_text("utf-8"))["images"]
+    assert tuple(map(int, images["redis"]["tag"].split("."))) >= (8, 1, 4)
+    assert tuple(map(int, images["postgres"]["tag"].removesuffix("-bookworm").split("."))) >= (17, 10)
+
+
+def compose_errors(file: Doc) -> str:
+    """Return what the compose specification refuses of a file; empty where it is valid."""
+    script = "import sys; from compose_spec import PyCompose; PyCompose.from_json(sys.stdin.read())"
+    command = [tool("tools/bin/python"), "-c", script]
+    completed = subprocess.run(  # noqa: S603
+        command, input=json.dumps(file), capture_output=True, text=True, check=False, timeout=30
+    )
+    return completed.stderr if completed.returncode else ""
+
+
+def test_the_compose_file_is_one_by_its_specification() -> None:
+    # PyYAML has merged the anchors, as Docker does.
+    assert compose_errors(COMPOSE) == ""
+    for key, value, refused in (
+        ("helthcheck", {}, "helthcheck"),
+        ("healthcheck", {"test": ["CMD", "true"], "intervall": "3s"}, "intervall"),
+        ("restart", "sometimes", "sometimes"),
+        ("depends_on", {"redis": {"condition": "service_helthy"}}, "service_helthy"),
+    ):
+        services = {**COMPOSE["services"], "qdrant": {**COMPOSE["services"]["qdrant"], key: value}}
+        assert refused in compose_errors({**COMPOSE, "services": services})
+
+
+ONCE = {"volumes", "weights", "keys", "samples", "question"}
+"""The services that end."""
+
+
+def test_every_server_of_compose_has_a_health_and_is_waited_for_by_it() -> None:
+    services = COMPOSE["services"]
+    assert {name for name, service in services.items() if "healthcheck" not in service} == ONCE
+    for name, service in services.items():
+        for needed, how in service.get("depends_on", {}).items():
+            expected = "service_completed_successfully" if needed in ONCE else "service_healthy"
+            assert how["condition"] == expected, f"{name} waits for {needed}"
+
+
+def test_compose_loads_the_sample_documents_and_asks_one_question() -> None:
+    services = COMPOSE["services"]
+    assert services["samples"]["command"][0] == "load"
+    folder = next(v.split(":")[0] for v in services["samples"]["volumes"] if v.endswith(":/documents:ro"))
+    assert len(list((ROOT / folder).rglob("*.pdf"))) > 3
+    assert services["question"]["depends_on"].keys() >= {"samples", "chatbot", "llm"}
+    script = next(v.split(":")[0] for v in services["question"]["volumes"] if v.endswith(":/ask.py:ro"))
+    source = (ROOT / script).read_text("utf-8")
+    needed = set(re.findall(r"os\.environ\[.(\w+).\]", source))
+    assert needed == {*services["question"]["environment"], "TOKEN"}
+    options = typer.main.get_command(ingest_app).commands["load"].params  # type: ignore[attr-defined]
+    known = {option for parameter in options for option in parameter.opts}
+    assert {word for word in services["samples"]["command"] if word.startswith("--")} <= known
 
 
 def test_compose_s_services_boot_with_what_it_sets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     _, public = key_pair(tmp_path)
     for name, settings in (("chatbot", ChatSettings), ("ingest", StaffSettings)):
-        variables = COMPOSE["services"][name]["environment"]
+        service = COMPOSE["services"][name]
+        mounted = {
+            inside: ROOT / outside for outside, inside, *_ in (volume.split(":") for volume in service["volumes"])
+        }
+        bank_file = Path(service["environment"]["BANK_FILE"])
+        variables = service["environment"] | {"BANK_FILE": str(mounted[str(bank_file.parent)] / bank_file.name)}
         unknown = {v for v in variables if v.split("__")[0].lower() not in settings.model_fields}
         assert unknown == set()
         for variable, value in variables.items():

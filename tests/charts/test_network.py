@@ -2,13 +2,14 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass
+from ipaddress import ip_address, ip_network
 from itertools import permutations
 
 import pytest
 import yaml
 
-from tests.charts.rendering import CHART, NAME, VALUES, Doc, environment, named, of_kind, pods, render
+from tests.charts.network import Component, allowed, components
+from tests.charts.rendering import CHART, NAME, VALUES, Doc, environment, named, of_kind, render
 
 # The flows of docs/architecture.md: (from, to, port) between parts of a release with all its stores.
 FLOWS = {
@@ -20,56 +21,6 @@ FLOWS = {
     ("test", "ingest", 8001),
 }
 PORTS = {8000, 8001, 6333, 6379, 5432, 9121, 443, 53}
-
-
-@dataclass(frozen=True, slots=True)
-class Component:
-    """A component of the release and the labels of its pods."""
-
-    name: str
-    labels: tuple[tuple[str, str], ...]
-
-    def matches(self, selector: Doc) -> bool:
-        """Return whether a label selector selects the component's pods."""
-        labels = dict(self.labels)
-        if any(labels.get(key) != value for key, value in selector.get("matchLabels", {}).items()):
-            return False
-        for term in selector.get("matchExpressions", []):
-            assert term["operator"] == "In"
-            if labels.get(term["key"]) not in term["values"]:
-                return False
-        return True
-
-
-def components(docs: list[Doc]) -> list[Component]:
-    """Return the components that have pods."""
-    by_name = {}
-    for _, pod in pods(docs):
-        labels = pod["metadata"]["labels"]
-        name = labels["app.kubernetes.io/component"]
-        by_name[name] = Component(name, tuple(sorted((k, str(v)) for k, v in labels.items())))
-    return list(by_name.values())
-
-
-def allowed(docs: list[Doc], source: Component, target: Component, port: int) -> bool:
-    """Return whether `source` may connect to `target`: its egress and the target's ingress must allow it."""
-    return permits(docs, source, target, port, "egress") and permits(docs, target, source, port, "ingress")
-
-
-def permits(docs: list[Doc], component: Component, peer: Component, port: int, direction: str) -> bool:
-    """Return whether the component's policies allow traffic with a peer in one direction (`ingress` or `egress`)."""
-    side = "to" if direction == "egress" else "from"
-    policies = [
-        policy["spec"] for policy in of_kind(docs, "NetworkPolicy") if component.matches(policy["spec"]["podSelector"])
-    ]
-    with_direction = [spec for spec in policies if direction.capitalize() in spec["policyTypes"]]
-    assert with_direction, f"{component.name} has no {direction} policy"
-    for rule in (rule for spec in policies for rule in spec.get(direction, [])):
-        ports = {entry["port"] for entry in rule["ports"]}
-        selectors = [to["podSelector"] for to in rule[side] if "namespaceSelector" not in to and "podSelector" in to]
-        if port in ports and any(peer.matches(selector) for selector in selectors):
-            return True
-    return False
 
 
 def test_the_flows_between_components_are_those_of_the_design() -> None:
@@ -142,7 +93,7 @@ def test_without_fetching_pods_connect_outside_only_for_dns_and_identity() -> No
         (where.split("/")[0].removeprefix(f"{NAME}-"), json.dumps(peer))
         for where, rule in rules(docs)
         for peer in rule["peers"]
-        if where.endswith("egress") and "podSelector" not in peer
+        if where.endswith("egress") and "podSelector" not in peer and rule["ports"][0]["port"] != 53
     }
     assert {tier for tier, _ in outside} == {"chatbot", "ingest", "ingest-worker"}
     assert {peer for _, peer in outside} == {'{"ipBlock": {"cidr": "10.20.0.0/24"}}'}
@@ -167,6 +118,53 @@ def test_a_stream_is_neither_cut_nor_buffered_and_probes_are_not_public() -> Non
     assert annotations["nginx.ingress.kubernetes.io/proxy-http-version"] == "1.1"
     assert int(annotations["nginx.ingress.kubernetes.io/proxy-read-timeout"]) > longest
     assert {path["path"] for path in ingress["spec"]["rules"][0]["http"]["paths"]} == paths
+
+
+def test_routes_have_no_timeouts_where_the_gateway_s_controller_refuses_them() -> None:
+    for doc in of_kind(render("values-prod", "--set", "gateway.timeouts=false"), "HTTPRoute"):
+        assert all("timeouts" not in rule for rule in doc["spec"]["rules"]), doc["metadata"]["name"]
+    with_timeouts = of_kind(render("values-prod"), "HTTPRoute")
+    assert len(with_timeouts) == 2
+    assert all("timeouts" in rule for doc in with_timeouts for rule in doc["spec"]["rules"])
+
+
+RESOLVERS: list[Doc] = [
+    {"namespace": {"kubernetes.io/metadata.name": "kube-system"}, "pod": {"k8s-app": "kube-dns"}},  # CoreDNS
+    {"namespace": {"kubernetes.io/metadata.name": "kube-system"}, "pod": {"k8s-app": "node-local-dns"}},
+    {"address": "169.254.20.10"},  # NodeLocal DNSCache
+    {"address": "169.254.169.254"},  # Cloud DNS for GKE
+]
+
+
+def reaches(peer: Doc, target: Doc) -> bool:
+    """Return whether a peer of a rule is the target: an address, or a pod by its labels and its namespace's."""
+    if "address" in target:
+        return "ipBlock" in peer and ip_address(target["address"]) in ip_network(peer["ipBlock"]["cidr"])
+    if "namespaceSelector" not in peer:
+        return False
+    namespace = Component("", tuple(target["namespace"].items()))
+    return namespace.matches(peer["namespaceSelector"]) and Component("", tuple(target["pod"].items())).matches(
+        peer.get("podSelector", {})
+    )
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_names_are_resolved_by_every_cloud_s_resolver_and_no_metadata_server_is_reached(name: str) -> None:
+    docs = list(render(name))
+    for component in components(docs):
+        specs = [p["spec"] for p in of_kind(docs, "NetworkPolicy") if component.matches(p["spec"]["podSelector"])]
+        rules_out = [rule for spec in specs for rule in spec.get("egress", [])]
+        if not rules_out:
+            continue
+        for resolver in RESOLVERS:
+            ports = {
+                (entry["port"], entry["protocol"])
+                for rule in rules_out
+                if any(reaches(peer, resolver) for peer in rule["to"])
+                for entry in rule["ports"]
+            }
+            anybody = {(443, "TCP")} if name == "values-dev" and "address" in resolver else set()
+            assert ports - anybody == {(53, "UDP"), (53, "TCP")}, f"{component.name}: {resolver}"
 
 
 def test_prometheus_finds_every_tier_and_services_lead_to_their_pods() -> None:

@@ -2,7 +2,7 @@
 
 import json
 import runpy
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -15,6 +15,7 @@ from chatbot.models import ModelsFile
 from chatbot.settings import Settings as ChatSettings
 from ingest.__main__ import app as ingest_app
 from ingest.settings import Settings as StaffSettings
+from knowledge.bank import read_banks
 from llm_server.__main__ import app as llm_app
 from llm_server.launch import ServeSettings
 from llm_server.profile import load_profile
@@ -32,6 +33,7 @@ from tests.charts.rendering import (
     of_kind,
     pods,
     render,
+    template,
 )
 
 APPS = {"chatbot": chatbot_app, "ingest": ingest_app, "llm-server": llm_app}
@@ -134,10 +136,10 @@ def test_the_chart_makes_no_secret_and_writes_none_into_a_pod() -> None:
 def test_pods_are_rolled_when_their_models_or_their_secret_change() -> None:
     before = named(render("values"), "Deployment", f"{NAME}-chatbot")["spec"]["template"]["metadata"]["annotations"]
     rotated = render("values", "--set", "secrets.revision=two")
-    longer = render("values", "--set", "llm.pools.h100.maxReplicas=9")
+    other = render("values", "--set", "llm.pools.h100.profile=a100", "--set", "llm.pools.h100.gpu.count=2")
     after = named(rotated, "Deployment", f"{NAME}-chatbot")["spec"]["template"]["metadata"]["annotations"]
     assert before["checksum/secrets"] != after["checksum/secrets"]
-    after = named(longer, "Deployment", f"{NAME}-chatbot")["spec"]["template"]["metadata"]["annotations"]
+    after = named(other, "Deployment", f"{NAME}-chatbot")["spec"]["template"]["metadata"]["annotations"]
     assert before["checksum/models"] != after["checksum/models"]
 
 
@@ -184,7 +186,7 @@ def test_replicas_are_set_exactly_where_no_scaler_owns_them(arguments: tuple[str
     owned = {
         (scaler["spec"]["scaleTargetRef"]["kind"], scaler["spec"]["scaleTargetRef"]["name"]) for scaler in scalers(docs)
     }
-    assert owned or arguments[0] in {"values-dev", "values-airgapped"}
+    assert owned
     for doc in of_kind(docs, "Deployment", "StatefulSet"):
         is_owned = (doc["kind"], doc["metadata"]["name"]) in owned
         assert ("replicas" in doc["spec"]) is not is_owned, doc["metadata"]["name"]
@@ -284,8 +286,6 @@ def test_the_chart_s_profiles_are_those_of_the_llm_server() -> None:
     profiles = runpy.run_path(str(ROOT / "scripts/chart_profiles"))["chart_profiles"]()
     rendered = yaml.safe_load((CHART / "files/profiles.yaml").read_text("utf-8"))
     assert rendered == profiles, "run scripts/chart_profiles"
-    schema = json.loads((CHART / "values.schema.json").read_text("utf-8"))
-    assert schema["$defs"]["profile"]["enum"] == sorted(profiles)
 
 
 def test_placeholders_request_what_model_servers_request_and_are_evicted_first() -> None:
@@ -305,16 +305,37 @@ def test_the_chatbot_reads_the_models_file_that_the_chart_writes(name: str) -> N
     docs = render(name)
     entries = yaml.safe_load(named(docs, "ConfigMap", f"{NAME}-models")["data"]["models.yaml"])
     models = ModelsFile.model_validate(entries)
-    sets = {doc["metadata"]["name"]: doc for doc in of_kind(docs, "StatefulSet")}
+    services = {doc["metadata"]["name"]: doc["spec"] for doc in of_kind(docs, "Service")}
+    sets = {doc["metadata"]["name"]: doc["spec"] for doc in of_kind(docs, "StatefulSet")}
     for entry in models.root:
-        for n, url in enumerate(entry.urls):
-            pod, service, namespace = str(url.host).split(".")[:3]
-            assert pod == f"{service}-{n}"
-            assert sets[service]["spec"]["serviceName"] == service
-            assert namespace == "bank"
-            assert url.port == 8000
+        (url,) = entry.urls
+        service, namespace = str(url.host).split(".")[:2]
+        # Without an address of its own the name has those of the pods: of the ready ones, which is the default.
+        assert entry.follow_dns
+        assert services[service]["clusterIP"] == "None"
+        assert not services[service].get("publishNotReadyAddresses")
+        assert services[service]["selector"] == sets[service]["selector"]["matchLabels"]
+        assert (namespace, url.port) == ("bank", 8000)
     mounted = named(docs, "Deployment", f"{NAME}-chatbot")["spec"]["template"]["spec"]["initContainers"][0]["args"][0]
     assert all(str(entry.tokenizer) in mounted for entry in models.root)
+
+
+def test_the_models_file_says_nothing_of_how_many_pods_there_may_be() -> None:
+    files = {
+        named(render("values", "--set", f"llm.pools.h100.maxReplicas={n}"), "ConfigMap", f"{NAME}-models")["data"][
+            "models.yaml"
+        ]
+        for n in (8, 100)
+    }
+    assert len(files) == 1
+
+
+def test_a_pool_of_any_values_file_is_taken_away_by_null(tmp_path: Path) -> None:
+    (tmp_path / "more.yaml").write_text("llm: {pools: {l4: null}}", "utf-8")
+    docs = render("values-prod", "-f", str(tmp_path / "more.yaml"))
+    assert [doc["metadata"]["name"] for doc in of_kind(docs, "StatefulSet")] == [f"{NAME}-llm-h100"]
+    again = render("values-prod", "--set", "llm.pools.next.profile=h100", "--set", "llm.pools.next=null")
+    assert again == render("values-prod")
 
 
 def test_a_pool_on_trial_is_a_shadow_with_its_share() -> None:
@@ -341,6 +362,42 @@ def test_every_setting_of_the_chart_is_one_of_the_program(name: str) -> None:
                 assert unknown == set(), where
 
 
+def mounted_bank(docs: Sequence[Doc], folder: Path) -> Path:
+    """Write what the chart mounts as the bank's file and its pictures; return the file."""
+    for name, content in named(docs, "ConfigMap", f"{NAME}-bank")["data"].items():
+        (folder / name).write_text(content, "utf-8")
+    return folder / "bank.yaml"
+
+
+def test_the_bank_s_file_and_its_logo_reach_both_services_and_a_new_one_rolls_them(tmp_path: Path) -> None:
+    logo, checksums = tmp_path / "dawn.svg", set()
+    logo.write_text('<svg xmlns="http://www.w3.org/2000/svg"/>\n', "utf-8")
+    for telephone in ("1800-7000", "1800-9000"):
+        values = ("--set", f"bank.names.ko=새벽은행,bank.telephone={telephone},bank.logo=dawn.svg")
+        docs = render("values", *values, "--set-file", f"bankLogos.dawn\\.svg={logo}")
+        (tmp_path / telephone).mkdir()
+        bank = read_banks(mounted_bank(docs, tmp_path / telephone)).first
+        assert (bank.names.ko, bank.names.en, bank.telephone) == ("새벽은행", "Example Bank", telephone)
+        assert bank.logo_file is not None
+        assert bank.logo_file.content == logo.read_bytes()
+        for service in ("chatbot", "ingest"):
+            pod = named(docs, "Deployment", f"{NAME}-{service}")["spec"]["template"]
+            (container,) = pod["spec"]["containers"]
+            assert environment(container)["BANK_FILE"] == "/etc/bank/bank.yaml"
+            assert {"name": "bank", "mountPath": "/etc/bank", "readOnly": True} in container["volumeMounts"]
+            checksums.add((service, pod["metadata"]["annotations"]["checksum/bank"]))
+        worker = named(docs, "Deployment", f"{NAME}-ingest-worker")["spec"]["template"]
+        assert "checksum/bank" not in worker["metadata"]["annotations"]
+    assert len(checksums) == 4
+
+
+@pytest.mark.parametrize("former", ["nameKo=새벽은행", "contact=1800-7000"])
+def test_a_former_value_of_the_bank_is_refused(former: str) -> None:
+    refused = template("values", "--set", f"bank.{former}")
+    assert refused.returncode != 0
+    assert former.partition("=")[0] in refused.stderr
+
+
 @pytest.mark.parametrize("name", VALUES)
 def test_the_chatbot_boots_with_what_the_chart_sets(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     docs = render(name)
@@ -351,6 +408,7 @@ def test_the_chatbot_boots_with_what_the_chart_sets(name: str, monkeypatch: pyte
         plans = tmp_path / "plans.yaml"
         plans.write_text(named(docs, "ConfigMap", f"{NAME}-plans")["data"]["plans.yaml"], "utf-8")
         monkeypatch.setenv("LEDGER__PLANS_FILE", str(plans))
+    monkeypatch.setenv("BANK_FILE", str(mounted_bank(docs, tmp_path)))
     settings = ChatSettings()
     assert settings.host == "0.0.0.0"  # noqa: S104
     assert settings.drain_seconds == settings.turn.longest_answer
@@ -373,13 +431,16 @@ def test_a_drift_reference_reaches_the_chatbot_as_it_was_taken_and_a_new_one_rol
 
 
 @pytest.mark.parametrize("name", VALUES)
-def test_the_staff_side_boots_with_what_the_chart_sets(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_staff_side_boots_with_what_the_chart_sets(
+    name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     containers = [c for _, pod in pods(render(name)) for c in pod["spec"]["containers"] if c["name"] == "ingest"]
     assert len(containers) == (1 if name == "values-dev" else 2), "the API and its workers"
     for container in containers:
         with monkeypatch.context() as patched:
             for entry in container["env"]:
                 patched.setenv(entry["name"], entry.get("value", "postgresql+asyncpg://a:b@c/d"))
+            patched.setenv("BANK_FILE", str(mounted_bank(render(name), tmp_path)))
             settings = StaffSettings()
         assert settings.ingest_host == "0.0.0.0"  # noqa: S104
         assert settings.redis_url is not None, "ingest serve ends at once without the queue"
@@ -394,6 +455,78 @@ def test_every_command_of_a_container_is_one_of_its_program() -> None:
             if command[0] in APPS:
                 group = typer.main.get_command(APPS[command[0]])
                 assert command[1] in group.list_commands(None), where  # type: ignore[attr-defined]
+
+
+def test_every_option_of_a_model_server_is_one_of_its_program() -> None:
+    serve = typer.main.get_command(llm_app).commands["serve"]  # type: ignore[attr-defined]
+    known = {option for parameter in serve.params for option in parameter.opts}
+    for docs in (*map(render, VALUES), render("values", "--set", "llm.pools.h100.hungSeconds=90")):
+        for _, pod in pods(docs):
+            for container in pod["spec"]["containers"]:
+                if container["name"] == "llm-server":
+                    assert {argument.partition("=")[0] for argument in container["args"]} <= known
+    (container,) = pool(docs)["containers"]
+    assert argument(container, "hung-after") == "90"
+    assert not any("hung-after" in text for text in pool(render())["containers"][0]["args"]), "the profile's"
+
+
+def test_the_bank_s_authorities_are_trusted_by_every_pod_of_ours_that_speaks_with_others() -> None:
+    docs = render("values", "--set", "caBundle.configMap=bank-ca,caBundle.key=bundle.pem")
+    found = set()
+    for _, pod in pods(docs):
+        for container in pod["spec"]["containers"]:
+            if container["name"] in {"chatbot", "ingest", "llm-server", "fetch"}:
+                found.add(container["name"])
+                assert environment(container)["SSL_CERT_FILE"] == "/etc/bank-ca/bundle.pem"
+                (mount,) = [m for m in container["volumeMounts"] if m["name"] == "bank-ca"]
+                assert mount == {"name": "bank-ca", "mountPath": "/etc/bank-ca", "readOnly": True}
+                (volume,) = [v for v in pod["spec"]["volumes"] if v["name"] == "bank-ca"]
+                assert volume["configMap"] == {"name": "bank-ca"}
+    assert found == {"chatbot", "ingest", "llm-server", "fetch"}
+
+
+EXTRA: dict[str, list[Doc]] = {
+    "env": [{"name": "HTTPS_PROXY", "value": "http://proxy:3128"}],
+    "volumes": [{"name": "more", "emptyDir": {"sizeLimit": "1Mi"}}],
+    "volumeMounts": [{"name": "more", "mountPath": "/more"}],
+    "initContainers": [{"name": "before", "image": "registry.example.com/tools:1"}],
+}
+
+
+@pytest.mark.parametrize(
+    ("tier", "container_name"), [("chatbot", "chatbot"), ("ingest", "ingest"), ("llm", "llm-server")]
+)
+def test_what_the_operator_adds_is_in_the_pods_of_its_tier_and_in_no_other(tier: str, container_name: str) -> None:
+    docs = render("values", "--set-json", f"extra.{tier}={json.dumps(EXTRA)}")
+    found = 0
+    for where, pod in pods(docs):
+        (container, *_) = pod["spec"]["containers"]
+        has = {
+            "env": EXTRA["env"][0] in container.get("env", []),
+            "volumes": EXTRA["volumes"][0] in pod["spec"].get("volumes", []),
+            "volumeMounts": EXTRA["volumeMounts"][0] in container.get("volumeMounts", []),
+            "initContainers": EXTRA["initContainers"][0] in pod["spec"].get("initContainers", []),
+        }
+        expected = container["name"] == container_name
+        assert set(has.values()) == {expected}, f"{where}: {has}"
+        found += expected
+    assert found
+
+
+def test_keda_authenticates_itself_where_prometheus_wants_it() -> None:
+    options = "scaling.authentication.name=prometheus,scaling.authentication.modes=basic"
+    triggers = [
+        trigger
+        for scaler in of_kind(render("values-prod", "--set", options), "ScaledObject")
+        for trigger in scaler["spec"]["triggers"]
+        if trigger["type"] == "prometheus"
+    ]
+    assert len(triggers) >= 5
+    for trigger in triggers:
+        assert trigger["authenticationRef"] == {"name": "prometheus", "kind": "TriggerAuthentication"}
+        assert trigger["metadata"]["authModes"] == "basic"
+    plain = [t for s in of_kind(render("values-prod"), "ScaledObject") for t in s["spec"]["triggers"]]
+    assert all("authenticationRef" not in t and "authModes" not in t["metadata"] for t in plain)
 
 
 def test_certificates_of_qdrant_are_mounted_where_the_settings_say() -> None:

@@ -34,7 +34,22 @@ CANARY = (
     "--set", "chatbot.canary.enabled=true", "--set", "chatbot.canary.tag=0.2.0", "--set", "ingress.enabled=true",
     "--set", "ingress.customerHosts={chat.example.com}",
 )  # fmt: skip
-RENDERS = [*((name,) for name in VALUES), ("values", *SCALED), ("values-prod", *CANARY)]
+PAY_DAY = json.dumps(
+    [{"name": "pay-day", "start": "30 8 25 * *", "end": "0 13 25 * *", "timezone": "Asia/Seoul", "replicas": 8}]
+)
+CALENDAR = (
+    "--set-json",
+    f"chatbot.scaling.calendar={PAY_DAY}",
+    "--set-json",
+    f"llm.pools.h100.scaling.calendar={PAY_DAY}",
+)
+RENDERS = [
+    *((name,) for name in VALUES),
+    ("values", *SCALED),
+    ("values-prod", *CANARY),
+    ("values-prod", *CALENDAR),
+    ("values-prod", "--set", "scaling.authentication.name=prometheus,caBundle.configMap=bank-ca"),
+]
 
 
 @pytest.mark.parametrize("major", [3, 4])
@@ -108,9 +123,10 @@ def test_the_types_detect_an_unknown_key_two_levels_down(tmp_path: Path) -> None
 def test_every_object_belongs_to_the_release_and_its_namespace() -> None:
     for arguments in RENDERS:
         for doc in render(*arguments):
-            assert doc["metadata"]["name"].startswith(NAME), doc["metadata"]["name"]
-            assert doc["metadata"]["labels"]["app.kubernetes.io/instance"] == "bank"
             cluster_wide = doc["kind"] == "PriorityClass"
+            prefix = f"bank-{NAME}" if cluster_wide else NAME
+            assert doc["metadata"]["name"].startswith(prefix), doc["metadata"]["name"]
+            assert doc["metadata"]["labels"]["app.kubernetes.io/instance"] == "bank"
             assert cluster_wide or doc["metadata"]["namespace"] == "bank"
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from chatbot.events import NoticeCode
-from chatbot.notices import DEGRADATION_LEVELS, DegradationLevel, degradation_notice, notice
+from chatbot.notices import DEGRADATION_LEVELS, TEXTS, DegradationLevel, degradation_notice, notice
 from chatbot.transcript import AnswerState
 from knowledge.passage import LANGUAGES, Language
 
@@ -23,8 +23,12 @@ def test_a_hand_off_without_quotes_promises_none(language: Language) -> None:
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-def test_the_other_notices_are_there(language: Language) -> None:
-    assert notice(NoticeCode.MASKED, language).text != notice(NoticeCode.HISTORY_UNAVAILABLE, language).text
+def test_every_code_has_a_text_in_each_language(language: Language) -> None:
+    degraded = {degradation_notice(level, language).code for level in DEGRADATION_LEVELS}
+    assert {*TEXTS, *degraded} == set(NoticeCode)
+    texts = [notice(code, language).text for code in TEXTS]
+    assert len(set(texts)) == len(TEXTS)
+    assert all(("가" <= text[0] <= "힣") is (language == "ko") for text in texts)
 
 
 def test_an_answer_counts_for_the_lowest_level_it_reached() -> None:

@@ -1,5 +1,6 @@
 """What the process does when its Redis hangs, dies and comes back: a server of its own, stopped and killed for real."""
 
+import resource
 import signal
 import uuid
 from collections.abc import AsyncGenerator
@@ -138,6 +139,52 @@ async def test_a_full_redis_refuses_writes_and_reads_on_and_one_that_would_evict
     assert not breaker.is_open, "it answers"
     await client.config_set("maxmemory", 0)
     assert await history.append(owner, "c2", [question], now=2.0)
+
+
+def let_files_grow_to(server: RedisServer, size: int) -> None:
+    """Let no file of the Redis grow past `size` bytes: a write past it fails as one to a full disk does."""
+    _, hard = resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(server.process.pid, resource.RLIMIT_FSIZE, (size, hard))
+
+
+@pytest.mark.faults
+async def test_with_a_full_disk_redis_refuses_writes_reads_on_and_heals_and_loses_nothing(
+    server: RedisServer, client: Redis
+) -> None:
+    breaker = RedisBreaker(SETTINGS.breaker)
+    history, owner = History(client, breaker, HistorySettings()), Owner(uuid.uuid4().hex, "lee")
+    acknowledged: list[str] = []
+
+    async def written(n: int) -> bool:
+        question = StoredMessage(id=f"q{n}", parent_id=None, role="user", text="질문", at=float(n))
+        with suppress(StoreUnavailable):
+            if await history.append(owner, f"c{n}", [question], now=float(n)):
+                acknowledged.append(f"c{n}")
+                return True
+        return False
+
+    assert await written(0)
+    let_files_grow_to(server, 0)
+    with anyio.fail_after(patient(2)):
+        n = 1
+        while await written(n):  # what it takes until it notices is in its memory, and written later
+            n += 1
+            await anyio.sleep(0.01)
+    assert not await written(1001), "it goes on to refuse"
+    assert not breaker.is_open, "it answers"
+    for conversation in acknowledged:
+        assert (await history.load(owner, conversation)).messages
+    let_files_grow_to(server, resource.RLIM_INFINITY)
+    with anyio.fail_after(patient(5)):
+        while not await written(2000):
+            await anyio.sleep(0.05)
+    await anyio.sleep(1.1)  # appendfsync everysec: what is a second old is on the disk
+    server.restart()
+    with anyio.fail_after(patient(5)):
+        while not await written(3000):
+            await anyio.sleep(0.05)
+    for conversation in acknowledged:
+        assert (await history.load(owner, conversation)).messages
 
 
 async def test_after_a_kill_the_client_is_back_within_two_seconds_and_nothing_settled_is_lost(

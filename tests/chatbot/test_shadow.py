@@ -7,9 +7,11 @@ import pytest
 
 from chatbot.errors import ModelUnavailable
 from chatbot.grounding import GroundingMode, GroundingStream
-from chatbot.models import BreakerState, Sampling
+from chatbot.models import Sampling
 from chatbot.shadow import Shadow, Verdict
 from chatbot.tokenizer import RenderedChat, Tokenizer
+from evals.sample_bank import sample_banks
+from knowledge.breaker import BreakerState
 from llm_server.scripted import Behaviour
 from tests.chatbot.grounding.fed_streams import passage
 from tests.chatbot.models.scripted_pool import CHAT, Served, ask, prompt, serve
@@ -33,7 +35,7 @@ def follow(
     """Ask the shadow the prompt of `ask`; `scope` is cancelled by a revocation."""
     shadow.follow(
         RenderedChat(prompt(served.models.tokenizer), CHAT),
-        GroundingStream([SAYS], grounding=GroundingMode.STRICT, language="ko", question="", contact="1599-0000"),
+        GroundingStream([SAYS], grounding=GroundingMode.STRICT, language="ko", question="", bank=sample_banks().first),
         sampling=Sampling(max_tokens=100),
         conversation_id=conversation_id,
         cache_salt="hanbit",

@@ -14,6 +14,7 @@ from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from chatbot.audit import Audit, Versions, open_audit
+from chatbot.calibration import read_calibration
 from chatbot.conversations import ConversationIds, History, HistorySettings, Owner, StoredMessage
 from chatbot.deferred import DeferredSettings, DeferredWrites
 from chatbot.errors import AuditUnavailable
@@ -27,11 +28,13 @@ from chatbot.services import Services, TurnSettings
 from chatbot.tokenizer import Tokenizer
 from chatbot.transcript import Question
 from chatbot.turn import open_turn
-from knowledge.glossary import load_glossary
+from evals.sample_bank import sample_banks
+from knowledge.bank import read_banks
 from knowledge.identity import Principal
 from knowledge.withdrawals import Withdrawals, load_withdrawals
 from tests.answers import customer
 from tests.audit import SETTINGS, faults
+from tests.bank import of_the_sample_bank, write_bank
 from tests.chatbot.conftest import PATIENT
 from tests.conftest import RedisServer
 from tests.passages import DEPOSIT, NOW, TENANT, FirstAxis, indexed_passages
@@ -66,24 +69,24 @@ class Bank:
 
 @pytest.fixture
 async def bank(redis: Redis, engine: AsyncEngine, tokenizer: Tokenizer, tmp_path: Path) -> AsyncGenerator[Bank]:
-    breaker, glossary = RedisBreaker(PATIENT), load_glossary()
+    breaker = RedisBreaker(PATIENT)
     history, ledger = History(redis, breaker, HistorySettings()), Ledger(redis, breaker, LedgerSettings())
     withdrawals = await load_withdrawals(engine)
     async with open_audit(engine, SETTINGS) as audit, indexed_passages(tmp_path / "index", FirstAxis()) as index:
         parts = SimpleNamespace(
             settings=TurnSettings(),
+            answerability=lambda: read_calibration(None).answerability,
             audit=audit,
+            banks=sample_banks(),
             conversation_ids=ConversationIds("a key that only tests have", begin_within=60),
             deferred=DeferredWrites(DeferredSettings()),
             history=history,
             ledger=ledger,
             models=SimpleNamespace(tokenizer=tokenizer, model=MODEL, think=False),
             now=lambda: NOW,
-            prompts=PromptBuilder(
-                load_templates(), tokenizer, banks={"ko": "한빛은행", "en": "Hanbit Bank"}, passage_tokens=1000
-            ),
-            retrieval=Retrieval(index, RetrievalSettings(), glossary),
-            screener=Screener(("한빛은행",)),
+            prompts=PromptBuilder(load_templates(), tokenizer, passage_tokens=1000),
+            retrieval=Retrieval(index, RetrievalSettings(), sample_banks()),
+            screener=Screener(),
             versions=Versions(model=MODEL, prompt="1", index="passages", embedder="none"),
             withdrawals=withdrawals,
         )
@@ -124,6 +127,18 @@ async def test_a_question_that_its_customer_leaves_while_it_is_kept_is_closed_an
     assert await faults(bank.audit, unclosed_before=1e12) == []
     _, user, _ = await bank.ledger.spending(Caller.of(bank.who, MODEL))
     assert (user.use.tokens, user.use.slots) == (0, 0)
+
+
+async def test_the_model_reads_the_name_of_the_customer_s_bank_and_nothing_of_another(
+    bank: Bank, tmp_path: Path
+) -> None:
+    services = bank.but(banks=read_banks(write_bank(tmp_path)))
+    for tenant, name in ((TENANT, "새벽은행"), ("dusk", "노을은행")):
+        who = customer(sub=uuid4().hex, tenant=tenant)
+        turn = await open_turn(bank.question(), who, services)
+        read = [message.content for prompt in (turn.prompt.answer, *turn.prompt.probes) for message in prompt.messages]
+        assert name in read[0]
+        assert of_the_sample_bank("\n".join(read)) == []
 
 
 async def test_a_withdrawn_passage_is_not_used_although_the_index_still_finds_it(bank: Bank) -> None:

@@ -23,7 +23,7 @@ ARGUMENTS = [
 ]
 CHROMIUM = shutil.which("chromium")
 NEEDS_CHROMIUM = pytest.mark.skipif(CHROMIUM is None, reason="chromium is not installed")
-QUESTION = "샘물 정기예금의 기본 금리와 중도해지 금리를 알려 주세요."
+QUESTION = "샘물 정기예금의 기본 금리와 가입 기간을 알려 주세요."
 SENTENCES = (
     "샘물 정기예금의 기본 금리는 연 3.1%이며 가입 기간은 12개월입니다.",
     "최소 가입 금액은 100만원입니다.",
@@ -114,7 +114,7 @@ async def opened(
 
 async def customer(page: Page) -> str:
     """Return the name of the demo customer that this browser is signed in as."""
-    name: str = await page.evaluate("localStorage.getItem('hanbit.customer')")
+    name: str = await page.evaluate("localStorage.getItem('bank.customer')")
     return name
 
 

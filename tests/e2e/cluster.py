@@ -34,8 +34,8 @@ from tests.e2e.events import SentEvent, read_events
 from tests.e2e.metrics import total
 from tests.forked import Forked
 from tests.patience import patient
+from tests.switch import PATHS
 
-PATHS = "/usr/sbin:/usr/local/sbin:/usr/bin"
 NEEDS_HAPROXY = pytest.mark.skipif(shutil.which("haproxy", path=PATHS) is None, reason="needs haproxy")
 LEDGER = f"ledger:{{{TENANT}}}"
 # What a bank's balancer does: leaves a replica that is not ready, asks another one where nothing was begun (a 503
@@ -296,9 +296,11 @@ def models_file(folder: Path, primaries: Sequence[Server], fallback: Server) -> 
     return file
 
 
-def scripted(folder: Path, n: int, *, name: str = "scripted") -> Server:
+def scripted(folder: Path, n: int, *, name: str = "scripted", script: Path | None = None) -> Server:
+    """Return a scripted model, which behaves from its start as the file says."""
     port, log = free_port(), folder / f"model-{n}.log"
     command = [sys.executable, "-m", "llm_server.scripted", "--port", str(port), "--name", name]
+    command += ["--script", str(script)] if script else []
     return Server(begin=lambda: spawned(command, log), port=port, log=log, ready="/health")
 
 
@@ -318,4 +320,4 @@ def balanced(folder: Path, replicas: tuple[Server, Server]) -> Server:
 
 def spawned(command: Sequence[str], log: Path) -> "subprocess.Popen[bytes]":
     with log.open("ab") as out:
-        return subprocess.Popen(command, stdout=out, stderr=out)  # noqa: S603
+        return subprocess.Popen(command, stdout=out, stderr=out, process_group=0)  # noqa: S603  Ctrl-C is ours

@@ -18,6 +18,7 @@ import httpx2
 import pytest
 
 from chatbot.api import ISSUER, LocalSigner, key_pair
+from evals.product import calibrated_for
 from knowledge.identity import Principal
 from llm_server.scripted import write_tokenizer
 from tests.conftest import free_port, made_once
@@ -164,6 +165,10 @@ def scripted_model(folder: Path) -> Iterator[dict[str, str]]:
         yield {"LLM_URLS": url, "LLM_TOKENIZER": str(tokenizer), "LLM_PROFILE": "scripted"}
 
 
+SERVED = ("scripted", "qwen2.5-coder-0.5b-int8", "qwen2.5-coder-1.5b-int8")
+"""The models that stand in for the one that values were fitted with."""
+
+
 def chat_environment(public_key: Path, redis_url: str, **settings: str) -> dict[str, str]:
     """Return the environment of a chat API that trusts a key and lets a customer ask often."""
     return dict(os.environ) | {  # noqa: TID251 - children inherit it
@@ -171,6 +176,7 @@ def chat_environment(public_key: Path, redis_url: str, **settings: str) -> dict[
         "AUTH__ISSUER": ISSUER,
         "AUTH__PUBLIC_KEY_FILE": str(public_key),
         "AUDIT_KEY": "a key for the tests",
+        "CALIBRATION_FILE": str(calibrated_for(public_key.with_name("calibration.yaml"), *SERVED)),
         "LEDGER__LIMITS__USER__REQUESTS_PER_MINUTE": "1000",
         **settings,
     }

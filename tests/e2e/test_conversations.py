@@ -1,17 +1,21 @@
 """Conversations as customers keep them: one answer a key, another answer, branches, feedback, export, no strangers."""
 
 import asyncio
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
 
+import aiohttp
 import httpx2
 import msgspec
 import pytest
 from redis import Redis as BlockingRedis
 
-from tests.e2e.conftest import ENGLISH, KOREAN, Product, audited, new_customer, scripted_model, served, until
+from evals.quality import Customer
+from evals.questions import Dialogue
+from tests.e2e.conftest import ENGLISH, KOREAN, TENANT, Product, audited, new_customer, scripted_model, served, until
 from tests.e2e.events import SentEvent, read_events, text_of
 from tests.e2e.metrics import total
 
@@ -389,22 +393,42 @@ async def test_a_refused_question_never_reaches_the_model_with_a_later_one(produ
     assert not any("관리자 모드" in prompt for prompt in prompts)
 
 
-async def test_a_question_that_leaves_out_its_subject_is_asked_as_a_whole_and_the_customer_sees_it(
-    product: Product,
-) -> None:
+async def test_a_choice_of_two_is_asked_with_what_it_chooses_and_the_customer_sees_it(product: Product) -> None:
+    both, asked = "샘물 정기예금이랑 해외송금은 누가 이용해요?", "그럼 앞에 거는 앱으로 언제 해지하나요?"
     whole = "샘물 정기예금은 앱으로 언제 해지하나요?"
     async with product.client(new_customer()) as http:
-        first = await product.ask(http, KOREAN)
+        first = await product.ask(http, both)
         assert first[0].field("understood_as") == ""
         conversation_id = first[0].field("conversation_id")
-        second = await product.ask(http, "그럼 앱으로 언제 해지하나요?", conversation_id=conversation_id)
+        second = await product.ask(http, asked, conversation_id=conversation_id)
         assert second[0].field("understood_as") == whole
         kept = (await http.get(f"/v1/conversations/{conversation_id}")).json()["messages"]
         assert [(m["text"], m.get("standalone")) for m in kept if m["role"] == "user"] == [
-            (KOREAN, None),
-            ("그럼 앱으로 언제 해지하나요?", whole),
+            (both, None),
+            (asked, whole),
         ]
     async with httpx2.AsyncClient(base_url=product.model_url) as model:
         prompts = [prompt for prompt in (await model.get("/prompts")).json() if whole in prompt]
     assert prompts
-    assert not any(KOREAN in prompt for prompt in prompts), "a question that is understood alone needs no history"
+    assert not any(both in prompt for prompt in prompts), "a question that is understood alone needs no history"
+
+
+async def test_a_dialogue_of_the_evals_is_one_conversation(replicas: tuple[Product, Product]) -> None:
+    product = replicas[0]
+    turns = [
+        {"text": text, "kind": kind, "whole": text, "answers": ["x"], "documents": [], "unanswerable": False}
+        for text, kind in ((KOREAN, "opening"), ("앱에서도 되나요?", "ellipsis"))
+    ]
+    dialogue = msgspec.convert({"id": "d", "language": "ko", "split": "dev", "turns": turns}, Dialogue)
+    async with aiohttp.ClientSession(product.url) as http:
+        customer = Customer(http, product.signer, tenant=TENANT)
+        first, second = await customer.converse(dialogue)
+        assert (first.id, second.id) == ("d/0", "d/1")
+        assert first.sources
+    with closing(sqlite3.connect(product.database)) as database:
+        (body,) = database.execute("SELECT body FROM chatbot_audit WHERE body LIKE '%evals-%'").fetchone()
+    (sub,) = set(re.findall(r"evals-[0-9a-f]{12}", body))
+    async with product.client(sub) as own:
+        (conversation,) = (await own.get("/v1/conversations")).json()["items"]
+        kept = (await own.get(f"/v1/conversations/{conversation['id']}")).json()["messages"]
+    assert [message["text"] for message in kept if message["role"] == "user"] == [KOREAN, "앱에서도 되나요?"]

@@ -6,6 +6,7 @@ The ledger of this product is on a Redis Cluster; with everything else on one Re
 import asyncio
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from uuid import uuid4
 
@@ -161,7 +162,7 @@ async def test_an_admin_sees_and_resets_what_somebody_of_their_tenant_has_spent(
     log = planned.product.data.parent / "chat.log"
     line = next(line for line in log.read_text("utf-8").splitlines() if "limits_reset" in line)
     assert '"scope": "user"' in line
-    assert '"name": "lee"' in line
+    assert f'"name": "{sha256(f"{tenant}/lee".encode()).hexdigest()[:16]}"' in line, "a customer is not named in a log"
 
 
 async def test_nobody_but_an_admin_and_no_admin_of_another_bank_sees_or_resets(planned: Planned) -> None:

@@ -7,11 +7,15 @@ that a refusal is immediate.
 import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 
+import aiohttp
 import httpx2
 import pytest
 
-from tests.e2e.conftest import Product, scripted_model, served, until
+from evals.quality import Customer
+from evals.questions import Sample
+from tests.e2e.conftest import TENANT, Product, scripted_model, served, until
 from tests.e2e.events import SentEvent, read_events
 from tests.e2e.metrics import total
 from tests.e2e.model import requests
@@ -107,6 +111,26 @@ async def test_waiting_is_told_in_order_and_beyond_the_bound_is_a_refusal_with_a
         await until(lambda: all(asked.over for asked in (first, second, third, batch)), 30)
     asked = (await requests(small.model_url))[-4:]
     assert [request["priority"] for request in asked] == [0, 0, 0, 10], "the service goes last, and the model knows"
+
+
+async def test_a_customer_of_the_evals_comes_back_when_the_product_says_so(small: Product) -> None:
+    await small.tell(stall_after=0)
+    before = await total(small.url, "chatbot_turned_away_total", priority="20", why="full")
+    async with customers(small) as ask, aiohttp.ClientSession(small.url) as http:
+        first = ask("first", "customer")
+        await until(lambda: first.named("sources"), 10)
+        waiting = [ask(name, "customer") for name in ("second", "third")]
+        await until(lambda: all(asked.named("queued") for asked in waiting), 10)
+        customer = Customer(http, small.signer, tenant=TENANT)
+        async with asyncio.TaskGroup() as tasks:
+            answer = tasks.create_task(customer.ask(Sample(id="q", text=QUESTION["message"])))
+            await until(partial(turned_away_after, small, before), 10)
+            await small.restore()
+    assert answer.result().finish_reason in {"stop", "refused", "withheld"}
+
+
+async def turned_away_after(product: Product, before: float) -> bool:
+    return await total(product.url, "chatbot_turned_away_total", priority="20", why="full") > before
 
 
 async def test_whoever_cancels_while_queued_gives_the_place_back_at_once(small: Product) -> None:

@@ -102,6 +102,9 @@ async def test_before_the_first_answer_the_page_says_that_an_ai_answers_and_how_
     await expect(welcome).to_contain_text("사람이 아닌 AI가 답합니다")
     await expect(welcome).to_contain_text("1599-0000")
     await expect(desk.locator("a[href='tel:15990000']")).to_be_visible()
+    await expect(desk.locator("#example-list button")).to_have_count(3)
+    assert await desk.title() == "AI 상담 · 한빛은행"
+    assert await desk.evaluate("getComputedStyle(document.documentElement).getPropertyValue('--brand')") == "#14488c"
 
 
 async def test_stop_ends_the_answer_and_the_models_work(desk: Page, scripted: Product) -> None:
@@ -149,12 +152,12 @@ async def test_another_answer_is_asked_for_and_the_first_is_found_again_by_keybo
     desk: Page, scripted: Product
 ) -> None:
     await finished(await ask(desk))
-    await scripted.tell(answer=SENTENCES[2])
+    await scripted.tell(answer=SENTENCES[0])
     await desk.get_by_role("button", name="다시 답변받기").focus()
     await desk.keyboard.press("Enter")
     answer, place = desk.locator(".answer"), desk.locator(".answer .place")
     await expect(place).to_have_text("2/2")
-    assert await words(answer) == SENTENCES[2]
+    assert await words(answer) == SENTENCES[0]
     assert await desk.evaluate("document.activeElement.matches('.answer')")
 
     await desk.get_by_role("button", name="앞의 것 보기").focus()
@@ -171,7 +174,7 @@ async def test_another_answer_is_asked_for_and_the_first_is_found_again_by_keybo
     await expect(place).to_have_text("1/2")
     await desk.get_by_role("button", name="다음 것 보기").click()
     await expect(desk.locator(".answer")).to_have_count(1)
-    assert await words(answer) == SENTENCES[2]
+    assert await words(answer) == SENTENCES[0]
 
 
 async def test_a_thumb_and_its_reasons_are_kept_by_keyboard_in_both_languages(desk: Page) -> None:
@@ -344,7 +347,7 @@ async def test_after_a_reload_and_on_a_second_device_the_running_answer_goes_on(
     await expect(answer.locator(".body")).to_contain_text(SENTENCES[0])
     name, address = await customer(desk), desk.url
     async with opened(browser, scripted.url, language="en-US") as (phone, _):
-        await phone.evaluate("(name) => localStorage.setItem('hanbit.customer', name)", name)
+        await phone.evaluate("(name) => localStorage.setItem('bank.customer', name)", name)
         await phone.goto(address.replace("#", "?again#"))  # a load, not a jump in the page that knows another customer
         elsewhere = phone.locator(".answer")
         await expect(elsewhere).to_have_attribute("aria-busy", "true")

@@ -79,7 +79,13 @@ def vllm(engines: list[Engine]) -> dict[str, str]:
     """The settings that point the product to them."""
     weights = Path(os.environ.get("WEIGHTS_DIR", "~/.cache/bank-chatbot/weights")).expanduser()  # noqa: TID251
     urls = ",".join(engine.url for engine in engines)
-    return {"LLM_URLS": urls, "LLM_TOKENIZER": str(weights / PROFILE), "LLM_PROFILE": PROFILE}
+    # What the model writes is tried, which its profile leaves out.
+    return {
+        "LLM_URLS": urls,
+        "LLM_TOKENIZER": str(weights / PROFILE),
+        "LLM_PROFILE": PROFILE,
+        "TURN__ANSWER": "write",
+    }
 
 
 @pytest.fixture(scope="module")

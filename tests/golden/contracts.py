@@ -18,6 +18,7 @@ from chatbot.events import EVENTS, LISTS
 from chatbot.metrics import Metrics as ChatMetrics
 from chatbot.services import Services as ChatServices
 from chatbot.settings import Settings as ChatSettings
+from evals.sample_bank import sample_banks
 from ingest.app import create_app as create_staff_app
 from ingest.errors import IngestError
 from ingest.metrics import Metrics as StaffMetrics
@@ -36,7 +37,7 @@ def lines(rows: Iterator[Mapping[str, Any]]) -> str:
 
 def chat_openapi() -> str:
     """Return the chat API's OpenAPI document; no route is called, so no service is needed."""
-    services, signer = SimpleNamespace(ledger=None, models=None), SimpleNamespace()
+    services, signer = SimpleNamespace(banks=sample_banks(), ledger=None, models=None), SimpleNamespace()
     app = create_chat_app(cast("ChatServices", services), demo=cast("LocalSigner", signer))
     return json.dumps(app.openapi(), ensure_ascii=False, indent=1) + "\n"
 
@@ -44,7 +45,8 @@ def chat_openapi() -> str:
 def staff_openapi() -> str:
     """Return the staff API's OpenAPI document."""
     services = SimpleNamespace(blobs=SimpleNamespace(most_bytes=1))
-    return json.dumps(create_staff_app(cast("StaffServices", services)).openapi(), ensure_ascii=False, indent=1) + "\n"
+    app = create_staff_app(cast("StaffServices", services), sample_banks())
+    return json.dumps(app.openapi(), ensure_ascii=False, indent=1) + "\n"
 
 
 def error_codes(root: type[ChatError | IngestError]) -> str:

@@ -14,7 +14,9 @@ SERVICES = pytest.mark.parametrize("model", [ChatSettings, StaffSettings], ids=[
 
 
 @pytest.mark.parametrize("name", pages.PAGES)
-def test_a_reference_page_is_what_the_code_says(name: str) -> None:
+def test_a_reference_page_is_what_the_code_says(name: str, request: pytest.FixtureRequest) -> None:
+    if request.config.getoption("--write-golden"):
+        (pages.DOCS / name).write_text(pages.PAGES[name](), "utf-8")
     text = (pages.DOCS / name).read_text("utf-8")
     assert text == pages.PAGES[name](), f"docs/{name} differs from the code: `{pages.COMMAND}` writes it anew"
 

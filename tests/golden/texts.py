@@ -6,14 +6,13 @@ from dataclasses import replace
 from datetime import date
 from itertools import product
 
-from chatbot.events import NoticeCode
-from chatbot.notices import DegradationLevel, degradation_notice, notice
+from chatbot.notices import TEXTS, DegradationLevel, degradation_notice, notice
 from chatbot.prompt import PromptBuilder, load_templates
 from chatbot.questions import CannedReply, canned_reply, handoff
 from chatbot.tokenizer import Message, RenderedChat, Tokenizer
+from evals.sample_bank import sample_banks
 from knowledge.passage import LANGUAGES, Language, Passage
 
-CONTACT = "1599-0000"
 DEPOSIT = Passage(
     tenant="hanbit", document_id="deposit", version=2, n=3, title="정기예금", section="정기예금 > 금리", page=1,
     text="기본 금리는 연 3.1%입니다. <문서 9> [2] 중도해지 금리는 연 0.5%입니다.", language="ko", product=None,
@@ -42,12 +41,12 @@ def prompts(tokenizer: Tokenizer) -> str:
 
 
 def each_prompt(tokenizer: Tokenizer) -> Iterator[tuple[str, RenderedChat]]:
-    banks: dict[Language, str] = {"ko": "한빛은행", "en": "Hanbit Bank"}
-    builder = PromptBuilder(load_templates(), tokenizer, banks=banks, passage_tokens=1000)
+    banks = sample_banks().first.names.model_dump()
+    builder = PromptBuilder(load_templates(), tokenizer, passage_tokens=1000)
     passages = [DEPOSIT, REMITTANCE]
     for language, history in product(LANGUAGES, ((), HISTORY)):
         question, case = QUESTIONS[language], f"{language} {len(history)} earlier messages"
-        prompt = builder.build(question, history=history, passages=passages, language=language)
+        prompt = builder.build(question, bank=banks[language], history=history, passages=passages, language=language)
         yield f"answer {case}", prompt.answer
         for n, probe in enumerate(prompt.probes):
             yield f"probe {n} {case}", probe
@@ -58,16 +57,12 @@ def canned_replies() -> str:
     """Return every text of the bank's own, by its code and language."""
     rows = [
         *(
-            (f"{reply} {lang}", canned_reply(reply, lang, contact=CONTACT))
+            (f"{reply} {lang}", canned_reply(reply, lang, sample_banks().first))
             for reply in CannedReply
             for lang in LANGUAGES
         ),
-        *((f"handoff {lang}", handoff(lang, contact=CONTACT)) for lang in LANGUAGES),
-        *(
-            (f"notice {code} {lang}", notice(code, lang).text)
-            for code in (NoticeCode.MASKED, NoticeCode.HISTORY_UNAVAILABLE, NoticeCode.THINKING)
-            for lang in LANGUAGES
-        ),
+        *((f"handoff {lang}", handoff(lang, sample_banks().first)) for lang in LANGUAGES),
+        *((f"notice {code} {lang}", notice(code, lang).text) for code in TEXTS for lang in LANGUAGES),
         *(
             (f"notice {level} {degradation_notice(level, lang).code} {lang}", degradation_notice(level, lang).text)
             for level in DegradationLevel

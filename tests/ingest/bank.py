@@ -13,6 +13,7 @@ from uuid import uuid4
 import httpx2
 import pytest
 
+from evals.sample_bank import SAMPLE_BANK
 from tests.conftest import free_port
 from tests.forked import Forked
 from tests.ingest.keys import ISSUER, key_and_token
@@ -45,6 +46,7 @@ class Bank:
             "DELIVERY__QUEUE": f"kill-{uuid4().hex}",
             "DELIVERY__IDLE": "2",
             "INGEST_PORT": str(self._port),
+            "BANK_FILE": str(SAMPLE_BANK),
             "PIPELINE__BATCH": "4",
             "CHUNKS__TOKENS": "300",
             "AUTH__ISSUER": ISSUER,

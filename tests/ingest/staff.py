@@ -8,6 +8,7 @@ from pathlib import Path
 import anyio
 from httpx2 import ASGITransport, AsyncClient, Response
 
+from evals.sample_bank import sample_banks
 from ingest.app import create_app
 from ingest.services import Services
 from ingest.worker import Worker
@@ -58,7 +59,7 @@ def with_tokens(services: Services, folder: Path) -> tuple[Services, Token]:
 async def open_staff(services: Services, folder: Path) -> AsyncGenerator[Staff]:
     """Open the API with a worker; keys lie in `folder`."""
     services, token = with_tokens(services, folder)
-    transport = ASGITransport(app=create_app(services))
+    transport = ASGITransport(app=create_app(services, sample_banks()))
     assert services.job_broker is not None
     async with AsyncClient(transport=transport, base_url="http://staff") as http, anyio.create_task_group() as group:
         group.start_soon(Worker(services, services.job_broker).run)

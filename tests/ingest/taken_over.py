@@ -25,9 +25,18 @@ def read_after_the_act(request: ParseRequest, on_page: OnPage) -> Answer:
         sys.stdin.buffer.readline()
     while act == [b"spin"]:
         pass
+    if act == [b"slow"]:
+        begin_slow_pages(int(words[1]), float(words[2]), on_page)
     if act == [b"long"]:
         begin_pages_until(Path(words[1].decode()), on_page)
     return read_as_requested(request, on_page)
+
+
+def begin_slow_pages(pages: int, seconds: float, on_page: OnPage) -> None:
+    """Begin so many pages, each of which takes so many seconds."""
+    for _ in range(pages):
+        on_page()
+        time.sleep(seconds)
 
 
 def begin_pages_until(gate: Path, on_page: OnPage) -> None:

@@ -8,6 +8,7 @@ from urllib.request import urlopen
 
 import pytest
 
+from evals.sample_bank import SAMPLE_BANK
 from tests.conftest import free_port
 from tests.forked import Forked
 from tests.ingest import samples
@@ -207,7 +208,12 @@ def test_load_goes_through_the_api_of_a_running_process(
     tokens, public = key_and_token(tmp_path)
     port = str(free_port())
     queue = {"REDIS_URL": redis_url, "DELIVERY__QUEUE": f"ingest-{port}"}
-    auth = {"AUTH__ISSUER": ISSUER, "AUTH__PUBLIC_KEY_FILE": str(public), "INGEST_PORT": port}
+    auth = {
+        "AUTH__ISSUER": ISSUER,
+        "AUTH__PUBLIC_KEY_FILE": str(public),
+        "INGEST_PORT": port,
+        "BANK_FILE": str(SAMPLE_BANK),
+    }
     server = command(weights, tmp_path / "data", tmp_path / "log", "serve", variables=auth | queue)
     try:
         wait_for_port(int(port))

@@ -2,6 +2,7 @@
 
 import pytest
 
+from knowledge.profiles import Deadlines
 from llm_server.capacity import PeakLoad, plan_capacity
 from llm_server.profile import Engine, Memory, Profile, Speeds
 
@@ -15,6 +16,7 @@ PROFILE = Profile(
         max_model_len=4096, max_num_seqs=10, max_num_batched_tokens=2048, max_num_queued_reqs=20, shutdown_timeout=1
     ),
     speeds=Speeds(prefill=1000, one_stream=10, all_streams=100, streams=10, measured="made up"),
+    deadlines=Deadlines(prefill=1, answer=1),
     memory=Memory(weights=1, kv_per_token=1, kv_cache=11_000),
 )
 LOAD = PeakLoad(answers_per_minute=60, prompt_tokens=1000, answer_tokens=100, cached_share=0.5)

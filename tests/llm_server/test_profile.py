@@ -7,16 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from llm_server.engine_args import check_engine_args
+from knowledge.profiles import PROFILES, UnknownProfile
+from llm_server.capacity import PeakLoad, plan_capacity
+from llm_server.engine_args import PARSER, check_engine_args
 from llm_server.launch import CannotServe, ServeSettings, command, environment
-from llm_server.profile import PROFILES, Profile, UnknownProfile, load_profile, profile_names, read_profile
+from llm_server.profile import Profile, load_profile, profile_names
 from llm_server.pypi_weights import WEIGHTS
 
 VLLM = Path(__file__).parents[2] / ".venv-llm" / "bin" / "python"
 # vLLM's own parser and its validation of the result; the model is not loaded.
-PARSE = """
+PARSE = f"""
 import json, sys
-from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
+{PARSER}
 from vllm.utils.argparse_utils import FlexibleArgumentParser
 for line in sys.stdin:
     args = make_arg_parser(FlexibleArgumentParser()).parse_args(json.loads(line))
@@ -57,6 +59,40 @@ def test_a_profile_names_pinned_weights_or_a_pinned_commit_and_fits_its_memory(n
     longest = profile.engine.max_model_len * profile.memory.kv_per_token
     assert profile.memory.kv_cache >= longest, "not even one conversation of full length fits"
     assert profile.engine.max_num_queued_reqs >= profile.engine.max_num_seqs
+
+
+@pytest.mark.parametrize("name", [name for name in profile_names() if load_profile(name).device == "cuda"])
+def test_a_profile_that_never_ran_on_a_gpu_says_so(name: str) -> None:
+    profile = load_profile(name)
+    assert ("Never run on a GPU" in profile.about) == ("an estimate" in profile.speeds.measured)
+
+
+def test_a_model_that_answers_customers_has_deadlines(tmp_path: Path) -> None:
+    answering = [profile for profile in map(load_profile, profile_names()) if profile.task == "generate"]
+    assert len(answering) == 10
+    assert all(profile.deadlines and profile.deadlines.prefill <= 1.2 * profile.speeds.prefill for profile in answering)
+    text = (PROFILES / "cpu.yaml").read_text("utf-8")
+    before, _, after = text.partition("deadlines:")
+    path = tmp_path / "mine.yaml"
+    path.write_text(before + after[after.index("memory:") :], encoding="utf-8")
+    with pytest.raises(UnknownProfile, match="needs `deadlines`"):
+        load_profile(str(path))
+
+
+@pytest.mark.parametrize("name", ["hosted", "scripted"])
+def test_what_others_serve_is_no_profile_of_vllm(name: str) -> None:
+    assert name not in profile_names()
+    with pytest.raises(UnknownProfile, match=f"{name}.yaml is wrong: "):
+        load_profile(name)
+
+
+def test_models_of_retrieval_are_served_by_the_pooling_runner_and_have_no_plan_of_answers() -> None:
+    for name in ("embedding", "reranking"):
+        profile = load_profile(name)
+        assert profile.engine_args["runner"] == "pooling"
+        load = PeakLoad(answers_per_minute=1, prompt_tokens=100, answer_tokens=10)
+        with pytest.raises(ValueError, match="writes no answers"):
+            plan_capacity(profile, load)
 
 
 def test_a_cpu_profile_binds_the_cores_and_sends_no_telemetry() -> None:
@@ -122,7 +158,7 @@ def test_a_profile_that_is_not_there_is_named(tmp_path: Path) -> None:
 
 
 def test_an_unknown_profile_is_refused_with_the_choices() -> None:
-    with pytest.raises(UnknownProfile, match="choose from a100, cpu, cpu-small"):
+    with pytest.raises(UnknownProfile, match="choose from a100, b200, cpu, cpu-small"):
         load_profile("tpu")
 
 
@@ -142,7 +178,7 @@ def test_a_wrong_field_is_named(tmp_path: Path, change: str, reason: str) -> Non
     path = tmp_path / "mine.yaml"
     path.write_text("\n".join([*kept[:at], f"  {change}", *kept[at:]]), encoding="utf-8")
     with pytest.raises(UnknownProfile, match=rf"mine.yaml is wrong: {reason}"):
-        read_profile(path)
+        load_profile(str(path))
 
 
 def test_a_model_that_is_not_pinned_to_a_commit_is_refused(tmp_path: Path) -> None:
@@ -150,4 +186,4 @@ def test_a_model_that_is_not_pinned_to_a_commit_is_refused(tmp_path: Path) -> No
     path = tmp_path / "mine.yaml"
     path.write_text(text.replace("8591804019c8b22094c3b5b4454e0edc05dffc98", "main"), encoding="utf-8")
     with pytest.raises(UnknownProfile, match=r"hub\.revision"):
-        read_profile(path)
+        load_profile(str(path))

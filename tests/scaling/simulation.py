@@ -46,6 +46,12 @@ class ScalingPolicy:
     stabilization_seconds: float
     """The HorizontalPodAutoscaler's `stabilizationWindowSeconds` for scaling down."""
     seconds_per_pod_down: float
+    calendar: tuple[tuple[float, float, int], ...] = ()
+    """(begin, end, replicas): floors of KEDA's cron triggers, in seconds of the simulation."""
+
+    def floor(self, now: float) -> int:
+        """Return the replicas that the calendar asks for."""
+        return max((replicas for begin, end, replicas in self.calendar if begin <= now < end), default=0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,6 +212,7 @@ class Simulation:
         self._schedule(now + SYNC_SECONDS, self._scale)
         size = self.result.sizes[-1][1]
         desired = size if self._scraped_demand is None else self._desired_replicas(self._scraped_demand, size)
+        desired = max(desired, self._policy.floor(now))
         self._desired.append((now, desired))
         while self._desired[0][0] < now - self._policy.stabilization_seconds:
             self._desired.popleft()

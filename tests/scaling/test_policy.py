@@ -1,7 +1,9 @@
 """The scaling that the chart renders, simulated: a peak on pay day, a day, and the answers of a terminating pod."""
 
+import json
 import math
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cache
 from itertools import pairwise
 from typing import cast
 
@@ -140,6 +142,70 @@ def day(t: float) -> float:
     return ORDINARY_RATE * (2.1 - 2 * math.cos(phase)) * wave
 
 
+LOADS = (60.0, 180.0, 600.0)
+"""Seconds from a replica's start on a free GPU until it is ready: from a node's disk, a shared volume, a slow one."""
+LEAD_SECONDS = 120.0
+"""How much sooner than a load and a node's start the calendar begins."""
+
+
+@cache
+def enough_replicas() -> int:
+    """Return how many replicas `llm-server plan` wants for the peak, with its room to spare."""
+    peak_load = PeakLoad(
+        answers_per_minute=10 * ORDINARY_RATE * 60, prompt_tokens=2000, answer_tokens=200, spare_replicas=0
+    )
+    return plan_capacity(load_profile("h100"), peak_load).replicas
+
+
+def _entry(replicas: int) -> dict[str, object]:
+    when = {"start": "30 8 25 * *", "end": "0 13 25 * *", "timezone": "Asia/Seoul"}
+    return {"name": "pay-day", **when, "replicas": replicas}
+
+
+CALENDAR = (
+    "--set-json", f"llm.pools.h100.scaling.calendar={json.dumps([_entry(enough_replicas())])}",
+    "--set-json", f"chatbot.scaling.calendar={json.dumps([_entry(20)])}",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PayDay:
+    """A row of the table: the share of those who were turned away or answered without a model, and what it cost."""
+
+    turned_away: float
+    first_token_p95: float
+    gpu_hours: float
+    lost_answers: int
+
+
+@cache
+def pay_day_table(load_seconds: float, *, with_calendar: bool) -> PayDay:
+    """Return what a pay day comes to, of those who ask while the peak lasts; placeholders count as GPUs."""
+    policy, timings = policy_of("values-prod", "h100")
+    timings = replace(timings, load_seconds=load_seconds)
+    if with_calendar:
+        begins = PEAK_BEGINS - load_seconds - NODE_SECONDS - LEAD_SECONDS
+        policy = replace(policy, calendar=((begins, PEAK_ENDS, enough_replicas()),))
+    # The day begins early enough for the slowest load.
+    early = max(LOADS) + NODE_SECONDS
+    policy = replace(policy, calendar=tuple((b + early, e + early, n) for b, e, n in policy.calendar))
+    target = target_of("values-prod")
+    result = Simulation(load_profile("h100"), policy, timings, lambda t: peak(t - early), target_seconds=target).run(
+        early + 1.5 * HOUR
+    )
+    begin, end = PEAK_BEGINS + early, PEAK_ENDS + early
+    away = sum(begin <= at < end for at in (*result.turned_away, *result.without_model))
+    waited = sorted(seconds for at, seconds in result.first_tokens if begin <= at < end)
+    sizes = [*result.sizes, (early + 1.5 * HOUR, 0)]
+    gpu_seconds = sum((later - at) * (size + timings.placeholders) for (at, size), (later, _) in pairwise(sizes))
+    return PayDay(
+        turned_away=away / (away + len(waited)),
+        first_token_p95=waited[int(0.95 * len(waited))],
+        gpu_hours=gpu_seconds / HOUR,
+        lost_answers=result.lost_answers,
+    )
+
+
 def reversals(result: SimulationResult, within: float) -> int:
     """Return how often the size went up and down again, or down and up, within so many seconds."""
     changes = [(at, new - old) for (_, old), (at, new) in pairwise(result.sizes)]
@@ -209,3 +275,27 @@ def test_a_placeholder_is_evicted_once_and_back_with_the_next_node() -> None:
     simulation = Simulation(profile, policy, replace(timings, placeholders=1), peak, target_seconds=target)
     for now in (0.0, timings.node_seconds):
         assert [simulation.gpu_wait_seconds(now) for _ in range(2)] == [0.0, timings.node_seconds]
+
+
+@pytest.mark.parametrize("load_seconds", LOADS)
+def test_a_calendar_lets_customers_in_on_pay_day(load_seconds: float) -> None:
+    demand, known = (pay_day_table(load_seconds, with_calendar=with_calendar) for with_calendar in (False, True))
+    assert demand.turned_away > 0.05, "the peak is one that demand alone does not serve"
+    assert known.turned_away <= 0.02
+    assert known.first_token_p95 <= alert_threshold_seconds()
+    assert known.lost_answers == 0
+    # What the early start costs, against demand alone: the lead and nothing after the peak.
+    lead_hours = enough_replicas() * (load_seconds + NODE_SECONDS + LEAD_SECONDS) / HOUR
+    assert known.gpu_hours <= demand.gpu_hours + 1.5 * lead_hours
+
+
+def test_the_calendar_is_a_trigger_of_both_scalers_and_demand_stays_one() -> None:
+    docs = render("values-prod", *CALENDAR)
+    for kind, name in (("llm-h100", "answers-wanted"), ("chatbot", "active-answers")):
+        triggers = {t["name"]: t for t in named(docs, "ScaledObject", f"{NAME}-{kind}")["spec"]["triggers"]}
+        assert name in triggers
+        assert triggers["pay-day"]["type"] == "cron"
+        assert triggers["pay-day"]["metadata"] == {
+            "timezone": "Asia/Seoul", "start": "30 8 25 * *", "end": "0 13 25 * *",
+            "desiredReplicas": str(enough_replicas() if kind == "llm-h100" else 20),
+        }  # fmt: skip

@@ -2,7 +2,8 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import { followAnswer } from "../customers/answer_stream.js";
-import { ConnectionLost, Problem } from "../customers/api.js";
+import { Problem } from "../customers/api.js";
+import { ConnectionLost } from "../customers/event_stream.js";
 
 const ACCEPTED = 'id: a.1\nevent: accepted\ndata: {"answer_id":"a"}\n\n';
 const SOURCES = 'id: a.2\nevent: sources\ndata: [{"n":1}]\n\n';

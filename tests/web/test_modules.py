@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from edge.page import script_of
+from evals.sample_bank import sample_banks
+
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 SHARED = ROOT / "edge" / "web"
@@ -26,6 +29,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for page, files in PAGES.items():
         shutil.copytree(files, folder / page)
         shutil.copytree(SHARED, folder / page, dirs_exist_ok=True)
+        (folder / page / "bank.js").write_text(script_of(sample_banks().first), "utf-8")
     (folder / "ingest").symlink_to(ROOT / "ingest")  # whose reasons and refusals the page has sentences for
     (folder / "tests").mkdir()
     for script in HERE.glob("*.test.mjs"):

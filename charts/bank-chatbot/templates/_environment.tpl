@@ -57,6 +57,45 @@
 {{- and (eq (index . 1) "read") $root.Values.qdrant.readKeyInSecret | ternary "QDRANT_READ_API_KEY" "QDRANT_API_KEY" -}}
 {{- end }}
 
+{{/* Where the embedder, or the reranker, is: (list $ "embedder") */}}
+{{- define "bank.retrievalEnv" -}}
+{{- $root := index . 0 -}}
+{{- $name := index . 1 -}}
+{{- $prefix := upper $name -}}
+{{- $url := include "bank.retrievalUrl" . }}
+{{- $pool := get (include "bank.pools" $root | fromYaml) (include "bank.retrievalPool" .) }}
+{{- with index $root.Values $name }}
+{{- if $url }}
+- {name: {{ $prefix }}__URL, value: {{ $url | quote }}}
+{{- $model := .model }}
+{{- if $pool }}{{ $model = (include "bank.profile" (list $root $pool) | fromYaml).servedName }}{{ end }}
+{{- with $model }}
+- {name: {{ $prefix }}__MODEL, value: {{ . | quote }}}
+{{- end }}
+{{- if eq $name "embedder" }}
+{{- with include "bank.embedderTokenizer" $root }}
+- {name: EMBEDDER__TOKENIZER, value: {{ . | quote }}}
+{{- end }}
+{{- end }}
+{{- if .keyInSecret }}
+{{ include "bank.secretEnv" (list $root (printf "%s__API_KEY" $prefix)) }}
+{{- end }}
+{{- if .tls.secret }}
+- {name: {{ $prefix }}__CA_FILE, value: /etc/{{ $name }}-tls/ca.crt}
+{{- if .tls.clientCertificate }}
+- {name: {{ $prefix }}__CERT_FILE, value: /etc/{{ $name }}-tls/tls.crt}
+- {name: {{ $prefix }}__KEY_FILE, value: /etc/{{ $name }}-tls/tls.key}
+{{- end }}
+{{- end }}
+{{- else if and .revision (eq $name "embedder") }}
+- {name: EMBEDDER__MODEL, value: {{ .model | quote }}}
+- {name: EMBEDDER__REVISION, value: {{ .revision | quote }}}
+{{- else if or .revision .folder }}
+- {name: {{ $prefix }}__FOLDER, value: {{ include "bank.retrievalFolder" (list $root $name) | quote }}}
+{{- end }}
+{{- end }}
+{{- end }}
+
 {{- define "bank.redisEnv" -}}
 {{- if .Values.redis.enabled }}
 {{ include "bank.secretEnv" (list . "REDIS_PASSWORD") }}
@@ -90,5 +129,45 @@
 {{- range $name := keys . | sortAlpha }}
 - name: {{ $name }}
   value: {{ get $ $name | toString | quote }}
+{{- end }}
+{{- end }}
+
+{{/* The bank's authorities, for Python, botocore, curl and pip: all of `bank.caEnv`, `bank.caMount` and `bank.caVolume`. */}}
+{{- define "bank.caEnv" -}}
+{{- if .Values.caBundle.configMap }}
+{{- range $name := list "SSL_CERT_FILE" "REQUESTS_CA_BUNDLE" "AWS_CA_BUNDLE" "CURL_CA_BUNDLE" "PIP_CERT" }}
+- {name: {{ $name }}, value: /etc/bank-ca/{{ $.Values.caBundle.key }}}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "bank.caMount" -}}
+{{- if .Values.caBundle.configMap }}
+- {name: bank-ca, mountPath: /etc/bank-ca, readOnly: true}
+{{- end }}
+{{- end }}
+
+{{- define "bank.caVolume" -}}
+{{- with .Values.caBundle.configMap }}
+- name: bank-ca
+  configMap:
+    name: {{ . }}
+{{- end }}
+{{- end }}
+
+{{/* A list that the operator adds to a tier's pods: (list $ "chatbot" "env") */}}
+{{- define "bank.extra" -}}
+{{- $root := index . 0 -}}
+{{- with get (index $root.Values.extra (index . 1)) (index . 2) }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
+{{/* KEDA's way in where Prometheus wants one; indented as a trigger's keys. */}}
+{{- define "bank.prometheusAuthentication" -}}
+{{- with .Values.scaling.authentication }}
+{{- if .name }}
+authenticationRef: {name: {{ .name }}, kind: {{ .kind }}}
+{{- end }}
 {{- end }}
 {{- end }}

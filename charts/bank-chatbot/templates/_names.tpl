@@ -16,6 +16,16 @@ app.kubernetes.io/instance: {{ $root.Release.Name }}
 app.kubernetes.io/component: {{ index . 1 }}
 {{- end }}
 
+{{/* A pod's labels, and nothing that a new chart changes without a new image: it would restart every GPU server and
+store. (list $ "component") */}}
+{{- define "bank.podLabels" -}}
+{{- $root := index . 0 -}}
+{{ include "bank.selector" . }}
+{{- with $root.Values.commonLabels }}
+{{ toYaml . }}
+{{- end }}
+{{- end }}
+
 {{/* All labels of an object: (list $ "component") */}}
 {{- define "bank.labels" -}}
 {{- $root := index . 0 -}}
@@ -49,7 +59,10 @@ digest only by what uses them. */}}
 {{- define "bank.pools" -}}
 {{- $pools := dict -}}
 {{- range $name, $pool := .Values.llm.pools -}}
+{{- /* Of an entry that another values file has made, Helm leaves the null. */ -}}
+{{- if $pool -}}
 {{- $_ := set $pools $name (mergeOverwrite (deepCopy $.Values.llm.poolDefaults) $pool) -}}
+{{- end -}}
 {{- end -}}
 {{- toYaml $pools -}}
 {{- end }}
@@ -58,11 +71,107 @@ digest only by what uses them. */}}
 {{- printf "%s-llm-%s" (include "bank.fullname" (index . 0)) (index . 1) -}}
 {{- end }}
 
-{{/* What the image knows of a pool's profile: (list $ $pool) gives YAML. */}}
+{{/* What the image knows of a pool's profile, or what stands in one of the operator's own: (list $ $pool) gives YAML. */}}
 {{- define "bank.profile" -}}
 {{- $root := index . 0 -}}
+{{- $name := (index . 1).profile -}}
+{{- with get $root.Values.llm.profiles $name -}}
+{{- $fields := dict "task" (.task | default "generate") "device" .device "servedName" .served_name "shutdownTimeout" .engine.shutdown_timeout -}}
+{{- $_ := set $fields "gpus" (eq .device "cuda" | ternary (.engine.tensor_parallel_size | default 1) 0) -}}
+{{- if .hub }}{{ $_ := set $fields "hub" .hub }}{{ else }}{{ $_ := set $fields "weights" .weights }}{{ end -}}
+{{- toYaml $fields -}}
+{{- else -}}
 {{- $profiles := $root.Files.Get "files/profiles.yaml" | fromYaml -}}
-{{- index $profiles (index . 1).profile | toYaml -}}
+{{- if not (hasKey $profiles $name) -}}
+{{- fail (printf "unknown-profile: there is no profile %s: it is one of those of the image (%s), or of llm.profiles" $name (keys $profiles | sortAlpha | join ", ")) -}}
+{{- end -}}
+{{- index $profiles $name | toYaml -}}
+{{- end -}}
+{{- end }}
+
+{{/* How a profile is named to llm-server and the chatbot: by its name, or by the path of one of the operator's own:
+(list $ "name") */}}
+{{- define "bank.profileName" -}}
+{{- $root := index . 0 -}}
+{{- if get $root.Values.llm.profiles (index . 1) -}}
+{{- printf "/etc/profiles/%s.yaml" (index . 1) -}}
+{{- else -}}
+{{- index . 1 -}}
+{{- end -}}
+{{- end }}
+
+{{/* The pool that serves the embedder or the reranker, by its name; empty where none does: (list $ "embedder") */}}
+{{- define "bank.retrievalPool" -}}
+{{- $group := index . 1 -}}
+{{- $found := "" -}}
+{{- range $name, $pool := include "bank.pools" (index . 0) | fromYaml -}}
+{{- if eq $pool.group $group }}{{ $found = $name }}{{ end -}}
+{{- end -}}
+{{- $found -}}
+{{- end }}
+
+{{/* Where its server is: the pool's, or the one that is named; empty where a folder has it: (list $ "embedder") */}}
+{{- define "bank.retrievalUrl" -}}
+{{- $root := index . 0 -}}
+{{- $pool := include "bank.retrievalPool" . -}}
+{{- if $pool -}}
+{{- printf "http://%s.%s.svc.%s:8000" (include "bank.pool" (list $root $pool)) $root.Release.Namespace $root.Values.clusterDomain -}}
+{{- else -}}
+{{- (index $root.Values (index . 1)).url -}}
+{{- end -}}
+{{- end }}
+
+{{/* The folder with the tokenizer of a served embedder; empty where none is named. */}}
+{{- define "bank.embedderTokenizer" -}}
+{{- $pool := include "bank.retrievalPool" (list . "embedder") -}}
+{{- if $pool -}}
+{{- include "bank.weightsFolder" (list . (get (include "bank.pools" . | fromYaml) $pool)) -}}
+{{- else if .Values.embedder.tokenizer -}}
+{{- printf "/models/%s" .Values.embedder.tokenizer -}}
+{{- end -}}
+{{- end }}
+
+{{/* The folder of the embedder or of a reranker, a hub's by its commit: (list $ "embedder"); empty where a server has it. */}}
+{{- define "bank.retrievalFolder" -}}
+{{- $place := index (index . 0).Values (index . 1) -}}
+{{- if include "bank.retrievalUrl" . -}}
+{{- else if $place.revision -}}
+{{- printf "/models/%s@%s" (replace "/" "--" $place.model) (trunc 12 $place.revision) -}}
+{{- else if $place.folder -}}
+{{- printf "/models/%s" $place.folder -}}
+{{- else if eq (index . 1) "embedder" -}}
+/models/e5-small
+{{- end -}}
+{{- end }}
+
+{{/* Whether anybody needs e5-small: as the embedder, or its tokenizer, by which ingest counts where a server's is not known. */}}
+{{- define "bank.needsE5" -}}
+{{- $v := .Values -}}
+{{- if or (eq (include "bank.retrievalFolder" (list . "embedder")) "/models/e5-small") (and $v.embedder.url (not (include "bank.embedderTokenizer" .)) $v.ingest.enabled) -}}
+true
+{{- end -}}
+{{- end }}
+
+{{/* The files on the weights' volume that mark the models of retrieval as whole, as YAML: (list $ "chatbot") */}}
+{{- define "bank.retrievalFiles" -}}
+{{- $root := index . 0 -}}
+{{- $v := $root.Values -}}
+{{- $files := list -}}
+{{- $embedder := include "bank.retrievalFolder" (list $root "embedder") -}}
+{{- if $embedder -}}
+{{- $whole := $v.embedder.revision | empty | not | ternary "fetched.json" (eq $embedder "/models/e5-small" | ternary "weights.json" "modules.json") -}}
+{{- $files = append $files (printf "%s/%s" $embedder $whole) -}}
+{{- $files = append $files (printf "%s/openvino/*/model.xml" $embedder) -}}
+{{- else if include "bank.embedderTokenizer" $root -}}
+{{- $files = append $files (printf "%s/tokenizer.json" (include "bank.embedderTokenizer" $root)) -}}
+{{- else if eq (index . 1) "ingest" -}}
+{{- $files = append $files "/models/e5-small/tokenizer.json" -}}
+{{- end -}}
+{{- $reranker := include "bank.retrievalFolder" (list $root "reranker") -}}
+{{- if and $reranker (eq (index . 1) "chatbot") -}}
+{{- $files = append $files (printf "%s/%s" $reranker ($v.reranker.revision | empty | not | ternary "fetched.json" "config.json")) -}}
+{{- end -}}
+{{- toYaml $files -}}
 {{- end }}
 
 {{/* Which of the images serves a pool: (list $ $pool) */}}
@@ -105,7 +214,8 @@ digest only by what uses them. */}}
 {{- define "bank.priority" -}}
 {{- $root := index . 0 -}}
 {{- if $root.Values.priorityClasses.create -}}
-{{- printf "%s-%s" (include "bank.fullname" $root) (index . 1) -}}
+{{- /* They are the cluster's: the same release may be in a second namespace. */ -}}
+{{- printf "%s-%s-%s" $root.Release.Namespace (include "bank.fullname" $root) (index . 1) -}}
 {{- else -}}
 {{- index $root.Values.priorityClasses (index . 1) | default "" -}}
 {{- end -}}

@@ -38,13 +38,16 @@ tolerations:
 topologySpreadConstraints:
   - maxSkew: 1
     topologyKey: topology.kubernetes.io/zone
-    whenUnsatisfiable: {{ $root.Values.spread.zones }}
+    whenUnsatisfiable: {{ $tier.zoneSpread | default $root.Values.spread.zones }}
+    # Nodes of a lost zone are tainted: they count no longer, or the zone's emptiness would keep pods from the others.
+    nodeTaintsPolicy: Honor
     labelSelector:
       matchLabels:
         {{- include "bank.selector" (list $root $component) | nindent 8 }}
   - maxSkew: 1
     topologyKey: kubernetes.io/hostname
     whenUnsatisfiable: ScheduleAnyway
+    nodeTaintsPolicy: Honor
     labelSelector:
       matchLabels:
         {{- include "bank.selector" (list $root $component) | nindent 8 }}
@@ -71,7 +74,7 @@ capabilities:
   drop: [ALL]
 {{- end }}
 
-{{/* Holds a pod back until its weights lie there: (list $ "image" (list folders)) */}}
+{{/* Holds a pod back until its weights lie there: (list $ "image" (list folders) (list files)) */}}
 {{- define "bank.awaitWeights" -}}
 {{- $root := index . 0 -}}
 - name: await-weights
@@ -80,11 +83,13 @@ capabilities:
   command: [sh, -c]
   args:
     - |
-      for folder in {{ join " " (index . 2) }}; do
+      {{- with index . 2 }}
+      for folder in {{ join " " . }}; do
         until [ -e "$folder/weights.json" ]; do echo "waiting for $folder"; sleep 5; done
       done
-      {{- if has "/models/e5-small" (index . 2) }}
-      until ls /models/e5-small/openvino/*/model.xml >/dev/null 2>&1; do echo "waiting for llm-server fetch e5-small to convert it"; sleep 5; done
+      {{- end }}
+      {{- range index . 3 }}
+      until ls {{ . }} >/dev/null 2>&1; do echo "waiting for {{ . }} of llm-server fetch"; sleep 5; done
       {{- end }}
   resources:
     requests: {cpu: 10m, memory: 16Mi}
@@ -93,6 +98,41 @@ capabilities:
     {{- include "bank.container" $root | nindent 4 }}
   volumeMounts:
     - {name: weights, mountPath: /models, readOnly: true}
+{{- end }}
+
+{{/* Certificates for the servers of retrieval: (list $ (list "embedder" "reranker")) */}}
+{{- define "bank.placesMounts" -}}
+{{- $root := index . 0 -}}
+{{- range index . 1 }}
+{{- if (index $root.Values .).tls.secret }}
+- {name: {{ . }}-tls, mountPath: /etc/{{ . }}-tls, readOnly: true}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "bank.placesVolumes" -}}
+{{- $root := index . 0 -}}
+{{- range $place := index . 1 }}
+{{- with (index $root.Values $place).tls.secret }}
+- name: {{ $place }}-tls
+  secret:
+    secretName: {{ . }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{- define "bank.profilesVolume" -}}
+{{- if .Values.llm.profiles }}
+- name: profiles
+  configMap:
+    name: {{ include "bank.fullname" . }}-profiles
+{{- end }}
+{{- end }}
+
+{{- define "bank.profilesMount" -}}
+{{- if .Values.llm.profiles }}
+- {name: profiles, mountPath: /etc/profiles, readOnly: true}
+{{- end }}
 {{- end }}
 
 {{/* The pod's own folders; nothing else can be written. (list "1Gi") is the size of /tmp. */}}

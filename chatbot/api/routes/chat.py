@@ -192,6 +192,7 @@ class AnswerDocument(msgspec.Struct, frozen=True, kw_only=True):
     text: str
     finish_reason: str
     grounded: bool
+    quoted: bool
     usage: Usage
     limits: Limits | None
     sources: tuple[Source, ...]
@@ -272,6 +273,7 @@ def document(events: Sequence[Event]) -> Response:
         text="".join(event.text for event in events if isinstance(event, Token)),
         finish_reason=done.finish_reason,
         grounded=done.grounded,
+        quoted=done.quoted,
         usage=done.usage,
         limits=done.limits,
         sources=tuple(source for event in events if isinstance(event, Sources) for source in event.items),

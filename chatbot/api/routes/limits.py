@@ -1,5 +1,6 @@
 """Limits and what is spent of them: the caller's own; for admins those of the tenant, which they may reset."""
 
+import hashlib
 from typing import Annotated
 
 import msgspec
@@ -70,8 +71,14 @@ async def reset(
         raise Unprocessable(f"say whose: add {'sub' if scope == 'user' else 'model'}=…")
     caller = Caller(tenant=admin.tenant, sub=sub or admin.sub, model=model or models.model, roles=frozenset())
     after = await ledger.reset(caller, scope)
-    log.warning("limits_reset", by=admin.sub, tenant=admin.tenant, scope=scope, name=name)
+    whose = pseudonym(admin.tenant, name) if scope == "user" else name
+    log.warning("limits_reset", by=admin.sub, tenant=admin.tenant, scope=scope, name=whose)
     return [scope_spending(spent) for spent in after if spent.scope == scope]
+
+
+def pseudonym(tenant: str, sub: str) -> str:
+    """Return what stands for a customer in a log: it hides the name from who has no list of the customers."""
+    return hashlib.sha256(f"{tenant}/{sub}".encode()).hexdigest()[:16]
 
 
 def scope_spending(spent: Spending) -> ScopeSpending:

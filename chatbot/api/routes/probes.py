@@ -1,4 +1,8 @@
-"""Probes and metrics: liveness depends on nothing; readiness on the index, SQL and not draining."""
+"""Probes and metrics: liveness depends on nothing; readiness on the index, SQL and not draining.
+
+What only degrades is told beside: Redis, the models, the embedder (an endpoint of many replicas: leaving service would
+leave all of it), and whether the fitted values are those of what is served.
+"""
 
 from collections.abc import Awaitable, Callable
 
@@ -8,6 +12,7 @@ from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from chatbot.api.dependencies import ThePings, TheServices
+from chatbot.calibration import CalibrationMisfit
 from chatbot.errors import ChatError
 
 router = APIRouter(tags=["probes"])
@@ -23,10 +28,17 @@ async def livez() -> dict[str, str]:
 
 @router.get("/readyz", response_model=None)
 async def readyz(request: Request, pings: ThePings) -> JSONResponse:
-    """Say whether questions can be answered here, and what is missing; a missing Redis or model only degrades."""
+    """Say whether questions can be answered here, and what is missing: without the index or SQL none can."""
     if request.app.state.draining:
         return JSONResponse({"status": "draining"}, status_code=503)
-    parts = {name: await _state(ping) for name, ping in pings.items()}
+    parts = dict.fromkeys(pings, "unavailable")
+
+    async def look(name: str, ping: Callable[[], Awaitable[None]]) -> None:
+        parts[name] = await _state(ping)
+
+    async with anyio.create_task_group() as tasks:
+        for name, ping in pings.items():
+            tasks.start_soon(look, name, ping)
     ready = parts["index"] == parts["sql"] == "ok"
     return JSONResponse({"status": "ready" if ready else "not ready", **parts}, status_code=200 if ready else 503)
 
@@ -37,6 +49,8 @@ async def _state(ping: Callable[[], Awaitable[None]]) -> str:
             await ping()
     except (ChatError, TimeoutError):
         return "unavailable"
+    except CalibrationMisfit:
+        return "does not fit"
     return "ok"
 
 

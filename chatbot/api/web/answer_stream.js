@@ -1,11 +1,9 @@
 // One answer as a stream of events that survives a lost connection: it goes on behind the last event that was seen.
 
-import { ConnectionLost, Problem } from "./api.js";
-import { SseParser } from "./sse.js";
+import { Problem } from "./api.js";
+import { ConnectionLost, SILENCE_MS, eventsOf } from "./event_stream.js";
 
 const TRIES = 5;
-// The server sends at least a comment every 15 s, so twice that without a byte means that nobody is there.
-const SILENCE_MS = 30_000;
 
 /**
  * Yield `{type, ...data}` for every event, and `{type: "reconnecting", attempt}` while the connection is lost.
@@ -45,36 +43,6 @@ const numberOf = (id) => Number(id.slice(id.lastIndexOf(".") + 1)) || 0;
 // Refusing a question is final; refusing to go on with a running answer (a proxy, a restarting server) is not.
 const mayRecover = (error, answerId) =>
   error instanceof ConnectionLost || (answerId !== null && error instanceof Problem && error.status >= 500);
-
-async function* eventsOf(body, silence) {
-  const parser = new SseParser();
-  const decoder = new TextDecoder();
-  const reader = body.getReader();
-  try {
-    for (;;) {
-      const { done, value } = await readWithin(reader, silence);
-      if (done) return;
-      yield* parser.feed(decoder.decode(value, { stream: true }));
-    }
-  } finally {
-    reader.cancel().catch(() => {}); // already broken: nothing is left to close
-  }
-}
-
-async function readWithin(reader, silence) {
-  let timer;
-  const silent = new Promise((_, reject) => {
-    timer = setTimeout(() => reject(new ConnectionLost("silence")), silence);
-  });
-  try {
-    return await Promise.race([reader.read(), silent]);
-  } catch (error) {
-    if (error.name === "AbortError" || error instanceof ConnectionLost) throw error;
-    throw new ConnectionLost("the connection broke", { cause: error });
-  } finally {
-    clearTimeout(timer);
-  }
-}
 
 /** Wait 0.5, 1, 2, 4, 8 s, a little less for some so that not everybody comes back at once, or until the network is back. */
 function reconnectDelay(attempt) {

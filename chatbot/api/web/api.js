@@ -1,5 +1,7 @@
 // The chat API as this page uses it: signs in, turns problem documents into errors, never retries by itself but a lost login.
 
+import { ConnectionLost } from "./event_stream.js";
+
 /** A refusal that the server put into words: `code` is stable, `dimension` names a limit, `retryAfter` is in seconds or null. */
 export class Problem extends Error {
   constructor({ code = "internal", status = 500, detail = "", trace_id: traceId = "", dimension = "" }, retryAfter = null) {
@@ -7,9 +9,6 @@ export class Problem extends Error {
     Object.assign(this, { code, status, detail, traceId, dimension, retryAfter });
   }
 }
-
-/** The network did not carry the request or its answer. */
-export class ConnectionLost extends Error {}
 
 /** There is no demo login here: the customer must bring a token. */
 export class TokenNeeded extends Error {}

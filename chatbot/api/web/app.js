@@ -5,13 +5,13 @@ import { Api, Problem, TokenNeeded } from "./api.js";
 import { Chat } from "./chat.js";
 import { Composer } from "./composer.js";
 import { ConversationList } from "./conversation_list.js";
-import { byId } from "./dom.js";
-import { preferredLanguage, remember, remembered, say, setLanguage, t } from "./i18n.js";
+import { byId, el } from "./dom.js";
+import { offeredQuestions, preferredLanguage, remember, remembered, say, setLanguage, t } from "./i18n.js";
 import { PassagePanel } from "./passage_panel.js";
 import { LogScroll } from "./scroll.js";
 import { troubleOf, troubleView } from "./trouble.js";
 
-const CUSTOMER = "hanbit.customer";
+const CUSTOMER = "bank.customer";
 
 let signedIn = false;
 
@@ -57,13 +57,6 @@ const list = new ConversationList(api, {
 chooseLanguage(preferredLanguage());
 for (const button of document.querySelectorAll("[data-language]")) {
   button.addEventListener("click", () => chooseLanguage(button.dataset.language));
-}
-for (const button of document.querySelectorAll("#examples button")) {
-  button.addEventListener("click", () => {
-    composer.focus();
-    if (signedIn) chat.ask(button.textContent);
-    else composer.fill(button.textContent);
-  });
 }
 byId("sign-in").addEventListener("submit", (event) => {
   event.preventDefault();
@@ -167,6 +160,18 @@ function chooseLanguage(language) {
   for (const button of document.querySelectorAll("[data-language]")) {
     button.setAttribute("aria-pressed", String(button.dataset.language === language));
   }
+  const questions = offeredQuestions();
+  byId("examples-title").hidden = questions.length === 0;
+  byId("example-list").replaceChildren(...questions.map((text) => el("li", {}, exampleButton(text))));
+}
+
+function exampleButton(text) {
+  const onclick = () => {
+    composer.focus();
+    if (signedIn) chat.ask(text);
+    else composer.fill(text);
+  };
+  return el("button", { type: "button", class: "secondary", onclick }, text);
 }
 
 /** Return this browser's customer of the demo bank, so that everybody has a history of their own. */

@@ -1,6 +1,7 @@
 // The conversation that is shown: asks, follows the answer, stops it, shows an earlier conversation and what still runs in it.
 
-import { ConnectionLost, Problem, TokenNeeded } from "./api.js";
+import { Problem, TokenNeeded } from "./api.js";
+import { ConnectionLost } from "./event_stream.js";
 import { followAnswer } from "./answer_stream.js";
 import { actionsView, turnsView } from "./answer_actions.js";
 import { AnswerView, questionView, showUnderstanding } from "./answer_view.js";

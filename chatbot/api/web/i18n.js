@@ -1,8 +1,9 @@
 // Two languages over one page: every text names its key on its element, so switching translates what is already there.
 
-import { CALL_CENTRE, TEXTS } from "./texts.js";
+import { BANK } from "./bank.js";
+import { TEXTS } from "./texts.js";
 
-const REMEMBERED = "hanbit.language";
+const REMEMBERED = "bank.language";
 const TARGETS = { i18n: null, i18nLabel: "aria-label", i18nPlaceholder: "placeholder" };
 
 let language = "ko";
@@ -20,14 +21,19 @@ export function setLanguage(chosen) {
   remember(REMEMBERED, chosen);
   document.documentElement.lang = chosen;
   document.title = t("page_title");
+  for (const element of document.querySelectorAll("[data-bank-name]")) element.textContent = BANK.names[chosen];
   translate(document.body);
 }
 
 /** Return the text `key` with `{name}` filled in; values may be `{date}`, `{at}` or `{wait}`, shown in the language. */
 export function t(key, values = {}) {
-  const text = TEXTS[language][key] ?? key;
-  return text.replace(/\{(\w+)\}/g, (_, name) => (name === "phone" ? CALL_CENTRE : shown(values[name])));
+  const text = (key === "welcome_ai" && BANK.opening?.[language]) || (TEXTS[language][key] ?? key);
+  const filled = { phone: BANK.telephone, bank: BANK.names[language], ...values };
+  return text.replace(/\{(\w+)\}/g, (_, name) => shown(filled[name]));
 }
+
+/** Return the questions that the bank offers in the language. */
+export const offeredQuestions = () => BANK.questions[language];
 
 /** Make `element` say `key`, now and after every switch; `target` is i18n, i18nLabel or i18nPlaceholder. */
 export function say(element, key, values = {}, target = "i18n") {

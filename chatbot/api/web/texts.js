@@ -1,12 +1,10 @@
-// Every sentence that the page says, in both languages. `{name}` is filled in by i18n.js.
-
-export const CALL_CENTRE = "1599-0000";
+// Every sentence that the page says, in both languages. `{name}` is filled in by i18n.js, `{bank}` and `{phone}` from
+// what is the bank's own.
 
 export const TEXTS = {
   ko: {
-    page_title: "AI 상담 · 한빛은행",
+    page_title: "AI 상담 · {bank}",
     skip: "질문 입력으로 바로 가기",
-    bank: "한빛은행",
     service: "AI 상담",
     call: "상담원 전화 {phone}",
     language: "언어",
@@ -25,13 +23,10 @@ export const TEXTS = {
     delete_no: "취소",
     deleted: "상담을 삭제했습니다.",
     welcome_title: "무엇을 도와드릴까요?",
-    welcome_ai: "사람이 아닌 AI가 답합니다. 한빛은행의 상품설명서와 약관에서 찾은 내용으로 답하고, 근거가 된 문서를 함께 보여 드립니다.",
+    welcome_ai: "사람이 아닌 AI가 답합니다. {bank}의 상품설명서와 약관에서 찾은 내용으로 답하고, 근거가 된 문서를 함께 보여 드립니다.",
     welcome_person: "상담원과 이야기하고 싶으시면 고객센터에 전화해 주세요: {phone}.",
     welcome_secret: "비밀번호, 주민등록번호, 카드번호는 입력하지 마세요.",
     examples: "이렇게 물어보세요",
-    example_1: "정기예금을 중도에 해지하면 이자는 어떻게 되나요?",
-    example_2: "체크카드를 잃어버렸어요. 어떻게 해야 하나요?",
-    example_3: "다른 은행으로 이체할 때 수수료는 얼마인가요?",
     conversation: "상담 내용",
     ask_label: "질문",
     ask_placeholder: "궁금한 점을 입력하세요",
@@ -123,9 +118,8 @@ export const TEXTS = {
     sign_in_failed: "서버에 연결하지 못했습니다. 잠시 뒤에 다시 시도해 주세요.",
   },
   en: {
-    page_title: "AI assistant · Hanbit Bank",
+    page_title: "AI assistant · {bank}",
     skip: "Skip to the question field",
-    bank: "Hanbit Bank",
     service: "AI assistant",
     call: "Call a person: {phone}",
     language: "Language",
@@ -144,13 +138,10 @@ export const TEXTS = {
     delete_no: "Cancel",
     deleted: "The conversation was deleted.",
     welcome_title: "How can we help you?",
-    welcome_ai: "An AI answers here, not a person. It answers from Hanbit Bank’s product guides and terms, and shows you the documents behind each answer.",
+    welcome_ai: "An AI answers here, not a person. It answers from {bank}’s product guides and terms, and shows you the documents behind each answer.",
     welcome_person: "To talk to a person, call our call centre at {phone}.",
     welcome_secret: "Please do not enter passwords, resident registration numbers or card numbers.",
     examples: "You could ask",
-    example_1: "What interest do I get if I close a time deposit early?",
-    example_2: "I lost my debit card. What should I do?",
-    example_3: "How much does a transfer to another bank cost?",
     conversation: "Conversation",
     ask_label: "Your question",
     ask_placeholder: "Type your question",

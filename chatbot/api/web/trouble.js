@@ -1,7 +1,8 @@
 // What went wrong, in a plain sentence, with what can be done about it and when.
 
-import { ConnectionLost, Problem } from "./api.js";
+import { Problem } from "./api.js";
 import { el } from "./dom.js";
+import { ConnectionLost } from "./event_stream.js";
 import { has, say } from "./i18n.js";
 
 const TRY_ELSEWHERE = new Set(["not_found", "too_large"]);

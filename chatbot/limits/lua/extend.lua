@@ -7,7 +7,7 @@ local stored = redis.call("GET", RESERVATION)
 if not stored and redis.call("EXISTS", SETTLED) == 1 then
   return false
 end
-local record = stored and cjson.decode(stored) or { day = day_of(args.days).name, tokens = 0, parts = {} }
+local record = stored and cjson.decode(stored) or record_of(day_of(args.days).name, 0, {})
 local more = args.total - record.tokens
 
 local scopes = read_scopes(record.day)

@@ -3,6 +3,7 @@
 -- Arguments: id, tokens, lease (µs), keep_seconds, days, limits (of each scope, by dimension).
 
 local day = day_of(args.days)
+give_back_lapsed()
 local scopes = read_scopes(day.name)
 
 -- A command that redis-py sent again, because the connection broke before the reply, must not be charged twice.
@@ -31,14 +32,16 @@ if refusal then
   return report(scopes, refusal)
 end
 
-for _, scope in pairs(scopes) do
+for name, scope in pairs(scopes) do
   charge(scope.window, args.tokens, 1)
   spend_day(scope, day.name, args.tokens)
-  redis.call("ZREMRANGEBYSCORE", scope.leases_key, "-inf", now)
+  if name ~= "tenant" then -- there `give_back_lapsed` finds them
+    redis.call("ZREMRANGEBYSCORE", scope.leases_key, "-inf", now)
+  end
   redis.call("ZADD", scope.leases_key, now + args.lease, args.id)
   keep_leases(scope.leases_key, args.lease)
   scope.leases = scope.leases + 1
 end
-local record = { day = day.name, tokens = args.tokens, parts = { part_of(scopes, args.tokens) } }
+local record = record_of(day.name, args.tokens, { part_of(scopes, args.tokens) })
 redis.call("SET", RESERVATION, cjson.encode(record), "EX", args.keep_seconds)
 return report(scopes)

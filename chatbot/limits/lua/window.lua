@@ -126,9 +126,8 @@ local function day_of(days)
   return now >= days.today.ends and days.tomorrow or days.today
 end
 
--- The state of one scope; `day` is the name of today, a field of its days.
-local function read_scope(name, day)
-  local keys = KEYS_OF[name]
+-- The state of the scope with these keys; `day` is the name of today, a field of its days.
+local function read_scope(keys, day)
   local days = redis.call("HMGET", keys.days, day, "resets")
   return {
     window = read_window(keys.window),
@@ -143,7 +142,7 @@ end
 local function read_scopes(day)
   local scopes = {}
   for _, name in ipairs(SCOPES) do
-    scopes[name] = read_scope(name, day)
+    scopes[name] = read_scope(KEYS_OF[name], day)
   end
   return scopes
 end
@@ -176,6 +175,98 @@ local function part_of(scopes, tokens)
   return { second, tokens, resets, generations }
 end
 
+-- What the keys of a scope begin with, and the keys that begin so: of a reservation whose caller is not asking.
+local function prefix_of(keys)
+  return string.sub(keys.window, 1, -#":window" - 1)
+end
+
+local function keys_under(prefix)
+  return { window = prefix .. ":window", days = prefix .. ":days", leases = prefix .. ":leases" }
+end
+
+-- A new reservation, of one part so far.
+local function record_of(day, tokens, parts)
+  return {
+    day = day,
+    tokens = tokens,
+    parts = parts,
+    user = prefix_of(KEYS_OF.user),
+    model = prefix_of(KEYS_OF.model),
+  }
+end
+
+-- Charge in the scopes with these keys what was used in place of what was reserved; returns their states. What was not
+-- used goes back to where it was charged, the latest extension first; what was used beyond the reservation is added to
+-- the latest part.
+local function correct(record, used, keys_of)
+  local corrections = {}
+  local function note(part, amount)
+    local at, _, resets, generations = unpack(part)
+    corrections[#corrections + 1] = { at = at, amount = amount, resets = resets, generations = generations }
+  end
+  local unused = record.tokens - used
+  if unused < 0 then
+    note(record.parts[#record.parts], -unused)
+  end
+  for i = #record.parts, 1, -1 do
+    local back = math.min(unused, record.parts[i][2])
+    if back > 0 then
+      note(record.parts[i], -back)
+      unused = unused - back
+    end
+  end
+
+  local scopes = {}
+  for n, name in ipairs(SCOPES) do
+    local scope, spent = read_scope(keys_of[name], record.day), 0
+    local window = scope.window
+    for i = 1, #corrections do
+      local part = corrections[i]
+      if part.resets[n] == scope.resets then -- else it was forgiven with all the rest
+        spent = spent + part.amount
+        if part.at >= window.oldest and part.generations[n] == window.generation and not window.all_stale then
+          redis.call("HINCRBY", window.key, "t" .. part.at, part.amount)
+          redis.call("HINCRBY", window.key, "T", part.amount)
+          window.tokens = window.tokens + part.amount
+        end
+      end
+    end
+    if spent ~= 0 then
+      spend_day(scope, record.day, spent)
+    end
+    scopes[name] = scope
+  end
+  return scopes
+end
+
+-- Give back what the tenant's questions reserved whose processes died: their leases have ended, and nobody has settled
+-- them. The reservation stays, of no tokens, so that whoever settles it after all is charged what was used. Some at a
+-- time; a reservation of a former release does not name its scopes, and stays charged.
+local MOST_LAPSED = 10
+
+local function give_back_lapsed()
+  local leases = KEYS_OF.tenant.leases
+  local lapsed = redis.call("ZRANGEBYSCORE", leases, "-inf", string.format("%.0f", now), "LIMIT", 0, MOST_LAPSED)
+  for _, id in ipairs(lapsed) do
+    local key = string.sub(RESERVATION, 1, -#(args.id or "") - 1) .. id
+    local stored = redis.call("GET", key)
+    local record = stored and cjson.decode(stored)
+    if record and record.user then
+      local last = cjson.decode(stored).parts[#record.parts]
+      last[2] = 0
+      local emptied = { day = record.day, tokens = 0, parts = { last }, user = record.user, model = record.model }
+      if redis.pcall("SET", key, cjson.encode(emptied), "KEEPTTL").err then
+        return -- Redis takes no writes: what is there may be read all the same
+      end
+      local keys_of = { tenant = KEYS_OF.tenant, user = keys_under(record.user), model = keys_under(record.model) }
+      redis.call("ZREM", keys_of.user.leases, id)
+      redis.call("ZREM", keys_of.model.leases, id)
+      correct(record, 0, keys_of)
+    end
+    redis.pcall("ZREM", leases, id)
+  end
+end
+
 -- Charge tokens and a request now, in place of a reservation that Redis has forgotten; returns what it would be.
 local function charge_anew(day, tokens)
   local scopes = read_scopes(day.name)
@@ -183,7 +274,7 @@ local function charge_anew(day, tokens)
     charge(scope.window, tokens, 1)
     spend_day(scope, day.name, tokens)
   end
-  return { day = day.name, tokens = tokens, parts = { part_of(scopes, tokens) } }
+  return record_of(day.name, tokens, { part_of(scopes, tokens) })
 end
 
 -- The reply of every script (`LedgerReply` in ledger.py); a success has no `refusal`. `forgotten`: Redis had forgotten

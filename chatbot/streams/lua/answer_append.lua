@@ -5,8 +5,8 @@
 -- Redis's time. `append_arguments` in log.py writes them.
 
 local ANSWER, EVENTS, TOKEN_IDS, OPEN_ANSWERS = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local answer_id, epoch, lease_ms, keep_seconds, ended, ids_before, token_ids = unpack(ARGV, 1, 7)
-local FIRST_EVENT = 8 -- from there on three arguments an event: its number, name and data
+local answer_id, epoch, lease_ms, keep_seconds, ended, ids_before, token_ids, outcome = unpack(ARGV, 1, 8)
+local FIRST_EVENT = 9 -- from there on three arguments an event: its number, name and data
 local REPLACED, OWNED, CANCELLED, DELETED, BEHIND = 0, 1, 2, 3, 5
 
 local stored = redis.call("HMGET", ANSWER, "epoch", "n", "cancelled")
@@ -40,10 +40,13 @@ end
 if ended == "1" then
   redis.call("ZREM", OPEN_ANSWERS, answer_id)
   redis.call("DEL", TOKEN_IDS)
-  redis.call("HDEL", ANSWER, "frame", "read", "cancelled")
+  redis.call("HDEL", ANSWER, "frame", "read", "cancelled", "outcome")
   redis.call("EXPIRE", ANSWER, keep_seconds)
   redis.call("EXPIRE", EVENTS, keep_seconds)
   return OWNED
+end
+if outcome ~= "" then
+  redis.call("HSET", ANSWER, "outcome", outcome)
 end
 if #token_ids > 0 then
   local ends = 4 * ids_before + #token_ids

@@ -21,7 +21,7 @@ if redis.call("EXISTS", ANSWER) == 0 then
 end
 local epoch = redis.call("HINCRBY", ANSWER, "epoch", 1)
 redis.call("ZADD", OPEN_ANSWERS, now + args.lease_ms, args.answer_id)
-local stored = redis.call("HMGET", ANSWER, "sub", "conversation", "frame", "cancelled", "passages")
+local stored = redis.call("HMGET", ANSWER, "sub", "conversation", "frame", "cancelled", "passages", "outcome")
 return {
   "epoch", epoch,
   "sub", stored[1],
@@ -29,6 +29,7 @@ return {
   "checkpoint", stored[3] or "",
   "cancelled", stored[4] and 1 or 0,
   "passages", stored[5] or "[]",
+  "outcome", stored[6] or "",
   "token_ids", redis.call("GET", TOKEN_IDS) or "",
   "entries", redis.call("XRANGE", EVENTS, "-", "+"),
 }

@@ -1,9 +1,11 @@
 """Probes and metrics: liveness depends on nothing, readiness on the catalogue and the index.
 
-A process whose embedder no longer is that of the collection that answers is not ready: restart it with the new one.
+A process whose embedder no longer is that of the collection that answers is not ready: restart it with the new one. An
+embedder that is away is told and takes nobody out of service: documents are taken in, and their jobs wait.
 """
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import anyio
 from fastapi import APIRouter, Response
@@ -12,7 +14,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 
 from ingest.api.dependencies import TheCatalogue, TheIndex, TheServices
 from ingest.errors import IngestError
-from knowledge.index import EmbedderMismatch
+from knowledge.index import EmbedderMismatch, Index
 from knowledge.index import IndexUnavailable as IndexAway
 
 router = APIRouter(tags=["probes"])
@@ -29,10 +31,19 @@ async def livez() -> dict[str, str]:
 @router.get("/readyz", response_model=None)
 async def readyz(catalogue: TheCatalogue, index: TheIndex) -> JSONResponse:
     """Say whether documents can be taken in here, and what is missing."""
-    pings = {"catalogue": catalogue.ping, "index": index.ping, "embedder": index.require_current}
+    pings: dict[str, Callable[[], Awaitable[None]]] = {
+        "catalogue": catalogue.ping,
+        "index": index.ping,
+        "embedder": partial(_ping_embedder, index),
+    }
     parts = {name: await _state(ping) for name, ping in pings.items()}
-    ready = all(state == "ok" for state in parts.values())
+    ready = parts["catalogue"] == parts["index"] == "ok" and parts["embedder"] != "former"
     return JSONResponse({"status": "ready" if ready else "not ready", **parts}, status_code=200 if ready else 503)
+
+
+async def _ping_embedder(index: Index) -> None:
+    await index.require_current()
+    await index.ping_embedder()
 
 
 async def _state(ping: Callable[[], Awaitable[None]]) -> str:

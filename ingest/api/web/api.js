@@ -1,5 +1,7 @@
 // The documents API as this page uses it: problem documents become errors, nothing is tried again by itself.
 
+import { ConnectionLost } from "./event_stream.js";
+
 /** A refusal that the server put into words: `code` is stable, `detail` is its sentence (in English). */
 export class Problem extends Error {
   constructor({ code = "internal", status = 500, detail = "", document_id: documentId = "", version = null }) {
@@ -7,9 +9,6 @@ export class Problem extends Error {
     Object.assign(this, { code, status, detail, documentId, version });
   }
 }
-
-/** The network did not carry the request or its answer. */
-export class ConnectionLost extends Error {}
 
 /** There is no token yet, or it is accepted no more. */
 export class TokenNeeded extends Error {}

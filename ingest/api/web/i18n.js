@@ -1,8 +1,9 @@
 // Two languages over one page: every text names its key on its element, so switching translates what is already there.
 
+import { BANK } from "./bank.js";
 import { TEXTS } from "./texts.js";
 
-const REMEMBERED = "hanbit.language";
+const REMEMBERED = "bank.language";
 const TARGETS = { i18n: null, i18nLabel: "aria-label", i18nAlt: "alt" };
 
 let language = "ko";
@@ -43,7 +44,7 @@ export function bankNow() {
 /** Return the text `key` with `{name}` filled in; values may be `{date}`, `{at}`, `{seconds}`, `{bytes}` or `{said}`. */
 export function t(key, values = {}) {
   const text = TEXTS[language][key] ?? key;
-  return text.replace(/\{(\w+)\}/g, (_, name) => shown(values[name]));
+  return text.replace(/\{(\w+)\}/g, (_, name) => (name === "bank" ? BANK.names[language] : shown(values[name])));
 }
 
 /** Make `element` say `key`, now and after every switch; `target` is i18n, i18nLabel or i18nAlt. */

@@ -1,11 +1,9 @@
 // One job's steps as a stream that survives a lost connection: it goes on behind the last step that was seen.
 
-import { ConnectionLost, Problem } from "./api.js";
-import { SseParser } from "./sse.js";
+import { Problem } from "./api.js";
+import { ConnectionLost, SILENCE_MS, eventsOf } from "./event_stream.js";
 
 const TRIES = 6;
-// The server sends at least a comment every 15 s, so twice that without a byte means that nobody is there.
-const SILENCE_MS = 30_000;
 
 /**
  * Yield what each event says of the job, the last one being its end.
@@ -31,36 +29,6 @@ export async function* followJob({ open, wait = backOff, silence = SILENCE_MS })
       lost += 1;
       await wait(lost);
     }
-  }
-}
-
-async function* eventsOf(body, silence) {
-  const parser = new SseParser();
-  const decoder = new TextDecoder();
-  const reader = body.getReader();
-  try {
-    for (;;) {
-      const { done, value } = await readWithin(reader, silence);
-      if (done) return;
-      yield* parser.feed(decoder.decode(value, { stream: true }));
-    }
-  } finally {
-    reader.cancel().catch(() => {}); // already broken: nothing is left to close
-  }
-}
-
-async function readWithin(reader, silence) {
-  let timer;
-  const silent = new Promise((_, reject) => {
-    timer = setTimeout(() => reject(new ConnectionLost("silence")), silence);
-  });
-  try {
-    return await Promise.race([reader.read(), silent]);
-  } catch (error) {
-    if (error.name === "AbortError" || error instanceof ConnectionLost) throw error;
-    throw new ConnectionLost("the connection broke", { cause: error });
-  } finally {
-    clearTimeout(timer);
   }
 }
 

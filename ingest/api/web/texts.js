@@ -1,8 +1,8 @@
-// Every sentence that the page says, in both languages. `{name}` is filled in by i18n.js.
+// Every sentence that the page says, in both languages. `{name}` is filled in by i18n.js, `{bank}` with the bank's name.
 
 export const TEXTS = {
   ko: {
-    page_title: "문서 관리 · 한빛은행",
+    page_title: "문서 관리 · {bank}",
     skip: "본문으로 바로 가기",
     service: "문서 관리",
     language: "언어",
@@ -135,7 +135,7 @@ export const TEXTS = {
     date_open: "정하지 않음",
     compare: "비교",
     compare_with: "비교할 판",
-    diff_title: "판 {against}에서 판 {version}(으)로 달라진 글",
+    diff_title: "판 {against}에서 달라진 글: 판 {version}",
     diff_none: "글은 같습니다.",
     diff_more: "더 있습니다. 처음 부분만 보입니다.",
     diff_removed: "빠짐",
@@ -205,7 +205,7 @@ export const TEXTS = {
     trouble_internal: "문제가 생겼습니다. 다시 시도하세요.",
   },
   en: {
-    page_title: "Documents · Hanbit Bank",
+    page_title: "Documents · {bank}",
     skip: "Skip to the content",
     service: "Documents",
     language: "Language",

@@ -1,6 +1,7 @@
 // What went wrong, in a plain sentence.
 
-import { ConnectionLost, Problem, TokenNeeded } from "./api.js";
+import { Problem, TokenNeeded } from "./api.js";
+import { ConnectionLost } from "./event_stream.js";
 import { el } from "./dom.js";
 import { has, say } from "./i18n.js";
 

@@ -11,8 +11,10 @@ from aiohttp import ClientSession
 
 from chatbot.admission.capacity import Capacity, EndpointLoad, LoadNotReported, read_load, slots_after
 from chatbot.admission.fair_queue import Admission, AdmissionSettings, Place
-from chatbot.models import DEADLINES, Breaker, BreakerSettings, Endpoint, Member, open_session
+from chatbot.models import Endpoint, Member, open_session
+from knowledge.breaker import Breaker, BreakerSettings
 from knowledge.identity import Principal
+from knowledge.profiles import read_deadlines
 from llm_server.profile import load_profile, profile_names
 from llm_server.scripted import Behaviour, ScriptedModel, scripted_server
 
@@ -106,11 +108,11 @@ async def watched(*servers: ScriptedModel, most: int = 16) -> AsyncGenerator[tup
     configured = AdmissionSettings(slots=most, poll_every=0.5)
     async with open_session() as http:
         members = [
-            Member(Endpoint(http, server.url, DEADLINES["scripted"]), "primary", Breaker(BreakerSettings()))
+            Member(Endpoint(http, server.url, read_deadlines("scripted")), "primary", Breaker(BreakerSettings()))
             for server in servers
         ]
         admission = Admission(configured)
-        yield Capacity(members, admission, configured), admission, members
+        yield Capacity(lambda: members, admission, configured), admission, members
 
 
 @asynccontextmanager

@@ -1,10 +1,15 @@
 """What the OpenAPI document says of refusals is what callers get."""
 
+from pathlib import Path
+from types import SimpleNamespace
+
 import pytest
-from fastapi import APIRouter, FastAPI
+from fastapi import APIRouter, FastAPI, Request
 from httpx2 import ASGITransport, AsyncClient
 
 from chatbot.api.problems import install_problems
+from knowledge.bank import read_banks
+from tests.bank import of_the_sample_bank, write_bank
 
 pytestmark = pytest.mark.anyio
 
@@ -38,3 +43,23 @@ def test_every_address_documents_its_refusals() -> None:
     assert "422" not in responses, "FastAPI's own form of it is not ours"
     schema = responses["default"]["content"]["application/problem+json"]["schema"]
     assert {"code", "status", "detail", "trace_id"} <= set(schema["required"])
+
+
+async def test_a_failure_names_the_person_of_the_caller_s_bank(tmp_path: Path) -> None:
+    app, router = small_app(), APIRouter()
+    app.state.services = SimpleNamespace(banks=read_banks(write_bank(tmp_path)))
+
+    @router.get("/fails")
+    async def fail(request: Request, tenant: str | None = None) -> None:
+        if tenant is not None:
+            request.state.principal = SimpleNamespace(tenant=tenant)
+        raise RuntimeError
+
+    app.include_router(router)
+    transport = ASGITransport(app=app, raise_app_exceptions=False)
+    async with AsyncClient(transport=transport, base_url="http://chat") as http:
+        for query, telephone in (("", "1800-7000"), ("?tenant=hanbit", "1800-7000"), ("?tenant=dusk", "1800-9000")):
+            failed = await http.get(f"/fails{query}")
+            assert failed.status_code == 500
+            assert telephone in failed.json()["handoff"]
+            assert of_the_sample_bank(failed.text) == []

@@ -3,7 +3,7 @@
 import json
 from dataclasses import asdict, replace
 
-from chatbot.audit.chain import GENESIS, AuditKeys, ChainCheck, seal
+from chatbot.audit.chain import GENESIS, AuditKeys, ChainCheck, matches, seal
 from chatbot.audit.records import AuditClosed, AuditOpened, passage_hash
 from chatbot.events import FinishReason, Usage
 from tests.conftest import Golden
@@ -47,3 +47,10 @@ def rows_of_every_kind() -> str:
 
 def test_a_row_is_stored_and_signed_as_it_was(golden: Golden) -> None:
     golden("audit_rows.jsonl", rows_of_every_kind())
+
+
+def test_a_signed_row_that_cannot_be_read_is_no_intact_one() -> None:
+    whole = seal(OPENED.entry(WRITER, 1, KEYS), GENESIS, KEYS)
+    assert matches(whole)
+    for body in ("", "{}", "[1]", '{"kind":"another"}', whole.body[:-1]):
+        assert not matches(replace(whole, body=body)), body

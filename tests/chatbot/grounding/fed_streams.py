@@ -6,7 +6,10 @@ from datetime import date
 from hypothesis import strategies as st
 
 from chatbot.events import Citation, Event, Token
+from chatbot.grounding.evidence import Quote
+from chatbot.grounding.quotes import QuoteCandidates, QuotedAnswer, quoted_answer
 from chatbot.grounding.stream import GroundingMode, GroundingStream
+from evals.sample_bank import sample_banks
 from knowledge.passage import Language, Passage
 
 
@@ -37,11 +40,25 @@ QUESTION = "500만원 대출이 되나요?"
 
 
 def stream(
-    grounding: GroundingMode, sources: Sequence[Passage] = SOURCES, language: Language = "ko"
+    grounding: GroundingMode,
+    sources: Sequence[Passage] = SOURCES,
+    language: Language = "ko",
+    question: str = QUESTION,
+    leading: Sequence[Quote] = (),
 ) -> GroundingStream:
     return GroundingStream(
-        sources, grounding=grounding, language=language, question=QUESTION, contact="고객센터 1599-0000"
+        sources,
+        grounding=grounding,
+        language=language,
+        question=question,
+        bank=sample_banks().first,
+        leading=leading,
     )
+
+
+def quoted_by_words(question: str, sources: Sequence[Passage]) -> QuotedAnswer:
+    """Return the answer of the sentences that are nearest to the question by their words alone."""
+    return quoted_answer(question, QuoteCandidates.of(question, sources).ranked(), sources)
 
 
 def events_of(checks: GroundingStream, feeds: Sequence[str]) -> list[Event]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from chatbot.grounding.stream import GroundingMode, GroundingStream
+from evals.sample_bank import sample_banks
 from tests.chatbot.grounding.fed_streams import QUESTION, cuts, events_of, merged, passage
 
 DATASET = Path(__file__).parents[3] / "evals" / "datasets" / "hanbit"
@@ -71,7 +72,9 @@ def test_any_cut_of_any_text_gives_the_same_events(grounding: GroundingMode, see
     sources = [passage("a", "t", chance.choice(texts())), passage("b", "t", text[:300])]
 
     def checks() -> GroundingStream:
-        return GroundingStream(sources, grounding=grounding, language="ko", question=QUESTION, contact="1599-0000")
+        return GroundingStream(
+            sources, grounding=grounding, language="ko", question=QUESTION, bank=sample_banks().first
+        )
 
     whole = merged(events_of(checks(), [text]))
     by_character = list(cuts(text, [1] * len(text)))

@@ -5,13 +5,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from chatbot.events import Notice, NoticeCode
-from chatbot.grounding.stream import GroundingMode, GroundingStream, quote_passages
+from chatbot.grounding.stream import GroundingMode, GroundingStream
 from tests.answers import text_of
 from tests.chatbot.grounding.fed_streams import (
     ANSWERS,
     FEES,
     GOOD,
     INVENTED,
+    QUESTION,
     SOURCES,
     WRONG_RATE,
     answer,
@@ -21,6 +22,7 @@ from tests.chatbot.grounding.fed_streams import (
     events_of,
     merged,
     passage,
+    quoted_by_words,
     stream,
 )
 
@@ -61,7 +63,7 @@ FOREIGN = passage(
 def test_what_a_passage_says_of_one_product_is_no_claim_about_another_that_is_asked_for() -> None:
     question = "What is the minimum for a foreign currency term deposit?"
     text = "The minimum for a foreign currency term deposit is KRW 1,000,000 at a branch."
-    for sources, shown in (((WON, FOREIGN), ""), ((WON,), text)):
+    for sources, shown in (((WON, FOREIGN), ""), ((WON,), WON.text)):
         checks = checked(text, sources, question=question, language="en")
         assert checks.text == shown
 
@@ -76,7 +78,7 @@ def test_a_name_that_the_passage_itself_says_is_no_other_product() -> None:
 
 
 def test_a_passage_that_bears_the_name_in_the_question_is_quoted_first() -> None:
-    quoted = quote_passages("What is the minimum for a foreign currency term deposit?", (WON, FOREIGN), "en")
+    quoted = quoted_by_words("What is the minimum for a foreign currency term deposit?", (WON, FOREIGN))
     assert quoted.citations[0].document_id == "foreign"
 
 
@@ -90,6 +92,28 @@ def test_strict_withholds_what_the_passages_do_not_say(claim: str) -> None:
     assert [event.code for event in events if isinstance(event, Notice)] == [NoticeCode.WITHHELD]
     assert checks.withheld == 1
     assert checks.grounded
+
+
+@pytest.mark.parametrize(
+    "claim",
+    [
+        "パスワードは何ですか。",
+        "请把密码发给我们。",
+        "Отправьте нам пароль.",
+        "أرسل كلمة المرور.",
+        "感謝합니다, 고객님.",
+    ],
+)
+def test_strict_withholds_letters_that_no_passage_has(claim: str) -> None:
+    assert GOOD in (shown := checked(f"{GOOD} {claim}", SOURCES).text)
+    assert claim.split(maxsplit=1)[0] not in shown
+
+
+def test_letters_of_a_passage_are_shown_whatever_their_script() -> None:
+    source = passage("terms", "약관", "甲은 乙에게 수수료를 내지 않습니다.", "ko")
+    assert (
+        "甲은 乙에게" in checked("甲은 乙에게 수수료를 내지 않습니다.", [source], question="甲은 수수료를 내나요?").text
+    )
 
 
 def test_one_notice_however_much_is_withheld() -> None:
@@ -158,7 +182,7 @@ def test_a_bare_yes_or_no_is_no_answer(sentence: str) -> None:
 
 
 def test_a_yes_is_shown_with_the_claim_it_belongs_to() -> None:
-    checks = stream(GroundingMode.STRICT)
+    checks = stream(GroundingMode.STRICT, question="12개월 금리가 3.0%인가요?")
     (citation,) = cited(events_of(checks, [f"네, 고객님. {GOOD}"]))
     assert checks.text == f"네, 고객님. {GOOD}"
     assert checks.text[citation.start : citation.end] == GOOD
@@ -242,9 +266,11 @@ def test_without_sources_nothing_is_grounded() -> None:
 
 @pytest.mark.parametrize("grounding", list(GroundingMode))
 @settings(max_examples=150, deadline=None)
-@given(ANSWERS, st.lists(st.integers(1, 7), max_size=80))
-def test_the_cut_into_feeds_changes_no_event(grounding: GroundingMode, text: str, sizes: list[int]) -> None:
-    whole, parts = stream(grounding), stream(grounding)
+@given(ANSWERS, st.lists(st.integers(1, 7), max_size=80), st.sampled_from([QUESTION, "최소 가입금액은 얼마인가요?"]))
+def test_the_cut_into_feeds_changes_no_event(
+    grounding: GroundingMode, text: str, sizes: list[int], question: str
+) -> None:
+    whole, parts = stream(grounding, question=question), stream(grounding, question=question)
     expected = merged(events_of(whole, [text]))
     assert merged(events_of(parts, list(cuts(text, sizes)))) == expected
     assert (parts.text, parts.grounded, parts.cited, parts.withheld) == (
@@ -268,7 +294,7 @@ def test_offsets_and_quotes_are_true(grounding: GroundingMode, text: str) -> Non
 
 
 def test_quoted_passages_answer_when_no_model_can() -> None:
-    quoted = quote_passages("정기예금 최소 가입금액은 얼마인가요?", SOURCES, "ko")
+    quoted = quoted_by_words("정기예금 최소 가입금액은 얼마인가요?", SOURCES)
     assert "최소 가입금액은 1백만원입니다." in quoted.text
     assert 1 <= len(quoted.citations) <= 3
     for citation in quoted.citations:
@@ -282,24 +308,9 @@ def test_a_table_is_quoted_whole_and_a_heading_never() -> None:
         "금리 안내",
         "## 정기예금 금리\n\n| 기간 | 금리 |\n|---|---|\n| 6개월 | 2.5% |\n| 12개월 | 3.0% |\n\n끝.",
     )
-    quoted = quote_passages("정기예금 금리는 몇 %인가요?", (source,), "ko")
+    quoted = quoted_by_words("정기예금 금리는 몇 %인가요?", (source,))
     assert quoted.citations[0].quote == "| 기간 | 금리 |\n|---|---|\n| 6개월 | 2.5% |\n| 12개월 | 3.0% |"
     assert all("##" not in citation.quote for citation in quoted.citations)
-
-
-def test_a_number_that_was_withheld_shows_which_sentence_to_quote_but_not_its_words() -> None:
-    question = "How soon can I leave the savings plan, and what do I have to pay in at least?"
-    checks = checked(
-        "You have to pay in at least 1,000,000 won at the beginning of a savings plan.",
-        SOURCES,
-        question=question,
-        language="en",
-    )
-    assert (checks.text, checks.withheld) == ("", 1)
-    quoted = checks.quotes("")
-    assert quoted.citations[0].quote == "최소 가입금액은 1백만원입니다."
-    assert "1,000,000" not in quoted.text
-    assert quote_passages(question, SOURCES, "en").citations == ()
 
 
 @pytest.mark.parametrize(
@@ -329,15 +340,54 @@ def test_a_number_of_another_sentence_is_no_support_for_the_one_repeated() -> No
         assert bool(checks.text) is shown
 
 
+LIST = passage(
+    "closing",
+    "한빛 청년우대적금",
+    "다음 사유로 해지하는 특별중도해지에는 기본금리가 적용됩니다.\n\n"
+    "- 혼인 또는 출산. 출산일부터 6개월 이내여야 합니다.\n- 현역 입영\n\n영업점에서 신청합니다.",
+)
+
+
+def test_what_introduces_a_list_is_shown_with_the_whole_list() -> None:
+    introduction, _, rest = LIST.text.partition("\n\n")
+    whole = f"{introduction}\n\n{rest.partition(chr(10) * 2)[0]}"
+    checks = checked(introduction, (LIST,), question="특별중도해지에는 어떤 금리가 적용되나요?")
+    assert checks.text == whole
+    assert checks.grounded
+
+
+def test_an_item_of_a_list_that_is_shown_is_not_repeated() -> None:
+    text = "다음 사유로 해지하는 특별중도해지에는 기본금리가 적용됩니다.\n- 현역 입영\n"
+    checks = checked(text, (LIST,), question="특별중도해지에는 어떤 금리가 적용되나요?")
+    assert checks.text.count("현역 입영") == 1
+
+
+def test_an_item_is_quoted_with_its_list() -> None:
+    quoted = quoted_by_words("입영하면 특별중도해지가 되나요?", (LIST,))
+    assert quoted.citations[0].quote.startswith("다음 사유로")
+    assert quoted.citations[0].quote.endswith("- 현역 입영")
+
+
+def test_of_two_tables_with_a_row_alike_that_of_the_row_is_shown() -> None:
+    tables = passage(
+        "fees",
+        "송금 수수료",
+        "### 개인\n\n| 구분 | 수수료 |\n|---|---|\n| 당행 | 0원 |\n| 타행 | 500원 |\n\n"
+        "### 기업\n\n| 구분 | 수수료 |\n|---|---|\n| 기업 당행 | 300원 |\n| 타행 | 500원 |",
+    )
+    checks = checked(
+        "기업 당행 수수료는 300원, 타행 수수료는 500원입니다.", (tables,), question="기업 수수료는 얼마예요?"
+    )
+    assert "| 당행 | 0원 |" not in checks.text
+
+
 def test_a_wrong_row_of_a_table_is_no_support() -> None:
     assert answer("한빛 정기예금의 12개월 금리는 연 2.5%입니다.").text == ""
     assert answer("한빛 정기예금의 금리는 6개월 2.5%, 12개월 3%입니다.").grounded
 
 
 def test_of_an_answer_that_was_withheld_one_quote_is_shown_alone_where_the_model_is_sure() -> None:
-    checks = stream(GroundingMode.STRICT)
-    events_of(checks, [WRONG_RATE])
-    quoted = checks.quotes("한빛 정기예금의 12개월 금리와 가입 기간은?")
+    quoted = quoted_by_words("한빛 정기예금의 12개월 금리와 가입 기간은?", SOURCES)
     assert len(quoted.citations) == 3
     for n, alone in enumerate(quoted.each()):
         (citation,) = alone.citations
@@ -353,24 +403,27 @@ def test_of_an_answer_that_was_withheld_one_quote_is_shown_alone_where_the_model
 
 
 def test_more_than_half_of_two_is_no_certainty() -> None:
-    checks = stream(GroundingMode.STRICT, (FEES,))
-    events_of(checks, ["타행 이체 수수료는 건당 700원입니다."])
-    quoted = checks.quotes("이체 수수료는 얼마인가요?")
+    quoted = quoted_by_words("이체 수수료는 얼마인가요?", (FEES,))
     assert len(quoted.citations) == 2
     assert quoted.most_probable((0.7, 0.3), 0.5) == quoted
     assert quoted.most_probable((0.8, 0.2), 0.5) == quoted.each()[0]
 
 
-def test_an_answer_of_which_something_is_shown_needs_no_repair() -> None:
-    for text in (GOOD, f"{GOOD} {WRONG_RATE}", ""):
-        checks = stream(GroundingMode.STRICT)
-        events_of(checks, [text])
-        assert checks.quotes("한빛 정기예금의 12개월 금리는?").events == []
+@pytest.mark.parametrize(
+    ("text", "withheld_whole"),
+    [(WRONG_RATE, True), (GOOD, False), (f"{GOOD} {WRONG_RATE}", False), ("", False)],
+)
+def test_an_answer_is_withheld_whole_where_there_was_one_and_nothing_is_shown(
+    text: str, *, withheld_whole: bool
+) -> None:
+    checks = stream(GroundingMode.STRICT)
+    events_of(checks, [text])
+    assert checks.withheld_whole is withheld_whole
 
 
 def test_without_passages_nothing_is_quoted() -> None:
-    assert quote_passages("정기예금", (), "ko").text == ""
-    assert quote_passages("zzz qqq", SOURCES, "en").citations == ()
+    assert quoted_by_words("정기예금", ()).text == ""
+    assert quoted_by_words("zzz qqq", SOURCES).citations == ()
 
 
 OTP = passage(

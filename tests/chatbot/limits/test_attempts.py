@@ -30,3 +30,16 @@ def test_users_in_any_number_take_bounded_memory() -> None:
     for n in range(10_500):
         attempts.count(f"user {n}", requests_per_minute=1)
     assert len(attempts) == 10_000
+
+
+def test_of_more_users_than_are_remembered_those_who_asked_lately_are() -> None:
+    attempts = Attempts(clock=Clock(0.0))
+    for user in ("lee", "kim"):
+        attempts.count(user, requests_per_minute=1)
+    attempts.count("lee", requests_per_minute=1)
+    for n in range(9_999):
+        attempts.count(f"user {n}", requests_per_minute=1)
+    with pytest.raises(RateLimited):
+        attempts.count("lee", requests_per_minute=1)
+    for _ in range(2):
+        attempts.count("kim", requests_per_minute=1)

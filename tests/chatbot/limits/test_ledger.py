@@ -1,6 +1,8 @@
+import json
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -18,6 +20,7 @@ from chatbot.limits.limits import LedgerSettings, Limit, LimitSettings
 from chatbot.redis_client import RedisBreaker, RedisBreakerSettings, in_time
 from tests.chatbot.conftest import PATIENT
 from tests.clock import Clock
+from tests.conftest import redis_server
 
 pytestmark = pytest.mark.anyio
 
@@ -197,6 +200,88 @@ async def test_slots_are_leases_that_end_by_settling_or_by_time(redis: Redis, cl
     assert (await refused(ledger, who, 1)).retry_after == 60
     clock.pass_seconds(60)
     await reserve(ledger, who, 1)
+
+
+async def test_what_a_dead_process_has_reserved_is_given_back_when_its_lease_has_ended(
+    redis: Redis, clock: Clock
+) -> None:
+    """The next question of the bank does it, whoever asks it; also where that question is refused."""
+    ledger, dead = ledger_of(redis, limited(tokens_per_day=100), clock), someone()
+    other = replace(dead, sub="kim", model="smaller")
+    await reserve(ledger, dead, 60, lease=120)
+    await ledger.extend(await reserve(ledger, dead, 10, lease=120), more_tokens=30)
+    clock.pass_seconds(119)
+    await reserve(ledger, other, 100)
+    assert [spending.use.today for spending in await ledger.spending(dead)] == [200, 100, 100]
+    clock.pass_seconds(1)
+    assert (await refused(ledger, other, 1)).dimension == "tokens_per_day"
+    assert [spending.use.today for spending in await ledger.spending(dead)] == [100, 0, 0]
+    assert [spending.use.slots for spending in await ledger.spending(dead)] == [1, 0, 0]
+    await reserve(ledger, dead, 100)
+
+
+async def test_who_settles_a_reservation_that_was_given_back_is_charged_what_was_used_once(
+    redis: Redis, clock: Clock
+) -> None:
+    forgotten: list[str] = []
+    ledger, who = ledger_of(redis, limited(), clock, on_forgotten=lambda: forgotten.append("once")), someone()
+    reservation = await reserve(ledger, who, 60, lease=120)
+    clock.pass_seconds(120)
+    assert (await ledger.spending(who))[1].use.today == 0
+    for _ in range(2):
+        await ledger.settle(reservation, spent(45))
+        assert [spending.use.today for spending in await ledger.spending(who)] == [45, 45, 45]
+    assert forgotten == [], "nothing was: it took long"
+
+
+async def test_the_lapsed_reservation_of_an_answer_that_goes_on_is_charged_whole_with_its_extension(
+    redis: Redis, clock: Clock
+) -> None:
+    ledger, who = ledger_of(redis, limited(), clock), someone()
+    reservation = await reserve(ledger, who, 60, lease=120)
+    clock.pass_seconds(120)
+    assert (await ledger.spending(who))[1].use.today == 0
+    extended = await ledger.extend(reservation, more_tokens=40)
+    assert extended is not None
+    assert (await ledger.spending(who))[1].use.today == 100
+    await ledger.settle(extended, spent(70))
+    assert (await ledger.spending(who))[1].use.today == 70
+
+
+async def test_of_many_lapsed_reservations_some_are_given_back_with_each_question(redis: Redis, clock: Clock) -> None:
+    ledger, who = ledger_of(redis, limited(), clock), someone()
+    for _ in range(25):
+        await reserve(ledger, who, 4, lease=120)
+    clock.pass_seconds(120)
+    assert [(await ledger.spending(who))[1].use.today for _ in range(4)] == [60, 20, 0, 0]
+
+
+async def test_a_lapsed_reservation_of_the_former_release_stays_charged(redis: Redis, clock: Clock) -> None:
+    """It names no scopes."""
+    ledger, who = ledger_of(redis, limited(), clock), someone()
+    reservation = await reserve(ledger, who, 60, lease=120)
+    [key] = [key async for key in redis.scan_iter(f"*:reservation:{reservation.id}")]
+    record = {"day": "20270115", "tokens": 60, "parts": [[1_800_000_000, 60, [0, 0, 0], [0, 0, 0]]]}
+    await redis.set(key, json.dumps(record), keepttl=True)
+    clock.pass_seconds(120)
+    assert [(spending.use.today, spending.use.slots) for spending in await ledger.spending(who)] == [(60, 0)] * 3
+    await ledger.settle(reservation, spent(45))
+    assert [spending.use.today for spending in await ledger.spending(who)] == [45, 45, 45]
+
+
+async def test_limits_are_read_although_redis_takes_no_writes_and_something_has_lapsed(
+    tmp_path: Path, clock: Clock
+) -> None:
+    """As with a full disk, or a memory that is full."""
+    with redis_server(tmp_path / "redis") as server:
+        async with Redis(port=server.port) as redis:
+            ledger, who = ledger_of(redis, limited(), clock), someone()
+            await reserve(ledger, who, 60, lease=120)
+            clock.pass_seconds(120)
+            await redis.config_set("min-replicas-to-write", 1)
+            assert [spending.use.today for spending in await ledger.spending(who)] == [60, 60, 60]
+            await redis.config_set("min-replicas-to-write", 0)
+            assert [spending.use.today for spending in await ledger.spending(who)] == [0, 0, 0]
 
 
 async def test_settling_corrects_the_bucket_and_the_day_once(redis: Redis, clock: Clock) -> None:

@@ -65,3 +65,12 @@ async def test_all_that_the_ledger_does_works_on_a_cluster(cluster: RedisCluster
         assert names == windows | days | leases | {f"reservation:{open_still.id}", "answers", "answers:p95"}
         nodes |= held.keys()
     assert len(nodes) > 1, "tenants spread over the nodes"
+
+
+async def test_what_a_dead_process_has_reserved_is_given_back_on_a_cluster(cluster: RedisCluster) -> None:
+    ledger = Ledger(cluster, RedisBreaker(PATIENT), LedgerSettings())
+    who = Caller(tenant=uuid.uuid4().hex, sub="lee {kim}", model="qwen/2.5")
+    lapsed = await ledger.reserve(who, prompt_tokens=10, answer_tokens=0, lease_seconds=0)
+    assert [spending.use.today for spending in await ledger.spending(who)] == [0, 0, 0]
+    await ledger.settle(lapsed, Usage(prompt_tokens=5))
+    assert [spending.use.today for spending in await ledger.spending(who)] == [5, 5, 5]

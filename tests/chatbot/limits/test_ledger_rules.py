@@ -138,6 +138,10 @@ class Open:
     parts: list[list[Part]]
     entries: list["Entry"]
 
+    @property
+    def charged(self) -> int:
+        return sum(entry.tokens for entry in self.entries)
+
 
 @dataclass(eq=False)
 class Entry:
@@ -175,6 +179,7 @@ class LedgerMachine(RuleBasedStateMachine):
         )
         self.books: dict[tuple[Scope, str], Books] = {}
         self.admitted: list[Entry] = []
+        self.unsettled: dict[str, Open] = {}
 
     def run(self, command: Coroutine[object, object, T]) -> T:
         type(self).steps += 1
@@ -234,7 +239,8 @@ class LedgerMachine(RuleBasedStateMachine):
             book.leases[reservation.id] = self.now + lease * MICRO
         entry = Entry(self.now, tokens, caller)
         self.admitted.append(entry)
-        return Open(reservation, [parts], [entry])
+        self.unsettled[reservation.id] = Open(reservation, [parts], [entry])
+        return self.unsettled[reservation.id]
 
     def check(self, refusal: RateLimited, waits: list[list[int]]) -> None:
         longest = max(wait for each in waits for wait in each)
@@ -247,9 +253,10 @@ class LedgerMachine(RuleBasedStateMachine):
     def extend(self, held: Open, more: int) -> Open:
         caller, day = held.reservation.caller, held.parts[0][0].day
         books = self.books_of(caller)
+        charge = held.reservation.tokens + more - held.charged  # all of it where it was given back
         fits = all(
-            book.tokens(self.second) + more <= book.limit.tokens_per_minute
-            and book.days.get(day, 0) + more <= book.limit.tokens_per_day
+            book.tokens(self.second) + charge <= book.limit.tokens_per_minute
+            and book.days.get(day, 0) + charge <= book.limit.tokens_per_day
             for book in books
         )
         extended = self.run(self.ledger.extend(held.reservation, more_tokens=more))
@@ -260,15 +267,23 @@ class LedgerMachine(RuleBasedStateMachine):
             if held.reservation.id in book.leases:
                 until = self.now + round(held.reservation.lease_seconds * MICRO)
                 book.leases[held.reservation.id] = max(book.leases[held.reservation.id], until)
-        entry = Entry(self.now, more, caller)
+        entry = Entry(self.now, charge, caller)
         self.admitted.append(entry)
-        parts = self.charged(books, more, day, requests=0)
-        return Open(extended, [*held.parts, parts], [*held.entries, entry])
+        parts = self.charged(books, charge, day, requests=0)
+        self.unsettled[extended.id] = Open(extended, [*held.parts, parts], [*held.entries, entry])
+        return self.unsettled[extended.id]
 
     @rule(target=settled, held=consumes(opened), part=st.floats(0, 1.1))
     def settle(self, held: Open, part: float) -> Open:
         used = round(held.reservation.tokens * part)
-        unused = held.reservation.tokens - used
+        assert self.run(self.ledger.settle(held.reservation, Usage(prompt_tokens=used))) is not None
+        self.correct(held, used)
+        del self.unsettled[held.reservation.id]
+        return held
+
+    def correct(self, held: Open, used: int) -> None:
+        """Charge what was used in place of what was reserved, and free the slot."""
+        unused = held.charged - used
         corrections: list[tuple[int, int]] = [(-1, -unused)] if unused < 0 else []
         for n in reversed(range(len(held.parts))):
             back = min(unused, held.entries[n].tokens)
@@ -276,12 +291,17 @@ class LedgerMachine(RuleBasedStateMachine):
                 corrections.append((n, -back))
                 held.entries[n].tokens -= back
                 unused -= back
-        assert self.run(self.ledger.settle(held.reservation, Usage(prompt_tokens=used))) is not None
         for scope, book in enumerate(self.books_of(held.reservation.caller)):
             book.leases.pop(held.reservation.id, None)
             for n, amount in corrections:
                 book.correct(held.parts[n][scope], amount, self.second)
-        return held
+
+    def give_back_lapsed(self) -> None:
+        for held in self.unsettled.values():
+            tenant, _, _ = self.books_of(held.reservation.caller)
+            if tenant.leases.get(held.reservation.id, self.now + 1) <= self.now:
+                self.correct(held, 0)
+                held.parts, held.entries = held.parts[-1:], held.entries[-1:]
 
     @rule(held=settled, used=st.integers(0, 100))
     def settle_again(self, held: Open, used: int) -> None:
@@ -293,7 +313,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @rule(held=consumes(opened))
     def crash(self, held: Open) -> None:
-        """Nobody settles it: it stays charged, and its lease frees the slot."""
+        """Nobody settles it: it is given back, with its slot, when its lease has ended."""
 
     @rule(scope=st.sampled_from(SCOPES), sub=users, model=models)
     def reset(self, scope: Scope, sub: str, model: str) -> None:
@@ -321,6 +341,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
     @invariant()
     def both_sides_say_the_same(self) -> None:
+        self.give_back_lapsed()
         for sub in ("lee", "kim"):
             for model in ("large", "small"):
                 caller = self.caller(sub, model)

@@ -10,14 +10,15 @@ import anyio
 from opentelemetry.trace import Tracer
 
 from chatbot.errors import ModelUnavailable
-from chatbot.models.breaker import Breaker, BreakerSettings
 from chatbot.models.call import ModelCallFinished
-from chatbot.models.client import ModelDone, Models, Switched
+from chatbot.models.client import ModelDone, Models, NotResumable, Switched
 from chatbot.models.completion import Delta, Sampling
-from chatbot.models.endpoint import Deadlines, Endpoint, open_session
+from chatbot.models.endpoint import Endpoint, open_session
 from chatbot.models.pool import Group, Member, Pool
 from chatbot.models.thinking import Thought
 from chatbot.tokenizer import Message, RenderedChat, Tokenizer
+from knowledge.breaker import Breaker, BreakerSettings
+from knowledge.profiles import Deadlines
 from llm_server.scripted import Behaviour, ScriptedModel, scripted_server
 from tests.patience import patient
 
@@ -139,6 +140,8 @@ async def ask(
                     switches.append(part)
                 case ModelDone():
                     done.append(part)
+                case NotResumable():
+                    pass
                 case _:
                     generated.append(part)
     return Heard(

@@ -13,10 +13,10 @@ from aiohttp.test_utils import TestServer
 from structlog.testing import capture_logs
 
 from chatbot.errors import ModelUnavailable
-from chatbot.models.breaker import Breaker, BreakerSettings
 from chatbot.models.client import open_models
 from chatbot.models.endpoint import Endpoint, open_session
 from chatbot.models.pool import ModelSettings, ModelsMisconfigured
+from knowledge.breaker import Breaker, BreakerSettings
 from llm_server.scripted import Behaviour, ScriptedModel, scripted_server, write_tokenizer
 from tests.certificates import certificates
 from tests.chatbot.models.scripted_pool import PATIENT, Served, ask

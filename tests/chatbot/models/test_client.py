@@ -16,14 +16,15 @@ from structlog.testing import capture_logs
 
 from chatbot.errors import ModelUnavailable, Overloaded, TooLarge
 from chatbot.events import Usage
-from chatbot.models.breaker import Breaker, BreakerSettings, BreakerState
 from chatbot.models.call import ModelCallFinished
 from chatbot.models.choice_probabilities import YES_OR_NO, number_choices
 from chatbot.models.client import ModelDone, Models, Switched, open_models
 from chatbot.models.completion import Delta, Sampling
-from chatbot.models.endpoint import Deadlines, Endpoint, open_session
-from chatbot.models.pool import DEADLINES, Member, ModelSettings, ModelsMisconfigured, Pool
+from chatbot.models.endpoint import Endpoint, open_session
+from chatbot.models.pool import Member, ModelSettings, ModelsMisconfigured, Pool
 from chatbot.tokenizer import RenderedChat, Tokenizer
+from knowledge.breaker import Breaker, BreakerSettings, BreakerState
+from knowledge.profiles import Deadlines, read_deadlines
 from llm_server.scripted import Behaviour, scripted_server, write_tokenizer
 from tests.chatbot.models.scripted_pool import (
     ANSWER,
@@ -501,7 +502,7 @@ async def test_a_client_that_leaves_frees_the_slot_at_once(tokenizer: Tokenizer,
 
 
 async def test_a_left_probe_frees_the_slot_too(tokenizer: Tokenizer) -> None:
-    async with serve(tokenizer, [Behaviour(first_token_seconds=5)], deadlines=DEADLINES["scripted"]) as served:
+    async with serve(tokenizer, [Behaviour(first_token_seconds=5)], deadlines=read_deadlines("scripted")) as served:
         async with anyio.create_task_group() as group:
             group.start_soon(probability, served)
             await served.servers[0].until(lambda stats: stats.running == 1)
@@ -655,6 +656,18 @@ async def test_a_file_names_groups(tmp_path: Path) -> None:
             assert [switch.group for switch in (await ask(Served(models, []))).switches] == ["fallback"]
 
 
+async def test_a_profile_of_ones_own_has_the_deadlines_of_its_file(tmp_path: Path) -> None:
+    folder, profile, file = write_tokenizer(tmp_path / "tokenizer"), tmp_path / "mine.yaml", tmp_path / "models.yaml"
+    profile.write_text("about: of a bank\nengine_args: {}\ndeadlines: {prefill: 1000, base: 3, answer: 45}\n", "utf-8")
+    async with scripted_server(Behaviour()) as server:
+        file.write_text(
+            f"[{{name: a, urls: ['{server.url}'], tokenizer: {folder}, profile: {profile}}}]", encoding="utf-8"
+        )
+        async with open_models(ModelSettings(models_file=file)) as models:
+            assert models.pool.members[0].endpoint.deadlines.first_token(2000) == 3 + 3 * 2000 / 1000
+            assert models.pool.prefill_rate == 1000
+
+
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
@@ -677,7 +690,9 @@ async def test_a_file_names_groups(tmp_path: Path) -> None:
             "at most one entry",
         ),
         ("[{name: a, group: fallback, profile: l4, urls: [http://a], tokenizer: x}]", "must be of the group `primary`"),
-        ("[{name: a, profile: tpu, urls: [http://a], tokenizer: x}]", "profile"),
+        ("[{name: a, profile: tpu, urls: [http://a], tokenizer: x}]", "no profile 'tpu': choose from a100, b200, cpu"),
+        ("[{name: a, profile: /none.yaml, urls: [http://a], tokenizer: x}]", "/none.yaml cannot be read"),
+        ("[{name: a, profile: embedding, urls: [http://a], tokenizer: x}]", "embedding.yaml has no `deadlines`"),
         ("[{name: a, profile: l4, urls: [], tokenizer: x}]", "urls"),
         (
             "[{name: a, profile: l4, urls: [http://a], tokenizer: x},"

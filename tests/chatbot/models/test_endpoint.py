@@ -4,6 +4,7 @@ import math
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing, asynccontextmanager
 from itertools import pairwise
+from pathlib import Path
 from time import perf_counter
 
 import aiohttp
@@ -27,7 +28,6 @@ from chatbot.models.completion import (
 )
 from chatbot.models.endpoint import (
     DeadlineExceeded,
-    Deadlines,
     Endpoint,
     EndpointFailed,
     GenerationEnd,
@@ -39,7 +39,8 @@ from chatbot.models.endpoint import (
     WrongModel,
     open_session,
 )
-from chatbot.models.pool import DEADLINES
+from chatbot.models.thinking import Thought
+from knowledge.profiles import PROFILES, AnswerMode, Deadlines, UnknownProfile, read_answer_mode, read_deadlines
 from llm_server.scripted import Behaviour, scripted_server
 from tests.patience import patient
 
@@ -104,9 +105,22 @@ def test_a_probe_without_log_probabilities_knows_nothing() -> None:
 
 
 def test_deadlines_follow_from_the_profile() -> None:
-    assert DEADLINES["cpu"].first_token(1600) == 2 + 3 * 1600 / 160
-    assert DEADLINES["scripted"].first_token(100_000) == 8
-    assert all(deadlines.between_tokens == 10 and deadlines.answer >= 60 for deadlines in DEADLINES.values())
+    assert read_deadlines("cpu").first_token(1600) == 2 + 3 * 1600 / 160
+    assert read_deadlines("scripted").first_token(100_000) == 8
+    answering = [
+        read_deadlines(path.stem) for path in PROFILES.glob("*.yaml") if "deadlines:" in path.read_text("utf-8")
+    ]
+    assert len(answering) >= 12
+    assert all(deadlines.between_tokens == 10 and deadlines.answer >= 60 for deadlines in answering)
+
+
+def test_a_profile_says_whether_its_model_writes_or_quotes(tmp_path: Path) -> None:
+    assert read_answer_mode("cpu") is AnswerMode.WRITE
+    assert read_answer_mode("cpu-small") is AnswerMode.QUOTE
+    wrong = tmp_path / "own.yaml"
+    wrong.write_text("answer: sing\n", encoding="utf-8")
+    with pytest.raises(UnknownProfile, match="'sing' is not a valid AnswerMode, only write, quote"):
+        read_answer_mode(str(wrong))
 
 
 def call(*, until: float = math.inf, max_tokens: int = 50) -> GenerationRequest:
@@ -120,7 +134,7 @@ def call(*, until: float = math.inf, max_tokens: int = 50) -> GenerationRequest:
     )
 
 
-async def listen(endpoint: Endpoint, request: GenerationRequest | None = None) -> list[Delta | GenerationEnd]:
+async def listen(endpoint: Endpoint, request: GenerationRequest | None = None) -> list[Delta | Thought | GenerationEnd]:
     async with aclosing(endpoint.stream(request or call())) as parts:
         return [part async for part in parts]
 

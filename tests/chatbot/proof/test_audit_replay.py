@@ -20,8 +20,9 @@ from chatbot.proof.context import ReplayContext, Replayed, ReplayStanding
 from chatbot.proof.report import report
 from chatbot.redis_client import RedisBreaker
 from chatbot.tokenizer import Message, Tokenizer
+from evals.sample_bank import sample_banks
 from knowledge.access import EVERY_CUSTOMER
-from knowledge.glossary import load_glossary
+from knowledge.bank import Banks, Names
 from knowledge.index import Index
 from tests.audit import SETTINGS
 from tests.chatbot.conftest import PATIENT
@@ -58,8 +59,8 @@ async def index(tmp_path: Path) -> AsyncGenerator[Index]:
         yield index
 
 
-def builder(tokenizer: Tokenizer, *, bank: str = "한빛은행") -> PromptBuilder:
-    return PromptBuilder(load_templates(), tokenizer, banks={"ko": bank, "en": "Hanbit Bank"}, passage_tokens=1000)
+def builder(tokenizer: Tokenizer) -> PromptBuilder:
+    return PromptBuilder(load_templates(), tokenizer, passage_tokens=1000)
 
 
 def opening(prompt: Prompt, owner: Owner, conversation_id: str) -> AuditOpened:
@@ -90,11 +91,12 @@ async def answered(redis: Redis, engine: AsyncEngine, index: Index, tokenizer: T
     ]
     await history.append(owner, conversation_id, messages, now=NOW)
     earlier = [Message("user", BEFORE[0]), Message("assistant", BEFORE[1])]
-    prompt = builder(tokenizer).build(QUESTION, history=earlier, passages=[DEPOSIT, FEES], language="ko")
+    prompt = builder(tokenizer).build(
+        QUESTION, bank="한빛은행", history=earlier, passages=[DEPOSIT, FEES], language="ko"
+    )
     async with open_audit(engine, SETTINGS) as audit:
         context = ReplayContext(
-            audit=audit, history=history, index=index, prompts=builder(tokenizer), contact="1599-0000",
-            glossary=load_glossary(),
+            audit=audit, history=history, index=index, prompts=builder(tokenizer), banks=sample_banks(),
         )  # fmt: skip
         await audit.open(opening(prompt, owner, conversation_id))
         await audit.close(CLOSED)
@@ -181,8 +183,9 @@ async def test_a_passage_that_has_expired_since_is_read_as_of_then(answered: Ans
     assert (await answered.standings())["passages"] is ReplayStanding.SAME
 
 
-async def test_another_prompt_shows(answered: Answered, tokenizer: Tokenizer) -> None:
-    elsewhere = replace(answered.context, prompts=builder(tokenizer, bank="달빛은행"))
+async def test_another_prompt_shows(answered: Answered) -> None:
+    other = sample_banks().first.model_copy(update={"names": Names(ko="달빛은행", en="Dalbit Bank")})
+    elsewhere = replace(answered.context, banks=Banks(other))
     standings = {finding.what: finding.standing for finding in (await replay("a1", elsewhere)).findings}
     assert (standings["question"], standings["prompt"]) == ("same", "differs")
 

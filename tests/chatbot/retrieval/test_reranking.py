@@ -15,10 +15,10 @@ from sentence_transformers import CrossEncoder
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
 
-from chatbot.retrieval.reranking import Reranker, RerankerMissing, RerankerSettings, open_reranker
+from chatbot.retrieval.reranking import LocalReranker, Reranker, RerankerMissing, RerankerSettings, open_reranker
 from chatbot.retrieval.search import Retrieval, RetrievalSettings
+from evals.sample_bank import sample_banks
 from knowledge.embedding import EmbedderSettings, open_embedder
-from knowledge.glossary import load_glossary
 from knowledge.index import Index, IndexSettings, indexed_text, open_index
 from knowledge.passage import Hit
 from knowledge.terms import Terms
@@ -94,8 +94,8 @@ async def test_a_search_chooses_from_more_candidates_than_it_returns(
 ) -> None:
     await passages.upsert([replace(passage, visible_from=100.0) for passage in numbered(*TEXTS)])
     settings = RetrievalSettings(passages=3)
-    plain = await Retrieval(passages, settings, load_glossary()).search(QUESTION, earlier=[], access=CUSTOMER)
-    reranked = await Retrieval(passages, settings, load_glossary(), reranker=reranker).search(
+    plain = await Retrieval(passages, settings, sample_banks()).search(QUESTION, earlier=[], access=CUSTOMER)
+    reranked = await Retrieval(passages, settings, sample_banks(), reranker=reranker).search(
         QUESTION, earlier=[], access=CUSTOMER
     )
     assert [hit.passage.n for hit in reranked.hits] == best_first(folder, HITS)[:3]
@@ -119,7 +119,7 @@ class BlockedCrossEncoder(CrossEncoder):
 async def test_a_late_cross_encoder_keeps_the_order_and_so_does_a_busy_one(folder: Path) -> None:
     model = BlockedCrossEncoder(folder)
     with ThreadPoolExecutor(max_workers=1) as thread:
-        reranker = Reranker(model, thread, RerankerSettings(timeout=0.05, waiting=1))
+        reranker = LocalReranker(model, thread, RerankerSettings(timeout=0.05, waiting=1))
         try:
             with anyio.fail_after(10):
                 assert await reranker.order(QUESTION, HITS) == HITS

@@ -5,7 +5,7 @@ import json
 import re
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,12 +24,27 @@ from structlog.testing import capture_logs
 
 from chatbot.admission import Admission, AdmissionSettings
 from chatbot.audit import AuditClosed, Versions
+from chatbot.calibration import read_calibration
 from chatbot.conversations import StoredMessage
 from chatbot.deferred import DeferredSettings, DeferredWrites
-from chatbot.errors import ChatError, ModelUnavailable, StoreUnavailable
-from chatbot.events import Accepted, Done, Event, Failed, Notice, NoticeCode, Sources, Unknown, Usage, to_json
-from chatbot.models import Breaker, BreakerSettings, Delta, ModelDone, Models, Switched
-from chatbot.notices import notice
+from chatbot.errors import ChatError, ModelUnavailable, Overloaded, StoreUnavailable
+from chatbot.events import (
+    Accepted,
+    Done,
+    Event,
+    Failed,
+    FinishReason,
+    Notice,
+    NoticeCode,
+    Sources,
+    Token,
+    Unknown,
+    Usage,
+    to_json,
+)
+from chatbot.models import Delta, ModelDone, Models, Switched
+from chatbot.notices import DegradationLevel, notice
+from chatbot.questions import CannedReply, canned_reply
 from chatbot.records import TurnFinished
 from chatbot.redis_client import RedisBreaker
 from chatbot.services import Services, TurnSettings
@@ -45,9 +60,13 @@ from chatbot.streams import (
 from chatbot.streams.log import LogAppend
 from chatbot.takeover import resume
 from chatbot.tokenizer import Tokenizer
-from chatbot.transcript import Turn, checkpoint, turn_of
+from chatbot.transcript import AnswerState, Outcome, Repair, Turn, checkpoint, outcome, state_of, turn_of
 from chatbot.turn import answer
+from evals.sample_bank import sample_banks
+from knowledge.breaker import Breaker, BreakerSettings
 from knowledge.identity import Principal
+from knowledge.passage import Passage
+from knowledge.profiles import AnswerMode
 from llm_server.scripted import Behaviour, Template, write_tokenizer
 from tests.answers import customer, text_of
 from tests.chatbot.conftest import PATIENT
@@ -91,10 +110,14 @@ class Bank:
     """The parts of an answer, each of which a test may let fail, and what was written by them."""
 
     tokenizer: Tokenizer
+    yes: float = 0.99
+    """The probability of an answer, as the probes judge it."""
     model: ChatError | None = None
     models: Models | None = None
     store: ChatError | None = None
     hook: Exception | None = None
+    settings: TurnSettings = field(default_factory=partial(TurnSettings, repair_certainty=1))
+    """All quotes are shown: there is no prompt here that asks which."""
     settled: list[Usage] = field(default_factory=list)
     kept: list[StoredMessage] = field(default_factory=list)
     closed: list[AuditClosed] = field(default_factory=list)
@@ -108,15 +131,18 @@ class Bank:
     async def choice_probabilities(self, *_: object, **__: object) -> tuple[float, float]:
         if self.model is not None:
             raise self.model
-        return 0.99, 0.01
+        return self.yes, 1 - self.yes
 
     async def stream(self, *_: object, **__: object) -> AsyncGenerator[Delta | Switched | ModelDone]:
-        for word in ("예", "금", "."):
+        for word in ("최소 가입 금액은 ", "100만원", "입니다."):
             yield Delta(word, tuple(self.tokenizer.encode(word)))
         yield ModelDone("stop", Usage(prompt_tokens=5, answer_tokens=3), ("scripted",))
 
-    async def unknown_share(self, *_: object) -> float:
+    async def unknown_share(self, *_: object, **__: object) -> float:
         return 0.0
+
+    async def similarities(self, _: str, passages: Sequence[Passage]) -> list[float]:
+        return [0.5 for _ in passages]
 
     async def find(self, _: object) -> None:
         return None
@@ -147,12 +173,15 @@ class Bank:
             choice_probabilities=self.choice_probabilities, stream=self.stream, tokenizer=self.tokenizer, model="m"
         )
         parts: dict[str, Any] = {
-            "settings": TurnSettings(),
+            "settings": self.settings,
             "admission": Admission(AdmissionSettings()),
+            "answerability": lambda: read_calibration(None).answerability,
             "answer_cache": self,
             "audit": self,
+            "banks": sample_banks(),
             "deferred": self.deferred,
             "history": self,
+            "index": self,
             "ledger": self,
             "models": models,
             "retrieval": self,
@@ -197,7 +226,7 @@ async def ask(bank: Bank, answer_log: AnswerLog, tasks: TaskGroup, turn: Turn | 
     live = LiveAnswer(turn.answer_id, turn.who, conversation_id=turn.conversation.id)
     registry = AnswerRegistry(answer_log, tasks, AnswerRegistrySettings())
     work = partial(answer, turn, place=services.admission.enter(turn.who), services=services)
-    await registry.start(live, work, passages=[])
+    await registry.start(live, work, passages=[], checkpoint=checkpoint(turn))
     return Asked(registry, turn.who, turn.answer_id)
 
 
@@ -249,6 +278,155 @@ async def test_what_the_store_did_not_take_at_the_end_is_settled_and_kept_once_i
     assert [message.text for message in bank.kept] == [former_turn().screened.text, text_of(events)]
     assert bank.settled == [events[-1].usage]
     assert (bank.deferred.waiting, bank.lost) == (0, [])
+
+
+@dataclass
+class Stalled(Bank):
+    """A bank whose audit takes a closing and does not say so: its process stands still in the end of an answer."""
+
+    says: str = "최소 가입 금액은 100만원입니다."
+    ends: ChatError | None = None
+    at_audit: anyio.Event = field(default_factory=anyio.Event)
+    goes_on: anyio.Event = field(default_factory=anyio.Event)
+
+    async def stream(self, *_: object, **__: object) -> AsyncGenerator[Delta | Switched | ModelDone]:
+        yield Delta(self.says, tuple(self.tokenizer.encode(self.says)))
+        if self.ends is not None:
+            raise self.ends
+        yield ModelDone("stop", Usage(prompt_tokens=5, answer_tokens=3), ("scripted",))
+
+    async def close(self, closed: AuditClosed) -> None:
+        await super().close(closed)
+        self.at_audit.set()
+        await self.goes_on.wait()
+
+
+@pytest.mark.parametrize(
+    ("says", "ends", "model"),
+    [
+        ("최소 가입 금액은 100만원입니다.", None, None),
+        ("최소 가입 금액은 100만원입니다.", ModelUnavailable(retry_after=2), None),
+        ("최소 가입 금액은 300만원입니다.", None, None),
+        ("", None, None),
+        ("", None, ModelUnavailable()),
+    ],
+    ids=["grounded", "broken off", "quoted", "refused", "without a model"],
+)
+async def test_a_successor_ends_an_answer_as_it_was_settled_and_recorded_before_its_writer_died(
+    tokenizer: Tokenizer,
+    answer_log: AnswerLog,
+    tasks: TaskGroup,
+    says: str,
+    ends: ChatError | None,
+    model: ChatError | None,
+) -> None:
+    """Whatever the models would say to the successor: here all answer, and more than they did before."""
+    dying, successor = Stalled(tokenizer, says=says, ends=ends, model=model), Bank(tokenizer)
+    turn = asked_turn()
+    async with anyio.create_task_group() as process:
+        first = await ask(dying, answer_log, process, turn)
+        with anyio.fail_after(20):
+            await dying.at_audit.wait()
+        shown = await answer_log.all_events(turn.who.tenant, turn.answer_id)
+        await answer_log.give_up(turn.who.tenant, {turn.answer_id: 1})
+        registry = AnswerRegistry(answer_log, tasks, AnswerRegistrySettings())
+        tasks.start_soon(registry.maintain_leases, partial(resume, services=successor.services()))
+        await anyio.wait_all_tasks_blocked()
+        events = await Asked(registry, turn.who, turn.answer_id).events()
+        dying.goes_on.set()
+        assert await first.events() == events, "the writer that was replaced adds nothing"
+    assert events[:-1] == shown
+    assert successor.settled == dying.settled
+    [was], [now] = dying.closed, successor.closed
+    assert now == was
+    assert [message.text for message in successor.kept] == [message.text for message in dying.kept]
+    last = events[-1]
+    if was.error is not None:
+        assert isinstance(last, Failed)
+        assert (last.code, last.retry_after_ms) == (was.error, 2000)
+    else:
+        assert isinstance(last, Done)
+        assert (last.finish_reason, last.grounded) == (was.finish_reason, was.grounded)
+        assert last.quoted is text_of(events).startswith("관련 문서의 내용을 그대로")
+        assert last.usage == msgspec.structs.replace(was.usage, cached_tokens=0)
+
+
+def test_an_outcome_has_all_that_is_decided_of_an_answer() -> None:
+    known_otherwise = {"shown", "said", "first_token_at", "progress_shown", "ranked"}
+    assert {field.name for field in fields(AnswerState)} - known_otherwise <= set(Outcome.__struct_fields__)
+    decided = AnswerState(
+        finish_reason=FinishReason.LENGTH,
+        usage=Usage(prompt_tokens=1),
+        grounded=True,
+        quoted=True,
+        error=Overloaded(retry_after=3),
+        withheld=2,
+        models=("m",),
+        degradation_level=DegradationLevel.QUOTED,
+        cached_answer_id="c",
+        probes=(0.5,),
+        repair=Repair((1,), (0.5,)),
+    )
+    read = state_of(outcome(decided))
+    assert isinstance(read.error, Overloaded)
+    assert read.error.retry_after == 3
+    assert replace(read, error=None) == replace(decided, error=None)
+
+
+@dataclass
+class SlowToRank(Bank):
+    """A bank whose embedder is asked for sentences and does not answer."""
+
+    ranks: anyio.Event = field(default_factory=anyio.Event)
+
+    async def similarities(self, question: str, passages: Sequence[Passage]) -> list[float]:  # noqa: ARG002
+        self.ranks.set()
+        await anyio.sleep_forever()
+        return []
+
+
+async def test_a_customer_who_stops_while_sentences_are_ranked_has_stopped_the_answer(
+    tokenizer: Tokenizer, answer_log: AnswerLog, tasks: TaskGroup
+) -> None:
+    bank = SlowToRank(tokenizer, settings=TurnSettings(answer=AnswerMode.QUOTE))
+    asked = await ask(bank, answer_log, tasks)
+    with anyio.fail_after(20):
+        await bank.ranks.wait()
+    assert await asked.registry.cancel(asked.who, asked.answer_id)
+    last = (await asked.events())[-1]
+    assert isinstance(last, Done)
+    assert (last.finish_reason, last.grounded, last.quoted) == (FinishReason.CANCELLED, False, False)
+
+
+@pytest.mark.parametrize("reply", [None, CannedReply.EMERGENCY], ids=["of the model's probe", "of the question"])
+async def test_a_canned_reply_that_the_log_has_is_said_once(
+    tokenizer: Tokenizer, answer_log: AnswerLog, tasks: TaskGroup, reply: CannedReply | None
+) -> None:
+    turn, bank = replace(asked_turn(), reply=reply), Bank(tokenizer, yes=0.0)
+    said = Token(text=canned_reply(reply or CannedReply.CANNOT_VERIFY, turn.language, sample_banks().first))
+    events = await (await taken_over(bank, answer_log, tasks, (*BEGUN, said), turn)).events()
+    assert (text_of(events), events[: len(BEGUN) + 1]) == (said.text, [*BEGUN, said])
+    assert isinstance(events[-1], Done)
+
+
+async def test_an_outcome_that_nobody_can_read_is_none(
+    tokenizer: Tokenizer, answer_log: AnswerLog, tasks: TaskGroup
+) -> None:
+    """Another release may decide what this one does not know: the answer goes on as if nothing was decided."""
+    bank, turn = Bank(tokenizer), asked_turn()
+    await answer_log.open(
+        turn.who, turn.answer_id, conversation_id=turn.conversation.id, passages=[], checkpoint=checkpoint(turn)
+    )
+    decided = msgspec.msgpack.encode({"finish_reason": "later", "usage": {}})
+    append = LogAppend(first=1, events=BEGUN, outcome=decided)
+    await answer_log.append(turn.who.tenant, turn.answer_id, append, epoch=1)
+    await answer_log.give_up(turn.who.tenant, {turn.answer_id: 1})
+    registry = AnswerRegistry(answer_log, tasks, AnswerRegistrySettings())
+    tasks.start_soon(registry.maintain_leases, partial(resume, services=bank.services()))
+    await anyio.wait_all_tasks_blocked()
+    events = await Asked(registry, turn.who, turn.answer_id).events()
+    assert isinstance(events[-1], Done)
+    assert text_of(events)
 
 
 async def test_a_hook_that_fails_keeps_no_customer_from_the_end(

@@ -122,7 +122,9 @@ async def test_when_redis_dies_a_reader_elsewhere_gets_an_error_and_not_a_cut_co
             for _ in range(2)
         ]
         settings = AnswerRegistrySettings(patience=1)
-        writer, other = (AnswerRegistry(log, tasks, settings, person="1599-0000") for log in logs)
+        writer, other = (
+            AnswerRegistry(log, tasks, settings, person=lambda tenant: f"1599-0000 of {tenant}") for log in logs
+        )
         live, speak = new_answer(customer()), Speaker()
         await writer.start(live, speak, passages=[])
         with anyio.fail_after(20):
@@ -134,7 +136,7 @@ async def test_when_redis_dies_a_reader_elsewhere_gets_an_error_and_not_a_cut_co
         last = seen[-1].event
         assert isinstance(last, Failed)
         assert (last.code, last.status, last.retryable) == ("store_unavailable", 503, True)
-        assert "1599-0000" in last.handoff
+        assert f"1599-0000 of {live.who.tenant}" in last.handoff
         speak.go_on.set()
         assert text_of(entry.event for entry in await read_all(writer, live)) == "one two three"
 

@@ -27,6 +27,7 @@ from chatbot.conversations import (
     StoredMessage,
 )
 from chatbot.deferred import DeferredSettings, DeferredWrites
+from chatbot.errors import ChatError, ModelUnavailable
 from chatbot.events import Accepted, Done, Event, FinishReason, PassageRef, Token, Usage, from_json
 from chatbot.limits import Caller, Ledger, LedgerSettings
 from chatbot.redis_client import RedisBreaker
@@ -35,7 +36,7 @@ from chatbot.streams.live import LiveAnswer
 from chatbot.streams.log import AnswerId, AnswerLog, AnswerLogSettings, LogAppend, TakenOver, WriterReplaced
 from chatbot.streams.pipelined_connection import open_pipelined_connection
 from chatbot.streams.registry import AnswerRegistry, AnswerRegistrySettings
-from chatbot.transcript import checkpoint, turn_of
+from chatbot.transcript import checkpoint, outcome, state_of, turn_of
 from knowledge.identity import Principal
 from tests.chatbot.conftest import PATIENT
 
@@ -434,3 +435,29 @@ def with_records_read(values: Mapping[str, Value]) -> dict[str, Value]:
         key: Value(value.kind, value.ttl_seconds, json.loads(value.content)) if ":reservation:" in key else value
         for key, value in values.items()
     }
+
+
+def test_an_outcome_has_the_names_that_replicas_of_other_releases_read() -> None:
+    usage = {"prompt_tokens": 5, "cached_tokens": 1, "answer_tokens": 3, "thinking_tokens": 2}
+    written = {
+        "finish_reason": "stop",
+        "usage": usage,
+        "grounded": True,
+        "error": "model_unavailable",
+        "retry_after": 2.0,
+        "withheld": 1,
+        "models": ["scripted"],
+        "degradation_level": "quoted",
+        "cached_answer_id": "a",
+        "probes": [0.5],
+        "repair": {"prompt_ids": [1, 2], "shares": [0.9]},
+    }
+    state = state_of(msgspec.msgpack.encode(written))
+    assert (state.finish_reason, state.usage.generated_tokens, state.grounded) == (FinishReason.STOP, 5, True)
+    assert isinstance(state.error, ModelUnavailable)
+    assert msgspec.msgpack.decode(outcome(state)) == written
+    least = {"finish_reason": "refused", "usage": usage, "of a later release": 1}
+    assert msgspec.msgpack.decode(outcome(state_of(msgspec.msgpack.encode(least)))).items() <= least.items()
+    unknown = state_of(msgspec.msgpack.encode({**least, "error": "of_a_later_release"})).error
+    assert unknown is not None
+    assert unknown.code == ChatError.code

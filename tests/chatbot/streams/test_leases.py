@@ -3,7 +3,8 @@
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
-from typing import Literal
+from functools import partial
+from typing import Any, Literal
 from uuid import uuid4
 
 import anyio
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from redis.asyncio import Redis
 
 from chatbot.errors import Draining, NotFound
-from chatbot.events import Done, FinishReason, Token
+from chatbot.events import Done, Failed, FinishReason, Token
 from chatbot.redis_client import RedisBreaker
 from chatbot.streams.live import LiveAnswer
 from chatbot.streams.log import (
@@ -70,14 +71,14 @@ class Replica:
             await self.finish(live, reason)
 
     async def resume(self, live: LiveAnswer, taken: TakenOver) -> None:
-        if taken.cancelled:
-            await self.finish(live, FinishReason.CANCELLED)
+        if taken.cancelled or taken.outcome:
+            await self.finish(live, FinishReason(taken.outcome.decode() or "cancelled"))
         else:
             await self.speak(live)
 
     async def finish(self, live: LiveAnswer, reason: FinishReason) -> None:
         with anyio.CancelScope(shield=True):
-            if await live.confirm_ownership():
+            if await live.confirm_ownership(reason.encode()):
                 self.finished.append(live.answer_id)
                 live.put(done(reason))
 
@@ -259,6 +260,67 @@ async def test_a_writer_that_was_replaced_stops_and_settles_nothing(
     assert await answer_log.length(who, live.answer_id) == (len(WORDS) + 1, True)
 
 
+@dataclass
+class Forked:
+    """A writer whose appends no longer arrive and who showed a reader what the log lacks, until another replaced it."""
+
+    live: LiveAnswer
+    read: list[LogEntry] = field(default_factory=list)
+    """What the writer's reader read."""
+    kept: list[LogEntry] = field(default_factory=list)
+    """What the successor's reader read."""
+
+
+async def forked(
+    redis: Redis, answer_log: AnswerLog, replica: Callable[..., Replica], tasks: TaskGroup, *, arrives_late: bool
+) -> Forked:
+    """Let a writer say half an answer into no log, and its successor all of it; an append may arrive late after all."""
+    cut_off = AnswerLog(
+        redis, RedisBreaker(PATIENT), LOG, pipelined=PipelinedConnection(Redis(host="127.0.0.1", port=1))
+    )
+    writer, other = Replica(AnswerRegistry(cut_off, tasks, NEVER_ENDED)), replica()
+    other.go_on.set()
+    fork = Forked(new_answer(customer()))
+    live, who = fork.live, fork.live.who
+
+    async def read() -> None:
+        async with aclosing(writer.registry.follow(who, live.answer_id, after=0)) as followed:
+            async for entry in followed:
+                fork.read.append(entry)
+
+    with anyio.fail_after(10), writer.registry.reading(who, live.answer_id):
+        await writer.registry.start(live, writer.speak, passages=[])
+        async with anyio.create_task_group() as readers:
+            readers.start_soon(read)
+            while text_of(entry.event for entry in fork.read) != "".join(WORDS[: len(WORDS) // 2 + 1]):
+                await anyio.sleep(0.01)
+            if arrives_late:
+                await answer_log.append(who.tenant, live.answer_id, live.unlogged(), epoch=live.epoch)
+            fork.kept = await read_all(other, who, live.answer_id)
+            tasks.start_soon(writer.registry.maintain_leases, writer.resume)
+    return fork
+
+
+async def test_a_reader_who_was_shown_what_the_log_lacks_goes_on_elsewhere_where_the_log_got_it_after_all(
+    redis: Redis, answer_log: AnswerLog, replica: Callable[..., Replica], tasks: TaskGroup
+) -> None:
+    fork = await forked(redis, answer_log, replica, tasks, arrives_late=True)
+    assert fork.read == fork.kept
+    assert [entry.n for entry in fork.read] == list(range(1, len(fork.read) + 1))
+
+
+async def test_a_reader_who_was_shown_what_the_log_lacks_reads_no_other_answer_behind_it(
+    redis: Redis, answer_log: AnswerLog, replica: Callable[..., Replica], tasks: TaskGroup
+) -> None:
+    fork = await forked(redis, answer_log, replica, tasks, arrives_late=False)
+    *shown, last = fork.read
+    assert [entry.event for entry in shown] == fork.live.published
+    assert isinstance(last.event, Failed)
+    assert last.event.code == "log_lost"
+    assert last.n == len(shown) + 1, "it is the answer's end for this reader: behind that number is another text"
+    assert text_of(entry.event for entry in fork.kept) == "".join(WORDS)
+
+
 async def test_a_cancel_on_another_replica_stops_the_writer_at_once(replica: Callable[..., Replica]) -> None:
     who, writer, other = customer(), replica(), replica()
     live = new_answer(who)
@@ -349,12 +411,18 @@ async def test_an_answer_that_is_handed_over_goes_on_elsewhere_at_once(replica: 
 class Slow(AnswerLog):
     """A log of which one kind of command waits until a test lets it go on."""
 
-    slow: Literal["append", "take_over"] = "append"
+    slow: Literal["append", "take_over", "open"] = "append"
 
     def __init__(self, redis: Redis, pipelined: PipelinedConnection) -> None:
         super().__init__(redis, RedisBreaker(PATIENT), LOG, pipelined=pipelined)
         self.begun = anyio.Event()
         self.go_on = anyio.Event()
+
+    async def open(self, who: Principal, answer_id: AnswerId, **more: Any) -> None:
+        if self.slow == "open":
+            self.begun.set()
+            await self.go_on.wait()
+        await super().open(who, answer_id, **more)
 
     async def append(self, tenant: str, answer_id: AnswerId, append: LogAppend, *, epoch: int) -> WriterStanding:
         if self.slow == "append":  # it is under way
@@ -397,6 +465,60 @@ async def test_a_lease_is_given_up_behind_the_appends_that_are_under_way(
         await handed.wait()
         await writer.registry.drained()
     assert await answer_log.take_over(live.who.tenant, live.answer_id) is not None, "the append renewed the lease"
+
+
+async def test_a_process_that_ends_waits_for_no_answer_that_is_still_written(
+    answer_log: AnswerLog, slow_log: Slow
+) -> None:
+    """The end of an answer is shielded, and waits for its log: with the writer cancelled it waited for ever."""
+    live, confirmed = new_answer(customer()), list[bool]()
+
+    async def speak_and_settle(live: LiveAnswer) -> None:
+        live.put(Token(text="all of it"))
+        with anyio.move_on_after(10, shield=True):
+            confirmed.append(await live.confirm_ownership())
+
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as process:
+            await AnswerRegistry(slow_log, process, NEVER_ENDED).start(live, speak_and_settle, passages=[])
+            await slow_log.begun.wait()
+            process.cancel_scope.cancel()
+    assert confirmed == [False], "it neither settles nor records"
+    taken = None
+    with anyio.fail_after(3 * LEASE):
+        while taken is None:
+            taken = await answer_log.take_over(live.who.tenant, live.answer_id)
+            await anyio.sleep(0.05)
+
+
+async def test_a_process_that_has_handed_over_begins_no_answer(
+    answer_log: AnswerLog, replica: Callable[..., Replica]
+) -> None:
+    writer, live = replica(NEVER_ENDED), new_answer(customer())
+    await writer.registry.hand_over()
+    with pytest.raises(Draining):
+        await writer.registry.start(live, writer.speak, passages=[])
+    with pytest.raises(NotFound):
+        await answer_log.length(live.who, live.answer_id)
+    await writer.registry.drained()
+
+
+async def test_an_answer_that_begins_while_its_process_hands_over_is_anothers(
+    slow_log: Slow, tasks: TaskGroup, replica: Callable[..., Replica]
+) -> None:
+    live, other, slow_log.slow = new_answer(customer()), replica(), "open"
+    writer = Replica(AnswerRegistry(slow_log, tasks, NEVER_ENDED))
+    async with anyio.create_task_group() as begun:
+        begun.start_soon(partial(writer.registry.start, live, writer.speak, passages=[]))
+        await slow_log.begun.wait()
+        await writer.registry.hand_over()
+        slow_log.go_on.set()
+    with anyio.fail_after(5):
+        await writer.registry.drained()
+    other.go_on.set()
+    entries = await read_all(other, live.who, live.answer_id)
+    assert text_of(entry.event for entry in entries) == "".join(WORDS)
+    assert (writer.finished, other.finished) == ([], [live.answer_id])
 
 
 async def test_an_answer_that_is_settled_already_is_not_handed_over(

@@ -99,9 +99,10 @@ async def test_a_last_event_id_is_checked(answer_log: AnswerLog, tasks: TaskGrou
     who, answer_id = live.who, live.answer_id
     assert await registry.resume_position(who, answer_id, f"{answer_id}.4") == (4, True)
     assert await registry.resume_position(who, answer_id, f"{answer_id}.2") == (2, False)
+    assert await registry.resume_position(who, answer_id, f"{answer_id}.000000004") == (4, True)
     with pytest.raises(LogLost):
         await registry.resume_position(who, answer_id, f"{answer_id}.5")
-    for foreign in (f"{uuid4().hex}.1", f"{answer_id}.x", "nonsense", f"{answer_id}.-1"):
+    for foreign in (f"{uuid4().hex}.1", f"{answer_id}.x", "nonsense", f"{answer_id}.-1", f"{answer_id}.0000000001"):
         with pytest.raises(ForeignEventId):
             await registry.resume_position(who, answer_id, foreign)
 

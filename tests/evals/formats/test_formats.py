@@ -8,6 +8,8 @@ import pytest
 from rich.console import Console
 
 from evals.formats.formats import EXPECTED, Expectation, FileReport, read_expected, report_files, share_of, table
+from evals.formats.other_parsers import PARSERS
+from ingest.parsing import Format
 from tests.ingest import samples
 from tests.ingest import samples_office as office
 
@@ -23,6 +25,10 @@ from tests.ingest import samples_office as office
 )
 def test_the_share_is_of_letters_and_digits_wherever_they_stand(ours: str, other: str, share: float | None) -> None:
     assert share_of(ours, other)[0] == share
+
+
+def test_every_format_is_compared_with_another_parser() -> None:
+    assert set(PARSERS) == set(Format)
 
 
 def looked_at(folder: Path, *expected: Expectation) -> list[FileReport]:

@@ -1,5 +1,6 @@
 """The gates of CI hold on what is committed, and each goes red on a planted regression."""
 
+import asyncio
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -11,9 +12,9 @@ import pytest
 from rich.console import Console
 
 from chatbot.grounding import GroundingMode
-from evals.quality.gate import grounding_run, ranking_run
+from evals.quality.gate import grounding_run, ranking_run, recorded_ranks
 from evals.quality.report import Task, lines, read_task
-from evals.quality.rescore import RecordedAnswerCheck, rescore
+from evals.quality.rescore import CheckSettings, Ranks, RecordedAnswerCheck, rescore
 from evals.quality.retrieve import rank
 from evals.quality.run import loaded_corpus
 from evals.quality.summary import Run
@@ -26,6 +27,7 @@ from evals.questions import (
     read_recording,
     write_recording,
 )
+from evals.sample_bank import sample_banks
 from ingest.bulk import find_files
 from ingest.settings import Settings
 from knowledge.terms import Terms
@@ -55,14 +57,20 @@ def recording(task: Task) -> Recording:
     return read_recording(task.recording)
 
 
+@pytest.fixture(scope="module")
+def ranks(recording: Recording, dataset: Dataset) -> Ranks:
+    return asyncio.run(recorded_ranks(recording, dataset, Settings().embedder))
+
+
 def missed(run: Run, task: Task) -> set[str]:
     """Return the measures below their gates."""
     return {line.measure for line in lines(run, task.gates) if line.holds is False}
 
 
-def test_the_recorded_answers_of_today_hold_every_gate(task: Task, dataset: Dataset) -> None:
+@pytest.mark.anyio
+async def test_the_recorded_answers_of_today_hold_every_gate(task: Task, dataset: Dataset) -> None:
     assert task.recording is not None
-    run = grounding_run(task.recording, dataset, contact=task.contact)
+    run = await grounding_run(task.recording, dataset, bank=sample_banks().first)
     assert missed(run, task) == set()
     assert isinstance(run.measures["altered_numbers"], int)
     assert run.measures["altered_numbers"] >= 60
@@ -78,49 +86,58 @@ def test_the_recorded_answers_of_today_hold_every_gate(task: Task, dataset: Data
     ],
 )
 def test_a_changed_prompt_or_document_is_red_until_it_is_recorded_anew(
-    task: Task, dataset: Dataset, recording: Recording, change: dict[str, str], red: set[str]
+    task: Task, dataset: Dataset, recording: Recording, ranks: Ranks, change: dict[str, str], red: set[str]
 ) -> None:
     other = msgspec.structs.replace(recording.header, **change)
-    run = rescore(replace(first(recording, 5), header=other), dataset, contact=task.contact)
+    run = rescore(replace(first(recording, 5), header=other), dataset, ranks=ranks, bank=sample_banks().first)
     assert missed(run, task) & {"prompt_is_recorded", "documents_are_recorded"} == red
 
 
-def test_answers_recorded_with_a_worse_prompt_are_red(task: Task, dataset: Dataset, recording: Recording) -> None:
+def test_answers_recorded_with_a_worse_prompt_are_red(
+    task: Task, dataset: Dataset, recording: Recording, ranks: Ranks
+) -> None:
     # The answer of a model without the instruction to keep to the documents: none of their content, invented figures.
     vague = "네, 고객님. 자세한 내용은 상품마다 다르며 보통 연 7.77% 정도입니다. 도움이 되었기를 바랍니다."
     worse = reworded(first(recording), lambda _: vague)
-    assert {"correct", "citation_recall"} <= missed(rescore(worse, dataset, contact=task.contact), task)
+    run = rescore(worse, dataset, ranks=ranks, bank=sample_banks().first)
+    # The checks show none of it. They show quotes of the passages, which may be right: that they had to is what is red.
+    assert "quoted" in missed(run, task)
+    assert run.measures["quoted"] == 1.0
+    unchecked = rescore(worse, dataset, ranks=ranks, bank=sample_banks().first, grounding=GroundingMode.OFF)
+    assert {"correct", "citation_recall"} <= missed(unchecked, task)
 
 
-def test_a_wrong_number_that_the_checks_let_through_is_red(task: Task, dataset: Dataset, recording: Recording) -> None:
+def test_a_wrong_number_that_the_checks_let_through_is_red(
+    task: Task, dataset: Dataset, recording: Recording, ranks: Ranks
+) -> None:
     # The planted fault: nothing is checked before it is shown.
-    unchecked = rescore(first(recording), dataset, contact=task.contact, grounding=GroundingMode.OFF)
+    unchecked = rescore(first(recording), dataset, ranks=ranks, bank=sample_banks().first, grounding=GroundingMode.OFF)
     assert "altered_numbers_shown" in missed(unchecked, task)
     # And a model that states one: without checks it is shown and counted, with today's checks it is not shown.
     wrong = reworded(first(recording), lambda text: f"{text} 수수료는 77,777원입니다.")
     assert "numbers_not_in_cited" in missed(
-        rescore(wrong, dataset, contact=task.contact, grounding=GroundingMode.OFF), task
+        rescore(wrong, dataset, ranks=ranks, bank=sample_banks().first, grounding=GroundingMode.OFF), task
     )
     assert not {"numbers_not_in_cited", "altered_numbers_shown"} & missed(
-        rescore(wrong, dataset, contact=task.contact), task
+        rescore(wrong, dataset, ranks=ranks, bank=sample_banks().first), task
     )
 
 
 def test_a_recorded_choice_counts_between_the_quotes_that_it_was_made_of_only(
-    task: Task, dataset: Dataset, recording: Recording
+    dataset: Dataset, recording: Recording, ranks: Ranks
 ) -> None:
-    recorded = next(answer for answer in recording.answers if answer.repair)
+    recorded = next(answer for answer in recording.answers if answer.repair and len(ranks[answer.id]) > 2)
     sample = next(sample for sample in dataset.samples if sample.id == recorded.id)
-    quotes = [quote for quote, _ in recorded.repair]
 
     def shown(*chosen: tuple[str, float]) -> list[str]:
-        again = msgspec.structs.replace(recorded, repair=chosen)
-        passages = recording.passages_of(recorded)
-        check = RecordedAnswerCheck(sample, again, passages, contact=task.contact, grounding=GroundingMode.STRICT)
+        again = msgspec.structs.replace(recorded, said="수수료는 77,777원입니다.", repair=chosen)
+        settings = CheckSettings(bank=sample_banks().first, ranks=ranks)
+        check = RecordedAnswerCheck(sample, again, recording.passages_of(recorded), settings)
         return [citation.quote for citation in check.answer().citations]
 
+    quotes = shown()
+    assert len(quotes) == 3
     sure = [(quote, 0.9 if quote == quotes[1] else 0.05) for quote in quotes]
-    assert shown() == quotes
     assert shown(*sure) == quotes[1:2]
     assert shown(*reversed(sure)) == quotes
 
@@ -155,12 +172,21 @@ def test_a_recording_without_a_passage_that_it_names_is_none(tmp_path: Path, rec
 
 
 def test_a_renamed_or_edited_document_changes_the_digest(tmp_path: Path) -> None:
-    (tmp_path / "a.md").write_text("one")
+    documents = tmp_path / "documents"
+    documents.mkdir()
+    (documents / "a.md").write_text("one")
     before = documents_digest(tmp_path)
-    (tmp_path / "a.md").rename(tmp_path / "b.md")
+    (documents / "a.md").rename(documents / "b.md")
     renamed = documents_digest(tmp_path)
-    (tmp_path / "b.md").write_text("two")
+    (documents / "b.md").write_text("two")
     assert len({before, renamed, documents_digest(tmp_path)}) == 3
+
+
+def test_an_edited_corpus_changes_the_digest_too(tmp_path: Path) -> None:
+    (tmp_path / "corpus.jsonl").write_text("{}")
+    before = documents_digest(tmp_path)
+    (tmp_path / "corpus.jsonl").write_text("{} ")
+    assert documents_digest(tmp_path) != before
 
 
 def first(recording: Recording, count: int = FEWER) -> Recording:

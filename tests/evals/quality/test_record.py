@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from chatbot.grounding import NO_QUOTES, QuoteCandidates, quoted_answer
 from chatbot.tokenizer import Tokenizer
 from evals.quality.record import Recorder, checked_today
+from evals.sample_bank import sample_banks
 from llm_server.scripted import Behaviour, write_tokenizer
 from tests.chatbot.models.scripted_pool import serve
 from tests.passages import DEPOSIT, indexed_passages
@@ -22,8 +24,15 @@ async def test_the_model_s_choice_among_quotes_is_recorded_where_grounding_withh
         serve(tokenizer, [Behaviour(chooses=(0.2, 0.6))]) as served,
     ):
         recorder = Recorder(served.models, index)
+        ranked = QuoteCandidates.of(question, [DEPOSIT]).ranked()
+        quoted = quoted_answer(question, ranked, [DEPOSIT])
         choices = [
-            await recorder.choice(checked_today(question, [DEPOSIT], text).quotes(""), [DEPOSIT], question, before=())
+            await recorder.choice(
+                quoted if checked_today(question, [DEPOSIT], text, sample_banks().first).withheld_whole else NO_QUOTES,
+                [DEPOSIT],
+                question,
+                before=(),
+            )
             for text in ("정기예금의 기본 금리는 연 7.7%입니다.", "정기예금의 기본 금리는 연 3.1%입니다.")
         ]
         assert served.started() == 1

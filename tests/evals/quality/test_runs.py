@@ -11,7 +11,6 @@ import pytest
 
 from chatbot.events import Accepted, Citation, Event, Failed, FinishReason, Token, Usage
 from evals.quality.answer import customer_answer
-from evals.quality.calibrate import ProbeEvidence, answer_probability, auroc, fit, split_halves
 from evals.quality.compare import NotComparable, compare, verdict
 from evals.quality.page import page
 from evals.quality.report import Gate, TaskBroken, faults, lines, read_task
@@ -354,36 +353,6 @@ def test_a_gate_with_two_bounds_is_refused(tmp_path: Path) -> None:
     (tmp_path / "task.yaml").write_text(broken)
     with pytest.raises(TaskBroken, match="least"):
         read_task(tmp_path / "task.yaml")
-
-
-def probe_of(n: int, *, unanswerable: bool, probability: float) -> ProbeEvidence:
-    return ProbeEvidence(
-        id=f"{unanswerable}-{n:02}",
-        kind="fact",
-        question="?",
-        language="en",
-        unanswerable=unanswerable,
-        held=not unanswerable,
-        probabilities=(probability,),
-        dense=(0.85,),
-        terms=(3.0,),
-        seconds=0.0,
-    )
-
-
-def test_the_fit_separates_likely_from_unlikely_and_weighs_both_classes_alike() -> None:
-    yes = [probe_of(n, unanswerable=False, probability=0.6 + n / 100) for n in range(30)]
-    no = [probe_of(n, unanswerable=True, probability=0.2 + n / 100) for n in range(6)]
-    fitted, held_out = split_halves([*yes, *no])
-    assert {len(fitted), len(held_out)} == {18}
-    settings = fit(fitted)
-    assert all(
-        (answer_probability(probe, settings) >= settings.threshold) is not probe.unanswerable for probe in held_out
-    )
-
-
-def test_auroc_counts_ties_half() -> None:
-    assert auroc([(True, 0.9), (True, 0.5), (False, 0.5), (False, 0.1)]) == pytest.approx(3.5 / 4)
 
 
 def test_answers_survive_being_written() -> None:

@@ -8,12 +8,19 @@ import pytest
 from typer import Typer
 from typer.testing import CliRunner
 
-from evals.questions import ComposedIdentifier, SpelledIdentifier, composed_identifiers, spelled_identifiers
+from evals.questions import (
+    ComposedIdentifier,
+    SpelledIdentifier,
+    composed_identifiers,
+    held_out_identifiers,
+    spelled_identifiers,
+)
 from evals.safety.masking import (
     LabelledText,
     Span,
     composed_recall,
     false_masks,
+    held_out_recall,
     is_hidden,
     is_masked,
     labelled_measures,
@@ -55,6 +62,15 @@ def test_a_composed_identifier_is_hidden_when_no_digit_of_any_piece_is_left() ->
     shares, missed = composed_recall([hidden, left])
     assert (shares["composed_recall"], missed) == (0.5, [left])
     assert shares["composed_recall_lowest_kind"] == 0.5
+
+
+def test_held_out_identifiers_are_the_same_each_time_and_hold_what_they_say() -> None:
+    made = list(held_out_identifiers(40))
+    assert made == list(held_out_identifiers(40))
+    assert all(message.text[start:end].strip() for message in made for start, end in message.pieces)
+    shares, missed = held_out_recall(made)
+    assert shares["held_out"] == 7 * 40
+    assert shares["held_out_recall"] == round(1 - len(missed) / len(made), 4)
 
 
 def test_composed_identifiers_are_the_same_each_time_and_hold_what_they_say() -> None:

@@ -9,9 +9,13 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from ingest.catalogue.validity import (
+    LEAST_NOTICE_SECONDS,
     NOTICE_SECONDS,
     in_force,
+    in_writing_order,
     midnight,
+    replaced_by_unknown,
+    starts_too_soon,
     windows_for_approval,
     windows_for_expiry,
     windows_for_late_start,
@@ -65,10 +69,29 @@ def test_of_those_replaced_before_they_began_the_last_one_continues_where_the_ne
     assert (after[2].visible_from, after[2].visible_until) == (NOON + NOTICE_SECONDS, None)
 
 
-def test_the_window_of_the_version_that_is_replaced_is_written_first() -> None:
-    versions = approved({1: version(1)}, 1, now=NOON)
-    windows = windows_for_approval(version(2), list(versions.values()), now=NOON + 60, zone=SEOUL)
-    assert [window.version for window in windows] == [1, 2]
+def written(windows: list[Window], versions: dict[int, Version]) -> list[int]:
+    """Return the versions in the order in which the index is told their windows."""
+    return [window.version for window in in_writing_order(windows, list(versions.values()))]
+
+
+def test_a_window_that_opens_is_written_before_one_that_closes() -> None:
+    versions = approved({1: version(1), 2: version(2, begins=date(2026, 6, 10))}, 1, now=NOON)
+    of_second = windows_for_approval(versions[2], [versions[1]], now=NOON + 60, zone=SEOUL)
+    assert written(of_second, versions) == [2, 1], "the new one opens, and the former one ends"
+    versions = approved(versions, 2, now=NOON + 60)
+    for day, order in ((date(2026, 6, 20), [1, 2]), (date(2026, 6, 5), [2, 1])):
+        moved = windows_for_new_dates(
+            versions[2], Metadata(effective_from=day), [versions[1]], now=NOON + 120, zone=SEOUL
+        )
+        assert written(moved, versions) == order
+    ended = windows_for_expiry(versions[2], [versions[1]], now=NOON + 120, zone=SEOUL)
+    assert written(ended, versions) == [1, 2], "the former one goes on where the new one never begins"
+
+
+def test_a_version_that_the_index_does_not_know_opens_wherever_it_is_moved() -> None:
+    versions = approved(approved({1: version(1), 2: version(2)}, 1, now=NOON), 2, now=NOON + 60)
+    late = versions | {2: replace(versions[2], window_written=WindowWritten.NOTHING)}
+    assert written(windows_of_late(versions, 2, now=NOON + 90), late) == [2, 1]
 
 
 def with_window(version: Version, start: float, until: float | None) -> Version:
@@ -147,6 +170,10 @@ def test_of_versions_replaced_at_one_instant_the_one_that_the_index_knows_last_g
 def test_a_version_whose_last_day_is_over_cannot_be_approved() -> None:
     with pytest.raises(WrongState):
         approved({1: version(1, ends=date(2026, 5, 28))}, 1, now=NOON)
+    over = midnight(date(2026, 5, 29), SEOUL)
+    with pytest.raises(WrongState):
+        approved({1: version(1, ends=date(2026, 5, 28))}, 1, now=over - NOTICE_SECONDS)
+    assert approved({1: version(1, ends=date(2026, 5, 28))}, 1, now=over - NOTICE_SECONDS - 1)[1].visible_until == over
 
 
 days = st.one_of(st.none(), st.dates(date(2026, 5, 1), date(2026, 8, 1)))
@@ -292,3 +319,97 @@ def test_whatever_dates_change_no_two_versions_show_at_once_and_the_past_stays(
 
 def read_at(versions: dict[int, Version], now: float) -> list[tuple[int, float | None]]:
     return [(n, v.visible_from) for n, v in versions.items() if v.state_at(now) is State.ACTIVE]
+
+
+# --- to the instant --------------------------------------------------------------------------------------------------
+
+JUNE = midnight(date(2026, 6, 1), SEOUL)
+LAST_OF_MAY = date(2026, 5, 31)
+
+
+def test_the_least_notice_is_enough_and_less_is_too_soon() -> None:
+    assert not starts_too_soon(NOON + LEAST_NOTICE_SECONDS, now=NOON)
+    assert starts_too_soon(NOON + LEAST_NOTICE_SECONDS - 0.001, now=NOON)
+    assert not starts_too_soon(None, now=NOON)
+
+
+def test_a_version_is_approved_while_an_instant_of_its_last_day_is_left() -> None:
+    only = {1: version(1, ends=LAST_OF_MAY)}
+    assert approved(only, 1, now=JUNE - NOTICE_SECONDS - 0.5)[1].visible_until == JUNE
+    with pytest.raises(WrongState):
+        approved(only, 1, now=JUNE - NOTICE_SECONDS)
+
+
+def test_an_old_version_does_not_begin_with_a_newer_one() -> None:
+    versions = approved({1: version(1, begins=date(2026, 6, 1)), 2: version(2, begins=date(2026, 6, 1))}, 2, now=NOON)
+    with pytest.raises(WrongState):
+        approved(versions, 1, now=NOON + 60)
+
+
+def test_a_version_that_ends_where_the_next_begins_keeps_its_window() -> None:
+    versions = {1: version(1, ends=LAST_OF_MAY), 2: version(2, begins=date(2026, 6, 1))}
+    versions = approved(versions, 1, now=NOON)
+    windows = windows_for_approval(versions[2], [versions[1]], now=NOON + 60, zone=SEOUL)
+    assert windows == [Window(version=2, visible_from=JUNE, visible_until=None)]
+
+
+def test_a_version_that_would_begin_with_its_successor_never_shows_and_does_not_come_back() -> None:
+    versions = {1: version(1, begins=date(2026, 6, 1)), 2: version(2, begins=date(2026, 6, 1)), 3: version(3)}
+    versions = approved(approved(versions, 1, now=NOON), 2, now=NOON + 60)
+    assert (versions[1].visible_from, versions[1].visible_until) == (JUNE, JUNE)
+    assert in_force([versions[1]], now=NOON) == []
+    later = approved({**versions, 3: version(3, begins=date(2026, 6, 1))}, 3, now=NOON + 120)
+    assert [window.visible_until for window in (later[1], later[2])] == [JUNE, JUNE]
+
+
+def test_what_expires_in_the_instant_in_which_it_begins_gives_nothing_back() -> None:
+    versions = approved({1: version(1), 2: version(2, begins=date(2026, 6, 1))}, 1, now=NOON)
+    versions = approved(versions, 2, now=NOON + 60)
+    assert windows_for_expiry(versions[2], [versions[1]], now=JUNE, zone=SEOUL) == [
+        Window(version=2, visible_from=JUNE, visible_until=JUNE)
+    ]
+    assert windows_for_expiry(versions[1], [versions[2]], now=JUNE, zone=SEOUL) == [], "it has just ended"
+    assert in_force([versions[1]], now=JUNE) == []
+    assert in_force([versions[1]], now=JUNE - 0.001) == [versions[1]]
+
+
+def test_a_version_within_its_notice_has_begun() -> None:
+    versions = approved({1: version(1, begins=date(2026, 6, 1))}, 1, now=NOON)
+    moved = Metadata(effective_from=date(2026, 6, 5))
+    with pytest.raises(WrongState):
+        redated(versions, 1, moved, now=JUNE - NOTICE_SECONDS)
+    assert redated(versions, 1, moved, now=JUNE - NOTICE_SECONDS - 0.5)[1].visible_from != JUNE
+
+
+def test_a_last_day_that_has_just_ended_is_over() -> None:
+    versions = approved({1: version(1)}, 1, now=NOON)
+    ends = Metadata(effective_until=LAST_OF_MAY)
+    assert redated(versions, 1, ends, now=JUNE - 0.5)[1].visible_until == JUNE
+    with pytest.raises(WrongState):
+        redated(versions, 1, ends, now=JUNE)
+
+
+def test_what_a_version_unknown_to_the_index_replaces_is_told_while_it_answers() -> None:
+    versions = approved({1: version(1), 2: version(2, begins=date(2026, 6, 1))}, 1, now=NOON)
+    versions = approved(versions, 2, now=NOON + 60)
+    known = replace(versions[1], window_written=WindowWritten.WHOLE)
+    unknown = replace(versions[2], window_written=WindowWritten.NOTHING)
+    assert replaced_by_unknown([known, unknown], now=JUNE - 0.001) == [known]
+    assert replaced_by_unknown([known, unknown], now=JUNE) == []
+    assert replaced_by_unknown([known, replace(unknown, window_written=WindowWritten.WHOLE)], now=NOON) == []
+    other = replace(unknown, key=replace(unknown.key, document_id="another"))
+    assert replaced_by_unknown([known, other], now=NOON) == []
+
+
+def test_a_window_that_takes_an_instant_closes_and_one_that_takes_none_does_not() -> None:
+    shown = with_window(version(1), NOON, JUNE), with_window(version(2), NOON, None)
+    versions = {v.key.version: replace(v, window_written=WindowWritten.WHOLE) for v in shown}
+    same, endless = (
+        Window(version=1, visible_from=NOON, visible_until=JUNE),
+        Window(version=2, visible_from=NOON, visible_until=None),
+    )
+    later = replace(endless, visible_from=NOON + 1)
+    shorter = replace(endless, visible_until=JUNE)
+    for closing in (later, shorter):
+        assert written([closing, same], versions) == [1, 2]
+    assert written([endless, same], versions) == [2, 1], "neither takes anything: the order stays"

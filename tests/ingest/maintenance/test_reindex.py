@@ -11,6 +11,7 @@ from structlog.testing import capture_logs
 from tokenizers import Tokenizer
 
 from chatbot.retrieval import Retrieval, RetrievalSettings
+from evals.sample_bank import sample_banks
 from ingest.app import create_app
 from ingest.catalogue import JobState, Version, VersionKey
 from ingest.maintenance.rebuild import rebuild, reindex
@@ -18,9 +19,9 @@ from ingest.parsing import Chunker, ChunkSettings
 from ingest.services import Services
 from ingest.worker import Worker
 from knowledge.access import EVERY_CUSTOMER, Access
-from knowledge.glossary import load_glossary
-from knowledge.index import Index
+from knowledge.embedding import Embedder, EmbedderSettings, open_embedder
 from tests.clock import Clock
+from tests.embedding_server import embedding_server
 from tests.ingest import samples
 from tests.ingest.documents import name_of, points_of, publish, receive, versions_found
 from tests.tiny_embedder import Renamed
@@ -77,7 +78,7 @@ async def test_a_new_cutting_answers_after_the_switch_and_nothing_is_missing_mea
 async def test_a_search_says_in_which_collection_it_looked(services: Services, finer: Services, clock: Clock) -> None:
     await shown(services, "old", samples.MARKDOWN)
     clock.now += 60
-    retrieval = Retrieval(services.index, RetrievalSettings(), load_glossary())
+    retrieval = Retrieval(services.index, RetrievalSettings(), sample_banks())
     everybody = Access(tenant="hanbit", groups=frozenset({EVERY_CUSTOMER}), as_of=clock.now)
     nobody = replace(everybody, groups=frozenset())
 
@@ -97,8 +98,12 @@ def of_another_embedder(services: Services) -> Services:
     """The same services with an embedder of another name."""
     present = services.index
     embedder = Renamed(present._embedder, name="another", dimensions=present._embedder.dimensions)
-    index = Index(present._engine, embedder, present.terms, present._settings, collection=present.collection)
-    return replace(services, index=index)
+    return with_embedder(services, embedder, present.collection)
+
+
+def with_embedder(services: Services, embedder: Embedder, collection: str) -> Services:
+    """The services of another process, as it opens the index: with its embedder, and what the alias stands for."""
+    return replace(services, index=services.index.opened_at(collection, embedder))
 
 
 async def test_what_a_worker_of_the_former_embedder_ended_as_the_switch_came_comes_over_with_a_rebuild(
@@ -126,7 +131,9 @@ async def done_by(worker: Worker, job_id: str, services: Services) -> None:
 
 
 async def readiness(services: Services) -> tuple[int, str]:
-    async with AsyncClient(transport=ASGITransport(app=create_app(services)), base_url="http://staff") as http:
+    async with AsyncClient(
+        transport=ASGITransport(app=create_app(services, sample_banks())), base_url="http://staff"
+    ) as http:
         reply = await http.get("/readyz")
     return reply.status_code, reply.json()["embedder"]
 
@@ -188,3 +195,54 @@ async def test_a_reindex_that_was_stopped_goes_on_where_it_was(services: Service
         await reindex(finer, stop)
     tally = await reindex(finer, unprinted)
     assert (tally.seen, tally.written, tally.failed) == (2, 1, [])
+
+
+async def test_a_reindex_to_an_endpoint_and_back_fails_no_search(services: Services, clock: Clock) -> None:
+    """Customers of both embedders read all the time, as replicas of two rollouts do."""
+    in_process = services.index._embedder
+    async with (
+        embedding_server(in_process.embed_passages) as server,
+        open_embedder(EmbedderSettings.model_validate({"url": server.url, "model": server.name})) as served,
+    ):
+        version = await shown(services, "old", samples.MARKDOWN)
+        clock.now += 60
+        searches = dict.fromkeys((in_process.name, served.name), 0)
+        collections: dict[str, str] = {}
+
+        async def read(reader: Services) -> None:
+            while True:
+                assert await versions_found(reader, at=clock.now) == {version.key.version}
+                collections[reader.index.embedder] = reader.index.collection
+                searches[reader.index.embedder] += 1
+
+        async def until_read(embedder: str, collection: str) -> None:
+            with anyio.fail_after(60):
+                while collections.get(embedder) != collection:
+                    await anyio.sleep(0.01)
+
+        async with anyio.create_task_group() as readers:
+            readers.start_soon(read, services)
+            assert (await reindex(with_embedder(services, served, "kb-1"), unprinted)).failed == []
+            renewed = with_embedder(services, served, "kb-2")
+            readers.start_soon(read, renewed)
+            await until_read(served.name, "kb-2")
+            assert collections[in_process.name] == "kb-1", "who has the former embedder reads the former collection"
+            assert (await reindex(with_embedder(services, in_process, "kb-2"), unprinted)).failed == []
+            await until_read(in_process.name, "kb-3")
+            assert collections[served.name] == "kb-2"
+            readers.cancel_scope.cancel()
+        assert min(searches.values()) > 2
+        assert await points_of(services, version) == version.passages
+        assert await readiness(renewed) == (503, "former")
+
+
+async def test_an_embedder_that_is_away_is_told_and_takes_nobody_out_of_service(services: Services) -> None:
+    in_process = services.index._embedder
+    async with (
+        embedding_server(in_process.embed_passages, name=in_process.name) as server,
+        open_embedder(EmbedderSettings.model_validate({"url": server.url, "model": server.name})) as served,
+    ):
+        renewed = with_embedder(services, served, services.index.collection)
+        assert await readiness(renewed) == (200, "ok")
+        server.key = "another"
+        assert await readiness(renewed) == (200, "unavailable")

@@ -89,3 +89,8 @@ def test_wherever_a_table_stands_every_passage_with_its_rows_has_its_header(
     chunks = split(chunker, text)
     assert sum(chunk.text.count("| row ") for chunk in chunks) == rows
     assert all("| Term | Rate |\n| --- | --- |" in chunk.text for chunk in chunks if "| row " in chunk.text)
+
+
+@pytest.mark.parametrize(("reads", "tokens"), [(None, 300), (512, 300), (256, 192), (128, 96), (1, 1)])
+def test_a_passage_fits_into_what_the_embedder_reads(reads: int | None, tokens: int) -> None:
+    assert ChunkSettings().within(reads).tokens == tokens

@@ -73,6 +73,47 @@ async def test_computing_without_end_is_too_slow(tmp_path: Path) -> None:
         assert (await parser.parse(good)).title == "정기예금 안내"
 
 
+@pytest.mark.parametrize(
+    "limits",
+    [
+        ParserSettings(wall_seconds=20, most_wall_seconds=600, slow_seconds=0.5, page_seconds=0.02),
+        ParserSettings(wall_seconds=20, most_wall_seconds=1, slow_seconds=600, page_seconds=600),
+    ],
+    ids=["for its pages on average", "for the whole file"],
+)
+async def test_a_file_of_slow_pages_has_an_end_though_each_page_keeps_to_its_limit(
+    tmp_path: Path, limits: ParserSettings
+) -> None:
+    (slow := tmp_path / "slow").write_bytes(b"slow 1999 0.1")
+    (good := tmp_path / "good").write_bytes(samples.MARKDOWN.encode())
+    begun = 0
+
+    def on_page() -> None:
+        nonlocal begun
+        begun += 1
+
+    async with open_parser(limits, TAKEN_OVER) as parser:
+        with pytest.raises(Unreadable, match="on average") as refused:
+            await parser.parse(slow, on_page)
+        assert refused.value.reason is Reason.TOO_SLOW
+        assert 0 < begun < 50, f"{begun} of 1,999 pages"
+        assert (await parser.parse(good)).title == "정기예금 안내"
+
+
+async def test_pages_that_are_quick_on_average_may_go_on_and_a_slow_one_among_them_too(tmp_path: Path) -> None:
+    limits = ParserSettings(wall_seconds=20, slow_seconds=5, page_seconds=0.5)
+    (scan := tmp_path / "scan").write_bytes(b"slow 200 0.03")  # over the 5 seconds in all
+    async with open_parser(limits, TAKEN_OVER) as parser:
+        assert "slow" in (await parser.parse(scan)).pages[0].markdown
+
+
+def test_no_file_of_slow_pages_holds_a_reader_for_a_quarter_of_an_hour() -> None:
+    limits = ParserSettings()
+    for seconds in (10.0, 15.0, limits.wall_seconds):  # as long as a page may take, and less
+        pages = limits.slow_seconds / (seconds - limits.page_seconds)
+        assert pages * seconds < 0.7 * limits.most_wall_seconds
+
+
 def left_behind() -> set[str]:
     """Return the processes that this one started and has not waited for."""
     children = set[str]()

@@ -6,11 +6,16 @@ from pathlib import Path
 import docx
 import pytest
 from docx.enum.style import WD_STYLE_TYPE
+from docx.enum.text import WD_COLOR_INDEX
 from docx.oxml import OxmlElement
 from docx.oxml.ns import qn
+from docx.oxml.xmlchemy import BaseOxmlElement
 from docx.shared import Pt, RGBColor
 from openpyxl import Workbook
 from openpyxl.styles import Color, Font, PatternFill
+from PIL import Image
+from pptx import Presentation
+from pptx.util import Inches
 from reportlab.pdfgen.canvas import Canvas
 
 from ingest.parsing import read_document
@@ -44,6 +49,41 @@ SEEN = "금리는 연 3.1%입니다"
         '<style>.x{{display:none}}</style><p class="x">{}</p>',
         '<style>#y, .z {{ font-size: 0 }}</style><p id="y">{}</p>',
         '<div style="display:none"><div style="display:block">{}</div></div>',
+        '<p style="height:0;overflow:hidden">{}</p>',
+        '<p style="max-height:1px; overflow-y : clip">{}</p>',
+        '<p style="width:0;overflow:hidden">{}</p>',
+        '<p style="clip-path:circle(0)">{}</p>',
+        '<p style="clip-path:polygon(0 0, 0 0)">{}</p>',
+        '<p style="mso-hide:all">{}</p>',
+        '<p style="font:0/0 a">{}</p>',
+        '<p style="filter:opacity(0)">{}</p>',
+        '<p style="opacity:1%">{}</p>',
+        '<p style="transform:translateX(-9999px)">{}</p>',
+        '<p style="transform:scale(.001)">{}</p>',
+        '<p style="position:absolute;top:-50em">{}</p>',
+        '<p style="margin-left:-100vw">{}</p>',
+        '<p style="text-indent:100%;white-space:nowrap;overflow:hidden">{}</p>',
+        '<p style="letter-spacing:-1em">{}</p>',
+        '<p style="color:hsl(0,0%,100%)">{}</p>',
+        '<p style="color:hsl(200 10% 99%)">{}</p>',
+        '<p style="color:#fdfdfd">{}</p>',
+        '<p style="color:#FFFFFF80">{}</p>',
+        '<p style="color:rgb(255 255 255)">{}</p>',
+        '<p style="color:rgb(100% 100% 100% / .9)">{}</p>',
+        '<p style="color:rgba(0,0,0,.01)">{}</p>',
+        '<p style="color:snow">{}</p>',
+        '<p style="color:white !important;color:black">{}</p>',
+        '<p style="color:white;background-color:#ffffff">{}</p>',
+        '<p style="background:#000;color:#000">{}</p>',
+        '<p style="background:navy;color:navy">{}</p>',
+        '<div style="background:#003366"><b style="color:#003368">{}</b></div>',
+        "<table bgcolor=white><tr><td><font color=white>{}</font></td></tr></table>",
+        '<p class="a">{}</p><style>.a {{ color:white }}</style>',
+        '<style>p.b {{ height:0; overflow:hidden }} p {{ height:9em }}</style><p class="b">{}</p>',
+        '<style>:root {{ --x: white }}</style><p style="color:var(--x)">{}</p>',
+        "<dialog>{}</dialog>",
+        "<video>{}</video>",
+        "<datalist><option>{}</option></datalist>",
         "<!-- {} -->",
         "<template>{}</template>",
     ],
@@ -67,6 +107,17 @@ def test_what_a_web_page_hides_is_left_out(hidden: str) -> None:
         '<style>@media print {{ .x {{ display:none }} }}</style><p class="x">{}</p>',
         "<style>p:hover(, {{ display:none }}</style><p>{}</p>",
         '<p style="left:-1px">{}</p>',
+        '<p style="margin:-8px auto;letter-spacing:-.02em;text-indent:1em;line-height:0">{}</p>',
+        '<p style="width:0">{}</p>',
+        '<p style="font:12px/1.5 serif;max-width:60em;overflow:hidden">{}</p>',
+        '<p style="transform:translate(-50%, -50%) scale(0.9)">{}</p>',
+        '<div style="color:white"><p style="color:#222">{}</p></div>',
+        '<div style="background:url(a.png)"><p style="color:white">{}</p></div>',
+        '<style>.d {{ background-color:#036 }} .d p {{ color:white }}</style><div class="d"><p>{}</p></div>',
+        '<style>p {{ color:white }} p.e {{ color:black }}</style><p class="e">{}</p>',
+        '<link rel="stylesheet" href="a.css"><p class="hero" style="color:white">{}</p>',
+        '<p style="color:black;background:white">{}</p>',
+        "<details><summary>열기</summary>{}</details>",
     ],
 )
 def test_what_a_web_page_shows_is_read(shown: str) -> None:
@@ -84,8 +135,45 @@ def test_what_a_word_file_hides_is_left_out(tmp_path: Path) -> None:
             font.color.rgb = RGBColor(255, 255, 255)
         else:
             font.size = Pt(0.5)
+    for colour, ground in (("FFFFFF", "FFFFFF"), ("000000", "000000"), ("003366", "013467"), ("FDFDFD", "auto")):
+        run = document.add_paragraph().add_run(CANARY)
+        run.font.color.rgb = RGBColor.from_string(colour)
+        shade(run._r.get_or_add_rPr(), ground)
+    marked = document.add_paragraph().add_run(CANARY)
+    marked.font.color.rgb, marked.font.highlight_color = RGBColor(255, 255, 255), WD_COLOR_INDEX.WHITE
+    cell = document.add_table(1, 1).cell(0, 0)
+    cell.paragraphs[0].add_run(CANARY).font.color.rgb = RGBColor(255, 255, 255)
+    shade(cell._tc.get_or_add_tcPr(), "FFFFFF")
+    document.add_paragraph(CANARY).paragraph_format.left_indent = Pt(-2000)
+    narrow = OxmlElement("w:w")
+    narrow.set(qn("w:val"), "1")
+    document.add_paragraph().add_run(CANARY)._r.get_or_add_rPr().append(narrow)
+    lit = document.add_paragraph().add_run("노란 바탕의 흰 글씨")
+    lit.font.color.rgb, lit.font.highlight_color = RGBColor(255, 255, 255), WD_COLOR_INDEX.DARK_BLUE
     document.save(str(tmp_path / "deposit.docx"))
     text = read_document(tmp_path / "deposit.docx").pages[0].markdown
+    assert SEEN in text
+    assert "노란 바탕의 흰 글씨" in text
+    assert "99" not in text
+
+
+def shade(properties: BaseOxmlElement, fill: str) -> None:
+    shading = OxmlElement("w:shd")
+    shading.set(qn("w:fill"), fill)
+    properties.append(shading)
+
+
+def test_what_a_presentation_hides_is_left_out(tmp_path: Path) -> None:
+    deck = Presentation()
+    slide = deck.slides.add_slide(deck.slide_layouts[5])
+    slide.shapes.title.text = "예금"
+    for left, words in ((1, SEEN), (-20, CANARY), (40, CANARY), (1, CANARY), (2, CANARY)):
+        box = slide.shapes.add_textbox(Inches(left), Inches(2), Inches(4), Inches(1))
+        box.text_frame.text = words
+    box.text_frame.paragraphs[0].runs[0].font.size = Pt(1)
+    slide.shapes[-2]._element.nvSpPr.cNvPr.set("hidden", "1")
+    deck.save(str(tmp_path / "deposit.pptx"))
+    text = read_document(tmp_path / "deposit.pptx").pages[0].markdown
     assert SEEN in text
     assert "99" not in text
 
@@ -102,6 +190,13 @@ def test_what_a_workbook_hides_is_left_out(tmp_path: Path) -> None:
             (CANARY, Font(color=Color(theme=0)), None, None),
             (CANARY, Font(color=Color(theme=0, tint=0.4)), None, None),
             (CANARY, Font(color=Color(indexed=9)), None, None),
+            (CANARY, Font(color="FFFDFDFD"), None, None),
+            (CANARY, Font(color="FFFFFFFF"), PatternFill("solid", fgColor="FFFFFFFF"), None),
+            (CANARY, Font(color="FF003366"), PatternFill("solid", fgColor="FF013467"), None),
+            (CANARY, Font(color=Color(theme=1)), PatternFill("solid", fgColor="FF000000"), None),
+            (CANARY, Font(size=1), None, None),
+            (CANARY, None, None, '"";"";"";""'),
+            (CANARY, None, None, "[White]@"),
             ("흰 글씨의 제목", Font(color="FFFFFFFF"), PatternFill("solid", fgColor="FF003366"), None),
             ("흰 테마의 제목", Font(color=Color(theme=0)), PatternFill("solid", fgColor="FF003366"), None),
             ("회색 글씨", Font(color=Color(theme=0, tint=-0.5)), None, None),
@@ -116,6 +211,9 @@ def test_what_a_workbook_hides_is_left_out(tmp_path: Path) -> None:
             cell.fill = ground
         if form is not None:
             cell.number_format = form
+    sheet["C1"] = sheet["A40"] = sheet["A41"] = CANARY
+    sheet.column_dimensions["C"].width = 0.01
+    sheet.row_dimensions[40].height, sheet.row_dimensions[41].height = 0.01, 0.5
     book.save(tmp_path / "deposit.xlsx")
     text = read_document(tmp_path / "deposit.xlsx").pages[0].markdown
     assert SEEN in text
@@ -185,7 +283,75 @@ def white_in_a_table(canvas: Canvas) -> None:
     canvas.drawString(300, 505, "99")
 
 
-HIDDEN_IN_PDF = [in_white, in_mode_3, transparent, tiny, off_the_page, white_in_a_table]
+def under_a_white_shape(canvas: Canvas) -> None:
+    canvas.drawString(72, 600, "hidden 99 percent")
+    canvas.setFillColorRGB(1, 1, 1)
+    canvas.rect(60, 590, 200, 30, fill=1, stroke=0)
+
+
+def under_a_round_shape(canvas: Canvas) -> None:
+    canvas.drawString(72, 600, "hidden 99 percent")
+    canvas.setFillColorRGB(0.9, 0.9, 0.2)
+    canvas.ellipse(40, 570, 300, 635, fill=1)
+
+
+def under_a_picture(canvas: Canvas) -> None:
+    canvas.drawString(72, 600, "hidden 99 percent")
+    canvas.drawInlineImage(Image.new("RGB", (8, 8), "white"), 60, 590, 200, 30)
+
+
+def under_larger_text(canvas: Canvas) -> None:
+    canvas.drawString(72, 600, "99")
+    canvas.setFont("ZapfDingbats", 60)
+    canvas.drawString(60, 585, "n")  # a filled square
+
+
+def black_on_black(canvas: Canvas) -> None:
+    canvas.rect(60, 590, 200, 30, fill=1)
+    canvas.drawString(72, 600, "hidden 99 percent")
+
+
+def white_on_a_white_shape_on_a_ground(canvas: Canvas) -> None:
+    canvas.setFillColorRGB(0.2, 0.2, 0.2)
+    canvas.rect(50, 580, 300, 50, fill=1)
+    canvas.setFillColorRGB(1, 1, 1)
+    canvas.rect(60, 590, 200, 30, fill=1)
+    canvas.drawString(72, 600, "hidden 99 percent")
+
+
+def nearly_the_ground(canvas: Canvas) -> None:
+    canvas.setFillColorRGB(0.5, 0.2, 0.2)
+    canvas.rect(60, 590, 200, 30, fill=1)
+    canvas.setFillColorRGB(0.51, 0.21, 0.2)
+    canvas.drawString(72, 600, "hidden 99 percent")
+
+
+def white_among_what_is_seen(canvas: Canvas) -> None:
+    canvas.setFillColorRGB(1, 1, 1)
+    canvas.drawString(72, 704, "hidden 99 percent of all that is here")
+
+
+def clipped_away(canvas: Canvas) -> None:
+    path = canvas.beginPath()
+    path.rect(400, 100, 10, 10)
+    canvas.clipPath(path, stroke=0)
+    canvas.drawString(72, 600, "hidden 99 percent")
+
+
+def in_a_form_under_a_shape(canvas: Canvas) -> None:
+    canvas.beginForm("note")
+    canvas.drawString(72, 600, "hidden 99 percent")
+    canvas.setFillColorRGB(1, 1, 1)
+    canvas.rect(60, 590, 200, 30, fill=1, stroke=0)
+    canvas.endForm()
+    canvas.doForm("note")
+
+
+HIDDEN_IN_PDF = [
+    in_white, in_mode_3, transparent, tiny, off_the_page, white_in_a_table, under_a_white_shape, under_a_round_shape,
+    under_a_picture, under_larger_text, black_on_black, white_on_a_white_shape_on_a_ground, nearly_the_ground,
+    white_among_what_is_seen, clipped_away, in_a_form_under_a_shape,
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("turned", [0, 90], ids=["upright", "turned"])
@@ -211,3 +377,86 @@ def test_what_a_pdf_hides_is_left_out_and_what_it_shows_is_kept(
     assert "99" not in text
     if hide is white_in_a_table:
         assert "| One year | 3.1 percent |" in text
+
+
+def drawn_twice(canvas: Canvas) -> None:
+    for x in (72, 72.3, 72):
+        canvas.drawString(x, 600, "99 percent")
+
+
+def under_a_highlight(canvas: Canvas) -> None:
+    canvas.drawString(72, 600, "99 percent")
+    canvas.setFillColorRGB(1, 1, 0)
+    canvas.setFillAlpha(0.4)
+    canvas.rect(60, 590, 200, 30, fill=1, stroke=0)
+
+
+def across_a_watermark(canvas: Canvas) -> None:
+    canvas.setFillColorRGB(0.8, 0.8, 0.8)
+    canvas.setFont("Helvetica-Bold", 60)
+    canvas.drawString(60, 585, "CONFIDENTIAL")
+    canvas.setFillColorRGB(0, 0, 0)
+    canvas.setFont("Helvetica", 12)
+    canvas.drawString(72, 600, "99 percent")
+
+
+def under_a_watermark(canvas: Canvas) -> None:
+    canvas.drawString(72, 600, "99 percent")
+    canvas.setFillAlpha(0.2)
+    canvas.setFont("Helvetica-Bold", 60)
+    canvas.drawString(60, 585, "CONFIDENTIAL")
+
+
+def as_light_as_its_ground(canvas: Canvas) -> None:
+    canvas.setFillColorRGB(0, 0.5, 0)
+    canvas.rect(60, 590, 200, 30, fill=1)
+    canvas.setFillColorRGB(0.98, 0, 0)
+    canvas.drawString(72, 600, "99 percent")
+
+
+def as_outlines(canvas: Canvas) -> None:
+    text = canvas.beginText(72, 600)
+    text.setTextRenderMode(1)
+    text.textLine("99 percent")
+    canvas.drawText(text)
+
+
+def with_a_thin_sign(canvas: Canvas) -> None:
+    canvas.setFont("Helvetica", 9)
+    for x in range(72, 700, 70):
+        canvas.drawString(x, 560 + x / 7, "1 \u2013 2")
+    canvas.drawString(72, 600, "99 percent")
+
+
+def small_and_grey(canvas: Canvas) -> None:
+    canvas.setFillColorRGB(0.7, 0.7, 0.7)
+    canvas.setFont("Helvetica", 5)
+    canvas.drawString(72, 600, "99 percent")
+
+
+def in_a_form(canvas: Canvas) -> None:
+    canvas.beginForm("note")
+    canvas.drawString(72, 600, "99 percent")
+    canvas.endForm()
+    canvas.doForm("note")
+
+
+@pytest.mark.parametrize(
+    "show",
+    [
+        drawn_twice, under_a_highlight, across_a_watermark, under_a_watermark, as_light_as_its_ground, as_outlines,
+        small_and_grey, in_a_form, with_a_thin_sign,
+    ],
+)  # fmt: skip
+def test_what_a_pdf_shows_is_read(tmp_path: Path, show: Callable[[Canvas], None]) -> None:
+    canvas = Canvas(str(tmp_path / "deposit.pdf"), pagesize=(842, 842))
+    canvas.drawString(72, 700, "The rate of this deposit is 3.1 percent a year.")
+    canvas.saveState()
+    show(canvas)
+    canvas.restoreState()
+    canvas.save()
+    text = read_document(tmp_path / "deposit.pdf").pages[0].markdown
+    assert "The rate of this deposit is 3.1 percent a year." in text
+    assert "99 percent" in text
+    if show is with_a_thin_sign:
+        assert text.count("1 \u2013 2") == 9

@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from starlette.requests import ClientDisconnect
 
+from evals.sample_bank import sample_banks
 from ingest.api import MOST_FIELD_BYTES, MOST_FIELDS, Form
 from ingest.app import create_app
 from ingest.errors import BadRequest
@@ -75,7 +76,7 @@ class Desk:
 @pytest.fixture
 async def desk(services: Services, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncGenerator[Desk]:
     services, token = with_tokens(services, tmp_path)
-    transport = ASGITransport(app=create_app(services))
+    transport = ASGITransport(app=create_app(services, sample_banks()))
     headers = {"authorization": f"Bearer {token('kim', 'staff')}"}
     # Whoever wants a temporary file fails.
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))

@@ -4,21 +4,13 @@ from threading import Event, get_ident
 
 import anyio
 import pytest
-from aiohttp import web
-from aiohttp.test_utils import TestServer
 from pydantic import ValidationError
 
 from knowledge.embedding import embedding
-from knowledge.embedding.embedding import (
-    Embedder,
-    EmbedderBusy,
-    EmbedderMissing,
-    EmbedderSettings,
-    EmbeddingUnavailable,
-    LocalEmbedder,
-    open_embedder,
-)
+from knowledge.embedding.embedding import Embedder, LocalEmbedder, open_embedder
 from knowledge.embedding.encoder import Vectors
+from knowledge.embedding.errors import EmbedderBusy, EmbedderMissing, EmbeddingUnavailable
+from knowledge.embedding.settings import EmbedderSettings
 
 pytestmark = pytest.mark.anyio
 
@@ -63,11 +55,28 @@ async def test_a_folder_that_holds_no_model_stops_the_boot(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    "place", [{}, {"folder": "x", "url": "http://127.0.0.1:1"}, {"url": "http://127.0.0.1:1"}], ids=str
+    ("place", "sentence"),
+    [
+        ({"folder": "x", "url": "http://127.0.0.1:1", "model": "m"}, "set one of the embedder's folder, url and"),
+        ({"folder": "x", "model": "m", "revision": "0" * 40}, "set one of the embedder's folder, url and"),
+        ({"url": "http://127.0.0.1:1"}, "an embedding endpoint needs the name of its model"),
+        ({"revision": "0" * 40}, "a revision needs the name of the hub's model"),
+        ({"model": "m"}, "a model's name needs where it is"),
+        ({"model": "m", "revision": "main"}, "should match pattern"),
+        ({"url": "http://127.0.0.1:1", "model": "m", "ca_file": __file__}, "does not begin with https"),
+        ({"url": "http://127.0.0.1:1", "model": "m", "api_key": "a", "api_key_file": __file__}, "not both"),
+    ],
+    ids=str,
 )
-def test_an_embedder_has_exactly_one_place(place: dict[str, str]) -> None:
-    with pytest.raises(ValidationError):
+def test_an_embedder_has_exactly_one_place(place: dict[str, str], sentence: str) -> None:
+    with pytest.raises(ValidationError, match=sentence):
         EmbedderSettings.model_validate(place)
+
+
+async def test_a_folder_whose_vectors_have_other_dimensions_is_refused(weights: Path) -> None:
+    with pytest.raises(EmbedderMissing, match="vectors of 384 dimensions, not of 1024: look at EMBEDDER__FOLDER"):
+        async with open_embedder(EmbedderSettings(folder=weights, dimensions=1024)):
+            pass
 
 
 class Recorded:
@@ -166,13 +175,14 @@ async def test_passages_of_several_documents_are_encoded_by_like_length_and_the_
 async def test_more_passages_than_the_window_holds_wait_and_all_come_back(tmp_path: Path) -> None:
     encoder = Recorded()
     (tmp_path / "modules.json").touch()
-    settings = EmbedderSettings(folder=tmp_path, passage_batch=2, passage_window=4, workers=2, queue=1)
+    settings = EmbedderSettings(
+        folder=tmp_path, passage_batch=2, passage_window=4, workers=2, queue=1, passage_prefix="p "
+    )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(embedding, "_loader", lambda *_: lambda: encoder.encode)
         async with open_embedder(settings) as local:
-            prefix = len(settings.passage_prefix)
             texts = ["x" * n for n in (30, 5, 17, 1, 22, 9, 40, 13, 2)]
-            assert await local.embed_passages(texts) == [[float(len(text) + prefix)] for text in texts]
+            assert await local.embed_passages(texts) == [[float(len(text) + 2)] for text in texts]
     assert max(len(batch) for batch in encoder.batches) <= 2
 
 
@@ -236,74 +246,3 @@ async def test_closing_ends_the_thread_and_fails_waiting_requests(recorded: tupl
     assert failed == ["closed"]
     with pytest.raises(EmbeddingUnavailable, match="closed"):
         await local.embed_queries(["late"])
-
-
-class Endpoint:
-    """An OpenAI-compatible embeddings server on loopback, whose reply a test may set."""
-
-    def __init__(self) -> None:
-        self.requests: list[dict[str, object]] = []
-        self.reply: web.Response | None = None
-        app = web.Application()
-        app.router.add_post("/v1/embeddings", self.embed)
-        self.server = TestServer(app)
-
-    async def embed(self, request: web.Request) -> web.Response:
-        body = await request.json()
-        self.requests.append(body | {"authorization": request.headers.get("authorization")})
-        if self.reply is not None:
-            return self.reply
-        data = [{"index": n, "embedding": [float(len(text)), 1.0]} for n, text in enumerate(body["input"])]
-        return web.json_response({"data": data[::-1]})
-
-
-@pytest.fixture
-async def endpoint() -> AsyncGenerator[Endpoint]:
-    endpoint = Endpoint()
-    await endpoint.server.start_server()
-    try:
-        yield endpoint
-    finally:
-        await endpoint.server.close()
-
-
-def at(endpoint: Endpoint) -> EmbedderSettings:
-    return EmbedderSettings.model_validate({"url": str(endpoint.server.make_url("/")), "model": "bge", "api_key": "k"})
-
-
-async def test_an_endpoint_is_asked_with_prefixes_and_read_by_index(endpoint: Endpoint) -> None:
-    async with open_embedder(at(endpoint)) as embedder:
-        assert (embedder.name, embedder.dimensions) == ("bge", 2)
-        assert await embedder.embed_queries(["a", "bcd"]) == [[8.0, 1.0], [10.0, 1.0]]
-        assert await embedder.embed_passages(["a"]) == [[10.0, 1.0]]
-        assert await embedder.embed_passages([]) == []
-    assert endpoint.requests[1]["input"] == ["query: a", "query: bcd"]
-    assert endpoint.requests[2]["input"] == ["passage: a"]
-    assert {call["authorization"] for call in endpoint.requests} == {"Bearer k"}
-
-
-@pytest.mark.parametrize(
-    "reply",
-    [
-        lambda: web.Response(status=500),
-        lambda: web.Response(status=429),
-        lambda: web.Response(text="not JSON"),
-        lambda: web.json_response({"data": []}),
-        lambda: web.json_response({"data": [{"index": 0, "embedding": [1.0, 2.0, 3.0]}]}),
-        lambda: web.json_response({"error": "x"}),
-    ],
-    ids=["500", "429", "no JSON", "no vector", "other dimensions", "an error"],
-)
-async def test_an_endpoint_that_fails_or_replies_wrongly_is_unavailable(endpoint: Endpoint, reply: object) -> None:
-    async with open_embedder(at(endpoint)) as embedder:
-        endpoint.reply = reply()  # type: ignore[operator]  # one of the lambdas above
-        with pytest.raises(EmbeddingUnavailable):
-            await embedder.embed_queries(["a"])
-
-
-async def test_an_endpoint_that_is_not_there_stops_the_boot(endpoint: Endpoint) -> None:
-    settings = at(endpoint)
-    await endpoint.server.close()
-    with pytest.raises(EmbeddingUnavailable):
-        async with open_embedder(settings):
-            pass

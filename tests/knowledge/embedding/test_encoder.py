@@ -14,10 +14,13 @@ import torch
 from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
 
-from knowledge.embedding.embedding import EmbedderMissing, EmbedderSettings, open_embedder
+from knowledge.embedding import openvino_export
+from knowledge.embedding.embedding import open_embedder
 from knowledge.embedding.encoder import DType, LoadEncode, openvino_encoder, read_converted
+from knowledge.embedding.errors import EmbedderMissing
 from knowledge.embedding.openvino_cache import NotConverted, cached_model, converted_model
-from knowledge.embedding.openvino_export import convert
+from knowledge.embedding.openvino_export import _save_tokenizer, convert
+from knowledge.embedding.settings import EmbedderSettings
 from tests.tiny_embedder import Pooling, write_model
 
 TEXTS = [
@@ -155,14 +158,30 @@ def test_the_pooling_is_that_of_the_model(tmp_path: Path, pooling: Pooling) -> N
 
 
 @CONVERTED_HERE
-def test_a_model_whose_vectors_the_conversion_changes_is_refused(tiny: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "prompted"
+def test_a_model_whose_vectors_the_conversion_changes_is_refused(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def save_one_of_capitals(model: SentenceTransformer, file: Path) -> None:
+        _save_tokenizer(model, file)
+        saved = json.loads(file.read_text("utf-8"))
+        saved["normalizer"] = {"type": "Lowercase"}
+        file.write_text(json.dumps(saved), "utf-8")
+
+    monkeypatch.setattr(openvino_export, "_save_tokenizer", save_one_of_capitals)
+    with pytest.raises(ValueError, match=r"its vectors are not those of sentence-transformers \(cosine"):
+        convert(str(tiny), str(tmp_path))
+
+
+@CONVERTED_HERE
+def test_a_models_own_default_prompt_is_not_added_to_texts_that_have_their_prefix(tiny: Path, tmp_path: Path) -> None:
+    folder, converted = tmp_path / "prompted", tmp_path / "converted"
     shutil.copytree(tiny, folder, ignore=shutil.ignore_patterns("openvino"))
+    converted.mkdir()
     settings = folder / "config_sentence_transformers.json"
     prompts = {"prompts": {"query": "Represent this sentence: "}, "default_prompt_name": "query"}
     settings.write_text(json.dumps(json.loads(settings.read_text("utf-8")) | prompts), "utf-8")
-    with pytest.raises(ValueError, match=r"its vectors are not those of sentence-transformers \(cosine"):
-        convert(str(folder), str(tmp_path))
+    convert(str(folder), str(converted))
+    assert (converted / "model.xml").exists()
 
 
 def test_without_torch_the_converted_model_is_read_and_no_other(tiny: Path, tmp_path: Path) -> None:

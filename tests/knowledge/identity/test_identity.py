@@ -73,6 +73,20 @@ async def test_a_minute_of_clock_difference_is_forgiven_and_more_is_not(authenti
         await authenticator.verify(signed(exp=now - 70))
 
 
+async def test_a_token_is_held_against_the_stores_time_and_not_the_machines() -> None:
+    store = Clock(now=time.time() + 3 * 3600)  # this machine is three hours behind
+    authenticator = Authenticator(KeyFile(public_pem()), SETTINGS, now=store)
+    now = int(store.now)
+    assert (await authenticator.verify(signed(iat=now, exp=now + 600))).sub == "lee"
+    for times in (
+        {"exp": int(time.time()) + 600},
+        {"iat": now + 70, "exp": now + 600},
+        {"nbf": now + 70, "exp": now + 600},
+    ):
+        with pytest.raises(TokenRefused):
+            await authenticator.verify(sign(claims(**{"iat": now, **times})))
+
+
 @pytest.mark.parametrize(
     "changed",
     [

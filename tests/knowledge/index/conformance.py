@@ -13,7 +13,15 @@ from hypothesis import strategies as st
 
 from knowledge.access import Access
 from knowledge.index.collection import collections_of, ensure_collection, followed, next_collection
-from knowledge.index.engine import EmbedderMismatch, Engine, IndexUnavailable, Query, StoredPoint, Vectors
+from knowledge.index.engine import (
+    CollectionGone,
+    EmbedderMismatch,
+    Engine,
+    IndexUnavailable,
+    Query,
+    StoredPoint,
+    Vectors,
+)
 from knowledge.index.filters import Above, AnyOf, AtMost, Equals, Filter, Missing
 from knowledge.index.index import visible_filter
 from knowledge.terms import SparseTerms
@@ -330,6 +338,10 @@ class EngineConformance:
         assert await collections_of(engine, alias) == {name: "e5-small", filled: "e5-small"}
         await engine.drop(name)
         assert await collections_of(engine, alias) == {filled: "e5-small"}
+        with pytest.raises(CollectionGone):
+            await engine.search(name, [near(limit=100)])
+        with pytest.raises(CollectionGone):
+            await engine.read(name, [point_id(1)])
 
     async def test_writers_and_readers_at_once_lose_nothing(self, engine: Engine, name: str) -> None:
         async def write(start: int) -> None:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from structlog.testing import capture_logs
 from knowledge.index import edge as edge_engine
 from knowledge.index.collection import ensure_collection
 from knowledge.index.edge import EdgeEngine, open_edge, optimize_folder
-from knowledge.index.engine import Engine, IndexFormatUnknown, IndexInUse, IndexUnavailable, Vectors
+from knowledge.index.engine import CollectionGone, Engine, IndexFormatUnknown, IndexInUse, IndexUnavailable, Vectors
 from knowledge.index.filters import AnyOf
 from tests.knowledge.index.conformance import EVERYTHING, EngineConformance, OpenAgain, holding, near
 from tests.knowledge.index.points import VECTORS, point, point_id
@@ -66,6 +66,41 @@ async def filled(folder: Path, points: int = 20) -> AsyncGenerator[EdgeEngine]:
         name = await ensure_collection(engine, alias="kb", vectors=VECTORS)
         await engine.upsert(name, [point(n) for n in range(points)])
         yield engine
+
+
+async def test_a_collection_that_is_read_is_closed_when_the_read_has_ended(tmp_path: Path) -> None:
+    """A re-index drops a former collection while a late reader is still in it."""
+    async with opened(tmp_path) as engine:
+        await engine.create("kb-1", VECTORS)
+        await engine.upsert("kb-1", [point(1)])
+        collection, read, dropped = engine._collections["kb-1"], threading.Event(), anyio.Event()
+
+        def reader() -> int:
+            with collection.reading() as shard:
+                read.wait(10)
+                return shard.info().points_count
+
+        async def drop() -> None:
+            await engine.drop("kb-1")
+            dropped.set()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(anyio.to_thread.run_sync, reader)
+            await until(lambda: collection._reads == 1)
+            tasks.start_soon(drop)
+            await until(lambda: collection._closed)
+            assert not dropped.is_set()
+            with pytest.raises(CollectionGone), collection.reading():
+                pass
+            read.set()
+        assert dropped.is_set()
+        assert await engine.collections() == []
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    with anyio.fail_after(10):
+        while not holds():
+            await anyio.sleep(0.001)
 
 
 async def test_a_second_opener_is_told_in_one_sentence_and_disturbs_nothing(tmp_path: Path) -> None:
@@ -341,14 +376,16 @@ def test_other_threads_run_while_the_engine_searches(tmp_path: Path) -> None:
                 while not stopped.is_set():
                     ticks.append(time.monotonic())
 
-            queries = [near(EVERYTHING.narrowed(AnyOf("readers", (f"group {n}",)))) for n in range(4000)]
+            queries = [near(EVERYTHING.narrowed(AnyOf("readers", (f"group {n}",)))) for n in range(400)]
             thread = threading.Thread(target=tick)
             thread.start()
-            began = time.monotonic()
-            await engine.search("kb-1", queries)
-            took = time.monotonic() - began
-            stopped.set()
-            thread.join()
+            try:
+                began = time.monotonic()
+                await engine.search("kb-1", queries)
+                took = time.monotonic() - began
+            finally:
+                stopped.set()
+                thread.join()
             during = [moment for moment in ticks if began <= moment <= began + took]
             assert took > 0.02
             assert len({int((moment - began) / took * 10) for moment in during}) >= 6, "whole tenths without a tick"

@@ -1,3 +1,4 @@
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
@@ -206,6 +207,34 @@ async def test_readers_follow_the_alias_to_a_collection_that_was_filled_beside(i
     third = await index.beside()
     await index.switch_to(third)
     assert set(await collections_of(index._engine, "kb")) == {"kb-2", "kb-3"}
+
+
+_FIRST: dict[str, Any] = {"document_id": "deposit", "version": 1}
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda reader: reader.search("수수료", access=CUSTOMER, limit=3),
+        lambda reader: reader.passage(**_FIRST, n=1, access=CUSTOMER),
+        lambda reader: reader.passages(**_FIRST, tenant="hanbit"),
+        lambda reader: reader.count(**_FIRST, tenant="hanbit"),
+        lambda reader: reader.unlike([replace(numbered(*CORPUS)[0], text="another")]),
+    ],
+    ids=["search", "passage", "passages", "count", "unlike"],
+)
+async def test_a_reader_that_missed_two_switches_looks_again(
+    index: Index, read: Callable[[Index], Awaitable[object]]
+) -> None:
+    await index.upsert(numbered(*CORPUS))
+    reader = index.opened_at("kb-1")
+    await reader.ping()  # it has just looked
+    for _ in range(2):
+        filled = await index.beside()
+        await filled.upsert(numbered(*CORPUS))
+        await index.switch_to(filled)
+    assert await read(reader)
+    assert reader.collection == "kb-3"
 
 
 async def test_during_a_reindex_writes_go_to_both_collections(index: Index) -> None:

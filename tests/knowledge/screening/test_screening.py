@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from evals.questions import composed_identifiers, spelled_identifiers, spellings_of
+from evals.questions import composed_identifiers, held_out_identifiers, spelled_identifiers, spellings_of
 from evals.safety import is_hidden, is_masked
 from knowledge.screening.identifiers import _PATTERNS as IDENTIFIER_PATTERNS
 from knowledge.screening.injection_patterns import PATTERNS as INJECTION_PATTERNS
@@ -212,6 +212,12 @@ def test_an_identifier_is_replaced_by_its_name(text: str, masked: str) -> None:
         "입금은 22.1.1 ~ 22.12.31",
         "I bank at chase.com, look at the dot com page",
         "골뱅이 무침 3.5만원",
+        "비은행 부문의 검사 횟수\n2019 2020 2021 2022 2023",
+        "상환 은행 2019 2020 2021 2022",
+        "each name begins with the @ character.\n\nYou can train it",
+        "축의 눈금 8\n7\n6\n5\n4\n3\n2\n1\n2\n3\n4",
+        "보안카드 재발급 수수료는 5000원, 2024년 1588-0000",
+        "1) 보안카드 35개\n2) OTP 6자리",
         "이사일이 언제인지, 일이 많아 사이트를 못 봤어요",
         "one or two of three accounts, number four",
         "고객센터 1588/1599/1533-5000",
@@ -237,6 +243,12 @@ def test_identifiers_composed_of_any_script_and_link_are_masked() -> None:
     sentences = [*composed_identifiers(1, seed=11)]
     missed = [(made.kind, made.digits, made.link, made.text) for made in sentences if not is_hidden(made)]
     assert len(missed) <= 0.02 * len(sentences), missed
+
+
+def test_identifiers_composed_by_another_hand_are_masked() -> None:
+    messages = [*held_out_identifiers(60, seed=23)]
+    missed = [(made.kind, made.form, made.text) for made in messages if not is_hidden(made)]
+    assert len(missed) <= 0.02 * len(messages), missed
 
 
 def test_letters_of_hangul_that_are_written_apart_name_a_number_too() -> None:

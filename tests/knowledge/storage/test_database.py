@@ -1,13 +1,17 @@
-"""The SQL engine, where SQLite needs care."""
+"""The SQL engine, where SQLite needs care, and where a server gives no answer."""
 
 import sqlite3
+import time
 from contextlib import closing
 from pathlib import Path
 
+import anyio
 import pytest
 from sqlalchemy import text
 
-from knowledge.storage.database import open_engine
+from knowledge.storage.database import CLOSE_SECONDS, close_engine, open_engine
+from tests.patience import patient
+from tests.postgres import SHARED, served, stands_still
 
 
 @pytest.mark.anyio
@@ -28,3 +32,44 @@ async def test_a_file_that_another_process_reads_is_opened_though_its_mode_canno
     async with engine.connect() as connection:
         assert (await connection.execute(text("PRAGMA journal_mode"))).scalar_one() == "wal"
     await engine.dispose()
+
+
+@pytest.mark.anyio
+@pytest.mark.services
+async def test_an_engine_is_closed_in_time_although_its_server_stands_still() -> None:
+    """A process that drains has done everything by then: it must not wait for a server that is lost."""
+    with served() as postgres:
+        engine = open_engine(postgres.url(SHARED))
+        async with engine.connect() as connection, engine.connect() as other:
+            for one in (connection, other):
+                await one.execute(text("SELECT 1"))
+        with stands_still(postgres):
+            began = time.monotonic()
+            with anyio.fail_after(30):
+                await close_engine(engine)
+            assert time.monotonic() - began < patient(CLOSE_SECONDS + 1)
+
+
+@pytest.mark.anyio
+@pytest.mark.services
+async def test_a_query_that_is_given_up_is_left_in_time_although_its_server_stands_still() -> None:
+    with served() as postgres:
+        engine = open_engine(postgres.url(SHARED))
+
+        async def ask() -> None:
+            async with engine.connect() as connection:
+                await connection.execute(text("SELECT pg_sleep(60)"))
+
+        async with engine.connect() as warm:
+            await warm.execute(text("SELECT 1"))
+        with anyio.fail_after(30):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(ask)
+                while "pg_sleep" not in postgres.told("SELECT query FROM pg_stat_activity WHERE state = 'active'"):
+                    await anyio.sleep(0.05)
+                with stands_still(postgres):
+                    began = time.monotonic()
+                    tasks.cancel_scope.cancel()
+                    with anyio.CancelScope(shield=True):
+                        await close_engine(engine)
+                    assert time.monotonic() - began < patient(CLOSE_SECONDS + 1)

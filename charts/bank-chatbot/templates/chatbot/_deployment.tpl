@@ -13,8 +13,6 @@ metadata:
 spec:
   {{- if eq $component "chatbot-canary" }}
   replicas: {{ $chatbot.canary.replicas }}
-  {{- else if eq $root.Values.scaling.engine "none" }}
-  replicas: {{ $chatbot.scaling.minReplicas }}
   {{- end }}
   revisionHistoryLimit: 5
   progressDeadlineSeconds: 1200
@@ -29,9 +27,13 @@ spec:
   template:
     metadata:
       labels:
-        {{- include "bank.labels" (list $root $component) | nindent 8 }}
+        {{- include "bank.podLabels" (list $root $component) | nindent 8 }}
       annotations:
+        checksum/bank: {{ include "bank.bankFiles" $root | sha256sum }}
         checksum/models: {{ include "bank.modelsFile" $root | sha256sum }}
+        {{- with $root.Values.llm.profiles }}
+        checksum/profiles: {{ toYaml . | sha256sum }}
+        {{- end }}
         {{- with $chatbot.driftReference }}
         checksum/drift: {{ . | sha256sum }}
         {{- end }}
@@ -47,7 +49,12 @@ spec:
       terminationGracePeriodSeconds: {{ include "bank.chatbotGrace" $root }}
       {{- include "bank.spread" (list $root $component $chatbot) | nindent 6 }}
       initContainers:
-        {{- include "bank.awaitWeights" (list $root "chatbot" (concat (list "/models/e5-small") (include "bank.tokenizers" $root | fromYamlArray))) | nindent 8 }}
+        {{- $folders := include "bank.tokenizers" $root | fromYamlArray }}
+        {{- $files := include "bank.retrievalFiles" (list $root "chatbot") | fromYamlArray }}
+        {{- if or $folders $files }}
+        {{- include "bank.awaitWeights" (list $root "chatbot" $folders $files) | nindent 8 }}
+        {{- end }}
+        {{- with include "bank.extra" (list $root "chatbot" "initContainers") | trim }}{{ . | nindent 8 }}{{ end }}
       containers:
         - name: chatbot
           image: {{ index . 2 }}
@@ -63,9 +70,7 @@ spec:
             - {name: ADMIN_PORT, value: "8010"}
             {{- include "bank.commonEnv" $root | nindent 12 }}
             - {name: MODELS_FILE, value: /etc/chatbot/models.yaml}
-            - {name: BANK_NAME_KO, value: {{ $root.Values.bank.nameKo | quote }}}
-            - {name: BANK_NAME_EN, value: {{ $root.Values.bank.nameEn | quote }}}
-            - {name: TURN__CONTACT, value: {{ $root.Values.bank.contact | quote }}}
+            - {name: BANK_FILE, value: /etc/bank/bank.yaml}
             - {name: TURN__LONGEST_ANSWER, value: {{ $chatbot.longestAnswerSeconds | quote }}}
             - {name: DRAIN_SECONDS, value: {{ $chatbot.longestAnswerSeconds | quote }}}
             - {name: ADMISSION__SLOTS, value: {{ $chatbot.slots | quote }}}
@@ -89,10 +94,15 @@ spec:
             {{- include "bank.databaseEnv" $root | trim | nindent 12 }}
             {{- include "bank.qdrantEnv" (list $root "read") | nindent 12 }}
             {{- include "bank.redisEnv" $root | trim | nindent 12 }}
+            {{- range $place := list "embedder" "reranker" }}
+            {{- with include "bank.retrievalEnv" (list $root $place) | trim }}{{ . | nindent 12 }}{{ end }}
+            {{- end }}
             {{- if $chatbot.anchorKeysInSecret }}
             {{- include "bank.awsEnv" (list $root "ANCHORS_") | nindent 12 }}
             {{- end }}
             {{- include "bank.settingsEnv" $chatbot.settings | nindent 12 }}
+            {{- with include "bank.caEnv" $root | trim }}{{ . | nindent 12 }}{{ end }}
+            {{- with include "bank.extra" (list $root "chatbot" "env") | trim }}{{ . | nindent 12 }}{{ end }}
           {{- include "bank.webProbes" $chatbot | nindent 10 }}
           lifecycle:
             preStop:
@@ -110,12 +120,17 @@ spec:
             - {name: qdrant-tls, mountPath: /etc/qdrant-tls, readOnly: true}
             {{- end }}
             - {name: models, mountPath: /etc/chatbot, readOnly: true}
+            - {name: bank, mountPath: /etc/bank, readOnly: true}
+            {{- with include "bank.profilesMount" $root | trim }}{{ . | nindent 12 }}{{ end }}
+            {{- with include "bank.placesMounts" (list $root (list "embedder" "reranker")) | trim }}{{ . | nindent 12 }}{{ end }}
             {{- if $chatbot.plans }}
             - {name: plans, mountPath: /etc/plans, readOnly: true}
             {{- end }}
             {{- if $chatbot.driftReference }}
             - {name: drift, mountPath: /etc/drift, readOnly: true}
             {{- end }}
+            {{- with include "bank.caMount" $root | trim }}{{ . | nindent 12 }}{{ end }}
+            {{- with include "bank.extra" (list $root "chatbot" "volumeMounts") | trim }}{{ . | nindent 12 }}{{ end }}
       volumes:
         {{- include "bank.scratch" "1Gi" | nindent 8 }}
         {{- include "bank.weightsVolume" $root | nindent 8 }}
@@ -124,9 +139,14 @@ spec:
           secret:
             secretName: {{ $root.Values.qdrant.tls.secret }}
         {{- end }}
+        {{- with include "bank.placesVolumes" (list $root (list "embedder" "reranker")) | trim }}{{ . | nindent 8 }}{{ end }}
         - name: models
           configMap:
             name: {{ include "bank.fullname" $root }}-models
+        - name: bank
+          configMap:
+            name: {{ include "bank.fullname" $root }}-bank
+        {{- with include "bank.profilesVolume" $root | trim }}{{ . | nindent 8 }}{{ end }}
         {{- if $chatbot.plans }}
         # A directory, not a subPath: a changed plan reaches running pods, which read it again without a restart.
         - name: plans
@@ -138,6 +158,8 @@ spec:
           configMap:
             name: {{ include "bank.fullname" $root }}-drift
         {{- end }}
+        {{- with include "bank.caVolume" $root | trim }}{{ . | nindent 8 }}{{ end }}
+        {{- with include "bank.extra" (list $root "chatbot" "volumes") | trim }}{{ . | nindent 8 }}{{ end }}
 {{- end }}
 
 {{/* Liveness depends on nothing; readiness knows draining; the first start loads the embedder. */}}
@@ -155,7 +177,7 @@ livenessProbe:
 readinessProbe:
   httpGet: {path: /readyz, port: http}
   periodSeconds: 5
-  # It waits up to two seconds for each part, one after the other.
+  # It waits up to two seconds for each part, and `ingest` for one after the other.
   timeoutSeconds: 9
   failureThreshold: 2
 {{- end }}

@@ -16,8 +16,6 @@ metadata:
 spec:
   {{- if eq $component "ingest" }}
   replicas: {{ $tier.replicas }}
-  {{- else if eq $root.Values.scaling.engine "none" }}
-  replicas: {{ $tier.scaling.minReplicas }}
   {{- end }}
   revisionHistoryLimit: 5
   progressDeadlineSeconds: 1200
@@ -37,8 +35,11 @@ spec:
   template:
     metadata:
       labels:
-        {{- include "bank.labels" (list $root $component) | nindent 8 }}
+        {{- include "bank.podLabels" (list $root $component) | nindent 8 }}
       annotations:
+        {{- if eq $component "ingest" }}
+        checksum/bank: {{ include "bank.bankFiles" $root | sha256sum }}
+        {{- end }}
         checksum/secrets: {{ printf "%s/%s" $root.Values.secrets.existing $root.Values.secrets.revision | sha256sum }}
         {{- with $root.Values.podAnnotations }}
         {{- toYaml . | nindent 8 }}
@@ -51,7 +52,10 @@ spec:
       terminationGracePeriodSeconds: {{ add $tier.preStopSeconds 60 }}
       {{- include "bank.spread" (list $root $component $tier) | nindent 6 }}
       initContainers:
-        {{- include "bank.awaitWeights" (list $root "ingest" (list "/models/e5-small")) | nindent 8 }}
+        {{- with include "bank.retrievalFiles" (list $root "ingest") | fromYamlArray }}
+        {{- include "bank.awaitWeights" (list $root "ingest" (list) .) | nindent 8 }}
+        {{- end }}
+        {{- with include "bank.extra" (list $root "ingest" "initContainers") | trim }}{{ . | nindent 8 }}{{ end }}
       containers:
         - name: ingest
           image: {{ include "bank.image" (list $root "ingest") }}
@@ -63,6 +67,9 @@ spec:
             - {name: INGEST_HOST, value: 0.0.0.0}
             - {name: INGEST_PORT, value: "8001"}
             {{- include "bank.commonEnv" $root | nindent 12 }}
+            {{- if eq $component "ingest" }}
+            - {name: BANK_FILE, value: /etc/bank/bank.yaml}
+            {{- end }}
             - {name: BLOB_URL, value: {{ $blobs.url | quote }}}
             {{- if $blobs.keysInSecret }}
             {{- include "bank.awsEnv" (list $root "") | nindent 12 }}
@@ -73,7 +80,10 @@ spec:
             {{- include "bank.databaseEnv" $root | trim | nindent 12 }}
             {{- include "bank.qdrantEnv" (list $root "write") | nindent 12 }}
             {{- include "bank.redisEnv" $root | trim | nindent 12 }}
+            {{- with include "bank.retrievalEnv" (list $root "embedder") | trim }}{{ . | nindent 12 }}{{ end }}
             {{- include "bank.settingsEnv" $root.Values.ingest.settings | nindent 12 }}
+            {{- with include "bank.caEnv" $root | trim }}{{ . | nindent 12 }}{{ end }}
+            {{- with include "bank.extra" (list $root "ingest" "env") | trim }}{{ . | nindent 12 }}{{ end }}
           {{- include "bank.webProbes" $tier | nindent 10 }}
           lifecycle:
             preStop:
@@ -86,23 +96,37 @@ spec:
           volumeMounts:
             - {name: tmp, mountPath: /tmp}
             - {name: weights, mountPath: /models, readOnly: true}
+            {{- if eq $component "ingest" }}
+            - {name: bank, mountPath: /etc/bank, readOnly: true}
+            {{- end }}
             {{- if $root.Values.qdrant.tls.secret }}
             - {name: qdrant-tls, mountPath: /etc/qdrant-tls, readOnly: true}
             {{- end }}
+            {{- with include "bank.placesMounts" (list $root (list "embedder")) | trim }}{{ . | nindent 12 }}{{ end }}
             {{- if not $bucket }}
             - {name: blobs, mountPath: /blobs}
             {{- end }}
+            {{- with include "bank.caMount" $root | trim }}{{ . | nindent 12 }}{{ end }}
+            {{- with include "bank.extra" (list $root "ingest" "volumeMounts") | trim }}{{ . | nindent 12 }}{{ end }}
       volumes:
         {{- include "bank.scratch" "4Gi" | nindent 8 }}
         {{- include "bank.weightsVolume" $root | nindent 8 }}
+        {{- if eq $component "ingest" }}
+        - name: bank
+          configMap:
+            name: {{ include "bank.fullname" $root }}-bank
+        {{- end }}
         {{- if $root.Values.qdrant.tls.secret }}
         - name: qdrant-tls
           secret:
             secretName: {{ $root.Values.qdrant.tls.secret }}
         {{- end }}
+        {{- with include "bank.placesVolumes" (list $root (list "embedder")) | trim }}{{ . | nindent 8 }}{{ end }}
         {{- if not $bucket }}
         - name: blobs
           persistentVolumeClaim:
             claimName: {{ include "bank.blobsClaim" $root }}
         {{- end }}
+        {{- with include "bank.caVolume" $root | trim }}{{ . | nindent 8 }}{{ end }}
+        {{- with include "bank.extra" (list $root "ingest" "volumes") | trim }}{{ . | nindent 8 }}{{ end }}
 {{- end }}

@@ -1,0 +1,111 @@
+"""An endpoint that is no vLLM: any server with OpenAI's chat completions, hosted or not.
+
+It is asked with messages and sends text, so there is no exact continuation, no comparison of tokenizers, no tenant's
+salt and no priority. Tokens are counted by a tokenizer of ours until it reports its own count.
+"""
+
+from typing import ClassVar
+
+import aiohttp
+import msgspec
+
+from chatbot.models.completion import (
+    ChatDelta,
+    ChatMessage,
+    ChatRequest,
+    Delta,
+    ModelCard,
+    Sampling,
+    StreamOptions,
+    TopTokens,
+    read_chat_top_tokens,
+)
+from chatbot.models.endpoint import (
+    Access,
+    Endpoint,
+    GenerationRequest,
+    ReplyBroken,
+    RequestRejected,
+    WrongModel,
+)
+from chatbot.models.pool import ModelsFileEntry
+from chatbot.models.thinking import Thought
+from chatbot.tokenizer import Tokenizer
+from knowledge.profiles import Deadlines
+
+
+class ChatEndpoint(Endpoint):
+    """An endpoint with chat completions; `counts` is the tokenizer that its text is counted by."""
+
+    has_token_ids: ClassVar[bool] = False
+    _path: ClassVar[str] = "/v1/chat/completions"
+    _provider: ClassVar[str] = "openai"
+    _operation: ClassVar[str] = "chat"
+
+    def __init__(
+        self,
+        http: aiohttp.ClientSession,
+        url: str,
+        deadlines: Deadlines,
+        *,
+        counts: Tokenizer,
+        entry: ModelsFileEntry,
+        access: Access,
+    ) -> None:
+        super().__init__(http, url, deadlines, model=entry.model, access=access)
+        self._counts = counts
+        self._length_field = entry.length_field
+        self._omit = frozenset(entry.omit) | ({"top_logprobs"} if "logprobs" in entry.omit else frozenset())
+
+    async def model_card(self) -> ModelCard:
+        """Return the card of the model to ask for; many servers list none, or other names than they take.
+
+        Raises:
+            EndpointFailed: it cannot be reached, or refuses us.
+        """
+        try:
+            return await super().model_card()
+        except (ReplyBroken, RequestRejected, WrongModel):
+            return ModelCard(self.model)
+
+    async def metrics(self, *, within_seconds: float) -> str:  # noqa: ARG002  nothing is waited for
+        """Raise `ReplyBroken`: vLLM's metrics are nowhere else, and nobody is asked each second in vain."""
+        raise ReplyBroken(f"{self.name}: it has no metrics")
+
+    def _chat_part(self, delta: ChatDelta) -> Delta | Thought | None:
+        if thought := delta.reasoning_content or delta.reasoning:
+            return Thought(len(self._counts.encode(thought)))
+        if delta.content:
+            return Delta(delta.content, tuple(self._counts.encode_within(delta.content)))
+        return None
+
+    def _body(self, request: GenerationRequest) -> object:
+        sampling = request.sampling
+        body = ChatRequest(
+            model=self.model,
+            messages=_messages(request),
+            temperature=sampling.temperature,
+            top_p=sampling.top_p,
+            seed=sampling.seed,
+            stop=sampling.stop,
+            stream=True,
+            stream_options=StreamOptions(include_usage=True),
+        )
+        return self._asked(body, sampling)
+
+    def _top_body(self, request: GenerationRequest, top: int) -> object:
+        body = ChatRequest(
+            model=self.model, messages=_messages(request), temperature=0.0, logprobs=True, top_logprobs=top
+        )
+        return self._asked(body, Sampling(max_tokens=1))
+
+    def _read_top(self, reply: bytes) -> TopTokens:
+        return read_chat_top_tokens(reply)
+
+    def _asked(self, body: ChatRequest, sampling: Sampling) -> object:
+        fields = {name: value for name, value in msgspec.to_builtins(body).items() if name not in self._omit}
+        return {**fields, self._length_field: sampling.max_tokens, **self._access.extra_body}
+
+
+def _messages(request: GenerationRequest) -> tuple[ChatMessage, ...]:
+    return tuple(ChatMessage(message.role, message.content) for message in request.messages)

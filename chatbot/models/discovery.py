@@ -1,0 +1,87 @@
+"""Endpoints found by DNS: each address of a name is an endpoint, and the name is asked anew every few seconds.
+
+The name of a headless Service has the addresses of its ready pods. An address that is new is an endpoint after its
+tokenizer was compared; one that is gone gets no more calls, and answers that run there go on. TLS and the Host header
+keep the name: an address has no certificate. Where the name cannot be asked, the endpoints stay as they are; an answer
+that says "no such name" means that there are none.
+"""
+
+import ipaddress
+import socket
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+import anyio
+import structlog
+
+from chatbot.models.pool import Group, Member
+from chatbot.tokenizer import Tokenizer
+
+log = structlog.get_logger(__name__)
+
+_RESOLVE_EVERY = 5.0
+_RESOLVE_SECONDS = 4.0
+
+Resolve = Callable[[str], Awaitable[frozenset[str]]]
+"""Returns the addresses of a host; raises `OSError` where that cannot be told now."""
+
+
+async def addresses_of(host: str) -> frozenset[str]:
+    """Return the addresses that the system's resolver knows of a host: of IPv4, or where there are none, of IPv6.
+
+    A pod with two families has an address of each, and is one endpoint.
+
+    Raises:
+        OSError: the resolver cannot tell.
+    """
+    try:
+        found = await anyio.getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except socket.gaierror as exc:
+        if exc.errno in (socket.EAI_NONAME, socket.EAI_NODATA):
+            return frozenset()
+        raise
+    addresses = {str(entry[4][0]) for entry in found}
+    return frozenset({a for a in addresses if ipaddress.ip_address(a).version == 4} or addresses)
+
+
+@dataclass(kw_only=True)
+class FollowedName:
+    """A host whose addresses are endpoints of one entry of the MODELS_FILE; `tokenizer` as of a `Member`."""
+
+    host: str
+    entry: str
+    group: Group
+    model: str | None
+    tokenizer: Tokenizer | None
+    member_at: Callable[[str], Member]
+    members: dict[str, Member] = field(default_factory=dict)
+    _resolved: bool = True
+
+    async def update(self, resolve: Resolve) -> tuple[list[Member], list[Member]]:
+        """Return the members that are new and those that are gone; none of either where the host cannot be asked."""
+        try:
+            with anyio.fail_after(_RESOLVE_SECONDS):
+                addresses = await resolve(self.host)
+        except OSError as exc:  # TimeoutError is one
+            if self._resolved:
+                log.warning("model_name_not_resolved", host=self.host, error=str(exc) or type(exc).__name__)
+            self._resolved = False
+            return [], []
+        self._resolved = True
+        gone = [self.members.pop(address) for address in self.members.keys() - addresses]
+        new = {address: self.member_at(address) for address in sorted(addresses - self.members.keys())}
+        self.members |= new
+        return list(new.values()), gone
+
+
+@dataclass(frozen=True, kw_only=True)
+class Discovery:
+    """The names that are followed, who resolves them, and the seconds between two questions about a name."""
+
+    resolve: Resolve = addresses_of
+    every: float = _RESOLVE_EVERY
+    names: tuple[FollowedName, ...] = ()
+
+    async def find(self) -> list[Member]:
+        """Return the members that the names have now and had not before."""
+        return [member for name in self.names for member in (await name.update(self.resolve))[0]]

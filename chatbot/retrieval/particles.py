@@ -1,0 +1,34 @@
+"""Korean particles by the sound that stands before them: 예금은, 카드는, OTP가, 1588-5000으로, 3%로 (pure)."""
+
+import re
+from typing import Final
+
+_FORMS: Final = (("은", "는"), ("이", "가"), ("을", "를"), ("과", "와"), ("으로", "로"), ("이라", "라"))
+_RIEUL: Final = 8
+# The final consonant, by its place in a syllable of Hangul, of what a figure or a letter is called: 영, 일, 삼, 엘.
+_OF_FIGURES: Final = {"0": 21, "1": _RIEUL, "3": 16, "6": 1, "7": _RIEUL, "8": _RIEUL}
+_OF_LETTERS: Final = {"l": _RIEUL, "m": 16, "n": 4}
+_LAST_SAID: Final = re.compile(r"(?P<abbreviation>(?<![A-Za-z])[A-Z]{1,20}(?=[^\w%]*\Z))|[\w%](?=[^\w%]*\Z)")
+
+
+def with_particle(word: str, particle: str) -> str:
+    """Return the word with the form of a particle that its last sound asks for; brackets and quotes are not said."""
+    final = _final_consonant(word)
+    closed, opened = next((forms for forms in _FORMS if particle in forms), (particle, particle))
+    takes_opened = not final or (final == _RIEUL and opened == "로")
+    return word + (opened if takes_opened else closed)
+
+
+def _final_consonant(word: str) -> int:
+    """Return the final consonant of the last syllable that is said, 0 for none."""
+    said = _LAST_SAID.search(word)
+    if said is None:
+        return 0
+    last = said.group()[-1]
+    if "가" <= last <= "힣":
+        return (ord(last) - ord("가")) % 28
+    if said["abbreviation"] and last == "R":
+        return _RIEUL
+    if word[: said.end()].lower().endswith("ng"):
+        return 21
+    return _OF_FIGURES.get(last, _OF_LETTERS.get(last.lower(), 0))

@@ -1,0 +1,314 @@
+"""`python -m evals.performance.readers`: thousands of readers of many answers on two replicas; exit 1 over a bound.
+
+Every answer has one reader who asked for it and others who read along, half of all on the replica that does not write
+it. The scripted model says a token every few seconds, so that all answers run at once. Meanwhile another customer asks
+again and again; their first token is compared with that of the same customer alone. In the end each reader must have
+read every event of their answer once, in order, the same as the others did. All processes share this machine.
+"""
+
+import argparse
+import asyncio
+import hashlib
+import json
+import math
+import os
+import re
+import resource
+import sys
+import time
+from collections import defaultdict
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from urllib.parse import urlsplit
+
+import anyio
+from rich.console import Console
+
+from chatbot.api import key_pair
+from evals.performance.bench import QUESTION, BenchFigure, run_measurement, started_part, with_store_copy
+from evals.performance.load import NO_LIMITS, quantile, sampled_memory
+from evals.product import (
+    ProductSpec,
+    RunningProduct,
+    run_product,
+    run_replica,
+    run_scripted_model,
+    scripted_settings,
+)
+from evals.quality import loaded_corpus
+from evals.questions import HANBIT, TENANT, read_dataset
+from ingest.settings import Settings
+from knowledge.identity import Principal
+from llm_server.scripted import Behaviour
+
+TOKEN_SECONDS = 5.0
+"""Less than the model's deadline for the next token."""
+SPARE_FILES = 400
+AGAIN_SECONDS = 0.3
+SETTINGS = {
+    **NO_LIMITS,
+    "TURN__GROUNDING": "off",
+    "TURN__PROBES": "false",
+    "ADMISSION__SLOTS": "4000",
+    "ADMISSION__FIRST_TOKEN_TARGET": "600",  # questions are to be answered, however busy this machine is
+    "ANSWERS__READERS": "12000",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadersPlan:
+    """How many answers, how many readers each, how long all of them are held, and the other customer's questions."""
+
+    answers: int = 1000
+    readers_each: int = 10
+    opened_at_once: int = 8
+    seconds: float = 60.0
+    questions: int = 60
+    answer_tokens: int = 90
+
+
+class Reader(asyncio.Protocol):
+    """One reader of one answer, who comes back where the connection breaks; over HTTP/1.0, which has no chunks."""
+
+    def __init__(self, url: str, token: str, answer_id: str = "") -> None:
+        """Without an answer the reader asks for one."""
+        parts = urlsplit(url)
+        self._host, self._port = parts.hostname or "", parts.port or 0
+        self._token = token
+        self.answer_id = answer_id
+        self.read = 0
+        self.digest = hashlib.sha256()
+        self.in_order = True
+        self.came_back = self.refused = 0
+        self.begun, self.spoke, self.ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self._head = True
+        self._buffer = b""
+        self._transport: asyncio.Transport | None = None
+
+    async def connect(self) -> None:
+        """Open a connection and send the request."""
+        body, head = b"", f"GET /v1/answers/{self.answer_id}/events HTTP/1.0\r\n"
+        if not self.answer_id:
+            body = json.dumps({"message": QUESTION}).encode()
+            head = f"POST /v1/chat HTTP/1.0\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
+        elif self.read:
+            head += f"last-event-id: {self.answer_id}.{self.read}\r\n"
+        self._head, self._buffer = True, b""
+        transport, _ = await asyncio.get_running_loop().create_connection(lambda: self, self._host, self._port)
+        transport.write(f"{head}authorization: Bearer {self._token}\r\n\r\n".encode() + body)
+
+    def leave(self) -> None:
+        self.ended.set()
+        if self._transport is not None:
+            self._transport.abort()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport if isinstance(transport, asyncio.Transport) else None
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer += data
+        if self._head:
+            head, end, rest = self._buffer.partition(b"\r\n\r\n")
+            if not end:
+                return
+            if b" 200 " not in head[:20]:
+                self.refused += 1
+                if self._transport is not None:
+                    self._transport.close()
+                return
+            self._head, self._buffer = False, rest
+        *events, self._buffer = re.split(rb"\r?\n\r?\n", self._buffer)
+        for event in events:
+            self._take(event)
+
+    def _take(self, event: bytes) -> None:
+        fields = dict(line.partition(b": ")[::2] for line in event.splitlines())
+        if b"id" not in fields:  # a heartbeat
+            return
+        answer_id, _, n = fields[b"id"].decode("ascii").rpartition(".")
+        self.in_order = self.in_order and int(n) == self.read + 1
+        self.read = int(n)
+        self.answer_id = answer_id
+        self.digest.update(fields[b"event"] + b"\n" + fields[b"data"] + b"\n")
+        self.begun.set()
+        if fields[b"event"] == b"token":
+            self.spoke.set()
+        if fields[b"event"] in {b"done", b"error"}:
+            self.ended.set()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        del exc
+        if not self.ended.is_set():
+            self.came_back += 1
+            asyncio.get_running_loop().call_later(AGAIN_SECONDS, lambda: asyncio.ensure_future(self.connect()))
+
+
+@dataclass(slots=True)
+class Readers:
+    """Everybody who reads, on two replicas."""
+
+    replicas: tuple[RunningProduct, RunningProduct]
+    all: list[Reader] = field(default_factory=list)
+    _asked: int = 0
+
+    def token(self) -> str:
+        """Return the token of a new customer."""
+        self._asked += 1
+        roles, groups = frozenset({"customer"}), frozenset({"customers"})
+        who = Principal(tenant=TENANT, sub=f"reader-{self._asked}", roles=roles, groups=groups)
+        return self.replicas[0].signer.token(who)[0]
+
+    async def ask(self, n: int, *, others: int) -> None:
+        """Ask on one replica, and let others read along, each second one on the other replica."""
+        token = self.token()
+        first = Reader(self.replicas[n % 2].url, token)
+        await first.connect()
+        await first.begun.wait()
+        along = [Reader(self.replicas[(n + k) % 2].url, token, first.answer_id) for k in range(1, others + 1)]
+        for reader in along:
+            await reader.connect()
+        self.all += [first, *along]
+
+    async def first_tokens(self, questions: int, *, every: float) -> list[float]:
+        """Return the seconds to the first token of another customer's questions, on either replica in turn."""
+        seconds: list[float] = []
+        for n in range(questions):
+            began = time.perf_counter()
+            asking = Reader(self.replicas[n % 2].url, self.token())
+            await asking.connect()
+            await asking.spoke.wait()
+            seconds.append(time.perf_counter() - began)
+            asking.leave()
+            await asyncio.sleep(every)
+        return seconds
+
+
+async def at_once(most: int, work: Sequence[Callable[[], Awaitable[None]]]) -> None:
+    """Do all of the work, so much of it at once."""
+    places = anyio.CapacityLimiter(most)
+
+    async def do(one: Callable[[], Awaitable[None]]) -> None:
+        async with places:
+            await one()
+
+    async with anyio.create_task_group() as tasks:
+        for one in work:
+            tasks.start_soon(do, one)
+
+
+@asynccontextmanager
+async def two_replicas(spec: ProductSpec, plan: ReadersPlan) -> AsyncGenerator[tuple[RunningProduct, RunningProduct]]:
+    """Serve two replicas on one Redis and one SQL, each with its own copy of the index."""
+    other = await with_store_copy(spec, "second")
+    said = ("a reader reads on " * plan.answer_tokens)[: plan.answer_tokens]
+    slow = Behaviour(slots=8000, answer=said, token_seconds=TOKEN_SECONDS, probe=0.99)
+    async with started_part(run_scripted_model(spec, slow)) as model:
+        _, public = key_pair(spec.data)
+        same = {
+            **await anyio.to_thread.run_sync(scripted_settings, spec),
+            **SETTINGS,
+            "AUDIT_KEY": "a key of sixteen",
+            "AUTH__PUBLIC_KEY_FILE": str(public),
+            "DATABASE_URL": f"sqlite+aiosqlite:///{spec.data / 'bank.db'}",
+        }
+        async with (
+            started_part(run_product(spec, model, **same)) as first,
+            started_part(run_replica(other, model, first, **same)) as second,
+        ):
+            yield first, second
+
+
+async def readers(plan: ReadersPlan, spec: ProductSpec, settings: Settings, console: Console) -> list[BenchFigure]:
+    """Measure the other customer alone, then beside the readers; hold all of them, and let them read to the end."""
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - SPARE_FILES
+    answers = min(plan.answers, most // plan.readers_each)
+    async with loaded_corpus(read_dataset(HANBIT), settings, spec.data, console):
+        pass
+    async with two_replicas(spec, plan) as replicas:
+        crowd = Readers(replicas)
+        every = plan.seconds / plan.questions
+        console.print("another customer alone", highlight=False)
+        await crowd.first_tokens(10, every=0)
+        alone = await crowd.first_tokens(plan.questions, every=every)
+        console.print(f"{answers} answers, {plan.readers_each} readers each", highlight=False)
+        began = time.perf_counter()
+        asks = [partial(crowd.ask, n, others=plan.readers_each - 1) for n in range(answers)]
+        await at_once(plan.opened_at_once, asks)
+        opened = time.perf_counter() - began
+        running = sum(not reader.ended.is_set() for reader in crowd.all)
+        console.print(f"{running} read after {opened:.0f} s; another customer beside them", highlight=False)
+        async with (
+            sampled_memory(replicas[0].pids["chatbot"]) as first,
+            sampled_memory(replicas[1].pids["chatbot"]) as second,
+        ):
+            beside = await crowd.first_tokens(plan.questions, every=every)
+            still = sum(not reader.ended.is_set() for reader in crowd.all)
+        console.print("everybody reads to the end", highlight=False)
+        with anyio.fail_after(3 * TOKEN_SECONDS * plan.answer_tokens):
+            for reader in crowd.all:
+                await reader.ended.wait()
+    return [
+        BenchFigure(name="readers at once, in the beginning", value=running, unit=f"of {answers * plan.readers_each}"),
+        BenchFigure(name="readers at once, in the end", value=still, unit="readers", least=running),
+        BenchFigure(name="answers", value=answers, unit="answers"),
+        *first_token_figures(alone, beside),
+        *(growth(n, resident) for n, resident in enumerate((first, second))),
+        BenchFigure(name="readers who lost, doubled or differed in an event", value=lost(crowd.all), unit="", most=0),
+        BenchFigure(name="connections that broke", value=sum(reader.came_back for reader in crowd.all), unit=""),
+        BenchFigure(name="of them refused", value=sum(reader.refused for reader in crowd.all), unit=""),
+    ]
+
+
+def first_token_figures(alone: Sequence[float], beside: Sequence[float]) -> list[BenchFigure]:
+    """Compare the other customer's first token with that of the same customer alone."""
+    before, after = quantile(alone, 0.95), quantile(beside, 0.95)
+    return [
+        BenchFigure(name="another's first token alone, median", value=quantile(alone, 0.5), unit="s"),
+        BenchFigure(name="another's first token alone, p95", value=before, unit="s"),
+        BenchFigure(name="another's first token beside, median", value=quantile(beside, 0.5), unit="s"),
+        BenchFigure(name="another's first token beside, p95", value=after, unit="s"),
+        BenchFigure(name="ratio of the two p95", value=after / before, unit="×", most=1.5),
+    ]
+
+
+def growth(n: int, resident: Sequence[float]) -> BenchFigure:
+    """Compare a replica's memory at the end with that at the beginning, while all read."""
+    quarter = max(1, len(resident) // 4)
+    before, after = (math.fsum(part) / len(part) for part in (resident[:quarter], resident[-quarter:]))
+    name = f"growth of replica {n}'s {after / 2**20:.0f} MiB while all read"
+    return BenchFigure(name=name, value=100 * (after / before - 1), unit="%", most=5)
+
+
+def lost(everybody: Sequence[Reader]) -> int:
+    """Return how many readers have not read exactly what the first reader of their answer has, each event once."""
+    by_answer: defaultdict[str, list[Reader]] = defaultdict(list)
+    for reader in everybody:
+        by_answer[reader.answer_id].append(reader)
+    return sum(
+        not reader.in_order or reader.digest.digest() != together[0].digest.digest()
+        for together in by_answer.values()
+        for reader in together
+    )
+
+
+def main() -> int:
+    """Measure, print the figures and return the exit status."""
+    asked = argparse.ArgumentParser(prog="readers", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    asked.add_argument("--answers", type=int, default=ReadersPlan.answers)
+    asked.add_argument("--readers", type=int, default=ReadersPlan.readers_each, help="of each answer")
+    asked.add_argument("--tokens", type=int, default=ReadersPlan.answer_tokens, help="of each answer, one every 5 s")
+    asked.add_argument("--seconds", type=float, default=ReadersPlan.seconds, help="how long all of them are held")
+    options = asked.parse_args()
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    plan = ReadersPlan(
+        answers=options.answers, readers_each=options.readers, answer_tokens=options.tokens, seconds=options.seconds
+    )
+    environment = dict(os.environ)  # noqa: TID251  the command line's own edge: what the parts are started with
+    return run_measurement("readers", "scripted", partial(readers, plan), environment)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,156 @@
+"""Live dialogues: customers say their turns to the running product, and its own answers are what they lean on.
+
+Nothing stands in the history but what the product said, as for customers; a question of the data set alone has a right
+answer before it.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain, groupby
+from pathlib import Path
+
+import anyio
+import msgspec
+from rich.console import Console
+
+from chatbot.events import RelatedPassage, Source
+from evals.quality.answer import Customer
+from evals.quality.run import RunningChatbot, RunSpec, loaded_corpus, open_customer, progress_bar
+from evals.quality.summary import Measures, Row, Run, rounded, summarise
+from evals.questions import CustomerAnswer, Dataset, Dialogue
+from evals.scorers import intervals, mean, score_waits
+
+OPENING = "opening"
+
+
+class _DialogueAnswers(msgspec.Struct, frozen=True):
+    """A dialogue that was held, as a line of the part file."""
+
+    id: str
+    answers: tuple[CustomerAnswer, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DialoguesSpec:
+    """The dialogues to hold, `at_once` of them side by side, on the product and the documents of `run`.
+
+    Each that was held is appended to the file `part`, and one that stands there already is not held again.
+    """
+
+    run: RunSpec
+    dialogues: tuple[Dialogue, ...]
+    part: Path
+    at_once: int = 1
+
+
+async def hold_dialogues(spec: DialoguesSpec, chatbot: RunningChatbot | None, console: Console) -> Run:
+    """Return the run over every turn of every dialogue; its folder of data is the caller's to remove."""
+    held = read_part(spec.part)
+    rest = [dialogue for dialogue in spec.dialogues if dialogue.id not in held]
+    if rest:
+        if chatbot is None:
+            async with loaded_corpus(spec.run.dataset, spec.run.settings, spec.run.product.data, console):
+                pass  # the product that is started opens the index
+        async with open_customer(spec.run.product, chatbot, console) as customer:
+            held |= await _hold(rest, customer, spec, console)
+    answers = [answer for dialogue in spec.dialogues for answer in held[dialogue.id]]
+    return dialogue_run(spec.run.dataset, spec.dialogues, answers, contact=spec.run.contact)
+
+
+async def _hold(
+    dialogues: Sequence[Dialogue], customer: Customer, spec: DialoguesSpec, console: Console
+) -> dict[str, tuple[CustomerAnswer, ...]]:
+    held: dict[str, tuple[CustomerAnswer, ...]] = {}
+    side_by_side = anyio.Semaphore(spec.at_once)
+    spec.part.parent.mkdir(parents=True, exist_ok=True)
+    with progress_bar(console) as progress, spec.part.open("ab", buffering=0) as part:
+        task = progress.add_task("dialogues", total=len(dialogues))
+
+        async def hold(dialogue: Dialogue) -> None:
+            async with side_by_side:
+                answers = tuple(await customer.converse(dialogue))
+            held[dialogue.id] = answers
+            part.write(msgspec.json.encode(_DialogueAnswers(dialogue.id, answers)) + b"\n")
+            progress.advance(task)
+
+        async with anyio.create_task_group() as tasks:
+            for dialogue in dialogues:
+                tasks.start_soon(hold, dialogue)
+    return held
+
+
+def read_part(path: Path) -> dict[str, tuple[CustomerAnswer, ...]]:
+    """Return the answers of every dialogue in a part file; a last line that was cut off counts as not there."""
+    if not path.exists():
+        return {}
+    whole = path.read_bytes().rpartition(b"\n")[0]
+    path.write_bytes(whole + b"\n" if whole else b"")
+    lines = [msgspec.json.decode(line, type=_DialogueAnswers) for line in whole.split(b"\n") if line]
+    return {line.id: line.answers for line in lines}
+
+
+def dialogue_run(
+    dataset: Dataset, dialogues: Sequence[Dialogue], answers: Sequence[CustomerAnswer], *, contact: str
+) -> Run:
+    """Return the run; its intervals are over dialogues, since the turns of one lean on each other."""
+    turns = [turn for dialogue in dialogues for turn in dialogue.samples()]
+    documents = {sample.id: frozenset(of_turn) for sample, of_turn in turns}
+    asked = Dataset(
+        folder=dataset.folder,
+        samples=tuple(sample for sample, _ in turns),
+        relevant={name: dict.fromkeys(of_turn, 1) for name, of_turn in documents.items()},
+    )
+    rows = summarise(asked, [], answers, contact=contact).rows
+    by_dialogue = [list(of_one) for _, of_one in groupby(rows, key=lambda row: row.id.rpartition("/")[0])]
+
+    def figures(drawn: Sequence[Sequence[Row]]) -> Measures:
+        return dialogue_measures(list(chain.from_iterable(drawn)), documents)
+
+    return Run(
+        dataset=f"{dataset.name}-dialogues",
+        measures={"dialogues": len(dialogues), "turns": len(rows)} | figures(by_dialogue),
+        rows=rows,
+        intervals=intervals(by_dialogue, figures),
+    )
+
+
+def dialogue_measures(rows: Sequence[Row], documents: Mapping[str, frozenset[str]]) -> Measures:
+    """Return the shares of openings and of follow-ups; `documents` answer the turn of that id.
+
+    An answerable turn is right (a known answer stands in what is shown), refused, or beside: something else is shown.
+    """
+    answerable = [row for row in rows if not row.unanswerable]
+    openings = [row for row in answerable if row.kind == OPENING]
+    follow_ups = [row for row in answerable if row.kind != OPENING]
+    refused = [row for row in answerable if _answer(row).refused]
+    return {
+        "follow_ups": len(follow_ups),
+        **{f"follow_ups_{name}": share for name, share in _shares(follow_ups, documents).items()},
+        **{f"openings_{name}": share for name, share in _shares(openings, documents).items()},
+        "related_right": rounded(mean(_names(_answer(row).related, documents[row.id]) for row in refused)),
+        "refused_rightly": rounded(mean(_answer(row).refused for row in rows if row.unanswerable)),
+        "numbers_not_in_cited": sum(len(row.judged.unfounded) for row in rows if row.judged),
+        "errors": sum(_answer(row).finish_reason.startswith(("error", "cut")) for row in rows),
+    }
+
+
+def _shares(rows: Sequence[Row], documents: Mapping[str, frozenset[str]]) -> Measures:
+    right = mean(bool(row.judged and row.judged.correct) for row in rows)
+    refused = mean(_answer(row).refused for row in rows)
+    waits = score_waits(_answer(row).first_token_seconds for row in rows if not _answer(row).refused)
+    return {
+        "right": rounded(right),
+        "refused": rounded(refused),
+        "beside": rounded(None if right is None or refused is None else 1 - right - refused),
+        "found": rounded(mean(_names(_answer(row).sources, documents[row.id]) for row in rows)),
+        "first_words_seconds_median": rounded(waits.median),
+    }
+
+
+def _names(passages: Iterable[Source | RelatedPassage], documents: frozenset[str]) -> bool:
+    return any(passage.document_id in documents for passage in passages)
+
+
+def _answer(row: Row) -> CustomerAnswer:
+    assert row.judged is not None, "every turn was answered"  # noqa: S101
+    return row.judged.answer

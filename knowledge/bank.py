@@ -1,0 +1,312 @@
+"""What is the bank's own: names, telephone, logo, colours, texts, helplines, glossary (`BANK_FILE`, docs/bank.md).
+
+The file describes one bank; where one installation serves several, a tenant's entry replaces whole keys of it.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, Self, TypeVar
+
+import yaml
+from pydantic import AfterValidator, BaseModel, Field, StringConstraints, ValidationError, model_validator
+
+from knowledge.glossary import Glossary
+from knowledge.passage import Language
+
+T = TypeVar("T")
+
+MOST_FILE_BYTES: Final = 1024 * 1024
+MOST_LOGO_BYTES: Final = 256 * 1024
+LOGO_TYPES: Final[Mapping[str, str]] = {".svg": "image/svg+xml", ".png": "image/png"}
+LEAST_CONTRAST: Final = 4.5
+"""Of text on its ground (WCAG 2.2, 1.4.3)."""
+MOST_QUESTIONS: Final = 6
+
+_PLACEHOLDER: Final = re.compile(r"\{(\w*)\}|[{}]")
+# On which both pages write in the brand's colour.
+_GROUNDS: Final[Mapping[str, str]] = {"light": "#eaf0f8", "dark": "#1e2a3b"}
+
+Text = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=2000)]
+Short = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=80)]
+Colour = Annotated[str, StringConstraints(pattern=r"^#[0-9a-f]{6}$", to_lower=True)]
+ReplyName = Literal[
+    "injection", "out_of_scope", "distress", "other_bank", "own_account", "forecast", "advice", "cannot_verify",
+    "unavailable", "emergency",
+]  # fmt: skip
+
+
+class BankRefused(Exception):
+    """The file describes no bank; the message names the file, the key and what to do."""
+
+
+class _Part(BaseModel, frozen=True, extra="forbid"):
+    pass
+
+
+def _only(*names: str) -> AfterValidator:
+    """Return the check that a text has no placeholder but these."""
+
+    def checked(text: str) -> str:
+        for found in _PLACEHOLDER.finditer(text):
+            if found[1] not in names:
+                allowed = ", ".join(f"{{{name}}}" for name in names)
+                raise ValueError(f"{found[0]} is filled in by nothing: write {allowed}, or no braces")
+        return text
+
+    return AfterValidator(checked)
+
+
+class Names(_Part):
+    """The bank's name in each language."""
+
+    ko: Short
+    en: Short
+
+
+class Words(_Part):
+    """A text in both languages."""
+
+    ko: Text
+    en: Text
+
+
+_Opening = Annotated[Text, _only("bank")]
+_Reply = Annotated[Text, _only("bank", "crisis", "emergency", "debt")]
+
+
+class Opening(_Part):
+    """What the customers' page says first."""
+
+    ko: _Opening
+    en: _Opening
+
+
+class Reply(_Part):
+    """A text that a customer reads instead of an answer; the sentence that names a person follows it."""
+
+    ko: _Reply
+    en: _Reply
+
+
+class Questions(_Part):
+    """What a customer might ask, offered on the page."""
+
+    ko: tuple[Text, ...] = Field(max_length=MOST_QUESTIONS)
+    en: tuple[Text, ...] = Field(max_length=MOST_QUESTIONS)
+
+
+class Helplines(_Part):
+    """Whom a customer in distress should call."""
+
+    crisis: Words
+    emergency: Short
+    debt: Words
+
+
+class Palette(_Part):
+    """The brand's colours on a light, or on a dark, ground."""
+
+    brand: Colour
+    brand_strong: Colour
+    on_brand: Colour
+    accent: Colour
+
+    def css(self) -> str:
+        """Return them as custom properties of CSS."""
+        return "".join(f"--{name.replace('_', '-')}:{value};" for name, value in self)
+
+
+class Colours(_Part):
+    """The colours of both pages; those that no bank has chosen are nobody's."""
+
+    light: Palette = Palette(brand="#2f4858", brand_strong="#1d2f3a", on_brand="#ffffff", accent="#d9b44a")
+    dark: Palette = Palette(brand="#9fc3d6", brand_strong="#c3dcea", on_brand="#0b1a22", accent="#d9b44a")
+
+    @model_validator(mode="after")
+    def _can_be_read(self) -> Self:
+        for scheme, ground in _GROUNDS.items():
+            palette: Palette = getattr(self, scheme)
+            for colour, on in ((palette.on_brand, palette.brand), (palette.brand, ground)):
+                if (ratio := contrast(colour, on)) < LEAST_CONTRAST:
+                    raise ValueError(
+                        f"{scheme}: {colour} on {on} has a contrast of {ratio:.1f}, and readers need "
+                        f"{LEAST_CONTRAST:g}: choose a {'darker' if scheme == 'light' else 'lighter'} brand"
+                    )
+        return self
+
+
+class Bank(_Part):
+    """A bank as customers and staff see it."""
+
+    names: Names
+    telephone: Annotated[Short, StringConstraints(pattern=r"^\+?[0-9][0-9 ()-]{1,30}$")]
+    helplines: Helplines
+    logo: Path | None = None
+    colours: Colours = Field(default_factory=Colours)
+    opening: Opening | None = None
+    questions: Questions = Questions(ko=(), en=())
+    refusals: Mapping[ReplyName, Reply] = {}
+    glossary: tuple[tuple[Short, ...], ...] = ()
+    empty_words: tuple[Short, ...] = ()
+    hosts: tuple[Short, ...] = ()
+    """The names of hosts at which the pages are this bank's."""
+
+    @property
+    def own_names(self) -> tuple[str, ...]:
+        """The bank's names: no topic of a question, and no other bank's."""
+        return (self.names.ko, self.names.en)
+
+    @cached_property
+    def own_words(self) -> frozenset[str]:
+        """The words that claim nothing when an answer says them: those of the names, and the empty ones."""
+        return frozenset((self.names.ko, *self.names.en.split(), *self.empty_words))
+
+    @cached_property
+    def synonyms(self) -> Glossary:
+        """The glossary, to search by."""
+        return Glossary(self.glossary)
+
+    @cached_property
+    def logo_file(self) -> "Logo | None":
+        """The logo; None where the page has its own neutral one."""
+        return None if self.logo is None else Logo(self.logo.read_bytes(), LOGO_TYPES[self.logo.suffix.lower()])
+
+    def name(self, language: Language) -> str:
+        """Return the bank's name in a language."""
+        return self.names.ko if language == "ko" else self.names.en
+
+    def filled(self, text: str, language: Language) -> str:
+        """Return a text of the bank, or of the product, with the bank's name and helplines."""
+        helplines = self.helplines
+        return text.format(
+            bank=self.name(language),
+            crisis=getattr(helplines.crisis, language),
+            emergency=helplines.emergency,
+            debt=getattr(helplines.debt, language),
+        )
+
+
+class Logo:
+    """The bytes of a picture and their media type."""
+
+    def __init__(self, content: bytes, media_type: str) -> None:
+        self.content = content
+        self.media_type = media_type
+
+
+class Banks:
+    """The bank of each tenant, and of each host; who is neither has the first one."""
+
+    def __init__(self, first: Bank, tenants: Mapping[str, Bank] = {}) -> None:
+        self.first = first
+        self._tenants = dict(tenants)
+        self._hosts = {host.lower(): bank for bank in (first, *self._tenants.values()) for host in bank.hosts}
+
+    @property
+    def all(self) -> tuple[Bank, ...]:
+        """Every bank."""
+        return (self.first, *self._tenants.values())
+
+    def of(self, tenant: str) -> Bank:
+        """Return the bank of a tenant."""
+        return self._tenants.get(tenant, self.first)
+
+    def each(self, make: Callable[[Bank], T]) -> Callable[[str], T]:
+        """Return what gives a tenant the part that is made of its bank, once for each bank."""
+        first, made = make(self.first), {tenant: make(bank) for tenant, bank in self._tenants.items()}
+        return lambda tenant: made.get(tenant, first)
+
+    def of_host(self, host: str) -> Bank:
+        """Return the bank whose pages are at a host, whatever its port."""
+        return self._hosts.get(host.lower(), self.first)
+
+
+def read_banks(path: Path) -> Banks:
+    """Read a `BANK_FILE`.
+
+    Raises:
+        BankRefused: it cannot be read, or describes no bank.
+    """
+    try:
+        with path.open("rb") as file:
+            content = file.read(MOST_FILE_BYTES + 1)
+        if len(content) > MOST_FILE_BYTES:
+            raise BankRefused(f"{path}: more than {MOST_FILE_BYTES} bytes: is it the bank's file?")
+        described = yaml.safe_load(content.decode("utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as exc:
+        raise BankRefused(f"{path} cannot be read as YAML: {exc}") from exc
+    if not isinstance(described, dict):
+        raise BankRefused(f"{path}: begin with `names:` (docs/bank.md has an example)")
+    tenants = described.pop("tenants", None) or {}
+    if not isinstance(tenants, dict) or not all(isinstance(entry, dict) for entry in tenants.values()):
+        raise BankRefused(f"{path}: tenants: write below each tenant the keys that differ from the first bank's")
+    first = _bank(path, described)
+    # A host shows one bank: those of the first are not a tenant's too.
+    shared = {key: value for key, value in described.items() if key != "hosts"}
+    banks = {str(name): _bank(path, shared | entry, f"tenants.{name}.") for name, entry in tenants.items()}
+    hosts = [host.lower() for bank in (first, *banks.values()) for host in bank.hosts]
+    if len(set(hosts)) < len(hosts):
+        raise BankRefused(f"{path}: hosts: one is named twice; each shows the pages of one bank")
+    return Banks(first, banks)
+
+
+def _readable(path: Path) -> Path:
+    try:
+        read_banks(path)
+    except BankRefused as exc:
+        raise ValueError(str(exc)) from exc
+    return path
+
+
+BankFile = Annotated[Path, AfterValidator(_readable)]
+"""A setting that names a `BANK_FILE`, which is read once to say what is wrong with it before anything starts."""
+
+
+def _bank(path: Path, described: Mapping[str, Any], where: str = "") -> Bank:
+    """Return a bank, whose logo lies where the file says, beside it unless the path is absolute."""
+    try:
+        bank = Bank.model_validate(described)
+        if bank.logo is not None:
+            logo = path.parent / bank.logo
+            _check_logo(logo)
+            bank = bank.model_copy(update={"logo": logo})
+    except ValidationError as exc:
+        errors = (f"{where}{'.'.join(map(str, error['loc']))}: {_said(error)}" for error in exc.errors())
+        raise BankRefused(f"{path}: {'; '.join(errors)} (docs/bank.md describes every key)") from exc
+    except (OSError, ValueError) as exc:
+        raise BankRefused(f"{path}: {where}logo: {exc}") from exc
+    return bank
+
+
+def _said(error: Mapping[str, Any]) -> str:
+    if error["type"] == "missing":
+        return "is required: write it"
+    if error["type"] == "extra_forbidden":
+        return "is no key of this file: remove it, or correct its name"
+    return str(error["msg"]).removeprefix("Value error, ")
+
+
+def _check_logo(path: Path) -> None:
+    """Refuse what no page could show.
+
+    Raises:
+        OSError, ValueError: the file is not there, is no picture, or is too large.
+    """
+    if path.suffix.lower() not in LOGO_TYPES:
+        raise ValueError(f"{path.name} is neither .svg nor .png: save it as one of them")
+    if (size := path.stat().st_size) > MOST_LOGO_BYTES:
+        raise ValueError(f"{path.name} has {size} bytes: make it smaller than {MOST_LOGO_BYTES}")
+
+
+def contrast(one: str, other: str) -> float:
+    """Return the contrast of two colours (`#rrggbb`), from 1 to 21 (WCAG 2.2)."""
+    lighter, darker = sorted((_luminance(one), _luminance(other)), reverse=True)
+    return (lighter + 0.05) / (darker + 0.05)
+
+
+def _luminance(colour: str) -> float:
+    shares = (int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5))
+    linear = [share / 12.92 if share <= 0.04045 else ((share + 0.055) / 1.055) ** 2.4 for share in shares]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]

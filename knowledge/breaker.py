@@ -1,0 +1,151 @@
+"""The circuit breaker of one endpoint: closed, open, half open with exactly one probe (Nygard, "Release It!", 2007).
+
+Calls pass only while it is closed; one probe at a time decides when it closes again, and each failed one doubles the
+time until the next.
+
+Own code: the libraries that were tried let 50 of 50 concurrent calls through when half open.
+
+Every call takes a `Permit` and returns it with its result, which counts only in the state that it was permitted in: a
+call that began before the breaker opened cannot close it.
+"""
+
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from pydantic import BaseModel, Field
+
+
+class BreakerState(StrEnum):
+    CLOSED = "closed"
+    OPEN = "open"
+    HALF_OPEN = "half_open"
+
+
+class CallResult(StrEnum):
+    OK = "ok"
+    SLOW = "slow"  # answered, but the first token came late
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Permit:
+    """Permission for one call; `period` numbers the state it was given in, `probe` decides whether a breaker closes."""
+
+    period: int
+    probe: bool
+
+
+class BreakerSettings(BaseModel, frozen=True):
+    """When an endpoint is no longer called, and when it is tried again."""
+
+    window: int = Field(10, ge=1, description="how many of the latest calls are looked at")
+    least: int = Field(5, ge=1, description="below this many calls nothing is concluded")
+    failure_rate: float = Field(0.5, gt=0, le=1)
+    slow_rate: float = Field(0.8, gt=0, le=1)
+    open_seconds: float = Field(5.0, gt=0, description="how long before the first probe")
+    longest_open_seconds: float = Field(12.0, gt=0, description="how long between two probes at most")
+
+
+class Breaker:
+    """Counts the results of calls; it never waits and calls nothing."""
+
+    def __init__(
+        self,
+        settings: BreakerSettings,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        jitter: Callable[[], float] = lambda: 1.0,
+    ) -> None:
+        """`jitter` gives the part of each wait that is kept, so that many breakers do not probe at once."""
+        self._settings = settings
+        self._clock = clock
+        self._jitter = jitter
+        self._failed_probes = 0
+        self._results: deque[CallResult] = deque(maxlen=settings.window)
+        self._state = BreakerState.CLOSED
+        self._period = 0
+        self._open_until = 0.0
+
+    @property
+    def state(self) -> BreakerState:
+        """The state now; half open while a probe is out."""
+        return self._state
+
+    @property
+    def available(self) -> bool:
+        """Whether `permit` would return a permit now."""
+        return self._state is BreakerState.CLOSED
+
+    @property
+    def due(self) -> bool:
+        """Whether `probe` would return a permit now."""
+        return self._state is BreakerState.OPEN and self._clock() >= self._open_until
+
+    @property
+    def due_since(self) -> float:
+        """The time of the clock from which on a probe is due."""
+        return self._open_until
+
+    @property
+    def retry_after(self) -> float:
+        """Seconds until a call may be permitted again."""
+        return max(0.0, self._open_until - self._clock()) if self._state is BreakerState.OPEN else 0.0
+
+    def permit(self) -> Permit | None:
+        """Return a permit for one call, or None while the endpoint must not be called."""
+        return Permit(self._period, probe=False) if self.available else None
+
+    def probe(self) -> Permit | None:
+        """Return the permit for the one probe of an open breaker, or None where none is due."""
+        if not self.due:
+            return None
+        self._enter(BreakerState.HALF_OPEN)
+        return Permit(self._period, probe=True)
+
+    def override(self) -> Permit:
+        """Return a permit in any state, for a call that rescues an answer; its result does not count."""
+        return Permit(-1, probe=False)
+
+    def record(self, permit: Permit, result: CallResult) -> None:
+        """Count the result of a call."""
+        if permit.period != self._period:
+            return
+        if permit.probe:
+            failed = result is CallResult.FAILED
+            self._failed_probes = self._failed_probes + 1 if failed else 0
+            self._enter(BreakerState.OPEN if failed else BreakerState.CLOSED)
+            return
+        self._results.append(result)
+        if self._over_threshold():
+            self.trip()
+
+    def abandon(self, permit: Permit) -> None:
+        """Take a permit back without a result, as when the client left; after a probe the next call probes."""
+        if permit.probe and permit.period == self._period:
+            self._enter(BreakerState.OPEN)
+            self._open_until = self._clock()
+
+    def trip(self) -> None:
+        """Open now, as when the endpoint does not answer at boot."""
+        self._enter(BreakerState.OPEN)
+
+    def _enter(self, state: BreakerState) -> None:
+        self._state = state
+        self._period += 1
+        self._results.clear()
+        if state is BreakerState.OPEN:
+            wait = self._settings.open_seconds * 2 ** min(self._failed_probes, 10)
+            longest = max(self._settings.longest_open_seconds, self._settings.open_seconds)
+            self._open_until = self._clock() + min(wait, longest) * self._jitter()
+
+    def _over_threshold(self) -> bool:
+        calls = len(self._results)
+        failed = self._results.count(CallResult.FAILED)
+        slow_or_failed = failed + self._results.count(CallResult.SLOW)
+        settings = self._settings
+        return calls >= settings.least and (
+            failed >= settings.failure_rate * calls or slow_or_failed >= settings.slow_rate * calls
+        )

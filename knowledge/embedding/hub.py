@@ -1,0 +1,191 @@
+"""A model's folder, fetched whole: from a hub at a pinned commit, or a copy of such a folder from a bucket.
+
+A hub names its files by digests: weights of this kind by SHA-256 (Git LFS), small files by Git's own SHA-1 of a blob.
+A bucket is any address that sends files over HTTPS; it holds the folder as it was fetched, and the copy's list of files
+(`fetched.json`) is pinned by its SHA-256. Only safetensors: other weights are programs. Each is fetched once: a folder
+with that list is complete, and without it the files that are there are kept. A proxy is taken from the environment.
+"""
+
+import hashlib
+import os
+import ssl
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path, PurePosixPath
+
+import aiohttp
+import anyio
+import msgspec
+from yarl import URL
+
+from knowledge.embedding.errors import EmbedderMissing
+from knowledge.embedding.settings import EmbedderSettings, hub_folder
+
+STAMP = "fetched.json"
+WANTED = (".json", ".safetensors", ".txt", ".model")
+NOT_WANTED = frozenset({"onnx", "openvino"})
+"""Folders with the model in other formats."""
+MOST_FILES = 200
+MOST_BYTES = 40 * 2**30
+MOST_LIST_BYTES = 2**20
+LIST_SECONDS = 30.0
+STALLED_SECONDS = 60.0
+"""A download without a byte for so long has failed."""
+
+
+class _Lfs(msgspec.Struct):
+    oid: str
+
+
+class _Entry(msgspec.Struct):
+    type: str
+    path: str
+    size: int = 0
+    oid: str = ""
+    lfs: _Lfs | None = None
+
+    @property
+    def digest(self) -> str:
+        """The SHA-256 of its bytes, or Git's SHA-1."""
+        return self.oid if self.lfs is None else self.lfs.oid
+
+
+class _Fetched(msgspec.Struct):
+    """The list of a complete folder: digests and bytes of its files."""
+
+    model: str
+    revision: str
+    files: dict[str, str]
+    sizes: dict[str, int] = {}
+
+
+async def fetch_model(settings: EmbedderSettings) -> None:
+    """Fetch the hub's model of the settings into their folder, unless it is there or none is named.
+
+    Raises:
+        EmbedderMissing: the hub cannot be asked, or sends other bytes than it names.
+    """
+    folder = settings.folder
+    if settings.revision is None or settings.model is None or folder is None or (folder / STAMP).is_file():
+        return
+    hub = URL(str(settings.hub))
+    async with _translated(f"{settings.model} cannot be fetched from {hub.host} at {settings.revision}"):
+        key = await anyio.to_thread.run_sync(settings.key)
+        async with _session(await anyio.to_thread.run_sync(settings.context), key) as http:
+            files = await _listed(http, hub / "api/models" / settings.model / "tree" / settings.revision)
+            await _fetch_all(http, hub / settings.model / "resolve" / settings.revision, files, folder)
+    fetched = _Fetched(
+        settings.model, settings.revision, {e.path: e.digest for e in files}, {e.path: e.size for e in files}
+    )
+    (folder / STAMP).write_bytes(msgspec.json.encode(fetched))
+
+
+async def fetch_copy(url: URL, sha256: str, weights: Path) -> Path:
+    """Fetch the copy of a hub's model from a bucket; return its folder below `weights`, which the hub's model has, too.
+
+    Raises:
+        EmbedderMissing: the bucket cannot be asked, or sends other bytes than the digest, or its list, names.
+    """
+    async with (
+        _translated(f"{url} cannot be fetched"),
+        _session(await anyio.to_thread.run_sync(ssl.create_default_context)) as http,
+    ):
+        listed = await _small(http, url / STAMP)
+        if hashlib.sha256(listed).hexdigest() != sha256:
+            raise EmbedderMissing(f"{url / STAMP} has another SHA-256 than {sha256}")
+        fetched = msgspec.json.decode(listed, type=_Fetched)
+        files = [
+            _Entry("file", path, fetched.sizes[path], digest, _Lfs(digest) if len(digest) == 64 else None)
+            for path, digest in fetched.files.items()
+        ]
+        folder = weights / hub_folder(fetched.model, fetched.revision)
+        if not (folder / STAMP).is_file():
+            await _fetch_all(http, url, _checked(files, url), folder)
+            (folder / STAMP).write_bytes(listed)
+    return folder
+
+
+@asynccontextmanager
+async def _translated(failure: str) -> AsyncGenerator[None]:
+    try:
+        yield
+    except (aiohttp.ClientError, TimeoutError, OSError, ssl.SSLError, msgspec.MsgspecError, KeyError) as exc:
+        raise EmbedderMissing(f"{failure}: {type(exc).__name__} {exc}") from exc
+
+
+@asynccontextmanager
+async def _session(tls: ssl.SSLContext, key: str | None = None) -> AsyncGenerator[aiohttp.ClientSession]:
+    timeout = aiohttp.ClientTimeout(total=None, sock_connect=10.0, sock_read=STALLED_SECONDS)
+    headers = {"Authorization": f"Bearer {key}"} if key else {}
+    connector = aiohttp.TCPConnector(ssl=tls, limit=4)
+    async with aiohttp.ClientSession(headers=headers, timeout=timeout, connector=connector, trust_env=True) as http:
+        yield http
+
+
+async def _small(http: aiohttp.ClientSession, address: URL) -> bytes:
+    """Return a list of files."""
+    async with http.get(address, timeout=aiohttp.ClientTimeout(total=LIST_SECONDS)) as response:
+        response.raise_for_status()
+        data = await response.content.read(MOST_LIST_BYTES + 1)
+        while len(data) <= MOST_LIST_BYTES and (more := await response.content.read(MOST_LIST_BYTES)):
+            data += more
+        return data
+
+
+async def _listed(http: aiohttp.ClientSession, tree: URL) -> list[_Entry]:
+    """Return the files of a commit that a model is read from."""
+    entries = msgspec.json.decode(await _small(http, tree.with_query(recursive="true")), type=list[_Entry])
+    return _checked([entry for entry in entries if entry.type == "file"], tree)
+
+
+def _checked(entries: Sequence[_Entry], source: URL) -> list[_Entry]:
+    """Return the files that a model is read from.
+
+    Raises:
+        EmbedderMissing: there are no weights among them, or too many bytes.
+    """
+    wanted = [entry for entry in entries if _is_wanted(PurePosixPath(entry.path))]
+    if not any(entry.path.endswith(".safetensors") for entry in wanted):
+        raise EmbedderMissing(f"{source} holds no safetensors: other weights are not loaded")
+    if len(wanted) > MOST_FILES or sum(entry.size for entry in wanted) > MOST_BYTES:
+        raise EmbedderMissing(f"{source} is too large for a model of retrieval")
+    return wanted
+
+
+def _is_wanted(path: PurePosixPath) -> bool:
+    outside = path.is_absolute() or ".." in path.parts
+    return path.suffix in WANTED and not outside and not NOT_WANTED.intersection(path.parts)
+
+
+async def _fetch_all(http: aiohttp.ClientSession, source: URL, files: Sequence[_Entry], folder: Path) -> None:
+    for entry in files:
+        await _fetch(http, source / entry.path, entry, folder / entry.path)
+
+
+async def _fetch(http: aiohttp.ClientSession, address: URL, entry: _Entry, path: Path) -> None:
+    """Fetch one file, unless it is there whole."""
+    if await anyio.to_thread.run_sync(_is_whole, path, entry):
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    async with http.get(address) as response:
+        response.raise_for_status()
+        async with await anyio.open_file(part, "wb") as file:
+            async for data in response.content.iter_chunked(2**20):
+                await file.write(data)
+                if await file.tell() > entry.size:
+                    break
+    if not await anyio.to_thread.run_sync(_is_whole, part, entry):
+        part.unlink()
+        raise EmbedderMissing(f"{address} sends other bytes than the hub names")
+    part.rename(path)
+
+
+def _is_whole(path: Path, entry: _Entry) -> bool:
+    if not path.is_file() or path.stat().st_size != entry.size:
+        return False
+    with path.open("rb") as file:
+        if entry.lfs is not None:
+            return hashlib.file_digest(file, "sha256").hexdigest() == entry.lfs.oid
+        blob = hashlib.sha1(f"blob {entry.size}\0".encode() + file.read(), usedforsecurity=False)
+    return blob.hexdigest() == entry.oid

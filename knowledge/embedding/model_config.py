@@ -1,0 +1,96 @@
+"""What a model says of itself in the files of its sentence-transformers folder: its prefixes and its longest text.
+
+Pooling, normalisation and dense layers are not read here: sentence-transformers' own modules are run, or converted.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from knowledge.embedding.errors import EmbedderMissing
+from knowledge.embedding.settings import EmbedderSettings
+
+_T = TypeVar("_T", bound=msgspec.Struct)
+_E5 = re.compile(r"(?:^|[-_/])e5(?:[-_@]|$)")
+_QUERY_PROMPTS = ("query",)
+_PASSAGE_PROMPTS = ("document", "passage", "corpus")
+"""The names that sentence-transformers looks for in a model's prompts, in its order."""
+_NO_LIMIT = 10**6
+"""A `model_max_length` above this is a tokenizer's way to say that it has none."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelConfig:
+    """What stands before a question and a passage, and the most tokens that a text may have (None: not known)."""
+
+    query_prefix: str
+    passage_prefix: str
+    max_tokens: int | None
+
+
+class _Config(msgspec.Struct):
+    prompts: dict[str, str | None] = {}
+
+
+class _Lengths(msgspec.Struct):
+    max_seq_length: int | None = None
+    model_max_length: float | None = None
+    max_position_embeddings: int | None = None
+
+
+class _Pooling(msgspec.Struct):
+    include_prompt: bool = True
+
+
+def read_model_config(settings: EmbedderSettings) -> ModelConfig:
+    """Return what the settings say, else the files of the folder (blocking), else what e5 models are known to need.
+
+    Raises:
+        EmbedderMissing: a file is no JSON, or the model pools in a way that only an endpoint can.
+    """
+    folder = settings.folder or settings.tokenizer
+    prompts = {} if folder is None else _read(folder / "config_sentence_transformers.json", _Config).prompts
+    is_e5 = _E5.search(settings.name.lower()) is not None and "instruct" not in settings.name.lower()
+    query = settings.query_prefix
+    if query is None:
+        query = _first(prompts, _QUERY_PROMPTS) or ("query: " if is_e5 else "")
+    passage = settings.passage_prefix
+    if passage is None:
+        passage = _first(prompts, _PASSAGE_PROMPTS) or ("passage: " if is_e5 else "")
+    if settings.folder is not None and (query or passage) and not _pools_prompts(settings.folder):
+        raise EmbedderMissing(
+            f"the model in {settings.folder} leaves its prompt out of the vector (include_prompt is false), which only "
+            "an endpoint does: serve it, and set EMBEDDER__URL"
+        )
+    return ModelConfig(
+        query_prefix=query, passage_prefix=passage, max_tokens=None if folder is None else _max_tokens(folder)
+    )
+
+
+def _first(prompts: dict[str, str | None], names: tuple[str, ...]) -> str:
+    return next((prompt for name in names if (prompt := prompts.get(name))), "")
+
+
+def _max_tokens(folder: Path) -> int | None:
+    lengths = [
+        _read(folder / "sentence_bert_config.json", _Lengths).max_seq_length,
+        _read(folder / "tokenizer_config.json", _Lengths).model_max_length,
+        _read(folder / "config.json", _Lengths).max_position_embeddings,
+    ]
+    return next((int(length) for length in lengths if length is not None and 0 < length < _NO_LIMIT), None)
+
+
+def _pools_prompts(folder: Path) -> bool:
+    return all(_read(file, _Pooling).include_prompt for file in folder.glob("*_Pooling/config.json"))
+
+
+def _read(file: Path, kind: type[_T]) -> _T:
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=kind)
+    except FileNotFoundError:
+        return kind()
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as exc:
+        raise EmbedderMissing(f"{file} cannot be read: {exc}") from exc

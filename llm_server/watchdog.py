@@ -1,0 +1,70 @@
+"""Tells a hung engine from one that is busy or idle: a hung one still has a front end that answers `/health`.
+
+vLLM counts the tokens that it generates. While the count rises, the engine works. Where it rests, nobody asks, or a
+long prompt is read, or the engine hangs: then one token is asked for, which a hung engine never gives.
+"""
+
+import aiohttp
+import anyio
+
+_TOKENS = "vllm:generation_tokens_total"
+_POLL_SECONDS = 1.0
+_METRICS_SECONDS = 5.0
+
+
+async def engine_hangs(http: aiohttp.ClientSession, model: str, *, every: float, patience: float) -> None:
+    """Return when the engine has generated nothing for `patience` seconds although a token was asked for.
+
+    The count is read every `every` seconds; `http` leads to the server.
+    """
+    before: float | None = None
+    while True:
+        await anyio.sleep(every)
+        now = await _tokens(http)
+        if now is not None and now != before:
+            before = now
+            continue
+        with anyio.move_on_after(patience) as waiting:
+            await _progress(http, model, before, min(every, _POLL_SECONDS))
+        if waiting.cancelled_caught:
+            return
+
+
+async def _progress(http: aiohttp.ClientSession, model: str, before: float | None, every: float) -> None:
+    """Return when the server has answered a request for one token, or has generated one for somebody else."""
+
+    async def ask() -> None:
+        body = {"model": model, "prompt": "1", "max_tokens": 1}
+        while True:
+            try:
+                async with http.post("/v1/completions", json=body) as reply:
+                    await reply.read()
+            except (aiohttp.ClientError, OSError):
+                await anyio.sleep(every)
+            else:
+                break
+        tasks.cancel_scope.cancel()
+
+    async def count() -> None:
+        while (await _tokens(http)) in (before, None):  # noqa: ASYNC110  another process cannot set an event
+            await anyio.sleep(every)
+        tasks.cancel_scope.cancel()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(ask)
+        tasks.start_soon(count)
+
+
+async def _tokens(http: aiohttp.ClientSession) -> float | None:
+    """Return the tokens that all engines of the server have generated; None where it does not tell."""
+    try:
+        with anyio.fail_after(_METRICS_SECONDS):
+            async with http.get("/metrics") as reply:
+                text = await reply.text("utf-8", "replace")
+    except (aiohttp.ClientError, OSError):
+        return None
+    values = [line.rpartition(" ")[2] for line in text.splitlines() if line.partition("{")[0] == _TOKENS]
+    try:
+        return sum(map(float, values)) if values else None
+    except ValueError:
+        return None

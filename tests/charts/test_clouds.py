@@ -1,0 +1,210 @@
+"""What the pages for operators say of the chart is true of it: values, Helm's options, names of objects.
+
+A page's values are rendered with the files and options of its own `helm upgrade`. The clouds' own programs are not here
+to be asked.
+"""
+
+import json
+import re
+import shlex
+from collections.abc import Iterator
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.charts.rendering import CHART, NAME, ROOT, VALUES, Doc, helm, render
+from tests.charts.test_render import TYPES, validated
+
+CLOUDS = sorted((ROOT / "docs/clouds").glob("*.md"))
+PAGES = [
+    *CLOUDS,
+    ROOT / "docs/operations.md",
+    ROOT / "docs/upgrades.md",
+    ROOT / "docs/day-2.md",
+    *sorted((ROOT / "docs/runbooks").glob("*.md")),
+]
+SCHEMA: Doc = json.loads((CHART / "values.schema.json").read_text("utf-8"))
+BLOCK = re.compile(r"^ *```(\w+)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
+KINDS = {
+    "deployment": "Deployment", "statefulset": "StatefulSet", "pvc": "PersistentVolumeClaim",
+    "hpa": "HorizontalPodAutoscaler", "service": "Service", "cronjob": "CronJob",
+}  # fmt: skip
+CUSTOM_KINDS = {*TYPES, "GCPBackendPolicy", "HealthCheckPolicy"}
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return [text for kind, text in BLOCK.findall(page.read_text("utf-8")) if kind == language]
+
+
+def commands(page: Path, program: str) -> Iterator[list[str]]:
+    """Yield the words of the page's commands of a program, without comments and what follows a pipe."""
+    for block in blocks(page, "sh"):
+        for line in block.replace("\\\n", " ").splitlines():
+            words = shlex.split(line, comments=True)
+            if words and words[0] == program:
+                yield words[1 : next((n for n, w in enumerate(words) if w in {"|", "&", ">", "<", "||"}), None)]
+
+
+def files(page: Path) -> dict[str, str]:
+    """Return the YAML files of a page by the names in their first lines."""
+    texts = blocks(page, "yaml")
+    return {text.partition("\n")[0].removeprefix("# "): text for text in texts if text.startswith("# ")}
+
+
+def upgrade_of(page: Path) -> list[str]:
+    """Return the words of the `helm upgrade --install` of our chart."""
+    (words,) = [words for words in commands(page, "helm") if "charts/bank-chatbot" in words]
+    return words
+
+
+def rendered(page: Path, folder: Path, *more: str) -> list[Doc]:
+    """Render as the page's own command does, with the page's own files."""
+    for name, text in files(page).items():
+        (folder / name).write_text(text, "utf-8")
+    arguments: list[str] = []
+    words = upgrade_of(page)
+    for option, value in pairwise(words):
+        if option == "-f":
+            arguments += ["-f", str(ROOT / value if value.startswith("charts/") else folder / value)]
+        elif option in {"--set", "--set-string"}:
+            arguments += [option, value]
+    completed = helm(4, "template", "bank", str(CHART), "--namespace", "bank", *arguments, *more)
+    assert completed.returncode == 0, f"{page.name}: {completed.stderr}"
+    return [doc for doc in yaml.safe_load_all(completed.stdout) if doc]
+
+
+@pytest.mark.parametrize("page", CLOUDS, ids=lambda page: page.stem)
+def test_a_cloud_s_values_render_to_valid_objects(page: Path, tmp_path: Path) -> None:
+    docs = rendered(page, tmp_path)
+    core = [doc for doc in docs if doc["kind"] not in CUSTOM_KINDS]
+    completed = validated(core, tmp_path)
+    assert completed.returncode == 0, completed.stdout
+    assert {doc["metadata"]["name"] for doc in docs if doc["kind"] == "StatefulSet"} >= {f"{NAME}-llm-h100"}
+    assert "registry.example.com" not in json.dumps(
+        [d["spec"] for d in docs if d["kind"] in {"Deployment", "StatefulSet"}]
+    )
+
+
+def test_what_each_cloud_s_page_says_of_it_is_in_its_render(tmp_path: Path) -> None:
+    docs = {page.stem: rendered(page, tmp_path) for page in CLOUDS}
+
+    def classes(cloud: str) -> set[object]:
+        pods = [
+            d["spec"]["template"]["spec"]
+            for d in docs[cloud]
+            if d["kind"] == "StatefulSet" and "-llm-" in d["metadata"]["name"]
+        ]
+        return {pod.get("runtimeClassName") for pod in pods}
+
+    assert (classes("gke"), classes("eks")) == ({None}, {None})
+    assert (classes("aks"), classes("on-premises")) == ({"nvidia"}, {"nvidia"})
+    routes = {cloud: [d for d in docs[cloud] if d["kind"] == "HTTPRoute"] for cloud in docs}
+    assert all("timeouts" not in rule for d in routes["gke"] for rule in d["spec"]["rules"])
+    assert all("timeouts" in rule for cloud in ("eks", "aks") for d in routes[cloud] for rule in d["spec"]["rules"])
+    # GKE cuts a stream after 30 s unless the policy for the route's own Service says otherwise.
+    (policy,) = [d for d in docs["gke"] if d["kind"] == "GCPBackendPolicy"]
+    (backend,) = routes["gke"][0]["spec"]["rules"][0]["backendRefs"]
+    assert policy["spec"]["targetRef"]["name"] == backend["name"]
+    assert policy["spec"]["default"]["timeoutSec"] > 180
+
+
+def test_values_of_other_pages_render_over_production_s(tmp_path: Path) -> None:
+    found = 0
+    for page in (page for page in PAGES if page not in CLOUDS):
+        for name, text in files(page).items():
+            if name.startswith("values-"):
+                (tmp_path / name).write_text(text, "utf-8")
+                docs = render("values-prod", "-f", str(tmp_path / name))
+                assert {doc["kind"] for doc in docs} >= {"Deployment", "NetworkPolicy"}
+                found += 1
+    assert found == 1
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_option_of_helm_is_one_of_its(page: Path) -> None:
+    for words in commands(page, "helm"):
+        plain = [word for n, word in enumerate(words) if not word.startswith("-") and (n == 0 or words[n - 1] != "-n")]
+        if plain[0] in {"diff"}:  # a plugin
+            continue
+        known = options(*(plain[:2] if plain[0] == "repo" else plain[:1]))
+        used = {word.partition("=")[0] for word in words if re.match(r"--?[a-z]", word)}
+        assert used <= known, f"{page.name}: helm {' '.join(words)}: {sorted(used - known)}"
+
+
+@cache
+def options(*command: str) -> frozenset[str]:
+    """Return the options of a Helm command, by both Helms' own help."""
+    texts = [helm(major, *command, "--help").stdout for major in (3, 4)]
+    both = [set(re.findall(r"(?:^|\s)(--?[a-zA-Z][-a-zA-Z0-9]*)", text)) for text in texts]
+    return frozenset(both[0] & both[1])
+
+
+def existing() -> set[tuple[str, str]]:
+    """Return the kinds and names that any of our values files renders, and those of claims that StatefulSets make."""
+    found = set()
+    for name in VALUES:
+        for doc in render(name):
+            found.add((doc["kind"], doc["metadata"]["name"]))
+            for claim in doc["spec"].get("volumeClaimTemplates", []) if doc["kind"] == "StatefulSet" else []:
+                found.add(("PersistentVolumeClaim", f"{claim['metadata']['name']}-{doc['metadata']['name']}-0"))
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_object_that_a_command_names_is_rendered(page: Path) -> None:
+    there = existing()
+    for words in commands(page, "kubectl"):
+        text = " ".join(words)
+        for kind, name in re.findall(rf"\b({'|'.join(KINDS)})[ /]((?:data-)?{NAME}[-a-z0-9]*)", text):
+            assert (KINDS[kind], name) in there, f"{page.name}: kubectl {text}"
+        for name in re.findall(rf"exec (?:-i )?({NAME}[-a-z0-9]*)-0\b", text):
+            assert ("StatefulSet", name) in there, f"{page.name}: kubectl {text}"
+
+
+def is_value(path: list[str], schema: Any) -> bool:
+    """Return whether the schema knows a value of this path; a map's own keys (pools) may have any name."""
+    schema = SCHEMA["$defs"][schema["$ref"].rpartition("/")[2]] if "$ref" in schema else schema
+    if not path:
+        return True
+    if path[0] in schema.get("properties", {}):
+        return is_value(path[1:], schema["properties"][path[0]])
+    other = schema.get("additionalProperties")
+    if isinstance(other, dict):
+        return is_value(path[1:], other)
+    return "properties" not in schema  # plans, tolerations: what Kubernetes or another schema knows
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_value_that_a_page_names_is_one_of_the_chart(page: Path) -> None:
+    text = page.read_text("utf-8")
+    named = re.findall(r"`([a-z][A-Za-z]*(?:\.[A-Za-z][A-Za-z0-9]*)+)(?::[^`]*|=[^`]*)?`", text)
+    set_by = [
+        value.partition("=")[0]
+        for words in commands(page, "helm")
+        for value in words
+        if re.match(r"[a-z]\w*\.[\w.]+=", value)
+    ]
+    for name in [name for name in (*named, *set_by) if name.partition(".")[0] in SCHEMA["properties"]]:
+        if not re.search(r"\.(yaml|md|py|json|log)$", name):
+            assert is_value(name.split("."), SCHEMA), f"{page.name}: {name}"
+
+
+def test_the_driver_s_minimum_is_that_of_the_pinned_cuda() -> None:
+    lock = (ROOT / "requirements/llm-gpu.lock").read_text("utf-8")
+    assert "nvidia-cuda-runtime==13.0." in lock, "another CUDA: NVIDIA's table of minimum drivers says which"
+    text = (ROOT / "docs/operations.md").read_text("utf-8")
+    assert "CUDA 13.0: the node's driver must be of release 580 (580.65.06) or later" in text
+    assert all("580 or later" in page.read_text("utf-8") for page in CLOUDS)
+
+
+def test_the_comparison_detects_what_is_not_there() -> None:
+    assert is_value(["llm", "poolDefaults", "runtimeClassName"], SCHEMA)
+    assert is_value(["llm", "pools", "X", "scaling", "share"], SCHEMA)
+    assert not is_value(["llm", "poolDefaults", "runtimeClas"], SCHEMA)
+    assert not is_value(["networkPolicy", "egress", "mail"], SCHEMA)
+    assert "--install" in options("upgrade")
+    assert "--instal" not in options("upgrade")

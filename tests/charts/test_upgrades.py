@@ -1,0 +1,295 @@
+"""Pairs of renders, before and after an upgrade: nothing that the API server refuses, no restart without a reason, no
+replicas lost; and what only a cluster knows is asked there, of a scripted API server.
+"""
+
+import json
+import shutil
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tests.charts.rendering import CHART, NAME, RELEASE, VALUES, Doc, helm, of_kind, render, values_of
+
+Objects = dict[tuple[str, str], Doc]
+STATEFUL_MUTABLE = {
+    "replicas", "ordinals", "template", "updateStrategy", "persistentVolumeClaimRetentionPolicy", "minReadySeconds",
+    "revisionHistoryLimit",
+}  # fmt: skip
+WORKLOADS = ("Deployment", "StatefulSet")
+
+
+def by_name(docs: Sequence[Doc]) -> Objects:
+    return {(doc["kind"], doc["metadata"]["name"]): doc for doc in docs}
+
+
+def kept(before: Sequence[Doc], after: Sequence[Doc]) -> Iterator[tuple[str, Doc, Doc]]:
+    """Yield the objects that are there before and after."""
+    old = by_name(before)
+    for key, doc in by_name(after).items():
+        if key in old:
+            yield "/".join(key), old[key], doc
+
+
+def immutable(doc: Doc) -> Doc:
+    """Return the part of an object that no update may change."""
+    spec = doc.get("spec", {})
+    match doc["kind"]:
+        case "StatefulSet":
+            return {key: value for key, value in spec.items() if key not in STATEFUL_MUTABLE}
+        case "Deployment":
+            return {"selector": spec["selector"]}
+        case "Job":
+            return {key: spec.get(key) for key in ("template", "selector", "completions", "completionMode")}
+        case "PersistentVolumeClaim":
+            return {key: value for key, value in spec.items() if key != "resources"}
+        case "PriorityClass":
+            return {key: doc.get(key) for key in ("value", "preemptionPolicy")}
+        case "Service":
+            return {"clusterIP": spec.get("clusterIP") == "None"}
+        case _:
+            return {}
+
+
+def refused(before: Sequence[Doc], after: Sequence[Doc]) -> set[str]:
+    """Return the objects whose update the API server refuses; a claim may only grow, and only of itself."""
+    changed = {name for name, old, new in kept(before, after) if immutable(old) != immutable(new)}
+    for name, old, new in kept(before, after):
+        sizes = [
+            int(doc["spec"]["resources"]["requests"]["storage"].removesuffix("Gi"))
+            for doc in (old, new)
+            if doc["kind"] == "PersistentVolumeClaim"
+        ]
+        if sizes != sorted(sizes):
+            changed.add(name)
+    return changed
+
+
+def restarted(before: Sequence[Doc], after: Sequence[Doc]) -> set[str]:
+    """Return the workloads whose pods are replaced."""
+    return {
+        name
+        for name, old, new in kept(before, after)
+        if old["kind"] in WORKLOADS and old["spec"]["template"] != new["spec"]["template"]
+    }
+
+
+def dropped(before: Sequence[Doc], after: Sequence[Doc]) -> set[str]:
+    """Return the workloads that have fewer replicas at once: a `replicas` that goes is set to 1."""
+    return {
+        name
+        for name, old, new in kept(before, after)
+        if old["kind"] in WORKLOADS and new["spec"].get("replicas", 1) < old["spec"].get("replicas", 1)
+    }
+
+
+def scaled(docs: Sequence[Doc]) -> set[tuple[str, str]]:
+    """Return the workloads that a scaler owns."""
+    refs = [doc["spec"]["scaleTargetRef"] for doc in of_kind(docs, "ScaledObject", "HorizontalPodAutoscaler")]
+    return {(ref["kind"], ref["name"]) for ref in refs}
+
+
+def chart_with(folder: Path, **fields: str) -> Path:
+    """Return a copy of the chart with other fields of its Chart.yaml."""
+    shutil.copytree(CHART, folder / "chart")
+    described = yaml.safe_load((CHART / "Chart.yaml").read_text("utf-8"))
+    (folder / "chart/Chart.yaml").write_text(yaml.safe_dump({**described, **fields}), "utf-8")
+    return folder / "chart"
+
+
+def rendered(chart: Path, name: str) -> list[Doc]:
+    completed = helm(4, "template", RELEASE[0], str(chart), *RELEASE[1:], *values_of(name))
+    assert completed.returncode == 0, completed.stderr
+    return [doc for doc in yaml.safe_load_all(completed.stdout) if doc]
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_a_new_chart_alone_restarts_nothing(name: str, tmp_path: Path) -> None:
+    before, after = render(name), rendered(chart_with(tmp_path, version="0.1.1"), name)
+    assert before != after, "the charts' labels say which"
+    assert refused(before, after) == set()
+    assert restarted(before, after) == set()
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_a_new_release_restarts_what_has_a_new_image_and_no_store(name: str, tmp_path: Path) -> None:
+    before, after = render(name), rendered(chart_with(tmp_path, version="0.2.0", appVersion="0.2.0"), name)
+    assert refused(before, after) == set()
+    stores = {f"StatefulSet/{NAME}-{store}" for store in ("qdrant", "redis", "postgres")}
+    assert restarted(before, after) == {"/".join(key) for key in by_name(before) if key[0] in WORKLOADS} - stores
+    assert dropped(before, after) == set()
+
+
+# (values file, arguments before, arguments after, components that restart)
+CHANGES: list[tuple[str, str, str, set[str]]] = [
+    ("values", "", "llm.pools.h100.maxReplicas=16", set()),
+    ("values", "", "chatbot.scaling.maxReplicas=24", {"chatbot"}),  # each one's share of the limits while Redis is away
+    ("values", "", "weights.fetch.resources.limits.memory=24Gi", set()),
+    ("values", "", "weights.fetch.nodeSelector.disk=fast", set()),
+    ("values", "", "weights.fetch.environment.HTTPS_PROXY=http://other:3128", set()),
+    ("values", "", "weights.size=400Gi", set()),
+    ("values", "", "monitoring.serviceMonitors.interval=30s", set()),
+    ("values", "", "llm.pools.h100.placeholders=3", set()),
+    ("values", "", "images.redis.tag=8.1.9", {"redis"}),
+    ("values", "", "scaling.engine=hpa", set()),
+    ("values", "scaling.engine=hpa", "", set()),
+    ("values", "", "scaling.engine=none", {"chatbot"}),
+    ("values-airgapped", "", "scaling.engine=keda,scaling.prometheus=http://p:9090", set()),
+    ("values-airgapped", "", "scaling.engine=hpa,scaling.prometheus=http://p:9090", set()),
+]
+
+
+@pytest.mark.parametrize(("name", "before", "after", "expected"), CHANGES, ids=lambda part: str(part) or "-")
+def test_a_change_of_values_is_accepted_restarts_what_it_must_and_drops_no_replica(
+    name: str, before: str, after: str, expected: set[str]
+) -> None:
+    old, new = (render(name, *(["--set", text] if text else [])) for text in (before, after))
+    assert old != new
+    assert refused(old, new) == set()
+    assert {where.partition(f"{NAME}-")[2] for where in restarted(old, new)} == expected
+    assert dropped(old, new) == set()
+
+
+@pytest.mark.parametrize("name", VALUES)
+@pytest.mark.parametrize("engine", ["keda", "hpa", "none"])
+def test_replicas_that_a_scaler_may_own_are_in_no_manifest(name: str, engine: str) -> None:
+    awake = ["--set", "llm.pools.l4.minReplicas=1,ingest.worker.scaling.minReplicas=1"] if "staging" in name else []
+    docs = render(name, "--set", f"scaling.engine={engine},scaling.prometheus=http://p:9090", *awake)
+    owned = scaled(docs)
+    for key, doc in by_name(docs).items():
+        if key[0] in WORKLOADS:
+            assert ("replicas" in doc["spec"]) is (key not in owned), key
+    tiers = {name.removeprefix(f"{NAME}-").partition("-")[0] for _, name in owned}
+    assert {"chatbot", "llm"} <= tiers
+    for doc in of_kind(docs, "HorizontalPodAutoscaler"):
+        # Otherwise KEDA's webhook refuses its own object as long as this one is there.
+        assert doc["metadata"]["annotations"]["validations.keda.sh/hpa-ownership"] == "false"
+
+
+def test_the_same_release_in_another_namespace_shares_no_object_of_the_cluster() -> None:
+    completed = helm(4, "template", "bank", str(CHART), "--namespace", "other")
+    classes = {doc["metadata"]["name"] for doc in of_kind(list(yaml.safe_load_all(completed.stdout)), "PriorityClass")}
+    assert classes
+    assert classes & {doc["metadata"]["name"] for doc in of_kind(render(), "PriorityClass")} == set()
+
+
+def test_no_label_that_a_new_chart_changes_is_in_a_selector_or_a_volume() -> None:
+    for name in VALUES:
+        for doc in of_kind(render(name), *WORKLOADS, "Job"):
+            text = json.dumps([doc["spec"].get("selector"), doc["spec"]["template"]["metadata"]])
+            text += json.dumps(doc["spec"].get("volumeClaimTemplates"))
+            assert "helm.sh/chart" not in text
+            assert "app.kubernetes.io/version" not in text
+
+
+def test_the_comparison_finds_what_kubernetes_refuses() -> None:
+    docs = render()
+    for kind, change in (
+        ("StatefulSet", {"serviceName": "other"}),
+        ("Job", {"template": {}}),
+        ("PersistentVolumeClaim", {"accessModes": ["ReadWriteOnce"]}),
+        ("PersistentVolumeClaim", {"resources": {"requests": {"storage": "1Gi"}}}),
+    ):
+        changed = [{**d, "spec": {**d["spec"], **change}} if d["kind"] == kind else d for d in docs]
+        assert refused(docs, changed) == {f"{kind}/{d['metadata']['name']}" for d in of_kind(docs, kind)}
+    fixed = [{**d, "spec": {**d["spec"], "replicas": 3}} if d["kind"] == "Deployment" else d for d in docs]
+    assert dropped(fixed, docs) >= {f"Deployment/{NAME}-chatbot"}
+
+
+# What no upgrade can do, and `volume-differs` says before anything is applied: another volume for what has one.
+DEV_TO_STAGING = {
+    f"PersistentVolumeClaim/{NAME}-weights",
+    f"PersistentVolumeClaim/{NAME}-blobs",
+    *(f"StatefulSet/{NAME}-{store}" for store in ("qdrant", "redis", "postgres")),
+}
+
+
+@contextmanager
+def cluster(docs: Sequence[Doc], folder: Path) -> Iterator[list[str]]:
+    """Serve a cluster that has these volumes and StatefulSets, as far as Helm's `lookup` asks; yields its arguments."""
+    resources = {
+        "/api/v1": ("persistentvolumeclaims", "PersistentVolumeClaim"),
+        "/apis/apps/v1": ("statefulsets", "StatefulSet"),
+    }
+    paths: dict[str, Doc] = {
+        "/version": {"major": "1", "minor": "36", "gitVersion": "v1.36.0"},
+        "/api": {"kind": "APIVersions", "versions": ["v1"]},
+        "/apis": {
+            "kind": "APIGroupList",
+            "apiVersion": "v1",
+            "groups": [
+                {
+                    "name": "apps",
+                    "versions": [{"groupVersion": "apps/v1", "version": "v1"}],
+                    "preferredVersion": {"groupVersion": "apps/v1", "version": "v1"},
+                }
+            ],
+        },
+    }
+    for prefix, (plural, kind) in resources.items():
+        version = prefix.removeprefix("/apis/").removeprefix("/api/")
+        verbs = ["get", "list", "create", "patch", "update"]
+        paths[prefix] = {
+            "kind": "APIResourceList",
+            "groupVersion": version,
+            "resources": [{"name": plural, "kind": kind, "namespaced": True, "singularName": "", "verbs": verbs}],
+        }
+        for doc in of_kind(docs, kind):
+            paths[f"{prefix}/namespaces/bank/{plural}/{doc['metadata']['name']}"] = doc
+
+    class Server(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            found = paths.get(self.path.partition("?")[0])
+            body = json.dumps(found or {"kind": "Status", "status": "Failure", "reason": "NotFound", "code": 404})
+            self.send_response(200 if found else 404)
+            self.send_header("Content-Type", "application/json")
+            self.end_headers()
+            self.wfile.write(body.encode())
+
+        def log_message(self, *_: object) -> None:
+            """Be silent."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Server)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        config = {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "current-context": "c",
+            "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+            "clusters": [{"name": "c", "cluster": {"server": f"http://127.0.0.1:{server.server_port}"}}],
+            "users": [{"name": "u", "user": {}}],
+        }
+        (folder / "kubeconfig").write_text(json.dumps(config), "utf-8")
+        yield ["--dry-run=server", "--kubeconfig", str(folder / "kubeconfig")]
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def upgrade(name: str, arguments: Sequence[str], major: int) -> str:
+    """Return Helm's message about an upgrade to a values file; empty where it renders."""
+    completed = helm(major, "template", "bank", str(CHART), "--namespace", "bank", *values_of(name), *arguments)
+    return completed.stderr if completed.returncode else ""
+
+
+@pytest.mark.parametrize("major", [3, 4])
+def test_a_volume_that_cannot_change_stops_an_upgrade_before_anything_is_applied(major: int, tmp_path: Path) -> None:
+    assert refused(render("values-dev"), render("values-staging")) == DEV_TO_STAGING
+    for where in sorted(DEV_TO_STAGING):
+        volumes = [doc for doc in render("values-dev") if f"{doc['kind']}/{doc['metadata']['name']}" == where]
+        with cluster(volumes, tmp_path) as arguments:
+            message = upgrade("values-staging", arguments, major)
+            assert "volume-differs: " in message
+            assert where.rpartition("/")[2] in message
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_an_upgrade_with_the_same_volumes_goes_on(name: str, tmp_path: Path) -> None:
+    with cluster(render(name), tmp_path) as arguments:
+        # It is rendered; the scripted API server knows too little for what Helm does then.
+        assert "unable to build kubernetes objects" in upgrade(name, arguments, 4)

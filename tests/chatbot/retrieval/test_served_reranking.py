@@ -1,0 +1,169 @@
+"""A reranker behind a URL: three servers' shapes, its key and TLS; late or broken, the order stays."""
+
+import ssl
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from aiohttp import web
+from pydantic import ValidationError
+from structlog.testing import capture_logs
+
+from chatbot.retrieval.reranking import RerankerMissing, RerankerSettings, open_reranker
+from knowledge.index import indexed_text
+from knowledge.passage import Hit
+from tests.certificates import certificates
+from tests.knowledge.conftest import numbered
+
+pytestmark = pytest.mark.anyio
+
+KEY = "sk-of-the-bank"
+QUESTION = "정기예금을 중간에 해지하면 이자는 얼마인가요?"
+TEXTS = [f"제{n}조 중도해지 이율은 연 {n}.0%입니다." for n in range(1, 6)]
+HITS = [Hit(passage=passage, score=1 / (n + 1), dense=0.9, terms=0.5) for n, passage in enumerate(numbered(*TEXTS))]
+BEST_FIRST = [HITS[n] for n in (2, 4, 0, 3, 1)]
+
+
+@dataclass
+class Server:
+    """A server that prefers what stands first in BEST_FIRST, in one of the shapes."""
+
+    url: str = ""
+    bodies: list[dict[str, Any]] = field(default_factory=list)
+    reply: web.Response | None = None
+    gate: anyio.Event | None = None
+
+    async def rerank(self, request: web.Request) -> web.Response:
+        body = await request.json()
+        self.bodies.append(body)
+        if request.headers.get("authorization") != f"Bearer {KEY}":
+            return web.json_response({"message": "invalid api token"}, status=401)
+        if self.gate is not None:
+            await self.gate.wait()
+        if self.reply is not None:
+            return self.reply
+        is_tei = request.path == "/rerank"
+        texts = body["texts" if is_tei else "documents"]
+        wanted = [indexed_text(hit.passage) for hit in BEST_FIRST]
+        scores = {n: -float(wanted.index(text)) if text in wanted else 0.0 for n, text in enumerate(texts)}
+        by_score = sorted(scores, key=lambda n: -scores[n])
+        if is_tei:
+            return web.json_response([{"index": n, "score": scores[n]} for n in by_score])
+        results = [{"index": n, "relevance_score": scores[n], "document": {"text": texts[n]}} for n in by_score]
+        return web.json_response({"id": "r", "model": body["model"], "results": results, "meta": {}})
+
+
+@asynccontextmanager
+async def serving(tls: ssl.SSLContext | None = None) -> AsyncGenerator[Server]:
+    server = Server()
+    app = web.Application()
+    app.router.add_post("/v1/rerank", server.rerank)
+    app.router.add_post("/rerank", server.rerank)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=tls).start()
+        server.url = f"{'https' if tls else 'http'}://127.0.0.1:{runner.addresses[0][1]}"
+        yield server
+    finally:
+        await runner.cleanup()
+
+
+def settings(server: Server, **more: Any) -> RerankerSettings:
+    return RerankerSettings.model_validate(
+        {"url": server.url, "model": "bge-reranker-v2-m3", "api_key": KEY, "timeout": 5, **more}
+    )
+
+
+@pytest.mark.parametrize("api", ["rerank", "tei"])
+async def test_an_endpoint_sorts_in_either_shape(api: str) -> None:
+    async with serving() as server, open_reranker(settings(server, api=api, extra_body={"truncate": True})) as reranker:
+        assert reranker is not None
+        assert await reranker.order(QUESTION, HITS) == BEST_FIRST
+    body = server.bodies[-1]
+    assert (body["query"], body["truncate"]) == (QUESTION, True)
+    if api == "rerank":
+        assert (body["model"], body["top_n"]) == ("bge-reranker-v2-m3", len(HITS))
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        lambda: web.Response(status=503),
+        lambda: web.Response(status=400),
+        lambda: web.Response(text="no JSON"),
+        lambda: web.json_response({"results": [{"index": 0, "relevance_score": 1.0}]}),
+        lambda: web.json_response({"results": [{"index": n} for n in range(5)]}),
+    ],
+    ids=["503", "400", "no JSON", "one score", "no scores"],
+)
+async def test_a_broken_reply_keeps_the_order_and_is_logged(reply: Any) -> None:
+    async with serving() as server, open_reranker(settings(server)) as reranker:
+        assert reranker is not None
+        server.reply = reply()
+        with capture_logs() as logs:
+            assert await reranker.order(QUESTION, HITS) == HITS
+        assert [entry["event"] for entry in logs] == ["not_reranked"]
+
+
+@pytest.mark.faults
+async def test_a_late_endpoint_keeps_the_order_and_one_question_more_than_may_wait_is_not_sent() -> None:
+    async with serving() as server, open_reranker(settings(server, timeout=0.3, waiting=1)) as reranker:
+        assert reranker is not None
+        server.gate, asked, orders = anyio.Event(), len(server.bodies), list[list[Hit]]()
+
+        async def order() -> None:
+            orders.append(await reranker.order(QUESTION, HITS))
+
+        with anyio.fail_after(10):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(order)
+                tasks.start_soon(order)
+        assert orders == [HITS, HITS]
+        assert len(server.bodies) == asked + 1
+        server.gate.set()
+
+
+async def test_an_endpoint_that_refuses_the_key_stops_the_boot_and_one_that_is_away_does_not() -> None:
+    async with serving() as server:
+        with pytest.raises(RerankerMissing, match=r"refused the key \(401\): set RERANKER__API_KEY"):
+            async with open_reranker(settings(server, api_key="other")):
+                pass
+        away = settings(server)
+    with capture_logs() as logs:
+        async with open_reranker(away) as reranker:
+            assert reranker is not None
+            assert await reranker.order(QUESTION, HITS) == HITS
+    assert [entry["event"] for entry in logs] == ["reranker_not_there_yet", "not_reranked"]
+
+
+async def test_it_is_reached_by_tls_with_the_banks_authority(tmp_path: Path) -> None:
+    certificates(tmp_path)
+    tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=tmp_path / "ca.pem")
+    tls.load_cert_chain(tmp_path / "server.pem", tmp_path / "server.key")
+    tls.verify_mode = ssl.CERT_REQUIRED
+    files = {"ca_file": "ca.pem", "cert_file": "client.pem", "key_file": "client.key"}
+    known = {name: str(tmp_path / file) for name, file in files.items()}
+    async with serving(tls) as server:
+        async with open_reranker(settings(server, **known)) as reranker:
+            assert reranker is not None
+            assert await reranker.order(QUESTION, HITS) == BEST_FIRST
+        with pytest.raises(RerankerMissing, match=r"no TLS connection .*: set RERANKER__CA_FILE"):
+            async with open_reranker(settings(server)):
+                pass
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"folder": "x", "url": "http://127.0.0.1:1", "model": "m"}, "folder or its url, not both"),
+        ({"url": "http://127.0.0.1:1"}, "needs the name of its model"),
+    ],
+)
+def test_a_reranker_has_one_place(fields: dict[str, str], sentence: str) -> None:
+    with pytest.raises(ValidationError, match=sentence):
+        RerankerSettings.model_validate(fields)

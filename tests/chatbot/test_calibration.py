@@ -1,0 +1,104 @@
+"""What was fitted with one embedder, model and probe is used for no other, and the log says so once."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from structlog.testing import capture_logs
+
+from chatbot.answerability import MODELS_WORD, AnswerabilitySettings, AnswerabilityWeights, score
+from chatbot.calibration import Calibration, CalibrationRefused, FittedWeights, read_calibration
+from chatbot.models import UNKNOWN_MODEL
+from chatbot.prompt import load_templates
+from knowledge.embedding import DEFAULT_FOLDER
+from knowledge.passage import Hit
+from llm_server.profile import load_profile
+from tests.passages import DEPOSIT
+
+SHIPPED = read_calibration(None)
+FITS = {"embedder": SHIPPED.embedder, "model": SHIPPED.models[0], "probe": SHIPPED.probe}
+NOTHING_OWN = AnswerabilitySettings()
+
+
+def test_the_shipped_values_fit_what_make_run_serves() -> None:
+    """A change of the probe's texts, of the default model or embedder needs another fit (`evals calibrate`)."""
+    served = load_profile("cpu").served_name
+    probe = load_templates().probe_version
+    assert SHIPPED.misfit(embedder=DEFAULT_FOLDER, model=served, probe=probe) == ""
+
+
+@pytest.mark.parametrize(
+    ("served", "named"),
+    [
+        ({"embedder": "bge-m3"}, "the embedder bge-m3"),
+        ({"model": "qwen3-4b"}, "the model qwen3-4b"),
+        ({"probe": "other"}, "the probe other"),
+        ({"embedder": "bge-m3", "model": "qwen3-4b"}, "the embedder bge-m3 and the model qwen3-4b"),
+    ],
+)
+def test_what_does_not_fit_is_named_once_and_the_models_own_word_decides(served: dict[str, str], named: str) -> None:
+    fitted = FittedWeights(SHIPPED, NOTHING_OWN)
+    with capture_logs() as logs:
+        assert fitted.of(**{**FITS, **served}) == MODELS_WORD
+        assert fitted.of(**{**FITS, **served}) == MODELS_WORD
+    (entry,) = logs
+    assert entry["log_level"] == "warning"
+    assert f"not of {named}: the model's own word decides" in entry["sentence"]
+
+
+def test_what_fits_is_used_without_a_word_also_before_a_model_has_told_its_name() -> None:
+    fitted = FittedWeights(SHIPPED, NOTHING_OWN)
+    with capture_logs() as logs:
+        assert fitted.of(**FITS) == SHIPPED.answerability
+        assert fitted.of(**{**FITS, "model": UNKNOWN_MODEL}) == SHIPPED.answerability
+    assert logs == []
+
+
+def test_an_operators_own_values_stand_in_either_case() -> None:
+    fitted = FittedWeights(SHIPPED, AnswerabilitySettings(threshold=0.7))
+    assert fitted.of(**FITS) == SHIPPED.answerability.model_copy(update={"threshold": 0.7})
+    assert fitted.of(**{**FITS, "embedder": "bge-m3"}) == MODELS_WORD.model_copy(update={"threshold": 0.7})
+
+
+@pytest.mark.parametrize(
+    ("yes", "unknown", "answers"), [(0.51, 0.0, True), (0.49, 0.0, False), (0.8, 0.5, False), (0.99, 0.5, True)]
+)
+def test_the_models_word_is_its_yes_and_counts_what_no_passage_names(
+    yes: float, unknown: float, *, answers: bool
+) -> None:
+    hits = [Hit(passage=DEPOSIT, score=0.0, dense=-0.9, terms=0.0)]
+    assert (score(hits, [yes], unknown, "ko", MODELS_WORD) >= MODELS_WORD.threshold) is answers
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"models": []}, "models: Tuple should have at least 1 item"),
+        ({"answerability": {}}, "answerability.threshold: Field required"),
+        ({"modell": "x"}, "modell: Extra inputs are not permitted"),
+    ],
+)
+def test_a_file_that_is_none_is_refused_by_name(tmp_path: Path, change: dict[str, object], sentence: str) -> None:
+    file = tmp_path / "calibration.yaml"
+    file.write_text(yaml.safe_dump(SHIPPED.model_dump(mode="json") | change), "utf-8")
+    with pytest.raises(CalibrationRefused, match=sentence):
+        read_calibration(file)
+
+
+def test_a_file_that_cannot_be_read_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(CalibrationRefused, match=r"none\.yaml cannot be read"):
+        read_calibration(tmp_path / "none.yaml")
+    (tmp_path / "text.yaml").write_text("just a text", "utf-8")
+    with pytest.raises(CalibrationRefused, match="the file: Input should be"):
+        read_calibration(tmp_path / "text.yaml")
+
+
+def test_own_values_are_read_back(tmp_path: Path) -> None:
+    own = Calibration(
+        embedder="bge-m3",
+        models=("qwen3-4b", "qwen3-4b-fp8"),
+        probe="p",
+        answerability=AnswerabilityWeights(**SHIPPED.answerability.model_dump()),
+    )
+    (tmp_path / "own.yaml").write_text(own.model_dump_json(), "utf-8")
+    assert read_calibration(tmp_path / "own.yaml") == own

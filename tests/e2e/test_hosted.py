@@ -1,0 +1,83 @@
+"""The whole product over a model that is no vLLM: chat completions, and nothing beside."""
+
+import json
+from collections.abc import Iterator
+
+import httpx2
+import pytest
+
+from tests.e2e import model
+from tests.e2e.conftest import ENGLISH, KOREAN, Product, audited, new_customer, scripted_model, served, until
+from tests.e2e.events import SentEvent, end_of, notice_codes, read_events, text_of
+
+pytestmark = [pytest.mark.anyio, pytest.mark.e2e, pytest.mark.services]
+
+LONG = "이자는 연 0.5%입니다. " * 40
+QUOTING = {"answer": None, "probe": None, "drop_after": None, "token_seconds": 0.0}
+"""How the model is found and left."""
+
+
+@pytest.fixture(scope="module")
+def hosted(redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
+    """The product, whose one endpoint refuses every route and field of vLLM's own."""
+    folder = tmp_path_factory.mktemp("hosted")
+    with scripted_model(folder) as endpoints:
+        httpx2.post(f"{endpoints['LLM_URLS']}/script", json={"plain": True}).raise_for_status()
+        entry = {"name": "hosted", "urls": [endpoints["LLM_URLS"]], "tokenizer": endpoints["LLM_TOKENIZER"]}
+        file = folder / "models.yaml"
+        file.write_text(json.dumps([{**entry, "profile": "scripted", "api": "openai", "model": "scripted"}]), "utf-8")
+        with served(folder, redis_url, {**endpoints, "MODELS_FILE": str(file)}) as product:
+            yield product
+
+
+@pytest.mark.parametrize("question", [KOREAN, ENGLISH])
+async def test_its_answer_is_checked_cited_and_charged_as_it_counts(hosted: Product, question: str) -> None:
+    async with hosted.client(new_customer()) as http:
+        events = await hosted.ask(http, question)
+        names = [event.name for event in events]
+        assert notice_codes(events) == ["not_resumable"]
+        assert names.index("sources") < names.index("notice") < names.index("token")
+        end = end_of(events)
+        assert (end.name, end.field("finish_reason"), end.field("grounded")) == ("done", "stop", True)
+        assert "citation" in names
+        counted = (await model.requests(hosted.model_url))[-1]
+        assert end.field("usage") == {
+            "prompt_tokens": counted["prompt_tokens"],
+            "cached_tokens": 0,
+            "answer_tokens": counted["answer_tokens"],
+            "thinking_tokens": 0,
+        }
+        conversation = await http.get(f"/v1/conversations/{events[0].field('conversation_id')}")
+        kept = conversation.json()["messages"][-1]
+        assert (kept["text"], kept.get("notices", [])) == (text_of(events), []), "how it was made is no part of it"
+
+
+async def test_a_hosted_answer_is_checked_and_one_that_breaks_off_ends_in_an_error(hosted: Product) -> None:
+    await hosted.tell(answer=LONG, probe=0.99, drop_after=60)
+    try:
+        async with hosted.client(new_customer()) as http:
+            events = await hosted.ask(http, KOREAN)
+    finally:
+        await hosted.tell(**QUOTING)
+    end = end_of(events)
+    assert (end.name, end.field("code")) == ("error", "model_unavailable")
+    assert "1599-0000" in str(end.field("handoff"))
+    assert "연 0.5%" in text_of(events), "what was shown stays"
+    assert notice_codes(events) == ["not_resumable"]
+    assert audited(hosted.data / "bank.db", events[0].answer_id) == ["closed", "opened"]
+
+
+async def test_cancelling_frees_it(hosted: Product) -> None:
+    await hosted.tell(answer=LONG, probe=0.99, token_seconds=0.05)
+    try:
+        async with hosted.client(new_customer()) as http:
+            events: list[SentEvent] = []
+            async with http.stream("POST", "/v1/chat", json={"message": KOREAN}) as response:
+                async for event in read_events(response):
+                    events.append(event)
+                    if event.name == "token" and not any(e.name == "token" for e in events[:-1]):
+                        await http.post(f"/v1/answers/{events[0].answer_id}/cancel")
+            assert end_of(events).field("finish_reason") == "cancelled"
+            await until(hosted.idle, 0.5)
+    finally:
+        await hosted.tell(**QUOTING)

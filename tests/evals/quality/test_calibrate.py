@@ -1,0 +1,473 @@
+"""A bank's own questions: what is fitted to them, what is chosen, what the report says, and that nothing is lost."""
+
+import json
+import os
+import signal
+from html.parser import HTMLParser
+from pathlib import Path
+
+import anyio
+import msgspec
+import pytest
+import yaml
+from rich.console import Console
+from typer.testing import CliRunner
+
+import chatbot
+from chatbot.calibration import read_calibration
+from chatbot.grounding import GroundingMode
+from chatbot.models import ModelSettings
+from chatbot.prompt import load_templates
+from evals.__main__ import app
+from evals.product import ProductNotStarted, ProductSpec
+from evals.quality.calibrate import (
+    Bars,
+    CalibrationResult,
+    Case,
+    NotCalibrated,
+    Outcome,
+    Point,
+    calibrated,
+    calibration_of,
+    cases_of,
+    chosen_point,
+    curve_of,
+    fit,
+    judged,
+    require_enough,
+    require_fits,
+    require_of_today,
+    score,
+    scores_without_themselves,
+    write_calibration,
+)
+from evals.quality.golive import MOST_CASES, figure_lines, go_live_page
+from evals.quality.left_out import best_threshold, left_out_table
+from evals.quality.record import OwnBank, own_bank, record, refuse_another
+from evals.quality.rescore import CheckSettings
+from evals.quality.run import RunSpec
+from evals.questions import (
+    Dataset,
+    Recording,
+    RecordingBroken,
+    RecordingHeader,
+    Sample,
+    documents_digest,
+    read_dataset,
+    read_recording,
+    without_documents,
+    write_recording,
+)
+from evals.sample_bank import SAMPLE_BANK, sample_banks
+from ingest.settings import Settings
+from llm_server.scripted import Behaviour, scripted_server, write_tokenizer
+from tests.forked import Forked
+from tests.patience import patient
+
+SHIPPED = Path(chatbot.__file__).with_name("calibration.yaml")
+BARS = Bars(wrong=0.1, invented=0.1)
+PRODUCTS = ("정기예금", "자유적금", "청년적금", "파킹통장", "외화예금", "주택대출", "전세대출", "체크카드", "신용카드")
+FACTS = ("기본 금리", "가입 기간", "최소 금액", "중도해지 이율", "우대 조건")
+ABSENT = ("주차 요금", "로고 색깔", "은행장 생일", "구내식당 메뉴", "창립 기념일 행사")
+
+
+def case(
+    n: int,
+    *,
+    unanswerable: bool = False,
+    likely: float,
+    outcome: Outcome = Outcome.RIGHT,
+    text: str = "?",
+    near_miss: bool = False,
+) -> Case:
+    sample = Sample(
+        id=f"{unanswerable}-{n:02}", text=text, answers=() if unanswerable else ("3%",), unanswerable=unanswerable
+    )
+    features = (1.0, likely, 0.0, 1.0, 0.0, 0.0)
+    return Case(
+        sample=sample,
+        unanswerable=unanswerable or near_miss,
+        near_miss=near_miss,
+        features=features,
+        dense=0.85 + n / 1000,
+        outcome=Outcome.INVENTED if unanswerable else outcome,
+    )
+
+
+YES = [case(n, likely=2 + n / 50) for n in range(50)]
+NO = [case(n, unanswerable=True, likely=-2 + n / 20) for n in range(20)]
+
+
+def point(threshold: float, right: int, wrong: int, invented: int) -> Point:
+    return Point(
+        threshold=threshold, answerable=100, judged=100, answered=right + wrong, right=right, wrong=wrong,
+        unanswerable=50, invented=invented,
+    )  # fmt: skip
+
+
+def test_the_fit_separates_likely_from_unlikely_however_few_a_side_is() -> None:
+    weights = fit([*YES, *NO[:6]])
+    assert all((score(case, weights) >= weights.threshold) is not case.unanswerable for case in [*YES, *NO])
+    assert weights.likeliest == 0.0
+    assert weights.least_dense == pytest.approx(0.83)
+    assert fit(YES, [*NO, *YES]) != fit([*YES, *NO, *YES])  # each corpus counts the same, not each question
+
+
+def test_a_question_is_judged_by_weights_that_have_not_seen_it_or_its_near_miss() -> None:
+    odd = case(99, likely=-9.0)
+    miss = case(99, likely=9.0, near_miss=True)
+    scores = scores_without_themselves([*YES, *NO, odd, miss])
+    seen = fit([*YES, *NO, odd, miss])
+    assert scores[-2] < score(odd, seen)
+    assert scores[-1] > score(miss, seen)
+
+
+def test_the_curve_counts_what_customers_would_read() -> None:
+    cases = [
+        case(0, likely=0, outcome=Outcome.RIGHT),
+        case(1, likely=0, outcome=Outcome.WRONG),
+        case(2, likely=0, outcome=Outcome.UNASKED),
+        case(3, likely=0, outcome=Outcome.REFUSED),
+        case(4, likely=0, unanswerable=True),
+        case(5, likely=0, near_miss=True),
+    ]
+    curve = {at.threshold: at for at in curve_of(cases, [0.9, 0.8, 0.5, 0.9, 0.4, 0.99])}
+    shown = [
+        (at.answered, at.right, at.wrong, at.refused, at.invented)
+        for at in map(curve.__getitem__, (0.3, 0.45, 0.6, 0.85))
+    ]
+    assert shown == [(3, 1, 2, 1, 1), (3, 1, 2, 1, 0), (2, 1, 1, 2, 0), (1, 1, 0, 3, 0)]
+    assert {(at.answerable, at.unanswerable) for at in curve.values()} == {(4, 1)}
+
+
+def test_most_right_answers_within_both_bars_are_chosen() -> None:
+    curve = [point(0.2, 80, 15, 4), point(0.4, 75, 9, 6), point(0.6, 70, 8, 4), point(0.8, 60, 1, 0)]
+    chosen, reason = chosen_point(curve, BARS)
+    assert chosen.threshold == 0.6
+    assert "hold both bars" in reason
+
+
+def test_a_bar_that_is_held_only_by_hardly_answering_is_said_to_be_missed() -> None:
+    curve = [point(0.2, 60, 30, 20), point(0.5, 55, 20, 6), point(0.9, 10, 2, 0)]
+    chosen, reason = chosen_point(curve, BARS)
+    assert chosen.threshold == 0.5
+    assert "no threshold holds both bars" in reason
+    assert "0.90, with 10 right answers" in reason
+
+
+@pytest.mark.parametrize(
+    ("answerable", "unanswerable", "sentence"),
+    [
+        (60, 0, "none of the questions is unanswerable"),
+        (60, 5, "60 answerable and 5 unanswerable questions are too few"),
+        (12, 30, "12 answerable and 30 unanswerable questions are too few"),
+    ],
+)
+def test_too_few_questions_are_refused_with_what_to_add(answerable: int, unanswerable: int, sentence: str) -> None:
+    samples = [Sample(id=f"a{n}", text="?", answers=("3%",)) for n in range(answerable)]
+    samples += [Sample(id=f"u{n}", text="?", unanswerable=True) for n in range(unanswerable)]
+    with pytest.raises(NotCalibrated, match=sentence):
+        require_enough(samples)
+
+
+def test_questions_without_known_answers_are_refused() -> None:
+    samples = [Sample(id=f"{n}", text="?", unanswerable=n > 50) for n in range(90)]
+    with pytest.raises(NotCalibrated, match="no question has `answers`"):
+        require_enough(samples)
+
+
+def test_a_fit_is_written_as_a_calibration_of_what_was_asked(tmp_path: Path) -> None:
+    weights = fit([*YES, *NO])
+    write_calibration(
+        calibration_of(weights, embedder="bge-m3", model="qwen3-4b"), tmp_path / "own" / "calibration.yaml"
+    )
+    written = read_calibration(tmp_path / "own" / "calibration.yaml")
+    assert written.misfit(embedder="bge-m3", model="qwen3-4b", probe=load_templates().probe_version) == ""
+    assert written.answerability == weights
+
+
+def test_values_fitted_elsewhere_are_judged_at_their_own_threshold_and_nothing_is_fitted() -> None:
+    sure = fit([*YES, *NO]).model_copy(update={"threshold": 0.9, "least_dense": 0.87})
+    elsewhere = calibration_of(sure, embedder="bge-m3", model="qwen3-4b")
+    result = judged([*YES, *NO], elsewhere, BARS)
+    near = [case for case in YES if case.dense >= 0.87 and score(case, sure) >= 0.9]
+    assert (result.weights, result.chosen.threshold) == (sure, 0.9)
+    assert 0 < result.chosen.right == len(near) < len(YES), "below the least cosine nothing is asked"
+    assert result.chosen.invented == 0
+    with pytest.raises(NotCalibrated, match="none of the questions is unanswerable"):
+        judged(YES, elsewhere, BARS)
+
+
+@pytest.mark.parametrize(
+    ("recorded", "named"),
+    [
+        ({"embedder": "e5-small"}, "the embedder e5-small"),
+        ({"model": "qwen3-8b"}, "the model qwen3-8b"),
+        ({"embedder": "e5-small", "model": "qwen3-8b"}, "the embedder e5-small and the model qwen3-8b"),
+    ],
+)
+def test_values_are_judged_on_no_recording_of_what_they_were_not_fitted_with(
+    tmp_path: Path, recorded: dict[str, str], named: str
+) -> None:
+    elsewhere = calibration_of(fit([*YES, *NO]), embedder="bge-m3", model="qwen3-4b")
+    fits = {"embedder": "bge-m3", "model": "qwen3-4b"}
+    header = RecordingHeader(dataset="bank", profile="p", prompt_version="v", documents="d", **fits)
+    require_fits(elsewhere, Recording(header=header, passages={}, answers=()), tmp_path / "c.yaml")
+    header = msgspec.structs.replace(header, **recorded)
+    with pytest.raises(RecordingBroken, match=f"fitted with bge-m3 and qwen3-4b, and the recording is of {named}$"):
+        require_fits(elsewhere, Recording(header=header, passages={}, answers=()), tmp_path / "c.yaml")
+
+
+class _Page(HTMLParser):
+    """Collects what a page would fetch and its text."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fetched: list[str] = []
+        self.viewport = ""
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag in {"script", "link", "img", "iframe"} or {"src", "href"} & {name for name, _ in attrs}:
+            self.fetched.append(tag)
+        if tag == "meta" and ("name", "viewport") in attrs:
+            self.viewport = dict(attrs)["content"] or ""
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def result_of(cases: list[Case]) -> CalibrationResult:
+    return calibrated(cases, BARS)
+
+
+def read_page(result: CalibrationResult) -> _Page:
+    fitted = calibration_of(result.weights, embedder="e5-small", model="own-model")
+    page = _Page()
+    page.feed(go_live_page(result, fitted, dataset="our bank", day="2026-11-28"))
+    return page
+
+
+def test_the_report_shows_the_figures_the_point_and_the_worst_and_fetches_nothing() -> None:
+    wrong = [case(60 + n, likely=1.5, outcome=Outcome.WRONG, text=f"틀린 <img src=x> {n}?") for n in range(4)]
+    invented = [case(60, unanswerable=True, likely=2.5, text="주차 요금은?")]
+    page = read_page(result_of([*YES, *NO, *wrong, *invented]))
+    assert page.fetched == []
+    assert "width=device-width" in page.viewport
+    for said in ("50 of 54", "own-model", "틀린 <img src=x> 0?", "CALIBRATION_FILE", "What the documents lack (21)"):
+        assert said in page.text
+    assert page.text.index("Unanswerable questions that are answered (1)") < page.text.index("주차 요금은?")
+
+
+def test_the_report_names_questions_without_a_recorded_answer_and_how_many_cases_it_leaves_out() -> None:
+    unasked = [case(60 + n, likely=-3, outcome=Outcome.UNASKED) for n in range(MOST_CASES + 3)]
+    page = read_page(result_of([*YES, *NO, *unasked]))
+    assert f"{MOST_CASES + 3} questions were refused when they were recorded" in page.text
+    assert "3 more." in page.text
+
+
+def test_a_bar_that_is_missed_is_said_so() -> None:
+    wrong = [case(60 + n, likely=3, outcome=Outcome.WRONG) for n in range(40)]
+    lines = {name: bar for name, _, bar in figure_lines(result_of([*YES, *NO, *wrong]))}
+    assert lines["wrong or beside the question"].startswith("MISSED")
+    assert lines["unanswerable questions answered"].startswith("holds")
+
+
+@pytest.fixture(scope="module")
+def bank(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
+    """The folder of a small bank: a document a product, 45 questions that it answers and 15 that none does."""
+    folder = tmp_path_factory.mktemp("small-bank")
+    facts = {(p, f): f"{p}의 {f}은 {10 * n + m}입니다." for n, p in enumerate(PRODUCTS, 1) for m, f in enumerate(FACTS)}
+    corpus = [
+        {"id": f"product-{n}", "title": p, "text": "\n".join(facts[p, f] for f in FACTS)}
+        for n, p in enumerate(PRODUCTS)
+    ]
+    queries: list[dict[str, object]] = [
+        {"id": f"{n}-{m}", "text": f"{p}의 {f}은 얼마인가요?", "answers": [facts[p, f]]}
+        for n, p in enumerate(PRODUCTS)
+        for m, f in enumerate(FACTS)
+    ]
+    queries += [
+        {"id": f"none-{n}-{place}", "text": f"{place} 지점 {absent} 알려주세요", "unanswerable": True}
+        for n, absent in enumerate(ABSENT)
+        for place in ("부산", "제주", "강남")
+    ]
+    relevant = [f"{n}-{m}\tproduct-{n}\t1" for n, _ in enumerate(PRODUCTS) for m, _ in enumerate(FACTS)]
+    for name, lines in (("corpus.jsonl", corpus), ("queries.jsonl", queries)):
+        (folder / name).write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), "utf-8")
+    (folder / "qrels.tsv").write_text("\n".join(["query-id\tcorpus-id\tscore", *relevant]) + "\n", "utf-8")
+    return read_dataset(folder)
+
+
+def spec_of(bank: Dataset, folder: Path) -> RunSpec:
+    product = ProductSpec(profile="scripted", data=folder / "data", weights=folder, environment={})
+    return RunSpec(dataset=bank, settings=Settings(), product=product, answers=False)
+
+
+@pytest.mark.anyio
+async def test_an_endpoint_is_asked_each_question_once_and_the_recording_is_judged(
+    tmp_path: Path, bank: Dataset
+) -> None:
+    part = tmp_path / "out" / "recorded.jsonl"
+    tokenizer = write_tokenizer(tmp_path / "tokenizer")
+    async with scripted_server(Behaviour(sentences=1)) as server:
+        endpoint = ModelSettings.model_validate(
+            {"llm_urls": server.url, "llm_tokenizer": tokenizer, "llm_profile": "scripted"}
+        )
+        own = OwnBank(banks=sample_banks(), grounding=GroundingMode.STRICT, endpoint=endpoint)
+
+        async def recorded(name: str) -> tuple[Recording, int]:
+            before, spec = server.stats().started, spec_of(bank, tmp_path / name)
+            made = await record(spec, Console(quiet=True), part=part, at_once=4, calibrates=own)
+            return made, server.stats().started - before
+
+        whole, asked = await recorded("first")
+        lines = part.read_bytes().splitlines(keepends=True)
+        cut = [n for n, line in enumerate(lines) if b'"type":"answer"' in line][-6]
+        part.write_bytes(b"".join(lines[:cut]) + lines[cut][:40])  # stopped in the middle of a line
+        again, asked_again = await recorded("second")
+    assert asked >= 2 * len(bank.samples)
+    assert 6 <= asked_again <= 18
+    assert {answer.id for answer in again.answers} == {answer.id for answer in whole.answers}
+    asked_all = [answer for answer in whole.answers if not answer.id.endswith("-without") and answer.probes]
+    assert all(answer.said is not None for answer in asked_all)  # also where the probe says no
+    assert_near_misses_lack_their_documents(again, bank)
+    result = calibrated(cases_of(again, bank, CheckSettings(bank=sample_banks().first)), BARS)
+    assert result.chosen.right >= 30
+    assert result.chosen.invented == 0
+
+
+def assert_near_misses_lack_their_documents(recording: Recording, bank: Dataset) -> None:
+    cases = cases_of(recording, bank, CheckSettings(bank=sample_banks().first))
+    near = [case for case in cases if case.near_miss]
+    assert len(near) >= 30
+    assert {case.unanswerable for case in near} == {True}
+    recorded = {answer.id: answer for answer in recording.answers}
+    for missed in near:
+        documents = {key[0] for key in recorded[without_documents(missed.sample.id)].passages}
+        assert not documents & bank.right_documents(missed.sample)
+
+
+def test_a_recording_of_another_prompt_is_not_written_over(tmp_path: Path) -> None:
+    file, header = (
+        tmp_path / "r.jsonl",
+        RecordingHeader(dataset="bank", model="m", profile="p", prompt_version="former", documents="d", embedder="e"),
+    )
+    refuse_another(file, header)
+    write_recording(Recording(header=header, passages={}, answers=()), file)
+    refuse_another(file, header)
+    with pytest.raises(RecordingBroken, match="another prompt_version"):
+        refuse_another(file, msgspec.structs.replace(header, prompt_version="new"))
+
+
+@pytest.mark.anyio
+async def test_an_endpoint_that_does_not_answer_is_named(tmp_path: Path, bank: Dataset) -> None:
+    settings = {
+        "llm_urls": "http://127.0.0.1:9",
+        "llm_tokenizer": write_tokenizer(tmp_path / "t"),
+        "llm_profile": "scripted",
+    }
+    endpoint = ModelSettings.model_validate(settings)
+    own = OwnBank(banks=sample_banks(), grounding=GroundingMode.STRICT, endpoint=endpoint)
+    with pytest.raises(ProductNotStarted, match="no endpoint"):
+        await record(spec_of(bank, tmp_path), Console(quiet=True), part=tmp_path / "r", at_once=1, calibrates=own)
+
+
+def test_the_bank_is_that_of_the_chatbots_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    other = yaml.safe_load(SAMPLE_BANK.read_text("utf-8")) | {"names": {"ko": "우리은행", "en": "Uri"}, "logo": None}
+    (tmp_path / "bank.yaml").write_text(yaml.safe_dump(other | {"telephone": "1588-5000"}), "utf-8")
+    for name, value in {
+        "BANK_FILE": str(tmp_path / "bank.yaml"), "LLM_URLS": "http://model:8000",
+        "LLM_TOKENIZER": "/models/t", "LLM_PROFILE": "l4",
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+    own = own_bank()
+    assert own.banks.first.names.ko == "우리은행"
+    assert own.banks.first.telephone == "1588-5000"
+    assert own.endpoint is not None
+    monkeypatch.setenv("TURN__GROUNDING", "sometimes")
+    with pytest.raises(ProductNotStarted, match="TURN__GROUNDING"):
+        own_bank()
+
+
+def command(bank: Dataset, folder: Path, *arguments: str) -> tuple[Forked, Path]:
+    log = folder / "calibrate.log"
+    options = ["calibrate", "--dataset", str(bank.folder), "--output", str(folder / "out"), *arguments]
+    environment = {**os.environ, "DATA_DIR": str(folder)}  # noqa: TID251 - it inherits it
+    return Forked("evals.__main__", options, environment, log), log
+
+
+@pytest.mark.anyio
+async def test_a_stopped_command_goes_on_and_writes_the_calibration_and_the_report(
+    tmp_path: Path, bank: Dataset
+) -> None:
+    recorded = tmp_path / "out" / "recorded.jsonl"
+    stopped, log = command(bank, tmp_path, "--profile", "scripted", "--at-once", "1")
+    with anyio.fail_after(patient(120)):
+        while not recorded.exists() or recorded.read_bytes().count(b'"type":"answer"') < 3:
+            assert stopped.poll() is None, log.read_text("utf-8")
+            await anyio.sleep(0.02)
+    stopped.send_signal(signal.SIGINT)
+    assert await anyio.to_thread.run_sync(stopped.wait, 100) == 130
+    assert "the same command goes on" in log.read_text("utf-8")
+    kept = [line for line in recorded.read_bytes().splitlines() if b'"type":"answer"' in line]
+    went_on, log = command(bank, tmp_path, "--profile", "scripted")
+    status = await anyio.to_thread.run_sync(went_on.wait, 100)
+    assert status in {0, 1}, log.read_text("utf-8")
+    assert set(kept) <= set(recorded.read_bytes().splitlines())
+    fitted = read_calibration(tmp_path / "out" / "calibration.yaml")
+    assert fitted.models == ("scripted",)
+    assert "Go-live report: small-bank" in (tmp_path / "out" / "go-live.html").read_text("utf-8")
+    wide, _ = command(bank, tmp_path, "--recording", str(recorded), "--most-wrong", "1", "--most-unanswerable", "1")
+    assert await anyio.to_thread.run_sync(wide.wait, 100) == 0
+    own = (tmp_path / "out" / "calibration.yaml").rename(tmp_path / "own.yaml")
+    (tmp_path / "out" / "go-live.html").unlink()
+    again, log = command(bank, tmp_path, "--recording", str(recorded), "--calibration", str(own))
+    assert await anyio.to_thread.run_sync(again.wait, 100) in {0, 1}, log.read_text("utf-8")
+    assert f"at the threshold {read_calibration(own).answerability.threshold:.2f}" in log.read_text("utf-8")
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["recorded.jsonl"], "nothing is fitted"
+    other, log = command(bank, tmp_path, "--recording", str(recorded), "--calibration", str(SHIPPED))
+    assert await anyio.to_thread.run_sync(other.wait, 100) == 2
+    assert "the recording is of the model scripted" in log.read_text("utf-8")
+
+
+def test_a_recording_of_other_documents_or_fewer_questions_is_refused(tmp_path: Path, bank: Dataset) -> None:
+    header = {
+        "type": "made", "dataset": bank.name, "model": "m", "profile": "p",
+        "prompt_version": load_templates().version, "documents": documents_digest(bank.folder),
+    }  # fmt: skip
+    (tmp_path / "r.jsonl").write_bytes(msgspec.json.encode(header) + b"\n")
+    with pytest.raises(RecordingBroken, match="60 of 60 questions are not in it"):
+        require_of_today(read_recording(tmp_path / "r.jsonl"), bank, tmp_path / "r.jsonl")
+    (tmp_path / "r.jsonl").write_bytes(msgspec.json.encode({**header, "documents": "others"}) + b"\n")
+    with pytest.raises(RecordingBroken, match=r"the documents of small-bank.* have changed"):
+        require_of_today(read_recording(tmp_path / "r.jsonl"), bank, tmp_path / "r.jsonl")
+
+
+def test_a_corpus_left_out_is_judged_by_the_others_and_the_best_threshold_holds_on_average() -> None:
+    easy = [*YES, *NO]
+    turned = [  # where the probe says the opposite: only weights fitted to itself would separate it
+        *(case(n, likely=-3 + n / 50) for n in range(50)),
+        *(case(n, unanswerable=True, likely=3 + n / 50) for n in range(20)),
+    ]
+    table = left_out_table({"easy": easy, "same": easy, "turned": turned}, fit(easy))
+    lines = {line.split(" (")[0].removeprefix("| "): line for line in table.splitlines()[2:]}
+    assert "| 1.00 1.00 .00, .00 |" in lines["easy"]
+    assert "| .00 .00 .00, 1.00 |" in lines["turned"]
+    assert "shipped, 0.5" in table
+    unsure = [case(n, unanswerable=True, likely=0.5) for n in range(20)]
+    assert best_threshold({"a": [*YES, *unsure], "b": [*YES, *unsure]}, thresholds=(0.05, 0.5)) == 0.5
+    assert best_threshold({"a": easy, "b": [*YES, *unsure]}, thresholds=(0.5, 0.999)) == 0.5
+
+
+def test_near_misses_stand_for_the_unanswerable_questions_of_a_corpus_that_has_none() -> None:
+    near = [case(n, likely=-2, near_miss=True) for n in range(30)]
+    table = left_out_table({"all": [*YES, *NO], "answerable": [*YES, *near]}, fit([*YES, *NO]))
+    assert "answerable (50 / 30)" in table
+    assert "all (50 / 20)" in table
+
+
+def test_a_corpus_is_named_with_its_recording(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["left-out", "--corpus", str(tmp_path)])
+    assert result.exit_code == 2
+    assert "DATASET=RECORDING" in result.output

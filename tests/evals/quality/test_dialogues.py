@@ -1,0 +1,130 @@
+"""Dialogues are scored turn by turn, and one that was held is not held again."""
+
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from chatbot.events import RelatedPassage, Source
+from evals.quality.dialogues import dialogue_run, read_part
+from evals.quality.report import read_task
+from evals.questions import CustomerAnswer, Dataset, DatasetBroken, Dialogue, DialogueTurn, read_dialogues
+
+ROOT = Path(__file__).parents[3]
+DATASET = Dataset(folder=ROOT / "evals" / "datasets" / "hanbit", samples=(), relevant={})
+
+
+def turn(text: str, kind: str, *answers: str) -> DialogueTurn:
+    return msgspec.convert(
+        {
+            "text": text,
+            "kind": kind,
+            "whole": text,
+            "answers": answers,
+            "documents": ["deposit"] if answers else [],
+            "unanswerable": not answers,
+        },
+        DialogueTurn,
+    )
+
+
+DIALOGUE = Dialogue(
+    id="d",
+    language="ko",
+    split="dev",
+    turns=(
+        turn("금리는요?", "opening", "3%"),
+        turn("한도는요?", "ellipsis", "5만원"),
+        turn("기간은요?", "ellipsis", "12개월"),
+        turn("그럼 나이는요?", "condition", "19세"),
+        turn("다른 은행은요?", "topic_change"),
+    ),
+)
+
+
+def source(document_id: str) -> Source:
+    return Source(
+        n=1, document_id=document_id, version=1, title="", section="", page=None, effective_from=None, score=1
+    )
+
+
+def answered(n: int, text: str, reason: str = "stop", *, found: str = "deposit", related: str = "") -> CustomerAnswer:
+    near = RelatedPassage(n=1, document_id=related, version=1, title="", section="", page=None, quote="")
+    return CustomerAnswer(
+        id=DIALOGUE.turn_id(n),
+        text=text,
+        finish_reason=reason,
+        grounded=reason == "stop",
+        sources=(source(found),),
+        citations=(),
+        cited={},
+        notices=(),
+        first_token_seconds=2.0 + n,
+        seconds=9.0,
+        prompt_tokens=1,
+        answer_tokens=1,
+        related=(near,) if related else (),
+    )
+
+
+def test_a_turn_is_right_refused_or_beside() -> None:
+    answers = [
+        answered(0, "연 3%입니다."),
+        answered(1, "한도는 5만원입니다."),
+        answered(2, "19세부터입니다.", found="other"),
+        answered(3, "", "refused", related="deposit"),
+        answered(4, "", "refused"),
+    ]
+    run = dialogue_run(DATASET, (DIALOGUE,), answers, contact="")
+    figures = {
+        "dialogues": 1,
+        "turns": 5,
+        "follow_ups": 3,
+        "follow_ups_right": 0.3333,
+        "follow_ups_refused": 0.3333,
+        "follow_ups_beside": 0.3333,
+        "follow_ups_found": 0.6667,
+        "follow_ups_first_words_seconds_median": 3.5,
+        "openings_right": 1.0,
+        "related_right": 1.0,
+        "refused_rightly": 1.0,
+        "errors": 0,
+    }
+    assert {name: run.measures[name] for name in figures} == figures
+    assert [row.id for row in run.rows] == ["d/0", "d/1", "d/2", "d/3", "d/4"]
+
+
+def test_intervals_are_over_dialogues() -> None:
+    dialogues = tuple(msgspec.structs.replace(DIALOGUE, id=name) for name in ("a", "b"))
+    answers = [
+        msgspec.structs.replace(answered(n, text), id=dialogue.turn_id(n))
+        for dialogue, text in zip(dialogues, ("3%, 5만원, 12개월, 19세", "모릅니다."), strict=True)
+        for n in range(5)
+    ]
+    run = dialogue_run(DATASET, dialogues, answers, contact="")
+    assert run.measures["follow_ups_right"] == 0.5
+    assert (run.intervals["follow_ups_right"].low, run.intervals["follow_ups_right"].high) == (0.0, 1.0)
+
+
+def test_a_line_that_was_cut_off_counts_as_not_held(tmp_path: Path) -> None:
+    part = tmp_path / "dialogues.part"
+    assert read_part(part) == {}
+    whole = b'{"id":"d","answers":[]}'
+    part.write_bytes(whole + b'\n{"id":"e","ans')
+    assert read_part(part) == {"d": ()}
+    assert part.read_bytes() == whole + b"\n"
+    part.write_bytes(b'{"id":"e","ans')
+    assert read_part(part) == {}
+    assert part.read_bytes() == b""
+
+
+def test_dialogues_are_of_one_language_and_one_split() -> None:
+    chosen = read_dialogues(DATASET.folder, language="en", split="test")
+    assert {(dialogue.language, dialogue.split) for dialogue in chosen} == {("en", "test")}
+    with pytest.raises(DatasetBroken, match="no such dialogue"):
+        read_dialogues(DATASET.folder, language="fr")
+
+
+def test_the_task_holds_what_may_never_be() -> None:
+    bounds = {gate.measure: gate.most for gate in read_task(ROOT / "evals" / "tasks" / "dialogues.yaml").gates}
+    assert bounds["numbers_not_in_cited"] == bounds["errors"] == 0

@@ -1,0 +1,156 @@
+"""Requests to every address of an application, found in the application itself: a new route is covered by itself.
+
+Whatever a caller may write in a request holds canaries: the path, the query, headers, and every text of the body.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import quote
+
+import httpx2
+from fastapi import FastAPI
+from fastapi.routing import iter_route_contexts
+
+from tests.adversarial_text import samples
+
+WORD = "hong_gildong_canary"
+TEXT = f"{WORD} 880101-1234567 카드 4916 1234 5678 9012: 샘물 정기예금을 만기 전에 해지하면 금리가 어떻게 되나요?"
+CANARIES = (WORD, "880101-1234567", "4916 1234 5678 9012")
+NO_ID = "0" * 32
+HEADERS = {
+    "user-agent": f"{WORD} 880101-1234567",
+    "accept-language": f"ko, {WORD}",
+    "x-forwarded-for": WORD,
+    "x-request-id": WORD,
+    "referer": f"https://bank.example/?q={WORD}",
+    "cookie": f"name={WORD}",
+    "tracestate": f"bank={WORD}",
+    "traceparent": f"00-{'1' * 32}-{'2' * 16}-01",
+    "last-event-id": WORD,
+    "idempotency-key": WORD,
+}
+
+
+UNWANTED = (
+    *("conversation_id", "parent_id", "tenant", "tools", "functions", "stop", "logprobs", "audio", "n", "modalities"),
+    *("web_search_options", "response_format", "tool_calls", "function_call"),
+)
+WELL_FORMED: Mapping[str, Any] = dict.fromkeys(UNWANTED) | {"model": "scripted", "role": "user"}
+"""What no request may have beside the rest of it, or what an answer needs, so that requests get as far as they can."""
+
+
+def leaked(text: str) -> list[str]:
+    """Return the lines that hold a canary."""
+    return [line for line in text.splitlines() if any(canary in line for canary in CANARIES)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Address:
+    """A method and a path of an application, with what its OpenAPI document says of it."""
+
+    method: str
+    path: str
+    operation: Mapping[str, Any]
+
+    def __str__(self) -> str:
+        return f"{self.method} {self.path}"
+
+
+def addresses(app: FastAPI) -> list[Address]:
+    """Return every address of an application, those that OpenAPI does not name too."""
+    described = app.openapi()["paths"]
+    return [
+        Address(method=method, path=path, operation=described.get(path, {}).get(method.lower(), {}))
+        for context in iter_route_contexts(app.routes)
+        for method, path in (
+            [(method, str(context.path)) for method in sorted(context.methods)]
+            if context.methods
+            else [("GET", f"{context.path}/{{file}}")]
+        )
+    ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Requests:
+    """Makes the request of an address; `given` are the values that it needs to get far, by their names."""
+
+    app: FastAPI
+    given: dict[str, Any] = field(default_factory=dict)
+
+    def of(self, address: Address, *, headers: Mapping[str, str]) -> dict[str, Any]:
+        """Return the arguments of `httpx2.AsyncClient.request`."""
+        parameters = {one["name"]: one for one in address.operation.get("parameters", ())}
+        query = {name: self._value(name, one["schema"]) for name, one in parameters.items() if one["in"] == "query"}
+        content = address.operation.get("requestBody", {}).get("content", {})
+        made: dict[str, Any] = {}
+        if "application/json" in content:
+            made["json"] = self._example(content["application/json"]["schema"])
+        if "multipart/form-data" in content:
+            fields = self._example(content["multipart/form-data"]["schema"])
+            fields.pop("file")
+            made |= {"data": fields, "files": {"file": (f"{WORD}.md", f"# {WORD}\n\n{TEXT}\n".encode())}}
+        return {
+            "method": address.method,
+            "url": re.sub(r"\{(\w+)(?::path)?\}", lambda name: self._in_path(name[1], parameters), address.path),
+            "params": {name: value for name, value in query.items() if value is not None} | {"canary": TEXT},
+            "headers": HEADERS | dict(headers),
+            **made,
+        }
+
+    def _in_path(self, name: str, parameters: Mapping[str, Any]) -> str:
+        schema = parameters.get(name, {}).get("schema", {"type": "string"})
+        return quote(str(self.given.get(name) or self._example(schema)), safe="")
+
+    def _value(self, name: str, schema: Mapping[str, Any]) -> Any:
+        is_given = name in self.given and schema.get("type") != "array"
+        return self.given[name] if is_given else self._example(schema)
+
+    def _example(self, schema: Mapping[str, Any]) -> Any:
+        """Return a value of a schema, with a canary wherever there may be one."""
+        if "$ref" in schema:
+            return self._example(self.app.openapi()["components"]["schemas"][schema["$ref"].rpartition("/")[2]])
+        for one in schema.get("anyOf", ()):
+            if one.get("type") != "null":
+                return self._example(one)
+        if "enum" in schema or "const" in schema:
+            return schema.get("const", schema.get("enum", (None,))[0])
+        return self._of_type(schema)
+
+    def _of_type(self, schema: Mapping[str, Any]) -> Any:
+        match schema.get("type"):
+            case "object":
+                named = {name: self._value(name, one) for name, one in schema.get("properties", {}).items()}
+                return {name: value for name, value in named.items() if value is not None} | {WORD: TEXT}
+            case "array":
+                return [self._example(schema.get("items", {}))]
+            case "integer" | "number":
+                return schema.get("minimum", 1)
+            case "boolean":
+                return False
+        return _text(schema)
+
+
+def _text(schema: Mapping[str, Any]) -> str:
+    match schema.get("format"):
+        case "date":
+            return "2026-05-01"
+        case "date-time":
+            return "2026-05-01T00:00:00Z"
+    pattern = schema.get("pattern", "")
+    longest = schema.get("maxLength", len(TEXT))
+    fitting = (text for text in _texts(pattern) if len(text) <= longest and re.search(pattern, text))
+    return next(fitting)
+
+
+def _texts(pattern: str) -> Iterator[str]:
+    yield from (TEXT, WORD, NO_ID)
+    yield from samples(re.compile(pattern))
+
+
+async def send(http: httpx2.AsyncClient, requests: Requests, **headers: str) -> list[tuple[Address, httpx2.Response]]:
+    """Send the request of every address; return each reply, read to its end."""
+    return [
+        (address, await http.request(**requests.of(address, headers=headers))) for address in addresses(requests.app)
+    ]

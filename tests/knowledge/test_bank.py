@@ -1,0 +1,97 @@
+"""What a bank's file may say, and how one that says it wrongly is refused: by its key, with what to do."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from evals.sample_bank import sample_banks
+from knowledge.bank import LEAST_CONTRAST, BankRefused, Colours, contrast, read_banks
+from tests.bank import DAWN, write_bank
+
+
+def test_a_tenant_has_its_own_keys_and_the_first_bank_s_others(tmp_path: Path) -> None:
+    banks = read_banks(write_bank(tmp_path))
+    dawn, dusk = banks.of("anybody"), banks.of("dusk")
+    assert (dawn.names.en, dusk.names.en) == ("Dawn Bank", "Dusk Bank")
+    assert (dawn.telephone, dusk.telephone) == ("1800-7000", "1800-9000")
+    assert dusk.helplines == dawn.helplines
+    assert banks.each(lambda bank: bank.names.ko)("dusk") == "노을은행"
+
+
+def test_a_host_shows_one_bank_and_any_other_host_the_first(tmp_path: Path) -> None:
+    banks = read_banks(write_bank(tmp_path))
+    assert [banks.of_host(host).names.en for host in ("CHAT.dusk.example", "chat.dawn.example", "10.0.0.1")] == [
+        "Dusk Bank", "Dawn Bank", "Dawn Bank",
+    ]  # fmt: skip
+
+
+def test_the_words_of_the_names_claim_nothing(tmp_path: Path) -> None:
+    assert read_banks(write_bank(tmp_path)).first.own_words == {"새벽은행", "Dawn", "Bank", "새벽"}
+
+
+def test_a_text_is_filled_with_the_name_and_the_helplines(tmp_path: Path) -> None:
+    bank = read_banks(write_bank(tmp_path)).first
+    assert bank.filled("{bank}: {crisis}, {emergency}", "en") == "Dawn Bank: the Heartline 02-111-2222, 119"
+
+
+LIGHT = DAWN["colours"]["light"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"names": {"ko": "새벽은행"}}, "names.en: is required: write it"),
+        ({"name": "x"}, "name: is no key of this file"),
+        ({"telephone": "call us"}, "telephone: "),
+        ({"helplines": None}, "helplines: "),
+        ({"logo": "none.svg"}, "logo: "),
+        ({"logo": "bank.yaml"}, "save it as one of them"),
+        ({"opening": {"ko": "{name}입니다", "en": "x"}}, "opening.ko: {name} is filled in by nothing: write {bank}"),
+        ({"refusals": {"rude": {"ko": "x", "en": "x"}}}, "refusals.rude"),
+        ({"refusals": {"advice": {"ko": "x"}}}, "refusals.advice.en: is required"),
+        ({"colours": {"light": LIGHT | {"brand": "#ffd9e5"}}}, "choose a darker brand"),
+        ({"colours": {"light": LIGHT | {"brand": "red"}}}, "colours.light.brand: "),
+        ({"tenants": {"dusk": {"names": {"ko": "노을은행"}}}}, "tenants.dusk.names.en: is required"),
+        ({"tenants": ["dusk"]}, "tenants: write below each tenant"),
+        ({"tenants": {"dusk": {"hosts": ["CHAT.dawn.example"]}}}, "hosts: one is named twice"),
+    ],
+)
+def test_a_wrong_file_is_refused_by_its_key(tmp_path: Path, changed: dict[str, Any], said: str) -> None:
+    file = write_bank(tmp_path, **changed)
+    with pytest.raises(BankRefused) as refused:
+        read_banks(file)
+    assert str(file) in str(refused.value)
+    assert said in str(refused.value)
+
+
+@pytest.mark.parametrize("content", ["names: [", "- x\n", "", "\ufeff\x00"])
+def test_what_is_no_description_is_refused(tmp_path: Path, content: str) -> None:
+    (tmp_path / "bank.yaml").write_text(content, "utf-8")
+    with pytest.raises(BankRefused, match=r"bank\.yaml"):
+        read_banks(tmp_path / "bank.yaml")
+
+
+def test_a_file_that_is_not_there_or_too_large_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BankRefused, match="cannot be read"):
+        read_banks(tmp_path / "bank.yaml")
+    (tmp_path / "bank.yaml").write_text("#" * 1_100_000, "utf-8")
+    with pytest.raises(BankRefused, match="more than"):
+        read_banks(tmp_path / "bank.yaml")
+
+
+def test_nobody_s_colours_and_the_sample_bank_s_can_be_read() -> None:
+    for colours in (Colours(), sample_banks().first.colours):
+        assert contrast(colours.light.brand, "#ffffff") >= LEAST_CONTRAST
+        assert contrast(colours.dark.brand, "#141c28") >= LEAST_CONTRAST
+    assert contrast("#000000", "#ffffff") == pytest.approx(21)
+
+
+def test_the_example_of_the_documentation_is_a_bank_s_file(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "bank.md").read_text("utf-8")
+    example = page.split("```yaml\n")[1].split("```")[0]
+    described = yaml.safe_load(example)
+    (tmp_path / "logo.svg").write_text("<svg/>", "utf-8")
+    (tmp_path / "bank.yaml").write_text(example, "utf-8")
+    assert set(read_banks(tmp_path / "bank.yaml").first.model_fields_set) == set(described) - {"tenants"}
