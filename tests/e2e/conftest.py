@@ -165,6 +165,7 @@ def scripted_model(folder: Path) -> Iterator[dict[str, str]]:
         yield {"LLM_URLS": url, "LLM_TOKENIZER": str(tokenizer), "LLM_PROFILE": "scripted"}
 
 
+AUDIT_KEY = "a key for the tests"
 SERVED = ("scripted", "qwen2.5-coder-0.5b-int8", "qwen2.5-coder-1.5b-int8")
 """The models that stand in for the one that values were fitted with."""
 
@@ -175,7 +176,7 @@ def chat_environment(public_key: Path, redis_url: str, **settings: str) -> dict[
         "REDIS_URL": redis_url,
         "AUTH__ISSUER": ISSUER,
         "AUTH__PUBLIC_KEY_FILE": str(public_key),
-        "AUDIT_KEY": "a key for the tests",
+        "AUDIT_KEY": AUDIT_KEY,
         "CALIBRATION_FILE": str(calibrated_for(public_key.with_name("calibration.yaml"), *SERVED)),
         "LEDGER__LIMITS__USER__REQUESTS_PER_MINUTE": "1000",
         **settings,

@@ -23,6 +23,7 @@ from tests.e2e import model
 from tests.e2e.chaos.bank import replica
 from tests.e2e.cluster import NEEDS_HAPROXY, Server
 from tests.e2e.conftest import (
+    AUDIT_KEY,
     DOCUMENTS,
     ENGLISH,
     KOREAN,
@@ -101,8 +102,7 @@ class Bank:
         """Return what `chatbot audit verify` finds on the new primary."""
         engine = open_engine(self.standby.url(SHARED))
         try:
-            key = SecretStr(chat_environment(Path("none"), "")["AUDIT_KEY"])
-            return await Audit(engine, AuditSettings(key=key)).verify(unclosed_before=time.time())
+            return await Audit(engine, AuditSettings(key=SecretStr(AUDIT_KEY))).verify(unclosed_before=time.time())
         finally:
             await engine.dispose()
 

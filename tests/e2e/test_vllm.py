@@ -1,5 +1,6 @@
 """Real vLLM behind the real API: tokens stream, usage is the model's, no number is invented, and one of two may die."""
 
+import json
 import os
 import signal
 import subprocess
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from chatbot.grounding import unsupported_quantities
+from chatbot.tokenizer import Tokenizer
 from tests.conftest import free_port
 from tests.e2e.conftest import DOCUMENTS, ENGLISH, KOREAN, Product, served, until
 from tests.e2e.events import SentEvent, notice_codes, read_events, text_of
@@ -90,8 +92,13 @@ def vllm(engines: list[Engine]) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def flowing(tmp_path_factory: pytest.TempPathFactory, redis_url: str, vllm: dict[str, str]) -> Iterator[Product]:
-    """The product without checks: the model's words as they come."""
-    with served(tmp_path_factory.mktemp("flowing"), redis_url, vllm, TURN__GROUNDING="off") as running:
+    """The product without checks: the model's words as they come, up to the length that was asked for."""
+    folder = tmp_path_factory.mktemp("flowing")
+    models = folder / "models.yaml"
+    entry = {"name": "primary", "urls": vllm["LLM_URLS"].split(","), "tokenizer": vllm["LLM_TOKENIZER"]}
+    without_end = {"logit_bias": dict.fromkeys(map(str, Tokenizer.load(Path(vllm["LLM_TOKENIZER"])).end_ids), -100)}
+    models.write_text(json.dumps([{**entry, "profile": PROFILE, "extra_body": without_end}]), "utf-8")
+    with served(folder, redis_url, vllm, MODELS_FILE=str(models), TURN__GROUNDING="off") as running:
         yield running
 
 
@@ -119,7 +126,7 @@ async def test_tokens_stream_from_vllm(flowing: Product, question: str) -> None:
     assert len(text_of(events)) > 20
     usage = events[-1].field("usage")
     assert isinstance(usage, dict)
-    assert 0 < usage["answer_tokens"] <= 60
+    assert usage["answer_tokens"] == 60
     assert usage["prompt_tokens"] > 100
     assert events[0].field("model") != "unknown"
 
@@ -152,20 +159,20 @@ async def test_a_vllm_that_is_killed_mid_answer_is_succeeded_by_the_other(
     before = 0
     async with (
         flowing.client() as http,
-        http.stream("POST", "/v1/chat", json={"message": KOREAN, "max_answer_tokens": 80}) as response,
+        http.stream("POST", "/v1/chat", json={"message": KOREAN, "max_answer_tokens": 160}) as response,
     ):
         async for event in read_events(response):
             events.append(event)
-            if event.name == "token" and not before and len(text_of(events)) > 30:
+            if event.name == "token" and not before:
                 before = len(events)
                 working = [engine for engine in engines if await running_in(engine)]
                 assert len(working) == 1
                 working[0].kill()
     assert [event.id.rpartition(".")[2] for event in events] == [str(n) for n in range(1, len(events) + 1)]
     assert notice_codes(events) == ["model_switched"]
-    assert events[-1].field("finish_reason") in {"stop", "length"}
+    assert events[-1].field("finish_reason") == "length"
     assert len(text_of(events)) > len(text_of(events[:before])) + 10
     assert "\ufffd" not in text_of(events), "a character was cut in two where the other began"
     usage = events[-1].field("usage")
     assert isinstance(usage, dict)
-    assert 0 < usage["answer_tokens"] <= 80
+    assert usage["answer_tokens"] == 160
