@@ -12,7 +12,7 @@ import pytest
 from rich.console import Console
 
 from chatbot.grounding import GroundingMode
-from evals.quality.gate import grounding_run, ranking_run, recorded_ranks
+from evals.quality.gate import ranking_run, recorded_ranks
 from evals.quality.report import Task, lines, read_task
 from evals.quality.rescore import CheckSettings, Ranks, RecordedAnswerCheck, rescore
 from evals.quality.retrieve import rank
@@ -67,10 +67,10 @@ def missed(run: Run, task: Task) -> set[str]:
     return {line.measure for line in lines(run, task.gates) if line.holds is False}
 
 
-@pytest.mark.anyio
-async def test_the_recorded_answers_of_today_hold_every_gate(task: Task, dataset: Dataset) -> None:
-    assert task.recording is not None
-    run = await grounding_run(task.recording, dataset, bank=sample_banks().first)
+def test_the_recorded_answers_of_today_hold_every_gate(
+    task: Task, dataset: Dataset, recording: Recording, ranks: Ranks
+) -> None:
+    run = rescore(recording, dataset, ranks=ranks, bank=sample_banks().first)
     assert missed(run, task) == set()
     assert isinstance(run.measures["altered_numbers"], int)
     assert run.measures["altered_numbers"] >= 60

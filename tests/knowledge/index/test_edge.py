@@ -376,7 +376,7 @@ def test_other_threads_run_while_the_engine_searches(tmp_path: Path) -> None:
                 while not stopped.is_set():
                     ticks.append(time.monotonic())
 
-            queries = [near(EVERYTHING.narrowed(AnyOf("readers", (f"group {n}",)))) for n in range(400)]
+            queries = [near(EVERYTHING.narrowed(AnyOf("readers", (f"group {n}",)))) for n in range(1600)]
             thread = threading.Thread(target=tick)
             thread.start()
             try:
