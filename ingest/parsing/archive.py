@@ -1,7 +1,8 @@
 """Office files are archives of XML: their format, and their XML parts, checked.
 
 Nothing is unpacked before the declared sizes are checked, no part is unpacked beyond its declared size (one that holds
-more fails its checksum there), and only XML is unpacked: pictures, fonts and embedded files never are.
+more fails its checksum there), and only XML is unpacked: fonts and embedded files never are, pictures only where they
+may cover text.
 """
 
 import re
@@ -11,6 +12,8 @@ from dataclasses import dataclass
 from html import unescape
 from io import BytesIO
 from pathlib import Path
+from posixpath import join, normpath
+from xml.etree import ElementTree
 
 from ingest.parsing.parsed import Format, Reason, Unreadable
 
@@ -29,8 +32,9 @@ _KINDS = ((Format.DOCX, "word/"), (Format.XLSX, "xl/"), (Format.PPTX, "ppt/"), (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Office:
-    """An office file's format, its XML parts by name, and the names of the parts that were left packed."""
+    """An office file's format, its XML parts by name, and the names of the parts that were left packed at a path."""
 
+    path: Path
     format: Format
     parts: Mapping[str, bytes]
     left: tuple[str, ...]
@@ -41,6 +45,25 @@ class Office:
         match = _TITLE.search(self.parts.get("docProps/core.xml", b""))
         text = unescape(match.group(1).decode("utf-8", "replace")).strip() if match else ""
         return None if not text or text.lower() in _EDITORS_TITLES else text
+
+    def picture(self, name: str) -> bytes:
+        """Return a picture that was left packed; nothing where it cannot be unpacked."""
+        try:
+            with zipfile.ZipFile(self.path) as archive:
+                return _read(archive, archive.getinfo(name))
+        except (zipfile.BadZipFile, NotImplementedError, KeyError, OSError, Unreadable):
+            return b""
+
+    def links(self, name: str, kind: str = "") -> dict[str, str]:
+        """Return the parts that a part is linked to, by the links' names; only those of a kind, where one is given."""
+        folder, _, file = name.rpartition("/")
+        part = self.parts.get(join(folder, "_rels", f"{file}.rels"))
+        links = () if part is None else ElementTree.fromstring(part)  # noqa: S314  `unpack` refuses entities
+        return {
+            link.get("Id", ""): normpath(join("/", folder, link.get("Target", ""))).lstrip("/")
+            for link in links
+            if link.get("TargetMode") != "External" and link.get("Type", "").endswith(kind)
+        }
 
     def packed_again(self) -> BytesIO:
         """Return the file with every part that is not XML empty: the target of every link exists, and is blank."""
@@ -72,7 +95,9 @@ def unpack(path: Path) -> Office:
         raise Unreadable(Reason.HOSTILE, "the file is of a kind that may carry macros: save it without them")
     if b"encryption-data" in parts.get("META-INF/manifest.xml", b""):
         raise Unreadable(Reason.ENCRYPTED, "the document is protected by a password")
-    return Office(format=kind, parts=parts, left=tuple(e.filename for e in entries if e.filename not in parts))
+    return Office(
+        path=path, format=kind, parts=parts, left=tuple(e.filename for e in entries if e.filename not in parts)
+    )
 
 
 def _check_declared(entries: list[zipfile.ZipInfo]) -> None:

@@ -1,6 +1,6 @@
 """PPTX to Markdown: a slide is a page under its title; text from top to bottom, tables, and the numbers of charts.
 
-Hidden slides and speakers' notes are left out: no audience has seen them.
+Hidden slides, speakers' notes and what is covered or hidden on a slide are left out: no audience has seen them.
 """
 
 import zipfile
@@ -14,15 +14,14 @@ from pptx.shapes.graphfrm import GraphicFrame
 from pptx.shapes.group import GroupShape
 from pptx.slide import Slide
 from pptx.table import Table
-from pptx.text.text import TextFrame, _Paragraph
-from pptx.util import Length, Pt
+from pptx.text.text import TextFrame
 
 from ingest.parsing.archive import Office
 from ingest.parsing.parsed import Format, OnPage, Page, Parsed, Reason, Unreadable
+from ingest.parsing.pptx_unseen import remove_unseen
 from ingest.parsing.tables import to_markdown
 
 MOST_NESTED = 20  # groups within groups
-SMALLEST: Length = Pt(2)
 _BROKEN = (
     zipfile.BadZipFile, PythonPptxError, SyntaxError, KeyError, ValueError, TypeError, AttributeError, IndexError,
     OSError, NotImplementedError,
@@ -41,6 +40,7 @@ def parse_pptx(office: Office, on_page: OnPage) -> Parsed:
         for number, slide in enumerate(slides, start=1):
             on_page()
             if slide.element.get("show") not in {"0", "false"}:
+                remove_unseen(slide, office.picture)
                 pages.append(Page(number=number, markdown="\n\n".join(_slide(slide))))
     except _BROKEN as exc:
         raise Unreadable(Reason.MALFORMED, "the presentation inside the archive is damaged") from exc
@@ -54,18 +54,8 @@ def _slide(slide: Slide) -> Iterator[str]:
     if title is not None and title.text_frame.text.strip():
         yield f"# {' '.join(title.text_frame.text.split())}"
     for shape in _shapes(slide.shapes):
-        if (title is None or shape.shape_id != title.shape_id) and not _is_unseen(shape, slide):
+        if title is None or shape.shape_id != title.shape_id:
             yield from filter(None, _blocks(shape))
-
-
-def _is_unseen(shape: BaseShape, slide: Slide) -> bool:
-    """Tell whether a shape is hidden or lies beside its slide."""
-    if shape._element._nvXxPr.cNvPr.get("hidden") in {"1", "true"}:  # noqa: SLF001  python-pptx has no call for it
-        return True
-    size = slide.part.package.presentation_part.presentation
-    right, bottom = int(size.slide_width or 0), int(size.slide_height or 0)
-    left, top = (shape.left, shape.top) if shape.left is not None and shape.top is not None else (0, 0)
-    return left + (shape.width or 0) < 0 or top + (shape.height or 0) < 0 or left > right > 0 or top > bottom > 0
 
 
 def _shapes(shapes: Iterable[BaseShape], depth: int = 0) -> Iterator[BaseShape]:
@@ -89,17 +79,11 @@ def _blocks(shape: BaseShape) -> Iterator[str]:
 
 
 def _text(frame: TextFrame, *, is_list: bool) -> str:
-    lines = [(p.level, " ".join(_seen(p).split())) for p in frame.paragraphs]
+    lines = [(p.level, " ".join(p.text.split())) for p in frame.paragraphs]
     lines = [(level, text) for level, text in lines if text]
     if is_list and len(lines) > 1:
         return "\n".join(f"{'  ' * level}- {text}" for level, text in lines)
     return "\n\n".join(text for _, text in lines)
-
-
-def _seen(paragraph: _Paragraph) -> str:
-    """Return a paragraph's text, unless all of it is too small to be read."""
-    sizes = [run.font.size for run in paragraph.runs]
-    return "" if sizes and all(size is not None and size < SMALLEST for size in sizes) else paragraph.text
 
 
 def _table(table: Table) -> str:
