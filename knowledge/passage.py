@@ -8,6 +8,9 @@ from uuid import UUID, uuid5
 Language = Literal["ko", "en"]
 LANGUAGES: tuple[Language, ...] = ("ko", "en")
 
+COVERED = "⟦그림이나 도형이 글을 가릴 수 있음⟧"
+"""Stands in the text of a draft where its file does not say whether a picture covers some of it: none is approved."""
+
 _POINTS = UUID("6f1de44b-9a0e-5c57-8a6b-0e2c5f0f7a11")
 
 

@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from datetime import date
-from typing import Literal, Self
+from typing import Self
 
 from pydantic import BaseModel
 
 from ingest.catalogue import DocumentSummary, Job, Received, State, Version, VersionKey
-from ingest.review import DiffLine, Kind, PassageFinding
+from ingest.review import DiffLine, FindingKind, Kind, PassageFinding
 from knowledge.passage import Hit, Language, Passage
 
 
@@ -153,14 +153,14 @@ class PassagesOut(BaseModel):
 
 
 class FindingOut(BaseModel):
-    """Words of a passage that look like an identifier of a person, or like an instruction to the model.
+    """Words of a passage: an identifier of a person, an instruction to the model, or what a picture may cover.
 
     While it says what `blocks`, a version cannot be approved.
     """
 
     n: int
     page: int | None
-    kind: Literal["identifier", "instruction"]
+    kind: FindingKind
     name: str
     excerpt: str
     blocks: bool

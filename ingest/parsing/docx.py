@@ -4,19 +4,27 @@ mammoth and markdownify instead of markitdown, because markitdown brings onnxrun
 """
 
 import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
-from xml.etree.ElementTree import ParseError
+from functools import partial
+from xml.etree import ElementTree
+from xml.etree.ElementTree import Element
 from xml.parsers.expat import ExpatError
 
 import mammoth
 from bs4 import BeautifulSoup
 
 from ingest.parsing.archive import Office
-from ingest.parsing.docx_unseen import letter_styles, without_unseen_runs
+from ingest.parsing.docx_covered import mark_covers
+from ingest.parsing.docx_unseen import as_transitional, letter_styles, remove_unseen_runs
+from ingest.parsing.drawing_fills import Palette, local
 from ingest.parsing.html import to_text
 from ingest.parsing.markdown import first_heading
 from ingest.parsing.parsed import Format, Page, Parsed, Reason, Unreadable
+from ingest.parsing.pictures import is_lace, transparency
 
+_ROOTS = {"document", "footnotes", "endnotes", "comments", "hdr", "ftr", "styles", "theme"}
 _STYLES = "\n".join(
     ["p[style-name='Title'] => h1:fresh", "p[style-name='제목'] => h1:fresh", "p[style-name='Subtitle'] => p:fresh"]
     + [f"p[style-name='제목 {level}'] => h{level}:fresh" for level in range(1, 7)]
@@ -34,7 +42,15 @@ def parse_docx(office: Office) -> Parsed:
         html = mammoth.convert_to_html(
             _seen(office).packed_again(), style_map=_STYLES, convert_image=mammoth.images.img_element(_no_image)
         ).value
-    except (zipfile.BadZipFile, ExpatError, ParseError, KeyError, ValueError, AttributeError, OSError) as exc:
+    except (
+        zipfile.BadZipFile,
+        ExpatError,
+        ElementTree.ParseError,
+        KeyError,
+        ValueError,
+        AttributeError,
+        OSError,
+    ) as exc:
         raise Unreadable(Reason.MALFORMED, "the document inside the archive is damaged") from exc
     markdown = to_text(BeautifulSoup(html, "lxml"))
     return Parsed(
@@ -45,15 +61,32 @@ def parse_docx(office: Office) -> Parsed:
 
 
 def _seen(office: Office) -> Office:
-    """Return the document without the text that Word does not show."""
-    styles = letter_styles(office.parts["word/styles.xml"]) if "word/styles.xml" in office.parts else {}
-    parts = {
-        name: without_unseen_runs(part, styles)
-        if name.startswith("word/") and b"<w:r" in part and name != "word/styles.xml"
-        else part
-        for name, part in office.parts.items()
-    }
+    """Return the document without the text that Word does not show, and with marks where something may cover it."""
+    roots = dict(_roots(office))
+    main = next(iter(office.links("", "/officeDocument").values()), "word/document.xml")
+    named = [*office.links(main, "/styles").values(), "word/styles.xml"]
+    styles = next((letter_styles(roots[name]) for name in named if name in roots), {})
+    palette = Palette.of(next((root for root in roots.values() if local(root) == "theme"), None), {})
+    parts = dict(office.parts)
+    for name, root in roots.items():
+        if local(root) not in {"styles", "theme"}:
+            remove_unseen_runs(root, styles)
+            mark_covers(root, palette, partial(_is_lace, office, office.links(name)))
+            parts[name] = ElementTree.tostring(root, "utf-8")
     return replace(office, parts=parts)
+
+
+def _roots(office: Office) -> Iterator[tuple[str, Element]]:
+    """Yield the parts that have text or say how it looks, wherever they lie in the archive."""
+    for name, part in office.parts.items():
+        with suppress(ElementTree.ParseError):  # mammoth says so of a part that it needs
+            root = ElementTree.fromstring(part)  # noqa: S314  `archive` has refused every part that declares an entity
+            if local(root) in _ROOTS:
+                yield name, as_transitional(root)
+
+
+def _is_lace(office: Office, links: Mapping[str, str], link: str) -> bool:
+    return is_lace(transparency(office.picture(links.get(link, ""))))
 
 
 def _no_image(_image: object) -> dict[str, str]:

@@ -5,10 +5,10 @@ Whoever approves a document looks at its pages; text that they cannot see there 
 
 from collections.abc import Iterator, Mapping
 from typing import Final
-from xml.etree import ElementTree
 from xml.etree.ElementTree import Element
 
 _W: Final = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
+_STRICT: Final = "{http://purl.oclc.org/ooxml/wordprocessingml/main}"
 _SMALLEST_HALF_POINTS: Final = 4
 _NARROWEST_PERCENT: Final = 10
 _FARTHEST_TWIPS: Final = 7200  # five inches: no margin is so wide
@@ -22,14 +22,21 @@ Properties = Mapping[str, Element]
 """What a style or a run says of its letters, by the name of each property."""
 
 
-def without_unseen_runs(part: bytes, styles: Mapping[str, Properties]) -> bytes:
-    """Return a part of a Word file without the text of hidden, white or tiny runs; unchanged where there is none.
+def as_transitional(root: Element) -> Element:
+    """Return a part with the names of Word's own files for those of the strict standard, which say the same."""
+    for element in root.iter():
+        if isinstance(element.tag, str) and element.tag.startswith(_STRICT):
+            element.tag = element.tag.replace(_STRICT, _W)
+            element.attrib = {name.replace(_STRICT, _W): value for name, value in element.attrib.items()}
+    return root
+
+
+def remove_unseen_runs(root: Element, styles: Mapping[str, Properties]) -> None:
+    """Take the text of hidden, white or tiny runs from a part of a Word file.
 
     A run has the properties of its paragraph's style, of its own style, and its own, of which the last counts.
     """
-    root = ElementTree.fromstring(part)  # noqa: S314  `archive` has refused every part that declares an entity
     parents = {child: parent for parent in root.iter() for child in parent}
-    changed = False
     for run in root.iter(f"{_W}r"):
         around = list(_around(run, parents))
         own = _properties(run.find(f"{_W}rPr"))
@@ -39,13 +46,10 @@ def without_unseen_runs(part: bytes, styles: Mapping[str, Properties]) -> bytes:
         if _is_unseen(merged, _ground([merged.get("shd")], around)) or _is_off(paragraph):
             for child in list(run):
                 run.remove(child)
-                changed = True
-    return ElementTree.tostring(root, "utf-8") if changed else part
 
 
-def letter_styles(part: bytes) -> dict[str, Properties]:
+def letter_styles(root: Element) -> dict[str, Properties]:
     """Return what each style of a Word file says of letters, with what it takes from the style it is based on."""
-    root = ElementTree.fromstring(part)  # noqa: S314  as above
     found = {str(style.get(f"{_W}styleId")): style for style in root.iter(f"{_W}style")}
     return {name: _with_base(style, found) for name, style in found.items()}
 

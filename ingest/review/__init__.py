@@ -2,12 +2,13 @@
 
 from ingest.review.cpu_limiter import REVIEW_SECONDS, CpuLimiter
 from ingest.review.differences import DiffLine, Kind, differences, lines_of, truncated
-from ingest.review.findings import PassageFinding, passage_findings
+from ingest.review.findings import FindingKind, PassageFinding, passage_findings
 
 __all__ = [
     "REVIEW_SECONDS",
     "CpuLimiter",
     "DiffLine",
+    "FindingKind",
     "Kind",
     "PassageFinding",
     "differences",

@@ -1,4 +1,4 @@
-"""Screening findings in passages and their headings, for approvers: identifiers of persons, orders to the model. Pure.
+"""Findings in passages and their headings, for approvers: identifiers, orders to the model, text under covers. Pure.
 
 Computed anew at every review, by the detectors of that day, so that nothing personal is stored a second time
 (docs/decisions/0016-staff-page.md).
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
-from knowledge.passage import Passage
+from knowledge.passage import COVERED, Passage
 from knowledge.screening import IdentifierKind, Tactic, find_identifiers, find_injection
 
 BLOCKING = frozenset({Tactic.OVERRIDE, Tactic.EXTRACTION, Tactic.ROLE_MARKER, Tactic.HIDDEN})
@@ -17,23 +17,24 @@ BLOCKING = frozenset({Tactic.OVERRIDE, Tactic.EXTRACTION, Tactic.ROLE_MARKER, Ta
 placeholders.
 """
 
+FindingKind = Literal["identifier", "instruction", "covered"]
 _MOST_CACHED = 4096  # passages of about 1 KB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PassageFinding:
-    """Words of passage `n` that look like an identifier of a person, or like an instruction to the model."""
+    """Words of passage `n`: an identifier of a person, an instruction to the model, or what something may cover."""
 
     n: int
     page: int | None
-    kind: Literal["identifier", "instruction"]
-    name: IdentifierKind | Tactic
+    kind: FindingKind
+    name: IdentifierKind | Tactic | Literal["covered"]
     excerpt: str
 
     @property
     def blocks(self) -> bool:
         """Whether it blocks the approval of the version."""
-        return self.name in BLOCKING
+        return self.name == "covered" or self.name in BLOCKING
 
 
 def passage_findings(passages: Sequence[Passage]) -> list[PassageFinding]:
@@ -45,8 +46,10 @@ def _of_passage(passage: Passage) -> Iterator[PassageFinding]:
     """Find in all of a passage that reaches a prompt: its title, its section and its text."""
     n, page = passage.n, passage.page
     for name, excerpt in dict.fromkeys((*_detected(passage.heading), *_detected(passage.text))):
-        kind: Literal["identifier", "instruction"] = "identifier" if isinstance(name, IdentifierKind) else "instruction"
+        kind: FindingKind = "identifier" if isinstance(name, IdentifierKind) else "instruction"
         yield PassageFinding(n=n, page=page, kind=kind, name=name, excerpt=excerpt)
+    if COVERED in passage.text:
+        yield PassageFinding(n=n, page=page, kind="covered", name="covered", excerpt=COVERED)
 
 
 @lru_cache(maxsize=_MOST_CACHED)

@@ -5,6 +5,7 @@ from tokenizers import Tokenizer
 
 from ingest.parsing.chunking import Chunk, Chunker, ChunkSettings
 from ingest.parsing.parsed import Format, Page, Parsed
+from knowledge.passage import COVERED
 
 
 @pytest.fixture
@@ -30,6 +31,12 @@ def test_a_section_begins_a_passage_and_is_named_by_its_headings(chunker: Chunke
     chunks = split(chunker, f"# Deposits\n\n## Rates\n\n{PARAGRAPH}\n\n## Terms\n\n{PARAGRAPH}")
     assert [chunk.section for chunk in chunks] == ["Deposits > Rates", "Deposits > Terms"]
     assert chunks[0].text.startswith("# Deposits\n\n## Rates")
+
+
+def test_the_mark_of_what_may_be_covered_is_never_cut(chunker: Chunker) -> None:
+    chunks = split(chunker, f"{PARAGRAPH}\n\n{COVERED}\n\n{PARAGRAPH * 5}\n\n" * 20)
+    assert len(chunks) > 5
+    assert sum(chunk.text.count(COVERED) for chunk in chunks) == 20
 
 
 def test_small_sections_share_a_passage_that_is_named_by_what_they_have_in_common(chunker: Chunker) -> None:

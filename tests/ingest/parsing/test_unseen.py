@@ -1,5 +1,6 @@
 """Text that nobody sees on a page of the document is no text of it."""
 
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -154,6 +155,38 @@ def test_what_a_word_file_hides_is_left_out(tmp_path: Path) -> None:
     text = read_document(tmp_path / "deposit.docx").pages[0].markdown
     assert SEEN in text
     assert "노란 바탕의 흰 글씨" in text
+    assert "99" not in text
+
+
+def with_another_prefix(part: bytes) -> bytes:
+    return (
+        part.replace(b"<w:", b"<q:").replace(b"</w:", b"</q:").replace(b" w:", b" q:").replace(b"xmlns:w=", b"xmlns:q=")
+    )
+
+
+def by_the_strict_standard(part: bytes) -> bytes:
+    ours = b"http://schemas.openxmlformats.org/wordprocessingml/2006/main"
+    return part.replace(ours, b"http://purl.oclc.org/ooxml/wordprocessingml/main")
+
+
+def in_utf_16(part: bytes) -> bytes:
+    return part.decode().replace("UTF-8", "UTF-16", 1).encode("utf-16")
+
+
+@pytest.mark.parametrize("rewrite", [with_another_prefix, by_the_strict_standard, in_utf_16])
+def test_what_a_word_file_hides_is_left_out_however_it_is_written(
+    tmp_path: Path, rewrite: Callable[[bytes], bytes]
+) -> None:
+    document = docx.Document()
+    document.add_paragraph(SEEN)
+    document.add_paragraph().add_run(CANARY).font.hidden = True
+    document.save(str(tmp_path / "made.docx"))
+    with zipfile.ZipFile(tmp_path / "made.docx") as made, zipfile.ZipFile(tmp_path / "deposit.docx", "w") as changed:
+        for name in made.namelist():
+            part = made.read(name)
+            changed.writestr(name, rewrite(part) if name == "word/document.xml" else part)
+    text = read_document(tmp_path / "deposit.docx").pages[0].markdown
+    assert SEEN in text
     assert "99" not in text
 
 
