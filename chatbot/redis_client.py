@@ -115,9 +115,7 @@ class RedisBreaker:
         except RedisError as exc:
             # Redis answers, so it is not away: out of memory, disk full (MISCONF), an error in a script.
             self._close()
-            # Of a command that it does not know, Redis repeats the arguments, which are a customer's.
-            detail = str(exc).partition(", with args")[0][:200]
-            log.warning("redis_refused_command", error=type(exc).__name__, detail=detail)
+            log.warning("redis_refused_command", error=type(exc).__name__, detail=said_by_redis(exc))
             raise StoreUnavailable from exc
         self._close()
         return reply
@@ -160,6 +158,20 @@ class RedisBreaker:
             log.info("redis_back")
             self._back_at = self._clock()
         self._next_probe = None
+
+
+_PIPELINED = " of pipeline caused error: "
+
+
+def said_by_redis(exc: RedisError) -> str:
+    """Return what Redis said of a command, without the command's arguments, which are a customer's.
+
+    redis-py puts a command of a pipeline before it; of a command that it does not know, Redis puts them behind it.
+    """
+    said = str(exc)
+    if said.startswith("Command # "):
+        said = said.rpartition(_PIPELINED)[2]
+    return said.partition(", with args")[0][:200]
 
 
 async def evicts(redis: Redis) -> str | None:

@@ -1,8 +1,6 @@
 """What holds for every address of both APIs, whatever a service behind it does."""
 
 import io
-import logging
-import re
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -12,10 +10,8 @@ from typing import Any, cast
 
 import httpx2
 import pytest
-import structlog
 from fastapi import FastAPI
 from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from redis.asyncio import Redis
 
 from chatbot.api import LocalSigner, key_pair
@@ -29,10 +25,9 @@ from ingest.app import create_app as create_staff_app
 from ingest.metrics import Metrics as StaffMetrics
 from ingest.services import Services as StaffServices
 from knowledge.identity import ROLES, Authenticator, AuthSettings, KeyFile
-from telemetry.logs import configure_logs
-from telemetry.setup import TraceSettings, tracing
 from tests.every_route import TEXT, WELL_FORMED, WORD, Address, Requests, addresses, leaked, send
 from tests.ingest.keys import ISSUER, key_and_token
+from tests.log_and_spans import Told, listening_to, written_log
 
 pytestmark = pytest.mark.anyio
 
@@ -87,9 +82,7 @@ class Served:
     app: FastAPI
     http: httpx2.AsyncClient
     token: Callable[..., str]
-    exporter: InMemorySpanExporter
-    provider: TracerProvider
-    lines: io.StringIO
+    told: Told
 
     @property
     def authorization(self) -> str:
@@ -100,38 +93,22 @@ class Served:
         """Return the header of somebody with these roles."""
         return f"Bearer {self.token(WORD, *roles)}"
 
-    def told(self) -> str:
-        """Return the log and the spans."""
-        self.provider.force_flush()
-        spans = [re.sub(r"\s+", " ", span.to_json()) for span in self.exporter.get_finished_spans()]
-        return "\n".join([self.lines.getvalue(), *spans])
-
 
 @pytest.fixture
 def lines() -> Iterator[io.StringIO]:
-    configure_logs(level="DEBUG")
-    structlog.configure(cache_logger_on_first_use=False)  # later tests have loggers of their own
-    logging.getLogger("httpx2").setLevel(logging.WARNING)  # the tests' own client
-    written = io.StringIO()
-    handler = logging.getLogger().handlers[0]
-    assert isinstance(handler, logging.StreamHandler)
-    handler.setStream(written)
-    yield written
-    logging.getLogger("httpx2").setLevel(logging.NOTSET)
-    logging.basicConfig(handlers=[], force=True)
-    structlog.reset_defaults()
+    with written_log() as written:
+        yield written
 
 
 @asynccontextmanager
 async def opened(make: Any, folder: Path, lines: io.StringIO) -> AsyncGenerator[Served]:
     token, file = key_and_token(folder)
     authenticator = Authenticator(KeyFile(file.read_bytes()), AuthSettings(issuer=ISSUER, public_key_file=file))
-    exporter = InMemorySpanExporter()
-    with tracing("test", TraceSettings(), exporter=exporter) as provider:
-        app = make(folder, authenticator, provider)
+    with listening_to(lines) as told:
+        app = make(folder, authenticator, told.provider)
         transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)
         async with httpx2.AsyncClient(transport=transport, base_url="http://bank") as http:
-            yield Served(app, http, token, exporter, provider, lines)
+            yield Served(app, http, token, told)
 
 
 APPS = pytest.mark.parametrize("make", [chat_app, staff_app])
@@ -171,7 +148,7 @@ async def test_no_bug_behind_any_address_tells_what_a_caller_wrote(
         assert served_well - WITHOUT_SERVICES == set(), {
             str(address): reply.text[:300] for address, reply in replies if 200 < reply.status_code < 500
         }
-        told = served.told()
+        told = served.told.all()
     assert told.count('"request_failed"') == sum(reply.status_code == 500 for _, reply in replies) > 10
     assert '"ValueError' in told, "what kind of failure it was"
     assert "KeyError" in told, "and what led to it"
@@ -196,7 +173,7 @@ async def test_no_refusal_of_any_address_tells_what_a_caller_wrote(
                     address.path, content=f'{{"{WORD}'.encode(), headers={"authorization": served.authorization}
                 )
                 assert reply.status_code in {400, 422, 500}, f"{address}: {reply.status_code}"
-        told = served.told()
+        told = served.told.all()
     assert told.count('"name": "') > len(addresses(served.app))
     assert leaked(told) == []
 

@@ -1,13 +1,16 @@
 """What the process does when its Redis hangs, dies and comes back: a server of its own, stopped and killed for real."""
 
+import io
 import resource
 import signal
 import uuid
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterator
 from contextlib import suppress
+from functools import partial
 
 import anyio
 import pytest
+import structlog
 from redis.asyncio import Redis
 
 from chatbot.conversations import History, HistorySettings, Owner, StoredMessage
@@ -17,9 +20,11 @@ from chatbot.limits import Caller, Ledger, LedgerSettings
 from chatbot.redis_client import RedisBreaker, RedisBreakerSettings, RedisSettings, open_redis, watch_eviction
 from chatbot.streams import AnswerLog, AnswerLogSettings, open_pipelined_connection
 from tests.conftest import RedisServer
+from tests.log_and_spans import written_log
 from tests.patience import patient
 
 pytestmark = pytest.mark.anyio
+log = structlog.get_logger(__name__)
 
 # The product's deadlines, but a probe with almost every command: the time between probes is not measured here.
 SETTINGS = RedisSettings(breaker=RedisBreakerSettings(probe_every=0.05))
@@ -139,6 +144,33 @@ async def test_a_full_redis_refuses_writes_and_reads_on_and_one_that_would_evict
     assert not breaker.is_open, "it answers"
     await client.config_set("maxmemory", 0)
     assert await history.append(owner, "c2", [question], now=2.0)
+
+
+@pytest.fixture
+def lines() -> Iterator[io.StringIO]:
+    with written_log() as written:
+        yield written
+
+
+async def test_what_a_refused_command_was_given_is_not_logged(client: Redis, lines: io.StringIO) -> None:
+    breaker, canary = RedisBreaker(SETTINGS.breaker), "hong 880101-1234567"
+
+    async def pipelined() -> None:
+        async with client.pipeline(transaction=False) as pipe:
+            pipe.set("a", canary)
+            await pipe.execute()
+
+    await client.config_set("maxmemory", (await client.info("memory"))["used_memory"] - 1)
+    unknown = partial(client.execute_command, "NOTHING", canary)
+    for command in (unknown, lambda: client.set("a", canary), pipelined):
+        with pytest.raises(StoreUnavailable) as refused:
+            await breaker.call(command)
+        log.error("store_unavailable", exc_info=refused.value)
+    told = lines.getvalue()
+    assert told.count("redis_refused_command") == 3
+    assert "unknown command 'NOTHING'" in told, "what was the matter stays"
+    assert told.count("command not allowed when used memory") == 2
+    assert canary not in told
 
 
 def let_files_grow_to(server: RedisServer, size: int) -> None:

@@ -1,5 +1,7 @@
 """Logs are JSON with trace ids, without texts of customers."""
 
+import asyncio
+import gc
 import io
 import json
 import logging
@@ -54,4 +56,36 @@ def test_drivers_never_log_below_info(lines: io.StringIO) -> None:
     for driver in ("aiosqlite", "botocore.endpoint", "sqlalchemy.engine", "asyncpg", "httpx2", "redis"):
         logging.getLogger(driver).debug("INSERT … (%s)", CANARY)
         assert not logging.getLogger(driver).isEnabledFor(logging.DEBUG), "its parameters are customers'"
+    assert CANARY not in lines.getvalue()
+
+
+def fail() -> None:
+    raise ValueError(f"cannot read {CANARY}") from KeyError(CANARY)
+
+
+async def fail_unseen() -> None:
+    """Fail in a task that nobody awaits, and in a callback of the loop."""
+
+    async def work() -> None:
+        fail()
+
+    loop = asyncio.get_running_loop()
+    task = loop.create_task(work())
+    await asyncio.wait([task])
+    del task
+    gc.collect()
+    loop.call_soon(fail)
+    await asyncio.sleep(0)
+
+
+def test_of_what_nobody_awaited_the_log_has_the_type_and_the_lines_of_code(lines: io.StringIO) -> None:
+    asyncio.run(fail_unseen())
+    told = [json.loads(line) for line in lines.getvalue().splitlines() if "selector" not in line]
+    unawaited, in_callback = told
+    assert unawaited["event"] == "Task exception was never retrieved"
+    assert in_callback["event"].startswith("Exception in callback fail()")
+    for line in told:
+        assert line["exception"].splitlines()[0] == "KeyError", "what led to it"
+        assert "in fail" in line["exception"]
+        assert line["exception"].endswith("ValueError")
     assert CANARY not in lines.getvalue()
