@@ -104,8 +104,9 @@ class Requests:
         return quote(str(self.given.get(name) or self._example(schema)), safe="")
 
     def _value(self, name: str, schema: Mapping[str, Any]) -> Any:
-        is_given = name in self.given and schema.get("type") != "array"
-        return self.given[name] if is_given else self._example(schema)
+        given = self.given.get(name)
+        left_out = name in self.given and given is None
+        return given if left_out or (given is not None and schema.get("type") != "array") else self._example(schema)
 
     def _example(self, schema: Mapping[str, Any]) -> Any:
         """Return a value of a schema, with a canary wherever there may be one."""

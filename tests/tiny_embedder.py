@@ -4,12 +4,13 @@ under another name."""
 from pathlib import Path
 from typing import Literal
 
+import anyio
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer import modules
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
-from knowledge.embedding import Embedder
+from knowledge.embedding import Embedder, EmbedderSettings, open_embedder
 
 Pooling = Literal["mean", "cls", "max", "lasttoken"]
 
@@ -40,6 +41,17 @@ def write_model(folder: Path, *, pooling: Pooling = "mean") -> None:
     wrapped.save_pretrained(bert)
     transformer = modules.Transformer(str(bert), max_seq_length=512)
     SentenceTransformer(modules=[transformer, modules.Pooling(32, pooling)], device="cpu").save(str(folder))
+
+
+def write_weights(folder: Path) -> None:
+    """Write the weights, converted for OpenVINO, which takes as long as twenty tests."""
+    write_model(folder / "e5-small")
+
+    async def convert() -> None:
+        async with open_embedder(EmbedderSettings(folder=folder / "e5-small")):
+            pass
+
+    anyio.run(convert)
 
 
 def _byte_tokenizer() -> Tokenizer:

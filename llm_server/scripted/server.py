@@ -229,7 +229,8 @@ class ScriptedModel:
         full = behaviour.queue is not None and busy and self._waiting >= behaviour.queue
         if full or behaviour.fail_status is not None:
             generation.ended = "failed"
-            return _error(behaviour.fail_status or 503, "scripted failure", retry_after=behaviour.retry_after)
+            said = f"scripted failure of: {decode(generation_request.prompt_ids)}"  # as servers repeat what they refuse
+            return _error(behaviour.fail_status or 503, said, retry_after=behaviour.retry_after)
         async with self._slot(request, generation):
             return await self._answer(request, generation_request, behaviour, generation)
 
@@ -275,9 +276,9 @@ class ScriptedModel:
                 self._tokens_generated += 1
                 chunk = encoder.feed(token)
                 if request.stream:
-                    # A chunk that is no JSON, as from a broken proxy.
+                    # A chunk that is no JSON, as from a broken proxy, and repeats the prompt.
                     garbled = behaviour.garble_after == generation.answer_tokens - 1
-                    await response.write(b"data: {broken\n\n" if garbled else chunk)
+                    await response.write(_no_json(request) if garbled else chunk)
                 generation.ended = token.finish_reason or generation.ended
         if generation.ended == "running":
             generation.ended = "cut"
@@ -322,6 +323,10 @@ class ScriptedModel:
                 best = max(best, next((n for n, (a, b) in pairs if a != b), min(len(ids), len(prompt_ids))))
         self._prompts.append((request.cache_salt, prompt_ids))
         return min(best, len(prompt_ids) - 1) // 16 * 16
+
+
+def _no_json(request: GenerationRequest) -> bytes:
+    return b"data: {broken " + msgspec.json.encode(decode(request.prompt_ids)) + b"\n\n"
 
 
 def _cut(request: web.Request) -> None:

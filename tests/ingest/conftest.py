@@ -5,7 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
 
-import anyio
 import pytest
 from pydantic import SecretStr
 from tokenizers import Tokenizer
@@ -18,31 +17,20 @@ from ingest.services import Services
 from ingest.settings import Settings
 from ingest.uploads import Uploads
 from ingest.wiring import open_services
-from knowledge.embedding import EmbedderSettings, open_embedder
+from knowledge.embedding import open_embedder
 from knowledge.index import open_index
 from knowledge.terms import Terms
 from tests.clock import Clock
 from tests.conftest import made_once
 from tests.ingest.bank import Bank, served
 from tests.ingest.staff import Staff, open_staff
-from tests.tiny_embedder import write_model
+from tests.tiny_embedder import write_weights
 
 
 @pytest.fixture(scope="session")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A weights folder whose e5-small is a random BERT of one layer over bytes: fast, and the same code path."""
     return made_once(tmp_path_factory.getbasetemp(), "tiny-weights", write_weights)
-
-
-def write_weights(folder: Path) -> None:
-    """Write the weights, converted for OpenVINO, which takes as long as twenty tests."""
-    write_model(folder / "e5-small")
-
-    async def convert() -> None:
-        async with open_embedder(EmbedderSettings(folder=folder / "e5-small")):
-            pass
-
-    anyio.run(convert)
 
 
 @pytest.fixture(scope="session")

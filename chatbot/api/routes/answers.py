@@ -21,12 +21,13 @@ from chatbot.api.routes.chat import (
     respond,
 )
 from chatbot.conversations import Conversation, Feedback, History, Owner
-from chatbot.errors import NotFound, StillRunning
+from chatbot.errors import IndexUnavailable, NotFound, StillRunning
 from chatbot.events import PassageRef
 from chatbot.streams import AnswerId, AnswerLog, BegunAnswer
 from chatbot.transcript import Question
 from knowledge.access import Access
 from knowledge.identity import Principal
+from knowledge.index import IndexUnavailable as IndexAway
 from knowledge.screening import mask
 
 router = APIRouter(prefix="/v1/answers/{answer_id}", tags=["answers"])
@@ -72,7 +73,10 @@ async def source(
         raise NotFound("the answer has no such source")
     ref = refs[n - 1]
     access = Access(tenant=who.tenant, groups=who.groups, as_of=services.now())
-    passage = await services.index.passage(document_id=ref.document_id, version=ref.version, n=ref.n, access=access)
+    try:
+        passage = await services.index.passage(document_id=ref.document_id, version=ref.version, n=ref.n, access=access)
+    except IndexAway as exc:
+        raise IndexUnavailable from exc
     if passage is None:
         raise NotFound("the bank has withdrawn this document")
     return SourceText(

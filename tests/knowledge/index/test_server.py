@@ -13,7 +13,6 @@ from uuid import uuid4
 import anyio
 import pytest
 from aiohttp import web
-from aiohttp.test_utils import TestServer as HttpServer
 from pydantic import ValidationError
 from qdrant_client.common import client_exceptions
 from qdrant_client.http import exceptions
@@ -34,6 +33,7 @@ from tests.certificates import certificates
 from tests.knowledge.conftest import CUSTOMER, numbered
 from tests.knowledge.index.conformance import EngineConformance, OpenAgain
 from tests.knowledge.index.points import VECTORS
+from tests.qdrant_server import FakeServer, ok
 
 pytestmark = pytest.mark.anyio
 TIMEOUTS = {"read_timeout": 10.0, "write_timeout": 30.0}
@@ -85,72 +85,6 @@ def test_every_exception_that_the_client_declares_is_translated() -> None:
     assert len(kinds) >= 5
     assert [kind for kind in kinds if not issubclass(kind, CLIENT_ERRORS)] == []
     assert issubclass(TimeoutError, CLIENT_ERRORS)
-
-
-class FakeServer:
-    """Speaks just enough of Qdrant's API to boot an index, then answers every search as it is told."""
-
-    def __init__(self) -> None:
-        self.version = "1.20.0"
-        self.answer: web.Response | None = None
-        self.aliased = True
-        self.indexed: list[str] = []
-        self.others: list[str] = []
-        self.release = anyio.Event()
-        app = web.Application()
-        app.router.add_get("/", self.root)
-        app.router.add_get("/aliases", self.aliases)
-        app.router.add_get("/collections", self.collections)
-        app.router.add_get("/collections/kb-1", self.collection)
-        app.router.add_get("/collections/kb-1/exists", self.exists)
-        app.router.add_put("/collections/kb-1/index", self.index_field)
-        app.router.add_post("/collections/kb-1/points/query/batch", self.query)
-        app.router.add_route("*", "/{rest:.*}", self.other)
-        self.server = HttpServer(app)
-
-    async def root(self, _: web.Request) -> web.Response:
-        return web.json_response({"title": "qdrant - vector search engine", "version": self.version, "commit": "x"})
-
-    async def aliases(self, _: web.Request) -> web.Response:
-        present = [{"alias_name": "kb", "collection_name": "kb-1"}] if self.aliased else []
-        return ok({"aliases": present})
-
-    async def collections(self, _: web.Request) -> web.Response:
-        return ok({"collections": []})
-
-    async def exists(self, _: web.Request) -> web.Response:
-        return ok({"exists": True})
-
-    async def other(self, request: web.Request) -> web.Response:
-        self.others.append(f"{request.method} {request.path}")
-        return web.Response(status=403)
-
-    async def collection(self, _: web.Request) -> web.Response:
-        params = {"vectors": {"dense": {"size": 384, "distance": "Cosine"}}, "sparse_vectors": {"terms": {}}}
-        optimizer = {"deleted_threshold": 0.2, "vacuum_min_vector_number": 1000, "default_segment_number": 0}
-        config = {
-            "params": params,
-            "hnsw_config": {"m": 16, "ef_construct": 100, "full_scan_threshold": 10000},
-            "optimizer_config": optimizer | {"flush_interval_sec": 5},
-            "metadata": {"embedder": "e5-small"},
-        }
-        info = {"status": "green", "optimizer_status": "ok", "segments_count": 1, "payload_schema": {}}
-        return ok(info | {"config": config})
-
-    async def index_field(self, request: web.Request) -> web.Response:
-        assert request.query["wait"] == "true"
-        self.indexed.append((await request.json())["field_name"])
-        return ok({"operation_id": 1, "status": "completed"})
-
-    async def query(self, _: web.Request) -> web.Response:
-        if self.answer is not None:
-            return self.answer
-        await self.release.wait()
-        return web.Response(status=500)
-
-
-def ok(result: object) -> web.Response:
-    return web.json_response({"result": result, "status": "ok", "time": 0.0})
 
 
 @pytest.fixture

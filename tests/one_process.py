@@ -1,0 +1,202 @@
+"""Both services in one process, as `make run` has them, over stores of a test's own that can be taken away."""
+
+import json
+import math
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import anyio
+import httpx2
+from fastapi import FastAPI
+from opentelemetry.sdk.trace import TracerProvider
+from pydantic import SecretStr
+from sqlalchemy import event
+from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from chatbot.answerability import AnswerabilitySettings
+from chatbot.app import create_app as create_chat_app
+from chatbot.limits import LedgerSettings, Limit, LimitSettings
+from chatbot.services import TurnSettings
+from chatbot.settings import Settings as ChatSettings
+from chatbot.wiring import open_services as open_chat
+from edge import bind, listening
+from evals.sample_bank import SAMPLE_BANK
+from ingest.app import create_app as create_staff_app
+from ingest.jobs import JobBrokerSettings
+from ingest.parsing import Readers
+from ingest.settings import Settings as StaffSettings
+from ingest.wiring import open_services as open_staff
+from knowledge.embedding import Embedder
+from knowledge.identity import ROLES, AuthSettings
+from knowledge.index import IndexSettings, open_index
+from knowledge.storage import close_engine, open_engine
+from knowledge.terms import Terms
+from llm_server.scripted import ScriptedModel, write_tokenizer
+from tests.conftest import RedisServer
+from tests.every_route import TEXT, WELL_FORMED, WORD, Requests, addresses
+from tests.ingest.keys import ISSUER, key_and_token
+from tests.patience import patient
+
+TITLE = TEXT[:60]
+OFTEN = Limit(tokens_per_minute=10**7, requests_per_minute=1000, concurrent=100, tokens_per_day=10**8)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stores:
+    """What both services use, and the parts that take long to load."""
+
+    redis: RedisServer
+    model: ScriptedModel
+    database_url: str
+    index: IndexSettings
+    weights: Path
+    embedder: Embedder
+    terms: Terms
+    readers: Readers
+
+
+@dataclass(frozen=True, kw_only=True)
+class Api:
+    """A service that listens, a client of it, and a maker of the headers of whoever asks (subject, roles…)."""
+
+    app: FastAPI
+    http: httpx2.AsyncClient
+    headers: Callable[..., dict[str, str]]
+
+    async def ask_everything(self, given: Mapping[str, Any]) -> dict[str, httpx2.Response]:
+        """Send the request of every address, one after the other; return each reply that ended."""
+        requests = Requests(app=self.app, given={**WELL_FORMED, **given})
+        replies: dict[str, httpx2.Response] = {}
+        for address in addresses(self.app):
+            # Who forgives what was spent is named in the log (docs/runbooks/limits.md).
+            who = "an-admin" if "admin" in address.path else WORD
+            headers = self.headers(who, *sorted(ROLES)) | {"idempotency-key": f"{WORD}-{uuid4().hex}"}
+            if "answer_id" in address.path:
+                headers["last-event-id"] = f"{given['answer_id']}.1"
+            if "job_id" in address.path:
+                headers["last-event-id"] = f"{given['job_id']}.1"
+            # The events of a job that does not end are left after a moment.
+            with anyio.move_on_after(1 if address.path.endswith("/events") else math.inf):
+                replies[str(address)] = await self.http.request(**requests.of(address, headers=headers))
+        return replies
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bank:
+    """Both services and their stores. Customers, staff, questions and documents are named by canaries."""
+
+    chat: Api
+    staff: Api
+    stores: Stores
+
+    async def ask(self, name: str) -> dict[str, Any]:
+        """Ask a question, which a name tells from others, read its answer to the end, and return what accepted it."""
+        headers = self.chat.headers(WORD, "customer")
+        reply = await self.chat.http.post("/v1/chat", json={"message": f"{TEXT} {name}"}, headers=headers)
+        assert reply.status_code == 200, reply.text
+        accepted: dict[str, Any] = json.loads(reply.text.split("data: ")[1].partition("\n")[0])
+        return accepted
+
+    async def hand_in(self, name: str) -> dict[str, Any]:
+        """Upload a document and return its job."""
+        file = (f"{WORD}-{name}.md", f"# {TITLE}\n\n{TEXT}\n\n{name}\n".encode())
+        headers = self.staff.headers(WORD, "staff")
+        reply = await self.staff.http.post(
+            "/v1/documents", files={"file": file}, data={"title": TITLE}, headers=headers
+        )
+        assert reply.status_code == 202, reply.text
+        job: dict[str, Any] = reply.json()
+        return job
+
+    async def approve(self, job: Mapping[str, Any]) -> None:
+        """Wait until a document is indexed, and have a second person approve it."""
+        headers = self.staff.headers(f"{WORD}-2", "staff", "approver")
+        path = f"/v1/documents/{job['document_id']}/versions/{job['version']}/approve"
+        with anyio.fail_after(patient(10)):
+            while (await self.staff.http.get(f"/v1/jobs/{job['job_id']}", headers=headers)).json()["state"] != "done":
+                await anyio.sleep(0.01)
+        reply = await self.staff.http.post(path, headers=headers, json={})
+        assert reply.status_code == 200, reply.text
+
+    async def until_answered(self) -> None:
+        """Ask until the model is asked: what is approved may be read two seconds later."""
+        with anyio.fail_after(patient(10)):
+            while not self.stores.model.stats().started:
+                await self.ask("once more")
+
+    async def ask_everything(self, given: Mapping[str, Any]) -> dict[str, httpx2.Response]:
+        """Ask every address of both services; return each reply by the service's name and its address."""
+        replies: dict[str, httpx2.Response] = {}
+
+        async def ask(name: str, api: Api) -> None:
+            for address, reply in (await api.ask_everything(given)).items():
+                replies[f"{name} {address}"] = reply
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(ask, "chat", self.chat)
+            tasks.start_soon(ask, "staff", self.staff)
+        return replies
+
+
+@asynccontextmanager
+async def open_bank(folder: Path, stores: Stores, provider: TracerProvider) -> AsyncGenerator[Bank]:
+    """Open both services over these stores and listen."""
+    token, file = key_and_token(folder)
+    auth = AuthSettings(issuer=ISSUER, public_key_file=file)
+    shared: dict[str, Any] = {
+        "auth": auth,
+        "bank_file": SAMPLE_BANK,
+        "data_dir": folder / "data",
+        "redis_url": SecretStr(stores.redis.url),
+        "weights_dir": stores.weights,
+    }
+    chat_settings = ChatSettings(
+        **shared,
+        audit_key=SecretStr("a key for the tests"),
+        turn=TurnSettings(answerability=AnswerabilitySettings(threshold=0, least_dense=-1)),  # the model is asked
+        llm_urls=stores.model.url,
+        llm_tokenizer=write_tokenizer(folder / "tokenizer"),
+        llm_profile="scripted",
+        ledger=LedgerSettings(limits=LimitSettings(user=OFTEN)),
+    )
+    staff_settings = StaffSettings(**shared, delivery=JobBrokerSettings(queue=f"ingest-{uuid4().hex}"))
+    async with AsyncExitStack() as stack:
+        enter = stack.enter_async_context
+        engine = impatient(open_engine(stores.database_url))
+        stack.push_async_callback(close_engine, engine)
+        index = await enter(open_index(stores.index, stores.embedder, stores.terms))
+        staff = await enter(open_staff(staff_settings, index=index, engine=engine, parser=stores.readers))
+        chat = await enter(open_chat(chat_settings, engine=engine, index=index))
+        chat_app = create_chat_app(chat, tracer_provider=provider)
+        staff_app = create_staff_app(staff, chat.banks, tracer_provider=provider)
+
+        def headers(sub: str, *roles: str) -> dict[str, str]:
+            return {"authorization": f"Bearer {token(sub, *roles)}"}
+
+        apis: list[Api] = []
+        for app in (chat_app, staff_app):
+            bound = bind("127.0.0.1", 0)
+            stack.callback(bound.close)
+            await enter(listening(app, bound))
+            url = f"http://127.0.0.1:{bound.getsockname()[1]}"
+            client = await enter(httpx2.AsyncClient(base_url=url, timeout=20))
+            apis.append(Api(app=app, http=client, headers=headers))
+        yield Bank(chat=apis[0], staff=apis[1], stores=stores)
+
+
+def impatient(engine: AsyncEngine) -> AsyncEngine:
+    """Have SQLite give up a lock after a moment: how long it waits is not what is tested."""
+
+    def shorten(connection: Any, _entry: ConnectionPoolEntry) -> None:
+        if engine.dialect.name == "sqlite":
+            cursor = connection.cursor()
+            cursor.execute("PRAGMA busy_timeout=50")
+            cursor.close()
+
+    event.listen(engine.sync_engine, "connect", shorten)
+    return engine

@@ -1,0 +1,90 @@
+"""What stands in for a Qdrant server: it speaks just enough of its API to boot an index."""
+
+from collections.abc import Awaitable, Callable
+
+import anyio
+from aiohttp import web
+from aiohttp.test_utils import TestServer as HttpServer
+
+
+class FakeServer:
+    """Answers every search as it is told; `dimensions` are the embedder's."""
+
+    def __init__(self, *, dimensions: int = 384) -> None:
+        self.dimensions = dimensions
+        self.version = "1.20.0"
+        self.repeats = False
+        """Whether it fails at searches and writes, and repeats what it was sent: of points what is stored with them."""
+        self.answer: web.Response | None = None
+        self.aliased = True
+        self.indexed: list[str] = []
+        self.others: list[str] = []
+        self.release = anyio.Event()
+        app = web.Application(middlewares=[self.repeat])
+        app.router.add_get("/", self.root)
+        app.router.add_get("/aliases", self.aliases)
+        app.router.add_get("/collections", self.collections)
+        app.router.add_get("/collections/kb-1", self.collection)
+        app.router.add_get("/collections/kb-1/exists", self.exists)
+        app.router.add_put("/collections/kb-1/index", self.index_field)
+        app.router.add_post("/collections/kb-1/points/query/batch", self.query)
+        app.router.add_post("/collections/kb-1/points/count", self.count)
+        app.router.add_route("*", "/{rest:.*}", self.other)
+        self.server = HttpServer(app)
+
+    @web.middleware
+    async def repeat(
+        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        if self.repeats and request.method != "GET" and not request.path.endswith("/count"):
+            sent = await request.text()
+            return web.Response(status=500, text=f"cannot take {sent.partition('payload')[2] or sent}")
+        return await handler(request)
+
+    async def root(self, _: web.Request) -> web.Response:
+        return web.json_response({"title": "qdrant - vector search engine", "version": self.version, "commit": "x"})
+
+    async def aliases(self, _: web.Request) -> web.Response:
+        present = [{"alias_name": "kb", "collection_name": "kb-1"}] if self.aliased else []
+        return ok({"aliases": present})
+
+    async def collections(self, _: web.Request) -> web.Response:
+        return ok({"collections": [{"name": "kb-1"}] if self.aliased else []})
+
+    async def exists(self, _: web.Request) -> web.Response:
+        return ok({"exists": True})
+
+    async def other(self, request: web.Request) -> web.Response:
+        self.others.append(f"{request.method} {request.path}")
+        return web.Response(status=403)
+
+    async def collection(self, _: web.Request) -> web.Response:
+        dense = {"size": self.dimensions, "distance": "Cosine"}
+        params = {"vectors": {"dense": dense}, "sparse_vectors": {"terms": {}}}
+        optimizer = {"deleted_threshold": 0.2, "vacuum_min_vector_number": 1000, "default_segment_number": 0}
+        config = {
+            "params": params,
+            "hnsw_config": {"m": 16, "ef_construct": 100, "full_scan_threshold": 10000},
+            "optimizer_config": optimizer | {"flush_interval_sec": 5},
+            "metadata": {"embedder": "e5-small"},
+        }
+        info = {"status": "green", "optimizer_status": "ok", "segments_count": 1, "payload_schema": {}}
+        return ok(info | {"config": config})
+
+    async def count(self, _: web.Request) -> web.Response:
+        return ok({"count": 0})
+
+    async def index_field(self, request: web.Request) -> web.Response:
+        assert request.query["wait"] == "true"
+        self.indexed.append((await request.json())["field_name"])
+        return ok({"operation_id": 1, "status": "completed"})
+
+    async def query(self, _: web.Request) -> web.Response:
+        if self.answer is not None:
+            return self.answer
+        await self.release.wait()
+        return web.Response(status=500)
+
+
+def ok(result: object) -> web.Response:
+    return web.json_response({"result": result, "status": "ok", "time": 0.0})
