@@ -373,7 +373,13 @@ async def run(profile: str, data: Path, *, once: bool) -> int:
             await wait_for_model(model, data)
         services = await stack.enter_async_context(open_chat(settings, engine=engine, index=index))
         demo = demo_signer(settings.demo_key_file)  # none beside somebody else's tokens, and none off loopback
-        staff_api = create_staff(staff, services.banks, tracer_provider=provider)
+        staff_api = create_staff(
+            staff,
+            services.banks,
+            tracer_provider=provider,
+            demo=None if demo is None else demo.token,
+            demo_tenant=settings.demo_tenant,
+        )
         chat = create_chat(services, tracer_provider=provider, demo=demo, demo_tenant=settings.demo_tenant)
         await stack.enter_async_context(listening(staff_api, staff_socket))
         await stack.enter_async_context(listening(chat, chat_socket))

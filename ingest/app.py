@@ -8,7 +8,7 @@ from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from edge import add_response_headers, security_headers, serve_page
-from ingest.api import ROUTERS, install_problems, problem
+from ingest.api import ROUTERS, SignToken, demo_router, install_problems, problem
 from ingest.errors import TooLarge
 from ingest.services import Services
 from knowledge.bank import Banks
@@ -31,8 +31,15 @@ class DeclaredLength:
             await self._app(scope, receive, send)
 
 
-def create_app(services: Services, banks: Banks, *, tracer_provider: TracerProvider | None = None) -> FastAPI:
-    """Return the application, with the page of these banks.
+def create_app(
+    services: Services,
+    banks: Banks,
+    *,
+    tracer_provider: TracerProvider | None = None,
+    demo: SignToken | None = None,
+    demo_tenant: str = "hanbit",
+) -> FastAPI:
+    """Return the application, with the page of these banks; `demo` adds the demo sign-in.
 
     Jobs are done where the services were opened (`ingest.wiring`).
     """
@@ -54,5 +61,7 @@ def create_app(services: Services, banks: Banks, *, tracer_provider: TracerProvi
     install_problems(app)
     for router in ROUTERS:
         app.include_router(router)
-    serve_page(app, "ingest.api", banks)
+    if demo is not None:
+        app.include_router(demo_router(demo, tenant=demo_tenant))
+    serve_page(app, "ingest.api", banks, demo=demo is not None)
     return app

@@ -72,7 +72,9 @@ def chat_app(folder: Path, authenticator: Authenticator, provider: TracerProvide
 
 def staff_app(_folder: Path, authenticator: Authenticator, provider: TracerProvider | None = None) -> FastAPI:
     parts = Parts(authenticator=authenticator, metrics=StaffMetrics(), blobs=SimpleNamespace(most_bytes=2**20))
-    return create_staff_app(cast("StaffServices", parts), sample_banks(), tracer_provider=provider)
+    return create_staff_app(
+        cast("StaffServices", parts), sample_banks(), tracer_provider=provider, demo=lambda who: (who.sub, 0)
+    )
 
 
 @dataclass(frozen=True)

@@ -45,7 +45,7 @@ def chat_openapi() -> str:
 def staff_openapi() -> str:
     """Return the staff API's OpenAPI document."""
     services = SimpleNamespace(blobs=SimpleNamespace(most_bytes=1))
-    app = create_staff_app(cast("StaffServices", services), sample_banks())
+    app = create_staff_app(cast("StaffServices", services), sample_banks(), demo=lambda _: ("", 0))
     return json.dumps(app.openapi(), ensure_ascii=False, indent=1) + "\n"
 
 

@@ -43,16 +43,20 @@ for (const button of document.querySelectorAll("[data-language]")) {
 }
 byId("sign-in").addEventListener("submit", (event) => {
   event.preventDefault();
-  void signIn(byId("token").value.trim());
+  void signIn(() => byId("token").value.trim());
 });
+for (const button of document.querySelectorAll("#demo button")) {
+  button.addEventListener("click", () => void signIn(() => page.api.demoToken(button.dataset.role)));
+}
 byId("sign-out").addEventListener("click", () => signOut(null));
 addEventListener("hashchange", () => void open());
-byId("token").focus();
+byId("demo").hidden = byId("demo").dataset.demo === "";
+firstField().focus();
 
-async function signIn(token) {
+async function signIn(obtainToken) {
   byId("sign-in-problem").replaceChildren();
-  page.api.useToken(token);
   try {
+    page.api.useToken(await obtainToken());
     page.me = await page.api.me();
   } catch (error) {
     byId("sign-in-problem").replaceChildren(troubleLine(error));
@@ -73,7 +77,12 @@ function signOut(error) {
   for (const section of document.querySelectorAll("main > section")) section.hidden = true;
   inside(false);
   byId("sign-in-problem").replaceChildren(...(error ? [troubleLine(error)] : []));
-  byId("token").focus();
+  firstField().focus();
+}
+
+/** Return what somebody who is not signed in uses first. */
+function firstField() {
+  return byId("demo").hidden ? byId("token") : byId("demo").querySelector("button");
 }
 
 function inside(isInside) {
