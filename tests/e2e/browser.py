@@ -39,7 +39,7 @@ WAIT = 20_000
 
 # Runs before the page's own scripts: what grows, what a screen reader is told, and what the policy refused.
 WATCH = """
-window.seen = { lengths: [], spoken: [], violations: [] };
+window.seen = { lengths: [], waited: [], spoken: [], violations: [] };
 document.addEventListener("securitypolicyviolation", (event) => window.seen.violations.push(event.violatedDirective));
 addEventListener("DOMContentLoaded", () => {
   new MutationObserver(() => {
@@ -47,6 +47,9 @@ addEventListener("DOMContentLoaded", () => {
     const length = bodies.length ? bodies[bodies.length - 1].textContent.length : 0;
     if (length && length !== window.seen.lengths.at(-1)) window.seen.lengths.push(length);
   }).observe(document.getElementById("messages"), { childList: true, subtree: true, characterData: true });
+  new MutationObserver((records) => {
+    for (const { target, oldValue } of records) if (target.closest(".status")) window.seen.waited.push(oldValue);
+  }).observe(document.getElementById("messages"), { subtree: true, attributeFilter: ["data-i18n"], attributeOldValue: true });
   new MutationObserver((records) => {
     for (const record of records) for (const node of record.addedNodes) window.seen.spoken.push(node.textContent);
   }).observe(document.getElementById("announcements"), { childList: true });

@@ -66,6 +66,8 @@ async def test_an_answer_grows_before_the_eyes_and_its_citation_opens_the_passag
     lengths = await desk.evaluate("window.seen.lengths")
     assert len(lengths) >= 3
     assert lengths == sorted(lengths)
+    waited = [said for said in await desk.evaluate("window.seen.waited") if said]
+    assert list(dict.fromkeys(waited)) == ["searching", "reading", "checking"]
     assert await words(answer) == ANSWER
     await expect(answer.locator(".stamp")).to_have_text("은행 문서에서 확인한 답변입니다.")
 

@@ -209,7 +209,7 @@ export class Chat {
     const take = {
       accepted: () => this.#accepted(event, running),
       queued: () => view.wait(...queueText(event)),
-      sources: () => view.sources(event.items),
+      sources: () => this.#found(event.items, running),
       token: () => this.#grew(event.text, running),
       citation: () => view.cite(event),
       related: () => view.relate(event.items),
@@ -220,7 +220,7 @@ export class Chat {
     }[event.type];
     take?.(); // events of a later server are none of this page's business
     if (running.stopping && !running.ended) view.wait("stopping");
-    else if (running.lost && event.type !== "reconnecting" && !running.ended) view.wait("checking");
+    else if (running.lost && event.type !== "reconnecting" && !running.ended) view.wait(view.text ? "checking" : "reading");
     running.lost = event.type === "reconnecting";
   }
 
@@ -228,11 +228,16 @@ export class Chat {
     const isNew = this.conversationId !== conversationId;
     showUnderstanding(running.turn.question, understoodAs);
     running.view.answerId = answerId;
-    running.view.wait("checking");
+    running.view.wait("searching");
     this.conversationId = conversationId;
     this.#lastId = answerId; // an answer's message bears its answer's id
     if (isNew) this.#hooks.began(conversationId);
     if (running.stopping) this.#cancel(running);
+  }
+
+  #found(items, { view }) {
+    view.sources(items);
+    view.wait("reading");
   }
 
   #grew(text, { view }) {
