@@ -77,7 +77,7 @@ class ScriptedModel:
         self._prompts: deque[tuple[str | None, Sequence[int]]] = deque(maxlen=64)
 
     def tell(self, **changes: object) -> Behaviour:
-        """Change fields of the behaviour; stalled and hung requests go on with it."""
+        """Change fields of the behaviour; stalled and hung requests go on with it, running ones at its pace."""
         fields = {**msgspec.structs.asdict(self.behaviour), **changes}
         return self._set_behaviour(msgspec.convert(fields, Behaviour))
 
@@ -311,7 +311,7 @@ class ScriptedModel:
                 _cut(http_request)
                 return
             await asyncio.sleep(pause)
-            pause = behaviour.token_seconds
+            pause = self.behaviour.token_seconds
             yield token
 
     def _cached_tokens(self, request: GenerationRequest) -> int:

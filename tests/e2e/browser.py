@@ -34,6 +34,7 @@ ANSWER = " ".join(SENTENCES)
 # The tokens of the scripted model are bytes: at this pace a sentence takes about half a second.
 SECONDS_A_TOKEN = 0.005
 SLOWLY = 0.02  # so that a busy machine still finds the answer unfinished
+HELD = 1.0  # seconds a token, within the model's deadline: an answer that is told to go on so stays unfinished
 SLOTS_OF_A_CUSTOMER = 4
 WAIT = 20_000
 
@@ -49,7 +50,9 @@ addEventListener("DOMContentLoaded", () => {
   }).observe(document.getElementById("messages"), { childList: true, subtree: true, characterData: true });
   new MutationObserver((records) => {
     for (const { target, oldValue } of records) if (target.closest(".status")) window.seen.waited.push(oldValue);
-  }).observe(document.getElementById("messages"), { subtree: true, attributeFilter: ["data-i18n"], attributeOldValue: true });
+  }).observe(document.getElementById("messages"), {
+    subtree: true, attributeFilter: ["data-i18n"], attributeOldValue: true,
+  });
   new MutationObserver((records) => {
     for (const record of records) for (const node of record.addedNodes) window.seen.spoken.push(node.textContent);
   }).observe(document.getElementById("announcements"), { childList: true });

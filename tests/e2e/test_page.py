@@ -9,6 +9,7 @@ from playwright.async_api import Browser, Page, expect
 
 from tests.e2e.browser import (
     ANSWER,
+    HELD,
     NEEDS_CHROMIUM,
     QUESTION,
     SECONDS_A_TOKEN,
@@ -341,9 +342,10 @@ async def test_a_lost_connection_is_resumed_and_no_word_is_missing_or_twice(
 async def test_after_a_reload_and_on_a_second_device_the_running_answer_goes_on(
     browser: Browser, desk: Page, scripted: Product
 ) -> None:
-    await scripted.tell(token_seconds=3 * SLOWLY)  # a page is loaded twice meanwhile
+    await scripted.tell(token_seconds=SLOWLY)
     answer = await ask(desk)
     await expect(answer.locator(".body")).to_contain_text(SENTENCES[0])
+    await scripted.tell(token_seconds=HELD)
     await desk.reload()
     await expect(answer).to_have_attribute("aria-busy", "true")
     await expect(answer.locator(".body")).to_contain_text(SENTENCES[0])
@@ -353,6 +355,7 @@ async def test_after_a_reload_and_on_a_second_device_the_running_answer_goes_on(
         await phone.goto(address.replace("#", "?again#"))  # a load, not a jump in the page that knows another customer
         elsewhere = phone.locator(".answer")
         await expect(elsewhere).to_have_attribute("aria-busy", "true")
+        await scripted.tell(token_seconds=0.0)
         for view in (answer, elsewhere):
             await finished(view)
             assert await words(view) == ANSWER
