@@ -84,8 +84,9 @@ async def test_one_uploads_and_the_other_approves_without_a_token(bank: Bank) ->
         await assert_readable(page)
         await page.keyboard.press("Enter")
         await expect(page.locator("#who-name")).to_contain_text("demo uploader")
-        file = {"name": "terms.md", "mimeType": "", "buffer": samples.MARKDOWN.encode()}
-        await page.locator("#file-input").set_input_files(file)
+        await page.locator("#file-input").set_input_files(
+            {"name": "terms.md", "mimeType": "", "buffer": samples.MARKDOWN.encode()}
+        )
         await expect(page.locator("#files > li[data-state=done]")).to_have_count(1)
         await page.locator("#sign-out").click()
         await page.get_by_role("button", name="Enter as approver").click()
