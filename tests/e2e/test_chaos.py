@@ -3,15 +3,19 @@
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from chatbot.audit import AuditKeys, Closed, Opened
+from chatbot.settings import Settings as ChatSettings
 from tests.e2e.chaos.differences import Kept, cost_of, of_answer, of_bill, on_share
 from tests.e2e.chaos.schedule import CHOICES, schedule
+from tests.e2e.conftest import chat_environment
 from tests.e2e.events import SentEvent
 
+MODEL = {"LLM_URLS": "http://model:8000", "LLM_TOKENIZER": "/models/t", "LLM_PROFILE": "scripted"}
 TENANT, KEYS = "hanbit", AuditKeys(b"a key of sixteen")
 USAGE = {"prompt_tokens": 100, "cached_tokens": 0, "answer_tokens": 7, "thinking_tokens": 0}
 DONE = {"finish_reason": "stop", "usage": USAGE, "grounded": True, "limits": {"limit_tokens": 1000}}
@@ -50,6 +54,15 @@ def with_message(**changed: object) -> Kept:
 def closed_with(**changed: Any) -> Kept:
     fields = {name: getattr(CLOSED, name) for name in CLOSED.__struct_fields__}
     return replace(KEPT, entries=[OPENED, Closed(**{**fields, **changed})])
+
+
+def test_a_replica_of_make_chaos_starts_with_nothing_but_what_it_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("BANK_FILE")  # the tests' own, which a command has not
+    for name, value in chat_environment(tmp_path / "key", "redis://nowhere", **MODEL).items():
+        monkeypatch.setenv(name, value)
+    assert ChatSettings().bank_file is not None
 
 
 def test_a_seed_makes_the_same_faults_and_every_kind_of_them() -> None:
