@@ -1,5 +1,6 @@
 """The SQL engine that catalogue, audit and withdrawals share, and a lock between their processes."""
 
+import functools
 import sqlite3
 from hashlib import sha256
 from pathlib import Path
@@ -33,6 +34,7 @@ def open_engine(url: str) -> AsyncEngine:
     if is_sqlite:
         if engine.url.database:
             Path(engine.url.database).parent.mkdir(parents=True, exist_ok=True)
+        event.listen(engine.sync_engine, "connect", _stop_once)
         event.listen(engine.sync_engine, "connect", _write_ahead)
     return engine
 
@@ -53,6 +55,16 @@ async def transaction_lock(connection: AsyncConnection, name: str) -> None:
         return
     number = int.from_bytes(sha256(f"bank-chatbot {name}".encode()).digest()[:8], signed=True)
     await connection.execute(select(func.pg_advisory_xact_lock(number)))
+
+
+def _stop_once(connection: Any, _entry: ConnectionPoolEntry) -> None:
+    """Have a second stop of a connection wait for the first one.
+
+    SQLAlchemy stops a connection again whose closing was cancelled. aiosqlite's thread (0.22.1) ends with the first
+    stop and answers no other, so that its task would never end, nor the process.
+    """
+    driver = connection.driver_connection
+    driver.stop = functools.cache(driver.stop)
 
 
 def _write_ahead(connection: object, _entry: ConnectionPoolEntry) -> None:

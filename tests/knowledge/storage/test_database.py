@@ -1,6 +1,8 @@
 """The SQL engine, where SQLite needs care, and where a server gives no answer."""
 
+import asyncio
 import sqlite3
+import threading
 import time
 from contextlib import closing
 from pathlib import Path
@@ -73,3 +75,22 @@ async def test_a_query_that_is_given_up_is_left_in_time_although_its_server_stan
                     with anyio.CancelScope(shield=True):
                         await close_engine(engine)
                     assert time.monotonic() - began < patient(CLOSE_SECONDS + 1)
+
+
+def test_a_process_ends_although_a_query_of_sqlite_is_given_up_as_it_does(tmp_path: Path) -> None:
+    """A second stop of a connection, behind the first, would wait for a thread that has ended, and the loop for it."""
+    path = tmp_path / "bank.db"
+
+    async def give_up() -> None:
+        engine = open_engine(f"sqlite+aiosqlite:///{path}")
+        async with engine.connect() as connection:
+            with anyio.move_on_after(0.2) as waiting:
+                await connection.exec_driver_sql("BEGIN IMMEDIATE")
+        assert waiting.cancelled_caught
+
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        process = threading.Thread(target=asyncio.run, args=(give_up(),), daemon=True)
+        process.start()
+        process.join(patient(10))
+        assert not process.is_alive()
