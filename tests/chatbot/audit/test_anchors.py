@@ -92,6 +92,12 @@ async def test_a_file_is_never_written_twice(store: AnchorStore) -> None:
     assert store.names() == ["2024-10-04.json"]
 
 
+@pytest.mark.usefixtures("s3")
+async def test_a_bucket_that_is_not_there_is_no_anchor_that_was_there() -> None:
+    with pytest.raises(OSError, match="bucket"):
+        open_anchors("s3://no-such-bucket/audit").write_once("2026-09-30-w.json", b"{}")
+
+
 async def test_two_replicas_make_one_anchor(engine: AsyncEngine, store: AnchorStore, clock: Clock) -> None:
     names: list[str | None] = []
     async with open_audit(engine, SETTINGS) as first, open_audit(engine, SETTINGS) as second:

@@ -188,6 +188,8 @@ async def test_readers_of_an_answer_of_a_customer_and_of_a_process_are_bounded(
                 registry.reading(kim, theirs.answer_id),
             ):
                 pytest.fail("a fifth reader of the process")
+        with registry.reading(lee, beside.answer_id), pytest.raises(RateLimited):
+            registry.check_readers(lee)  # who has left has freed one place, and those who read on keep theirs
     with registry.reading(lee, mine.answer_id), registry.reading(lee, mine.answer_id):
         registry.check_readers(lee)
 
