@@ -105,7 +105,9 @@ def lines() -> Iterator[io.StringIO]:
 @asynccontextmanager
 async def opened(make: Any, folder: Path, lines: io.StringIO) -> AsyncGenerator[Served]:
     token, file = key_and_token(folder)
-    authenticator = Authenticator(KeyFile(file.read_bytes()), AuthSettings(issuer=ISSUER, public_key_file=file))
+    authenticator = Authenticator(
+        {ISSUER: KeyFile(file.read_bytes())}, AuthSettings(issuer=ISSUER, public_key_file=file)
+    )
     with listening_to(lines) as told:
         app = make(folder, authenticator, told.provider)
         transport = httpx2.ASGITransport(app=app, raise_app_exceptions=False)

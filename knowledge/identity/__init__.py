@@ -1,14 +1,9 @@
 """Authentication: bearer tokens (JWT) verified into a `Principal`."""
 
+from knowledge.identity.errors import KeysUnavailable, TokenRefused
+from knowledge.identity.issuers import AuthSettings
 from knowledge.identity.principal import ROLES, Principal, Role
-from knowledge.identity.tokens import (
-    Authenticator,
-    AuthSettings,
-    KeyFile,
-    KeysUnavailable,
-    TokenRefused,
-    open_authenticator,
-)
+from knowledge.identity.tokens import Authenticator, KeyFile, open_authenticator
 
 __all__ = [
     "ROLES",

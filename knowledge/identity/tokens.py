@@ -1,20 +1,14 @@
 """Verifies bearer tokens (JWT, RFC 7519): signature, issuer, audience and expiry.
 
-Keys come from the identity provider's JWKS (RFC 7517; fetched with a deadline, cached, fetched again for an unknown key
-id) or from one public key file. Only RS256 and ES256 are accepted, whatever the token's header names.
-
-IdentityError
-├── TokenRefused      missing, expired, or with a wrong signature, issuer, audience or claim
-├── KeysUnavailable   the identity provider's keys cannot be fetched
-└── KeySetRefused     what it publishes is no key set; keys that are known stay
+A token is judged by the issuer that it names: by its keys, its audience and its map of claims, and by no other's. Keys
+come from the identity provider's JWKS (RFC 7517; fetched with a deadline, cached, fetched again for an unknown key id)
+or from one public key file. Only RS256 and ES256 are accepted, whatever the token's header names.
 """
 
 import json
 import time
-import unicodedata
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any, Protocol
 
 import aiohttp
@@ -27,71 +21,26 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 from jwt.types import Options
-from pydantic import BaseModel, Field, model_validator
 
-from knowledge.access import EVERY_CUSTOMER
-from knowledge.identity.principal import ROLES, Principal
+from knowledge.identity.claims import leaves_groups_out, principal_of
+from knowledge.identity.errors import KeySetRefused, KeysUnavailable, TokenRefused
+from knowledge.identity.issuers import AuthSettings, Issuer
+from knowledge.identity.principal import Principal
 
 log = structlog.get_logger(__name__)
 
 ALGORITHMS = ("RS256", "ES256")
-LONGEST_SUBJECT = 200
-LONGEST_TENANT = 100
-"""Characters: what the SQL tables hold."""
-LONGEST_NAME = 100
-MOST_NAMES = 200
-"""Characters of a role or a group, and how many a token may have of each: every search and audit row carries them."""
 _MOST_KEY_SET_BYTES = 1024 * 1024
 _MOST_KEYS = 100
 _FIRST_KEYS_PAUSE = 1.0
 """Seconds between two fetches while no key is known."""
 _OPTIONS: Options = {
-    "require": ["exp", "iat", "iss", "aud", "sub"],
+    "require": ["exp", "iat", "iss", "aud"],
     # By the machine's clock, which may be hours off: `_require_time` has another.
     "verify_exp": False,
     "verify_iat": False,
     "verify_nbf": False,
 }
-
-
-class IdentityError(Exception):
-    """A token cannot be accepted."""
-
-
-class TokenRefused(IdentityError):
-    """The token is invalid; the message says why and never repeats it."""
-
-
-class KeysUnavailable(IdentityError):
-    """The identity provider's keys cannot be fetched now."""
-
-
-class KeySetRefused(IdentityError):
-    """What the identity provider publishes is no key set."""
-
-
-class AuthSettings(BaseModel, frozen=True):
-    """The accepted issuer, with either `jwks_url` or `public_key_file` as the source of its keys; times in seconds."""
-
-    issuer: str = Field(description="who signs the accepted tokens (`iss`)")
-    audience: str = Field("bank-chatbot", description="for whom they must be (`aud`)")
-    jwks_url: str | None = Field(None, description="where the issuer publishes its keys; this or the key file")
-    public_key_file: Path | None = Field(None, description="the issuer's public key, a file in PEM format")
-    leeway: float = Field(60.0, description="seconds: how far the issuer's clock may be from ours")
-    jwks_timeout: float = Field(3.0, description="seconds: the deadline of fetching the keys")
-    jwks_keep: float = Field(3600.0, description="seconds: after which the keys are fetched anew")
-    jwks_ask_again: float = Field(30.0, description="seconds: at least between two fetches for a key that is unknown")
-    jwks_most_age: float = Field(
-        86400.0,
-        description="seconds: when keys are no longer believed, where the provider is away or answers nonsense",
-    )
-    longest_lifetime: float = Field(86400.0, description="seconds: the most between a token's `iat` and its `exp`")
-
-    @model_validator(mode="after")
-    def _one_source_of_keys(self) -> "AuthSettings":
-        if (self.jwks_url is None) == (self.public_key_file is None):
-            raise ValueError("set AUTH__JWKS_URL or AUTH__PUBLIC_KEY_FILE (one of them): whose tokens are accepted?")
-        return self
 
 
 class Keys(Protocol):
@@ -132,9 +81,15 @@ class Jwks:
     """
 
     def __init__(
-        self, http: aiohttp.ClientSession, settings: AuthSettings, *, clock: Callable[[], float] = time.monotonic
+        self,
+        http: aiohttp.ClientSession,
+        url: str,
+        settings: AuthSettings,
+        *,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._http = http
+        self._url = url
         self._settings = settings
         self._clock = clock
         self._keys: Mapping[str | None, jwt.PyJWK] = {}
@@ -165,13 +120,12 @@ class Jwks:
     async def _fetch(self) -> None:
         """Fetch the key set; where that fails, the present keys stay until they are too old."""
         self._asked_at = self._clock()
-        url = str(self._settings.jwks_url)
         timeout = aiohttp.ClientTimeout(total=self._settings.jwks_timeout)
         try:
-            async with self._http.get(url, timeout=timeout, raise_for_status=True) as response:
+            async with self._http.get(self._url, timeout=timeout, raise_for_status=True) as response:
                 keys = key_set(await read_at_most(response, _MOST_KEY_SET_BYTES))
         except (aiohttp.ClientError, TimeoutError, KeySetRefused) as exc:
-            log.warning("key_set_not_fetched", error=f"{type(exc).__name__}: {exc}"[:200])
+            log.warning("key_set_not_fetched", url=self._url, error=f"{type(exc).__name__}: {exc}"[:200])
             return
         self._keys = keys
         self._fetched_at = self._asked_at = self._clock()
@@ -228,11 +182,15 @@ def _usable(entry: object) -> jwt.PyJWK | None:
 class Authenticator:
     """Turns a bearer token into a `Principal`."""
 
-    def __init__(self, keys: Keys, settings: AuthSettings, *, now: Callable[[], float] = time.time) -> None:
-        """`now` tells the time in Unix seconds that tokens are held against."""
+    def __init__(
+        self, keys: Mapping[str, Keys], settings: AuthSettings, *, now: Callable[[], float] = time.time
+    ) -> None:
+        """`keys` has the keys of every issuer by its name; `now` tells the time in Unix seconds for tokens' times."""
         self._keys = keys
+        self._issuers = {issuer.issuer: issuer for issuer in settings.every_issuer()}
         self._settings = settings
         self._now = now
+        self._told_of_groups: set[str] = set()
 
     async def verify(self, token: str) -> Principal:
         """Return the principal of a token.
@@ -242,17 +200,18 @@ class Authenticator:
             KeysUnavailable: the keys cannot be fetched.
         """
         try:
-            header = jwt.get_unverified_header(token)
-            if header.get("alg") not in ALGORITHMS:
+            unverified = jwt.decode_complete(token, options={"verify_signature": False})
+            if unverified["header"].get("alg") not in ALGORITHMS:
                 raise TokenRefused("the token's algorithm is not accepted")
-            key = await self._keys.key(header.get("kid"))
+            issuer = self._issuer(unverified["payload"].get("iss"))
+            key = await self._keys[issuer.issuer].key(unverified["header"].get("kid"))
             claims = jwt.decode(
                 token,
                 key,
                 # The key's algorithm, never the header's: an RSA key must not be used as an HMAC secret.
                 algorithms=[key.algorithm_name],
-                audience=self._settings.audience,
-                issuer=self._settings.issuer,
+                audience=issuer.audience,
+                issuer=issuer.issuer,
                 options=_OPTIONS,
             )
             _require_time(claims, now=self._now(), leeway=self._settings.leeway)
@@ -261,7 +220,29 @@ class Authenticator:
             raise TokenRefused("the token is not valid") from exc
         if not lifetime <= self._settings.longest_lifetime:  # not: longer; nothing compares with NaN
             raise TokenRefused("the token is good for longer than is accepted")
-        return _principal(claims)
+        return self._principal(claims, issuer)
+
+    def _issuer(self, name: object) -> Issuer:
+        """Return the issuer that a token names, before anything shows that it has signed it."""
+        if not isinstance(name, str) or name not in self._issuers:
+            raise TokenRefused("the token's issuer is not accepted")
+        return self._issuers[name]
+
+    def _principal(self, claims: Mapping[str, object], issuer: Issuer) -> Principal:
+        principal = principal_of(claims, issuer)
+        prefixes = {other.subject_prefix for other in self._issuers.values()} - {"", issuer.subject_prefix}
+        if any(principal.sub.startswith(prefix) for prefix in prefixes):
+            raise TokenRefused("the token's subject begins as another issuer's subjects do")
+        if leaves_groups_out(claims, issuer) and issuer.issuer not in self._told_of_groups:
+            self._told_of_groups.add(issuer.issuer)  # once is enough: every further token says the same
+            log.warning(
+                "groups_left_out",
+                issuer=issuer.issuer,
+                advice="somebody is in more groups than the provider puts into a token, so they have none here: let it "
+                "send only groups assigned to the application (Entra ID: groupMembershipClaims ApplicationGroup), or "
+                f"application roles in {issuer.key_named('roles_claim')}",
+            )
+        return principal
 
 
 def _require_time(claims: Mapping[str, Any], *, now: float, leeway: float) -> None:
@@ -278,40 +259,16 @@ def _require_time(claims: Mapping[str, Any], *, now: float, leeway: float) -> No
         raise TokenRefused("the token is not valid yet")
 
 
-def _principal(claims: Mapping[str, object]) -> Principal:
-    sub, tenant = claims.get("sub"), claims.get("tenant")
-    if not (isinstance(sub, str) and sub and isinstance(tenant, str) and tenant and "{" not in tenant + sub):
-        raise TokenRefused("the token names no subject or no tenant")
-    if not (_is_name(sub, LONGEST_SUBJECT) and _is_name(tenant, LONGEST_TENANT)):
-        raise TokenRefused("the token's subject or tenant is too long, or no text")
-    roles = _names(claims.get("roles", [])) & ROLES
-    groups = _names(claims.get("groups", [])) | _default_groups(roles)
-    return Principal(tenant=tenant, sub=sub, roles=roles, groups=groups)
-
-
-def _names(value: object) -> frozenset[str]:
-    if not (isinstance(value, list) and all(isinstance(item, str) for item in value)):
-        raise TokenRefused("the token's roles or groups are not lists of names")
-    if len(value) > MOST_NAMES or not all(_is_name(item, LONGEST_NAME) for item in value):
-        raise TokenRefused("the token's roles or groups are too many, too long, or no text")
-    return frozenset(value)
-
-
-def _is_name(text: str, longest: int) -> bool:
-    """Tell whether a claim can be stored and sent: Redis, SQL, the index, logs and headers all get it."""
-    # A lone surrogate is a character for JSON and Python, and for nothing that encodes it.
-    return len(text) <= longest and not any(unicodedata.category(char) in {"Cc", "Cs"} for char in text)
-
-
-def _default_groups(roles: frozenset[str]) -> frozenset[str]:
-    return frozenset((EVERY_CUSTOMER,)) if roles else frozenset()
-
-
 @asynccontextmanager
 async def open_authenticator(settings: AuthSettings, *, now: Callable[[], float]) -> AsyncGenerator[Authenticator]:
-    """Yield an authenticator with the source of keys that the settings name; `now` tells the time in Unix seconds."""
-    if settings.public_key_file is not None:
-        yield Authenticator(KeyFile(settings.public_key_file.read_bytes()), settings, now=now)
-        return
+    """Yield an authenticator with the keys of the issuers that are set; `now` tells the time in Unix seconds."""
     async with aiohttp.ClientSession() as http:
-        yield Authenticator(Jwks(http, settings), settings, now=now)
+        yield Authenticator(
+            {each.issuer: _keys_of(each, http, settings) for each in settings.every_issuer()}, settings, now=now
+        )
+
+
+def _keys_of(issuer: Issuer, http: aiohttp.ClientSession, settings: AuthSettings) -> Keys:
+    if issuer.public_key_file is not None:
+        return KeyFile(issuer.public_key_file.read_bytes())
+    return Jwks(http, str(issuer.jwks_url), settings)

@@ -182,7 +182,7 @@ def kind_of(field: FieldInfo) -> str:
     ]
     if all(isinstance(kind, str) for kind in kinds):
         return code(str(kind) for kind in kinds)
-    if getattr(field.annotation, "__origin__", None) is dict:
+    if {innermost(field.annotation), innermost(kinds[0])} & {dict, frozenset, tuple}:
         return "JSON"
     kind = kinds[0]
     if inspect.isclass(kind) and issubclass(kind, StrEnum):
@@ -191,10 +191,15 @@ def kind_of(field: FieldInfo) -> str:
     return " ".join([named.get(getattr(kind, "__origin__", kind), "text"), ", ".join(bounds)]).strip()
 
 
+def innermost(kind: Any) -> Any:
+    """Return the class of a generic or annotated type."""
+    return innermost(kind.__origin__) if hasattr(kind, "__origin__") else kind
+
+
 def default_of(variable: str, value: object) -> str:
     if value is ...:
         return "required"
-    if variable in HAS_NO_ONE_DEFAULT or value is None:
+    if variable in HAS_NO_ONE_DEFAULT or value in (None, ""):
         return ""
     if isinstance(value, dict | bool):
         return f"`{json.dumps(value)}`"

@@ -52,7 +52,7 @@ def with_tokens(services: Services, folder: Path) -> tuple[Services, Token]:
     """Return the services with an authenticator, and a maker of the tokens that it accepts."""
     token, file = key_and_token(folder)
     settings = AuthSettings(issuer=ISSUER, public_key_file=file)
-    return replace(services, authenticator=Authenticator(KeyFile(file.read_bytes()), settings)), token
+    return replace(services, authenticator=Authenticator({ISSUER: KeyFile(file.read_bytes())}, settings)), token
 
 
 @asynccontextmanager

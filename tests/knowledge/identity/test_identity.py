@@ -17,7 +17,9 @@ from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, EllipticCurv
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from knowledge.access import EVERY_CUSTOMER
-from knowledge.identity.tokens import Authenticator, AuthSettings, Jwks, KeyFile, KeysUnavailable, TokenRefused
+from knowledge.identity.errors import KeysUnavailable, TokenRefused
+from knowledge.identity.issuers import AuthSettings
+from knowledge.identity.tokens import Authenticator, Jwks, KeyFile
 from tests.clock import Clock
 
 pytestmark = pytest.mark.anyio
@@ -56,7 +58,7 @@ def sign(claims: dict[str, object], key: EllipticCurvePrivateKey = KEY, kid: str
 
 @pytest.fixture
 def authenticator() -> Authenticator:
-    return Authenticator(KeyFile(public_pem()), SETTINGS)
+    return Authenticator({ISSUER: KeyFile(public_pem())}, SETTINGS)
 
 
 async def test_a_good_token_names_its_customer(authenticator: Authenticator) -> None:
@@ -75,7 +77,7 @@ async def test_a_minute_of_clock_difference_is_forgiven_and_more_is_not(authenti
 
 async def test_a_token_is_held_against_the_stores_time_and_not_the_machines() -> None:
     store = Clock(now=time.time() + 3 * 3600)  # this machine is three hours behind
-    authenticator = Authenticator(KeyFile(public_pem()), SETTINGS, now=store)
+    authenticator = Authenticator({ISSUER: KeyFile(public_pem())}, SETTINGS, now=store)
     now = int(store.now)
     assert (await authenticator.verify(signed(iat=now, exp=now + 600))).sub == "lee"
     for times in (
@@ -210,7 +212,7 @@ async def keys(provider: Provider) -> AsyncGenerator[tuple[Authenticator, Clock]
     settings = AuthSettings(issuer=ISSUER, jwks_url=provider.url)
     clock = Clock(0.0)
     async with aiohttp.ClientSession() as http:
-        yield Authenticator(Jwks(http, settings, clock=clock), settings), clock
+        yield Authenticator({ISSUER: Jwks(http, provider.url, settings, clock=clock)}, settings), clock
 
 
 async def test_published_keys_are_asked_for_once(provider: Provider, keys: tuple[Authenticator, Clock]) -> None:

@@ -1,0 +1,86 @@
+"""Reads a verified token's claims as its issuer's map says, into a `Principal`."""
+
+import unicodedata
+from collections.abc import Mapping
+
+from knowledge.access import EVERY_CUSTOMER
+from knowledge.identity.errors import TokenRefused
+from knowledge.identity.issuers import LONGEST_TENANT, Issuer, path_of
+from knowledge.identity.principal import ROLES, Principal
+
+LONGEST_SUBJECT = 200
+"""Characters: what the SQL tables hold."""
+LONGEST_NAME = 100
+MOST_NAMES = 200
+"""Characters of a role or a group, and how many a token may have of each: every search and audit row carries them."""
+
+Claims = Mapping[str, object]
+
+
+def principal_of(claims: Claims, issuer: Issuer) -> Principal:
+    """Return the principal that an issuer's claims describe.
+
+    Raises:
+        TokenRefused: a claim is missing, or has another shape than text or a list of names.
+    """
+    sub = claim_at(claims, issuer.subject_claim)
+    tenant = issuer.tenant if issuer.tenant is not None else claim_at(claims, issuer.tenant_claim)
+    if not (isinstance(sub, str) and sub and isinstance(tenant, str) and tenant and "{" not in tenant + sub):
+        raise TokenRefused("the token names no subject or no tenant")
+    sub = issuer.subject_prefix + sub
+    if not (_is_name(sub, LONGEST_SUBJECT) and _is_name(tenant, LONGEST_TENANT)):
+        raise TokenRefused("the token's subject or tenant is too long, or no text")
+    named, groups = (_names(claim_at(claims, claim)) for claim in (issuer.roles_claim, issuer.groups_claim))
+    roles = _our_roles(issuer, named, groups)
+    return Principal(tenant=tenant, sub=sub, roles=roles, groups=groups | _default_groups(roles))
+
+
+def claim_at(claims: Claims, claim: str | tuple[str, ...]) -> object:
+    """Return what stands at a path of claims, an empty list where there is nothing.
+
+    Raises:
+        TokenRefused: the path leads through what has no names.
+    """
+    found: object = claims
+    for name in path_of(claim):
+        if not isinstance(found, Mapping):
+            raise TokenRefused("the token's claims have another shape than the one that is set for its issuer")
+        if name not in found:
+            return []
+        found = found[name]
+    return found
+
+
+def leaves_groups_out(claims: Claims, issuer: Issuer) -> bool:
+    """Tell whether the token says that its groups are to be asked for elsewhere (OIDC's distributed claims).
+
+    Entra ID does so where somebody is in more than 200 groups.
+    """
+    elsewhere = claims.get("_claim_names")
+    first = {path_of(claim)[0] for claim in (issuer.roles_claim, issuer.groups_claim)}
+    return isinstance(elsewhere, Mapping) and any(name in elsewhere and name not in claims for name in first)
+
+
+def _our_roles(issuer: Issuer, named: frozenset[str], groups: frozenset[str]) -> frozenset[str]:
+    if issuer.role_map is None:
+        return named & ROLES & issuer.allowed_roles
+    given = frozenset[str]().union(*(issuer.role_map.get(name, ()) for name in named | groups))
+    return given & issuer.allowed_roles
+
+
+def _names(value: object) -> frozenset[str]:
+    if not (isinstance(value, list) and all(isinstance(item, str) for item in value)):
+        raise TokenRefused("the token's roles or groups are not lists of names")
+    if len(value) > MOST_NAMES or not all(_is_name(item, LONGEST_NAME) for item in value):
+        raise TokenRefused("the token's roles or groups are too many, too long, or no text")
+    return frozenset(value)
+
+
+def _is_name(text: str, longest: int) -> bool:
+    """Tell whether a claim can be stored and sent: Redis, SQL, the index, logs and headers all get it."""
+    # A lone surrogate is a character for JSON and Python, and for nothing that encodes it.
+    return len(text) <= longest and not any(unicodedata.category(char) in {"Cc", "Cs"} for char in text)
+
+
+def _default_groups(roles: frozenset[str]) -> frozenset[str]:
+    return frozenset((EVERY_CUSTOMER,)) if roles else frozenset()

@@ -1,0 +1,23 @@
+"""Why a caller is not known.
+
+IdentityError
+├── TokenRefused      missing, expired, or with a wrong signature, issuer, audience or claim
+├── KeysUnavailable   the identity provider's keys cannot be fetched
+└── KeySetRefused     what it publishes is no key set; keys that are known stay
+"""
+
+
+class IdentityError(Exception):
+    """A token cannot be accepted."""
+
+
+class TokenRefused(IdentityError):
+    """The token is invalid; the message says why and never repeats it."""
+
+
+class KeysUnavailable(IdentityError):
+    """The identity provider's keys cannot be fetched now."""
+
+
+class KeySetRefused(IdentityError):
+    """What the identity provider publishes is no key set."""

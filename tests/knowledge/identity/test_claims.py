@@ -1,0 +1,245 @@
+"""What an issuer's tokens say is read where its settings say, and gives no role but those that they name."""
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+from structlog.testing import capture_logs
+
+from knowledge.access import EVERY_CUSTOMER
+from knowledge.identity.claims import principal_of
+from knowledge.identity.errors import TokenRefused
+from knowledge.identity.issuers import AuthSettings
+from knowledge.identity.principal import Principal
+from knowledge.identity.tokens import Authenticator, KeyFile
+from tests.identity_providers import APPROVERS_GROUP, ENTRA, KEYCLOAK, OKTA, OKTA_ROLES, STAFF_GROUP, IdentityProvider
+
+KEYCLOAK_MAP: dict[str, Any] = {
+    "audience": "bank-chatbot",
+    "tenant": "hanbit",
+    "roles_claim": "realm_access.roles",
+    "role_map": {"chat-customer": ["customer"], "chat-staff": ["staff"]},
+}
+ENTRA_MAP: dict[str, Any] = {
+    "audience": ENTRA.claims["aud"],
+    "tenant_claim": "tid",
+    "subject_claim": "oid",
+    "role_map": {STAFF_GROUP: ["staff"], APPROVERS_GROUP: ["staff", "approver"]},
+}
+OKTA_MAP: dict[str, Any] = {
+    "audience": "api://bank-chatbot",
+    "tenant": "hanbit",
+    "subject_claim": "uid",
+    "roles_claim": [OKTA_ROLES],
+    "role_map": {"Chat Approvers": ["staff", "approver"]},
+}
+
+
+def settings(provider: IdentityProvider, **more: Any) -> AuthSettings:
+    return AuthSettings(issuer=provider.issuer, jwks_url="http://127.0.0.1/unused", **more)
+
+
+async def verified(provider: IdentityProvider, auth: AuthSettings, **changed: object) -> Principal:
+    authenticator = Authenticator({provider.issuer: KeyFile(provider.pem())}, auth)
+    return await authenticator.verify(provider.token(**changed))
+
+
+@pytest.mark.anyio
+async def test_keycloak_s_realm_roles_are_mapped() -> None:
+    lee = await verified(KEYCLOAK, settings(KEYCLOAK, **KEYCLOAK_MAP))
+    assert (lee.tenant, lee.sub) == ("hanbit", KEYCLOAK.claims["sub"])
+    assert lee.roles == {"customer"}
+    assert lee.groups == {"/private-banking", EVERY_CUSTOMER}
+
+
+@pytest.mark.anyio
+async def test_entra_s_groups_are_mapped_by_their_object_ids_and_its_subject_is_the_person_s() -> None:
+    kim = await verified(ENTRA, settings(ENTRA, **ENTRA_MAP))
+    assert (kim.tenant, kim.sub) == (ENTRA.claims["tid"], ENTRA.claims["oid"])
+    assert kim.roles == {"staff"}
+    both = await verified(ENTRA, settings(ENTRA, **ENTRA_MAP), groups=[STAFF_GROUP, APPROVERS_GROUP])
+    assert both.roles == {"staff", "approver"}
+
+
+@pytest.mark.anyio
+async def test_okta_s_claims_may_be_named_by_addresses() -> None:
+    park = await verified(OKTA, settings(OKTA, **OKTA_MAP))
+    assert (park.tenant, park.sub) == ("hanbit", OKTA.claims["uid"])
+    assert park.roles == {"staff", "approver"}
+    assert park.groups == {"Everyone", "Seoul branch", EVERY_CUSTOMER}
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("audience", ["account", "api://another", ["web-banking", "account"], [], "", None])
+@pytest.mark.parametrize(("provider", "mapped"), [(KEYCLOAK, KEYCLOAK_MAP), (ENTRA, ENTRA_MAP), (OKTA, OKTA_MAP)])
+async def test_a_foreign_audience_is_refused(
+    provider: IdentityProvider, mapped: Mapping[str, Any], audience: object
+) -> None:
+    with pytest.raises(TokenRefused):
+        await verified(provider, settings(provider, **mapped), aud=audience)
+
+
+@pytest.mark.anyio
+async def test_with_a_map_our_own_names_give_nothing_that_it_does_not_name() -> None:
+    auth = settings(OKTA, **OKTA_MAP)
+    nobody = await verified(OKTA, auth, **{OKTA_ROLES: ["admin", "platform", "staff", "chat approvers"]})
+    assert nobody.roles == frozenset()
+    assert EVERY_CUSTOMER not in nobody.groups
+
+
+@pytest.mark.anyio
+async def test_an_issuer_gives_no_role_that_it_may_not() -> None:
+    allowed = await verified(
+        OKTA, settings(OKTA, audience="api://bank-chatbot", tenant="t", roles=["staff"]), roles=["staff", "platform"]
+    )
+    assert allowed.roles == {"staff"}
+
+
+@pytest.mark.anyio
+async def test_a_subject_needs_no_claim_named_sub_where_another_is_set() -> None:
+    assert (await verified(OKTA, settings(OKTA, **OKTA_MAP), sub=None)).sub == OKTA.claims["uid"]
+    with pytest.raises(TokenRefused, match="names no subject"):
+        await verified(OKTA, settings(OKTA, **OKTA_MAP), uid=None)
+
+
+MANY = [f"group-{n}" for n in range(10_000)]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"realm_access": {"roles": 7}},
+        {"realm_access": {"roles": "chat-customer"}},
+        {"realm_access": {"roles": {"chat-customer": True}}},
+        {"realm_access": {"roles": None}},
+        {"realm_access": {"roles": ["chat-customer", ["chat-staff"]]}},
+        {"realm_access": {"roles": ["chat-customer\ud800"]}},
+        {"realm_access": "roles"},
+        {"realm_access": ["roles"]},
+        {"realm_access": 7},
+        {"groups": MANY},
+        {"groups": "chat-staff"},
+        {"groups": [{"value": "chat-staff"}]},
+        {"sub": ["lee"]},
+        {"sub": {"value": "lee"}},
+    ],
+    ids=lambda changed: ascii(changed)[:60],
+)
+async def test_a_claim_of_another_shape_is_refused(changed: dict[str, Any]) -> None:
+    with pytest.raises(TokenRefused):
+        await verified(KEYCLOAK, settings(KEYCLOAK, **KEYCLOAK_MAP), **changed)
+
+
+@pytest.mark.anyio
+async def test_a_claim_that_is_not_there_gives_nothing() -> None:
+    nobody = await verified(KEYCLOAK, settings(KEYCLOAK, **KEYCLOAK_MAP), realm_access=None, groups=None)
+    assert (nobody.roles, nobody.groups) == (frozenset(), frozenset())
+
+
+@pytest.mark.anyio
+async def test_groups_that_entra_leaves_out_give_no_role_and_the_log_says_once_what_to_configure() -> None:
+    authenticator = Authenticator({ENTRA.issuer: KeyFile(ENTRA.pem())}, settings(ENTRA, **ENTRA_MAP))
+    source = {"endpoint": f"https://graph.microsoft.com/v1.0/users/{ENTRA.claims['oid']}/getMemberObjects"}
+    overage = {"groups": None, "_claim_names": {"groups": "src1"}, "_claim_sources": {"src1": source}}
+    with capture_logs() as lines:
+        for _ in range(3):
+            kim = await authenticator.verify(ENTRA.token(**overage))
+            assert (kim.roles, kim.groups) == (frozenset(), frozenset())
+        assert (await authenticator.verify(ENTRA.token())).roles == {"staff"}
+    (line,) = [line for line in lines if line["event"] == "groups_left_out"]
+    assert line["issuer"] == ENTRA.issuer
+    assert "ApplicationGroup" in line["advice"]
+    assert "AUTH__ROLES_CLAIM" in line["advice"]
+    assert str(ENTRA.claims["oid"]) not in json.dumps(line)
+
+
+NAMES = st.sampled_from(["chat-customer", "chat-staff", "chat-approver", "customer", "staff", "admin", "platform", "x"])
+KEYS = st.sampled_from(["realm_access", "roles", "groups", "chat-staff", "_claim_names", "x.roles"])
+SHAPES = st.recursive(
+    st.one_of(NAMES, st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=3)),
+    lambda inner: st.one_of(
+        st.lists(inner, max_size=4), st.lists(NAMES, max_size=4), st.dictionaries(KEYS, inner, max_size=4)
+    ),
+    max_leaves=12,
+)
+LISTS = st.lists(NAMES, max_size=4)
+ROLES_IN = st.one_of(SHAPES, st.fixed_dictionaries({"roles": st.one_of(LISTS, SHAPES)}))
+CLAIMS = st.fixed_dictionaries({}, optional={"realm_access": ROLES_IN, "groups": st.one_of(LISTS, SHAPES)})
+ROLE_MAP = {"chat-customer": ["customer"], "chat-staff": ["staff"], "chat-approver": ["staff", "approver"]}
+MAPPED = settings(KEYCLOAK, tenant="t", roles_claim="realm_access.roles", role_map=ROLE_MAP)
+UNMAPPED = settings(KEYCLOAK, tenant="t", roles_claim="realm_access.roles", roles=["customer", "staff"])
+
+
+def listed(*values: object) -> Iterator[str]:
+    """Yield the names in those of the values that are lists of names."""
+    for value in values:
+        if isinstance(value, list):
+            yield from (item for item in value if isinstance(item, str))
+
+
+def roles_of(claims: Mapping[str, Any], auth: AuthSettings) -> frozenset[str]:
+    """Return the roles that claims give, none where they are refused; anything but a refusal is an error."""
+    try:
+        return principal_of({"sub": "lee", **claims}, auth).roles
+    except TokenRefused:
+        return frozenset()
+
+
+@given(claims=CLAIMS)
+def test_no_shape_of_claims_gives_a_role_that_the_map_does_not_name(claims: dict[str, Any]) -> None:
+    access = claims.get("realm_access")
+    in_roles = list(listed(access.get("roles"))) if isinstance(access, dict) else []
+    named = {role for name in (*in_roles, *listed(claims.get("groups"))) for role in ROLE_MAP.get(name, [])}
+    assert roles_of(claims, MAPPED) <= named
+    assert roles_of(claims, UNMAPPED) <= {"customer", "staff"} & set(in_roles)
+
+
+@given(roles=LISTS, groups=LISTS)
+def test_names_of_the_map_give_their_roles_and_all_of_them(roles: list[str], groups: list[str]) -> None:
+    given_roles = roles_of({"realm_access": {"roles": roles}, "groups": groups}, MAPPED)
+    assert given_roles == {role for name in (*roles, *groups) for role in ROLE_MAP.get(name, [])}
+
+
+FURTHER: dict[str, Any] = {
+    "issuer": "https://staff.example", "jwks_url": "http://127.0.0.1/staff", "audience": "a", "roles": ["staff"],
+    "subject_prefix": "staff:",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("wrong", "sentence"),
+    [
+        ({"tenant": "t", "tenant_claim": "tid"}, "set AUTH__TENANT or AUTH__TENANT_CLAIM, not both"),
+        ({"roles": ["staff"], "role_map": {"a": ["staff", "admin"]}}, "AUTH__ROLE_MAP gives admin, which AUTH__ROLES"),
+        ({"role_map": {"a": ["boss"]}}, "role_map.a.*\n.*Input should be 'customer'"),
+        ({"role_map": {"a": []}}, "role_map.a"),
+        ({"role_map": {}}, "role_map"),
+        ({"role_map": {"a": "staff"}}, "role_map.a"),
+        ({"roles": []}, "roles"),
+        ({"roles_claim": OKTA_ROLES}, r'write it as the list \["https://bank.example/roles"\]'),
+        ({"roles_claim": "realm_access..roles"}, "names with dots between"),
+        ({"groups_claim": ""}, "names with dots between"),
+        ({"groups_claim": []}, "names with dots between"),
+        ({"rolemap": {"a": ["staff"]}}, "rolemap"),
+        ({"issuers": [FURTHER]}, "AUTH__ROLES must say which roles AUTH__ISSUER may give"),
+        ({"roles": ["staff"], "issuers": [FURTHER, FURTHER]}, "AUTH__ISSUERS has https://staff.example again"),
+        ({"roles": ["staff"], "issuers": [FURTHER | {"issuer": KEYCLOAK.issuer}]}, "is set once"),
+        ({"roles": ["staff"], "issuers": [FURTHER | {"tenant": "t", "tenant_claim": "a"}]},
+         "set tenant of https://staff.example in AUTH__ISSUERS or tenant_claim of https://staff.example"),
+        ({"roles": ["staff"], "issuers": [FURTHER | {"public_key_file": "k"}]},
+         "set jwks_url of https://staff.example in AUTH__ISSUERS or public_key_file"),
+        ({"roles": ["staff"], "issuers": [FURTHER | {"role_map": {"a": ["customer"]}}]},
+         "role_map of https://staff.example in AUTH__ISSUERS gives customer"),
+        *(({"roles": ["staff"], "issuers": [{k: v for k, v in FURTHER.items() if k != key}]}, f"issuers.0.{key}")
+          for key in ("audience", "roles", "subject_prefix")),
+    ],
+    ids=lambda value: str(value)[:60],
+)  # fmt: skip
+def test_settings_that_contradict_each_other_are_refused_by_name(wrong: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ValidationError, match=sentence):
+        settings(KEYCLOAK, **wrong)

@@ -1,0 +1,134 @@
+"""Of several issuers each judges its own tokens: no other's keys, audience, map or roles count."""
+
+import time
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from knowledge.identity.errors import KeysUnavailable, TokenRefused
+from knowledge.identity.issuers import AuthSettings
+from knowledge.identity.tokens import Authenticator, open_authenticator
+from tests.identity_providers import KEYCLOAK, OKTA, OKTA_ROLES, IdentityProvider, Published, publishing
+
+pytestmark = pytest.mark.anyio
+
+
+def settings(urls: dict[str, str], **of_staff: Any) -> AuthSettings:
+    """Return settings by which Keycloak signs customers in, and Okta staff."""
+    staff: dict[str, Any] = {
+        "issuer": OKTA.issuer,
+        "audience": "api://bank-chatbot",
+        "jwks_url": urls[OKTA.issuer],
+        "subject_claim": "uid",
+        "subject_prefix": "staff:",
+        "tenant": "hanbit",
+        "roles_claim": [OKTA_ROLES],
+        "role_map": {"Chat Approvers": ["staff", "approver"]},
+        "roles": ["staff", "approver"],
+    }
+    customers = {
+        "issuer": KEYCLOAK.issuer,
+        "jwks_url": urls[KEYCLOAK.issuer],
+        "tenant": "hanbit",
+        "roles_claim": "realm_access.roles",
+        "role_map": {"chat-customer": ["customer"]},
+        "roles": ["customer"],
+    }
+    return AuthSettings.model_validate(customers | {"issuers": [staff | of_staff]})
+
+
+@asynccontextmanager
+async def opened(**of_staff: Any) -> AsyncGenerator[tuple[Authenticator, Published]]:
+    async with (
+        publishing(KEYCLOAK, OKTA) as published,
+        open_authenticator(settings(published.urls, **of_staff), now=time.time) as authenticator,
+    ):
+        yield authenticator, published
+
+
+async def test_each_issuer_s_tokens_are_read_by_its_own_map() -> None:
+    async with opened() as (authenticator, _):
+        customer = await authenticator.verify(KEYCLOAK.token())
+        staff = await authenticator.verify(OKTA.token())
+    assert (customer.sub, staff.sub) == (KEYCLOAK.claims["sub"], f"staff:{OKTA.claims['uid']}")
+    assert customer.roles == {"customer"}
+    assert staff.roles == {"staff", "approver"}
+
+
+CONFUSED: dict[str, Callable[[], str]] = {
+    "a customer's token in the name of staff's issuer": lambda: KEYCLOAK.token(iss=OKTA.issuer),
+    "the same with staff's audience and claims": lambda: OKTA.signed(KEYCLOAK.key(), KEYCLOAK.key_id),
+    "the same under staff's key id": lambda: OKTA.signed(KEYCLOAK.key(), OKTA.key_id),
+    "staff's token in the name of the customers' issuer": lambda: OKTA.token(iss=KEYCLOAK.issuer),
+    "the same with the customers' audience and claims": lambda: KEYCLOAK.signed(OKTA.key(), OKTA.key_id),
+    "the same under the customers' key id": lambda: KEYCLOAK.signed(OKTA.key(), KEYCLOAK.key_id),
+    "a customer's token for staff's audience": lambda: KEYCLOAK.token(aud="api://bank-chatbot"),
+    "staff's token for the customers' audience": lambda: OKTA.token(aud="bank-chatbot"),
+    "an issuer nobody knows": lambda: KEYCLOAK.token(iss="https://sso.bank.example/realms/other"),
+    "an issuer that begins the same": lambda: KEYCLOAK.token(iss=f"{KEYCLOAK.issuer}/"),
+    "an issuer in a list": lambda: KEYCLOAK.token(iss=[KEYCLOAK.issuer]),
+    "two issuers": lambda: KEYCLOAK.token(iss=[OKTA.issuer, KEYCLOAK.issuer]),
+    "an issuer that is an object": lambda: KEYCLOAK.token(iss={"iss": KEYCLOAK.issuer}),
+    "no issuer": lambda: KEYCLOAK.token(iss=None),
+}
+
+
+@pytest.mark.parametrize("which", CONFUSED)
+async def test_a_token_that_mixes_two_issuers_is_refused(which: str) -> None:
+    async with opened() as (authenticator, _):
+        with pytest.raises(TokenRefused):
+            await authenticator.verify(CONFUSED[which]())
+
+
+async def test_another_issuer_s_names_are_not_in_a_map() -> None:
+    async with opened() as (authenticator, _):
+        claimed: dict[str, object] = {OKTA_ROLES: ["Chat Approvers"], "groups": ["Chat Approvers"], "uid": "park"}
+        customer = await authenticator.verify(KEYCLOAK.token(**claimed))
+        staff = await authenticator.verify(
+            OKTA.token(**{"realm_access": {"roles": ["chat-customer"]}, OKTA_ROLES: ["chat-customer", "customer"]})
+        )
+    assert customer.roles == {"customer"}
+    assert staff.roles == set()
+
+
+@pytest.mark.parametrize("role", ["customer", "admin", "platform", "evals"])
+async def test_staff_s_issuer_gives_no_role_but_staff_s_where_it_has_no_map(role: str) -> None:
+    async with opened(role_map=None) as (authenticator, _):
+        staff = await authenticator.verify(OKTA.token(**{OKTA_ROLES: [role, "staff"]}))
+    assert staff.roles == {"staff"}
+
+
+async def test_people_of_two_issuers_with_one_name_are_two_people() -> None:
+    async with opened() as (authenticator, _):
+        customer = await authenticator.verify(KEYCLOAK.token(sub="1001"))
+        staff = await authenticator.verify(OKTA.token(uid="1001"))
+        assert (customer.tenant, staff.tenant) == ("hanbit", "hanbit")
+        assert (customer.sub, staff.sub) == ("1001", "staff:1001")
+        with pytest.raises(TokenRefused, match="another issuer's"):
+            await authenticator.verify(KEYCLOAK.token(sub="staff:1001"))
+
+
+async def test_people_of_two_issuers_are_the_same_where_that_is_said() -> None:
+    async with opened(subject_prefix="") as (authenticator, _):
+        assert (await authenticator.verify(OKTA.token(uid="1001"))).sub == "1001"
+
+
+async def test_one_provider_that_is_away_keeps_only_its_own_people_out() -> None:
+    async with opened() as (authenticator, published):
+        published.away.add(OKTA.issuer)
+        with pytest.raises(KeysUnavailable):
+            await authenticator.verify(OKTA.token())
+        assert (await authenticator.verify(KEYCLOAK.token())).roles == {"customer"}
+        assert published.fetched == [OKTA.issuer, KEYCLOAK.issuer]
+
+
+async def test_an_issuer_that_is_not_set_lets_nobody_fetch_keys() -> None:
+    stranger = IdentityProvider(issuer="https://stranger.example", key_id="k", claims=KEYCLOAK.claims)
+    async with opened() as (authenticator, published):
+        for token in (stranger.token(), replace(stranger, key_id=OKTA.key_id).token()):
+            with pytest.raises(TokenRefused, match="issuer is not accepted"):
+                await authenticator.verify(token)
+        assert published.fetched == []
