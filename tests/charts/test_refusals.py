@@ -23,6 +23,11 @@ SCHEMA: list[tuple[str, str, object]] = [
     ("existing", "values", {"secrets": {"existing": ""}}),
     ("auditKey", "values", {"secrets": {"auditKey": "hunter2"}}),
     ("jwksUrl", "values", {"auth": {"jwksUrl": "http://login.example.com/keys"}}),
+    ("rolesClaim", "values", {"auth": {"rolesClaim": "https://bank.example/roles"}}),
+    ("roleMap", "values", {"auth": {"roleMap": {"Chat Staff": ["boss"]}}}),
+    ("rolemap", "values", {"auth": {"rolemap": {"Chat Staff": ["staff"]}}}),
+    ("subjectPrefix", "values", {"auth": {"roles": ["staff"], "issuers": [
+        {"issuer": "https://a", "audience": "a", "jwksUrl": "https://a/keys", "roles": ["staff"]}]}}),
     ("AUDIT_KEY", "values", {"chatbot": {"settings": {"AUDIT_KEY": "hunter2"}}}),
     ("BANK_FILE", "values", {"chatbot": {"settings": {"BANK_FILE": "/tmp/bank"}}}),  # noqa: S108
     ("DEMO_KEY_FILE", "values", {"chatbot": {"settings": {"DEMO_KEY_FILE": "/tmp/key"}}}),  # noqa: S108
@@ -114,6 +119,9 @@ CHECKS: list[tuple[str, str, object]] = [
     ("qdrant-twice", "values", {"qdrant": {"external": {"url": "http://qdrant.stores:6333"}}}),
     ("qdrant-tls", "values", {"qdrant": {"tls": {"secret": "q"}}}),
     ("snapshots-of-nothing", "values-prod", {"qdrant": {"snapshots": {"enabled": True}}}),
+    ("issuer-without-roles", "values", {"auth": {"issuers": [{"issuer": "https://a", "audience": "a",
+        "jwksUrl": "https://a/keys", "roles": ["staff"], "subjectPrefix": "a:"}]}}),
+    ("tenant-twice", "values", {"auth": {"tenant": "a", "tenantClaim": "tid"}}),
     ("flow-not-named", "values-prod", {"networkPolicy": {"egress": {"redis": {"to": []}}}}),
     ("flow-not-named", "values", {"traces": {"otlpEndpoint": "http://collector:4318"}}),
     ("flow-not-named", "values", {"networkPolicy": {"egress": {"identityProvider": {"to": []}}}}),

@@ -106,10 +106,33 @@
 {{- end }}
 {{- end }}
 
+{{/* The tokens that an API takes: of root and "chatbot" or "ingest", each of which may have an audience of its own. */}}
 {{- define "bank.identityEnv" -}}
-- {name: AUTH__ISSUER, value: {{ .Values.auth.issuer | quote }}}
-- {name: AUTH__AUDIENCE, value: {{ .Values.auth.audience | quote }}}
-- {name: AUTH__JWKS_URL, value: {{ .Values.auth.jwksUrl | quote }}}
+{{- $auth := (index . 0).Values.auth }}{{- $api := index . 1 }}
+- {name: AUTH__ISSUER, value: {{ $auth.issuer | quote }}}
+- {name: AUTH__AUDIENCE, value: {{ include "bank.audience" (list $auth $api) | quote }}}
+- {name: AUTH__JWKS_URL, value: {{ $auth.jwksUrl | quote }}}
+{{- range $key := list "subjectClaim" "subjectPrefix" "tenantClaim" "tenant" "rolesClaim" "groupsClaim" "roleMap" "roles" }}
+{{- with index $auth $key }}
+- {name: AUTH__{{ $key | snakecase | upper }}, value: {{ kindIs "string" . | ternary . (toJson .) | quote }}}
+{{- end }}
+{{- end }}
+{{- with $auth.issuers }}
+{{- $issuers := list }}
+{{- range $issuer := . }}
+{{- $one := dict "audience" (include "bank.audience" (list $issuer $api)) }}
+{{- range $key, $value := omit $issuer "audience" "ingestAudience" }}
+{{- if or $value (eq $key "subjectPrefix") }}{{ $_ := set $one (snakecase $key) $value }}{{ end }}
+{{- end }}
+{{- $issuers = append $issuers $one }}
+{{- end }}
+- {name: AUTH__ISSUERS, value: {{ $issuers | toJson | quote }}}
+{{- end }}
+{{- end }}
+
+{{- define "bank.audience" -}}
+{{- $issuer := index . 0 }}
+{{- and (eq (index . 1) "ingest") $issuer.ingestAudience | default $issuer.audience }}
 {{- end }}
 
 {{- define "bank.commonEnv" -}}

@@ -84,7 +84,7 @@ spec:
             {{- if $chatbot.driftReference }}
             - {name: DRIFT__REFERENCE, value: /etc/drift/reference.json}
             {{- end }}
-            {{- include "bank.identityEnv" $root | nindent 12 }}
+            {{- include "bank.identityEnv" (list $root "chatbot") | nindent 12 }}
             {{- include "bank.secretEnv" (list $root "AUDIT_KEY") | nindent 12 }}
             {{- range $root.Values.llm.external }}
             {{- with .api_key_variable }}

@@ -76,7 +76,7 @@ spec:
             {{- end }}
             - {name: PARSER__REQUIRE_WALLS, value: {{ $root.Values.ingest.requireWalls | quote }}}
             - {name: PIPELINE__AT_ONCE, value: {{ $tier.jobsAtOnce | quote }}}
-            {{- include "bank.identityEnv" $root | nindent 12 }}
+            {{- include "bank.identityEnv" (list $root "ingest") | nindent 12 }}
             {{- include "bank.databaseEnv" $root | trim | nindent 12 }}
             {{- include "bank.qdrantEnv" (list $root "write") | nindent 12 }}
             {{- include "bank.redisEnv" $root | trim | nindent 12 }}
