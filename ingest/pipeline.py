@@ -33,7 +33,7 @@ from ingest.catalogue import (
 )
 from ingest.errors import Suspicious, Unavailable
 from ingest.metrics import Metrics
-from ingest.parsing import Chunk, Chunker, Parsed, Reason, Unreadable
+from ingest.parsing import Chunker, Parsed, Reason, Unreadable
 from ingest.review import passage_findings
 from ingest.services import Services
 from knowledge.access import Access
@@ -135,10 +135,10 @@ async def chunk(version: Version, parsed: Parsed, chunker: Chunker, metrics: Met
     """Cut the document into passages with all that a search or a citation needs."""
     with metrics.timed(Stage.CHUNK):
         await report(Stage.CHUNK, 0, 1)
-        chunks = await anyio.to_thread.run_sync(chunker.split, parsed)
-        if not chunks:
+        passages = await anyio.to_thread.run_sync(passages_of, version, parsed, chunker)
+        if not passages:
             raise Unreadable(Reason.EMPTY_TEXT, "no text could be read from it")
-        return passages_of(version, parsed, chunks)
+        return passages
 
 
 async def embed_and_upsert(key: VersionKey, passages: Sequence[Passage], services: Services, report: Report) -> None:
@@ -301,9 +301,13 @@ async def _require_readable(version: Version, index: Index) -> None:
         raise Unreadable(Reason.NOT_INDEXED, "its first passage cannot be read")
 
 
-def passages_of(version: Version, parsed: Parsed, chunks: Sequence[Chunk]) -> list[Passage]:
-    """Return a version's passages, numbered from 1, with its metadata; title and language default to the file's own."""
+def passages_of(version: Version, parsed: Parsed, chunker: Chunker) -> list[Passage]:
+    """Return a version's passages, numbered from 1, with its metadata; title and language default to the file's own.
+
+    Marks are for whoever approves: a version that was approved before there were any is read again without them.
+    """
     metadata = version.metadata
+    chunks = chunker.split(parsed if version.approved_by is None else parsed.without_marks())
     language = metadata.language or language_of("\n".join(chunk.text for chunk in chunks))
     return [
         Passage(

@@ -74,7 +74,7 @@ class Read:
             return [PassageRow(document=number, of=0, reason=exc.reason.value, detail=exc.detail)]
         except (OriginalChanged, StorageUnavailable) as exc:
             return [PassageRow(document=number, of=0, reason=exc.code, detail=exc.detail)]
-        passages = passages_of(version, parsed, self._chunker.split(parsed))
+        passages = passages_of(version, parsed, self._chunker)
         if not passages:
             reason, detail = Reason.EMPTY_TEXT, "no text could be read from it"
             return [PassageRow(document=number, of=0, reason=reason.value, detail=detail)]

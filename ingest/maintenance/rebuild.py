@@ -18,6 +18,8 @@ from knowledge.index import Index
 
 ReportVersion = Callable[[VersionKey, int, int, str], None]
 """Called after each version with its key, its number, of how many, and what was done."""
+Written = dict[tuple[VersionKey, bool], int]
+"""How many passages were written of each version, and whether it was approved: a draft may have marks."""
 
 
 @dataclass(slots=True)
@@ -46,7 +48,7 @@ async def reindex(services: Services, report: ReportVersion) -> Tally:
         IndexUnavailable, CatalogueUnavailable: start again.
     """
     filled = await services.index.beside()
-    done: dict[VersionKey, int] = {}  # passages
+    done: Written = {}
     write = partial(_write_anew, services=services, filled=filled, done=done)
     tally = await _each(services.catalogue, write, report)
     # What was uploaded meanwhile.
@@ -56,7 +58,7 @@ async def reindex(services: Services, report: ReportVersion) -> Tally:
         return tally
     await services.index.switch_to(filled)
     await _each(services.catalogue, write, report)  # versions whose writing began before the next collection was there
-    for key, passages in done.items():
+    for (key, _), passages in done.items():
         await services.catalogue.set_passage_count(key, passages)
     return tally
 
@@ -78,11 +80,12 @@ async def restore(key: VersionKey, services: Services) -> bool:
     return lost
 
 
-async def _write_anew(key: VersionKey, services: Services, filled: Index, done: dict[VersionKey, int]) -> bool:
+async def _write_anew(key: VersionKey, services: Services, filled: Index, done: Written) -> bool:
     """Chunk and embed one version anew and write it into `filled`; return whether it had to be written."""
     version = await services.catalogue.version(key)
     written = False
-    if key not in done:
+    as_it_is = key, version.approved_by is not None
+    if as_it_is not in done:
         parsed = await parse(version, services, _ignore)
         passages = await chunk(version, parsed, services.chunker, services.metrics, _ignore)
         stored = await filled.passages(tenant=key.tenant, document_id=key.document_id, version=key.version)
@@ -90,7 +93,7 @@ async def _write_anew(key: VersionKey, services: Services, filled: Index, done: 
         if written:
             await embed_and_upsert(key, passages, replace(services, index=filled), _ignore)
             await verify(key, passages, filled, services.metrics, _ignore)
-        done[key] = len(passages)
+        done[as_it_is] = len(passages)
     await _write_present_window(version, services.catalogue, services.index)
     return written
 

@@ -1,8 +1,13 @@
 """The result of a parser, and the closed set of reasons why a file cannot be read."""
 
+import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
+
+from knowledge.passage import COVERED
+
+_MARK = re.compile(re.escape(COVERED) + r"\s*+")
 
 
 class Format(StrEnum):
@@ -70,3 +75,8 @@ class Parsed:
     def characters(self) -> int:
         """The length of the text in code points."""
         return sum(len(page.markdown) for page in self.pages)
+
+    def without_marks(self) -> "Parsed":
+        """Return the document as if nothing might cover any of it."""
+        pages = (replace(page, markdown=_MARK.sub("", page.markdown)) for page in self.pages)
+        return replace(self, pages=tuple(pages))
