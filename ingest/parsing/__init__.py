@@ -1,6 +1,6 @@
 """From a file to passages: one module a format, run in a sandboxed process, and the chunker."""
 
-from ingest.parsing.chunking import Chunk, Chunker, ChunkSettings
+from ingest.parsing.chunking import Chunker, ChunkSettings
 from ingest.parsing.parsed import Format, OnPage, Parsed, Reason, Unreadable
 from ingest.parsing.preview import LONGEST_SIDE, MOST_CHARACTERS, PagePreview, preview_page
 from ingest.parsing.process import (
@@ -22,7 +22,6 @@ __all__ = [
     "LONGEST_SIDE",
     "MOST_CHARACTERS",
     "Answer",
-    "Chunk",
     "ChunkSettings",
     "Chunker",
     "Format",

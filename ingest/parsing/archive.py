@@ -107,6 +107,8 @@ def _check_declared(entries: list[zipfile.ZipInfo]) -> None:
     if any(entry.flag_bits & 1 for entry in entries):
         raise Unreadable(Reason.ENCRYPTED, "the archive is protected by a password")
     names = [entry.filename.lower() for entry in entries]
+    if len(set(names)) < len(names):
+        raise Unreadable(Reason.HOSTILE, "the archive holds two parts of one name: which of them is shown is not known")
     if any(name.endswith(_MACROS) or name.startswith("xl/macrosheets/") for name in names):
         raise Unreadable(Reason.HOSTILE, "the document carries macros: save it without them")
 

@@ -7,71 +7,43 @@ import re
 import warnings
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from functools import lru_cache
+from io import BytesIO
 from xml.etree import ElementTree
 
 from openpyxl import load_workbook
-from openpyxl.cell.read_only import EmptyCell, ReadOnlyCell
+from openpyxl.cell.read_only import ReadOnlyCell
+from openpyxl.cell.rich_text import CellRichText
+from openpyxl.cell.text import InlineFont
+from openpyxl.styles import Font
 from openpyxl.styles.colors import COLOR_INDEX, Color
-from openpyxl.utils.cell import range_boundaries
 from openpyxl.utils.exceptions import InvalidFileException
+from openpyxl.worksheet._read_only import ReadOnlyWorksheet
+from openpyxl.worksheet._reader import WorkSheetParser
+from openpyxl.xml.constants import SHARED_STRINGS, XLSM, XLSX, XLTM, XLTX
 
 from ingest.parsing.archive import Office
 from ingest.parsing.cells import shown
-from ingest.parsing.drawing_text import EMU
 from ingest.parsing.parsed import MOST_CHARACTERS, Format, OnPage, Page, Parsed, Reason, Unreadable
 from ingest.parsing.tables import title_rows, to_markdown
-from ingest.parsing.xlsx_covered import DIGIT, CellText, Covers, Edges, covers_of
+from ingest.parsing.xlsx_covered import CellText, Covers, covers_of
+from ingest.parsing.xlsx_layout import Layout
 
 MOST_FILLED = 1_000_000  # cells that merged ranges may cover in a sheet
-_ATTRIBUTE = re.compile(rb'\s([a-zA-Z]+)="([^"]*)"')
-_ELEMENT = re.compile(rb"<(?:\w+:)?(col|row|mergeCell|sheetFormatPr)(\s[^<>]*?)/?>")
-_NUMBER = re.compile(rb"\d{1,6}(?:\.\d{0,20})?")
 Ends = Mapping[tuple[int, int], tuple[int, int]]  # row and column where a merged range begins → its last column and row
 Cells = dict[int, dict[int, str]]  # row → column → text, both from 1
-_ID = "{http://schemas.openxmlformats.org/officeDocument/2006/relationships}id"
+_BOOKS = {XLSM, XLSX, XLTM, XLTX}
+_SHOWS_NOTHING = re.compile(r'\[[^\[\]]*+\]|"\s*+"|_.|\*.|\s')  # of a section of a number format
+_ON_CONDITION = re.compile(r"\[[<>=]")
 # The theme's first two colours are its light and its dark ground; the others are not known here.
 _THEME = {0: "FFFFFF", 1: "000000"}
 _LEAST_CONTRAST = 16  # of 255 in red, green or blue
-_SMALLEST_POINTS, _LOWEST_POINTS, _NARROWEST = 2.0, 2.0, 0.2  # of letters, of a row, of a column in digits
-_USUAL_WIDTH, _USUAL_HEIGHT, _USUAL_POINTS = 9.14, 15.0, 11.0  # of a column in digits, of a row, of letters
-_MOST_COLUMNS = 16_384
+_SMALLEST_POINTS, _USUAL_POINTS = 2.0, 11.0  # of letters
 _MOST_BESIDE = 64  # empty columns over which a long text goes on
 _BROKEN = (
     zipfile.BadZipFile, InvalidFileException, ElementTree.ParseError, KeyError, ValueError, TypeError, AttributeError,
     IndexError, OSError, SyntaxError,
 )  # fmt: skip
-
-
-@dataclass(slots=True)
-class _Layout:
-    """Hidden rows and columns, sizes (EMU) and merged ranges, all from 1: openpyxl omits them when it reads by rows."""
-
-    hidden_rows: set[int] = field(default_factory=set)
-    hidden_columns: set[int] = field(default_factory=set)
-    widths: dict[int, float] = field(default_factory=dict)
-    heights: dict[int, float] = field(default_factory=dict)
-    usual: tuple[float, float] = (_USUAL_WIDTH * DIGIT, _USUAL_HEIGHT * EMU)
-    merged: list[tuple[int, int, int, int]] = field(default_factory=list)  # first column, row, last column, row
-
-    def measure(self, tag: bytes, attributes: Mapping[bytes, bytes]) -> None:
-        """Take the sizes that a row, some columns or the sheet give."""
-        width, height = _size(attributes, b"width", DIGIT), _size(attributes, b"ht", EMU)
-        if tag == b"col" and width is not None:
-            self.widths |= dict.fromkeys(_columns(attributes), width)
-        elif tag == b"row" and height is not None and b"r" in attributes:
-            self.heights[int(attributes[b"r"])] = height
-        elif tag == b"sheetFormatPr":
-            usual = _size(attributes, b"defaultColWidth", DIGIT), _size(attributes, b"defaultRowHeight", EMU)
-            self.usual = usual[0] or self.usual[0], usual[1] or self.usual[1]
-
-    def edges(self) -> tuple[Edges, Edges]:
-        """Return where the columns and the rows begin; hidden ones take no room."""
-        widths = self.widths | dict.fromkeys(self.hidden_columns, 0.0)
-        heights = self.heights | dict.fromkeys(self.hidden_rows, 0.0)
-        counted = ({at - 1: size for at, size in sizes.items()} for sizes in (widths, heights))
-        across, down = counted
-        return Edges(self.usual[0], across), Edges(self.usual[1], down)
 
 
 def parse_xlsx(office: Office, on_page: OnPage) -> Parsed:
@@ -91,36 +63,73 @@ def parse_xlsx(office: Office, on_page: OnPage) -> Parsed:
 
 def _pages(office: Office, on_page: OnPage) -> Iterator[Page]:
     # Row by row: a whole workbook in memory takes fifty times its file.
-    book = load_workbook(office.packed_again(), read_only=True, data_only=True, keep_links=False)
-    parts = _sheet_parts(office)
+    _require_one_reading(office)
+    book = load_workbook(office.packed_again(), read_only=True, data_only=True, keep_links=False, rich_text=True)
     for number, sheet in enumerate(book.worksheets, start=1):
         if sheet.sheet_state != "visible":
             continue
         on_page()
-        layout = _layout(office.parts.get(parts.get(sheet.title, ""), b""))
-        sheet.reset_dimensions()  # openpyxl pads every row to the dimensions that a file declares
-        covers = covers_of(office, parts.get(sheet.title, ""), *layout.edges())
-        yield Page(number=number, markdown=_sheet(sheet.title, _rows(sheet.rows, layout, covers), layout))
+        name = sheet._worksheet_path  # noqa: SLF001  two sheets may have the same title
+        layout = Layout.of(office.parts[name])
+        rows = _rows(_cells(sheet, office.parts[name]), layout, covers_of(office, name, *layout.edges()))
+        yield Page(number=number, markdown=_sheet(sheet.title, rows, layout))
 
 
-def _rows(sheet_rows: Iterable[Sequence[EmptyCell | ReadOnlyCell]], layout: _Layout, covers: Covers) -> Cells:
+def _require_one_reading(office: Office) -> None:
+    """Refuse a file that is another workbook to openpyxl, which goes by kinds and names, than to who goes by links."""
+    types = ElementTree.fromstring(office.parts["[Content_Types].xml"])  # noqa: S314  `archive` has refused entities
+    kinds = [(kind.get("ContentType", ""), kind.get("PartName", "").lstrip("/")) for kind in types]
+    books = {part for kind, part in kinds if kind in _BOOKS} - {""} or {"xl/workbook.xml"}
+    texts = {part for kind, part in kinds if kind == SHARED_STRINGS}
+    linked = set(office.links("", "/officeDocument").values())
+    links = [set(office.links(book, kind).values()) for book in linked for kind in ("/sharedStrings", "/styles")]
+    if [books, texts, {"xl/styles.xml"} & office.parts.keys()] != [linked, *links]:
+        raise Unreadable(
+            Reason.MALFORMED, "the archive does not say which part is its workbook, its texts or its styles"
+        )
+    for part in texts:
+        Layout.of(office.parts[part])
+
+
+def _cells(sheet: ReadOnlyWorksheet, part: bytes) -> Iterator[tuple[int, list[ReadOnlyCell]]]:
+    """Yield the rows that a sheet's part has, with what is said of the letters of each cell."""
+    book = sheet.parent
+    # `sheet.rows` forgets how single letters of a cell's own text look.
+    parser = WorkSheetParser(
+        BytesIO(part),
+        sheet._shared_strings,  # noqa: SLF001  openpyxl has no other way to them
+        data_only=True,
+        epoch=book.epoch,
+        date_formats=book._date_formats,  # noqa: SLF001  as above
+        timedelta_formats=book._timedelta_formats,  # noqa: SLF001  as above
+        rich_text=True,
+    )
+    for at, cells in parser.parse():
+        yield at, [ReadOnlyCell(sheet, **cell) for cell in cells]
+
+
+def _rows(part: Iterable[tuple[int, Sequence[ReadOnlyCell]]], layout: Layout, covers: Covers) -> Cells:
     rows: Cells = {}
-    characters = 0
+    characters = last = 0
     ends = {(top, left): (right, bottom) for left, top, right, bottom in layout.merged}
-    for at, row in enumerate(sheet_rows, start=1):
+    for at, row in part:
         texts = {cell.column: text for cell in row if (text := _text(cell))}
         characters += sum(map(len, texts.values()))
         if characters > MOST_CHARACTERS:  # a long text that many cells share takes no room in the file
             raise Unreadable(Reason.TOO_LARGE, f"more than {MOST_CHARACTERS // 1_000_000} million characters")
+        if at <= last:  # which of two rows with one number is shown is not known
+            continue
+        rows |= {between: {} for between in range(last + 1, at)}
         rows[at] = dict(_uncovered(row, texts, ends, covers)) if covers.reach(at) else texts
+        last = at
     return rows
 
 
 def _uncovered(
-    row: Sequence[EmptyCell | ReadOnlyCell], texts: Mapping[int, str], ends: Ends, covers: Covers
+    row: Sequence[ReadOnlyCell], texts: Mapping[int, str], ends: Ends, covers: Covers
 ) -> Iterator[tuple[int, str]]:
     for cell in row:
-        text = texts.get(cell.column) if isinstance(cell, ReadOnlyCell) else None
+        text = texts.get(cell.column)
         if text is not None and not covers.hide(_shown_at(cell, texts, ends.get((cell.row, cell.column)))):
             yield cell.column, text
 
@@ -128,7 +137,7 @@ def _uncovered(
 def _shown_at(cell: ReadOnlyCell, texts: Mapping[int, str], end: tuple[int, int] | None) -> CellText:
     """Return where a cell shows its text: words without a break go on over the empty cells beside it."""
     column, row, alignment = cell.column, cell.row, cell.alignment
-    is_text = isinstance(cell.value, str)
+    is_text = isinstance(cell.value, str | CellRichText)
     right, bottom = end or (column, row)
     if end is None and is_text and not alignment.wrap_text and alignment.horizontal in {None, "general", "left"}:
         right = min((other for other in texts if other > column), default=column + _MOST_BESIDE) - 1
@@ -140,21 +149,39 @@ def _shown_at(cell: ReadOnlyCell, texts: Mapping[int, str], end: tuple[int, int]
     return CellText(texts[column], columns, rows, size, across, upright, wraps=bool(alignment.wrap_text))
 
 
-def _text(cell: EmptyCell | ReadOnlyCell) -> str:
-    # A cell with nothing in it is openpyxl's EmptyCell, which has no column either.
-    if not isinstance(cell, ReadOnlyCell) or cell.value is None or _is_unseen(cell):
+def _text(cell: ReadOnlyCell) -> str:
+    if cell.value is None or _is_blank(cell.value, cell.number_format):
         return ""
-    return shown(cell.value, cell.number_format)
+    if isinstance(cell.value, CellRichText):
+        runs = ((run, cell.font) if isinstance(run, str) else (run.text, run.font) for run in cell.value)
+        return "".join(text for text, font in runs if not _is_unseen(cell, font))
+    return "" if _is_unseen(cell, cell.font) else shown(cell.value, cell.number_format)
 
 
-def _is_unseen(cell: ReadOnlyCell) -> bool:
-    """Tell whether a cell shows nothing: by its number format, by its size, or in the colour of its ground."""
-    form = cell.number_format.replace('""', "").strip().lower()
-    if form == ";;;" or (cell.font and cell.font.sz is not None and cell.font.sz < _SMALLEST_POINTS):
+def _is_blank(value: object, number_format: str) -> bool:
+    """Tell whether a number format shows nothing of a value: each kind of value has a section of its own."""
+    are_blank = _blank_sections(number_format)
+    if len(are_blank) == 1 or _ON_CONDITION.search(number_format):
+        return len(are_blank) > 1 and all(are_blank)
+    if isinstance(value, str | CellRichText):
+        return len(are_blank) > 3 and are_blank[3]
+    at = (1 if value < 0 else 2 if value == 0 else 0) if isinstance(value, int | float) else 0
+    return are_blank[at if at < len(are_blank) else 0]
+
+
+@lru_cache(maxsize=256)
+def _blank_sections(number_format: str) -> list[bool]:
+    return [not _SHOWS_NOTHING.sub("", section) for section in number_format.split(";")]
+
+
+def _is_unseen(cell: ReadOnlyCell, font: Font | InlineFont | None) -> bool:
+    """Tell whether letters of a cell are too small, or have the colour of its ground."""
+    if font and font.sz is not None and font.sz < _SMALLEST_POINTS:
         return True
     kind = cell.fill.fill_type
     ground = "FFFFFF" if kind is None else _rgb(cell.fill.fgColor) if kind == "solid" else None
-    written = "FFFFFF" if form.startswith("[white]") else _rgb(cell.font.color if cell.font else None)
+    form = cell.number_format.strip().lower()
+    written = "FFFFFF" if form.startswith("[white]") else _rgb(font.color if font else None)
     if written is None or ground is None:
         return False
     return all(abs(a - b) < _LEAST_CONTRAST for a, b in zip(bytes.fromhex(written), bytes.fromhex(ground), strict=True))
@@ -177,45 +204,7 @@ def _tinted(base: str, tint: float) -> str:
     return f"{round(255 * min(share, 1)):02X}" * 3
 
 
-def _sheet_parts(office: Office) -> dict[str, str]:
-    """Return the part of each sheet, by the sheet's name."""
-    links = office.links("xl/workbook.xml")
-    # `archive` has refused every part that declares an entity.
-    book = ElementTree.fromstring(office.parts["xl/workbook.xml"])  # noqa: S314
-    return {sheet.get("name", ""): links.get(sheet.get(_ID, ""), "") for sheet in book.iterfind(".//{*}sheet")}
-
-
-def _layout(part: bytes) -> _Layout:
-    layout = _Layout()
-    for element in _ELEMENT.finditer(part):
-        tag, attributes = element.group(1), dict(_ATTRIBUTE.findall(element.group(2)))
-        is_hidden = attributes.get(b"hidden") in {b"1", b"true"} or _is_flat(attributes)
-        layout.measure(tag, attributes)
-        if tag == b"mergeCell":
-            layout.merged.append(range_boundaries(attributes[b"ref"].decode("ascii", "replace")))
-        elif tag == b"row" and is_hidden and b"r" in attributes:
-            layout.hidden_rows.add(int(attributes[b"r"]))
-        elif tag == b"col" and is_hidden:
-            layout.hidden_columns.update(_columns(attributes))
-    return layout
-
-
-def _columns(attributes: Mapping[bytes, bytes]) -> range:
-    return range(int(attributes[b"min"]), min(int(attributes[b"max"]), _MOST_COLUMNS) + 1)
-
-
-def _size(attributes: Mapping[bytes, bytes], name: bytes, unit: float) -> float | None:
-    value = attributes.get(name, b"")
-    return float(value) * unit if _NUMBER.fullmatch(value) else None
-
-
-def _is_flat(attributes: Mapping[bytes, bytes]) -> bool:
-    """Tell whether a row is as good as no height, or a column no width."""
-    sizes = ((attributes.get(b"ht"), _LOWEST_POINTS), (attributes.get(b"width"), _NARROWEST))
-    return any(size is not None and _NUMBER.fullmatch(size) and float(size) < least for size, least in sizes)
-
-
-def _sheet(name: str, rows: Cells, layout: _Layout) -> str:
+def _sheet(name: str, rows: Cells, layout: Layout) -> str:
     spans = _fill(rows, layout.merged)
     parts = [f"# {name}"]
     block: list[int] = []
@@ -228,7 +217,7 @@ def _sheet(name: str, rows: Cells, layout: _Layout) -> str:
     return "\n\n".join(parts) if len(parts) > 1 else ""
 
 
-def _block(rows: Sequence[Mapping[int, str]], spans: Sequence[int], layout: _Layout) -> str:
+def _block(rows: Sequence[Mapping[int, str]], spans: Sequence[int], layout: Layout) -> str:
     columns = sorted({column for row in rows for column in row} - layout.hidden_columns)
     grid = [[row.get(column, "") for column in columns] for row in rows]
     titles = title_rows(grid)

@@ -69,14 +69,24 @@ def xlsx_of_shared_strings() -> bytes:
     rows = "".join(f'<row r="{n}"><c r="A{n}" t="s"><v>0</v></c></row>' for n in range(1, 1001))
     strings = f"<si><t>{' '.join(str(n) for n in range(100_000))}</t></si>"
     main = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
-    data = with_part(xlsx_of(["x"]), "xl/sharedStrings.xml", f'<sst xmlns="{main}">{strings}</sst>'.encode())
-    kind = b"application/vnd.openxmlformats-officedocument.spreadsheetml.sharedStrings+xml"
-    with zipfile.ZipFile(BytesIO(data)) as archive:
-        types = archive.read("[Content_Types].xml")
-    entry = b'<Override PartName="/xl/sharedStrings.xml" ContentType="' + kind + b'"/></Types>'
-    data = with_part(data, "[Content_Types].xml", types.replace(b"</Types>", entry))
+    data = with_shared_strings(xlsx_of(["x"]), f'<sst xmlns="{main}">{strings}</sst>')
     sheet = f'<worksheet xmlns="{main}"><sheetData>{rows}</sheetData></worksheet>'
     return with_part(data, "xl/worksheets/sheet1.xml", sheet.encode())
+
+
+def with_shared_strings(data: bytes, table: str) -> bytes:
+    """Return a workbook with a table of texts, as Excel writes them."""
+    office = "application/vnd.openxmlformats-officedocument.spreadsheetml."
+    relation = "http://schemas.openxmlformats.org/officeDocument/2006/relationships/sharedStrings"
+    kind = f'<Override PartName="/xl/sharedStrings.xml" ContentType="{office}sharedStrings+xml"/></Types>'
+    link = f'<Relationship Id="texts" Type="{relation}" Target="sharedStrings.xml"/></Relationships>'
+    data = with_part(data, "xl/sharedStrings.xml", table.encode())
+    for name, added in (("[Content_Types].xml", kind), ("xl/_rels/workbook.xml.rels", link)):
+        with zipfile.ZipFile(BytesIO(data)) as archive:
+            part = archive.read(name).decode()
+        end = added[added.rindex("<") :]
+        data = with_part(data, name, part.replace(end, added).encode())
+    return data
 
 
 def _saved(book: Workbook) -> bytes:

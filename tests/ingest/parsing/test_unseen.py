@@ -1,7 +1,10 @@
 """Text that nobody sees on a page of the document is no text of it."""
 
+import re
+import warnings
 import zipfile
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 
 import docx
@@ -13,14 +16,18 @@ from docx.oxml.ns import qn
 from docx.oxml.xmlchemy import BaseOxmlElement
 from docx.shared import Pt, RGBColor
 from openpyxl import Workbook
+from openpyxl.cell.rich_text import CellRichText, TextBlock
+from openpyxl.cell.text import InlineFont
 from openpyxl.styles import Color, Font, PatternFill
 from PIL import Image
 from pptx import Presentation
 from pptx.util import Inches
 from reportlab.pdfgen.canvas import Canvas
 
-from ingest.parsing import read_document
+from ingest.parsing import Unreadable, read_document
 from ingest.parsing.html import parse_html
+from tests.ingest.parsing.reading import read, text_of
+from tests.ingest.samples_office import with_part, with_shared_strings, xlsx_of
 
 CANARY = "금리는 연 99%입니다"
 SEEN = "금리는 연 3.1%입니다"
@@ -252,6 +259,166 @@ def test_what_a_workbook_hides_is_left_out(tmp_path: Path) -> None:
     assert SEEN in text
     assert all(seen in text for seen in ("흰 글씨의 제목", "흰 테마의 제목", "회색 글씨", "검은 글씨"))
     assert "99" not in text
+
+
+ROW = f'<row r="2"{{}}><c r="A2" t="inlineStr"><is><t>{CANARY}</t></is></c></row>'
+MAIN = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
+
+
+def sheet_of(rows: str, before: str = "", after: str = "") -> str:
+    seen = f'<row r="1"><c r="A1" t="inlineStr"><is><t>{SEEN}</t></is></c></row>'
+    return f'<worksheet xmlns="{MAIN}">{before}<sheetData>{seen}{rows}</sheetData>{after}</worksheet>'
+
+
+def in_column_c(columns: str) -> str:
+    return sheet_of(ROW.format("").replace("A2", "C2"), before=columns)
+
+
+HIDDEN_ROW = sheet_of(ROW.format(' hidden="1"'))
+HIDING_SHEETS = {
+    "in single quotes": sheet_of(ROW.format(" hidden='1'")),
+    "with spaces around the sign": sheet_of(ROW.format(' hidden = "1"')),
+    "with a > in a value": sheet_of(ROW.format(' x:a=">" xmlns:x="urn:x" hidden="1"')),
+    "as a character's number": sheet_of(ROW.format(' hidden="&#49;"')),
+    "with spaces in the value": sheet_of(ROW.format(' hidden=" true "')),
+    "in a row without a number": sheet_of(ROW.format("").replace(' r="2"', ' hidden="1"')),
+    "in UTF-16": f'<?xml version="1.0" encoding="UTF-16"?>{HIDDEN_ROW}',
+    "under another prefix": HIDDEN_ROW.replace("<", "<s-1:").replace("<s-1:/", "</s-1:").replace("xmlns", "xmlns:s-1"),
+    "by a height in powers of ten": sheet_of(ROW.format(' ht="1e-3"')),
+    "by a width in powers of ten": in_column_c('<cols><col min="3" max="3" width="1e-3"/></cols>'),
+    "by a column in single quotes": in_column_c("<cols><col min='3' max='3' hidden='1'/></cols>"),
+    "by the usual width": in_column_c(
+        '<sheetFormatPr defaultColWidth="0"/><cols><col min="1" max="2" width="9"/></cols>'
+    ),
+}
+
+
+@pytest.mark.parametrize("part", HIDING_SHEETS.values(), ids=HIDING_SHEETS)
+def test_a_hidden_row_or_column_is_left_out_however_its_file_spells_that(tmp_path: Path, part: str) -> None:
+    encoding = "utf-16" if "UTF-16" in part else "utf-8"
+    text = text_of(read(tmp_path, with_part(xlsx_of([SEEN]), "xl/worksheets/sheet1.xml", part.encode(encoding))))
+    assert SEEN in text
+    assert "99" not in text
+
+
+CHOICE = (
+    '<mc:AlternateContent xmlns:mc="http://schemas.openxmlformats.org/markup-compatibility/2006" xmlns:x="urn:x">'
+    '<mc:Choice Requires="x">{}</mc:Choice></mc:AlternateContent>'
+)
+MISPLACED = {
+    "a row in an extension": sheet_of("", after=f'<extLst><ext uri="x">{ROW.format("")}</ext></extLst>'),
+    "a row of a choice": sheet_of(CHOICE.format(ROW.format(""))),
+    "a cell of another kind": sheet_of(
+        f'<row r="2" xmlns:x="urn:x"><x:c r="A2" t="str"><v xmlns="{MAIN}">{CANARY}</v></x:c></row>'
+    ),
+}
+
+
+@pytest.mark.parametrize("part", MISPLACED.values(), ids=MISPLACED)
+def test_a_workbook_with_cells_where_no_program_shows_them_is_not_read(tmp_path: Path, part: str) -> None:
+    with pytest.raises(Unreadable):
+        read(tmp_path, with_part(xlsx_of([SEEN]), "xl/worksheets/sheet1.xml", part.encode()))
+
+
+def test_a_table_of_texts_with_more_than_programs_count_is_not_read(tmp_path: Path) -> None:
+    texts = f'<sst xmlns="{MAIN}">{CHOICE.format(f"<si><t>{CANARY}</t></si>")}<si><t>{SEEN}</t></si></sst>'
+    with pytest.raises(Unreadable):
+        read(tmp_path, with_shared_strings(xlsx_of([SEEN]), texts))
+
+
+def test_a_file_that_is_another_workbook_to_who_opens_it_is_not_read(tmp_path: Path) -> None:
+    kinds = zipfile.ZipFile(BytesIO(xlsx_of([SEEN]))).read("[Content_Types].xml")
+    other = with_part(xlsx_of([SEEN]), "[Content_Types].xml", kinds.replace(b"/xl/workbook.xml", b"/xl/other.xml"))
+    books = zipfile.ZipFile(BytesIO(other)).read("xl/workbook.xml")
+    with pytest.raises(Unreadable, match="which part is its workbook"):
+        read(tmp_path, with_part(other, "xl/other.xml", books))
+
+
+@pytest.mark.parametrize("name", ["styles", "sharedStrings"])
+def test_a_workbook_whose_texts_or_styles_are_others_to_who_opens_it_is_not_read(tmp_path: Path, name: str) -> None:
+    data = with_shared_strings(xlsx_of([SEEN]), f'<sst xmlns="{MAIN}"/>')
+    links = zipfile.ZipFile(BytesIO(data)).read("xl/_rels/workbook.xml.rels").decode()
+    with pytest.raises(Unreadable, match="its texts or its styles"):
+        read(
+            tmp_path,
+            with_part(data, "xl/_rels/workbook.xml.rels", links.replace(f"{name}.xml", "others.xml").encode()),
+        )
+
+
+@pytest.mark.parametrize("name", ["xl/worksheets/sheet1.xml", "xl/Worksheets/Sheet1.xml"])
+def test_an_archive_with_two_parts_of_one_name_is_not_read(tmp_path: Path, name: str) -> None:
+    archive = BytesIO(xlsx_of([SEEN]))
+    with zipfile.ZipFile(archive, "a") as parts, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # zipfile says so too
+        parts.writestr(name, HIDDEN_ROW)
+    with pytest.raises(Unreadable, match="two parts of one name"):
+        read(tmp_path, archive.getvalue())
+
+
+def test_of_two_sheets_with_one_name_each_hides_its_own_rows(tmp_path: Path) -> None:
+    book = Workbook()
+    book.create_sheet("금리").append([SEEN])
+    book.worksheets[0].append([CANARY])
+    book.worksheets[0].row_dimensions[1].hidden = True
+    book.save(tmp_path / "book.xlsx")
+    data = (tmp_path / "book.xlsx").read_bytes()
+    names = zipfile.ZipFile(BytesIO(data)).read("xl/workbook.xml").decode()
+    text = text_of(read(tmp_path, with_part(data, "xl/workbook.xml", names.replace('"Sheet"', '"금리"').encode())))
+    assert SEEN in text
+    assert "99" not in text
+
+
+def with_shared_texts(data: bytes) -> bytes:
+    """Return a workbook whose texts stand in a table of their own, as Excel writes them."""
+    part = "xl/worksheets/sheet1.xml"
+    sheet = zipfile.ZipFile(BytesIO(data)).read(part).decode()
+    texts = re.findall("<is>(.*?)</is>", sheet)
+    for at, text in enumerate(texts):
+        sheet = sheet.replace(f"<is>{text}</is>", f"<v>{at}</v>")
+    table = f'<sst xmlns="{MAIN}">{"".join(f"<si>{text}</si>" for text in texts)}</sst>'
+    return with_shared_strings(with_part(data, part, sheet.replace("inlineStr", "s").encode()), table)
+
+
+@pytest.mark.parametrize("font", [InlineFont(color="FFFFFFFF"), InlineFont(sz=1)])
+@pytest.mark.parametrize("shared", [bytes, with_shared_texts])
+def test_letters_that_only_part_of_a_cell_hides_are_left_out(
+    tmp_path: Path, font: InlineFont, shared: Callable[[bytes], bytes]
+) -> None:
+    book = Workbook()
+    book.worksheets[0]["A1"] = CellRichText(SEEN, TextBlock(font, CANARY))
+    book.worksheets[0]["A2"] = CellRichText(TextBlock(InlineFont(color="FFFFFFFF"), "흰 글씨의 제목"))
+    book.worksheets[0]["A2"].fill = PatternFill("solid", fgColor="FF003366")
+    book.save(tmp_path / "book.xlsx")
+    data = (tmp_path / "book.xlsx").read_bytes()
+    text = text_of(read(tmp_path, shared(data)))
+    assert SEEN in text
+    assert "흰 글씨의 제목" in text
+    assert "99" not in text
+
+
+@pytest.mark.parametrize(
+    "form", [";;; ", "* ;* ;* ;* ", '" ";" ";" ";" "', "0;0;0;", "[Red];[Red];[Red];[Red]", "_-;_-;_-;_-"]
+)
+def test_a_text_that_its_number_format_shows_as_nothing_is_left_out(tmp_path: Path, form: str) -> None:
+    assert [(form, text) for text in shown_as(tmp_path, form, CANARY) if text] == []
+    assert shown_as(tmp_path, "0.00;-0.00;;@", CANARY) == [CANARY]
+
+
+@pytest.mark.parametrize(("form", "value"), [(";;", 99), ("0;;0", -99), (";0", 99), ("* ;-0", 99), ("#,##0;-0;;@", 0)])
+def test_a_number_that_its_format_shows_as_nothing_is_left_out(tmp_path: Path, form: str, value: int) -> None:
+    assert shown_as(tmp_path, form, value) == [""]
+    assert shown_as(tmp_path, "#,##0;[Red]-#,##0", value) == [str(abs(value))]
+    assert shown_as(tmp_path, "General", value) == [str(abs(value))]
+
+
+def shown_as(folder: Path, form: str, value: str | int) -> list[str]:
+    """Return what is read of a value under a number format, beside another cell."""
+    book = Workbook()
+    book.worksheets[0].append([SEEN, value])
+    book.worksheets[0]["B1"].number_format = form
+    book.save(folder / "book.xlsx")
+    text = read_document(folder / "book.xlsx").pages[0].markdown
+    return [text.replace("Sheet", "").replace(SEEN, "").strip("# |-\n")]
 
 
 def test_what_the_style_of_a_paragraph_hides_is_left_out(tmp_path: Path) -> None:
