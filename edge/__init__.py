@@ -5,7 +5,7 @@ Neither service's routes, settings or errors are known here; each translates int
 
 from edge.bearer import bearer_token
 from edge.headers import add_response_headers, security_headers
-from edge.listening import PortTaken, bind, listening
+from edge.listening import PortTaken, bind, configured, listening
 from edge.page import serve_page
 from edge.problems import PROBLEM_JSON, ProblemDocument, allowed_methods, invalid_fields, problem_json
 
@@ -17,6 +17,7 @@ __all__ = [
     "allowed_methods",
     "bearer_token",
     "bind",
+    "configured",
     "invalid_fields",
     "listening",
     "problem_json",

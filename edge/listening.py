@@ -53,29 +53,43 @@ def bind(host: str, port: int, *, setting: str = "PORT") -> socket.socket:
     return bound
 
 
-@asynccontextmanager
-async def listening(
-    app: FastAPI, bound: socket.socket, *, limits: ConnectionLimits | None = None
-) -> AsyncGenerator[None]:
-    """Serve the application on the socket while the block runs; each connection within the limits."""
+def configured(
+    app: FastAPI, *, limits: ConnectionLimits | None = None, open_seconds: int = _OPEN_CONNECTIONS_SECONDS
+) -> uvicorn.Config:
+    """Return how every server of ours serves: connections within the limits, with `open_seconds` to end at its end."""
     limits = limits or ConnectionLimits(connections=most_connections())
-    config = uvicorn.Config(
+    return uvicorn.Config(
         app,
         log_config=None,
         access_log=False,
         lifespan="off",
         loop="uvloop",
         http=partial(LimitedConnection, limits=limits),  # type: ignore[arg-type]  # uvicorn only calls it
-        timeout_graceful_shutdown=_OPEN_CONNECTIONS_SECONDS,
+        timeout_graceful_shutdown=open_seconds,
         server_header=False,
     )
-    server = _Server(config)
+
+
+@asynccontextmanager
+async def listening(
+    app: FastAPI, bound: socket.socket, *, limits: ConnectionLimits | None = None
+) -> AsyncGenerator[None]:
+    """Serve the application on the socket while the block runs; each connection within the limits.
+
+    However the block ends, what is being answered has five seconds to end, and no connection is left open.
+    """
+    server = _Server(configured(app, limits=limits))
     # Objects opened at the start stay: to search them for garbage would stop every answer for half a second at a time.
     gc.collect()
     gc.freeze()
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(server.serve, [bound])
+        tasks.start_soon(_serve_to_its_end, server, bound)
         try:
             yield
         finally:
             server.should_exit = True
+
+
+async def _serve_to_its_end(server: uvicorn.Server, bound: socket.socket) -> None:
+    with anyio.CancelScope(shield=True):  # cancelled, uvicorn closes nothing, and its socket accepts on
+        await server.serve([bound])

@@ -19,7 +19,7 @@ import uvloop
 from pydantic import ValidationError
 from rich.console import Console
 
-from edge import PortTaken, bind
+from edge import PortTaken, bind, configured
 from ingest.app import create_app
 from ingest.bulk import (
     BatchStopped,
@@ -284,11 +284,8 @@ async def _serve(settings: Settings, banks: Banks, *, works_jobs: bool) -> None:
         provider = stack.enter_context(tracing("ingest", settings.traces))
         services = await stack.enter_async_context(open_services(settings, works_jobs=works_jobs))
         staff = create_app(services, banks, tracer_provider=provider)
-        config = uvicorn.Config(
-            staff, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=10, server_header=False
-        )
         typer.echo(f"ingest listens on http://{settings.ingest_host}:{settings.ingest_port}", err=True)
-        await uvicorn.Server(config).serve([bound])
+        await uvicorn.Server(configured(staff, open_seconds=10)).serve([bound])
 
 
 @app.command()

@@ -2,7 +2,9 @@
 
 import socket
 from asyncio import Transport
+from pathlib import Path
 
+import anyio
 import httpx2
 import pytest
 from fastapi import FastAPI
@@ -11,6 +13,7 @@ from edge import bind, listening
 from edge.connection_limits import LimitedConnection
 
 pytestmark = pytest.mark.anyio
+ROOT = Path(__file__).parents[2]
 
 
 async def test_no_reply_waits_until_what_was_sent_before_is_acknowledged(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -28,3 +31,39 @@ async def test_no_reply_waits_until_what_was_sent_before_is_acknowledged(monkeyp
         async with listening(FastAPI(), bound), httpx2.AsyncClient() as http:
             await http.get(f"http://127.0.0.1:{bound.getsockname()[1]}/")
     assert delays == [False]
+
+
+def test_every_server_is_configured_in_one_place() -> None:
+    """One that is configured elsewhere has no limits of connections."""
+    packages = ("chatbot", "edge", "ingest", "knowledge", "telemetry")
+    sources = [*(path for name in packages for path in ROOT.joinpath(name).rglob("*.py")), ROOT / "run.py"]
+    assert [path.name for path in sources if "uvicorn.Config(" in path.read_text("utf-8")] == ["listening.py"]
+
+
+async def test_a_block_that_fails_ends_what_is_answered_and_accepts_nobody_after_it() -> None:
+    app, asked, replies = FastAPI(), anyio.Event(), list[httpx2.Response]()
+
+    class Failed(Exception):
+        pass
+
+    @app.get("/slow")
+    async def slow() -> str:
+        asked.set()
+        await anyio.sleep(0.3)
+        return "answered"
+
+    async def ask(url: str) -> None:
+        async with httpx2.AsyncClient() as http:
+            replies.append(await http.get(url))
+
+    bound = bind("127.0.0.1", 0)
+    port = bound.getsockname()[1]
+    async with anyio.create_task_group() as group:
+        with pytest.RaisesGroup(Failed):
+            async with listening(app, bound):
+                group.start_soon(ask, f"http://127.0.0.1:{port}/slow")
+                await asked.wait()
+                raise Failed
+        with pytest.raises(OSError, match="connect"):
+            await anyio.connect_tcp("127.0.0.1", port)
+    assert [reply.json() for reply in replies] == ["answered"]

@@ -71,6 +71,10 @@ class Bank:
         return self._process.pid
 
     @property
+    def port(self) -> int:
+        return self._port
+
+    @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self._port}"
 

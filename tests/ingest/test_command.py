@@ -1,8 +1,10 @@
 import re
 import shutil
 import signal
+import socket
 import sqlite3
 import time
+from contextlib import suppress
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -12,6 +14,7 @@ from evals.sample_bank import SAMPLE_BANK
 from tests.conftest import free_port
 from tests.forked import Forked
 from tests.ingest import samples
+from tests.ingest.bank import Bank
 from tests.ingest.commands import WAIT_SECONDS, command, run
 from tests.ingest.keys import ISSUER, key_and_token
 from tests.ingest.points import points_in
@@ -230,6 +233,14 @@ def test_load_goes_through_the_api_of_a_running_process(
         server.wait(WAIT_SECONDS)
     assert server.returncode in (0, -signal.SIGTERM)
     assert states(tmp_path / "data") == {"approved": 10}
+
+
+def test_the_staff_api_lets_nobody_send_a_head_without_an_end(bank: Bank) -> None:
+    with socket.create_connection(("127.0.0.1", bank.port), timeout=20) as connection:
+        with suppress(ConnectionError):  # it is closed while it is still sent
+            connection.sendall(b"GET /readyz HTTP/1.1\r\nhost: x\r\nx: " + b"a" * 4_000_000)
+        with suppress(ConnectionError):
+            assert connection.recv(100).partition(b"\r\n")[0] in {b"", b"HTTP/1.1 431 Request Header Fields Too Large"}
 
 
 def wait_for_port(port: int) -> None:
