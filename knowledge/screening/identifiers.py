@@ -100,7 +100,7 @@ def _always(_: re.Match[str]) -> bool:
 
 # Without a digit in any spelling and a sign of an address nothing is searched.
 _MAY_HOLD_ONE: Final = re.compile(
-    r"\d|[^\x00-\x7f\uac00-\ud7a3]|@|[공영일이삼사오육륙칠팔구][ ]?[공영일이삼사오육륙칠팔구]|골뱅이|앳"
+    r"\d|[^\x00-\x7f\uac00-\ud7a3]|@|&\w|[공영일이삼사오육륙칠팔구][ ]?[공영일이삼사오육륙칠팔구]|골뱅이|앳"
     r"|\bat\b|_at_|\(at|\[at|\{at|<at|zero|one|two|three|four|five|six|seven|eight|nine",
     re.IGNORECASE,
 )

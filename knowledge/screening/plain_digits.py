@@ -1,6 +1,7 @@
 """Writes a text with one spelling of digits, dashes and blanks, and remembers where each character stood.
 
-Digits are whatever Unicode gives the value of one: decimal digits of every script, circled, raised, with a full stop.
+Digits are whatever Unicode gives the value of one: decimal digits of every script, circled, raised, with a full stop;
+also as HTML, an address or JSON escapes them.
 Characters that are not seen or only mark others (categories Cf, Mn, Me: joiners, variation selectors, the keycap) are
 left out. What words and blanks make of digits is ambiguous (이 is two, and a particle), so that a text has several
 readings: `readings` yields the figures as they stand, then with words as digits, then with digits drawn together.
@@ -11,13 +12,21 @@ import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from html import unescape
 from itertools import pairwise
 from typing import Final
+from urllib.parse import unquote
 
 _FILLERS: Final = frozenset("\u115f\u1160\u3164\uffa0")  # letters by category, but nothing is drawn
 _DASHES: Final = frozenset("−ㅡー⁃∼〜～")  # beside all of category Pd
 _LINE_BREAKS: Final = frozenset("\r\v\f\x1c\x1d\x1e\x85\u2028\u2029")
-_JAMO: Final = re.compile(r"[\u1100-\u11ff\ua960-\ua97c\ud7b0-\ud7fb]{2,}")
+_JAMO: Final = r"[\u1100-\u11ff\ua960-\ua97c\ud7b0-\ud7fb]{2,}"
+# A character as HTML, an address or JSON writes it; of % only what no rate is followed by.
+_ESCAPE: Final = (
+    r"&(?:#\d{1,7}|#[xX][0-9A-Fa-f]{1,6}|[A-Za-z]{2,8});|%(?:2[0DEFdef]|40|0[ADad])|%3\d(?=%)|(?<=%3\d)%3\d"
+    r"|\\u00[0-9A-Fa-f]{2}|(?<=\d)\\[nrt]"
+)
+_WRITTEN_APART: Final = re.compile(rf"{_JAMO}|{_ESCAPE}")
 _WORDS: Final = {
     **dict(zip("공일이삼사오육칠팔구", "0123456789", strict=True)), "영": "0", "륙": "6",
     **dict(zip("零一二三四五六七八九", "0123456789", strict=True)), "〇": "0",
@@ -105,16 +114,27 @@ def _plain(text: str) -> Reading:
 
 
 def _characters(text: str) -> Iterator[tuple[int, int, str]]:
-    """Yield offset, length and each character; letters of Hangul that are written apart (NFD) as their syllable."""
+    """Yield offset, length and each character; what is written in several is one: an escape, a syllable in NFD."""
     at = 0
-    for jamo in _JAMO.finditer(text):
-        yield from ((n, 1, text[n]) for n in range(at, jamo.start()))
-        at = jamo.start()
-        for syllable in unicodedata.normalize("NFC", jamo.group()):
-            length = len(unicodedata.normalize("NFD", syllable))
-            yield at, length, syllable
-            at += length
+    for apart in _WRITTEN_APART.finditer(text):
+        yield from ((n, 1, text[n]) for n in range(at, apart.start()))
+        at = apart.start()
+        is_escape = apart.group()[0] in "&%\\"
+        for char in _unescaped(apart.group()) if is_escape else unicodedata.normalize("NFC", apart.group()):
+            length = len(apart.group()) if is_escape else len(unicodedata.normalize("NFD", char))
+            yield at, length, char
+            at += 0 if is_escape else length
+        at = apart.end()
     yield from ((n, 1, text[n]) for n in range(at, len(text)))
+
+
+def _unescaped(escape: str) -> str:
+    match escape[:2]:
+        case "\\u":
+            return chr(int(escape[2:], 16))
+        case "\\n" | "\\r" | "\\t":
+            return "\n"
+    return unescape(escape) if escape[0] == "&" else unquote(escape)
 
 
 @lru_cache(maxsize=4096)
