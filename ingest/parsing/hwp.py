@@ -7,13 +7,17 @@ A distribution copy (배포용) encrypts its text for Hancom's own viewer; its p
 import re
 import struct
 import zlib
+from dataclasses import replace
+from xml.etree import ElementTree
 
 import olefile
 import unhwp
 from bs4 import BeautifulSoup
 
 from ingest.parsing.archive import MOST_UNPACKED, Office
+from ingest.parsing.drawing_fills import local
 from ingest.parsing.html import to_text
+from ingest.parsing.hwpx_unseen import Looks
 from ingest.parsing.markdown import first_heading
 from ingest.parsing.parsed import Format, Page, Parsed, Reason, Unreadable
 
@@ -49,7 +53,25 @@ def parse_hwpx(office: Office) -> Parsed:
     Raises:
         Unreadable: protected, encrypted or malformed.
     """
-    return _parsed(Format.HWPX, office.packed_again().getvalue(), office.title)
+    try:
+        seen = _seen(office)
+    except (ElementTree.ParseError, ValueError) as exc:
+        raise Unreadable(Reason.MALFORMED, "the document inside the archive is damaged") from exc
+    return _parsed(Format.HWPX, seen.packed_again().getvalue(), office.title)
+
+
+def _seen(office: Office) -> Office:
+    """Return the document without what nobody sees on its pages."""
+    # `archive` has refused every part that declares an entity.
+    named = {name: part for name, part in office.parts.items() if name.lower().startswith("contents/")}
+    roots = {name: ElementTree.fromstring(part) for name, part in named.items()}  # noqa: S314  as said above
+    looks = Looks.of([root for root in roots.values() if local(root) == "head"])
+    parts = dict(office.parts)
+    for name, root in roots.items():
+        if local(root) == "sec":
+            looks.remove_unseen(root)
+            parts[name] = ElementTree.tostring(root, "utf-8")
+    return replace(office, parts=parts)
 
 
 def _check_flags(container: olefile.OleFileIO) -> None:

@@ -27,7 +27,7 @@ from reportlab.pdfgen.canvas import Canvas
 from ingest.parsing import Unreadable, read_document
 from ingest.parsing.html import parse_html
 from tests.ingest.parsing.reading import read, text_of
-from tests.ingest.samples_office import with_part, with_shared_strings, xlsx_of
+from tests.ingest.samples_office import hwpx, with_part, with_shared_strings, xlsx_of
 
 CANARY = "금리는 연 99%입니다"
 SEEN = "금리는 연 3.1%입니다"
@@ -660,3 +660,68 @@ def test_what_a_pdf_shows_is_read(tmp_path: Path, show: Callable[[Canvas], None]
     assert "99 percent" in text
     if show is with_a_thin_sign:
         assert text.count("1 \u2013 2") == 9
+
+
+def hwpx_of(letters: str, run: str = CANARY, *, fill: str = "none") -> bytes:
+    """Return an HWPX document with a text in letters of its own, in a paragraph and in a cell with a ground."""
+    data = hwpx()
+    with zipfile.ZipFile(BytesIO(data)) as archive:
+        header, section = (archive.read(f"Contents/{name}.xml").decode() for name in ("header", "section0"))
+    own = re.sub(r'height="\d+" textColor="#000000" shadeColor="none"', letters, header, count=1)
+    kind = re.findall(r'<hh:charPr id="0".*?</hh:charPr>', own)[0].replace('id="0"', 'id="90"')
+    ground = re.findall(r'<hh:borderFill id="2".*?</hh:borderFill>', header)[0].replace('id="2"', 'id="91"')
+    ground = ground.replace('faceColor="none"', f'faceColor="{fill}"')
+    header = header.replace("</hh:charProperties>", f"{kind}</hh:charProperties>")
+    header = header.replace("</hh:borderFills>", f"{ground}</hh:borderFills>")
+    texts = f'<hp:run charPrIDRef="90"><hp:t>{run}</hp:t></hp:run>'
+    section = section.replace('<hp:run charPrIDRef="0"><hp:t>기간</hp:t></hp:run>', texts)
+    section = re.sub(r'(<hp:tc [^>]*borderFillIDRef=)"\d+"', r'\1"91"', section)
+    data = with_part(data, "Contents/header.xml", header.encode())
+    return with_part(data, "Contents/section0.xml", section.encode())
+
+
+WHITE = 'height="1000" textColor="#FFFFFF" shadeColor="none"'
+
+
+@pytest.mark.parametrize(
+    ("letters", "fill"),
+    [
+        (WHITE, "none"),
+        (WHITE, "#FFFFFF"),
+        ('height="1000" textColor="#FDFDFD" shadeColor="#FFFFFF"', "#003366"),
+        ('height="1000" textColor="#013467" shadeColor="none"', "#003366"),
+        ('height="100" textColor="#000000" shadeColor="none"', "none"),
+    ],
+)
+def test_letters_of_an_hwpx_that_nobody_sees_are_left_out(tmp_path: Path, letters: str, fill: str) -> None:
+    text = text_of(read(tmp_path, hwpx_of(letters, fill=fill)))
+    assert "정기예금 상품설명서" in text
+    assert "99" not in text
+
+
+@pytest.mark.parametrize(
+    ("letters", "fill"),
+    [
+        (WHITE, "#003366"),
+        ('height="1000" textColor="#FFFFFF" shadeColor="#003366"', "none"),
+        ('height="1000" textColor="#808080" shadeColor="none"', "none"),
+        ('height="600" textColor="#000000" shadeColor="none"', "none"),
+    ],
+)
+def test_letters_of_an_hwpx_that_have_a_ground_are_read(tmp_path: Path, letters: str, fill: str) -> None:
+    assert SEEN in text_of(read(tmp_path, hwpx_of(letters, SEEN, fill=fill)))
+
+
+def test_memos_and_hidden_explanations_of_an_hwpx_are_no_text_of_it_and_what_they_stand_in_is(tmp_path: Path) -> None:
+    data = hwpx(SEEN, "그 뒤에 선 글")
+    section = zipfile.ZipFile(BytesIO(data)).read("Contents/section0.xml").decode()
+    words = f'<hp:p paraPrIDRef="0" styleIDRef="0"><hp:run charPrIDRef="0"><hp:t>{CANARY}</hp:t></hp:run></hp:p>'
+    aside = "".join(
+        f"<hp:ctrl><hp:{kind}><hp:subList>{words}</hp:subList></hp:{kind.split()[0]}></hp:ctrl>"
+        for kind in ("hiddenComment", 'fieldBegin id="1" type="MEMO"')
+    )
+    section = section.replace("<hp:t>그 뒤에", f"{aside}<hp:t>그 뒤에")
+    text = text_of(read(tmp_path, with_part(data, "Contents/section0.xml", section.encode())))
+    assert SEEN in text
+    assert "그 뒤에 선 글" in text
+    assert "99" not in text

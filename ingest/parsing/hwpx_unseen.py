@@ -1,0 +1,92 @@
+"""What a reader of an HWPX document would not see of it: white and tiny letters, memos, hidden explanations. Pure."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+from xml.etree.ElementTree import Element
+
+from ingest.parsing.drawing_fills import local
+
+_SMALLEST: Final = 200  # hundredths of a point
+_SMALLEST_PERCENT: Final = 10
+_LEAST_CONTRAST: Final = 16  # of 255 in red, green or blue
+_NOTHING: Final = ("", "none")
+_KINDS: Final = ("charPr", "paraPr", "borderFill")
+_SHAPES: Final = frozenset({"rect", "ellipse", "polygon", "curve", "arc", "container"})
+
+
+@dataclass(frozen=True, slots=True)
+class Looks:
+    """What a document's headers say of letters and of grounds, by their numbers."""
+
+    letters: Mapping[str, Element]
+    paragraphs: Mapping[str, Element]
+    fills: Mapping[str, Element]
+
+    @classmethod
+    def of(cls, headers: list[Element]) -> "Looks":
+        """Return what all header parts say."""
+        said = [one for header in headers for one in header.iter()]
+        by_kind = ({str(one.get("id")): one for one in said if local(one) == kind} for kind in _KINDS)
+        letters, paragraphs, fills = by_kind
+        return cls(letters, paragraphs, fills)
+
+    def remove_unseen(self, root: Element) -> None:
+        """Take from a section's part what nobody sees on its pages."""
+        parents = {child: parent for parent in root.iter() for child in parent}
+        for aside in [one for one in root.iter() if _is_aside(one)]:
+            for child in list(aside):
+                aside.remove(child)
+        page = [one for one in root.iter() if local(one) == "pageBorderFill"]
+        for run in [one for one in root.iter() if local(one) == "run"]:
+            letters = self.letters.get(run.get("charPrIDRef", ""))
+            if letters is not None and self._is_unseen(letters, [*_around(run, parents), *page]):
+                for text in [one for one in run if local(one) == "t"]:
+                    run.remove(text)
+
+    def _is_unseen(self, letters: Element, around: list[Element]) -> bool:
+        sizes = next((one for one in letters if local(one) == "relSz"), None)
+        share = min((int(size) for size in ({} if sizes is None else sizes.attrib).values()), default=100)
+        if int(letters.get("height", "1000")) < _SMALLEST or share < _SMALLEST_PERCENT:
+            return True
+        grounds = (ground for one in (letters, *around) if (ground := self._ground(one)) not in _NOTHING)
+        return _blends(letters.get("textColor", ""), next(grounds, "#FFFFFF"))
+
+    def _ground(self, element: Element) -> str:
+        """Return the colour that an element gives its ground, if it gives one; "unknown" of a picture or a gradient."""
+        if (shade := element.get("shadeColor", "")) not in _NOTHING:
+            return shade
+        if local(element) in _SHAPES:
+            return _face(element)
+        if local(element) == "p":
+            paragraph = self.paragraphs.get(element.get("paraPrIDRef", ""))
+            border = None if paragraph is None else next((one for one in paragraph if local(one) == "border"), None)
+            element = Element("") if border is None else border
+        fill = self.fills.get(element.get("borderFillIDRef", ""))
+        return "" if fill is None else _face(fill)
+
+
+def _is_aside(element: Element) -> bool:
+    return local(element) == "hiddenComment" or (local(element) == "fieldBegin" and element.get("type") == "MEMO")
+
+
+def _face(element: Element) -> str:
+    brush = next((one for one in element if local(one) == "fillBrush"), None)
+    if brush is None or not len(brush):
+        return ""
+    return brush[0].get("faceColor", "unknown") if len(brush) == 1 else "unknown"
+
+
+def _around(element: Element, parents: Mapping[Element, Element]) -> Iterator[Element]:
+    parent = parents.get(element)
+    while parent is not None:
+        yield parent
+        parent = parents.get(parent)
+
+
+def _blends(colour: str, ground: str) -> bool:
+    try:
+        pairs = zip(bytes.fromhex(colour.lstrip("#")), bytes.fromhex(ground.lstrip("#")), strict=True)
+    except ValueError:  # not known
+        return False
+    return bool(colour) and all(abs(a - b) < _LEAST_CONTRAST for a, b in pairs)
