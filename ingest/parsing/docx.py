@@ -17,7 +17,7 @@ from bs4 import BeautifulSoup
 
 from ingest.parsing.archive import Office
 from ingest.parsing.docx_covered import mark_covers
-from ingest.parsing.docx_unseen import as_transitional, letter_styles, remove_unseen_runs
+from ingest.parsing.docx_unseen import Styles, as_transitional, remove_unseen_runs
 from ingest.parsing.drawing_fills import Palette, local
 from ingest.parsing.html import to_text
 from ingest.parsing.markdown import first_heading
@@ -65,12 +65,12 @@ def _seen(office: Office) -> Office:
     roots = dict(_roots(office))
     main = next(iter(office.links("", "/officeDocument").values()), "word/document.xml")
     named = [*office.links(main, "/styles").values(), "word/styles.xml"]
-    styles = next((letter_styles(roots[name]) for name in named if name in roots), {})
+    styles = next((Styles.of(roots[name]) for name in named if name in roots), Styles())
     palette = Palette.of(next((root for root in roots.values() if local(root) == "theme"), None), {})
     parts = dict(office.parts)
     for name, root in roots.items():
         if local(root) not in {"styles", "theme"}:
-            remove_unseen_runs(root, styles)
+            remove_unseen_runs(root, styles, palette)
             mark_covers(root, palette, partial(_is_lace, office, office.links(name)))
             parts[name] = ElementTree.tostring(root, "utf-8")
     return replace(office, parts=parts)

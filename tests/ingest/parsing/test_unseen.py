@@ -725,3 +725,117 @@ def test_memos_and_hidden_explanations_of_an_hwpx_are_no_text_of_it_and_what_the
     assert SEEN in text
     assert "그 뒤에 선 글" in text
     assert "99" not in text
+
+
+W14 = 'xmlns:w14="http://schemas.microsoft.com/office/word/2010/wordml"'
+HIDING_LETTERS = [
+    '<w:color w:val="000000" w:themeColor="background1"/>',
+    '<w:color w:val="auto" w:themeColor="light1" w:themeShade="FF"/>',
+    '<w:color w:val="FFFFFF"/><w:shd w:val="clear" w:fill="003366" w:themeFill="background1"/>',
+    '<w:color w:val="FFFFFF"/><w:shd w:val="solid" w:color="FFFFFF" w:fill="003366"/>',
+    f'<w14:textFill {W14}><w14:solidFill><w14:srgbClr w14:val="FFFFFF"/></w14:solidFill></w14:textFill>',
+    f'<w14:textFill {W14}><w14:solidFill><w14:schemeClr w14:val="bg1"/></w14:solidFill></w14:textFill>',
+    f"<w14:textFill {W14}><w14:noFill/></w14:textFill>",
+    '<w:sz w:val="1pt"/>',
+]
+SHOWING_LETTERS = [
+    '<w:color w:val="FFFFFF" w:themeColor="text1"/>',
+    '<w:color w:val="BFBFBF" w:themeColor="background1" w:themeShade="BF"/>',
+    '<w:color w:val="FFFFFF" w:themeColor="background1"/><w:shd w:val="clear" w:fill="4F81BD" w:themeFill="accent1"/>',
+    f'<w:color w:val="FFFFFF"/><w14:textFill {W14}><w14:solidFill><w14:srgbClr w14:val="003366"/></w14:solidFill>'
+    "</w14:textFill>",
+    '<w:sz w:val="9pt"/><w:spacing w:val="1"/>',
+]
+HIDING_LINES = [
+    '<w:spacing w:line="1" w:lineRule="exact"/>',
+    '<w:ind w:hanging="20000"/>',
+    '<w:ind w:leftChars="-20000"/>',
+    '<w:ind w:left="30000"/>',
+    '<w:framePr w:x="-20000" w:hAnchor="page"/>',
+]
+SHOWING_LINES = [
+    '<w:spacing w:line="240" w:lineRule="exact"/>',
+    '<w:spacing w:line="1" w:lineRule="auto"/>',
+    '<w:ind w:left="720" w:hanging="720"/>',
+    '<w:framePr w:x="2000" w:y="3000" w:hAnchor="page"/>',
+]
+
+
+def word_of(letters: str = "", lines: str = "", *, styles: str = "", row: str = "") -> bytes:
+    """Return a Word file whose second paragraph has properties, or stands in a row that has some, beside a first."""
+    document = docx.Document()
+    document.add_paragraph(SEEN)
+    made = BytesIO()
+    document.save(made)
+    with zipfile.ZipFile(made) as archive:
+        body, named = (archive.read(f"word/{name}.xml").decode() for name in ("document", "styles"))
+    run = f"<w:p><w:pPr>{lines}</w:pPr><w:r><w:rPr>{letters}</w:rPr><w:t>{CANARY}</w:t></w:r></w:p>"
+    put = f"<w:tbl><w:tblPr/><w:tr><w:trPr>{row}</w:trPr><w:tc>{run}</w:tc></w:tr></w:tbl><w:p/>" if row else run
+    data = with_part(made.getvalue(), "word/document.xml", body.replace("<w:sectPr", f"{put}<w:sectPr", 1).encode())
+    return with_part(data, "word/styles.xml", named.replace("</w:styles>", f"{styles}</w:styles>").encode())
+
+
+def hides(folder: Path, data: bytes) -> bool:
+    text = text_of(read(folder, data))
+    assert SEEN in text
+    return CANARY not in text
+
+
+@pytest.mark.parametrize("letters", HIDING_LETTERS)
+def test_letters_of_a_word_file_are_hidden_by_their_theme_their_fill_and_their_ground(
+    tmp_path: Path, letters: str
+) -> None:
+    assert hides(tmp_path, word_of(letters))
+
+
+@pytest.mark.parametrize("letters", SHOWING_LETTERS)
+def test_letters_of_a_word_file_that_are_seen_are_read(tmp_path: Path, letters: str) -> None:
+    assert not hides(tmp_path, word_of(letters))
+
+
+@pytest.mark.parametrize("lines", HIDING_LINES)
+def test_lines_of_a_word_file_without_a_height_or_off_the_page_are_left_out(tmp_path: Path, lines: str) -> None:
+    assert hides(tmp_path, word_of(lines=lines))
+    style = f'<w:style w:type="paragraph" w:styleId="off"><w:pPr>{lines}</w:pPr></w:style>'
+    assert hides(tmp_path, word_of(lines='<w:pStyle w:val="off"/>', styles=style))
+
+
+@pytest.mark.parametrize("lines", SHOWING_LINES)
+def test_lines_of_a_word_file_that_are_seen_are_read(tmp_path: Path, lines: str) -> None:
+    assert not hides(tmp_path, word_of(lines=lines))
+
+
+@pytest.mark.parametrize("row", ["<w:hidden/>", '<w:trHeight w:val="1" w:hRule="exact"/>'])
+def test_rows_of_a_word_file_that_are_not_shown_are_left_out(tmp_path: Path, row: str) -> None:
+    assert hides(tmp_path, word_of(row=row))
+    assert not hides(tmp_path, word_of(row='<w:trHeight w:val="1"/>'))
+
+
+@pytest.mark.parametrize("kind", ["paragraph", "table", "defaults"])
+def test_what_the_styles_say_of_those_that_name_none_hides_their_letters(tmp_path: Path, kind: str) -> None:
+    data = word_of('<w:vanish w:val="0"/>')
+    assert not hides(tmp_path, data)
+    with zipfile.ZipFile(BytesIO(data)) as archive:
+        body, styles = (archive.read(f"word/{name}.xml").decode() for name in ("document", "styles"))
+    shown = body.replace(f"<w:r><w:t>{SEEN}", f'<w:r><w:rPr><w:vanish w:val="0"/></w:rPr><w:t>{SEEN}')
+    hidden = shown.replace(f'<w:rPr><w:vanish w:val="0"/></w:rPr><w:t>{CANARY}', f"<w:t>{CANARY}")
+    if kind == "table":
+        row = '<w:tbl><w:tblPr><w:tblStyle w:val="off"/></w:tblPr><w:tr><w:tc><w:p>'
+        hidden = hidden.replace(f"<w:p><w:pPr></w:pPr><w:r><w:t>{CANARY}", f"{row}<w:r><w:t>{CANARY}")
+        hidden = hidden.replace(f"{CANARY}</w:t></w:r></w:p>", f"{CANARY}</w:t></w:r></w:p></w:tc></w:tr></w:tbl>")
+    styles = {
+        "paragraph": re.sub(
+            r'(<w:style w:type="paragraph" w:default="1".*?)</w:style>',
+            r"\1<w:rPr><w:vanish/></w:rPr></w:style>",
+            styles,
+            count=1,
+            flags=re.DOTALL,
+        ),
+        "table": styles.replace(
+            "</w:styles>",
+            '<w:style w:type="table" w:styleId="off"><w:rPr><w:vanish/></w:rPr></w:style></w:styles>',
+        ),
+        "defaults": styles.replace("<w:rPrDefault><w:rPr>", "<w:rPrDefault><w:rPr><w:vanish/>"),
+    }[kind]
+    data = with_part(with_part(data, "word/document.xml", hidden.encode()), "word/styles.xml", styles.encode())
+    assert hides(tmp_path, data)
