@@ -160,8 +160,10 @@ async def test_groups_that_entra_leaves_out_give_no_role_and_the_log_says_once_w
 
 NAMES = st.sampled_from(["chat-customer", "chat-staff", "chat-approver", "customer", "staff", "admin", "platform", "x"])
 KEYS = st.sampled_from(["realm_access", "roles", "groups", "chat-staff", "_claim_names", "x.roles"])
+ODD = st.text("a.{한\x00\ud800", max_size=3)
+"""Of few characters: the table of all takes Hypothesis a second, which it calls too slow in a fresh checkout."""
 SHAPES = st.recursive(
-    st.one_of(NAMES, st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=3)),
+    st.one_of(NAMES, st.none(), st.booleans(), st.integers(), st.floats(), ODD),
     lambda inner: st.one_of(
         st.lists(inner, max_size=4), st.lists(NAMES, max_size=4), st.dictionaries(KEYS, inner, max_size=4)
     ),
