@@ -85,6 +85,10 @@ async def opened(name: str, monkeypatch: pytest.MonkeyPatch, folder: Path) -> As
         }
 
 
+def test_other_issuers_may_be_taken_away_with_null() -> None:
+    assert render("values", "--set", "auth.issuers=null") == render("values")
+
+
 SUBJECTS = {"values-keycloak.yaml": "sub", "values-entra.yaml": "oid", "values-okta.yaml": "uid"}
 SHAPES: list[tuple[str, IdentityProvider, dict[str, object], set[str]]] = [
     ("values-keycloak.yaml", KEYCLOAK, {}, {"customer"}),
