@@ -17,11 +17,14 @@ MOST_NAMES = 200
 Claims = Mapping[str, object]
 
 
-def principal_of(claims: Claims, issuer: Issuer) -> Principal:
-    """Return the principal that an issuer's claims describe.
+def principal_of(claims: Claims, issuer: Issuer, others: tuple[str, ...] = ()) -> Principal:
+    """Return the principal that an issuer's claims describe; `others` are the prefixes of other issuers' names.
+
+    A group that begins as another issuer's groups do is left out: whoever makes one here must lock nobody out.
 
     Raises:
-        TokenRefused: a claim is missing, or has another shape than text or a list of names.
+        TokenRefused: a claim is missing, or has another shape than text or a list of names, or the subject begins as
+            another issuer's subjects do.
     """
     sub = claim_at(claims, issuer.subject_claim)
     tenant = issuer.tenant if issuer.tenant is not None else claim_at(claims, issuer.tenant_claim)
@@ -30,9 +33,12 @@ def principal_of(claims: Claims, issuer: Issuer) -> Principal:
     sub = issuer.subject_prefix + sub
     if not (_is_name(sub, LONGEST_SUBJECT) and _is_name(tenant, LONGEST_TENANT)):
         raise TokenRefused("the token's subject or tenant is too long, or no text")
+    if sub.startswith(others):
+        raise TokenRefused("the token's subject begins as another issuer's subjects do")
     named, groups = (_names(claim_at(claims, claim)) for claim in (issuer.roles_claim, issuer.groups_claim))
     roles = _our_roles(issuer, named, groups)
-    return Principal(tenant=tenant, sub=sub, roles=roles, groups=groups | _default_groups(roles))
+    readers = frozenset(group for name in groups if not (group := issuer.subject_prefix + name).startswith(others))
+    return Principal(tenant=tenant, sub=sub, roles=roles, groups=readers | _default_groups(roles))
 
 
 def claim_at(claims: Claims, claim: str | tuple[str, ...]) -> object:

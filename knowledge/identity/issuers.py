@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -56,7 +57,7 @@ class Issuer(BaseModel, frozen=True, extra="forbid"):
         "",
         max_length=_LONGEST_PREFIX,
         pattern=_PREFIX,
-        description="what its subjects begin with here, so that none is another issuer's of the same name",
+        description="what its subjects and groups begin with here, so that none is another issuer's of the same name",
     )
     tenant_claim: ClaimPath = Field("tenant", description="the claim with the tenant, written as the subject's")
     tenant: str | None = Field(
@@ -148,6 +149,13 @@ class AuthSettings(Issuer, frozen=True):
         names = [issuer.issuer for issuer in self.every_issuer()]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"AUTH__ISSUERS has {twice[0]} again: an issuer is set once")
+        prefixes = sorted({issuer.subject_prefix for issuer in self.every_issuer()} - {""})
+        for shorter, longer in pairwise(prefixes):
+            if longer.startswith(shorter):
+                raise ValueError(
+                    f"AUTH__SUBJECT_PREFIX or one in AUTH__ISSUERS, {longer}, begins with another's, {shorter}: nobody "
+                    "with it could sign in"
+                )
         if self.issuers and self.roles is None:
             raise ValueError(
                 "AUTH__ROLES must say which roles AUTH__ISSUER may give, now that AUTH__ISSUERS has others"

@@ -229,10 +229,8 @@ class Authenticator:
         return self._issuers[name]
 
     def _principal(self, claims: Mapping[str, object], issuer: Issuer) -> Principal:
-        principal = principal_of(claims, issuer)
         prefixes = {other.subject_prefix for other in self._issuers.values()} - {"", issuer.subject_prefix}
-        if any(principal.sub.startswith(prefix) for prefix in prefixes):
-            raise TokenRefused("the token's subject begins as another issuer's subjects do")
+        principal = principal_of(claims, issuer, tuple(prefixes))
         if leaves_groups_out(claims, issuer) and issuer.issuer not in self._told_of_groups:
             self._told_of_groups.add(issuer.issuer)  # once is enough: every further token says the same
             log.warning(

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from knowledge.access import EVERY_CUSTOMER
 from knowledge.identity.errors import KeysUnavailable, TokenRefused
 from knowledge.identity.issuers import AuthSettings
 from knowledge.identity.tokens import Authenticator, open_authenticator
@@ -111,9 +112,19 @@ async def test_people_of_two_issuers_with_one_name_are_two_people() -> None:
             await authenticator.verify(KEYCLOAK.token(sub="staff:1001"))
 
 
+async def test_groups_of_two_issuers_with_one_name_are_two_groups() -> None:
+    async with opened() as (authenticator, _):
+        staff = await authenticator.verify(OKTA.token(groups=["hr", EVERY_CUSTOMER]))
+        customer = await authenticator.verify(KEYCLOAK.token(groups=["hr", "staff:hr"]))
+    assert staff.groups == {"staff:hr", f"staff:{EVERY_CUSTOMER}", EVERY_CUSTOMER}
+    assert customer.groups == {"hr", EVERY_CUSTOMER}  # and no more of staff's, whatever their group is called
+
+
 async def test_people_of_two_issuers_are_the_same_where_that_is_said() -> None:
     async with opened(subject_prefix="") as (authenticator, _):
-        assert (await authenticator.verify(OKTA.token(uid="1001"))).sub == "1001"
+        same = await authenticator.verify(OKTA.token(uid="1001", groups=["hr"]))
+    assert same.sub == "1001"
+    assert same.groups == {"hr", EVERY_CUSTOMER}
 
 
 async def test_one_provider_that_is_away_keeps_only_its_own_people_out() -> None:
