@@ -15,7 +15,8 @@ from knowledge.identity.principal import ROLES, Role
 LONGEST_TENANT = 100
 """Characters: what the SQL tables hold."""
 _LONGEST_PREFIX = 50
-_PREFIX = r"^[A-Za-z0-9_.:|@/-]*$"
+_PREFIX = r"^([A-Za-z0-9_.:|@/-]*[_.:|@/-])?$"
+"""It ends in a sign: with `staff` no `stafford` of another issuer could sign in."""
 
 Name = Annotated[str, StringConstraints(min_length=1)]
 

@@ -26,6 +26,7 @@ SCHEMA: list[tuple[str, str, object]] = [
     ("rolesClaim", "values", {"auth": {"rolesClaim": "https://bank.example/roles"}}),
     ("roleMap", "values", {"auth": {"roleMap": {"Chat Staff": ["boss"]}}}),
     ("rolemap", "values", {"auth": {"rolemap": {"Chat Staff": ["staff"]}}}),
+    ("subjectPrefix", "values", {"auth": {"subjectPrefix": "staff"}}),
     ("subjectPrefix", "values", {"auth": {"roles": ["staff"], "issuers": [
         {"issuer": "https://a", "audience": "a", "jwksUrl": "https://a/keys", "roles": ["staff"]}]}}),
     ("AUDIT_KEY", "values", {"chatbot": {"settings": {"AUDIT_KEY": "hunter2"}}}),
