@@ -211,7 +211,7 @@ def is_hidden(shape: Element) -> bool:
 
 
 def _is_on(element: Element, name: str) -> bool:
-    return element.get(name) in {"1", "true"}
+    return element.get(name, "").strip() in {"1", "true"}
 
 
 def _is_in_hole(shares: Point, name: str, changes: Sequence[Element], place: Place) -> bool:

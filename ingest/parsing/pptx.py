@@ -39,7 +39,7 @@ def parse_pptx(office: Office, on_page: OnPage) -> Parsed:
         slides = Presentation(office.packed_again()).slides
         for number, slide in enumerate(slides, start=1):
             on_page()
-            if slide.element.get("show") not in {"0", "false"}:
+            if slide.element.get("show", "").strip() not in {"0", "false"}:
                 remove_unseen(slide, office.picture)
                 pages.append(Page(number=number, markdown="\n\n".join(_slide(slide))))
     except _BROKEN as exc:

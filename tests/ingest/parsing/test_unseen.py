@@ -207,13 +207,18 @@ def test_what_a_presentation_hides_is_left_out(tmp_path: Path) -> None:
     deck = Presentation()
     slide = deck.slides.add_slide(deck.slide_layouts[5])
     slide.shapes.title.text = "예금"
-    for left, words in ((1, SEEN), (-20, CANARY), (40, CANARY), (1, CANARY), (2, CANARY)):
+    for left, words in ((1, SEEN), (-20, CANARY), (40, CANARY), (1, CANARY), (1, CANARY), (2, CANARY)):
         box = slide.shapes.add_textbox(Inches(left), Inches(2), Inches(4), Inches(1))
         box.text_frame.text = words
     box.text_frame.paragraphs[0].runs[0].font.size = Pt(1)
     slide.shapes[-2]._element.nvSpPr.cNvPr.set("hidden", "1")
+    slide.shapes[-3]._element.nvSpPr.cNvPr.set("hidden", " true ")
+    for said in ("0", " false "):
+        other = deck.slides.add_slide(deck.slide_layouts[5])
+        other.shapes.title.text = CANARY
+        other.element.set("show", said)
     deck.save(str(tmp_path / "deposit.pptx"))
-    text = read_document(tmp_path / "deposit.pptx").pages[0].markdown
+    text = text_of(read_document(tmp_path / "deposit.pptx"))
     assert SEEN in text
     assert "99" not in text
 
