@@ -1,7 +1,9 @@
 """A failover forgets the last moments of Redis: writers send again what is missing, and nothing counts as deleted."""
 
+import signal
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from pathlib import Path
 
 import anyio
 import pytest
@@ -9,13 +11,14 @@ from anyio.abc import TaskGroup
 from redis.asyncio import Redis
 
 from chatbot.events import Event, Failed, Token
-from chatbot.redis_client import RedisBreaker, RedisBreakerSettings
+from chatbot.redis_client import RedisBreaker, RedisBreakerSettings, RedisSettings, open_redis
 from chatbot.streams.live import LiveAnswer
 from chatbot.streams.log import AnswerLog, AnswerLogSettings, LogAppend, TakenOver, WriterReplaced, WriterStanding
 from chatbot.streams.pipelined_connection import open_pipelined_connection
 from chatbot.streams.registry import AnswerRegistry, AnswerRegistrySettings
 from tests.answers import customer, done, text_of
 from tests.chatbot.streams.conftest import new_answer
+from tests.conftest import NOT_DURABLE, redis_server
 
 pytestmark = [pytest.mark.anyio, pytest.mark.services, pytest.mark.faults]
 
@@ -119,6 +122,38 @@ async def test_a_quiet_writer_hears_it_from_its_heartbeat(
         assert not live.scope.cancel_called, "nobody has deleted it"
         speak.go_on.set()
         assert text_of(await read_all(registry, live)) == "".join(WORDS)
+
+
+async def test_an_end_that_redis_takes_late_leaves_memory_and_comes_back_where_redis_forgets_it(tmp_path: Path) -> None:
+    with redis_server(tmp_path / "redis", *NOT_DURABLE) as server:
+        async with (
+            open_redis(server.url, RedisSettings()) as redis,
+            open_pipelined_connection(redis) as pipelined,
+            anyio.create_task_group() as tasks,
+        ):
+            log = AnswerLog(redis, RedisBreaker(RedisBreakerSettings()), AnswerLogSettings(), pipelined=pipelined)
+            registry, other = (AnswerRegistry(log, tasks, AnswerRegistrySettings()) for _ in range(2))
+            tasks.start_soon(registry.maintain_leases, never)
+            live, speak = new_answer(customer()), Speaker()
+            with registry.reading(live.who, live.answer_id):
+                await registry.start(live, speak, passages=[], checkpoint=b"the turn")
+                await speak.half.wait()
+                server.signal(signal.SIGSTOP)
+                speak.go_on.set()
+                here = await read_all(registry, live)
+            assert not live.fully_logged
+            server.signal(signal.SIGCONT)
+            with anyio.fail_after(10):
+                await registry.drained()
+            assert registry.find(live.who, live.answer_id) is None, "the log has it"
+            assert text_of(await read_all(other, live)) == text_of(here) == "".join(WORDS)
+            server.restart()
+            with anyio.fail_after(10):
+                while not await redis.exists(f"{{{live.who.tenant}}}:answer:{live.answer_id}:events"):
+                    await anyio.sleep(0.01)
+                await registry.drained()
+            assert text_of(await read_all(other, live)) == "".join(WORDS)
+            tasks.cancel_scope.cancel()
 
 
 async def test_who_reads_elsewhere_waits_for_what_redis_forgot_and_not_for_what_was_deleted(

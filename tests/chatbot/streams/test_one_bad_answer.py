@@ -105,6 +105,7 @@ async def test_it_ends_in_an_error_and_the_others_go_on(answer_log: AnswerLog, t
     assert text_of(events) == "one "
     assert isinstance(events[-1], Failed)
     assert (events[-1].code, len([event for event in events if is_last(event)])) == (ChatError.code, 1)
+    assert events[-1].retryable
     assert text_of(await read_all(registry, good)) == "one two"
     with anyio.fail_after(5):
         await registry.drained()
