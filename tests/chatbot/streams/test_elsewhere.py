@@ -99,6 +99,41 @@ async def test_who_leaves_last_ends_the_read(answer_log: AnswerLog, tasks: TaskG
     assert text_of(entry.event for entry in await read_all(other, live)) == "one two three"
 
 
+async def test_an_ended_answer_that_is_longer_than_one_read_is_read_whole(
+    answer_log: AnswerLog, tasks: TaskGroup
+) -> None:
+    writer, other = (AnswerRegistry(answer_log, tasks, AnswerRegistrySettings()) for _ in range(2))
+    live, words = new_answer(customer()), [f"{n} " for n in range(1_100)]
+
+    async def speak(live: LiveAnswer) -> None:
+        live.put(*(Token(text=word) for word in words), done())
+
+    await writer.start(live, speak, passages=[])
+    with anyio.fail_after(10):
+        await writer.drained()
+        entries = await read_all(other, live)
+    assert text_of(entry.event for entry in entries) == "".join(words)
+    assert entries[-1].event == done()
+
+
+async def test_a_log_that_has_lost_its_end_is_read_as_far_as_it_goes_and_ends_in_an_error(
+    answer_log: AnswerLog, redis: Redis, tasks: TaskGroup
+) -> None:
+    writer, other = (AnswerRegistry(answer_log, tasks, AnswerRegistrySettings()) for _ in range(2))
+    live, speak = new_answer(customer()), Speaker()
+    await writer.start(live, speak, passages=[])
+    speak.go_on.set()
+    with anyio.fail_after(10):
+        await writer.drained()
+        events = f"{{{live.who.tenant}}}:answer:{live.answer_id}:events"
+        ((last, _),) = await redis.xrevrange(events, count=1)
+        assert await redis.xdel(events, last) == 1
+        *entries, end = await read_all(other, live)
+    assert text_of(entry.event for entry in entries) == "one two three"
+    assert isinstance(end.event, Failed)
+    assert end.event.code == "log_lost"
+
+
 async def test_a_shared_read_is_its_owners(answer_log: AnswerLog, tasks: TaskGroup) -> None:
     writer, other = (AnswerRegistry(answer_log, tasks, AnswerRegistrySettings()) for _ in range(2))
     live, speak = new_answer(customer()), Speaker()
