@@ -45,6 +45,7 @@ from llm_server.scripted import Behaviour
 
 TOKEN_SECONDS = 5.0
 """Less than the model's deadline for the next token."""
+PROFILE = "about: answers that last for as long as they are read\ndeadlines: {prefill: .inf, base: 8, answer: 3600}\n"
 SPARE_FILES = 400
 AGAIN_SECONDS = 0.3
 SETTINGS = {
@@ -204,11 +205,14 @@ async def two_replicas(spec: ProductSpec, plan: ReadersPlan) -> AsyncGenerator[t
     other = await with_store_copy(spec, "second")
     said = ("a reader reads on " * plan.answer_tokens)[: plan.answer_tokens]
     slow = Behaviour(slots=8000, answer=said, token_seconds=TOKEN_SECONDS, probe=0.99)
+    profile = spec.data / "readers.yaml"
+    profile.write_text(PROFILE, "utf-8")
     async with started_part(run_scripted_model(spec, slow)) as model:
         _, public = key_pair(spec.data)
         same = {
             **await anyio.to_thread.run_sync(scripted_settings, spec),
             **SETTINGS,
+            "LLM_PROFILE": str(profile),
             "AUDIT_KEY": "a key of sixteen",
             "AUTH__PUBLIC_KEY_FILE": str(public),
             "DATABASE_URL": f"sqlite+aiosqlite:///{spec.data / 'bank.db'}",
