@@ -265,10 +265,10 @@ async def write_pending_windows(services: Services) -> int:
 
 
 async def require_harmless(key: VersionKey, services: Services) -> None:
-    """Refuse a draft with a passage that instructs the model; a version that was approved once is not screened again.
+    """Refuse a draft with a finding that blocks; a version that was approved once is not screened again.
 
     Raises:
-        Suspicious: there is such a passage.
+        Suspicious: a passage instructs the model, or something may cover its text.
         Unavailable: too many documents are reviewed at this moment, or the index has lost this one.
     """
     version = await services.catalogue.version(key)
