@@ -18,7 +18,7 @@ from chatbot import audit, conversations  # noqa: F401  their tables are in the 
 from chatbot import tables as chatbot
 from evals.sample_bank import SAMPLE_BANK
 from ingest import catalogue
-from knowledge import withdrawals
+from knowledge import service_keys, withdrawals  # noqa: F401  both tables are in one schema
 from knowledge.storage import Schema, migrate, open_engine, revision
 from tests.forked import Forked
 
@@ -77,7 +77,9 @@ async def test_a_database_from_before_the_steps_becomes_what_the_code_uses_and_k
     engine: AsyncEngine,
 ) -> None:
     await steps_of_old(engine)
-    tables = [table for schema in SCHEMAS for table in schema.tables.sorted_tables]
+    existed = await look(engine, lambda connection: inspect(connection).get_table_names())
+    tables = [table for schema in SCHEMAS for table in schema.tables.sorted_tables if table.name in existed]
+    assert len(tables) > 8
     former: dict[str, dict[str, Any]] = {}
     async with engine.begin() as connection:
         for table in tables:
@@ -143,7 +145,7 @@ async def test_both_commands_migrate_one_database_at_once(database_url: str, tmp
     }
     assert {name: process.wait(60) for name, process in running.items()} == {"chatbot": 0, "ingest": 0}
     printed = {name: (tmp_path / name).read_text("utf-8") for name in running}
-    assert all("knowledge 0002" in text for text in printed.values())
+    assert all("knowledge 0003" in text for text in printed.values())
     assert "chatbot 0001" in printed["chatbot"]
     assert "ingest 0002" in printed["ingest"]
 

@@ -1,11 +1,12 @@
-"""Authentication: bearer tokens (JWT) verified into a `Principal`."""
+"""Authentication: bearer tokens (JWT), and the service keys of machines, verified into a `Principal`."""
 
 from knowledge.identity.errors import KeysUnavailable, TokenRefused
 from knowledge.identity.issuers import AuthSettings
-from knowledge.identity.principal import ROLES, Principal, Role
+from knowledge.identity.principal import MACHINE, ROLES, Principal, Role
 from knowledge.identity.tokens import Authenticator, KeyFile, open_authenticator
 
 __all__ = [
+    "MACHINE",
     "ROLES",
     "AuthSettings",
     "Authenticator",

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from knowledge.access import EVERY_CUSTOMER
 from knowledge.identity.errors import TokenRefused
 from knowledge.identity.issuers import LONGEST_TENANT, Issuer, path_of
-from knowledge.identity.principal import ROLES, Principal
+from knowledge.identity.principal import MACHINE, ROLES, Principal
 
 LONGEST_SUBJECT = 200
 """Characters: what the SQL tables hold."""
@@ -24,7 +24,7 @@ def principal_of(claims: Claims, issuer: Issuer, others: tuple[str, ...] = ()) -
 
     Raises:
         TokenRefused: a claim is missing, or has another shape than text or a list of names, or the subject begins as
-            another issuer's subjects do.
+            another issuer's subjects do, or as those of service keys.
     """
     sub = claim_at(claims, issuer.subject_claim)
     tenant = issuer.tenant if issuer.tenant is not None else claim_at(claims, issuer.tenant_claim)
@@ -33,8 +33,8 @@ def principal_of(claims: Claims, issuer: Issuer, others: tuple[str, ...] = ()) -
     sub = issuer.subject_prefix + sub
     if not (_is_name(sub, LONGEST_SUBJECT) and _is_name(tenant, LONGEST_TENANT)):
         raise TokenRefused("the token's subject or tenant is too long, or no text")
-    if sub.startswith(others):
-        raise TokenRefused("the token's subject begins as another issuer's subjects do")
+    if sub.startswith((*others, MACHINE)):
+        raise TokenRefused("the token's subject begins as another issuer's subjects do, or as those of service keys")
     named, groups = (_names(claim_at(claims, claim)) for claim in (issuer.roles_claim, issuer.groups_claim))
     roles = _our_roles(issuer, named, groups)
     readers = frozenset(group for name in groups if not (group := issuer.subject_prefix + name).startswith(others))

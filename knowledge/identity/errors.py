@@ -2,7 +2,7 @@
 
 IdentityError
 ├── TokenRefused      missing, expired, or with a wrong signature, issuer, audience or claim
-├── KeysUnavailable   the identity provider's keys cannot be fetched
+├── KeysUnavailable   the identity provider's keys cannot be fetched, or the service keys not read
 └── KeySetRefused     what it publishes is no key set; keys that are known stay
 """
 
@@ -16,7 +16,7 @@ class TokenRefused(IdentityError):
 
 
 class KeysUnavailable(IdentityError):
-    """The identity provider's keys cannot be fetched now."""
+    """The identity provider's keys cannot be fetched now, or the service keys cannot be read."""
 
 
 class KeySetRefused(IdentityError):

@@ -10,7 +10,7 @@ from typing import Annotated, Self
 
 from pydantic import AfterValidator, BaseModel, Field, StringConstraints, model_validator
 
-from knowledge.identity.principal import ROLES, Role
+from knowledge.identity.principal import MACHINE, ROLES, Role
 
 LONGEST_TENANT = 100
 """Characters: what the SQL tables hold."""
@@ -151,6 +151,10 @@ class AuthSettings(Issuer, frozen=True):
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"AUTH__ISSUERS has {twice[0]} again: an issuer is set once")
         prefixes = sorted({issuer.subject_prefix for issuer in self.every_issuer()} - {""})
+        if any(prefix.startswith(MACHINE) for prefix in prefixes):
+            raise ValueError(
+                f"AUTH__SUBJECT_PREFIX, or one in AUTH__ISSUERS, begins with {MACHINE}: so do service keys"
+            )
         for shorter, longer in pairwise(prefixes):
             if longer.startswith(shorter):
                 raise ValueError(

@@ -8,6 +8,8 @@ Role = Literal["customer", "staff", "approver", "admin", "platform", "service", 
 that measures: its questions queue behind all others.
 """
 ROLES: frozenset[str] = frozenset(get_args(Role))
+MACHINE = "service:"
+"""What the subject of a service key begins with (`knowledge.service_keys`), and that of no token."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,3 +20,8 @@ class Principal:
     sub: str
     roles: frozenset[str]
     groups: frozenset[str]
+
+    @property
+    def is_machine(self) -> bool:
+        """Whether a service key stands for it."""
+        return self.sub.startswith(MACHINE)

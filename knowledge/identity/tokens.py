@@ -30,6 +30,8 @@ from knowledge.identity.principal import Principal
 log = structlog.get_logger(__name__)
 
 ALGORITHMS = ("RS256", "ES256")
+SERVICE_KEY = "bck_"
+"""What every service key begins with, so that scanners of secrets find it; no JWT does."""
 _MOST_KEY_SET_BYTES = 1024 * 1024
 _MOST_KEYS = 100
 _FIRST_KEYS_PAUSE = 1.0
@@ -183,9 +185,18 @@ class Authenticator:
     """Turns a bearer token into a `Principal`."""
 
     def __init__(
-        self, keys: Mapping[str, Keys], settings: AuthSettings, *, now: Callable[[], float] = time.time
+        self,
+        keys: Mapping[str, Keys],
+        settings: AuthSettings,
+        *,
+        now: Callable[[], float] = time.time,
+        of_key: Callable[[str], Principal] | None = None,
     ) -> None:
-        """`keys` has the keys of every issuer by its name; `now` tells the time in Unix seconds for tokens' times."""
+        """`keys` has the keys of every issuer by its name; `now` tells the time in Unix seconds for tokens' times.
+
+        `of_key` judges what begins as a service key does; without it that is a token like any other.
+        """
+        self._of_key = of_key
         self._keys = keys
         self._issuers = {issuer.issuer: issuer for issuer in settings.every_issuer()}
         self._settings = settings
@@ -193,12 +204,14 @@ class Authenticator:
         self._told_of_groups: set[str] = set()
 
     async def verify(self, token: str) -> Principal:
-        """Return the principal of a token.
+        """Return the principal of a token, or of a service key.
 
         Raises:
             TokenRefused: the token is invalid.
             KeysUnavailable: the keys cannot be fetched.
         """
+        if self._of_key is not None and token.startswith(SERVICE_KEY):
+            return self._of_key(token)
         try:
             unverified = jwt.decode_complete(token, options={"verify_signature": False})
             if unverified["header"].get("alg") not in ALGORITHMS:
@@ -258,12 +271,13 @@ def _require_time(claims: Mapping[str, Any], *, now: float, leeway: float) -> No
 
 
 @asynccontextmanager
-async def open_authenticator(settings: AuthSettings, *, now: Callable[[], float]) -> AsyncGenerator[Authenticator]:
+async def open_authenticator(
+    settings: AuthSettings, *, now: Callable[[], float], of_key: Callable[[str], Principal] | None = None
+) -> AsyncGenerator[Authenticator]:
     """Yield an authenticator with the keys of the issuers that are set; `now` tells the time in Unix seconds."""
     async with aiohttp.ClientSession() as http:
-        yield Authenticator(
-            {each.issuer: _keys_of(each, http, settings) for each in settings.every_issuer()}, settings, now=now
-        )
+        keys = {each.issuer: _keys_of(each, http, settings) for each in settings.every_issuer()}
+        yield Authenticator(keys, settings, now=now, of_key=of_key)
 
 
 def _keys_of(issuer: Issuer, http: aiohttp.ClientSession, settings: AuthSettings) -> Keys:

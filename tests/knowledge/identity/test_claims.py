@@ -106,6 +106,15 @@ async def test_a_subject_needs_no_claim_named_sub_where_another_is_set() -> None
         await verified(OKTA, settings(OKTA, **OKTA_MAP), uid=None)
 
 
+@pytest.mark.anyio
+async def test_no_token_names_a_subject_of_a_service_key() -> None:
+    for subject in ("service:0123456789abcdef", "service:"):
+        with pytest.raises(TokenRefused, match="service keys"):
+            await verified(OKTA, settings(OKTA, **OKTA_MAP), uid=subject)
+    with pytest.raises(ValidationError, match="so do service keys"):
+        settings(OKTA, **OKTA_MAP | {"subject_prefix": "service:of-okta:"})
+
+
 MANY = [f"group-{n}" for n in range(10_000)]
 
 

@@ -1,0 +1,316 @@
+"""Service keys: how machines sign in. Made by a person, shown once, kept as a hash, gone everywhere within 5 s.
+
+A key is `bck_<id>_<secret>`, with 256 random bits, so its SHA-256 tells nothing of it. Every process of both services
+polls the keys in force once a second and judges a caller's from memory: a key that nobody made costs it no query. What
+it read more than five seconds ago is believed no longer, and so no key is (docs/decisions/0031-service-keys.md).
+"""
+
+import hashlib
+import hmac
+import re
+import secrets
+import time
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+import anyio
+import structlog
+from pydantic import BaseModel, Field, PositiveInt
+from sqlalchemy import Column, Double, Row, String, Table, bindparam, func, insert, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from knowledge.access import EVERY_CUSTOMER
+from knowledge.identity import MACHINE, ROLES, KeysUnavailable, Principal, TokenRefused
+from knowledge.storage import UNAVAILABLE, migrate, transaction_lock
+from knowledge.withdrawals import METADATA, SCHEMA
+from telemetry.supervision import OnFailure, supervise, uncounted
+
+log = structlog.get_logger(__name__)
+
+KEY_ROLES: Final = ROLES - {"approver"}
+"""The roles that a key may have: a version is approved by a person."""
+MOST_OF_TENANT = 100
+"""Keys in force: every process holds them, and reads them each second."""
+MOST_LISTED = 1000
+POLL_SECONDS = 1.0
+DEADLINE_SECONDS = 2.0
+KNOWN_FOR_SECONDS = 5.0
+USED_EVERY_SECONDS = 60.0
+_DAY = 86_400.0
+
+KEYS = Table(
+    "knowledge_service_keys",
+    METADATA,
+    Column("id", String(16), primary_key=True),
+    Column("digest", String(64), nullable=False),
+    Column("tenant", String(200), nullable=False),
+    Column("name", String(100), nullable=False),
+    Column("roles", String(200), nullable=False),
+    Column("made_by", String(310), nullable=False),
+    Column("made_at", Double, nullable=False),
+    Column("expires_at", Double, nullable=False),
+    Column("last_used_at", Double, nullable=True),
+    Column("revoked_by", String(310), nullable=True),
+    Column("revoked_at", Double, nullable=True),
+)
+_SHAPE: Final = re.compile(r"bck_([0-9a-f]{16})_[0-9a-f]{64}")
+
+
+class KeyRefused(Exception):
+    """No such key is made; the message says why."""
+
+
+class ServiceKeySettings(BaseModel, frozen=True):
+    """How long keys are good for."""
+
+    longest_days: PositiveInt = Field(90, description="days: the longest that a service key is good for")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewKey:
+    """What a key is to be: `name` says which machine has it; `made_by` is a person, as `tenant/subject`.
+
+    Without `days` it is good for as long as any may be.
+    """
+
+    tenant: str
+    name: str
+    roles: frozenset[str]
+    made_by: str
+    days: int | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServiceKey:
+    """A key without its secret; times are in Unix seconds, `last_used_at` is true to a minute."""
+
+    id: str
+    tenant: str
+    name: str
+    roles: frozenset[str]
+    made_by: str
+    made_at: float
+    expires_at: float
+    last_used_at: float | None = None
+    revoked_by: str | None = None
+    revoked_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _InForce:
+    digest: str
+    expires_at: float
+    principal: Principal
+
+
+class ServiceKeys:
+    """The keys in force as this process last read them, and the table of all."""
+
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        settings: ServiceKeySettings,
+        *,
+        now: Callable[[], float],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`now` tells Unix seconds; `clock` is monotonic."""
+        self._engine = engine
+        self._longest_days = settings.longest_days
+        self._now = now
+        self._clock = clock
+        self._keys: dict[str, _InForce] = {}
+        self._read_at = float("-inf")
+        self._used: dict[str, float] = {}
+        self._written: dict[str, float] = {}
+
+    def principal(self, key: str) -> Principal:
+        """Return whom a key stands for.
+
+        Raises:
+            TokenRefused: it is none, or not in force.
+            KeysUnavailable: the keys were read too long ago, so that it may be revoked.
+        """
+        shape = _SHAPE.fullmatch(key)
+        if shape is None:
+            raise TokenRefused("the service key is not complete")
+        if self._clock() - self._read_at > KNOWN_FOR_SECONDS:
+            raise KeysUnavailable("the service keys cannot be read")
+        known = self._keys.get(shape[1])
+        is_right = known is not None and hmac.compare_digest(known.digest, _digest(key))
+        if known is None or not is_right or known.expires_at <= self._now():
+            raise TokenRefused("the service key is unknown, revoked or expired")
+        self._used[shape[1]] = self._now()
+        return known.principal
+
+    async def make(self, new: NewKey) -> tuple[ServiceKey, str]:
+        """Make a key; return it with its text, which nobody can read again.
+
+        Raises:
+            KeyRefused: a key has no such role, is good for less long, or the tenant has enough of them.
+            UNAVAILABLE: the table cannot be written.
+        """
+        days = self._longest_days if new.days is None else new.days
+        if not new.roles or not new.roles <= KEY_ROLES:
+            raise KeyRefused(f"a key has one or more of the roles {', '.join(sorted(KEY_ROLES))}")
+        if not 1 <= days <= self._longest_days:
+            raise KeyRefused(f"a key is good for 1 to {self._longest_days} days (SERVICE_KEYS__LONGEST_DAYS)")
+        key_id, now = secrets.token_hex(8), self._now()
+        text = f"bck_{key_id}_{secrets.token_hex(32)}"
+        row = {"id": key_id, "digest": _digest(text), "tenant": new.tenant, "name": new.name, "made_by": new.made_by}
+        row |= {"roles": " ".join(sorted(new.roles))}
+        times = {"made_at": now, "expires_at": now + days * _DAY}
+        in_force = select(func.count()).where(KEYS.c.tenant == new.tenant, _is_in_force(now))
+        with anyio.fail_after(DEADLINE_SECONDS):
+            async with self._engine.begin() as connection:
+                await transaction_lock(connection, "service keys")
+                if (await connection.execute(in_force)).scalar_one() >= MOST_OF_TENANT:
+                    raise KeyRefused(f"{MOST_OF_TENANT} keys are in force: revoke one first")
+                await connection.execute(insert(KEYS).values(row | times))
+                made = (await connection.execute(select(KEYS).where(KEYS.c.id == key_id))).one()
+        log.warning("service_key_made", key=key_id, by=new.made_by, tenant=new.tenant, roles=sorted(new.roles))
+        await self.read()
+        return _key_of(made), text
+
+    async def revoke(self, key_id: str, *, by: str, tenant: str | None = None) -> ServiceKey | None:
+        """Revoke a key, within 5 s on every replica; one that is revoked stays as it is.
+
+        With a `tenant` only one of its own. Returns None where there is no such key.
+
+        Raises:
+            UNAVAILABLE: the table cannot be written.
+        """
+        which = (KEYS.c.id == key_id) & (KEYS.c.tenant == tenant if tenant is not None else KEYS.c.tenant != "")
+        end = update(KEYS).where(which, KEYS.c.revoked_at.is_(None)).values(revoked_at=self._now(), revoked_by=by)
+        with anyio.fail_after(DEADLINE_SECONDS):
+            async with self._engine.begin() as connection:
+                ended = (await connection.execute(end)).rowcount
+                row = (await connection.execute(select(KEYS).where(which))).one_or_none()
+        if ended:
+            log.warning("service_key_revoked", key=key_id, by=by)
+        await self.read()
+        return _key_of(row) if row is not None else None
+
+    async def all(self, *, tenant: str | None = None) -> tuple[ServiceKey, ...]:
+        """Return every key that was made, the newest first; with a `tenant` its own.
+
+        Raises:
+            UNAVAILABLE: the table cannot be read.
+        """
+        newest = select(KEYS).order_by(KEYS.c.made_at.desc(), KEYS.c.id).limit(MOST_LISTED)
+        if tenant is not None:
+            newest = newest.where(KEYS.c.tenant == tenant)
+        with anyio.fail_after(DEADLINE_SECONDS):
+            async with self._engine.connect() as connection:
+                return tuple(_key_of(row) for row in (await connection.execute(newest)).all())
+
+    async def read(self) -> None:
+        """Read the keys in force.
+
+        Raises:
+            UNAVAILABLE: the table cannot be read.
+        """
+        began = self._clock()  # what is revoked while the table is read counts as not read
+        columns = (KEYS.c.id, KEYS.c.digest, KEYS.c.tenant, KEYS.c.roles, KEYS.c.expires_at)
+        with anyio.fail_after(DEADLINE_SECONDS):
+            async with self._engine.connect() as connection:
+                rows = (await connection.execute(select(*columns).where(_is_in_force(self._now())))).all()
+        self._keys = {
+            key_id: _InForce(digest, expires_at, _principal_of(tenant, key_id, frozenset(roles.split()) & KEY_ROLES))
+            for key_id, digest, tenant, roles, expires_at in rows
+        }
+        self._read_at = began
+
+    async def write_uses(self) -> None:
+        """Write when keys were used, of each at most once a minute.
+
+        Raises:
+            UNAVAILABLE: the table cannot be written.
+        """
+        written = self._written
+        due = {key: at for key, at in self._used.items() if at >= written.get(key, 0) + USED_EVERY_SECONDS}
+        if not due:
+            return
+        is_older = or_(KEYS.c.last_used_at.is_(None), KEYS.c.last_used_at <= bindparam("used") - USED_EVERY_SECONDS)
+        used = update(KEYS).where(KEYS.c.id == bindparam("key"), is_older).values(last_used_at=bindparam("used"))
+        with anyio.fail_after(DEADLINE_SECONDS):
+            async with self._engine.begin() as connection:
+                await connection.execute(used, [{"key": key, "used": at} for key, at in sorted(due.items())])
+        self._written = {key: at for key, at in (written | due).items() if key in self._keys}
+        self._used = {key: at for key, at in self._used.items() if due.get(key) != at and key in self._keys}
+
+    async def watch(self) -> None:
+        """Read the keys, and write which were used, until cancelled."""
+        while True:
+            try:
+                # aiosqlite may never return from a connection that is cancelled while it opens; the deadline applies.
+                with anyio.CancelScope(shield=True):
+                    await self.read()
+                    await self.write_uses()
+            except UNAVAILABLE as exc:
+                log.warning("service_keys_unreadable", error=type(exc).__name__)
+            await anyio.sleep(POLL_SECONDS)
+
+
+def _digest(key: str) -> str:
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+def _is_in_force(now: float) -> Any:
+    return KEYS.c.revoked_at.is_(None) & (KEYS.c.expires_at > now)
+
+
+def _principal_of(tenant: str, key_id: str, roles: frozenset[str]) -> Principal:
+    groups = frozenset((EVERY_CUSTOMER,)) if roles else frozenset[str]()
+    return Principal(tenant=tenant, sub=MACHINE + key_id, roles=roles, groups=groups)
+
+
+def _key_of(row: Row[Any]) -> ServiceKey:
+    columns = {column: getattr(row, column) for column in KEYS.columns.keys() if column != "digest"}  # noqa: SIM118  no mapping
+    return ServiceKey(**columns | {"roles": frozenset(row.roles.split())})
+
+
+async def person_behind(connection: AsyncConnection, tenant: str, subject: str) -> str:
+    """Return the subject of who made the key that a subject stands for, in the caller's transaction.
+
+    Whoever is no machine stands for themselves.
+    """
+    if not subject.startswith(MACHINE):
+        return subject
+    made_by = select(KEYS.c.made_by).where(KEYS.c.id == subject.removeprefix(MACHINE), KEYS.c.tenant == tenant)
+    found = (await connection.execute(made_by)).scalar_one_or_none()
+    return subject if found is None else str(found).removeprefix(f"{tenant}/")
+
+
+async def load_service_keys(
+    engine: AsyncEngine, settings: ServiceKeySettings | None = None, *, now: Callable[[], float]
+) -> ServiceKeys:
+    """Create the table where it is missing, and return the keys in force now, without polling.
+
+    Raises:
+        UNAVAILABLE: the table cannot be read.
+    """
+    await migrate(engine, SCHEMA)
+    keys = ServiceKeys(engine, settings or ServiceKeySettings(), now=now)
+    await keys.read()
+    return keys
+
+
+@asynccontextmanager
+async def open_service_keys(
+    engine: AsyncEngine,
+    settings: ServiceKeySettings | None = None,
+    *,
+    now: Callable[[], float],
+    on_failure: OnFailure = uncounted,
+) -> AsyncGenerator[ServiceKeys]:
+    """Create the table where it is missing, read the keys in force, and poll them while the block runs."""
+    keys = await load_service_keys(engine, settings, now=now)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(supervise, "service_keys", keys.watch, on_failure)
+        try:
+            yield keys
+        finally:
+            tasks.cancel_scope.cancel()
