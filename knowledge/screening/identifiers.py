@@ -109,6 +109,7 @@ _Check = Callable[[re.Match[str]], bool]
 _PATTERNS: Final[tuple[tuple[IdentifierKind, re.Pattern[str], _Check], ...]] = tuple(
     (kind, re.compile(pattern, re.IGNORECASE), check)
     for kind, pattern, check in (
+        (IdentifierKind.SECRET, r"bck_[0-9a-f]{16}_[0-9a-f]{64}", _always),  # `knowledge.service_keys`
         (IdentifierKind.EMAIL, r"[A-Za-z0-9._%+\-]{1,64}+[ \t]?@[ \t]?"
          r"[A-Za-z0-9\-]{1,63}(?:[ \t]?\.[ \t]?[A-Za-z0-9\-]{1,63}){0,8}\.[A-Za-z]{2,24}", _always),
         (IdentifierKind.ACCOUNT, r"(?<![A-Za-z0-9])[A-Z]{2}\d{2}(?:[ ]?[A-Z0-9]{4}){3,7}"

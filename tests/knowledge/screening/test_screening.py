@@ -140,6 +140,7 @@ def test_a_mobile_number_is_masked_in_any_spelling(first: str, b: str, c: str, g
         ("ｈｏｎｇ＠hanbit.example", "[e-mail]"),
         ("비밀번호는 1234예요", "비밀번호는 [비밀번호]예요"),
         ("my PIN is 4821", "my PIN is [secret code]"),
+        (f"use bck_{'0a' * 8}_{'f3' * 32}, please", "use [secret code], please"),
         ("ssn 123-45-6789", "ssn [resident number]"),
         ("주민번호 880101-\n1234567 입니다", "주민번호 [주민등록번호] 입니다"),
         ("880101 다시 1234567 맞아요", "[주민등록번호] 맞아요"),
