@@ -27,9 +27,10 @@ from ingest.settings import Settings
 from ingest.uploads import Uploads, open_blobs
 from ingest.worker import Worker
 from knowledge.embedding import fetch_model, open_embedder, read_model_config
-from knowledge.identity import open_authenticator
+from knowledge.identity import Authenticator, open_authenticator
 from knowledge.index import Index, open_index
 from knowledge.passage import instant
+from knowledge.service_keys import open_service_keys
 from knowledge.storage import close_engine, open_clock, open_engine
 from knowledge.terms import Terms
 from telemetry.groups import first_failure
@@ -76,9 +77,7 @@ async def open_services(  # noqa: PLR0913  three parts that may be given, three 
         await catalogue.create_tables()
         stack.enter_context(first_failure())
         now = partial(_now, await stack.enter_async_context(open_clock(engine, metrics.task_failed)))
-        authenticator = None
-        if settings.auth is not None:
-            authenticator = await stack.enter_async_context(open_authenticator(settings.auth, now=now))
+        authenticator = await stack.enter_async_context(_open_authenticator(settings, engine, now, metrics))
         blobs = open_blobs(settings.blobs)
         services = Services(
             settings=settings.pipeline,
@@ -105,6 +104,21 @@ async def open_services(  # noqa: PLR0913  three parts that may be given, three 
             tasks.start_soon(Worker(services, job_broker).run)
         yield services
         tasks.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def _open_authenticator(
+    settings: Settings, engine: AsyncEngine, now: Callable[[], float], metrics: Metrics
+) -> AsyncGenerator[Authenticator | None]:
+    """Yield what knows people by their tokens and machines by their keys; None where no issuer is set."""
+    if settings.auth is None:
+        yield None
+        return
+    async with (
+        open_service_keys(engine, now=now, on_failure=metrics.task_failed) as keys,
+        open_authenticator(settings.auth, now=now, of_key=keys.principal) as authenticator,
+    ):
+        yield authenticator
 
 
 def _now(clock: Callable[[], float]) -> float:

@@ -51,8 +51,8 @@ async def require_approver(principal: Annotated[Principal, Depends(authenticate)
 
 
 def may_approve(principal: Principal) -> bool:
-    """Tell whether a principal may approve versions that others have uploaded."""
-    return bool(principal.roles & {"approver", "admin"})
+    """Tell whether a principal may approve versions that others have uploaded: a person may, no service key."""
+    return bool(principal.roles & {"approver", "admin"}) and not principal.is_machine
 
 
 Staff = Annotated[Principal, Depends(require_staff)]

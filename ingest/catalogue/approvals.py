@@ -29,6 +29,7 @@ from ingest.catalogue.versions import (
     WindowWritten,
 )
 from ingest.errors import Forbidden, NotFound, SecondPersonNeeded, WrongState
+from knowledge.service_keys import person_behind
 from knowledge.withdrawals import write_withdrawal
 
 
@@ -72,7 +73,7 @@ class Approvals:
                 return ChangedWindows(windows=_unwritten_windows(versions))
             if version.state is not State.INDEXED:
                 raise WrongState(f"only an indexed draft can be approved; this version is {version.state}")
-            _require_second_person(version, decision.by)
+            await _require_second_person(connection, version, decision.by)
             if version.approved_by is None:  # else it is brought back, and its dates were an approver's to set
                 await _require_dates_of_another(connection, key, decision.by)
             others = _without(versions, key)
@@ -120,7 +121,7 @@ class Approvals:
             if metadata == version.metadata:
                 return ChangedWindows()
             if version.approved_by is not None:
-                _require_approver(version, decision.by, may_approve=may_approve)
+                await _require_approver(connection, version, decision.by, may_approve=may_approve)
             windows = self._windows_for_new_dates(version, metadata, versions, decision)
             await connection.execute(
                 records.update_version(key).values(
@@ -184,6 +185,7 @@ class Approvals:
             old = _version_in(versions, key)
             current = validity.in_force(versions, now=decision.at)
             self._require_restorable(old, current, decision)
+            await _require_second_person(connection, old, decision.by)
             windows = self._windows_for_end(current, decision)
             await _write_windows(connection, key, windows, versions)
             for version in current:
@@ -231,7 +233,6 @@ class Approvals:
             raise WrongState("only a version that was approved once can be brought back")
         if any(version.key == old.key for version in current):
             raise WrongState("this version is in force: expire what is to come after it instead")
-        _require_second_person(old, decision.by)
         validity.windows_for_approval(old, [], now=decision.at, zone=self._zone)
 
 
@@ -251,15 +252,16 @@ def _unwritten_windows(versions: Sequence[Version]) -> tuple[Window, ...]:
     return tuple(version.window for version in sorted(unwritten, key=validity.known_to_index) if version.window)
 
 
-def _require_second_person(version: Version, approver: str) -> None:
-    if _is_same_person(approver, version.uploaded_by):
+async def _require_second_person(connection: AsyncConnection, version: Version, approver: str) -> None:
+    uploader = await person_behind(connection, version.key.tenant, version.uploaded_by)
+    if _is_same_person(approver, uploader):
         raise SecondPersonNeeded("whoever uploaded a version cannot approve it: a second person has to look")
 
 
-def _require_approver(version: Version, caller: str, *, may_approve: bool) -> None:
+async def _require_approver(connection: AsyncConnection, version: Version, caller: str, *, may_approve: bool) -> None:
     if not may_approve:
         raise Forbidden("only approvers may change the dates of an approved version")
-    _require_second_person(version, caller)
+    await _require_second_person(connection, version, caller)
 
 
 async def _require_dates_of_another(connection: AsyncConnection, key: VersionKey, approver: str) -> None:
@@ -271,7 +273,7 @@ async def _require_dates_of_another(connection: AsyncConnection, key: VersionKey
     )
     dated = select(DECISIONS.c.decided_by).where(of_version, DECISIONS.c.decision == Decision.DATED)
     last = (await connection.execute(dated.order_by(DECISIONS.c.id.desc()).limit(1))).scalar_one_or_none()
-    if last is not None and _is_same_person(last, approver):
+    if last is not None and _is_same_person(await person_behind(connection, key.tenant, last), approver):
         raise SecondPersonNeeded("whoever set its dates cannot approve a version: a second person has to look")
 
 

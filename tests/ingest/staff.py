@@ -13,6 +13,7 @@ from ingest.app import create_app
 from ingest.services import Services
 from ingest.worker import Worker
 from knowledge.identity import Authenticator, AuthSettings, KeyFile
+from knowledge.service_keys import ServiceKeys
 from tests.ingest.keys import ISSUER, key_and_token
 
 Token = Callable[..., str]
@@ -48,17 +49,19 @@ class Staff:
                 await anyio.sleep(0.01)
 
 
-def with_tokens(services: Services, folder: Path) -> tuple[Services, Token]:
-    """Return the services with an authenticator, and a maker of the tokens that it accepts."""
+def with_tokens(services: Services, folder: Path, keys: ServiceKeys | None = None) -> tuple[Services, Token]:
+    """Return the services with an authenticator, and a maker of the tokens that it accepts beside `keys`."""
     token, file = key_and_token(folder)
     settings = AuthSettings(issuer=ISSUER, public_key_file=file)
-    return replace(services, authenticator=Authenticator({ISSUER: KeyFile(file.read_bytes())}, settings)), token
+    of_key = keys.principal if keys is not None else None
+    authenticator = Authenticator({ISSUER: KeyFile(file.read_bytes())}, settings, of_key=of_key)
+    return replace(services, authenticator=authenticator), token
 
 
 @asynccontextmanager
-async def open_staff(services: Services, folder: Path) -> AsyncGenerator[Staff]:
-    """Open the API with a worker; keys lie in `folder`."""
-    services, token = with_tokens(services, folder)
+async def open_staff(services: Services, folder: Path, keys: ServiceKeys | None = None) -> AsyncGenerator[Staff]:
+    """Open the API with a worker; the keys that sign tokens lie in `folder`, `keys` are those of machines."""
+    services, token = with_tokens(services, folder, keys)
     transport = ASGITransport(app=create_app(services, sample_banks()))
     assert services.job_broker is not None
     async with AsyncClient(transport=transport, base_url="http://staff") as http, anyio.create_task_group() as group:
