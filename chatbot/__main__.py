@@ -1,9 +1,10 @@
-"""The `chatbot` command: serve the chat API, make a demo token, verify and replay what it said, stop it."""
+"""The `chatbot` command: serve the chat API, make tokens and keys, verify and replay what it said, stop it."""
 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
@@ -32,6 +33,7 @@ from knowledge.bank import BankRefused
 from knowledge.embedding import EmbeddingUnavailable
 from knowledge.identity import ROLES, Principal
 from knowledge.index import IndexRefused, IndexUnavailable
+from knowledge.service_keys import KEY_ROLES, KeyRefused, NewKey, ServiceKey, ServiceKeys, load_service_keys
 from knowledge.storage import UNAVAILABLE, close_engine, migrate_database, open_engine
 from knowledge.withdrawals import StopChange, load_withdrawals
 from telemetry.groups import leaves
@@ -57,6 +59,8 @@ CANNOT_SERVE = (
 app = typer.Typer(no_args_is_help=True, help=__doc__, pretty_exceptions_enable=False)
 audit_app = typer.Typer(no_args_is_help=True, help="Check the audit trail.")
 app.add_typer(audit_app, name="audit")
+keys_app = typer.Typer(no_args_is_help=True, help="The keys of machines.")
+app.add_typer(keys_app, name="keys")
 
 
 def settings_or_exit() -> Settings:
@@ -154,6 +158,71 @@ def stop(by: By, reason: Reason, model: Model = None, tenant: Tenant = None) -> 
 def resume(by: By, reason: Reason, model: Model = None, tenant: Tenant = None) -> None:
     """Let the chatbot, a tenant or one model answer again."""
     _change("resume", model, tenant, by, reason)
+
+
+@keys_app.command("create")
+def create_key(
+    name: Annotated[str, typer.Argument(help="Which machine it is for.")],
+    tenant: Annotated[str, typer.Option(help="The bank whose machine it is.")],
+    by: By,
+    role: Annotated[list[str], typer.Option(help=f"A role: {', '.join(sorted(KEY_ROLES))}.")] = ["service"],
+    days: Annotated[int | None, typer.Option(help="How long it is good for; without it as long as any may be.")] = None,
+) -> None:
+    """Make a key and print it: it is shown this once."""
+    new = NewKey(tenant=tenant, name=name, roles=frozenset(role), made_by=by, days=days)
+    made, key = with_keys(lambda keys: keys.make(new))
+    typer.echo(line_of(made), err=True)
+    typer.echo(key)
+
+
+@keys_app.command("list")
+def list_keys(tenant: Annotated[str | None, typer.Option(help="Only the keys of this tenant.")] = None) -> None:
+    """List the keys that were made, the newest first, those that are over too."""
+    for key in with_keys(lambda keys: keys.all(tenant=tenant)):
+        typer.echo(line_of(key))
+
+
+@keys_app.command("revoke")
+def revoke_key(key_id: Annotated[str, typer.Argument(help="The key's id, as `list` shows it.")], by: By) -> None:
+    """Revoke a key: within 5 s no replica takes it."""
+    revoked = with_keys(lambda keys: keys.revoke(key_id, by=by))
+    if revoked is None:
+        typer.echo(f"chatbot: there is no key {key_id}", err=True)
+        raise typer.Exit(2)
+    typer.echo(line_of(revoked))
+
+
+def line_of(key: ServiceKey) -> str:
+    """Return a line that says everything of a key but its secret."""
+
+    def day(at: float | None) -> str:
+        return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%MZ") if at is not None else "never"
+
+    revoked = f"revoked {day(key.revoked_at)} by {key.revoked_by}" if key.revoked_at is not None else ""
+    roles = ",".join(sorted(key.roles))
+    made = f"made {day(key.made_at)} by {key.made_by}, until {day(key.expires_at)}, used {day(key.last_used_at)}"
+    return "  ".join(part for part in (key.id, key.tenant, roles, key.name, made, revoked) if part)
+
+
+def with_keys(use: Callable[[ServiceKeys], Awaitable[T]]) -> T:
+    """Return what `use` returns, or exit with one line that says what was not done."""
+    settings = settings_or_exit()
+
+    async def opened() -> T:
+        engine = open_engine(settings.database)
+        try:
+            return await use(await load_service_keys(engine, settings.service_keys, now=time.time))
+        finally:
+            await engine.dispose()
+
+    try:
+        return asyncio.run(opened())
+    except KeyRefused as exc:
+        typer.echo(f"chatbot: {exc}", err=True)
+        raise typer.Exit(2) from exc
+    except UNAVAILABLE as exc:
+        typer.echo(f"chatbot: nothing was done, the database cannot be used ({type(exc).__name__})", err=True)
+        raise typer.Exit(1) from exc
 
 
 def _change(action: Literal["stop", "resume"], model: str | None, tenant: str | None, by: str, reason: str) -> None:

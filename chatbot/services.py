@@ -27,6 +27,7 @@ from knowledge.bank import Banks
 from knowledge.identity import Authenticator
 from knowledge.index import Index
 from knowledge.profiles import AnswerMode
+from knowledge.service_keys import ServiceKeys
 from knowledge.withdrawals import Withdrawals
 
 
@@ -104,6 +105,7 @@ class Services:
     reads: Reads
     retrieval: Retrieval
     screener: Screener
+    service_keys: ServiceKeys
     shadow: Shadow
     withdrawals: Withdrawals
     answerability: Callable[[], AnswerabilityWeights]

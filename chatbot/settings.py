@@ -26,6 +26,7 @@ from knowledge.bank import BankFile
 from knowledge.embedding import EmbedderSettings
 from knowledge.identity import AuthSettings
 from knowledge.index import IndexSettings, ServerSettings
+from knowledge.service_keys import ServiceKeySettings
 from knowledge.tls import TlsSettings
 from telemetry.setup import TraceSettings
 
@@ -156,6 +157,7 @@ class Settings(BaseSettings):
     redis: RedisSettings = RedisSettings()
     retrieval: RetrievalSettings = RetrievalSettings()
     reranker: RerankerSettings = RerankerSettings()
+    service_keys: ServiceKeySettings = ServiceKeySettings()
     traces: TraceSettings = TraceSettings()
     passage_tokens: int = Field(1000, ge=200, description="tokens: of the prompt that passages may take")
 

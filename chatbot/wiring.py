@@ -46,6 +46,7 @@ from knowledge.index import Index, open_index
 from knowledge.index import IndexUnavailable as IndexAway
 from knowledge.passage import LANGUAGES
 from knowledge.profiles import read_answer_mode
+from knowledge.service_keys import open_service_keys
 from knowledge.storage import UNAVAILABLE, open_clock
 from knowledge.terms import Terms
 from knowledge.withdrawals import Withdrawals, open_withdrawals
@@ -81,7 +82,8 @@ async def open_services(
         ledger = await enter(open_ledger(settings, redis, breaker, metrics))
         audit = await enter(open_audit(engine, settings.audit, on_failure=metrics.task_failed))
         now = await enter(open_clock(engine, metrics.task_failed))
-        authenticator = await enter(open_authenticator(settings.auth, now=now))
+        keys = await enter(open_service_keys(engine, settings.service_keys, now=now, on_failure=metrics.task_failed))
+        authenticator = await enter(open_authenticator(settings.auth, now=now, of_key=keys.principal))
         withdrawals = await enter(open_stops(engine, models, on_failure=metrics.task_failed))
         answer_log = await enter(open_answer_log(settings, redis, breaker))
         drift = await watch_drift(settings, index.embedder, metrics)
@@ -125,6 +127,7 @@ async def open_services(
             reads=reads,
             retrieval=retrieval,
             screener=Screener(),
+            service_keys=keys,
             shadow=Shadow(models, tasks, hook=metrics.shadowed),
             withdrawals=withdrawals,
             answerability=weights,
@@ -134,8 +137,9 @@ async def open_services(
             on_turn_finished=(metrics.turn_finished, drift.record_turn),
         )
         start_beside(tasks, services, settings)
-        looks = partial(watch_eviction, redis, breaker, metrics.redis_evicts)
-        tasks.start_soon(supervise, "eviction", looks, metrics.task_failed)
+        tasks.start_soon(
+            supervise, "eviction", partial(watch_eviction, redis, breaker, metrics.redis_evicts), metrics.task_failed
+        )
         yield services
 
 

@@ -12,6 +12,7 @@ from chatbot.models import Models
 from chatbot.services import Services, TurnSettings
 from chatbot.streams import AnswerRegistry
 from knowledge.identity import Authenticator
+from knowledge.service_keys import ServiceKeys
 from knowledge.withdrawals import Withdrawals
 
 T = TypeVar("T")
@@ -41,6 +42,7 @@ TheHistory = Annotated[History, Depends(part(lambda services: services.history))
 TheLedger = Annotated[Ledger, Depends(part(lambda services: services.ledger))]
 TheModels = Annotated[Models, Depends(part(lambda services: services.models))]
 ThePings = Annotated[Mapping[str, Callable[[], Awaitable[None]]], Depends(part(lambda services: services.pings))]
+TheServiceKeys = Annotated[ServiceKeys, Depends(part(lambda services: services.service_keys))]
 TheSettings = Annotated[TurnSettings, Depends(part(lambda services: services.settings))]
 TheTime = Annotated[float, Depends(part(lambda services: services.now()))]
 """The time of the request, in Unix seconds."""

@@ -64,6 +64,7 @@ UNITS = frozenset(
         "connections",
         "conversations",
         "copies",
+        "days",
         "dimensions",
         "documents",
         "files",

@@ -1,6 +1,6 @@
 """The addresses of the chat API, a module each."""
 
-from chatbot.api.routes import answers, chat, conversations, drift, limits, openai, probes, replays, stops
+from chatbot.api.routes import answers, chat, conversations, drift, keys, limits, openai, probes, replays, stops
 
 ROUTERS = (
     chat.router,
@@ -9,6 +9,7 @@ ROUTERS = (
     limits.router,
     openai.router,
     stops.router,
+    keys.router,
     replays.router,
     drift.router,
     probes.router,

@@ -1,0 +1,140 @@
+"""The keys of machines: an admin's are those of their tenant; the role `platform` sees and revokes everybody's."""
+
+from typing import Annotated, Final, Literal, Self
+
+from fastapi import APIRouter, Depends
+from fastapi import Path as InPath
+from pydantic import BaseModel, Field, StringConstraints
+
+from chatbot.api.auth import authenticate
+from chatbot.api.dependencies import TheServiceKeys
+from chatbot.errors import AuditUnavailable, Forbidden, NotFound, Unprocessable
+from knowledge.identity import Principal
+from knowledge.service_keys import MOST_LISTED, KeyRefused, NewKey, ServiceKey
+from knowledge.storage import UNAVAILABLE
+
+router = APIRouter(prefix="/v1/admin/keys", tags=["keys"])
+
+OF_ADMIN: Final = frozenset({"admin", "customer", "staff", "service", "evals"})
+"""What an admin may do, and so may have a machine do; an approver is a person."""
+
+KeyRole = Literal["admin", "customer", "evals", "platform", "service", "staff"]
+KeyId = Annotated[str, InPath(pattern="^[0-9a-f]{16}$")]
+
+
+async def require_keeper(principal: Annotated[Principal, Depends(authenticate)]) -> Principal:
+    """Return the caller, if they keep keys.
+
+    Raises:
+        Forbidden: they administer no tenant and not the platform.
+    """
+    if not principal.roles & {"admin", "platform"}:
+        raise Forbidden("this token carries neither the role admin nor platform")
+    return principal
+
+
+Keeper = Annotated[Principal, Depends(require_keeper)]
+
+
+class Wanted(BaseModel):
+    """Which machine of the caller's tenant gets a key, its roles, and for how many days (as many as there may be)."""
+
+    name: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100, pattern="^[^\\x00]*$")]
+    roles: Annotated[frozenset[KeyRole], Field(min_length=1)]
+    days: Annotated[int, Field(ge=1, le=36_500)] | None = None
+
+
+class Key(BaseModel):
+    """A key: who may do what with it, who made and revoked it, and when (Unix seconds); `last_used_at` to a minute."""
+
+    id: str
+    tenant: str
+    name: str
+    roles: list[str]
+    made_by: str
+    made_at: float
+    expires_at: float
+    last_used_at: float | None
+    revoked_by: str | None
+    revoked_at: float | None
+
+    @classmethod
+    def of(cls, key: ServiceKey) -> Self:
+        """Return a key as it is sent."""
+        return cls(
+            id=key.id,
+            tenant=key.tenant,
+            name=key.name,
+            roles=sorted(key.roles),
+            made_by=key.made_by,
+            made_at=key.made_at,
+            expires_at=key.expires_at,
+            last_used_at=key.last_used_at,
+            revoked_by=key.revoked_by,
+            revoked_at=key.revoked_at,
+        )
+
+
+class Made(BaseModel):
+    """A key that was made, and what its machine sends as its bearer token: nobody can read it again."""
+
+    made: Key
+    key: str
+
+
+class Listed(BaseModel):
+    """The keys that were made, the newest first, those that are over too."""
+
+    keys: list[Key] = Field(max_length=MOST_LISTED)
+
+
+@router.get("")
+async def listed(keeper: Keeper, keys: TheServiceKeys) -> Listed:
+    """Return the keys of the caller's tenant, for the role `platform` everybody's."""
+    try:
+        return Listed(keys=[Key.of(key) for key in await keys.all(tenant=_only_of(keeper))])
+    except UNAVAILABLE as exc:
+        raise AuditUnavailable("the keys cannot be read") from exc
+
+
+@router.post("", status_code=201)
+async def make(wanted: Wanted, keeper: Keeper, keys: TheServiceKeys) -> Made:
+    """Make a key of the caller's tenant, with no role that they do not have themselves."""
+    if keeper.is_machine:
+        raise Forbidden("a key is made by a person: one that is stolen must make no others")
+    if more := sorted(wanted.roles - _givable(keeper)):
+        raise Forbidden(f"you cannot give what you do not have: {', '.join(more)}")
+    new = NewKey(
+        tenant=keeper.tenant, name=wanted.name, roles=frozenset(wanted.roles), made_by=_name(keeper), days=wanted.days
+    )
+    try:
+        made, key = await keys.make(new)
+    except KeyRefused as exc:
+        raise Unprocessable(str(exc)) from exc
+    except UNAVAILABLE as exc:
+        raise AuditUnavailable("the key could not be written down, so it was not made") from exc
+    return Made(made=Key.of(made), key=key)
+
+
+@router.delete("/{key_id}")
+async def revoke(key_id: KeyId, keeper: Keeper, keys: TheServiceKeys) -> Key:
+    """Revoke a key: within 5 s no replica takes it. Revoking it again changes nothing."""
+    try:
+        revoked = await keys.revoke(key_id, by=_name(keeper), tenant=_only_of(keeper))
+    except UNAVAILABLE as exc:
+        raise AuditUnavailable("the key could not be revoked") from exc
+    if revoked is None:
+        raise NotFound("there is no such key")
+    return Key.of(revoked)
+
+
+def _only_of(keeper: Principal) -> str | None:
+    return None if "platform" in keeper.roles else keeper.tenant
+
+
+def _givable(keeper: Principal) -> frozenset[str]:
+    return keeper.roles | OF_ADMIN if "admin" in keeper.roles else keeper.roles
+
+
+def _name(who: Principal) -> str:
+    return f"{who.tenant}/{who.sub}"

@@ -1,0 +1,181 @@
+"""Who may make, see and revoke keys of machines by the admin calls, and what is told of them."""
+
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
+
+import httpx2
+import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from chatbot.app import create_app
+from chatbot.limits import Ledger, LedgerSettings
+from chatbot.metrics import Metrics
+from chatbot.redis_client import RedisBreaker, RedisBreakerSettings
+from chatbot.services import Services
+from evals.sample_bank import sample_banks
+from knowledge.identity import ROLES, Authenticator, AuthSettings, KeyFile
+from knowledge.service_keys import MOST_OF_TENANT, ServiceKeys, load_service_keys
+from tests.clock import Clock
+from tests.ingest.keys import ISSUER, key_and_token
+from tests.log_and_spans import listening_to, written_log
+
+pytestmark = pytest.mark.anyio
+
+ADDRESS = "/v1/admin/keys"
+NOON = 1_800_000_000.0
+
+
+@dataclass(frozen=True)
+class Api:
+    """The chat API of which sign-in and keys work, and a maker of headers."""
+
+    http: httpx2.AsyncClient
+    token: Callable[..., str]
+    keys: ServiceKeys
+    told: Callable[[], str]
+
+    def of(self, *roles: str, sub: str = "park", tenant: str = "hanbit") -> dict[str, str]:
+        return {"authorization": f"Bearer {self.token(sub, *roles, tenant=tenant)}"}
+
+    async def make(self, who: dict[str, str], *roles: str, **more: object) -> httpx2.Response:
+        return await self.http.post(ADDRESS, headers=who, json={"name": "the batch", "roles": roles, **more})
+
+    async def list(self, who: dict[str, str]) -> list[str]:
+        """Return the names of the listed keys' tenants."""
+        listed = (await self.http.get(ADDRESS, headers=who)).json()["keys"]
+        return [key["tenant"] for key in listed]
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {key}"}
+
+
+@pytest.fixture
+async def api(engine: AsyncEngine, tmp_path: Path, nowhere: object) -> AsyncGenerator[Api]:
+    now = Clock(NOON)
+    keys = await load_service_keys(engine, now=now)
+    token, file = key_and_token(tmp_path)
+    authenticator = Authenticator(
+        {ISSUER: KeyFile(file.read_bytes())},
+        AuthSettings(issuer=ISSUER, public_key_file=file),
+        of_key=keys.principal,
+    )
+    parts = SimpleNamespace(
+        authenticator=authenticator,
+        banks=sample_banks(),
+        ledger=Ledger(nowhere, RedisBreaker(RedisBreakerSettings()), LedgerSettings()),  # type: ignore[arg-type]  # a client
+        metrics=Metrics(),
+        models=SimpleNamespace(model="scripted"),
+        service_keys=keys,
+    )
+    with written_log() as lines, listening_to(lines) as told:
+        app = create_app(cast("Services", parts), tracer_provider=told.provider)
+        async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url="http://bank") as http:
+            yield Api(http, token, keys, told.all)
+
+
+async def test_a_key_is_shown_once_and_signs_in_as_its_machine(api: Api) -> None:
+    made = await api.make(api.of("admin"), "admin", "service", days=7)
+    assert made.status_code == 201, made.text
+    assert made.headers["cache-control"] == "no-store"
+    key, shown = made.json()["key"], made.json()["made"]
+    assert (shown["made_by"], shown["tenant"], shown["roles"]) == ("hanbit/park", "hanbit", ["admin", "service"])
+    assert (shown["made_at"], shown["expires_at"]) == (NOON, NOON + 7 * 86_400)
+    listed = await api.http.get(ADDRESS, headers=bearer(key))
+    assert listed.status_code == 200, listed.text
+    assert [one["id"] for one in listed.json()["keys"]] == [shown["id"]]
+    assert key[-64:] not in listed.text
+    assert api.keys.principal(key).sub == f"service:{shown['id']}"
+
+
+@pytest.mark.parametrize(
+    ("maker", "roles", "status"),
+    [
+        (("admin",), ("service",), 201),
+        (("admin",), ("customer", "staff", "service", "evals", "admin"), 201),
+        (("admin",), ("service", "platform"), 403),
+        (("platform",), ("platform",), 201),
+        (("platform",), ("service",), 403),
+        (("platform",), ("admin",), 403),
+        (("platform", "staff"), ("staff",), 201),
+        (("admin", "platform"), ("platform", "service"), 201),
+        (("approver", "admin"), ("approver",), 422),
+        (("admin",), ("root",), 422),
+        (("admin",), (), 422),
+        (("staff", "approver", "service", "customer", "evals"), ("service",), 403),
+    ],
+)
+async def test_nobody_makes_a_key_that_may_do_more_than_they_may(
+    api: Api, maker: tuple[str, ...], roles: tuple[str, ...], status: int
+) -> None:
+    assert (await api.make(api.of(*maker), *roles)).status_code == status
+    made = await api.keys.all()
+    assert [key.roles for key in made] == ([frozenset(roles)] if status == 201 else [])
+
+
+async def test_a_key_makes_no_keys_whatever_its_roles(api: Api) -> None:
+    key = (await api.make(api.of("admin", "platform"), "admin", "platform", "service")).json()["key"]
+    refused = await api.make(bearer(key), "service")
+    assert (refused.status_code, refused.json()["code"]) == (403, "forbidden")
+    assert len(await api.keys.all()) == 1
+
+
+async def test_an_admin_keeps_the_keys_of_their_tenant_and_the_platform_everybodys(api: Api) -> None:
+    ours = (await api.make(api.of("admin"), "service")).json()
+    theirs = (await api.make(api.of("admin", tenant="other"), "service")).json()
+    assert await api.list(api.of("admin")) == ["hanbit"]
+    assert sorted(await api.list(api.of("platform", tenant="ops"))) == ["hanbit", "other"]
+    address = f"{ADDRESS}/{theirs['made']['id']}"
+    assert (await api.http.delete(address, headers=api.of("admin"))).status_code == 404
+    assert api.keys.principal(theirs["key"]).tenant == "other"
+    revoked = await api.http.delete(address, headers=api.of("platform", sub="choi", tenant="ops"))
+    assert (revoked.status_code, revoked.json()["revoked_by"]) == (200, "ops/choi")
+    assert (await api.http.get(ADDRESS, headers=bearer(theirs["key"]))).status_code == 401
+    assert (await api.http.get(ADDRESS, headers=bearer(ours["key"]))).status_code == 403, "service keeps no keys"
+    assert (await api.http.delete(f"{ADDRESS}/{'0' * 16}", headers=api.of("platform"))).status_code == 404
+
+
+@pytest.mark.parametrize("more", [{"days": 91}, {"days": 0}, {"name": " "}, {"name": "a\0b"}, {"name": "x" * 101}])
+async def test_what_cannot_be_a_key_is_refused(api: Api, more: dict[str, object]) -> None:
+    assert (await api.make(api.of("admin"), "service", **more)).status_code == 422
+
+
+async def test_a_tenant_that_has_enough_keys_is_told_so(api: Api) -> None:
+    for _ in range(MOST_OF_TENANT):
+        assert (await api.make(api.of("admin"), "service")).status_code == 201
+    full = await api.make(api.of("admin"), "service")
+    assert (full.status_code, "revoke one first" in full.json()["detail"]) == (422, True)
+
+
+async def test_while_the_database_is_away_keys_are_neither_made_nor_believed(
+    api: Api, engine: AsyncEngine, tmp_path: Path
+) -> None:
+    key = (await api.make(api.of("admin"), "admin")).json()["key"]
+    await engine.dispose()
+    database = tmp_path / "test.sqlite3"
+    database.rename(tmp_path / "elsewhere")
+    database.mkdir()
+    assert (await api.make(api.of("admin"), "service")).status_code == 503
+    assert (await api.http.get(ADDRESS, headers=api.of("admin"))).status_code == 503
+    assert (await api.http.delete(f"{ADDRESS}/{'0' * 16}", headers=api.of("admin"))).status_code == 503
+    api.keys._read_at -= 5.1
+    away = await api.http.get(ADDRESS, headers=bearer(key))
+    assert (away.status_code, away.headers["retry-after"]) == (503, "5")
+
+
+async def test_no_log_and_no_span_tells_a_key(api: Api) -> None:
+    key = (await api.make(api.of("admin"), *sorted(ROLES - {"approver", "platform"}))).json()["key"]
+    assert (await api.http.get(ADDRESS, headers=bearer(key))).status_code == 200
+    wrong = key[:-4] + "0000"
+    for sent in (wrong, key[:-1], key + "x"):
+        refused = await api.http.get(ADDRESS, headers=bearer(sent))
+        assert (refused.status_code, refused.headers["www-authenticate"]) == (401, "Bearer")
+        assert key[24:60] not in refused.text
+    await api.http.delete(f"{ADDRESS}/{key[4:20]}", headers=api.of("admin"))
+    told = api.told()
+    assert f'"key": "{key[4:20]}"' in told, "who made which key"
+    assert '"service_key_revoked"' in told
+    assert key[24:60] not in told
