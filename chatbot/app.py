@@ -15,6 +15,7 @@ from chatbot.limits import Caller, Ledger
 from chatbot.models import Models
 from chatbot.services import Services
 from edge import add_response_headers, security_headers, serve_page
+from edge.sign_in import sign_in_router
 
 _ADMIN, _NOWHERE = "/v1/admin", "/nowhere"
 _BODY_LIMIT = 64 * 1024
@@ -116,7 +117,9 @@ def create_app(
         app.include_router(router)
     if demo is not None:
         app.include_router(demo_router(demo, tenant=demo_tenant))
-    serve_page(app, "chatbot.api", services.banks)
+    if services.sign_in is not None:
+        app.include_router(sign_in_router(services.sign_in))
+    serve_page(app, "chatbot.api", services.banks, sign_in=services.sign_in is not None)
     return app
 
 

@@ -23,6 +23,7 @@ from chatbot.retrieval import Retrieval
 from chatbot.screener import Screener
 from chatbot.shadow import Shadow
 from chatbot.streams import AnswerLog, AnswerRegistry, IdempotencyKeys
+from edge.sign_in import SignIn
 from knowledge.bank import Banks
 from knowledge.identity import Authenticator
 from knowledge.index import Index
@@ -107,6 +108,7 @@ class Services:
     screener: Screener
     service_keys: ServiceKeys
     shadow: Shadow
+    sign_in: SignIn | None
     withdrawals: Withdrawals
     answerability: Callable[[], AnswerabilityWeights]
     """Returns the weights that hold for what is served now."""

@@ -22,6 +22,7 @@ from chatbot.redis_client import RedisSettings
 from chatbot.retrieval import RerankerSettings, RetrievalSettings
 from chatbot.services import TurnSettings
 from chatbot.streams import AnswerLogSettings, AnswerRegistrySettings, IdempotencySettings
+from edge.sign_in import OidcSettings
 from knowledge.bank import BankFile
 from knowledge.embedding import EmbedderSettings
 from knowledge.identity import AuthSettings
@@ -120,6 +121,7 @@ class Settings(BaseSettings):
         ),
     )
     auth: AuthSettings
+    oidc: OidcSettings | None = None
     admin_port: int | None = Field(
         None,
         ge=1,
@@ -170,6 +172,12 @@ class Settings(BaseSettings):
     def _demo_only_on_loopback(self) -> Self:
         if self.demo_key_file is not None:
             check_demo_host(self.host)
+        return self
+
+    @model_validator(mode="after")
+    def _provider_s_tokens_are_accepted(self) -> Self:
+        if self.oidc is not None:
+            self.oidc.check_issuer(self.auth)
         return self
 
     @classmethod

@@ -39,14 +39,15 @@ from chatbot.shadow import Shadow
 from chatbot.streams import AnswerLog, AnswerRegistry, IdempotencyKeys, open_pipelined_connection
 from chatbot.takeover import resume
 from chatbot.tokenizer import Tokenizer
+from edge.sign_in import SignIn, open_sign_in
 from knowledge.bank import Bank, Banks, read_banks
 from knowledge.embedding import open_embedder
-from knowledge.identity import open_authenticator
+from knowledge.identity import Authenticator, open_authenticator
 from knowledge.index import Index, open_index
 from knowledge.index import IndexUnavailable as IndexAway
 from knowledge.passage import LANGUAGES
 from knowledge.profiles import read_answer_mode
-from knowledge.service_keys import open_service_keys
+from knowledge.service_keys import ServiceKeys, open_service_keys
 from knowledge.storage import UNAVAILABLE, open_clock
 from knowledge.terms import Terms
 from knowledge.withdrawals import Withdrawals, open_withdrawals
@@ -83,7 +84,7 @@ async def open_services(
         audit = await enter(open_audit(engine, settings.audit, on_failure=metrics.task_failed))
         now = await enter(open_clock(engine, metrics.task_failed))
         keys = await enter(open_service_keys(engine, settings.service_keys, now=now, on_failure=metrics.task_failed))
-        authenticator = await enter(open_authenticator(settings.auth, now=now, of_key=keys.principal))
+        authenticator, sign_in = await enter(open_identity(settings, banks, keys, now=now))
         withdrawals = await enter(open_stops(engine, models, on_failure=metrics.task_failed))
         answer_log = await enter(open_answer_log(settings, redis, breaker))
         drift = await watch_drift(settings, index.embedder, metrics)
@@ -129,6 +130,7 @@ async def open_services(
             screener=Screener(),
             service_keys=keys,
             shadow=Shadow(models, tasks, hook=metrics.shadowed),
+            sign_in=sign_in,
             withdrawals=withdrawals,
             answerability=weights,
             cache_salt=partial(salt_of, settings.audit_key.get_secret_value()),
@@ -141,6 +143,23 @@ async def open_services(
             supervise, "eviction", partial(watch_eviction, redis, breaker, metrics.redis_evicts), metrics.task_failed
         )
         yield services
+
+
+@asynccontextmanager
+async def open_identity(
+    settings: Settings, banks: Banks, keys: ServiceKeys, *, now: Callable[[], float]
+) -> AsyncGenerator[tuple[Authenticator, SignIn | None]]:
+    """Open what knows people by their tokens and machines by their keys, and the sessions of who signs in."""
+    async with AsyncExitStack() as stack:
+        authenticator = await stack.enter_async_context(
+            open_authenticator(settings.auth, now=now, of_key=keys.principal)
+        )
+        sign_in = None
+        if settings.oidc is not None:
+            redis_url = settings.redis_url.get_secret_value()
+            opened = open_sign_in(settings.oidc, redis_url, authenticator, banks, now=now)
+            sign_in = await stack.enter_async_context(opened)
+        yield authenticator, sign_in
 
 
 async def fitted_weights(settings: Settings) -> FittedWeights:

@@ -19,9 +19,6 @@ from edge.connection_limits import ConnectionLimits, LimitedConnection, most_con
 
 _OPEN_CONNECTIONS_SECONDS = 5
 _BACKLOG = 2048
-_GC_THRESHOLDS = (5_000, 20, 50)
-"""New objects between two collections of the youngest generation, and how many of one go before the next older one is
-collected too. With 5,000 open streams a full collection takes 1.4 s, and CPython's thresholds have one every 12 s."""
 
 
 class PortTaken(Exception):
@@ -85,15 +82,12 @@ async def listening(
     # Objects opened at the start stay: to search them for garbage would stop every answer for half a second at a time.
     gc.collect()
     gc.freeze()
-    thresholds = gc.get_threshold()
-    gc.set_threshold(*_GC_THRESHOLDS)
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(_serve_to_its_end, server, bound)
         try:
             yield
         finally:
             server.should_exit = True
-            gc.set_threshold(*thresholds)
 
 
 async def _serve_to_its_end(server: uvicorn.Server, bound: socket.socket) -> None:

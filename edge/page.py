@@ -27,10 +27,11 @@ class _FreshFiles(StaticFiles):
         return response
 
 
-def serve_page(app: FastAPI, package: str, banks: Banks, *, demo: bool = False) -> None:
+def serve_page(app: FastAPI, package: str, banks: Banks, *, demo: bool = False, sign_in: bool = False) -> None:
     """Serve the folder `web` of `package` below `/web`, and its `index.html` at `/`, as the page of the host's bank.
 
-    A page with `{{demo}}` learns there whether a demo sign-in is offered.
+    A page with `{{demo}}` learns there whether a demo sign-in is offered, and with `{{sign_in}}` whether the
+    identity provider's is.
     """
     web = Path(str(files(package) / "web"))
     neutral = Path(str(files("edge") / "web" / "icon.svg"))
@@ -38,7 +39,9 @@ def serve_page(app: FastAPI, package: str, banks: Banks, *, demo: bool = False) 
 
     @app.get("/", include_in_schema=False)
     async def page(request: Request) -> Response:
-        return Response(page_of(index, _bank(request), demo=demo), headers=_NO_CACHE, media_type="text/html")
+        return Response(
+            page_of(index, _bank(request), demo=demo, sign_in=sign_in), headers=_NO_CACHE, media_type="text/html"
+        )
 
     @app.get("/web/bank.js", include_in_schema=False)
     async def script(request: Request) -> Response:
@@ -62,10 +65,10 @@ def serve_page(app: FastAPI, package: str, banks: Banks, *, demo: bool = False) 
     app.mount("/web", _FreshFiles(directory=web, packages=[("edge", "web")]), name="web")
 
 
-def page_of(index: str, bank: Bank, *, demo: bool = False) -> str:
+def page_of(index: str, bank: Bank, *, demo: bool = False, sign_in: bool = False) -> str:
     """Return the page with the bank's Korean name and its telephone number, as it is before any script runs."""
     values = {"bank": bank.names.ko, "telephone": bank.telephone, "tel": dialled(bank.telephone)}
-    values["demo"] = "offered" if demo else ""
+    values |= {"demo": "offered" if demo else "", "sign_in": "offered" if sign_in else ""}
     for name, value in values.items():
         index = index.replace(f"{{{{{name}}}}}", escape(value))
     return index

@@ -8,6 +8,7 @@ from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from edge import add_response_headers, security_headers, serve_page
+from edge.sign_in import sign_in_router
 from ingest.api import ROUTERS, SignToken, demo_router, install_problems, problem
 from ingest.errors import TooLarge
 from ingest.services import Services
@@ -63,5 +64,7 @@ def create_app(
         app.include_router(router)
     if demo is not None:
         app.include_router(demo_router(demo, tenant=demo_tenant))
-    serve_page(app, "ingest.api", banks, demo=demo is not None)
+    if services.sign_in is not None:
+        app.include_router(sign_in_router(services.sign_in))
+    serve_page(app, "ingest.api", banks, demo=demo is not None, sign_in=services.sign_in is not None)
     return app

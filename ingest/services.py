@@ -6,6 +6,7 @@ from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, Field, PositiveInt
 
+from edge.sign_in import SignIn
 from ingest.catalogue import Approvals, Catalogue
 from ingest.jobs import JobBroker, JobClaims
 from ingest.metrics import Metrics
@@ -49,6 +50,7 @@ class Services:
     parser: Readers
     previewer: Parser
     review_limiter: CpuLimiter
+    sign_in: SignIn | None
     uploads: Uploads
 
     @property

@@ -7,6 +7,7 @@ from urllib.parse import unquote, urlsplit
 from pydantic import AnyHttpUrl, Field, PositiveInt, SecretStr, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from edge.sign_in import OidcSettings
 from ingest.jobs import JobBrokerSettings
 from ingest.parsing import ChunkSettings, ParserSettings
 from ingest.services import PipelineSettings
@@ -66,6 +67,7 @@ class Settings(BaseSettings):
     delivery: JobBrokerSettings = JobBrokerSettings()
     most_upload_bytes: PositiveInt = Field(100 * 1024 * 1024, description="bytes: the largest document")
     auth: AuthSettings | None = None
+    oidc: OidcSettings | None = None
     log_level: str = Field("INFO", description="the least level that is logged")
     log_format: Literal["json", "console"] = Field("json", description="how a line of the log is written")
     chunks: ChunkSettings = ChunkSettings()
@@ -89,6 +91,12 @@ class Settings(BaseSettings):
     def _blobs_in_a_known_store(self) -> Self:
         if self.blob_url is not None and urlsplit(self.blob_url).scheme not in ("", "file", "s3"):
             raise ValueError("BLOB_URL: a folder (file:///path) or an S3-compatible store (s3://bucket/prefix)")
+        return self
+
+    @model_validator(mode="after")
+    def _provider_s_tokens_are_accepted(self) -> Self:
+        if self.oidc is not None:
+            self.oidc.check_issuer(self.auth)
         return self
 
     @property

@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 import anyio
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from edge.sign_in import SignIn, open_sign_in
 from ingest.catalogue import Approvals, Catalogue
 from ingest.jobs import JobBroker, JobClaims, this_process
 from ingest.metrics import Metrics
@@ -26,6 +27,7 @@ from ingest.services import Services
 from ingest.settings import Settings
 from ingest.uploads import Uploads, open_blobs
 from ingest.worker import Worker
+from knowledge.bank import read_banks
 from knowledge.embedding import fetch_model, open_embedder, read_model_config
 from knowledge.identity import Authenticator, open_authenticator
 from knowledge.index import Index, open_index
@@ -77,7 +79,8 @@ async def open_services(  # noqa: PLR0913  three parts that may be given, three 
         await catalogue.create_tables()
         stack.enter_context(first_failure())
         now = partial(_now, await stack.enter_async_context(open_clock(engine, metrics.task_failed)))
-        authenticator = await stack.enter_async_context(_open_authenticator(settings, engine, now, metrics))
+        identity = _open_identity(settings, engine, now, metrics)
+        authenticator, sign_in = await stack.enter_async_context(identity)
         blobs = open_blobs(settings.blobs)
         services = Services(
             settings=settings.pipeline,
@@ -94,6 +97,7 @@ async def open_services(  # noqa: PLR0913  three parts that may be given, three 
             parser=parser,
             previewer=previewer,
             review_limiter=CpuLimiter(),
+            sign_in=sign_in,
             uploads=Uploads(blobs, catalogue, now=now),
         )
         # Entered last, so left first: no job outlives what it uses.
@@ -107,18 +111,28 @@ async def open_services(  # noqa: PLR0913  three parts that may be given, three 
 
 
 @asynccontextmanager
-async def _open_authenticator(
+async def _open_identity(
     settings: Settings, engine: AsyncEngine, now: Callable[[], float], metrics: Metrics
-) -> AsyncGenerator[Authenticator | None]:
-    """Yield what knows people by their tokens and machines by their keys; None where no issuer is set."""
+) -> AsyncGenerator[tuple[Authenticator | None, SignIn | None]]:
+    """Yield what knows people by their tokens and machines by their keys, and the sessions of who signs in.
+
+    None where no issuer is set, and no sessions where anything is missing that `serve` asks for.
+    """
     if settings.auth is None:
-        yield None
+        yield None, None
         return
     async with (
         open_service_keys(engine, now=now, on_failure=metrics.task_failed) as keys,
         open_authenticator(settings.auth, now=now, of_key=keys.principal) as authenticator,
+        AsyncExitStack() as stack,
     ):
-        yield authenticator
+        sign_in = None
+        if settings.oidc is not None and settings.redis_url is not None and settings.bank_file is not None:
+            banks = await anyio.to_thread.run_sync(read_banks, settings.bank_file)
+            redis_url = settings.redis_url.get_secret_value()
+            opened = open_sign_in(settings.oidc, redis_url, authenticator, banks, now=now)
+            sign_in = await stack.enter_async_context(opened)
+        yield authenticator, sign_in
 
 
 def _now(clock: Callable[[], float]) -> float:

@@ -218,6 +218,10 @@ class Banks:
         first, made = make(self.first), {tenant: make(bank) for tenant, bank in self._tenants.items()}
         return lambda tenant: made.get(tenant, first)
 
+    def welcomes(self, tenant: str, host: str) -> bool:
+        """Tell whether people of a tenant may sign in at a host: not where it shows another bank's pages."""
+        return self._hosts.get(host.lower(), self.of(tenant)) is self.of(tenant)
+
     def of_host(self, host: str) -> Bank:
         """Return the bank whose pages are at a host, whatever its port."""
         return self._hosts.get(host.lower(), self.first)

@@ -1,27 +1,34 @@
-"""The bearer token of a request as a `Principal`: a parameter annotated with `TheCaller` is authenticated."""
+"""The bearer token or the session of a request as a `Principal`: a parameter annotated with `TheCaller` is that."""
 
 from typing import Annotated
 
 from fastapi import Depends, Request
 
-from chatbot.api.dependencies import TheAuthenticator
+from chatbot.api.dependencies import TheAuthenticator, TheSignIn
 from chatbot.errors import Forbidden, Unauthenticated, Unavailable
 from edge import bearer_token
+from edge.sign_in import CrossSite, SignInUnavailable, is_by_session, principal_of_session
 from knowledge.identity import KeysUnavailable, Principal, TokenRefused
 
 
-async def authenticate(request: Request, authenticator: TheAuthenticator) -> Principal:
-    """Return the principal of the request's token.
+async def authenticate(request: Request, authenticator: TheAuthenticator, sign_in: TheSignIn) -> Principal:
+    """Return the principal of the request's token, or of its session where it has no token.
 
     Raises:
-        Unauthenticated: there is no token, or it is not accepted.
-        Unavailable: the identity provider's keys cannot be fetched.
+        Unauthenticated: there is neither, or it is not accepted.
+        Forbidden: the call with a session is not from our own page.
+        Unavailable: the identity provider, or the store of sessions, is away.
     """
     try:
-        principal = await authenticator.verify(bearer_token(request.headers))
+        if sign_in is not None and is_by_session(request):
+            principal = await principal_of_session(request, sign_in)
+        else:
+            principal = await authenticator.verify(bearer_token(request.headers))
     except TokenRefused as exc:
         raise Unauthenticated(str(exc)) from exc
-    except KeysUnavailable as exc:
+    except CrossSite as exc:
+        raise Forbidden(str(exc)) from exc
+    except (KeysUnavailable, SignInUnavailable) as exc:
         raise Unavailable(str(exc), retry_after=5) from exc
     request.state.principal = principal
     return principal

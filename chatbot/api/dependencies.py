@@ -11,6 +11,7 @@ from chatbot.limits import Ledger
 from chatbot.models import Models
 from chatbot.services import Services, TurnSettings
 from chatbot.streams import AnswerRegistry
+from edge.sign_in import SignIn
 from knowledge.identity import Authenticator
 from knowledge.service_keys import ServiceKeys
 from knowledge.withdrawals import Withdrawals
@@ -44,6 +45,7 @@ TheModels = Annotated[Models, Depends(part(lambda services: services.models))]
 ThePings = Annotated[Mapping[str, Callable[[], Awaitable[None]]], Depends(part(lambda services: services.pings))]
 TheServiceKeys = Annotated[ServiceKeys, Depends(part(lambda services: services.service_keys))]
 TheSettings = Annotated[TurnSettings, Depends(part(lambda services: services.settings))]
+TheSignIn = Annotated[SignIn | None, Depends(part(lambda services: services.sign_in))]
 TheTime = Annotated[float, Depends(part(lambda services: services.now()))]
 """The time of the request, in Unix seconds."""
 TheWithdrawals = Annotated[Withdrawals, Depends(part(lambda services: services.withdrawals))]

@@ -5,26 +5,32 @@ from typing import Annotated
 from fastapi import Depends, Request
 
 from edge import bearer_token
-from ingest.api.dependencies import TheAuthenticator
+from edge.sign_in import CrossSite, SignInUnavailable, is_by_session, principal_of_session
+from ingest.api.dependencies import TheAuthenticator, TheSignIn
 from ingest.errors import Forbidden, Unauthenticated, Unavailable
 from knowledge.identity import KeysUnavailable, Principal, TokenRefused
 
 
-async def authenticate(request: Request, authenticator: TheAuthenticator) -> Principal:
-    """Return the caller.
+async def authenticate(request: Request, authenticator: TheAuthenticator, sign_in: TheSignIn) -> Principal:
+    """Return the caller, by the request's token, or by its session where it has no token.
 
     Raises:
-        Unauthenticated: no token, or one that is not accepted.
-        Unavailable: the identity provider's keys cannot be fetched.
+        Unauthenticated: neither, or one that is not accepted.
+        Forbidden: the call with a session is not from our own page.
+        Unavailable: the identity provider, or the store of sessions, is away.
     """
     try:
+        if sign_in is not None and is_by_session(request):
+            return await principal_of_session(request, sign_in)
         token = bearer_token(request.headers)
         if authenticator is None:
             raise Unavailable("no identity provider is set")
         return await authenticator.verify(token)
     except TokenRefused as exc:
         raise Unauthenticated(str(exc)) from exc
-    except KeysUnavailable as exc:
+    except CrossSite as exc:
+        raise Forbidden(str(exc)) from exc
+    except (KeysUnavailable, SignInUnavailable) as exc:
         raise Unavailable(str(exc)) from exc
 
 

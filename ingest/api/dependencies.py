@@ -5,6 +5,7 @@ from typing import Annotated, TypeVar, cast
 
 from fastapi import Depends, Request
 
+from edge.sign_in import SignIn
 from ingest.catalogue import Catalogue
 from ingest.services import PipelineSettings, Services
 from knowledge.identity import Authenticator
@@ -36,4 +37,5 @@ TheAuthenticator = Annotated[Authenticator | None, Depends(part(lambda services:
 TheCatalogue = Annotated[Catalogue, Depends(part(lambda services: services.catalogue))]
 TheClock = Annotated[Clock, Depends(part(lambda services: services.now))]
 TheIndex = Annotated[Index, Depends(part(lambda services: services.index))]
+TheSignIn = Annotated[SignIn | None, Depends(part(lambda services: services.sign_in))]
 TheSettings = Annotated[PipelineSettings, Depends(part(lambda services: services.settings))]

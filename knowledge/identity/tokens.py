@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 from jwt.types import Options
 
-from knowledge.identity.claims import leaves_groups_out, principal_of
+from knowledge.identity.claims import Claims, leaves_groups_out, principal_of
 from knowledge.identity.errors import KeySetRefused, KeysUnavailable, TokenRefused
 from knowledge.identity.issuers import AuthSettings, Issuer
 from knowledge.identity.principal import Principal
@@ -100,7 +100,8 @@ class Jwks:
         self._fetching = anyio.Lock()
 
     async def key(self, key_id: str | None) -> jwt.PyJWK:
-        if self._should_fetch(key_id):
+        # Who comes while they are fetched waits for them: this key may be among them.
+        if self._should_fetch(key_id) or (self._fetching.locked() and key_id not in self._keys):
             async with self._fetching:
                 if self._should_fetch(key_id):  # unless the caller before has fetched
                     await self._fetch()
@@ -203,8 +204,8 @@ class Authenticator:
         self._now = now
         self._told_of_groups: set[str] = set()
 
-    async def verify(self, token: str) -> Principal:
-        """Return the principal of a token, or of a service key.
+    async def verify(self, token: str, *, grace: float = 0.0) -> Principal:
+        """Return the principal of a token, good for `grace` seconds after its end too, or of a service key.
 
         Raises:
             TokenRefused: the token is invalid.
@@ -212,6 +213,24 @@ class Authenticator:
         """
         if self._of_key is not None and token.startswith(SERVICE_KEY):
             return self._of_key(token)
+        claims, issuer = await self._verified(token, grace=grace)
+        return self._principal(claims, issuer)
+
+    async def claims(self, token: str, *, issuer: str, audience: str) -> Claims:
+        """Return the claims of another token than those of callers: an ID or a logout token for this audience.
+
+        Raises:
+            TokenRefused: the token is invalid, or another issuer's.
+            KeysUnavailable: the keys cannot be fetched.
+        """
+        claims, found = await self._verified(token, audience=audience)
+        if found.issuer != issuer:
+            raise TokenRefused("the token is another issuer's")
+        return claims
+
+    async def _verified(
+        self, token: str, *, audience: str | None = None, grace: float = 0.0
+    ) -> tuple[dict[str, Any], Issuer]:
         try:
             unverified = jwt.decode_complete(token, options={"verify_signature": False})
             if unverified["header"].get("alg") not in ALGORITHMS:
@@ -223,17 +242,17 @@ class Authenticator:
                 key,
                 # The key's algorithm, never the header's: an RSA key must not be used as an HMAC secret.
                 algorithms=[key.algorithm_name],
-                audience=issuer.audience,
+                audience=audience or issuer.audience,
                 issuer=issuer.issuer,
                 options=_OPTIONS,
             )
-            _require_time(claims, now=self._now(), leeway=self._settings.leeway)
+            _require_time(claims, now=self._now(), leeway=self._settings.leeway, grace=grace)
             lifetime = float(claims["exp"]) - float(claims["iat"])
         except (jwt.PyJWTError, UnsupportedAlgorithm, ValueError, TypeError, OverflowError, RecursionError) as exc:
             raise TokenRefused("the token is not valid") from exc
         if not lifetime <= self._settings.longest_lifetime:  # not: longer; nothing compares with NaN
             raise TokenRefused("the token is good for longer than is accepted")
-        return self._principal(claims, issuer)
+        return claims, issuer
 
     def _issuer(self, name: object) -> Issuer:
         """Return the issuer that a token names, before anything shows that it has signed it."""
@@ -256,15 +275,15 @@ class Authenticator:
         return principal
 
 
-def _require_time(claims: Mapping[str, Any], *, now: float, leeway: float) -> None:
-    """Refuse a token whose time is over, or has not come.
+def _require_time(claims: Mapping[str, Any], *, now: float, leeway: float, grace: float) -> None:
+    """Refuse a token whose time is over, `grace` seconds after it, or has not come.
 
     Raises:
         TokenRefused: it is.
         ValueError, TypeError, OverflowError: a time is no number.
     """
     begins = max(int(claims["iat"]), int(claims.get("nbf", claims["iat"])))
-    if int(claims["exp"]) <= now - leeway:
+    if int(claims["exp"]) <= now - leeway - grace:
         raise TokenRefused("the token has expired: sign in again")
     if begins > now + leeway:
         raise TokenRefused("the token is not valid yet")

@@ -132,12 +132,14 @@ def apps(authenticators: dict[str, Authenticator]) -> dict[str, FastAPI]:
         models=SimpleNamespace(model="scripted"),
         banks=sample_banks(),
         now=time.time,
+        sign_in=None,
     )
     staff = SimpleNamespace(
         authenticator=authenticators["ingest"],
         metrics=StaffMetrics(),
         blobs=SimpleNamespace(most_bytes=2**20),
         settings=PipelineSettings(),
+        sign_in=None,
     )
     return {
         "chatbot": create_chat_app(cast("ChatServices", chat)),

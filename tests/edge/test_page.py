@@ -24,9 +24,10 @@ PAGES = {"chat": ROOT / "chatbot/api/web", "staff": ROOT / "ingest/api/web"}
 def application(name: str, banks: Banks) -> FastAPI:
     """Return an application whose pages are called, and no other route."""
     if name == "chat":
-        services = SimpleNamespace(banks=banks, ledger=None, models=None)
+        services = SimpleNamespace(banks=banks, ledger=None, models=None, sign_in=None)
         return create_chat_app(cast("ChatServices", services))
-    return create_staff_app(cast("StaffServices", SimpleNamespace(blobs=SimpleNamespace(most_bytes=1))), banks)
+    services = SimpleNamespace(blobs=SimpleNamespace(most_bytes=1), sign_in=None)
+    return create_staff_app(cast("StaffServices", services), banks)
 
 
 def served(name: str, http: TestClient) -> dict[str, str]:

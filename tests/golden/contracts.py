@@ -37,14 +37,14 @@ def lines(rows: Iterator[Mapping[str, Any]]) -> str:
 
 def chat_openapi() -> str:
     """Return the chat API's OpenAPI document; no route is called, so no service is needed."""
-    services, signer = SimpleNamespace(banks=sample_banks(), ledger=None, models=None), SimpleNamespace()
+    services, signer = SimpleNamespace(banks=sample_banks(), ledger=None, models=None, sign_in=None), SimpleNamespace()
     app = create_chat_app(cast("ChatServices", services), demo=cast("LocalSigner", signer))
     return json.dumps(app.openapi(), ensure_ascii=False, indent=1) + "\n"
 
 
 def staff_openapi() -> str:
     """Return the staff API's OpenAPI document."""
-    services = SimpleNamespace(blobs=SimpleNamespace(most_bytes=1))
+    services = SimpleNamespace(blobs=SimpleNamespace(most_bytes=1), sign_in=None)
     app = create_staff_app(cast("StaffServices", services), sample_banks(), demo=lambda _: ("", 0))
     return json.dumps(app.openapi(), ensure_ascii=False, indent=1) + "\n"
 

@@ -178,9 +178,12 @@ class Provider:
     down: bool = False
     body: bytes | None = None
     url: str = ""
+    may_answer: anyio.Event | None = None
 
     async def serve(self, _request: web.Request) -> web.Response:
         self.fetches += 1
+        if self.may_answer is not None:
+            await self.may_answer.wait()
         if self.down:
             return web.Response(status=503)
         if self.body is not None:
@@ -220,6 +223,24 @@ async def test_published_keys_are_asked_for_once(provider: Provider, keys: tuple
     for _ in range(5):
         await authenticator.verify(signed(kid="k1"))
     assert provider.fetches == 1
+
+
+async def test_whoever_comes_while_the_keys_are_fetched_waits_for_them(
+    provider: Provider, keys: tuple[Authenticator, Clock]
+) -> None:
+    authenticator, clock = keys
+    rotated = generate_private_key(SECP256R1())
+    for fetches, kid, key in ((1, "k1", KEY), (2, "k2", rotated)):  # of a replica that has just started, and later
+        provider.keys[kid], provider.may_answer = key, anyio.Event()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(authenticator.verify, signed(key, kid=kid))
+            while provider.fetches < fetches:
+                await anyio.sleep(0.01)
+            tasks.start_soon(authenticator.verify, signed(key, kid=kid))
+            await anyio.wait_all_tasks_blocked()
+            provider.may_answer.set()
+        clock.now += 31
+    assert provider.fetches == 2
 
 
 async def test_a_rotated_key_is_found_but_not_asked_for_at_every_guess(

@@ -1,0 +1,157 @@
+"""The OpenID Connect provider, by Authlib: its metadata, the authorization code with PKCE (S256), and refreshing.
+
+The tokens that it gives are verified where every token is (`knowledge.identity`).
+"""
+
+import ssl
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+from urllib.parse import urlencode
+
+import anyio
+import httpx2
+import msgspec
+import structlog
+from authlib.integrations.httpx_client import AsyncOAuth2Client, OAuthError
+
+from edge.sign_in.errors import SignInUnavailable
+from edge.sign_in.settings import OidcSettings
+
+T = TypeVar("T")
+log = structlog.get_logger(__name__)
+
+_FRESH_SECONDS = 10.0
+"""So old may metadata be where somebody is sent to the provider: whether it is there is asked that often."""
+
+
+class GrantRefused(Exception):
+    """The provider does not accept a code, or a refresh token: it was used, is over, or was revoked."""
+
+
+class Metadata(msgspec.Struct, frozen=True, kw_only=True):
+    """What the provider publishes of itself (OpenID Connect Discovery 1.0)."""
+
+    issuer: str
+    authorization_endpoint: str
+    token_endpoint: str
+    end_session_endpoint: str | None = None
+    authorization_response_iss_parameter_supported: bool = False
+
+
+class Tokens(msgspec.Struct, frozen=True, kw_only=True):
+    """A reply of the token endpoint."""
+
+    access_token: str
+    id_token: str | None = None
+    refresh_token: str | None = None
+
+
+class Provider:
+    """Asks the provider, within a deadline; every call raises SignInUnavailable where it is away."""
+
+    def __init__(
+        self, settings: OidcSettings, tls: ssl.SSLContext, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._settings = settings
+        self._tls = tls
+        self._clock = clock
+        self._metadata: Metadata | None = None
+        self._read_at = float("-inf")
+
+    async def metadata(self, *, fresh: bool = False) -> Metadata:
+        """Return the metadata, `fresh` as the provider gives it now."""
+        if self._metadata is not None and not (fresh and self._clock() - self._read_at > _FRESH_SECONDS):
+            return self._metadata
+        url = f"{self._settings.issuer.rstrip('/')}/.well-known/openid-configuration"
+
+        async def read(client: AsyncOAuth2Client) -> Metadata:
+            reply = await client.request("GET", url, withhold_token=True)
+            return msgspec.json.decode(reply.raise_for_status().content, type=Metadata)
+
+        found = await self._ask(read)
+        if found.issuer != self._settings.issuer:
+            log.error("provider_names_another_issuer", issuer=self._settings.issuer)
+            raise SignInUnavailable("the identity provider's metadata name another issuer")
+        self._metadata, self._read_at = found, self._clock()
+        return found
+
+    async def authorization_url(self, *, state: str, nonce: str, verifier: str, redirect_uri: str) -> str:
+        """Return where somebody signs in."""
+        metadata = await self.metadata(fresh=True)
+        url, _ = self._client(redirect_uri).create_authorization_url(
+            metadata.authorization_endpoint,
+            state=state,
+            code_verifier=verifier,
+            nonce=nonce,
+            scope=self._settings.scopes,
+        )
+        return str(url)
+
+    async def tokens_for(self, code: str, *, verifier: str, redirect_uri: str) -> Tokens:
+        """Return the tokens for a code.
+
+        Raises:
+            GrantRefused: the code is not accepted.
+        """
+        endpoint = (await self.metadata()).token_endpoint
+
+        async def exchange(client: AsyncOAuth2Client) -> Tokens:
+            return _tokens(await client.fetch_token(endpoint, code=code, code_verifier=verifier))
+
+        return await self._ask(exchange, redirect_uri)
+
+    async def renewed(self, refresh_token: str) -> Tokens:
+        """Return new tokens, with the refresh token to use next.
+
+        Raises:
+            GrantRefused: the refresh token is not accepted.
+        """
+        endpoint = (await self.metadata()).token_endpoint
+
+        async def renew(client: AsyncOAuth2Client) -> Tokens:
+            return _tokens(await client.refresh_token(endpoint, refresh_token=refresh_token))
+
+        return await self._ask(renew)
+
+    def end_session_url(self, id_token: str, *, back_to: str) -> str | None:
+        """Return where to sign out at the provider (RP-Initiated Logout 1.0); None where it offers none."""
+        endpoint = self._metadata.end_session_endpoint if self._metadata is not None else None
+        if endpoint is None:
+            return None
+        client_id = self._settings.client_id
+        query = urlencode({"id_token_hint": id_token, "client_id": client_id, "post_logout_redirect_uri": back_to})
+        return f"{endpoint}{'&' if '?' in endpoint else '?'}{query}"
+
+    def _client(self, redirect_uri: str | None = None) -> AsyncOAuth2Client:
+        """Return a client of one use: Authlib's keeps the tokens that it got last."""
+        secret = self._settings.client_secret
+        return AsyncOAuth2Client(
+            client_id=self._settings.client_id,
+            client_secret=secret.get_secret_value() if secret is not None else None,
+            redirect_uri=redirect_uri,
+            code_challenge_method="S256",
+            verify=self._tls,
+            timeout=self._settings.timeout,
+            trust_env=False,
+        )
+
+    async def _ask(self, ask: Callable[[AsyncOAuth2Client], Awaitable[T]], redirect_uri: str | None = None) -> T:
+        """Return what `ask` returns, and translate what goes wrong."""
+        try:
+            with anyio.fail_after(self._settings.timeout):
+                async with self._client(redirect_uri) as client:
+                    return await ask(client)
+        except OAuthError as exc:
+            if exc.error == "invalid_grant":
+                raise GrantRefused from exc
+            # A secret that was changed, a client that was removed: nobody's session ends of that.
+            log.error("provider_refused_client", error=str(exc.error)[:100])  # noqa: TRY400  the code says it all
+            raise SignInUnavailable("the identity provider does not accept this client") from exc
+        except (httpx2.HTTPError, TimeoutError, OSError, ValueError, msgspec.DecodeError) as exc:
+            log.warning("provider_away", error=type(exc).__name__)
+            raise SignInUnavailable("the identity provider cannot be asked") from exc
+
+
+def _tokens(reply: Any) -> Tokens:
+    return msgspec.convert(dict(reply), Tokens)

@@ -1,0 +1,140 @@
+"""The addresses of signing in and out, for a page, and for the provider that ends a session."""
+
+from typing import Final
+from urllib.parse import parse_qs
+
+from fastapi import APIRouter, Request, Response
+from fastapi.responses import JSONResponse, RedirectResponse
+from msgspec.structs import replace
+
+from edge.problems import ProblemDocument, problem_json
+from edge.sign_in.cookies import cookie, delete_cookie, host_of, origin_of, refuse_cross_site, set_cookie
+from edge.sign_in.errors import CrossSite, SignInRefused, SignInUnavailable
+from edge.sign_in.sign_in import BEGUN_SECONDS, CALLBACK, SignIn, log
+from knowledge.identity import KeysUnavailable, Principal, TokenRefused
+from telemetry.setup import current_trace_id
+
+SESSION: Final = "session"
+_BEGUN: Final = "sign-in"
+_MOST_BYTES: Final = 32 * 1024
+"""Of a logout token."""
+
+
+def is_by_session(request: Request) -> bool:
+    """Tell whether a request comes with a session and without a token; of both, the token counts."""
+    return "authorization" not in request.headers and bool(cookie(request, SESSION))
+
+
+async def principal_of_session(request: Request, sign_in: SignIn) -> Principal:
+    """Return who calls with the session's cookie.
+
+    Raises:
+        CrossSite: another site may have caused the call.
+        TokenRefused, SignInUnavailable, KeysUnavailable: as `SignIn.principal`.
+    """
+    refuse_cross_site(request)
+    return await sign_in.principal(cookie(request, SESSION), host_of(request))
+
+
+def sign_in_router(sign_in: SignIn) -> APIRouter:
+    """Return the routes; none is part of the API that others program against."""
+    routes = _Routes(sign_in)
+    router = APIRouter(include_in_schema=False)
+    router.add_api_route("/oidc/sign-in", routes.begin, methods=["GET"])
+    router.add_api_route(CALLBACK, routes.complete, methods=["GET"])
+    router.add_api_route("/oidc/session", routes.tell, methods=["GET"])
+    router.add_api_route("/oidc/sign-out", routes.leave, methods=["POST"])
+    router.add_api_route("/oidc/backchannel-logout", routes.end, methods=["POST"])
+    return router
+
+
+class _Routes:
+    def __init__(self, sign_in: SignIn) -> None:
+        self._sign_in = sign_in
+
+    async def begin(self, request: Request, place: str = "") -> Response:
+        try:
+            url, kept = await self._sign_in.begin(origin_of(request), place)
+        except SignInUnavailable:
+            return _to_page("unavailable")
+        response = RedirectResponse(url, 303)
+        set_cookie(request, response, _BEGUN, kept, seconds=int(BEGUN_SECONDS))
+        return response
+
+    async def complete(self, request: Request) -> Response:
+        kept, former = cookie(request, _BEGUN), cookie(request, SESSION)
+        try:
+            ended = await self._sign_in.complete(origin_of(request), kept, request.query_params, former=former)
+        except SignInRefused as exc:
+            log.warning("sign_in_refused", reason=str(exc))
+            response = _to_page("refused")
+        except SignInUnavailable:
+            response = _to_page("unavailable")
+        else:
+            session_id, place = ended
+            response = RedirectResponse(f"/#{place}" if place else "/", 303)
+            set_cookie(request, response, SESSION, session_id)
+        delete_cookie(request, response, _BEGUN)
+        return response
+
+    async def tell(self, request: Request) -> Response:
+        """Tell the page who is signed in; the token is renewed, so that a page that opens knows that it may work."""
+        try:
+            await principal_of_session(request, self._sign_in)
+            session = await self._sign_in.session(cookie(request, SESSION), host_of(request))
+        except (CrossSite, TokenRefused, SignInUnavailable, KeysUnavailable) as exc:
+            return _refusal(exc)
+        return JSONResponse({"name": session.name})
+
+    async def leave(self, request: Request) -> Response:
+        try:
+            refuse_cross_site(request)
+            url = await self._sign_in.leave(cookie(request, SESSION), origin_of(request), host_of(request))
+        except (CrossSite, SignInUnavailable) as exc:
+            return _refusal(exc)
+        response = JSONResponse({"go_to": url})
+        delete_cookie(request, response, SESSION)
+        return response
+
+    async def end(self, request: Request) -> Response:
+        try:
+            await self._sign_in.end_by(await _logout_token(request))
+        except TokenRefused as exc:
+            log.warning("logout_token_refused", reason=str(exc))
+            return JSONResponse({"error": "invalid_request", "error_description": str(exc)}, 400)
+        except (SignInUnavailable, KeysUnavailable) as exc:
+            return _refusal(exc)
+        return Response()
+
+
+async def _logout_token(request: Request) -> str:
+    body = b""
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > _MOST_BYTES:
+            raise TokenRefused("the request is too long")
+    found = parse_qs(body.decode("utf-8", "replace")).get("logout_token", [])
+    if len(found) != 1:
+        raise TokenRefused("the request has not one logout token")
+    return found[0]
+
+
+def _to_page(outcome: str) -> Response:
+    return RedirectResponse(f"/?sign-in={outcome}", 303)
+
+
+def _refusal(exc: Exception) -> Response:
+    """Return the problem document of a refusal, with the codes of both APIs."""
+    document = ProblemDocument(
+        title="Signing in is not possible now",
+        status=503,
+        code="unavailable",
+        detail=str(exc),
+        retryable=True,
+        trace_id=current_trace_id(),
+    )
+    if isinstance(exc, TokenRefused):
+        document = replace(document, title="Sign in to go on", status=401, code="unauthenticated", retryable=False)
+    elif isinstance(exc, CrossSite):
+        document = replace(document, title="This is not allowed", status=403, code="forbidden", retryable=False)
+    return problem_json(document, {"retry-after": "5"} if document.retryable else None)

@@ -1,0 +1,170 @@
+"""Sessions in Redis, for all replicas: encrypted records under the hash of an id that only the browser has.
+
+A record's key is derived from the secret setting and from that id, so neither Redis nor the setting alone gives a token
+away. An index of each subject's and each provider session's keys lets a logout token end them. What is lost with Redis
+is that people are signed in.
+"""
+
+import hashlib
+import secrets
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TypeVar
+
+import anyio
+import msgspec
+import structlog
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from edge.sign_in.errors import SignInUnavailable
+
+T = TypeVar("T")
+log = structlog.get_logger(__name__)
+
+STORE_SECONDS = 2.0
+"""The deadline of a command."""
+_NONCE_BYTES = 12
+_RENEWING, _AWAY = b"renewing", b"away"
+
+
+class Session(msgspec.Struct, frozen=True, kw_only=True):
+    """Somebody who is signed in at one host; times in Unix seconds."""
+
+    host: str
+    tenant: str
+    sub: str
+    name: str
+    access_token: str
+    refresh_token: str | None
+    id_token: str
+    renew_at: float
+    token_ends: float
+    ends: float
+
+
+class Seal:
+    """Encrypts with keys derived from one secret: AES-256-GCM, by HKDF-SHA256."""
+
+    def __init__(self, secret: str) -> None:
+        self._secret = secret.encode()
+
+    def close(self, content: bytes, *, by: str) -> bytes:
+        """Return the content encrypted, for whoever knows `by` too."""
+        nonce = secrets.token_bytes(_NONCE_BYTES)
+        return nonce + self._cipher(by).encrypt(nonce, content, None)
+
+    def open(self, sealed: bytes, *, by: str) -> bytes | None:
+        """Return the content; None where it was sealed by another secret, or changed."""
+        try:
+            return self._cipher(by).decrypt(sealed[:_NONCE_BYTES], sealed[_NONCE_BYTES:], None)
+        except (InvalidTag, ValueError):
+            return None
+
+    def _cipher(self, by: str) -> AESGCM:
+        return AESGCM(HKDF(SHA256(), 32, salt=by.encode(), info=b"bank-chatbot sign-in").derive(self._secret))
+
+
+class Sessions:
+    """The store of sessions; `realm` tells apart what one Redis holds for several providers and clients.
+
+    Every call raises SignInUnavailable where Redis cannot be asked.
+    """
+
+    def __init__(self, redis: Redis, seal: Seal, *, realm: str, idle: float, now: Callable[[], float]) -> None:
+        self._redis = redis
+        self._seal = seal
+        self._realm = realm
+        self._idle = idle
+        self._now = now
+
+    async def create(self, session: Session, whose: Iterable[str]) -> str:
+        """Keep a session and return its id; `whose` are the names by which `end_all` finds it."""
+        session_id = secrets.token_urlsafe(32)
+        key = self._key("session", session_id)
+        lasts = session.ends - self._now()
+        commands = self._redis.pipeline(transaction=True)
+        commands.set(key, self._sealed(session_id, session), px=_ms(min(self._idle, lasts)))
+        for name in whose:
+            index = self._key("of", name)
+            commands.zremrangebyscore(index, "-inf", self._now())
+            commands.zadd(index, {key: session.ends})
+            commands.pexpire(index, _ms(lasts))
+        await _in_time(commands.execute())
+        return session_id
+
+    async def read(self, session_id: str) -> Session | None:
+        """Return a session, which then lasts for the idle time again; None where it is over."""
+        key = self._key("session", session_id)
+        sealed = await _in_time(self._redis.getex(key, px=_ms(self._idle)))
+        content = self._seal.open(sealed, by=session_id) if isinstance(sealed, bytes) else None
+        session = msgspec.json.decode(content, type=Session) if content is not None else None
+        return session if session is not None and session.ends > self._now() else None
+
+    async def renew(self, session_id: str, session: Session) -> None:
+        """Replace a session, unless it was ended meanwhile."""
+        sealed = self._sealed(session_id, session)
+        await _in_time(self._redis.set(self._key("session", session_id), sealed, xx=True, keepttl=True))
+
+    async def end(self, session_id: str) -> None:
+        """End a session, on every replica."""
+        await _in_time(self._redis.delete(self._key("session", session_id)))
+
+    async def end_all(self, whose: str) -> int:
+        """End every session of a subject, or of a session at the provider; return how many there were."""
+        index = self._key("of", whose)
+        keys = await _in_time(self._redis.zrange(index, 0, -1))
+        if not keys:
+            return 0
+        commands = self._redis.pipeline(transaction=True)
+        commands.delete(*keys)
+        commands.zrem(index, *keys)
+        ended, _ = await _in_time(commands.execute())
+        return int(ended)
+
+    async def claim(self, session_id: str, seconds: float) -> bool:
+        """Let one request of all replicas renew a session's token; a claim that is not given back ends by itself."""
+        return bool(await _in_time(self._redis.set(self._claim(session_id), _RENEWING, nx=True, px=_ms(seconds))))
+
+    async def give_back(self, session_id: str, *, away_for: float = 0.0) -> None:
+        """End a claim: at once, or in a while in which nobody asks a provider that is away."""
+        claim = self._claim(session_id)
+        await _in_time(self._redis.set(claim, _AWAY, px=_ms(away_for)) if away_for else self._redis.delete(claim))
+
+    async def is_being_renewed(self, session_id: str) -> bool:
+        """Tell whether some request renews the session's token now."""
+        return bool(await _in_time(self._redis.get(self._claim(session_id))) == _RENEWING)
+
+    async def first_time(self, token_id: str, seconds: float) -> bool:
+        """Tell whether a logout token is seen for the first time."""
+        return bool(await _in_time(self._redis.set(self._key("logout", token_id), b"", nx=True, px=_ms(seconds))))
+
+    def _sealed(self, session_id: str, session: Session) -> bytes:
+        return self._seal.close(msgspec.json.encode(session), by=session_id)
+
+    def _claim(self, session_id: str) -> str:
+        return self._key("renewing", session_id)
+
+    def _key(self, kind: str, name: str) -> str:
+        return f"oidc:{kind}:{hashlib.sha256(f'{self._realm} {name}'.encode()).hexdigest()}"
+
+
+def _ms(seconds: float) -> int:
+    return max(1, int(seconds * 1000))
+
+
+async def _in_time(command: Awaitable[T]) -> T:
+    """Await a command.
+
+    Raises:
+        SignInUnavailable: Redis cannot be asked.
+    """
+    try:
+        with anyio.fail_after(STORE_SECONDS):
+            return await command
+    except (RedisError, OSError, TimeoutError) as exc:
+        log.warning("sessions_unavailable", error=type(exc).__name__)
+        raise SignInUnavailable("the store of sessions cannot be asked") from exc

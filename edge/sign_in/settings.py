@@ -1,0 +1,46 @@
+"""Where people sign in, and how long they stay so."""
+
+from pydantic import BaseModel, Field, PositiveFloat, SecretStr
+
+from knowledge.identity import AuthSettings
+from knowledge.tls import TlsSettings
+
+
+class OidcSettings(BaseModel, frozen=True):
+    """The OpenID Connect provider of a page, and the limits of its sessions."""
+
+    issuer: str = Field(
+        description=(
+            "the provider at which people sign in on the page, one of AUTH__ISSUER and AUTH__ISSUERS; without any "
+            "`OIDC__…` they bring tokens"
+        )
+    )
+    client_id: str = Field(min_length=1, description="this page's name at the provider")
+    client_secret: SecretStr | None = Field(None, description="its secret there; without it a public client with PKCE")
+    scopes: str = Field(
+        "openid", pattern=r"(^|.* )openid( .*|$)", description="what is asked for, with spaces between; `openid` too"
+    )
+    session_key: SecretStr = Field(
+        min_length=32, description="the secret that sessions in Redis are encrypted with, the same on every replica"
+    )
+    idle: PositiveFloat = Field(1800.0, description="seconds: after which a session that is not used ends")
+    longest: PositiveFloat = Field(43200.0, description="seconds: after which every session ends")
+    renew_before: PositiveFloat = Field(30.0, description="seconds: before its end an access token is renewed")
+    grace: float = Field(
+        600.0, ge=0, description="seconds: how long a session works on with its old token while the provider is away"
+    )
+    timeout: PositiveFloat = Field(5.0, description="seconds: the deadline of a call to the provider")
+    tls: TlsSettings = TlsSettings()
+
+    def check_issuer(self, auth: AuthSettings | None) -> None:
+        """Refuse a provider whose tokens no call would accept.
+
+        Raises:
+            ValueError: it is none of the issuers.
+        """
+        known = [each.issuer for each in auth.every_issuer()] if auth is not None else []
+        if self.issuer not in known:
+            raise ValueError(
+                f"OIDC__ISSUER is {self.issuer}, and tokens are accepted of {', '.join(known) or 'nobody'}: name it in "
+                "AUTH__ISSUER or AUTH__ISSUERS, with its keys and its map of claims"
+            )

@@ -1,0 +1,309 @@
+"""Signing in at the provider, and the session that a browser has from then on.
+
+What a sign-in that is under way has to remember (state, nonce, PKCE verifier) is sealed into a cookie of that browser:
+who is not signed in writes nothing here. The tokens stay in the session; the browser has its id.
+"""
+
+import re
+import secrets
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+import anyio
+import jwt
+import msgspec
+import structlog
+from redis.asyncio import BlockingConnectionPool, Redis
+
+from edge.sign_in.errors import SignInRefused, SignInUnavailable
+from edge.sign_in.provider import GrantRefused, Provider, Tokens
+from edge.sign_in.sessions import STORE_SECONDS, Seal, Session, Sessions
+from edge.sign_in.settings import OidcSettings
+from knowledge.bank import Banks
+from knowledge.identity import Authenticator, KeysUnavailable, Principal, TokenRefused
+
+log = structlog.get_logger(__name__)
+
+CALLBACK: Final = "/oidc/callback"
+BEGUN_SECONDS: Final = 600.0
+"""How long somebody may take to sign in at the provider."""
+_AWAY_SECONDS = 5.0
+"""Between two requests of one session to a provider that is away."""
+_LOOK_SECONDS = 0.05
+_LOGOUT_SECONDS = 300.0
+"""How old a logout token may be; each is taken once."""
+_LOGOUT_EVENT = "http://schemas.openid.net/event/backchannel-logout"
+_PLACE = re.compile(r"[\w/.~:=-]{0,200}")
+_LONGEST_NAME = 100
+_BY = "sign-in under way"
+
+
+class Begun(msgspec.Struct, frozen=True, kw_only=True):
+    """A sign-in that is under way in one browser: what its end must fit to."""
+
+    origin: str
+    state: str
+    nonce: str
+    verifier: str
+    place: str
+    ends: float
+
+
+class SignIn:
+    """Signs people in, and says who a session is."""
+
+    def __init__(
+        self,
+        settings: OidcSettings,
+        provider: Provider,
+        redis: Redis,
+        authenticator: Authenticator,
+        banks: Banks,
+        *,
+        now: Callable[[], float],
+    ) -> None:
+        """`now` tells the time in Unix seconds."""
+        self._settings = settings
+        self._provider = provider
+        self._seal = Seal(settings.session_key.get_secret_value())
+        realm = f"{settings.issuer} {settings.client_id}"
+        self._sessions = Sessions(redis, self._seal, realm=realm, idle=settings.idle, now=now)
+        self._authenticator = authenticator
+        self._banks = banks
+        self._now = now
+
+    async def begin(self, origin: str, place: str) -> tuple[str, str]:
+        """Return where somebody signs in, and what their browser keeps until then; `place` is where the page goes on.
+
+        Raises:
+            SignInUnavailable: the provider is away.
+        """
+        begun = Begun(
+            origin=origin,
+            state=secrets.token_urlsafe(32),
+            nonce=secrets.token_urlsafe(32),
+            verifier=secrets.token_urlsafe(48),
+            place=place if _PLACE.fullmatch(place) else "",
+            ends=self._now() + BEGUN_SECONDS,
+        )
+        url = await self._provider.authorization_url(
+            state=begun.state, nonce=begun.nonce, verifier=begun.verifier, redirect_uri=origin + CALLBACK
+        )
+        return url, self._seal.close(msgspec.json.encode(begun), by=_BY).hex()
+
+    async def complete(self, origin: str, kept: str, reply: Mapping[str, str], *, former: str) -> tuple[str, str]:
+        """Return the id of a new session, and the place where the page goes on; the `former` session ends.
+
+        Raises:
+            SignInRefused: this is not the end of the sign-in that this browser has begun, or not for here.
+            SignInUnavailable: the provider or the store of sessions is away.
+        """
+        begun = self._begun(origin, kept)
+        await self._check_reply(begun, reply)
+        try:
+            tokens = await self._provider.tokens_for(
+                reply["code"], verifier=begun.verifier, redirect_uri=origin + CALLBACK
+            )
+            session, whose = await self._session(begun, tokens)
+        except (GrantRefused, TokenRefused) as exc:
+            raise SignInRefused(str(exc) or "the provider does not accept the code") from exc
+        except KeysUnavailable as exc:
+            raise SignInUnavailable(str(exc)) from exc
+        if former:
+            await self._sessions.end(former)
+        return await self._sessions.create(session, whose), begun.place
+
+    async def principal(self, session_id: str, host: str) -> Principal:
+        """Return who a session is; its access token is renewed before it ends.
+
+        Raises:
+            TokenRefused: the session is over, or another host's.
+            SignInUnavailable: the store of sessions is away, or the provider for longer than the grace.
+            KeysUnavailable: the provider's keys cannot be fetched.
+        """
+        session = await self.session(session_id, host)
+        grace = 0.0
+        if session.refresh_token is not None and session.renew_at <= self._now():
+            session, grace = await self._renewed(session_id, session), self._settings.grace
+        principal = await self._authenticator.verify(session.access_token, grace=grace)
+        if (principal.tenant, principal.sub) != (session.tenant, session.sub):
+            await self._sessions.end(session_id)
+            raise TokenRefused("the session's token is somebody else's: sign in again")
+        return principal
+
+    async def session(self, session_id: str, host: str) -> Session:
+        """Return a session.
+
+        Raises:
+            TokenRefused: it is over, or another host's.
+            SignInUnavailable: the store of sessions is away.
+        """
+        session = await self._sessions.read(session_id)
+        if session is None or session.host != host:
+            raise TokenRefused("the session has ended: sign in again")
+        return session
+
+    async def leave(self, session_id: str, origin: str, host: str) -> str:
+        """End a session; return where it is ended at the provider, or the page where the provider offers no such place.
+
+        Raises:
+            SignInUnavailable: the store of sessions is away.
+        """
+        try:
+            session = await self.session(session_id, host)
+        except TokenRefused:
+            return f"{origin}/"
+        await self._sessions.end(session_id)
+        try:
+            await self._provider.metadata()
+        except SignInUnavailable:
+            return f"{origin}/"
+        return self._provider.end_session_url(session.id_token, back_to=f"{origin}/") or f"{origin}/"
+
+    async def end_by(self, logout_token: str) -> int:
+        """End the sessions that a logout token names (Back-Channel Logout 1.0); return how many there were.
+
+        Raises:
+            TokenRefused: it is no valid logout token, or was sent before.
+            SignInUnavailable, KeysUnavailable: the store of sessions, or the provider's keys, cannot be asked.
+        """
+        claims = await self._claims(logout_token)
+        events, sid, sub, token_id = (claims.get(name) for name in ("events", "sid", "sub", "jti"))
+        if not (isinstance(events, dict) and isinstance(events.get(_LOGOUT_EVENT), dict)) or "nonce" in claims:
+            raise TokenRefused("the token is no logout token")
+        if not (isinstance(token_id, str) and token_id and isinstance(sid or sub, str)):
+            raise TokenRefused("the logout token has no id, or names nobody")
+        leeway = self._now() - _LOGOUT_SECONDS
+        if float(str(claims["iat"])) < leeway or not await self._sessions.first_time(token_id, 2 * _LOGOUT_SECONDS):
+            raise TokenRefused("the logout token is old, or was sent before")
+        return await self._sessions.end_all(f"sid:{sid}" if sid else f"sub:{sub}")
+
+    def _begun(self, origin: str, kept: str) -> Begun:
+        try:
+            content = self._seal.open(bytes.fromhex(kept), by=_BY)
+        except ValueError:
+            content = None
+        begun = msgspec.json.decode(content, type=Begun) if content is not None else None
+        if begun is None or begun.ends < self._now() or begun.origin != origin:
+            raise SignInRefused("this browser has begun no sign-in here, or too long ago")
+        return begun
+
+    async def _check_reply(self, begun: Begun, reply: Mapping[str, str]) -> None:
+        if not secrets.compare_digest(reply.get("state", "").encode(), begun.state.encode()):
+            raise SignInRefused("the reply's state is another one")
+        needs_issuer = (await self._provider.metadata()).authorization_response_iss_parameter_supported
+        if reply.get("iss", None if needs_issuer else self._settings.issuer) != self._settings.issuer:
+            raise SignInRefused("the reply is another issuer's")
+        if "code" not in reply:
+            raise SignInRefused(f"the provider gave no code: {reply.get('error', '')[:50]}")
+
+    async def _session(self, begun: Begun, tokens: Tokens) -> tuple[Session, list[str]]:
+        """Return the session for tokens that are verified here, and the names by which the provider may end it."""
+        claims = await self._claims(tokens.id_token or "")
+        nonce = claims.get("nonce")
+        if not (isinstance(nonce, str) and secrets.compare_digest(nonce.encode(), begun.nonce.encode())):
+            raise TokenRefused("the ID token's nonce is another one")
+        principal = await self._authenticator.verify(tokens.access_token)
+        host = begun.origin.partition("://")[2]
+        if not self._banks.welcomes(principal.tenant, host.partition(":")[0]):
+            raise TokenRefused("the host is another tenant's")
+        names = (claims.get(name) for name in ("name", "preferred_username", "email", "sub"))
+        session = Session(
+            host=host,
+            tenant=principal.tenant,
+            sub=principal.sub,
+            name=next(name for name in names if isinstance(name, str) and name)[:_LONGEST_NAME],
+            access_token=tokens.access_token,
+            refresh_token=tokens.refresh_token,
+            id_token=tokens.id_token or "",
+            renew_at=self._renew_at(tokens.access_token),
+            token_ends=_end_of(tokens.access_token),
+            ends=self._now() + self._settings.longest,
+        )
+        return session, [f"{name}:{claims[name]}" for name in ("sid", "sub") if name in claims]
+
+    async def _claims(self, token: str) -> Mapping[str, Any]:
+        """Return the claims of a token that the provider has signed for this client."""
+        ours = self._settings.client_id
+        claims = await self._authenticator.claims(token, issuer=self._settings.issuer, audience=ours)
+        if claims.get("azp", ours if claims["aud"] in (ours, [ours]) else None) != ours:
+            raise TokenRefused("the token is for another client")
+        return claims
+
+    async def _renewed(self, session_id: str, session: Session) -> Session:
+        """Return a session with a new access token; while the provider is away, with the old one.
+
+        One request of all replicas asks the provider: a refresh token that rotates may be used once.
+        """
+        seconds = self._settings.timeout + 2 * STORE_SECONDS
+        if not await self._sessions.claim(session_id, seconds):
+            return await self._as_others_renew(session_id, session, within=seconds)
+        with anyio.CancelScope(shield=True):  # what the provider has given must be kept: it gives it once
+            session = await self._renew(session_id, session.host)
+        return session
+
+    async def _renew(self, session_id: str, host: str) -> Session:
+        session = await self.session(session_id, host)  # another request may have renewed it before the claim
+        if session.refresh_token is None or session.renew_at > self._now():
+            await self._sessions.give_back(session_id)
+            return session
+        try:
+            tokens = await self._provider.renewed(session.refresh_token)
+        except GrantRefused as exc:
+            await self._sessions.end(session_id)
+            raise TokenRefused("the session has ended at the provider: sign in again") from exc
+        except SignInUnavailable:
+            await self._sessions.give_back(session_id, away_for=_AWAY_SECONDS)
+            return self._within_grace(session)
+        session = msgspec.structs.replace(
+            session,
+            access_token=tokens.access_token,
+            refresh_token=tokens.refresh_token or session.refresh_token,
+            renew_at=self._renew_at(tokens.access_token),
+            token_ends=_end_of(tokens.access_token),
+        )
+        await self._sessions.renew(session_id, session)
+        await self._sessions.give_back(session_id)
+        return session
+
+    def _renew_at(self, access_token: str) -> float:
+        """Return when a token is renewed: a token that is short of life at once is used for the half of it."""
+        ends = _end_of(access_token)
+        return ends - min(self._settings.renew_before, max(0.0, ends - self._now()) / 2)
+
+    async def _as_others_renew(self, session_id: str, session: Session, *, within: float) -> Session:
+        """Return the session with its old token while that is good, else wait for the request that renews it."""
+        if session.token_ends > self._now():
+            return session
+        with anyio.move_on_after(within):
+            while await self._sessions.is_being_renewed(session_id):  # noqa: ASYNC110  it may be another process
+                await anyio.sleep(_LOOK_SECONDS)
+        return self._within_grace(await self.session(session_id, session.host))
+
+    def _within_grace(self, session: Session) -> Session:
+        if session.token_ends + self._settings.grace < self._now():
+            raise SignInUnavailable("the identity provider is away, and the session's token is over")
+        return session
+
+
+def _end_of(access_token: str) -> float:
+    """Return when a token that was given for a session ends; who uses it verifies it."""
+    try:
+        return float(jwt.decode(access_token, options={"verify_signature": False})["exp"])
+    except (jwt.PyJWTError, KeyError, TypeError, ValueError) as exc:
+        raise TokenRefused("the provider's access token is no JWT with an end") from exc
+
+
+@asynccontextmanager
+async def open_sign_in(
+    settings: OidcSettings, redis_url: str, authenticator: Authenticator, banks: Banks, *, now: Callable[[], float]
+) -> AsyncGenerator[SignIn]:
+    """Open what signs people in, with connections of its own to Redis."""
+    tls = await anyio.to_thread.run_sync(settings.tls.context)
+    pool = BlockingConnectionPool.from_url(redis_url, max_connections=32, timeout=1, socket_connect_timeout=1)
+    redis = Redis.from_pool(pool)
+    try:
+        yield SignIn(settings, Provider(settings, tls), redis, authenticator, banks, now=now)
+    finally:
+        await redis.aclose()

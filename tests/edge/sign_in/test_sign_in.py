@@ -1,0 +1,476 @@
+"""Signing in at a certified provider, over both real APIs' ways in: what is refused, renewed, kept, and ended."""
+
+import time
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+from urllib.parse import parse_qs, urlsplit, urlunsplit
+from uuid import uuid4
+
+import anyio
+import httpx2
+import pytest
+from fastapi import FastAPI
+from pydantic import ValidationError
+from redis.asyncio import Redis
+
+from chatbot.app import create_app as create_chat_app
+from chatbot.limits import Ledger, LedgerSettings
+from chatbot.metrics import Metrics as ChatMetrics
+from chatbot.redis_client import RedisBreaker, RedisBreakerSettings
+from chatbot.services import Services as ChatServices
+from edge import bind, listening
+from edge.sign_in import OidcSettings, open_sign_in
+from edge.sign_in.sessions import Seal
+from ingest.app import create_app as create_staff_app
+from ingest.metrics import Metrics as StaffMetrics
+from ingest.services import PipelineSettings
+from ingest.services import Services as StaffServices
+from ingest.settings import Settings as StaffSettings
+from knowledge.bank import Banks, read_banks
+from knowledge.identity import AuthSettings, open_authenticator
+from tests.bank import write_bank
+from tests.clock import Clock
+from tests.conftest import free_port
+from tests.oidc_provider import CLIENT, NEEDS_PROVIDER, Provider, Visitor, provider
+
+pytestmark = [pytest.mark.anyio, pytest.mark.services, NEEDS_PROVIDER]
+
+DUSK = "https://chat.dusk.example"
+ME = "/v1/me"
+EVENTS: dict[str, dict[str, str]] = {"http://schemas.openid.net/event/backchannel-logout": {}}
+
+
+def changed(url: str, **parameters: str) -> str:
+    """Return an address with other parameters."""
+    parts = urlsplit(url)
+    query = {name: values[0] for name, values in parse_qs(parts.query).items()} | parameters
+    return urlunsplit(parts._replace(query=str(httpx2.QueryParams(query))))
+
+
+class Pages:
+    """Two replicas of the staff API, and one chat API, that sign in at one provider; by one clock."""
+
+    def __init__(self, at: Provider, origin: str) -> None:
+        self.provider = at
+        self.origin = origin
+        self.clock = Clock(time.time())
+        self.replicas: list[FastAPI] = []
+        self.chat = FastAPI()
+        self.visitors: list[Visitor] = []
+
+    def visitor(self, origin: str | None = None, *, replica: int = 0) -> Visitor:
+        """Return a browser at a page."""
+        visitor = Visitor(self.client(self.replicas[replica], origin))
+        self.visitors.append(visitor)
+        return visitor
+
+    def client(self, app: FastAPI, origin: str | None = None) -> httpx2.AsyncClient:
+        return httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url=origin or self.origin)
+
+    async def elsewhere(self, visitor: Visitor, replica: int = 1) -> int:
+        """Return what another replica says to the visitor's cookies."""
+        async with self.client(self.replicas[replica]) as other:
+            other.cookies = visitor.page.cookies
+            return (await other.get(ME)).status_code
+
+
+@asynccontextmanager
+async def opened(at: Provider, origin: str, redis_url: str, banks: Banks, **settings: Any) -> AsyncGenerator[Pages]:
+    """Open the pages; every service has its own connections, as processes of their own have."""
+    pages = Pages(at, origin)
+    oidc = OidcSettings.model_validate(at.settings() | settings)
+    async with AsyncExitStack() as stack:
+        for _ in range(2):
+            now = pages.clock
+            who = await stack.enter_async_context(open_authenticator(AuthSettings(**at.auth()), now=now))
+            sign_in = await stack.enter_async_context(open_sign_in(oidc, redis_url, who, banks, now=now))
+            blobs = SimpleNamespace(most_bytes=2**20)
+            staff = SimpleNamespace(
+                authenticator=who, sign_in=sign_in, metrics=StaffMetrics(), blobs=blobs, settings=PipelineSettings()
+            )
+            pages.replicas.append(create_staff_app(cast("StaffServices", staff), banks))
+        away = Redis(host="127.0.0.1", port=1, socket_connect_timeout=1)
+        chat = SimpleNamespace(
+            authenticator=who,
+            sign_in=sign_in,
+            ledger=Ledger(away, RedisBreaker(RedisBreakerSettings()), LedgerSettings()),
+            metrics=ChatMetrics(),
+            models=SimpleNamespace(model="scripted"),
+            banks=banks,
+            now=pages.clock,
+        )
+        pages.chat = create_chat_app(cast("ChatServices", chat))
+        yield pages
+        for visitor in pages.visitors:
+            await visitor.close()
+
+
+@pytest.fixture(scope="module")
+def banks(tmp_path_factory: pytest.TempPathFactory) -> Banks:
+    return read_banks(write_bank(tmp_path_factory.mktemp("bank")))
+
+
+@pytest.fixture(scope="module")
+def port() -> int:
+    return free_port()
+
+
+@pytest.fixture(scope="module")
+def running(port: int) -> Iterator[Provider]:
+    origin = f"http://127.0.0.1:{port}"
+    with provider(origin, DUSK, logout_at=origin) as running:
+        yield running
+
+
+@pytest.fixture
+async def pages(running: Provider, port: int, redis_url: str, banks: Banks) -> AsyncGenerator[Pages]:
+    running.let_tokens_last(300)
+    async with opened(running, f"http://127.0.0.1:{port}", redis_url, banks, session_key=uuid4().hex) as pages:
+        yield pages
+
+
+async def test_who_signs_in_works_as_with_a_token_and_the_browser_has_no_token(pages: Pages) -> None:
+    visitor = pages.visitor()
+    assert (await visitor.page.get(ME)).status_code == 401
+    reply = await visitor.sign_in("kim", place="/review/terms/2")
+    assert (reply.status_code, reply.headers["location"]) == (303, "/#/review/terms/2")
+    me = (await visitor.page.get(ME)).json()
+    assert (me["sub"], me["tenant"], me["roles"]) == ("kim", "hanbit", ["staff"])
+    assert (await visitor.page.get("/oidc/session")).json() == {"name": "kim kim"}
+    assert await pages.elsewhere(visitor) == 200
+    (cookie,) = visitor.page.cookies.jar
+    assert len(str(cookie.value)) == 43, "32 random bytes"
+    assert "HttpOnly" in str(reply.headers.get_list("set-cookie"))
+    async with pages.client(pages.chat) as chat:
+        chat.cookies = visitor.page.cookies
+        assert (await chat.get("/v1/models")).status_code == 200
+
+
+async def test_a_cookie_of_a_host_with_tls_is_bound_to_it_by_its_name(pages: Pages) -> None:
+    visitor = pages.visitor(DUSK)
+    reply = await visitor.page.get(await visitor.at_provider(await visitor.begin(), "cho"))
+    (cookie,) = [each for each in reply.headers.get_list("set-cookie") if "__Host-session" in each]
+    assert {"HttpOnly", "Secure", "Path=/", "SameSite=lax"} <= set(cookie.split("; "))
+    assert "Domain" not in cookie
+
+
+@pytest.mark.parametrize(("origin", "who", "status"), [(DUSK, "cho", 200), (DUSK, "kim", 401), (None, "cho", 200)])
+async def test_nobody_signs_in_at_another_bank_s_host(pages: Pages, origin: str | None, who: str, status: int) -> None:
+    visitor = pages.visitor(origin)
+    reply = await visitor.sign_in(who)
+    assert reply.headers["location"] == ("/" if status == 200 else "/?sign-in=refused")
+    assert (await visitor.page.get(ME)).status_code == status
+
+
+async def test_a_stolen_cookie_is_nobody_s_at_another_host_or_tenant(pages: Pages) -> None:
+    visitor = pages.visitor()
+    await visitor.sign_in("kim")
+    (cookie,) = visitor.page.cookies.jar
+    stolen = str(cookie.value)
+    for origin, name in ((DUSK, "__Host-session"), (pages.origin.replace("127.0.0.1", "localhost"), cookie.name)):
+        async with pages.client(pages.replicas[0], origin) as thief:
+            headers = {"cookie": f"{name}={stolen}"}
+            assert (await thief.get(ME, headers=headers)).status_code == 401
+            assert (await thief.get("/oidc/session", headers=headers)).status_code == 401
+    assert (await visitor.page.get(ME)).status_code == 200
+
+
+async def test_a_code_is_taken_once(pages: Pages) -> None:
+    visitor = pages.visitor()
+    callback = await visitor.at_provider(await visitor.begin(), "kim")
+    kept = dict(visitor.page.cookies)
+    assert (await visitor.page.get(callback)).headers["location"] == "/"
+    async with pages.client(pages.replicas[0]) as again:
+        assert (await again.get(callback)).headers["location"] == "/?sign-in=refused", "of another browser"
+        again.cookies.update(kept)
+        assert (await again.get(callback)).headers["location"] == "/?sign-in=refused", "of the same browser"
+        assert (await again.get(ME)).status_code == 401
+
+
+@pytest.mark.parametrize(
+    "parameters", [{"state": "x" * 43}, {"iss": "https://other.example"}, {"code": "x" * 43}, {"state": ""}]
+)
+async def test_a_reply_that_is_not_the_end_of_this_sign_in_is_refused(pages: Pages, parameters: dict[str, str]) -> None:
+    visitor = pages.visitor()
+    callback = await visitor.at_provider(await visitor.begin(), "kim")
+    reply = await visitor.page.get(changed(callback, **parameters))
+    assert reply.headers["location"] == "/?sign-in=refused"
+    assert (await visitor.page.get(ME)).status_code == 401
+
+
+@pytest.mark.parametrize(
+    ("parameters", "why"),
+    [({"nonce": "x" * 43}, "nonce"), ({"resource": "urn:other"}, "audience"), ({"code_challenge": "x" * 43}, "PKCE")],
+)
+async def test_tokens_for_something_else_are_refused(pages: Pages, parameters: dict[str, str], why: str) -> None:
+    visitor = pages.visitor()
+    callback = await visitor.at_provider(changed(await visitor.begin(), **parameters), "kim")
+    assert "code=" in callback, "the provider has nothing against it"
+    assert (await visitor.page.get(callback)).headers["location"] == "/?sign-in=refused", why
+    assert (await visitor.page.get(ME)).status_code == 401
+
+
+async def test_a_sign_in_ends_at_the_host_where_it_began_and_within_ten_minutes(pages: Pages) -> None:
+    visitor = pages.visitor()
+    callback = await visitor.at_provider(await visitor.begin(), "kim")
+    (begun,) = visitor.page.cookies.values()
+    async with pages.client(pages.replicas[0], DUSK) as other:
+        headers = {"cookie": f"__Host-sign-in={begun}"}
+        reply = await other.get(f"/oidc/callback?{urlsplit(callback).query}", headers=headers)
+        assert reply.headers["location"] == "/?sign-in=refused"
+    pages.clock.now += 601
+    assert (await visitor.page.get(callback)).headers["location"] == "/?sign-in=refused"
+
+
+def bearer_of(at: Provider) -> dict[str, str]:
+    """Return a token of somebody else's than the sessions', as a header."""
+    now = int(time.time())
+    claims = {"sub": "park", "tenant": "hanbit", "roles": ["staff"], "aud": "bank-chatbot"}
+    return {"authorization": f"Bearer {at.signed({**claims, 'iat': now, 'exp': now + 60})}"}
+
+
+OTHER_SITES: list[dict[str, str]] = [
+    {"origin": "https://evil.example"},
+    {"origin": "null"},
+    {"origin": "https://evil.example", "sec-fetch-site": "cross-site"},
+    {"sec-fetch-site": "cross-site"},
+    {"sec-fetch-site": "same-site"},
+    {"sec-fetch-site": "none"},
+    {},
+]
+
+
+@pytest.mark.parametrize("headers", OTHER_SITES, ids=str)
+async def test_a_cookie_changes_nothing_for_another_site(pages: Pages, headers: dict[str, str]) -> None:
+    visitor = pages.visitor()
+    await visitor.sign_in("kim")
+    for path in ("/v1/documents/terms/versions/1/approve", "/oidc/sign-out"):
+        refused = await visitor.page.post(path, headers=headers)
+        assert (refused.status_code, refused.json()["code"]) == (403, "forbidden")
+        assert "own page" in refused.json()["detail"]
+    async with pages.client(pages.chat) as chat:
+        chat.cookies = visitor.page.cookies
+        assert "own page" in (await chat.post("/v1/chat", json={"message": "안녕"}, headers=headers)).json()["detail"]
+    assert (await visitor.page.get(ME)).status_code == 200
+
+
+async def test_our_own_page_may_and_a_token_beside_the_cookie_is_the_one_that_counts(pages: Pages) -> None:
+    visitor = pages.visitor()
+    await visitor.sign_in("kim")
+    path = "/v1/documents/terms/versions/1/approve"
+    for ours in ({"origin": pages.origin}, {"sec-fetch-site": "same-origin"}):
+        assert "only approvers" in (await visitor.page.post(path, headers=ours)).json()["detail"]
+    bearer = bearer_of(pages.provider)
+    assert (await visitor.page.get(ME, headers=bearer)).json()["sub"] == "park"
+    assert (await visitor.page.get(ME, headers={"authorization": "Bearer nonsense"})).status_code == 401
+
+
+async def test_a_token_that_ends_is_renewed_once_whoever_asks_on_whichever_replica(pages: Pages) -> None:
+    pages.provider.let_tokens_last(120)
+    visitor = pages.visitor()
+    await visitor.sign_in("kim")
+    before = pages.provider.renewed()
+    assert await pages.elsewhere(visitor) == 200
+    assert pages.provider.renewed() == before, "it is good for two minutes"
+    pages.clock.now += 100  # within the last half minute
+    statuses: list[int] = []
+
+    async def ask(replica: int) -> None:
+        statuses.append(await pages.elsewhere(visitor, replica))
+
+    async with anyio.create_task_group() as group:
+        for n in range(12):
+            group.start_soon(ask, n % 2)
+    assert statuses == [200] * 12
+    assert pages.provider.renewed() == before + 1
+    # The refresh token rotates: that the second renewal works shows that the first one's was kept.
+    pages.clock.now += 15
+    assert await pages.elsewhere(visitor) == 200
+    assert pages.provider.renewed() == before + 2
+
+
+async def test_whoever_comes_back_late_waits_for_the_one_renewal(pages: Pages) -> None:
+    visitor = pages.visitor()
+    await visitor.sign_in("kim")
+    pages.clock.now += 1500  # the token is over for longer than any grace
+    before = pages.provider.renewed()
+    pages.provider.let_tokens_last(3600)
+    statuses: list[int] = []
+
+    async def ask(replica: int) -> None:
+        statuses.append(await pages.elsewhere(visitor, replica))
+
+    async with anyio.create_task_group() as group:
+        for n in range(6):
+            group.start_soon(ask, n % 2)
+    assert statuses == [200] * 6
+    assert pages.provider.renewed() == before + 1
+
+
+async def test_a_session_ends_unused_and_in_the_end_used_or_not(
+    running: Provider, port: int, redis_url: str, banks: Banks
+) -> None:
+    settings = {"session_key": uuid4().hex, "idle": 0.3, "longest": 600}
+    async with opened(running, f"http://127.0.0.1:{port}", redis_url, banks, **settings) as pages:
+        visitor = pages.visitor()
+        await visitor.sign_in("kim")
+        with anyio.fail_after(10):
+            while (await visitor.page.get("/oidc/session")).status_code == 200:
+                await anyio.sleep(0.5)
+    running.let_tokens_last(3600)
+    async with opened(running, f"http://127.0.0.1:{port}", redis_url, banks, **settings | {"idle": 60}) as pages:
+        visitor = pages.visitor()
+        await visitor.sign_in("kim")
+        pages.clock.now += 599
+        assert (await visitor.page.get(ME)).status_code == 200
+        pages.clock.now += 2
+        assert (await visitor.page.get(ME)).status_code == 401
+
+
+async def test_redis_holds_neither_tokens_nor_ids_that_could_be_used(pages: Pages, redis: Redis) -> None:
+    visitor = pages.visitor()
+    await visitor.sign_in("kim")
+    (session_id,) = visitor.page.cookies.values()
+    held = [key async for key in redis.scan_iter("oidc:session:*")]
+    values = [value for key in held if (value := await redis.get(key)) is not None]
+    assert values
+    for bytes_ in (*held, *values):
+        assert session_id.encode() not in bytes_
+        assert b"eyJ" not in bytes_, "a token"
+        assert b"kim" not in bytes_
+    seal = Seal("k" * 32)
+    sealed = seal.close(b"a token", by="an id")
+    assert seal.open(sealed, by="an id") == b"a token"
+    assert seal.open(sealed, by="another id") is None
+    assert Seal("l" * 32).open(sealed, by="an id") is None
+    assert seal.open(sealed[:-1] + bytes([sealed[-1] ^ 1]), by="an id") is None
+
+
+async def test_signing_out_ends_the_session_here_and_at_the_provider(pages: Pages) -> None:
+    visitor = pages.visitor()
+    await visitor.sign_in("kim")
+    cookies = dict(visitor.page.cookies)
+    left = await visitor.page.post("/oidc/sign-out", headers={"origin": pages.origin})
+    assert dict(visitor.page.cookies) == {}
+    visitor.page.cookies.update(cookies)
+    assert (await visitor.page.get(ME)).status_code == 401
+    assert await pages.elsewhere(visitor) == 401
+    back = await visitor.sign_out_at(left.json()["go_to"])
+    assert back.headers["location"] == f"{pages.origin}/"
+    asked = await visitor.elsewhere.get(changed(await visitor.begin()), follow_redirects=True)
+    assert "Who" in asked.text, "the provider asks again who it is"
+
+
+async def test_signing_out_at_the_provider_ends_the_session_on_every_replica(pages: Pages, port: int) -> None:
+    bound = bind("127.0.0.1", port)
+    async with listening(pages.replicas[0], bound):
+        visitor, other = pages.visitor(), pages.visitor()
+        await visitor.sign_in("kim")
+        await other.sign_in("kim")
+        await visitor.sign_out_at(f"{pages.provider.issuer}/session/end")
+        with anyio.fail_after(10):
+            while await pages.elsewhere(visitor) == 200:
+                await anyio.sleep(0.05)
+        assert (await visitor.page.get(ME)).status_code == 401
+        assert (await other.page.get(ME)).status_code == 200, "of the same person, at another browser"
+
+
+async def test_a_logout_token_for_a_person_ends_all_their_sessions_and_nobody_else_s(pages: Pages) -> None:
+    one, two, lee = pages.visitor(), pages.visitor(replica=1), pages.visitor()
+    await one.sign_in("kim")
+    await two.sign_in("kim")
+    await lee.sign_in("lee")
+    token = pages.provider.signed(logout(pages, sub="kim"))
+    for expected in (200, 400):  # it is taken once
+        reply = await one.page.post("/oidc/backchannel-logout", data={"logout_token": token})
+        assert reply.status_code == expected
+        assert reply.headers["cache-control"] == "no-store"
+    assert await pages.elsewhere(one) == await pages.elsewhere(two) == 401
+    assert (await lee.page.get("/oidc/session")).status_code == 200
+
+
+def logout(pages: Pages, **claims: object) -> dict[str, object]:
+    now = int(pages.clock())
+    given = {"aud": CLIENT, "iat": now, "exp": now + 120, "jti": uuid4().hex, "events": EVENTS} | claims
+    return {name: value for name, value in given.items() if value is not None}
+
+
+WRONG: dict[str, dict[str, object]] = {
+    "another audience": {"aud": "another-client"},
+    "another issuer": {"iss": "https://other.example"},
+    "no event": {"events": {}},
+    "no events": {"events": None},
+    "a nonce": {"nonce": "n"},
+    "nobody": {"sub": None},
+    "no id": {"jti": None},
+    "old": {"iat": int(time.time()) - 3600, "exp": int(time.time()) + 60},
+    "over": {"iat": int(time.time()) - 250, "exp": int(time.time()) - 120},
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+async def test_a_wrong_logout_token_ends_nothing(pages: Pages, name: str) -> None:
+    visitor = pages.visitor()
+    await visitor.sign_in("kim")
+    token = pages.provider.signed(logout(pages, **{"sub": "kim"} | WRONG[name]))
+    for body in (f"logout_token={token}", f"logout_token={token[:-4]}AAAA", "", "logout_token=x", "x" * 40_000):
+        reply = await visitor.page.post("/oidc/backchannel-logout", content=body)
+        assert reply.status_code == 400
+    assert (await visitor.page.get(ME)).status_code == 200
+
+
+async def test_while_the_provider_is_away_who_is_signed_in_works_on_for_the_grace_and_nobody_signs_in(
+    redis_url: str, banks: Banks
+) -> None:
+    origin = f"http://127.0.0.1:{free_port()}"
+    with provider(origin, seconds=120) as away:
+        async with opened(away, origin, redis_url, banks, session_key=uuid4().hex, grace=600) as pages:
+            visitor = pages.visitor()
+            await visitor.sign_in("kim")
+            assert await pages.elsewhere(visitor) == 200  # both replicas have the provider's keys
+            away.stop()
+            for seconds in (0, 100, 500):  # before its end, near it, and long after it
+                pages.clock.now += seconds
+                assert (await visitor.page.get(ME)).status_code == 200
+                assert await pages.elsewhere(visitor) == 200
+            pages.clock.now += 200
+            late = await visitor.page.get(ME)
+            assert (late.status_code, late.json()["code"]) == (503, "unavailable")
+            assert (await visitor.page.get("/oidc/session")).headers["retry-after"] == "5"
+            newcomer = pages.visitor(replica=1)
+            pages.replicas[1].state.services.sign_in._provider._read_at = float("-inf")
+            reply = await newcomer.page.get("/oidc/sign-in")
+            assert (reply.status_code, reply.headers["location"]) == (303, "/?sign-in=unavailable")
+
+
+async def test_a_session_whose_refresh_token_the_provider_has_revoked_is_over(pages: Pages) -> None:
+    visitor = pages.visitor()
+    await visitor.sign_in("kim")
+    cookies = dict(visitor.page.cookies)
+    await visitor.sign_out_at(f"{pages.provider.issuer}/session/end")  # which nobody tells us: nothing listens
+    assert (await visitor.page.get(ME)).status_code == 200
+    pages.clock.now += 290
+    assert (await visitor.page.get(ME)).status_code == 401
+    visitor.page.cookies.update(cookies)
+    pages.clock.now -= 290
+    assert (await visitor.page.get(ME)).status_code == 401, "for good"
+
+
+async def test_without_its_store_a_session_is_unavailable_and_a_token_goes_on(running: Provider, banks: Banks) -> None:
+    origin = f"http://127.0.0.1:{free_port()}"
+    async with opened(running, origin, "redis://127.0.0.1:1/0", banks) as pages:
+        visitor = pages.visitor()
+        visitor.page.cookies.set(f"session-{origin.rpartition(':')[2]}", "x" * 43)
+        assert (await visitor.page.get(ME)).status_code == 503
+        assert (await visitor.page.get(ME, headers=bearer_of(running))).status_code == 200
+
+
+def test_a_provider_whose_tokens_nobody_accepts_is_refused_at_the_start(tmp_path: Path) -> None:
+    oidc = {"issuer": "https://login.bank.example", "client_id": "bank", "session_key": "k" * 32}
+    with pytest.raises(ValidationError, match="name it in AUTH__ISSUER or AUTH__ISSUERS"):
+        StaffSettings.model_validate({"data_dir": tmp_path, "oidc": oidc})
+    with pytest.raises(ValidationError, match="at least 32"):
+        OidcSettings.model_validate(oidc | {"session_key": "short"})

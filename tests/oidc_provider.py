@@ -1,0 +1,144 @@
+"""A certified OpenID Connect provider (npm `oidc-provider`, in node) on loopback, and a browser without scripts."""
+
+import json
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urljoin
+
+import httpx2
+import jwt
+import pytest
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey, generate_private_key
+from jwt.algorithms import RSAAlgorithm
+
+from tests.conftest import free_port
+
+PACKAGES = Path(__file__).parents[1] / ".venv" / "npm"
+NEEDS_PROVIDER = pytest.mark.skipif(
+    shutil.which("node") is None or not (PACKAGES / "node_modules" / "oidc-provider").exists(),
+    reason="scripts/test_parts installs it",
+)
+CLIENT, SECRET = "bank-pages", "a secret of the tests"
+KEY_ID = "of-the-tests"
+PEOPLE: Mapping[str, Mapping[str, object]] = {
+    "lee": {"tenant": "hanbit", "roles": ["customer"]},
+    "kim": {"tenant": "hanbit", "roles": ["staff"]},
+    "cho": {"tenant": "dusk", "roles": ["customer", "staff"]},
+}
+"""Who has an account there, and what the access tokens say of them."""
+
+
+def key_pair() -> tuple[RSAPrivateKey, dict[str, object]]:
+    """Return a key, and the JSON web key that the provider signs with."""
+    key = generate_private_key(65537, 2048)
+    published = RSAAlgorithm.to_jwk(key, as_dict=True) | {"kid": KEY_ID, "use": "sig", "alg": "RS256"}
+    del published["key_ops"]  # with "sign" alone the provider would verify no hint of its own
+    return key, published
+
+
+@dataclass(kw_only=True)
+class Provider:
+    """The running provider; `key` signs what it signs."""
+
+    issuer: str
+    process: subprocess.Popen[str] = field(repr=False)
+    key: RSAPrivateKey = field(repr=False)
+
+    def settings(self, session_key: str = "k" * 32) -> dict[str, Any]:
+        """Return the settings of a page that signs in here."""
+        return {"issuer": self.issuer, "client_id": CLIENT, "client_secret": SECRET, "session_key": session_key}
+
+    def auth(self) -> dict[str, Any]:
+        """Return the settings of an API that takes its tokens."""
+        return {"issuer": self.issuer, "jwks_url": f"{self.issuer}/jwks"}
+
+    def signed(self, claims: Mapping[str, object], **header: str) -> str:
+        """Return a token that this provider might have signed."""
+        return jwt.encode({"iss": self.issuer, **claims}, self.key, "RS256", headers={"kid": KEY_ID, **header})
+
+    def renewed(self) -> int:
+        """Return how many tokens it has renewed."""
+        return int(httpx2.get(f"{self.issuer}/test/renewed").text)
+
+    def let_tokens_last(self, seconds: float) -> None:
+        """Let access tokens that are given from now on end after so many seconds."""
+        httpx2.get(f"{self.issuer}/test/seconds", params={"are": seconds}).raise_for_status()
+
+    def stop(self) -> None:
+        """Take it away, in the middle of whatever it does."""
+        self.process.kill()
+        self.process.wait(10)
+
+
+@contextmanager
+def provider(*origins: str, logout_at: str | None = None, seconds: float = 300) -> Iterator[Provider]:
+    """Run a provider for pages at these origins; it tells `logout_at` who has signed out (back-channel)."""
+    port, (key, jwk) = free_port(), key_pair()
+    told = {"backchannel_logout_uri": f"{logout_at}/oidc/backchannel-logout"} if logout_at is not None else {}
+    client = {
+        "client_id": CLIENT,
+        "client_secret": SECRET,
+        "redirect_uris": [f"{origin}/oidc/callback" for origin in origins],
+        "post_logout_redirect_uris": [f"{origin}/" for origin in origins],
+        "grant_types": ["authorization_code", "refresh_token"],
+        "backchannel_logout_session_required": bool(told),
+        **told,
+    }
+    given = {"port": port, "jwks": {"keys": [jwk]}, "clients": [client], "people": PEOPLE, "seconds": seconds}
+    command = ["node", str(Path(__file__).with_suffix(".mjs")), str(PACKAGES), json.dumps(given)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: S603  our own
+    try:
+        assert process.stdout is not None
+        issuer = process.stdout.readline().strip()
+        assert issuer, "the provider did not start"
+        yield Provider(issuer=issuer, process=process, key=key)
+    finally:
+        process.kill()
+        process.wait(10)
+        if process.stdout is not None:
+            process.stdout.close()
+
+
+class Visitor:
+    """A browser without scripts: it follows redirects, and fills in the provider's form."""
+
+    def __init__(self, page: httpx2.AsyncClient) -> None:
+        """`page` asks our service, and keeps its cookies."""
+        self.page = page
+        self.elsewhere = httpx2.AsyncClient(follow_redirects=False)
+
+    async def close(self) -> None:
+        await self.page.aclose()
+        await self.elsewhere.aclose()
+
+    async def begin(self, place: str = "") -> str:
+        """Ask for the sign-in; return where that sends the browser."""
+        return str((await self.page.get("/oidc/sign-in", params={"place": place})).headers["location"])
+
+    async def at_provider(self, url: str, who: str) -> str:
+        """Sign in at the provider; return where it sends the browser back to."""
+        reply = await self.elsewhere.get(url)
+        while not str(reply.headers.get("location", "")).startswith(str(self.page.base_url)):
+            if reply.is_redirect:
+                reply = await self.elsewhere.get(urljoin(str(reply.url), reply.headers["location"]))
+            else:
+                assert reply.status_code == 200, reply.text
+                reply = await self.elsewhere.post(reply.url, data={"who": who})
+        return str(reply.headers["location"])
+
+    async def sign_in(self, who: str, place: str = "") -> httpx2.Response:
+        """Sign in, and return the last reply of our service."""
+        return await self.page.get(await self.at_provider(await self.begin(place), who))
+
+    async def sign_out_at(self, url: str) -> httpx2.Response:
+        """Confirm at the provider that the session ends there too."""
+        asked = await self.elsewhere.get(url)
+        fields = dict(re.findall(r'name="(\w+)" value="(\w+)"', asked.text))
+        action = re.findall(r'action="([^"]+)"', asked.text)[0]
+        return await self.elsewhere.post(action, data={**fields, "logout": "yes"})
