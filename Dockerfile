@@ -77,10 +77,10 @@ ENTRYPOINT ["chatbot"]
 CMD ["serve"]
 
 FROM base AS ingest-base
-# Scanned pages are read by tesseract, in both languages.
+# Scanned pages are read by tesseract, in both languages; letters of a PDF are compared with those of a Korean font.
 # hadolint ignore=DL3008
 RUN apt-get update && apt-get install --yes --no-install-recommends \
-      tesseract-ocr tesseract-ocr-kor tesseract-ocr-eng && rm -rf /var/lib/apt/lists/*
+      fonts-nanum tesseract-ocr tesseract-ocr-kor tesseract-ocr-eng && rm -rf /var/lib/apt/lists/*
 
 FROM ingest-base AS ingest
 COPY --from=ingest-packages /opt/venv /opt/venv

@@ -268,7 +268,7 @@ async def require_harmless(key: VersionKey, services: Services) -> None:
     """Refuse a draft with a finding that blocks; a version that was approved once is not screened again.
 
     Raises:
-        Suspicious: a passage instructs the model, or something may cover its text.
+        Suspicious: a passage instructs the model, or is not certainly what its page shows.
         Unavailable: too many documents are reviewed at this moment, or the index has lost this one.
     """
     version = await services.catalogue.version(key)

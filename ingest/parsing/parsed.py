@@ -5,9 +5,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from knowledge.passage import COVERED
+from knowledge.passage import MARK
 
-_MARK = re.compile(re.escape(COVERED) + r"\s*+")
+_MARK = re.compile(rf"(?:{MARK.pattern})\s*+")
 
 
 class Format(StrEnum):

@@ -7,6 +7,7 @@ to no characters) is rendered and its characters are recognised (`ingest.parsing
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from math import pi
 from pathlib import Path
 
@@ -29,7 +30,8 @@ from ingest.parsing.pdf_layout import (
     without_repeats,
 )
 from ingest.parsing.pdf_tables import PageTables
-from ingest.parsing.pdf_unseen import UnseenLetter, unseen_letters
+from ingest.parsing.pdf_unseen import PageLetter, look_at, remove_replacements
+from knowledge.passage import MISREAD
 
 MOST_PAGES = 2000
 RULES_OF_A_TABLE = 4  # fewer drawn paths cannot rule a table, and pdfplumber is fifty times slower than pdfium
@@ -37,6 +39,7 @@ SAMPLED = 64  # letters that show how a page's text is turned
 LEAST_LETTERS = 16  # fewer are a stamp or a page number, not a page's text
 SCAN_SHARE = 0.2  # of a page that its pictures must cover for them to be a scan
 OUTLINES = 30  # drawn paths that may be letters
+_SHOWN = 8  # pairs of letters in a mark
 
 _FILE_NAME = re.compile(
     r"\A(microsoft word|untitled|document\d*\Z)|\.(docx?|hwpx?|pdf|pptx?|xlsx?|indd)\Z", re.IGNORECASE
@@ -57,7 +60,7 @@ def parse_pdf(path: Path, on_page: OnPage) -> Parsed:
             pages = []
             for i in range(len(document)):
                 on_page()
-                pages.append(_blocks(document, i, tables))
+                pages.append(_page(document, i, tables))
         title = document.get_metadata_value("Title").strip("\x00 \t\r\n")
     except pypdfium2.PdfiumError as exc:
         raise Unreadable(Reason.MALFORMED, "a page of the PDF is damaged") from exc
@@ -85,7 +88,14 @@ def open_pdf(path: Path) -> pypdfium2.PdfDocument:
         raise Unreadable(Reason.MALFORMED, "the PDF is damaged") from exc
 
 
-def _parsed(pages: Sequence[Sequence[Block]], title: str) -> Parsed:
+@dataclass(frozen=True, slots=True)
+class _Page:
+    blocks: list[Block]
+    misread: tuple[tuple[str, str], ...]
+
+
+def _parsed(read: Sequence[_Page], title: str) -> Parsed:
+    pages = [page.blocks for page in read]
     lines = [block for page in pages for block in page if isinstance(block, Line)]
     tables = sum(isinstance(block, Table) for page in pages for block in page)
     letters = sum(c.isalnum() for line in lines for c in line.text)
@@ -102,33 +112,40 @@ def _parsed(pages: Sequence[Sequence[Block]], title: str) -> Parsed:
         format=Format.PDF,
         title=title if title and not _FILE_NAME.search(title) else biggest,
         pages=tuple(
-            Page(number=number, markdown=to_page(page, sizes))
-            for number, page in enumerate(without_repeats(whole, running), start=1)
+            Page(number=number, markdown=f"{_mark(page.misread)}{to_page(blocks, sizes)}")
+            for number, (page, blocks) in enumerate(zip(read, without_repeats(whole, running), strict=True), start=1)
         ),
     )
 
 
-def _blocks(document: pypdfium2.PdfDocument, index: int, tables: PageTables) -> list[Block]:
+def _mark(misread: Sequence[tuple[str, str]]) -> str:
+    """Return the mark of letters that are drawn as others than they are read as, with the first of them."""
+    pairs = [f"{drawn}→{said if said.isalnum() else '?'}" for said, drawn in dict.fromkeys(misread)]
+    return f"{MISREAD}{', '.join(pairs[:_SHOWN])}⟧\n\n" if pairs else ""
+
+
+def _page(document: pypdfium2.PdfDocument, index: int, tables: PageTables) -> _Page:
     page = document[index]
     try:
+        remove_replacements(page)
         text = page.get_textpage()
         upright = Upright(turn=_turn(text), sheet=page.get_mediabox())
-        unseen = unseen_letters(page, text)
-        lines = _lines(text, upright, {letter.index: letter.letter for letter in unseen})
+        sight = look_at(page, text)
+        lines = _lines(text, upright, {one.index: one.letter for one in sight.letters if not one.is_seen})
         ruled = _paths(page, RULES_OF_A_TABLE) >= RULES_OF_A_TABLE
-        found_tables = _tables(index, tables, upright, unseen) if ruled and lines else []
+        found_tables = _tables(index, tables, upright, sight.letters) if ruled and lines else []
         text.close()
         if _readable(lines) < LEAST_LETTERS and not found_tables and _draws(page, lines):
             orientation = detect_orientation(_picture(page, dpi=ORIENTATION_DPI))
             lines = recognise(_picture(page, dpi=DPI, turn=orientation.turn), orientation.languages) or lines
     finally:
         page.close()
-    return arrange(lines, found_tables)
+    return _Page(arrange(lines, found_tables), sight.misread)
 
 
-def _tables(index: int, tables: PageTables, upright: Upright, unseen: Sequence[UnseenLetter]) -> list[Table]:
-    hidden = [(letter.letter, _box(upright.box(*letter.box))) for letter in unseen]
-    return tables.on_page(index, turn=upright.turn, unseen=hidden)
+def _tables(index: int, tables: PageTables, upright: Upright, letters: Sequence[PageLetter]) -> list[Table]:
+    placed = [(one.letter, _box(upright.box(*one.box)), one.is_seen) for one in letters]
+    return tables.on_page(index, turn=upright.turn, letters=placed)
 
 
 def _box(sides: tuple[float, float, float, float]) -> Box:

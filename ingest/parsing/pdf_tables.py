@@ -2,11 +2,13 @@
 
 import struct
 from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
+from unicodedata import normalize
 
 import pdfplumber
 from pdfminer.pdfexceptions import PDFException
@@ -20,6 +22,15 @@ from ingest.parsing.tables import to_markdown
 MOST_CELLS = 5000
 COVERED = 0.8  # share of its frame that a table's cells must cover
 _SAME_EDGE = 2.0  # points: rules drawn twice
+
+
+PlacedLetter = tuple[str, Box, bool]
+"""A letter as pdfium reads it, its box on the turned page, and whether it is seen."""
+_BAND = 8  # points
+
+
+class _ReadOtherwise(Exception):
+    """pdfplumber reads another letter than pdfium, whose letters were compared with what the page shows."""
 
 
 class PageTables:
@@ -38,18 +49,19 @@ class PageTables:
         if self._pdf is not None:
             self._pdf.close()
 
-    def on_page(self, index: int, *, turn: int, unseen: Sequence[tuple[str, Box]] = ()) -> list[Table]:
+    def on_page(self, index: int, *, turn: int, letters: Sequence[PlacedLetter]) -> list[Table]:
         """Return the tables of at least two rows and two columns of a page, turned clockwise by `turn` degrees.
 
-        The `unseen` letters, with their boxes on the turned page, are left out of the cells.
+        Of the page's letters, with their boxes on the turned page, those that nobody sees are left out of the cells.
 
-        pdfium reads pages that pdfplumber cannot (bad colour spaces, odd streams): those have no tables.
+        pdfium reads pages that pdfplumber cannot (bad colour spaces, odd streams), or reads as other letters: those
+        have no tables.
         """
         try:
             if self._pdf is None:
                 self._pdf = pdfplumber.open(self._path)
             page = self._pdf.pages[index]
-            return _tables(page if page.rotation == turn else _turned(page, turn), unseen)
+            return _tables(page if page.rotation == turn else _turned(page, turn), letters)
         except (
             PDFException,
             PdfminerException,
@@ -59,6 +71,7 @@ class PageTables:
             KeyError,
             IndexError,
             struct.error,
+            _ReadOtherwise,
         ):
             return []
 
@@ -70,22 +83,35 @@ def _turned(page: pdfplumber.page.Page, turn: int) -> pdfplumber.page.Page:
     return pdfplumber.page.Page(page.pdf, page.page_obj, page.page_number)
 
 
-def _tables(page: pdfplumber.page.Page, unseen: Sequence[tuple[str, Box]]) -> list[Table]:
+def _tables(page: pdfplumber.page.Page, letters: Sequence[PlacedLetter]) -> list[Table]:
+    bands: dict[int, list[PlacedLetter]] = defaultdict(list)
+    for letter in letters:
+        for band in range(int(letter[1].bottom // _BAND), int(letter[1].top // _BAND) + 1):
+            bands[band].append(letter)
     try:
         floor = float(page.height) + float(page.mediabox[1])
-        seen = page.filter(partial(_is_seen, unseen=unseen, floor=floor)) if unseen else page
+        seen = page.filter(partial(_is_seen, bands=bands, floor=floor))
         tables = [_table(table, floor) for table in seen.find_tables() if len(table.cells) <= MOST_CELLS]
     finally:
         page.close()
     return _innermost([table for table in tables if table is not None])
 
 
-def _is_seen(drawn: Mapping[str, Any], *, unseen: Sequence[tuple[str, Box]], floor: float) -> bool:
-    """Tell whether pdfplumber's object is no unseen letter: one is known by its place and by what it is."""
+def _is_seen(drawn: Mapping[str, Any], *, bands: Mapping[int, Sequence[PlacedLetter]], floor: float) -> bool:
+    """Tell whether pdfplumber's object is no unseen letter: one is known by its place and by what it is.
+
+    Raises:
+        _ReadOtherwise: pdfium reads another letter there.
+    """
     if drawn["object_type"] != "char":
         return True
     x, y = (drawn["x0"] + drawn["x1"]) / 2, floor - (drawn["top"] + drawn["bottom"]) / 2
-    return not any(letter == drawn["text"] and box.holds(x, y) for letter, box in unseen)
+    text = normalize("NFKC", drawn["text"])
+    there = [letter for letter in bands.get(int(y // _BAND), ()) if letter[1].holds(x, y)]
+    same = [is_seen for letter, _, is_seen in there if normalize("NFKC", letter) in text]
+    if not same and text.isalnum():
+        raise _ReadOtherwise
+    return all(same)
 
 
 def _innermost(tables: list[Table]) -> list[Table]:

@@ -1,22 +1,30 @@
-"""Finds the words of a PDF page that a person does not see on it: they must not become an answer.
+"""Finds the words of a PDF page that a person does not see on it, or sees as others: they must not become an answer.
 
-Unseen are words in render mode 3, transparent, smaller than 1.5 points or off the page, and words that leave no mark:
-the page looks the same where they stand when its text is not drawn. So it does where a shape, a picture or a note
-covers them, where they have the colour of their ground, where they are clipped away or their layer is off. Where words
-stand upon each other, each is drawn in a colour of its own, to tell which of them is seen. What is drawn at once is
-left out whole or not at all.
+Unseen are words in render mode 3, transparent, smaller than 1.5 points, squeezed to a line, aslant or off the page, and
+words that leave no mark: the page looks the same where they stand when its text is not drawn. So it does where a shape,
+a picture or a note covers them, where they have the colour of their ground, where they are clipped away or their layer
+is off. Where words stand upon each other, each is drawn in a colour of its own, to tell which of them is seen. What is
+drawn at once is left out whole or not at all.
 """
 
 import ctypes
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import groupby
+from functools import partial
+from itertools import chain, groupby
+from math import atan2, hypot, pi
+from operator import itemgetter
+from statistics import mean
 from typing import Any, Final
 
+import numpy as np
 import pypdfium2
 import pypdfium2.raw as pdfium_c
+from numpy.typing import NDArray
+
+from ingest.parsing.pdf_shapes import Dots, Shown, drawn_otherwise
 
 _SMALLEST = 1.5  # points, of the longer side of a letter's box
 _TRANSPARENT = 10  # of 255
@@ -25,6 +33,10 @@ _LEAST_SHARE = 0.2  # of a word's own dots that must differ from their ground
 _DOTS_A_POINT = 2.0
 _MOST_DOTS = 4_000_000
 _NO_SIZE = 0.3  # points
+_THINNEST = 0.07  # of the longer side of a letter's place: its shorter one
+_MOST_ASLANT = 0.15  # radians from a quarter turn; also of the sine of the angle between a letter's sides
+_PARTS_OF_A_DOT = 64
+_DEEPEST = 15  # forms within forms
 _BAND = 16  # dots: words are compared with those that touch the same band of rows
 _SHADES = 240  # values of red and of green in the colours that tell words apart
 _SAME_BLUE = 77
@@ -33,16 +45,18 @@ _INVISIBLE: Final = pdfium_c.FPDF_TEXTRENDERMODE_INVISIBLE
 LetterBox = tuple[float, float, float, float]
 _Area = tuple[int, int, int, int]  # left, top, right, bottom in dots; the last two are not in it
 _Colour = tuple[int, int, int, int]
+_Numbers = NDArray[np.int32]
 _TextObject = Any  # ctypes has no name for it
 
 
 @dataclass(frozen=True, slots=True)
-class UnseenLetter:
-    """A letter that is left out: its place in the page's text, and its box in points of the unturned page."""
+class PageLetter:
+    """A letter of a page: its place in the page's text, and its box in points of the unturned page."""
 
     index: int
     letter: str
     box: LetterBox
+    is_seen: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,26 +67,61 @@ class _Letter:
     drawn: _TextObject
 
 
-def unseen_letters(page: pypdfium2.PdfPage, text: pypdfium2.PdfTextPage) -> list[UnseenLetter]:
-    """Return the letters of all words of a page that nobody sees."""
+@dataclass(frozen=True, slots=True)
+class Sight:
+    """What a person sees of a page: which letters, and what some are read as with what they are drawn as."""
+
+    letters: tuple[PageLetter, ...]
+    misread: tuple[tuple[str, str], ...] = ()
+
+
+def remove_replacements(page: pypdfium2.PdfPage) -> None:
+    """Take from a page the words that its file has in place of what it draws (`ActualText`): nobody sees them."""
+    for drawn in page.get_objects(filter=[pdfium_c.FPDF_PAGEOBJ_TEXT], max_depth=_DEEPEST):
+        marks = [pdfium_c.FPDFPageObj_GetMark(drawn, at) for at in range(pdfium_c.FPDFPageObj_CountMarks(drawn))]
+        for mark in marks:
+            if pdfium_c.FPDFPageObjMark_GetParamValueType(mark, b"ActualText") != pdfium_c.FPDF_OBJECT_UNKNOWN:
+                pdfium_c.FPDFPageObj_RemoveMark(drawn, mark)
+
+
+def look_at(page: pypdfium2.PdfPage, text: pypdfium2.PdfTextPage) -> Sight:
+    """Return which letters of a page nobody sees, and which are drawn as others than they are read as."""
     gone = _Gone(page, text)
     words = [[_letter(text, index) for index in word] for word in _words(text)]
-    drawn = [piece for word in words if not all(map(gone.is_gone, word)) for piece in _pieces(word)]
-    marking = {letter.index for piece in _Look(page, text, drawn).marking() for letter in piece} if drawn else set()
-    return [
-        UnseenLetter(letter.index, chr(pdfium_c.FPDFText_GetUnicode(text, letter.index)), letter.box)
-        for word in words
-        for letter in word
-        if letter.index not in marking
-    ]
+    drawn = [piece for word in words if not gone.is_gone(word) for piece in _pieces(word)]
+    drawn += [[letter] for letter in _drawn_blanks(text)]
+    if not drawn:
+        return Sight(tuple(_letters(text, words, frozenset())))
+    look = _Look(page, text, drawn)
+    marking = [letter for piece in look.marking() for letter in piece]
+    misread = drawn_otherwise(look.ink, list(look.shown(marking)))
+    return Sight(tuple(_letters(text, words, {letter.index for letter in marking})), tuple(misread))
+
+
+def _letters(text: pypdfium2.PdfTextPage, words: list[list["_Letter"]], marking: Set[int]) -> Iterator[PageLetter]:
+    for letter in chain.from_iterable(words):
+        said = chr(pdfium_c.FPDFText_GetUnicode(text, letter.index))
+        yield PageLetter(letter.index, said, letter.box, letter.index in marking)
 
 
 def _words(text: pypdfium2.PdfTextPage) -> Iterator[list[int]]:
-    count = text.count_chars()
-    drawn = ((index, pdfium_c.FPDFText_GetUnicode(text, index)) for index in range(count))
-    for is_drawn, letters in groupby(drawn, lambda one: one[1] > 0x20 and not chr(one[1]).isspace()):
-        if is_drawn:
-            yield [index for index, _ in letters]
+    for is_blank, letters in groupby(range(text.count_chars()), partial(_is_blank, text)):
+        if not is_blank:
+            yield list(letters)
+
+
+def _drawn_blanks(text: pypdfium2.PdfTextPage) -> Iterator[_Letter]:
+    """Yield the blanks that have a picture: a font may say of any letter that it is a blank."""
+    for index in range(text.count_chars()):
+        if _is_blank(text, index) and not pdfium_c.FPDFText_IsGenerated(text, index):
+            left, bottom, right, top = text.get_charbox(index)
+            if min(right - left, top - bottom) > _NO_SIZE:
+                yield _letter(text, index)
+
+
+def _is_blank(text: pypdfium2.PdfTextPage, index: int) -> bool:
+    said = pdfium_c.FPDFText_GetUnicode(text, index)
+    return said <= 0x20 or chr(said).isspace()
 
 
 def _pieces(word: list[_Letter]) -> Iterator[list[_Letter]]:
@@ -97,12 +146,19 @@ class _Gone:
         )  # fmt: skip
         self._objects: dict[int, bool] = {}
 
-    def is_gone(self, letter: _Letter) -> bool:
-        """Tell whether a letter is off the page, too small, or not drawn."""
+    def is_gone(self, word: Sequence[_Letter]) -> bool:
+        """Tell whether no letter of a word can be seen."""
+        sides = [_sides(letter) for letter in word]
+        is_line = mean(shorter for shorter, _ in sides) < _THINNEST * mean(longer for _, longer in sides)
+        return is_line or all(map(self._is_letter_gone, word))
+
+    def _is_letter_gone(self, letter: _Letter) -> bool:
+        """Tell whether a letter is off the page, too small, aslant, or not drawn."""
         left, bottom, right, top = letter.box
         x0, y0, x1, y1 = self._sheet
         is_off = right < x0 or left > x1 or top < y0 or bottom > y1
-        return is_off or max(right - left, top - bottom) < _SMALLEST or self._is_clear(letter)
+        is_small = max(right - left, top - bottom) < _SMALLEST
+        return is_off or is_small or self._is_clear(letter) or _quarter_turns(self._text, letter.index) is None
 
     def _is_clear(self, letter: _Letter) -> bool:
         if not letter.drawn:
@@ -123,73 +179,82 @@ class _Look:
         self._objects = {_key(letter.drawn): letter.drawn for word in words for letter in word if letter.drawn}
         width, height = page.get_size()
         self._scale = min(_DOTS_A_POINT, (_MOST_DOTS / max(width * height, 1.0)) ** 0.5)
-        self._as_it_is = self._picture()
+        as_it_is = self._picture()
         with self._hidden():
-            self._ground = self._picture()
+            ground = self._picture()
+        self.ink: Dots = (np.maximum(as_it_is, ground) - np.minimum(as_it_is, ground)).max(axis=2)
+        """How much the text changes each dot, of 255."""
         self._words = [(word, self._area(word)) for word in words]
 
     def marking(self) -> Iterator[list[_Letter]]:
         """Yield the words that leave a mark on the page."""
         crowded = _crowded([area for _, area in self._words])
         colours = self._own_colours() if crowded else {}
-        coloured = self._in_own_colours(colours) if crowded else None
-        known = frozenset(colours.values())
+        coloured = _numbers(self._in_own_colours(colours)) if crowded else None
+        known = sorted(colours.values())
         for at, (word, area) in enumerate(self._words):
             if not any(letter.drawn for letter in word):
                 is_seen = True  # pdfium made it up, as it does a hyphen
             elif coloured is not None and at in crowded:
                 own = {colours[_key(letter.drawn)] for letter in word if letter.drawn}
-                is_seen = self._shows_itself(area, coloured, own, known)
+                is_seen = self._shows_itself(area, coloured, sorted(own), known)
             else:
                 is_seen = self._differs(area)
             if is_seen:
                 yield word
 
+    def shown(self, letters: Sequence[_Letter]) -> Iterator[Shown]:
+        """Yield letters with their places on the picture; what one sign stands for is one."""
+        drawn = [(letter, self._text.get_charbox(letter.index)) for letter in letters if letter.drawn]
+        for box, alike in groupby(drawn, key=itemgetter(1)):
+            first, *more = (letter.index for letter, _ in alike)
+            area = self._dots(*box)
+            turn = _quarter_turns(self._text, first)
+            if turn is not None and min(area[2] - area[0], area[3] - area[1]) > _NO_SIZE:
+                said = "".join(chr(pdfium_c.FPDFText_GetUnicode(self._text, index)) for index in (first, *more))
+                yield Shown(said, area, (turn - self._page.get_rotation() // 90) % 4)
+
     def _differs(self, area: _Area) -> bool:
         """Tell whether the page without its text looks otherwise in an area."""
-        return any(
-            with_text != without and any(abs(a - b) >= _LEAST_CONTRAST for a, b in zip(with_text, without, strict=True))
-            for with_text, without in zip(self._as_it_is.rows(area), self._ground.rows(area), strict=True)
-        )
+        return bool((_part(self.ink, area) >= _LEAST_CONTRAST).any())
 
-    def _shows_itself(self, area: _Area, coloured: "_Picture", own: set[bytes], known: frozenset[bytes]) -> bool:
+    def _shows_itself(self, area: _Area, coloured: _Numbers, own: Sequence[int], known: Sequence[int]) -> bool:
         """Tell whether enough of the dots that are the word's own look otherwise than their ground."""
-        dots = differing = others = 0
-        for row, with_text, without in zip(
-            coloured.rows(area), self._as_it_is.rows(area), self._ground.rows(area), strict=True
-        ):
-            for at in range(0, len(row), 3):
-                colour = row[at : at + 3]
-                if colour in own:
-                    dots += 1
-                    differing += any(abs(with_text[at + n] - without[at + n]) >= _LEAST_CONTRAST for n in range(3))
-                elif colour in known:
-                    others += 1
-        # A transparent group mixes colours, so that nobody's is there.
-        return differing >= _LEAST_SHARE * dots if dots else not others and self._differs(area)
+        colours = _part(coloured, area)
+        is_own = np.isin(colours, own)
+        if not is_own.any():  # a transparent group mixes colours, so that nobody's is there
+            return not np.isin(colours, known).any() and self._differs(area)
+        return bool((_part(self.ink, area)[is_own] >= _LEAST_CONTRAST).mean() >= _LEAST_SHARE)
 
     def _area(self, word: list[_Letter]) -> _Area:
         tight = ((letter, self._text.get_charbox(letter.index)) for letter in word)
         # A font may not say how large the picture of a letter is.
         boxes = [box if min(box[2] - box[0], box[3] - box[1]) > _NO_SIZE else letter.box for letter, box in tight]
-        left, top = self._device(min(box[0] for box in boxes), max(box[3] for box in boxes))
-        right, bottom = self._device(max(box[2] for box in boxes), min(box[1] for box in boxes))
-        (x0, x1), (y0, y1) = sorted((left, right)), sorted((top, bottom))  # a turned page has other corners
-        width, height = self._as_it_is.width, self._as_it_is.height
-        return max(x0, 0), max(y0, 0), min(x1 + 1, width), min(y1 + 1, height)
+        lefts, bottoms, rights, tops = zip(*boxes, strict=True)
+        left, top, right, bottom = self._dots(min(lefts), min(bottoms), max(rights), max(tops))
+        return int(left), int(top), int(right) + 1, int(bottom) + 1
 
-    def _device(self, x: float, y: float) -> tuple[int, int]:
+    def _dots(self, left: float, bottom: float, right: float, top: float) -> tuple[float, float, float, float]:
+        """Return where a box of the unturned page is on the picture: left, top, right, bottom."""
+        (x0, y0), (x1, y1) = self._device(left, top), self._device(right, bottom)
+        height, width = self.ink.shape
+        (x0, x1), (y0, y1) = sorted((x0, x1)), sorted((y0, y1))  # a turned page has other corners
+        return max(x0, 0.0), max(y0, 0.0), min(x1, float(width)), min(y1, float(height))
+
+    def _device(self, x: float, y: float) -> tuple[float, float]:
         across, down = ctypes.c_int(), ctypes.c_int()
-        size = self._as_it_is.width, self._as_it_is.height
+        height, width = self.ink.shape
+        size = width * _PARTS_OF_A_DOT, height * _PARTS_OF_A_DOT
         pdfium_c.FPDF_PageToDevice(self._page, 0, 0, *size, 0, x, y, across, down)
-        return across.value, down.value
+        return across.value / _PARTS_OF_A_DOT, down.value / _PARTS_OF_A_DOT
 
-    def _picture(self, flags: int = 0) -> "_Picture":
+    def _picture(self, flags: int = 0) -> Dots:
+        """Draw the page: three bytes a dot, red, green, blue."""
         bitmap = self._page.render(
             scale=self._scale, force_bitmap_format=pdfium_c.FPDFBitmap_BGR, rev_byteorder=True, extra_flags=flags
         )
         try:
-            return _Picture(bytes(bitmap.buffer), bitmap.width, bitmap.height, bitmap.stride)
+            return np.array(bitmap.to_numpy(), np.uint8)
         finally:
             bitmap.close()
 
@@ -203,13 +268,13 @@ class _Look:
             for drawn in self._objects.values():
                 pdfium_c.FPDFPageObj_SetIsActive(drawn, 1)
 
-    def _own_colours(self) -> dict[int, bytes]:
+    def _own_colours(self) -> dict[int, int]:
         """Return a colour for each object with text, the same for the same text: bold may be drawn twice."""
         texts: dict[bytes, int] = {}
         colours = {}
         for key, drawn in self._objects.items():
             number = texts.setdefault(self._said(drawn), len(texts) % _SHADES**2)
-            colours[key] = bytes((number % _SHADES, number // _SHADES, _SAME_BLUE))
+            colours[key] = (number % _SHADES << 16) + (number // _SHADES << 8) + _SAME_BLUE
         return colours
 
     def _said(self, drawn: _TextObject) -> bytes:
@@ -218,31 +283,42 @@ class _Look:
         pdfium_c.FPDFTextObj_GetText(drawn, self._text, letters, length)
         return bytes(letters)
 
-    def _in_own_colours(self, colours: Mapping[int, bytes]) -> "_Picture":
+    def _in_own_colours(self, colours: Mapping[int, int]) -> Dots:
         before = [(drawn, _fill(drawn), _stroke(drawn)) for drawn in self._objects.values()]
         try:
             for drawn, fill, stroke in before:
-                own = colours[_key(drawn)]
-                _set_colours(drawn, (*own, 255) if fill else None, (*own, 255) if stroke else None)
+                red, green, blue = colours[_key(drawn)].to_bytes(3)
+                own = (red, green, blue, 255)
+                _set_colours(drawn, own if fill else None, own if stroke else None)
             return self._picture(pdfium_c.FPDF_RENDER_NO_SMOOTHTEXT | pdfium_c.FPDF_RENDER_NO_SMOOTHPATH)
         finally:
             for drawn, fill, stroke in before:
                 _set_colours(drawn, fill, stroke)
 
 
-@dataclass(frozen=True, slots=True)
-class _Picture:
-    """A drawn page: three bytes a dot, red, green, blue."""
+def _part(dots: NDArray[Any], area: _Area) -> NDArray[Any]:
+    left, top, right, bottom = area
+    return dots[top:bottom, left:right]
 
-    dots: bytes
-    width: int
-    height: int
-    stride: int
 
-    def rows(self, area: _Area) -> Iterator[bytes]:
-        left, top, right, bottom = area
-        for y in range(top, bottom):
-            yield self.dots[y * self.stride + 3 * left : y * self.stride + 3 * max(right, left)]
+def _numbers(picture: Dots) -> _Numbers:
+    red, green, blue = np.moveaxis(picture.astype(np.int32), 2, 0)
+    return np.asarray((red << 16) + (green << 8) + blue, np.int32)
+
+
+def _sides(letter: _Letter) -> list[float]:
+    left, bottom, right, top = letter.box
+    return sorted((right - left, top - bottom))
+
+
+def _quarter_turns(text: pypdfium2.PdfTextPage, index: int) -> int | None:
+    """Return by how many quarters a letter is turned against the clock; None of one aslant, or pulled to a line."""
+    matrix = pdfium_c.FS_MATRIX()
+    pdfium_c.FPDFText_GetMatrix(text, index, matrix)
+    a, b, c, d = matrix.a, matrix.b, matrix.c, matrix.d
+    turns = round(atan2(b, a) / (pi / 2))
+    is_aslant = abs(atan2(b, a) - turns * pi / 2) > _MOST_ASLANT
+    return None if is_aslant or abs(a * d - b * c) <= _MOST_ASLANT * hypot(a, b) * hypot(c, d) else turns
 
 
 def _crowded(areas: Sequence[_Area]) -> set[int]:

@@ -146,7 +146,12 @@ PROGRAM = (sys.executable, "-m", "ingest.parsing")
 _CRASHED = "the program that reads it crashed"
 
 # A service's environment holds its secrets; a fork needs to find tesseract and nothing else.
-_ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C.UTF-8", "OMP_THREAD_LIMIT": "1"}
+_ENVIRONMENT = {
+    "PATH": "/usr/local/bin:/usr/bin:/bin",
+    "LC_ALL": "C.UTF-8",
+    "OMP_THREAD_LIMIT": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+}
 
 
 class Parser:

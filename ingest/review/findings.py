@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
-from knowledge.passage import COVERED, Passage
+from knowledge.passage import COVERED, MARK, Passage
 from knowledge.screening import IdentifierKind, Tactic, find_identifiers, find_injection
 
 BLOCKING = frozenset({Tactic.OVERRIDE, Tactic.EXTRACTION, Tactic.ROLE_MARKER, Tactic.HIDDEN})
@@ -17,24 +17,27 @@ BLOCKING = frozenset({Tactic.OVERRIDE, Tactic.EXTRACTION, Tactic.ROLE_MARKER, Ta
 placeholders.
 """
 
-FindingKind = Literal["identifier", "instruction", "covered"]
+FindingKind = Literal["identifier", "instruction", "covered", "misread"]
 _MOST_CACHED = 4096  # passages of about 1 KB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PassageFinding:
-    """Words of passage `n`: an identifier of a person, an instruction to the model, or what something may cover."""
+    """Words of passage `n`: an identifier of a person, an instruction to the model, or what is not what its page shows.
+
+    `covered`: something may cover them; `misread`: the page draws other letters.
+    """
 
     n: int
     page: int | None
     kind: FindingKind
-    name: IdentifierKind | Tactic | Literal["covered"]
+    name: IdentifierKind | Tactic | Literal["covered", "misread"]
     excerpt: str
 
     @property
     def blocks(self) -> bool:
         """Whether it blocks the approval of the version."""
-        return self.name == "covered" or self.name in BLOCKING
+        return self.kind in {"covered", "misread"} or self.name in BLOCKING
 
 
 def passage_findings(passages: Sequence[Passage]) -> list[PassageFinding]:
@@ -48,8 +51,9 @@ def _of_passage(passage: Passage) -> Iterator[PassageFinding]:
     for name, excerpt in dict.fromkeys((*_detected(passage.heading), *_detected(passage.text))):
         kind: FindingKind = "identifier" if isinstance(name, IdentifierKind) else "instruction"
         yield PassageFinding(n=n, page=page, kind=kind, name=name, excerpt=excerpt)
-    if COVERED in passage.text:
-        yield PassageFinding(n=n, page=page, kind="covered", name="covered", excerpt=COVERED)
+    for mark in dict.fromkeys(MARK.findall(passage.text)):
+        unlike: Literal["covered", "misread"] = "covered" if mark == COVERED else "misread"
+        yield PassageFinding(n=n, page=page, kind=unlike, name=unlike, excerpt=mark)
 
 
 @lru_cache(maxsize=_MOST_CACHED)

@@ -1,10 +1,12 @@
 """Small documents of every format, made here: a heading or two, a paragraph, a table; and broken ones of each kind."""
 
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from io import BytesIO
+from itertools import count
 from pathlib import Path
 
+import reportlab
 from docx import Document
 from PIL import Image, ImageDraw, ImageFont
 from reportlab.lib import pagesizes
@@ -12,7 +14,11 @@ from reportlab.lib.pdfencrypt import StandardEncryption
 from reportlab.lib.utils import ImageReader
 from reportlab.pdfbase import pdfmetrics
 from reportlab.pdfbase.cidfonts import UnicodeCIDFont
+from reportlab.pdfbase.ttfonts import TTFont
 from reportlab.pdfgen.canvas import Canvas
+
+VERA = Path(reportlab.__file__).parent / "fonts/Vera.ttf"
+_FONTS = count()
 
 MARKDOWN = """---
 title: 정기예금 안내
@@ -200,5 +206,25 @@ def scan(*pages: Sequence[str], font: Path, turned: int = 0) -> bytes:
             drawn.text((80, 60 + 60 * number), line, fill="black", font=ImageFont.truetype(str(font), 34))
         canvas.drawImage(ImageReader(picture.rotate(turned)), 0, 0, *size)
         canvas.showPage()
+    canvas.save()
+    return buffer.getvalue()
+
+
+def pdf_of_a_lying_font(
+    line: str, *, font: Path, drawn_as: Mapping[str, str], turned: int = 0, rows: Sequence[Sequence[str]] = ()
+) -> bytes:
+    """Return a PDF in whose font all maps agree, but letters have the pictures of others (`drawn_as`)."""
+    lying = TTFont(f"{font.stem}-{next(_FONTS)}", font)
+    lying.face.name = lying.fontName.encode()  # of two fonts with one face reportlab takes the first
+    glyphs = dict(lying.face.charToGlyph)
+    lying.face.charToGlyph.update({ord(read): glyphs[ord(drawn)] for read, drawn in drawn_as.items()})
+    pdfmetrics.registerFont(lying)
+    buffer = BytesIO()
+    canvas = Canvas(buffer, pagesize=(842, 842))
+    canvas.setPageRotation(turned)
+    canvas.setFont(lying.fontName, 11)
+    canvas.drawString(60, 700, line)
+    if rows:
+        _ruled_table(canvas, rows)
     canvas.save()
     return buffer.getvalue()

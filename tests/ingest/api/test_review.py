@@ -126,6 +126,18 @@ async def test_a_word_file_with_a_picture_in_front_of_its_text_cannot_be_approve
     assert (refused.status_code, refused.json()["code"]) == (409, "suspicious")
 
 
+async def test_a_pdf_that_is_read_as_other_letters_than_it_draws_cannot_be_approved(staff: Staff) -> None:
+    lying = samples.pdf_of_a_lying_font("The limit is 9 million won.", font=samples.VERA, drawn_as={"9": "1"})
+    await indexed(staff, lying, "lying")
+    approver = staff.headers("lee", "approver")
+    reply = (await staff.http.get("/v1/documents/lying/versions/1/findings", headers=approver)).json()
+    (finding,) = reply["findings"]
+    assert (finding["kind"], finding["name"], finding["blocks"]) == ("misread", "misread", True)
+    assert "1→9" in finding["excerpt"]
+    refused = await staff.http.post("/v1/documents/lying/versions/1/approve", headers=approver)
+    assert (refused.status_code, refused.json()["code"]) == (409, "suspicious")
+
+
 async def test_two_versions_differ_in_the_words_that_changed(staff: Staff) -> None:
     for rate in ("2.35", "2.75"):
         await indexed(staff, samples.MARKDOWN.replace("2.35", rate).encode(), "terms")

@@ -1,7 +1,7 @@
 from dataclasses import replace
 
 from ingest.review import passage_findings
-from knowledge.passage import COVERED
+from knowledge.passage import COVERED, MISREAD
 from tests.passages import DEPOSIT
 
 
@@ -22,3 +22,9 @@ def test_a_finding_of_the_heading_is_shown_once_a_passage() -> None:
 def test_a_mark_of_what_may_be_covered_blocks_the_approval() -> None:
     (finding,) = passage_findings([replace(DEPOSIT, text=f"{DEPOSIT.text}\n\n{COVERED}\n\n{COVERED}")])
     assert (finding.kind, finding.name, finding.blocks) == ("covered", "covered", True)
+
+
+def test_a_mark_of_what_is_drawn_otherwise_blocks_the_approval_and_names_the_letters() -> None:
+    (finding,) = passage_findings([replace(DEPOSIT, text=f"{MISREAD}1→9⟧\n\n{DEPOSIT.text}")])
+    assert (finding.kind, finding.name, finding.blocks) == ("misread", "misread", True)
+    assert finding.excerpt == f"{MISREAD}1→9⟧"
