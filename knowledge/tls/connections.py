@@ -1,0 +1,148 @@
+"""Whether each encrypted connection can be made: looked at once, at the start, before anything is opened.
+
+A part that is away is no reason against a start, and none here. One that answers, and with which there is no TLS, will
+not mend itself: a certificate of another authority or for another name, plain text, a file of ours that is none.
+"""
+
+import socket
+import ssl
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import anyio
+
+from knowledge.tls.settings import TlsFiles, TlsSettings
+
+_SECONDS = 2.0
+_ALL_SECONDS = 5.0
+_ALERT_SECONDS = 0.2
+"""A server of TLS 1.3 refuses a client's certificate after the handshake."""
+_PORTS = {"https": 443, "rediss": 6379, "postgresql": 5432}
+_POSTGRES_REQUEST = b"\x00\x00\x00\x08\x04\xd2\x16\x2f"
+"""SSLRequest: the answer is S or N."""
+_NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG"})
+_PLAIN_TEXT = "it speaks plain text: let it speak TLS, or let its URL ask for none"
+_NO_SUCH_ISSUER = frozenset({2, 18, 19, 20, 21})
+_OTHER_NAME = frozenset({62, 64})
+"""OpenSSL's X509_V_ERR_… of the last two: unknown issuers and self-signed ones; a host or an address that differs."""
+
+
+class TlsRefused(Exception):
+    """There is no TLS with a part; the message has a sentence for each that says which, why and what to set."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Connection:
+    """How a part is reached; `setting` begins the names of its TLS settings (`REDIS_TLS`), or says where they stand."""
+
+    part: str
+    url: str
+    setting: str
+    tls: TlsSettings
+
+    @property
+    def is_encrypted(self) -> bool:
+        """Whether its URL says so."""
+        return urlsplit(self.url).scheme in _PORTS
+
+    def named(self, field: str) -> str:
+        """Return what an operator calls a field of its settings."""
+        return f"{self.setting}__{field.upper()}" if self.setting.isupper() else f"`{field}` of {self.setting}"
+
+    def refuse_unused(self, default: TlsFiles) -> None:
+        """Refuse files of its own where its URL asks for plain text.
+
+        Raises:
+            ValueError: it does.
+        """
+        for field in TlsFiles.model_fields:
+            own = getattr(self.tls, field)
+            if own is not None and own != getattr(default, field) and not self.is_encrypted:
+                raise ValueError(f"{self.named(field)} is set, but the URL of {self.part} asks for plain text")
+
+
+async def check_connections(connections: Callable[[], Iterable[Connection]]) -> None:
+    """Try every encrypted connection, all at once, within seconds.
+
+    `connections` may block.
+
+    Raises:
+        TlsRefused: a part answers and there is no TLS with it.
+    """
+    all_of_them = await anyio.to_thread.run_sync(lambda: [*connections()])
+    sentences: dict[int, str] = {}
+
+    async def check(place: int, connection: Connection) -> None:
+        if sentence := await anyio.to_thread.run_sync(_wrong_with, connection, abandon_on_cancel=True):
+            sentences[place] = sentence
+
+    with anyio.move_on_after(_ALL_SECONDS):  # a name server that is away takes longer
+        async with anyio.create_task_group() as tasks:
+            for place, connection in enumerate(all_of_them):
+                if connection.is_encrypted:
+                    tasks.start_soon(check, place, connection)
+    if sentences:
+        raise TlsRefused("; ".join(sentences[place] for place in sorted(sentences)))
+
+
+def _wrong_with(connection: Connection) -> str:
+    """Return the sentence that says why there is no TLS with a part; empty where there is, or where it is away."""
+    parts = urlsplit(connection.url)
+    host, port = parts.hostname or "", parts.port or _PORTS[parts.scheme]
+    begins = f"no TLS with {connection.part} ({host}:{port}): "
+    context = connection.tls.context()
+    try:
+        wire = socket.create_connection((host, port), timeout=_SECONDS)
+    except OSError:
+        return ""
+    with wire:
+        try:
+            if parts.scheme == "postgresql":
+                wire.sendall(_POSTGRES_REQUEST)
+                if wire.recv(1) == b"N":
+                    return f"{begins}{_PLAIN_TEXT}"
+            with context.wrap_socket(wire, server_hostname=host) as encrypted:
+                encrypted.settimeout(_ALERT_SECONDS)
+                encrypted.recv(1)
+        except ssl.SSLCertVerificationError as exc:
+            return begins + _about_its_certificate(exc, connection, host)
+        except ssl.SSLError as exc:
+            return "" if isinstance(exc, ssl.SSLEOFError) else begins + _about_the_handshake(exc, connection)
+        except TimeoutError:
+            return f"{begins}{_PLAIN_TEXT}" if _answers_in_plain_text(host, port) else ""
+        except OSError:
+            return ""
+    return ""
+
+
+def _answers_in_plain_text(host: str, port: int) -> bool:
+    """Return whether a Redis is there that waits for the end of a line, and so says nothing of a handshake."""
+    with suppress(OSError), socket.create_connection((host, port), timeout=_SECONDS) as wire:
+        wire.sendall(b"PING\r\n")
+        return wire.recv(1) in (b"+", b"-")
+    return False
+
+
+def _about_its_certificate(exc: ssl.SSLCertVerificationError, connection: Connection, host: str) -> str:
+    if exc.verify_code in _OTHER_NAME:
+        return f"its certificate is for another name than {host}: name it in its URL as its certificate does"
+    if exc.verify_code in _NO_SUCH_ISSUER:
+        known = connection.tls.ca_file or "those that the system trusts"
+        return (
+            f"its certificate is of another authority than {known}: set {connection.named('ca_file')} to the file of "
+            "its authority"
+        )
+    return f"its certificate is refused ({exc.verify_message}): renew it there"
+
+
+def _about_the_handshake(exc: ssl.SSLError, connection: Connection) -> str:
+    if exc.reason in _NO_TLS:
+        return _PLAIN_TEXT
+    if any(about in exc.reason for about in ("CERTIFICATE", "UNKNOWN_CA", "HANDSHAKE_FAILURE")):
+        return (
+            f"it refuses our certificate ({exc.reason}): set {connection.named('cert_file')} and "
+            f"{connection.named('key_file')} to one that it accepts"
+        )
+    return f"it refuses ({exc.reason})"

@@ -1,0 +1,99 @@
+"""The settings of a connection's TLS: one shape for every connection to another part."""
+
+import ssl
+from pathlib import Path
+from typing import Final, Self
+
+from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_validator
+
+
+class TlsFiles(BaseModel, frozen=True):
+    """Files in PEM format; without `ca_file` the system's authorities are trusted."""
+
+    ca_file: Path | None = Field(
+        None, description="the authorities that are trusted, a file in PEM format; without it the system's"
+    )
+    cert_file: Path | None = Field(None, description="this client's certificate, a file in PEM format")
+    key_file: Path | None = Field(None, description="the key of that certificate, a file in PEM format")
+
+    @field_validator("ca_file", "cert_file", "key_file")
+    @classmethod
+    def _can_be_read(cls, path: Path | None, info: ValidationInfo) -> Path | None:
+        if path is not None:
+            if not path.is_file():
+                raise ValueError(f"{path} is not a file")
+            try:
+                path.open("rb").close()
+                if info.field_name == "ca_file":
+                    ssl.create_default_context(cafile=path)
+            except ssl.SSLError as exc:
+                raise ValueError(f"{path} holds no certificate in PEM format") from exc
+            except OSError as exc:
+                raise ValueError(f"{path} cannot be read ({exc.strerror})") from exc
+        return path
+
+    @model_validator(mode="after")
+    def _certificate_with_its_key(self) -> Self:
+        if self.key_file is not None and self.cert_file is None:
+            raise ValueError("key_file needs the cert_file that it belongs to")
+        if self.cert_file is not None:
+            try:
+                load_certificate(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), self.cert_file, self.key_file)
+            except ssl.SSLError as exc:
+                files = self.cert_file if self.key_file is None else f"{self.cert_file} with {self.key_file}"
+                raise ValueError(f"{files} is no certificate with its key ({tls_reason(exc)})") from exc
+        return self
+
+    @property
+    def has_files(self) -> bool:
+        """Whether any file is set."""
+        return any((self.ca_file, self.cert_file, self.key_file))
+
+
+class TlsSettings(TlsFiles, frozen=True):
+    """How one connection is encrypted, where its URL says that it is."""
+
+    verify: bool = Field(default=True, description="whether the server's certificate is checked")
+
+    def over(self, default: TlsFiles) -> Self:
+        """Return these settings with the files of `default` in place of those that are not set."""
+        files: dict[str, Path | None] = {"ca_file": self.ca_file or default.ca_file}
+        if self.cert_file is None:
+            files |= {"cert_file": default.cert_file, "key_file": default.key_file}
+        return self.model_copy(update=files)
+
+    def context(self) -> ssl.SSLContext:
+        """Return the client's TLS context (blocking): TLS 1.2 or later.
+
+        Raises:
+            ssl.SSLError, OSError: a file cannot be read, or is not in PEM format.
+        """
+        context = ssl.create_default_context(cafile=self.ca_file)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        if not self.verify:
+            context.check_hostname = False
+            context.verify_mode = ssl.CERT_NONE
+        if self.cert_file is not None:
+            load_certificate(context, self.cert_file, self.key_file)
+        return context
+
+
+SYSTEM_TLS: Final = TlsSettings()
+"""The system's authorities, and no certificate of ours."""
+
+
+def load_certificate(context: ssl.SSLContext, cert_file: Path, key_file: Path | None) -> None:
+    """Have a context show a certificate from now on (blocking); OpenSSL asks nobody for a password.
+
+    Raises:
+        ssl.SSLError, OSError: they are no certificate with its key, or cannot be read.
+    """
+    context.load_cert_chain(cert_file, key_file, password="")
+
+
+def tls_reason(exc: BaseException) -> str:
+    """Return why there is no TLS, in OpenSSL's words; empty where that is not what has failed."""
+    for cause in (getattr(exc, "certificate_error", None), getattr(exc, "os_error", None), exc.__cause__, exc):
+        if isinstance(cause, ssl.SSLError):
+            return getattr(cause, "verify_message", "") or getattr(cause, "reason", "") or type(cause).__name__
+    return ""

@@ -1,0 +1,132 @@
+"""What is wrong with an encrypted connection is one sentence; a part that is away is none."""
+
+import ssl
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from knowledge.tls import Connection, TlsFiles, TlsRefused, TlsSettings, check_connections
+from tests.certificates import certificates, server_context
+from tests.conftest import free_port
+from tests.tls_peers import peer
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(scope="module")
+def ours(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return certificates(tmp_path_factory.mktemp("ours"))
+
+
+@pytest.fixture(scope="module")
+def foreign(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return certificates(tmp_path_factory.mktemp("foreign"))
+
+
+async def refusal(url: str, **tls: object) -> str:
+    """Return the sentence about a part named Redis; empty where there is none."""
+    connection = Connection(part="Redis", url=url, setting="REDIS_TLS", tls=TlsSettings.model_validate(tls))
+    try:
+        await check_connections(lambda: [connection])
+    except TlsRefused as exc:
+        return str(exc)
+    return ""
+
+
+@pytest.mark.parametrize("scheme", ["https", "rediss", "postgresql"])
+async def test_a_part_with_a_certificate_of_the_authority_is_reached(ours: Path, scheme: str) -> None:
+    with peer(server_context(ours)) as address:
+        assert await refusal(f"{scheme}://{address}", ca_file=ours / "ca.pem") == ""
+
+
+@pytest.mark.parametrize("scheme", ["https", "rediss", "postgresql"])
+async def test_another_authority_is_named_with_the_setting(ours: Path, foreign: Path, scheme: str) -> None:
+    with peer(server_context(foreign)) as address:
+        said = await refusal(f"{scheme}://{address}", ca_file=ours / "ca.pem")
+        assert said == (
+            f"no TLS with Redis ({address}): its certificate is of another authority than {ours / 'ca.pem'}: set "
+            "REDIS_TLS__CA_FILE to the file of its authority"
+        )
+        assert "those that the system trusts" in await refusal(f"{scheme}://{address}")
+        assert await refusal(f"{scheme}://{address}", verify=False) == "", "this was asked for"
+
+
+@pytest.mark.parametrize("scheme", ["https", "rediss", "postgresql"])
+async def test_plain_text_is_named(ours: Path, scheme: str) -> None:
+    with peer(None) as address:
+        for verify in (True, False):
+            said = await refusal(f"{scheme}://{address}", ca_file=ours / "ca.pem", verify=verify)
+            assert said.startswith(f"no TLS with Redis ({address}): it speaks plain text")
+
+
+async def test_a_plain_redis_which_waits_for_the_end_of_a_line_is_named(ours: Path, redis_url: str) -> None:
+    said = await refusal(redis_url.replace("redis:", "rediss:"), ca_file=ours / "ca.pem")
+    assert "it speaks plain text" in said
+
+
+async def test_another_name_is_named(tmp_path: Path) -> None:
+    folder = certificates(tmp_path / "named", host="redis.bank.example")
+    with peer(server_context(folder)) as address:
+        said = await refusal(f"rediss://{address}", ca_file=folder / "ca.pem")
+        assert "its certificate is for another name than 127.0.0.1: name it in its URL" in said
+
+
+async def test_a_certificate_that_has_expired_is_named(tmp_path: Path) -> None:
+    folder = certificates(tmp_path / "old", hours=-1)
+    with peer(server_context(folder)) as address:
+        said = await refusal(f"rediss://{address}", ca_file=folder / "ca.pem")
+        assert "its certificate is refused (certificate has expired): renew it there" in said
+
+
+@pytest.mark.parametrize("newest", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+async def test_a_part_that_wants_our_certificate_is_named(ours: Path, foreign: Path, newest: ssl.TLSVersion) -> None:
+    context = server_context(ours)
+    context.maximum_version = newest
+    context.load_verify_locations(ours / "ca.pem")
+    context.verify_mode = ssl.CERT_REQUIRED
+    with peer(context) as address:
+        trusted = {"ca_file": ours / "ca.pem"}
+        mine = {"cert_file": ours / "client.pem", "key_file": ours / "client.key"}
+        theirs = {"cert_file": foreign / "client.pem", "key_file": foreign / "client.key"}
+        assert await refusal(f"rediss://{address}", **trusted, **mine) == ""
+        for none_of_it in ({}, theirs):
+            said = await refusal(f"rediss://{address}", **trusted, **none_of_it)
+            assert said.endswith("set REDIS_TLS__CERT_FILE and REDIS_TLS__KEY_FILE to one that it accepts")
+
+
+async def test_a_part_that_is_away_and_a_url_that_asks_for_plain_text_are_no_reason(foreign: Path) -> None:
+    assert await refusal(f"rediss://127.0.0.1:{free_port()}") == ""
+    with peer(server_context(foreign)) as address:
+        assert await refusal(f"redis://{address}") == ""
+
+
+async def test_every_part_with_which_there_is_none_has_its_sentence(ours: Path) -> None:
+    with peer(None) as plain, peer(server_context(ours)) as encrypted:
+        tls = TlsSettings(ca_file=ours / "ca.pem")
+        parts = {"Redis": f"rediss://{plain}", "Qdrant": f"https://{encrypted}", "the embedder": f"https://{plain}"}
+        made = [Connection(part=part, url=url, setting="X", tls=tls) for part, url in parts.items()]
+        with pytest.raises(TlsRefused, match=r"^no TLS with Redis \(.*; no TLS with the embedder \([^;]*$"):
+            await check_connections(lambda: made)
+
+
+def test_files_that_are_none_are_refused_by_their_names(ours: Path, foreign: Path, tmp_path: Path) -> None:
+    text = tmp_path / "text.pem"
+    text.write_text("no certificate")
+    with pytest.raises(ValidationError, match=r"ca_file\n.*none.pem is not a file"):
+        TlsFiles(ca_file=tmp_path / "none.pem")
+    with pytest.raises(ValidationError, match=r"ca_file\n.*text.pem holds no certificate in PEM format"):
+        TlsFiles(ca_file=text)
+    with pytest.raises(ValidationError, match="is no certificate with its key"):
+        TlsFiles(cert_file=ours / "client.pem", key_file=foreign / "client.key")
+    with pytest.raises(ValidationError, match="key_file needs the cert_file"):
+        TlsFiles(key_file=ours / "client.key")
+
+
+def test_a_connection_has_the_files_of_all_but_where_it_has_its_own(ours: Path, foreign: Path) -> None:
+    of_all = TlsFiles(ca_file=ours / "ca.pem", cert_file=ours / "client.pem", key_file=ours / "client.key")
+    assert TlsSettings(verify=False).over(of_all) == TlsSettings(verify=False, **of_all.model_dump())
+    own = TlsSettings(ca_file=foreign / "ca.pem")
+    assert own.over(of_all) == TlsSettings(**of_all.model_dump() | {"ca_file": own.ca_file})
+    with_key = TlsSettings(cert_file=foreign / "client.pem", key_file=foreign / "client.key")
+    assert with_key.over(of_all).key_file == foreign / "client.key"
