@@ -4,6 +4,7 @@ Neither service's routes, settings or errors are known here; each translates int
 """
 
 from edge.bearer import bearer_token
+from edge.certificates import ServerTlsSettings, shown_certificate
 from edge.headers import add_response_headers, security_headers
 from edge.listening import PortTaken, bind, configured, listening
 from edge.page import serve_page
@@ -13,6 +14,7 @@ __all__ = [
     "PROBLEM_JSON",
     "PortTaken",
     "ProblemDocument",
+    "ServerTlsSettings",
     "add_response_headers",
     "allowed_methods",
     "bearer_token",
@@ -23,4 +25,5 @@ __all__ = [
     "problem_json",
     "security_headers",
     "serve_page",
+    "shown_certificate",
 ]

@@ -1,11 +1,14 @@
 """Limits of each connection before anybody has shown a token: bytes and seconds of a request's head, a body that stands
 still, and the number of connections.
 
-uvicorn has none of these: a head of any length would be held in memory, for as long as its sender likes.
+uvicorn has none of these: a head of any length would be held in memory, for as long as its sender likes. Nor does it
+count a connection whose TLS handshake does not end: here it is one of all from its first byte, and the handshake's time
+is a part of the head's.
 """
 
 import asyncio
 import resource
+import ssl
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -38,9 +41,12 @@ class ConnectionLimits:
 class LimitedConnection(HttpToolsProtocol):
     """uvicorn's connection, closed where its client keeps it open without a request."""
 
-    def __init__(self, *args: Any, limits: ConnectionLimits, **more: Any) -> None:
+    def __init__(self, *args: Any, limits: ConnectionLimits, tls: ssl.SSLContext | None = None, **more: Any) -> None:
         super().__init__(*args, **more)
         self._limits = limits
+        self._tls = tls
+        self._handshake: asyncio.Task[None] | None = None
+        self._early = b""
         self._timer: asyncio.TimerHandle | None = None
         self.opened_at = self.loop.time()
         self._in_head = True
@@ -52,16 +58,42 @@ class LimitedConnection(HttpToolsProtocol):
         return self._in_head and (self.cycle is None or self.cycle.response_complete)
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
-        super().connection_made(transport)
+        if self._tls is None:
+            super().connection_made(transport)
+        else:
+            transport.pause_reading()
+            self.transport = transport
+            self.connections.add(self)
+            self._handshake = self.loop.create_task(self._shake_hands(transport, self._tls))
         self._begin_head()
         if len(self.connections) > self._limits.connections:
             self._make_room()
+
+    async def _shake_hands(self, plain: asyncio.Transport, tls: ssl.SSLContext) -> None:
+        """Encrypt the connection, and let the request begin that may have come with the end of the handshake."""
+        seconds = self._limits.head_seconds
+        try:
+            encrypted = await self.loop.start_tls(plain, self, tls, server_side=True, ssl_handshake_timeout=seconds)
+        except (OSError, RuntimeError):  # no TLS, none in time, a certificate that is not let in; closed meanwhile
+            encrypted = None
+        self._handshake = None
+        if encrypted is None or encrypted.is_closing():
+            plain.abort()
+            self._stop_timer()
+            self.connections.discard(self)
+            return
+        super().connection_made(encrypted)
+        if self._early:
+            self.data_received(self._early)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._stop_timer()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if self._handshake is not None:
+            self._early += data
+            return
         for start in range(0, len(data), _PIECE_BYTES):
             if self.transport.is_closing():
                 return
@@ -113,6 +145,8 @@ class LimitedConnection(HttpToolsProtocol):
     def refuse(self, status: bytes) -> None:
         """Close the connection, with this status where no reply has begun."""
         self._stop_timer()
+        if self._handshake is not None:
+            self.transport.abort()
         if self.transport.is_closing():
             return
         if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:

@@ -7,6 +7,7 @@ probe can see `draining` and a load balancer goes elsewhere.
 import errno
 import gc
 import socket
+import ssl
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
@@ -15,6 +16,7 @@ import anyio
 import uvicorn
 from fastapi import FastAPI
 
+from edge.certificates import PLAIN_TEXT, ServerTlsSettings, shown_certificate
 from edge.connection_limits import ConnectionLimits, LimitedConnection, most_connections
 
 _OPEN_CONNECTIONS_SECONDS = 5
@@ -54,9 +56,16 @@ def bind(host: str, port: int, *, setting: str = "PORT") -> socket.socket:
 
 
 def configured(
-    app: FastAPI, *, limits: ConnectionLimits | None = None, open_seconds: int = _OPEN_CONNECTIONS_SECONDS
+    app: FastAPI,
+    *,
+    limits: ConnectionLimits | None = None,
+    open_seconds: int = _OPEN_CONNECTIONS_SECONDS,
+    tls: ssl.SSLContext | None = None,
 ) -> uvicorn.Config:
-    """Return how every server of ours serves: connections within the limits, with `open_seconds` to end at its end."""
+    """Return how every server of ours serves: connections within the limits, with `open_seconds` to end at its end.
+
+    TLS is the connections' own matter: uvicorn's own would begin before there is one to limit.
+    """
     limits = limits or ConnectionLimits(connections=most_connections())
     return uvicorn.Config(
         app,
@@ -64,7 +73,7 @@ def configured(
         access_log=False,
         lifespan="off",
         loop="uvloop",
-        http=partial(LimitedConnection, limits=limits),  # type: ignore[arg-type]  # uvicorn only calls it
+        http=partial(LimitedConnection, limits=limits, tls=tls),  # type: ignore[arg-type]  # uvicorn only calls it
         timeout_graceful_shutdown=open_seconds,
         server_header=False,
     )
@@ -72,17 +81,21 @@ def configured(
 
 @asynccontextmanager
 async def listening(
-    app: FastAPI, bound: socket.socket, *, limits: ConnectionLimits | None = None
+    app: FastAPI,
+    bound: socket.socket,
+    *,
+    limits: ConnectionLimits | None = None,
+    certificate: ServerTlsSettings = PLAIN_TEXT,
 ) -> AsyncGenerator[None]:
-    """Serve the application on the socket while the block runs; each connection within the limits.
+    """Serve the application on the socket while the block runs; each connection within the limits, encrypted with one.
 
     However the block ends, what is being answered has five seconds to end, and no connection is left open.
     """
-    server = _Server(configured(app, limits=limits))
     # Objects opened at the start stay: to search them for garbage would stop every answer for half a second at a time.
     gc.collect()
     gc.freeze()
-    async with anyio.create_task_group() as tasks:
+    async with shown_certificate(certificate) as tls, anyio.create_task_group() as tasks:
+        server = _Server(configured(app, limits=limits, tls=tls))
         tasks.start_soon(_serve_to_its_end, server, bound)
         try:
             yield

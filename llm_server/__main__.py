@@ -158,6 +158,10 @@ def serve(  # noqa: PLR0917  a command takes its options
             help="Seconds without a token after which the engine counts as hung; default: the profile's; 0: never.",
         ),
     ] = None,
+    ssl_certfile: Annotated[
+        Path | None, typer.Option(help="The certificate to serve with (PEM); a changed one is loaded by itself.")
+    ] = None,
+    ssl_keyfile: Annotated[Path | None, typer.Option(help="The key of that certificate (PEM).")] = None,
 ) -> None:
     """Serve a profile's model until Ctrl-C; prints `ready URL` once it has generated its first tokens.
 
@@ -176,6 +180,8 @@ def serve(  # noqa: PLR0917  a command takes its options
             otlp_endpoint=otlp_traces_endpoint,
             environment=dict(os.environ),
             hung_after=hung_after,
+            ssl_certfile=ssl_certfile,
+            ssl_keyfile=ssl_keyfile,
         )
 
         def report(result: WarmUpResult) -> None:

@@ -70,6 +70,8 @@ class ServeSettings(BaseModel):
     environment: Mapping[str, str] = {}
     start_seconds: float = 900.0
     hung_after: float | None = None
+    ssl_certfile: Path | None = None
+    ssl_keyfile: Path | None = None
 
     @property
     def hung_seconds(self) -> float:
@@ -84,7 +86,8 @@ class ServeSettings(BaseModel):
     @property
     def url(self) -> str:
         """The address of the server on this machine."""
-        return f"http://{'127.0.0.1' if self.host == '0.0.0.0' else self.host}:{self.port}"  # noqa: S104
+        scheme = "http" if self.ssl_certfile is None else "https"
+        return f"{scheme}://{'127.0.0.1' if self.host == '0.0.0.0' else self.host}:{self.port}"  # noqa: S104
 
 
 class WarmUpResult(msgspec.Struct, frozen=True):
@@ -125,7 +128,10 @@ def command(settings: ServeSettings) -> list[str]:
     named = ["--port", str(settings.port), "--served-model-name", profile.served_name]
     pinned = ["--revision", profile.hub.revision] if profile.hub and settings.model == profile.hub.name else []
     traced = ["--otlp-traces-endpoint", settings.otlp_endpoint] if settings.otlp_endpoint else []
-    return [str(settings.python), *fixed, *named, *pinned, *profile.arguments(), *traced]
+    files = {"--ssl-certfile": settings.ssl_certfile, "--ssl-keyfile": settings.ssl_keyfile}
+    encrypted = [part for option, file in files.items() if file is not None for part in (option, str(file))]
+    renewed = ["--enable-ssl-refresh"] if encrypted else []
+    return [str(settings.python), *fixed, *named, *pinned, *profile.arguments(), *traced, *encrypted, *renewed]
 
 
 def environment(settings: ServeSettings) -> dict[str, str]:
@@ -230,7 +236,7 @@ async def _warm_up(
     timeout = aiohttp.ClientTimeout(total=settings.start_seconds)
     try:
         with anyio.fail_after(settings.start_seconds):
-            async with aiohttp.ClientSession(settings.url, timeout=timeout) as http:
+            async with _session(settings, timeout) as http:
                 while not await _healthy(http):  # noqa: ASYNC110  another process cannot set an event
                     await anyio.sleep(0.2)
                 started = time.monotonic()
@@ -250,11 +256,17 @@ async def _watch(settings: ServeSettings, ready: anyio.Event, stopping: anyio.Ev
     """
     await ready.wait()
     every = min(_WATCH_SECONDS, settings.hung_seconds / 2)
-    async with aiohttp.ClientSession(settings.url) as http:
+    async with _session(settings) as http:
         await engine_hangs(http, settings.profile.served_name, every=every, patience=settings.hung_seconds)
     if not stopping.is_set():
         waited = f"no token in {settings.hung_seconds:.0f} s"
         raise EngineHung(f"vLLM answers and generates nothing: {waited}. It is ended: start it anew.")
+
+
+def _session(settings: ServeSettings, timeout: aiohttp.ClientTimeout | None = None) -> aiohttp.ClientSession:
+    """Return a client of our own child, over loopback: its certificate is for others' names."""
+    connector = aiohttp.TCPConnector(ssl=False)
+    return aiohttp.ClientSession(settings.url, connector=connector, timeout=timeout or aiohttp.ClientTimeout(total=300))
 
 
 async def _healthy(http: aiohttp.ClientSession) -> bool:

@@ -384,15 +384,22 @@ def main(
     script: Annotated[Path | None, typer.Option(help="JSON file with the fields of a Behaviour.")] = None,
     tokenizer_folder: Annotated[Path | None, typer.Option(help="Write the model's tokenizer there.")] = None,
     name: Annotated[str, typer.Option(help="The served model's name.")] = "scripted",
+    ssl_certfile: Annotated[Path | None, typer.Option(help="The certificate to serve with.")] = None,
+    ssl_keyfile: Annotated[Path | None, typer.Option(help="Its key.")] = None,
 ) -> None:
     """Serve a scripted model with vLLM's API until Ctrl-C."""
     behaviour = msgspec.json.decode(script.read_bytes(), type=Behaviour) if script else Behaviour()
     if tokenizer_folder:
         write_tokenizer(tokenizer_folder)
 
+    tls = None
+    if ssl_certfile is not None:
+        tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        tls.load_cert_chain(ssl_certfile, ssl_keyfile)
+
     async def serve() -> None:
         with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-            async with scripted_server(behaviour, port=port, name=name) as server:
+            async with scripted_server(behaviour, port=port, name=name, tls=tls) as server:
                 typer.echo(f"ready {server.url}")
                 async for _ in signals:
                     return

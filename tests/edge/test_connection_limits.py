@@ -1,18 +1,23 @@
-"""Connections that keep the service busy without a request are closed; others are answered meanwhile."""
+"""Connections that keep the service busy without a request are closed; others are answered meanwhile, in plain text
+and over TLS."""
 
 import socket
+import ssl
 import time
-from collections.abc import AsyncGenerator, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Iterable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
 
 import anyio
 import anyio.lowlevel
 import pytest
-from anyio.abc import SocketStream
+from anyio.abc import ByteStream
+from anyio.streams.tls import TLSStream
 from fastapi import FastAPI, Request
 
-from edge import bind, listening
+from edge import ServerTlsSettings, bind, listening
 from edge.connection_limits import ConnectionLimits
+from tests.certificates import certificates
 from tests.conftest import free_port
 
 pytestmark = pytest.mark.anyio
@@ -31,15 +36,42 @@ def measuring_app() -> FastAPI:
     return app
 
 
-@asynccontextmanager
-async def served(limits: ConnectionLimits = LIMITS) -> AsyncGenerator[int]:
-    port = free_port()
-    with bind("127.0.0.1", port) as bound:
-        async with listening(measuring_app(), bound, limits=limits):
-            yield port
+@dataclass(frozen=True)
+class Served:
+    """A server with limits, and how its clients connect."""
+
+    port: int
+    tls: ssl.SSLContext | None
+
+    async def connect(self) -> ByteStream:
+        wire = await anyio.connect_tcp("127.0.0.1", self.port)
+        if self.tls is None:
+            return wire
+        return await TLSStream.wrap(wire, hostname="127.0.0.1", ssl_context=self.tls, standard_compatible=False)
 
 
-async def all_of(stream: SocketStream) -> bytes:
+Serve = Callable[..., AbstractAsyncContextManager[Served]]
+
+
+@pytest.fixture(scope="module", params=["plain text", "tls"])
+def served(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Serve:
+    certificate, tls = ServerTlsSettings(), None
+    if request.param == "tls":
+        folder = certificates(tmp_path_factory.mktemp("authority"))
+        certificate = ServerTlsSettings(cert_file=folder / "server.pem", key_file=folder / "server.key")
+        tls = ssl.create_default_context(cafile=folder / "ca.pem")
+
+    @asynccontextmanager
+    async def serve(limits: ConnectionLimits = LIMITS) -> AsyncGenerator[Served]:
+        port = free_port()
+        with bind("127.0.0.1", port) as bound:
+            async with listening(measuring_app(), bound, limits=limits, certificate=certificate):
+                yield Served(port, tls)
+
+    return serve
+
+
+async def all_of(stream: ByteStream) -> bytes:
     """Return what the server sends until it closes the connection; a reset is an end too."""
     reply = b""
     with anyio.fail_after(20):
@@ -50,8 +82,8 @@ async def all_of(stream: SocketStream) -> bytes:
             return reply
 
 
-async def sent(port: int, parts: Iterable[bytes], *, pause: float = 0.0) -> bytes:
-    async with await anyio.connect_tcp("127.0.0.1", port) as stream:
+async def sent(there: Served, parts: Iterable[bytes], *, pause: float = 0.0) -> bytes:
+    async with await there.connect() as stream:
         try:
             for part in parts:
                 await stream.send(part)
@@ -61,8 +93,8 @@ async def sent(port: int, parts: Iterable[bytes], *, pause: float = 0.0) -> byte
         return await all_of(stream)
 
 
-async def asked(port: int) -> bytes:
-    async with await anyio.connect_tcp("127.0.0.1", port) as stream:
+async def asked(there: Served) -> bytes:
+    async with await there.connect() as stream:
         await stream.send(GOOD)
         with anyio.fail_after(20):
             return await stream.receive()
@@ -86,11 +118,11 @@ HEAD = b"POST /length HTTP/1.1\r\nhost: x\r\n"
     ],
     ids=["one long header", "many headers", "a long address", "a trailer", "a chunk's extension"],
 )
-async def test_a_head_that_does_not_end_is_refused(head: bytes) -> None:
-    async with served() as port:
-        reply = await sent(port, [head])
+async def test_a_head_that_does_not_end_is_refused(served: Serve, head: bytes) -> None:
+    async with served() as there:
+        reply = await sent(there, [head])
         assert not reply or reply.startswith((b"HTTP/1.1 431", b"HTTP/1.1 400"))
-        assert b" 200 OK" in await asked(port)
+        assert b" 200 OK" in await asked(there)
 
 
 @pytest.mark.parametrize(
@@ -98,48 +130,48 @@ async def test_a_head_that_does_not_end_is_refused(head: bytes) -> None:
     [(b"", b""), (HEAD, b"x: " + b"a" * 60), (HEAD + b"content-length: 500\r\n\r\n", b"a" * 60)],
     ids=["nothing", "a head", "a body"],
 )
-async def test_a_request_that_trickles_is_closed(begun: bytes, rest: bytes) -> None:
-    async with served() as port:
+async def test_a_request_that_trickles_is_closed(served: Serve, begun: bytes, rest: bytes) -> None:
+    async with served() as there:
         began = time.monotonic()
-        reply = await sent(port, [begun, *trickled(rest)] if begun else [], pause=0.1)
+        reply = await sent(there, [begun, *trickled(rest)] if begun else [], pause=0.1)
         assert not reply or reply.startswith(b"HTTP/1.1 408"), "what was sent after the end may have cost the reply"
         assert time.monotonic() - began < 5, "sent to its end it takes longer"
 
 
-async def test_a_slow_body_that_comes_on_is_read_whatever_time_it_takes() -> None:
+async def test_a_slow_body_that_comes_on_is_read_whatever_time_it_takes(served: Serve) -> None:
     body = [b"a" * 500] * 10
-    async with served() as port:
+    async with served() as there:
         head = HEAD + b"content-length: 5000\r\nconnection: close\r\n\r\n"
-        reply = await sent(port, [head, *body], pause=0.1)
+        reply = await sent(there, [head, *body], pause=0.1)
     assert b" 200 OK" in reply
     assert reply.endswith(b"5000")
 
 
-async def test_a_body_in_chunks_of_one_byte_is_read() -> None:
+async def test_a_body_in_chunks_of_one_byte_is_read(served: Serve) -> None:
     head = HEAD + b"transfer-encoding: chunked\r\nconnection: close\r\n\r\n"
-    async with served() as port:
-        reply = await sent(port, [head + b"1\r\na\r\n" * 5000 + b"0\r\n\r\n"])
+    async with served() as there:
+        reply = await sent(there, [head + b"1\r\na\r\n" * 5000 + b"0\r\n\r\n"])
     assert reply.endswith(b"5000")
 
 
-async def test_idle_connections_in_any_number_leave_room_for_a_customer() -> None:
+async def test_idle_connections_in_any_number_leave_room_for_a_customer(served: Serve) -> None:
     idle: list[socket.socket] = []
     limits = ConnectionLimits(head_seconds=30, connections=20)
     try:
-        async with served(limits) as port:
+        async with served(limits) as there:
             for _ in range(200):
-                idle.append(socket.create_connection(("127.0.0.1", port)))
+                idle.append(socket.create_connection(("127.0.0.1", there.port)))
                 await anyio.lowlevel.checkpoint()
             began = time.monotonic()
-            assert b" 200 OK" in await asked(port)
+            assert b" 200 OK" in await asked(there)
             assert time.monotonic() - began < 5
     finally:
         for one in idle:
             one.close()
 
 
-async def test_requests_that_follow_on_one_connection_each_have_their_own_limits() -> None:
-    async with served() as port, await anyio.connect_tcp("127.0.0.1", port) as stream:
+async def test_requests_that_follow_on_one_connection_each_have_their_own_limits(served: Serve) -> None:
+    async with served() as there, await there.connect() as stream:
         for _ in range(60):  # more than one head may have
             await stream.send(GOOD)
             reply = b""

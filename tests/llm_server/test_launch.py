@@ -7,6 +7,7 @@ Tests marked `vllm` start vLLM itself with these arguments.
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import time
@@ -17,6 +18,9 @@ from pathlib import Path
 import httpx2
 import pytest
 
+from llm_server.launch import ServeSettings, command
+from llm_server.profile import load_profile
+from tests.certificates import certificates
 from tests.conftest import free_port
 
 ROOT = Path(__file__).parents[2]
@@ -98,6 +102,35 @@ def test_ready_is_printed_after_a_generation_and_a_signal_ends_the_whole_group(t
         assert process.wait(30) == 0
         assert all_gone(children)
     assert "engine of its own" in (tmp_path / "logs" / "vllm-cpu-tiny.log").read_text(encoding="utf-8")
+
+
+def test_with_a_certificate_it_is_asked_over_tls_and_watches_itself_so(tmp_path: Path, port: int) -> None:
+    folder = certificates(tmp_path / "authority", host="llm.bank.example")
+    files = f"--ssl-certfile {folder / 'server.pem'} --ssl-keyfile {folder / 'server.key'}"
+    with serving(stand_in(tmp_path, files), port, tmp_path, *files.split()) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == f"ready https://127.0.0.1:{port}\n"
+        with httpx2.Client(verify=ssl.create_default_context(cafile=folder / "ca.pem")) as http:
+            extensions = {"sni_hostname": "llm.bank.example"}
+            reply = http.get(f"https://127.0.0.1:{port}/health", extensions=extensions)
+        assert reply.status_code == 200
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+
+
+def test_a_certificate_is_handed_to_vllm_which_loads_a_changed_one_by_itself(tmp_path: Path) -> None:
+    profile = load_profile("cpu-tiny")
+    settings = ServeSettings(
+        profile=profile,
+        model="m",
+        python=tmp_path,
+        log_file=None,
+        ssl_certfile=Path("c.pem"),
+        ssl_keyfile=Path("k.pem"),
+    )
+    assert command(settings)[-5:] == ["--ssl-certfile", "c.pem", "--ssl-keyfile", "k.pem", "--enable-ssl-refresh"]
+    without = command(settings.model_copy(update={"ssl_certfile": None, "ssl_keyfile": None}))
+    assert not any("ssl" in part for part in without)
 
 
 def test_in_a_container_vllm_inherits_our_output(tmp_path: Path, port: int) -> None:

@@ -1,0 +1,100 @@
+"""The certificate that a service shows, and whether it wants its clients'; a renewed one is shown without a restart.
+
+Connections that are open go on with the certificate that they have seen.
+"""
+
+import ssl
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Self
+
+import anyio
+import structlog
+from pydantic import BaseModel, Field, ValidationError, model_validator
+
+from knowledge.tls import TlsFiles, load_certificate, tls_reason
+from telemetry.supervision import supervise
+
+log = structlog.get_logger(__name__)
+
+LOOK_SECONDS = 2.0
+
+
+class ServerTlsSettings(BaseModel, frozen=True):
+    """What a service shows; without a certificate it speaks plain text."""
+
+    cert_file: Path | None = Field(
+        None, description="the certificate that the service shows, a file in PEM format, looked at every 2 s"
+    )
+    key_file: Path | None = Field(None, description="the key of that certificate, a file in PEM format")
+    client_ca_file: Path | None = Field(
+        None, description="the authorities of the clients that are let in, a file in PEM format; without it everybody"
+    )
+
+    @model_validator(mode="after")
+    def _files_can_be_used(self) -> Self:
+        if self.cert_file is None and (self.key_file or self.client_ca_file):
+            raise ValueError("key_file and client_ca_file need the cert_file that the service shows")
+        try:
+            TlsFiles(ca_file=self.client_ca_file, cert_file=self.cert_file, key_file=self.key_file)
+        except ValidationError as exc:
+            raise ValueError("; ".join(error["msg"].removeprefix("Value error, ") for error in exc.errors())) from exc
+        return self
+
+    @property
+    def scheme(self) -> str:
+        """How its URLs begin."""
+        return "http" if self.cert_file is None else "https"
+
+
+PLAIN_TEXT = ServerTlsSettings()
+
+
+@asynccontextmanager
+async def shown_certificate(settings: ServerTlsSettings) -> AsyncGenerator[ssl.SSLContext | None]:
+    """Yield a listener's context, into which a changed certificate is loaded while the block runs; None without one."""
+    if settings.cert_file is None:
+        yield None
+        return
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    if settings.client_ca_file is not None:
+        context.load_verify_locations(settings.client_ca_file)
+        context.verify_mode = ssl.CERT_REQUIRED
+    written = await anyio.to_thread.run_sync(_written, settings)
+    load_certificate(context, settings.cert_file, settings.key_file)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(supervise, "certificate", partial(_reload, context, settings, settings.cert_file, written))
+        yield context
+        tasks.cancel_scope.cancel()
+
+
+async def _reload(
+    context: ssl.SSLContext, settings: ServerTlsSettings, cert_file: Path, written: tuple[int, ...]
+) -> None:
+    """Load the certificate when its files have changed; what cannot be used is told once, and the former one stays."""
+    told: tuple[int, ...] = ()
+    while True:
+        await anyio.sleep(LOOK_SECONDS)
+        try:
+            now = await anyio.to_thread.run_sync(_written, settings)
+            if now in (written, told):
+                continue
+            # First into another context: of a certificate and a key that do not belong together one would stay.
+            trial = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            await anyio.to_thread.run_sync(load_certificate, trial, cert_file, settings.key_file)
+            load_certificate(context, cert_file, settings.key_file)  # here: no other thread makes a connection now
+            written = now
+            log.info("certificate_loaded", file=str(cert_file))
+        except OSError as exc:  # ssl.SSLError is one
+            told = now
+            log.warning("certificate_not_loaded", file=str(cert_file), reason=tls_reason(exc) or exc.strerror)
+
+
+def _written(settings: ServerTlsSettings) -> tuple[int, ...]:
+    """Return what tells whether the files are others (blocking)."""
+    states = [path.stat() for path in (settings.cert_file, settings.key_file) if path is not None]
+    return tuple(number for state in states for number in (state.st_mtime_ns, state.st_ino, state.st_size))

@@ -1,0 +1,213 @@
+"""What a service shows, whom it lets in, and how its certificate is renewed while it serves."""
+
+import io
+import shutil
+import ssl
+import time
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+
+import anyio
+import httpx2
+import pytest
+from anyio.abc import SocketStream
+from anyio.streams.tls import TLSAttribute, TLSStream
+from cryptography import x509
+from fastapi import FastAPI
+from fastapi.responses import StreamingResponse
+from pydantic import ValidationError
+
+from edge import ServerTlsSettings, bind, listening
+from edge.certificates import LOOK_SECONDS
+from edge.connection_limits import ConnectionLimits
+from tests.certificates import certificates
+from tests.log_and_spans import written_log
+from tests.patience import patient
+
+pytestmark = pytest.mark.anyio
+LIMITS = ConnectionLimits(head_seconds=0.5)
+
+
+@pytest.fixture
+def shown(tmp_path: Path) -> Path:
+    """The folder that the service reads, as a mounted Secret: a link to the folder of the present files."""
+    link = tmp_path / "shown"
+    link.symlink_to(certificates(tmp_path / "first"))
+    return link
+
+
+def show(link: Path, folder: Path) -> None:
+    """Replace all files at once, as the kubelet does."""
+    link.with_name("next").symlink_to(folder)
+    link.with_name("next").rename(link)
+
+
+def counting_app(more: anyio.Event) -> FastAPI:
+    app = FastAPI()
+
+    @app.get("/slow")
+    async def slow() -> StreamingResponse:
+        async def words() -> AsyncGenerator[bytes]:
+            yield b"begun,"
+            await more.wait()
+            yield b"ended"
+
+        return StreamingResponse(words())
+
+    @app.get("/")
+    async def scheme() -> str:
+        return "here"
+
+    return app
+
+
+Serve = Callable[..., AbstractAsyncContextManager[int]]
+
+
+@pytest.fixture
+def served(shown: Path) -> Serve:
+    @asynccontextmanager
+    async def serve(more: anyio.Event | None = None, **files: Path) -> AsyncGenerator[int]:
+        settings = ServerTlsSettings(cert_file=shown / "server.pem", key_file=shown / "server.key", **files)
+        with bind("127.0.0.1", 0) as bound:
+            async with listening(counting_app(more or anyio.Event()), bound, limits=LIMITS, certificate=settings):
+                yield bound.getsockname()[1]
+
+    return serve
+
+
+def trusting(folder: Path) -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=folder / "ca.pem")
+
+
+async def seen_by(port: int, folder: Path) -> int:
+    """Return the serial number of the certificate that a new connection is shown."""
+    async with (
+        await anyio.connect_tcp("127.0.0.1", port) as wire,
+        await TLSStream.wrap(wire, hostname="127.0.0.1", ssl_context=trusting(folder)) as stream,
+    ):
+        shown = stream.extra(TLSAttribute.peer_certificate_binary) or b""  # noqa: S610  no database
+        return x509.load_der_x509_certificate(shown).serial_number
+
+
+def serial_of(folder: Path) -> int:
+    return x509.load_pem_x509_certificate((folder / "server.pem").read_bytes()).serial_number
+
+
+async def until_seen(port: int, folder: Path) -> None:
+    with anyio.fail_after(patient(2 * LOOK_SECONDS)):
+        while True:
+            try:
+                assert await seen_by(port, folder) == serial_of(folder)
+            except ssl.SSLError:
+                await anyio.sleep(0.05)
+            else:
+                return
+
+
+async def test_a_client_of_the_authority_is_answered_and_plain_text_is_not(served: Serve, shown: Path) -> None:
+    async with served() as port, httpx2.AsyncClient(verify=trusting(shown)) as http:
+        assert (await http.get(f"https://127.0.0.1:{port}/")).json() == "here"
+        with pytest.raises(httpx2.TransportError):
+            await http.get(f"http://127.0.0.1:{port}/")
+        assert (await http.get(f"https://127.0.0.1:{port}/")).json() == "here"
+
+
+async def test_a_version_before_1_2_is_refused(served: Serve, shown: Path) -> None:
+    old = trusting(shown)
+    with pytest.deprecated_call():
+        old.minimum_version, old.maximum_version = ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1
+    old.set_ciphers("DEFAULT:@SECLEVEL=0")
+    async with served() as port, await anyio.connect_tcp("127.0.0.1", port) as wire:
+        with pytest.raises((ssl.SSLError, anyio.BrokenResourceError)):
+            await TLSStream.wrap(wire, hostname="127.0.0.1", ssl_context=old)
+
+
+async def refused(port: int, context: ssl.SSLContext) -> bool:
+    async with httpx2.AsyncClient(verify=context) as http:
+        try:
+            return (await http.get(f"https://127.0.0.1:{port}/")).status_code != 200
+        except httpx2.TransportError:
+            return True
+
+
+async def test_where_client_certificates_are_wanted_only_those_of_the_authority_are_let_in(
+    served: Serve, shown: Path, tmp_path: Path
+) -> None:
+    stranger = certificates(tmp_path / "stranger")
+    async with served(client_ca_file=shown / "ca.pem") as port:
+        ours, none, theirs = (trusting(shown) for _ in range(3))
+        ours.load_cert_chain(shown / "client.pem", shown / "client.key")
+        theirs.load_cert_chain(stranger / "client.pem", stranger / "client.key")
+        assert [await refused(port, context) for context in (ours, none, theirs)] == [False, True, True]
+
+
+async def ended(wire: SocketStream) -> float:
+    """Return after how many seconds the other end closes."""
+    began = time.monotonic()
+    with anyio.fail_after(20):
+        try:
+            while await wire.receive():
+                pass
+        except (anyio.EndOfStream, anyio.BrokenResourceError):
+            return time.monotonic() - began
+    raise AssertionError
+
+
+@pytest.mark.parametrize("begun", [b"", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03"], ids=["nothing", "a hello"])
+async def test_a_handshake_that_never_ends_is_ended_by_us(served: Serve, begun: bytes) -> None:
+    async with served() as port, await anyio.connect_tcp("127.0.0.1", port) as wire:
+        if begun:
+            await wire.send(begun)
+        assert LIMITS.head_seconds - 0.1 < await ended(wire) < LIMITS.head_seconds + patient(1)
+
+
+async def test_a_stream_goes_on_and_new_connections_see_the_renewed_certificate(
+    served: Serve, shown: Path, tmp_path: Path
+) -> None:
+    more, second = anyio.Event(), certificates(tmp_path / "second")
+    async with (
+        served(more) as port,
+        httpx2.AsyncClient(verify=trusting(shown), timeout=20) as http,
+        http.stream("GET", f"https://127.0.0.1:{port}/slow") as reply,
+    ):
+        said = reply.aiter_bytes()
+        assert await anext(said) == b"begun,"
+        show(shown, second)
+        await until_seen(port, second)
+        more.set()
+        assert b"".join([part async for part in said]) == b"ended"
+
+
+@pytest.fixture
+def lines() -> Iterator[io.StringIO]:
+    with written_log() as written:
+        yield written
+
+
+async def test_of_files_that_do_not_belong_together_nothing_is_shown(
+    served: Serve, shown: Path, tmp_path: Path, lines: io.StringIO
+) -> None:
+    second = certificates(tmp_path / "second")
+    async with served() as port:
+        first = certificates(tmp_path / "copied")
+        shutil.copytree(shown, first, dirs_exist_ok=True)
+        shutil.copy(second / "server.pem", shown / "server.pem")
+        with anyio.fail_after(patient(2 * LOOK_SECONDS)):
+            while "certificate_not_loaded" not in lines.getvalue():
+                await anyio.sleep(0.02)
+        assert await seen_by(port, first) == serial_of(first)
+        shutil.copy(second / "server.key", shown / "server.key")
+        await until_seen(port, second)
+
+
+def test_files_that_cannot_be_shown_are_refused(shown: Path, tmp_path: Path) -> None:
+    second = certificates(tmp_path / "second")
+    for files, said in (
+        ({"cert_file": tmp_path / "none.pem"}, "none.pem is not a file"),
+        ({"cert_file": shown / "server.pem", "key_file": second / "server.key"}, "is no certificate with its key"),
+        ({"client_ca_file": shown / "ca.pem"}, "need the cert_file that the service shows"),
+    ):
+        with pytest.raises(ValidationError, match=said):
+            ServerTlsSettings.model_validate(files)
