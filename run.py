@@ -50,6 +50,7 @@ from knowledge.embedding import EmbeddingUnavailable
 from knowledge.identity import Principal
 from knowledge.index import Index, IndexFormatUnknown, IndexRefused, IndexUnavailable
 from knowledge.storage import close_engine, open_engine
+from knowledge.tls import TlsRefused
 from telemetry.groups import leaves
 from telemetry.logs import configure_logs
 from telemetry.setup import tracing
@@ -77,6 +78,7 @@ CANNOT_SERVE = (
     IndexUnavailable,
     ModelsMisconfigured,
     PortTaken,
+    TlsRefused,
 )
 """The errors that stop the start; the message of each says what to do."""
 
@@ -306,6 +308,8 @@ def read_settings() -> tuple[ChatSettings, StaffSettings]:
         CannotRun: one has no value that it may have.
     """
     os.environ.setdefault("BANK_FILE", str(SAMPLES.parent / "bank.yaml"))
+    if not unset("SERVER_TLS__CERT_FILE"):
+        raise CannotRun("it speaks plain text, to this machine: unset SERVER_TLS__CERT_FILE")
     try:
         return ChatSettings(), StaffSettings()
     except ValidationError as exc:
@@ -363,8 +367,8 @@ async def run(profile: str, data: Path, *, once: bool) -> int:
         model = await asyncio.to_thread(start_parts, profile, data, stack)
         print_progress("opening the index and the embedding model")
         settings, staff_settings = read_settings()
-        provider = stack.enter_context(tracing("bank-chatbot", settings.traces))
-        engine: AsyncEngine = open_engine(settings.database)
+        provider = stack.enter_context(tracing("bank-chatbot", settings.traces, tls=settings.traces_tls.context()))
+        engine: AsyncEngine = open_engine(settings.database, settings.database_tls)
         stack.push_async_callback(close_engine, engine)
         index = await open_embedded_or_server(settings, staff_settings, stack)
         staff = await stack.enter_async_context(open_staff(staff_settings, index=index, engine=engine))

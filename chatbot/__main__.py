@@ -35,6 +35,7 @@ from knowledge.identity import ROLES, Principal
 from knowledge.index import IndexRefused, IndexUnavailable
 from knowledge.service_keys import KEY_ROLES, KeyRefused, NewKey, ServiceKey, ServiceKeys, load_service_keys
 from knowledge.storage import UNAVAILABLE, close_engine, migrate_database, open_engine
+from knowledge.tls import TlsRefused
 from knowledge.withdrawals import StopChange, load_withdrawals
 from telemetry.groups import leaves
 from telemetry.logs import configure_logs
@@ -53,6 +54,7 @@ CANNOT_SERVE = (
     ReferenceUnreadable,
     RerankerMissing,
     TokenizerError,
+    TlsRefused,
 )
 """The errors that stop the start; the message of each says what to do."""
 
@@ -95,8 +97,10 @@ async def _serve(settings: Settings) -> None:
     bound = bind(settings.host, settings.port)
     for_admins = bind(settings.host, settings.admin_port, setting="ADMIN_PORT") if settings.admin_port else None
     async with AsyncExitStack() as stack:
-        provider = stack.enter_context(tracing("chatbot", settings.traces))
-        engine = open_engine(settings.database)
+        for listener in filter(None, (bound, for_admins)):
+            stack.callback(listener.close)
+        provider = stack.enter_context(tracing("chatbot", settings.traces, tls=settings.traces_tls.context()))
+        engine = open_engine(settings.database, settings.database_tls)
         stack.push_async_callback(close_engine, engine)
         services = await stack.enter_async_context(open_services(settings, engine=engine))
         demo = demo_signer(settings.demo_key_file)
@@ -108,9 +112,9 @@ async def _serve(settings: Settings) -> None:
             demo_tenant=settings.demo_tenant,
         )
         if for_admins is not None:
-            await stack.enter_async_context(listening(chat, for_admins))
-        await stack.enter_async_context(listening(chat, bound))
-        typer.echo(f"chatbot listens on http://{settings.host}:{settings.port}", err=True)
+            await stack.enter_async_context(listening(chat, for_admins, certificate=settings.server_tls))
+        await stack.enter_async_context(listening(chat, bound, certificate=settings.server_tls))
+        typer.echo(f"chatbot listens on {settings.server_tls.scheme}://{settings.host}:{settings.port}", err=True)
         await until_told(chat, drain_seconds=settings.drain_seconds, refuse_seconds=settings.refuse_seconds)
 
 
@@ -119,7 +123,9 @@ def migrate() -> None:
     """Bring the SQL tables to this release's shape; `serve` does it by itself, where it may change tables."""
     settings = settings_or_exit()
     try:
-        revisions = asyncio.run(migrate_database(settings.database, withdrawals.SCHEMA, SCHEMA))
+        revisions = asyncio.run(
+            migrate_database(settings.database, withdrawals.SCHEMA, SCHEMA, tls=settings.database_tls)
+        )
     except UNAVAILABLE as exc:
         typer.echo(f"chatbot: the database could not be migrated: {exc}", err=True)
         raise typer.Exit(1) from exc
@@ -209,7 +215,7 @@ def with_keys(use: Callable[[ServiceKeys], Awaitable[T]]) -> T:
     settings = settings_or_exit()
 
     async def opened() -> T:
-        engine = open_engine(settings.database)
+        engine = open_engine(settings.database, settings.database_tls)
         try:
             return await use(await load_service_keys(engine, settings.service_keys, now=time.time))
         finally:
@@ -239,7 +245,7 @@ def _change(action: Literal["stop", "resume"], model: str | None, tenant: str | 
 
 
 async def _changed(settings: Settings, change: StopChange) -> str:
-    engine = open_engine(settings.database)
+    engine = open_engine(settings.database, settings.database_tls)
     try:
         withdrawals = await load_withdrawals(engine)
         known = {*settings.models.read().names, *withdrawals.stopped_models()} if change.model else set()
@@ -286,7 +292,7 @@ def replay_answer(
 
 
 async def _replay(settings: Settings, answer_id: str, question: str | None, *, ask_model: bool) -> Replayed:
-    engine = open_engine(settings.database)
+    engine = open_engine(settings.database, settings.database_tls)
     try:
         async with open_replay_context(settings, engine=engine, ask_model=ask_model) as context:
             return await replay(answer_id, context, question=question, ask_model=ask_model)
@@ -324,10 +330,10 @@ def with_audit(settings: Settings, use: Callable[[Audit, Anchors | None], Awaita
     """Return what `use` returns, or exit with one line that says what cannot be reached."""
 
     async def opened() -> T:
-        engine = open_engine(settings.database)
+        engine = open_engine(settings.database, settings.database_tls)
         try:
             audit = Audit(engine, settings.audit)
-            store = open_anchors(settings.anchors) if settings.anchors else None
+            store = open_anchors(settings.anchors, settings.audit_anchors_tls) if settings.anchors else None
             return await use(audit, Anchors(audit, store, now=time.time) if store else None)
         finally:
             await engine.dispose()

@@ -25,6 +25,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from chatbot.errors import StoreUnavailable
+from knowledge.tls import SYSTEM_TLS, TlsSettings
 
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
@@ -246,10 +247,16 @@ class RedisSettings(BaseModel, frozen=True):
 
 
 @asynccontextmanager
-async def open_cluster(url: str, settings: RedisSettings) -> AsyncGenerator[RedisCluster]:
+async def open_cluster(
+    url: str, settings: RedisSettings, tls: TlsSettings = SYSTEM_TLS
+) -> AsyncGenerator[RedisCluster]:
     """Open a client of the Redis Cluster that the node at `url` belongs to; a node that returns is found again."""
     client = RedisCluster.from_url(
-        url, max_connections=settings.max_connections, socket_connect_timeout=2, retry=Retry(NoBackoff(), 1)
+        url,
+        max_connections=settings.max_connections,
+        socket_connect_timeout=2,
+        retry=Retry(NoBackoff(), 1),
+        **tls.redis_options(url),
     )
     try:
         yield client
@@ -258,7 +265,7 @@ async def open_cluster(url: str, settings: RedisSettings) -> AsyncGenerator[Redi
 
 
 @asynccontextmanager
-async def open_redis(url: str, settings: RedisSettings) -> AsyncGenerator[Redis]:
+async def open_redis(url: str, settings: RedisSettings, tls: TlsSettings = SYSTEM_TLS) -> AsyncGenerator[Redis]:
     """Open a client: its pool makes commands wait in a burst, and retries once, at once, over a stale connection."""
     pool = BlockingConnectionPool.from_url(
         url,
@@ -267,6 +274,7 @@ async def open_redis(url: str, settings: RedisSettings) -> AsyncGenerator[Redis]
         socket_connect_timeout=2,
         retry=Retry(NoBackoff(), 1),
         retry_on_error=[*DEMOTED],  # by another connection
+        **tls.redis_options(url),
     )
     client = Redis.from_pool(pool)
     try:

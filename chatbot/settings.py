@@ -3,7 +3,7 @@
 Nested values use two underscores: `TURN__GROUNDING=numbers`, `LEDGER__LIMITS__USER__TOKENS_PER_MINUTE=20000`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, Literal, Self
 
@@ -22,13 +22,15 @@ from chatbot.redis_client import RedisSettings
 from chatbot.retrieval import RerankerSettings, RetrievalSettings
 from chatbot.services import TurnSettings
 from chatbot.streams import AnswerLogSettings, AnswerRegistrySettings, IdempotencySettings
+from edge import ServerTlsSettings
 from edge.sign_in import OidcSettings
 from knowledge.bank import BankFile
 from knowledge.embedding import EmbedderSettings
 from knowledge.identity import AuthSettings
 from knowledge.index import IndexSettings, ServerSettings
 from knowledge.service_keys import ServiceKeySettings
-from knowledge.tls import TlsSettings
+from knowledge.storage import database_connection, s3_address
+from knowledge.tls import SYSTEM_TLS, Connection, TlsFiles, TlsSettings
 from telemetry.setup import TraceSettings
 
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
@@ -54,6 +56,7 @@ class Settings(BaseSettings):
         Path("~/.cache/bank-chatbot/weights"),
         description="the folder of model weights, with the embedder's unless another place is named",
     )
+    tls: TlsFiles = TlsFiles()
     embedder: EmbedderSettings = Field(EmbedderSettings(), validate_default=True)
     bank_file: BankFile = Field(
         description=(
@@ -62,9 +65,11 @@ class Settings(BaseSettings):
         )
     )
     redis_url: SecretStr = Field(description="history, answer logs, token ledger; `make run` starts one")
+    redis_tls: TlsSettings = TlsSettings()
     ledger_cluster_url: SecretStr | None = Field(
         None, description="any node of a Redis Cluster that keeps the token ledger, where one Redis cannot"
     )
+    ledger_cluster_tls: TlsSettings = TlsSettings()
     qdrant_url: str | None = Field(
         None,
         description="a Qdrant server, 1.19 to 1.21; without it the index is embedded in the data folder (one process)",
@@ -80,6 +85,7 @@ class Settings(BaseSettings):
             "data folder"
         ),
     )
+    database_tls: TlsSettings = TlsSettings()
     models_file: Path | None = Field(
         None, description="a YAML file of endpoint groups with `name, urls, group, weight, tokenizer, profile`"
     )
@@ -120,8 +126,11 @@ class Settings(BaseSettings):
             "without it, and without DATABASE_URL, in the data folder"
         ),
     )
+    audit_anchors_tls: TlsSettings = TlsSettings()
     auth: AuthSettings
     oidc: OidcSettings | None = None
+    auth_tls: TlsSettings = TlsSettings()
+    server_tls: ServerTlsSettings = ServerTlsSettings()
     admin_port: int | None = Field(
         None,
         ge=1,
@@ -161,12 +170,29 @@ class Settings(BaseSettings):
     reranker: RerankerSettings = RerankerSettings()
     service_keys: ServiceKeySettings = ServiceKeySettings()
     traces: TraceSettings = TraceSettings()
+    traces_tls: TlsSettings = TlsSettings()
     passage_tokens: int = Field(1000, ge=200, description="tokens: of the prompt that passages may take")
 
     @field_validator("embedder")
     @classmethod
     def _embedder_in_the_weights(cls, embedder: EmbedderSettings, info: ValidationInfo) -> EmbedderSettings:
         return embedder.below(info.data["weights_dir"])
+
+    @field_validator(
+        "audit_anchors_tls", "auth_tls", "database_tls", "embedder", "ledger_cluster_tls", "llm_tls", "oidc",
+        "qdrant", "redis_tls", "reranker", "traces_tls",
+    )  # fmt: skip
+    @classmethod
+    def _with_the_files_of_all(
+        cls, tls: TlsSettings | OidcSettings | None, info: ValidationInfo
+    ) -> TlsSettings | OidcSettings | None:
+        return tls and tls.over(info.data.get("tls", TlsFiles()))
+
+    @model_validator(mode="after")
+    def _files_where_they_are_used(self) -> Self:
+        for connection in self._connections():
+            connection.refuse_unused(self.tls)
+        return self
 
     @model_validator(mode="after")
     def _demo_only_on_loopback(self) -> Self:
@@ -214,7 +240,7 @@ class Settings(BaseSettings):
     def models(self) -> ModelSettings:
         """The endpoints: MODELS_FILE, or LLM_URLS with LLM_TOKENIZER and LLM_PROFILE."""
         if self.models_file is not None:
-            return ModelSettings(models_file=self.models_file)
+            return ModelSettings(models_file=self.models_file, tls=self.tls)
         return ModelSettings.model_validate(
             {
                 "llm_urls": self.llm_urls or (),
@@ -225,6 +251,47 @@ class Settings(BaseSettings):
                 "llm_chat_template_kwargs": self.llm_chat_template_kwargs,
             }
         )
+
+    def connections(self) -> Iterator[Connection]:
+        """Yield how every part is reached (blocking).
+
+        Raises:
+            ModelsMisconfigured: the MODELS_FILE cannot be read.
+        """
+        yield from self._connections()
+        for entry in self.models.read().root:
+            where = "LLM_TLS" if self.models_file is None else f"{entry.name} in MODELS_FILE"
+            for url in entry.urls:
+                yield Connection(part=f"the model {entry.name}", url=str(url), setting=where, tls=entry)
+        if self.anchors is not None and self.anchors.startswith("s3://"):
+            tls = self.audit_anchors_tls
+            yield Connection(part="the anchors' bucket", url=s3_address(), setting="AUDIT_ANCHORS_TLS", tls=tls)
+
+    def _connections(self) -> Iterator[Connection]:
+        """Yield those whose URLs stand here."""
+        yield database_connection(self.database, self.database_tls)
+        cluster = self.ledger_cluster_url
+        for part, url, setting, tls in (
+            ("Redis", self.redis_url.get_secret_value(), "REDIS_TLS", self.redis_tls),
+            (
+                "the ledger's cluster",
+                cluster and cluster.get_secret_value(),
+                "LEDGER_CLUSTER_TLS",
+                self.ledger_cluster_tls,
+            ),
+            ("Qdrant", self.qdrant_url, "QDRANT", self.qdrant),
+            ("the embedder", self.embedder.url, "EMBEDDER", self.embedder),
+            ("the reranker", self.reranker.url, "RERANKER", self.reranker),
+            (
+                "the sign-in provider",
+                self.oidc and self.oidc.issuer,
+                "OIDC__TLS",
+                self.oidc.tls if self.oidc else SYSTEM_TLS,
+            ),
+            ("the trace collector", self.traces.otlp_endpoint, "TRACES_TLS", self.traces_tls),
+            *(("the identity provider", one.jwks_url, "AUTH_TLS", self.auth_tls) for one in self.auth.every_issuer()),
+        ):
+            yield Connection(part=part, url=str(url or ""), setting=setting, tls=tls)
 
     @property
     def audit(self) -> AuditSettings:

@@ -50,6 +50,7 @@ from knowledge.profiles import read_answer_mode
 from knowledge.service_keys import ServiceKeys, open_service_keys
 from knowledge.storage import UNAVAILABLE, open_clock
 from knowledge.terms import Terms
+from knowledge.tls import check_connections
 from knowledge.withdrawals import Withdrawals, open_withdrawals
 from telemetry.supervision import OnFailure, supervise
 
@@ -72,12 +73,13 @@ async def open_services(
     """Open what an answer uses; `index` is given where another service of this process shares the embedded one."""
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
+        await check_connections(settings.connections)
         banks = await anyio.to_thread.run_sync(read_banks, settings.bank_file)
         metrics = Metrics()
         metrics.begin_at_zero((0, *settings.admission.priorities.values()))
         if index is None:
             index = await enter(open_passages(settings, read_only=True))
-        redis = await enter(open_redis(settings.redis_url.get_secret_value(), settings.redis))
+        redis = await enter(open_redis(settings.redis_url.get_secret_value(), settings.redis, settings.redis_tls))
         breaker = await enter(open_breaker(settings))
         models = await enter(open_models(settings.models, on_call=metrics.model_called, on_failure=metrics.task_failed))
         ledger = await enter(open_ledger(settings, redis, breaker, metrics))
@@ -138,10 +140,7 @@ async def open_services(
             pings={**pings(index, engine, answer_log, models), "calibration": fitted.require_fit},
             on_turn_finished=(metrics.turn_finished, drift.record_turn),
         )
-        start_beside(tasks, services, settings)
-        tasks.start_soon(
-            supervise, "eviction", partial(watch_eviction, redis, breaker, metrics.redis_evicts), metrics.task_failed
-        )
+        start_beside(tasks, services, settings, eviction=partial(watch_eviction, redis, breaker, metrics.redis_evicts))
         yield services
 
 
@@ -152,12 +151,12 @@ async def open_identity(
     """Open what knows people by their tokens and machines by their keys, and the sessions of who signs in."""
     async with AsyncExitStack() as stack:
         authenticator = await stack.enter_async_context(
-            open_authenticator(settings.auth, now=now, of_key=keys.principal)
+            open_authenticator(settings.auth, now=now, of_key=keys.principal, tls=settings.auth_tls)
         )
         sign_in = None
         if settings.oidc is not None:
             redis_url = settings.redis_url.get_secret_value()
-            opened = open_sign_in(settings.oidc, redis_url, authenticator, banks, now=now)
+            opened = open_sign_in(settings.oidc, redis_url, authenticator, banks, now=now, redis_tls=settings.redis_tls)
             sign_in = await stack.enter_async_context(opened)
         yield authenticator, sign_in
 
@@ -207,7 +206,9 @@ async def open_stops(engine: AsyncEngine, models: Models, *, on_failure: OnFailu
 @asynccontextmanager
 async def open_breaker(settings: Settings) -> AsyncGenerator[RedisBreaker]:
     """Open the breaker before Redis, with a connection of its own to tell a late command from a store that is away."""
-    async with open_redis(settings.redis_url.get_secret_value(), settings.redis.for_pings()) as pinging:
+    async with open_redis(
+        settings.redis_url.get_secret_value(), settings.redis.for_pings(), settings.redis_tls
+    ) as pinging:
         yield RedisBreaker(settings.redis.breaker, ping=pinging.ping)
 
 
@@ -217,7 +218,7 @@ async def open_answer_log(settings: Settings, redis: Redis, breaker: RedisBreake
     url = settings.redis_url.get_secret_value()
     async with (
         open_pipelined_connection(redis) as pipelined,
-        open_redis(url, settings.redis.for_readers()) as readers,
+        open_redis(url, settings.redis.for_readers(), settings.redis_tls) as readers,
     ):
         yield AnswerLog(redis, breaker, settings.answer_log, pipelined=pipelined, readers=readers)
 
@@ -256,7 +257,9 @@ async def open_ledger(
         if settings.ledger_cluster_url is None:
             yield Ledger(redis, breaker, settings.ledger, plan_of=plans.of, on_forgotten=metrics.reservation_forgotten)
             return
-        async with open_cluster(settings.ledger_cluster_url.get_secret_value(), settings.redis) as cluster:
+        async with open_cluster(
+            settings.ledger_cluster_url.get_secret_value(), settings.redis, settings.ledger_cluster_tls
+        ) as cluster:
             yield Ledger(
                 cluster,
                 RedisBreaker(settings.redis.breaker),
@@ -280,7 +283,9 @@ async def watch_drift(settings: Settings, embedder: str, metrics: Metrics) -> Dr
     return DriftWatch(settings.drift, reference, embedder=embedder, on_counted=metrics.drift_counted, now=time.time)
 
 
-def start_beside(tasks: TaskGroup, services: Services, settings: Settings) -> None:
+def start_beside(
+    tasks: TaskGroup, services: Services, settings: Settings, **more: Callable[[], Awaitable[None]]
+) -> None:
     """Start the tasks that run beside the answers until the process ends, each supervised."""
     capacity = Capacity(lambda: services.models.pool.members, services.admission, settings.admission)
     longest = settings.turn.longest_answer + settings.idempotency.lease
@@ -292,9 +297,10 @@ def start_beside(tasks: TaskGroup, services: Services, settings: Settings) -> No
         "drift": services.drift.watch,
         "capacity": capacity.watch,
         "openings": abandoned.close_forever,
+        **more,
     }
     if settings.anchors is not None:
-        anchors = Anchors(services.audit, open_anchors(settings.anchors), now=services.now)
+        anchors = Anchors(services.audit, open_anchors(settings.anchors, settings.audit_anchors_tls), now=services.now)
         work["anchors"] = partial(anchors.anchor_daily, services.metrics.audit_anchored)
     for name, run in work.items():
         tasks.start_soon(supervise, name, run, services.metrics.task_failed)
@@ -312,7 +318,9 @@ async def open_replay_context(
     """
     async with AsyncExitStack() as stack:
         index = await stack.enter_async_context(open_passages(settings, read_only=True))
-        redis = await stack.enter_async_context(open_redis(settings.redis_url.get_secret_value(), settings.redis))
+        redis = await stack.enter_async_context(
+            open_redis(settings.redis_url.get_secret_value(), settings.redis, settings.redis_tls)
+        )
         models = await stack.enter_async_context(open_models(settings.models)) if ask_model else None
         if models is None:
             file = await anyio.to_thread.run_sync(settings.models.read)

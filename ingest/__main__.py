@@ -19,7 +19,7 @@ import uvloop
 from pydantic import ValidationError
 from rich.console import Console
 
-from edge import PortTaken, bind, configured
+from edge import PortTaken, bind, configured, shown_certificate
 from ingest.app import create_app
 from ingest.bulk import (
     BatchStopped,
@@ -50,6 +50,7 @@ from knowledge.bank import Banks, read_banks
 from knowledge.embedding import EmbeddingUnavailable, read_model_config
 from knowledge.index import IndexInUse, IndexRefused, IndexUnavailable, optimize_folder
 from knowledge.storage import UNAVAILABLE, migrate_database, open_engine
+from knowledge.tls import TlsRefused
 from telemetry.logs import configure_logs
 from telemetry.setup import tracing
 
@@ -72,6 +73,7 @@ SAID = (
     ManifestError,
     ParserUnavailable,
     PortTaken,
+    TlsRefused,
     WeightsMissing,
 )
 """The errors whose message says what to do."""
@@ -181,7 +183,7 @@ def batch_command(
     console = Console()
     order = LoadOrder(tenant=tenant, uploaded_by=uploader, approver=approved_by)
     with ExitStack() as stack:
-        documents = _source(source, stack)
+        documents = _source(source, stack, settings)
         cluster = ray_batch.Cluster(address=address, object_store_bytes=object_store_mib * 1024 * 1024)
         stages = ray_batch.StageSettings(
             blobs=settings.blobs,
@@ -196,9 +198,9 @@ def batch_command(
         raise typer.Exit(1)
 
 
-def _source(place: str, stack: ExitStack) -> Source:
+def _source(place: str, stack: ExitStack, settings: Settings) -> Source:
     try:
-        return stack.enter_context(open_source(place))
+        return stack.enter_context(open_source(place, settings.blob_tls))
     except ManifestError as exc:
         typer.echo(f"ingest: {exc}", err=True)
         raise typer.Exit(2) from exc
@@ -262,7 +264,7 @@ def worker() -> None:
 
 
 async def _work(settings: Settings) -> None:
-    with tracing("ingest-worker", settings.traces):
+    with tracing("ingest-worker", settings.traces, tls=settings.traces_tls.context()):
         async with open_services(settings), anyio.create_task_group() as running:
             with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
                 typer.echo("ingest worker waits for jobs", err=True)
@@ -281,11 +283,13 @@ async def _serve(settings: Settings, banks: Banks, *, works_jobs: bool) -> None:
     bound = bind(settings.ingest_host, settings.ingest_port, setting="INGEST_PORT")
     async with AsyncExitStack() as stack:
         stack.callback(bound.close)
-        provider = stack.enter_context(tracing("ingest", settings.traces))
+        provider = stack.enter_context(tracing("ingest", settings.traces, tls=settings.traces_tls.context()))
         services = await stack.enter_async_context(open_services(settings, works_jobs=works_jobs))
         staff = create_app(services, banks, tracer_provider=provider)
-        typer.echo(f"ingest listens on http://{settings.ingest_host}:{settings.ingest_port}", err=True)
-        await uvicorn.Server(configured(staff, open_seconds=10)).serve([bound])
+        tls = await stack.enter_async_context(shown_certificate(settings.server_tls))
+        where = f"{settings.server_tls.scheme}://{settings.ingest_host}:{settings.ingest_port}"
+        typer.echo(f"ingest listens on {where}", err=True)
+        await uvicorn.Server(configured(staff, open_seconds=10, tls=tls)).serve([bound])
 
 
 @app.command()
@@ -297,7 +301,7 @@ def migrate() -> None:
 
 async def _migrate(settings: Settings) -> dict[str, str | None]:
     try:
-        return await migrate_database(settings.database, withdrawals.SCHEMA, SCHEMA)
+        return await migrate_database(settings.database, withdrawals.SCHEMA, SCHEMA, tls=settings.database_tls)
     except UNAVAILABLE as exc:
         raise CatalogueUnavailable(f"the database could not be migrated: {exc}") from exc
 
@@ -354,7 +358,7 @@ async def _retry(settings: Settings, tenant: str, job_ids: list[str] | None, con
 
 @asynccontextmanager
 async def _catalogue(settings: Settings) -> AsyncGenerator[tuple[Catalogue, JobClaims]]:
-    engine = open_engine(settings.database)
+    engine = open_engine(settings.database, settings.database_tls)
     try:
         catalogue = Catalogue(engine)
         await catalogue.create_tables()

@@ -1,5 +1,6 @@
 """The staff side's settings: each part's own model, composed; read from the environment once, in `__main__`."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, Self
 from urllib.parse import unquote, urlsplit
@@ -7,6 +8,7 @@ from urllib.parse import unquote, urlsplit
 from pydantic import AnyHttpUrl, Field, PositiveInt, SecretStr, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from edge import ServerTlsSettings
 from edge.sign_in import OidcSettings
 from ingest.jobs import JobBrokerSettings
 from ingest.parsing import ChunkSettings, ParserSettings
@@ -16,6 +18,8 @@ from knowledge.bank import BankFile
 from knowledge.embedding import DEFAULT_FOLDER, EmbedderSettings
 from knowledge.identity import AuthSettings
 from knowledge.index import IndexSettings, ServerSettings
+from knowledge.storage import database_connection, s3_address
+from knowledge.tls import SYSTEM_TLS, Connection, TlsFiles, TlsSettings
 from telemetry.setup import TraceSettings
 
 READ_SECONDS = 10.0
@@ -31,11 +35,13 @@ class Settings(BaseSettings):
 
     ingest_host: str = Field("127.0.0.1", description="where the documents API listens")
     ingest_port: int = Field(8001, ge=1, le=65535, description="port: of the documents API")
+    server_tls: ServerTlsSettings = ServerTlsSettings()
     data_dir: Path = Field(Path(".data"), description="the folder of embedded stores, logs and keys")
     weights_dir: Path = Field(
         Path("~/.cache/bank-chatbot/weights"),
         description="the folder of model weights, with the embedder's unless another place is named",
     )
+    tls: TlsFiles = TlsFiles()
     embedder: EmbedderSettings = Field(EmbedderSettings(), validate_default=True)
     bank_file: BankFile | None = Field(
         None,
@@ -51,6 +57,7 @@ class Settings(BaseSettings):
             "SQLite in the data folder"
         ),
     )
+    database_tls: TlsSettings = TlsSettings()
     qdrant_url: AnyHttpUrl | None = Field(
         None,
         description="a Qdrant server, 1.19 to 1.21; without it the index is embedded in the data folder (one process)",
@@ -63,11 +70,14 @@ class Settings(BaseSettings):
             "the original documents: `file:///path` or `s3://bucket/prefix`; without it a folder in the data folder"
         ),
     )
+    blob_tls: TlsSettings = TlsSettings()
     redis_url: SecretStr | None = Field(None, description="the queue of jobs; the API and its workers need it")
+    redis_tls: TlsSettings = TlsSettings()
     delivery: JobBrokerSettings = JobBrokerSettings()
     most_upload_bytes: PositiveInt = Field(100 * 1024 * 1024, description="bytes: the largest document")
     auth: AuthSettings | None = None
     oidc: OidcSettings | None = None
+    auth_tls: TlsSettings = TlsSettings()
     log_level: str = Field("INFO", description="the least level that is logged")
     log_format: Literal["json", "console"] = Field("json", description="how a line of the log is written")
     chunks: ChunkSettings = ChunkSettings()
@@ -81,11 +91,25 @@ class Settings(BaseSettings):
         ),
     )
     traces: TraceSettings = TraceSettings()
+    traces_tls: TlsSettings = TlsSettings()
 
     @field_validator("embedder")
     @classmethod
     def _embedder_in_the_weights(cls, embedder: EmbedderSettings, info: ValidationInfo) -> EmbedderSettings:
         return embedder.below(info.data["weights_dir"])
+
+    @field_validator("auth_tls", "blob_tls", "database_tls", "embedder", "oidc", "qdrant", "redis_tls", "traces_tls")
+    @classmethod
+    def _with_the_files_of_all(
+        cls, tls: TlsSettings | OidcSettings | None, info: ValidationInfo
+    ) -> TlsSettings | OidcSettings | None:
+        return tls and tls.over(info.data.get("tls", TlsFiles()))
+
+    @model_validator(mode="after")
+    def _files_where_they_are_used(self) -> Self:
+        for connection in self._connections():
+            connection.refuse_unused(self.tls)
+        return self
 
     @model_validator(mode="after")
     def _blobs_in_a_known_store(self) -> Self:
@@ -110,9 +134,37 @@ class Settings(BaseSettings):
     def blobs(self) -> BlobSettings:
         """The store of originals: BLOB_URL, else a folder in the data folder."""
         if self.blob_url is not None and urlsplit(self.blob_url).scheme == "s3":
-            return BlobSettings(s3_url=self.blob_url, most_bytes=self.most_upload_bytes)
+            return BlobSettings(s3_url=self.blob_url, most_bytes=self.most_upload_bytes, tls=self.blob_tls)
         folder = Path(unquote(urlsplit(self.blob_url).path)) if self.blob_url else self.data_dir / "blobs"
         return BlobSettings(folder=folder, most_bytes=self.most_upload_bytes)
+
+    def connections(self) -> Iterator[Connection]:
+        """Yield how every part is reached (blocking)."""
+        yield from self._connections()
+        if self.blobs.s3_url is not None:
+            yield Connection(part="the originals' bucket", url=s3_address(), setting="BLOB_TLS", tls=self.blob_tls)
+
+    def _connections(self) -> Iterator[Connection]:
+        """Yield those whose URLs stand here."""
+        redis = self.redis_url.get_secret_value() if self.redis_url else ""
+        yield database_connection(self.database, self.database_tls)
+        for part, url, setting, tls in (
+            ("Redis", redis, "REDIS_TLS", self.redis_tls),
+            ("Qdrant", self.qdrant_url, "QDRANT", self.qdrant),
+            ("the embedder", self.embedder.url, "EMBEDDER", self.embedder),
+            (
+                "the sign-in provider",
+                self.oidc and self.oidc.issuer,
+                "OIDC__TLS",
+                self.oidc.tls if self.oidc else SYSTEM_TLS,
+            ),
+            ("the trace collector", self.traces.otlp_endpoint, "TRACES_TLS", self.traces_tls),
+            *(
+                ("the identity provider", one.jwks_url, "AUTH_TLS", self.auth_tls)
+                for one in (self.auth.every_issuer() if self.auth else ())
+            ),
+        ):
+            yield Connection(part=part, url=str(url or ""), setting=setting, tls=tls)
 
     @property
     def index(self) -> IndexSettings:

@@ -35,6 +35,7 @@ from knowledge.passage import instant
 from knowledge.service_keys import open_service_keys
 from knowledge.storage import close_engine, open_clock, open_engine
 from knowledge.terms import Terms
+from knowledge.tls import check_connections
 from telemetry.groups import first_failure
 
 MOST_EMBED_WORKERS = 4
@@ -60,21 +61,27 @@ async def open_services(  # noqa: PLR0913  three parts that may be given, three 
     a former release's format is emptied: for a rebuild.
     """
     async with AsyncExitStack() as stack:
+        await check_connections(settings.connections)
         chunker = await _open_chunker(settings)
         if parser is None:
             parser = await stack.enter_async_context(_start_readers(settings.parser, gives_back=works_jobs))
         if engine is None:
-            engine = open_engine(settings.database)
+            engine = open_engine(settings.database, settings.database_tls)
             stack.push_async_callback(close_engine, engine)
         if index is None:
-            workers = settings.embed_workers or (1 if works_jobs else embed_workers())
             index = await stack.enter_async_context(
-                _open_passage_index(settings, workers, any_embedder=any_embedder, discard_former=discard_former)
+                _open_passage_index(
+                    settings, works_jobs=works_jobs, any_embedder=any_embedder, discard_former=discard_former
+                )
             )
         metrics = Metrics()
         metrics.show_walls(await parser.restrictions())
         previewer = await stack.enter_async_context(open_parser(settings.parser.of_one_page()))
-        job_broker = JobBroker(settings.redis_url, settings.delivery) if settings.redis_url is not None else None
+        job_broker = (
+            JobBroker(settings.redis_url, settings.delivery, settings.redis_tls)
+            if settings.redis_url is not None
+            else None
+        )
         catalogue = Catalogue(engine)
         await catalogue.create_tables()
         stack.enter_context(first_failure())
@@ -123,14 +130,14 @@ async def _open_identity(
         return
     async with (
         open_service_keys(engine, now=now, on_failure=metrics.task_failed) as keys,
-        open_authenticator(settings.auth, now=now, of_key=keys.principal) as authenticator,
+        open_authenticator(settings.auth, now=now, of_key=keys.principal, tls=settings.auth_tls) as authenticator,
         AsyncExitStack() as stack,
     ):
         sign_in = None
         if settings.oidc is not None and settings.redis_url is not None and settings.bank_file is not None:
             banks = await anyio.to_thread.run_sync(read_banks, settings.bank_file)
             redis_url = settings.redis_url.get_secret_value()
-            opened = open_sign_in(settings.oidc, redis_url, authenticator, banks, now=now)
+            opened = open_sign_in(settings.oidc, redis_url, authenticator, banks, now=now, redis_tls=settings.redis_tls)
             sign_in = await stack.enter_async_context(opened)
         yield authenticator, sign_in
 
@@ -158,8 +165,9 @@ async def _start_readers(settings: ParserSettings, *, gives_back: bool) -> Async
 
 @asynccontextmanager
 async def _open_passage_index(
-    settings: Settings, workers: int, *, any_embedder: bool, discard_former: bool
+    settings: Settings, *, works_jobs: bool, any_embedder: bool, discard_former: bool
 ) -> AsyncGenerator[Index]:
+    workers = settings.embed_workers or (1 if works_jobs else embed_workers())
     terms = await anyio.to_thread.run_sync(Terms)
     async with (
         open_embedder(settings.embedder.model_copy(update={"workers": workers})) as embedder,

@@ -1,7 +1,9 @@
 """Traces: the process's tracer provider, which exports over OTLP/HTTP where an endpoint is set."""
 
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from opentelemetry import propagate, trace
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -9,6 +11,8 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from pydantic import BaseModel, Field
+from requests import PreparedRequest, Session  # noqa: TID251  what the exporter speaks with
+from requests.adapters import HTTPAdapter  # noqa: TID251  as above
 
 from telemetry.redact import ContentFreeExporter
 
@@ -22,12 +26,39 @@ class TraceSettings(BaseModel, frozen=True):
     export_timeout: float = Field(5.0, description="seconds: the deadline of an export")
 
 
+class _TlsAdapter(HTTPAdapter):
+    """Has every connection made with one TLS context, in place of what requests makes of its files."""
+
+    def __init__(self, tls: ssl.SSLContext) -> None:
+        self._tls = tls
+        super().__init__()
+
+    def init_poolmanager(self, *args: Any, **options: Any) -> None:
+        super().init_poolmanager(*args, ssl_context=self._tls, **options)
+
+    def build_connection_pool_key_attributes(self, request: PreparedRequest, *_: Any) -> tuple[Any, Any]:
+        return super().build_connection_pool_key_attributes(request, verify=True)[0], {}
+
+    def cert_verify(self, *_: Any) -> None:
+        pass
+
+
+def _exporter(settings: TraceSettings, tls: ssl.SSLContext | None) -> SpanExporter:
+    session = Session()
+    if tls is not None:
+        session.mount("https://", _TlsAdapter(tls))
+    endpoint = f"{settings.otlp_endpoint}/v1/traces"
+    return OTLPSpanExporter(endpoint=endpoint, timeout=settings.export_timeout, session=session)
+
+
 @contextmanager
-def tracing(service: str, settings: TraceSettings, *, exporter: SpanExporter | None = None) -> Iterator[TracerProvider]:
+def tracing(
+    service: str, settings: TraceSettings, *, tls: ssl.SSLContext | None = None, exporter: SpanExporter | None = None
+) -> Iterator[TracerProvider]:
     """Install the process's tracer provider while the block runs; `exporter` replaces OTLP (tests)."""
     provider = TracerProvider(resource=Resource.create({"service.name": service}))
     if exporter is None and settings.otlp_endpoint:
-        exporter = OTLPSpanExporter(endpoint=f"{settings.otlp_endpoint}/v1/traces", timeout=settings.export_timeout)
+        exporter = _exporter(settings, tls)
     if exporter is not None:
         provider.add_span_processor(BatchSpanProcessor(ContentFreeExporter(exporter)))
     trace.set_tracer_provider(provider)

@@ -2,10 +2,12 @@
 
 import json
 import math
+import ssl
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from uuid import uuid4
 
@@ -144,8 +146,15 @@ class Bank:
 
 
 @asynccontextmanager
-async def open_bank(folder: Path, stores: Stores, provider: TracerProvider) -> AsyncGenerator[Bank]:
-    """Open both services over these stores and listen."""
+async def open_bank(
+    folder: Path,
+    stores: Stores,
+    provider: TracerProvider,
+    *,
+    more: Mapping[str, Any] = MappingProxyType({}),
+    trusted: ssl.SSLContext | bool = True,
+) -> AsyncGenerator[Bank]:
+    """Open both services over these stores and listen; `more` are settings of both, `trusted` is for their clients."""
     token, file = key_and_token(folder)
     auth = AuthSettings(issuer=ISSUER, public_key_file=file)
     shared: dict[str, Any] = {
@@ -154,6 +163,7 @@ async def open_bank(folder: Path, stores: Stores, provider: TracerProvider) -> A
         "data_dir": folder / "data",
         "redis_url": SecretStr(stores.redis.url),
         "weights_dir": stores.weights,
+        **more,
     }
     chat_settings = ChatSettings(
         **shared,
@@ -167,7 +177,7 @@ async def open_bank(folder: Path, stores: Stores, provider: TracerProvider) -> A
     staff_settings = StaffSettings(**shared, delivery=JobBrokerSettings(queue=f"ingest-{uuid4().hex}"))
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
-        engine = impatient(open_engine(stores.database_url))
+        engine = impatient(open_engine(stores.database_url, chat_settings.database_tls))
         stack.push_async_callback(close_engine, engine)
         index = await enter(open_index(stores.index, stores.embedder, stores.terms))
         staff = await enter(open_staff(staff_settings, index=index, engine=engine, parser=stores.readers))
@@ -182,9 +192,10 @@ async def open_bank(folder: Path, stores: Stores, provider: TracerProvider) -> A
         for app in (chat_app, staff_app):
             bound = bind("127.0.0.1", 0)
             stack.callback(bound.close)
-            await enter(listening(app, bound))
-            url = f"http://127.0.0.1:{bound.getsockname()[1]}"
-            client = await enter(httpx2.AsyncClient(base_url=url, timeout=20))
+            certificate = chat_settings.server_tls
+            await enter(listening(app, bound, certificate=certificate))
+            url = f"{certificate.scheme}://127.0.0.1:{bound.getsockname()[1]}"
+            client = await enter(httpx2.AsyncClient(base_url=url, timeout=20, verify=trusted))
             apis.append(Api(app=app, http=client, headers=headers))
         yield Bank(chat=apis[0], staff=apis[1], stores=stores)
 

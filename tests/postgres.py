@@ -28,6 +28,7 @@ class Postgres:
     def __init__(self, programs: Path, folder: Path) -> None:
         self._programs = programs
         self.folder = folder
+        self.port = 5432
 
     def url(self, database: str) -> str:
         return f"postgresql+asyncpg://{self.user}@/{database}?host={self.folder}"
@@ -38,7 +39,7 @@ class Postgres:
 
     def run(self, program: str, *arguments: str, data: bytes = b"") -> bytes:
         """Run one of its programs against it to the end, and return what it printed."""
-        to_it = ["--host", str(self.folder), "--username", self.user]
+        to_it = ["--host", str(self.folder), "--port", str(self.port), "--username", self.user]
         return subprocess.run(  # noqa: S603  our own arguments
             [self._programs / program, *to_it, *arguments], input=data, check=True, capture_output=True, timeout=60
         ).stdout
@@ -111,6 +112,7 @@ def programs() -> Path | None:
 def served(**settings: str) -> Iterator[Postgres]:
     """Run a server while the block runs, in a folder outside pytest's, which only the user of the tests may enter."""
     with _folder() as postgres:
+        postgres.port = int(settings.get("port", postgres.port))
         initdb = ("initdb", "-D", postgres.data, "--username", postgres.user, "--auth", "trust")
         postgres.make(*initdb, "--encoding", "UTF8", "--locale", "C.UTF-8", "--no-sync", "--no-instructions")
         with _started(postgres, settings):

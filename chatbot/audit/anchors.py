@@ -24,11 +24,12 @@ import msgspec
 import structlog
 from botocore.exceptions import BotoCoreError, ClientError
 from fsspec.exceptions import FSTimeoutError
-from s3fs import S3FileSystem
 
 from chatbot.audit.chain import ChainHead, ChainProblem
 from chatbot.audit.trail import Audit
 from chatbot.errors import AuditUnavailable
+from knowledge.storage import open_s3
+from knowledge.tls import SYSTEM_TLS, TlsSettings
 
 log = structlog.get_logger(__name__)
 
@@ -102,11 +103,9 @@ class FolderAnchors:
 class S3Anchors:
     """A bucket, or a prefix of one; S3 itself refuses a second file of the same name."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, tls: TlsSettings) -> None:
         self._root = url.removeprefix("s3://").rstrip("/")
-        seconds = _DEADLINE_SECONDS / 3
-        config = {"connect_timeout": seconds, "read_timeout": seconds, "retries": {"max_attempts": 2}}
-        self._s3 = S3FileSystem(config_kwargs=config, skip_instance_cache=True, use_listings_cache=False)
+        self._s3 = open_s3(_DEADLINE_SECONDS / 3, tls, use_listings_cache=False)
 
     def names(self) -> list[str]:
         paths = self._s3.find(self._root, maxdepth=1)
@@ -126,14 +125,14 @@ class S3Anchors:
         return True
 
 
-def open_anchors(url: str) -> AnchorStore:
+def open_anchors(url: str, tls: TlsSettings = SYSTEM_TLS) -> AnchorStore:
     """Return the store behind `file:///folder` or `s3://bucket/prefix`.
 
     Raises:
         ValueError: the address is neither.
     """
     if url.startswith("s3://"):
-        return S3Anchors(url)
+        return S3Anchors(url, tls)
     if url.startswith("file:///"):
         return FolderAnchors(Path(unquote(url.removeprefix("file://"))))
     raise ValueError(f"anchors go to file:///folder or s3://bucket/prefix, not {url}")

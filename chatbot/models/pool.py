@@ -37,7 +37,7 @@ from chatbot.models.endpoint import Access, Endpoint
 from chatbot.tokenizer import Tokenizer
 from knowledge.breaker import Breaker, BreakerSettings, BreakerState, Permit
 from knowledge.profiles import Deadlines, UnknownProfile, read_deadlines
-from knowledge.tls import TlsSettings
+from knowledge.tls import TlsFiles, TlsSettings
 
 Group = Literal["primary", "canary", "fallback", "shadow"]
 SERVING_GROUPS: tuple[Group, ...] = ("primary", "canary", "fallback")
@@ -220,6 +220,7 @@ class ModelSettings(BaseModel, frozen=True):
     llm_chat_template_kwargs: Mapping[str, JsonValue] = {}
     llm_api_key: SecretStr | None = None
     llm_tls: TlsSettings = TlsSettings()
+    tls: TlsFiles = TlsFiles()
     breaker: BreakerSettings = BreakerSettings()
 
     @model_validator(mode="after")
@@ -248,7 +249,8 @@ class ModelSettings(BaseModel, frozen=True):
             }
             return ModelsFile.model_validate([single])
         try:
-            return ModelsFile.model_validate(yaml.safe_load(self.models_file.read_text("utf-8")))
+            file = ModelsFile.model_validate(yaml.safe_load(self.models_file.read_text("utf-8")))
+            return ModelsFile(tuple(entry.over(self.tls) for entry in file.root))
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as exc:
             raise ModelsMisconfigured(f"MODELS_FILE {self.models_file} cannot be read: {exc}") from exc
         except ValidationError as exc:

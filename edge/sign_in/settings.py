@@ -3,7 +3,7 @@
 from pydantic import BaseModel, Field, PositiveFloat, SecretStr
 
 from knowledge.identity import AuthSettings
-from knowledge.tls import TlsSettings
+from knowledge.tls import TlsFiles, TlsSettings
 
 
 class OidcSettings(BaseModel, frozen=True):
@@ -31,6 +31,10 @@ class OidcSettings(BaseModel, frozen=True):
     )
     timeout: PositiveFloat = Field(5.0, description="seconds: the deadline of a call to the provider")
     tls: TlsSettings = TlsSettings()
+
+    def over(self, default: TlsFiles) -> "OidcSettings":
+        """Return these settings with the TLS files of `default` in place of those that are not set."""
+        return self.model_copy(update={"tls": self.tls.over(default)})
 
     def check_issuer(self, auth: AuthSettings | None) -> None:
         """Refuse a provider whose tokens no call would accept.

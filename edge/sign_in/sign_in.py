@@ -22,6 +22,7 @@ from edge.sign_in.sessions import STORE_SECONDS, Seal, Session, Sessions
 from edge.sign_in.settings import OidcSettings
 from knowledge.bank import Banks
 from knowledge.identity import Authenticator, KeysUnavailable, Principal, TokenRefused
+from knowledge.tls import SYSTEM_TLS, TlsSettings
 
 log = structlog.get_logger(__name__)
 
@@ -297,11 +298,19 @@ def _end_of(access_token: str) -> float:
 
 @asynccontextmanager
 async def open_sign_in(
-    settings: OidcSettings, redis_url: str, authenticator: Authenticator, banks: Banks, *, now: Callable[[], float]
+    settings: OidcSettings,
+    redis_url: str,
+    authenticator: Authenticator,
+    banks: Banks,
+    *,
+    now: Callable[[], float],
+    redis_tls: TlsSettings = SYSTEM_TLS,
 ) -> AsyncGenerator[SignIn]:
     """Open what signs people in, with connections of its own to Redis."""
     tls = await anyio.to_thread.run_sync(settings.tls.context)
-    pool = BlockingConnectionPool.from_url(redis_url, max_connections=32, timeout=1, socket_connect_timeout=1)
+    pool = BlockingConnectionPool.from_url(
+        redis_url, max_connections=32, timeout=1, socket_connect_timeout=1, **redis_tls.redis_options(redis_url)
+    )
     redis = Redis.from_pool(pool)
     try:
         yield SignIn(settings, Provider(settings, tls), redis, authenticator, banks, now=now)

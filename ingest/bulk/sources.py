@@ -13,10 +13,11 @@ from typing import Protocol
 import anyio
 from botocore.exceptions import BotoCoreError, ClientError
 from fsspec.exceptions import FSTimeoutError
-from s3fs import S3FileSystem
 
 from ingest.bulk.manifest import MANIFEST, ManifestError, SourceFile, find_files, in_load_order, manifest_files
 from ingest.errors import StorageUnavailable
+from knowledge.storage import open_s3
+from knowledge.tls import TlsSettings
 
 DEADLINE_SECONDS = 60.0
 
@@ -50,11 +51,10 @@ class Folder:
 class Bucket:
     """The objects under `s3://bucket/prefix`; one is fetched into `folder` while it is received."""
 
-    def __init__(self, url: str, folder: Path) -> None:
+    def __init__(self, url: str, folder: Path, tls: TlsSettings) -> None:
         self._root = url.removeprefix("s3://").rstrip("/")
         self._folder = folder
-        limits = {"connect_timeout": DEADLINE_SECONDS, "read_timeout": DEADLINE_SECONDS, "retries": {"max_attempts": 2}}
-        self._s3 = S3FileSystem(config_kwargs=limits, skip_instance_cache=True)
+        self._s3 = open_s3(DEADLINE_SECONDS, tls)
 
     async def files(self) -> list[SourceFile]:
         """Return the files that its manifest names, or else every file but hidden ones.
@@ -94,7 +94,7 @@ class Bucket:
 
 
 @contextmanager
-def open_source(place: str) -> Iterator[Source]:
+def open_source(place: str, tls: TlsSettings) -> Iterator[Source]:
     """Open a path or `s3://bucket/prefix`.
 
     Raises:
@@ -106,7 +106,7 @@ def open_source(place: str) -> Iterator[Source]:
         yield Folder(Path(place))
         return
     with TemporaryDirectory(prefix="ingest-batch-") as folder:
-        yield Bucket(place, Path(folder).resolve())
+        yield Bucket(place, Path(folder).resolve(), tls)
 
 
 @contextmanager

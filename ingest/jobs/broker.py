@@ -19,6 +19,7 @@ from streaq import StreaqRetry, Worker
 
 from ingest.catalogue import Job, JobState
 from ingest.errors import QueueUnavailable
+from knowledge.tls import SYSTEM_TLS, TlsSettings
 
 _TASK = "index"
 _ENCODER = msgspec.json.Encoder(enc_hook=str)
@@ -46,9 +47,12 @@ DoJob = Callable[[str], Awaitable[None]]
 class JobBroker:
     """The queue of job ids."""
 
-    def __init__(self, url: SecretStr, settings: JobBrokerSettings) -> None:
+    def __init__(self, url: SecretStr, settings: JobBrokerSettings, tls: TlsSettings = SYSTEM_TLS) -> None:
         self._url = url
         self._settings = settings
+        self._redis: dict[str, Any] = {"connect_timeout": settings.deadline}
+        if url.get_secret_value().startswith("rediss:"):
+            self._redis["ssl_context"] = tls.context()
 
     async def send(self, job_ids: Sequence[str]) -> None:
         """Put jobs into the queue; they are as durable there as Redis is.
@@ -111,7 +115,7 @@ class JobBroker:
     def _worker(self, *, at_once: int) -> "_StoppableWorker":
         return _StoppableWorker(
             redis_url=self._url.get_secret_value(),
-            redis_kwargs={"connect_timeout": self._settings.deadline},
+            redis_kwargs=dict(self._redis),
             concurrency=at_once,
             prefetch=1,
             queue_name=self._settings.queue,

@@ -22,9 +22,10 @@ import structlog
 from botocore.exceptions import BotoCoreError, ClientError
 from fsspec.exceptions import FSTimeoutError
 from pydantic import BaseModel, PositiveFloat, PositiveInt
-from s3fs import S3FileSystem
 
 from ingest.errors import OriginalChanged, StorageFull, StorageUnavailable, TooLarge
+from knowledge.storage import open_s3
+from knowledge.tls import TlsSettings
 
 log = structlog.get_logger(__name__)
 
@@ -43,6 +44,7 @@ class BlobSettings(BaseModel, frozen=True):
     s3_url: str | None = None
     most_bytes: PositiveInt = 100 * 1024 * 1024
     deadline: PositiveFloat = 20.0
+    tls: TlsSettings = TlsSettings()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +114,7 @@ class Blobs(Protocol):
 def open_blobs(settings: BlobSettings) -> Blobs:
     """Return the store that the settings name."""
     if settings.s3_url is not None:
-        return S3Blobs(settings.s3_url, most_bytes=settings.most_bytes, deadline=settings.deadline)
+        return S3Blobs(settings.s3_url, settings)
     return FolderBlobs(settings.folder or Path("blobs"), most_bytes=settings.most_bytes)
 
 
@@ -195,11 +197,10 @@ class FolderBlobs:
 class S3Blobs:
     """A bucket, or a prefix of one; a blob is written as a multipart upload and moved to its name when complete."""
 
-    def __init__(self, url: str, *, most_bytes: int, deadline: float) -> None:
+    def __init__(self, url: str, settings: BlobSettings) -> None:
         self._root = url.removeprefix("s3://").rstrip("/")
-        self.most_bytes = most_bytes
-        limits = {"connect_timeout": deadline, "read_timeout": deadline, "retries": {"max_attempts": 2}}
-        self._s3 = S3FileSystem(config_kwargs=limits, skip_instance_cache=True)
+        self.most_bytes = settings.most_bytes
+        self._s3 = open_s3(settings.deadline, settings.tls)
 
     async def write(self, chunks: AsyncIterator[bytes]) -> Blob:
         measure, unfinished = _Measure(self.most_bytes), f"{self._root}/incoming/{uuid4().hex}"

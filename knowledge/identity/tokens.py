@@ -26,6 +26,7 @@ from knowledge.identity.claims import Claims, leaves_groups_out, principal_of
 from knowledge.identity.errors import KeySetRefused, KeysUnavailable, TokenRefused
 from knowledge.identity.issuers import AuthSettings, Issuer
 from knowledge.identity.principal import Principal
+from knowledge.tls import SYSTEM_TLS, TlsSettings
 
 log = structlog.get_logger(__name__)
 
@@ -291,10 +292,15 @@ def _require_time(claims: Mapping[str, Any], *, now: float, leeway: float, grace
 
 @asynccontextmanager
 async def open_authenticator(
-    settings: AuthSettings, *, now: Callable[[], float], of_key: Callable[[str], Principal] | None = None
+    settings: AuthSettings,
+    *,
+    now: Callable[[], float],
+    of_key: Callable[[str], Principal] | None = None,
+    tls: TlsSettings = SYSTEM_TLS,
 ) -> AsyncGenerator[Authenticator]:
     """Yield an authenticator with the keys of the issuers that are set; `now` tells the time in Unix seconds."""
-    async with aiohttp.ClientSession() as http:
+    trusted = await anyio.to_thread.run_sync(tls.context)
+    async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=trusted)) as http:
         keys = {each.issuer: _keys_of(each, http, settings) for each in settings.every_issuer()}
         yield Authenticator(keys, settings, now=now, of_key=of_key)
 

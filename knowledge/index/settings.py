@@ -55,9 +55,3 @@ class IndexSettings(BaseModel, frozen=True):
         if (self.url is None) == (self.path is None):
             raise ValueError("set either the index's url or its path")
         return self
-
-    @model_validator(mode="after")
-    def _tls_only_where_it_is_used(self) -> Self:
-        if self.server.has_files and (self.url is None or self.url.scheme != "https"):
-            raise ValueError("TLS files are set, but the index's url does not begin with https://")
-        return self

@@ -1,7 +1,8 @@
-"""SQL: engines for SQLite and PostgreSQL, locks, and the migrations of every package's tables."""
+"""SQL and buckets: engines for SQLite and PostgreSQL, locks, the migrations of every package's tables, and S3."""
 
-from knowledge.storage.database import UNAVAILABLE, close_engine, open_engine, transaction_lock
+from knowledge.storage.database import UNAVAILABLE, close_engine, database_connection, open_engine, transaction_lock
 from knowledge.storage.migrate import Schema, migrate, migrate_database, revision
+from knowledge.storage.s3 import open_s3, s3_address
 from knowledge.storage.store_clock import StoreClock, open_clock
 
 __all__ = [
@@ -9,10 +10,13 @@ __all__ = [
     "Schema",
     "StoreClock",
     "close_engine",
+    "database_connection",
     "migrate",
     "migrate_database",
     "open_clock",
     "open_engine",
+    "open_s3",
     "revision",
+    "s3_address",
     "transaction_lock",
 ]

@@ -8,10 +8,12 @@ from typing import Any, Final
 
 import anyio
 import asyncpg  # type: ignore[import-untyped]  # publishes no types
-from sqlalchemy import event, func, make_url, select
+from sqlalchemy import URL, event, func, make_url, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import ConnectionPoolEntry
+
+from knowledge.tls import SYSTEM_TLS, Connection, TlsSettings
 
 CONNECT_SECONDS = CLOSE_SECONDS = 5.0
 
@@ -21,14 +23,28 @@ UNAVAILABLE: Final = (
 """The exceptions of the SQL drivers; SQLAlchemy wraps all but those of asyncpg while it connects."""
 
 
-def open_engine(url: str) -> AsyncEngine:
+def speaks_tls(url: URL) -> bool:
+    """Return whether a PostgreSQL's URL asks for an encrypted, verified connection: `?ssl=verify-full`."""
+    return url.query.get("ssl") == "verify-full"
+
+
+def database_connection(url: str, tls: TlsSettings) -> Connection:
+    """Return how the database is reached."""
+    where = make_url(url)
+    address = f"postgresql://{where.host}:{where.port or 5432}" if speaks_tls(where) else ""
+    return Connection(part="the database", url=address, setting="DATABASE_TLS", tls=tls)
+
+
+def open_engine(url: str, tls: TlsSettings = SYSTEM_TLS) -> AsyncEngine:
     """Return an engine; a SQLite file is put in WAL mode, so that readers and one writer do not wait for each other.
 
     A PostgreSQL server has 5 s to accept a connection, and a connection that it has closed (a failover, a restart) is
-    replaced before use.
+    replaced before use. Where the URL asks for `verify-full`, `tls` says whom we trust.
     """
     is_sqlite = make_url(url).get_backend_name() == "sqlite"
     options: dict[str, Any] = {} if is_sqlite else {"pool_pre_ping": True, "connect_args": {"timeout": CONNECT_SECONDS}}
+    if speaks_tls(make_url(url)):
+        options["connect_args"]["ssl"] = tls.context()
     # The parameters of a statement that failed are customers' and staff's: they would stand in its message, so in logs.
     engine = create_async_engine(url, hide_parameters=True, **options)
     if is_sqlite:

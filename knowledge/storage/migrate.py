@@ -19,6 +19,7 @@ from sqlalchemy import Connection, MetaData
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from knowledge.storage.database import open_engine, transaction_lock
+from knowledge.tls import SYSTEM_TLS, TlsSettings
 
 log = structlog.get_logger(__name__)
 
@@ -72,13 +73,13 @@ async def revision(engine: AsyncEngine, schema: Schema) -> str | None:
         return await connection.run_sync(_revision, schema)
 
 
-async def migrate_database(url: str, *schemas: Schema) -> dict[str, str | None]:
+async def migrate_database(url: str, *schemas: Schema, tls: TlsSettings = SYSTEM_TLS) -> dict[str, str | None]:
     """Migrate a database from a command; return each owner's revision.
 
     Raises:
         UNAVAILABLE: the database cannot be reached, or a table is locked for too long.
     """
-    engine = open_engine(url)
+    engine = open_engine(url, tls)
     try:
         await migrate(engine, *schemas)
         return {schema.owner: await revision(engine, schema) for schema in schemas}

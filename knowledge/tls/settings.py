@@ -2,7 +2,7 @@
 
 import ssl
 from pathlib import Path
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_validator
 
@@ -76,6 +76,19 @@ class TlsSettings(TlsFiles, frozen=True):
         if self.cert_file is not None:
             load_certificate(context, self.cert_file, self.key_file)
         return context
+
+    def redis_options(self, url: str) -> dict[str, Any]:
+        """Return redis-py's options for a `rediss://`; it trusts the system's authorities beside the file's."""
+        if not url.startswith("rediss:"):
+            return {}
+        return {
+            "ssl_ca_certs": self.ca_file and str(self.ca_file),
+            "ssl_certfile": self.cert_file and str(self.cert_file),
+            "ssl_keyfile": self.key_file and str(self.key_file),
+            "ssl_cert_reqs": "required" if self.verify else "none",
+            "ssl_check_hostname": self.verify,
+            "ssl_min_version": ssl.TLSVersion.TLSv1_2,
+        }
 
 
 SYSTEM_TLS: Final = TlsSettings()

@@ -1,6 +1,7 @@
 """A TCP relay between a client and a server, which a test may cut."""
 
 import asyncio
+import ssl
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from urllib.parse import urlsplit
@@ -48,15 +49,18 @@ async def _pour(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> Non
         while piece := await source.read(65536):
             sink.write(piece)
             await sink.drain()
-        sink.write_eof()
+        if sink.can_write_eof():
+            sink.write_eof()
+        else:  # TLS ends both ways at once
+            sink.close()
 
 
 @asynccontextmanager
-async def wired(server_url: str) -> AsyncGenerator[Wire]:
-    """Serve a wire to `server_url` on a free port."""
+async def wired(server_url: str, tls: ssl.SSLContext | None = None) -> AsyncGenerator[Wire]:
+    """Serve a wire to `server_url` on a free port; with a context its near end is encrypted."""
     wire = Wire(server_url)
-    listener = await asyncio.start_server(wire.carry, "127.0.0.1", 0)
-    wire.url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
+    listener = await asyncio.start_server(wire.carry, "127.0.0.1", 0, ssl=tls)
+    wire.url = f"{'https' if tls else 'http'}://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
     try:
         yield wire
     finally:

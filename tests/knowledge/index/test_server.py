@@ -184,12 +184,6 @@ async def test_a_write_before_there_is_a_collection_is_refused(
             await index.upsert(numbered("수수료"))
 
 
-def test_tls_files_need_an_address_that_uses_them(tmp_path: Path) -> None:
-    (tmp_path / "ca.pem").touch()
-    with pytest.raises(ValidationError, match="does not begin with https"):
-        IndexSettings.model_validate({"url": "http://127.0.0.1:1", "server": {"ca_file": tmp_path / "ca.pem"}})
-
-
 async def test_a_server_that_is_not_there_stops_the_boot_and_then_fails_every_call(
     server: FakeServer, embedder: Embedder, terms: Terms
 ) -> None:

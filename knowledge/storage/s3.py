@@ -1,0 +1,24 @@
+"""S3-compatible stores: how they are reached; address and keys are AWS's own variables (AWS_ENDPOINT_URL, …)."""
+
+from typing import Any
+
+import botocore.session
+from s3fs import S3FileSystem
+
+from knowledge.tls import TlsSettings
+
+
+def open_s3(seconds: float, tls: TlsSettings, **options: Any) -> S3FileSystem:
+    """Return a client whose calls have `seconds` for each of their attempts; `options` are the driver's own."""
+    config: dict[str, Any] = {"connect_timeout": seconds, "read_timeout": seconds, "retries": {"max_attempts": 2}}
+    if tls.cert_file is not None:
+        config["client_cert"] = (str(tls.cert_file), str(tls.key_file)) if tls.key_file else str(tls.cert_file)
+    trusted: dict[str, Any] = {}
+    if not tls.verify or tls.ca_file is not None:
+        trusted["verify"] = str(tls.ca_file) if tls.verify else False
+    return S3FileSystem(config_kwargs=config, client_kwargs=trusted, skip_instance_cache=True, **options)
+
+
+def s3_address() -> str:
+    """Return the URL at which buckets are asked for (blocking)."""
+    return str(botocore.session.get_session().create_client("s3").meta.endpoint_url)

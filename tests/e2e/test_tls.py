@@ -1,0 +1,231 @@
+"""Every connection of both services encrypted, and their own APIs, by certificates of an authority of the tests' own.
+
+The packaged Redis of the tests was built without TLS: a relay that speaks it stands before the real server, and before
+the tests' S3. PostgreSQL, the model, the identity provider and the trace collector speak it themselves.
+"""
+
+import shutil
+import ssl
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from uuid import uuid4
+
+import anyio
+import boto3  # type: ignore[import-untyped]  # publishes no types
+import httpx2
+import pytest
+from aiohttp import web
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
+from jwt.algorithms import ECAlgorithm
+from pydantic import SecretStr
+
+from edge import ServerTlsSettings
+from edge.certificates import LOOK_SECONDS
+from ingest.parsing import ParserSettings, open_readers
+from knowledge.embedding import EmbedderSettings, open_embedder
+from knowledge.identity import AuthSettings
+from knowledge.index import IndexSettings
+from knowledge.terms import Terms
+from knowledge.tls import TlsFiles, TlsSettings
+from llm_server.scripted import scripted_server
+from telemetry.setup import TraceSettings, tracing
+from tests.certificates import certificates, server_context
+from tests.conftest import DURABLE, free_port, made_once, redis_server
+from tests.e2e.conftest import until
+from tests.e2e.events import SentEvent, end_of, read_events
+from tests.e2e.relay import wired
+from tests.ingest.keys import ISSUER
+from tests.one_process import Api, Bank, Stores, open_bank
+from tests.postgres import SHARED, UNPRIVILEGED, served
+from tests.s3 import served_s3
+from tests.tiny_embedder import write_weights
+
+pytestmark = [pytest.mark.anyio, pytest.mark.e2e, pytest.mark.services]
+
+DOCUMENT = "# 해외 송금\n\n해외 송금 수수료는 건당 5,000원입니다. 전신료는 건당 8,000원입니다.\n"
+QUESTION = "해외 송금 수수료는 얼마인가요?"
+LONG = "해외 송금 수수료는 건당 5,000원입니다. " * 40
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return certificates(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture(scope="module")
+def database(authority: Path) -> Iterator[str]:
+    """The URL of a PostgreSQL that takes encrypted connections of its network only."""
+    with TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        for name in ("server.pem", "server.key"):
+            shutil.copy(authority / name, folder)
+            (Path(folder) / name).chmod(0o600)
+            shutil.chown(Path(folder) / name, UNPRIVILEGED)
+        files = {"ssl_cert_file": f"{folder}/server.pem", "ssl_key_file": f"{folder}/server.key"}
+        with served(ssl="on", listen_addresses="127.0.0.1", port=str(free_port()), **files) as postgres:
+            rules = Path(postgres.data) / "pg_hba.conf"
+            rules.write_text("local all all trust\nhostssl all all 127.0.0.1/32 trust\n")
+            postgres.told("SELECT pg_reload_conf()")
+            yield f"postgresql+asyncpg://{postgres.user}@127.0.0.1:{postgres.port}/{SHARED}?ssl=verify-full"
+
+
+@dataclass
+class Web:
+    """An identity provider and a trace collector."""
+
+    url: str = ""
+    traces: list[bytes] = field(default_factory=list)
+
+
+@asynccontextmanager
+async def provider_and_collector(authority: Path, public_key: Path) -> AsyncGenerator[Web]:
+    """Serve both; the key is read when somebody asks for it."""
+    said = Web()
+
+    async def keys(_: web.Request) -> web.Response:
+        key = load_pem_public_key(await anyio.Path(public_key).read_bytes())
+        assert isinstance(key, EllipticCurvePublicKey)
+        return web.json_response({"keys": [ECAlgorithm.to_jwk(key, as_dict=True)]})
+
+    async def traces(request: web.Request) -> web.Response:
+        said.traces.append(await request.read())
+        return web.Response(body=b"")
+
+    app = web.Application()
+    app.add_routes([web.get("/keys", keys), web.post("/v1/traces", traces)])
+    runner = web.AppRunner(app)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=server_context(authority)).start()
+        said.url = f"https://127.0.0.1:{runner.addresses[0][1]}"
+        yield said
+    finally:
+        await runner.cleanup()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encrypted:
+    bank: Bank
+    web: Web
+    shown: Path
+    """A link to the folder with the certificate that both APIs show."""
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made_once(tmp_path_factory.getbasetemp(), "tiny-weights", write_weights)
+
+
+@pytest.fixture(scope="module")
+async def encrypted(
+    authority: Path, database: str, weights: Path, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncGenerator[Encrypted]:
+    """Both services, as `make run` has them, and every other part behind TLS."""
+    folder = tmp_path_factory.mktemp("encrypted")
+    tls, of_all = server_context(authority), TlsFiles(ca_file=authority / "ca.pem")
+    shown = folder / "shown"
+    shown.symlink_to(authority)
+    async with AsyncExitStack() as stack:
+        enter = stack.enter_async_context
+        patch = stack.enter_context(pytest.MonkeyPatch.context())
+        redis = stack.enter_context(redis_server(folder / "redis", *DURABLE))
+        s3 = stack.enter_context(served_s3())
+        boto3.client("s3", endpoint_url=s3["AWS_ENDPOINT_URL"], aws_access_key_id="test", aws_secret_access_key="test",
+                     region_name="us-east-1").create_bucket(Bucket="originals")  # fmt: skip
+        to_s3 = await enter(wired(s3["AWS_ENDPOINT_URL"], tls))
+        for name, value in {**s3, "AWS_ENDPOINT_URL": to_s3.url}.items():
+            patch.setenv(name, value)
+        to_redis = await enter(wired(redis.url, tls))
+        said = await enter(provider_and_collector(authority, folder / "key.pub"))
+        stores = Stores(
+            redis=redis,
+            model=await enter(scripted_server(tls=tls)),
+            database_url=database,
+            index=IndexSettings(path=folder / "data" / "qdrant"),
+            weights=weights,
+            embedder=await enter(open_embedder(EmbedderSettings(folder=weights / "e5-small"))),
+            terms=Terms(),
+            readers=await enter(open_readers(ParserSettings())),
+        )
+        collector = TraceSettings(otlp_endpoint=said.url)
+        provider = stack.enter_context(tracing("test", collector, tls=TlsSettings().over(of_all).context()))
+        # The collector answers in this loop, which the end of tracing would hold up.
+        stack.push_async_callback(partial(anyio.to_thread.run_sync, provider.force_flush))
+        more = {
+            "tls": of_all,
+            "auth": AuthSettings(issuer=ISSUER, jwks_url=f"{said.url}/keys"),
+            "redis_url": SecretStr(to_redis.url.replace("https:", "rediss:")),
+            "database_url": SecretStr(database),
+            "blob_url": "s3://originals",
+            "traces": collector,
+            "server_tls": ServerTlsSettings(cert_file=shown / "server.pem", key_file=shown / "server.key"),
+        }
+        trusted = ssl.create_default_context(cafile=authority / "ca.pem")
+        bank = await enter(open_bank(folder, stores, provider, more=more, trusted=trusted))
+        yield Encrypted(bank=bank, web=said, shown=shown)
+
+
+@asynccontextmanager
+async def asking(bank: Bank) -> AsyncGenerator[AsyncGenerator[SentEvent]]:
+    headers = bank.chat.headers(uuid4().hex, "customer")
+    async with bank.chat.http.stream("POST", "/v1/chat", json={"message": QUESTION}, headers=headers) as response:
+        assert response.status_code == 200, await response.aread()
+        yield read_events(response)
+
+
+async def test_a_document_is_taken_in_and_a_question_is_answered_and_cited(encrypted: Encrypted) -> None:
+    bank = encrypted.bank
+    staff, approver = bank.staff.headers("kim", "staff"), bank.staff.headers("lee", "staff", "approver")
+    file = ("remittance.md", DOCUMENT.encode())
+    reply = await bank.staff.http.post("/v1/documents", files={"file": file}, headers=staff)
+    assert reply.status_code == 202, reply.text
+    job = reply.json()
+
+    async def indexed() -> bool:
+        return bool((await bank.staff.http.get(f"/v1/jobs/{job['job_id']}", headers=staff)).json()["state"] == "done")
+
+    await until(indexed, 10)
+    path = f"/v1/documents/{job['document_id']}/versions/{job['version']}/approve"
+    assert (await bank.staff.http.post(path, headers=approver, json={})).status_code == 200
+
+    async def cited() -> bool:
+        async with asking(bank) as said:
+            events = [event async for event in said]
+        assert end_of(events).name == "done", events
+        return any(event.name == "citation" for event in events)
+
+    await until(cited, 10)
+    ready = (await bank.chat.http.get("/readyz")).json()
+    assert {part: ready[part] for part in ("redis", "sql", "models")} == {"redis": "ok", "sql": "ok", "models": "ok"}
+    await until(lambda: encrypted.web.traces, 10)
+
+
+async def test_certificates_are_renewed_while_an_answer_streams(encrypted: Encrypted, tmp_path: Path) -> None:
+    bank, renewed = encrypted.bank, certificates(tmp_path / "renewed")
+    known, trusted = bank.stores.model.behaviour, ssl.create_default_context(cafile=renewed / "ca.pem")
+
+    async def seen_at(api: Api) -> bool:
+        async with httpx2.AsyncClient(base_url=api.http.base_url, verify=trusted) as stranger:
+            try:
+                return (await stranger.get("/livez")).status_code == 200
+            except httpx2.TransportError:
+                return False
+
+    bank.stores.model.tell(answer=LONG, token_seconds=0.05)
+    try:
+        async with asking(bank) as said:
+            assert (await anext(said)).name == "accepted"
+            assert not any([await seen_at(api) for api in (bank.chat, bank.staff)])
+            encrypted.shown.with_name("next").symlink_to(renewed)
+            encrypted.shown.with_name("next").rename(encrypted.shown)
+            for api in (bank.chat, bank.staff):
+                await until(partial(seen_at, api), 2 * LOOK_SECONDS)
+            bank.stores.model.tell(token_seconds=0)
+            assert end_of([event async for event in said]).name == "done"
+    finally:
+        bank.stores.model.tell(answer=known.answer, token_seconds=known.token_seconds)

@@ -1,0 +1,168 @@
+"""Either service, started with TLS to a part that has a foreign certificate or speaks plain text, ends with a sentence
+that names the part; the bank's authorities are set once for all parts."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+from typer.testing import CliRunner
+
+from chatbot.__main__ import app as chatbot
+from chatbot.settings import Settings as ChatSettings
+from ingest.__main__ import app as ingest
+from ingest.settings import Settings as StaffSettings
+from knowledge.tls import TlsRefused, check_connections
+from llm_server.scripted import write_tokenizer
+from tests.certificates import certificates, server_context
+from tests.tls_peers import peer
+
+BOTH = {
+    "Redis": {"REDIS_URL": "rediss://{}/0"},
+    "the database": {"DATABASE_URL": "postgresql+asyncpg://bank:secret@{}/chatbot?ssl=verify-full"},
+    "Qdrant": {"QDRANT_URL": "https://{}"},
+    "the embedder": {"EMBEDDER__URL": "https://{}", "EMBEDDER__MODEL": "m"},
+    "the identity provider": {"AUTH__JWKS_URL": "https://{}/keys"},
+    "the sign-in provider": {
+        "OIDC__ISSUER": "https://{}",
+        "AUTH__ISSUER": "https://{}",
+        "OIDC__CLIENT_ID": "c",
+        "OIDC__CLIENT_SECRET": "s",
+        "OIDC__SESSION_KEY": "k" * 32,
+    },
+    "the trace collector": {"TRACES__OTLP_ENDPOINT": "https://{}"},
+}
+PLACES = [
+    *[(kind, part, place) for kind in (ChatSettings, StaffSettings) for part, place in BOTH.items()],
+    (ChatSettings, "the ledger's cluster", {"LEDGER_CLUSTER_URL": "rediss://{}"}),
+    (ChatSettings, "the model primary", {"LLM_URLS": "https://{}"}),
+    (ChatSettings, "the reranker", {"RERANKER__URL": "https://{}", "RERANKER__MODEL": "m"}),
+    (ChatSettings, "the anchors' bucket", {"AUDIT_ANCHORS": "s3://anchors", "AWS_ENDPOINT_URL": "https://{}"}),
+    (StaffSettings, "the originals' bucket", {"BLOB_URL": "s3://originals", "AWS_ENDPOINT_URL": "https://{}"}),
+]
+OWN = {
+    "Redis": "REDIS_TLS",
+    "the database": "DATABASE_TLS",
+    "Qdrant": "QDRANT",
+    "the embedder": "EMBEDDER",
+    "the identity provider": "AUTH_TLS",
+    "the trace collector": "TRACES_TLS",
+    "the model primary": "LLM_TLS",
+    "the sign-in provider": "OIDC__TLS",
+    "the reranker": "RERANKER",
+    "the ledger's cluster": "LEDGER_CLUSTER_TLS",
+    "the anchors' bucket": "AUDIT_ANCHORS_TLS",
+    "the originals' bucket": "BLOB_TLS",
+}
+
+
+@pytest.fixture(scope="module")
+def ours(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return certificates(tmp_path_factory.mktemp("ours"))
+
+
+@pytest.fixture(scope="module")
+def foreign(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return certificates(tmp_path_factory.mktemp("foreign"))
+
+
+@pytest.fixture(scope="module", params=["another authority", "plain text"])
+def wrong(request: pytest.FixtureRequest, foreign: Path) -> Iterator[tuple[str, str]]:
+    """The address of a peer with which there is no TLS, and why."""
+    with peer(server_context(foreign) if request.param == "another authority" else None) as address:
+        yield address, request.param
+
+
+@pytest.fixture
+def environment(monkeypatch: pytest.MonkeyPatch, ours: Path, tmp_path: Path) -> pytest.MonkeyPatch:
+    write_tokenizer(tmp_path / "tokenizer")
+    for name, value in {
+        "TLS__CA_FILE": ours / "ca.pem",
+        "DATA_DIR": tmp_path,
+        "REDIS_URL": "redis://127.0.0.1:1",
+        "AUDIT_KEY": "k" * 32,
+        "AUTH__ISSUER": "https://sso.example",
+        "AUTH__JWKS_URL": "http://127.0.0.1:1",
+        "LLM_URLS": "http://127.0.0.1:1",
+        "LLM_TOKENIZER": tmp_path / "tokenizer",
+        "LLM_PROFILE": "scripted",
+        "AWS_ACCESS_KEY_ID": "k",
+        "AWS_SECRET_ACCESS_KEY": "s",
+    }.items():
+        monkeypatch.setenv(name, str(value))
+    return monkeypatch
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(("kind", "part", "place"), PLACES)
+async def test_what_is_wrong_with_a_part_names_it(
+    kind: type[ChatSettings | StaffSettings],
+    part: str,
+    place: dict[str, str],
+    wrong: tuple[str, str],
+    foreign: Path,
+    environment: pytest.MonkeyPatch,
+) -> None:
+    address, reason = wrong
+    for name, value in place.items():
+        environment.setenv(name, value.format(address))
+    with pytest.raises(TlsRefused) as refused:
+        await check_connections(kind().connections)
+    assert str(refused.value).startswith(f"no TLS with {part} ({address}): ")
+    assert reason in str(refused.value)
+    if reason == "another authority":
+        assert f"set {OWN[part]}__CA_FILE" in str(refused.value)
+        environment.setenv(f"{OWN[part]}__CA_FILE", str(foreign / "ca.pem"))
+        await check_connections(kind().connections)
+
+
+@pytest.mark.anyio
+async def test_an_entry_of_a_models_file_is_named(
+    foreign: Path, ours: Path, tmp_path: Path, environment: pytest.MonkeyPatch
+) -> None:
+    entry = {"name": "h100", "tokenizer": str(tmp_path / "tokenizer"), "profile": "scripted"}
+    with peer(server_context(foreign)) as address:
+        file = tmp_path / "models.yaml"
+        file.write_text(json.dumps([{**entry, "urls": [f"https://{address}"]}]), "utf-8")
+        environment.setenv("MODELS_FILE", str(file))
+        environment.delenv("LLM_URLS")
+        with pytest.raises(TlsRefused, match=f"{ours / 'ca.pem'}: set `ca_file` of h100 in MODELS_FILE to the file"):
+            await check_connections(ChatSettings().connections)
+        file.write_text(
+            json.dumps([{**entry, "urls": [f"https://{address}"], "ca_file": str(foreign / "ca.pem")}]), "utf-8"
+        )
+        await check_connections(ChatSettings().connections)
+
+
+@pytest.mark.parametrize("kind", [ChatSettings, StaffSettings])
+@pytest.mark.parametrize("setting", ["REDIS_TLS", "DATABASE_TLS", "QDRANT", "AUTH_TLS", "TRACES_TLS"])
+def test_files_of_a_part_whose_url_asks_for_plain_text_are_refused(
+    kind: type[ChatSettings | StaffSettings], setting: str, foreign: Path, environment: pytest.MonkeyPatch
+) -> None:
+    environment.setenv("QDRANT_URL", "http://127.0.0.1:1")
+    kind()  # those of all are no reason
+    environment.setenv(f"{setting}__CA_FILE", str(foreign / "ca.pem"))
+    with pytest.raises(ValidationError, match=f"{setting}__CA_FILE is set, but the URL of .* asks for plain text"):
+        kind()
+
+
+@pytest.mark.parametrize("program", [chatbot, ingest], ids=["chatbot", "ingest"])
+def test_a_start_ends_with_the_sentence(program: object, foreign: Path, environment: pytest.MonkeyPatch) -> None:
+    with peer(server_context(foreign)) as address:
+        environment.setenv("REDIS_URL", f"rediss://{address}/0")
+        done = CliRunner().invoke(program, ["serve"])  # type: ignore[arg-type]
+    assert done.exit_code == 1, done.output
+    assert f"no TLS with Redis ({address}): its certificate is of another authority" in done.output
+    assert "Traceback" not in done.output
+
+
+@pytest.mark.parametrize("program", [chatbot, ingest], ids=["chatbot", "ingest"])
+@pytest.mark.parametrize("setting", ["TLS", "REDIS_TLS", "QDRANT"])
+def test_a_missing_file_is_a_sentence_with_its_setting(
+    program: object, setting: str, tmp_path: Path, environment: pytest.MonkeyPatch
+) -> None:
+    environment.setenv(f"{setting}__CA_FILE", str(tmp_path / "none.pem"))
+    done = CliRunner().invoke(program, ["serve"])  # type: ignore[arg-type]
+    assert done.exit_code == 2
+    assert f"{setting}__CA_FILE: {tmp_path / 'none.pem'} is not a file" in done.output
