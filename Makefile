@@ -12,7 +12,7 @@ MINUTES ?= 30
 # of time.
 WORKERS ?= 3
 # Programs in Python without a suffix; ruff's extend-include has the same.
-SCRIPTS := scripts/chart_profiles scripts/house_numbers scripts/qdrant_requests scripts/release_digests scripts/site
+SCRIPTS := scripts/chart_profiles scripts/house_numbers scripts/qdrant_requests scripts/release_digests scripts/release_notes scripts/site
 
 .PHONY: help setup run test test-fast test-qdrant check fix faults chaos mutants evals gates bench charts pages docs lock samples clean
 help: ## Show the targets

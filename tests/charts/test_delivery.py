@@ -277,7 +277,10 @@ def test_a_workflow_has_few_permissions_and_runs_pinned_actions(path: Path) -> N
     targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
     for name, job in workflow["jobs"].items():
         assert set(job["permissions"].values()) <= {"read", "write"}
-        assert job["permissions"].get("contents") == "read", name
+        # Only what publishes a release writes to the repository.
+        assert job["permissions"].get("contents") == (
+            "write" if (path.stem, name) == ("release", "publish") else "read"
+        )
         assert job["timeout-minutes"] <= 120
         for step in job["steps"]:
             if "uses" in step:
@@ -325,6 +328,58 @@ def test_a_gpu_pool_is_selected_by_what_its_documented_command_declares() -> Non
                 assert set(spec["nodeSelector"]) == {"bank-chatbot/pool"}, doc["metadata"]["name"]
 
 
+def released(job: str) -> Doc:
+    """Return a job of the workflow that makes a release."""
+    return dict(yaml.safe_load((ROOT / ".github/workflows/release.yaml").read_text("utf-8"))["jobs"][job])
+
+
+def test_what_a_release_pins_is_scanned_and_then_signed() -> None:
+    assert tuple(released("images")["strategy"]["matrix"]["target"]) == FINAL
+    steps = released("images")["steps"]
+    runs = [step.get("run", step.get("uses", "")) for step in steps]
+    (build,) = [n for n, run in enumerate(runs) if "buildx build" in run]
+    (scan,) = [n for n, run in enumerate(runs) if run.startswith("anchore/scan-action@")]
+    (sign,) = [n for n, run in enumerate(runs) if run.startswith("cosign sign ")]
+    (kept,) = [n for n, step in enumerate(steps) if step.get("with", {}).get("path") == "digests"]
+    assert build < scan < sign < kept, "what has a hole is neither signed nor pinned"
+    assert steps[scan]["with"]["fail-build"] is True
+    assert {"--sbom=true", "--provenance=mode=max", "--push"} <= set(runs[build].split())
+    assert {"images", "stores"} == set(released("publish")["needs"])
+    signed = [
+        line for step in released("publish")["steps"] for line in step.get("run", "").splitlines() if "cosign" in line
+    ]
+    assert [line.split()[1] for line in signed] == ["sign", "sign-blob"]
+
+
+def test_a_release_pins_every_image_of_the_chart(pushed: Path) -> None:
+    images = yaml.safe_load((CHART / "values.yaml").read_text("utf-8"))["images"]
+    assert {name for name, image in images.items() if isinstance(image, dict)} == set(
+        yaml.safe_load(release_digests(pushed).stdout)["images"]
+    )
+
+
+def test_a_release_has_the_notes_of_its_version_and_an_unreleased_one_has_none(tmp_path: Path) -> None:
+    (tmp_path / "scripts").mkdir()
+    script = tmp_path / "scripts/release_notes"
+    script.write_bytes((ROOT / "scripts/release_notes").read_bytes())
+    sections = (
+        "## 0.2.0 (unreleased)\n\n- later",
+        "## 0.1.0 (2026-11-28)\n\n### Added\n\n- all",
+        "## 0.0.1 (2026-01-01)",
+    )
+    changelog = "\n\n".join(("# Changelog", *sections))
+    (tmp_path / "CHANGELOG.md").write_text(changelog, "utf-8")
+
+    def notes(version: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, str(script), version]
+        return subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
+
+    assert notes("0.1.0").stdout == "### Added\n\n- all\n"
+    assert "write the day of its release" in notes("0.2.0").stderr
+    assert "no section `## 0.3.0 (DATE)`" in notes("0.3.0").stderr
+    assert notes("0.3.0").returncode == 1
+
+
 def release_digests(folder: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(ROOT / "scripts/release_digests"), str(folder)]
     return subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
@@ -333,10 +388,10 @@ def release_digests(folder: Path) -> subprocess.CompletedProcess[str]:
 @pytest.fixture
 def pushed(tmp_path: Path) -> Path:
     """A folder of digests as the release's jobs write it."""
-    for n, target in enumerate(FINAL):
-        (tmp_path / f"digest-{target}").mkdir()
-        image = f"ghcr.io/bank/chatbot/{target}@sha256:{n:064x}\n"
-        (tmp_path / f"digest-{target}" / target).write_text(image, "utf-8")
+    for n, name in enumerate([*FINAL, *released("stores")["strategy"]["matrix"]["store"]]):
+        (tmp_path / f"digest-{name}").mkdir()
+        image = f"ghcr.io/bank/chatbot/{name.lower()}@sha256:{n:064x}\n"
+        (tmp_path / f"digest-{name}" / name).write_text(image, "utf-8")
     return tmp_path
 
 
@@ -375,8 +430,7 @@ def test_argo_cd_s_example_pins_production_by_the_release_s_digests(pushed: Path
 
 
 def test_a_release_s_chart_carries_its_version(tmp_path: Path) -> None:
-    workflow = yaml.safe_load((ROOT / ".github/workflows/release.yaml").read_text("utf-8"))
-    (step,) = [step for step in workflow["jobs"]["chart"]["steps"] if "helm package" in step.get("run", "")]
+    (step,) = [step for step in released("publish")["steps"] if "helm package" in step.get("run", "")]
     assert step["env"]["VERSION"] == "${{ github.ref_name }}"
     (command,) = [line for line in step["run"].splitlines() if line.startswith("helm package")]
     (tmp_path / "helm").symlink_to(tool("helm3"))
