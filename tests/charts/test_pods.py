@@ -264,6 +264,23 @@ def test_model_servers_request_gpus_or_slices_of_gpus() -> None:
     assert shm["emptyDir"]["medium"] == "Memory"
 
 
+def test_what_an_engine_compiles_outlives_its_pod_where_the_pool_has_claims() -> None:
+    docs = render("values", "--set", "llm.pools.h100.cache.claim=true,llm.pools.h100.cache.storageClass=fast")
+    spec = named(docs, "StatefulSet", f"{NAME}-llm-h100")["spec"]
+    (claim,) = spec["volumeClaimTemplates"]
+    assert claim["metadata"]["name"] == "cache"
+    assert claim["spec"]["accessModes"] == ["ReadWriteOnce"]
+    assert claim["spec"]["storageClassName"] == "fast"
+    # Scaled down and up again for the next peak, a server finds it; with the pool it goes.
+    assert spec["persistentVolumeClaimRetentionPolicy"] == {"whenScaled": "Retain", "whenDeleted": "Delete"}
+    assert "cache" not in {volume["name"] for volume in pool(docs)["volumes"]}
+    (container,) = pool(docs)["containers"]
+    written = {value for name, value in environment(container).items() if name.endswith(("_CACHE_ROOT", "_CACHE_DIR"))}
+    assert {str(Path(folder).parent) for folder in written} == {"/cache"}
+    assert {"name": "cache", "mountPath": "/cache"} in container["volumeMounts"]
+    assert "volumeClaimTemplates" not in named(render("values"), "StatefulSet", f"{NAME}-llm-h100")["spec"]
+
+
 def pool(docs: object) -> Doc:
     workload = named(cast("list[Doc]", docs), "StatefulSet", f"{NAME}-llm-h100")
     return cast("Doc", workload["spec"]["template"]["spec"])

@@ -288,6 +288,18 @@ def test_a_volume_that_cannot_change_stops_an_upgrade_before_anything_is_applied
             assert where.rpartition("/")[2] in message
 
 
+@pytest.mark.parametrize("before", ["", "llm.pools.h100.cache.claim=true"])
+def test_a_pool_is_given_no_other_volume_for_what_it_compiles(before: str, tmp_path: Path) -> None:
+    claims, none = ["--set", "llm.pools.h100.cache.claim=true"], ["--set", "llm.pools.h100.cache.claim=false"]
+    given, wanted = (claims, none) if before else (none, claims)
+    docs = render("values-prod", *given)
+    assert refused(docs, render("values-prod", *wanted)) == {f"StatefulSet/{NAME}-llm-h100"}
+    with cluster(docs, tmp_path) as arguments:
+        message = upgrade("values-prod", [*arguments, *wanted], 4)
+        assert f"volume-differs: the servers of {NAME}-llm-h100 have" in message
+        assert "volume-differs" not in upgrade("values-prod", [*arguments, *given], 4)
+
+
 @pytest.mark.parametrize("name", VALUES)
 def test_an_upgrade_with_the_same_volumes_goes_on(name: str, tmp_path: Path) -> None:
     with cluster(render(name), tmp_path) as arguments:
