@@ -1,5 +1,6 @@
 """What holds for every connection that a service accepts."""
 
+import gc
 import socket
 from asyncio import Transport
 from pathlib import Path
@@ -31,6 +32,26 @@ async def test_no_reply_waits_until_what_was_sent_before_is_acknowledged(monkeyp
         async with listening(FastAPI(), bound), httpx2.AsyncClient() as http:
             await http.get(f"http://127.0.0.1:{bound.getsockname()[1]}/")
     assert delays == [False]
+
+
+async def test_what_many_streams_hold_is_not_searched_as_a_whole_again_and_again() -> None:
+    """A full collection over the objects of 5,000 streams stops every answer of the process for more than a second."""
+    full, thresholds = list[int](), gc.get_threshold()
+
+    def note(phase: str, info: dict[str, int]) -> None:
+        if phase == "start" and info["generation"] == 2:
+            full.append(info["generation"])
+
+    with bind("127.0.0.1", 0) as bound:
+        async with listening(FastAPI(), bound):
+            gc.callbacks.append(note)
+            try:
+                held = [[n] for n in range(300_000)]
+            finally:
+                gc.callbacks.remove(note)
+    assert len(held) == 300_000
+    assert full == []
+    assert gc.get_threshold() == thresholds
 
 
 def test_every_server_is_configured_in_one_place() -> None:
