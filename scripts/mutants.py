@@ -109,10 +109,14 @@ def mutants_of(path: Path) -> Iterator[Mutant]:
 
 
 def declarations_of(node: ast.AST) -> Iterator[ast.AST]:
-    """Yield what declares rather than does: decorators, and the keywords of classes (`frozen=True`)."""
-    if isinstance(node, ast.ClassDef):
-        for part in (*node.decorator_list, *node.keywords):
-            yield from ast.walk(part)
+    """Yield what declares rather than does: decorators, the keywords of classes (`frozen=True`), zip's `strict`."""
+    match node:
+        case ast.ClassDef(decorator_list=parts, keywords=keywords):
+            for part in (*parts, *keywords):
+                yield from ast.walk(part)
+        case ast.Call(func=ast.Name(id="zip"), keywords=keywords):
+            for keyword in keywords:
+                yield from ast.walk(keyword)
 
 
 def changes_of(node: ast.AST) -> Iterator[str]:

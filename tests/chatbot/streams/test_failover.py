@@ -124,6 +124,21 @@ async def test_a_quiet_writer_hears_it_from_its_heartbeat(
         assert text_of(await read_all(registry, live)) == "".join(WORDS)
 
 
+async def test_a_writer_hears_from_its_next_append_that_its_customer_has_cancelled_elsewhere(
+    answer_log: AnswerLog, tasks: TaskGroup
+) -> None:
+    """No heartbeat runs here."""
+    registry, other = (AnswerRegistry(answer_log, tasks, AnswerRegistrySettings()) for _ in range(2))
+    live, speak = new_answer(customer()), Speaker()
+    with registry.reading(live.who, live.answer_id):
+        await registry.start(live, speak, passages=[], checkpoint=b"the turn")
+        await speak.half.wait()
+        assert await other.cancel(live.who, live.answer_id)
+        speak.go_on.set()
+        await read_all(registry, live)
+    assert live.scope.cancel_called
+
+
 async def test_an_end_that_redis_takes_late_leaves_memory_and_comes_back_where_redis_forgets_it(tmp_path: Path) -> None:
     with redis_server(tmp_path / "redis", *NOT_DURABLE) as server:
         async with (

@@ -141,6 +141,18 @@ async def test_only_a_lapsed_lease_may_be_taken_and_all_that_a_successor_needs_c
     assert await answer_log.take_over(who.tenant, answer_id) is None, "the successor holds the lease"
 
 
+async def test_a_lease_is_over_by_the_millisecond_of_the_stores_time(answer_log: AnswerLog, redis: Redis) -> None:
+    who = customer()
+    answer_id = await half_said(answer_log, who)
+    with anyio.fail_after(5):
+        while (await redis.time())[1] < 500_000:  # in the second half of a second, milliseconds count
+            await anyio.sleep(0.01)
+    await answer_log.give_up(who.tenant, {answer_id: 1})
+    await anyio.sleep(0.002)
+    assert (who.tenant, answer_id) in await answer_log.orphans(lapsed_for=0)
+    assert (who.tenant, answer_id) not in await answer_log.orphans(lapsed_for=60)
+
+
 async def test_an_answer_that_has_ended_is_not_taken_and_keeps_nothing_for_a_successor(
     answer_log: AnswerLog, redis: Redis
 ) -> None:
