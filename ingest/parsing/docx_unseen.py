@@ -15,6 +15,8 @@ _W: Final = "{http://schemas.openxmlformats.org/wordprocessingml/2006/main}"
 _STRICT: Final = "{http://purl.oclc.org/ooxml/wordprocessingml/main}"
 _SMALLEST_HALF_POINTS: Final = 4
 _NARROWEST_PERCENT: Final = 10
+_USUAL_HALF_POINTS: Final = 20
+_MOST_CONDENSED: Final = 4.0  # twips a half point of size: digits, of half their size, lie upon each other
 _FARTHEST_TWIPS: Final = 7200  # five inches: no margin is so wide
 _WIDEST_TWIPS: Final = 31_680  # no page is wider or higher
 _LOWEST_TWIPS: Final = 40  # of a line or a row
@@ -193,8 +195,8 @@ def _number(element: Element | None, name: str, point: float = _TWIPS) -> float:
 def _properties(element: Element | None) -> Properties:
     said = {} if element is None else {child.tag.removeprefix(_W): child for child in element}
     # Of letters "spacing" says how far apart they are, of lines how high.
-    if element is not None and element.tag == f"{_W}rPr":
-        said.pop("spacing", None)
+    if element is not None and element.tag == f"{_W}rPr" and "spacing" in said:
+        said["apart"] = said.pop("spacing")
     return said
 
 
@@ -208,7 +210,8 @@ def _is_unseen(properties: Properties, ground: str, palette: Palette) -> bool:
     is_narrow = width.isdecimal() and int(width) < _NARROWEST_PERCENT
     marker = _value(properties.get("highlight"))
     behind = _HIGHLIGHTS.get(marker, "unknown") if marker not in ("", "none") else ground
-    if is_tiny or is_narrow or _is_on(properties.get("vanish")):
+    is_heaped = -_number(properties.get("apart"), "val") > _MOST_CONDENSED * (size or _USUAL_HALF_POINTS)
+    if is_tiny or is_narrow or is_heaped or _is_on(properties.get("vanish")):
         return True
     drawn = properties.get(f"{_W14}textFill")
     if drawn is None:

@@ -17,6 +17,7 @@ from bs4 import BeautifulSoup
 from ingest.parsing.archive import MOST_UNPACKED, Office
 from ingest.parsing.drawing_fills import local
 from ingest.parsing.html import to_text
+from ingest.parsing.hwp_unseen import without_unseen
 from ingest.parsing.hwpx_unseen import Looks
 from ingest.parsing.markdown import first_heading
 from ingest.parsing.parsed import Format, Page, Parsed, Reason, Unreadable
@@ -44,7 +45,7 @@ def parse_hwp(data: bytes, container: olefile.OleFileIO) -> Parsed:
     """
     _check_flags(container)
     _check_streams(container)
-    return _parsed(Format.HWP, data, None)
+    return _parsed(Format.HWP, without_unseen(data, container), None)
 
 
 def parse_hwpx(office: Office) -> Parsed:

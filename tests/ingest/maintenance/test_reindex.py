@@ -15,14 +15,16 @@ from chatbot.retrieval import Retrieval, RetrievalSettings
 from evals.sample_bank import sample_banks
 from ingest.app import create_app
 from ingest.catalogue import ApprovalDecision, JobState, Version, VersionKey
+from ingest.errors import Suspicious
 from ingest.maintenance.rebuild import ReportVersion, Tally, Written, _write_anew, rebuild, reindex
 from ingest.parsing import Chunker, ChunkSettings
-from ingest.pipeline import approve
+from ingest.pipeline import activate, approve
+from ingest.review import passage_findings
 from ingest.services import Services
 from ingest.worker import Worker
 from knowledge.access import EVERY_CUSTOMER, Access
 from knowledge.embedding import Embedder, EmbedderSettings, open_embedder
-from knowledge.passage import COVERED
+from knowledge.passage import COVERED, MARK
 from tests.clock import Clock
 from tests.embedding_server import embedding_server
 from tests.ingest import samples, samples_office
@@ -204,6 +206,18 @@ async def test_what_was_approved_before_covers_were_looked_for_is_read_again_wit
     tally = await again(services, unprinted)
     assert (tally.written, tally.failed) == (1, [])
     assert await customers_texts(services, clock) == ["금리는 연 3.1%입니다."]
+
+
+async def test_a_draft_from_before_covers_were_looked_for_has_its_mark_after_a_reindex(services: Services) -> None:
+    received = await receive(services, samples_office.docx_with_a_cover(), replace(REQUEST, document_id="covered"))
+    version = await do_job(services, received)
+    stored = await services.index.passages(**name_of(version))
+    former = [replace(passage, text=MARK.sub("", passage.text).strip()) for passage in stored]
+    await services.index.upsert(former, await services.index.embed(former))
+    assert passage_findings(await services.index.passages(**name_of(version))) == []
+    assert (await reindex(services, unprinted)).failed == []
+    with pytest.raises(Suspicious):
+        await activate(version.key, "lee", services)
 
 
 async def test_a_draft_that_is_approved_while_a_reindex_runs_keeps_no_mark(services: Services) -> None:

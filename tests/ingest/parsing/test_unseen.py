@@ -15,6 +15,7 @@ from docx.oxml import OxmlElement
 from docx.oxml.ns import qn
 from docx.oxml.xmlchemy import BaseOxmlElement
 from docx.shared import Pt, RGBColor
+from hwpx import HwpxDocument
 from openpyxl import Workbook
 from openpyxl.cell.rich_text import CellRichText, TextBlock
 from openpyxl.cell.text import InlineFont
@@ -673,16 +674,23 @@ def hwpx_of(letters: str, run: str = CANARY, *, fill: str = "none") -> bytes:
     with zipfile.ZipFile(BytesIO(data)) as archive:
         header, section = (archive.read(f"Contents/{name}.xml").decode() for name in ("header", "section0"))
     own = re.sub(r'height="\d+" textColor="#000000" shadeColor="none"', letters, header, count=1)
-    kind = re.findall(r'<hh:charPr id="0".*?</hh:charPr>', own)[0].replace('id="0"', 'id="90"')
-    ground = re.findall(r'<hh:borderFill id="2".*?</hh:borderFill>', header)[0].replace('id="2"', 'id="91"')
+    kind = re.findall(r'<hh:charPr id="0".*?</hh:charPr>', own)[0].replace('id="0"', 'id="7"')
+    ground = re.findall(r'<hh:borderFill id="2".*?</hh:borderFill>', header)[0].replace('id="2"', 'id="4"')
     ground = ground.replace('faceColor="none"', f'faceColor="{fill}"')
     header = header.replace("</hh:charProperties>", f"{kind}</hh:charProperties>")
     header = header.replace("</hh:borderFills>", f"{ground}</hh:borderFills>")
-    texts = f'<hp:run charPrIDRef="90"><hp:t>{run}</hp:t></hp:run>'
+    texts = f'<hp:run charPrIDRef="7"><hp:t>{run}</hp:t></hp:run>'
     section = section.replace('<hp:run charPrIDRef="0"><hp:t>기간</hp:t></hp:run>', texts)
-    section = re.sub(r'(<hp:tc [^>]*borderFillIDRef=)"\d+"', r'\1"91"', section)
+    section = re.sub(r'(<hp:tc [^>]*borderFillIDRef=)"\d+"', r'\1"4"', section)
     data = with_part(data, "Contents/header.xml", header.encode())
     return with_part(data, "Contents/section0.xml", section.encode())
+
+
+def as_hwp(data: bytes) -> bytes:
+    """Return an HWPX document as an HWP 5 one; numbers of looks are places in the file there."""
+    buffer = BytesIO()
+    HwpxDocument.open(BytesIO(data)).save_to_stream(buffer, format="hwp")
+    return buffer.getvalue()
 
 
 WHITE = 'height="1000" textColor="#FFFFFF" shadeColor="none"'
@@ -698,8 +706,11 @@ WHITE = 'height="1000" textColor="#FFFFFF" shadeColor="none"'
         ('height="100" textColor="#000000" shadeColor="none"', "none"),
     ],
 )
-def test_letters_of_an_hwpx_that_nobody_sees_are_left_out(tmp_path: Path, letters: str, fill: str) -> None:
-    text = text_of(read(tmp_path, hwpx_of(letters, fill=fill)))
+@pytest.mark.parametrize("kind", [bytes, as_hwp])
+def test_letters_of_a_hangul_document_that_nobody_sees_are_left_out(
+    tmp_path: Path, letters: str, fill: str, kind: Callable[[bytes], bytes]
+) -> None:
+    text = text_of(read(tmp_path, kind(hwpx_of(letters, fill=fill))))
     assert "정기예금 상품설명서" in text
     assert "99" not in text
 
@@ -713,8 +724,11 @@ def test_letters_of_an_hwpx_that_nobody_sees_are_left_out(tmp_path: Path, letter
         ('height="600" textColor="#000000" shadeColor="none"', "none"),
     ],
 )
-def test_letters_of_an_hwpx_that_have_a_ground_are_read(tmp_path: Path, letters: str, fill: str) -> None:
-    assert SEEN in text_of(read(tmp_path, hwpx_of(letters, SEEN, fill=fill)))
+@pytest.mark.parametrize("kind", [bytes, as_hwp])
+def test_letters_of_a_hangul_document_that_have_a_ground_are_read(
+    tmp_path: Path, letters: str, fill: str, kind: Callable[[bytes], bytes]
+) -> None:
+    assert SEEN in text_of(read(tmp_path, kind(hwpx_of(letters, SEEN, fill=fill))))
 
 
 def test_memos_and_hidden_explanations_of_an_hwpx_are_no_text_of_it_and_what_they_stand_in_is(tmp_path: Path) -> None:
@@ -742,6 +756,8 @@ HIDING_LETTERS = [
     f'<w14:textFill {W14}><w14:solidFill><w14:schemeClr w14:val="bg1"/></w14:solidFill></w14:textFill>',
     f"<w14:textFill {W14}><w14:noFill/></w14:textFill>",
     '<w:sz w:val="1pt"/>',
+    '<w:spacing w:val="-200"/>',
+    '<w:sz w:val="40"/><w:spacing w:val="-9pt"/>',
 ]
 SHOWING_LETTERS = [
     '<w:color w:val="FFFFFF" w:themeColor="text1"/>',
@@ -750,6 +766,7 @@ SHOWING_LETTERS = [
     f'<w:color w:val="FFFFFF"/><w14:textFill {W14}><w14:solidFill><w14:srgbClr w14:val="003366"/></w14:solidFill>'
     "</w14:textFill>",
     '<w:sz w:val="9pt"/><w:spacing w:val="1"/>',
+    '<w:spacing w:val="-30"/>',
 ]
 HIDING_LINES = [
     '<w:spacing w:line="1" w:lineRule="exact"/>',
