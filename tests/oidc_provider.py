@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin
 
+import anyio
 import httpx2
 import jwt
 import pytest
@@ -58,6 +59,12 @@ class Provider:
         """Return the settings of an API that takes its tokens."""
         return {"issuer": self.issuer, "jwks_url": f"{self.issuer}/jwks"}
 
+    def environment(self, *roles: str) -> dict[str, str]:
+        """Return the variables of a service that takes its tokens, beside its first issuer's, and signs in here."""
+        further = {**self.auth(), "audience": "bank-chatbot", "subject_prefix": "", "roles": roles}
+        oidc = {f"OIDC__{name.upper()}": str(value) for name, value in self.settings().items()}
+        return {"AUTH__ISSUERS": json.dumps([further]), "AUTH__ROLES": json.dumps(roles), **oidc}
+
     def signed(self, claims: Mapping[str, object], **header: str) -> str:
         """Return a token that this provider might have signed."""
         return jwt.encode({"iss": self.issuer, **claims}, self.key, "RS256", headers={"kid": KEY_ID, **header})
@@ -69,6 +76,13 @@ class Provider:
     def let_tokens_last(self, seconds: float) -> None:
         """Let access tokens that are given from now on end after so many seconds."""
         httpx2.get(f"{self.issuer}/test/seconds", params={"are": seconds}).raise_for_status()
+
+    async def stop_for(self, page: str) -> None:
+        """Take it away, and return when a service at this address has noticed."""
+        self.stop()
+        async with httpx2.AsyncClient(base_url=page) as http:
+            while not (await http.get("/oidc/sign-in")).headers["location"].endswith("/?sign-in=unavailable"):
+                await anyio.sleep(0.1)
 
     def stop(self) -> None:
         """Take it away, in the middle of whatever it does."""

@@ -21,8 +21,8 @@ from edge.sign_in.settings import OidcSettings
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
-_FRESH_SECONDS = 10.0
-"""So old may metadata be where somebody is sent to the provider: whether it is there is asked that often."""
+_FRESH_SECONDS = 1.0
+"""So old may metadata be where somebody is sent to the provider: a browser should not find it away."""
 
 
 class GrantRefused(Exception):

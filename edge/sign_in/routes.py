@@ -82,7 +82,9 @@ class _Routes:
         try:
             await principal_of_session(request, self._sign_in)
             session = await self._sign_in.session(cookie(request, SESSION), host_of(request))
-        except (CrossSite, TokenRefused, SignInUnavailable, KeysUnavailable) as exc:
+        except TokenRefused:
+            return JSONResponse({"name": None})
+        except (CrossSite, SignInUnavailable, KeysUnavailable) as exc:
             return _refusal(exc)
         return JSONResponse({"name": session.name})
 
@@ -123,7 +125,7 @@ def _to_page(outcome: str) -> Response:
     return RedirectResponse(f"/?sign-in={outcome}", 303)
 
 
-def _refusal(exc: Exception) -> Response:
+def _refusal(exc: CrossSite | SignInUnavailable | KeysUnavailable) -> Response:
     """Return the problem document of a refusal, with the codes of both APIs."""
     document = ProblemDocument(
         title="Signing in is not possible now",
@@ -133,8 +135,6 @@ def _refusal(exc: Exception) -> Response:
         retryable=True,
         trace_id=current_trace_id(),
     )
-    if isinstance(exc, TokenRefused):
-        document = replace(document, title="Sign in to go on", status=401, code="unauthenticated", retryable=False)
-    elif isinstance(exc, CrossSite):
+    if isinstance(exc, CrossSite):
         document = replace(document, title="This is not allowed", status=403, code="forbidden", retryable=False)
     return problem_json(document, {"retry-after": "5"} if document.retryable else None)

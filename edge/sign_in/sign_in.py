@@ -157,7 +157,7 @@ class SignIn:
             return f"{origin}/"
         await self._sessions.end(session_id)
         try:
-            await self._provider.metadata()
+            await self._provider.metadata(fresh=True)
         except SignInUnavailable:
             return f"{origin}/"
         return self._provider.end_session_url(session.id_token, back_to=f"{origin}/") or f"{origin}/"

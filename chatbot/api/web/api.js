@@ -10,20 +10,27 @@ export class Problem extends Error {
   }
 }
 
-/** There is no demo login here: the customer must bring a token. */
+/** The customer must sign in, or bring a token where there is neither a demo login nor an identity provider. */
 export class TokenNeeded extends Error {}
 
 export class Api {
   #token = null;
   #name;
-  #demo = true;
+  #demo;
 
+  /** `name` is the customer's of the demo bank; null where people sign in at an identity provider. */
   constructor(name) {
     this.#name = name;
+    this.#demo = name !== null;
   }
 
-  /** Sign in to the demo bank, where there is one. */
+  /** Return the name of who has signed in at the provider; without one, sign in to the demo bank, where there is one. */
   async signIn() {
+    if (this.#name === null) {
+      const { name } = await (await this.#request("/oidc/session")).json();
+      if (name === null) throw new TokenNeeded();
+      return name;
+    }
     const headers = { "content-type": "application/json" };
     const response = await send("/demo/login", { method: "POST", headers, body: JSON.stringify({ name: this.#name }) });
     if (response.status === 404 || response.status === 405) {
@@ -32,6 +39,7 @@ export class Api {
     }
     if (!response.ok) throw await problemOf(response);
     this.#token = (await response.json()).token;
+    return null;
   }
 
   /** Use a token that the customer brought; it is kept in memory only. */
@@ -104,7 +112,8 @@ export class Api {
   }
 
   #authorized(path, options) {
-    return send(path, { ...options, headers: { ...options.headers, authorization: `Bearer ${this.#token}` } });
+    const token = this.#token === null ? {} : { authorization: `Bearer ${this.#token}` };
+    return send(path, { ...options, headers: { ...options.headers, ...token } });
   }
 }
 

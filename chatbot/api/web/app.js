@@ -9,13 +9,15 @@ import { byId, el } from "./dom.js";
 import { offeredQuestions, preferredLanguage, remember, remembered, say, setLanguage, t } from "./i18n.js";
 import { PassagePanel } from "./passage_panel.js";
 import { LogScroll } from "./scroll.js";
+import { badEnding, signOutEverywhere, signsInAtProvider, wireSignIn } from "./session.js";
 import { troubleOf, troubleView } from "./trouble.js";
 
 const CUSTOMER = "bank.customer";
 
 let signedIn = false;
 
-const api = new Api(customerName());
+const atProvider = signsInAtProvider();
+const api = new Api(atProvider ? null : customerName());
 const announcer = new Announcer(byId("announcements"));
 const scroll = new LogScroll(byId("log"), byId("latest"));
 const panel = new PassagePanel(byId("passage"), (answerId, n) => api.source(answerId, n));
@@ -62,6 +64,16 @@ byId("sign-in").addEventListener("submit", (event) => {
   event.preventDefault();
   enterToken(byId("token").value.trim());
 });
+byId("provider").hidden = !atProvider;
+byId("by-token").hidden = atProvider;
+wireSignIn(byId("sign-in-link"));
+byId("sign-out").addEventListener("click", async () => {
+  try {
+    await signOutEverywhere();
+  } catch {
+    announcer.announce(say(byId("who-name"), "sign_out_failed").textContent);
+  }
+});
 addEventListener("hashchange", () => {
   const id = addressed();
   if (id !== chat.conversationId) void (id ? open(id) : startNew());
@@ -73,10 +85,14 @@ await begin();
 async function begin() {
   byId("messages").replaceChildren();
   try {
-    await api.signIn();
+    const name = await api.signIn();
+    byId("who").hidden = name === null;
+    if (name !== null) say(byId("who-name"), "signed_in", { name });
   } catch (error) {
-    if (error instanceof TokenNeeded) askForToken();
-    else showTrouble(error, begin);
+    if (!(error instanceof TokenNeeded)) return showTrouble(error, begin);
+    askForToken();
+    const ending = badEnding();
+    if (ending) say(byId("sign-in-problem"), ending);
     return;
   }
   await enter();
@@ -97,7 +113,8 @@ function askForToken() {
   byId("ask").hidden = true;
   byId("sign-in").hidden = false;
   byId("examples").hidden = true;
-  byId("token").focus();
+  byId("who").hidden = true;
+  byId(atProvider ? "sign-in-link" : "token").focus();
 }
 
 async function enterToken(token) {

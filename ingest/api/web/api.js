@@ -10,7 +10,7 @@ export class Problem extends Error {
   }
 }
 
-/** There is no token yet, or it is accepted no more. */
+/** There is no token and no session yet, or it is accepted no more. */
 export class TokenNeeded extends Error {}
 
 const PASSAGES_AT_ONCE = 200;
@@ -21,7 +21,7 @@ const UPLOAD_DEADLINE_MS = 30 * 60_000; // 100 MiB over a slow line
 export class Api {
   #token = null;
 
-  /** Use the token that somebody typed in; it is kept in memory only. */
+  /** Use the token that somebody typed in; it is kept in memory only. Without one (null) the session's cookie counts. */
   useToken(token) {
     this.#token = token;
   }
@@ -29,6 +29,11 @@ export class Api {
   /** Return a token of the demo's uploader (`staff`) or `approver`, where `make run` offers them. */
   async demoToken(role) {
     return (await this.#send("POST", "/demo/login", { role })).token;
+  }
+
+  /** Return the name of who has signed in at the identity provider; null where nobody has. */
+  async signedIn() {
+    return (await this.#get("/oidc/session")).name;
   }
 
   me() {
@@ -130,7 +135,7 @@ export class Api {
     return new Promise((resolve, reject) => {
       const request = new XMLHttpRequest();
       request.open("POST", "/v1/documents");
-      request.setRequestHeader("authorization", `Bearer ${this.#token}`);
+      if (this.#token !== null) request.setRequestHeader("authorization", `Bearer ${this.#token}`);
       request.upload.addEventListener("progress", (event) => event.lengthComputable && onSent(event.loaded / event.total));
       request.addEventListener("load", () => {
         const body = jsonOf(request.responseText);
@@ -164,7 +169,8 @@ export class Api {
   }
 
   async #request(path, options = {}) {
-    const headers = { ...options.headers, authorization: `Bearer ${this.#token}` };
+    const token = this.#token === null ? {} : { authorization: `Bearer ${this.#token}` };
+    const headers = { ...options.headers, ...token };
     const response = await carried(path, { cache: "no-store", ...options, headers });
     if (response.status === 401) throw new TokenNeeded();
     if (!response.ok) throw new Problem({ status: response.status, ...jsonOf(await response.text()) });

@@ -5,16 +5,18 @@ import { Api, TokenNeeded } from "./api.js";
 import { wireConfirm } from "./confirm.js";
 import { DocumentView } from "./document_view.js";
 import { DocumentsView } from "./documents_view.js";
-import { byId } from "./dom.js";
+import { byId, el } from "./dom.js";
 import { preferredLanguage, say, setLanguage, setZone } from "./i18n.js";
 import { JobsView } from "./jobs_view.js";
 import { QueueView } from "./queue_view.js";
 import { ReviewView } from "./review_view.js";
+import { badEnding, signOutEverywhere, signsInAtProvider, wireSignIn } from "./session.js";
 import { TestView } from "./test_view.js";
 import { troubleLine } from "./trouble.js";
 import { UploadView } from "./upload_view.js";
 
 const FIRST = "upload";
+const atProvider = signsInAtProvider();
 
 /** What every view may use; `onTokenNeeded` asks for a token where an error says that one is missing. */
 const page = {
@@ -48,12 +50,41 @@ byId("sign-in").addEventListener("submit", (event) => {
 for (const button of document.querySelectorAll("#demo button")) {
   button.addEventListener("click", () => void signIn(() => page.api.demoToken(button.dataset.role)));
 }
-byId("sign-out").addEventListener("click", () => signOut(null));
+byId("sign-out").addEventListener("click", () => (atProvider ? void leave() : signOut(null)));
 addEventListener("hashchange", () => void open());
 byId("demo").hidden = byId("demo").dataset.demo === "";
+byId("provider").hidden = !atProvider;
+byId("by-token").hidden = atProvider;
+wireSignIn(byId("sign-in-link"));
 firstField().focus();
+if (atProvider) void resume();
 
-async function signIn(obtainToken) {
+/** Go on with the session of who has signed in at the provider; say how the sign-in ended where nobody has. */
+async function resume() {
+  const ending = badEnding();
+  let name = null;
+  try {
+    name = await page.api.signedIn();
+  } catch (error) {
+    byId("sign-in-problem").replaceChildren(troubleLine(error));
+    return;
+  }
+  if (name !== null) {
+    say(byId("who-name"), "signed_in", { name });
+    byId("who").hidden = false; // also where this role may do nothing here: somebody else may come
+    await signIn(() => null, name);
+  } else if (ending) byId("sign-in-problem").replaceChildren(say(el("p", { class: "problem", role: "alert" }), ending));
+}
+
+async function leave() {
+  try {
+    await signOutEverywhere();
+  } catch {
+    byId("view-problem").replaceChildren(say(el("p", { class: "problem", role: "alert" }), "sign_out_failed"));
+  }
+}
+
+async function signIn(obtainToken, name = null) {
   byId("sign-in-problem").replaceChildren();
   try {
     page.api.useToken(await obtainToken());
@@ -65,7 +96,7 @@ async function signIn(obtainToken) {
   }
   byId("token").value = "";
   setZone(page.me.zone);
-  say(byId("who-name"), "signed_in", { name: page.me.sub });
+  if (name === null) say(byId("who-name"), "signed_in", { name: page.me.sub });
   inside(true);
   await open();
 }
@@ -82,7 +113,8 @@ function signOut(error) {
 
 /** Return what somebody who is not signed in uses first. */
 function firstField() {
-  return byId("demo").hidden ? byId("token") : byId("demo").querySelector("button");
+  if (!byId("demo").hidden) return byId("demo").querySelector("button");
+  return byId(atProvider ? "sign-in-link" : "token");
 }
 
 function inside(isInside) {

@@ -1,0 +1,181 @@
+"""The customers' page in Chromium, signed in at a certified provider: from the sign-in to every way a session ends."""
+
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import asynccontextmanager
+
+import pytest
+from playwright.async_api import Browser, Page, expect
+
+from tests.conftest import free_port
+from tests.e2e.browser import (
+    ANSWER,
+    NEEDS_CHROMIUM,
+    SECONDS_A_TOKEN,
+    WAIT,
+    Trouble,
+    ask,
+    assert_fits,
+    assert_readable,
+    finished,
+    launched,
+    words,
+)
+from tests.e2e.conftest import Product, scripted_model, served, until
+from tests.oidc_provider import NEEDS_PROVIDER, Provider, provider
+
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.e2e,
+    pytest.mark.browser,
+    pytest.mark.timeout(180),
+    NEEDS_CHROMIUM,
+    NEEDS_PROVIDER,
+]
+
+
+# Runs before the page's own scripts: what the policy refused.
+WATCH = """
+window.violations = [];
+document.addEventListener("securitypolicyviolation", (event) => window.violations.push(event.violatedDirective));
+"""
+
+
+@pytest.fixture(scope="module")
+def port() -> int:
+    return free_port()
+
+
+@pytest.fixture(scope="module")
+def at(port: int) -> Iterator[Provider]:
+    origin = f"http://127.0.0.1:{port}"
+    with provider(origin, logout_at=origin) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def signing_in(tmp_path_factory: pytest.TempPathFactory, redis_url: str, at: Provider, port: int) -> Iterator[Product]:
+    """The product, whose customers sign in at the provider."""
+    folder = tmp_path_factory.mktemp("signing-in")
+    settings = at.environment("customer")
+    with scripted_model(folder) as endpoints, served(folder, redis_url, endpoints, port=port, **settings) as running:
+        yield running
+
+
+@pytest.fixture
+async def scripted(signing_in: Product, at: Provider) -> Product:
+    at.let_tokens_last(300)
+    await signing_in.tell(answer=ANSWER, probe=0.99, token_seconds=SECONDS_A_TOKEN)
+    return signing_in
+
+
+@pytest.fixture(scope="module")
+async def browser() -> AsyncGenerator[Browser]:
+    async with launched() as browser:
+        yield browser
+
+
+@asynccontextmanager
+async def visiting(
+    browser: Browser, product: Product, *, language: str = "ko-KR", expected: tuple[str, ...] = (), width: int = 1280
+) -> AsyncGenerator[Page]:
+    """Open the page; afterwards nothing unexpected may have been in the console."""
+    phone = width < 500
+    context = await browser.new_context(
+        viewport={"width": width, "height": 800}, locale=language, has_touch=phone, is_mobile=phone
+    )
+    context.set_default_timeout(WAIT)
+    await context.add_init_script(WATCH)
+    page = await context.new_page()
+    trouble = Trouble(page)
+    trouble.expected = ("asked http://localhost:", *expected)  # the provider's own pages
+    await page.goto(product.url)
+    yield page
+    assert trouble.unexpected() == []
+    if page.url.startswith(product.url):
+        assert await page.evaluate("window.violations") == []
+    await context.close()
+
+
+async def sign_in(page: Page, name: str = "lee") -> None:
+    """Sign in by keyboard alone, and come back to the page."""
+    await expect(page.locator("#sign-in-link")).to_be_focused()
+    await page.keyboard.press("Enter")
+    await expect(page.locator("input[name=who]")).to_be_focused()
+    await page.keyboard.insert_text(name)
+    await page.keyboard.press("Enter")
+    await expect(page.locator("#history-note")).to_have_attribute("data-i18n", "history_empty")
+
+
+async def test_a_customer_signs_in_reads_an_answer_that_outlives_the_token_and_signs_out_here_and_there(
+    browser: Browser, scripted: Product, at: Provider
+) -> None:
+    at.let_tokens_last(2)
+    async with visiting(browser, scripted) as page:
+        await expect(page.locator("#sign-in-link")).to_be_visible()
+        await expect(page.locator("#token")).to_be_hidden()
+        await assert_readable(page, least=5)
+        await sign_in(page)
+        await expect(page.locator("#who-name")).to_have_text("lee lee님")
+        assert await page.evaluate("document.cookie") == "", "no script reads the session"
+        before = at.renewed()
+        answer = await ask(page)
+        await finished(answer)  # it takes longer than the token lasts
+        assert await words(answer) == ANSWER
+        await page.reload()
+        assert await words(page.locator(".answer")) == ANSWER
+        assert at.renewed() > before
+        await page.locator("#sign-out").click()
+        await page.get_by_role("button", name="Sign out").click()
+        await expect(page.locator("#sign-in-link")).to_be_focused()
+        await page.keyboard.press("Enter")
+        await expect(page.locator("input[name=who]")).to_be_visible()  # the provider asks again who it is
+
+
+async def test_on_a_phone_in_english_a_customer_signs_in_and_out(browser: Browser, scripted: Product) -> None:
+    async with visiting(browser, scripted, language="en-US", width=390) as page:
+        await expect(page.locator("#sign-in-link")).to_have_text("Sign in")
+        await assert_fits(page)
+        await sign_in(page)
+        await page.locator("#history-open").click()
+        await expect(page.locator("#who-name")).to_have_text("Signed in: lee lee")
+        await assert_fits(page)
+        await page.locator("#sign-out").click()
+        await page.get_by_role("button", name="Sign out").click()
+        await expect(page.locator("#sign-in-link")).to_be_visible()
+
+
+async def test_signing_out_at_the_provider_ends_the_session_of_the_page(
+    browser: Browser, scripted: Product, at: Provider
+) -> None:
+    async with visiting(browser, scripted, expected=("401",)) as page:
+        await sign_in(page)
+        elsewhere = await page.context.new_page()
+        await elsewhere.goto(f"{at.issuer}/session/end")
+        await elsewhere.get_by_role("button", name="Sign out").click()
+
+        async def over() -> bool:
+            said = await page.evaluate("fetch('/oidc/session').then((reply) => reply.json())")
+            return said == {"name": None}
+
+        await until(over)
+        await page.locator("#question").fill("샘물 정기예금의 금리는?")
+        await page.keyboard.press("Enter")
+        await expect(page.locator("#sign-in-link")).to_be_focused()
+
+
+async def test_without_the_provider_answers_go_on_and_signing_in_says_that_it_is_not_possible(
+    browser: Browser, scripted: Product, at: Provider
+) -> None:
+    at.let_tokens_last(2)
+    async with visiting(browser, scripted) as page, visiting(browser, scripted, language="en-US") as newcomer:
+        await sign_in(page)
+        answer = await ask(page)
+        await at.stop_for(scripted.url)
+        await finished(answer)
+        assert await words(answer) == ANSWER
+        await finished(await ask(page))  # with a token that is over, within the grace
+        await newcomer.locator("#sign-in-link").click()
+        await expect(newcomer.locator("#sign-in-problem")).to_contain_text("Signing in is not possible now")
+        await newcomer.locator("[data-language=ko]").click()
+        await expect(newcomer.locator("#sign-in-problem")).to_contain_text("지금은 로그인할 수 없습니다")
+        assert newcomer.url == f"{scripted.url}/"
