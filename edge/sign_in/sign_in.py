@@ -35,7 +35,8 @@ _LOOK_SECONDS = 0.05
 _LOGOUT_SECONDS = 300.0
 """How old a logout token may be; each is taken once."""
 _LOGOUT_EVENT = "http://schemas.openid.net/event/backchannel-logout"
-_PLACE = re.compile(r"[\w/.~:=-]{0,200}")
+_ERROR = re.compile(r"[a-z_]{1,40}")
+_PLACE = re.compile(r"[\w/.~:=%-]{0,200}", re.ASCII)
 _LONGEST_NAME = 100
 _BY = "sign-in under way"
 
@@ -197,7 +198,8 @@ class SignIn:
         if reply.get("iss", None if needs_issuer else self._settings.issuer) != self._settings.issuer:
             raise SignInRefused("the reply is another issuer's")
         if "code" not in reply:
-            raise SignInRefused(f"the provider gave no code: {reply.get('error', '')[:50]}")
+            error = reply.get("error", "")
+            raise SignInRefused(f"the provider gave no code: {error if _ERROR.fullmatch(error) else '?'}")
 
     async def _session(self, begun: Begun, tokens: Tokens) -> tuple[Session, list[str]]:
         """Return the session for tokens that are verified here, and the names by which the provider may end it."""

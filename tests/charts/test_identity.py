@@ -147,6 +147,47 @@ def apps(authenticators: dict[str, Authenticator]) -> dict[str, FastAPI]:
     }
 
 
+def test_each_page_signs_in_at_its_own_provider_with_secrets_of_the_secret(monkeypatch: pytest.MonkeyPatch) -> None:
+    customers = {"issuer": "https://login.example.com", "clientId": "chat", "scopes": "openid offline_access"}
+    docs = render("values-prod", "--set-json", f"signIn.chatbot={json.dumps(customers)}")
+    found = {where: pod["spec"]["containers"][0] for where, pod in pods(docs)}
+    chat = {each["name"]: each for each in found[f"Deployment/{NAME}-chatbot"]["env"]}
+    keys = {
+        name: chat[f"OIDC__{name}"]["valueFrom"]["secretKeyRef"]["key"] for name in ("CLIENT_SECRET", "SESSION_KEY")
+    }
+    assert keys == {"CLIENT_SECRET": "CHATBOT_OIDC_CLIENT_SECRET", "SESSION_KEY": "CHATBOT_OIDC_SESSION_KEY"}
+    with monkeypatch.context() as patched:
+        for name, variable in chat.items():
+            if name.startswith(("AUTH__", "OIDC__")):
+                patched.setenv(name, variable.get("value", "k" * 32))
+        patched.setenv("REDIS_URL", "redis://127.0.0.1")
+        patched.setenv("AUDIT_KEY", "k" * 32)
+        oidc = ChatSettings().oidc
+    assert oidc is not None
+    assert (oidc.client_id, oidc.scopes) == ("chat", "openid offline_access")
+    signing_in = {where for where, container in found.items() if "OIDC__ISSUER" in environment(container)}
+    assert signing_in == {f"Deployment/{NAME}-chatbot"}
+    paths = {
+        doc["metadata"]["name"]: [match["path"]["value"] for rule in doc["spec"]["rules"] for match in rule["matches"]]
+        for doc in docs
+        if doc["kind"] == "HTTPRoute"
+    }
+    assert "/oidc/" in paths[f"{NAME}-chatbot"]
+    assert "/oidc/" not in paths[f"{NAME}-ingest"]
+
+
+def test_the_staff_s_page_signs_in_and_no_worker_does() -> None:
+    staff = {"issuer": "https://login.example.com", "clientId": "documents", "scopes": "openid"}
+    found = {
+        where: {name for name in environment(pod["spec"]["containers"][0]) if name.startswith("OIDC__")}
+        for where, pod in pods(render("values-prod", "--set-json", f"signIn.ingest={json.dumps(staff)}"))
+    }
+    assert {where for where, names in found.items() if names} == {f"Deployment/{NAME}-ingest"}
+    staff["issuer"] = "https://login.bank.internal"
+    ingress = render("values-airgapped", "--set-json", f"signIn.ingest={json.dumps(staff)}")
+    assert str(ingress).count("'/oidc/'") == 1
+
+
 DOCUMENTS, CHAT = "api://bank-documents", "api://bank-chatbot"
 
 

@@ -29,6 +29,9 @@ SCHEMA: list[tuple[str, str, object]] = [
     ("subjectPrefix", "values", {"auth": {"subjectPrefix": "staff"}}),
     ("subjectPrefix", "values", {"auth": {"roles": ["staff"], "issuers": [
         {"issuer": "https://a", "audience": "a", "jwksUrl": "https://a/keys", "roles": ["staff"]}]}}),
+    ("scopes", "values", {"signIn": {"chatbot": {"scopes": "profile"}}}),
+    ("clientSecret", "values", {"signIn": {"ingest": {"clientSecret": "hunter2"}}}),
+    ("OIDC__SESSION_KEY", "values", {"ingest": {"settings": {"OIDC__SESSION_KEY": "hunter2"}}}),
     ("AUDIT_KEY", "values", {"chatbot": {"settings": {"AUDIT_KEY": "hunter2"}}}),
     ("BANK_FILE", "values", {"chatbot": {"settings": {"BANK_FILE": "/tmp/bank"}}}),  # noqa: S108
     ("DEMO_KEY_FILE", "values", {"chatbot": {"settings": {"DEMO_KEY_FILE": "/tmp/key"}}}),  # noqa: S108
@@ -122,6 +125,8 @@ CHECKS: list[tuple[str, str, object]] = [
     ("snapshots-of-nothing", "values-prod", {"qdrant": {"snapshots": {"enabled": True}}}),
     ("issuer-without-roles", "values", {"auth": {"issuers": [{"issuer": "https://a", "audience": "a",
         "jwksUrl": "https://a/keys", "roles": ["staff"], "subjectPrefix": "a:"}]}}),
+    ("sign-in-without-client", "values", {"signIn": {"chatbot": {"issuer": "https://login.example.com"}}}),
+    ("sign-in-not-accepted", "values", {"signIn": {"ingest": {"issuer": "https://a", "clientId": "a"}}}),
     ("tenant-twice", "values", {"auth": {"tenant": "a", "tenantClaim": "tid"}}),
     ("flow-not-named", "values-prod", {"networkPolicy": {"egress": {"redis": {"to": []}}}}),
     ("flow-not-named", "values", {"traces": {"otlpEndpoint": "http://collector:4318"}}),

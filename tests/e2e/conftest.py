@@ -202,15 +202,13 @@ def copy_loaded(session: Path, data: Path) -> None:
 
 
 @contextlib.contextmanager
-def served(
-    folder: Path, redis_url: str, endpoints: dict[str, str], *, port: int | None = None, **settings: str
-) -> Iterator[Product]:
+def served(folder: Path, redis_url: str, endpoints: dict[str, str], **settings: str) -> Iterator[Product]:
     """Serve the chat API over the loaded documents as a process of its own, and stop it in the end."""
-    data, log, port = folder / "data", folder / "chat.log", port or free_port()
+    data, log, port = folder / "data", folder / "chat.log", settings.get("PORT") or str(free_port())
     copy_loaded(folder.parent, data)
     private, public = key_pair(data)
-    own = {"DATA_DIR": str(data), "PORT": str(port), "DEMO_KEY_FILE": str(private)}
-    environment = chat_environment(public, redis_url, **own, **endpoints, **settings)
+    own = {"DATA_DIR": str(data), "PORT": port, "DEMO_KEY_FILE": str(private)}
+    environment = chat_environment(public, redis_url, **own | endpoints | settings)
     chat = Forked("chatbot.__main__", ["serve"], environment, log)
     with stopped_in_the_end(chat):
         url = f"http://127.0.0.1:{port}"

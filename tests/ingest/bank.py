@@ -35,10 +35,12 @@ def text(document: int, version: int) -> bytes:
 class Bank:
     """The staff API with its worker in one process, over stores of its own."""
 
-    def __init__(
-        self, folder: Path, weights: Path, redis_url: str, *, port: int | None = None, **settings: str
-    ) -> None:
-        self.data, self._log, self._port = folder / "data", folder / "log", port or free_port()
+    def __init__(self, folder: Path, weights: Path, redis_url: str, **settings: str) -> None:
+        self.data, self._log, self._port = (
+            folder / "data",
+            folder / "log",
+            int(settings.get("INGEST_PORT") or free_port()),
+        )
         self.token, key = key_and_token(folder)
         self._environment = {
             "PATH": "/usr/bin:/bin",

@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from playwright.async_api import Browser, Page, expect
+from playwright.async_api import Browser, FilePayload, Page, expect
 
 from tests.conftest import free_port
 from tests.e2e.browser import NEEDS_CHROMIUM, WAIT, Trouble, assert_readable, launched
@@ -44,9 +44,8 @@ def at(port: int) -> Iterator[Provider]:
 def signing_in(
     weights: Path, redis_url: str, tmp_path_factory: pytest.TempPathFactory, at: Provider, port: int
 ) -> Iterator[Bank]:
-    bank = Bank(
-        tmp_path_factory.mktemp("signing-in"), weights, redis_url, port=port, **at.environment("staff", "approver")
-    )
+    settings = at.environment("staff", "approver") | {"INGEST_PORT": str(port)}
+    bank = Bank(tmp_path_factory.mktemp("signing-in"), weights, redis_url, **settings)
     with served(bank):
         yield bank
 
@@ -83,8 +82,8 @@ async def test_staff_sign_in_upload_work_on_with_renewed_tokens_and_sign_out_her
         await expect(page.locator("#who-name")).to_have_text("kim kim님")
         before = at.renewed()
         await page.locator("[data-view=upload]").click()
-        data = {"name": "terms.md", "mimeType": "text/markdown", "buffer": samples.MARKDOWN.encode()}
-        await page.locator("#file-input").set_input_files(data)
+        terms = FilePayload(name="terms.md", mimeType="text/markdown", buffer=samples.MARKDOWN.encode())
+        await page.locator("#file-input").set_input_files(terms)
         await expect(page.locator("#files > li[data-state=done]")).to_have_count(1)
         await page.locator("[data-view=queue]").click()
         await expect(page.locator("#queue .cards > li")).to_have_count(1)

@@ -130,6 +130,25 @@
 {{- end }}
 {{- end }}
 
+{{/* Where people sign in on a page: of root and "chatbot" or "ingest". */}}
+{{- define "bank.signInEnv" -}}
+{{- $root := index . 0 }}{{- $api := index . 1 }}
+{{- with index $root.Values.signIn $api }}
+{{- if .issuer }}
+- {name: OIDC__ISSUER, value: {{ .issuer | quote }}}
+- {name: OIDC__CLIENT_ID, value: {{ .clientId | quote }}}
+- {name: OIDC__SCOPES, value: {{ .scopes | quote }}}
+{{- range $name := list "OIDC__CLIENT_SECRET" "OIDC__SESSION_KEY" }}
+- name: {{ $name }}
+  valueFrom:
+    secretKeyRef:
+      name: {{ $root.Values.secrets.existing }}
+      key: {{ upper $api }}_{{ replace "__" "_" $name }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+
 {{- define "bank.audience" -}}
 {{- $issuer := index . 0 }}
 {{- and (eq (index . 1) "ingest") $issuer.ingestAudience | default $issuer.audience }}

@@ -85,6 +85,7 @@ spec:
             - {name: DRIFT__REFERENCE, value: /etc/drift/reference.json}
             {{- end }}
             {{- include "bank.identityEnv" (list $root "chatbot") | nindent 12 }}
+            {{- with include "bank.signInEnv" (list $root "chatbot") | trim }}{{ . | nindent 12 }}{{ end }}
             {{- include "bank.secretEnv" (list $root "AUDIT_KEY") | nindent 12 }}
             {{- range $root.Values.llm.external }}
             {{- with .api_key_variable }}

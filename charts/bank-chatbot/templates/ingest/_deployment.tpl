@@ -69,6 +69,7 @@ spec:
             {{- include "bank.commonEnv" $root | nindent 12 }}
             {{- if eq $component "ingest" }}
             - {name: BANK_FILE, value: /etc/bank/bank.yaml}
+            {{- with include "bank.signInEnv" (list $root "ingest") | trim }}{{ . | nindent 12 }}{{ end }}
             {{- end }}
             - {name: BLOB_URL, value: {{ $blobs.url | quote }}}
             {{- if $blobs.keysInSecret }}
