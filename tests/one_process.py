@@ -55,6 +55,8 @@ class Stores:
     redis: RedisServer
     model: ScriptedModel
     database_url: str
+    staff_database_url: str | None = None
+    """Where it is not the chat API's."""
     index: IndexSettings
     weights: Path
     embedder: Embedder
@@ -152,6 +154,7 @@ async def open_bank(
     provider: TracerProvider,
     *,
     more: Mapping[str, Any] = MappingProxyType({}),
+    more_of_staff: Mapping[str, Any] = MappingProxyType({}),
     trusted: ssl.SSLContext | bool = True,
 ) -> AsyncGenerator[Bank]:
     """Open both services over these stores and listen; `more` are settings of both, `trusted` is for their clients."""
@@ -174,13 +177,18 @@ async def open_bank(
         llm_profile="scripted",
         ledger=LedgerSettings(limits=LimitSettings(user=OFTEN)),
     )
-    staff_settings = StaffSettings(**shared, delivery=JobBrokerSettings(queue=f"ingest-{uuid4().hex}"))
+    delivery = JobBrokerSettings(queue=f"ingest-{uuid4().hex}")
+    staff_settings = StaffSettings(**{**shared, "delivery": delivery, **more_of_staff})
     async with AsyncExitStack() as stack:
         enter = stack.enter_async_context
-        engine = impatient(open_engine(stores.database_url, chat_settings.database_tls))
-        stack.push_async_callback(close_engine, engine)
+        engine, staff_engine = (
+            impatient(open_engine(url, chat_settings.database_tls))
+            for url in (stores.database_url, stores.staff_database_url or stores.database_url)
+        )
+        for one in (engine, staff_engine):
+            stack.push_async_callback(close_engine, one)
         index = await enter(open_index(stores.index, stores.embedder, stores.terms))
-        staff = await enter(open_staff(staff_settings, index=index, engine=engine, parser=stores.readers))
+        staff = await enter(open_staff(staff_settings, index=index, engine=staff_engine, parser=stores.readers))
         chat = await enter(open_chat(chat_settings, engine=engine, index=index))
         chat_app = create_chat_app(chat, tracer_provider=provider)
         staff_app = create_staff_app(staff, chat.banks, tracer_provider=provider)

@@ -22,6 +22,16 @@ RELEASE = ("bank", "--namespace", "bank")
 ENVIRONMENTS = ("dev", "staging", "prod", "airgapped")
 VALUES = ("values", *(f"values-{name}" for name in ENVIRONMENTS))
 SCALED = ("--set", "scaling.engine=hpa")
+TLS = ("--set", "tls.enabled=true,tls.issuer.name=bank-ca,tls.gatewayCa=bank-ca")
+MESH = (
+    "--set",
+    "istio.enabled=true",
+    "--set",
+    "istio.gatewayPrincipals={cluster.local/ns/gateway/sa/gateway}",
+    "--set",
+    "istio.prometheusPrincipals={cluster.local/ns/monitoring/sa/prometheus}",
+)
+SEPARATE = ("--set", "accounts.separate=true")
 
 Doc = dict[str, Any]
 """A Kubernetes object as YAML has it."""

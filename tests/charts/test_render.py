@@ -10,9 +10,12 @@ import yaml
 from tests.charts.rendering import (
     CHART,
     GOLDEN,
+    MESH,
     NAME,
     ROOT,
     SCALED,
+    SEPARATE,
+    TLS,
     VALUES,
     Doc,
     golden_text,
@@ -29,6 +32,10 @@ TYPES = {
     "ServiceMonitor": "prometheus-operator/monitoring.coreos.com/v1",
     "PrometheusRule": "prometheus-operator/monitoring.coreos.com/v1",
     "Application": "argo-cd/argoproj.io/v1alpha1",
+    "BackendTLSPolicy": "gateway-api/gateway.networking.k8s.io/v1",
+    "Certificate": "cert-manager/cert-manager.io/v1",
+    "PeerAuthentication": "istio/security.istio.io/v1",
+    "AuthorizationPolicy": "istio/security.istio.io/v1",
 }
 CANARY = (
     "--set", "chatbot.canary.enabled=true", "--set", "chatbot.canary.tag=0.2.0", "--set", "ingress.enabled=true",
@@ -48,6 +55,9 @@ RENDERS = [
     ("values", *SCALED),
     ("values-prod", *CANARY),
     ("values-prod", *CALENDAR),
+    ("values-prod", *TLS),
+    ("values-airgapped", *TLS, *SEPARATE),
+    ("values-staging", *MESH),
     ("values-prod", "--set", "scaling.authentication.name=prometheus,caBundle.configMap=bank-ca"),
 ]
 

@@ -21,13 +21,22 @@
 {{- end }}
 {{- end }}
 
+{{/* Where the database is, and who asks where it is elsewhere: (list $ "chatbot") */}}
 {{- define "bank.databaseEnv" -}}
+{{- $service := index . 1 }}
+{{- with index . 0 }}
 {{- if .Values.postgres.enabled }}
-{{ include "bank.secretEnv" (list . "POSTGRES_PASSWORD") }}
+{{- $own := .Values.accounts.separate }}
+{{- $password := $own | ternary (printf "POSTGRES_%s_PASSWORD" (upper $service)) "POSTGRES_PASSWORD" }}
+{{ include "bank.secretEnv" (list . $password) }}
 - name: DATABASE_URL
-  value: postgresql+asyncpg://chatbot:$(POSTGRES_PASSWORD)@{{ include "bank.fullname" . }}-postgres:5432/chatbot
+  value: postgresql+asyncpg://{{ $own | ternary (printf "bank_%s" $service) "chatbot" }}:$({{ $password }})@{{ include "bank.fullname" . }}-postgres:5432/chatbot{{ if .Values.tls.enabled }}?ssl=verify-full{{ end }}
+{{- if .Values.tls.enabled }}
+- {name: DATABASE_TLS__CA_FILE, value: /etc/tls/ca.crt}
+{{- end }}
 {{- else }}
-{{ include "bank.secretEnv" (list . "DATABASE_URL") }}
+{{ include "bank.secretEnvAs" (list . "DATABASE_URL" (.Values.accounts.separate | ternary (printf "%s_DATABASE_URL" (upper $service)) "DATABASE_URL")) }}
+{{- end }}
 {{- end }}
 {{- end }}
 
@@ -35,12 +44,15 @@
 {{- define "bank.qdrantEnv" -}}
 {{- $root := index . 0 -}}
 - name: QDRANT_URL
-  value: {{ $root.Values.qdrant.enabled | ternary (printf "http://%s-qdrant:6333" (include "bank.fullname" $root)) $root.Values.qdrant.external.url }}
+  value: {{ $root.Values.qdrant.enabled | ternary (printf "%s://%s-qdrant:6333" (include "bank.http" $root) (include "bank.fullname" $root)) $root.Values.qdrant.external.url }}
 - name: QDRANT_API_KEY
   valueFrom:
     secretKeyRef:
       name: {{ $root.Values.secrets.existing }}
       key: {{ include "bank.qdrantKey" . }}
+{{- if and $root.Values.qdrant.enabled $root.Values.tls.enabled }}
+- {name: QDRANT__CA_FILE, value: /etc/tls/ca.crt}
+{{- end }}
 {{- with $root.Values.qdrant.tls }}
 {{- if .secret }}
 - {name: QDRANT__CA_FILE, value: /etc/qdrant-tls/ca.crt}
@@ -80,7 +92,9 @@
 {{- if .keyInSecret }}
 {{ include "bank.secretEnv" (list $root (printf "%s__API_KEY" $prefix)) }}
 {{- end }}
-{{- if .tls.secret }}
+{{- if and $pool $root.Values.tls.enabled }}
+- {name: {{ $prefix }}__CA_FILE, value: /etc/tls/ca.crt}
+{{- else if .tls.secret }}
 - {name: {{ $prefix }}__CA_FILE, value: /etc/{{ $name }}-tls/ca.crt}
 {{- if .tls.clientCertificate }}
 - {name: {{ $prefix }}__CERT_FILE, value: /etc/{{ $name }}-tls/tls.crt}
@@ -96,13 +110,21 @@
 {{- end }}
 {{- end }}
 
+{{/* Where Redis is, and who asks: (list $ "chatbot") */}}
 {{- define "bank.redisEnv" -}}
-{{- if .Values.redis.enabled }}
-{{ include "bank.secretEnv" (list . "REDIS_PASSWORD") }}
+{{- $root := index . 0 -}}
+{{- $service := index . 1 -}}
+{{- $own := $root.Values.accounts.separate -}}
+{{- if $root.Values.redis.enabled }}
+{{- $password := $own | ternary (printf "REDIS_%s_PASSWORD" (upper $service)) "REDIS_PASSWORD" }}
+{{ include "bank.secretEnv" (list $root $password) }}
 - name: REDIS_URL
-  value: redis://:$(REDIS_PASSWORD)@{{ include "bank.fullname" . }}-redis:6379/0
+  value: {{ $root.Values.tls.enabled | ternary "rediss" "redis" }}://{{ $own | ternary $service "" }}:$({{ $password }})@{{ include "bank.fullname" $root }}-redis:6379/0
+{{- if $root.Values.tls.enabled }}
+- {name: REDIS_TLS__CA_FILE, value: /etc/tls/ca.crt}
+{{- end }}
 {{- else }}
-{{ include "bank.secretEnv" (list . "REDIS_URL") }}
+{{ include "bank.secretEnvAs" (list $root "REDIS_URL" ($own | ternary (printf "%s_REDIS_URL" (upper $service)) "REDIS_URL")) }}
 {{- end }}
 {{- end }}
 

@@ -115,7 +115,7 @@ digest only by what uses them. */}}
 {{- $root := index . 0 -}}
 {{- $pool := include "bank.retrievalPool" . -}}
 {{- if $pool -}}
-{{- printf "http://%s.%s.svc.%s:8000" (include "bank.pool" (list $root $pool)) $root.Release.Namespace $root.Values.clusterDomain -}}
+{{- printf "%s://%s.%s.svc.%s:8000" (include "bank.http" $root) (include "bank.pool" (list $root $pool)) $root.Release.Namespace $root.Values.clusterDomain -}}
 {{- else -}}
 {{- (index $root.Values (index . 1)).url -}}
 {{- end -}}

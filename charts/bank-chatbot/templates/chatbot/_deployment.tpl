@@ -68,6 +68,7 @@ spec:
             - {name: HOST, value: 0.0.0.0}
             - {name: PORT, value: "8000"}
             - {name: ADMIN_PORT, value: "8010"}
+            {{- with include "bank.serverTlsEnv" $root | trim }}{{ . | nindent 12 }}{{ end }}
             {{- include "bank.commonEnv" $root | nindent 12 }}
             - {name: MODELS_FILE, value: /etc/chatbot/models.yaml}
             - {name: BANK_FILE, value: /etc/bank/bank.yaml}
@@ -92,9 +93,9 @@ spec:
             {{- include "bank.secretEnv" (list $root .) | nindent 12 }}
             {{- end }}
             {{- end }}
-            {{- include "bank.databaseEnv" $root | trim | nindent 12 }}
+            {{- include "bank.databaseEnv" (list $root "chatbot") | trim | nindent 12 }}
             {{- include "bank.qdrantEnv" (list $root "read") | nindent 12 }}
-            {{- include "bank.redisEnv" $root | trim | nindent 12 }}
+            {{- include "bank.redisEnv" (list $root "chatbot") | trim | nindent 12 }}
             {{- range $place := list "embedder" "reranker" }}
             {{- with include "bank.retrievalEnv" (list $root $place) | trim }}{{ . | nindent 12 }}{{ end }}
             {{- end }}
@@ -104,7 +105,7 @@ spec:
             {{- include "bank.settingsEnv" $chatbot.settings | nindent 12 }}
             {{- with include "bank.caEnv" $root | trim }}{{ . | nindent 12 }}{{ end }}
             {{- with include "bank.extra" (list $root "chatbot" "env") | trim }}{{ . | nindent 12 }}{{ end }}
-          {{- include "bank.webProbes" $chatbot | nindent 10 }}
+          {{- include "bank.webProbes" (list $root $chatbot) | nindent 10 }}
           lifecycle:
             preStop:
               # Until every balancer has seen that this pod is leaving.
@@ -117,6 +118,7 @@ spec:
           volumeMounts:
             - {name: tmp, mountPath: /tmp}
             - {name: weights, mountPath: /models, readOnly: true}
+            {{- with include "bank.tlsMount" $root | trim }}{{ . | nindent 12 }}{{ end }}
             {{- if $root.Values.qdrant.tls.secret }}
             - {name: qdrant-tls, mountPath: /etc/qdrant-tls, readOnly: true}
             {{- end }}
@@ -135,6 +137,7 @@ spec:
       volumes:
         {{- include "bank.scratch" "1Gi" | nindent 8 }}
         {{- include "bank.weightsVolume" $root | nindent 8 }}
+        {{- with include "bank.tlsVolume" (list $root "chatbot") | trim }}{{ . | nindent 8 }}{{ end }}
         {{- if $root.Values.qdrant.tls.secret }}
         - name: qdrant-tls
           secret:
@@ -163,20 +166,21 @@ spec:
         {{- with include "bank.extra" (list $root "chatbot" "volumes") | trim }}{{ . | nindent 8 }}{{ end }}
 {{- end }}
 
-{{/* Liveness depends on nothing; readiness knows draining; the first start loads the embedder. */}}
+{{/* Liveness depends on nothing; readiness knows draining; the first start loads the embedder: (list $ $tier) */}}
 {{- define "bank.webProbes" -}}
+{{- $root := index . 0 -}}
 startupProbe:
-  httpGet: {path: /livez, port: http}
+  httpGet: {{ include "bank.httpGet" (list $root "/livez") }}
   periodSeconds: 5
   timeoutSeconds: 3
-  failureThreshold: {{ div .startupSeconds 5 }}
+  failureThreshold: {{ div (index . 1).startupSeconds 5 }}
 livenessProbe:
-  httpGet: {path: /livez, port: http}
+  httpGet: {{ include "bank.httpGet" (list $root "/livez") }}
   periodSeconds: 10
   timeoutSeconds: 5
   failureThreshold: 6
 readinessProbe:
-  httpGet: {path: /readyz, port: http}
+  httpGet: {{ include "bank.httpGet" (list $root "/readyz") }}
   periodSeconds: 5
   # It waits up to two seconds for each part, and `ingest` for one after the other.
   timeoutSeconds: 9

@@ -66,6 +66,7 @@ spec:
           env:
             - {name: INGEST_HOST, value: 0.0.0.0}
             - {name: INGEST_PORT, value: "8001"}
+            {{- with include "bank.serverTlsEnv" $root | trim }}{{ . | nindent 12 }}{{ end }}
             {{- include "bank.commonEnv" $root | nindent 12 }}
             {{- if eq $component "ingest" }}
             - {name: BANK_FILE, value: /etc/bank/bank.yaml}
@@ -78,14 +79,14 @@ spec:
             - {name: PARSER__REQUIRE_WALLS, value: {{ $root.Values.ingest.requireWalls | quote }}}
             - {name: PIPELINE__AT_ONCE, value: {{ $tier.jobsAtOnce | quote }}}
             {{- include "bank.identityEnv" (list $root "ingest") | nindent 12 }}
-            {{- include "bank.databaseEnv" $root | trim | nindent 12 }}
+            {{- include "bank.databaseEnv" (list $root "ingest") | trim | nindent 12 }}
             {{- include "bank.qdrantEnv" (list $root "write") | nindent 12 }}
-            {{- include "bank.redisEnv" $root | trim | nindent 12 }}
+            {{- include "bank.redisEnv" (list $root "ingest") | trim | nindent 12 }}
             {{- with include "bank.retrievalEnv" (list $root "embedder") | trim }}{{ . | nindent 12 }}{{ end }}
             {{- include "bank.settingsEnv" $root.Values.ingest.settings | nindent 12 }}
             {{- with include "bank.caEnv" $root | trim }}{{ . | nindent 12 }}{{ end }}
             {{- with include "bank.extra" (list $root "ingest" "env") | trim }}{{ . | nindent 12 }}{{ end }}
-          {{- include "bank.webProbes" $tier | nindent 10 }}
+          {{- include "bank.webProbes" (list $root $tier) | nindent 10 }}
           lifecycle:
             preStop:
               sleep:
@@ -100,6 +101,7 @@ spec:
             {{- if eq $component "ingest" }}
             - {name: bank, mountPath: /etc/bank, readOnly: true}
             {{- end }}
+            {{- with include "bank.tlsMount" $root | trim }}{{ . | nindent 12 }}{{ end }}
             {{- if $root.Values.qdrant.tls.secret }}
             - {name: qdrant-tls, mountPath: /etc/qdrant-tls, readOnly: true}
             {{- end }}
@@ -117,6 +119,7 @@ spec:
           configMap:
             name: {{ include "bank.fullname" $root }}-bank
         {{- end }}
+        {{- with include "bank.tlsVolume" (list $root "ingest") | trim }}{{ . | nindent 8 }}{{ end }}
         {{- if $root.Values.qdrant.tls.secret }}
         - name: qdrant-tls
           secret:

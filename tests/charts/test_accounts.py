@@ -1,0 +1,222 @@
+"""Each service signs in at the stores as itself: Redis' users are those that the chart renders, PostgreSQL's roles
+those of its file, on the real servers.
+
+Everything that both APIs can be asked works under them, no command of it is refused, and what is another's is.
+"""
+
+import re
+import subprocess
+from collections.abc import AsyncGenerator, Iterator
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+import yaml
+from pydantic import SecretStr
+from redis import Redis
+from redis.exceptions import NoPermissionError
+
+from chatbot import tables
+from ingest import catalogue
+from ingest.jobs import JobBrokerSettings
+from ingest.parsing import ParserSettings, open_readers
+from knowledge import withdrawals
+from knowledge.embedding import EmbedderSettings, open_embedder
+from knowledge.index import IndexSettings
+from knowledge.storage import migrate_database
+from knowledge.terms import Terms
+from llm_server.scripted import Behaviour, scripted_server
+from tests.charts.rendering import CHART, NAME, SEPARATE, Doc, environment, named, render
+from tests.conftest import DURABLE, RedisServer, made_once, redis_server
+from tests.log_and_spans import listening_to, written_log
+from tests.one_process import Bank, Stores, open_bank
+from tests.postgres import SHARED, Postgres
+from tests.tiny_embedder import write_weights
+
+pytestmark = [pytest.mark.anyio, pytest.mark.services]
+PASSWORDS = {"REDIS_PASSWORD": "owner", "REDIS_CHATBOT_PASSWORD": "c", "REDIS_INGEST_PASSWORD": "i"}
+
+
+LEFT_OUT = (
+    *("before", "after", "cursor", "state", "readers", "expires_at"),
+    *("max_tokens", "max_completion_tokens", "max_answer_tokens"),
+)
+"""What is refused unless it fits, or ends an answer at once."""
+
+
+def users() -> list[str]:
+    """Return the directives of the users, as the container's shell hands them to the server."""
+    pod = named(render("values", *SEPARATE), "StatefulSet", f"{NAME}-redis")["spec"]["template"]["spec"]
+    script = pod["containers"][0]["args"][0].replace("exec valkey-server", r"printf '%s\n'")
+    told = subprocess.run(["sh", "-c", script], env=PASSWORDS, capture_output=True, text=True, check=True)  # noqa: S603, S607
+    options = told.stdout.splitlines()
+    return options[options.index("--user") :]
+
+
+@pytest.fixture(scope="module")
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    with redis_server(tmp_path_factory.mktemp("redis"), *DURABLE, *users()) as server:
+        yield server
+
+
+def url_of(redis: RedisServer, service: str) -> str:
+    """Return the URL by which the chart has a service sign in, at this server."""
+    (container,) = named(render("values", *SEPARATE), "Deployment", f"{NAME}-{service}")["spec"]["template"]["spec"][
+        "containers"
+    ]
+    url = environment(container)["REDIS_URL"].replace(f"{NAME}-redis:6379", f"127.0.0.1:{redis.port}")
+    return re.sub(r"\$\((\w+)\)", lambda name: PASSWORDS[name[1]], url)
+
+
+def run_sql(postgres: Postgres, *arguments: str) -> str:
+    return postgres.run("psql", "--dbname", SHARED, "--no-align", "--tuples-only", *arguments).decode()
+
+
+@pytest.fixture
+def database(postgres: Postgres) -> Iterator[str]:
+    """The URL of a database with all tables and the roles of the file, whose user is to be filled in."""
+    url = postgres.url(postgres.emptied())
+    for schema in (tables.SCHEMA, catalogue.SCHEMA):
+        anyio.run(migrate_database, url, withdrawals.SCHEMA, schema)
+    roles = ("-v", "chatbot_password=c", "-v", "ingest_password=i", "-v", "ON_ERROR_STOP=1")
+    run_sql(postgres, *roles, "--file", str(CHART / "files/postgres-roles.sql"))
+    try:
+        yield url.replace(f"//{postgres.user}@", "//{}@")
+    finally:
+        for role in ("bank_chatbot", "bank_ingest"):
+            run_sql(postgres, "--command", f"DROP OWNED BY {role}", "--command", f"DROP ROLE {role}")
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made_once(tmp_path_factory.getbasetemp(), "tiny-weights", write_weights)
+
+
+@pytest.fixture
+async def bank(tmp_path: Path, redis: RedisServer, weights: Path, database: str) -> AsyncGenerator[Bank]:
+    async with (
+        scripted_server(Behaviour(obeys=True)) as model,
+        open_embedder(EmbedderSettings(folder=weights / "e5-small")) as embedder,
+        open_readers(ParserSettings()) as readers,
+    ):
+        stores = Stores(
+            redis=redis,
+            model=model,
+            database_url=database.format("bank_chatbot"),
+            staff_database_url=database.format("bank_ingest"),
+            index=IndexSettings(path=tmp_path / "data" / "qdrant"),
+            weights=weights,
+            embedder=embedder,
+            terms=Terms(),
+            readers=readers,
+        )
+        with written_log() as lines, listening_to(lines) as told:
+            chat = {"redis_url": SecretStr(url_of(redis, "chatbot"))}
+            staff = {"redis_url": SecretStr(url_of(redis, "ingest")), "delivery": JobBrokerSettings()}
+            async with open_bank(tmp_path, stores, told.provider, more=chat, more_of_staff=staff) as opened:
+                yield opened
+
+
+async def test_whatever_both_apis_are_asked_no_command_is_refused(bank: Bank, redis: RedisServer) -> None:
+    job = await bank.hand_in("first")
+    await bank.approve(job)
+    await bank.until_answered()
+    answer = await bank.ask("again")
+    given: dict[str, Any] = {key: job[key] for key in ("job_id", "document_id", "version")}
+    given |= {key: answer[key] for key in ("answer_id", "conversation_id")}
+    given |= dict.fromkeys(LEFT_OUT)
+    replies = await bank.ask_everything(given)
+    assert {address: reply.text for address, reply in replies.items() if reply.status_code >= 500} == {}
+    ready = (await bank.chat.http.get("/readyz")).json()
+    assert ready["redis"] == "ok"
+    with Redis.from_url(redis.url) as owner:
+        refused = [(entry["username"], entry["object"], entry["context"]) for entry in owner.acl_log()]
+        keys = {str(key.decode()) for key in owner.scan_iter()}
+    # The queue's driver asks whether a server knows an option, of a key of no name: a refusal is a no to it.
+    assert [entry for entry in refused if not re.fullmatch("[0-9a-f]{32}", entry[1])] == []
+    assert {key.partition(":")[0] for key in keys} >= {"history", "ledger", "answers", "streaq"}
+
+
+@pytest.mark.parametrize(
+    ("role", "statement"),
+    [
+        ("bank_chatbot", "DELETE FROM chatbot_audit"),
+        ("bank_chatbot", "UPDATE chatbot_audit SET sequence = 0"),
+        ("bank_chatbot", "DELETE FROM knowledge_stop_changes"),
+        ("bank_chatbot", "SELECT * FROM documents"),
+        ("bank_chatbot", "CREATE TABLE mine (id int)"),
+        ("bank_ingest", "SELECT * FROM chatbot_audit"),
+        ("bank_ingest", "INSERT INTO chatbot_feedback DEFAULT VALUES"),
+        ("bank_ingest", "UPDATE document_decisions SET id = 0"),
+        ("bank_ingest", "INSERT INTO knowledge_service_keys DEFAULT VALUES"),
+        ("bank_ingest", "DROP TABLE documents"),
+    ],
+)
+def test_a_row_of_another_and_a_log_that_is_written_are_refused(
+    postgres: Postgres, database: str, role: str, statement: str
+) -> None:
+    assert role in database.format(role)
+    with pytest.raises(subprocess.CalledProcessError) as refused:
+        run_sql(postgres, "--command", f"SET ROLE {role}", "--command", statement)
+    assert re.search(b"permission denied|must be owner", refused.value.stderr)
+
+
+def sign_in(redis: RedisServer, service: str) -> Redis:
+    return Redis.from_url(url_of(redis, service))
+
+
+@pytest.mark.parametrize(
+    ("service", "key"),
+    [
+        ("chatbot", "streaq:ingest:task:data:1"),
+        ("chatbot", "anything"),
+        ("ingest", "history:{hanbit}:kim:conversations"),
+        ("ingest", "ledger:{hanbit}:all:window"),
+        ("ingest", "{hanbit}:answer:1"),
+        ("ingest", "streaq:other:task:data:1"),
+    ],
+)
+def test_a_key_of_another_is_refused(redis: RedisServer, service: str, key: str) -> None:
+    with sign_in(redis, service) as client:
+        for command in (("GET", key), ("SET", key, "1"), ("DEL", key)):
+            with pytest.raises(NoPermissionError):
+                client.execute_command(*command)
+    with Redis.from_url(redis.url) as owner:
+        owner.acl_log_reset()
+
+
+@pytest.mark.parametrize("service", ["chatbot", "ingest"])
+@pytest.mark.parametrize(
+    "command", ["FLUSHALL", "KEYS *", "CONFIG GET dir", "ACL LIST", "SCAN 0", "SHUTDOWN", "MONITOR"]
+)
+def test_nobody_may_administer(redis: RedisServer, service: str, command: str) -> None:
+    with sign_in(redis, service) as client, pytest.raises(NoPermissionError):
+        client.execute_command(*command.split())
+    with Redis.from_url(redis.url) as owner:
+        owner.acl_log_reset()
+
+
+def test_the_chatbot_may_do_what_it_and_its_scripts_do_and_nothing_beside() -> None:
+    listed: Doc = yaml.safe_load((CHART / "files/redis-acl.yaml").read_text("utf-8"))
+    root = CHART.parents[1]
+    scripts = "\n".join(file.read_text("utf-8") for file in (root / "chatbot").rglob("*.lua"))
+    of_scripts = {name.lower() for name in re.findall(r'redis\.p?call\(\s*"(\w+)"', scripts)}
+    places = [root / name for name in ("chatbot", "edge/sign_in")]
+    python = "\n".join(file.read_text("utf-8") for place in places for file in place.rglob("*.py"))
+    called = set(re.findall(r"\b_?(?:redis|pipe|readers|commands|pinging)\.(\w+)", python))
+    names = {"delete": "del", "script_load": "script|load", "register_script": "script|exists"}
+    ours = {names.get(name, name) for name in called}
+    by_the_driver = {"auth", "hello", "select", "client|setname", "client|setinfo", "multi", "exec", "evalsha"}
+    allowed = set(listed["chatbot"]["commands"])
+    assert of_scripts - allowed == set()
+    assert allowed - of_scripts - ours - by_the_driver == set(), "nobody asks for these"
+
+
+def test_a_store_elsewhere_has_an_account_for_each_service() -> None:
+    docs = render("values-prod", *SEPARATE)
+    for service in ("chatbot", "ingest"):
+        (container,) = named(docs, "Deployment", f"{NAME}-{service}")["spec"]["template"]["spec"]["containers"]
+        keys = {e["name"]: e["valueFrom"]["secretKeyRef"]["key"] for e in container["env"] if "valueFrom" in e}
+        assert keys["REDIS_URL"] == f"{service.upper()}_REDIS_URL"
+        assert keys["DATABASE_URL"] == f"{service.upper()}_DATABASE_URL"
