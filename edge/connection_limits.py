@@ -54,8 +54,10 @@ class LimitedConnection(HttpToolsProtocol):
 
     @property
     def waits(self) -> bool:
-        """Whether the client has no request here: nobody answers it at this moment."""
-        return self._in_head and (self.cycle is None or self.cycle.response_complete)
+        """Whether the client has no request here, so that nobody answers it now, and it is not being closed."""
+        answered = self.cycle is None or self.cycle.response_complete
+        # One that is closing is still among the connections: of many that come at once each must close another.
+        return self._in_head and answered and not self.transport.is_closing()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         if self._tls is None:

@@ -3,12 +3,13 @@
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from tempfile import mkdtemp
+from tempfile import TemporaryDirectory, mkdtemp
 from typing import IO
 from uuid import uuid4
 
@@ -116,6 +117,27 @@ def served(**settings: str) -> Iterator[Postgres]:
         initdb = ("initdb", "-D", postgres.data, "--username", postgres.user, "--auth", "trust")
         postgres.make(*initdb, "--encoding", "UTF8", "--locale", "C.UTF-8", "--no-sync", "--no-instructions")
         with _started(postgres, settings):
+            yield postgres
+
+
+@contextmanager
+def served_encrypted(authority: Path, rules: str) -> Iterator[Postgres]:
+    """Run a server with a certificate of `tests.certificates`, which lets in whom the rules (pg_hba.conf) let in."""
+    with TemporaryDirectory() as folder, socket.socket() as probe:
+        Path(folder).chmod(0o755)
+        for name in ("server.pem", "server.key"):
+            copied = Path(folder, name)
+            copied.write_bytes((authority / name).read_bytes())
+            copied.chmod(0o600)
+            if os.getuid() == 0:
+                shutil.chown(copied, UNPRIVILEGED)
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+        probe.close()
+        files = {"ssl_cert_file": f"{folder}/server.pem", "ssl_key_file": f"{folder}/server.key"}
+        with served(ssl="on", listen_addresses="127.0.0.1", port=port, **files) as postgres:
+            Path(postgres.data, "pg_hba.conf").write_text(rules, "utf-8")
+            postgres.told("SELECT pg_reload_conf()")
             yield postgres
 
 

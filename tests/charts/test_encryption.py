@@ -9,12 +9,16 @@ from pathlib import Path
 
 import pytest
 import yaml
+from sqlalchemy import text
 
 from chatbot.settings import Settings as ChatSettings
 from ingest.settings import Settings as StaffSettings
+from knowledge.storage import UNAVAILABLE, open_engine
+from knowledge.tls import TlsSettings
 from tests.certificates import certificates
 from tests.charts.network import allowed, components
 from tests.charts.rendering import MESH, NAME, TLS, VALUES, Doc, containers, environment, named, of_kind, pods, render
+from tests.postgres import SHARED, served_encrypted
 
 SERVERS = {"chatbot", "ingest", "llm-server", "qdrant", "redis", "exporter", "postgres"}
 
@@ -96,6 +100,26 @@ def test_a_service_boots_with_it_and_every_connection_inside_is_encrypted(
     parts = {connection.part for connection in inside}
     assert parts >= {"Redis", "the database", "Qdrant", *(["the model h100"] if deployment == "chatbot" else [])}
     assert all(c.is_encrypted and c.tls.verify and c.tls.ca_file == secret / "ca.crt" for c in inside)
+
+
+@pytest.mark.anyio
+@pytest.mark.services
+async def test_the_chart_s_postgresql_takes_no_connection_of_the_network_in_plain_text(tmp_path: Path) -> None:
+    authority = certificates(tmp_path / "authority")
+    rules = named(render("values", *TLS), "ConfigMap", f"{NAME}-postgres")["data"]["pg_hba.conf"]
+    with served_encrypted(authority, rules) as postgres:
+        postgres.told("CREATE ROLE bank_chatbot LOGIN PASSWORD 'secret'")
+        at = f"postgresql+asyncpg://bank_chatbot:secret@127.0.0.1:{postgres.port}/{SHARED}"
+        trusted = TlsSettings(ca_file=authority / "ca.pem")
+        encrypted, plain = open_engine(f"{at}?ssl=verify-full", trusted), open_engine(f"{at}?ssl=disable")
+        async with encrypted.connect() as connection:
+            seen = await connection.scalar(text("SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()"))
+        with pytest.raises(UNAVAILABLE, match="no encryption"):
+            async with plain.connect():
+                pass
+        for engine in (encrypted, plain):
+            await engine.dispose()
+    assert seen is True
 
 
 def test_secrets_of_one_s_own_are_mounted_and_none_is_asked_of_cert_manager() -> None:

@@ -4,14 +4,13 @@ The packaged Redis of the tests was built without TLS: a relay that speaks it st
 the tests' S3. PostgreSQL, the model, the identity provider and the trace collector speak it themselves.
 """
 
-import shutil
+import os
 import ssl
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from uuid import uuid4
 
 import anyio
@@ -35,15 +34,14 @@ from knowledge.tls import TlsFiles, TlsSettings
 from llm_server.scripted import scripted_server
 from telemetry.setup import TraceSettings, tracing
 from tests.certificates import certificates, server_context
-from tests.conftest import DURABLE, free_port, made_once, redis_server
+from tests.conftest import DURABLE, redis_server
 from tests.e2e.conftest import until
 from tests.e2e.events import SentEvent, end_of, read_events
 from tests.e2e.relay import wired
 from tests.ingest.keys import ISSUER
 from tests.one_process import Api, Bank, Stores, open_bank
-from tests.postgres import SHARED, UNPRIVILEGED, served
+from tests.postgres import SHARED, served_encrypted
 from tests.s3 import served_s3
-from tests.tiny_embedder import write_weights
 
 pytestmark = [pytest.mark.anyio, pytest.mark.e2e, pytest.mark.services]
 
@@ -60,18 +58,8 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def database(authority: Path) -> Iterator[str]:
     """The URL of a PostgreSQL that takes encrypted connections of its network only."""
-    with TemporaryDirectory() as folder:
-        Path(folder).chmod(0o755)
-        for name in ("server.pem", "server.key"):
-            shutil.copy(authority / name, folder)
-            (Path(folder) / name).chmod(0o600)
-            shutil.chown(Path(folder) / name, UNPRIVILEGED)
-        files = {"ssl_cert_file": f"{folder}/server.pem", "ssl_key_file": f"{folder}/server.key"}
-        with served(ssl="on", listen_addresses="127.0.0.1", port=str(free_port()), **files) as postgres:
-            rules = Path(postgres.data) / "pg_hba.conf"
-            rules.write_text("local all all trust\nhostssl all all 127.0.0.1/32 trust\n")
-            postgres.told("SELECT pg_reload_conf()")
-            yield f"postgresql+asyncpg://{postgres.user}@127.0.0.1:{postgres.port}/{SHARED}?ssl=verify-full"
+    with served_encrypted(authority, "local all all trust\nhostssl all all 127.0.0.1/32 trust\n") as postgres:
+        yield f"postgresql+asyncpg://{postgres.user}@127.0.0.1:{postgres.port}/{SHARED}?ssl=verify-full"
 
 
 @dataclass
@@ -117,8 +105,10 @@ class Encrypted:
 
 
 @pytest.fixture(scope="module")
-def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return made_once(tmp_path_factory.getbasetemp(), "tiny-weights", write_weights)
+def weights() -> Path:
+    """Where `llm-server fetch e5-small` put the embedding model; `make test` has run it."""
+    root = os.environ.get("WEIGHTS_DIR") or "~/.cache/bank-chatbot/weights"  # noqa: TID251  the test runner's own edge
+    return Path(root).expanduser()
 
 
 @pytest.fixture(scope="module")

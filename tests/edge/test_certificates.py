@@ -5,7 +5,7 @@ import shutil
 import ssl
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from pathlib import Path
 
 import anyio
@@ -161,6 +161,28 @@ async def test_a_handshake_that_never_ends_is_ended_by_us(served: Serve, begun: 
         if begun:
             await wire.send(begun)
         assert LIMITS.head_seconds - 0.1 < await ended(wire) < LIMITS.head_seconds + patient(1)
+
+
+async def test_a_request_that_comes_with_the_end_of_the_handshake_is_answered(served: Serve, shown: Path) -> None:
+    received, sent = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = trusting(shown).wrap_bio(received, sent, server_hostname="127.0.0.1")
+    async with served() as port, await anyio.connect_tcp("127.0.0.1", port) as wire:
+        with anyio.fail_after(20):
+            while True:
+                try:
+                    client.do_handshake()
+                    break
+                except ssl.SSLWantReadError:
+                    await wire.send(sent.read())
+                    received.write(await wire.receive())
+            client.write(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+            await wire.send(sent.read())  # the handshake's last message, and the request
+            reply = b""
+            while b"here" not in reply:
+                received.write(await wire.receive())
+                with suppress(ssl.SSLWantReadError):
+                    reply += client.read(65536)
+    assert reply.startswith(b"HTTP/1.1 200 OK")
 
 
 async def test_a_stream_goes_on_and_new_connections_see_the_renewed_certificate(
