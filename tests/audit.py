@@ -36,11 +36,11 @@ CLOSED = AuditClosed(
 )
 
 
-async def answer(audit: Audit, *names: str) -> None:
+async def answer(audit: Audit, *names: str, at: float = OPENED.at) -> None:
     """Write both rows of answers with these ids."""
     for name in names:
-        await audit.open(replace(OPENED, answer_id=name))
-        await audit.close(replace(CLOSED, answer_id=name))
+        await audit.open(replace(OPENED, answer_id=name, at=at))
+        await audit.close(replace(CLOSED, answer_id=name, at=at + 1.25))
 
 
 async def faults(audit: Audit, *, unclosed_before: float = 0.0) -> list[tuple[str, int]]:

@@ -175,14 +175,26 @@ class Anchors:
             anchored.add(name, await _in_time(partial(self._store.read, name)))
         return anchored
 
-    async def verify(self, *, unclosed_before: float) -> list[ChainProblem]:
+    async def prune(self, *, before: float) -> int:
+        """Remove the chains whose last row and last anchor are older (Unix seconds); return how many rows.
+
+        Raises:
+            AnchorsUnavailable, AuditUnavailable: one of them cannot be used.
+        """
+        kept = {head.writer for head in (await self.read()).heads_since(before)}
+        return await self._audit.prune(before=before, keep=kept)
+
+    async def verify(self, *, unclosed_before: float, since: float = 0.0) -> list[ChainProblem]:
         """Return the problems of the anchors, and of the rows, by themselves and against the anchors.
+
+        What was anchored before `since` (Unix seconds) may be gone by `prune`, and is not asked for.
 
         Raises:
             AnchorsUnavailable, AuditUnavailable: one of them cannot be read.
         """
         anchored = await self.read()
-        rows = await self._audit.verify(unclosed_before=unclosed_before, heads=anchored.heads)
+        heads = anchored.heads_since(since)
+        rows = await self._audit.verify(unclosed_before=unclosed_before, heads=heads, since=since)
         return [*anchored.problems, *rows]
 
     async def anchor_daily(self, on_anchored: Callable[[float], None]) -> None:
@@ -207,7 +219,8 @@ class Anchored:
     names: tuple[str, ...]
     at: float = 0.0
     digest: str = ""
-    heads: list[ChainHead] = field(default_factory=list)
+    heads: list[tuple[float, ChainHead]] = field(default_factory=list)
+    """Each with when it was anchored."""
     known: set[ChainHead] = field(default_factory=set)
     problems: list[ChainProblem] = field(default_factory=list)
 
@@ -221,9 +234,13 @@ class Anchored:
             if anchor.previous != self.digest:
                 self._wrong(name, "it does not follow the anchor before it: one was changed or taken away")
             self.at = anchor.at
-            self.heads += anchor.heads
+            self.heads += [(anchor.at, head) for head in anchor.heads]
             self.known.update(anchor.heads)
         self.digest = hashlib.sha256(data).hexdigest()
+
+    def heads_since(self, since: float) -> list[ChainHead]:
+        """Return what was anchored from an instant on."""
+        return [head for at, head in self.heads if at >= since]
 
     def _wrong(self, name: str, detail: str) -> None:
         self.problems.append(ChainProblem(fault="anchor", writer=name, sequence=0, answer_id="", detail=detail))

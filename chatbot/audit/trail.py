@@ -7,7 +7,7 @@ rows of the next one gather, so that many answers share one flush, and a caller 
 
 import time
 import uuid
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Container, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -26,7 +26,9 @@ from sqlalchemy import (
     Text,
     UniqueConstraint,
     and_,
+    delete,
     exists,
+    func,
     insert,
     select,
     tuple_,
@@ -160,8 +162,33 @@ class Audit:
         rows = await self._read(select(AUDIT).where(is_last).order_by(AUDIT.c.writer))
         return tuple(ChainHead(writer=row.writer, sequence=row.sequence, hmac=row.hmac) for row in rows)
 
-    async def verify(self, *, unclosed_before: float, heads: Iterable[ChainHead] = ()) -> list[ChainProblem]:
+    async def prune(self, *, before: float, keep: Container[str] = ()) -> int:
+        """Remove the chains whose last row is older, but for those of these writers; return how many rows.
+
+        A chain that goes on is kept whole: what is kept verifies from its first row.
+
+        Raises:
+            AuditUnavailable: the database cannot be written.
+        """
+        ended = select(AUDIT.c.writer).group_by(AUDIT.c.writer).having(func.max(AUDIT.c.at) < before)
+        removed = 0
+        try:
+            async with self._engine.connect() as connection:
+                writers = (await connection.execute(ended)).scalars().all()
+            for writer in writers:
+                if writer not in keep:
+                    async with self._engine.begin() as connection:
+                        removed += (await connection.execute(delete(AUDIT).where(AUDIT.c.writer == writer))).rowcount
+        except UNAVAILABLE as exc:
+            raise AuditUnavailable from exc
+        return removed
+
+    async def verify(
+        self, *, unclosed_before: float, heads: Iterable[ChainHead] = (), since: float = 0.0
+    ) -> list[ChainProblem]:
         """Return every edit, gap, reordering, cut (against anchored `heads`) and missing partner.
+
+        The partner of a row from before `since` (Unix seconds) may be gone by `prune`.
 
         Raises:
             AuditUnavailable: the database cannot be asked.
@@ -176,9 +203,9 @@ class Audit:
         except UNAVAILABLE as exc:
             raise AuditUnavailable from exc
         problems += check.close()
-        for row in await self.unclosed(older_than=unclosed_before):
+        for row in await self.unclosed(older_than=unclosed_before, since=since):
             problems.append(problem("unclosed", row, "nothing says how the answer ended"))
-        unopened = select(AUDIT).where(AUDIT.c.kind == "closed", ~exists_other("opened"))
+        unopened = select(AUDIT).where(AUDIT.c.kind == "closed", AUDIT.c.at >= since, ~exists_other("opened"))
         for row in await self._read(unopened):
             problems.append(problem("unopened", row, "nothing says that the answer began"))
         return problems

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from uuid import uuid4
 
@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from chatbot.audit.anchors import Anchors, AnchorStore, AnchorsUnavailable, FolderAnchors, open_anchors
 from chatbot.audit.chain import GENESIS, seal
 from chatbot.audit.trail import AUDIT, Audit, open_audit, row_of
-from tests.audit import SETTINGS, answer
+from tests.audit import CLOSED, OPENED, SETTINGS, answer
 from tests.clock import Clock
 from tests.s3 import s3_in_the_environment
 
@@ -80,7 +80,7 @@ async def test_a_day_is_anchored_once_and_only_with_what_is_new(anchors: Anchors
     clock.now += DAY
     assert await anchors.anchor() == "2024-10-06.json"  # no question was asked that day: its anchor says so
     anchored = await anchors.read()
-    assert [head.sequence for head in anchored.heads] == [2, 4]
+    assert [head.sequence for head in anchored.heads_since(0)] == [2, 4]
     assert anchored.at == clock.now
     assert await faults(anchors) == []
 
@@ -137,6 +137,57 @@ async def test_a_chain_that_was_cut_at_its_end_or_taken_away_is_found(
             await connection.execute(AUDIT.delete().where(AUDIT.c.sequence > cut))
         assert await audit.verify(unclosed_before=0) == []
         assert await faults(anchors) == ["truncated"]
+
+
+async def problems(anchors: Anchors, *, since: float) -> list[tuple[str, str]]:
+    return [(p.fault, p.answer_id) for p in await anchors.verify(unclosed_before=since + 9 * DAY, since=since)]
+
+
+async def test_old_chains_are_removed_by_the_policy_and_what_is_kept_verifies(
+    engine: AsyncEngine, store: AnchorStore, clock: Clock
+) -> None:
+    async with open_audit(engine, SETTINGS) as old, open_audit(engine, SETTINGS) as long:
+        anchors = Anchors(old, store, now=clock)
+        await answer(old, "old-1", "old-2", at=MONDAY)
+        await answer(long, "long-1", at=MONDAY)
+        # Its other row is of a chain that goes on, as where a replica took it over.
+        await old.open(replace(OPENED, answer_id="taken", at=MONDAY))
+        await long.close(replace(CLOSED, answer_id="taken", at=MONDAY + 1))
+        await anchors.anchor()
+        clock.now += 40 * DAY
+        await answer(long, "long-2", at=clock.now)
+        await anchors.anchor()
+        since = clock.now - 30 * DAY
+        assert await anchors.prune(before=MONDAY - DAY) == 0, "nothing is as old"
+        assert await problems(anchors, since=since) == []
+        assert await anchors.prune(before=since) == 5
+        assert await problems(anchors, since=since) == []
+        async with engine.connect() as connection:
+            left = (await connection.execute(select(AUDIT.c.answer_id).distinct())).scalars().all()
+        assert sorted(left) == ["long-1", "long-2", "taken"], "a chain that goes on is kept from its first row"
+        found = await problems(anchors, since=0)
+        assert sorted(found) == [("truncated", ""), ("unopened", "taken")], "without a policy nothing may be gone"
+
+
+async def test_a_chain_that_goes_on_is_kept_whole(audit: Audit) -> None:
+    await answer(audit, "a1", at=MONDAY)
+    await answer(audit, "a2", at=MONDAY + 40 * DAY)
+    assert await audit.prune(before=MONDAY + 30 * DAY) == 0
+    assert await audit.prune(before=MONDAY + 50 * DAY) == 4
+
+
+async def test_what_the_policy_keeps_may_not_be_gone(
+    engine: AsyncEngine, audit: Audit, store: AnchorStore, clock: Clock
+) -> None:
+    anchors = Anchors(audit, store, now=clock)
+    await answer(audit, "a1", at=MONDAY)
+    clock.now += 9 * DAY  # nothing was anchored meanwhile
+    await anchors.anchor()
+    since = MONDAY + 5 * DAY
+    assert await anchors.prune(before=since) == 0, "its anchor is younger"
+    async with engine.begin() as connection:
+        await connection.execute(text("DELETE FROM chatbot_audit"))
+    assert await problems(anchors, since=since) == [("truncated", "")]
 
 
 async def test_an_anchor_that_was_changed_or_taken_away_is_found(audit: Audit, tmp_path: Path, clock: Clock) -> None:
