@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
@@ -31,15 +32,17 @@ from edge import PortTaken, bind, listening
 from knowledge import withdrawals
 from knowledge.bank import BankRefused
 from knowledge.embedding import EmbeddingUnavailable
-from knowledge.identity import ROLES, Principal
+from knowledge.identity import MACHINE, ROLES, Principal
 from knowledge.index import IndexRefused, IndexUnavailable
 from knowledge.service_keys import KEY_ROLES, KeyRefused, NewKey, ServiceKey, ServiceKeys, load_service_keys
 from knowledge.storage import UNAVAILABLE, close_engine, migrate_database, open_engine
 from knowledge.tls import TlsRefused
-from knowledge.withdrawals import StopChange, load_withdrawals
+from knowledge.withdrawals import StopChange, load_withdrawals, what_changed
 from telemetry.groups import leaves
 from telemetry.logs import configure_logs
+from telemetry.ocsf import Code
 from telemetry.setup import tracing
+from telemetry.siem import Siem, open_siem
 
 T = TypeVar("T")
 
@@ -176,7 +179,13 @@ def create_key(
 ) -> None:
     """Make a key and print it: it is shown this once."""
     new = NewKey(tenant=tenant, name=name, roles=frozenset(role), made_by=by, days=days)
-    made, key = with_keys(lambda keys: keys.make(new))
+
+    async def make(keys: ServiceKeys, siem: Siem) -> tuple[ServiceKey, str]:
+        made, key = await keys.make(new)
+        siem.tell(Code.KEY_MADE, tenant=tenant, by=by, about=MACHINE + made.id, detail=roles_of(made))
+        return made, key
+
+    made, key = with_keys(make)
     typer.echo(line_of(made), err=True)
     typer.echo(key)
 
@@ -184,18 +193,35 @@ def create_key(
 @keys_app.command("list")
 def list_keys(tenant: Annotated[str | None, typer.Option(help="Only the keys of this tenant.")] = None) -> None:
     """List the keys that were made, the newest first, those that are over too."""
-    for key in with_keys(lambda keys: keys.all(tenant=tenant)):
+    for key in with_keys(lambda keys, _siem: keys.all(tenant=tenant)):
         typer.echo(line_of(key))
 
 
 @keys_app.command("revoke")
 def revoke_key(key_id: Annotated[str, typer.Argument(help="The key's id, as `list` shows it.")], by: By) -> None:
     """Revoke a key: within 5 s no replica takes it."""
-    revoked = with_keys(lambda keys: keys.revoke(key_id, by=by))
+
+    async def revoke(keys: ServiceKeys, siem: Siem) -> ServiceKey | None:
+        revoked = await keys.revoke(key_id, by=by)
+        if revoked is not None:
+            siem.tell(Code.KEY_REVOKED, tenant=revoked.tenant, by=by, about=MACHINE + key_id)
+        return revoked
+
+    revoked = with_keys(revoke)
     if revoked is None:
         typer.echo(f"chatbot: there is no key {key_id}", err=True)
         raise typer.Exit(2)
     typer.echo(line_of(revoked))
+
+
+def siem_of(settings: Settings) -> Siem:
+    """Return what tells the SIEM of what a command does."""
+    return Siem("chatbot", settings.siem, tls=settings.siem_tls.context)
+
+
+def roles_of(key: ServiceKey) -> str:
+    """Return what the SIEM is told of a key's roles."""
+    return f"roles: {', '.join(sorted(key.roles))}"
 
 
 def line_of(key: ServiceKey) -> str:
@@ -210,14 +236,16 @@ def line_of(key: ServiceKey) -> str:
     return "  ".join(part for part in (key.id, key.tenant, roles, key.name, made, revoked) if part)
 
 
-def with_keys(use: Callable[[ServiceKeys], Awaitable[T]]) -> T:
+def with_keys(use: Callable[[ServiceKeys, Siem], Awaitable[T]]) -> T:
     """Return what `use` returns, or exit with one line that says what was not done."""
     settings = settings_or_exit()
 
     async def opened() -> T:
         engine = open_engine(settings.database, settings.database_tls)
         try:
-            return await use(await load_service_keys(engine, settings.service_keys, now=time.time))
+            keys = await load_service_keys(engine, settings.service_keys, now=time.time)
+            async with open_siem(siem_of(settings)) as siem:
+                return await use(keys, siem)
         finally:
             await engine.dispose()
 
@@ -252,6 +280,9 @@ async def _changed(settings: Settings, change: StopChange) -> str:
         if change.model is not None and change.model not in known:
             raise ValueError(f"no model is named {change.model}: there are {', '.join(sorted(known))}")
         await withdrawals.change(change)
+        async with open_siem(siem_of(settings)) as siem:
+            code = Code.ANSWERS_STOPPED if change.action == "stop" else Code.ANSWERS_RESUMED
+            siem.tell(code, by=change.by, about=what_changed(model=change.model, tenant=change.tenant))
         state = "everything is stopped" if withdrawals.stopped() else "the chatbot answers"
         tenants = ", ".join(sorted(withdrawals.stopped_tenants())) or "none"
         models = ", ".join(sorted(withdrawals.stopped_models())) or "none"
@@ -306,7 +337,9 @@ def verify(
 ) -> None:
     """Look for rows that were edited, removed, reordered or never closed, by the anchors too; exit 1 if there are."""
     settings = settings_or_exit()
-    problems = with_audit(settings, partial(_verify, unclosed_before=time.time() - open_minutes * 60))
+    problems = with_audit(
+        settings, partial(_verify, unclosed_before=time.time() - open_minutes * 60, settings=settings)
+    )
     for problem in problems:
         typer.echo(str(problem))
     typer.echo(f"{len(problems)} problems" if problems else "every row is in its place", err=True)
@@ -324,6 +357,25 @@ def anchor() -> None:
         raise typer.Exit(2)
     name = with_audit(settings, _anchor)
     typer.echo(f"anchored: {name}" if name else "anchored before today")
+
+
+@audit_app.command()
+def prune(by: By) -> None:
+    """Remove the rows that are older than AUDIT_KEPT_DAYS; what is kept verifies as before."""
+    settings = settings_or_exit()
+    since = settings.audit_kept_since(time.time())
+    if since == 0:
+        typer.echo("chatbot: set AUDIT_KEPT_DAYS: for how long are audit rows kept?", err=True)
+        raise typer.Exit(2)
+    removed = with_audit(settings, partial(_prune, since=since, by=by, settings=settings))
+    typer.echo(f"{removed} rows removed")
+
+
+async def _prune(audit: Audit, anchors: Anchors | None, *, since: float, by: str, settings: Settings) -> int:
+    removed = await (anchors or audit).prune(before=since)
+    async with open_siem(siem_of(settings)) as siem:
+        siem.tell(Code.AUDIT_PRUNED, by=by, about="chatbot_audit", detail=f"{removed} rows")
+    return removed
 
 
 def with_audit(settings: Settings, use: Callable[[Audit, Anchors | None], Awaitable[T]]) -> T:
@@ -345,8 +397,16 @@ def with_audit(settings: Settings, use: Callable[[Audit, Anchors | None], Awaita
         raise typer.Exit(2) from exc
 
 
-async def _verify(audit: Audit, anchors: Anchors | None, *, unclosed_before: float) -> list[ChainProblem]:
-    return await (anchors or audit).verify(unclosed_before=unclosed_before)
+async def _verify(
+    audit: Audit, anchors: Anchors | None, *, unclosed_before: float, settings: Settings
+) -> list[ChainProblem]:
+    problems = await (anchors or audit).verify(
+        unclosed_before=unclosed_before, since=settings.audit_kept_since(time.time())
+    )
+    async with open_siem(siem_of(settings)) as siem:
+        for fault, number in Counter(problem.fault for problem in problems).items():
+            siem.tell(Code.AUDIT_DIFFERS, about=fault, count=number)
+    return problems
 
 
 async def _anchor(_audit: Audit, anchors: Anchors | None) -> str | None:

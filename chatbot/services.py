@@ -30,6 +30,7 @@ from knowledge.index import Index
 from knowledge.profiles import AnswerMode
 from knowledge.service_keys import ServiceKeys
 from knowledge.withdrawals import Withdrawals
+from telemetry.siem import Siem
 
 
 class TurnSettings(BaseModel, frozen=True):
@@ -108,6 +109,7 @@ class Services:
     screener: Screener
     service_keys: ServiceKeys
     shadow: Shadow
+    siem: Siem
     sign_in: SignIn | None
     withdrawals: Withdrawals
     answerability: Callable[[], AnswerabilityWeights]

@@ -32,6 +32,7 @@ from knowledge.service_keys import ServiceKeySettings
 from knowledge.storage import database_connection, s3_address
 from knowledge.tls import SYSTEM_TLS, Connection, TlsFiles, TlsSettings
 from telemetry.setup import TraceSettings
+from telemetry.siem import SiemSettings
 
 LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 MOVED: Final[Mapping[str, str]] = {
@@ -127,6 +128,11 @@ class Settings(BaseSettings):
         ),
     )
     audit_anchors_tls: TlsSettings = TlsSettings()
+    audit_kept_days: int | None = Field(
+        None,
+        ge=1,
+        description="days: for how long audit rows are kept; `chatbot audit prune` removes older ones, without it none",
+    )
     auth: AuthSettings
     oidc: OidcSettings | None = None
     auth_tls: TlsSettings = TlsSettings()
@@ -169,6 +175,8 @@ class Settings(BaseSettings):
     retrieval: RetrievalSettings = RetrievalSettings()
     reranker: RerankerSettings = RerankerSettings()
     service_keys: ServiceKeySettings = ServiceKeySettings()
+    siem: SiemSettings = SiemSettings()
+    siem_tls: TlsSettings = TlsSettings()
     traces: TraceSettings = TraceSettings()
     traces_tls: TlsSettings = TlsSettings()
     passage_tokens: int = Field(1000, ge=200, description="tokens: of the prompt that passages may take")
@@ -180,7 +188,7 @@ class Settings(BaseSettings):
 
     @field_validator(
         "audit_anchors_tls", "auth_tls", "database_tls", "embedder", "ledger_cluster_tls", "llm_tls", "oidc",
-        "qdrant", "redis_tls", "reranker", "traces_tls",
+        "qdrant", "redis_tls", "reranker", "siem_tls", "traces_tls",
     )  # fmt: skip
     @classmethod
     def _with_the_files_of_all(
@@ -289,6 +297,7 @@ class Settings(BaseSettings):
                 self.oidc.tls if self.oidc else SYSTEM_TLS,
             ),
             ("the trace collector", self.traces.otlp_endpoint, "TRACES_TLS", self.traces_tls),
+            ("the SIEM's collector", self.siem.otlp_endpoint, "SIEM_TLS", self.siem_tls),
             *(("the identity provider", one.jwks_url, "AUTH_TLS", self.auth_tls) for one in self.auth.every_issuer()),
         ):
             yield Connection(part=part, url=str(url or ""), setting=setting, tls=tls)
@@ -297,6 +306,10 @@ class Settings(BaseSettings):
     def audit(self) -> AuditSettings:
         """The audit trail's secret."""
         return AuditSettings(key=self.audit_key)
+
+    def audit_kept_since(self, now: float) -> float:
+        """Return the instant (Unix seconds) before which audit rows may be gone; 0 where they are kept for ever."""
+        return 0.0 if self.audit_kept_days is None else now - self.audit_kept_days * 86_400
 
     @property
     def anchors(self) -> str | None:

@@ -52,6 +52,7 @@ from knowledge.storage import UNAVAILABLE, open_clock
 from knowledge.terms import Terms
 from knowledge.tls import check_connections
 from knowledge.withdrawals import Withdrawals, open_withdrawals
+from telemetry.siem import Siem, open_siem
 from telemetry.supervision import OnFailure, supervise
 
 
@@ -85,8 +86,8 @@ async def open_services(
         ledger = await enter(open_ledger(settings, redis, breaker, metrics))
         audit = await enter(open_audit(engine, settings.audit, on_failure=metrics.task_failed))
         now = await enter(open_clock(engine, metrics.task_failed))
-        keys = await enter(open_service_keys(engine, settings.service_keys, now=now, on_failure=metrics.task_failed))
-        authenticator, sign_in = await enter(open_identity(settings, banks, keys, now=now))
+        siem = await enter(open_events(settings, metrics, now=now))
+        keys, authenticator, sign_in = await enter(open_identity(settings, engine, banks, metrics, now=now))
         withdrawals = await enter(open_stops(engine, models, on_failure=metrics.task_failed))
         answer_log = await enter(open_answer_log(settings, redis, breaker))
         drift = await watch_drift(settings, index.embedder, metrics)
@@ -132,6 +133,7 @@ async def open_services(
             screener=Screener(),
             service_keys=keys,
             shadow=Shadow(models, tasks, hook=metrics.shadowed),
+            siem=siem,
             sign_in=sign_in,
             withdrawals=withdrawals,
             answerability=weights,
@@ -146,10 +148,13 @@ async def open_services(
 
 @asynccontextmanager
 async def open_identity(
-    settings: Settings, banks: Banks, keys: ServiceKeys, *, now: Callable[[], float]
-) -> AsyncGenerator[tuple[Authenticator, SignIn | None]]:
-    """Open what knows people by their tokens and machines by their keys, and the sessions of who signs in."""
+    settings: Settings, engine: AsyncEngine, banks: Banks, metrics: Metrics, *, now: Callable[[], float]
+) -> AsyncGenerator[tuple[ServiceKeys, Authenticator, SignIn | None]]:
+    """Open the keys of machines, what knows everybody by token or key, and the sessions of who signs in."""
     async with AsyncExitStack() as stack:
+        keys = await stack.enter_async_context(
+            open_service_keys(engine, settings.service_keys, now=now, on_failure=metrics.task_failed)
+        )
         authenticator = await stack.enter_async_context(
             open_authenticator(settings.auth, now=now, of_key=keys.principal, tls=settings.auth_tls)
         )
@@ -158,7 +163,17 @@ async def open_identity(
             redis_url = settings.redis_url.get_secret_value()
             opened = open_sign_in(settings.oidc, redis_url, authenticator, banks, now=now, redis_tls=settings.redis_tls)
             sign_in = await stack.enter_async_context(opened)
-        yield authenticator, sign_in
+        yield keys, authenticator, sign_in
+
+
+@asynccontextmanager
+async def open_events(settings: Settings, metrics: Metrics, *, now: Callable[[], float]) -> AsyncGenerator[Siem]:
+    """Open the way of security events to the bank's SIEM, where one is set."""
+    siem = Siem(
+        "chatbot", settings.siem, tls=settings.siem_tls.context, now=now, on_dropped=metrics.siem_events_dropped
+    )
+    async with open_siem(siem, on_failure=metrics.task_failed):
+        yield siem
 
 
 async def fitted_weights(settings: Settings) -> FittedWeights:

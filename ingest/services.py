@@ -15,6 +15,7 @@ from ingest.review import CpuLimiter
 from ingest.uploads import Blobs, Uploads
 from knowledge.identity import Authenticator
 from knowledge.index import Index
+from telemetry.siem import Siem
 
 
 class PipelineSettings(BaseModel, frozen=True):
@@ -50,6 +51,7 @@ class Services:
     parser: Readers
     previewer: Parser
     review_limiter: CpuLimiter
+    siem: Siem
     sign_in: SignIn | None
     uploads: Uploads
 

@@ -21,6 +21,7 @@ from knowledge.index import IndexSettings, ServerSettings
 from knowledge.storage import database_connection, s3_address
 from knowledge.tls import SYSTEM_TLS, Connection, TlsFiles, TlsSettings
 from telemetry.setup import TraceSettings
+from telemetry.siem import SiemSettings
 
 READ_SECONDS = 10.0
 """Deadline of a read of the index: no customer waits for it, and a busy disk is no reason to fail a document."""
@@ -90,6 +91,8 @@ class Settings(BaseSettings):
             "worked, else every core, at most 4"
         ),
     )
+    siem: SiemSettings = SiemSettings()
+    siem_tls: TlsSettings = TlsSettings()
     traces: TraceSettings = TraceSettings()
     traces_tls: TlsSettings = TlsSettings()
 
@@ -98,7 +101,9 @@ class Settings(BaseSettings):
     def _embedder_in_the_weights(cls, embedder: EmbedderSettings, info: ValidationInfo) -> EmbedderSettings:
         return embedder.below(info.data["weights_dir"])
 
-    @field_validator("auth_tls", "blob_tls", "database_tls", "embedder", "oidc", "qdrant", "redis_tls", "traces_tls")
+    @field_validator(
+        "auth_tls", "blob_tls", "database_tls", "embedder", "oidc", "qdrant", "redis_tls", "siem_tls", "traces_tls"
+    )
     @classmethod
     def _with_the_files_of_all(
         cls, tls: TlsSettings | OidcSettings | None, info: ValidationInfo
@@ -159,6 +164,7 @@ class Settings(BaseSettings):
                 self.oidc.tls if self.oidc else SYSTEM_TLS,
             ),
             ("the trace collector", self.traces.otlp_endpoint, "TRACES_TLS", self.traces_tls),
+            ("the SIEM's collector", self.siem.otlp_endpoint, "SIEM_TLS", self.siem_tls),
             *(
                 ("the identity provider", one.jwks_url, "AUTH_TLS", self.auth_tls)
                 for one in (self.auth.every_issuer() if self.auth else ())

@@ -37,6 +37,8 @@ from knowledge.storage import close_engine, open_clock, open_engine
 from knowledge.terms import Terms
 from knowledge.tls import check_connections
 from telemetry.groups import first_failure
+from telemetry.ocsf import Code
+from telemetry.siem import Siem, open_siem
 
 MOST_EMBED_WORKERS = 4
 """Threads that share one model; each further one takes 110 MB."""
@@ -86,9 +88,14 @@ async def open_services(  # noqa: PLR0913  three parts that may be given, three 
         await catalogue.create_tables()
         stack.enter_context(first_failure())
         now = partial(_now, await stack.enter_async_context(open_clock(engine, metrics.task_failed)))
-        identity = _open_identity(settings, engine, now, metrics)
-        authenticator, sign_in = await stack.enter_async_context(identity)
-        blobs = open_blobs(settings.blobs)
+        authenticator, sign_in = await stack.enter_async_context(_open_identity(settings, engine, now, metrics))
+        siem = Siem(
+            "ingest", settings.siem, tls=settings.siem_tls.context, now=now, on_dropped=metrics.siem_events_dropped
+        )
+        await stack.enter_async_context(open_siem(siem, on_failure=metrics.task_failed))
+        blobs = open_blobs(
+            settings.blobs, on_changed=lambda digest: siem.tell(Code.ORIGINAL_CHANGED, about=f"sha256:{digest}")
+        )
         services = Services(
             settings=settings.pipeline,
             authenticator=authenticator,
@@ -104,6 +111,7 @@ async def open_services(  # noqa: PLR0913  three parts that may be given, three 
             parser=parser,
             previewer=previewer,
             review_limiter=CpuLimiter(),
+            siem=siem,
             sign_in=sign_in,
             uploads=Uploads(blobs, catalogue, now=now),
         )

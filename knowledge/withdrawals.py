@@ -78,6 +78,11 @@ class StopChange:
     at: float
 
 
+def what_changed(*, model: str | None, tenant: str | None) -> str:
+    """Return what a change stops or resumes, in a word: a model, a tenant, or everything."""
+    return f"model:{model}" if model else f"tenant:{tenant}" if tenant else "everything"
+
+
 class Withdrawals:
     """The withdrawals as this process last read them."""
 

@@ -43,12 +43,17 @@ class _TlsAdapter(HTTPAdapter):
         pass
 
 
-def _exporter(settings: TraceSettings, tls: ssl.SSLContext | None) -> SpanExporter:
+def otlp_session(tls: ssl.SSLContext | None) -> Session:
+    """Return what an OTLP exporter speaks with."""
     session = Session()
     if tls is not None:
         session.mount("https://", _TlsAdapter(tls))
+    return session
+
+
+def _exporter(settings: TraceSettings, tls: ssl.SSLContext | None) -> SpanExporter:
     endpoint = f"{settings.otlp_endpoint}/v1/traces"
-    return OTLPSpanExporter(endpoint=endpoint, timeout=settings.export_timeout, session=session)
+    return OTLPSpanExporter(endpoint=endpoint, timeout=settings.export_timeout, session=otlp_session(tls))
 
 
 @contextmanager

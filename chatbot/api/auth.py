@@ -4,14 +4,16 @@ from typing import Annotated
 
 from fastapi import Depends, Request
 
-from chatbot.api.dependencies import TheAuthenticator, TheSignIn
+from chatbot.api.dependencies import TheAuthenticator, TheSiem, TheSignIn
 from chatbot.errors import Forbidden, Unauthenticated, Unavailable
 from edge import bearer_token
 from edge.sign_in import CrossSite, SignInUnavailable, is_by_session, principal_of_session
 from knowledge.identity import KeysUnavailable, Principal, TokenRefused
 
 
-async def authenticate(request: Request, authenticator: TheAuthenticator, sign_in: TheSignIn) -> Principal:
+async def authenticate(
+    request: Request, authenticator: TheAuthenticator, sign_in: TheSignIn, siem: TheSiem
+) -> Principal:
     """Return the principal of the request's token, or of its session where it has no token.
 
     Raises:
@@ -19,12 +21,18 @@ async def authenticate(request: Request, authenticator: TheAuthenticator, sign_i
         Forbidden: the call with a session is not from our own page.
         Unavailable: the identity provider, or the store of sessions, is away.
     """
+    is_tried = False
     try:
         if sign_in is not None and is_by_session(request):
+            is_tried = True
             principal = await principal_of_session(request, sign_in)
         else:
-            principal = await authenticator.verify(bearer_token(request.headers))
+            token = bearer_token(request.headers)
+            is_tried = True
+            principal = await authenticator.verify(token)
     except TokenRefused as exc:
+        if is_tried:  # who sends nothing has tried nothing
+            siem.refused(str(exc))
         raise Unauthenticated(str(exc)) from exc
     except CrossSite as exc:
         raise Forbidden(str(exc)) from exc

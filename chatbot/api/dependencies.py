@@ -15,6 +15,7 @@ from edge.sign_in import SignIn
 from knowledge.identity import Authenticator
 from knowledge.service_keys import ServiceKeys
 from knowledge.withdrawals import Withdrawals
+from telemetry.siem import Siem
 
 T = TypeVar("T")
 
@@ -44,6 +45,7 @@ TheLedger = Annotated[Ledger, Depends(part(lambda services: services.ledger))]
 TheModels = Annotated[Models, Depends(part(lambda services: services.models))]
 ThePings = Annotated[Mapping[str, Callable[[], Awaitable[None]]], Depends(part(lambda services: services.pings))]
 TheServiceKeys = Annotated[ServiceKeys, Depends(part(lambda services: services.service_keys))]
+TheSiem = Annotated[Siem, Depends(part(lambda services: services.siem))]
 TheSettings = Annotated[TurnSettings, Depends(part(lambda services: services.settings))]
 TheSignIn = Annotated[SignIn | None, Depends(part(lambda services: services.sign_in))]
 TheTime = Annotated[float, Depends(part(lambda services: services.now()))]

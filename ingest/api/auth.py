@@ -6,12 +6,14 @@ from fastapi import Depends, Request
 
 from edge import bearer_token
 from edge.sign_in import CrossSite, SignInUnavailable, is_by_session, principal_of_session
-from ingest.api.dependencies import TheAuthenticator, TheSignIn
+from ingest.api.dependencies import TheAuthenticator, TheSiem, TheSignIn
 from ingest.errors import Forbidden, Unauthenticated, Unavailable
 from knowledge.identity import KeysUnavailable, Principal, TokenRefused
 
 
-async def authenticate(request: Request, authenticator: TheAuthenticator, sign_in: TheSignIn) -> Principal:
+async def authenticate(
+    request: Request, authenticator: TheAuthenticator, sign_in: TheSignIn, siem: TheSiem
+) -> Principal:
     """Return the caller, by the request's token, or by its session where it has no token.
 
     Raises:
@@ -19,14 +21,19 @@ async def authenticate(request: Request, authenticator: TheAuthenticator, sign_i
         Forbidden: the call with a session is not from our own page.
         Unavailable: the identity provider, or the store of sessions, is away.
     """
+    is_tried = False
     try:
         if sign_in is not None and is_by_session(request):
+            is_tried = True
             return await principal_of_session(request, sign_in)
         token = bearer_token(request.headers)
+        is_tried = True
         if authenticator is None:
             raise Unavailable("no identity provider is set")
         return await authenticator.verify(token)
     except TokenRefused as exc:
+        if is_tried:  # who sends nothing has tried nothing
+            siem.refused(str(exc))
         raise Unauthenticated(str(exc)) from exc
     except CrossSite as exc:
         raise Forbidden(str(exc)) from exc

@@ -10,6 +10,7 @@ from ingest.catalogue import Catalogue
 from ingest.services import PipelineSettings, Services
 from knowledge.identity import Authenticator
 from knowledge.index import Index
+from telemetry.siem import Siem
 
 T = TypeVar("T")
 
@@ -37,5 +38,6 @@ TheAuthenticator = Annotated[Authenticator | None, Depends(part(lambda services:
 TheCatalogue = Annotated[Catalogue, Depends(part(lambda services: services.catalogue))]
 TheClock = Annotated[Clock, Depends(part(lambda services: services.now))]
 TheIndex = Annotated[Index, Depends(part(lambda services: services.index))]
+TheSiem = Annotated[Siem, Depends(part(lambda services: services.siem))]
 TheSignIn = Annotated[SignIn | None, Depends(part(lambda services: services.sign_in))]
 TheSettings = Annotated[PipelineSettings, Depends(part(lambda services: services.settings))]

@@ -7,7 +7,7 @@ import errno
 import os
 import re
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -111,18 +111,23 @@ class Blobs(Protocol):
         ...
 
 
-def open_blobs(settings: BlobSettings) -> Blobs:
-    """Return the store that the settings name."""
+def _told_to_nobody(_digest: str) -> None:
+    """Tell nobody."""
+
+
+def open_blobs(settings: BlobSettings, *, on_changed: Callable[[str], None] = _told_to_nobody) -> Blobs:
+    """Return the store that the settings name; `on_changed` is told the SHA-256 of an original that is another now."""
     if settings.s3_url is not None:
-        return S3Blobs(settings.s3_url, settings)
-    return FolderBlobs(settings.folder or Path("blobs"), most_bytes=settings.most_bytes)
+        return S3Blobs(settings.s3_url, settings, on_changed=on_changed)
+    return FolderBlobs(settings.folder or Path("blobs"), most_bytes=settings.most_bytes, on_changed=on_changed)
 
 
 class FolderBlobs:
     """A folder of originals; a blob is written under `incoming` and moved to its name when it is complete."""
 
-    def __init__(self, folder: Path, *, most_bytes: int) -> None:
+    def __init__(self, folder: Path, *, most_bytes: int, on_changed: Callable[[str], None]) -> None:
         self._folder = folder
+        self._on_changed = on_changed
         self.most_bytes = most_bytes
 
     async def write(self, chunks: AsyncIterator[bytes]) -> Blob:
@@ -156,7 +161,7 @@ class FolderBlobs:
             path = Path(folder) / digest
             with _translated():
                 await anyio.to_thread.run_sync(copyfile, self._path(digest), path)
-            await _check(path, digest)
+            await _check(path, digest, self._on_changed)
             yield path
 
     async def has(self, digest: str) -> bool:
@@ -197,7 +202,8 @@ class FolderBlobs:
 class S3Blobs:
     """A bucket, or a prefix of one; a blob is written as a multipart upload and moved to its name when complete."""
 
-    def __init__(self, url: str, settings: BlobSettings) -> None:
+    def __init__(self, url: str, settings: BlobSettings, *, on_changed: Callable[[str], None]) -> None:
+        self._on_changed = on_changed
         self._root = url.removeprefix("s3://").rstrip("/")
         self.most_bytes = settings.most_bytes
         self._s3 = open_s3(settings.deadline, settings.tls)
@@ -225,7 +231,7 @@ class S3Blobs:
             path = Path(folder) / digest
             with _translated():
                 await anyio.to_thread.run_sync(self._s3.get_file, self._path(digest), str(path))
-            await _check(path, digest)
+            await _check(path, digest, self._on_changed)
             yield path
 
     async def has(self, digest: str) -> bool:
@@ -304,7 +310,7 @@ class _Measure:
         return Blob(sha256=self._digest.hexdigest(), size=self._size)
 
 
-async def _check(path: Path, digest: str) -> None:
+async def _check(path: Path, digest: str, on_changed: Callable[[str], None]) -> None:
     """Compare a file's SHA-256 with the digest under which it was approved."""
 
     def measured() -> str:
@@ -313,6 +319,7 @@ async def _check(path: Path, digest: str) -> None:
 
     if await anyio.to_thread.run_sync(measured) != digest:
         log.error("original_changed", sha256=digest)
+        on_changed(digest)
         raise OriginalChanged("the store holds other bytes than those that were handed in: see who writes it")
 
 

@@ -67,6 +67,7 @@ UNITS = frozenset(
         "days",
         "dimensions",
         "documents",
+        "events",
         "files",
         "messages",
         "ms",

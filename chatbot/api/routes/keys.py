@@ -7,11 +7,12 @@ from fastapi import Path as InPath
 from pydantic import BaseModel, Field, StringConstraints
 
 from chatbot.api.auth import authenticate
-from chatbot.api.dependencies import TheServiceKeys
+from chatbot.api.dependencies import TheServiceKeys, TheSiem
 from chatbot.errors import AuditUnavailable, Forbidden, NotFound, Unprocessable
-from knowledge.identity import Principal
+from knowledge.identity import MACHINE, Principal
 from knowledge.service_keys import MOST_LISTED, KeyRefused, NewKey, ServiceKey
 from knowledge.storage import UNAVAILABLE
+from telemetry.ocsf import Code
 
 router = APIRouter(prefix="/v1/admin/keys", tags=["keys"])
 
@@ -98,7 +99,7 @@ async def listed(keeper: Keeper, keys: TheServiceKeys) -> Listed:
 
 
 @router.post("", status_code=201)
-async def make(wanted: Wanted, keeper: Keeper, keys: TheServiceKeys) -> Made:
+async def make(wanted: Wanted, keeper: Keeper, keys: TheServiceKeys, siem: TheSiem) -> Made:
     """Make a key of the caller's tenant, with no role that they do not have themselves."""
     if keeper.is_machine:
         raise Forbidden("a key is made by a person: one that is stolen must make no others")
@@ -113,11 +114,18 @@ async def make(wanted: Wanted, keeper: Keeper, keys: TheServiceKeys) -> Made:
         raise Unprocessable(str(exc)) from exc
     except UNAVAILABLE as exc:
         raise AuditUnavailable("the key could not be written down, so it was not made") from exc
+    siem.tell(
+        Code.KEY_MADE,
+        tenant=made.tenant,
+        by=keeper.sub,
+        about=MACHINE + made.id,
+        detail=f"roles: {', '.join(sorted(made.roles))}",
+    )
     return Made(made=Key.of(made), key=key)
 
 
 @router.delete("/{key_id}")
-async def revoke(key_id: KeyId, keeper: Keeper, keys: TheServiceKeys) -> Key:
+async def revoke(key_id: KeyId, keeper: Keeper, keys: TheServiceKeys, siem: TheSiem) -> Key:
     """Revoke a key: within 5 s no replica takes it. Revoking it again changes nothing."""
     try:
         revoked = await keys.revoke(key_id, by=_name(keeper), tenant=_only_of(keeper))
@@ -125,6 +133,7 @@ async def revoke(key_id: KeyId, keeper: Keeper, keys: TheServiceKeys) -> Key:
         raise AuditUnavailable("the key could not be revoked") from exc
     if revoked is None:
         raise NotFound("there is no such key")
+    siem.tell(Code.KEY_REVOKED, tenant=revoked.tenant, by=keeper.sub, about=MACHINE + revoked.id)
     return Key.of(revoked)
 
 

@@ -9,11 +9,12 @@ from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel
 
 from chatbot.api.auth import TheAdmin, TheCaller
-from chatbot.api.dependencies import TheLedger, TheModels
+from chatbot.api.dependencies import TheLedger, TheModels, TheServices
 from chatbot.api.rate_limit_headers import rate_limit_headers
 from chatbot.errors import Unprocessable
 from chatbot.limits import Caller, Limit, Scope, Spending
 from knowledge.identity import Role
+from telemetry.ocsf import Code
 
 router = APIRouter(prefix="/v1", tags=["limits"])
 log = structlog.get_logger(__name__)
@@ -63,15 +64,17 @@ async def spending(
 
 @router.delete("/admin/limits")
 async def reset(
-    admin: TheAdmin, ledger: TheLedger, models: TheModels, scope: Scope, sub: Name = None, model: Name = None
+    admin: TheAdmin, services: TheServices, scope: Scope, sub: Name = None, model: Name = None
 ) -> list[ScopeSpending]:
     """Forgive what one scope has spent of its minute and of its day; answers that run keep their slots."""
     name = {"tenant": admin.tenant, "user": sub, "model": model}[scope]
     if name is None:
         raise Unprocessable(f"say whose: add {'sub' if scope == 'user' else 'model'}=…")
-    caller = Caller(tenant=admin.tenant, sub=sub or admin.sub, model=model or models.model, roles=frozenset())
-    after = await ledger.reset(caller, scope)
+    mine = model or services.models.model
+    caller = Caller(tenant=admin.tenant, sub=sub or admin.sub, model=mine, roles=frozenset())
+    after = await services.ledger.reset(caller, scope)
     whose = pseudonym(admin.tenant, name) if scope == "user" else name
+    services.siem.tell(Code.LIMITS_RESET, tenant=admin.tenant, by=admin.sub, about=f"{scope}:{whose}")
     log.warning("limits_reset", by=admin.sub, tenant=admin.tenant, scope=scope, name=whose)
     return [scope_spending(spent) for spent in after if spent.scope == scope]
 

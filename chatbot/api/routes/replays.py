@@ -9,6 +9,7 @@ from pydantic import BaseModel, StringConstraints
 from chatbot.api.auth import TheAdmin
 from chatbot.api.dependencies import TheServices
 from chatbot.proof import ReplayContext, replay
+from telemetry.ocsf import Code
 
 router = APIRouter(prefix="/v1/admin", tags=["replay"])
 
@@ -30,4 +31,5 @@ async def replay_answer(answer_id: str, wanted: Wanted, admin: TheAdmin, service
         question=wanted.question,
         ask_model=wanted.ask_model,
     )
+    services.siem.tell(Code.ANSWER_REPLAYED, tenant=admin.tenant, by=admin.sub, about=answer_id)
     return Response(msgspec.json.encode(replayed), media_type="application/json")

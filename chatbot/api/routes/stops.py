@@ -15,7 +15,8 @@ from chatbot.models import Models
 from chatbot.services import Services
 from knowledge.identity import Principal
 from knowledge.storage import UNAVAILABLE
-from knowledge.withdrawals import StopChange, Withdrawals
+from knowledge.withdrawals import StopChange, Withdrawals, what_changed
+from telemetry.ocsf import Code
 
 router = APIRouter(prefix="/v1/admin", tags=["stops"])
 
@@ -158,6 +159,8 @@ async def make_change(
         )
     except UNAVAILABLE as exc:
         raise AuditUnavailable("the change could not be written down") from exc
+    code = Code.ANSWERS_STOPPED if action == "stop" else Code.ANSWERS_RESUMED
+    services.siem.tell(code, tenant=who.tenant, by=who.sub, about=what_changed(model=model, tenant=tenant))
 
 
 async def state(models: Models, withdrawals: Withdrawals) -> State:

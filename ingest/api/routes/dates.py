@@ -8,10 +8,11 @@ from pydantic import BaseModel, model_validator
 
 from ingest.api.auth import Staff, may_approve
 from ingest.api.dependencies import TheServices
-from ingest.api.routes.documents import named_version
+from ingest.api.routes.documents import named_version, tell
 from ingest.api.schemas import VersionOut
 from ingest.catalogue import ApprovalDecision, Dates, VersionKey
 from ingest.pipeline import update_index
+from telemetry.ocsf import Code
 
 router = APIRouter(prefix="/v1/documents/{document_id}/versions/{version}/dates", tags=["documents"])
 
@@ -37,5 +38,6 @@ async def set_dates(
     decision = ApprovalDecision(by=who.sub, at=services.now())
     dates = Dates(effective_from=body.effective_from, effective_until=body.effective_until)
     changed = await services.approvals.set_dates(key, dates, decision, may_approve=may_approve(who))
+    tell(Code.VERSION_DATED, who, key, services)
     await update_index(key, changed, services)
     return VersionOut.of(await services.catalogue.version(key), decision.at)

@@ -11,7 +11,9 @@ from ingest.api.schemas import DocumentOut, DocumentsOut, PassageOut, PassagesOu
 from ingest.catalogue import ApprovalDecision, VersionKey
 from ingest.jobs import deliver
 from ingest.pipeline import activate, update_index
+from ingest.services import Services
 from knowledge.identity import Principal
+from telemetry.ocsf import Code
 
 router = APIRouter(prefix="/v1/documents", tags=["documents"])
 
@@ -94,7 +96,9 @@ async def approve(
     key: Annotated[VersionKey, Depends(named_version)], who: Approver, services: TheServices
 ) -> VersionOut:
     """Let a draft answer from its effective date on, at the earliest in two seconds; never by its uploader."""
-    return VersionOut.of(await activate(key, who.sub, services), services.now())
+    approved = await activate(key, who.sub, services)
+    tell(Code.VERSION_APPROVED, who, key, services)
+    return VersionOut.of(approved, services.now())
 
 
 @router.post("/{document_id}/versions/{version}/reject")
@@ -103,7 +107,9 @@ async def reject(
 ) -> VersionOut:
     """Withdraw a draft before anybody could read it."""
     decision = _decision(who, services.now(), body)
-    await update_index(key, await services.approvals.reject(key, decision), services)
+    rejected = await services.approvals.reject(key, decision)
+    tell(Code.VERSION_REJECTED, who, key, services)
+    await update_index(key, rejected, services)
     return VersionOut.of(await services.catalogue.version(key), decision.at)
 
 
@@ -113,7 +119,9 @@ async def expire(
 ) -> VersionOut:
     """Let an approved version answer no more, everywhere, within seconds."""
     decision = _decision(who, services.now(), body)
-    await update_index(key, await services.approvals.expire(key, decision), services)
+    expired = await services.approvals.expire(key, decision)
+    tell(Code.VERSION_EXPIRED, who, key, services)
+    await update_index(key, expired, services)
     return VersionOut.of(await services.catalogue.version(key), decision.at)
 
 
@@ -122,6 +130,7 @@ async def roll_back(document_id: DocumentId, who: Approver, services: TheService
     """Withdraw what answers now and bring an earlier version back as a new one, which answers once it is indexed."""
     decision = _decision(who, services.now(), body)
     received, changed = await services.approvals.roll_back(who.tenant, document_id, body.to_version, decision)
+    tell(Code.DOCUMENT_ROLLED_BACK, who, received.version.key, services, detail=f"from version {body.to_version}")
     await update_index(received.version.key, changed, services)
     await deliver(received.job, services.job_broker)
     return ReceivedOut.of(received, services.now())
@@ -132,8 +141,14 @@ async def delete(document_id: DocumentId, who: Approver, services: TheServices, 
     """Withdraw all versions of a document, everywhere, within seconds; the catalogue keeps what they were."""
     decision = _decision(who, services.now(), body)
     changed = await services.approvals.delete(who.tenant, document_id, decision)
+    services.siem.tell(Code.DOCUMENT_DELETED, tenant=who.tenant, by=who.sub, about=document_id)
     await update_index(VersionKey(tenant=who.tenant, document_id=document_id, version=1), changed, services)
     return await versions_of(document_id, who, services.catalogue, services.now)
+
+
+def tell(code: Code, who: Principal, key: VersionKey, services: Services, *, detail: str = "") -> None:
+    """Tell the bank's SIEM what somebody did with a version."""
+    services.siem.tell(code, tenant=key.tenant, by=who.sub, about=f"{key.document_id}/{key.version}", detail=detail)
 
 
 def _decision(who: Principal, at: float, body: Why | None) -> ApprovalDecision:

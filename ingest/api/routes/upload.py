@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field, ValidationError
 from ingest.api.auth import Staff
 from ingest.api.dependencies import TheServices
 from ingest.api.multipart import FILE, Form
+from ingest.api.routes.documents import tell
 from ingest.api.schemas import ReceivedOut
 from ingest.catalogue import Metadata
 from ingest.errors import Unprocessable
@@ -20,6 +21,7 @@ from ingest.uploads import UploadRequest
 from knowledge.access import EVERY_CUSTOMER
 from knowledge.identity import Principal
 from knowledge.passage import Language
+from telemetry.ocsf import Code
 
 router = APIRouter(prefix="/v1/documents", tags=["documents"])
 
@@ -50,6 +52,7 @@ async def upload(request: Request, who: Staff, services: TheServices) -> Receive
     form = Form(request.headers.get("content-type", ""), request.stream())
     async with aclosing(form.file()) as chunks:
         received = await services.uploads.receive_streamed(partial(_request_of, form, who), chunks)
+    tell(Code.DOCUMENT_UPLOADED, who, received.version.key, services, detail=f"sha256:{received.version.sha256}")
     await deliver(received.job, services.job_broker)
     return ReceivedOut.of(received, services.now())
 

@@ -18,9 +18,11 @@ from chatbot.services import Services
 from evals.sample_bank import sample_banks
 from knowledge.identity import ROLES, Authenticator, AuthSettings, KeyFile
 from knowledge.service_keys import MOST_OF_TENANT, ServiceKeys, load_service_keys
+from telemetry.siem import Siem, SiemSettings
 from tests.clock import Clock
 from tests.ingest.keys import ISSUER, key_and_token
 from tests.log_and_spans import listening_to, written_log
+from tests.ocsf import valid_event
 
 pytestmark = pytest.mark.anyio
 
@@ -35,6 +37,8 @@ class Api:
     http: httpx2.AsyncClient
     token: Callable[..., str]
     keys: ServiceKeys
+    siem: Siem
+    events: Path
     told: Callable[[], str]
 
     def of(self, *roles: str, sub: str = "park", tenant: str = "hanbit") -> dict[str, str]:
@@ -56,6 +60,8 @@ def bearer(key: str) -> dict[str, str]:
 @pytest.fixture
 async def api(engine: AsyncEngine, tmp_path: Path, nowhere: object) -> AsyncGenerator[Api]:
     now = Clock(NOON)
+    events = tmp_path / "events.jsonl"
+    siem = Siem("chatbot", SiemSettings(file=events), now=now)
     keys = await load_service_keys(engine, now=now)
     token, file = key_and_token(tmp_path)
     authenticator = Authenticator(
@@ -69,12 +75,14 @@ async def api(engine: AsyncEngine, tmp_path: Path, nowhere: object) -> AsyncGene
         ledger=Ledger(nowhere, RedisBreaker(RedisBreakerSettings()), LedgerSettings()),  # type: ignore[arg-type]  # a client
         metrics=Metrics(),
         models=SimpleNamespace(model="scripted"),
+        sign_in=None,
         service_keys=keys,
+        siem=siem,
     )
     with written_log() as lines, listening_to(lines) as told:
         app = create_app(cast("Services", parts), tracer_provider=told.provider)
         async with httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url="http://bank") as http:
-            yield Api(http, token, keys, told.all)
+            yield Api(http, token, keys, siem, events, told.all)
 
 
 async def test_a_key_is_shown_once_and_signs_in_as_its_machine(api: Api) -> None:
@@ -164,6 +172,27 @@ async def test_while_the_database_is_away_keys_are_neither_made_nor_believed(
     api.keys._read_at -= 5.1
     away = await api.http.get(ADDRESS, headers=bearer(key))
     assert (away.status_code, away.headers["retry-after"]) == (503, "5")
+
+
+async def test_the_siem_is_told_who_made_and_revoked_which_key_and_that_one_is_tried_again(api: Api) -> None:
+    made = (await api.make(api.of("admin"), "service", "staff")).json()
+    address = f"{ADDRESS}/{made['made']['id']}"
+    assert (await api.http.delete(address, headers=api.of("platform", sub="choi", tenant="ops"))).status_code == 200
+    assert (await api.http.get(ADDRESS, headers=bearer(made["key"]))).status_code == 401
+    assert (await api.http.get(ADDRESS)).status_code == 401, "who sends nothing has tried nothing"
+    await api.siem.write()
+    text = api.events.read_text("utf-8")
+    made_event, revoked, refused = [valid_event(line) for line in text.splitlines()]
+    assert [made_event["metadata"]["event_code"], revoked["metadata"]["event_code"]] == ["key_made", "key_revoked"]
+    assert made_event["status_detail"] == "roles: service, staff"
+    assert [event["actor"]["user"]["uid"] for event in (made_event, revoked)] == ["park", "choi"]
+    for event in (made_event, revoked):
+        assert event["user"] == {"uid": f"service:{made['made']['id']}", "type_id": 4}
+        assert event["metadata"]["tenant_uid"] == "hanbit"
+        assert event["time"] == NOON * 1000
+    assert (refused["class_uid"], refused["status_detail"]) == (3002, "the service key is unknown, revoked or expired")
+    assert made["key"][21:] not in text
+    assert "the batch" not in text
 
 
 async def test_no_log_and_no_span_tells_a_key(api: Api) -> None:

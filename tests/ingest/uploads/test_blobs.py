@@ -31,6 +31,8 @@ class Store:
     names: Callable[[], list[str]]
     lay: Callable[[str], object]
     overwrite: Callable[[str, bytes], object]
+    changed: list[str]
+    """What was told of as changed."""
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +43,7 @@ def s3() -> Iterator[None]:
 
 @pytest.fixture(params=["folder", "s3"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    changed: list[str] = []
     if request.param == "folder":
         folder = tmp_path / "blobs"
 
@@ -48,22 +51,24 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes(b"x")
 
-        blobs = open_blobs(BlobSettings(folder=folder, most_bytes=7 * MIB))
+        blobs = open_blobs(BlobSettings(folder=folder, most_bytes=7 * MIB), on_changed=changed.append)
         return Store(
             blobs,
             lambda: [path.name for path in folder.rglob("*") if path.is_file()],
             lay,
             lambda digest, data: (folder / digest[:2] / digest).write_bytes(data),
+            changed,
         )
     request.getfixturevalue("s3")
     bucket = f"bank-{uuid4().hex}"
     files = S3FileSystem(skip_instance_cache=True)
     files.mkdir(bucket)
     return Store(
-        open_blobs(BlobSettings(s3_url=f"s3://{bucket}/originals", most_bytes=7 * MIB)),
+        open_blobs(BlobSettings(s3_url=f"s3://{bucket}/originals", most_bytes=7 * MIB), on_changed=changed.append),
         lambda: [name.rpartition("/")[2] for name in files.find(bucket, refresh=True)],
         lambda name: files.pipe(f"{bucket}/originals/{name}", b"x"),
         lambda digest, data: files.pipe(f"{bucket}/originals/{digest[:2]}/{digest}", data),
+        changed,
     )
 
 
@@ -158,7 +163,9 @@ async def test_an_original_that_somebody_else_has_written_is_not_read(store: Sto
     blob = await store.blobs.write(stream(b"approved"))
     async with store.blobs.on_disk(blob.sha256) as path:
         assert path.read_bytes() == b"approved"
+    assert store.changed == []
     store.overwrite(blob.sha256, b"replaced")
     with pytest.raises(OriginalChanged):
         async with store.blobs.on_disk(blob.sha256):
             pytest.fail("bytes that nobody approved were given to a reader")
+    assert store.changed == [blob.sha256]
