@@ -42,6 +42,7 @@ _LATIN: Final = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _SIGNS: Final = "()[]{}/"
 _SLANT: Final = 0.22  # of italics
 _NO_SIGNS: Final = frozenset("23456789")  # 0 and 1 are like a ring and a bar
+_TALL: Final = 1.3  # widths: a bullet is no letter
 _UPRIGHT: Final = frozenset(f"{_DIGITS}Il")
 _NOTHING: Final = frozenset({"Cc", "Cf", "Zs"})
 _AT_ONCE: Final = 512
@@ -178,7 +179,9 @@ def _is_no_sign(letter: Shown, drawn: str) -> bool:
     if len(letter.said) > 1:
         return not (letter.said.isascii() and letter.said.isalpha())  # as in fi
     says_nothing = unicodedata.category(letter.said) in _NOTHING
-    is_tall = (letter.box[3] - letter.box[1] > letter.box[2] - letter.box[0]) is (letter.turn % 2 == 0)
+    sides = letter.box[2] - letter.box[0], letter.box[3] - letter.box[1]
+    width, height = sides if letter.turn % 2 == 0 else sides[::-1]
+    is_tall = height > _TALL * width
     return drawn in _NO_SIGNS or drawn >= "가" or (says_nothing and is_tall and drawn in _UPRIGHT)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 
+import numpy as np
 import pypdf
 import pytest
 from reportlab.pdfbase import pdfmetrics
@@ -12,6 +13,7 @@ from reportlab.pdfbase.ttfonts import TTFont
 from reportlab.pdfgen.canvas import Canvas
 
 from ingest.parsing import read_document
+from ingest.parsing.pdf_shapes import Shown, drawn_otherwise
 from knowledge.passage import COVERED, MISREAD
 from tests.ingest import samples
 
@@ -66,6 +68,14 @@ def test_an_honest_page_has_no_mark(tmp_path: Path, font: str, size: int) -> Non
     text = text_of(tmp_path, buffer.getvalue())
     assert MISREAD not in text
     assert LIMIT in text
+
+
+def test_a_bullet_that_is_read_as_a_blank_is_no_mark() -> None:
+    ink = np.zeros((60, 60), np.uint8)
+    ink[20:24, 20:24] = (0, 255, 255, 60)
+    assert list(drawn_otherwise(ink, [Shown("\u00a0", (20.0, 20.0, 23.8, 24.0))])) == []
+    ink[20:40, 20:24] = (0, 255, 255, 60)
+    assert list(drawn_otherwise(ink, [Shown("\u00a0", (20.0, 20.0, 23.8, 40.0))])) != []
 
 
 def test_a_digit_that_is_read_as_two_is_marked(tmp_path: Path) -> None:
