@@ -17,6 +17,7 @@ from openpyxl.cell.rich_text import CellRichText
 from openpyxl.cell.text import InlineFont
 from openpyxl.styles import Font
 from openpyxl.styles.colors import COLOR_INDEX, Color
+from openpyxl.styles.differential import DifferentialStyle
 from openpyxl.utils.exceptions import InvalidFileException
 from openpyxl.worksheet._read_only import ReadOnlyWorksheet
 from openpyxl.worksheet._reader import WorkSheetParser
@@ -26,6 +27,7 @@ from ingest.parsing.archive import Office
 from ingest.parsing.cells import shown
 from ingest.parsing.parsed import MOST_CHARACTERS, Format, OnPage, Page, Parsed, Reason, Unreadable
 from ingest.parsing.tables import title_rows, to_markdown
+from ingest.parsing.xlsx_conditions import Condition
 from ingest.parsing.xlsx_covered import CellText, Covers, covers_of
 from ingest.parsing.xlsx_layout import Layout
 
@@ -37,6 +39,7 @@ _SHOWS_NOTHING = re.compile(r'\[[^\[\]]*+\]|"\s*+"|_.|\*.|\s')  # of a section o
 _ON_CONDITION = re.compile(r"\[[<>=]")
 # The theme's first two colours are its light and its dark ground; the others are not known here.
 _THEME = {0: "FFFFFF", 1: "000000"}
+_NO_COLOUR = Color()
 _LEAST_CONTRAST = 16  # of 255 in red, green or blue
 _SMALLEST_POINTS, _USUAL_POINTS = 2.0, 11.0  # of letters
 _MOST_BESIDE = 64  # empty columns over which a long text goes on
@@ -71,7 +74,8 @@ def _pages(office: Office, on_page: OnPage) -> Iterator[Page]:
         on_page()
         name = sheet._worksheet_path  # noqa: SLF001  two sheets may have the same title
         layout = Layout.of(office.parts[name])
-        rows = _rows(_cells(sheet, office.parts[name]), layout, covers_of(office, name, *layout.edges()))
+        cells = _unconditioned(_cells(sheet, office.parts[name]), layout, book._differential_styles.styles)  # noqa: SLF001  openpyxl has no other way to them
+        rows = _rows(cells, layout, covers_of(office, name, *layout.edges()))
         yield Page(number=number, markdown=_sheet(sheet.title, rows, layout))
 
 
@@ -106,6 +110,27 @@ def _cells(sheet: ReadOnlyWorksheet, part: bytes) -> Iterator[tuple[int, list[Re
     )
     for at, cells in parser.parse():
         yield at, [ReadOnlyCell(sheet, **cell) for cell in cells]
+
+
+def _unconditioned(
+    part: Iterable[tuple[int, list[ReadOnlyCell]]], layout: Layout, looks: Sequence[DifferentialStyle]
+) -> Iterator[tuple[int, list[ReadOnlyCell]]]:
+    """Yield rows without the cells that a conditional format may hide."""
+    rules = [(rule, looks[rule.look]) for rule in layout.conditions if 0 <= rule.look < len(looks)]
+    for at, row in part:
+        yield at, [cell for cell in row if not any(_may_hide(cell, rule, look) for rule, look in rules)]
+
+
+def _may_hide(cell: ReadOnlyCell, rule: Condition, look: DifferentialStyle) -> bool:
+    if cell.value is None or not rule.is_for(cell.column, cell.row):
+        return False
+    grounds = {_ground(cell)} if look.fill is None else {_rgb(look.fill.bgColor)}
+    if look.fill is not None and look.fill.bgColor == _NO_COLOUR:  # which openpyxl gives a fill without one, too
+        grounds.add(_ground(cell))
+    colour = look.font.color if look.font else None
+    written = _rgb(colour or (cell.font.color if cell.font else None))
+    is_blank = look.numFmt is not None and _is_blank(cell.value, look.numFmt.formatCode)
+    return (is_blank or any(_blends(written, ground) for ground in grounds)) and rule.may_hold(cell.value)
 
 
 def _rows(part: Iterable[tuple[int, Sequence[ReadOnlyCell]]], layout: Layout, covers: Covers) -> Cells:
@@ -178,10 +203,16 @@ def _is_unseen(cell: ReadOnlyCell, font: Font | InlineFont | None) -> bool:
     """Tell whether letters of a cell are too small, or have the colour of its ground."""
     if font and font.sz is not None and font.sz < _SMALLEST_POINTS:
         return True
-    kind = cell.fill.fill_type
-    ground = "FFFFFF" if kind is None else _rgb(cell.fill.fgColor) if kind == "solid" else None
     form = cell.number_format.strip().lower()
-    written = "FFFFFF" if form.startswith("[white]") else _rgb(font.color if font else None)
+    return _blends("FFFFFF" if form.startswith("[white]") else _rgb(font.color if font else None), _ground(cell))
+
+
+def _ground(cell: ReadOnlyCell) -> str | None:
+    kind = cell.fill.fill_type
+    return "FFFFFF" if kind is None else _rgb(cell.fill.fgColor) if kind == "solid" else None
+
+
+def _blends(written: str | None, ground: str | None) -> bool:
     if written is None or ground is None:
         return False
     return all(abs(a - b) < _LEAST_CONTRAST for a, b in zip(bytes.fromhex(written), bytes.fromhex(ground), strict=True))

@@ -9,6 +9,7 @@ from openpyxl.utils.cell import range_boundaries
 
 from ingest.parsing.drawing_text import EMU
 from ingest.parsing.parsed import Reason, Unreadable
+from ingest.parsing.xlsx_conditions import Condition
 from ingest.parsing.xlsx_covered import DIGIT, Edges
 
 _MAIN: Final = "{http://schemas.openxmlformats.org/spreadsheetml/2006/main}"
@@ -36,8 +37,11 @@ class Layout:
     usual: tuple[float, float] = (_USUAL_WIDTH * DIGIT, _USUAL_HEIGHT * EMU)
     shows_usual_columns: bool = True
     merged: list[tuple[int, int, int, int]] = field(default_factory=list)  # first column, row, last column, row
+    conditions: list[Condition] = field(default_factory=list)
     _open: list[str] = field(default_factory=list)
     _row: int = 0
+    _areas: str = ""  # of the rules that follow
+    _formula: str = ""
 
     @classmethod
     def of(cls, part: bytes) -> "Layout":
@@ -69,14 +73,23 @@ class Layout:
             self._take_columns(attributes)
         elif name == "mergeCell":
             self.merged.append(range_boundaries(attributes["ref"]))
+        elif name in {"conditionalFormatting", "cfRule"}:
+            self._take_rule(attributes)
         elif name == "sheetFormatPr":
             width, height = _size(attributes, "defaultColWidth"), _size(attributes, "defaultRowHeight")
             self.shows_usual_columns = width is None or width >= _NARROWEST
             self.usual = width * DIGIT if width else self.usual[0], height * EMU if height else self.usual[1]
 
+    def data(self, text: str) -> None:
+        """Take the text of a rule's formula."""
+        if self._open[-2:] == ["cfRule", "formula"]:
+            self._formula += text
+
     def end(self, _tag: str) -> None:
         """Leave an element."""
-        self._open.pop()
+        if self._open.pop() == "formula" and self._open[-1:] == ["cfRule"] and self.conditions:
+            self.conditions[-1].formulas.append(self._formula.strip())
+            self._formula = ""
 
     def close(self) -> None:
         """Nothing is left to do at the end of the part."""
@@ -98,6 +111,13 @@ class Layout:
             self.hidden_rows.add(self._row)
         if height is not None:
             self.heights[self._row] = height * EMU
+
+    def _take_rule(self, attributes: Mapping[str, str]) -> None:
+        self._areas = attributes.get("sqref", self._areas)
+        if "dxfId" in attributes:
+            areas = tuple(range_boundaries(area) for area in self._areas.split())
+            kind, comparison = attributes.get("type", ""), attributes.get("operator", "")
+            self.conditions.append(Condition(areas, kind, comparison, int(attributes["dxfId"])))
 
     def _take_columns(self, attributes: Mapping[str, str]) -> None:
         columns = range(int(attributes["min"]), min(int(attributes["max"]), _MOST_COLUMNS) + 1)
