@@ -1,135 +1,26 @@
 """Signing in at a certified provider, over both real APIs' ways in: what is refused, renewed, kept, and ended."""
 
 import time
-from collections.abc import AsyncGenerator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
-from urllib.parse import parse_qs, urlsplit, urlunsplit
+from typing import Any
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import anyio
-import httpx2
 import pytest
-from fastapi import FastAPI
 from pydantic import ValidationError
 from redis.asyncio import Redis
 
-from chatbot.app import create_app as create_chat_app
-from chatbot.limits import Ledger, LedgerSettings
-from chatbot.metrics import Metrics as ChatMetrics
-from chatbot.redis_client import RedisBreaker, RedisBreakerSettings
-from chatbot.services import Services as ChatServices
 from edge import bind, listening
-from edge.sign_in import OidcSettings, open_sign_in
+from edge.sign_in import OidcSettings
 from edge.sign_in.sessions import Seal
-from ingest.app import create_app as create_staff_app
-from ingest.metrics import Metrics as StaffMetrics
-from ingest.services import PipelineSettings
-from ingest.services import Services as StaffServices
 from ingest.settings import Settings as StaffSettings
-from knowledge.bank import Banks, read_banks
-from knowledge.identity import AuthSettings, open_authenticator
-from tests.bank import write_bank
-from tests.clock import Clock
+from knowledge.bank import Banks
 from tests.conftest import free_port
-from tests.oidc_provider import CLIENT, NEEDS_PROVIDER, Provider, Visitor, provider
+from tests.edge.sign_in.pages import DUSK, ME, Pages, bearer_of, changed, logout, opened
+from tests.oidc_provider import NEEDS_PROVIDER, Provider, provider
 
 pytestmark = [pytest.mark.anyio, pytest.mark.services, NEEDS_PROVIDER]
-
-DUSK = "https://chat.dusk.example"
-ME = "/v1/me"
-EVENTS: dict[str, dict[str, str]] = {"http://schemas.openid.net/event/backchannel-logout": {}}
-
-
-def changed(url: str, **parameters: str) -> str:
-    """Return an address with other parameters."""
-    parts = urlsplit(url)
-    query = {name: values[0] for name, values in parse_qs(parts.query).items()} | parameters
-    return urlunsplit(parts._replace(query=str(httpx2.QueryParams(query))))
-
-
-class Pages:
-    """Two replicas of the staff API, and one chat API, that sign in at one provider; by one clock."""
-
-    def __init__(self, at: Provider, origin: str) -> None:
-        self.provider = at
-        self.origin = origin
-        self.clock = Clock(time.time())
-        self.replicas: list[FastAPI] = []
-        self.chat = FastAPI()
-        self.visitors: list[Visitor] = []
-
-    def visitor(self, origin: str | None = None, *, replica: int = 0) -> Visitor:
-        """Return a browser at a page."""
-        visitor = Visitor(self.client(self.replicas[replica], origin))
-        self.visitors.append(visitor)
-        return visitor
-
-    def client(self, app: FastAPI, origin: str | None = None) -> httpx2.AsyncClient:
-        return httpx2.AsyncClient(transport=httpx2.ASGITransport(app=app), base_url=origin or self.origin)
-
-    async def elsewhere(self, visitor: Visitor, replica: int = 1) -> int:
-        """Return what another replica says to the visitor's cookies."""
-        async with self.client(self.replicas[replica]) as other:
-            other.cookies = visitor.page.cookies
-            return (await other.get(ME)).status_code
-
-
-@asynccontextmanager
-async def opened(at: Provider, origin: str, redis_url: str, banks: Banks, **settings: Any) -> AsyncGenerator[Pages]:
-    """Open the pages; every service has its own connections, as processes of their own have."""
-    pages = Pages(at, origin)
-    oidc = OidcSettings.model_validate(at.settings() | settings)
-    async with AsyncExitStack() as stack:
-        for _ in range(2):
-            now = pages.clock
-            who = await stack.enter_async_context(open_authenticator(AuthSettings(**at.auth()), now=now))
-            sign_in = await stack.enter_async_context(open_sign_in(oidc, redis_url, who, banks, now=now))
-            blobs = SimpleNamespace(most_bytes=2**20)
-            staff = SimpleNamespace(
-                authenticator=who, sign_in=sign_in, metrics=StaffMetrics(), blobs=blobs, settings=PipelineSettings()
-            )
-            pages.replicas.append(create_staff_app(cast("StaffServices", staff), banks))
-        away = Redis(host="127.0.0.1", port=1, socket_connect_timeout=1)
-        chat = SimpleNamespace(
-            authenticator=who,
-            sign_in=sign_in,
-            ledger=Ledger(away, RedisBreaker(RedisBreakerSettings()), LedgerSettings()),
-            metrics=ChatMetrics(),
-            models=SimpleNamespace(model="scripted"),
-            banks=banks,
-            now=pages.clock,
-        )
-        pages.chat = create_chat_app(cast("ChatServices", chat))
-        yield pages
-        for visitor in pages.visitors:
-            await visitor.close()
-
-
-@pytest.fixture(scope="module")
-def banks(tmp_path_factory: pytest.TempPathFactory) -> Banks:
-    return read_banks(write_bank(tmp_path_factory.mktemp("bank")))
-
-
-@pytest.fixture(scope="module")
-def port() -> int:
-    return free_port()
-
-
-@pytest.fixture(scope="module")
-def running(port: int) -> Iterator[Provider]:
-    origin = f"http://127.0.0.1:{port}"
-    with provider(origin, DUSK, logout_at=origin) as running:
-        yield running
-
-
-@pytest.fixture
-async def pages(running: Provider, port: int, redis_url: str, banks: Banks) -> AsyncGenerator[Pages]:
-    running.let_tokens_last(300)
-    async with opened(running, f"http://127.0.0.1:{port}", redis_url, banks, session_key=uuid4().hex) as pages:
-        yield pages
 
 
 async def test_who_signs_in_works_as_with_a_token_and_the_browser_has_no_token(pages: Pages) -> None:
@@ -225,13 +116,6 @@ async def test_a_sign_in_ends_at_the_host_where_it_began_and_within_ten_minutes(
     assert (await visitor.page.get(callback)).headers["location"] == "/?sign-in=refused"
 
 
-def bearer_of(at: Provider) -> dict[str, str]:
-    """Return a token of somebody else's than the sessions', as a header."""
-    now = int(time.time())
-    claims = {"sub": "park", "tenant": "hanbit", "roles": ["staff"], "aud": "bank-chatbot"}
-    return {"authorization": f"Bearer {at.signed({**claims, 'iat': now, 'exp': now + 60})}"}
-
-
 OTHER_SITES: list[dict[str, str]] = [
     {"origin": "https://evil.example"},
     {"origin": "null"},
@@ -313,7 +197,7 @@ async def test_whoever_comes_back_late_waits_for_the_one_renewal(pages: Pages) -
 async def test_a_session_ends_unused_and_in_the_end_used_or_not(
     running: Provider, port: int, redis_url: str, banks: Banks
 ) -> None:
-    settings = {"session_key": uuid4().hex, "idle": 0.3, "longest": 600}
+    settings: dict[str, Any] = {"session_key": uuid4().hex, "idle": 0.3, "longest": 600}
     async with opened(running, f"http://127.0.0.1:{port}", redis_url, banks, **settings) as pages:
         visitor = pages.visitor()
         await visitor.sign_in("kim")
@@ -390,12 +274,6 @@ async def test_a_logout_token_for_a_person_ends_all_their_sessions_and_nobody_el
         assert reply.headers["cache-control"] == "no-store"
     assert await pages.elsewhere(one) == await pages.elsewhere(two) == 401
     assert (await lee.page.get("/oidc/session")).json() == {"name": "lee lee"}
-
-
-def logout(pages: Pages, **claims: object) -> dict[str, object]:
-    now = int(pages.clock())
-    given = {"aud": CLIENT, "iat": now, "exp": now + 120, "jti": uuid4().hex, "events": EVENTS} | claims
-    return {name: value for name, value in given.items() if value is not None}
 
 
 WRONG: dict[str, dict[str, object]] = {
