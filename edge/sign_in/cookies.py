@@ -1,12 +1,13 @@
 """The cookies of a sign-in: their names, and which calls may be made with them."""
 
+import re
 from typing import Final
 
 from fastapi import Request, Response
 
 from edge.sign_in.errors import CrossSite
 
-LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "[::1]"})
+_LOOPBACK: Final = re.compile(r"(127\.0\.0\.1|localhost|\[::1\]):[0-9]{1,5}")
 _SAFE: Final = frozenset({"GET", "HEAD"})
 
 
@@ -18,13 +19,19 @@ def host_of(request: Request) -> str:
 def origin_of(request: Request) -> str:
     """Return the page's origin: https, whatever a proxy speaks with us, but for plain HTTP on this machine."""
     host = host_of(request)
-    is_plain = request.url.scheme == "http" and host.rpartition(":")[0] in LOOPBACK
+    is_plain = request.scope["scheme"] == "http" and _LOOPBACK.fullmatch(host)
     return f"http{'' if is_plain else 's'}://{host}"
 
 
 def cookie(request: Request, name: str) -> str:
-    """Return the value of one of our cookies, empty where the browser sends none."""
-    return request.cookies.get(_named(request, name), "")
+    """Return the value of one of our cookies, empty where the browser sends none.
+
+    Its name is compared byte by byte. Starlette takes more off a name than browsers do, so that a neighbour's
+    `\\xa0__Host-session` with a Domain, which Chromium takes, would be ours.
+    """
+    ours = f"{_named(request, name)}="
+    sent = (each.strip(" \t") for header in request.headers.getlist("cookie") for each in header.split(";"))
+    return next((each.removeprefix(ours) for each in sent if each.startswith(ours)), "")
 
 
 def set_cookie(request: Request, response: Response, name: str, value: str, *, seconds: int | None = None) -> None:

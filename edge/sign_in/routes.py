@@ -74,7 +74,7 @@ class _Routes:
             session_id, place = ended
             response = RedirectResponse(f"/#{place}" if place else "/", 303)
             set_cookie(request, response, SESSION, session_id)
-        delete_cookie(request, response, _BEGUN)
+            delete_cookie(request, response, _BEGUN)  # what is refused may be another tab's
         return response
 
     async def tell(self, request: Request) -> Response:
@@ -92,9 +92,12 @@ class _Routes:
         try:
             refuse_cross_site(request)
             url = await self._sign_in.leave(cookie(request, SESSION), origin_of(request), host_of(request))
-        except (CrossSite, SignInUnavailable) as exc:
+        except CrossSite as exc:
             return _refusal(exc)
-        response = JSONResponse({"go_to": url})
+        except SignInUnavailable as exc:
+            response = _refusal(exc)
+        else:
+            response = JSONResponse({"go_to": url})
         delete_cookie(request, response, SESSION)
         return response
 
