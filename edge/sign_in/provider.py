@@ -22,7 +22,15 @@ T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
 _FRESH_SECONDS = 1.0
-"""So old may metadata be where somebody is sent to the provider: a browser should not find it away."""
+"""So old may metadata be where somebody is sent to the provider: a browser should not find it away.
+
+So often it is asked for them, there or away.
+"""
+_MOST_CODES = 8
+"""Exchanged at a time: whoever asks for a sign-in may send codes that are none."""
+_OF_TOKENS = frozenset({"invalid_grant"})
+_OF_CODES = _OF_TOKENS | {"invalid_request"}
+"""A code is what somebody's browser sends, so that a malformed one is no fault of the client."""
 
 
 class GrantRefused(Exception):
@@ -57,24 +65,38 @@ class Provider:
         self._tls = tls
         self._clock = clock
         self._metadata: Metadata | None = None
-        self._read_at = float("-inf")
+        self._is_away = False
+        self._asked_at = float("-inf")
+        self._asking = anyio.Lock()
+        self._codes = anyio.CapacityLimiter(_MOST_CODES)
 
     async def metadata(self, *, fresh: bool = False) -> Metadata:
-        """Return the metadata, `fresh` as the provider gives it now."""
-        if self._metadata is not None and not (fresh and self._clock() - self._read_at > _FRESH_SECONDS):
-            return self._metadata
+        """Return the metadata, `fresh` as the provider gives it now; one caller asks for all."""
+        if self._metadata is None or fresh:
+            async with self._asking:
+                if self._clock() - self._asked_at > _FRESH_SECONDS:
+                    await self._read_metadata()
+        if self._metadata is None or (fresh and self._is_away):
+            raise SignInUnavailable("the identity provider cannot be asked")
+        return self._metadata
+
+    async def _read_metadata(self) -> None:
         url = f"{self._settings.issuer.rstrip('/')}/.well-known/openid-configuration"
 
         async def read(client: AsyncOAuth2Client) -> Metadata:
             reply = await client.request("GET", url, withhold_token=True)
             return msgspec.json.decode(reply.raise_for_status().content, type=Metadata)
 
-        found = await self._ask(read)
-        if found.issuer != self._settings.issuer:
+        try:
+            found = await self._ask(read)
+        except SignInUnavailable:
+            self._is_away, self._asked_at = True, self._clock()
+            return
+        self._is_away, self._asked_at = found.issuer != self._settings.issuer, self._clock()
+        if self._is_away:
             log.error("provider_names_another_issuer", issuer=self._settings.issuer)
-            raise SignInUnavailable("the identity provider's metadata name another issuer")
-        self._metadata, self._read_at = found, self._clock()
-        return found
+        else:
+            self._metadata = found
 
     async def authorization_url(self, *, state: str, nonce: str, verifier: str, redirect_uri: str) -> str:
         """Return where somebody signs in."""
@@ -94,12 +116,19 @@ class Provider:
         Raises:
             GrantRefused: the code is not accepted.
         """
-        endpoint = (await self.metadata()).token_endpoint
 
         async def exchange(client: AsyncOAuth2Client) -> Tokens:
+            endpoint = (await self.metadata()).token_endpoint
             return _tokens(await client.fetch_token(endpoint, code=code, code_verifier=verifier))
 
-        return await self._ask(exchange, redirect_uri)
+        with anyio.move_on_after(self._settings.timeout) as waiting:
+            await self._codes.acquire()
+        if waiting.cancelled_caught:
+            raise SignInUnavailable("too many sign in at once")
+        try:
+            return await self._ask(exchange, redirect_uri, refusals=_OF_CODES)
+        finally:
+            self._codes.release()
 
     async def renewed(self, refresh_token: str) -> Tokens:
         """Return new tokens, with the refresh token to use next.
@@ -107,9 +136,9 @@ class Provider:
         Raises:
             GrantRefused: the refresh token is not accepted.
         """
-        endpoint = (await self.metadata()).token_endpoint
 
         async def renew(client: AsyncOAuth2Client) -> Tokens:
+            endpoint = (await self.metadata()).token_endpoint  # within the one deadline
             return _tokens(await client.refresh_token(endpoint, refresh_token=refresh_token))
 
         return await self._ask(renew)
@@ -136,14 +165,20 @@ class Provider:
             trust_env=False,
         )
 
-    async def _ask(self, ask: Callable[[AsyncOAuth2Client], Awaitable[T]], redirect_uri: str | None = None) -> T:
-        """Return what `ask` returns, and translate what goes wrong."""
+    async def _ask(
+        self,
+        ask: Callable[[AsyncOAuth2Client], Awaitable[T]],
+        redirect_uri: str | None = None,
+        *,
+        refusals: frozenset[str] = _OF_TOKENS,
+    ) -> T:
+        """Return what `ask` returns, and translate what goes wrong; `refusals` are errors of the grant alone."""
         try:
             with anyio.fail_after(self._settings.timeout):
                 async with self._client(redirect_uri) as client:
                     return await ask(client)
         except OAuthError as exc:
-            if exc.error == "invalid_grant":
+            if exc.error in refusals:
                 raise GrantRefused from exc
             # A secret that was changed, a client that was removed: nobody's session ends of that.
             log.error("provider_refused_client", error=str(exc.error)[:100])  # noqa: TRY400  the code says it all
