@@ -285,6 +285,21 @@ async def test_an_abandoned_opening_is_closed_where_it_is_there_and_only_there(
     assert await faults(audit, unclosed_before=1e12) == []
 
 
+async def test_an_opening_whose_write_ends_late_is_closed_although_other_rows_are_written_meanwhile(
+    audit: Audit, engine: AsyncEngine
+) -> None:
+    audit.abandon(replace(CLOSED, answer_id="late"))
+    await answer(audit, "a1", "a2")
+    async with open_audit(engine, SETTINGS) as other:
+        await other.open(replace(OPENED, answer_id="late"))
+    await answer(audit, "a3")
+    with anyio.fail_after(10):
+        while await audit.unclosed(older_than=1e12):
+            await anyio.sleep(0.01)
+    assert len(await audit.rows("late")) == 2
+    assert await faults(audit, unclosed_before=1e12) == []
+
+
 async def test_a_row_that_cannot_be_written_keeps_no_other_from_being_written(audit: Audit) -> None:
     refused: list[str] = []
 

@@ -2,8 +2,10 @@ import json
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import anyio
 import pytest
@@ -373,6 +375,22 @@ async def test_a_clock_of_redis_that_is_set_locks_nobody_out_for_long(
         assert wait_of(await refused(ledger, who, 100)) == 61 + 30 - 0.25
     else:
         await reserve(ledger, who, 100)
+
+
+async def test_a_day_is_the_stores_and_no_clock_of_this_process(redis: Redis) -> None:
+    up = 200 * 86_400.0  # seconds since this machine was started
+    ledger, who = Ledger(redis, RedisBreaker(PATIENT), LedgerSettings(), monotonic=lambda: up), someone()
+    zone = ZoneInfo(limited().zone)
+
+    async def day() -> bytes:
+        return f"{datetime.fromtimestamp((await redis.time())[0], zone):%Y%m%d}".encode()
+
+    before = await day()
+    await reserve(ledger, who, 60)
+    charged = [key for key in await dump(redis, who) if key.endswith(b":days")]
+    days = {day for key in charged for day in await redis.hkeys(key)}  # type: ignore[misc]  # an awaitable here
+    assert days
+    assert days <= {before, await day()}
 
 
 async def test_the_longest_of_several_waits_is_told(redis: Redis, clock: Clock) -> None:

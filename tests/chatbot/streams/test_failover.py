@@ -171,6 +171,37 @@ async def test_an_end_that_redis_takes_late_leaves_memory_and_comes_back_where_r
             tasks.cancel_scope.cancel()
 
 
+async def test_an_end_comes_back_although_redis_forgets_it_some_heartbeats_later(tmp_path: Path) -> None:
+    seen: list[str] = []
+    with redis_server(tmp_path / "redis", *NOT_DURABLE) as server:
+        async with (
+            open_redis(server.url, RedisSettings()) as redis,
+            open_pipelined_connection(redis) as pipelined,
+            anyio.create_task_group() as tasks,
+        ):
+            log = AnswerLog(redis, RedisBreaker(RedisBreakerSettings()), AnswerLogSettings(), pipelined=pipelined)
+            quick = AnswerRegistrySettings(heartbeat=0.05)
+            registry = AnswerRegistry(log, tasks, quick, on_store_seen=seen.append)
+            tasks.start_soon(registry.maintain_leases, never)
+            live, speak = new_answer(customer()), Speaker()
+            speak.go_on.set()
+            with registry.reading(live.who, live.answer_id):
+                await registry.start(live, speak, passages=[], checkpoint=b"the turn")
+                here = await read_all(registry, live)
+            beats = len(seen)
+            with anyio.fail_after(10):
+                await registry.drained()
+                while len(seen) < beats + 3:
+                    await anyio.sleep(0.01)
+            server.restart()
+            with anyio.fail_after(10):
+                while not await redis.exists(f"{{{live.who.tenant}}}:answer:{live.answer_id}:events"):
+                    await anyio.sleep(0.01)
+            other = AnswerRegistry(log, tasks, AnswerRegistrySettings())
+            assert text_of(await read_all(other, live)) == text_of(here) == "".join(WORDS)
+            tasks.cancel_scope.cancel()
+
+
 async def test_who_reads_elsewhere_waits_for_what_redis_forgot_and_not_for_what_was_deleted(
     answer_log: AnswerLog, tasks: TaskGroup, redis: Redis
 ) -> None:

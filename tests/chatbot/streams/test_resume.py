@@ -57,11 +57,24 @@ def test_what_befell_a_writer_is_not_said_again_and_what_befalls_the_next_is_new
 
 @pytest.mark.parametrize(
     "repeated",
-    [[Token(text="other")], [citation(2)], [Token(text="one "), citation(1)], [Token(text="one two"), citation(2)]],
+    [
+        [Token(text="other")],
+        [citation(2)],
+        [Token(text="one "), citation(1)],
+        [Token(text="one two"), citation(2)],
+        [Notice(code=NoticeCode.MASKED, text="")],
+    ],
 )
 def test_a_successor_that_says_something_else_is_stopped(repeated: list[Event]) -> None:
     with pytest.raises(Diverged):
         RepetitionCheck([Token(text="one two"), citation(1)]).new_events(repeated)
+
+
+def test_a_notice_is_repeated_by_one_of_its_code_and_by_no_other() -> None:
+    said, other = (Notice(code=code, text="") for code in (NoticeCode.MASKED, NoticeCode.WITHHELD))
+    assert RepetitionCheck([said]).new_events([said]) == []
+    with pytest.raises(Diverged):
+        RepetitionCheck([said]).new_events([other])
 
 
 def test_what_a_writer_ended_with_can_be_told_from_what_it_did_not_say() -> None:

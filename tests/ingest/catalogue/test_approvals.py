@@ -49,6 +49,12 @@ async def withdrawn(services: Services) -> set[str]:
         return set((await connection.execute(select(WITHDRAWN.c.name))).scalars())
 
 
+async def reasons(services: Services) -> list[str]:
+    """Return why versions answer no more, as the chatbot's replicas are told."""
+    async with services.catalogue.read() as connection:
+        return list((await connection.execute(select(WITHDRAWN.c.reason))).scalars())
+
+
 async def decided(services: Services) -> list[tuple[int, str, str]]:
     columns = select(DECISIONS.c.version, DECISIONS.c.decision, DECISIONS.c.decided_by).order_by(DECISIONS.c.id)
     async with services.catalogue.read() as connection:
@@ -65,6 +71,7 @@ async def test_a_rejected_draft_is_gone_from_the_index_and_its_bytes_may_come_ag
     assert (rejected.state, rejected.reason, rejected.detail) == (State.WITHDRAWN, "rejected", "old form")
     assert await services.index.count(tenant="hanbit", document_id="term-deposit", version=1) == 0
     assert await decided(services) == [(1, "rejected", "lee")]
+    assert await reasons(services) == ["old form"]
     with pytest.raises(WrongState):
         await services.approvals.approve(draft.key, by("lee", NOON))
     again = await indexed(services, "2.35")
@@ -90,6 +97,7 @@ async def test_an_expired_version_ends_now_and_stays_what_customers_saw_before(
     assert await versions_found(services, at=clock.now) == set()
     assert (await services.catalogue.version(version.key)).state_at(clock.now) is State.EXPIRED
     assert await withdrawn(services) == {"term-deposit@1"}
+    assert await reasons(services) == ["expired"]
     assert await services.approvals.expire(version.key, by("park", clock.now + 1)) == ChangedWindows()
 
 
