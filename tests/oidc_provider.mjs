@@ -1,5 +1,5 @@
 // A certified OpenID Connect provider (npm oidc-provider) on loopback, for tests: whoever is named in its form is signed in.
-// node oidc_provider.mjs <folder with node_modules> <JSON: {port, jwks, clients, people: {name: claims}, seconds}>
+// node oidc_provider.mjs <folder with node_modules> <JSON: {port, jwks, clients, people: {name: claims}, seconds, sid}>
 // `/test/…` is for the tests alone.
 
 import { createServer } from "node:http";
@@ -11,7 +11,7 @@ const found = createRequire(join(process.argv[2], "package.json")).resolve("oidc
 const { Provider } = await import(pathToFileURL(found));
 const given = JSON.parse(process.argv[3]);
 const issuer = `http://localhost:${given.port}`;
-const AUDIENCES = { "urn:bank": "bank-chatbot", "urn:other": "another-api" };
+const AUDIENCES = { "urn:bank": "bank-chatbot", "urn:other": "another-api", "urn:client": "bank-pages" };
 const PAGE = '<!doctype html><html lang="en"><title>Provider</title><link rel="icon" href="data:,">';
 const FORM = `${PAGE}<form method="post"><label>Who <input name="who" autofocus></label><button>Sign in</button></form>`;
 const CONFIRM = '<button form="op.logoutForm" name="logout" value="yes" autofocus>Sign out</button>';
@@ -22,7 +22,7 @@ const provider = new Provider(issuer, {
   jwks: given.jwks,
   clients: given.clients,
   cookies: { keys: ["of the tests"] },
-  claims: { openid: ["sub", "sid", "name"] },
+  claims: { openid: ["sub", "name", ...(given.sid ? ["sid"] : [])] },
   conformIdTokenClaims: false,
   pkce: { required: () => true },
   rotateRefreshToken: true,

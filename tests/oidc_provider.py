@@ -91,8 +91,11 @@ class Provider:
 
 
 @contextmanager
-def provider(*origins: str, logout_at: str | None = None, seconds: float = 300) -> Iterator[Provider]:
-    """Run a provider for pages at these origins; it tells `logout_at` who has signed out (back-channel)."""
+def provider(*origins: str, logout_at: str | None = None, seconds: float = 300, sid: bool = True) -> Iterator[Provider]:
+    """Run a provider for pages at these origins; it tells `logout_at` who has signed out (back-channel).
+
+    Without `sid` its ID tokens name no session.
+    """
     port, (key, jwk) = free_port(), key_pair()
     told = {"backchannel_logout_uri": f"{logout_at}/oidc/backchannel-logout"} if logout_at is not None else {}
     client = {
@@ -104,7 +107,14 @@ def provider(*origins: str, logout_at: str | None = None, seconds: float = 300) 
         "backchannel_logout_session_required": bool(told),
         **told,
     }
-    given = {"port": port, "jwks": {"keys": [jwk]}, "clients": [client], "people": PEOPLE, "seconds": seconds}
+    given = {
+        "port": port,
+        "jwks": {"keys": [jwk]},
+        "clients": [client],
+        "people": PEOPLE,
+        "seconds": seconds,
+        "sid": sid,
+    }
     command = ["node", str(Path(__file__).with_suffix(".mjs")), str(PACKAGES), json.dumps(given)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)  # noqa: S603  our own
     try:

@@ -27,6 +27,8 @@ log = structlog.get_logger(__name__)
 
 STORE_SECONDS = 2.0
 """The deadline of a command."""
+MOST_OF_PERSON = 100
+"""Sessions: of one more the oldest ends."""
 _NONCE_BYTES = 12
 _RENEWING, _AWAY = b"renewing", b"away"
 
@@ -93,7 +95,11 @@ class Sessions:
             commands.zremrangebyscore(index, "-inf", self._now())
             commands.zadd(index, {key: session.ends})
             commands.pexpire(index, _ms(lasts))
-        await _in_time(commands.execute())
+            commands.zrange(index, 0, -1 - MOST_OF_PERSON)
+            commands.zremrangebyrank(index, 0, -1 - MOST_OF_PERSON)
+        _, *replies = await _in_time(commands.execute())
+        if too_many := [each for found in replies[3::5] for each in found]:
+            await _in_time(self._redis.delete(*too_many))
         return session_id
 
     async def read(self, session_id: str) -> Session | None:
@@ -138,9 +144,13 @@ class Sessions:
         """Tell whether some request renews the session's token now."""
         return bool(await _in_time(self._redis.get(self._claim(session_id))) == _RENEWING)
 
-    async def first_time(self, token_id: str, seconds: float) -> bool:
-        """Tell whether a logout token is seen for the first time."""
-        return bool(await _in_time(self._redis.set(self._key("logout", token_id), b"", nx=True, px=_ms(seconds))))
+    async def is_done(self, token_id: str) -> bool:
+        """Tell whether a logout token was sent before, and its sessions have ended."""
+        return bool(await _in_time(self._redis.exists(self._key("logout", token_id))))
+
+    async def set_done(self, token_id: str, seconds: float) -> None:
+        """Remember a logout token whose sessions have ended."""
+        await _in_time(self._redis.set(self._key("logout", token_id), b"", px=_ms(seconds)))
 
     def _sealed(self, session_id: str, session: Session) -> bytes:
         return self._seal.close(msgspec.json.encode(session), by=session_id)

@@ -37,14 +37,20 @@ class OidcSettings(BaseModel, frozen=True):
         return self.model_copy(update={"tls": self.tls.over(default)})
 
     def check_issuer(self, auth: AuthSettings | None) -> None:
-        """Refuse a provider whose tokens no call would accept.
+        """Refuse a provider whose tokens no call would accept, or whose ID tokens every call would.
 
         Raises:
-            ValueError: it is none of the issuers.
+            ValueError: it is none of the issuers, or the API's audience is this client.
         """
-        known = [each.issuer for each in auth.every_issuer()] if auth is not None else []
+        issuers = {each.issuer: each for each in auth.every_issuer()} if auth is not None else {}
+        known = list(issuers)
         if self.issuer not in known:
             raise ValueError(
                 f"OIDC__ISSUER is {self.issuer}, and tokens are accepted of {', '.join(known) or 'nobody'}: name it in "
                 "AUTH__ISSUER or AUTH__ISSUERS, with its keys and its map of claims"
+            )
+        if issuers[self.issuer].audience == self.client_id:
+            raise ValueError(
+                f"OIDC__CLIENT_ID is {self.client_id}, the audience of the API: its ID tokens, which a browser hands "
+                "back when it signs out, would be access tokens. Register the page as a client of its own"
             )

@@ -177,9 +177,12 @@ class SignIn:
         if not (isinstance(token_id, str) and token_id and isinstance(sid or sub, str)):
             raise TokenRefused("the logout token has no id, or names nobody")
         leeway = self._now() - _LOGOUT_SECONDS
-        if float(str(claims["iat"])) < leeway or not await self._sessions.first_time(token_id, 2 * _LOGOUT_SECONDS):
+        if float(str(claims["iat"])) < leeway or await self._sessions.is_done(token_id):
             raise TokenRefused("the logout token is old, or was sent before")
-        return await self._sessions.end_all(f"sid:{sid}" if sid else f"sub:{sub}")
+        whose = [f"sid:{sid}", f"only sub:{sub}"] if sid else [f"sub:{sub}"]
+        ended = sum([await self._sessions.end_all(each) for each in whose])
+        await self._sessions.set_done(token_id, 2 * _LOGOUT_SECONDS)  # not before: what failed is sent again
+        return ended
 
     def _begun(self, origin: str, kept: str) -> Begun:
         try:
@@ -207,6 +210,8 @@ class SignIn:
         nonce = claims.get("nonce")
         if not (isinstance(nonce, str) and secrets.compare_digest(nonce.encode(), begun.nonce.encode())):
             raise TokenRefused("the ID token's nonce is another one")
+        if await self._is_access_token(tokens.id_token or ""):
+            raise TokenRefused("the provider's ID tokens are for the API too: take its audience out of them")
         principal = await self._authenticator.verify(tokens.access_token)
         host = begun.origin.partition("://")[2]
         if not self._banks.welcomes(principal.tenant, host.partition(":")[0]):
@@ -224,7 +229,9 @@ class SignIn:
             token_ends=_end_of(tokens.access_token),
             ends=self._now() + self._settings.longest,
         )
-        return session, [f"{name}:{claims[name]}" for name in ("sid", "sub") if name in claims]
+        sid, sub = claims.get("sid"), claims.get("sub")
+        # Where the ID token names no session at the provider, the end of one of this person's ends all these.
+        return session, [f"sub:{sub}", f"sid:{sid}" if sid else f"only sub:{sub}"]
 
     async def _claims(self, token: str) -> Mapping[str, Any]:
         """Return the claims of a token that the provider has signed for this client."""
@@ -234,12 +241,20 @@ class SignIn:
             raise TokenRefused("the token is for another client")
         return claims
 
+    async def _is_access_token(self, token: str) -> bool:
+        """Tell whether the API takes a token; an ID token leaves the server when somebody signs out."""
+        try:
+            await self._authenticator.verify(token)
+        except TokenRefused:
+            return False
+        return True
+
     async def _renewed(self, session_id: str, session: Session) -> Session:
         """Return a session with a new access token; while the provider is away, with the old one.
 
         One request of all replicas asks the provider: a refresh token that rotates may be used once.
         """
-        seconds = self._settings.timeout + 2 * STORE_SECONDS
+        seconds = self._settings.timeout + 4 * STORE_SECONDS  # the claim itself, reading, writing, and one to spare
         if not await self._sessions.claim(session_id, seconds):
             return await self._as_others_renew(session_id, session, within=seconds)
         with anyio.CancelScope(shield=True):  # what the provider has given must be kept: it gives it once

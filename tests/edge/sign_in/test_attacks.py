@@ -1,0 +1,245 @@
+"""What others may try against sign-in: cookies and hosts that are none, other tabs, floods, a provider that fails."""
+
+import time
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from uuid import uuid4
+
+import anyio
+import pytest
+from aiohttp import web
+from pydantic import ValidationError
+from redis.asyncio import Redis
+
+from edge.sign_in import OidcSettings, SignInUnavailable
+from edge.sign_in.provider import GrantRefused, Provider
+from edge.sign_in.sessions import MOST_OF_PERSON, Seal, Session, Sessions
+from ingest.settings import Settings as StaffSettings
+from knowledge.bank import Banks
+from knowledge.tls import TlsSettings
+from tests.clock import Clock
+from tests.conftest import free_port
+from tests.edge.sign_in.pages import DUSK, ME, Pages, changed, logout, opened
+from tests.oidc_provider import CLIENT, NEEDS_PROVIDER, provider
+from tests.oidc_provider import Provider as Running
+
+pytestmark = [pytest.mark.anyio, pytest.mark.services]
+
+
+@NEEDS_PROVIDER
+@pytest.mark.parametrize(
+    "name", [b"\xa0__Host-session", b"\x85__Host-session", b"__Host-session\xa0", b"\x1c__Host-session"]
+)
+async def test_a_neighbour_s_cookie_whose_name_only_resembles_ours_is_none(pages: Pages, name: bytes) -> None:
+    """Chromium takes the first two of any host of the bank's domain, with Domain, and sends them to all of them."""
+    visitor = pages.visitor(DUSK)
+    await visitor.sign_in("cho")
+    (session_id,) = visitor.page.cookies.values()
+    async with pages.client(pages.replicas[0], DUSK) as victim:
+        planted = [(b"cookie", name + b"=" + session_id.encode())]
+        assert (await victim.get(ME, headers=planted)).status_code == 401
+        both = [(b"cookie", b"__Host-session=" + session_id.encode() + b"; " + name + b"=x")]
+        assert (await victim.get(ME, headers=both)).status_code == 200
+
+
+@NEEDS_PROVIDER
+@pytest.mark.parametrize("host", ["[", "127.0.0.1:8(0", "127.0.0.1:", "[::1", "", "localhost:8=0", "a/b?c#d"])
+async def test_a_host_that_is_none_is_refused_like_any_other(pages: Pages, host: str) -> None:
+    async with pages.client(pages.replicas[0]) as client:
+        headers = {"host": host, "cookie": "__Host-session=x; __Host-sign-in=x"}
+        assert (await client.get(ME, headers=headers)).status_code == 401
+        assert (await client.get("/oidc/sign-in", headers=headers)).status_code == 303
+        back = await client.get("/oidc/callback?state=x&code=x", headers=headers)
+        assert back.headers["location"] == "/?sign-in=refused"
+
+
+@NEEDS_PROVIDER
+async def test_a_reply_of_another_tab_does_not_end_the_sign_in_of_this_one(pages: Pages) -> None:
+    visitor = pages.visitor()
+    earlier = await visitor.begin()
+    callback = await visitor.at_provider(await visitor.begin(), "kim")
+    state = dict(part.split("=") for part in earlier.partition("?")[2].split("&"))["state"]
+    assert (await visitor.page.get(changed(callback, state=state))).headers["location"] == "/?sign-in=refused"
+    assert (await visitor.page.get(callback)).headers["location"] == "/"
+    assert (await visitor.page.get(ME)).status_code == 200
+
+
+@NEEDS_PROVIDER
+async def test_a_code_that_is_none_is_no_fault_of_the_client(pages: Pages) -> None:
+    for code in ("", "\x00", "x" * 20_000):
+        visitor = pages.visitor()
+        callback = await visitor.at_provider(await visitor.begin(), "kim")
+        assert (await visitor.page.get(changed(callback, code=code))).headers["location"] == "/?sign-in=refused"
+
+
+@NEEDS_PROVIDER
+async def test_a_logout_token_counts_as_sent_once_its_sessions_have_ended(pages: Pages, redis: Redis) -> None:
+    visitor = pages.visitor()
+    await visitor.sign_in("kim")
+    token = pages.provider.signed(logout(pages, sub="kim"))
+    sessions = pages.replicas[0].state.services.sign_in._sessions
+    index = sessions._key("of", "sub:kim")
+    await redis.rename(index, f"{index}-kept")
+    await redis.set(index, "no index: Redis refuses to read it")
+    assert (await visitor.page.post("/oidc/backchannel-logout", data={"logout_token": token})).status_code == 503
+    await redis.rename(f"{index}-kept", index)
+    for expected in (200, 400):  # the provider sends it again, and then somebody else
+        reply = await visitor.page.post("/oidc/backchannel-logout", data={"logout_token": token})
+        assert reply.status_code == expected
+    assert (await visitor.page.get(ME)).status_code == 401
+
+
+@NEEDS_PROVIDER
+async def test_a_logout_token_ends_a_session_whose_id_token_named_no_session(redis_url: str, banks: Banks) -> None:
+    origin = f"http://127.0.0.1:{free_port()}"
+    with provider(origin, sid=False) as at:
+        async with opened(at, origin, redis_url, banks, session_key=uuid4().hex) as pages:
+            kim, lee = pages.visitor(), pages.visitor()
+            await kim.sign_in("kim")
+            await lee.sign_in("lee")
+            token = at.signed(logout(pages, sub="kim", sid="a session there"))
+            reply = await kim.page.post("/oidc/backchannel-logout", data={"logout_token": token})
+            assert reply.status_code == 200
+            assert (await kim.page.get(ME)).status_code == 401
+            assert (await lee.page.get("/oidc/session")).json() == {"name": "lee lee"}
+
+
+@NEEDS_PROVIDER
+async def test_signing_out_while_the_store_is_away_leaves_no_cookie(running: Running, banks: Banks) -> None:
+    origin = f"http://127.0.0.1:{free_port()}"
+    async with opened(running, origin, "redis://127.0.0.1:1/0", banks) as pages:
+        visitor = pages.visitor()
+        name = f"session-{origin.rpartition(':')[2]}"
+        visitor.page.cookies.set(name, "x" * 43)
+        reply = await visitor.page.post("/oidc/sign-out", headers={"origin": origin})
+        assert reply.status_code == 503
+        assert f'{name}=""; HttpOnly; Max-Age=0' in reply.headers["set-cookie"]
+
+
+@NEEDS_PROVIDER
+async def test_nobody_signs_in_where_an_id_token_would_be_taken_for_an_access_token(
+    running: Running, port: int, redis_url: str, banks: Banks
+) -> None:
+    origin = f"http://127.0.0.1:{port}"
+    auth = {"audience": CLIENT, "tenant": "hanbit"}
+    async with opened(running, origin, redis_url, banks, auth=auth, session_key=uuid4().hex) as pages:
+        visitor = pages.visitor()
+        callback = await visitor.at_provider(changed(await visitor.begin(), resource="urn:client"), "kim")
+        assert (await visitor.page.get(callback)).headers["location"] == "/?sign-in=refused"
+
+
+def test_a_client_that_is_the_audience_of_the_api_ends_the_start(tmp_path: Path) -> None:
+    auth = {"issuer": "https://login.bank.example", "jwks_url": "https://login.bank.example/keys", "audience": "bank"}
+    oidc = {"issuer": auth["issuer"], "client_id": "bank", "session_key": "k" * 32}
+    with pytest.raises(ValidationError, match="ID tokens"):
+        StaffSettings.model_validate({"data_dir": tmp_path, "auth": auth, "oidc": oidc})
+
+
+async def test_a_person_has_so_many_sessions_and_the_oldest_ends(redis: Redis) -> None:
+    now = time.time()
+    sessions = Sessions(redis, Seal("k" * 32), realm=uuid4().hex, idle=600, now=Clock(now))
+    ids = []
+    for n in range(MOST_OF_PERSON + 3):
+        session = Session(
+            host="h",
+            tenant="t",
+            sub="kim",
+            name="kim",
+            access_token="a",
+            refresh_token=None,
+            id_token="i",
+            renew_at=now + 60,
+            token_ends=now + 60,
+            ends=now + 3600 + n,
+        )
+        ids.append(await sessions.create(session, [f"sid:{n}", "sub:kim"]))
+    assert [each for each in ids if await sessions.read(each) is None] == ids[:3]
+    assert await sessions.end_all("sub:kim") == MOST_OF_PERSON
+
+
+class Slow:
+    """A provider that counts what it is asked, takes its time, and fails where it is told to."""
+
+    def __init__(self) -> None:
+        self.issuer = f"http://127.0.0.1:{free_port()}"
+        self.seconds = 0.0
+        self.fails = False
+        self.asked = 0
+        self.now_at_once = 0
+        self.most_at_once = 0
+
+    async def metadata(self, _: web.Request) -> web.Response:
+        self.asked += 1
+        await anyio.sleep(self.seconds)
+        where = {f"{name}_endpoint": f"{self.issuer}/{name}" for name in ("authorization", "token")}
+        return web.json_response({"issuer": self.issuer, **where}, status=500 if self.fails else 200)
+
+    async def token(self, _: web.Request) -> web.Response:
+        self.now_at_once += 1
+        self.most_at_once = max(self.most_at_once, self.now_at_once)
+        await anyio.sleep(self.seconds)
+        self.now_at_once -= 1
+        return web.json_response({"error": "invalid_grant"}, status=400)
+
+
+@asynccontextmanager
+async def slow() -> AsyncGenerator[tuple[Slow, Provider, Clock]]:
+    at, clock = Slow(), Clock(0.0)
+    app = web.Application()
+    app.router.add_get("/.well-known/openid-configuration", at.metadata)
+    app.router.add_post("/token", at.token)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", int(at.issuer.rpartition(":")[2])).start()
+    settings = OidcSettings.model_validate(
+        {"issuer": at.issuer, "client_id": CLIENT, "session_key": "k" * 32, "timeout": 1}
+    )
+    try:
+        yield at, Provider(settings, TlsSettings().context(), clock=clock), clock
+    finally:
+        await runner.cleanup()
+
+
+async def test_metadata_are_asked_for_once_whoever_begins_to_sign_in_and_seldom_while_they_fail() -> None:
+    async def begin(provider: Provider) -> None:
+        try:
+            await provider.authorization_url(state="s", nonce="n", verifier="v" * 64, redirect_uri="https://h/")
+        except SignInUnavailable:
+            refused.append(provider)
+
+    refused: list[Provider] = []
+    async with slow() as (at, provider, clock):
+        at.seconds, at.fails = 0.2, True
+        for n in range(2):
+            async with anyio.create_task_group() as group:
+                for _ in range(20):
+                    group.start_soon(begin, provider)
+            assert (at.asked, len(refused)) == (1, 20 * (n + 1))
+        at.fails = False
+        clock.now += 3
+        await begin(provider)
+        assert (at.asked, len(refused)) == (2, 40)
+
+
+async def test_a_renewal_takes_no_longer_than_it_is_claimed_for() -> None:
+    async with slow() as (at, provider, _):
+        at.seconds = 0.7  # for the metadata, and again for the tokens
+        began = time.monotonic()
+        with pytest.raises(SignInUnavailable):
+            await provider.renewed("a token")
+        assert time.monotonic() - began < 1.3
+
+
+async def test_a_flood_of_codes_that_are_none_reaches_the_provider_a_few_at_a_time() -> None:
+    async def try_one(provider: Provider) -> None:
+        with pytest.raises((GrantRefused, SignInUnavailable)):
+            await provider.tokens_for("none", verifier="v" * 64, redirect_uri="https://h/")
+
+    async with slow() as (at, provider, _):
+        await provider.metadata()
+        at.seconds = 0.1
+        async with anyio.create_task_group() as group:
+            for _ in range(60):
+                group.start_soon(try_one, provider)
+        assert 1 <= at.most_at_once <= 8
