@@ -19,6 +19,8 @@ router = APIRouter(prefix="/v1/admin/keys", tags=["keys"])
 OF_ADMIN: Final = frozenset({"admin", "customer", "staff", "service", "evals"})
 """What an admin may do, and so may have a machine do; an approver is a person."""
 
+_PLAIN: Final = r"^[^\p{Cc}\p{Cf}\p{Zl}\p{Zp}]*$"
+"""One line that shows what it is: `chatbot keys list` writes it to a terminal."""
 KeyRole = Literal["admin", "customer", "evals", "platform", "service", "staff"]
 KeyId = Annotated[str, InPath(pattern="^[0-9a-f]{16}$")]
 
@@ -40,7 +42,7 @@ Keeper = Annotated[Principal, Depends(require_keeper)]
 class Wanted(BaseModel):
     """Which machine of the caller's tenant gets a key, its roles, and for how many days (as many as there may be)."""
 
-    name: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100, pattern="^[^\\x00]*$")]
+    name: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100, pattern=_PLAIN)]
     roles: Annotated[frozenset[KeyRole], Field(min_length=1)]
     days: Annotated[int, Field(ge=1, le=36_500)] | None = None
 

@@ -146,7 +146,19 @@ async def test_an_admin_keeps_the_keys_of_their_tenant_and_the_platform_everybod
     assert (await api.http.delete(f"{ADDRESS}/{'0' * 16}", headers=api.of("platform"))).status_code == 404
 
 
-@pytest.mark.parametrize("more", [{"days": 91}, {"days": 0}, {"name": " "}, {"name": "a\0b"}, {"name": "x" * 101}])
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"days": 91},
+        {"days": 0},
+        {"name": " "},
+        {"name": "a\0b"},
+        {"name": "x" * 101},
+        {"name": "a\nb"},
+        {"name": "a\x1b[2Jb"},
+        {"name": "a\u202eb"},
+    ],
+)
 async def test_what_cannot_be_a_key_is_refused(api: Api, more: dict[str, object]) -> None:
     assert (await api.make(api.of("admin"), "service", **more)).status_code == 422
 
