@@ -72,7 +72,7 @@ async def opened(
 ) -> AsyncGenerator[Pages]:
     """Open the pages; every service has its own connections, as processes of their own have, and judges by `auth`."""
     pages = Pages(at, origin)
-    oidc = OidcSettings.model_validate(at.settings() | settings)
+    oidc = OidcSettings.model_validate(at.settings() | {"timeout": 30} | settings)  # the machine may be busy
     async with AsyncExitStack() as stack:
         for _ in range(2):
             now = pages.clock

@@ -1,5 +1,6 @@
 """Signing in at a certified provider, over both real APIs' ways in: what is refused, renewed, kept, and ended."""
 
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from uuid import uuid4
 
 import anyio
 import pytest
+from msgspec.structs import replace
 from pydantic import ValidationError
 from redis.asyncio import Redis
 
@@ -18,7 +20,8 @@ from ingest.settings import Settings as StaffSettings
 from knowledge.bank import Banks
 from tests.conftest import free_port
 from tests.edge.sign_in.pages import DUSK, ME, Pages, bearer_of, changed, logout, opened
-from tests.oidc_provider import NEEDS_PROVIDER, Provider, provider
+from tests.every_route import addresses
+from tests.oidc_provider import CLIENT, NEEDS_PROVIDER, Provider, provider
 
 pytestmark = [pytest.mark.anyio, pytest.mark.services, NEEDS_PROVIDER]
 
@@ -105,6 +108,7 @@ async def test_tokens_for_something_else_are_refused(pages: Pages, parameters: d
 
 
 async def test_a_sign_in_ends_at_the_host_where_it_began_and_within_ten_minutes(pages: Pages) -> None:
+    pages.provider.let_tokens_last(3600)
     visitor = pages.visitor()
     callback = await visitor.at_provider(await visitor.begin(), "kim")
     (begun,) = visitor.page.cookies.values()
@@ -141,6 +145,29 @@ async def test_a_cookie_changes_nothing_for_another_site(pages: Pages, headers: 
     assert (await visitor.page.get(ME)).status_code == 200
 
 
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+async def test_another_site_reads_nothing_by_a_cookie(pages: Pages, site: str) -> None:
+    visitor = pages.visitor()
+    await visitor.sign_in("kim")
+    for path in (ME, "/oidc/session"):
+        assert (await visitor.page.get(path, headers={"sec-fetch-site": site})).status_code == 403
+
+
+async def test_no_address_of_either_api_takes_a_cookie_from_another_site(pages: Pages) -> None:
+    visitor = pages.visitor()
+    await visitor.sign_in("kim")
+    for app in (pages.replicas[0], pages.chat):
+        for address in addresses(app):
+            if address.method in {"GET", "HEAD"} or address.path.endswith("backchannel-logout"):
+                continue
+            async with pages.client(app) as http:
+                http.cookies = visitor.page.cookies
+                path = re.sub(r"\{\w+\}", "1", address.path)
+                reply = await http.request(address.method, path, headers={"origin": "https://evil.example"})
+            assert reply.status_code == 403, f"{address}: {reply.text}"
+            assert "own page" in reply.text, address
+
+
 async def test_our_own_page_may_and_a_token_beside_the_cookie_is_the_one_that_counts(pages: Pages) -> None:
     visitor = pages.visitor()
     await visitor.sign_in("kim")
@@ -174,6 +201,41 @@ async def test_a_token_that_ends_is_renewed_once_whoever_asks_on_whichever_repli
     pages.clock.now += 15
     assert await pages.elsewhere(visitor) == 200
     assert pages.provider.renewed() == before + 2
+
+
+async def test_who_has_read_a_session_before_it_was_renewed_or_ended_changes_nothing(pages: Pages) -> None:
+    pages.provider.let_tokens_last(120)
+    visitor = pages.visitor()
+    await visitor.sign_in("kim")
+    (session_id,) = visitor.page.cookies.values()
+    sign_in = pages.replicas[0].state.services.sign_in
+    before = await sign_in.session(session_id, urlsplit(pages.origin).netloc)
+    pages.provider.let_tokens_last(3600)
+    pages.clock.now += 100
+    assert await pages.elsewhere(visitor) == 200
+    renewed = pages.provider.renewed()
+    assert (await sign_in._renewed(session_id, before)).access_token != before.access_token
+    assert pages.provider.renewed() == renewed
+    await visitor.page.post("/oidc/sign-out", headers={"origin": pages.origin})
+    await sign_in._sessions.renew(session_id, before)
+    assert await sign_in._sessions.read(session_id) is None
+
+
+async def test_a_session_whose_token_becomes_somebody_else_s_ends(pages: Pages) -> None:
+    visitor, other = pages.visitor(), pages.visitor()
+    await visitor.sign_in("kim")
+    first = dict(visitor.page.cookies)
+    (session_id,) = first.values()
+    sign_in = pages.replicas[0].state.services.sign_in
+    session = await sign_in.session(session_id, urlsplit(pages.origin).netloc)
+    await sign_in._sessions.renew(session_id, replace(session, sub="lee"))
+    assert await pages.elsewhere(visitor) == 401
+    assert await sign_in._sessions.read(session_id) is None
+    # A browser that signs in again leaves no session behind.
+    await other.sign_in("kim")
+    (former,) = other.page.cookies.values()
+    await other.sign_in("kim")
+    assert await sign_in._sessions.read(former) is None
 
 
 async def test_whoever_comes_back_late_waits_for_the_one_renewal(pages: Pages) -> None:
@@ -279,6 +341,8 @@ async def test_a_logout_token_for_a_person_ends_all_their_sessions_and_nobody_el
 WRONG: dict[str, dict[str, object]] = {
     "another audience": {"aud": "another-client"},
     "another issuer": {"iss": "https://other.example"},
+    "several audiences and no client": {"aud": [CLIENT, "another-client"]},
+    "another client": {"azp": "another-client"},
     "no event": {"events": {}},
     "no events": {"events": None},
     "a nonce": {"nonce": "n"},
