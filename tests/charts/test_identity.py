@@ -27,6 +27,7 @@ from ingest.services import PipelineSettings
 from ingest.services import Services as StaffServices
 from ingest.settings import Settings as StaffSettings
 from knowledge.identity import Authenticator, AuthSettings, Principal, open_authenticator
+from telemetry.siem import Siem, SiemSettings
 from tests.charts.rendering import NAME, ROOT, environment, pods, render
 from tests.identity_providers import (
     APPROVERS_GROUP,
@@ -133,6 +134,7 @@ def apps(authenticators: dict[str, Authenticator]) -> dict[str, FastAPI]:
         banks=sample_banks(),
         now=time.time,
         sign_in=None,
+        siem=Siem("chatbot", SiemSettings()),
     )
     staff = SimpleNamespace(
         authenticator=authenticators["ingest"],
@@ -140,6 +142,7 @@ def apps(authenticators: dict[str, Authenticator]) -> dict[str, FastAPI]:
         blobs=SimpleNamespace(most_bytes=2**20),
         settings=PipelineSettings(),
         sign_in=None,
+        siem=Siem("ingest", SiemSettings()),
     )
     return {
         "chatbot": create_chat_app(cast("ChatServices", chat)),

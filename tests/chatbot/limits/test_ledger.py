@@ -388,7 +388,7 @@ async def test_a_day_is_the_stores_and_no_clock_of_this_process(redis: Redis) ->
     before = await day()
     await reserve(ledger, who, 60)
     charged = [key for key in await dump(redis, who) if key.endswith(b":days")]
-    days = {day for key in charged for day in await redis.hkeys(key)}  # type: ignore[misc]  # an awaitable here
+    days = {day for key in charged for day in await redis.hkeys(key)}
     assert days
     assert days <= {before, await day()}
 

@@ -24,6 +24,7 @@ from ingest.services import PipelineSettings
 from ingest.services import Services as StaffServices
 from knowledge.bank import Banks
 from knowledge.identity import AuthSettings, open_authenticator
+from telemetry.siem import Siem, SiemSettings
 from tests.clock import Clock
 from tests.oidc_provider import CLIENT, Provider, Visitor
 
@@ -80,7 +81,12 @@ async def opened(
             sign_in = await stack.enter_async_context(open_sign_in(oidc, redis_url, who, banks, now=now))
             blobs = SimpleNamespace(most_bytes=2**20)
             staff = SimpleNamespace(
-                authenticator=who, sign_in=sign_in, metrics=StaffMetrics(), blobs=blobs, settings=PipelineSettings()
+                authenticator=who,
+                sign_in=sign_in,
+                metrics=StaffMetrics(),
+                blobs=blobs,
+                settings=PipelineSettings(),
+                siem=Siem("ingest", SiemSettings()),
             )
             pages.replicas.append(create_staff_app(cast("StaffServices", staff), banks))
         away = Redis(host="127.0.0.1", port=1, socket_connect_timeout=1)
@@ -92,6 +98,7 @@ async def opened(
             models=SimpleNamespace(model="scripted"),
             banks=banks,
             now=pages.clock,
+            siem=Siem("chatbot", SiemSettings()),
         )
         pages.chat = create_chat_app(cast("ChatServices", chat))
         yield pages
