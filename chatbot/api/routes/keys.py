@@ -19,8 +19,12 @@ router = APIRouter(prefix="/v1/admin/keys", tags=["keys"])
 OF_ADMIN: Final = frozenset({"admin", "customer", "staff", "service", "evals"})
 """What an admin may do, and so may have a machine do; an approver is a person."""
 
-_PLAIN: Final = r"^[^\p{Cc}\p{Cf}\p{Zl}\p{Zp}]*$"
-"""One line that shows what it is: `chatbot keys list` writes it to a terminal."""
+_PLAIN: Final = (
+    r"^[^\x00-\x1f\x7f-\x9f\u00ad\u0600-\u0605\u061c\u06dd\u070f\u08e2\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f"
+    r"\ufeff\ufff9-\ufffb]*$"
+)
+"""One line that shows what it is: `chatbot keys list` writes it to a terminal. No controls, format or line separators,
+by number: not every reader of an OpenAPI document knows `\\p{Cf}`."""
 KeyRole = Literal["admin", "customer", "evals", "platform", "service", "staff"]
 KeyId = Annotated[str, InPath(pattern="^[0-9a-f]{16}$")]
 
