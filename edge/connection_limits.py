@@ -9,6 +9,8 @@ is a part of the head's.
 import asyncio
 import resource
 import ssl
+import types
+from collections.abc import Coroutine, Generator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -36,6 +38,21 @@ class ConnectionLimits:
     body_bytes: int = 10 * 1024
     body_seconds: float = 10.0
     connections: int = _MOST_CONNECTIONS
+
+
+Handshake = Coroutine[object, None, asyncio.Transport | None]
+
+
+@types.coroutine
+def _continued(begun: Handshake, waits_for: object) -> Generator[object, None, asyncio.Transport | None]:
+    """Await a coroutine that was begun by hand and waits for something."""
+    while True:
+        yield waits_for
+        try:
+            waits_for = begun.send(None)
+        except StopIteration as ended:
+            encrypted: asyncio.Transport | None = ended.value
+            return encrypted
 
 
 class LimitedConnection(HttpToolsProtocol):
@@ -66,16 +83,19 @@ class LimitedConnection(HttpToolsProtocol):
             transport.pause_reading()
             self.transport = transport
             self.connections.add(self)
-            self._handshake = self.loop.create_task(self._shake_hands(transport, self._tls))
+            # Begun here: a task begins after uvloop's first read, whose bytes would be no longer the handshake's.
+            handshake = self.loop.start_tls(
+                transport, self, self._tls, server_side=True, ssl_handshake_timeout=self._limits.head_seconds
+            )
+            self._handshake = self.loop.create_task(self._shake_hands(transport, handshake, handshake.send(None)))
         self._begin_head()
         if len(self.connections) > self._limits.connections:
             self._make_room()
 
-    async def _shake_hands(self, plain: asyncio.Transport, tls: ssl.SSLContext) -> None:
+    async def _shake_hands(self, plain: asyncio.Transport, handshake: Handshake, waits_for: object) -> None:
         """Encrypt the connection, and let the request begin that may have come with the end of the handshake."""
-        seconds = self._limits.head_seconds
         try:
-            encrypted = await self.loop.start_tls(plain, self, tls, server_side=True, ssl_handshake_timeout=seconds)
+            encrypted = await _continued(handshake, waits_for)
         except (OSError, RuntimeError):  # no TLS, none in time, a certificate that is not let in; closed meanwhile
             encrypted = None
         self._handshake = None

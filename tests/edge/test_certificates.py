@@ -1,7 +1,9 @@
 """What a service shows, whom it lets in, and how its certificate is renewed while it serves."""
 
+import asyncio
 import io
 import shutil
+import socket
 import ssl
 import time
 from collections.abc import AsyncGenerator, Callable, Iterator
@@ -26,6 +28,14 @@ from tests.log_and_spans import written_log
 from tests.patience import patient
 
 pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["asyncio", "uvloop"])
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, bool]]:
+    """Each service has its own event loop."""
+    return "asyncio", {"use_uvloop": request.param}
+
+
 LIMITS = ConnectionLimits(head_seconds=0.5)
 
 
@@ -183,6 +193,21 @@ async def test_a_request_that_comes_with_the_end_of_the_handshake_is_answered(se
                 with suppress(ssl.SSLWantReadError):
                     reply += client.read(65536)
     assert reply.startswith(b"HTTP/1.1 200 OK")
+
+
+async def test_a_hello_that_is_there_before_the_connection_is_accepted_begins_a_handshake(
+    served: Serve, shown: Path
+) -> None:
+    sent = ssl.MemoryBIO()
+    with suppress(ssl.SSLWantReadError):
+        trusting(shown).wrap_bio(ssl.MemoryBIO(), sent, server_hostname="127.0.0.1").do_handshake()
+    async with served() as port:
+        with socket.create_connection(("127.0.0.1", port)) as wire:  # the event loop stands still meanwhile
+            wire.sendall(sent.read())
+            wire.settimeout(0)
+            with anyio.fail_after(20):
+                reply = await asyncio.get_running_loop().sock_recv(wire, 65536)
+    assert reply.startswith(b"\x16\x03"), "a message of the handshake"
 
 
 async def test_a_stream_goes_on_and_new_connections_see_the_renewed_certificate(
