@@ -73,6 +73,10 @@ class Sink(Protocol):
         """
         ...
 
+    def close(self) -> None:
+        """Leave nothing open."""
+        ...
+
 
 class FileSink:
     """A file that others may append to as well, opened anew each time: who rotates it moves it away.
@@ -96,6 +100,9 @@ class FileSink:
         if self._begun < len(data):
             raise OSError("a part of it was taken")
         self._begun = 0
+
+    def close(self) -> None:
+        """The file is opened for each write."""
 
 
 class OtlpSink:
@@ -122,6 +129,9 @@ class OtlpSink:
         ]
         if self._exporter.export(records) is not LogRecordExportResult.SUCCESS:
             raise OSError("the collector took nothing")
+
+    def close(self) -> None:
+        self._exporter.shutdown()
 
 
 class Siem:
@@ -194,10 +204,12 @@ class Siem:
             for _ in batch:
                 self._waiting.popleft()
 
-    def give_up(self) -> None:
-        """Count what still waits as dropped."""
+    def close(self) -> None:
+        """Count what still waits as dropped, and leave nothing open."""
         if self._waiting:
             self._on_dropped(len(self._waiting))
+        if self._sink is not None:
+            self._sink.close()
 
 
 def _sink_of(service: str, settings: SiemSettings, tls: Callable[[], ssl.SSLContext | None]) -> Sink | None:
@@ -221,4 +233,4 @@ async def open_siem(siem: Siem, *, on_failure: OnFailure = uncounted) -> AsyncGe
     finally:
         with anyio.move_on_after(GOODBYE_SECONDS, shield=True):
             await siem.write()
-        siem.give_up()
+        siem.close()

@@ -178,6 +178,7 @@ async def test_a_collector_gets_them_as_logs_and_later_what_it_refused() -> None
         assert names_in("\n".join(collector.lines)) == ["a", "b"]
         assert collector.services == {"ingest"}
         assert json.loads(collector.lines[0])["metadata"]["product"]["feature"] == {"name": "ingest"}
+        siem.close()
 
 
 async def test_a_collector_with_a_certificate_of_the_banks_authority_is_believed_and_no_other(tmp_path: Path) -> None:
@@ -191,4 +192,6 @@ async def test_a_collector_with_a_certificate_of_the_banks_authority_is_believed
         trusting = Siem("chatbot", settings, tls=lambda: ssl.create_default_context(cafile=folder / "ca.pem"))
         told(trusting, "b")
         await trusting.write()
+        strange.close()
+        trusting.close()
     assert names_in("\n".join(collector.lines)) == ["b"]
