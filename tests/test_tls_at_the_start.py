@@ -16,6 +16,7 @@ from ingest.settings import Settings as StaffSettings
 from knowledge.tls import TlsRefused, check_connections
 from llm_server.scripted import write_tokenizer
 from tests.certificates import certificates, server_context
+from tests.conftest import free_port
 from tests.tls_peers import peer
 
 BOTH = {
@@ -82,6 +83,7 @@ def environment(monkeypatch: pytest.MonkeyPatch, ours: Path, tmp_path: Path) -> 
     for name, value in {
         "TLS__CA_FILE": ours / "ca.pem",
         "DATA_DIR": tmp_path,
+        "PORT": free_port(),
         "REDIS_URL": "redis://127.0.0.1:1",
         "AUDIT_KEY": "k" * 32,
         "AUTH__ISSUER": "https://sso.example",
