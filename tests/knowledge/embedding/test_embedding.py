@@ -11,6 +11,7 @@ from knowledge.embedding.embedding import Embedder, LocalEmbedder, open_embedder
 from knowledge.embedding.encoder import Vectors
 from knowledge.embedding.errors import EmbedderBusy, EmbedderMissing, EmbeddingUnavailable
 from knowledge.embedding.settings import EmbedderSettings
+from tests.certificates import certificates
 
 pytestmark = pytest.mark.anyio
 
@@ -63,13 +64,18 @@ async def test_a_folder_that_holds_no_model_stops_the_boot(tmp_path: Path) -> No
         ({"revision": "0" * 40}, "a revision needs the name of the hub's model"),
         ({"model": "m"}, "a model's name needs where it is"),
         ({"model": "m", "revision": "main"}, "should match pattern"),
-        ({"url": "http://127.0.0.1:1", "model": "m", "ca_file": __file__}, "does not begin with https"),
         ({"url": "http://127.0.0.1:1", "model": "m", "api_key": "a", "api_key_file": __file__}, "not both"),
     ],
     ids=str,
 )
 def test_an_embedder_has_exactly_one_place(place: dict[str, str], sentence: str) -> None:
     with pytest.raises(ValidationError, match=sentence):
+        EmbedderSettings.model_validate(place)
+
+
+def test_authorities_are_for_an_address_that_is_encrypted(tmp_path: Path) -> None:
+    place = {"url": "http://127.0.0.1:1", "model": "m", "ca_file": certificates(tmp_path) / "ca.pem"}
+    with pytest.raises(ValidationError, match="does not begin with https"):
         EmbedderSettings.model_validate(place)
 
 
