@@ -47,7 +47,7 @@ class Wanted(BaseModel):
     """Which machine of the caller's tenant gets a key, its roles, and for how many days (as many as there may be)."""
 
     name: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=100, pattern=_PLAIN)]
-    roles: Annotated[frozenset[KeyRole], Field(min_length=1)]
+    roles: Annotated[list[KeyRole], Field(min_length=1, max_length=6)]
     days: Annotated[int, Field(ge=1, le=36_500)] | None = None
 
 
@@ -109,7 +109,7 @@ async def make(wanted: Wanted, keeper: Keeper, keys: TheServiceKeys, siem: TheSi
     """Make a key of the caller's tenant, with no role that they do not have themselves."""
     if keeper.is_machine:
         raise Forbidden("a key is made by a person: one that is stolen must make no others")
-    if more := sorted(wanted.roles - _givable(keeper)):
+    if more := sorted(set(wanted.roles) - _givable(keeper)):
         raise Forbidden(f"you cannot give what you do not have: {', '.join(more)}")
     new = NewKey(
         tenant=keeper.tenant, name=wanted.name, roles=frozenset(wanted.roles), made_by=_name(keeper), days=wanted.days
