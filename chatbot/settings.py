@@ -30,7 +30,7 @@ from knowledge.identity import AuthSettings
 from knowledge.index import IndexSettings, ServerSettings
 from knowledge.service_keys import ServiceKeySettings
 from knowledge.storage import database_connection, s3_address
-from knowledge.tls import SYSTEM_TLS, Connection, TlsFiles, TlsSettings
+from knowledge.tls import SYSTEM_TLS, Connection, EncryptedSettings, TlsSettings
 from telemetry.setup import TraceSettings
 from telemetry.siem import SiemSettings
 
@@ -43,7 +43,7 @@ MOVED: Final[Mapping[str, str]] = {
 """Variables of former releases, and the keys that have their values now."""
 
 
-class Settings(BaseSettings):
+class Settings(EncryptedSettings):
     """Everything an operator may decide; what has no default must be set."""
 
     model_config = SettingsConfigDict(
@@ -57,7 +57,6 @@ class Settings(BaseSettings):
         Path("~/.cache/bank-chatbot/weights"),
         description="the folder of model weights, with the embedder's unless another place is named",
     )
-    tls: TlsFiles = TlsFiles()
     embedder: EmbedderSettings = Field(EmbedderSettings(), validate_default=True)
     bank_file: BankFile = Field(
         description=(
@@ -185,22 +184,6 @@ class Settings(BaseSettings):
     @classmethod
     def _embedder_in_the_weights(cls, embedder: EmbedderSettings, info: ValidationInfo) -> EmbedderSettings:
         return embedder.below(info.data["weights_dir"])
-
-    @field_validator(
-        "audit_anchors_tls", "auth_tls", "database_tls", "embedder", "ledger_cluster_tls", "llm_tls", "oidc",
-        "qdrant", "redis_tls", "reranker", "siem_tls", "traces_tls",
-    )  # fmt: skip
-    @classmethod
-    def _with_the_files_of_all(
-        cls, tls: TlsSettings | OidcSettings | None, info: ValidationInfo
-    ) -> TlsSettings | OidcSettings | None:
-        return tls and tls.over(info.data.get("tls", TlsFiles()))
-
-    @model_validator(mode="after")
-    def _files_where_they_are_used(self) -> Self:
-        for connection in self._connections():
-            connection.refuse_unused(self.tls)
-        return self
 
     @model_validator(mode="after")
     def _demo_only_on_loopback(self) -> Self:

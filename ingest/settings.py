@@ -6,7 +6,7 @@ from typing import Literal, Self
 from urllib.parse import unquote, urlsplit
 
 from pydantic import AnyHttpUrl, Field, PositiveInt, SecretStr, ValidationInfo, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
 from edge import ServerTlsSettings
 from edge.sign_in import OidcSettings
@@ -19,7 +19,7 @@ from knowledge.embedding import DEFAULT_FOLDER, EmbedderSettings
 from knowledge.identity import AuthSettings
 from knowledge.index import IndexSettings, ServerSettings
 from knowledge.storage import database_connection, s3_address
-from knowledge.tls import SYSTEM_TLS, Connection, TlsFiles, TlsSettings
+from knowledge.tls import SYSTEM_TLS, Connection, EncryptedSettings, TlsSettings
 from telemetry.setup import TraceSettings
 from telemetry.siem import SiemSettings
 
@@ -27,7 +27,7 @@ READ_SECONDS = 10.0
 """Deadline of a read of the index: no customer waits for it, and a busy disk is no reason to fail a document."""
 
 
-class Settings(BaseSettings):
+class Settings(EncryptedSettings):
     """The settings of every command; the API also needs REDIS_URL, AUTH__ISSUER and AUTH__JWKS_URL (or a key file)."""
 
     model_config = SettingsConfigDict(
@@ -42,7 +42,6 @@ class Settings(BaseSettings):
         Path("~/.cache/bank-chatbot/weights"),
         description="the folder of model weights, with the embedder's unless another place is named",
     )
-    tls: TlsFiles = TlsFiles()
     embedder: EmbedderSettings = Field(EmbedderSettings(), validate_default=True)
     bank_file: BankFile | None = Field(
         None,
@@ -100,21 +99,6 @@ class Settings(BaseSettings):
     @classmethod
     def _embedder_in_the_weights(cls, embedder: EmbedderSettings, info: ValidationInfo) -> EmbedderSettings:
         return embedder.below(info.data["weights_dir"])
-
-    @field_validator(
-        "auth_tls", "blob_tls", "database_tls", "embedder", "oidc", "qdrant", "redis_tls", "siem_tls", "traces_tls"
-    )
-    @classmethod
-    def _with_the_files_of_all(
-        cls, tls: TlsSettings | OidcSettings | None, info: ValidationInfo
-    ) -> TlsSettings | OidcSettings | None:
-        return tls and tls.over(info.data.get("tls", TlsFiles()))
-
-    @model_validator(mode="after")
-    def _files_where_they_are_used(self) -> Self:
-        for connection in self._connections():
-            connection.refuse_unused(self.tls)
-        return self
 
     @model_validator(mode="after")
     def _blobs_in_a_known_store(self) -> Self:

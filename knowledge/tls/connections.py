@@ -6,12 +6,15 @@ not mend itself: a certificate of another authority or for another name, plain t
 
 import socket
 import ssl
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Protocol, Self, runtime_checkable
 from urllib.parse import urlsplit
 
 import anyio
+from pydantic import ValidationInfo, field_validator, model_validator
+from pydantic_settings import BaseSettings
 
 from knowledge.tls.settings import TlsFiles, TlsSettings
 
@@ -61,6 +64,34 @@ class Connection:
             own = getattr(self.tls, field)
             if own is not None and own != getattr(default, field) and not self.is_encrypted:
                 raise ValueError(f"{self.named(field)} is set, but the URL of {self.part} asks for plain text")
+
+
+@runtime_checkable
+class _Encrypted(Protocol):
+    """What takes the files of all connections where it has none of its own."""
+
+    def over(self, default: TlsFiles) -> Self: ...
+
+
+class EncryptedSettings(BaseSettings):
+    """The settings of a service that reaches other parts: each connection has its files, or those of all (`tls`)."""
+
+    tls: TlsFiles = TlsFiles()
+
+    @field_validator("*")
+    @classmethod
+    def _with_the_files_of_all(cls, value: object, info: ValidationInfo) -> object:
+        return value.over(info.data.get("tls", TlsFiles())) if isinstance(value, _Encrypted) else value
+
+    @model_validator(mode="after")
+    def _files_where_they_are_used(self) -> Self:
+        for connection in self._connections():
+            connection.refuse_unused(self.tls)
+        return self
+
+    def _connections(self) -> Iterator[Connection]:
+        """Yield the connections whose URLs stand in the settings themselves."""
+        raise NotImplementedError
 
 
 async def check_connections(connections: Callable[[], Iterable[Connection]]) -> None:
