@@ -79,20 +79,13 @@ async def open_services(  # noqa: PLR0913  three parts that may be given, three 
         metrics = Metrics()
         metrics.show_walls(await parser.restrictions())
         previewer = await stack.enter_async_context(open_parser(settings.parser.of_one_page()))
-        job_broker = (
-            JobBroker(settings.redis_url, settings.delivery, settings.redis_tls)
-            if settings.redis_url is not None
-            else None
-        )
+        job_broker = _job_broker(settings)
         catalogue = Catalogue(engine)
         await catalogue.create_tables()
         stack.enter_context(first_failure())
         now = partial(_now, await stack.enter_async_context(open_clock(engine, metrics.task_failed)))
         authenticator, sign_in = await stack.enter_async_context(_open_identity(settings, engine, now, metrics))
-        siem = Siem(
-            "ingest", settings.siem, tls=settings.siem_tls.context, now=now, on_dropped=metrics.siem_events_dropped
-        )
-        await stack.enter_async_context(open_siem(siem, on_failure=metrics.task_failed))
+        siem = await stack.enter_async_context(_open_events(settings, metrics, now=now))
         blobs = open_blobs(
             settings.blobs, on_changed=lambda digest: siem.tell(Code.ORIGINAL_CHANGED, about=f"sha256:{digest}")
         )
@@ -148,6 +141,21 @@ async def _open_identity(
             opened = open_sign_in(settings.oidc, redis_url, authenticator, banks, now=now, redis_tls=settings.redis_tls)
             sign_in = await stack.enter_async_context(opened)
         yield authenticator, sign_in
+
+
+def _job_broker(settings: Settings) -> JobBroker | None:
+    """Return the queue of uploads; None without Redis, which `ingest load` needs not."""
+    redis_url = settings.redis_url
+    return None if redis_url is None else JobBroker(redis_url, settings.delivery, settings.redis_tls)
+
+
+@asynccontextmanager
+async def _open_events(settings: Settings, metrics: Metrics, *, now: Callable[[], float]) -> AsyncGenerator[Siem]:
+    """Open the way of security events to the bank's SIEM, where one is set."""
+    tls = settings.siem_tls.context
+    siem = Siem("ingest", settings.siem, tls=tls, now=now, on_dropped=metrics.siem_events_dropped)
+    async with open_siem(siem, on_failure=metrics.task_failed):
+        yield siem
 
 
 def _now(clock: Callable[[], float]) -> float:

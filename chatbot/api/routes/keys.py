@@ -1,5 +1,6 @@
 """The keys of machines: an admin's are those of their tenant; the role `platform` sees and revokes everybody's."""
 
+from dataclasses import asdict
 from typing import Annotated, Final, Literal, Self
 
 from fastapi import APIRouter, Depends
@@ -68,18 +69,7 @@ class Key(BaseModel):
     @classmethod
     def of(cls, key: ServiceKey) -> Self:
         """Return a key as it is sent."""
-        return cls(
-            id=key.id,
-            tenant=key.tenant,
-            name=key.name,
-            roles=sorted(key.roles),
-            made_by=key.made_by,
-            made_at=key.made_at,
-            expires_at=key.expires_at,
-            last_used_at=key.last_used_at,
-            revoked_by=key.revoked_by,
-            revoked_at=key.revoked_at,
-        )
+        return cls(**asdict(key) | {"roles": sorted(key.roles)})
 
 
 class Made(BaseModel):
