@@ -77,6 +77,13 @@ def wrong(request: pytest.FixtureRequest, foreign: Path) -> Iterator[tuple[str, 
         yield address, request.param
 
 
+@pytest.fixture(scope="module")
+def right(ours: Path) -> Iterator[str]:
+    """The address of a peer that the bank's authority has certified."""
+    with peer(server_context(ours)) as address:
+        yield address
+
+
 @pytest.fixture
 def environment(monkeypatch: pytest.MonkeyPatch, ours: Path, tmp_path: Path) -> pytest.MonkeyPatch:
     write_tokenizer(tmp_path / "tokenizer")
@@ -118,6 +125,23 @@ async def test_what_is_wrong_with_a_part_names_it(
     if reason == "another authority":
         assert f"set {OWN[part]}__CA_FILE" in str(refused.value)
         environment.setenv(f"{OWN[part]}__CA_FILE", str(foreign / "ca.pem"))
+        await check_connections(kind().connections)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(("kind", "part", "place"), PLACES)
+async def test_the_bank_s_authorities_are_set_once_for_every_part(
+    kind: type[ChatSettings | StaffSettings],
+    part: str,
+    place: dict[str, str],
+    right: str,
+    environment: pytest.MonkeyPatch,
+) -> None:
+    for name, value in place.items():
+        environment.setenv(name, value.format(right))
+    await check_connections(kind().connections)
+    environment.delenv("TLS__CA_FILE")
+    with pytest.raises(TlsRefused, match=f"no TLS with {part} "):
         await check_connections(kind().connections)
 
 
