@@ -1,14 +1,11 @@
 """What the pages for operators say of the chart is true of it: values, Helm's options, names of objects.
 
-A page's values are rendered with the files and options of its own `helm upgrade`. The clouds' own programs are not here
-to be asked.
+A page's values are rendered with the files and options of its own `helm upgrade`. What the clouds' own programs know is
+in the record of `tests.charts.cloud_programs`.
 """
 
 import json
 import re
-import shlex
-from collections.abc import Iterator
-from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,37 +13,27 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.charts.cloud_programs import (
+    CLOUDS,
+    PAGES,
+    PROGRAMS,
+    READ_BY_HAND,
+    blocks,
+    called,
+    commands,
+    known,
+    options_of,
+    simple_commands,
+)
 from tests.charts.rendering import CHART, NAME, ROOT, VALUES, Doc, helm, render
 from tests.charts.test_render import TYPES, validated
 
-CLOUDS = sorted((ROOT / "docs/clouds").glob("*.md"))
-PAGES = [
-    *CLOUDS,
-    ROOT / "docs/operations.md",
-    ROOT / "docs/upgrades.md",
-    ROOT / "docs/day-2.md",
-    *sorted((ROOT / "docs/runbooks").glob("*.md")),
-]
 SCHEMA: Doc = json.loads((CHART / "values.schema.json").read_text("utf-8"))
-BLOCK = re.compile(r"^ *```(\w+)\n(.*?)^ *```$", re.MULTILINE | re.DOTALL)
 KINDS = {
     "deployment": "Deployment", "statefulset": "StatefulSet", "pvc": "PersistentVolumeClaim",
     "hpa": "HorizontalPodAutoscaler", "service": "Service", "cronjob": "CronJob",
 }  # fmt: skip
 CUSTOM_KINDS = {*TYPES, "GCPBackendPolicy", "HealthCheckPolicy"}
-
-
-def blocks(page: Path, language: str) -> list[str]:
-    return [text for kind, text in BLOCK.findall(page.read_text("utf-8")) if kind == language]
-
-
-def commands(page: Path, program: str) -> Iterator[list[str]]:
-    """Yield the words of the page's commands of a program, without comments and what follows a pipe."""
-    for block in blocks(page, "sh"):
-        for line in block.replace("\\\n", " ").splitlines():
-            words = shlex.split(line, comments=True)
-            if words and words[0] == program:
-                yield words[1 : next((n for n, w in enumerate(words) if w in {"|", "&", ">", "<", "||"}), None)]
 
 
 def files(page: Path) -> dict[str, str]:
@@ -124,23 +111,36 @@ def test_values_of_other_pages_render_over_production_s(tmp_path: Path) -> None:
     assert found == 7
 
 
+def unknown(program: str, words: list[str]) -> str:
+    """Return what a program does not know of a command's words; empty where it knows all."""
+    name, options = known(program, words)
+    odd = sorted(options_of(words) - options)
+    return "" if name and not odd else f"{program} {' '.join(words)}: {f'no {odd}' if name else 'no such command'}"
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
-def test_every_option_of_helm_is_one_of_its(page: Path) -> None:
-    for words in commands(page, "helm"):
-        plain = [word for n, word in enumerate(words) if not word.startswith("-") and (n == 0 or words[n - 1] != "-n")]
-        if plain[0] in {"diff"}:  # a plugin
-            continue
-        known = options(*(plain[:2] if plain[0] == "repo" else plain[:1]))
-        used = {word.partition("=")[0] for word in words if re.match(r"--?[a-z]", word)}
-        assert used <= known, f"{page.name}: helm {' '.join(words)}: {sorted(used - known)}"
+def test_every_command_and_option_is_one_of_its_program(page: Path) -> None:
+    odd = [
+        unknown(words[0], words[1:])
+        for words in called(page)
+        if words[0] in PROGRAMS and words[:2] != ["helm", "diff"]  # a plugin
+    ]
+    assert [text for text in odd if text] == []
 
 
-@cache
-def options(*command: str) -> frozenset[str]:
-    """Return the options of a Helm command, by both Helms' own help."""
-    texts = [helm(major, *command, "--help").stdout for major in (3, 4)]
-    both = [set(re.findall(r"(?:^|\s)(--?[a-zA-Z][-a-zA-Z0-9]*)", text)) for text in texts]
-    return frozenset(both[0] & both[1])
+def test_the_clouds_pages_call_no_program_that_nobody_asked() -> None:
+    programs = {words[0] for page in CLOUDS for words in called(page)}
+    assert programs - PROGRAMS - {"for", "done"} == set()
+
+
+def test_what_was_read_by_hand_is_only_what_the_pages_still_say() -> None:
+    assert {name.partition(" ")[0] for name in READ_BY_HAND} == {"gcloud", "eksctl"}, "ask a program that can be had"
+    used: dict[str, set[str]] = {}
+    for program in ("gcloud", "eksctl"):
+        for words in (words for page in PAGES for words in commands(page, program)):
+            (name,) = [n for n in READ_BY_HAND if f"{program} {' '.join(words)} ".startswith(f"{n} ")]
+            used.setdefault(name, set()).update(options_of(words))
+    assert used == {name: set(options.split()) for name, options in READ_BY_HAND.items()}
 
 
 def existing() -> set[tuple[str, str]]:
@@ -159,7 +159,7 @@ def test_every_object_that_a_command_names_is_rendered(page: Path) -> None:
     there = existing()
     for words in commands(page, "kubectl"):
         text = " ".join(words)
-        for kind, name in re.findall(rf"\b({'|'.join(KINDS)})[ /]((?:data-)?{NAME}[-a-z0-9]*)", text):
+        for kind, name in re.findall(rf"\b({'|'.join(KINDS)})[ /]((?:data-)?{NAME}[-a-z0-9]*+)(?![A-Z…])", text):
             assert (KINDS[kind], name) in there, f"{page.name}: kubectl {text}"
         for name in re.findall(rf"exec (?:-i )?({NAME}[-a-z0-9]*)-0\b", text):
             assert ("StatefulSet", name) in there, f"{page.name}: kubectl {text}"
@@ -206,5 +206,23 @@ def test_the_comparison_detects_what_is_not_there() -> None:
     assert is_value(["llm", "pools", "X", "scaling", "share"], SCHEMA)
     assert not is_value(["llm", "poolDefaults", "runtimeClas"], SCHEMA)
     assert not is_value(["networkPolicy", "egress", "mail"], SCHEMA)
-    assert "--install" in options("upgrade")
-    assert "--instal" not in options("upgrade")
+    for program, right, wrong in (
+        ("helm", "upgrade --install x y", "upgrade --instal x y"),
+        ("helm", "repo add x y", "repo ad x y"),
+        ("kubectl", "-n bank rollout status deployment/x --timeout=30m", "-n bank rollout status x --time-out=30m"),
+        ("kubectl", "get nodes -L x", "gett nodes"),
+        ("kubectl", "-n bank rollout status x", "-n bank rollout stat x"),
+        ("az", "aks nodepool add --gpu-driver none", "aks nodepool add --skip-gpu-driver"),
+        ("az", "acr login --name bank", "acr log-in --name bank"),
+        ("aws", "ecr create-repository --repository-name x", "ecr create-repository --name x"),
+        ("docker", "login --password-stdin x", "login --stdin x"),
+        ("gcloud", "container clusters create bank --region x", "container cluster create bank --region x"),
+        ("eksctl", "create cluster -f x", "create cluster --file x"),
+    ):
+        assert unknown(program, right.split()) == ""
+        assert unknown(program, wrong.split()) != ""
+    loop = "for a in b c; do aws ecr get-login-password | docker login --username AWS x > y; done"
+    assert list(simple_commands(loop))[1:3] == [
+        ["aws", "ecr", "get-login-password"],
+        ["docker", "login", "--username", "AWS", "x"],
+    ]
