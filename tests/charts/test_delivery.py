@@ -3,10 +3,15 @@
 import ast
 import json
 import re
+import socket
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
 from importlib.metadata import packages_distributions
 from pathlib import Path
+from shutil import which
 
 import pytest
 import typer
@@ -16,7 +21,9 @@ from chatbot.api import AUDIENCE, ISSUER, key_pair
 from chatbot.settings import Settings as ChatSettings
 from ingest.__main__ import app as ingest_app
 from ingest.settings import Settings as StaffSettings
-from tests.charts.rendering import CHART, ROOT, Doc, helm, of_kind, render, template, tool
+from tests.charts.rendering import CHART, ROOT, Doc, of_kind, render, template, tool
+from tests.conftest import free_port
+from tests.patience import patient
 
 DOCKERFILE = (ROOT / "Dockerfile").read_text("utf-8")
 FINAL = ("chatbot", "ingest", "ingest-batch", "llm-server", "llm-server-cpu")
@@ -309,7 +316,7 @@ def test_make_charts_installs_every_tool_without_which_its_tests_are_skipped() -
     assert "setup" in target[1].split(), "the recorded metrics are compared with the vLLM in .venv-llm"
     assert "scripts/chart_parts" in target[2]
     script = (ROOT / "scripts/chart_parts").read_text("utf-8")
-    for package in ("prometheus", "prometheus-redis-exporter", "npm", "postgresql"):
+    for package in ("prometheus", "prometheus-redis-exporter", "docker-registry", "npm", "postgresql"):
         assert f"missing+=({package})" in script
 
 
@@ -429,13 +436,70 @@ def test_argo_cd_s_example_pins_production_by_the_release_s_digests(pushed: Path
     assert "image-without-digest: chatbot.canary" in mixed.stderr
 
 
-def test_a_release_s_chart_carries_its_version(tmp_path: Path) -> None:
-    (step,) = [step for step in released("publish")["steps"] if "helm package" in step.get("run", "")]
-    assert step["env"]["VERSION"] == "${{ github.ref_name }}"
-    (command,) = [line for line in step["run"].splitlines() if line.startswith("helm package")]
-    (tmp_path / "helm").symlink_to(tool("helm3"))
-    variables = {"PATH": f"{tmp_path}:/usr/bin:/bin", "HOME": str(tmp_path), "VERSION": "v7.8.9"}
-    command += f" --destination {tmp_path}"
-    subprocess.run(["/bin/bash", "-c", command], cwd=ROOT, env=variables, check=True, capture_output=True)  # noqa: S603
-    completed = helm(3, "template", "bank", str(tmp_path / "bank-chatbot-7.8.9.tgz"))
-    assert "image: registry.example.com/bank-chatbot/chatbot:7.8.9" in completed.stdout
+@pytest.fixture
+def registry(tmp_path: Path) -> Iterator[str]:
+    """The address of a registry on loopback, without TLS."""
+    program = which("docker-registry")
+    if program is None:
+        pytest.skip("docker-registry is missing: scripts/chart_parts installs it")
+    port = free_port()
+    address = f"127.0.0.1:{port}"
+    storage = {"filesystem": {"rootdirectory": str(tmp_path / "registry")}}
+    config = {"version": "0.1", "log": {"level": "error"}, "storage": storage, "http": {"addr": address}}
+    (tmp_path / "registry.json").write_text(json.dumps(config), "utf-8")
+    command = [program, "serve", str(tmp_path / "registry.json")]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:  # noqa: S603
+        try:
+            deadline = time.monotonic() + patient(10)
+            while process.poll() is None and time.monotonic() < deadline:
+                with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+                    break
+                time.sleep(0.05)
+            yield address
+        finally:
+            process.terminate()
+
+
+@pytest.mark.parametrize("major", [3, 4])
+def test_the_chart_that_a_release_pushes_and_signs_is_pulled_by_its_digest(
+    registry: str, major: int, tmp_path: Path
+) -> None:
+    steps = [
+        step["run"] for step in released("publish")["steps"] if re.search("helm (package|push)", step.get("run", ""))
+    ]
+    needs_github = re.compile(r"gh |scripts/|docker login |helm registry login |cosign sign-blob ")
+    lines = [line for step in steps for line in step.splitlines() if not needs_github.match(line)]
+    script = "\n".join(lines).replace("cosign sign --yes", "echo signs").replace("ghcr.io", registry)
+    script = script.replace("helm push", "helm push --plain-http")
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/helm").symlink_to(tool(f"helm{major}"))
+    (tmp_path / "charts").symlink_to(CHART.parent)
+    environment = {"PATH": f"{tmp_path}/bin:/usr/bin:/bin", "HOME": str(tmp_path)}
+    environment |= {"VERSION": "v7.8.9", "REPOSITORY": "Bank/Chatbot"}
+
+    def run(command: str) -> str:
+        words = ["/bin/bash", "-eo", "pipefail", "-c", command]
+        completed = subprocess.run(  # noqa: S603
+            words, cwd=tmp_path, env=environment, check=False, capture_output=True, text=True, timeout=60
+        )
+        assert completed.returncode == 0, completed.stdout + completed.stderr
+        return completed.stdout
+
+    signed = run(script).splitlines()[-1].removeprefix("signs ")
+    assert re.fullmatch(rf"{registry}/bank/chatbot/charts/bank-chatbot@sha256:[0-9a-f]{{64}}", signed)
+    pulled = run(f"helm template bank oci://{signed} --plain-http")
+    assert pulled[pulled.index("---") :] == run(
+        "helm template bank bank-chatbot-7.8.9.tgz"
+    )  # Helm 3 names what it pulls
+    assert "image: registry.example.com/bank-chatbot/chatbot:7.8.9" in pulled
+
+
+def test_a_step_of_a_release_ends_where_a_part_of_it_fails() -> None:
+    workflow = yaml.safe_load((ROOT / ".github/workflows/release.yaml").read_text("utf-8"))
+    assert workflow["defaults"] == {"run": {"shell": "bash"}}, "GitHub's own shell has no pipefail"
+    lines = [
+        line for job in workflow["jobs"].values() for step in job["steps"] for line in step.get("run", "").splitlines()
+    ]
+    # A program that fails between the words of another ends nothing; alone in an assignment or in a test it does.
+    hidden = [line for line in lines if re.search(r"\$\((?!cat |sed )", line) and not re.match(r"\w+=\$|\[ ", line)]
+    assert hidden == []
