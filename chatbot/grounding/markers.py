@@ -36,39 +36,27 @@ class MarkerFilter:
         self._at_line_start = True
         self._skip_blanks = False
 
-    def feed(self, text: str) -> str:
-        self._held += text
-        return self._take(_certain(self._held))
-
-    def close(self) -> str:
-        return self._take(len(self._held))
-
-    def _take(self, upto: int) -> str:
-        ready, self._held = self._held[:upto], self._held[upto:]
+    def feed(self, text: str, *, final: bool = False) -> str:
+        held = self._held + text
+        if final:
+            certain = len(held)
+        else:
+            openings = (o.start() for o in _OPENING.finditer(held, max(0, len(held) - _LONGEST_MARKER)))
+            grows_at = next((at for at in openings if _may_grow(held[at:])), len(held))
+            certain = len(held[:grows_at].rstrip(" \t"))
+        self._held = held[certain:]
         kept: list[str] = []
-        at = 0
-        for marker in _MARKER.finditer(ready):
-            kept.append(self._keep(ready[at : marker.start()]))
-            # The blanks after a marker that began a line go with it.
-            self._skip_blanks = self._at_line_start
-            at = marker.end()
-        kept.append(self._keep(ready[at:]))
+        for piece in _MARKER.split(held[:certain]):
+            if kept:  # after a marker: the blanks after one that began a line go with it
+                self._skip_blanks = self._at_line_start
+            text = piece.lstrip(" \t") if self._skip_blanks else piece
+            if text:
+                self._skip_blanks, self._at_line_start = False, text.endswith("\n")
+            kept.append(text)
         return "".join(kept)
 
-    def _keep(self, text: str) -> str:
-        if self._skip_blanks:
-            text = text.lstrip(" \t")
-        if text:
-            self._skip_blanks, self._at_line_start = False, text.endswith("\n")
-        return text
-
-
-def _certain(text: str) -> int:
-    """Return how many characters cannot belong to a marker that is incomplete."""
-    for opening in _OPENING.finditer(text, max(0, len(text) - _LONGEST_MARKER)):
-        if _may_grow(text[opening.start() :]):
-            return len(text[: opening.start()].rstrip(" \t"))
-    return len(text.rstrip(" \t"))
+    def close(self) -> str:
+        return self.feed("", final=True)
 
 
 def _may_grow(text: str) -> bool:

@@ -37,45 +37,34 @@ class SentenceSplitter:
     """Splits a stream into sentences; `feed` returns those that are complete, `close` the rest."""
 
     def __init__(self) -> None:
-        self._text = ""
         self._scan_from = 0
-        self._settled = 0
-
-    @property
-    def pending(self) -> str:
+        self.pending = ""
         """The text of the sentence that is not complete yet."""
-        return self._text
-
-    @property
-    def settled(self) -> int:
+        self.settled = 0
         """How many characters of `pending` belong to that sentence however the stream goes on."""
-        return self._settled
 
-    def feed(self, text: str) -> list[str]:
-        self._text += text
-        return self._cut(final=False)
-
-    def close(self) -> list[str]:
-        pieces = self._cut(final=True)
-        rest, self._text, self._scan_from, self._settled = self._text, "", 0, 0
-        return [*pieces, rest] if rest else pieces
-
-    def _cut(self, *, final: bool) -> list[str]:
+    def feed(self, text: str, *, final: bool = False) -> list[str]:
+        self.pending += text
         pieces: list[str] = []
-        while (mark := _CANDIDATE.search(self._text, self._scan_from)) is not None:
+        while (mark := _CANDIDATE.search(self.pending, self._scan_from)) is not None:
             at = mark.start()
-            end = _boundary(self._text, at, final=final)
+            end = _boundary(self.pending, at, final=final)
             if end == _UNDECIDED:
-                self._scan_from, self._settled = at, at + 1
+                self._scan_from, self.settled = at, at + 1
                 return pieces
             if end == _NO_BOUNDARY:
-                self._scan_from = _past(self._text, at)
+                self._scan_from = _past(self.pending, at)
                 continue
-            pieces.append(self._text[:end])
-            self._text, self._scan_from = self._text[end:], 0
+            pieces.append(self.pending[:end])
+            self.pending, self._scan_from = self.pending[end:], 0
         # No mark is left undecided, so the next scan starts here.
-        self._scan_from = self._settled = len(self._text)
+        self._scan_from = self.settled = len(self.pending)
         return pieces
+
+    def close(self) -> list[str]:
+        pieces = self.feed("", final=True)
+        rest, self.pending, self._scan_from, self.settled = self.pending, "", 0, 0
+        return [*pieces, rest] if rest else pieces
 
 
 def split_sentences(text: str) -> list[str]:

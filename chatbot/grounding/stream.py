@@ -114,12 +114,20 @@ class GroundingStream:
 
     def feed(self, text: str) -> list[Event]:
         """Return the events that are certain now."""
-        return self._advance(self._sentences.feed(self._markers.feed(text)))
+        events: list[Event] = []
+        for piece in self._sentences.feed(self._markers.feed(text)):
+            events += self._finish(piece)
+        if self._mode is GroundingMode.OFF:
+            events += self._flow(self._sentences.pending, self._sentences.settled)
+        elif self._mode is GroundingMode.NUMBERS:
+            pending = self._sentences.pending[: self._sentences.settled]
+            events += self._flow(pending, self._numbers.safe_length(pending, complete=False))
+        return events
 
     def close(self) -> list[Event]:
         """Return the events of what was held back."""
-        pieces = self._sentences.feed(self._markers.close())
-        events = self._advance([*pieces, *self._sentences.close()])
+        pieces = [*self._sentences.feed(self._markers.close()), *self._sentences.close()]
+        events = [event for piece in pieces for event in self._finish(piece)]
         # A yes or no at the end belongs to no claim.
         return [*events, *self._end_waiting(), *(self._withhold() if self._yes_or_no else [])]
 
@@ -130,17 +138,6 @@ class GroundingStream:
         if claims or self.withheld:
             return [event for _ in claims for event in self._withhold()]
         return [event for sentence in waiting for event in self._show_supported(sentence)]
-
-    def _advance(self, complete: Sequence[str]) -> list[Event]:
-        events: list[Event] = []
-        for piece in complete:
-            events += self._finish(piece)
-        if self._mode is GroundingMode.OFF:
-            events += self._flow(self._sentences.pending, self._sentences.settled)
-        elif self._mode is GroundingMode.NUMBERS:
-            pending = self._sentences.pending[: self._sentences.settled]
-            events += self._flow(pending, self._numbers.safe_length(pending, complete=False))
-        return events
 
     def _finish(self, piece: str) -> list[Event]:
         if self._mode is GroundingMode.STRICT:
