@@ -55,20 +55,22 @@ class ModelCall:
     def __init__(self, target: Target, *, slow_after: float, clock: Callable[[], float]) -> None:
         target.member.in_flight += 1
         self.outcome: CallOutcome = "left"
+        self.tokens = 0
+        """How many have arrived."""
+        self.has_begun = False
+        """Whether any has."""
         self._started = clock()
         self._first_token_seconds: float | None = None
-        self._tokens = 0
         self._clock = clock
         self._target = target
         self._slow_after = slow_after
 
-    def add_tokens(self, count: int) -> None:
-        """Count tokens that arrived; a probe has succeeded with the first."""
-        self._tokens += count
-        if self._first_token_seconds is None:
-            self._first_token_seconds = self._clock() - self._started
-            if self._target.permit.probe:
-                self._target.member.breaker.record(self._target.permit, CallResult.OK)
+    def begin(self) -> None:
+        """Note that the first token has arrived, with which a probe has succeeded."""
+        self.has_begun = True
+        self._first_token_seconds = self._clock() - self._started
+        if self._target.permit.probe:
+            self._target.member.breaker.record(self._target.permit, CallResult.OK)
 
     def settle(self, *, alternatives: bool) -> None:
         """Return the permit, with a result or, where the call says nothing about the endpoint, without one.
@@ -101,6 +103,6 @@ class ModelCall:
             seconds=self._clock() - self._started,
             first_token_seconds=self._first_token_seconds,
             prompt_tokens=prompt_tokens,
-            answer_tokens=self._tokens,
+            answer_tokens=self.tokens,
             extra_prompt_tokens=extra_prompt_tokens,
         )

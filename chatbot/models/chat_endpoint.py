@@ -72,7 +72,7 @@ class ChatEndpoint(Endpoint):
         """Raise `ReplyBroken`: vLLM's metrics are nowhere else, and nobody is asked each second in vain."""
         raise ReplyBroken(f"{self.name}: it has no metrics")
 
-    def _chat_part(self, delta: ChatDelta) -> Delta | Thought | None:
+    def _part(self, delta: ChatDelta) -> Delta | Thought | None:
         if thought := delta.reasoning_content or delta.reasoning:
             return Thought(len(self._counts.encode(thought)))
         if delta.content:

@@ -1,7 +1,7 @@
 """The models that answer: a call is retried once before its first token and continued on another endpoint after it.
 
 Prompts are token ids, so an answer that breaks off after k tokens is continued on another endpoint of the group from
-token k + 1 (`continuation.py`), and the customer sees one unbroken stream. When no primary endpoint can be called, the
+token k + 1 (`generation.py`), and the customer sees one unbroken stream. When no primary endpoint can be called, the
 fallback group answers. A `Switched` reports both; a retry before the first token is not reported.
 
 A canary or a fallback may have a tokenizer of its own: it gets the same chat rendered by that tokenizer, and its text
@@ -32,13 +32,12 @@ from chatbot.events import Usage
 from chatbot.models.call import CallHook, CallKind, ModelCall
 from chatbot.models.chat_endpoint import ChatEndpoint
 from chatbot.models.choice_probabilities import Choices, choice_probabilities
-from chatbot.models.completion import Delta, Sampling, TopTokens
+from chatbot.models.completion import Delta, GenerationEnd, Sampling, TopTokens
 from chatbot.models.discovery import Discovery, FollowedName
 from chatbot.models.endpoint import (
     AccessDenied,
     Endpoint,
     EndpointFailed,
-    GenerationEnd,
     GenerationRequest,
     WrongModel,
     open_session,
@@ -221,28 +220,29 @@ class Models:
             answer.continue_on(member.tokenizer, has_ids=member.endpoint.has_token_ids)
             request = self._request(answer.prompt_ids, answer.sampling, cache_salt, priority, until=attempts.deadline())
             request = self._for_member(member, request, prompt, answer.text)
+            extra = attempts.extra_prompt_tokens(request)
             try:
-                with self._counted(
-                    target, "answer", request, extra_prompt_tokens=attempts.extra_prompt_tokens(request)
-                ) as call:
-                    if reported:
-                        yield Switched(member.endpoint.name, member.group)
-                    if not member.endpoint.has_token_ids:
-                        yield NotResumable()
+                with self._counted(target, "answer", request, extra_prompt_tokens=extra) as call:
+                    for told in _tidings(member, switched=reported):
+                        yield told
                     await self._check_tokenizer(member)
-                    async with aclosing(self._parts(member, request, answer, call)) as parts:
-                        async for part in parts:
-                            attempts.record_model(member.endpoint.model)
-                            if isinstance(part, ModelDone):
-                                yield replace(part, models=attempts.models, retried=attempts.retried)
-                            else:
+                    async with aclosing(member.endpoint.stream(request)) as pieces:
+                        async for piece in pieces:
+                            if not (call.has_begun or isinstance(piece, GenerationEnd)):
+                                call.begin()
+                            parts, call.tokens = answer.feed(piece), answer.received
+                            for part in parts:
+                                attempts.models[member.endpoint.model] = None
                                 yield part
+                            if answer.over:
+                                break
+                    call.outcome = "ok"
+                    attempts.models[member.endpoint.model] = None
+                    break
             except EndpointFailed as exc:
                 attempts.record_failure(target, exc, begun=answer.begun)
                 answer.resume()
-            else:
-                return
-        yield ModelDone("length", answer.usage(), attempts.models, attempts.retried)
+        yield _done(answer, attempts)
 
     async def choice_probabilities(
         self,
@@ -301,9 +301,15 @@ class Models:
         request = self._for_member(target.member, request, prompt)
         with self._counted(target, "answer", request, extra_prompt_tokens=0) as call:
             await self._check_tokenizer(target.member)
-            async with aclosing(self._parts(target.member, request, answer, call)) as parts:
-                async for _ in parts:
-                    pass
+            async with aclosing(target.member.endpoint.stream(request)) as pieces:
+                async for piece in pieces:
+                    if not (call.has_begun or isinstance(piece, GenerationEnd)):
+                        call.begin()
+                    answer.feed(piece)
+                    call.tokens = answer.received
+                    if answer.over:
+                        break
+            call.outcome = "ok"
         return answer.text
 
     async def ping(self) -> None:
@@ -411,28 +417,6 @@ class Models:
         most_tokens = self._fitting(len(prompt.ids), whole).max_tokens
         return Generation(self.tokenizer, prompt, sampling, most_tokens=most_tokens, begun_ids=begun_ids)
 
-    async def _parts(
-        self, member: Member, request: GenerationRequest, answer: Generation, call: ModelCall
-    ) -> AsyncGenerator[Delta | Thought | ModelDone]:
-        """Have an endpoint generate, and yield what is new of the answer, until it is whole or has all its tokens."""
-        end = GenerationEnd("length", None)
-        async with aclosing(member.endpoint.stream(request)) as parts:
-            async for part in parts:
-                if isinstance(part, GenerationEnd):
-                    end = part
-                    continue
-                call.add_tokens(part.tokens if isinstance(part, Thought) else len(part.token_ids))
-                for new in answer.feed(part):
-                    yield new
-                if answer.cut:
-                    break
-        call.outcome = "ok"
-        for held in answer.close():
-            yield held
-        if answer.thinks:
-            log.warning("thinking_not_closed", endpoint=member.endpoint.name)
-        yield ModelDone(end.finish_reason, answer.usage(end.usage))
-
     async def _top_tokens(
         self,
         target: Target,
@@ -444,7 +428,8 @@ class Models:
         with self._counted(target, kind, request, extra_prompt_tokens=extra_prompt_tokens) as call:
             await self._check_tokenizer(target.member)
             top_tokens = await target.member.endpoint.top_tokens(request, top=_TOP_TOKENS)
-            call.add_tokens(1)
+            call.begin()
+            call.tokens = 1
             call.outcome = "ok"
             return top_tokens
 
@@ -549,6 +534,21 @@ class Models:
             record = call.finished(kind=kind, prompt_tokens=prompt_tokens, extra_prompt_tokens=extra_prompt_tokens)
             for hook in self._hooks:
                 hook(record)
+
+
+def _tidings(member: Member, *, switched: bool) -> Iterator[Switched | NotResumable]:
+    """Yield what is to be told of the endpoint that goes on with an answer."""
+    if switched:
+        yield Switched(member.endpoint.name, member.group)
+    if not member.endpoint.has_token_ids:
+        yield NotResumable()
+
+
+def _done(answer: Generation, attempts: Attempts) -> ModelDone:
+    models = tuple(attempts.models)
+    if answer.thinks:
+        log.warning("thinking_not_closed", models=models)
+    return ModelDone(answer.finish_reason, answer.usage(), models, attempts.retried)
 
 
 def _kwargs(tokenizer: Tokenizer) -> dict[str, object]:

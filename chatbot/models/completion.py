@@ -6,7 +6,7 @@ Only the fields in use are decoded, into msgspec types: decoding JSON is the mai
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -117,6 +117,14 @@ class ReportedUsage(msgspec.Struct, frozen=True, gc=False):
         return (self.prompt_tokens_details.cached_tokens or 0) if self.prompt_tokens_details else 0
 
 
+@dataclass(frozen=True, slots=True)
+class GenerationEnd:
+    """The last part of a generation; `usage` is the endpoint's own count."""
+
+    finish_reason: Literal["stop", "length"]
+    usage: ReportedUsage | None
+
+
 class _Logprobs(msgspec.Struct, frozen=True):
     top_logprobs: tuple[Mapping[str, LogProbability] | None, ...] | None = None
 
@@ -221,7 +229,7 @@ _CHAT_TOP = msgspec.json.Decoder(_ChatTopReply)
 
 
 class CompletionDecoder:
-    """Decodes the bytes of an event stream into chunks, wherever the network cut them.
+    """Decodes the bytes of an event stream into chunks, wherever the network cut them; keeps how the answer ended.
 
     An event of vLLM is one `data:` line; comments (keep-alives), other fields and empty lines are skipped.
     https://html.spec.whatwg.org/multipage/server-sent-events.html
@@ -230,6 +238,8 @@ class CompletionDecoder:
     def __init__(self) -> None:
         self._rest = b""
         self.done = False  # `[DONE]` was received: nothing follows
+        self.finish_reason: str | None = None
+        self.usage: ReportedUsage | None = None
 
     def feed(self, data: bytes) -> list[CompletionChunk]:
         """Return the chunks that are complete now.
@@ -256,6 +266,9 @@ class CompletionDecoder:
             if chunk.error is not None:
                 raise CompletionBroken(f"the server gave up in mid-answer ({chunk.error.code})")
             chunks.append(chunk)
+            self.usage = chunk.usage or self.usage
+            for choice in chunk.choices:
+                self.finish_reason = choice.finish_reason or self.finish_reason
         return chunks
 
 

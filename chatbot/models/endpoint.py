@@ -17,7 +17,7 @@ EndpointFailed          the call failed; `outcome` is a closed set for metrics
 import asyncio
 import ssl
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
-from contextlib import aclosing, asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import ClassVar, Literal, TypeVar
 from uuid import uuid4
@@ -31,13 +31,12 @@ from yarl import URL
 from chatbot.models.completion import (
     ChatDelta,
     CompletionBroken,
-    CompletionChunk,
     CompletionDecoder,
     CompletionRequest,
     Delta,
+    GenerationEnd,
     ModelCard,
     ModelList,
-    ReportedUsage,
     Sampling,
     StreamOptions,
     TokenizeReply,
@@ -107,14 +106,6 @@ class EndpointStopped(EndpointFailed):
     outcome = "stopped"
 
 
-@dataclass(frozen=True, slots=True)
-class GenerationEnd:
-    """The last part of a generation; `usage` is the endpoint's own count."""
-
-    finish_reason: Literal["stop", "length"]
-    usage: ReportedUsage | None
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerationRequest:
     """One generation asked of one endpoint; `until` is the event loop's time at which the whole answer is due."""
@@ -170,6 +161,7 @@ class Endpoint:
         self.model = model or ""
         self.stopped = False
         self._waits: set[asyncio.Timeout] = set()
+        self._streams: set[aiohttp.ClientResponse] = set()
         self._fixed_model = model
         self._http = http
         self._tracer = tracer or trace.get_tracer("chatbot.models.endpoint")
@@ -180,6 +172,8 @@ class Endpoint:
         for wait in self._waits:
             if not wait.expired():
                 wait.reschedule(_now())
+        for response in self._streams:
+            response.content.set_exception(self._stop_failure())
 
     def resume(self) -> None:
         """Permit calls again."""
@@ -191,28 +185,51 @@ class Endpoint:
         Raises:
             EndpointFailed: a subclass says why.
         """
-        first = _now() + self.deadlines.first_token(len(request.prompt_ids))
-        finish_reason, usage = None, None
+        loop, decoder = asyncio.get_running_loop(), CompletionDecoder()
+        phase: Phase = "first token"
+        first = due = loop.time() + self.deadlines.first_token(len(request.prompt_ids))
         with self._span(request) as span:
             async with self._opened(self._body(request), request, _headers(span), first) as response:
                 try:
-                    async with aclosing(self._chunks(response, request, first)) as chunks:
-                        async for chunk in chunks:
-                            usage = chunk.usage or usage
-                            for choice in chunk.choices:
-                                finish_reason = choice.finish_reason or finish_reason
-                                if choice.delta is None:
-                                    yield Delta(choice.text, choice.token_ids or ())
-                                elif (part := self._chat_part(choice.delta)) is not None:
+                    with self._translating_errors():
+                        while not (decoder.done or response.content.at_eof()):
+                            try:
+                                async with asyncio.timeout_at(min(due, request.until)):
+                                    # `content.iter_any()` without a generator around it: the bytes as they arrive.
+                                    data = await response.content.readany()
+                            except TimeoutError as exc:
+                                raise DeadlineExceeded(_sooner(phase, due, request.until)[0], self.name) from exc
+                            choices = [choice for chunk in decoder.feed(data) for choice in chunk.choices]
+                            for choice in choices:
+                                part = (
+                                    Delta(choice.text, choice.token_ids or ())
+                                    if choice.delta is None
+                                    else self._part(choice.delta)
+                                )
+                                if part is not None:
                                     yield part
+                            # A keep-alive, or a chat's chunk with nothing but its role, is no sign of progress.
+                            if any(c.delta is None or c.delta.text or c.finish_reason for c in choices):
+                                phase, due = "between tokens", loop.time() + self.deadlines.between_tokens
                 except EndpointFailed:
-                    if finish_reason is None:  # otherwise the answer is whole and only its usage is missing
+                    if decoder.finish_reason is None:  # otherwise the answer is whole and only its usage is missing
                         raise
-                if finish_reason not in ("stop", "length"):  # vLLM says "abort" when it shuts down
-                    raise ReplyBroken(f"{self.name}: the answer was aborted ({finish_reason})")
-                end = GenerationEnd("stop" if finish_reason == "stop" else "length", usage)
-                _set_usage(span, end)
-                yield end
+                yield self._end(decoder, span)
+
+    def _end(self, decoder: CompletionDecoder, span: Span) -> GenerationEnd:
+        """Return the end of a whole answer.
+
+        Raises:
+            ReplyBroken: the stream broke off, or the answer was aborted.
+        """
+        reason = decoder.finish_reason
+        if reason is None and not decoder.done:
+            raise ReplyBroken(f"{self.name}: the stream ended without its end mark")
+        if reason not in ("stop", "length"):  # vLLM says "abort" when it shuts down
+            raise ReplyBroken(f"{self.name}: the answer was aborted ({reason})")
+        end = GenerationEnd("stop" if reason == "stop" else "length", decoder.usage)
+        _set_usage(span, end)
+        return end
 
     def _body(self, request: GenerationRequest) -> object:
         """Return the body of a streamed generation."""
@@ -233,7 +250,7 @@ class Endpoint:
         )
         return self._with_extra(body)
 
-    def _chat_part(self, delta: ChatDelta) -> Delta | Thought | None:  # noqa: ARG002  for those with chat completions
+    def _part(self, delta: ChatDelta) -> Delta | Thought | None:  # noqa: ARG002  for those with chat completions
         """Return what a chunk of a chat completion holds."""
         raise ReplyBroken(f"{self.name}: it sends chat completions where none were asked for")
 
@@ -337,35 +354,12 @@ class Endpoint:
         try:
             async with self._deadline(*_sooner("first token", first, request.until)):
                 await self._check_status(response)
+            self._streams.add(response)
             yield response
         finally:
+            self._streams.discard(response)
             # Does not wait: after a whole answer the connection has gone back to the pool by itself.
             response.close()
-
-    async def _chunks(
-        self, response: aiohttp.ClientResponse, request: GenerationRequest, first: float
-    ) -> AsyncGenerator[CompletionChunk]:
-        """Yield the chunks of the event stream; the first token is due at `first`, in the event loop's time."""
-        decoder = CompletionDecoder()
-        phase: Phase = "first token"
-        deadline = first
-        with self._translating_errors():
-            while not decoder.done:
-                try:
-                    async with asyncio.timeout_at(min(deadline, request.until)) as wait:
-                        with self._stoppable(wait):
-                            # `content.iter_any()` without a generator around it: the bytes as they arrive.
-                            data = await response.content.readany()
-                except TimeoutError as exc:
-                    raise self._timed_out(_sooner(phase, deadline, request.until)[0]) from exc
-                chunks = decoder.feed(data)
-                for chunk in chunks:
-                    yield chunk
-                # A keep-alive, or a chat's chunk with nothing but its role, is no sign of progress.
-                if any(c.delta is None or c.delta.text or c.finish_reason for chunk in chunks for c in chunk.choices):
-                    phase, deadline = "between tokens", _now() + self.deadlines.between_tokens
-                elif not data:
-                    raise ReplyBroken(f"{self.name}: the stream ended without its end mark")
 
     async def _send(
         self, method: Literal["GET", "POST"], path: str, body: object = None, headers: Mapping[str, str] | None = None
@@ -431,7 +425,7 @@ class Endpoint:
             EndpointStopped: `stop` was called before.
         """
         if self.stopped:
-            raise EndpointStopped(f"{self.name}: stopped")
+            raise self._stop_failure()
         self._waits.add(wait)
         try:
             yield
@@ -440,7 +434,10 @@ class Endpoint:
 
     def _timed_out(self, phase: Phase) -> EndpointFailed:
         """Return the failure that the end of a wait means: `stop` ends waits, too."""
-        return EndpointStopped(f"{self.name}: stopped") if self.stopped else DeadlineExceeded(phase, self.name)
+        return self._stop_failure() if self.stopped else DeadlineExceeded(phase, self.name)
+
+    def _stop_failure(self) -> EndpointStopped:
+        return EndpointStopped(f"{self.name}: stopped")
 
     @contextmanager
     def _translating_errors(self) -> Iterator[None]:

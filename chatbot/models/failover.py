@@ -47,7 +47,8 @@ class Attempts:
         self._cut: list[Member] = []
         """Those that failed once, by cutting the connection."""
         self._last_failure: EndpointFailed | None = None
-        self._models: dict[str, None] = {}
+        self.models: dict[str, None] = {}
+        """The models that said a part of the answer, in their order."""
         self._order = pool.group_order(conversation_id)
         self._group = self._order[0]
         self._begun = False
@@ -89,15 +90,6 @@ class Attempts:
             raise ModelUnavailable(retry_after=self._pool.retry_after()) from exc
         if not self._may_retry(exc):
             raise self._no_target() from exc
-
-    def record_model(self, name: str) -> None:
-        """Note that a model has said a part of the answer."""
-        self._models[name] = None
-
-    @property
-    def models(self) -> tuple[str, ...]:
-        """The models that said the answer, in their order."""
-        return tuple(self._models)
 
     @property
     def retried(self) -> bool:

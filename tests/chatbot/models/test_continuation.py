@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tokenizers import decoders
 
 from chatbot.models.completion import Delta, Sampling
-from chatbot.models.continuation import Continuation
+from chatbot.models.generation import Continuation
 from chatbot.tokenizer import Message, Tokenizer
 from tests.trained_tokenizers import KINDS, trained, write
 

@@ -23,6 +23,7 @@ from chatbot.models.completion import (
     CompletionChunk,
     CompletionDecoder,
     Delta,
+    GenerationEnd,
     Sampling,
     read_top_tokens,
 )
@@ -30,7 +31,6 @@ from chatbot.models.endpoint import (
     DeadlineExceeded,
     Endpoint,
     EndpointFailed,
-    GenerationEnd,
     GenerationRequest,
     QueueFull,
     ReplyBroken,
