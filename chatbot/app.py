@@ -14,7 +14,7 @@ from chatbot.errors import StoreUnavailable
 from chatbot.limits import Caller, Ledger
 from chatbot.models import Models
 from chatbot.services import Services
-from edge import add_response_headers, security_headers, serve_page
+from edge import Header, MoreHeaders, add_response_headers, security_headers, serve_page
 from edge.sign_in import sign_in_router
 
 _ADMIN, _NOWHERE = "/v1/admin", "/nowhere"
@@ -25,25 +25,18 @@ _HEADERS = (
 )
 
 
-class RateLimitHeaders:
-    """Adds the caller's limits to every reply below 500 that does not carry them."""
+def rate_limits(ledger: Ledger, models: Models) -> MoreHeaders:
+    """Return what adds the caller's limits to every reply below 500 that does not carry them."""
 
-    def __init__(self, app: ASGIApp, *, ledger: Ledger, models: Models) -> None:
-        self._app = app
-        self._ledger = ledger
-        self._models = models
+    async def limits_of_caller(scope: Scope, start: Message) -> list[Header]:
+        who = scope["state"].get("principal")
+        has_them = any(name.startswith(b"x-ratelimit-") for name, _ in start["headers"])
+        if who is None or has_them or start["status"] >= 500:
+            return []
+        headers = await headers_now(Caller.of(who, models.model), ledger)
+        return [(name.encode(), value.encode()) for name, value in headers.items()]
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def send_with_limits(message: Message) -> None:
-            if message["type"] == "http.response.start" and message["status"] < 500:
-                who = scope.get("state", {}).get("principal")
-                if who is not None and not any(name.startswith(b"x-ratelimit-") for name, _ in message["headers"]):
-                    headers = await headers_now(Caller.of(who, self._models.model), self._ledger)
-                    added = [(name.encode(), value.encode()) for name, value in headers.items()]
-                    message["headers"] = [*message["headers"], *added]
-            await send(message)
-
-        await self._app(scope, receive, send_with_limits if scope["type"] == "http" else send)
+    return limits_of_caller
 
 
 class BodyLimit:
@@ -102,14 +95,13 @@ def create_app(
         redoc_url=None,
         redirect_slashes=False,  # an empty id is no conversation, and not the list of all
         middleware=[
-            Middleware(RateLimitHeaders, ledger=services.ledger, models=services.models),
             Middleware(BodyLimit, most_bytes=_BODY_LIMIT),
             *([Middleware(AdminListener, port=admin_port)] if admin_port is not None else []),
         ],
         # One span a request and none an event: the spans of an answer are made in chatbot.turn and chatbot.models.
         telemetry={"logs": False, "operation_spans": False, "tracer_provider": tracer_provider},
     )
-    add_response_headers(app, _HEADERS)
+    add_response_headers(app, _HEADERS, more=rate_limits(services.ledger, services.models))
     app.state.services = services
     app.state.draining = False
     install_problems(app, FORMATS)

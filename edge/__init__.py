@@ -5,13 +5,15 @@ Neither service's routes, settings or errors are known here; each translates int
 
 from edge.bearer import bearer_token
 from edge.certificates import ServerTlsSettings, shown_certificate
-from edge.headers import add_response_headers, security_headers
+from edge.headers import Header, MoreHeaders, add_response_headers, security_headers
 from edge.listening import PortTaken, bind, configured, listening
 from edge.page import serve_page
 from edge.problems import PROBLEM_JSON, ProblemDocument, allowed_methods, invalid_fields, problem_json
 
 __all__ = [
     "PROBLEM_JSON",
+    "Header",
+    "MoreHeaders",
     "PortTaken",
     "ProblemDocument",
     "ServerTlsSettings",

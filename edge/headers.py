@@ -1,11 +1,13 @@
 """Security headers of every response: pages, JSON, streams and the reply to a bug."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 Header = tuple[bytes, bytes]
+MoreHeaders = Callable[[Scope, Message], Awaitable[Sequence[Header]]]
+"""Returns the headers that one response is to have besides, by its scope and its start."""
 _NO_STORE: Header = (b"cache-control", b"no-store")
 
 
@@ -22,7 +24,11 @@ def security_headers(*, image_sources: str) -> tuple[Header, ...]:
     )
 
 
-def add_response_headers(app: FastAPI, headers: Sequence[Header]) -> None:
+async def _no_more(_: Scope, __: Message) -> Sequence[Header]:
+    return ()
+
+
+def add_response_headers(app: FastAPI, headers: Sequence[Header], *, more: MoreHeaders = _no_more) -> None:
     """Add the headers to every response of the application, and `no-store` where a response says nothing of caches.
 
     Outside all middleware: the reply to an error that nothing has handled is made outside an application's own.
@@ -30,17 +36,18 @@ def add_response_headers(app: FastAPI, headers: Sequence[Header]) -> None:
     inner = app.build_middleware_stack
 
     def with_headers() -> ASGIApp:
-        return ResponseHeaders(inner(), headers=headers)
+        return ResponseHeaders(inner(), headers=headers, more=more)
 
     app.build_middleware_stack = with_headers  # type: ignore[method-assign]  # what Starlette itself calls once
 
 
 class ResponseHeaders:
-    """Adds the same headers to every response (pure ASGI: streams pass untouched)."""
+    """Adds the same headers to every response, and more to each (pure ASGI: streams pass untouched)."""
 
-    def __init__(self, app: ASGIApp, *, headers: Sequence[Header]) -> None:
+    def __init__(self, app: ASGIApp, *, headers: Sequence[Header], more: MoreHeaders) -> None:
         self._app = app
         self._headers = tuple(headers)
+        self._more = more
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_with_headers(message: Message) -> None:
@@ -48,7 +55,10 @@ class ResponseHeaders:
                 own = message["headers"]
                 cached = any(name.lower() == b"cache-control" for name, _ in own)
                 # What customers and staff read is theirs: no cache on the way or on the disk may keep it.
-                message["headers"] = [*own, *self._headers, *([] if cached else [_NO_STORE])]
+                more = await self._more(scope, message)
+                message["headers"] = [*own, *more, *self._headers, *([] if cached else [_NO_STORE])]
             await send(message)
 
+        if scope["type"] == "http":
+            scope.setdefault("state", {})  # what a route notes of its request is seen here
         await self._app(scope, receive, send_with_headers if scope["type"] == "http" else send)
