@@ -1,15 +1,17 @@
 """An answer while it is made: the turn, the stream of its events, its state, and the services that it uses."""
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import anyio
+from msgspec.structs import replace
 
 from chatbot.events import Event, Notice, NoticeCode, Related, RelatedPassage, Token
 from chatbot.grounding import GroundingStream, QuotedAnswer, grounding_stream, nearest_quote
-from chatbot.models import ThinkingFilter, Thought, begun_answer
+from chatbot.models import Delta, ThinkingFilter, Thought, begun_answer
 from chatbot.notices import DegradationLevel, degradation_notice, notice
 from chatbot.questions import CannedReply, canned_reply
 from chatbot.services import Services
@@ -65,21 +67,28 @@ class Answering:
 
     # --- what is shown -----------------------------------------------------------------------------------------------
 
-    def show(self, events: Sequence[Event]) -> None:
-        """Put events on the stream, and keep those that no writer before this one has put."""
-        if not events:
+    def take(self, part: Delta | Thought, checks: GroundingStream) -> None:
+        """Count and log what the model generated; of an answer its checked text is shown, of thinking that it goes on.
+
+        What is counted is charged where the model cannot report its usage any more.
+        """
+        usage = self.state.usage
+        if isinstance(part, Delta):
+            self.state.usage = replace(usage, answer_tokens=usage.answer_tokens + len(part.token_ids))
+            self.show(checks.feed(part.text), token_ids=part.token_ids)
             return
-        fresh = self.live.put(*events)
+        self.state.usage = replace(usage, thinking_tokens=usage.thinking_tokens + part.tokens)
+        self.live.put(token_ids=part.token_ids)
+        if not self.tell_once(NoticeCode.THINKING):
+            self.live.append_again()
+
+    def show(self, events: Sequence[Event], *, token_ids: Sequence[int] = ()) -> None:
+        """Put events on the stream, behind the tokens that they come from; keep those that no writer before has put."""
+        fresh = self.live.put(*events, token_ids=token_ids)
         self.state.said = self.state.said or any(isinstance(event, Token) for event in events)
         if self.state.first_token_at is None and any(isinstance(event, Token) for event in fresh):
             self.state.first_token_at = time.monotonic()
         self.state.shown.extend(fresh)
-
-    def show_progress(self, thought: Thought) -> None:
-        """Count a piece of the model's thinking, and have its ids logged; the customer is told once that it thinks."""
-        self.state.count(thinking_tokens=thought.tokens)
-        if not self.tell_once(NoticeCode.THINKING):
-            self.live.append_again()
 
     def tell_once(self, code: NoticeCode) -> bool:
         """Tell the customer how the answer is made, unless that was told before; return whether it was told now."""
@@ -138,13 +147,22 @@ class Answering:
 
     @contextmanager
     def until_revoked(self) -> Iterator[anyio.CancelScope]:
-        """Cancel the block when the answer is revoked, also while the model is silent."""
+        """Cancel the block when the answer is revoked, also while the model is silent.
+
+        Each poll of the withdrawals looks; between two of them only time revokes, which the scope's deadline knows.
+        """
+        withdrawals = self.services.withdrawals
+        ends = (hit.passage.visible_until for hit in self.turn.found.hits)
+        first_end = min((end for end in ends if end is not None), default=math.inf)
 
         def look() -> None:
             if self.revoked():
                 scope.cancel()
+            left = min(first_end - self.services.now(), withdrawals.readable_for())
+            scope.deadline = anyio.current_time() + left
 
-        with anyio.CancelScope() as scope, self.services.withdrawals.notifying(look):
+        with anyio.CancelScope() as scope, withdrawals.notifying(look):
+            look()
             yield scope
 
 

@@ -66,6 +66,8 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     """An event of a stream; `name` is the SSE event name and the fields are its JSON data."""
 
     name: ClassVar[str]
+    ends: ClassVar[bool] = False
+    """Whether it ends its stream."""
 
 
 class Accepted(Event, frozen=True, kw_only=True):
@@ -201,6 +203,7 @@ class Done(Event, frozen=True, kw_only=True):
     """The answer has ended."""
 
     name: ClassVar[str] = "done"
+    ends: ClassVar[bool] = True
     finish_reason: Annotated[FinishReason, Meta(description="why it has ended")]
     usage: Annotated[Usage, Meta(description="what it cost")]
     grounded: Annotated[bool, Meta(description="whether every claim that was shown stands in a source")]
@@ -216,6 +219,7 @@ class Failed(Event, frozen=True, kw_only=True):
     """The answer has failed."""
 
     name: ClassVar[str] = "error"
+    ends: ClassVar[bool] = True
     code: Annotated[str, Meta(description="the code, as of an error before the first byte")]
     status: Annotated[int, Meta(description="the status that goes with it")]
     title: Annotated[str, Meta(description="the code in words, in English")]
@@ -231,18 +235,18 @@ class Unknown(Event, frozen=True, kw_only=True):
     name: str  # type: ignore[misc]  # each has its own
     data: bytes
 
+    @property
+    def ends(self) -> bool:  # type: ignore[override]  # by its name, whatever else is said in it
+        """Whether it ends its stream."""
+        return self.name in _LAST
+
 
 EVENTS: dict[str, type[Event]] = {
     kind.name: kind for kind in (Accepted, Queued, Sources, Token, Citation, Related, Notice, Done, Failed)
 }
 LISTS: dict[str, type[Sources | Related]] = {kind.name: kind for kind in (Sources, Related)}
 """The events whose data is the bare list of their `items`."""
-_LAST = frozenset({Done.name, Failed.name})
-
-
-def is_last(event: Event) -> bool:
-    """Return whether the event ends its stream, whatever else another release says in it."""
-    return event.name in _LAST
+_LAST = frozenset(kind.name for kind in EVENTS.values() if kind.ends)
 
 
 def to_json(event: Event) -> bytes:

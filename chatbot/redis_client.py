@@ -100,7 +100,7 @@ class RedisBreaker:
         Raises:
             StoreUnavailable: the breaker is open, or the command was late, lost its connection or was refused by Redis.
         """
-        deadline = self._admit()
+        deadline = self._settings.slow_after if self._next_probe is None else self._probe(self._next_probe)
         try:
             reply = await command(deadline)
         except DEMOTED as exc:
@@ -118,7 +118,8 @@ class RedisBreaker:
             self._close()
             log.warning("redis_refused_command", error=type(exc).__name__, detail=said_by_redis(exc))
             raise StoreUnavailable from exc
-        self._close()
+        if self._next_probe is not None:
+            self._close()
         return reply
 
     async def _answers(self) -> bool:
@@ -138,11 +139,14 @@ class RedisBreaker:
             asked.over.set()
         return asked.answered
 
-    def _admit(self) -> float:
-        if self._next_probe is None:
-            return self._settings.slow_after
+    def _probe(self, due: float) -> float:
+        """Let a command through as a probe that is due at `due`; return its deadline in seconds.
+
+        Raises:
+            StoreUnavailable: it is not due yet.
+        """
         now = self._clock()
-        if now < self._next_probe:
+        if now < due:
             raise StoreUnavailable
         # Set before the first await, so that commands that arrive meanwhile are no second probe; if the probe is
         # cancelled, the next one comes a period later.

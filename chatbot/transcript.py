@@ -180,15 +180,6 @@ class AnswerState:
         if broken:
             self.error, self.grounded = ChatError(), False
 
-    def count(self, *, answer_tokens: int = 0, thinking_tokens: int = 0) -> None:
-        """Count tokens as they arrive: they are charged where the model cannot report its usage any more."""
-        self.usage = Usage(
-            prompt_tokens=self.usage.prompt_tokens,
-            cached_tokens=self.usage.cached_tokens,
-            answer_tokens=self.usage.answer_tokens + answer_tokens,
-            thinking_tokens=self.usage.thinking_tokens + thinking_tokens,
-        )
-
     def model_done(self, done: ModelDone) -> None:
         """Record the end of the model's answer."""
         self.usage, self.finish_reason, self.models = done.usage, FinishReason(done.finish_reason), done.models

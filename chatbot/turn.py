@@ -41,7 +41,7 @@ from chatbot.errors import (
 )
 from chatbot.events import FinishReason, Limits, NoticeCode, PassageRef, Queued, Token, Usage
 from chatbot.grounding import GroundingMode, GroundingStream
-from chatbot.limits import Caller, Ledger, Reservation
+from chatbot.limits import Caller
 from chatbot.models import YES_OR_NO, Delta, ModelDone, NotResumable, Switched, Thought
 from chatbot.notices import DegradationLevel, notice
 from chatbot.prompt import Prompt, PromptBuilder
@@ -383,12 +383,12 @@ async def quote_answer(answering: Answering, *, ends: FinishReason, priority: in
 
 
 async def stream_answer(checks: GroundingStream, answering: Answering, place: Place) -> None:
-    """Stream the model's tokens through the checks, until it is done, the reservation used up or the answer revoked."""
+    """Stream the model's tokens through the checks, until it is done or the reservation used up."""
     turn, state, services = answering.turn, answering.state, answering.services
     said = answering.said()
     answering.show(checks.feed(said.text))
     state.begin_after(said, turn)
-    reservation: Reservation | None = turn.reservation
+    reservation = turn.reservation
     stream = services.models.stream(
         turn.prompt.answer,
         sampling=turn.sampling,
@@ -397,57 +397,39 @@ async def stream_answer(checks: GroundingStream, answering: Answering, place: Pl
         priority=place.priority,
         begun_ids=tuple(answering.live.token_ids),
     )
-    async with aclosing(stream) as deltas:
-        async for delta in deltas:
-            match delta:
-                case Delta() | Thought():
-                    services.admission.record_first_token(place)
-                    take(delta, checks, answering)
-                    reservation = await within_reservation(
-                        reservation, state.usage, services.ledger, more_tokens=services.settings.extension_tokens
-                    )
-                case Switched():
-                    is_fallback = delta.group == "fallback"
-                    answering.degrade(DegradationLevel.FALLBACK if is_fallback else DegradationLevel.REPLICA)
-                case NotResumable():
-                    answering.tell_once(NoticeCode.NOT_RESUMABLE)
-                case ModelDone():
-                    state.model_done(delta)
-            if reservation is None:
-                state.finish_reason = FinishReason.BUDGET
-                break
-            if answering.revoked():
-                state.finish_reason = FinishReason.HANDOFF
-                break
+    async with aclosing(stream) as parts:
+        async for part in parts:
+            if not isinstance(part, Delta | Thought):
+                note(part, answering)
+                continue
+            if not place.has_first_token:
+                services.admission.record_first_token(place)
+            answering.take(part, checks)
+            if state.usage.answer_tokens + state.usage.thinking_tokens >= reservation.answer_tokens:
+                extended = await services.ledger.extend(reservation, more_tokens=services.settings.extension_tokens)
+                if extended is None:
+                    state.finish_reason = FinishReason.BUDGET
+                    break
+                reservation = extended
     answering.show(checks.close())
 
 
-def take(part: Delta | Thought, checks: GroundingStream, answering: Answering) -> None:
-    """Count and log what the model generated; of an answer its checked text is shown, of thinking that it goes on."""
-    answering.live.add_token_ids(part.token_ids)
-    if isinstance(part, Delta):
-        answering.state.count(answer_tokens=len(part.token_ids))
-        answering.show(checks.feed(part.text))
-    else:
-        answering.show_progress(part)
-
-
-async def within_reservation(
-    reservation: Reservation | None, usage: Usage, ledger: Ledger, *, more_tokens: int
-) -> Reservation | None:
-    """Return the reservation, extended once the answer has reached it, or nothing where the ledger refuses."""
-    if reservation is None or usage.generated_tokens < reservation.answer_tokens:
-        return reservation
-    return await ledger.extend(reservation, more_tokens=more_tokens)
+def note(part: Switched | NotResumable | ModelDone, answering: Answering) -> None:
+    """Record what befell the model's answer, and tell the customer what they should know of it."""
+    match part:
+        case Switched(group=group):
+            answering.degrade(DegradationLevel.FALLBACK if group == "fallback" else DegradationLevel.REPLICA)
+        case NotResumable():
+            answering.tell_once(NoticeCode.NOT_RESUMABLE)
+        case ModelDone():
+            answering.state.model_done(part)
 
 
 async def conclude(checks: GroundingStream, answering: Answering, *, priority: int) -> None:
     """Decide how the answer ends: grounded, refused by the model itself, or withheld by the checks and quoted."""
     state = answering.state
     state.withheld, state.grounded = checks.withheld, checks.grounded
-    if state.finish_reason is FinishReason.HANDOFF:
-        answering.show_canned_reply(CannedReply.EMERGENCY)
-    elif checks.withheld_whole:
+    if checks.withheld_whole:
         await quote_answer(answering, ends=state.finish_reason, priority=priority)
         if state.finish_reason is FinishReason.REFUSED:
             state.finish_reason = FinishReason.WITHHELD

@@ -1,6 +1,6 @@
 """Withdrawn versions, stopped models and the emergency flag: an SQL table that every process polls once a second.
 
-It is asked before each sentence of an answer is sent, so it answers from memory. After five seconds without a
+Each poll tells the answers that run, which then ask, so it answers from memory. After five seconds without a
 successful poll `readable` is false, and the caller hands over to a person. Every stop and resumption is recorded with
 its author, time and reason, in the transaction that makes it.
 
@@ -116,7 +116,11 @@ class Withdrawals:
 
     def readable(self) -> bool:
         """Return whether the last successful poll is recent enough to rely on."""
-        return self._clock() - self._read_at <= self._settings.known_for
+        return self.readable_for() >= 0
+
+    def readable_for(self) -> float:
+        """Return for how many seconds the last successful poll may still be relied on; negative where it is too old."""
+        return self._read_at + self._settings.known_for - self._clock()
 
     async def withdraw(self, tenant: str, document_id: str, version: int, *, reason: str, at: float) -> None:
         """Withdraw a version, within seconds on every replica; `at` is Unix seconds."""

@@ -3,8 +3,9 @@
 usage: .venv/bin/python -m scripts.token_way [--list]      --list: name the functions
 
 Over a real stream: `chatbot serve` with its stores and the sample documents, the scripted model at twenty tokens a
-second, `sys.setprofile` in the process of the API. A token's way lasts from one `add_token_ids` to the next; a function
-is on it where at least half of the tokens call it. A generator that goes on is a call each time, a coroutine is not.
+second, `sys.setprofile` in the process of the API. A token's way lasts from one `Answering.take` to the next; a
+function is on it where at least half of the tokens call it. A generator that goes on is a call each time, a coroutine
+is not; a lambda or a comprehension is a call and no function.
 The way with grounding off is held against the goals (1: missed), strict is shown beside it.
 """
 
@@ -28,7 +29,7 @@ from rich.console import Console
 from rich.table import Table
 
 from chatbot.__main__ import app
-from chatbot.streams import LiveAnswer
+from chatbot.answering import Answering
 from evals.performance.bench import QUESTION
 from evals.product import ProductSpec, run_product, run_scripted_model, scripted_tokenizer
 from evals.quality import loaded_corpus
@@ -111,7 +112,7 @@ def bytecode(code: CodeType) -> bytes:
 def serve_and_count(file: Path) -> None:
     """Run the chat API; at its end write the way of the tokens that it handled."""
     cycles: list[list[CodeType]] = [[]]
-    boundary = LiveAnswer.add_token_ids.__code__
+    boundary = Answering.take.__code__
 
     def on_event(frame: FrameType, event: str, _argument: object) -> None:
         code = frame.f_code

@@ -10,7 +10,6 @@ import structlog
 from anyio.abc import TaskGroup
 
 from chatbot.errors import ChatError, LogLost, NotFound, StoreUnavailable
-from chatbot.events import is_last
 from chatbot.streams.log import AnswerId, AnswerLog, LogEntry
 from knowledge.identity import Principal
 from telemetry.supervision import OnFailure, contained
@@ -205,7 +204,7 @@ class ReadsElsewhere:
         wait = left if left and left > 0 else 0.1
         entries = await self._log.read(read.who.tenant, answer_id, after=read.after, wait=wait)
         read.add(entries)
-        if entries and is_last(entries[-1].event):
+        if entries and entries[-1].event.ends:
             read.end()
         elif left is None and not entries:
             raise LogLost(f"the log ends at event {progress.events}")

@@ -7,8 +7,8 @@ from collections.abc import AsyncGenerator, Sequence
 
 import anyio
 
-from chatbot.events import Event, is_last
-from chatbot.streams.log import AnswerId, LogAppend, LogEntry, LogOpening
+from chatbot.events import Event
+from chatbot.streams.log import AnswerId, LogAppend, LogEntry, LogOpening, entry_of
 from chatbot.streams.resume import Diverged, RepetitionCheck
 from knowledge.identity import Principal
 
@@ -18,6 +18,8 @@ class LiveAnswer:
 
     has_log = True
     """Whether a log was opened in Redis."""
+    loggable = True
+    """Whether it has a log in Redis, or may get one."""
     fully_logged = True
     """Whether the log has every published event."""
     warned = False
@@ -59,9 +61,10 @@ class LiveAnswer:
         self.conversation_id = conversation_id
         self.epoch = epoch
         self.scope = anyio.CancelScope()
-        self.published: list[Event] = list(logged)
+        self.entries: list[LogEntry] = [entry_of(n, event) for n, event in enumerate(logged, 1)]
+        """What is published."""
         self.token_ids: list[int] = list(token_ids)
-        self._repetition = RepetitionCheck(logged)
+        self._repetition = RepetitionCheck(logged) if logged else None
         self._logged = len(logged)
         self._logged_ids = len(token_ids)
         self._appended_at = -math.inf
@@ -73,25 +76,33 @@ class LiveAnswer:
         self._abandonment: asyncio.TimerHandle | None = None
 
     @property
+    def published(self) -> list[Event]:
+        """The events that every connection may see."""
+        return [entry.event for entry in self.entries]
+
+    @property
     def logged(self) -> int:
         """How many of the published events the log has for certain."""
         return self._logged
 
-    @property
-    def loggable(self) -> bool:
-        """Whether it has a log in Redis, or may get one."""
-        return (self.has_log or self.opening is not None) and not self.deleted
+    def give_up_log(self) -> None:
+        """Go on without a log: Redis cannot have one of this answer, or its customer has deleted it."""
+        self.loggable, self.has_log, self.fully_logged = False, False, False
 
-    def put(self, *events: Event) -> list[Event]:
+    def put(self, *events: Event, token_ids: Sequence[int] = ()) -> list[Event]:
         """Add events to the answer and return the new ones; they are published once the log has them.
+
+        `token_ids` are the answer's next tokens, for a successor; without an event they go with the next append.
 
         Raises:
             Diverged: the log has other events of the previous writer.
         """
-        new = self._repetition.new_events(events)
-        self.last_put = self.last_put or any(is_last(event) for event in new)
-        self._pending.extend(new)
-        self._put.set()
+        self.token_ids += token_ids
+        new = list(events) if self._repetition is None else self._repetition.new_events(events)
+        self.last_put = self.last_put or any(event.ends for event in new)
+        self._pending += new
+        if events:
+            self._put.set()
         return new
 
     def end_with(self, last: Event) -> None:
@@ -103,15 +114,11 @@ class LiveAnswer:
     @property
     def repeats(self) -> bool:
         """Whether logged events of the previous writer are still to be repeated."""
-        return not self._repetition.complete
+        return self._repetition is not None and not self._repetition.complete
 
     def log_ends_with(self, events: Sequence[Event]) -> bool:
         """Return whether exactly these logged events remain to be repeated."""
-        return self._repetition.completed_by(events)
-
-    def add_token_ids(self, token_ids: Sequence[int]) -> None:
-        """Add ids of the answer's tokens for a successor; the next append logs them."""
-        self.token_ids += token_ids
+        return self._repetition is not None and self._repetition.completed_by(events)
 
     def check_repeated(self) -> None:
         """Check, once everything is put, that all logged events were repeated.
@@ -129,7 +136,7 @@ class LiveAnswer:
 
     def stop_repeating(self) -> None:
         """Take every further event as new, whatever the log has."""
-        self._repetition = RepetitionCheck(())
+        self._repetition = None
 
     async def confirm_ownership(self, outcome: bytes = b"") -> bool:
         """Wait until the log has what was put, and how the answer ends; return whether this process still writes it.
@@ -148,20 +155,19 @@ class LiveAnswer:
         self.finishing = not self.written_elsewhere
         return self.finishing
 
-    async def next_append(self) -> tuple[list[Event], LogAppend]:
-        """Wait until something was put; return the unpublished events, and everything that the log lacks."""
+    async def next_batch(self) -> list[LogEntry]:
+        """Wait until something was put; return the entries that are to be published."""
         await self._put.wait()
         self._put = anyio.Event()
-        batch, self._pending = self._pending, []
         self._in_flight += self._waiting
         self._waiting.clear()
-        return batch, self.unlogged(batch)
+        put, self._pending = self._pending, []
+        return [entry_of(n, event) for n, event in enumerate(put, len(self.entries) + 1)]
 
-    def unlogged(self, batch: Sequence[Event] = ()) -> LogAppend:
-        """Return everything that the log lacks, and events that are to be published."""
+    def unlogged(self, batch: Sequence[LogEntry] = ()) -> LogAppend:
+        """Return everything that the log lacks, and entries that are to be published."""
         return LogAppend(
-            first=self._logged + 1,
-            events=[*self.published[self._logged :], *batch],
+            entries=[*self.entries[self._logged :], *batch],
             ids_before=self._logged_ids,
             token_ids=self.token_ids[self._logged_ids :],
             outcome=self.outcome,
@@ -180,7 +186,8 @@ class LiveAnswer:
         """Note that the log has this, which renewed the writer's lease."""
         self.fully_logged = True
         self._appended_at = time.monotonic()
-        self._logged = appended.first - 1 + len(appended.events)
+        if appended.entries:
+            self._logged = appended.entries[-1].n
         self._logged_ids = appended.ids_before + len(appended.token_ids)
 
     def appended_within(self, seconds: float) -> bool:
@@ -193,13 +200,17 @@ class LiveAnswer:
         self._pending.clear()
         self.continue_after(self.token_ids[: self._logged_ids])
         self.stop_repeating()
-        self._wake()
+        self.publish()
 
-    def publish(self, events: Sequence[Event]) -> None:
-        """Show events to every connection."""
-        self.published.extend(events)
-        self.ended = self.ended or any(is_last(event) for event in events)
-        self._wake()
+    def publish(self, batch: Sequence[LogEntry] = ()) -> None:
+        """Show entries to every connection; whoever waits for more, or for the log, looks again."""
+        self.entries += batch
+        self.ended = self.ended or any(entry.event.ends for entry in batch)
+        grown, self._grown = self._grown, anyio.Event()
+        grown.set()
+        for appended in self._in_flight:
+            appended.set()
+        self._in_flight.clear()
 
     def stop_writing(self) -> None:
         """Leave the answer to another replica; nothing of it is settled or recorded here."""
@@ -208,22 +219,15 @@ class LiveAnswer:
         self.cancel_abandonment()
         self._in_flight += self._waiting
         self._put.set()
-        self._wake()
-
-    def _wake(self) -> None:
-        grown, self._grown = self._grown, anyio.Event()
-        grown.set()
-        for appended in self._in_flight:
-            appended.set()
-        self._in_flight.clear()
+        self.publish()
 
     async def follow(self, after: int) -> AsyncGenerator[LogEntry]:
         """Yield the entries after number `after` until the last one, or until the answer is written elsewhere."""
         n = after
         while True:
-            while n < len(self.published):
+            while n < len(self.entries):
                 n += 1
-                yield LogEntry(n=n, event=self.published[n - 1])
+                yield self.entries[n - 1]
             if self.ended or self.written_elsewhere:
                 return
             await self._grown.wait()

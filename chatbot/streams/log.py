@@ -10,6 +10,7 @@ import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import lru_cache
 from importlib.resources import files
 from typing import Any, Literal, NewType, cast
 from uuid import uuid4
@@ -21,7 +22,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from chatbot.errors import NotFound, StoreUnavailable
-from chatbot.events import Event, PassageRef, from_json, is_last, to_json
+from chatbot.events import Event, PassageRef, from_json, to_json
 from chatbot.redis_client import RedisBreaker
 from chatbot.streams.pipelined_connection import Argument, PipelinedConnection
 from knowledge.identity import Principal
@@ -57,13 +58,19 @@ class AnswerLogSettings(BaseModel, frozen=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogEntry:
-    """An event and its number in the answer, from 1 without gaps.
+    """An event and its number in the answer, from 1 without gaps; `data` is the event as log and wire have it.
 
     An error of number 0 is none of the answer's: it could not be read further here.
     """
 
     n: int
     event: Event
+    data: bytes
+
+
+def entry_of(n: int, event: Event) -> LogEntry:
+    """Return an event under its number, encoded once for the log and all its readers."""
+    return LogEntry(n=n, event=event, data=to_json(event))
 
 
 class WriterReplaced(Exception):
@@ -95,10 +102,9 @@ class LogOpening:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogAppend:
-    """The content of one append: events numbered from `first`, and token ids that follow the first `ids_before`."""
+    """The content of one append: entries in their order, and token ids that follow the first `ids_before`."""
 
-    first: int
-    events: Sequence[Event]
+    entries: Sequence[LogEntry]
     ids_before: int = 0
     token_ids: Sequence[int] = ()
     outcome: bytes = b""
@@ -260,10 +266,14 @@ class AnswerLog:
             WriterReplaced: the epoch is no longer the writer's.
             StoreUnavailable: Redis cannot be asked.
         """
-        args = append_arguments(
-            answer_id, append, epoch=epoch, lease_ms=self._lease_ms, keep_seconds=self._settings.keep
-        )
-        keys = [*_answer_keys(tenant, answer_id), _open_answers_key(tenant)]
+        keys, keep_seconds = _append_keys(tenant, answer_id), self._settings.keep
+        ended = int(any(entry.event.ends for entry in append.entries))
+        token_ids = struct.pack(f"<{len(append.token_ids)}I", *append.token_ids)
+        # In the order in which `answer_append.lua` names them.
+        args: list[Argument] = [answer_id, epoch, self._lease_ms, keep_seconds, ended, append.ids_before, token_ids]
+        args.append(append.outcome)
+        for entry in append.entries:
+            args += [entry.n, entry.event.name, entry.data]
         reply = await self._breaker.call_within(lambda left: self._pipelined.run(self._append, keys, args, within=left))
         standing = WriterStanding(reply)
         if standing is WriterStanding.REPLACED:
@@ -331,7 +341,7 @@ class AnswerLog:
         Raises:
             StoreUnavailable: Redis cannot be asked.
         """
-        keys = [*_answer_keys(tenant, answer_id), _open_answers_key(tenant)]
+        keys = _append_keys(tenant, answer_id)
         args = [msgspec.msgpack.encode({"answer_id": answer_id, "lease_ms": self._lease_ms})]
         pairs = await self._breaker.call(lambda: self._take(keys=keys, args=args))
         if pairs is None:
@@ -470,19 +480,6 @@ class AnswerLog:
             await self._breaker.call(pipe.execute)
 
 
-def append_arguments(
-    answer_id: AnswerId, append: LogAppend, *, epoch: int, lease_ms: int, keep_seconds: int
-) -> list[Argument]:
-    """Return ARGV of `answer_append.lua`, which names them in this order."""
-    ended = int(any(is_last(event) for event in append.events))
-    token_ids = struct.pack(f"<{len(append.token_ids)}I", *append.token_ids)
-    args: list[Argument] = [answer_id, epoch, lease_ms, keep_seconds, ended, append.ids_before, token_ids]
-    args.append(append.outcome)
-    for n, event in enumerate(append.events, append.first):
-        args += [n, event.name, to_json(event)]
-    return args
-
-
 def answer_key(tenant: str, answer_id: AnswerId) -> str:
     """Return the key of an answer's hash, which exists for as long as the answer's log does."""
     return f"{{{tenant}}}:answer:{answer_id}"
@@ -492,6 +489,12 @@ def _answer_keys(tenant: str, answer_id: AnswerId) -> tuple[str, str, str]:
     """Return the keys of an answer: its hash, its events, its token ids."""
     key = answer_key(tenant, answer_id)
     return key, _events_key(tenant, answer_id), f"{key}:tokens"
+
+
+@lru_cache(maxsize=4096)
+def _append_keys(tenant: str, answer_id: AnswerId) -> tuple[str, ...]:
+    """Return the keys of an answer and of its tenant's open answers; kept, since each token asks for them."""
+    return *_answer_keys(tenant, answer_id), _open_answers_key(tenant)
 
 
 def _events_key(tenant: str, answer_id: AnswerId) -> str:
@@ -512,7 +515,7 @@ def _by_name(pairs: Sequence[Any]) -> dict[str, Any]:
 
 
 def _entries(stored: _Entries) -> list[LogEntry]:
-    return [LogEntry(n=int(entry_id.rpartition(b"-")[2]), event=_event(fields)) for entry_id, fields in stored]
+    return [entry_of(int(entry_id.rpartition(b"-")[2]), _event(fields)) for entry_id, fields in stored]
 
 
 def _event(fields: Mapping[bytes, bytes]) -> Event:

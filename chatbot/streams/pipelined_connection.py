@@ -10,7 +10,7 @@ nothing is ever left waiting on it, and the next script opens another.
 import asyncio
 import socket
 from collections import deque
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, cast
 
@@ -43,11 +43,14 @@ class PipelinedConnection:
             RedisError: Redis refused it, or cannot be reached.
             TimeoutError: no reply within so many seconds, or no connection.
         """
-        packed = _packed("EVALSHA", script.sha, len(keys), *keys, *args)
+        packed = _pack(("EVALSHA", script.sha, len(keys), *keys, *args))
         may_be_stale, may_be_new = self._wire is not None and not self._wire.broken, True
         while True:
             try:
-                return await self._ask(packed, within)
+                wire = self._wire
+                if wire is None or wire.broken:
+                    wire = await in_time(lambda: self._reopened(within), within)
+                return await wire.ask(packed, within)
             except NoScriptError:
                 if not may_be_new:
                     raise
@@ -62,12 +65,6 @@ class PipelinedConnection:
         """Break the connection; every command that waits for a reply fails."""
         if self._wire is not None:
             self._wire.break_off()
-
-    async def _ask(self, packed: bytes, within: float) -> Any:
-        wire = self._wire
-        if wire is None or wire.broken:
-            wire = await in_time(lambda: self._reopened(within), within)
-        return await wire.ask(packed, within)
 
     async def _reopened(self, within: float) -> "_Wire":
         """Return a wire that is not broken: one for all commands that find it broken at once."""
@@ -160,10 +157,7 @@ class _Wire(asyncio.Protocol):
 
 _BROKE = "the connection broke"
 _INCOMPLETE = object()
-
-
-def _packed(*command: Argument) -> bytes:
-    return cast("bytes", hiredis.pack_command(command))  # type: ignore[arg-type]  # any length
+_pack = cast("Callable[[tuple[Argument, ...]], bytes]", hiredis.pack_command)
 
 
 def _error(message: str) -> Exception:
@@ -189,7 +183,7 @@ async def _connected(target: AbstractConnection, within: float) -> _Wire:
         raise RedisConnectionError(str(exc)) from exc
     try:
         for command in greeting:
-            await wire.ask(_packed(*command), within)
+            await wire.ask(_pack(command), within)
     except ResponseError as exc:
         wire.break_off()
         raise RedisConnectionError(str(exc)) from exc

@@ -25,19 +25,19 @@ from pydantic import BaseModel, Field, PositiveInt
 
 from chatbot.deferred import StoreMemory, WriteKind
 from chatbot.errors import ChatError, Draining, ForeignEventId, LogLost, NotFound, Overloaded, StoreUnavailable
-from chatbot.events import Event, Failed, Notice, NoticeCode, PassageRef, is_last
+from chatbot.events import Failed, Notice, NoticeCode, PassageRef
 from chatbot.reads import too_much
 from chatbot.streams.elsewhere import ReadsElsewhere
 from chatbot.streams.live import LiveAnswer
 from chatbot.streams.log import (
     AnswerId,
     AnswerLog,
-    LogAppend,
     LogEntry,
     LogOpening,
     TakenOver,
     WriterReplaced,
     WriterStanding,
+    entry_of,
 )
 from knowledge.identity import Principal
 from telemetry.supervision import OnFailure, contained, supervise, uncounted
@@ -237,15 +237,10 @@ class AnswerRegistry:
     async def _write(self, live: LiveAnswer) -> None:
         try:
             while not (live.ended or live.written_elsewhere):
-                batch, unlogged = await live.next_append()
-                if live.written_elsewhere:
-                    break
-                done = False
                 with contained("writer", self._on_failure):
-                    await self._log_and_publish(live, batch, unlogged)
-                    done = True
-                if not done:
-                    self._break(live)
+                    await self._log_and_publish(live)
+                    break
+                self._break(live)
         finally:
             if not live.ended:  # cancelled with the process: who waits for the log, shielded, must not wait for ever
                 live.stop_writing()
@@ -272,7 +267,7 @@ class AnswerRegistry:
         while live.unflushed and not self._handed_over:
             await anyio.sleep(self._settings.heartbeat)
             with contained("flush", self._on_failure):
-                await self._append(live, live.unlogged())
+                await self._append(live)
             if live.fully_logged or live.written_elsewhere or live.deleted:
                 self._drop_from_memory(live)
                 if live.fully_logged:
@@ -284,29 +279,36 @@ class AnswerRegistry:
         if not (self._live or any(live.unflushed for live in self._unlogged.values())):
             self._idle.set()
 
-    async def _log_and_publish(self, live: LiveAnswer, batch: list[Event], unlogged: LogAppend) -> None:
-        if live.loggable:
-            await self._append(live, unlogged, batch)
-        if live.written_elsewhere:
-            return
-        if not (live.fully_logged or live.warned or any(is_last(event) for event in batch)):
-            batch = _with_warning(live, batch)
-        live.publish(batch)
+    async def _log_and_publish(self, live: LiveAnswer) -> None:
+        """Log what is put, and then publish it, until the answer has ended or is written elsewhere."""
+        while not live.ended:
+            batch = await live.next_batch()
+            if live.written_elsewhere:
+                return
+            if live.loggable:
+                await self._append(live, batch)
+            if live.written_elsewhere:
+                return
+            if not (live.fully_logged or live.warned or any(entry.event.ends for entry in batch)):
+                batch = _with_warning(live, batch)
+            live.publish(batch)
 
     def _break(self, live: LiveAnswer) -> None:
         """End an answer that cannot be written as it is: without what could not be written, in an error."""
         if live.broken:  # nor can its end be
-            live.opening, live.has_log, live.fully_logged = None, False, False
-            live.publish([self._unfinished(live)])
+            live.give_up_log()
+            live.publish([entry_of(len(live.entries) + 1, self._unfinished(live))])
         live.drop_unpublished()
         live.scope.cancel()
         if live.worked:
             live.end_with(self._unfinished(live))
 
-    async def _append(self, live: LiveAnswer, unlogged: LogAppend, batch: Sequence[Event] = ()) -> None:
+    async def _append(self, live: LiveAnswer, batch: Sequence[LogEntry] = ()) -> None:
         """Append what the log lacks, everything where Redis has lost the log; what fails goes with the next append."""
         try:
-            await self._open(live)
+            if not live.has_log:
+                await self._open(live)
+            unlogged = live.unlogged(batch)
             standing = await self._log.append(live.who.tenant, live.answer_id, unlogged, epoch=live.epoch)
             if standing is WriterStanding.BEHIND:
                 self._apply_standing(live, standing)
@@ -320,7 +322,8 @@ class AnswerRegistry:
         else:
             if standing not in (WriterStanding.DELETED, WriterStanding.BEHIND):
                 live.mark_appended(unlogged)
-            self._apply_standing(live, standing)
+            if standing is not WriterStanding.OWNED:
+                self._apply_standing(live, standing)
 
     def _apply_standing(self, live: LiveAnswer, standing: WriterStanding) -> None:
         match standing:
@@ -330,7 +333,7 @@ class AnswerRegistry:
             case WriterStanding.CANCELLED:
                 live.scope.cancel()
             case WriterStanding.DELETED:
-                live.fully_logged = False
+                live.give_up_log()
                 live.warned = live.deleted = True  # its customer has deleted it and needs no warning
                 live.scope.cancel()
             case WriterStanding.BEHIND:
@@ -379,7 +382,7 @@ class AnswerRegistry:
         after = _number_of(last_event_id, answer_id)
         live = self.find(who, answer_id)
         if live is not None:
-            length, ended = len(live.published), live.ended
+            length, ended = len(live.entries), live.ended
         elif self._draining:
             raise Draining(retry_after=1)
         else:
@@ -409,50 +412,46 @@ class AnswerRegistry:
         last entry. Ends without a last event only where this process ends and has handed the answer over: the client
         resumes on another replica.
         """
-        error = ChatError()
+        error, over = ChatError(), False
+        shown = deque[LogEntry]()  # here, and it may be in no log
         with contained("stream", self._on_failure):
             try:
-                async with aclosing(self._followed(who, answer_id, after)) as entries:
-                    async for entry in entries:
-                        yield entry
+                while not (over or self._handed_over):
+                    live, behind = self.find(who, answer_id), after - len(shown)
+                    followed = self._elsewhere.follow(who, answer_id, behind) if live is None else live.follow(behind)
+                    if shown:
+                        followed = self._unseen(who, answer_id, followed, shown)
+                    async with aclosing(followed) as entries:
+                        async for entry in entries:
+                            after = entry.n
+                            yield entry
+                            if entry.event.ends:
+                                return
+                    if live is not None:
+                        over, shown = live.ended, deque(live.entries[live.logged : after])
             except ChatError as exc:
                 error = exc
             else:
                 return
-        yield LogEntry(n=0, event=failed(error, text=self._cut_off(who)))
+        yield entry_of(0, failed(error, text=self._cut_off(who)))
 
-    async def _followed(self, who: Principal, answer_id: AnswerId, after: int) -> AsyncGenerator[LogEntry]:
-        """Yield the entries of `follow`.
+    async def _unseen(
+        self, who: Principal, answer_id: AnswerId, followed: AsyncGenerator[LogEntry], shown: deque[LogEntry]
+    ) -> AsyncGenerator[LogEntry]:
+        """Drop from what follows what was shown already, which is read again where the answer goes on.
 
-        What was shown here and may be in no log (`shown`) is read again where the answer goes on, and is dropped; where
-        the successor wrote something else under its numbers, the reader would miss that: an error ends the answer for
-        them, and they read it anew.
-
-        Raises:
-            NotFound: no such answer, or another customer's.
-            LogLost: the answer has ended, without a last event after `after`.
-            StoreUnavailable: this process does not hold the answer and Redis cannot be asked.
+        Where the successor wrote something else under its numbers, the reader would miss that: an error ends the answer
+        for them, and they read it anew.
         """
-        shown: deque[Event] = deque()
-        while not self._handed_over:
-            live, behind = self.find(who, answer_id), after - len(shown)
-            followed = self._elsewhere.follow(who, answer_id, behind) if live is None else live.follow(behind)
-            async with aclosing(followed) as entries:
-                async for entry in entries:
-                    if entry.n <= after:
-                        if entry.event == shown.popleft():
-                            continue
-                        log.warning("reader_cut_off", answer_id=answer_id, behind=after)
-                        yield LogEntry(n=after + 1, event=failed(LogLost(), text=self._cut_off(who)))
-                        return
-                    after = entry.n
+        async with aclosing(followed) as entries:
+            async for entry in entries:
+                if not shown:
                     yield entry
-                    if is_last(entry.event):
-                        return
-            if live is not None and live.ended:
-                return
-            if live is not None:
-                shown = deque(live.published[live.logged : after])
+                elif entry.event != shown.popleft().event:
+                    behind = entry.n + len(shown)
+                    log.warning("reader_cut_off", answer_id=answer_id, behind=behind)
+                    yield entry_of(behind + 1, failed(LogLost(), text=self._cut_off(who)))
+                    return
 
     def check_readers(self, who: Principal, answer_id: AnswerId | None = None) -> None:
         """Refuse one more reader of an answer (None: of one that is not begun yet) where there are too many.
@@ -661,11 +660,12 @@ class AnswerRegistry:
             await self._log.give_up(tenant, answers)
 
 
-def _with_warning(live: LiveAnswer, batch: list[Event]) -> list[Event]:
+def _with_warning(live: LiveAnswer, batch: list[LogEntry]) -> list[LogEntry]:
     """Return the batch with the warning behind it: Redis may have taken the batch, under the numbers that were sent."""
     live.warned = True
     log.warning("answer_not_logged", answer_id=live.answer_id)
-    return [*batch, Notice(code=NoticeCode.DEGRADED, text=_NOT_RESUMABLE)]
+    warning = Notice(code=NoticeCode.DEGRADED, text=_NOT_RESUMABLE)
+    return [*batch, entry_of(len(live.entries) + len(batch) + 1, warning)]
 
 
 def _number_of(last_event_id: str | None, answer_id: AnswerId) -> int:

@@ -8,7 +8,7 @@ log, what it can do) are not repeated and do not count.
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from chatbot.events import ABOUT_THE_WRITER, Citation, Event, Notice, Queued, Token, is_last
+from chatbot.events import ABOUT_THE_WRITER, Citation, Event, Notice, Queued, Token
 
 
 class Diverged(Exception):
@@ -44,7 +44,7 @@ class RepetitionCheck:
             return list(events)
         new: list[Event] = []
         for event in events:
-            if self.complete or about_the_writer(event) or is_last(event):
+            if self.complete or about_the_writer(event) or event.ends:
                 new.append(event)
             elif isinstance(event, Token):
                 new += self._new_text(event.text)

@@ -208,10 +208,12 @@ async def test_nothing_is_known_before_the_first_reading_nor_5_seconds_after_the
     withdrawals = Withdrawals(engine, WithdrawalsSettings(), clock=clock)
     assert not withdrawals.readable()
     await withdrawals.read()
+    assert withdrawals.readable_for() == 5
     clock.now += 5
     assert withdrawals.readable()
     clock.now += 0.01
     assert not withdrawals.readable()
+    assert withdrawals.readable_for() < 0
 
 
 async def test_a_table_that_is_away_is_survived_and_found_again(withdrawals: Withdrawals, engine: AsyncEngine) -> None:

@@ -33,7 +33,6 @@ from chatbot.events import (
     Token,
     Unknown,
     Usage,
-    is_last,
     to_json,
 )
 from chatbot.services import Services, TurnSettings
@@ -174,10 +173,9 @@ async def encode(
     """
     async with aclosing(answers.follow(who, answer_id, after=after)) as entries:
         async for entry in entries:
-            data = to_json(entry.event)
-            on_sent(len(data))
+            on_sent(len(entry.data))
             yield ServerSentEvent(
-                data=data.decode(),
+                data=entry.data.decode(),
                 event=entry.event.name,
                 id=f"{answer_id}.{entry.n}" if entry.n else None,
                 retry=_RETRY_MS if entry.n == after + 1 else None,
@@ -254,7 +252,7 @@ async def collect(answers: AnswerRegistry, who: Principal, answer_id: AnswerId, 
             async with aclosing(answers.follow(who, answer_id, after=0)) as entries:
                 events.extend([entry.event async for entry in entries])
             tasks.cancel_scope.cancel()
-    if events and not is_last(events[-1]):
+    if events and not events[-1].ends:
         raise Draining(retry_after=1)
     if events and isinstance(events[-1], Unknown):
         raise ChatError("a server of another release ended this answer in a way that this one cannot read")

@@ -24,7 +24,7 @@ from chatbot.api.problems import Format, Problem
 from chatbot.api.rate_limit_headers import rate_limit_headers
 from chatbot.api.routes.chat import AnswerStream, Ask, IdempotencyKey, begin, collect, digest_of, refuse_while_draining
 from chatbot.errors import Draining, ModelNotFound
-from chatbot.events import Event, Failed, is_last
+from chatbot.events import Event, Failed
 from chatbot.models import UNKNOWN_MODEL
 from chatbot.services import TurnSettings
 from chatbot.streams import AnswerId, AnswerRegistry, BegunAnswer
@@ -122,7 +122,7 @@ async def encode(
             last = entry.event
             for chunk in chunks.feed(last):
                 yield ServerSentEvent(data=msgspec.json.encode(chunk).decode())
-    if last is None or not is_last(last):
+    if last is None or not last.ends:
         draining = error_reply(status=Draining.status, code=Draining.code, message=Draining.title)
         yield ServerSentEvent(data=msgspec.json.encode(draining).decode())
     yield ServerSentEvent(data="[DONE]")

@@ -2,7 +2,7 @@
 -- Returns the writer's standing (`WriterStanding` in log.py).
 -- An append that is sent again changes nothing: a number that is there is skipped, and ids have their place.
 -- Arguments by position, unlike every other script's: it runs once a token, and unpacking names took up to a tenth more of
--- Redis's time. `append_arguments` in log.py writes them.
+-- Redis's time. `AnswerLog.append` in log.py writes them.
 
 local ANSWER, EVENTS, TOKEN_IDS, OPEN_ANSWERS = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local answer_id, epoch, lease_ms, keep_seconds, ended, ids_before, token_ids, outcome = unpack(ARGV, 1, 8)

@@ -1,19 +1,28 @@
 """Answers that run in a task group of the test."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from uuid import uuid4
 
 import anyio
 import pytest
 from anyio.abc import TaskGroup
 
+from chatbot.events import Event
 from chatbot.streams.live import LiveAnswer
-from chatbot.streams.log import AnswerId
+from chatbot.streams.log import AnswerId, LogAppend, entry_of
 from knowledge.identity import Principal
 
 
 def new_answer(who: Principal) -> LiveAnswer:
     return LiveAnswer(AnswerId(uuid4().hex), who, conversation_id=uuid4().hex)
+
+
+def log_append(
+    *, first: int, events: Sequence[Event], ids_before: int = 0, token_ids: Sequence[int] = (), outcome: bytes = b""
+) -> LogAppend:
+    """Return an append of events that are numbered from `first`."""
+    entries = [entry_of(n, event) for n, event in enumerate(events, first)]
+    return LogAppend(entries=entries, ids_before=ids_before, token_ids=token_ids, outcome=outcome)
 
 
 @pytest.fixture

@@ -15,10 +15,10 @@ from chatbot.errors import StoreUnavailable
 from chatbot.events import Token
 from chatbot.redis_client import RedisBreaker, RedisSettings, open_redis
 from chatbot.streams import AnswerId, AnswerLog, AnswerLogSettings, open_pipelined_connection
-from chatbot.streams.log import LogAppend
 from tests.answers import customer, done
 from tests.audit import CLOSED, OPENED, SETTINGS, faults
 from tests.chatbot.conftest import PATIENT
+from tests.chatbot.streams.conftest import log_append
 from tests.clock import Clock
 from tests.conftest import RedisServer
 from tests.patience import patient
@@ -92,7 +92,7 @@ async def test_the_closing_of_an_answer_that_was_read_to_its_end_says_what_was_r
     await audit.open(replace(OPENED, tenant=who.tenant))
     await answer_log.open(who, answer_id, conversation_id="c", passages=[])
     end = done()
-    append = LogAppend(first=1, events=[Token(text="연 "), Token(text="3.1%"), end])
+    append = log_append(first=1, events=[Token(text="연 "), Token(text="3.1%"), end])
     await answer_log.append(who.tenant, answer_id, append, epoch=1)
     next_start = looking(audit, answer_log, clock)
     await next_start.look()

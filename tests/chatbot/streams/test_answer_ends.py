@@ -2,6 +2,7 @@
 
 import base64
 import json
+import math
 import re
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, contextmanager
@@ -42,6 +43,7 @@ from chatbot.events import (
     Usage,
     to_json,
 )
+from chatbot.grounding import GroundingMode
 from chatbot.models import Delta, ModelDone, Models, Switched
 from chatbot.notices import DegradationLevel, notice
 from chatbot.questions import CannedReply, canned_reply
@@ -57,7 +59,6 @@ from chatbot.streams import (
     LiveAnswer,
     open_pipelined_connection,
 )
-from chatbot.streams.log import LogAppend
 from chatbot.takeover import resume
 from chatbot.tokenizer import Tokenizer
 from chatbot.transcript import AnswerState, Outcome, Repair, Turn, checkpoint, outcome, state_of, turn_of
@@ -71,10 +72,14 @@ from llm_server.scripted import Behaviour, Template, write_tokenizer
 from tests.answers import customer, text_of
 from tests.chatbot.conftest import PATIENT
 from tests.chatbot.models.scripted_pool import Served, serve
+from tests.chatbot.streams.conftest import log_append
+from tests.patience import patient
 
 pytestmark = [pytest.mark.anyio, pytest.mark.services, pytest.mark.faults]
 
 FORMER = Path(__file__).parent / "former_wire" / "answers.json"
+NOW = 1_795_717_382.0
+"""Unix seconds: when the turn of the former release was asked."""
 VERSIONS = Versions(model="scripted", prompt="1", index="passages", embedder="tiny")
 
 
@@ -88,14 +93,20 @@ def former_turn() -> Turn:
     return turn_of(frames[0])
 
 
+@dataclass
 class Withdrawals:
-    """Nothing is withdrawn."""
+    """Nothing is withdrawn, as far as is known for some seconds."""
+
+    known_for: float = math.inf
 
     def stopped(self, tenant: str) -> bool:  # noqa: ARG002  every tenant answers
         return False
 
     def readable(self) -> bool:
         return True
+
+    def readable_for(self) -> float:
+        return self.known_for
 
     def withdrawn(self, *_: object) -> bool:
         return False
@@ -116,6 +127,7 @@ class Bank:
     models: Models | None = None
     store: ChatError | None = None
     hook: Exception | None = None
+    withdrawals: Withdrawals = field(default_factory=Withdrawals)
     settings: TurnSettings = field(default_factory=partial(TurnSettings, repair_certainty=1))
     """All quotes are shown: there is no prompt here that asks which."""
     settled: list[Usage] = field(default_factory=list)
@@ -186,10 +198,10 @@ class Bank:
             "models": models,
             "retrieval": self,
             "shadow": SimpleNamespace(follow=lambda *_, **__: None),
-            "withdrawals": Withdrawals(),
+            "withdrawals": self.withdrawals,
             "versions": VERSIONS,
             "cache_salt": lambda _: "",
-            "now": lambda: 1_795_717_382.0,
+            "now": lambda: NOW,
             "on_turn_finished": (self.broken_hook, self.finished.append),
         }
         return cast("Services", SimpleNamespace(**parts))
@@ -210,7 +222,7 @@ class Asked:
     answer_id: AnswerId
 
     async def events(self) -> list[Event]:
-        with anyio.fail_after(20):
+        with anyio.fail_after(patient(20)):
             async with aclosing(self.registry.follow(self.who, self.answer_id, after=0)) as entries:
                 return [entry.event async for entry in entries]
 
@@ -245,7 +257,7 @@ async def taken_over(
         turn.who, turn.answer_id, conversation_id=turn.conversation.id, passages=[], checkpoint=checkpoint(turn)
     )
     await answer_log.append(
-        turn.who.tenant, turn.answer_id, LogAppend(first=1, events=logged, token_ids=token_ids), epoch=1
+        turn.who.tenant, turn.answer_id, log_append(first=1, events=logged, token_ids=token_ids), epoch=1
     )
     await answer_log.give_up(turn.who.tenant, {turn.answer_id: 1})
     registry = AnswerRegistry(answer_log, tasks, AnswerRegistrySettings())
@@ -325,7 +337,7 @@ async def test_a_successor_ends_an_answer_as_it_was_settled_and_recorded_before_
     turn = asked_turn()
     async with anyio.create_task_group() as process:
         first = await ask(dying, answer_log, process, turn)
-        with anyio.fail_after(20):
+        with anyio.fail_after(patient(20)):
             await dying.at_audit.wait()
         shown = await answer_log.all_events(turn.who.tenant, turn.answer_id)
         await answer_log.give_up(turn.who.tenant, {turn.answer_id: 1})
@@ -373,6 +385,33 @@ def test_an_outcome_has_all_that_is_decided_of_an_answer() -> None:
     assert replace(read, error=None) == replace(decided, error=None)
 
 
+class Silent(Bank):
+    """A bank whose model begins an answer and says nothing more."""
+
+    async def stream(self, *_: object, **__: object) -> AsyncGenerator[Delta | Switched | ModelDone]:
+        yield Delta("최소 가입 금액은 ", (1,))
+        await anyio.sleep_forever()
+
+
+@pytest.mark.parametrize("ends", ["a passage", "what is known of withdrawals"])
+async def test_time_alone_ends_an_answer_between_two_polls_however_silent_its_model(
+    tokenizer: Tokenizer, answer_log: AnswerLog, tasks: TaskGroup, ends: str
+) -> None:
+    turn, bank = asked_turn(), Silent(tokenizer, settings=TurnSettings(grounding=GroundingMode.OFF))
+    if ends == "a passage":
+        first, *others = turn.found.hits
+        ending = replace(first, passage=replace(first.passage, visible_until=NOW + 0.3))
+        turn = replace(turn, found=msgspec.structs.replace(turn.found, hits=(ending, *others)))
+    else:
+        bank.withdrawals.known_for = 0.3
+    events = await (await ask(bank, answer_log, tasks, turn)).events()
+    said = canned_reply(CannedReply.EMERGENCY, turn.language, sample_banks().first)
+    assert text_of(events) == f"최소 가입 금액은\n\n{said}"
+    assert isinstance(events[-1], Done)
+    assert (events[-1].finish_reason, events[-1].grounded) == (FinishReason.HANDOFF, False)
+    assert [usage.answer_tokens for usage in bank.settled] == [1], "what was generated is charged"
+
+
 @dataclass
 class SlowToRank(Bank):
     """A bank whose embedder is asked for sentences and does not answer."""
@@ -390,7 +429,7 @@ async def test_a_customer_who_stops_while_sentences_are_ranked_has_stopped_the_a
 ) -> None:
     bank = SlowToRank(tokenizer, settings=TurnSettings(answer=AnswerMode.QUOTE))
     asked = await ask(bank, answer_log, tasks)
-    with anyio.fail_after(20):
+    with anyio.fail_after(patient(20)):
         await bank.ranks.wait()
     assert await asked.registry.cancel(asked.who, asked.answer_id)
     last = (await asked.events())[-1]
@@ -418,7 +457,7 @@ async def test_an_outcome_that_nobody_can_read_is_none(
         turn.who, turn.answer_id, conversation_id=turn.conversation.id, passages=[], checkpoint=checkpoint(turn)
     )
     decided = msgspec.msgpack.encode({"finish_reason": "later", "usage": {}})
-    append = LogAppend(first=1, events=BEGUN, outcome=decided)
+    append = log_append(first=1, events=BEGUN, outcome=decided)
     await answer_log.append(turn.who.tenant, turn.answer_id, append, epoch=1)
     await answer_log.give_up(turn.who.tenant, {turn.answer_id: 1})
     registry = AnswerRegistry(answer_log, tasks, AnswerRegistrySettings())

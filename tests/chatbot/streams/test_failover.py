@@ -13,11 +13,11 @@ from redis.asyncio import Redis
 from chatbot.events import Event, Failed, Token
 from chatbot.redis_client import RedisBreaker, RedisBreakerSettings, RedisSettings, open_redis
 from chatbot.streams.live import LiveAnswer
-from chatbot.streams.log import AnswerLog, AnswerLogSettings, LogAppend, TakenOver, WriterReplaced, WriterStanding
+from chatbot.streams.log import AnswerLog, AnswerLogSettings, TakenOver, WriterReplaced, WriterStanding
 from chatbot.streams.pipelined_connection import open_pipelined_connection
 from chatbot.streams.registry import AnswerRegistry, AnswerRegistrySettings
 from tests.answers import customer, done, text_of
-from tests.chatbot.streams.conftest import new_answer
+from tests.chatbot.streams.conftest import log_append, new_answer
 from tests.conftest import NOT_DURABLE, redis_server
 
 pytestmark = [pytest.mark.anyio, pytest.mark.services, pytest.mark.faults]
@@ -52,7 +52,7 @@ class Speaker:
             if n == len(WORDS) // 2:
                 self.half.set()
                 await self.go_on.wait()
-            live.add_token_ids([n])
+            live.put(token_ids=[n])
             live.put(Token(text=word))
             await live.confirm_ownership()
         live.put(done())
@@ -290,11 +290,11 @@ async def test_an_append_that_does_not_follow_changes_nothing(answer_log: Answer
     live = new_answer(customer())
     tenant, answer_id = live.who.tenant, live.answer_id
     await answer_log.open(live.who, answer_id, conversation_id="c", passages=[])
-    first = LogAppend(first=1, events=[Token(text="one")], token_ids=[1])
+    first = log_append(first=1, events=[Token(text="one")], token_ids=[1])
     assert await answer_log.append(tenant, answer_id, first, epoch=1) is WriterStanding.OWNED
     for gap in (
-        LogAppend(first=3, events=[Token(text="three")], ids_before=1, token_ids=[3]),
-        LogAppend(first=2, events=[Token(text="two")], ids_before=2, token_ids=[3]),
+        log_append(first=3, events=[Token(text="three")], ids_before=1, token_ids=[3]),
+        log_append(first=2, events=[Token(text="two")], ids_before=2, token_ids=[3]),
     ):
         assert await answer_log.append(tenant, answer_id, gap, epoch=1) is WriterStanding.BEHIND
         assert await answer_log.length(live.who, answer_id) == (1, False)
@@ -305,7 +305,7 @@ async def test_opening_twice_changes_nothing_and_takes_nothing_back(answer_log: 
     tenant, answer_id = live.who.tenant, live.answer_id
     for _ in range(2):
         await answer_log.open(live.who, answer_id, conversation_id="c", passages=[])
-        await answer_log.append(tenant, answer_id, LogAppend(first=1, events=[Token(text="one")]), epoch=1)
+        await answer_log.append(tenant, answer_id, log_append(first=1, events=[Token(text="one")]), epoch=1)
     assert await answer_log.length(live.who, answer_id) == (1, False)
     await answer_log.give_up(tenant, {answer_id: 1})
     assert await answer_log.take_over(tenant, answer_id) is not None

@@ -82,7 +82,7 @@ class Process:
     async def resume(self, live: LiveAnswer, taken: TakenOver) -> None:
         for n, word in enumerate(WORDS):
             if n >= len(taken.token_ids):
-                live.add_token_ids([n])
+                live.put(token_ids=[n])
             live.put(Token(text=word))
         await self.go_on.wait()
         live.put(done(usage=USED))
@@ -123,7 +123,7 @@ class Asked:
             if n == len(WORDS) // 2:
                 process.half.set()
                 await process.go_on.wait()
-            live.add_token_ids([n])
+            live.put(token_ids=[n])
             live.put(Token(text=word))
         with anyio.CancelScope(shield=True):
             await live.confirm_ownership()

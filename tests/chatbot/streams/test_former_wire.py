@@ -33,12 +33,13 @@ from chatbot.limits import Caller, Ledger, LedgerSettings
 from chatbot.redis_client import RedisBreaker
 from chatbot.streams.idempotency import BegunAnswer, IdempotencyKeys, IdempotencySettings, KeyClaim
 from chatbot.streams.live import LiveAnswer
-from chatbot.streams.log import AnswerId, AnswerLog, AnswerLogSettings, LogAppend, TakenOver, WriterReplaced
+from chatbot.streams.log import AnswerId, AnswerLog, AnswerLogSettings, TakenOver, WriterReplaced
 from chatbot.streams.pipelined_connection import open_pipelined_connection
 from chatbot.streams.registry import AnswerRegistry, AnswerRegistrySettings
 from chatbot.transcript import checkpoint, outcome, state_of, turn_of
 from knowledge.identity import Principal
 from tests.chatbot.conftest import PATIENT
+from tests.chatbot.streams.conftest import log_append
 
 pytestmark = [pytest.mark.anyio, pytest.mark.services]
 
@@ -222,7 +223,7 @@ async def test_an_unfinished_answer_is_taken_over_with_all_that_a_successor_need
     assert (turn.answer_id, turn.conversation.id, turn.who.sub) == (UNFINISHED, CONVERSATION, "lee")
     former_fields, fields = (msgspec.msgpack.decode(frame) for frame in (stored["frame"], checkpoint(turn)))
     assert covers(fields, former_fields), "the former release can take it over"
-    late = LogAppend(first=len(taken.events) + 1, events=[Token(text="late")])
+    late = log_append(first=len(taken.events) + 1, events=[Token(text="late")])
     with pytest.raises(WriterReplaced):
         await answer_log.append("hanbit", UNFINISHED, late, epoch=1)
 
@@ -346,8 +347,8 @@ async def test_an_answer_is_written_as_before(redis: Redis, answer_log: AnswerLo
         )
         packed = ANSWERS[f"{{hanbit}}:answer:{UNFINISHED}:tokens"].content
         ids, events = struct.unpack(f"<{len(packed) // 4}I", packed), events_of(answer_id)
-        half = LogAppend(first=1, events=events[:7], token_ids=ids[:5])
-        rest = LogAppend(first=8, events=events[7:], ids_before=5, token_ids=ids[5:])
+        half = log_append(first=1, events=events[:7], token_ids=ids[:5])
+        rest = log_append(first=8, events=events[7:], ids_before=5, token_ids=ids[5:])
         for part in (half, rest):
             await answer_log.append("hanbit", answer_id, part, epoch=1)
     leases = "{hanbit}:answers:open"

@@ -34,7 +34,7 @@ from chatbot.streams.registry import AnswerRegistry, AnswerRegistrySettings, Tak
 from knowledge.identity import Principal
 from tests.answers import customer, done, text_of
 from tests.chatbot.conftest import PATIENT
-from tests.chatbot.streams.conftest import new_answer
+from tests.chatbot.streams.conftest import log_append, new_answer
 
 pytestmark = [pytest.mark.anyio, pytest.mark.services]
 
@@ -61,7 +61,7 @@ class Replica:
         try:
             for n, word in enumerate(WORDS):
                 if n >= len(live.token_ids):
-                    live.add_token_ids([n])
+                    live.put(token_ids=[n])
                 live.put(Token(text=word))
                 if n == len(WORDS) // 2:
                     await self.go_on.wait()
@@ -120,7 +120,7 @@ async def half_said(answer_log: AnswerLog, who: Principal, words: int = 4) -> An
     answer_id = AnswerId(uuid4().hex)
     await answer_log.open(who, answer_id, conversation_id="c", passages=[], checkpoint=b"the turn")
     events = [Token(text=word) for word in WORDS[:words]]
-    written = LogAppend(first=1, events=events, ids_before=0, token_ids=range(words))
+    written = log_append(first=1, events=events, ids_before=0, token_ids=range(words))
     await answer_log.append(who.tenant, answer_id, written, epoch=1)
     return answer_id
 
@@ -158,7 +158,7 @@ async def test_an_answer_that_has_ended_is_not_taken_and_keeps_nothing_for_a_suc
 ) -> None:
     who = customer()
     answer_id = await half_said(answer_log, who)
-    await answer_log.append(who.tenant, answer_id, LogAppend(first=5, events=[done()]), epoch=1)
+    await answer_log.append(who.tenant, answer_id, log_append(first=5, events=[done()]), epoch=1)
     await answer_log.renew(who.tenant, {answer_id: 1})
     await answer_log.give_up(who.tenant, {answer_id: 1})
     assert await answer_log.take_over(who.tenant, answer_id) is None
@@ -170,7 +170,7 @@ async def test_an_answer_that_has_ended_is_not_taken_and_keeps_nothing_for_a_suc
 async def test_an_append_that_is_sent_twice_is_there_once(answer_log: AnswerLog) -> None:
     who = customer()
     answer_id = await half_said(answer_log, who)
-    again = LogAppend(first=3, events=[Token(text=w) for w in WORDS[2:6]], ids_before=2, token_ids=(2, 3, 4, 5))
+    again = log_append(first=3, events=[Token(text=w) for w in WORDS[2:6]], ids_before=2, token_ids=(2, 3, 4, 5))
     for _ in range(2):
         assert await answer_log.append(who.tenant, answer_id, again, epoch=1) is WriterStanding.OWNED
     await answer_log.give_up(who.tenant, {answer_id: 1})
@@ -183,7 +183,7 @@ async def test_an_append_that_is_sent_twice_is_there_once(answer_log: AnswerLog)
 async def test_ids_of_an_unfinished_character_make_room_for_the_successors(answer_log: AnswerLog) -> None:
     who = customer()
     answer_id = await half_said(answer_log, who)
-    shorter = LogAppend(first=5, events=[], ids_before=2, token_ids=(9,))
+    shorter = log_append(first=5, events=[], ids_before=2, token_ids=(9,))
     await answer_log.append(who.tenant, answer_id, shorter, epoch=1)
     await answer_log.give_up(who.tenant, {answer_id: 1})
     taken = await answer_log.take_over(who.tenant, answer_id)
@@ -207,7 +207,7 @@ async def test_of_two_writers_only_the_present_epoch_writes(
     expected, epochs = [event for event in taken.events], {"first": 1, "second": taken.epoch}
     for writer, count in writes:
         events = [Token(text=writer) for _ in range(count)]
-        written = LogAppend(first=len(expected) + 1, events=events)
+        written = log_append(first=len(expected) + 1, events=events)
         if writer == "first":
             with pytest.raises(WriterReplaced):
                 await answer_log.append(who.tenant, answer_id, written, epoch=epochs[writer])
@@ -590,7 +590,7 @@ async def test_nothing_of_an_answer_is_kept_for_good(answer_log: AnswerLog, redi
     for name in (key, f"{key}:events", f"{key}:tokens"):
         assert 0 < await redis.ttl(name) <= keep, name
         await redis.expire(name, 5)
-    await answer_log.append(who.tenant, answer_id, LogAppend(first=5, events=[done()], ids_before=4), epoch=1)
+    await answer_log.append(who.tenant, answer_id, log_append(first=5, events=[done()], ids_before=4), epoch=1)
     kept = {name: await redis.ttl(name) async for name in redis.scan_iter(f"{prefix}*")}
     assert kept.keys() == {key.encode(), f"{key}:events".encode()}
     assert all(keep - 5 <= seconds <= keep for seconds in kept.values()), "an hour from its end on"

@@ -11,15 +11,15 @@ from anyio.abc import TaskGroup
 from redis.asyncio import Redis
 
 from chatbot.errors import ChatError
-from chatbot.events import Event, Failed, FinishReason, Token, Unknown, from_json, is_last, to_json
+from chatbot.events import Event, Failed, FinishReason, Token, Unknown, from_json, to_json
 from chatbot.redis_client import RedisBreaker
 from chatbot.streams.live import LiveAnswer
-from chatbot.streams.log import AnswerId, AnswerLog, AnswerLogSettings, LogAppend, TakenOver
+from chatbot.streams.log import AnswerId, AnswerLog, AnswerLogSettings, TakenOver
 from chatbot.streams.pipelined_connection import open_pipelined_connection
 from chatbot.streams.registry import AnswerRegistry, AnswerRegistrySettings
 from tests.answers import customer, done, text_of
 from tests.chatbot.conftest import PATIENT
-from tests.chatbot.streams.conftest import new_answer
+from tests.chatbot.streams.conftest import log_append, new_answer
 
 pytestmark = [pytest.mark.anyio, pytest.mark.services, pytest.mark.faults]
 
@@ -56,7 +56,7 @@ async def speak(live: LiveAnswer) -> None:
 async def a_negative_token_id(live: LiveAnswer) -> None:
     live.put(Token(text="one "))
     await live.confirm_ownership()
-    live.add_token_ids([5, -1])
+    live.put(token_ids=[5, -1])
     live.put(Token(text="two"))
     await anyio.sleep_forever()
 
@@ -104,7 +104,7 @@ async def test_it_ends_in_an_error_and_the_others_go_on(answer_log: AnswerLog, t
     events = await read_all(registry, bad)
     assert text_of(events) == "one "
     assert isinstance(events[-1], Failed)
-    assert (events[-1].code, len([event for event in events if is_last(event)])) == (ChatError.code, 1)
+    assert (events[-1].code, len([event for event in events if event.ends])) == (ChatError.code, 1)
     assert events[-1].retryable
     assert text_of(await read_all(registry, good)) == "one two"
     with anyio.fail_after(5):
@@ -177,12 +177,12 @@ async def test_a_reader_passes_on_what_it_does_not_know(
 ) -> None:
     registry, live = AnswerRegistry(answer_log, tasks, AnswerRegistrySettings()), new_answer(customer())
     await answer_log.open(live.who, live.answer_id, conversation_id="c", passages=[])
-    first = LogAppend(first=1, events=[Token(text="one ")])
+    first = log_append(first=1, events=[Token(text="one ")])
     await answer_log.append(live.who.tenant, live.answer_id, first, epoch=1)
     key = f"{{{live.who.tenant}}}:answer:{live.answer_id}"
     await redis.xadd(f"{key}:events", {"name": name, "data": data} if name else {"other": "x"}, id="0-2")
     await redis.hset(key, "n", "2")
-    rest = LogAppend(first=3, events=[Token(text="two"), done()])
+    rest = log_append(first=3, events=[Token(text="two"), done()])
     await answer_log.append(live.who.tenant, live.answer_id, rest, epoch=1)
     events = await read_all(registry, live)
     assert text_of(events) == "one two"
@@ -209,4 +209,4 @@ async def test_a_successor_gets_what_stands_for_entries_that_it_cannot_read(
 
 def test_a_field_of_a_later_release_is_passed_over() -> None:
     assert from_json("token", b'{"text":"one","since":2}') == Token(text="one")
-    assert is_last(from_json("done", b'{"finish_reason":"of a later release"}'))
+    assert from_json("done", b'{"finish_reason":"of a later release"}').ends

@@ -2,6 +2,7 @@
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from typing import Any
 from uuid import uuid4
 
 import anyio
@@ -11,16 +12,16 @@ from anyio.abc import TaskGroup
 from redis.asyncio import Redis
 
 from chatbot.errors import ForeignEventId, LogLost, NotFound
-from chatbot.events import Done, FinishReason, Notice, Token, Usage
+from chatbot.events import Done, FinishReason, Notice, Token, Usage, to_json
 from chatbot.redis_client import RedisBreaker, RedisBreakerSettings
 from chatbot.streams.live import LiveAnswer
-from chatbot.streams.log import AnswerId, AnswerLog, AnswerLogSettings, LogAppend, LogEntry, WriterReplaced
+from chatbot.streams.log import AnswerId, AnswerLog, AnswerLogSettings, LogEntry, WriterReplaced
 from chatbot.streams.pipelined_connection import PipelinedConnection, open_pipelined_connection
 from chatbot.streams.registry import AnswerRegistry, AnswerRegistrySettings
 from knowledge.identity import Principal
 from tests.answers import customer, done, text_of
 from tests.chatbot.conftest import PATIENT
-from tests.chatbot.streams.conftest import new_answer
+from tests.chatbot.streams.conftest import log_append, new_answer
 from tests.patience import patient
 
 pytestmark = [pytest.mark.anyio, pytest.mark.services]
@@ -55,6 +56,34 @@ async def test_every_reader_gets_every_event_once_in_order(answer_log: AnswerLog
     assert text_of(entry.event for entry in first) == "one two three"
     assert replayed == first
     assert rest == first[2:]
+
+
+async def test_an_event_is_encoded_once_for_the_log_and_all_who_read(
+    answer_log: AnswerLog, tasks: TaskGroup, redis: Redis
+) -> None:
+    registry, other = (AnswerRegistry(answer_log, tasks, AnswerRegistrySettings()) for _ in range(2))
+    live, is_read = new_answer(customer()), anyio.Event()
+    seen: list[list[LogEntry]] = [[], []]
+
+    async def speak_once_read(live: LiveAnswer) -> None:
+        await is_read.wait()
+        await speak(live)
+
+    async def read(entries: list[LogEntry]) -> None:
+        entries += await read_all(registry, live)
+
+    await registry.start(live, speak_once_read, passages=[])
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as readers:
+            for entries in seen:
+                readers.start_soon(read, entries)
+            await anyio.wait_all_tasks_blocked()
+            is_read.set()
+    assert [entry.data for entry in seen[0]] == [to_json(entry.event) for entry in seen[0]]
+    assert all(one.data is another.data for one, another in zip(*seen, strict=True))
+    stored: Any = await redis.xrange(f"{{{live.who.tenant}}}:answer:{live.answer_id}:events")
+    assert [fields[b"data"] for _, fields in stored] == [entry.data for entry in seen[0]]
+    assert await read_all(other, live) == seen[0]
 
 
 async def test_another_replica_reads_the_same_stream_while_it_runs(answer_log: AnswerLog, tasks: TaskGroup) -> None:
@@ -206,10 +235,10 @@ async def test_of_answers_without_a_log_only_the_last_ones_stay_in_memory(nowher
 async def test_a_writer_with_an_old_epoch_may_not_append(answer_log: AnswerLog, redis: Redis) -> None:
     who, answer_id = customer(), AnswerId(uuid4().hex)
     await answer_log.open(who, answer_id, conversation_id="c", passages=[])
-    await answer_log.append(who.tenant, answer_id, LogAppend(first=1, events=[Token(text="mine")]), epoch=1)
+    await answer_log.append(who.tenant, answer_id, log_append(first=1, events=[Token(text="mine")]), epoch=1)
     await redis.hset(f"{{{who.tenant}}}:answer:{answer_id}", "epoch", "2")
     with pytest.raises(WriterReplaced):
-        await answer_log.append(who.tenant, answer_id, LogAppend(first=2, events=[Token(text="late")]), epoch=1)
+        await answer_log.append(who.tenant, answer_id, log_append(first=2, events=[Token(text="late")]), epoch=1)
     assert await answer_log.length(who, answer_id) == (1, False)
 
 
