@@ -20,7 +20,11 @@ from tests.adversarial_text import adversarial_texts, samples
 ROOT = Path(__file__).parents[1]
 # Not evals and llm_server: what they read is written here.
 PACKAGES = ("chatbot", "edge", "ingest", "knowledge", "telemetry")
-NOT_IMPORTED = {"ingest.bulk.batch", "knowledge.storage.migrations.env"}  # parts of Ray and of Alembic's own process
+NOT_IMPORTED = (
+    *("ingest.bulk.batch", "knowledge.storage.migrations.env"),  # parts of Ray and of Alembic's own process
+    *("knowledge.embedding.openvino_export", "knowledge.embedding.torch_encoder"),  # torch takes seconds
+)
+"""They have no pattern."""
 # Patterns made from words at run time: an alternation of escaped words is linear.
 ESCAPED_WORDS = {"chatbot/encodings.py", "knowledge/glossary.py", "knowledge/index/collection.py"}
 FUNCTIONS = {"compile", "search", "match", "fullmatch", "sub", "subn", "split", "findall", "finditer"}
@@ -114,6 +118,12 @@ def test_a_pattern_of_a_whole_text_lets_no_line_feed_pass() -> None:
         if pattern.pattern.startswith("^") and pattern.pattern.endswith("$")
     ]
     assert ending == []
+
+
+@pytest.mark.parametrize("name", NOT_IMPORTED)
+def test_what_is_not_imported_here_has_no_pattern(name: str) -> None:
+    tree = ast.parse(ROOT.joinpath(*name.split(".")).with_suffix(".py").read_text("utf-8"))
+    assert not any(isinstance(node, ast.Name) and node.id == "re" for node in ast.walk(tree))
 
 
 def test_the_texts_are_what_the_patterns_look_for() -> None:

@@ -5,23 +5,27 @@ import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-import torch
 from numpy.typing import NDArray
-from sentence_transformers import SentenceTransformer
 
-from knowledge.embedding import openvino_export
 from knowledge.embedding.embedding import open_embedder
 from knowledge.embedding.encoder import DType, LoadEncode, openvino_encoder, read_converted
 from knowledge.embedding.errors import EmbedderMissing
 from knowledge.embedding.openvino_cache import NotConverted, cached_model, converted_model
-from knowledge.embedding.openvino_export import _save_tokenizer, convert
 from knowledge.embedding.settings import EmbedderSettings
-from tests.tiny_embedder import Pooling, write_model
+from tests.tiny_embedder import write_model
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+    from tests.tiny_bert import Pooling
 
 TEXTS = [
     "query: 금리",
@@ -44,7 +48,9 @@ def by_openvino(folder: Path, dtype: DType, texts: list[str], *, batch: int = 16
 
 
 def by_torch(folder: Path, texts: list[str]) -> Vectors:
-    model = SentenceTransformer(str(folder), device="cpu", model_kwargs={"dtype": torch.float32})
+    from sentence_transformers import SentenceTransformer  # noqa: PLC0415  seconds, in each process that collects tests
+
+    model = SentenceTransformer(str(folder), device="cpu", model_kwargs={"dtype": "float32"})
     vectors: Vectors = model.encode(texts, normalize_embeddings=True)
     return vectors
 
@@ -54,9 +60,14 @@ def cosines(one: Vectors, other: Vectors) -> Vectors:
     return together
 
 
+@pytest.fixture(scope="module")
+def theirs(weights: Path) -> Vectors:
+    """The vectors of sentence-transformers."""
+    return by_torch(weights, TEXTS)
+
+
 @pytest.mark.parametrize(("dtype", "least"), [("bfloat16", 0.9999), ("float32", 0.999999)])
-def test_vectors_are_those_of_sentence_transformers(weights: Path, dtype: DType, least: float) -> None:
-    theirs = by_torch(weights, TEXTS)
+def test_vectors_are_those_of_sentence_transformers(weights: Path, theirs: Vectors, dtype: DType, least: float) -> None:
     together = by_openvino(weights, dtype, TEXTS)
     assert cosines(together, theirs).min() > least
     assert np.abs(np.linalg.norm(together, axis=1) - 1).max() < 1e-5
@@ -140,6 +151,12 @@ def test_where_the_weights_are_read_only_the_file_is_temporary(tiny: Path, tmp_p
     assert len(encode(["what is mapped stays"])[0]) == 32
 
 
+@pytest.fixture(scope="module")
+def export() -> ModuleType:
+    """The program that converts, imported no sooner: torch takes seconds in each process that collects a test."""
+    return import_module("knowledge.embedding.openvino_export")
+
+
 # In this process, which has imported torch already: for a process of its own that is most of the time.
 CONVERTED_HERE = pytest.mark.filterwarnings("ignore")
 """What torch and transformers warn of while they trace is not ours."""
@@ -147,11 +164,11 @@ CONVERTED_HERE = pytest.mark.filterwarnings("ignore")
 
 @CONVERTED_HERE
 @pytest.mark.parametrize("pooling", ["cls", "max", "lasttoken"])
-def test_the_pooling_is_that_of_the_model(tmp_path: Path, pooling: Pooling) -> None:
+def test_the_pooling_is_that_of_the_model(tmp_path: Path, export: ModuleType, pooling: "Pooling") -> None:
     folder, converted = tmp_path / pooling, tmp_path / "converted"
     write_model(folder, pooling=pooling)
     converted.mkdir()
-    convert(str(folder), str(converted))
+    export.convert(str(folder), str(converted))
     texts = ["query: fee", "passage: a longer text about fees"]
     vectors = np.array(read_converted(converted, "float32", workers=1, threads=1, batch=2)()(texts), np.float32)
     assert cosines(vectors, by_torch(folder, texts)).min() > 0.9999
@@ -159,28 +176,32 @@ def test_the_pooling_is_that_of_the_model(tmp_path: Path, pooling: Pooling) -> N
 
 @CONVERTED_HERE
 def test_a_model_whose_vectors_the_conversion_changes_is_refused(
-    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: Path, tmp_path: Path, export: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def save_one_of_capitals(model: SentenceTransformer, file: Path) -> None:
-        _save_tokenizer(model, file)
+    save = export._save_tokenizer
+
+    def save_one_of_capitals(model: "SentenceTransformer", file: Path) -> None:
+        save(model, file)
         saved = json.loads(file.read_text("utf-8"))
         saved["normalizer"] = {"type": "Lowercase"}
         file.write_text(json.dumps(saved), "utf-8")
 
-    monkeypatch.setattr(openvino_export, "_save_tokenizer", save_one_of_capitals)
+    monkeypatch.setattr(export, "_save_tokenizer", save_one_of_capitals)
     with pytest.raises(ValueError, match=r"its vectors are not those of sentence-transformers \(cosine"):
-        convert(str(tiny), str(tmp_path))
+        export.convert(str(tiny), str(tmp_path))
 
 
 @CONVERTED_HERE
-def test_a_models_own_default_prompt_is_not_added_to_texts_that_have_their_prefix(tiny: Path, tmp_path: Path) -> None:
+def test_a_models_own_default_prompt_is_not_added_to_texts_that_have_their_prefix(
+    tiny: Path, tmp_path: Path, export: ModuleType
+) -> None:
     folder, converted = tmp_path / "prompted", tmp_path / "converted"
     shutil.copytree(tiny, folder, ignore=shutil.ignore_patterns("openvino"))
     converted.mkdir()
     settings = folder / "config_sentence_transformers.json"
     prompts = {"prompts": {"query": "Represent this sentence: "}, "default_prompt_name": "query"}
     settings.write_text(json.dumps(json.loads(settings.read_text("utf-8")) | prompts), "utf-8")
-    convert(str(folder), str(converted))
+    export.convert(str(folder), str(converted))
     assert (converted / "model.xml").exists()
 
 
