@@ -28,7 +28,7 @@ test: setup ## Run every test that this machine can run (CI=true: a skipped test
 	@scripts/test_parts
 	@.venv/bin/llm-server fetch e5-small cpu-small
 	@scripts/test_in_parallel -m 'not vllm and not long' -n $(WORKERS) --dist loadfile --no-loadscope-reorder
-	@$(PY) -m pytest -m vllm
+	@$(PY) -m pytest -m vllm $$(grep -rl --include='test_*.py' 'mark\.vllm' tests)
 
 test-fast: ## Run the tests that start no server, browser or model: a minute
 	@scripts/setup --no-llm

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -132,10 +133,18 @@ def test_a_profile_of_ones_own_has_any_arguments(tmp_path: Path) -> None:
 
 @pytest.mark.vllm
 def test_vllm_itself_refuses_an_argument_that_it_does_not_know_by_name(tmp_path: Path) -> None:
-    planted = "  swap_space_that_nobody_knows: 3\n"
-    check_engine_args(load_profile(str(own_profile(tmp_path, FREE.replace(planted, "")))), VLLM)
-    with pytest.raises(CannotServe, match=r"refuses the arguments of mine: .*--swap-space-that-nobody-knows"):
-        check_engine_args(load_profile(str(own_profile(tmp_path, FREE))), VLLM)
+    known, unknown = tmp_path / "known", tmp_path / "unknown"
+    for folder, more in ((known, FREE.replace("  swap_space_that_nobody_knows: 3\n", "")), (unknown, FREE)):
+        folder.mkdir()
+        own_profile(folder, more)
+    with ThreadPoolExecutor() as side_by_side:  # each imports vLLM, for six seconds
+        taken, refused = (
+            side_by_side.submit(check_engine_args, load_profile(str(folder / "mine.yaml")), VLLM)
+            for folder in (known, unknown)
+        )
+        taken.result()
+        with pytest.raises(CannotServe, match=r"refuses the arguments of mine: .*--swap-space-that-nobody-knows"):
+            refused.result()
 
 
 def test_without_a_vllm_the_check_says_what_to_set(tmp_path: Path) -> None:
