@@ -1,5 +1,6 @@
 """The runs of the CI gates: retrieval on the golden set with real weights, and grounding on recorded answers."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ from evals.quality.summary import Run, summarise
 from evals.questions import Dataset, Recording, read_recording
 from ingest.settings import Settings
 from knowledge.bank import Bank, read_banks
-from knowledge.embedding import EmbedderSettings, open_embedder
+from knowledge.embedding import Embedder, EmbedderSettings, open_embedder
 from knowledge.index import passage_similarities
 
 
@@ -62,4 +63,20 @@ async def recorded_ranks(recording: Recording, dataset: Dataset, settings: Embed
         EmbeddingUnavailable: it cannot be loaded or reached.
     """
     async with open_embedder(settings) as embedder:
-        return await rank_recorded(recording, dataset, partial(passage_similarities, embedder))
+        return await rank_recorded(recording, dataset, partial(passage_similarities, _Remembering(embedder)))
+
+
+class _Remembering:
+    """An embedder that computes each passage's vector once: recorded answers share most of their sentences."""
+
+    def __init__(self, embedder: Embedder) -> None:
+        self.name = embedder.name
+        self.dimensions = embedder.dimensions
+        self.embed_queries = embedder.embed_queries
+        self._embed = embedder.embed_passages
+        self._known: dict[str, list[float]] = {}
+
+    async def embed_passages(self, texts: Sequence[str]) -> list[list[float]]:
+        unknown = [text for text in dict.fromkeys(texts) if text not in self._known]
+        self._known |= zip(unknown, await self._embed(unknown), strict=True)
+        return [self._known[text] for text in texts]

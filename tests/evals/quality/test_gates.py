@@ -5,6 +5,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -14,7 +15,7 @@ from rich.console import Console
 from chatbot.grounding import GroundingMode
 from evals.quality.gate import ranking_run, recorded_ranks
 from evals.quality.report import Task, lines, read_task
-from evals.quality.rescore import CheckSettings, Ranks, RecordedAnswerCheck, rescore
+from evals.quality.rescore import CheckSettings, Ranks, RecordedAnswerCheck, rank_recorded, rescore
 from evals.quality.retrieve import rank
 from evals.quality.run import loaded_corpus
 from evals.quality.summary import Run
@@ -30,6 +31,8 @@ from evals.questions import (
 from evals.sample_bank import sample_banks
 from ingest.bulk import find_files
 from ingest.settings import Settings
+from knowledge.embedding import open_embedder
+from knowledge.index import passage_similarities
 from knowledge.terms import Terms
 from tests.forked import Forked
 
@@ -75,6 +78,18 @@ def test_the_recorded_answers_of_today_hold_every_gate(
     assert isinstance(run.measures["altered_numbers"], int)
     assert run.measures["altered_numbers"] >= 60
     assert len(run.rows) >= 100
+
+
+def test_sentences_that_answers_share_are_ranked_as_if_no_other_had_them(
+    dataset: Dataset, recording: Recording, ranks: Ranks
+) -> None:
+    async def ranked_alone(answer: Recording) -> Ranks:
+        async with open_embedder(Settings().embedder) as embedder:
+            return await rank_recorded(answer, dataset, partial(passage_similarities, embedder))
+
+    alone = asyncio.run(ranked_alone(first(recording, 4)))
+    assert len(alone) == 4
+    assert {name: ranks[name] for name in alone} == alone
 
 
 @pytest.mark.parametrize(
