@@ -68,7 +68,12 @@ def render(name: str = "values", *more: str, major: int = 4) -> Sequence[Doc]:
     """Return the objects of a render that must succeed."""
     completed = template(name, *more, major=major)
     assert completed.returncode == 0, completed.stderr
-    return [doc for doc in yaml.safe_load_all(completed.stdout) if doc]
+    return objects(completed.stdout)
+
+
+def objects(rendered: str) -> list[Doc]:
+    """Return the objects of a rendered text, read by libyaml: ten times as fast as YAML's reader in Python."""
+    return [doc for doc in yaml.load_all(rendered, Loader=yaml.CSafeLoader) if doc]
 
 
 def named(docs: Sequence[Doc], kind: str, name: str) -> Doc:

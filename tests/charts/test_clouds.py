@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from tests.charts.cloud_programs import (
     CLOUDS,
@@ -25,7 +24,7 @@ from tests.charts.cloud_programs import (
     options_of,
     simple_commands,
 )
-from tests.charts.rendering import CHART, NAME, ROOT, VALUES, Doc, helm, render
+from tests.charts.rendering import CHART, NAME, ROOT, VALUES, Doc, helm, objects, render
 from tests.charts.test_render import TYPES, validated
 
 SCHEMA: Doc = json.loads((CHART / "values.schema.json").read_text("utf-8"))
@@ -61,7 +60,7 @@ def rendered(page: Path, folder: Path, *more: str) -> list[Doc]:
             arguments += [option, value]
     completed = helm(4, "template", "bank", str(CHART), "--namespace", "bank", *arguments, *more)
     assert completed.returncode == 0, f"{page.name}: {completed.stderr}"
-    return [doc for doc in yaml.safe_load_all(completed.stdout) if doc]
+    return objects(completed.stdout)
 
 
 @pytest.mark.parametrize("page", CLOUDS, ids=lambda page: page.stem)

@@ -88,7 +88,9 @@ def test_kubernetes_objects_are_valid_by_its_schema(tmp_path: Path) -> None:
 
 def validated(docs: list[Doc], tmp_path: Path) -> subprocess.CompletedProcess[str]:
     """Validate the objects of Kubernetes' own kinds against its schema; unknown keys are refused."""
-    (tmp_path / "core.yaml").write_text(yaml.safe_dump_all(d for d in docs if d["kind"] not in TYPES), "utf-8")
+    # Renders share most objects, and the tool reads its whole schema anew for each.
+    different = {json.dumps(doc, sort_keys=True): doc for doc in docs if doc["kind"] not in TYPES}.values()
+    (tmp_path / "core.yaml").write_text(yaml.dump_all(different, Dumper=yaml.CSafeDumper), "utf-8")
     command = [tool("tools/bin/kubernetes-validate"), "--strict", "-k", "1.37", str(tmp_path / "core.yaml")]
     return subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
 

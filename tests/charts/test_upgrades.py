@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.charts.rendering import CHART, NAME, RELEASE, VALUES, Doc, helm, of_kind, render, values_of
+from tests.charts.rendering import CHART, NAME, RELEASE, VALUES, Doc, helm, objects, of_kind, render, values_of
 
 Objects = dict[tuple[str, str], Doc]
 STATEFUL_MUTABLE = {
@@ -104,7 +104,7 @@ def chart_with(folder: Path, **fields: str) -> Path:
 def rendered(chart: Path, name: str) -> list[Doc]:
     completed = helm(4, "template", RELEASE[0], str(chart), *RELEASE[1:], *values_of(name))
     assert completed.returncode == 0, completed.stderr
-    return [doc for doc in yaml.safe_load_all(completed.stdout) if doc]
+    return objects(completed.stdout)
 
 
 @pytest.mark.parametrize("name", VALUES)
@@ -172,7 +172,7 @@ def test_replicas_that_a_scaler_may_own_are_in_no_manifest(name: str, engine: st
 
 def test_the_same_release_in_another_namespace_shares_no_object_of_the_cluster() -> None:
     completed = helm(4, "template", "bank", str(CHART), "--namespace", "other")
-    classes = {doc["metadata"]["name"] for doc in of_kind(list(yaml.safe_load_all(completed.stdout)), "PriorityClass")}
+    classes = {doc["metadata"]["name"] for doc in of_kind(objects(completed.stdout), "PriorityClass")}
     assert classes
     assert classes & {doc["metadata"]["name"] for doc in of_kind(render(), "PriorityClass")} == set()
 
