@@ -1,7 +1,6 @@
 """PostgreSQL fails over to its replica behind one address: what customers read meanwhile, and what is lost."""
 
 import asyncio
-import os
 import shutil
 import signal
 import time
@@ -20,16 +19,14 @@ from chatbot.api import LocalSigner, key_pair
 from chatbot.audit import Audit, AuditSettings, ChainProblem, Closed, Opened
 from knowledge.storage import open_engine
 from tests.e2e import model
-from tests.e2e.chaos.bank import replica
-from tests.e2e.cluster import NEEDS_HAPROXY, Server
+from tests.e2e.cluster import NEEDS_HAPROXY, Server, api
 from tests.e2e.conftest import (
     AUDIT_KEY,
-    DOCUMENTS,
     ENGLISH,
     KOREAN,
     TENANT,
     chat_environment,
-    load,
+    copy_loaded,
     new_customer,
     scripted_model,
     signed_in,
@@ -120,9 +117,9 @@ def bank(folder: Path, redis_url: str, **settings: str) -> Iterator[Bank]:
         stack.callback(switch.stop)
         address = f"postgresql+asyncpg://{primary.user}@127.0.0.1:{switch.port}/{SHARED}"
         own = {"DATA_DIR": str(data), "DATABASE_URL": address}
-        load(DOCUMENTS, dict(os.environ) | own, folder / "load.log")  # noqa: TID251  children inherit it
+        copy_loaded(folder.parent, data)
         model_settings = enter(scripted_model(folder))
-        server = replica(data, chat_environment(public, redis_url, **own, **model_settings))
+        server = api(data, chat_environment(public, redis_url, **own, **model_settings))
         stack.callback(shutil.rmtree, data)
         stack.callback(server.stop, signal.SIGKILL)
         server.start()
