@@ -36,7 +36,7 @@ def scripted_server(replies: Mapping[str, tuple[int, object]]) -> Iterator[str]:
             """Log nothing."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), ScriptedReplies) as server:
-        thread = Thread(target=server.serve_forever)
+        thread = Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         try:
             yield f"http://127.0.0.1:{server.server_port}"

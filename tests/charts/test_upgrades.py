@@ -254,7 +254,7 @@ def cluster(docs: Sequence[Doc], folder: Path) -> Iterator[list[str]]:
             """Be silent."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Server)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+    threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
     try:
         config = {
             "apiVersion": "v1",

@@ -6,7 +6,7 @@ from contextlib import aclosing
 import anyio
 import pytest
 from anyio.abc import TaskGroup
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, Redis
 
 from chatbot.errors import NotFound, Overloaded, RateLimited
 from chatbot.events import Failed, Token
@@ -34,11 +34,9 @@ async def redis(redis_url: str) -> AsyncGenerator[Redis]:
 
 @pytest.fixture
 async def answer_log(redis: Redis, redis_url: str) -> AsyncGenerator[AnswerLog]:
-    """A log whose readers have three connections."""
-    async with (
-        open_pipelined_connection(redis) as pipelined,
-        open_redis(f"{redis_url.removesuffix('/0')}/11", RedisSettings(max_readers=3).for_readers()) as readers,
-    ):
+    """A log whose readers have three connections, and wait a second for one: five as shipped."""
+    pool = BlockingConnectionPool.from_url(f"{redis_url.removesuffix('/0')}/11", max_connections=3, timeout=1)
+    async with open_pipelined_connection(redis) as pipelined, Redis.from_pool(pool) as readers:
         yield AnswerLog(redis, RedisBreaker(PATIENT), AnswerLogSettings(), pipelined=pipelined, readers=readers)
 
 
@@ -73,10 +71,10 @@ async def test_three_hundred_readers_share_one_read(answer_log: AnswerLog, redis
         async with anyio.create_task_group() as following:
             for n in range(300):
                 following.start_soon(follow, n % 3)
-            await anyio.sleep(6)  # longer than a client waits for a connection of its pool
+            await anyio.sleep(1.5)  # longer than a reader waits for a connection of the pool
             calls = int((await redis.info("commandstats"))["cmdstat_xread"]["calls"])
-            await anyio.sleep(3)
-            assert int((await redis.info("commandstats"))["cmdstat_xread"]["calls"]) - calls < 6
+            await anyio.sleep(1.5)
+            assert int((await redis.info("commandstats"))["cmdstat_xread"]["calls"]) - calls < 4
             speak.go_on.set()
     assert len(read) == 300
     for entries in read:

@@ -42,7 +42,7 @@ def metrics(reference: tuple[Path, Reference]) -> Metrics:
 @pytest.fixture
 def served(metrics: Metrics) -> Iterator[str]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), MetricsHandler.factory(metrics.registry))
-    thread = threading.Thread(target=server.serve_forever)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     yield f"http://127.0.0.1:{server.server_address[1]}/metrics"
     server.shutdown()
