@@ -198,6 +198,7 @@ async def _answers(cluster: Cluster, http: httpx2.AsyncClient, message: str) -> 
     return finish(await cluster.ask(http, message)) == "stop"
 
 
+@pytest.mark.long
 async def test_a_model_that_stalls_is_left_in_time_and_slows_nobody_else(ladder: Cluster) -> None:
     await ladder.tell(token_seconds=0.01, stall_after=25)
     who, replica, events = new_customer(), ladder.replicas[0], list[SentEvent]()
