@@ -93,6 +93,17 @@ def scaled(docs: Sequence[Doc]) -> set[tuple[str, str]]:
     return {(ref["kind"], ref["name"]) for ref in refs}
 
 
+def capped(before: Sequence[Doc], after: Sequence[Doc]) -> set[str]:
+    """Return the workloads whose scaler allows fewer: what runs beyond that ends at once, whatever its `behavior`."""
+
+    def most(docs: Sequence[Doc]) -> dict[str, int]:
+        scalers = [doc["spec"] for doc in of_kind(docs, "ScaledObject", "HorizontalPodAutoscaler")]
+        return {s["scaleTargetRef"]["name"]: s.get("maxReplicas") or s["maxReplicaCount"] for s in scalers}
+
+    old, new = most(before), most(after)
+    return {name.removeprefix(f"{NAME}-") for name in old if new.get(name, old[name]) < old[name]}
+
+
 def chart_with(folder: Path, **fields: str) -> Path:
     """Return a copy of the chart with other fields of its Chart.yaml."""
     shutil.copytree(CHART, folder / "chart")
@@ -152,6 +163,9 @@ def test_a_change_of_values_is_accepted_restarts_what_it_must_and_drops_no_repli
     assert refused(old, new) == set()
     assert {where.partition(f"{NAME}-")[2] for where in restarted(old, new)} == expected
     assert dropped(old, new) == set()
+    # docs/upgrades.md, "Scalers": a fixed size is the one change here that ends what runs.
+    fixed = {"chatbot", "ingest-worker", "llm-h100"} if after == "scaling.engine=none" else set()
+    assert capped(old, new) == fixed
 
 
 @pytest.mark.parametrize("name", VALUES)
