@@ -28,6 +28,9 @@ from telemetry.supervision import OnFailure, contained, supervise, uncounted
 
 log = structlog.get_logger(__name__)
 
+_LONGEST_AUTHOR, _LONGEST_REASON = 310, 400
+"""Characters; the longest author is a token's tenant and subject (`knowledge.identity`)."""
+
 METADATA = MetaData()
 SCHEMA = Schema(owner="knowledge", package="knowledge.storage", tables=METADATA)
 WITHDRAWN = Table(
@@ -36,7 +39,7 @@ WITHDRAWN = Table(
     Column("kind", String(16), primary_key=True),
     Column("tenant", String(200), primary_key=True),
     Column("name", String(200), primary_key=True),
-    Column("reason", String(400), nullable=False),
+    Column("reason", String(_LONGEST_REASON), nullable=False),
     Column("at", Double, nullable=False),
 )
 CHANGES = Table(
@@ -46,8 +49,8 @@ CHANGES = Table(
     Column("at", Double, nullable=False),
     Column("action", String(8), nullable=False),
     Column("model", String(200), nullable=False),
-    Column("changed_by", String(200), nullable=False),
-    Column("reason", String(400), nullable=False),
+    Column("changed_by", String(_LONGEST_AUTHOR), nullable=False),
+    Column("reason", String(_LONGEST_REASON), nullable=False),
     Column("tenant", String(200), nullable=False, server_default=""),
 )
 _VERSION: Final = "version"
@@ -144,10 +147,13 @@ class Withdrawals:
         """Stop or resume all answers, a tenant's or a model's, within seconds on every replica; record the change.
 
         Raises:
-            ValueError: the author or the reason is empty, or both a model and a tenant are named.
+            ValueError: the author or the reason is empty or too long, or both a model and a tenant are named.
         """
         if not change.by.strip() or not change.reason.strip():
             raise ValueError("say who stops or resumes, and why")
+        for said, longest in ((change.by, _LONGEST_AUTHOR), (change.reason, _LONGEST_REASON)):
+            if len(said) > longest:
+                raise ValueError(f"at most {longest} characters: {said[:30]}…")
         if change.model is not None and change.tenant is not None:
             raise ValueError("a model is stopped for all tenants: name a model or a tenant")
         kind, name = (_STOP, _EVERYONE) if change.model is None else (_MODEL, change.model)

@@ -7,6 +7,8 @@ from sqlalchemy import delete, event
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from knowledge.identity.claims import LONGEST_SUBJECT
+from knowledge.identity.issuers import LONGEST_TENANT
 from knowledge.storage import open_engine
 from knowledge.withdrawals import (
     WITHDRAWN,
@@ -181,6 +183,19 @@ async def test_a_change_without_author_or_reason_is_refused_and_changes_nothing(
         await withdrawals.change(replace(STOP, **{missing: " "}))  # type: ignore[arg-type]  # a name of its fields
     assert not withdrawals.stopped()
     assert await withdrawals.changes(limit=10) == ()
+
+
+async def test_the_longest_author_of_a_token_and_the_longest_reason_are_recorded_and_longer_ones_refused(
+    withdrawals: Withdrawals,
+) -> None:
+    author = "t" * LONGEST_TENANT + "/" + "s" * LONGEST_SUBJECT
+    longest = replace(STOP, by=author, reason="r" * 400)
+    await withdrawals.change(longest)
+    assert await withdrawals.changes(limit=10) == (longest,)
+    for longer in (replace(RESUME, by=author + "s" * 10), replace(RESUME, reason="r" * 401)):
+        with pytest.raises(ValueError, match="at most"):
+            await withdrawals.change(longer)
+    assert withdrawals.stopped(), "what is refused changes nothing"
 
 
 async def test_listeners_are_called_after_every_poll_also_one_that_fails(
