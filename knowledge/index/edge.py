@@ -54,6 +54,10 @@ T = TypeVar("T")
 EXACT_POINTS = 20_000
 """Above this exact search takes longer than a search of the graph, which `ingest optimize` builds."""
 
+_GRAPH_LINKS, _GRAPH_CANDIDATES = 16, 200
+"""HNSW's m and ef_construct: graphs of 30,000 found .97 to .99 of the nearest with the engine's own 100, .998 so."""
+_FULL_SCAN_KIB = 10_000
+"""The engine's own bound below which it searches a segment exactly, in KiB of vectors."""
 _READ_THREADS = 4
 _LAST_READS_SECONDS = 10.0
 """How long reads that have begun may keep a collection from being closed; they take milliseconds."""
@@ -380,6 +384,7 @@ class EdgeEngine:
         config = edge.EdgeConfig(
             vectors={DENSE: edge.EdgeVectorParams(size=recorded.dimensions, distance=edge.Distance.Cosine)},
             sparse_vectors={TERMS: edge.EdgeSparseVectorParams(modifier=edge.Modifier.Idf)},
+            hnsw_config=edge.HnswIndexConfig(_GRAPH_LINKS, _GRAPH_CANDIDATES, _FULL_SCAN_KIB),
         )
         shard = edge.EdgeShard.create(str(partial / "shard"), config)
         self._index_payload(shard)
