@@ -16,6 +16,7 @@ import msgspec
 from chatbot.events import Citation, Event, Token
 from chatbot.grounding.asked import asks_for_amount, states_amount
 from chatbot.grounding.evidence import Comparison, Quote
+from chatbot.grounding.sources import read_source
 from knowledge.passage import Language, Passage, language_of
 
 _INTRODUCTION: Final[dict[Language, str]] = {
@@ -24,6 +25,8 @@ _INTRODUCTION: Final[dict[Language, str]] = {
 }
 _MOST_CANDIDATES: Final = 8
 _MOST_QUOTES: Final = 3
+_SHORT_PASSAGE: Final = 500
+"""Characters up to which a passage is quoted whole."""
 # Where the words alone decide: the share of the best sentence's score that a quote must have.
 _NEAR_ENOUGH: Final = 0.6
 _SHORTEST_QUOTE: Final = 8
@@ -116,11 +119,28 @@ def _standardised(scores: Sequence[float]) -> list[float]:
 
 def quoted_answer(question: str, ranked: Sequence[Quote], sources: Sequence[Passage]) -> QuotedAnswer:
     """Return the answer of the first sentences; none where an amount is asked for and they state none."""
-    chosen = ranked[:_MOST_QUOTES]
+    chosen = _readable(ranked, sources)
     if asks_for_amount(question) and not any(states_amount(quote.text) for quote in chosen):
         chosen = ()
     introduction = _INTRODUCTION[language_of(question)]
     return QuotedAnswer.of(introduction, [citation_of(sources, quote, 0, 0) for quote in chosen])
+
+
+def _readable(ranked: Sequence[Quote], sources: Sequence[Passage]) -> list[Quote]:
+    """Return what is shown of the first sentences: in place of those of the nearest one's passage all of it, if short.
+
+    A short passage (an entry of a FAQ, a section) is an answer with its steps and conditions; lines of it are not.
+    """
+    chosen = list(ranked[:_MOST_QUOTES])
+    if not chosen:
+        return []
+    nearest = chosen[0].n
+    passage = sources[nearest - 1]
+    units = read_source(passage).units
+    whole = passage.text[units[0].start : units[-1].start + len(units[-1].text)]  # no heading before it
+    if len(whole) > _SHORT_PASSAGE:
+        return chosen
+    return [Quote(nearest, whole), *(quote for quote in chosen if quote.n != nearest)]
 
 
 def nearest_quote(question: str, passage: Passage, *, query: str) -> str:

@@ -1,6 +1,7 @@
 """Builders: passages, and streams of grounding that were fed with answers."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import date
 
 from hypothesis import strategies as st
@@ -37,6 +38,11 @@ CARDS = passage(
 )
 SOURCES = (DEPOSIT, FEES, CARDS)
 QUESTION = "500만원 대출이 되나요?"
+
+
+def among_others(source: Passage) -> Passage:
+    """Return the passage with more text than is quoted whole, about something else."""
+    return replace(source, text=source.text + "\n\n" + "지점 주차장은 평일에 엽니다. " * 40)
 
 
 def stream(

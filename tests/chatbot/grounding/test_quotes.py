@@ -7,7 +7,7 @@ import pytest
 from chatbot.grounding.evidence import Quote
 from chatbot.grounding.quotes import QuoteCandidates, quoted_answer
 from chatbot.grounding.stream import GroundingMode
-from tests.chatbot.grounding.fed_streams import DEPOSIT, FEES, GOOD, SOURCES, events_of, stream
+from tests.chatbot.grounding.fed_streams import DEPOSIT, FEES, GOOD, SOURCES, among_others, events_of, stream
 
 AGE = "한빛 정기예금은 만 19세 이상 개인이 가입할 수 있습니다."
 TERM = "가입 기간은 6개월 이상 36개월 이하입니다."
@@ -41,8 +41,20 @@ def test_a_candidate_is_compared_as_its_passage_cut_to_it() -> None:
 
 def test_at_most_three_sentences_are_quoted_in_the_order_of_their_rank() -> None:
     ranked = candidates().ranked([float(-n) for n in range(len(candidates().scored))])
-    answer = quoted_answer(QUESTION, ranked, SOURCES)
+    answer = quoted_answer(QUESTION, ranked, [among_others(source) for source in SOURCES])
     assert [citation.quote for citation in answer.citations] == [quote.text for quote in ranked[:3]]
+
+
+def test_a_short_passage_is_quoted_whole_in_place_of_its_sentences() -> None:
+    steps = replace(
+        FEES, text="## 재발급\n1. 앱을 엽니다.\n2. 재발급을 누릅니다.\n3. 수수료 2,000원을 냅니다.\n※ 평일만 됩니다."
+    )
+    ranked = (Quote(1, "2. 재발급을 누릅니다."), Quote(2, AGE), Quote(1, "1. 앱을 엽니다."))
+    answer = quoted_answer("카드 재발급은 어떻게 하나요?", ranked, (steps, among_others(DEPOSIT)))
+    assert [citation.quote for citation in answer.citations] == [steps.text.removeprefix("## 재발급\n"), AGE]
+    assert all(answer.text[citation.start : citation.end] == citation.quote for citation in answer.citations)
+    longer = quoted_answer("카드 재발급은 어떻게 하나요?", ranked, (among_others(steps), DEPOSIT))
+    assert [citation.quote for citation in longer.citations] == [quote.text for quote in ranked]
 
 
 @pytest.mark.parametrize("before", ["", "안녕하세요, 고객님. "])

@@ -15,6 +15,7 @@ from tests.chatbot.grounding.fed_streams import (
     QUESTION,
     SOURCES,
     WRONG_RATE,
+    among_others,
     answer,
     checked,
     cited,
@@ -308,7 +309,7 @@ def test_a_table_is_quoted_whole_and_a_heading_never() -> None:
         "금리 안내",
         "## 정기예금 금리\n\n| 기간 | 금리 |\n|---|---|\n| 6개월 | 2.5% |\n| 12개월 | 3.0% |\n\n끝.",
     )
-    quoted = quoted_by_words("정기예금 금리는 몇 %인가요?", (source,))
+    quoted = quoted_by_words("정기예금 금리는 몇 %인가요?", (among_others(source),))
     assert quoted.citations[0].quote == "| 기간 | 금리 |\n|---|---|\n| 6개월 | 2.5% |\n| 12개월 | 3.0% |"
     assert all("##" not in citation.quote for citation in quoted.citations)
 
@@ -363,7 +364,7 @@ def test_an_item_of_a_list_that_is_shown_is_not_repeated() -> None:
 
 
 def test_an_item_is_quoted_with_its_list() -> None:
-    quoted = quoted_by_words("입영하면 특별중도해지가 되나요?", (LIST,))
+    quoted = quoted_by_words("입영하면 특별중도해지가 되나요?", (among_others(LIST),))
     assert quoted.citations[0].quote.startswith("다음 사유로")
     assert quoted.citations[0].quote.endswith("- 현역 입영")
 
@@ -387,7 +388,7 @@ def test_a_wrong_row_of_a_table_is_no_support() -> None:
 
 
 def test_of_an_answer_that_was_withheld_one_quote_is_shown_alone_where_the_model_is_sure() -> None:
-    quoted = quoted_by_words("한빛 정기예금의 12개월 금리와 가입 기간은?", SOURCES)
+    quoted = quoted_by_words("한빛 정기예금의 12개월 금리와 가입 기간은?", tuple(map(among_others, SOURCES)))
     assert len(quoted.citations) == 3
     for n, alone in enumerate(quoted.each()):
         (citation,) = alone.citations
@@ -403,7 +404,7 @@ def test_of_an_answer_that_was_withheld_one_quote_is_shown_alone_where_the_model
 
 
 def test_more_than_half_of_two_is_no_certainty() -> None:
-    quoted = quoted_by_words("이체 수수료는 얼마인가요?", (FEES,))
+    quoted = quoted_by_words("이체 수수료는 얼마인가요?", (among_others(FEES),))
     assert len(quoted.citations) == 2
     assert quoted.most_probable((0.7, 0.3), 0.5) == quoted
     assert quoted.most_probable((0.8, 0.2), 0.5) == quoted.each()[0]

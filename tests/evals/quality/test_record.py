@@ -1,5 +1,6 @@
 """A recording asks the model as a turn does."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,9 @@ from evals.sample_bank import sample_banks
 from llm_server.scripted import Behaviour, write_tokenizer
 from tests.chatbot.models.scripted_pool import serve
 from tests.passages import DEPOSIT, indexed_passages
+
+LONG_DEPOSIT = replace(DEPOSIT, text=DEPOSIT.text + " 지점 주차장은 평일에 엽니다." * 40)
+"""More than is quoted whole."""
 
 
 @pytest.mark.anyio
@@ -24,12 +28,14 @@ async def test_the_model_s_choice_among_quotes_is_recorded_where_grounding_withh
         serve(tokenizer, [Behaviour(chooses=(0.2, 0.6))]) as served,
     ):
         recorder = Recorder(served.models, index)
-        ranked = QuoteCandidates.of(question, [DEPOSIT]).ranked()
-        quoted = quoted_answer(question, ranked, [DEPOSIT])
+        ranked = QuoteCandidates.of(question, [LONG_DEPOSIT]).ranked()
+        quoted = quoted_answer(question, ranked, [LONG_DEPOSIT])
         choices = [
             await recorder.choice(
-                quoted if checked_today(question, [DEPOSIT], text, sample_banks().first).withheld_whole else NO_QUOTES,
-                [DEPOSIT],
+                quoted
+                if checked_today(question, [LONG_DEPOSIT], text, sample_banks().first).withheld_whole
+                else NO_QUOTES,
+                [LONG_DEPOSIT],
                 question,
                 before=(),
             )
@@ -38,5 +44,5 @@ async def test_the_model_s_choice_among_quotes_is_recorded_where_grounding_withh
         assert served.started() == 1
     withheld, shown = choices
     assert [share for _, share in withheld] == pytest.approx([0.25, 0.75], abs=0.01)
-    assert all(quote in DEPOSIT.text for quote, _ in withheld)
+    assert all(quote in LONG_DEPOSIT.text for quote, _ in withheld)
     assert shown == ()
