@@ -467,7 +467,8 @@ def leave_out(
 ) -> None:
     """Print what a fit to the other corpora makes of each, by threshold, beside the shipped weights (Markdown).
 
-    Recordings are those of `evals record` and `evals calibrate`; no model is asked.
+    Recordings are those of `evals record` and `evals calibrate`; no model is asked. A data set with a bank.yaml is that
+    bank's: its questions may name it.
     """
     with one_sentence():
         own = bank_of(bank)
@@ -486,8 +487,10 @@ def bank_of(file: Path) -> Bank:
 
 
 def recorded_cases(folder: Path, file: Path, bank: Bank) -> tuple[str, list[Case]]:
-    """Return the name of a data set and its recorded questions."""
+    """Return the name of a data set and its recorded questions; its own bank.yaml counts before `bank`."""
     dataset, recording = read_dataset(folder), read_recording(file)
+    if (own := folder / "bank.yaml").exists():
+        bank = bank_of(own)
     ranks = anyio.run(recorded_ranks, recording, dataset, Settings().embedder)
     return dataset.name, cases_of(recording, dataset, CheckSettings(bank=bank, ranks=ranks))
 

@@ -121,7 +121,7 @@ def quoted_answer(question: str, ranked: Sequence[Quote], sources: Sequence[Pass
     """Return the answer of the first sentences; none where an amount is asked for and they state none."""
     chosen = _readable(ranked, sources)
     if asks_for_amount(question) and not any(states_amount(quote.text) for quote in chosen):
-        chosen = ()
+        chosen = []
     introduction = _INTRODUCTION[language_of(question)]
     return QuotedAnswer.of(introduction, [citation_of(sources, quote, 0, 0) for quote in chosen])
 

@@ -18,7 +18,7 @@ from chatbot.calibration import read_calibration
 from chatbot.grounding import GroundingMode
 from chatbot.models import ModelSettings
 from chatbot.prompt import load_templates
-from evals.__main__ import app
+from evals.__main__ import app, recorded_cases
 from evals.product import ProductNotStarted, ProductSpec
 from evals.quality.calibrate import (
     Bars,
@@ -48,6 +48,8 @@ from evals.quality.rescore import CheckSettings
 from evals.quality.run import RunSpec
 from evals.questions import (
     Dataset,
+    RecordedAnswer,
+    RecordedPassage,
     Recording,
     RecordingBroken,
     RecordingHeader,
@@ -465,6 +467,35 @@ def test_near_misses_stand_for_the_unanswerable_questions_of_a_corpus_that_has_n
     table = left_out_table({"all": [*YES, *NO], "answerable": [*YES, *near]}, fit([*YES, *NO]))
     assert "answerable (50 / 30)" in table
     assert "all (50 / 20)" in table
+
+
+def test_a_data_set_with_a_bank_of_its_own_may_name_it_in_its_questions(tmp_path: Path) -> None:
+    text = "노을은행 정기예금의 기본 금리는 얼마인가요?"
+    (tmp_path / "corpus.jsonl").write_text(
+        '{"id": "d", "title": "정기예금", "text": "기본 금리는 3%입니다."}\n', "utf-8"
+    )
+    (tmp_path / "queries.jsonl").write_text(json.dumps({"id": "q", "text": text, "answers": ["3%"]}) + "\n", "utf-8")
+    (tmp_path / "qrels.tsv").write_text("query-id\tcorpus-id\tscore\nq\td\t1\n", "utf-8")
+    passage = RecordedPassage(
+        document_id="d", version=1, n=0, title="정기예금", section="", text="기본 금리는 3%입니다.", language="ko"
+    )
+    answer = RecordedAnswer(
+        id="q", passages=(passage.key,), dense=(0.9,), terms=(3.0,), probes=(0.99,), said="기본 금리는 3%입니다."
+    )
+    header = RecordingHeader(
+        dataset=tmp_path.name, model="m", profile="p", prompt_version="v", documents="d", embedder="e5-small"
+    )
+    recorded = tmp_path / "recorded.jsonl"
+    write_recording(Recording(header=header, passages={passage.key: passage}, answers=(answer,)), recorded)
+
+    def outcomes() -> list[Outcome]:
+        return [case.outcome for case in recorded_cases(tmp_path, recorded, sample_banks().first)[1]]
+
+    assert outcomes() == [Outcome.REFUSED], "of another bank nothing is told"
+    described = yaml.safe_load(SAMPLE_BANK.read_text("utf-8"))
+    own = described | {"names": {"ko": "노을은행", "en": "Noeul Bank"}, "logo": None}
+    (tmp_path / "bank.yaml").write_text(yaml.safe_dump(own), "utf-8")
+    assert outcomes() == [Outcome.RIGHT]
 
 
 def test_a_corpus_is_named_with_its_recording(tmp_path: Path) -> None:
