@@ -7,8 +7,6 @@ from sqlalchemy import delete, event
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from knowledge.identity.claims import LONGEST_SUBJECT
-from knowledge.identity.issuers import LONGEST_TENANT
 from knowledge.storage import open_engine
 from knowledge.withdrawals import (
     WITHDRAWN,
@@ -188,7 +186,7 @@ async def test_a_change_without_author_or_reason_is_refused_and_changes_nothing(
 async def test_the_longest_author_of_a_token_and_the_longest_reason_are_recorded_and_longer_ones_refused(
     withdrawals: Withdrawals,
 ) -> None:
-    author = "t" * LONGEST_TENANT + "/" + "s" * LONGEST_SUBJECT
+    author = "t" * 100 + "/" + "s" * 200  # the longest tenant and subject of a token
     longest = replace(STOP, by=author, reason="r" * 400)
     await withdrawals.change(longest)
     assert await withdrawals.changes(limit=10) == (longest,)
