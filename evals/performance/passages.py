@@ -31,8 +31,7 @@ from evals.questions import HANBIT, read_dataset
 from ingest.settings import Settings
 from knowledge.access import Access
 from knowledge.embedding import open_embedder
-from knowledge.index import Index, IndexSettings, indexed_text, open_index, optimize_folder
-from knowledge.index.edge import EXACT_POINTS
+from knowledge.index import EXACT_POINTS, Index, IndexSettings, indexed_text, open_index, optimize_folder
 from knowledge.passage import Passage, language_of
 from knowledge.terms import SparseTerms, Terms
 from telemetry.logs import configure_logs
