@@ -23,6 +23,7 @@ from telemetry.setup import TraceSettings, tracing
 @contextmanager
 def written_log() -> Iterator[io.StringIO]:
     """Have the log written as our programs write it, at DEBUG, into what is yielded."""
+    before = structlog.get_config()
     configure_logs(level="DEBUG")
     structlog.configure(cache_logger_on_first_use=False)  # later tests have loggers of their own
     logging.getLogger("httpx2").setLevel(logging.WARNING)  # the tests' own client
@@ -35,7 +36,7 @@ def written_log() -> Iterator[io.StringIO]:
     finally:
         logging.getLogger("httpx2").setLevel(logging.NOTSET)
         logging.basicConfig(handlers=[], force=True)
-        structlog.reset_defaults()
+        structlog.configure(**before)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ CANARY = "계좌 110-123-456789 잔액"
 
 @pytest.fixture
 def lines() -> Iterator[io.StringIO]:
+    before = structlog.get_config()
     configure_logs(level="DEBUG")
     written = io.StringIO()
     handler = logging.getLogger().handlers[0]
@@ -25,7 +26,7 @@ def lines() -> Iterator[io.StringIO]:
     handler.setStream(written)
     yield written
     logging.basicConfig(handlers=[], force=True)
-    structlog.reset_defaults()
+    structlog.configure(**before)
 
 
 def test_a_line_carries_the_trace_of_its_span(lines: io.StringIO) -> None:
