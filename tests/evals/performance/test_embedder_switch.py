@@ -39,7 +39,7 @@ def bank(tmp_path: Path) -> Dataset:
     return read_dataset(folder)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 async def e5() -> AsyncGenerator[Embedder]:
     async with open_embedder(Settings().embedder) as embedder:
         yield embedder
@@ -77,7 +77,7 @@ async def test_searches_that_fail_are_told_by_their_reason(tmp_path: Path, bank:
 
 
 def plan_of(bank: Dataset) -> SwitchPlan:
-    return SwitchPlan(dataset=bank, readers=1, rate=20.0, afterwards=1.5)
+    return SwitchPlan(dataset=bank, readers=1, rate=10.0, afterwards=0.8)
 
 
 def settings_of(server: EmbeddingServer) -> Settings:
