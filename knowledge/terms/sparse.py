@@ -11,7 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from hashlib import blake2b
 from itertools import pairwise
 from threading import Lock
@@ -95,19 +95,13 @@ class Morpheme:
 
 
 class Terms:
-    """Turns text into sparse vectors; one instance serves every thread."""
+    """Turns text into sparse vectors; one instance serves every thread, and all of a process share one Kiwi."""
 
     def __init__(self, settings: TermSettings | None = None) -> None:
         self._settings = settings or TermSettings()
-        # One worker: Kiwi's own pool would compete with the embedder for the same cores. Without its dictionaries of
-        # names Kiwi takes 250 MB less, loads in 0.9 instead of 3 s, and splits compounds, which finds them by their
-        # parts: nDCG of the terms alone is .939 either way on ko_autorag_docs, .976 against .973 on the other set.
-        self._kiwi = Kiwi(num_workers=1, load_default_dict=False, load_typo_dict=False, load_multi_dict=False)
-        # Snowball's stemmer keeps the word in its own state, and Kiwi is not documented as thread-safe.
-        self._lock = Lock()
+        self._kiwi, self._lock = _loaded()
         self._stem = lru_cache(maxsize=50_000)(stemmer("english").stemWord)
         self._generic = frozenset(form for word in _GENERIC_WORDS.split() for form in (word, self._stem(word)))
-        self._tokens("예금")  # Kiwi builds its tables at the first text, for 0.4 s in which no other thread runs
 
     def words(self, text: str) -> list[str]:
         """Return the terms of a text in order, repeated as often as they occur."""
@@ -172,6 +166,21 @@ class Terms:
         for token in self._tokens(text):
             if token.tag.partition("-")[0] in _TOPICAL and _HANGUL.search(token.form):
                 yield token.form
+
+
+@cache
+def _loaded() -> tuple[Kiwi, Lock]:
+    """Return the Kiwi of this process, which takes a second to load, and the lock of all that is shared.
+
+    Snowball's stemmer keeps the word in its own state, and Kiwi is not documented as thread-safe.
+    """
+    # One worker: Kiwi's own pool would compete with the embedder for the same cores. Without its dictionaries of
+    # names Kiwi takes 250 MB less, loads in 0.9 instead of 3 s, and splits compounds, which finds them by their
+    # parts: nDCG of the terms alone is .939 either way on ko_autorag_docs, .976 against .973 on the other set.
+    kiwi = Kiwi(num_workers=1, load_default_dict=False, load_typo_dict=False, load_multi_dict=False)
+    # Its tables are built at the first text, for 0.4 s in which no other thread runs.
+    next(iter(kiwi.tokenize(["예금"])))
+    return kiwi, Lock()
 
 
 def _bigrams(words: Sequence[str], text: str) -> list[str]:

@@ -94,6 +94,11 @@ def test_threads_share_one_instance(terms: Terms) -> None:
         assert list(threads.map(terms.passage, texts)) == [terms.passage(text) for text in texts]
 
 
+def test_a_process_loads_kiwi_once(terms: Terms) -> None:
+    assert Terms()._kiwi is terms._kiwi
+    assert Terms()._lock is terms._lock, "Kiwi is not documented as thread-safe"
+
+
 @settings(deadline=None)
 @given(st.text(max_size=60))
 def test_any_text_gives_distinct_rising_indices(terms: Terms, text: str) -> None:
