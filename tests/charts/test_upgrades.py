@@ -302,6 +302,21 @@ def test_a_volume_that_cannot_change_stops_an_upgrade_before_anything_is_applied
             assert where.rpartition("/")[2] in message
 
 
+@pytest.mark.parametrize(
+    ("phase", "size", "refuses"),
+    [("Bound", "600Gi", False), ("Pending", "600Gi", True), ("Bound", "400Gi", True), ("Pending", "500Gi", False)],
+)
+@pytest.mark.parametrize("volume", ["weights", "ingest.blobs"])
+def test_a_claim_grows_once_it_is_bound_and_never_shrinks(
+    volume: str, phase: str, size: str, *, refuses: bool, tmp_path: Path
+) -> None:
+    given = ["--set", "weights.size=500Gi,ingest.blobs.size=500Gi"]
+    docs = [{**doc, "status": {"phase": phase}} for doc in render("values-prod", *given)]
+    with cluster(docs, tmp_path) as arguments:
+        message = upgrade("values-prod", [*arguments, *given, "--set", f"{volume}.size={size}"], 4)
+    assert (f"volume-differs: the claim {NAME}-{volume.rpartition('.')[2]} has 500Gi" in message) is refuses
+
+
 @pytest.mark.parametrize("before", ["", "llm.pools.h100.cache.claim=true"])
 def test_a_pool_is_given_no_other_volume_for_what_it_compiles(before: str, tmp_path: Path) -> None:
     claims, none = ["--set", "llm.pools.h100.cache.claim=true"], ["--set", "llm.pools.h100.cache.claim=false"]
