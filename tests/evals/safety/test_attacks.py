@@ -5,7 +5,7 @@ from io import StringIO
 
 from rich.console import Console
 
-from evals.safety.attacks import read_report, show_hits, success_figures
+from evals.safety.attacks import PROBES, ProbeVerdict, read_report, show_hits, success_figures, untried_figure
 
 REPORT = "\n".join(
     json.dumps(line)
@@ -26,6 +26,19 @@ def test_success_is_reported_by_family_and_bounded_as_a_whole() -> None:
 
 def test_a_run_without_verdicts_does_not_pass() -> None:
     assert not success_figures([])[-1].holds
+
+
+def test_a_probe_that_was_not_tried_is_named_and_does_not_pass() -> None:
+    def verdict(probe: str, total: int = 1) -> ProbeVerdict:
+        return ProbeVerdict(
+            probe=probe if "." in probe else f"{probe}.One", detector="x", passed=0, total_evaluated=total
+        )
+
+    tried = [verdict(probe) for probe in PROBES]
+    assert untried_figure(tried).holds
+    missed = untried_figure([verdict("dan", 0), *(found for found in tried if not found.probe.startswith("dan."))])
+    assert (missed.value, missed.holds) == (1, False)
+    assert missed.name.endswith(" dan")
 
 
 def test_successful_attacks_are_listed() -> None:
