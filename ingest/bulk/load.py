@@ -18,7 +18,7 @@ from ingest.catalogue import ApprovalDecision, Catalogue, Job, JobState, Stage, 
 from ingest.errors import IngestError
 from ingest.job_runner import run_job
 from ingest.parsing import Unreadable
-from ingest.pipeline import Write, approve, require_harmless
+from ingest.pipeline import Write, approve, require_harmless, write_pending_windows
 from ingest.services import Services
 from ingest.uploads import UploadRequest, Uploads
 from telemetry.groups import first_failure
@@ -91,6 +91,7 @@ async def load(
     files: Sequence[SourceFile], order: LoadOrder, services: Services, display: ProgressDisplay
 ) -> list[LoadOutcome]:
     """Load files and return their outcomes, in their order; a file that fails stops no other."""
+    await write_pending_windows(services)  # what an earlier run has approved and not shown
     display.begin(len(files))
     outcomes: dict[int, LoadOutcome] = {}
     send, receive = anyio.create_memory_object_stream[ReceivedFile](services.settings.at_once)

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import select
 
 from ingest import pipeline
-from ingest.bulk import LoadOutcome, SourceFile, approve_all
+from ingest.bulk import LoadOrder, LoadOutcome, SourceFile, approve_all, load
 from ingest.catalogue import (
     DECISIONS,
     ApprovalDecision,
@@ -370,6 +370,14 @@ async def test_windows_that_a_crash_kept_from_the_index_are_written_at_the_next_
     assert await write_pending_windows(services) == 1
     assert await versions_found(services, at=NOON + 5) == {1}
     assert await write_pending_windows(services) == 0
+
+
+async def test_what_a_load_that_was_killed_has_approved_is_shown_by_the_next_load(services: Services) -> None:
+    version = await do_job(services, await receive(services))
+    await services.approvals.approve(version.key, ApprovalDecision(by="lee", at=NOON))  # and kill -9
+    order = LoadOrder(tenant="hanbit", uploaded_by="kim", approver="lee")
+    assert await load([], order, services, NoDisplay()) == []
+    assert await versions_found(services, at=NOON + 5) == {1}
 
 
 async def test_a_lost_index_is_restored_from_the_catalogue_and_the_originals(services: Services) -> None:
