@@ -28,7 +28,7 @@ pytestmark = [pytest.mark.anyio, pytest.mark.e2e]
 
 QUESTION = "샘물 정기예금의 기본 금리와 가입 기간을 알려 주세요"
 WRONG = "샘물 정기예금의 기본 금리는 연 7.7%입니다."
-SURE = (0.1, 0.9, 0.0)
+SURE = (0.1, 0.9)
 HELD = {"answer": WRONG, "probe": 0.99, "stall_after": 5}
 
 
@@ -96,7 +96,7 @@ async def test_a_quote_that_the_model_is_sure_of_is_shown_alone_and_costs_nothin
 
 
 async def test_a_model_that_is_not_sure_enough_changes_nothing(product: Product, unsure: Shown) -> None:
-    doubting = await asked(product, chooses=(0.3, 0.4, 0.3))
+    doubting = await asked(product, chooses=(0.4, 0.6))
     assert (doubting.quotes, doubting.text) == (unsure.quotes, unsure.text)
 
 
@@ -106,7 +106,7 @@ async def test_the_audit_keeps_what_the_model_chose_and_a_replay_asks_it_again(p
     row, standings = await closed(product, sure)
     assert row["repair"] == pytest.approx(SURE, abs=0.02)
     assert {standings[part] for part in ("probes", "model", "repair", "answer")} == {"same"}
-    await product.tell(chooses=(0.9, 0.1, 0.0))
+    await product.tell(chooses=(0.9, 0.1))
     assert (await closed(product, sure))[1]["repair"] == "differs"
     await product.tell(answer="샘물 정기예금의 가입 기간은 12개월입니다.")
     standings = (await closed(product, sure))[1]
@@ -238,7 +238,7 @@ async def test_a_successor_repeats_what_was_shown_and_asks_nothing_again(
             before = await choices(cluster)
             await cluster.tell(chooses=() if left else SURE)
     shown = Shown.of(events)
-    assert len(shown.quotes) == (1 if other == "sure" else 3)
+    assert len(shown.quotes) == (1 if other == "sure" else 2)
     assert [event.id.rpartition(".")[2] for event in events] == [str(n) for n in range(1, len(events) + 1)]
     assert (shown.end["finish_reason"], shown.end["grounded"]) == ("stop", True)
     assert await choices(cluster) == before
