@@ -47,7 +47,8 @@ READ_BY_HAND = {
     "eksctl create nodegroup": "--config-file",
 }
 """Commands of programs that no package index here carries: their options as the programs' published sources name them
-(Google Cloud CLI, `lib/surface`; eksctl, `pkg/ctl`), read on 2026-11-28. This list may only become shorter."""
+(Google Cloud CLI, `lib/surface`; eksctl, `pkg/ctl`), read on 2026-11-28; `--gateway-api`, `--region`, `--location`
+and `auth configure-docker` were not in what could be read. This list may only become shorter."""
 PROGRAMS = {*INSTALLED, *ASKED, *(name.partition(" ")[0] for name in READ_BY_HAND)}
 INLINE = re.compile(rf"`((?:{'|'.join(sorted(PROGRAMS))}) [^`\n]+)`")
 

@@ -40,6 +40,7 @@ async def ladder(cluster: Cluster) -> AsyncGenerator[Cluster]:
     cluster.redis.flushdb()
     await cluster.tell(answer=ANSWER, probe=0.99)
     await until(lambda: by_primaries(cluster), 15)
+    await until(lambda: no_endpoint_is_left_out(cluster), 15)
     cluster.redis.flushdb()
     yield cluster
     await cluster.restore()
@@ -57,6 +58,15 @@ async def by_primaries(cluster: Cluster) -> bool:
     """Return whether every replica's primaries answer."""
     answers = [await asked(cluster, replica) for replica in cluster.replicas]
     return all(notice_codes(events) == [] and finish(events) == "stop" for events in answers)
+
+
+async def no_endpoint_is_left_out(cluster: Cluster) -> bool:
+    """Return whether every replica would ask every endpoint, the smaller model's too."""
+    breakers: set[str] = set()
+    for replica in cluster.replicas:
+        async with cluster.client("park", url=replica.url, role="platform") as admin:
+            breakers |= {str(model["breaker"]) for model in (await admin.get("/v1/admin/stops")).json()["models"]}
+    return breakers == {"closed"}
 
 
 async def asked(cluster: Cluster, replica: Server, message: str = KOREAN) -> list[SentEvent]:
