@@ -119,17 +119,17 @@ def _standardised(scores: Sequence[float]) -> list[float]:
 
 def quoted_answer(question: str, ranked: Sequence[Quote], sources: Sequence[Passage]) -> QuotedAnswer:
     """Return the answer of the first sentences; none where an amount is asked for and they state none."""
-    chosen = _readable(ranked, sources)
+    chosen = _shown(ranked, sources)
     if asks_for_amount(question) and not any(states_amount(quote.text) for quote in chosen):
         chosen = []
     introduction = _INTRODUCTION[language_of(question)]
     return QuotedAnswer.of(introduction, [citation_of(sources, quote, 0, 0) for quote in chosen])
 
 
-def _readable(ranked: Sequence[Quote], sources: Sequence[Passage]) -> list[Quote]:
-    """Return what is shown of the first sentences: in place of those of the nearest one's passage all of it, if short.
+def _shown(ranked: Sequence[Quote], sources: Sequence[Passage]) -> list[Quote]:
+    """Return the first sentences, or in place of those of the nearest one's passage the whole of it, where it is short.
 
-    A short passage (an entry of a FAQ, a section) is an answer with its steps and conditions; lines of it are not.
+    An entry of a FAQ or a section is an answer with its steps and conditions; three lines of it are not.
     """
     chosen = list(ranked[:_MOST_QUOTES])
     if not chosen:

@@ -223,8 +223,8 @@ class Models:
             extra = attempts.extra_prompt_tokens(request)
             try:
                 with self._counted(target, "answer", request, extra_prompt_tokens=extra) as call:
-                    for told in _tidings(member, switched=reported):
-                        yield told
+                    for announcement in _announcements(member, switched=reported):
+                        yield announcement
                     await self._check_tokenizer(member)
                     async with aclosing(member.endpoint.stream(request)) as pieces:
                         async for piece in pieces:
@@ -536,7 +536,7 @@ class Models:
                 hook(record)
 
 
-def _tidings(member: Member, *, switched: bool) -> Iterator[Switched | NotResumable]:
+def _announcements(member: Member, *, switched: bool) -> Iterator[Switched | NotResumable]:
     """Yield what is to be told of the endpoint that goes on with an answer."""
     if switched:
         yield Switched(member.endpoint.name, member.group)

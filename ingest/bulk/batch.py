@@ -39,7 +39,7 @@ from ingest.bulk.sources import Source
 from ingest.catalogue import IndexingResult, Job, Version
 from ingest.errors import OriginalChanged, StorageUnavailable
 from ingest.parsing import Reason, Unreadable
-from ingest.pipeline import EmbeddedBatch, Report, clear, indexing_result, upsert, verify, write_pending_windows
+from ingest.pipeline import EmbeddedBatch, Report, clear, indexing_result, upsert, verify
 from ingest.services import Services
 from ingest.uploads import Uploads
 from knowledge.passage import Passage
@@ -80,7 +80,6 @@ async def batch(
         BatchStopped: Ray cannot be started, or lost what it needs.
         ManifestError, StorageUnavailable: the source cannot be listed.
     """
-    await write_pending_windows(services)  # what an earlier run has approved and not shown
     received = await receive_all(source, order, services.uploads, services.now, display)
     outcomes = {file.position: file.outcome for file in received}
     pending = [PendingFile(file.position, file.outcome, file.job) for file in received if file.job is not None]

@@ -91,7 +91,6 @@ async def load(
     files: Sequence[SourceFile], order: LoadOrder, services: Services, display: ProgressDisplay
 ) -> list[LoadOutcome]:
     """Load files and return their outcomes, in their order; a file that fails stops no other."""
-    await write_pending_windows(services)  # what an earlier run has approved and not shown
     display.begin(len(files))
     outcomes: dict[int, LoadOutcome] = {}
     send, receive = anyio.create_memory_object_stream[ReceivedFile](services.settings.at_once)
@@ -111,7 +110,11 @@ async def load(
 async def approve_and_wait(
     indexed: Sequence[LoadOutcome], order: LoadOrder, services: Services, display: ProgressDisplay
 ) -> list[LoadOutcome]:
-    """Approve what was indexed, where the order names an approver, and wait until it answers."""
+    """Approve what was indexed, where the order names an approver, and wait until it answers.
+
+    What an earlier run has approved and not shown, since it was killed, is shown first.
+    """
+    await write_pending_windows(services)
     if order.approver is None:
         return list(indexed)
     approved = await approve_all(indexed, order.approver, services, display)
@@ -137,15 +140,26 @@ async def wait_until_active(
     outcomes: Sequence[LoadOutcome], catalogue: Catalogue, now: Callable[[], float]
 ) -> list[LoadOutcome]:
     """Return when what starts within _SOON_SECONDS has started; later starts are not waited for."""
-    begun = now()
-    starts = [o.visible_from for o in outcomes if o.visible_from is not None and o.visible_from - begun < _SOON_SECONDS]
-    if starts:
-        await anyio.sleep(max(max(starts) - begun, 0.0))
-    checked = []
-    for outcome in outcomes:
-        version = await catalogue.version(outcome.key) if outcome.key else None
-        checked.append(replace(outcome, state=version.state_at(now())) if version else outcome)
-    return checked
+    begun, standing = now(), await _as_they_stand(outcomes, catalogue, now)
+    starts = [o.visible_from for o in standing if o.visible_from is not None and o.visible_from - begun < _SOON_SECONDS]
+    if not starts:
+        return standing
+    await anyio.sleep(max(max(starts) - begun, 0.0))
+    return await _as_they_stand(outcomes, catalogue, now)
+
+
+async def _as_they_stand(
+    outcomes: Sequence[LoadOutcome], catalogue: Catalogue, now: Callable[[], float]
+) -> list[LoadOutcome]:
+    """Return the outcomes with the state and the start that the catalogue has now."""
+
+    async def as_it_stands(outcome: LoadOutcome) -> LoadOutcome:
+        if outcome.key is None:
+            return outcome
+        version = await catalogue.version(outcome.key)
+        return replace(outcome, state=version.state_at(now()), visible_from=version.visible_from)
+
+    return [await as_it_stands(outcome) for outcome in outcomes]
 
 
 async def receive_one(
