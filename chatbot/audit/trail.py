@@ -303,8 +303,9 @@ class Audit:
                 await connection.execute(insert(AUDIT), [asdict(row) for row in rows])
         self._sequence += len(rows)
         self._head = head
-        oldest = time.monotonic() - _LOOK_FOR_OPENING
-        self._abandoned = [w for w in self._abandoned if w.key not in known and w.since > oldest]
+        self._abandoned = [
+            w for w in self._abandoned if w.key not in known and time.monotonic() < w.since + _LOOK_FOR_OPENING
+        ]
 
     async def _read(self, query: Select[Any]) -> tuple[AuditRow, ...]:
         try:

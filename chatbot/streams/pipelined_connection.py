@@ -79,16 +79,16 @@ class PipelinedConnection:
 class _Wire(asyncio.Protocol):
     """The protocol of a connection: the commands that wait for their replies, in order."""
 
+    _transport: asyncio.Transport
+
     def __init__(self) -> None:
-        self._transport: asyncio.Transport | None = None
         self._reader = hiredis.Reader(replyError=_error, notEnoughData=_INCOMPLETE)
         self._waiting: deque[asyncio.Future[Any]] = deque()
-        self.broken = True
+        self.broken = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take commands from now on."""
         self._transport = cast("asyncio.Transport", transport)
-        self.broken = False
 
     async def ask(self, packed: bytes, within: float) -> Any:
         """Return the reply to a packed command.
@@ -97,13 +97,14 @@ class _Wire(asyncio.Protocol):
             RedisError: it was refused, or the connection broke.
             TimeoutError: no reply within so many seconds.
         """
-        if self._transport is None or self.broken:
+        if self.broken:
             raise RedisConnectionError(_BROKE)
         loop = asyncio.get_running_loop()
         reply: asyncio.Future[Any] = loop.create_future()
         self._waiting.append(reply)
         self._transport.write(packed)
-        timer = loop.call_later(within, self._late, reply, loop.time() + within)
+        due = loop.time() + within
+        timer = loop.call_at(due, self._late, reply, due)
         try:
             return await reply
         except ResponseError:
@@ -145,7 +146,7 @@ class _Wire(asyncio.Protocol):
 
     def break_off(self) -> None:
         """Close the connection; a second time does nothing."""
-        if self._transport is None or self.broken:
+        if self.broken:
             return
         self.broken = True
         self._transport.abort()

@@ -196,8 +196,7 @@ class AnswerRegistry:
             WriterReplaced: another replica has taken the answer over.
             StoreUnavailable: Redis cannot be asked.
         """
-        opening = live.opening
-        if opening is not None and not live.has_log:
+        if (opening := live.opening) is not None:
             await self._log.open(
                 live.who,
                 live.answer_id,
@@ -244,7 +243,6 @@ class AnswerRegistry:
         finally:
             if not live.ended:  # cancelled with the process: who waits for the log, shielded, must not wait for ever
                 live.stop_writing()
-        live.cancel_abandonment()
         del self._live[live.answer_id]
         if not (live.fully_logged or live.written_elsewhere or live.deleted):
             if live.loggable:
@@ -523,20 +521,19 @@ class AnswerRegistry:
             tasks.start_soon(supervise, "orphans", self._end_orphans, self._on_failure)
 
     async def _renew_leases(self) -> None:
-        await self._ask_store()
         while True:
-            slept_at = anyio.current_time()
-            await anyio.sleep(self._settings.heartbeat)
-            if anyio.current_time() - slept_at > self._log.lease_seconds:
-                self._stood_still_at = anyio.current_time()
-            self._complete_logs()
             await self._ask_store()
             by_tenant = self._leases_to_renew()
             for tenant, epochs in by_tenant.items():
                 with suppress(StoreUnavailable):
                     for answer_id, standing in (await self._log.renew(tenant, epochs)).items():
-                        if (still_live := self._live.get(answer_id)) is not None and not still_live.written_elsewhere:
+                        if (still_live := self._live.get(answer_id)) is not None:
                             self._apply_standing(still_live, standing)
+            slept_at = anyio.current_time()
+            await anyio.sleep(self._settings.heartbeat)
+            if anyio.current_time() - slept_at > self._log.lease_seconds:
+                self._stood_still_at = anyio.current_time()
+            self._complete_logs()
 
     async def _ask_store(self) -> None:
         """Ask Redis whether it forgot its last moments; so this process knows, too, when Redis was away.
@@ -560,7 +557,7 @@ class AnswerRegistry:
     def _complete_logs(self) -> None:
         """Have appended what logs lack, also of answers that put nothing for a while."""
         for live in self._live.values():
-            if live.loggable and not live.fully_logged:
+            if not live.fully_logged:
                 live.append_again()
 
     def _leases_to_renew(self) -> dict[str, dict[AnswerId, int]]:
