@@ -13,8 +13,8 @@ from s3fs import S3FileSystem
 from sqlalchemy import insert, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from chatbot.audit.anchors import Anchors, AnchorStore, AnchorsUnavailable, FolderAnchors, open_anchors
-from chatbot.audit.chain import GENESIS, seal
+from chatbot.audit.anchors import Anchored, Anchors, AnchorStore, AnchorsUnavailable, FolderAnchors, open_anchors
+from chatbot.audit.chain import GENESIS, ChainHead, seal
 from chatbot.audit.trail import AUDIT, Audit, open_audit, row_of
 from tests.audit import CLOSED, OPENED, SETTINGS, answer
 from tests.clock import Clock
@@ -247,3 +247,9 @@ async def test_a_day_whose_store_is_away_is_reported_as_not_anchored(
     with anyio.move_on_after(0.5):
         await Anchors(audit, FolderAnchors(tmp_path / "file"), now=clock).anchor_daily(reported.append)
     assert reported == [1.0]
+
+
+def test_what_was_anchored_at_an_instant_is_anchored_since_it() -> None:
+    head = ChainHead(writer="w", sequence=1, hmac="h")
+    anchored = Anchored(names=(), heads=[(5.0, head)])
+    assert (anchored.heads_since(5.0), anchored.heads_since(5.001)) == ([head], [])

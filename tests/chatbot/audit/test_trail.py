@@ -325,6 +325,26 @@ async def test_what_waits_is_written_on_the_way_out(engine: AsyncEngine) -> None
         assert len(await audit.rows("a1")) == 2
 
 
+async def test_what_waits_is_written_although_its_process_is_cancelled(engine: AsyncEngine) -> None:
+    with anyio.CancelScope() as process:
+        async with open_audit(engine, SETTINGS) as audit:
+            await audit.open(OPENED)
+            audit.abandon(CLOSED)
+            process.cancel()
+    async with open_audit(engine, SETTINGS) as audit:
+        assert [row.kind for row in await audit.rows(OPENED.answer_id)] == ["opened", "closed"]
+
+
+async def test_the_first_instant_of_a_time_belongs_to_it_and_the_last_does_not(audit: Audit) -> None:
+    await audit.open(OPENED)
+    await audit.close(replace(CLOSED, answer_id="a2"))
+    assert await audit.unclosed(older_than=OPENED.at) == ()
+    assert len(await audit.unclosed(older_than=OPENED.at + 0.001, since=OPENED.at)) == 1
+    assert [found.fault for found in await audit.verify(unclosed_before=0.0, since=CLOSED.at)] == ["unopened"]
+    assert await audit.prune(before=CLOSED.at) == 0
+    assert await audit.prune(before=CLOSED.at + 0.001) == 2
+
+
 async def test_a_database_that_cannot_be_opened_is_unavailable(tmp_path: Path) -> None:
     engine = create_async_engine(f"sqlite+aiosqlite:///{tmp_path / 'no' / 'folder' / 'audit.db'}")
     audit = Audit(engine, SETTINGS)

@@ -3,11 +3,13 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import anyio
 import pytest
 
 from chatbot.events import Usage
 from chatbot.limits.limits import LedgerSettings, Limit, LimitSettings
-from chatbot.limits.plans import Plans, PlansRead, PlansRefused, read_plans, version_of
+from chatbot.limits.plans import Plans, PlansRead, PlansRefused, open_plans, read_plans, version_of
+from tests.patience import patient
 
 pytestmark = pytest.mark.anyio
 
@@ -66,6 +68,8 @@ def test_of_several_roles_the_largest_of_each_dimension_counts() -> None:
         ("default: {user: {tokens_per_minute: 0}}", "default.user.tokens_per_minute"),
         ("default: {user: {tokens_per_minute: much}}", "default.user.tokens_per_minute"),
         ("default: {roles: {boss: {concurrent: 5}}}", "default.roles.boss"),
+        ("default: {user: 5, roles: {staff: {concurrent: 5}}}", "default.user"),
+        ("default: {roles: 5}", "default.roles"),
         ("tenants: {hanbit: {cached_weight: 2}}", "tenants.hanbit.cached_weight"),
         ("tenants: {hanbit: {zone: Asia/Nowhere}}", "tenants.hanbit.zone"),
         ("tenants: {hanbit: 5}", "tenants.hanbit"),
@@ -128,3 +132,15 @@ async def test_a_file_that_breaks_or_goes_changes_nothing_until_it_is_whole_agai
         await plans.check(file)
     assert plans.of("anybody").user.concurrent == 5
     assert seen[-1] == PlansRead(accepted=True)
+
+
+async def test_while_plans_are_open_their_file_is_watched(write: Write) -> None:
+    file = write("default: {user: {concurrent: 3}}")
+    settings = SETTINGS.model_copy(update={"plans_file": file, "plans_every": 0.01})
+    async with open_plans(settings, on_read=lambda _: None) as plans:
+        assert plans.of("anybody").user.concurrent == 3
+        write("default: {user: {concurrent: 44}}")
+        with anyio.fail_after(patient(5)):
+            while plans.of("anybody").user.concurrent == 3:
+                await anyio.sleep(0.01)
+    assert plans.of("anybody").user.concurrent == 44

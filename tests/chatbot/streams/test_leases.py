@@ -15,6 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from redis.asyncio import Redis
 
+from chatbot.deferred import StoreMemory
 from chatbot.errors import Draining, NotFound
 from chatbot.events import Done, Failed, FinishReason, Token
 from chatbot.redis_client import RedisBreaker
@@ -28,6 +29,7 @@ from chatbot.streams.log import (
     TakenOver,
     WriterReplaced,
     WriterStanding,
+    answer_key,
 )
 from chatbot.streams.pipelined_connection import PipelinedConnection, open_pipelined_connection
 from chatbot.streams.registry import AnswerRegistry, AnswerRegistrySettings, TakeoverReason
@@ -35,6 +37,7 @@ from knowledge.identity import Principal
 from tests.answers import customer, done, text_of
 from tests.chatbot.conftest import PATIENT
 from tests.chatbot.streams.conftest import log_append, new_answer
+from tests.patience import patient
 
 pytestmark = [pytest.mark.anyio, pytest.mark.services]
 
@@ -599,6 +602,42 @@ async def test_nothing_of_an_answer_is_kept_for_good(answer_log: AnswerLog, redi
 
 
 VISITS = st.lists(st.tuples(st.integers(0, 1), st.integers(0, 5)), max_size=12)
+
+
+async def test_a_redis_that_has_lost_a_number_of_the_count_has_forgotten_its_last_moments(
+    answer_log: AnswerLog, redis: Redis
+) -> None:
+    assert not await answer_log.has_forgotten()
+    [count] = await redis.keys("answers:beat:*")
+    older = await redis.get(count)
+    assert not await answer_log.has_forgotten()
+    assert 0 < await redis.ttl(count) <= 3600
+    assert older is not None
+    for lost in (older, b"0"):
+        await redis.set(count, lost)
+        assert await answer_log.has_forgotten()
+        assert not await answer_log.has_forgotten()
+
+
+async def test_an_end_is_logged_again_only_for_a_while(answer_log: AnswerLog, redis: Redis, tasks: TaskGroup) -> None:
+    seen: list[StoreMemory] = []
+    settings = QUICK.model_copy(update={"again": 0.1})
+    writer = Replica(AnswerRegistry(answer_log, tasks, settings, on_store_seen=seen.append))
+    tasks.start_soon(writer.registry.maintain_leases, writer.resume)
+    writer.go_on.set()
+    live = new_answer(customer())
+    await writer.registry.start(live, writer.speak, passages=[])
+    await writer.registry.drained()
+    over = anyio.current_time() + settings.again
+    with anyio.fail_after(patient(5)):
+        while anyio.current_time() < over or seen[-2:] != ["whole", "whole"]:
+            seen.clear()
+            await anyio.sleep(3 * settings.heartbeat)
+        await redis.flushdb()
+        while seen[-2:] != ["forgetful", "whole"]:
+            await anyio.sleep(0.01)
+    await writer.registry.drained()
+    assert not await redis.exists(answer_key(live.who.tenant, live.answer_id))
 
 
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -11,6 +11,7 @@ import pytest
 from anyio.abc import TaskGroup
 from redis.asyncio import Redis
 
+from chatbot.deferred import WriteKind
 from chatbot.errors import ForeignEventId, LogLost, NotFound
 from chatbot.events import Done, FinishReason, Notice, Token, Usage, to_json
 from chatbot.redis_client import RedisBreaker, RedisBreakerSettings
@@ -56,6 +57,11 @@ async def test_every_reader_gets_every_event_once_in_order(answer_log: AnswerLog
     assert text_of(entry.event for entry in first) == "one two three"
     assert replayed == first
     assert rest == first[2:]
+
+
+async def test_a_process_without_answers_ends_at_once(answer_log: AnswerLog, tasks: TaskGroup) -> None:
+    with anyio.fail_after(patient(1)):
+        await AnswerRegistry(answer_log, tasks, AnswerRegistrySettings()).hand_over()
 
 
 async def test_an_event_is_encoded_once_for_the_log_and_all_who_read(
@@ -129,8 +135,9 @@ async def test_a_last_event_id_is_checked(answer_log: AnswerLog, tasks: TaskGrou
     assert await registry.resume_position(who, answer_id, f"{answer_id}.4") == (4, True)
     assert await registry.resume_position(who, answer_id, f"{answer_id}.2") == (2, False)
     assert await registry.resume_position(who, answer_id, f"{answer_id}.000000004") == (4, True)
-    with pytest.raises(LogLost):
-        await registry.resume_position(who, answer_id, f"{answer_id}.5")
+    for n in (5, 999_999_999):
+        with pytest.raises(LogLost):
+            await registry.resume_position(who, answer_id, f"{answer_id}.{n}")
     for foreign in (f"{uuid4().hex}.1", f"{answer_id}.x", "nonsense", f"{answer_id}.-1", f"{answer_id}.0000000001"):
         with pytest.raises(ForeignEventId):
             await registry.resume_position(who, answer_id, foreign)
@@ -219,10 +226,9 @@ async def test_of_answers_without_a_log_only_the_last_ones_stay_in_memory(nowher
     log = AnswerLog(
         nowhere, RedisBreaker(RedisBreakerSettings()), AnswerLogSettings(), pipelined=PipelinedConnection(nowhere)
     )
-    registry, lives = (
-        AnswerRegistry(log, tasks, AnswerRegistrySettings(kept=2)),
-        [new_answer(customer()) for _ in "abcd"],
-    )
+    lost: list[WriteKind] = []
+    registry = AnswerRegistry(log, tasks, AnswerRegistrySettings(kept=2), on_lost=lost.append)
+    lives = [new_answer(customer()) for _ in "abcd"]
     for live in lives:
         await registry.start(live, speak, passages=[])
         with anyio.fail_after(5):
@@ -230,6 +236,7 @@ async def test_of_answers_without_a_log_only_the_last_ones_stay_in_memory(nowher
             while registry.active:
                 await anyio.sleep(0.01)
     assert [registry.find(live.who, live.answer_id) for live in lives] == [None, None, *lives[2:]]
+    assert lost == ["log", "log"]
 
 
 async def test_a_writer_with_an_old_epoch_may_not_append(answer_log: AnswerLog, redis: Redis) -> None:

@@ -156,6 +156,17 @@ async def test_a_rollback_needs_a_version_that_was_approved_and_somebody_else_th
     assert len(await services.catalogue.versions("hanbit", "term-deposit")) == 3
 
 
+async def test_what_was_brought_back_and_has_never_answered_cannot_be_brought_back(
+    services: Services, clock: Clock
+) -> None:
+    await approved(services, clock, "2.35")
+    await approved(services, clock, "9.99")
+    received, _ = await services.approvals.roll_back("hanbit", "term-deposit", 1, by("lee", clock.now))
+    with pytest.raises(WrongState):
+        await services.approvals.roll_back("hanbit", "term-deposit", received.version.key.version, by("lee", clock.now))
+    assert len(await services.catalogue.versions("hanbit", "term-deposit")) == 3
+
+
 async def test_a_text_whose_last_day_is_over_cannot_be_brought_back(services: Services, clock: Clock) -> None:
     await approved(services, clock, "2.35", effective_until=date(2026, 5, 31))
     clock.now += 10 * DAY
