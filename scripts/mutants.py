@@ -15,8 +15,9 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Container, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -84,36 +85,33 @@ class Trials:
         """
         yield from [(mutant, self._killers[mutant.name]) for mutant, _ in chosen if mutant.name in self._killers]
         left = [(mutant, room) for mutant, room in chosen if mutant.name not in self._killers]
-        # Ctrl-C ends the processes at once, and pytest in their forks as ever.
-        forked = multiprocessing.get_context("fork")
-        pool = ProcessPoolExecutor(AT_ONCE, forked, signal.signal, (signal.SIGINT, signal.SIG_DFL))
-        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name, pool as processes:
-            folder = Path(name)
-            folder.chmod(0o755)  # PostgreSQL is another user
-            trials: dict[Future[str | None], Mutant] = {}
-            try:
-                for room, found in self._measured(processes, folder, {room for _, room in left}):
-                    of_room = [mutant for mutant, its_room in left if its_room == room]
-                    trials |= {processes.submit(killer_in, folder, mutant, found): mutant for mutant in of_room}
-                for trial in as_completed(trials):
-                    self._killers[trials[trial].name] = trial.result()
-                    self._keep("killers", self._killers)
-                    yield trials[trial], trial.result()
-            finally:
-                processes.shutdown(cancel_futures=True)
+        with in_processes() as (processes, folder):
+            rooms = [room for room in ROOMS if any(room == its_room for _, its_room in left)]
+            measuring = {self._measured(processes, folder, room): room for room in rooms}
+            trying: dict[Future[str | None], Mutant] = {}
+            waited: set[Future[Any]] = set(measuring)
+            while waited:
+                done, waited = wait(waited, return_when=FIRST_COMPLETED)
+                for future in done:
+                    if future in measuring:
+                        room, found = measuring[future], future.result()
+                        self._keep(room, asdict(found))
+                        of_room = [mutant for mutant, its_room in left if its_room == room]
+                        begun = {processes.submit(killer_in, folder, mutant, found): mutant for mutant in of_room}
+                        trying |= begun
+                        waited |= begun.keys()
+                    else:
+                        self._killers[trying[future].name] = future.result()
+                        self._keep("killers", self._killers)
+                        yield trying[future], future.result()
 
-    def _measured(
-        self, processes: ProcessPoolExecutor, folder: Path, rooms: Container[str]
-    ) -> Iterator[tuple[str, Measured]]:
-        measuring: dict[Future[Measured], str] = {}
-        for room in filter(rooms.__contains__, ROOMS):
-            if kept := self._kept(room):
-                yield room, Measured(**kept)
-            else:
-                measuring[processes.submit(measured_in, folder, room)] = room
-        for done in as_completed(measuring):
-            self._keep(measuring[done], asdict(done.result()))
-            yield measuring[done], done.result()
+    def _measured(self, processes: ProcessPoolExecutor, folder: Path, room: str) -> "Future[Measured]":
+        kept = self._kept(room)
+        if kept is None:
+            return processes.submit(measured_in, folder, room)
+        known: Future[Measured] = Future()
+        known.set_result(Measured(**kept))
+        return known
 
     def _kept(self, name: str) -> Any:
         file = self._folder / f"{name}.json"
@@ -121,6 +119,21 @@ class Trials:
 
     def _keep(self, name: str, value: object) -> None:
         (self._folder / f"{name}.json").write_text(json.dumps(value, indent=1), "utf-8")
+
+
+@contextmanager
+def in_processes() -> Iterator[tuple[ProcessPoolExecutor, Path]]:
+    """Yield processes for trials, and a folder for their copies."""
+    # Ctrl-C ends the processes at once, and pytest in their forks as ever.
+    forked = multiprocessing.get_context("fork")
+    pool = ProcessPoolExecutor(AT_ONCE, forked, signal.signal, (signal.SIGINT, signal.SIG_DFL))
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as name, pool as processes:
+        folder = Path(name)
+        folder.chmod(0o755)  # PostgreSQL is another user
+        try:
+            yield processes, folder
+        finally:
+            processes.shutdown(cancel_futures=True)
 
 
 def measured_in(folder: Path, room: str) -> Measured:

@@ -220,8 +220,10 @@ class Chosen:
         self._tests = {test: place for place, test in enumerate(tests)}
         self._told = told
         self._began = 0.0
+        self.has_failed = False
 
     def tell(self, **what: object) -> None:
+        self.has_failed = self.has_failed or bool(what.get("failed"))
         print(json.dumps(what), file=self._told, flush=True)
 
     @pytest.hookimpl(tryfirst=True)
@@ -256,22 +258,23 @@ def _run_here(tests: Sequence[str], copy: Path, options: tuple[str, ...], mutant
     """Run tests as the whole rest of this process."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
     resource.setrlimit(resource.RLIMIT_DATA, (MOST_BYTES, MOST_BYTES))
-    status = 1
+    chosen = Chosen(tests, os.fdopen(told, "w"))
+    code: int = pytest.ExitCode.INTERNAL_ERROR
     try:
         _move_to(copy)
-        imported_before = set(sys.modules)
-        chosen = Chosen(tests, os.fdopen(told, "w"))
         files = dict.fromkeys(test.partition("::")[0] for test in tests)
-        if mutant and mutant.module in imported_before:
-            chosen.tell(loaded="other")
+        imported_before = set(sys.modules)
         always = ["-q", "-x", "--assert=plain", f"--basetemp={temporary_of(copy) / 'trial'}"]
-        pytest.main([*always, *options, *files], plugins=[chosen])
-        if mutant and mutant.module not in imported_before and mutant.module in sys.modules:
-            chosen.tell(loaded="mutant" if _is_loaded(mutant, copy) else "other")
-        chosen.tell(modules=[name for name in sys.modules if not _is_below(copy, name)])
-        status = 0
+        code = pytest.main([*always, *options, *files], plugins=[chosen])
     finally:
-        os._exit(status)
+        if code == pytest.ExitCode.NO_TESTS_COLLECTED or (mutant and mutant.module in imported_before):
+            chosen.tell(loaded="other")
+        elif mutant and mutant.module in sys.modules:
+            chosen.tell(loaded="mutant" if _is_loaded(mutant, copy) else "other")
+        if code and not chosen.has_failed:
+            chosen.tell(failed="(the end of the tests)")
+        chosen.tell(modules=[name for name in sys.modules if not _is_below(copy, name)])
+        os._exit(0)
 
 
 def _move_to(copy: Path) -> None:

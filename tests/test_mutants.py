@@ -17,6 +17,10 @@ def is_new(age: int) -> bool:
     return age < 1
 
 
+def leave(left: set[str]) -> None:
+    left.clear()
+
+
 def countdown(left: int) -> None:
     while left:
         left -= 1
@@ -24,6 +28,7 @@ def countdown(left: int) -> None:
 TESTS = """
 from pathlib import Path
 
+import conftest
 import toy
 
 
@@ -38,10 +43,23 @@ def test_that_fails_now_and_then():
     assert toy.is_new(0) or seen.read_text() != ".."
 
 
+def test_that_sees_nothing():
+    conftest.LEFT.add("a")
+    toy.leave(conftest.LEFT)
+
+
 def test_it_ends():
     toy.countdown(3)
 """
+CONFTEST = """
+LEFT = set()
+
+
+def pytest_unconfigure():
+    assert not LEFT
+"""
 CHANGES = {
+    "what is seen when all tests are over": ("left.clear()", "pass"),
     "no end": ("left -= 1", "left -= 0"),
     "a failure that does not come again": ("< 1", "< 0"),
     "of one size and second, noticed": ("> 64", "> 65"),
@@ -76,12 +94,14 @@ def test_a_mutant_is_killed_by_a_test_that_fails_on_it_twice_or_never_ends(tmp_p
     copy = tmp_path / "copy"
     copy.mkdir()
     (copy / "pytest.ini").write_text("[pytest]\n", "utf-8")
+    (copy / "conftest.py").write_text(CONFTEST, "utf-8")
     (copy / "toy.py").write_text(CODE, "utf-8")
     (copy / "test_toy.py").write_text(TESTS, "utf-8")
     command = [sys.executable, "-c", PROGRAM, str(copy), json.dumps(CODE), json.dumps(CHANGES)]
     ended = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=60, check=False)  # noqa: S603  ours
     assert ended.returncode == 0, ended.stderr
     assert json.loads(ended.stdout) == {
+        "what is seen when all tests are over": "(the end of the tests)",
         "no end": "test_toy.py::test_it_ends (never ends)",
         "a failure that does not come again": None,
         "of one size and second, noticed": "test_toy.py::test_the_old",
