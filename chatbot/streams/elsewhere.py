@@ -201,8 +201,7 @@ class ReadsElsewhere:
         if left is not None and left <= 0 and await self._take_over(read.who.tenant, answer_id):
             read.end()
             return
-        wait = left if left and left > 0 else 0.1
-        entries = await self._log.read(read.who.tenant, answer_id, after=read.after, wait=wait)
+        entries = await self._log.read(read.who.tenant, answer_id, after=read.after, wait=max(left or 0.0, 0.1))
         read.add(entries)
         if entries and entries[-1].event.ends:
             read.end()

@@ -16,8 +16,6 @@ from knowledge.identity import Principal
 class LiveAnswer:
     """One answer in this process; `logged` are the events of the writer that it succeeds. Only its own task puts."""
 
-    has_log = True
-    """Whether a log was opened in Redis."""
     loggable = True
     """Whether it has a log in Redis, or may get one."""
     fully_logged = True
@@ -87,7 +85,7 @@ class LiveAnswer:
 
     def give_up_log(self) -> None:
         """Go on without a log: Redis cannot have one of this answer, or its customer has deleted it."""
-        self.loggable, self.has_log, self.fully_logged = False, False, False
+        self.loggable, self.fully_logged = False, False
 
     def put(self, *events: Event, token_ids: Sequence[int] = ()) -> list[Event]:
         """Add events to the answer and return the new ones; they are published once the log has them.

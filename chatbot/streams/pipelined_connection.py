@@ -109,7 +109,7 @@ class _Wire(asyncio.Protocol):
             return await reply
         except ResponseError:
             raise
-        except BaseException:  # given up, or broken: what came now would be taken for the next command's reply
+        except BaseException:  # given up, or broken: what gives no reply in time may never give one
             self.break_off()
             raise
         finally:

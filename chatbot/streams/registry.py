@@ -182,7 +182,7 @@ class AnswerRegistry:
         """
         if self._handed_over:
             raise Draining(retry_after=1)
-        live.opening, live.has_log = LogOpening(passages=passages, checkpoint=checkpoint), False
+        live.opening = LogOpening(passages=passages, checkpoint=checkpoint)
         try:
             await self._open(live)
         except StoreUnavailable:
@@ -190,7 +190,7 @@ class AnswerRegistry:
         self._start_tasks(live, work)
 
     async def _open(self, live: LiveAnswer) -> None:
-        """Make the log of an answer that has none.
+        """Make the log of an answer, where Redis has none.
 
         Raises:
             WriterReplaced: another replica has taken the answer over.
@@ -205,7 +205,6 @@ class AnswerRegistry:
                 checkpoint=opening.checkpoint,
                 epoch=live.epoch,
             )
-            live.has_log = True
 
     def _start_tasks(self, live: LiveAnswer, work: Work) -> None:
         if self._idle.is_set():
@@ -270,6 +269,8 @@ class AnswerRegistry:
                 self._drop_from_memory(live)
                 if live.fully_logged:
                     self._ended.append((anyio.current_time(), live))
+        if live.unflushed:  # handed over, and this process ends
+            self._drop_from_memory(live)
         self._set_idle()
 
     def _set_idle(self) -> None:
@@ -304,8 +305,6 @@ class AnswerRegistry:
     async def _append(self, live: LiveAnswer, batch: Sequence[LogEntry] = ()) -> None:
         """Append what the log lacks, everything where Redis has lost the log; what fails goes with the next append."""
         try:
-            if not live.has_log:
-                await self._open(live)
             unlogged = live.unlogged(batch)
             standing = await self._log.append(live.who.tenant, live.answer_id, unlogged, epoch=live.epoch)
             if standing is WriterStanding.BEHIND:
@@ -336,7 +335,6 @@ class AnswerRegistry:
                 live.scope.cancel()
             case WriterStanding.BEHIND:
                 log.warning("log_lost", answer_id=live.answer_id)
-                live.has_log = live.opening is None
                 live.log_lost()
             case WriterStanding.READ_ELSEWHERE if not self._readers[live.answer_id]:
                 live.abandon_after(self._settings.grace)
@@ -565,7 +563,7 @@ class AnswerRegistry:
         by_tenant: defaultdict[str, dict[AnswerId, int]] = defaultdict(dict)
         unflushed = (live for live in self._unlogged.values() if live.unflushed)
         for live in (*self._live.values(), *unflushed):
-            if live.has_log and not live.written_elsewhere and not self._just_renewed(live):
+            if live.loggable and not live.written_elsewhere and not self._just_renewed(live):
                 by_tenant[live.who.tenant][live.answer_id] = live.epoch
         return by_tenant
 
@@ -647,7 +645,7 @@ class AnswerRegistry:
         for live in self._live.values():
             if live.finishing:
                 continue
-            if live.has_log and live.fully_logged:
+            if live.fully_logged:
                 epochs[live.who.tenant][live.answer_id] = live.epoch
                 live.stop_writing()
             else:

@@ -64,6 +64,21 @@ async def test_a_process_without_answers_ends_at_once(answer_log: AnswerLog, tas
         await AnswerRegistry(answer_log, tasks, AnswerRegistrySettings()).hand_over()
 
 
+async def test_a_process_that_ends_cancels_the_answers_that_only_it_has(nowhere: Redis, tasks: TaskGroup) -> None:
+    log = AnswerLog(
+        nowhere, RedisBreaker(RedisBreakerSettings()), AnswerLogSettings(), pipelined=PipelinedConnection(nowhere)
+    )
+    registry, live = AnswerRegistry(log, tasks, AnswerRegistrySettings(grace=60)), new_answer(customer())
+
+    async def for_ever(_: LiveAnswer) -> None:
+        await anyio.sleep_forever()
+
+    await registry.start(live, for_ever, passages=[])
+    with anyio.fail_after(patient(5)):
+        await registry.hand_over()
+    assert live.scope.cancelled_caught
+
+
 async def test_an_event_is_encoded_once_for_the_log_and_all_who_read(
     answer_log: AnswerLog, tasks: TaskGroup, redis: Redis
 ) -> None:
@@ -125,6 +140,10 @@ async def test_somebody_elses_answer_is_not_found(answer_log: AnswerLog, tasks: 
         await registry.resume_position(thief, live.answer_id, None)
     with pytest.raises(NotFound):
         await registry.resume_position(customer(), live.answer_id, None)
+    assert await answer_log.passages(live.who, live.answer_id) == ()
+    for somebody_else in (thief, customer()):
+        with pytest.raises(NotFound):
+            await answer_log.passages(somebody_else, live.answer_id)
 
 
 async def test_a_last_event_id_is_checked(answer_log: AnswerLog, tasks: TaskGroup) -> None:
