@@ -8,18 +8,20 @@ import pytest
 from anyio.abc import TaskGroup
 from redis.asyncio import BlockingConnectionPool, Redis
 
-from chatbot.errors import NotFound, Overloaded, RateLimited
+from chatbot.errors import ChatError, NotFound, Overloaded, RateLimited
 from chatbot.events import Failed, Token
 from chatbot.redis_client import RedisBreaker, RedisSettings, open_redis
+from chatbot.streams.elsewhere import ReadsElsewhere
 from chatbot.streams.live import LiveAnswer
-from chatbot.streams.log import AnswerLog, AnswerLogSettings, LogEntry
+from chatbot.streams.log import AnswerId, AnswerLog, AnswerLogSettings, LogEntry
 from chatbot.streams.pipelined_connection import open_pipelined_connection
 from chatbot.streams.registry import AnswerRegistry, AnswerRegistrySettings
 from knowledge.identity import Principal
 from tests.answers import customer, done, text_of
 from tests.chatbot.conftest import PATIENT
-from tests.chatbot.streams.conftest import new_answer
+from tests.chatbot.streams.conftest import log_append, new_answer
 from tests.conftest import RedisServer
+from tests.patience import patient
 
 pytestmark = [pytest.mark.anyio, pytest.mark.services]
 
@@ -95,6 +97,63 @@ async def test_who_leaves_last_ends_the_read(answer_log: AnswerLog, tasks: TaskG
         assert len(other._elsewhere) == 0
     speak.go_on.set()
     assert text_of(entry.event for entry in await read_all(other, live)) == "one two three"
+
+
+async def test_who_leaves_last_leaves_no_connection_in_redis(redis: Redis, tasks: TaskGroup) -> None:
+    settings = AnswerLogSettings(block=60, lease=60)
+    async with open_pipelined_connection(redis) as pipelined:
+        log = AnswerLog(redis, RedisBreaker(PATIENT), settings, pipelined=pipelined)
+        live = new_answer(customer())
+        await log.open(live.who, live.answer_id, conversation_id="c", passages=[])
+        await log.append(live.who.tenant, live.answer_id, log_append(first=1, events=[Token(text="one")]), epoch=1)
+        reads = AnswerRegistry(log, tasks, AnswerRegistrySettings())
+
+        async def reading() -> bool:
+            return any("b" in client["flags"] and client["db"] == "11" for client in await redis.client_list())
+
+        with anyio.fail_after(4):  # the driver gives up after five seconds
+            async with aclosing(reads.follow(live.who, live.answer_id, after=0)) as followed:
+                await anext(followed)
+                while not await reading():
+                    await anyio.sleep(0.01)
+            while await reading():
+                await anyio.sleep(0.01)
+
+
+async def test_a_process_that_goes_leaves_its_readers_without_an_error(answer_log: AnswerLog, tasks: TaskGroup) -> None:
+    writer, other = (AnswerRegistry(answer_log, tasks, AnswerRegistrySettings()) for _ in range(2))
+    live, speak = new_answer(customer()), Speaker()
+    await writer.start(live, speak, passages=[])
+    with anyio.fail_after(patient(5)):
+        async with aclosing(other.follow(live.who, live.answer_id, after=1)) as followed:
+            assert (await anext(followed)).n == 2
+            await other.hand_over()
+            assert [entry async for entry in followed] == []
+
+
+async def test_an_answer_that_was_never_there_is_not_waited_for(answer_log: AnswerLog, tasks: TaskGroup) -> None:
+    other, live = AnswerRegistry(answer_log, tasks, AnswerRegistrySettings(patience=60)), new_answer(customer())
+    with anyio.fail_after(patient(2)):
+        [entry] = await read_all(other, live)
+    assert isinstance(entry.event, Failed)
+    assert entry.event.code == NotFound.code
+
+
+async def test_a_read_that_fails_for_an_unknown_reason_ends_for_all_who_follow(
+    answer_log: AnswerLog, tasks: TaskGroup
+) -> None:
+    failures: list[str] = []
+
+    async def broken(tenant: str, answer_id: AnswerId) -> bool:
+        raise KeyError(answer_id, tenant)
+
+    reads = ReadsElsewhere(answer_log, tasks, patience=1, take_over=broken, on_failure=failures.append)
+    live = new_answer(customer())
+    await answer_log.open(live.who, live.answer_id, conversation_id="c", passages=[])
+    await answer_log.give_up(live.who.tenant, {live.answer_id: 1})
+    with anyio.fail_after(patient(5)), pytest.raises(ChatError):
+        await anext(reads.follow(live.who, live.answer_id, 0))
+    assert failures == ["reader"]
 
 
 async def test_an_ended_answer_that_is_longer_than_one_read_is_read_whole(

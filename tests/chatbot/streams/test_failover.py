@@ -10,7 +10,7 @@ import pytest
 from anyio.abc import TaskGroup
 from redis.asyncio import Redis
 
-from chatbot.events import Event, Failed, Token
+from chatbot.events import Event, Failed, Notice, Token
 from chatbot.redis_client import RedisBreaker, RedisBreakerSettings, RedisSettings, open_redis
 from chatbot.streams.live import LiveAnswer
 from chatbot.streams.log import AnswerLog, AnswerLogSettings, TakenOver, WriterReplaced, WriterStanding
@@ -273,7 +273,9 @@ async def test_a_successor_brings_back_what_redis_forgot_with_its_takeover(
     assert await answer_log.length(who, answer_id) == (len(WORDS) + 1, True)
 
 
-async def test_an_answer_that_its_customer_deletes_is_cancelled(answer_log: AnswerLog, tasks: TaskGroup) -> None:
+async def test_an_answer_that_its_customer_deletes_is_cancelled_and_leaves_memory(
+    answer_log: AnswerLog, tasks: TaskGroup
+) -> None:
     registry = AnswerRegistry(answer_log, tasks, AnswerRegistrySettings())
     tasks.start_soon(registry.maintain_leases, never)
     live, speak = new_answer(customer()), Speaker()
@@ -284,6 +286,11 @@ async def test_an_answer_that_its_customer_deletes_is_cancelled(answer_log: Answ
         with anyio.fail_after(5):
             while not live.scope.cancel_called:
                 await anyio.sleep(0.01)
+        seen = await read_all(registry, live)
+    assert not any(isinstance(event, Notice) for event in seen), "who has deleted it needs no warning"
+    with anyio.fail_after(5):
+        await registry.drained()
+    assert registry.find(live.who, live.answer_id) is None
 
 
 async def test_an_append_that_does_not_follow_changes_nothing(answer_log: AnswerLog) -> None:

@@ -25,6 +25,7 @@ from tests.answers import customer, done
 from tests.chatbot.conftest import PATIENT
 from tests.chatbot.streams.conftest import new_answer
 from tests.conftest import RedisServer
+from tests.patience import patient
 
 pytestmark = [pytest.mark.anyio, pytest.mark.services]
 
@@ -152,6 +153,21 @@ async def test_a_refusal_does_not_bind_the_key_and_one_of_the_waiting_tries(redi
     assert (refusals, tried, len(begin.begun)) == (1, 2, 1)
 
 
+async def test_a_key_whose_request_is_cancelled_is_free_at_once(redis: Redis) -> None:
+    keys, begin = replica(redis, lease=60), Beginner(redis, customer())
+    with anyio.CancelScope() as request:
+
+        async def begin_for_ever() -> BegunAnswer:
+            request.cancel()
+            await anyio.sleep_forever()
+            raise AssertionError
+
+        await keys.begin_once(begin.who, "k", "d", begin_for_ever)
+    with anyio.fail_after(5):
+        begun = await replica(redis).begin_once(begin.who, "k", "d", begin)
+    assert begin.begun == [begun.answer_id]
+
+
 async def test_when_the_winner_dies_its_lease_lapses_and_another_begins(redis: Redis) -> None:
     begin, hangs = Beginner(redis, customer()), anyio.Event()
 
@@ -223,6 +239,22 @@ async def trip(breaker: RedisBreaker) -> None:
     with contextlib.suppress(StoreUnavailable):
         await breaker.call(anyio.sleep_forever)
     assert breaker.is_open
+
+
+async def test_a_key_that_was_written_late_lives_no_longer_than_the_log_of_its_answer(redis: Redis) -> None:
+    breaker = RedisBreaker(RedisBreakerSettings(slow_after=0.1, probe_every=0.05, probe_timeout=1))
+    deferred, begin = DeferredWrites(DeferredSettings()), Beginner(redis, customer())
+    keys = IdempotencyKeys(redis, breaker, IdempotencySettings(insist=0.01), deferred=deferred)
+    await trip(breaker)
+    first = await keys.begin_once(begin.who, "k", "d", begin)
+    assert deferred.waiting
+    with anyio.fail_after(patient(5)):
+        while deferred.waiting:
+            await deferred.retry()
+            await anyio.sleep(0.01)
+    assert (await replica(redis).begin_once(begin.who, "k", "d", begin)).answer_id == first.answer_id
+    await begin.log.forget(begin.who.tenant, [first.answer_id])
+    assert (await keys.begin_once(begin.who, "k", "d", begin)).answer_id != first.answer_id
 
 
 async def test_a_redis_that_is_slow_for_a_moment_does_not_lose_what_was_begun(redis: Redis) -> None:

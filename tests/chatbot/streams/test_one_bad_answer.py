@@ -14,7 +14,7 @@ from chatbot.errors import ChatError
 from chatbot.events import Event, Failed, FinishReason, Token, Unknown, from_json, to_json
 from chatbot.redis_client import RedisBreaker
 from chatbot.streams.live import LiveAnswer
-from chatbot.streams.log import AnswerId, AnswerLog, AnswerLogSettings, TakenOver
+from chatbot.streams.log import AnswerId, AnswerLog, AnswerLogSettings, LogAppend, TakenOver, WriterStanding
 from chatbot.streams.pipelined_connection import open_pipelined_connection
 from chatbot.streams.registry import AnswerRegistry, AnswerRegistrySettings
 from tests.answers import customer, done, text_of
@@ -112,6 +112,30 @@ async def test_it_ends_in_an_error_and_the_others_go_on(answer_log: AnswerLog, t
     elsewhere = AnswerRegistry(answer_log, tasks, AnswerRegistrySettings())
     assert await read_all(elsewhere, bad) == events, "the log says the same"
     assert failures == ([] if work is no_last_event else ["answer" if work is an_exception else "writer"])
+
+
+class LogWithABug(AnswerLog):
+    """Takes no append."""
+
+    async def append(self, tenant: str, answer_id: AnswerId, append: LogAppend, *, epoch: int) -> WriterStanding:
+        raise KeyError(tenant, answer_id, append, epoch)
+
+
+async def test_an_answer_of_which_nothing_can_be_written_ends_in_an_error_all_the_same(
+    redis: Redis, tasks: TaskGroup
+) -> None:
+    failures: list[str] = []
+    async with open_pipelined_connection(redis) as pipelined:
+        log = LogWithABug(redis, RedisBreaker(PATIENT), AnswerLogSettings(), pipelined=pipelined)
+        registry = AnswerRegistry(log, tasks, AnswerRegistrySettings(), on_failure=failures.append)
+        live = new_answer(customer())
+        await registry.start(live, speak, passages=[])
+        [event] = await read_all(registry, live)
+        assert isinstance(event, Failed)
+        with anyio.fail_after(5):
+            await registry.drained()
+        assert await read_all(registry, live) == [event], "it stays in memory"
+        assert failures == ["writer", "writer"]
 
 
 async def test_a_work_that_sees_its_answer_break_puts_the_last_event_itself(

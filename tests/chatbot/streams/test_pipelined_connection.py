@@ -9,6 +9,7 @@ from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
 
+import anyio
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
@@ -16,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ResponseError
+from redis.exceptions import NoScriptError, ResponseError
 
 from chatbot.redis_client import RedisSettings, open_redis
 from chatbot.streams.pipelined_connection import PipelinedConnection, open_pipelined_connection
@@ -70,6 +71,15 @@ async def test_a_script_that_redis_has_forgotten_is_loaded_again(client: Redis, 
     assert await pipelined.run(echo, ["n"], ["b"], within=WITHIN) == b"b"
 
 
+async def test_a_script_that_redis_never_has_is_not_loaded_for_ever(
+    client: Redis, pipelined: PipelinedConnection
+) -> None:
+    echo = client.register_script(ECHO)
+    echo.sha = "0" * 40
+    with anyio.fail_after(WITHIN), pytest.raises(NoScriptError):
+        await pipelined.run(echo, ["n"], ["a"], within=WITHIN)
+
+
 async def test_a_restarted_redis_is_found_again_at_once(
     server: RedisServer, client: Redis, pipelined: PipelinedConnection
 ) -> None:
@@ -84,6 +94,7 @@ async def test_who_gives_up_on_a_hung_redis_leaves_no_reply_to_the_next(
 ) -> None:
     echo = client.register_script(ECHO)
     await pipelined.run(echo, ["n"], ["a"], within=WITHIN)
+    connections = (await client.info("stats"))["total_connections_received"]
     server.signal(signal.SIGSTOP)
     async with asyncio.TaskGroup() as tasks:
         waiting = tasks.create_task(pipelined.run(echo, ["n"], ["beside it"], within=WITHIN))
@@ -92,6 +103,7 @@ async def test_who_gives_up_on_a_hung_redis_leaves_no_reply_to_the_next(
         server.signal(signal.SIGCONT)
     assert waiting.result() == b"beside it", "it is asked again on the next connection"
     assert await pipelined.run(echo, ["n"], ["next"], within=WITHIN) == b"next"
+    assert (await client.info("stats"))["total_connections_received"] == connections + 1, "the hung one is left behind"
 
 
 async def test_a_redis_that_was_demoted_counts_as_a_broken_connection(
