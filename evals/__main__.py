@@ -392,7 +392,10 @@ def calibrate(  # noqa: PLR0917  a command takes its options
         Path, typer.Option(help="The folder of calibration.yaml, go-live.html and recorded.jsonl.")
     ] = Path(".data/evals/go-live"),
     most_wrong: Annotated[
-        float, typer.Option(min=0, max=1, help="Of answerable questions, the share that may be answered wrongly.")
+        float,
+        typer.Option(
+            min=0, max=1, help="Of answerable questions, the share that may be answered otherwise than right."
+        ),
     ] = 0.1,
     most_unanswerable: Annotated[
         float, typer.Option(min=0, max=1, help="Of unanswerable questions, the share that may be answered.")
@@ -410,7 +413,7 @@ def calibrate(  # noqa: PLR0917  a command takes its options
             record_bank(spec, bank, recorded, at_once)
         read = read_recording(recorded)
         require_of_today(read, spec.dataset, recorded)
-        bars = Bars(wrong=most_wrong, invented=most_unanswerable)
+        bars = Bars(not_right=most_wrong, invented=most_unanswerable)
         checks = CheckSettings(
             bank=bank.banks.first,
             grounding=bank.grounding,

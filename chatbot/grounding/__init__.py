@@ -1,7 +1,10 @@
 """Sentence ↔ passage: every claim is tied to a passage by comparison, or withheld. No clock, no I/O."""
 
+from chatbot.grounding.departures import turning_words
 from chatbot.grounding.evidence import Quote
+from chatbot.grounding.negation import YES, Polarity
 from chatbot.grounding.numbers import quantities, unsupported_quantities
+from chatbot.grounding.quantity import Quantity
 from chatbot.grounding.quotes import NO_QUOTES, QuoteCandidates, QuotedAnswer, nearest_quote, quoted_answer
 from chatbot.grounding.sentences import passage_sentences
 from chatbot.grounding.stems import features
@@ -13,8 +16,11 @@ from chatbot.grounding.stream import (
 
 __all__ = [
     "NO_QUOTES",
+    "YES",
     "GroundingMode",
     "GroundingStream",
+    "Polarity",
+    "Quantity",
     "Quote",
     "QuoteCandidates",
     "QuotedAnswer",
@@ -24,5 +30,6 @@ __all__ = [
     "passage_sentences",
     "quantities",
     "quoted_answer",
+    "turning_words",
     "unsupported_quantities",
 ]

@@ -6,6 +6,7 @@ applied to what the model said, so an answer counts as the customer would read i
 """
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from enum import StrEnum
@@ -30,7 +31,7 @@ from evals.questions import (
     recording_header,
     without_documents,
 )
-from evals.scorers import answers_rightly
+from evals.scorers import Judgement, judge_answer
 from knowledge.passage import language_of
 
 WEIGHTS = ("bias", "first", "dense", "terms", "unknown", "english")
@@ -59,15 +60,23 @@ class Outcome(StrEnum):
     """What the customer gets where the threshold lets a question through.
 
     An unanswerable question that is answered is INVENTED. One without a known answer is only ANSWERED. UNASKED was
-    refused when it was recorded, so what the model would say is not known; it counts as wrong.
+    refused when it was recorded, so what the model would say is not known; it counts as not right.
     """
 
     RIGHT = "right"
     WRONG = "wrong"
+    BESIDE = "beside"
     INVENTED = "invented"
     ANSWERED = "answered"
     REFUSED = "refused"
     UNASKED = "unasked"
+
+
+_OUTCOMES = {
+    Judgement.RIGHT: Outcome.RIGHT,
+    Judgement.WRONG: Outcome.WRONG,
+    Judgement.BESIDE: Outcome.BESIDE,
+}
 
 
 class Case(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,7 +99,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
 class Point(msgspec.Struct, frozen=True, kw_only=True):
     """What becomes of the questions at a threshold: counts of `answerable` and of `unanswerable` ones.
 
-    `right` and `wrong` (which is also beside the question) are of the answerable ones with a known answer, `judged`.
+    `right`, `wrong`, `beside` and `unasked` are of the answerable ones with a known answer, `judged`.
     """
 
     threshold: float
@@ -99,8 +108,15 @@ class Point(msgspec.Struct, frozen=True, kw_only=True):
     answered: int
     right: int
     wrong: int
+    beside: int
+    unasked: int
     unanswerable: int
     invented: int
+
+    @property
+    def not_right(self) -> int:
+        """Those that are wrong, beside the question, or not known since they were not asked."""
+        return self.wrong + self.beside + self.unasked
 
     @property
     def refused(self) -> int:
@@ -109,15 +125,15 @@ class Point(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Bars(msgspec.Struct, frozen=True, kw_only=True):
-    """What a bank accepts: the share of answerable questions answered wrongly, and of unanswerable ones answered."""
+    """What a bank accepts: the share of answerable questions answered not right, and of unanswerable ones answered."""
 
-    wrong: float
+    not_right: float
     invented: float
 
     def excess(self, point: Point) -> float:
         """Return by how much a point is above the bars, both together."""
-        wrong, invented = point.wrong / max(1, point.judged), point.invented / max(1, point.unanswerable)
-        return max(0.0, wrong - self.wrong) + max(0.0, invented - self.invented)
+        not_right, invented = point.not_right / max(1, point.judged), point.invented / max(1, point.unanswerable)
+        return max(0.0, not_right - self.not_right) + max(0.0, invented - self.invented)
 
 
 class CalibrationResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -170,8 +186,7 @@ def _case(
     elif not sample.answers:
         outcome = Outcome.ANSWERED
     else:
-        is_right = answers_rightly(answer.text, recorded.standalone or sample.text, sample.answers)
-        outcome = Outcome.RIGHT if is_right else Outcome.WRONG
+        outcome = _OUTCOMES[judge_answer(answer.text, recorded.standalone or sample.text, sample.answers)]
     right, found = dataset.right_documents(sample), {document_id for document_id, _, _ in recorded.passages}
     passages = recording.passages_of(recorded)
     return Case(
@@ -256,13 +271,16 @@ def point_at(threshold: float, asked: Sequence[tuple[Case, float]]) -> Point:
     answerable = [case for case, _ in asked if not case.unanswerable]
     shown = [case for case, value in asked if value >= threshold and case.outcome is not Outcome.REFUSED]
     held = [case for case in shown if not case.unanswerable]
+    known = Counter(case.outcome for case in held if case.sample.answers)
     return Point(
         threshold=threshold,
         answerable=len(answerable),
         judged=sum(bool(case.sample.answers) for case in answerable),
         answered=len(held),
-        right=sum(case.outcome is Outcome.RIGHT for case in held),
-        wrong=sum(case.outcome in {Outcome.WRONG, Outcome.UNASKED} for case in held if case.sample.answers),
+        right=known[Outcome.RIGHT],
+        wrong=known[Outcome.WRONG],
+        beside=known[Outcome.BESIDE],
+        unasked=known[Outcome.UNASKED],
         unanswerable=len(asked) - len(answerable),
         invented=len(shown) - len(held),
     )
@@ -272,7 +290,7 @@ def chosen_point(curve: Sequence[Point], bars: Bars) -> tuple[Point, str]:
     """Return the point with most right answers among those within the bars, and why it is taken.
 
     Where none of these answers half of what could be answered rightly, it is the one with most right answers less
-    wrong ones and less answers to unanswerable questions, in shares.
+    others and less answers to unanswerable questions, in shares.
     """
     most_right = max(point.right for point in curve)
     within = [point for point in curve if not bars.excess(point)]
@@ -281,13 +299,13 @@ def chosen_point(curve: Sequence[Point], bars: Bars) -> tuple[Point, str]:
         return best, "of all thresholds that hold both bars, this one answers most questions rightly"
 
     def worth(point: Point) -> tuple[float, float]:
-        right, wrong = point.right / max(1, point.judged), point.wrong / max(1, point.judged)
-        return right - wrong - point.invented / max(1, point.unanswerable), point.threshold
+        right, not_right = point.right / max(1, point.judged), point.not_right / max(1, point.judged)
+        return right - not_right - point.invented / max(1, point.unanswerable), point.threshold
 
     reason = (
         "no threshold holds both bars and still answers most of what it could; this one has most right answers less"
     )
-    reason += " wrong ones and unanswerable ones answered"
+    reason += " others and unanswerable ones answered"
     if best is not None:
         reason += f" (both bars hold at {best.threshold:.2f}, with {best.right} right answers)"
     return max(curve, key=worth), reason

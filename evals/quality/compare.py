@@ -8,7 +8,7 @@ from evals.quality.summary import Run
 from evals.scorers import Interval, change, holm
 
 LEVEL = 0.05
-LESS_IS_BETTER = frozenset({"seconds", "wrong_numbers"})
+LESS_IS_BETTER = frozenset({"beside", "seconds", "wrong", "wrong_numbers"})
 
 
 class NotComparable(Exception):

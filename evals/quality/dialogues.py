@@ -18,7 +18,7 @@ from evals.quality.answer import Customer
 from evals.quality.run import RunningChatbot, RunSpec, loaded_corpus, open_customer, progress_bar
 from evals.quality.summary import Measures, Row, Run, rounded, summarise
 from evals.questions import CustomerAnswer, Dataset, Dialogue
-from evals.scorers import intervals, mean, score_waits
+from evals.scorers import Judgement, intervals, mean, score_waits
 
 OPENING = "opening"
 
@@ -117,7 +117,7 @@ def dialogue_run(
 def dialogue_measures(rows: Sequence[Row], documents: Mapping[str, frozenset[str]]) -> Measures:
     """Return the shares of openings and of follow-ups; `documents` answer the turn of that id.
 
-    An answerable turn is right (a known answer stands in what is shown), refused, or beside: something else is shown.
+    An answerable turn is right, wrong, beside the question, or refused.
     """
     answerable = [row for row in rows if not row.unanswerable]
     openings = [row for row in answerable if row.kind == OPENING]
@@ -135,13 +135,10 @@ def dialogue_measures(rows: Sequence[Row], documents: Mapping[str, frozenset[str
 
 
 def _shares(rows: Sequence[Row], documents: Mapping[str, frozenset[str]]) -> Measures:
-    right = mean(bool(row.judged and row.judged.correct) for row in rows)
-    refused = mean(_answer(row).refused for row in rows)
     waits = score_waits(_answer(row).first_token_seconds for row in rows if not _answer(row).refused)
     return {
-        "right": rounded(right),
-        "refused": rounded(refused),
-        "beside": rounded(None if right is None or refused is None else 1 - right - refused),
+        **{judgement: rounded(mean(_judgement(row) is judgement for row in rows)) for judgement in Judgement},
+        "refused": rounded(mean(_answer(row).refused for row in rows)),
         "found": rounded(mean(_names(_answer(row).sources, documents[row.id]) for row in rows)),
         "first_words_seconds_median": rounded(waits.median),
     }
@@ -149,6 +146,10 @@ def _shares(rows: Sequence[Row], documents: Mapping[str, frozenset[str]]) -> Mea
 
 def _names(passages: Iterable[Source | RelatedPassage], documents: frozenset[str]) -> bool:
     return any(passage.document_id in documents for passage in passages)
+
+
+def _judgement(row: Row) -> Judgement | None:
+    return row.judged.judgement if row.judged else None
 
 
 def _answer(row: Row) -> CustomerAnswer:

@@ -18,7 +18,7 @@ _STYLE = (
     "blockquote{margin:.3rem 0;padding-left:.8rem;border-left:3px solid #bbb;white-space:pre-wrap}"
     "figure{margin:1rem 0}figcaption{font-weight:600}svg{max-width:100%;height:auto}"
     "svg text{font:12px system-ui,sans-serif}.axis{stroke:#ddd;fill:none}.bound{stroke:#1c1c1c;stroke-width:2}"
-    ".line{fill:none;stroke-width:2.5}.right{stroke:#0a6b2d}.wrong{stroke:#b00020}"
+    ".line{fill:none;stroke-width:2.5}.right{stroke:#0a6b2d}.wrong{stroke:#b00020}.beside{stroke:#7a4fa0}"
     ".refused{stroke:#8aa4c8}.invented{stroke:#d08700;stroke-dasharray:5 3}"
     "code{background:#f2f2f2;padding:0 .2rem}.chosen{font-weight:600;background:#f2f2f2}"
 )
@@ -35,13 +35,15 @@ def share(hits: int, total: int) -> str:
 def figure_lines(result: CalibrationResult) -> list[tuple[str, str, str]]:
     """Return name, share with interval, and what the bar says, of the chosen point."""
     point, bars = result.chosen, result.bars
-    wrong, invented = point.wrong / max(1, point.judged), point.invented / point.unanswerable
+    not_right, invented = point.not_right / max(1, point.judged), point.invented / point.unanswerable
     return [
         ("right, of answerable questions", share(point.right, point.judged), ""),
+        ("wrong", share(point.wrong, point.judged), ""),
+        ("beside the question", share(point.beside, point.judged), ""),
         (
             "wrong or beside the question",
-            share(point.wrong, point.judged),
-            f"{'holds' if wrong <= bars.wrong else 'MISSED'} (≤ {bars.wrong:g})",
+            share(point.not_right, point.judged),
+            f"{'holds' if not_right <= bars.not_right else 'MISSED'} (≤ {bars.not_right:g})",
         ),
         ("refused although answerable", share(point.refused, point.answerable), ""),
         (
@@ -76,7 +78,7 @@ def _figures(result: CalibrationResult) -> Iterator[str]:
     if unasked := _of(result, Outcome.UNASKED):
         yield (
             f"<p>{len(unasked)} questions were refused when they were recorded, so no answer to them is known: where a "
-            "threshold lets one through it counts as wrong.</p>"
+            "threshold lets one through it counts as not right.</p>"
         )
 
 
@@ -90,31 +92,35 @@ def _curve(result: CalibrationResult) -> Iterator[str]:
 
     lines = (
         line("right", "right", "right", "judged"),
-        line("wrong or beside", "wrong", "wrong", "judged"),
+        line("wrong", "wrong", "wrong", "judged"),
+        line("beside the question", "beside", "beside", "judged"),
         line("refused although answerable", "refused", "refused", "answerable"),
         line("unanswerable ones answered", "invented", "invented", "unanswerable"),
     )
     yield curve("Shares by threshold; the upright line is the chosen one", lines, marked=chosen.threshold)
-    yield '<div class="wide"><table><tr><th>threshold<th>right<th>wrong<th>refused<th>unanswerable answered</tr>'
+    yield '<div class="wide"><table><tr><th>threshold<th>right<th>wrong<th>beside<th>refused'
+    yield "<th>unanswerable answered</tr>"
     shown = {round(n / 20, 2) for n in range(1, 20)} | {chosen.threshold}
     for point in result.curve:
         if point.threshold in shown:
             mark = ' class="chosen"' if point == chosen else ""
             yield (
                 f"<tr{mark}><td>{point.threshold:.2f}<td>{point.right}/{point.judged}<td>{point.wrong}/{point.judged}"
-                f"<td>{point.refused}/{point.answerable}<td>{point.invented}/{point.unanswerable}</tr>"
+                f"<td>{point.beside}/{point.judged}<td>{point.refused}/{point.answerable}<td>{point.invented}/{point.unanswerable}</tr>"
             )
     yield "</table></div>"
 
 
 def _cases(result: CalibrationResult) -> Iterator[str]:
     shown = result.chosen.threshold
-    invented = [item for item in _of(result, Outcome.INVENTED) if item[1] >= shown]
-    wrong = [item for item in _of(result, Outcome.WRONG) if item[1] >= shown]
-    yield f"<h2>Unanswerable questions that are answered ({len(invented)})</h2>"
-    yield from _listed(invented)
-    yield f"<h2>The worst answers ({len(wrong)} wrong or beside the question, the surest first)</h2>"
-    yield from _listed(wrong)
+    for title, outcome in (
+        ("Unanswerable questions that are answered", Outcome.INVENTED),
+        ("Wrong answers", Outcome.WRONG),
+        ("Answers beside the question", Outcome.BESIDE),
+    ):
+        listed = [item for item in _of(result, outcome) if item[1] >= shown]
+        yield f"<h2>{title} ({len(listed)}, the surest first)</h2>"
+        yield from _listed(listed)
     refused = [
         (case, value)
         for case, value in zip(result.cases, result.scores, strict=True)

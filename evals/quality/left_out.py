@@ -14,8 +14,8 @@ SHOWN = (0.2, 0.3, 0.4, 0.45, 0.5, 0.6, 0.7, 0.8, 0.9)
 def left_out_table(corpora: Mapping[str, Sequence[Case]], shipped: AnswerabilityWeights) -> str:
     """Return a table in Markdown: a line a corpus with what weights of the others make of it at each threshold.
 
-    The last column is the shipped weights at their own threshold. A cell is answered / right / wrong of the answerable
-    questions, and of the unanswerable ones the share answered.
+    The last column is the shipped weights at their own threshold. A cell is answered / right / wrong / beside of the
+    answerable questions, and of the unanswerable ones the share answered.
     """
     columns = " | ".join([*(f"{threshold:g}" for threshold in SHOWN), f"shipped, {shipped.threshold:g}"])
     lines = [f"| corpus (answerable / unanswerable) | {columns} |", "|---" * (len(SHOWN) + 2) + "|"]
@@ -31,7 +31,7 @@ def left_out_table(corpora: Mapping[str, Sequence[Case]], shipped: Answerability
 
 
 def best_threshold(corpora: Mapping[str, Sequence[Case]], *, thresholds: Sequence[float] = SHOWN) -> float:
-    """Return the threshold with most right answers less wrong and invented ones, on average over corpora left out."""
+    """Return the threshold with most right answers less others and invented ones, on average over corpora left out."""
     total = dict.fromkeys(thresholds, 0.0)
     for name, cases in corpora.items():
         weights = fit(*(other for left, other in corpora.items() if left != name))
@@ -47,17 +47,16 @@ def _point(cases: Sequence[Case], weights: AnswerabilityWeights, threshold: floa
 
 
 def _worth(point: Point) -> float:
-    right, wrong = (count / point.judged if point.judged else 0.0 for count in (point.right, point.wrong))
+    right, not_right = (count / point.judged if point.judged else 0.0 for count in (point.right, point.not_right))
     if not point.judged:
         right = point.answered / max(1, point.answerable)
-    return right - wrong - point.invented / max(1, point.unanswerable)
+    return right - not_right - point.invented / max(1, point.unanswerable)
 
 
 def _shares(point: Point) -> tuple[float | None, ...]:
     return (
         point.answered / max(1, point.answerable),
-        point.right / point.judged if point.judged else None,
-        point.wrong / point.judged if point.judged else None,
+        *(count / point.judged if point.judged else None for count in (point.right, point.wrong, point.beside)),
         point.invented / point.unanswerable if point.unanswerable else None,
     )
 
@@ -73,5 +72,5 @@ def _mean_cell(points: Sequence[Point]) -> str:
 
 
 def _written(shares: Sequence[float | None]) -> str:
-    answered, right, wrong, invented = ("–" if share is None else f"{share:.2f}"[share < 1 :] for share in shares)
-    return f"{answered} {right} {wrong}, {invented}"
+    *of_answerable, invented = ("–" if share is None else f"{share:.2f}"[share < 1 :] for share in shares)
+    return f"{' '.join(of_answerable)}, {invented}"

@@ -9,15 +9,15 @@ from html import escape
 from evals.quality.drawing import BarSegment, bars, histogram
 from evals.quality.report import Gate, GateLine, faults, lines
 from evals.quality.summary import Row, Run, mean_of
-from evals.scorers import Interval
+from evals.scorers import Interval, Judgement
 
 WORST = 60
 """Cases on the page, as many as a person reads; it says how many more there are."""
 _SHARES = (
-    "ndcg@10", "recall@5", "mrr", "answer_in_top5", "answered", "correct", "answer_f1", "grounded",
+    "ndcg@10", "recall@5", "mrr", "answer_in_top5", "answered", *Judgement, "answer_f1", "grounded",
     "citation_precision", "citation_recall", "refusal_precision", "refusal_recall",
 )  # fmt: skip
-_BY_KIND = ("recall@5", "answer_in_top5", "answered", "refused_rightly", "correct", "citation_recall")
+_BY_KIND = ("recall@5", "answer_in_top5", "answered", "refused_rightly", *Judgement, "citation_recall")
 _STYLE = (
     "body{font:16px/1.5 system-ui,sans-serif;max-width:64rem;margin:2rem auto;padding:0 1rem;color:#1c1c1c}"
     "td,th{padding:.1rem 1rem .1rem 0;text-align:left}.no{color:#b00020}.yes{color:#0a6b2d}"
@@ -44,12 +44,13 @@ def page(run: Run, gates: Sequence[Gate]) -> str:
     )
 
 
-def _severity(case: tuple[Row, list[str]]) -> tuple[bool, bool, int]:
-    """Sort key of cases: wrong numbers first, then answers to unanswerable questions, then the number of faults."""
+def _severity(case: tuple[Row, list[str]]) -> tuple[bool, bool, bool, int]:
+    """Sort key: numbers without a source, answers to unanswerable questions, wrong ones, the number of faults."""
     row, listed = case
-    wrong = row.judged is not None and bool(row.judged.unfounded)
+    unfounded = row.judged is not None and bool(row.judged.unfounded)
     invented = row.judged is not None and row.unanswerable and not row.judged.answer.refused
-    return not wrong, not invented, -len(listed)
+    wrong = row.judged is not None and row.judged.judgement is Judgement.WRONG
+    return not unfounded, not invented, not wrong, -len(listed)
 
 
 def _plots(run: Run, gates: Sequence[Gate]) -> Iterator[str]:

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ValidationError, model_validator
 
 from evals.quality.summary import Measures, Row, Run, ScoredAnswer
 from evals.sample_bank import SAMPLE_BANK
+from evals.scorers import Judgement
 
 
 class TaskBroken(Exception):
@@ -109,7 +110,8 @@ def _answer_faults(scored: ScoredAnswer, row: Row) -> Iterator[str]:
         f"shows numbers that no cited passage holds: {', '.join(scored.unfounded)}": bool(scored.unfounded),
         f"ended in {answer.finish_reason}": answer.finish_reason.startswith(("error", "cut")),
         "answers what the documents do not say": row.unanswerable and answered,
-        "the answer does not hold a known answer": scored.correct is False,
+        "wrong: it says something else than the known answer": scored.judgement is Judgement.WRONG,
+        "beside the question": scored.judgement is Judgement.BESIDE,
         "no citation of a right document holds the answer": scored.cites_answer is False,
         f"not answered ({answer.finish_reason})": not row.unanswerable and answer.refused,
         f"numbers to look at: {', '.join(scored.respelled)}": answered and bool(scored.respelled),

@@ -2,19 +2,22 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import msgspec
+from msgspec.structs import replace
 
 from evals.quality.retrieve import HALVES, Ranking
 from evals.questions import CustomerAnswer, Dataset, Sample
 from evals.scorers import (
     Interval,
+    Judgement,
     RankingScore,
     answer_f1,
-    answers_rightly,
     change,
     check_numbers,
     intervals,
+    judge_answer,
     mean,
     score_citations,
     score_rankings,
@@ -22,7 +25,10 @@ from evals.scorers import (
     score_waits,
 )
 
+T = TypeVar("T")
 Measures = dict[str, float | int | str | None]
+_FORMER_NAMES = {"correct": "right"}
+"""Of measures, in files that earlier releases wrote."""
 
 
 class RunBroken(Exception):
@@ -30,10 +36,10 @@ class RunBroken(Exception):
 
 
 class ScoredAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """An answer with its scores; `correct` is None for questions without known answers."""
+    """An answer with its scores; `judgement` is None of a refusal and for questions without known answers."""
 
     answer: CustomerAnswer
-    correct: bool | None
+    judgement: Judgement | None = None
     f1: float | None
     right_citations: float | None
     cites_answer: bool | None
@@ -144,11 +150,12 @@ def score_answer(sample: Sample, answer: CustomerAnswer, dataset: Dataset, *, co
         sources.append(sample.text)  # a refusal may repeat the question's numbers
     numbers = check_numbers(answer.text, sources)
     is_scored = not sample.unanswerable and not answer.refused
+    is_judged = is_scored and bool(sample.answers)
     cited = score_citations(answer, dataset.right_documents(sample), sample.answers) if is_scored else None
     return ScoredAnswer(
         answer=answer,
-        correct=answers_rightly(answer.text, sample.text, sample.answers) if is_scored and sample.answers else None,
-        f1=answer_f1(answer.text, sample.answers) if is_scored and sample.answers else None,
+        judgement=judge_answer(answer.text, sample.whole or sample.text, sample.answers) if is_judged else None,
+        f1=answer_f1(answer.text, sample.answers) if is_judged else None,
         right_citations=cited.right if cited and answer.citations else None,
         cites_answer=cited.holds_answer if cited else None,
         unfounded=numbers.unfounded,
@@ -170,7 +177,6 @@ def row_measures(
         values = {
             "answered": None if sample.unanswerable else not refused,
             "refused_rightly": refused if sample.unanswerable else None,
-            "correct": scored.correct,
             "answer_f1": scored.f1,
             "grounded": None if refused else scored.answer.grounded,
             "quoted": None if refused else scored.answer.quoted,
@@ -180,6 +186,8 @@ def row_measures(
             "seconds": scored.answer.seconds,
         }
         measures |= {name: float(value) for name, value in values.items() if value is not None}
+        if scored.judgement is not None:
+            measures |= {judgement: float(judgement is scored.judgement) for judgement in Judgement}
     return measures
 
 
@@ -202,7 +210,7 @@ def answer_measures(rows: Sequence[Row]) -> Measures:
     return {
         "answers": len(scored),
         "answered": rounded(refusals.answered),
-        "correct": rounded(mean_of(rows, "correct")),
+        **{judgement: rounded(mean_of(rows, judgement)) for judgement in Judgement},
         "answer_f1": rounded(mean_of(rows, "answer_f1")),
         "grounded": rounded(mean(answer.answer.grounded for answer in answered)),
         "quoted": rounded(mean(answer.answer.quoted for answer in answered)),
@@ -243,6 +251,12 @@ def read_run(path: Path) -> Run:
         RunBroken: the file holds none.
     """
     try:
-        return msgspec.json.decode(path.read_bytes(), type=Run)
+        run = msgspec.json.decode(path.read_bytes(), type=Run)
     except (OSError, msgspec.DecodeError) as exc:
         raise RunBroken(f"{path} holds no run of `evals run --output`: {exc}") from exc
+    rows = (replace(row, measures=_of_today(row.measures)) for row in run.rows)
+    return replace(run, measures=_of_today(run.measures), intervals=_of_today(run.intervals), rows=tuple(rows))
+
+
+def _of_today(named: Mapping[str, T]) -> dict[str, T]:
+    return {_FORMER_NAMES.get(name, name): value for name, value in named.items()}

@@ -55,6 +55,7 @@ class Dialogue(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
             sample = Sample(
                 id=self.turn_id(n),
                 text=turn.text,
+                whole=turn.whole,
                 answers=turn.answers,
                 unanswerable=turn.unanswerable,
                 kind=turn.kind,

@@ -32,7 +32,8 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     """A question; a correct answer contains one of `answers`, and citing an entry of `also_in` is correct too.
 
     One with `as_of` is about what was in force on that day, and only retrieval answers it. `split` is dev (thresholds
-    and weights were chosen on it) or test; a question without a split belongs to both.
+    and weights were chosen on it) or test; a question without a split belongs to both. `whole` says a follow-up so that
+    it is understood alone: its answer is judged by that.
     """
 
     id: str
@@ -44,6 +45,7 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     also_in: tuple[str, ...] = ()
     as_of: date | None = None
     split: str = ""
+    whole: str = ""
 
     @property
     def earlier(self) -> tuple[str, ...]:

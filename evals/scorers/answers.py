@@ -1,11 +1,11 @@
-"""Correctness of an answer: whether it says what a known answer says, and the F1 of shared tokens (pure)."""
+"""Whether a text holds a known answer, and the F1 of the tokens that they share (pure)."""
 
 import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from chatbot.grounding import features, passage_sentences, quantities, unsupported_quantities
+from chatbot.grounding import quantities, unsupported_quantities
 
 _THOUSANDS = re.compile(r"(?<=\d),(?=\d{3})")
 _TOKEN = re.compile(r"[a-z]+|\d+(?:\.\d+)*|[가-힣]")
@@ -20,37 +20,6 @@ def holds_answer(text: str, answers: Sequence[str]) -> bool:
     """Return whether the text states one of the answers, literally or, for a bare quantity, by its value."""
     plain = normalised(text)
     return any(_occurs_in(plain, normalised(answer)) or _states_quantity(text, answer) for answer in answers)
-
-
-LONGEST_FACT = 60
-"""Characters of a known answer that is a fact (a number, a name); a longer one is a text that states several."""
-SAID = 0.78
-"""Share from which on a text counts as said, fitted on 139 answers judged by hand (docs/evals.md)."""
-
-
-def answers_rightly(text: str, question: str, answers: Sequence[str]) -> bool:
-    """Return whether a text says what one of the known answers says.
-
-    A fact must occur, by its value where it is a number. Of a longer answer one statement must be said nearly whole, or
-    what the text says beyond the question must nearly all be the answer's.
-    """
-    return any(
-        holds_answer(text, [answer]) if len(answer) <= LONGEST_FACT else share_said(text, question, answer) >= SAID
-        for answer in answers
-    )
-
-
-def share_said(text: str, question: str, answer: str) -> float:
-    """Return how much a text shares with an answer of several statements, from 0 to 1.
-
-    It is the larger of two shares of content words: those of the answer's best-said statement that the text has, and
-    those of the text without the question's that the answer has.
-    """
-    said, known = features(text), features(answer)
-    statements = filter(None, (features(sentence.text) for sentence in passage_sentences(answer)))
-    best = max((len(statement & said) / len(statement) for statement in statements), default=0.0)
-    own = said - features(question)
-    return max(best, len(own & known) / len(own) if own else 0.0)
 
 
 def normalised(text: str) -> str:

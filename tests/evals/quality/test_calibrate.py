@@ -67,7 +67,7 @@ from tests.forked import Forked
 from tests.patience import patient
 
 SHIPPED = Path(chatbot.__file__).with_name("calibration.yaml")
-BARS = Bars(wrong=0.1, invented=0.1)
+BARS = Bars(not_right=0.1, invented=0.1)
 PRODUCTS = ("정기예금", "자유적금", "청년적금", "파킹통장", "외화예금", "주택대출", "전세대출", "체크카드", "신용카드")
 FACTS = ("기본 금리", "가입 기간", "최소 금액", "중도해지 이율", "우대 조건")
 ABSENT = ("주차 요금", "로고 색깔", "은행장 생일", "구내식당 메뉴", "창립 기념일 행사")
@@ -102,8 +102,8 @@ NO = [case(n, unanswerable=True, likely=-2 + n / 20) for n in range(20)]
 
 def point(threshold: float, right: int, wrong: int, invented: int) -> Point:
     return Point(
-        threshold=threshold, answerable=100, judged=100, answered=right + wrong, right=right, wrong=wrong,
-        unanswerable=50, invented=invented,
+        threshold=threshold, answerable=100, judged=100, answered=right + wrong, right=right, wrong=wrong - 1, beside=1,
+        unasked=0, unanswerable=50, invented=invented,
     )  # fmt: skip
 
 
@@ -128,18 +128,24 @@ def test_the_curve_counts_what_customers_would_read() -> None:
     cases = [
         case(0, likely=0, outcome=Outcome.RIGHT),
         case(1, likely=0, outcome=Outcome.WRONG),
+        case(6, likely=0, outcome=Outcome.BESIDE),
         case(2, likely=0, outcome=Outcome.UNASKED),
         case(3, likely=0, outcome=Outcome.REFUSED),
         case(4, likely=0, unanswerable=True),
         case(5, likely=0, near_miss=True),
     ]
-    curve = {at.threshold: at for at in curve_of(cases, [0.9, 0.8, 0.5, 0.9, 0.4, 0.99])}
+    curve = {at.threshold: at for at in curve_of(cases, [0.9, 0.8, 0.7, 0.5, 0.9, 0.4, 0.99])}
     shown = [
-        (at.answered, at.right, at.wrong, at.refused, at.invented)
+        (at.answered, at.right, at.wrong, at.beside, at.unasked, at.not_right, at.refused, at.invented)
         for at in map(curve.__getitem__, (0.3, 0.45, 0.6, 0.85))
     ]
-    assert shown == [(3, 1, 2, 1, 1), (3, 1, 2, 1, 0), (2, 1, 1, 2, 0), (1, 1, 0, 3, 0)]
-    assert {(at.answerable, at.unanswerable) for at in curve.values()} == {(4, 1)}
+    assert shown == [
+        (4, 1, 1, 1, 1, 3, 1, 1),
+        (4, 1, 1, 1, 1, 3, 1, 0),
+        (3, 1, 1, 1, 0, 2, 2, 0),
+        (1, 1, 0, 0, 0, 0, 4, 0),
+    ]
+    assert {(at.answerable, at.unanswerable) for at in curve.values()} == {(5, 1)}
 
 
 def test_most_right_answers_within_both_bars_are_chosen() -> None:
@@ -256,9 +262,17 @@ def test_the_report_shows_the_figures_the_point_and_the_worst_and_fetches_nothin
     page = read_page(result_of([*YES, *NO, *wrong, *invented]))
     assert page.fetched == []
     assert "width=device-width" in page.viewport
-    for said in ("50 of 54", "own-model", "틀린 <img src=x> 0?", "CALIBRATION_FILE", "What the documents lack (21)"):
+    for said in (
+        "50 of 54",
+        "Wrong answers (4,",
+        "Answers beside the question (0,",
+        "own-model",
+        "틀린 <img src=x> 0?",
+        "CALIBRATION_FILE",
+        "What the documents lack (21)",
+    ):
         assert said in page.text
-    assert page.text.index("Unanswerable questions that are answered (1)") < page.text.index("주차 요금은?")
+    assert page.text.index("Unanswerable questions that are answered (1,") < page.text.index("주차 요금은?")
 
 
 def test_the_report_names_questions_without_a_recorded_answer_and_how_many_cases_it_leaves_out() -> None:
@@ -269,8 +283,11 @@ def test_the_report_names_questions_without_a_recorded_answer_and_how_many_cases
 
 
 def test_a_bar_that_is_missed_is_said_so() -> None:
-    wrong = [case(60 + n, likely=3, outcome=Outcome.WRONG) for n in range(40)]
-    lines = {name: bar for name, _, bar in figure_lines(result_of([*YES, *NO, *wrong]))}
+    wrong = [case(60 + n, likely=3, outcome=Outcome.WRONG if n else Outcome.BESIDE) for n in range(40)]
+    result = result_of([*YES, *NO, *wrong])
+    shares = {name: share for name, share, _ in figure_lines(result)}
+    assert ("39 of 90" in shares["wrong"], "1 of 90" in shares["beside the question"]) == (True, True)
+    lines = {name: bar for name, _, bar in figure_lines(result)}
     assert lines["wrong or beside the question"].startswith("MISSED")
     assert lines["unanswerable questions answered"].startswith("holds")
 
@@ -454,8 +471,8 @@ def test_a_corpus_left_out_is_judged_by_the_others_and_the_best_threshold_holds_
     ]
     table = left_out_table({"easy": easy, "same": easy, "turned": turned}, fit(easy))
     lines = {line.split(" (")[0].removeprefix("| "): line for line in table.splitlines()[2:]}
-    assert "| 1.00 1.00 .00, .00 |" in lines["easy"]
-    assert "| .00 .00 .00, 1.00 |" in lines["turned"]
+    assert "| 1.00 1.00 .00 .00, .00 |" in lines["easy"]
+    assert "| .00 .00 .00 .00, 1.00 |" in lines["turned"]
     assert "shipped, 0.5" in table
     unsure = [case(n, unanswerable=True, likely=0.5) for n in range(20)]
     assert best_threshold({"a": [*YES, *unsure], "b": [*YES, *unsure]}, thresholds=(0.05, 0.5)) == 0.5

@@ -19,7 +19,7 @@ def turn(text: str, kind: str, *answers: str) -> DialogueTurn:
         {
             "text": text,
             "kind": kind,
-            "whole": text,
+            "whole": f"정기예금 {text}",
             "answers": answers,
             "documents": ["deposit"] if answers else [],
             "unanswerable": not answers,
@@ -35,6 +35,7 @@ DIALOGUE = Dialogue(
     turns=(
         turn("금리는요?", "opening", "3%"),
         turn("한도는요?", "ellipsis", "5만원"),
+        turn("우대금리는요?", "ellipsis", "0.3%"),
         turn("기간은요?", "ellipsis", "12개월"),
         turn("그럼 나이는요?", "condition", "19세"),
         turn("다른 은행은요?", "topic_change"),
@@ -67,39 +68,41 @@ def answered(n: int, text: str, reason: str = "stop", *, found: str = "deposit",
     )
 
 
-def test_a_turn_is_right_refused_or_beside() -> None:
+def test_a_turn_is_right_wrong_beside_or_refused() -> None:
     answers = [
         answered(0, "연 3%입니다."),
         answered(1, "한도는 5만원입니다."),
-        answered(2, "19세부터입니다.", found="other"),
-        answered(3, "", "refused", related="deposit"),
-        answered(4, "", "refused"),
+        answered(2, "정기예금 우대금리는 0.5%입니다."),
+        answered(3, "청년적금은 19세부터 가입합니다.", found="other"),
+        answered(4, "", "refused", related="deposit"),
+        answered(5, "", "refused"),
     ]
     run = dialogue_run(DATASET, (DIALOGUE,), answers, contact="")
     figures = {
         "dialogues": 1,
-        "turns": 5,
-        "follow_ups": 3,
-        "follow_ups_right": 0.3333,
-        "follow_ups_refused": 0.3333,
-        "follow_ups_beside": 0.3333,
-        "follow_ups_found": 0.6667,
-        "follow_ups_first_words_seconds_median": 3.5,
+        "turns": 6,
+        "follow_ups": 4,
+        "follow_ups_right": 0.25,
+        "follow_ups_wrong": 0.25,
+        "follow_ups_beside": 0.25,
+        "follow_ups_refused": 0.25,
+        "follow_ups_found": 0.75,
+        "follow_ups_first_words_seconds_median": 4.0,
         "openings_right": 1.0,
         "related_right": 1.0,
         "refused_rightly": 1.0,
         "errors": 0,
     }
     assert {name: run.measures[name] for name in figures} == figures
-    assert [row.id for row in run.rows] == ["d/0", "d/1", "d/2", "d/3", "d/4"]
+    assert [row.id for row in run.rows] == ["d/0", "d/1", "d/2", "d/3", "d/4", "d/5"]
 
 
 def test_intervals_are_over_dialogues() -> None:
     dialogues = tuple(msgspec.structs.replace(DIALOGUE, id=name) for name in ("a", "b"))
     answers = [
         msgspec.structs.replace(answered(n, text), id=dialogue.turn_id(n))
-        for dialogue, text in zip(dialogues, ("3%, 5만원, 12개월, 19세", "모릅니다."), strict=True)
-        for n in range(5)
+        for dialogue, text in zip(dialogues, ("3%, 5만원, 0.3%, 12개월, 19세", "모릅니다."), strict=True)
+        for n in range(6)
     ]
     run = dialogue_run(DATASET, dialogues, answers, contact="")
     assert run.measures["follow_ups_right"] == 0.5

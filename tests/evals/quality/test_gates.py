@@ -120,7 +120,7 @@ def test_answers_recorded_with_a_worse_prompt_are_red(
     assert "quoted" in missed(run, task)
     assert run.measures["quoted"] == 1.0
     unchecked = rescore(worse, dataset, ranks=ranks, bank=sample_banks().first, grounding=GroundingMode.OFF)
-    assert {"correct", "citation_recall"} <= missed(unchecked, task)
+    assert {"right", "citation_recall"} <= missed(unchecked, task)
 
 
 def test_a_wrong_number_that_the_checks_let_through_is_red(

@@ -203,9 +203,9 @@ def run_of(tmp_path: Path, *, text: str = "It costs 5 won.") -> Run:
 def test_a_run_is_summed_up(tmp_path: Path) -> None:
     measures = run_of(tmp_path).measures
     assert measures["mrr"] == 0.5
-    assert {
-        measures[name] for name in ("recall@5", "answered", "correct", "citation_precision", "citation_recall")
-    } == {1.0}
+    assert {measures[name] for name in ("recall@5", "answered", "right", "citation_precision", "citation_recall")} == {
+        1.0
+    }
     assert {measures[name] for name in ("refusal_precision", "refusal_recall", "grounded")} == {1.0}
     assert (
         measures["numbers_not_in_cited"],
@@ -235,12 +235,36 @@ def test_a_run_is_written_and_read_again(tmp_path: Path) -> None:
         read_run(tmp_path / "other.json")
 
 
+def test_a_run_of_an_earlier_release_is_read_and_compared(tmp_path: Path) -> None:
+    today = run_of(tmp_path)
+    write_run(today, tmp_path / "run.json")
+    former = json.loads((tmp_path / "run.json").read_text("utf-8"))
+    for named in (former["measures"], former["intervals"], former["rows"][0]["measures"]):
+        named["correct"] = named.pop("right")
+        del named["wrong"], named["beside"]
+    former["rows"][0]["judged"]["correct"] = former["rows"][0]["judged"].pop("judgement") == "right"
+    (tmp_path / "former.json").write_text(json.dumps(former), "utf-8")
+    read = read_run(tmp_path / "former.json")
+    assert (read.measures["right"], read.intervals["right"].high) == (1.0, 1.0)
+    assert "right" in {difference.measure for difference in compare(read, today)}
+
+
 def rows(values: dict[str, float], measure: str = "mrr") -> Run:
     listed = tuple(
         Row(id=name, kind="", question="", unanswerable=False, measures={measure: value})
         for name, value in values.items()
     )
     return Run(dataset="d", measures={}, rows=listed)
+
+
+def test_what_is_wrong_or_beside_the_question_is_told_apart_and_read_first(tmp_path: Path) -> None:
+    wrong = run_of(tmp_path, text="That much is 7 won.")
+    beside = run_of(tmp_path, text="Ask at the counter.")
+    assert [wrong.measures[name] for name in ("right", "wrong", "beside")] == [0.0, 1.0, 0.0]
+    assert [beside.measures[name] for name in ("right", "wrong", "beside")] == [0.0, 0.0, 1.0]
+    assert "wrong: it says something else than the known answer" in faults(wrong.rows[0])
+    assert "beside the question" in faults(beside.rows[0])
+    assert {line.measure for line in compare(wrong, beside) if line.b < line.a} >= {"wrong"}
 
 
 def test_two_runs_are_compared_over_the_questions_they_share() -> None:
@@ -288,7 +312,8 @@ def test_an_interval_covers_the_truth_about_as_often_as_it_says() -> None:
 def test_every_score_of_a_summary_has_an_interval_around_it(tmp_path: Path) -> None:
     run = run_of(tmp_path)
     scores = {name: value for name, value in run.measures.items() if isinstance(value, float)}
-    assert run.intervals.keys() == scores.keys() >= {"mrr", "correct", "refusal_recall", "answer_seconds_p95"}
+    named = {"mrr", "right", "wrong", "beside", "refusal_recall", "answer_seconds_p95"}
+    assert run.intervals.keys() == scores.keys() >= named
     assert all(run.intervals[name].low <= value <= run.intervals[name].high for name, value in scores.items())
 
 

@@ -1,0 +1,167 @@
+"""Whether an answer is right, wrong or beside the question, told by the known answers alone (pure).
+
+Wrong: it speaks about what was asked and says something else than the known answer. Beside the question: whatever it
+says, it does not answer. Fitted and compared with answers that a reader labelled (docs/evals.md).
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from chatbot.grounding import (
+    YES,
+    Polarity,
+    Quantity,
+    features,
+    passage_sentences,
+    quantities,
+    turning_words,
+    unsupported_quantities,
+)
+from evals.scorers.answers import holds_answer
+
+LONGEST_FACT: Final = 60
+"""Characters of a known answer that is a fact (a number, a name); a longer one is a text that states several."""
+SAID: Final = 0.78
+"""Share of content words from which on a statement counts as said."""
+_FEWEST: Final = 4
+"""Features of a statement; what has fewer is a heading or a word."""
+_ASKED: Final = 0.3
+"""Share of the question's content that a sentence has which speaks about what was asked."""
+_OF_IT: Final = 0.4
+"""Share of such a sentence's content that is the question's or the known answer's."""
+
+_SAYS_YES: Final = re.compile(rf"[\s>*_]{{0,8}}(?:{YES})(?=\s{{0,4}}(?:[,.!]|\Z))", re.IGNORECASE)
+_RESTRICTS: Final = re.compile(r"만(?=[\s.,]|\Z)|\b(?:only|just)\b", re.IGNORECASE)
+_FREE: Final = "0원"
+# Units between which an answer can be mistaken: 5,000원 for USD 500, 3 months for 3 days.
+_KINDS: Final = (
+    frozenset({"KRW", "USD", "EUR", "JPY", "CNY", "GBP"}),
+    frozenset({"%", "%p"}),
+    frozenset({"months", "days", "seconds"}),
+)
+
+
+class Judgement(StrEnum):
+    """What an answer is, by the known answers; the same words in runs, reports and documents."""
+
+    RIGHT = "right"
+    WRONG = "wrong"
+    BESIDE = "beside"
+
+
+@dataclass(frozen=True, slots=True)
+class _Statement:
+    """A sentence with the features of its content."""
+
+    text: str
+    content: frozenset[str]
+
+    def likeness(self, other: "_Statement") -> float:
+        """Return the share of the content of both that they have in common."""
+        whole = len(self.content) + len(other.content)
+        return 2 * len(self.content & other.content) / whole if whole else 0.0
+
+
+def judge_answer(text: str, question: str, answers: Sequence[str]) -> Judgement:
+    """Return the best judgement of an answer by any of the known ones."""
+    statements = _statements(text)
+    facts = [answer for answer in answers if len(answer) <= LONGEST_FACT]
+    judgements = [_by_facts(text, statements, question, facts)] if facts else []
+    judgements += (_by_text(text, statements, question, answer) for answer in answers if len(answer) > LONGEST_FACT)
+    return next((judgement for judgement in Judgement if judgement in judgements), Judgement.BESIDE)
+
+
+def _by_facts(text: str, statements: Sequence[_Statement], question: str, facts: Sequence[str]) -> Judgement:
+    """Judge by a fact, which the facts spell in several ways: it must occur, by its value where it is a number."""
+    held = holds_answer(text, facts)
+    if held and not holds_answer(question, facts):
+        return Judgement.RIGHT
+    if _says_otherwise(statements, question, "\n".join(facts)):
+        return Judgement.WRONG
+    return Judgement.RIGHT if held else Judgement.BESIDE
+
+
+def _by_text(text: str, statements: Sequence[_Statement], question: str, answer: str) -> Judgement:
+    """Judge by a text: what is said of it nearly word for word must not be turned."""
+    known = [statement for statement in _statements(answer) if len(statement.content) >= _FEWEST]
+    pairs = [(said, max(known, key=said.likeness)) for said in statements if known]
+    repeated = [(said, of) for said, of in pairs if said.likeness(of) >= SAID]
+    if any(_turns(said, of, question) for said, of in repeated):
+        return Judgement.WRONG
+    is_said = share_said(text, question, answer) >= SAID
+    if is_said and repeated:
+        return Judgement.RIGHT
+    if _says_otherwise(statements, question, answer):
+        return Judgement.WRONG
+    return Judgement.RIGHT if is_said else Judgement.BESIDE
+
+
+def share_said(text: str, question: str, answer: str) -> float:
+    """Return how much a text shares with an answer of several statements, from 0 to 1.
+
+    It is the larger of two shares of content words: those of the answer's best-said statement that the text has, and
+    those of the text without the question's that the answer has.
+    """
+    said, known = features(text), features(answer)
+    best = max((len(one.content & said) / len(one.content) for one in _statements(answer) if one.content), default=0.0)
+    own = said - features(question)
+    return max(best, len(own & known) / len(own) if own else 0.0)
+
+
+def _turns(said: _Statement, known: _Statement, question: str) -> bool:
+    """Whether a statement has another number, another polarity, or a turning word with or in place of something."""
+    if unsupported_quantities(said.text, [known.text, question]):
+        return True
+    if Polarity.of(said.text) != Polarity.of(known.text) and not (_denies(said.text) and _denies(question)):
+        return True
+    turning, known_turning = turning_words(said.text), turning_words(known.text)
+    is_changed = bool(known_turning - turning) or bool(said.content - known.content - features(question))
+    return bool(turning - known_turning - turning_words(question)) and is_changed
+
+
+def _says_otherwise(statements: Iterable[_Statement], question: str, known: str) -> bool:
+    """Whether one of the statements answers the question, and otherwise than the known answer does."""
+    asked, known_content = features(question), features(known)
+    return any(
+        _is_other_amount(said.text, question, known) or _is_yes_to_no(said.text, known)
+        for said in statements
+        if len(said.content & asked) >= _ASKED * len(asked) * bool(said.content)
+        and len(said.content & (asked | known_content)) >= _OF_IT * len(said.content)
+    )
+
+
+def _is_other_amount(said: str, question: str, known: str) -> bool:
+    """Whether a sentence states another amount of the known one's kind, or none of it."""
+    amounts = quantities(known)
+    others = unsupported_quantities(said, [known, question])
+    if any(_is_same_kind(other, amount) for other in others for amount in amounts):
+        return True
+    is_new = not unsupported_quantities(said, [question])
+    return bool(amounts) and is_new and _is_free(said) and not _is_free(known)
+
+
+def _is_same_kind(one: Quantity, other: Quantity) -> bool:
+    units, others = ({reading.unit for reading in quantity.readings} for quantity in (one, other))
+    return one.is_same_kind(other) or any(units & kind and others & kind for kind in _KINDS)
+
+
+def _is_free(text: str) -> bool:
+    return not unsupported_quantities(_FREE, [text])
+
+
+def _is_yes_to_no(said: str, known: str) -> bool:
+    """Whether a sentence says yes where the known answer denies or restricts."""
+    if not _SAYS_YES.match(said) or _SAYS_YES.match(known) or _denies(said):
+        return False
+    return _denies(known) or _RESTRICTS.search(known) is not None
+
+
+def _denies(text: str) -> bool:
+    return Polarity.of(text).has_negation
+
+
+def _statements(text: str) -> list[_Statement]:
+    return [_Statement(sentence.text, features(sentence.text)) for sentence in passage_sentences(text)]
