@@ -24,6 +24,8 @@ AT_CLOCKS: dict[type[ast.cmpop], str] = {ast.Lt: ">=", ast.LtE: ">", ast.Gt: "<=
 """Where the process's clock is read and compared in one breath: nobody sees whether the very nanosecond counts."""
 TOLD_ONLY = {"log", "span", "tracer"}
 """What only tells: no test has to notice that it is gone."""
+FOR_POWER_CUTS = {"file.flush()", "os.fsync(file.fileno())"}
+"""What makes a file's content survive a power cut: nothing else shows that it is gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,5 +106,7 @@ def reads_a_clock(comparison: ast.Compare) -> bool:
 
 
 def only_tells(statement: ast.Expr) -> bool:
+    """Return whether a statement is there for who reads logs and traces, or for power cuts."""
     call = statement.value.value if isinstance(statement.value, ast.Await) else statement.value
-    return isinstance(call, ast.Call) and ast.unparse(call.func).split(".")[0] in TOLD_ONLY
+    tells = isinstance(call, ast.Call) and ast.unparse(call.func).split(".")[0] in TOLD_ONLY
+    return tells or ast.unparse(call) in FOR_POWER_CUTS
