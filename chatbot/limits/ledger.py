@@ -116,9 +116,9 @@ class LedgerReply(msgspec.Struct, frozen=True):
     now: int
     percentile: int
     uses: Uses
-    refusal: Refusal | None = None
-    forgotten: bool = False
+    forgotten: bool
     """Whether Redis had forgotten the reservation, and charged it anew."""
+    refusal: Refusal | None = None
 
 
 class Ledger:

@@ -638,9 +638,6 @@ class AnswerRegistry:
         """
         self._handed_over = True
         self._elsewhere.end_all()
-        for live in tuple(self._unlogged.values()):
-            if live.unflushed:
-                self._drop_from_memory(live)
         epochs: defaultdict[str, dict[AnswerId, int]] = defaultdict(dict)
         for live in self._live.values():
             if live.finishing:
