@@ -218,6 +218,22 @@ async def test_without_the_database_it_says_so_in_time_and_closes_when_it_is_bac
         assert await faults(audit, unclosed_before=1e12) == []
 
 
+async def test_of_what_callers_gave_up_closings_are_written_and_openings_are_not(engine: AsyncEngine) -> None:
+    audit = Audit(engine, SETTINGS.model_copy(update={"deadline": 0.05}))
+    await audit.prepare()
+    with pytest.raises(AuditUnavailable):
+        await audit.open(replace(OPENED, answer_id="a2"))
+    with pytest.raises(AuditUnavailable):
+        await audit.close(CLOSED)
+    with anyio.fail_after(10):
+        async with anyio.create_task_group() as writer:
+            writer.start_soon(audit.write_forever)
+            while not await audit.rows(CLOSED.answer_id):
+                await anyio.sleep(0.01)
+            writer.cancel_scope.cancel()
+    assert await audit.rows("a2") == ()
+
+
 @contextmanager
 def replies_lost(engine: AsyncEngine) -> Iterator[None]:
     """Let the database commit while the block runs, and the writer never hear of it."""
