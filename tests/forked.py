@@ -10,7 +10,7 @@ from importlib import import_module
 from multiprocessing.context import ForkServerProcess
 from pathlib import Path
 
-PROGRAMS = ("chatbot.__main__", "ingest.__main__", "evals.__main__")
+IMPORTED = "tests.imported_programs"
 
 
 class Forked:
@@ -18,7 +18,7 @@ class Forked:
 
     def __init__(self, program: str, arguments: Sequence[str], environment: Mapping[str, str], log: Path) -> None:
         context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(list(PROGRAMS))
+        context.set_forkserver_preload([IMPORTED])
         self._process: ForkServerProcess = context.Process(
             target=run, args=(program, list(arguments), dict(environment), str(log)), daemon=True
         )

@@ -30,7 +30,6 @@ from knowledge.index.edge import open_edge
 from knowledge.index.engine import CollectionGone, Engine, IndexUnavailable, NewPoint, Payload, Query, Vectors
 from knowledge.index.filters import Above, AnyOf, AtMost, Equals, Filter, Missing
 from knowledge.index.fusion import Fused, balanced, fuse
-from knowledge.index.server import open_server
 from knowledge.index.settings import IndexSettings
 from knowledge.passage import LANGUAGES, Hit, Passage, instant, language_of
 from knowledge.terms import SparseTerms, Terms
@@ -435,6 +434,9 @@ async def _open_engine(settings: IndexSettings, *, discard_former: bool) -> Asyn
         async with open_edge(settings.path, discard_former=discard_former, **timeouts) as folder:
             yield folder
         return
+    # Imported here: the client takes half a second, a quarter of a start, which no embedded index needs.
+    from knowledge.index.server import open_server  # noqa: PLC0415
+
     key = None if settings.api_key is None else settings.api_key.get_secret_value()
     async with open_server(str(settings.url), settings.server, api_key=key, **timeouts) as server:
         yield server
