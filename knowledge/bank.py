@@ -238,7 +238,7 @@ def read_banks(path: Path) -> Banks:
             content = file.read(MOST_FILE_BYTES + 1)
         if len(content) > MOST_FILE_BYTES:
             raise BankRefused(f"{path}: more than {MOST_FILE_BYTES} bytes: is it the bank's file?")
-        described = yaml.safe_load(content.decode("utf-8"))
+        described = yaml.load(content.decode("utf-8"), yaml.CSafeLoader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as exc:
         raise BankRefused(f"{path} cannot be read as YAML: {exc}") from exc
     if not isinstance(described, dict):

@@ -182,7 +182,9 @@ class _Look:
         as_it_is = self._picture()
         with self._hidden():
             ground = self._picture()
-        self.ink: Dots = (np.maximum(as_it_is, ground) - np.minimum(as_it_is, ground)).max(axis=2)
+        change = np.maximum(as_it_is, ground) - np.minimum(as_it_is, ground)
+        # Not `max(axis=2)`, which takes fifteen times as long for three values a dot.
+        self.ink: Dots = np.maximum(np.maximum(change[..., 0], change[..., 1]), change[..., 2])
         """How much the text changes each dot, of 255."""
         self._words = [(word, self._area(word)) for word in words]
 

@@ -85,7 +85,7 @@ def profile_fields(path: Path) -> dict[str, object]:
         UnknownProfile: it cannot be read, or is no YAML mapping.
     """
     try:
-        fields = yaml.safe_load(path.read_text("utf-8"))
+        fields = yaml.load(path.read_text("utf-8"), yaml.CSafeLoader)
     except OSError as exc:
         raise UnknownProfile(f"The profile {path} cannot be read: {exc.strerror}") from exc
     except (yaml.YAMLError, UnicodeDecodeError) as exc:

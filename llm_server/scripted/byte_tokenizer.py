@@ -5,6 +5,7 @@ so that prompts have about as many tokens as with a real model, and rarer charac
 """
 
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 from string import ascii_lowercase
 from typing import Literal
@@ -42,6 +43,7 @@ def write_tokenizer(folder: Path, *, template: Template = "plain", marked: bool 
     return folder
 
 
+@cache
 def byte_tokenizer(*, template: Template = "plain", marked: bool = False) -> Bpe:
     """Return the tokenizer; ids grow in the order of merges, as BPE ranks do, and the markers of thinking are last."""
     letters = byte_letters()
