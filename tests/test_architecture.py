@@ -45,12 +45,14 @@ def test_a_module_opens_nothing_on_import(path: Path) -> None:
             assert not called & opening, f"{path.name}:{node.lineno} opens {called & opening} on import (house rule 2)"
 
 
-TORCH = {"torch", "transformers", "sentence_transformers"}
+SLOW_TO_IMPORT = {"torch", "transformers", "sentence_transformers", "qdrant_client"}
+"""Torch takes seconds and half a gigabyte, the client of a Qdrant server half a second."""
 ONLY_WHERE_SET = {
     "chatbot/retrieval/reranking.py": "sentence_transformers",
     "knowledge/embedding/embedding.py": "knowledge.embedding.torch_encoder",
+    "knowledge/index/index.py": "knowledge.index.server",
 }
-"""What brings torch, which takes seconds and half a gigabyte: imported in the function that needs it."""
+"""What brings them: imported in the function that needs it."""
 
 
 @pytest.mark.parametrize("path", list(modules()), ids=lambda p: str(p.relative_to(ROOT)))
@@ -63,13 +65,13 @@ def test_imports_stand_at_the_top(path: Path) -> None:
             assert not lines, f"{path.name}:{lines} imports inside a function"
 
 
-def test_no_program_imports_torch_before_it_is_used() -> None:
-    # All in one process: their imports are paid once, and torch would be seen whoever brings it.
+def test_no_program_imports_what_takes_long_before_it_is_used() -> None:
+    # All in one process: their imports are paid once, and what takes long would be seen whoever brings it.
     programs = ("chatbot.app", "chatbot.__main__", "ingest.app", "llm_server.__main__")
     command = [sys.executable, "-c", f"import sys, {', '.join(programs)}; print(*sorted(sys.modules))"]
     imported = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout.split()  # noqa: S603
     assert set(programs) <= set(imported)
-    assert TORCH & {name.partition(".")[0] for name in imported} == set()
+    assert SLOW_TO_IMPORT & {name.partition(".")[0] for name in imported} == set()
 
 
 def test_nobody_mocks() -> None:
