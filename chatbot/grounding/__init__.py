@@ -1,6 +1,5 @@
 """Sentence ↔ passage: every claim is tied to a passage by comparison, or withheld. No clock, no I/O."""
 
-from chatbot.grounding.departures import turning_words
 from chatbot.grounding.evidence import Quote
 from chatbot.grounding.negation import YES, Polarity
 from chatbot.grounding.numbers import quantities, unsupported_quantities
@@ -30,6 +29,5 @@ __all__ = [
     "passage_sentences",
     "quantities",
     "quoted_answer",
-    "turning_words",
     "unsupported_quantities",
 ]

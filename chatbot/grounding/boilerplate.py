@@ -67,7 +67,8 @@ _REFUSAL: Final = re.compile(
     r"|\b(?:documents?|passages?|sources?|information|context|text)\b.{0,60}?\b"
     r"(?:do(?:es)? not|don't|doesn't|is not|are not|isn't|aren't|not)\b.{0,40}?"
     r"\b(?:say|state|mention|contain|include|provide|specif|cover|available|given|found|address)"
-    r"|\b(?:no|any) (?:information|mention|document)"
+    r"|\bno (?:information|mention)\b|\bnot (?:\w+ ){0,3}any (?:information|mention)\b"
+    r"|\bno (?:documents?|passages?|sources?)\b.{0,20}\b(?:say|state|mention|contain|answer|cover)"
     r"|\bnot (?:stated|mentioned|found|given|covered|specified|provided|included|available) in (?:the|any|these|our)\b",
     re.IGNORECASE,
 )
@@ -117,9 +118,9 @@ def is_refusal(sentence: str, question: str, own: frozenset[str] = frozenset()) 
     return of_question >= len(words) - 1 - len(words) // 4
 
 
-def is_discourse(word: str, own: frozenset[str] = frozenset()) -> bool:
-    """Whether the word announces an answer or its source, or is polite."""
-    return word in _DISCOURSE or _is_polite(word, own)
+def announces(word: str) -> bool:
+    """Return whether the word announces an answer or its source."""
+    return word in _DISCOURSE
 
 
 def claim_features(sentence: str) -> frozenset[str]:

@@ -1,91 +1,95 @@
-"""What a claim says otherwise than the sentence it is made of. No I/O.
+"""Whether a claim says a sentence of a passage, all of it and nothing else. No I/O.
 
-Words that say how much, when, who may or whether at all weigh little among the content of a sentence, and turn it; so
-do another order, and a condition left out. A claim may only restate: it has no turning word and no content word that
-its sentence lacks, keeps the order of the words and numbers that both have, denies where the sentence does, and leaves
-no condition out.
+A condition left out, two words exchanged, "only" moved or a particle changed leave nearly all words of a sentence as
+they were, and no list holds all that turns its meaning. So what may differ is listed instead: the form of address in a
+Korean ending, whether a noun is topic or subject, articles, contractions, signs, blanks, how an item is marked, and
+idle words at the beginning (yes, what the document is about). With any other difference it is another claim.
 """
 
 import re
 import unicodedata
-from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Callable
+from functools import lru_cache
 from typing import Final
 
-from chatbot.grounding.boilerplate import is_discourse
-from chatbot.grounding.stems import content_words, word_features
-
-_TURNING: Final = re.compile(
-    r"최대|최소|최고|최저|최장|최단|이상|이하|초과|미만|이전|이후|(?<=[가-힣\d] )[전후]에|[전후](?=까지|부터)"
-    r"|모든|모두|전부|일부|매월|매년|매일|매주|(?<![가-힣\d])[월연](?=\s?[\d%])|반드시|필수|선택|없이|외에|제외|포함"
-    r"|무료|유료|면제|고정|변동|개인|법인|국내|해외|입금|출금|가입|해지|본인|대리인|평일|주말|오전|오후"
-    r"|영업점|창구|(?<![가-힣])앱|전화|인터넷|고객|은행(?=[이은가])|않|없|못|불가|아니|(?<=[가-힣])만[이은을도]?(?=[\s.,]|\Z)"
-    r"|[월화수목금토일]요일|다음|당일|첫|마지막"
-    r"|\b(?:most|least|maximum|minimum|more|less|over|under|above|below|before|after|until|from|all|some|any|always"
-    r"|never|only|without|with|must|may|could|should|once|twice"
-    r"|need|have to|required|not|no|cannot|if|unless|except|per|monthly|yearly|annual"
-    r"|month|year|week|day|daily|weekly|fixed|variable|branch|app|phone|open|close|deposit|withdrawal|free|either|both"
-    r"|bank|customer)\b|n't\b",
-    re.IGNORECASE,
+_WORD: Final = re.compile(r"\d+(?:[.:]\d+)*[가-힣]*|[가-힣]+|[^\W\d_]+|[^\w\s.,;:!?'\"“”‘’()\[\]{}…·•|`]")
+_ITEM_MARK: Final = re.compile(
+    r"[\s>#*_`\-•·○●◦▪∙⋅‣※▶►▷☞◆◇◈★☆]*(?:\(?(?P<number>\d{1,2})[.)]\s+|(?P<circled>[①-⑳])|\(?[A-Za-z가-하][.)]\s+)?\s*"
 )
-_CONDITION: Final = re.compile(
-    r"(?:[가-힣]면|경우|지만|려면|[가-힣]야)(?=[\s,.]|\Z)"
-    r"|\b(?:if|unless|when|while|until|once|provided|subject to|except|but)\b",
-    re.IGNORECASE,
+_THOUSANDS: Final = re.compile(r"(?<=\d),(?=\d{3})")
+_SIGNS: Final = re.compile(r"(?<!\d)(?<!\d )[-–—]+(?! ?\d)|[*_]")
+_CONTRACTIONS: Final = (
+    ("can't", "can not"), ("cannot", "can not"), ("won't", "will not"), ("n't", " not"), ("'ll", " will"),
+    ("'re", " are"), ("'ve", " have"),
+)  # fmt: skip
+_ARTICLE: Final = re.compile(r"\A(?:A|An|The)\b|\b(?:an?|the)\b")
+_POLITE: Final = re.compile(
+    r"(?:[합입]니다|해요|[한하이]다|함|이에요|예요|(?P<become>됩니다|돼요|[된되]다|됨)"
+    r"|(?<=[있없않았었겠])(?:습니다|어요|다|음|는다))\Z"
 )
+_TOPIC_OR_SUBJECT: Final = re.compile(r"[은는이가]\Z")
+_OBJECT: Final = re.compile(r"[을를]\Z")
+_LABEL_AND_VALUE: Final = 2
 _CELL_MARKS: Final = re.compile(r"[\s*_`]")
-_MOST_PAIRS: Final = 10_000
-"""Pairs of words that are compared: two sentences of a hundred words each."""
-_KNOWN: Final = 0.5
-"""Share of a word's features from which on it stands in a text: endings differ."""
 
 
-def turning_words(text: str) -> Counter[str]:
-    """Return the words of a text that turn the meaning of a sentence, with their counts."""
-    return Counter(match[0].lower() for match in _TURNING.finditer(unicodedata.normalize("NFKC", text)))
+def restates(claim: str, sentence: str, is_idle: Callable[[str], bool]) -> bool:
+    """Return whether a claim says a whole sentence and nothing else, after words at its beginning that are idle."""
+    number, words = _read(claim)
+    number_of_sentence, words_of_sentence = _read(sentence)
+    if number and number_of_sentence and number != number_of_sentence:
+        return False
+    said = "".join(words_of_sentence)
+    before = len("".join(words)) - len(said)
+    if not said or before < 0 or not "".join(words).endswith(said):
+        return False
+    start = 0
+    while before > 0 and is_idle(words[start]):
+        before -= len(words[start])
+        start += 1
+    return before == 0
 
 
-def new_words(text: str, known: Collection[str], own: frozenset[str] = frozenset()) -> list[str]:
-    """Return the content words of a text whose features are not among those known, nor the bank's `own`."""
-    return [word for word in _words(text, own) if not _is_known(word, known)]
+def reads_row(claim: str, row: str, head: str, is_idle: Callable[[str], bool]) -> bool:
+    """Return whether a claim reads a row with one value: all of its label and value, their headings and idle words."""
+    cells, headings = ([_read(cell)[1] for cell in line.strip().strip("|").split("|")] for line in (row, head))
+    if len(cells) != len(headings) or len(cells) != _LABEL_AND_VALUE or not all(cells):
+        return False
+    words = _read(claim)[1]
+    known = {word for cell in (*cells, *headings) for word in cell}
+    of_row = all(word.removesuffix("의") in known or is_idle(word) for word in words)
+    return of_row and all("".join(cell) in "".join(words) for cell in cells)
 
 
-def is_out_of_order(text: str, origin: str, own: frozenset[str] = frozenset()) -> bool:
-    """Return whether words that both texts have stand in another order: "from A to B" for "from B to A".
-
-    Texts too long to be compared word by word count as out of order.
-    """
-    words, of_origin = _words(text, own), [frozenset(word_features(word)) for word in _words(origin, own)]
-    if len(words) * len(of_origin) > _MOST_PAIRS:
-        return True
-    shared = [word for word in words if any(_is_known(word, other) for other in of_origin)]
-    return _longest_common(shared, of_origin) < len(shared)
+def is_part_of(heading: str, text: str) -> bool:
+    """Return whether a text has the words of a heading in a row."""
+    return "".join(_read(heading)[1]) in "".join(_read(text)[1])
 
 
-def leaves_condition_out(text: str, origin: str) -> bool:
-    """Return whether the origin has more conditions than the text."""
-    return len(_CONDITION.findall(origin)) > len(_CONDITION.findall(text))
+def is_same_row(row: str, other: str) -> bool:
+    """Return whether two rows of a table have the same in each cell."""
+    return _cells(row) == _cells(other)
 
 
-def cells(row: str) -> list[str]:
-    """Return what stands in the cells of a table's row."""
+def _cells(row: str) -> list[str]:
     return [_CELL_MARKS.sub("", cell).rstrip(".") for cell in row.strip().strip("|").split("|")]
 
 
-def _words(text: str, own: frozenset[str]) -> list[str]:
-    return [word for word in content_words(text) if not is_discourse(word, own)]
+@lru_cache(maxsize=4096)
+def _read(text: str) -> tuple[str, tuple[str, ...]]:
+    """Return the number of a list's item, and the words of a text in the form in which they are compared."""
+    mark = _ITEM_MARK.match(text)
+    number, rest = ("", text) if mark is None else (mark["number"] or mark["circled"] or "", text[mark.end() :])
+    plain = _ARTICLE.sub(" ", unicodedata.normalize("NFKC", rest)).lower().replace("’", "'")
+    plain = _SIGNS.sub(" ", _THOUSANDS.sub("", plain))
+    for short, long in _CONTRACTIONS:
+        plain = plain.replace(short, long)
+    words = tuple(form for word in _WORD.findall(plain) if (form := _form(word)))
+    return unicodedata.normalize("NFKC", number), words
 
 
-def _is_known(word: str, known: Collection[str]) -> bool:
-    parts = word_features(word)
-    return sum(part in known for part in parts) >= _KNOWN * len(parts)
-
-
-def _longest_common(words: Sequence[str], others: Sequence[Collection[str]]) -> int:
-    """Return the length of the longest common subsequence of words and of those that the others' features make."""
-    row = [0] * (len(others) + 1)
-    for word in words:
-        before = row[:]
-        for at, other in enumerate(others, 1):
-            row[at] = max(before[at], row[at - 1], before[at - 1] + _is_known(word, other))
-    return row[-1]
+def _form(word: str) -> str:
+    """Return a word without a polite ending, subject and topic marked alike."""
+    if (ending := _POLITE.search(word)) is not None:
+        return word[: ending.start()] + ("되" if ending["become"] else "")
+    return _TOPIC_OR_SUBJECT.sub("", _OBJECT.sub("을", word))

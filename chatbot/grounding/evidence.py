@@ -14,15 +14,9 @@ from itertools import combinations
 from typing import Final
 
 from chatbot.grounding.asked import depends_on_another
-from chatbot.grounding.boilerplate import begins_with_yes_or_no, claim_features, is_courtesy, is_refusal
-from chatbot.grounding.departures import (
-    cells,
-    is_out_of_order,
-    leaves_condition_out,
-    new_words,
-    turning_words,
-)
-from chatbot.grounding.negation import Polarity, contradicts_its_yes_or_no
+from chatbot.grounding.boilerplate import announces, begins_with_yes_or_no, claim_features, is_courtesy, is_refusal
+from chatbot.grounding.departures import is_part_of, is_same_row, reads_row, restates
+from chatbot.grounding.negation import Polarity, contradicts_its_yes_or_no, is_yes
 from chatbot.grounding.numbers import QuantifiedText, quantities, unsupported_by
 from chatbot.grounding.quantity import Quantity
 from chatbot.grounding.sources import BLOCK_MARK, SourceSentence, read_source
@@ -33,6 +27,8 @@ from knowledge.passage import Passage
 # Thresholds and weights, measured on answers against their own passages and against the nearest others.
 _SUPPORTED: Final = 0.55
 """Share of a sentence's weighted content that its passages must contain."""
+_NEAR: Final = 0.4
+"""Share from which on the passages' own sentence stands in place of one that they do not support."""
 _SECOND_PASSAGE: Final = 0.12
 """Share that a second passage must add before it is cited too."""
 _BESIDE: Final = 0.8
@@ -79,9 +75,10 @@ class Judgement:
     """The result of comparing one sentence with the sources.
 
     `claims` is False for a courtesy, a heading or a refusal. `quotes` are the source sentences that support a claim.
-    `verbatim` are the sentences, lists or tables to show in its place: the claim does more than restate them, or they
-    hold further numbers of a kind that is claimed, and comparison cannot tell which of them is asked for, or whether
-    the answer is yes or no. `waits`: the sentence is a yes or no without a reason, which means nothing before the next.
+    `verbatim` are the sentences, lists or tables to show in its place: the claim restates none of them, or they hold
+    further numbers of a kind that is claimed, and comparison cannot tell which of them is asked for, or whether the
+    answer is yes or no. Of a claim that is not supported they are what it is near to; no answer begins with them.
+    `waits`: the sentence is a yes or no without a reason, which means nothing before the next.
     """
 
     claims: bool
@@ -157,25 +154,26 @@ class Comparison:
             return Judgement(claims=False, supported=True)
         if sentence.rstrip().endswith(("?", "？")):  # it repeats the customer's question
             return Judgement(claims=True, supported=False)
-        claim = self._claim(claim_features(sentence), claimed, Polarity.of(sentence))
+        return self._judged(sentence, self._claim(claim_features(sentence), claimed, Polarity.of(sentence)))
+
+    def _judged(self, sentence: str, claim: _Claim) -> Judgement:
+        """Return whether the sources support a claim or a heading."""
         cited, score = self._cited(claim)
-        if not self._is_supported(claim, cited, score):
+        if not self._is_near(claim, cited, score):
             return Judgement(claims=True, supported=False)
         if sentence.lstrip().startswith("#"):  # a heading says nothing by itself
-            return Judgement(claims=False, supported=not self._departs(sentence, claim, cited))
+            return Judgement(claims=False, supported=any(is_part_of(sentence, text.text) for text in self._texts))
+        if score < _SUPPORTED:
+            return Judgement(claims=True, supported=False, verbatim=self._whole_units(cited))
         quotes = tuple(Quote(match.sentence.n, match.sentence.text) for match in cited)
-        is_echo = self._is_echo(claim)
-        verbatim = self._answers_to_echo(claim) if is_echo else self._in_place_of(sentence, claim, cited)
-        return Judgement(claims=True, supported=bool(verbatim) or not is_echo, quotes=quotes, verbatim=verbatim)
-
-    def _in_place_of(self, sentence: str, claim: _Claim, cited: Sequence[_Match]) -> tuple[Quote, ...]:
-        """Return what the passages say, where that is to be shown in place of a supported claim."""
-        if verbatim := self._ambiguous(claim, cited) or self._introduced(cited):
-            return verbatim
-        origin = self._origin(claim, cited)
-        if contradicts_its_yes_or_no(sentence, self._question) or self._departs(sentence, claim, origin):
-            return self._whole_units(origin)
-        return ()
+        if self._is_echo(claim):
+            verbatim = self._answers_to_echo(claim)
+        elif not (verbatim := self._ambiguous(claim, cited) or self._introduced(cited)):
+            origin = self._origin(claim, cited)
+            if (restated := self._restated(sentence, [match.sentence for match in origin])) is not None:
+                return Judgement(claims=True, supported=True, quotes=(Quote(restated.n, restated.text),))
+            verbatim = self._whole_units(origin)
+        return Judgement(claims=True, supported=bool(verbatim), quotes=quotes, verbatim=verbatim)
 
     def _origin(self, claim: _Claim, cited: Sequence[_Match]) -> Sequence[_Match]:
         """Return the sentences that the claim is made of, also where it denies what they affirm."""
@@ -274,11 +272,11 @@ class Comparison:
             cited, score = (pair, share) if share >= score + _SECOND_PASSAGE else (cited, score)
         return self._with_numbers(cited, matches, claim.quantities), score
 
-    def _is_supported(self, claim: _Claim, cited: Sequence[_Match], score: float) -> bool:
-        """Whether the cited passages contain enough of the claim, all its numbers, and speak of the same thing."""
+    def _is_near(self, claim: _Claim, cited: Sequence[_Match], score: float) -> bool:
+        """Whether the cited passages have much of the claim, all its numbers, and speak of the same thing."""
         return (
             bool(cited)
-            and score >= _SUPPORTED
+            and score >= _NEAR
             and not unsupported_by(claim.quantities, [self._texts[match.sentence.n - 1] for match in cited])
             and not self._misplaced(claim, cited)
             and not self._is_about_another(claim, cited)
@@ -372,40 +370,28 @@ class Comparison:
             return ()
         return self._whole_units(self._cited(replace(claim, polarity=None))[0])
 
-    def _departs(self, sentence: str, claim: _Claim, cited: Sequence[_Match]) -> bool:
-        """Whether the claim does more than restate what it is made of (`departures`)."""
-        sentences = [match.sentence for match in cited]
-        first = sentences[0]
-        if not _in_order(claim.quantities, first.quantified.quantities):
-            return True
-        if first.is_row and sentence.lstrip().startswith("|"):
-            return cells(sentence) != cells(first.text)
-        heads = " ".join(self._sources[one.n - 1].head.text for one in sentences)
-        claimed = turning_words(sentence)
-        if claimed - turning_words(" ".join(map(self._with_table_head, sentences))) - turning_words(heads):
-            return True
-        known = frozenset().union(
-            *(features(self._with_table_head(one)) | self._sources[one.n - 1].names for one in sentences)
-        )
-        if new_words(sentence, known, self._own_words):
-            return True
-        return not first.is_row and self._turns(sentence, claim, first)
+    def _restated(self, sentence: str, origin: Sequence[SourceSentence]) -> SourceSentence | None:
+        """Return the sentence or row of the passages that the claim says, no more and no less (`departures`)."""
+        if contradicts_its_yes_or_no(sentence, self._question):
+            return None
+        if origin[0].is_row and sentence.lstrip().startswith("|"):
+            return origin[0] if is_same_row(sentence, origin[0].text) else None
+        sentences = (other for other in [*origin, *self._sentences] if not other.text.startswith("#"))
+        return next((other for other in sentences if self._restates(sentence, other)), None)
 
-    def _turns(self, sentence: str, claim: _Claim, first: SourceSentence) -> bool:
-        """Whether the claim turns a sentence of prose."""
-        repeats = len(claim.features & first.own) >= _REPEATED * len(first.own)
-        return (
-            Polarity.of(sentence).has_negation != first.polarity.has_negation
-            or leaves_condition_out(sentence, first.text)
-            or is_out_of_order(sentence, first.text, self._own_words)
-            or (repeats and turning_words(sentence) != turning_words(first.text))
-            or (repeats and bool(unsupported_by(claim.quantities, [first.quantified])))
-        )
+    def _restates(self, sentence: str, other: SourceSentence) -> bool:
+        """Whether the claim is a sentence or row of a passage; what the passage is about may be named with it."""
+        names = self._sources[other.n - 1].names
 
-    def _with_table_head(self, sentence: SourceSentence) -> str:
-        """Return a sentence's text; of a row, that of its table."""
-        unit = self._unit_of(sentence) if sentence.is_row else None
-        return sentence.text if unit is None else unit.text
+        def is_idle(word: str) -> bool:
+            parts = features(word)
+            return is_yes(word) or announces(word) or (bool(parts) and parts <= names)
+
+        if restates(sentence, other.text, is_idle):
+            return True
+        table = self._unit_of(other) if other.is_row else None
+        head = next((line for line in table.text.splitlines() if line.startswith("|")), "") if table else ""
+        return bool(head) and reads_row(sentence, other.text, head, is_idle)
 
     def _whole_units(self, cited: Sequence[_Match]) -> tuple[Quote, ...]:
         """Return the cited sentences as they can be read by themselves."""
@@ -445,10 +431,3 @@ class Comparison:
         margin = _CLEARLY * claim.total
         # Nearly word for word it is repeated even where a second passage was cited for the number.
         return [closest] if weight([closest]) > min(weight(cited) + margin, claim.total - margin) else cited
-
-
-def _in_order(claimed: Sequence[Quantity], stated: Sequence[Quantity]) -> bool:
-    """Whether the quantities that both have stand in the same order."""
-    rest = iter(stated)
-    shared = [quantity for quantity in claimed if any(other.supports(quantity) for other in stated)]
-    return all(any(other.supports(quantity) for other in rest) for quantity in shared)

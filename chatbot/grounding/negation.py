@@ -42,7 +42,13 @@ YES: Final = "네|예|그렇습니다|맞습니다|yes|sure|certainly"
 NO: Final = "아니요|아니오|no"
 # With a comma or a stop: "No fee applies" and "네 번" answer nothing.
 _ANSWERED: Final = re.compile(rf"[\s*_]{{0,8}}(?:(?P<yes>{YES})|{NO})(?=[\s*_]{{0,4}}(?:[,.!:;–-]|\Z))", re.IGNORECASE)
+_YES: Final = re.compile(YES, re.IGNORECASE)
 _HAS_NO: Final = re.compile(r"\b(?:is|are|be|has|have) no\b", re.IGNORECASE)
+
+
+def is_yes(word: str) -> bool:
+    """Return whether a word says yes."""
+    return _YES.fullmatch(word) is not None
 
 
 def contradicts_its_yes_or_no(sentence: str, question: str) -> bool:

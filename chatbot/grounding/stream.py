@@ -4,11 +4,12 @@ The model is not trusted: its own markers are removed, and a sentence is cited b
 and every number of it stands there too. Three modes, one per tenant:
 
 - strict: a sentence is held back until it is complete and shown only when the passages support it, and contain every
-  link in it. The passage's own sentence, list or table is shown instead where it says anything otherwise than the
-  sentence it is made of (`departures`), where its number stands among others of its kind (which one is asked for is
-  left to the reader), and where it only says yes or no to the question's own words. An answer begins with a claim that
-  can be read by itself, rests on a sentence that leads the ranking by nearness to the question (`quotes`) and, where an
-  amount is asked for, states one: what comes before it waits, and is withheld where none comes.
+  link in it. The passage's own sentence, list or table is shown instead where it says more or less than a whole
+  sentence (`departures`), where its number stands among others of its kind (which one is asked for is left to the
+  reader), where it only says yes or no to the question's own words and, in an answer that has begun, where it is near
+  to a sentence that does not support it. An answer begins with a supported claim that can be read by itself, rests on a
+  sentence that leads the ranking by nearness to the question (`quotes`) and, where an amount is asked for, states one:
+  what comes before it waits, and is withheld where none comes.
 - numbers: text flows; from the first number on it is held until the number is complete and some source contains it,
   otherwise the rest of the sentence is withheld. Sentences are cited once they are complete.
 - off: everything flows and is cited afterwards where comparison supports it.
@@ -161,7 +162,7 @@ class GroundingStream:
             self._yes_or_no += piece
             return []
         yes_or_no, self._yes_or_no = self._yes_or_no, ""
-        if not judgement.supported or first_unknown_link(piece, self._texts):
+        if not (judgement.supported or judgement.verbatim) or first_unknown_link(piece, self._texts):
             return self._withhold()
         # A yes or no stands with the claim that it belongs to, or not at all.
         if not judgement.claims or contradicts_its_yes_or_no(yes_or_no + piece, self._question):
@@ -181,6 +182,7 @@ class GroundingStream:
         text = sentence.shown
         return (
             sentence.judgement.claims
+            and sentence.judgement.supported
             and not depends_on_another(text)
             and (not self._asks_for_amount or states_amount(text))
             and self._is_leading(sentence.judgement)

@@ -17,10 +17,10 @@ from chatbot.grounding import (
     features,
     passage_sentences,
     quantities,
-    turning_words,
     unsupported_quantities,
 )
 from evals.scorers.answers import holds_answer
+from evals.scorers.turning import turning_words
 
 LONGEST_FACT: Final = 60
 """Characters of a known answer that is a fact (a number, a name); a longer one is a text that states several."""

@@ -120,7 +120,7 @@ def test_a_restriction_is_shown_with_what_it_restricts() -> None:
 
 CARD = passage("card", "새봄 체크카드", "새봄 체크카드는 만 14세 이상 고객이 발급받을 수 있습니다. 연회비는 없습니다.")
 RESTRICTION = "단, 미성년자는 법정대리인의 동의를 받아야 카드를 발급받을 수 있습니다."
-MINORS = passage("minors", "미성년자", RESTRICTION.removeprefix("단, "))
+MINORS = passage("minors", "미성년자", RESTRICTION)
 WITH_RESTRICTION = passage("whole", "새봄 체크카드", f"{CARD.text} {RESTRICTION}")
 
 

@@ -1,12 +1,12 @@
 """Strict grounding shows the passage's own sentence where a claim turns it: no falsification reaches a customer."""
 
 import random
+import re
 
 import pytest
 
 from chatbot.grounding.boilerplate import is_refusal
-from chatbot.grounding.departures import is_out_of_order, new_words, turning_words
-from chatbot.grounding.stems import features
+from chatbot.grounding.departures import restates
 from evals.questions import falsified
 from knowledge.passage import Passage
 from tests.chatbot.grounding.fed_streams import checked, passage
@@ -112,6 +112,8 @@ def test_a_row_as_it_stands_is_shown() -> None:
         ("문서에는 카드 분실 시 신고하지 않아도 됩니다.", "카드 분실 시 신고해야 하나요?"),
         ("자료에 따르면 대출 중도상환 수수료는 없습니다.", "대출 중도상환 수수료가 있나요?"),
         ("The documents do not cover you, so no fee applies.", "Does a fee apply?"),
+        ("You get the new card without any documentation.", "How do I get a new card?"),
+        ("You need no documents for the new card.", "Which documents do I need for the new card?"),
     ],
 )
 def test_a_fact_in_the_form_of_a_refusal_is_a_claim(text: str, question: str) -> None:
@@ -123,17 +125,113 @@ def test_a_yes_does_not_stand_with_a_courtesy_alone() -> None:
     assert "네" not in checks.text
 
 
-def test_texts_too_long_to_compare_count_as_out_of_order() -> None:
-    words = [f"단어{chr(ord('가') + n)}" for n in range(101)]
-    assert not is_out_of_order(" ".join(words[:99]), " ".join(words[:99]))
-    assert is_out_of_order(" ".join(words), " ".join(words))
+TERMS = passage(
+    "terms",
+    "새봄 예금 약관",
+    "만 14세 미만 고객은 법정대리인이 계좌를 개설합니다. 개인 고객은 앱에서 하루 두 번 이체할 수 있습니다. "
+    "유효기간은 3년이며, 클라우드에 저장되기 때문에 인증서를 복사할 필요가 없습니다. "
+    "연금수령이 아닌 방법으로 해지하면 기타소득세가 부과됩니다. 심사에 올랐으나 승인에는 실패했습니다. "
+    "고객이 은행에 서류를 보냅니다. 이체한도는 승인 후 늘어날 수 있습니다.\n\n"
+    "1. 앱에서 본인을 확인합니다.\n2. 새 비밀번호를 정합니다.\n\n"
+    "| 업종 | 캐시백 | 조건 |\n|---|---|---|\n| 편의점 | 5% | 3만원 이상 결제 |\n| 서점 | 3% | 1만원 이상 결제 |",
+)
+CONDITIONS = passage(
+    "conditions",
+    "Spring card",
+    "If you fail to enter the PIN, the payment will be declined. Residents aged 17 or over can open an account "
+    "in the app. The higher benefit applies to Gold and Platinum, the income benefit applies only to Platinum. "
+    "The bank sends the notice to you. Fees may be charged by other banks. Option A is free for students.",
+    "en",
+)
 
 
-def test_turning_words_are_counted() -> None:
-    assert turning_words("최대 3회, 최대 5회 이상") == {"최대": 2, "이상": 1}
-    assert turning_words("You cannot pay more than that without a PIN") == {"cannot": 1, "more": 1, "without": 1}
+@pytest.mark.parametrize(
+    ("own", "claim"),
+    [
+        (TERMS, "고객은 법정대리인이 계좌를 개설합니다."),
+        (TERMS, "앱에서 하루 두 번 이체할 수 있습니다."),
+        (TERMS, "유효기간이 3년이기 때문에 인증서를 복사할 필요가 없습니다."),
+        (TERMS, "연금수령 방법으로 해지하면 기타소득세가 부과됩니다."),
+        (TERMS, "심사에 올라 승인했습니다."),
+        (TERMS, "고객에게 은행이 서류를 보냅니다."),
+        (TERMS, "고객이 은행에서 서류를 보냅니다."),
+        (TERMS, "이체한도는 승인 후 늘어납니다."),
+        (TERMS, "직접 방문 고객이 은행에 서류를 보냅니다."),
+        (TERMS, "1. 새 비밀번호를 정합니다."),
+        (TERMS, "편의점 캐시백은 5%입니다."),
+        (TERMS, "새봄 예금 약관 조건은 없습니다."),
+        (CONDITIONS, "If you enter the PIN, the payment will be declined."),
+        (CONDITIONS, "You can open an account in the app."),
+        (CONDITIONS, "The higher benefit applies only to Platinum."),
+        (CONDITIONS, "You send the notice to the bank."),
+        (CONDITIONS, "Fees are charged by other banks."),
+        (CONDITIONS, "Option is free for students."),
+    ],
+    ids=[
+        "no age", "no person", "cause of another clause", "denial inside", "failure", "who acts", "particle", "may",
+        "channel before", "step of another", "no condition of a row", "nearest to a title", "failure in English",
+        "no age in English", "only of another clause", "to whom", "may in English", "which option",
+    ],
+)  # fmt: skip
+def test_what_says_more_or_less_than_a_sentence_is_not_shown(own: Passage, claim: str) -> None:
+    shown = checked(f"{sentences(own.text)[1]} {claim}", (own, OTHER), question="알려 주세요").text
+    assert shown
+    assert not any(part.strip().startswith(claim.rstrip(".")) for part in re.split(r"\n|(?<=[.])\s", shown))
 
 
-def test_new_words_are_those_that_no_feature_of_the_passage_has() -> None:
-    known = features("앱에서 가입하는 예금입니다")
-    assert new_words("앱에서 가입한 예금은 카카오톡으로 신청합니다", known) == ["카카오톡", "신청"]
+@pytest.mark.parametrize(
+    ("own", "claim"),
+    [
+        (TERMS, "고객은 은행에 서류를 보냅니다."),
+        (TERMS, "네, 새봄 예금의 이체한도는 승인 후 늘어날 수 있어요."),
+        (TERMS, "- 새 비밀번호를 정한다."),
+        (CONDITIONS, "the bank sends a notice to you"),
+        (CONDITIONS, "Yes, the payment will be declined if you fail to enter the PIN."),
+        (FEES, "네, 당행 이체는 300원, 타행 이체는 500원이에요."),
+    ],
+    ids=["topic", "idle words and ending", "mark", "articles", "order", "ending"],
+)
+def test_what_says_the_same_is_shown_as_it_is(own: Passage, claim: str) -> None:
+    is_other_order = "if you fail" in claim
+    shown = checked(claim, (own, OTHER), question="알려 주세요").text
+    assert (claim in shown) is not is_other_order
+    assert shown
+
+
+@pytest.mark.parametrize("claim", ["Don't share the code.", "Do not share code.", "* Do not share **the code**"])
+def test_contractions_articles_and_marks_say_nothing(claim: str) -> None:
+    assert restates(claim, "Do not share the code.", lambda _: False)
+    assert not restates(claim, "Do share the code.", lambda _: False)
+
+
+def test_a_sentence_of_signs_is_restated_by_none() -> None:
+    assert not restates("새봄 예금", "|---|---|", lambda _: True)
+
+
+def test_what_is_restated_is_what_is_cited() -> None:
+    fund = passage("fund", "펀드 수수료", "펀드를 환매할 때 수수료 할인은 없습니다.")
+    fax = passage("fax", "팩스 발송", "신청은 전화로 합니다.\n- 수수료 : 없음")
+    checks = checked("수수료는 없습니다.", (fund, fax), question="돈이 드나요?")
+    assert (checks.text, checks.cited) == ("수수료는 없습니다.", (2,))
+
+
+def test_a_row_with_one_value_may_be_read() -> None:
+    own = passage("rates", "새봄 예금", "| 기간 | 금리(연 %) |\n|---|---|\n| 6개월 | 2.5 |\n| 12개월 | 3.0 |")
+    claim = "새봄 예금의 12개월 금리는 연 3.0%입니다."
+    assert checked(claim, (own, OTHER), question="금리는요?").text == claim
+    for other in ("12개월까지 금리는 연 3.0%입니다.", "12개월 최고 금리는 연 3.0%입니다."):
+        assert other not in checked(other, (own, OTHER), question="금리는요?").text
+
+
+def test_what_is_near_to_a_sentence_gives_way_to_it_and_begins_no_answer() -> None:
+    own = passage(
+        "joint",
+        "미성년자 예금",
+        "미성년자 명의의 예금은 해지 시 친권자 전원의 동의가 필수입니다. 통장은 지점에서 만듭니다.",
+    )
+    near = "미성년자 예금을 없애려면 부모 전원이 동의해야 해요."
+    question = "미성년자 예금은 어떻게 하나요?"
+    checks = checked(f"통장은 지점에서 만듭니다. {near}", (own, OTHER), question=question)
+    assert "친권자 전원의 동의가 필수입니다" in checks.text
+    assert near not in checks.text
+    assert checked(near, (own, OTHER), question=question).text == ""

@@ -88,8 +88,8 @@ def test_a_passage_that_bears_the_name_in_the_question_is_quoted_first() -> None
 )
 def test_strict_withholds_what_the_passages_do_not_say(claim: str) -> None:
     checks = stream(GroundingMode.STRICT)
-    events = events_of(checks, [f"{GOOD} {claim} 최소 가입금액은 1,000,000원입니다."])
-    assert checks.text == f"{GOOD} 최소 가입금액은 1,000,000원입니다."
+    events = events_of(checks, [f"{GOOD} {claim} 최소 가입금액은 1백만원이에요."])
+    assert checks.text == f"{GOOD} 최소 가입금액은 1백만원이에요."
     assert [event.code for event in events if isinstance(event, Notice)] == [NoticeCode.WITHHELD]
     assert checks.withheld == 1
     assert checks.grounded

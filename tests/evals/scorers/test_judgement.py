@@ -7,6 +7,7 @@ import pytest
 from chatbot.grounding import passage_sentences
 from evals.questions import falsified
 from evals.scorers import Judgement, judge_answer
+from evals.scorers.turning import turning_words
 
 RIGHT, WRONG, BESIDE = Judgement
 RELOCATION = (
@@ -104,3 +105,8 @@ def test_a_known_answer_is_right_and_every_falsification_of_a_sentence_of_it_is_
         for kind, made in false.items()
     }
     assert {kind for kind, found in judgements.items() if found != {WRONG}} == set()
+
+
+def test_turning_words_are_counted() -> None:
+    assert turning_words("최대 3회, 최대 5회 이상") == {"최대": 2, "이상": 1}
+    assert turning_words("You cannot pay more than that without a PIN") == {"cannot": 1, "more": 1, "without": 1}
