@@ -256,15 +256,24 @@ class Chosen:
 
 def _run_here(tests: Sequence[str], copy: Path, options: tuple[str, ...], mutant: Mutant | None, told: int) -> None:
     """Run tests as the whole rest of this process."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    resource.setrlimit(resource.RLIMIT_DATA, (MOST_BYTES, MOST_BYTES))
-    chosen = Chosen(tests, os.fdopen(told, "w"))
+    try:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        resource.setrlimit(resource.RLIMIT_DATA, (MOST_BYTES, MOST_BYTES))
+        chosen = Chosen(tests, os.fdopen(told, "w"))
+        _run_and_tell(chosen, tests, copy, options, mutant)
+    finally:
+        os._exit(0)  # whatever comes: who forked this goes on alone
+
+
+def _run_and_tell(
+    chosen: Chosen, tests: Sequence[str], copy: Path, options: tuple[str, ...], mutant: Mutant | None
+) -> None:
+    _move_to(copy)
+    files = dict.fromkeys(test.partition("::")[0] for test in tests)
+    imported_before = set(sys.modules)
+    always = ["-q", "-x", "--assert=plain", f"--basetemp={temporary_of(copy) / 'trial'}"]
     code: int = pytest.ExitCode.INTERNAL_ERROR
     try:
-        _move_to(copy)
-        files = dict.fromkeys(test.partition("::")[0] for test in tests)
-        imported_before = set(sys.modules)
-        always = ["-q", "-x", "--assert=plain", f"--basetemp={temporary_of(copy) / 'trial'}"]
         code = pytest.main([*always, *options, *files], plugins=[chosen])
     finally:
         if code == pytest.ExitCode.NO_TESTS_COLLECTED or (mutant and mutant.module in imported_before):
@@ -274,7 +283,6 @@ def _run_here(tests: Sequence[str], copy: Path, options: tuple[str, ...], mutant
         if code and not chosen.has_failed:
             chosen.tell(failed="(the end of the tests)")
         chosen.tell(modules=[name for name in sys.modules if not _is_below(copy, name)])
-        os._exit(0)
 
 
 def _move_to(copy: Path) -> None:
