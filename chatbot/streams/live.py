@@ -197,7 +197,6 @@ class LiveAnswer:
         self.broken, self.last_put, self.outcome = True, False, b""
         self._pending.clear()
         self.continue_after(self.token_ids[: self._logged_ids])
-        self.stop_repeating()
         self.publish()
 
     def publish(self, batch: Sequence[LogEntry] = ()) -> None:
