@@ -358,6 +358,9 @@ async def test_a_cancel_ends_the_answer_of_a_dead_replica(
     who, other = customer(), replica(AnswerRegistrySettings(sweep_every=60))
     answer_id = await half_said(answer_log, who)
     assert await other.registry.cancel(who, answer_id)
+    with anyio.fail_after(patient(5)):
+        while not other.finished:  # also where nobody reads it
+            await anyio.sleep(0.01)
     entries = await read_all(other, who, answer_id)
     assert text_of(entry.event for entry in entries) == "".join(WORDS[:4])
     assert entries[-1].event == done(FinishReason.CANCELLED)

@@ -135,6 +135,7 @@ async def test_an_answer_of_which_nothing_can_be_written_ends_in_an_error_all_th
         with anyio.fail_after(5):
             await registry.drained()
         assert await read_all(registry, live) == [event], "it stays in memory"
+        assert [entry.n for entry in live.entries] == [1]
         assert failures == ["writer", "writer"]
 
 
