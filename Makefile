@@ -10,7 +10,7 @@ SHARD ?= 1/1
 MINUTES ?= 30
 # Test files side by side. Those that start two vLLM come after the others: memory for both, and no start beside a test
 # of time.
-WORKERS ?= 3
+WORKERS ?= 4
 # Programs in Python without a suffix; ruff's extend-include has the same.
 SCRIPTS := scripts/chart_profiles scripts/house_numbers scripts/qdrant_requests scripts/release_digests scripts/release_notes scripts/site
 
