@@ -29,7 +29,7 @@ from chatbot.events import (
     Token,
     Usage,
 )
-from chatbot.grounding import GroundingMode, Quote
+from chatbot.grounding import CHECKS_VERSION, GroundingMode, Quote
 from chatbot.limits import Reservation
 from chatbot.models import ModelDone, Sampling, ThinkingFilter
 from chatbot.notices import DEGRADATION_LEVELS, DegradationLevel
@@ -377,6 +377,7 @@ def basis(turn: Turn, versions: Versions) -> Basis:
         prompt_version=versions.prompt,
         model=versions.model,
         language=turn.language,
+        checks_version=CHECKS_VERSION,
     )
 
 

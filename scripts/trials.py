@@ -1,6 +1,6 @@
 """Runs chosen tests in a copy of the code, in a fork that has imported what others wrote and nothing of ours.
 
-So a trial begins in a third of a second instead of in five. The fork tells by a pipe which test runs; one that takes
+So a trial begins in half a second instead of in five. The fork tells by a pipe which test runs; one that takes
 much longer than without any change is ended from outside, with all the processes that it has started.
 """
 

@@ -1,8 +1,8 @@
 """Grounded answers of the last day, shown again only while no model can answer (decision 0006).
 
 An answer is found by everything it was derived from: tenant, readable groups, question, passages with their versions,
-prompt, model and language. So a changed document, a new prompt or another reader never gets an old answer. Only answers
-to first questions are kept: earlier messages would change what a question means.
+prompt, model, language and checks. So a changed document, a new prompt or another reader never gets an old answer.
+Only answers to first questions are kept: earlier messages would change what a question means.
 """
 
 import hashlib
@@ -53,13 +53,16 @@ class Basis:
     prompt_version: str
     model: str
     language: Language
+    checks_version: int = 1
+    """1: the checks before they had versions, whose keys have none."""
 
     @property
     def key(self) -> str:
         """The key in Redis; only a hash of the question."""
         passages = [(ref.document_id, ref.version, ref.n) for ref in self.passages]
         asked = (sorted(self.groups), normalised(self.question), passages)
-        hashed = msgspec.json.encode((*asked, self.prompt_version, self.model, self.language))
+        version = (self.checks_version,) if self.checks_version > 1 else ()
+        hashed = msgspec.json.encode((*asked, self.prompt_version, self.model, self.language, *version))
         return f"answers:{{{self.tenant}}}:{hashlib.sha256(hashed).hexdigest()}"
 
 

@@ -8,12 +8,14 @@ from chatbot.grounding.quotes import NO_QUOTES, QuoteCandidates, QuotedAnswer, n
 from chatbot.grounding.sentences import passage_sentences
 from chatbot.grounding.stems import features
 from chatbot.grounding.stream import (
+    CHECKS_VERSION,
     GroundingMode,
     GroundingStream,
     grounding_stream,
 )
 
 __all__ = [
+    "CHECKS_VERSION",
     "NO_QUOTES",
     "YES",
     "GroundingMode",

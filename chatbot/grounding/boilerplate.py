@@ -118,11 +118,6 @@ def is_refusal(sentence: str, question: str, own: frozenset[str] = frozenset()) 
     return of_question >= len(words) - 1 - len(words) // 4
 
 
-def announces(word: str) -> bool:
-    """Return whether the word announces an answer or its source."""
-    return word in _DISCOURSE
-
-
 def claim_features(sentence: str) -> frozenset[str]:
     """Return the features of a claim that its passages must have."""
     return frozenset(f for word in content_words(sentence) if word not in _DISCOURSE for f in features(word))

@@ -2,19 +2,22 @@
 
 A condition left out, two words exchanged, "only" moved or a particle changed leave nearly all words of a sentence as
 they were, and no list holds all that turns its meaning. So what may differ is listed instead: the form of address in a
-Korean ending, whether a noun is topic or subject, articles, contractions, signs, blanks, how an item is marked, and
-idle words at the beginning (yes, what the document is about). With any other difference it is another claim.
+Korean ending, whether the only noun of its kind is topic or subject, articles, contractions, signs, blanks, how an item
+is marked, and how it begins (yes, "the documents say", the document's whole name). Otherwise it is another claim.
 """
 
 import re
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Collection, Sequence
 from functools import lru_cache
 from typing import Final
 
-_WORD: Final = re.compile(r"\d+(?:[.:]\d+)*[가-힣]*|[가-힣]+|[^\W\d_]+|[^\w\s.,;:!?'\"“”‘’()\[\]{}…·•|`]")
+from chatbot.grounding.negation import is_yes
+
+_WORD: Final = re.compile(r"\.?\d+(?:[.:]\d+)*[가-힣]*|[가-힣]+|[^\W\d_]+|[^\w\s.,;:!?'\"“”‘’()\[\]{}…·•|`]")
 _ITEM_MARK: Final = re.compile(
-    r"[\s>#*_`\-•·○●◦▪∙⋅‣※▶►▷☞◆◇◈★☆]*(?:\(?(?P<number>\d{1,2})[.)]\s+|(?P<circled>[①-⑳])|\(?[A-Za-z가-하][.)]\s+)?\s*"
+    r"(?:[\s>#*_`•·○●◦▪∙⋅‣※▶►▷☞◆◇◈★☆]|-(?![\d.]))*"
+    r"(?:\(?(?P<number>\d{1,2})[.)]\s+|(?P<circled>[①-⑳])|\(?(?P<letter>[A-Za-z가-하])[.)]\s+)?\s*"
 )
 _THOUSANDS: Final = re.compile(r"(?<=\d),(?=\d{3})")
 _SIGNS: Final = re.compile(r"(?<!\d)(?<!\d )[-–—]+(?! ?\d)|[*_]")
@@ -27,38 +30,76 @@ _POLITE: Final = re.compile(
     r"(?:[합입]니다|해요|[한하이]다|함|이에요|예요|(?P<become>됩니다|돼요|[된되]다|됨)"
     r"|(?<=[있없않았었겠])(?:습니다|어요|다|음|는다))\Z"
 )
-_TOPIC_OR_SUBJECT: Final = re.compile(r"[은는이가]\Z")
+_TOPIC_OR_SUBJECT: Final = re.compile(r"(?<=[가-힣])[은는이가]\Z")
 _OBJECT: Final = re.compile(r"[을를]\Z")
+_BY_DOCUMENTS: Final = re.compile(
+    r"(?:(?:제공된 )?(?:문서|자료|안내문)에 따르면|according to (?:our |provided )?documents?)(?: |\Z)"
+)
+_SEVERAL: Final = re.compile(r"[·ㆍ/,&+]|\b(?:and|or)\b|(?:\b|(?<=[가-힣]))(?:및|또는|[과와])(?=\s)", re.IGNORECASE)
+_KIND_OF_DOCUMENT: Final = re.compile(
+    r"\b(?:약관|(?:상품\s?)?(?:안내|설명)(?:문|서)?|FAQ|guide|terms|information)\Z", re.IGNORECASE
+)
+_FEWEST_AFTER_A_NAME: Final = 3
+"""Words of a sentence before which a name may stand: a shorter one may be of anything."""
+_UNIT: Final = re.compile(r"(?:%p?|[천만억]{0,2}원|개월|[년일회건세명시점]|krw|usd)?")
+_BETWEEN_LETTERS: Final = re.compile(r"(?<![a-z]) | (?![a-z])")
 _LABEL_AND_VALUE: Final = 2
 _CELL_MARKS: Final = re.compile(r"[\s*_`]")
 
 
-def restates(claim: str, sentence: str, is_idle: Callable[[str], bool]) -> bool:
-    """Return whether a claim says a whole sentence and nothing else, after words at its beginning that are idle."""
+def restates(claim: str, sentence: str, names: Collection[str] = ()) -> bool:
+    """Return whether a claim says a whole sentence and nothing else, but how it begins; `names` are of `name_of`."""
     number, words = _read(claim)
     number_of_sentence, words_of_sentence = _read(sentence)
     if number and number_of_sentence and number != number_of_sentence:
         return False
-    said = "".join(words_of_sentence)
-    before = len("".join(words)) - len(said)
-    if not said or before < 0 or not "".join(words).endswith(said):
-        return False
-    start = 0
-    while before > 0 and is_idle(words[start]):
-        before -= len(words[start])
-        start += 1
-    return before == 0
+    said = _joined(words_of_sentence)
+    before = next((words[:start] for start in range(len(words)) if _joined(words[start:]) == said), None)
+    return before is not None and _is_opening(before, names if len(words_of_sentence) >= _FEWEST_AFTER_A_NAME else ())
 
 
-def reads_row(claim: str, row: str, head: str, is_idle: Callable[[str], bool]) -> bool:
-    """Return whether a claim reads a row with one value: all of its label and value, their headings and idle words."""
-    cells, headings = ([_read(cell)[1] for cell in line.strip().strip("|").split("|")] for line in (row, head))
+def reads_row(claim: str, row: str, head: str, names: Collection[str] = ()) -> bool:
+    """Return whether a claim reads a row with one value: its label, then its value with the whole heading or none."""
+    cells, headings = (
+        ["".join(_unmarked(cell)) for cell in line.strip().strip("|").split("|")] for line in (row, head)
+    )
     if len(cells) != len(headings) or len(cells) != _LABEL_AND_VALUE or not all(cells):
         return False
-    words = _read(claim)[1]
-    known = {word for cell in (*cells, *headings) for word in cell}
-    of_row = all(word.removesuffix("의") in known or is_idle(word) for word in words)
-    return of_row and all("".join(cell) in "".join(words) for cell in cells)
+    words = _unmarked(claim)
+    rests = ((words[:start], "".join(words[start:])) for start in range(len(words)))
+    return any(
+        _reads_value(rest.removeprefix(cells[0]).removeprefix("의"), cells[1], headings[1])
+        for before, rest in rests
+        if rest.startswith(cells[0]) and _is_opening(before, names)
+    )
+
+
+def _unmarked(text: str) -> list[str]:
+    """Return the words of a text without what marks a topic or a subject."""
+    return [_TOPIC_OR_SUBJECT.sub("", word) for word in _read(text)[1]]
+
+
+def _reads_value(text: str, value: str, heading: str) -> bool:
+    before, found, after = text.partition(value)
+    return bool(found) and _UNIT.fullmatch(after) is not None and before + after in {"", heading}
+
+
+def name_of(title: str) -> str | None:
+    """Return the name that a title gives to what its document is about; None where it names several or nothing."""
+    name = "".join(_read(_KIND_OF_DOCUMENT.sub("", title.strip()))[1])
+    return None if _SEVERAL.search(title) or not name else name
+
+
+def _is_opening(words: Sequence[str], names: Collection[str]) -> bool:
+    """Return whether words before a sentence say nothing of it: a yes, that documents say it, a name."""
+    said = words[1:] if words and is_yes(words[0]) else words
+    rest = _BY_DOCUMENTS.sub("", " ".join(said), count=1)
+    return not rest or rest.replace(" ", "").removesuffix("의") in names
+
+
+def _joined(words: Sequence[str]) -> str:
+    """Return words as one, since blanks are set freely in Korean; English ones stay apart."""
+    return _BETWEEN_LETTERS.sub("", " ".join(words))
 
 
 def is_part_of(heading: str, text: str) -> bool:
@@ -79,17 +120,28 @@ def _cells(row: str) -> list[str]:
 def _read(text: str) -> tuple[str, tuple[str, ...]]:
     """Return the number of a list's item, and the words of a text in the form in which they are compared."""
     mark = _ITEM_MARK.match(text)
-    number, rest = ("", text) if mark is None else (mark["number"] or mark["circled"] or "", text[mark.end() :])
+    number, rest = (
+        ("", text) if mark is None else (mark["number"] or mark["circled"] or mark["letter"] or "", text[mark.end() :])
+    )
     plain = _ARTICLE.sub(" ", unicodedata.normalize("NFKC", rest)).lower().replace("’", "'")
     plain = _SIGNS.sub(" ", _THOUSANDS.sub("", plain))
     for short, long in _CONTRACTIONS:
         plain = plain.replace(short, long)
-    words = tuple(form for word in _WORD.findall(plain) if (form := _form(word)))
-    return unicodedata.normalize("NFKC", number), words
+    words = [form for word in _WORD.findall(plain) if (form := _form(word))]
+    marked = [at for at, word in enumerate(words) if _TOPIC_OR_SUBJECT.search(word)]
+    if len(marked) == 1:  # of two nouns it tells who does it to whom
+        words[marked[0]] = _without_mark(words[marked[0]])
+    return unicodedata.normalize("NFKC", number), tuple(words)
 
 
 def _form(word: str) -> str:
-    """Return a word without a polite ending, subject and topic marked alike."""
+    """Return a word without a polite ending, its object marked in one way."""
     if (ending := _POLITE.search(word)) is not None:
         return word[: ending.start()] + ("되" if ending["become"] else "")
-    return _TOPIC_OR_SUBJECT.sub("", _OBJECT.sub("을", word))
+    return _OBJECT.sub("을", word)
+
+
+def _without_mark(word: str) -> str:
+    """Return a noun without the mark of topic or subject: 은 and 이 follow a final consonant, 는 and 가 none."""
+    has_final = (ord(word[-2]) - ord("가")) % 28 > 0
+    return word[:-1] if has_final is (word[-1] in "은이") else word

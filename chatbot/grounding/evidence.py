@@ -14,9 +14,9 @@ from itertools import combinations
 from typing import Final
 
 from chatbot.grounding.asked import depends_on_another
-from chatbot.grounding.boilerplate import announces, begins_with_yes_or_no, claim_features, is_courtesy, is_refusal
-from chatbot.grounding.departures import is_part_of, is_same_row, reads_row, restates
-from chatbot.grounding.negation import Polarity, contradicts_its_yes_or_no, is_yes
+from chatbot.grounding.boilerplate import begins_with_yes_or_no, claim_features, is_courtesy, is_refusal
+from chatbot.grounding.departures import is_part_of, is_same_row, name_of, reads_row, restates
+from chatbot.grounding.negation import Polarity, contradicts_its_yes_or_no
 from chatbot.grounding.numbers import QuantifiedText, quantities, unsupported_by
 from chatbot.grounding.quantity import Quantity
 from chatbot.grounding.sources import BLOCK_MARK, SourceSentence, read_source
@@ -127,6 +127,10 @@ class Comparison:
 
     def __init__(self, sources: Sequence[Passage], *, question: str = "", bank: Bank | None = None) -> None:
         self._sources = [read_source(passage) for passage in sources]
+        self._names = [
+            {name for title in (passage.title, passage.product or "") if (name := name_of(title))}
+            for passage in sources
+        ]
         self._texts = [source.whole for source in self._sources]
         self._sentences = [
             replace(sentence, n=n) for n, source in enumerate(self._sources, start=1) for sentence in source.sentences
@@ -171,7 +175,8 @@ class Comparison:
         elif not (verbatim := self._ambiguous(claim, cited) or self._introduced(cited)):
             origin = self._origin(claim, cited)
             if (restated := self._restated(sentence, [match.sentence for match in origin])) is not None:
-                return Judgement(claims=True, supported=True, quotes=(Quote(restated.n, restated.text),))
+                quotes, verbatim = (Quote(restated.n, restated.text),), self._restricted(restated)
+                return Judgement(claims=True, supported=True, quotes=quotes, verbatim=verbatim)
             verbatim = self._whole_units(origin)
         return Judgement(claims=True, supported=bool(verbatim), quotes=quotes, verbatim=verbatim)
 
@@ -376,22 +381,32 @@ class Comparison:
             return None
         if origin[0].is_row and sentence.lstrip().startswith("|"):
             return origin[0] if is_same_row(sentence, origin[0].text) else None
-        sentences = (other for other in [*origin, *self._sentences] if not other.text.startswith("#"))
+        # A heading says nothing, and what a passage asks is not what it says.
+        sentences = (
+            other
+            for other in [*origin, *self._sentences]
+            if not other.text.startswith("#") and not other.text.rstrip().endswith(("?", "？"))
+        )
         return next((other for other in sentences if self._restates(sentence, other)), None)
+
+    def _restricted(self, sentence: SourceSentence) -> tuple[Quote, ...]:
+        """Return the sentence with what restricts it behind, or with what denies it before, the items of its list."""
+        unit = self._unit_of(sentence)
+        if unit is None or sentence.is_row:
+            return ()
+        before = unit.text[: sentence.start - unit.start]
+        behind = unit.text[len(before) + len(sentence.text) :].lstrip()
+        is_restricted = not before and depends_on_another(behind)
+        return (Quote(sentence.n, unit.text),) if is_restricted or Polarity.of(before).has_negation else ()
 
     def _restates(self, sentence: str, other: SourceSentence) -> bool:
         """Whether the claim is a sentence or row of a passage; what the passage is about may be named with it."""
-        names = self._sources[other.n - 1].names
-
-        def is_idle(word: str) -> bool:
-            parts = features(word)
-            return is_yes(word) or announces(word) or (bool(parts) and parts <= names)
-
-        if restates(sentence, other.text, is_idle):
+        names = self._names[other.n - 1]
+        if restates(sentence, other.text, names):
             return True
         table = self._unit_of(other) if other.is_row else None
         head = next((line for line in table.text.splitlines() if line.startswith("|")), "") if table else ""
-        return bool(head) and reads_row(sentence, other.text, head, is_idle)
+        return bool(head) and reads_row(sentence, other.text, head, names)
 
     def _whole_units(self, cited: Sequence[_Match]) -> tuple[Quote, ...]:
         """Return the cited sentences as they can be read by themselves."""

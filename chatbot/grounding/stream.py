@@ -39,6 +39,9 @@ from chatbot.notices import notice
 from knowledge.bank import Bank
 from knowledge.passage import Language, Passage, language_of
 
+CHECKS_VERSION: Final = 2
+"""Raised where the checks show another text of the same answer: what was kept by others is not shown again."""
+
 
 class GroundingMode(StrEnum):
     STRICT = "strict"
@@ -172,9 +175,9 @@ class GroundingStream:
             self._waiting.append(sentence)
             return []
         waited, self._waiting = self._waiting, []
-        restricting = [depends_on_another(each.shown) for each in waited]
-        before = [each for each, restricts in zip(waited, restricting, strict=True) if not restricts]
-        after = [each for each, restricts in zip(waited, restricting, strict=True) if restricts]
+        begins_none = [depends_on_another(each.shown) or not each.judgement.supported for each in waited]
+        before = [each for each, follows in zip(waited, begins_none, strict=True) if not follows]
+        after = [each for each, follows in zip(waited, begins_none, strict=True) if follows]
         return [event for each in [*before, sentence, *after] for event in self._show_supported(each)]
 
     def _may_begin(self, sentence: "_SupportedSentence") -> bool:

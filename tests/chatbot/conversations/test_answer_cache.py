@@ -58,6 +58,7 @@ async def test_the_same_question_however_it_is_typed_finds_the_answer(
         {"passages": (msgspec.structs.replace(FEES, version=2), RATES)},
         {"passages": (msgspec.structs.replace(FEES, n=1), RATES)},
         {"passages": (RATES, FEES)},
+        {"checks_version": 2},
         {"passages": (FEES,)},
         {"prompt_version": "p2"},
         {"model": "m2"},

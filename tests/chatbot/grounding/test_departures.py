@@ -200,12 +200,12 @@ def test_what_says_the_same_is_shown_as_it_is(own: Passage, claim: str) -> None:
 
 @pytest.mark.parametrize("claim", ["Don't share the code.", "Do not share code.", "* Do not share **the code**"])
 def test_contractions_articles_and_marks_say_nothing(claim: str) -> None:
-    assert restates(claim, "Do not share the code.", lambda _: False)
-    assert not restates(claim, "Do share the code.", lambda _: False)
+    assert restates(claim, "Do not share the code.")
+    assert not restates(claim, "Do share the code.")
 
 
 def test_a_sentence_of_signs_is_restated_by_none() -> None:
-    assert not restates("새봄 예금", "|---|---|", lambda _: True)
+    assert not restates("새봄 예금", "|---|---|", {"새봄예금"})
 
 
 def test_what_is_restated_is_what_is_cited() -> None:
@@ -235,3 +235,70 @@ def test_what_is_near_to_a_sentence_gives_way_to_it_and_begins_no_answer() -> No
     assert "친권자 전원의 동의가 필수입니다" in checks.text
     assert near not in checks.text
     assert checked(near, (own, OTHER), question=question).text == ""
+    assert checked(f"{near} 통장은 지점에서 만듭니다.", (own, OTHER), question=question).text.startswith("통장은")
+
+
+ACCOUNTS = passage(
+    "accounts",
+    "Resident and non-resident accounts",
+    "Residents can open an account in the app. Non-residents must visit a branch. Is the annual fee waived? No, never. "
+    "Contactless payment works in every shop.",
+    "en",
+)
+CARDS = passage(
+    "two-cards",
+    "신용카드·체크카드 안내",
+    "신용카드 연회비는 2만원입니다. 체크카드는 다음과 같습니다. 연회비는 없습니다. 문자 서비스는 월 300원입니다. "
+    "펀드는 원금이 보장된다? 사실이 아닙니다. 대출을 갚은 고객은 한도를 다시 신청할 수 있습니다. "
+    "고객은 은행이 보호합니다. 가 등급은 수수료를 내지 않습니다. 0.5%p가 가산됩니다.\n\n"
+    "가. 카드를 고릅니다.\n나. 새 비밀번호를 정합니다.\n\n"
+    "다음은 할 수 없습니다:\n- 앱에서 해지합니다.\n- 전화로 해지합니다.",
+)
+WAIVERS = passage(
+    "waivers", "수수료 면제 안내", "| 구분 | 수수료(면제 전) |\n|---|---|\n| 법인 | 500원 |\n| 개인 | 300원 |"
+)
+COUNTS = passage("counts", "우대", "| 구분 | 수수료 없는 횟수 |\n|---|---|\n| 이체 | 5회 |\n| 출금 | 3회 |")
+
+
+@pytest.mark.parametrize(
+    ("own", "claim"),
+    [
+        (ACCOUNTS, "Non-residents can open an account in the app."),
+        (ACCOUNTS, "Is the annual fee waived."),
+        (ACCOUNTS, "Contact less payment works in every shop."),
+        (CARDS, "신용카드 연회비는 없습니다."),
+        (CARDS, "안내 문자 서비스는 월 300원입니다."),
+        (CARDS, "펀드는 원금이 보장된다."),
+        (CARDS, "대출을 갚는 고객은 한도를 다시 신청할 수 있습니다."),
+        (CARDS, "고객이 은행은 보호합니다."),
+        (CARDS, "등급은 수수료를 내지 않습니다."),
+        (CARDS, "-0.5%p가 가산됩니다."),
+        (CARDS, ".5%p가 가산됩니다."),
+        (CARDS, "가. 새 비밀번호를 정합니다."),
+        (CARDS, "앱에서 해지합니다."),
+        (WAIVERS, "법인 수수료는 500원 면제입니다."),
+        (COUNTS, "이체 수수료는 5회입니다."),
+    ],
+    ids=[
+        "word of a title", "question", "blank in a word", "one of two in a title", "announcement",
+        "question in Korean", "tense", "who protects", "which grade", "minus", "point", "letter of an item",
+        "item of a denial", "title behind", "half a heading",
+    ],
+)  # fmt: skip
+def test_neither_a_title_nor_a_form_makes_another_claim_of_a_sentence(own: Passage, claim: str) -> None:
+    shown = checked(claim, (own, OTHER), question="알려 주세요", language=own.language).text
+    assert not any(line.strip() in {claim, claim.rstrip(".")} for line in re.split(r"\n|(?<=[.])\s", shown))
+
+
+def test_a_sentence_stands_with_its_restriction() -> None:
+    own = passage("fee", "해외 송금", "수수료는 없습니다. 단, 해외 송금은 5,000원입니다. 통장은 지점에서 만듭니다.")
+    assert "단, 해외 송금은 5,000원" in checked("수수료는 없습니다.", (own, OTHER), question="돈이 드나요?").text
+
+
+@pytest.mark.parametrize(
+    "claim",
+    ["문서에 따르면 문자 서비스는 월 300원입니다.", "문자 서비스가 월 300원이에요.", "나. 새 비밀번호를 정해요."],
+    ids=["by documents", "subject", "letter"],
+)
+def test_how_a_claim_begins_and_is_marked_says_nothing(claim: str) -> None:
+    assert claim in checked(claim, (CARDS, OTHER), question="알려 주세요").text
