@@ -30,7 +30,7 @@ test: setup ## Run every test that this machine can run (CI=true: a skipped test
 	@scripts/test_in_parallel -m 'not vllm and not long' -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 	@$(PY) -m pytest -m vllm $$(grep -rl --include='test_*.py' 'mark\.vllm' tests)
 
-test-fast: ## Run the tests that start no server, browser or model: under two minutes
+test-fast: ## Run the tests that start no server, browser or model: a minute
 	@scripts/setup --no-llm
 	@$(PY) -m pytest -q --fast -n $(WORKERS) --dist loadfile
 
