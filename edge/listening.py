@@ -24,7 +24,7 @@ _BACKLOG = 2048
 _GC_THRESHOLDS = (50_000, 10, 10)
 """Net new objects before the youngest generation is collected, and how many collections of one go before the next older
 one is collected too. With 5,000 open streams a collection walks what their readers wait on, 50,000 objects in 50 ms,
-at whatever threshold; a full one takes 1.4 s. CPython's thresholds have them all day long, a full one every 12 s."""
+at whatever threshold; a full one takes 1.4 s. With CPython's own thresholds there is a full one every 12 s."""
 
 
 class PortTaken(Exception):

@@ -53,9 +53,17 @@ def restates(claim: str, sentence: str, names: Collection[str] = ()) -> bool:
     number_of_sentence, words_of_sentence = _read(sentence)
     if number and number_of_sentence and number != number_of_sentence:
         return False
-    said = _joined(words_of_sentence)
-    before = next((words[:start] for start in range(len(words)) if _joined(words[start:]) == said), None)
+    before = _before(words, _joined(words_of_sentence))
     return before is not None and _is_opening(before, names if len(words_of_sentence) >= _FEWEST_AFTER_A_NAME else ())
+
+
+def _before(words: Sequence[str], said: str) -> Sequence[str] | None:
+    """Return the words before what is said at the end; None where it is not. A longer claim takes no longer."""
+    for start in reversed(range(len(words))):
+        end = _joined(words[start:])
+        if len(end) >= len(said):
+            return words[:start] if end == said else None
+    return None
 
 
 def reads_row(claim: str, row: str, head: str, names: Collection[str] = ()) -> bool:
@@ -65,13 +73,15 @@ def reads_row(claim: str, row: str, head: str, names: Collection[str] = ()) -> b
     )
     if len(cells) != len(headings) or len(cells) != _LABEL_AND_VALUE or not all(cells):
         return False
-    words = _unmarked(claim)
-    rests = ((words[:start], "".join(words[start:])) for start in range(len(words)))
-    return any(
-        _reads_value(rest.removeprefix(cells[0]).removeprefix("의"), cells[1], headings[1])
-        for before, rest in rests
-        if rest.startswith(cells[0]) and _is_opening(before, names)
-    )
+    (label, value), heading, words = cells, headings[1], _unmarked(claim)
+    for start in reversed(range(len(words))):
+        rest = "".join(words[start:])
+        if len(rest) > len(label) + len("의") + len(value) + len(heading):
+            break
+        read = rest.removeprefix(label).removeprefix("의")
+        if rest.startswith(label) and _reads_value(read, value, heading) and _is_opening(words[:start], names):
+            return True
+    return False
 
 
 def _unmarked(text: str) -> list[str]:
