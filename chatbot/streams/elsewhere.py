@@ -188,7 +188,7 @@ class ReadsElsewhere:
             return read.was_there
 
     async def _read_more(self, answer_id: AnswerId, read: SharedRead) -> None:
-        """Read until the writer's lease ends, and take the answer over where it has lapsed.
+        """Read until the writer's lease or the reader's mark ends, and take the answer over where the lease has lapsed.
 
         Raises:
             NotFound: there is no such answer any more.
@@ -201,9 +201,12 @@ class ReadsElsewhere:
         if left is not None and left <= 0 and await self._take_over(read.who.tenant, answer_id):
             read.end()
             return
-        entries = await self._log.read(read.who.tenant, answer_id, after=read.after, wait=max(left or 0.0, 0.1))
-        read.add(entries)
-        if entries and entries[-1].event.ends:
-            read.end()
-        elif left is None and not entries:
-            raise LogLost(f"the log ends at event {progress.events}")
+        until = anyio.current_time() + min(max(left or 0.0, 0.1), self._log.block_seconds)
+        while (wait := until - anyio.current_time()) > 0:
+            entries = await self._log.read(read.who.tenant, answer_id, after=read.after, wait=wait)
+            read.add(entries)
+            if entries and entries[-1].event.ends:
+                read.end()
+                return
+            if left is None and not entries:
+                raise LogLost(f"the log ends at event {progress.events}")

@@ -178,6 +178,8 @@ class AnswerLog:
         self._pipelined = pipelined
         self._breaker = breaker
         self._settings = settings
+        self.block_seconds = settings.block
+        """How long a reader waits for the next event before it leaves its mark anew."""
         self._lease_ms = round(settings.lease * 1000)
         self._beat_key = f"answers:beat:{uuid4().hex}"
         self._beats = self._confirmed_beat = 0
@@ -411,7 +413,7 @@ class AnswerLog:
             StoreUnavailable: Redis cannot be asked.
         """
         key = _events_key(tenant, answer_id)
-        block_ms = max(1, round(1000 * min(wait, self._settings.block)))
+        block_ms = max(1, round(1000 * wait))
         # Blocks in Redis on purpose, so not under the breaker's deadline but its own.
         try:
             with anyio.fail_after(block_ms / 1000 + _READ_SECONDS):

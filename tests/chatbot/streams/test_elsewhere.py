@@ -74,15 +74,35 @@ async def test_three_hundred_readers_share_one_read(answer_log: AnswerLog, redis
             for n in range(300):
                 following.start_soon(follow, n % 3)
             await anyio.sleep(1.5)  # longer than a reader waits for a connection of the pool
-            calls = int((await redis.info("commandstats"))["cmdstat_xread"]["calls"])
+            calls = await _calls(redis, "xread")
             await anyio.sleep(1.5)
-            assert int((await redis.info("commandstats"))["cmdstat_xread"]["calls"]) - calls < 4
+            assert await _calls(redis, "xread") - calls < 4
             speak.go_on.set()
     assert len(read) == 300
     for entries in read:
         assert [entry.n for entry in entries] == list(range(5 - len(entries), 5))
     assert {text_of(entry.event for entry in entries) for entries in read} == {"one two three", "two three", "three"}
     assert len(other._elsewhere) == 0, "nothing is kept once nobody follows"
+
+
+async def test_a_mark_is_left_every_two_seconds_and_not_for_every_event(
+    answer_log: AnswerLog, redis: Redis, tasks: TaskGroup
+) -> None:
+    writer, other = (AnswerRegistry(answer_log, tasks, AnswerRegistrySettings()) for _ in range(2))
+    live = new_answer(customer())
+
+    async def speak(live: LiveAnswer) -> None:
+        for n in range(40):
+            live.put(Token(text=f"{n} "))
+            await anyio.sleep(0.02)
+        live.put(done())
+
+    await writer.start(live, speak, passages=[])
+    before = await _calls(redis, "evalsha")
+    entries = await read_all(other, live)
+    assert text_of(entry.event for entry in entries) == "".join(f"{n} " for n in range(40))
+    appends = 41
+    assert await _calls(redis, "evalsha") - before < appends + 10
 
 
 async def test_who_leaves_last_ends_the_read(answer_log: AnswerLog, tasks: TaskGroup) -> None:
@@ -299,3 +319,9 @@ async def test_answers_read_elsewhere_are_bounded(answer_log: AnswerLog, tasks: 
         with pytest.raises(Overloaded):
             other.check_readers(second.who, second.answer_id)
     other.check_readers(second.who, second.answer_id)
+
+
+async def _calls(redis: Redis, command: str) -> int:
+    """Return how often Redis has run a command."""
+    stats = await redis.info("commandstats")
+    return int(stats[f"cmdstat_{command}"]["calls"])
