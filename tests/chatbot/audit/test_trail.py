@@ -2,7 +2,7 @@ import sqlite3
 import threading
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import anyio
@@ -12,12 +12,12 @@ import pytest
 import sqlalchemy.event
 import sqlalchemy.exc
 from pydantic import SecretStr, ValidationError
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, insert, text
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from chatbot.audit import AuditOpened
 from chatbot.audit.chain import GENESIS, AuditKeys, ChainCheck, Closed, Opened, seal
-from chatbot.audit.trail import Audit, AuditSettings, open_audit
+from chatbot.audit.trail import AUDIT, Audit, AuditSettings, open_audit
 from chatbot.errors import AuditUnavailable
 from knowledge.storage import UNAVAILABLE, open_engine
 from tests.audit import CLOSED, OPENED, SETTINGS, answer, faults
@@ -130,6 +130,30 @@ async def test_two_replicas_write_at_once(engine: AsyncEngine) -> None:
     async with open_audit(engine, SETTINGS) as audit:
         assert await faults(audit, unclosed_before=1e12) == []
         assert len(await audit.heads()) == 2
+
+
+async def test_a_row_that_another_replica_writes_at_this_moment_takes_no_other_with_it(
+    audit: Audit, engine: AsyncEngine
+) -> None:
+    inserts = anyio.Event()
+
+    def watch(_: object, __: object, statement: str, *___: object) -> None:
+        if statement.startswith("INSERT") and elsewhere.in_transaction():
+            inserts.set()
+
+    theirs = seal(OPENED.entry("another replica", 1, audit.keys), GENESIS, audit.keys)
+    async with anyio.create_task_group() as group, engine.connect() as elsewhere:
+        await elsewhere.execute(insert(AUDIT), asdict(theirs))
+        sqlalchemy.event.listen(engine.sync_engine, "before_cursor_execute", watch)
+        group.start_soon(audit.open, OPENED)
+        group.start_soon(audit.open, replace(OPENED, answer_id="ours"))
+        with anyio.fail_after(5):
+            await inserts.wait()  # they were looked for, and not found
+        await elsewhere.commit()
+    sqlalchemy.event.remove(engine.sync_engine, "before_cursor_execute", watch)
+    assert [row.writer for row in await audit.rows(OPENED.answer_id)] == ["another replica"]
+    assert len(await audit.rows("ours")) == 1
+    assert await faults(audit, unclosed_before=0) == []
 
 
 @pytest.mark.parametrize(

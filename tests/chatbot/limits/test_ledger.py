@@ -635,6 +635,30 @@ async def test_the_share_is_of_the_days_remainder_last_seen(redis: Redis) -> Non
     assert (await reserve(outage.ledger, who, 200)).limits.remaining_today == 0
 
 
+async def test_each_outage_has_a_minute_of_its_own(redis: Redis) -> None:
+    outage, who = outage_of(redis, limited(tokens_per_minute=100, tokens_per_day=1000)), someone()
+    await reserve(outage.ledger, who, 1)  # shows what the day has left
+    await outage.begin()
+    await reserve(outage.ledger, who, 1)
+    outage.clock.pass_seconds(60)
+    with pytest.raises(StoreUnavailable):
+        await reserve(outage.ledger, who, 1)
+    await outage.end()
+    assert not (await reserve(outage.ledger, who, 1)).local
+    await outage.begin()
+    assert (await reserve(outage.ledger, who, 1)).local
+
+
+async def test_a_flood_of_one_user_is_refused_before_any_work() -> None:
+    nowhere, who = Redis(port=1), someone()
+    ledger = ledger_of(nowhere, limited(requests_per_minute=2), None)
+    for _ in range(4):
+        ledger.count_request(who)
+    with pytest.raises(RateLimited):
+        ledger.count_request(who)
+    ledger.count_request(replace(who, sub="kim"))
+
+
 async def test_an_outage_opens_no_second_window_beside_the_first(redis: Redis) -> None:
     outage, who = outage_of(redis, limited(tokens_per_minute=100)), someone()
     await reserve(outage.ledger, who, 80)

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import anyio
 import pytest
+from anyio.abc import TaskGroup
 from redis.asyncio import Redis
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -66,6 +67,17 @@ async def test_an_opening_without_a_log_is_closed_in_the_second_look(
     assert (closed.error, closed.finish_reason, closed.grounded) == ("internal", None, False)
     assert await faults(audit, unclosed_before=clock.now - 200) == []
     assert [row.answer_id for row in await audit.unclosed(older_than=1e12)] == ["young"]
+
+
+async def test_a_process_looks_by_itself(audit: Audit, answer_log: AnswerLog, clock: Clock, tasks: TaskGroup) -> None:
+    await audit.open(OPENED)
+    openings = looking(audit, answer_log, clock)
+    await openings.look()
+    clock.pass_seconds(60)
+    tasks.start_soon(openings.close_forever)
+    with anyio.fail_after(patient(5)):
+        while await audit.unclosed(older_than=1e12):
+            await anyio.sleep(0.01)
 
 
 async def test_a_living_answer_is_left_alone_and_one_that_its_process_closes_late_too(

@@ -14,7 +14,7 @@ from chatbot.errors import ChatError
 from chatbot.events import Event, Failed, FinishReason, Token, Unknown, from_json, to_json
 from chatbot.redis_client import RedisBreaker
 from chatbot.streams.live import LiveAnswer
-from chatbot.streams.log import AnswerId, AnswerLog, AnswerLogSettings, LogAppend, TakenOver, WriterStanding
+from chatbot.streams.log import AnswerId, AnswerLog, AnswerLogSettings, LogAppend, LogEntry, TakenOver, WriterStanding
 from chatbot.streams.pipelined_connection import open_pipelined_connection
 from chatbot.streams.registry import AnswerRegistry, AnswerRegistrySettings
 from tests.answers import customer, done, text_of
@@ -137,6 +137,27 @@ async def test_an_answer_of_which_nothing_can_be_written_ends_in_an_error_all_th
         assert await read_all(registry, live) == [event], "it stays in memory"
         assert [entry.n for entry in live.entries] == [1]
         assert failures == ["writer", "writer"]
+
+
+class AnswerWithABug(LiveAnswer):
+    """Gives out nothing that was put."""
+
+    async def next_batch(self) -> list[LogEntry]:
+        raise KeyError(self.answer_id)
+
+
+async def test_an_answer_whose_events_cannot_even_be_taken_ends_in_an_error(
+    answer_log: AnswerLog, tasks: TaskGroup
+) -> None:
+    failures: list[str] = []
+    registry = AnswerRegistry(answer_log, tasks, AnswerRegistrySettings(), on_failure=failures.append)
+    live = AnswerWithABug(AnswerId(uuid4().hex), customer(), conversation_id="c")
+    await registry.start(live, speak, passages=[])
+    [event] = await read_all(registry, live)
+    assert isinstance(event, Failed)
+    with anyio.fail_after(5):
+        await registry.drained()
+    assert failures == ["writer", "writer"]
 
 
 async def test_a_work_that_sees_its_answer_break_puts_the_last_event_itself(
