@@ -28,10 +28,20 @@ def normalised(text: str) -> str:
 
 
 def _occurs_in(text: str, answer: str) -> bool:
-    """Return whether the answer occurs, regardless of white space, and not within a longer number."""
+    """Return whether the answer occurs, regardless of white space, and not within a longer number or English word.
+
+    Its last word may stand in the plural; Korean words carry particles and are not delimited.
+    """
     spelled = r"\s*".join(re.escape(character) for character in answer if not character.isspace())
-    before = r"(?<![\d.])" if answer[:1].isdigit() else ""
-    after = r"(?![\d]|\.\d)" if answer[-1:].isdigit() else ""
+    before = after = ""
+    if answer[:1].isdigit():
+        before = r"(?<![\d.])"
+    elif answer[:1].isascii() and answer[:1].isalpha():
+        before = r"(?<![a-z])"
+    if answer[-1:].isdigit():
+        after = r"(?![\d]|\.\d)"
+    elif answer[-1:].isascii() and answer[-1:].isalpha():
+        after = r"(?:e?s)?(?![a-z])"
     return bool(spelled) and re.search(before + spelled + after, text) is not None
 
 

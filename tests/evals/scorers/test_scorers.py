@@ -52,6 +52,8 @@ def test_a_question_for_which_nothing_was_found_scores_nothing() -> None:
         ("만기 1 개월 이내", "만기 1개월 이내"),
         ("the Application Receipt", "application receipt"),
         ("가입 기간은 1년입니다", "12개월"),
+        ("ATM에서 됩니다", "ATM"),
+        ("two branches are open", "branch"),
     ],
 )
 def test_an_answer_is_found_in_any_spelling(text: str, answer: str) -> None:
@@ -59,9 +61,17 @@ def test_an_answer_is_found_in_any_spelling(text: str, answer: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "answer"), [("연 12.7%", "2.7%"), ("50,0001원", "50,000"), ("없습니다", "100만원"), ("anything", "")]
+    ("text", "answer"),
+    [
+        ("연 12.7%", "2.7%"),
+        ("50,0001원", "50,000"),
+        ("없습니다", "100만원"),
+        ("anything", ""),
+        ("nothing is charged", "no"),
+        ("a prepayment is possible", "payment"),
+    ],
 )
-def test_part_of_another_number_is_no_answer(text: str, answer: str) -> None:
+def test_part_of_another_number_or_word_is_no_answer(text: str, answer: str) -> None:
     assert not holds_answer(text, [answer])
 
 
