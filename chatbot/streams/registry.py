@@ -334,7 +334,8 @@ class AnswerRegistry:
                 live.warned = live.deleted = True  # its customer has deleted it and needs no warning
                 live.scope.cancel()
             case WriterStanding.BEHIND:
-                log.warning("log_lost", answer_id=live.answer_id)
+                if live.logged:  # otherwise it began while Redis was away, and nothing was there to be lost
+                    log.warning("log_lost", answer_id=live.answer_id)
                 live.log_lost()
             case WriterStanding.READ_ELSEWHERE if not self._readers[live.answer_id]:
                 live.abandon_after(self._settings.grace)

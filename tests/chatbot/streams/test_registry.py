@@ -10,9 +10,10 @@ import anyio.lowlevel
 import pytest
 from anyio.abc import TaskGroup
 from redis.asyncio import Redis
+from structlog.testing import capture_logs
 
 from chatbot.deferred import WriteKind
-from chatbot.errors import ForeignEventId, LogLost, NotFound
+from chatbot.errors import ForeignEventId, LogLost, NotFound, StoreUnavailable
 from chatbot.events import Done, FinishReason, Notice, Token, Usage, to_json
 from chatbot.redis_client import RedisBreaker, RedisBreakerSettings
 from chatbot.streams.live import LiveAnswer
@@ -44,6 +45,36 @@ async def speak(live: LiveAnswer) -> None:
 async def read_all(registry: AnswerRegistry, live: LiveAnswer, after: int = 0) -> list[LogEntry]:
     async with aclosing(registry.follow(live.who, live.answer_id, after=after)) as entries:
         return [entry async for entry in entries]
+
+
+class LogAwayAtFirst(AnswerLog):
+    """Cannot be opened the first time."""
+
+    opened = 0
+
+    async def open(self, *args: Any, **named: Any) -> None:
+        self.opened += 1
+        if self.opened == 1:
+            raise StoreUnavailable
+        await super().open(*args, **named)
+
+
+async def test_an_answer_that_began_while_redis_was_away_is_logged_later_and_nothing_counts_as_lost(
+    redis: Redis, tasks: TaskGroup
+) -> None:
+    async with open_pipelined_connection(redis) as pipelined:
+        answer_log = LogAwayAtFirst(redis, RedisBreaker(PATIENT), AnswerLogSettings(), pipelined=pipelined)
+        registry, live = AnswerRegistry(answer_log, tasks, AnswerRegistrySettings()), new_answer(customer())
+        with capture_logs() as logs:
+            await registry.start(live, speak, passages=[])
+            entries = await read_all(registry, live)
+        assert text_of(entry.event for entry in entries) == "one two three"
+        assert await answer_log.all_events(live.who.tenant, live.answer_id) == [entry.event for entry in entries]
+        assert [line["event"] for line in logs] == []
+        await redis.delete(*[key async for key in redis.scan_iter(match=f"*{live.answer_id}*")])
+        with capture_logs() as logs:
+            await registry._append(live)
+        assert [line["event"] for line in logs] == ["log_lost"]
 
 
 async def test_every_reader_gets_every_event_once_in_order(answer_log: AnswerLog, tasks: TaskGroup) -> None:
