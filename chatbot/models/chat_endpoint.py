@@ -4,15 +4,16 @@ It is asked with messages and sends text, so there is no exact continuation, no 
 salt and no priority. Tokens are counted by a tokenizer of ours until it reports its own count.
 """
 
+from collections.abc import Iterator
 from typing import ClassVar
 
 import aiohttp
 import msgspec
 
 from chatbot.models.completion import (
-    ChatDelta,
     ChatMessage,
     ChatRequest,
+    Choice,
     Delta,
     ModelCard,
     Sampling,
@@ -72,12 +73,11 @@ class ChatEndpoint(Endpoint):
         """Raise `ReplyBroken`: vLLM's metrics are nowhere else, and nobody is asked each second in vain."""
         raise ReplyBroken(f"{self.name}: it has no metrics")
 
-    def _part(self, delta: ChatDelta) -> Delta | Thought | None:
-        if thought := delta.reasoning_content or delta.reasoning:
-            return Thought(len(self._counts.encode(thought)))
-        if delta.content:
-            return Delta(delta.content, tuple(self._counts.encode_within(delta.content)))
-        return None
+    def _parts(self, choice: Choice) -> Iterator[Delta | Thought]:
+        if choice.delta and (thinking := choice.delta.thinking):
+            yield Thought(len(self._counts.encode(thinking)))
+        if text := choice.delta.text if choice.delta else choice.text:
+            yield Delta(text, tuple(self._counts.encode_within(text)))
 
     def _body(self, request: GenerationRequest) -> object:
         sampling = request.sampling

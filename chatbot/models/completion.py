@@ -4,7 +4,8 @@ event streams into chunks. No I/O.
 Only the fields in use are decoded, into msgspec types: decoding JSON is the main cost of a stream in Python.
 """
 
-from collections.abc import Mapping, Sequence
+import codecs
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
@@ -19,6 +20,9 @@ TokenId = Annotated[int, msgspec.Meta(ge=0, lt=2**32)]
 Count = Annotated[int, msgspec.Meta(ge=0, lt=2**31)]
 LogProbability = Annotated[float, msgspec.Meta(le=1)]
 """A natural logarithm; rounding may bring it a little above 0."""
+
+
+_NULL = msgspec.Raw(b"null")
 
 
 class CompletionBroken(Exception):
@@ -102,14 +106,22 @@ class ReportedUsage(msgspec.Struct, frozen=True, gc=False):
 
     prompt_tokens: Count = 0
     completion_tokens: Count = 0
+    total_tokens: Count | None = None
     prompt_tokens_details: _PromptTokensDetails | None = None
     completion_tokens_details: _CompletionTokensDetails | None = None
 
     @property
+    def generated_tokens(self) -> int:
+        """All that was generated: xAI and Gemini count the thinking in the total alone."""
+        beside = (self.total_tokens or 0) - self.prompt_tokens if self.prompt_tokens else 0
+        return max(self.completion_tokens, beside)
+
+    @property
     def thinking_tokens(self) -> int:
-        """Those of the completion's tokens that the endpoint counts as thinking."""
+        """Those of the generated tokens that the endpoint counts as thinking."""
         details = self.completion_tokens_details
-        return (details.reasoning_tokens or 0) if details else 0
+        told = (details.reasoning_tokens or 0) if details else 0
+        return max(told, self.generated_tokens - self.completion_tokens)
 
     @property
     def cached_tokens(self) -> int:
@@ -129,17 +141,45 @@ class _Logprobs(msgspec.Struct, frozen=True):
     top_logprobs: tuple[Mapping[str, LogProbability] | None, ...] | None = None
 
 
-class ChatDelta(msgspec.Struct, frozen=True, gc=False):
-    """A piece of a chat completion; some servers tell what a model thinks apart, by one of two names."""
+class _ContentPart(msgspec.Struct, frozen=True):
+    """A part of a content that is a list, as Mistral's is."""
 
-    content: str | None = None
-    reasoning_content: str | None = None
-    reasoning: str | None = None
+    type: str = "text"
+    text: str | None = None
+    thinking: object = None
+
+
+class ChatDelta(msgspec.Struct, frozen=True):
+    """A piece of a chat completion; some servers tell what a model thinks apart, by one of two names or as a part."""
+
+    content: str | tuple[_ContentPart, ...] | None = None
+    reasoning_content: object = None
+    reasoning: object = None
 
     @property
     def text(self) -> str:
-        """What it holds, of the answer or of the thinking."""
-        return self.content or self.reasoning_content or self.reasoning or ""
+        """What it holds of the answer."""
+        if isinstance(self.content, tuple):
+            return "".join(part.text or "" for part in self.content if part.type == "text")
+        return self.content or ""
+
+    @property
+    def thinking(self) -> str:
+        """What it holds of the thinking."""
+        parts = self.content if isinstance(self.content, tuple) else ()
+        return _text_in(self.reasoning_content or self.reasoning) + "".join(_text_in(part.thinking) for part in parts)
+
+
+def _text_in(thinking: object) -> str:
+    """Return the text of what a server tells of its thinking: a text, or parts and summaries of one."""
+    match thinking:
+        case str():
+            return thinking
+        case list():
+            return "".join(map(_text_in, thinking))
+        case dict():
+            return "".join(_text_in(thinking.get(name)) for name in ("text", "summary", "content", "thinking"))
+    return ""
 
 
 class Choice(msgspec.Struct, frozen=True, gc=False):
@@ -155,22 +195,17 @@ class _TopTokensChoice(msgspec.Struct, frozen=True):
     logprobs: _Logprobs | None = None
 
 
-class _ServerError(msgspec.Struct, frozen=True):
-    message: str = ""
-    code: int | str | None = None
-
-
 class CompletionChunk(msgspec.Struct, frozen=True):
     """One event of the stream; the last one carries the usage and no choice."""
 
-    choices: tuple[Choice, ...] = ()
-    usage: ReportedUsage | None = None
-    error: _ServerError | None = None
+    choices: tuple[Choice, ...] | None = None
+    usage: msgspec.Raw = _NULL
+    error: object = None
 
 
 class _TopTokensReply(msgspec.Struct, frozen=True):
     choices: tuple[_TopTokensChoice, ...]
-    usage: ReportedUsage | None = None
+    usage: msgspec.Raw = _NULL
 
 
 class TopTokens(msgspec.Struct, frozen=True):
@@ -206,7 +241,7 @@ class _ChatTop(msgspec.Struct, frozen=True):
 
 
 class _ChatToken(msgspec.Struct, frozen=True):
-    top_logprobs: tuple[_ChatTop, ...] = ()
+    top_logprobs: tuple[_ChatTop, ...] | None = None
 
 
 class _ChatLogprobs(msgspec.Struct, frozen=True):
@@ -214,24 +249,27 @@ class _ChatLogprobs(msgspec.Struct, frozen=True):
 
 
 class _ChatTopChoice(msgspec.Struct, frozen=True):
-    message: ChatDelta = ChatDelta()
-    logprobs: _ChatLogprobs | None = None
+    message: ChatDelta | None = None
+    logprobs: msgspec.Raw = _NULL
 
 
 class _ChatTopReply(msgspec.Struct, frozen=True):
     choices: tuple[_ChatTopChoice, ...]
-    usage: ReportedUsage | None = None
+    usage: msgspec.Raw = _NULL
 
 
 _CHUNKS = msgspec.json.Decoder(CompletionChunk)
 _TOP_TOKENS = msgspec.json.Decoder(_TopTokensReply)
 _CHAT_TOP = msgspec.json.Decoder(_ChatTopReply)
+_USAGE = msgspec.json.Decoder(ReportedUsage | None)
+_CHAT_LOGPROBS = msgspec.json.Decoder(_ChatLogprobs | None)
 
 
 class CompletionDecoder:
     """Decodes the bytes of an event stream into chunks, wherever the network cut them; keeps how the answer ended.
 
-    An event of vLLM is one `data:` line; comments (keep-alives), other fields and empty lines are skipped.
+    An event is one `data:` line; comments (keep-alives), other fields and empty lines are skipped. What a server says
+    of its tokens is taken where it can be read; an answer is not lost by it.
     https://html.spec.whatwg.org/multipage/server-sent-events.html
     """
 
@@ -241,8 +279,8 @@ class CompletionDecoder:
         self.finish_reason: str | None = None
         self.usage: ReportedUsage | None = None
 
-    def feed(self, data: bytes) -> list[CompletionChunk]:
-        """Return the chunks that are complete now.
+    def feed(self, data: bytes) -> Iterator[CompletionChunk]:
+        """Yield the chunks that are complete now: also those before one that is broken.
 
         Raises:
             CompletionBroken: a chunk is no JSON, is too long, or reports an error.
@@ -251,25 +289,71 @@ class CompletionDecoder:
         self._rest = lines.pop()
         if len(self._rest) > LONGEST_CHUNK_BYTES:
             raise CompletionBroken("a frame without an end")
-        chunks = []
-        decode = _CHUNKS.decode
         for line in lines:
-            if not line.startswith(b"data:"):
-                continue
-            try:
-                chunk = decode(line[5:])
-            except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
-                if line[5:].strip() == b"[DONE]":
-                    self.done = True
-                    break
-                raise CompletionBroken("a frame that cannot be read") from exc
-            if chunk.error is not None:
-                raise CompletionBroken(f"the server gave up in mid-answer ({chunk.error.code})")
-            chunks.append(chunk)
-            self.usage = chunk.usage or self.usage
-            for choice in chunk.choices:
-                self.finish_reason = choice.finish_reason or self.finish_reason
-        return chunks
+            chunk = self._chunk(line.removeprefix(codecs.BOM_UTF8))
+            if self.done:
+                return
+            if chunk is not None:
+                yield chunk
+
+    def _chunk(self, line: bytes) -> CompletionChunk | None:
+        """Return the chunk in a line; None where there is none in it."""
+        if not line.startswith(b"data:"):
+            name, _, value = line.partition(b":")
+            if name == b"error" or (name == b"event" and value.strip() == b"error"):
+                raise CompletionBroken("the server gave up in mid-answer")
+            return None
+        try:
+            chunk = _CHUNKS.decode(line[5:])
+        except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
+            said = line[5:].strip()
+            self.done = said == b"[DONE]"
+            if self.done or not said:
+                return None
+            raise CompletionBroken("a frame that cannot be read") from exc
+        if chunk.error:
+            code = chunk.error.get("code") if isinstance(chunk.error, dict) else None
+            raise CompletionBroken(f"the server gave up in mid-answer ({code if isinstance(code, int) else 'error'})")
+        self.usage = _usage(chunk.usage) or self.usage
+        for choice in chunk.choices or ():
+            self.finish_reason = choice.finish_reason or self.finish_reason
+        return chunk
+
+
+def _usage(said: msgspec.Raw) -> ReportedUsage | None:
+    try:
+        usage: ReportedUsage | None = _USAGE.decode(said)
+    except msgspec.MsgspecError:
+        return None
+    return usage
+
+
+FinishMeaning = Literal["stop", "length", "filtered"]
+_FINISH_REASONS: Mapping[str, FinishMeaning] = {
+    "stop": "stop",
+    "eos_token": "stop",  # Text Generation Inference
+    "stop_sequence": "stop",
+    "end_turn": "stop",  # gateways to Anthropic and Bedrock
+    "complete": "stop",  # to Cohere
+    "tool_calls": "stop",  # the model's own end, though nobody gave it a tool
+    "function_call": "stop",
+    "length": "length",
+    "max_tokens": "length",
+    "model_length": "length",  # Mistral
+    "content_filter": "filtered",
+    "content_filtered": "filtered",
+    "guardrail_intervened": "filtered",  # Bedrock
+    "safety": "filtered",  # gateways to Gemini
+    "prohibited_content": "filtered",
+    "recitation": "filtered",
+    "refusal": "filtered",
+    "sensitive": "filtered",  # Zhipu
+}
+
+
+def finish_meaning(reason: str | None) -> FinishMeaning | None:
+    """Return what a server means by the reason that it ended an answer for; None where that is a failure."""
+    return _FINISH_REASONS.get((reason or "").lower())
 
 
 def read_top_tokens(body: bytes) -> TopTokens:
@@ -285,7 +369,7 @@ def read_top_tokens(body: bytes) -> TopTokens:
         by_id = {msgspec.convert(name.removeprefix("token_id:"), TokenId, strict=False): p for name, p in top.items()}
     except (msgspec.MsgspecError, IndexError, ValueError) as exc:
         raise CompletionBroken("the probe's answer cannot be read") from exc
-    return TopTokens(by_id, reply.usage or ReportedUsage())
+    return TopTokens(by_id, _usage(reply.usage) or ReportedUsage())
 
 
 def read_chat_top_tokens(body: bytes) -> TopTokens:
@@ -301,12 +385,16 @@ def read_chat_top_tokens(body: bytes) -> TopTokens:
         choice = reply.choices[0]
     except (msgspec.MsgspecError, UnicodeDecodeError, IndexError) as exc:
         raise CompletionBroken("the probe's answer cannot be read") from exc
-    tokens = (choice.logprobs and choice.logprobs.content) or ()
-    top = tokens[0].top_logprobs if tokens else ()
+    try:
+        logprobs = _CHAT_LOGPROBS.decode(choice.logprobs)
+    except msgspec.MsgspecError:  # other servers have other shapes
+        logprobs = None
+    tokens = (logprobs and logprobs.content) or ()
+    top = (tokens[0].top_logprobs if tokens else None) or ()
     texts = [(bytes(t.bytes) if t.bytes is not None else t.token.encode(), t.logprob) for t in top]
-    texts = texts or [((choice.message.content or "").encode(), 0.0)]
+    texts = texts or [((choice.message.text if choice.message else "").encode(), 0.0)]
     return TopTokens(
         {n: logprob for n, (_, logprob) in enumerate(texts)},
-        reply.usage or ReportedUsage(),
+        _usage(reply.usage) or ReportedUsage(),
         {n: text for n, (text, _) in enumerate(texts)},
     )

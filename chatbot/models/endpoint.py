@@ -8,7 +8,7 @@ EndpointFailed          the call failed; `outcome` is a closed set for metrics
 ├── QueueFull           busy          it works, but its queue is full
 ├── DeadlineExceeded    slow          a deadline of the profile passed; `phase` says which
 ├── ReplyBroken         broken        an error status, a cut connection, undecodable bytes, an aborted answer
-├── RequestRejected     refused       it says that our request is at fault; another endpoint would say the same
+├── RequestRejected     refused       our request is at fault, as it says, or its content filter
 ├── WrongModel          unfit         it serves another model or tokenizer than ours
 ├── AccessDenied        unfit         it refuses our key or certificate, or we do not trust its certificate
 └── EndpointStopped     stopped       the bank has stopped it
@@ -29,7 +29,7 @@ from opentelemetry.trace import Span, SpanKind, StatusCode
 from yarl import URL
 
 from chatbot.models.completion import (
-    ChatDelta,
+    Choice,
     CompletionBroken,
     CompletionDecoder,
     CompletionRequest,
@@ -41,6 +41,7 @@ from chatbot.models.completion import (
     StreamOptions,
     TokenizeReply,
     TopTokens,
+    finish_meaning,
     read_top_tokens,
 )
 from chatbot.models.thinking import Thought
@@ -58,6 +59,8 @@ CONNECT_SECONDS = 0.6
 METADATA_SECONDS = 5.0
 # uvicorn, and so vLLM, closes an idle connection after 5 s: ours are kept for less, or a call would meet a closed one.
 KEEP_ALIVE_SECONDS = 4.0
+# How long an answer that is whole waits for its usage, at a server that leaves the connection open.
+_USAGE_SECONDS = 1.0
 # vLLM's admission control answers 503 with these words; any other 503 (a proxy's, a broken engine's) is a failure.
 _BUSY_ADVICE = b"on a different instance"
 
@@ -199,18 +202,13 @@ class Endpoint:
                                     data = await response.content.readany()
                             except TimeoutError as exc:
                                 raise DeadlineExceeded(_sooner(phase, due, request.until)[0], self.name) from exc
-                            choices = [choice for chunk in decoder.feed(data) for choice in chunk.choices]
-                            for choice in choices:
-                                part = (
-                                    Delta(choice.text, choice.token_ids or ())
-                                    if choice.delta is None
-                                    else self._part(choice.delta)
-                                )
-                                if part is not None:
+                            for chunk in decoder.feed(data):
+                                for part in (part for choice in chunk.choices or () for part in self._parts(choice)):
                                     yield part
-                            # A keep-alive, or a chat's chunk with nothing but its role, is no sign of progress.
-                            if any(c.delta is None or c.delta.text or c.finish_reason for c in choices):
-                                phase, due = "between tokens", loop.time() + self.deadlines.between_tokens
+                                    # A keep-alive, or a chat's chunk with nothing but its role, is no progress.
+                                    phase, due = "between tokens", loop.time() + self.deadlines.between_tokens
+                            if decoder.finish_reason is not None:
+                                phase, due = "between tokens", min(due, loop.time() + _USAGE_SECONDS)
                 except EndpointFailed:
                     if decoder.finish_reason is None:  # otherwise the answer is whole and only its usage is missing
                         raise
@@ -225,9 +223,12 @@ class Endpoint:
         reason = decoder.finish_reason
         if reason is None and not decoder.done:
             raise ReplyBroken(f"{self.name}: the stream ended without its end mark")
-        if reason not in ("stop", "length"):  # vLLM says "abort" when it shuts down
+        meaning = finish_meaning(reason)
+        if meaning == "filtered":
+            raise RequestRejected(f"{self.name}: its content filter ended the answer")
+        if meaning is None:  # vLLM says "abort" when it shuts down
             raise ReplyBroken(f"{self.name}: the answer was aborted ({reason})")
-        end = GenerationEnd("stop" if reason == "stop" else "length", decoder.usage)
+        end = GenerationEnd(meaning, decoder.usage)
         _set_usage(span, end)
         return end
 
@@ -250,9 +251,20 @@ class Endpoint:
         )
         return self._with_extra(body)
 
-    def _part(self, delta: ChatDelta) -> Delta | Thought | None:  # noqa: ARG002  for those with chat completions
-        """Return what a chunk of a chat completion holds."""
-        raise ReplyBroken(f"{self.name}: it sends chat completions where none were asked for")
+    def _parts(self, choice: Choice) -> Iterator[Delta | Thought]:
+        """Yield what a choice of a chunk holds.
+
+        Raises:
+            EndpointFailed: a subclass says why.
+        """
+        if choice.delta is not None:
+            raise ReplyBroken(f"{self.name}: it sends chat completions where none were asked for")
+        if choice.text and choice.token_ids is None:
+            raise WrongModel(
+                f"{self.name} sends no token ids: serve it with vLLM 0.10.2 or later, let a gateway pass them, or say "
+                "`api: openai` in its entry of a MODELS_FILE"
+            )
+        yield Delta(choice.text, choice.token_ids or ())
 
     async def top_tokens(self, request: GenerationRequest, *, top: int) -> TopTokens:
         """Return the `top` most likely next tokens.

@@ -224,13 +224,13 @@ class Generation:
         """Return what the customer pays for: the prompt once, every token of the answer and of its thinking."""
         reported = self._reported
         continuation, thinking = self._continuation, self._said.thinking_tokens
-        if self._foreign is not None and self._counts_itself and reported is not None and reported.completion_tokens:
-            thought = max(self._foreign.thinking_tokens, reported.thinking_tokens)
+        if self._foreign is not None and self._counts_itself and reported is not None and reported.generated_tokens:
+            thought = min(max(self._foreign.thinking_tokens, reported.thinking_tokens), reported.generated_tokens)
             return Usage(
                 prompt_tokens=reported.prompt_tokens or continuation.prompt_tokens,
                 cached_tokens=reported.cached_tokens,
-                answer_tokens=max(0, reported.completion_tokens - thought),
-                thinking_tokens=min(thought, reported.completion_tokens),
+                answer_tokens=reported.generated_tokens - thought,
+                thinking_tokens=thought,
             )
         if self._foreign is not None:
             generated, thinking_elsewhere = continuation.tokens, self._foreign.thinking_tokens

@@ -72,7 +72,8 @@ class ThinkingFilter:
         """Whether all tokens that the thinking, or the answer, may have are there."""
 
     def think(self, tokens: int) -> None:
-        """Count thinking that the endpoint tells apart by itself."""
+        """Count thinking that the endpoint tells apart by itself: what it sends as text is the answer."""
+        self._depth, self._may_repeat = 0, False
         self.thinking_tokens += tokens
         self.spent = self.spent or self.thinking_tokens >= self._most[0]
 

@@ -172,40 +172,164 @@ async def test_what_it_thinks_in_its_text_is_told_apart_however_it_is_cut(tmp_pa
         assert sum(part.tokens for part in generated if isinstance(part, Thought)) > 0
 
 
+def chunk(delta: object, reason: str | None = None) -> bytes:
+    return f"data: {json.dumps({'choices': [{'delta': delta, 'finish_reason': reason}]})}\n\n".encode()
+
+
+def usage_chunk(**usage: object) -> bytes:
+    return f"data: {json.dumps({'choices': [], 'usage': usage})}\n\n".encode()
+
+
+ROLE, YES = chunk({"role": "assistant", "content": ""}), chunk({"content": "예."})
+STOP, DONE = chunk({}, "stop"), b"data: [DONE]\n\n"
+
+
 @asynccontextmanager
-async def reasoning_server(field: str) -> AsyncGenerator[str]:
-    """A server that tells thinking apart by itself, and counts it."""
+async def streaming(folder: Path, *pieces: bytes, **entry: Any) -> AsyncGenerator[Models]:
+    """Open a server that answers every chat with these bytes."""
 
     async def answer(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
-        deltas: list[dict[str, Any]] = [{"role": "assistant", "content": ""}, {field: "생각"}, {"content": "예."}]
-        chunks: list[dict[str, Any]] = [{"choices": [{"delta": delta}]} for delta in deltas]
-        chunks += [{"choices": [{"delta": {}, "finish_reason": "stop"}]}]
-        usage = {"prompt_tokens": 50, "completion_tokens": 30, "completion_tokens_details": {"reasoning_tokens": 28}}
-        chunks += [{"choices": [], "usage": usage}]
-        for chunk in chunks:
-            await response.write(b"data: " + json.dumps(chunk).encode() + b"\n\n")
-        await response.write(b"data: [DONE]\n\n")
+        for piece in pieces:
+            await response.write(piece)
         return response
 
     app = web.Application()
     app.router.add_post("/v1/chat/completions", answer)
-    async with TestServer(app) as server:
-        yield str(server.make_url("/"))
-
-
-@pytest.mark.parametrize("field", ["reasoning_content", "reasoning"])
-async def test_thinking_that_it_tells_apart_is_no_text_and_is_charged_as_it_counts(tmp_path: Path, field: str) -> None:
     async with (
-        reasoning_server(field) as url,
-        opened(tmp_path, [(PLAIN, HOSTED)], urls=[url]) as (models, _),
+        TestServer(app) as server,
+        opened(folder, [(PLAIN, HOSTED | entry)], urls=[str(server.make_url("/"))]) as (models, _),
     ):
+        yield models
+
+
+@pytest.mark.parametrize(
+    "thinking",
+    [
+        {"reasoning_content": "생각"},
+        {"reasoning": "생각"},
+        {"reasoning": {"summary": [{"text": "생각"}]}},
+        {"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "생각"}]}]},
+    ],
+)
+async def test_thinking_that_it_tells_apart_is_no_text_and_is_charged_as_it_counts(
+    tmp_path: Path, thinking: dict[str, Any]
+) -> None:
+    usage = {"prompt_tokens": 50, "completion_tokens": 30, "completion_tokens_details": {"reasoning_tokens": 28}}
+    async with streaming(tmp_path, ROLE, chunk(thinking), YES, STOP, usage_chunk(**usage), DONE) as models:
         generated = await parts(models, thinking=100)
         assert text_of(generated) == "예."
         assert [part for part in generated if isinstance(part, Thought)] != []
-        usage = generated[-1].usage
-        assert (usage.prompt_tokens, usage.answer_tokens, usage.thinking_tokens) == (50, 2, 28)
+        charged = generated[-1].usage
+        assert (charged.prompt_tokens, charged.answer_tokens, charged.thinking_tokens) == (50, 2, 28)
+
+
+async def test_a_chunk_may_hold_the_end_of_the_thinking_and_the_beginning_of_the_answer(tmp_path: Path) -> None:
+    both = chunk({"reasoning_content": "생각", "content": "아니오, "})
+    async with streaming(tmp_path, both, YES, STOP, DONE) as models:
+        assert text_of(await parts(models, thinking=100)) == "아니오, 예."
+
+
+async def test_where_the_server_tells_thinking_apart_its_text_is_the_answer_though_the_template_opens_a_block(
+    tmp_path: Path,
+) -> None:
+    folder = write_tokenizer(tmp_path / "opening", template="opening")
+    async with streaming(
+        tmp_path, chunk({"reasoning_content": "생각"}), YES, STOP, DONE, tokenizer=str(folder)
+    ) as models:
+        assert text_of(await parts(models, thinking=100)) == "예."
+
+
+@pytest.mark.parametrize(
+    ("usage", "charged"),
+    [
+        # xAI's and Gemini's completion is without the thinking.
+        (
+            {"prompt_tokens": 50, "completion_tokens": 2, "total_tokens": 80}
+            | {"completion_tokens_details": {"reasoning_tokens": 28}},
+            (50, 2, 28),
+        ),
+        ({"prompt_tokens": 50, "completion_tokens": 2, "total_tokens": 80}, (50, 2, 28)),
+        ({"prompt_tokens": 50, "completion_tokens": 30, "total_tokens": 80}, (50, 30, 0)),
+        ({"prompt_tokens": 50, "completion_tokens": 30, "total_tokens": 0}, (50, 30, 0)),
+    ],
+)
+async def test_thinking_that_is_counted_beside_the_answer_is_charged(
+    tmp_path: Path, usage: dict[str, Any], charged: tuple[int, int, int]
+) -> None:
+    async with streaming(tmp_path, YES, STOP, usage_chunk(**usage), DONE) as models:
+        done = (await parts(models, thinking=100))[-1].usage
+        assert (done.prompt_tokens, done.answer_tokens, done.thinking_tokens) == charged
+
+
+NOT_THE_ANSWER = {
+    "Azure's verdict on the prompt": b'data: {"choices":[],"prompt_filter_results":[{"prompt_index":0}]}\n\n',
+    "a byte order mark": b"\xef\xbb\xbf",
+    "a frame without data": b"data:\n\ndata: \n\n",
+    "a comment": b": OPENROUTER PROCESSING\r\n\r\n",
+    "no error": b'data: {"choices":[],"error":""}\n\ndata: {"choices":[],"error":null}\n\n',
+    "no choices": b'data: {"choices":null,"usage":null}\n\n',
+    "a ping": b'event: ping\ndata: {"type":"ping"}\n\n',
+    "a delta that is none": b'data: {"choices":[{"index":0,"delta":null,"finish_reason":""}]}\n\n',
+}
+
+
+@pytest.mark.parametrize("before", NOT_THE_ANSWER.values(), ids=NOT_THE_ANSWER)
+async def test_what_other_servers_send_beside_the_answer_costs_no_text_of_it(tmp_path: Path, before: bytes) -> None:
+    async with streaming(tmp_path, before + YES, STOP, DONE) as models:
+        assert text_of(await parts(models)) == "예."
+
+
+async def test_a_content_may_be_a_list_of_parts(tmp_path: Path) -> None:
+    listed = chunk({"content": [{"type": "text", "text": "네, "}, {"type": "reference", "text": "[1]"}]})
+    async with streaming(tmp_path, listed, YES, STOP, DONE) as models:
+        assert text_of(await parts(models)) == "네, 예."
+
+
+@pytest.mark.parametrize(
+    ("reason", "meaning"),
+    [("eos_token", "stop"), ("STOP", "stop"), ("tool_calls", "stop"), ("MAX_TOKENS", "length"), ("end_turn", "stop")],
+)
+async def test_every_servers_word_for_the_end_is_an_end(tmp_path: Path, reason: str, meaning: str) -> None:
+    async with streaming(tmp_path, YES, chunk({}, reason), DONE) as models:
+        assert (await parts(models))[-1].finish_reason == meaning
+
+
+@pytest.mark.parametrize("reason", ["content_filter", "SAFETY", "sensitive"])
+async def test_a_content_filter_ends_the_answer_and_no_endpoint(tmp_path: Path, reason: str) -> None:
+    async with streaming(tmp_path, chunk({}, reason), DONE) as models:
+        for _ in range(20):
+            with pytest.raises(ModelUnavailable):
+                await parts(models)
+        (member,) = models.pool.members
+        assert member.available
+
+
+async def test_a_server_that_breaks_answers_off_is_left(tmp_path: Path) -> None:
+    async with streaming(tmp_path, chunk({}, "network_error"), DONE) as models:
+        for _ in range(20):
+            with pytest.raises(ModelUnavailable):
+                await parts(models)
+        (member,) = models.pool.members
+        assert not member.available
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [
+        {"message": {"content": "예"}, "logprobs": {"content": [{"token": "예", "top_logprobs": None}]}},
+        {"message": {"content": "예"}, "logprobs": {"tokens": ["예"], "token_logprobs": [0.0]}},
+        {"message": {"content": "예"}, "logprobs": []},
+        {"message": {"content": [{"type": "text", "text": "예"}]}, "logprobs": None},
+    ],
+)
+async def test_a_probe_takes_its_word_where_its_log_probabilities_have_another_shape(
+    tmp_path: Path, choice: dict[str, Any]
+) -> None:
+    reply = json.dumps({"choices": [choice], "usage": {"prompt_tokens": "?"}})
+    async with streaming(tmp_path, reply.encode()) as models:
+        assert await asked(models) == (1.0, 0.0)
 
 
 @pytest.mark.parametrize(

@@ -58,22 +58,23 @@ STREAM = (
 )
 
 
-def decode(pieces: Sequence[bytes]) -> tuple[list[CompletionChunk], bool]:
+def decode(pieces: Sequence[bytes]) -> tuple[list[CompletionChunk], CompletionDecoder]:
     decoder = CompletionDecoder()
     frames = [frame for piece in pieces for frame in decoder.feed(piece)]
-    return frames, decoder.done
+    return frames, decoder
 
 
 @given(st.lists(st.integers(0, len(STREAM))))
 def test_frames_are_the_same_wherever_the_network_cuts(cuts: list[int]) -> None:
     places = [0, *sorted(cuts), len(STREAM)]
-    frames, done = decode([STREAM[a:b] for a, b in pairwise(places)])
-    assert done
-    assert "".join(choice.text for frame in frames for choice in frame.choices) == "예 한"
-    assert [choice.token_ids for frame in frames for choice in frame.choices] == [(7, 8), (9,)]
-    assert frames[1].choices[0].finish_reason == "stop"
-    assert frames[2].usage is not None
-    assert frames[2].usage.cached_tokens == 1
+    frames, decoder = decode([STREAM[a:b] for a, b in pairwise(places)])
+    assert decoder.done
+    choices = [choice for frame in frames for choice in frame.choices or ()]
+    assert "".join(choice.text for choice in choices) == "예 한"
+    assert [choice.token_ids for choice in choices] == [(7, 8), (9,)]
+    assert decoder.finish_reason == "stop"
+    assert decoder.usage is not None
+    assert decoder.usage.cached_tokens == 1
 
 
 @pytest.mark.parametrize(
@@ -82,7 +83,11 @@ def test_frames_are_the_same_wherever_the_network_cuts(cuts: list[int]) -> None:
         (b"data: {broken\n\n", "cannot be read"),
         (b"data: 7\n\n", "cannot be read"),
         (b'data: {"choices": [{"text": 7}]}\n\n', "cannot be read"),
-        (b'data: {"error": {"message": "secret", "code": 500}}\n\n', "gave up in mid-answer"),
+        (b'data: {"error": {"message": "secret", "code": 500}}\n\n', r"gave up in mid-answer \(500\)"),
+        (b'data: {"error": {"message": "x", "code": "secret"}}\n\n', "gave up in mid-answer"),
+        (b'data: {"error": "secret"}\n\n', "gave up in mid-answer"),
+        (b'event: error\ndata: {"message": "secret"}\n\n', "gave up in mid-answer"),
+        (b'error: {"message": "secret"}\n\n', "gave up in mid-answer"),
         (b"data: " + b"x" * (5 * 2**20), "without an end"),
     ],
 )
@@ -201,6 +206,36 @@ async def test_an_answer_that_only_lacks_its_usage_is_whole() -> None:
 
 
 @pytest.mark.anyio
+async def test_a_vllm_whose_token_ids_are_kept_back_is_unfit() -> None:
+    async with replying(saying(TOKEN.replace(b',"token_ids":[1]', b""), LAST)) as endpoint:
+        with pytest.raises(WrongModel, match=r"sends no token ids.*`api: openai`"):
+            await listen(endpoint)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    "usage",
+    [
+        b'data: {"choices":[],"usage":{"prompt_tokens":-5}}\n\n',
+        b'data: {"choices":null,"usage":{"prompt_tokens":null}}\n\n',
+        b'data: {"error":{"message":"no usage"}}\n\n',
+        b"data: {\n\n",
+    ],
+)
+async def test_no_text_is_lost_by_what_follows_it_in_the_same_packet(usage: bytes) -> None:
+    async with replying(saying(TOKEN + LAST + usage)) as endpoint:
+        assert await listen(endpoint) == [Delta("a", (1,)), Delta("", (2,)), GenerationEnd("stop", None)]
+
+
+@pytest.mark.anyio
+async def test_an_answer_that_is_whole_waits_a_second_for_its_usage() -> None:
+    async with replying(saying(TOKEN, LAST, then_wait=True)) as endpoint:
+        begun = perf_counter()
+        assert (await listen(endpoint))[-1] == GenerationEnd("stop", None)
+        assert perf_counter() - begun < patient(2)
+
+
+@pytest.mark.anyio
 @pytest.mark.parametrize(
     "handler",
     [
@@ -214,7 +249,6 @@ async def test_an_answer_that_only_lacks_its_usage_is_whole() -> None:
         saying(TOKEN.replace(b"[1]", b"[-1]"), LAST),
         saying(TOKEN.replace(b"[1]", b"[4294967296]"), LAST),
         saying(TOKEN.replace(b'"a"', b'"\xff"'), LAST),
-        saying(TOKEN, b'data: {"usage":{"prompt_tokens":-5}}\n\n', LAST),
         saying(b"<html>"),
         saying(b""),
     ],
