@@ -11,6 +11,8 @@ MINUTES ?= 30
 # Test files side by side. Those that start two vLLM come after the others: memory for both, and no start beside a test
 # of time.
 WORKERS ?= 4
+# As the process that reads files has it: of two threads that compare a page's letters one waits busily for the other.
+test test-fast: export OPENBLAS_NUM_THREADS := 1
 # Programs in Python without a suffix; ruff's extend-include has the same.
 SCRIPTS := scripts/chart_profiles scripts/house_numbers scripts/qdrant_requests scripts/release_digests scripts/release_notes scripts/site
 

@@ -68,7 +68,10 @@ def _kept(name: str) -> Iterator[Pattern[str] | Pattern[bytes]]:
 def _inline(name: str) -> Iterator[Pattern[str] | Pattern[bytes]]:
     module = importlib.import_module(name)
     path = Path(str(module.__file__))
-    for function in ast.walk(ast.parse(path.read_text("utf-8"))):
+    source = path.read_text("utf-8")
+    if "re." not in source:
+        return
+    for function in ast.walk(ast.parse(source)):
         if not isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
             continue
         for call in ast.walk(function):
@@ -80,8 +83,8 @@ def _inline(name: str) -> Iterator[Pattern[str] | Pattern[bytes]]:
                 and call.func.attr in FUNCTIONS
                 and str(path.relative_to(ROOT)) not in ESCAPED_WORDS
             ):
-                source = eval(compile(ast.Expression(call.args[0]), str(path), "eval"), vars(module))  # noqa: S307  # our own source
-                yield re.compile(source)
+                pattern = eval(compile(ast.Expression(call.args[0]), str(path), "eval"), vars(module))  # noqa: S307  # our own source
+                yield re.compile(pattern)
 
 
 def seconds(pattern: Pattern[str] | Pattern[bytes], text: str) -> float:

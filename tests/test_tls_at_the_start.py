@@ -84,9 +84,13 @@ def right(ours: Path) -> Iterator[str]:
         yield address
 
 
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tokenizer(tmp_path_factory.mktemp("tokenizer"))
+
+
 @pytest.fixture
-def environment(monkeypatch: pytest.MonkeyPatch, ours: Path, tmp_path: Path) -> pytest.MonkeyPatch:
-    write_tokenizer(tmp_path / "tokenizer")
+def environment(monkeypatch: pytest.MonkeyPatch, ours: Path, tokenizer: Path, tmp_path: Path) -> pytest.MonkeyPatch:
     for name, value in {
         "TLS__CA_FILE": ours / "ca.pem",
         "DATA_DIR": tmp_path,
@@ -96,7 +100,7 @@ def environment(monkeypatch: pytest.MonkeyPatch, ours: Path, tmp_path: Path) -> 
         "AUTH__ISSUER": "https://sso.example",
         "AUTH__JWKS_URL": "http://127.0.0.1:1",
         "LLM_URLS": "http://127.0.0.1:1",
-        "LLM_TOKENIZER": tmp_path / "tokenizer",
+        "LLM_TOKENIZER": tokenizer,
         "LLM_PROFILE": "scripted",
         "AWS_ACCESS_KEY_ID": "k",
         "AWS_SECRET_ACCESS_KEY": "s",
