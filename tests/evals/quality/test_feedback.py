@@ -16,6 +16,7 @@ from chatbot.redis_client import RedisBreaker, RedisSettings
 from evals.quality.adopt import NotAdopted, adopt
 from evals.quality.triage import FeedbackCase, TriageBroken, merge_decisions, read_cases, triage, write_cases
 from evals.questions import read_dataset
+from ingest.parsing import read_document
 
 HANBIT = Path(__file__).parents[3] / "evals" / "datasets" / "hanbit"
 SECRET_SUB = "kim.younghee:77*"
@@ -124,20 +125,39 @@ UNANSWERABLE = msgspec.structs.replace(
 
 
 @pytest.fixture(scope="module")
-def golden(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data set of two of the sample documents."""
-    folder = tmp_path_factory.mktemp("golden")
+def printed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set of two of the sample documents, one in two versions that were printed as PDF."""
+    folder = tmp_path_factory.mktemp("printed")
     (folder / "documents" / "ko").mkdir(parents=True)
     for name in ("ko/수수료안내_2025.pdf", "ko/수수료안내_2026.pdf", "ko/카드분실.md"):
         shutil.copy(HANBIT / "documents" / name, folder / "documents" / name)
     manifest = (HANBIT / "documents" / "documents.yaml").read_text("utf-8").splitlines()
     kept = [line for line in manifest if "file:" not in line or "수수료안내" in line or "카드분실" in line]
     (folder / "documents" / "documents.yaml").write_text("\n".join(kept) + "\n", "utf-8")
+    return with_one_question(folder)
+
+
+@pytest.fixture(scope="module")
+def typed(printed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same documents as text: a PDF takes a quarter of a second whenever it is read."""
+    folder = tmp_path_factory.mktemp("typed")
+    shutil.copytree(printed, folder, dirs_exist_ok=True)
+    documents = folder / "documents"
+    for file in documents.rglob("*.pdf"):
+        pages = read_document(file).pages
+        file.with_suffix(".md").write_text("\n\n".join(page.markdown for page in pages), "utf-8")
+        file.unlink()
+    manifest = documents / "documents.yaml"
+    manifest.write_text(manifest.read_text("utf-8").replace(".pdf", ".md"), "utf-8")
     return folder
 
 
 @pytest.fixture
-def folder(golden: Path) -> Path:
+def folder(typed: Path) -> Path:
+    return with_one_question(typed)
+
+
+def with_one_question(folder: Path) -> Path:
     first = {
         "id": "ko-1",
         "text": "카드 재발급 수수료 있나요?",
@@ -145,18 +165,18 @@ def folder(golden: Path) -> Path:
         "unanswerable": False,
         "kind": "fact",
     }
-    (golden / "queries.jsonl").write_text(json.dumps(first, ensure_ascii=False) + "\n", "utf-8")
-    (golden / "qrels.tsv").write_text("query-id\tcorpus-id\tscore\nko-1\tlost-card-ko\t1\n", "utf-8")
-    return golden
+    (folder / "queries.jsonl").write_text(json.dumps(first, ensure_ascii=False) + "\n", "utf-8")
+    (folder / "qrels.tsv").write_text("query-id\tcorpus-id\tscore\nko-1\tlost-card-ko\t1\n", "utf-8")
+    return folder
 
 
-def test_cases_with_a_decision_become_golden_questions_once(folder: Path) -> None:
+def test_cases_with_a_decision_become_golden_questions_once(printed: Path) -> None:
     dropped = msgspec.structs.replace(CASE, id="fb-3", decision="drop")
     open_one = msgspec.structs.replace(CASE, id="fb-4", decision="")
     cases = [CASE, UNANSWERABLE, dropped, open_one]
-    assert len(adopt(cases, folder).queries) == 2
-    assert adopt(cases, folder).queries == ()
-    dataset = read_dataset(folder)
+    assert len(adopt(cases, printed).queries) == 2
+    assert adopt(cases, printed).queries == ()
+    dataset = read_dataset(printed)
     assert [sample.id for sample in dataset.samples] == ["ko-1", "fb-1", "fb-2"]
     assert dataset.relevant["fb-1"] == {"fees-ko": 1}
     assert {sample.split for sample in dataset.samples[1:]} == {"dev"}
