@@ -19,7 +19,6 @@ import hiredis
 from redis.asyncio import Redis
 from redis.asyncio.connection import AbstractConnection, Connection, SSLConnection, UnixDomainSocketConnection
 from redis.commands.core import AsyncScript
-from redis.credentials import UsernamePasswordCredentialProvider
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, ResponseError
 
@@ -177,7 +176,7 @@ async def _connected(target: AbstractConnection, within: float) -> _Wire:
         RedisConnectionError: Redis cannot be reached, or does not accept the credentials or the database.
         TimeoutError: it did not reply within so many seconds.
     """
-    greeting = await _greeting(target)
+    greeting = _greeting(target)
     try:
         wire = await _dialled(target)
     except OSError as exc:
@@ -207,15 +206,11 @@ async def _dialled(target: AbstractConnection) -> _Wire:
     return wire
 
 
-async def _greeting(target: AbstractConnection) -> list[tuple[Argument, ...]]:
+def _greeting(target: AbstractConnection) -> list[tuple[Argument, ...]]:
     """Return the commands that come first on a connection: credentials, name, database."""
     commands: list[tuple[Argument, ...]] = []
-    credentials = target.credential_provider
-    if credentials is None and (target.username or target.password):
-        credentials = UsernamePasswordCredentialProvider(target.username, target.password)
-    if credentials is not None:
-        *name, password = await credentials.get_credentials_async()
-        commands.append(("AUTH", *(name or ["default"]), password))
+    if target.username or target.password:
+        commands.append(("AUTH", target.username or "default", target.password or ""))
     if target.client_name:
         commands.append(("CLIENT", "SETNAME", target.client_name))
     if target.db:

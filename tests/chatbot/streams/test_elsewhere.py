@@ -105,6 +105,25 @@ async def test_a_mark_is_left_every_two_seconds_and_not_for_every_event(
     assert await _calls(redis, "evalsha") - before < appends + 10
 
 
+async def test_who_comes_later_and_has_read_less_misses_nothing(answer_log: AnswerLog, tasks: TaskGroup) -> None:
+    writer, other = (AnswerRegistry(answer_log, tasks, AnswerRegistrySettings()) for _ in range(2))
+    live, speak = new_answer(customer()), Speaker()
+    await writer.start(live, speak, passages=[])
+    read: dict[int, list[int]] = {}
+
+    async def follow(after: int) -> None:
+        read[after] = [entry.n for entry in await read_all(other, live, after)]
+
+    with anyio.fail_after(5):
+        async with anyio.create_task_group() as following:
+            following.start_soon(follow, 2)
+            while not len(other._elsewhere):
+                await anyio.sleep(0.01)
+            following.start_soon(follow, 0)
+            speak.go_on.set()
+    assert read == {0: [1, 2, 3, 4], 2: [3, 4]}
+
+
 async def test_who_leaves_last_ends_the_read(answer_log: AnswerLog, tasks: TaskGroup) -> None:
     writer, other = (AnswerRegistry(answer_log, tasks, AnswerRegistrySettings()) for _ in range(2))
     live, speak = new_answer(customer()), Speaker()

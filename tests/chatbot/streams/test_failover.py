@@ -10,6 +10,7 @@ import pytest
 from anyio.abc import TaskGroup
 from redis.asyncio import Redis
 
+from chatbot.deferred import WriteKind
 from chatbot.events import Event, Failed, Notice, Token
 from chatbot.redis_client import RedisBreaker, RedisBreakerSettings, RedisSettings, open_redis
 from chatbot.streams.live import LiveAnswer
@@ -142,6 +143,7 @@ async def test_a_writer_hears_from_its_next_append_that_its_customer_has_cancell
 
 
 async def test_an_end_that_redis_takes_late_leaves_memory_and_comes_back_where_redis_forgets_it(tmp_path: Path) -> None:
+    lost: list[WriteKind] = []
     with redis_server(tmp_path / "redis", *NOT_DURABLE) as server:
         async with (
             open_redis(server.url, RedisSettings()) as redis,
@@ -149,7 +151,9 @@ async def test_an_end_that_redis_takes_late_leaves_memory_and_comes_back_where_r
             anyio.create_task_group() as tasks,
         ):
             log = AnswerLog(redis, RedisBreaker(RedisBreakerSettings()), AnswerLogSettings(), pipelined=pipelined)
-            registry, other = (AnswerRegistry(log, tasks, AnswerRegistrySettings()) for _ in range(2))
+            registry, other = (
+                AnswerRegistry(log, tasks, AnswerRegistrySettings(), on_lost=lost.append) for _ in range(2)
+            )
             tasks.start_soon(registry.maintain_leases, never)
             live, speak = new_answer(customer()), Speaker()
             with registry.reading(live.who, live.answer_id):
@@ -170,6 +174,7 @@ async def test_an_end_that_redis_takes_late_leaves_memory_and_comes_back_where_r
                     await anyio.sleep(0.01)
                 await registry.drained()
             assert text_of(await read_all(other, live)) == "".join(WORDS)
+            assert lost == []
             tasks.cancel_scope.cancel()
 
 

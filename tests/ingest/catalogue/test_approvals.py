@@ -80,6 +80,15 @@ async def test_a_rejected_draft_is_gone_from_the_index_and_its_bytes_may_come_ag
     assert await versions_found(services, at=clock.now + 2) == {2}
 
 
+async def test_what_was_withdrawn_for_another_reason_cannot_be_rejected(services: Services, clock: Clock) -> None:
+    version = await approved(services, clock, "2.35")
+    await update_index(
+        version.key, await services.approvals.delete("hanbit", "term-deposit", by("lee", NOON)), services
+    )
+    with pytest.raises(WrongState):
+        await services.approvals.reject(version.key, by("lee", NOON))
+
+
 async def test_a_draft_that_the_index_has_lost_is_not_approved_unseen(services: Services) -> None:
     draft = await indexed(services, "2.35")
     await services.index.delete(tenant="hanbit", document_id="term-deposit", version=1)
@@ -99,6 +108,7 @@ async def test_an_expired_version_ends_now_and_stays_what_customers_saw_before(
     assert await withdrawn(services) == {"term-deposit@1"}
     assert await reasons(services) == ["expired"]
     assert await services.approvals.expire(version.key, by("park", clock.now + 1)) == ChangedWindows()
+    assert await decided(services) == [(1, "approved", "lee"), (1, "expired", "lee")]
 
 
 async def test_a_version_that_was_to_come_never_does_and_the_one_before_goes_on(
