@@ -98,6 +98,13 @@ def with_window(version: Version, start: float, until: float | None) -> Version:
     return replace(version, state=State.APPROVED, visible_from=start, visible_until=until)
 
 
+def test_what_was_withdrawn_or_never_shown_stands_in_no_other_version_s_way() -> None:
+    withdrawn = replace(with_window(version(2), NOON - 100, NOON - 50), state=State.WITHDRAWN)
+    never_shown = with_window(version(3), NOON + 100, NOON + 100)
+    (window,) = windows_for_approval(version(1), [withdrawn, never_shown], now=NOON, zone=SEOUL)
+    assert (window.version, window.visible_from, window.visible_until) == (1, NOON + NOTICE_SECONDS, None)
+
+
 def test_a_version_without_dates_shows_two_seconds_after_its_approval() -> None:
     after = approved({1: version(1)}, 1, now=NOON)
     assert (after[1].visible_from, after[1].visible_until) == (NOON + NOTICE_SECONDS, None)
