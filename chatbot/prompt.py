@@ -108,10 +108,11 @@ class PromptBuilder:
         history: Sequence[Message],
         passages: Sequence[Passage],
         language: Language,
+        at: float | None = None,
     ) -> Prompt:
         """Return the prompt of a question to the bank of this name.
 
-        The history comes oldest first, the passages best first.
+        The history comes oldest first, the passages best first. A chat template that tells the date tells that of `at`.
         """
         marked = self._fitting([mark(passage, n, language) for n, passage in enumerate(passages, 1)])
         system = Message("system", self._text("system", language).format(bank=bank))
@@ -123,8 +124,8 @@ class PromptBuilder:
             for passage in passages[:PROBED]
         ]
         return Prompt(
-            answer_ids=self._ids(before, answer, thinks=True),
-            probes_ids=tuple(self._ids(before, probe, thinks=False) for probe in probes),
+            answer_ids=self._ids(before, answer, thinks=True, at=at),
+            probes_ids=tuple(self._ids(before, probe, thinks=False, at=at) for probe in probes),
             passages=len(marked),
             before=before,
             answer_text=answer,
@@ -148,8 +149,10 @@ class PromptBuilder:
             passages="\n".join(passages), question=as_data(question), task=self._text(task, language)
         )
 
-    def _ids(self, before: Sequence[Message], content: str, *, thinks: bool) -> tuple[int, ...]:
-        return tuple(self._tokenizer.render([*before, Message("user", content)], thinks=thinks))
+    def _ids(
+        self, before: Sequence[Message], content: str, *, thinks: bool, at: float | None = None
+    ) -> tuple[int, ...]:
+        return tuple(self._tokenizer.render([*before, Message("user", content)], thinks=thinks, at=at))
 
     def _text(self, name: str, language: Language) -> str:
         return self._templates.texts[f"{name}.{language}"]

@@ -11,14 +11,20 @@ with a closed block.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+import re
+import time
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 from typing import Literal, NoReturn
 
 import msgspec
-from jinja2 import TemplateError
+from jinja2 import TemplateError, nodes
+from jinja2.ext import Extension
+from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from chatbot.encodings import Encoding, UnknownTokenizer, read_encoding, read_file
@@ -32,8 +38,21 @@ THINKING_MARKERS = (
     ("<|START_THINKING|>", "<|END_THINKING|>"),
     ("[THINK]", "[/THINK]"),
     ("◁think▷", "◁/think▷"),
+    ("<|channel>", "<channel|>"),  # Gemma 4, whose `<|think|>` only asks for it
+    ("<|think|>", "<|content|>"),  # Solar Open
+    ("<|inner_prefix|>", "<|inner_suffix|>"),
+    ("<|begin_of_thought|>", "<|end_of_thought|>"),
+    ("<|content_thinking|>", "<|end_message|>"),
+    ("<|plamo:begin_think:plamo|>", "<|plamo:end_think:plamo|>"),
+    ("<longcat_think>", "</longcat_think>"),
+    ("<mm:think>", "</mm:think>"),
+    ("<ifm|think>", "</ifm|think>"),
 )
 """What reasoning models open and close their thinking with."""
+_UNKNOWN_THINKING = re.compile(
+    r"reasoning_content|assistant/think|[<[◁][^\s<>[\]◁▷']*(?:think|thought|reasoning)[^\s<>[\]◁▷']*[>\]▷]"
+)
+"""What a chat template of a reasoning model has in it, whatever its markers are."""
 _NO_THINKING = {"enable_thinking": False, "thinking": False}
 """The switches of chat templates: Qwen's and most others', and Granite's and DeepSeek V3.1's."""
 
@@ -82,6 +101,12 @@ class RenderedChat:
     thinks: bool = True
 
 
+def alternating(messages: Iterable[Message]) -> list[Message]:
+    """Return the chat with what one role says in a row as one message: many chat templates refuse it otherwise."""
+    runs = groupby(messages, key=lambda message: message.role)
+    return [Message(role, "\n\n".join(message.content for message in run)) for role, run in runs]
+
+
 class Tokenizer:
     """Counts tokens, renders chats to prompt ids, encodes text and decodes ids."""
 
@@ -115,14 +140,16 @@ class Tokenizer:
         """Return how many tokens `text` is inside a message."""
         return len(self._encoding.encode(self._encoding.harmless(text)))
 
-    def render(self, messages: Sequence[Message], *, continue_with: str = "", thinks: bool = True) -> list[int]:
+    def render(
+        self, messages: Sequence[Message], *, continue_with: str = "", thinks: bool = True, at: float | None = None
+    ) -> list[int]:
         """Return the prompt's ids, with the assistant's turn opened and begun with `continue_with`.
 
-        Without `thinks` a reasoning model answers at once.
+        Without `thinks` a reasoning model answers at once. Some templates tell the date: that of `at`, or of now.
         """
         harmless = self._encoding.harmless
-        conversation = [{"role": message.role, "content": harmless(message.content)} for message in messages]
-        rendered = self._template.render(conversation, thinks=thinks)
+        conversation = [{"role": said.role, "content": harmless(said.content)} for said in alternating(messages)]
+        rendered = self._template.render(conversation, thinks=thinks, at=at)
         return self._encoding.encode(rendered + (harmless(continue_with) if continue_with else ""))
 
     def encode(self, text: str) -> list[int]:
@@ -177,11 +204,14 @@ class ChatTemplate:
     def __init__(self, source: str, tokens: Mapping[str, str], kwargs: Mapping[str, object]) -> None:
         self._tokens = dict(tokens)
         self.kwargs = dict(kwargs)
-        self._markers = next((pair for pair in THINKING_MARKERS if any(marker in source for marker in pair)), None)
+        begin, *commented = source.split("{#")
+        rules = begin + "".join(part.partition("#}")[2] for part in commented)
+        self._markers = next((pair for pair in THINKING_MARKERS if any(marker in rules for marker in pair)), None)
+        self.thinks_unknown = self._markers is None and _UNKNOWN_THINKING.search(rules) is not None
         # As transformers' `apply_chat_template` compiles it. A template comes with the weights and is not trusted, so
         # it runs in the immutable sandbox.
         environment = ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols", _Generation]
         )
         environment.filters["tojson"] = _to_json
         environment.globals["raise_exception"] = _raise_exception
@@ -202,9 +232,15 @@ class ChatTemplate:
         special = {name: getattr(config, name) for name in ("bos_token", "eos_token", "pad_token", "unk_token")}
         tokens = {name: token if isinstance(token, str) else token.content for name, token in special.items() if token}
         try:
-            return cls(source, tokens, kwargs)
+            template = cls(source, tokens, kwargs)
         except TemplateError as exc:
             raise UnknownTokenizer(f"the chat template of {folder} cannot be read: {exc}") from exc
+        if template.thinks_unknown:
+            raise UnknownTokenizer(
+                f"the chat template of {folder} is of a model that thinks in a form of its own, and its thinking "
+                "cannot be told from its answer here: serve a model that thinks between markers, or one that does not"
+            )
+        return template
 
     @property
     def end_token(self) -> str:
@@ -225,23 +261,44 @@ class ChatTemplate:
     def _rendered_sample(self) -> str:
         return self._rendered([{"role": "user", "content": "u"}], self.kwargs).rstrip()
 
-    def render(self, messages: Sequence[Mapping[str, str]], *, thinks: bool = True) -> str:
+    def render(self, messages: Sequence[Mapping[str, str]], *, thinks: bool = True, at: float | None = None) -> str:
         """Return the chat's text with the assistant's turn opened, and with thinking closed unless `thinks`."""
         if thinks or self._markers is None:
-            return self._rendered(messages, self.kwargs)
+            return self._rendered(messages, self.kwargs, at)
         opening, closing = self._markers
-        switched_off = self._rendered(messages, {**self.kwargs, **_NO_THINKING})
+        switched_off = self._rendered(messages, {**self.kwargs, **_NO_THINKING}, at)
         if switched_off.rstrip().endswith(opening):
             return f"{switched_off.rstrip()}\n\n{closing}\n\n"
-        has_switch = switched_off != self._rendered(messages, self.kwargs)
+        has_switch = switched_off != self._rendered(messages, self.kwargs, at)
         if has_switch or switched_off.rstrip().endswith(closing):
             return switched_off
         return f"{switched_off}{opening}\n\n{closing}\n\n"
 
-    def _rendered(self, messages: Sequence[Mapping[str, str]], kwargs: Mapping[str, object]) -> str:
+    def _rendered(
+        self, messages: Sequence[Mapping[str, str]], kwargs: Mapping[str, object], at: float | None = None
+    ) -> str:
+        # The server's own date, as transformers takes it.
+        now = datetime.fromtimestamp(time.time() if at is None else at).astimezone()
         return self._template.render(
-            messages=messages, tools=None, documents=None, add_generation_prompt=True, **self._tokens, **kwargs
+            messages=messages,
+            tools=None,
+            documents=None,
+            add_generation_prompt=True,
+            strftime_now=now.strftime,
+            **self._tokens,
+            **kwargs,
         )
+
+
+class _Generation(Extension):
+    """`{% generation %}` of transformers, which marks what a model is trained on: what is in it is shown."""
+
+    tags = {"generation"}  # noqa: RUF012  as jinja2 declares it
+
+    def parse(self, parser: Parser) -> list[nodes.Node]:
+        """Return what stands inside."""
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
 
 
 def _default_template(config: _Config) -> str | None:
@@ -254,7 +311,12 @@ def _raise_exception(message: str) -> NoReturn:
     raise TemplateError(message)
 
 
-def _to_json(value: object, *, indent: int | None = None) -> str:
+def _to_json(
+    value: object,
+    ensure_ascii: bool = False,  # noqa: FBT001, FBT002  as transformers has it
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,  # noqa: FBT001, FBT002
+) -> str:
     # jinja's own filter escapes HTML characters.
-    text: str = json.dumps(value, ensure_ascii=False, indent=indent)
-    return text
+    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)

@@ -250,6 +250,7 @@ def build_prompt(
         history=[Message(message.role, message.text) for message in earlier],
         passages=[hit.passage for hit in result.hits],
         language=language,
+        at=result.as_of,
     )
 
 

@@ -31,7 +31,7 @@ from chatbot.models.endpoint import (
 )
 from chatbot.models.pool import ModelsFileEntry
 from chatbot.models.thinking import Thought
-from chatbot.tokenizer import Tokenizer
+from chatbot.tokenizer import Tokenizer, alternating
 from knowledge.profiles import Deadlines
 
 
@@ -108,4 +108,4 @@ class ChatEndpoint(Endpoint):
 
 
 def _messages(request: GenerationRequest) -> tuple[ChatMessage, ...]:
-    return tuple(ChatMessage(message.role, message.content) for message in request.messages)
+    return tuple(ChatMessage(message.role, message.content) for message in alternating(request.messages))

@@ -18,8 +18,11 @@ from itertools import groupby
 from chatbot.models.completion import Delta, Sampling
 from chatbot.tokenizer import THINKING_MARKERS, RenderedChat, Tokenizer
 
-_OPENING = frozenset(opening for opening, _ in THINKING_MARKERS)
-_MARKERS = [marker for pair in THINKING_MARKERS for marker in pair]
+_ANSWERS = "<|channel|>final<|message|>"
+_CHANNELS = ("<|channel|>analysis", "<|channel|>commentary")
+"""gpt-oss says in which channel it goes on; what it has said before the last one is thinking (by text alone)."""
+_OPENING = frozenset({*(opening for opening, _ in THINKING_MARKERS), *_CHANNELS})
+_MARKERS = [*(marker for pair in THINKING_MARKERS for marker in pair), *_CHANNELS, _ANSWERS]
 _ANY_MARKER = re.compile("|".join(map(re.escape, _MARKERS)))
 _MAY_BEGIN = re.compile("[" + re.escape("".join({marker[0] for marker in _MARKERS})) + "]")
 _PARTS = frozenset(marker[:n] for marker in _MARKERS for n in range(1, len(marker)))
@@ -151,6 +154,8 @@ class ThinkingFilter:
         for marker in _ANY_MARKER.finditer(text):
             shown += self._outside(text[at : marker.start()])
             at = marker.end()
+            if marker[0] in _CHANNELS or marker[0] == _ANSWERS:
+                self._depth = 0
             if marker[0] in _OPENING:
                 self._open()
             else:

@@ -67,7 +67,9 @@ async def replay(
     texts = known_texts(await conversation_of(opened, context.history), opened, question)
     passages, passages_finding = await read_passages(opened, context.index)
     prompt = (
-        None if passages_finding.standing is ReplayStanding.GONE else rebuild(texts, passages, bank, context.prompts)
+        None
+        if passages_finding.standing is ReplayStanding.GONE
+        else rebuild(texts, passages, bank, context.prompts, at=opened.as_of)
     )
     prompt_proven = prompt_finding(prompt, texts, opened, context)
     findings = [proven, question_finding(texts, opened, keys), passages_finding, prompt_proven]
@@ -177,13 +179,15 @@ async def read_passages(opened: Opened, index: Index) -> tuple[list[Passage], Re
     return passages, ReplayFinding("passages", ReplayStanding.SAME, detail)
 
 
-def rebuild(texts: KnownTexts, passages: Sequence[Passage], bank: Bank, prompts: PromptBuilder) -> Prompt | None:
-    """Return the prompt, if all its parts are known."""
+def rebuild(
+    texts: KnownTexts, passages: Sequence[Passage], bank: Bank, prompts: PromptBuilder, *, at: float
+) -> Prompt | None:
+    """Return the prompt as of that time, if all its parts are known."""
     if texts.asked is None or texts.earlier is None:
         return None
     language = language_of(texts.asked)
     return prompts.build(
-        texts.asked, bank=bank.name(language), history=texts.earlier, passages=passages, language=language
+        texts.asked, bank=bank.name(language), history=texts.earlier, passages=passages, language=language, at=at
     )
 
 

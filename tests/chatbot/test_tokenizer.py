@@ -2,7 +2,9 @@
 
 import json
 import random
+import time
 import unicodedata
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -13,7 +15,7 @@ from tokenizers import Tokenizer as Reference
 from transformers import PreTrainedTokenizerFast
 
 from chatbot.encodings import LibraryEncoding, TiktokenEncoding, UnknownTokenizer, read_encoding
-from chatbot.tokenizer import Message, Tokenizer
+from chatbot.tokenizer import Message, Tokenizer, alternating
 from llm_server.scripted import write_tokenizer
 from tests.trained_tokenizers import CORPUS, KINDS, SPECIALS, TEMPLATE, trained, unigram, write
 
@@ -54,7 +56,7 @@ class Pair:
         return shown[1].removeprefix(shown[0])
 
     def chat(self, messages: list[Message]) -> str:
-        turns = [{"role": message.role, "content": message.content} for message in messages]
+        turns = [{"role": message.role, "content": message.content} for message in alternating(messages)]
         return str(self.transformers.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
 
 
@@ -238,6 +240,83 @@ def test_added_tokens_that_are_not_special_have_text(tmp_path: Path) -> None:
     pair = Pair(write(reference, tmp_path))
     ids = pair.ours.encode("<think>a<|im_end|>")
     assert pair.ours.decode(ids) == pair.theirs.decode(ids, skip_special_tokens=True) == "<think>a"
+
+
+ALTERNATES = (
+    "{%- for m in messages if m.role != 'system' %}{%- if (m.role == 'user') != (loop.index0 % 2 == 0) %}"
+    "{{- raise_exception('roles must alternate') }}{%- endif %}{{- m.content + eos_token }}{%- endfor %}"
+)
+MESSAGE = "{%- for m in messages %}{{- m.content }}{%- endfor %}"
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        ALTERNATES,
+        "{%- for m in messages %}{%- generation %}{{- m.content }}{%- endgeneration %}{{- eos_token }}{%- endfor %}",
+        "{{- messages | map(attribute='content') | list | tojson(ensure_ascii=true, separators=(',', ':')) }}",
+        "{{- dict(a=messages[0].content).a }}",
+    ],
+)
+def test_what_templates_of_models_use_renders_as_in_transformers(tmp_path: Path, template: str) -> None:
+    folder = write(trained("qwen"), tmp_path)
+    (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
+    pair = Pair(folder)
+    pair.transformers.chat_template = template
+    asked_twice = [Message("user", text) for text in ("하나", "둘")]
+    for chat in (asked_twice, [*asked_twice, Message("assistant", "예."), Message("user", "셋")]):
+        assert pair.ours.render(chat) == pair.ids(pair.chat(chat))
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{{- strftime_now('%Y-%m-%d') }}" + MESSAGE,
+        "{%- if strftime_now is defined %}{{- strftime_now('%d %b %Y') }}{%- endif %}" + MESSAGE,
+    ],
+)
+def test_a_template_that_tells_the_date_tells_that_of_the_question(tmp_path: Path, template: str) -> None:
+    folder = write(trained("qwen"), tmp_path)
+    (folder / "chat_template.jinja").write_text(template, encoding="utf-8")
+    pair = Pair(folder)
+    pair.transformers.chat_template = template
+    chat = [Message("user", "u")]
+    before = time.time()
+    theirs = pair.ids(pair.chat(chat))
+    assert theirs in [pair.ours.render(chat, at=at) for at in (before, time.time())]
+    assert "2024" in pair.ours.decode(pair.ours.render(chat, at=datetime(2024, 7, 26, tzinfo=UTC).timestamp()))
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{%- if m.reasoning_content %}{%- endif %}",
+        "{{- '<|im_start|>assistant/think\\n' }}",
+        "{{- '<think:opensource>' }}",
+        "{{- '<|my_reasoning_starts|>' }}",
+        "{# without <think> reasoning blocks #}{%- if m.reasoning_content %}{%- endif %}",
+    ],
+)
+def test_a_model_that_thinks_in_a_form_of_its_own_is_refused(tmp_path: Path, template: str) -> None:
+    folder = write(trained("qwen"), tmp_path)
+    (folder / "chat_template.jinja").write_text(MESSAGE + template, encoding="utf-8")
+    with pytest.raises(UnknownTokenizer, match="thinks in a form of its own"):
+        Tokenizer.load(folder)
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{%- if messages[0].reasoning_content %}{{- '<think>' + messages[0].reasoning_content }}{%- endif %}",
+        "{{- 'You are a thoughtful assistant: think, give your reasoning, use [brackets] and <b>.' }}",
+        "{%- if thinking is defined and thinking %}{{- 'Here is my thought process:' }}{%- endif %}",
+        "{# <|no_reasoning|> #}",
+    ],
+)
+def test_a_template_that_only_speaks_of_thinking_is_read(tmp_path: Path, template: str) -> None:
+    folder = write(trained("qwen"), tmp_path)
+    (folder / "chat_template.jinja").write_text(MESSAGE + template, encoding="utf-8")
+    assert Tokenizer.load(folder).render([Message("user", "u")])
 
 
 PLAIN_TOKEN = {"single_word": False, "lstrip": False, "normalized": False, "special": True}

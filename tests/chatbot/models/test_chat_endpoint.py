@@ -1,7 +1,7 @@
 """An endpoint that is no vLLM: chat completions without token ids, beside endpoints that have them."""
 
 import json
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,13 @@ from chatbot.models.client import ModelDone, Models, NotResumable, open_models
 from chatbot.models.completion import Delta, Sampling
 from chatbot.models.pool import ModelSettings, ModelsMisconfigured
 from chatbot.models.thinking import Thought
-from chatbot.tokenizer import RenderedChat
+from chatbot.tokenizer import Message, RenderedChat
 from llm_server.scripted import Behaviour, ScriptedModel, scripted_server, write_tokenizer
 from tests.chatbot.models.scripted_pool import ANSWER, CHAT, prompt
 
 pytestmark = pytest.mark.anyio
 
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 PLAIN = Behaviour(answer=ANSWER, plain=True)
 HOSTED = {"api": "openai", "model": "hosted", "profile": "hosted"}
 
@@ -47,9 +48,16 @@ async def opened(
         yield await stack.enter_async_context(open_models(ModelSettings(models_file=file))), servers
 
 
-async def parts(models: Models, *, begun_ids: Sequence[int] = (), most: int = 400, thinking: int = 0) -> list[Any]:
+async def parts(
+    models: Models,
+    *,
+    begun_ids: Sequence[int] = (),
+    most: int = 400,
+    thinking: int = 0,
+    chat: Sequence[Message] = CHAT,
+) -> list[Any]:
     stream = models.stream(
-        RenderedChat(prompt(models.tokenizer), CHAT),
+        RenderedChat(models.tokenizer.render(chat), chat),
         sampling=Sampling(max_tokens=most, thinking_tokens=thinking),
         conversation_id="c-1",
         cache_salt="hanbit",
@@ -185,10 +193,12 @@ STOP, DONE = chunk({}, "stop"), b"data: [DONE]\n\n"
 
 
 @asynccontextmanager
-async def streaming(folder: Path, *pieces: bytes, **entry: Any) -> AsyncGenerator[Models]:
-    """Open a server that answers every chat with these bytes."""
+async def streaming(
+    folder: Path, *pieces: bytes, answer: Handler | None = None, **entry: Any
+) -> AsyncGenerator[Models]:
+    """Open a server that answers every chat with these bytes, or by this handler."""
 
-    async def answer(request: web.Request) -> web.StreamResponse:
+    async def say(request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
         for piece in pieces:
@@ -196,7 +206,7 @@ async def streaming(folder: Path, *pieces: bytes, **entry: Any) -> AsyncGenerato
         return response
 
     app = web.Application()
-    app.router.add_post("/v1/chat/completions", answer)
+    app.router.add_post("/v1/chat/completions", answer or say)
     async with (
         TestServer(app) as server,
         opened(folder, [(PLAIN, HOSTED | entry)], urls=[str(server.make_url("/"))]) as (models, _),
@@ -294,6 +304,19 @@ async def test_a_content_may_be_a_list_of_parts(tmp_path: Path) -> None:
 async def test_every_servers_word_for_the_end_is_an_end(tmp_path: Path, reason: str, meaning: str) -> None:
     async with streaming(tmp_path, YES, chunk({}, reason), DONE) as models:
         assert (await parts(models))[-1].finish_reason == meaning
+
+
+async def test_what_one_role_says_in_a_row_is_sent_as_one_message(tmp_path: Path) -> None:
+    sent: list[dict[str, str]] = []
+
+    async def answer(request: web.Request) -> web.Response:
+        sent.extend((await request.json())["messages"])
+        return web.Response(body=YES + STOP + DONE)
+
+    async with streaming(tmp_path, answer=answer) as models:
+        await parts(models, chat=(*CHAT, Message("user", "둘")))
+    assert [message["role"] for message in sent] == ["system", "user"]
+    assert sent[1]["content"] == f"{CHAT[1].content}\n\n둘"
 
 
 @pytest.mark.parametrize("reason", ["content_filter", "SAFETY", "sensitive"])

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack, aclosing
 from itertools import count
@@ -11,6 +12,8 @@ from typing import cast
 
 import anyio
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestServer
 from pydantic import ValidationError
 from structlog.testing import capture_logs
 
@@ -22,7 +25,7 @@ from chatbot.models.client import ModelDone, Models, Switched, open_models
 from chatbot.models.completion import Delta, Sampling
 from chatbot.models.endpoint import Endpoint, open_session
 from chatbot.models.pool import Member, ModelSettings, ModelsMisconfigured, Pool
-from chatbot.tokenizer import RenderedChat, Tokenizer
+from chatbot.tokenizer import Message, RenderedChat, Tokenizer
 from knowledge.breaker import Breaker, BreakerSettings, BreakerState
 from knowledge.profiles import Deadlines, read_deadlines
 from llm_server.scripted import Behaviour, scripted_server, write_tokenizer
@@ -715,3 +718,33 @@ def test_settings_say_what_to_set() -> None:
         ModelSettings()
     with pytest.raises(ValidationError, match="not both"):
         ModelSettings.model_validate({"models_file": "a", "llm_urls": "http://a"})
+
+
+async def test_a_vllm_where_it_is_another_day_has_the_same_template(tmp_path: Path) -> None:
+    folder = write_tokenizer(tmp_path / "tokenizer")
+    (folder / "chat_template.jinja").write_text(
+        "{{- strftime_now('%Y-%m-%d') }}{%- for m in messages %}{{- m.content }}{%- endfor %}", encoding="utf-8"
+    )
+    theirs, away = Tokenizer.load(folder), {"days": 0}
+
+    async def models(_: web.Request) -> web.Response:
+        return web.json_response({"data": [{"id": "dated"}]})
+
+    async def tokenize(request: web.Request) -> web.Response:
+        body = await request.json()
+        chat = [Message(message["role"], message["content"]) for message in body.get("messages", ())]
+        at = time.time() + away["days"] * 86_400
+        return web.json_response({"tokens": theirs.render(chat, at=at) if chat else theirs.encode(body["prompt"])})
+
+    app = web.Application()
+    app.add_routes([web.get("/v1/models", models), web.post("/tokenize", tokenize)])
+    async with TestServer(app) as server:
+        entry = {"llm_urls": str(server.make_url("/")), "llm_tokenizer": folder, "llm_profile": "scripted"}
+        for days in (0, 1, -1):
+            away["days"] = days
+            async with open_models(ModelSettings.model_validate(entry)) as served:
+                assert served.pool.members[0].tokenizer_checked
+        away["days"] = 40
+        with pytest.raises(ModelsMisconfigured, match="chat template"):
+            async with open_models(ModelSettings.model_validate(entry)):
+                pass

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from chatbot.models.completion import Delta
 from chatbot.models.thinking import ThinkingFilter
-from chatbot.tokenizer import Tokenizer
+from chatbot.tokenizer import THINKING_MARKERS, Tokenizer
 from llm_server.scripted import write_tokenizer
 
 
@@ -83,8 +83,31 @@ def test_it_makes_no_difference_where_the_output_is_cut(
 
 
 def test_other_markers_are_known_by_their_text(tokenizer: Tokenizer) -> None:
-    for opening, closing in [("<thought>", "</thought>"), ("[THINK]", "[/THINK]"), ("◁think▷", "◁/think▷")]:
+    for opening, closing in THINKING_MARKERS:
         assert heard(tokenizer, f"{opening}a{closing}답") == "답"
+
+
+GEMMA = "<|channel>thought\n먼저 표를 보자.<channel|>"
+SOLAR = "<|think|>먼저 표를 보자.<|end|><|begin|>assistant<|content|>"
+HARMONY = "<|channel|>analysis<|message|>먼저 표를 보자.<|end|><|start|>assistant"
+HARMONY_TOOL = "<|channel|>commentary<|message|>도구가 없다.<|end|><|start|>assistant"
+FINAL = "<|channel|>final<|message|>"
+
+
+@pytest.mark.parametrize(
+    ("output", "answer"),
+    [
+        (f"{GEMMA}답", "답"),
+        (f"{SOLAR}답", "답"),
+        (f"{HARMONY}{FINAL}답", "답"),
+        (f"{HARMONY}{HARMONY_TOOL}{HARMONY}{FINAL}답", "답"),
+        (f"{FINAL}답", "답"),
+        (HARMONY, ""),
+    ],
+)
+def test_what_other_families_think_is_known_by_its_text(tokenizer: Tokenizer, output: str, answer: str) -> None:
+    assert heard(tokenizer, output) == answer
+    assert heard(tokenizer, output, sizes=[3] * 999) == answer
 
 
 def test_an_endpoint_without_token_ids_is_read_by_its_text(tmp_path: Path) -> None:

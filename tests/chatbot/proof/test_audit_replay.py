@@ -1,6 +1,7 @@
 """What an answer's rows prove of its parts: real rows, conversation, passages and prompt; no model is asked here."""
 
 from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from uuid import uuid4
@@ -24,6 +25,7 @@ from evals.sample_bank import sample_banks
 from knowledge.access import EVERY_CUSTOMER
 from knowledge.bank import Banks, Names
 from knowledge.index import Index
+from llm_server.scripted import write_tokenizer
 from tests.audit import SETTINGS
 from tests.chatbot.conftest import PATIENT
 from tests.conftest import Golden
@@ -79,8 +81,9 @@ CLOSED = AuditClosed(
 )  # fmt: skip
 
 
-@pytest.fixture
-async def answered(redis: Redis, engine: AsyncEngine, index: Index, tokenizer: Tokenizer) -> AsyncGenerator[Answered]:
+@asynccontextmanager
+async def answer(redis: Redis, engine: AsyncEngine, index: Index, tokenizer: Tokenizer) -> AsyncGenerator[Answered]:
+    """Keep and audit an answer of the model with this tokenizer."""
     owner, conversation_id = Owner(TENANT, uuid4().hex), uuid4().hex
     history = History(redis, RedisBreaker(PATIENT), HistorySettings())
     messages = [
@@ -92,7 +95,7 @@ async def answered(redis: Redis, engine: AsyncEngine, index: Index, tokenizer: T
     await history.append(owner, conversation_id, messages, now=NOW)
     earlier = [Message("user", BEFORE[0]), Message("assistant", BEFORE[1])]
     prompt = builder(tokenizer).build(
-        QUESTION, bank="한빛은행", history=earlier, passages=[DEPOSIT, FEES], language="ko"
+        QUESTION, bank="한빛은행", history=earlier, passages=[DEPOSIT, FEES], language="ko", at=NOW
     )
     async with open_audit(engine, SETTINGS) as audit:
         context = ReplayContext(
@@ -101,6 +104,12 @@ async def answered(redis: Redis, engine: AsyncEngine, index: Index, tokenizer: T
         await audit.open(opening(prompt, owner, conversation_id))
         await audit.close(CLOSED)
         yield Answered(context=context, engine=engine, owner=owner, conversation_id=conversation_id, prompt=prompt)
+
+
+@pytest.fixture
+async def answered(redis: Redis, engine: AsyncEngine, index: Index, tokenizer: Tokenizer) -> AsyncGenerator[Answered]:
+    async with answer(redis, engine, index, tokenizer) as kept:
+        yield kept
 
 
 async def test_while_everything_is_kept_everything_is_the_same(answered: Answered) -> None:
@@ -113,6 +122,16 @@ async def test_while_everything_is_kept_everything_is_the_same(answered: Answere
     assert f"same     prompt     {len(answered.prompt.answer_ids)} tokens with 2 passages" in lines
     assert QUESTION not in lines
     assert ANSWER not in lines
+
+
+async def test_a_prompt_that_told_its_day_is_the_same_on_another(
+    redis: Redis, engine: AsyncEngine, index: Index, tmp_path: Path
+) -> None:
+    template = write_tokenizer(tmp_path) / "chat_template.jinja"
+    dated = "{{- strftime_now('%Y-%m-%d') }}{%- for m in messages %}{{- m.content }}{%- endfor %}"
+    template.write_text(dated, encoding="utf-8")
+    async with answer(redis, engine, index, Tokenizer.load(tmp_path)) as kept:
+        assert (await kept.standings())["prompt"] is ReplayStanding.SAME
 
 
 async def test_a_report_reads_as_it_did_with_and_without_the_conversation(answered: Answered, golden: Golden) -> None:
