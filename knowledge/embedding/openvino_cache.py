@@ -4,11 +4,13 @@ A folder in `openvino/` with the graph, its weights and the tokenizer, named by 
 weights or settings of the model have another folder. It appears by a rename, so it is always complete.
 """
 
+import fcntl
 import hashlib
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -39,14 +41,35 @@ def cached_model(folder: Path) -> Path:
     cached = folder / FOLDER / _digest(folder)
     if not cached.exists():
         cached.parent.mkdir(exist_ok=True)
-        with TemporaryDirectory(dir=cached.parent, prefix=".unfinished-") as unfinished:
-            converted = _convert(folder, Path(unfinished) / cached.name)
-            try:
-                converted.rename(cached)
-            except OSError:
-                if not cached.exists():  # else somebody else was as quick
-                    raise
+        with _one_at_a_time(cached.parent):
+            if not cached.exists():
+                _convert_into(cached, folder)
     return cached
+
+
+@contextmanager
+def _one_at_a_time(folder: Path) -> Iterator[None]:
+    """Have processes that would convert the same weights wait for the first of them, which takes seconds of each core.
+
+    Where the file system has no locks, each converts.
+    """
+    opened = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            fcntl.flock(opened, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(opened)
+
+
+def _convert_into(cached: Path, folder: Path) -> None:
+    with TemporaryDirectory(dir=cached.parent, prefix=".unfinished-") as unfinished:
+        converted = _convert(folder, Path(unfinished) / cached.name)
+        try:
+            converted.rename(cached)
+        except OSError:
+            if not cached.exists():  # else somebody else was as quick
+                raise
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from knowledge.embedding.encoder import DType, LoadEncode, openvino_encoder, rea
 from knowledge.embedding.errors import EmbedderMissing
 from knowledge.embedding.openvino_cache import NotConverted, cached_model, converted_model
 from knowledge.embedding.settings import EmbedderSettings
-from tests.tiny_embedder import write_model
+from tests.tiny_embedder import copy_unconverted, tiny_weights, write_model
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -47,10 +47,13 @@ def by_openvino(folder: Path, dtype: DType, texts: list[str], *, batch: int = 16
     return np.array(loader(folder, dtype, batch=batch)()(texts), np.float32)
 
 
-def by_torch(folder: Path, texts: list[str]) -> Vectors:
+def of_torch(folder: Path) -> "SentenceTransformer":
     from sentence_transformers import SentenceTransformer  # noqa: PLC0415  seconds, in each process that collects tests
 
-    model = SentenceTransformer(str(folder), device="cpu", model_kwargs={"dtype": "float32"})
+    return SentenceTransformer(str(folder), device="cpu", model_kwargs={"dtype": "float32"})
+
+
+def by_torch(model: "SentenceTransformer", texts: list[str]) -> Vectors:
     vectors: Vectors = model.encode(texts, normalize_embeddings=True)
     return vectors
 
@@ -61,23 +64,29 @@ def cosines(one: Vectors, other: Vectors) -> Vectors:
 
 
 @pytest.fixture(scope="module")
-def theirs(weights: Path) -> Vectors:
+def e5_of_torch(weights: Path) -> "SentenceTransformer":
+    return of_torch(weights)
+
+
+@pytest.fixture(scope="module")
+def theirs(e5_of_torch: "SentenceTransformer") -> Vectors:
     """The vectors of sentence-transformers."""
-    return by_torch(weights, TEXTS)
+    return by_torch(e5_of_torch, TEXTS)
 
 
 @pytest.mark.parametrize(("dtype", "least"), [("bfloat16", 0.9999), ("float32", 0.999999)])
 def test_vectors_are_those_of_sentence_transformers(weights: Path, theirs: Vectors, dtype: DType, least: float) -> None:
-    together = by_openvino(weights, dtype, TEXTS)
+    encode = loader(weights, dtype)()
+    together = np.array(encode(TEXTS), np.float32)
     assert cosines(together, theirs).min() > least
     assert np.abs(np.linalg.norm(together, axis=1) - 1).max() < 1e-5
-    alone = by_openvino(weights, dtype, TEXTS, batch=1)
+    alone = np.array([encode([text])[0] for text in TEXTS], np.float32)
     assert cosines(alone, theirs).min() > least, "padding counts"
 
 
-def test_every_text_gets_its_own_vector_whatever_the_batches(weights: Path) -> None:
+def test_every_text_gets_its_own_vector_whatever_the_batches(weights: Path, e5_of_torch: "SentenceTransformer") -> None:
     texts = [f"query: {'이자 ' * (n % 7)}fee {n}" for n in range(40)]
-    assert cosines(by_openvino(weights, "float32", texts, batch=7), by_torch(weights, texts)).min() > 0.999999
+    assert cosines(by_openvino(weights, "float32", texts, batch=7), by_torch(e5_of_torch, texts)).min() > 0.999999
 
 
 def test_a_model_is_shared_by_threads(weights: Path) -> None:
@@ -99,20 +108,27 @@ def test_openvino_sends_no_telemetry() -> None:
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("tiny") / "tiny"
-    write_model(folder)
-    return folder
+    return tiny_weights(tmp_path_factory.getbasetemp()) / "e5-small"
 
 
-def test_the_file_is_converted_once_by_concurrent_callers(tiny: Path) -> None:
+def test_the_file_is_converted_once_by_concurrent_callers(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, begun = tmp_path / "tiny", tmp_path / "begun"
+    copy_unconverted(tiny, folder)
+    counting = tmp_path / "python"
+    counting.write_text(f'#!/bin/sh\necho >> {begun}\nexec {sys.executable} "$@"\n', "utf-8")
+    counting.chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(counting))
     with ThreadPoolExecutor(2) as pool:
-        first, second = pool.map(cached_model, [tiny, tiny])
+        first, second = pool.map(cached_model, [folder, folder])
     assert first == second
     assert list(first.parent.iterdir()) == [first], "nothing unfinished is left"
     assert sorted(file.name for file in first.iterdir()) == ["model.bin", "model.xml", "tokenizer.json"]
     made = first.stat()
-    assert cached_model(tiny) == first
+    assert cached_model(folder) == first
     assert first.stat() == made
+    assert begun.read_text("utf-8") == "\n", "the second waits for the first"
 
 
 def test_other_weights_are_another_file(tiny: Path, tmp_path: Path) -> None:
@@ -123,7 +139,7 @@ def test_other_weights_are_another_file(tiny: Path, tmp_path: Path) -> None:
     shutil.copy(other / "model.safetensors", mine)
     assert cached_model(mine) != before
     texts = ["query: fee", "passage: a longer text about fees"]
-    assert cosines(by_openvino(mine, "float32", texts), by_torch(mine, texts)).min() > 0.9999
+    assert cosines(by_openvino(mine, "float32", texts), by_torch(of_torch(mine), texts)).min() > 0.9999
 
 
 def test_many_lengths_do_not_add_up(tiny: Path) -> None:
@@ -143,7 +159,7 @@ def resident() -> int:
 
 def test_where_the_weights_are_read_only_the_file_is_temporary(tiny: Path, tmp_path: Path) -> None:
     folder = tmp_path / "mounted"
-    shutil.copytree(tiny, folder, ignore=shutil.ignore_patterns("openvino"))
+    copy_unconverted(tiny, folder)
     (folder / "openvino").touch()  # a file, so that no folder can be made here, not even by root
     with converted_model(folder) as converted:
         encode = read_converted(converted, "float32", workers=1, threads=1, batch=2)()
@@ -171,7 +187,7 @@ def test_the_pooling_is_that_of_the_model(tmp_path: Path, export: ModuleType, po
     export.convert(str(folder), str(converted))
     texts = ["query: fee", "passage: a longer text about fees"]
     vectors = np.array(read_converted(converted, "float32", workers=1, threads=1, batch=2)()(texts), np.float32)
-    assert cosines(vectors, by_torch(folder, texts)).min() > 0.9999
+    assert cosines(vectors, by_torch(of_torch(folder), texts)).min() > 0.9999
 
 
 @CONVERTED_HERE
@@ -196,7 +212,7 @@ def test_a_models_own_default_prompt_is_not_added_to_texts_that_have_their_prefi
     tiny: Path, tmp_path: Path, export: ModuleType
 ) -> None:
     folder, converted = tmp_path / "prompted", tmp_path / "converted"
-    shutil.copytree(tiny, folder, ignore=shutil.ignore_patterns("openvino"))
+    copy_unconverted(tiny, folder)
     converted.mkdir()
     settings = folder / "config_sentence_transformers.json"
     prompts = {"prompts": {"query": "Represent this sentence: "}, "default_prompt_name": "query"}
@@ -206,9 +222,8 @@ def test_a_models_own_default_prompt_is_not_added_to_texts_that_have_their_prefi
 
 
 def test_without_torch_the_converted_model_is_read_and_no_other(tiny: Path, tmp_path: Path) -> None:
-    cached_model(tiny)
     other = tmp_path / "other"
-    shutil.copytree(tiny, other, ignore=shutil.ignore_patterns("openvino"))
+    copy_unconverted(tiny, other)
     assert in_an_image_without_torch(tiny).stdout == "32\n"
     refused = in_an_image_without_torch(other)
     assert "no sentence-transformers is installed here" in refused.stderr
