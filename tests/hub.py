@@ -10,7 +10,7 @@ from typing import Any
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from tests.tiny_embedder import write_model
+from tests.tiny_embedder import copy_unconverted
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 
@@ -69,8 +69,9 @@ class Hub:
 
 
 @asynccontextmanager
-async def serving_hub(folder: Path) -> AsyncGenerator[Hub]:
-    write_model(folder / "tiny")
+async def serving_hub(folder: Path, model: Path) -> AsyncGenerator[Hub]:
+    """Serve a hub with a copy of a model in a folder."""
+    copy_unconverted(model, folder / "tiny")
     hub = Hub(folder / "tiny")
     app = web.Application()
     app.router.add_route("*", "/{path:.*}", hub.answer)

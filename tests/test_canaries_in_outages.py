@@ -24,7 +24,7 @@ from knowledge.index import IndexSettings
 from knowledge.terms import Terms
 from llm_server.scripted import Behaviour, scripted_server
 from telemetry.siem import SiemSettings
-from tests.conftest import DURABLE, made_once, redis_server
+from tests.conftest import DURABLE, redis_server
 from tests.every_route import TEXT, WORD, leaked
 from tests.log_and_spans import Told, listening_to, written_log
 from tests.ocsf import valid_event
@@ -32,14 +32,14 @@ from tests.one_process import Bank, Stores, open_bank
 from tests.patience import patient
 from tests.postgres import SHARED, Postgres, served
 from tests.qdrant_server import FakeServer, ok
-from tests.tiny_embedder import write_weights
+from tests.tiny_embedder import tiny_weights
 
 pytestmark = [pytest.mark.anyio, pytest.mark.services]
 
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return made_once(tmp_path_factory.getbasetemp(), "tiny-weights", write_weights)
+    return tiny_weights(tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture(scope="module")

@@ -1,12 +1,14 @@
 """An embedding model with random weights, written in a second, that runs through the real code path; and a real one
 under another name."""
 
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import anyio
 
 from knowledge.embedding import Embedder, EmbedderSettings, open_embedder
+from tests.conftest import made_once
 
 if TYPE_CHECKING:
     from tests.tiny_bert import Pooling
@@ -29,8 +31,17 @@ def write_model(folder: Path, *, pooling: "Pooling" = "mean") -> None:
     write_bert(folder, pooling)
 
 
-def write_weights(folder: Path) -> None:
-    """Write the weights, converted for OpenVINO, which takes as long as twenty tests."""
+def tiny_weights(base: Path) -> Path:
+    """Return a weights folder whose e5-small is such a model, converted: one for all workers (`made_once`)."""
+    return made_once(base, "tiny-weights", _write_weights)
+
+
+def copy_unconverted(model: Path, folder: Path) -> None:
+    """Copy a model as it was before it was converted: to write another, torch is imported for four seconds."""
+    shutil.copytree(model, folder, ignore=shutil.ignore_patterns("openvino"))
+
+
+def _write_weights(folder: Path) -> None:
     write_model(folder / "e5-small")
 
     async def convert() -> None:

@@ -28,11 +28,11 @@ from knowledge.storage import migrate_database
 from knowledge.terms import Terms
 from llm_server.scripted import Behaviour, scripted_server
 from tests.charts.rendering import CHART, NAME, SEPARATE, Doc, environment, named, render
-from tests.conftest import DURABLE, RedisServer, made_once, redis_server
+from tests.conftest import DURABLE, RedisServer, redis_server
 from tests.log_and_spans import listening_to, written_log
 from tests.one_process import Bank, Stores, open_bank
 from tests.postgres import SHARED, Postgres
-from tests.tiny_embedder import write_weights
+from tests.tiny_embedder import tiny_weights
 
 pytestmark = [pytest.mark.anyio, pytest.mark.services]
 PASSWORDS = {"REDIS_PASSWORD": "owner", "REDIS_CHATBOT_PASSWORD": "c", "REDIS_INGEST_PASSWORD": "i"}
@@ -90,7 +90,7 @@ def database(postgres: Postgres) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return made_once(tmp_path_factory.getbasetemp(), "tiny-weights", write_weights)
+    return tiny_weights(tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture

@@ -15,6 +15,7 @@ from llm_server.profile import load_profile
 from tests.charts.network import allowed, components
 from tests.charts.rendering import NAME, Doc, named, of_kind, render, tool
 from tests.hub import REVISION, Hub, serving_hub
+from tests.tiny_embedder import tiny_weights
 
 BANK = [{"ipBlock": {"cidr": "10.60.0.0/28"}}]
 SERVICES = ("chatbot", "ingest", "ingest-worker")
@@ -208,7 +209,9 @@ def test_a_profile_of_one_s_own_is_mounted_and_named_to_both(tmp_path: Path) -> 
 
 
 @pytest.mark.anyio
-async def test_the_job_s_script_fetches_from_a_mirror_of_the_hub(tmp_path: Path) -> None:
+async def test_the_job_s_script_fetches_from_a_mirror_of_the_hub(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     """The rendered script itself, with `llm-server` and `hf` as in the image, against a server with the hub's API."""
     hf = Path(tool("helm4")).parents[2] / ".venv-llm/bin/hf"
     if not hf.exists():
@@ -225,7 +228,7 @@ async def test_the_job_s_script_fetches_from_a_mirror_of_the_hub(tmp_path: Path)
     models = tmp_path / "models"
     models.mkdir()
     script = job_script(docs).replace("/models", str(models))
-    async with serving_hub(tmp_path) as hub:
+    async with serving_hub(tmp_path, tiny_weights(tmp_path_factory.getbasetemp()) / "e5-small") as hub:
         finished = await anyio.run_process(
             ["bash", "-euo", "pipefail", "-c", script],
             env=job_environment(tmp_path, models, hub, hf.parent),

@@ -21,16 +21,15 @@ from knowledge.embedding import open_embedder
 from knowledge.index import open_index
 from knowledge.terms import Terms
 from tests.clock import Clock
-from tests.conftest import made_once
 from tests.ingest.bank import Bank, served
 from tests.ingest.staff import Staff, open_staff
-from tests.tiny_embedder import write_weights
+from tests.tiny_embedder import tiny_weights
 
 
 @pytest.fixture(scope="session")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A weights folder whose e5-small is a random BERT of one layer over bytes: fast, and the same code path."""
-    return made_once(tmp_path_factory.getbasetemp(), "tiny-weights", write_weights)
+    return tiny_weights(tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture(scope="session")

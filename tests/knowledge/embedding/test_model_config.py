@@ -9,7 +9,7 @@ import pytest
 from knowledge.embedding.errors import EmbedderMissing
 from knowledge.embedding.model_config import ModelConfig, read_model_config
 from knowledge.embedding.settings import EmbedderSettings
-from tests.tiny_embedder import write_model
+from tests.tiny_embedder import copy_unconverted, tiny_weights
 
 
 def written(folder: Path, **files: Any) -> Path:
@@ -72,8 +72,10 @@ def test_the_longest_text_is_read_from_the_folder(tmp_path: Path, files: dict[st
     assert read_model_config(EmbedderSettings(folder=written(tmp_path / "m", **files))).max_tokens == most
 
 
-def test_a_folder_that_sentence_transformers_has_written_is_read(tmp_path: Path) -> None:
-    write_model(tmp_path / "m")
+def test_a_folder_that_sentence_transformers_has_written_is_read(
+    tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    copy_unconverted(tiny_weights(tmp_path_factory.getbasetemp()) / "e5-small", tmp_path / "m")
     read = read_model_config(EmbedderSettings(folder=tmp_path / "m"))
     assert read == ModelConfig(query_prefix="", passage_prefix="", max_tokens=512)
 

