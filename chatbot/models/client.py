@@ -35,10 +35,13 @@ from chatbot.models.choice_probabilities import Choices, choice_probabilities
 from chatbot.models.completion import Delta, GenerationEnd, Sampling, TopTokens
 from chatbot.models.discovery import Discovery, FollowedName
 from chatbot.models.endpoint import (
+    METADATA_SECONDS,
     AccessDenied,
+    ContentFiltered,
     Endpoint,
     EndpointFailed,
     GenerationRequest,
+    RequestRejected,
     WrongModel,
     open_session,
 )
@@ -67,8 +70,10 @@ UNKNOWN_MODEL = "unknown"
 _TOP_TOKENS = 20
 # vLLM serves lower numbers first; those of customers and roles are below this.
 _SHADOW_PRIORITY = 1000
-# The deadline of a readiness probe.
+# The deadline of a probe.
 _PING_SECONDS = 1.5
+# Of a question of one word; a model that thinks refuses fewer.
+_WORD_TOKENS = 16
 _PROBE_EVERY = 1.0
 _JITTER = random.SystemRandom()
 _TOKENIZER_SAMPLES = (
@@ -256,7 +261,8 @@ class Models:
     ) -> tuple[float, ...]:
         """Return the probability of each choice given that one of them comes next.
 
-        They are equal where none is among the 20 most likely tokens, or all have less probability than `least_mass`.
+        They are equal where none is among the 20 most likely tokens, or all have less probability than `least_mass`,
+        or where an endpoint without token ids answers questions, but refuses such a one.
 
         Raises:
             TooLarge, Overloaded, ModelUnavailable: as `stream`.
@@ -271,6 +277,9 @@ class Models:
             try:
                 top_tokens = await self._top_tokens(target, request, "probability", extra_prompt_tokens=extra)
             except EndpointFailed as exc:
+                if not target.member.endpoint.has_token_ids and _is_no_probe_for_it(exc):
+                    log.warning("model_probe_refused", error=str(exc))
+                    return (1 / len(choices),) * len(choices)
                 attempts.record_failure(target, exc, begun=False)
             else:
                 return choice_probabilities(
@@ -333,7 +342,10 @@ class Models:
                 await anyio.sleep(_PROBE_EVERY)
                 due = [m for m in self.pool.members if m.breaker.due and not m.endpoint.stopped]
                 if due:
-                    tasks.start_soon(self._probe, min(due, key=lambda member: member.breaker.due_since))
+                    member = min(due, key=lambda member: member.breaker.due_since)
+                    hosted = not member.endpoint.has_token_ids  # and may queue: a healthy one would stay open for ever
+                    seconds = max(_PING_SECONDS, member.endpoint.deadlines.first_token(0)) if hosted else _PING_SECONDS
+                    tasks.start_soon(self._probe, member, seconds)
 
     async def follow_forever(self) -> None:
         """Ask for the addresses of the followed names every few seconds; the pool gets new endpoints when checked."""
@@ -367,14 +379,14 @@ class Models:
             log.info("model_endpoint_found", endpoint=member.endpoint.name)
             self.pool.add(member)
 
-    async def _probe(self, member: Member) -> bool:
-        """Probe an endpoint whose breaker is open, if that is due; return whether it generates."""
+    async def _probe(self, member: Member, seconds: float = _PING_SECONDS) -> bool:
+        """Probe an endpoint whose breaker is open, if that is due; return whether it generates within these seconds."""
         permit = member.breaker.probe()
         if permit is None:
             return False
         try:
             with contained("probe", self._on_failure):
-                return await self._generates(Target(member, permit))
+                return await self._generates(Target(member, permit), seconds)
         finally:
             # Counts only where the call has brought no result: a bug, or the end of this process.
             member.breaker.record(permit, CallResult.FAILED)
@@ -382,7 +394,7 @@ class Models:
 
     async def _closed_generates(self, member: Member) -> bool:
         permit = member.breaker.permit()
-        return permit is not None and await self._generates(Target(member, permit))
+        return permit is not None and await self._generates(Target(member, permit), _PING_SECONDS)
 
     async def check(self) -> None:
         """Compare every endpoint's tokenizer with ours; one that is down starts with an open breaker.
@@ -433,21 +445,48 @@ class Models:
             call.outcome = "ok"
             return top_tokens
 
-    async def _generates(self, target: Target) -> bool:
+    async def _generates(self, target: Target, seconds: float) -> bool:
         """Return whether the endpoint generates a token: a hung engine still answers its health check."""
-        tokenizer = self._tokenizer_of(target.member)
-        chat = (Message("user", "ping"),)
-        until = anyio.current_time() + _PING_SECONDS
-        request = self._request(tokenizer.render(chat), Sampling(max_tokens=1), "", 0, until=until)
-        request = replace(request, messages=chat)
+        member = target.member
+        request = self._one_word(member, Sampling(max_tokens=1), seconds)
         try:
-            await self._top_tokens(target, replace(request, end_ids=tokenizer.end_ids), "ping", extra_prompt_tokens=0)
+            if member.endpoint.has_token_ids:
+                await self._top_tokens(target, request, "ping", extra_prompt_tokens=0)
+                return True
+            member.tokenizer_checked = False
+            with self._counted(target, "ping", request, extra_prompt_tokens=0) as call:
+                await self._check_tokenizer(member, seconds=seconds)
+                call.begin()
+                call.outcome = "ok"
         except EndpointFailed:
             return False
         return True
 
-    async def _check_tokenizer(self, member: Member) -> None:
-        """Compare the endpoint's token ids with ours, once and whenever its breaker was open since."""
+    def _one_word(self, member: Member, sampling: Sampling, seconds: float) -> GenerationRequest:
+        tokenizer, chat = self._tokenizer_of(member), (Message("user", "ping"),)
+        request = self._request(tokenizer.render(chat), sampling, "", 0, until=anyio.current_time() + seconds)
+        return replace(request, messages=chat, end_ids=tokenizer.end_ids)
+
+    async def _try_out(self, member: Member, seconds: float) -> None:
+        """Ask an endpoint whose tokens cannot be compared one word, as every question asks it.
+
+        Raises:
+            AccessDenied: it refuses what every question sends.
+            EndpointFailed: it does not answer.
+        """
+        request = self._one_word(member, Sampling(max_tokens=_WORD_TOKENS), seconds)
+        try:
+            async with aclosing(member.endpoint.stream(request)) as pieces:
+                async for _ in pieces:
+                    return
+        except RequestRejected as exc:
+            raise AccessDenied(f"{exc}, of one word: see `omit`, `length_field` and `extra_body` of its entry") from exc
+
+    async def _check_tokenizer(self, member: Member, *, seconds: float = METADATA_SECONDS) -> None:
+        """Compare the endpoint's token ids with ours, once and whenever its breaker was open since.
+
+        One that has none is asked a word within these seconds.
+        """
         if member.tokenizer_checked:
             return
         endpoint, tokenizer = member.endpoint, self._tokenizer_of(member)
@@ -467,6 +506,8 @@ class Models:
                     f"the {part} of {card.id} at {endpoint.name} is not the one in the tokenizer's folder: "
                     "set LLM_TOKENIZER (or `tokenizer` in MODELS_FILE) to the folder of the served model"
                 )
+        if not endpoint.has_token_ids:
+            await self._try_out(member, seconds)
         member.context_tokens = card.max_model_len
         member.tokenizer_checked = True
 
@@ -536,6 +577,10 @@ class Models:
             record = call.finished(kind=kind, prompt_tokens=prompt_tokens, extra_prompt_tokens=extra_prompt_tokens)
             for hook in self._hooks:
                 hook(record)
+
+
+def _is_no_probe_for_it(exc: EndpointFailed) -> bool:
+    return isinstance(exc, RequestRejected) and not isinstance(exc, ContentFiltered)
 
 
 def _announcements(member: Member, *, switched: bool) -> Iterator[Switched | NotResumable]:

@@ -5,6 +5,7 @@ Only the fields in use are decoded, into msgspec types: decoding JSON is the mai
 """
 
 import codecs
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -354,6 +355,23 @@ _FINISH_REASONS: Mapping[str, FinishMeaning] = {
 def finish_meaning(reason: str | None) -> FinishMeaning | None:
     """Return what a server means by the reason that it ended an answer for; None where that is a failure."""
     return _FINISH_REASONS.get((reason or "").lower())
+
+
+_IDENTIFIER = re.compile(r"[\w.\[\]-]{1,60}", re.ASCII)
+
+
+def refusal_names(body: bytes) -> str:
+    """Return the names by which a server says what it refuses (`unsupported_parameter, max_tokens`), else nothing.
+
+    Its sentence is left out: it may quote the prompt.
+    """
+    try:
+        reply = msgspec.json.decode(body)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return ""
+    error = reply.get("error", reply) if isinstance(reply, dict) else None
+    said = (error.get(name) for name in ("code", "param", "type")) if isinstance(error, dict) else ()
+    return ", ".join(name for name in said if isinstance(name, str) and _IDENTIFIER.fullmatch(name))
 
 
 def read_top_tokens(body: bytes) -> TopTokens:

@@ -8,7 +8,8 @@ EndpointFailed          the call failed; `outcome` is a closed set for metrics
 ├── QueueFull           busy          it works, but its queue is full
 ├── DeadlineExceeded    slow          a deadline of the profile passed; `phase` says which
 ├── ReplyBroken         broken        an error status, a cut connection, undecodable bytes, an aborted answer
-├── RequestRejected     refused       our request is at fault, as it says, or its content filter
+├── RequestRejected     refused       it says that our request is at fault; another endpoint would say the same
+│   └── ContentFiltered               its content filter refuses the question, or ended the answer
 ├── WrongModel          unfit         it serves another model or tokenizer than ours
 ├── AccessDenied        unfit         it refuses our key or certificate, or we do not trust its certificate
 └── EndpointStopped     stopped       the bank has stopped it
@@ -43,6 +44,7 @@ from chatbot.models.completion import (
     TopTokens,
     finish_meaning,
     read_top_tokens,
+    refusal_names,
 )
 from chatbot.models.thinking import Thought
 from chatbot.tokenizer import Message
@@ -63,6 +65,9 @@ KEEP_ALIVE_SECONDS = 4.0
 _USAGE_SECONDS = 1.0
 # vLLM's admission control answers 503 with these words; any other 503 (a proxy's, a broken engine's) is a failure.
 _BUSY_ADVICE = b"on a different instance"
+
+# OpenAI's reasoning models refuse `logprobs` with a 403 of this type.
+_BAD_REQUEST = "invalid_request_error"
 
 _Reply = TypeVar("_Reply", bound=msgspec.Struct)
 
@@ -95,6 +100,10 @@ class ReplyBroken(EndpointFailed):
 
 class RequestRejected(EndpointFailed):
     outcome = "refused"
+
+
+class ContentFiltered(RequestRejected):
+    pass
 
 
 class WrongModel(EndpointFailed):
@@ -225,7 +234,7 @@ class Endpoint:
             raise ReplyBroken(f"{self.name}: the stream ended without its end mark")
         meaning = finish_meaning(reason)
         if meaning == "filtered":
-            raise RequestRejected(f"{self.name}: its content filter ended the answer")
+            raise ContentFiltered(f"{self.name}: its content filter ended the answer")
         if meaning is None:  # vLLM says "abort" when it shuts down
             raise ReplyBroken(f"{self.name}: the answer was aborted ({reason})")
         end = GenerationEnd(meaning, decoder.usage)
@@ -400,14 +409,18 @@ class Endpoint:
         status = response.status
         if status == 200:
             return
-        beginning = await response.content.read(2048)
+        beginning = await response.content.read(8192)
         response.close()
+        names = refusal_names(beginning)
+        refused = f"{status}: {names}" if names else f"{status}"
         if status == 429 or (status == 503 and _BUSY_ADVICE in beginning):
             raise QueueFull(f"{self.name}: its queue is full")
-        if status in (401, 403):
+        if status == 400 and "content_filter" in names:
+            raise ContentFiltered(f"{self.name}: its content filter refused the question")
+        if status in (401, 403) and _BAD_REQUEST not in names:
             raise AccessDenied(f"{self.name}: it refused the key ({status}): set the one of this endpoint")
-        if status in (400, 413, 422):
-            raise RequestRejected(f"{self.name}: it refused the request ({status})")
+        if status in (400, 403, 413, 422):
+            raise RequestRejected(f"{self.name}: it refused the request ({refused})")
         raise ReplyBroken(f"{self.name}: status {status}")
 
     def _decode(self, body: bytes, kind: type[_Reply]) -> _Reply:

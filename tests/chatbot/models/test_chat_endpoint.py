@@ -10,6 +10,7 @@ import anyio
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+from msgspec.structs import asdict
 
 from chatbot.errors import ModelUnavailable
 from chatbot.models.choice_probabilities import YES_OR_NO
@@ -18,8 +19,10 @@ from chatbot.models.completion import Delta, Sampling
 from chatbot.models.pool import ModelSettings, ModelsMisconfigured
 from chatbot.models.thinking import Thought
 from chatbot.tokenizer import Message, RenderedChat
+from knowledge.breaker import Breaker, BreakerSettings
 from llm_server.scripted import Behaviour, ScriptedModel, scripted_server, write_tokenizer
 from tests.chatbot.models.scripted_pool import ANSWER, CHAT, prompt
+from tests.patience import patient
 
 pytestmark = pytest.mark.anyio
 
@@ -32,10 +35,15 @@ HOSTED = {"api": "openai", "model": "hosted", "profile": "hosted"}
 async def opened(
     folder: Path, entries: Sequence[tuple[Behaviour, dict[str, Any]]], **own: Any
 ) -> AsyncGenerator[tuple[Models, list[ScriptedModel]]]:
-    """Serve scripted models and open them by a MODELS_FILE, each with fields of its entry."""
+    """Serve scripted models and open them by a MODELS_FILE, each with fields of its entry.
+
+    They behave as told from then on: at the boot one without token ids is asked a word.
+    """
     async with AsyncExitStack() as stack:
         servers = [
-            await stack.enter_async_context(scripted_server(behaviour, name="hosted", api_key=entry.get("key")))
+            await stack.enter_async_context(
+                scripted_server(Behaviour(plain=behaviour.plain), name="hosted", api_key=entry.get("key"))
+            )
             for behaviour, entry in entries
         ]
         tokenizer = write_tokenizer(folder / "tokenizer")
@@ -45,7 +53,10 @@ async def opened(
         ]
         file = folder / "models.yaml"
         file.write_text(json.dumps([{k: v for k, v in entry.items() if k != "key"} for entry in listed]), "utf-8")
-        yield await stack.enter_async_context(open_models(ModelSettings(models_file=file))), servers
+        models = await stack.enter_async_context(open_models(ModelSettings(models_file=file)))
+        for server, (behaviour, _) in zip(servers, entries, strict=True):
+            server.tell(**asdict(behaviour))
+        yield models, servers
 
 
 async def parts(
@@ -65,6 +76,11 @@ async def parts(
     )
     async with aclosing(stream) as generated:
         return [part async for part in generated]
+
+
+def asked_since(server: ScriptedModel) -> int:
+    """Return how many generations it was asked for since the boot, where one without token ids is asked one word."""
+    return server.stats().started - int(server.behaviour.plain)
 
 
 def text_of(generated: Sequence[Any]) -> str:
@@ -92,7 +108,7 @@ async def test_an_answer_that_breaks_off_goes_on_at_no_other_such_endpoint(tmp_p
     async with opened(tmp_path, [(broken, HOSTED), (broken, HOSTED)]) as (models, servers):
         with pytest.raises(ModelUnavailable):
             await parts(models)
-        assert sum(server.stats().started for server in servers) == 1
+        assert sum(map(asked_since, servers)) == 1
 
 
 async def test_before_its_first_text_another_one_answers(tmp_path: Path) -> None:
@@ -100,7 +116,7 @@ async def test_before_its_first_text_another_one_answers(tmp_path: Path) -> None
     async with opened(tmp_path, [(broken, HOSTED), (PLAIN, HOSTED)]) as (models, servers):
         models.pool.members[1].in_flight = 3  # the conversation begins at the other one
         assert text_of(await parts(models)) == ANSWER
-        assert [server.stats().started for server in servers] == [1, 1]
+        assert [asked_since(server) for server in servers] == [1, 1]
 
 
 async def test_a_vllm_of_its_group_goes_on_after_the_text_that_it_has_said(tmp_path: Path) -> None:
@@ -110,14 +126,14 @@ async def test_a_vllm_of_its_group_goes_on_after_the_text_that_it_has_said(tmp_p
         target.in_flight = 3  # the conversation begins at the other one
         assert text_of(await parts(models)) == ANSWER
         target.in_flight = 0
-        assert [server.stats().started for server in servers] == [1, 1]
+        assert [asked_since(server) for server in servers] == [1, 1]
 
 
 async def test_what_another_process_has_begun_is_not_begun_anew(tmp_path: Path) -> None:
     async with opened(tmp_path, [(PLAIN, HOSTED)]) as (models, [server]):
         with pytest.raises(ModelUnavailable):
             await parts(models, begun_ids=models.tokenizer.encode("정기예금을"))
-        assert server.stats().started == 0
+        assert asked_since(server) == 0
 
 
 async def test_closing_the_stream_frees_the_server(tmp_path: Path) -> None:
@@ -159,13 +175,8 @@ async def test_without_log_probabilities_its_word_is_taken(
         bodies.append(await request.json())
         return web.json_response({"choices": [{"message": {"role": "assistant", "content": said}}]})
 
-    app = web.Application()
-    app.router.add_post("/v1/chat/completions", answer)
-    entry = HOSTED | {"omit": ["logprobs", "temperature", "seed"], "length_field": "max_completion_tokens"}
-    async with (
-        TestServer(app) as server,
-        opened(tmp_path, [(PLAIN, entry)], urls=[str(server.make_url("/"))]) as (models, _),
-    ):
+    entry: dict[str, Any] = {"omit": ["logprobs", "temperature", "seed"], "length_field": "max_completion_tokens"}
+    async with streaming(tmp_path, answer=answer, **entry) as models:
         assert await asked(models) == probabilities
     assert bodies[0].keys() == {"model", "messages", "max_completion_tokens"}
     assert bodies[0]["max_completion_tokens"] == 1
@@ -194,11 +205,15 @@ STOP, DONE = chunk({}, "stop"), b"data: [DONE]\n\n"
 
 @asynccontextmanager
 async def streaming(
-    folder: Path, *pieces: bytes, answer: Handler | None = None, **entry: Any
+    folder: Path, *pieces: bytes, answer: Handler | None = None, first_word: bool = True, **entry: Any
 ) -> AsyncGenerator[Models]:
-    """Open a server that answers every chat with these bytes, or by this handler."""
+    """Open a server that answers chats with these bytes, or by a handler; also the boot's unless `first_word`."""
 
     async def say(request: web.Request) -> web.StreamResponse:
+        if first_word and (await request.json())["messages"][-1]["content"] == "ping":
+            return web.Response(body=YES + STOP + DONE)
+        if answer is not None:
+            return await answer(request)
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
         for piece in pieces:
@@ -206,7 +221,7 @@ async def streaming(
         return response
 
     app = web.Application()
-    app.router.add_post("/v1/chat/completions", answer or say)
+    app.router.add_post("/v1/chat/completions", say)
     async with (
         TestServer(app) as server,
         opened(folder, [(PLAIN, HOSTED | entry)], urls=[str(server.make_url("/"))]) as (models, _),
@@ -317,6 +332,68 @@ async def test_what_one_role_says_in_a_row_is_sent_as_one_message(tmp_path: Path
         await parts(models, chat=(*CHAT, Message("user", "둘")))
     assert [message["role"] for message in sent] == ["system", "user"]
     assert sent[1]["content"] == f"{CHAT[1].content}\n\n둘"
+
+
+def refusing(status: int, error: dict[str, str], *, streams: bool = True, probes: bool = True) -> Handler:
+    """Return a handler that refuses questions, probes or both as a server does."""
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        if streams if (await request.json()).get("stream") else probes:
+            return web.json_response({"error": {"message": "a customer's words", **error}}, status=status)
+        return web.Response(body=YES + STOP + DONE)
+
+    return answer
+
+
+UNSUPPORTED = {"type": "invalid_request_error", "code": "unsupported_parameter", "param": "max_tokens"}
+
+
+async def test_one_that_refuses_what_every_question_sends_ends_the_boot_with_the_names_of_it(tmp_path: Path) -> None:
+    sentence = (
+        r"\(400: unsupported_parameter, max_tokens, invalid_request_error\), of one word: see `omit`, `length_field`"
+    )
+    with pytest.raises(ModelsMisconfigured, match=sentence) as ended:
+        async with streaming(tmp_path, answer=refusing(400, UNSUPPORTED), first_word=False):
+            pass
+    assert "customer" not in str(ended.value)
+
+
+@pytest.mark.parametrize(
+    ("status", "error"), [(400, UNSUPPORTED), (403, {"type": "invalid_request_error"}), (422, {"code": "logprobs"})]
+)
+async def test_one_that_refuses_probes_has_no_opinion_and_answers(
+    tmp_path: Path, status: int, error: dict[str, str]
+) -> None:
+    async with streaming(tmp_path, answer=refusing(status, error, streams=False)) as models:
+        for _ in range(20):
+            assert await asked(models) == (0.5, 0.5)
+        assert text_of(await parts(models)) == "예."
+
+
+async def test_a_question_that_the_content_filter_refuses_costs_no_endpoint(tmp_path: Path) -> None:
+    async with streaming(tmp_path, answer=refusing(400, {"code": "content_filter"})) as models:
+        for _ in range(10):
+            with pytest.raises(ModelUnavailable):
+                await asked(models)
+            with pytest.raises(ModelUnavailable):
+                await parts(models)
+        (member,) = models.pool.members
+        assert member.available
+
+
+async def test_a_probe_in_the_background_waits_as_long_as_a_first_token_may_take(tmp_path: Path) -> None:
+    async def late(_: web.Request) -> web.Response:
+        await anyio.sleep(1.7)
+        return web.Response(body=YES + STOP + DONE)
+
+    async with streaming(tmp_path, answer=late, first_word=False) as models:
+        (member,) = models.pool.members
+        member.breaker = Breaker(BreakerSettings(open_seconds=0.1))
+        member.breaker.trip()
+        with anyio.fail_after(patient(10)):
+            while not member.available:
+                await anyio.sleep(0.05)
+        assert text_of(await parts(models)) == "예."
 
 
 @pytest.mark.parametrize("reason", ["content_filter", "SAFETY", "sensitive"])

@@ -26,6 +26,7 @@ from chatbot.models.completion import (
     GenerationEnd,
     Sampling,
     read_top_tokens,
+    refusal_names,
 )
 from chatbot.models.endpoint import (
     DeadlineExceeded,
@@ -103,6 +104,28 @@ def test_what_is_no_completion_is_refused(data: bytes, sentence: str) -> None:
 def test_a_probes_answer_that_is_none_is_refused(body: bytes) -> None:
     with pytest.raises(CompletionBroken):
         read_top_tokens(body)
+
+
+@pytest.mark.parametrize(
+    ("body", "names"),
+    [
+        (
+            b'{"error":{"message":"secret","type":"invalid_request_error","param":"max_tokens","code":null}}',
+            "max_tokens",
+        ),
+        (b'{"object":"error","message":"secret","type":"BadRequestError","param":null,"code":400}', "BadRequestError"),
+        (b'{"error":{"code":"secret words of a customer","param":7}}', ""),
+        (b'{"error":"secret"}', ""),
+        (b'["secret"]', ""),
+        (b"<html>secret</html>", ""),
+        (b"\xff", ""),
+    ],
+)
+def test_a_refusal_is_told_by_its_names_alone(body: bytes, names: str) -> None:
+    told = refusal_names(body)
+    assert names in told
+    assert bool(told) == bool(names)
+    assert "secret" not in told
 
 
 def test_a_probe_without_log_probabilities_knows_nothing() -> None:
