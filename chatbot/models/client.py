@@ -595,6 +595,8 @@ def _done(answer: Generation, attempts: Attempts) -> ModelDone:
     models = tuple(attempts.models)
     if answer.thinks:
         log.warning("thinking_not_closed", models=models)
+    if answer.closed_unopened:
+        log.warning("thinking_not_opened", models=models)
     return ModelDone(answer.finish_reason, answer.usage(), models, attempts.retried)
 
 

@@ -153,6 +153,11 @@ class Generation:
         return (self._foreign or self._said).inside
 
     @property
+    def closed_unopened(self) -> bool:
+        """Whether a block of thinking was closed that nobody had opened."""
+        return (self._foreign or self._said).closed_unopened
+
+    @property
     def prompt_ids(self) -> list[int]:
         """The prompt for the present endpoint, where its tokenizer is ours."""
         return self._continuation.prompt_ids

@@ -29,6 +29,12 @@ _PARTS = frozenset(marker[:n] for marker in _MARKERS for n in range(1, len(marke
 _LONGEST_PART = max(map(len, _PARTS))
 
 
+_FRAMES = (
+    ("<answer>", "</answer>"),
+    ("<response>", "</response>"),
+    ("<|begin_of_solution|>", "<|end_of_solution|>"),
+)
+"""What some models put around their answer, once they have thought."""
 UNBOUNDED = 2**31
 """More tokens than anything has."""
 _Utf8 = partial(codecs.getincrementaldecoder("utf-8"), "replace")
@@ -66,6 +72,8 @@ class ThinkingFilter:
         self._decoder = _Utf8()
         self._held = ""  # text that may grow to be a marker
         self._held_tokens = 0  # those of it, which count with what it turns out to be
+        self._frame = ""  # what closes the frame that the answer began with
+        self._held_answer = ""  # text of the answer that may grow to be an end of that
         self._most = most_thinking, most_answer
         self.thinking_tokens = 0
         self.answer_tokens = 0
@@ -73,10 +81,12 @@ class ThinkingFilter:
         """The answer's."""
         self.spent = False
         """Whether all tokens that the thinking, or the answer, may have are there."""
+        self.closed_unopened = False
+        """Whether a block was closed that nobody had opened: what stood before it was taken for the answer."""
 
     def think(self, tokens: int) -> None:
         """Count thinking that the endpoint tells apart by itself: what it sends as text is the answer."""
-        self._depth, self._may_repeat = 0, False
+        self._depth, self._may_repeat, self._strips = 0, False, True
         self.thinking_tokens += tokens
         self.spent = self.spent or self.thinking_tokens >= self._most[0]
 
@@ -87,7 +97,7 @@ class ThinkingFilter:
 
     def feed(self, delta: Delta) -> Iterable[Thought | Delta]:
         """Return what a piece of the model's output holds, in its order."""
-        is_plain = not (self._opening or self._depth or self._held or self._strips)
+        is_plain = not (self._opening or self._depth or self._held or self._held_answer or self._strips)
         if is_plain and _MAY_BEGIN.search(delta.text) is None:
             self.answer_tokens += len(delta.token_ids)
             self.text += delta.text
@@ -99,16 +109,37 @@ class ThinkingFilter:
         by_ids = self._opening and delta.token_ids and not self._by_text_alone
         separated = self._by_ids(delta.token_ids) if by_ids else [self._by_text(delta)]
         for part in separated:
+            text = self._unframed(part.text) if isinstance(part, Delta) else ""
             if isinstance(part, Thought):
                 self.thinking_tokens += part.tokens
             elif part.text or not self._held:
                 self.answer_tokens += len(part.token_ids) + self._held_tokens
                 self._held_tokens = 0
-                self.text += part.text
+                self.text += text
             else:
                 self._held_tokens += len(part.token_ids)
             self.spent = self.thinking_tokens >= self._most[0] or self.answer_tokens >= self._most[1]
-            yield part
+            yield Delta(text, part.token_ids) if isinstance(part, Delta) else part
+
+    def _unframed(self, text: str) -> str:
+        """Return what of the answer's next text stands inside of its frame, if it has one."""
+        if self.text and not self._frame:
+            return text
+        text, self._held_answer = self._held_answer + text, ""
+        begun = text.lstrip()
+        for opening, closing in () if self._frame else _FRAMES:
+            if begun.startswith(opening):
+                self._frame, self._strips = closing, True
+                text = begun.removeprefix(opening).lstrip()
+                break
+            if begun and opening.startswith(begun):
+                self._held_answer = text
+                return ""
+        text = text.replace(self._frame, "") if self._frame else text
+        ends = (n for n in range(len(self._frame) - 1, 0, -1) if text.endswith(self._frame[:n]))
+        kept = len(text) - next(ends, 0)
+        text, self._held_answer = text[:kept], text[kept:]
+        return text
 
     @property
     def closing_ids(self) -> tuple[int, ...]:
@@ -118,8 +149,9 @@ class ThinkingFilter:
 
     def close(self) -> str:
         """Return the text that was held back and is a part of the answer, now that nothing follows."""
-        held, self._held = self._held, ""
-        return "" if self.inside else held
+        held = "" if self.inside else self._unframed(self._held)
+        held, self._held, self._held_answer = held + self._held_answer, "", ""
+        return held
 
     def _by_ids(self, token_ids: Sequence[int]) -> Iterator[Thought | Delta]:
         for thinks, run in groupby(token_ids, key=self._is_thought):
@@ -155,10 +187,10 @@ class ThinkingFilter:
             shown += self._outside(text[at : marker.start()])
             at = marker.end()
             if marker[0] in _CHANNELS or marker[0] == _ANSWERS:
-                self._depth = 0
+                self._depth, self._strips = 0, True
             if marker[0] in _OPENING:
                 self._open()
-            else:
+            elif marker[0] != _ANSWERS:
                 self._close()
         shown = self._stripped(shown + self._outside(text[at:]))
         if shown or not (inside or self._depth):
@@ -181,6 +213,7 @@ class ThinkingFilter:
 
     def _close(self) -> None:
         self._strips = True
+        self.closed_unopened = self.closed_unopened or not self._depth
         self._depth = max(0, self._depth - 1)
 
     def _stripped(self, text: str) -> str:

@@ -11,6 +11,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 from msgspec.structs import asdict
+from structlog.testing import capture_logs
 
 from chatbot.errors import ModelUnavailable
 from chatbot.models.choice_probabilities import YES_OR_NO
@@ -264,6 +265,19 @@ async def test_where_the_server_tells_thinking_apart_its_text_is_the_answer_thou
         tmp_path, chunk({"reasoning_content": "생각"}), YES, STOP, DONE, tokenizer=str(folder)
     ) as models:
         assert text_of(await parts(models, thinking=100)) == "예."
+
+
+async def test_white_space_between_thinking_and_answer_is_none_of_it(tmp_path: Path) -> None:
+    pieces = (chunk({"reasoning_content": "생각"}), chunk({"content": "\n\n"}), YES, STOP, DONE)
+    async with streaming(tmp_path, *pieces) as models:
+        assert text_of(await parts(models, thinking=100)) == "예."
+
+
+async def test_thinking_that_nobody_opened_is_told_to_operators(tmp_path: Path) -> None:
+    async with streaming(tmp_path, chunk({"content": "생각\n</think>\n\n"}), YES, STOP, DONE) as models:
+        with capture_logs() as logs:
+            await parts(models, thinking=100)
+    assert "thinking_not_opened" in [entry["event"] for entry in logs]
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,13 @@ def heard(tokenizer: Tokenizer, text: str, *, sizes: Sequence[int] = (), opened:
         ("<think>a</think>하나</think>둘", False, "하나둘"),
         ("a < b, <thin> [1] <b>", False, "a < b, <thin> [1] <b>"),
         ("답 <thi", False, "답 <thi"),
+        ("<think>a</think>\n<answer>\n연 0.5%입니다.</answer>", False, "연 0.5%입니다."),
+        ("<response>연 0.5%입니다.</response>\n", False, "연 0.5%입니다.\n"),
+        ("a</think><|begin_of_solution|>답<|end_of_solution|>", True, "답"),
+        ("답: <answer>예</answer>", False, "답: <answer>예</answer>"),
+        ("<answer>답</ans", False, "답</ans"),
+        ("<answ", False, "<answ"),
+        ("<answer>", False, ""),
     ],
 )
 def test_only_what_stands_outside_of_every_block_is_the_answer(
@@ -69,7 +76,23 @@ def test_only_what_stands_outside_of_every_block_is_the_answer(
 
 
 BLOCKS = st.lists(
-    st.sampled_from(["<think>", "</think>", "<thinking>", "<", "thi", "생각", "답 ", "🙂", "\n", "</thin", "[1]"]),
+    st.sampled_from(
+        [
+            "<think>",
+            "</think>",
+            "<thinking>",
+            "<",
+            "thi",
+            "생각",
+            "답 ",
+            "🙂",
+            "\n",
+            "</thin",
+            "[1]",
+            "<answer>",
+            "</answer>",
+        ]
+    ),
     max_size=12,
 ).map("".join)
 
