@@ -240,7 +240,8 @@ class Generation:
         if self._foreign is not None:
             generated, thinking_elsewhere = continuation.tokens, self._foreign.thinking_tokens
         else:
-            generated = continuation.kept + reported.completion_tokens if reported else continuation.tokens
+            # A gateway may report nothing, or zeros.
+            generated = max(continuation.tokens, continuation.kept + reported.completion_tokens if reported else 0)
             thinking_elsewhere = 0
         return Usage(
             prompt_tokens=continuation.prompt_tokens,

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import decoders
 
-from chatbot.models.completion import Delta, Sampling
-from chatbot.models.generation import Continuation
-from chatbot.tokenizer import Message, Tokenizer
+from chatbot.models.completion import Delta, GenerationEnd, ReportedUsage, Sampling
+from chatbot.models.generation import Continuation, Generation
+from chatbot.tokenizer import Message, RenderedChat, Tokenizer
 from tests.trained_tokenizers import KINDS, trained, write
 
 # A token is a byte or two, so characters and stop strings break anywhere.
@@ -114,3 +114,12 @@ def test_an_answer_that_breaks_off_at_any_token_goes_on_exactly(tmp_path: Path, 
         rest = [new for delta in said(kept) if (new := answer.feed(delta)) is not None]
         assert "".join(delta.text for delta in (*first, *rest)) == whole, k
         assert [token for delta in (*first, *rest) for token in delta.token_ids] == ids
+
+
+def test_a_usage_of_nothing_costs_what_has_arrived(tokenizer: Tokenizer) -> None:
+    ids = tuple(tokenizer.encode("예금입니다."))
+    answer = Generation(tokenizer, RenderedChat([1, 2]), Sampling(max_tokens=50), most_tokens=50)
+    answer.continue_on(None)
+    answer.feed(Delta("예금입니다.", ids))
+    answer.feed(GenerationEnd("stop", ReportedUsage()))
+    assert answer.usage().answer_tokens == len(ids)
