@@ -61,10 +61,12 @@ CONNECT_SECONDS = 0.6
 METADATA_SECONDS = 5.0
 # uvicorn, and so vLLM, closes an idle connection after 5 s: ours are kept for less, or a call would meet a closed one.
 KEEP_ALIVE_SECONDS = 4.0
+_LONGEST_REPLY_BYTES = 16 * 2**20
 # How long an answer that is whole waits for its usage, at a server that leaves the connection open.
 _USAGE_SECONDS = 1.0
-# vLLM's admission control answers 503 with these words; any other 503 (a proxy's, a broken engine's) is a failure.
-_BUSY_ADVICE = b"on a different instance"
+# vLLM's admission control, Ollama and OpenAI answer 503 with these words; any other (a proxy's, a broken engine's, one
+# of a server that loads its model) is a failure.
+_BUSY_WORDS = (b"on a different instance", b"server busy", b"overloaded")
 
 # OpenAI's reasoning models refuse `logprobs` with a 403 of this type.
 _BAD_REQUEST = "invalid_request_error"
@@ -288,7 +290,7 @@ class Endpoint:
                 await self._send("POST", self._path, self._top_body(request, top), _headers(span)) as response,
             ):
                 await self._check_status(response)
-                top_tokens = self._read_top(await response.read())
+                top_tokens = self._read_top(await self._whole(response))
             span.set_attribute("gen_ai.usage.input_tokens", top_tokens.usage.prompt_tokens)
             return top_tokens
 
@@ -320,7 +322,7 @@ class Endpoint:
             await self._send("GET", "/v1/models") as response,
         ):
             await self._check_status(response)
-            cards = self._decode(await response.read(), ModelList).data
+            cards = self._decode(await self._whole(response), ModelList).data
         served = [card for card in cards if self._fixed_model in (None, card.id)]
         if not served:
             raise WrongModel(
@@ -350,7 +352,7 @@ class Endpoint:
                     "say `api: openai` in its entry of a MODELS_FILE (its answers cannot go on elsewhere)"
                 )
             await self._check_status(response)
-            return list(self._decode(await response.read(), TokenizeReply).tokens)
+            return list(self._decode(await self._whole(response), TokenizeReply).tokens)
 
     async def metrics(self, *, within_seconds: float) -> str:
         """Return the endpoint's metrics in Prometheus' text format.
@@ -363,7 +365,7 @@ class Endpoint:
             await self._send("GET", "/metrics") as response,
         ):
             await self._check_status(response)
-            return (await response.read()).decode("utf-8", "replace")
+            return (await self._whole(response)).decode("utf-8", "replace")
 
     @asynccontextmanager
     async def _opened(
@@ -413,7 +415,9 @@ class Endpoint:
         response.close()
         names = refusal_names(beginning)
         refused = f"{status}: {names}" if names else f"{status}"
-        if status == 429 or (status == 503 and _BUSY_ADVICE in beginning):
+        if status == 429 and "insufficient_quota" in names:
+            raise AccessDenied(f"{self.name}: its quota is used up")
+        if status in (429, 529) or (status == 503 and any(words in beginning for words in _BUSY_WORDS)):
             raise QueueFull(f"{self.name}: its queue is full")
         if status == 400 and "content_filter" in names:
             raise ContentFiltered(f"{self.name}: its content filter refused the question")
@@ -422,6 +426,19 @@ class Endpoint:
         if status in (400, 403, 413, 422):
             raise RequestRejected(f"{self.name}: it refused the request ({refused})")
         raise ReplyBroken(f"{self.name}: status {status}")
+
+    async def _whole(self, response: aiohttp.ClientResponse) -> bytes:
+        """Return the body of a reply that is no stream.
+
+        Raises:
+            ReplyBroken: it is longer than any such reply.
+        """
+        body = bytearray()
+        async for data in response.content.iter_any():
+            body += data
+            if len(body) > _LONGEST_REPLY_BYTES:
+                raise ReplyBroken(f"{self.name}: a reply without an end")
+        return bytes(body)
 
     def _decode(self, body: bytes, kind: type[_Reply]) -> _Reply:
         try:

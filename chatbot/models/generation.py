@@ -121,6 +121,7 @@ class Generation:
         self._tokenizer = tokenizer
         self._prompt = prompt
         self._most_thinking = sampling.thinking_tokens
+        self._most_answer = sampling.max_tokens
         self._continuation = Continuation(
             prompt.ids,
             replace(sampling, max_tokens=most_tokens),
@@ -188,6 +189,8 @@ class Generation:
                 begins_inside=begins_inside,
                 by_text=not has_ids,
                 most_thinking=self._most_thinking or UNBOUNDED,
+                # Its tokens may be fewer than ours for the same text; and some servers know no length.
+                most_answer=UNBOUNDED if has_ids else 2 * self._most_answer,
             )
 
     def resume(self) -> None:

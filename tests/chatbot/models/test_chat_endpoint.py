@@ -267,6 +267,14 @@ async def test_where_the_server_tells_thinking_apart_its_text_is_the_answer_thou
         assert text_of(await parts(models, thinking=100)) == "예."
 
 
+async def test_a_server_that_knows_no_length_is_left_at_twice_what_was_asked_for(tmp_path: Path) -> None:
+    async with streaming(tmp_path, *[chunk({"content": "가나"})] * 500, STOP, DONE) as models:
+        generated = await parts(models, most=50)
+        assert len(text_of(generated)) <= 100
+        assert generated[-1].finish_reason == "length"
+        assert generated[-1].usage.answer_tokens <= 100
+
+
 async def test_white_space_between_thinking_and_answer_is_none_of_it(tmp_path: Path) -> None:
     pieces = (chunk({"reasoning_content": "생각"}), chunk({"content": "\n\n"}), YES, STOP, DONE)
     async with streaming(tmp_path, *pieces) as models:

@@ -29,6 +29,8 @@ from chatbot.models.completion import (
     refusal_names,
 )
 from chatbot.models.endpoint import (
+    AccessDenied,
+    ContentFiltered,
     DeadlineExceeded,
     Endpoint,
     EndpointFailed,
@@ -288,7 +290,16 @@ async def test_an_answer_that_breaks_off_is_broken(handler: Handler) -> None:
     [
         (503, b"The engine is currently busy. Please try again later or on a different instance.", QueueFull),
         (503, b"<html>no server is available</html>", ReplyBroken),
+        (503, b'{"error":"server busy, please try again.  maximum pending requests exceeded"}', QueueFull),
+        (503, b'{"error":{"message":"The engine is currently overloaded, please try again later"}}', QueueFull),
+        (503, b'{"error":{"code":503,"message":"Loading model","type":"unavailable_error"}}', ReplyBroken),
+        (529, b"", QueueFull),
         (429, b"", QueueFull),
+        (429, b'{"error":{"message":"You exceeded your quota","code":"insufficient_quota"}}', AccessDenied),
+        (400, b'{"error":{"code":"content_filter","innererror":{}}}', ContentFiltered),
+        (401, b"", AccessDenied),
+        (403, b"<html>", AccessDenied),
+        (403, b'{"error":{"message":"You are not allowed","type":"invalid_request_error"}}', RequestRejected),
         (400, b"maximum context length", RequestRejected),
         (422, b"", RequestRejected),
         (404, b"the model does not exist", ReplyBroken),
@@ -320,6 +331,20 @@ async def test_every_deadline_is_kept(handler: Handler, phase: str, until: float
             await listen(endpoint, call(until=anyio.current_time() + until))
         assert perf_counter() - begun < patient(1.5)
     assert late.value.phase == phase
+
+
+@pytest.mark.anyio
+async def test_a_reply_without_an_end_is_left_before_it_fills_the_memory() -> None:
+    async def endless(_: web.Request) -> AsyncGenerator[bytes]:
+        while True:
+            yield b" " * 2**20
+
+    async with replying(endless) as endpoint:
+        for asking in (endpoint.model_card(), endpoint.top_tokens(call(), top=1), endpoint.tokenize({})):
+            with pytest.raises(ReplyBroken, match="without an end"):
+                await asking
+        with pytest.raises(ReplyBroken, match="without an end"):
+            await endpoint.metrics(within_seconds=patient(10))
 
 
 @pytest.mark.anyio
