@@ -39,7 +39,7 @@ class ChatEndpoint(Endpoint):
     """An endpoint with chat completions; `counts` is the tokenizer that its text is counted by."""
 
     has_token_ids: ClassVar[bool] = False
-    _path: ClassVar[str] = "/v1/chat/completions"
+    _call: ClassVar[str] = "chat/completions"
     _provider: ClassVar[str] = "openai"
     _operation: ClassVar[str] = "chat"
 

@@ -322,7 +322,7 @@ class Models:
         return answer.text
 
     async def ping(self) -> None:
-        """Return when an endpoint is ready, after a probe of each endpoint whose breaker permits one.
+        """Return when an endpoint is ready, after a probe of each whose breaker permits one (of those with token ids).
 
         Raises:
             ModelUnavailable: no endpoint is ready.
@@ -330,7 +330,7 @@ class Models:
         serving = self.pool.serving
         if any(m.tokenizer_checked and m.breaker.state is BreakerState.CLOSED for m in serving):
             return
-        for member in serving:
+        for member in (m for m in serving if m.endpoint.has_token_ids):  # others may take longer than who asks waits
             if await self._probe(member) or (member.available and await self._closed_generates(member)):
                 return
         raise ModelUnavailable(retry_after=self.pool.retry_after())
@@ -472,13 +472,13 @@ class Models:
 
         Raises:
             AccessDenied: it refuses what every question sends.
-            EndpointFailed: it does not answer.
+            EndpointFailed: it does not answer, or does not say that its answer is whole.
         """
         request = self._one_word(member, Sampling(max_tokens=_WORD_TOKENS), seconds)
         try:
             async with aclosing(member.endpoint.stream(request)) as pieces:
-                async for _ in pieces:
-                    return
+                async for _ in pieces:  # to its end: there are servers whose answers have none that can be told
+                    pass
         except RequestRejected as exc:
             raise AccessDenied(f"{exc}, of one word: see `omit`, `length_field` and `extra_body` of its entry") from exc
 

@@ -150,7 +150,7 @@ class Endpoint:
 
     has_token_ids: ClassVar[bool] = True
     """Whether it takes and sends token ids, so that an answer that breaks off goes on elsewhere from the next token."""
-    _path: ClassVar[str] = "/v1/completions"
+    _call: ClassVar[str] = "completions"
     _provider: ClassVar[str] = "vllm"
     _operation: ClassVar[str] = "text_completion"
 
@@ -164,7 +164,7 @@ class Endpoint:
         access: Access | None = None,
         tracer: trace.Tracer | None = None,
     ) -> None:
-        self.url = URL(url)
+        self.url, self._version = _base(URL(url), self._call)
         self._access = access or Access()
         address = self._access.address
         self._at = self.url if address is None else self.url.with_host(address)
@@ -232,8 +232,8 @@ class Endpoint:
             ReplyBroken: the stream broke off, or the answer was aborted.
         """
         reason = decoder.finish_reason
-        if reason is None and not decoder.done:
-            raise ReplyBroken(f"{self.name}: the stream ended without its end mark")
+        if reason is None:
+            raise ReplyBroken(f"{self.name}: the stream ended without a reason (`finish_reason`), so it may be cut off")
         meaning = finish_meaning(reason)
         if meaning == "filtered":
             raise ContentFiltered(f"{self.name}: its content filter ended the answer")
@@ -287,7 +287,9 @@ class Endpoint:
         with self._span(request) as span:
             async with (
                 self._deadline("first token", deadline),
-                await self._send("POST", self._path, self._top_body(request, top), _headers(span)) as response,
+                await self._send(
+                    "POST", self._version + self._call, self._top_body(request, top), _headers(span)
+                ) as response,
             ):
                 await self._check_status(response)
                 top_tokens = self._read_top(await self._whole(response))
@@ -319,7 +321,7 @@ class Endpoint:
         """
         async with (
             self._deadline("first token", _now() + METADATA_SECONDS),
-            await self._send("GET", "/v1/models") as response,
+            await self._send("GET", f"{self._version}models") as response,
         ):
             await self._check_status(response)
             cards = self._decode(await self._whole(response), ModelList).data
@@ -373,7 +375,7 @@ class Endpoint:
     ) -> AsyncGenerator[aiohttp.ClientResponse]:
         """Ask for the stream, whose first token is due at `first`; its socket is closed however the block is left."""
         async with self._deadline(*_sooner("first token", first, request.until)):
-            response = await self._send("POST", self._path, body, headers)
+            response = await self._send("POST", self._version + self._call, body, headers)
         try:
             async with self._deadline(*_sooner("first token", first, request.until)):
                 await self._check_status(response)
@@ -389,7 +391,7 @@ class Endpoint:
     ) -> aiohttp.ClientResponse:
         return await self._http.request(
             method,
-            self._at.joinpath(path.removeprefix("/")),
+            self._at.joinpath(path.removeprefix("/")).with_query(self._at.query),
             data=None if body is None else msgspec.json.encode(body),
             allow_redirects=False,  # a prompt and a key go to the configured address and nowhere else
             headers={
@@ -534,6 +536,17 @@ async def open_session() -> AsyncGenerator[aiohttp.ClientSession]:
         cookie_jar=aiohttp.DummyCookieJar(),
     ) as http:
         yield http
+
+
+def _base(url: URL, call: str) -> tuple[URL, str]:
+    """Return an address without its version, and that: most name theirs with `/v1`, some with the call, too.
+
+    Where a call has no `v1` before it, it stands beside its `models`.
+    """
+    path = url.path.rstrip("/")
+    before = path.removesuffix(f"/{call}")
+    version = "" if before != path and not before.endswith("/v1") else "v1/"
+    return url.with_path(before.removesuffix("/v1") or "/", keep_query=True), version
 
 
 def _sooner(phase: Phase, deadline: float, until: float) -> tuple[Phase, float]:

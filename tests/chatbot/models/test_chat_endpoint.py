@@ -155,6 +155,40 @@ async def test_closing_the_stream_frees_the_server(tmp_path: Path) -> None:
         assert server.stats().requests[-1].ended == "left"
 
 
+@pytest.mark.parametrize(
+    ("path", "called"),
+    [
+        ("", "/v1/chat/completions"),
+        ("/", "/v1/chat/completions"),
+        ("/v1", "/v1/chat/completions"),
+        ("/v1/", "/v1/chat/completions"),
+        ("/v1/chat/completions", "/v1/chat/completions"),
+        ("/openai/v1", "/openai/v1/chat/completions"),
+        ("/openai", "/openai/v1/chat/completions"),
+        ("/api/paas/v4/chat/completions", "/api/paas/v4/chat/completions"),
+        (
+            "/openai/deployments/d/chat/completions?api-version=1",
+            "/openai/deployments/d/chat/completions?api-version=1",
+        ),
+    ],
+)
+async def test_an_address_is_taken_as_people_write_it(tmp_path: Path, path: str, called: str) -> None:
+    paths: list[str] = []
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        paths.append(request.path_qs)
+        return web.Response(body=YES + STOP + DONE)
+
+    app = web.Application()
+    app.router.add_post("/{any:.*}", answer)
+    async with (
+        TestServer(app) as server,
+        opened(tmp_path, [(PLAIN, HOSTED)], urls=[str(server.make_url("/")).rstrip("/") + path]) as (models, _),
+    ):
+        assert text_of(await parts(models)) == "예."
+    assert set(paths) == {called}
+
+
 async def asked(models: Models) -> tuple[float, ...]:
     return await models.choice_probabilities(
         RenderedChat(prompt(models.tokenizer), CHAT, thinks=False), YES_OR_NO, conversation_id="c", cache_salt=""
@@ -378,6 +412,13 @@ async def test_one_that_refuses_what_every_question_sends_ends_the_boot_with_the
         async with streaming(tmp_path, answer=refusing(400, UNSUPPORTED), first_word=False):
             pass
     assert "customer" not in str(ended.value)
+
+
+async def test_one_that_never_says_that_an_answer_is_whole_is_not_begun_with(tmp_path: Path) -> None:
+    with capture_logs() as logs:
+        async with streaming(tmp_path, YES, DONE, first_word=False) as models:
+            assert not models.pool.members[0].available
+    assert "without a reason (`finish_reason`)" in logs[0]["error"]
 
 
 @pytest.mark.parametrize(
