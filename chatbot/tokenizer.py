@@ -42,11 +42,12 @@ THINKING_MARKERS = (
     ("<|think|>", "<|content|>"),  # Solar Open
     ("<|inner_prefix|>", "<|inner_suffix|>"),
     ("<|begin_of_thought|>", "<|end_of_thought|>"),
-    ("<|content_thinking|>", "<|end_message|>"),
     ("<|plamo:begin_think:plamo|>", "<|plamo:end_think:plamo|>"),
     ("<longcat_think>", "</longcat_think>"),
     ("<mm:think>", "</mm:think>"),
     ("<ifm|think>", "</ifm|think>"),
+    ("<ifm|think_fast>", "</ifm|think_fast>"),
+    ("<ifm|think_faster>", "</ifm|think_faster>"),
 )
 """What reasoning models open and close their thinking with."""
 _UNKNOWN_THINKING = re.compile(
