@@ -170,7 +170,7 @@ class ThinkingFilter:
         if token in self._opening:
             self._open()
         elif token in self._closing:
-            self._close()
+            self._close(said=self.text)
         elif self._depth:
             self._may_repeat = self._may_repeat and not self._token_bytes(token).strip()
         else:
@@ -191,7 +191,7 @@ class ThinkingFilter:
             if marker[0] in _OPENING:
                 self._open()
             elif marker[0] != _ANSWERS:
-                self._close()
+                self._close(said=self.text + shown)
         shown = self._stripped(shown + self._outside(text[at:]))
         if shown or not (inside or self._depth):
             return Delta(shown, delta.token_ids)
@@ -211,9 +211,9 @@ class ThinkingFilter:
             self._depth += 1
         self._may_repeat = False
 
-    def _close(self) -> None:
+    def _close(self, *, said: str) -> None:
         self._strips = True
-        self.closed_unopened = self.closed_unopened or not self._depth
+        self.closed_unopened = self.closed_unopened or (not self._depth and bool(said.strip()))
         self._depth = max(0, self._depth - 1)
 
     def _stripped(self, text: str) -> str:

@@ -315,11 +315,14 @@ async def test_white_space_between_thinking_and_answer_is_none_of_it(tmp_path: P
         assert text_of(await parts(models, thinking=100)) == "예."
 
 
-async def test_thinking_that_nobody_opened_is_told_to_operators(tmp_path: Path) -> None:
-    async with streaming(tmp_path, chunk({"content": "생각\n</think>\n\n"}), YES, STOP, DONE) as models:
+@pytest.mark.parametrize(
+    ("begins", "told"), [("생각\n</think>\n\n", True), ("</think>\n\n", False), ("<think>생각</think>", False)]
+)
+async def test_thinking_that_nobody_opened_is_told_to_operators(tmp_path: Path, begins: str, *, told: bool) -> None:
+    async with streaming(tmp_path, chunk({"content": begins}), YES, STOP, DONE) as models:
         with capture_logs() as logs:
             await parts(models, thinking=100)
-    assert "thinking_not_opened" in [entry["event"] for entry in logs]
+    assert ("thinking_not_opened" in [entry["event"] for entry in logs]) == told
 
 
 @pytest.mark.parametrize(
