@@ -2,7 +2,8 @@
 
 Before the first token: one retry among the primaries (a canary's conversation is retried on a primary), then the
 fallback group. After it: another endpoint of the same group continues the answer, even one whose breaker is open, since
-the answer is lost otherwise. An endpoint that only cut the connection is called again when no other is left.
+the answer is lost otherwise. An endpoint that only cut the connection is called again when no other is left. Where one
+refuses the request (its content filter, a context that is smaller), no other of its group is asked.
 """
 
 from collections.abc import Collection
@@ -86,8 +87,10 @@ class Attempts:
         self._last_failure = exc
         self._begun = begun
         log.warning("model_call_failed", error=str(exc), outcome=exc.outcome)
-        if isinstance(exc, RequestRejected) or (isinstance(exc, DeadlineExceeded) and exc.phase == "whole answer"):
+        if isinstance(exc, DeadlineExceeded) and exc.phase == "whole answer":
             raise ModelUnavailable(retry_after=self._pool.retry_after()) from exc
+        if isinstance(exc, RequestRejected):  # its like would say the same; another model's server may not
+            self._avoid += tuple(m for m in self._pool.members if m.group == target.member.group)
         if not self._may_retry(exc):
             raise self._no_target() from exc
 
@@ -107,8 +110,8 @@ class Attempts:
     def _may_retry(self, exc: EndpointFailed) -> bool:
         if self._begun:
             return len(self._failed) <= _MOST_FAILOVERS
-        # An endpoint that is unreachable or stopped did no work that a retry repeats; other retries have a budget.
-        free = isinstance(exc, Unreachable | EndpointStopped)
+        # An endpoint that is unreachable or stopped, or refuses, did no work that a retry repeats; others do.
+        free = isinstance(exc, Unreachable | EndpointStopped | RequestRejected)
         return len(self._failed) < _MOST_BEFORE_FIRST_TOKEN and (free or self._pool.retries.take())
 
     def _groups(self) -> tuple[Group, ...]:

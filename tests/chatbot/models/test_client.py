@@ -315,6 +315,16 @@ async def test_a_request_at_fault_is_not_tried_elsewhere(tokenizer: Tokenizer) -
         assert {member.breaker.state for member in served.members} == {BreakerState.CLOSED}
 
 
+async def test_what_a_primary_refuses_the_smaller_model_is_asked_and_no_other_primary(tokenizer: Tokenizer) -> None:
+    async with serve(tokenizer, [Behaviour(fail_status=400)] * 2, [Behaviour(answer="small")]) as served:
+        for _ in range(20):  # no retry's budget is used
+            heard = await ask(served)
+            assert heard.text == "small"
+            assert heard.switches == [Switched(served.members[2].endpoint.name, "fallback")]
+        assert [call.outcome for call in served.calls] == ["refused", "ok"] * 20
+        assert {member.breaker.state for member in served.members} == {BreakerState.CLOSED}
+
+
 async def test_the_smaller_model_answers_when_no_primary_can(tokenizer: Tokenizer) -> None:
     async with serve(tokenizer, [Behaviour(dead=True)] * 2, [Behaviour(answer="small")]) as served:
         heard = await ask(served)
