@@ -78,6 +78,7 @@ def configured(
         lifespan="off",
         loop="uvloop",
         http=partial(LimitedConnection, limits=limits, tls=tls),  # type: ignore[arg-type]  # uvicorn only calls it
+        ws="none",  # else whatever package is installed speaks WebSocket, and takes a tenth of a second to be imported
         timeout_graceful_shutdown=open_seconds,
         server_header=False,
     )

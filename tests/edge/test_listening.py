@@ -10,7 +10,7 @@ import httpx2
 import pytest
 from fastapi import FastAPI
 
-from edge import bind, listening
+from edge import bind, configured, listening
 from edge.connection_limits import LimitedConnection
 
 pytestmark = pytest.mark.anyio
@@ -52,6 +52,12 @@ async def test_what_many_streams_hold_is_not_searched_as_a_whole_again_and_again
     assert len(held) == 300_000
     assert full == []
     assert gc.get_threshold() == thresholds
+
+
+def test_no_server_speaks_websocket_whatever_is_installed() -> None:
+    config = configured(FastAPI())
+    config.load()
+    assert config.ws_protocol_class is None
 
 
 def test_every_server_is_configured_in_one_place() -> None:
