@@ -13,6 +13,7 @@ from evals.questions import Dataset, read_dataset
 from ingest.settings import Settings
 from knowledge.embedding import Embedder, EmbedderSettings, open_embedder
 from tests.embedding_server import EmbeddingServer, embedding_server
+from tests.tiny_embedder import tiny_weights
 
 pytestmark = pytest.mark.anyio
 
@@ -40,23 +41,32 @@ def bank(tmp_path: Path) -> Dataset:
 
 
 @pytest.fixture(scope="module")
-async def e5() -> AsyncGenerator[Embedder]:
-    async with open_embedder(Settings().embedder) as embedder:
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_weights(tmp_path_factory.getbasetemp())
+
+
+@pytest.fixture(scope="module")
+async def own(weights: Path) -> AsyncGenerator[Embedder]:
+    async with open_embedder(Settings(weights_dir=weights).embedder) as embedder:
         yield embedder
 
 
-async def test_nothing_fails_in_a_switch_there_and_back(tmp_path: Path, bank: Dataset, e5: Embedder) -> None:
-    async with embedding_server(e5.embed_passages) as server:
-        figures = await measure(plan_of(bank), settings_of(server), tmp_path / "data", Console(quiet=True))
+async def test_nothing_fails_in_a_switch_there_and_back(
+    tmp_path: Path, bank: Dataset, own: Embedder, weights: Path
+) -> None:
+    async with embedding_server(own.embed_passages) as server:
+        figures = await measure(plan_of(bank), settings_of(server, weights), tmp_path / "data", Console(quiet=True))
     assert figures.holds
     assert figures.ndcg == [1.0, 1.0, 1.0]
     assert len(figures.seconds) == 2
     assert min(searches.count for searches in figures.searches.values()) > 2
-    assert set(figures.searches) == {e5.name, server.name}
+    assert set(figures.searches) == {own.name, server.name}
 
 
-async def test_searches_that_fail_are_told_by_their_reason(tmp_path: Path, bank: Dataset, e5: Embedder) -> None:
-    async with embedding_server(e5.embed_passages) as server:
+async def test_searches_that_fail_are_told_by_their_reason(
+    tmp_path: Path, bank: Dataset, own: Embedder, weights: Path
+) -> None:
+    async with embedding_server(own.embed_passages) as server:
         embed = server.embed
 
         async def failing(texts: Sequence[str]) -> list[list[float]]:
@@ -68,18 +78,18 @@ async def test_searches_that_fail_are_told_by_their_reason(tmp_path: Path, bank:
 
         failed: list[str] = []
         server.embed = failing
-        figures = await measure(plan_of(bank), settings_of(server), tmp_path / "data", Console(quiet=True))
+        figures = await measure(plan_of(bank), settings_of(server, weights), tmp_path / "data", Console(quiet=True))
     there = figures.searches[server.name]
     assert not figures.holds
     assert [kind.rpartition(": ")[2] for kind in there.failed] == ["status 503"]
     assert sum(there.failed.values()) == 1 < there.count
-    assert not figures.searches[e5.name].failed
+    assert not figures.searches[own.name].failed
 
 
 def plan_of(bank: Dataset) -> SwitchPlan:
     return SwitchPlan(dataset=bank, readers=1, rate=10.0, afterwards=0.8)
 
 
-def settings_of(server: EmbeddingServer) -> Settings:
+def settings_of(server: EmbeddingServer, weights: Path) -> Settings:
     there = {"url": server.url, "model": server.name, "query_prefix": QUERY, "passage_prefix": ""}
-    return Settings(embedder=EmbedderSettings.model_validate(there))
+    return Settings(weights_dir=weights, embedder=EmbedderSettings.model_validate(there))

@@ -65,6 +65,7 @@ from ingest.settings import Settings
 from llm_server.scripted import Behaviour, scripted_server, write_tokenizer
 from tests.forked import Forked
 from tests.patience import patient
+from tests.tiny_embedder import tiny_weights
 
 SHIPPED = Path(chatbot.__file__).with_name("calibration.yaml")
 BARS = Bars(not_right=0.1, invented=0.1)
@@ -318,14 +319,19 @@ def bank(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
     return read_dataset(folder)
 
 
-def spec_of(bank: Dataset, folder: Path) -> RunSpec:
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_weights(tmp_path_factory.getbasetemp())
+
+
+def spec_of(bank: Dataset, folder: Path, weights: Path) -> RunSpec:
     product = ProductSpec(profile="scripted", data=folder / "data", weights=folder, environment={})
-    return RunSpec(dataset=bank, settings=Settings(), product=product, answers=False)
+    return RunSpec(dataset=bank, settings=Settings(weights_dir=weights), product=product, answers=False)
 
 
 @pytest.mark.anyio
 async def test_an_endpoint_is_asked_each_question_once_and_the_recording_is_judged(
-    tmp_path: Path, bank: Dataset
+    tmp_path: Path, bank: Dataset, tiny: Path
 ) -> None:
     part = tmp_path / "out" / "recorded.jsonl"
     tokenizer = write_tokenizer(tmp_path / "tokenizer")
@@ -336,7 +342,7 @@ async def test_an_endpoint_is_asked_each_question_once_and_the_recording_is_judg
         own = OwnBank(banks=sample_banks(), grounding=GroundingMode.STRICT, endpoint=endpoint)
 
         async def recorded(name: str) -> tuple[Recording, int]:
-            before, spec = server.stats().started, spec_of(bank, tmp_path / name)
+            before, spec = server.stats().started, spec_of(bank, tmp_path / name, tiny)
             made = await record(spec, Console(quiet=True), part=part, at_once=4, calibrates=own)
             return made, server.stats().started - before
 
@@ -380,7 +386,7 @@ def test_a_recording_of_another_prompt_is_not_written_over(tmp_path: Path) -> No
 
 
 @pytest.mark.anyio
-async def test_an_endpoint_that_does_not_answer_is_named(tmp_path: Path, bank: Dataset) -> None:
+async def test_an_endpoint_that_does_not_answer_is_named(tmp_path: Path, bank: Dataset, tiny: Path) -> None:
     settings = {
         "llm_urls": "http://127.0.0.1:9",
         "llm_tokenizer": write_tokenizer(tmp_path / "t"),
@@ -389,7 +395,7 @@ async def test_an_endpoint_that_does_not_answer_is_named(tmp_path: Path, bank: D
     endpoint = ModelSettings.model_validate(settings)
     own = OwnBank(banks=sample_banks(), grounding=GroundingMode.STRICT, endpoint=endpoint)
     with pytest.raises(ProductNotStarted, match="no endpoint"):
-        await record(spec_of(bank, tmp_path), Console(quiet=True), part=tmp_path / "r", at_once=1, calibrates=own)
+        await record(spec_of(bank, tmp_path, tiny), Console(quiet=True), part=tmp_path / "r", at_once=1, calibrates=own)
 
 
 def test_the_bank_is_that_of_the_chatbots_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -409,19 +415,20 @@ def test_the_bank_is_that_of_the_chatbots_environment(monkeypatch: pytest.Monkey
         own_bank()
 
 
-def command(bank: Dataset, folder: Path, *arguments: str) -> tuple[Forked, Path]:
+def command(bank: Dataset, folder: Path, weights: Path, *arguments: str) -> tuple[Forked, Path]:
     log = folder / "calibrate.log"
     options = ["calibrate", "--dataset", str(bank.folder), "--output", str(folder / "out"), *arguments]
-    environment = {**os.environ, "DATA_DIR": str(folder)}  # noqa: TID251 - it inherits it
+    places = {"DATA_DIR": str(folder), "WEIGHTS_DIR": str(weights)}
+    environment = os.environ | places  # noqa: TID251 - it inherits it
     return Forked("evals.__main__", options, environment, log), log
 
 
 @pytest.mark.anyio
 async def test_a_stopped_command_goes_on_and_writes_the_calibration_and_the_report(
-    tmp_path: Path, bank: Dataset
+    tmp_path: Path, bank: Dataset, tiny: Path
 ) -> None:
     recorded = tmp_path / "out" / "recorded.jsonl"
-    stopped, log = command(bank, tmp_path, "--profile", "scripted", "--at-once", "1")
+    stopped, log = command(bank, tmp_path, tiny, "--profile", "scripted", "--at-once", "1")
     with anyio.fail_after(patient(120)):
         while not recorded.exists() or recorded.read_bytes().count(b'"type":"answer"') < 3:
             assert stopped.poll() is None, log.read_text("utf-8")
@@ -430,22 +437,24 @@ async def test_a_stopped_command_goes_on_and_writes_the_calibration_and_the_repo
     assert await anyio.to_thread.run_sync(stopped.wait, 100) == 130
     assert "the same command goes on" in log.read_text("utf-8")
     kept = [line for line in recorded.read_bytes().splitlines() if b'"type":"answer"' in line]
-    went_on, log = command(bank, tmp_path, "--profile", "scripted")
+    went_on, log = command(bank, tmp_path, tiny, "--profile", "scripted")
     status = await anyio.to_thread.run_sync(went_on.wait, 100)
     assert status in {0, 1}, log.read_text("utf-8")
     assert set(kept) <= set(recorded.read_bytes().splitlines())
     fitted = read_calibration(tmp_path / "out" / "calibration.yaml")
     assert fitted.models == ("scripted",)
     assert "Go-live report: small-bank" in (tmp_path / "out" / "go-live.html").read_text("utf-8")
-    wide, _ = command(bank, tmp_path, "--recording", str(recorded), "--most-wrong", "1", "--most-unanswerable", "1")
+    wide, _ = command(
+        bank, tmp_path, tiny, "--recording", str(recorded), "--most-wrong", "1", "--most-unanswerable", "1"
+    )
     assert await anyio.to_thread.run_sync(wide.wait, 100) == 0
     own = (tmp_path / "out" / "calibration.yaml").rename(tmp_path / "own.yaml")
     (tmp_path / "out" / "go-live.html").unlink()
-    again, log = command(bank, tmp_path, "--recording", str(recorded), "--calibration", str(own))
+    again, log = command(bank, tmp_path, tiny, "--recording", str(recorded), "--calibration", str(own))
     assert await anyio.to_thread.run_sync(again.wait, 100) in {0, 1}, log.read_text("utf-8")
     assert f"at the threshold {read_calibration(own).answerability.threshold:.2f}" in log.read_text("utf-8")
     assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["recorded.jsonl"], "nothing is fitted"
-    other, log = command(bank, tmp_path, "--recording", str(recorded), "--calibration", str(SHIPPED))
+    other, log = command(bank, tmp_path, tiny, "--recording", str(recorded), "--calibration", str(SHIPPED))
     assert await anyio.to_thread.run_sync(other.wait, 100) == 2
     assert "the recording is of the model scripted" in log.read_text("utf-8")
 
